@@ -68,9 +68,9 @@ def check_bindings(bindings: Sequence[Binding], roots: Sequence[Any]) -> set[_Ta
 
 
 def check_macros(bindings: Sequence[Binding]) -> None:
-    """Raises ConfigError for macros without a value, and for those of flags that nothing uses.
+    """Raises ConfigError for macros without a value, and for unused macros that a flag sets.
 
-    Nothing is imported that the configuration names.
+    Imports nothing that the configuration names.
     """
     last = {(b.scope, b.selector.rpartition(".")[2], b.parameter): b for b in bindings}
     _check_macros_exist(bindings, last.values())

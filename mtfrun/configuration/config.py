@@ -44,17 +44,17 @@ _EXPERIMENT = "mtfrun.experiment"
 _sources: dict[str, SourceFile] = {}
 gin.config._FILE_READERS.insert(0, (lambda name: _sources[name].open(), _sources.__contains__))
 
-# `check_bindings` looks for values that are missing: only for those that something uses.
+# `check_bindings` reports missing values instead, and only where something uses them.
 gin.config._FINALIZE_HOOKS.remove(gin.config.find_missing_overrides_hook)
 
 
 class _Bindings:
-    """The bindings of the configuration.
+    """The configuration's bindings.
 
     Attributes:
-      of_user: in the order of files and flags.
-      by_target: gin's own, which it passes to hooks only: the values by parameter, by (scope,
-        selector).
+      of_user: bindings in the order of files and flags.
+      by_target: gin's dictionary, which gin passes to hooks only: (scope, selector) to the values
+        by parameter.
     """
 
     of_user: ClassVar[list[Binding]] = []
@@ -124,7 +124,7 @@ def parse(
         with _explained(statements.imports, f"--module_import={module}"):
             importlib.import_module(module)
         statements.imports.setdefault(module, module)
-    # Flags may name what no file imports.
+    # Flags may name classes that no file imports.
     imports = {path.rpartition(".")[2]: path for path in PUBLISHING} | statements.imports
     names = public_names(imports) | public_names(statements.imports)
     for flag, text in flags:
@@ -153,7 +153,7 @@ def check_statements(
       files, flags, search_paths: see `parse`.
 
     Raises:
-      ConfigError: what can be said without them: of syntax, files and macros.
+      ConfigError: an error in syntax, files or macros, which can be found without the imports.
     """
     statements, _, _ = _read(files, flags, search_paths)
     check_macros(statements.bindings)
@@ -161,7 +161,7 @@ def check_statements(
 
 
 def _relocate(statements: Statements, files: Sequence[str]) -> None:
-    """Makes the paths in the configurations of run directories those of the present place."""
+    """Resolves the paths in run directories' configurations for where the directories are now."""
     sources = [statements.sources[name].path for name in files]
     runs = {short_path(path): path.absolute().parent for path in sources if path.name == RUN_CONFIG}
     functions = relocated(statements.bindings, runs)
@@ -199,9 +199,9 @@ def configured(cls: Callable[..., T], *args: Any) -> T:
 
 
 def _place_of(error: InputError) -> str | None:
-    """Returns the flag, or the line of a file, that has set the value that an error is about.
+    """Returns the flag, or the line of a file, that set the value that an error is about.
 
-    None where that is unclear, or the message has it.
+    None if that is unclear or the message already names it.
     """
     text, call, caller = str(error).partition("In call to configurable '")
     macros = {b.scope: b for b in _Bindings.of_user if b.selector == MACRO}
@@ -216,7 +216,7 @@ def _place_of(error: InputError) -> str | None:
 
 
 def _is_named(value: object, parameter: str, text: str) -> bool:
-    """Returns whether a text names a value of a parameter, or a rule or an axis in it."""
+    """Returns whether a text mentions the value of a parameter, or a rule or an axis in it."""
     if isinstance(value, str):
         return any(len(part) > 2 and part in text for part in re.split(r"[;,\s]+", value))
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -343,10 +343,10 @@ def as_markdown(text: str) -> str:
 def _read(
     files: Sequence[str], flags: Sequence[tuple[str, str]], search_paths: Sequence[str]
 ) -> tuple[Statements, list[tuple[str, str]], ConfigError | None]:
-    """Returns statements, flags, and the error of a flag that is not written as gin's values are.
+    """Returns statements, flags, and the error of a flag that is not valid gin syntax.
 
-    That flag then has the value that seems to be meant. If it fits, the error, which advises to
-    write it so, is to be raised; else that of the value.
+    Such a flag gets the value that was probably meant. If that value passes the checks, the caller
+    raises the syntax error, which says how to write the flag; otherwise the error of the value.
     """
     statements = Statements()
     for name in files:

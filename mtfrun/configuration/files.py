@@ -53,7 +53,7 @@ def shipped_files_with(macro: str) -> list[str]:
 
 
 def example_flag(name: str) -> str:
-    r"""Returns a flag that gives a macro a value, that of a command in the package if there is one.
+    r"""Returns a flag that sets a macro, to the value in one of the package's commands if any.
 
     Examples:
       >>> example_flag("TSV_FILES"), example_flag("MY_FILES")

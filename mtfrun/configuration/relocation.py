@@ -1,4 +1,4 @@
-"""Which values of a configuration are paths, and belong to a run directory."""
+"""Finds the paths in the configuration of a run directory and resolves them after a move."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ _PATH = re.compile(r"(?:.*_)?(?:files?|dirs?|directory|folder|paths?|patterns?)"
 
 
 def relocated(bindings: Sequence[Binding], runs: Mapping[str, Path]) -> dict[int, Relocation]:
-    """Returns the functions that make the values of bindings those of the present place.
+    """Returns functions that resolve the paths in bindings if a run directory was moved.
 
-    Copies take the place of what was copied, paths in the run directory follow it, and relative
-    paths are those of the directory where the configuration was written.
+    The path of a copied file becomes the path of the copy, paths inside the run directory follow
+    it, and relative paths start at the directory where the configuration was written.
 
     Args:
       bindings: in the order in which they take effect.
-      runs: run directories, by their configurations as the places of bindings name them.
+      runs: from the path of a configuration, as in `Binding.place`, to the run directory.
 
     Returns:
-      By the number of the binding.
+      From the index of a binding to the function.
     """
     records = {place: (run, RunFiles.of(run)) for place, run in runs.items()}
     macros = _macros_of_paths(bindings)
@@ -46,7 +46,7 @@ def _is_path(binding: Binding) -> bool:
 
 
 def _macros_of_paths(bindings: Sequence[Binding]) -> set[str]:
-    """Returns the names of the macros to which a parameter of paths refers."""
+    """Returns the names of the macros that path parameters refer to."""
     of_macros: dict[str, list[Binding]] = {}
     for binding in bindings:
         if binding.selector == MACRO:

@@ -17,16 +17,16 @@ from mtfrun.untrusted.strict_json import parse_json
 
 CONFIG = "config.gin"
 RECORD = "files.json"
-"""The file of a run directory that says where the run began, and what was copied."""
+"""The file of a run directory that records where the run started and which files were copied."""
 
 FOLDERS = ("vocabulary", "tokenizer")
-"""The folders of a run directory that hold copies; the second one those of an imported model."""
+"""The folders of a run directory for copies; "tokenizer" holds the files of an imported model."""
 
 LARGEST_COPY = 500_000_000
-"""Bytes of a file that is copied."""
+"""Maximum size in bytes of a file that is copied."""
 
 _LARGEST_RECORD = 16_000_000
-# What an error about a path adds; by the path.
+# From a path to a note for error messages that contain it.
 _notes: dict[str, str] = {}
 
 
@@ -35,8 +35,8 @@ class Copy:
     """A file that was copied into a run directory.
 
     Attributes:
-      file: its path there, "vocabulary/1f2e3d4c-spm.model".
-      sha256: of its content, hexadecimal.
+      file: the path in the run directory, "vocabulary/1f2e3d4c-spm.model".
+      sha256: hash of the content, hexadecimal.
     """
 
     file: str
@@ -45,12 +45,12 @@ class Copy:
 
 @dataclasses.dataclass(frozen=True)
 class RunFiles:
-    """What a run directory says about files.
+    """The files that a run directory records.
 
     Attributes:
       directory: the working directory in which the configuration was written.
       run: the path of the run directory at that time.
-      copies: by the names that the configuration has for the originals.
+      copies: copies by the path of the original, as in the configuration.
       source_summary: see `Data.source_summary`.
     """
 
@@ -61,10 +61,10 @@ class RunFiles:
 
     @classmethod
     def of(cls, run: Path) -> RunFiles | None:
-        """Returns what a run directory says; None if it says nothing.
+        """Reads the record of a run directory; None if it has none.
 
         Raises:
-          ConfigError: its file is damaged.
+          ConfigError: the record is damaged.
         """
         path = run / RECORD
         if not os.path.lexists(path):
@@ -82,7 +82,7 @@ class RunFiles:
         return files
 
     def text(self) -> str:
-        """Returns the content of the file."""
+        """Returns the content of the file `RECORD`."""
         return json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False) + "\n"
 
     def _check(self) -> None:
@@ -104,13 +104,13 @@ class RunFiles:
 
 @dataclasses.dataclass(frozen=True)
 class Relocation:
-    """The change of the value of one binding.
+    """Resolves the paths in the value of one binding.
 
     Attributes:
       run: the run directory.
-      files: what it says.
-      name: of the binding.
-      is_path: whether its texts are paths.
+      files: the files that it records.
+      name: name of the binding, for messages.
+      is_path: whether texts in the value are paths.
     """
 
     run: Path
@@ -119,7 +119,7 @@ class Relocation:
     is_path: bool
 
     def __call__(self, value: Any) -> Any:
-        """Returns the value for the present place."""
+        """Returns the value with its paths resolved."""
         if isinstance(value, str):
             return self._text(value)
         if isinstance(value, dict):
@@ -148,7 +148,7 @@ class Relocation:
         """Returns the path of a copy.
 
         Raises:
-          ConfigError: it is not what was copied.
+          ConfigError: the copy is missing or was changed.
         """
         copy = self.files.copies[name]
         path = self.run / copy.file
@@ -168,6 +168,6 @@ class Relocation:
 
 
 def note_on_path(text: str) -> str:
-    """Returns what to add to an error about a relative path of a run that leads nowhere, or ""."""
+    """Returns text to append to an error about a missing relative path of a run, or ""."""
     lost = (path for path in _notes if path in text and not os.path.lexists(path))
     return _notes.get(next(lost, ""), "")

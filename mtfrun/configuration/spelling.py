@@ -86,7 +86,7 @@ def better_flag(flag: str) -> str | None:
 
 
 def better_binding(text: str) -> str | None:
-    r"""Returns a binding that gin cannot read as it seems to be meant, None if it is unclear.
+    r"""Returns a corrected binding that gin can read, or None if its meaning is unclear.
 
     Examples:
       >>> better_binding("EVAL_SPLIT = test"), better_binding("D_MODEL = [64")

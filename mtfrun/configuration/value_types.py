@@ -1,4 +1,4 @@
-"""Whether the values that a configuration gives to parameters fit their types and ranges."""
+"""Checks that the values of a configuration fit the types and ranges of parameters."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Part(NamedTuple):
     """A value, or a value within one.
 
     Attributes:
-      value: the value, of a macro that which it has.
-      place: what has set it.
+      value: the value; for a macro, the macro's value.
+      place: the flag or the line that set it.
     """
 
     value: Any
@@ -41,12 +41,12 @@ class Part(NamedTuple):
 def check_value(binding: Binding, function: Any, macros: Mapping[str, Binding]) -> None:
     """Raises ConfigError if a value does not fit the type or the range of a parameter.
 
-    What a reference will be is not known.
+    References are not checked, since their objects do not exist yet.
 
     Args:
-      binding: gives a parameter its value.
+      binding: sets a parameter to a value.
       function: the class or function that has the parameter.
-      macros: the bindings of macros by their names.
+      macros: bindings of macros by name.
     """
     whole = resolved(Part(binding.value, binding.place), macros)
     annotation = _annotation(function, binding.parameter)
@@ -65,7 +65,7 @@ def check_value(binding: Binding, function: Any, macros: Mapping[str, Binding]) 
 
 
 def resolved(part: Part, macros: Mapping[str, Binding]) -> Part:
-    """Returns the value of a macro and what has set it, other values as they are."""
+    """Replaces a macro by its value and the place that set it; returns other values unchanged."""
     while isinstance(part.value, Reference) and part.value.selector == MACRO:
         macro = macros.get(part.value.scopes[-1])
         if macro is None:
@@ -78,8 +78,8 @@ def _annotation(function: Any, parameter: str) -> Any:
     """Returns the type of a parameter; Any if it cannot be read."""
     owners: list[Any] = [function]
     if isinstance(function, type):
-        # A field of a dataclass is annotated in the module of the base that has it, and not in the
-        # constructor that Python writes.
+        # A dataclass field is annotated in the module of the base class that declares it, not in
+        # the generated constructor.
         owners = [
             base if dataclasses.is_dataclass(base) and _is_generated(init) else init
             for base in function.__mro__
@@ -100,7 +100,7 @@ def _is_generated(function: Callable[..., object]) -> bool:
 
 
 def _options(annotation: Any) -> tuple[Any, ...]:
-    """Returns the types of a union, other types as they are."""
+    """Returns the members of a union, or the type itself."""
     is_union = (
         isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union
     )
@@ -108,19 +108,19 @@ def _options(annotation: Any) -> tuple[Any, ...]:
 
 
 def _misfit(part: Part, annotation: Any, macros: Mapping[str, Binding]) -> Part | None:
-    """Returns the part of a value that a type does not allow, None if there is none."""
+    """Returns the part of a value that does not fit a type, None if all of it fits."""
     part = resolved(part, macros)
     if isinstance(part.value, Reference):
         return None
     misfits = [_misfit_of_one(part, option, macros) for option in _options(annotation)]
     if None in misfits:
         return None
-    # Rather a wrong item of a list than the list.
+    # Report the wrong item of a list rather than the list.
     return next((wrong for wrong in misfits if wrong is not part), part)
 
 
 def _misfit_of_one(part: Part, option: Any, macros: Mapping[str, Binding]) -> Part | None:
-    """Returns the part of a value that a type, which is no union, does not allow."""
+    """Like `_misfit`, for a type that is not a union."""
     value, place = part
     origin, arguments = typing.get_origin(option) or option, typing.get_args(option)
     if option in _PLAIN:
@@ -146,9 +146,9 @@ def _misfit_of_one(part: Part, option: Any, macros: Mapping[str, Binding]) -> Pa
 
 
 def _is_reference(option: Any) -> bool:
-    """Returns whether the value of a type can only be made by a reference.
+    """Returns whether only a reference can make a value of this type.
 
-    Those of a user's classes may be made of plain values, by whatever takes them.
+    False for user-defined classes: the function that takes one may convert a plain value.
     """
     origin = typing.get_origin(option) or option
     module = origin.__module__ if isinstance(origin, type) else ""
@@ -156,7 +156,7 @@ def _is_reference(option: Any) -> bool:
 
 
 def _outside(part: Part, numbers: Collection[float], macros: Mapping[str, Binding]) -> Part | None:
-    """Returns the first number that a range lacks, of a value, or of the items in it."""
+    """Returns the first number in a value that is outside a range, None if there is none."""
     part = resolved(part, macros)
     value = part.value
     if isinstance(value, dict):
@@ -169,7 +169,7 @@ def _outside(part: Part, numbers: Collection[float], macros: Mapping[str, Bindin
 
 
 def _type_text(annotation: Any) -> str:
-    """Returns a type as the end of "it must be ..."."""
+    """Describes a type, to follow "it must be ..."."""
     texts = []
     for option in _options(annotation):
         origin, arguments = typing.get_origin(option) or option, typing.get_args(option)
@@ -187,7 +187,7 @@ def _type_text(annotation: Any) -> str:
 
 
 def _hint(value: Any, annotation: Any) -> str:
-    """Returns how a value of a wrong type is written, where it seems clear what is meant."""
+    """Returns how to write a value of the wrong type, if it is clear what was meant."""
     options = [option for option in _options(annotation) if option is not type(None)]
     if all(map(_is_reference, options)):
         return _as_reference(value)
@@ -209,7 +209,7 @@ def _hint(value: Any, annotation: Any) -> str:
 
 
 def _as_reference(value: Any) -> str:
-    """Returns how references are written, with the name of mtfrun that is nearest to a text."""
+    """Returns the syntax of a reference, with the mtfrun name nearest to a text."""
     names = {}
     for path in PUBLISHING:
         module = importlib.import_module(path)

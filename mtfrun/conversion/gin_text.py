@@ -66,8 +66,8 @@ class GinFile:
         file.bind("decoder/transformer.Stack", {"layers": [Reference("@transformer.FeedForward")]})
         text = file.text()
 
-    The imports are those of the modules that the statements name. A comment may hold any text, such
-    as the name of a directory: a line break in it is escaped, and begins no statement.
+    The file imports the modules that its statements name. A line break in a comment, for example in
+    the name of a directory, is escaped, so that it cannot start a statement.
 
     Attributes:
       header: lines of the comment at the top, without "#".

@@ -46,11 +46,11 @@ class Importer(Protocol):
     def read(
         self, path: pathlib.Path, *, partial: bool, search_paths: Sequence[str] = ()
     ) -> Imported:
-        """Returns what is there.
+        """Imports a model or run.
 
         Args:
           path: a directory or file.
-          search_paths: directories of files that those at the path include.
+          search_paths: directories to search for the files that are included.
           partial: what is not supported is left out, with a note, instead of being an error.
 
         Raises:

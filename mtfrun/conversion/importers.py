@@ -11,7 +11,7 @@ from mtfrun.conversion.hugging_face import HuggingFaceImporter
 from mtfrun.conversion.importer import Importer
 from mtfrun.conversion.mesh_tensorflow import MeshTensorFlowImporter
 
-# What may be the name of a model on the Hub: "google/flan-t5-small".
+# Matches names of models on the Hub: "google/flan-t5-small".
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 # In the order in which they are asked.

@@ -30,8 +30,8 @@ ORIGIN = "origin"
 CONFIG = "imported.gin"
 """There the configuration as it was imported; training replaces config.gin."""
 
-# Returns for a gin file the variables of training by checkpoint path, without storage, and the
-# names of the files of its vocabularies.
+# From a gin file to its training variables by checkpoint path, without storage, and the names of
+# its vocabulary files.
 Build = Callable[[pathlib.Path], tuple[Mapping[str, mtf.Variable], Sequence[str]]]
 
 
@@ -109,7 +109,7 @@ def _write(imported: Imported, directory: pathlib.Path, target: pathlib.Path, bu
     try:
         variables, files = build(config)
     except InputError as error:
-        # The file will not exist.
+        # The path will not exist after the error.
         why = str(error).replace(str(config), "config.gin")
         source = imported.record.get("from", "the import")
         raise ConversionError(f"{source} makes no valid configuration: {why}") from error

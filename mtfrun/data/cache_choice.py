@@ -19,7 +19,7 @@ class CacheChoice:
       tasks: a regular expression that the whole name of a task matches.
       cache_dir: directory of all caches; None for that of each task.
       overwrite: whether caches that exist are built again.
-      anew: whether caches are compared with their sums even if they have not changed.
+      anew: whether to compare caches with their hashes even if they have not changed.
     """
 
     tasks: str = ".*"
@@ -45,7 +45,7 @@ class Cached(NamedTuple):
       directory: where it is.
       fingerprint: a hash of the content.
       texts: the ids; None for a cache of something else.
-      files: the paths that it was made of; none where the source is not files.
+      files: paths of the files that it was made from; empty if the source does not read files.
     """
 
     title: str

@@ -22,7 +22,7 @@ from mtfrun.data.fingerprint import changes
 from mtfrun.untrusted.regular_files import open_to_write
 
 T = TypeVar("T")
-# The name of a cache, see `cache_path`, or that of a directory in which one is built.
+# Matches names of caches, see `cache_path`, and of directories in which caches are built.
 _CACHE = re.compile(r"\.?(?P<name>[^.].*-[0-9a-f]{16})(\.\w+(-replaced)?)?")
 
 
@@ -53,25 +53,25 @@ def open_or_build(
     *,
     overwrite: bool = False,
 ) -> T:
-    """Returns an open cache, which is built if there is none or it is damaged.
+    """Opens a cache, after building it if it is missing or damaged.
 
-    Waits while another process builds the same one.
+    Waits while another process builds the same cache.
 
     Args:
-      place: returns its directory, given its origin; see `cache_path`.
-      origin: returns JSON of what it is made of; called before and after it is built.
-      build: called with an empty directory and that of the cache, writes the files into the first
-        one and returns the counts for the manifest.
-      opened: opens the cache in a directory, of an origin; may raise DamagedCacheError.
-      overwrite: whether it is built even if there is one.
+      place: returns the cache's directory for an origin; see `cache_path`.
+      origin: returns JSON that identifies the sources; called before and after the cache is built.
+      build: called with an empty directory and the cache's directory; writes the files into the
+        first and returns the counts for the manifest.
+      opened: opens the cache in a directory, for an origin; may raise DamagedCacheError.
+      overwrite: whether to build the cache even if it exists.
 
     Raises:
-      DataError: the cache cannot be written, or what it is made of changes meanwhile.
+      DataError: the cache cannot be written, or a source changes while it is built.
     """
     before = origin()
     directory = place(before)
     if not overwrite:
-        with contextlib.suppress(DamagedCacheError):  # or absent
+        with contextlib.suppress(DamagedCacheError):  # damaged or missing
             return opened(directory, before)
     with _lock(directory):
         if not overwrite:
@@ -92,12 +92,12 @@ def open_or_build(
 
 
 def cache_directories(cache_dir: str | None) -> list[Path]:
-    """Returns the directories of all caches, sorted, those that killed builds left among them.
+    """Returns the directories of all caches, sorted, including partial ones from killed builds.
 
-    What else is in the directory of all caches, such as prepared datasets, is none.
+    Skips everything else in the cache directory, such as prepared datasets.
 
     Raises:
-      DataError: it cannot be read.
+      DataError: the cache directory cannot be read.
     """
     root = resolve_cache_dir(cache_dir)
     if not root.exists():
@@ -111,9 +111,9 @@ def cache_directories(cache_dir: str | None) -> list[Path]:
 
 
 def remove_cache(directory: Path) -> bool:
-    """Removes a cache, or what a killed build left of it; returns False if it is being built.
+    """Removes a cache, or a killed build's partial files; returns False if it is being built.
 
-    Who reads it goes on: mapped files exist until nobody has them.
+    Processes that read it are not disturbed: mapped files exist until they are unmapped.
     """
     match = _CACHE.fullmatch(directory.name)
     lock = directory.with_name(f".{match['name'] if match else directory.name}.lock")
@@ -139,7 +139,7 @@ def writing(directory: Path) -> Iterator[None]:
 
 
 def _check_unchanged(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
-    """Raises DataError if a source was changed while it was read."""
+    """Raises DataError if a source changed while it was read."""
     change = next(changes(json.loads(json.dumps(before)), json.loads(json.dumps(after))), None)
     if change is not None:
         raise DataError(
@@ -150,7 +150,7 @@ def _check_unchanged(before: Mapping[str, Any], after: Mapping[str, Any]) -> Non
 
 @contextlib.contextmanager
 def _work(directory: Path) -> Iterator[Path]:
-    """Makes a directory beside that of a cache, and removes it at the end."""
+    """Makes a directory beside the cache's directory, and removes it at the end."""
     with writing(directory):
         work = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
     try:
@@ -160,10 +160,10 @@ def _work(directory: Path) -> Iterator[Path]:
 
 
 def _replace(directory: Path, work: Path) -> None:
-    """Makes `work` the directory of the cache."""
+    """Moves `work` to the directory of the cache."""
     work.chmod(0o777 & ~_umask())  # mkdtemp's directories are for one user only
     replaced = work.with_name(f"{work.name}-replaced")
-    if directory.exists():  # a directory that is not empty cannot be renamed over
+    if directory.exists():  # rename cannot replace a directory that is not empty
         directory.rename(replaced)
     work.rename(directory)
     shutil.rmtree(replaced, ignore_errors=True)

@@ -1,9 +1,8 @@
-"""Manifests of caches: what a cache was made of, and the sums of its files.
+"""Manifests of caches: the sources of a cache, and the hashes of its files.
 
-The files are compared with their sums when they are opened for the first time on a machine, and
-again whenever one may have changed: `checked.json` holds the inode, size and times of each as they
-were at the last comparison. A copy has other inodes, and nobody can set back the time of the last
-change of an inode (ctime).
+Files are compared with their hashes when a cache is first opened on a machine, and again whenever
+one may have changed: `checked.json` stores each file's inode, size and times at the last
+comparison. A copy has another inode, and the time of an inode's last change (ctime) cannot be set.
 """
 
 from __future__ import annotations
@@ -26,13 +25,13 @@ from mtfrun.errors import is_shortage
 
 MANIFEST = "manifest.json"
 _CHECKED = "checked.json"
-# Entries of a manifest: the SHA-256 of every file by its name, and that of all other entries.
+# Manifest entries: the SHA-256 of every file by name, and the SHA-256 of all other entries.
 _FILES, _SUM = "files", "sum"
 _BLOCK = 1 << 20
-# Characters of a reason in a message.
+# Maximum characters of a reason in a message.
 _LONGEST_REASON = 200
-# What a manifest or an array raises that is not what was written; the last two: nested too deeply,
-# infinity.
+# Errors raised by a manifest or an array with unexpected content; the last two are for deep nesting
+# and infinity.
 _DAMAGE_ERRORS = (
     *(ValueError, KeyError, TypeError, AttributeError, IndexError),
     *(RecursionError, OverflowError),
@@ -40,10 +39,10 @@ _DAMAGE_ERRORS = (
 
 
 class DamagedCacheError(DataError):
-    """The files of a cache are not those that were written.
+    """The files of a cache differ from what was written.
 
     Args:
-      directory: of the cache.
+      directory: the directory of the cache.
       reason: what is wrong, without the directory.
     """
 
@@ -58,10 +57,10 @@ class DamagedCacheError(DataError):
 
 @contextlib.contextmanager
 def reading(directory: Path, *damage: type[Exception]) -> Iterator[None]:
-    """Turns what damaged files raise into a DamagedCacheError, and errors of the system into lines.
+    """Turns errors of damaged files into DamagedCacheError, and system errors into DataError.
 
     Args:
-      directory: of the cache.
+      directory: the directory of the cache.
       *damage: further errors that mean damage.
     """
     try:
@@ -71,7 +70,8 @@ def reading(directory: Path, *damage: type[Exception]) -> Iterator[None]:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise DamagedCacheError(directory, f"{error.filename} is missing") from error
     except OSError as error:
-        if error.errno in (None, errno.EINVAL, errno.EISDIR):  # of array_record; no regular file
+        # No errno: from array_record. EINVAL, EISDIR: not a regular file.
+        if error.errno in (None, errno.EINVAL, errno.EISDIR):
             raise DamagedCacheError(directory, error) from error
         raise _unreadable(directory, error) from error
     except _DAMAGE_ERRORS + damage as error:
@@ -89,7 +89,7 @@ def _unreadable(directory: Path, error: Exception) -> DataError:
 
 
 def write_manifest(directory: Path, entries: Mapping[str, Any]) -> None:
-    """Writes the manifest of the files in a directory, which was just built."""
+    """Writes the manifest of the files in a directory where a cache was just built."""
     names = sorted(path.name for path in directory.iterdir())
     sums = {name: _sha256(directory / name) for name in names}
     manifest = {**entries, _FILES: sums}
@@ -106,17 +106,17 @@ def read_manifest(
     origin: Mapping[str, Any] | None = None,
     anew: bool = False,
 ) -> dict[str, Any]:
-    """Returns the manifest of a cache, after comparing its files with their sums if need be.
+    """Returns the manifest of a cache, after comparing its files with their hashes if necessary.
 
     Args:
-      directory: of the cache.
-      files: names of those that it must have.
-      check: looks at their content after they were compared; may raise DamagedCacheError.
-      origin: what the cache must be made of.
-      anew: whether the files are compared even if they have not changed since the last time.
+      directory: the directory of the cache.
+      files: names of the files that the cache must have.
+      check: checks their content after the comparison; may raise DamagedCacheError.
+      origin: the sources that the cache must be made from.
+      anew: whether to compare the files even if they have not changed since the last comparison.
 
     Raises:
-      DamagedCacheError: something differs.
+      DamagedCacheError: a file or the origin differs.
       DataError: a file cannot be read.
     """
     manifest: dict[str, Any]
@@ -134,19 +134,19 @@ def read_manifest(
             if check is not None:
                 check(manifest)
             _store_states(directory, states)
-    with contextlib.suppress(OSError):  # so that `last_use` knows of it
+    with contextlib.suppress(OSError):  # records the time for `last_use`
         os.utime(directory / _CHECKED, follow_symlinks=False)
     return manifest
 
 
 def last_use(directory: Path) -> float:
-    """Returns when a cache was last opened, in seconds since 1970; else when it was begun."""
+    """Returns when a cache was last opened, or else when its build started, as a Unix time."""
     path = directory / _CHECKED
     return (path if path.exists() else directory).stat().st_mtime
 
 
 def file_sums(manifest: Mapping[str, Any]) -> Mapping[str, str]:
-    """Returns the SHA-256 of every file of a cache by its name."""
+    """Returns the SHA-256 of every file of a cache by name."""
     sums: Mapping[str, str] = manifest[_FILES]
     return sums
 
@@ -175,7 +175,7 @@ def _sum_of(manifest: Mapping[str, Any]) -> str:
 
 
 def _state(path: Path) -> list[int]:
-    """Returns what changes when a file is written or is another one."""
+    """Returns values that change if a file is written or replaced."""
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for its other end
         raise OSError(errno.EINVAL, "Not a regular file", str(path))
@@ -190,7 +190,7 @@ def _stored_states(directory: Path) -> object:
 
 
 def _store_states(directory: Path, states: Mapping[str, list[int]]) -> None:
-    # Where nothing can be written, they are compared each time.
+    # If this cannot be written, the files are compared each time.
     with (
         contextlib.suppress(OSError),
         tempfile.TemporaryDirectory(dir=directory, prefix=".checked-") as work,

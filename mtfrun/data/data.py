@@ -33,7 +33,7 @@ class Data(abc.ABC):
       remedy: what to configure instead for a model that reads other features, for messages; may be
         empty.
       has_rows_of_pairs: whether every row holds pairs of texts, each "inputs end targets end".
-      has_text: whether a split is running text, which `TextData.text` returns.
+      has_text: whether splits are running text, which `TextData.text` returns.
     """
 
     remedy: ClassVar[str] = ""
@@ -136,14 +136,14 @@ class Data(abc.ABC):
         return {}
 
     def vocabulary_files(self) -> list[str]:
-        """Returns the names of the files that the vocabularies read, once each."""
+        """Returns the names of the files that the vocabularies read, without duplicates."""
         files = [name for vocabulary in self.vocabularies.values() for name in vocabulary.files]
         return list(dict.fromkeys(files))
 
     def source_summary(self) -> Mapping[str, object] | None:
-        """Returns what a model needs of the source, such as names of classes, as JSON.
+        """Returns JSON that a model needs from the source, such as the names of classes.
 
-        A run directory keeps it, so that the model is used where the source is not.
+        A run directory stores it, so that the model can be used without the source.
         """
         return None
 
@@ -238,10 +238,10 @@ class TextData(Data):
         raise DataError(f"{type(self).__name__} has no running text: use @data.LanguageModelData()")
 
     def examples(self, split: str) -> Iterator[Mapping[str, bytes]]:
-        """Yields the texts of every example of a split: "inputs" and "targets", or targets alone.
+        """Yields the texts of every example of a split: "inputs" and "targets", or only "targets".
 
         Raises:
-          DataError: there are no texts, or there is no such split.
+          DataError: the data has no texts, or the split does not exist.
         """
         raise DataError(f"{type(self).__name__} has no texts: choose data made of a task")
 

@@ -1,4 +1,4 @@
-"""Glob patterns of files, each of which is found once."""
+"""Glob patterns of files, without duplicate matches."""
 
 # Not pathlib: `Path.glob` matches hidden files as well, and its `**` follows no links to folders.
 # ruff: noqa: PTH113, PTH114, PTH118, PTH120, PTH207
@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 
 
 def fixed_directory(pattern: str) -> tuple[str, str]:
-    """Returns the directory in which an absolute pattern searches, and the rest of the pattern.
+    """Splits an absolute pattern into the directory in which it searches and the remaining pattern.
 
-    A name that exists stands for itself, be there "[", "*" or "?" in it.
+    An existing name is taken literally, even if it contains "[", "*" or "?".
     """
     fixed, *parts = pattern.split("/")
     for number, part in enumerate(parts):
@@ -27,10 +27,10 @@ def fixed_directory(pattern: str) -> tuple[str, str]:
 
 
 def matching_files(pattern: str) -> list[str]:
-    """Returns the paths of the files that an absolute pattern matches, sorted, each file once.
+    """Returns the paths of the files that an absolute pattern matches, sorted, without duplicates.
 
-    `**` are directories at any depth. Links to other folders are followed, links to a folder around
-    them are not. Of several names of a file the one without links is taken.
+    `**` matches directories at any depth. Links to directories are followed, except links to a
+    parent of themselves. If a file has several names, the name without links is returned.
     """
     directory, remainder = fixed_directory(pattern)
     names: dict[str, list[str]] = {}
@@ -62,7 +62,7 @@ def _expanded(directory: str, parts: Sequence[str]) -> Iterator[str]:
 
 
 def _folders(base: str) -> Iterator[str]:
-    """Yields a folder and those below it, each once; none that is hidden."""
+    """Yields a directory and those below it, once each, without hidden ones."""
     links, seen = [base], set[str]()
     while links:
         for folder, names, _ in os.walk(links.pop()):
@@ -78,6 +78,6 @@ def _folders(base: str) -> Iterator[str]:
 
 
 def _leads_up(path: str) -> bool:
-    """Returns whether a name is a link to a folder around it."""
+    """Returns whether a path is a link to one of its parents."""
     around = os.path.join(os.path.realpath(os.path.dirname(path)), "")
     return os.path.islink(path) and around.startswith(os.path.join(os.path.realpath(path), ""))

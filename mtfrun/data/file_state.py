@@ -11,10 +11,10 @@ from mtfrun.untrusted.regular_files import read_regular
 
 
 def file_state(path: Path) -> str:
-    """Returns the size of a file and the time of its last change, for people and comparisons.
+    """Returns the size of a file and the time of its last change, as readable text to compare.
 
     Raises:
-      DataError: there is no such file, or it cannot be looked up.
+      DataError: the file does not exist, or its status cannot be read.
     """
     try:
         status = path.stat()
@@ -39,5 +39,5 @@ def absolute_path(name: str) -> Path:
 
 
 def regular_content(path: Path, largest: int = 1 << 30) -> bytes:
-    """Returns the content of a regular file of at most so many bytes, see `read_regular`."""
+    """Returns the content of a regular file of at most `largest` bytes, see `read_regular`."""
     return read_regular(path, largest)

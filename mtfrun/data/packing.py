@@ -97,12 +97,12 @@ def pack(lengths: np.ndarray, capacities: Sequence[int]) -> Plan:
 
 
 def stored_plan(directory: Path, name: str, examples: int, make: Callable[[], Plan]) -> Plan:
-    """Returns the plan that is stored in the directory of a cache, after making it if need be.
+    """Returns the plan that is stored with a cache, after making it if necessary.
 
     Args:
-      directory: of the cache.
-      name: of all that the plan depends on.
-      examples: that the plan has to hold; one that does not is made anew.
+      directory: the directory of the cache.
+      name: identifies everything that the plan depends on.
+      examples: number of examples; a stored plan with another number is replaced.
       make: makes the plan.
     """
     path = directory / f"plan-{VERSION}-{name}.npz"
@@ -119,7 +119,7 @@ def stored_plan(directory: Path, name: str, examples: int, make: Callable[[], Pl
 
 
 def _has_every_example(plan: Plan, examples: int) -> bool:
-    """Returns whether every example is in one row, and every row has one."""
+    """Returns whether each example is in exactly one row, and no row is empty."""
     starts = plan.row_starts
     return bool(
         plan.examples.dtype == np.int32

@@ -20,13 +20,13 @@ class PairsData(TaskData):
     """Pairs of texts as ids; subclasses define the rows that are made of them.
 
     Every text ends with the end id. Texts that exceed `inputs_length` or `targets_length` are
-    truncated before it, those of the features `cut_at_front` at their beginning.
+    truncated before it; the features `cut_at_front` lose the beginning of their texts instead.
 
     Attributes:
       inputs_length, targets_length: maximum number of ids of a text, including the end.
       packed: whether a row holds as many pairs as fit; packed pairs do not attend to each other.
-      cut_at_front: features whose texts lose their beginning, "inputs" or "targets"; none by
-        default.
+      cut_at_front: features whose long texts lose their beginning, "inputs" or "targets"; by
+        default none.
       task: of the pairs.
     """
 

@@ -232,13 +232,13 @@ class Continuing(Prompting):
 class Answering(Prompting):
     """Prompts are the inputs, and outputs are the targets.
 
-    Texts that are too long lose their end, or their beginning.
+    Texts that are too long are cut at the end, or at the beginning.
 
     Attributes:
       inputs_vocabulary, targets_vocabulary: text to ids and back.
       inputs_length, targets_length: maximum number of ids, including the end.
       limits: of the outputs.
-      cut_at_front: the features whose texts lose their beginning.
+      cut_at_front: the features that are cut at the beginning.
     """
 
     inputs_vocabulary: Vocabulary
@@ -250,7 +250,7 @@ class Answering(Prompting):
 
     @property
     def form(self) -> RowForm:
-        """The first ids of the prompt, or the last ones, and the end."""
+        """The first ids of the prompt, or the last ones, then the end id."""
         form = form_with_end(self.inputs_vocabulary, self.inputs_length)
         return form._replace(from_end=INPUTS in self.cut_at_front)
 
@@ -384,7 +384,7 @@ def form_with_end(vocabulary: Vocabulary, length: int) -> RowForm:
 def with_end(
     vocabulary: Vocabulary, ids: np.ndarray, length: int, *, from_end: bool = False
 ) -> np.ndarray:
-    """Returns the first ids, or the last ones, and the end, if there is one; int32 [<= length]."""
+    """Returns the first or last ids, then the end id, if there is one; int32 [<= length]."""
     return form_with_end(vocabulary, length)._replace(from_end=from_end).ids(ids)
 
 

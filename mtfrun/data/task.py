@@ -52,9 +52,9 @@ class Task:
       source: of the examples.
       vocabulary: text to ids and back; one for all features, or one for each by name.
       preprocessors: functions of an example's fields, applied in order: they return other fields,
-        several examples or none; or a `StreamPreprocessor`, which is given all examples. A `repr`
-        that does not change from process to process identifies them in the cache, so that classes
-        with fields are better than lambdas.
+        several examples or none; or a `StreamPreprocessor`, which reads all examples. Their `repr`
+        identifies them in the cache and must not change between processes, so use classes with
+        fields rather than lambdas.
       name: of the task in metrics, messages and the cache; by default made from the source.
       cache_dir: directory of all caches; by default $MTFRUN_CACHE_DIR, else ~/.cache/mtfrun.
       metrics: functions of all targets and all predictions, texts that `postprocess` has read, to

@@ -171,7 +171,7 @@ class TaskData(TextData):
         return b"".join(texts)
 
     def examples(self, split: str) -> Iterator[Mapping[str, bytes]]:
-        """Yields the texts of every example of all tasks; empty documents are left out."""
+        """Yields the texts of every example of all tasks, without empty documents."""
         for task in self.task.tasks:
             for texts in task.texts(split, self.texts):
                 if len(texts) > 1 or texts[0]:

@@ -113,7 +113,7 @@ class PackedRows(TextRows):
         follow each other as one segment, for example "inputs end targets end"; None for rows of
         each feature.
       plan: the examples of every row, by default those of `pack`, which are stored with the cache.
-      cut_at_front: the features of several whose texts are trimmed at their beginning.
+      cut_at_front: features, if there are several, whose texts are trimmed at the beginning.
     """
 
     def __init__(
@@ -270,9 +270,9 @@ class _Examples(abc.ABC):
 
 
 class _TrimmedTexts(_Examples):
-    """The texts of a cache, each at most as long as the limit of its feature.
+    """The texts of a cache, each trimmed to the maximum length of its feature.
 
-    Those of the features `cut_at_front` lose their beginning, others what is before their end id.
+    The features `cut_at_front` are trimmed at the beginning, all other features before the end id.
     """
 
     def __init__(self, cache: TokenCache, limits: Sequence[int], cut_at_front: Collection[str]):

@@ -5,7 +5,7 @@ A cache is a directory with the ids of one split of a task:
   tokens.bin     the ids of all texts, each with its end id: of example 0 feature 0, feature 1, then
                  of example 1, ...; uint16 or int32
   ends.npy       int64 [examples, features] where each text ends in tokens.bin
-  manifest.json  counts, sums, and what the cache was made of, see cache_manifest.py
+  manifest.json  counts, hashes, and the sources of the cache, see cache_manifest.py
 
 It is built beside its place and renamed, so that a cache is complete or absent. Plans of rows
 (plan-*.npz, see packing.py) are added to it later.
@@ -77,15 +77,15 @@ class TokenCache:
     def open(
         cls, directory: Path, *, origin: Mapping[str, Any] | None = None, anew: bool = False
     ) -> TokenCache:
-        """Returns the cache in a directory; its ids are read where they may have changed.
+        """Opens the cache in a directory, and reads its ids if they may have changed.
 
         Args:
-          directory: of the files.
-          origin: what it must be made of.
-          anew: whether its ids are read in any case.
+          directory: the directory of the files.
+          origin: the sources that the cache must be made from.
+          anew: whether to read the ids in any case.
 
         Raises:
-          DamagedCacheError: the files are not those that were written.
+          DamagedCacheError: the files differ from what was written.
         """
         check = functools.partial(_check_content, directory)
         manifest = read_manifest(directory, (TOKENS, ENDS), check, origin=origin, anew=anew)
@@ -143,7 +143,7 @@ def open_cache(
       anew: see `TokenCache.open`.
 
     Raises:
-      DataError: the source cannot be read or holds nothing, or the cache cannot be written.
+      DataError: the source cannot be read or is empty, or the cache cannot be written.
     """
     for feature in features:
         if task.vocabulary_of(feature).end_id == NO_END:
@@ -172,9 +172,9 @@ def open_cache(
 
 
 def _mapped(directory: Path, manifest: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the ids and where texts end, mapped into memory as plain arrays.
+    """Returns the ids and the ends of the texts, mapped into memory.
 
-    The class memmap makes every access slower.
+    As plain arrays, since np.memmap makes every access slower.
     """
     with reading(directory):
         shape = (int(manifest["examples"]), len(manifest["features"]))
@@ -185,7 +185,7 @@ def _mapped(directory: Path, manifest: Mapping[str, Any]) -> tuple[np.ndarray, n
 
 
 def _check_content(directory: Path, manifest: Mapping[str, Any]) -> None:
-    """Raises DamagedCacheError if the files are not what a manifest says, be its sums right."""
+    """Raises DamagedCacheError if the files contradict the manifest, even with correct hashes."""
     tokens, ends = _mapped(directory, manifest)
     largest, last = -1, 0
     for first in range(0, tokens.size, _LENGTHS_PER_STEP):
@@ -218,7 +218,7 @@ def _origin(task: Task, split: str, features: tuple[str, ...]) -> dict[str, Any]
 def _write_texts(
     work: Path, directory: Path, task: Task, split: str, features: tuple[str, ...]
 ) -> dict[str, Any]:
-    """Writes tokens.bin and ends.npy into `work` and returns the manifest's counts."""
+    """Writes tokens.bin and ends.npy into `work`; returns the counts for the manifest."""
     vocabularies = [task.vocabulary_of(feature) for feature in features]
     expected = task.source.expected_bytes(split)
     with (
@@ -289,7 +289,7 @@ class _Writer:
 
     Attributes:
       examples, tokens, text_bytes: what has been written.
-      largest_id: of all tokens.
+      largest_id: the largest id.
     """
 
     def __init__(self, work: Path, directory: Path, vocabularies: Sequence[Vocabulary]):
@@ -330,7 +330,7 @@ class _Writer:
         self.text_bytes += chunk.text_bytes
 
     def finish(self) -> dict[str, Any]:
-        """Completes the files and returns the manifest's counts."""
+        """Completes the files and returns the counts for the manifest."""
         shape = (self.examples, len(self._vocabularies))
         with writing(self._directory):
             self._files[ENDS].seek(0)
@@ -373,7 +373,7 @@ def _encode(chunk: _Chunk, vocabularies: Sequence[Vocabulary]) -> EncodedTexts:
 
 
 def _in_range(vocabulary: Vocabulary, encoded: EncodedTexts) -> EncodedTexts:
-    """Returns the ids after checking that the vocabulary has them."""
+    """Returns the ids after checking that they are in the vocabulary."""
     if encoded.ids.size and not 0 <= encoded.ids.min() <= encoded.ids.max() < vocabulary.size:
         raise DataError(
             f"{type(vocabulary).__name__} returned ids from {encoded.ids.min()} to "

@@ -74,11 +74,10 @@ def remove_outputs_in_progress() -> None:
 def atomic_replace(path: pathlib.Path) -> Iterator[TextIO]:
     """Opens a file of a run directory as `atomic_open` does, but writes nothing outside of it.
 
-    The directory may come from somebody else: a symbolic link of that name is replaced, and its
-    target is not touched. None of these files is a pipe, device or directory: what is one is moved
-    to another name, with a warning. The temporary file is not removed by
-    `remove_outputs_in_progress`: beside a checkpoint it means that the checkpoint is incomplete,
-    see leftovers.py.
+    The directory may be untrusted: a symbolic link of that name is replaced, and its target is not
+    touched. A pipe, device or directory of that name is moved to another name, with a warning.
+    `remove_outputs_in_progress` does not remove the temporary file: beside a checkpoint it marks
+    the checkpoint as incomplete, see leftovers.py.
 
     Raises:
       RunDirError: it cannot be written.
@@ -89,7 +88,7 @@ def atomic_replace(path: pathlib.Path) -> Iterator[TextIO]:
 
 
 def _move_special(path: pathlib.Path) -> None:
-    """Moves what is not a file out of the way of one: a pipe, a device, a directory, or a link."""
+    """Moves a pipe, a device, a directory, or a link to one out of the way of a file."""
     if not is_special(path):
         return
     numbers = (path.with_name(f"{path.name}.moved-{number}") for number in itertools.count(1))

@@ -35,11 +35,11 @@ T = TypeVar("T")
 BEST, LATEST = "best", "latest"
 """Names of checkpoints besides their steps."""
 
-# Bytes of a file beside the values of variables: names, an index, TensorFlow's graph of objects.
+# Bytes of a file in addition to the variables: names, an index, TensorFlow's graph of objects.
 _MOST_OF_TENSORFLOW = 1 << 28
 # How often a reader tries again after a trainer has deleted or replaced what it was reading.
 _ATTEMPTS = 20
-# What processes tell each other while the first one chooses a checkpoint.
+# The message between processes while the first one chooses a checkpoint.
 _CHOICE = "choice of a checkpoint"
 
 
@@ -226,9 +226,9 @@ class Checkpoints:
         return self._read_together(step, reader) if together else self._read_alone(step, reader)
 
     def _read_together(self, step: int | None, reader: Callable[[Manifest], T]) -> T:
-        """Returns `reader(manifest)` in all processes, of the checkpoint that the first chooses.
+        """Returns `reader(manifest)` for the checkpoint that the first process chooses. Collective.
 
-        All compare the files with their hashes, each a part of them.
+        Every process compares a part of the files with their hashes.
         """
         for attempt in range(_ATTEMPTS):
             chosen, identity = self._choose_together(step)
@@ -242,9 +242,9 @@ class Checkpoints:
         raise AssertionError("unreachable")
 
     def _choose_together(self, step: int | None) -> list[Any]:
-        """Returns step and identity of the checkpoint that the first process chooses.
+        """Returns step and identity of the checkpoint that the first process chooses. Collective.
 
-        Until it has chosen, it asks the others for damages of files.
+        Until it has chosen, every process helps to check files for damage.
         """
 
         def choose() -> list[Any]:
@@ -257,7 +257,7 @@ class Checkpoints:
             self._damages(parts)
 
     def _damages(self, parts: list[dict[str, list[Any]]]) -> list[str]:
-        """Returns the damages of files that all processes find, each in its part. Collective."""
+        """Returns the damage that all processes find, each in a part of the files. Collective."""
         records = {name: FileRecord(*record) for name, record in parts[processes.index()].items()}
         found = processes.gather(list(damaged_files(self._directory, records)), "damages")
         return [damage for damages in found for damage in damages]
@@ -424,7 +424,7 @@ class Checkpoints:
         manifest = manifests.read_manifest(self._directory, step)
         _check_claims(manifest)
         damages: Iterable[str] = damaged_files(self._directory, manifest.files)
-        if processes.count() > 1:  # in the first process, see `_choose_together`
+        if processes.count() > 1:  # runs in the first process, see `_choose_together`
             parts = _in_parts(manifest.files, processes.count())
             processes.by_first(lambda: [parts], _CHOICE)
             damages = self._damages(parts)
@@ -453,7 +453,7 @@ class Checkpoints:
 
 
 def _in_parts(files: Mapping[str, FileRecord], count: int) -> list[dict[str, list[Any]]]:
-    """Returns the records of files in parts of about the same number of bytes."""
+    """Divides the records of files into parts of about the same number of bytes."""
     parts: list[dict[str, list[Any]]] = [{} for _ in range(count)]
     sizes = [0] * count
     for name, record in sorted(files.items(), key=lambda item: -item[1].bytes):
@@ -466,8 +466,8 @@ def _in_parts(files: Mapping[str, FileRecord], count: int) -> list[dict[str, lis
 def _check_claims(manifest: Manifest) -> None:
     """Raises DamagedCheckpointError unless the variables are about as large as their files.
 
-    A larger variable would need memory that nothing fills, and to read a file of 1 TB, which takes
-    no room on a disk if it is empty, takes hours.
+    A larger variable would allocate memory that nothing fills; hashing a sparse file of 1 TB, which
+    takes no disk space, would take hours.
     """
     claimed = 0
     for path, spec in manifest.variables.items():

@@ -1,4 +1,4 @@
-"""Copies of the files of vocabularies in a run directory, with which it is self-contained."""
+"""Copies vocabulary files into a run directory, so that it is self-contained."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ def write_run_files(
     *,
     place: pathlib.Path | None = None,
 ) -> None:
-    """Copies files into a run directory, and records them with where relative paths are resolved.
+    """Copies files into a run directory and records them, with the base of relative paths.
 
-    A copy has a name of its content: a configuration that is refused afterwards has replaced none.
+    The name of a copy contains a hash of its content, so that no copy replaces another one, even if
+    the configuration is refused later.
 
     Args:
       run: the run directory.
       names: the files, as the configuration names them.
       source_summary: see `Data.source_summary`.
-      place: where the run directory will be, if it will be renamed.
+      place: final path of the run directory, if it will be renamed.
 
     Raises:
       RunDirError: a file cannot be read or written, or is too large.
@@ -38,13 +39,13 @@ def write_run_files(
     copies = {name: _copy(run, name) for name in names}
     at_place = {name.replace(str(run), str(place), 1): copy for name, copy in copies.items()}
     files = RunFiles(str(pathlib.Path.cwd()), str(place), at_place, source_summary)
-    # Half a surrogate stands for a byte of a path that is no UTF-8, and JSON has none.
+    # A lone surrogate represents a byte of a path that is not UTF-8; JSON cannot hold it.
     text = files.text().encode("utf-8", "replace").decode()
     atomic_write(run / RECORD, text)
 
 
 def _copy(run: pathlib.Path, name: str) -> Copy:
-    """Returns the copy of a file, which is written unless it is there."""
+    """Copies a file unless the copy exists."""
     original = pathlib.Path(os.path.expanduser(name)).absolute()
     try:
         content = read_regular(original, LARGEST_COPY)
@@ -63,5 +64,5 @@ def _copy(run: pathlib.Path, name: str) -> Copy:
 
 
 def _plain(name: str) -> str:
-    """Returns the end of a name, without characters that a record or a file system refuses."""
+    """Returns the end of a name, with characters that records or file systems reject replaced."""
     return re.sub(r"[^A-Za-z0-9._-]", "_", name)[-100:]

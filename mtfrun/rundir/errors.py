@@ -45,7 +45,7 @@ def reason(error: BaseException) -> str:
 
 
 def is_system_error(error: BaseException) -> bool:
-    """Returns whether the system could not do something, such as write to a full disk."""
+    """Returns whether the system failed to do something, such as write to a full disk."""
     return isinstance(error, OSError) or reason(error) in _SYSTEM_REASONS
 
 

@@ -1,8 +1,8 @@
 """Hyperparameters of runs, for the HParams page of TensorBoard.
 
-A run writes its values, and a description: which of them and which metrics the table shows first.
-TensorBoard reads one description for all runs that it shows, any of them. So of the runs in a
-directory the last one has the description, and the directory of a sweep has one for all its runs.
+A run writes its values and a description: which values and which metrics the table shows first.
+TensorBoard reads one description, an arbitrary one, for all runs that it shows. Therefore only the
+last run in a directory has a description, and the directory of a sweep has one for all its runs.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ HParam: TypeAlias = bool | float | str
 
 # Event files of other programs may lie beside ours; only ours are replaced.
 _SUFFIX = ".hparams"
-# Of the directory around a run that are looked at.
+# The maximum number of entries that are read in the parent directory of a run.
 _MOST_ENTRIES = 1000
 
 
@@ -80,8 +80,8 @@ def recorded_hparams(
       directory: of the run, in which `train` and `eval` have the curves.
       hparams: by name, see `as_hparams`.
       metrics: columns of the table, unless the directory around this one has a description.
-      first: names of those that somebody has set. They have columns, as have those in which the
-        runs beside this one differ, which come first. The description is then the only one of all.
+      first: names of the values that somebody set. They have columns, after the values in which the
+        runs in the parent directory differ. The other runs lose their descriptions.
     """
     start = time.time()
     values = as_hparams(hparams)
@@ -143,7 +143,7 @@ def write_hparams(
 
 
 def _runs_beside(path: pathlib.Path) -> dict[pathlib.Path, dict[str, bytes]]:
-    """Returns the values of this user's runs in the same directory, by their files."""
+    """Returns the hyperparameters of this user's runs in the same directory, by event file."""
     beside = {}
     with contextlib.suppress(OSError):
         for folder in sorted(path.parent.iterdir())[:_MOST_ENTRIES]:
@@ -160,7 +160,7 @@ def _runs_beside(path: pathlib.Path) -> dict[pathlib.Path, dict[str, bytes]]:
 
 
 def _start(summary: Any) -> dict[str, bytes]:
-    """Returns the values in a summary, to be compared; none in one that is no start of a run."""
+    """Returns a summary's serialized hyperparameters; empty if it does not start a run."""
     for value in summary.value:
         if value.tag == metadata.SESSION_START_INFO_TAG:
             content = value.metadata.plugin_data.content
@@ -170,7 +170,7 @@ def _start(summary: Any) -> dict[str, bytes]:
 
 
 def _differing(runs: Sequence[Mapping[str, bytes]]) -> list[str]:
-    """Returns the names of values that not all runs have, or that differ."""
+    """Returns the names of values that differ between runs, or that some runs lack."""
     names = dict.fromkeys(name for run in runs for name in run)
     return [name for name in names if len({run.get(name) for run in runs}) > 1]
 

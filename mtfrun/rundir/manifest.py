@@ -18,7 +18,7 @@ from mtfrun.untrusted.regular_files import is_plain_name, open_regular, read_jso
 
 FORMAT = 1
 STEP = r"(?:0|[1-9][0-9]{0,17})"
-"""A number in a name, without leading zeros, of at most 64 bits."""
+"""A step in a file name: no leading zeros, at most 64 bits."""
 MANIFEST_NAME = re.compile(rf"ckpt-({STEP})\.json")
 PREFIX = re.compile(rf"ckpt-({STEP})(?:\.[0-9]+)?")
 """The beginning of the names of the files of a save."""
@@ -31,7 +31,7 @@ DATA_NAME = re.compile(
 _BLOCK_BYTES = 1 << 20
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 DIMENSIONS = "dimensions"
-"""Entry of a manifest: the names of the dimensions of every variable, by its path."""
+"""Manifest entry with the dimension names of every variable, by path."""
 TRAIN_STEPS = "train_steps"
 """Entry of a manifest: the number of steps after which training is done."""
 
@@ -49,7 +49,7 @@ _METADATA: dict[str, type] = {
     "kept": bool,
     DIMENSIONS: dict,
 }
-# As of a tensor that TensorFlow can read; both bound the numbers that are made of them.
+# As for tensors that TensorFlow reads; the limits also bound values computed from shapes.
 _MOST_DIMENSIONS, _MOST_ELEMENTS = 32, 2**60
 
 
@@ -111,7 +111,7 @@ def manifest_path(directory: pathlib.Path, step: int) -> pathlib.Path:
 def tensor_key(path: str) -> str:
     """Returns the name of a variable's tensor in the files of a checkpoint.
 
-    As `tf.train.Checkpoint(variables={path: variable})` calls it.
+    The name that `tf.train.Checkpoint(variables={path: variable})` uses.
 
     >>> tensor_key("model/layer.0/kernel")
     'variables/model.Slayer..0.Skernel/.ATTRIBUTES/VARIABLE_VALUE'
@@ -187,7 +187,7 @@ def damaged_files(
     Sizes are compared first: that detects truncated and missing files without reading any.
 
     Args:
-      directory: of the files.
+      directory: the directory of the files.
       files: their sizes and hashes by name.
       with_hashes: whether to read the files.
     """
@@ -215,7 +215,7 @@ def damaged_files(
 
 
 def _check_shortage(path: pathlib.Path, error: Exception) -> None:
-    """Raises RunDirError if it was the system that lacked something: nothing is damaged then."""
+    """Raises RunDirError if the system ran out of a resource, which does not mean damage."""
     if is_shortage(error):
         raise RunDirError(f"cannot read {path}: {reason(error)}; {RAISE_THE_LIMIT}") from error
 

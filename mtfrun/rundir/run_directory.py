@@ -130,8 +130,8 @@ class RunDirectory:
     def check_shared(self) -> None:
         """Raises RunDirError unless all processes see the same directory. Collective.
 
-        The first one makes a file for a moment, of a name that nobody else knows. Where it may not
-        write, nothing is known.
+        The first process briefly creates a file with a random name. If it cannot write, nothing is
+        checked.
         """
         if processes.count() == 1:
             return
@@ -214,7 +214,7 @@ class RunDirectory:
         return aside
 
     def checkpoints_set_aside(self) -> list[pathlib.Path]:
-        """Returns the directories that `set_checkpoints_aside` has made, by number; no links."""
+        """Returns the directories that `set_checkpoints_aside` made, by number; skips links."""
         numbers = (
             re.fullmatch(rf"{CHECKPOINTS}\.([1-9][0-9]{{0,8}})", n) for n in list_names(self._path)
         )
@@ -233,10 +233,10 @@ class RunDirectory:
 
     @contextlib.contextmanager
     def log(self) -> Iterator[None]:
-        """Writes the lines that are printed inside to `train.log` too, and the error that ends it.
+        """Copies lines printed inside to `train.log`, and the error that ends the block.
 
-        Each process has a file: the second one has `train.1.log`. If a file cannot be written, a
-        warning says so.
+        Each process has a file: the second process writes `train.1.log`. If a file cannot be
+        written, a warning says so.
         """
         index = processes.index()
         path = self._path / (f"train.{index}.log" if index else "train.log")

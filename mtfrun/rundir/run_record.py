@@ -27,7 +27,7 @@ from mtfrun.untrusted.strict_json import parse_json
 
 # What reading JSON that is not as it was written raises.
 _DAMAGE = (ValueError, TypeError, KeyError, AttributeError, OverflowError)
-# Larger numbers of steps and times, in seconds since 1970, are none.
+# Larger steps, or times in seconds since 1970, are invalid.
 _LATEST = 10**11
 
 State = Literal["running", "finished", "stopped", "failed"]
@@ -58,7 +58,7 @@ class Status:
     time: float = dataclasses.field(default_factory=time.time)
 
     def is_valid(self) -> bool:
-        """Returns whether all values are of the types that a training writes, and possible."""
+        """Returns whether all values have the types that training writes, and are possible."""
         return (
             self.state in get_args(State)
             and all(type(n) is int and 0 <= n < _LATEST for n in (self.step, self.train_steps))

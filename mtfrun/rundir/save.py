@@ -101,8 +101,8 @@ class Save:
         self._prefix = processes.agree(own_prefix, _PREFIX)
         self._index, self._count = processes.index(), processes.count()
         self._has_part = processes.gather(self._snapshot.has_tensors, _PARTS)
-        self._record: FileRecord | None = None  # of this process's part
-        self._records: dict[int, FileRecord] = {}  # of the parts of all processes
+        self._record: FileRecord | None = None  # for this process's part
+        self._records: dict[int, FileRecord] = {}  # for the parts of all processes
         self._error: BaseException | None = None
         self._has_written = threading.Event()
         self._may_finish = threading.Event()  # set once no other process writes
@@ -120,7 +120,7 @@ class Save:
         return all(state == _FINISHED for state in states)
 
     def _let_finish(self) -> None:
-        """Tells the first process what all have written, and its thread to make one of it."""
+        """Gathers the records of all parts and lets the first process merge them. Collective."""
         if self._count > 1 and not self._may_finish.is_set():
             record = self._record and dataclasses.astuple(self._record)
             records = enumerate(processes.gather(record, _RECORDS))
@@ -213,14 +213,14 @@ class Save:
             self._snapshot.write(self._directory / self._prefix)
         elif self._has_part[self._index]:
             self._snapshot.write(self._part(self._index))
-            # By each process: the first one alone would read all parts again.
+            # Hash here: otherwise the first process would read all parts again.
             self._record = manifests.record_file(self._data(self._index))
 
     def _add_other_parts(self) -> dict[int, FileRecord]:
-        """Waits until all processes have written, and makes one checkpoint of their parts.
+        """Waits until all processes have written, and merges their parts into one checkpoint.
 
         Returns:
-          The records of the parts by the numbers of their files, which only get other names.
+          The records of the parts by inode number: merging only renames files.
         """
         self._has_written.set()
         self._may_finish.wait()

@@ -1,4 +1,4 @@
-"""Blocks that Snappy has compressed, as those of T5's checkpoints.
+"""Decompresses blocks in the Snappy format, as in T5's checkpoints.
 
 https://github.com/google/snappy/blob/main/format_description.txt
 """
@@ -8,20 +8,20 @@ from __future__ import annotations
 from mtfrun.errors import InputError
 
 _LITERAL, _SHORT_COPY = 0, 1
-# Longer literals have their length in one to four bytes behind the tag.
+# The length of a longer literal follows the tag, in one to four bytes.
 _LONGEST_IN_TAG = 60
 
 
 def unpacked(block: bytes, size: int) -> bytes:
-    """Returns the content of a block, of this size, which stands before it.
+    """Decompresses a block to `size` bytes; the caller has read the size in front of the block.
 
     Examples:
       >>> unpacked(bytes([2 << 2]) + b"abc" + bytes([(6 << 2) | 2, 3, 0]), 10)
       b'abcabcabca'
 
     Raises:
-      InputError: it is damaged.
-      IndexError: it ends too early.
+      InputError: the block is damaged.
+      IndexError: the block is truncated.
     """
     position = 0
     content = bytearray()
@@ -45,7 +45,7 @@ def unpacked(block: bytes, size: int) -> bytes:
                 raise InputError("a compressed block is damaged")
             start = len(content) - offset
             part = bytes(content[start : start + length])
-            # What is copied may be what the copy itself has written.
+            # A copy may overlap its own output.
             part = (part * (length // len(part) + 1))[:length]
         content += part
         if len(part) != length or len(content) > size:
@@ -56,7 +56,7 @@ def unpacked(block: bytes, size: int) -> bytes:
 
 
 def _length(block: bytes, upper: int, position: int) -> tuple[int, int]:
-    """Returns the length of a literal, and where it begins."""
+    """Returns the length of a literal, and the position where it starts."""
     if upper < _LONGEST_IN_TAG:
         return upper + 1, position
     width = upper - _LONGEST_IN_TAG + 1

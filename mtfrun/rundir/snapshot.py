@@ -17,7 +17,7 @@ from mtfrun.rundir.tensor_index import check_index
 
 # What tf.train.Checkpoint(variables={path: variable}) calls its parts.
 _GRAPH, _ROOT, _VALUE = "_CHECKPOINTABLE_OBJECT_GRAPH", "variables", "VARIABLE_VALUE"
-# What TensorFlow raises for a forged description of objects.
+# TensorFlow's errors for a forged object graph.
 _DAMAGE = (ValueError, TypeError, LookupError, AttributeError, RuntimeError, DecodeError)
 
 

@@ -1,12 +1,12 @@
-"""The index of a checkpoint of TensorFlow, checked before TensorFlow reads it.
+"""Checks the index of a TensorFlow checkpoint before TensorFlow reads it.
 
-TensorFlow trusts the sizes and places in the file `PREFIX.index`: a negative size, one of 2^63, 300
-dimensions or a type of a later version end the process from C++, and a part that is larger than its
-place is read beyond the end of memory.
+TensorFlow trusts the sizes and offsets in `PREFIX.index`: a negative size, a size of 2^63, 300
+dimensions or the type of a later version abort the process from C++, and a part that is larger than
+its slice is read past the end of memory.
 
-The file is a table of LevelDB (tensorflow/core/lib/io/format.cc): blocks of ascending keys, each
-stored as what differs from the key before, and a block that says where the blocks are. A key is the
-name of a tensor, or of a part of one; a value is a BundleEntryProto
+The file is a LevelDB table (tensorflow/core/lib/io/format.cc): blocks of ascending keys, each
+stored as its difference from the previous key, and a block with the positions of the blocks. A key
+is the name of a tensor, or of a part of one; a value is a BundleEntryProto
 (tensorflow/core/protobuf/tensor_bundle.proto).
 """
 
@@ -30,11 +30,11 @@ from mtfrun.untrusted.regular_files import open_regular
 
 _MAGIC = (0xDB4775248B80FB57).to_bytes(8, "little")
 _FOOTER_BYTES, _TRAILER_BYTES, _SNAPPY = 48, 5, 1
-# Bounds of what is read; an index has about 150 bytes for a variable.
+# Limits for reading; an index has about 150 bytes for a variable.
 _MOST_BYTES, _MOST_ENTRIES, _LONGEST_KEY = 1 << 26, 200_000, 4096
-# Of compressed blocks together; Python unpacks some megabytes a second.
+# For all compressed blocks; Python decompresses some megabytes a second.
 _MOST_UNPACKED = 1 << 23
-# numpy has no more dimensions; parts are compared with each other.
+# numpy has no more dimensions; checking parts compares them with each other.
 _MOST_DIMENSIONS, _MOST_PARTS, _MOST_STRINGS = 32, 10_000, 100_000
 _TYPES = {
     dtype.as_datatype_enum: dtype.size
@@ -46,16 +46,16 @@ _TYPES = {
 }
 
 
-# The type of an error of TensorFlow's reader depends on the kind of damage.
+# TensorFlow's reader raises different errors for different damage.
 _READER_ERRORS = (tf.errors.OpError, ValueError, RuntimeError, LookupError, OSError)
 
 
 class StoredTensors:
-    """The tensors of a checkpoint, each read when it is asked for.
+    """The tensors of a checkpoint, each read on access.
 
     Attributes:
-      prefix: of the checkpoint's files.
-      shapes: sizes by name.
+      prefix: path prefix of the checkpoint's files.
+      shapes: shapes by name.
 
     Raises:
       RunDirError: the checkpoint cannot be read.
@@ -71,7 +71,7 @@ class StoredTensors:
             raise RunDirError(f"cannot read the checkpoint {prefix}: {reason(error)}") from error
 
     def __getitem__(self, name: str) -> np.ndarray:
-        """Returns the value of a tensor of numbers."""
+        """Returns the value of a numeric tensor."""
         try:
             value: np.ndarray = np.asarray(self._reader.get_tensor(name))
         except _READER_ERRORS as error:
@@ -129,7 +129,7 @@ def _check(path: pathlib.Path, content: bytes) -> None:
 
 
 class _Files:
-    """The sizes of the files of data, each looked up once."""
+    """Sizes of the data files, cached."""
 
     def __init__(self, prefix: pathlib.Path, count: int) -> None:
         self._prefix, self._count = prefix, count
@@ -152,7 +152,7 @@ def _entries(content: bytes) -> Iterator[tuple[bytes, bytes]]:
     footer = content[-_FOOTER_BYTES:]
     if len(footer) < _FOOTER_BYTES or not footer.endswith(_MAGIC):
         raise InputError("it is not an index of TensorFlow, or truncated")
-    _, position = _handle(footer, 0)  # of the block of metadata, which is empty
+    _, position = _handle(footer, 0)  # the metadata block, which is empty
     index, _ = _handle(footer, position)
     unpacked_bytes = 0
     for _, value in _block(*_plain(content, index)):
@@ -166,21 +166,21 @@ def _entries(content: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 class _Handle(NamedTuple):
-    """Place of a block, without its trailer."""
+    """Position and size of a block, without its trailer."""
 
     offset: int
     size: int
 
 
 def _handle(content: bytes, position: int) -> tuple[_Handle, int]:
-    """Returns a place, and the position behind it."""
+    """Reads the place of a block, and returns the position after it."""
     offset, position = _varint(content, position)
     size, position = _varint(content, position)
     return _Handle(offset, size), position
 
 
 def _plain(content: bytes, place: _Handle) -> tuple[bytes, _Handle]:
-    """Returns the bytes that a block is in, and its place there, without compression."""
+    """Returns the uncompressed bytes that contain a block, and the block's place in them."""
     end = place.offset + place.size
     if end + _TRAILER_BYTES > len(content):
         raise InputError("a block lies outside of it")
@@ -214,7 +214,7 @@ def _block(content: bytes, place: _Handle) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _varint(content: bytes, position: int) -> tuple[int, int]:
-    """Returns a number of seven bits a byte, and the position behind it."""
+    """Reads an integer with seven bits per byte, and returns the position after it."""
     value = 0
     for shift in range(0, 70, 7):
         byte = content[position]
@@ -234,7 +234,7 @@ def _check_entry(entry: BundleEntryProto, files: _Files) -> None:
             f"its type is number {entry.dtype} of TensorFlow's, which is not supported"
         )
     if entry.slices:
-        return  # it has no place of its own
+        return  # its parts have places, it has none
     if min(entry.offset, entry.size) < 0 or entry.offset + entry.size > files.size(entry.shard_id):
         raise InputError("it lies outside of its file")
     if entry.dtype == types_pb2.DT_STRING:
@@ -249,16 +249,16 @@ def _sizes(entry: BundleEntryProto) -> tuple[int, ...]:
     if len(dimensions) > _MOST_DIMENSIONS or entry.shape.unknown_rank:
         raise InputError(f"it has {len(dimensions)} dimensions")
     sizes = tuple(dimension.size for dimension in dimensions)
-    # Each factor counts: TensorFlow multiplies them in their order.
+    # Zeros count as 1, since TensorFlow multiplies the sizes one after another.
     if min(sizes, default=0) < 0 or math.prod(max(size, 1) for size in sizes) >= 2**60:
         raise InputError(f"its sizes {list(sizes)} are impossible")
     return sizes
 
 
 def _check_strings(entry: BundleEntryProto, count: int, files: _Files) -> None:
-    """Raises InputError unless texts have the lengths that stand before them.
+    """Raises InputError unless the lengths of the strings add up to the size of the tensor.
 
-    First the lengths, then a checksum of four bytes, then the texts.
+    The tensor consists of the lengths, a checksum of four bytes, and the strings.
     """
     if count > _MOST_STRINGS:
         raise InputError(f"it has {count} texts")
@@ -308,7 +308,7 @@ def _parts(key: bytes, entry: BundleEntryProto) -> Iterator[tuple[bytes, tuple[i
 
 
 def _part_key(name: bytes, extents: list[tuple[int, int]]) -> bytes:
-    """Returns the key of a part, see EncodeTensorNameSlice in saved_tensor_slice_util.cc.
+    """Returns the key of a part, as EncodeTensorNameSlice in saved_tensor_slice_util.cc.
 
     >>> _part_key(b"a", [(0, 4), (64, -1)]).hex(" ")
     '00 61 00 01 01 02 80 84 c0 40 7f'
@@ -321,9 +321,9 @@ def _part_key(name: bytes, extents: list[tuple[int, int]]) -> bytes:
 
 
 def _ordered(number: int) -> bytes:
-    """Returns a number so that bytes have its order, see WriteSignedNumIncreasing.
+    """Encodes a number in bytes that sort like numbers, as WriteSignedNumIncreasing.
 
-    As many bits of 1 at the beginning as there are bytes, inverted for negative numbers.
+    Starts with as many 1 bits as there are bytes, inverted for negative numbers.
     """
     length = (number if number >= 0 else ~number).bit_length() // 7 + 1
     header = ((1 << length) - 1) << (8 * length - length)

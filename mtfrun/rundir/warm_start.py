@@ -25,7 +25,7 @@ from mtfrun.rundir.tensor_index import StoredTensors
 from mtfrun.untrusted.regular_files import is_directory, open_regular
 
 _NAMES = "WarmStart.names"
-# Bytes that are read of the file that names the newest checkpoint.
+# Maximum bytes of the file that names the newest checkpoint.
 _LONGEST_STATE = 1 << 20
 
 _NAMED = 3

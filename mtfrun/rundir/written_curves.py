@@ -21,7 +21,7 @@ from mtfrun.untrusted.regular_files import open_regular
 
 Curves = Mapping[str, Mapping[int, float]]
 
-# What TensorBoard raises for files of something else.
+# TensorBoard's errors for files that are not event files.
 _DAMAGE = (ValueError, TypeError, LookupError, AttributeError, OverflowError, DecodeError)
 
 
@@ -32,7 +32,7 @@ def read_curves(directory: str | pathlib.Path) -> Curves:
     there is no file.
 
     Raises:
-      RunDirError: a file is not one of events.
+      RunDirError: a file is not an event file.
     """
     if not pathlib.Path(directory).is_dir():
         return {}
@@ -55,7 +55,7 @@ def read_curves(directory: str | pathlib.Path) -> Curves:
 
 
 def check_events(path: pathlib.Path) -> None:
-    """Raises RunDirError for a file that the reader of events would wait for, or not survive."""
+    """Raises RunDirError for a file at which the event reader would hang or crash."""
     try:
         with open_regular(path) as file:
             check_record_lengths(file)
@@ -66,7 +66,7 @@ def check_events(path: pathlib.Path) -> None:
 
 
 def _number(tensor: Any) -> float:
-    # A shape may stand for more memory than there is.
+    # A shape may claim more memory than there is.
     if any(dimension.size != 1 for dimension in tensor.tensor_shape.dim):
         raise InputError("a point of a curve is not one number")
     return float(tensor_util.make_ndarray(tensor))

@@ -32,7 +32,7 @@ class Folder:
 
     Attributes:
       path: of the folder.
-      follows_links: to files of the folder itself, or of the cache of huggingface_hub.
+      follows_links: whether to follow links, to files in the folder or in huggingface_hub's cache.
     """
 
     path: pathlib.Path
@@ -51,14 +51,14 @@ class Folder:
         return self._read(name, _LARGEST_FILE)
 
     def text_of(self, name: str) -> str:
-        """Returns the text in a file; raises ConversionError as `bytes_of`."""
+        """Returns the text in a file; raises ConversionError like `bytes_of`."""
         try:
             return self._read(name, _LARGEST_JSON).decode()
         except UnicodeDecodeError as error:
             raise ConversionError(f"{self.path / name}: {error.reason}") from error
 
     def tensors_of(self, name: str) -> Mapping[str, StoredTensor]:
-        """Returns the tensors of one file of weights; raises ConversionError as `shards`."""
+        """Returns the tensors of one weights file; raises ConversionError like `shards`."""
         return self._header(name).tensors
 
     def json_of(self, name: str) -> dict[str, Any]:
@@ -168,13 +168,13 @@ class Folder:
             raise ConversionError(f"{path}: {error.strerror}") from error
 
     def _check_place(self, name: str) -> None:
-        """Raises ConversionError if a file is a link to another place, and links are followed.
+        """Raises ConversionError if links are followed and a file is a link to another place.
 
-        The caches of huggingface_hub are of such links: snapshots/REVISION/config.json is one to
-        blobs/HASH beside "snapshots".
+        In huggingface_hub's cache, snapshots/REVISION/config.json is a link to blobs/HASH beside
+        "snapshots".
         """
         if not self.follows_links:
-            return  # opening it says that it is one
+            return  # opening the file reports the link
         try:
             folder = self.path.resolve()
             target = (folder / name).resolve()

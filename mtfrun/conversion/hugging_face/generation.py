@@ -133,7 +133,7 @@ def _limits(values: Settings, *, is_answer: bool) -> dict[str, object]:
 
 
 def _check_length(values: Settings, new_tokens: int) -> None:
-    """Raises ConversionError for outputs that no decoding would come to the end of."""
+    """Raises ConversionError for an output length that decoding could never reach."""
     if new_tokens > _NO_LIMIT:
         name = "max_length" if values.values.get("max_new_tokens") is None else "max_new_tokens"
         raise values.error(name, f"must be at most {_NO_LIMIT:,}: correct it, or remove it")

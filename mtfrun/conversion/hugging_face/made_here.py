@@ -17,16 +17,16 @@ _GENERATION = ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_to
 
 
 def made_here(model: ModelDescription, vocabulary: Vocabulary) -> tuple[Origin, str]:
-    """Returns what a folder of the model is made of, and the gin file that an import would write.
+    """Returns the origin of an exported model, and the gin file that importing it would write.
 
-    The caller compares the model with that of the gin file, and adds the tokenizer.
+    The caller compares the model with the gin file's model, and adds the tokenizer.
 
     Args:
-      model: that was built.
-      vocabulary: names the ids that begin and end texts.
+      model: the model that was built.
+      vocabulary: has the ids that start and end texts.
 
     Raises:
-      ConversionError: the model is none of a family.
+      ConversionError: the model does not belong to a supported family.
     """
     for family in FAMILIES:
         settings = family.settings_of(model)
@@ -58,7 +58,7 @@ def made_here(model: ModelDescription, vocabulary: Vocabulary) -> tuple[Origin, 
 
 
 def special_ids(vocabulary: Vocabulary) -> dict[str, int | None]:
-    """Returns the ids of padding, beginnings and ends, by their names in config.json."""
+    """Returns the ids for padding and for the start and end of texts, by name in config.json."""
     begin = vocabulary.encode("").tolist()
     return {
         "pad_token_id": vocabulary.pad_id if vocabulary.pad_id >= 0 else None,

@@ -1,7 +1,7 @@
-"""What a run directory keeps of the folder that it was imported from.
+"""The origin of a run directory that was imported from a Hugging Face folder.
 
-A run directory may come from anybody: `read_origin` takes nothing from it but the files that an
-import writes, if these are regular files, and a record all of whose entries it has checked.
+A run directory may be untrusted: `read_origin` reads only files that an import writes, only if they
+are regular files, and checks every entry of the record.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ FORMAT = "huggingface"
 """The format in import.json."""
 
 _FILES = (CONFIG, GENERATION_CONFIG, PREPROCESSOR_CONFIG, INDEX)
-# Tensors without a meaning for the model, and the most bytes of them.
+# Tensors that the model does not use, and their maximum size in bytes.
 _KEPT = "kept.safetensors"
 _LARGEST_KEPT = 1 << 30
 
@@ -53,10 +53,10 @@ class Origin:
       metadata: texts in the headers of the files.
       copies: names of tensors that equal another one, by its name.
       files: contents by name: config.json, generation_config.json, a tokenizer.
-      kept: tensors without a meaning for the model, by name.
-      keeps_files: an export has the same files of weights, unless the user wants other sizes.
-      path: of the folder.
-      configuration: the gin file that was made of it, "" for none.
+      kept: tensors that the model does not use, by name.
+      keeps_files: whether an export writes the same weights files, unless the user sets their size.
+      path: path of the folder.
+      configuration: the gin file that the import made, "" for none.
     """
 
     shards: Mapping[str, Mapping[str, str]]
@@ -84,7 +84,7 @@ class Origin:
         }
 
     def run_files(self) -> dict[str, bytes]:
-        """Returns the contents of files of a run directory by their names in it."""
+        """Returns the contents of the files to write into a run directory, by name."""
         files = {
             f"{DIRECTORY if name in TOKENIZER_FILES else ORIGIN}/{name}": content
             for name, content in self.files.items()
@@ -97,7 +97,7 @@ class Origin:
 def origin_of(
     folder: Folder, table: TensorTable, processor: Processor, copies: Mapping[str, str]
 ) -> Origin:
-    """Returns what a run keeps of a folder; for `copies` see `Origin`."""
+    """Returns the origin of a run that is imported from a folder; for `copies` see `Origin`."""
     return Origin(
         {
             name: {tensor: stored.dtype for tensor, stored in tensors.items()}
@@ -115,10 +115,10 @@ def origin_of(
 
 
 def read_origin(directory: pathlib.Path) -> Origin | None:
-    """Returns what a run directory keeps; None if it was not imported from such a folder.
+    """Reads the origin of a run; None if the run was not imported from a Hugging Face folder.
 
     Raises:
-      ConversionError: something in it is not as an import writes it.
+      ConversionError: a file is not as an import writes it.
     """
     if not os.path.lexists(directory / RECORD):
         return None
@@ -157,9 +157,9 @@ def read_origin(directory: pathlib.Path) -> Origin | None:
 
 
 def write_origin(origin: Origin, directory: pathlib.Path) -> None:
-    """Writes what a run keeps into the directory of a run that begins with its values.
+    """Writes the origin into the directory of a run that is initialised from the imported run.
 
-    So a run that was trained further can be exported, also without the one that was imported.
+    After more training, the run can be exported without the imported run.
     """
     for name in (ORIGIN, DIRECTORY):
         if (directory / name).is_symlink():
@@ -179,7 +179,7 @@ def _folder(path: pathlib.Path) -> Folder:
 
 
 def _check_record(record: Mapping[str, Any]) -> None:
-    """Raises InputError unless import.json has the entries of `Origin.record`, of their types."""
+    """Raises InputError unless import.json has the entries and types of `Origin.record`."""
     if record.get("format") != FORMAT:
         raise InputError(f"its format is {record.get('format')!r:.80}")
     if type(record.get("from")) is not str:
@@ -205,13 +205,13 @@ def _check_record(record: Mapping[str, Any]) -> None:
 
 
 def _check_texts(value: object, what: str) -> None:
-    """Raises InputError unless a value is an object of texts."""
+    """Raises InputError unless a value is a JSON object whose values are strings."""
     if type(value) is not dict or not all(type(text) is str for text in value.values()):
         raise InputError(f"{what!r:.80} has other values than texts")
 
 
 def _check_index(origin: Folder, shards: Mapping[str, Mapping[str, str]]) -> None:
-    """Raises ConversionError unless an index names the files of the record."""
+    """Raises ConversionError unless the index names the files of the record."""
     files = {name: file for file, tensors in shards.items() for name in tensors}
     weight_map = origin.json_of(INDEX).get("weight_map")
     if type(weight_map) is not dict or any(
@@ -223,7 +223,7 @@ def _check_index(origin: Folder, shards: Mapping[str, Mapping[str, str]]) -> Non
 
 
 def _kept(origin: Folder, shards: Mapping[str, Mapping[str, str]]) -> dict[str, np.ndarray]:
-    """Returns the tensors without a meaning for the model."""
+    """Returns the tensors that the model does not use."""
     path = origin.path / _KEPT
     if not os.path.lexists(path):
         return {}

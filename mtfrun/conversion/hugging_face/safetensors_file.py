@@ -46,7 +46,7 @@ _NAMES = {np.dtype(dtype): name for name, dtype in DTYPES.items()}
 # The order of types in a file: that of the library, the widest first.
 _ORDER = ("U64", "I64", "F64", "F32", "U32", "I32", "BF16", "F16", "U16", "I16", "I8", "U8", "BOOL")
 _METADATA = "__metadata__"
-# As many as an array of numpy may have.
+# numpy's maximum.
 _MOST_DIMENSIONS = 64
 
 

@@ -1,4 +1,4 @@
-"""A SentencePiece model as a tokenizer.json, which gives the same ids."""
+"""Converts a SentencePiece model to a tokenizer.json that gives the same ids."""
 
 from __future__ import annotations
 
@@ -10,37 +10,37 @@ from sentencepiece import sentencepiece_model_pb2
 
 from mtfrun.conversion.errors import ConversionError
 
-# Its classes are made at import, where a type checker does not see them.
+# Its classes are generated at import, which type checkers do not see.
 _PROTOS: Any = sentencepiece_model_pb2
-# The character that stands for a space in pieces.
+# Represents a space in pieces.
 _SPACE = "\u2581"
 _SENTINEL = "<extra_id_"
-# Stands for an unknown piece while an output is made: a character of private use.
+# Represents an unknown piece while text is decoded: a private-use character.
 _UNKNOWN = "\U0010fffd"
-# Added to the lowest score, for pieces that stand for no text: tokenizers finds them in texts too.
+# Added to the lowest score for pieces that are not text, which tokenizers matches in texts too.
 _NEVER = -10_000.0
-# Spaces at the beginning of an output, where the model removes all of them.
+# Leading spaces to strip from decoded text if the model removes all of them.
 _ALL = 1_000_000
 
 
 def sentencepiece_json(content: bytes, num_sentinels: int) -> dict[str, Any]:
-    """Returns a tokenizer.json that encodes and decodes as `SentencePieceVocabulary` does.
+    """Returns a tokenizer.json that encodes and decodes like `SentencePieceVocabulary`.
 
-    Source: what SentencePiece's normalizer, unigram and BPE models do, in the order of
-    src/normalizer.cc and src/sentencepiece_processor.cc of https://github.com/google/sentencepiece.
+    Source: SentencePiece's normalizer, unigram and BPE models, see src/normalizer.cc and
+    src/sentencepiece_processor.cc of https://github.com/google/sentencepiece.
 
     Args:
-      content: of the model's file.
-      num_sentinels: those behind its pieces, <extra_id_0> the last one.
+      content: content of the model file.
+      num_sentinels: number of sentinels after the pieces; <extra_id_0> has the last id.
 
     Raises:
-      ConversionError: tokenizers has no such model.
+      ConversionError: tokenizers cannot express the model.
     """
     model = _PROTOS.ModelProto.FromString(content)
     _check(model)
     sentinels = [f"{_SENTINEL}{number}>" for number in reversed(range(num_sentinels))]
     names = [piece.piece for piece in model.pieces]
-    # Special tokens are left out of outputs; SentencePiece shows unknown pieces, as another text.
+    # Decoding skips special tokens. Unknown pieces are not special: they decode to another text.
     control = [(i, x.piece) for i, x in enumerate(model.pieces) if x.type == x.CONTROL]
     is_unigram = model.trainer_spec.model_type == model.trainer_spec.UNIGRAM
     return {
@@ -60,7 +60,7 @@ def sentencepiece_json(content: bytes, num_sentinels: int) -> dict[str, Any]:
 
 
 def _check(model: Any) -> None:
-    """Raises ConversionError for settings that tokenizers does not have."""
+    """Raises ConversionError for settings that tokenizers does not support."""
     trainer, normalizer = model.trainer_spec, model.normalizer_spec
     problems = {
         "it is neither a unigram nor a BPE model": trainer.model_type
@@ -75,7 +75,7 @@ def _check(model: Any) -> None:
 
 
 def _added(number: int, name: str, *, special: bool) -> dict[str, Any]:
-    # Sentinels are found in the text as the normalizer has made it, so that it is made once.
+    # Sentinels are matched in the normalized text, so that the text is normalized as a whole.
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip"), False)
     return {"id": number, "content": name, **flags, "normalized": not special, "special": special}
 
@@ -92,7 +92,7 @@ def _normalizers(model: Any, num_sentinels: int) -> list[dict[str, Any]]:
     if spec.add_dummy_prefix:
         steps.append({"type": "Prepend", "prepend": _SPACE})
     if num_sentinels:
-        # One space before a sentinel belongs to it, and no text begins before the first one.
+        # Remove one space before a sentinel, and the dummy prefix if the text starts with one.
         numbers = "|".join(map(str, range(num_sentinels)))
         first = rf"(?:\A{_SPACE})?" * spec.add_dummy_prefix
         pattern = f"{first}{_SPACE}(?={_SENTINEL}(?:{numbers})>)"
@@ -106,7 +106,7 @@ def _decoders(model: Any, num_sentinels: int) -> list[dict[str, Any]]:
     if num_sentinels:
         steps.append(_replace({"String": _SENTINEL}, f" {_SENTINEL}"))
     if model.trainer_spec.byte_fallback:
-        # One that is no UTF-8 makes those beside it invalid; those of ASCII are characters.
+        # ByteFallback makes a whole run of bytes invalid if one is, so ASCII is decoded before.
         steps += [_replace({"String": f"<0x{byte:02X}>"}, chr(byte)) for byte in range(128)]
         steps.append({"type": "ByteFallback"})
     unknown = model.pieces[model.trainer_spec.unk_id].piece
@@ -114,15 +114,15 @@ def _decoders(model: Any, num_sentinels: int) -> list[dict[str, Any]]:
     if spec.add_dummy_prefix:
         most = _ALL if spec.remove_extra_whitespaces else 1
         steps.append({"type": "Strip", "content": " ", "start": most, "stop": 0})
-    # Its own spaces are not taken off.
+    # Spaces in the unknown surface are not stripped.
     return [*steps, _replace({"String": _UNKNOWN}, model.trainer_spec.unk_surface)]
 
 
 def _splits(model: Any) -> list[dict[str, Any]]:
-    """Returns the steps that divide a text: around pieces that stay whole, and in marks.
+    """Returns the steps that split a text: around user-defined pieces, and inside marks.
 
-    A mark such as "</s>" in a text is text. Where a character of it has no piece, tokenizers would
-    take it for the special piece: it is divided at one that has a piece.
+    A mark such as "</s>" in a text is ordinary text. If one of its characters has no piece,
+    tokenizers would encode it as the special piece, so it is split at a character that has one.
     """
     pieces = list(model.pieces)
     user_defined = [piece.piece for piece in pieces if piece.type == piece.USER_DEFINED]
@@ -144,14 +144,14 @@ def _splits(model: Any) -> list[dict[str, Any]]:
 
 
 def _inside(mark: str, characters: Collection[str]) -> str:
-    """Returns the expression of one character of a mark, one that has a piece if there is any."""
+    """Returns a regular expression for one character of a mark, preferably one with a piece."""
     place = next((i for i, c in enumerate(mark) if c in characters), 1)
     before, after = _escaped(mark[:place]), _escaped(mark[place + 1 :])
     return f"(?<={before}){_escaped(mark[place])}(?={after})"
 
 
 def _escaped(text: str) -> str:
-    """Returns a regular expression of a text: Python's `re.escape` also escapes spaces."""
+    """Escapes a text for a regular expression; unlike `re.escape`, leaves spaces alone."""
     return "".join(f"\\{c}" if c in r"\.^$|?*+()[]{}-&~#" else c for c in text)
 
 
@@ -174,7 +174,7 @@ def _score(piece: Any, never: float) -> float:
 
 
 def _bpe(model: Any, names: Sequence[str]) -> dict[str, Any]:
-    # Pieces merge in the order of their scores; only normal ones are made of two others.
+    # Pieces merge in the order of their scores; only normal pieces are made by merges.
     normal = {
         piece.piece: (-piece.score, number)
         for number, piece in enumerate(model.pieces)

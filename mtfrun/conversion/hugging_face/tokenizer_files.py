@@ -1,4 +1,4 @@
-"""The files of a tokenizer of transformers, made of a vocabulary."""
+"""Makes the tokenizer files of transformers from a vocabulary."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ from mtfrun.data import (
 
 
 def with_tokenizer(origin: Origin, vocabulary: Vocabulary) -> Origin:
-    """Returns the files of a model with the tokenizer of a vocabulary.
+    """Returns an origin with the tokenizer files of a vocabulary.
 
     Raises:
-      ConversionError: transformers cannot express it.
+      ConversionError: transformers cannot express the vocabulary.
     """
     files = dict(without_tokenizer(origin).files)
     values = json.loads(files[CONFIG])
@@ -47,13 +47,13 @@ def with_tokenizer(origin: Origin, vocabulary: Vocabulary) -> Origin:
 
 
 def without_tokenizer(origin: Origin) -> Origin:
-    """Returns the files of a model without those of a tokenizer."""
+    """Returns an origin without tokenizer files."""
     files = {name: content for name, content in origin.files.items() if name not in FILES}
     return dataclasses.replace(origin, files=files)
 
 
 def has_tokenizer_of(origin: Origin, vocabulary: Vocabulary) -> bool:
-    """Returns whether the tokenizer of an imported model is that of a vocabulary."""
+    """Returns whether an imported model's tokenizer matches a vocabulary."""
     config = json.loads(origin.files.get(TOKENIZER_CONFIG, b"{}"))
     if config.get("tokenizer_class") == "ByT5Tokenizer":
         return isinstance(vocabulary, ByteVocabulary)
@@ -68,18 +68,18 @@ def has_tokenizer_of(origin: Origin, vocabulary: Vocabulary) -> bool:
 def tokenizer_files(
     vocabulary: Vocabulary,
     *,
-    ends_texts: bool,  # noqa: ARG001 - of those that are registered
+    ends_texts: bool,  # noqa: ARG001 - registered functions use it
 ) -> dict[str, bytes]:
-    """Returns the contents of files with which transformers makes the ids of a vocabulary.
+    """Returns the files, by name, with which transformers produces the ids of a vocabulary.
 
-    A vocabulary of your own registers its function.
+    Register a function for a custom vocabulary class.
 
     Args:
       vocabulary: text to ids and back.
-      ends_texts: whether the end follows every text, as encoders read it; prompts have none.
+      ends_texts: whether every text ends with the end id, as for encoders; prompts do not.
 
     Raises:
-      ConversionError: transformers cannot express it.
+      ConversionError: transformers cannot express the vocabulary.
     """
     raise ConversionError(
         f"transformers has no tokenizer like {type(vocabulary).__name__}: export the configuration "
@@ -96,7 +96,7 @@ def _(vocabulary: SentencePieceVocabulary, *, ends_texts: bool) -> dict[str, byt
     except ConversionError as error:
         raise ConversionError(f"{error}; export without it with --weights_only") from error
     settings = {
-        # Marks of the end in a text are text.
+        # "</s>" in a text is ordinary text.
         "split_special_tokens": True,
         "extra_ids": num_sentinels,
     }
@@ -122,12 +122,12 @@ def _(vocabulary: ByteVocabulary, *, ends_texts: bool) -> dict[str, bytes]:
         config = {
             "tokenizer_class": "ByT5Tokenizer",
             **special,
-            # Marks of sentinels and of the end in a text are text, as they are here.
+            # "</s>" and "<extra_id_0>" in a text are ordinary text, as in ByteVocabulary.
             **{"extra_ids": 0, "split_special_tokens": True},
             "clean_up_tokenization_spaces": False,
         }
         return {TOKENIZER_CONFIG: _json(config), SPECIAL_TOKENS_MAP: _json(special)}
-    # ByT5's tokenizer of transformers puts an end behind every prompt.
+    # The ByT5 tokenizer of transformers appends the end id to every prompt.
     vocab = {name: number for number, name in tokens.items()}
     first = int(vocabulary.encode(b"\0")[0])
     vocab |= {character: first + byte for byte, character in enumerate(_byte_characters())}
@@ -155,7 +155,7 @@ def _files(
     *,
     ends_texts: bool,
 ) -> dict[str, bytes]:
-    """Returns a tokenizer.json with what begins and ends texts, and the files about it."""
+    """Returns a tokenizer.json that adds begin and end tokens, and its configuration files."""
     tokens = tokens_of(tokenizer)
     begin = vocabulary.encode("").tolist()
     end = [vocabulary.end_id] if ends_texts else []
@@ -172,7 +172,7 @@ def _files(
         **settings,
         "clean_up_tokenization_spaces": False,
         "model_input_names": ["input_ids", "attention_mask"],
-        # Continuations follow their prompts.
+        # A continuation starts right after its prompt.
         "padding_side": "right" if ends_texts else "left",
     }
     return {
@@ -188,9 +188,9 @@ def _special(
     *,
     has_unknown: bool,
 ) -> dict[str, str]:
-    """Returns the texts of special tokens, by the names of transformers.
+    """Returns the texts of special tokens, by their names in transformers.
 
-    Without an unknown one where it is a piece of text, or shown in outputs as another text.
+    `has_unknown` is False if the unknown token is a piece of text or decodes to another text.
     """
     numbers = {
         "eos_token": [vocabulary.end_id],
@@ -204,7 +204,7 @@ def _special(
 
 
 def _template(begin: list[int], end: list[int], tokens: Mapping[int, str]) -> dict[str, Any]:
-    """Returns the step that puts tokens before and behind one text, or each of two."""
+    """Returns the post-processor that adds tokens before and after one text, or each of two."""
 
     def parts(text: str, kind: int) -> list[dict[str, Any]]:
         before, after = (
@@ -225,9 +225,9 @@ def _template(begin: list[int], end: list[int], tokens: Mapping[int, str]) -> di
 
 
 def _byte_characters() -> list[str]:
-    """Returns the characters that stand for bytes in byte-level tokenizers, as GPT-2 numbers them.
+    """Returns the characters that represent bytes in byte-level tokenizers, as in GPT-2.
 
-    Those that are printed stand for themselves, the others are 256, 257, ...
+    Printable bytes represent themselves; the remaining bytes become characters 256, 257, ...
     """
     printed = {*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = iter(range(256, 512))

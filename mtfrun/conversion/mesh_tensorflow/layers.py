@@ -152,7 +152,7 @@ def _feed_forward(old: OldConfig, stack: OldStack) -> tuple[str, dict[str, Param
 
 
 def activations(old: OldConfig, target: str, scope: str) -> list[Any]:
-    """Returns the names of the activations that are multiplied, ["relu"] if none is bound."""
+    """Returns the names of the activations that are multiplied; by default ["relu"]."""
     names = old.get(target, scope=scope) if old.has(target, scope=scope) else "relu"
     return (names if isinstance(names, list) else [names]) or ["linear"]
 
@@ -235,7 +235,7 @@ def _encoder_attention(old: OldConfig, stack: OldStack) -> tuple[str, dict[str, 
     of_decoder = _attention(old, "SelfAttention", cls, stack.scope)[heads]
     if parameters[heads] != of_decoder:
         scoped = f"encoder_attention/{heads}"
-        # None undoes the number of the decoder's own attention.
+        # None resets the value of the decoder's self-attention.
         parameters[scoped] = {"num_memory_heads": None, **parameters.pop(heads)}
         parameters[cls]["heads"] = Reference(f"@{scoped}()")
     return cls, parameters
@@ -249,7 +249,7 @@ _HYPERPROMPTS = (
 
 def _attention(old: OldConfig, kind: str, cls: str, scope: str) -> dict[str, Parameters]:
     """Returns the parameters that all kinds of attention have."""
-    # What is not bound for EncDecAttention is SelfAttention's, its base class.
+    # EncDecAttention inherits unbound parameters from its base class, SelfAttention.
     kinds = ["SelfAttention", kind] if kind == "EncDecAttention" else [kind]
 
     def get(name: str, default: Any) -> Any:

@@ -111,10 +111,10 @@ def _rules(rules: Any) -> dict[str, str]:
 
 
 def _pairs(value: Any) -> list[tuple[str, str]]:
-    """Returns pairs of texts: "a:b;c:d", or a list of pairs.
+    """Parses pairs of texts: "a:b;c:d", or a list of pairs.
 
     Raises:
-      TypeError, ValueError: it is neither.
+      TypeError, ValueError: the value is neither.
     """
     if isinstance(value, str):
         value = [part.split(":") for part in re.split("[,;]", value) if part.strip()]

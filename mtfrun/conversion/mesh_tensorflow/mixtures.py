@@ -9,7 +9,7 @@ from mtfrun.conversion.gin_text import Reference
 from mtfrun.conversion.mesh_tensorflow.old_config import OldConfig
 
 Parameters = dict[str, Any]
-# Returns our functions for the names of activations that a parameter has.
+# Converts the activation names in a parameter to our functions.
 Activations = Callable[[str], list[Reference | None]]
 
 _GATES = {

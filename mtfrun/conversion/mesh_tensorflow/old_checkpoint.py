@@ -24,14 +24,14 @@ _EMBEDDING = re.compile(r".*/embedding")
 
 
 class OldCheckpoint:
-    """A checkpoint, whose names of layers may be those of a configuration.
+    """A checkpoint whose layer names may come from a configuration.
 
     Args:
-      prefix: of its files' names.
-      stacks: of the configuration.
+      prefix: path prefix of the files.
+      stacks: the stacks in the configuration.
 
     Raises:
-      RunDirError: it cannot be read.
+      RunDirError: the checkpoint cannot be read.
     """
 
     def __init__(self, prefix: Path, stacks: Sequence[OldStack]) -> None:

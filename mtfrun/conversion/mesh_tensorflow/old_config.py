@@ -19,7 +19,7 @@ from mtfrun.conversion.mesh_tensorflow.old_gin import MacroName, Reference, Stat
 
 # Classes whose methods are configured: "Bitransformer.decode.beam_size".
 _WITH_METHODS = ("Bitransformer", "Unitransformer")
-# Of a value whose macros are replaced.
+# Limits for a value after its macros are replaced.
 _MAX_VALUES = 100_000
 _MAX_DEPTH = 128
 _NOTHING_CALLS_IT = "nothing in this configuration uses it"
@@ -75,7 +75,7 @@ def short_name(name: str) -> str:
 
 
 def _kind(value: Any) -> str | None:
-    """Returns what a value is; None for references, dictionaries, None, infinity."""
+    """Describes the kind of a value; None for references, dictionaries, None and infinity."""
     if isinstance(value, bool):
         return "True or False"
     if isinstance(value, (int, float)):
@@ -86,7 +86,7 @@ def _kind(value: Any) -> str | None:
 
 
 def name_of(value: Any) -> str:
-    """Returns the short name of a reference; of another value its text."""
+    """Returns the short name of a reference, or the text of another value."""
     return short_name(value.name) if isinstance(value, Reference) else str(value)
 
 
@@ -124,8 +124,8 @@ class OldConfig:
           scope: of the caller, "encoder"; a binding without a scope holds in all.
 
         Raises:
-          ConversionError: the default is a number, a boolean, a text or a list, and the value is
-            not.
+          ConversionError: the default is a number, a boolean, a text or a list, and the value is of
+            another kind.
         """
         selector, _, parameter = target.rpartition(".")
         self._called.add(selector)
@@ -141,7 +141,7 @@ class OldConfig:
         return value
 
     def get_optional(self, target: str, example: Any, *, scope: str = "") -> Any:
-        """Returns the value of a parameter whose default is None: see `get`; None stays."""
+        """Like `get`, for a parameter whose default is None; None is also a valid value."""
         value = self.get(target, scope=scope)
         return None if value is None else self.get(target, example, scope=scope)
 
@@ -241,7 +241,7 @@ class OldConfig:
         return {key: best.get(key[2], unused) for key in self._own if not key[1]}
 
     def _macros_in(self, value: Any) -> set[str]:
-        """Returns the names of the macros that a value uses, also by way of others."""
+        """Returns the names of the macros that a value uses, directly or through other macros."""
         names: set[str] = set()
         values = [value]
         while values:

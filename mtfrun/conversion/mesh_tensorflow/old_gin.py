@@ -66,14 +66,14 @@ class Statement:
 
 
 def read_gin_file(path: Path, search_paths: Sequence[str] = ()) -> Iterator[Statement]:
-    """Yields the statements of a file and of those that it includes, in the order of effect.
+    """Yields the statements of a file and of the files that it includes, in the order of effect.
 
     Args:
       path: the file.
-      search_paths: directories of included files, before those above the file.
+      search_paths: where to look for included files before the directories above the file.
 
     Raises:
-      ConversionError: a file is missing, is no gin file, or includes itself or too many.
+      ConversionError: a file is missing, is not a gin file, includes itself or includes too many.
     """
     yield from _read(path, search_paths, (), iter(range(_MAX_FILES)))
 

@@ -51,7 +51,7 @@ def reading(source: object) -> Iterator[None]:
 
 
 def check_records(source: PreparedSource, directory: Path) -> None:
-    """Raises DataError for a file of records that TensorFlow would wait for, or not survive."""
+    """Raises DataError for a record file at which TensorFlow would hang or crash."""
     for path in _record_files(directory):
         try:
             with open_regular(path) as file:
@@ -62,7 +62,7 @@ def check_records(source: PreparedSource, directory: Path) -> None:
 
 
 def _torn_file(directory: Path) -> Path | None:
-    """Returns the first file of records that cannot be read to its end."""
+    """Returns the first record file that cannot be read to its end."""
     for path in _record_files(directory):
         try:
             for _ in tf.data.TFRecordDataset(str(path)):

@@ -58,7 +58,7 @@ def checked_images(
     damage: list[DataError] = []
     remaining = iter(files)
     while chunk := list(itertools.islice(remaining, _TOGETHER)):
-        with quiet_stderr():  # libjpeg prints what it finds damaged
+        with quiet_stderr():  # libjpeg prints warnings about damaged files
             examples = in_threads(checked, chunk)
         for example in examples:
             if not isinstance(example, DataError):

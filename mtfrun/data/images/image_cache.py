@@ -6,7 +6,7 @@ A cache is a directory with the images of one split of a source:
   images.array_record  else: JPEG and PNG files, each a record that is read by its number
   sizes.npy            of these; int32 [images, 2] rows and columns
   labels.npy           int32 [images] numbers of the classes
-  manifest.json        counts, sums, and what the cache was made of, see cache_manifest.py
+  manifest.json        counts, hashes, and the sources of the cache, see cache_manifest.py
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from mtfrun.data.images.stored_image import EncodedImage, PixelImage, StoredImag
 
 # Version of the format and of the code that makes it; another one is another cache.
 FORMAT = 2
-# What array_record and numpy raise for files that are not what was written.
+# Errors of array_record and numpy for files with unexpected content.
 _DAMAGE_ERRORS = (EOFError, RuntimeError, SyntaxError, tokenize.TokenError)
 PIXELS, RECORDS, SIZES, LABELS = "images.bin", "images.array_record", "sizes.npy", "labels.npy"
 
@@ -47,21 +47,21 @@ class ImageCache(abc.ABC):
       manifest: counts, hashes and origin.
     """
 
-    # The files of its images.
+    # Names of the files with the images.
     files: ClassVar[Sequence[str]]
 
     def __init__(
         self, directory: Path, origin: Mapping[str, Any] | None = None, *, anew: bool = False
     ):
-        """Opens the cache in `directory`, whose images are read where they may have changed.
+        """Opens the cache in `directory`, and reads its images if they may have changed.
 
         Args:
-          directory: of the files.
-          origin: what it must be made of.
-          anew: whether its images are read in any case.
+          directory: the directory of the files.
+          origin: the sources that the cache must be made from.
+          anew: whether to read the images in any case.
 
         Raises:
-          DamagedCacheError: the files are not those that were written.
+          DamagedCacheError: the files differ from what was written.
         """
         self.directory = directory
         names = (*self.files, LABELS)
@@ -160,7 +160,7 @@ def open_pixel_cache(
       split: of the source.
       cache_dir: see `resolve_cache_dir`.
       overwrite: whether it is built even if there is one.
-      anew: whether its images are read even if they have not changed.
+      anew: whether to read the images even if they have not changed.
 
     Raises:
       DataError: there is no such split, it cannot be read or holds no images, or the cache cannot
@@ -199,7 +199,7 @@ def _built(
     *,
     overwrite: bool,
 ) -> Cache:
-    """Returns a cache, whose images `write` writes."""
+    """Opens or builds a cache; `write` writes its images."""
 
     def origin() -> dict[str, Any]:
         return {

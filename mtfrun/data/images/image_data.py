@@ -36,12 +36,12 @@ _RESIZE = 256 / 224
 # Images that are decoded together, in threads.
 _TOGETHER = 32
 
-# Of the images of a source, in a record of a run.
+# Limit for image sizes in a run's record of its source.
 _LARGEST_SIDE = 1 << 16
 
 
 class _SourceSummary(NamedTuple):
-    """What a model needs of a source, see `ImageSource`."""
+    """What a model needs from a source, see `ImageSource`."""
 
     size: ImageSize
     label_names: tuple[str, ...]
@@ -67,8 +67,8 @@ class ImageData(Data):
       augmentations: functions of an image and a numpy generator, applied in training, in order,
         such as [@data.RandAugment()]. The network has others, see `resnet.ImageInput`.
       cache_dir: directory of all caches; by default $MTFRUN_CACHE_DIR, else ~/.cache/mtfrun.
-      kept_source: the `source_summary` of the data that the model was trained on, which a run
-        directory keeps; by default that of the source.
+      kept_source: `source_summary` of the data that the model was trained on, which the run
+        directory stores; by default the summary of `source`.
     """
 
     source: ImageSource
@@ -198,7 +198,7 @@ class ImageData(Data):
         }
 
     def source_summary(self) -> dict[str, object]:
-        """Returns the size of images and the names of classes."""
+        """Returns the size of the images and the names of the classes."""
         return self._of_source._asdict()
 
     @functools.cached_property
@@ -255,7 +255,7 @@ class ImageData(Data):
         )
 
     def _check_source(self) -> None:
-        """Raises DataError unless the source is like that which the model was trained on."""
+        """Raises DataError unless the source has the size and classes of the training data."""
         present = _SourceSummary(self.source.size, self.source.label_names)
         if present != self._of_source:
             raise DataError(

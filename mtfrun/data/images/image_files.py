@@ -58,8 +58,8 @@ def read_image(path: str, size: tuple[int, int, int]) -> np.ndarray:
 def encoded_image(content: bytes, channels: int, place: str) -> EncodedImage:
     """Returns a JPEG or PNG file, checked, whose pixels need no other conversion than decoding.
 
-    A JPEG file of 8 bits, upright, in grey or RGB, is returned as it is, after the decoder of
-    training has read it; any other image as a PNG file of the pixels that `read_image` describes.
+    An upright JPEG file of 8 bits in grey or RGB is returned unchanged, after decoding it once with
+    the training decoder; any other image as a PNG file of the pixels that `read_image` describes.
 
     Args:
       content: of the file.
@@ -79,7 +79,7 @@ def encoded_image(content: bytes, channels: int, place: str) -> EncodedImage:
     if is_plain:
         try:
             encoded.crop(Window(0, 0, rows, cols), (rows, cols))
-        except tf.errors.OpError as error:  # training's decoder is stricter than Pillow's
+        except tf.errors.OpError as error:  # the training decoder is stricter than Pillow
             raise _broken(place) from error
     return encoded
 

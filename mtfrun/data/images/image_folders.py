@@ -74,7 +74,7 @@ class ImageFolders(ImageSource):
         return {"source": type(self).__name__, "settings": settings, "files": files}
 
     def why_empty(self, split: str) -> str:
-        """Returns how many images there are in all, and how the split is chosen."""
+        """Returns the total number of images, and how they are assigned to splits."""
         if isinstance(self.directory, Mapping) or next(self._paths(split), None) is not None:
             return "none of them can be read"
         count = sum(1 for other in SPLITS for _ in self._paths(other))

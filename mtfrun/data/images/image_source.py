@@ -70,7 +70,7 @@ class ImageSource(abc.ABC):
         """
 
     def why_empty(self, split: str) -> str:
-        """Returns why a split that was read holds nothing, and the remedy."""
+        """Returns why a split turned out to be empty, and the remedy."""
         return "choose another split"
 
     def check_split(self, split: str) -> None:

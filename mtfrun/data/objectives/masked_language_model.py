@@ -97,7 +97,7 @@ class MaskedLanguageModel(Objective):
     def _random_ids(
         self, generators: Sequence[np.random.Generator], width: int, vocabulary: Vocabulary
     ) -> np.ndarray:
-        """Returns int32 [batch, width] ids, as T5: neither reserved nor beyond the last token."""
+        """Returns int32 [batch, width] ids, as in T5: not reserved, and below `unpadded_size`."""
         bounds = (_NUM_RESERVED_IDS, vocabulary.unpadded_size)
         return np.stack([generator.integers(*bounds, width, np.int32) for generator in generators])
 

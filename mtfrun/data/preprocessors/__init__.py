@@ -1,6 +1,6 @@
-"""Preprocessors of tasks: they make inputs and targets of the fields of examples.
+"""Preprocessors of tasks, which make inputs and targets from the fields of examples.
 
-The texts are those of T5, so that its checkpoints know them.
+They write texts as T5 does, so that T5's checkpoints recognise them.
 """
 
 from mtfrun.data.preprocessors.fields import FilterByStringLength as FilterByStringLength

@@ -1,4 +1,4 @@
-"""Preprocessors that rename, divide or choose what examples have."""
+"""Preprocessors that rename, split, replace or filter fields."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mtfrun.data.sources.source import TEXT
 
 @dataclasses.dataclass(frozen=True)
 class Rekey:
-    """Renames fields; those that are not named are left out.
+    """Renames fields; fields that are not named are left out.
 
     Attributes:
       mapping: new name to old name, or to "" for an empty text, as in seqio.
@@ -30,11 +30,11 @@ class Rekey:
 
 @dataclasses.dataclass(frozen=True)
 class ParseTsv:
-    """Divides a text at its tabs.
+    """Splits a text at its tabs.
 
     Attributes:
       fields: names of the values.
-      text: the field that is divided.
+      text: the field to split.
     """
 
     fields: Sequence[str] = (INPUTS, TARGETS)
@@ -44,7 +44,7 @@ class ParseTsv:
         """Returns the values between the tabs.
 
         Raises:
-          DataError: there are more or fewer than `fields`.
+          DataError: the number of values is not the number of `fields`.
         """
         line = field_of(self, fields, self.text)
         values = line.split(b"\t")
@@ -59,11 +59,11 @@ class ParseTsv:
 
 @dataclasses.dataclass(frozen=True)
 class LabelNames:
-    """Replaces the number of a class by its name.
+    """Replaces the index of a class by its name.
 
     Attributes:
-      names: of the classes, in the order of their numbers.
-      label_key: the field. A label that is a name already stays.
+      names: names of the classes, by index.
+      label_key: the field. A label that is already a name does not change.
     """
 
     names: Sequence[str]
@@ -73,7 +73,7 @@ class LabelNames:
         """Returns all fields.
 
         Raises:
-          DataError: a label is neither a name nor the number of one.
+          DataError: a label is neither a name nor an index.
         """
         label = field_of(self, fields, self.label_key)
         return {**fields, self.label_key: label_name(self, label, self.names)}
@@ -81,11 +81,11 @@ class LabelNames:
 
 @dataclasses.dataclass(frozen=True)
 class FilterByStringLength:
-    """Leaves out examples in which a text is too short or too long, as T5's function does.
+    """Leaves out examples in which a text is too short or too long, like T5's function.
 
     Attributes:
       feature_key: the field.
-      min_length, max_length: bytes of its text, both allowed.
+      min_length, max_length: bounds of the text's bytes, inclusive.
     """
 
     feature_key: str = TARGETS

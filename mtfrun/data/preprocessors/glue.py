@@ -20,13 +20,13 @@ from mtfrun.data.preprocessors.preprocessor import (
 )
 from mtfrun.data.sources.record_fields import list_fields
 
-# Fields of GLUE and SuperGLUE that are no text of the inputs, and those whose order T5 chose.
+# Fields of GLUE and SuperGLUE that are not inputs, and the inputs that T5 orders in its own way.
 _NO_INPUTS = ("label", "idx")
 _ORDERS = {
     "multirc": ("question", "answer", "paragraph"),
     "wic": ("sentence1", "sentence2", "word"),
 }
-# The task of whose kind an example is, where the name of its dataset is another one.
+# From names of datasets to the benchmark whose form their examples have.
 _BENCHMARKS = {
     "mnli_matched": "mnli",
     "mnli_mismatched": "mnli",
@@ -37,27 +37,27 @@ _BENCHMARKS = {
 # STS-B scores pairs of sentences from 0 to 5; T5 rounds to a fifth.
 _SCORED = "stsb"
 _STEPS_PER_POINT = np.float32(5)
-# Of the summaries in passages of ReCoRD, behind the end of a sentence and elsewhere.
+# Separators before the highlights of ReCoRD passages, after the end of a sentence and elsewhere.
 _HIGHLIGHT_AFTER_END = re.compile(rb"""([.?!"'])\n@highlight\n""")
 _HIGHLIGHT = b"\n@highlight\n"
 
 
 @dataclasses.dataclass(frozen=True)
 class Glue:
-    """Inputs and targets of tasks of GLUE and SuperGLUE in T5's form.
+    """Inputs and targets of GLUE and SuperGLUE tasks in T5's form.
 
     "mrpc sentence1: We saw it. sentence2: It was seen." and "equivalent": the name of the task, and
-    each text with the name of its field, in the order of the names. The target is the name of the
-    label, "<unk>" for an example without one (-1), and the score, rounded to a fifth, for stsb.
+    each text after the name of its field, sorted by name. The target is the name of the label, or
+    "<unk>" for an example without a label (-1); for stsb the score, rounded to a fifth.
 
     https://github.com/google-research/text-to-text-transfer-transformer, t5/data/glue_utils.py.
-    WSC and ReCoRD are not of this form.
+    WSC and ReCoRD have other forms, see `Wsc` and `Record`.
 
     Attributes:
       benchmark_name: the name of the task in TFDS, such as "mrpc".
-      label_names: names of the labels by number, for a source whose labels are numbers; those of
-        data.Tfds are names.
-      feature_names: the fields of the inputs in their order; by default all but "label" and "idx".
+      label_names: names of the labels by index, if the source returns indices; data.Tfds returns
+        names.
+      feature_names: the fields of the inputs, in order; by default all except "label" and "idx".
     """
 
     benchmark_name: str
@@ -85,23 +85,23 @@ class Glue:
 class Wsc:
     """The Winograd schemas of SuperGLUE, with the two spans marked in the text.
 
-    "wsc text: # This # is a * test * sentence ." and "False". A span whose index does not fit its
-    text is not marked, as in T5.
+    "wsc text: # This # is a * test * sentence ." and "False". As in T5, a span is not marked if its
+    index does not match the text.
 
     Attributes:
-      label_names: names of the labels by number, for a source whose labels are numbers.
+      label_names: names of the labels by index, if the source returns indices.
     """
 
     label_names: Sequence[str] = ("False", "True")
 
     def __call__(self, fields: Fields) -> Fields:
-        """Returns inputs, targets, and "idx" if there is one."""
+        """Returns inputs, targets, and "idx" if the example has it."""
         first, second = (self._number(fields, f"span{i}_index") for i in (1, 2))
         text = _marked(field_of(self, fields, "text"), self._span(fields, 1), first, b"*")
-        # The marks before it are two more words.
+        # The marks around the first span count as two words.
         second += 2 * (first < second)
         text = _marked(text, self._span(fields, 2), second, b"#")
-        label = field_of(self, fields, "label").capitalize()  # JSON's true
+        label = field_of(self, fields, "label").capitalize()  # JSON has true and false
         target = NO_LABEL if label == b"-1" else label_name(self, label, self.label_names)
         idx = {"idx": fields["idx"]} if "idx" in fields else {}
         return {INPUTS: b"wsc text: " + text, TARGETS: target, **idx}
@@ -117,7 +117,7 @@ class Wsc:
 
 
 def _marked(text: bytes, span: bytes, index: int, mark: bytes) -> bytes:
-    """Returns a text with marks around the span that begins at a word."""
+    """Returns a text with marks around a span that starts at the word with this index."""
     match = re.match(rb"((?:\S+\s){%d})(%s)" % (index, re.escape(span)), text)
     if match is None:
         return text
@@ -126,19 +126,19 @@ def _marked(text: bytes, span: bytes, index: int, mark: bytes) -> bytes:
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """ReCoRD of SuperGLUE: an example for each of the answers, "<unk>" where there is none.
+    """ReCoRD of SuperGLUE: one example for each answer, or one with "<unk>" if there is none.
 
     "record query: A @placeholder is a bird. entities: penguin, potato passage: ..." and "penguin".
-    The source reads "entities/*" and "answers/*".
+    The source must read "entities/*" and "answers/*".
 
     Attributes:
-      passthrough: fields that all examples of an example have.
+      passthrough: fields to copy to each of the examples.
     """
 
     passthrough: Sequence[str] = ("idx/passage", "idx/query")
 
     def __call__(self, fields: Fields) -> Sequence[Fields]:
-        """Returns inputs, targets, all answers, and the fields of `passthrough` that there are."""
+        """Returns inputs, targets, all answers, and the `passthrough` fields that are present."""
         passage = _HIGHLIGHT_AFTER_END.sub(rb"\1 ", field_of(self, fields, "passage"))
         entities = required_texts_of(self, fields, "entities")
         answers = texts_of(fields, "answers")
@@ -156,7 +156,7 @@ class Record:
 
 def _rounded(preprocessor: object, score: bytes) -> bytes:
     try:
-        # As T5 does, with 32 bits and halves to even numbers.
+        # Like T5: in 32 bits, halves to even.
         number = np.round(np.float32(score.decode()) * _STEPS_PER_POINT) / _STEPS_PER_POINT
     except ValueError as error:
         text = score.decode("utf-8", "replace")

@@ -1,4 +1,4 @@
-"""Tasks that running text gives by itself: blanks to fill in, sentences that follow each other."""
+"""Tasks made from running text: filling in blanks, predicting the next sentence."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ _BEHIND_SENTENCE = re.compile(rb"(?<=[.!?])(?![.!?])")
 
 @dataclasses.dataclass(frozen=True)
 class FillInTheBlank:
-    """Two examples of a text, in which alternate segments of words are replaced by "X".
+    """Makes two examples of a text by replacing alternate segments of words by "X".
 
-    "fill: The fat X the X" with "X cat sat on X mat.", and the other way round. The places are
-    drawn once, by the seed and the text: between two words with a probability between 1 / (words +
-    2) and 1/2, of which the logarithm is uniform. Texts of fewer than two words are left out.
+    "fill: The fat X the X" with "X cat sat on X mat.", and the reverse. The text is split between
+    two words with a probability from 1 / (words + 2) to 1/2, drawn log-uniformly; all draws depend
+    only on the seed and the text. Texts of fewer than two words are left out.
 
     Attributes:
       text_key: the field.
-      label: before the inputs.
-      seed: of the places.
+      label: text before the inputs.
+      seed: seed of the draws.
     """
 
     text_key: str = TEXT
@@ -63,18 +63,18 @@ class FillInTheBlank:
 class NextSentencePrediction(StreamPreprocessor):
     """Whether the second sentence follows the first one: "next" or "not_next".
 
-    "nsp: sentence1: The man left. sentence2: Penguins cannot fly.". Pairs of neighbours within the
-    lines of all texts are drawn from a buffer, two at a time; with the probability
-    `1 - p_neighbors` the two exchange their second sentences.
+    "nsp: sentence1: The man left. sentence2: Penguins cannot fly.". Pairs of consecutive sentences
+    of a line are drawn from a shuffle buffer, two at a time; with probability `1 - p_neighbors` the
+    two pairs exchange their second sentences.
 
     Attributes:
       text_key: the field.
       reuse_sentences: whether a sentence is the second of one pair and the first of the next.
-      label_sentences: whether "sentence1: " and "sentence2: " stand before them.
-      p_neighbors: see above.
-      label: before the inputs.
-      buffer_size: pairs among which is drawn; 1 keeps their order.
-      seed: of all draws, which happen once, before the texts become ids.
+      label_sentences: whether to write "sentence1: " and "sentence2: " before the sentences.
+      p_neighbors: probability that two pairs are not exchanged.
+      label: text before the inputs.
+      buffer_size: number of pairs in the shuffle buffer; 1 does not shuffle.
+      seed: seed of all draws, which happen once, before the texts are tokenised.
     """
 
     text_key: str = TEXT
@@ -91,7 +91,7 @@ class NextSentencePrediction(StreamPreprocessor):
         texts = (field_of(self, fields, self.text_key) for fields in examples)
         pairs = (pair for text in texts for pair in self._neighbours(text))
         drawn = _shuffled(pairs, self.buffer_size, rng)
-        for first, second in zip(drawn, drawn, strict=False):  # a last single pair is left out
+        for first, second in zip(drawn, drawn, strict=False):  # drops an odd last pair
             are_next = rng.random() < self.p_neighbors
             ends = (first[1], second[1]) if are_next else (second[1], first[1])
             for begin, end in zip((first[0], second[0]), ends, strict=True):
@@ -116,7 +116,7 @@ class NextSentencePrediction(StreamPreprocessor):
 def _shuffled(
     pairs: Iterable[tuple[bytes, bytes]], buffer_size: int, rng: np.random.Generator
 ) -> Iterator[tuple[bytes, bytes]]:
-    """Yields all pairs, each drawn from the next `buffer_size` ones."""
+    """Yields all pairs, each drawn at random from a buffer of `buffer_size` pairs."""
     buffer: list[tuple[bytes, bytes]] = []
     for pair in pairs:
         buffer.append(pair)
@@ -127,7 +127,7 @@ def _shuffled(
 
 
 def _drawn(buffer: list[tuple[bytes, bytes]], rng: np.random.Generator) -> tuple[bytes, bytes]:
-    """Removes and returns one pair."""
+    """Removes a random pair and returns it."""
     i = int(rng.integers(len(buffer)))
     buffer[i], buffer[-1] = buffer[-1], buffer[i]
     return buffer.pop()

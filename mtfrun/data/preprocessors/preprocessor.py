@@ -1,6 +1,7 @@
-"""What preprocessors are, and how they read the fields of an example.
+"""The interface of preprocessors, and how they read the fields of an example.
 
-A list of an example is fields "answers/0", "answers/1", ..., which a source makes of "answers/*".
+A list in an example consists of the fields "answers/0", "answers/1", ..., which a source makes if
+its fields include "answers/*".
 """
 
 from __future__ import annotations
@@ -13,19 +14,19 @@ from mtfrun.data.errors import DataError
 from mtfrun.errors import did_you_mean
 
 Fields = Mapping[str, bytes]
-# One example to one, to several, or to none (an empty list).
+# Maps an example to one, several or no examples (an empty list).
 Preprocessor = Callable[[Fields], Fields | Sequence[Fields]]
 
 NO_LABEL = b"<unk>"
-"""What T5 writes for the target of an example without label."""
+"""T5's target for an example without label."""
 
 
 class StreamPreprocessor(abc.ABC):
-    """A preprocessor that makes examples of several others, or counts them."""
+    """A preprocessor that needs all examples of a split, for example to combine or count them."""
 
     @abc.abstractmethod
     def of_all(self, examples: Iterable[Fields]) -> Iterator[Fields]:
-        """Yields the examples made of all examples of a split, which are read once."""
+        """Yields new examples from all examples of a split, which can be read once."""
 
 
 def field_of(preprocessor: object, fields: Fields, name: str) -> bytes:
@@ -39,7 +40,7 @@ def field_of(preprocessor: object, fields: Fields, name: str) -> bytes:
 
 
 def texts_of(fields: Fields, name: str) -> list[bytes]:
-    """Returns the texts of a list, "name/0", "name/1", ...; the field "name" is a list of one."""
+    """Returns the texts of a list, "name/0", "name/1", ..., or of a single field "name"."""
     if name in fields:
         return [fields[name]]
     names = itertools.takewhile(fields.__contains__, (f"{name}/{i}" for i in itertools.count()))
@@ -47,10 +48,10 @@ def texts_of(fields: Fields, name: str) -> list[bytes]:
 
 
 def required_texts_of(preprocessor: object, fields: Fields, name: str) -> list[bytes]:
-    """Returns the texts of a list that is not empty.
+    """Returns the texts of a list that must not be empty.
 
     Raises:
-      DataError: it is, or the source does not read it.
+      DataError: the list is empty, or the source does not read it.
     """
     texts = texts_of(fields, name)
     if not texts:
@@ -62,7 +63,7 @@ def required_texts_of(preprocessor: object, fields: Fields, name: str) -> list[b
 
 
 def label_name(preprocessor: object, label: bytes, names: Sequence[str]) -> bytes:
-    """Returns the name of a class for its number or name. Raises DataError if it is neither."""
+    """Returns the name of a class for its index or name. Raises DataError if it is neither."""
     text = label.decode("utf-8", "replace")
     if text in names:
         return label

@@ -1,4 +1,4 @@
-"""Questions about texts in T5's form: Raffel et al. 2020, arXiv:1910.10683, appendix D."""
+"""Question answering in T5's form: Raffel et al. 2020, arXiv:1910.10683, appendix D."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _SPACES = re.compile(rb"[\t\n\f\r ]+")
 class Squad:
     """Question and context to the first answer: "question: Who ? context: He . ".
 
-    Punctuation has spaces around it, and several spaces are one. The source reads the list of
-    answers: `data.Tfds.fields = ["id", "context", "question", "answers/text/*"]`.
+    Adds spaces around punctuation, and merges several spaces into one. The source must read the
+    list of answers: `data.Tfds.fields = ["id", "context", "question", "answers/text/*"]`.
 
     Attributes:
-      include_context: without it the inputs are "squad trivia question: Who ? ".
+      include_context: if False, the inputs are "squad trivia question: Who ? ".
       answers: the field of the answers.
     """
 
@@ -35,7 +35,7 @@ class Squad:
     answers: str = "answers/text"
 
     def __call__(self, fields: Fields) -> Fields:
-        """Returns inputs, targets, "question", "context", "answers/0", ..., and "id" if any."""
+        """Returns inputs, targets, "question", "context", "answers/0", ..., and "id" if present."""
         answers = [spaced(a) for a in required_texts_of(self, fields, self.answers)]
         question = spaced(field_of(self, fields, "question"))
         context = spaced(field_of(self, fields, "context"))
@@ -54,13 +54,12 @@ class Squad:
 
 @dataclasses.dataclass(frozen=True)
 class TriviaQa:
-    """An example for each context in which an answer stands, and each answer in it.
+    """One example for each context and each answer that occurs in it, ignoring case.
 
-    Answers are found whatever their case. The source reads the lists, such as
-    "answer/normalized_aliases/*".
+    The source must read the lists, such as "answer/normalized_aliases/*".
 
     Attributes:
-      contexts: the fields of the contexts; there may be none of some.
+      contexts: the fields of the contexts, each of which may be missing.
       answers: the field of the answers.
     """
 
@@ -84,7 +83,7 @@ class TriviaQa:
 
 
 def spaced(text: bytes) -> bytes:
-    """Returns a text with spaces around ASCII punctuation, several spaces as one.
+    """Returns a text with spaces around ASCII punctuation, and several spaces merged into one.
 
     Examples:
       >>> spaced(b"A question?")

@@ -1,4 +1,4 @@
-"""Choices among texts as an example for each of them."""
+"""Classification by ranking: one example for each possible answer."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ _KEY = re.compile(r"\{([^\s{}]+)\}")
 
 @dataclasses.dataclass(frozen=True)
 class RankClassification(StreamPreprocessor):
-    """An example for each class, or for the right ones, whose texts are made of formats.
+    """One example for each class, or for each correct class, with texts made from templates.
 
     With `inputs_formats="{premise} What is the {question}? X"` and `targets_formats=["I think
-    {choice1}.", "I think {choice2}."]` an example of COPA becomes two, of which "is_correct" is
-    "True" and "False". "idx/0" is the number of the example, "idx/1" that of the class.
+    {choice1}.", "I think {choice2}."]` a COPA example becomes two, with "is_correct" "True" and
+    "False". "idx/0" is the index of the example, "idx/1" the index of the class.
 
     Attributes:
-      inputs_formats, targets_formats: a text, or one for each class; one of the two is a list.
-        A name in braces is the field of that name.
-      mode: "eval" for all classes, "train" for the right ones.
-      label_key: the field of the number or name of the right class, or a list of them.
-      label_names: of the classes by number, for a source whose labels are names.
-      weight_key: a field that every example has as "weight".
-      passthrough: fields that every example has by their own names.
+      inputs_formats, targets_formats: a template, or a list of one for each class; one of the two
+        must be a list. A name in braces is replaced by the field with this name.
+      mode: "eval" for all classes, "train" for the correct ones.
+      label_key: the field with the index or name of the correct class, or a list of them.
+      label_names: names of the classes by index, if the source returns names.
+      weight_key: the field to copy to each example as "weight".
+      passthrough: fields to copy to each example.
     """
 
     inputs_formats: str | Sequence[str]
@@ -59,7 +59,7 @@ class RankClassification(StreamPreprocessor):
             )
 
     def of_all(self, examples: Iterable[Fields]) -> Iterator[Fields]:
-        """Yields inputs, targets, "is_correct", "idx/0", "idx/1", and the chosen other fields."""
+        """Yields inputs, targets, "is_correct", "idx/0", "idx/1", "weight" and `passthrough`."""
         for number, fields in enumerate(examples):
             yield from self._of_one(number, fields)
 
@@ -86,7 +86,7 @@ class RankClassification(StreamPreprocessor):
 
     def _formatted(self, text: str, fields: Fields) -> bytes:
         parts = _KEY.split(text)
-        # Text and names alternate.
+        # Parts alternate between literal text and names of fields.
         return b"".join(
             field_of(self, fields, part) if i % 2 else part.encode() for i, part in enumerate(parts)
         )

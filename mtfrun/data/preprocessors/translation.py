@@ -1,4 +1,4 @@
-"""Translations and summaries in T5's form: Raffel et al. 2020, arXiv:1910.10683, appendix D."""
+"""Translation and summarization in T5's form: Raffel et al. 2020, arXiv:1910.10683, appendix D."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mtfrun.data.errors import DataError
 from mtfrun.data.features import INPUTS, TARGETS
 from mtfrun.data.preprocessors.preprocessor import Fields, field_of, required_texts_of
 
-# English names of languages by their codes in ISO 639-1.
+# English names of languages by ISO 639-1 code.
 LANGUAGES = {
     "ar": "Arabic",
     "bg": "Bulgarian",
@@ -59,11 +59,11 @@ LANGUAGES = {
 
 @dataclasses.dataclass(frozen=True)
 class Translate:
-    """Inputs and targets of a translation: "translate English to German: " and the source.
+    """Inputs and targets of a translation: "translate English to German: " and the source text.
 
     Attributes:
-      source_language, target_language: codes of the languages, which are the names of the fields.
-      names: English names of languages by code, for those that LANGUAGES lacks.
+      source_language, target_language: codes of the languages, also the names of the fields.
+      names: English names of languages by code, for codes that are not in LANGUAGES.
     """
 
     source_language: str
@@ -93,14 +93,14 @@ class Translate:
 
 @dataclasses.dataclass(frozen=True)
 class MultiTranslate:
-    """Translations of examples with a list of languages and one of their texts.
+    """Translations from examples with a list of languages and a list of their texts.
 
-    An example that lacks one of the two languages is left out. Those of data.Tfds have
+    An example without one of the two languages is left out. data.Tfds needs
     `fields = ["translations/language/*", "translations/translation/*"]`.
 
     Attributes:
       source_language, target_language, names: see `Translate`.
-      translations: the fields "language" and "translation" are in.
+      translations: the feature that contains "language" and "translation".
     """
 
     source_language: str
@@ -117,7 +117,7 @@ class MultiTranslate:
             required_texts_of(self, fields, f"{self.translations}/{name}")
             for name in ("language", "translation")
         )
-        # The first text of a language.
+        # The first text of each language: reversed, since the last entry of a dictionary wins.
         by_language = {
             language.decode("utf-8", "replace"): text
             for language, text in zip(reversed(languages), reversed(texts), strict=True)

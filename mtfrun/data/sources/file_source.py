@@ -30,9 +30,9 @@ class FileSource(Source):
     Attributes:
       patterns: one glob pattern or several (`**` matches directories at any depth), or a mapping
         from split to patterns. Without a mapping a hash decides the split of every record: 80 %
-        train, 10 % validation, 10 % test; equal records are never in two splits. Each file is read
-        once, whatever links there are to it. Files whose names end in `.gz`, `.bz2`, `.xz` or
-        `.zst` are decompressed.
+        train, 10 % validation, 10 % test; equal records are always in the same split. Each file is
+        read once, even if several links lead to it. Files whose names end in `.gz`, `.bz2`, `.xz`
+        or `.zst` are decompressed.
     """
 
     patterns: Patterns | Mapping[str, Patterns]
@@ -75,7 +75,7 @@ class FileSource(Source):
         return round(sum(Path(path).stat().st_size for path in paths) * self._share(split))
 
     def why_empty(self, split: str) -> str:
-        """Returns how many records there are, and how the split is chosen."""
+        """Returns the number of records, and how they are assigned to splits."""
         keys = [key for path in self.paths(split) for key in self._keys(path)]
         if any(map(self._in_split(split), keys)):
             return "its texts are empty, or the preprocessors leave them out"
@@ -88,7 +88,7 @@ class FileSource(Source):
         )
 
     def _keys(self, path: str) -> Iterator[bytes]:
-        """Yields the bytes whose hash decides the split of every record of a file."""
+        """Yields, for every record of a file, the bytes whose hash decides its split."""
         return iter(())
 
     def _blocks(self, path: str, start: int = 0, size: int | None = None) -> Iterator[bytes]:
@@ -108,12 +108,12 @@ class FileSource(Source):
 
 @dataclasses.dataclass(frozen=True)
 class TextSource(FileSource):
-    """Files of text, which is expected to be UTF-8.
+    """Text files, which should be UTF-8.
 
     Attributes:
       patterns: as in FileSource.
-      invalid_utf8: what is done where it is not: "warn" names the file and the line, "refuse" is an
-        error, and "keep" says nothing. Vocabularies of subwords read such bytes as U+FFFD.
+      invalid_utf8: what to do about invalid UTF-8: "warn" names the file and the line, "refuse" is
+        an error, "keep" is silent. Subword vocabularies read the invalid bytes as U+FFFD.
     """
 
     invalid_utf8: str = dataclasses.field(default="warn", kw_only=True)
@@ -163,7 +163,7 @@ def matches(patterns: Patterns) -> dict[str, str]:
         if not paths:
             raise DataError(f'no file matches "{pattern}"; {_nearby(Path(root))}')
         names.update((path, os.path.relpath(path, root)) for path in paths)
-    if not isinstance(patterns, str):  # each file once, whatever names the patterns have for it
+    if not isinstance(patterns, str):  # several patterns may match the same file by other names
         names = {
             path: names[path]
             for path in {os.path.realpath(path): path for path in reversed(names)}.values()

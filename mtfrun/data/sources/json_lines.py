@@ -18,7 +18,7 @@ from mtfrun.data.sources.record_files import LineRecordFiles
 
 
 def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """Returns the mapping of an object, whose names differ."""
+    """Converts a JSON object to a mapping; raises if a name occurs twice."""
     mapping = dict(pairs)
     if len(mapping) < len(pairs):
         ((twice, _),) = collections.Counter(name for name, _ in pairs).most_common(1)
@@ -32,10 +32,10 @@ _DECODER = json.JSONDecoder(parse_float=str, parse_int=str, object_pairs_hook=_w
 
 
 def json_value(line: bytes, decoder: json.JSONDecoder = _NUMBERS) -> object:
-    """Returns the value of a line of JSON.
+    """Parses a line of JSON.
 
     Raises:
-      BadRecordError: it is no JSON, or an object has a field twice.
+      BadRecordError: the line is not JSON, or an object has a field twice.
     """
     try:
         return decoder.decode(line.decode("utf-8-sig"))
@@ -56,9 +56,9 @@ class JsonLines(LineRecordFiles):
     Attributes:
       patterns, skip_bad_records: as in RecordFiles.
       fields: our name of each field to that in the objects, {"inputs": "question"}, or a sequence
-        of names that stay as they are. "outer/inner" is nested; a number chooses an element of a
-        list, "answers/0", and "answers/*" all, which become "answers/0", "answers/1", .... By
-        default all values that are texts, numbers or truth values.
+        of names that do not change. "outer/inner" is nested; a number selects an element of a
+        list, "answers/0"; "answers/*" selects all as "answers/0", "answers/1", .... By default all
+        values that are texts, numbers or truth values.
     """
 
     fields: FieldNames | None = None

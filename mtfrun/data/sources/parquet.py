@@ -33,9 +33,9 @@ class Parquet(RecordFiles):
     Attributes:
       patterns, skip_bad_records: as in RecordFiles.
       columns: our name of each field to that of a column, {"inputs": "question"}, or a sequence of
-        names that stay as they are. "outer/inner" is nested; a number chooses an element of a list,
-        "answers/0", and "answers/*" all, which become "answers/0", "answers/1", .... By default all
-        values that are texts, numbers or truth values.
+        names that do not change. "outer/inner" is nested; a number selects an element of a list,
+        "answers/0"; "answers/*" selects all as "answers/0", "answers/1", .... By default all values
+        that are texts, numbers or truth values.
     """
 
     columns: FieldNames | None = None
@@ -88,7 +88,7 @@ class Parquet(RecordFiles):
 
 
 class _BadRow(dict[str, Any]):
-    """Takes the place of a row whose values Python does not have: a text that is not UTF-8."""
+    """Stands for a row that cannot be converted to Python, such as text that is not UTF-8."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ class _BadRow(dict[str, Any]):
 
 
 def _rows(batch: Any) -> Iterator[Mapping[str, Any]]:
-    """Yields the rows of a batch, one by one where that cannot be converted as a whole."""
+    """Yields the rows of a batch, one by one if the batch cannot be converted as a whole."""
     try:
         yield from batch.to_pylist()
     except (ValueError, OverflowError, TypeError) as error:

@@ -10,7 +10,7 @@ FieldNames = Mapping[str, str] | Sequence[str]
 """Names of fields: our name to that in the data; a sequence where both are the same."""
 
 ALL = "*"
-"""The key of all elements of a list."""
+"""Selects all elements of a list."""
 
 
 class BadRecordError(Exception):
@@ -56,9 +56,9 @@ def texts_of_record(
     Args:
       record: values by name, which may be nested.
       fields: our name of each field to that in the record; "outer/inner" is nested, and a number
-        chooses an element of a list, "answers/0". With a "*" in the place of a number all elements
-        are fields: "answers/*" becomes "answers/0", "answers/1", .... None for all values that are
-        no lists, mappings or missing ones.
+        selects an element of a list, "answers/0". "*" selects all elements: "answers/*" becomes
+        "answers/0", "answers/1", .... None for all values except lists, mappings and missing
+        values.
 
     Raises:
       BadRecordError: it lacks a field, or one is neither text, number nor truth value.
@@ -78,7 +78,7 @@ def texts_of_record(
 
 
 def list_fields(ours: str, texts: Iterable[bytes]) -> dict[str, bytes]:
-    """Returns the fields of all elements of a list.
+    """Returns a field for each element of a list.
 
     Examples:
       >>> list_fields("answers/*", [b"a", b"b"])
@@ -96,7 +96,7 @@ def _text(value: object, name: str) -> bytes:
 
 
 def _nested(record: Mapping[str, object], name: str) -> list[object]:
-    """Returns the value of a nested field; those of all elements of a list where "*" stands."""
+    """Returns the value of a nested field; several values if its name contains "*"."""
     values: list[object] = [record]
     for key in name.split("/"):
         values = [inner for value in values for inner in _inner(record, name, value, key)]

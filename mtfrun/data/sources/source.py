@@ -63,7 +63,7 @@ class Source(abc.ABC):
         return type(self).__name__
 
     def paths(self, split: str) -> Sequence[str]:
-        """Returns the files that a split is read from; none for a source that is not files."""
+        """Returns the files that a split is read from; empty if the source does not read files."""
         return ()
 
     def expected_bytes(self, split: str) -> int | None:
@@ -71,7 +71,7 @@ class Source(abc.ABC):
         return None
 
     def why_empty(self, split: str) -> str:
-        """Returns why a split that was read holds nothing, and the remedy."""
+        """Returns why a split turned out to be empty, and the remedy."""
         return "choose another source or split"
 
     def check_split(self, split: str) -> None:

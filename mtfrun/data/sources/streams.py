@@ -26,16 +26,16 @@ _REACH = 1 << 12
 _BLOCK = 1 << 20
 # Bytes that are decompressed together by Zstandard.
 _COMPRESSED_BLOCK = 1 << 16
-# How other programs open what Python can read; `.zst` needs a package.
+# Formats that Python's standard library reads; `.zst` needs a package.
 _OPEN: dict[str, Callable[[IO[bytes]], object]] = {
     ".gz": gzip.open,
     ".bz2": bz2.open,
     ".xz": lzma.open,
 }
 _SUFFIXES = (*_OPEN, ".zst")
-# How many times larger a compressed file may become, beside bytes that are always allowed.
+# Maximum ratio of decompressed to compressed bytes, and decompressed bytes that are always allowed.
 _LARGEST_EXPANSION, _ALWAYS_ALLOWED = 200, 1 << 26
-# The first bytes of files that are no text, and what they are.
+# Magic numbers of files that are not text, and their descriptions.
 _KINDS = {
     rb"\x1f\x8b": "compressed by gzip, which its name must end in: .gz",
     rb"BZh[1-9]1AY&SY": "compressed by bzip2, which its name must end in: .bz2",
@@ -64,7 +64,7 @@ def naming_the_file(path: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno is None or is_shortage(error):  # the former: of a decompressor
+        if error.errno is None or is_shortage(error):  # decompressors set no errno
             raise unreadable(path, error.strerror or error) from error
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
     except (EOFError, zlib.error, lzma.LZMAError, MemoryError) as error:
@@ -77,7 +77,7 @@ def is_compressed(path: str) -> bool:
 
 
 def kind_of(path: str) -> str:
-    """Returns the suffix of a file's name that says what it holds, in lower case.
+    """Returns the suffix that tells the format of a file, in lower case, before compression.
 
     Examples:
       >>> kind_of("a/pairs.CSV"), kind_of("pairs.csv.gz"), kind_of("-")
@@ -90,17 +90,17 @@ def kind_of(path: str) -> str:
 def blocks(
     path: str, start: int = 0, size: int | None = None, *, is_raw: bool = False
 ) -> Iterator[bytes]:
-    """Yields the text of a file in blocks, decompressed if its name ends in a suffix of that.
+    """Yields the content of a file in blocks, decompressed if its suffix is a compressed format.
 
     Args:
       path: of the file.
       start: the first byte.
       size: number of bytes; by default all that follow.
-      is_raw: whether a byte-order mark is not left out, and other kinds of files are not refused.
+      is_raw: whether to include a byte-order mark and to allow files that are not text.
 
     Raises:
-      DataError: it cannot be read, it is another kind of file, or the package that decompresses it
-        is not installed.
+      DataError: the file cannot be read, is not text, or needs a package for decompression that is
+        not installed.
     """
     end = sys.maxsize if size is None else start + size
     with naming_the_file(path), Path(path).open("rb") as file:
@@ -122,14 +122,14 @@ def blocks(
 
 
 def check_expansion(path: str, produced: int, compressed: int) -> None:
-    """Raises DataError if a compressed file has grown beyond all measure.
+    """Raises DataError if a file decompresses to far more bytes than text would.
 
-    Texts shrink to a third or a tenth; 2 MB of zeros are 2 GB, and much more in other formats.
+    Text compresses to a third or a tenth; 2 MB of gzip can hold 2 GB of zeros, other formats more.
 
     Args:
-      path: of the file.
-      produced: bytes that were read of its content.
-      compressed: bytes of the file that were read for them.
+      path: path of the file.
+      produced: decompressed bytes so far.
+      compressed: compressed bytes read so far.
     """
     if produced > _ALWAYS_ALLOWED + _LARGEST_EXPANSION * compressed:
         raise DataError(
@@ -139,14 +139,14 @@ def check_expansion(path: str, produced: int, compressed: int) -> None:
 
 
 def _check_kind(path: str, block: bytes) -> None:
-    """Raises DataError for the beginning of a file that is no text."""
+    """Raises DataError if the beginning of a file is not text."""
     for magic, kind in _KINDS.items():
         if re.match(magic, block):
             raise DataError(f"{path} is no text but {kind}")
 
 
 def utf8_checked(contents: Iterator[bytes], report: Callable[[int, int], None]) -> Iterator[bytes]:
-    """Yields blocks, after calling `report` with line and byte where they first are not UTF-8."""
+    """Yields blocks; calls `report` with the line and the byte of the first invalid UTF-8."""
     decoder, line = codecs.getincrementaldecoder("utf-8")(), 1
     for block in contents:
         try:
@@ -172,9 +172,8 @@ def newlines_before(path: str, position: int) -> int:
 def lines(contents: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:
     r"""Yields the lines of a text in blocks, without their LF or CRLF, and whether each is whole.
 
-    A text whose first block has CR but no LF has lines that end with CR alone, as those of old
-    Macintoshes. A line that is longer than LONGEST_PART comes in parts, all but the last of which
-    are not whole.
+    If the first block has CR but no LF, lines end with CR, as on old Macintoshes. A line longer
+    than LONGEST_PART is yielded in parts, all but the last of which are marked as not whole.
 
     Examples:
       >>> list(lines([b"one\ntw", b"o\r\n\n", b"three"]))

@@ -17,7 +17,7 @@ from mtfrun.data.splits import SHARES, split_of
 
 @dataclasses.dataclass(frozen=True)
 class TextFiles(TextSource):
-    """Text files, one document per file, byte for byte but for a byte-order mark.
+    """Text files, one document per file, unchanged except for a byte-order mark, which is removed.
 
     Attributes:
       patterns: as in FileSource. Without a mapping a hash of each file's path below the pattern's

@@ -55,9 +55,9 @@ class Tfds(Source, PreparedSource):
         `name[/config][:version]`.
       fields: our name of each field to the name of TFDS's feature: {"inputs": "sentence1",
         "targets": "label"}. A nested feature is "outer/inner"; a number at the end chooses one
-        element of a list of texts, "answers/text/0", which is empty if there are not as many;
-        "answers/text/*" becomes fields of all, "answers/text/0", "answers/text/1", .... By
-        default all features that are no lists, by their own names.
+        element of a list of texts, "answers/text/0", which is empty if the list is too short;
+        "answers/text/*" selects all elements as "answers/text/0", "answers/text/1", .... By
+        default all features that are not lists, by TFDS's names.
       slices: our splits to those of TFDS or slices of them: {"train": "train[:90%]", "validation":
         "train[90%:]"}. By default those of the dataset.
       data_dir: by default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
@@ -184,7 +184,7 @@ class _TextFeature:
       name: of the feature, nested ones as "outer/inner".
       label_names: the names of the classes of a label, else empty.
       is_list: whether an example has a list of texts rather than one value.
-      element: which element of the list; None for all.
+      element: index of the element to read; None for all.
     """
 
     name: str
@@ -207,7 +207,7 @@ class _TextFeature:
         return tf.concat([example, tf.fill([self.element + 1], "")], axis=0)[self.element]
 
     def texts(self, values: np.ndarray) -> Sequence[bytes | list[bytes]]:
-        """Returns the text, or the list of texts, of each of the scalars [examples]."""
+        """Returns the text, or the list of texts, for each of the scalars [examples]."""
         if self.element is None:
             return [tf.io.parse_tensor(x, tf.string).numpy().tolist() for x in values.tolist()]
         if self.label_names:

@@ -33,8 +33,8 @@ class Tfrecord(RecordFiles):
     Attributes:
       patterns, skip_bad_records: as in RecordFiles.
       fields: our name of each field to that of a feature, {"inputs": "question"}, or a sequence of
-        names that stay as they are. A number chooses an element of a feature that has several,
-        "answers/0", and "answers/*" all. By default all features of one value.
+        names that do not change. A number selects an element of a feature that has several,
+        "answers/0"; "answers/*" selects all. By default all features of one value.
     """
 
     fields: FieldNames | None = None

@@ -1,4 +1,4 @@
-"""Source of tab-separated values, and of comma-separated ones with a header."""
+"""Source for tab-separated values, and for comma-separated values with a header."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from mtfrun.data.sources.streams import LONGEST_LINE, kind_of, whole_lines
 from mtfrun.errors import did_you_mean
 
 CSV = ".csv"
-"""What the names of files of comma-separated values end with."""
+"""Suffix of comma-separated files."""
 
 
 class _Line(NamedTuple):
-    """A line, or several of a file of comma-separated values.
+    """A record: one line, or several lines of a comma-separated file.
 
     Attributes:
-      values: all of them.
-      columns: which of them the fields are.
-      names: of all values that there must be.
-      separator: what stands between values.
+      values: all values.
+      columns: indices of the values that become fields.
+      names: expected names of all values.
+      separator: the separator, for messages.
     """
 
     values: list[bytes]
@@ -43,15 +43,15 @@ class Tsv(TextSource, LineRecordFiles):
     There is no quoting: a value holds neither tabs nor line ends. Blank lines at the end of a file
     are left out.
 
-    Files whose names end in `.csv`, before the suffix of a compression, have commas between values,
-    quotes around those that need them (RFC 4180), and the names of the columns in the first line.
+    Files whose names end in `.csv`, before a compression suffix, have commas between values, quotes
+    around values that need them (RFC 4180), and the column names in the first line.
 
     Attributes:
       patterns, skip_bad_records: as in RecordFiles.
       invalid_utf8: as in TextSource.
-      fields: names of the columns, of all that a line has; of `.csv` files our name of each field
-        to that of a column, {"inputs": "question"}, or names that stay as they are.
-      header_lines: lines at the beginning of each `.tsv` file that are no examples.
+      fields: names of all columns of a line; for `.csv` files our name of each field to the name of
+        a column, {"inputs": "question"}, or a sequence of names that do not change.
+      header_lines: number of lines to skip at the beginning of each `.tsv` file.
     """
 
     fields: FieldNames = (INPUTS, TARGETS)
@@ -100,7 +100,7 @@ class Tsv(TextSource, LineRecordFiles):
 
 
 def _without_blank_end(lines: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
-    """Yields numbered lines but for the blank ones behind the last other."""
+    """Yields numbered lines, except blank lines at the end."""
     blank = 0
     for number, line in lines:
         if not line:
@@ -112,13 +112,13 @@ def _without_blank_end(lines: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int
 
 
 def csv_records(path: str, contents: Iterable[bytes]) -> Iterator[tuple[int, list[bytes]]]:
-    """Yields the number of the first line and the values of every record of comma-separated values.
+    """Yields the first line's number and the values of every comma-separated record.
 
     Raises:
       DataError: a quote is not closed, or a value is longer than LONGEST_LINE.
     """
     csv.field_size_limit(LONGEST_LINE)
-    # Line ends stay: a value in quotes may have some.
+    # Restore line ends: a quoted value may contain some.
     lines = (line.decode("utf-8", "surrogateescape") + "\n" for line in whole_lines(path, contents))
     reader = csv.reader(lines, strict=True)
     first = 1

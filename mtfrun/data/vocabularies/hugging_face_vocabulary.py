@@ -34,10 +34,10 @@ _UNKNOWN_TOKENS = ("<unk>", "[UNK]", "<|unk|>")
 _SENTINEL = re.compile(r"<extra_id_([0-9]+)>")
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 _SPACE = "\u2581"
-# A text of several scripts, at which no tokenizer panics.
+# A text in several scripts, to find tokenizers that panic when they encode.
 _TRIAL = "A b\u00e9 1,\n\u4e2d"
 _UNREADABLE = "the tokenizer cannot read a text: ", "choose another one"
-# The largest id; arrays have one entry for each.
+# Maximum id; arrays have one entry for each id.
 _LARGEST_ID = 1 << 26
 # What the first pieces of words lack in WordPiece.
 _SUFFIX_MARK = "##"
@@ -46,7 +46,7 @@ _SUFFIX_MARK = "##"
 class HuggingFaceVocabulary(Vocabulary):
     """A tokenizer.json, the file that Hugging Face's fast tokenizers save.
 
-    Needs the package: pip install tokenizers.
+    Needs the package `tokenizers`: pip install tokenizers.
 
     Ids are those of the file. Where models take id 0 for padding, it must be a special token: <pad>
     in T5's file, [PAD] in BERT's, <unk> in Llama 2's, <s> in RoBERTa's. Where it is a piece of
@@ -119,7 +119,7 @@ class HuggingFaceVocabulary(Vocabulary):
 
     @functools.cached_property
     def unpadded_size(self) -> int:
-        """Number of ids of the file."""
+        """Number of ids in the file."""
         return max(self._tokens.values()) + 1
 
     @property
@@ -299,8 +299,8 @@ def _load(name: str, content: bytes) -> tuple[Any, dict[str, Any]]:
     """Returns the tokenizer, and the content of its file.
 
     Raises:
-      DataError: there is no package `tokenizers`, or the file is not one of its, or cannot encode a
-        text.
+      DataError: the package `tokenizers` is missing, or the file is not a tokenizer.json, or cannot
+        encode a text.
     """
     try:
         tokenizers = importlib.import_module("tokenizers")
@@ -312,10 +312,10 @@ def _load(name: str, content: bytes) -> tuple[Any, dict[str, Any]]:
     remedy = f"{name} is no tokenizer.json, or damaged: ", "save it again with save_pretrained"
     with _package_errors(*remedy), quiet_stderr():
         tokenizer = tokenizers.Tokenizer.from_str(text)
-        # Which the file may ask for.
+        # The file may enable both.
         tokenizer.no_padding()
         tokenizer.no_truncation()
-        with contextlib.suppress(Exception):  # it may have no id for what it does not know
+        with contextlib.suppress(Exception):  # it may have no unknown token
             tokenizer.decode(tokenizer.encode(_TRIAL, add_special_tokens=False).ids)
     try:
         return tokenizer, json.loads(text)
@@ -325,9 +325,10 @@ def _load(name: str, content: bytes) -> tuple[Any, dict[str, Any]]:
 
 @contextlib.contextmanager
 def _package_errors(what: str, remedy: str) -> Iterator[None]:
-    """Turns errors of the package into DataErrors: plain Exceptions, and panics, which are none.
+    """Turns the package's errors into DataErrors: plain Exceptions, and panics.
 
-    A regular expression in the file may need more steps than the package allows, for example.
+    Panics are not Exceptions. For example, a regular expression in the file may exceed the
+    package's limit of steps.
     """
     try:
         yield

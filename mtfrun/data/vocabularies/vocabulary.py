@@ -37,7 +37,7 @@ class Vocabulary(abc.ABC):
 
     @property
     def unpadded_size(self) -> int:
-        """Number of ids that occur in texts; the ids from there on only pad."""
+        """Number of ids that occur in texts; larger ids are only padding of the vocabulary."""
         return self.size
 
     @property
