@@ -124,7 +124,7 @@ class Evaluation:
           step: of the weights, under which metrics, texts and images are written.
           summaries: where they are written; None writes nothing.
           before_batch: called before every batch; may raise to stop.
-          run: where decodes and predictions are kept; None keeps none.
+          run: where decodes and predictions are stored; None stores none.
           with_pictures: whether `summaries` get texts and images besides metrics.
         """
         own, metrics = self._own_metrics(step, before_batch)

@@ -133,10 +133,10 @@ class Training:
           texts: Markdown for TensorBoard, by tag.
           profile: records a trace of this process; `options.profile`, of the first process.
           max_hours: after which training saves and ends; None for no limit.
-          accept_changes: goes on although the data, but for their vocabularies, or the
+          accept_changes: resumes although the data (except their vocabularies) or the
             configuration have changed since the checkpoint.
-          numbers: the parameters of the configuration that change the numbers of the training, to
-            be compared with those of the checkpoint; None if they are not known.
+          numbers: the parameters of the configuration that affect the results of the training, to
+            compare with the checkpoint's; None compares none.
           recorded: see `training.Description`.
 
         Raises:
@@ -188,7 +188,7 @@ class Training:
     def _metadata(
         self, numbers: NumbersOfTraining | None, *, accept_changes: bool
     ) -> training.Metadata:
-        """Returns what checkpoints say about the training, and how a saved one is compared."""
+        """Returns the entries of checkpoints about the training, and the check of a saved one."""
         data, train_steps = self.experiment.data, self.options.train_steps
         trained_with = TrainedWith(numbers, train_steps, run_versions())
 

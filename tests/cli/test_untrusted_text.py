@@ -72,7 +72,7 @@ def test_a_terminal_gets_only_the_controls_of_bars_and_colours() -> None:
     assert terminal.written == "\r\x1b[2mbar\x1b[0m\n\n\x1b[A\x1b[Aa\\u001b[2Jb\\u000dc\n"
 
 
-def test_an_ascii_output_is_no_traceback(tmp_path: pathlib.Path) -> None:
+def test_an_ascii_output_causes_no_traceback(tmp_path: pathlib.Path) -> None:
     (tmp_path / "caf\u00e9").mkdir()
     RunDirectory(tmp_path / "caf\u00e9").record().write_status(Status("failed", 1, 2))
     process = subprocess.run(
@@ -86,7 +86,7 @@ def test_an_ascii_output_is_no_traceback(tmp_path: pathlib.Path) -> None:
 
 
 @pytest.mark.slow
-def test_ctrl_c_before_the_program_is_imported_is_no_traceback() -> None:
+def test_ctrl_c_before_the_program_is_imported_causes_no_traceback() -> None:
     for tenths in range(12):
         process = subprocess.Popen(
             [sys.executable, "-X", "importtime", "-m", "mtfrun", "--help"],

@@ -82,7 +82,7 @@ def _write_models(folder: pathlib.Path) -> None:
 
 
 def _run(command: str, folder: pathlib.Path) -> subprocess.CompletedProcess[str]:
-    """Runs a command in a shell; paths below / are those of the folder."""
+    """Runs a command in a shell; absolute paths are in the folder."""
     for shown, stand_in in _STAND_INS.items():
         command = command.replace(shown, stand_in)
     program = f"{sys.executable} -m mtfrun"

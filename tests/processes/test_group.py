@@ -228,7 +228,7 @@ def _slow_stranger(address: Address) -> Iterator[None]:
     thread.join()
 
 
-def test_slow_strangers_keep_no_process_out() -> None:
+def test_slow_strangers_do_not_keep_processes_from_joining() -> None:
     address = free_address()
     with concurrent.futures.ThreadPoolExecutor(2) as pool, contextlib.ExitStack() as stack:
         first = pool.submit(Hub, 2, address, QUICK, Ends().of(0))

@@ -184,7 +184,7 @@ def test_a_forged_checkpoint_of_a_run_is_refused(tmp_path: pathlib.Path) -> None
 
 
 def _sign(manifest: pathlib.Path, index: pathlib.Path) -> None:
-    """Gives a manifest the size and hash of a forged index, and its own hash."""
+    """Updates the size and hash of a forged index in a manifest, and the manifest's hash."""
     import hashlib  # noqa: PLC0415
     import json  # noqa: PLC0415
 

@@ -56,8 +56,8 @@ def while_loop(
         stored the others in variables, which is not needed.)
       has_accumulators: body_fn returns further tensors after the loop variables. They are summed
         over the rounds and returned after the loop variables. body_fn is then traced twice.
-      rounds: how many there are, as far as it is known: how often the products of body_fn count,
-        see `counting_products`.
+      rounds: the expected number of rounds, by which the products of body_fn are multiplied, see
+        `counting_products`.
       most_rounds: the number of rounds, from the first, whose `Print` and `scalar_summary` are
         reported; by default `rounds`, or 100 if `rounds` is 1.
       **kwargs: of `tf.while_loop`, such as maximum_iterations.

@@ -284,7 +284,7 @@ def test_macros_that_grow_without_end_are_an_error(text: str, tmp_path: pathlib.
         _imported(text, tmp_path)
 
 
-def test_a_value_that_no_model_can_have_names_the_file_that_has_it(tmp_path: pathlib.Path) -> None:
+def test_an_invalid_value_is_an_error_that_names_its_file(tmp_path: pathlib.Path) -> None:
     source = tmp_path / "model.gin"
     source.write_text(f"{SMALL}EncDecAttention.num_memory_heads = 3\n")
     process = mtfrun_here("import", f"--from={source}", f"--model_dir={tmp_path}/run")
