@@ -54,5 +54,5 @@ class Importer(Protocol):
           partial: what is not supported is left out, with a note, instead of being an error.
 
         Raises:
-          ConversionError: it cannot be imported.
+          ConversionError: the path cannot be imported.
         """

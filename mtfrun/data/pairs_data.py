@@ -27,7 +27,7 @@ class PairsData(TaskData):
       packed: whether a row holds as many pairs as fit; packed pairs do not attend to each other.
       cut_at_front: features whose long texts lose their beginning, "inputs" or "targets"; by
         default none.
-      task: of the pairs.
+      task: the task with the pairs.
     """
 
     has_pairs: ClassVar[bool] = True

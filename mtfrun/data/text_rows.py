@@ -107,7 +107,7 @@ class PackedRows(TextRows):
     id less, and its end; segment n of every feature is of the same example.
 
     Args:
-      cache: of the texts.
+      cache: the cache of the texts.
       lengths: [features] the maximum length of a text, and of a row unless features are joined.
       joined: length of rows of the single feature "targets", in which the features of an example
         follow each other as one segment, for example "inputs end targets end"; None for rows of

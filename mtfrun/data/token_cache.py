@@ -137,7 +137,7 @@ def open_cache(
 
     Args:
       task: source, preprocessors and vocabularies.
-      split: of the source.
+      split: a split of the source.
       features: whose texts are stored: ("targets",) or ("inputs", "targets").
       overwrite: whether it is built even if there is one.
       anew: see `TokenCache.open`.

@@ -80,7 +80,7 @@ def atomic_replace(path: pathlib.Path) -> Iterator[TextIO]:
     the checkpoint as incomplete, see leftovers.py.
 
     Raises:
-      RunDirError: it cannot be written.
+      RunDirError: the file cannot be written.
     """
     _move_special(path)
     with _replacing(path, path, temporary_path(path)) as file:

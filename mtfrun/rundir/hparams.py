@@ -77,7 +77,7 @@ def recorded_hparams(
     a warning says so: a run is worth more than its table.
 
     Args:
-      directory: of the run, in which `train` and `eval` have the curves.
+      directory: the run directory, in which `train` and `eval` have the curves.
       hparams: by name, see `as_hparams`.
       metrics: columns of the table, unless the directory around this one has a description.
       first: names of the values that somebody set. They have columns, after the values in which the

@@ -31,7 +31,7 @@ class Folder:
     """The files of a model.
 
     Attributes:
-      path: of the folder.
+      path: path of the folder.
       follows_links: whether to follow links, to files in the folder or in huggingface_hub's cache.
     """
 

@@ -279,10 +279,10 @@ class TensorTable:
         """Returns the tensors of a folder by name, in the types of the values.
 
         Args:
-          values: of our variables, by path.
+          values: values of our variables, by path.
 
         Raises:
-          ConversionError: they are not the variables of this table.
+          ConversionError: the paths are not the variables of this table.
         """
         tensors: dict[str, np.ndarray] = {}
         used: set[str] = set()

@@ -156,8 +156,8 @@ def open_pixel_cache(
     Waits while another process builds the same cache.
 
     Args:
-      source: of the images.
-      split: of the source.
+      source: the source of the images.
+      split: a split of the source.
       cache_dir: see `resolve_cache_dir`.
       overwrite: whether it is built even if there is one.
       anew: whether to read the images even if they have not changed.

@@ -56,7 +56,7 @@ class ImageData(Data):
     """Batches of labelled images.
 
     Attributes:
-      source: of the images.
+      source: the source of the images.
       image_size: rows and columns to scale images to; needed where they differ in size. None: the
         size of the source's images, which are not scaled.
       resize: in evaluation and classification the shorter side of an image is scaled to so many

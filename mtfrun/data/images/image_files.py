@@ -62,7 +62,7 @@ def encoded_image(content: bytes, channels: int, place: str) -> EncodedImage:
     the training decoder; any other image as a PNG file of the pixels that `read_image` describes.
 
     Args:
-      content: of the file.
+      content: content of the file.
       channels: 1 or 3.
       place: where the file is, for messages.
 

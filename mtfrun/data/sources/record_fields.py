@@ -61,7 +61,7 @@ def texts_of_record(
         values.
 
     Raises:
-      BadRecordError: it lacks a field, or one is neither text, number nor truth value.
+      BadRecordError: the record lacks a field, or a field is neither text, number nor truth value.
     """
     if fields is None:
         values_of = {name: text_of_value(value) for name, value in record.items()}

@@ -93,7 +93,7 @@ def blocks(
     """Yields the content of a file in blocks, decompressed if its suffix is a compressed format.
 
     Args:
-      path: of the file.
+      path: path of the file.
       start: the first byte.
       size: number of bytes; by default all that follow.
       is_raw: whether to include a byte-order mark and to allow files that are not text.

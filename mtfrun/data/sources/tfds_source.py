@@ -181,7 +181,7 @@ class _TextFeature:
     """A feature of TFDS that can become text.
 
     Attributes:
-      name: of the feature, nested ones as "outer/inner".
+      name: name of the feature; nested features as "outer/inner".
       label_names: the names of the classes of a label, else empty.
       is_list: whether an example has a list of texts rather than one value.
       element: index of the element to read; None for all.
