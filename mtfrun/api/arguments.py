@@ -1,6 +1,6 @@
-"""Arguments of the functions in Python: each of a wrong type is one InputError.
+"""Checks of the arguments of Python functions: each raises an InputError that names the argument.
 
-Annotations do not stop a caller, and what fails deep inside says nothing about the argument.
+Annotations do not stop a caller, and an error deep inside would not name the argument.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from mtfrun.configuration.ranges import range_of
 from mtfrun.errors import InputError
 
 _FRACTIONS = ("alpha", "temperature", "top_p")
-# Characters of a value in an error.
+# Characters of a value that an error shows.
 _SHOWN = 60
 
 
 def list_of(values: object, name: str, example: str) -> list[Any]:
-    """Returns the values of an argument that is a list, or of anything else that has an order.
+    """Returns the values of an argument that is a list or another ordered iterable.
 
     Raises:
-      InputError: it is a text, a dictionary, a set, or cannot be iterated over.
+      InputError: it is a text, a dictionary, a set, or not iterable.
     """
     if isinstance(values, str | bytes):
         raise InputError(f"{name} are a list: [{shown(values)}]")
@@ -59,10 +59,10 @@ def pairs_of(pairs: object) -> list[tuple[bytes, bytes]]:
 
 
 def numbers_of(settings: Mapping[str, Any]) -> dict[str, int | float]:
-    """Returns the settings that are not None.
+    """Returns the settings that are not None, checked against the ranges of their parameters.
 
     Raises:
-      InputError: one is not a number, or outside the range that parameters of its name have.
+      InputError: a setting is not a number, or out of its range.
     """
     result: dict[str, int | float] = {}
     for name, value in settings.items():
@@ -98,7 +98,7 @@ def paths_of(paths: object, name: str) -> list[str]:
 
 
 def names_of(values: object, name: str, example: str) -> list[str]:
-    """Returns the texts of an argument that is a list of them."""
+    """Returns the values of an argument that is a list of texts."""
     for value in (values := list_of(values, name, repr(example))):
         if not isinstance(value, str):
             raise InputError(f"{name} are texts: [{example!r}], not {shown(value)}")
@@ -131,7 +131,7 @@ def check_checkpoint(checkpoint: Any) -> None:
 
 
 def shown(value: object) -> str:
-    """Returns a value for an error, in one short line."""
+    """Returns a value as one short line for an error."""
     text = " ".join(repr(value).split())
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}... ({type(value).__name__})"
 

@@ -37,7 +37,7 @@ def explained_misfits(configured: Configured) -> Iterator[None]:
     """Explains a MisfitError that is raised inside by the lines of the configuration that differ.
 
     Args:
-      configured: the present configuration, which config.gin of the run is not yet.
+      configured: the new configuration, which is not yet in config.gin of the run.
 
     Raises:
       RunDirError: the explanation, where there is one; else the error as it is.
@@ -55,7 +55,7 @@ def explained_misfits(configured: Configured) -> Iterator[None]:
 
 
 def _explanation(error: MisfitError, configured: Configured) -> str:
-    """Returns the lines that differ; "" if the former ones are unknown or explain nothing."""
+    """Returns the lines that differ; "" if no saved configuration explains the error."""
     path = pathlib.Path(error.name)
     for directory in (path, path.parent, path.parent.parent):
         text = _read(directory)

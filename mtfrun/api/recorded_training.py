@@ -31,7 +31,7 @@ def recorded(
 
     Args:
       run: a run whose lock is held.
-      data: its vocabularies' files are copied into the directory.
+      data: the files of its vocabularies are copied into the directory.
       setup: the configuration, and what the command runs with.
       operative_config: the arguments of all classes and functions that were called.
       command: the command line.

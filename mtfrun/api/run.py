@@ -132,7 +132,7 @@ class Run:
         Args:
           prompts: texts, or bytes of any encoding.
           beam_size: beams of a beam search; 1 for greedy decoding or sampling.
-          num_outputs: outputs for each prompt, at most `beam_size`; any number of samples.
+          num_outputs: outputs for each prompt: at most `beam_size`, or any number of samples.
           alpha: exponent of a beam search's length penalty.
           temperature: 0 takes the likeliest token, 1 draws from the model's distribution.
           top_k: draws among this number of likeliest tokens; 0 for all.

@@ -123,7 +123,7 @@ def run_training(
 
     @contextlib.contextmanager
     def records() -> Iterator[None]:
-        """Writes what the run directory says about this training."""
+        """Writes the records of this training in the run directory."""
         restarted.settle()
         with contextlib.ExitStack() as stack:
 
@@ -177,7 +177,7 @@ def _metrics(prepared: Prepared) -> list[Metric]:
 
 
 class _Restarted:
-    """Moves a run's checkpoints aside, so that it begins at step 0; back if it does not begin."""
+    """Moves a run's checkpoints aside; moves them back unless training begins, see `settle`."""
 
     def __init__(self, run: RunDirectory) -> None:
         self._run = run
@@ -187,7 +187,7 @@ class _Restarted:
         self._aside = self._run.set_checkpoints_aside()
 
     def settle(self) -> None:
-        """Leaves them there."""
+        """Leaves the checkpoints set aside, because training begins."""
         if self._aside is not None:
             progress.note(
                 f"mtfrun: beginning again; the old checkpoints are in {self._aside} until "
@@ -197,5 +197,5 @@ class _Restarted:
 
     def __exit__(self, *_: object) -> None:
         if self._aside is not None:
-            with contextlib.suppress(OSError):  # they stay aside: the error that ends this is told
+            with contextlib.suppress(OSError):  # the error that ends the training matters more
                 pathlib.Path(self._aside).rename(pathlib.Path(self._run.path, CHECKPOINTS))

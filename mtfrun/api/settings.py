@@ -46,10 +46,10 @@ class Settings:
     def parse(self, run_config: str | None = None) -> list[Binding]:
         """Makes the files gin's configuration, or `run_config`, the file of a run, if not None.
 
-        The caller has entered `config.exclusive`. Collective: all processes need the same one.
+        The caller has entered `config.exclusive`. Collective: every process must call it.
 
         Raises:
-          InputError: a setting is invalid, or another process has another configuration.
+          InputError: a setting is invalid, or another process has a different configuration.
         """
         bindings = config.parse(
             self.files if run_config is None else [run_config],

@@ -33,7 +33,7 @@ class Address(NamedTuple):
         """Returns the address in a text such as "node0:8476" or "[::1]:8476".
 
         Raises:
-          InputError: it has another form.
+          InputError: the text has another form.
         """
         match = _ADDRESS.fullmatch(text)
         if match is None or not 0 < int(match[2]) < 1 << 16:
@@ -53,7 +53,7 @@ class Address(NamedTuple):
         inside it; on the loopback alone if that is what the address names.
 
         Raises:
-          InputError: the port cannot be used, or nobody knows the host.
+          InputError: the port cannot be used, or the host name cannot be resolved.
         """
         self._await_name(_NAME_SECS)
         try:
@@ -75,7 +75,7 @@ class Address(NamedTuple):
         """Returns a socket connected to the address; tries for so many seconds.
 
         Raises:
-          InputError: nobody knows the host.
+          InputError: the host name cannot be resolved.
           ProcessesError: nothing listens there.
         """
         limit = time.monotonic() + secs
@@ -93,7 +93,7 @@ class Address(NamedTuple):
             time.sleep(_PAUSE_SECS)
 
     def _await_name(self, secs: float) -> None:
-        """Waits some seconds until the host's name is known: it may have just come up."""
+        """Waits up to `_NAME_SECS` until the host name resolves: the host may have just started."""
         limit = time.monotonic() + min(secs, _NAME_SECS)
         while True:
             try:

@@ -1,4 +1,4 @@
-"""A connection between two processes: messages and signs of life."""
+"""A connection between two processes: messages and heartbeats."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from mtfrun.processes.messages import (
 )
 from mtfrun.processes.timeouts import Timeouts
 
-# Of a line, so that a stranger's connection cannot fill the memory.
+# The longest line, so that an untrusted connection cannot fill the memory.
 _MOST_BYTES = 1 << 28
-# A line may take longer than the time without a sign of life if it comes as fast as this.
+# A long line may take longer than the timeout of a heartbeat if it arrives at this rate.
 _SLOWEST_BYTES_PER_SEC = 1e5
 _CHUNK_BYTES = 1 << 16
 
 
 class Connection:
-    """Sends messages to another process and receives its own.
+    """Sends messages to another process and receives messages from it.
 
-    Two threads belong to it, see `start`: one sends signs of life, the other receives. Values wait
+    It has two threads, see `start`: one sends heartbeats, the other receives. Values wait
     for `receive_value`; all other messages are passed on at once.
 
     Args:
@@ -45,7 +45,7 @@ class Connection:
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connected.settimeout(timeouts.silence_secs)
         self._socket = connected
-        self._incoming = connected.dup()  # has timeouts of its own
+        self._incoming = connected.dup()  # has separate timeouts
         self._unread = bytearray()
         self._timeouts = timeouts
         self._sending = threading.Lock()
@@ -89,7 +89,7 @@ class Connection:
         """Returns the name and the value of the next `send_value`.
 
         Raises:
-          TimeoutError: it has not come in time; None waits without limit.
+          TimeoutError: nothing arrived in time. With None there is no limit.
         """
         try:
             message = self._values.get(timeout=secs)
@@ -101,13 +101,13 @@ class Connection:
         """Returns the next message.
 
         Args:
-          secs: for the whole message; a long one may take longer, see above.
-          most_bytes: of the message.
+          secs: for the whole message; a long one may take longer, see `_SLOWEST_BYTES_PER_SEC`.
+          most_bytes: the largest size of the message.
 
         Raises:
-          TimeoutError: it has not come in time.
+          TimeoutError: it has not arrived in time.
           OSError: the connection has ended.
-          MalformedError: what came is no message.
+          MalformedError: the line is not a message.
         """
         start, searched = time.monotonic(), 0
         while (end := self._unread.find(b"\n", searched)) < 0:
@@ -132,10 +132,10 @@ class Connection:
         self.finish()
 
     def finish(self) -> None:
-        """Closes the connection when the other side has read the last message and closed it too.
+        """Waits until the other side has read the last message and closed, then closes too.
 
-        While something of the other side is unread, closing resets the connection, and the other
-        side loses what it has not read.
+        Closing with unread data resets the connection, and the other side loses messages that it
+        has not read yet.
         """
         if self._is_started:
             self._over.wait(self._timeouts.failure_secs)

@@ -27,14 +27,14 @@ from mtfrun.processes.messages import (
 from mtfrun.processes.timeouts import Timeouts
 
 TOKEN_VARIABLE = "MTFRUN_TOKEN"
-"""The environment variable with what the processes of a run know, and nobody else."""
+"""The environment variable with the secret that the processes of a run share."""
 
-# Of the first message of a connection.
+# Limits for the first message of a connection.
 _HELLO_SECS, _HELLO_BYTES = 5.0, 4096
-# Connections whose first message is awaited at the same time.
+# Connections that may be waiting for their first message at the same time.
 _MOST_GREETINGS = 64
 _POLL_SECS = 0.1
-# Until all others have read why they end.
+# Time for the other processes to read why they end.
 _END_SECS = 0.5
 
 
@@ -55,11 +55,11 @@ class Hub(Group):
       address: where to listen.
       timeouts: of the run.
       end: called in a thread, once, when another process has failed or is lost; ends this process.
-      token: what the processes of the run know, and nobody else; "" for none.
+      token: the secret that the processes of the run share; "" for none.
 
     Raises:
       InputError: the address cannot be used.
-      ProcessesError: a process has not come in time.
+      ProcessesError: a process has not joined in time.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class Hub(Group):
     def gather(self, name: str, value: Any) -> list[Any]:
         """See the base class."""
         values = [as_json(value)]
-        # Processes begin with a comparison of their commands: what only says hello is none.
+        # The first call compares commands: a connection that sends no command is not a process.
         secs, self._first_secs = self._first_secs, None
         for index in range(1, self.count):
             try:
@@ -138,7 +138,7 @@ class Hub(Group):
                     if not isinstance(error, TimeoutError):  # such as too many open files
                         time.sleep(_POLL_SECS)
                 else:
-                    # In a thread: a stranger that says nothing keeps nobody else waiting.
+                    # In a thread, so that a silent connection does not delay the processes.
                     threading.Thread(target=self._greet, args=[connected], daemon=True).start()
 
     def _greet(self, connected: socket.socket) -> None:
@@ -157,7 +157,7 @@ class Hub(Group):
             self._greetings.release()
 
     def _admit(self, connection: Connection, hello: Message) -> str | None:
-        """Adds the process that has said hello, or returns why it is refused."""
+        """Adds the process that sent `hello`, or returns why it is refused."""
         with self._state:
             refusal = self._reason_to_refuse(hello)
             if refusal is None:
@@ -248,7 +248,7 @@ class Hub(Group):
         self._end(cause)
 
     def _end_all(self, index: int | None, cause: str | None) -> None:
-        """Ends all other processes, and waits for that: the end of this one resets connections."""
+        """Ends all other processes and waits for them: exiting would reset their connections."""
         self._send_to_all({KIND: END, "cause": cause, "index": index})
         limit = time.monotonic() + _END_SECS
         for spoke in list(self._spokes.values()):

@@ -55,13 +55,13 @@ def join(
       count: the number of processes; with 1, nothing happens.
       index: the number of this process, from 0.
       coordinator: "host:port", where the first process listens.
-      token: what the processes of the run know, and nobody else; "" for none.
+      token: the secret that the processes of the run share; "" for none.
       timeouts: how long processes wait for each other.
       before_exit: called, in a thread, before another process ends this one; no block is left then.
 
     Raises:
       InputError: the arguments are wrong, or the first process refuses this one.
-      ProcessesError: not all processes have come.
+      ProcessesError: not all processes have joined in time.
     """
     if count < 1 or not 0 <= index < count:
         raise InputError(
@@ -104,7 +104,7 @@ def is_first() -> bool:
 
 
 def waited_secs() -> float:
-    """Returns the seconds that this process has waited for values of others."""
+    """Returns the seconds that this process has waited in `gather`."""
     return _OURS.waited_secs
 
 

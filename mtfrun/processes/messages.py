@@ -1,4 +1,4 @@
-"""What processes send each other: JSON objects of fixed kinds and fields, one a line."""
+"""The messages between processes: JSON objects of fixed kinds and fields, one a line."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any, TypeAlias
 Message: TypeAlias = dict[str, Any]
 KIND = "kind"
 
-# Kinds of messages of a spoke.
+# Kinds of messages that a spoke sends.
 HELLO, FAILED = "hello", "failed"
-# Kinds of messages of the hub.
+# Kinds of messages that the hub sends.
 WELCOME, REFUSED, END = "welcome", "refused", "end"
-# Kinds of messages of both.
+# Kinds of messages that both send.
 ALIVE, VALUE, BYE = "alive", "value", "bye"
 
 # The types of the fields; True is not an integer here.
@@ -30,7 +30,7 @@ _FIELDS: Mapping[str, Mapping[str, tuple[type, ...]]] = {
 
 
 class MalformedError(ValueError):
-    """What another process has sent is not a message."""
+    """A line from another process is not a message."""
 
 
 def encode(message: Message) -> bytes:
@@ -39,10 +39,10 @@ def encode(message: Message) -> bytes:
 
 
 def decode(line: bytes) -> Message:
-    """Returns the message of a line, whose texts have no control characters.
+    """Returns the message in a line, with control characters in its fields replaced by "?".
 
     Raises:
-      MalformedError: it is none.
+      MalformedError: the line is not a message.
     """
     try:
         message: Any = json.loads(line)
@@ -60,7 +60,7 @@ def decode(line: bytes) -> Message:
         value = message[name]
         if object not in types and type(value) not in types:
             raise MalformedError(f"a message {kind!r} whose {name} has another type")
-        if isinstance(value, str):  # a value stays as it is
+        if isinstance(value, str):  # the value of VALUE is not changed
             message[name] = value if kind == VALUE else _printable(value)
     return message
 

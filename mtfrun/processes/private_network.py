@@ -1,7 +1,7 @@
-"""A network that this process and those it starts share with no other one.
+"""A network namespace for this process and its children, which nobody else reaches.
 
-TensorFlow's servers listen at all addresses of a machine and run what anybody sends them. In a
-network namespace of Linux whose only interface is the loopback nobody else reaches them.
+TensorFlow's servers listen on all addresses of a machine and run code that any client sends. In a
+Linux network namespace with only the loopback interface no other process reaches them.
 
 Source: https://man7.org/linux/man-pages/man7/network_namespaces.7.html and user_namespaces.7.html.
 """
@@ -25,7 +25,7 @@ _LOOPBACK = "lo"
 
 
 def is_private() -> bool:
-    """Returns whether no network interface is up but the loopback; False where that is unknown."""
+    """Returns whether only loopback interfaces are up; False if this cannot be found out."""
     try:
         flags = [_interface_flags(name) for _, name in socket.if_nameindex()]
     except (OSError, ImportError):
@@ -34,9 +34,9 @@ def is_private() -> bool:
 
 
 def enter() -> None:
-    """Moves this process, which may have one thread only, to a private network.
+    """Moves this process, which must be single-threaded, into a private network.
 
-    What it starts later is there too. Files and user ids stay what they are.
+    Its later children are there too. Access to files and the user id do not change.
 
     Raises:
       InputError: the system does not allow it.
@@ -44,7 +44,7 @@ def enter() -> None:
     user, group = os.geteuid(), os.getegid()
     try:
         try:
-            _unshare(_CLONE_NEWNET)  # root may do it
+            _unshare(_CLONE_NEWNET)  # needs root
         except PermissionError:
             _unshare(_CLONE_NEWUSER | _CLONE_NEWNET)
             process = pathlib.Path("/proc/self")
@@ -68,7 +68,7 @@ def _unshare(flags: int) -> None:
 
 
 def _interface_flags(name: str, added: int = 0) -> int:
-    """Returns the flags of an interface, after setting the added ones."""
+    """Returns the flags of an interface, after setting the flags `added`."""
     import fcntl  # noqa: PLC0415 - Windows has none
 
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:

@@ -16,7 +16,7 @@ _MOST_DIFFERENCES, _LONGEST = 3, 80
 
 
 def differences(first: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """Returns what differs between the settings of two processes.
+    """Returns the differences between the settings of two processes.
 
     Examples:
       >>> differences({"SEED": "0", "STEPS": "9"}, {"SEED": "1", "STEPS": "9"})
@@ -39,8 +39,8 @@ def check_same(
 
     Args:
       what: the settings, such as "configuration".
-      settings: those of this process.
-      differences: what differs between those of two processes and matters.
+      settings: the settings of this process.
+      differences: returns the differences that matter between the settings of two processes.
 
     Raises:
       InputError: with the same line in all processes, which names the first process that differs

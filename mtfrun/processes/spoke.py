@@ -32,10 +32,10 @@ class Spoke(Group):
       address: of the first process.
       timeouts: of the run.
       end: called in a thread, once, when another process has failed or is lost; ends this process.
-      token: what the processes of the run know, and nobody else; "" for none.
+      token: the secret that the processes of the run share; "" for none.
 
     Raises:
-      InputError: the host is not known, or the first process refuses this one.
+      InputError: the host name cannot be resolved, or the first process refuses this one.
       ProcessesError: the first process is not there, or a process has not come in time.
     """
 
@@ -89,9 +89,9 @@ class Spoke(Group):
         self._hub.close()
 
     def _await_all(self) -> None:
-        """Waits until all processes have come.
+        """Waits until all processes have joined.
 
-        The first one may have begun to wait for them when this one found it.
+        The first process may have begun to wait only when this one connected.
         """
         secs = self._timeouts.join_secs + self._timeouts.silence_secs
         if not self._joined.wait(secs):
@@ -101,7 +101,7 @@ class Spoke(Group):
             raise self._refusal
 
     def _refuse(self, error: InputError) -> None:
-        """Lets the constructor raise an error; the first one counts."""
+        """Makes the constructor raise an error; only the first one counts."""
         self._refusal = self._refusal or error
         self._joined.set()
 

@@ -21,10 +21,10 @@ _logs: list[RawIOBase] = []
 
 @contextlib.contextmanager
 def logged_to(file: RawIOBase) -> Iterator[None]:
-    """Writes what `note` and `print_line` print inside to a file too, each line after the time.
+    """Also writes the lines of `note` and `print_line` inside to a file, each with the time.
 
-    In every process, also where `note` prints nothing. Lines that cannot be written are dropped: a
-    file without a buffer keeps none of them for later.
+    In every process, even where `note` prints nothing. Lines that cannot be written are dropped: a
+    file without a buffer does not retry them.
     """
     _logs.append(file)
     try:
@@ -34,7 +34,7 @@ def logged_to(file: RawIOBase) -> Iterator[None]:
 
 
 def log(text: str) -> None:
-    """Writes a line, or several, to the files of `logged_to` alone."""
+    """Writes a line, or several, only to the files of `logged_to`."""
     now = time.strftime("%Y-%m-%d %H:%M:%S")
     lines = "".join(f"{now}  {line}\n" for line in _STYLE.sub("", text).splitlines())
     for file in _logs:

@@ -65,7 +65,7 @@ def laid_out(
 
 
 def labelled(texts: Mapping[str, str], stream: TextIO | None = None) -> str:
-    """Returns texts after their labels in bold, the further lines of a text below its first one."""
+    """Returns texts after bold labels, with the further lines of a text indented."""
     indent = "\n" + " " * _LABEL_WIDTH
     return "\n".join(
         styled(f"{label:<{_LABEL_WIDTH}}", "bold", stream) + text.replace("\n", indent)

@@ -26,7 +26,7 @@ _BAR_WITHOUT_TOTAL = "{desc}  {n_fmt}{unit}{postfix}  {elapsed}"
 _BYTES = "B"
 # The widest bar, and the columns behind it that are left free: for "^C" too, which would wrap.
 _MOST_COLUMNS, _FREE_COLUMNS = 100, 4
-# Below so many columns the amounts leave no room for a bar.
+# With fewer columns there is no space for amounts and a bar.
 _LEAST_COLUMNS = 60
 
 # From the outermost to the innermost that is being done.

@@ -1,1 +1,1 @@
-"""Files and texts that anybody may have written: what is checked before anything else sees them."""
+"""Checks of files and texts from untrusted sources, made before other code uses them."""

@@ -1,4 +1,4 @@
-"""The lengths of TFRecords, for which TensorFlow takes memory before it has seen any data."""
+"""The lengths of TFRecords, which TensorFlow allocates memory for before it reads any data."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from mtfrun.errors import InputError
 LONGEST_RECORD = 1 << 28
 """The largest number of bytes of a record."""
 
-# A length and its checksum before the data, and a checksum behind them.
+# A length and its checksum before the data, and a checksum after them.
 _HEADER, _TRAILER = struct.Struct("<QI"), 4
 
 
 def check_record_lengths(file: BinaryIO, *, is_compressed: bool = False) -> None:
-    """Raises InputError if a record says that it is longer than LONGEST_RECORD.
+    """Raises InputError if the length field of a record is larger than LONGEST_RECORD.
 
-    TensorFlow ends the process, from C++, where there is not so much memory. An incomplete record
-    at the end is left to the reader.
+    Without that much memory TensorFlow aborts the process, from C++. An incomplete record at the
+    end is left to the reader.
 
     Args:
-      file: at its beginning.
-      is_compressed: whether gzip has compressed it.
+      file: positioned at its beginning.
+      is_compressed: whether it is compressed with gzip.
 
     Raises:
       OSError: it cannot be read, or is not compressed.

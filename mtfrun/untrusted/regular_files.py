@@ -1,4 +1,4 @@
-"""Names and types of files, and reading of regular files that never waits for a pipe."""
+"""Checks of the names and types of files, and reads of regular files that never block on a pipe."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from mtfrun.untrusted.strict_json import parse_json
 LARGEST_TEXT = 1 << 28
 """The most bytes of a record of a run: a manifest of 100,000 variables has 20 MB."""
 
-# Of a name in the usual file systems.
+# Bytes of a name in common file systems.
 _LONGEST_NAME = 255
 
 
 def is_plain_name(value: object) -> bool:
-    """Returns whether a value of a record is the name of a file, and of none outside its directory.
+    """Returns whether a value from a record is a plain file name, without a directory.
 
-    Whatever names a file in a record of a run, which anybody may have written, goes through this.
+    All code that reads a file name from an untrusted record of a run calls this.
     """
     return (
         type(value) is str
@@ -51,7 +51,7 @@ def is_special(path: pathlib.Path) -> bool:
 
 
 def _mode(path: pathlib.Path) -> int | None:
-    """Returns the type and the permissions of a file; None where it cannot be looked up.
+    """Returns the type and the permissions of a file; None if `stat` fails.
 
     `Path.is_file` raises an error instead, for example below a directory that is not readable.
     """
@@ -64,12 +64,12 @@ def _mode(path: pathlib.Path) -> int | None:
 def open_regular(path: pathlib.Path, *, follows_links: bool = True) -> BinaryIO:
     """Returns the regular file `path`, open for reading bytes.
 
-    Opening a pipe waits for its other end, for ever if there is none: it is opened without waiting,
+    Opening a pipe would wait for its other end, possibly for ever: it is opened with O_NONBLOCK,
     and refused.
 
     Raises:
-      OSError: it cannot be opened, or is a pipe, device or directory, or a link that is not
-        followed.
+      OSError: it cannot be opened, or is a pipe, device or directory, or a link although
+        `follows_links` is False.
     """
     if not follows_links and path.is_symlink():
         raise OSError(errno.ELOOP, "Not a regular file but a link", path)
@@ -88,13 +88,13 @@ def open_regular(path: pathlib.Path, *, follows_links: bool = True) -> BinaryIO:
 
 
 def open_to_write(path: pathlib.Path, mode: Literal["ab", "rb+"]) -> io.FileIO:
-    """Returns a file, made if it is missing, open for writing, unbuffered and not truncated.
+    """Returns a file open for writing, unbuffered and not truncated; creates it if it is missing.
 
-    No link is followed, which in a directory from elsewhere may lead to any file, and no pipe is
-    waited for.
+    It follows no link, which in an untrusted directory may lead to any file, and does not wait for
+    a pipe.
 
     Raises:
-      OSError: it cannot be made, or is no regular file.
+      OSError: it cannot be created, or is not a regular file.
     """
     append = os.O_APPEND if mode == "ab" else 0
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | append
@@ -106,13 +106,13 @@ def open_to_write(path: pathlib.Path, mode: Literal["ab", "rb+"]) -> io.FileIO:
 
 
 def read_regular(path: pathlib.Path, largest: int, *, follows_links: bool = True) -> bytes:
-    """Returns the content of the regular file `path` of at most so many bytes; see `open_regular`.
+    """Returns the content of the regular file `path`; see `open_regular`.
 
     Raises:
-      OSError: also where it has more bytes.
+      OSError: see `open_regular`; also if it has more than `largest` bytes.
     """
     with open_regular(path, follows_links=follows_links) as file:
-        # By its size: Python reserves memory for as many bytes as it is to read.
+        # Check the size first: read() allocates memory for the whole file.
         if os.fstat(file.fileno()).st_size > largest:
             raise OSError(errno.EFBIG, f"it has more than {largest} bytes", path)
         return file.read()
@@ -128,6 +128,6 @@ def read_json(path: pathlib.Path) -> Any:
 
     Raises:
       OSError: see `read_regular`.
-      JsonError: it holds something else; a ValueError whose message does not name the file.
+      JsonError: it is not strict JSON; a ValueError whose message does not name the file.
     """
     return parse_json(read_regular(path, LARGEST_TEXT))

@@ -1,4 +1,4 @@
-"""JSON that means the same to every reader."""
+"""Strict JSON, which every reader understands in the same way."""
 
 from __future__ import annotations
 
@@ -9,23 +9,22 @@ from typing import Any, NoReturn
 
 from mtfrun.errors import InputError
 
-# Of half a character, which no text in UTF-8 has.
+# An escaped surrogate; an unpaired one cannot be written in UTF-8.
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 class JsonError(InputError):
-    """A text is no JSON; the message says why, without the name of the file."""
+    """A text is not strict JSON; the message says why, without the name of the file."""
 
 
 def parse_json(content: bytes) -> Any:
     """Returns the value of a JSON text in UTF-8.
 
-    Two entries of one name, of which readers take one or the other, are an error, and so are NaN
-    and Infinity, which are no JSON, numbers beyond float64, and texts that cannot be written in
-    UTF-8.
+    Rejects repeated names in an object, which readers resolve differently, NaN and Infinity, which
+    are not JSON, numbers beyond float64, and texts that cannot be written in UTF-8.
 
     Raises:
-      JsonError: the text is no such JSON.
+      JsonError: the text is not such JSON.
     """
     try:
         text = content.decode("utf-8-sig")
@@ -46,7 +45,7 @@ def parse_json(content: bytes) -> Any:
         raise JsonError("its values are too deep in each other") from error
     except JsonError:
         raise
-    except ValueError as error:  # of the syntax, or of an integer of too many digits
+    except ValueError as error:  # the syntax, or an integer with too many digits
         raise JsonError(str(error)) from error
 
 

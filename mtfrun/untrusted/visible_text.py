@@ -1,23 +1,23 @@
-r"""Texts without characters that a terminal obeys instead of showing them.
+r"""Escapes the characters in a text that control a terminal.
 
-`escaped` is for names and messages, which stand in one line. All that is printed goes through
-`visible` on its way to a standard stream: a text of a model, of a data set or of a run directory
-cannot move the cursor, change colours, or answer to the shell.
+`escaped` is for names and messages in one line. All output passes through `visible` on its way to
+a standard stream: a text of a model, of a data set or of a run directory cannot move the cursor,
+change colours, or make the terminal answer.
 """
 
 from __future__ import annotations
 
 import re
 
-# C0 and C1 controls but for tabs and line ends, marks that reverse the direction of writing, and
-# halves of surrogate pairs, which are in no encoding.
+# C0 and C1 controls except tabs and line ends, marks that reverse the direction of writing, and
+# unpaired surrogates, which no encoding has.
 _CONTROLS = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 
 
 def escaped(text: str) -> str:
-    r"""Returns a text with escapes in the place of characters that are not printed.
+    r"""Returns a text with its unprintable characters escaped.
 
     >>> escaped("a \x1b[31mb")
     'a \\x1b[31mb'
@@ -30,9 +30,9 @@ def escaped(text: str) -> str:
 
 
 def visible(text: str, encoding: str = "utf-8") -> str:
-    r"""Returns lines with escapes in the place of controls and of what an encoding lacks.
+    r"""Returns lines with control characters, and characters that an encoding lacks, escaped.
 
-    The escapes are those of JSON, so that lines of JSON mean the same as before.
+    The escapes are JSON's, so that lines of JSON keep their meaning.
 
     >>> visible("a\tb\x1b[31m\n"), visible("\u00e9 \U0001f600", "ascii")
     ('a\tb\\u001b[31m\n', '\\u00e9 \\ud83d\\ude00')
