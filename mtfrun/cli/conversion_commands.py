@@ -106,9 +106,9 @@ def _max_bytes(flags: argparse.Namespace) -> int | None:
 
 
 def _built(config_path: pathlib.Path) -> tuple[Mapping[str, mtf.Variable], Sequence[str]]:
-    """Returns the variables of training with a configuration, and the files of its vocabularies.
+    """Returns the variables of training with a configuration, and its vocabulary files.
 
-    They are on planned devices.
+    The variables are on planned devices.
     """
     bindings = config.parse([str(config_path)], [], roots=ROOTS, allowed_imports=[])
     with mtf.planned_meshes():

@@ -25,11 +25,11 @@ _SECS_PER_DAY = 86_400
 
 @terminable()
 def caches(flags: argparse.Namespace, _: Sequence[str]) -> int:
-    """Lists the caches with their sizes, and removes them with --remove."""
+    """Lists the caches with their sizes, and deletes them with --remove."""
     now = time.time()
     rows, total, busy = [], 0, 0
     for directory in _chosen(flags):
-        with contextlib.suppress(FileNotFoundError):  # somebody else has removed it
+        with contextlib.suppress(FileNotFoundError):  # another process has removed it
             used = last_use(directory)
             size = sum(path.stat().st_size for path in directory.iterdir())
             if now - used < flags.unused_days * _SECS_PER_DAY:
@@ -52,7 +52,7 @@ def caches(flags: argparse.Namespace, _: Sequence[str]) -> int:
 
 @terminable()
 def verify(flags: argparse.Namespace, _: Sequence[str]) -> int:
-    """Compares caches with their sums, and prints a line for each."""
+    """Checks caches against their checksums, and prints a line for each."""
     if flags.gin_file or flags.model_dir is not None:
         return print_caches(flags, CacheChoice(flags.tasks or ".*", flags.cache_dir, anew=True))
     damaged = []
@@ -74,7 +74,7 @@ def verify(flags: argparse.Namespace, _: Sequence[str]) -> int:
 
 
 def _chosen(flags: argparse.Namespace) -> list[Path]:
-    """Returns the directories of the caches of --tasks."""
+    """Returns the directories of the caches that --tasks selects."""
     directories = cache_directories(flags.cache_dir)
     return [x for x in directories if re.fullmatch(flags.tasks or ".*", x.parent.name)]
 

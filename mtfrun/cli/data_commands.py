@@ -58,7 +58,7 @@ def cache(flags: argparse.Namespace, _: Sequence[str]) -> int:
 
 
 def print_caches(flags: argparse.Namespace, choice: CacheChoice) -> int:
-    """Builds the caches of a configuration that are chosen, and prints a line for each."""
+    """Builds the selected caches of a configuration, and prints a line for each."""
     configured = _configured(flags)
     data, splits = configured.data, configured.splits
     if not data.cached_tasks:

@@ -1,7 +1,7 @@
-"""The check of a configuration before TensorFlow is imported, which takes seconds.
+"""Checks a configuration before TensorFlow is imported, which takes seconds.
 
-A child process imports mtfrun with stand-ins in the place of TensorFlow and other large libraries:
-that is enough to parse a configuration and to compare its values with the types of parameters.
+A child process imports mtfrun with stubs for TensorFlow and other large libraries: that is enough
+to parse a configuration and to check its values against the types of parameters.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 from mtfrun.configuration.files import SHIPPED, find_gin_file
 from mtfrun.errors import InputError
 
-# Libraries that modules of mtfrun import and that parsing does not need.
+# Libraries that mtfrun's modules import but parsing does not need.
 _STAND_INS = frozenset(
     {
         *("PIL", "array_record", "google", "grain", "matplotlib", "sacrebleu", "safetensors"),
@@ -29,7 +29,8 @@ _STAND_INS = frozenset(
 )
 
 
-# The commands that parse the files and bindings of their flags; without files, those of a run.
+# Commands that parse the files and bindings of their flags, and commands that parse a run's files
+# if there are none.
 _OF_FILES = frozenset({"train", "plan", "verify", "vocab train"})
 _OF_RUNS = frozenset(
     {"eval", "decode", "score", "export", "config show", "data cache", "data show", "data stats"}
@@ -38,10 +39,10 @@ _OF_WORDS = "config diff"
 
 
 def configuration_error(flags: argparse.Namespace) -> InputError | None:
-    """Returns the error of the configuration of a command's flags, or of the run that has it.
+    """Returns the error in the configuration of a command's flags, or of the run that they name.
 
-    None where there is none, where only the command itself can tell, and after TensorFlow was
-    imported.
+    None if it has no error, if only the command itself can tell, or if TensorFlow is imported
+    already.
     """
     may_appear = getattr(flags, "continuous", False)
     if may_appear or "tensorflow" in sys.modules:
@@ -67,7 +68,7 @@ def _message(
     Args:
       flags: the flags.
       alternatives: the names of the gin files of each configuration.
-      directory: of the run whose configuration is used.
+      directory: the run whose configuration is used.
     """
     from mtfrun.configuration import config  # noqa: PLC0415 - imports gin
 
@@ -85,8 +86,8 @@ def _message(
         for files in alternatives:
             modules = config.check_statements(files, flags.bindings, flags.gin_search_paths)
             if not flags.bindings and len(files) == 1 and (SHIPPED / files[0]).is_file():
-                continue  # its types are right
-            # Others may do anything when they are imported: they are not imported twice.
+                continue  # a test checks its types
+            # Importing other modules may have side effects: they are not imported twice.
             if {name.partition(".")[0] for name in [*modules, *flags.module_import]} <= {"mtfrun"}:
                 from mtfrun.cli.gin_settings import settings_of  # noqa: PLC0415 - as above
 
@@ -97,7 +98,7 @@ def _message(
 
 
 def _in_a_child(function: Callable[[], str]) -> str:
-    """Returns what a function returns in a child of this process; "" if it raises anything."""
+    """Returns the result of a function that runs in a forked child; "" if it raises."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -117,7 +118,7 @@ def _in_a_child(function: Callable[[], str]) -> str:
 
 
 class _StandIns(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds a module without content for every module of `_STAND_INS`."""
+    """Finds an empty module for every module of `_STAND_INS`."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: types.ModuleType | None = None
@@ -148,7 +149,7 @@ class _Meta(abc.ABCMeta):
 
 
 def _stand_in(name: str) -> type:
-    """Returns a class that can be called, derived from and used as a decorator, as `tf` is."""
+    """Returns a class that can be called, subclassed and used as a decorator."""
     if name.startswith("__"):
         raise AttributeError(name)
     return _Meta(name, (_StandIn,), {"__module__": "tensorflow"})

@@ -16,5 +16,5 @@ def is_input_error(error: BaseException) -> bool:
     modules, a plain ValueError too, are defects of a program, whose author needs the traceback.
     """
     return isinstance(error, InputError | OSError | MemoryError) or (
-        isinstance(error, RuntimeError) and is_shortage(error)  # of threads
+        isinstance(error, RuntimeError) and is_shortage(error)  # no more threads
     )

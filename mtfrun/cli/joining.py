@@ -23,7 +23,7 @@ def joined(flags: argparse.Namespace) -> Iterator[None]:
     Raises:
       UsageError: the network is neither private nor trusted.
       InputError: the first process refuses this one, or they run different commands.
-      ProcessesError: not all processes have come.
+      ProcessesError: not all processes have joined in time.
     """
     number: int = getattr(flags, "num_processes", 1)
     if number > 1:
@@ -47,7 +47,7 @@ def joined(flags: argparse.Namespace) -> Iterator[None]:
     processes.leave()
 
 
-# Flags that may differ: what they name is compared later, or each process has its own.
+# Flags that may differ: their content is compared later, or each process has a different value.
 _MAY_DIFFER = frozenset(
     {
         "bindings",
@@ -73,7 +73,7 @@ _MAY_DIFFER = frozenset(
 
 
 def _common(flags: argparse.Namespace) -> dict[str, str]:
-    """Returns what must be the same in all processes before the configuration is read."""
+    """Returns the settings to compare between processes before the configuration is read."""
     values = {
         f"--{n}".replace("--command", "the command"): repr(v)
         for n, v in vars(flags).items()

@@ -36,7 +36,7 @@ class _Described(NamedTuple):
 
     Attributes:
       model: the model.
-      vocabularies: of its data, those that are equal only once.
+      vocabularies: the different vocabularies of its data.
     """
 
     model: ModelDescription
@@ -48,17 +48,17 @@ def origin_of_run(
 ) -> Origin:
     """Returns the configuration, the types and the files with which a run is exported.
 
-    They are those of the folder that the run was imported from, which a run that began with it as
-    its INIT_CHECKPOINT has too; or they are made for a model of a family that was trained here from
-    the beginning. The tokenizer is that of the run's vocabulary.
+    An imported run has those of the folder that it was imported from, and so has a run that started
+    from it by INIT_CHECKPOINT. For a model of a supported family that was trained here they are
+    made. The tokenizer is made from the run's vocabulary.
 
     Args:
       run: the directory.
       allowed_imports: see `config.parse`.
-      weights_only: whether there is no tokenizer.
+      weights_only: whether to leave out the tokenizer.
 
     Raises:
-      ConversionError: the model is none of a family, or no longer that of the folder, or
+      ConversionError: the model belongs to no supported family, or no longer matches the folder, or
         transformers cannot express the vocabulary.
     """
     directory = pathlib.Path(run.path)
@@ -70,7 +70,7 @@ def origin_of_run(
     if origin is not None:
         imported = directory / ORIGIN / CONFIG
         settings = Settings()
-        if vocabularies:  # its files may be elsewhere now
+        if vocabularies:  # the import's vocabulary files may have moved
             numbers = {
                 "size": max(model.vocabulary_sizes.values()),
                 "pad_id": vocabularies[0].pad_id,
@@ -99,7 +99,7 @@ def origin_of_run(
 
 
 def _described(path: pathlib.Path, settings: Settings) -> _Described:
-    """Returns the model of a gin file, which is built on planned devices, and its vocabularies."""
+    """Returns the model of a gin file, built on planned devices, and its vocabularies."""
     with config.exclusive():
         settings.parse(str(path))
         with mtf.planned_meshes():

@@ -15,7 +15,7 @@ def json_line(record: Record, step: int) -> str:
 
 
 def as_text(text: str) -> str:
-    r"""Returns a text for people, with a line end: control characters but line ends are escaped.
+    r"""Returns a text with a line end, and control characters other than line ends escaped.
 
     Examples:
       >>> as_text("two\nlines \x1b[31m")

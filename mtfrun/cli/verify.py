@@ -105,7 +105,7 @@ def _observe(
     bindings: Sequence[Binding],
     expected: Observation | None = None,
 ) -> Observation:
-    """Returns what training on a mesh computes; `expected` is what one device has computed."""
+    """Returns the observation on a mesh; `expected` is the observation on one device."""
     _bind(mesh, flags)
     experiment, evaluation = build()
     if experiment.mesh.shape != mtf.convert_to_shape(mesh.shape):

@@ -24,7 +24,7 @@ from mtfrun.rundir.stored_checkpoints import CheckpointDirectory
 from mtfrun.untrusted.regular_files import read_regular
 
 _WEIGHTS = ("model/", "averages/")
-# What a run needs besides its checkpoints to be evaluated and decoded.
+# The files that evaluating and decoding a run need besides its checkpoints.
 _FILES = (CONFIG, "operative_config.gin", RECORD)
 # Entries of the newest manifest that are true of the average as well.
 _KEPT = ("seed", "mesh", "layout", "data", DIMENSIONS)
@@ -57,10 +57,10 @@ def average(flags: argparse.Namespace, _: Sequence[str]) -> int:
 
 
 def _copy_files(source: pathlib.Path, target: pathlib.Path) -> None:
-    """Copies what a run directory says about its configuration, its files and its origin.
+    """Copies a run directory's configuration, its vocabulary files and the records of its import.
 
     Raises:
-      RunDirError: a file is a link, no regular file, or too large.
+      RunDirError: a file is a link, not a regular file, or too large.
     """
     files = RunFiles.of(source)
     copies = files.copies.values() if files is not None else ()

@@ -41,7 +41,7 @@ def prune(flags: argparse.Namespace, _: Sequence[str]) -> int:
 
 
 def _prune_set_aside(run: RunDirectory, *, is_dry: bool) -> int:
-    """Deletes the directories to which `train --restart` has moved checkpoints."""
+    """Deletes the directories into which `train --restart` has moved checkpoints."""
     run.require()
     verb = "would delete" if is_dry else "deleted"
     with contextlib.nullcontext() if is_dry else run.lock():

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from mtfrun.cli.data.row_view import ImageView, RowView, Tokens, Value
 from mtfrun.untrusted.visible_text import escaped
 
-# What is shown of a row without its tokens: segments of a feature, lines of a segment.
+# Limits without tokens: segments shown of a feature, lines shown of a segment.
 _MOST_SEGMENTS, _MOST_LINES = 3, 3
 _INDENT = "  "
 _LABELS = ("text", "id", "position", "loss")
@@ -18,11 +18,11 @@ _LABEL_WIDTH = max(map(len, _LABELS)) + 2
 
 
 def rows_text(rows: Sequence[RowView], width: int, *, has_tokens: bool = False) -> Iterator[str]:
-    """Yields lines of at most `width` columns, if a token is not wider than that.
+    """Yields lines of at most `width` columns, unless a single token is wider.
 
-    The beginnings of the first segments are printed as texts. With `has_tokens` it is every segment
-    as a whole, and then as columns of a token, its id, its position and, if it differs within the
-    segment, the weight of its loss.
+    The beginnings of the first segments are printed as texts. With `has_tokens` whole segments are
+    printed, each followed by columns of its tokens with id, position and, if it differs within the
+    segment, the weight of the loss.
     """
     for i, row in enumerate(rows):
         yield f"row {i + 1} of {len(rows)}"

@@ -87,11 +87,11 @@ Deletes checkpoints of a run.
   mtfrun checkpoints prune --model_dir=/tmp/run --keep=2 --dry_run
   mtfrun checkpoints prune --model_dir=/tmp/run --set_aside
 
---keep=N deletes all but the newest N; --steps=... deletes those of these steps. A line says what is
-deleted, and nothing is asked; --dry_run only says it. --set_aside deletes checkpoints.1, .2, ...,
-to which `train --restart` has moved older checkpoints, with all that is in them. The newest good
-checkpoint, whose files are as they were saved, is never deleted, and nothing is while a process
-trains the run."""
+--keep=N deletes all but the newest N; --steps=... deletes those of these steps. It prints what it
+deletes, and does not ask; --dry_run only prints. --set_aside deletes checkpoints.1, .2, ..., to
+which `train --restart` has moved older checkpoints, and all files in them. The newest good
+checkpoint, whose files are as they were saved, is never deleted, and nothing is deleted while a
+process trains the run."""
 
 
 def _steps(text: str) -> list[int]:

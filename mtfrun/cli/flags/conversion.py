@@ -25,7 +25,7 @@ Makes a run directory of a model of another program.
 
 --from is a folder of Hugging Face: config.json, safetensors in one file or several with an index,
 and perhaps a tokenizer; or a run directory of Mesh TensorFlow or T5, or its operative_config.gin,
-or another gin file of theirs. The files that it includes are searched in --gin_search_paths (or
+or another of their gin files. Included files are searched in --gin_search_paths (or
 --gin_location_prefix), then in the directories above it.
 
 The new directory has config.gin, a checkpoint, and import.json, with which export gives back what
@@ -38,8 +38,8 @@ Writes the model of a run for other programs.
   mtfrun export --model_dir=/tmp/run --to=/models/mine --format=safetensors
   mtfrun export --model_dir=/tmp/run --to=/models/mine --format=saved_model --beam_size=4
 
-huggingface: a folder that transformers loads, with its tokenizer: for models that were imported,
-  and for those of models/t5.1.0.gin, t5.1.1.gin, gpt2.gin and llama.gin that were trained here.
+huggingface: a folder that transformers loads, with its tokenizer: for imported models, and for
+  models of models/t5.1.0.gin, t5.1.1.gin, gpt2.gin and llama.gin that were trained here.
 safetensors: model.safetensors, all variables by their path, for any model.
 saved_model: a SavedModel that answers as `mtfrun decode` does on one device, with the settings of
   the configuration or of the flags below; for tf.saved_model.load and servers, without mtfrun.
@@ -83,7 +83,7 @@ def _add_export_flags(parser: argparse.ArgumentParser) -> None:
     add(
         "--weights_only",
         action="store_true",
-        help="of huggingface: the configuration and the weights without a tokenizer, for a "
+        help="with huggingface: only the configuration and the weights, without a tokenizer, for a "
         "vocabulary that transformers cannot express",
     )
     add(

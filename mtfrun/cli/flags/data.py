@@ -15,7 +15,7 @@ Commands about the data of a configuration. They build no model and use no devic
   mtfrun data show  --gin_file=runs/quickstart.gin    shows a few rows
   mtfrun data stats --gin_file=runs/quickstart.gin    shows statistics of the lengths of texts
   mtfrun data caches                                  lists or removes caches, with their sizes
-  mtfrun data verify                                  compares all caches with their sums"""
+  mtfrun data verify                                  checks all caches against their checksums"""
 
 _DATA_CACHE = """\
 Builds the caches of a configuration's texts: the ids of its training and its evaluation split.
@@ -35,27 +35,28 @@ directory; MTFRUN_CACHE_DIR=/data/cache mtfrun train ... then trains from it. A 
 ends leaves nothing behind."""
 
 _DATA_CACHES = """\
-Lists the caches of all data on this machine, with their sizes and last uses; removes them.
+Lists the caches of all data on this machine, with their sizes and last uses, or deletes them.
 
   mtfrun data caches
   mtfrun data caches --unused_days=30 --remove
   mtfrun data caches --tasks='wmt.*' --remove
 
-What is removed is what the same flags without --remove list. It is built again when a command needs
-it; a command that reads a cache goes on, and a cache that is being built stays. Caches are in
-$MTFRUN_CACHE_DIR, by default ~/.cache/mtfrun; prepared datasets there are not touched."""
+--remove deletes the caches that the same flags list without it. They are rebuilt when a command
+needs them. A command that is reading a cache continues, and a cache that is being built is not
+deleted. Caches are in $MTFRUN_CACHE_DIR, by default ~/.cache/mtfrun; prepared datasets there are
+not touched."""
 
 _DATA_VERIFY = """\
-Compares caches with the sums of their files, which were recorded when they were built.
+Checks caches against the checksums of their files, which were recorded when they were built.
 
   mtfrun data verify
   mtfrun data verify --cache_dir=/data/cache --tasks='wmt.*'
   mtfrun data verify --gin_file=runs/quickstart.gin
 
-Whatever reads a cache for the first time on a machine, or after one of its files has changed, does
-the same. Without a configuration all caches are compared, and a line says of each that it is good,
-or what is wrong with it; then the exit code is 2. Of a configuration those of training and
-evaluation are compared, and damaged ones are built anew."""
+Commands do the same when they read a cache for the first time on a machine, or after one of its
+files has changed. Without a configuration all caches are checked, and a line for each says that it
+is good, or what is wrong with it; then the exit code is 2. With a configuration its caches for
+training and evaluation are checked, and damaged ones are rebuilt."""
 
 _DATA_SHOW = """\
 Shows a few rows as the model gets them: texts in segments, and how full the rows are.
@@ -66,10 +67,10 @@ Shows a few rows as the model gets them: texts in segments, and how full the row
   mtfrun data show --gin_file=runs/digits.gin --html=rows.html
 
 Rows of the split "train" are those that training begins with, shuffled and with their noise; rows
-of other splits are the first ones of an evaluation. Long texts are shown in part; --tokens shows
-them whole, and every token with its id, its position and, where not every one has a loss, its
-weight. --html writes a page that shows every segment in a colour, and the id and the position of a
-token under the mouse, and images."""
+of other splits are the first ones of an evaluation. Long texts are shortened; --tokens shows whole
+texts, and every token with its id, its position and, unless every token has a loss, its weight.
+--html writes a page with coloured segments, the id and the position of a token on hover, and
+images."""
 
 _DATA_STATS = """\
 Shows the lengths of a configuration's texts, and how much of them is cut and padded.
@@ -96,12 +97,12 @@ def _add_cache_flags(parser: argparse.ArgumentParser) -> None:
 def _add_caches_flags(parser: argparse.ArgumentParser) -> None:
     _add_verify_flags(parser)
     add = parser.add_argument
-    add("--remove", action="store_true", help="remove the caches that are listed")
+    add("--remove", action="store_true", help="delete the listed caches")
     add(
         "--unused_days",
         type=float,
         default=0.0,
-        help="only caches that nothing has opened for so many days",
+        help="only caches that nothing has opened for N days",
         metavar="N",
     )
 
@@ -111,7 +112,7 @@ def _add_verify_flags(parser: argparse.ArgumentParser) -> None:
     add("--cache_dir", help="the directory of the caches", metavar="DIR")
     add(
         "--tasks",
-        help="a regular expression of the names of tasks; by default all",
+        help="a regular expression for the names of tasks; by default all tasks",
         metavar="REGEX",
     )
 

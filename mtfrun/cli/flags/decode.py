@@ -21,8 +21,8 @@ Continues or answers prompts, or classifies images: one JSON object each, in ord
   mtfrun decode --model_dir=/tmp/run --interactive
 
 A file has one prompt a line: in .tsv files the first column, in .jsonl files {"input": ...}, in
-.csv files the column that the first line calls "input". .gz, .bz2, .xz and .zst are decompressed.
---input=split:validation decodes the inputs of a split of the configured data, and says each target.
+.csv files the column called "input" in the first line. .gz, .bz2, .xz and .zst are decompressed.
+--input=split:validation decodes the inputs of a split of the configured data, and prints targets.
 
 A classifier of images takes PNG and JPEG files, or a split of its data:
 
@@ -54,8 +54,8 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         "--format",
         default="jsonl",
         choices=("jsonl", "text"),
-        help="text: outputs alone, as they are but for control characters; of image files the "
-        "name, a tab and the label",
+        help="text: only outputs, with control characters escaped; for image files the name, a tab "
+        "and the label",
     )
     add_inference_flags(parser)
     add_process_flags(parser)

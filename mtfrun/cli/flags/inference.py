@@ -22,7 +22,7 @@ def add_inference_flags(parser: argparse.ArgumentParser) -> None:
     add(
         "--num_outputs",
         type=int,
-        help="outputs for each prompt: up to beam_size, or samples",
+        help="outputs for each prompt: beams, up to beam_size, or samples",
         metavar="N",
     )
     add("--alpha", type=float, help="exponent of a beam search's length penalty", metavar="A")

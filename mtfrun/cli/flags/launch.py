@@ -32,9 +32,9 @@ The batch is the same, and so are the losses.
 
 SIGTERM, Ctrl-C and SIGHUP are forwarded to all processes: all stop at the same step and save.
 
-The processes have a network of their own with no other machine in it, since whoever reaches the
-servers of TensorFlow in them can run code as you. Where the system does not allow that, or where
-your code needs a network, --trusted_network leaves them in that of the machine.
+The processes run in a network namespace that nobody else reaches, since anyone who can reach
+TensorFlow's servers in them can run code as you. If the system does not allow that, or if your code
+needs a network, --trusted_network leaves them in the network of the machine.
 
 On several machines start each process yourself, or let SLURM or Kubernetes do it:
 mtfrun train --help lists --num_processes, --process_id and --coordinator, docs/processes.md has
@@ -60,7 +60,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     add(
         "--trusted_network",
         action="store_true",
-        help="let the processes listen at all addresses of this machine, see docs/processes.md",
+        help="let the processes listen on all addresses of this machine, see docs/processes.md",
     )
     add(
         "--elastic",

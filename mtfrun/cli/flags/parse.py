@@ -136,7 +136,7 @@ def parse_flags(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def _asking(arguments: Sequence[str], commands: Collection[str]) -> Sequence[str]:
-    """Returns the flags --help and --version for the words that ask for the same."""
+    """Returns arguments with the words "help" and "version" replaced by --help and --version."""
     if list(arguments) in ([], ["help"], ["help", "help"], ["help", "version"]):
         return ["--help"]
     if list(arguments) == ["version"]:

@@ -35,8 +35,8 @@ the mesh and what its devices hold and send, as SVG, HTML or text; - prints it a
 
 --search plans meshes of --devices devices, with layouts over the dimensions of the model, split
 slots and weights, and, where a device's memory does not suffice otherwise, rematerialisation and
-microbatches. It prints every plan when it is made, and at the end, or after Ctrl-C, the five with
-the shortest estimated steps and lines of a gin file for each.
+microbatches. It prints each plan as soon as it is ready and, at the end or after Ctrl-C, the five
+with the shortest estimated steps, each with lines for a gin file.
 --profile says how fast the devices are: a file that --calibrate has measured on them, or "a100" or
 "t4", whose numbers are from data sheets.
 

@@ -36,8 +36,8 @@ def add_process_flags(parser: argparse.ArgumentParser) -> None:
     add(
         "--trusted_network",
         action="store_true",
-        help="several processes may listen at all addresses: all who reach this machine can run "
-        "code as you",
+        help="allow several processes to listen on all addresses: anyone who can reach this "
+        "machine can run code as you",
     )
     add(
         "--join_secs",
@@ -90,7 +90,7 @@ def slurm_processes(environment: Mapping[str, str]) -> list[object] | None:
     Source: https://slurm.schedmd.com/srun.html, "output environment variables".
 
     Raises:
-      UsageError: a variable is missing, or is no number.
+      UsageError: a variable is missing, or is not a number.
     """
 
     def number(name: str, default: str = "") -> int:

@@ -8,7 +8,7 @@ from mtfrun.cli.errors import UsageError
 from mtfrun.cli.flags.command import Command
 
 _DESCRIPTION = """\
-Prints a table of the runs in directories and those below: what differs, state, steps, metrics.
+Prints a table of the runs in directories and below them: differences, state, steps, metrics.
 
   mtfrun runs /tmp/sweep
   mtfrun runs /tmp/run1 /tmp/run2 /tmp/sweep

@@ -14,9 +14,9 @@ Computes the log-likelihood of targets given inputs: one JSON object a pair, in 
 
   mtfrun score --model_dir=/tmp/run --input=pairs.tsv --output=scores.jsonl
 
-A line is an input, a tab and a target, or in .jsonl files {"input": ..., "target": ...}, in .csv
-files the columns that the first line calls "input" and "target". --input=split:validation scores
-the pairs of a split of the configured data, or its texts.
+A line is an input, a tab and a target, or in .jsonl files {"input": ..., "target": ...}; .csv files
+have columns called "input" and "target" in the first line. --input=split:validation scores the
+pairs of a split of the configured data, or its texts.
 
 Without --gin_file the configuration is the run's own, --model_dir/config.gin, which may import
 mtfrun alone: --gin_allow_imports=my_models names other modules that you trust.

@@ -136,7 +136,7 @@ def _check_model_dir(name: str | None) -> None:
 
 
 def check_mesh(mesh: str | None, layout: str | None) -> None:
-    """Raises UsageError for values of --mesh and --layout that are no pairs of the right form."""
+    """Raises UsageError unless --mesh and --layout are lists of pairs in the right form."""
     for flag, text, pair, example in (
         ("--mesh", mesh, r"[^:]+:\d+", "data:2,model:2"),
         ("--layout", layout, r"[^:]+:[^:]+", "'batch:data;d_ff:model'"),

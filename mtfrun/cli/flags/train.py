@@ -61,7 +61,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         "--profile_process",
         type=int,
         default=0,
-        help="which one of several processes records it; 0 by default",
+        help="which of several processes --profile records; 0 by default",
         metavar="I",
     )
     parser.add_argument(

@@ -20,10 +20,10 @@ Trains a few steps on meshes and on one device, and shows the largest difference
 
 A mesh changes no number but for rounding. This checks it for a configuration, and for models,
 layers and optimizers of your own: the initial values; the loss and the gradients of every step; the
-updates that the optimizer makes of equal gradients; metrics and logits of an evaluation before
-training and after the last step, and what is decoded then. Every step begins with the values of one
-device, so that a difference is where it is made. If one is above --tolerance, the exit code is 5,
-and the variables are listed, those first that are computed first.
+optimizer's updates from equal gradients; metrics and logits of an evaluation before training and
+after the last step, and the decodes after it. Every step starts from the values of one device, so
+that a difference shows the step that causes it. If one is above --tolerance, the exit code is 5,
+and the variables are listed in the order in which they are computed.
 
 Without --mesh the mesh is the configuration's. --layout belongs to the --mesh before it, by default
 it is the configuration's. Devices that the machine lacks are simulated on its CPU, if it has no

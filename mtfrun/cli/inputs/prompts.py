@@ -23,11 +23,11 @@ _TARGET_KEYS = ("target", "targets", "output")
 def read_prompts(path: str) -> list[bytes]:
     """Returns the prompts of a file: lines, columns of `.tsv` and `.csv`, the inputs of `.jsonl`.
 
-    Of a `.tsv` file it is the first column, of a `.csv` file that called "input" (or "inputs", or
-    "prompt"). A line of JSON is a string or an object with "input".
+    A `.tsv` file has prompts in its first column, a `.csv` file in the column called "input" (or
+    "inputs", or "prompt"). A line of `.jsonl` is a string or an object with "input".
 
     Raises:
-      InputError: a line of a file is nothing of that kind.
+      InputError: a line of the file has another form.
     """
     kind = kind_of(path)
     if kind == CSV:
@@ -44,13 +44,13 @@ def read_prompts(path: str) -> list[bytes]:
 
 
 def read_pairs(path: str) -> list[tuple[bytes, bytes]]:
-    """Returns the (input, target) pairs of a file: those of objects in `.jsonl`, else of columns.
+    """Returns the (input, target) pairs of a file: objects of `.jsonl`, or columns.
 
-    A `.csv` file names its columns, as objects their fields; in other files the input is before the
-    tab. A line without a tab, or a file without inputs, has targets without an input.
+    A `.csv` file names its columns like the fields of objects; in other files a tab follows the
+    input. Without a tab, or without inputs in the file, pairs have an empty input.
 
     Raises:
-      InputError: a line has more than two columns, or not what is needed.
+      InputError: a line has more than two columns, or another form.
     """
     kind = kind_of(path)
     if kind == CSV:
@@ -79,10 +79,10 @@ def read_pairs(path: str) -> list[tuple[bytes, bytes]]:
 def read_lines(path: str) -> list[bytes]:
     """Returns the lines of a file, or of standard input for "-", without their ends.
 
-    A line may have any bytes, or none; blank lines at the end of a `.tsv` file are left out.
+    A line may have any bytes, or none; blank lines at the end of a `.tsv` file are skipped.
 
     Raises:
-      DataError: the file cannot be read, or is no text.
+      DataError: the file cannot be read, or is not text.
     """
     if path == "-":
         text = agreed_bytes(lambda: standard_input().read())
@@ -96,7 +96,7 @@ def read_lines(path: str) -> list[bytes]:
 
 
 def _csv_columns(path: str) -> Iterator[tuple[int, list[bytes]]]:
-    """Yields the numbers and the values of a file's lines, the names of the columns first."""
+    """Yields the line numbers and the values of a file's records, first the column names."""
     records = csv_records(path, blocks(path))
     _, header = first = next(records, (1, []))
     yield first
@@ -119,7 +119,7 @@ def _csv_pairs(path: str) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _column(path: str, names: Sequence[bytes], keys: Sequence[str]) -> int:
-    """Returns the place of the column that has one of the names."""
+    """Returns the index of the first column with one of the names."""
     places = [place for key in keys for place, name in enumerate(names) if name == key.encode()]
     if not places:
         listed = b", ".join(names).decode("utf-8", "replace") or "nothing"

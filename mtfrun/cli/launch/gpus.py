@@ -10,17 +10,17 @@ from collections.abc import Mapping, MutableMapping
 from mtfrun import processes
 
 _VARIABLE = "CUDA_VISIBLE_DEVICES"
-# SLURM has given each task GPUs of its own, which all may have the number 0.
+# With these variables SLURM has assigned separate GPUs to each task; all may have the number 0.
 _OF_TASK = ("SLURM_GPUS_PER_TASK", "SLURM_TRES_PER_TASK")
-# The same in all containers of a machine, which have names of their own.
+# The same in all containers of a machine, which have different host names.
 _MACHINE = pathlib.Path("/proc/sys/kernel/random/boot_id")
 
 
 def share_gpus(environment: MutableMapping[str, str] = os.environ, devices: str = "/dev") -> None:
-    """Gives this process its part of the GPUs that several processes of a run see. Collective.
+    """Gives this process its part of the GPUs that it shares with other processes. Collective.
 
-    To be called before TensorFlow is imported. Processes share GPUs if they are on one machine, see
-    the same device files, and have the same value of CUDA_VISIBLE_DEVICES.
+    Must be called before TensorFlow is imported. Processes share GPUs if they are on one machine,
+    see the same device files, and have the same value of CUDA_VISIBLE_DEVICES.
     """
     machine = _MACHINE.read_text() if _MACHINE.is_file() else socket.gethostname()
     visible = [machine, environment.get(_VARIABLE), _device_files(devices)]
@@ -51,7 +51,7 @@ def gpus_of_process(
     if _VARIABLE in environment:
         names = [name.strip() for name in environment[_VARIABLE].split(",") if name.strip()]
     else:
-        # CUDA numbers those that it finds, whatever their files are called in a container.
+        # CUDA numbers the devices that it finds, however a container names their files.
         names = [str(number) for number in range(len(_device_files(devices)))]
     share = len(names) // num_processes
     if not share:

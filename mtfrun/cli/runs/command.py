@@ -19,7 +19,7 @@ from mtfrun.rundir.metric_order import is_lower_better
 
 
 def runs(flags: argparse.Namespace, _: Sequence[str]) -> int:
-    """Prints a table of the runs at and below directories, or a JSON array."""
+    """Prints a table of the runs in directories and below them, or a JSON array."""
     names: dict[pathlib.Path, str] = {}
     for word in flags.words:
         names = _names_below(word, alone=len(flags.words) == 1) | names
@@ -36,11 +36,11 @@ def runs(flags: argparse.Namespace, _: Sequence[str]) -> int:
 
 
 def _names_below(word: str, *, alone: bool) -> dict[pathlib.Path, str]:
-    """Returns the names in the table of the runs at and below a directory.
+    """Returns the table's names for the runs in a directory and below it.
 
     Args:
       word: the directory as it was typed.
-      alone: whether no other one was: names are relative to it.
+      alone: whether it is the only directory; names are then relative to it.
     """
     above = RunDirectory(word)
     above.require()

@@ -53,7 +53,7 @@ def _grid(flags: argparse.Namespace) -> Grid:
     """Returns the grid of the flags.
 
     Raises:
-      InputError: of a value that is not gin's, that of its type if it has a wrong one.
+      InputError: a value is not gin syntax, or has a wrong type.
     """
     try:
         return Grid.of(flags.bindings)

@@ -31,7 +31,7 @@ LOG = "sweep.log"
 _POLL_SECS = 0.2
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _ERROR = "mtfrun: error: "
-# Bytes of a training's output in which its error is looked for.
+# How many bytes of a training's output are searched for its error.
 _LONGEST_OUTPUT = 1 << 24
 
 

@@ -12,7 +12,7 @@ from mtfrun.cli.terminal.standard_output import discard
 from mtfrun.untrusted.visible_text import visible
 
 _STANDARD_ERROR = 2
-# What tqdm writes to move among its bars, and the colours of lines.
+# The control characters that tqdm writes to move between its bars, and the colours of lines.
 _MOVES = re.compile(r"[\r\n]*(\x1b\[A)*")
 _COLOURS, _NOTHING = re.compile(r"(\x1b\[\d{1,2}m)"), re.compile("(?!)")
 
@@ -47,7 +47,7 @@ def unfailing(stream: TextIO) -> Any:
 class _Unfailing:
     """A text stream that forwards to another one until writing to that fails.
 
-    Controls are written as escapes, but for those of bars and, on a terminal, colours.
+    Control characters are escaped, except those of bars and, on a terminal, colours.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -60,12 +60,12 @@ class _Unfailing:
         return len(text)
 
     def _shown(self, text: str) -> str:
-        """Returns a text without other controls than those of bars and colours."""
+        """Returns a text with control characters escaped, except those of bars and colours."""
         if _MOVES.fullmatch(text):
             return text
         start = text[: text.startswith("\r")]
         colours = _COLOURS if self._stream.isatty() else _NOTHING
-        parts = colours.split(text[len(start) :])  # colours are at the odd places
+        parts = colours.split(text[len(start) :])  # odd entries are colours
         return start + "".join(part if i % 2 else visible(part) for i, part in enumerate(parts))
 
     def flush(self) -> None:

@@ -1,4 +1,4 @@
-"""Standard output: lines that a terminal only shows, and an error where they cannot be written."""
+"""Standard output with control characters escaped, and with an error if writing fails."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ def named_stdout() -> Iterator[None]:
 
 
 def print_lines(*lines: str) -> None:
-    """Prints lines on standard output, what is not printable in them as escapes.
+    """Prints lines on standard output, with unprintable characters escaped.
 
-    For all that may hold names or texts of data and of other people's files.
+    For all output that may contain names or texts from data or untrusted files.
     """
     for line in lines:
         print(escaped(line), flush=True)
@@ -67,7 +67,7 @@ class _Named:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Returns the length of the text, whose controls are written as escapes."""
+        """Writes the text with control characters escaped; returns its length."""
         with _named():
             self._stream.write(visible(text, self._stream.encoding or "utf-8"))
         return len(text)
