@@ -359,8 +359,7 @@ def _parsed(text: Any, source: str) -> tuple[_Delegate, list[Any]]:
         delegate = _Delegate(text)
         return delegate, list(delegate.parser)
     except RecursionError:
-        place = shortened(source)
-        raise ConfigError(f"{place}: a value is nested more than {_MAX_DEPTH} deep") from None
+        raise _too_deep(shortened(source)) from None
     except SyntaxError as error:
         # gin appends the error of Python's parser in further lines; where a token is no Python
         # constant, its whole message is that error.
@@ -376,12 +375,18 @@ def _parsed(text: Any, source: str) -> tuple[_Delegate, list[Any]]:
         text = f"{message.rstrip('.')}: {line}{hint}"
         raise ConfigError(f"{source}:{error.lineno}: {text}") from None
     except tokenize.TokenError as error:
+        if "too many nested" in str(error):  # Python 3.12 and newer count brackets
+            raise _too_deep(shortened(source)) from None
         if is_flag:
             raise ConfigError(
                 f"{shortened(source)}: not a gin value{_value_hint(source)}"
             ) from None
         message, (line, _) = error.args
         raise ConfigError(f"{source}:{line}: {message} (is a bracket left open?)") from None
+
+
+def _too_deep(place: str) -> ConfigError:
+    return ConfigError(f"{place}: a value is nested more than {_MAX_DEPTH} deep")
 
 
 def _check_value(value: Any, place: str) -> None:
@@ -397,7 +402,7 @@ def _check_value(value: Any, place: str) -> None:
                 raise ConfigError(f"{place}: an integer does not fit 64 bits: {shortened(digits)}")
         items = [part for item in items for part in _parts(item)]
     if items:
-        raise ConfigError(f"{place}: a value is nested more than {_MAX_DEPTH} deep")
+        raise _too_deep(place)
 
 
 def _parts(value: Any) -> Sequence[Any]:

@@ -88,33 +88,33 @@ LINES: dict[Callable[[mtf.Tensor], Any], list[str]] = {
 @pytest.mark.parametrize("mesh_shape", [ONE_DEVICE, *meshes()])
 @pytest.mark.parametrize("fn", LINES, ids=lambda fn: fn.__name__)
 def test_every_value_is_printed_once_under_every_layout(
-    fn: Callable[[mtf.Tensor], Any], mesh_shape: str, capfd: pytest.CaptureFixture[str]
+    fn: Callable[[mtf.Tensor], Any], mesh_shape: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mesh = mtf.Mesh(mesh_shape, LAYOUT)
     x = mtf.import_tf_tensor(mesh, X, "batch:8;d_ff:4")
     compiled = mtf.function(fn)
     compiled(x)
-    assert capfd.readouterr().err.splitlines() == LINES[fn]
+    assert capsys.readouterr().err.splitlines() == LINES[fn]
     with mtf.collected_reports() as reports:
         compiled(x)
     curves = mtf.curves_of(reports, 1)
-    assert capfd.readouterr().err == ""
+    assert capsys.readouterr().err == ""
     if fn is _in_loops:
         assert {name: (x.item(), n.item()) for name, (x, n) in curves.items()} == {
             "mean": (76.5, 3.0)
         }
 
 
-def test_all_entries_of_every_type_are_printed(capfd: pytest.CaptureFixture[str]) -> None:
+def test_all_entries_of_every_type_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
     for mesh in (mtf.Mesh(ONE_DEVICE, LAYOUT), mtf.Mesh("data:2,model:2", LAYOUT)):
         x = mtf.import_tf_tensor(mesh, X[:, :2], "batch:8;d_ff:2")
         none = mtf.constant(mesh, np.nan)
         data = [mtf.greater(x, 3.0), mtf.cast(x, tf.bfloat16), mtf.to_int32(x), none]
         assert mtf.Print(x, data, "all", summarize=5, name="print") is x
-        line = capfd.readouterr().err
+        line = capsys.readouterr().err
         assert line.endswith("][0 0 1 1 1...][0.0 1.0 4.0 5.0 8.0...][0 1 4 5 8...][nan]\n"), line
         mtf.Print(x, [mtf.to_int32(x)], "", summarize=-1)
-        assert capfd.readouterr().err.count(" ") > 15
+        assert capsys.readouterr().err.count(" ") > 15
 
 
 def test_a_summary_of_a_tensor_with_dimensions_is_an_error() -> None:

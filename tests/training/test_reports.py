@@ -30,7 +30,7 @@ class _Reporting(Bigram):
 
 @pytest.mark.parametrize("mesh_shape", [ONE_DEVICE, "data:2,model:2"])
 def test_every_microbatch_is_printed_with_its_step_and_curves_are_means(
-    mesh_shape: str, tmp_path: pathlib.Path, capfd: pytest.CaptureFixture[str]
+    mesh_shape: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = TrainOptions(
         4,
@@ -40,7 +40,7 @@ def test_every_microbatch_is_printed_with_its_step_and_curves_are_means(
         checkpoints=CheckpointOptions(every_steps=None),
     )
     toy_train(str(tmp_path), options, mesh_shape=mesh_shape, model=_Reporting)
-    lines = [line for line in capfd.readouterr().err.splitlines() if "weight" in line]
+    lines = [line for line in capsys.readouterr().err.splitlines() if "weight" in line]
     expected = "weight [Tensor('', float32)][24.0]"
     assert lines == [f"step {step}: {expected}" for step in (1, 1, 2, 2, 3, 3, 4, 4)]
     assert curve(str(tmp_path), "gate/one") == {2: 1.0, 4: 1.0}
