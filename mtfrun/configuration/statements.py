@@ -374,6 +374,8 @@ def _parsed(text: Any, source: str) -> tuple[_Delegate, list[Any]]:
         line = shortened((error.text or "").strip())
         text = f"{message.rstrip('.')}: {line}{hint}"
         raise ConfigError(f"{source}:{error.lineno}: {text}") from None
+    except UnicodeEncodeError:  # by Python 3.12 and newer
+        raise ConfigError(f"{shortened(source)}: it has bytes that are not UTF-8") from None
     except tokenize.TokenError as error:
         if "too many nested" in str(error):  # Python 3.12 and newer count brackets
             raise _too_deep(shortened(source)) from None

@@ -104,7 +104,7 @@ def test_hosts_read_parts_of_the_same_batches(parts_of_rows: list[list[int]]) ->
 @pytest.mark.parametrize("texts", [(), (b"",) * 70])
 def test_a_split_without_text_is_an_error_and_not_an_endless_wait(texts: tuple[bytes, ...]) -> None:
     data = LanguageModelData(texts_task(texts), LENGTH)
-    expected = "holds nothing; choose another source or split"
+    expected = "holds nothing: choose another source or split"
     with pytest.raises(DataError, match=expected):
         data.train(BATCH, seed=0)
     with pytest.raises(DataError, match=expected):
