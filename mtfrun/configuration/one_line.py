@@ -38,7 +38,7 @@ def one_line(error: BaseException) -> str:
 def _text(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         prefix = f"{error.filename}: " if error.filename else ""
-        return f"{prefix}{error.strerror}{_path_hint(error)}"
+        return f"{prefix}{error.strerror}{path_hint(error)}"
     if isinstance(error, MemoryError):
         text = " ".join(str(error).split())
         return f"not enough memory{': ' * bool(text)}{text}; make the model or the batch smaller"
@@ -46,7 +46,7 @@ def _text(error: BaseException) -> str:
     return text + note_on_path(text)
 
 
-def _path_hint(error: OSError) -> str:
+def path_hint(error: OSError) -> str:
     """Returns what to do about a path that does not exist or is a directory, "" for others."""
     if not isinstance(error.filename, str | bytes):
         return ""

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, cast
 
+from mtfrun.configuration.one_line import path_hint
 from mtfrun.data.errors import DataError
 from mtfrun.errors import RAISE_THE_LIMIT, install_command, is_shortage
 
@@ -66,7 +67,8 @@ def naming_the_file(path: str) -> Iterator[None]:
     except OSError as error:
         if error.errno is None or is_shortage(error):  # decompressors set no errno
             raise unreadable(path, error.strerror or error) from error
-        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+        text = f"{path} cannot be read: {error.strerror}{path_hint(error)}"
+        raise DataError(text) from error
     except (EOFError, zlib.error, lzma.LZMAError, MemoryError) as error:
         raise unreadable(path, str(error) or "it needs too much memory") from error
 
