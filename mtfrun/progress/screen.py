@@ -65,12 +65,32 @@ def laid_out(
 
 
 def labelled(texts: Mapping[str, str], stream: TextIO | None = None) -> str:
-    """Returns texts after bold labels, with the further lines of a text indented."""
+    """Returns texts after their labels in bold, the further lines of a text below its first one.
+
+    On a terminal lines are broken between words to fit it, except commands, which people paste.
+    """
+    width = terminal_size(stream).columns - 1 - _LABEL_WIDTH
     indent = "\n" + " " * _LABEL_WIDTH
-    return "\n".join(
-        styled(f"{label:<{_LABEL_WIDTH}}", "bold", stream) + text.replace("\n", indent)
-        for label, text in texts.items()
-    )
+    lines = []
+    for label, text in texts.items():
+        parts = text.split("\n")
+        if is_terminal(stream):
+            parts = [part for line in parts for part in _broken(line, width)]
+        lines.append(styled(f"{label:<{_LABEL_WIDTH}}", "bold", stream) + indent.join(parts))
+    return "\n".join(lines)
+
+
+def _broken(line: str, width: int) -> list[str]:
+    """Returns the parts of a line that fit a width, fields of it or words."""
+    separator = _SEPARATOR if _SEPARATOR in line else " "
+    first, *pieces = [line] if " --" in line else line.split(separator)
+    parts = [first]
+    for piece in pieces:
+        if len(parts[-1] + separator + piece) <= width:
+            parts[-1] += separator + piece
+        else:
+            parts.append(piece)
+    return parts
 
 
 def terminal_size(stream: TextIO | None = None) -> os.terminal_size:

@@ -45,3 +45,22 @@ def test_fields_fill_the_lines_of_a_terminal(columns: int) -> None:
 def test_fields_are_one_line_in_a_pipe() -> None:
     text = progress.laid_out(FIELDS, indent=4, stream=io.StringIO())
     assert text == "  ".join(field for field, _ in FIELDS)
+
+
+def test_labelled_lines_fit_the_terminal_and_commands_stay_whole() -> None:
+    texts = {
+        "data": "9 documents, 1,200 tokens and more of many files",
+        "last": "loss 1.2345  bits_per_byte 1.2345  accuracy 0.5",
+        "next": "mtfrun eval --model_dir=/tmp/a_long_name_of_a_run",
+    }
+    with terminal(40) as (screen, _):
+        shown = without_colours(progress.labelled(texts, screen.stream))
+    assert shown.split("\n") == [
+        "data        9 documents, 1,200 tokens",
+        "            and more of many files",
+        "last        loss 1.2345",
+        "            bits_per_byte 1.2345",
+        "            accuracy 0.5",
+        "next        mtfrun eval --model_dir=/tmp/a_long_name_of_a_run",
+    ]
+    assert progress.labelled(texts, io.StringIO()).count("\n") == 2
