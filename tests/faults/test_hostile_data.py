@@ -78,7 +78,9 @@ def test_json_lines(name: str, tmp_path: pathlib.Path) -> None:
     path = tmp_path / "x.jsonl"
     path.write_bytes(JSONL[name])
     source = data.JsonLines({"train": str(path)})
-    assert f"{path}:1: " in refused(lambda: drained(source.examples("train")))
+    # Of another encoding it is the file that is wrong, and not its first line.
+    place = f"{path} is no text but UTF-16" if name == "UTF-16" else f"{path}:1: "
+    assert place in refused(lambda: drained(source.examples("train")))
 
 
 @pytest.mark.slow
