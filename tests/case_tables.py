@@ -8,10 +8,12 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from types import ModuleType
 from typing import Any
 
+from mtfrun.configuration.errors import exported_names
+
 
 def exported(package: ModuleType, is_of_kind: Callable[[Any], bool]) -> dict[str, Any]:
-    """Returns what a package exports and is of a kind, by its name in `__all__`."""
-    values = {name: getattr(package, name) for name in package.__all__}
+    """Returns what a package exports and is of a kind, by its name."""
+    values = {name: getattr(package, name) for name in exported_names(package)}
     return {name: value for name, value in values.items() if is_of_kind(value)}
 
 

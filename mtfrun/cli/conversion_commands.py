@@ -7,9 +7,7 @@ import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 
-from mtfrun import mtf, progress
-from mtfrun.api.build import ROOTS, build
-from mtfrun.api.opening import opened, restored
+from mtfrun import mtf
 from mtfrun.cli.flags.inference import chosen_settings
 from mtfrun.cli.gin_settings import settings_of
 from mtfrun.cli.origin_of_run import origin_of_run
@@ -17,7 +15,12 @@ from mtfrun.cli.terminal.standard_output import print_lines
 from mtfrun.cli.terminal.terminable import terminable
 from mtfrun.configuration import config
 from mtfrun.configuration.checks import check_taken
-from mtfrun.conversion import (
+from mtfrun.display import progress
+from mtfrun.experiment import Training
+from mtfrun.experiment.runs.build import ROOTS, build
+from mtfrun.experiment.runs.opening import opened, restored
+from mtfrun.rundir import RunDirectory
+from mtfrun.tools.conversion import (
     check_new,
     export_safetensors,
     export_tensorflow,
@@ -26,12 +29,10 @@ from mtfrun.conversion import (
     values_of_run,
     write_run,
 )
-from mtfrun.conversion.hugging_face import export_folder
-from mtfrun.conversion.saved_model import export_saved_model, served
-from mtfrun.experiment import Training
-from mtfrun.planning import parse_size
-from mtfrun.rundir import RunDirectory
-from mtfrun.untrusted.visible_text import escaped
+from mtfrun.tools.conversion.hugging_face import export_folder
+from mtfrun.tools.conversion.saved_model import export_saved_model, served
+from mtfrun.tools.planning import parse_size
+from mtfrun.untrusted import escaped
 
 
 @terminable()

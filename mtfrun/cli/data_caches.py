@@ -9,7 +9,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from mtfrun import progress
 from mtfrun.cli.data_commands import print_caches
 from mtfrun.cli.terminal.table import bytes_text, table_lines, terminal_columns, time_text
 from mtfrun.cli.terminal.terminable import terminable
@@ -19,6 +18,7 @@ from mtfrun.data.cache_directory import cache_directories, remove_cache, resolve
 from mtfrun.data.cache_manifest import MANIFEST, DamagedCacheError, last_use
 from mtfrun.data.images.image_cache import PIXELS, EncodedCache, PixelCache
 from mtfrun.data.token_cache import TOKENS, TokenCache
+from mtfrun.display import progress
 
 _SECS_PER_DAY = 86_400
 

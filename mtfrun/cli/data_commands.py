@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mtfrun.api.build import ROOTS
 from mtfrun.cli.data.length_statistics import bytes_of, length_statistics
 from mtfrun.cli.data.row_view import Meanings, RowView, row_views
 from mtfrun.cli.data.rows_html import rows_html
@@ -27,6 +26,7 @@ from mtfrun.data.cache_choice import CacheChoice, Cached
 from mtfrun.experiment import Evaluation, Experiment
 from mtfrun.experiment.experiment import ALL_DATA
 from mtfrun.experiment.inference import required
+from mtfrun.experiment.runs.build import ROOTS
 from mtfrun.rundir import RunDirectory, atomic_open
 
 _TRAIN = "train"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from mtfrun.api.settings import Settings
+from mtfrun.experiment.runs.settings import Settings
 
 
 def settings_of(flags: argparse.Namespace) -> Settings:

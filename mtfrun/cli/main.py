@@ -10,7 +10,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 
-from mtfrun import __version__, processes, progress
+from mtfrun import __version__, processes
 from mtfrun.cli.early_check import configuration_error
 from mtfrun.cli.errors import is_input_error
 from mtfrun.cli.flags import COMMANDS, parse_flags
@@ -23,7 +23,8 @@ from mtfrun.cli.terminal.standard_output import discard, named_stdout
 from mtfrun.cli.terminal.warnings_as_lines import warnings_as_lines
 from mtfrun.configuration.files import require_gin_file
 from mtfrun.configuration.one_line import one_line
-from mtfrun.quiet import quiet_import
+from mtfrun.display import progress
+from mtfrun.display.quiet import quiet_import
 
 OK, FAILED, BAD_INPUT = 0, 1, 2
 

@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from mtfrun import mtf
-from mtfrun.api.build import build
-from mtfrun.api.settings import Settings
 from mtfrun.configuration import config
-from mtfrun.conversion import ConversionError, ModelDescription
-from mtfrun.conversion.hugging_face import (
+from mtfrun.data import Vocabulary
+from mtfrun.experiment.runs.build import build
+from mtfrun.experiment.runs.settings import Settings
+from mtfrun.rundir import RunDirectory
+from mtfrun.tools.conversion import ConversionError, ModelDescription
+from mtfrun.tools.conversion.hugging_face import (
     Origin,
     has_tokenizer_of,
     made_here,
@@ -20,9 +22,7 @@ from mtfrun.conversion.hugging_face import (
     with_tokenizer,
     without_tokenizer,
 )
-from mtfrun.conversion.run_writer import CONFIG, ORIGIN
-from mtfrun.data import Vocabulary
-from mtfrun.rundir import RunDirectory
+from mtfrun.tools.conversion.run_writer import CONFIG, ORIGIN
 
 _IMPORTED_VOCABULARY = (
     ("VOCABULARY", "VOCABULARY = @data.IdVocabulary()"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from mtfrun.experiment import Record
-from mtfrun.untrusted.visible_text import visible
+from mtfrun.untrusted import visible
 
 
 def json_line(record: Record, step: int) -> str:

@@ -8,7 +8,6 @@ import pathlib
 from collections.abc import Sequence
 
 from mtfrun import mtf
-from mtfrun.api.build import ROOTS, build
 from mtfrun.cli.errors import UsageError
 from mtfrun.cli.search import calibrate_devices, search_layouts
 from mtfrun.cli.terminal.standard_output import print_lines
@@ -16,7 +15,9 @@ from mtfrun.cli.terminal.terminable import terminable
 from mtfrun.configuration import config
 from mtfrun.configuration.checks import check_taken
 from mtfrun.experiment import Training
-from mtfrun.planning import (
+from mtfrun.experiment.runs.build import ROOTS, build
+from mtfrun.rundir import atomic_open
+from mtfrun.tools.planning import (
     Plan,
     Resources,
     as_json,
@@ -28,7 +29,6 @@ from mtfrun.planning import (
     picture_as_text,
     plan_training,
 )
-from mtfrun.rundir import atomic_open
 
 # The exit code if the memory of a device does not suffice.
 TOO_LITTLE_MEMORY = 6

@@ -7,15 +7,15 @@ import os
 import tempfile
 from collections.abc import Iterator
 
-# Those that `mtfrun.planning` reads. After all passes it would write a hundred times as much.
+# Those that `mtfrun.tools.planning` reads. After all passes it would write a hundred times as much.
 _PASSES = ("DTensorSPMDExpansion", "CSE", "DTensorFunctionRenaming")
 
 
 def dump_environment(folder: str) -> dict[str, str]:
     """Returns the environment variables that make TensorFlow write programs to `folder`.
 
-    TensorFlow reads them when it is imported. `mtfrun.planning` reads the programs; this function
-    is not there because importing that package imports TensorFlow.
+    TensorFlow reads them when it is imported. `mtfrun.tools.planning` reads the programs; this
+    function is not there because importing that package imports TensorFlow.
     """
     return {
         "TF_DUMP_GRAPH_PREFIX": folder,

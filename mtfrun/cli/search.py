@@ -10,14 +10,17 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from mtfrun import mtf, progress
-from mtfrun.api.build import ROOTS, build
+from mtfrun import mtf
 from mtfrun.cli.errors import UsageError
 from mtfrun.cli.terminal.standard_output import print_lines
 from mtfrun.configuration import config
 from mtfrun.configuration.statements import MACRO, Binding
+from mtfrun.display import progress
+from mtfrun.display.progress import waiting
 from mtfrun.experiment import Experiment, Training
-from mtfrun.planning import (
+from mtfrun.experiment.runs.build import ROOTS, build
+from mtfrun.rundir import atomic_open
+from mtfrun.tools.planning import (
     Candidate,
     DeviceProfile,
     Option,
@@ -32,8 +35,6 @@ from mtfrun.planning import (
     plan_training,
     shipped_profiles,
 )
-from mtfrun.progress import waiting
-from mtfrun.rundir import atomic_open
 from mtfrun.training import TrainOptions
 
 # Options that are printed in full.

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from mtfrun import mtf
-from mtfrun.api.build import ROOTS, build
 from mtfrun.cli.errors import UsageError
 from mtfrun.cli.flags.verify import MeshFlags
 from mtfrun.cli.terminal.standard_output import print_lines
@@ -17,7 +16,8 @@ from mtfrun.configuration import config
 from mtfrun.configuration.checks import check_taken
 from mtfrun.configuration.statements import Binding
 from mtfrun.experiment import Training
-from mtfrun.verification import (
+from mtfrun.experiment.runs.build import ROOTS, build
+from mtfrun.tools.verification import (
     FirstRows,
     Observation,
     as_json,

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from mtfrun.api.build import ROOTS
 from mtfrun.cli.terminal.terminable import terminable
 from mtfrun.configuration import config
 from mtfrun.data import Data, SentencePieceTraining, train_sentencepiece
 from mtfrun.experiment import Experiment
 from mtfrun.experiment.experiment import ALL_DATA
 from mtfrun.experiment.inference import required
+from mtfrun.experiment.runs.build import ROOTS
 from mtfrun.rundir import atomic_open
 
 

@@ -133,8 +133,14 @@ def _import_statement(name: str, path: str) -> str:
 
 
 def exported_names(module: Any) -> list[str]:
-    """Returns the names that a module exports: `__all__`, else those that it defines itself."""
-    return list(getattr(module, "__all__", ())) or [
+    """Returns the names that a package's __init__.py imports, or that another module defines."""
+    if hasattr(module, "__path__"):
+        return [
+            name
+            for name, value in vars(module).items()
+            if not name.startswith("_") and not inspect.ismodule(value)
+        ]
+    return [
         name
         for name, value in vars(module).items()
         if not name.startswith("_") and getattr(value, "__module__", None) == module.__name__

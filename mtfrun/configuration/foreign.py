@@ -37,8 +37,9 @@ PUBLISHING = (
     "mtfrun.mtf",
     "mtfrun.mtf.initializers",
     "mtfrun.optim",
-    "mtfrun.ported",
+    "mtfrun.models.parity",
     "mtfrun.rundir.warm_start",
+    "mtfrun.tools",
     "mtfrun.training",
 )
 """The modules whose exports configurations may use. Other modules of mtfrun have functions that

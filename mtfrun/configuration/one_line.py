@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from mtfrun.configuration.files import neighbours
 from mtfrun.configuration.run_files import note_on_path
 from mtfrun.errors import InputError
-from mtfrun.untrusted.visible_text import escaped
+from mtfrun.untrusted import escaped
 
 # What gin appends to the message of every exception that passes one of its wrappers.
 _GIN_SUFFIX = re.compile(

@@ -12,8 +12,7 @@ from typing import Any
 
 from mtfrun.configuration.config_error import ConfigError
 from mtfrun.errors import InputError
-from mtfrun.untrusted.regular_files import is_plain_name, read_regular
-from mtfrun.untrusted.strict_json import parse_json
+from mtfrun.untrusted import is_plain_name, parse_json, read_regular
 
 CONFIG = "config.gin"
 RECORD = "files.json"

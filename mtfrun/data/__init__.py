@@ -1,230 +1,119 @@
 """Sources of text and images, vocabularies, and batches of integer features on a mesh."""
 
-from mtfrun.data.batches import Batches, every_row
-from mtfrun.data.builders.reading import reading
-from mtfrun.data.data import Data, TextData
-from mtfrun.data.delimited_pairs_data import DelimitedPairsData
-from mtfrun.data.denoising_data import DelimitedDenoisingData, DenoisingData
-from mtfrun.data.entropy import bz2_bits_per_byte, conditional_entropy
-from mtfrun.data.errors import DataError
-from mtfrun.data.features import (
-    INPUTS,
-    OUTER_BATCH,
-    TARGETS,
-    TARGETS_POSITION,
-    TARGETS_SEGMENTATION,
-    Feature,
-    ids_feature,
-    packed_features,
-    split_batch,
-    validate_batch,
+from mtfrun.data.batches import Batches as Batches
+from mtfrun.data.batches import every_row as every_row
+from mtfrun.data.builders.reading import reading as reading
+from mtfrun.data.data import Data as Data
+from mtfrun.data.data import TextData as TextData
+from mtfrun.data.delimited_pairs_data import DelimitedPairsData as DelimitedPairsData
+from mtfrun.data.denoising_data import DelimitedDenoisingData as DelimitedDenoisingData
+from mtfrun.data.denoising_data import DenoisingData as DenoisingData
+from mtfrun.data.entropy import bz2_bits_per_byte as bz2_bits_per_byte
+from mtfrun.data.entropy import conditional_entropy as conditional_entropy
+from mtfrun.data.errors import DataError as DataError
+from mtfrun.data.features import INPUTS as INPUTS
+from mtfrun.data.features import OUTER_BATCH as OUTER_BATCH
+from mtfrun.data.features import TARGETS as TARGETS
+from mtfrun.data.features import TARGETS_POSITION as TARGETS_POSITION
+from mtfrun.data.features import TARGETS_SEGMENTATION as TARGETS_SEGMENTATION
+from mtfrun.data.features import Feature as Feature
+from mtfrun.data.features import ids_feature as ids_feature
+from mtfrun.data.features import packed_features as packed_features
+from mtfrun.data.features import split_batch as split_batch
+from mtfrun.data.features import validate_batch as validate_batch
+from mtfrun.data.images import IMAGES as IMAGES
+from mtfrun.data.images import CentreCrop as CentreCrop
+from mtfrun.data.images import Crop as Crop
+from mtfrun.data.images import IdxImages as IdxImages
+from mtfrun.data.images import ImageData as ImageData
+from mtfrun.data.images import ImageExample as ImageExample
+from mtfrun.data.images import ImageFolders as ImageFolders
+from mtfrun.data.images import ImageSource as ImageSource
+from mtfrun.data.images import NoImages as NoImages
+from mtfrun.data.images import RandAugment as RandAugment
+from mtfrun.data.images import RandomResizedCrop as RandomResizedCrop
+from mtfrun.data.images import TfdsImages as TfdsImages
+from mtfrun.data.images import read_image as read_image
+from mtfrun.data.infeed import Infeed as Infeed
+from mtfrun.data.infeed import host_of as host_of
+from mtfrun.data.language_model_data import LanguageModelData as LanguageModelData
+from mtfrun.data.masked_language_model_data import (
+    MaskedLanguageModelData as MaskedLanguageModelData,
 )
-from mtfrun.data.images import (
-    IMAGES,
-    CentreCrop,
-    Crop,
-    IdxImages,
-    ImageData,
-    ImageExample,
-    ImageFolders,
-    ImageSource,
-    NoImages,
-    RandAugment,
-    RandomResizedCrop,
-    TfdsImages,
-    read_image,
-)
-from mtfrun.data.infeed import Infeed, host_of
-from mtfrun.data.language_model_data import LanguageModelData
-from mtfrun.data.masked_language_model_data import MaskedLanguageModelData
-from mtfrun.data.mixture import Mixture, ProportionalToExamples, choose, feature_length
-from mtfrun.data.objectives import (
-    Denoiser,
-    FeatureLengths,
-    IidDenoising,
-    MaskedLanguageModel,
-    MixtureOfDenoisers,
-    Objective,
-    PrefixLanguageModel,
-    RawText,
-    SpanCorruption,
-)
-from mtfrun.data.order import ONLY_HOST, Host
-from mtfrun.data.padding import Padding, padding_of
-from mtfrun.data.pairs_data import PairsData
-from mtfrun.data.postprocessing import LabelNumber, Number
-from mtfrun.data.preprocessors import (
-    Fields,
-    FillInTheBlank,
-    FilterByStringLength,
-    Glue,
-    LabelNames,
-    MultiTranslate,
-    NextSentencePrediction,
-    ParseTsv,
-    Preprocessor,
-    RankClassification,
-    Record,
-    Rekey,
-    Squad,
-    StreamPreprocessor,
-    Summarize,
-    Translate,
-    TriviaQa,
-    Wsc,
-)
-from mtfrun.data.prompting import (
-    Answering,
-    AnsweringInRow,
-    Continuing,
-    Prompting,
-    PromptLimits,
-    Row,
-    ScoredRow,
-    bucket,
-    padded,
-)
-from mtfrun.data.rows import Batch, Rows, Selection
-from mtfrun.data.sequence_to_sequence_data import SequenceToSequenceData
-from mtfrun.data.sources.json_lines import JsonLines
-from mtfrun.data.sources.libreoffice_help import LibreOfficeHelp
-from mtfrun.data.sources.no_source import NoSource
-from mtfrun.data.sources.parquet import Parquet
-from mtfrun.data.sources.source import Example, Source
-from mtfrun.data.sources.text_files import TextFiles, TextLines, TextParagraphs
-from mtfrun.data.sources.tfds_source import Tfds
-from mtfrun.data.sources.tfrecord import Tfrecord
-from mtfrun.data.sources.tsv import Tsv
-from mtfrun.data.sources.wordnet import WordNetGlosses, wordnet_classes
-from mtfrun.data.task import Task
-from mtfrun.data.task_data import TaskData
-from mtfrun.data.text_classification_data import TextClassificationData
-from mtfrun.data.vocabularies import (
-    ByteVocabulary,
-    EncodedTexts,
-    HuggingFaceVocabulary,
-    IdVocabulary,
-    LabelVocabulary,
-    SentencePieceTraining,
-    SentencePieceVocabulary,
-    Vocabulary,
-    train_sentencepiece,
-)
-
-__all__ = [
-    "IMAGES",
-    "INPUTS",
-    "ONLY_HOST",
-    "OUTER_BATCH",
-    "TARGETS",
-    "TARGETS_POSITION",
-    "TARGETS_SEGMENTATION",
-    "Answering",
-    "AnsweringInRow",
-    "Batch",
-    "Batches",
-    "ByteVocabulary",
-    "CentreCrop",
-    "Continuing",
-    "Crop",
-    "Data",
-    "DataError",
-    "DelimitedDenoisingData",
-    "DelimitedPairsData",
-    "Denoiser",
-    "DenoisingData",
-    "EncodedTexts",
-    "Example",
-    "Feature",
-    "FeatureLengths",
-    "Fields",
-    "FillInTheBlank",
-    "FilterByStringLength",
-    "Glue",
-    "Host",
-    "HuggingFaceVocabulary",
-    "IdVocabulary",
-    "IdxImages",
-    "IidDenoising",
-    "ImageData",
-    "ImageExample",
-    "ImageFolders",
-    "ImageSource",
-    "Infeed",
-    "JsonLines",
-    "LabelNames",
-    "LabelNumber",
-    "LabelVocabulary",
-    "LanguageModelData",
-    "LibreOfficeHelp",
-    "MaskedLanguageModel",
-    "MaskedLanguageModelData",
-    "Mixture",
-    "MixtureOfDenoisers",
-    "MultiTranslate",
-    "NextSentencePrediction",
-    "NoImages",
-    "NoSource",
-    "Number",
-    "Objective",
-    "Padding",
-    "PairsData",
-    "Parquet",
-    "ParseTsv",
-    "PrefixLanguageModel",
-    "Preprocessor",
-    "PromptLimits",
-    "Prompting",
-    "ProportionalToExamples",
-    "RandAugment",
-    "RandomResizedCrop",
-    "RankClassification",
-    "RawText",
-    "Record",
-    "Rekey",
-    "Row",
-    "Rows",
-    "ScoredRow",
-    "Selection",
-    "SentencePieceTraining",
-    "SentencePieceVocabulary",
-    "SequenceToSequenceData",
-    "Source",
-    "SpanCorruption",
-    "Squad",
-    "StreamPreprocessor",
-    "Summarize",
-    "Task",
-    "TaskData",
-    "TextClassificationData",
-    "TextData",
-    "TextFiles",
-    "TextLines",
-    "TextParagraphs",
-    "Tfds",
-    "TfdsImages",
-    "Tfrecord",
-    "Translate",
-    "TriviaQa",
-    "Tsv",
-    "Vocabulary",
-    "WordNetGlosses",
-    "Wsc",
-    "bucket",
-    "bz2_bits_per_byte",
-    "choose",
-    "conditional_entropy",
-    "every_row",
-    "feature_length",
-    "host_of",
-    "ids_feature",
-    "packed_features",
-    "padded",
-    "padding_of",
-    "read_image",
-    "reading",
-    "split_batch",
-    "train_sentencepiece",
-    "validate_batch",
-    "wordnet_classes",
-]
+from mtfrun.data.mixture import Mixture as Mixture
+from mtfrun.data.mixture import ProportionalToExamples as ProportionalToExamples
+from mtfrun.data.mixture import choose as choose
+from mtfrun.data.mixture import feature_length as feature_length
+from mtfrun.data.objectives import Denoiser as Denoiser
+from mtfrun.data.objectives import FeatureLengths as FeatureLengths
+from mtfrun.data.objectives import IidDenoising as IidDenoising
+from mtfrun.data.objectives import MaskedLanguageModel as MaskedLanguageModel
+from mtfrun.data.objectives import MixtureOfDenoisers as MixtureOfDenoisers
+from mtfrun.data.objectives import Objective as Objective
+from mtfrun.data.objectives import PrefixLanguageModel as PrefixLanguageModel
+from mtfrun.data.objectives import RawText as RawText
+from mtfrun.data.objectives import SpanCorruption as SpanCorruption
+from mtfrun.data.order import ONLY_HOST as ONLY_HOST
+from mtfrun.data.order import Host as Host
+from mtfrun.data.padding import Padding as Padding
+from mtfrun.data.padding import padding_of as padding_of
+from mtfrun.data.pairs_data import PairsData as PairsData
+from mtfrun.data.postprocessing import LabelNumber as LabelNumber
+from mtfrun.data.postprocessing import Number as Number
+from mtfrun.data.preprocessors import Fields as Fields
+from mtfrun.data.preprocessors import FillInTheBlank as FillInTheBlank
+from mtfrun.data.preprocessors import FilterByStringLength as FilterByStringLength
+from mtfrun.data.preprocessors import Glue as Glue
+from mtfrun.data.preprocessors import LabelNames as LabelNames
+from mtfrun.data.preprocessors import MultiTranslate as MultiTranslate
+from mtfrun.data.preprocessors import NextSentencePrediction as NextSentencePrediction
+from mtfrun.data.preprocessors import ParseTsv as ParseTsv
+from mtfrun.data.preprocessors import Preprocessor as Preprocessor
+from mtfrun.data.preprocessors import RankClassification as RankClassification
+from mtfrun.data.preprocessors import Record as Record
+from mtfrun.data.preprocessors import Rekey as Rekey
+from mtfrun.data.preprocessors import Squad as Squad
+from mtfrun.data.preprocessors import StreamPreprocessor as StreamPreprocessor
+from mtfrun.data.preprocessors import Summarize as Summarize
+from mtfrun.data.preprocessors import Translate as Translate
+from mtfrun.data.preprocessors import TriviaQa as TriviaQa
+from mtfrun.data.preprocessors import Wsc as Wsc
+from mtfrun.data.prompting import Answering as Answering
+from mtfrun.data.prompting import AnsweringInRow as AnsweringInRow
+from mtfrun.data.prompting import Continuing as Continuing
+from mtfrun.data.prompting import Prompting as Prompting
+from mtfrun.data.prompting import PromptLimits as PromptLimits
+from mtfrun.data.prompting import Row as Row
+from mtfrun.data.prompting import ScoredRow as ScoredRow
+from mtfrun.data.prompting import bucket as bucket
+from mtfrun.data.prompting import padded as padded
+from mtfrun.data.rows import Batch as Batch
+from mtfrun.data.rows import Rows as Rows
+from mtfrun.data.rows import Selection as Selection
+from mtfrun.data.sequence_to_sequence_data import SequenceToSequenceData as SequenceToSequenceData
+from mtfrun.data.sources.json_lines import JsonLines as JsonLines
+from mtfrun.data.sources.libreoffice_help import LibreOfficeHelp as LibreOfficeHelp
+from mtfrun.data.sources.no_source import NoSource as NoSource
+from mtfrun.data.sources.parquet import Parquet as Parquet
+from mtfrun.data.sources.source import Example as Example
+from mtfrun.data.sources.source import Source as Source
+from mtfrun.data.sources.text_files import TextFiles as TextFiles
+from mtfrun.data.sources.text_files import TextLines as TextLines
+from mtfrun.data.sources.text_files import TextParagraphs as TextParagraphs
+from mtfrun.data.sources.tfds_source import Tfds as Tfds
+from mtfrun.data.sources.tfrecord import Tfrecord as Tfrecord
+from mtfrun.data.sources.tsv import Tsv as Tsv
+from mtfrun.data.sources.wordnet import WordNetGlosses as WordNetGlosses
+from mtfrun.data.sources.wordnet import wordnet_classes as wordnet_classes
+from mtfrun.data.task import Task as Task
+from mtfrun.data.task_data import TaskData as TaskData
+from mtfrun.data.text_classification_data import TextClassificationData as TextClassificationData
+from mtfrun.data.vocabularies import ByteVocabulary as ByteVocabulary
+from mtfrun.data.vocabularies import EncodedTexts as EncodedTexts
+from mtfrun.data.vocabularies import HuggingFaceVocabulary as HuggingFaceVocabulary
+from mtfrun.data.vocabularies import IdVocabulary as IdVocabulary
+from mtfrun.data.vocabularies import LabelVocabulary as LabelVocabulary
+from mtfrun.data.vocabularies import SentencePieceTraining as SentencePieceTraining
+from mtfrun.data.vocabularies import SentencePieceVocabulary as SentencePieceVocabulary
+from mtfrun.data.vocabularies import Vocabulary as Vocabulary
+from mtfrun.data.vocabularies import train_sentencepiece as train_sentencepiece

@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mtfrun import progress
 from mtfrun.data.cache_manifest import DamagedCacheError, write_manifest
 from mtfrun.data.errors import DataError
 from mtfrun.data.file_state import absolute_path
 from mtfrun.data.fingerprint import changes
-from mtfrun.untrusted.regular_files import open_to_write
+from mtfrun.display import progress
+from mtfrun.untrusted import open_to_write
 
 T = TypeVar("T")
 # Matches names of caches, see `cache_path`, and of directories in which caches are built.

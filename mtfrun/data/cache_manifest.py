@@ -18,9 +18,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mtfrun import progress
 from mtfrun.data.errors import DataError
 from mtfrun.data.file_state import regular_content
+from mtfrun.display import progress
 from mtfrun.errors import is_shortage
 
 MANIFEST = "manifest.json"

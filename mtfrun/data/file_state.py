@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from mtfrun.data.errors import DataError
-from mtfrun.untrusted.regular_files import read_regular
+from mtfrun.untrusted import read_regular
 
 
 def file_state(path: Path) -> str:

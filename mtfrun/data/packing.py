@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mtfrun.untrusted.regular_files import open_regular
+from mtfrun.untrusted import open_regular
 
 # What numpy and its readers of zip files raise for damaged ones; RuntimeError: an encrypted one.
 _DAMAGE_ERRORS = (

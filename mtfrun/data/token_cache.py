@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from mtfrun import progress
 from mtfrun.data.cache_directory import cache_path, open_or_build, writing
 from mtfrun.data.cache_manifest import (
     MANIFEST,
@@ -36,6 +35,7 @@ from mtfrun.data.cache_manifest import (
 )
 from mtfrun.data.errors import DataError
 from mtfrun.data.vocabularies.vocabulary import NO_END, EncodedTexts, Vocabulary
+from mtfrun.display import progress
 
 if TYPE_CHECKING:
     from mtfrun.data.task import Task

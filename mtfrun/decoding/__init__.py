@@ -1,30 +1,18 @@
 """Decoding with any model that is a step function with a state: greedy, sampled, beam search."""
 
-from mtfrun.decoding.beam_search import BeamSearch
-from mtfrun.decoding.decoder import Decoder, StepFunction
-from mtfrun.decoding.fitted_state import fitted
-from mtfrun.decoding.generate import generate
-from mtfrun.decoding.hypotheses import EMPTY_BELOW, END_ID, Hypotheses, n_best
-from mtfrun.decoding.limits import decode_limits
-from mtfrun.decoding.prompt import number_of_known, worth_reading_at_once
-from mtfrun.decoding.sampling import ChooseToken, Greedy, Sample
-from mtfrun.decoding.search import Search
-
-__all__ = [
-    "EMPTY_BELOW",
-    "END_ID",
-    "BeamSearch",
-    "ChooseToken",
-    "Decoder",
-    "Greedy",
-    "Hypotheses",
-    "Sample",
-    "Search",
-    "StepFunction",
-    "decode_limits",
-    "fitted",
-    "generate",
-    "n_best",
-    "number_of_known",
-    "worth_reading_at_once",
-]
+from mtfrun.decoding.beam_search import BeamSearch as BeamSearch
+from mtfrun.decoding.decoder import Decoder as Decoder
+from mtfrun.decoding.decoder import StepFunction as StepFunction
+from mtfrun.decoding.fitted_state import fitted as fitted
+from mtfrun.decoding.generate import generate as generate
+from mtfrun.decoding.hypotheses import EMPTY_BELOW as EMPTY_BELOW
+from mtfrun.decoding.hypotheses import END_ID as END_ID
+from mtfrun.decoding.hypotheses import Hypotheses as Hypotheses
+from mtfrun.decoding.hypotheses import n_best as n_best
+from mtfrun.decoding.limits import decode_limits as decode_limits
+from mtfrun.decoding.prompt import number_of_known as number_of_known
+from mtfrun.decoding.prompt import worth_reading_at_once as worth_reading_at_once
+from mtfrun.decoding.sampling import ChooseToken as ChooseToken
+from mtfrun.decoding.sampling import Greedy as Greedy
+from mtfrun.decoding.sampling import Sample as Sample
+from mtfrun.decoding.search import Search as Search

@@ -1,47 +1,30 @@
 """The objects that gin files configure at the top: an experiment, and what is done with it."""
 
-from mtfrun.experiment.classification import Classification, Prediction
-from mtfrun.experiment.decoding import Answer, Decoding, DecodingShape
-from mtfrun.experiment.evaluation import Evaluation
-from mtfrun.experiment.experiment import Experiment
-from mtfrun.experiment.image_measurements import ConfusionMatrix, LabelledImages
-from mtfrun.experiment.inference import Images, Inference, Progress, Record, Source, TrainingOnly
-from mtfrun.experiment.layer_pictures import LayerPictures
-from mtfrun.experiment.logits import Logits
-from mtfrun.experiment.measurement import Evaluated, Measured, Measurement
-from mtfrun.experiment.projector import Projector
-from mtfrun.experiment.ranked_labels import RankedLabels
-from mtfrun.experiment.scoring import Score, Scoring
-from mtfrun.experiment.text_measurements import DecodedPairs, Entropies, Samples
-from mtfrun.experiment.training import Training
-
-__all__ = [
-    "Answer",
-    "Classification",
-    "ConfusionMatrix",
-    "DecodedPairs",
-    "Decoding",
-    "DecodingShape",
-    "Entropies",
-    "Evaluated",
-    "Evaluation",
-    "Experiment",
-    "Images",
-    "Inference",
-    "LabelledImages",
-    "LayerPictures",
-    "Logits",
-    "Measured",
-    "Measurement",
-    "Prediction",
-    "Progress",
-    "Projector",
-    "RankedLabels",
-    "Record",
-    "Samples",
-    "Score",
-    "Scoring",
-    "Source",
-    "Training",
-    "TrainingOnly",
-]
+from mtfrun.experiment.classification import Classification as Classification
+from mtfrun.experiment.classification import Prediction as Prediction
+from mtfrun.experiment.decoding import Answer as Answer
+from mtfrun.experiment.decoding import Decoding as Decoding
+from mtfrun.experiment.decoding import DecodingShape as DecodingShape
+from mtfrun.experiment.evaluation import Evaluation as Evaluation
+from mtfrun.experiment.experiment import Experiment as Experiment
+from mtfrun.experiment.image_measurements import ConfusionMatrix as ConfusionMatrix
+from mtfrun.experiment.image_measurements import LabelledImages as LabelledImages
+from mtfrun.experiment.inference import Images as Images
+from mtfrun.experiment.inference import Inference as Inference
+from mtfrun.experiment.inference import Progress as Progress
+from mtfrun.experiment.inference import Record as Record
+from mtfrun.experiment.inference import Source as Source
+from mtfrun.experiment.inference import TrainingOnly as TrainingOnly
+from mtfrun.experiment.layer_pictures import LayerPictures as LayerPictures
+from mtfrun.experiment.logits import Logits as Logits
+from mtfrun.experiment.measurement import Evaluated as Evaluated
+from mtfrun.experiment.measurement import Measured as Measured
+from mtfrun.experiment.measurement import Measurement as Measurement
+from mtfrun.experiment.projector import Projector as Projector
+from mtfrun.experiment.ranked_labels import RankedLabels as RankedLabels
+from mtfrun.experiment.scoring import Score as Score
+from mtfrun.experiment.scoring import Scoring as Scoring
+from mtfrun.experiment.text_measurements import DecodedPairs as DecodedPairs
+from mtfrun.experiment.text_measurements import Entropies as Entropies
+from mtfrun.experiment.text_measurements import Samples as Samples
+from mtfrun.experiment.training import Training as Training

@@ -12,11 +12,11 @@ import numpy as np
 
 from mtfrun import mtf
 from mtfrun.data import IMAGES, ImageData
+from mtfrun.display.progress import Work
 from mtfrun.errors import InputError
 from mtfrun.experiment.experiment import Experiment
 from mtfrun.experiment.inference import Images, Inference, Progress, Record, Source, required
 from mtfrun.models import ImageModel
-from mtfrun.progress import Work
 
 _REMEDY = "set Experiment.inference to one that fits, such as @experiment.Decoding"
 

@@ -12,13 +12,13 @@ import numpy as np
 from mtfrun import decoding, mtf
 from mtfrun.configuration.ranges import range_of
 from mtfrun.data import INPUTS, TARGETS, Prompting, PromptLimits, Row, TextData
+from mtfrun.display.progress import Work
 from mtfrun.errors import InputError
 from mtfrun.experiment.concurrency import mapping, number_of_threads
 from mtfrun.experiment.experiment import Experiment
 from mtfrun.experiment.inference import Inference, Progress, Prompts, Record, Source, required
 from mtfrun.experiment.scoring import Score, Scoring
 from mtfrun.models import TextModel
-from mtfrun.progress import Work
 
 # Samples of a prompt use line numbers this far apart, so that they do not collide with prompts.
 _SAMPLES_APART = 10_000_019

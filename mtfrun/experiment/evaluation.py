@@ -13,8 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from mtfrun import evaluation, progress
+from mtfrun import evaluation
 from mtfrun.data import DataError
+from mtfrun.display import progress
 from mtfrun.experiment.experiment import Experiment
 from mtfrun.experiment.measurement import Evaluated, Measurement, named_by_task
 from mtfrun.experiment.trained_data import check_same_split

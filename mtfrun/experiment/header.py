@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 
 from mtfrun import mtf
 from mtfrun.data import Data
+from mtfrun.display.progress.lines import duration
 from mtfrun.experiment.trained_configuration import NumbersOfTraining
 from mtfrun.mtf.devices import describe_hardware
-from mtfrun.progress.lines import duration
 from mtfrun.rundir import LOWEST, Evaluated, RunDirectory
 from mtfrun.rundir.run_directory import CHECKPOINTS
 from mtfrun.rundir.run_record import best_of
 from mtfrun.training import TrainOptions
-from mtfrun.untrusted.visible_text import escaped
+from mtfrun.untrusted import escaped
 
 if TYPE_CHECKING:
     from mtfrun.experiment.training import Training

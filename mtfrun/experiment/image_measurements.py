@@ -9,8 +9,8 @@ from typing import cast
 
 import numpy as np
 
-from mtfrun import pictures
 from mtfrun.data import ImageData
+from mtfrun.display import pictures
 from mtfrun.errors import InputError
 from mtfrun.experiment.inference import Images, required
 from mtfrun.experiment.measurement import Evaluated, Measured, Measurement

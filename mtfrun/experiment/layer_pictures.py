@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from mtfrun import mtf, pictures
+from mtfrun import mtf
 from mtfrun.data import INPUTS, TARGETS, TextData
+from mtfrun.display import pictures
 from mtfrun.errors import InputError
 from mtfrun.experiment.inference import required
 from mtfrun.experiment.measurement import Evaluated, Measured, Measurement

@@ -12,9 +12,10 @@ import tensorflow as tf
 from google.protobuf import text_format
 from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 
-from mtfrun import mtf, pictures
+from mtfrun import mtf
 from mtfrun.data import INPUTS, TARGETS
 from mtfrun.data.vocabularies import Vocabulary
+from mtfrun.display import pictures
 from mtfrun.errors import InputError
 from mtfrun.experiment.measurement import Evaluated, Measured, Measurement
 

@@ -9,10 +9,10 @@ import numpy as np
 
 from mtfrun import evaluation, mtf
 from mtfrun.data import TARGETS, PromptLimits, ScoredRow, TextData, padded
+from mtfrun.display.progress import Work
 from mtfrun.experiment.experiment import Experiment
 from mtfrun.experiment.inference import required
 from mtfrun.models import TextModel
-from mtfrun.progress import Work
 
 
 class Score(NamedTuple):

@@ -11,7 +11,8 @@ from contextlib import AbstractContextManager
 import numpy as np
 import tensorflow as tf
 
-from mtfrun import mtf, optim, pictures, processes, progress, training
+from mtfrun import mtf, optim, processes, training
+from mtfrun.display import pictures, progress
 from mtfrun.experiment.evaluation import Evaluation
 from mtfrun.experiment.experiment import Experiment
 from mtfrun.experiment.header import header_of, summary_of
@@ -31,7 +32,7 @@ from mtfrun.rundir import TRAIN_STEPS, Manifest, RunDirectory, Summaries
 from mtfrun.rundir.manifest import describe
 from mtfrun.rundir.metric_order import is_better
 from mtfrun.training.checks import check_count
-from mtfrun.untrusted.visible_text import escaped
+from mtfrun.untrusted import escaped
 
 
 class Training:

@@ -1,143 +1,82 @@
 """Layers: variables and the pure functions that use them."""
 
-from mtfrun.layers.activation_scale import ActivationScale
-from mtfrun.layers.attention import dot_product_attention
-from mtfrun.layers.attention_bias import (
-    NO_BIAS,
-    AttentionBias,
-    BiasTerm,
-    GivenBias,
-    NotPadding,
-    Reach,
-    SameSegment,
-    SeesUpTo,
-    Window,
-    causal,
-)
-from mtfrun.layers.attention_heads import AttentionHeads
-from mtfrun.layers.attention_in_blocks import attention_in_blocks
+from mtfrun.layers.activation_scale import ActivationScale as ActivationScale
+from mtfrun.layers.attention import dot_product_attention as dot_product_attention
+from mtfrun.layers.attention_bias import NO_BIAS as NO_BIAS
+from mtfrun.layers.attention_bias import AttentionBias as AttentionBias
+from mtfrun.layers.attention_bias import BiasTerm as BiasTerm
+from mtfrun.layers.attention_bias import GivenBias as GivenBias
+from mtfrun.layers.attention_bias import NotPadding as NotPadding
+from mtfrun.layers.attention_bias import Reach as Reach
+from mtfrun.layers.attention_bias import SameSegment as SameSegment
+from mtfrun.layers.attention_bias import SeesUpTo as SeesUpTo
+from mtfrun.layers.attention_bias import Window as Window
+from mtfrun.layers.attention_bias import causal as causal
+from mtfrun.layers.attention_heads import AttentionHeads as AttentionHeads
+from mtfrun.layers.attention_in_blocks import attention_in_blocks as attention_in_blocks
+from mtfrun.layers.attention_masks import MASKED as MASKED
 from mtfrun.layers.attention_masks import (
-    MASKED,
-    attention_mask_autoregressive,
-    attention_mask_causal,
-    attention_mask_ignore_padding,
-    attention_mask_same_segment,
-    attention_mask_up_to,
-    rename_length_to_memory_length,
+    attention_mask_autoregressive as attention_mask_autoregressive,
 )
-from mtfrun.layers.attention_noise import WeightNoise
-from mtfrun.layers.batch_normalization import BatchNorm
-from mtfrun.layers.call import Call
-from mtfrun.layers.collector import Collected, Collector, Metric
-from mtfrun.layers.convolution import (
-    Conv1D,
-    Conv2D,
-    Conv2DTranspose,
-    Conv3D,
-    Conv3DTranspose,
-    SeparableConv1D,
+from mtfrun.layers.attention_masks import attention_mask_causal as attention_mask_causal
+from mtfrun.layers.attention_masks import (
+    attention_mask_ignore_padding as attention_mask_ignore_padding,
 )
-from mtfrun.layers.dense import Dense, dense
-from mtfrun.layers.dense_product import DenseProduct
-from mtfrun.layers.dropout import Dropout
-from mtfrun.layers.embedding import Embedding, PositionalEmbedding, SinusoidPositions
-from mtfrun.layers.keys_and_values import KeysAndValues
-from mtfrun.layers.layer import Layer, depends_on_padding, metric_shapes, updated_paths
-from mtfrun.layers.looped import looped
+from mtfrun.layers.attention_masks import attention_mask_same_segment as attention_mask_same_segment
+from mtfrun.layers.attention_masks import attention_mask_up_to as attention_mask_up_to
+from mtfrun.layers.attention_masks import (
+    rename_length_to_memory_length as rename_length_to_memory_length,
+)
+from mtfrun.layers.attention_noise import WeightNoise as WeightNoise
+from mtfrun.layers.batch_normalization import BatchNorm as BatchNorm
+from mtfrun.layers.call import Call as Call
+from mtfrun.layers.collector import Collected as Collected
+from mtfrun.layers.collector import Collector as Collector
+from mtfrun.layers.collector import Metric as Metric
+from mtfrun.layers.convolution import Conv1D as Conv1D
+from mtfrun.layers.convolution import Conv2D as Conv2D
+from mtfrun.layers.convolution import Conv2DTranspose as Conv2DTranspose
+from mtfrun.layers.convolution import Conv3D as Conv3D
+from mtfrun.layers.convolution import Conv3DTranspose as Conv3DTranspose
+from mtfrun.layers.convolution import SeparableConv1D as SeparableConv1D
+from mtfrun.layers.dense import Dense as Dense
+from mtfrun.layers.dense import dense as dense
+from mtfrun.layers.dense_product import DenseProduct as DenseProduct
+from mtfrun.layers.dropout import Dropout as Dropout
+from mtfrun.layers.embedding import Embedding as Embedding
+from mtfrun.layers.embedding import PositionalEmbedding as PositionalEmbedding
+from mtfrun.layers.embedding import SinusoidPositions as SinusoidPositions
+from mtfrun.layers.keys_and_values import KeysAndValues as KeysAndValues
+from mtfrun.layers.layer import Layer as Layer
+from mtfrun.layers.layer import depends_on_padding as depends_on_padding
+from mtfrun.layers.layer import metric_shapes as metric_shapes
+from mtfrun.layers.layer import updated_paths as updated_paths
+from mtfrun.layers.looped import looped as looped
+from mtfrun.layers.losses import regularised_cross_entropy as regularised_cross_entropy
 from mtfrun.layers.losses import (
-    regularised_cross_entropy,
-    sigmoid_cross_entropy_with_logits,
-    softmax_cross_entropy_with_ids,
-    softmax_cross_entropy_with_logits,
-    weights_nonzero,
+    sigmoid_cross_entropy_with_logits as sigmoid_cross_entropy_with_logits,
 )
-from mtfrun.layers.multihead_attention import MultiHeadAttention
-from mtfrun.layers.normalization import LayerNorm, RMSNorm, layer_norm, rms_norm
-from mtfrun.layers.recompute import differentiated, recomputed
-from mtfrun.layers.recorder import Recorded, Recorder
-from mtfrun.layers.relative_position import (
-    RelativeLogits,
-    RelativePositionBias,
-    relative_position_bucket,
+from mtfrun.layers.losses import softmax_cross_entropy_with_ids as softmax_cross_entropy_with_ids
+from mtfrun.layers.losses import (
+    softmax_cross_entropy_with_logits as softmax_cross_entropy_with_logits,
 )
-from mtfrun.layers.rotary import RotaryPositions, rotate
-from mtfrun.layers.rotary_scaling import (
-    LinearScaling,
-    Llama3Scaling,
-    RotaryScaling,
-    YarnScaling,
-    yarn_magnitude,
-)
-
-__all__ = [
-    "MASKED",
-    "NO_BIAS",
-    "ActivationScale",
-    "AttentionBias",
-    "AttentionHeads",
-    "BatchNorm",
-    "BiasTerm",
-    "Call",
-    "Collected",
-    "Collector",
-    "Conv1D",
-    "Conv2D",
-    "Conv2DTranspose",
-    "Conv3D",
-    "Conv3DTranspose",
-    "Dense",
-    "DenseProduct",
-    "Dropout",
-    "Embedding",
-    "GivenBias",
-    "KeysAndValues",
-    "Layer",
-    "LayerNorm",
-    "LinearScaling",
-    "Llama3Scaling",
-    "Metric",
-    "MultiHeadAttention",
-    "NotPadding",
-    "PositionalEmbedding",
-    "RMSNorm",
-    "Reach",
-    "Recorded",
-    "Recorder",
-    "RelativeLogits",
-    "RelativePositionBias",
-    "RotaryPositions",
-    "RotaryScaling",
-    "SameSegment",
-    "SeesUpTo",
-    "SeparableConv1D",
-    "SinusoidPositions",
-    "WeightNoise",
-    "Window",
-    "YarnScaling",
-    "attention_in_blocks",
-    "attention_mask_autoregressive",
-    "attention_mask_causal",
-    "attention_mask_ignore_padding",
-    "attention_mask_same_segment",
-    "attention_mask_up_to",
-    "causal",
-    "dense",
-    "depends_on_padding",
-    "differentiated",
-    "dot_product_attention",
-    "layer_norm",
-    "looped",
-    "metric_shapes",
-    "recomputed",
-    "regularised_cross_entropy",
-    "relative_position_bucket",
-    "rename_length_to_memory_length",
-    "rms_norm",
-    "rotate",
-    "sigmoid_cross_entropy_with_logits",
-    "softmax_cross_entropy_with_ids",
-    "softmax_cross_entropy_with_logits",
-    "updated_paths",
-    "weights_nonzero",
-    "yarn_magnitude",
-]
+from mtfrun.layers.losses import weights_nonzero as weights_nonzero
+from mtfrun.layers.multihead_attention import MultiHeadAttention as MultiHeadAttention
+from mtfrun.layers.normalization import LayerNorm as LayerNorm
+from mtfrun.layers.normalization import RMSNorm as RMSNorm
+from mtfrun.layers.normalization import layer_norm as layer_norm
+from mtfrun.layers.normalization import rms_norm as rms_norm
+from mtfrun.layers.recompute import differentiated as differentiated
+from mtfrun.layers.recompute import recomputed as recomputed
+from mtfrun.layers.recorder import Recorded as Recorded
+from mtfrun.layers.recorder import Recorder as Recorder
+from mtfrun.layers.relative_position import RelativeLogits as RelativeLogits
+from mtfrun.layers.relative_position import RelativePositionBias as RelativePositionBias
+from mtfrun.layers.relative_position import relative_position_bucket as relative_position_bucket
+from mtfrun.layers.rotary import RotaryPositions as RotaryPositions
+from mtfrun.layers.rotary import rotate as rotate
+from mtfrun.layers.rotary_scaling import LinearScaling as LinearScaling
+from mtfrun.layers.rotary_scaling import Llama3Scaling as Llama3Scaling
+from mtfrun.layers.rotary_scaling import RotaryScaling as RotaryScaling
+from mtfrun.layers.rotary_scaling import YarnScaling as YarnScaling
+from mtfrun.layers.rotary_scaling import yarn_magnitude as yarn_magnitude

@@ -1,19 +1,11 @@
 """Base classes of models, means of their metrics, and checks of their numbers."""
 
-from mtfrun.layers import Metric
-from mtfrun.models.means import means
-from mtfrun.models.model import ImageModel, Loss, Model, TextModel
-from mtfrun.models.non_finite import FiniteCheck, NonFiniteError
-from mtfrun.models.reporting import Reporting
-
-__all__ = [
-    "FiniteCheck",
-    "ImageModel",
-    "Loss",
-    "Metric",
-    "Model",
-    "NonFiniteError",
-    "Reporting",
-    "TextModel",
-    "means",
-]
+from mtfrun.layers import Metric as Metric
+from mtfrun.models.means import means as means
+from mtfrun.models.model import ImageModel as ImageModel
+from mtfrun.models.model import Loss as Loss
+from mtfrun.models.model import Model as Model
+from mtfrun.models.model import TextModel as TextModel
+from mtfrun.models.non_finite import FiniteCheck as FiniteCheck
+from mtfrun.models.non_finite import NonFiniteError as NonFiniteError
+from mtfrun.models.reporting import Reporting as Reporting

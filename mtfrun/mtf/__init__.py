@@ -1,378 +1,198 @@
 """Named tensors on a mesh: `from mtfrun import mtf`."""
 
-from mtfrun.mtf import initializers
-from mtfrun.mtf.accelerators import DeviceSettings
-from mtfrun.mtf.broadcasting import is_subsequence, verify_no_new_dims
-from mtfrun.mtf.dimension import Dimension, DimensionLike
-from mtfrun.mtf.dtypes import DTypePolicy
-from mtfrun.mtf.errors import LayoutError, ShapeError
-from mtfrun.mtf.function import function
-from mtfrun.mtf.gradients import custom_gradient, gradients, value_and_gradients
-from mtfrun.mtf.initializers import Initializer, VarianceScaling
-from mtfrun.mtf.layout import (
-    LayoutLike,
-    LayoutRules,
-    convert_to_layout_rules,
-    tensor_dim_to_mesh_dim_size,
-    tensor_dim_to_size_per_split,
-)
-from mtfrun.mtf.mesh import Mesh
-from mtfrun.mtf.microbatches import serialize_training_step
-from mtfrun.mtf.module import Module, assign_paths, initialize
-from mtfrun.mtf.ops.barrier import computed_after, optimization_barrier
-from mtfrun.mtf.ops.binary import (
-    add,
-    divide,
-    equal,
-    floordiv,
-    greater,
-    greater_equal,
-    less,
-    less_equal,
-    logical_and,
-    logical_or,
-    maximum,
-    minimum,
-    mod,
-    multiply,
-    not_equal,
-    pow,
-    sub,
-    where,
-)
-from mtfrun.mtf.ops.constants import (
-    constant,
-    one_hot,
-    ones,
-    ones_like,
-    range,
-    zeros,
-    zeros_like,
-)
-from mtfrun.mtf.ops.contraction import einsum, matmul
-from mtfrun.mtf.ops.control import cond, while_loop
+from mtfrun.mtf import initializers as initializers
+from mtfrun.mtf.accelerators import DeviceSettings as DeviceSettings
+from mtfrun.mtf.broadcasting import is_subsequence as is_subsequence
+from mtfrun.mtf.broadcasting import verify_no_new_dims as verify_no_new_dims
+from mtfrun.mtf.dimension import Dimension as Dimension
+from mtfrun.mtf.dimension import DimensionLike as DimensionLike
+from mtfrun.mtf.dtypes import DTypePolicy as DTypePolicy
+from mtfrun.mtf.errors import LayoutError as LayoutError
+from mtfrun.mtf.errors import ShapeError as ShapeError
+from mtfrun.mtf.function import function as function
+from mtfrun.mtf.gradients import custom_gradient as custom_gradient
+from mtfrun.mtf.gradients import gradients as gradients
+from mtfrun.mtf.gradients import value_and_gradients as value_and_gradients
+from mtfrun.mtf.initializers import Initializer as Initializer
+from mtfrun.mtf.initializers import VarianceScaling as VarianceScaling
+from mtfrun.mtf.layout import LayoutLike as LayoutLike
+from mtfrun.mtf.layout import LayoutRules as LayoutRules
+from mtfrun.mtf.layout import convert_to_layout_rules as convert_to_layout_rules
+from mtfrun.mtf.layout import tensor_dim_to_mesh_dim_size as tensor_dim_to_mesh_dim_size
+from mtfrun.mtf.layout import tensor_dim_to_size_per_split as tensor_dim_to_size_per_split
+from mtfrun.mtf.mesh import Mesh as Mesh
+from mtfrun.mtf.microbatches import serialize_training_step as serialize_training_step
+from mtfrun.mtf.module import Module as Module
+from mtfrun.mtf.module import assign_paths as assign_paths
+from mtfrun.mtf.module import initialize as initialize
+from mtfrun.mtf.ops.barrier import computed_after as computed_after
+from mtfrun.mtf.ops.barrier import optimization_barrier as optimization_barrier
+from mtfrun.mtf.ops.binary import add as add
+from mtfrun.mtf.ops.binary import divide as divide
+from mtfrun.mtf.ops.binary import equal as equal
+from mtfrun.mtf.ops.binary import floordiv as floordiv
+from mtfrun.mtf.ops.binary import greater as greater
+from mtfrun.mtf.ops.binary import greater_equal as greater_equal
+from mtfrun.mtf.ops.binary import less as less
+from mtfrun.mtf.ops.binary import less_equal as less_equal
+from mtfrun.mtf.ops.binary import logical_and as logical_and
+from mtfrun.mtf.ops.binary import logical_or as logical_or
+from mtfrun.mtf.ops.binary import maximum as maximum
+from mtfrun.mtf.ops.binary import minimum as minimum
+from mtfrun.mtf.ops.binary import mod as mod
+from mtfrun.mtf.ops.binary import multiply as multiply
+from mtfrun.mtf.ops.binary import not_equal as not_equal
+from mtfrun.mtf.ops.binary import pow as pow
+from mtfrun.mtf.ops.binary import sub as sub
+from mtfrun.mtf.ops.binary import where as where
+from mtfrun.mtf.ops.constants import constant as constant
+from mtfrun.mtf.ops.constants import one_hot as one_hot
+from mtfrun.mtf.ops.constants import ones as ones
+from mtfrun.mtf.ops.constants import ones_like as ones_like
+from mtfrun.mtf.ops.constants import range as range
+from mtfrun.mtf.ops.constants import zeros as zeros
+from mtfrun.mtf.ops.constants import zeros_like as zeros_like
+from mtfrun.mtf.ops.contraction import einsum as einsum
+from mtfrun.mtf.ops.contraction import matmul as matmul
+from mtfrun.mtf.ops.control import cond as cond
+from mtfrun.mtf.ops.control import while_loop as while_loop
+from mtfrun.mtf.ops.cross_entropy import CrossEntropy as CrossEntropy
+from mtfrun.mtf.ops.cross_entropy import sparse_cross_entropy as sparse_cross_entropy
 from mtfrun.mtf.ops.cross_entropy import (
-    CrossEntropy,
-    sparse_cross_entropy,
-    sparse_softmax_cross_entropy,
+    sparse_softmax_cross_entropy as sparse_softmax_cross_entropy,
 )
-from mtfrun.mtf.ops.elementwise import (
-    abs,
-    cast,
-    cos,
-    elu,
-    exact_gelu,
-    exp,
-    gelu,
-    identity,
-    is_finite,
-    leaky_relu,
-    log,
-    logical_not,
-    negative,
-    reciprocal,
-    relu,
-    rsqrt,
-    selu,
-    sigmoid,
-    sigmoid_gelu,
-    sign,
-    sin,
-    softplus,
-    sqrt,
-    square,
-    stop_gradient,
-    swish,
-    tanh,
-    to_bfloat16,
-    to_float,
-    to_int32,
-)
-from mtfrun.mtf.ops.grouped_matmul import grouped_matmul
-from mtfrun.mtf.ops.indexing.gather import gather
-from mtfrun.mtf.ops.indexing.gather_rows import gather_rows
-from mtfrun.mtf.ops.indexing.top_k import (
-    argmax,
-    nth_largest_element,
-    nth_smallest_element,
-    sample_with_temperature,
-    top_1,
-    top_k,
-)
-from mtfrun.mtf.ops.indexing.write_position import write_position
-from mtfrun.mtf.ops.joining import concat, pad, reduce_first, slice, split, stack, unstack
-from mtfrun.mtf.ops.normalization import batch_normalize
-from mtfrun.mtf.ops.reductions import (
-    add_n,
-    binary_reduction_fn,
-    cumsum,
-    l2_loss,
-    log_softmax,
-    reduce_all,
-    reduce_any,
-    reduce_logsumexp,
-    reduce_max,
-    reduce_mean,
-    reduce_min,
-    reduce_sum,
-    reduction_fn,
-    softmax,
-)
-from mtfrun.mtf.ops.rematerialisation import recompute_grad
-from mtfrun.mtf.ops.reports import Print, scalar_summary
-from mtfrun.mtf.ops.reversible import reversible_residuals
-from mtfrun.mtf.ops.slicewise import binary_op_with_broadcasting, cwise, slicewise
-from mtfrun.mtf.ops.spatial.convolution import (
-    conv1d,
-    conv2d,
-    conv2d_with_blocks,
-    conv3d,
-    conv3d_with_blocks,
-)
-from mtfrun.mtf.ops.spatial.depthwise import depthwise_conv1d
-from mtfrun.mtf.ops.spatial.halo import dynamic_shift, halo_exchange, left_halo_exchange, shift
-from mtfrun.mtf.ops.spatial.pooling import (
-    avg_pool2d,
-    avg_pool3d,
-    max_pool2d,
-    max_pool2d_with_blocks,
-    max_pool3d,
-    pool_tensor_1d,
-    stride_tensor_1d,
-)
+from mtfrun.mtf.ops.elementwise import abs as abs
+from mtfrun.mtf.ops.elementwise import cast as cast
+from mtfrun.mtf.ops.elementwise import cos as cos
+from mtfrun.mtf.ops.elementwise import elu as elu
+from mtfrun.mtf.ops.elementwise import exact_gelu as exact_gelu
+from mtfrun.mtf.ops.elementwise import exp as exp
+from mtfrun.mtf.ops.elementwise import gelu as gelu
+from mtfrun.mtf.ops.elementwise import identity as identity
+from mtfrun.mtf.ops.elementwise import is_finite as is_finite
+from mtfrun.mtf.ops.elementwise import leaky_relu as leaky_relu
+from mtfrun.mtf.ops.elementwise import log as log
+from mtfrun.mtf.ops.elementwise import logical_not as logical_not
+from mtfrun.mtf.ops.elementwise import negative as negative
+from mtfrun.mtf.ops.elementwise import reciprocal as reciprocal
+from mtfrun.mtf.ops.elementwise import relu as relu
+from mtfrun.mtf.ops.elementwise import rsqrt as rsqrt
+from mtfrun.mtf.ops.elementwise import selu as selu
+from mtfrun.mtf.ops.elementwise import sigmoid as sigmoid
+from mtfrun.mtf.ops.elementwise import sigmoid_gelu as sigmoid_gelu
+from mtfrun.mtf.ops.elementwise import sign as sign
+from mtfrun.mtf.ops.elementwise import sin as sin
+from mtfrun.mtf.ops.elementwise import softplus as softplus
+from mtfrun.mtf.ops.elementwise import sqrt as sqrt
+from mtfrun.mtf.ops.elementwise import square as square
+from mtfrun.mtf.ops.elementwise import stop_gradient as stop_gradient
+from mtfrun.mtf.ops.elementwise import swish as swish
+from mtfrun.mtf.ops.elementwise import tanh as tanh
+from mtfrun.mtf.ops.elementwise import to_bfloat16 as to_bfloat16
+from mtfrun.mtf.ops.elementwise import to_float as to_float
+from mtfrun.mtf.ops.elementwise import to_int32 as to_int32
+from mtfrun.mtf.ops.grouped_matmul import grouped_matmul as grouped_matmul
+from mtfrun.mtf.ops.indexing.gather import gather as gather
+from mtfrun.mtf.ops.indexing.gather_rows import gather_rows as gather_rows
+from mtfrun.mtf.ops.indexing.top_k import argmax as argmax
+from mtfrun.mtf.ops.indexing.top_k import nth_largest_element as nth_largest_element
+from mtfrun.mtf.ops.indexing.top_k import nth_smallest_element as nth_smallest_element
+from mtfrun.mtf.ops.indexing.top_k import sample_with_temperature as sample_with_temperature
+from mtfrun.mtf.ops.indexing.top_k import top_1 as top_1
+from mtfrun.mtf.ops.indexing.top_k import top_k as top_k
+from mtfrun.mtf.ops.indexing.write_position import write_position as write_position
+from mtfrun.mtf.ops.joining import concat as concat
+from mtfrun.mtf.ops.joining import pad as pad
+from mtfrun.mtf.ops.joining import reduce_first as reduce_first
+from mtfrun.mtf.ops.joining import slice as slice
+from mtfrun.mtf.ops.joining import split as split
+from mtfrun.mtf.ops.joining import stack as stack
+from mtfrun.mtf.ops.joining import unstack as unstack
+from mtfrun.mtf.ops.normalization import batch_normalize as batch_normalize
+from mtfrun.mtf.ops.reductions import add_n as add_n
+from mtfrun.mtf.ops.reductions import binary_reduction_fn as binary_reduction_fn
+from mtfrun.mtf.ops.reductions import cumsum as cumsum
+from mtfrun.mtf.ops.reductions import l2_loss as l2_loss
+from mtfrun.mtf.ops.reductions import log_softmax as log_softmax
+from mtfrun.mtf.ops.reductions import reduce_all as reduce_all
+from mtfrun.mtf.ops.reductions import reduce_any as reduce_any
+from mtfrun.mtf.ops.reductions import reduce_logsumexp as reduce_logsumexp
+from mtfrun.mtf.ops.reductions import reduce_max as reduce_max
+from mtfrun.mtf.ops.reductions import reduce_mean as reduce_mean
+from mtfrun.mtf.ops.reductions import reduce_min as reduce_min
+from mtfrun.mtf.ops.reductions import reduce_sum as reduce_sum
+from mtfrun.mtf.ops.reductions import reduction_fn as reduction_fn
+from mtfrun.mtf.ops.reductions import softmax as softmax
+from mtfrun.mtf.ops.rematerialisation import recompute_grad as recompute_grad
+from mtfrun.mtf.ops.reports import Print as Print
+from mtfrun.mtf.ops.reports import scalar_summary as scalar_summary
+from mtfrun.mtf.ops.reversible import reversible_residuals as reversible_residuals
+from mtfrun.mtf.ops.slicewise import binary_op_with_broadcasting as binary_op_with_broadcasting
+from mtfrun.mtf.ops.slicewise import cwise as cwise
+from mtfrun.mtf.ops.slicewise import slicewise as slicewise
+from mtfrun.mtf.ops.spatial.convolution import conv1d as conv1d
+from mtfrun.mtf.ops.spatial.convolution import conv2d as conv2d
+from mtfrun.mtf.ops.spatial.convolution import conv2d_with_blocks as conv2d_with_blocks
+from mtfrun.mtf.ops.spatial.convolution import conv3d as conv3d
+from mtfrun.mtf.ops.spatial.convolution import conv3d_with_blocks as conv3d_with_blocks
+from mtfrun.mtf.ops.spatial.depthwise import depthwise_conv1d as depthwise_conv1d
+from mtfrun.mtf.ops.spatial.halo import dynamic_shift as dynamic_shift
+from mtfrun.mtf.ops.spatial.halo import halo_exchange as halo_exchange
+from mtfrun.mtf.ops.spatial.halo import left_halo_exchange as left_halo_exchange
+from mtfrun.mtf.ops.spatial.halo import shift as shift
+from mtfrun.mtf.ops.spatial.pooling import avg_pool2d as avg_pool2d
+from mtfrun.mtf.ops.spatial.pooling import avg_pool3d as avg_pool3d
+from mtfrun.mtf.ops.spatial.pooling import max_pool2d as max_pool2d
+from mtfrun.mtf.ops.spatial.pooling import max_pool2d_with_blocks as max_pool2d_with_blocks
+from mtfrun.mtf.ops.spatial.pooling import max_pool3d as max_pool3d
+from mtfrun.mtf.ops.spatial.pooling import pool_tensor_1d as pool_tensor_1d
+from mtfrun.mtf.ops.spatial.pooling import stride_tensor_1d as stride_tensor_1d
+from mtfrun.mtf.ops.spatial.transposed_convolution import conv2d_transpose as conv2d_transpose
 from mtfrun.mtf.ops.spatial.transposed_convolution import (
-    conv2d_transpose,
-    conv2d_transpose_with_blocks,
-    conv3d_transpose,
-    conv3d_transpose_with_blocks,
+    conv2d_transpose_with_blocks as conv2d_transpose_with_blocks,
 )
-from mtfrun.mtf.ops.structure import (
-    anonymize,
-    broadcast,
-    import_fully_replicated,
-    rename_dimension,
-    replace_dimensions,
-    reshape,
-    transpose,
+from mtfrun.mtf.ops.spatial.transposed_convolution import conv3d_transpose as conv3d_transpose
+from mtfrun.mtf.ops.spatial.transposed_convolution import (
+    conv3d_transpose_with_blocks as conv3d_transpose_with_blocks,
 )
-from mtfrun.mtf.planned import planned_meshes
-from mtfrun.mtf.porting import convert_to_dimension, convert_to_shape
-from mtfrun.mtf.products import ProductCount, counting_products
-from mtfrun.mtf.random import (
-    Key,
-    Within,
-    dropout,
-    random_key,
-    random_normal,
-    random_uniform,
-    text_number,
-)
-from mtfrun.mtf.reports import collected_reports, curves_of, print_reports
-from mtfrun.mtf.shape import Shape, ShapeLike, anonymous_shape, combined_dimension
-from mtfrun.mtf.shards import Shard, owned_shards
-from mtfrun.mtf.tensor import Tensor, TensorLike
-from mtfrun.mtf.transfer import import_tf_tensor, to_numpy
-from mtfrun.mtf.variables import (
-    SLOT_RULES,
-    Variable,
-    assign,
-    assign_add,
-    assign_sub,
-    read_once,
-    read_variable,
-    sharded,
-    with_values,
-)
-
-__all__ = [
-    "SLOT_RULES",
-    "CrossEntropy",
-    "DTypePolicy",
-    "DeviceSettings",
-    "Dimension",
-    "DimensionLike",
-    "Initializer",
-    "Key",
-    "LayoutError",
-    "LayoutLike",
-    "LayoutRules",
-    "Mesh",
-    "Module",
-    "Print",
-    "ProductCount",
-    "Shape",
-    "ShapeError",
-    "ShapeLike",
-    "Shard",
-    "Tensor",
-    "TensorLike",
-    "Variable",
-    "VarianceScaling",
-    "Within",
-    "abs",
-    "add",
-    "add_n",
-    "anonymize",
-    "anonymous_shape",
-    "argmax",
-    "assign",
-    "assign_add",
-    "assign_paths",
-    "assign_sub",
-    "avg_pool2d",
-    "avg_pool3d",
-    "batch_normalize",
-    "binary_op_with_broadcasting",
-    "binary_reduction_fn",
-    "broadcast",
-    "cast",
-    "collected_reports",
-    "combined_dimension",
-    "computed_after",
-    "concat",
-    "cond",
-    "constant",
-    "conv1d",
-    "conv2d",
-    "conv2d_transpose",
-    "conv2d_transpose_with_blocks",
-    "conv2d_with_blocks",
-    "conv3d",
-    "conv3d_transpose",
-    "conv3d_transpose_with_blocks",
-    "conv3d_with_blocks",
-    "convert_to_dimension",
-    "convert_to_layout_rules",
-    "convert_to_shape",
-    "cos",
-    "counting_products",
-    "cumsum",
-    "curves_of",
-    "custom_gradient",
-    "cwise",
-    "depthwise_conv1d",
-    "divide",
-    "dropout",
-    "dynamic_shift",
-    "einsum",
-    "elu",
-    "equal",
-    "exact_gelu",
-    "exp",
-    "floordiv",
-    "function",
-    "gather",
-    "gather_rows",
-    "gelu",
-    "gradients",
-    "greater",
-    "greater_equal",
-    "grouped_matmul",
-    "halo_exchange",
-    "identity",
-    "import_fully_replicated",
-    "import_tf_tensor",
-    "initialize",
-    "initializers",
-    "is_finite",
-    "is_subsequence",
-    "l2_loss",
-    "leaky_relu",
-    "left_halo_exchange",
-    "less",
-    "less_equal",
-    "log",
-    "log_softmax",
-    "logical_and",
-    "logical_not",
-    "logical_or",
-    "matmul",
-    "max_pool2d",
-    "max_pool2d_with_blocks",
-    "max_pool3d",
-    "maximum",
-    "minimum",
-    "mod",
-    "multiply",
-    "negative",
-    "not_equal",
-    "nth_largest_element",
-    "nth_smallest_element",
-    "one_hot",
-    "ones",
-    "ones_like",
-    "optimization_barrier",
-    "owned_shards",
-    "pad",
-    "planned_meshes",
-    "pool_tensor_1d",
-    "pow",
-    "print_reports",
-    "random_key",
-    "random_normal",
-    "random_uniform",
-    "range",
-    "read_once",
-    "read_variable",
-    "reciprocal",
-    "recompute_grad",
-    "reduce_all",
-    "reduce_any",
-    "reduce_first",
-    "reduce_logsumexp",
-    "reduce_max",
-    "reduce_mean",
-    "reduce_min",
-    "reduce_sum",
-    "reduction_fn",
-    "relu",
-    "rename_dimension",
-    "replace_dimensions",
-    "reshape",
-    "reversible_residuals",
-    "rsqrt",
-    "sample_with_temperature",
-    "scalar_summary",
-    "selu",
-    "serialize_training_step",
-    "sharded",
-    "shift",
-    "sigmoid",
-    "sigmoid_gelu",
-    "sign",
-    "sin",
-    "slice",
-    "slicewise",
-    "softmax",
-    "softplus",
-    "sparse_cross_entropy",
-    "sparse_softmax_cross_entropy",
-    "split",
-    "sqrt",
-    "square",
-    "stack",
-    "stop_gradient",
-    "stride_tensor_1d",
-    "sub",
-    "swish",
-    "tanh",
-    "tensor_dim_to_mesh_dim_size",
-    "tensor_dim_to_size_per_split",
-    "text_number",
-    "to_bfloat16",
-    "to_float",
-    "to_int32",
-    "to_numpy",
-    "top_1",
-    "top_k",
-    "transpose",
-    "unstack",
-    "value_and_gradients",
-    "verify_no_new_dims",
-    "where",
-    "while_loop",
-    "with_values",
-    "write_position",
-    "zeros",
-    "zeros_like",
-]
+from mtfrun.mtf.ops.structure import anonymize as anonymize
+from mtfrun.mtf.ops.structure import broadcast as broadcast
+from mtfrun.mtf.ops.structure import import_fully_replicated as import_fully_replicated
+from mtfrun.mtf.ops.structure import rename_dimension as rename_dimension
+from mtfrun.mtf.ops.structure import replace_dimensions as replace_dimensions
+from mtfrun.mtf.ops.structure import reshape as reshape
+from mtfrun.mtf.ops.structure import transpose as transpose
+from mtfrun.mtf.planned import planned_meshes as planned_meshes
+from mtfrun.mtf.porting import convert_to_dimension as convert_to_dimension
+from mtfrun.mtf.porting import convert_to_shape as convert_to_shape
+from mtfrun.mtf.products import ProductCount as ProductCount
+from mtfrun.mtf.products import counting_products as counting_products
+from mtfrun.mtf.random import Key as Key
+from mtfrun.mtf.random import Within as Within
+from mtfrun.mtf.random import dropout as dropout
+from mtfrun.mtf.random import random_key as random_key
+from mtfrun.mtf.random import random_normal as random_normal
+from mtfrun.mtf.random import random_uniform as random_uniform
+from mtfrun.mtf.random import text_number as text_number
+from mtfrun.mtf.reports import collected_reports as collected_reports
+from mtfrun.mtf.reports import curves_of as curves_of
+from mtfrun.mtf.reports import print_reports as print_reports
+from mtfrun.mtf.shape import Shape as Shape
+from mtfrun.mtf.shape import ShapeLike as ShapeLike
+from mtfrun.mtf.shape import anonymous_shape as anonymous_shape
+from mtfrun.mtf.shape import combined_dimension as combined_dimension
+from mtfrun.mtf.shards import Shard as Shard
+from mtfrun.mtf.shards import owned_shards as owned_shards
+from mtfrun.mtf.tensor import Tensor as Tensor
+from mtfrun.mtf.tensor import TensorLike as TensorLike
+from mtfrun.mtf.transfer import import_tf_tensor as import_tf_tensor
+from mtfrun.mtf.transfer import to_numpy as to_numpy
+from mtfrun.mtf.variables import SLOT_RULES as SLOT_RULES
+from mtfrun.mtf.variables import Variable as Variable
+from mtfrun.mtf.variables import assign as assign
+from mtfrun.mtf.variables import assign_add as assign_add
+from mtfrun.mtf.variables import assign_sub as assign_sub
+from mtfrun.mtf.variables import read_once as read_once
+from mtfrun.mtf.variables import read_variable as read_variable
+from mtfrun.mtf.variables import sharded as sharded
+from mtfrun.mtf.variables import with_values as with_values

@@ -317,7 +317,7 @@ class Mesh:
     def report(self, variables: Mapping[str, SpecifiedTensor]) -> str:
         """Returns a table of variables by path: dimensions, layout, sizes and bytes on a device.
 
-        The variables need no storage. `mtfrun.planning` says what devices send.
+        The variables need no storage. `mtfrun.tools.planning` says what devices send.
         """
         rows = [("variable", "dimensions", "layout", "on each device", "bytes")]
         for path, variable in variables.items():

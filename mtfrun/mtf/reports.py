@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from mtfrun import progress
+from mtfrun.display import progress
 from mtfrun.mtf.dimension import Dimension
 from mtfrun.mtf.mesh import Mesh
 from mtfrun.mtf.products import forgotten_on_error

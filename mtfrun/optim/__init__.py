@@ -1,54 +1,30 @@
 """Optimizers, learning-rate schedules, clipping, and rules by variable path."""
 
-from mtfrun.optim.adafactor import Adafactor, AdamDecay, ParameterScale, PowerDecay
-from mtfrun.optim.adam import Adam
-from mtfrun.optim.clipping import clip_by_global_norm, global_norm, half_squares, norm_of
-from mtfrun.optim.momentum import Momentum
-from mtfrun.optim.optimizer import Optimizer
-from mtfrun.optim.partition import PatternError, trainable_variables
-from mtfrun.optim.schedules import (
-    Constant,
-    CosineDecay,
-    LinearDecay,
-    LinearWarmup,
-    Product,
-    Schedule,
-    Shifted,
-    SlantedTriangular,
-    TruncatedRsqrt,
-    noam,
-)
-from mtfrun.optim.sgd import Sgd
-from mtfrun.optim.slot_optimizer import MissingGradientError, SlotOptimizer
-from mtfrun.optim.weight_average import WeightAverage, average_decay
-
-__all__ = [
-    "Adafactor",
-    "Adam",
-    "AdamDecay",
-    "Constant",
-    "CosineDecay",
-    "LinearDecay",
-    "LinearWarmup",
-    "MissingGradientError",
-    "Momentum",
-    "Optimizer",
-    "ParameterScale",
-    "PatternError",
-    "PowerDecay",
-    "Product",
-    "Schedule",
-    "Sgd",
-    "Shifted",
-    "SlantedTriangular",
-    "SlotOptimizer",
-    "TruncatedRsqrt",
-    "WeightAverage",
-    "average_decay",
-    "clip_by_global_norm",
-    "global_norm",
-    "half_squares",
-    "noam",
-    "norm_of",
-    "trainable_variables",
-]
+from mtfrun.optim.adafactor import Adafactor as Adafactor
+from mtfrun.optim.adafactor import AdamDecay as AdamDecay
+from mtfrun.optim.adafactor import ParameterScale as ParameterScale
+from mtfrun.optim.adafactor import PowerDecay as PowerDecay
+from mtfrun.optim.adam import Adam as Adam
+from mtfrun.optim.clipping import clip_by_global_norm as clip_by_global_norm
+from mtfrun.optim.clipping import global_norm as global_norm
+from mtfrun.optim.clipping import half_squares as half_squares
+from mtfrun.optim.clipping import norm_of as norm_of
+from mtfrun.optim.momentum import Momentum as Momentum
+from mtfrun.optim.optimizer import Optimizer as Optimizer
+from mtfrun.optim.partition import PatternError as PatternError
+from mtfrun.optim.partition import trainable_variables as trainable_variables
+from mtfrun.optim.schedules import Constant as Constant
+from mtfrun.optim.schedules import CosineDecay as CosineDecay
+from mtfrun.optim.schedules import LinearDecay as LinearDecay
+from mtfrun.optim.schedules import LinearWarmup as LinearWarmup
+from mtfrun.optim.schedules import Product as Product
+from mtfrun.optim.schedules import Schedule as Schedule
+from mtfrun.optim.schedules import Shifted as Shifted
+from mtfrun.optim.schedules import SlantedTriangular as SlantedTriangular
+from mtfrun.optim.schedules import TruncatedRsqrt as TruncatedRsqrt
+from mtfrun.optim.schedules import noam as noam
+from mtfrun.optim.sgd import Sgd as Sgd
+from mtfrun.optim.slot_optimizer import MissingGradientError as MissingGradientError
+from mtfrun.optim.slot_optimizer import SlotOptimizer as SlotOptimizer
+from mtfrun.optim.weight_average import WeightAverage as WeightAverage
+from mtfrun.optim.weight_average import average_decay as average_decay

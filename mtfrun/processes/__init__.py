@@ -4,48 +4,23 @@ Without TensorFlow. A process that has not called `join` is the only one, and al
 once.
 """
 
-from mtfrun.processes.errors import ProcessesError
-from mtfrun.processes.hub import TOKEN_VARIABLE
-from mtfrun.processes.membership import (
-    agree,
-    barrier,
-    by_first,
-    count,
-    end,
-    fail,
-    gather,
-    host,
-    index,
-    is_first,
-    join,
-    leave,
-    note_saved,
-    together,
-    waited_secs,
-)
-from mtfrun.processes.monitor import LOST
-from mtfrun.processes.sameness import check_same
-from mtfrun.processes.timeouts import Timeouts
-
-__all__ = [
-    "LOST",
-    "TOKEN_VARIABLE",
-    "ProcessesError",
-    "Timeouts",
-    "agree",
-    "barrier",
-    "by_first",
-    "check_same",
-    "count",
-    "end",
-    "fail",
-    "gather",
-    "host",
-    "index",
-    "is_first",
-    "join",
-    "leave",
-    "note_saved",
-    "together",
-    "waited_secs",
-]
+from mtfrun.processes.errors import ProcessesError as ProcessesError
+from mtfrun.processes.hub import TOKEN_VARIABLE as TOKEN_VARIABLE
+from mtfrun.processes.membership import agree as agree
+from mtfrun.processes.membership import barrier as barrier
+from mtfrun.processes.membership import by_first as by_first
+from mtfrun.processes.membership import count as count
+from mtfrun.processes.membership import end as end
+from mtfrun.processes.membership import fail as fail
+from mtfrun.processes.membership import gather as gather
+from mtfrun.processes.membership import host as host
+from mtfrun.processes.membership import index as index
+from mtfrun.processes.membership import is_first as is_first
+from mtfrun.processes.membership import join as join
+from mtfrun.processes.membership import leave as leave
+from mtfrun.processes.membership import note_saved as note_saved
+from mtfrun.processes.membership import together as together
+from mtfrun.processes.membership import waited_secs as waited_secs
+from mtfrun.processes.monitor import LOST as LOST
+from mtfrun.processes.sameness import check_same as check_same
+from mtfrun.processes.timeouts import Timeouts as Timeouts

@@ -15,7 +15,7 @@ from typing import TextIO
 from absl import logging
 
 from mtfrun.rundir.errors import RunDirError, reason
-from mtfrun.untrusted.regular_files import is_special
+from mtfrun.untrusted import is_special
 
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.partial")
 """Names of files that are being written; a killed process leaves them behind."""

@@ -10,7 +10,7 @@ import pathlib
 from mtfrun.errors import InputError
 from mtfrun.rundir import atomic
 from mtfrun.rundir.errors import RunDirError, reason
-from mtfrun.untrusted.regular_files import read_json
+from mtfrun.untrusted import read_json
 
 LOWEST, HIGHEST = "lowest", "highest"
 MODES = (LOWEST, HIGHEST)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from mtfrun.configuration.run_files import FOLDERS, LARGEST_COPY, RECORD, Copy, RunFiles
 from mtfrun.rundir.atomic import atomic_replace, atomic_write, remove_temporary_files
 from mtfrun.rundir.errors import RunDirError, reason
-from mtfrun.untrusted.regular_files import read_regular
+from mtfrun.untrusted import read_regular
 
 
 def write_run_files(

@@ -27,7 +27,7 @@ from absl import logging
 from mtfrun.rundir import atomic
 from mtfrun.rundir.errors import RunDirError, reason
 from mtfrun.rundir.manifest import DATA_NAME, MANIFEST_NAME, STEP, read_manifest
-from mtfrun.untrusted.regular_files import is_regular
+from mtfrun.untrusted import is_regular
 
 # TensorFlow writes shards to this directory before it renames them; a killed save leaves it.
 _TEMPORARY_DIRECTORY = re.compile(rf"(?P<prefix>ckpt-(?P<step>{STEP})(\.[0-9]+)?)_temp\w*")

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 
 from mtfrun.rundir.errors import RunDirError, reason
-from mtfrun.untrusted.regular_files import open_regular, open_to_write, read_json
+from mtfrun.untrusted import open_regular, open_to_write, read_json
 
 _ATTEMPTS = 5
 _PAUSE_SECS = 0.05

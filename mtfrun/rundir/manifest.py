@@ -14,7 +14,7 @@ from typing import Any
 from mtfrun.errors import RAISE_THE_LIMIT, InputError, is_shortage
 from mtfrun.rundir.atomic import sync_file
 from mtfrun.rundir.errors import DamagedCheckpointError, RunDirError, reason
-from mtfrun.untrusted.regular_files import is_plain_name, open_regular, read_json
+from mtfrun.untrusted import is_plain_name, open_regular, read_json
 
 FORMAT = 1
 STEP = r"(?:0|[1-9][0-9]{0,17})"

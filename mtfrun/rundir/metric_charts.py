@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 
-from mtfrun import pictures
+from mtfrun.display import pictures
 from mtfrun.rundir.metric_tags import tag_of, vectors
 from mtfrun.rundir.scalar_charts import scalar_charts
 from mtfrun.rundir.summaries import Summaries

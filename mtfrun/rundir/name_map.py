@@ -9,8 +9,7 @@ from typing import Any, TypeAlias
 
 from mtfrun.rundir.errors import RunDirError, nearest, reason
 from mtfrun.rundir.foreign_names import Source
-from mtfrun.untrusted.regular_files import read_json
-from mtfrun.untrusted.strict_json import JsonError
+from mtfrun.untrusted import JsonError, read_json
 
 Names: TypeAlias = Mapping[str, str | Mapping[str, str | int]]
 """Names in a checkpoint, by the path of a variable of ours or a regular expression of paths.

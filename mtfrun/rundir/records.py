@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from mtfrun.rundir.atomic import atomic_write
 from mtfrun.rundir.errors import RunDirError, reason
 from mtfrun.rundir.working_tree import working_tree
-from mtfrun.untrusted.regular_files import read_regular_text
+from mtfrun.untrusted import read_regular_text
 
 _PACKAGES = ("tensorflow", "tensorflow-datasets", "gin-config", "numpy")
 

@@ -16,16 +16,17 @@ from typing import TYPE_CHECKING
 
 from absl import logging
 
-from mtfrun import processes, progress
+from mtfrun import processes
 from mtfrun.configuration.one_line import one_line
 from mtfrun.configuration.run_files import RECORD
+from mtfrun.display import progress
 from mtfrun.rundir.atomic import atomic_replace, remove_temporary_files
 from mtfrun.rundir.errors import RunDirError, reason
 from mtfrun.rundir.leftovers import list_names
 from mtfrun.rundir.lock import is_locked, writer_lock
 from mtfrun.rundir.records import Setup, read_record, record_command
 from mtfrun.rundir.run_record import RECORD_FILES, RunRecord
-from mtfrun.untrusted.regular_files import is_directory, open_to_write
+from mtfrun.untrusted import is_directory, open_to_write
 
 if TYPE_CHECKING:
     from mtfrun.rundir.checkpoints import Checkpoints

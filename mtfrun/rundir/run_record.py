@@ -22,8 +22,7 @@ from absl import logging
 from mtfrun.errors import InputError
 from mtfrun.rundir.atomic import atomic_write
 from mtfrun.rundir.errors import RunDirError, reason
-from mtfrun.untrusted.regular_files import LARGEST_TEXT, read_json, read_regular
-from mtfrun.untrusted.strict_json import parse_json
+from mtfrun.untrusted import LARGEST_TEXT, parse_json, read_json, read_regular
 
 # What reading JSON that is not as it was written raises.
 _DAMAGE = (ValueError, TypeError, KeyError, AttributeError, OverflowError)

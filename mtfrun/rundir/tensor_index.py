@@ -26,7 +26,7 @@ from tensorflow.core.protobuf.tensor_bundle_pb2 import BundleEntryProto, BundleH
 from mtfrun.errors import RAISE_THE_LIMIT, InputError, is_shortage
 from mtfrun.rundir.errors import RunDirError, reason
 from mtfrun.rundir.snappy import unpacked
-from mtfrun.untrusted.regular_files import open_regular
+from mtfrun.untrusted import open_regular
 
 _MAGIC = (0xDB4775248B80FB57).to_bytes(8, "little")
 _FOOTER_BYTES, _TRAILER_BYTES, _SNAPPY = 48, 5, 1

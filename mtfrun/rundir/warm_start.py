@@ -22,7 +22,7 @@ from mtfrun.rundir.manifest import PREFIX
 from mtfrun.rundir.name_map import Names, own_sources, read_names
 from mtfrun.rundir.run_directory import CHECKPOINTS
 from mtfrun.rundir.tensor_index import StoredTensors
-from mtfrun.untrusted.regular_files import is_directory, open_regular
+from mtfrun.untrusted import is_directory, open_regular
 
 _NAMES = "WarmStart.names"
 # Maximum bytes of the file that names the newest checkpoint.

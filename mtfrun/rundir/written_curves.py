@@ -16,8 +16,7 @@ from tensorboard.util import tensor_util
 from mtfrun.errors import InputError
 from mtfrun.rundir.errors import RunDirError, reason
 from mtfrun.rundir.leftovers import list_names
-from mtfrun.untrusted.record_lengths import check_record_lengths
-from mtfrun.untrusted.regular_files import open_regular
+from mtfrun.untrusted import check_record_lengths, open_regular
 
 Curves = Mapping[str, Mapping[int, float]]
 

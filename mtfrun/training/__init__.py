@@ -1,34 +1,19 @@
 """Training: the state, the compiled step, the loop around it, and its actions."""
 
-from mtfrun.training.actions import Action, ActionContext, check_actions
-from mtfrun.training.early_stopping import EarlyStopping
-from mtfrun.training.export_best import ExportBest
-from mtfrun.training.histograms import Histograms
-from mtfrun.training.loop import Description, TrainResult, train
-from mtfrun.training.max_hours import MaxHours
-from mtfrun.training.measurements import Measurements
-from mtfrun.training.options import CheckpointOptions, StepOptions, TrainOptions
-from mtfrun.training.saving import Metadata
-from mtfrun.training.state import TrainState
-from mtfrun.training.step import check_microbatches, train_steps_function
-
-__all__ = [
-    "Action",
-    "ActionContext",
-    "CheckpointOptions",
-    "Description",
-    "EarlyStopping",
-    "ExportBest",
-    "Histograms",
-    "MaxHours",
-    "Measurements",
-    "Metadata",
-    "StepOptions",
-    "TrainOptions",
-    "TrainResult",
-    "TrainState",
-    "check_actions",
-    "check_microbatches",
-    "train",
-    "train_steps_function",
-]
+from mtfrun.training.actions import Action as Action
+from mtfrun.training.actions import ActionContext as ActionContext
+from mtfrun.training.actions import check_actions as check_actions
+from mtfrun.training.early_stopping import EarlyStopping as EarlyStopping
+from mtfrun.training.histograms import Histograms as Histograms
+from mtfrun.training.loop import Description as Description
+from mtfrun.training.loop import TrainResult as TrainResult
+from mtfrun.training.loop import train as train
+from mtfrun.training.max_hours import MaxHours as MaxHours
+from mtfrun.training.measurements import Measurements as Measurements
+from mtfrun.training.options import CheckpointOptions as CheckpointOptions
+from mtfrun.training.options import StepOptions as StepOptions
+from mtfrun.training.options import TrainOptions as TrainOptions
+from mtfrun.training.saving import Metadata as Metadata
+from mtfrun.training.state import TrainState as TrainState
+from mtfrun.training.step import check_microbatches as check_microbatches
+from mtfrun.training.step import train_steps_function as train_steps_function

@@ -12,8 +12,8 @@ import tensorflow as tf
 
 from mtfrun import mtf, processes
 from mtfrun.data import Infeed, Padding
+from mtfrun.display.progress import waiting, warning
 from mtfrun.errors import InputError
-from mtfrun.progress import waiting, warning
 from mtfrun.rundir import RunDirectory, Summaries, write_metrics
 from mtfrun.training.actions import Action, ActionContext, DueActions
 from mtfrun.training.curves import (

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import tensorflow as tf
 
+from mtfrun.display.progress import print_line
 from mtfrun.errors import install_command
-from mtfrun.progress import print_line
 
 
 @contextlib.contextmanager

@@ -6,9 +6,9 @@ import sys
 from collections.abc import Mapping
 from typing import TextIO
 
-from mtfrun import progress
+from mtfrun.display import progress
+from mtfrun.display.progress.lines import duration
 from mtfrun.models import Reporting
-from mtfrun.progress.lines import duration
 from mtfrun.training.pace import DATA_WAIT
 from mtfrun.training.step import SKIPPED
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
 
 from mtfrun import processes
-from mtfrun.progress import is_terminal, present_work
+from mtfrun.display.progress import is_terminal, present_work
 
 _STANDARD_ERROR = 2
 # To the first column, then "Erase in Display", ECMA-48, section 8.3.39: bars and "^C" disappear.

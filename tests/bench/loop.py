@@ -28,9 +28,9 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from mtfrun import training
-from mtfrun.api.run_training import TrainChoices, prepared, run_training
 from mtfrun.cli.flags import parse_flags
 from mtfrun.cli.gin_settings import settings_of
+from mtfrun.experiment.runs.run_training import TrainChoices, prepared, run_training
 from mtfrun.rundir import RunDirectory, Summaries
 from mtfrun.rundir.save import Save
 from mtfrun.training import loop

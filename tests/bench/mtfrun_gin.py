@@ -9,9 +9,9 @@ import argparse  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
 from mtfrun import mtf  # noqa: E402
-from mtfrun.api.build import ROOTS, build  # noqa: E402
 from mtfrun.configuration import config  # noqa: E402
 from mtfrun.experiment import Training  # noqa: E402
+from mtfrun.experiment.runs.build import ROOTS, build  # noqa: E402
 from mtfrun.training import train_steps_function  # noqa: E402
 from tests.bench.worker import Step, serve  # noqa: E402
 

@@ -27,8 +27,8 @@ from mtfrun.models.transformer import (
     Stack,
     TokenEmbedding,
 )
-from mtfrun.planning.memory import peak_of
-from mtfrun.planning.modules import take_programs
+from mtfrun.tools.planning.memory import peak_of
+from mtfrun.tools.planning.modules import take_programs
 from mtfrun.training import TrainState, train_steps_function
 
 VOCABULARY = 384

@@ -10,9 +10,9 @@ import sys
 import pytest
 
 from mtfrun.cli.main import main
-from mtfrun.progress import work
+from mtfrun.display.progress import work
 from tests.cli.command import error_line, mtfrun_here, tiny_experiment
-from tests.progress.terminals import without_colours
+from tests.display.progress.terminals import without_colours
 
 
 @pytest.fixture(scope="module")

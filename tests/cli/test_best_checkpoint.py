@@ -8,16 +8,18 @@ import pytest
 
 from mtfrun.errors import InputError
 from mtfrun.rundir import RunDirectory
-from mtfrun.training import CheckpointOptions, ExportBest, TrainOptions
+from mtfrun.tools import ExportBest
+from mtfrun.training import CheckpointOptions, TrainOptions
 from tests.cli.command import error_line, mtfrun_here, succeeded, tiny_experiment
 from tests.training.toy_run import toy_train
 
 GIN = """
 from __gin__ import dynamic_registration
 from mtfrun import experiment
+from mtfrun import tools
 from mtfrun import training
 
-experiment.Training.actions = [@training.ExportBest()]
+experiment.Training.actions = [@tools.ExportBest()]
 training.CheckpointOptions:
     best_metric = "eval/loss"
     best_mode = "highest"

@@ -6,7 +6,7 @@ import pathlib
 
 import pytest
 
-from mtfrun.api import run_training
+from mtfrun.experiment.runs import run_training
 from tests.cli.command import error_line, header_of, mtfrun, mtfrun_here, tiny_experiment
 
 

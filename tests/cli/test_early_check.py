@@ -12,9 +12,9 @@ import sys
 
 import pytest
 
-from mtfrun.api.build import ROOTS
 from mtfrun.configuration import config
 from mtfrun.configuration.files import shipped_gin_files
+from mtfrun.experiment.runs.build import ROOTS
 from tests.cli.command import ROOT, environment
 
 # Prints the message about every command line on standard input.

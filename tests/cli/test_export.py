@@ -11,9 +11,9 @@ import pytest
 import tensorflow as tf
 
 import mtfrun
-from mtfrun.conversion import values_of_run
-from mtfrun.conversion.hugging_face.folder import Folder
 from mtfrun.rundir import RunDirectory
+from mtfrun.tools.conversion import values_of_run
+from mtfrun.tools.conversion.hugging_face.folder import Folder
 from tests.cli.command import (
     error_line,
     mtfrun_here,
@@ -22,13 +22,13 @@ from tests.cli.command import (
     tiny_pairs_experiment,
 )
 from tests.cli.small_vocabulary import flag_of_small_vocabulary
-from tests.conversion.hugging_face.imported_models import (
+from tests.layouts import assert_close
+from tests.tools.conversion.hugging_face.imported_models import (
     LOGITS_TOLERANCE,
     Imported,
     logits_and_loss,
     logits_of_transformers,
 )
-from tests.layouts import assert_close
 
 
 def _export(run: pathlib.Path, target: pathlib.Path, form: str, *flags: str) -> None:

@@ -126,7 +126,11 @@ _STATEMENTS = "from mtfrun.configuration import statements\n"
         ("{} = @experiment.Training.run()", None, "mtfrun.experiment.training"),
         ("{} = @experiment.Training.__subclasses__()", None, "builtins"),
         ("{} = @experiment.Training.run.__globals__.get()", None, "mtfrun.experiment.training"),
-        ("from mtfrun.planning import collectives\n{} = @collectives.re.compile()", None, "re"),
+        (
+            "from mtfrun.tools.planning import collectives\n{} = @collectives.re.compile()",
+            None,
+            "re",
+        ),
     ],
 )
 def test_objects_that_are_reached_through_allowed_modules_are_refused(

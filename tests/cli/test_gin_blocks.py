@@ -6,11 +6,11 @@ import pathlib
 
 import pytest
 
-from mtfrun.api.build import ROOTS
 from mtfrun.configuration import config
 from mtfrun.configuration.config_error import ConfigError
 from mtfrun.configuration.foreign import check_foreign
 from mtfrun.configuration.statements import Statements
+from mtfrun.experiment.runs.build import ROOTS
 
 HEAD = """include "defaults.gin"
 include "models/lm_tiny.gin"

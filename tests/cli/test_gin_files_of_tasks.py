@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from mtfrun import data
-from mtfrun.api.build import ROOTS, build
 from mtfrun.cli.flags import parse_flags
 from mtfrun.configuration import config
 from mtfrun.experiment import Experiment
+from mtfrun.experiment.runs.build import ROOTS, build
 from tests.cli.command import TINY
 
 BASE = ["defaults.gin", "models/t5.1.1.tiny.gin"]

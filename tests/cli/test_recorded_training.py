@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 import pytest
 
-from mtfrun.api.recorded_training import as_text, recorded
 from mtfrun.data import ByteVocabulary, LanguageModelData, NoSource, Task
+from mtfrun.experiment.runs.recorded_training import as_text, recorded
 from mtfrun.rundir import RunDirectory, Setup
 from mtfrun.rundir.manifest import _digest
 from tests.cli.command import error_line, mtfrun_here, tiny_experiment

@@ -11,9 +11,9 @@ import sys
 import pytest
 
 from mtfrun import mtf
-from mtfrun.api.build import ROOTS
 from mtfrun.configuration import config
-from mtfrun.planning import shipped_profiles
+from mtfrun.experiment.runs.build import ROOTS
+from mtfrun.tools.planning import shipped_profiles
 from tests.cli.command import ROOT, TINY, environment, mtfrun, mtfrun_here
 
 SEARCH = ["plan", "--search", "--devices=8", "--gin_file=runs/quickstart.gin", *TINY]

@@ -12,12 +12,12 @@ import pytest
 import tensorflow_datasets as tfds
 
 from mtfrun import mtf
-from mtfrun.api.build import ROOTS, build
 from mtfrun.cli.flags import parse_flags
 from mtfrun.configuration import config
 from mtfrun.configuration.files import SHIPPED, shipped_gin_files
 from mtfrun.data.builders.silence import silent_tfds
 from mtfrun.experiment import Training
+from mtfrun.experiment.runs.build import ROOTS, build
 from tests.cli.command import TINY
 from tests.cli.small_vocabulary import FILES_WITH_SUBWORDS, SIZE, flag_of_small_vocabulary
 

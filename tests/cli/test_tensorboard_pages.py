@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from mtfrun.pictures.canvas import HEIGHT, WIDTH
+from mtfrun.display.pictures.canvas import HEIGHT, WIDTH
 from mtfrun.rundir.hparams import Metric, recorded_hparams, write_hparams
 from tests.cli.command import mtfrun_here, succeeded, tiny_experiment
 from tests.cli.tensorboard_server import LOADERS, TensorBoard, serving

@@ -15,7 +15,7 @@ import pytest
 from mtfrun.cli.terminal.standard_error import unfailing
 from mtfrun.cli.terminal.table import table_lines
 from mtfrun.rundir import RunDirectory, Status
-from mtfrun.untrusted.visible_text import visible
+from mtfrun.untrusted import visible
 from tests.cli.command import ROOT, environment, mtfrun, mtfrun_here
 
 ATTACK = "\x1b[2J\x1b]0;title\x07\x9b31m\u202e\r\nmtfrun: error: forged"

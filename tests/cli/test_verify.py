@@ -18,7 +18,7 @@ SIZES = ["--gin.NUM_LAYERS=1", "--gin.D_MODEL=16", "--gin.NUM_HEADS=4", "--gin.D
 def _file(folder: pathlib.Path, config: str) -> str:
     """Returns the flag of a gin file of docs/your_own_classes.md, which imports wrong classes."""
     config = config.replace("import own_classes", "from tests.experiment import own_classes")
-    imports = "from mtfrun import data\nfrom tests.verification import wrong_classes\n"
+    imports = "from mtfrun import data\nfrom tests.tools.verification import wrong_classes\n"
     file = folder / "own.gin"
     file.write_text(config.replace("from mtfrun import data\n", imports, 1))
     return f"--gin_file={file}"

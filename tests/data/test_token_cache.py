@@ -35,7 +35,7 @@ from mtfrun.data.token_cache import (
     open_cache,
 )
 from mtfrun.data.vocabularies import ByteVocabulary, Vocabulary
-from mtfrun.progress import work
+from mtfrun.display.progress import work
 
 TARGETS_ONLY = ("targets",)
 PAIRS = ("inputs", "targets")

@@ -9,8 +9,8 @@ from types import ModuleType
 
 import pytest
 
-from mtfrun import decoding, layers, mtf, ported
-from mtfrun.models import transformer
+from mtfrun import decoding, layers, mtf
+from mtfrun.models import parity, transformer
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, assert_close
 
 DOCS = pathlib.Path(__file__).parents[2] / "docs"
@@ -66,12 +66,12 @@ def test_every_name_on_the_page_exists() -> None:
     rows = [line.strip("| ") for line in changed.splitlines() if line.startswith("|")]
     # The first cell of these rows is Mesh TensorFlow's.
     text = costs + "".join(row.partition(" | ")[2] for row in rows)
-    names = set(re.findall(r"\b(mtf|layers|ported|transformer|decoding)\.(\w+)", text))
+    names = set(re.findall(r"\b(mtf|layers|parity|transformer|decoding)\.(\w+)", text))
     assert len(names) > 60
     modules = {
         "mtf": mtf,
         "layers": layers,
-        "ported": ported,
+        "parity": parity,
         "transformer": transformer,
         "decoding": decoding,
     }

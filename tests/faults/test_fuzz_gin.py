@@ -6,9 +6,9 @@ import pathlib
 
 import pytest
 
-from mtfrun.api.build import ROOTS
 from mtfrun.configuration import config
 from mtfrun.configuration.statements import Statements
+from mtfrun.experiment.runs.build import ROOTS
 from tests.faults.fuzzing import KINDS, damaged, fuzz
 
 FILES = ["defaults.gin", "models/lm_tiny.gin", "data/text_files.gin"]

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from mtfrun import layers, mtf
+from mtfrun.configuration.errors import exported_names
 from mtfrun.errors import InputError
 from mtfrun.models import Model, moe, transformer
 from tests.layouts import ONE_DEVICE, assert_close
@@ -27,7 +28,7 @@ def _layer_classes() -> dict[str, type]:
     public = {
         f"{package.__name__.removeprefix('mtfrun.')}.{name}": getattr(package, name)
         for package in (layers, transformer, moe)
-        for name in package.__all__
+        for name in exported_names(package)
     }
     return {
         name: cls

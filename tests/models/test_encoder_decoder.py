@@ -11,8 +11,8 @@ import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
+from mtfrun.models.parity import SharedLayersEncoderDecoder
 from mtfrun.models.transformer import EncoderDecoder, SequenceCall, Stack, TokenEmbedding
-from mtfrun.ported import SharedLayersEncoderDecoder
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.small_encoder_decoder import (
     BATCH,

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mtfrun import mtf, ported
+from mtfrun import mtf
+from mtfrun.models import parity
 from mtfrun.models import transformer as t
 from mtfrun.models.transformer.decoder_side import causal_bias
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
@@ -63,14 +64,14 @@ KINDS: dict[str, tuple[Any, dict[str, Any], Any]] = {
     ),
     "compressed": (
         functools.partial(
-            ported.CompressedSelfAttention, num_heads=4, d_kv=4, compression_factor=2
+            parity.CompressedSelfAttention, num_heads=4, d_kv=4, compression_factor=2
         ),
         {},
         t.PositionalEmbedding,
     ),
     # Steps see the last positions only, and rows all: the same where the window is the row.
     "masked local": (
-        functools.partial(ported.MaskedLocalAttention, num_heads=4, d_kv=4, window=TARGETS_LENGTH),
+        functools.partial(parity.MaskedLocalAttention, num_heads=4, d_kv=4, window=TARGETS_LENGTH),
         {},
         t.PositionalEmbedding,
     ),

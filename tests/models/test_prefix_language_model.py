@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mtfrun import decoding, mtf, ported
+from mtfrun import decoding, mtf
+from mtfrun.models import parity
 from mtfrun.models import transformer as t
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.small_model import LAYOUT, VOCABULARY, on_mesh
@@ -244,7 +245,7 @@ def test_known_targets_after_the_prefix_are_read_causally() -> None:
 
 def test_attention_with_a_ring_of_positions_is_refused() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
-    layers = [functools.partial(ported.MaskedLocalAttention, num_heads=2, d_kv=4)]
+    layers = [functools.partial(parity.MaskedLocalAttention, num_heads=2, d_kv=4)]
     stack = functools.partial(t.Stack, num_layers=1, layers=layers)
     embedding = t.TokenEmbedding(d_model=8, max_length=16)
     model = t.DecoderOnly(mesh, VOCABULARY, embedding=embedding, stack=stack, prefix=True)
@@ -280,7 +281,7 @@ def test_the_prefix_may_have_the_padding_behind_the_targets() -> None:
     rows = np.asarray([[7, 8, END, 5, END, 0, 0, 0]], np.int32)
     # Inputs, the position that reads their end, and all padding.
     in_prefix = np.asarray([[1, 1, 1, 1, 0, 1, 1, 1]], np.int32)
-    with_padding, plain = _model(mesh, cls=ported.PaddedPrefixDecoderOnly), _model(mesh)
+    with_padding, plain = _model(mesh, cls=parity.PaddedPrefixDecoderOnly), _model(mesh)
     logits, explicit, without = (
         mtf.to_numpy(mtf.function(model.logits)(on_mesh(mesh, features)))
         for model, features in (

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mtfrun import decoding, mtf, ported
-from mtfrun.models import moe
+from mtfrun import decoding, mtf
+from mtfrun.models import moe, parity
 from mtfrun.models import transformer as t
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.small_model import LAYOUT, VOCABULARY, on_mesh
@@ -113,14 +113,14 @@ KINDS: dict[str, tuple[Any, dict[str, Any], Any, Any]] = {
     ),
     "compressed": (
         functools.partial(
-            ported.CompressedSelfAttention, num_heads=4, d_kv=4, compression_factor=3
+            parity.CompressedSelfAttention, num_heads=4, d_kv=4, compression_factor=3
         ),
         {},
         t.PositionalEmbedding,
         FEED_FORWARD,
     ),
     "masked local": (
-        functools.partial(ported.MaskedLocalAttention, num_heads=4, d_kv=4, window=6),
+        functools.partial(parity.MaskedLocalAttention, num_heads=4, d_kv=4, window=6),
         {},
         t.PositionalEmbedding,
         FEED_FORWARD,

@@ -8,8 +8,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import pytest
 
-from mtfrun import layers, mtf, optim, ported
-from mtfrun.models import moe
+from mtfrun import layers, mtf, optim
+from mtfrun.models import moe, parity
 from mtfrun.optim.adafactor import default_learning_rate, factored_sides
 from tests.layouts import ONE_DEVICE, assert_close
 from tests.optim.updates import make_variables, run_updates
@@ -91,7 +91,7 @@ def test_the_heads_of_a_projection_are_one_side(
 
 def test_the_heads_of_mesh_tensorflows_projections_are_one_side() -> None:
     heads, io, kv = (mtf.Dimension(*d) for d in (("heads", 4), ("io", 16), ("kv", 8)))
-    slots = _slots(ported.AttentionParameters(mtf.Mesh(ONE_DEVICE), heads, io, kv), 16)
+    slots = _slots(parity.AttentionParameters(mtf.Mesh(ONE_DEVICE), heads, io, kv), 16)
     for path in ("wq", "wk", "wv", "wo"):
         assert (slots[f"{path}/vr"], slots[f"{path}/vc"]) == (["io"], ["heads", "kv"])
 

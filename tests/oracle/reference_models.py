@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from mtfrun import mtf, ported
-from mtfrun.models import Loss, moe
+from mtfrun import mtf
+from mtfrun.models import Loss, moe, parity
 from mtfrun.models import transformer as t
 from mtfrun.models.transformer.token_model import TokenModel
 from mtfrun.rundir import WarmStart
@@ -144,9 +144,9 @@ def tensor2tensor_model(mesh: mtf.Mesh, case: ReferenceCase) -> TokenModel:
         "att": functools.partial(t.SelfAttention, heads=heads),
         "enc_att": functools.partial(t.EncoderDecoderAttention, heads=heads),
         "drd": functools.partial(t.FeedForward, d_ff=hp["d_ff"]),
-        "local_att": functools.partial(ported.MaskedLocalAttention, **sizes, window=window),
+        "local_att": functools.partial(parity.MaskedLocalAttention, **sizes, window=window),
         "compressed_att": functools.partial(
-            ported.CompressedSelfAttention, **sizes, compression_factor=factor
+            parity.CompressedSelfAttention, **sizes, compression_factor=factor
         ),
     }
     is_lm = hp["vocab_inputs"] is None

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mtfrun import layers, mtf, ported
+from mtfrun import layers, mtf
+from mtfrun.models import parity
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, assert_close
 from tests.oracle.layer_case import (
     Tensors,
@@ -24,10 +25,10 @@ from tests.oracle.reference_cases import ReferenceCase, reference_cases
 CASES = reference_cases("attention")
 
 
-def _params(tensors: Tensors) -> ported.AttentionParams:
+def _params(tensors: Tensors) -> parity.AttentionParams:
     """Returns the four projections that the original keeps in one variable."""
     qkvo = tensors["att/qkvo"]
-    return ported.AttentionParams(*mtf.unstack(qkvo, qkvo.shape.get_dim_by_name("qkvo")))
+    return parity.AttentionParams(*mtf.unstack(qkvo, qkvo.shape.get_dim_by_name("qkvo")))
 
 
 def _masks(case: ReferenceCase, tensors: Tensors, mesh: mtf.Mesh) -> Tensors:
@@ -47,7 +48,7 @@ def _masks(case: ReferenceCase, tensors: Tensors, mesh: mtf.Mesh) -> Tensors:
 def _local_block_bias(case: ReferenceCase, tensors: Tensors, mesh: mtf.Mesh) -> Tensors:
     block = mtf.Dimension("length", case.hparams["length"])
     memory = mtf.Dimension("memory_length", case.hparams["length"])
-    return {"mask": ported.attention_bias_local_block(mesh, block, memory)}
+    return {"mask": parity.attention_bias_local_block(mesh, block, memory)}
 
 
 def _dot_product_with_lost_normalisation(
@@ -81,14 +82,14 @@ def _dot_product(case: ReferenceCase, tensors: Tensors, mesh: mtf.Mesh) -> Tenso
 
 def _multihead(case: ReferenceCase, tensors: Tensors, mesh: mtf.Mesh) -> Tensors:
     memory, mask = tensors.get("memory"), tensors.get("mask")
-    return {"y": ported.multihead_attention(tensors["x"], memory, mask, _params(tensors))}
+    return {"y": parity.multihead_attention(tensors["x"], memory, mask, _params(tensors))}
 
 
 def _self_incremental(case: ReferenceCase, tensors: Tensors, mesh: mtf.Mesh) -> Tensors:
     outputs: Tensors = {}
     k = v = mtf.zeros(mesh, _state_shape(case, tensors, "memory_length"))
     for step in range(case.hparams["steps"]):
-        y, k, v = ported.multihead_self_attention_incremental(
+        y, k, v = parity.multihead_self_attention_incremental(
             tensors[f"x_{step}"], k, v, mtf.constant(mesh, step, dtype=tf.int32), _params(tensors)
         )
         outputs |= {f"y_{step}": y, f"k_{step}": k, f"v_{step}": v}
@@ -99,7 +100,7 @@ def _local_incremental(case: ReferenceCase, tensors: Tensors, mesh: mtf.Mesh) ->
     outputs = {}
     k = v = mtf.zeros(mesh, _state_shape(case, tensors, "window_length"))
     for step in range(case.hparams["steps"]):
-        y, k, v = ported.masked_local_attention_1d_incremental(
+        y, k, v = parity.masked_local_attention_1d_incremental(
             tensors[f"x_{step}"], k, v, mtf.constant(mesh, step, dtype=tf.int32), _params(tensors)
         )
         outputs[f"y_{step}"] = y
@@ -115,12 +116,12 @@ def _state_shape(case: ReferenceCase, tensors: Tensors, memory: str) -> list[mtf
 
 def _encdec_incremental(case: ReferenceCase, tensors: Tensors, mesh: mtf.Mesh) -> Tensors:
     names = ("x", "wq", "wo", "k", "v", "mask")
-    y = ported.multihead_encdec_attention_incremental(*(tensors[name] for name in names))
+    y = parity.multihead_encdec_attention_incremental(*(tensors[name] for name in names))
     return {"y": y}
 
 
 def _masked_local(case: ReferenceCase, tensors: Tensors, mesh: mtf.Mesh) -> Tensors:
-    y, k, v = ported.masked_local_attention_1d(
+    y, k, v = parity.masked_local_attention_1d(
         tensors["x"],
         _params(tensors),
         case.hparams["window_size"],
@@ -130,7 +131,7 @@ def _masked_local(case: ReferenceCase, tensors: Tensors, mesh: mtf.Mesh) -> Tens
 
 
 def _spatial(case: ReferenceCase, tensors: Tensors, mesh: mtf.Mesh) -> Tensors:
-    y = ported.local_self_attention_spatial_blocks(
+    y = parity.local_self_attention_spatial_blocks(
         tensors["x"], _params(tensors), mask_right=case.hparams["mask_right"]
     )
     return {"y": y}
@@ -138,14 +139,14 @@ def _spatial(case: ReferenceCase, tensors: Tensors, mesh: mtf.Mesh) -> Tensors:
 
 def _spatial_2d(case: ReferenceCase, tensors: Tensors, mesh: mtf.Mesh) -> Tensors:
     # The original adds up logits over the rows; ours attends to positions unless asked.
-    y = ported.local_2d_self_attention_spatial_blocks(
+    y = parity.local_2d_self_attention_spatial_blocks(
         tensors["x"], _params(tensors), sum_logits_over_rows=True
     )
     return {"y": y}
 
 
 def _compressed(case: ReferenceCase, tensors: Tensors, mesh: mtf.Mesh) -> Tensors:
-    y = ported.multihead_self_attention_memory_compressed(
+    y = parity.multihead_self_attention_memory_compressed(
         tensors["x"],
         case.hparams["mask_right"],
         case.hparams["compression_factor"],

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from mtfrun import layers, mtf, ported
-from mtfrun.models import transformer
+from mtfrun import layers, mtf
+from mtfrun.models import parity, transformer
 from tests.layouts import FLOAT32_OP_TOLERANCE
 from tests.oracle.layer_case import (
     Tensors,
@@ -103,9 +103,9 @@ def _run(case: ReferenceCase, mesh: mtf.Mesh) -> tuple[Tensors, dict[str, Tensor
     def call(tensors: Tensors) -> Tensors:
         x = tensors["x"]
         if case.name.startswith("corr"):
-            return {"y": ported.corr(x, x.shape.get_dim_by_name("c"))}
+            return {"y": parity.corr(x, x.shape.get_dim_by_name("c"))}
         length = x.shape.get_dim_by_name("l")
-        return {"y": ported.compress_mean(x, length, case.hparams["compression_factor"])}
+        return {"y": parity.compress_mean(x, length, case.hparams["compression_factor"])}
 
     return outputs_and_gradients(call, inputs_of(mesh, case))
 

@@ -16,7 +16,7 @@ import pytest
 from mtfrun import mtf
 from mtfrun.layers import Call
 from mtfrun.models import Loss
-from mtfrun.ported import SeedResNet
+from mtfrun.models.parity import SeedResNet
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, assert_close
 from tests.oracle.layer_case import ONE_DEVICE, set_variables
 from tests.oracle.reference_cases import ReferenceCase, reference_cases

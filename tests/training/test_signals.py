@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mtfrun.progress import Work
+from mtfrun.display.progress import Work
 from mtfrun.training import signals
 from mtfrun.training.signals import Stopped, StopSignals
 

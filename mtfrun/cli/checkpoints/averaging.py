@@ -14,14 +14,14 @@ from mtfrun.cli.errors import UsageError
 from mtfrun.cli.terminal.standard_output import print_lines
 from mtfrun.cli.terminal.terminable import terminable
 from mtfrun.configuration.run_files import CONFIG, LARGEST_COPY, RECORD, RunFiles
-from mtfrun.conversion.hugging_face import read_origin, write_origin
-from mtfrun.conversion.run_writer import check_new, replaced_directory
 from mtfrun.rundir import Checkpoints, Manifest, RunDirectory, RunDirError, package_versions
 from mtfrun.rundir.checkpoint_values import CheckpointValues
 from mtfrun.rundir.errors import reason
 from mtfrun.rundir.manifest import DIMENSIONS
 from mtfrun.rundir.stored_checkpoints import CheckpointDirectory
-from mtfrun.untrusted.regular_files import read_regular
+from mtfrun.tools.conversion.hugging_face import read_origin, write_origin
+from mtfrun.tools.conversion.run_writer import check_new, replaced_directory
+from mtfrun.untrusted import read_regular
 
 _WEIGHTS = ("model/", "averages/")
 # The files that evaluating and decoding a run need besides its checkpoints.

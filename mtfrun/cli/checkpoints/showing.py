@@ -18,7 +18,7 @@ from mtfrun.cli.terminal.table import (
     terminal_columns,
     time_text,
 )
-from mtfrun.quiet import quiet_import
+from mtfrun.display.quiet import quiet_import
 from mtfrun.rundir import Manifest, RunDirError
 from mtfrun.rundir.manifest import DIMENSIONS, VariableSpec
 from mtfrun.rundir.stored_checkpoints import CheckpointDirectory, StoredCheckpoint

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from mtfrun.api.build import ROOTS
 from mtfrun.cli.config_commands.show import require_config
 from mtfrun.cli.config_commands.text import shortened, wrapped
 from mtfrun.cli.gin_settings import settings_of
@@ -18,6 +17,7 @@ from mtfrun.cli.terminal.standard_output import print_lines
 from mtfrun.configuration import config
 from mtfrun.configuration.files import find_gin_file
 from mtfrun.configuration.settings_in_use import Setting, settings_in_use
+from mtfrun.experiment.runs.build import ROOTS
 from mtfrun.rundir import RunDirectory
 
 

@@ -8,7 +8,6 @@ import itertools
 import json
 from collections.abc import Iterable, Sequence
 
-from mtfrun.api.build import ROOTS
 from mtfrun.cli.config_commands.text import WIDTH, shortened, wrapped
 from mtfrun.cli.errors import UsageError
 from mtfrun.cli.gin_settings import settings_of
@@ -17,6 +16,7 @@ from mtfrun.configuration import config
 from mtfrun.configuration.docstrings import first_sentence
 from mtfrun.configuration.settings_in_use import Setting, settings_in_use
 from mtfrun.errors import did_you_mean
+from mtfrun.experiment.runs.build import ROOTS
 from mtfrun.rundir import RunDirectory
 
 

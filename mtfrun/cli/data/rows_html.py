@@ -16,7 +16,7 @@ from mtfrun.cli.data.rows_text import (
     describe_tokens,
     describe_value,
 )
-from mtfrun.untrusted.visible_text import escaped
+from mtfrun.untrusted import escaped
 
 # Number of colours, after which that of the first segment is used again.
 _COLOURS = 6

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 
 from mtfrun.cli.data.row_view import ImageView, RowView, Tokens, Value
-from mtfrun.untrusted.visible_text import escaped
+from mtfrun.untrusted import escaped
 
 # Limits without tokens: segments shown of a feature, lines shown of a segment.
 _MOST_SEGMENTS, _MOST_LINES = 3, 3

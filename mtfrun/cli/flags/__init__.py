@@ -1,5 +1,4 @@
 """The commands: their flags, and their help texts; imports no TensorFlow."""
 
-from mtfrun.cli.flags.parse import COMMANDS, parse_flags
-
-__all__ = ["COMMANDS", "parse_flags"]
+from mtfrun.cli.flags.parse import COMMANDS as COMMANDS
+from mtfrun.cli.flags.parse import parse_flags as parse_flags

@@ -13,7 +13,6 @@ import sys
 from collections.abc import Sequence
 
 from mtfrun import mtf
-from mtfrun.api.build import ROOTS, build
 from mtfrun.cli.errors import UsageError
 from mtfrun.cli.flags import parse_flags
 from mtfrun.cli.flags.parse import GIN_PREFIX
@@ -23,6 +22,7 @@ from mtfrun.configuration.one_line import one_line
 from mtfrun.configuration.statements import MACRO, Binding
 from mtfrun.errors import InputError
 from mtfrun.experiment import Training
+from mtfrun.experiment.runs.build import ROOTS, build
 
 # The dimensions of a batch that a mesh axis may split.
 _OF_BATCHES = ("batch", "outer_batch")

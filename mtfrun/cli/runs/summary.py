@@ -15,7 +15,7 @@ from mtfrun.rundir import Evaluated, RunDirectory, Status
 from mtfrun.rundir.metric_order import is_lower_better
 from mtfrun.rundir.run_record import best_of
 from mtfrun.rundir.stored_checkpoints import CheckpointDirectory
-from mtfrun.untrusted.regular_files import read_regular_text
+from mtfrun.untrusted import read_regular_text
 
 # How deep below the directory of a command runs are searched for.
 _MOST_LEVELS = 4

@@ -10,7 +10,6 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from mtfrun import progress
 from mtfrun.cli.early_check import configuration_error
 from mtfrun.cli.errors import UsageError
 from mtfrun.cli.runs.summary import RunSummary, summary_of
@@ -23,6 +22,7 @@ from mtfrun.cli.sweep.trainer import TrainedRun, Trainer
 from mtfrun.cli.terminal.standard_output import print_lines
 from mtfrun.cli.terminal.table import table_lines, terminal_columns
 from mtfrun.configuration.one_line import one_line
+from mtfrun.display import progress
 from mtfrun.errors import InputError
 from mtfrun.rundir import RunDirectory, writer_lock
 

@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mtfrun.quiet import quiet_import
+from mtfrun.display.quiet import quiet_import
 
 
 def describe_sweep(

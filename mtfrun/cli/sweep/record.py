@@ -11,7 +11,7 @@ from mtfrun.cli.errors import UsageError
 from mtfrun.cli.sweep.grid import Grid
 from mtfrun.rundir import atomic_write
 from mtfrun.rundir.errors import reason
-from mtfrun.untrusted.regular_files import read_json
+from mtfrun.untrusted import read_json
 
 NAME = "sweep.json"
 

@@ -21,7 +21,7 @@ from mtfrun.cli.sweep.display import Display
 from mtfrun.cli.terminal.table import number_text
 from mtfrun.rundir import RunRecord
 from mtfrun.rundir.errors import reason
-from mtfrun.untrusted.regular_files import open_regular, open_to_write
+from mtfrun.untrusted import open_regular, open_to_write
 
 PROGRAM = (sys.executable, "-m", "mtfrun")
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any, TextIO
 
 from mtfrun.cli.terminal.standard_output import discard
-from mtfrun.untrusted.visible_text import visible
+from mtfrun.untrusted import visible
 
 _STANDARD_ERROR = 2
 # The control characters that tqdm writes to move between its bars, and the colours of lines.

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any, TextIO
 
 from mtfrun.cli.errors import UsageError
-from mtfrun.untrusted.visible_text import escaped, visible
+from mtfrun.untrusted import escaped, visible
 
 
 class OutputError(UsageError):

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from mtfrun.untrusted.visible_text import escaped
+from mtfrun.untrusted import escaped
 
 # Also "3/10", "2.1 MB", "1.5k tok/s" and "0.25*".
 _NUMBER = re.compile(r"([-+]?[\d.,]+(e[-+]?\d+)?(/\d+| ?[kMGT]?B?|[kMG]? \w+/s)?|nan|inf|-?)[ *]?")

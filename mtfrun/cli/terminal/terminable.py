@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Iterator
 
-from mtfrun.progress import present_work
+from mtfrun.display.progress import present_work
 from mtfrun.rundir import remove_outputs_in_progress
 from mtfrun.training.signals import handled
 

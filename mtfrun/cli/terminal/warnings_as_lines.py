@@ -6,8 +6,8 @@ import contextlib
 import logging
 from collections.abc import Iterator
 
-from mtfrun.progress import error, print_line, warning
-from mtfrun.untrusted.visible_text import escaped
+from mtfrun.display.progress import error, print_line, warning
+from mtfrun.untrusted import escaped
 
 
 @contextlib.contextmanager

@@ -13,8 +13,7 @@ import tensorflow as tf
 from mtfrun.data.builders.prepared_files import PreparedFiles
 from mtfrun.data.errors import DataError
 from mtfrun.errors import InputError
-from mtfrun.untrusted.record_lengths import check_record_lengths
-from mtfrun.untrusted.regular_files import open_regular
+from mtfrun.untrusted import check_record_lengths, open_regular
 
 # What iterators raise where files are damaged, truncated, missing, not readable or of another kind.
 _UNREADABLE = (

@@ -12,7 +12,7 @@ from mtfrun.data.errors import DataError
 from mtfrun.data.images.image_files import encoded_image
 from mtfrun.data.images.image_source import ImageExample
 from mtfrun.data.images.parallel import in_threads
-from mtfrun.quiet import quiet_stderr
+from mtfrun.display.quiet import quiet_stderr
 
 # Images that are decoded together, to be checked: enough to keep threads busy.
 _TOGETHER = 128

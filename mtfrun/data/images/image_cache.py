@@ -23,13 +23,13 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
-from mtfrun import progress
 from mtfrun.data.cache_directory import cache_path, open_or_build, writing
 from mtfrun.data.cache_manifest import read_manifest, reading
 from mtfrun.data.errors import DataError
 from mtfrun.data.images.image_files import size_of
 from mtfrun.data.images.image_source import ImageExample, ImageSource
 from mtfrun.data.images.stored_image import EncodedImage, PixelImage, StoredImage
+from mtfrun.display import progress
 
 # Version of the format and of the code that makes it; another one is another cache.
 FORMAT = 2

@@ -20,7 +20,7 @@ from mtfrun.data.sources.record_fields import (
 from mtfrun.data.sources.record_files import RecordFiles
 from mtfrun.data.sources.streams import check_expansion, is_compressed, naming_the_file, unreadable
 from mtfrun.errors import InputError
-from mtfrun.untrusted.record_lengths import check_record_lengths
+from mtfrun.untrusted import check_record_lengths
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,8 +23,8 @@ from mtfrun.data.vocabularies.vocabulary import (
     padded_size,
     read_vocabulary_file,
 )
+from mtfrun.display.quiet import quiet_stderr
 from mtfrun.errors import install_command
-from mtfrun.quiet import quiet_stderr
 
 # Names that end a text, and of what is unknown, in the order in which they are looked for.
 _END_TOKENS = (

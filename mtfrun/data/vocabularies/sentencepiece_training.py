@@ -13,8 +13,8 @@ from typing import TypeVar
 import numpy as np
 import sentencepiece
 
-from mtfrun import progress
 from mtfrun.data.errors import DataError
+from mtfrun.display import progress
 
 T = TypeVar("T")
 

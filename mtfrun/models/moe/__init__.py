@@ -1,83 +1,46 @@
 """Mixtures of experts: layers of one and two levels and without a limit, gates, dispatch."""
 
-from mtfrun.models.moe.capacity import Capacity, num_groups
-from mtfrun.models.moe.dispatch.dispatch import Dispatch
-from mtfrun.models.moe.dispatch.einsum import EinsumDispatch, combine_tensor, dispatch_tensor
-from mtfrun.models.moe.dispatch.gather import GatherDispatch
-from mtfrun.models.moe.dropless_moe import DroplessMoE
-from mtfrun.models.moe.experts import Experts
-from mtfrun.models.moe.gates.batch_prioritized import BatchPrioritized
-from mtfrun.models.moe.gates.expert_choice import ExpertChoice
-from mtfrun.models.moe.gates.gate import Gate, GateContext, make_routing
-from mtfrun.models.moe.gates.losses import load_balancing_loss, router_z_loss
-from mtfrun.models.moe.gates.no_token_left_behind import NoTokenLeftBehind
-from mtfrun.models.moe.gates.position_in_expert import (
-    Candidate,
-    dispatch_in_order,
-    position_in_expert,
-)
-from mtfrun.models.moe.gates.second_expert_policy import (
-    All,
-    Never,
-    Random,
-    SecondExpertPolicy,
-    Threshold,
-)
-from mtfrun.models.moe.gates.switch import Argmax, Sample, Switch, SwitchPolicy
-from mtfrun.models.moe.gates.top_2 import Top2
-from mtfrun.models.moe.gates.top_2_v1 import Top2V1
-from mtfrun.models.moe.gates.top_k import TopK
-from mtfrun.models.moe.gates.top_n import TopN
-from mtfrun.models.moe.gates.truncated_top_2 import TruncatedTop2, truncated_top_2
-from mtfrun.models.moe.mixture import Mixture
-from mtfrun.models.moe.moe_1d import MoE1D
-from mtfrun.models.moe.moe_2d import MoE2D
-from mtfrun.models.moe.router import InputDropout, InputNoise, Jitter, Router
-from mtfrun.models.moe.routing import Choice, Routing
-
-__all__ = [
-    "All",
-    "Argmax",
-    "BatchPrioritized",
-    "Candidate",
-    "Capacity",
-    "Choice",
-    "Dispatch",
-    "DroplessMoE",
-    "EinsumDispatch",
-    "ExpertChoice",
-    "Experts",
-    "Gate",
-    "GateContext",
-    "GatherDispatch",
-    "InputDropout",
-    "InputNoise",
-    "Jitter",
-    "Mixture",
-    "MoE1D",
-    "MoE2D",
-    "Never",
-    "NoTokenLeftBehind",
-    "Random",
-    "Router",
-    "Routing",
-    "Sample",
-    "SecondExpertPolicy",
-    "Switch",
-    "SwitchPolicy",
-    "Threshold",
-    "Top2",
-    "Top2V1",
-    "TopK",
-    "TopN",
-    "TruncatedTop2",
-    "combine_tensor",
-    "dispatch_in_order",
-    "dispatch_tensor",
-    "load_balancing_loss",
-    "make_routing",
-    "num_groups",
-    "position_in_expert",
-    "router_z_loss",
-    "truncated_top_2",
-]
+from mtfrun.models.moe.capacity import Capacity as Capacity
+from mtfrun.models.moe.capacity import num_groups as num_groups
+from mtfrun.models.moe.dispatch.dispatch import Dispatch as Dispatch
+from mtfrun.models.moe.dispatch.einsum import EinsumDispatch as EinsumDispatch
+from mtfrun.models.moe.dispatch.einsum import combine_tensor as combine_tensor
+from mtfrun.models.moe.dispatch.einsum import dispatch_tensor as dispatch_tensor
+from mtfrun.models.moe.dispatch.gather import GatherDispatch as GatherDispatch
+from mtfrun.models.moe.dropless_moe import DroplessMoE as DroplessMoE
+from mtfrun.models.moe.experts import Experts as Experts
+from mtfrun.models.moe.gates.batch_prioritized import BatchPrioritized as BatchPrioritized
+from mtfrun.models.moe.gates.expert_choice import ExpertChoice as ExpertChoice
+from mtfrun.models.moe.gates.gate import Gate as Gate
+from mtfrun.models.moe.gates.gate import GateContext as GateContext
+from mtfrun.models.moe.gates.gate import make_routing as make_routing
+from mtfrun.models.moe.gates.losses import load_balancing_loss as load_balancing_loss
+from mtfrun.models.moe.gates.losses import router_z_loss as router_z_loss
+from mtfrun.models.moe.gates.no_token_left_behind import NoTokenLeftBehind as NoTokenLeftBehind
+from mtfrun.models.moe.gates.position_in_expert import Candidate as Candidate
+from mtfrun.models.moe.gates.position_in_expert import dispatch_in_order as dispatch_in_order
+from mtfrun.models.moe.gates.position_in_expert import position_in_expert as position_in_expert
+from mtfrun.models.moe.gates.second_expert_policy import All as All
+from mtfrun.models.moe.gates.second_expert_policy import Never as Never
+from mtfrun.models.moe.gates.second_expert_policy import Random as Random
+from mtfrun.models.moe.gates.second_expert_policy import SecondExpertPolicy as SecondExpertPolicy
+from mtfrun.models.moe.gates.second_expert_policy import Threshold as Threshold
+from mtfrun.models.moe.gates.switch import Argmax as Argmax
+from mtfrun.models.moe.gates.switch import Sample as Sample
+from mtfrun.models.moe.gates.switch import Switch as Switch
+from mtfrun.models.moe.gates.switch import SwitchPolicy as SwitchPolicy
+from mtfrun.models.moe.gates.top_2 import Top2 as Top2
+from mtfrun.models.moe.gates.top_2_v1 import Top2V1 as Top2V1
+from mtfrun.models.moe.gates.top_k import TopK as TopK
+from mtfrun.models.moe.gates.top_n import TopN as TopN
+from mtfrun.models.moe.gates.truncated_top_2 import TruncatedTop2 as TruncatedTop2
+from mtfrun.models.moe.gates.truncated_top_2 import truncated_top_2 as truncated_top_2
+from mtfrun.models.moe.mixture import Mixture as Mixture
+from mtfrun.models.moe.moe_1d import MoE1D as MoE1D
+from mtfrun.models.moe.moe_2d import MoE2D as MoE2D
+from mtfrun.models.moe.router import InputDropout as InputDropout
+from mtfrun.models.moe.router import InputNoise as InputNoise
+from mtfrun.models.moe.router import Jitter as Jitter
+from mtfrun.models.moe.router import Router as Router
+from mtfrun.models.moe.routing import Choice as Choice
+from mtfrun.models.moe.routing import Routing as Routing

@@ -1,44 +1,25 @@
 """Residual networks for image classification."""
 
-from mtfrun.models.resnet.backbone import Backbone
-from mtfrun.models.resnet.blocks import (
-    BasicBlock,
-    Blocking,
-    BottleneckBlock,
-    ConvolutionNorm,
-    ResidualBlock,
-    StridedFirstBottleneckBlock,
-)
-from mtfrun.models.resnet.classifier import CONFUSION_MATRIX, ImageClassifier
-from mtfrun.models.resnet.cutmix import cut_rectangles, paste_previous, uncut_fraction
-from mtfrun.models.resnet.image_input import ImageInput, augment, cut_out
-from mtfrun.models.resnet.image_loss import ImageLoss
-from mtfrun.models.resnet.mixup import beta_quantiles, mix_with_previous, mixing_coefficients
-from mtfrun.models.resnet.resnet import ResNet, cut_into_blocks
-from mtfrun.models.resnet.stems import LargeImageStem, SmallImageStem
-
-__all__ = [
-    "CONFUSION_MATRIX",
-    "Backbone",
-    "BasicBlock",
-    "Blocking",
-    "BottleneckBlock",
-    "ConvolutionNorm",
-    "ImageClassifier",
-    "ImageInput",
-    "ImageLoss",
-    "LargeImageStem",
-    "ResNet",
-    "ResidualBlock",
-    "SmallImageStem",
-    "StridedFirstBottleneckBlock",
-    "augment",
-    "beta_quantiles",
-    "cut_into_blocks",
-    "cut_out",
-    "cut_rectangles",
-    "mix_with_previous",
-    "mixing_coefficients",
-    "paste_previous",
-    "uncut_fraction",
-]
+from mtfrun.models.resnet.backbone import Backbone as Backbone
+from mtfrun.models.resnet.blocks import BasicBlock as BasicBlock
+from mtfrun.models.resnet.blocks import Blocking as Blocking
+from mtfrun.models.resnet.blocks import BottleneckBlock as BottleneckBlock
+from mtfrun.models.resnet.blocks import ConvolutionNorm as ConvolutionNorm
+from mtfrun.models.resnet.blocks import ResidualBlock as ResidualBlock
+from mtfrun.models.resnet.blocks import StridedFirstBottleneckBlock as StridedFirstBottleneckBlock
+from mtfrun.models.resnet.classifier import CONFUSION_MATRIX as CONFUSION_MATRIX
+from mtfrun.models.resnet.classifier import ImageClassifier as ImageClassifier
+from mtfrun.models.resnet.cutmix import cut_rectangles as cut_rectangles
+from mtfrun.models.resnet.cutmix import paste_previous as paste_previous
+from mtfrun.models.resnet.cutmix import uncut_fraction as uncut_fraction
+from mtfrun.models.resnet.image_input import ImageInput as ImageInput
+from mtfrun.models.resnet.image_input import augment as augment
+from mtfrun.models.resnet.image_input import cut_out as cut_out
+from mtfrun.models.resnet.image_loss import ImageLoss as ImageLoss
+from mtfrun.models.resnet.mixup import beta_quantiles as beta_quantiles
+from mtfrun.models.resnet.mixup import mix_with_previous as mix_with_previous
+from mtfrun.models.resnet.mixup import mixing_coefficients as mixing_coefficients
+from mtfrun.models.resnet.resnet import ResNet as ResNet
+from mtfrun.models.resnet.resnet import cut_into_blocks as cut_into_blocks
+from mtfrun.models.resnet.stems import LargeImageStem as LargeImageStem
+from mtfrun.models.resnet.stems import SmallImageStem as SmallImageStem

@@ -1,68 +1,38 @@
 """Transformers: models, stacks, sublayers and transforms."""
 
-from mtfrun.layers.attention_heads import AttentionHeads
-from mtfrun.layers.embedding import PositionalEmbedding, SinusoidPositions
-from mtfrun.layers.normalization import LayerNorm, RMSNorm
-from mtfrun.layers.relative_position import RelativePositionBias
-from mtfrun.layers.rotary import RotaryPositions
-from mtfrun.layers.rotary_scaling import LinearScaling, Llama3Scaling, YarnScaling
-from mtfrun.models.transformer.decoder_only import DecoderOnly
-from mtfrun.models.transformer.decoder_side import shift_right
-from mtfrun.models.transformer.encoder_decoder import EncoderDecoder
-from mtfrun.models.transformer.encoder_decoder_attention import EncoderDecoderAttention
-from mtfrun.models.transformer.encoder_only import EncoderOnly
-from mtfrun.models.transformer.feedforward import FeedForward, GatedFeedForward
-from mtfrun.models.transformer.local_self_attention import LocalSelfAttention
-from mtfrun.models.transformer.residual_transforms import (
-    CallLayer,
-    MaskPadding,
-    Residual,
-    StackTransforms,
-    SublayerDropout,
-    Transform,
+from mtfrun.layers.attention_heads import AttentionHeads as AttentionHeads
+from mtfrun.layers.embedding import PositionalEmbedding as PositionalEmbedding
+from mtfrun.layers.embedding import SinusoidPositions as SinusoidPositions
+from mtfrun.layers.normalization import LayerNorm as LayerNorm
+from mtfrun.layers.normalization import RMSNorm as RMSNorm
+from mtfrun.layers.relative_position import RelativePositionBias as RelativePositionBias
+from mtfrun.layers.rotary import RotaryPositions as RotaryPositions
+from mtfrun.layers.rotary_scaling import LinearScaling as LinearScaling
+from mtfrun.layers.rotary_scaling import Llama3Scaling as Llama3Scaling
+from mtfrun.layers.rotary_scaling import YarnScaling as YarnScaling
+from mtfrun.models.transformer.decoder_only import DecoderOnly as DecoderOnly
+from mtfrun.models.transformer.decoder_side import shift_right as shift_right
+from mtfrun.models.transformer.encoder_decoder import EncoderDecoder as EncoderDecoder
+from mtfrun.models.transformer.encoder_decoder_attention import (
+    EncoderDecoderAttention as EncoderDecoderAttention,
 )
-from mtfrun.models.transformer.self_attention import SelfAttention
-from mtfrun.models.transformer.sequence_call import DecodingProgress, EncoderMemory, SequenceCall
-from mtfrun.models.transformer.stack import Stack
-from mtfrun.models.transformer.sublayer import Sublayer
-from mtfrun.models.transformer.token_embedding import TokenEmbedding
-from mtfrun.models.transformer.token_loss import TokenLoss
-from mtfrun.models.transformer.token_model import TokenModel
-from mtfrun.models.transformer.token_softmax import TokenSoftmax
-
-__all__ = [
-    "AttentionHeads",
-    "CallLayer",
-    "DecoderOnly",
-    "DecodingProgress",
-    "EncoderDecoder",
-    "EncoderDecoderAttention",
-    "EncoderMemory",
-    "EncoderOnly",
-    "FeedForward",
-    "GatedFeedForward",
-    "LayerNorm",
-    "LinearScaling",
-    "Llama3Scaling",
-    "LocalSelfAttention",
-    "MaskPadding",
-    "PositionalEmbedding",
-    "RMSNorm",
-    "RelativePositionBias",
-    "Residual",
-    "RotaryPositions",
-    "SelfAttention",
-    "SequenceCall",
-    "SinusoidPositions",
-    "Stack",
-    "StackTransforms",
-    "Sublayer",
-    "SublayerDropout",
-    "TokenEmbedding",
-    "TokenLoss",
-    "TokenModel",
-    "TokenSoftmax",
-    "Transform",
-    "YarnScaling",
-    "shift_right",
-]
+from mtfrun.models.transformer.encoder_only import EncoderOnly as EncoderOnly
+from mtfrun.models.transformer.feedforward import FeedForward as FeedForward
+from mtfrun.models.transformer.feedforward import GatedFeedForward as GatedFeedForward
+from mtfrun.models.transformer.local_self_attention import LocalSelfAttention as LocalSelfAttention
+from mtfrun.models.transformer.residual_transforms import CallLayer as CallLayer
+from mtfrun.models.transformer.residual_transforms import MaskPadding as MaskPadding
+from mtfrun.models.transformer.residual_transforms import Residual as Residual
+from mtfrun.models.transformer.residual_transforms import StackTransforms as StackTransforms
+from mtfrun.models.transformer.residual_transforms import SublayerDropout as SublayerDropout
+from mtfrun.models.transformer.residual_transforms import Transform as Transform
+from mtfrun.models.transformer.self_attention import SelfAttention as SelfAttention
+from mtfrun.models.transformer.sequence_call import DecodingProgress as DecodingProgress
+from mtfrun.models.transformer.sequence_call import EncoderMemory as EncoderMemory
+from mtfrun.models.transformer.sequence_call import SequenceCall as SequenceCall
+from mtfrun.models.transformer.stack import Stack as Stack
+from mtfrun.models.transformer.sublayer import Sublayer as Sublayer
+from mtfrun.models.transformer.token_embedding import TokenEmbedding as TokenEmbedding
+from mtfrun.models.transformer.token_loss import TokenLoss as TokenLoss
+from mtfrun.models.transformer.token_model import TokenModel as TokenModel
+from mtfrun.models.transformer.token_softmax import TokenSoftmax as TokenSoftmax

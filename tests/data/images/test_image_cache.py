@@ -21,7 +21,7 @@ from mtfrun.data.images import (
 )
 from mtfrun.data.images.image_cache import PixelCache
 from mtfrun.data.images.image_source import ImageExample
-from mtfrun.progress import work
+from mtfrun.display.progress import work
 from tests.data.images.photos import save_folders
 
 NAMES = ("a", "b")

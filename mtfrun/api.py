@@ -1,0 +1,154 @@
+"""The functions of `import mtfrun`, which import TensorFlow and the rest when they are called."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+from collections.abc import Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from mtfrun.experiment.runs.arguments import (
+    check_checkpoint,
+    check_optional_text,
+    check_switches,
+    names_of,
+    path_of,
+    paths_of,
+)
+
+if TYPE_CHECKING:
+    from mtfrun.configuration.headers import GinHeader
+    from mtfrun.experiment.runs.run import Run
+
+_importing = threading.Lock()
+
+
+def load(
+    model_dir: str | os.PathLike[str] | None,
+    *,
+    checkpoint: int | str | None = None,
+    mesh: str | None = None,
+    layout: str | None = None,
+    gin_files: str | Sequence[str] = (),
+    gin_params: Sequence[str] = (),
+    gin_search_paths: Sequence[str] = (),
+    gin_allow_imports: Sequence[str] = (),
+    **bindings: Any,
+) -> Run:
+    """Returns a trained run: its model with the values of a checkpoint, and its data.
+
+        run = mtfrun.load("/tmp/run", mesh="data:2,model:2", USE_AVERAGES=False)
+
+    The configuration is that of the directory, unless `gin_files` names another one. Several runs
+    may be loaded in one process. A CPU is divided into the devices of the first mesh: load the run
+    with the largest one first.
+
+    Args:
+      model_dir: the directory of the run, also one that `mtfrun import` has made; None for a model
+        of `gin_files` that begins with the checkpoint INIT_CHECKPOINT.
+      checkpoint: a step; "best" for the one that `CheckpointOptions.best_metric` has chosen; None
+        for the newest.
+      mesh: the axes of the devices, such as "data:2,model:2"; None for the configuration's.
+      layout: rules such as "batch:data;heads:model"; None for the configuration's.
+      gin_files: names of gin files, in the place of the configuration in the directory.
+      gin_params: bindings as gin writes them, as for parameters: "FeedForward.d_ff = 512".
+      gin_search_paths: directories in which gin files are searched for.
+      gin_allow_imports: modules that the configuration in the directory may use besides mtfrun's.
+      **bindings: values of macros. A text that begins with @ or % is a reference.
+
+    Raises:
+      InputError: an invalid setting or a missing checkpoint, in one line.
+    """
+    directory = None if model_dir is None else path_of(model_dir, "model_dir")
+    check_checkpoint(checkpoint)
+    named = _named(gin_files, gin_params, gin_search_paths, mesh, layout)
+    modules = names_of(gin_allow_imports, "gin_allow_imports", "my_models")
+    calls = _calls()
+    settings = calls.settings_of(**named, bindings=bindings, allowed_imports=modules)
+    run: Run = calls.load(directory, settings, checkpoint)
+    return run
+
+
+def train(
+    gin_files: str | Sequence[str],
+    model_dir: str | os.PathLike[str],
+    *,
+    mesh: str | None = None,
+    layout: str | None = None,
+    gin_params: Sequence[str] = (),
+    gin_search_paths: Sequence[str] = (),
+    restart: bool = False,
+    accept_changes: bool = False,
+    profile: bool = False,
+    **bindings: Any,
+) -> Run:
+    """Trains as `mtfrun train` does, and returns the run with its newest checkpoint.
+
+        run = mtfrun.train("runs/quickstart.gin", model_dir="/tmp/run", TRAIN_STEPS=100)
+
+    It goes on from the newest checkpoint in the directory, which is locked and gets the same files.
+    Ctrl-C and SIGTERM take effect after the current steps are saved.
+
+    Args:
+      gin_files: a name of a gin file, or several, of which later ones override earlier ones.
+      model_dir: the directory of the run.
+      mesh, layout, gin_params, gin_search_paths: see `load`.
+      restart: begin at step 0; existing checkpoints are moved to checkpoints.1.
+      accept_changes: go on although the data or the configuration have changed since the
+        checkpoint.
+      profile: record a trace of some steps in `model_dir`.
+      **bindings: see `load`.
+
+    Raises:
+      InputError: an invalid setting, a directory in use or a failed training, in one line.
+    """
+    directory = path_of(model_dir, "model_dir")
+    check_switches(restart=restart, accept_changes=accept_changes, profile=profile)
+    named = _named(gin_files, gin_params, gin_search_paths, mesh, layout)
+    calls = _calls()
+    settings = calls.settings_of(**named, bindings=bindings)
+    choices = calls.TrainChoices(restart, accept_changes, profile)
+    run: Run = calls.train(directory, settings, choices)
+    return run
+
+
+def configs() -> dict[str, GinHeader]:
+    """Returns what the header of every shipped gin file says, by the file's name.
+
+    Examples:
+      >>> configs()["runs/quickstart.gin"].command
+      'mtfrun train --gin_file=runs/quickstart.gin --model_dir=/tmp/run'
+    """
+    from mtfrun.configuration.headers import shipped_headers  # noqa: PLC0415 - takes milliseconds
+
+    return shipped_headers()
+
+
+def _named(
+    gin_files: object, gin_params: object, search_paths: object, mesh: object, layout: object
+) -> dict[str, Any]:
+    """Returns the arguments that `load` and `train` share, for `settings_of`."""
+    check_optional_text(mesh, "mesh", "data:2,model:2")
+    check_optional_text(layout, "layout", "batch:data")
+    return {
+        "files": paths_of(gin_files, "gin_files"),
+        "params": names_of(gin_params, "gin_params", "FeedForward.d_ff = 512"),
+        "search_paths": paths_of(search_paths, "gin_search_paths"),
+        "mesh": mesh,
+        "layout": layout,
+    }
+
+
+def _calls() -> ModuleType:
+    """Returns the module with the functions, which takes seconds to import."""
+    from mtfrun.display.quiet import quiet_import  # noqa: PLC0415 - takes milliseconds
+
+    with _importing:
+        quiet = quiet_import() if "tensorflow" not in sys.modules else contextlib.nullcontext()
+        with quiet:
+            from mtfrun.experiment.runs import calls  # noqa: PLC0415 - imports TensorFlow
+
+        return calls

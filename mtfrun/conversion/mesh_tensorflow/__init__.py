@@ -1,7 +1,0 @@
-"""Runs of Mesh TensorFlow and T5: gin files, checkpoints with slots."""
-
-from mtfrun.conversion.mesh_tensorflow.mesh_tensorflow_importer import (
-    MeshTensorFlowImporter as MeshTensorFlowImporter,
-)
-
-__all__ = ["MeshTensorFlowImporter"]

@@ -1,0 +1,16 @@
+"""Pictures for TensorBoard, drawn by matplotlib, which is imported when the first one is drawn."""
+
+from mtfrun.display.pictures.attention_maps import attention_maps as attention_maps
+from mtfrun.display.pictures.canvas import as_pixels as as_pixels
+from mtfrun.display.pictures.canvas import as_svg as as_svg
+from mtfrun.display.pictures.confusion_matrix import confusion_matrix as confusion_matrix
+from mtfrun.display.pictures.expert_loads import expert_loads as expert_loads
+from mtfrun.display.pictures.labelled_images import LabelledImage as LabelledImage
+from mtfrun.display.pictures.labelled_images import image_grid as image_grid
+from mtfrun.display.pictures.layer_names import layer_name as layer_name
+from mtfrun.display.pictures.layer_names import layer_names as layer_names
+from mtfrun.display.pictures.mesh_devices import MOST_DEVICES as MOST_DEVICES
+from mtfrun.display.pictures.mesh_devices import DeviceBar as DeviceBar
+from mtfrun.display.pictures.mesh_devices import mesh_devices as mesh_devices
+from mtfrun.display.pictures.token_experts import token_experts as token_experts
+from mtfrun.display.pictures.tokens import visible as visible

@@ -1,0 +1,103 @@
+"""Picture of a confusion matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mtfrun.display.pictures.canvas import (
+    HEIGHT,
+    RIGHT,
+    TEXT,
+    WIDTH,
+    WRONG,
+    as_pixels,
+    new_figure,
+    placed_axes,
+    plain,
+    points,
+    shortened,
+)
+
+# Bounds of the side of the matrix and of a cell, in pixels.
+_MOST_SIDE, _MOST_CELL = 640, 72
+# Least size of cells with counts, and of cells with names of classes.
+_NUMBERED, _NAMED = 14, 9
+_MOST_NAME = 14
+# Pixels above and below the matrix, and at its right; left of it, without the names.
+_TOP, _BOTTOM, _RIGHT_MARGIN, _LEFT = 20, 36, 12, 36
+# A longer name stands at its row only, and its number at its column.
+_LONG = 2
+
+
+def confusion_matrix(counts: np.ndarray, label_names: Sequence[str]) -> np.ndarray:
+    """Returns a picture of a confusion matrix, uint8 [height, width, 3].
+
+    Rows are true classes, columns predicted ones. The strength of the colour is the square root of
+    the count's share of its row, so that rare errors are visible: blue on the diagonal, orange
+    elsewhere.
+
+    Args:
+      counts: [classes, predicted].
+      label_names: names of the classes.
+    """
+    classes = len(label_names)
+    # In the height of a card, unless the cells would be too small for their numbers.
+    cell = max((HEIGHT - _TOP - _BOTTOM) / classes, min(_NUMBERED, _MOST_SIDE / classes))
+    side = round(min(cell, _MOST_CELL) * classes)
+    cell = side / classes
+    rows, columns = _labels(label_names) if cell >= _NAMED else ([], [])
+    size = min(11.0, cell) if rows else 11.0
+    left = _LEFT + round(0.62 * size * max(map(len, rows), default=0))
+    width = max(left + side + _RIGHT_MARGIN, WIDTH)
+    figure = new_figure(width, _TOP + side + _BOTTOM)
+    axes = placed_axes(figure, left, _TOP, side, side)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    axes.imshow(_colours(np.sqrt(shares)), interpolation="nearest" if cell >= 2 else "antialiased")
+    axes.set_title(_title(counts), fontsize=points(12), color=TEXT, loc="left", pad=4)
+    axes.set_xlabel("predicted class", fontsize=points(11), color=TEXT, labelpad=2)
+    axes.set_ylabel("true class", fontsize=points(11), color=TEXT, labelpad=2)
+    axes.tick_params(labelsize=points(size), colors=TEXT, length=2, pad=2)
+    if rows:
+        is_tight = 0.62 * size * max(map(len, columns)) + 2 > cell
+        axes.set_xticks(range(classes), columns, rotation=90 if is_tight else 0)
+        axes.set_yticks(range(classes), rows)
+    if cell >= _NUMBERED:
+        for (row, column), count in np.ndenumerate(np.rint(counts).astype(int)):
+            if count:
+                # Orange and light blue are too light for white.
+                is_dark = row == column and shares[row, column] > 0.6
+                text = f"{count}" if count < 10_000 else f"{count / 1000:.0f}k"
+                # A digit is about two thirds as wide as it is high.
+                fitting = min(max(10.0, cell / 3), 14.0, 1.5 * cell / len(text))
+                axes.text(
+                    *(column, row, text),
+                    ha="center",
+                    va="center",
+                    color="white" if is_dark else "black",
+                    fontsize=points(fitting),
+                )
+    return as_pixels(figure)
+
+
+def _labels(names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Returns the labels of rows and of columns: names, or numbers of the classes where long."""
+    shown = [plain(shortened(name, _MOST_NAME)) for name in names]
+    if max(map(len, shown)) <= _LONG:
+        return shown, shown
+    return [f"{name} {i}" for i, name in enumerate(shown)], [str(i) for i in range(len(names))]
+
+
+def _title(counts: np.ndarray) -> str:
+    total = counts.sum()
+    return f"{np.trace(counts):,.0f} of {total:,.0f} right" if total else "no examples"
+
+
+def _colours(strength: np.ndarray) -> np.ndarray:
+    """Returns [classes, predicted, 3] from 0 to 1: white for 0, the full colour for 1."""
+    right, wrong = (
+        np.array([int(name[i : i + 2], 16) for i in (1, 3, 5)]) / 255 for name in (RIGHT, WRONG)
+    )
+    full = np.where(np.eye(len(strength), dtype=bool)[:, :, np.newaxis], right, wrong)
+    return np.asarray(1.0 + strength[:, :, np.newaxis] * (full - 1.0))

@@ -1,0 +1,169 @@
+"""The devices of a mesh as a grid, with its axes and the dimensions that are split over them."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from mtfrun.display.pictures.canvas import (
+    PALETTE,
+    TEXT,
+    WIDTH,
+    draw_box,
+    new_figure,
+    pixel_axes,
+    plain,
+    points,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# The most devices that are drawn along a side; the others are counted.
+MOST_DEVICES = 8
+_MARGIN, _LINE, _LEFT, _HEAD = 10, 18, 72, 22
+_MOST_CELL, _BAR, _GAP = 96, 12, 8
+
+
+class DeviceBar(NamedTuple):
+    """One of the parts of what every device holds.
+
+    Attributes:
+      name: of the part.
+      num_bytes: on each device.
+    """
+
+    name: str
+    num_bytes: int
+
+
+def mesh_devices(
+    mesh: Mapping[str, int],
+    layout: Mapping[str, str],
+    *,
+    title: str,
+    bars: Sequence[DeviceBar] = (),
+    full_bar: int = 1,
+    lines: Sequence[str] = (),
+    width: int = WIDTH,
+) -> Figure:
+    """Returns a figure with a box for every device: a row for each place along the first axis.
+
+    The other axes lie along the columns, the last one moving fastest.
+
+    Args:
+      mesh: sizes of the axes by name.
+      layout: the axis of every dimension that is split.
+      title: above the picture.
+      bars: the parts of what a device holds, drawn into every box.
+      full_bar: bytes of a bar as wide as the box.
+      lines: below the picture.
+      width: in pixels.
+    """
+    rows_axis, *column_axes = mesh
+    num_rows, num_columns = mesh[rows_axis], math.prod(mesh[axis] for axis in column_axes)
+    rows, columns = min(num_rows, MOST_DEVICES), min(num_columns, MOST_DEVICES)
+    cell = min(_MOST_CELL, (width - _LEFT - _MARGIN) / columns - _GAP)
+    height_of_cell = max(34, 22 + len(bars) * (_BAR + 2))
+    titles = _wrapped([title], width)
+    above = [_axis_text(axis, mesh[axis], layout) for axis in column_axes] or ["one column"]
+    above = _wrapped(above, width)
+    below = [_axis_text(rows_axis, num_rows, layout, downwards=True)]
+    hidden = num_rows * num_columns - rows * columns
+    below += [f"and {hidden:,} more devices"] * bool(hidden)
+    below = _wrapped([*below, *_unsplit(mesh, layout), *lines], width)
+    legend_top = _MARGIN + _LINE * len(titles)
+    above_top = legend_top + len(bars) * _LINE + _GAP * bool(bars)
+    top = above_top + _LINE * len(above) + _HEAD
+    bottom = top + rows * (height_of_cell + _GAP)
+    figure = new_figure(width, bottom + _LINE * len(below) + _MARGIN)
+    axes = pixel_axes(figure)
+    _write_lines(axes, titles, _MARGIN, bold=True)
+    for i, bar in enumerate(bars):
+        y = legend_top + _LINE * i
+        draw_box(axes, (_MARGIN, y + 2, 12, 12), PALETTE[i])
+        _write(axes, _MARGIN + 18, y + 12, f"{bar.name}: {bar.num_bytes:,} bytes")
+    _write_lines(axes, above, above_top)
+    for column in range(columns):
+        place = ", ".join(map(str, _places(column, [mesh[axis] for axis in column_axes]))) or "0"
+        if len(column_axes) == 1 and cell > 60:
+            place = f"{column_axes[0]} {place}"
+        _write(axes, _LEFT + column * (cell + _GAP) + cell / 2, top - 6, place, centred=True)
+    for row in range(rows):
+        y = top + row * (height_of_cell + _GAP)
+        _write(axes, _MARGIN, y + 20, f"{rows_axis} {row}")
+        for column in range(columns):
+            x = _LEFT + column * (cell + _GAP)
+            device = row * num_columns + column
+            _device(axes, (x, y, cell, height_of_cell), device, bars, full_bar)
+    _write_lines(axes, below, bottom + 4)
+    return figure
+
+
+def _wrapped(lines: Sequence[str], width: int) -> list[str]:
+    """Returns lines that fit into a width in pixels."""
+    characters = (width - 2 * _MARGIN) // 7
+    return [part for line in lines for part in textwrap.wrap(line, characters)]
+
+
+def _write_lines(axes: Axes, lines: Sequence[str], top: float, *, bold: bool = False) -> None:
+    for i, line in enumerate(lines):
+        _write(axes, _MARGIN, top + _LINE * i + 12, line, bold=bold)
+
+
+def _axis_text(axis: str, size: int, layout: Mapping[str, str], *, downwards: bool = False) -> str:
+    """Returns a line such as "→ model (2): splits heads, d_ff"."""
+    dims = [dim for dim, of_dim in layout.items() if of_dim == axis]
+    what = f"splits {', '.join(dims)}" if dims else "splits nothing, holds copies"
+    if size == 1:
+        what = "one device, splits nothing"
+    return f"{'↓' if downwards else '→'} {axis} ({size}): {what}"
+
+
+def _unsplit(mesh: Mapping[str, int], layout: Mapping[str, str]) -> list[str]:
+    is_split = any(mesh.get(axis, 1) > 1 for axis in layout.values())
+    return ["all other dimensions are whole on every device"] if is_split else []
+
+
+def _places(index: int, sizes: Sequence[int]) -> list[int]:
+    """Returns the place of a column along each of its axes."""
+    places = []
+    for size in reversed(sizes):
+        index, place = divmod(index, size)
+        places.append(place)
+    return places[::-1]
+
+
+def _device(
+    axes: Axes,
+    box: tuple[float, float, float, float],
+    device: int,
+    bars: Sequence[DeviceBar],
+    full_bar: int,
+) -> None:
+    """Draws the box of a device, with its number and bars."""
+    x, y, width, height = box
+    draw_box(axes, box, "#f3f6fa", name=f"device_{device}")
+    if not bars:
+        _write(axes, x + width / 2, y + height / 2 + 5, str(device), centred=True, bold=True)
+        return
+    _write(axes, x + 5, y + 15, str(device), bold=True)
+    for i, bar in enumerate(bars):
+        length = (width - 8) * min(bar.num_bytes / full_bar, 1.0)
+        top = y + 20 + i * (_BAR + 2)
+        draw_box(axes, (x + 4, top, length, _BAR), PALETTE[i], name=f"bar_{device}_{i}")
+
+
+def _write(
+    axes: Axes, x: float, y: float, text: str, *, centred: bool = False, bold: bool = False
+) -> None:
+    axes.text(
+        *(x, y, plain(text)),
+        ha="center" if centred else "left",
+        fontsize=points(12),
+        color=TEXT,
+        weight="bold" if bold else "normal",
+    )

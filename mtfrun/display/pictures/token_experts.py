@@ -1,0 +1,105 @@
+"""Tokens of a text in the colours of their experts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from mtfrun.display.pictures.canvas import (
+    PALETTE,
+    TEXT,
+    WIDTH,
+    as_pixels,
+    draw_box,
+    new_figure,
+    pixel_axes,
+    plain,
+    points,
+)
+
+_MARGIN, _TOP = 10, 4
+# Pixels of a character, the least width of a box, its height, and that of a number below it.
+_CHARACTER, _LEAST_BOX, _BOX, _NUMBER = 7.2, 17, 17, 12
+_SPACE, _TITLE = 2, 18
+# Experts in a line of the legend, and where it begins.
+_LEGEND_COLUMNS, _LEGEND_LEFT, _LEGEND_LINE = 8, 78, 18
+
+
+def token_experts(
+    tokens: Sequence[str], experts: Mapping[str, np.ndarray], num_experts: int
+) -> np.ndarray:
+    """Returns a picture uint8 [height, width, 3] of a text, once for each layer.
+
+    Every token has the colour of the expert that it visits first; a token without an expert is
+    white. Of more experts than there are colours, the number is below each token.
+
+    Args:
+      tokens: their texts.
+      experts: by the name of a layer, [tokens] the number of the expert, -1 for none.
+      num_experts: their number.
+    """
+    boxes = list(_boxes(tokens))
+    lines = boxes[-1][1] + 1 if boxes else 0
+    has_numbers = num_experts > len(PALETTE)
+    line_height = _BOX + _SPACE + _NUMBER * has_numbers
+    layer_height = _TITLE + lines * line_height
+    legend_rows = -(-num_experts // _LEGEND_COLUMNS)
+    colours = _colours(num_experts)
+    height = _TOP + legend_rows * _LEGEND_LINE + len(experts) * layer_height + _SPACE
+    figure = new_figure(WIDTH, height)
+    axes = pixel_axes(figure)
+    axes.text(_MARGIN, _TOP + 11, "first expert", fontsize=points(11), color=TEXT)
+    step = (WIDTH - _LEGEND_LEFT - _MARGIN) / _LEGEND_COLUMNS
+    for expert in range(num_experts):
+        x = _LEGEND_LEFT + expert % _LEGEND_COLUMNS * step
+        y = _TOP + expert // _LEGEND_COLUMNS * _LEGEND_LINE
+        draw_box(axes, (x, y, 14, 14), colours[expert])
+        axes.text(x + 18, y + 11, str(expert), fontsize=points(11), color=TEXT)
+    top = _TOP + legend_rows * _LEGEND_LINE
+    for layer, of_tokens in experts.items():
+        axes.text(_MARGIN, top + 13, plain(layer), fontsize=points(12), color=TEXT, weight="bold")
+        top += _TITLE
+        for (x, line, width), token, expert in zip(boxes, tokens, of_tokens.tolist(), strict=True):
+            y = top + line * line_height
+            draw_box(axes, (x, y, width, _BOX), colours[expert] if expert >= 0 else "white")
+            middle = x + width / 2
+            axes.text(
+                *(middle, y + 13, plain(token)),
+                ha="center",
+                fontsize=points(12),
+                color="black" if _is_light(colours[expert]) or expert < 0 else "white",
+                family="DejaVu Sans Mono",
+            )
+            if has_numbers:
+                number = str(expert) if expert >= 0 else "-"
+                below = y + _BOX + 10
+                axes.text(middle, below, number, ha="center", fontsize=points(9), color=TEXT)
+        top += lines * line_height
+    return as_pixels(figure)
+
+
+def _boxes(tokens: Sequence[str]) -> Iterator[tuple[float, int, float]]:
+    """Yields the left side, the line and the width of the box of every token."""
+    x, line = float(_MARGIN), 0
+    for token in tokens:
+        width = min(max(_LEAST_BOX, _CHARACTER * len(token) + 4), WIDTH - 2 * _MARGIN)
+        if x + width > WIDTH - _MARGIN:
+            x, line = float(_MARGIN), line + 1
+        yield x, line, width
+        x += width + _SPACE
+
+
+def _colours(number: int) -> Sequence[str]:
+    """Returns a colour for each expert; of many, neighbours differ little, numbers tell them."""
+    from matplotlib import colormaps  # noqa: PLC0415
+    from matplotlib.colors import to_hex  # noqa: PLC0415
+
+    if number <= len(PALETTE):
+        return PALETTE
+    return [to_hex(colour) for colour in colormaps["viridis"](np.linspace(0.0, 1.0, number))]
+
+
+def _is_light(colour: str) -> bool:
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return 0.299 * red + 0.587 * green + 0.114 * blue > 130

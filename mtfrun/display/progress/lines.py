@@ -1,0 +1,86 @@
+"""Lines on standard error that do not disturb bars, and in a log."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sys
+import time
+from collections.abc import Iterator
+from io import RawIOBase
+from typing import TextIO
+
+from tqdm import tqdm
+
+from mtfrun import processes
+from mtfrun.display.progress.screen import styled
+
+_STYLE = re.compile(r"\x1b\[[0-9]*m")
+_logs: list[RawIOBase] = []
+
+
+@contextlib.contextmanager
+def logged_to(file: RawIOBase) -> Iterator[None]:
+    """Also writes the lines of `note` and `print_line` inside to a file, each with the time.
+
+    In every process, even where `note` prints nothing. Lines that cannot be written are dropped: a
+    file without a buffer does not retry them.
+    """
+    _logs.append(file)
+    try:
+        yield
+    finally:
+        _logs.remove(file)
+
+
+def log(text: str) -> None:
+    """Writes a line, or several, only to the files of `logged_to`."""
+    now = time.strftime("%Y-%m-%d %H:%M:%S")
+    lines = "".join(f"{now}  {line}\n" for line in _STYLE.sub("", text).splitlines())
+    for file in _logs:
+        with contextlib.suppress(OSError):
+            file.write(lines.encode("utf-8", "backslashreplace"))
+
+
+def note(text: str, stream: TextIO | None = None) -> None:
+    """Prints a line above all bars; of several processes only the first one does.
+
+    Args:
+      text: one line, or several.
+      stream: by default standard error.
+    """
+    if processes.is_first():
+        print_line(text, stream)
+    else:
+        log(text)
+
+
+def print_line(text: str, stream: TextIO | None = None) -> None:
+    """Prints a line above all bars, in every process."""
+    log(text)
+    stream = sys.stderr if stream is None else stream
+    if stream is None:  # a closed standard error, where print() does nothing either
+        return
+    tqdm.write(text, file=stream)
+    stream.flush()
+
+
+def warning(text: str) -> str:
+    """Returns "mtfrun: warning: TEXT"."""
+    return f"{styled('mtfrun: warning:', 'yellow')} {text}"
+
+
+def error(text: str) -> str:
+    """Returns "mtfrun: error: TEXT"."""
+    return f"{styled('mtfrun: error:', 'red')} {text}"
+
+
+def duration(secs: float) -> str:
+    """Returns "1:20" for 80 seconds, "1:00:00" for an hour.
+
+    >>> duration(80), duration(3600)
+    ('1:20', '1:00:00')
+    """
+    minutes, seconds = divmod(round(secs), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -1,0 +1,76 @@
+"""Work of unknown length that cannot report: its name and the elapsed time."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import TextIO
+
+from tqdm import tqdm
+
+from mtfrun import processes
+from mtfrun.display.progress.lines import duration, note
+from mtfrun.display.progress.screen import is_terminal, styled
+
+_TICK_SECS = 0.5
+
+
+@contextlib.contextmanager
+def waiting(
+    text: str,
+    finished: str | None = None,
+    *,
+    stream: TextIO | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[None]:
+    """Shows that a piece of work is being done, of several processes in the first one.
+
+    On a terminal a line with the elapsed time, which is removed at the end.
+
+    Args:
+      text: what is being done: "compiling".
+      finished: what is printed at its end with the seconds: "compiled". In a pipe the text is
+        printed at the beginning as well; without `finished` neither is.
+      stream: by default standard error.
+      clock: returns seconds.
+    """
+    stream = stream or sys.stderr
+    if not processes.is_first() or stream is None:
+        yield
+        return
+    start = clock()
+    with contextlib.ExitStack() as stack:
+        if is_terminal(stream):
+            stack.enter_context(_ticking(text, stream, lambda: clock() - start))
+        elif finished is not None:
+            note(text, stream)
+        yield
+    if finished is not None:
+        note(f"{finished} in {clock() - start:.0f} s", stream)
+
+
+@contextlib.contextmanager
+def _ticking(text: str, stream: TextIO, elapsed: Callable[[], float]) -> Iterator[None]:
+    """Shows the text and the elapsed time in a line of its own until the end of the block."""
+    ended = threading.Event()
+
+    def line() -> str:
+        return styled(f"{text} ... {duration(elapsed())}", "dim", stream)
+
+    def tick(bar: tqdm[object]) -> None:
+        while not ended.wait(_TICK_SECS):
+            bar.set_description_str(line())
+
+    with tqdm(
+        desc=line(), bar_format="{desc}", file=stream, leave=False, dynamic_ncols=True
+    ) as bar:
+        thread = threading.Thread(target=tick, args=[bar], daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()

@@ -1,0 +1,245 @@
+"""A trained run in Python."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from mtfrun import mtf
+from mtfrun.configuration.one_line import one_line_errors
+from mtfrun.data import ImageData
+from mtfrun.errors import InputError
+from mtfrun.experiment import (
+    Answer,
+    Classification,
+    Decoding,
+    Experiment,
+    Logits,
+    Prediction,
+    Score,
+)
+from mtfrun.experiment.inference import required
+from mtfrun.experiment.logits import Features
+from mtfrun.experiment.runs.arguments import (
+    check_optional_text,
+    list_of,
+    numbers_of,
+    pairs_of,
+    shown,
+    texts_of,
+)
+from mtfrun.experiment.runs.build import Built
+from mtfrun.models import Model
+
+# The devices of a mesh wait for each other: two programs that start in another order on each would
+# wait for ever. All meshes of a process have the same devices.
+_devices = threading.RLock()
+
+# Copies of the decoding with other settings, whose programs stay compiled.
+_SETTINGS_KEPT = 16
+
+
+class Run:
+    """A trained model with its data; made by `mtfrun.load` and `mtfrun.train`.
+
+    Its methods do what the commands `decode`, `score` and `eval` do, with the same results, and
+    raise InputError with the line that the command prints. Programs stay compiled between calls.
+    Several threads may call them, also those of several runs: on one device they compute
+    concurrently, on a mesh of several devices one after the other.
+
+    Attributes:
+      experiment: the model, its data and its mesh.
+      step: of the checkpoint that the model was restored from.
+      model_dir: the directory of the run; None for a model without one.
+    """
+
+    def __init__(self, built: Built, step: int, model_dir: str | None) -> None:
+        """Takes a model that was restored; `mtfrun.load` does so."""
+        self.experiment: Experiment = built.experiment
+        self.step = step
+        self.model_dir = model_dir
+        self._evaluation_of = functools.lru_cache(built.evaluation.of_split)
+        self._evaluation = built.evaluation
+        self._logits = Logits(built.experiment)
+        self._decoding_with = functools.lru_cache(_SETTINGS_KEPT)(self._changed_decoding)
+        self._classification_with = functools.lru_cache(self._changed_classification)
+
+    def __repr__(self) -> str:
+        name = type(self.model).__name__
+        return f"<Run of {name}, step {self.step}, {self.model_dir or 'without a directory'}>"
+
+    @property
+    def model(self) -> Model:
+        """The model, a module of named variables."""
+        return self.experiment.model
+
+    @property
+    def mesh(self) -> mtf.Mesh:
+        """The devices and the layout."""
+        return self.experiment.mesh
+
+    def variables(self) -> dict[str, np.ndarray]:
+        """Returns the value of every variable of the model by its path."""
+        with self._in_use():
+            values: dict[str, np.ndarray] = mtf.to_numpy(self.model.named_variables())
+        return values
+
+    def logits(self, features: Features) -> np.ndarray:
+        """Returns the model's logits, float32, without dropout and other noise.
+
+        The logits of a position are those of its target, given the targets before it; those of
+        {"inputs": ids} of a language model are those of the id after it, as in other libraries. Ids
+        are padded at their end to one of a few lengths where this changes nothing, so that a
+        program serves many; a mixture of experts with a capacity gets the ids as they are.
+
+        Args:
+          features: by name, as the model reads them: "targets" and, of an encoder, "inputs", each
+            int [batch, length], 0 for padding; of a language model "targets" or "inputs"; or
+            "images" [batch, rows, cols, channels], uint8 or floats that are normalised already.
+
+        Returns:
+          [batch, length, vocab], or [batch, classes] for images.
+
+        Raises:
+          InputError: a feature is missing, or one has another type or shape.
+        """
+        with self._in_use():
+            return self._logits(features)
+
+    def decode(
+        self,
+        prompts: Sequence[str | bytes],
+        *,
+        beam_size: int | None = None,
+        num_outputs: int | None = None,
+        alpha: float | None = None,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        decode_length: int | None = None,
+        seed: int | None = None,
+    ) -> list[Answer]:
+        """Returns the answer to each prompt, as `mtfrun decode` prints it.
+
+        Settings that are None are those of the run's configuration.
+
+        Args:
+          prompts: texts, or bytes of any encoding.
+          beam_size: beams of a beam search; 1 for greedy decoding or sampling.
+          num_outputs: outputs for each prompt: at most `beam_size`, or any number of samples.
+          alpha: exponent of a beam search's length penalty.
+          temperature: 0 takes the likeliest token, 1 draws from the model's distribution.
+          top_k: draws among this number of likeliest tokens; 0 for all.
+          top_p: draws among the fewest likeliest tokens that have this probability.
+          decode_length: maximum number of tokens of an output.
+          seed: of the draws.
+
+        Raises:
+          InputError: the model makes no text, or a setting is invalid.
+          NonFiniteError: a score is infinite or not a number.
+        """
+        settings = {
+            "beam_size": beam_size,
+            "num_outputs": num_outputs,
+            "alpha": alpha,
+            "temperature": temperature,
+            "top_k": top_k,
+            "top_p": top_p,
+            "decode_length": decode_length,
+            "seed": seed,
+        }
+        texts, chosen = texts_of(prompts), numbers_of(settings)
+        with self._in_use():
+            return self._decoding_with(**chosen)(texts)
+
+    def score(self, pairs: Sequence[tuple[str | bytes, str | bytes]]) -> list[Score]:
+        """Returns the likelihood of the target of each (input, target), as `mtfrun score` does.
+
+        Args:
+          pairs: texts; the input of a language model may be "".
+
+        Raises:
+          InputError: the model scores no text.
+          NonFiniteError: a score is infinite or not a number.
+        """
+        texts = pairs_of(pairs)
+        with self._in_use():
+            return self._decoding_with().score(texts)
+
+    def classify(
+        self, images: Iterable[np.ndarray | str | os.PathLike[str]], *, top_k: int | None = None
+    ) -> list[Prediction]:
+        """Returns the prediction for each image, as `mtfrun decode` prints it.
+
+        Args:
+          images: pixels, uint8 [rows, cols, channels] in the size that the model reads, or the
+            paths of image files, which are brought to that size.
+          top_k: the number of classes to return for each; None for the configuration's.
+
+        Raises:
+          InputError: the model classifies no images, or one cannot be read.
+          NonFiniteError: a probability is not a number.
+        """
+        listed, chosen = list_of(images, "images", '"photo.png"'), numbers_of({"top_k": top_k})
+        with self._in_use():
+            classification = self._classification_with(**chosen)
+            data = required(self.experiment.data, ImageData, "classify", "use decode")
+            return classification(_pixels(image, data) for image in listed)
+
+    def evaluate(self, split: str | None = None) -> dict[str, float]:
+        """Returns the metrics over a split, as `mtfrun eval` prints them; nothing is written.
+
+        Args:
+          split: of the data; None for the configuration's.
+
+        Raises:
+          InputError: the split has no batch, or its data cannot be read.
+        """
+        check_optional_text(split, "split", "validation")
+        with self._in_use():
+            evaluation = self._evaluation if split is None else self._evaluation_of(split)
+            evaluation.check_split()
+            return evaluation(self.step)
+
+    @contextlib.contextmanager
+    def _in_use(self) -> Iterator[None]:
+        """Has the devices inside, and raises the errors of the command."""
+        with (
+            one_line_errors(),
+            _devices if self.mesh.is_distributed else contextlib.nullcontext(),
+        ):
+            yield
+
+    def _changed_decoding(self, **settings: Any) -> Decoding:
+        remedy = "use classify for images, or set Experiment.inference to @experiment.Decoding"
+        inference = required(self.experiment.inference, Decoding, "decode", remedy)
+        return inference.with_settings(settings)
+
+    def _changed_classification(self, **settings: Any) -> Classification:
+        remedy = "use decode for text, or set Experiment.inference to @experiment.Classification"
+        inference = required(self.experiment.inference, Classification, "classify", remedy)
+        return inference.with_settings(settings)
+
+
+def _pixels(image: np.ndarray | str | os.PathLike[str], data: ImageData) -> np.ndarray:
+    """Returns the pixels of an image, uint8 [rows, cols, channels].
+
+    Raises:
+      InputError: they have another type or size than those that the model reads.
+    """
+    if isinstance(image, str | os.PathLike):
+        return data.read_image(os.fspath(image))
+    if not isinstance(image, np.ndarray):
+        raise InputError(f"an image is an array of pixels or the path of a file: {shown(image)}")
+    sizes = data.shapes(1)["images"].to_integer_list[1:]
+    if image.dtype != np.uint8 or list(image.shape) != sizes:
+        raise InputError(
+            f"an image is {image.dtype} {list(image.shape)}: the model reads uint8 {sizes}"
+        )
+    return image

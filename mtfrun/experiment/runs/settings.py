@@ -1,0 +1,137 @@
+"""The gin files and bindings that a user has named, for a command or in Python."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from mtfrun import processes
+from mtfrun.configuration import config
+from mtfrun.configuration.config_error import ConfigError
+from mtfrun.configuration.differences import values_of
+from mtfrun.configuration.run_files import RunFiles
+from mtfrun.configuration.statements import Binding
+from mtfrun.data import ImageData
+from mtfrun.experiment.runs.arguments import shown
+from mtfrun.experiment.runs.build import ROOTS
+from mtfrun.rundir import WarmStart
+
+# What a gin reference or macro begins with.
+_REFERENCE_SIGNS = ("@", "%")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Gin files and bindings.
+
+    Attributes:
+      files: names of gin files.
+      bindings: pairs of what errors call a binding, such as a flag, and its text in gin.
+      search_paths: directories in which gin files are searched for.
+      allowed_imports: modules that the configuration in a run directory may use besides mtfrun's.
+      modules: modules that are imported, whose classes and functions bindings may name.
+    """
+
+    files: Sequence[str] = ()
+    bindings: Sequence[tuple[str, str]] = ()
+    search_paths: Sequence[str] = ()
+    allowed_imports: Sequence[str] = ()
+    modules: Sequence[str] = ()
+
+    def parse(self, run_config: str | None = None) -> list[Binding]:
+        """Makes the files gin's configuration, or `run_config`, the file of a run, if not None.
+
+        The caller has entered `config.exclusive`. Collective: every process must call it.
+
+        Raises:
+          InputError: a setting is invalid, or another process has a different configuration.
+        """
+        bindings = config.parse(
+            self.files if run_config is None else [run_config],
+            self.bindings,
+            search_paths=self.search_paths,
+            roots=ROOTS,
+            allowed_imports=None if run_config is None else self.allowed_imports,
+            modules=self.modules,
+        )
+        if processes.count() > 1:
+            processes.check_same("configuration", _shared(values_of(config.config_text())))
+        if run_config is not None:
+            config.rebind(WarmStart, names=None)  # a file that only a new run needs
+            files = RunFiles.of(pathlib.Path(run_config).parent)
+            if files is not None and files.source_summary is not None:
+                config.rebind(ImageData, kept_source=files.source_summary)
+        return bindings
+
+    def as_flags(self) -> list[str]:
+        """Returns the flags of a command with these files and bindings."""
+        return [
+            *(f"--gin_file={name}" for name in self.files),
+            *(f"--gin.{text.replace(' = ', '=', 1)}" for _, text in self.bindings),
+            *(f"--gin_search_paths={path}" for path in self.search_paths),
+        ]
+
+
+# Parameters that may differ between the processes of a run.
+_OF_A_PROCESS = (
+    "DeviceSettings.memory_growth",
+    "Mesh.devices",
+    "TrainOptions.iterations_per_loop",
+    "TrainOptions.profile",
+    "TrainOptions.secs_per_loop",
+)
+
+
+def _shared(values: Mapping[str, str]) -> dict[str, str]:
+    """Returns the bindings that must be the same in all processes.
+
+    Examples:
+      >>> _shared({"N": "5", "SEED": "0", "training.TrainOptions.iterations_per_loop": "%N"})
+      {'SEED': '0'}
+    """
+    shared = {name: value for name, value in values.items() if not name.endswith(_OF_A_PROCESS)}
+    macros = {values[name].removeprefix("%") for name in values.keys() - shared.keys()}
+    used = " ".join(shared.values())
+    return {n: v for n, v in shared.items() if n not in macros or f"%{n}" in used}
+
+
+def literal_bindings(values: Mapping[str, object]) -> list[tuple[str, str]]:
+    """Returns the bindings of Python values to macros and parameters.
+
+    A text that begins with @ or % is a reference, as in a gin file.
+
+    Examples:
+      >>> literal_bindings({"BATCH_SIZE": 8, "TASK": "@data.Task()"})
+      [('BATCH_SIZE=8', 'BATCH_SIZE = 8'), ('TASK=@data.Task()', 'TASK = @data.Task()')]
+
+    Raises:
+      ConfigError: a value has no form in gin.
+    """
+    texts = {name: _literal(name, value) for name, value in values.items()}
+    return [(f"{name}={text}", f"{name} = {text}") for name, text in texts.items()]
+
+
+def _literal(name: str, value: object) -> str:
+    """Returns a value as it is written in a gin file."""
+    if isinstance(value, str) and value.startswith(_REFERENCE_SIGNS):
+        return value
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    text = repr(value)
+    try:
+        is_literal = bool(ast.literal_eval(text) == value)
+    except (ValueError, SyntaxError):
+        is_literal = False
+    if not is_literal:
+        raise ConfigError(
+            f"{name}={shown(value)}: a value is a number, a text, True, False, None, or a list, "
+            'tuple or dictionary of these; what gin should make is a text such as "@optim.Adam()"'
+        )
+    return text

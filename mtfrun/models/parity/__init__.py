@@ -1,0 +1,61 @@
+"""Layers and functions that exist for parity with Mesh TensorFlow and Tensor2Tensor only.
+
+They have the names, arguments and numbers of the originals, oddities included, and read their
+checkpoints. New models use `mtfrun.layers` and `mtfrun.models`, which import nothing from here.
+"""
+
+from mtfrun.models.parity.attention_parameters import AttentionParameters as AttentionParameters
+from mtfrun.models.parity.attention_parameters import AttentionParams as AttentionParams
+from mtfrun.models.parity.compressed_attention import (
+    CompressedSelfAttention as CompressedSelfAttention,
+)
+from mtfrun.models.parity.compressed_attention import compress_mean as compress_mean
+from mtfrun.models.parity.compressed_attention import (
+    memory_compressed_keys_and_values as memory_compressed_keys_and_values,
+)
+from mtfrun.models.parity.compressed_attention import (
+    multihead_self_attention_memory_compressed as multihead_self_attention_memory_compressed,
+)
+from mtfrun.models.parity.compressed_attention import (
+    multihead_self_attention_memory_compressed_incremental as multihead_self_attention_memory_compressed_incremental,  # noqa: E501
+)
+from mtfrun.models.parity.correlation import corr as corr
+from mtfrun.models.parity.masked_local_attention import MaskedLocalAttention as MaskedLocalAttention
+from mtfrun.models.parity.masked_local_attention import (
+    masked_local_attention_1d as masked_local_attention_1d,
+)
+from mtfrun.models.parity.masked_local_attention import (
+    masked_local_attention_1d_by_steps as masked_local_attention_1d_by_steps,
+)
+from mtfrun.models.parity.masked_local_attention import (
+    masked_local_attention_1d_incremental as masked_local_attention_1d_incremental,
+)
+from mtfrun.models.parity.multihead_attention import multihead_attention as multihead_attention
+from mtfrun.models.parity.multihead_attention import (
+    multihead_encdec_attention_incremental as multihead_encdec_attention_incremental,
+)
+from mtfrun.models.parity.multihead_attention import (
+    multihead_self_attention_incremental as multihead_self_attention_incremental,
+)
+from mtfrun.models.parity.old_transformers import PaddedPrefixDecoderOnly as PaddedPrefixDecoderOnly
+from mtfrun.models.parity.old_transformers import (
+    SharedLayersEncoderDecoder as SharedLayersEncoderDecoder,
+)
+from mtfrun.models.parity.regularization import annealed_dropout as annealed_dropout
+from mtfrun.models.parity.regularization import clip_activation_gradient as clip_activation_gradient
+from mtfrun.models.parity.regularization import multiplicative_jitter as multiplicative_jitter
+from mtfrun.models.parity.seed_resnet import SeedResNet as SeedResNet
+from mtfrun.models.parity.spatial_attention import (
+    attention_bias_local_2d_block as attention_bias_local_2d_block,
+)
+from mtfrun.models.parity.spatial_attention import (
+    attention_bias_local_block as attention_bias_local_block,
+)
+from mtfrun.models.parity.spatial_attention import local_1d_halo_exchange as local_1d_halo_exchange
+from mtfrun.models.parity.spatial_attention import local_2d_halo_exchange as local_2d_halo_exchange
+from mtfrun.models.parity.spatial_attention import (
+    local_2d_self_attention_spatial_blocks as local_2d_self_attention_spatial_blocks,
+)
+from mtfrun.models.parity.spatial_attention import (
+    local_self_attention_spatial_blocks as local_self_attention_spatial_blocks,
+)

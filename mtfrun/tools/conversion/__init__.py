@@ -1,0 +1,22 @@
+"""Models of other programs: runs made of them, and files for other programs made of runs.
+
+An importer (`importer.py`: `Importer`, two methods) reads what is at a path and returns `Imported`:
+the text of a gin file, a function that gives values for variables, a step, further files.
+`run_writer.write_run` makes a run directory of it, `config.gin`, a checkpoint and `import.json`.
+`gin_text.GinFile` writes gin files. `hugging_face` has the importer of folders: `Folder` reads one,
+a `Family` takes its configuration and has one two-way table of its tensors, see `family.py`.
+"""
+
+from mtfrun.tools.conversion.errors import ConversionError as ConversionError
+from mtfrun.tools.conversion.gin_text import GinFile as GinFile
+from mtfrun.tools.conversion.gin_text import Reference as Reference
+from mtfrun.tools.conversion.importer import Imported as Imported
+from mtfrun.tools.conversion.importer import Importer as Importer
+from mtfrun.tools.conversion.importers import importer_for as importer_for
+from mtfrun.tools.conversion.model_description import ModelDescription as ModelDescription
+from mtfrun.tools.conversion.plain_files import export_safetensors as export_safetensors
+from mtfrun.tools.conversion.plain_files import export_tensorflow as export_tensorflow
+from mtfrun.tools.conversion.run_values import values_of_run as values_of_run
+from mtfrun.tools.conversion.run_writer import check_new as check_new
+from mtfrun.tools.conversion.run_writer import replaced_directory as replaced_directory
+from mtfrun.tools.conversion.run_writer import write_run as write_run

@@ -1,0 +1,68 @@
+"""The blocks of decoder-only models: layers of attention and feed-forward layers in turn."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from mtfrun.models import moe, transformer
+from mtfrun.models.transformer.residual_transforms import distinct_names
+from mtfrun.tools.conversion.gin_text import GinFile, Reference
+
+_GLOBAL, _LOCAL = "transformer.SelfAttention", "transformer.LocalSelfAttention"
+
+
+@dataclasses.dataclass(frozen=True)
+class Blocks:
+    """The layers of a model, each of attention and a feed-forward sublayer, as blocks of a stack.
+
+    A block has as many layers as it takes until all blocks are alike: one in most models, two in
+    those whose layers attend to everything and to a window in turn, all where there is no such
+    order.
+
+    Attributes:
+      windows: of every layer, whether it attends to a window only.
+      feed_forward: the name of the class of the other sublayer, "transformer.GatedFeedForward".
+    """
+
+    windows: Sequence[bool]
+    feed_forward: str
+
+    @property
+    def layers_of_block(self) -> int:
+        """How many layers a block has."""
+        number, windows = len(self.windows), list(self.windows)
+        sizes = (size for size in range(1, number + 1) if number % size == 0)
+        return next(size for size in sizes if windows == windows[:size] * (number // size))
+
+    @property
+    def sublayers(self) -> list[str]:
+        """The names of the classes of a block."""
+        windows = self.windows[: self.layers_of_block]
+        attentions = [_LOCAL if window else _GLOBAL for window in windows]
+        return [name for attention in attentions for name in (attention, self.feed_forward)]
+
+    def paths(self, layer: int) -> tuple[str, str]:
+        """Returns the paths of the two sublayers of a layer."""
+        block, place = divmod(layer, self.layers_of_block)
+        names = distinct_names([_class(name) for name in self.sublayers])
+        first, second = names[2 * place : 2 * place + 2]
+        return (
+            f"decoder_stack/blocks/{block}/{first}",
+            f"decoder_stack/blocks/{block}/{second}",
+        )
+
+    def write_gin(self, file: GinFile) -> None:
+        """Adds the number of blocks, and the layers where they are not the usual ones."""
+        comment = f"each of {self.layers_of_block} layers" if self.layers_of_block > 1 else ""
+        file.macro("NUM_LAYERS", len(self.windows) // self.layers_of_block, comment)
+        if any(self.windows):
+            layers = [Reference(f"@{name}") for name in self.sublayers]
+            file.bind("transformer.Stack", {"layers": layers})
+
+
+def _class(name: str) -> type:
+    """Returns the class of a name, "moe.DroplessMoE"."""
+    module, _, class_name = name.partition(".")
+    cls: type = getattr({"moe": moe, "transformer": transformer}[module], class_name)
+    return cls

@@ -1,0 +1,296 @@
+"""Llama, Mistral and Qwen2: rotary positions, RMS norms, gated feed-forward layers.
+
+Touvron et al. 2023, arXiv:2302.13971 and arXiv:2307.09288; Jiang et al. 2023, arXiv:2310.06825;
+Yang et al. 2024, arXiv:2407.10671.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import ClassVar
+
+from mtfrun.tools.conversion.gin_text import GinFile, Reference
+from mtfrun.tools.conversion.hugging_face.activations import activation, name_of_activation
+from mtfrun.tools.conversion.hugging_face.data_text import write_texts
+from mtfrun.tools.conversion.hugging_face.families.blocks import Blocks
+from mtfrun.tools.conversion.hugging_face.families.rotary import rotary_base, write_rotary_scaling
+from mtfrun.tools.conversion.hugging_face.families.row_length import write_row_length
+from mtfrun.tools.conversion.hugging_face.settings import Settings
+from mtfrun.tools.conversion.hugging_face.tensor_table import (
+    Flat,
+    Matrix,
+    Row,
+    Same,
+    TensorTable,
+    VocabularyRows,
+    row,
+)
+from mtfrun.tools.conversion.hugging_face.text_family import TextFamily
+from mtfrun.tools.conversion.model_description import ModelDescription
+
+_EMBEDDING, _SOFTMAX = "model.embed_tokens.weight", "lm_head.weight"
+_FULL, _SLIDING = "full_attention", "sliding_attention"
+
+
+class Llama(TextFamily):
+    """Llama 1, 2 and 3, and models of its form.
+
+    Attributes:
+      rotary_base: where a configuration has none.
+      shipped_file: the gin file of models of this form.
+      sublayer: the class of its feed-forward layers.
+    """
+
+    model_types: ClassVar[Sequence[str]] = ("llama",)
+    architectures: ClassVar[Sequence[str]] = ("LlamaForCausalLM",)
+    pad_id: ClassVar[int] = -1
+    rotary_base: ClassVar[float] = 10000.0
+    shipped_file: ClassVar[str] = "models/llama.gin"
+    sublayer: ClassVar[str] = "transformer.GatedFeedForward"
+
+    def title(self, settings: Settings) -> str:
+        """Returns the name for users."""
+        return "Llama"
+
+    def ties(self, settings: Settings) -> Mapping[str, str]:
+        """Returns the softmax as a copy of the embedding, where config.json ties them."""
+        is_tied = settings.flag("tie_word_embeddings", default=False)
+        return {_SOFTMAX: _EMBEDDING} if is_tied else {}
+
+    def settings_of(self, model: ModelDescription) -> Settings | None:
+        """Returns the configuration of a model of models/llama.gin; None for other models."""
+        base = model.parameter("transformer.RotaryPositions", "base")
+        num_heads, memory_heads, d_kv, use_bias = (
+            model.parameter("transformer.AttentionHeads", name)
+            for name in ("num_heads", "num_memory_heads", "d_kv", "use_bias")
+        )
+        d_ff, function, mlp_bias = (
+            model.parameter("transformer.GatedFeedForward", name)
+            for name in ("d_ff", "activation", "use_bias")
+        )
+        name = name_of_activation(function)
+        if self.model_types != Llama.model_types or None in (base, num_heads, name):
+            return None
+        values = {
+            "architectures": ["LlamaForCausalLM"],
+            "model_type": "llama",
+            "vocab_size": model.vocabulary_sizes["embedding/table"],
+            "hidden_size": model.shapes["embedding/table"][-1],
+            "intermediate_size": d_ff,
+            "num_hidden_layers": model.num_blocks("decoder_stack"),
+            "num_attention_heads": num_heads,
+            "num_key_value_heads": memory_heads or num_heads,
+            "head_dim": d_kv,
+            "hidden_act": name,
+            "rms_norm_eps": model.parameter("transformer.RMSNorm", "epsilon"),
+            "rope_theta": base,
+            "rope_parameters": {"rope_type": "default", "rope_theta": base},
+            "max_position_embeddings": model.parameter("transformer.TokenEmbedding", "max_length"),
+            "attention_dropout": model.parameter("transformer.SelfAttention", "dropout_rate"),
+            "attention_bias": use_bias,
+            "mlp_bias": mlp_bias,
+            "tie_word_embeddings": "softmax/kernel" not in model.shapes,
+            "dtype": "float32",
+        }
+        return Settings(values, "the model")
+
+    def write_gin(self, settings: Settings, file: GinFile) -> None:
+        """Adds the shipped file, sizes, and what differs."""
+        file.include(self.shipped_file)
+        write_texts(file)
+        file.gap()
+        heads = settings.integer("num_attention_heads")
+        self._blocks(settings).write_gin(file)
+        file.macro("D_MODEL", settings.integer("hidden_size"))
+        file.macro("D_FF", settings.integer("intermediate_size"))
+        file.macro("NUM_HEADS", heads)
+        file.macro("NUM_MEMORY_HEADS", settings.integer("num_key_value_heads", heads))
+        file.macro("D_KV", _head_size(settings))
+        file.macro("ROTARY_BASE", rotary_base(settings, self.rotary_base))
+        file.macro("NORM_EPSILON", settings.number("rms_norm_eps", 1e-6))
+        file.macro("ATTENTION_DROPOUT_RATE", settings.number("attention_dropout", 0.0))
+        write_row_length(settings.integer("max_position_embeddings", 2048), file)
+        if self._is_tied(settings):
+            file.bind("transformer.TokenEmbedding", {"tied_softmax": True})
+        if any(self.biases(settings)):
+            use_bias, use_output_bias = self.biases(settings)
+            file.bind(
+                "transformer.AttentionHeads",
+                {"use_bias": use_bias, "use_output_bias": use_output_bias},
+            )
+        self._write_window(settings, file)
+        write_rotary_scaling(settings, file)
+        self.write_feed_forward(settings, file)
+
+    def table(self, settings: Settings) -> TensorTable:
+        """Returns the tensors."""
+        size = settings.integer("vocab_size")
+        rows = [row(_EMBEDDING, "embedding/table", VocabularyRows(size))]
+        if not self._is_tied(settings):
+            kernel = VocabularyRows(size, transposed=True)
+            rows.append(row(_SOFTMAX, "softmax/kernel", kernel))
+        blocks = self._blocks(settings)
+        for layer in range(len(blocks.windows)):
+            theirs = f"model.layers.{layer}"
+            attention, feed_forward = blocks.paths(layer)
+            rows.append(row(f"{theirs}.input_layernorm.weight", f"{attention}/norm/scale", Same()))
+            rows += self._attention(settings, f"{theirs}.self_attn", f"{attention}/layer/attention")
+            norm = f"{theirs}.post_attention_layernorm.weight"
+            rows.append(row(norm, f"{feed_forward}/norm/scale", Same()))
+            rows += self.feed_forward(settings, theirs, f"{feed_forward}/layer")
+        rows.append(row("model.norm.weight", "decoder_stack/final_norm/scale", Same()))
+        # Buffers of frequencies in files of earlier versions.
+        return TensorTable(rows, [r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq"])
+
+    def biases(self, settings: Settings) -> tuple[bool, bool]:
+        """Returns whether queries, keys and values have biases, and whether the result has one."""
+        has_bias = settings.flag("attention_bias", default=False)
+        return has_bias, has_bias
+
+    def windows(self, settings: Settings) -> Sequence[bool]:
+        """Returns of every layer whether it attends to a window only."""
+        return [False] * settings.count("num_hidden_layers")
+
+    def window(self, settings: Settings) -> int | None:
+        """Returns the positions that a query of such a layer sees; None where there are none."""
+        return None
+
+    def write_feed_forward(self, settings: Settings, file: GinFile) -> None:
+        """Adds what differs in the feed-forward layers."""
+        name = settings.text("hidden_act", "silu")
+        parameters: dict[str, object] = {}
+        if name not in ("silu", "swish"):
+            parameters["activation"] = activation(settings, "hidden_act", name)
+        if settings.flag("mlp_bias", default=False):
+            parameters["use_bias"] = True
+        if parameters:
+            file.bind(self.sublayer, parameters)
+
+    def feed_forward(self, settings: Settings, theirs: str, ours: str) -> Iterator[Row]:
+        """Yields the tensors of a feed-forward layer, without its norm.
+
+        Args:
+          settings: the configuration.
+          theirs: the name of the layer, "model.layers.0".
+          ours: the path of the sublayer.
+        """
+        for their_name, name in (("gate", "wi_0"), ("up", "wi_1"), ("down", "wo")):
+            prefix = f"{theirs}.mlp.{their_name}_proj"
+            yield row(f"{prefix}.weight", f"{ours}/{name}/kernel", Matrix())
+            if settings.flag("mlp_bias", default=False):
+                yield row(f"{prefix}.bias", f"{ours}/{name}/bias", Same())
+
+    def _is_tied(self, settings: Settings) -> bool:
+        return bool(self.ties(settings)) and _SOFTMAX not in settings.tensors
+
+    def _blocks(self, settings: Settings) -> Blocks:
+        return Blocks(self.windows(settings), self.sublayer)
+
+    def _write_window(self, settings: Settings, file: GinFile) -> None:
+        if not any(self.windows(settings)):
+            return
+        file.bind(
+            "transformer.LocalSelfAttention",
+            {
+                "window": self.window(settings),
+                "heads": Reference("@transformer.AttentionHeads()"),
+                "rotary": Reference("@transformer.RotaryPositions()"),
+                "dropout_rate": Reference("%ATTENTION_DROPOUT_RATE"),
+            },
+        )
+
+    def _attention(self, settings: Settings, theirs: str, ours: str) -> Iterator[Row]:
+        use_bias, use_output_bias = self.biases(settings)
+        for letter, name in (("q", "query"), ("k", "key"), ("v", "value")):
+            yield row(f"{theirs}.{letter}_proj.weight", f"{ours}/{name}", Matrix())
+            if use_bias:
+                yield row(f"{theirs}.{letter}_proj.bias", f"{ours}/{name}_bias", Flat())
+        # Its inputs are heads and their size, with the queries of a group between them.
+        yield row(
+            f"{theirs}.o_proj.weight", f"{ours}/output", Matrix(inputs=_output_inputs(settings))
+        )
+        if use_output_bias:
+            yield row(f"{theirs}.o_proj.bias", f"{ours}/output_bias", Same())
+
+
+class Mistral(Llama):
+    """Llama with a window in all layers, or in none."""
+
+    model_types: ClassVar[Sequence[str]] = ("mistral",)
+    architectures: ClassVar[Sequence[str]] = ("MistralForCausalLM",)
+    default_window: ClassVar[int | None] = 4096
+
+    def title(self, settings: Settings) -> str:
+        """Returns the name for users."""
+        return "Mistral"
+
+    def biases(self, settings: Settings) -> tuple[bool, bool]:
+        """Returns that there are none."""
+        return False, False
+
+    def windows(self, settings: Settings) -> Sequence[bool]:
+        """Returns of every layer whether it attends to a window only."""
+        is_local = self.window(settings) is not None
+        return [is_local] * settings.count("num_hidden_layers")
+
+    def window(self, settings: Settings) -> int | None:
+        """Returns the positions that a query sees."""
+        if "sliding_window" not in settings.values:
+            return self.default_window
+        return settings.optional_integer("sliding_window")
+
+
+class Qwen2(Llama):
+    """Llama with biases of queries, keys and values, and with a window in some layers."""
+
+    model_types: ClassVar[Sequence[str]] = ("qwen2",)
+    architectures: ClassVar[Sequence[str]] = ("Qwen2ForCausalLM",)
+
+    def title(self, settings: Settings) -> str:
+        """Returns the name for users."""
+        return "Qwen2"
+
+    def biases(self, settings: Settings) -> tuple[bool, bool]:
+        """Returns that queries, keys and values have them."""
+        return True, False
+
+    def windows(self, settings: Settings) -> Sequence[bool]:
+        """Returns of every layer whether it attends to a window only."""
+        number = settings.count("num_hidden_layers")
+        if self.window(settings) is None:
+            return [False] * number
+        kinds = settings.values.get("layer_types")
+        if kinds is None:
+            first = settings.values.get("max_window_layers", 28)
+            if type(first) is not int:
+                raise settings.error("max_window_layers", "must be an integer")
+            return [layer >= first for layer in range(number)]
+        if not isinstance(kinds, list) or any(kind not in (_FULL, _SLIDING) for kind in kinds):
+            raise settings.error("layer_types", f"must be a list of {_FULL} and {_SLIDING}")
+        if len(kinds) != number:
+            raise settings.error("layer_types", f"must have {number} entries")
+        return [kind == _SLIDING for kind in kinds]
+
+    def window(self, settings: Settings) -> int | None:
+        """Returns the positions that a query of such a layer sees."""
+        if not settings.flag("use_sliding_window", default=False):
+            return None
+        if "sliding_window" not in settings.values:
+            return 4096
+        return settings.optional_integer("sliding_window")
+
+
+def _head_size(settings: Settings) -> int:
+    """Returns the size of a head, which need not be that of all vectors divided by the heads."""
+    heads = settings.integer("num_attention_heads")
+    size = settings.optional_integer("head_dim") or settings.integer("hidden_size") // heads
+    if not size:
+        raise settings.error("num_attention_heads", "is larger than hidden_size")
+    return size
+
+
+def _output_inputs(settings: Settings) -> int:
+    """Returns how many dimensions the heads and their size are in our kernel of the result."""
+    heads = settings.integer("num_attention_heads")
+    memory_heads = settings.integer("num_key_value_heads", heads)
+    return 2 if memory_heads in (1, heads) else 3

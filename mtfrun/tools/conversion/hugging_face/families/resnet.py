@@ -1,0 +1,186 @@
+"""Residual networks: ResNet-18 to ResNet-152, with basic blocks or bottlenecks.
+
+He et al. 2015, arXiv:1512.03385.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+from mtfrun.tools.conversion.gin_text import GinFile, Reference
+from mtfrun.tools.conversion.hugging_face.folder import Folder
+from mtfrun.tools.conversion.hugging_face.image_processor import (
+    ImageProcessor,
+    read_image_processor,
+)
+from mtfrun.tools.conversion.hugging_face.settings import Settings
+from mtfrun.tools.conversion.hugging_face.tensor_table import (
+    Matrix,
+    Permuted,
+    Row,
+    Same,
+    TensorTable,
+    row,
+)
+from mtfrun.tools.conversion.model_description import ModelDescription
+
+# The folder has filters [outputs, inputs, rows, columns].
+_FILTER = Permuted((2, 3, 1, 0))
+# Of the norms of torch, which no configuration sets: torch.nn.BatchNorm2d.
+_NORM = {"epsilon": 1e-5, "unbiased": True}
+# Batches that torch has counted: of use with other moving averages than its and ours.
+_COUNTERS = r".*\.normalization\.num_batches_tracked"
+# Output channels of a bottleneck by those of its 3x3 convolution.
+_EXPANSION = 4
+
+
+class ResNet:
+    """A stem for large images, stages of residual blocks, the mean, a classifier."""
+
+    model_types: ClassVar[Sequence[str]] = ("resnet",)
+    architectures: ClassVar[Sequence[str]] = ("ResNetForImageClassification",)
+
+    def title(self, settings: Settings) -> str:
+        """Returns the name for users, such as "ResNet-50"."""
+        layers = sum(_depths(settings)) * (3 if _is_bottleneck(settings) else 2)
+        return f"ResNet-{layers + 2}"
+
+    def ties(self, settings: Settings) -> Mapping[str, str]:
+        """Returns none."""
+        return {}
+
+    def settings_of(self, model: ModelDescription) -> Settings | None:
+        """Returns None: a model must have been imported to be exported."""
+        return None
+
+    def processor(self, folder: Folder, settings: Settings) -> ImageProcessor:
+        """Returns size and normalisation of images."""
+        return read_image_processor(folder, settings.integer("num_channels", 3))
+
+    def write_gin(self, settings: Settings, file: GinFile) -> None:
+        """Adds models/resnet.gin and sizes."""
+        settings.require("hidden_act", "relu")
+        file.include("models/resnet.gin")
+        file.gap()
+        file.macro("BLOCK", Reference(f"@resnet.{_block(settings)}"))
+        file.macro("STEM", Reference("@resnet.LargeImageStem"))
+        file.macro("STAGE_SIZES", _depths(settings))
+        file.macro("WIDTHS", _widths(settings))
+        file.gap()
+        file.macro(
+            "TRAINING_IMAGES",
+            Reference("@data.NoImages()"),
+            "or add --gin_file=data/image_folders.gin behind this one",
+        )
+        backbone = {"stem_width": settings.integer("embedding_size", 64)}
+        if settings.flag("downsample_in_first_stage", default=False):
+            backbone["first_stride"] = 2
+        file.bind("resnet.Backbone", backbone)
+        file.bind("layers.BatchNorm", _NORM, comment="as in torch")
+        file.bind("data.ImageData", {"source": Reference("%TRAINING_IMAGES")})
+        file.bind(
+            "data.NoImages",
+            {"labels": _labels(settings), "channels": settings.integer("num_channels", 3)},
+        )
+
+    def table(self, settings: Settings) -> TensorTable:
+        """Returns the tensors."""
+        rows = _convolution("resnet.embedder.embedder", "stem/convolution")
+        channels = settings.integer("embedding_size", 64)
+        stride = 2 if settings.flag("downsample_in_first_stage", default=False) else 1
+        convolutions = 3 if _is_bottleneck(settings) else 2
+        sizes = _hidden_sizes(settings)
+        for stage, depth in enumerate(_depths(settings)):
+            for block in range(depth):
+                theirs = f"resnet.encoder.stages.{stage}.layers.{block}"
+                ours = f"stages/{stage}/{block}"
+                if block == 0 and (channels != sizes[stage] or stride != 1):
+                    rows += _convolution(f"{theirs}.shortcut", f"{ours}/shortcut")
+                for i in range(convolutions):
+                    rows += _convolution(f"{theirs}.layer.{i}", f"{ours}/convolutions/{i}")
+            channels, stride = sizes[stage], 2
+        rows.append(row("classifier.1.weight", "softmax/kernel", Matrix()))
+        rows.append(row("classifier.1.bias", "softmax/bias", Same()))
+        return TensorTable(rows, [_COUNTERS])
+
+
+# The values of a configuration that leaves them out.
+_DEPTHS = (3, 4, 6, 3)
+_HIDDEN_SIZES = (256, 512, 1024, 2048)
+# A configuration with more classes names them.
+_MOST_UNNAMED = 1000
+
+
+def _convolution(theirs: str, ours: str) -> list[Row]:
+    """Returns the rows of a convolution and its norm."""
+    norm = {
+        "weight": "scale",
+        "bias": "bias",
+        "running_mean": "moving_mean",
+        "running_var": "moving_variance",
+    }
+    return [
+        row(f"{theirs}.convolution.weight", f"{ours}/convolution/kernel", _FILTER),
+        *(
+            row(f"{theirs}.normalization.{name}", f"{ours}/norm/{path}", Same())
+            for name, path in norm.items()
+        ),
+    ]
+
+
+def _depths(settings: Settings) -> list[int]:
+    """Returns the number of blocks of each stage."""
+    depths = settings.integers("depths", _DEPTHS)
+    if settings.tensors and sum(depths) > len(settings.tensors):
+        raise settings.error("depths", f"are more than the {len(settings.tensors)} tensors")
+    return depths
+
+
+def _hidden_sizes(settings: Settings) -> list[int]:
+    """Returns the output channels of each stage."""
+    sizes = settings.integers("hidden_sizes", _HIDDEN_SIZES)
+    if len(sizes) != len(_depths(settings)):
+        raise settings.error("hidden_sizes", "must have as many numbers as depths")
+    return sizes
+
+
+def _is_bottleneck(settings: Settings) -> bool:
+    settings.require("layer_type", "basic", "bottleneck")
+    return settings.text("layer_type", "bottleneck") == "bottleneck"
+
+
+def _block(settings: Settings) -> str:
+    """Returns the class of residual blocks."""
+    if not _is_bottleneck(settings):
+        return "BasicBlock"
+    if settings.flag("downsample_in_bottleneck", default=False):
+        return "StridedFirstBottleneckBlock"
+    return "BottleneckBlock"
+
+
+def _widths(settings: Settings) -> list[int]:
+    """Returns the width of the blocks of each stage.
+
+    Raises:
+      ConversionError: it is not a whole number.
+    """
+    sizes = _hidden_sizes(settings)
+    if not _is_bottleneck(settings):
+        return sizes
+    if any(size % _EXPANSION for size in sizes):
+        raise settings.error("hidden_sizes", f"must be multiples of {_EXPANSION}, for bottlenecks")
+    return [size // _EXPANSION for size in sizes]
+
+
+def _labels(settings: Settings) -> list[str]:
+    """Returns the names of the classes, in the order of their numbers."""
+    names = settings.values.get("id2label")
+    if names is None:  # which transformers leaves out if there are two of these names
+        number = settings.integer("num_labels", 2)
+        if number > _MOST_UNNAMED:
+            raise settings.error("num_labels", "needs id2label, the names of the classes")
+        return [f"LABEL_{i}" for i in range(number)]
+    if type(names) is not dict or set(names) != {str(number) for number in range(len(names))}:
+        raise settings.error("id2label", "must name the classes 0, 1, 2, ...")
+    return [str(names[str(number)]) for number in range(len(names))]

@@ -1,0 +1,185 @@
+"""Switch Transformers: T5 with one of many experts in some blocks.
+
+Fedus et al. 2021, arXiv:2101.03961.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import ClassVar
+
+from mtfrun.tools.conversion.gin_text import GinFile, Reference
+from mtfrun.tools.conversion.hugging_face.activations import activation
+from mtfrun.tools.conversion.hugging_face.families import t5_tensors
+from mtfrun.tools.conversion.hugging_face.families.t5_settings import (
+    UNTIED_BUT_SCALED,
+    num_blocks,
+    write_encoder_decoder,
+)
+from mtfrun.tools.conversion.hugging_face.settings import Settings
+from mtfrun.tools.conversion.hugging_face.tensor_table import (
+    Matrix,
+    Row,
+    Stacked,
+    TensorTable,
+    row,
+)
+from mtfrun.tools.conversion.hugging_face.text_family import TextFamily
+
+_SUBLAYERS = {
+    "encoder": ("SelfAttention",),
+    "decoder": ("SelfAttention", "EncoderDecoderAttention"),
+}
+
+
+class SwitchTransformers(TextFamily):
+    """Encoder-decoders of T5 1.0 whose blocks have a mixture of experts at equal distances."""
+
+    model_types: ClassVar[Sequence[str]] = ("switch_transformers",)
+    architectures: ClassVar[Sequence[str]] = ("SwitchTransformersForConditionalGeneration",)
+
+    def title(self, settings: Settings) -> str:
+        """Returns the name for users."""
+        return "Switch Transformer"
+
+    def ties(self, settings: Settings) -> Mapping[str, str]:
+        """Returns the copies of the embedding; the softmax unless config.json says otherwise."""
+        names = [*t5_tensors.EMBEDDING_COPIES]
+        if settings.flag("tie_word_embeddings", default=True):
+            names.append(t5_tensors.SOFTMAX)
+        return dict.fromkeys(names, t5_tensors.EMBEDDING)
+
+    def write_gin(self, settings: Settings, file: GinFile) -> None:
+        """Adds models/t5.1.0.gin, sizes, and the blocks with experts."""
+        settings.require("router_bias", *(False,))
+        settings.require("router_dtype", "float32")
+        is_tied = t5_tensors.SOFTMAX not in settings.tensors
+        softmax = {"tied_softmax": is_tied}
+        if is_tied:
+            softmax["scaled_softmax"] = settings.flag("tie_word_embeddings", default=True)
+        elif settings.flag("tie_word_embeddings", default=True):
+            raise settings.error("tie_word_embeddings", UNTIED_BUT_SCALED)
+        write_encoder_decoder(settings, file, "models/t5.1.0.gin", softmax)
+        function = activation(settings, "dense_act_fn", settings.text("dense_act_fn", "relu"))
+        for stack, blocks in zip(_SUBLAYERS, num_blocks(settings), strict=True):
+            periods = _Periods.of(settings, stack, blocks)
+            file.bind(
+                f"{stack}/transformer.Stack",
+                {"num_layers": blocks // periods.length, "layers": periods.layers()},
+            )
+        file.bind("transformer.FeedForward", {"activation": function})
+        file.bind(
+            "moe.DroplessMoE",
+            {
+                "num_experts": settings.count("num_experts"),
+                "router": Reference("@moe.Router"),
+                "experts": Reference("@moe.Experts"),
+                "routes_padding": True,
+                "loss_coef": settings.number("router_aux_loss_coef", 0.001),
+            },
+            comment="transformers drops tokens beyond expert_capacity, here none is dropped",
+        )
+        router: dict[str, object] = {"gate": Reference("@moe.Switch()")}
+        noise = settings.number("router_jitter_noise", 0.01)
+        if noise:
+            router["input_noise"] = Reference("@moe.Jitter()")
+            file.bind("moe.Jitter", {"epsilon": noise})
+        file.bind("moe.Router", router)
+        file.bind("moe.Switch", {"z_loss": settings.number("router_z_loss_coef", 0.001)})
+        file.bind(
+            "moe.Experts",
+            {
+                "hidden_size": Reference("%D_FF"),
+                "activations": [function],
+                "dropout_rate": Reference("%DROPOUT_RATE"),
+            },
+        )
+
+    def table(self, settings: Settings) -> TensorTable:
+        """Returns the tensors."""
+        blocks = num_blocks(settings)
+        periods = {
+            stack: _Periods.of(settings, stack, number)
+            for stack, number in zip(_SUBLAYERS, blocks, strict=True)
+        }
+        num_experts = settings.count("num_experts")
+
+        def place(stack: str, block: int, sublayer: str) -> str:
+            return periods[stack].place(stack, block, sublayer)
+
+        def feed_forward(stack: str, block: int, theirs: str) -> Iterator[Row]:
+            if periods[stack].is_sparse(block):
+                ours = place(stack, block, "moe_1d")
+                yield from _mixture(f"{theirs}.mlp", f"{ours}/layer", num_experts)
+            else:
+                ours = place(stack, block, "feed_forward")
+                yield from t5_tensors.kernels(f"{theirs}.mlp", f"{ours}/layer", ["wi", "wo"])
+            yield t5_tensors.norm(theirs, ours)
+
+        rows = t5_tensors.all_rows(
+            settings.integer("vocab_size"),
+            blocks,
+            feed_forward,
+            place=place,
+            is_tied=t5_tensors.SOFTMAX not in settings.tensors,
+        )
+        return TensorTable(rows)
+
+
+def _mixture(theirs: str, ours: str, num_experts: int) -> Iterator[Row]:
+    """Yields the rows of a router and its experts."""
+    yield row(f"{theirs}.router.classifier.weight", f"{ours}/router/kernel", Matrix())
+    for name, kernel in (("wi", "wi/factors/0"), ("wo", "wo")):
+        names = [f"{theirs}.experts.expert_{i}.{name}.weight" for i in range(num_experts)]
+        yield row(names, f"{ours}/experts/{kernel}/kernel", Stacked(Matrix()))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Periods:
+    """Blocks of theirs, of which some have experts, as equal blocks of ours.
+
+    Attributes:
+      length: how many of their blocks are one of ours.
+      sparse: which of these have experts.
+      sublayers: the classes of attention in a block of theirs.
+    """
+
+    length: int
+    sparse: tuple[bool, ...]
+    sublayers: tuple[str, ...]
+
+    @classmethod
+    def of(cls, settings: Settings, stack: str, blocks: int) -> _Periods:
+        """Returns those of the encoder or the decoder, with `blocks` blocks of theirs."""
+        # Without a step, the configuration computes it from the number of blocks with experts; see
+        # transformers/models/switch_transformers/configuration_switch_transformers.py.
+        number = settings.non_negative(f"num_sparse_{stack}_layers", 3)
+        by_number = blocks // number if number else blocks
+        step = settings.non_negative(f"{stack}_sparse_step", by_number)
+        sparse = tuple(step > 0 and (step == 1 or i % step == 1) for i in range(blocks))
+        length = step if step > 0 and blocks % step == 0 else blocks
+        return cls(length, sparse[:length], _SUBLAYERS[stack])
+
+    def is_sparse(self, block: int) -> bool:
+        """Returns whether a block of theirs has experts."""
+        return self.sparse[block % self.length]
+
+    def layers(self) -> list[Reference]:
+        """Returns the classes of the sublayers of a block of ours."""
+        layers = []
+        for is_sparse in self.sparse:
+            layers += [Reference(f"@transformer.{name}") for name in self.sublayers]
+            layers.append(
+                Reference("@moe.DroplessMoE" if is_sparse else "@transformer.FeedForward")
+            )
+        return layers
+
+    def place(self, stack: str, block: int, sublayer: str) -> str:
+        """Returns the path of a sublayer; those that a block of ours has twice have numbers."""
+        ours, position = divmod(block, self.length)
+        kinds = {"moe_1d": [i for i, sparse in enumerate(self.sparse) if sparse]}
+        kinds["feed_forward"] = [i for i, sparse in enumerate(self.sparse) if not sparse]
+        places = kinds.get(sublayer, list(range(self.length)))
+        number = f"_{places.index(position)}" if len(places) > 1 else ""
+        return t5_tensors.in_order(stack, ours, f"{sublayer}{number}")

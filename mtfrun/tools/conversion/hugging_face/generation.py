@@ -1,0 +1,165 @@
+"""The generation_config.json of a folder as settings of decoding."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from mtfrun.tools.conversion.gin_text import GinFile
+from mtfrun.tools.conversion.hugging_face.folder import CONFIG, GENERATION_CONFIG, Folder
+from mtfrun.tools.conversion.hugging_face.settings import Settings
+from mtfrun.tools.conversion.hugging_face.special_tokens import end_ids
+
+# Without a meaning here, or of what the vocabulary and the model say already.
+_MEANINGLESS = frozenset(
+    (
+        *("transformers_version", "_from_model_config", "use_cache", "cache_implementation"),
+        *("output_attentions", "output_hidden_states", "output_scores", "output_logits"),
+        *("return_dict_in_generate", "pad_token_id", "bos_token_id", "decoder_start_token_id"),
+        *("eos_token_id", "early_stopping", "is_assistant", "num_assistant_tokens"),
+        *("num_assistant_tokens_schedule", "assistant_confidence_threshold"),
+        *("assistant_lookbehind", "target_lookbehind", "remove_invalid_values", "_commit_hash"),
+    )
+)
+# Values with which a setting changes nothing.
+_NEUTRAL: Mapping[str, Any] = {
+    "min_length": 0,
+    "min_new_tokens": 0,
+    "typical_p": 1.0,
+    "repetition_penalty": 1.0,
+    "encoder_repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "encoder_no_repeat_ngram_size": 0,
+    "epsilon_cutoff": 0.0,
+    "eta_cutoff": 0.0,
+    "num_beam_groups": 1,
+    "diversity_penalty": 0.0,
+    "renormalize_logits": False,
+}
+_NO_LIMIT = 1_000_000
+_TAKEN = ("max_length", "max_new_tokens", "num_beams", "num_return_sequences", "length_penalty")
+_TAKEN_BY_SAMPLING = ("do_sample", "temperature", "top_k", "top_p")
+
+
+@dataclasses.dataclass(frozen=True)
+class Generation:
+    """Settings of decoding.
+
+    Attributes:
+      decoding: parameters of `experiment.Decoding`.
+      search: parameters of `decoding.Search`.
+      notes: lines about what was not taken over.
+    """
+
+    decoding: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    search: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def write_gin(self, file: GinFile) -> None:
+        """Adds the settings to a gin file."""
+        if self.decoding:
+            file.bind("experiment.Decoding", self.decoding)
+        if self.search:
+            file.bind("decoding.Search", self.search)
+
+
+def read_generation(folder: Folder, settings: Settings) -> Generation:
+    """Returns the settings of generation_config.json, or of config.json in older folders.
+
+    Args:
+      folder: has the files.
+      settings: of config.json.
+
+    Raises:
+      ConversionError: a setting has an impossible value.
+    """
+    if folder.has(GENERATION_CONFIG):
+        where = str(folder.path / GENERATION_CONFIG)
+        values = Settings(folder.json_of(GENERATION_CONFIG), where)
+    else:
+        names = (*_TAKEN, *_TAKEN_BY_SAMPLING, *_NEUTRAL, "eos_token_id")
+        older = {name: settings.values[name] for name in names if name in settings.values}
+        values = Settings(older, settings.where)
+    is_answer = settings.flag("is_encoder_decoder", default=False)
+    decoding = _limits(values, is_answer=is_answer)
+    search, notes = _search(values, settings.integer("vocab_size"))
+    outputs = values.integer("num_return_sequences", 1)
+    if outputs > 1:
+        decoding["num_outputs"] = min(outputs, values.integer("num_beams", 1))
+    if len(end_ids(values.values)) > 1:
+        notes.append(f"outputs end at the first of eos_token_id={end_ids(values.values)} only")
+    known = {*_TAKEN, *_TAKEN_BY_SAMPLING, *_MEANINGLESS}
+    others = [
+        name
+        for name, value in values.values.items()
+        if name not in known and value is not None and value != _NEUTRAL.get(name)
+    ]
+    if others:
+        notes.append(f"not supported in decoding, and left out: {', '.join(others)}"[:300])
+    name = GENERATION_CONFIG if folder.has(GENERATION_CONFIG) else CONFIG
+    return Generation(decoding, search, tuple(f"{name}: {note}" for note in notes))
+
+
+def _limits(values: Settings, *, is_answer: bool) -> dict[str, object]:
+    """Returns the limits of an output's length.
+
+    Args:
+      values: the settings of generation.
+      is_answer: whether outputs are answers, which begin with an id that counts in `max_length`,
+        not continuations, whose prompt counts in it.
+    """
+    new_tokens = values.optional_integer("max_new_tokens")
+    length = values.optional_integer("max_length")
+    if is_answer:
+        if new_tokens is None and length is not None:
+            new_tokens = max(length - 1, 1)
+        if new_tokens is None:
+            return {}
+        _check_length(values, new_tokens)
+        # The length of the prompt sets no limit of its own.
+        return {
+            "decode_length": new_tokens,
+            "decode_length_multiplier": 0.0,
+            "decode_length_constant": _NO_LIMIT,
+        }
+    limits: dict[str, object] = {}
+    if new_tokens is not None:
+        _check_length(values, new_tokens)
+        limits["decode_length"] = new_tokens
+    elif length is not None:
+        limits["max_length"] = length
+    return limits
+
+
+def _check_length(values: Settings, new_tokens: int) -> None:
+    """Raises ConversionError for an output length that decoding could never reach."""
+    if new_tokens > _NO_LIMIT:
+        name = "max_length" if values.values.get("max_new_tokens") is None else "max_new_tokens"
+        raise values.error(name, f"must be at most {_NO_LIMIT:,}: correct it, or remove it")
+
+
+def _search(values: Settings, vocabulary_size: int) -> tuple[dict[str, object], list[str]]:
+    """Returns the parameters of the search, and notes."""
+    search: dict[str, object] = {}
+    notes: list[str] = []
+    beams = values.integer("num_beams", 1)
+    draws = values.flag("do_sample", default=False)
+    if beams > 1:
+        search["beam_size"] = beams
+        penalty = values.number("length_penalty", 1.0)
+        search["alpha"] = max(penalty, 0.0)
+        if penalty:
+            notes.append(
+                f"length_penalty={penalty} divides by length^{penalty} there, here by "
+                f"((5 + length) / 6)^{max(penalty, 0.0)}"
+            )
+        if draws:
+            notes.append("do_sample with num_beams is not supported: beams without draws")
+    elif draws:
+        search["temperature"] = values.number("temperature", 1.0)
+        # transformers draws among 50 unless a configuration says otherwise.
+        top_k = values.non_negative("top_k", 50)
+        search["top_k"] = 0 if top_k >= vocabulary_size else top_k
+        search["top_p"] = values.number("top_p", 1.0)
+    return search, notes

@@ -1,0 +1,133 @@
+"""The importer of folders of Hugging Face."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import shlex
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from mtfrun import mtf
+from mtfrun.tools.conversion.errors import ConversionError
+from mtfrun.tools.conversion.gin_text import GinFile
+from mtfrun.tools.conversion.hugging_face.family import Family
+from mtfrun.tools.conversion.hugging_face.folder import (
+    CONFIG,
+    INDEX,
+    SINGLE,
+    Folder,
+    is_pickle,
+    pickle_error,
+)
+from mtfrun.tools.conversion.hugging_face.known_families import family_of
+from mtfrun.tools.conversion.hugging_face.origin import origin_of
+from mtfrun.tools.conversion.hugging_face.processor import Processor
+from mtfrun.tools.conversion.hugging_face.safetensors_file import FLOATS
+from mtfrun.tools.conversion.hugging_face.settings import Settings
+from mtfrun.tools.conversion.hugging_face.tensor_table import TensorTable
+from mtfrun.tools.conversion.importer import Imported
+
+_MODEL = "model/"
+# Fields that make transformers run Python code of the folder.
+_CODE = ("auto_map", "trust_remote_code", "custom_pipelines")
+
+
+class HuggingFaceImporter:
+    """Reads config.json, safetensors and tokenizers."""
+
+    def recognises(self, path: pathlib.Path) -> bool:
+        """Returns whether a folder has a config.json or weights."""
+        folder = Folder(path)
+        return is_pickle(path) or any(folder.has(name) for name in (CONFIG, SINGLE, INDEX))
+
+    def read(
+        self, path: pathlib.Path, *, partial: bool, search_paths: Sequence[str] = ()
+    ) -> Imported:
+        """Returns the model of a folder; its tensors are read when their values are asked for."""
+        if is_pickle(path):
+            raise pickle_error(path)
+        folder = Folder(path)
+        settings = Settings(folder.config, str(path / CONFIG), frozenset(folder.tensors))
+        family = family_of(settings)
+        copies = _copies(folder, family.ties(settings))
+        settings = dataclasses.replace(settings, tensors=frozenset(folder.tensors) - set(copies))
+        table = family.table(settings)
+        table.check_names(settings.tensors, path)
+        _check_types(folder, table)
+        processor = family.processor(folder, settings)
+        notes = [*processor.notes]
+        code = [name for name in _CODE if name in settings.values]
+        if code:
+            notes.append(f"{', '.join(code)} in {CONFIG}: no code of the folder is run")
+        _config(folder, settings, family, processor, path)  # for its errors
+        origin = origin_of(folder, table, processor, copies)
+        return Imported(
+            lambda directory: _config(folder, settings, family, processor, directory),
+            lambda variables: _values(folder, table, variables),
+            files=origin.run_files(),
+            record=origin.record(),
+            notes=notes,
+        )
+
+
+def _config(
+    folder: Folder,
+    settings: Settings,
+    family: Family,
+    processor: Processor,
+    directory: pathlib.Path,
+) -> str:
+    """Returns the text of config.gin of the run in `directory`."""
+    file = GinFile(
+        [
+            f"{family.title(settings)}, imported from {folder.path}.",
+            "",
+            f"Train on:  mtfrun train --gin_file={shlex.quote(str(directory / 'config.gin'))} \\",
+            "               --gin_file=... --model_dir=...",
+        ]
+    )
+    file.include("defaults.gin")
+    file.macro("INIT_CHECKPOINT", str(directory), "where a new run of this file begins")
+    family.write_gin(settings, file)
+    processor.write_gin(file, directory)
+    return file.text()
+
+
+def _values(
+    folder: Folder, table: TensorTable, variables: Mapping[str, mtf.Variable]
+) -> dict[str, np.ndarray]:
+    """Returns the values of the model's variables, float32."""
+    shapes = {
+        path.removeprefix(_MODEL): tuple(variable.shape.to_integer_list)
+        for path, variable in variables.items()
+        if path.startswith(_MODEL)
+    }
+    values = table.to_ours(lambda name: folder.tensors[name].read(), shapes, folder.path)
+    return {f"{_MODEL}{path}": value.astype(np.float32) for path, value in values.items()}
+
+
+def _check_types(folder: Folder, table: TensorTable) -> None:
+    """Raises ConversionError unless all tensors of the model are of types that import keeps."""
+    for entry in table.rows:
+        for name in entry.names:
+            dtype = folder.tensors[name].dtype
+            if dtype not in FLOATS:
+                raise ConversionError(
+                    f"{folder.path}: {name} has type {dtype}: only {', '.join(FLOATS)} are "
+                    "supported; quantised weights must be converted to one of these first"
+                )
+
+
+def _copies(folder: Folder, ties: Mapping[str, str]) -> dict[str, str]:
+    """Returns those of the ties whose tensors are both in the folder and equal, to the bit."""
+    tensors = folder.tensors
+    return {
+        name: original
+        for name, original in ties.items()
+        if name in tensors
+        and original in tensors
+        and tensors[name][1:3] == tensors[original][1:3]  # type and shape
+        and tensors[name].read().tobytes() == tensors[original].read().tobytes()
+    }

@@ -1,0 +1,236 @@
+"""The origin of a run directory that was imported from a Hugging Face folder.
+
+A run directory may be untrusted: `read_origin` reads only files that an import writes, only if they
+are regular files, and checks every entry of the record.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from mtfrun.errors import InputError
+from mtfrun.rundir import RunDirError, atomic_write
+from mtfrun.tools.conversion.errors import ConversionError
+from mtfrun.tools.conversion.hugging_face.folder import (
+    CONFIG,
+    GENERATION_CONFIG,
+    INDEX,
+    PREPROCESSOR_CONFIG,
+    Folder,
+)
+from mtfrun.tools.conversion.hugging_face.processor import Processor
+from mtfrun.tools.conversion.hugging_face.safetensors_file import DTYPES, file_content
+from mtfrun.tools.conversion.hugging_face.tensor_table import TensorTable
+from mtfrun.tools.conversion.hugging_face.tokenizer import DIRECTORY, TOKENIZER_CONFIG
+from mtfrun.tools.conversion.hugging_face.tokenizer import FILES as TOKENIZER_FILES
+from mtfrun.tools.conversion.run_writer import CONFIG as IMPORTED
+from mtfrun.tools.conversion.run_writer import ORIGIN, RECORD
+from mtfrun.untrusted import escaped, is_directory, is_plain_name
+
+FORMAT = "huggingface"
+"""The format in import.json."""
+
+_FILES = (CONFIG, GENERATION_CONFIG, PREPROCESSOR_CONFIG, INDEX)
+# Tensors that the model does not use, and their maximum size in bytes.
+_KEPT = "kept.safetensors"
+_LARGEST_KEPT = 1 << 30
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """The folder that a run was imported from.
+
+    Attributes:
+      shards: the types of its tensors by file and name, both in their order.
+      metadata: texts in the headers of the files.
+      copies: names of tensors that equal another one, by its name.
+      files: contents by name: config.json, generation_config.json, a tokenizer.
+      kept: tensors that the model does not use, by name.
+      keeps_files: whether an export writes the same weights files, unless the user sets their size.
+      path: path of the folder.
+      configuration: the gin file that the import made, "" for none.
+    """
+
+    shards: Mapping[str, Mapping[str, str]]
+    metadata: Mapping[str, str]
+    copies: Mapping[str, str]
+    files: Mapping[str, bytes]
+    kept: Mapping[str, np.ndarray]
+    keeps_files: bool = True
+    path: str = ""
+    configuration: str = ""
+
+    @property
+    def dtypes(self) -> dict[str, str]:
+        """The types of all tensors, by name."""
+        return {name: dtype for tensors in self.shards.values() for name, dtype in tensors.items()}
+
+    def record(self) -> dict[str, Any]:
+        """Returns the content of import.json."""
+        return {
+            "format": FORMAT,
+            "from": self.path,
+            "metadata": dict(self.metadata),
+            "copies": dict(self.copies),
+            "shards": {name: dict(tensors) for name, tensors in self.shards.items()},
+        }
+
+    def run_files(self) -> dict[str, bytes]:
+        """Returns the contents of the files to write into a run directory, by name."""
+        files = {
+            f"{DIRECTORY if name in TOKENIZER_FILES else ORIGIN}/{name}": content
+            for name, content in self.files.items()
+        }
+        if self.kept:
+            files[f"{ORIGIN}/{_KEPT}"] = file_content(self.kept, {})
+        return files
+
+
+def origin_of(
+    folder: Folder, table: TensorTable, processor: Processor, copies: Mapping[str, str]
+) -> Origin:
+    """Returns the origin of a run that is imported from a folder; for `copies` see `Origin`."""
+    return Origin(
+        {
+            name: {tensor: stored.dtype for tensor, stored in tensors.items()}
+            for name, tensors in folder.shards.items()
+        },
+        folder.metadata,
+        copies,
+        {
+            **processor.files,
+            **{name: folder.bytes_of(name) for name in _FILES if folder.has(name)},
+        },
+        {name: t.read() for name, t in folder.tensors.items() if table.is_kept(name)},
+        path=escaped(str(folder.path)),
+    )
+
+
+def read_origin(directory: pathlib.Path) -> Origin | None:
+    """Reads the origin of a run; None if the run was not imported from a Hugging Face folder.
+
+    Raises:
+      ConversionError: a file is not as an import writes it.
+    """
+    if not os.path.lexists(directory / RECORD):
+        return None
+    record = Folder(directory, follows_links=False).json_of(RECORD)
+    if record.get("format") == "mesh_tensorflow":
+        return None
+    try:
+        _check_record(record)
+    except InputError as error:
+        raise ConversionError(
+            f"{directory / RECORD} is damaged: {error}; import the model again, or remove the file "
+            "if the run is not yours"
+        ) from error
+    origin, tokenizer = (_folder(directory / name) for name in (ORIGIN, DIRECTORY))
+    files = {
+        name: folder.bytes_of(name)
+        for folder, names in ((origin, _FILES), (tokenizer, TOKENIZER_FILES))
+        for name in names
+        if os.path.lexists(folder.path / name)
+    }
+    for folder, names in ((origin, _FILES), (tokenizer, (TOKENIZER_CONFIG,))):
+        for name in names:
+            if name in files or name == CONFIG:
+                folder.json_of(name)
+    if INDEX in files:
+        _check_index(origin, record["shards"])
+    return Origin(
+        record["shards"],
+        record["metadata"],
+        record["copies"],
+        files,
+        _kept(origin, record["shards"]),
+        path=record["from"],
+        configuration=origin.text_of(IMPORTED),
+    )
+
+
+def write_origin(origin: Origin, directory: pathlib.Path) -> None:
+    """Writes the origin into the directory of a run that is initialised from the imported run.
+
+    After more training, the run can be exported without the imported run.
+    """
+    for name in (ORIGIN, DIRECTORY):
+        if (directory / name).is_symlink():
+            raise RunDirError(f"{directory / name} is a link, which is not followed: remove it")
+    files = {**origin.run_files(), f"{ORIGIN}/{IMPORTED}": origin.configuration.encode()}
+    for name, content in files.items():
+        atomic_write(directory / name, content.decode("utf-8", "surrogateescape"))
+    # Last: an export takes the files for whole if there is a record.
+    atomic_write(directory / RECORD, json.dumps(origin.record(), indent=1) + "\n")
+
+
+def _folder(path: pathlib.Path) -> Folder:
+    """Returns a directory of a run, which need not exist."""
+    if os.path.lexists(path) and (path.is_symlink() or not is_directory(path)):
+        raise ConversionError(f"{path} is no directory, or a link to one: import the model again")
+    return Folder(path, follows_links=False)
+
+
+def _check_record(record: Mapping[str, Any]) -> None:
+    """Raises InputError unless import.json has the entries and types of `Origin.record`."""
+    if record.get("format") != FORMAT:
+        raise InputError(f"its format is {record.get('format')!r:.80}")
+    if type(record.get("from")) is not str:
+        raise InputError("'from' is no text")
+    for name in ("metadata", "copies"):
+        _check_texts(record.get(name), name)
+    shards = record.get("shards")
+    if type(shards) is not dict or not shards:
+        raise InputError("'shards' are no files")
+    types: dict[str, str] = {}
+    for file, tensors in shards.items():
+        if not is_plain_name(file) or not file.endswith(".safetensors"):
+            raise InputError(f"{file!r:.80} is no name of a file of tensors")
+        _check_texts(tensors, file)
+        wrong = [name for name in tensors if name in types or tensors[name] not in DTYPES]
+        if wrong:
+            raise InputError(f"{wrong[0]!r:.80} has no known type, or is in two files")
+        types.update(tensors)
+    copies = record["copies"]
+    for name, original in copies.items():
+        if name not in types or original not in types or original in copies:
+            raise InputError(f"{name!r:.80} is no copy of a tensor")
+
+
+def _check_texts(value: object, what: str) -> None:
+    """Raises InputError unless a value is a JSON object whose values are strings."""
+    if type(value) is not dict or not all(type(text) is str for text in value.values()):
+        raise InputError(f"{what!r:.80} has other values than texts")
+
+
+def _check_index(origin: Folder, shards: Mapping[str, Mapping[str, str]]) -> None:
+    """Raises ConversionError unless the index names the files of the record."""
+    files = {name: file for file, tensors in shards.items() for name in tensors}
+    weight_map = origin.json_of(INDEX).get("weight_map")
+    if type(weight_map) is not dict or any(
+        files.get(name) != file for name, file in weight_map.items()
+    ):
+        raise ConversionError(
+            f"{origin.path / INDEX} names other files than {RECORD}: import the model again"
+        )
+
+
+def _kept(origin: Folder, shards: Mapping[str, Mapping[str, str]]) -> dict[str, np.ndarray]:
+    """Returns the tensors that the model does not use."""
+    path = origin.path / _KEPT
+    if not os.path.lexists(path):
+        return {}
+    tensors = origin.tensors_of(_KEPT)
+    types = {name: dtype for tensors in shards.values() for name, dtype in tensors.items()}
+    for name, stored in tensors.items():
+        if types.get(name) != stored.dtype:
+            raise ConversionError(f"{path}: {name!r:.80} is not in {RECORD}: import again")
+    if sum(stored.size for stored in tensors.values()) > _LARGEST_KEPT:
+        raise ConversionError(f"{path} has more than {_LARGEST_KEPT} bytes: import again")
+    return {name: stored.read() for name, stored in tensors.items()}

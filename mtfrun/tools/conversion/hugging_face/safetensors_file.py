@@ -1,0 +1,212 @@
+"""Reading and writing of safetensors files, whose header is checked before anything is read.
+
+The format: 8 bytes with the length of a JSON header, the header, then the tensors one after the
+other; https://huggingface.co/docs/safetensors. The library reads no bfloat16 into numpy.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, BinaryIO, NamedTuple
+
+import ml_dtypes
+import numpy as np
+
+from mtfrun.tools.conversion.errors import ConversionError
+from mtfrun.untrusted import parse_json
+
+# As the library that everybody uses.
+LONGEST_HEADER = 100_000_000
+
+DTYPES: dict[str, Any] = {
+    "F64": np.float64,
+    "F32": np.float32,
+    "F16": np.float16,
+    "BF16": ml_dtypes.bfloat16,
+    "I64": np.int64,
+    "I32": np.int32,
+    "I16": np.int16,
+    "I8": np.int8,
+    "U64": np.uint64,
+    "U32": np.uint32,
+    "U16": np.uint16,
+    "U8": np.uint8,
+    "BOOL": np.bool_,
+}
+"""The types of numpy by their names in headers."""
+
+FLOATS = ("F32", "BF16", "F16")
+"""The types of weights, all of which float32 holds."""
+
+_NAMES = {np.dtype(dtype): name for name, dtype in DTYPES.items()}
+# The order of types in a file: that of the library, the widest first.
+_ORDER = ("U64", "I64", "F64", "F32", "U32", "I32", "BF16", "F16", "U16", "I16", "I8", "U8", "BOOL")
+_METADATA = "__metadata__"
+# numpy's maximum.
+_MOST_DIMENSIONS = 64
+
+
+class StoredTensor(NamedTuple):
+    """Place of a tensor in a file.
+
+    Attributes:
+      file: the file.
+      dtype: name of the type in the header, "F32".
+      shape: the sizes.
+      begin: the first byte, counted from the beginning of the file.
+    """
+
+    file: pathlib.Path
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+
+    @property
+    def size(self) -> int:
+        """The number of its bytes."""
+        return math.prod(self.shape) * int(np.dtype(DTYPES[self.dtype]).itemsize)
+
+    def read(self) -> np.ndarray:
+        """Returns the value, in the type of the file."""
+        with self.file.open("rb") as file:
+            file.seek(self.begin)
+            content = file.read(self.size)
+        if len(content) != self.size:
+            raise ConversionError(f"{self.file} was truncated while it was read")
+        return np.frombuffer(content, DTYPES[self.dtype]).reshape(self.shape)
+
+
+class Header(NamedTuple):
+    """What a file holds.
+
+    Attributes:
+      tensors: by name, in the order of the header.
+      metadata: texts of the program that wrote the file.
+    """
+
+    tensors: Mapping[str, StoredTensor]
+    metadata: Mapping[str, str]
+
+
+def read_header(path: pathlib.Path, open_file: BinaryIO) -> Header:
+    """Returns the tensors of a safetensors file, which are not read.
+
+    Args:
+      path: of the file.
+      open_file: the file, at its beginning.
+
+    Raises:
+      ConversionError: the file is no safetensors file, or truncated, or holds a type that is not
+        supported.
+    """
+    size = open_file.seek(0, 2)
+    open_file.seek(0)
+    length = int.from_bytes(open_file.read(8), "little")
+    if size < 8 or length > min(LONGEST_HEADER, size - 8):
+        raise ConversionError(
+            f"{path}: a header of {length} bytes in a file of {size}: it is truncated or no "
+            "safetensors file; copy it again"
+        )
+    try:
+        content = parse_json(open_file.read(length))
+        metadata = content.pop(_METADATA, {})
+        tensors = {
+            name: _stored(path, name, entry, 8 + length, size) for name, entry in content.items()
+        }
+        texts = {str(key): str(value) for key, value in dict(metadata or {}).items()}
+    except ConversionError:
+        raise
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ConversionError(f"{path}: its header is damaged: {error}; copy it again") from error
+    _check_order(path, list(tensors.values()), 8 + length, size)
+    return Header(tensors, texts)
+
+
+def _check_order(
+    path: pathlib.Path, tensors: Sequence[StoredTensor], start: int, size: int
+) -> None:
+    """Raises ConversionError unless every byte after the header is part of one tensor.
+
+    As the library asks for: with overlaps a small file would stand for much memory, and bytes
+    between tensors would be lost.
+    """
+    end = start
+    for tensor in sorted(tensors, key=lambda tensor: (tensor.begin, tensor.size)):
+        if tensor.begin != end:
+            raise ConversionError(
+                f"{path}: its tensors overlap, or there are bytes between them; copy it again"
+            )
+        end += tensor.size
+    if end != size:
+        raise ConversionError(f"{path} has {size - end} bytes after its last tensor; copy it again")
+
+
+def _stored(path: pathlib.Path, name: str, entry: Any, start: int, size: int) -> StoredTensor:
+    """Returns the place of one tensor; `start` is the first byte after the header."""
+    dtype = entry["dtype"]
+    if dtype not in DTYPES:
+        raise ConversionError(
+            f"{path}: {name} has type {dtype!r:.20}, which is not supported: float32, float16 and "
+            "bfloat16 are; quantised weights must be converted to one of these first"
+        )
+    shape = tuple(entry["shape"])
+    begin, end = entry["data_offsets"]
+    numbers = (*shape, begin, end)
+    if len(shape) > _MOST_DIMENSIONS or not all(
+        type(number) is int and 0 <= number < 2**63 for number in numbers
+    ):
+        raise ConversionError(f"{path}: {name} has impossible sizes; copy it again")
+    if end - begin != math.prod(shape) * np.dtype(DTYPES[dtype]).itemsize or start + end > size:
+        raise ConversionError(
+            f"{path}: {name} lies outside of the file: it is truncated; copy it again"
+        )
+    return StoredTensor(path, dtype, shape, start + begin)
+
+
+def file_content(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> bytes:
+    """Returns the content of a small safetensors file; see `write_file`."""
+    file = io.BytesIO()
+    _write(file, tensors, metadata)
+    return file.getvalue()
+
+
+def write_file(
+    path: pathlib.Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]
+) -> None:
+    """Writes a safetensors file, with the same bytes as the library.
+
+    Args:
+      path: of the file.
+      tensors: by name.
+      metadata: texts, such as {"format": "pt"}.
+    """
+    with path.open("wb") as file:
+        _write(file, tensors, metadata)
+
+
+def _write(file: BinaryIO, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
+    names = sorted(tensors, key=lambda name: (_ORDER.index(dtype_name(tensors[name])), name))
+    header: dict[str, Any] = {_METADATA: dict(metadata)} if metadata else {}
+    begin = 0
+    for name in names:
+        end = begin + tensors[name].nbytes
+        header[name] = {
+            "dtype": dtype_name(tensors[name]),
+            "shape": list(tensors[name].shape),
+            "data_offsets": [begin, end],
+        }
+        begin = end
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    file.write(len(text).to_bytes(8, "little") + text)
+    for name in names:
+        file.write(np.ascontiguousarray(tensors[name]).tobytes())
+
+
+def dtype_name(value: np.ndarray) -> str:
+    """Returns the name of an array's type in headers."""
+    return _NAMES[value.dtype]

@@ -1,0 +1,121 @@
+"""The settings in a config.json, read by name and type."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mtfrun.errors import did_you_mean
+from mtfrun.tools.conversion.errors import ConversionError
+
+_MISSING = object()
+# Of a rate, a scale or a base; larger ones are no numbers of float32.
+_LARGEST_NUMBER = 1e30
+# Of a size: no dimension of an array is larger.
+_LARGEST_INTEGER = 2**40
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """A configuration of transformers, of version 4 or 5.
+
+    Attributes:
+      values: the content of config.json.
+      where: the file, for messages.
+      tensors: names of the tensors of the folder, but for copies of others once these are known;
+        empty for a model of our own. What is tied depends on them as well: transformers uses a
+        softmax of its own if there is one, whatever the configuration says.
+    """
+
+    values: Mapping[str, Any]
+    where: str = "config.json"
+    tensors: frozenset[str] = frozenset()
+
+    def integer(self, name: str, default: int | None = None) -> int:
+        """Returns an integer of at least 1.
+
+        Raises:
+          ConversionError: it is missing, without a default, or something else.
+        """
+        value = self._value(name, _MISSING if default is None else default)
+        if type(value) is not int or not 1 <= value <= _LARGEST_INTEGER:
+            raise self.error(name, "must be an integer of at least 1, and no impossible size")
+        return value
+
+    def non_negative(self, name: str, default: int) -> int:
+        """Returns an integer of at least 0."""
+        value = self._value(name, default)
+        if type(value) is not int or not 0 <= value <= _LARGEST_INTEGER:
+            raise self.error(name, "must be an integer of at least 0")
+        return value
+
+    def count(self, name: str, default: int | None = None) -> int:
+        """Returns the number of modules that have tensors: layers, experts.
+
+        There are no more than tensors, so that no list of names gets longer than the folder.
+        """
+        value = self.integer(name, default)
+        if self.tensors and value > len(self.tensors):
+            raise self.error(name, f"is more than the {len(self.tensors)} tensors of the folder")
+        return value
+
+    def integers(self, name: str, default: Sequence[int] | None = None) -> list[int]:
+        """Returns a list of integers of at least 1, which is not empty."""
+        value = self._value(name, _MISSING if default is None else list(default))
+        if type(value) is not list or not value:
+            raise self.error(name, "must be a list of integers")
+        if any(type(item) is not int or item < 1 for item in value):
+            raise self.error(name, "must be integers of at least 1")
+        return list(value)
+
+    def number(self, name: str, default: float | None = None) -> float:
+        """Returns a number."""
+        value = self._value(name, _MISSING if default is None else default)
+        if type(value) not in (int, float) or not abs(value) < _LARGEST_NUMBER:
+            raise self.error(name, "must be a number")
+        return float(value)
+
+    def flag(self, name: str, default: bool) -> bool:  # noqa: FBT001 - the default of a flag
+        """Returns True or False."""
+        value = self._value(name, default)
+        if type(value) is not bool:
+            raise self.error(name, "must be true or false")
+        return value
+
+    def text(self, name: str, default: str | None = None) -> str:
+        """Returns a text."""
+        value = self._value(name, _MISSING if default is None else default)
+        if type(value) is not str:
+            raise self.error(name, "must be a text")
+        return value
+
+    def optional_integer(self, name: str) -> int | None:
+        """Returns an integer, None where it is missing or null."""
+        return None if self.values.get(name) is None else self.integer(name)
+
+    def require(self, name: str, allowed: object, *others: object) -> None:
+        """Raises ConversionError unless a setting is missing, null, or one of the values.
+
+        For settings that change what a model computes, of which one value is supported.
+        """
+        value = self.values.get(name)
+        supported = (allowed, *others)
+        if value is not None and value not in supported:
+            names = ", ".join(map(repr, supported))
+            raise self.error(name, f"is not supported; supported: {names}")
+
+    def error(self, name: str, problem: str) -> ConversionError:
+        """Returns the error of a setting."""
+        text = repr(self.values.get(name))
+        text = f"{text[:80]}..." if len(text) > 80 else text
+        return ConversionError(f"{self.where}: {name}={text} {problem}")
+
+    def _value(self, name: str, default: object) -> Any:
+        value = self.values.get(name)
+        if value is not None:
+            return value
+        if default is _MISSING:
+            hint = did_you_mean(name, self.values)
+            raise ConversionError(f"{self.where} has no {name}{hint}")
+        return default

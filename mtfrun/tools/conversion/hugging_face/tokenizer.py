@@ -1,0 +1,205 @@
+"""The tokenizer of a folder as a vocabulary of ours."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
+
+from mtfrun import data
+from mtfrun.errors import InputError
+from mtfrun.tools.conversion.errors import ConversionError
+from mtfrun.tools.conversion.gin_text import GinFile, Reference
+from mtfrun.tools.conversion.hugging_face.folder import Folder
+from mtfrun.tools.conversion.hugging_face.settings import Settings
+from mtfrun.tools.conversion.hugging_face.special_tokens import SpecialTokens
+
+DIRECTORY = "tokenizer"
+"""Where the files of a tokenizer are in a run directory."""
+
+_SENTENCEPIECE = ("spiece.model", "sentencepiece.model", "tokenizer.model")
+TOKENIZER = "tokenizer.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
+SPECIAL_TOKENS_MAP = "special_tokens_map.json"
+_CHAT_TEMPLATE = "chat_template.jinja"
+# Files that belong to a tokenizer, which an export gives back.
+FILES = (
+    *_SENTENCEPIECE,
+    *(TOKENIZER, TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP, "added_tokens.json"),
+    *("vocab.json", "merges.txt", "vocab.txt", _CHAT_TEMPLATE),
+)
+_Made = TypeVar("_Made", bound=data.Vocabulary)
+
+# The ids of T5's sentinels, where tokenizer_config.json says nothing.
+_EXTRA_IDS = 100
+
+
+@dataclasses.dataclass(frozen=True)
+class Tokenizer:
+    """A vocabulary for a gin file.
+
+    Attributes:
+      reference: the value of VOCABULARY, "@data.SentencePieceVocabulary()".
+      parameters: of that class, by name.
+      file: the parameter that names the file, and the name of the file; None for none.
+      files: the contents of all files of the tokenizer by name.
+      pad_id: that of the vocabulary: 0, or -1 where id 0 is a token.
+      notes: lines about what the user must know.
+    """
+
+    reference: str
+    parameters: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    file: tuple[str, str] | None = None
+    files: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
+    pad_id: int = 0
+    notes: Sequence[str] = ()
+
+    def write_gin(self, file: GinFile, directory: pathlib.Path) -> None:
+        """Adds the vocabulary to a gin file of the run in `directory`."""
+        if self.pad_id:
+            file.bind(
+                "transformer.TokenEmbedding",
+                {"padding_id": self.pad_id},
+                comment="rows are filled up with it, for 0 is a token",
+            )
+        file.gap()
+        file.macro("VOCABULARY", Reference(self.reference))
+        parameters = dict(self.parameters)
+        if self.file is not None:
+            name, file_name = self.file
+            parameters = {name: str(directory / DIRECTORY / file_name), **parameters}
+        if parameters:
+            file.bind(self.reference.strip("@()"), parameters)
+
+
+def read_tokenizer(folder: Folder, settings: Settings, pad_id: int) -> Tokenizer:
+    """Returns the vocabulary of a folder; ids in decimals where it has no tokenizer.
+
+    Args:
+      folder: has the files.
+      settings: the configuration.
+      pad_id: of the model, see `TextFamily`.
+
+    Raises:
+      ConversionError: a file is damaged, or belongs to another model.
+    """
+    files = {name: folder.bytes_of(name) for name in FILES if folder.has(name)}
+    config = folder.json_of(TOKENIZER_CONFIG) if TOKENIZER_CONFIG in files else {}
+    tokens = SpecialTokens.of(folder, settings, config)
+    sentencepiece = next((name for name in _SENTENCEPIECE if name in files), None)
+    if config.get("tokenizer_class") == "ByT5Tokenizer":
+        tokenizer = _bytes(settings)
+    elif sentencepiece is not None and not (TOKENIZER in files and tokens.are_added):
+        tokenizer = _sentencepiece(folder, sentencepiece, settings, tokens, pad_id)
+    elif TOKENIZER in files:
+        tokenizer = _tokenizer_json(folder, settings, tokens, pad_id)
+    else:
+        tokenizer = _ids(settings, pad_id, "merges.txt" in files or "vocab.txt" in files)
+    notes = list(tokenizer.notes)
+    if _CHAT_TEMPLATE in files or config.get("chat_template") is not None:
+        notes.append("the chat template is not used: prompts are texts as they are")
+    if "auto_map" in config:
+        notes.append(f"auto_map in {TOKENIZER_CONFIG}: no code of the folder is run")
+    return dataclasses.replace(tokenizer, files=files, notes=notes)
+
+
+def _bytes(settings: Settings) -> Tokenizer:
+    """Returns the vocabulary of ByT5."""
+    size = settings.integer("vocab_size")
+    try:
+        is_usual = size == data.ByteVocabulary(size=size).size == data.ByteVocabulary().size
+    except InputError as error:
+        raise settings.error("vocab_size", f"is too small: {error}") from error
+    return Tokenizer("@data.ByteVocabulary()", {} if is_usual else {"size": size})
+
+
+def _sentencepiece(
+    folder: Folder, name: str, settings: Settings, tokens: SpecialTokens, pad_id: int
+) -> Tokenizer:
+    """Returns the vocabulary of a SentencePiece model: T5's, or one like Llama's."""
+    size = settings.integer("vocab_size")
+    parameters: dict[str, object] = {"extra_ids": 0, "size": size}
+    if pad_id:
+        parameters["pad_id"] = pad_id
+    path = str(folder.path / name)
+
+    def vocabulary() -> data.SentencePieceVocabulary:
+        return _checked(lambda: data.SentencePieceVocabulary(path, **parameters))  # type: ignore[arg-type]
+
+    pieces = vocabulary().unpadded_size
+    if pad_id == 0:
+        # mT5's model has the sentinels among its pieces.
+        default = _EXTRA_IDS if pieces + _EXTRA_IDS <= size else 0
+        parameters["extra_ids"] = tokens.extra_ids(default)
+    elif tokens.puts_begin(default=True):
+        parameters["puts_begin"] = True
+    end_id = vocabulary().end_id
+    notes = []
+    if tokens.end_id is not None and end_id != tokens.end_id:
+        notes.append(f"texts end with id {end_id} of {name}, not with eos_token_id={tokens.end_id}")
+    return Tokenizer(
+        "@data.SentencePieceVocabulary()",
+        parameters,
+        ("sentencepiece_model_file", name),
+        pad_id=pad_id,
+        notes=notes,
+    )
+
+
+def _tokenizer_json(
+    folder: Folder, settings: Settings, tokens: SpecialTokens, pad_id: int
+) -> Tokenizer:
+    """Returns the vocabulary of a tokenizer.json."""
+    parameters: dict[str, object] = {"size": settings.integer("vocab_size")}
+    if pad_id:
+        parameters["pad_id"] = pad_id
+    path = str(folder.path / TOKENIZER)
+    content = folder.json_of(TOKENIZER)
+    end_token = tokens.end_token(content)
+    if end_token is not None:
+        parameters["end_token"] = end_token
+    begin_token = tokens.begin_token(content)
+    if begin_token is not None:
+        parameters["begin_token"] = begin_token
+    _checked(lambda: data.HuggingFaceVocabulary(path, **parameters))  # type: ignore[arg-type]
+    return Tokenizer(
+        "@data.HuggingFaceVocabulary()",
+        parameters,
+        ("tokenizer_file", TOKENIZER),
+        pad_id=pad_id,
+    )
+
+
+def _ids(settings: Settings, pad_id: int, has_old_files: bool) -> Tokenizer:  # noqa: FBT001
+    """Returns the vocabulary of ids in decimals."""
+    note = "there is no tokenizer: texts are ids in decimals, separated by spaces"
+    if has_old_files:
+        note = (
+            f"there is no {TOKENIZER}, which transformers makes of the other files with "
+            "AutoTokenizer.from_pretrained(...).save_pretrained(...): texts are ids in decimals"
+        )
+    parameters = {
+        "size": settings.integer("vocab_size"),
+        "end_id": _end_id(settings, pad_id),
+        "pad_id": pad_id,
+    }
+    return Tokenizer("@data.IdVocabulary()", parameters, pad_id=pad_id, notes=[note])
+
+
+def _end_id(settings: Settings, pad_id: int) -> int | None:
+    """Returns the id that ends a text, the first of several; None where none does."""
+    value = settings.values.get("eos_token_id")
+    size = settings.integer("vocab_size")
+    candidates = value if isinstance(value, list) else [value]
+    return next((x for x in candidates if type(x) is int and pad_id < x < size), None)
+
+
+def _checked(make: Callable[[], _Made]) -> _Made:
+    """Returns the vocabulary that `make` returns, after it was read."""
+    try:
+        vocabulary = make()
+        _ = vocabulary.size
+    except InputError as error:
+        raise ConversionError(str(error)) from error
+    return vocabulary

@@ -1,0 +1,350 @@
+"""The sublayers, transforms and mixtures of a stack of Mesh TensorFlow in our terms."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from mtfrun.models import moe, transformer
+from mtfrun.models.transformer.residual_transforms import distinct_names
+from mtfrun.tools.conversion.gin_text import Reference
+from mtfrun.tools.conversion.mesh_tensorflow.mixtures import mixture
+from mtfrun.tools.conversion.mesh_tensorflow.old_config import OldConfig, name_of, short_name
+from mtfrun.tools.conversion.mesh_tensorflow.old_gin import Reference as OldReference
+
+Parameters = dict[str, Any]
+
+_TRANSFORMS = {
+    "sublayer_rms_norm": ("RMSNorm",),
+    "sublayer_legacy_rms_norm": ("RMSNorm",),
+    "sublayer_legacy_final_rms_norm": ("RMSNorm",),
+    "sublayer_true_layer_norm": ("LayerNorm",),
+    "sublayer_dropout": ("SublayerDropout",),
+    "sublayer_legacy_dropout": ("SublayerDropout",),
+    "sublayer_residual": ("Residual",),
+    "sublayer_mask_padding": ("MaskPadding",),
+    # It sets padding to 0 itself.
+    "sublayer_call_layer": ("MaskPadding", "CallLayer"),
+}
+_LISTS = ("initial", "per_layer", "final")
+_LEGACY = {
+    "initial": ["sublayer_legacy_dropout"],
+    "per_layer": [
+        "sublayer_legacy_rms_norm",
+        "sublayer_call_layer",
+        "sublayer_legacy_dropout",
+        "sublayer_residual",
+    ],
+    "final": ["sublayer_legacy_final_rms_norm", "sublayer_legacy_dropout"],
+}
+ACTIVATIONS = ("relu", "gelu", "swish", "sigmoid", "tanh", "elu", "softplus")
+"""Functions of Mesh TensorFlow that have the same name in mtfrun.mtf."""
+
+
+@dataclasses.dataclass
+class OldStack:
+    """A stack in our terms.
+
+    Attributes:
+      name: in the original's variables.
+      scope: "encoder", "decoder" or "".
+      has_encoder: whether the model is an encoder-decoder, whose padding is set to 0.
+      num_layers: the number of blocks.
+      layers: references to our classes.
+      names: of the layers in a block, in variables of the original.
+      block_scope: whether these have a part for the block.
+      parameters: of our classes, by class and name.
+      relative_buckets: the number of buckets of the logits by distance that all blocks share; None
+        for none.
+    """
+
+    name: str
+    scope: str
+    has_encoder: bool
+    num_layers: int = 6
+    layers: list[Reference] = dataclasses.field(default_factory=list)
+    names: list[str] = dataclasses.field(default_factory=list)
+    block_scope: bool = True
+    parameters: dict[str, Parameters] = dataclasses.field(default_factory=dict)
+    relative_buckets: int | None = None
+
+
+def sublayer_paths(stack: OldStack) -> list[str]:
+    """Returns the paths of the sublayers of all blocks here, in their order."""
+    packages = {"transformer": transformer, "moe": moe}
+    names = [reference.removeprefix("@").split(".") for reference in stack.layers]
+    classes = [getattr(packages[package], name) for package, name in names]
+    ours = "encoder_stack" if stack.scope == "encoder" else "decoder_stack"
+    return [
+        f"{ours}/blocks/{block}/{name}/"
+        for block in range(stack.num_layers)
+        for name in distinct_names(classes)
+    ]
+
+
+def read_stack(old: OldConfig, name: str, scope: str) -> OldStack:
+    """Returns the stack of a scope; what is not supported is counted by `old`."""
+    stack = OldStack(name, scope, has_encoder=bool(scope))
+    stack.num_layers = old.get("make_layer_stack.num_layers", 6, scope=scope)
+    stack.block_scope = old.get("make_layer_stack.block_scope", default=True, scope=scope)
+    for i, entry in enumerate(old.get("make_layer_stack.layers", [], scope=scope)):
+        _add_layer(old, stack, entry, f"layer_{i:03d}")
+    layer_stack_class = old.get("make_layer_stack.layer_stack_cls", None, scope=scope)
+    if layer_stack_class is not None and name_of(layer_stack_class) != "LayerStack":
+        why = "only LayerStack is supported"
+        old.refuse("make_layer_stack.layer_stack_cls", why, scope=scope)
+    _add_transforms(old, stack)
+    recomputes = old.get("LayerStack.recompute_grads", default=False, scope=scope)
+    stack.parameters["transformer.Stack"] = {"rematerialise": recomputes}
+    return stack
+
+
+def _add_layer(old: OldConfig, stack: OldStack, entry: Any, name: str) -> None:
+    """Adds one entry of the list of layers: a class, perhaps with a name and arguments."""
+    parts = list(entry) if type(entry) in (list, tuple) else [entry]
+    references = [part for part in parts if isinstance(part, OldReference)]
+    names = [part for part in parts if isinstance(part, str)]
+    target, scope = "make_layer_stack.layers", stack.scope
+    if any(isinstance(part, dict) for part in parts):
+        old.refuse(target, "layers with arguments of their own are not supported", scope=scope)
+    if len(references) != 1:
+        old.refuse(target, f"an entry has {len(references)} classes", scope=scope)
+        return
+    selector = references[0].name
+    if "/" in selector:
+        old.refuse(target, f"{selector} has a scope of its own", scope=scope)
+    kind = short_name(selector.rpartition("/")[2])
+    if kind not in _LAYERS:
+        supported = ", ".join(_LAYERS)
+        old.refuse(target, f"{kind} is not supported, only {supported}", scope=scope)
+        return
+    stack.names.append(names[0] if names else name)
+    ours, parameters = _LAYERS[kind](old, stack)
+    stack.layers.append(Reference(f"@{ours}"))
+    for cls, of_class in parameters.items():
+        known = stack.parameters.setdefault(cls, {})
+        for parameter, value in of_class.items():
+            if known.setdefault(parameter, value) != value:
+                why = f"layers of a block differ in {cls}.{parameter}: not supported"
+                old.refuse(target, why, scope=scope)
+
+
+def _feed_forward(old: OldConfig, stack: OldStack) -> tuple[str, dict[str, Parameters]]:
+    scope = stack.scope
+    target = "DenseReluDense.activation"
+    parameters: Parameters = {
+        "d_ff": old.get("DenseReluDense.hidden_size", 4096, scope=scope),
+        "dropout_rate": old.get("DenseReluDense.dropout_rate", 0.0, scope=scope),
+    }
+    names = activations(old, target, scope)
+    is_gated = len(names) == 2 and names[1] in ("linear", None)
+    if len(names) != 1 and not is_gated:
+        old.refuse(target, "a product of two with the second linear is supported", scope=scope)
+    parameters["activation"] = activation(old, target, names[0], scope)
+    if is_gated:
+        old.require(
+            "DenseReluDense.use_bias", [False], "gated layers have none", default=False, scope=scope
+        )
+        return "transformer.GatedFeedForward", {"transformer.GatedFeedForward": parameters}
+    parameters["use_bias"] = old.get("DenseReluDense.use_bias", default=False, scope=scope)
+    return "transformer.FeedForward", {"transformer.FeedForward": parameters}
+
+
+def activations(old: OldConfig, target: str, scope: str) -> list[Any]:
+    """Returns the names of the activations that are multiplied; by default ["relu"]."""
+    names = old.get(target, scope=scope) if old.has(target, scope=scope) else "relu"
+    return (names if isinstance(names, list) else [names]) or ["linear"]
+
+
+def activation(old: OldConfig, target: str, name: Any, scope: str) -> Reference | None:
+    """Returns the reference to an activation function; None for a linear layer."""
+    if isinstance(name, OldReference):
+        name = short_name(name.name)
+    if name in (None, "linear"):
+        return None
+    if name not in ACTIVATIONS:
+        why = f"{name} is not supported, only {', '.join(ACTIVATIONS)}, linear"
+        old.refuse(target, why, scope=scope)
+        name = "relu"
+    return Reference(f"@mtf.{name}")
+
+
+def _self_attention(old: OldConfig, stack: OldStack) -> tuple[str, dict[str, Parameters]]:
+    cls = "transformer.SelfAttention"
+    parameters = _attention(old, "SelfAttention", cls, stack.scope)
+    kind = old.require(
+        "SelfAttention.relative_attention_type",
+        [None, "bias", "bias_shared"],
+        "only logits by distance are supported: bias and bias_shared",
+        default=None,
+        scope=stack.scope,
+    )
+    target = "SelfAttention.relative_attention_num_buckets"
+    buckets = old.get(target, 32, scope=stack.scope)
+    if kind == "bias_shared":
+        stack.relative_buckets = buckets
+    if kind == "bias":
+        parameters[cls]["relative_bias"] = Reference("@transformer.RelativePositionBias")
+        heads = parameters["transformer.AttentionHeads"]["num_heads"]
+        parameters["transformer.RelativePositionBias"] = {
+            "num_heads": heads,
+            "num_buckets": buckets,
+        }
+    for name in ("length_encoder", "length_decoder"):
+        old.require(
+            f"SelfAttention.hyperprompt_{name}",
+            [None],
+            "prompts that are learned are not supported",
+            default=None,
+            scope=stack.scope,
+        )
+    return cls, parameters
+
+
+def _local_self_attention(old: OldConfig, stack: OldStack) -> tuple[str, dict[str, Parameters]]:
+    cls = "transformer.LocalSelfAttention"
+    if stack.scope == "encoder":
+        why = "in an encoder it sees one position less before than after: not supported"
+        old.refuse("make_layer_stack.layers", why, scope=stack.scope)
+    parameters = _attention(old, "LocalSelfAttention", cls, stack.scope)
+    parameters[cls]["window"] = old.get("LocalSelfAttention.radius", 128, scope=stack.scope)
+    old.require(
+        "SelfAttention.relative_attention_type",
+        [None],
+        "LocalSelfAttention has no logits by distance",
+        default=None,
+        scope=stack.scope,
+    )
+    return cls, parameters
+
+
+def _encoder_attention(old: OldConfig, stack: OldStack) -> tuple[str, dict[str, Parameters]]:
+    old.require(
+        "EncDecAttention.relative_attention_type",
+        [None],
+        "logits by distance to inputs are not supported",
+        default=None,
+        scope=stack.scope,
+    )
+    for name in ("relative_attention_num_buckets", *_HYPERPROMPTS):
+        why = "attention to an encoder does not read it"
+        old.ignore(f"EncDecAttention.{name}", why, scope=stack.scope)
+    cls, heads = "transformer.EncoderDecoderAttention", "transformer.AttentionHeads"
+    parameters = _attention(old, "EncDecAttention", cls, stack.scope)
+    of_decoder = _attention(old, "SelfAttention", cls, stack.scope)[heads]
+    if parameters[heads] != of_decoder:
+        scoped = f"encoder_attention/{heads}"
+        # None resets the value of the decoder's self-attention.
+        parameters[scoped] = {"num_memory_heads": None, **parameters.pop(heads)}
+        parameters[cls]["heads"] = Reference(f"@{scoped}()")
+    return cls, parameters
+
+
+_HYPERPROMPTS = (
+    *("use_hyperprompt", "hyperprompt_mtlshare", "hyperprompt_length_encoder"),
+    *("hyperprompt_length_decoder", "hyperprompt_hidden_dim", "hyperprompt_task_num"),
+)
+
+
+def _attention(old: OldConfig, kind: str, cls: str, scope: str) -> dict[str, Parameters]:
+    """Returns the parameters that all kinds of attention have."""
+    # EncDecAttention inherits unbound parameters from its base class, SelfAttention.
+    kinds = ["SelfAttention", kind] if kind == "EncDecAttention" else [kind]
+
+    def get(name: str, default: Any) -> Any:
+        for each in kinds:
+            default = old.get(f"{each}.{name}", default, scope=scope)
+        return default
+
+    def require(name: str, allowed: Sequence[Any], why: str) -> None:
+        for each in kinds:
+            old.require(f"{each}.{name}", allowed, why, default=allowed[0], scope=scope)
+
+    num_heads = get("num_heads", 8)
+    memory_heads = get("num_memory_heads", 0)
+    require("shared_kv", [False], "keys and values have projections of their own")
+    require("attention_kwargs", [None, {}], "arguments of the attention are not supported")
+    if kind != "LocalSelfAttention":
+        require("attention_func", [None], "only the softmax of dot products is supported")
+        require("combine_dims", [True], "the slots of Adafactor would have other shapes")
+        require("keep_query_heads_dims", [False], "the output has no heads")
+        require("fold_scaling_into_initializer", [True], "the logits are not scaled")
+        require("z_loss_coeff", [None], "attention has no z-loss")
+        require("use_hyperprompt", [False], "prompts that are learned are not supported")
+    heads: Parameters = {
+        "num_heads": num_heads,
+        "d_kv": get("key_value_size", 128),
+    }
+    if memory_heads:
+        heads["num_memory_heads"] = memory_heads
+    return {
+        "transformer.AttentionHeads": heads,
+        cls: {"dropout_rate": get("dropout_rate", 0.0)},
+    }
+
+
+def _mixture(old: OldConfig, stack: OldStack) -> tuple[str, dict[str, Parameters]]:
+    return "moe.MoE1D", mixture(
+        old,
+        stack.scope,
+        lambda target: [
+            activation(old, target, name, stack.scope)
+            for name in activations(old, target, stack.scope)
+        ],
+    )
+
+
+_LAYERS: Mapping[str, Callable[[OldConfig, OldStack], tuple[str, dict[str, Parameters]]]] = {
+    "SelfAttention": _self_attention,
+    "LocalSelfAttention": _local_self_attention,
+    "EncDecAttention": _encoder_attention,
+    "DenseReluDense": _feed_forward,
+    "MoE1D": _mixture,
+}
+
+
+def _add_transforms(old: OldConfig, stack: OldStack) -> None:
+    """Adds the transforms of a stack, and their parameters."""
+    scope = stack.scope
+    rate = old.get("LayerStack.dropout_rate", None, scope=scope)
+    is_legacy = rate is not None
+    why = "the original does not use it"
+    if is_legacy:
+        old.ignore("LayerStack.norm_epsilon", why, scope=scope)
+    else:
+        old.get("LayerStack.norm_epsilon", None, scope=scope)
+    lists = {}
+    for name in _LISTS:
+        target = f"LayerStack.sublayers_{name}"
+        entries = old.get_optional(target, [], scope=scope) or []
+        names = [short_name(entry.name) for entry in entries if isinstance(entry, OldReference)]
+        if is_legacy:
+            old.ignore(target, "LayerStack.dropout_rate selects the original's older lists")
+            names = _LEGACY[name]
+        unknown = [n for n in names if n not in _TRANSFORMS]
+        if unknown:
+            supported = ", ".join(_TRANSFORMS)
+            why = f"{unknown[0]} is not supported, only {supported}"
+            old.refuse(target, why, scope=scope)
+        lists[name] = [ours for n in names for ours in _TRANSFORMS.get(n, ())]
+    if stack.has_encoder:
+        lists["final"].append("MaskPadding")
+    else:
+        # The rows of a language model have no padding for the original, unless they are packed.
+        lists = {name: [x for x in ours if x != "MaskPadding"] for name, ours in lists.items()}
+    renamed = {"initial": "initial", "per_layer": "layer", "final": "final"}
+    stack.parameters["transformer.StackTransforms"] = {
+        renamed[name]: [Reference(f"@transformer.{x}") for x in ours]
+        for name, ours in lists.items()
+    }
+    if not is_legacy:
+        rate = old.get("sublayer_dropout.dropout_rate", 0.0, scope=scope)
+    stack.parameters["transformer.SublayerDropout"] = {"rate": rate}
+    used = {x for ours in lists.values() for x in ours}
+    if "RMSNorm" in used:
+        epsilon = old.get("sublayer_rms_norm.epsilon", 1e-6, scope=scope)
+        stack.parameters["transformer.RMSNorm"] = {"epsilon": epsilon}
+    if "LayerNorm" in used:
+        epsilon = old.get("sublayer_true_layer_norm.epsilon", 1e-6, scope=scope)
+        stack.parameters["transformer.LayerNorm"] = {"epsilon": epsilon}

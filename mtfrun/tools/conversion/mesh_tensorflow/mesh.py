@@ -1,0 +1,138 @@
+"""The mesh, the layout and the size of batches of Mesh TensorFlow in our terms."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from mtfrun.tools.conversion.errors import ConversionError
+from mtfrun.tools.conversion.mesh_tensorflow.draft import Draft
+from mtfrun.tools.conversion.mesh_tensorflow.old_config import OldConfig, gin_text
+from mtfrun.tools.conversion.mesh_tensorflow.old_gin import Reference
+
+# Dimensions of the original that tensors here have as well.
+_DIMENSIONS = (
+    *("batch", "outer_batch", "length", "memory_length", "heads", "d_model", "d_ff", "d_kv"),
+    *("vocab", "experts", "expert_hidden", "max_length"),
+)
+_METHODS = (
+    "sequences_per_batch",
+    "tokens_per_batch",
+    "sequences_per_replica",
+    "tokens_per_replica",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class OldMesh:
+    """The devices of the original, and the batches that they compute.
+
+    Attributes:
+      axes: sizes by name.
+      layout: axes by dimension.
+      batch_size: sequences of a step.
+      microbatches: parts of a batch that are computed one after the other.
+    """
+
+    axes: Mapping[str, int]
+    layout: Mapping[str, str]
+    batch_size: int
+    microbatches: int
+
+    def num_splits(self, dimension: str) -> int:
+        """Returns how many parts a dimension has."""
+        return self.axes.get(self.layout.get(dimension, ""), 1)
+
+
+def read_mesh(old: OldConfig, lengths: Mapping[str, int]) -> OldMesh:
+    """Returns the mesh; `lengths` are those of a row by feature."""
+    axes = _axes(old)
+    layout = _rules(old.get("run.layout_rules"))
+    mesh = OldMesh(axes, layout, 1, 1)
+    outer = old.get("tpu_estimator_model_fn.outer_batch_size", 1) or 1
+    replicas = mesh.num_splits("batch") * mesh.num_splits("outer_batch")
+    batch_size = _batch_size(old, max(lengths.values()), replicas)
+    tokens = old.get_optional("serialize_num_microbatches.tokens_per_microbatch_per_replica", 0)
+    microbatches = 1
+    if tokens:
+        per_replica = batch_size // outer // mesh.num_splits("batch")
+        size = int(max(1, min(per_replica, tokens // max(lengths.values()))))
+        while per_replica % size:
+            size -= 1
+        microbatches = max(1, per_replica // size)
+    return dataclasses.replace(mesh, batch_size=batch_size, microbatches=microbatches)
+
+
+def write_mesh(old: OldConfig, mesh: OldMesh, draft: Draft) -> None:
+    """Adds mesh, layout and batches to a file."""
+    rules = {d: axis for d, axis in mesh.layout.items() if d in _DIMENSIONS}
+    axes = dict(mesh.axes)
+    if math.prod(axes.values()) == 1:
+        # One device: the axes that the rules name, for a larger mesh to come.
+        axes = dict.fromkeys(rules.values(), 1) or {"data": 1, "model": 1}
+    rules = {dimension: axis for dimension, axis in rules.items() if axis in axes}
+    draft.macro("MESH_SHAPE", ",".join(f"{axis}:{size}" for axis, size in axes.items()))
+    draft.macro("LAYOUT", ";".join(f"{dimension}:{axis}" for dimension, axis in rules.items()))
+    draft.macro("BATCH_SIZE", mesh.batch_size)
+    draft.macro("OUTER_BATCH", old.get("tpu_estimator_model_fn.outer_batch_size", 1) or 1)
+    draft.macro("MICROBATCHES", mesh.microbatches)
+
+
+def _axes(old: OldConfig) -> dict[str, int]:
+    """Returns the sizes of the axes; none for one device."""
+    shape = old.get("run.mesh_shape")
+    if isinstance(shape, Reference):
+        # tpu_mesh_shape() divides the cores of a TPU; here devices are what the machine has.
+        return {}
+    try:
+        axes = {name: int(size) for name, size in _pairs(shape)}
+        if min(axes.values(), default=1) >= 1:
+            return axes
+    except (TypeError, ValueError):
+        pass
+    raise ConversionError(f"run.mesh_shape={gin_text(shape)} is no mesh such as 'batch:4,model:2'")
+
+
+def _rules(rules: Any) -> dict[str, str]:
+    """Returns the rules of a layout, the first of a dimension."""
+    try:
+        pairs = _pairs(rules)
+    except (TypeError, ValueError):
+        raise ConversionError(
+            f"run.layout_rules={gin_text(rules)} is no layout such as 'batch:data'"
+        ) from None
+    result: dict[str, str] = {}
+    for dimension, axis in pairs:
+        result.setdefault(dimension, axis)
+    return result
+
+
+def _pairs(value: Any) -> list[tuple[str, str]]:
+    """Parses pairs of texts: "a:b;c:d", or a list of pairs.
+
+    Raises:
+      TypeError, ValueError: the value is neither.
+    """
+    if isinstance(value, str):
+        value = [part.split(":") for part in re.split("[,;]", value) if part.strip()]
+    return [(str(first).strip(), str(second).strip()) for first, second in value or []]
+
+
+def _batch_size(old: OldConfig, length: int, replicas: int) -> int:
+    """Returns the number of sequences of a batch."""
+    batch = old.get("run.batch_size")
+    if batch is None:
+        batch = ("tokens_per_replica", 2048)
+    if type(batch) is int and batch > 0:
+        return batch
+    method, value = batch if isinstance(batch, (list, tuple)) and len(batch) == 2 else (None, None)
+    if method not in _METHODS or type(value) is not int:
+        raise ConversionError(
+            f"run.batch_size={gin_text(batch)} is neither a number nor a pair of a number with one"
+            f" of {', '.join(_METHODS)}"
+        )
+    sequences = value if method.startswith("sequences") else value // length
+    return max(1, sequences * (replicas if method.endswith("replica") else 1))

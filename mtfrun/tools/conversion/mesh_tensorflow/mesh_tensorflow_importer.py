@@ -1,0 +1,202 @@
+"""The importer of runs of Mesh TensorFlow and T5."""
+
+from __future__ import annotations
+
+import functools
+import pathlib
+import shlex
+import textwrap
+from collections.abc import Mapping, Sequence
+
+from mtfrun.tools.conversion.errors import ConversionError
+from mtfrun.tools.conversion.gin_text import Reference
+from mtfrun.tools.conversion.importer import Imported
+from mtfrun.tools.conversion.mesh_tensorflow.data import (
+    names_of_data,
+    read_lengths,
+    write_data,
+    write_decoding,
+)
+from mtfrun.tools.conversion.mesh_tensorflow.draft import Draft
+from mtfrun.tools.conversion.mesh_tensorflow.mesh import read_mesh, write_mesh
+from mtfrun.tools.conversion.mesh_tensorflow.old_checkpoint import OldCheckpoint
+from mtfrun.tools.conversion.mesh_tensorflow.old_config import Account, Fate, OldConfig
+from mtfrun.tools.conversion.mesh_tensorflow.old_gin import Reference as OldReference
+from mtfrun.tools.conversion.mesh_tensorflow.old_gin import read_gin_file
+from mtfrun.tools.conversion.mesh_tensorflow.old_model import OldModel, read_model, write_model
+from mtfrun.tools.conversion.mesh_tensorflow.old_run import OldRun, find_old_run, names_old_run
+from mtfrun.tools.conversion.mesh_tensorflow.optimizers import write_optimizer
+from mtfrun.tools.conversion.mesh_tensorflow.program_defaults import program_defaults
+from mtfrun.tools.conversion.mesh_tensorflow.schedules import write_schedule
+from mtfrun.untrusted import escaped
+
+# The original trains on so many tokens, of the longest feature, unless it is told otherwise.
+_TRAIN_TOKENS = 2**36
+_NAMED = 3
+_COMMENT_WIDTH = 96
+
+
+class MeshTensorFlowImporter:
+    """Reads operative_config.gin, or another gin file, and the checkpoint beside it."""
+
+    def recognises(self, path: pathlib.Path) -> bool:
+        """Returns whether a path is that of a run, one of its checkpoints, or a gin file."""
+        return names_old_run(path)
+
+    def read(
+        self, path: pathlib.Path, *, partial: bool, search_paths: Sequence[str] = ()
+    ) -> Imported:
+        """Returns the run: configuration, variables, slots and step."""
+        run = find_old_run(path)
+        statements = read_gin_file(run.config, search_paths)
+        old = OldConfig(statements, () if run.is_operative else program_defaults())
+        model = read_model(old)
+        checkpoint = None
+        if run.checkpoint is not None:
+            checkpoint = OldCheckpoint(run.checkpoint, model.stacks)
+        config = functools.partial(_config, old, model, run, checkpoint)
+        config(path)  # for the account
+        account = old.account()
+        _check(account, run, partial=partial)
+        return Imported(
+            config,
+            None if checkpoint is None else checkpoint.values,
+            step=0 if checkpoint is None else checkpoint.step,
+            record={
+                "format": "mesh_tensorflow",
+                "from": escaped(str(path)),
+                "bindings": _lists(account),
+            },
+            notes=_notes(account),
+        )
+
+
+def _config(
+    old: OldConfig,
+    model: OldModel,
+    run: OldRun,
+    checkpoint: OldCheckpoint | None,
+    directory: pathlib.Path,
+) -> str:
+    """Returns the text of config.gin of the run in `directory`."""
+    source = run.config.parent if run.is_operative else run.config
+    draft = Draft(_header(old, model, source, directory))
+    draft.include("defaults.gin")
+    if checkpoint is not None:
+        draft.macro("INIT_CHECKPOINT", str(directory), "where a new run of this file begins")
+        old.ignore("run.init_checkpoint", "the checkpoint that is imported replaces it")
+    else:
+        draft.macro("INIT_CHECKPOINT", old.get("run.init_checkpoint", None))
+    draft.gap()
+    lengths = read_lengths(old)
+    mesh = read_mesh(old, lengths)
+    write_model(model, draft, mesh.microbatches)
+    draft.macro("ACTIVATION_DTYPE", old.get("get_variable_dtype.activation_dtype", "float32"))
+    draft.gap()
+    row_lengths = lengths
+    if model.model_type == "lm":
+        row_lengths = {"targets": lengths["targets"]}
+    write_data(old, draft, row_lengths, model.row_form)
+    _write_vocabulary(draft, checkpoint)
+    draft.gap()
+    write_mesh(old, mesh, draft)
+    draft.gap()
+    train_steps = _write_loop(old, draft, mesh.batch_size * max(lengths.values()))
+    rate = write_schedule(old, draft, train_steps)
+    write_optimizer(old, draft, rate, model.patterns())
+    _write_filter(old, draft, model)
+    write_decoding(old, draft)
+    return draft.text()
+
+
+def _header(
+    old: OldConfig, model: OldModel, source: pathlib.Path, directory: pathlib.Path
+) -> list[str]:
+    """Returns the lines of the comment at the top."""
+    title = f"Mesh TensorFlow's {model.model_type}, imported from {source}."
+    lines = [title, ""]
+    names = names_of_data(old)
+    if names:
+        text = f"The original's data, which TRAINING_DATA takes the place of: {', '.join(names)}."
+        lines += [*textwrap.wrap(text, _COMMENT_WIDTH), ""]
+    return [
+        *lines,
+        f"Train on:  mtfrun train --gin_file={shlex.quote(str(directory / 'config.gin'))} \\",
+        "               --gin_file=... --model_dir=...",
+    ]
+
+
+def _write_vocabulary(draft: Draft, checkpoint: OldCheckpoint | None) -> None:
+    """Adds ids in decimals as the vocabulary, where it is known how many there are."""
+    size = None if checkpoint is None else checkpoint.vocabulary_size
+    if size is None:
+        return
+    comment = "ids in decimals; or --gin_file=data/sentencepiece.gin"
+    draft.macro("VOCABULARY", Reference("@data.IdVocabulary()"), comment)
+    draft.bind("data.IdVocabulary", {"size": size})
+
+
+def _write_loop(old: OldConfig, draft: Draft, tokens_per_batch: int) -> int:
+    """Adds the loop of training to a file, and returns the number of its steps."""
+    steps = old.get("run.train_steps", None)
+    if not isinstance(steps, OldReference):
+        steps = old.get_optional("run.train_steps", 0)
+    if steps is None or isinstance(steps, OldReference):
+        tokens = old.get("auto_train_steps.train_tokens", _TRAIN_TOKENS)
+        steps = max(1, tokens // tokens_per_batch)
+    if steps < 1:
+        raise ConversionError(f"run.train_steps = {steps} must be at least 1")
+    draft.macro("TRAIN_STEPS", steps)
+    draft.macro("ITERATIONS_PER_LOOP", old.get("run.iterations_per_loop", 100))
+    draft.macro("CHECKPOINT_EVERY", old.get("run.save_checkpoints_steps", 5000))
+    kept = old.get_optional("run.keep_checkpoint_max", 0)
+    draft.bind("training.CheckpointOptions", {"max_to_keep": kept or None})  # 0 keeps all
+    if old.has("run.perplexity_eval_steps"):
+        batches = old.get("run.perplexity_eval_steps")
+        draft.bind("experiment.Evaluation", {"max_batches": batches})
+    return int(steps)
+
+
+def _write_filter(old: OldConfig, draft: Draft, model: OldModel) -> None:
+    """Adds which variables are not trained."""
+    pattern = old.get("run.variable_filter", None)
+    if pattern is None:
+        return
+    if not isinstance(pattern, str):
+        old.refuse("run.variable_filter", "only patterns of names are supported")
+        return
+    frozen = model.patterns().complement(old, "run.variable_filter", pattern)
+    draft.bind("experiment.Training", {"frozen": frozen})
+
+
+def _check(account: Sequence[Account], run: OldRun, *, partial: bool) -> None:
+    """Raises ConversionError if something is not supported, unless that is to be left out."""
+    refused = [entry for entry in account if entry.fate is Fate.NOT_SUPPORTED]
+    if not refused or partial:
+        return
+    first = "; ".join(f"{e.name} = {e.value} ({e.why})" for e in refused[:_NAMED])
+    omitted = f"; and {len(refused) - _NAMED} more" if len(refused) > _NAMED else ""
+    raise ConversionError(f"{run.config}: not supported: {first}{omitted}. --partial leaves it out")
+
+
+def _lists(account: Sequence[Account]) -> dict[str, Mapping[str, object]]:
+    """Returns the bindings of the three lists, with their values or reasons."""
+    lists: dict[str, dict[str, object]] = {fate.value: {} for fate in Fate}
+    for entry in account:
+        text = f"{entry.value}: {entry.why}" if entry.why else entry.value
+        lists[entry.fate.value][entry.name] = text
+    return dict(lists)
+
+
+def _notes(account: Sequence[Account]) -> list[str]:
+    counts = {fate: sum(entry.fate is fate for entry in account) for fate in Fate}
+    notes = [
+        ", ".join(f"{count} bindings {fate.value}" for fate, count in counts.items())
+        + ": import.json has all of them"
+    ]
+    notes += [
+        f"left out: {entry.name} = {entry.value} ({entry.why})"
+        for entry in account
+        if entry.fate is Fate.NOT_SUPPORTED
+    ]
+    return notes

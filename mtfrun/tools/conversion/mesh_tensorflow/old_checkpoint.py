@@ -1,0 +1,143 @@
+"""Variables and slots of a checkpoint of Mesh TensorFlow by our paths."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mtfrun import mtf
+from mtfrun.rundir.foreign_names import Source, is_bookkeeping, slot_names, sources_of
+from mtfrun.rundir.tensor_index import StoredTensors
+from mtfrun.rundir.warm_start import find_source, fitted_value
+from mtfrun.tools.conversion.errors import ConversionError
+from mtfrun.tools.conversion.mesh_tensorflow.layers import OldStack, sublayer_paths
+
+_MODEL, _OPTIMIZER = "model/", "optimizer/"
+_STEP = "global_step"
+# Logits by distance of grouped heads, which are one dimension here.
+_GROUPED_BIAS = re.compile(r"/relative_attention_bias")
+_GROUPED_BIAS_DIMS = ("heads", "query_heads", "buckets")
+_EMBEDDING = re.compile(r".*/embedding")
+
+
+class OldCheckpoint:
+    """A checkpoint whose layer names may come from a configuration.
+
+    Args:
+      prefix: path prefix of the files.
+      stacks: the stacks in the configuration.
+
+    Raises:
+      RunDirError: the checkpoint cannot be read.
+    """
+
+    def __init__(self, prefix: Path, stacks: Sequence[OldStack]) -> None:
+        self._prefix = prefix
+        self._stacks = stacks
+        self._tensors = StoredTensors(str(prefix))
+        # The usual name by which the table of names knows a variable, and its own.
+        self._names = {_usual_name(name, stacks): name for name in sorted(self._tensors.shapes)}
+
+    @property
+    def step(self) -> int:
+        """The number of finished steps."""
+        return self._tensors.step(self._names[_STEP]) if _STEP in self._names else 0
+
+    @property
+    def has_slots(self) -> bool:
+        """Whether there are slots of an optimizer; without, they begin with 0."""
+        return any(is_bookkeeping(name) and name != _STEP for name in self._names)
+
+    @property
+    def vocabulary_size(self) -> int | None:
+        """The number of rows of the embedding, padding included; None if there is none."""
+        for usual, name in self._names.items():
+            if _EMBEDDING.fullmatch(usual) and self._tensors.shapes[name]:
+                return int(self._tensors.shapes[name][0])
+        return None
+
+    def values(self, variables: Mapping[str, mtf.Variable]) -> dict[str, np.ndarray]:
+        """Returns the values of variables by checkpoint path, see `Imported.values`.
+
+        Raises:
+          ConversionError: there is none for a variable, or it has other sizes, or a variable of the
+            checkpoint is left.
+        """
+        paths = {
+            path.removeprefix(_MODEL): variable
+            for path, variable in variables.items()
+            if path.startswith(_MODEL)
+        }
+        # Layers that a decoder shares with its encoder have no variables of its own.
+        order = [path for stack in self._stacks for path in sublayer_paths(stack)]
+        values: dict[str, np.ndarray] = {}
+        used: set[str] = set()
+        missing: list[str] = []
+        for path, variable in paths.items():
+            match = find_source(sources_of(path, [*order, *paths]), list(self._names))
+            if match is None:
+                raise ConversionError(f"{self._prefix} has no variable for {path}")
+            usual, source = match
+            used.add(usual)
+            values[_MODEL + path] = self._fitted(usual, source, path, variable)
+            slots = f"{_OPTIMIZER}{path}/"
+            for slot_path, slot in variables.items():
+                if not slot_path.startswith(slots):
+                    continue
+                names = slot_names(usual, slot_path.removeprefix(slots))
+                name = next((n for n in names if n in self._names), None)
+                if name is None:
+                    missing.append(slot_path)
+                else:
+                    values[slot_path] = self._fitted(name, source, slot_path, slot)
+        if missing and self.has_slots:
+            raise ConversionError(
+                f"{self._prefix} has no slot {missing[0]}: the optimizer of the configuration is "
+                "not the one that wrote it"
+            )
+        unused = [n for n in self._names if n not in used and not is_bookkeeping(n)]
+        if unused:
+            first = ", ".join(self._names[n] for n in unused[:3])
+            raise ConversionError(
+                f"{self._prefix} has {len(unused)} variables that the configuration has not: "
+                f"{first}"
+            )
+        return values
+
+    def _fitted(self, usual: str, source: Source, path: str, variable: mtf.Variable) -> np.ndarray:
+        stored = self._tensors[self._names[usual]]
+        if _GROUPED_BIAS.search(usual) and stored.ndim == len(_GROUPED_BIAS_DIMS):
+            stored = stored.reshape(-1, stored.shape[-1])
+        value = fitted_value(stored, source, variable.shape)
+        if isinstance(value, str):
+            raise ConversionError(f"{path}: {self._names[usual]} of {self._prefix} is {value}")
+        return value.astype(np.float32) if value.dtype != np.float32 else value
+
+
+def _usual_name(name: str, stacks: Sequence[OldStack]) -> str:
+    """Returns the name that a variable has where layers and stacks have no names of their own."""
+    for stack in stacks:
+        usual = {"encoder": "encoder", "decoder": "decoder"}.get(stack.scope, "transformer")
+        path = name.removeprefix(f"{stack.name}/")
+        is_of_decoder = path.startswith(("logits/", "embedding", "positional_embedding"))
+        if path == name or (is_of_decoder and stack.scope == "encoder"):
+            continue
+        match = re.match(r"block_(\d+)/([^/]+)/" if stack.block_scope else r"layer_(\d+)/", path)
+        if match is None:
+            return f"{usual}/{path}"
+        block, layer = _place(match, stack)
+        # Two stacks of one name share the layers that the first one has.
+        if layer is not None:
+            return f"{usual}/block_{block:03d}/layer_{layer:03d}/{path[match.end() :]}"
+    return name
+
+
+def _place(match: re.Match[str], stack: OldStack) -> tuple[int, int | None]:
+    """Returns the numbers of a block and of a layer in it; None for another stack's layer."""
+    if not stack.block_scope:
+        return divmod(int(match[1]), len(stack.names))
+    layer = stack.names.index(match[2]) if match[2] in stack.names else None
+    return int(match[1]), layer

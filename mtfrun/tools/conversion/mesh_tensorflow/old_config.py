@@ -1,0 +1,316 @@
+"""The configuration of a program of Mesh TensorFlow, and an account of every binding of it.
+
+The conversion asks for the parameters that it understands; what it never asks for has no meaning
+here for a reason that is known, or is not supported. So no binding is forgotten.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import functools
+import math
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any
+
+from mtfrun.tools.conversion.errors import ConversionError
+from mtfrun.tools.conversion.mesh_tensorflow.meaningless import CALLABLES, MEANINGLESS
+from mtfrun.tools.conversion.mesh_tensorflow.old_gin import MacroName, Reference, Statement
+
+# Classes whose methods are configured: "Bitransformer.decode.beam_size".
+_WITH_METHODS = ("Bitransformer", "Unitransformer")
+# Limits for a value after its macros are replaced.
+_MAX_VALUES = 100_000
+_MAX_DEPTH = 128
+_NOTHING_CALLS_IT = "nothing in this configuration uses it"
+
+
+class Fate(enum.Enum):
+    """What becomes of a binding; the values are the names of the three lists."""
+
+    TAKEN_OVER = "taken over"
+    WITHOUT_MEANING = "without meaning here"
+    NOT_SUPPORTED = "not supported"
+
+
+class Key(tuple[str, str, str]):
+    """Scope, name of the class or function, and parameter of a binding; of a macro its name."""
+
+    __slots__ = ()
+
+    @property
+    def name(self) -> str:
+        """The left side of the binding."""
+        scope, selector, parameter = self
+        return f"{scope}/" * bool(scope) + f"{selector}." * bool(selector) + parameter
+
+
+@dataclasses.dataclass(frozen=True)
+class Account:
+    """What became of one binding.
+
+    Attributes:
+      name, value: the two sides of the binding, the value as gin writes it.
+      fate: the list.
+      why: the reason; "" for what is taken over.
+    """
+
+    name: str
+    value: str
+    fate: Fate
+    why: str = ""
+
+
+def short_name(name: str) -> str:
+    """Returns the name of a class or function without its modules.
+
+    Examples:
+      >>> short_name("mesh_tensorflow.transformer.transformer_layers.SelfAttention")
+      'SelfAttention'
+      >>> short_name("transformer.Bitransformer.decode")
+      'Bitransformer.decode'
+    """
+    parts = name.split(".")
+    return ".".join(parts[-2:] if len(parts) > 1 and parts[-2] in _WITH_METHODS else parts[-1:])
+
+
+def _kind(value: Any) -> str | None:
+    """Describes the kind of a value; None for references, dictionaries, None and infinity."""
+    if isinstance(value, bool):
+        return "True or False"
+    if isinstance(value, (int, float)):
+        return "a number" if math.isfinite(value) else None
+    if isinstance(value, str):
+        return "a text"
+    return "a list" if type(value) in (list, tuple) else None
+
+
+def name_of(value: Any) -> str:
+    """Returns the short name of a reference, or the text of another value."""
+    return short_name(value.name) if isinstance(value, Reference) else str(value)
+
+
+class OldConfig:
+    """Bindings by scope, class and parameter, the last of equal ones; see the module.
+
+    Args:
+      statements: of the user's file.
+      program: those that the program reads before it.
+
+    Raises:
+      ConversionError: a macro is not defined, or defined by itself.
+    """
+
+    def __init__(self, statements: Iterable[Statement], program: Iterable[Statement] = ()) -> None:
+        self._values: dict[Key, Any] = {}
+        self._own: dict[Key, None] = {}
+        for statement in program:
+            self._values[_key(statement.name)] = statement.value
+        for statement in statements:
+            key = _key(statement.name)
+            self._values[key] = statement.value
+            self._own[key] = None
+        self._called: set[str] = set()
+        self._taken: set[Key] = set()
+        self._without_meaning: dict[Key, str] = {}
+        self._not_supported: dict[Key, str] = {}
+
+    def get(self, target: str, default: Any = None, *, scope: str = "") -> Any:
+        """Returns the value of a parameter, macros replaced, and counts its binding as taken over.
+
+        Args:
+          target: "SelfAttention.num_heads".
+          default: that of the program.
+          scope: of the caller, "encoder"; a binding without a scope holds in all.
+
+        Raises:
+          ConversionError: the default is a number, a boolean, a text or a list, and the value is of
+            another kind.
+        """
+        selector, _, parameter = target.rpartition(".")
+        self._called.add(selector)
+        value = default
+        for key in self._bindings_of(selector, parameter, scope):
+            self._taken.add(key)
+            value = self._resolved(self._values[key])
+        kind = _kind(default)
+        if kind is not None and kind is not _kind(value):
+            raise ConversionError(
+                f"{target} = {gin_text(value)} is not {kind}, such as {gin_text(default)}"
+            )
+        return value
+
+    def get_optional(self, target: str, example: Any, *, scope: str = "") -> Any:
+        """Like `get`, for a parameter whose default is None; None is also a valid value."""
+        value = self.get(target, scope=scope)
+        return None if value is None else self.get(target, example, scope=scope)
+
+    def has(self, target: str, *, scope: str = "") -> bool:
+        """Returns whether a parameter is bound; counts nothing."""
+        selector, _, parameter = target.rpartition(".")
+        return any(True for _ in self._bindings_of(selector, parameter, scope))
+
+    def require(
+        self, target: str, allowed: Collection[Any], why: str, *, default: Any, scope: str = ""
+    ) -> Any:
+        """Returns the value of a parameter of which only some values are supported.
+
+        Another value is counted as not supported, with the reason, and the first allowed one is
+        returned.
+        """
+        value = self.get(target, default, scope=scope)
+        if any(value == other and type(value) is type(other) for other in allowed):
+            return value
+        self.refuse(target, why, scope=scope)
+        return next(iter(allowed))
+
+    def refuse(self, target: str, why: str, *, scope: str = "") -> None:
+        """Counts a parameter, bound or not, as not supported."""
+        selector, _, parameter = target.rpartition(".")
+        keys = list(self._bindings_of(selector, parameter, scope))
+        key = keys[-1] if keys else Key((scope, selector, parameter))
+        self._not_supported[key] = why
+
+    def ignore(self, target: str, why: str, *, scope: str = "") -> None:
+        """Counts a parameter as without meaning here."""
+        selector, _, parameter = target.rpartition(".")
+        self._called.add(selector)
+        for key in self._bindings_of(selector, parameter, scope):
+            self._without_meaning[key] = why
+
+    def ignore_in_scope(self, target: str, why: str, scope: str) -> None:
+        """Counts a parameter that is bound in this very scope as without meaning here."""
+        selector, _, parameter = target.rpartition(".")
+        self._without_meaning[Key((scope, selector, parameter))] = why
+
+    def ignore_calls_of(self, selectors: Iterable[str], why: str) -> None:
+        """Counts all parameters of classes or functions as without meaning here."""
+        names = set(selectors)
+        for key in self._values:
+            if key[1] in names:
+                self._without_meaning.setdefault(key, why)
+
+    def parameters_of(self, selector: str) -> dict[str, Any]:
+        """Returns the parameters that are bound, without scopes; counts nothing.
+
+        A macro that another file may define stays as it is.
+        """
+        return {
+            key[2]: self._resolved(value, lenient=True)
+            for key, value in self._values.items()
+            if key[1] == selector
+        }
+
+    def account(self) -> list[Account]:
+        """Returns what became of every binding of the user's file, in its order."""
+        fates = {key: self._fate(key) for key in {**self._own, **self._not_supported} if key[1]}
+        fates |= self._fates_of_macros(fates)
+        order = [*self._own, *(key for key in self._not_supported if key not in self._own)]
+        return [Account(key.name, gin_text(self._values.get(key)), *fates[key]) for key in order]
+
+    def _fate(self, key: Key) -> tuple[Fate, str]:
+        _, selector, parameter = key
+        if key in self._not_supported:
+            return Fate.NOT_SUPPORTED, self._not_supported[key]
+        if key in self._without_meaning:
+            return Fate.WITHOUT_MEANING, self._without_meaning[key]
+        if key in self._taken:
+            return Fate.TAKEN_OVER, ""
+        for name in (f"{selector}.{parameter}", f"{selector}.*"):
+            if name in MEANINGLESS:
+                return Fate.WITHOUT_MEANING, MEANINGLESS[name]
+        if selector in CALLABLES and selector not in self._called:
+            return Fate.WITHOUT_MEANING, _NOTHING_CALLS_IT
+        known = selector in CALLABLES or selector in self._called
+        return Fate.NOT_SUPPORTED, "unknown parameter" if known else "unknown class or function"
+
+    def _fates_of_macros(
+        self, fates: Mapping[Key, tuple[Fate, str]]
+    ) -> dict[Key, tuple[Fate, str]]:
+        """Returns the fates of macros: the best of those of the bindings that use them."""
+        ranks = list(Fate)
+        best: dict[str, tuple[Fate, str]] = {}
+        for key, value in self._values.items():
+            if not key[1]:
+                continue
+            fate = fates.get(key) or self._fate(key)
+            for name in self._macros_in(value):
+                if name not in best or ranks.index(fate[0]) < ranks.index(best[name][0]):
+                    best[name] = fate
+        unused = Fate.WITHOUT_MEANING, _NOTHING_CALLS_IT
+        return {key: best.get(key[2], unused) for key in self._own if not key[1]}
+
+    def _macros_in(self, value: Any) -> set[str]:
+        """Returns the names of the macros that a value uses, directly or through other macros."""
+        names: set[str] = set()
+        values = [value]
+        while values:
+            value = values.pop()
+            values += _items(value)
+            if isinstance(value, MacroName) and value.name not in names:
+                names.add(value.name)
+                values.append(self._values.get(Key(("", "", value.name))))
+        return names
+
+    def _bindings_of(self, selector: str, parameter: str, scope: str) -> Iterator[Key]:
+        """Yields the keys of the bindings that hold in a scope, the one in effect last."""
+        scopes = [""]
+        for part in filter(None, scope.split("/")):
+            scopes.append(f"{scopes[-1]}/{part}".removeprefix("/"))
+        for outer in scopes:
+            key = Key((outer, selector, parameter))
+            if key in self._values:
+                yield key
+
+    def _resolved(self, value: Any, *, lenient: bool = False) -> Any:
+        """Returns a value with its macros replaced."""
+        return self._replaced(value, 0, iter(range(_MAX_VALUES)), lenient=lenient)
+
+    def _replaced(self, value: Any, depth: int, budget: Iterator[int], *, lenient: bool) -> Any:
+        if next(budget, None) is None or depth > _MAX_DEPTH:
+            raise ConversionError(
+                f"a value has more than {_MAX_VALUES} parts, or {_MAX_DEPTH} in one another"
+            )
+        replaced = functools.partial(
+            self._replaced, depth=depth + 1, budget=budget, lenient=lenient
+        )
+        if isinstance(value, MacroName):
+            key = Key(("", "", value.name))
+            if key in self._values:
+                return replaced(self._values[key])
+            if lenient:
+                return value
+            raise ConversionError(f"the configuration uses %{value.name}, which it never defines")
+        if isinstance(value, dict):
+            return {k: replaced(v) for k, v in value.items()}
+        if isinstance(value, list) or type(value) is tuple:
+            return type(value)(map(replaced, value))
+        return value
+
+
+def gin_text(value: Any) -> str:
+    """Returns a value as a gin file has it."""
+    if isinstance(value, (Reference, MacroName)):
+        return str(value)
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{k!r}: {gin_text(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(gin_text, value)) + "]"
+    if isinstance(value, tuple):
+        return "(" + ", ".join(map(gin_text, value)) + "," * (len(value) == 1) + ")"
+    return repr(value)
+
+
+def _items(value: Any) -> Iterable[Any]:
+    if isinstance(value, (Reference, MacroName)):
+        return ()
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, (list, tuple)) else ()
+
+
+def _key(name: str) -> Key:
+    """Returns the key of the left side of a binding."""
+    scope, _, target = name.rpartition("/")
+    selector, _, parameter = target.rpartition(".")
+    return Key((scope, short_name(selector) if selector else "", parameter))

@@ -1,0 +1,353 @@
+"""Models of Mesh TensorFlow's transformer package in our terms."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from mtfrun.tools.conversion.gin_text import Reference
+from mtfrun.tools.conversion.mesh_tensorflow.data import RowForm
+from mtfrun.tools.conversion.mesh_tensorflow.draft import Draft
+from mtfrun.tools.conversion.mesh_tensorflow.layers import OldStack, Parameters, read_stack
+from mtfrun.tools.conversion.mesh_tensorflow.old_config import OldConfig
+from mtfrun.tools.conversion.mesh_tensorflow.variable_patterns import VariablePatterns
+
+LANGUAGE_MODELS = ("lm", "delimited_lm")
+_WITH_D_FF = ("transformer.FeedForward", "transformer.GatedFeedForward")
+_MACROS = {
+    ("transformer.AttentionHeads", "num_heads"): "NUM_HEADS",
+    ("transformer.AttentionHeads", "d_kv"): "D_KV",
+    ("transformer.FeedForward", "d_ff"): "D_FF",
+    ("transformer.GatedFeedForward", "d_ff"): "D_FF",
+    ("transformer.SublayerDropout", "rate"): "DROPOUT_RATE",
+    ("transformer.FeedForward", "dropout_rate"): "DROPOUT_RATE",
+    ("transformer.GatedFeedForward", "dropout_rate"): "DROPOUT_RATE",
+    ("transformer.SelfAttention", "dropout_rate"): "DROPOUT_RATE",
+    ("transformer.EncoderDecoderAttention", "dropout_rate"): "DROPOUT_RATE",
+    ("transformer.RelativePositionBias", "num_heads"): "NUM_HEADS",
+    ("transformer.Stack", "rematerialise"): "REMATERIALISE",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class OldModel:
+    """A model.
+
+    Attributes:
+      model_type: "bitransformer", "lm" or "delimited_lm".
+      stacks: the encoder and the decoder, or the only one.
+      embedding, loss: the parameters of TokenEmbedding and TokenLoss.
+      of_model: the parameters of the model's class.
+    """
+
+    model_type: str
+    stacks: Sequence[OldStack]
+    embedding: Parameters
+    loss: Parameters
+    of_model: Parameters
+
+    @property
+    def is_language_model(self) -> bool:
+        """Whether it has one stack."""
+        return self.model_type in LANGUAGE_MODELS
+
+    @property
+    def shares_layers(self) -> bool:
+        """Whether the decoder has the variables of the encoder."""
+        return len({stack.name for stack in self.stacks}) < len(self.stacks)
+
+    @property
+    def row_form(self) -> RowForm:
+        """What its rows are."""
+        if not self.is_language_model:
+            return RowForm.PAIRS
+        reads_pairs = self.model_type == "delimited_lm" or any(self.of_model.values())
+        return RowForm.PAIRS_IN_A_ROW if reads_pairs else RowForm.TEXTS
+
+    def patterns(self) -> VariablePatterns:
+        """Returns the translation of patterns of variables' names."""
+        classes = {cls for stack in self.stacks for cls in stack.parameters}
+        if any(stack.relative_buckets is not None for stack in self.stacks):
+            classes.add("transformer.RelativePositionBias")
+        if self.embedding["position"] == Reference("@transformer.PositionalEmbedding"):
+            classes.add("transformer.PositionalEmbedding")
+        if not self.embedding["tied_softmax"]:
+            classes.add("transformer.TokenSoftmax")
+        ours = [
+            (stack.name, "encoder_stack" if stack.scope == "encoder" else "decoder_stack")
+            for stack in self.stacks
+        ]
+        return VariablePatterns(classes, ours)
+
+
+def read_model(old: OldConfig) -> OldModel:
+    """Returns the model; what is not supported is counted by `old`."""
+    model_type = old.require(
+        "run.model_type",
+        ["bitransformer", *LANGUAGE_MODELS],
+        "only bitransformer, lm and delimited_lm are supported",
+        default="bitransformer",
+    )
+    old.require(
+        "unit_scaling_convention.value", [False], "variables are not scaled so", default=False
+    )
+    old.require(
+        "VocabEmbedding.scale_variable_like_classifier_weights",
+        [False],
+        "embeddings are not scaled so",
+        default=False,
+    )
+    if old.get("get_vocab_embedding_cls.cls", None) is not None:
+        old.refuse("get_vocab_embedding_cls.cls", "only VocabEmbedding is supported")
+    for name, value in (("bos_id", 0), ("eos_id", 1)):
+        if old.has(f"shift_targets.{name}"):
+            why = "decoders begin with id 0, and texts end with id 1"
+            old.require(f"shift_targets.{name}", [value], why, default=value)
+    old.require("run.ensemble_inputs", [None], "ensembles are not supported", default=None)
+    of_model: Parameters = {}
+    if model_type in LANGUAGE_MODELS:
+        name = old.get("Unitransformer.name", "transformer")
+        stacks = [read_stack(old, name, "")]
+        of_model = _language_model(old)
+        scope = ""
+    else:
+        stacks, scope = _two_stacks(old), "decoder"
+    embedding = _embedding(old, scope)
+    return OldModel(model_type, stacks, embedding, _loss(old, scope), of_model)
+
+
+def _two_stacks(old: OldConfig) -> list[OldStack]:
+    """Returns the encoder and the decoder."""
+    old.require(
+        "Bitransformer.shared_embedding",
+        [True],
+        "encoder and decoder with embeddings of their own are not supported",
+        default=True,
+    )
+    why = "only decoders have a loss and logits"
+    for name in (
+        *("label_smoothing", "z_loss", "loss_denominator", "loss_fn", "loss_on_targets_only"),
+        *("shared_embedding_and_softmax_weights", "input_full_attention"),
+    ):
+        old.ignore_in_scope(f"Unitransformer.{name}", why, "encoder")
+    for name in ("input_full_attention", "loss_on_targets_only"):
+        why = "only language models have inputs and targets in one row"
+        old.require(f"Unitransformer.{name}", [False], why, default=False, scope="decoder")
+    for name in (
+        *("d_model", "max_length", "vocab_divisor"),
+        *("positional_embedding", "sinusoid_positional_embedding"),
+    ):
+        key = f"Unitransformer.{name}"
+        if old.get(key, None, scope="encoder") != old.get(key, None, scope="decoder"):
+            old.refuse(key, "encoder and decoder differ: not supported", scope="encoder")
+    _require_plain(old, "encoder")
+    stacks = [
+        read_stack(old, old.get(f"make_bitransformer.{scope}_name", scope), scope)
+        for scope in ("encoder", "decoder")
+    ]
+    if stacks[0].name == stacks[1].name:
+        _check_shared(old, *stacks)
+    return stacks
+
+
+def _check_shared(old: OldConfig, encoder: OldStack, decoder: OldStack) -> None:
+    """Counts two stacks with the same variables as not supported, unless their layers fit."""
+    layers = [dict(zip(s.names, s.layers, strict=True)) for s in (encoder, decoder)]
+    fits = all(layers[1].get(name) == cls for name, cls in layers[0].items())
+    if not fits or encoder.num_layers != decoder.num_layers or not encoder.block_scope:
+        why = "an encoder shares variables with a decoder that has the same layers by name only"
+        old.refuse("make_bitransformer.encoder_name", why)
+
+
+def _language_model(old: OldConfig) -> Parameters:
+    prefix = old.get("Unitransformer.input_full_attention", default=False)
+    return {
+        "prefix": prefix,
+        "loss_on_targets_only": old.get("Unitransformer.loss_on_targets_only", default=False),
+    }
+
+
+def _require_plain(old: OldConfig, scope: str) -> None:
+    """Counts what no model here has as not supported."""
+    for name, value, why in (
+        ("ensemble", None, "ensembles are not supported"),
+        ("token_dropout_rate", 0.0, "ids are not dropped"),
+    ):
+        key = f"Unitransformer.{name}"
+        old.require(key, [value], why, default=value, scope=scope)
+
+
+def _embedding(old: OldConfig, scope: str) -> Parameters:
+    def get(name: str, default: Any) -> Any:
+        return old.get(f"Unitransformer.{name}", default, scope=scope)
+
+    _require_plain(old, scope)
+    position = None
+    if get("positional_embedding", default=True):
+        position = Reference("@transformer.PositionalEmbedding")
+    if get("sinusoid_positional_embedding", default=False):
+        position = Reference("@transformer.SinusoidPositions")
+    embedding: Parameters = {
+        "d_model": get("d_model", 1024),
+        "position": position,
+        "tied_softmax": get("shared_embedding_and_softmax_weights", default=False),
+        "vocabulary_divisor": get("vocab_divisor", 128),
+        "masks_padding": False,
+    }
+    max_length = get("max_length", 512)
+    if position is not None:
+        embedding["max_length"] = max_length
+    return embedding
+
+
+def _loss(old: OldConfig, scope: str) -> Parameters:
+    def get(name: str, default: Any) -> Any:
+        return old.get(f"Unitransformer.{name}", default, scope=scope)
+
+    old.require(
+        "Unitransformer.loss_fn",
+        [None],
+        "only cross entropy is supported",
+        default=None,
+        scope=scope,
+    )
+    denominator = old.get_optional("Unitransformer.loss_denominator", 0, scope=scope)
+    loss: Parameters = {
+        "label_smoothing": get("label_smoothing", 0.0),
+        "z_loss": get("z_loss", 1e-4),
+        "mean_over_padding": denominator is None,
+    }
+    if denominator is not None:
+        loss["denominator"] = float(denominator)
+    return loss
+
+
+def write_model(model: OldModel, draft: Draft, microbatches: int) -> None:
+    """Adds the model to a file."""
+    stacks = model.stacks
+    parts: Parameters = {
+        "embedding": Reference("@transformer.TokenEmbedding()"),
+        "loss": Reference("@transformer.TokenLoss()"),
+        "dtypes": Reference("@mtf.DTypePolicy()"),
+    }
+    if model.is_language_model:
+        draft.include("models/decoder_only.gin")
+        cls = "transformer.DecoderOnly"
+        if model.of_model["prefix"]:
+            cls = "parity.PaddedPrefixDecoderOnly"
+        parts["stack"] = Reference("@transformer.Stack")
+        _write_class(draft, cls, parts, model.of_model)
+    elif any(stack.relative_buckets is None for stack in stacks):
+        draft.include("models/encoder_decoder.gin")
+    else:
+        is_gated = any("transformer.GatedFeedForward" in stack.parameters for stack in stacks)
+        draft.include("models/t5.1.1.gin" if is_gated else "models/t5.1.0.gin")
+    if model.shares_layers:
+        stacks_of = {
+            name: Reference(f"@{name}/transformer.Stack") for name in ("encoder", "decoder")
+        }
+        _write_class(draft, "parity.SharedLayersEncoderDecoder", {**parts, **stacks_of}, {})
+    _write_stacks(model, draft)
+    embedding = dict(model.embedding)
+    draft.macro("D_MODEL", embedding.pop("d_model"))
+    draft.macro("VOCABULARY_DIVISOR", embedding.pop("vocabulary_divisor"))
+    del embedding["masks_padding"]
+    draft.bind("transformer.TokenEmbedding", embedding)
+    comment = "the original's softmax is over all rows of the table"
+    draft.bind("transformer.TokenEmbedding", {"masks_padding": False}, comment)
+    _write_loss(model, draft, microbatches)
+
+
+def _write_class(draft: Draft, cls: str, parts: Parameters, settings: Parameters) -> None:
+    """Makes a class the model; the shipped files say the parts of their own classes only."""
+    draft.bind("experiment.Experiment", {"model": Reference(f"@{cls}")})
+    draft.bind(cls, {**parts, **{name: value for name, value in settings.items() if value}})
+
+
+def _write_loss(model: OldModel, draft: Draft, microbatches: int) -> None:
+    loss = dict(model.loss)
+    mean_over_padding = loss.pop("mean_over_padding")
+    draft.bind("transformer.TokenLoss", loss)
+    if mean_over_padding:
+        comment = "the original divides by all positions of a batch"
+        draft.bind("transformer.TokenLoss", {"mean_over_padding": True}, comment)
+        return
+    comment = "the original's loss_denominator"
+    if microbatches > 1:
+        comment += f" {loss['denominator']}, of {microbatches} microbatches"
+    # A batch has several parts, whose divisors are added.
+    denominator = loss["denominator"] / microbatches
+    draft.bind("transformer.TokenLoss", {"denominator": denominator}, comment)
+
+
+def _write_stacks(model: OldModel, draft: Draft) -> None:
+    """Adds the parameters of the layers, without a scope where all stacks have the same."""
+    stacks = model.stacks
+    macros: dict[str, Any] = {}
+    if not any(cls in stack.parameters for stack in stacks for cls in _WITH_D_FF):
+        sizes = (stack.parameters.get("moe.Experts") for stack in stacks)
+        macros["D_FF"] = next((size["hidden_size"] for size in sizes if size), 0)
+    numbers = [stack.num_layers for stack in stacks]
+    draft.macro("NUM_LAYERS", numbers[0])
+    for stack in stacks:
+        target = _scoped("transformer.Stack", stack)
+        parameters: Parameters = {"layers": stack.layers}
+        if stack.num_layers != numbers[0]:
+            parameters["num_layers"] = stack.num_layers
+        draft.bind(target, parameters)
+    _write_relative_bias(model, draft)
+    classes = dict.fromkeys(cls for stack in stacks for cls in stack.parameters)
+    for cls in classes:
+        having = [stack for stack in stacks if cls in stack.parameters]
+        for name in having[0].parameters[cls]:
+            values = [stack.parameters[cls].get(name) for stack in having]
+            _write_parameter(
+                draft, macros, cls, name, dict(zip(map(id, having), values, strict=True)), having
+            )
+    for name, value in macros.items():
+        draft.macro(name, value)
+
+
+def _write_parameter(
+    draft: Draft,
+    macros: dict[str, Any],
+    cls: str,
+    name: str,
+    values: dict[int, Any],
+    stacks: Sequence[OldStack],
+) -> None:
+    """Adds one parameter of the classes of several stacks."""
+    macro = _MACROS.get((cls, name))
+    distinct = list(values.values())
+    is_shared = all(value == distinct[0] for value in distinct)
+    for stack in stacks[:1] if is_shared else stacks:
+        value = values[id(stack)]
+        target = cls if is_shared else _scoped(cls, stack)
+        if macro is not None and macros.setdefault(macro, value) == value:
+            value = Reference(f"%{macro}")
+        draft.bind(target, {name: value})
+
+
+def _write_relative_bias(model: OldModel, draft: Draft) -> None:
+    """Adds the logits by distance that the blocks of a stack share."""
+    stacks = model.stacks
+    buckets = [stack.relative_buckets for stack in stacks]
+    if all(number is None for number in buckets):
+        return
+    bias = Reference("@transformer.RelativePositionBias")
+    if None not in buckets:
+        draft.bind("transformer.Stack", {"relative_bias": bias})
+    for stack in stacks:
+        if stack.relative_buckets is None:
+            continue
+        if None in buckets:
+            draft.bind(_scoped("transformer.Stack", stack), {"relative_bias": bias})
+        heads = stack.parameters["transformer.AttentionHeads"]["num_heads"]
+        parameters = {"num_heads": heads, "num_buckets": stack.relative_buckets}
+        known = stack.parameters.setdefault("transformer.RelativePositionBias", parameters)
+        known.update(parameters)
+
+
+def _scoped(cls: str, stack: OldStack) -> str:
+    return f"{stack.scope}/{cls}" if stack.scope else cls

@@ -1,0 +1,71 @@
+"""The files of a run of Mesh TensorFlow or T5."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+from mtfrun.rundir.leftovers import list_names
+from mtfrun.tools.conversion.errors import ConversionError
+from mtfrun.untrusted import is_directory, is_regular
+
+OPERATIVE_CONFIG = "operative_config.gin"
+_INDEX = re.compile(r"(model\.ckpt-(\d+))\.index")
+_CHECKPOINT = re.compile(r"model\.ckpt-\d+(\.index)?")
+
+
+@dataclasses.dataclass(frozen=True)
+class OldRun:
+    """A gin file and perhaps a checkpoint.
+
+    Attributes:
+      config: the gin file.
+      checkpoint: the prefix of the checkpoint's files; None for a gin file alone.
+    """
+
+    config: Path
+    checkpoint: Path | None
+
+    @property
+    def is_operative(self) -> bool:
+        """Whether the program has written the file, with all values."""
+        return self.config.name == OPERATIVE_CONFIG
+
+
+def names_old_run(path: Path) -> bool:
+    """Returns whether a path is that of a run, a checkpoint of one, or a gin file."""
+    if is_directory(path):
+        return is_regular(path / OPERATIVE_CONFIG)
+    return path.suffix == ".gin" or bool(_CHECKPOINT.fullmatch(path.name))
+
+
+def find_old_run(path: Path) -> OldRun:
+    """Returns the files of a run: the newest checkpoint, unless the path names one.
+
+    Args:
+      path: a directory, "model.ckpt-1000" in it, with or without ".index", or a gin file.
+
+    Raises:
+      ConversionError: a file is missing.
+    """
+    if _CHECKPOINT.fullmatch(path.name):
+        prefix = path.with_name(path.name.removesuffix(".index"))
+        config = path.with_name(OPERATIVE_CONFIG)
+        for needed in (config, prefix.with_name(f"{prefix.name}.index")):
+            if not is_regular(needed):
+                raise ConversionError(f"--from={path}: there is no file {needed}")
+        return OldRun(config, prefix)
+    if not is_directory(path):
+        is_operative = path.name == OPERATIVE_CONFIG
+        return OldRun(path, _newest(path.parent) if is_operative else None)
+    return OldRun(path / OPERATIVE_CONFIG, _newest(path))
+
+
+def _newest(directory: Path) -> Path | None:
+    """Returns the prefix of the newest checkpoint in a directory, None if there is none."""
+    matches = [match for name in list_names(directory) if (match := _INDEX.fullmatch(name))]
+    if not matches:
+        return None
+    newest = max(matches, key=lambda match: int(match[2]))
+    return directory / newest[1]

@@ -1,0 +1,174 @@
+"""Learning rates of Mesh TensorFlow in our terms."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from mtfrun.tools.conversion.gin_text import Reference
+from mtfrun.tools.conversion.mesh_tensorflow.draft import Draft
+from mtfrun.tools.conversion.mesh_tensorflow.old_config import OldConfig, name_of
+
+_TARGET = "run.learning_rate_schedule"
+
+
+@dataclasses.dataclass
+class _Factors:
+    """The factors of a learning rate.
+
+    Attributes:
+      total_steps: steps of the schedule, counted from `offset`.
+      train_steps: all steps of the training.
+      offset: the step at which the schedule begins.
+      constant: the product of all numbers.
+      schedules: our classes, with their parameters.
+    """
+
+    total_steps: int
+    train_steps: int
+    offset: int = 0
+    constant: float = 1.0
+    schedules: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+
+    def decay(self, fraction: float) -> None:
+        """Adds a line to 0 over the last fraction of the steps."""
+        parameters: dict[str, Any] = {"total_steps": self.total_steps}
+        if not self.offset and self.total_steps == self.train_steps:
+            parameters = {"total_steps": Reference("%TRAIN_STEPS")}
+        parameters["fraction"] = fraction
+        if self.total_steps + self.offset < self.train_steps:
+            parameters["extrapolate"] = True
+        self.schedules["optim.LinearDecay"] = parameters
+
+
+def write_schedule(old: OldConfig, draft: Draft, train_steps: int) -> Reference | None:
+    """Adds the learning rate to a file and returns a reference to it; None for the optimizer's own.
+
+    Args:
+      old: the configuration; what is not supported is counted there.
+      draft: the file.
+      train_steps: all steps of the training.
+    """
+    total = old.get_optional("run.total_run_steps", 0) or train_steps
+    schedule = old.get(_TARGET, None)
+    if schedule is None:
+        return None
+    factors = _Factors(total, train_steps)
+    if isinstance(schedule, list):
+        factors.offset = int(old.get("product_learning_rate.offset", 0))
+        factors.total_steps = total - factors.offset
+    for factor in schedule if isinstance(schedule, list) else [schedule]:
+        _add(old, factors, factor)
+    if "optim.TruncatedRsqrt" in factors.schedules:
+        draft.macro("WARMUP_STEPS", factors.schedules["optim.TruncatedRsqrt"]["warmup_steps"])
+        factors.schedules["optim.TruncatedRsqrt"]["warmup_steps"] = Reference("%WARMUP_STEPS")
+    elif "optim.LinearWarmup" in factors.schedules:
+        draft.macro("WARMUP_STEPS", factors.schedules["optim.LinearWarmup"]["warmup_steps"])
+        factors.schedules["optim.LinearWarmup"]["warmup_steps"] = Reference("%WARMUP_STEPS")
+    draft.macro("LEARNING_RATE", factors.constant)
+    for cls, parameters in factors.schedules.items():
+        draft.bind(cls, parameters)
+    names = [Reference(f"@{cls}()") for cls in factors.schedules]
+    draft.bind("optim.Product", {"factors": [Reference("%LEARNING_RATE"), *names]})
+    if not factors.offset:
+        return Reference("@optim.Product()")
+    start = {"schedule": Reference("@optim.Product()"), "start_step": factors.offset}
+    draft.bind("optim.Shifted", start)
+    return Reference("@optim.Shifted()")
+
+
+def _add(old: OldConfig, factors: _Factors, factor: Any) -> None:
+    """Adds a factor: a number, or a schedule of the original."""
+    if isinstance(factor, (int, float)):
+        factors.constant *= factor
+        return
+    name = name_of(factor)
+    if name not in _SCHEDULES:
+        old.refuse(_TARGET, f"{name} is not supported, only numbers and {', '.join(_SCHEDULES)}")
+        return
+    _SCHEDULES[name](old, factors)
+
+
+def _constant(old: OldConfig, factors: _Factors) -> None:
+    factors.constant *= old.get("constant.value", 1.0)
+
+
+def _constant_learning_rate(old: OldConfig, factors: _Factors) -> None:
+    factors.constant *= old.get("constant_learning_rate.learning_rate", 1.0)
+
+
+def _truncated_rsqrt(old: OldConfig, factors: _Factors) -> None:
+    steps = old.get("truncated_rsqrt.warmup_steps", 10_000)
+    factors.schedules["optim.TruncatedRsqrt"] = {"warmup_steps": steps}
+
+
+def _steps(old: OldConfig, factors: _Factors, target: str, default: float) -> float:
+    """Returns a number of steps that the original may have as a fraction of all."""
+    steps: float = old.get(target, default)
+    return steps if steps > 1 else steps * factors.total_steps
+
+
+def _linear_warmup(old: OldConfig, factors: _Factors) -> None:
+    steps = _steps(old, factors, "linear_warmup.steps_or_fraction", 10_000)
+    factors.schedules["optim.LinearWarmup"] = {"warmup_steps": steps}
+
+
+def _linear_decay(old: OldConfig, factors: _Factors) -> None:
+    steps = _steps(old, factors, "linear_decay.steps_or_fraction", 0.1)
+    if steps > factors.total_steps:
+        why = f"longer than the {factors.total_steps} steps of the schedule"
+        old.refuse("linear_decay.steps_or_fraction", why)
+        steps = factors.total_steps
+    factors.decay(steps / factors.total_steps)
+
+
+def _linear_decay_learning_rate(old: OldConfig, factors: _Factors) -> None:
+    factors.constant *= old.get("linear_decay_learning_rate.initial_lr", 0.1)
+    offset = old.get("linear_decay_learning_rate.offset", 0)
+    factors.decay((factors.total_steps - offset) / factors.total_steps)
+
+
+def _noam(old: OldConfig, factors: _Factors) -> None:
+    name = "learning_rate_schedule_noam"
+    offset = int(old.get(f"{name}.offset", 0))
+    if offset and factors.offset:
+        old.refuse(f"{name}.offset", "the product of schedules has an offset as well")
+    elif offset:
+        factors.offset = offset
+        factors.total_steps -= offset
+    factors.constant *= old.get(f"{name}.multiplier", 1.0)
+    steps = old.get(f"{name}.warmup_steps", 10_000)
+    factors.schedules["optim.TruncatedRsqrt"] = {"warmup_steps": steps}
+    fraction = old.get(f"{name}.linear_decay_fraction", 0.1)
+    if fraction > 0:
+        factors.decay(fraction)
+
+
+def _slanted_triangular(old: OldConfig, factors: _Factors) -> None:
+    start = int(old.get("slanted_triangular.start_step", 0))
+    parameters = {
+        "total_steps": factors.total_steps,
+        "cut_fraction": old.get("slanted_triangular.cut_fraction", 0.1),
+        "ratio": old.get("slanted_triangular.ratio", 32),
+        "maximum": old.get("slanted_triangular.max_learning_rate", 0.01),
+        "extrapolate": True,
+    }
+    factors.schedules["optim.SlantedTriangular"] = parameters
+    if start and factors.offset:
+        why = "the product of schedules has an offset as well"
+        old.refuse("slanted_triangular.start_step", why)
+    elif start:
+        factors.offset = start
+
+
+_SCHEDULES: Mapping[str, Callable[[OldConfig, _Factors], None]] = {
+    "constant": _constant,
+    "constant_learning_rate": _constant_learning_rate,
+    "truncated_rsqrt": _truncated_rsqrt,
+    "linear_warmup": _linear_warmup,
+    "linear_decay": _linear_decay,
+    "linear_decay_learning_rate": _linear_decay_learning_rate,
+    "learning_rate_schedule_noam": _noam,
+    "slanted_triangular": _slanted_triangular,
+}

@@ -1,0 +1,167 @@
+"""Patterns of the names of Mesh TensorFlow's variables as patterns of our paths."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Collection, Sequence
+
+from mtfrun.tools.conversion.mesh_tensorflow.old_config import OldConfig
+
+_BLOCK = "block_000/layer_000"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Kind:
+    """Variables of one kind.
+
+    Attributes:
+      pattern: of our paths, which follows the name of the stack.
+      examples: endings of the original's names.
+      classes: those of ours that have such variables; none for all models.
+      in_stack: whether every stack has some.
+    """
+
+    pattern: str
+    examples: Sequence[str]
+    classes: Collection[str] = ()
+    in_stack: bool = True
+
+
+# The sublayers of ours with attention or matrices, and the classes of the original.
+_ATTENTIONS = {
+    "SelfAttention": "SelfAttention",
+    "LocalSelfAttention": "LocalSelfAttention",
+    "EncoderDecoderAttention": "EncDecAttention",
+}
+_PROJECTIONS = {"query": "q", "key": "k", "value": "v", "output": "o"}
+_FEED_FORWARDS = {
+    "transformer.FeedForward": ("feed_forward", "DenseReluDense"),
+    "transformer.GatedFeedForward": ("gated_feed_forward", "DenseReluDense"),
+    "moe.MoE1D": ("moe_1d", "MoE1D"),
+}
+
+
+def _snake_case(name: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+
+
+_KINDS = [
+    _Kind(r"norm/scale$", [f"{_BLOCK}/rms_norm/scale", "rms_norm/scale"], ["transformer.RMSNorm"]),
+    _Kind(
+        r"norm/scale$",
+        [f"{_BLOCK}/true_layer_norm/layer_prepostprocess/layer_norm/layer_norm_scale"],
+        ["transformer.LayerNorm"],
+    ),
+    _Kind(
+        r"norm/bias$",
+        [f"{_BLOCK}/true_layer_norm/layer_prepostprocess/layer_norm/layer_norm_bias"],
+        ["transformer.LayerNorm"],
+    ),
+    *(
+        _Kind(
+            rf"/{_snake_case(cls)}\w*/layer/attention/{ours}$",
+            [f"{_BLOCK}/{old_class}/{old}"],
+            [f"transformer.{cls}"],
+        )
+        for cls, old_class in _ATTENTIONS.items()
+        for ours, old in _PROJECTIONS.items()
+    ),
+    *(
+        _Kind(rf"/{name}\w*/layer/.*{ours}$", [f"{_BLOCK}/{old_class}/{old}/kernel"], [cls])
+        for cls, (name, old_class) in _FEED_FORWARDS.items()
+        for ours, old in ((r"wi(_\d)?/.*kernel", "wi"), ("wo/kernel", "wo"))
+    ),
+    _Kind(
+        r"relative_bias/table$",
+        [f"{_BLOCK}/SelfAttention/relative_attention_bias"],
+        ["transformer.RelativePositionBias"],
+    ),
+    _Kind(r"/router/kernel$", [f"{_BLOCK}/MoE1D/switch_gating/kernel"], ["moe.MoE1D"]),
+    _Kind(r"embedding/table$", ["shared/embedding", "transformer/embedding"], (), in_stack=False),
+    _Kind(
+        r"position/table$",
+        ["shared/positional_embedding", "transformer/positional_embedding"],
+        ["transformer.PositionalEmbedding"],
+        in_stack=False,
+    ),
+    _Kind(
+        r"softmax/kernel$",
+        ["decoder/logits/kernel", "transformer/logits/kernel"],
+        ["transformer.TokenSoftmax"],
+        in_stack=False,
+    ),
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class VariablePatterns:
+    """Translates patterns, for the variables that a model has.
+
+    Attributes:
+      classes: our classes that the model has, also PositionalEmbedding, and TokenSoftmax for a
+        kernel of its own.
+      stacks: pairs of their names in the original and ours: ("encoder", "encoder_stack").
+    """
+
+    classes: Collection[str]
+    stacks: Sequence[tuple[str, str]]
+
+    def translated(
+        self, old: OldConfig, target: str, patterns: Sequence[str], *, is_text: bool = False
+    ) -> list[str]:
+        """Returns patterns of the paths that the original's patterns are found in.
+
+        Args:
+          old: counts the binding of `target` as not supported if there are none.
+          target: of the patterns.
+          patterns: regular expressions, or texts.
+          is_text: which of the two.
+        """
+        if not all(isinstance(pattern, str) for pattern in patterns):
+            old.refuse(target, "not a list of texts")
+            return []
+        expressions = [re.escape(p) if is_text else p for p in patterns]
+        try:
+            selected = [self._selects(expressions, examples) for _, examples in self._kinds()]
+        except re.error as error:
+            old.refuse(target, f"no regular expression: {error}")
+            return []
+        if None in selected:
+            old.refuse(target, "selects some variables of a kind and others not")
+        kinds = [
+            ours
+            for (ours, _), is_selected in zip(self._kinds(), selected, strict=True)
+            if is_selected
+        ]
+        return list(dict.fromkeys(kinds))
+
+    def complement(self, old: OldConfig, target: str, pattern: str) -> list[str]:
+        """Returns patterns of all paths that a pattern of the original's is not found in."""
+        found = self.translated(old, target, [pattern])
+        return list(dict.fromkeys(ours for ours, _ in self._kinds() if ours not in found))
+
+    def _kinds(self) -> list[tuple[str, list[str]]]:
+        """Returns our pattern and the original's names of every kind of every stack."""
+        kinds = []
+        for kind in _KINDS:
+            if kind.classes and not set(kind.classes) & set(self.classes):
+                continue
+            if not kind.in_stack:
+                prefix = "^" if "softmax" in kind.pattern or "position" in kind.pattern else ""
+                is_language_model = len(self.stacks) == 1
+                examples = [
+                    e for e in kind.examples if e.startswith("transformer/") == is_language_model
+                ]
+                kinds.append((prefix + kind.pattern, examples))
+                continue
+            for old_name, ours in self.stacks:
+                examples = [f"{old_name}/{example}" for example in kind.examples]
+                kinds.append((f"^{ours}/.*{kind.pattern}", examples))
+        return kinds
+
+    @staticmethod
+    def _selects(expressions: Sequence[str], examples: Sequence[str]) -> bool | None:
+        """Returns whether a kind is selected; None for a part of it."""
+        found = {any(re.search(e, name) for e in expressions) for name in examples}
+        return found.pop() if len(found) == 1 else None

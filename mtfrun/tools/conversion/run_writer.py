@@ -1,0 +1,162 @@
+"""Run directories made of imported models."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pathlib
+import secrets
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from mtfrun import mtf
+from mtfrun.errors import InputError
+from mtfrun.rundir import RunDirectory, package_versions
+from mtfrun.rundir.copied_files import write_run_files
+from mtfrun.rundir.errors import is_system_error, reason
+from mtfrun.tools.conversion.errors import ConversionError
+from mtfrun.tools.conversion.importer import Imported
+
+RECORD = "import.json"
+"""The file of a run directory that says where its model comes from."""
+
+ORIGIN = "origin"
+"""The directory of files of a run that say what was imported."""
+
+CONFIG = "imported.gin"
+"""There the configuration as it was imported; training replaces config.gin."""
+
+# From a gin file to its training variables by checkpoint path, without storage, and the names of
+# its vocabulary files.
+Build = Callable[[pathlib.Path], tuple[Mapping[str, mtf.Variable], Sequence[str]]]
+
+
+def write_run(imported: Imported, model_dir: str, build: Build) -> RunDirectory:
+    """Makes the run directory of an imported model, whole or not at all.
+
+    Args:
+      imported: its configuration and values.
+      model_dir: the directory, which must be new or empty.
+      build: see `Build`; called with the configuration in a temporary directory beside.
+
+    Raises:
+      ConversionError: the directory is not empty, or values do not fit the configuration.
+      RunDirError: it cannot be written.
+    """
+    run = RunDirectory(model_dir)
+    target = pathlib.Path(run.path)
+    check_new(target, "--model_dir")
+    with replaced_directory(target) as directory:
+        _write(imported, directory, target, build)
+    return run
+
+
+def check_new(target: pathlib.Path, flag: str) -> None:
+    """Raises ConversionError unless there is nothing at a path but an empty directory."""
+    try:
+        names = os.listdir(target)  # noqa: PTH208 - the errors of all systems
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise ConversionError(f"{flag}={target}: {error.strerror}; name a new directory") from error
+    if names:
+        raise ConversionError(f"{flag}={target} is not empty: name a new directory")
+
+
+@contextlib.contextmanager
+def replaced_directory(target: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Gives a new directory beside `target` that takes its place at the end of the block.
+
+    An error removes it and leaves the target as it was. The target must not exist, or be empty.
+
+    Raises:
+      ConversionError: it cannot be written.
+    """
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
+    missing = [parent for parent in target.parents if not parent.exists()]
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        temporary.replace(target)
+    except (OSError, tf.errors.OpError) as error:
+        if not is_system_error(error):
+            raise
+        raise ConversionError(
+            f"cannot write {target}: {reason(error)}; free space or name a place you may write to"
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if not target.exists():
+            for parent in missing:
+                with contextlib.suppress(OSError):
+                    parent.rmdir()
+
+
+def _write(imported: Imported, directory: pathlib.Path, target: pathlib.Path, build: Build) -> None:
+    """Writes all files of a run into a directory that will be renamed to `target`."""
+    for name, content in imported.files.items():
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    run = RunDirectory(directory)
+    # Files of the configuration are where it says only once the directory has its name.
+    run.write_config(imported.config(directory))
+    config = directory / "config.gin"
+    try:
+        variables, files = build(config)
+    except InputError as error:
+        # The path will not exist after the error.
+        why = str(error).replace(str(config), "config.gin")
+        source = imported.record.get("from", "the import")
+        raise ConversionError(f"{source} makes no valid configuration: {why}") from error
+    if imported.values is not None:
+        _save(run, imported.step, dict(imported.values(variables)), variables)
+    text = imported.config(target)
+    run.write_config(text)
+    write_run_files(directory, files, place=target)
+    (directory / ORIGIN).mkdir(exist_ok=True)
+    (directory / ORIGIN / CONFIG).write_text(text, encoding="utf-8")
+    record = json.dumps(dict(imported.record), indent=1) + "\n"
+    (directory / RECORD).write_text(record, encoding="utf-8")
+
+
+def _save(
+    run: RunDirectory,
+    step: int,
+    values: dict[str, np.ndarray],
+    variables: Mapping[str, mtf.Variable],
+) -> None:
+    """Writes the checkpoint."""
+    _check_values(values, variables)
+    values["step"] = np.asarray(step, np.int64)
+    metadata = {"data_position": 0, "seed": 0, "versions": package_versions()}
+    run.checkpoints().save(
+        step,
+        {path: _variable(path, variable, values) for path, variable in variables.items()},
+        metadata=metadata,
+    )
+
+
+def _check_values(values: Mapping[str, np.ndarray], variables: Mapping[str, mtf.Variable]) -> None:
+    """Raises ConversionError unless there is a value of the right shape for all of the model."""
+    missing = [path for path in variables if path.startswith("model/") and path not in values]
+    surplus = [path for path in values if path not in variables]
+    if missing or surplus:
+        what = f"no value for {missing[0]}" if missing else f"no variable for {surplus[0]}"
+        raise ConversionError(f"the configuration does not fit the values: {what}")
+    for path, value in values.items():
+        sizes = variables[path].shape.to_integer_list
+        if list(value.shape) != sizes:
+            raise ConversionError(f"{path} has sizes {list(value.shape)}, not {sizes}")
+
+
+def _variable(path: str, spec: mtf.Variable, values: Mapping[str, np.ndarray]) -> tf.Variable:
+    """Returns a variable with its value, 0 where there is none."""
+    value = values.get(path)
+    if value is None:
+        value = np.zeros(spec.shape.to_integer_list, spec.dtype.as_numpy_dtype)
+    return tf.Variable(np.asarray(value).astype(spec.dtype.as_numpy_dtype))

@@ -1,0 +1,188 @@
+"""The export of the best checkpoint, for other programs."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+
+from mtfrun import processes
+from mtfrun.rundir import Best, RunDirectory, RunDirError
+from mtfrun.training.actions import Action, ActionContext
+from mtfrun.training.checks import check_choice, check_intervals
+
+FORMATS = ("safetensors", "huggingface", "saved_model", "tensorflow")
+"""Values of --format of `mtfrun export`."""
+
+DIRECTORY = "export"
+_POLL_SECS = 0.2
+
+
+@dataclasses.dataclass
+class ExportBest(Action):
+    """Exports the best checkpoint to `export/best` in the run's directory, by `mtfrun export`.
+
+    `export/best` is a link to `export/step-300`, which was written completely before; the link is
+    replaced at once, and then the former directory is removed. It is done at the end of training,
+    and every `every_steps` before, where there is a better checkpoint than the one that was
+    exported. Training waits for it; a signal ends it, and the next process of the run does it. An
+    export that fails is a line, and does not end training.
+
+    It runs in a process of its own, on the CPU. It needs `CheckpointOptions.best_metric`, and in a
+    gin file:
+
+        experiment.Training.actions = [@tools.ExportBest()]
+        tools.ExportBest.format = "safetensors"
+
+    Attributes:
+      format: of `mtfrun export`: "safetensors", "huggingface", "saved_model" or "tensorflow".
+      every_steps: steps between two exports; None for the end alone.
+      flags: further flags of `mtfrun export`, such as "--gin_allow_imports=my_models".
+
+    Raises:
+      InputError: there is no such format.
+    """
+
+    format: str = "safetensors"
+    every_steps: int | None = None
+    flags: Sequence[str] = ()
+
+    at_end = True
+    after_saving = True
+
+    def __post_init__(self) -> None:
+        check_choice("ExportBest.format", self.format, FORMATS)
+        check_intervals(self, self.every_steps, None)
+
+    def __call__(self, context: ActionContext) -> None:
+        """Exports the best checkpoint unless it was exported."""
+        context.check_signals()
+        export = _Export(context.measurements.run, self.format, self.flags)
+        try:
+            is_running = processes.by_first(export.start, "start of the export")
+            while is_running:
+                is_running = processes.by_first(export.is_running, "export")
+                context.check_signals()
+            line = processes.by_first(export.finish, "end of the export")
+        finally:
+            export.close()
+        if line:
+            context.note(line)
+
+
+class _Export:
+    """One export, in a process; used by the first process of the run alone."""
+
+    def __init__(self, run: RunDirectory, format_name: str, flags: Sequence[str]) -> None:
+        self._run = run
+        self._directory = pathlib.Path(run.path, DIRECTORY)
+        self._flags = [f"--format={format_name}", *flags]
+        self._best: Best | None = None
+        self._problem: str | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        # Not a pipe, which stops the process once it is full.
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with this object
+
+    def start(self) -> bool:
+        """Starts the process; returns False if there is nothing to export."""
+        try:
+            self._best = self._run.checkpoints().best()
+        except RunDirError as error:
+            self._problem = str(error)
+            return False
+        if self._best is None:
+            self._problem = (
+                "no checkpoint is the best one: set training.CheckpointOptions.best_metric"
+            )
+            return False
+        if self._exported() == self._target.name:
+            self._best = None
+            return False
+        if self._directory.is_symlink():  # its target would be emptied
+            self._problem = f"{self._directory} is a link: remove it"
+            return False
+        # A directory that a killed process has not linked.
+        shutil.rmtree(self._target, ignore_errors=True)
+        self._process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "mtfrun", "export", f"--model_dir={self._run.path}"),
+                *(f"--checkpoint={self._best.step}", f"--to={self._target}", *self._flags),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=self._errors,
+            env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": _search_path()},
+        )
+        return True
+
+    def is_running(self) -> bool:
+        """Returns whether the process runs, after a short time if it does."""
+        assert self._process is not None
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_POLL_SECS)
+        return self._process.poll() is None
+
+    def close(self) -> None:
+        """Ends a process that still runs; it removes what it has written."""
+        self._errors.close()
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
+            self._process.wait()
+
+    def finish(self) -> str:
+        """Links the export, and returns the line to print, "" for none."""
+        if self._problem is None and self._process is not None:
+            if self._process.returncode:
+                self._errors.seek(0)
+                lines = self._errors.read().decode(errors="replace").strip().splitlines()
+                what = lines[-1] if lines else f"it ended with code {self._process.returncode}"
+                self._problem = what.removeprefix("mtfrun: error: ")
+            else:
+                self._link()
+        if self._problem is not None:
+            return f"nothing was exported: {self._problem}"
+        if self._best is None:
+            return ""
+        best = self._best
+        return f"exported step {best.step}, {best.metric} {best.value:.4f}, to {self._link_path}"
+
+    def _link(self) -> None:
+        """Makes `best` a link to the new directory, and removes the former ones."""
+        temporary = self._directory / f".best.{secrets.token_hex(4)}.partial"
+        try:
+            temporary.symlink_to(self._target.name)
+            temporary.replace(self._link_path)
+        except OSError as error:
+            self._problem = f"cannot replace {self._link_path}: {error.strerror}"
+            return
+        for path in self._directory.glob("step-*"):
+            if path != self._target:
+                shutil.rmtree(path, ignore_errors=True)
+
+    def _exported(self) -> str | None:
+        """Returns what `best` is a link to."""
+        try:
+            return str(self._link_path.readlink())
+        except OSError:
+            return None
+
+    @property
+    def _link_path(self) -> pathlib.Path:
+        return self._directory / "best"
+
+    @property
+    def _target(self) -> pathlib.Path:
+        assert self._best is not None
+        return self._directory / f"step-{self._best.step}"
+
+
+def _search_path() -> str:
+    """Returns where this process finds modules, for a user's own."""
+    return os.pathsep.join(path for path in sys.path if path)

@@ -1,0 +1,142 @@
+"""The collectives that a program needs, and the dimensions that cause them."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import re
+from collections.abc import Iterable
+
+from mtfrun import mtf
+from mtfrun.tools.planning.module_text import layouts_of_relayout, specs
+from mtfrun.tools.planning.program import Collective, Operation, Program
+
+_RESULT_LAYOUT = re.compile(r'_layout = \["sharding_specs:(\S*) mesh')
+
+
+@dataclasses.dataclass(frozen=True)
+class NeededCollective:
+    """A collective before DTensor merges it with others, or sends it in another way.
+
+    Attributes:
+      collective: its kind, axes and bytes.
+      sizes: the global sizes of the result.
+      partition: the mesh axis of every dimension of the operand (of an all-reduce and of a
+        reduce-scatter: of the result), None where it is not split.
+      times: how often it runs in a step.
+    """
+
+    collective: Collective
+    sizes: tuple[int, ...]
+    partition: tuple[str | None, ...]
+    times: int
+
+    @property
+    def kind(self) -> str:
+        """Its kind, such as "all-reduce"."""
+        return self.collective.kind
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """The mesh axes along which devices communicate."""
+        return self.collective.axes
+
+    @property
+    def bytes_of_step(self) -> int:
+        """The bytes of its results on one device, of all times in a step."""
+        return self.times * self.collective.device_bytes
+
+    def dimensions(self, mesh: mtf.Mesh) -> list[str]:
+        """Returns the names of the dimensions that may cause it.
+
+        A program has sizes and no names: they are compared with the shapes that `mesh` has laid
+        out. Where none matches, and for an all-reduce, whose result lacks the summed dimension, it
+        is all dimensions that were laid out over its axes.
+        """
+        shapes = [] if self.kind == "all-reduce" else mesh.shapes_seen
+        matching = [
+            shape
+            for shape in shapes
+            if tuple(shape.to_integer_list) == self.sizes
+            and _split_axes(mesh, shape) == self.partition
+        ]
+        dims = {dim for shape in matching or mesh.shapes_seen for dim in shape}
+        return sorted({dim.name for dim in dims if mesh.axis_of(dim) in self.axes})
+
+
+def needed_collectives(program: Program) -> list[NeededCollective]:
+    """Returns the collectives of a program that DTensor has not lowered yet, in their order."""
+    return [_needed(operation, times, program) for operation, times in program.collectives]
+
+
+@dataclasses.dataclass(frozen=True)
+class CollectiveGroup:
+    """The collectives of a step that have the same kind, axes and cause.
+
+    Attributes:
+      kind: such as "all-reduce".
+      axes: the mesh axes along which devices communicate.
+      dimensions: the names of the dimensions that cause them.
+      count: their number in a step.
+      device_bytes: of all their results on one device.
+      sent_bytes: what each device sends at least.
+    """
+
+    kind: str
+    axes: tuple[str, ...]
+    dimensions: tuple[str, ...]
+    count: int
+    device_bytes: int
+    sent_bytes: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.count} {self.kind} over {','.join(self.axes)} ({', '.join(self.dimensions)}): "
+            f"{self.device_bytes:,} bytes on each device"
+        )
+
+
+def group_collectives(needed: Iterable[NeededCollective], mesh: mtf.Mesh) -> list[CollectiveGroup]:
+    """Returns the collectives by their kind, axes and dimensions, in that order."""
+    groups: dict[tuple[str, tuple[str, ...], tuple[str, ...]], list[NeededCollective]] = (
+        collections.defaultdict(list)
+    )
+    for item in needed:
+        groups[item.kind, item.axes, tuple(item.dimensions(mesh))].append(item)
+    return [
+        CollectiveGroup(
+            kind,
+            axes,
+            dimensions,
+            count=sum(item.times for item in items),
+            device_bytes=sum(item.bytes_of_step for item in items),
+            sent_bytes=round(sum(item.times * item.collective.sent_bytes for item in items)),
+        )
+        for (kind, axes, dimensions), items in sorted(groups.items())
+    ]
+
+
+def _needed(operation: Operation, times: int, program: Program) -> NeededCollective:
+    assert operation.collective is not None
+    (result,) = operation.results
+    layouts = layouts_of_relayout(operation.attributes)
+    if layouts is None:
+        own = _RESULT_LAYOUT.search(operation.layouts)
+        partition = specs(own[1]) if own else (None,) * len(result.type.sizes)
+        layouts = (partition, partition)
+    before, after = layouts
+    sizes = tuple(
+        size * (program.mesh[axis] if axis else 1)
+        for size, axis in zip(result.type.sizes, after, strict=True)
+    )
+    # A reduce-scatter is caused by the dimension along which its result is split.
+    partition = after if operation.collective.kind == "reduce-scatter" else before
+    return NeededCollective(operation.collective, sizes, partition, times)
+
+
+def _split_axes(mesh: mtf.Mesh, shape: mtf.Shape) -> tuple[str | None, ...]:
+    """Returns the mesh axis of every dimension, None where it is not split, or by one device."""
+    return tuple(
+        axis if mesh.num_splits(dim) > 1 else None
+        for dim, axis in zip(shape, mesh.partition(shape), strict=True)
+    )

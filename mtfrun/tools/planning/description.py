@@ -1,0 +1,171 @@
+"""A plan as text, and as values for JSON."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from mtfrun import mtf
+from mtfrun.experiment import Training
+from mtfrun.tools.planning.advice import Replicated, misspelt_rules, replicated
+from mtfrun.tools.planning.collectives import CollectiveGroup, group_collectives
+from mtfrun.tools.planning.plan import (
+    AVERAGES,
+    PARAMETERS,
+    PROCESS_BYTES,
+    SLOTS,
+    Plan,
+    PlannedVariable,
+    planned_variables,
+)
+from mtfrun.tools.planning.resources import Resources
+
+# Of the operations at the peak, and of the rules that would split what is replicated.
+_MOST_NAMED = 4
+_INDENT = 16
+
+
+def describe(training: Training, plan: Plan | None, resources: Resources) -> list[str]:
+    """Returns the lines of a description.
+
+    Args:
+      training: that was planned.
+      plan: without it nothing is said of a step.
+      resources: what is known of the devices.
+    """
+    state, mesh = training.state, training.experiment.mesh
+    lines = [mesh.report(state.model.named_variables()), "", *_describe_run(training)]
+    if plan is not None:
+        lines += _section("memory", _describe_memory(plan, resources))
+        groups = group_collectives(plan.collectives, mesh)
+        lines += _section("collectives", _describe_collectives(plan, groups))
+        lines += _section("seconds", _describe_seconds(plan, resources))
+        lines += _section("replicated", map(_describe_replicated, replicated(plan)))
+    return lines + _describe_unused_rules(mesh)
+
+
+def as_json(training: Training, plan: Plan, resources: Resources) -> dict[str, Any]:
+    """Returns the values of a plan, numbers in bytes and seconds."""
+    memory = {kind: plan.device_bytes(kind) for kind in (PARAMETERS, SLOTS, AVERAGES)}
+    memory |= {"constants": plan.constant_bytes, "process": PROCESS_BYTES}
+    memory |= {"step": plan.peak.num_bytes, "total": plan.peak_bytes}
+    return {
+        "mesh": {axis.name: axis.size for axis in plan.mesh.shape},
+        "layout": dict(plan.mesh.layout),
+        "batch_size": training.batch_size,
+        "microbatches": training.options.microbatches,
+        "memory": memory,
+        "device_memory": resources.device_memory,
+        "peak": dataclasses.asdict(plan.peak),
+        "collectives": [
+            dataclasses.asdict(group) for group in group_collectives(plan.collectives, plan.mesh)
+        ],
+        "seconds": plan.collective_seconds(resources.bandwidths),
+        "replicated": [
+            {"axis": x.axis, "device_bytes": x.device_bytes, "rules": dict(x.rules)}
+            for x in replicated(plan)
+        ],
+        "unused_rules": plan.mesh.unused_rules(),
+        "variables": [
+            dataclasses.asdict(v) | {"shape": {dim.name: dim.size for dim in v.shape}}
+            for v in plan.variables
+        ],
+    }
+
+
+def _describe_run(training: Training) -> Iterator[str]:
+    state, mesh, options = training.state, training.experiment.mesh, training.options
+    variables = planned_variables(training)
+    by_kind: Mapping[str, list[PlannedVariable]] = collections.defaultdict(list)
+    for variable in variables:
+        by_kind[variable.kind].append(variable)
+    per_step, row = training.tokens_per_step, training.experiment.data.tokens_per_row
+    unit = state.model.reporting.unit
+    of_row = f" rows of {row}: {per_step:,} {unit}" if row > 1 else f" {unit}"
+    parameters = by_kind[PARAMETERS]
+    number = sum(variable.shape.size for variable in parameters)
+    trainable = [v for v in state.model.named_variables().values() if v.trainable]
+    frozen = len(trainable) - len(state.trainable)
+    optimizer = f"{type(state.optimizer).__name__}: {_sizes(by_kind[SLOTS])}"
+    yield from _section("mesh", [f"{mesh.shape.to_string}: {mesh.size} device(s)"])
+    yield from _section("layout", [mesh.layout.to_string or "nothing is split"])
+    yield from _section(
+        "parameters",
+        [
+            f"{number:,} in {len(parameters)} variables"
+            + f", {frozen} of them frozen" * bool(frozen),
+            _sizes(parameters),
+        ],
+    )
+    yield from _section("optimizer", [optimizer])
+    yield from _section("averages", [_sizes(by_kind[AVERAGES])] if by_kind[AVERAGES] else [])
+    yield from _section(
+        "batch",
+        [f"{training.batch_size}{of_row} a step, in {options.microbatches} microbatch(es)"],
+    )
+    steps = options.train_steps
+    yield from _section("steps", [f"{steps:,}: {steps * per_step:,} {unit}"])
+
+
+def _describe_memory(plan: Plan, resources: Resources) -> Iterator[str]:
+    parts = {
+        "variables": plan.state_bytes,
+        "constants": plan.constant_bytes,
+        "a step": plan.peak.num_bytes,
+    }
+    makers = list(plan.peak.by_operation.items())[:_MOST_NAMED]
+    largest = ", ".join(f"{name} {num_bytes:,}" for name, num_bytes in makers)
+    summands = ", ".join(f"{num_bytes:,} of {name}" for name, num_bytes in parts.items())
+    yield f"{plan.peak_bytes:,} bytes on each device: {summands}"
+    yield f"the step's are largest in {plan.peak.operation}: {largest}"
+    memory = resources.device_memory
+    if memory is not None:
+        difference = memory - plan.peak_bytes
+        verdict = "are free" if difference >= 0 else "are missing: split or rematerialise more"
+        yield f"of {memory:,} bytes of a device {abs(difference):,} {verdict}"
+
+
+def _describe_collectives(plan: Plan, groups: Sequence[CollectiveGroup]) -> Iterator[str]:
+    if plan.mesh.size == 1:
+        yield "none: one device"
+        return
+    count = sum(group.count for group in groups)
+    yield f"{count} a step, by mesh axis and the dimensions that cause them"
+    yield from map(str, groups)
+
+
+def _describe_seconds(plan: Plan, resources: Resources) -> Iterator[str]:
+    for axes, seconds in plan.collective_seconds(resources.bandwidths).items():
+        yield f"{seconds:.6f} a step at least for the collectives over {axes}"
+
+
+def _describe_replicated(whole: Replicated) -> str:
+    rules = ", ".join(f"{rule} saves {saved:,}" for rule, saved in whole.rules[:_MOST_NAMED])
+    return (
+        f"over {whole.axis}: {whole.device_bytes:,} bytes of variables on each device; "
+        f"{rules or 'no further rule fits the shapes of this model'}"
+    )
+
+
+def _describe_unused_rules(mesh: mtf.Mesh) -> list[str]:
+    unused = mesh.unused_rules()
+    if not unused:
+        return []
+    rules = ", ".join(f"{dimension}:{mesh.layout[dimension]}" for dimension in unused)
+    lines = [f"{rules}: no parameter and no batch has such a dimension"]
+    return [
+        *_section("rules unused", lines),
+        *(line for text in misspelt_rules(mesh) for line in _section("warning", [text])),
+    ]
+
+
+def _section(name: str, lines: Iterator[str] | Sequence[str] | map[str]) -> list[str]:
+    return [f"{'' if i else name:<{_INDENT}}{line}" for i, line in enumerate(lines)]
+
+
+def _sizes(variables: Sequence[PlannedVariable]) -> str:
+    total = sum(variable.total_bytes for variable in variables)
+    local = sum(variable.device_bytes for variable in variables)
+    return f"{total:,} bytes, {local:,} on each device"

@@ -1,0 +1,119 @@
+"""The time of a training step from its program and the profile of the devices."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import math
+import re
+from collections.abc import Callable, Mapping
+
+from mtfrun.tools.planning.profile import DeviceProfile
+from mtfrun.tools.planning.program import Operation, Program
+
+_EQUATION = re.compile(r'equation = "([a-zA-Z]*),([a-zA-Z]*)->([a-zA-Z]*)"')
+_ADJOINT = re.compile(r"adj_x = (true|false)")
+_DTYPES = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
+# Operations that return their operand without touching its entries, or what is known before.
+_FREE = {"Identity", "StopGradient", "PreventGradient", "IdentityN", "Reshape", "Squeeze"}
+_FREE |= {"ExpandDims", "Const", "ReadVariableOp", "AssignVariableOp", "Yield"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """The seconds of a step on one device, while all others are as busy.
+
+    Attributes:
+      product_secs: in matrix products and convolutions.
+      operation_secs: in all other operations but collectives.
+      collective_secs: by mesh axes, such as "data" or "data,model".
+    """
+
+    product_secs: float
+    operation_secs: float
+    collective_secs: Mapping[str, float]
+
+    @property
+    def secs(self) -> float:
+        """The seconds of the whole step: nothing overlaps."""
+        return self.product_secs + self.operation_secs + sum(self.collective_secs.values())
+
+
+def estimate(program: Program, profile: DeviceProfile) -> Estimate:
+    """Returns the time of a step."""
+    products = operations = 0.0
+    collectives: dict[str, float] = collections.defaultdict(float)
+    for operation, times in program.executed():
+        if operation.collective is not None:
+            collective = operation.collective
+            axes = collective.axes
+            collectives[",".join(axes)] += times * profile.network.secs(
+                collective.kind, collective.device_bytes, program.mesh, axes
+            )
+        elif flops := product_flops(operation):
+            dtype = _DTYPES.get(operation.results[0].type.dtype, "float32")
+            products += times * max(
+                profile.product_secs(flops, dtype), profile.operations.secs(_bytes(operation))
+            )
+        else:
+            operations += times * profile.operations.secs(_bytes(operation))
+    return Estimate(products, operations, dict(collectives))
+
+
+def product_flops(operation: Operation) -> int:
+    """Returns the floating point operations of a matrix product or convolution, else 0."""
+    count = _FLOPS.get(operation.name)
+    return count(operation) if count else 0
+
+
+def _einsum_flops(operation: Operation) -> int:
+    match = _EQUATION.search(operation.attributes)
+    if match is None:
+        return 0
+    sizes: dict[str, int] = {}
+    for letters, value in zip(match.groups(), operation.operands, strict=False):
+        sizes |= dict(zip(letters, value.type.sizes, strict=True))
+    if not set(match[1]) - set(match[3]):
+        return 0  # a multiplication by element
+    return 2 * math.prod(sizes.values())
+
+
+def _matrix_product_flops(operation: Operation) -> int:
+    left = operation.operands[0].type.sizes
+    adjoint = _ADJOINT.search(operation.attributes)
+    contracted = left[-2 if adjoint and adjoint[1] == "true" else -1]
+    return 2 * operation.results[0].type.num_elements * contracted
+
+
+def _convolution_flops(operation: Operation) -> int:
+    """Every output is a sum over the filter and the input channels."""
+    _, filters = operation.operands
+    height, width, channels, _ = filters.type.sizes
+    return 2 * operation.results[0].type.num_elements * height * width * channels
+
+
+def _input_gradient_flops(operation: Operation) -> int:
+    """Operands: the sizes of the input, the filter, the gradient of the output."""
+    _, filters, gradient = operation.operands
+    height, width, channels, _ = filters.type.sizes
+    return 2 * gradient.type.num_elements * height * width * channels
+
+
+def _filter_gradient_flops(operation: Operation) -> int:
+    """Operands: the input, the sizes of the filter, the gradient of the output."""
+    height, width, channels, _ = operation.results[0].type.sizes
+    return 2 * operation.operands[2].type.num_elements * height * width * channels
+
+
+_FLOPS: dict[str, Callable[[Operation], int]] = {
+    "Einsum": _einsum_flops,
+    "BatchMatMulV2": _matrix_product_flops,
+    "BatchMatMulV3": _matrix_product_flops,
+    "Conv2D": _convolution_flops,
+    "Conv2DBackpropInput": _input_gradient_flops,
+    "Conv2DBackpropFilter": _filter_gradient_flops,
+}
+
+
+def _bytes(operation: Operation) -> int:
+    return 0 if operation.name in _FREE else operation.operand_bytes + operation.result_bytes

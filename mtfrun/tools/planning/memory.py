@@ -1,0 +1,188 @@
+"""The memory that a program needs on one device, by the lives of its tensors."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+
+from mtfrun.tools.planning.program import Block, Operation, Program, Value
+
+# Operations whose results are the memory of their operands, the first, or each its own.
+_SAME_MEMORY = {
+    "Identity",
+    "IdentityN",
+    "Reshape",
+    "Squeeze",
+    "ExpandDims",
+    "StopGradient",
+    "PreventGradient",
+}
+# Operations whose result takes the memory of an operand that nothing needs any more.
+_IN_PLACE = {"AddV2", "Sub", "Mul", "Neg", "Exp", "Log", "Sqrt", "Rsqrt", "Square", "Relu"}
+_IN_PLACE |= {"Maximum", "Minimum", "SelectV2", "RealDiv", "ReluGrad", "Softmax", "LogSoftmax"}
+_IN_PLACE |= {"Tanh", "Sigmoid", "SquaredDifference", "DivNoNan", "Pow", "AddN", "Reciprocal"}
+# A merged all-reduce writes its parts into a constant, which is copied at the first of them.
+_IN_PLACE |= {"CollectiveReduceV2", "TensorStridedSliceUpdate"}
+# Operations without memory of their own: a variable's, or none.
+_WITHOUT_MEMORY = {"Const", "ReadVariableOp", "VarHandleOp"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Peak:
+    """The moment of a step at which a device needs most memory.
+
+    Attributes:
+      num_bytes: of all tensors that exist then, variables and constants excluded.
+      operation: what runs then.
+      by_operation: the bytes by the name of the operation that made them, the largest first.
+    """
+
+    num_bytes: int
+    operation: str
+    by_operation: Mapping[str, int]
+
+
+def peak_of(program: Program) -> Peak:
+    """Returns the peak of a program, in the order in which TensorFlow runs it.
+
+    A tensor lives from the operation that makes it to the last one that reads it. The values of a
+    variable before and after a step are of the same size; the new one lives from its operation to
+    its assignment, when it takes the place of the old one.
+    """
+    return _Lives(program.body).peak
+
+
+def order_of_execution(block: Block) -> list[Operation]:
+    """Returns the operations in the order in which their operands become complete.
+
+    TensorFlow's executor takes the operation that has been ready for longest. Compared with the
+    order of the program, where branches are computed one after the other, more tensors of branches
+    that do not depend on each other exist at once, such as the gradients of queries, keys and
+    values; measured, the peak is nearer to this order's.
+    """
+    makers = {
+        value: position
+        for position, operation in enumerate(block.operations)
+        for value in operation.results
+    }
+    missing = []
+    users: list[list[int]] = [[] for _ in block.operations]
+    for position, operation in enumerate(block.operations):
+        needed = {makers[value] for value in _reads(operation) if value in makers}
+        missing.append(len(needed))
+        for maker in needed:
+            users[maker].append(position)
+    ready = collections.deque(i for i, count in enumerate(missing) if count == 0)
+    order = []
+    while ready:
+        position = ready.popleft()
+        order.append(block.operations[position])
+        for user in users[position]:
+            missing[user] -= 1
+            if missing[user] == 0:
+                ready.append(user)
+    return order
+
+
+class _Lives:
+    """Goes through a block and follows which tensors exist."""
+
+    def __init__(self, block: Block, outside: int = 0):
+        self._bytes: dict[Value, int] = {}
+        self._makers: dict[Value, str] = {}
+        self._total = outside
+        self.peak = Peak(outside, "", {})
+        operations = order_of_execution(block)
+        self._roots = _roots(operations)
+        self._last_reads = _last_reads(operations, block.results, self._roots)
+        for argument in block.arguments:
+            self._add(argument, "loop")
+        for position, operation in enumerate(operations):
+            self._run(position, operation)
+
+    def _run(self, position: int, operation: Operation) -> None:
+        dying = {
+            root
+            for value in _reads(operation)
+            if self._last_reads.get(root := self._roots.get(value, value)) == position
+            and root in self._bytes
+        }
+        if operation.name in _IN_PLACE:
+            (result,) = operation.results
+            for value in dying:
+                if value.type == result.type:
+                    dying.remove(value)
+                    self._drop(value)
+                    break
+        if operation.regions:
+            self._run_regions(operation, dying)
+        if operation.name not in _SAME_MEMORY | _WITHOUT_MEMORY:
+            for result in operation.results:
+                self._add(result, operation.name)
+        self._note(operation.name)
+        for value in dying:
+            self._drop(value)
+        for result in operation.results:
+            if self._last_reads.get(result, position) <= position:
+                self._drop(result)
+
+    def _run_regions(self, operation: Operation, dying: set[Value]) -> None:
+        # A loop takes over what is not read after it; its own values are counted inside.
+        for value in list(dying):
+            dying.remove(value)
+            self._drop(value)
+        for region in operation.regions:
+            peak = _Lives(region, self._total).peak
+            if peak.num_bytes > self.peak.num_bytes:
+                by_operation = collections.Counter(peak.by_operation)
+                by_operation.update(self._by_operation())
+                self.peak = Peak(peak.num_bytes, peak.operation, dict(by_operation.most_common()))
+
+    def _note(self, name: str) -> None:
+        if self._total > self.peak.num_bytes:
+            self.peak = Peak(self._total, name, dict(self._by_operation().most_common()))
+
+    def _by_operation(self) -> collections.Counter[str]:
+        by_operation: collections.Counter[str] = collections.Counter()
+        for value, num_bytes in self._bytes.items():
+            by_operation[self._makers[value]] += num_bytes
+        return by_operation
+
+    def _add(self, value: Value, maker: str) -> None:
+        self._bytes[value] = value.type.num_bytes
+        self._makers[value] = maker
+        self._total += value.type.num_bytes
+
+    def _drop(self, value: Value) -> None:
+        self._total -= self._bytes.pop(value, 0)
+
+
+def _reads(operation: Operation) -> Iterable[Value]:
+    """Yields the values that an operation reads, those in its regions included."""
+    yield from operation.operands
+    for region in operation.regions:
+        for inner in region.operations:
+            yield from _reads(inner)
+        yield from region.results
+
+
+def _roots(operations: Iterable[Operation]) -> dict[Value, Value]:
+    """Returns the value whose memory each one has that has no memory of its own."""
+    roots: dict[Value, Value] = {}
+    for operation in operations:
+        if operation.name in _SAME_MEMORY:
+            for operand, result in zip(operation.operands, operation.results, strict=False):
+                roots[result] = roots.get(operand, operand)
+    return roots
+
+
+def _last_reads(
+    operations: Sequence[Operation], results: Iterable[Value], roots: Mapping[Value, Value]
+) -> dict[Value, int]:
+    """Returns the position of the last operation that reads each value; the end for results."""
+    last: dict[Value, int] = {}
+    for position, operation in enumerate(operations):
+        for value in _reads(operation):
+            last[roots.get(value, value)] = position
+    return last | {roots.get(value, value): len(operations) for value in results}

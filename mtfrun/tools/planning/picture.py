@@ -1,0 +1,92 @@
+"""A picture of a mesh: what its devices hold, and what they send along its axes."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Sequence
+
+from mtfrun.display import pictures
+from mtfrun.tools.planning.collectives import group_collectives
+from mtfrun.tools.planning.plan import AVERAGES, PARAMETERS, SLOTS, Plan
+from mtfrun.tools.planning.resources import Resources
+
+_SVG_WIDTH = 800  # pixels
+
+
+def picture_as_text(plan: Plan, resources: Resources) -> list[str]:
+    """Returns lines with a cell for each device, and the bytes that it holds and sends."""
+    rows, columns, hidden = _grid(plan)
+    width = max(len(f"{plan.mesh.size - 1}"), 3) + 2
+    border = "+" + "+".join(["-" * width] * len(columns)) + "+"
+    lines = [f"{_title(plan)}", border]
+    for row in rows:
+        cells = [f"{row * _stride(plan) + column}".center(width) for column in columns]
+        lines += ["|" + "|".join(cells) + "|", border]
+    lines += [f"and {hidden} more devices"] * bool(hidden)
+    scale = _full_bar(plan, resources)
+    for name, num_bytes in _parts(plan):
+        length = math.ceil(40 * num_bytes / scale) if num_bytes else 0
+        lines.append(f"{name:<12}{num_bytes:>18,}  {'#' * length}")
+    return lines + [f"{axes:<12}{sent:>18,}  sent a step" for axes, sent in _sent(plan)]
+
+
+def picture_as_svg(plan: Plan, resources: Resources) -> str:
+    """Returns the mesh as SVG: in the box of every device, bars of what it holds.
+
+    A full bar is --device_memory or, without it, the peak.
+    """
+    figure = pictures.mesh_devices(
+        {axis.name: axis.size for axis in plan.mesh.shape},
+        dict(plan.mesh.layout),
+        title=_title(plan),
+        bars=[pictures.DeviceBar(name, num_bytes) for name, num_bytes in _parts(plan)],
+        full_bar=_full_bar(plan, resources),
+        lines=[f"{sent:,} bytes sent a step over {axes}" for axes, sent in _sent(plan)],
+        width=_SVG_WIDTH,
+    )
+    return pictures.as_svg(figure)
+
+
+def picture_as_html(plan: Plan, resources: Resources, description: Sequence[str]) -> str:
+    """Returns a page with the picture and the description."""
+    svg = picture_as_svg(plan, resources)
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>plan</title></head>\n'
+        f"<body>\n{svg[svg.index('<svg') :]}"
+        f"<pre>{html.escape(chr(10).join(description))}</pre>\n</body></html>\n"
+    )
+
+
+def _grid(plan: Plan) -> tuple[range, range, int]:
+    """Returns the drawn rows and columns, and the number of devices that are not drawn."""
+    rows = range(min(plan.mesh.size // _stride(plan), pictures.MOST_DEVICES))
+    columns = range(min(_stride(plan), pictures.MOST_DEVICES))
+    return rows, columns, plan.mesh.size - len(rows) * len(columns)
+
+
+def _stride(plan: Plan) -> int:
+    """Returns the number of devices in a row: those along all axes but the first."""
+    return plan.mesh.size // plan.mesh.shape[0].size
+
+
+def _title(plan: Plan) -> str:
+    return f"{plan.mesh.shape.to_string}: {plan.peak_bytes:,} bytes on each of {plan.mesh.size}"
+
+
+def _full_bar(plan: Plan, resources: Resources) -> int:
+    return max(resources.device_memory or 0, plan.peak_bytes, 1)
+
+
+def _parts(plan: Plan) -> list[tuple[str, int]]:
+    kinds = [(kind, plan.device_bytes(kind)) for kind in (PARAMETERS, SLOTS, AVERAGES)]
+    return [*kinds, ("step", plan.constant_bytes + plan.peak.num_bytes)]
+
+
+def _sent(plan: Plan) -> list[tuple[str, int]]:
+    """Returns the bytes that a device sends in a step, by axes."""
+    sent: dict[str, int] = {}
+    for group in group_collectives(plan.collectives, plan.mesh):
+        axes = ",".join(group.axes)
+        sent[axes] = sent.get(axes, 0) + group.sent_bytes
+    return sorted(sent.items())

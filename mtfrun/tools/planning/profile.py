@@ -1,0 +1,293 @@
+"""What devices and the connections between them do in a second: measured, or of a data sheet."""
+
+from __future__ import annotations
+
+import bisect
+import dataclasses
+import itertools
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+from mtfrun.errors import InputError, did_you_mean
+from mtfrun.untrusted import parse_json
+
+COLLECTIVES = ("all-reduce", "all-gather", "all-to-all", "reduce-scatter")
+
+
+class ProfileError(InputError):
+    """A profile of devices is malformed, or does not fit the devices in question."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """Seconds by size (bytes, or floating point operations), known at some sizes.
+
+    Attributes:
+      points: pairs (size, seconds), in ascending order of the sizes.
+
+    Examples:
+      >>> Curve(((0, 1.0), (10, 2.0))).secs(5), Curve(((0, 1.0), (10, 2.0))).secs(30)
+      (1.5, 4.0)
+    """
+
+    points: tuple[tuple[float, float], ...]
+
+    def __post_init__(self) -> None:
+        numbers = [number for point in self.points for number in point]
+        sizes = [size for size, _ in self.points]
+        if len(sizes) < 2 or min(numbers) < 0 or not all(map(math.isfinite, numbers)):
+            raise ProfileError(
+                f"{self.points!r} is not a curve: write two or more pairs [size, seconds], none "
+                "negative"
+            )
+        if any(a >= b for a, b in itertools.pairwise(sizes)):
+            raise ProfileError(f"the sizes of {self.points!r} do not ascend: sort the pairs")
+
+    @classmethod
+    def line(cls, latency_secs: float, per_sec: float) -> Curve:
+        """Returns the curve of a latency and a rate."""
+        return cls(((0.0, latency_secs), (per_sec, latency_secs + 1.0)))
+
+    def secs(self, size: float) -> float:
+        """Returns the seconds of a size, between or beyond the known ones on a straight line.
+
+        Below the smallest size they are those of the smallest.
+        """
+        sizes = [known for known, _ in self.points]
+        if size <= sizes[0]:
+            return self.points[0][1]
+        end = min(bisect.bisect_left(sizes, size), len(sizes) - 1)
+        (x0, y0), (x1, y1) = self.points[end - 1], self.points[end]
+        return max(y0 + (y1 - y0) * (size - x0) / (x1 - x0), 0.0)
+
+
+class Network(Protocol):
+    """The connections between the devices of a mesh."""
+
+    def secs(
+        self, kind: str, device_bytes: int, mesh: Mapping[str, int], axes: Sequence[str]
+    ) -> float:
+        """Returns the seconds of a collective, in all groups of devices at once.
+
+        Args:
+          kind: one of `COLLECTIVES`.
+          device_bytes: the size of its result on one device.
+          mesh: the sizes of the axes by name; the last axis has neighbouring devices.
+          axes: along which the devices communicate.
+        """
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns what `DeviceProfile.from_json` reads."""
+
+
+@dataclasses.dataclass(frozen=True)
+class MeasuredNetwork:
+    """Collectives that were measured on the devices themselves.
+
+    Attributes:
+      curves: by kind and number of devices in a group, seconds by the bytes of the result on a
+        device. Several groups communicated at the same time, so that all devices were busy.
+    """
+
+    curves: Mapping[str, Mapping[int, Curve]]
+
+    def secs(
+        self, kind: str, device_bytes: int, mesh: Mapping[str, int], axes: Sequence[str]
+    ) -> float:
+        """Returns the seconds of a collective, see `Network`."""
+        by_devices, group = self.curves[kind], math.prod(mesh[axis] for axis in axes)
+        nearest = min(by_devices, key=lambda devices: abs(devices - group))
+        return by_devices[nearest].secs(device_bytes)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns what `DeviceProfile.from_json` reads."""
+        return {
+            "collectives": {
+                kind: {str(devices): curve.points for devices, curve in by_devices.items()}
+                for kind, by_devices in self.curves.items()
+            }
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class Link:
+    """A connection of a device.
+
+    Attributes:
+      latency_secs: of a message.
+      bytes_per_sec: that one device sends while all others send as well.
+    """
+
+    latency_secs: float
+    bytes_per_sec: float
+
+    def __post_init__(self) -> None:
+        if not self.latency_secs >= 0 or not self.bytes_per_sec > 0:
+            raise ProfileError(
+                f"link: latency_secs={self.latency_secs} must be at least 0, "
+                f"bytes_per_sec={self.bytes_per_sec} above 0"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class HostNetwork:
+    """Hosts with several devices each, one kind of link inside a host and one between hosts.
+
+    Collectives are those of a ring: n devices send n - 1 messages, of a part each, to their
+    neighbour (Thakur et al. 2005, https://doi.org/10.1177/1094342005051521, section 4). An
+    all-reduce sends twice as much, and waits for 2 log2(n) messages one after the other: it goes up
+    and down two trees, as NCCL's does (Sanders et al. 2009,
+    https://doi.org/10.1016/j.parco.2009.09.001). The slowest link decides.
+
+    Attributes:
+      devices_per_host: devices are numbered host by host.
+      inside: the links inside a host.
+      across: those between hosts.
+    """
+
+    devices_per_host: int
+    inside: Link
+    across: Link
+
+    def secs(
+        self, kind: str, device_bytes: int, mesh: Mapping[str, int], axes: Sequence[str]
+    ) -> float:
+        """Returns the seconds of a collective, see `Network`."""
+        devices, names = math.prod(mesh[axis] for axis in axes), list(mesh)
+        # A group is within so many neighbouring devices, from its first axis on.
+        span = math.prod(mesh[name] for name in names[min(map(names.index, axes)) :])
+        is_inside = self.devices_per_host % span == 0
+        link = self.inside if is_inside else self.across
+        # The result of a reduce-scatter is a part.
+        part = 1.0 if kind == "reduce-scatter" else 1.0 / devices
+        sent, messages = (devices - 1) * part * device_bytes, devices - 1
+        if kind == "all-reduce":
+            sent, messages = 2.0 * sent, 2 * (devices - 1).bit_length()
+        return messages * link.latency_secs + sent / link.bytes_per_sec
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns what `DeviceProfile.from_json` reads."""
+        return {"hosts": dataclasses.asdict(self)}
+
+
+@dataclasses.dataclass(frozen=True)
+class DeviceProfile:
+    """How long one device of a mesh takes, while the others are as busy.
+
+    Attributes:
+      name: what was measured, for messages.
+      operations: seconds by the bytes that an operation reads and writes. Those of the smallest
+        size are what every operation costs.
+      products: by type, "float32" or "bfloat16", seconds of a matrix product by its floating point
+        operations: two for each multiplication.
+      network: the connections.
+      devices: the number that was measured together; None for a data sheet. Simulated devices
+        share their processor, so a measurement is of a number of devices.
+      memory_bytes: of a device; None if it is not known or shared.
+    """
+
+    name: str
+    operations: Curve
+    products: Mapping[str, Curve]
+    network: Network
+    devices: int | None = None
+    memory_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        if "float32" not in self.products:
+            raise ProfileError('the profile has no products of "float32"')
+
+    def product_secs(self, flops: float, dtype: str) -> float:
+        """Returns the seconds of a product; types that the profile lacks count as float32."""
+        return self.products.get(dtype, self.products["float32"]).secs(flops)
+
+    def require_devices(self, devices: int) -> None:
+        """Raises ProfileError if the profile was measured with another number of devices."""
+        if self.devices not in (None, devices):
+            raise ProfileError(
+                f"the profile {self.name} was measured with {self.devices} devices, not with "
+                f"{devices}: mtfrun plan --calibrate --devices={devices} measures another one"
+            )
+
+    def to_json(self) -> str:
+        """Returns the text of a file, which `from_json` reads."""
+        fields = {
+            "name": self.name,
+            "devices": self.devices,
+            "memory_bytes": self.memory_bytes,
+            "operations": self.operations.points,
+            "products": {dtype: curve.points for dtype, curve in self.products.items()},
+            **self.network.to_json(),
+        }
+        return json.dumps(fields, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str, where: str) -> DeviceProfile:
+        """Returns the profile of a text.
+
+        Args:
+          text: JSON, as `to_json` writes it; "collectives" has measurements, "hosts" the links of
+            a data sheet in their place.
+          where: the place of the text, for messages.
+
+        Raises:
+          ProfileError: it is malformed.
+        """
+        try:
+            fields = parse_json(text.encode())
+            _check_names(fields, {"name", "operations", "products"})
+            return cls(
+                name=str(fields["name"]),
+                operations=_curve(fields["operations"]),
+                products={dtype: _curve(points) for dtype, points in fields["products"].items()},
+                network=_network(fields),
+                devices=_optional_integer(fields.get("devices")),
+                memory_bytes=_optional_integer(fields.get("memory_bytes")),
+            )
+        except ProfileError as error:
+            raise ProfileError(f"{where}: {error}") from None
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+            raise ProfileError(
+                f"{where} is not a profile of devices ({type(error).__name__}: {error}): make one "
+                "with mtfrun plan --calibrate"
+            ) from None
+
+
+_FIELDS = {"name", "devices", "memory_bytes", "operations", "products", "collectives", "hosts"}
+
+
+def _check_names(fields: Mapping[str, object], required: Iterable[str]) -> None:
+    for name in fields:
+        if name not in _FIELDS:
+            raise ProfileError(f'unknown field "{name}"{did_you_mean(name, _FIELDS)}')
+    missing = [name for name in sorted(required) if name not in fields]
+    if missing:
+        raise ProfileError(f"the fields {', '.join(missing)} are missing")
+
+
+def _curve(points: Sequence[Sequence[float]]) -> Curve:
+    return Curve(tuple((float(size), float(secs)) for size, secs in points))
+
+
+def _network(fields: Mapping[str, Any]) -> Network:
+    if ("collectives" in fields) == ("hosts" in fields):
+        raise ProfileError('it has to have either "collectives", measured, or "hosts", links')
+    if "hosts" in fields:
+        hosts = fields["hosts"]
+        return HostNetwork(
+            int(hosts["devices_per_host"]), Link(**hosts["inside"]), Link(**hosts["across"])
+        )
+    curves = {
+        kind: {int(devices): _curve(points) for devices, points in by_devices.items()}
+        for kind, by_devices in fields["collectives"].items()
+    }
+    for kind in COLLECTIVES:
+        if not curves.get(kind):
+            raise ProfileError(f'"collectives" has no {kind}')
+    return MeasuredNetwork(curves)
+
+
+def _optional_integer(value: Any) -> int | None:
+    return None if value is None else int(value)

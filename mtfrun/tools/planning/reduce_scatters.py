@@ -1,0 +1,71 @@
+"""Reduce-scatters: DTensor makes them of an all-reduce of which each device needs a part only."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Iterator
+
+from mtfrun.tools.planning.module_text import layouts_of_relayout
+from mtfrun.tools.planning.program import Block, Collective, Operation, Program, Value
+
+
+def with_reduce_scatters(program: Program) -> Program:
+    """Returns a program with reduce-scatters where DTensor inserts them.
+
+    Its pass DTensorAllReduceScatterOptimization replaces an all-reduce whose only use is to split
+    the sum over the same axes. The pass runs after the collectives that a program needs are known,
+    and on CPUs, which have no reduce-scatter, a later one reverses it; so the pass is repeated
+    here.
+    """
+    return dataclasses.replace(program, body=_block(program.body))
+
+
+def _block(block: Block) -> Block:
+    uses = collections.Counter(_uses(block))
+    sums = {
+        operation.results[0]: operation
+        for operation in block.operations
+        if operation.name == "DTensorAllReduce" and uses[operation.results[0]] == 1
+    }
+    fused: set[Value] = set()
+    operations = []
+    for operation in block.operations:
+        regions = tuple(_block(region) for region in operation.regions)
+        operation = dataclasses.replace(operation, regions=regions)
+        if operation.name == "DTensorAllScatter" and operation.operands[0] in sums:
+            all_reduce = sums[operation.operands[0]]
+            collective = _reduce_scatter(all_reduce, operation)
+            if collective is not None:
+                fused.add(all_reduce.results[0])
+                operation = dataclasses.replace(
+                    operation,
+                    name="DTensorReduceScatter",
+                    operands=all_reduce.operands,
+                    collective=collective,
+                )
+        operations.append(operation)
+    remaining = (o for o in operations if not (o.results and o.results[0] in fused))
+    return dataclasses.replace(block, operations=tuple(remaining))
+
+
+def _reduce_scatter(all_reduce: Operation, scatter: Operation) -> Collective | None:
+    """Returns the reduce-scatter of the two; None where they are over different axes."""
+    layouts = layouts_of_relayout(scatter.attributes)
+    assert layouts is not None and all_reduce.collective is not None, scatter.attributes
+    axes = {after for before, after in zip(*layouts, strict=True) if after != before}
+    if axes != set(all_reduce.collective.axes):
+        return None
+    return dataclasses.replace(
+        all_reduce.collective,
+        kind="reduce-scatter",
+        device_bytes=scatter.results[0].type.num_bytes,
+    )
+
+
+def _uses(block: Block) -> Iterator[Value]:
+    yield from block.results
+    for operation in block.operations:
+        yield from operation.operands
+        for region in operation.regions:
+            yield from _uses(region)

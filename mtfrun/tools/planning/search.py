@@ -1,0 +1,207 @@
+"""The search for the mesh and the layout with the shortest step: `mtfrun plan --search`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+
+import tensorflow as tf
+
+from mtfrun import mtf
+from mtfrun.errors import InputError
+from mtfrun.mtf.layout import SLOTS, WEIGHTS
+from mtfrun.tools.planning.candidates import BATCHES, Candidate
+from mtfrun.tools.planning.estimate import Estimate, estimate
+from mtfrun.tools.planning.plan import Plan
+from mtfrun.tools.planning.profile import DeviceProfile
+
+# What is raised where DTensor, or a layer, has no program for a layout.
+_WITHOUT_PROGRAM = (InputError, tf.errors.OpError, ValueError)
+# Of how many of the fastest layouts other settings are tried as well.
+_VARIED = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """A candidate that was planned.
+
+    Attributes:
+      candidate: the mesh, the layout and the settings.
+      estimate: the time of a step.
+      peak_bytes: the memory of a device.
+      state_bytes: of it, that of variables.
+    """
+
+    candidate: Candidate
+    estimate: Estimate
+    peak_bytes: int
+    state_bytes: int
+
+    def __str__(self) -> str:
+        parts = self.estimate
+        sending = "".join(
+            f", {secs * 1e3:,.1f} sending over {axes}"
+            for axes, secs in parts.collective_secs.items()
+        )
+        return (
+            f"{self.candidate}: {parts.secs * 1e3:,.1f} ms a step "
+            f"({parts.product_secs * 1e3:,.1f} products, {parts.operation_secs * 1e3:,.1f} other "
+            f"operations{sending}), {self.peak_bytes:,} bytes on each device"
+        )
+
+    def fits(self, device_memory: int | None) -> bool:
+        """Whether a device has enough memory; None for any."""
+        return device_memory is None or self.peak_bytes <= device_memory
+
+
+@dataclasses.dataclass(frozen=True)
+class Rejection:
+    """A candidate for which no program can be compiled.
+
+    Attributes:
+      candidate: the mesh, the layout and the settings.
+      reason: one line.
+    """
+
+    candidate: Candidate
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.candidate}: no program: {self.reason}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What a search has found.
+
+    Attributes:
+      ranking: the options that fit the memory, the fastest first.
+      too_large: those that do not fit, the smallest first.
+      rejections: candidates without a program.
+    """
+
+    ranking: tuple[Option, ...]
+    too_large: tuple[Option, ...]
+    rejections: tuple[Rejection, ...]
+
+
+class Search:
+    """Plans candidates and ranks them by the estimated time of a step, within the memory.
+
+    The settings that save memory are tried where they may help: slots and weights that are split
+    over the axis of the batch for the fastest layouts; rematerialisation and more microbatches,
+    which cost time, for those that do not fit without them.
+
+    Args:
+      plan: returns the plan of a candidate; raises InputError or mtf's errors if it has none.
+      profile: of the devices.
+      device_memory: bytes of each device; None if it does not matter.
+      most: the number of options; candidates without a program are not counted.
+      note: takes every option or rejection.
+
+    Attributes:
+      left: how many more options may be planned.
+    """
+
+    def __init__(
+        self,
+        plan: Callable[[Candidate], Plan],
+        profile: DeviceProfile,
+        device_memory: int | None,
+        *,
+        most: int = 40,
+        note: Callable[[Option | Rejection], None] = lambda _: None,
+    ):
+        self._plan = plan
+        self._profile = profile
+        self._device_memory = device_memory
+        self.left = most
+        self._note = note
+        self._options: dict[Candidate, Option | None] = {}
+        self._rejections: list[Rejection] = []
+
+    def __call__(self, layouts: Sequence[Candidate], max_microbatches: int) -> Outcome:
+        """Plans candidates and returns their ranking.
+
+        Args:
+          layouts: candidates without settings that save memory; the first are tried first.
+          max_microbatches: into so many parts a device's part of a batch can be split.
+        """
+        reserved = min(self.left // 3, 3 * _VARIED)
+        for layout in layouts:
+            if self.left > reserved:
+                self._option(layout)
+        fastest = self._ranked()
+        for option in fastest[:_VARIED]:
+            for candidate in _with_split_slots(option.candidate):
+                self._option(candidate)
+        for option in fastest:
+            self._fit(option, max_microbatches)
+        return self.outcome()
+
+    def outcome(self) -> Outcome:
+        """Returns the ranking of the options planned so far."""
+        ranked = self._ranked()
+        fitting = [option for option in ranked if option.fits(self._device_memory)]
+        others = sorted(
+            (option for option in ranked if not option.fits(self._device_memory)),
+            key=lambda option: option.peak_bytes,
+        )
+        return Outcome(tuple(fitting), tuple(others), tuple(self._rejections))
+
+    def _ranked(self) -> list[Option]:
+        options = [option for option in self._options.values() if option is not None]
+        return sorted(options, key=lambda option: option.estimate.secs)
+
+    def _option(self, candidate: Candidate) -> Option | None:
+        """Returns the option of a candidate, None if it has none or enough have been planned."""
+        if candidate not in self._options and self.left:
+            result = self._planned(candidate)
+            if isinstance(result, Option):
+                self._options[candidate] = result
+                self.left -= 1
+            else:
+                self._options[candidate] = None
+                self._rejections.append(result)
+            self._note(result)
+        return self._options.get(candidate)
+
+    def _planned(self, candidate: Candidate) -> Option | Rejection:
+        try:
+            plan = self._plan(candidate)
+        except _WITHOUT_PROGRAM as error:
+            lines = str(error).strip().splitlines()
+            return Rejection(candidate, lines[0] if lines else type(error).__name__)
+        return Option(
+            candidate, estimate(plan.program, self._profile), plan.peak_bytes, plan.state_bytes
+        )
+
+    def _fit(self, option: Option | None, max_microbatches: int) -> None:
+        """Saves memory step by step until the candidate fits, the cheapest way first."""
+        while option is not None and not option.fits(self._device_memory):
+            smaller = next(_smaller(option, self._device_memory or 0, max_microbatches), None)
+            option = None if smaller is None else self._option(smaller)
+
+
+def _with_split_slots(candidate: Candidate) -> Iterator[Candidate]:
+    """Yields the candidate with slots, and with weights, that are split over the batch's axis."""
+    rules = candidate.layout
+    axis = next((rules[name] for name in BATCHES if name in rules), None)
+    if axis is not None and not {SLOTS, WEIGHTS} & set(rules):
+        for name in (SLOTS, WEIGHTS):
+            layout = mtf.LayoutRules([*rules.items(), (name, axis)])
+            yield dataclasses.replace(candidate, layout=layout)
+
+
+def _smaller(option: Option, device_memory: int, max_microbatches: int) -> Iterator[Candidate]:
+    """Yields candidates that need less memory, the most helpful first."""
+    candidate = option.candidate
+    if option.state_bytes > device_memory / 2:
+        yield from list(_with_split_slots(candidate))[::-1]
+    if candidate.rematerialise is False:
+        yield dataclasses.replace(candidate, rematerialise=True)
+    mesh = {axis.name: axis.size for axis in candidate.mesh}
+    parts = mesh.get(candidate.layout.get(BATCHES[0], ""), 1) * candidate.outer_batch
+    if max_microbatches % (2 * candidate.microbatches * parts) == 0:
+        yield dataclasses.replace(candidate, microbatches=2 * candidate.microbatches)
+    yield from list(_with_split_slots(candidate))[::-1]

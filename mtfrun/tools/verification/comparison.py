@@ -1,0 +1,253 @@
+"""The differences between what training computes on a mesh and on one device."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mtfrun.experiment import Record
+from mtfrun.tools.verification.observation import Observation, Values
+
+# What is compared, in the order in which training computes it.
+INITIAL_VALUES, LOSS, GRADIENTS, UPDATES, EVALUATION, DECODES = KINDS = (
+    *("initial values", "loss", "gradients", "updates", "evaluation", "decodes"),
+)
+
+# Gradients of a variable are measured by the largest entry of its gradient, but by at least this
+# share of the largest entry of all gradients. Some gradients are zero but for rounding, such as
+# that of a bias before a normalisation.
+_LEAST_SHARE_OF_ALL = 1e-2
+# Errors of updates are relative to each entry, but at least to this share of the largest entry: a
+# small entry may be the difference of large numbers, and has their rounding errors.
+_LEAST_SHARE_OF_UPDATE = 1e-2
+# New values are rounded to the variable's type, on each side by half a unit in the last place.
+_ROUNDED_UNITS = 2.0
+# Logits of at least this size are masks, such as the padding of the vocabulary.
+_LIKE_INFINITY = 1e6
+# Metrics of an evaluation below this size are compared absolutely.
+_LEAST_METRIC = 1e-3
+# Log-likelihoods and probabilities of decodes below this size are compared absolutely.
+_LEAST_NUMBER_OF_DECODES = 1.0
+
+
+class Difference(NamedTuple):
+    """The largest difference of one number, array or decode.
+
+    Attributes:
+      kind: one of KINDS.
+      step: the step after which it was observed, from 1; 0 for initial values and evaluations
+        before training, and the last step for decodes.
+      name: the path of a variable, the name of a loss or a metric, or the place in a decode.
+      relative: the difference relative to the size of the array; infinite for texts that differ,
+        and where only one of two numbers is finite.
+      place: the index of the entry, such as "[3, 0]"; empty for numbers and texts.
+      here, expected: the values on the mesh and on one device.
+    """
+
+    kind: str
+    step: int
+    name: str
+    relative: float
+    place: str
+    here: str
+    expected: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """The differences between a mesh and one device.
+
+    Attributes:
+      differences: the largest one of every variable, loss and decode at every step; the gradients
+        of variables that were made last come first, since they are mostly computed first.
+      tolerance: the relative difference up to which they count as equal.
+    """
+
+    differences: Sequence[Difference]
+    tolerance: float
+
+    @property
+    def above(self) -> list[Difference]:
+        """The differences above the tolerance: earlier steps first, then what is computed first."""
+        above = [d for d in self.differences if not d.relative <= self.tolerance]
+        return sorted(above, key=lambda d: (d.step, KINDS.index(d.kind)))
+
+    def largest(self, kind: str) -> Difference | None:
+        """Returns the largest difference of a kind; None if nothing of it was compared."""
+        of_kind = [d for d in self.differences if d.kind == kind]
+        return max(of_kind, key=lambda difference: difference.relative, default=None)
+
+
+def compare(here: Observation, expected: Observation, tolerance: float) -> Comparison:
+    """Returns the differences of all that the two have observed.
+
+    Losses are relative to the largest loss on one device, initial values to the largest entry of
+    the variable, gradients to the largest entry of the variable's gradient, and every entry
+    of an update to itself (averages to their largest change), with the exceptions at the top of
+    this file.
+
+    Args:
+      here: on a mesh.
+      expected: on one device.
+      tolerance: the relative difference up to which numbers count as equal.
+    """
+    differences = [
+        *_of_values(here, expected),
+        *_of_losses(here, expected),
+        *_of_gradients(here, expected),
+        *_of_updates(here.averages, expected.averages, least_share=1.0),
+        *_of_updates(here.updated, expected.updated, least_share=_LEAST_SHARE_OF_UPDATE),
+        *_of_evaluations(here, expected),
+        *_of_decodes(here.decodes, expected.decodes, len(expected.losses)),
+    ]
+    return Comparison(differences, tolerance)
+
+
+def _of_values(here: Observation, expected: Observation) -> Iterator[Difference]:
+    values_here = {**here.averages[0], **here.updated[0]}
+    for path, value in {**expected.averages[0], **expected.updated[0]}.items():
+        there = values_here[path]
+        yield _difference(INITIAL_VALUES, 0, path, _error(there, value), there, value, _size(value))
+
+
+def _of_losses(here: Observation, expected: Observation) -> Iterator[Difference]:
+    for name in expected.losses[0]:
+        scale = max(abs(losses[name]) for losses in expected.losses)
+        for step, (losses, expected_losses) in enumerate(
+            zip(here.losses, expected.losses, strict=True), 1
+        ):
+            value, expected_value = np.array(losses[name]), np.array(expected_losses[name])
+            error = _error(value, expected_value)
+            yield _difference(LOSS, step, name, error, value, expected_value, scale)
+
+
+def _of_gradients(here: Observation, expected: Observation) -> Iterator[Difference]:
+    for i, gradients in enumerate(expected.gradients):
+        least = _LEAST_SHARE_OF_ALL * max(map(_size, gradients.values()), default=0.0)
+        for path, gradient in reversed(list(gradients.items())):
+            there, scale = here.gradients[i][path], max(_size(gradient), least)
+            error = _error(there, gradient)
+            yield _difference(GRADIENTS, i + 1, path, error, there, gradient, scale)
+
+
+def _of_updates(
+    here: Sequence[Values], expected: Sequence[Values], least_share: float
+) -> Iterator[Difference]:
+    """Yields differences relative to each entry, but at least to a share of the largest."""
+    for i, values in enumerate(expected[1:]):
+        for path, after in values.items():
+            change = _change(expected[i][path], after)
+            change_here = _change(expected[i][path], here[i + 1][path])
+            error = _error(change_here, change) - _ROUNDED_UNITS * _spacing(after)
+            size = np.abs(change)
+            scale = np.maximum(size, least_share * _size(change))
+            relative = np.divide(error, scale, where=scale > 0, out=np.where(error > 0, np.inf, 0))
+            yield _difference(UPDATES, i + 1, path, relative, change_here, change, 1.0)
+
+
+def _of_evaluations(here: Observation, expected: Observation) -> Iterator[Difference]:
+    for step, (sums, logits) in expected.evaluations.items():
+        (totals, weights), logits_here = here.evaluations[step]
+        for name, total in sums.totals.items():
+            mean_here, mean = totals[name] / (weights[name] or 1), total / (sums.weights[name] or 1)
+            error = _error(mean_here, mean)
+            if all((x == np.rint(x)).all() for x in (totals[name], total)):
+                # A count, such as of correct predictions: rounding may decide one of them.
+                error = error - 1.0 / (sums.weights[name] or 1)
+            scale = max(_size(mean), _LEAST_METRIC)
+            yield _difference(EVALUATION, step, name, error, mean_here, mean, scale)
+        if logits is not None and logits_here is not None:
+            scale = _size(logits[np.abs(logits) < _LIKE_INFINITY])
+            error = _error(logits_here, logits)
+            yield _difference(EVALUATION, step, "logits", error, logits_here, logits, scale)
+
+
+def _of_decodes(
+    here: Sequence[Record], expected: Sequence[Record], step: int
+) -> Iterator[Difference]:
+    for number, (record, expected_record) in enumerate(zip(here, expected, strict=True), 1):
+        yield max(
+            _of_json(record.fields, expected_record.fields, f"{number}", step),
+            key=lambda difference: difference.relative,
+        )
+
+
+def _of_json(here: Any, expected: Any, name: str, step: int) -> Iterator[Difference]:
+    """Yields the differences of two values of a record, at least one."""
+    if (
+        isinstance(expected, Mapping)
+        and isinstance(here, Mapping)
+        and here.keys() == expected.keys()
+    ):
+        for key, value in expected.items():
+            yield from _of_json(here[key], value, f"{name}, {key}", step)
+    elif isinstance(expected, list) and isinstance(here, list) and len(here) == len(expected) > 0:
+        for i, value in enumerate(expected):
+            yield from _of_json(here[i], value, f"{name}, {i}", step)
+    elif isinstance(expected, float) and isinstance(here, float):
+        scale = max(abs(expected), _LEAST_NUMBER_OF_DECODES)
+        error = _error(np.array(here), np.array(expected))
+        yield _difference(DECODES, step, name, error, np.array(here), np.array(expected), scale)
+    else:
+        relative = 0.0 if here == expected else math.inf
+        yield Difference(DECODES, step, name, relative, "", repr(here), repr(expected))
+
+
+def _difference(
+    kind: str,
+    step: int,
+    name: str,
+    error: np.ndarray,
+    here: np.ndarray,
+    expected: np.ndarray,
+    scale: float,
+) -> Difference:
+    """Returns the largest difference of two arrays.
+
+    Args:
+      kind, step, name: see `Difference`.
+      error: the size of the difference of every entry; negative ones count as 0.
+      here, expected: the arrays.
+      scale: what the error is relative to.
+    """
+    if here.shape != expected.shape:
+        shapes = f"shape {list(here.shape)}", f"shape {list(expected.shape)}"
+        return Difference(kind, step, name, math.inf, "", *shapes)
+    index = np.unravel_index(np.argmax(error), error.shape) if error.size else ()
+    largest = max(float(error[index]), 0.0) if error.size else 0.0
+    relative = 0.0 if largest == 0.0 else largest / scale if scale else math.inf
+    numbers = (f"{float(x[index]):.9g}" if x.size else "" for x in (here, expected))
+    place = str([int(i) for i in index]) if error.ndim else ""
+    return Difference(kind, step, name, relative, place, *numbers)
+
+
+def _error(here: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """Returns |here - expected|, infinite where one of the two is not finite; float64."""
+    if here.shape != expected.shape:
+        return np.zeros(expected.shape)
+    here, expected = here.astype(np.float64), expected.astype(np.float64)
+    both_finite = np.isfinite(here) & np.isfinite(expected)
+    error = np.abs(np.subtract(here, expected, where=both_finite, out=np.zeros(here.shape)))
+    same = (here == expected) | (np.isnan(here) & np.isnan(expected))
+    return np.where(both_finite | same, error, np.inf)
+
+
+def _change(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    change: np.ndarray = after.astype(np.float64) - before.astype(np.float64)
+    return change
+
+
+def _spacing(value: np.ndarray) -> np.ndarray:
+    """Returns the distance of every entry to the next number of its type."""
+    spacing: np.ndarray = np.abs(np.spacing(value).astype(np.float64))
+    return spacing
+
+
+def _size(array: np.ndarray) -> float:
+    """Returns the largest absolute value of the finite entries."""
+    finite = array.astype(np.float64)[np.isfinite(array.astype(np.float64))]
+    return float(np.abs(finite).max(initial=0.0))

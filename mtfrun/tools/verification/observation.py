@@ -1,0 +1,222 @@
+"""What a few steps of training compute: losses, gradients, values of variables, decodes."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+import tensorflow as tf
+
+from mtfrun import mtf, optim
+from mtfrun.errors import InputError
+from mtfrun.evaluation.loop import Evaluator, Sums
+from mtfrun.experiment import Record, Training
+from mtfrun.models import Model, NonFiniteError
+from mtfrun.tools.verification.inputs import FirstRows
+from mtfrun.training import TrainState, train_steps_function
+from mtfrun.training.step import GRADIENT_OF, OBJECTIVE
+
+# The model's own loss; OBJECTIVE also has the losses of its layers.
+_LOSS = "loss"
+
+Values: TypeAlias = Mapping[str, np.ndarray]
+
+
+class Evaluated(NamedTuple):
+    """The results of evaluating a batch.
+
+    Attributes:
+      sums: the metrics.
+      logits: an array, which shows differences that the means of metrics hide; None if the model
+        has no logits.
+    """
+
+    sums: Sums
+    logits: np.ndarray | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Observation:
+    """What training under one layout has computed; index 0 of a list is the first step.
+
+    Attributes:
+      devices: a description of the mesh, or of the one device.
+      layout: its rules.
+      losses: by name, at every step.
+      gradients: before clipping, by the path of the variable, at every step.
+      averages: the variables that training changes without the optimizer, such as moving
+        averages, by path, before the first step and after every step.
+      updated: the variables that the optimizer changes and its slots, by path, before the first
+        step and after every step.
+      evaluations: of a training batch, before the first step and after the last one, by the number
+        of finished steps.
+      decodes: the records of a few inputs after the last step.
+      no_decodes: why there are none; else empty.
+    """
+
+    devices: str
+    layout: str
+    losses: Sequence[Mapping[str, float]]
+    gradients: Sequence[Values]
+    averages: Sequence[Values]
+    updated: Sequence[Values]
+    evaluations: Mapping[int, Evaluated]
+    decodes: Sequence[Record] = ()
+    no_decodes: str = ""
+
+    def require_finite(self) -> None:
+        """Raises NonFiniteError if a loss or a gradient is infinite or not a number."""
+        for i, (losses, gradients) in enumerate(zip(self.losses, self.gradients, strict=True)):
+            for what, values in ("loss", losses), ("gradient of", gradients):
+                for name, value in values.items():
+                    if not np.isfinite(np.asarray(value, np.float64)).all():
+                        raise NonFiniteError(
+                            f"step {i + 1} on {self.devices}: the {what} {name} is infinite or not "
+                            "a number: there is nothing to compare with"
+                        )
+
+
+def observe(
+    training: Training,
+    steps: int,
+    inputs: FirstRows | None,
+    expected: Observation | None = None,
+) -> Observation:
+    """Returns what the first steps of training compute, by the program that training runs.
+
+    On a mesh every step, evaluation and decode starts with the values on one device, and the
+    optimizer takes the gradients from one device, so that errors do not accumulate and each is
+    attributed to the computation that causes it.
+
+    Args:
+      training: has not run; its variables get their initial values, those of a warm start too.
+      steps: number of steps.
+      inputs: what is decoded after the last step; None decodes nothing.
+      expected: the observation on one device; None if this is the one device.
+    """
+    state, options, experiment = training.state, training.options, training.experiment
+    state.initialize()
+    if experiment.warm_start is not None:
+        experiment.warm_start(state.model.named_variables(), state.model.vocabulary_sizes)
+    variables, averages = _updated_by_optimizer(state), state.model.updated_variables()
+    train_steps = train_steps_function(
+        state,
+        microbatches=options.microbatches,
+        clip_norm=options.clip_norm,
+        with_gradients=True,
+        jit_compile=options.uses_xla(state.mesh),
+    )
+    update = _update_function(training)
+    losses, gradients, evaluations = [], [], {}
+    values, updated = [mtf.to_numpy(averages)], [mtf.to_numpy(variables)]
+    one = mtf.constant(state.mesh, 1, dtype=tf.int32)
+
+    def begin(step: int) -> None:
+        if expected is not None:
+            _assign(averages, expected.averages[step])
+            _assign(variables, expected.updated[step])
+
+    with contextlib.closing(experiment.train_infeed(training.batch_size)) as infeed:
+        for step in range(steps):
+            features = infeed.next(1)
+            if features is None:
+                raise InputError("the training data has come to an end: choose fewer --steps")
+            begin(step)
+            batch = features
+            if step == 0:
+                evaluations[0] = _evaluated(state.model, batch)
+            history = mtf.to_numpy(train_steps(batch, one))
+            names = [name for name in (_LOSS, OBJECTIVE) if name in history]
+            losses.append({name: _mean(*history[name]) for name in names})
+            gradients.append(
+                {path: history[GRADIENT_OF + path].total[0] for path in state.trainable}
+            )
+            values.append(mtf.to_numpy(averages))
+            if expected is not None:
+                begin(step)
+                update(expected.gradients[step], step)
+            updated.append(mtf.to_numpy(variables))
+        begin(steps)
+        evaluations[steps] = _evaluated(state.model, batch)
+    decodes, refusal = _decodes(training, inputs)
+    layout = experiment.mesh.layout.to_string
+    devices = experiment.mesh.describe_devices()
+    return Observation(
+        devices,
+        layout,
+        losses,
+        gradients,
+        values,
+        updated,
+        evaluations,
+        decodes,
+        refusal,
+    )
+
+
+def _updated_by_optimizer(state: TrainState) -> dict[str, mtf.Variable]:
+    """Returns the variables and slots that an optimizer changes, by path."""
+    slots = state.optimizer.named_slots()
+    return {**state.trainable, **{f"optimizer/{path}": slot for path, slot in slots.items()}}
+
+
+def _update_function(training: Training) -> Callable[[Values, int], None]:
+    """Returns a function of the gradients of a step and its number, which updates variables."""
+    state, clip_norm = training.state, training.options.clip_norm
+
+    @mtf.function
+    def update(gradients: Mapping[str, mtf.Tensor], step: mtf.Tensor) -> None:
+        if clip_norm is not None:
+            gradients, _ = optim.clip_by_global_norm(gradients, clip_norm)
+        for variable, value in state.optimizer.update(gradients, step).items():
+            mtf.assign(variable, mtf.cast(value, variable.dtype))
+
+    def of_arrays(gradients: Values, step: int) -> None:
+        on_mesh = {path: _on_mesh(gradients[path], x) for path, x in state.trainable.items()}
+        update(on_mesh, mtf.constant(state.mesh, step, dtype=tf.int64))
+
+    return of_arrays
+
+
+def _assign(variables: Mapping[str, mtf.Variable], values: Values) -> None:
+    for path, variable in variables.items():
+        mtf.assign(variable, _on_mesh(values[path], variable))
+
+
+def _on_mesh(value: np.ndarray, variable: mtf.Variable) -> mtf.Tensor:
+    return mtf.import_tf_tensor(variable.mesh, value, variable.shape)
+
+
+def _evaluated(model: Model, features: Mapping[str, mtf.Tensor]) -> Evaluated:
+    """Evaluates features {steps: 1, batch, ...}."""
+    sums = Evaluator(model, next(iter(features.values())).mesh).sums_of_batch(features)
+
+    @mtf.function
+    def logits(features: Mapping[str, mtf.Tensor]) -> mtf.Tensor:
+        return model.logits({name: mtf.gather(x, 0, x.shape[0]) for name, x in features.items()})
+
+    try:
+        return Evaluated(sums, mtf.to_numpy(logits(features)))
+    except InputError:
+        return Evaluated(sums, None)
+
+
+def _mean(total: np.ndarray, weight: np.ndarray) -> float:
+    """Returns total / weight of the first step; 0 for a batch that is all padding."""
+    return float(total[0] / weight[0]) if weight[0] else 0.0
+
+
+def _decodes(training: Training, inputs: FirstRows | None) -> tuple[Sequence[Record], str]:
+    """Returns the records of the inputs, or none and the reason."""
+    if inputs is None:
+        return (), "none were asked for"
+    inference = training.experiment.inference
+    settings = {name: x for name, x in inputs.settings.items() if name in inference.settings}
+    try:
+        inference = inference.with_settings(settings)
+        return inference.records(inference.read(inputs)), ""
+    except InputError as error:  # a model that cannot generate, for example
+        return (), str(error)

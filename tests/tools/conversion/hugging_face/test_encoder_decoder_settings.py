@@ -1,0 +1,62 @@
+"""Configurations of encoder-decoders that are refused by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mtfrun.tools.conversion.errors import ConversionError
+from mtfrun.tools.conversion.gin_text import GinFile
+from mtfrun.tools.conversion.hugging_face.families.t5_tensors import SOFTMAX
+from mtfrun.tools.conversion.hugging_face.known_families import family_of
+from mtfrun.tools.conversion.hugging_face.settings import Settings
+
+T5 = {
+    "model_type": "t5",
+    "vocab_size": 110,
+    "d_model": 24,
+    "d_kv": 8,
+    "d_ff": 40,
+    "num_layers": 2,
+    "num_heads": 3,
+    "pad_token_id": 0,
+    "decoder_start_token_id": 0,
+}
+SWITCH = {
+    **T5,
+    "model_type": "switch_transformers",
+    "num_experts": 4,
+    "expert_capacity": 64,
+    "num_sparse_encoder_layers": 1,
+    "num_sparse_decoder_layers": 1,
+}
+
+
+@pytest.mark.parametrize(
+    "values, setting",
+    [
+        ({**T5, "scale_decoder_outputs": True}, "scale_decoder_outputs=True"),
+        ({**T5, "tie_word_embeddings": True}, "scale_decoder_outputs=None"),
+        ({**SWITCH, "tie_word_embeddings": True}, "tie_word_embeddings=True"),
+    ],
+)
+def test_a_softmax_of_its_own_whose_logits_are_scaled_is_refused(
+    values: dict[str, Any], setting: str
+) -> None:
+    with pytest.raises(ConversionError, match=f"{setting} scales the logits"):
+        _write(values)
+
+
+@pytest.mark.parametrize("values", [T5, SWITCH])
+def test_a_softmax_of_its_own_is_not_tied(values: dict[str, Any]) -> None:
+    assert "tied_softmax = False" in _write({**values, "tie_word_embeddings": False})
+
+
+def _write(values: dict[str, Any]) -> str:
+    """Returns the gin file of a folder with a softmax of its own."""
+    # There are no more layers than tensors.
+    tensors = frozenset([SOFTMAX, *map(str, range(8))])
+    settings, file = Settings(values, "config.json", tensors), GinFile(["A model."])
+    family_of(settings).write_gin(settings, file)
+    return file.text()

@@ -1,0 +1,181 @@
+"""T5 and Switch Transformers compute what transformers does, and leave as they came."""
+
+from __future__ import annotations
+
+import functools
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mtfrun.rundir import RunDirectory
+from mtfrun.tools.conversion import values_of_run
+from mtfrun.tools.conversion.hugging_face.folder import Folder
+from tests.cli.command import mtfrun_here, succeeded
+from tests.layouts import ONE_DEVICE, assert_close
+from tests.tools.conversion.hugging_face.imported_models import (
+    LOGITS_TOLERANCE,
+    LOSS_TOLERANCE,
+    SCORE_TOLERANCE,
+    Imported,
+    assert_same_folder,
+    assert_same_tensors,
+    cast_folder,
+    exported,
+    imported,
+    imported_folder,
+    logits_and_loss,
+    logits_of_transformers,
+    pairs_of,
+    sum_of_log_probabilities,
+)
+
+NAMES = ["t5_v1_0", "t5_v1_1", "switch"]
+QUICK = [
+    "t5_v1_1",
+    *(pytest.param(name, marks=pytest.mark.slow) for name in NAMES if name != "t5_v1_1"),
+]
+MESH = "data:2,model:2"
+NEW_TOKENS = 12
+
+
+@pytest.fixture(scope="module")
+def import_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Imported]:
+    """A function that imports a stored folder, once in the tests of this file."""
+    return functools.cache(lambda name: imported(name, tmp_path_factory.mktemp("imported")))
+
+
+@pytest.mark.parametrize("mesh", [ONE_DEVICE, pytest.param(MESH, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", QUICK)
+def test_logits_and_loss_are_those_of_transformers(
+    name: str, mesh: str, import_once: Callable[[str], Imported]
+) -> None:
+    model = import_once(name)
+    case = model.case
+    inputs, targets = pairs_of(case)
+    logits, loss = logits_and_loss(model.opened(mesh), {"inputs": inputs, "targets": targets})
+    # At all positions, those without a loss as well.
+    assert_close(logits[..., : case["logits"].shape[-1]], case["logits"], LOGITS_TOLERANCE)
+    assert abs(loss - case["loss"][0]) < LOSS_TOLERANCE
+
+
+@pytest.mark.parametrize("mesh", [ONE_DEVICE, pytest.param(MESH, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", QUICK)
+def test_greedy_and_beam_search_find_what_transformers_finds(
+    name: str, mesh: str, import_once: Callable[[str], Imported]
+) -> None:
+    model = import_once(name)
+    case = model.case
+    built = model.opened(mesh)
+    prompts = [_text(row[mask > 0]) for row, mask in zip(*_inputs(case), strict=True)]
+    greedy = built.experiment.inference.with_settings({"decode_length": NEW_TOKENS})
+    texts = [record.texts[0] for record in greedy.records(prompts)]
+    assert texts == [_text(row[1:]).decode() for row in case["greedy"]]
+    if "beam3" not in case:
+        return
+    settings = {"decode_length": NEW_TOKENS, "beam_size": 3, "alpha": 0.0}
+    records = built.experiment.inference.with_settings(settings).records(prompts)
+    ours = [record.texts[0] for record in records]
+    theirs = case["beam3"][:, 1:]
+    if ours != [_text(row).decode() for row in theirs]:
+        inputs, _ = pairs_of(case)
+        expected = sum_of_log_probabilities(
+            lambda ids: logits_and_loss(built, {"inputs": inputs, "targets": ids})[0], theirs
+        )
+        fields: list[Any] = [record.fields["outputs"] for record in records]
+        scores = [outputs[0]["score"] for outputs in fields]
+        assert_close(scores, expected, SCORE_TOLERANCE)
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_an_export_gives_back_every_byte(name: str, import_once: Callable[[str], Imported]) -> None:
+    model = import_once(name)
+    assert_same_folder(exported(model), model.folder)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float16", marks=pytest.mark.slow)])
+def test_tensors_of_two_bytes_are_imported_and_given_back(
+    dtype: str, tmp_path: pathlib.Path
+) -> None:
+    cast_folder("t5_v1_0", tmp_path / "folder", dtype)
+    model = imported_folder("t5_v1_0", tmp_path / "folder")
+    values = values_of_run(RunDirectory(model.run)).values
+    stored = Folder(model.folder).tensors["encoder.final_layer_norm.weight"].read()
+    assert_close(values["encoder_stack/final_norm/scale"], stored.astype(np.float32), 0.0)
+    assert_same_tensors(exported(model), model.folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_transformers_computes_the_same_with_an_export(
+    name: str, import_once: Callable[[str], Imported]
+) -> None:
+    model = import_once(name)
+    case = model.case
+    folder = exported(model, "--max_shard_size=64KB")
+    features = {key: case[key] for key in ("inputs", "attention_mask", "labels")}
+    features["input_ids"] = features.pop("inputs")
+    logits = logits_of_transformers(folder, features, "AutoModelForSeq2SeqLM")
+    assert_close(logits, case["logits"], LOGITS_TOLERANCE)
+
+
+@pytest.mark.slow
+def test_bfloat16_computes_in_float32_what_transformers_does(tmp_path: pathlib.Path) -> None:
+    cast_folder("t5_v1_1", tmp_path / "folder", "bfloat16")
+    model = imported_folder("t5_v1_1", tmp_path / "folder")
+    case = model.case
+    inputs, targets = pairs_of(case)
+    logits, _ = logits_and_loss(model.opened(), {"inputs": inputs, "targets": targets})
+    theirs = {key: case[key] for key in ("attention_mask", "labels")} | {"input_ids": inputs}
+    expected = logits_of_transformers(model.folder, theirs, "AutoModelForSeq2SeqLM")
+    assert_close(logits[..., : expected.shape[-1]], expected, LOGITS_TOLERANCE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_padding_before_the_inputs_changes_nothing(
+    name: str, import_once: Callable[[str], Imported]
+) -> None:
+    model = import_once(name)
+    case = model.case
+    inputs, targets = pairs_of(case)
+    padded = np.zeros([len(inputs), inputs.shape[1] + 3], inputs.dtype)
+    for row, ids in zip(padded, inputs, strict=True):
+        row[len(row) - np.count_nonzero(ids) :] = ids[ids > 0]
+    logits, _ = logits_and_loss(model.opened(), {"inputs": padded, "targets": targets})
+    assert_close(logits[..., : case["logits"].shape[-1]], case["logits"], LOGITS_TOLERANCE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_fine_tuning_on_a_mesh_is_that_on_one_device(
+    name: str, import_once: Callable[[str], Imported], tmp_path: pathlib.Path
+) -> None:
+    model = import_once(name)
+    inputs, targets = pairs_of(model.case)
+    lines = [
+        b"\t".join(_text(ids[ids > 1]) for ids in pair)
+        for pair in zip(inputs, targets, strict=True)
+    ]
+    (tmp_path / "pairs.tsv").write_bytes(b"\n".join(lines * 100))
+    process = mtfrun_here(
+        "verify",
+        f"--gin_file={model.run / 'config.gin'}",
+        "--gin_file=data/tsv_pairs.gin",
+        f"--gin.TSV_FILES='{tmp_path / 'pairs.tsv'}'",
+        *("--gin.INPUTS_LENGTH=16", "--gin.TARGETS_LENGTH=16", "--gin.BATCH_SIZE=8"),
+        *(f"--mesh={MESH}", "--steps=1", "--cpu", "--json"),
+    )
+    (report,) = succeeded(process)
+    assert report["equal"], report
+
+
+def _inputs(case: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    return case["inputs"], case["attention_mask"]
+
+
+def _text(ids: np.ndarray) -> bytes:
+    """Returns ids in decimals, without padding and the end."""
+    return " ".join(str(i) for i in ids if i > 1).encode()

@@ -1,0 +1,110 @@
+"""Settings of generation that are taken over, and those that are not."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from typing import Any
+
+import pytest
+
+from mtfrun.tools.conversion.errors import ConversionError
+from mtfrun.tools.conversion.hugging_face.folder import Folder
+from mtfrun.tools.conversion.hugging_face.generation import Generation, read_generation
+from mtfrun.tools.conversion.hugging_face.settings import Settings
+
+ANSWERS = {"vocab_size": 160, "is_encoder_decoder": True}
+CONTINUES = {"vocab_size": 160}
+
+
+def _read(
+    directory: pathlib.Path, config: dict[str, Any], values: dict[str, Any] | None
+) -> Generation:
+    if values is not None:
+        (directory / "generation_config.json").write_text(json.dumps(values))
+    return read_generation(Folder(directory), Settings(config))
+
+
+@pytest.mark.parametrize(
+    "config, values, decoding, search",
+    [
+        (CONTINUES, {"_from_model_config": True, "eos_token_id": 2}, {}, {}),
+        (CONTINUES, {"max_new_tokens": 7, "max_length": 9}, {"decode_length": 7}, {}),
+        (CONTINUES, {"max_length": 9}, {"max_length": 9}, {}),
+        (
+            ANSWERS,
+            {"max_length": 20},
+            {
+                "decode_length": 19,
+                "decode_length_multiplier": 0.0,
+                "decode_length_constant": 1_000_000,
+            },
+            {},
+        ),
+        (
+            CONTINUES,
+            {"num_beams": 4, "length_penalty": 0.0, "num_return_sequences": 2},
+            {"num_outputs": 2},
+            {"beam_size": 4, "alpha": 0.0},
+        ),
+        (
+            CONTINUES,
+            {"do_sample": True},
+            {},
+            {"temperature": 1.0, "top_k": 50, "top_p": 1.0},
+        ),
+        (
+            CONTINUES,
+            {"do_sample": True, "temperature": 0.5, "top_k": 999, "top_p": 0.9},
+            {},
+            {"temperature": 0.5, "top_k": 0, "top_p": 0.9},
+        ),
+        (CONTINUES, {"do_sample": False, "temperature": 0.5, "top_p": 0.9}, {}, {}),
+    ],
+)
+def test_settings_of_decoding_are_taken_over(
+    tmp_path: pathlib.Path,
+    config: dict[str, Any],
+    values: dict[str, Any],
+    decoding: dict[str, object],
+    search: dict[str, object],
+) -> None:
+    generation = _read(tmp_path, config, values)
+    assert generation == Generation(decoding, search)
+
+
+def test_settings_of_older_folders_are_in_config_json(tmp_path: pathlib.Path) -> None:
+    generation = _read(tmp_path, {**CONTINUES, "num_beams": 2, "length_penalty": 0.0}, None)
+    assert generation == Generation({}, {"beam_size": 2, "alpha": 0.0})
+
+
+@pytest.mark.parametrize(
+    "values, note",
+    [
+        ({"eos_token_id": [2, 7]}, "outputs end at the first of eos_token_id=[2, 7] only"),
+        (
+            {"repetition_penalty": 1.2, "no_repeat_ngram_size": 0, "bad_words_ids": [[3]]},
+            "not supported in decoding, and left out: repetition_penalty, bad_words_ids",
+        ),
+        ({"num_beams": 2, "length_penalty": 1.0}, "length_penalty=1.0 divides by length^1.0"),
+        ({"num_beams": 2, "length_penalty": 0.0, "do_sample": True}, "beams without draws"),
+    ],
+)
+def test_what_is_not_taken_over_is_said(
+    tmp_path: pathlib.Path, values: dict[str, Any], note: str
+) -> None:
+    (line,) = _read(tmp_path, CONTINUES, values).notes
+    assert line.startswith("generation_config.json: ") and note in line
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        *({"max_length": "x"}, {"num_beams": 0}, {"do_sample": 1}, {"max_new_tokens": 1.5}),
+        {"max_new_tokens": 10**12},
+    ],
+)
+def test_impossible_values_are_refused(tmp_path: pathlib.Path, values: dict[str, Any]) -> None:
+    (name,) = values
+    with pytest.raises(ConversionError, match=f"generation_config.json: {name}="):
+        _read(tmp_path, CONTINUES, values)

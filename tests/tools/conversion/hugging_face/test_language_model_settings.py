@@ -1,0 +1,188 @@
+"""Configurations of language models: what their gin files say, and what is refused by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mtfrun.tools.conversion.errors import ConversionError
+from mtfrun.tools.conversion.gin_text import GinFile
+from mtfrun.tools.conversion.hugging_face.families.blocks import Blocks
+from mtfrun.tools.conversion.hugging_face.known_families import family_of
+from mtfrun.tools.conversion.hugging_face.settings import Settings
+
+LLAMA = {
+    "model_type": "llama",
+    "vocab_size": 160,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 64,
+}
+MISTRAL = {**LLAMA, "model_type": "mistral"}
+MIXTRAL = {**LLAMA, "model_type": "mixtral", "num_local_experts": 6}
+QWEN2 = {**LLAMA, "model_type": "qwen2"}
+GPT2 = {"model_type": "gpt2", "vocab_size": 160, "n_embd": 32, "n_head": 4, "n_layer": 2}
+GPT_NEO = {
+    "model_type": "gpt_neo",
+    "vocab_size": 160,
+    "hidden_size": 32,
+    "num_heads": 4,
+    "num_layers": 4,
+    "attention_types": [[["global", "local"], 2]],
+}
+
+
+def _gin(values: dict[str, Any]) -> str:
+    """Returns the text of the gin file of a configuration."""
+    settings, file = Settings(values), GinFile(["A model."])
+    family_of(settings).write_gin(settings, file)
+    return file.text()
+
+
+def _rotary(**parameters: Any) -> dict[str, Any]:
+    return {**LLAMA, "rope_parameters": {"rope_theta": 10000.0, **parameters}}
+
+
+LAYERS = """transformer.Stack:
+    layers = [
+        @transformer.SelfAttention,
+        @transformer.GatedFeedForward,
+        @transformer.LocalSelfAttention,
+        @transformer.GatedFeedForward,
+    ]
+"""
+
+
+@pytest.mark.parametrize(
+    "values, lines",
+    [
+        (LLAMA, ["NUM_MEMORY_HEADS = 4", "D_KV = 8", "ROTARY_BASE = 10000.0"]),
+        (
+            {**LLAMA, "head_dim": 12, "num_key_value_heads": 2},
+            ["D_KV = 12", "NUM_MEMORY_HEADS = 2"],
+        ),
+        ({**LLAMA, "rope_theta": 5e5, "rope_scaling": None}, ["ROTARY_BASE = 500000.0"]),
+        (_rotary(rope_type="default", rope_theta=7.5), ["ROTARY_BASE = 7.5"]),
+        (
+            {**LLAMA, "rope_scaling": {"type": "linear", "factor": 2}},
+            ["scaling = @transformer.LinearScaling()", "factor = 2.0"],
+        ),
+        (
+            {
+                **_rotary(
+                    rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0
+                ),
+                "original_max_position_embeddings": 16,
+            },
+            ["scaling = @transformer.Llama3Scaling()", "original_length = 16"],
+        ),
+        (
+            _rotary(rope_type="yarn", factor=None, original_max_position_embeddings=16),
+            ["scaling = @transformer.YarnScaling()", "factor = 4.0", "whole_pairs = True"],
+        ),
+        ({**LLAMA, "attention_bias": True}, ["use_bias = True", "use_output_bias = True"]),
+        ({**LLAMA, "mlp_bias": True, "hidden_act": "gelu"}, ["activation = @mtf.exact_gelu"]),
+        ({**LLAMA, "max_position_embeddings": 131072}, ["SEQUENCE_LENGTH = 1024"]),
+        # What transformers takes where a configuration says nothing.
+        (MISTRAL, ["window = 4096"]),
+        (MIXTRAL, ["NUM_EXPERTS = 6", "EXPERTS_PER_TOKEN = 2", "ROTARY_BASE = 1000000.0"]),
+        ({**MIXTRAL, "router_jitter_noise": 0.1}, ["@moe.Jitter()", "epsilon = 0.1"]),
+        ({**MIXTRAL, "hidden_act": "gelu"}, ["activations = [@mtf.exact_gelu, None]"]),
+        (
+            {**MIXTRAL, "output_router_logits": True, "router_aux_loss_coef": 0.5},
+            ["BALANCE_LOSS = 0.25  # that of all layers"],
+        ),
+        (
+            {**MIXTRAL, "sliding_window": 9},
+            ["layers = [@transformer.LocalSelfAttention, @moe.DroplessMoE]", "window = 9"],
+        ),
+        ({**QWEN2, "max_window_layers": 2}, ["use_output_bias = False"]),
+        (
+            {**QWEN2, "use_sliding_window": True, "sliding_window": 5, "max_window_layers": 2},
+            ["NUM_LAYERS = 1  # each of 4 layers", "window = 5"],
+        ),
+        (
+            {
+                **QWEN2,
+                "use_sliding_window": True,
+                "layer_types": ["full_attention", "sliding_attention"] * 2,
+            },
+            ["NUM_LAYERS = 2  # each of 2 layers", LAYERS, "window = 4096"],
+        ),
+        (GPT2, ["D_FF = 128", "DROPOUT_RATE = 0.1", "max_length = 1024"]),
+        ({**GPT2, "attn_pdrop": 0.0}, ["ATTENTION_DROPOUT_RATE = 0.0"]),
+        ({**GPT2, "tie_word_embeddings": False}, ["tied_softmax = False"]),
+        (GPT_NEO, ["NUM_LAYERS = 2  # each of 2 layers", "window = 256"]),
+    ],
+)
+def test_a_gin_file_says_what_a_configuration_says(
+    values: dict[str, Any], lines: list[str]
+) -> None:
+    text = _gin(values)
+    for line in lines:
+        assert line in text, text
+
+
+def test_a_model_without_windows_has_the_layers_of_its_gin_file() -> None:
+    for values in (LLAMA, {**MISTRAL, "sliding_window": None}, MIXTRAL, QWEN2, GPT2):
+        assert "layers" not in _gin(values)
+
+
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        (_rotary(rope_type="dynamic", factor=2.0), "rope_parameters=.*'dynamic'.*not supported"),
+        (_rotary(rope_type="longrope"), "supported: default, linear, llama3, yarn"),
+        ({**LLAMA, "rope_scaling": {"type": "su"}}, "rope_scaling=.*'su'.* not supported"),
+        (_rotary(full_attention={"rope_type": "default"}), "must be the parameters of all layers"),
+        (_rotary(rope_type="default", partial_rotary_factor=0.5), "partial_rotary_factor=0.5"),
+        (_rotary(rope_type="linear"), "has no factor"),
+        ({**LLAMA, "hidden_act": "xielu"}, "hidden_act='xielu' is not supported; supported: relu"),
+        ({**LLAMA, "num_attention_heads": 0}, "num_attention_heads=0 must be an integer"),
+        (
+            {**QWEN2, "use_sliding_window": True, "layer_types": ["chunked_attention"] * 4},
+            "layer_types=.* must be a list of full_attention and sliding_attention",
+        ),
+        (
+            {**QWEN2, "use_sliding_window": True, "layer_types": ["full_attention"]},
+            "layer_types=.* must have 4 entries",
+        ),
+        ({**GPT2, "scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx=True"),
+        ({**GPT2, "add_cross_attention": True}, "add_cross_attention=True is not supported"),
+        ({**GPT2, "n_head": 5}, "n_head=5 must divide 32"),
+        ({**GPT_NEO, "attention_types": [["local"]]}, "attention_types=.* must be a list of"),
+        ({**GPT_NEO, "attention_types": [[["axial"], 4]]}, "must be of the kinds global and local"),
+        ({**GPT_NEO, "num_layers": 5}, "attention_types=.* must describe 5 layers"),
+        ({**LLAMA, "quantization_config": {}}, "quantization_config=.* is not supported"),
+        ({**LLAMA, "architectures": ["LlamaForTokenClassification"]}, "LlamaForCausalLM"),
+    ],
+)
+def test_what_is_not_supported_is_refused_by_name(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConversionError, match=message):
+        _gin(values)
+
+
+@pytest.mark.parametrize(
+    "windows, size",
+    [([0], 1), ([1, 1, 1], 1), ([0, 1, 0, 1], 2), ([0, 0, 1], 3), ([0, 1, 1, 0, 1, 1], 3)],
+)
+def test_blocks_have_as_few_layers_as_make_them_equal(windows: list[int], size: int) -> None:
+    assert (
+        Blocks([bool(window) for window in windows], "transformer.FeedForward").layers_of_block
+        == size
+    )
+
+
+def test_layers_have_the_paths_of_their_sublayers() -> None:
+    blocks = Blocks([False, True, False, True], "transformer.FeedForward")
+    assert blocks.paths(3) == (
+        "decoder_stack/blocks/1/local_self_attention",
+        "decoder_stack/blocks/1/feed_forward_1",
+    )
+    assert Blocks([False, False], "transformer.FeedForward").paths(1) == (
+        "decoder_stack/blocks/1/self_attention",
+        "decoder_stack/blocks/1/feed_forward",
+    )

@@ -1,0 +1,112 @@
+"""Residual networks of transformers: the same logits, training, and the same bytes back."""
+
+from __future__ import annotations
+
+import pathlib
+import subprocess
+import sys
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+
+from mtfrun.rundir import RunDirectory
+from mtfrun.tools.conversion import values_of_run
+from tests.cli.command import environment
+from tests.layouts import FLOAT32_MODEL_TOLERANCE, assert_close
+from tests.tools.conversion.hugging_face.image_runs import (
+    BATCH_AND_CHANNELS,
+    ONE_DEVICE,
+    ROWS_AND_COLUMNS,
+    logits,
+    trained_one_step,
+)
+from tests.tools.conversion.hugging_face.imported_models import (
+    LOGITS_TOLERANCE,
+    Imported,
+    assert_same_folder,
+    exported,
+    imported,
+    imported_folder,
+)
+
+MESHES = {
+    "one device": ONE_DEVICE,
+    "batch and channels": BATCH_AND_CHANNELS,
+    "rows and columns": ROWS_AND_COLUMNS,
+}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Imported]:
+    """The stored models by their names."""
+    directory = tmp_path_factory.mktemp("folders")
+    return {name: imported(name, directory) for name in ("resnet", "resnet_basic")}
+
+
+@pytest.mark.parametrize("name", ["resnet", "resnet_basic"])
+@pytest.mark.parametrize(
+    "where",
+    ["one device", *(pytest.param(mesh, marks=pytest.mark.slow) for mesh in list(MESHES)[1:])],
+)
+def test_logits_are_those_of_transformers(
+    models: Mapping[str, Imported], name: str, where: str
+) -> None:
+    case = models[name].case
+    images = case["pixel_values"].transpose(0, 2, 3, 1)
+    if where == "batch and channels":  # an even batch: twice the first image
+        images = np.concatenate([images, images[:1]])
+    actual = logits(models[name], images, MESHES[where])
+    assert_close(actual[: len(case["logits"])], case["logits"], LOGITS_TOLERANCE)
+
+
+@pytest.mark.parametrize("name", ["resnet", "resnet_basic"])
+def test_an_export_has_the_bytes_of_the_import(models: Mapping[str, Imported], name: str) -> None:
+    assert_same_folder(exported(models[name]), models[name].folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", list(MESHES)[1:])
+def test_a_step_of_training_is_that_of_one_device(
+    models: Mapping[str, Imported], where: str, tmp_path: pathlib.Path
+) -> None:
+    results = [
+        values_of_run(
+            RunDirectory(trained_one_step(models["resnet_basic"], tmp_path / str(i), MESHES[mesh]))
+        ).values
+        for i, mesh in enumerate(("one device", where))
+    ]
+    before = values_of_run(RunDirectory(models["resnet_basic"].run)).values
+    assert results[0].keys() == results[1].keys() == before.keys()
+    for path, expected in results[0].items():
+        assert not np.array_equal(expected, before[path]), path
+        assert_close(results[1][path], expected, FLOAT32_MODEL_TOLERANCE)
+
+
+def _transformers(*arguments: str) -> None:
+    program = str(pathlib.Path(__file__).with_name("transformers_images.py"))
+    process = subprocess.run(
+        [sys.executable, program, *arguments], env=environment(), capture_output=True, timeout=300
+    )
+    assert process.returncode == 0, process.stderr.decode()
+
+
+@pytest.mark.slow
+def test_transformers_loads_what_is_exported(
+    models: Mapping[str, Imported], tmp_path: pathlib.Path
+) -> None:
+    _transformers("make", str(tmp_path))
+    folders = sorted(path for path in tmp_path.iterdir())
+    tuned = trained_one_step(models["resnet_basic"], tmp_path / "tuned", ONE_DEVICE)
+    runs = [imported_folder(path.name, path) for path in folders]
+    targets = [exported(run) for run in runs]
+    for target, folder in zip(targets, folders, strict=True):
+        assert_same_folder(target, folder)
+    runs.append(Imported("tuned", tmp_path, tuned))
+    targets.append(exported(runs[-1]))
+    _transformers("logits", *map(str, targets))
+    for run, target in zip(runs, targets, strict=True):
+        expected = np.load(target / "logits.npy")
+        channels = 1 if run.name.startswith("no shortcut") else 3
+        images = np.random.default_rng(0).standard_normal([2, channels, 48, 64]).astype(np.float32)
+        assert_close(logits(run, images.transpose(0, 2, 3, 1)), expected, LOGITS_TOLERANCE)

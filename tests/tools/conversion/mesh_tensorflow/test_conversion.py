@@ -1,0 +1,315 @@
+"""Gin files of Mesh TensorFlow and T5: what is written, and what becomes of every binding."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Any
+
+import pytest
+
+from mtfrun.tools.conversion import ConversionError
+from mtfrun.tools.conversion.importer import Imported
+from mtfrun.tools.conversion.mesh_tensorflow import MeshTensorFlowImporter
+from tests.cli.command import error_line, mtfrun_here
+
+LINE = 100
+# The smallest encoder-decoder of the form of T5.
+SMALL = """
+Unitransformer.positional_embedding = False
+SelfAttention.relative_attention_type = 'bias_shared'
+get_variable_dtype.activation_dtype = 'float32'
+num_layers = 2
+d_model = 16
+d_ff = 32
+num_heads = 2
+d_kv = 8
+"""
+GATED = "DenseReluDense.activation = ['gelu', 'linear']\n"
+SCHEDULES = "mesh_tensorflow.transformer.learning_rate_schedules"
+
+
+def _imported(text: str, tmp_path: pathlib.Path, *, partial: bool = False) -> Imported:
+    path = tmp_path / "model.gin"
+    path.write_text(SMALL + text)
+    return MeshTensorFlowImporter().read(path, partial=partial)
+
+
+def _lists(imported: Imported) -> Any:
+    return imported.record["bindings"]
+
+
+def _text(imported: Imported) -> str:
+    return imported.config(pathlib.Path("/run"))
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("", ['include "models/t5.1.0.gin"', "NUM_LAYERS = 2", "D_KV = 8"]),
+        (GATED, ['include "models/t5.1.1.gin"', "tied_softmax = True"]),
+        ("d_model = 64\n", ["D_MODEL = 64"]),
+        (
+            "encoder/make_layer_stack.num_layers = 3\n",
+            ["NUM_LAYERS = 3", "decoder/transformer.Stack:\n    num_layers = 2"],
+        ),
+        (
+            "decoder/DenseReluDense.hidden_size = 64\n",
+            ["decoder/transformer.FeedForward:\n    d_ff = 64"],
+        ),
+        ("Unitransformer.loss_denominator = 233472\n", ["denominator = 233472.0"]),
+        ("decoder/Unitransformer.label_smoothing = 0.1\n", ["label_smoothing = 0.1"]),
+        ("run.sequence_length = {'inputs': 64, 'targets': 30}\n", ["TARGETS_LENGTH = 30"]),
+        ("run.mesh_shape = 'rows:4,model:2'\n", ['MESH_SHAPE = "rows:4,model:2"']),
+        (
+            "run.batch_size = ('tokens_per_batch', 65536)\n",
+            ["BATCH_SIZE = 128", "MICROBATCHES = 32"],
+        ),
+        ("run.learning_rate_schedule = 0.001\n", ["factors = [%LEARNING_RATE]"]),
+        (
+            f"run.learning_rate_schedule = [@{SCHEDULES}.linear_warmup, 0.5]\n"
+            "linear_warmup.steps_or_fraction = 200\n",
+            ["WARMUP_STEPS = 200", "factors = [%LEARNING_RATE, @optim.LinearWarmup()]"],
+        ),
+        (
+            "learning_rate_schedule_noam.offset = 1000\nrun.train_steps = 3000\n",
+            ["start_step = 1000", "total_steps = 2000"],
+        ),
+        (
+            "run.optimizer = @optimize.AdamWeightDecayOptimizer\n"
+            "AdamWeightDecayOptimizer.weight_decay_rate = 0.1\n"
+            "AdamWeightDecayOptimizer.exclude_from_weight_decay = ['norm', '^encoder.*/q$']\n",
+            ["optim.Adam:", "weight_decay = 0.1", "bias_correction = False", "attention/query$"],
+        ),
+        (
+            "run.optimizer = @optimize.MomentumOptimizer\nMomentumOptimizer.momentum = 0.8\n",
+            ["optim.Momentum:", "momentum = 0.8", "delayed = True"],
+        ),
+        ("run.variable_filter = 'DenseReluDense'\n", ["frozen = [", "embedding/table$"]),
+        (
+            "Bitransformer.decode.beam_size = 4\nbeam_search.stop_early = False\n",
+            ["decoding.Search:\n    beam_size = 4\n    stop_early = False"],
+        ),
+        (
+            "Bitransformer.decode.decode_length_multiplier = 2.0\n"
+            "decode.decode_length_constant = 7\nBitransformer.decode.decode_length_constant = 5\n"
+            "Bitransformer.decode.max_decode_length = 64\n",
+            [
+                "decode_length = 64",
+                "decode_length_multiplier = 2.0",
+                "decode_length_constant = 5",
+            ],
+        ),
+        (
+            "EncDecAttention.num_memory_heads = 1\n",
+            [
+                "    heads = @encoder_attention/transformer.AttentionHeads()",
+                "encoder_attention/transformer.AttentionHeads:\n    num_memory_heads = 1\n"
+                "    num_heads = 2\n    d_kv = 8\n",
+            ],
+        ),
+        (
+            "SelfAttention.num_memory_heads = 1\ndecoder/EncDecAttention.num_memory_heads = 0\n",
+            ["encoder_attention/transformer.AttentionHeads:\n    num_memory_heads = None\n"],
+        ),
+        ("EncDecAttention.dropout_rate = 0.3\n", ["EncoderDecoderAttention:\n    dropout_rate"]),
+        (
+            "run.model_type = 'lm'\n",
+            ['include "models/decoder_only.gin"', "num_heads = %NUM_HEADS"],
+        ),
+        (
+            "run.model_type = 'delimited_lm'\nUnitransformer.input_full_attention = True\n",
+            ["prefix = True", 'include "data/delimited_pairs.gin"'],
+        ),
+        (
+            "run.train_dataset_fn = @t5.models.mesh_transformer.mesh_train_dataset_fn\n"
+            "mesh_train_dataset_fn.mixture_or_task_name = 'glue_cola_v002'\n",
+            ["glue_cola_v002", "TRAINING_DATA = @data.NoSource()"],
+        ),
+    ],
+)
+def test_the_written_file_says_what_differs(
+    text: str, lines: list[str], tmp_path: pathlib.Path
+) -> None:
+    imported = _imported(text, tmp_path)
+    assert not _lists(imported)["not supported"]
+    written = _text(imported)
+    for line in lines:
+        assert line in written, written
+    # What the included files say is not said again.
+    assert "@transformer.EncoderDecoderAttention" not in written
+    assert all(len(line) <= LINE for line in written.splitlines() if not line.startswith("#"))
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "reason"),
+    [
+        ("SelfAttention.shared_kv = True\n", "SelfAttention.shared_kv", "projections"),
+        ("Unitransformer.ensemble = 2\n", "Unitransformer.ensemble", "ensembles"),
+        ("SelfAttention.colour = 1\n", "SelfAttention.colour", "unknown parameter"),
+        ("mine.Layer.size = 1\n", "Layer.size", "unknown class"),
+        ("run.optimizer = @mine.Optimizer\n", "run.optimizer", "Optimizer is not supported"),
+        ("EncDecAttention.shared_kv = True\n", "EncDecAttention.shared_kv", "projections"),
+        (
+            "AdafactorOptimizer.exclude_from_parameter_scale = [1]\n",
+            "AdafactorOptimizer.exclude_from_parameter_scale",
+            "not a list of texts",
+        ),
+        (
+            "LayerStack.sublayers_final = [@transformer.sublayer_scale_norm]\n",
+            "LayerStack.sublayers_final",
+            "sublayer_scale_norm is not supported",
+        ),
+        (
+            "make_bitransformer.encoder_name = 'decoder'\n",
+            "make_bitransformer.encoder_name",
+            "the same layers by name only",
+        ),
+    ],
+)
+def test_what_is_not_supported_is_an_error_that_partial_leaves_out(
+    text: str, name: str, reason: str, tmp_path: pathlib.Path
+) -> None:
+    with pytest.raises(ConversionError, match=reason) as error:
+        _imported(text, tmp_path)
+    assert name in str(error.value)
+    assert "\n" not in str(error.value)
+    partial = _imported(text, tmp_path, partial=True)
+    assert reason in _lists(partial)["not supported"][name]
+    assert any(name in note for note in partial.notes)
+
+
+def test_bindings_without_meaning_have_a_reason(tmp_path: pathlib.Path) -> None:
+    text = "run.mode = 'eval'\nLocalSelfAttention.radius = 3\nunused = 1\n"
+    lists = _lists(_imported(text, tmp_path))
+    assert lists["without meaning here"] == {
+        "run.mode": "'eval': every mode of the original's program is a command here",
+        "LocalSelfAttention.radius": "3: nothing in this configuration uses it",
+        "unused": "1: nothing in this configuration uses it",
+    }
+    assert lists["taken over"]["num_layers"] == "2"
+
+
+@pytest.mark.parametrize(
+    "binding",
+    [
+        "MtfModel.batch_size = 16",
+        "maybe_print_dataset.should_print = True",
+        "mesh_tensorflow.transformer.utils.train_model.ensemble_inputs = None",
+        "num_parallel_calls.deterministic = True",
+        "run.optimizer = None",
+        "unsupervised.preprocessors = None",
+        "unsupervised.output_features = None",
+        "AdafactorOptimizer.learning_rate = None",
+        "tpu_estimator_model_fn.optimizer = None",
+        "decoder/Unitransformer.layout = None",
+        "EncDecAttention.relative_attention_num_buckets = 32",
+        "beam_search.num_prefilter = 2",
+    ],
+)
+def test_bindings_that_change_no_model_are_ignored(binding: str, tmp_path: pathlib.Path) -> None:
+    lists = _lists(_imported(f"{binding}\n", tmp_path))
+    assert not lists["not supported"]
+    name = binding.partition(" = ")[0].removeprefix("mesh_tensorflow.transformer.utils.")
+    ignored = lists["without meaning here"]
+    # A list without an objective is taken over: it means pairs of texts.
+    assert name in (lists["taken over"] if name == "unsupervised.preprocessors" else ignored)
+
+
+def test_what_makes_the_original_s_data_has_no_meaning(tmp_path: pathlib.Path) -> None:
+    text = """
+run.vocabulary = @sentencepiece_vocabulary.SentencePieceVocabulary()
+SentencePieceVocabulary.sentencepiece_model_file = @mine.model_path()
+model_path.name = 'c4'
+run.train_dataset_fn = @mine.rows
+rows.seed = 1
+"""
+    lists = _lists(_imported(text, tmp_path))
+    assert not lists["not supported"]
+    for name in ("model_path.name", "rows.seed"):
+        assert "TRAINING_DATA and VOCABULARY" in lists["without meaning here"][name]
+
+
+def test_shared_layers_are_taken_over(tmp_path: pathlib.Path) -> None:
+    layer = "@transformer_layers"
+    text = f"""
+encoder/make_layer_stack.layers = [('a', {layer}.SelfAttention), ('b', {layer}.DenseReluDense)]
+decoder/make_layer_stack.layers = [
+    ('a', {layer}.SelfAttention), ('c', {layer}.EncDecAttention), ('b', {layer}.DenseReluDense)]
+make_bitransformer.encoder_name = 'decoder'
+"""
+    assert "model = @parity.SharedLayersEncoderDecoder" in _text(_imported(text, tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("run.mesh_shape", ["'four'", "3", "[1]", "[('batch', 0)]"]),
+        ("run.layout_rules", ["'batch'", "3", "[('batch', 'data', 'model')]"]),
+        (
+            "run.batch_size",
+            ["('rows', 3)", "('tokens_per_batch', 'many')", "2.5", "'16'", "0", "-4"],
+        ),
+        ("run.sequence_length", ["'long'", "{'inputs': 8}", "{'targets': None}", "-1"]),
+        ("run.train_steps", ["'ten'", "0", "1e400"]),
+        ("run.learning_rate_schedule", ["'noam'", "@mine.rate"]),
+        ("unsupervised.preprocessors", ["3", "@preprocessors.denoise"]),
+        ("make_layer_stack.num_layers", ["None", "'six'", "[6]", "True"]),
+        ("encoder/make_layer_stack.layers", ["None", "3", "[3]", "[None]", "'SelfAttention'"]),
+        ("make_bitransformer.encoder_name", ["None", "['encoder']"]),
+        ("decoder/Unitransformer.loss_denominator", ["'x'", "[1]"]),
+        ("Bitransformer.decode.beam_size", ["None", "[4]"]),
+        ("Bitransformer.decode.decode_length_multiplier", ["'twice'"]),
+    ],
+)
+def test_a_value_that_cannot_be_read_is_an_error(
+    name: str, values: list[str], tmp_path: pathlib.Path
+) -> None:
+    for value in values:
+        with pytest.raises(ConversionError, match=name.rpartition(".")[2]) as error:
+            _imported(f"{name} = {value}\n", tmp_path)
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "".join(f"m{i} = [%m{i + 1}, %m{i + 1}]\n" for i in range(60))
+        + "m60 = 1\nmake_layer_stack.layers = %m0\n",
+        "unused = %m0\nm0 = [%m0]\nmake_layer_stack.layers = %unused\n",
+    ],
+)
+def test_macros_that_grow_without_end_are_an_error(text: str, tmp_path: pathlib.Path) -> None:
+    with pytest.raises(ConversionError, match="parts, or 128 in one another"):
+        _imported(text, tmp_path)
+
+
+def test_an_invalid_value_is_an_error_that_names_its_file(tmp_path: pathlib.Path) -> None:
+    source = tmp_path / "model.gin"
+    source.write_text(f"{SMALL}EncDecAttention.num_memory_heads = 3\n")
+    process = mtfrun_here("import", f"--from={source}", f"--model_dir={tmp_path}/run")
+    line = error_line(process)
+    assert f"{source} makes no valid configuration: config.gin:" in line
+    assert "num_memory_heads=3 must divide num_heads=2" in line
+    assert [path.name for path in tmp_path.iterdir()] == ["model.gin"]
+
+
+def test_a_command_finds_included_files_in_the_search_paths_of_t5(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "t5/models").mkdir(parents=True)
+    (tmp_path / "t5/models/base.gin").write_text("mine.Layer.size = 1\n")
+    source = tmp_path / "byt5/gin/models/byt5.gin"
+    source.parent.mkdir(parents=True)
+    source.write_text("include 'models/base.gin'\n")
+    command = ["import", f"--from={source}", f"--model_dir={tmp_path}/run"]
+    flag = f"--gin_location_prefix={tmp_path}/none,{tmp_path}/t5"
+    assert "Layer.size" in error_line(mtfrun_here(*command, flag))
+    assert "--gin_search_paths" in error_line(mtfrun_here(*command))
+    refused = error_line(mtfrun_here(*command, "--gin_param=run.train_steps = 3"))
+    assert "leave out --gin_param" in refused
+
+
+def test_a_macro_without_a_value_is_an_error_where_it_is_needed(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(ConversionError, match="%size, which it never defines"):
+        _imported("Unitransformer.d_model = %size\n", tmp_path)
+    lists = _lists(_imported("get_vocabulary.mixture_or_task_name = %NAME\n", tmp_path))
+    assert "get_vocabulary.mixture_or_task_name" in lists["without meaning here"]

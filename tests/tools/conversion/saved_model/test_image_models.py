@@ -1,0 +1,59 @@
+"""SavedModels of classifiers of images answer as `mtfrun decode` does, byte for byte."""
+
+from __future__ import annotations
+
+import pathlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import mtfrun
+from tests.cli.command import mtfrun_here, succeeded
+from tests.experiment.runs.tiny_runs import files_and_params
+from tests.tools.conversion.saved_model.serving import as_json, exported, responses
+
+FLAGS = [
+    "--gin_file=runs/digits.gin",
+    "--gin.STAGE_SIZES=[1]",
+    "--gin.WIDTHS=[4]",
+    "--gin.TRAIN_STEPS=3",
+    "--gin.ITERATIONS_PER_LOOP=2",
+]
+
+
+@pytest.mark.slow
+def test_files_and_pixels_get_the_labels_of_decode(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
+    files, params = files_and_params(FLAGS)
+    run = mtfrun.train(files, tmp_path / "run", gin_params=params)
+    directory = exported(tmp_path / "run", tmp_path / "saved", "--top_k=3")
+    paths = []
+    generator = np.random.default_rng(0)
+    for number, (sizes, suffix) in enumerate(
+        [((8, 8), "png"), ((40, 33, 3), "png"), ((30, 50, 3), "jpg"), ((25, 9, 4), "png")]
+    ):
+        path = tmp_path / f"{number}.{suffix}"
+        Image.fromarray(generator.integers(0, 256, sizes, np.uint8)).save(path)
+        paths.append(path)
+    expected = succeeded(
+        mtfrun_here(
+            "decode", f"--model_dir={run.model_dir}", f"--input={tmp_path}/*.*g", "--top_k=3"
+        )
+    )
+    files_request = [as_json(path.read_bytes()) for path in paths]
+    pixels = np.asarray(Image.open(paths[0])).reshape(1, 8, 8, 1).tolist()
+    by_file, by_pixel = responses(
+        directory,
+        [
+            {"signature_name": "classify_encoded", "instances": files_request},
+            {"signature_name": "classify", "instances": pixels},
+        ],
+    )
+    for prediction, line in zip(by_file["predictions"], expected, strict=True):
+        assert prediction["label"] == line["label"]
+        top = zip(prediction["labels"], prediction["probabilities"], strict=True)
+        assert [{"label": x, "probability": p} for x, p in top] == line["top"]
+    assert by_pixel["predictions"] == by_file["predictions"][:1]

@@ -1,0 +1,62 @@
+"""The peak of a program follows from the lives of its tensors."""
+
+from __future__ import annotations
+
+import itertools
+
+from mtfrun.tools.planning.memory import peak_of
+from mtfrun.tools.planning.program import Block, Operation, Program, TensorType, Value
+
+NUMBERS = itertools.count()
+
+
+def _value(elements: int, dtype: str = "f32") -> Value:
+    return Value(next(NUMBERS), TensorType((elements,), dtype))
+
+
+def _peak(*operations: Operation, results: tuple[Value, ...] = ()) -> int:
+    return peak_of(Program({}, Block((), operations, results), {})).num_bytes
+
+
+def test_a_tensor_lives_until_its_last_reader() -> None:
+    x, y, z = _value(100), _value(50), _value(10)
+    made = Operation("Fill", (), (x,))
+    reduced = Operation("Sum", (x,), (y,))
+    assert _peak(made, reduced, Operation("Sum", (y,), (z,))) == 4 * 150
+    assert _peak(made, reduced, Operation("Einsum", (y, x), (z,))) == 4 * 160
+    assert _peak(made, reduced, Operation("Sum", (y,), (z,)), results=(x,)) == 4 * 160
+
+
+def test_an_elementwise_operation_takes_the_memory_of_an_operand_that_ends() -> None:
+    x, y, z = _value(100), _value(100), _value(100, "bf16")
+    made = Operation("Fill", (), (x,))
+    assert _peak(made, Operation("Relu", (x,), (y,))) == 4 * 100
+    assert _peak(made, Operation("Relu", (x,), (y,)), results=(x,)) == 4 * 200
+    assert _peak(made, Operation("Cast", (x,), (z,))) == 4 * 100 + 2 * 100
+
+
+def test_a_reshape_keeps_its_operand() -> None:
+    x, y, z = _value(100), _value(100), _value(10)
+    made = Operation("Fill", (), (x,))
+    reshaped = Operation("Reshape", (x,), (y,))
+    assert _peak(made, reshaped, Operation("Sum", (y,), (z,))) == 4 * 110
+
+
+def test_values_of_variables_and_constants_do_not_count() -> None:
+    handle, x, y = Value(next(NUMBERS), TensorType((), "resource")), _value(100), _value(10)
+    assert _peak(Operation("ReadVariableOp", (handle,), (x,)), Operation("Sum", (x,), (y,))) == 40
+
+
+def test_a_loop_needs_its_own_peak_beside_what_lives_around_it() -> None:
+    kept, start, result = _value(100), _value(10), _value(10)
+    inside, small, carried = _value(1000), _value(10), _value(10)
+    body = Block(
+        (carried,),
+        (Operation("Fill", (), (inside,)), Operation("Sum", (inside,), (small,))),
+        (small,),
+    )
+    loop = Operation("WhileRegion", (start,), (result,), regions=(Block((carried,), (), ()), body))
+    before = (Operation("Fill", (), (kept,)), Operation("Fill", (), (start,)))
+    after = Operation("Einsum", (kept, result), (_value(1),))
+    # Besides the large tensor: what is kept, the loop's value before, and after.
+    assert _peak(*before, loop, after) == 4 * (100 + 10 + 1000 + 10)

@@ -1,0 +1,205 @@
+"""Tests of mtfrun.tools.verification.comparison: which differences count."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pytest
+
+from mtfrun.evaluation.loop import Sums
+from mtfrun.experiment import Record
+from mtfrun.tools.verification import Comparison, Observation, compare
+from mtfrun.tools.verification.comparison import (
+    DECODES,
+    EVALUATION,
+    GRADIENTS,
+    INITIAL_VALUES,
+    LOSS,
+    UPDATES,
+)
+from mtfrun.tools.verification.observation import Evaluated
+
+TOLERANCE = 1e-4
+Arrays = Mapping[str, Sequence[float]]
+
+
+def observation(
+    gradients: Sequence[Arrays],
+    updates: Sequence[Arrays],
+    *,
+    losses: Sequence[float] = (5.0, 4.0),
+    initial: float | None = None,
+    begin: float = 1.0,
+    evaluations: Mapping[int, Evaluated] | None = None,
+    decodes: Sequence[Record] = (),
+) -> Observation:
+    """Returns an observation of variables that are `begin` before the first update."""
+    values = [{path: np.full(len(x), begin, np.float32) for path, x in updates[0].items()}]
+    for update in updates:
+        before = values[-1]
+        values.append({path: before[path] + np.array(update[path], np.float32) for path in before})
+    if initial is not None:
+        values[0] = {path: np.full(len(x), initial, np.float32) for path, x in updates[0].items()}
+    return Observation(
+        "devices",
+        "",
+        [{"loss": loss} for loss in losses[: len(updates)]],
+        [{path: np.array(x, np.float32) for path, x in step.items()} for step in gradients],
+        [{}] * len(values),
+        values,
+        evaluations or {},
+        decodes,
+    )
+
+
+def of_gradient(here: Sequence[float], expected: Sequence[float], **others: float) -> Comparison:
+    """Compares gradients of a variable "a" beside others of one entry; no variable changes."""
+    updates = {"a": [0.0] * len(expected)} | {path: [0.0] for path in others}
+    beside = {path: [gradient] for path, gradient in others.items()}
+    return compare(
+        observation([{"a": here, **beside}], [updates]),
+        observation([{"a": expected, **beside}], [updates]),
+        TOLERANCE,
+    )
+
+
+def of_update(here: Sequence[float], expected: Sequence[float], begin: float = 1.0) -> Comparison:
+    """Compares updates of a variable "a"."""
+    return compare(
+        observation([{}], [{"a": here}], begin=begin),
+        observation([{}], [{"a": expected}], begin=begin),
+        TOLERANCE,
+    )
+
+
+def kinds(comparison: Comparison) -> list[str]:
+    """Returns the kinds of the differences above the tolerance, in order."""
+    return [difference.kind for difference in comparison.above]
+
+
+def test_equal_observations_have_no_difference() -> None:
+    comparison = of_gradient([1.0, -2.0], [1.0, -2.0], b=3.0)
+    assert not comparison.above
+    assert all(difference.relative == 0.0 for difference in comparison.differences)
+
+
+def test_the_largest_difference_is_relative_to_the_largest_entry_and_has_its_place() -> None:
+    comparison = of_gradient([1.0, -2.5, 0.1], [1.0, -2.0, 0.0])
+    (difference,) = comparison.above
+    assert difference == (GRADIENTS, 1, "a", 0.25, "[1]", "-2.5", "-2")
+    assert comparison.largest(GRADIENTS) == difference
+
+
+def test_a_gradient_that_is_rounding_beside_the_others_is_compared_with_these() -> None:
+    assert not of_gradient([2e-8], [-1e-8], b=1.0).above
+    assert kinds(of_gradient([2e-2], [1e-2], b=1.0)) == [GRADIENTS]
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+def test_a_number_that_is_not_finite_differs_from_every_finite_one(wrong: float) -> None:
+    (difference,) = of_gradient([1.0, wrong], [1.0, 2.0]).above
+    assert difference.relative == math.inf and difference.place == "[1]"
+
+
+def test_another_shape_is_a_difference() -> None:
+    gradients = {"a": [1.0, 2.0, 3.0]}, {"a": [1.0, 2.0]}
+    updates = {"a": [0.0, 0.0]}
+    here, expected = (observation([gradient], [updates]) for gradient in gradients)
+    (difference,) = compare(here, expected, TOLERANCE).above
+    assert (difference.here, difference.expected) == ("shape [3]", "shape [2]")
+
+
+def test_an_update_is_compared_entry_by_entry() -> None:
+    assert not of_update([0.1, 0.00100005], [0.1, 0.001], 0.0).above
+    assert kinds(of_update([0.1, 0.0010005], [0.1, 0.001], 0.0)) == [UPDATES]
+    # One of 1 % of the largest may be the rounding of large numbers.
+    assert not of_update([0.1, 1e-8], [0.1, -1e-8], 0.0).above
+
+
+def test_the_rounding_of_a_small_update_of_a_large_value_is_no_difference() -> None:
+    unit = float(np.spacing(np.float32(1.0)))
+    assert not of_update([3 * unit], [2 * unit]).above
+    assert kinds(of_update([6 * unit], [2 * unit])) == [UPDATES]
+
+
+@pytest.mark.parametrize(
+    ("here", "expected", "differs"),
+    [
+        (Sums({"loss": np.array(20.001)}, {"loss": 10.0}), 20.0, False),
+        (Sums({"loss": np.array(20.01)}, {"loss": 10.0}), 20.0, True),
+        (Sums({"loss": np.array(21.0)}, {"loss": 10.0}), 20.0, False),  # a count
+        (Sums({"loss": np.array(22.0)}, {"loss": 10.0}), 20.0, True),
+    ],
+)
+def test_metrics_of_evaluations_are_compared_and_counts_may_differ_by_a_tie(
+    here: Sums, expected: float, differs: bool
+) -> None:
+    sums = Sums({"loss": np.array(expected)}, here.weights)
+    comparison = compare(
+        observation([{}], [{}], evaluations={0: Evaluated(here, None)}),
+        observation([{}], [{}], evaluations={0: Evaluated(sums, None)}),
+        TOLERANCE,
+    )
+    assert kinds(comparison) == [EVALUATION] * differs
+
+
+def test_logits_are_relative_to_the_largest_that_is_not_a_mask() -> None:
+    none = Sums({}, {})
+    here, expected = (Evaluated(none, np.array([2.0, x, -1e9])) for x in (1.0003, 1.0))
+    comparison = compare(
+        observation([{}], [{}], evaluations={0: here}),
+        observation([{}], [{}], evaluations={0: expected}),
+        TOLERANCE,
+    )
+    (difference,) = comparison.above
+    assert (difference.name, difference.place) == ("logits", "[1]")
+    assert difference.relative == pytest.approx(1.5e-4)
+
+
+def test_initial_values_and_losses_are_compared() -> None:
+    gradients, updates = [{"a": [1.0]}] * 2, [{"a": [0.5]}] * 2
+    expected = observation(gradients, updates)
+    comparison = compare(observation(gradients, updates, initial=1.5), expected, TOLERANCE)
+    assert kinds(comparison) == [INITIAL_VALUES]
+    # Relative to the largest loss of all steps.
+    almost = observation(gradients, updates, losses=(5.0, 4.0004))
+    assert not compare(almost, expected, TOLERANCE).above
+    other = observation(gradients, updates, losses=(5.0, 4.001))
+    (difference,) = compare(other, expected, TOLERANCE).above
+    assert (difference.kind, difference.step, difference.name) == (LOSS, 2, "loss")
+
+
+def test_earlier_steps_come_first_and_of_a_step_what_is_computed_first() -> None:
+    updates = [{"a": [0.5], "b": [0.5]}] * 2
+    expected = observation([{"a": [1.0], "b": [1.0]}] * 2, updates)
+    here = observation(
+        [{"a": [1.2], "b": [1.1]}, {"a": [5.0], "b": [1.0]}],
+        [{"a": [0.4], "b": [0.5]}, {"a": [0.6], "b": [0.5]}],
+        losses=(5.0, 7.0),
+    )
+    above = compare(here, expected, TOLERANCE).above
+    order = [(difference.step, difference.kind, difference.name) for difference in above]
+    assert order == [
+        (1, GRADIENTS, "b"),
+        (1, GRADIENTS, "a"),
+        (1, UPDATES, "a"),
+        (2, LOSS, "loss"),
+        (2, GRADIENTS, "a"),
+    ]
+
+
+def _record(text: str, score: float) -> Record:
+    return Record({"prompt": "p", "outputs": [{"text": text, "score": score}]}, [text])
+
+
+def test_decodes_are_equal_where_texts_are_the_same_and_scores_close() -> None:
+    gradients, updates = [{"a": [1.0]}], [{"a": [0.5]}]
+    expected = observation(gradients, updates, decodes=[_record("x", -20.0), _record("y", -0.1)])
+    close = observation(gradients, updates, decodes=[_record("x", -20.001), _record("y", -0.10005)])
+    assert not compare(close, expected, TOLERANCE).above
+    other = observation(gradients, updates, decodes=[_record("z", -20.0), _record("y", -0.2)])
+    text, score = compare(other, expected, TOLERANCE).above
+    assert text == (DECODES, 1, "1, outputs, 0, text", math.inf, "", "'z'", "'x'")
+    assert score.name == "2, outputs, 0, score" and score.relative == pytest.approx(0.1)
