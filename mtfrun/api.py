@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from mtfrun.experiment.runs.arguments import (
+from mtfrun.configuration.arguments import (
     check_checkpoint,
     check_optional_text,
     check_switches,

@@ -39,7 +39,7 @@ PUBLISHING = (
     "mtfrun.optim",
     "mtfrun.models.parity",
     "mtfrun.rundir.warm_start",
-    "mtfrun.tools",
+    "mtfrun.tools.export_best",
     "mtfrun.training",
 )
 """The modules whose exports configurations may use. Other modules of mtfrun have functions that

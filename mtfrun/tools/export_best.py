@@ -38,8 +38,8 @@ class ExportBest(Action):
     It runs in a process of its own, on the CPU. It needs `CheckpointOptions.best_metric`, and in a
     gin file:
 
-        experiment.Training.actions = [@tools.ExportBest()]
-        tools.ExportBest.format = "safetensors"
+        experiment.Training.actions = [@export_best.ExportBest()]
+        export_best.ExportBest.format = "safetensors"
 
     Attributes:
       format: of `mtfrun export`: "safetensors", "huggingface", "saved_model" or "tensorflow".

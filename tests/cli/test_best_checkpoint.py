@@ -8,7 +8,7 @@ import pytest
 
 from mtfrun.errors import InputError
 from mtfrun.rundir import RunDirectory
-from mtfrun.tools import ExportBest
+from mtfrun.tools.export_best import ExportBest
 from mtfrun.training import CheckpointOptions, TrainOptions
 from tests.cli.command import error_line, mtfrun_here, succeeded, tiny_experiment
 from tests.training.toy_run import toy_train
@@ -16,10 +16,10 @@ from tests.training.toy_run import toy_train
 GIN = """
 from __gin__ import dynamic_registration
 from mtfrun import experiment
-from mtfrun import tools
 from mtfrun import training
+from mtfrun.tools import export_best
 
-experiment.Training.actions = [@tools.ExportBest()]
+experiment.Training.actions = [@export_best.ExportBest()]
 training.CheckpointOptions:
     best_metric = "eval/loss"
     best_mode = "highest"

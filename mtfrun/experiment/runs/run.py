@@ -12,6 +12,14 @@ from typing import Any
 import numpy as np
 
 from mtfrun import mtf
+from mtfrun.configuration.arguments import (
+    check_optional_text,
+    list_of,
+    numbers_of,
+    pairs_of,
+    shown,
+    texts_of,
+)
 from mtfrun.configuration.one_line import one_line_errors
 from mtfrun.data import ImageData
 from mtfrun.errors import InputError
@@ -26,14 +34,6 @@ from mtfrun.experiment import (
 )
 from mtfrun.experiment.inference import required
 from mtfrun.experiment.logits import Features
-from mtfrun.experiment.runs.arguments import (
-    check_optional_text,
-    list_of,
-    numbers_of,
-    pairs_of,
-    shown,
-    texts_of,
-)
 from mtfrun.experiment.runs.build import Built
 from mtfrun.models import Model
 

@@ -12,12 +12,12 @@ import numpy as np
 
 from mtfrun import processes
 from mtfrun.configuration import config
+from mtfrun.configuration.arguments import shown
 from mtfrun.configuration.config_error import ConfigError
 from mtfrun.configuration.differences import values_of
 from mtfrun.configuration.run_files import RunFiles
 from mtfrun.configuration.statements import Binding
 from mtfrun.data import ImageData
-from mtfrun.experiment.runs.arguments import shown
 from mtfrun.experiment.runs.build import ROOTS
 from mtfrun.rundir import WarmStart
 

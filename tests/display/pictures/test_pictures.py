@@ -95,7 +95,7 @@ def test_a_mesh_has_its_devices_its_axes_and_what_they_split() -> None:
 
 def test_matplotlib_is_imported_by_the_first_picture_only() -> None:
     program = (
-        "import sys; from mtfrun import pictures; assert 'matplotlib' not in sys.modules;"
+        "import sys; from mtfrun.display import pictures; assert 'matplotlib' not in sys.modules;"
         "pictures.confusion_matrix(__import__('numpy').eye(2), 'ab');"
         "assert 'matplotlib' in sys.modules and 'matplotlib.pyplot' not in sys.modules"
     )

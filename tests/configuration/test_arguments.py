@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import mtfrun
+from mtfrun.configuration.arguments import list_of, numbers_of, pairs_of, paths_of, texts_of
 from mtfrun.errors import InputError
-from mtfrun.experiment.runs.arguments import list_of, numbers_of, pairs_of, paths_of, texts_of
 
 
 @pytest.mark.parametrize(
