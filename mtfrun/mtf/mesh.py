@@ -30,6 +30,8 @@ from mtfrun.mtf.planned import first_device_of, is_planning
 from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
 
 _DEFAULT_SETTINGS = DeviceSettings()
+# Dimensions of some models only: a layout that several models share may have rules for them.
+_OF_SOME_MODELS = {"outer_batch", "experts", "expert_x", "expert_y", "expert_hidden"}
 
 
 class SpecifiedTensor(Protocol):
@@ -313,6 +315,18 @@ class Mesh:
         if not self._spread_dims.keys().isdisjoint(seen):
             seen |= {SLOTS, WEIGHTS}
         return [dimension for dimension in self.layout if dimension not in seen]
+
+    def misspelt_rules(self) -> list[str]:
+        """Returns a warning for every unused rule whose dimension is probably misspelt."""
+        warnings = []
+        for dimension in self.unused_rules():
+            hint = did_you_mean(dimension, self.dimension_names_seen | {SLOTS, WEIGHTS})
+            if hint and dimension not in _OF_SOME_MODELS:
+                warnings.append(
+                    f"layout rule {dimension}:{self.layout[dimension]} names no dimension of this "
+                    f"model{hint}"
+                )
+        return warnings
 
     def report(self, variables: Mapping[str, SpecifiedTensor]) -> str:
         """Returns a table of variables by path: dimensions, layout, sizes and bytes on a device.

@@ -9,13 +9,15 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import dataclasses
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
+from tqdm import tqdm
 
-from mtfrun.display import progress
+from mtfrun import processes
 from mtfrun.mtf.dimension import Dimension
 from mtfrun.mtf.mesh import Mesh
 from mtfrun.mtf.products import forgotten_on_error
@@ -173,17 +175,24 @@ def traced_with_reports(key: Any, trace: Callable[[Sequence[Report]], Any]) -> A
     return trace(expected[key])
 
 
-def print_reports(
-    reports: Sequence[Report], rounds: int = 1, prefix: Callable[[int], str] = lambda _: ""
-) -> None:
-    """Prints the lines of reports.
+def _print_line(text: str) -> None:
+    if processes.is_first() and sys.stderr is not None:
+        tqdm.write(text, file=sys.stderr)  # above progress bars
 
-    Collective: every process must call it, and the first one prints.
+
+def print_reports(
+    reports: Sequence[Report],
+    rounds: int = 1,
+    prefix: Callable[[int], str] = lambda _: "",
+    print_line: Callable[[str], None] = _print_line,
+) -> None:
+    """Prints the lines of reports. Collective: every process must call it.
 
     Args:
       reports: in the order in which a round prints them.
       rounds: number of rounds of the outermost loop; lines are printed round by round.
       prefix: returns the beginning of a line for the index of its round.
+      print_line: called with every line; by default the first process prints to standard error.
     """
     if any(x.mesh.is_planned for report in reports for x in report.tensors):
         return
@@ -195,7 +204,7 @@ def print_reports(
                     place.remaining -= 1
                 if place.remaining is None or place.remaining >= 0:
                     texts = map(_entries_text, (x[i, j] for x in values), place.shapes)
-                    progress.note(f"{prefix(i)}{place.text}{''.join(texts)}")
+                    print_line(f"{prefix(i)}{place.text}{''.join(texts)}")
 
 
 def curves_of(

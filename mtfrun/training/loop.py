@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from mtfrun import mtf, processes
 from mtfrun.data import Infeed, Padding
-from mtfrun.display.progress import waiting, warning
+from mtfrun.display.progress import note, waiting, warning
 from mtfrun.errors import InputError
 from mtfrun.rundir import RunDirectory, Summaries, write_metrics
 from mtfrun.training.actions import Action, ActionContext, DueActions
@@ -369,7 +369,7 @@ class _Loop:
             self._device_secs = self._clock() - start
         history = {**with_norms(history, self._norms), **padding_history(self._padding())}
         capacity = next(iter(features.values())).shape[0].size
-        mtf.print_reports(reports, capacity, lambda i: f"step {step + i + 1}: ")
+        mtf.print_reports(reports, capacity, lambda i: f"step {step + i + 1}: ", note)
         return {**history, **summaries_history(mtf.curves_of(reports, capacity), history)}
 
     def _last_batch(self) -> Features:

@@ -27,7 +27,6 @@ from mtfrun.rundir.hparams import Metric
 from mtfrun.rundir.metric_tags import tag_of
 from mtfrun.rundir.run_directory import CHECKPOINTS
 from mtfrun.tools.conversion.hugging_face import read_origin, write_origin
-from mtfrun.tools.planning import misspelt_rules
 from mtfrun.training import TrainResult
 
 
@@ -112,7 +111,8 @@ def run_training(
     """
     training = prepared.training
     gpu = unused_gpu()
-    for warning in [*misspelt_rules(prepared.built.experiment.mesh), *([gpu] if gpu else [])]:
+    misspelt = prepared.built.experiment.mesh.misspelt_rules()
+    for warning in [*misspelt, *([gpu] if gpu else [])]:
         progress.note(progress.warning(warning))
     texts = {**prepared.texts, "command": as_text(command)}
     start = prepared.built.experiment.warm_start

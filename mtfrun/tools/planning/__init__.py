@@ -1,7 +1,6 @@
 """Plans of training on any mesh, without its devices: `from mtfrun import planning`."""
 
 from mtfrun.tools.planning.advice import Replicated as Replicated
-from mtfrun.tools.planning.advice import misspelt_rules as misspelt_rules
 from mtfrun.tools.planning.advice import replicated as replicated
 from mtfrun.tools.planning.calibration import calibrate as calibrate
 from mtfrun.tools.planning.candidates import Candidate as Candidate

@@ -1,4 +1,4 @@
-"""What of a layout could be better: rules without effect, and what is replicated needlessly."""
+"""What of a layout could be better: what is replicated needlessly."""
 
 from __future__ import annotations
 
@@ -6,12 +6,8 @@ import collections
 import dataclasses
 
 from mtfrun import mtf
-from mtfrun.errors import did_you_mean
 from mtfrun.mtf.layout import SLOTS, WEIGHTS
 from mtfrun.tools.planning.plan import PARAMETERS, Plan, PlannedVariable
-
-# Dimensions of some models only: a layout that several models share may have rules for them.
-_OF_SOME_MODELS = {"outer_batch", "experts", "expert_x", "expert_y", "expert_hidden"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,19 +59,6 @@ def _reserved_rules(variable: PlannedVariable, axis: mtf.Dimension, mesh: mtf.Me
     )
     rules = [WEIGHTS] if variable.kind == PARAMETERS else [WEIGHTS, SLOTS]
     return [rule for rule in rules if has_part and rule not in mesh.layout]
-
-
-def misspelt_rules(mesh: mtf.Mesh) -> list[str]:
-    """Returns a warning for every layout rule whose dimension is probably misspelt."""
-    warnings = []
-    for dimension in mesh.unused_rules():
-        hint = did_you_mean(dimension, mesh.dimension_names_seen | {SLOTS, WEIGHTS})
-        if hint and dimension not in _OF_SOME_MODELS:
-            warnings.append(
-                f"layout rule {dimension}:{mesh.layout[dimension]} names no dimension of this "
-                f"model{hint}"
-            )
-    return warnings
 
 
 def _may_be_split(name: str, axis: mtf.Dimension, mesh: mtf.Mesh) -> bool:

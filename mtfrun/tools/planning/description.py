@@ -9,7 +9,7 @@ from typing import Any
 
 from mtfrun import mtf
 from mtfrun.experiment import Training
-from mtfrun.tools.planning.advice import Replicated, misspelt_rules, replicated
+from mtfrun.tools.planning.advice import Replicated, replicated
 from mtfrun.tools.planning.collectives import CollectiveGroup, group_collectives
 from mtfrun.tools.planning.plan import (
     AVERAGES,
@@ -157,7 +157,7 @@ def _describe_unused_rules(mesh: mtf.Mesh) -> list[str]:
     lines = [f"{rules}: no parameter and no batch has such a dimension"]
     return [
         *_section("rules unused", lines),
-        *(line for text in misspelt_rules(mesh) for line in _section("warning", [text])),
+        *(line for text in mesh.misspelt_rules() for line in _section("warning", [text])),
     ]
 
 
