@@ -13,6 +13,7 @@ from mtfrun.data import Vocabulary
 from mtfrun.experiment.runs.build import build
 from mtfrun.experiment.runs.settings import Settings
 from mtfrun.rundir import RunDirectory
+from mtfrun.rundir.copied_files import IMPORTED_CONFIG, ORIGIN_FOLDER
 from mtfrun.tools.conversion import ConversionError, ModelDescription
 from mtfrun.tools.conversion.hugging_face import (
     Origin,
@@ -22,7 +23,6 @@ from mtfrun.tools.conversion.hugging_face import (
     with_tokenizer,
     without_tokenizer,
 )
-from mtfrun.tools.conversion.run_writer import CONFIG, ORIGIN
 
 _IMPORTED_VOCABULARY = (
     ("VOCABULARY", "VOCABULARY = @data.IdVocabulary()"),
@@ -68,7 +68,7 @@ def origin_of_run(
     run_config = pathlib.Path(run.config_path)
     model, vocabularies = _described(run_config, Settings(allowed_imports=allowed_imports))
     if origin is not None:
-        imported = directory / ORIGIN / CONFIG
+        imported = directory / ORIGIN_FOLDER / IMPORTED_CONFIG
         settings = Settings()
         if vocabularies:  # the import's vocabulary files may have moved
             numbers = {

@@ -1,4 +1,8 @@
-"""Copies vocabulary files into a run directory, so that it is self-contained."""
+"""Files that are copied into a run directory: vocabularies, and the origin of an imported model.
+
+The run is then self-contained. The source of a copy may be untrusted: only regular files of bounded
+sizes are read.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,35 @@ from mtfrun.configuration.run_files import FOLDERS, LARGEST_COPY, RECORD, Copy, 
 from mtfrun.rundir.atomic import atomic_replace, atomic_write, remove_temporary_files
 from mtfrun.rundir.errors import RunDirError, reason
 from mtfrun.untrusted import read_regular
+
+ORIGIN_RECORD = "import.json"
+"""The file of a run directory that says where its model comes from."""
+
+ORIGIN_FOLDER, TOKENIZER_FOLDER = "origin", "tokenizer"
+"""The directories of a run with the other files of the model that was imported."""
+
+IMPORTED_CONFIG = "imported.gin"
+"""The configuration as it was imported; training replaces config.gin."""
+
+UNUSED_TENSORS = "kept.safetensors"
+"""Tensors of an imported model that the model here does not use."""
+
+MODEL_FILES = (
+    *("config.json", "generation_config.json", "preprocessor_config.json"),
+    "model.safetensors.index.json",
+)
+TOKENIZER_FILES = (
+    *("spiece.model", "sentencepiece.model", "tokenizer.model", "tokenizer.json"),
+    *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.json", "merges.txt", "vocab.txt", "chat_template.jinja"),
+)
+"""Names of files of a Hugging Face folder, which an export gives back."""
+
+_ORIGIN_FILES = {
+    ORIGIN_FOLDER: (*MODEL_FILES, IMPORTED_CONFIG, UNUSED_TENSORS),
+    TOKENIZER_FOLDER: TOKENIZER_FILES,
+}
+_LARGEST_ORIGIN_FILE = (1 << 30) + LARGEST_COPY
 
 
 def write_run_files(
@@ -42,6 +75,43 @@ def write_run_files(
     # A lone surrogate represents a byte of a path that is not UTF-8; JSON cannot hold it.
     text = files.text().encode("utf-8", "replace").decode()
     atomic_write(run / RECORD, text)
+
+
+def keep_origin(source: pathlib.Path, target: pathlib.Path) -> None:
+    """Copies the origin of an imported run into a run that starts from it, if there is one.
+
+    After more training, the run can then be exported without the imported run. An export checks the
+    contents when it reads them.
+
+    Raises:
+      RunDirError: a file is a link, not a regular file or too large, or cannot be written.
+    """
+    if not os.path.lexists(source / ORIGIN_RECORD):
+        return
+    for directory, names in _ORIGIN_FILES.items():
+        for path in (source / directory, target / directory):
+            if path.is_symlink():
+                raise RunDirError(f"{path} is a link, which is not followed: remove it")
+        for name in names:
+            copy_file(source / directory / name, target / directory / name, _LARGEST_ORIGIN_FILE)
+    # Last: an export takes the files for whole if there is a record.
+    copy_file(source / ORIGIN_RECORD, target / ORIGIN_RECORD, _LARGEST_ORIGIN_FILE)
+
+
+def copy_file(source: pathlib.Path, target: pathlib.Path, largest: int = LARGEST_COPY) -> None:
+    """Copies a file of another run directory, if it exists.
+
+    Raises:
+      RunDirError: it is a link, not a regular file or too large, or cannot be written.
+    """
+    if not os.path.lexists(source):
+        return
+    try:
+        content = read_regular(source, largest, follows_links=False)
+    except OSError as error:
+        raise RunDirError(f"cannot copy {source}: {reason(error)}; remove it") from error
+    with atomic_replace(target) as file:
+        file.buffer.write(content)
 
 
 def _copy(run: pathlib.Path, name: str) -> Copy:

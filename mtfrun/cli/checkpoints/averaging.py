@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import pathlib
 from collections.abc import Mapping, Sequence
 
@@ -13,15 +12,13 @@ import tensorflow as tf
 from mtfrun.cli.errors import UsageError
 from mtfrun.cli.terminal.standard_output import print_lines
 from mtfrun.cli.terminal.terminable import terminable
-from mtfrun.configuration.run_files import CONFIG, LARGEST_COPY, RECORD, RunFiles
+from mtfrun.configuration.run_files import CONFIG, RECORD, RunFiles
 from mtfrun.rundir import Checkpoints, Manifest, RunDirectory, RunDirError, package_versions
 from mtfrun.rundir.checkpoint_values import CheckpointValues
-from mtfrun.rundir.errors import reason
+from mtfrun.rundir.copied_files import copy_file, keep_origin
 from mtfrun.rundir.manifest import DIMENSIONS
 from mtfrun.rundir.stored_checkpoints import CheckpointDirectory
-from mtfrun.tools.conversion.hugging_face import read_origin, write_origin
 from mtfrun.tools.conversion.run_writer import check_new, replaced_directory
-from mtfrun.untrusted import read_regular
 
 _WEIGHTS = ("model/", "averages/")
 # The files that evaluating and decoding a run need besides its checkpoints.
@@ -65,18 +62,8 @@ def _copy_files(source: pathlib.Path, target: pathlib.Path) -> None:
     files = RunFiles.of(source)
     copies = files.copies.values() if files is not None else ()
     for name in dict.fromkeys([*_FILES, *(copy.file for copy in copies)]):
-        path = source / name
-        if not os.path.lexists(path):
-            continue
-        try:
-            content = read_regular(path, LARGEST_COPY, follows_links=False)
-        except OSError as error:
-            raise RunDirError(f"cannot copy {path}: {reason(error)}; remove it") from error
-        (target / name).parent.mkdir(exist_ok=True)
-        (target / name).write_bytes(content)
-    origin = read_origin(source)
-    if origin is not None:
-        write_origin(origin, target)
+        copy_file(source / name, target / name)
+    keep_origin(source, target)
 
 
 def mean_values(directory: pathlib.Path, manifests: Sequence[Manifest]) -> Mapping[str, np.ndarray]:

@@ -23,10 +23,10 @@ from mtfrun.experiment.runs.settings import Settings
 from mtfrun.experiment.trained_configuration import NumbersOfTraining
 from mtfrun.mtf.devices import unused_gpu
 from mtfrun.rundir import RunDirectory, recorded_hparams
+from mtfrun.rundir.copied_files import keep_origin
 from mtfrun.rundir.hparams import Metric
 from mtfrun.rundir.metric_tags import tag_of
 from mtfrun.rundir.run_directory import CHECKPOINTS
-from mtfrun.tools.conversion.hugging_face import read_origin, write_origin
 from mtfrun.training import TrainResult
 
 
@@ -115,11 +115,6 @@ def run_training(
     for warning in [*misspelt, *([gpu] if gpu else [])]:
         progress.note(progress.warning(warning))
     texts = {**prepared.texts, "command": as_text(command)}
-    start = prepared.built.experiment.warm_start
-    origin = None
-    if start is not None and start.path:
-        origin = read_origin(pathlib.Path(os.path.expanduser(start.path)))
-
     restarted = _Restarted(run)
 
     @contextlib.contextmanager
@@ -136,8 +131,10 @@ def run_training(
                 stack.enter_context(
                     recorded(run, experiment.data, setup, operative_config, command, finished_steps)
                 )
-                if origin is not None and run.checkpoints().latest() is None:
-                    write_origin(origin, pathlib.Path(run.path))
+                start = experiment.warm_start
+                if start is not None and start.path and run.checkpoints().latest() is None:
+                    source = pathlib.Path(os.path.expanduser(start.path))
+                    keep_origin(source, pathlib.Path(run.path))
 
             processes.by_first(begin)
             hparams = prepared.hparams

@@ -16,19 +16,15 @@ import tensorflow as tf
 from mtfrun import mtf
 from mtfrun.errors import InputError
 from mtfrun.rundir import RunDirectory, package_versions
-from mtfrun.rundir.copied_files import write_run_files
+from mtfrun.rundir.copied_files import (
+    IMPORTED_CONFIG,
+    ORIGIN_FOLDER,
+    ORIGIN_RECORD,
+    write_run_files,
+)
 from mtfrun.rundir.errors import is_system_error, reason
 from mtfrun.tools.conversion.errors import ConversionError
 from mtfrun.tools.conversion.importer import Imported
-
-RECORD = "import.json"
-"""The file of a run directory that says where its model comes from."""
-
-ORIGIN = "origin"
-"""The directory of files of a run that say what was imported."""
-
-CONFIG = "imported.gin"
-"""There the configuration as it was imported; training replaces config.gin."""
 
 # From a gin file to its training variables by checkpoint path, without storage, and the names of
 # its vocabulary files.
@@ -118,10 +114,10 @@ def _write(imported: Imported, directory: pathlib.Path, target: pathlib.Path, bu
     text = imported.config(target)
     run.write_config(text)
     write_run_files(directory, files, place=target)
-    (directory / ORIGIN).mkdir(exist_ok=True)
-    (directory / ORIGIN / CONFIG).write_text(text, encoding="utf-8")
+    (directory / ORIGIN_FOLDER).mkdir(exist_ok=True)
+    (directory / ORIGIN_FOLDER / IMPORTED_CONFIG).write_text(text, encoding="utf-8")
     record = json.dumps(dict(imported.record), indent=1) + "\n"
-    (directory / RECORD).write_text(record, encoding="utf-8")
+    (directory / ORIGIN_RECORD).write_text(record, encoding="utf-8")
 
 
 def _save(

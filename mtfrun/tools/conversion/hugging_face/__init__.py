@@ -7,7 +7,6 @@ from mtfrun.tools.conversion.hugging_face.hugging_face_importer import (
 from mtfrun.tools.conversion.hugging_face.made_here import made_here as made_here
 from mtfrun.tools.conversion.hugging_face.origin import Origin as Origin
 from mtfrun.tools.conversion.hugging_face.origin import read_origin as read_origin
-from mtfrun.tools.conversion.hugging_face.origin import write_origin as write_origin
 from mtfrun.tools.conversion.hugging_face.tokenizer_files import (
     has_tokenizer_of as has_tokenizer_of,
 )

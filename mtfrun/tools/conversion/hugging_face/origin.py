@@ -7,7 +7,6 @@ are regular files, and checks every entry of the record.
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import pathlib
 from collections.abc import Mapping
@@ -16,30 +15,27 @@ from typing import Any
 import numpy as np
 
 from mtfrun.errors import InputError
-from mtfrun.rundir import RunDirError, atomic_write
-from mtfrun.tools.conversion.errors import ConversionError
-from mtfrun.tools.conversion.hugging_face.folder import (
-    CONFIG,
-    GENERATION_CONFIG,
-    INDEX,
-    PREPROCESSOR_CONFIG,
-    Folder,
+from mtfrun.rundir.copied_files import (
+    IMPORTED_CONFIG,
+    MODEL_FILES,
+    ORIGIN_FOLDER,
+    ORIGIN_RECORD,
+    TOKENIZER_FILES,
+    TOKENIZER_FOLDER,
+    UNUSED_TENSORS,
 )
+from mtfrun.tools.conversion.errors import ConversionError
+from mtfrun.tools.conversion.hugging_face.folder import CONFIG, INDEX, Folder
 from mtfrun.tools.conversion.hugging_face.processor import Processor
 from mtfrun.tools.conversion.hugging_face.safetensors_file import DTYPES, file_content
 from mtfrun.tools.conversion.hugging_face.tensor_table import TensorTable
-from mtfrun.tools.conversion.hugging_face.tokenizer import DIRECTORY, TOKENIZER_CONFIG
-from mtfrun.tools.conversion.hugging_face.tokenizer import FILES as TOKENIZER_FILES
-from mtfrun.tools.conversion.run_writer import CONFIG as IMPORTED
-from mtfrun.tools.conversion.run_writer import ORIGIN, RECORD
+from mtfrun.tools.conversion.hugging_face.tokenizer import TOKENIZER_CONFIG
 from mtfrun.untrusted import escaped, is_directory, is_plain_name
 
 FORMAT = "huggingface"
 """The format in import.json."""
 
-_FILES = (CONFIG, GENERATION_CONFIG, PREPROCESSOR_CONFIG, INDEX)
-# Tensors that the model does not use, and their maximum size in bytes.
-_KEPT = "kept.safetensors"
+# Maximum size in bytes of the tensors that the model does not use.
 _LARGEST_KEPT = 1 << 30
 
 
@@ -85,11 +81,11 @@ class Origin:
     def run_files(self) -> dict[str, bytes]:
         """Returns the contents of the files to write into a run directory, by name."""
         files = {
-            f"{DIRECTORY if name in TOKENIZER_FILES else ORIGIN}/{name}": content
+            f"{TOKENIZER_FOLDER if name in TOKENIZER_FILES else ORIGIN_FOLDER}/{name}": content
             for name, content in self.files.items()
         }
         if self.kept:
-            files[f"{ORIGIN}/{_KEPT}"] = file_content(self.kept, {})
+            files[f"{ORIGIN_FOLDER}/{UNUSED_TENSORS}"] = file_content(self.kept, {})
         return files
 
 
@@ -106,7 +102,7 @@ def origin_of(
         copies,
         {
             **processor.files,
-            **{name: folder.bytes_of(name) for name in _FILES if folder.has(name)},
+            **{name: folder.bytes_of(name) for name in MODEL_FILES if folder.has(name)},
         },
         {name: t.read() for name, t in folder.tensors.items() if table.is_kept(name)},
         path=escaped(str(folder.path)),
@@ -119,26 +115,26 @@ def read_origin(directory: pathlib.Path) -> Origin | None:
     Raises:
       ConversionError: a file is not as an import writes it.
     """
-    if not os.path.lexists(directory / RECORD):
+    if not os.path.lexists(directory / ORIGIN_RECORD):
         return None
-    record = Folder(directory, follows_links=False).json_of(RECORD)
+    record = Folder(directory, follows_links=False).json_of(ORIGIN_RECORD)
     if record.get("format") == "mesh_tensorflow":
         return None
     try:
         _check_record(record)
     except InputError as error:
         raise ConversionError(
-            f"{directory / RECORD} is damaged: {error}; import the model again, or remove the file "
-            "if the run is not yours"
+            f"{directory / ORIGIN_RECORD} is damaged: {error}; import the model again, or remove "
+            "the file if the run is not yours"
         ) from error
-    origin, tokenizer = (_folder(directory / name) for name in (ORIGIN, DIRECTORY))
+    origin, tokenizer = (_folder(directory / name) for name in (ORIGIN_FOLDER, TOKENIZER_FOLDER))
     files = {
         name: folder.bytes_of(name)
-        for folder, names in ((origin, _FILES), (tokenizer, TOKENIZER_FILES))
+        for folder, names in ((origin, MODEL_FILES), (tokenizer, TOKENIZER_FILES))
         for name in names
         if os.path.lexists(folder.path / name)
     }
-    for folder, names in ((origin, _FILES), (tokenizer, (TOKENIZER_CONFIG,))):
+    for folder, names in ((origin, MODEL_FILES), (tokenizer, (TOKENIZER_CONFIG,))):
         for name in names:
             if name in files or name == CONFIG:
                 folder.json_of(name)
@@ -151,23 +147,8 @@ def read_origin(directory: pathlib.Path) -> Origin | None:
         files,
         _kept(origin, record["shards"]),
         path=record["from"],
-        configuration=origin.text_of(IMPORTED),
+        configuration=origin.text_of(IMPORTED_CONFIG),
     )
-
-
-def write_origin(origin: Origin, directory: pathlib.Path) -> None:
-    """Writes the origin into the directory of a run that is initialised from the imported run.
-
-    After more training, the run can be exported without the imported run.
-    """
-    for name in (ORIGIN, DIRECTORY):
-        if (directory / name).is_symlink():
-            raise RunDirError(f"{directory / name} is a link, which is not followed: remove it")
-    files = {**origin.run_files(), f"{ORIGIN}/{IMPORTED}": origin.configuration.encode()}
-    for name, content in files.items():
-        atomic_write(directory / name, content.decode("utf-8", "surrogateescape"))
-    # Last: an export takes the files for whole if there is a record.
-    atomic_write(directory / RECORD, json.dumps(origin.record(), indent=1) + "\n")
 
 
 def _folder(path: pathlib.Path) -> Folder:
@@ -217,20 +198,20 @@ def _check_index(origin: Folder, shards: Mapping[str, Mapping[str, str]]) -> Non
         files.get(name) != file for name, file in weight_map.items()
     ):
         raise ConversionError(
-            f"{origin.path / INDEX} names other files than {RECORD}: import the model again"
+            f"{origin.path / INDEX} names other files than {ORIGIN_RECORD}: import the model again"
         )
 
 
 def _kept(origin: Folder, shards: Mapping[str, Mapping[str, str]]) -> dict[str, np.ndarray]:
     """Returns the tensors that the model does not use."""
-    path = origin.path / _KEPT
+    path = origin.path / UNUSED_TENSORS
     if not os.path.lexists(path):
         return {}
-    tensors = origin.tensors_of(_KEPT)
+    tensors = origin.tensors_of(UNUSED_TENSORS)
     types = {name: dtype for tensors in shards.values() for name, dtype in tensors.items()}
     for name, stored in tensors.items():
         if types.get(name) != stored.dtype:
-            raise ConversionError(f"{path}: {name!r:.80} is not in {RECORD}: import again")
+            raise ConversionError(f"{path}: {name!r:.80} is not in {ORIGIN_RECORD}: import again")
     if sum(stored.size for stored in tensors.values()) > _LARGEST_KEPT:
         raise ConversionError(f"{path} has more than {_LARGEST_KEPT} bytes: import again")
     return {name: stored.read() for name, stored in tensors.items()}

@@ -9,26 +9,18 @@ from typing import TypeVar
 
 from mtfrun import data
 from mtfrun.errors import InputError
+from mtfrun.rundir.copied_files import TOKENIZER_FILES, TOKENIZER_FOLDER
 from mtfrun.tools.conversion.errors import ConversionError
 from mtfrun.tools.conversion.gin_text import GinFile, Reference
 from mtfrun.tools.conversion.hugging_face.folder import Folder
 from mtfrun.tools.conversion.hugging_face.settings import Settings
 from mtfrun.tools.conversion.hugging_face.special_tokens import SpecialTokens
 
-DIRECTORY = "tokenizer"
-"""Where the files of a tokenizer are in a run directory."""
-
 _SENTENCEPIECE = ("spiece.model", "sentencepiece.model", "tokenizer.model")
 TOKENIZER = "tokenizer.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 SPECIAL_TOKENS_MAP = "special_tokens_map.json"
 _CHAT_TEMPLATE = "chat_template.jinja"
-# Files that belong to a tokenizer, which an export gives back.
-FILES = (
-    *_SENTENCEPIECE,
-    *(TOKENIZER, TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP, "added_tokens.json"),
-    *("vocab.json", "merges.txt", "vocab.txt", _CHAT_TEMPLATE),
-)
 _Made = TypeVar("_Made", bound=data.Vocabulary)
 
 # The ids of T5's sentinels, where tokenizer_config.json says nothing.
@@ -68,7 +60,7 @@ class Tokenizer:
         parameters = dict(self.parameters)
         if self.file is not None:
             name, file_name = self.file
-            parameters = {name: str(directory / DIRECTORY / file_name), **parameters}
+            parameters = {name: str(directory / TOKENIZER_FOLDER / file_name), **parameters}
         if parameters:
             file.bind(self.reference.strip("@()"), parameters)
 
@@ -84,7 +76,7 @@ def read_tokenizer(folder: Folder, settings: Settings, pad_id: int) -> Tokenizer
     Raises:
       ConversionError: a file is damaged, or belongs to another model.
     """
-    files = {name: folder.bytes_of(name) for name in FILES if folder.has(name)}
+    files = {name: folder.bytes_of(name) for name in TOKENIZER_FILES if folder.has(name)}
     config = folder.json_of(TOKENIZER_CONFIG) if TOKENIZER_CONFIG in files else {}
     tokens = SpecialTokens.of(folder, settings, config)
     sentencepiece = next((name for name in _SENTENCEPIECE if name in files), None)

@@ -16,6 +16,7 @@ from mtfrun.data import (
     SentencePieceVocabulary,
     Vocabulary,
 )
+from mtfrun.rundir.copied_files import TOKENIZER_FILES
 from mtfrun.tools.conversion.errors import ConversionError
 from mtfrun.tools.conversion.hugging_face.folder import CONFIG, GENERATION_CONFIG
 from mtfrun.tools.conversion.hugging_face.made_here import special_ids
@@ -23,7 +24,6 @@ from mtfrun.tools.conversion.hugging_face.origin import Origin
 from mtfrun.tools.conversion.hugging_face.sentencepiece_json import sentencepiece_json
 from mtfrun.tools.conversion.hugging_face.special_tokens import tokens_of
 from mtfrun.tools.conversion.hugging_face.tokenizer import (
-    FILES,
     SPECIAL_TOKENS_MAP,
     TOKENIZER,
     TOKENIZER_CONFIG,
@@ -48,7 +48,7 @@ def with_tokenizer(origin: Origin, vocabulary: Vocabulary) -> Origin:
 
 def without_tokenizer(origin: Origin) -> Origin:
     """Returns an origin without tokenizer files."""
-    files = {name: content for name, content in origin.files.items() if name not in FILES}
+    files = {name: content for name, content in origin.files.items() if name not in TOKENIZER_FILES}
     return dataclasses.replace(origin, files=files)
 
 
@@ -60,7 +60,7 @@ def has_tokenizer_of(origin: Origin, vocabulary: Vocabulary) -> bool:
     contents = set(origin.files.values())
     files = [pathlib.Path(name).expanduser().read_bytes() for name in vocabulary.files]
     if not files:
-        return isinstance(vocabulary, IdVocabulary) and not set(FILES) & set(origin.files)
+        return isinstance(vocabulary, IdVocabulary) and not set(TOKENIZER_FILES) & set(origin.files)
     return all(content in contents for content in files)
 
 

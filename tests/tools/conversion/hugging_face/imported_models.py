@@ -24,7 +24,7 @@ from mtfrun.tools.conversion.hugging_face.safetensors_file import write_file
 from tests.cli.command import mtfrun_here
 from tests.layouts import ONE_DEVICE
 
-FOLDERS = pathlib.Path(__file__).parents[2] / "oracle" / "hf"
+FOLDERS = pathlib.Path(__file__).parents[3] / "oracle" / "hf"
 
 # Relative to the largest logit, and absolute: what the issue asks for.
 LOGITS_TOLERANCE, LOSS_TOLERANCE = 1e-4, 1e-5

@@ -11,8 +11,6 @@ from typing import Any
 
 import pytest
 
-from mtfrun.rundir import RunDirError
-from mtfrun.tools.conversion.hugging_face import read_origin, write_origin
 from mtfrun.tools.conversion.hugging_face.safetensors_file import file_content
 from tests.cli.command import error_line, mtfrun_here
 from tests.tools.conversion.hugging_face.imported_models import FOLDERS, imported_folder
@@ -238,35 +236,7 @@ def test_a_forged_record_is_not_exported(
     assert not pathlib.Path("/tmp/records_victim.safetensors").exists()
 
 
-def test_a_run_initialised_from_another_copies_only_its_checked_record(
-    runs: dict[str, pathlib.Path], tmp_path: pathlib.Path
-) -> None:
-    source, run = _copied(runs["llama"], tmp_path), tmp_path / "new"
-    (source / "tokenizer/code.py").write_text("raise SystemExit(3)")
-    origin = read_origin(source)
-    assert origin is not None
-    write_origin(origin, run)
-    names = {path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()}
-    assert "import.json" in names and "tokenizer/code.py" not in names
-    for name in names:
-        assert (run / name).read_bytes() == (source / name).read_bytes()
-
-
-def test_a_record_is_not_written_through_a_link(
-    runs: dict[str, pathlib.Path], tmp_path: pathlib.Path
-) -> None:
-    origin = read_origin(runs["llama"])
-    assert origin is not None
-    run, victim = tmp_path / "new", tmp_path / "victim"
-    run.mkdir()
-    victim.mkdir()
-    (run / "origin").symlink_to(victim)
-    with pytest.raises(RunDirError, match="origin is a link"):
-        write_origin(origin, run)
-    assert list(victim.iterdir()) == []
-
-
-def test_a_training_from_a_run_with_a_forged_record_is_refused(
+def test_a_training_from_a_run_with_a_forged_record_is_not_exported(
     runs: dict[str, pathlib.Path], tmp_path: pathlib.Path
 ) -> None:
     source = _copied(runs["llama"], tmp_path)
@@ -277,10 +247,18 @@ def test_a_training_from_a_run_with_a_forged_record_is_refused(
         *("--gin.BATCH_SIZE=8", "--gin.TRAIN_STEPS=1", f"--gin.INIT_CHECKPOINT='{source}'"),
         "--gin.IdVocabulary.end_id=1",
     ]
+    (source / "origin/generation_config.json").rename(tmp_path / "settings")
+    (source / "origin/generation_config.json").symlink_to(tmp_path / "secret")
+    line = error_line(mtfrun_here("train", *flags, f"--model_dir={tmp_path / 'refused'}"))
+    assert "origin/generation_config.json: Not a regular file but a link" in line
+    (tmp_path / "settings").rename(source / "origin/generation_config.json")
     _shard("../../victim.safetensors")(source)
-    line = error_line(mtfrun_here("train", *flags, f"--model_dir={tmp_path / 'new'}"))
+    trained = mtfrun_here("train", *flags, f"--model_dir={tmp_path / 'new'}")
+    assert trained.returncode == 0, trained.stderr.decode()
+    export = ["export", f"--model_dir={tmp_path / 'new'}", "--format=huggingface"]
+    line = error_line(mtfrun_here(*export, f"--to={tmp_path / 'x' / 'target'}"))
     assert "is no name of a file of tensors" in line
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "secret", "texts.txt"]
+    assert not list(tmp_path.rglob("victim*")) and not (tmp_path / "x").exists()
 
 
 def test_an_average_of_a_run_with_a_forged_record_is_refused(

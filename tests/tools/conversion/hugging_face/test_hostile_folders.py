@@ -17,7 +17,7 @@ from mtfrun.untrusted import JsonError, parse_json
 from tests.cli.command import error_line, mtfrun_here
 from tests.faults.fuzzing import CPU_SECS, cpu_limit
 
-ORACLE = pathlib.Path(__file__).parents[2] / "oracle" / "hf"
+ORACLE = pathlib.Path(__file__).parents[3] / "oracle" / "hf"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 

@@ -21,7 +21,7 @@ from tests.tools.conversion.saved_model.serving import (
     responses,
 )
 
-HF = pathlib.Path(__file__).parents[2] / "oracle" / "hf"
+HF = pathlib.Path(__file__).parents[3] / "oracle" / "hf"
 PROMPTS = [b"the quick brown fox", b"", b"train 17", b"<extra_id_0> fox", "é \t".encode()]
 
 pytestmark = pytest.mark.slow
