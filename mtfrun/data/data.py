@@ -16,11 +16,7 @@ from mtfrun.data.cache_choice import EVERY_CACHE, CacheChoice, Cached
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import INPUTS, TARGETS, Feature
 from mtfrun.data.order import ONLY_HOST, Host
-from mtfrun.data.prompting import (
-    Continuing,
-    Prompting,
-    PromptLimits,
-)
+from mtfrun.data.prompts import LanguageModelPrompts, PromptFormat, PromptLimits
 from mtfrun.data.rows import Batch, Density
 from mtfrun.data.task import Metrics
 from mtfrun.data.vocabularies.vocabulary import Vocabulary
@@ -225,9 +221,9 @@ class TextData(Data):
         """Returns what the metrics compare, by default the text."""
         return text
 
-    def prompting(self, limits: PromptLimits) -> Prompting:
+    def prompt_format(self, limits: PromptLimits) -> PromptFormat:
         """Returns the conversion of prompts to rows."""
-        return Continuing(self.vocabulary, limits)
+        return LanguageModelPrompts(self.vocabulary, limits)
 
     def text(self, split: str) -> bytes:
         """Returns all text of a split.

@@ -9,10 +9,10 @@ from typing import ClassVar
 from mtfrun.data.features import INPUTS, TARGETS, Feature, ids_feature
 from mtfrun.data.objective_rows import JoinedObjectiveRows, ObjectiveRows
 from mtfrun.data.objectives import FeatureLengths, Objective
-from mtfrun.data.prompting import (
-    Answering,
-    AnsweringInRow,
-    Prompting,
+from mtfrun.data.prompts import (
+    DecoderOnlyPrompts,
+    EncoderDecoderPrompts,
+    PromptFormat,
     PromptLimits,
 )
 from mtfrun.data.rows import Rows
@@ -67,9 +67,9 @@ class DenoisingData(TaskData):
         """Positions of inputs and targets together."""
         return self._lengths.inputs + self._lengths.targets
 
-    def prompting(self, limits: PromptLimits) -> Prompting:
+    def prompt_format(self, limits: PromptLimits) -> PromptFormat:
         """Returns the conversion of prompts to inputs."""
-        return _answering(self, self._lengths, limits)
+        return _prompts(self, self._lengths, limits)
 
     @functools.cached_property
     def _raw_length(self) -> int:
@@ -123,9 +123,9 @@ class DelimitedDenoisingData(TaskData):
         """Positions of a row."""
         return self.length
 
-    def prompting(self, limits: PromptLimits) -> Prompting:
+    def prompt_format(self, limits: PromptLimits) -> PromptFormat:
         """Returns the conversion of prompts to inputs at the beginning of a row."""
-        return AnsweringInRow(_answering(self, self._lengths_of_pairs, limits))
+        return DecoderOnlyPrompts(_prompts(self, self._lengths_of_pairs, limits))
 
     @functools.cached_property
     def _raw_length(self) -> int:
@@ -150,5 +150,8 @@ class DelimitedDenoisingData(TaskData):
         )
 
 
-def _answering(data: TaskData, lengths: FeatureLengths, limits: PromptLimits) -> Answering:
-    return Answering(data.vocabulary, data.vocabulary, lengths.inputs, lengths.targets, limits)
+def _prompts(
+    data: TaskData, lengths: FeatureLengths, limits: PromptLimits
+) -> EncoderDecoderPrompts:
+    max_lengths = {INPUTS: lengths.inputs, TARGETS: lengths.targets}
+    return EncoderDecoderPrompts(data.vocabulary, data.vocabulary, max_lengths, limits)

@@ -13,7 +13,7 @@ from mtfrun.data.errors import DataError
 from mtfrun.data.features import INPUTS, TARGETS, Feature, ids_feature
 from mtfrun.data.objective_rows import ObjectiveRows
 from mtfrun.data.objectives import FeatureLengths, MaskedLanguageModel
-from mtfrun.data.prompting import Prompting, PromptLimits, Row, RowForm, ScoredRow, bucket, padded
+from mtfrun.data.prompts import PromptFormat, PromptLimits, PromptRow, ScoredRow, padded
 from mtfrun.data.rows import Rows
 from mtfrun.data.task import Task
 from mtfrun.data.task_data import TaskData
@@ -66,9 +66,9 @@ class MaskedLanguageModelData(TaskData):
         """Positions of a row."""
         return self.length
 
-    def prompting(self, limits: PromptLimits) -> Prompting:
+    def prompt_format(self, limits: PromptLimits) -> PromptFormat:
         """Returns the conversion of prompts to inputs with masks."""
-        return FillingIn(self.vocabulary, self.length)
+        return MaskedLanguageModelPrompts(self.vocabulary, self.length)
 
     @functools.cached_property
     def _raw_length(self) -> int:
@@ -80,59 +80,34 @@ class MaskedLanguageModelData(TaskData):
         return ObjectiveRows(cache, self._raw_length, self.objective, lengths, self.vocabulary)
 
 
-@dataclasses.dataclass(frozen=True)
-class FillingIn(Prompting):
+class MaskedLanguageModelPrompts(PromptFormat):
     """Prompts are texts with masks, and outputs are the texts with predictions in their place.
 
-    The score of an output is the log-probability of the predictions.
+    The score of an output is the log-probability of the predictions. A prompt that is too long is
+    truncated at its end.
 
-    Attributes:
+    Args:
       vocabulary: text to ids and back; the first sentinel is the mask.
-      length: maximum number of ids of a prompt, which is truncated at its end.
+      length: maximum number of ids of a prompt.
     """
 
-    vocabulary: Vocabulary
-    length: int
+    def __init__(self, vocabulary: Vocabulary, length: int):
+        super().__init__(vocabulary, vocabulary, {INPUTS: length, TARGETS: length}, length)
+        self.mask: int = vocabulary.sentinel(0)
 
-    @property
-    def form(self) -> RowForm:
-        """The first ids of the prompt, which are those of the output, but for masks."""
-        return RowForm(INPUTS, self.length, mask=self.vocabulary.sentinel(0))
-
-    @property
-    def prompt_vocabulary(self) -> Vocabulary:
-        """Text to ids and back."""
-        return self.vocabulary
-
-    @property
-    def output_vocabulary(self) -> Vocabulary:
-        """Text to ids and back."""
-        return self.vocabulary
-
-    def row_of(self, encoded: np.ndarray) -> Row:
-        """Returns the prompt as inputs; its output has as many ids."""
-        ids = self.form.ids(encoded)
-        return Row(ids, len(ids), len(encoded) - len(ids), 0, len(ids))
-
-    def lengths(self, row: Row) -> dict[str, int]:
-        """Returns the length of inputs and targets."""
-        length = bucket(len(row.ids), self.length)
-        return {INPUTS: length, TARGETS: length}
+    def output_limit(self, num_ids: int) -> int:
+        """Returns the number of ids of the prompt."""
+        return num_ids
 
     def features(
-        self, rows: Sequence[Row], batch: int, lengths: Mapping[str, int]
+        self, rows: Sequence[PromptRow], batch: int, lengths: Mapping[str, int]
     ) -> dict[str, np.ndarray]:
         """Returns the prompts as inputs, and as targets their ids that are no masks."""
-        mask = self.vocabulary.sentinel(0)
         # Rows of padding have an id, so that attention has one to attend to.
-        ids = [row.ids if row.ids.size else np.array([mask], np.int32) for row in rows]
-        ids += [np.array([mask], np.int32)] * (batch - len(rows))
+        ids = [row.ids if row.ids.size else np.array([self.mask], np.int32) for row in rows]
+        ids += [np.array([self.mask], np.int32)] * (batch - len(rows))
         inputs = padded(ids, batch, lengths[INPUTS])
-        return {INPUTS: inputs, TARGETS: np.where(inputs == mask, 0, inputs).astype(np.int32)}
-
-    def longest_prompt(self, lengths: Mapping[str, int]) -> int:
-        """Returns 0: no ids are read before the first step."""
-        return 0
+        return {INPUTS: inputs, TARGETS: np.where(inputs == self.mask, 0, inputs).astype(np.int32)}
 
     def scored_row(self, inputs: bytes, target: bytes) -> ScoredRow:
         """Raises DataError: a masked language model has no likelihood of a text."""

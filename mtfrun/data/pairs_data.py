@@ -1,18 +1,24 @@
-"""Base class of data of pairs of texts."""
+"""Pairs of texts: as two features for encoder-decoder models, in one row for decoder-only ones."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 from mtfrun.data.errors import DataError
-from mtfrun.data.features import INPUTS, TARGETS
-from mtfrun.data.prompting import Answering, PromptLimits
-from mtfrun.data.rows import Rows
+from mtfrun.data.features import INPUTS, TARGETS, Feature, ids_feature, packed_features
+from mtfrun.data.prompts import (
+    DecoderOnlyPrompts,
+    EncoderDecoderPrompts,
+    PromptFormat,
+    PromptLimits,
+)
+from mtfrun.data.rows import Batch, Rows
 from mtfrun.data.task import Task
 from mtfrun.data.task_data import TaskData
-from mtfrun.data.text_rows import PackedRows, PaddedRows
+from mtfrun.data.text_rows import PackedRows, PaddedRows, batches_by_length
+from mtfrun.data.vocabularies import Vocabulary
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +27,8 @@ class PairsData(TaskData):
 
     Every text ends with the end id. Texts that exceed `inputs_length` or `targets_length` are
     truncated before it; the features `cut_at_front` lose the beginning of their texts instead.
+
+    An evaluation has one pair per row, and batches of rows of similar length.
 
     Attributes:
       inputs_length, targets_length: maximum number of ids of a text, including the end.
@@ -53,20 +61,139 @@ class PairsData(TaskData):
         """The lengths of inputs and targets."""
         return {INPUTS: self.inputs_length, TARGETS: self.targets_length}
 
-    def _num_examples(self, task: Task, split: str, rows: Rows) -> int:
-        """Returns the number of pairs."""
-        return len(self._cache(task, split).ends)
+    @property
+    def tokens_per_row(self) -> int:
+        """Positions of inputs and targets together."""
+        return self.inputs_length + self.targets_length
 
-    def _answering(self, limits: PromptLimits) -> Answering:
-        vocabularies = (self.task.vocabulary_of(INPUTS), self.task.vocabulary_of(TARGETS))
-        return Answering(
-            *vocabularies, self.inputs_length, self.targets_length, limits, self.cut_at_front
+    @property
+    def _joined(self) -> int | None:
+        """Length of the rows that hold inputs and targets; None where they are two features."""
+        return None
+
+    @property
+    def _vocabularies(self) -> tuple[Vocabulary, Vocabulary]:
+        return self.task.vocabulary_of(INPUTS), self.task.vocabulary_of(TARGETS)
+
+    def _num_examples(self, task: Task, split: str, rows: Rows) -> int:
+        return len(self._cache(task, split))
+
+    def _encoder_decoder_prompts(self, limits: PromptLimits) -> EncoderDecoderPrompts:
+        return EncoderDecoderPrompts(
+            *self._vocabularies, self.text_limits, limits, self.cut_at_front
         )
 
-    def _packed_rows(self, task: Task, split: str, joined: int | None = None) -> PackedRows:
-        cache, lengths = task.cache(split, self.texts), list(self.text_limits.values())
-        return PackedRows(cache, lengths, joined=joined, cut_at_front=self.cut_at_front)
+    def _rows(self, task: Task, split: str) -> Rows:
+        if not self.packed:
+            return self._padded_rows(task, split)
+        cache, lengths = self._cache(task, split), list(self.text_limits.values())
+        return PackedRows(cache, lengths, joined=self._joined, cut_at_front=self.cut_at_front)
 
-    def _padded_rows(self, task: Task, split: str, joined: int | None = None) -> PaddedRows:
-        cache, lengths = task.cache(split, self.texts), list(self.text_limits.values())
-        return PaddedRows(cache, lengths, joined=joined, cut_at_front=self.cut_at_front)
+    def _padded_rows(self, task: Task, split: str) -> PaddedRows:
+        cache, lengths = self._cache(task, split), list(self.text_limits.values())
+        return PaddedRows(cache, lengths, joined=self._joined, cut_at_front=self.cut_at_front)
+
+    def _rows_of_evaluation(
+        self, task: Task, batch: int, split: str, max_rows: int | None
+    ) -> Iterator[Batch]:
+        return batches_by_length(self._padded_rows(task, split), batch, max_rows)
+
+
+@dataclasses.dataclass(frozen=True)
+class SequenceToSequenceData(PairsData):
+    """Pairs of texts for encoder-decoder models: inputs and targets as separate features.
+
+    Texts are padded; targets that are padding have no loss. Packed rows hold as many pairs as fit
+    into both (Raffel et al. 2020, https://arxiv.org/abs/1910.10683, section 2.1).
+
+    Attributes:
+      task, inputs_length, targets_length, packed, cut_at_front: see `PairsData`.
+    """
+
+    remedy: ClassVar[str] = (
+        "add --gin_file=data/delimited_pairs.gin behind the file of the pairs, which puts both in "
+        "one row"
+    )
+
+    @property
+    def features(self) -> dict[str, Feature]:
+        """Inputs and targets; if packed, the pair and position of every id."""
+        if self.packed:
+            return {
+                **packed_features(self.inputs_length, INPUTS),
+                **packed_features(self.targets_length, TARGETS),
+            }
+        return {
+            INPUTS: ids_feature(self.inputs_length, "ids, 0 for padding"),
+            TARGETS: ids_feature(self.targets_length, "ids, 0 for padding, which has no loss"),
+        }
+
+    def model_arguments(self) -> dict[str, object]:
+        """Returns the sizes of the vocabularies; that of the inputs only if it is another one."""
+        inputs, targets = self._vocabularies
+        if inputs.fingerprint == targets.fingerprint:
+            return super().model_arguments()
+        return {**super().model_arguments(), "inputs_vocabulary_size": inputs.size}
+
+    def prompt_format(self, limits: PromptLimits) -> PromptFormat:
+        """Returns the conversion of prompts to inputs."""
+        return self._encoder_decoder_prompts(limits)
+
+
+@dataclasses.dataclass(frozen=True)
+class DelimitedPairsData(PairsData):
+    """Pairs of texts for decoder-only models: rows of "inputs end targets end".
+
+    Packed pairs do not attend to each other, and positions count from 0 in each.
+    These are the rows of a prefix language model (seqio's PrefixLM), and of a causal one that
+    answers inputs (Mesh TensorFlow's delimited_lm); the model's `loss_on_targets_only` says whether
+    inputs are trained on.
+
+    Inputs and targets are distinguished by counting ends. So a pair is never divided between rows.
+
+    Attributes:
+      length: of a row, at least inputs_length + targets_length, which is the default.
+      task, inputs_length, targets_length, packed, cut_at_front: see `PairsData`. One pair per row
+        makes attention cheaper where pairs are about as long as a row.
+    """
+
+    remedy: ClassVar[str] = "set Experiment.data = @data.SequenceToSequenceData()"
+    has_rows_of_pairs: ClassVar[bool] = True
+
+    length: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        longest = self.inputs_length + self.targets_length
+        if self.tokens_per_row < longest:
+            raise DataError(
+                f"DelimitedPairsData: length={self.length} must be at least inputs_length + "
+                f"targets_length = {self.inputs_length} + {self.targets_length} = {longest}, for a "
+                "pair is not divided between rows"
+            )
+        inputs, targets = self._vocabularies
+        if inputs.fingerprint != targets.fingerprint:
+            raise DataError(
+                f"DelimitedPairsData: inputs and targets share a row and so a vocabulary, and the "
+                f"task has {inputs} and {targets}: give it one, or use "
+                "@data.SequenceToSequenceData()"
+            )
+
+    @property
+    def tokens_per_row(self) -> int:
+        """Positions of a row."""
+        return super().tokens_per_row if self.length is None else self.length
+
+    @property
+    def features(self) -> dict[str, Feature]:
+        """Targets, which hold the inputs too; if packed, the pair and position of every id."""
+        features = packed_features(self.tokens_per_row)
+        return features if self.packed else {TARGETS: features[TARGETS]}
+
+    def prompt_format(self, limits: PromptLimits) -> PromptFormat:
+        """Returns the conversion of prompts to inputs at the beginning of a row."""
+        return DecoderOnlyPrompts(self._encoder_decoder_prompts(limits))
+
+    @property
+    def _joined(self) -> int:
+        return self.tokens_per_row

@@ -10,17 +10,7 @@ import numpy as np
 
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import INPUTS, TARGETS, Feature, ids_feature
-from mtfrun.data.prompting import (
-    Prompting,
-    PromptLimits,
-    Row,
-    RowForm,
-    ScoredRow,
-    bucket,
-    form_with_end,
-    padded,
-    with_end,
-)
+from mtfrun.data.prompts import PromptFormat, PromptLimits, ScoredRow, bucket, ends
 from mtfrun.data.rows import Batch, Rows, Selection
 from mtfrun.data.task import Task
 from mtfrun.data.task_data import TaskData
@@ -81,9 +71,9 @@ class TextClassificationData(TaskData):
         """Returns the size of the larger vocabulary, whose ids the other one uses as well."""
         return {"vocabulary_size": max(self.inputs_vocabulary.size, self.vocabulary.size)}
 
-    def prompting(self, limits: PromptLimits) -> Prompting:
+    def prompt_format(self, limits: PromptLimits) -> PromptFormat:
         """Returns the conversion of prompts to inputs."""
-        return Labelling(self.inputs_vocabulary, self.vocabulary, self.length)
+        return TextClassificationPrompts(self.inputs_vocabulary, self.vocabulary, self.length)
 
     def _rows(self, task: Task, split: str) -> Rows:
         return LabelledRows(task, split, self.length)
@@ -114,66 +104,27 @@ class LabelledRows(Rows):
         return {INPUTS: batch[INPUTS], TARGETS: targets}
 
 
-@dataclasses.dataclass(frozen=True)
-class Labelling(Prompting):
+class TextClassificationPrompts(PromptFormat):
     """Prompts are inputs, truncated at their end, and outputs are one id.
 
-    Attributes:
+    Args:
       vocabulary: of the prompts.
       labels: of the outputs.
       length: maximum number of ids of the inputs, including the end.
     """
 
-    vocabulary: Vocabulary
-    labels: Vocabulary
-    length: int
+    def __init__(self, vocabulary: Vocabulary, labels: Vocabulary, length: int):
+        after = ends(vocabulary)
+        lengths = {INPUTS: length, TARGETS: 1}
+        super().__init__(vocabulary, labels, lengths, length - len(after), after=after)
 
-    @property
-    def form(self) -> RowForm:
-        """The first ids of the prompt, and the end."""
-        return form_with_end(self.vocabulary, self.length)
-
-    @property
-    def prompt_vocabulary(self) -> Vocabulary:
-        """Text to ids and back."""
-        return self.vocabulary
-
-    @property
-    def output_vocabulary(self) -> Vocabulary:
-        """The labels."""
-        return self.labels
-
-    def row_of(self, encoded: np.ndarray) -> Row:
-        """Returns the prompt and the end as inputs."""
-        ids = self.form.ids(encoded)
-        read = len(ids) - 1
-        return Row(ids, read, len(encoded) - read, 0, 1)
-
-    def lengths(self, row: Row) -> dict[str, int]:
-        """Returns the lengths of inputs and targets."""
-        return {INPUTS: bucket(len(row.ids), self.length), TARGETS: 1}
-
-    def features(
-        self, rows: Sequence[Row], batch: int, lengths: Mapping[str, int]
-    ) -> dict[str, np.ndarray]:
-        """Returns the prompts as inputs, and targets of zeros."""
-        # Rows of padding have an end, so that attention has an id to attend to.
-        padding = [np.array([self.vocabulary.end_id], np.int32)] * (batch - len(rows))
-        ids = [*(row.ids for row in rows), *padding]
-        return {
-            INPUTS: padded(ids, batch, lengths[INPUTS]),
-            TARGETS: np.zeros([batch, lengths[TARGETS]], np.int32),
-        }
-
-    def longest_prompt(self, lengths: Mapping[str, int]) -> int:
-        """Returns 0: outputs do not begin with the prompt."""
-        return 0
+    def output_limit(self, num_ids: int) -> int:
+        """Returns 1: a label is one id."""
+        return 1
 
     def scored_row(self, inputs: bytes, target: bytes) -> ScoredRow:
         """Returns a text and its label."""
-        encoded = self.vocabulary.encode(inputs)
-        ids = with_end(self.vocabulary, encoded, self.length)
-        length = bucket(len(ids), self.length)
-        features = {INPUTS: ids, TARGETS: self.labels.encode(target)}
-        truncated = len(encoded) + 1 - len(ids)
-        return ScoredRow(features, {INPUTS: length, TARGETS: length}, 0, truncated)
+        row = self.row(inputs)
+        length = bucket(len(row.ids), self.max_lengths[INPUTS])
+        features = {INPUTS: row.ids, TARGETS: self.output_vocabulary.encode(target)}
+        return ScoredRow(features, {INPUTS: length, TARGETS: length}, 0, row.truncated)

@@ -16,7 +16,7 @@ from mtfrun.data.errors import DataError
 from mtfrun.data.features import TARGETS
 from mtfrun.data.gather import Layout, Texts, lay_out
 from mtfrun.data.packing import Plan, pack, stored_plan
-from mtfrun.data.prompting import bucket
+from mtfrun.data.prompts import bucket
 from mtfrun.data.rows import Batch, Density, Rows, Selection
 from mtfrun.data.token_cache import TokenCache
 

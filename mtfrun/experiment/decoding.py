@@ -11,7 +11,7 @@ import numpy as np
 
 from mtfrun import decoding, mtf
 from mtfrun.configuration.ranges import range_of
-from mtfrun.data import INPUTS, TARGETS, Prompting, PromptLimits, Row, TextData
+from mtfrun.data import INPUTS, TARGETS, PromptFormat, PromptLimits, PromptRow, TextData
 from mtfrun.display.progress import Work
 from mtfrun.errors import InputError
 from mtfrun.experiment.concurrency import mapping, number_of_threads
@@ -151,7 +151,7 @@ class Decoding(Inference):
         """
         # Each sample of a prompt is a separate row.
         samples = self._samples
-        rows = [row for prompt in prompts for row in [self.prompting.row(prompt)] * samples]
+        rows = [row for prompt in prompts for row in [self.prompt_format.row(prompt)] * samples]
         hypotheses: dict[int, Sequence[tuple[np.ndarray, float, bool]]] = {}
         if not self.predicts_first_id and not all(row.prefix for row in rows):
             raise InputError(
@@ -268,25 +268,25 @@ class Decoding(Inference):
         return self.experiment.rows_for(self.batch_size)
 
     @functools.cached_property
-    def prompting(self) -> Prompting:
+    def prompt_format(self) -> PromptFormat:
         """The conversion of prompts to rows."""
-        return self._data.prompting(self._limits)
+        return self._data.prompt_format(self._limits)
 
     @property
     def predicts_first_id(self) -> bool:
         """Whether prompts may be empty."""
         return self._model.predicts_first_id
 
-    def shape_of(self, row: Row) -> DecodingShape:
+    def shape_of(self, row: PromptRow) -> DecodingShape:
         """Returns the shape of the program that decodes a row."""
-        lengths = self.prompting.lengths(row)
-        longest = self.prompting.longest_prompt(lengths)
+        lengths = self.prompt_format.lengths(row)
+        longest = self.prompt_format.longest_prefix(lengths)
         prefill = self._model.reads_prompts_at_once or decoding.worth_reading_at_once(
             row.prefix, longest
         )
         return DecodingShape(tuple(sorted(lengths.items())), prefill)
 
-    def _batches(self, rows: Sequence[Row]) -> Iterator[_Batch]:
+    def _batches(self, rows: Sequence[PromptRow]) -> Iterator[_Batch]:
         """Yields batches of rows of equal lengths."""
         by_shape: dict[DecodingShape, list[int]] = {}
         for index, row in enumerate(rows):
@@ -298,13 +298,13 @@ class Decoding(Inference):
                 yield _Batch(shape, indices[start : start + self.rows])
 
     def _search_batch(
-        self, all_rows: Sequence[Row], batch: _Batch
+        self, all_rows: Sequence[PromptRow], batch: _Batch
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Returns ids [rows, beam, length], scores and finished [rows, beam] of a batch's rows."""
         mesh = self.experiment.mesh
         rows = [all_rows[index] for index in batch.rows]
         batch_dim = mtf.Dimension("batch", self.rows)
-        arrays = self.prompting.features(rows, self.rows, dict(batch.shape.lengths))
+        arrays = self.prompt_format.features(rows, self.rows, dict(batch.shape.lengths))
         features = {
             name: mtf.import_tf_tensor(mesh, x, [batch_dim, mtf.Dimension("length", x.shape[1])])
             for name, x in arrays.items()
@@ -328,7 +328,7 @@ class Decoding(Inference):
         It takes the features {batch, length} by name, and {batch} int32 the numbers of the rows in
         the input and the largest numbers of their ids, 0 for rows of padding.
         """
-        longest_prompt = self.prompting.longest_prompt(dict(shape.lengths))
+        longest_prompt = self.prompt_format.longest_prefix(dict(shape.lengths))
 
         def hypotheses(
             features: Mapping[str, mtf.Tensor], lines: mtf.Tensor, limits: mtf.Tensor
@@ -354,7 +354,7 @@ class Decoding(Inference):
         return self._programs.setdefault(shape, program)
 
     def _answer(
-        self, prompt: bytes, row: Row, hypotheses: Sequence[tuple[np.ndarray, float, bool]]
+        self, prompt: bytes, row: PromptRow, hypotheses: Sequence[tuple[np.ndarray, float, bool]]
     ) -> Answer:
         text = prompt.decode("utf-8", "replace")
         end_id = self._data.vocabulary.end_id
@@ -364,7 +364,7 @@ class Decoding(Inference):
             ends = np.flatnonzero(output_ids == end_id)
             is_token = output_ids != self._data.vocabulary.pad_id
             tokens = int(ends[0]) if ends.size else int(np.count_nonzero(is_token))
-            text_of_output = self.prompting.output(output_ids)
+            text_of_output = self.prompt_format.output(output_ids)
             outputs.append(Output(text_of_output, score, tokens, finished))
         first = outputs[0]
         return Answer(

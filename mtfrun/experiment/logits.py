@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mtfrun import mtf
-from mtfrun.data.prompting import bucket
+from mtfrun.data.prompts import bucket
 from mtfrun.errors import InputError
 from mtfrun.experiment.experiment import Experiment
 

@@ -45,7 +45,7 @@ class Scoring:
     def __init__(self, experiment: Experiment, batch_size: int, limits: PromptLimits):
         self._experiment = experiment
         data = required(experiment.data, TextData, "scoring", "score with a model of text")
-        self._prompting = data.prompting(limits)
+        self._prompt_format = data.prompt_format(limits)
         self._batch_size = experiment.rows_for(batch_size)
         model = required(experiment.model, TextModel, "scoring", "score with a model of text")
         # The log-probability of a first id that is given is no score.
@@ -61,7 +61,7 @@ class Scoring:
         Raises:
           NonFiniteError: a score is infinite or not a number.
         """
-        rows = [self._prompting.scored_row(*pair) for pair in pairs]
+        rows = [self._prompt_format.scored_row(*pair) for pair in pairs]
         by_lengths: dict[tuple[tuple[str, int], ...], list[int]] = {}
         for i, row in enumerate(rows):
             by_lengths.setdefault(tuple(row.lengths.items()), []).append(i)

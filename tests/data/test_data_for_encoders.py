@@ -57,18 +57,18 @@ def test_the_noise_of_masked_rows_changes_with_the_epoch() -> None:
 
 
 def test_a_prompts_masks_are_what_is_predicted() -> None:
-    prompting = _masked().prompting(LIMITS)
-    row = prompting.row(b"a\xffc")
+    prompt_format = _masked().prompt_format(LIMITS)
+    row = prompt_format.row(b"a\xffc")
     assert row.ids.tolist() == [100, MASK, 102] and row.limit == 3
-    batch = prompting.features([row], 2, prompting.lengths(row))
+    batch = prompt_format.features([row], 2, prompt_format.lengths(row))
     assert batch["inputs"][0, :4].tolist() == [100, MASK, 102, 0]
     assert batch["targets"][0, :4].tolist() == [100, 0, 102, 0]
-    assert prompting.row(b"a" * 40).truncated == 8
+    assert prompt_format.row(b"a" * 40).truncated == 8
 
 
 def test_masked_text_has_no_likelihood() -> None:
     with pytest.raises(DataError, match="scores no pairs"):
-        _masked().prompting(LIMITS).scored_row(b"a", b"b")
+        _masked().prompt_format(LIMITS).scored_row(b"a", b"b")
 
 
 def test_full_targets_are_for_models_that_generate() -> None:
@@ -99,16 +99,16 @@ def test_labelled_texts_need_room_for_the_larger_vocabulary() -> None:
 
 
 def test_prompts_are_texts_and_outputs_one_id() -> None:
-    prompting = _labelled().prompting(LIMITS)
-    row = prompting.row(b"abc")
+    prompt_format = _labelled().prompt_format(LIMITS)
+    row = prompt_format.row(b"abc")
     assert row.ids.tolist() == [100, 101, 102, 1] and row.limit == 1 and row.read == 3
-    batch = prompting.features([row], 2, prompting.lengths(row))
+    batch = prompt_format.features([row], 2, prompt_format.lengths(row))
     assert batch["inputs"][1, 0] == 1 and not batch["targets"].any()
 
 
 def test_a_score_is_that_of_a_label() -> None:
-    scored = _labelled().prompting(LIMITS).scored_row(b"ab", b"long")
+    scored = _labelled().prompt_format(LIMITS).scored_row(b"ab", b"long")
     assert scored.features["targets"].tolist() == [4] and scored.begin == 0
     assert scored.lengths["inputs"] == scored.lengths["targets"] == 8
     with pytest.raises(DataError, match="none of LabelVocabulary"):
-        _labelled().prompting(LIMITS).scored_row(b"ab", b"medium")
+        _labelled().prompt_format(LIMITS).scored_row(b"ab", b"medium")

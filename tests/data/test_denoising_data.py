@@ -138,22 +138,22 @@ def test_one_row_holds_inputs_and_targets() -> None:
 
 
 def test_prompts_are_inputs() -> None:
-    row = _data().prompting(LIMITS).row(b"The \xff document.")
+    row = _data().prompt_format(LIMITS).row(b"The \xff document.")
     assert row.ids[4] == ByteVocabulary().sentinel(0) and row.ids[-1] == 1 and row.prefix == 0
     in_row = DelimitedDenoisingData(texts_task(TEXTS), PrefixLanguageModel(), length=24)
-    prompting = in_row.prompting(LIMITS)
-    long = prompting.row(b"a" * 50)
-    assert long.prefix == 12 and prompting.lengths(long)["targets"] <= 24
+    prompt_format = in_row.prompt_format(LIMITS)
+    long = prompt_format.row(b"a" * 50)
+    assert long.prefix == 12 and prompt_format.lengths(long)["targets"] <= 24
 
 
 def test_a_pair_to_score_has_inputs_and_targets() -> None:
-    scored = _data().prompting(LIMITS).scored_row(b"ab", b"c")
+    scored = _data().prompt_format(LIMITS).scored_row(b"ab", b"c")
     assert {name: ids.tolist() for name, ids in scored.features.items()} == {
         "inputs": [100, 101, 1],
         "targets": [102, 1],
     }
     in_row = DelimitedDenoisingData(texts_task(TEXTS), PrefixLanguageModel(), length=24)
-    assert in_row.prompting(LIMITS).scored_row(b"ab", b"c").features["targets"].tolist() == [
+    assert in_row.prompt_format(LIMITS).scored_row(b"ab", b"c").features["targets"].tolist() == [
         *(100, 101, 1),
         *(102, 1),
     ]

@@ -64,10 +64,10 @@ def test_inputs_may_lose_their_beginning_as_by_the_preprocessors_of_t5_and_seqio
     (rows,) = [values["targets"].tolist() for values in delimited.evaluation(2)]
     ids = [byte + 3 for byte in b"def"] + [1] + [byte + 3 for byte in b"uvw"] + [1]
     assert ids in rows
-    prompting = data.prompting(PromptLimits(16, 16))
-    row = prompting.row(b"abcdef")
+    prompt_format = data.prompt_format(PromptLimits(16, 16))
+    row = prompt_format.row(b"abcdef")
     assert (VOCABULARY.decode(row.ids), row.truncated, row.ids[-1]) == ("def", 3, 1)
-    scored = prompting.scored_row(b"abcdef", b"uvwxyz").features
+    scored = prompt_format.scored_row(b"abcdef", b"uvwxyz").features
     assert [VOCABULARY.decode(scored[name]) for name in ("inputs", "targets")] == ["def", "uvw"]
     with pytest.raises(DataError, match='cut_at_front names "input", which is none of inputs, tar'):
         _data(cut_at_front=["input"])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mtfrun.data.batches import every_row
 from mtfrun.data.errors import DataError
-from mtfrun.data.prompting import bucket
+from mtfrun.data.prompts import bucket
 from mtfrun.data.rows import Rows, Selection
 from mtfrun.data.text_rows import (
     PackedRows,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mtfrun import data
-from mtfrun.data.prompting import PromptLimits
+from mtfrun.data.prompts import PromptLimits
 from tests.data.in_memory import InMemory
 from tests.data.vocabularies.small_models import lines
 
@@ -69,12 +69,12 @@ def test_a_shared_vocabulary_has_one_size(pieces: data.SentencePieceVocabulary) 
 
 
 def test_prompts_are_inputs_and_answers_are_targets(pieces: data.SentencePieceVocabulary) -> None:
-    prompting = _pairs_data(data.ByteVocabulary(), pieces).prompting(LIMITS)
-    assert prompting.row(b"a dog").ids.tolist() == [*data.ByteVocabulary().encode("a dog"), 1]
-    assert prompting.output(np.array([*pieces.encode("lazy fox"), 1, 0])) == "lazy fox"
+    prompt_format = _pairs_data(data.ByteVocabulary(), pieces).prompt_format(LIMITS)
+    assert prompt_format.row(b"a dog").ids.tolist() == [*data.ByteVocabulary().encode("a dog"), 1]
+    assert prompt_format.output(np.array([*pieces.encode("lazy fox"), 1, 0])) == "lazy fox"
     scored = (
         _pairs_data(data.ByteVocabulary(), pieces)
-        .prompting(LIMITS)
+        .prompt_format(LIMITS)
         .scored_row(b"a dog", b"lazy fox")
     )
     assert scored.features["targets"].tolist() == [*pieces.encode("lazy fox"), 1]
@@ -103,15 +103,15 @@ def test_outputs_keep_the_space_between_them_and_the_prompt(
     pieces: data.SentencePieceVocabulary,
 ) -> None:
     text = data.LanguageModelData(data.Task(InParts((), ()), pieces), length=128)
-    prompting = text.prompting(LIMITS)
-    row = prompting.row(b"the quick")
+    prompt_format = text.prompt_format(LIMITS)
+    row = prompt_format.row(b"the quick")
     ids = pieces.encode("the quick brown fox")
     assert ids[: len(row.ids)].tolist() == row.ids.tolist()
-    assert prompting.output(ids[row.prefix :]) == " brown fox"
-    scored = text.prompting(LIMITS).scored_row(b"the quick", b" brown fox")
+    assert prompt_format.output(ids[row.prefix :]) == " brown fox"
+    scored = text.prompt_format(LIMITS).scored_row(b"the quick", b" brown fox")
     assert scored.features["targets"].tolist() == [*ids, 1]
     assert scored.begin == len(row.ids)
-    assert text.prompting(LIMITS).scored_row(b"", b"the").features["targets"].tolist() == [
+    assert text.prompt_format(LIMITS).scored_row(b"", b"the").features["targets"].tolist() == [
         *pieces.encode("the"),
         1,
     ]

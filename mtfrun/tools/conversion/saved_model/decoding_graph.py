@@ -81,11 +81,11 @@ class DecodingGraph:
 
     def __init__(self, decoding: Decoding) -> None:
         self._decoding = decoding
-        self.num_ids = decoding.prompting.prompt_vocabulary.size
-        self._form = decoding.prompting.form
+        self.num_ids = decoding.prompt_format.prompt_vocabulary.size
+        self._prompt_format = decoding.prompt_format
         self.table: RowTable = row_table(decoding)
-        self._pad_id = decoding.prompting.output_vocabulary.pad_id
-        self._end_id = decoding.prompting.output_vocabulary.end_id
+        self._pad_id = decoding.prompt_format.output_vocabulary.pad_id
+        self._end_id = decoding.prompt_format.output_vocabulary.end_id
 
     def __call__(self, ids: tf.Tensor, lengths: tf.Tensor) -> Outputs:
         """Returns the outputs for prompts; traced once for all numbers and lengths.
@@ -102,26 +102,26 @@ class DecodingGraph:
             with tf.control_dependencies([check]):
                 rows = Rows(*map(tf.identity, rows))
         found = self._decoded(rows)
-        read = tf.minimum(lengths, self._form.longest)
+        read = tf.minimum(lengths, self._prompt_format.longest)
         return self._outputs(found, rows, read, lengths - read)
 
     def rows(self, ids: tf.Tensor, lengths: tf.Tensor) -> Rows:
-        """Returns the rows of prompts, cut off as `RowForm.ids` does it."""
-        form = self._form
-        kept = tf.minimum(lengths, form.longest)
-        width = form.longest + len(form.after)
+        """Returns the rows of prompts, cut off as `PromptFormat.row_of` does it."""
+        prompts = self._prompt_format
+        kept = tf.minimum(lengths, prompts.longest)
+        width = prompts.longest + len(prompts.after)
         positions = tf.range(width)
-        first = lengths - kept if form.from_end else tf.zeros_like(lengths)
+        first = lengths - kept if prompts.from_end else tf.zeros_like(lengths)
         # A column more, so that there is something to gather where all prompts are empty.
         ids = tf.pad(ids, [[0, 0], [0, 1]])
         source = tf.minimum(first[:, None] + positions, tf.shape(ids)[1] - 1)
         row_ids = tf.gather(ids, source, batch_dims=1)
-        row_ids = tf.where(positions < kept[:, None], row_ids, form.padding)
-        for i, number in enumerate(form.after):
+        row_ids = tf.where(positions < kept[:, None], row_ids, prompts.padding)
+        for i, number in enumerate(prompts.after):
             row_ids = tf.where(positions == kept[:, None] + i, number, row_ids)
         return Rows(
             row_ids,
-            kept + len(form.after),
+            kept + len(prompts.after),
             *(
                 tf.gather(tf.constant(column), kept)
                 for column in (self.table.prefix, self.table.limit, self.table.program)
@@ -198,21 +198,21 @@ class DecodingGraph:
         return _Found(tf.pad(ids, [[0, 0], [0, 0], [0, missing]]), scores, finished)
 
     def _features(self, shape: DecodingShape, rows: Rows, lines: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Returns the features [rows, length] of a batch, as `Prompting.features` does."""
+        """Returns the features [rows, length] of a batch, as `PromptFormat.features` does."""
         size, lengths = self._decoding.rows, dict(shape.lengths)
-        padding = self._decoding.prompting.features([], size, lengths)
-        form = self._form
+        padding = self._decoding.prompt_format.features([], size, lengths)
+        prompts = self._prompt_format
         ids = tf.gather(rows.ids, lines)
-        width, length = ids.shape[1], lengths[form.feature]
+        width, length = ids.shape[1], lengths[prompts.feature]
         ids = ids[:, : min(width, length)]
         missing = [[0, size - tf.size(lines)], [0, length - min(width, length)]]
-        ids = tf.pad(ids, missing, constant_values=form.padding)
+        ids = tf.pad(ids, missing, constant_values=prompts.padding)
         count = tf.pad(tf.gather(rows.lengths, lines), missing[:1])
         features = {name: tf.constant(array) for name, array in padding.items()}
-        ids = tf.where(count[:, None] > 0, ids, features[form.feature])
-        features[form.feature] = ids
-        if form.mask is not None:
-            features[TARGETS] = tf.where(ids == form.mask, 0, ids)
+        ids = tf.where(count[:, None] > 0, ids, features[prompts.feature])
+        features[prompts.feature] = ids
+        if prompts.mask is not None:
+            features[TARGETS] = tf.where(ids == prompts.mask, 0, ids)
         return features
 
     def _outputs(self, found: _Found, rows: Rows, read: tf.Tensor, truncated: tf.Tensor) -> Outputs:

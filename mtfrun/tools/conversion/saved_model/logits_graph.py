@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.data.prompting import bucket
+from mtfrun.data.prompts import bucket
 from mtfrun.experiment import Experiment
 from mtfrun.models import TextModel
 from mtfrun.tools.conversion.saved_model.batches_graph import in_batches

@@ -38,9 +38,9 @@ class RowTable(NamedTuple):
 
 def row_table(decoding: Decoding) -> RowTable:
     """Returns the table of a decoding; nothing of a row depends on more than its number of ids."""
-    prompting = decoding.prompting
-    numbers = range(prompting.form.longest + 1)
-    rows = [prompting.row_of(np.zeros([number], np.int32)) for number in numbers]
+    prompt_format = decoding.prompt_format
+    numbers = range(prompt_format.longest + 1)
+    rows = [prompt_format.row_of(np.zeros([number], np.int32)) for number in numbers]
     shape_of_row = [decoding.shape_of(row) for row in rows]
     shapes = sorted(set(shape_of_row))
     return RowTable(

@@ -32,13 +32,13 @@ def _(inference: Decoding, *, tensorflow_text: bool = False) -> Served:
             f"num_outputs={inference.num_outputs}: a SavedModel draws one sample of a prompt: "
             "leave it out, and ask as often as you want"
         )
-    prompting = inference.prompting
+    prompt_format = inference.prompt_format
     graph = DecodingGraph(inference)
     by_ids = _of_ids(graph)
-    encoder = encoder_of(prompting.prompt_vocabulary, tensorflow_text=tensorflow_text)
+    encoder = encoder_of(prompt_format.prompt_vocabulary, tensorflow_text=tensorflow_text)
     decoder = decoder_of(
-        prompting.output_vocabulary,
-        continuing=prompting.continues,
+        prompt_format.output_vocabulary,
+        continuing=prompt_format.continues,
         tensorflow_text=tensorflow_text,
     )
     signatures = {"decode": by_ids, "decode_ids": by_ids}
@@ -46,7 +46,7 @@ def _(inference: Decoding, *, tensorflow_text: bool = False) -> Served:
         signatures["decode"] = _of_texts(graph, encoder, decoder)
     model = required(inference.experiment.model, TextModel, "--format=saved_model", "set it")
     signatures |= logits_signatures(inference.experiment, model, inference.rows)
-    labels = labels_of(prompting.output_vocabulary)
+    labels = labels_of(prompt_format.output_vocabulary)
     if labels is not None:
         logits = LogitsGraph(inference.experiment, model, model.required_features, inference.rows)
         classifier = LabelGraph(graph, logits, labels)
@@ -55,13 +55,13 @@ def _(inference: Decoding, *, tensorflow_text: bool = False) -> Served:
             classifier.of_ids() if encoder is None else classifier.of_texts(encoder)
         )
     settings = {
-        "longest_prompt": prompting.form.longest,
+        "longest_prompt": prompt_format.longest,
         "longest_output": graph.table.longest_output,
         "num_outputs": inference.num_outputs,
-        "end_id": prompting.output_vocabulary.end_id,
-        "pad_id": prompting.output_vocabulary.pad_id,
+        "end_id": prompt_format.output_vocabulary.end_id,
+        "pad_id": prompt_format.output_vocabulary.pad_id,
     }
-    vocabularies = [prompting.prompt_vocabulary, prompting.output_vocabulary]
+    vocabularies = [prompt_format.prompt_vocabulary, prompt_format.output_vocabulary]
     converters = [converter for converter in (encoder, decoder) if converter is not None]
     return Served(signatures, "decode", settings, vocabularies, converters)
 

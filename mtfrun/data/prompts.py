@@ -1,0 +1,330 @@
+"""How prompts, and pairs to score, become rows of ids: a class for each form of prompt."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+
+from mtfrun.data.features import INPUTS, TARGETS
+from mtfrun.data.vocabularies import Vocabulary
+from mtfrun.data.vocabularies.vocabulary import NO_END
+
+# The shortest row. Lengths of rows are powers of two: a program is compiled for each.
+SHORTEST_ROW = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class PromptLimits:
+    """Limits of the lengths of rows and outputs.
+
+    Attributes:
+      max_length: ids of a prompt and its continuation, or of an input and a scored target.
+      decode_length: maximum number of ids that are generated for a prompt.
+      multiplier, constant: where prompts are inputs, outputs also have at most
+        (ids of the inputs) * multiplier + constant ids.
+    """
+
+    max_length: int
+    decode_length: int
+    multiplier: float = 1.5
+    constant: int = 10
+
+
+class ScoredRow(NamedTuple):
+    """A pair whose target is scored.
+
+    Attributes:
+      features: the ids, by feature.
+      lengths: the length to which each feature is padded.
+      begin: index of the target's first id in the feature "targets"; the target extends to its end.
+      truncated: number of tokens of input and target that were cut off.
+    """
+
+    features: dict[str, np.ndarray]
+    lengths: dict[str, int]
+    begin: int
+    truncated: int
+
+
+class PromptRow(NamedTuple):
+    """One prompt as ids.
+
+    Attributes:
+      ids: input of the model.
+      read: number of tokens of the prompt among them.
+      truncated: number of tokens of the prompt that were cut off.
+      prefix: number of the prompt's ids at the beginning of the output.
+      limit: maximum number of ids of the output, the prefix included.
+    """
+
+    ids: np.ndarray
+    read: int
+    truncated: int
+    prefix: int
+    limit: int
+
+
+class PromptFormat(abc.ABC):
+    """How prompts become batches, and outputs texts.
+
+    A row holds at most `longest` ids of the prompt, then the ids `after`. Programs without Python
+    make rows from the attributes likewise.
+
+    Attributes:
+      continues: whether outputs are texts that continue others.
+      prompt_vocabulary: text to ids, of prompts.
+      output_vocabulary: ids to text, of outputs.
+      max_lengths: the longest rows, by feature.
+      feature: the feature that holds the prompt: the targets, if there are no inputs.
+      longest: maximum number of ids of a prompt.
+      from_end: whether the last ids of a longer prompt stay, not the first.
+      after: ids that follow.
+      padding: the id behind the row's.
+      mask: the id that a prediction replaces; the targets hold all other ids as well. None where
+        the targets hold no ids of the inputs.
+    """
+
+    continues: ClassVar[bool] = False
+    mask: int | None = None
+
+    def __init__(
+        self,
+        prompt_vocabulary: Vocabulary,
+        output_vocabulary: Vocabulary,
+        max_lengths: Mapping[str, int],
+        longest: int,
+        *,
+        from_end: bool = False,
+        after: Sequence[int] = (),
+    ):
+        self.prompt_vocabulary = prompt_vocabulary
+        self.output_vocabulary = output_vocabulary
+        self.max_lengths = max_lengths
+        self.feature = INPUTS if INPUTS in max_lengths else TARGETS
+        self.longest = longest
+        self.from_end = from_end
+        self.after = after
+        self.padding = output_vocabulary.pad_id if self.feature == TARGETS else 0
+
+    @abc.abstractmethod
+    def output_limit(self, num_ids: int) -> int:
+        """Returns the maximum number of ids of the output of a row, its prefix included."""
+
+    @abc.abstractmethod
+    def scored_row(self, inputs: bytes, target: bytes) -> ScoredRow:
+        """Returns the row whose targets' log-likelihood is the score of a pair.
+
+        Raises:
+          DataError: the data has no such rows.
+        """
+
+    def row(self, prompt: bytes) -> PromptRow:
+        """Returns a prompt as ids."""
+        return self.row_of(self.prompt_vocabulary.encode(prompt))
+
+    def row_of(self, encoded: np.ndarray) -> PromptRow:
+        """Returns the row of the ids of a prompt."""
+        prompt = truncate(encoded, self.longest, from_end=self.from_end)
+        ids = np.concatenate([prompt, self.after]).astype(np.int32)
+        prefix = len(ids) if self.feature == TARGETS else 0
+        limit = self.output_limit(len(ids))
+        return PromptRow(ids, len(prompt), len(encoded) - len(prompt), prefix, limit)
+
+    def lengths(self, row: PromptRow) -> dict[str, int]:
+        """Returns the lengths of the features in the program that decodes the row."""
+        sizes = {INPUTS: len(row.ids), TARGETS: row.limit}
+        return {name: bucket(sizes[name], longest) for name, longest in self.max_lengths.items()}
+
+    def features(
+        self, rows: Sequence[PromptRow], batch: int, lengths: Mapping[str, int]
+    ) -> dict[str, np.ndarray]:
+        """Returns the features [batch, length] of the rows; targets are the outputs' prefixes."""
+        ids = [row.ids for row in rows]
+        if self.feature == TARGETS:
+            return {TARGETS: padded(ids, batch, lengths[TARGETS], self.padding)}
+        # Rows of padding have an end, so that attention has an id to attend to.
+        ids += [np.array([self.prompt_vocabulary.end_id], np.int32)] * (batch - len(rows))
+        return {
+            INPUTS: padded(ids, batch, lengths[INPUTS]),
+            TARGETS: np.zeros([batch, lengths[TARGETS]], np.int32),
+        }
+
+    def longest_prefix(self, lengths: Mapping[str, int]) -> int:
+        """Returns the longest prefix of the outputs of rows of these lengths."""
+        if self.feature == INPUTS:
+            return 0
+        return min(self.longest + len(self.after), lengths[TARGETS])
+
+    def output(self, ids: np.ndarray) -> str:
+        """Returns the text of the ids behind the prefix of an output."""
+        if self.continues:
+            return self.output_vocabulary.decode_continuation(ids)
+        return self.output_vocabulary.decode(ids)
+
+
+class LanguageModelPrompts(PromptFormat):
+    """Prompts are the beginning of the targets, and outputs continue them.
+
+    A prompt that does not leave `decode_length` ids, or half of `max_length` if that is less, is
+    truncated at its beginning.
+    """
+
+    continues: ClassVar[bool] = True
+
+    def __init__(self, vocabulary: Vocabulary, limits: PromptLimits):
+        longest = limits.max_length - min(limits.decode_length, limits.max_length // 2)
+        max_lengths = {TARGETS: limits.max_length}
+        super().__init__(vocabulary, vocabulary, max_lengths, longest, from_end=True)
+        self._limits = limits
+
+    def output_limit(self, num_ids: int) -> int:
+        """Returns the ids of the prompt and `decode_length` more, at most `max_length`."""
+        return min(num_ids + self._limits.decode_length, self._limits.max_length)
+
+    def longest_prefix(self, lengths: Mapping[str, int]) -> int:
+        """Returns the longest prompt of rows of this length."""
+        length = lengths[TARGETS]
+        # Rows that are shorter than `max_length` can hold `decode_length` ids behind the prompt.
+        output_length = self._limits.decode_length if length < self._limits.max_length else 0
+        return max(0, min(self.longest, length - output_length))
+
+    def scored_row(self, inputs: bytes, target: bytes) -> ScoredRow:
+        """Returns the row "inputs target end" of at most `max_length` ids.
+
+        If it is too long, the inputs are truncated first, at their beginning, then the target.
+        """
+        vocabulary, max_length = self.prompt_vocabulary, self._limits.max_length
+        encode_target = vocabulary.encode_continuation if inputs else vocabulary.encode
+        input_ids, target_ids = vocabulary.encode(inputs), encode_target(target)
+        num_tokens = len(input_ids) + len(target_ids) + len(ends(vocabulary))
+        target_ids = with_end(vocabulary, target_ids, max_length)
+        input_ids = truncate(input_ids, max_length - len(target_ids), from_end=True)
+        ids = np.concatenate([input_ids, target_ids]).astype(np.int32)
+        lengths = {TARGETS: bucket(len(ids), max_length)}
+        return ScoredRow({TARGETS: ids}, lengths, len(input_ids), num_tokens - len(ids))
+
+
+class EncoderDecoderPrompts(PromptFormat):
+    """Prompts are the inputs, and outputs are the targets.
+
+    Texts that are too long are truncated before their end id.
+
+    Args:
+      inputs_vocabulary: of the prompts.
+      targets_vocabulary: of the outputs.
+      max_lengths: maximum number of ids of inputs and targets, the end included.
+      limits: of the outputs.
+      cut_at_front: the features that are truncated at the beginning instead.
+    """
+
+    def __init__(
+        self,
+        inputs_vocabulary: Vocabulary,
+        targets_vocabulary: Vocabulary,
+        max_lengths: Mapping[str, int],
+        limits: PromptLimits,
+        cut_at_front: Collection[str] = (),
+    ):
+        after = ends(inputs_vocabulary)
+        super().__init__(
+            inputs_vocabulary,
+            targets_vocabulary,
+            max_lengths,
+            max_lengths[INPUTS] - len(after),
+            from_end=INPUTS in cut_at_front,
+            after=after,
+        )
+        self._limits = limits
+        self._cut_at_front = cut_at_front
+
+    def output_limit(self, num_ids: int) -> int:
+        """Returns what the limits say, at most the length of the targets."""
+        limit = int(num_ids * self._limits.multiplier + self._limits.constant)
+        return max(1, min(limit, self._limits.decode_length, self.max_lengths[TARGETS]))
+
+    def scored_row(self, inputs: bytes, target: bytes) -> ScoredRow:
+        """Returns a pair as inputs and targets."""
+        vocabularies = {INPUTS: self.prompt_vocabulary, TARGETS: self.output_vocabulary}
+        ids, lengths, truncated = {}, {}, 0
+        for name, text in ((INPUTS, inputs), (TARGETS, target)):
+            encoded = vocabularies[name].encode(text)
+            from_end = name in self._cut_at_front
+            longest = self.max_lengths[name]
+            ids[name] = with_end(vocabularies[name], encoded, longest, from_end=from_end)
+            lengths[name] = bucket(len(ids[name]), longest)
+            truncated += len(encoded) + 1 - len(ids[name])
+        return ScoredRow(ids, lengths, 0, truncated)
+
+
+class DecoderOnlyPrompts(PromptFormat):
+    """Prompts are the inputs, and outputs follow their end in the same row.
+
+    Args:
+      pairs: truncation of the prompt and limits of the output, as where inputs are separate.
+    """
+
+    def __init__(self, pairs: EncoderDecoderPrompts):
+        super().__init__(
+            pairs.prompt_vocabulary,
+            pairs.output_vocabulary,
+            {TARGETS: pairs.max_lengths[INPUTS] + pairs.max_lengths[TARGETS]},
+            pairs.longest,
+            from_end=pairs.from_end,
+            after=pairs.after,
+        )
+        self._pairs = pairs
+
+    def output_limit(self, num_ids: int) -> int:
+        """Returns the ids of the prompt, and how many may follow."""
+        return num_ids + self._pairs.output_limit(num_ids)
+
+    def scored_row(self, inputs: bytes, target: bytes) -> ScoredRow:
+        """Returns a pair as a row, the targets after the end of the inputs."""
+        pair = self._pairs.scored_row(inputs, target)
+        row = np.concatenate([pair.features[INPUTS], pair.features[TARGETS]])
+        lengths = {TARGETS: bucket(len(row), self.max_lengths[TARGETS])}
+        return ScoredRow({TARGETS: row}, lengths, len(pair.features[INPUTS]), pair.truncated)
+
+
+def truncate(ids: np.ndarray, longest: int, *, from_end: bool = False) -> np.ndarray:
+    """Returns the first or last ids, at most `longest`."""
+    return ids[max(0, len(ids) - longest) :] if from_end else ids[:longest]
+
+
+def ends(vocabulary: Vocabulary) -> list[int]:
+    """Returns the end id, if there is one."""
+    return [] if vocabulary.end_id == NO_END else [vocabulary.end_id]
+
+
+def with_end(
+    vocabulary: Vocabulary, ids: np.ndarray, length: int, *, from_end: bool = False
+) -> np.ndarray:
+    """Returns the first or last ids, then the end id, if there is one; int32 [<= length]."""
+    after = ends(vocabulary)
+    truncated = truncate(ids, length - len(after), from_end=from_end)
+    return np.concatenate([truncated, after]).astype(np.int32)
+
+
+def bucket(length: int, longest: int | None = None) -> int:
+    """Returns the least power of two, 16 or more, that is at least `length`; at most `longest`.
+
+    Examples:
+      >>> [bucket(n, 100) for n in (1, 17, 65, 100)]
+      [16, 32, 100, 100]
+    """
+    size = SHORTEST_ROW
+    while size < length:
+        size *= 2
+    return size if longest is None else min(size, longest)
+
+
+def padded(rows: Sequence[np.ndarray], batch: int, length: int, padding_id: int = 0) -> np.ndarray:
+    """Returns the rows as int32 [batch, length], padded, with rows of padding behind them."""
+    ids = np.full([batch, length], padding_id, np.int32)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)] = row
+    return ids
