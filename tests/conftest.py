@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 
@@ -35,7 +36,10 @@ def pytest_configure(config: pytest.Config) -> None:
     is_worker = hasattr(config, "workerinput")
     if not is_worker:
         _make_cache_directory(config)
-    if is_worker or not config.getoption("numprocesses", default=None):
+    if os.environ.get("MTFRUN_TESTS_WITHOUT_TENSORFLOW"):
+        # An import in these tests is an error, as it takes seconds in each process.
+        sys.modules["tensorflow"] = None  # type: ignore[assignment]
+    elif is_worker or not config.getoption("numprocesses", default=None):
         _make_virtual_devices()
         if config.getoption("markexpr") == "not slow":
             _compile_without_rewriting()

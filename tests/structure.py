@@ -9,17 +9,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
-ROOT = pathlib.Path(__file__).parent.parent
+from tests.reach import ROOT, module_name, parse, runtime_nodes
 
 # Suffixes of classes whose instances differ by what a contract says, not by their class.
 KINDS = re.compile(
     r"(Data|Model|DecoderOnly|Encoder\w+|Classifier|Inference|Decoding|Classification|Measurement)$"
 )
-
-
-def module_name(path: pathlib.Path) -> str:
-    """Returns the dotted name under which a file is imported."""
-    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
 def package_of(module: str) -> str:
@@ -29,19 +24,7 @@ def package_of(module: str) -> str:
 
 SOURCES = sorted((ROOT / "mtfrun").rglob("*.py"))
 MODULES = {module_name(path): path for path in SOURCES}
-TREES = {path: ast.parse(path.read_text(encoding="utf-8"), filename=str(path)) for path in SOURCES}
-
-
-def runtime_nodes(tree: ast.Module) -> Iterator[ast.AST]:
-    """Yields all nodes but those under `if TYPE_CHECKING:`, which are never executed."""
-    queue: list[ast.AST] = [tree]
-    while queue:
-        node = queue.pop()
-        yield node
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            queue.extend(node.orelse)
-        else:
-            queue.extend(ast.iter_child_nodes(node))
+TREES = {path: parse(path) for path in SOURCES}
 
 
 def imported_names(path: pathlib.Path) -> set[str]:

@@ -10,6 +10,7 @@ import graphlib
 import pathlib
 from typing import TypeGuard
 
+from tests.reach import module_name, runtime_nodes
 from tests.structure import (
     MODULES,
     ROOT,
@@ -18,11 +19,9 @@ from tests.structure import (
     imported_modules,
     imported_names,
     imports_between_sub_packages,
-    module_name,
     package_of,
     parameter_counts,
     questions_of_kind,
-    runtime_nodes,
 )
 
 # A package imports only packages with a lower number, and its own files.

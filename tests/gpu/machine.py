@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 
-from tests.cli.command import ROOT
+from tests.reach import ROOT
 
 # MTFRUN_GPU_TESTS_ON=CPU bin/test --gpu runs the tests on simulated devices, to try the tests.
 KIND = os.environ.get("MTFRUN_GPU_TESTS_ON", "GPU")
