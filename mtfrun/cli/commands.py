@@ -37,7 +37,7 @@ from mtfrun.experiment import Inference
 from mtfrun.experiment.runs.opening import Opened, opened, restored, trained_run
 from mtfrun.experiment.runs.recorded_training import setup_of
 from mtfrun.experiment.runs.run_training import TrainChoices, prepared, run_training
-from mtfrun.experiment.trained_data import check_same_split
+from mtfrun.experiment.saved_configuration import check_same_split
 from mtfrun.models import NonFiniteError
 from mtfrun.rundir import RunDirectory, RunDirError, Setup, atomic_open
 

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from mtfrun.data.cache_manifest import DamagedCacheError, write_manifest
 from mtfrun.data.errors import DataError
 from mtfrun.data.file_state import absolute_path
-from mtfrun.data.fingerprint import changes
+from mtfrun.differences import changes, list_changes
 from mtfrun.display import progress
 from mtfrun.untrusted import open_to_write
 
@@ -140,11 +140,11 @@ def writing(directory: Path) -> Iterator[None]:
 
 def _check_unchanged(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
     """Raises DataError if a source changed while it was read."""
-    change = next(changes(json.loads(json.dumps(before)), json.loads(json.dumps(after))), None)
-    if change is not None:
+    differing = changes(before, after)
+    if differing:
         raise DataError(
-            f"the data changed while their cache was built: {change.name} {change.old} -> "
-            f"{change.new}: run the command again once nothing writes to them"
+            f"the data changed while their cache was built: {list_changes(differing, most=1)}: run "
+            "the command again once nothing writes to them"
         )
 
 

@@ -18,7 +18,7 @@ from mtfrun.data import DataError
 from mtfrun.display import progress
 from mtfrun.experiment.experiment import Experiment
 from mtfrun.experiment.measurement import Evaluated, Measurement, named_by_task
-from mtfrun.experiment.trained_data import check_same_split
+from mtfrun.experiment.saved_configuration import check_same_split
 from mtfrun.rundir import RunDirectory, Summaries, write_metrics
 from mtfrun.training.checks import check_count
 

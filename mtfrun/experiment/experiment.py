@@ -12,10 +12,10 @@ from mtfrun.data import Data, Infeed, host_of, split_batch
 from mtfrun.errors import InputError
 from mtfrun.experiment.inference import Inference, TrainingOnly, required
 from mtfrun.experiment.model_and_data import check_features, check_rows
-from mtfrun.experiment.trained_data import check_same_vocabularies
+from mtfrun.experiment.saved_configuration import check_same_vocabularies
 from mtfrun.models import FiniteCheck, Model, NonFiniteError
 from mtfrun.rundir import RunDirectory, RunDirError, VariableSpec, WarmStart
-from mtfrun.rundir.fit import check_fit
+from mtfrun.rundir.compatibility import check_compatible
 
 ALL_DATA = (
     "choose @data.LanguageModelData(), @data.DelimitedPairsData(), "
@@ -183,7 +183,7 @@ class Experiment:
             f"model/{path}": VariableSpec(tuple(x.stored_shape.to_integer_list), x.dtype.name)
             for path, x in self.model.named_variables().items()
         }
-        check_fit(
+        check_compatible(
             f"{run.path}/checkpoints/ckpt-{manifest.step}", manifest.variables, specs, subset=True
         )
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from mtfrun import mtf
 from mtfrun.data import Data
 from mtfrun.display.progress.lines import duration
-from mtfrun.experiment.trained_configuration import NumbersOfTraining
+from mtfrun.experiment.saved_configuration import NumbersOfTraining
 from mtfrun.mtf.devices import describe_hardware
 from mtfrun.rundir import LOWEST, Evaluated, RunDirectory
 from mtfrun.rundir.run_directory import CHECKPOINTS

@@ -17,18 +17,12 @@ from mtfrun.experiment.evaluation import Evaluation
 from mtfrun.experiment.experiment import Experiment
 from mtfrun.experiment.header import header_of, summary_of
 from mtfrun.experiment.recording import Recording
-from mtfrun.experiment.trained_configuration import (
+from mtfrun.experiment.saved_configuration import (
     NumbersOfTraining,
-    TrainedWith,
-    run_versions,
-)
-from mtfrun.experiment.trained_data import (
-    DATA,
-    check_same_data,
+    SavedConfiguration,
     check_same_training_data,
-    fingerprint_of,
 )
-from mtfrun.rundir import TRAIN_STEPS, Manifest, RunDirectory, Summaries
+from mtfrun.rundir import Manifest, RunDirectory, Summaries
 from mtfrun.rundir.manifest import describe
 from mtfrun.rundir.metric_order import is_better
 from mtfrun.training.checks import check_count
@@ -190,17 +184,16 @@ class Training:
         self, numbers: NumbersOfTraining | None, *, accept_changes: bool
     ) -> training.Metadata:
         """Returns the entries of checkpoints about the training, and the check of a saved one."""
-        data, train_steps = self.experiment.data, self.options.train_steps
-        trained_with = TrainedWith(numbers, train_steps, run_versions())
+        saved = SavedConfiguration(self.experiment.data, numbers, self.options.train_steps)
 
         def check(manifest: Manifest) -> None:
-            check_same_data(manifest, data, accept_changes=accept_changes)
-            fits = manifest.variables == describe(self.state.storage())
-            for note in trained_with.check(manifest, fits=fits, accept_changes=accept_changes):
+            is_same = manifest.variables == describe(self.state.storage())
+            for note in saved.check(
+                manifest, has_same_variables=is_same, accept_changes=accept_changes
+            ):
                 progress.note(f"mtfrun: note: {escaped(note)}")
 
-        entries = {DATA: fingerprint_of(data), TRAIN_STEPS: train_steps}
-        return training.Metadata({**trained_with.metadata(), **entries}, check)
+        return training.Metadata(saved.metadata(), check)
 
 
 class _DrawingMesh(training.Action):

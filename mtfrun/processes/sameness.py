@@ -4,43 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+from mtfrun.differences import changes, list_changes
 from mtfrun.errors import InputError
 from mtfrun.processes.errors import DisagreementError
 from mtfrun.processes.group import process_name, this_process
 from mtfrun.processes.membership import count, gather
 
-_MOST_DIFFERENCES, _LONGEST = 3, 80
 
-
-def differences(first: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """Returns the differences between the settings of two processes.
-
-    Examples:
-      >>> differences({"SEED": "0", "STEPS": "9"}, {"SEED": "1", "STEPS": "9"})
-      ['SEED is 1 instead of 0']
-    """
-    return [
-        f"{name} is {_short(other.get(name, 'missing'))} instead of "
-        f"{_short(first.get(name, 'missing'))}"
-        for name in dict.fromkeys([*first, *other])
-        if first.get(name) != other.get(name)
-    ]
-
-
-def check_same(
-    what: str,
-    settings: Mapping[str, Any],
-    differences: Callable[[Any, Any], list[str]] = differences,
-) -> None:
+def check_same(what: str, settings: Mapping[str, Any], *, identity: str | None = None) -> None:
     """Compares JSON settings of all processes. Collective: every process must call it.
 
     Args:
       what: the settings, such as "configuration".
       settings: the settings of this process.
-      differences: returns the differences that matter between the settings of two processes.
+      identity: see `changes`.
 
     Raises:
       InputError: with the same line in all processes, which names the first process that differs
@@ -58,16 +38,9 @@ def check_same(
         raise DisagreementError(f"a process has sent no {what}: start all with the same program")
     (first, _), *others = values
     for index, (other, place) in enumerate(others, 1):
-        differing = differences(first, other)
+        differing = changes(first, other, identity=identity)
         if differing:
-            more = len(differing) - _MOST_DIFFERENCES
             raise InputError(
                 f"{process_name(index, count(), place)} differs from process 0 in its {what}: "
-                f"{'; '.join(differing[:_MOST_DIFFERENCES])}{f'; {more} more' * (more > 0)}: "
-                "start all processes with the same"
+                f"{list_changes(differing)}: start all processes with the same"
             )
-
-
-def _short(value: object) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."

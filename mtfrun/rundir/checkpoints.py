@@ -18,12 +18,12 @@ from mtfrun import processes
 from mtfrun.errors import InputError
 from mtfrun.rundir import manifest as manifests
 from mtfrun.rundir.best import Best, read_best, write_best
+from mtfrun.rundir.compatibility import check_compatible
 from mtfrun.rundir.errors import (
     DamagedCheckpointError,
     DeletedCheckpointError,
     RunDirError,
 )
-from mtfrun.rundir.fit import check_fit
 from mtfrun.rundir.leftovers import list_steps, lost_manifests, remove_leftovers
 from mtfrun.rundir.manifest import FileRecord, Manifest, damaged_files
 from mtfrun.rundir.rotation import delete_old
@@ -198,7 +198,7 @@ class Checkpoints:
             instead = {path: p for path, p in (preferred or {}).items() if p in manifest.variables}
             wanted = {instead.get(path, path): variable for path, variable in variables.items()}
             name = f"{self._directory}/ckpt-{manifest.step}"
-            check_fit(name, manifest.variables, manifests.describe(wanted), subset=subset)
+            check_compatible(name, manifest.variables, manifests.describe(wanted), subset=subset)
             path = str(self._directory / manifest.prefix)
             read_variables(path, f"the variables of {name}", wanted)
             return manifest

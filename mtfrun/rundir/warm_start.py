@@ -14,8 +14,8 @@ from tensorflow.python.training.checkpoint_state_pb2 import CheckpointState
 
 from mtfrun import mtf
 from mtfrun.rundir.checkpoints import Checkpoints
+from mtfrun.rundir.compatibility import IncompatibleError
 from mtfrun.rundir.errors import RunDirError, nearest, reason
-from mtfrun.rundir.fit import MisfitError
 from mtfrun.rundir.foreign_names import Source, is_bookkeeping, is_step, sources_of
 from mtfrun.rundir.leftovers import list_steps, lost_manifests
 from mtfrun.rundir.manifest import PREFIX
@@ -133,9 +133,9 @@ class WarmStart:
                     f"vocabulary (the present one has {', '.join(map(str, sizes))} ids; those of "
                     "data/sentencepiece.gin include EXTRA_IDS)"
                 )
-            raise MisfitError(
+            raise IncompatibleError(
                 self.path,
-                problems,
+                f"it {problems}",
                 ["model"],
                 f"use its own {what}, or take what fits with --gin.WarmStart.strict=False",
             )

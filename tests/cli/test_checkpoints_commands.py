@@ -14,7 +14,7 @@ import pytest
 from mtfrun.rundir import Checkpoints, RunDirectory
 from mtfrun.rundir.best import Best, write_best
 from mtfrun.rundir.checkpoint_values import CheckpointValues
-from mtfrun.rundir.fit import MisfitError
+from mtfrun.rundir.compatibility import IncompatibleError
 from tests.cli.command import ROOT, error_line, mtfrun_here, succeeded, tiny_experiment
 
 _TABLE = "model/embedding/table"
@@ -222,12 +222,14 @@ def test_the_average_is_numpys_and_can_be_evaluated(
         ("--gin.AVERAGE_DECAY=0.9", "AVERAGE_DECAY None -> 0.9 (defaults.gin:"),
     ],
 )
-def test_a_run_that_does_not_fit_is_explained_by_its_configuration(
+def test_an_incompatible_run_is_explained_by_its_configuration(
     flag: str, change: str, run_copy: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
     flags = [*tiny_experiment(tmp_path), flag, "--gin.TRAIN_STEPS=4", "--gin.LEARNING_RATE=0.5"]
     line = error_line(mtfrun_here("train", *flags, f"--model_dir={run_copy}"))
-    assert f"ckpt-2 does not fit the model, whose configuration has changed: {change}" in line
+    assert (
+        f"ckpt-2 is incompatible with the model, whose configuration has changed: {change}" in line
+    )
     assert len(line) < 400 and "LEARNING_RATE" not in line
 
 
@@ -245,11 +247,15 @@ def test_evaluation_and_warm_starts_are_explained_too(
 
 def test_without_a_configuration_the_first_shapes_are_named(run_copy: pathlib.Path) -> None:
     variables = {_TABLE: np.zeros([2, 2]), "model/x": np.zeros([3])}
-    with pytest.raises(MisfitError) as raised:
+    with pytest.raises(IncompatibleError) as raised:
         _restore(run_copy, variables)
     message = str(raised.value)
-    assert "model/embedding/table (float32[384, 16], not float64[2, 2])" in message
-    assert "lacks model/x" in message and "optimizer" not in message and len(message) < 600
+    assert "model/embedding/table float32[384, 16] -> float64[2, 2]" in message
+    assert (
+        "model/x (none) -> float64[3]" in message
+        and "optimizer" not in message
+        and len(message) < 600
+    )
 
 
 def _restore(run: pathlib.Path, values: dict[str, np.ndarray]) -> None:

@@ -184,7 +184,7 @@ def test_a_configuration_that_does_not_fit_leaves_the_run_as_it_was(
     shutil.copytree(trained, run)
     before = (run / "config.gin").read_text()
     line = error_line(mtfrun_here("train", *flags, f"--model_dir={run}", "--gin.D_MODEL=8"))
-    assert "does not fit" in line and "D_MODEL 16 -> 8" in line
+    assert "is incompatible" in line and "D_MODEL 16 -> 8" in line
     assert (run / "config.gin").read_text() == before
 
 

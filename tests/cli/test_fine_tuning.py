@@ -58,4 +58,4 @@ def test_a_checkpoint_is_fine_tuned_and_answers(flags: list[str], tmp_path: path
 
 def test_a_vocabulary_of_another_size_does_not_fit_the_checkpoint(flags: list[str]) -> None:
     line = error_line(mtfrun_here("decode", *flags, "--gin.EXTRA_IDS=29", "--prompt=123"))
-    assert "does not fit the model's variables: it has other sizes for" in line
+    assert "is incompatible with the model's variables: it has other sizes for" in line

@@ -96,7 +96,7 @@ def test_a_model_without_a_checkpoint_is_refused(flags: list[str]) -> None:
 
 def test_a_checkpoint_of_another_model_is_refused(flags: list[str]) -> None:
     line = error_line(mtfrun_here("decode", *flags, "--prompt=3", "--gin.D_FF=32"))
-    assert "does not fit the model's variables: it has other sizes for" in line
+    assert "is incompatible with the model's variables: it has other sizes for" in line
 
 
 def test_the_flag_of_a_step_needs_a_run(flags: list[str]) -> None:

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 import mtfrun as mtfrun_package
 from mtfrun.errors import InputError
-from mtfrun.experiment.trained_configuration import run_versions
+from mtfrun.experiment.saved_configuration import run_versions
 from mtfrun.rundir import RunDirectory
 from mtfrun.rundir import manifest as manifests
 from tests.cli.command import error_line, mtfrun_here, succeeded, tiny_experiment
@@ -89,9 +89,9 @@ def test_more_steps_of_a_schedule_without_an_end_are_not_noted(
     assert succeeded(process) == [] and _notes(process.stderr) == []
 
 
-def test_a_change_that_does_not_fit_is_named(flags: list[str]) -> None:
+def test_a_change_that_makes_a_model_incompatible_is_named(flags: list[str]) -> None:
     line = error_line(mtfrun_here(*flags, "--gin.NUM_LAYERS=3", "--accept_changes"))
-    assert "does not fit" in line and "NUM_LAYERS 2 -> 3" in line
+    assert "is incompatible" in line and "NUM_LAYERS 2 -> 3" in line
 
 
 def test_other_versions_are_a_note(flags: list[str], run_copy: pathlib.Path) -> None:

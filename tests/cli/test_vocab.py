@@ -73,7 +73,7 @@ def test_a_run_refuses_another_vocabulary_and_asks_about_other_texts(
         ["decode", *other, "--prompt=the"],
     ):
         line = error_line(mtfrun_here(*command))
-        assert "ckpt-2 was trained with another vocabulary of targets than " in line
+        assert "ckpt-2 was trained with another vocabulary than " in line
         assert f"SentencePieceVocabulary('{model}', extra_ids=100)" in line
     with (tmp_path / "text.txt").open("a") as text:
         text.write("more text\n" * 30)

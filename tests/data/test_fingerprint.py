@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mtfrun.data import ByteVocabulary, DataError
-from mtfrun.data.fingerprint import changes, check_unchanged, check_vocabularies, short_json
+from mtfrun.data.fingerprint import check_unchanged, check_vocabularies, short_json
 
 VOCABULARY = ByteVocabulary()
 SAVED: dict[str, Any] = {
@@ -55,7 +55,7 @@ def _changed(**paths: object) -> dict[str, Any]:
             _changed(texts__wmt__ids="b" * 64),
             "texts: wmt aaaaaaaaaaaa -> bbbbbbbbbbbb",
         ),
-        (_changed(texts__glue={"ids": "c" * 64}), 'texts: glue none -> {"ids": "ccc'),
+        (_changed(texts__glue={"ids": "c" * 64}), 'texts: glue (none) -> {"ids": "ccc'),
         ({**SAVED, "texts": {}}, "texts: wmt {"),
     ],
 )
@@ -83,7 +83,6 @@ def test_many_changes_are_counted() -> None:
     saved, present = ({str(i): i + offset for i in range(9)} for offset in (0, 1))
     with pytest.raises(DataError, match=r"0 0 -> 1; 1 1 -> 2; 2 2 -> 3; 6 more: restore"):
         check_unchanged(saved, present, "ckpt-300")
-    assert len(list(changes(saved, present))) == 9
 
 
 def test_another_vocabulary_is_refused() -> None:
@@ -93,7 +92,7 @@ def test_another_vocabulary_is_refused() -> None:
     with pytest.raises(DataError) as caught:
         check_vocabularies(other, {"targets": VOCABULARY}, "ckpt-300")
     assert str(caught.value) == (
-        "ckpt-300 was trained with another vocabulary of targets than ByteVocabulary(): "
+        "ckpt-300 was trained with another vocabulary than ByteVocabulary(): targets "
         f"0123456789ab -> {VOCABULARY.fingerprint[:12]}; name that one, or begin a new run"
     )
     # It is no change that may be accepted.

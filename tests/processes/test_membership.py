@@ -145,9 +145,7 @@ print(processes.count())
 def test_processes_with_different_settings_say_which(start: type[_Run]) -> None:
     body = """
 processes.check_same("command", {"--seed": 1, "text": "x" * 1000})
-def differences(first, other):
-    return [] if first["hash"] == other["hash"] else ["the hash"]
-processes.check_same("data", {"hash": 1, "time": index}, differences)
+processes.check_same("data", {"hash": 1, "time": index}, identity="hash")
 for number in (1, 2):
     try:
         processes.check_same("configuration", {"a": 0, "SEED": index // number, "new": "x" * index})
@@ -157,10 +155,10 @@ for number in (1, 2):
 processes.leave()
 """
     line = (
-        "process {} of 3 () differs from process 0 in its configuration: SEED is 1 instead of 0; "
-        "new is {} instead of : start all processes with the same\n"
+        "process {} of 3 () differs from process 0 in its configuration: SEED 0 -> 1; "
+        "new  -> {}: start all processes with the same\n"
     )
-    second = "process 1 of 3 () differs from process 0 in its configuration: new is x instead of "
+    second = "process 1 of 3 () differs from process 0 in its configuration: new  -> x"
     output = line.format(1, "x") + second + ": start all processes with the same\n"
     assert start(3, body).ends() == [(0, output, "")] * 3
 

@@ -16,7 +16,7 @@ from tests.rundir.small_model import values, variables
 MOMENTS = [
     (manifest, "read_manifest"),
     (checkpoints, "damaged_files"),
-    (checkpoints, "check_fit"),
+    (checkpoints, "check_compatible"),
 ]
 ALL_MOMENTS = pytest.mark.parametrize("moment", MOMENTS, ids=lambda moment: moment[1])
 
@@ -99,8 +99,8 @@ def test_a_trainer_that_is_always_faster_is_an_error_in_the_end(
         Checkpoints(tmp_path).restore(None, variables())
 
 
-def test_a_model_that_does_not_fit_is_no_deleted_checkpoint(tmp_path: pathlib.Path) -> None:
+def test_an_incompatible_checkpoint_is_not_a_deleted_one(tmp_path: pathlib.Path) -> None:
     Checkpoints(tmp_path).save(1, variables())
-    with pytest.raises(RunDirError, match="does not fit the model's variables") as caught:
+    with pytest.raises(RunDirError, match="is incompatible with the model's variables") as caught:
         Checkpoints(tmp_path).restore(None, {"x": tf.Variable(1.0)})
     assert not isinstance(caught.value, DeletedCheckpointError)

@@ -8,7 +8,6 @@ import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from mtfrun.cli.config_commands.show import require_config
 from mtfrun.cli.config_commands.text import shortened, wrapped
@@ -17,22 +16,9 @@ from mtfrun.cli.terminal.standard_output import print_lines
 from mtfrun.configuration import config
 from mtfrun.configuration.files import find_gin_file
 from mtfrun.configuration.settings_in_use import Setting, settings_in_use
+from mtfrun.differences import Change, changes
 from mtfrun.experiment.runs.build import ROOTS
 from mtfrun.rundir import RunDirectory
-
-
-class Difference(NamedTuple):
-    """A parameter that differs.
-
-    Attributes:
-      owner: its class or function.
-      name: of the parameter.
-      values: those of the two configurations; None where it is not used, or given by the program.
-    """
-
-    owner: str
-    name: str
-    values: tuple[str | None, str | None]
 
 
 def diff(flags: argparse.Namespace, command: Sequence[str]) -> int:
@@ -43,8 +29,7 @@ def diff(flags: argparse.Namespace, command: Sequence[str]) -> int:
     if flags.json:
         names = dict(zip(("a", "b"), flags.words, strict=True))
         records = [
-            {"owner": d.owner, "name": d.name, "a": d.values[0], "b": d.values[1]}
-            for d in differences
+            {"owner": d.path[0], "name": d.path[1], "a": d.old, "b": d.new} for d in differences
         ]
         print(json.dumps({**names, "differences": records}, indent=1))
     elif differences:
@@ -54,14 +39,14 @@ def diff(flags: argparse.Namespace, command: Sequence[str]) -> int:
     return 0
 
 
-def differing(first: Sequence[Setting], second: Sequence[Setting]) -> list[Difference]:
-    """Returns the parameters whose values differ, in the order of the first, then the second."""
-    values = [{(s.owner, s.name): s.value for s in settings} for settings in (first, second)]
-    return [
-        Difference(owner, name, (values[0].get((owner, name)), values[1].get((owner, name))))
-        for owner, name in dict.fromkeys([*values[0], *values[1]])
-        if values[0].get((owner, name)) != values[1].get((owner, name))
-    ]
+def differing(first: Sequence[Setting], second: Sequence[Setting]) -> list[Change]:
+    """Returns the parameters whose values differ; the path is (class or function, parameter)."""
+    values: list[dict[str, dict[str, str | None]]] = []
+    for settings in (first, second):
+        values.append({setting.owner: {} for setting in (*first, *second)})
+        for setting in settings:
+            values[-1][setting.owner][setting.name] = setting.value
+    return changes(*values)
 
 
 def _settings(name: str, flags: argparse.Namespace) -> list[Setting]:
@@ -81,16 +66,15 @@ def _owners(settings: Sequence[Setting]) -> set[str]:
 
 
 def _lines(
-    differences: Sequence[Difference], names: Sequence[str], owners: Sequence[set[str]]
+    differences: Sequence[Change], names: Sequence[str], owners: Sequence[set[str]]
 ) -> list[str]:
     """Returns the values of both as - and + under their class, then the classes of one alone."""
     lines = [f"- {names[0]}", f"+ {names[1]}"]
-    of_both = [d for d in differences if d.owner in owners[0] & owners[1]]
-    for owner, own in itertools.groupby(of_both, key=lambda difference: difference.owner):
+    of_both = [d for d in differences if d.path[0] in owners[0] & owners[1]]
+    for owner, of_owner in itertools.groupby(of_both, key=lambda difference: difference.path[0]):
         lines += ["", f"{owner}:"]
-        for difference in own:
-            for sign, value in zip("-+", difference.values, strict=True):
-                lines.append(shortened(f"{sign}   {difference.name} = {value}"))
+        for (_, name), *values in of_owner:
+            lines += [shortened(f"{s}   {name} = {v}") for s, v in zip("-+", values, strict=True)]
     for sign, alone in (("-", owners[0] - owners[1]), ("+", owners[1] - owners[0])):
         if alone:
             lines += ["", *wrapped(", ".join(sorted(alone)), first=f"{sign} uses ", other="    ")]

@@ -9,7 +9,7 @@ from mtfrun.configuration import config
 from mtfrun.configuration.checks import check_taken
 from mtfrun.experiment import Evaluation, Experiment
 from mtfrun.experiment.runs.build import build
-from mtfrun.experiment.runs.misfit import Configured, explained_misfits
+from mtfrun.experiment.runs.incompatible import Configured, explain_incompatible
 from mtfrun.experiment.runs.settings import Settings
 from mtfrun.rundir import RunDirectory
 
@@ -76,7 +76,7 @@ def restored(opened: Opened, run: RunDirectory | None, checkpoint: int | str | N
       RunDirError: there is no such checkpoint, or it does not fit the model.
     """
     experiment = opened.experiment
-    with explained_misfits(opened.configured):
+    with explain_incompatible(opened.configured):
         if run is None:
             return experiment.restore_without_run()
         step = processes.by_first(lambda: run.checkpoints().named_step(checkpoint))

@@ -17,10 +17,10 @@ from mtfrun.data import Data
 from mtfrun.display import progress
 from mtfrun.experiment import Training
 from mtfrun.experiment.runs.build import Built, build
-from mtfrun.experiment.runs.misfit import Configured, explained_misfits
+from mtfrun.experiment.runs.incompatible import Configured, explain_incompatible
 from mtfrun.experiment.runs.recorded_training import as_text, recorded, setup_of
 from mtfrun.experiment.runs.settings import Settings
-from mtfrun.experiment.trained_configuration import NumbersOfTraining
+from mtfrun.experiment.saved_configuration import NumbersOfTraining
 from mtfrun.mtf.devices import unused_gpu
 from mtfrun.rundir import RunDirectory, recorded_hparams
 from mtfrun.rundir.copied_files import keep_origin
@@ -146,7 +146,7 @@ def run_training(
             yield
 
     with contextlib.ExitStack() as stack:
-        stack.enter_context(explained_misfits(prepared.configured))
+        stack.enter_context(explain_incompatible(prepared.configured))
 
         def lock() -> None:
             run.prepare()

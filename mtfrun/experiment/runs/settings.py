@@ -13,8 +13,8 @@ import numpy as np
 from mtfrun import processes
 from mtfrun.configuration import config
 from mtfrun.configuration.arguments import shown
+from mtfrun.configuration.changed_variables import values_of
 from mtfrun.configuration.config_error import ConfigError
-from mtfrun.configuration.differences import values_of
 from mtfrun.configuration.run_files import RunFiles
 from mtfrun.configuration.statements import Binding
 from mtfrun.data import ImageData

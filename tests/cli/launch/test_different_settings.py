@@ -15,16 +15,13 @@ from tests.processes.threads import free_address
 
 _SAME = r": start all processes with the same$"
 REFUSED = {
-    "the seed": (["--gin.SEED=3"], r"configuration: SEED is 3 instead of 0" + _SAME),
-    "the rate": (
-        ["--gin.LEARNING_RATE=0.5"],
-        r"configuration: LEARNING_RATE is 0.5 inst.*" + _SAME,
-    ),
-    "the batch": (["--gin.BATCH_SIZE=16"], r"configuration: BATCH_SIZE is 16 instead of 8" + _SAME),
-    "the layers": (["--gin.NUM_LAYERS=1"], r"configuration: NUM_LAYERS is 1 instead of 2" + _SAME),
-    "the steps": (["--gin.TRAIN_STEPS=4"], r"configuration: TRAIN_STEPS is 4 inst.*" + _SAME),
-    "the mesh": (["--gin.MESH_SHAPE='data:4,model:1'"], r"configuration: MESH_SHAPE is .*" + _SAME),
-    "a flag": (["--accept_changes"], r"command: --accept_changes is True instead of False" + _SAME),
+    "the seed": (["--gin.SEED=3"], r"configuration: SEED 0 -> 3" + _SAME),
+    "the rate": (["--gin.LEARNING_RATE=0.5"], r"configuration: LEARNING_RATE .* -> 0.5" + _SAME),
+    "the batch": (["--gin.BATCH_SIZE=16"], r"configuration: BATCH_SIZE 8 -> 16" + _SAME),
+    "the layers": (["--gin.NUM_LAYERS=1"], r"configuration: NUM_LAYERS 2 -> 1" + _SAME),
+    "the steps": (["--gin.TRAIN_STEPS=4"], r"configuration: TRAIN_STEPS .* -> 4" + _SAME),
+    "the mesh": (["--gin.MESH_SHAPE='data:4,model:1'"], r"configuration: MESH_SHAPE .*" + _SAME),
+    "a flag": (["--accept_changes"], r"command: --accept_changes False -> True" + _SAME),
     "the directory": (["--model_dir={}/other"], r"--model_dir \S+/other than process 0 \(.*share$"),
     "the data": (["cwd"], r"(training data|vocabulary or data): .*" + _SAME),
 }

@@ -1,17 +1,16 @@
-"""Differences of recorded configurations, and those that explain other variables."""
+"""Settings of recorded configurations that explain other variables."""
 
 from __future__ import annotations
 
 import pytest
 
-from mtfrun.configuration.differences import (
-    Change,
-    changes,
+from mtfrun.configuration.changed_variables import (
     changes_of_variables,
     described,
     values_of,
 )
 from mtfrun.configuration.statements import Statements
+from mtfrun.differences import Change, changes
 
 CONFIG = """
 D_MODEL = {d_model}
@@ -40,9 +39,9 @@ def _text(**changed: object) -> str:
 def test_values_are_compared_as_gin_writes_them() -> None:
     old, new = values_of("A = [1,2]\nB = 'x'\nC = 1"), values_of("A = [1, 2]\nB = 'y'\nD = %A")
     assert changes(old, new) == [
-        Change("B", "'x'", "'y'"),
-        Change("C", "1", None),
-        Change("D", None, "%A"),
+        Change(("B",), "'x'", "'y'"),
+        Change(("C",), "1", None),
+        Change(("D",), None, "%A"),
     ]
 
 
@@ -72,7 +71,7 @@ def test_a_change_is_described_with_its_file_and_its_flag() -> None:
     statements.add_text("D_MODEL = 32")
     statements.add_flag("--gin.D_MODEL=64", "D_MODEL = 64")
     statements.add_flag("--gin.D_MODEL=128", "D_MODEL = 128")
-    text = described([Change("D_MODEL", "64", "128")], statements.bindings)
+    text = described([Change(("D_MODEL",), "64", "128")], statements.bindings)
     assert text == "D_MODEL 64 -> 128 (configuration, --gin.D_MODEL=128)"
-    many = [Change(f"X{i}", "1", None) for i in range(6)]
-    assert described(many, []).endswith("X3 1 -> (default); and 2 more")
+    many = [Change((f"X{i}",), "1", None) for i in range(6)]
+    assert described(many, []).endswith("X3 1 -> (none); 2 more")

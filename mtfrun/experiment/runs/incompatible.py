@@ -1,4 +1,4 @@
-"""The explanation of a checkpoint that does not fit a model, by the configurations of both."""
+"""The explanation of a checkpoint that is incompatible with a model, by both configurations."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import pathlib
 import re
 from collections.abc import Iterator, Sequence
 
+from mtfrun.configuration.changed_variables import changes_of_variables, described
 from mtfrun.configuration.config_error import ConfigError
-from mtfrun.configuration.differences import changes_of_variables, described
 from mtfrun.configuration.statements import Binding
 from mtfrun.rundir import RunDirError
-from mtfrun.rundir.fit import MisfitError
+from mtfrun.rundir.compatibility import IncompatibleError
 from mtfrun.untrusted import read_regular_text
 
 _CONFIG = "config.gin"
@@ -33,8 +33,8 @@ class Configured:
 
 
 @contextlib.contextmanager
-def explained_misfits(configured: Configured) -> Iterator[None]:
-    """Explains a MisfitError that is raised inside by the lines of the configuration that differ.
+def explain_incompatible(configured: Configured) -> Iterator[None]:
+    """Explains an IncompatibleError that is raised inside by the settings that differ.
 
     Args:
       configured: the new configuration, which is not yet in config.gin of the run.
@@ -44,17 +44,18 @@ def explained_misfits(configured: Configured) -> Iterator[None]:
     """
     try:
         yield
-    except MisfitError as error:
+    except IncompatibleError as error:
         explanation = _explanation(error, configured)
         if not explanation:
             raise
         raise RunDirError(
-            f"{error.name} does not fit the model, whose configuration has changed: {explanation}; "
+            f"{error.name} is incompatible with the model, whose configuration has changed: "
+            f"{explanation}; "
             f"{error.remedy}"
         ) from error
 
 
-def _explanation(error: MisfitError, configured: Configured) -> str:
+def _explanation(error: IncompatibleError, configured: Configured) -> str:
     """Returns the lines that differ; "" if no saved configuration explains the error."""
     path = pathlib.Path(error.name)
     for directory in (path, path.parent, path.parent.parent):

@@ -1,11 +1,11 @@
-"""The lines in which two recorded configurations differ. Nothing is imported that they name."""
+"""The settings that explain why a model has other variables. Nothing is imported that they name."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from mtfrun.configuration.statements import MACRO, Binding, Statements, value_text
+from mtfrun.differences import Change, changes, list_changes
 
 # The parameters of classes that the program calls, whose values make the variables of a part of a
 # checkpoint. A part is explained by the first entry that has changed.
@@ -18,24 +18,6 @@ _SOURCES = {
 _WITHOUT_VARIABLES = ("learning_rate",)
 # How many changes a line names.
 _MOST_CHANGES = 4
-_LONGEST_VALUE = 60
-
-
-@dataclasses.dataclass(frozen=True)
-class Change:
-    """A binding whose value differs.
-
-    Attributes:
-      name: of the macro or parameter, as a gin file has it.
-      old, new: its values as gin writes them; None where it has none.
-    """
-
-    name: str
-    old: str | None
-    new: str | None
-
-    def __str__(self) -> str:
-        return f"{self.name} {_short(self.old)} -> {_short(self.new)}"
 
 
 def values_of(text: str) -> dict[str, str]:
@@ -49,15 +31,6 @@ def values_of(text: str) -> dict[str, str]:
       ConfigError: it is no gin file.
     """
     return {binding.name: value_text(binding.value) for binding in _bindings(text)}
-
-
-def changes(old: Mapping[str, str], new: Mapping[str, str]) -> list[Change]:
-    """Returns what differs between two results of `values_of`."""
-    return [
-        Change(name, old.get(name), new.get(name))
-        for name in dict.fromkeys([*old, *new])
-        if old.get(name) != new.get(name)
-    ]
 
 
 def changes_of_variables(old_text: str, new_text: str, parts: Iterable[str]) -> list[Change]:
@@ -86,14 +59,14 @@ def changes_of_variables(old_text: str, new_text: str, parts: Iterable[str]) -> 
 
 
 def described(found: Sequence[Change], present: Sequence[Binding]) -> str:
-    """Returns "D_MODEL 64 -> 128 (models/lm_tiny.gin:14, --gin.D_MODEL=128); and 2 more".
+    """Returns "D_MODEL 64 -> 128 (models/lm_tiny.gin:14, --gin.D_MODEL=128); 2 more".
 
     Args:
       found: the changes.
       present: the bindings of the new configuration, which have the places.
     """
     texts = []
-    for change in found[:_MOST_CHANGES]:
+    for change in found:
         # The flag that has set it, and the line of a file that it overrides.
         own = [binding for binding in present if _is_of(binding, change.name)]
         places = [b.place for b in own if not b.from_flag][-1:] + [
@@ -101,9 +74,7 @@ def described(found: Sequence[Change], present: Sequence[Binding]) -> str:
         ][-1:]
         where = f" ({', '.join(places)})" if places else ""
         texts.append(f"{change}{where}")
-    if len(found) > _MOST_CHANGES:
-        texts.append(f"and {len(found) - _MOST_CHANGES} more")
-    return "; ".join(texts)
+    return list_changes(texts, _MOST_CHANGES)
 
 
 def _bindings(text: str) -> list[Binding]:
@@ -155,9 +126,3 @@ def _is_fraction(text: str | None) -> bool:
         return text is not None and not float(text).is_integer()
     except ValueError:
         return False
-
-
-def _short(text: str | None) -> str:
-    if text is None:
-        return "(default)"
-    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}..."

@@ -1,0 +1,98 @@
+"""What changed between two nested mappings, and the words of messages about it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+_MOST_CHANGES = 3
+_MOST_CHARACTERS = 60
+_HASH_CHARACTERS = 12
+
+
+class Change(NamedTuple):
+    """An entry that differs.
+
+    Attributes:
+      path: the keys of the entry in the nested mappings.
+      old, new: its values; None where there is none.
+    """
+
+    path: tuple[Any, ...]
+    old: Any
+    new: Any
+
+    @property
+    def name(self) -> str:
+        """The path in words: "settings: length"."""
+        return ": ".join(map(str, self.path))
+
+    def __str__(self) -> str:
+        return f"{self.name} {_short(self.old)} -> {_short(self.new)}"
+
+
+def changes(
+    old: Mapping[Any, Any], new: Mapping[Any, Any], *, identity: str | None = None
+) -> list[Change]:
+    """Returns the entries that differ, in the order of `old`; an entry that is None is missing.
+
+    Args:
+      old, new: mappings, in which there may be further mappings and lists.
+      identity: a key. Mappings that have the same value of it are the same, whatever else they
+        hold; it is named only if nothing else differs.
+
+    Examples:
+      >>> list_changes(changes({"rows": {"length": 8, "packed": True}}, {"rows": {"length": 9}}))
+      'rows: length 8 -> 9; rows: packed true -> (none)'
+    """
+    return list(_changes(old, new, (), identity))
+
+
+def list_changes(found: Iterable[object], most: int = _MOST_CHANGES) -> str:
+    """Returns "a 1 -> 2; b 3 -> 4; 5 more"."""
+    texts = list(map(str, found))
+    more = [f"{len(texts) - most} more"] if len(texts) > most else []
+    return "; ".join([*texts[:most], *more])
+
+
+def _changes(old: Any, new: Any, path: tuple[Any, ...], identity: str | None) -> Iterator[Change]:
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        yield from _changes_of_mappings(old, new, path, identity)
+    elif _is_list(old) and _is_list(new) and len(old) == len(new):
+        for old_entry, new_entry in zip(old, new, strict=True):
+            yield from _changes(old_entry, new_entry, path, identity)
+    elif old != new:
+        yield Change(path, old, new)
+
+
+def _changes_of_mappings(
+    old: Mapping[Any, Any], new: Mapping[Any, Any], path: tuple[Any, ...], identity: str | None
+) -> Iterator[Change]:
+    has_identity = identity is not None and identity in old
+    if has_identity and old[identity] == new.get(identity):
+        return
+    found = [
+        change
+        for key in dict.fromkeys([*old, *new])
+        if key != identity
+        for change in _changes(old.get(key), new.get(key), (*path, key), identity)
+    ]
+    yield from found
+    if has_identity and not found:
+        yield Change(path or (identity,), old[identity], new.get(identity))
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)
+
+
+def _short(value: Any) -> str:
+    """Returns a value in a few characters; the first ones of a SHA-256."""
+    if value is None:
+        return "(none)"
+    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)
+    is_hash = len(text) == 64 and all(c in "0123456789abcdef" for c in text)
+    if is_hash:
+        return text[:_HASH_CHARACTERS]
+    return text if len(text) <= _MOST_CHARACTERS else f"{text[: _MOST_CHARACTERS - 3]}..."

@@ -1,0 +1,177 @@
+"""What checkpoints save of their training, data, configuration and versions, and its comparison."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from typing import Any
+
+from mtfrun import processes
+from mtfrun.data import Data
+from mtfrun.data.fingerprint import IDS, VOCABULARIES, check_unchanged, check_vocabularies
+from mtfrun.differences import Change, changes, list_changes
+from mtfrun.errors import InputError
+from mtfrun.rundir import TRAIN_STEPS, Manifest, package_versions
+
+NumbersOfTraining = Mapping[str, Mapping[str, str]]
+"""Parameters that change the numbers of a training, see `configuration.numbers`."""
+
+# Entries of a manifest, and of its configuration.
+_DATA, _CONFIGURATION, _VERSIONS = "data", "configuration", "versions"
+_NUMBERS = "numbers"
+
+
+def run_versions() -> dict[str, str]:
+    """Returns the versions of Python and of the packages that a run's results depend on."""
+    return {"python": platform.python_version(), **package_versions()}
+
+
+class SavedConfiguration:
+    """What a training runs with, to be saved in its checkpoints and compared with theirs.
+
+    Args:
+      data: of the training.
+      numbers: parameters that change the numbers; None compares none.
+      train_steps: the number of steps of the whole training.
+      versions: by package; by default `run_versions`.
+    """
+
+    def __init__(
+        self,
+        data: Data,
+        numbers: NumbersOfTraining | None,
+        train_steps: int,
+        versions: Mapping[str, str] | None = None,
+    ) -> None:
+        self._data = data
+        self._numbers = numbers
+        self._train_steps = train_steps
+        self._versions = run_versions() if versions is None else versions
+
+    def metadata(self) -> dict[str, object]:
+        """Returns the entries of a manifest."""
+        entries: dict[str, object] = {_VERSIONS: dict(self._versions)}
+        if self._numbers is not None:
+            entries[_CONFIGURATION] = {_NUMBERS: self._numbers, TRAIN_STEPS: self._train_steps}
+        return {**entries, _DATA: _fingerprint(self._data), TRAIN_STEPS: self._train_steps}
+
+    def check(
+        self, manifest: Manifest, *, has_same_variables: bool, accept_changes: bool
+    ) -> list[str]:
+        """Returns notes on what has changed since a checkpoint.
+
+        A parameter that follows the number of steps, as the end of a schedule does, may change with
+        it: to raise the number of steps is to resume with a longer schedule.
+
+        Args:
+          manifest: of the checkpoint; what it has not saved has not changed.
+          has_same_variables: if not, the restoration says what is incompatible, and why.
+          accept_changes: whether all but the vocabularies may have changed.
+
+        Raises:
+          InputError: something has changed that changes the numbers of the training.
+        """
+        check_same_vocabularies(manifest, self._data)
+        if not accept_changes:
+            check_unchanged(_saved_data(manifest), _fingerprint(self._data), _name(manifest))
+        if not has_same_variables:
+            return []
+        notes = []
+        saved_versions = manifest.metadata.get(_VERSIONS)  # an imported checkpoint has none
+        versions = changes(saved_versions, self._versions) if saved_versions else []
+        if versions:
+            listed = list_changes(versions, most=len(versions))
+            notes.append(f"the versions have changed since {_name(manifest)}: {listed}")
+        saved = manifest.metadata.get(_CONFIGURATION)
+        if self._numbers is None or not isinstance(saved, Mapping) or _NUMBERS not in saved:
+            return notes
+        differing = _changes_of_numbers(saved[_NUMBERS], self._numbers)
+        old_steps = saved.get(TRAIN_STEPS)
+        following = [change for change in differing if self._follows_steps(change, old_steps)]
+        changed = [change for change in differing if change not in following]
+        if following:
+            notes.append(
+                f"the number of steps has changed since {_name(manifest)}, and with it "
+                f"{list_changes(following)}"
+            )
+        if changed:
+            what = f"the configuration has changed since {_name(manifest)}: {list_changes(changed)}"
+            if not accept_changes:
+                raise InputError(f"{what}: restore it, or go on with --accept_changes")
+            notes.append(what)
+        return notes
+
+    def _follows_steps(self, change: Change, old_steps: object) -> bool:
+        """Returns whether a parameter was the number of steps, and is the new one now."""
+        return (
+            change.name.endswith("steps")
+            and change.old == str(old_steps)
+            and change.new == str(self._train_steps)
+        )
+
+
+def check_same_vocabularies(manifest: Manifest, data: Data) -> None:
+    """Raises DataError if a checkpoint was trained with another vocabulary."""
+    check_vocabularies(_saved_data(manifest), data.vocabularies, _name(manifest))
+
+
+def check_same_training_data(data: Data) -> None:
+    """Raises InputError if the processes train on different data. Collective."""
+    if processes.count() > 1:
+        processes.check_same("training data", _fingerprint(data), identity=IDS)
+
+
+def check_same_split(data: Data, split: str | None) -> None:
+    """Raises InputError if the processes have different vocabularies or texts. Collective.
+
+    Args:
+      data: the run's data.
+      split: the split whose examples are also compared; None compares vocabularies only.
+    """
+    if processes.count() > 1:
+        caches = data.caches(split) if split is not None else ()
+        value = {
+            VOCABULARIES: {name: v.fingerprint for name, v in data.vocabularies.items()},
+            f"split {split}": {cached.title: {IDS: cached.fingerprint} for cached in caches},
+        }
+        processes.check_same("vocabulary or data", value, identity=IDS)
+
+
+def _fingerprint(data: Data) -> Mapping[str, Any]:
+    """Returns what determines the rows of training, as JSON will return it."""
+    fingerprint: Mapping[str, Any] = json.loads(json.dumps(data.fingerprint()))
+    return fingerprint
+
+
+def _saved_data(manifest: Manifest) -> Mapping[str, Any]:
+    saved = manifest.metadata.get(_DATA)
+    return saved if isinstance(saved, Mapping) else {}
+
+
+def _name(manifest: Manifest) -> str:
+    return f"ckpt-{manifest.step}"
+
+
+def _changes_of_numbers(saved: Any, present: NumbersOfTraining) -> list[Change]:
+    """Returns the parameters that differ.
+
+    One that only one side has counts unless its value is the default there: another version of a
+    class may have a parameter more or less.
+    """
+    old_given, old_defaults = _texts(saved)
+    new_given, new_defaults = _texts(present)
+    in_old = old_given.keys() | old_defaults.keys()
+    in_new = new_given.keys() | new_defaults.keys()
+    old = {name: text for name, text in old_defaults.items() if name in in_new} | old_given
+    new = {name: text for name, text in new_defaults.items() if name in in_old} | new_given
+    return changes(old, new)
+
+
+def _texts(numbers: Any) -> tuple[dict[str, str], dict[str, str]]:
+    """Returns the parameters that are given, and those that have their defaults."""
+    sides = []
+    for name in ("given", "defaults"):
+        values = numbers.get(name) if isinstance(numbers, Mapping) else None
+        sides.append(dict(values) if isinstance(values, Mapping) else {})
+    return sides[0], sides[1]
