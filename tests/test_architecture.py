@@ -10,10 +10,9 @@ import graphlib
 import pathlib
 from typing import TypeGuard
 
-from tests.reach import module_name, runtime_nodes
+from tests.reach import ROOT, module_name, runtime_nodes
 from tests.structure import (
     MODULES,
-    ROOT,
     SOURCES,
     TREES,
     imported_modules,
