@@ -4,26 +4,19 @@ from mtfrun.layers.activation_scale import ActivationScale as ActivationScale
 from mtfrun.layers.attention import dot_product_attention as dot_product_attention
 from mtfrun.layers.attention_bias import NO_BIAS as NO_BIAS
 from mtfrun.layers.attention_bias import AttentionBias as AttentionBias
+from mtfrun.layers.attention_bias import AttentionWindow as AttentionWindow
 from mtfrun.layers.attention_bias import BiasTerm as BiasTerm
-from mtfrun.layers.attention_bias import GivenBias as GivenBias
-from mtfrun.layers.attention_bias import NotPadding as NotPadding
-from mtfrun.layers.attention_bias import Reach as Reach
-from mtfrun.layers.attention_bias import SameSegment as SameSegment
-from mtfrun.layers.attention_bias import SeesUpTo as SeesUpTo
-from mtfrun.layers.attention_bias import Window as Window
-from mtfrun.layers.attention_bias import causal as causal
+from mtfrun.layers.attention_bias import TensorBias as TensorBias
 from mtfrun.layers.attention_heads import AttentionHeads as AttentionHeads
 from mtfrun.layers.attention_in_blocks import attention_in_blocks as attention_in_blocks
 from mtfrun.layers.attention_masks import MASKED as MASKED
-from mtfrun.layers.attention_masks import (
-    attention_mask_autoregressive as attention_mask_autoregressive,
-)
-from mtfrun.layers.attention_masks import attention_mask_causal as attention_mask_causal
-from mtfrun.layers.attention_masks import (
-    attention_mask_ignore_padding as attention_mask_ignore_padding,
-)
-from mtfrun.layers.attention_masks import attention_mask_same_segment as attention_mask_same_segment
-from mtfrun.layers.attention_masks import attention_mask_up_to as attention_mask_up_to
+from mtfrun.layers.attention_masks import CausalMask as CausalMask
+from mtfrun.layers.attention_masks import PaddingMask as PaddingMask
+from mtfrun.layers.attention_masks import SegmentMask as SegmentMask
+from mtfrun.layers.attention_masks import WindowMask as WindowMask
+from mtfrun.layers.attention_masks import causal_mask as causal_mask
+from mtfrun.layers.attention_masks import causal_mask_at as causal_mask_at
+from mtfrun.layers.attention_masks import mask_segments as mask_segments
 from mtfrun.layers.attention_masks import (
     rename_length_to_memory_length as rename_length_to_memory_length,
 )

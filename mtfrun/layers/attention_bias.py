@@ -17,14 +17,13 @@ from typing import Any, NamedTuple, TypeVar
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.layers.attention_masks import MASKED, rename_length_to_memory_length
 from mtfrun.layers.recompute import DIFFERENTIATED
 
 RecordT = TypeVar("RecordT")
 TermT = TypeVar("TermT", bound="BiasTerm")
 
 
-class Reach(NamedTuple):
+class AttentionWindow(NamedTuple):
     """How far queries see: at most from `before` positions earlier to `after` later ones.
 
     None stands for any distance. It is a bound, by which blocks are skipped; not a mask.
@@ -33,9 +32,9 @@ class Reach(NamedTuple):
     before: int | None = None
     after: int | None = None
 
-    def intersection(self, other: Reach) -> Reach:
+    def intersection(self, other: AttentionWindow) -> AttentionWindow:
         """Returns the reach of a sum of two masks."""
-        return Reach(*map(_smaller, self, other))
+        return AttentionWindow(*map(_smaller, self, other))
 
 
 class BiasTerm(abc.ABC):
@@ -47,9 +46,9 @@ class BiasTerm(abc.ABC):
     """
 
     @property
-    def reach(self) -> Reach:
+    def window(self) -> AttentionWindow:
         """How far queries see at most."""
-        return Reach()
+        return AttentionWindow()
 
     @abc.abstractmethod
     def value(self, dtype: tf.DType) -> mtf.Tensor:
@@ -79,20 +78,16 @@ class AttentionBias:
         """Returns the sum with one more term."""
         return AttentionBias((*self.terms, term))
 
-    def plus_segments(self, segments: mtf.Tensor | None) -> AttentionBias:
-        """Returns the bias of self-attention within the documents {..., length}; None for one."""
-        if segments is None:
-            return self
-        return self.plus(SameSegment(segments, rename_length_to_memory_length(segments)))
-
     def map(self, function: Callable[[mtf.Tensor], mtf.Tensor]) -> AttentionBias:
         """Returns the bias with function(tensor) for each tensor of its terms."""
         return AttentionBias(tuple(term.map(function) for term in self.terms))
 
     @property
-    def reach(self) -> Reach:
+    def window(self) -> AttentionWindow:
         """How far queries see at most."""
-        return functools.reduce(Reach.intersection, (term.reach for term in self.terms), Reach())
+        return functools.reduce(
+            AttentionWindow.intersection, (term.window for term in self.terms), AttentionWindow()
+        )
 
     def dimension(self, name: str) -> mtf.Dimension:
         """Returns the dimension of this name of a tensor of its terms.
@@ -124,7 +119,7 @@ NO_BIAS = AttentionBias()
 
 
 @dataclasses.dataclass(frozen=True)
-class GivenBias(BiasTerm):
+class TensorBias(BiasTerm):
     """A tensor; it takes the memory that the other terms avoid, but may be any function.
 
     Attributes:
@@ -136,96 +131,6 @@ class GivenBias(BiasTerm):
     def value(self, dtype: tf.DType) -> mtf.Tensor:
         """Returns the tensor, in its own type."""
         return self.bias
-
-
-@dataclasses.dataclass(frozen=True)
-class SeesUpTo(BiasTerm):
-    """A query sees the memory whose number is at most its own.
-
-    Attributes:
-      query: {..., length} int32.
-      memory: {..., memory_length} int32.
-      after: how many positions later than a query those are at most that it sees.
-    """
-
-    query: mtf.Tensor
-    memory: mtf.Tensor
-    after: int | None = None
-
-    @property
-    def reach(self) -> Reach:
-        """How far queries see at most."""
-        return Reach(after=self.after)
-
-    def value(self, dtype: tf.DType) -> mtf.Tensor:
-        """Returns the mask."""
-        return _masked_where(mtf.less, self.query, self.memory, dtype)
-
-
-@dataclasses.dataclass(frozen=True)
-class SameSegment(BiasTerm):
-    """A query sees the memory of the same packed document.
-
-    Attributes:
-      query: {..., length} int32.
-      memory: {..., memory_length} int32.
-    """
-
-    query: mtf.Tensor
-    memory: mtf.Tensor
-
-    def value(self, dtype: tf.DType) -> mtf.Tensor:
-        """Returns the mask."""
-        return _masked_where(mtf.not_equal, self.query, self.memory, dtype)
-
-
-@dataclasses.dataclass(frozen=True)
-class NotPadding(BiasTerm):
-    """Queries see the memory whose ids are not 0.
-
-    Attributes:
-      memory: {..., memory_length} int32.
-    """
-
-    memory: mtf.Tensor
-
-    def value(self, dtype: tf.DType) -> mtf.Tensor:
-        """Returns the mask."""
-        return _mask(mtf.equal(self.memory, 0), dtype)
-
-
-@dataclasses.dataclass(frozen=True)
-class Window(BiasTerm):
-    """A query sees the memory that is less than `size` positions away.
-
-    Attributes:
-      query: {length} int32, positions.
-      memory: {memory_length} int32.
-      size: the number of positions that a query sees on either side, its own included.
-    """
-
-    query: mtf.Tensor
-    memory: mtf.Tensor
-    size: int
-
-    @property
-    def reach(self) -> Reach:
-        """How far queries see at most."""
-        return Reach(self.size - 1, self.size - 1)
-
-    def value(self, dtype: tf.DType) -> mtf.Tensor:
-        """Returns the mask."""
-        distance = mtf.sub(self.query, self.memory, output_shape=_both(self.query, self.memory))
-        return _mask(mtf.greater_equal(mtf.abs(distance), self.size), dtype)
-
-
-def causal(mesh: mtf.Mesh, length: mtf.Dimension) -> SeesUpTo:
-    """Returns the mask of {length, memory_length} by which position i sees 0..i.
-
-    It is two ranges, which are compared when it is needed: never a constant of the program.
-    """
-    memory_length = mtf.Dimension("memory_length", length.size)
-    return SeesUpTo(mtf.range(mesh, length), mtf.range(mesh, memory_length), after=0)
 
 
 def map_tensors(function: Callable[[mtf.Tensor], mtf.Tensor], record: RecordT) -> RecordT:
@@ -256,20 +161,3 @@ def _sum(order: mtf.ShapeLike | None, a: mtf.Tensor, b: mtf.Tensor) -> mtf.Tenso
         return a + b
     dims = [dim for dim in mtf.convert_to_shape(order) if dim in a.shape or dim in b.shape]
     return mtf.add(a, b, output_shape=dims)
-
-
-def _both(query: mtf.Tensor, memory: mtf.Tensor) -> mtf.Shape:
-    """Returns the dimensions of both, with those that only the memory has last."""
-    own = [dim for dim in memory.shape if dim not in query.shape]
-    return mtf.Shape([*query.shape, *own])
-
-
-def _masked_where(
-    comparison: Callable[..., mtf.Tensor], query: mtf.Tensor, memory: mtf.Tensor, dtype: tf.DType
-) -> mtf.Tensor:
-    return _mask(comparison(query, memory, output_shape=_both(query, memory)), dtype)
-
-
-def _mask(is_masked: mtf.Tensor, dtype: tf.DType) -> mtf.Tensor:
-    zero = mtf.constant(is_masked.mesh, 0.0, dtype=dtype)
-    return mtf.where(is_masked, MASKED, zero, output_shape=is_masked.shape)

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.layers.attention_bias import AttentionBias, NotPadding, Reach
+from mtfrun.layers.attention_bias import AttentionBias, AttentionWindow
+from mtfrun.layers.attention_masks import PaddingMask
 from mtfrun.layers.attention_noise import WeightNoise
 from mtfrun.layers.keys_and_values import KeysAndValues
 from mtfrun.layers.recompute import differentiated_tensors, map_differentiated
@@ -100,7 +101,7 @@ def attention_in_blocks(
     Args:
       query: {..., length, d_kv}.
       memory: {..., memory_length, d_kv}; dimensions that it lacks are shared.
-      bias: added to the logits. Its reach counts both lengths from the same position.
+      bias: added to the logits. Its window counts both lengths from the same position.
       length, memory_length: the dimensions; neither is split over devices.
       d_kv: the dimension of the product, and of the result.
       block_length: how many queries and positions of the memory a block has at most.
@@ -110,16 +111,16 @@ def attention_in_blocks(
       the shape and type of the query.
     """
     queries, positions = Blocks.of(length, block_length), Blocks.of(memory_length, block_length)
-    reach = bias.reach
+    window = bias.window
     if positions.padding:
-        bias = bias.plus(NotPadding(mtf.ones(query.mesh, [memory_length], tf.int32)))
+        bias = bias.plus(PaddingMask(mtf.ones(query.mesh, [memory_length], tf.int32)))
 
     def cut(x: mtf.Tensor) -> mtf.Tensor:
         return positions.cut(queries.cut(x))
 
     bias = bias.map(cut)
     passes = _Passes(
-        queries, positions, d_kv, reach, bias, None if noise is None else noise.map(cut)
+        queries, positions, d_kv, window, bias, None if noise is None else noise.map(cut)
     )
     mixed, _ = mtf.custom_gradient(
         passes.forward,
@@ -138,14 +139,14 @@ class _Passes:
 
     Attributes:
       queries, memory: their blocks.
-      d_kv, reach: see `attention_in_blocks`.
+      d_kv, window: see `attention_in_blocks`.
       bias, noise: of all blocks.
     """
 
     queries: Blocks
     memory: Blocks
     d_kv: mtf.Dimension
-    reach: Reach
+    window: AttentionWindow
     bias: AttentionBias
     noise: WeightNoise | None
 
@@ -198,8 +199,8 @@ class _Passes:
 
         mesh = query.mesh
         zeros = [mtf.zeros(mesh, rows), mtf.zeros(mesh, query.shape)]
-        first, last = _seen(i, self.queries, self.memory, self.reach)
-        rounds = _most_seen(self.queries, self.memory, self.reach)
+        first, last = _seen(i, self.queries, self.memory, self.window)
+        rounds = _most_seen(self.queries, self.memory, self.window)
         return _loop(mesh, first, last, add, [zeros[0] + _LOWEST, *zeros], rounds)
 
     def backward(
@@ -238,7 +239,7 @@ class _Passes:
                 return [j + 1, of_row + mtf.to_float(gradients[0]), *added]
 
             of_row = mtf.zeros(mesh, query.shape - self.queries.number)
-            first, last = _seen(i, self.queries, self.memory, self.reach)
+            first, last = _seen(i, self.queries, self.memory, self.window)
             of_row, *sums_after = _loop(mesh, first, last, add, [of_row, *sums])
             own = mtf.cast(of_row, query.dtype)
             number = self.queries.number
@@ -259,7 +260,7 @@ class _Passes:
                 return [i + 1, *added]
 
             start = [mtf.zeros(mesh, x.shape - number) for x in memory]
-            back = Reach(self.reach.after, self.reach.before)
+            back = AttentionWindow(self.window.after, self.window.before)
             first, last = _seen(j, self.memory, self.queries, back)
             sums = _loop(mesh, first, last, add, start)
             written = [
@@ -341,29 +342,29 @@ class _Rows(NamedTuple):
 
 
 def _seen(
-    index: mtf.Tensor, own: Blocks, other: Blocks, reach: Reach
+    index: mtf.Tensor, own: Blocks, other: Blocks, window: AttentionWindow
 ) -> tuple[mtf.Tensor | int, mtf.Tensor | int]:
     """Returns the first block of `other` that a block of `own` reaches, and the one after the last.
 
-    At least one: also where there is nothing within reach.
+    At least one: also where there is nothing within window.
     """
     size, number = other.block.size, other.number.size
     first: mtf.Tensor | int = 0
     last: mtf.Tensor | int = number
-    if reach.before is not None:
-        begin = mtf.floordiv(index * own.block.size - reach.before, size)
+    if window.before is not None:
+        begin = mtf.floordiv(index * own.block.size - window.before, size)
         first = mtf.minimum(mtf.maximum(begin, 0), number - 1)
-    if reach.after is not None:
-        end = mtf.floordiv((index + 1) * own.block.size - 1 + reach.after, size) + 1
+    if window.after is not None:
+        end = mtf.floordiv((index + 1) * own.block.size - 1 + window.after, size) + 1
         last = mtf.minimum(end, number)
     return first, last
 
 
-def _most_seen(own: Blocks, other: Blocks, reach: Reach) -> int:
+def _most_seen(own: Blocks, other: Blocks, window: AttentionWindow) -> int:
     """Returns the most blocks of `other` that a block of `own` reaches."""
-    if reach.before is None or reach.after is None:
+    if window.before is None or window.after is None:
         return other.number.size
-    reached = own.block.size + reach.before + reach.after
+    reached = own.block.size + window.before + window.after
     return min(other.number.size, 1 - (-reached // other.block.size))
 
 

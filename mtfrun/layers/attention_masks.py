@@ -1,10 +1,14 @@
-"""Additive attention masks: 0 where a query may attend, MASKED where not; float32 by default."""
+"""The masks of attention: terms of a bias that are 0 where a query may attend, else MASKED."""
 
 from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
 
 import tensorflow as tf
 
 from mtfrun import mtf
+from mtfrun.layers.attention_bias import AttentionBias, AttentionWindow, BiasTerm
 
 # Mesh TensorFlow's value. Two masks may be added; a query that is masked everywhere attends
 # uniformly.
@@ -14,57 +18,124 @@ MASKED = -1e9
 def rename_length_to_memory_length(
     x: mtf.Tensor, length_name: str = "length", memory_length_name: str = "memory_length"
 ) -> mtf.Tensor:
-    """Returns x with its length renamed to that of a memory; x where it lacks `length_name`."""
+    """Returns x with its length renamed to the memory's; x where it lacks `length_name`."""
     if length_name not in x.shape.dimension_names:
         return x
     return mtf.rename_dimension(x, length_name, memory_length_name)
 
 
-def attention_mask_causal(
-    mesh: mtf.Mesh, length: mtf.Dimension, memory_length: mtf.Dimension
-) -> mtf.Tensor:
-    """Returns {length, memory_length}: position i attends to 0..i; two ranges, compared."""
-    query, memory = mtf.range(mesh, length), mtf.range(mesh, memory_length)
-    return _mask(mtf.less(query, memory, output_shape=[length, memory_length]), tf.float32)
+@dataclasses.dataclass(frozen=True)
+class CausalMask(BiasTerm):
+    """A query sees the memory whose number is at most its own.
 
-
-def attention_mask_autoregressive(
-    query_pos: mtf.Tensor, dtype: tf.DType = tf.float32
-) -> mtf.Tensor:
-    """Returns {..., length, memory_length}: attend to the same or earlier positions.
-
-    Args:
-      query_pos: {..., length} int, the positions of the queries, and of the memory.
-      dtype: of the mask.
+    Attributes:
+      query: {..., length} int32.
+      memory: {..., memory_length} int32.
+      after: how many positions later than a query those are at most that it sees.
     """
-    return _mask(mtf.less(query_pos, rename_length_to_memory_length(query_pos)), dtype)
+
+    query: mtf.Tensor
+    memory: mtf.Tensor
+    after: int | None = None
+
+    @property
+    def window(self) -> AttentionWindow:
+        """How far queries see at most."""
+        return AttentionWindow(after=self.after)
+
+    def value(self, dtype: tf.DType) -> mtf.Tensor:
+        """Returns the mask."""
+        return _masked_where(mtf.less, self.query, self.memory, dtype)
 
 
-def attention_mask_up_to(memory_length: mtf.Dimension, position: mtf.Tensor) -> mtf.Tensor:
-    """Returns {memory_length}: attend to 0..position, an int32 scalar; for steps of decoding."""
-    memory = mtf.range(position.mesh, memory_length)
-    return _mask(mtf.greater(memory, position), tf.float32)
+@dataclasses.dataclass(frozen=True)
+class SegmentMask(BiasTerm):
+    """A query sees the memory of the same packed document.
 
-
-def attention_mask_same_segment(
-    query_segment: mtf.Tensor,
-    memory_segment: mtf.Tensor | None = None,
-    dtype: tf.DType = tf.float32,
-) -> mtf.Tensor:
-    """Returns {..., length, memory_length}: attend within the same packed document.
-
-    Args:
-      query_segment: {..., length} int.
-      memory_segment: {..., length} or {..., memory_length} int; by default the queries'.
-      dtype: of the mask.
+    Attributes:
+      query: {..., length} int32.
+      memory: {..., memory_length} int32.
     """
-    memory = query_segment if memory_segment is None else memory_segment
-    return _mask(mtf.not_equal(query_segment, rename_length_to_memory_length(memory)), dtype)
+
+    query: mtf.Tensor
+    memory: mtf.Tensor
+
+    def value(self, dtype: tf.DType) -> mtf.Tensor:
+        """Returns the mask."""
+        return _masked_where(mtf.not_equal, self.query, self.memory, dtype)
 
 
-def attention_mask_ignore_padding(inputs: mtf.Tensor, dtype: tf.DType = tf.float32) -> mtf.Tensor:
-    """Returns {..., memory_length}: attend to ids {..., length or memory_length} that are not 0."""
-    return _mask(mtf.equal(rename_length_to_memory_length(inputs), 0), dtype)
+@dataclasses.dataclass(frozen=True)
+class PaddingMask(BiasTerm):
+    """Queries see the memory whose ids are not 0.
+
+    Attributes:
+      memory: {..., memory_length} int32.
+    """
+
+    memory: mtf.Tensor
+
+    def value(self, dtype: tf.DType) -> mtf.Tensor:
+        """Returns the mask."""
+        return _mask(mtf.equal(self.memory, 0), dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class WindowMask(BiasTerm):
+    """A query sees the memory that is less than `size` positions away.
+
+    Attributes:
+      query: {length} int32, positions.
+      memory: {memory_length} int32.
+      size: the number of positions that a query sees on either side, its own included.
+    """
+
+    query: mtf.Tensor
+    memory: mtf.Tensor
+    size: int
+
+    @property
+    def window(self) -> AttentionWindow:
+        """How far queries see at most."""
+        return AttentionWindow(self.size - 1, self.size - 1)
+
+    def value(self, dtype: tf.DType) -> mtf.Tensor:
+        """Returns the mask."""
+        distance = mtf.sub(self.query, self.memory, output_shape=_both(self.query, self.memory))
+        return _mask(mtf.greater_equal(mtf.abs(distance), self.size), dtype)
+
+
+def causal_mask(mesh: mtf.Mesh, length: mtf.Dimension) -> CausalMask:
+    """Returns the mask {length, memory_length} by which position i sees 0..i.
+
+    Two ranges, which are compared when the mask is needed: never a constant of the program.
+    """
+    memory_length = mtf.Dimension("memory_length", length.size)
+    return CausalMask(mtf.range(mesh, length), mtf.range(mesh, memory_length), after=0)
+
+
+def causal_mask_at(position: mtf.Tensor, memory_length: mtf.Dimension) -> CausalMask:
+    """Returns the mask {memory_length} of a decoding step, which sees 0..position, an int32."""
+    return CausalMask(position, mtf.range(position.mesh, memory_length))
+
+
+def mask_segments(bias: AttentionBias, segments: mtf.Tensor | None) -> AttentionBias:
+    """Returns the bias of self-attention within the documents {..., length}; None for one."""
+    if segments is None:
+        return bias
+    return bias.plus(SegmentMask(segments, rename_length_to_memory_length(segments)))
+
+
+def _both(query: mtf.Tensor, memory: mtf.Tensor) -> mtf.Shape:
+    """Returns the dimensions of both, with those that only the memory has last."""
+    own = [dim for dim in memory.shape if dim not in query.shape]
+    return mtf.Shape([*query.shape, *own])
+
+
+def _masked_where(
+    comparison: Callable[..., mtf.Tensor], query: mtf.Tensor, memory: mtf.Tensor, dtype: tf.DType
+) -> mtf.Tensor:
+    return _mask(comparison(query, memory, output_shape=_both(query, memory)), dtype)
 
 
 def _mask(is_masked: mtf.Tensor, dtype: tf.DType) -> mtf.Tensor:

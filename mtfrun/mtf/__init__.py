@@ -21,7 +21,6 @@ from mtfrun.mtf.layout import convert_to_layout_rules as convert_to_layout_rules
 from mtfrun.mtf.layout import tensor_dim_to_mesh_dim_size as tensor_dim_to_mesh_dim_size
 from mtfrun.mtf.layout import tensor_dim_to_size_per_split as tensor_dim_to_size_per_split
 from mtfrun.mtf.mesh import Mesh as Mesh
-from mtfrun.mtf.microbatches import serialize_training_step as serialize_training_step
 from mtfrun.mtf.module import Module as Module
 from mtfrun.mtf.module import assign_paths as assign_paths
 from mtfrun.mtf.module import initialize as initialize

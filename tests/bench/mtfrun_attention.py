@@ -32,7 +32,7 @@ def setup(arguments: argparse.Namespace) -> Step:
 
     def norms(x: mtf.Tensor) -> list[mtf.Tensor]:
         def loss() -> tuple[mtf.Tensor, None]:
-            bias = layers.AttentionBias.of(layers.causal(mesh, length))
+            bias = layers.AttentionBias.of(layers.causal_mask(mesh, length))
             y = attention.over_sequences(x, x, bias, layers.Call())
             return mtf.reduce_sum(mtf.square(y)), None
 

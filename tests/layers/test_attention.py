@@ -92,10 +92,11 @@ def test_a_row_that_is_masked_everywhere_attends_uniformly() -> None:
 def test_the_causal_mask_leaves_the_past_open() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
     four = mtf.Dimension("memory_length", 4)
-    mask = layers.attention_mask_causal(mesh, mtf.Dimension("length", 4), four)
+    mask = layers.causal_mask(mesh, mtf.Dimension("length", 4)).value(tf.float32)
     np.testing.assert_array_equal(mtf.to_numpy(mask) == 0.0, np.tri(4, dtype=bool))
     for position in range(4):
-        row = layers.attention_mask_up_to(four, mtf.constant(mesh, position, dtype=tf.int32))
+        step = layers.causal_mask_at(mtf.constant(mesh, position, dtype=tf.int32), four)
+        row = step.value(tf.float32)
         np.testing.assert_array_equal(mtf.to_numpy(row), mtf.to_numpy(mask)[position])
 
 

@@ -45,13 +45,13 @@ def _bias(
     memory = mtf.range(mesh, mtf.Dimension("memory_length", case.memory_length))
     terms: list[layers.BiasTerm] = [
         layers.RelativeLogits(table, queries, memory, 12, not case.causal),
-        layers.GivenBias(given),
-        layers.NotPadding(segments),
+        layers.TensorBias(given),
+        layers.PaddingMask(segments),
     ]
     if case.causal:
-        terms.append(layers.causal(mesh, length))
+        terms.append(layers.causal_mask(mesh, length))
     if case.window is not None:
-        terms.append(layers.Window(queries, memory, case.window))
+        terms.append(layers.WindowMask(queries, memory, case.window))
     return layers.AttentionBias.of(*terms)
 
 
@@ -134,10 +134,10 @@ def test_a_layout_does_not_change_attention_in_blocks(name: str, mesh_shape: str
 def test_a_reach_is_that_of_the_terms_together() -> None:
     mesh, length = mtf.Mesh(ONE_DEVICE), mtf.Dimension("length", 6)
     positions = mtf.range(mesh, length)
-    window = layers.Window(positions, positions, 3)
-    assert layers.AttentionBias.of(window).reach == (2, 2)
-    assert layers.AttentionBias.of(layers.causal(mesh, length)).reach == (None, 0)
-    assert layers.AttentionBias.of(window, layers.causal(mesh, length)).reach == (2, 0)
+    window = layers.WindowMask(positions, positions, 3)
+    assert layers.AttentionBias.of(window).window == (2, 2)
+    assert layers.AttentionBias.of(layers.causal_mask(mesh, length)).window == (None, 0)
+    assert layers.AttentionBias.of(window, layers.causal_mask(mesh, length)).window == (2, 0)
 
 
 @pytest.mark.parametrize("block_length", [None, 16])
@@ -153,7 +153,7 @@ def test_no_mask_of_all_pairs_of_positions_is_stored_in_the_program(
     @tf.function(autograph=False)  # type: ignore[untyped-decorator]
     def run(value: tf.Tensor) -> tf.Tensor:
         x = mtf.Tensor(mesh, value, [length, d_model])
-        bias = layers.AttentionBias.of(layers.causal(mesh, length))
+        bias = layers.AttentionBias.of(layers.causal_mask(mesh, length))
         return attention.over_sequences(x, x, bias, layers.Call()).value
 
     graph = run.get_concrete_function(tf.TensorSpec([64, 8])).graph.as_graph_def()

@@ -55,11 +55,9 @@ class Case(NamedTuple):
 def _attend(
     layer: transformer.Sublayer, inputs: Mapping[str, mtf.Tensor], call: SequenceCall
 ) -> mtf.Tensor:
-    length, memory_length = mtf.Dimension("length", 4), mtf.Dimension("memory_length", 4)
-    mask = layers.attention_mask_causal(inputs["x"].mesh, length, memory_length)
-    segments = layers.attention_mask_same_segment(inputs["ids"])
-    bias = layers.AttentionBias.of(layers.GivenBias(mask + segments))
-    return layer(inputs["x"], dataclasses.replace(call, self_attention_bias=bias))
+    causal = layers.causal_mask(inputs["x"].mesh, mtf.Dimension("length", 4))
+    masks = layers.mask_segments(layers.AttentionBias.of(causal), inputs["ids"])
+    return layer(inputs["x"], dataclasses.replace(call, self_attention_bias=masks))
 
 
 def _attend_to_encoder(

@@ -112,7 +112,7 @@ def _attentions() -> Iterator[Case]:
 
 
 def _attend(attention: mtf.Module, x: mtf.Tensor) -> mtf.Tensor:
-    bias = layers.AttentionBias.of(layers.causal(x.mesh, x.shape.get_dim_by_name("length")))
+    bias = layers.AttentionBias.of(layers.causal_mask(x.mesh, x.shape.get_dim_by_name("length")))
     return attention.over_sequences(x, x, bias, Call())
 
 

@@ -99,7 +99,7 @@ def _results(mesh_shape: str, *, training: bool = True, **options: Any) -> dict[
                 training,
                 mtf.random_key(0, key_number),
                 collector,
-                self_attention_bias=layers.AttentionBias.of(layers.GivenBias(bias)),
+                self_attention_bias=layers.AttentionBias.of(layers.TensorBias(bias)),
                 encoder=EncoderMemory(output),
             )
             loss = mtf.reduce_sum(mtf.sin(stack(x, call)))

@@ -36,7 +36,7 @@ LAYOUT = "batch:data;d_ff:model"
 
 
 def _given(bias: mtf.Tensor) -> layers.AttentionBias:
-    return layers.AttentionBias.of(layers.GivenBias(bias))
+    return layers.AttentionBias.of(layers.TensorBias(bias))
 
 
 class Double:
@@ -131,14 +131,14 @@ def test_transforms_are_the_same_position_by_position(order: str) -> None:
     memory = mtf.Dimension("memory_length", LENGTH.size)
 
     def run(x: mtf.Tensor) -> list[Any]:
-        mask = layers.attention_mask_causal(mesh, LENGTH, memory)
+        mask = layers.causal_mask(mesh, LENGTH).value(tf.float32)
         whole = SequenceCall(self_attention_bias=_given(mask))
         empty = stack.initial_state([BATCH], memory, SequenceCall())
         prefilled, cache = stack.prefill(x, empty, whole)
         state, outputs = empty, []
         for i, vector in enumerate(mtf.unstack(x, LENGTH)):
             position = mtf.constant(mesh, i, dtype=tf.int32)
-            bias = layers.attention_mask_up_to(memory, position)
+            bias = layers.causal_mask_at(position, memory).value(tf.float32)
             call = SequenceCall(
                 self_attention_bias=_given(bias), progress=DecodingProgress(position)
             )

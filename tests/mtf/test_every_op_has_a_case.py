@@ -48,7 +48,6 @@ NO_OPERATIONS = {
     "of programs and their gradients; every case is run by them, or test_gradients.py does": [
         "function",
         "gradients",
-        "serialize_training_step",
         "to_numpy",
         "value_and_gradients",
     ],

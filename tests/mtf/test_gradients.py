@@ -1,49 +1,16 @@
-"""Gradients: of variables, of tensors, custom ones, and in microbatches."""
+"""Gradients: of variables, of tensors, and custom ones."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeAlias
-
 import numpy as np
-import pytest
 
 from mtfrun import mtf
-from mtfrun.mtf import initializers
 from tests.layouts import assert_close
-
-RNG = np.random.default_rng(2)
-X = RNG.standard_normal([8, 4]).astype(np.float32)
-
-
-ModelFunction: TypeAlias = "Callable[[dict[str, mtf.Tensor]], dict[str, mtf.Tensor]]"
-
-
-class Linear(mtf.Module):
-    def __init__(self, mesh: mtf.Mesh):
-        super().__init__()
-        self.kernel = mtf.Variable(mesh, "features:4;d_ff:8", initializers.RandomNormal())
-        self.unused = mtf.Variable(mesh, "d_ff:8")
-
-    def __call__(self, x: mtf.Tensor) -> mtf.Tensor:
-        return mtf.tanh(mtf.einsum([x, self.kernel], reduced_dims=["features:4"]))
-
-
-def _linear(mesh_shape: str) -> tuple[Linear, mtf.Tensor]:
-    mesh = mtf.Mesh(mesh_shape, "batch:data;d_ff:model")
-    model = Linear(mesh)
-    mtf.initialize(model, 1)
-    return model, mtf.import_tf_tensor(mesh, X, "batch:8;features:4")
-
-
-def _expected(model: Linear) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the loss, a sum of squares, and its gradient, by numpy in float64."""
-    hidden = np.tanh(X.astype(np.float64) @ mtf.to_numpy(model.kernel))
-    return (hidden**2).sum(), X.T @ (2 * hidden * (1 - hidden**2))
+from tests.mtf.linear import X, expected_gradient, linear
 
 
 def test_value_and_gradients_of_variables(mesh_shape: str) -> None:
-    model, x = _linear(mesh_shape)
+    model, x = linear(mesh_shape)
 
     def step(x: mtf.Tensor) -> tuple[mtf.Tensor, dict[str, mtf.Tensor | None]]:
         return mtf.value_and_gradients(
@@ -51,7 +18,7 @@ def test_value_and_gradients_of_variables(mesh_shape: str) -> None:
         )
 
     loss, gradients = mtf.function(step)(x)
-    expected_loss, expected = _expected(model)
+    expected_loss, expected = expected_gradient(model)
     assert_close(mtf.to_numpy(loss), np.float32(expected_loss))
     assert gradients["kernel"].shape == model.kernel.shape
     assert_close(mtf.to_numpy(gradients["kernel"]), expected.astype(np.float32))
@@ -59,7 +26,7 @@ def test_value_and_gradients_of_variables(mesh_shape: str) -> None:
 
 
 def test_gradients_of_tensors_and_variables_with_cotangents(mesh_shape: str) -> None:
-    model, x = _linear(mesh_shape)
+    model, x = linear(mesh_shape)
 
     def step(x: mtf.Tensor) -> list[mtf.Tensor | None]:
         kernel = mtf.read_variable(model.kernel)
@@ -94,7 +61,7 @@ def test_custom_gradient_replaces_the_gradient_of_the_function(mesh_shape: str) 
 
 
 def test_recompute_grad_gives_the_same_gradients_of_inputs_and_variables(mesh_shape: str) -> None:
-    model, x = _linear(mesh_shape)
+    model, x = linear(mesh_shape)
 
     def step(x: mtf.Tensor, recompute: bool) -> list[mtf.Tensor]:
         def loss() -> mtf.Tensor:
@@ -107,37 +74,3 @@ def test_recompute_grad_gives_the_same_gradients_of_inputs_and_variables(mesh_sh
     compiled = mtf.function(step)
     for actual, expected in zip(compiled(x, True), compiled(x, False), strict=True):
         assert_close(mtf.to_numpy(actual), mtf.to_numpy(expected))
-
-
-@pytest.mark.parametrize("num_splits", [1, 2, 4])
-def test_microbatches_sum_to_the_batch_and_concatenate_outputs(num_splits: int) -> None:
-    for mesh_shape in ("data:1,model:1", "data:2,model:1", "data:2,model:2"):
-        model, x = _linear(mesh_shape)
-
-        def model_fn(
-            features: dict[str, mtf.Tensor], model: Linear = model
-        ) -> dict[str, mtf.Tensor]:
-            hidden = model(features["x"])
-            return {"loss": mtf.reduce_sum(mtf.square(hidden)), "hidden": hidden}
-
-        def step(
-            x: mtf.Tensor, fn: ModelFunction = model_fn, model: Linear = model
-        ) -> tuple[dict[str, mtf.Tensor], dict[str, mtf.Tensor]]:
-            return mtf.serialize_training_step(
-                {"x": x}, fn, "batch:8", num_splits, model.named_variables()
-            )
-
-        gradients, outputs = mtf.function(step)(x)
-        loss, expected = _expected(model)
-        assert_close(mtf.to_numpy(outputs["loss"]), np.float32(loss))
-        assert_close(mtf.to_numpy(outputs["hidden"]), np.tanh(X @ mtf.to_numpy(model.kernel)))
-        assert_close(mtf.to_numpy(gradients["kernel"]), expected.astype(np.float32))
-        assert_close(mtf.to_numpy(gradients["unused"]), np.zeros([8], np.float32))
-
-
-def test_microbatches_must_divide_the_batch() -> None:
-    _, x = _linear("data:1,model:1")
-    with pytest.raises(
-        mtf.ShapeError, match=r"^3 microbatches do not divide batch:8: take a divisor"
-    ):
-        mtf.serialize_training_step({"x": x}, lambda _: {}, "batch:8", 3, {})

@@ -112,7 +112,6 @@ ALONG_NO_DIMENSION: dict[str, Callable[[], object]] = {
     "dropout": lambda: mtf.dropout(X, True, rate=0.5, noise_shape=[Z], key=KEY),
     "sparse_cross_entropy": lambda: mtf.sparse_cross_entropy(X, IDS, Z),
     "batch_normalize": lambda: mtf.batch_normalize(X, mtf.ones(MESH, [Z]), mtf.ones(MESH, [Z])),
-    "serialize_training_step": lambda: mtf.serialize_training_step({"x": X}, dict, Z, 3, {}),
 }
 
 

@@ -35,11 +35,11 @@ def _masks(case: ReferenceCase, tensors: Tensors, mesh: mtf.Mesh) -> Tensors:
     ids, segment, position = tensors["ids"], tensors["segment"], tensors["position"]
     length = ids.shape.get_dim_by_name("length")
     return {
-        "ignore_padding": layers.attention_mask_ignore_padding(ids),
-        "autoregressive": layers.attention_mask_autoregressive(mtf.range(mesh, length)),
-        "autoregressive_batch": layers.attention_mask_autoregressive(position),
-        "same_segment": layers.attention_mask_same_segment(segment),
-        "same_segment_memory": layers.attention_mask_same_segment(
+        "ignore_padding": parity.attention_mask_ignore_padding(ids),
+        "autoregressive": parity.attention_mask_autoregressive(mtf.range(mesh, length)),
+        "autoregressive_batch": parity.attention_mask_autoregressive(position),
+        "same_segment": parity.attention_mask_same_segment(segment),
+        "same_segment_memory": parity.attention_mask_same_segment(
             segment, tensors["memory_segment"]
         ),
     }

@@ -4,6 +4,15 @@ They have the names, arguments and numbers of the originals, oddities included, 
 checkpoints. New models use `mtfrun.layers` and `mtfrun.models`, which import nothing from here.
 """
 
+from mtfrun.models.parity.attention_masks import (
+    attention_mask_autoregressive as attention_mask_autoregressive,
+)
+from mtfrun.models.parity.attention_masks import (
+    attention_mask_ignore_padding as attention_mask_ignore_padding,
+)
+from mtfrun.models.parity.attention_masks import (
+    attention_mask_same_segment as attention_mask_same_segment,
+)
 from mtfrun.models.parity.attention_parameters import AttentionParameters as AttentionParameters
 from mtfrun.models.parity.attention_parameters import AttentionParams as AttentionParams
 from mtfrun.models.parity.compressed_attention import (
@@ -30,6 +39,7 @@ from mtfrun.models.parity.masked_local_attention import (
 from mtfrun.models.parity.masked_local_attention import (
     masked_local_attention_1d_incremental as masked_local_attention_1d_incremental,
 )
+from mtfrun.models.parity.microbatches import serialize_training_step as serialize_training_step
 from mtfrun.models.parity.multihead_attention import multihead_attention as multihead_attention
 from mtfrun.models.parity.multihead_attention import (
     multihead_encdec_attention_incremental as multihead_encdec_attention_incremental,

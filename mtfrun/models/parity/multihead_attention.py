@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import tensorflow as tf
+
 from mtfrun import mtf
 from mtfrun.layers import (
-    attention_mask_up_to,
+    causal_mask_at,
     dot_product_attention,
     rename_length_to_memory_length,
 )
@@ -99,7 +101,7 @@ def multihead_self_attention_incremental(
     memory_length = prev_k.shape.get_dim_by_name("memory_length")
     is_position = mtf.one_hot(step_num, memory_length, dtype=prev_k.dtype)
     k, v = add_to_cache(query_antecedent, prev_k, prev_v, is_position, params)
-    mask = attention_mask_up_to(memory_length, step_num)
+    mask = causal_mask_at(step_num, memory_length).value(tf.float32)
     return attend(query_antecedent, k, v, memory_length, params, bias=mask), k, v
 
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 from mtfrun import mtf
 from mtfrun.decoding import Decoder, fitted
 from mtfrun.errors import InputError
-from mtfrun.layers import AttentionBias, GivenBias, attention_mask_up_to, causal
+from mtfrun.layers import AttentionBias, TensorBias, causal_mask, causal_mask_at, mask_segments
 from mtfrun.models.transformer.prefix import prefix_bias
 from mtfrun.models.transformer.sequence_call import DecodingProgress, SequenceCall
 from mtfrun.models.transformer.stack import Stack
@@ -33,7 +33,7 @@ def causal_bias(
       segments: {batch..., length} the document of every position; None for one document, where
         the mask has no batch.
     """
-    return AttentionBias.of(causal(mesh, length)).plus_segments(segments)
+    return mask_segments(AttentionBias.of(causal_mask(mesh, length)), segments)
 
 
 def decoder_inputs(
@@ -170,9 +170,9 @@ class StackDecoder:
 
         def step(ids: mtf.Tensor, position: mtf.Tensor, state: Any) -> tuple[mtf.Tensor, Any]:
             reading = position - self._offset
-            mask = mtf.cast(attention_mask_up_to(memory_length, reading), self.dtype)
+            mask = causal_mask_at(reading, memory_length).value(self.dtype)
             progress = DecodingProgress(reading, self._lengths_read(prompt_lengths))
-            bias = AttentionBias.of(GivenBias(mask))
+            bias = AttentionBias.of(TensorBias(mask))
             call = dataclasses.replace(self.call, progress=progress, self_attention_bias=bias)
             x, state = self.stack.step(self.embed(ids, reading), state, call)
             logits = self.classify(x)

@@ -11,7 +11,7 @@ from mtfrun.decoding import Decoder
 from mtfrun.layers import (
     AttentionBias,
     Embedding,
-    SameSegment,
+    SegmentMask,
     rename_length_to_memory_length,
     weights_nonzero,
 )
@@ -133,7 +133,7 @@ class EncoderDecoder(TokenModel):
         bias = decoder_bias = encoder_bias(inputs, segments)
         if segments is not None:
             memory = rename_length_to_memory_length(segments)
-            decoder_bias = AttentionBias.of(SameSegment(features["targets_segmentation"], memory))
+            decoder_bias = AttentionBias.of(SegmentMask(features["targets_segmentation"], memory))
         encoder_call = dataclasses.replace(
             call,
             self_attention_bias=bias,

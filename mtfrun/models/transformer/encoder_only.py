@@ -8,7 +8,13 @@ from typing import Any, ClassVar
 
 from mtfrun import mtf
 from mtfrun.decoding import Decoder
-from mtfrun.layers import AttentionBias, NotPadding, rename_length_to_memory_length, weights_nonzero
+from mtfrun.layers import (
+    AttentionBias,
+    PaddingMask,
+    mask_segments,
+    rename_length_to_memory_length,
+    weights_nonzero,
+)
 from mtfrun.models.transformer.sequence_call import SequenceCall
 from mtfrun.models.transformer.stack import Stack
 from mtfrun.models.transformer.token_embedding import TokenEmbedding, check_length, embed
@@ -92,5 +98,5 @@ def encoder_bias(inputs: mtf.Tensor, segments: mtf.Tensor | None) -> AttentionBi
       segments: {batch..., length} the document of every position, or None.
     """
     if segments is not None:
-        return AttentionBias().plus_segments(segments)
-    return AttentionBias.of(NotPadding(rename_length_to_memory_length(inputs)))
+        return mask_segments(AttentionBias(), segments)
+    return AttentionBias.of(PaddingMask(rename_length_to_memory_length(inputs)))

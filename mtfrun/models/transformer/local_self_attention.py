@@ -10,10 +10,10 @@ from mtfrun.layers import (
     MASKED,
     AttentionBias,
     AttentionHeads,
-    GivenBias,
     KeysAndValues,
     RotaryPositions,
-    Window,
+    TensorBias,
+    WindowMask,
 )
 from mtfrun.models.transformer.ring_cache import (
     ring_after,
@@ -111,11 +111,11 @@ class LocalSelfAttention(SelfAttention):
                 position, positions, call, bidirectional=call.bidirectional
             )
             bias = of_distance + mtf.to_float(bias)
-        return AttentionBias.of(GivenBias(bias))
+        return AttentionBias.of(TensorBias(bias))
 
     def _bias(self, x: mtf.Tensor, call: SequenceCall) -> AttentionBias:
         """Returns what is added to the logits where the memory holds all positions."""
         positions = call.positions(x)
         memory_length = mtf.Dimension("memory_length", positions.shape.size)
-        near = Window(positions, mtf.range(x.mesh, memory_length), self._window)
+        near = WindowMask(positions, mtf.range(x.mesh, memory_length), self._window)
         return super()._bias(x, call).plus(near)

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.decoding import END_ID, number_of_known
-from mtfrun.layers import AttentionBias, SeesUpTo, rename_length_to_memory_length
+from mtfrun.layers import AttentionBias, CausalMask, mask_segments, rename_length_to_memory_length
 
 
 def is_delimited_input(targets: mtf.Tensor, length: mtf.Dimension) -> mtf.Tensor:
@@ -67,5 +67,5 @@ def prefix_bias(
     inside = mtf.greater(mtf.cast(in_prefix, tf.int32), 0)
     positions = mtf.range(in_prefix.mesh, length)
     priority = mtf.where(inside, 0, positions, output_shape=in_prefix.shape)
-    sees = SeesUpTo(priority, rename_length_to_memory_length(priority))
-    return AttentionBias.of(sees).plus_segments(segments)
+    sees = CausalMask(priority, rename_length_to_memory_length(priority))
+    return mask_segments(AttentionBias.of(sees), segments)

@@ -10,11 +10,11 @@ from mtfrun.layers import (
     AttentionBias,
     AttentionHeads,
     BiasTerm,
-    GivenBias,
     KeysAndValues,
     MultiHeadAttention,
     RelativePositionBias,
     RotaryPositions,
+    TensorBias,
     rename_length_to_memory_length,
 )
 from mtfrun.models.transformer.sequence_call import SequenceCall
@@ -118,4 +118,4 @@ def with_relative_bias(
     )
     mask = bias.value()
     whole = logits if mask is None else logits + mtf.to_float(mask)
-    return dataclasses.replace(call, self_attention_bias=AttentionBias.of(GivenBias(whole)))
+    return dataclasses.replace(call, self_attention_bias=AttentionBias.of(TensorBias(whole)))

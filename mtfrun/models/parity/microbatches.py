@@ -1,4 +1,4 @@
-"""A training step in microbatches."""
+"""Mesh TensorFlow's training step in microbatches; new programs set `TrainOptions.microbatches`."""
 
 from __future__ import annotations
 
@@ -6,26 +6,16 @@ from collections.abc import Callable, Mapping
 
 import tensorflow as tf
 
-from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
-from mtfrun.mtf.errors import ShapeError
-from mtfrun.mtf.gradients import value_and_gradients
-from mtfrun.mtf.ops.constants import constant, one_hot, zeros_like
-from mtfrun.mtf.ops.contraction import einsum
-from mtfrun.mtf.ops.control import while_loop
-from mtfrun.mtf.ops.indexing.gather import gather
-from mtfrun.mtf.ops.structure import replace_dimensions
-from mtfrun.mtf.shape import combined_dimension
-from mtfrun.mtf.tensor import Tensor
-from mtfrun.mtf.variables import Variable
+from mtfrun import mtf
 
 
 def serialize_training_step(
-    features: Mapping[str, Tensor],
-    model_fn: Callable[[dict[str, Tensor]], Mapping[str, Tensor]],
-    batch_dim: DimensionLike,
+    features: Mapping[str, mtf.Tensor],
+    model_fn: Callable[[dict[str, mtf.Tensor]], Mapping[str, mtf.Tensor]],
+    batch_dim: mtf.DimensionLike,
     num_splits: int,
-    variables: Mapping[str, Variable],
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    variables: Mapping[str, mtf.Variable],
+) -> tuple[dict[str, mtf.Tensor], dict[str, mtf.Tensor]]:
     """Returns gradients and outputs of a batch, computed in microbatches to save memory.
 
     Microbatch m has the examples m, m + num_splits, m + 2 num_splits, ..., so that the examples of
@@ -44,50 +34,50 @@ def serialize_training_step(
       (gradients by path, outputs by name): gradients and outputs without a batch dimension are sums
       over the microbatches, the others are concatenated in the order of the batch.
     """
-    batch = convert_to_dimension(batch_dim)
+    batch = mtf.convert_to_dimension(batch_dim)
     if batch.size % num_splits:
-        raise ShapeError(
+        raise mtf.ShapeError(
             f"{num_splits} microbatches do not divide {batch.name}:{batch.size}: "
             "take a divisor of its size"
         )
     for feature in features.values():
         feature.shape.index(batch)
-    examples = Dimension(batch.name, batch.size // num_splits)
-    microbatches = Dimension("microbatch", num_splits)
+    examples = mtf.Dimension(batch.name, batch.size // num_splits)
+    microbatches = mtf.Dimension("microbatch", num_splits)
     names: dict[str, None] = {}
 
-    def body(number: Tensor) -> list[Tensor]:
-        def loss_and_outputs() -> tuple[Tensor, dict[str, Tensor]]:
+    def body(number: mtf.Tensor) -> list[mtf.Tensor]:
+        def loss_and_outputs() -> tuple[mtf.Tensor, dict[str, mtf.Tensor]]:
             microbatch = {
                 name: _select(x, [examples, microbatches], number) for name, x in features.items()
             }
             outputs = dict(model_fn(microbatch))
             return outputs["loss"], outputs
 
-        (_, outputs), grads = value_and_gradients(loss_and_outputs, variables)
+        (_, outputs), grads = mtf.value_and_gradients(loss_and_outputs, variables)
         names.update(dict.fromkeys(outputs))
         return [
             number + 1,
             *(_place(x, [examples, microbatches], number) for x in outputs.values()),
-            *(zeros_like(variables[path]) if g is None else g for path, g in grads.items()),
+            *(mtf.zeros_like(variables[path]) if g is None else g for path, g in grads.items()),
         ]
 
     mesh = next(iter(features.values())).mesh
-    start = constant(mesh, 0, dtype=tf.int32)
-    _, *sums = while_loop(
+    start = mtf.constant(mesh, 0, dtype=tf.int32)
+    _, *sums = mtf.while_loop(
         lambda n: n < num_splits, body, [start], has_accumulators=True, most_rounds=num_splits
     )
     outputs = dict(zip(names, sums[: len(names)], strict=True))
     return dict(zip(variables, sums[len(names) :], strict=True)), outputs
 
 
-def _select(x: Tensor, parts: list[Dimension], number: Tensor) -> Tensor:
+def _select(x: mtf.Tensor, parts: list[mtf.Dimension], number: mtf.Tensor) -> mtf.Tensor:
     """Returns one microbatch of x; `parts` are its examples and the microbatches."""
-    in_parts = replace_dimensions(x, combined_dimension(parts), parts)
-    return gather(in_parts, number, parts[1])
+    in_parts = mtf.replace_dimensions(x, mtf.combined_dimension(parts), parts)
+    return mtf.gather(in_parts, number, parts[1])
 
 
-def _place(x: Tensor, parts: list[Dimension], number: Tensor) -> Tensor:
+def _place(x: mtf.Tensor, parts: list[mtf.Dimension], number: mtf.Tensor) -> mtf.Tensor:
     """Returns a microbatch at its places in the batch, zeros elsewhere: their sum is the batch.
 
     A tensor without the examples is returned as it is.
@@ -95,6 +85,8 @@ def _place(x: Tensor, parts: list[Dimension], number: Tensor) -> Tensor:
     examples, microbatches = parts
     if examples not in x.shape:
         return x
-    shape = replace_dimensions(x.shape, examples, parts)
-    is_number = one_hot(number, microbatches, dtype=x.dtype)
-    return replace_dimensions(einsum([x, is_number], shape), parts, combined_dimension(parts))
+    shape = mtf.replace_dimensions(x.shape, examples, parts)
+    is_number = mtf.one_hot(number, microbatches, dtype=x.dtype)
+    return mtf.replace_dimensions(
+        mtf.einsum([x, is_number], shape), parts, mtf.combined_dimension(parts)
+    )
