@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
+from tests import words
 from tests.reach import ROOT, module_name, parse, runtime_nodes
 
 # Suffixes of classes whose instances differ by what a contract says, not by their class.
@@ -133,9 +134,18 @@ def _count_type_errors() -> int:
 
 
 def main() -> None:
-    """Prints a line for every count."""
+    """Prints a line for every count, and exits with 1 if words are above their limits."""
     for what, count in {**counts(), "type errors": _count_type_errors()}.items():
         print(f"{count:>8,}  {what}")
+    for pattern, frequency in words.counts().items():
+        print(f"{frequency:>8.1f}  of 10,000 words match {pattern}")
+    print(f"{len(words.participles()):>8,}  functions named by participles:")
+    for name in words.participles():
+        print(f"{'':10}{name}")
+    violations = words.violations()
+    for line in violations:
+        print(f"bin/structure: {line}", file=sys.stderr)
+    sys.exit(1 if violations else 0)
 
 
 if __name__ == "__main__":
