@@ -7,46 +7,16 @@ a value, and nothing has been built. Parameters of a user's own classes have no 
 
 from __future__ import annotations
 
-import math
-from typing import NamedTuple
-
-
-class Range(NamedTuple):
-    """Numbers from `lowest` to `highest`, with or without these.
-
-    Attributes:
-      lowest: the smallest number.
-      highest: the largest number.
-      without_lowest: whether `lowest` itself is not allowed.
-      without_highest: whether `highest` itself is not allowed.
-    """
-
-    lowest: float
-    highest: float = math.inf
-    without_lowest: bool = False
-    without_highest: bool = False
-
-    def __contains__(self, number: object) -> bool:
-        """Returns whether a number is allowed; one that is not a number is not."""
-        if not isinstance(number, int | float):
-            return False
-        above = number > self.lowest or (number == self.lowest and not self.without_lowest)
-        below = number < self.highest or (number == self.highest and not self.without_highest)
-        return above and below and math.isfinite(number)
-
-    def __str__(self) -> str:
-        """Returns it as the end of "it must be ..."."""
-        low = f"{'more than' if self.without_lowest else 'at least'} {self.lowest:g}"
-        if self.highest == math.inf:
-            return low
-        return f"{low} and {'less than' if self.without_highest else 'at most'} {self.highest:,g}"
-
-
-_COUNT = Range(1)
-_NOT_NEGATIVE = Range(0)
-_POSITIVE = Range(0, without_lowest=True)
-_SHARE = Range(0, 1)
-_SHARE_BELOW_ONE = Range(0, 1, without_highest=True)
+from mtfrun.checks import (
+    AT_LEAST_1,
+    NOT_NEGATIVE,
+    POSITIVE,
+    SHARE,
+    SHARE_ABOVE_0,
+    SHARE_BELOW_1,
+    SHARE_WITHIN,
+    Range,
+)
 
 _OF_NAMES: dict[str, Range] = {
     # Sizes of models and data.
@@ -58,7 +28,7 @@ _OF_NAMES: dict[str, Range] = {
             *("length", "inputs_length", "targets_length", "max_length", "block_length"),
             *("window", "image_size", "widths", "stage_sizes", "scan_blocks", "stem_width"),
         ),
-        _COUNT,
+        AT_LEAST_1,
     ),
     # Numbers of steps, rows and files.
     **dict.fromkeys(
@@ -68,7 +38,7 @@ _OF_NAMES: dict[str, Range] = {
             *("max_batches", "total_steps", "beam_size", "num_outputs"),
             *("concurrent_batches",),
         ),
-        _COUNT,
+        AT_LEAST_1,
     ),
     **dict.fromkeys(
         (
@@ -78,28 +48,28 @@ _OF_NAMES: dict[str, Range] = {
             *("cutout", "crop_padding", "mixup_alpha", "cutmix_alpha", "min_expert_capacity"),
             *("learning_rate_factors", "start_step", "epsilon", "stddev"),
         ),
-        _NOT_NEGATIVE,
+        NOT_NEGATIVE,
     ),
     **dict.fromkeys(
         (
             *("epsilon1", "clip_norm", "clipping_threshold", "secs_per_loop", "every_secs"),
             *("max_norm",),
         ),
-        _POSITIVE,
+        POSITIVE,
     ),
-    **dict.fromkeys(("top_p",), Range(0, 1, without_lowest=True)),
-    **dict.fromkeys(("character_coverage", "random_probability", "keep_probability"), _SHARE),
+    **dict.fromkeys(("top_p",), SHARE_ABOVE_0),
+    **dict.fromkeys(("character_coverage", "random_probability", "keep_probability"), SHARE),
     **dict.fromkeys(
         (
             *("dropout_rate", "beta1", "beta2", "momentum", "average_decay", "decay"),
             *("label_smoothing",),
         ),
-        _SHARE_BELOW_ONE,
+        SHARE_BELOW_1,
     ),
     # Longer outputs would take hours, and their rows terabytes.
     "decode_length": Range(1, 1_000_000),
-    "noise_density": Range(0, 1, without_lowest=True, without_highest=True),
-    "mean_noise_span_length": _COUNT,
+    "noise_density": SHARE_WITHIN,
+    "mean_noise_span_length": AT_LEAST_1,
 }
 
 

@@ -6,7 +6,7 @@ import dataclasses
 from typing import Protocol
 
 from mtfrun import mtf
-from mtfrun.errors import InputError
+from mtfrun.checks import POSITIVE, SHARE_ABOVE_0, Range, check_range
 
 
 class ChooseToken(Protocol):
@@ -57,16 +57,10 @@ class Sample:
     top_p: float = 1.0
 
     def __post_init__(self) -> None:
-        if not self.temperature > 0.0:
-            raise InputError(
-                f"temperature={self.temperature} must be above 0 to sample; at 0 decode greedily"
-            )
-        if not 0 <= self.top_k <= self.vocab.size:
-            raise InputError(
-                f"top_k={self.top_k} must be between 0 (all) and the {self.vocab.size} ids"
-            )
-        if not 0.0 < self.top_p <= 1.0:
-            raise InputError(f"top_p={self.top_p} must be above 0 and at most 1 (all)")
+        check_range("temperature", self.temperature, POSITIVE, remedy="0 decodes greedily")
+        ids = Range(0, self.vocab.size, whole=True)
+        check_range("top_k", self.top_k, ids, remedy="0 is for all ids")
+        check_range("top_p", self.top_p, SHARE_ABOVE_0, remedy="1 is for all ids")
 
     def __call__(self, logits: mtf.Tensor, position: mtf.Tensor) -> mtf.Tensor:
         """Returns ids {batch} int32."""

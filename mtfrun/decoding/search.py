@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 
 from mtfrun import mtf
+from mtfrun.checks import COUNT, INDEX, NOT_NEGATIVE, SHARE_ABOVE_0, check_range
 from mtfrun.decoding.beam_search import BeamSearch
 from mtfrun.decoding.decoder import Decoder
 from mtfrun.decoding.generate import generate
@@ -44,21 +45,16 @@ class Search:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.beam_size < 1:
-            raise InputError(f"beam_size={self.beam_size} must be at least 1")
-        if self.alpha < 0:
-            raise InputError(f"alpha={self.alpha} must not be negative")
-        if self.temperature < 0:
-            raise InputError(f"temperature={self.temperature} must not be negative")
+        check_range("beam_size", self.beam_size, COUNT)
+        check_range("alpha", self.alpha, NOT_NEGATIVE)
+        check_range("temperature", self.temperature, NOT_NEGATIVE)
+        check_range("top_k", self.top_k, INDEX, remedy="0 is for all")
+        check_range("top_p", self.top_p, SHARE_ABOVE_0, remedy="1 is for all")
         if self.beam_size > 1 and self.temperature:
             raise InputError(
                 f"beam_size={self.beam_size} searches for the most likely outputs and temperature="
                 f"{self.temperature} draws at random: set beam_size=1 or temperature=0"
             )
-        if self.top_k < 0:
-            raise InputError(f"top_k={self.top_k} must not be negative; 0 is for all")
-        if not 0.0 < self.top_p <= 1.0:
-            raise InputError(f"top_p={self.top_p} must be above 0 and at most 1 (all)")
 
     def check(self, vocabulary_size: int) -> None:
         """Raises InputError if a vocabulary is too small for the search."""

@@ -11,9 +11,9 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 
 from mtfrun import mtf
+from mtfrun.checks import COUNT, check_fields
 from mtfrun.data import IMAGES, ImageData
 from mtfrun.display.progress import Work
-from mtfrun.errors import InputError
 from mtfrun.experiment.experiment import Experiment
 from mtfrun.experiment.inference import Images, Inference, Progress, Record, Source, required
 from mtfrun.models import ImageModel
@@ -65,9 +65,7 @@ class Classification(Inference):
     top_k: int = 5
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "top_k"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name}={getattr(self, name)} must be at least 1")
+        check_fields(self, COUNT, "batch_size", "top_k")
         required(self.experiment.model, ImageModel, type(self).__name__, _REMEDY)
 
     def __call__(

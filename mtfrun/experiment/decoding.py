@@ -10,6 +10,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 import numpy as np
 
 from mtfrun import decoding, mtf
+from mtfrun.checks import check_range
 from mtfrun.configuration.ranges import range_of
 from mtfrun.data import INPUTS, TARGETS, PromptFormat, PromptLimits, PromptRow, TextData
 from mtfrun.display.progress import Work
@@ -131,9 +132,9 @@ class Decoding(Inference):
     def __post_init__(self) -> None:
         names = ("batch_size", "concurrent_batches", "max_length", "decode_length", "num_outputs")
         for name in names:
-            value, allowed = getattr(self, name), range_of(__name__, name)
-            if allowed is not None and value not in allowed:
-                raise InputError(f"{name}={value} must be {allowed}")
+            allowed = range_of(__name__, name)
+            if allowed is not None:
+                check_range(name, getattr(self, name), allowed)
         if self.num_outputs > self.search.beam_size and not self.search.temperature:
             raise InputError(
                 f"num_outputs={self.num_outputs} must be at most beam_size={self.search.beam_size},"

@@ -14,13 +14,13 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from mtfrun import evaluation
+from mtfrun.checks import COUNT, check_range
 from mtfrun.data import DataError
 from mtfrun.display import progress
 from mtfrun.experiment.experiment import Experiment
 from mtfrun.experiment.measurement import Evaluated, Measurement, named_by_task
 from mtfrun.experiment.saved_configuration import check_same_split
 from mtfrun.rundir import RunDirectory, Summaries, write_metrics
-from mtfrun.training.checks import check_count
 
 BATCHES_AT_START = 32
 """Limit of the evaluation before the first step, so that training is not delayed."""
@@ -63,8 +63,7 @@ class Evaluation:
         self._experiment = experiment
         self._batch_size = batch_size
         self._split = split
-        if max_batches is not None:
-            check_count("Evaluation.max_batches", max_batches)
+        check_range("Evaluation.max_batches", max_batches, COUNT, optional=True)
         self._max_batches = max_batches
         self._measurements = [measurement(experiment, split) for measurement in measurements]
         self._evaluator = evaluation.Evaluator(

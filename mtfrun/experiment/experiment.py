@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from mtfrun import mtf
+from mtfrun.checks import INDEX, check_range
 from mtfrun.data import Data, Infeed, host_of, split_batch
 from mtfrun.errors import InputError
 from mtfrun.experiment.inference import Inference, TrainingOnly, required
@@ -61,8 +62,7 @@ class Experiment:
         if not isinstance(mesh, mtf.Mesh):
             raise InputError(f"Experiment.mesh must be a mesh: @mtf.Mesh(), not {mesh!r}")
         required(data, Data, "Experiment.data", ALL_DATA)
-        if seed < 0:
-            raise InputError(f"Experiment.seed={seed} must be at least 0")
+        check_range("Experiment.seed", seed, INDEX)
         if isinstance(model, type):  # before it is called with the arguments of other data
             check_features(model, data)
         self.mesh = mesh

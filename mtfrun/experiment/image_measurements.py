@@ -9,9 +9,9 @@ from typing import cast
 
 import numpy as np
 
+from mtfrun.checks import INDEX, check_fields
 from mtfrun.data import ImageData
 from mtfrun.display import pictures
-from mtfrun.errors import InputError
 from mtfrun.experiment.inference import Images, required
 from mtfrun.experiment.measurement import Evaluated, Measured, Measurement
 from mtfrun.models.resnet import CONFUSION_MATRIX
@@ -41,8 +41,7 @@ class LabelledImages(Measurement):
     num_images: int = 12
 
     def __post_init__(self) -> None:
-        if self.num_images < 0:
-            raise InputError(f"num_images={self.num_images} must not be negative")
+        check_fields(self, INDEX, "num_images")
         _data(self)
 
     def __call__(self, evaluated: Evaluated) -> Measured:

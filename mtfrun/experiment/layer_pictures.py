@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 
 from mtfrun import mtf
+from mtfrun.checks import COUNT, INDEX, check_fields
 from mtfrun.data import INPUTS, TARGETS, TextData
 from mtfrun.display import pictures
-from mtfrun.errors import InputError
 from mtfrun.experiment.inference import required
 from mtfrun.experiment.measurement import Evaluated, Measured, Measurement
 from mtfrun.layers import Recorded, Recorder
 from mtfrun.models.transformer import SequenceCall, TokenModel
-from mtfrun.training.checks import check_count
 
 _START = "<s>"  # what the first position of a decoder reads
 _ENCODER = "encoder_stack/"
@@ -51,11 +50,8 @@ class LayerPictures(Measurement):
     layers: Sequence[int] = (0, -1)
 
     def __post_init__(self) -> None:
-        for name in ("num_tokens", "num_attending"):
-            if getattr(self, name) < 0:
-                raise InputError(f"LayerPictures.{name}={getattr(self, name)} must be at least 0")
-        check_count("LayerPictures.batch_size", self.batch_size)
-        check_count("LayerPictures.num_heads", self.num_heads)
+        check_fields(self, INDEX, "num_tokens", "num_attending")
+        check_fields(self, COUNT, "batch_size", "num_heads")
         if self.num_tokens:
             remedy = "set LayerPictures.num_tokens to 0"
             required(self.experiment.data, TextData, "LayerPictures", remedy)

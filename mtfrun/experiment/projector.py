@@ -13,6 +13,7 @@ from google.protobuf import text_format
 from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 
 from mtfrun import mtf
+from mtfrun.checks import INDEX, check_fields
 from mtfrun.data import INPUTS, TARGETS
 from mtfrun.data.vocabularies import Vocabulary
 from mtfrun.display import pictures
@@ -36,8 +37,7 @@ class Projector(Measurement):
     num_rows: int = 0
 
     def __post_init__(self) -> None:
-        if self.num_rows < 0:
-            raise InputError(f"Projector.num_rows={self.num_rows} must be at least 0")
+        check_fields(self, INDEX, "num_rows")
         if self.num_rows and not self._tables:
             raise InputError(
                 f"Projector.num_rows={self.num_rows}: {type(self.experiment.model).__name__} has "

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from mtfrun import mtf, optim, processes, training
+from mtfrun.checks import COUNT, check_range
 from mtfrun.display import pictures, progress
 from mtfrun.experiment.evaluation import Evaluation
 from mtfrun.experiment.experiment import Experiment
@@ -25,7 +26,6 @@ from mtfrun.experiment.saved_configuration import (
 from mtfrun.rundir import Manifest, RunDirectory, Summaries
 from mtfrun.rundir.manifest import describe
 from mtfrun.rundir.metric_order import is_better
-from mtfrun.training.checks import check_count
 from mtfrun.untrusted import escaped
 
 
@@ -62,8 +62,7 @@ class Training:
         actions: Sequence[training.Action] = (),
     ):
         experiment.check_batch(batch_size)
-        if evaluate_every_steps is not None:
-            check_count("evaluate_every_steps", evaluate_every_steps)
+        check_range("evaluate_every_steps", evaluate_every_steps, COUNT, optional=True)
         for shape in experiment.feature_shapes(batch_size).values():
             batch = shape.get_dim_by_name("batch")
             if options.microbatches > 1:  # else the layout's own check has more to say

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mtfrun import mtf
-from mtfrun.errors import InputError
+from mtfrun.checks import SHARE_BELOW_1, check_range
 from mtfrun.layers.call import Call
 
 
@@ -20,8 +20,7 @@ class Dropout(mtf.Module):
     def __init__(self, rate: float) -> None:
         """Takes the share of elements that are dropped."""
         super().__init__()
-        if not 0.0 <= rate < 1.0:
-            raise InputError(f"dropout_rate={rate} must be in [0, 1)")
+        check_range("dropout_rate", rate, SHARE_BELOW_1)
         self.rate = rate
 
     def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:

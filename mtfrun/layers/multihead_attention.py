@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Iterable, Sequence
 
 from mtfrun import mtf
-from mtfrun.errors import InputError
+from mtfrun.checks import COUNT, check_range
 from mtfrun.layers.attention import dot_product_attention
 from mtfrun.layers.attention_bias import AttentionBias
 from mtfrun.layers.attention_heads import AttentionHeads
@@ -55,8 +55,7 @@ class MultiHeadAttention(mtf.Module):
           InputError: the block length is below 1.
         """
         super().__init__()
-        if block_length is not None and block_length < 1:
-            raise InputError(f"block_length={block_length} must be at least 1, or None")
+        check_range("block_length", block_length, COUNT, optional=True)
         self._block_length = block_length
         self._mesh = mesh
         self._d_model = d_model

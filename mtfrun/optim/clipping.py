@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.errors import InputError
+from mtfrun.checks import POSITIVE, check_range
 from mtfrun.optim.scalar_math import maximum
 
 
@@ -43,8 +43,7 @@ def clip_by_global_norm(
     Raises:
       InputError: `max_norm` is not positive.
     """
-    if not max_norm > 0:
-        raise InputError(f"max_norm is {max_norm}; it must be positive")
+    check_range("max_norm", max_norm, POSITIVE)
     if norm is None:
         norm = global_norm(gradients)
     scale = mtf.divide(max_norm, maximum(norm, max_norm))

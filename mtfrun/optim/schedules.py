@@ -19,6 +19,7 @@ import math
 from collections.abc import Sequence
 from typing import Protocol
 
+from mtfrun.checks import POSITIVE, SHARE_ABOVE_0, check_fields
 from mtfrun.errors import InputError
 from mtfrun.optim.scalar_math import Scalar, maximum, minimum, rsqrt, sin, to_float
 
@@ -28,22 +29,6 @@ class Schedule(Protocol):
 
     def __call__(self, step: Scalar, /) -> Scalar:
         """Returns the learning rate for the update number `step`, counted from 0."""
-
-
-def _require_positive(schedule: object, name: str) -> None:
-    """Raises InputError unless the attribute `name` is greater than 0."""
-    value = getattr(schedule, name)
-    if not value > 0:
-        raise InputError(f"{type(schedule).__name__}.{name} is {value}; it must be positive")
-
-
-def _require_fraction(schedule: object, name: str) -> None:
-    """Raises InputError unless the attribute `name` lies in (0, 1]."""
-    value = getattr(schedule, name)
-    if not 0 < value <= 1:
-        raise InputError(
-            f"{type(schedule).__name__}.{name} is {value}; it must be above 0 and at most 1"
-        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +65,7 @@ class LinearWarmup:
     warmup_steps: int
 
     def __post_init__(self) -> None:
-        _require_positive(self, "warmup_steps")
+        check_fields(self, POSITIVE, "warmup_steps")
 
     def __call__(self, step: Scalar, /) -> Scalar:
         """Returns the formula's value for t = `step`."""
@@ -102,7 +87,7 @@ class TruncatedRsqrt:
     warmup_steps: int = 10_000
 
     def __post_init__(self) -> None:
-        _require_positive(self, "warmup_steps")
+        check_fields(self, POSITIVE, "warmup_steps")
 
     def __call__(self, step: Scalar, /) -> Scalar:
         """Returns the formula's value for t = `step`."""
@@ -129,8 +114,8 @@ class LinearDecay:
     extrapolate: bool = False
 
     def __post_init__(self) -> None:
-        _require_positive(self, "total_steps")
-        _require_fraction(self, "fraction")
+        check_fields(self, POSITIVE, "total_steps")
+        check_fields(self, SHARE_ABOVE_0, "fraction")
 
     def __call__(self, step: Scalar, /) -> Scalar:
         """Returns the formula's value for t = `step`."""
@@ -159,7 +144,7 @@ class CosineDecay:
     minimum: float = 0.0
 
     def __post_init__(self) -> None:
-        _require_positive(self, "total_steps")
+        check_fields(self, POSITIVE, "total_steps")
 
     def __call__(self, step: Scalar, /) -> Scalar:
         """Returns the formula's value for t = `step`."""

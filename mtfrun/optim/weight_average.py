@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from mtfrun import mtf
-from mtfrun.errors import InputError
+from mtfrun.checks import SHARE_WITHIN, check_range
 
 _RAMP = 9.0
 
@@ -37,8 +37,7 @@ class WeightAverage:
     """
 
     def __init__(self, variables: Mapping[str, mtf.Variable], decay: float):
-        if not 0.0 < decay < 1.0:
-            raise InputError(f"average_decay={decay} must be above 0 and below 1")
+        check_range("average_decay", decay, SHARE_WITHIN)
         self._variables = dict(variables)
         self._decay = decay
         self._averages = {

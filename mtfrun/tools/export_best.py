@@ -14,9 +14,9 @@ import tempfile
 from collections.abc import Sequence
 
 from mtfrun import processes
+from mtfrun.checks import check_choice, check_intervals
 from mtfrun.rundir import Best, RunDirectory, RunDirError
 from mtfrun.training.actions import Action, ActionContext
-from mtfrun.training.checks import check_choice, check_intervals
 
 FORMATS = ("safetensors", "huggingface", "saved_model", "tensorflow")
 """Values of --format of `mtfrun export`."""
@@ -59,7 +59,7 @@ class ExportBest(Action):
 
     def __post_init__(self) -> None:
         check_choice("ExportBest.format", self.format, FORMATS)
-        check_intervals(self, self.every_steps, None)
+        check_intervals(self)
 
     def __call__(self, context: ActionContext) -> None:
         """Exports the best checkpoint unless it was exported."""

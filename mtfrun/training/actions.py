@@ -8,9 +8,9 @@ import dataclasses
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from mtfrun import processes
+from mtfrun.checks import check_intervals
 from mtfrun.errors import InputError
 from mtfrun.rundir import Summaries
-from mtfrun.training.checks import check_intervals
 from mtfrun.training.measurements import Measurements, check_measured
 from mtfrun.training.signals import Stopped
 from mtfrun.training.state import TrainState
@@ -115,7 +115,7 @@ def check_actions(actions: Sequence[Action]) -> None:
                 f"{action!r} is no action: give objects of a subclass of training.Action, in a gin "
                 "file actions = [@my_module.MyAction()]"
             )
-        check_intervals(action, action.every_steps, action.every_secs)
+        check_intervals(action)
         triggers = (action.every_steps, action.every_secs, action.on_metric)
         is_due = action.at_start or action.at_end or action.on_resume
         if triggers == (None,) * 3 and not is_due:

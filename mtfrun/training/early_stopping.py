@@ -6,9 +6,9 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
+from mtfrun.checks import COUNT, NOT_NEGATIVE, check_choice, check_fields
 from mtfrun.rundir import LOWEST, MODES, is_better
 from mtfrun.training.actions import Action, ActionContext
-from mtfrun.training.checks import check_choice, check_count, check_not_negative
 
 
 @dataclasses.dataclass
@@ -39,8 +39,8 @@ class EarlyStopping(Action):
     on_resume = True
 
     def __post_init__(self) -> None:
-        check_count("EarlyStopping.patience", self.patience)
-        check_not_negative("EarlyStopping.min_delta", self.min_delta)
+        check_fields(self, COUNT, "patience")
+        check_fields(self, NOT_NEGATIVE, "min_delta")
         check_choice("EarlyStopping.mode", self.mode, MODES)
         self.on_metric = self.metric
 

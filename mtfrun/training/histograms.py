@@ -10,9 +10,9 @@ import numpy as np
 import tensorflow as tf
 
 from mtfrun import mtf
+from mtfrun.checks import COUNT, check_fields
 from mtfrun.rundir.metric_tags import layer_name
 from mtfrun.training.actions import Action, ActionContext
-from mtfrun.training.checks import check_count
 from mtfrun.training.state import TrainState
 from mtfrun.training.step import Features, loss_and_gradients
 
@@ -63,7 +63,7 @@ class Histograms(Action):
     microbatches: int = 1
 
     def __post_init__(self) -> None:
-        check_count("Histograms.microbatches", self.microbatches)
+        check_fields(self, COUNT, "microbatches")
         self._program: Callable[[Features], Mapping[str, Distribution]] | None = None
 
     def __call__(self, context: ActionContext) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
+from mtfrun.checks import POSITIVE, check_range
 from mtfrun.training.actions import Action, ActionContext
-from mtfrun.training.checks import check_positive
 
 _SECS_PER_HOUR = 3600.0
 
@@ -29,7 +29,7 @@ class MaxHours(Action):
     is_over: bool = dataclasses.field(default=False, init=False)
 
     def __post_init__(self) -> None:
-        check_positive("max_hours", self.hours)
+        check_range("max_hours", self.hours, POSITIVE)
         self.every_secs = self.hours * _SECS_PER_HOUR
 
     def __call__(self, context: ActionContext) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 
 from mtfrun import mtf
+from mtfrun.checks import COUNT, POSITIVE, check_choice, check_fields, check_intervals
 from mtfrun.rundir import LOWEST, MODES
-from mtfrun.training.checks import check_choice, check_count, check_intervals, check_positive
 
 STOP, SKIP = "stop", "skip"
 """What `TrainOptions.on_nan` may be."""
@@ -45,11 +45,9 @@ class CheckpointOptions:
     asynchronous: bool = True
 
     def __post_init__(self) -> None:
-        check_intervals(self, self.every_steps, self.every_secs)
-        if self.max_to_keep is not None:
-            check_count("CheckpointOptions.max_to_keep", self.max_to_keep)
-        if self.keep_every_hours is not None:
-            check_positive("CheckpointOptions.keep_every_hours", self.keep_every_hours)
+        check_intervals(self)
+        check_fields(self, COUNT, "max_to_keep", optional=True)
+        check_fields(self, POSITIVE, "keep_every_hours", optional=True)
         check_choice("CheckpointOptions.best_mode", self.best_mode, MODES)
 
 
@@ -78,9 +76,8 @@ class StepOptions:
     jit_compile: bool | None = None
 
     def __post_init__(self) -> None:
-        check_count("microbatches", self.microbatches)
-        if self.clip_norm is not None:
-            check_positive("clip_norm", self.clip_norm)
+        check_fields(self, COUNT, "microbatches")
+        check_fields(self, POSITIVE, "clip_norm", optional=True)
         check_choice("TrainOptions.on_nan", self.on_nan, (STOP, SKIP))
 
     @property
@@ -121,7 +118,5 @@ class TrainOptions(StepOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_count("train_steps", self.train_steps)
-        check_count("iterations_per_loop", self.iterations_per_loop)
-        check_positive("secs_per_loop", self.secs_per_loop)
-        check_count("log_every_steps", self.log_every_steps)
+        check_fields(self, COUNT, "train_steps", "iterations_per_loop", "log_every_steps")
+        check_fields(self, POSITIVE, "secs_per_loop")

@@ -7,9 +7,10 @@ import inspect
 
 import pytest
 
+from mtfrun.checks import COUNT, Range
 from mtfrun.configuration.errors import exported_names
 from mtfrun.configuration.foreign import PUBLISHING
-from mtfrun.configuration.ranges import _OF_NAMES, Range, range_of
+from mtfrun.configuration.ranges import _OF_NAMES, range_of
 from mtfrun.configuration.settings_in_use import signature_of
 
 
@@ -45,13 +46,14 @@ def test_all_defaults_are_allowed() -> None:
     ("allowed", "text", "inside", "outside"),
     [
         (Range(1), "at least 1", [1, 2.5], [0, -1, float("inf"), float("nan")]),
+        (COUNT, "an integer of at least 1", [1, 2.0], [0, 1.5, True, "1"]),
         (Range(0, without_lowest=True), "more than 0", [0.1], [0, -1]),
         (Range(0, 1), "at least 0 and at most 1", [0, 1], [1.1]),
         (Range(0, 1, without_highest=True), "at least 0 and less than 1", [0, 0.9], [1, 2]),
     ],
 )
 def test_a_range_says_what_is_allowed(
-    allowed: Range, text: str, inside: list[float], outside: list[float]
+    allowed: Range, text: str, inside: list[float], outside: list[object]
 ) -> None:
     assert str(allowed) == text
     assert all(number in allowed for number in inside)

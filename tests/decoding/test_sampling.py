@@ -114,12 +114,12 @@ def test_greedy_takes_the_lowest_id_on_ties() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"temperature": 0.0}, r"temperature=0\.0 must be above 0"),
-        ({"temperature": float("nan")}, "temperature=nan must be above 0"),
-        ({"top_p": 0.0}, r"top_p=0\.0 must be above 0"),
-        ({"top_p": 1.5}, r"top_p=1\.5 must be above 0 and at most 1"),
-        ({"top_k": -1}, "top_k=-1 must be between 0"),
-        ({"top_k": 9}, r"top_k=9 must be between 0 .* 8 ids"),
+        ({"temperature": 0.0}, r"temperature is 0\.0: it must be more than 0"),
+        ({"temperature": float("nan")}, "temperature is nan: it must be more than 0"),
+        ({"top_p": 0.0}, r"top_p is 0\.0: it must be more than 0"),
+        ({"top_p": 1.5}, r"top_p is 1\.5: it must be more than 0 and at most 1"),
+        ({"top_k": -1}, "top_k is -1: it must be an integer of at least 0"),
+        ({"top_k": 9}, "top_k is 9: it must be an integer of at least 0 and at most 8"),
     ],
 )
 def test_options_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:

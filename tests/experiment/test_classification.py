@@ -78,5 +78,5 @@ def test_all_classes_are_returned_if_top_k_exceeds_their_number(
 
 
 def test_sizes_below_one_are_errors(data_dir: pathlib.Path) -> None:
-    with pytest.raises(ValueError, match="top_k=0 must be at least 1"):
+    with pytest.raises(ValueError, match="top_k is 0: it must be an integer"):
         _classification(data_dir, ONE_DEVICE, top_k=0)

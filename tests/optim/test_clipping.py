@@ -57,7 +57,7 @@ def test_the_norm_shows_a_gradient_that_is_not_finite(bad: float) -> None:
 
 
 def test_a_norm_of_zero_is_rejected() -> None:
-    with pytest.raises(ValueError, match="max_norm is 0; it must be positive"):
+    with pytest.raises(ValueError, match="max_norm is 0: it must be more than 0"):
         optim.clip_by_global_norm({}, 0)
 
 

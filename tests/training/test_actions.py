@@ -179,9 +179,12 @@ class Configured(Action):
 @pytest.mark.parametrize(
     ("action", "expected"),
     [
-        (Configured(every_steps=0), "Configured.every_steps is 0: it must be a positive number"),
-        (Configured(every_steps=1.5), "Configured.every_steps is 1.5: it must be a whole number"),  # type: ignore[arg-type]
-        (Configured(every_secs=-1.0), "Configured.every_secs is -1.0: it must be a positive"),
+        (
+            Configured(every_steps=0),
+            "Configured.every_steps is 0: it must be an integer of at least 1",
+        ),
+        (Configured(every_steps=1.5), "Configured.every_steps is 1.5: it must be an integer"),  # type: ignore[arg-type]
+        (Configured(every_secs=-1.0), "Configured.every_secs is -1.0: it must be more than 0"),
         (Configured(every_steps=None), "Configured is never due: give it every_steps, every_secs"),
         (Configured, "Configured'> is no action: give objects of a subclass of training"),
     ],
@@ -201,13 +204,16 @@ def test_an_action_with_fields_may_be_listed_twice(tmp_path: pathlib.Path) -> No
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({"every_steps": 0}, "CheckpointOptions.every_steps is 0: it must be a positive number"),
-        ({"every_steps": 2.5}, "CheckpointOptions.every_steps is 2.5: it must be a whole number"),
+        (
+            {"every_steps": 0},
+            "CheckpointOptions.every_steps is 0: it must be an integer of at least 1",
+        ),
+        ({"every_steps": 2.5}, "CheckpointOptions.every_steps is 2.5: it must be an integer"),
         (
             {"every_secs": float("nan")},
             "CheckpointOptions.every_secs is nan: it must be",
         ),
-        ({"max_to_keep": -1}, "CheckpointOptions.max_to_keep is -1: it must be a positive number"),
+        ({"max_to_keep": -1}, "CheckpointOptions.max_to_keep is -1: it must be an integer"),
     ],
 )
 def test_options_of_checkpoints_are_positive(settings: dict[str, Any], expected: str) -> None:
@@ -218,9 +224,13 @@ def test_options_of_checkpoints_are_positive(settings: dict[str, Any], expected:
 def test_options_of_seconds_and_norms_need_not_be_whole() -> None:
     options = TrainOptions(1, secs_per_loop=0.5, clip_norm=0.1)
     assert (options.secs_per_loop, options.clip_norm) == (0.5, 0.1)
-    with pytest.raises(InputError, match=r"^secs_per_loop is 0\.0: it must be a positive number"):
+    with pytest.raises(
+        InputError, match=r"^TrainOptions\.secs_per_loop is 0\.0: it must be more than 0"
+    ):
         TrainOptions(1, secs_per_loop=0.0)
-    with pytest.raises(InputError, match=r"^clip_norm is 0\.0: it must be a positive number"):
+    with pytest.raises(
+        InputError, match=r"^StepOptions\.clip_norm is 0\.0: it must be more than 0"
+    ):
         TrainOptions(1, clip_norm=0.0)
 
 

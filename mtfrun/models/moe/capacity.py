@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from mtfrun import mtf
+from mtfrun.checks import INDEX, POSITIVE, check_fields
 from mtfrun.errors import InputError
 
 
@@ -32,13 +33,8 @@ class Capacity:
     group_size: int = 1024
 
     def __post_init__(self) -> None:
-        for name in ("training", "evaluation", "second_level", "group_size"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"Capacity.{name}={getattr(self, name)} must be above 0")
-        if self.min_expert_capacity < 0:
-            raise InputError(
-                f"Capacity.min_expert_capacity={self.min_expert_capacity} must not be negative"
-            )
+        check_fields(self, POSITIVE, "training", "evaluation", "second_level", "group_size")
+        check_fields(self, INDEX, "min_expert_capacity")
 
     def groups(self, mesh: mtf.Mesh, name: str, tokens: int) -> mtf.Dimension:
         """Returns the dimension of the groups that `tokens` are split into.

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mtfrun import mtf
+from mtfrun.checks import POSITIVE, SHARE_BELOW_1, check_range
 from mtfrun.errors import InputError
 from mtfrun.models.moe import Jitter
 from mtfrun.mtf.porting import named
@@ -59,8 +60,7 @@ def annealed_dropout(
     """
     if not training or not init_rate:
         return x
-    if not 0.0 <= init_rate < 1.0:
-        raise InputError(f"init_rate={init_rate} must be in [0, 1)")
+    check_range("init_rate", init_rate, SHARE_BELOW_1)
     if start_step >= end_step:
         raise InputError(
             f"annealed_dropout needs start_step < end_step, got {start_step} and {end_step}"
@@ -87,10 +87,9 @@ def clip_activation_gradient(x: mtf.Tensor, clip_rms_norm: float | None = None) 
     Raises:
       InputError: the bound is not positive.
     """
+    check_range("clip_rms_norm", clip_rms_norm, POSITIVE, optional=True)
     if clip_rms_norm is None:
         return x
-    if not clip_rms_norm > 0.0:
-        raise InputError(f"clip_rms_norm={clip_rms_norm} must be positive, or None not to clip")
 
     def clipped(
         _inputs: Sequence[mtf.Tensor], _outputs: Sequence[mtf.Tensor], grads: Sequence[mtf.Tensor]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from mtfrun import mtf
+from mtfrun.checks import COUNT, check_fields
 from mtfrun.errors import InputError
 from mtfrun.layers import BatchNorm
 from mtfrun.models.resnet.blocks import BasicBlock, Blocking, ResidualBlock
@@ -44,11 +45,8 @@ class Backbone:
         for name in ("stem", "block", "norm"):
             if not callable(getattr(self, name)):
                 raise InputError(f"{name}={getattr(self, name)!r} must be a class")
-        if (self.stem_width is not None and self.stem_width < 1) or self.first_stride < 1:
-            raise InputError(
-                f"stem_width={self.stem_width} and first_stride={self.first_stride} must be at "
-                "least 1"
-            )
+        check_fields(self, COUNT, "stem_width", optional=True)
+        check_fields(self, COUNT, "first_stride")
         sizes, widths = self.stage_sizes, self.widths
         if not (_are_sizes(sizes) and _are_sizes(widths) and len(sizes) == len(widths)):
             raise InputError(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from mtfrun import mtf
-from mtfrun.errors import InputError
+from mtfrun.checks import COUNT, check_fields
 from mtfrun.layers import BatchNorm, Call, Conv2D
 
 
@@ -29,8 +29,7 @@ class Blocking:
     cols: int = 1
 
     def __post_init__(self) -> None:
-        if self.rows < 1 or self.cols < 1:
-            raise InputError(f"rows={self.rows} and cols={self.cols} must be at least 1")
+        check_fields(self, COUNT, "rows", "cols")
 
     @property
     def dims(self) -> tuple[mtf.Dimension, mtf.Dimension]:

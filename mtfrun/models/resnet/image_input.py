@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from mtfrun import mtf
+from mtfrun.checks import INDEX, check_fields
 from mtfrun.errors import InputError
 from mtfrun.layers import Call
 from mtfrun.models.resnet.rectangles import random_interval
@@ -37,9 +38,7 @@ class ImageInput:
     cutout: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("crop_padding", "cutout"):
-            if getattr(self, name) < 0:
-                raise InputError(f"{name}={getattr(self, name)} must not be negative")
+        check_fields(self, INDEX, "crop_padding", "cutout")
         if not (_are_numbers(self.mean) and _are_numbers(self.stddev)):
             raise InputError(
                 f"mean={self.mean!r} and stddev={self.stddev!r} must be numbers, or a list of one "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from mtfrun import mtf
+from mtfrun.checks import NOT_NEGATIVE, SHARE_BELOW_1, check_fields
 from mtfrun.errors import InputError
 from mtfrun.layers import Call, Metric, regularised_cross_entropy
 from mtfrun.models.model import Loss
@@ -35,11 +36,8 @@ class ImageLoss:
     cutmix_alpha: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.label_smoothing < 1.0:
-            raise InputError(f"label_smoothing={self.label_smoothing} must be in [0, 1)")
-        for name in ("mixup_alpha", "cutmix_alpha"):
-            if getattr(self, name) < 0.0:
-                raise InputError(f"{name}={getattr(self, name)} must not be negative")
+        check_fields(self, SHARE_BELOW_1, "label_smoothing")
+        check_fields(self, NOT_NEGATIVE, "mixup_alpha", "cutmix_alpha")
 
     def mix(
         self, images: mtf.Tensor, labels: mtf.Tensor, weights: mtf.Tensor, call: Call

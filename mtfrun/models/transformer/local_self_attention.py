@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from mtfrun import mtf
-from mtfrun.errors import InputError
+from mtfrun.checks import COUNT, check_range
 from mtfrun.layers import (
     MASKED,
     AttentionBias,
@@ -62,8 +62,7 @@ class LocalSelfAttention(SelfAttention):
             dropout_rate=dropout_rate,
             block_length=max(window, _SMALLEST_BLOCK),
         )
-        if window < 1:
-            raise InputError(f"window={window} must be at least 1")
+        check_range("window", window, COUNT)
         self._window = window
 
     def initial_state(

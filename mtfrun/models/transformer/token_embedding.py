@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 
 from mtfrun import mtf
+from mtfrun.checks import COUNT, check_fields
 from mtfrun.errors import InputError
 from mtfrun.layers import Call, Embedding, PositionalEmbedding, SinusoidPositions
 
@@ -47,8 +48,7 @@ class TokenEmbedding:
     masks_padding: bool = True
 
     def __post_init__(self) -> None:
-        if self.vocabulary_divisor < 1:
-            raise InputError(f"vocabulary_divisor={self.vocabulary_divisor} must be at least 1")
+        check_fields(self, COUNT, "vocabulary_divisor")
         if self.padding_id not in (0, -1):
             raise InputError(
                 f"padding_id={self.padding_id} must be 0, or -1 where every id is a token"

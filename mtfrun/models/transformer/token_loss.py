@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from mtfrun import mtf
+from mtfrun.checks import AT_LEAST_1, SHARE_BELOW_1, check_fields
 from mtfrun.errors import InputError
 from mtfrun.layers import Call, Metric, regularised_cross_entropy
 from mtfrun.models.model import Loss
@@ -47,12 +48,8 @@ class TokenLoss:
     denominator: float | None = None
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.label_smoothing < 1.0:
-            raise InputError(f"label_smoothing={self.label_smoothing} must be in [0, 1)")
-        if self.denominator is not None and not self.denominator >= 1.0:
-            raise InputError(
-                f"TokenLoss.denominator={self.denominator} must be at least 1, or None"
-            )
+        check_fields(self, SHARE_BELOW_1, "label_smoothing")
+        check_fields(self, AT_LEAST_1, "denominator", optional=True)
         if self.denominator is not None and self.mean_over_padding:
             raise InputError(
                 f"TokenLoss.denominator={self.denominator} and mean_over_padding=True both say what"

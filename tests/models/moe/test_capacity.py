@@ -29,10 +29,10 @@ def test_slots_are_at_most_the_group_and_at_least_the_minimum() -> None:
 def test_no_slot_is_an_error_with_a_remedy() -> None:
     with pytest.raises(ValueError, match=r"training=1\.25 leaves no slot in 16 .*\.min_expert_cap"):
         Capacity().first_level(8, 16, training=True)
-    with pytest.raises(ValueError, match=r"Capacity\.evaluation=0 must be above 0"):
+    with pytest.raises(ValueError, match=r"Capacity\.evaluation is 0: it must be more than 0"):
         Capacity(evaluation=0)
 
 
 def test_groups_without_tokens_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"Capacity\.group_size=0 must be above 0"):
+    with pytest.raises(ValueError, match=r"Capacity\.group_size is 0: it must be more than 0"):
         Capacity(group_size=0)

@@ -134,7 +134,7 @@ def test_with_both_each_image_is_a_mixture_or_has_a_rectangle() -> None:
 
 
 def test_bad_settings_are_errors() -> None:
-    with pytest.raises(InputError, match=r"cutmix_alpha=-1\.0 must not be negative"):
+    with pytest.raises(InputError, match=r"cutmix_alpha is -1\.0: it must be at least 0"):
         ImageLoss(cutmix_alpha=-1.0)
     weights = mtf.ones(mtf.Mesh(ONE_DEVICE), [mtf.Dimension("batch", 2)])
     with pytest.raises(InputError, match="mixup and CutMix need a key in training"):

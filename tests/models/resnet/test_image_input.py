@@ -85,7 +85,7 @@ def test_cutout_makes_a_square_of_every_image_the_mean() -> None:
     assert {extent[0] for extent in extents} == {0, 1, 2}
     plain = _run(mtf.Mesh(ONE_DEVICE), ImageInput(mean=0.0, stddev=1.0), images)
     np.testing.assert_array_equal(plain, images)
-    with pytest.raises(InputError, match="cutout=-1 must not be negative"):
+    with pytest.raises(InputError, match="cutout is -1: it must be an integer"):
         ImageInput(cutout=-1)
 
 

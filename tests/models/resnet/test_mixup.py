@@ -175,5 +175,5 @@ def test_a_step_with_mixup_is_that_of_one_device(mesh_shape: str, layout: str, b
 
 
 def test_a_negative_alpha_is_an_error() -> None:
-    with pytest.raises(ValueError, match=r"mixup_alpha=-0\.1 must not be negative"):
+    with pytest.raises(ValueError, match=r"mixup_alpha is -0\.1: it must be at least 0"):
         ImageLoss(mixup_alpha=-0.1)

@@ -6,7 +6,7 @@ import dataclasses
 from typing import Protocol
 
 from mtfrun import mtf
-from mtfrun.errors import InputError
+from mtfrun.checks import POSITIVE, check_range
 from mtfrun.models.moe.gates.gate import GateContext, make_routing, masked
 from mtfrun.models.moe.gates.losses import load_balancing_loss
 from mtfrun.models.moe.gates.position_in_expert import Candidate, dispatch_in_order
@@ -40,8 +40,7 @@ class Sample:
     temperature: float = 1.0
 
     def __post_init__(self) -> None:
-        if not self.temperature > 0.0:
-            raise InputError(f"temperature={self.temperature} must be above 0: use Argmax")
+        check_range("temperature", self.temperature, POSITIVE, remedy="Argmax does not sample")
 
     def __call__(self, logits: mtf.Tensor, context: GateContext) -> mtf.Tensor:
         """Returns drawn experts, the same under every layout."""

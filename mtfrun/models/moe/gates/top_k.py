@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from mtfrun import mtf
-from mtfrun.errors import InputError
+from mtfrun.checks import Range, check_fields
 from mtfrun.models.moe.gates.gate import GateContext, make_routing, masked
 from mtfrun.models.moe.gates.losses import load_balancing_loss
 from mtfrun.models.moe.gates.position_in_expert import Candidate, dispatch_in_order
@@ -41,10 +41,7 @@ class TopK:
           InputError: there are fewer than k experts.
         """
         group, experts, nonpadding = context.group, context.experts, context.nonpadding()
-        if not 1 <= self.num_experts <= experts.size:
-            raise InputError(
-                f"TopK.num_experts={self.num_experts} must be from 1 to the {experts.size} experts"
-            )
+        check_fields(self, Range(1, experts.size, whole=True), "num_experts")
         ranks = mtf.Dimension("ranks", self.num_experts)
         probabilities = mtf.softmax(logits, experts)
         gates, chosen = mtf.top_k(probabilities, experts, ranks)

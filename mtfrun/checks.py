@@ -1,0 +1,91 @@
+"""Checks of settings, which constructors call: each raises an InputError of one line.
+
+Gin values were checked before anything was built, see `configuration.ranges`; these checks are for
+those who construct the classes from Python.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from mtfrun.errors import InputError
+
+
+class Range(NamedTuple):
+    """Numbers from `lowest` to `highest`, with or without these.
+
+    Attributes:
+      lowest: the smallest number.
+      highest: the largest number.
+      without_lowest: whether `lowest` itself is not allowed.
+      without_highest: whether `highest` itself is not allowed.
+      whole: whether only integers are allowed.
+    """
+
+    lowest: float
+    highest: float = math.inf
+    without_lowest: bool = False
+    without_highest: bool = False
+    whole: bool = False
+
+    def __contains__(self, number: object) -> bool:
+        """Returns whether a finite number is allowed; what is not a number is not."""
+        if not isinstance(number, numbers.Real) or isinstance(number, bool):
+            return False
+        above = number > self.lowest or (number == self.lowest and not self.without_lowest)
+        below = number < self.highest or (number == self.highest and not self.without_highest)
+        return above and below and math.isfinite(number) and (not self.whole or number % 1 == 0)
+
+    def __str__(self) -> str:
+        """Returns it as the end of "it must be ..."."""
+        low = f"{'more than' if self.without_lowest else 'at least'} {self.lowest:g}"
+        low = f"an integer of {low}" if self.whole else low
+        if self.highest == math.inf:
+            return low
+        return f"{low} and {'less than' if self.without_highest else 'at most'} {self.highest:,g}"
+
+
+COUNT = Range(1, whole=True)
+INDEX = Range(0, whole=True)
+AT_LEAST_1 = Range(1)
+NOT_NEGATIVE = Range(0)
+POSITIVE = Range(0, without_lowest=True)
+# Shares of a whole, by the limits that are allowed themselves.
+SHARE = Range(0, 1)
+SHARE_ABOVE_0 = Range(0, 1, without_lowest=True)
+SHARE_BELOW_1 = Range(0, 1, without_highest=True)
+SHARE_WITHIN = Range(0, 1, without_lowest=True, without_highest=True)
+
+
+def check_range(
+    name: str, value: object, allowed: Range, *, optional: bool = False, remedy: str = ""
+) -> None:
+    """Raises InputError unless a setting is in a range; `optional` allows None."""
+    if optional and value is None:
+        return
+    if value not in allowed:
+        end = f"{', or None' if optional else ''}{'; ' if remedy else ''}{remedy}"
+        raise InputError(f"{name} is {value!r}: it must be {allowed}{end}")
+
+
+def check_fields(owner: object, allowed: Range, *names: str, optional: bool = False) -> None:
+    """Raises InputError unless these attributes of `owner` are in a range."""
+    for name in names:
+        check_range(
+            f"{type(owner).__name__}.{name}", getattr(owner, name), allowed, optional=optional
+        )
+
+
+def check_intervals(owner: object) -> None:
+    """Raises InputError unless `owner.every_steps` and `owner.every_secs` are positive or None."""
+    check_fields(owner, COUNT, "every_steps", optional=True)
+    check_fields(owner, POSITIVE, "every_secs", optional=True)
+
+
+def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
+    """Raises InputError unless a setting is one of the choices."""
+    if value not in choices:
+        raise InputError(f"{name} is {value!r}: it must be {' or '.join(map(repr, choices))}")
