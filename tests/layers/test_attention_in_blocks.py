@@ -167,5 +167,5 @@ def test_no_mask_of_all_pairs_of_positions_is_stored_in_the_program(
 
 
 def test_a_block_has_at_least_one_position() -> None:
-    with pytest.raises(InputError, match="block_length is 0: .* of at least 1, or None"):
+    with pytest.raises(InputError, match=r"block_length is 0: .* of at least 1, or None"):
         layers.MultiHeadAttention(mtf.Mesh(ONE_DEVICE), D_KV, block_length=0)

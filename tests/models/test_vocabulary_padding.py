@@ -193,7 +193,5 @@ def test_vocabulary_sizes_are_known_for_all_variables_with_a_vocabulary() -> Non
 
 
 def test_a_divisor_is_positive() -> None:
-    with pytest.raises(
-        ValueError, match="vocabulary_divisor is 0: it must be an integer of at least 1"
-    ):
+    with pytest.raises(ValueError, match="vocabulary_divisor is 0: it must be"):
         TokenEmbedding(vocabulary_divisor=0)

@@ -130,7 +130,7 @@ def test_a_slanted_triangle_stops_at_its_lowest_rate() -> None:
         (lambda: optim.LinearWarmup(0), "LinearWarmup.warmup_steps is 0: it must be more than 0"),
         (lambda: optim.TruncatedRsqrt(-1), r"TruncatedRsqrt.warmup_steps is -1"),
         (lambda: optim.LinearDecay(0), r"LinearDecay.total_steps is 0"),
-        (lambda: optim.LinearDecay(10, 1.5), r"LinearDecay.fraction is 1.5; .* at most 1"),
+        (lambda: optim.LinearDecay(10, 1.5), r"LinearDecay.fraction is 1.5: .* at most 1"),
         (lambda: optim.CosineDecay(0), r"CosineDecay.total_steps is 0"),
         (lambda: optim.SlantedTriangular(5), r"cut_fraction is 0.1 of 5 steps"),
         (lambda: optim.SlantedTriangular(100, 1.0), r"cut_fraction is 1.0"),

@@ -181,7 +181,7 @@ class Configured(Action):
     [
         (
             Configured(every_steps=0),
-            "Configured.every_steps is 0: it must be an integer of at least 1",
+            "Configured.every_steps is 0: it must be an integer",
         ),
         (Configured(every_steps=1.5), "Configured.every_steps is 1.5: it must be an integer"),  # type: ignore[arg-type]
         (Configured(every_secs=-1.0), "Configured.every_secs is -1.0: it must be more than 0"),
@@ -206,7 +206,7 @@ def test_an_action_with_fields_may_be_listed_twice(tmp_path: pathlib.Path) -> No
     [
         (
             {"every_steps": 0},
-            "CheckpointOptions.every_steps is 0: it must be an integer of at least 1",
+            "CheckpointOptions.every_steps is 0: it must be an integer",
         ),
         ({"every_steps": 2.5}, "CheckpointOptions.every_steps is 2.5: it must be an integer"),
         (
@@ -224,13 +224,9 @@ def test_options_of_checkpoints_are_positive(settings: dict[str, Any], expected:
 def test_options_of_seconds_and_norms_need_not_be_whole() -> None:
     options = TrainOptions(1, secs_per_loop=0.5, clip_norm=0.1)
     assert (options.secs_per_loop, options.clip_norm) == (0.5, 0.1)
-    with pytest.raises(
-        InputError, match=r"^TrainOptions\.secs_per_loop is 0\.0: it must be more than 0"
-    ):
+    with pytest.raises(InputError, match=r"^TrainOptions\.secs_per_loop is 0\.0: .* more than 0"):
         TrainOptions(1, secs_per_loop=0.0)
-    with pytest.raises(
-        InputError, match=r"^StepOptions\.clip_norm is 0\.0: it must be more than 0"
-    ):
+    with pytest.raises(InputError, match=r"^TrainOptions\.clip_norm is 0\.0: .* more than 0"):
         TrainOptions(1, clip_norm=0.0)
 
 

@@ -125,7 +125,5 @@ def test_a_model_has_its_averages_in_the_block(mesh_shape: str, layout: str) -> 
 
 @pytest.mark.parametrize("decay", [0.0, 1.0, -0.5])
 def test_a_decay_outside_of_zero_to_one_is_an_error(decay: float, tmp_path: pathlib.Path) -> None:
-    with pytest.raises(
-        ValueError, match=f"average_decay is {decay}: it must be more than 0 and less than 1"
-    ):
+    with pytest.raises(ValueError, match=f"average_decay is {decay}: it must be"):
         toy_train(str(tmp_path), _options(1), average_decay=decay)

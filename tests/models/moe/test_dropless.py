@@ -235,6 +235,6 @@ def test_a_token_alone_has_the_output_that_it_has_among_others(jit_compile: bool
 def test_more_choices_than_experts_are_refused() -> None:
     with pytest.raises(
         ValueError,
-        match=r"TopK.num_experts is 5: it must be an integer of at least 1 and at most 4",
+        match=r"TopK.num_experts is 5: .* at most 4",
     ):
         run(functools.partial(dropless, gate=moe.TopK(5)), mtf.Mesh(ONE_DEVICE))
