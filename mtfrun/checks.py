@@ -33,11 +33,12 @@ class Range(NamedTuple):
 
     def __contains__(self, number: object) -> bool:
         """Returns whether a finite number is allowed; what is not a number is not."""
-        if not isinstance(number, numbers.Real) or isinstance(number, bool):
+        if isinstance(number, bool) or not isinstance(number, numbers.Real):
             return False
-        above = number > self.lowest or (number == self.lowest and not self.without_lowest)
-        below = number < self.highest or (number == self.highest and not self.without_highest)
-        return above and below and math.isfinite(number) and (not self.whole or number % 1 == 0)
+        value = float(number)
+        above = value > self.lowest or (value == self.lowest and not self.without_lowest)
+        below = value < self.highest or (value == self.highest and not self.without_highest)
+        return above and below and math.isfinite(value) and (not self.whole or value.is_integer())
 
     def __str__(self) -> str:
         """Returns it as the end of "it must be ..."."""
