@@ -2,7 +2,6 @@
 
 from mtfrun.data.batches import Batches as Batches
 from mtfrun.data.batches import every_row as every_row
-from mtfrun.data.builders.reading import reading as reading
 from mtfrun.data.data import Data as Data
 from mtfrun.data.data import TextData as TextData
 from mtfrun.data.denoising_data import DelimitedDenoisingData as DelimitedDenoisingData
@@ -93,9 +92,9 @@ from mtfrun.data.rows import Rows as Rows
 from mtfrun.data.rows import Selection as Selection
 from mtfrun.data.sources.json_lines import JsonLines as JsonLines
 from mtfrun.data.sources.libreoffice_help import LibreOfficeHelp as LibreOfficeHelp
-from mtfrun.data.sources.no_source import NoSource as NoSource
 from mtfrun.data.sources.parquet import Parquet as Parquet
 from mtfrun.data.sources.source import Example as Example
+from mtfrun.data.sources.source import NoSource as NoSource
 from mtfrun.data.sources.source import Source as Source
 from mtfrun.data.sources.text_files import TextFiles as TextFiles
 from mtfrun.data.sources.text_files import TextLines as TextLines

@@ -1,6 +1,5 @@
 """Evaluation of a model on a split: metrics."""
 
-from mtfrun.evaluation.bits_per_byte import bits_per_byte as bits_per_byte
 from mtfrun.evaluation.label_metrics import BinaryF1 as BinaryF1
 from mtfrun.evaluation.label_metrics import matthews_correlation as matthews_correlation
 from mtfrun.evaluation.label_metrics import mean_f1 as mean_f1
@@ -9,11 +8,12 @@ from mtfrun.evaluation.label_metrics import spearman_correlation as spearman_cor
 from mtfrun.evaluation.loop import Evaluator as Evaluator
 from mtfrun.evaluation.loop import Measured as Measured
 from mtfrun.evaluation.loop import Sums as Sums
-from mtfrun.evaluation.rouge import Rouge as Rouge
-from mtfrun.evaluation.scoring import target_log_probs as target_log_probs
-from mtfrun.evaluation.squad import squad as squad
+from mtfrun.evaluation.loop import bits_per_byte as bits_per_byte
+from mtfrun.evaluation.loop import target_log_probs as target_log_probs
+from mtfrun.evaluation.text_metrics import Rouge as Rouge
 from mtfrun.evaluation.text_metrics import bleu as bleu
 from mtfrun.evaluation.text_metrics import chrf as chrf
 from mtfrun.evaluation.text_metrics import exact_match as exact_match
+from mtfrun.evaluation.text_metrics import squad as squad
 from mtfrun.evaluation.text_metrics import text_metrics as text_metrics
 from mtfrun.evaluation.text_metrics import token_accuracy as token_accuracy

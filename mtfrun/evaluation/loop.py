@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
@@ -10,10 +11,9 @@ import numpy as np
 from mtfrun import mtf
 from mtfrun.data import Infeed
 from mtfrun.errors import InputError
-from mtfrun.evaluation.bits_per_byte import bits_per_byte
 from mtfrun.layers import Metric
 from mtfrun.models.means import means
-from mtfrun.models.model import Model
+from mtfrun.models.model import Model, TextModel
 
 # Name of the metric for the bytes of text that the targets with a loss represent.
 _BYTES = "bytes"
@@ -139,3 +139,25 @@ class Evaluator:
         table = mtf.constant(self._mesh, self._bytes_per_id, [ids])
         sizes = mtf.gather(table, mtf.maximum(batch["targets"], 0), ids)
         return Metric(mtf.reduce_sum(sizes * self._model.target_weights(batch)), zero)
+
+
+def bits_per_byte(total_nats: float, num_bytes: float) -> float:
+    """Returns the length of a text under the model's code, in bits per byte of the text.
+
+    Examples:
+      >>> round(bits_per_byte(total_nats=math.log(256) * 10, num_bytes=10), 6)
+      8.0
+    """
+    return total_nats / math.log(2.0) / max(num_bytes, 1.0)
+
+
+def target_log_probs(model: TextModel, features: Mapping[str, mtf.Tensor]) -> mtf.Tensor:
+    """Returns the log-probability of every target, {batch, length} float32; 0 for padding.
+
+    It is conditioned on the preceding targets and on the inputs.
+    """
+    targets = features["targets"]
+    logits = model.logits(features)
+    (vocab,) = logits.shape - targets.shape
+    nats = mtf.sparse_softmax_cross_entropy(logits, mtf.maximum(targets, 0), vocab)
+    return mtf.where(mtf.not_equal(targets, model.padding_id), mtf.negative(nats), 0.0)

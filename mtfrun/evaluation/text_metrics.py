@@ -6,16 +6,22 @@ values by name.
 
 from __future__ import annotations
 
+import collections
 import itertools
+import re
+import string
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from mtfrun.errors import InputError, did_you_mean
+from mtfrun.errors import InputError, did_you_mean, install_command
 
 # The tokenizers of sacrebleu that download nothing.
 _TOKENIZERS = ("intl", "13a", "char", "zh", "none", "ja-mecab", "ko-mecab")
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_ROUGE_KINDS = ("rouge1", "rouge2", "rougeLsum")
 
 
 def text_metrics(targets: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
@@ -98,6 +104,84 @@ def chrf(targets: Sequence[str | Sequence[str]], predictions: Sequence[str]) -> 
 
     references = _references("chrf", targets, predictions)
     return {"chrf": float(sacrebleu.corpus_chrf(list(predictions), references).score)}
+
+
+def squad(targets: Sequence[str | Sequence[str]], predictions: Sequence[str]) -> dict[str, float]:
+    """Returns "em" and "f1" of answers, shares; Rajpurkar et al. 2016, section 6.1.
+
+    Both ignore case, punctuation, the articles "a", "an" and "the", and repeated spaces. "em" is
+    the share of predictions that equal one of their answers, "f1" the mean of the greatest F1 of
+    the words of prediction and answer. https://aclanthology.org/D16-1264
+
+    Args:
+      targets: the answer, or the answers, to every question.
+      predictions: one for each.
+
+    Examples:
+      >>> squad([["the Nile", "Nile river"]], ["Nile!"])
+      {'em': 1.0, 'f1': 1.0}
+    """
+    check_paired("squad", targets, predictions)
+    exact, overlap = [], []
+    for answers, prediction in zip(targets, predictions, strict=True):
+        several = [answers] if isinstance(answers, str) else answers
+        words = _words(prediction)
+        exact.append(max(_words(answer) == words for answer in several))
+        overlap.append(max(_f1(_words(answer), words) for answer in several))
+    return {"em": float(np.mean(exact)), "f1": float(np.mean(overlap))}
+
+
+def _words(text: str) -> list[str]:
+    return _ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split()
+
+
+def _f1(target: Sequence[str], prediction: Sequence[str]) -> float:
+    """Returns the harmonic mean of precision and recall of words, counted with repetitions."""
+    common = (collections.Counter(target) & collections.Counter(prediction)).total()
+    if not common:
+        return 0.0
+    return 2.0 * common / (len(target) + len(prediction))
+
+
+class Rouge:
+    """Computes "rouge1", "rouge2" and "rougeLsum", F-measures from 0 to 100.
+
+    Lin 2004, https://aclanthology.org/W04-1013. As in T5: Google's `rouge-score` without stemming,
+    where " . " ends a sentence for rougeLsum. Values are means over the texts, which T5 estimates
+    by a bootstrap.
+
+    Raises:
+      InputError: `rouge-score` is not installed.
+    """
+
+    def __init__(self) -> None:
+        try:
+            # An optional dependency, and slow to import.
+            from rouge_score import rouge_scorer  # noqa: PLC0415
+        except ImportError as error:
+            raise InputError(
+                f"Rouge needs the package rouge-score ({error}): {install_command('rouge-score')}"
+            ) from None
+        self._scorer = rouge_scorer.RougeScorer(list(_ROUGE_KINDS))
+
+    def __call__(self, targets: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
+        """Returns the metrics of predictions with one target each."""
+        check_paired("Rouge", targets, predictions)
+        scores = [
+            self._scorer.score(
+                target=_one_sentence_per_line(target),
+                prediction=_one_sentence_per_line(prediction),
+            )
+            for target, prediction in zip(targets, predictions, strict=True)
+        ]
+        return {
+            kind: 100.0 * float(np.mean([score[kind].fmeasure for score in scores]))
+            for kind in _ROUGE_KINDS
+        }
+
+
+def _one_sentence_per_line(text: str) -> str:
+    return text.replace(" . ", " .\n")
 
 
 def check_paired(metric: str, targets: Sequence[object], predictions: Sequence[object]) -> None:

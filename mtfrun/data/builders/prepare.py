@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import io
 import os
 import shutil
 from collections.abc import Iterator
@@ -11,11 +12,14 @@ from pathlib import Path
 
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from absl import logging
 
 from mtfrun.data.builders.prepared_files import PreparedFiles
-from mtfrun.data.builders.silence import silent_tfds
 from mtfrun.data.errors import DataError
 from mtfrun.data.file_state import absolute_path
+
+PREPARED_AGAIN = "and it is prepared again"
+"""What happens to an embedded dataset once its directory is deleted, for messages."""
 
 
 def resolve_data_dir(data_dir: str | None) -> Path:
@@ -34,19 +38,19 @@ def prepare(
     Raises:
       DataError: `data_dir` cannot be written, or its files are damaged.
     """
-    files = embedded_files(builder_class, data_dir)
+    files = _files(builder_class, data_dir)
     with silent_tfds():
         if not files.directory.exists():
             _prepare_once(builder_class, data_dir, files)
         return files.open(lambda: builder_class(data_dir=data_dir))
 
 
-def embedded_files(builder_class: type[tfds.core.DatasetBuilder], data_dir: Path) -> PreparedFiles:
+def _files(builder_class: type[tfds.core.DatasetBuilder], data_dir: Path) -> PreparedFiles:
     """Returns the location of an embedded dataset, prepared or not."""
     directory = data_dir / builder_class.name
     if builder_class.BUILDER_CONFIGS:
         directory /= builder_class.BUILDER_CONFIGS[0].name
-    return PreparedFiles(directory / str(builder_class.VERSION), "and it is prepared again")
+    return PreparedFiles(directory / str(builder_class.VERSION), PREPARED_AGAIN)
 
 
 def _prepare_once(
@@ -99,3 +103,22 @@ def _remove_abandoned(directory: Path) -> None:
     """Removes the files of killed processes. The caller holds the lock: nothing is written."""
     for abandoned in directory.glob("incomplete.*"):
         shutil.rmtree(abandoned, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def silent_tfds() -> Iterator[None]:
+    """Suppresses TFDS's prints, progress bars and warnings, and restores them afterwards.
+
+    Its warnings are about its own deprecations and about files that are about to be written; our
+    commands print JSON to standard output. Errors are raised as usual.
+    """
+    bars = tfds.core.utils.tqdm_utils
+    bars_were_shown, verbosity = bars._active, logging.get_verbosity()
+    bars.display_progress_bar(enable=False)
+    logging.set_verbosity(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+        bars.display_progress_bar(enable=bars_were_shown)

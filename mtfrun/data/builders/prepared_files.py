@@ -9,16 +9,26 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from mtfrun.data.errors import DataError
-from mtfrun.errors import RAISE_THE_LIMIT, is_shortage
+from mtfrun.errors import RAISE_THE_LIMIT, InputError, is_shortage
+from mtfrun.untrusted import check_record_lengths, open_regular
 
 INFO_FILE, FEATURES_FILE = "dataset_info.json", "features.json"
 # Keys under which a description of features names a class. TFDS imports the module of any class
 # that it does not know. "type" is the key of its older files, the others are forms of one field.
 _CLASS_KEYS = ("type", "pythonClassName", "python_class_name")
 _CLASS_OF_TFDS = re.compile(r"tensorflow_datasets(\.[A-Za-z_]\w*)+", re.ASCII)
+# What iterators raise where files are damaged, truncated, missing, not readable or of another kind.
+_UNREADABLE = (
+    tf.errors.DataLossError,
+    tf.errors.FailedPreconditionError,  # TFDS's: fewer elements than dataset_info.json says
+    tf.errors.InvalidArgumentError,
+    tf.errors.NotFoundError,
+    tf.errors.PermissionDeniedError,
+)
 
 
 class PreparedFiles(NamedTuple):
@@ -57,6 +67,42 @@ class PreparedFiles(NamedTuple):
         # TFDS raises many kinds of errors for damaged files.
         except Exception as error:
             raise self.damaged(error) from error
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """Turns TensorFlow's errors of files into DataErrors."""
+        try:
+            yield
+        except _UNREADABLE as error:
+            # Removes the names of TensorFlow's nodes.
+            nodes = r"\{\{.*?\}\}|\[Op:.*|\[\[.*"
+            reason = re.sub(nodes, "", error.message, flags=re.DOTALL).strip()
+            torn = self._torn_file()
+            name = "" if torn is None or torn.name in reason else f"{torn.name}: "
+            raise self.damaged(f"{name}{reason}") from error
+
+    def check_records(self) -> None:
+        """Raises DataError for a record file at which TensorFlow would hang or crash."""
+        for path in self._record_files():
+            try:
+                with open_regular(path) as file:
+                    check_record_lengths(file)
+            except (OSError, InputError) as error:
+                why = error.strerror if isinstance(error, OSError) else error
+                raise self.damaged(f"{path.name}: {why}") from error
+
+    def _torn_file(self) -> Path | None:
+        """Returns the first record file that cannot be read to its end."""
+        for path in self._record_files():
+            try:
+                for _ in tf.data.TFRecordDataset(str(path)):
+                    pass
+            except tf.errors.OpError:
+                return path
+        return None
+
+    def _record_files(self) -> list[Path]:
+        return sorted(path for path in self.directory.glob("*") if ".tfrecord" in path.name)
 
     def _check(self) -> None:
         # TFDS reads features from dataset_info.json as well; its other parts have other "type"s.

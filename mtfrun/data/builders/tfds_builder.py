@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from mtfrun.data.builders.prepare import embedded_files, prepare, resolve_data_dir
+from mtfrun.data.builders.prepare import (
+    PREPARED_AGAIN,
+    prepare,
+    resolve_data_dir,
+    silent_tfds,
+)
 from mtfrun.data.builders.prepared_files import FEATURES_FILE, INFO_FILE, PreparedFiles
-from mtfrun.data.builders.silence import silent_tfds
 from mtfrun.data.errors import DataError
 from mtfrun.data.splits import check_split
 from mtfrun.errors import did_you_mean
@@ -23,82 +28,120 @@ Embedded = Mapping[str, type[tfds.core.DatasetBuilder]]
 _LONGEST_REASON = 300
 
 
-def tfds_builder(
-    name: str, data_dir: str | None, embedded: Embedded, *, download: bool = False
-) -> tfds.core.DatasetBuilder:
-    """Returns the builder of a dataset whose files exist.
+class TfdsDataset:
+    """What sources of TFDS datasets have in common, beside their classes of examples.
 
-    Args:
+    Attributes:
       name: one of `embedded`, which is prepared on first use, or a dataset that TFDS has prepared,
         in TFDS's form `name[/config][:version]`.
       data_dir: the directory of all datasets; see `resolve_data_dir`.
-      embedded: the datasets that need no download, by name.
       download: whether a dataset that is not prepared is downloaded and prepared; otherwise nothing
         is ever downloaded.
+      embedded: the datasets that need no download, by name.
+    """
+
+    name: str
+    data_dir: str | None
+    download: bool = False
+    embedded: ClassVar[Embedded] = {}
+
+    @property
+    def title(self) -> str:
+        """The name of the dataset, without its configuration and version."""
+        return re.split("[/:]", self.name)[0]
+
+    @functools.cached_property
+    def builder(self) -> tfds.core.DatasetBuilder:
+        """The builder of the dataset, whose files exist."""
+        directory = resolve_data_dir(self.data_dir)
+        return _builder(self.name, directory, self.embedded, download=self.download)
+
+    @property
+    def files(self) -> PreparedFiles:
+        """The location of the dataset's files."""
+        return PreparedFiles(Path(self.builder.data_dir), _remedy(self.name, self.embedded))
+
+    def check_tfds_split(self, split: str) -> None:
+        """Raises DataError unless every part of TFDS's `split` is of a split of the dataset."""
+        splits = tuple(self.builder.info.splits)
+        # The code of a dataset, of which `mock_data` makes examples, does not say its splits.
+        for part in split.split("+") if splits else ():
+            check_split(f'TFDS dataset "{self.name}"', part.split("[", maxsplit=1)[0], splits)
+
+    def read(
+        self, split: str, features: Sequence[str], encoded: Sequence[str] = ()
+    ) -> tf.data.Dataset:
+        """Returns the examples of a split in the order of the files, with some of their features.
+
+        Args:
+          split: the name of a split, or TFDS's slice of one (`train[:10%]`), or several with `+`.
+          features: the features to read, nested ones as "outer/inner"; others, such as images, are
+            not even parsed.
+          encoded: features that stay as they are stored, such as the bytes of a JPEG file.
+
+        Raises:
+          DataError: there is no such split, or a file is damaged.
+        """
+        self.check_tfds_split(split)
+        self.files.check_records()
+        try:
+            with silent_tfds():
+                return self.builder.as_dataset(
+                    split=split,
+                    shuffle_files=False,
+                    decoders=_partial_decoding(self.builder, features, encoded),
+                    # TFDS's cache would hold the dataset in memory.
+                    read_config=tfds.ReadConfig(try_autocache=False, skip_prefetch=True),
+                )
+        except ValueError as error:
+            reason = " ".join(str(error).split())
+            raise DataError(f'TFDS dataset "{self.name}", split "{split}": {reason}') from error
+
+    def iterate(self, dataset: tf.data.Dataset) -> Iterator[Any]:
+        """Yields the elements of what `read` returned, as arrays."""
+        with self.files.reading():
+            yield from dataset.as_numpy_iterator()
+
+    def describe(self, split: str, **settings: object) -> dict[str, object]:
+        """Returns a fingerprint: the dataset's name and version, settings, and sizes of files."""
+        self.check_tfds_split(split)
+        return {
+            "source": type(self).__name__,
+            "dataset": self.builder.info.full_name,
+            "split": split,
+            **settings,
+            "files": [
+                [path.name, path.stat().st_size]
+                for path in sorted(self.files.directory.glob("*"))
+                if path.is_file()
+            ],
+        }
+
+
+def _builder(
+    name: str, directory: Path, embedded: Embedded, *, download: bool = False
+) -> tfds.core.DatasetBuilder:
+    """Returns the builder of a dataset whose files exist, see `TfdsDataset`.
 
     Raises:
       DataError: there is no such dataset; the message names those that exist.
     """
-    directory = resolve_data_dir(data_dir)
     if name in embedded:
         return prepare(embedded[name], directory)
     with silent_tfds():
-        if is_mocked():
+        if _is_mocked():
             return tfds.builder(name, data_dir=directory)
         if download and _find(name, directory) is None:
             return _downloaded(name, directory)
-        files = prepared_files(name, directory, embedded)
+        files = _prepared_files(name, directory, embedded)
         # From its files, not from its code, which would download or query a server.
         return files.open(lambda: tfds.builder_from_directory(files.directory))
 
 
-def is_mocked() -> bool:
+def _is_mocked() -> bool:
     """Returns whether `tfds.testing.mock_data` makes examples up, for which there are no files."""
     prepare_method = tfds.core.DatasetBuilder.download_and_prepare
     return bool(prepare_method.__module__ == tfds.testing.mock_data.__module__)
-
-
-def read_split(
-    builder: tfds.core.DatasetBuilder,
-    name: str,
-    split: str,
-    features: Sequence[str],
-    encoded: Sequence[str] = (),
-) -> tf.data.Dataset:
-    """Returns the examples of a split in the order of the files, with some of their features.
-
-    Args:
-      builder: of the dataset.
-      name: of the dataset, for messages.
-      split: the name of a split, or TFDS's slice of one (`train[:10%]`), or several with `+`.
-      features: the features to read, nested ones as "outer/inner"; others, such as images, are not
-        even parsed.
-      encoded: those of them that stay as they are stored, such as the bytes of a JPEG file.
-
-    Raises:
-      DataError: there is no such split.
-    """
-    check_tfds_split(builder, name, split)
-    try:
-        with silent_tfds():
-            return builder.as_dataset(
-                split=split,
-                shuffle_files=False,
-                decoders=_partial_decoding(builder, features, encoded),
-                # TFDS's cache would hold the dataset in memory.
-                read_config=tfds.ReadConfig(try_autocache=False, skip_prefetch=True),
-            )
-    except ValueError as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f'TFDS dataset "{name}", split "{split}": {reason}') from error
-
-
-def check_tfds_split(builder: tfds.core.DatasetBuilder, name: str, split: str) -> None:
-    """Raises DataError unless every part of `split` is of a split that the dataset has."""
-    splits = tuple(builder.info.splits)
-    # The code of a dataset, of which `mock_data` makes examples, does not say its splits.
-    for part in split.split("+") if splits else ():
-        check_split(f'TFDS dataset "{name}"', part.split("[", maxsplit=1)[0], splits)
 
 
 def _partial_decoding(
@@ -139,15 +182,16 @@ def _downloaded(name: str, directory: Path) -> tfds.core.DatasetBuilder:
     return builder
 
 
-def prepared_files(name: str, data_dir: Path, embedded: Embedded) -> PreparedFiles:
-    """Returns the location of a prepared dataset.
-
-    Raises:
-      DataError: there is no such dataset, or it is incomplete.
-    """
+def _remedy(name: str, embedded: Embedded) -> str:
+    """Returns how a dataset is prepared again, for messages."""
     if name in embedded:
-        return embedded_files(embedded[name], data_dir)
-    remedy = f"and prepare it again where there is a network: tfds build {name}"
+        return PREPARED_AGAIN
+    return f"and prepare it again where there is a network: tfds build {name}"
+
+
+def _prepared_files(name: str, data_dir: Path, embedded: Embedded) -> PreparedFiles:
+    """Returns the location of a prepared dataset; raises DataError if it is missing."""
+    remedy = _remedy(name, embedded)
     try:
         directory = _find(name, data_dir)
     except Exception as error:

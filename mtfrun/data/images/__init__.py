@@ -20,7 +20,7 @@ from mtfrun.data.images.image_rows import CroppedRows as CroppedRows
 from mtfrun.data.images.image_rows import PixelRows as PixelRows
 from mtfrun.data.images.image_source import ImageExample as ImageExample
 from mtfrun.data.images.image_source import ImageSource as ImageSource
-from mtfrun.data.images.no_images import NoImages as NoImages
+from mtfrun.data.images.image_source import NoImages as NoImages
 from mtfrun.data.images.rand_augment import RandAugment as RandAugment
 from mtfrun.data.images.stored_image import EncodedImage as EncodedImage
 from mtfrun.data.images.stored_image import PixelImage as PixelImage

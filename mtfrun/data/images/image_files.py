@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 import io
+import itertools
+import os
 import struct
 import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import tensorflow as tf
+from absl import logging
 from PIL import Image, ImageOps
 
 from mtfrun.data.errors import DataError
 from mtfrun.data.file_state import regular_content
-from mtfrun.data.images.scaling import fitted
-from mtfrun.data.images.stored_image import EncodedImage, Window
+from mtfrun.data.images.image_source import ImageExample
+from mtfrun.data.images.stored_image import EncodedImage, Window, fitted
+from mtfrun.display.quiet import quiet_stderr
 
 FORMATS = ("PNG", "JPEG")
 _MODES = {1: "L", 3: "RGB"}
@@ -31,6 +39,11 @@ _DAMAGE_ERRORS = (
 _SIZE_ERRORS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 # The EXIF tag of the orientation; 1 is upright.
 _ORIENTATION, _UPRIGHT = 0x0112, 1
+# Images that are decoded together, to be checked: enough to keep threads busy.
+_TOGETHER = 128
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 def read_image(path: str, size: tuple[int, int, int]) -> np.ndarray:
@@ -138,3 +151,76 @@ def _in_mode(image: Image.Image, mode: str) -> Image.Image:
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
     return image.convert(mode)
+
+
+def in_threads(function: Callable[[T], R], arguments: Sequence[T]) -> list[R]:
+    """Returns the function's value of every argument, in order; one thread for each CPU."""
+    if len(arguments) < 2:
+        return [function(argument) for argument in arguments]
+    return list(_pool().map(function, arguments))
+
+
+@functools.cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(len(os.sched_getaffinity(0)), "images")
+
+
+class ImageFile(NamedTuple):
+    """An image file that has not been read.
+
+    Attributes:
+      place: its path, for messages.
+      label: the number of its class.
+      read: returns its content.
+    """
+
+    place: str
+    label: int
+    read: Callable[[], bytes]
+
+
+def checked_images(
+    files: Iterable[ImageFile], channels: int, skip_bad_records: int
+) -> Iterator[ImageExample]:
+    """Yields the images in their order, after decoding each to see that it is whole.
+
+    Args:
+      files: JPEG and PNG files.
+      channels: 1 for grey, 3 for colour.
+      skip_bad_records: so many images that cannot be read are left out, with a warning that counts
+        them.
+
+    Raises:
+      DataError: more cannot be read; the message names one.
+    """
+
+    def checked(file: ImageFile) -> ImageExample | DataError:
+        try:
+            return ImageExample(
+                encoded_image(file.read(), channels, file.place).content, file.label
+            )
+        except DataError as error:
+            return error
+
+    damage: list[DataError] = []
+    remaining = iter(files)
+    while chunk := list(itertools.islice(remaining, _TOGETHER)):
+        with quiet_stderr():  # libjpeg prints warnings about damaged files
+            examples = in_threads(checked, chunk)
+        for example in examples:
+            if not isinstance(example, DataError):
+                yield example
+                continue
+            damage.append(example)
+            if len(damage) > skip_bad_records:
+                skipped = f"{skip_bad_records} others were left out already; " * bool(
+                    skip_bad_records
+                )
+                raise DataError(
+                    f"{example}; {skipped}delete or replace it, or leave out bad images with "
+                    f"skip_bad_records={len(damage)} or more"
+                )
+    if damage:
+        logging.warning(
+            "left out %d image(s) that cannot be read; first: %s", len(damage), damage[0]
+        )

@@ -10,8 +10,7 @@ from pathlib import Path
 
 from mtfrun.data.errors import DataError
 from mtfrun.data.file_state import absolute_path, file_state
-from mtfrun.data.images.checked_images import ImageFile, checked_images
-from mtfrun.data.images.image_files import read_file
+from mtfrun.data.images.image_files import ImageFile, checked_images, read_file
 from mtfrun.data.images.image_source import ImageExample, ImageSize, ImageSource
 from mtfrun.data.splits import SHARES, SPLITS, split_of
 from mtfrun.errors import did_you_mean

@@ -9,7 +9,7 @@ import numpy as np
 
 from mtfrun.data.images.crops import Crop
 from mtfrun.data.images.image_cache import ImageCache, PixelCache
-from mtfrun.data.images.parallel import in_threads
+from mtfrun.data.images.image_files import in_threads
 from mtfrun.data.images.stored_image import StoredImage
 from mtfrun.data.rows import Batch, Rows, Selection
 

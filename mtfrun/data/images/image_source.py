@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from mtfrun.data.errors import DataError
 from mtfrun.data.splits import check_split
 
 # Rows, columns and channels; None for rows and columns that differ from image to image.
@@ -76,3 +78,51 @@ class ImageSource(abc.ABC):
     def check_split(self, split: str) -> None:
         """Raises DataError unless `split` is one of `splits`."""
         check_split(str(self), split, self.splits)
+
+
+@dataclasses.dataclass(frozen=True)
+class NoImages(ImageSource):
+    """No images: a model classifies without any, and training says what is missing.
+
+    Attributes:
+      labels: the name of every class.
+      channels: of the images to classify; 1 for grey, 3 for colour.
+
+    Raises:
+      DataError: images are read.
+    """
+
+    labels: Sequence[str]
+    channels: int = 3
+
+    @property
+    def size(self) -> ImageSize:
+        """Images of any size."""
+        return None, None, self.channels
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The name of every class."""
+        return tuple(self.labels)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """None."""
+        return ()
+
+    def check_split(self, split: str) -> None:
+        """Raises DataError."""
+        raise DataError(
+            "the configuration names no images to train on or to evaluate with: add a file of data "
+            "behind it, such as --gin_file=data/image_folders.gin, or set --gin.TRAINING_IMAGES"
+        )
+
+    def examples(self, split: str) -> Iterator[ImageExample]:
+        """Raises DataError."""
+        self.check_split(split)
+        return iter(())
+
+    def fingerprint(self, split: str) -> object:
+        """Raises DataError."""
+        self.check_split(split)
+        return None

@@ -11,11 +11,11 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from mtfrun.data.images.scaling import Box, scaled
-
 _JPEG = b"\xff\xd8"
 # JPEG files can be decoded at 1/2, 1/4 or 1/8 of their size for less time.
 _RATIOS = (8, 4, 2)
+# Left, top, right and bottom of a window, in pixels.
+Box = tuple[float, float, float, float]
 
 
 class Window(NamedTuple):
@@ -134,3 +134,31 @@ def _scaled(pixels: np.ndarray, size: tuple[int, int], box: Box | None = None) -
     image = Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels)
     image = scaled(image, size, Image.Resampling.BILINEAR, box)
     return np.asarray(image).reshape(*size, channels)
+
+
+def scaled(
+    image: Image.Image, size: tuple[int, int], resample: Image.Resampling, box: Box | None = None
+) -> Image.Image:
+    """Returns a window of an image, by default all of it, scaled to `size`, rows and columns.
+
+    Along the rows first, then along the columns. Pillow's own order, and with it the rounding of
+    pixels, depends on its version and on the sizes (since version 13, see
+    https://github.com/python-pillow/Pillow/pull/9549).
+    """
+    rows, cols = size
+    left, top, right, bottom = box or (0, 0, image.width, image.height)
+    image = image.resize((cols, image.height), resample, (left, 0, right, image.height))
+    return image.resize((cols, rows), resample, (0, top, cols, bottom))
+
+
+def fitted(image: Image.Image, size: tuple[int, int], resample: Image.Resampling) -> Image.Image:
+    """Returns the largest window in the centre with the form of `size`, scaled to it."""
+    rows, cols = size
+    form = cols / rows
+    width, height = float(image.width), float(image.height)
+    if width / height >= form:
+        width = form * height
+    else:
+        height = width / form
+    left, top = (image.width - width) * 0.5, (image.height - height) * 0.5
+    return scaled(image, size, resample, (left, top, left + width, top + height))

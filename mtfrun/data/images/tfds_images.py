@@ -4,34 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import re
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
 
 from mtfrun.data.builders import Digits
-from mtfrun.data.builders.prepare import resolve_data_dir
-from mtfrun.data.builders.prepared_files import PreparedFiles
-from mtfrun.data.builders.reading import PreparedSource, check_records, reading
-from mtfrun.data.builders.tfds_builder import (
-    check_tfds_split,
-    prepared_files,
-    read_split,
-    tfds_builder,
-)
+from mtfrun.data.builders.tfds_builder import Embedded, TfdsDataset
 from mtfrun.data.errors import DataError
-from mtfrun.data.images.checked_images import ImageFile, checked_images
+from mtfrun.data.images.image_files import ImageFile, checked_images
 from mtfrun.data.images.image_source import ImageExample, ImageSize, ImageSource
 from mtfrun.errors import did_you_mean
 
-EMBEDDED_IMAGES = {builder.name: builder for builder in (Digits,)}
-
 
 @dataclasses.dataclass(frozen=True)
-class TfdsImages(ImageSource, PreparedSource):
+class TfdsImages(TfdsDataset, ImageSource):
     """The images and labels of a TFDS dataset for classification, of one size or of many.
 
     A split is the name of a split or TFDS's slice of one (`train[:10%]`). Nothing is ever
@@ -46,6 +34,8 @@ class TfdsImages(ImageSource, PreparedSource):
         split, with a warning that counts them; one more is an error.
     """
 
+    embedded: ClassVar[Embedded] = {Digits.name: Digits}
+
     name: str
     image_feature: str = "image"
     label_feature: str = "label"
@@ -54,11 +44,6 @@ class TfdsImages(ImageSource, PreparedSource):
 
     def __str__(self) -> str:
         return f'TFDS dataset "{self.name}"'
-
-    @property
-    def title(self) -> str:
-        """The name of the dataset, without its configuration and version."""
-        return re.split("[/:]", self.name)[0]
 
     @property
     def size(self) -> ImageSize:
@@ -79,7 +64,7 @@ class TfdsImages(ImageSource, PreparedSource):
     @property
     def splits(self) -> tuple[str, ...]:
         """Those of the dataset."""
-        return tuple(self._builder.info.splits)
+        return tuple(self.builder.info.splits)
 
     def examples(self, split: str) -> Iterator[ImageExample]:
         """Yields the images in the order of the files."""
@@ -88,53 +73,30 @@ class TfdsImages(ImageSource, PreparedSource):
             return checked_images(self._files_of_images(split), channels, self.skip_bad_records)
         return (
             ImageExample(example[self.image_feature].tobytes(), int(example[self.label_feature]))
-            for example in self._read(split)
+            for example in self._examples(split)
         )
 
     def fingerprint(self, split: str) -> object:
         """Returns the dataset's name and version, the split, the features, and sizes of files."""
-        check_tfds_split(self._builder, self.name, split)
-        directory = Path(self._builder.data_dir)
-        return {
-            "source": type(self).__name__,
-            "dataset": self._builder.info.full_name,
-            "split": split,
-            "features": [self.image_feature, self.label_feature],
-            "skip_bad_records": self.skip_bad_records,
-            "files": [
-                [path.name, path.stat().st_size]
-                for path in sorted(directory.glob("*"))
-                if path.is_file()
-            ],
-        }
-
-    def files(self) -> PreparedFiles:
-        """Returns the location of the dataset's files."""
-        return prepared_files(self.name, resolve_data_dir(self.data_dir), EMBEDDED_IMAGES)
+        features = [self.image_feature, self.label_feature]
+        return self.describe(split, features=features, skip_bad_records=self.skip_bad_records)
 
     def _files_of_images(self, split: str) -> Iterator[ImageFile]:
-        for number, example in enumerate(self._read(split)):
+        for number, example in enumerate(self._examples(split)):
             place = f'number {number} of split "{split}" of {self}'
             content = example[self.image_feature]
             label = int(example[self.label_feature])
             yield ImageFile(place, label, functools.partial(bytes, content))
 
-    def _read(self, split: str) -> Iterator[dict[str, Any]]:
-        """Yields the examples of a split; images of many sizes are not decoded."""
-        check_records(self, Path(self._builder.data_dir))
+    def _examples(self, split: str) -> Iterator[dict[str, Any]]:
+        """Returns the examples of a split; images of many sizes are not decoded."""
         _ = self.size, self.label_names  # raises if the features do not exist
         encoded = [self.image_feature] if self.size[0] is None else []
         features = [self.image_feature, self.label_feature]
-        dataset = read_split(self._builder, self.name, split, features, encoded)
-        with reading(self):
-            yield from dataset.as_numpy_iterator()
-
-    @functools.cached_property
-    def _builder(self) -> tfds.core.DatasetBuilder:
-        return tfds_builder(self.name, self.data_dir, EMBEDDED_IMAGES)
+        return self.iterate(self.read(split, features, encoded))
 
     def _feature(self, name: str, kind: type) -> Any:
-        features = self._builder.info.features
+        features = self.builder.info.features
         candidates = sorted(key for key, value in features.items() if isinstance(value, kind))
         if name not in candidates:
             raise DataError(

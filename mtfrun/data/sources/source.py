@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import abc
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from mtfrun.data.errors import DataError
 from mtfrun.data.sources.streams import LONGEST_PART, parts
 from mtfrun.data.splits import check_split
 
@@ -88,3 +90,34 @@ def in_parts(fields: Mapping[str, bytes]) -> Iterator[Example]:
                 yield Example({name: part}, is_whole)
             return
     yield Example(fields)
+
+
+@dataclasses.dataclass(frozen=True)
+class NoSource(Source):
+    """No examples: a model decodes and scores without any, and training says what is missing.
+
+    Raises:
+      DataError: examples are read.
+    """
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """None."""
+        return ()
+
+    def check_split(self, split: str) -> None:
+        """Raises DataError."""
+        raise DataError(
+            "the configuration names no data to train on or to evaluate with: add a file of data "
+            "behind it, such as --gin_file=data/tsv_pairs.gin, or set --gin.TRAINING_DATA"
+        )
+
+    def examples(self, split: str) -> Iterator[Example]:
+        """Raises DataError."""
+        self.check_split(split)
+        return iter(())
+
+    def fingerprint(self, split: str) -> object:
+        """Raises DataError."""
+        self.check_split(split)
+        return None

@@ -4,25 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from mtfrun.data.builders import NumberWords, PythonDocs, PythonSource
-from mtfrun.data.builders.prepare import resolve_data_dir
-from mtfrun.data.builders.prepared_files import PreparedFiles
-from mtfrun.data.builders.reading import PreparedSource, check_records, reading
-from mtfrun.data.builders.tfds_builder import (
-    check_tfds_split,
-    prepared_files,
-    read_split,
-    tfds_builder,
-)
+from mtfrun.data.builders.tfds_builder import Embedded, TfdsDataset
 from mtfrun.data.errors import DataError
 from mtfrun.data.sources.record_fields import (
     ALL,
@@ -35,14 +25,12 @@ from mtfrun.data.sources.source import Example, Source, in_parts
 from mtfrun.data.splits import SPLITS, check_split
 from mtfrun.errors import did_you_mean
 
-EMBEDDED = {builder.name: builder for builder in (NumberWords, PythonDocs, PythonSource)}
-
 # Examples that pass from TensorFlow to Python together; they are in memory at once.
 _BATCH = 64
 
 
 @dataclasses.dataclass(frozen=True)
-class Tfds(Source, PreparedSource):
+class Tfds(TfdsDataset, Source):
     """Texts, labels and numbers of a TFDS dataset.
 
     A split is the name of a split or TFDS's slice of one (`train[:10%]`). The label of a class
@@ -64,6 +52,10 @@ class Tfds(Source, PreparedSource):
       download: whether a dataset that is not prepared is downloaded. Never by default.
     """
 
+    embedded: ClassVar[Embedded] = {
+        builder.name: builder for builder in (NumberWords, PythonDocs, PythonSource)
+    }
+
     name: str
     fields: FieldNames | None = None
     slices: Mapping[str, str] | None = None
@@ -74,33 +66,21 @@ class Tfds(Source, PreparedSource):
         return f"Tfds({self.name!r})"
 
     @property
-    def title(self) -> str:
-        """The name of the dataset, without its configuration and version."""
-        return re.split("[/:]", self.name)[0]
-
-    @property
     def splits(self) -> tuple[str, ...]:
         """The keys of `slices`; the splits of the dataset without them."""
         if self.slices is not None:
             return tuple(self.slices)
         # Datasets of which mock_data makes examples up have any split.
-        return tuple(self._builder.info.splits) or SPLITS
+        return tuple(self.builder.info.splits) or SPLITS
 
     def examples(self, split: str) -> Iterator[Example]:
         """Yields the examples in the order of the dataset's files."""
-        check_records(self, Path(self._builder.data_dir))
         features = self._features
         names = sorted({feature.name for feature in features.values()})
-        dataset = read_split(self._builder, self.name, self._tfds_split(split), names)
-        dataset = dataset.map(
+        dataset = self.read(self._tfds_split(split), names).map(
             lambda example: {name: feature.value(example) for name, feature in features.items()}
         )
-        batches = dataset.batch(_BATCH).as_numpy_iterator()
-        while True:
-            with reading(self):
-                batch = next(batches, None)
-            if batch is None:
-                return
+        for batch in self.iterate(dataset.batch(_BATCH)):
             columns = [feature.texts(batch[name]) for name, feature in features.items()]
             for values in zip(*columns, strict=True):
                 fields: dict[str, bytes] = {}
@@ -112,23 +92,8 @@ class Tfds(Source, PreparedSource):
 
     def fingerprint(self, split: str) -> object:
         """Returns the dataset's name and version, the split, the fields, and sizes of files."""
-        tfds_split = self._tfds_split(split)
-        directory = Path(self._builder.data_dir)
-        return {
-            "source": type(self).__name__,
-            "dataset": self._builder.info.full_name,
-            "split": tfds_split,
-            "fields": {name: str(feature) for name, feature in self._features.items()},
-            "files": [
-                [path.name, path.stat().st_size]
-                for path in sorted(directory.glob("*"))
-                if path.is_file()
-            ],
-        }
-
-    def files(self) -> PreparedFiles:
-        """Returns the location of the dataset's files."""
-        return prepared_files(self.name, resolve_data_dir(self.data_dir), EMBEDDED)
+        fields = {name: str(feature) for name, feature in self._features.items()}
+        return self.describe(self._tfds_split(split), fields=fields)
 
     def check_split(self, split: str) -> None:
         """Raises DataError unless the dataset has `split`."""
@@ -139,12 +104,8 @@ class Tfds(Source, PreparedSource):
         if self.slices is not None:
             check_split(str(self), split, self.splits)
             split = self.slices[split]
-        check_tfds_split(self._builder, self.name, split)
+        self.check_tfds_split(split)
         return split
-
-    @functools.cached_property
-    def _builder(self) -> tfds.core.DatasetBuilder:
-        return tfds_builder(self.name, self.data_dir, EMBEDDED, download=self.download)
 
     @functools.cached_property
     def _features(self) -> dict[str, _TextFeature]:
@@ -158,7 +119,7 @@ class Tfds(Source, PreparedSource):
 
     @functools.cached_property
     def _text_features(self) -> dict[str, _TextFeature]:
-        features = self._builder.info.features
+        features = self.builder.info.features
         return _text_features(features, features.get_tensor_info())
 
     def _feature(self, name: str, features: Mapping[str, _TextFeature]) -> _TextFeature:

@@ -14,10 +14,9 @@ import pytest
 import tensorflow_datasets as tfds
 
 from mtfrun.data import DataError, Tfds
-from mtfrun.data.builders import PythonDocs, PythonSource, python_version
+from mtfrun.data.builders import PythonDocs, PythonSource
+from mtfrun.data.builders.embedded import distinct_topics, running_python, source_files
 from mtfrun.data.builders.prepare import prepare
-from mtfrun.data.builders.python_docs import distinct_topics
-from mtfrun.data.builders.python_source import source_files
 from mtfrun.data.splits import SPLITS, split_of
 
 LIBRARY = Path(sysconfig.get_path("stdlib"))
@@ -116,7 +115,7 @@ def test_the_prepared_copy_belongs_to_one_version_of_python(
 ) -> None:
     running = Path(prepare(PythonDocs, tmp_path).data_dir)
     monkeypatch.setattr(platform, "python_version", lambda: "3.99.1rc2+")
-    config = python_version.running_python()
+    config = running_python()
     assert config.name == f"{sys.implementation.name}_3_99_1rc2"
     other = Path(PythonDocs(data_dir=tmp_path, config=config).data_dir)
     assert running.relative_to(tmp_path).parts[0] == other.relative_to(tmp_path).parts[0]

@@ -11,8 +11,8 @@ from mtfrun.experiment import Classification
 from mtfrun.experiment.inference import required
 from mtfrun.models import ImageModel
 from mtfrun.tools.conversion.saved_model.batches_graph import in_batches
+from mtfrun.tools.conversion.saved_model.export import Served, Signature, served
 from mtfrun.tools.conversion.saved_model.image_files_graph import read_image
-from mtfrun.tools.conversion.saved_model.signatures import Served, Signature, served
 
 _NORMALISED = "floats that are normalised already"
 

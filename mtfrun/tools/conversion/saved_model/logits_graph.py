@@ -11,7 +11,7 @@ from mtfrun.data.prompts import bucket
 from mtfrun.experiment import Experiment
 from mtfrun.models import TextModel
 from mtfrun.tools.conversion.saved_model.batches_graph import in_batches
-from mtfrun.tools.conversion.saved_model.signatures import Signature
+from mtfrun.tools.conversion.saved_model.export import Signature
 
 # The largest logits that a batch may have, in numbers; larger batches have fewer rows.
 _LARGEST = 1 << 26

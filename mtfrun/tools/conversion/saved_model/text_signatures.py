@@ -6,15 +6,14 @@ from collections.abc import Mapping
 
 import tensorflow as tf
 
+from mtfrun.data import INPUTS, TARGETS
 from mtfrun.experiment import Decoding
 from mtfrun.experiment.inference import required
 from mtfrun.models import TextModel
 from mtfrun.tools.conversion.errors import ConversionError
 from mtfrun.tools.conversion.saved_model.decoding_graph import DecodingGraph, Outputs
-from mtfrun.tools.conversion.saved_model.id_inputs import ID_INPUTS, checked
-from mtfrun.tools.conversion.saved_model.label_graph import LabelGraph
+from mtfrun.tools.conversion.saved_model.export import Served, Signature, served
 from mtfrun.tools.conversion.saved_model.logits_graph import LogitsGraph, logits_signatures
-from mtfrun.tools.conversion.saved_model.signatures import Served, Signature, served
 from mtfrun.tools.conversion.saved_model.texts_graph import (
     Decoder,
     Encoder,
@@ -23,6 +22,12 @@ from mtfrun.tools.conversion.saved_model.texts_graph import (
     labels_of,
     replaced,
 )
+
+_ID_INPUTS = (
+    tf.TensorSpec([None, None], tf.int32, "ids"),
+    tf.TensorSpec([None], tf.int32, "lengths"),
+)
+"""Ids of prompts [batch, length], without an end, and their numbers [batch]."""
 
 
 @served.register
@@ -49,7 +54,7 @@ def _(inference: Decoding, *, tensorflow_text: bool = False) -> Served:
     labels = labels_of(prompt_format.output_vocabulary)
     if labels is not None:
         logits = LogitsGraph(inference.experiment, model, model.required_features, inference.rows)
-        classifier = LabelGraph(graph, logits, labels)
+        classifier = _LabelGraph(graph, logits, labels)
         signatures["classify_ids"] = classifier.of_ids()
         signatures["classify"] = (
             classifier.of_ids() if encoder is None else classifier.of_texts(encoder)
@@ -70,10 +75,10 @@ def _of_ids(graph: DecodingGraph) -> Signature:
     """Returns the signature of prompts that are ids."""
 
     def decode_ids(ids: tf.Tensor, lengths: tf.Tensor) -> Mapping[str, tf.Tensor]:
-        outputs = graph(*checked(ids, lengths, graph.num_ids))
+        outputs = graph(*_checked_ids(ids, lengths, graph.num_ids))
         return {"ids": outputs.ids, "lengths": outputs.lengths, **_numbers(outputs)}
 
-    return Signature(ID_INPUTS, decode_ids, "ids of prompts, without an end, to ids of outputs")
+    return Signature(_ID_INPUTS, decode_ids, "ids of prompts, without an end, to ids of outputs")
 
 
 def _of_texts(graph: DecodingGraph, encoder: Encoder, decoder: Decoder) -> Signature:
@@ -109,3 +114,68 @@ def _numbers(outputs: Outputs) -> dict[str, tf.Tensor]:
         "output_tokens": outputs.tokens[:, 0],
         "finished": outputs.finished[:, 0],
     }
+
+
+def _checked_ids(ids: tf.Tensor, lengths: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns ids and lengths; requests with others than those of `size` ids are refused."""
+    columns = tf.shape(ids)[1]
+    within = tf.where(tf.sequence_mask(lengths, columns), ids, 0)
+    checks = [
+        tf.debugging.assert_non_negative(lengths, "lengths must not be negative"),
+        tf.debugging.assert_less_equal(
+            lengths, columns, "lengths must be at most the number of columns of ids"
+        ),
+        tf.debugging.assert_less(within, size, f"ids must be below {size}, the vocabulary's size"),
+        tf.debugging.assert_non_negative(within, "ids must not be negative"),
+    ]
+    with tf.control_dependencies(checks):
+        return tf.identity(ids), tf.identity(lengths)
+
+
+class _LabelGraph:
+    """Gives every label of a text its probability, that of its id where the text begins.
+
+    Args:
+      decoding: makes rows of prompts.
+      logits: of inputs and targets.
+      labels: the ids of the labels.
+    """
+
+    def __init__(
+        self, decoding: DecodingGraph, logits: LogitsGraph, labels: Mapping[str, int]
+    ) -> None:
+        self._decoding, self._logits, self._labels = decoding, logits, labels
+
+    def of_ids(self) -> Signature:
+        """Returns the signature of texts that are ids, without an end."""
+
+        def classify_ids(ids: tf.Tensor, lengths: tf.Tensor) -> Mapping[str, tf.Tensor]:
+            return self._classified(*_checked_ids(ids, lengths, self._decoding.num_ids))
+
+        return Signature(_ID_INPUTS, classify_ids, "ids of texts, without an end, to labels")
+
+    def of_texts(self, encoder: Encoder) -> Signature:
+        """Returns the signature of texts."""
+
+        def classify(prompts: tf.Tensor) -> Mapping[str, tf.Tensor]:
+            return self._classified(*encoder(prompts))
+
+        inputs = [tf.TensorSpec([None], tf.string, "prompts")]
+        return Signature(inputs, classify, "texts to all labels, the likeliest first")
+
+    def _classified(self, ids: tf.Tensor, lengths: tf.Tensor) -> Mapping[str, tf.Tensor]:
+        rows = self._decoding.rows(ids, lengths)
+        inputs = rows.ids[:, : tf.reduce_max(rows.lengths)]
+        logits = self._logits({INPUTS: inputs, TARGETS: tf.zeros_like(inputs)})
+        logits = tf.debugging.check_numerics(
+            logits[:, 0], "logits of labels are infinite or not a number"
+        )
+        probabilities = tf.gather(tf.nn.softmax(logits), list(self._labels.values()), axis=1)
+        best, number = tf.math.top_k(probabilities, len(self._labels))
+        labels = tf.gather(tf.constant([label.encode() for label in self._labels]), number)
+        return {
+            "label": labels[:, 0],
+            "probability": best[:, 0],
+            "labels": labels,
+            "probabilities": best,
+        }

@@ -1,0 +1,311 @@
+"""TFDS datasets that are available without a download: digits, number words, Python's texts."""
+
+from __future__ import annotations
+
+import abc
+import gzip
+import hashlib
+import importlib
+import os
+import platform
+import sys
+import sysconfig
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from mtfrun.data.errors import DataError
+from mtfrun.data.splits import SPLITS, split_of
+from mtfrun.errors import InputError
+
+# One line per image: 64 pixels from 0 to 16 in row order, and the digit.
+_DIGITS = Path(__file__).with_name("digits.csv.gz")
+_DIGITS_SIZE = 8
+_DIGITS_LARGEST = 16
+_DIGITS_TEST_SHARE = 0.2
+
+LARGEST_NUMBER = 999_999
+_HELD_OUT_PERCENT = 5
+_SMALL = (
+    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
+    *("eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen"),
+    "nineteen",
+)
+_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+
+# Third-party code, tests, and data rather than code; `lib2to3` has copies of other modules.
+_EXCLUDED_DIRECTORIES = (
+    *("site-packages", "dist-packages", "test", "tests", "idle_test", "pydoc_data"),
+    *("encodings", "lib2to3", "__pycache__"),
+)
+# Generated when Python is built or installed, so they differ between machines.
+_MACHINE_PREFIXES = (
+    *("_sysconfigdata", "_sysconfig_vars", "config-", "sitecustomize", "usercustomize"),
+)
+
+
+class Embedded(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[misc, call-arg]
+    """A dataset whose examples are made on this machine; its docstring is its description."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    split_names: ClassVar[Sequence[str]] = SPLITS
+    homepage: ClassVar[str | None] = None
+    supervised_keys: ClassVar[tuple[str, str] | None] = None
+    # TFDS's shuffle reads all examples a second time.
+    disable_shuffling: ClassVar[bool] = False
+
+    @abc.abstractmethod
+    def features(self) -> Mapping[str, tfds.features.FeatureConnector]:
+        """Returns the features by name."""
+
+    @abc.abstractmethod
+    def examples(self, split: str) -> Iterator[tuple[int | str, Mapping[str, object]]]:
+        """Yields (key, example) of a split."""
+
+    def check(self) -> None:
+        """Raises DataError if this Python lacks what the examples are made of."""
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=type(self).__doc__,
+            features=tfds.features.FeaturesDict(self.features()),
+            supervised_keys=self.supervised_keys,
+            homepage=self.homepage,
+            disable_shuffling=self.disable_shuffling,
+        )
+
+    def _split_generators(
+        self, dl_manager: tfds.download.DownloadManager
+    ) -> dict[str, Iterator[Any]]:
+        self.check()
+        return {split: self.examples(split) for split in self.split_names}
+
+    def _generate_examples(self, split: str) -> Iterator[Any]:
+        return self.examples(split)
+
+
+class Digits(Embedded):
+    """1,797 handwritten digits of 8x8 pixels by 13 writers; 1,420 to train on, 377 to test.
+
+    The test part of E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits (1998),
+    UCI Machine Learning Repository, https://doi.org/10.24432/C50P49, as scikit-learn ships it;
+    digits_notice.txt has its licence. A hash of an image's number decides its split.
+    """
+
+    split_names = ("train", "test")
+    homepage = "https://doi.org/10.24432/C50P49"
+    supervised_keys = ("image", "label")
+
+    def features(self) -> Mapping[str, tfds.features.FeatureConnector]:
+        """An image and a label."""
+        return {
+            "image": tfds.features.Image(shape=(_DIGITS_SIZE, _DIGITS_SIZE, 1)),
+            "label": tfds.features.ClassLabel(names=[str(digit) for digit in range(10)]),
+        }
+
+    def examples(self, split: str) -> Iterator[tuple[int, Mapping[str, object]]]:
+        """Yields the images, by number."""
+        for number, line in enumerate(read_digits()):
+            in_test = _hash(number) / 2**64 < _DIGITS_TEST_SHARE
+            if in_test == (split == "test"):
+                pixels = line[:-1].reshape(_DIGITS_SIZE, _DIGITS_SIZE, 1) * 255 // _DIGITS_LARGEST
+                yield number, {"image": pixels.astype(np.uint8), "label": int(line[-1])}
+
+
+class NumberWords(Embedded):
+    """The numbers 0 to 999,999 in digits and in words, a task with exact answers both ways.
+
+    `number` is "4096", `words` is "four thousand ninety-six". A hash of the number decides the
+    split: 5 % are in validation, 95 % in train.
+    """
+
+    split_names = ("train", "validation")
+    disable_shuffling = True  # `shuffled_numbers` shuffles already
+
+    def features(self) -> Mapping[str, tfds.features.FeatureConnector]:
+        """Two texts."""
+        return {"number": tfds.features.Text(), "words": tfds.features.Text()}
+
+    def examples(self, split: str) -> Iterator[tuple[int, Mapping[str, object]]]:
+        """Yields the numbers in a fixed pseudorandom order."""
+        for key, number in enumerate(shuffled_numbers()):
+            if is_held_out(number) == (split == "validation"):
+                yield key, {"number": str(number), "words": spell(number)}
+
+
+def running_python() -> tfds.core.BuilderConfig:
+    """Returns the config of the running interpreter, named e.g. `cpython_3_11_7`.
+
+    Two datasets are made of files of the interpreter. The config is part of the path of the
+    prepared copy, so that every version of Python prepares and reads its own.
+    """
+    version = platform.python_version()
+    return tfds.core.BuilderConfig(
+        name=f"{sys.implementation.name}_{version.replace('.', '_').replace('+', '')}",
+        description=f"{sys.implementation.name} {version}",
+    )
+
+
+class PythonDocs(Embedded):
+    """English prose without a download: the topics of `pydoc_data`, one document per topic.
+
+    Topics that repeat longer ones are left out (`distinct_topics`); about 0.4 MB remain.
+    """
+
+    BUILDER_CONFIGS: ClassVar[list[tfds.core.BuilderConfig]] = [running_python()]
+    homepage = "https://docs.python.org/3/reference/"
+
+    def features(self) -> Mapping[str, tfds.features.FeatureConnector]:
+        """A name and a text."""
+        return {"name": tfds.features.Text(), "text": tfds.features.Text()}
+
+    def check(self) -> None:
+        """Raises DataError if this Python has no topics."""
+        _topics()
+
+    def examples(self, split: str) -> Iterator[tuple[str, Mapping[str, object]]]:
+        """Yields the topics, by name."""
+        topics = distinct_topics(_topics())
+        for name in sorted(topics):
+            if split_of(name) == split:
+                yield name, {"name": name, "text": topics[name]}
+
+
+class PythonSource(Embedded):
+    """Code without a download: the standard library's `.py` files, about 10 MB.
+
+    One document per file, named by its path below the library, without tests and generated tables.
+    """
+
+    BUILDER_CONFIGS: ClassVar[list[tfds.core.BuilderConfig]] = [running_python()]
+    homepage = "https://docs.python.org/3/library/"
+
+    def features(self) -> Mapping[str, tfds.features.FeatureConnector]:
+        """A name and a text."""
+        return {"name": tfds.features.Text(), "text": tfds.features.Text()}
+
+    def check(self) -> None:
+        """Raises DataError if this Python has no source files."""
+        library = _library()
+        if not source_files(library):
+            raise DataError(
+                f"python_source: no .py file under {library}; "
+                "install the full standard library or use python_docs"
+            )
+
+    def examples(self, split: str) -> Iterator[tuple[str, Mapping[str, object]]]:
+        """Yields the files, by path; files that are empty or not UTF-8 are left out."""
+        library = _library()
+        for name in source_files(library):
+            if split_of(name) == split:
+                text = (library / name).read_bytes()
+                if text and text.decode("utf-8", "ignore").encode() == text:
+                    yield name, {"name": name, "text": text}
+
+
+def read_digits() -> np.ndarray:
+    """Returns int64 [1797, 65]: 64 pixels from 0 to 16, and the digit."""
+    with gzip.open(_DIGITS, "rt", encoding="ascii") as lines:
+        return np.loadtxt(lines, delimiter=",").astype(np.int64)
+
+
+def shuffled_numbers() -> Iterator[int]:
+    """Yields 0 to 999,999, each once, in a fixed pseudorandom order."""
+    # A step that is coprime to the count reaches every number; one near the count divided by the
+    # golden ratio keeps consecutive numbers far apart.
+    step = 618_033
+    for i in range(LARGEST_NUMBER + 1):
+        yield i * step % (LARGEST_NUMBER + 1)
+
+
+def is_held_out(number: int) -> bool:
+    """Returns whether a number is in the validation split, by SHA-256 of its digits."""
+    return _hash(number) % 100 < _HELD_OUT_PERCENT
+
+
+def _hash(number: int) -> int:
+    """Returns a number below 2**64, which depends on the digits of `number`."""
+    return int.from_bytes(hashlib.sha256(str(number).encode()).digest()[:8])
+
+
+def spell(number: int) -> str:
+    """Returns an integer from 0 to 999,999 in English words.
+
+    Examples:
+      >>> spell(999_999)
+      'nine hundred ninety-nine thousand nine hundred ninety-nine'
+      >>> spell(40_013), spell(0)
+      ('forty thousand thirteen', 'zero')
+    """
+    if not 0 <= number <= LARGEST_NUMBER:
+        raise InputError(f"number={number} must be between 0 and {LARGEST_NUMBER}")
+    if number >= 1000:
+        remainder = f" {spell(number % 1000)}" if number % 1000 else ""
+        return f"{spell(number // 1000)} thousand{remainder}"
+    if number >= 100:
+        remainder = f" {spell(number % 100)}" if number % 100 else ""
+        return f"{_SMALL[number // 100]} hundred{remainder}"
+    if number >= 20:
+        remainder = f"-{_SMALL[number % 10]}" if number % 10 else ""
+        return f"{_TENS[number // 10 - 2]}{remainder}"
+    return _SMALL[number]
+
+
+def distinct_topics(topics: Mapping[str, str]) -> dict[str, str]:
+    r"""Returns the topics of which less than half is repeated verbatim in a longer topic.
+
+    Many topics are sections of another one ("while" of "compound"). If one were held out and the
+    other trained on, the held-out loss would measure memorisation. The first paragraph, a heading,
+    is not compared.
+
+    Examples:
+      >>> list(distinct_topics({"a": "A\n\none two", "b": "B\n\none two\n\nthree"}))
+      ['b']
+    """
+    longest_first = sorted(topics, key=lambda name: (-len(topics[name]), name))
+    seen: set[str] = set()
+    distinct = {}
+    for name in longest_first:
+        paragraphs = [paragraph.strip() for paragraph in topics[name].split("\n\n")]
+        body = paragraphs[1:]
+        repeated = sum(len(paragraph) for paragraph in body if paragraph in seen)
+        if not body or 2 * repeated < sum(map(len, body)):
+            distinct[name] = topics[name]
+        seen.update(paragraphs)
+    return distinct
+
+
+def _topics() -> Mapping[str, str]:
+    try:
+        topics: Mapping[str, str] = importlib.import_module("pydoc_data.topics").topics
+        return topics
+    except ImportError as error:
+        raise DataError(
+            "python_docs: this Python has no pydoc_data.topics; "
+            "install the full standard library or use python_source"
+        ) from error
+
+
+def _library() -> Path:
+    return Path(sysconfig.get_path("stdlib"))
+
+
+def source_files(library: Path) -> list[str]:
+    """Returns the sorted paths, relative to `library` and with `/`, of its `.py` files."""
+    names: list[str] = []
+    for directory, subdirectories, files in os.walk(library):
+        subdirectories[:] = [
+            name
+            for name in subdirectories
+            if name not in _EXCLUDED_DIRECTORIES and not name.startswith(_MACHINE_PREFIXES)
+        ]
+        names += [
+            (Path(directory) / name).relative_to(library).as_posix()
+            for name in files
+            if name.endswith(".py") and not name.startswith(_MACHINE_PREFIXES)
+        ]
+    return sorted(names)
