@@ -19,6 +19,16 @@ class InputError(ValueError):
     """
 
 
+def shorten(text: str, most: int, ellipsis: str = "...") -> str:
+    """Returns a text of at most `most` characters.
+
+    Examples:
+      >>> shorten("a name that has no end", 10)
+      'a name ...'
+    """
+    return text if len(text) <= most else text[: most - len(ellipsis)] + ellipsis
+
+
 def install_command(package: str) -> str:
     """Returns a command that installs a package where this program finds it."""
     return shlex.join([sys.executable, "-m", "pip", "install", package])

@@ -53,11 +53,8 @@ EXEMPT = {"mtfrun/experiment/runs/run_training.py"}
 # Which of its siblings a sub-package imports. Those that are not listed import none.
 SIBLINGS: dict[str, dict[str, set[str]]] = {
     "mtfrun.cli": {
-        "checkpoints": {"terminal"},
-        "config_commands": {"terminal"},
         "launch": {"flags"},
-        "runs": {"terminal"},
-        "sweep": {"launch", "runs", "terminal"},
+        "sweep": {"launch", "runs"},
     },
     "mtfrun.data": {
         "images": {"builders"},

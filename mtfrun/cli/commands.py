@@ -29,8 +29,8 @@ from mtfrun.cli.inputs.prompts import agreed_bytes, read_pairs, standard_input
 from mtfrun.cli.inputs.source import FlagSource, TypedText, split_of_input
 from mtfrun.cli.output_lines import as_text, json_line
 from mtfrun.cli.plan import describe_dry_run
-from mtfrun.cli.terminal.routing_table import routing_table
-from mtfrun.cli.terminal.terminable import terminable
+from mtfrun.cli.routing_table import routing_table
+from mtfrun.cli.terminable import terminable
 from mtfrun.configuration import config
 from mtfrun.display import progress
 from mtfrun.experiment import Inference

@@ -11,11 +11,11 @@ from mtfrun import mtf
 from mtfrun.cli.flags.inference import chosen_settings
 from mtfrun.cli.gin_settings import settings_of
 from mtfrun.cli.origin_of_run import origin_of_run
-from mtfrun.cli.terminal.standard_output import print_lines
-from mtfrun.cli.terminal.terminable import terminable
+from mtfrun.cli.terminable import terminable
 from mtfrun.configuration import config
 from mtfrun.configuration.checks import check_taken
 from mtfrun.display import progress
+from mtfrun.display.streams import print_lines
 from mtfrun.experiment import Training
 from mtfrun.experiment.runs.build import ROOTS, build
 from mtfrun.experiment.runs.opening import opened, restored

@@ -6,9 +6,9 @@ import argparse
 import math
 from collections.abc import Iterable, Sequence
 
-from mtfrun.cli.terminal.standard_output import print_lines
-from mtfrun.cli.terminal.table import table_lines, terminal_columns
 from mtfrun.display import progress
+from mtfrun.display.streams import print_lines
+from mtfrun.display.table import table_lines, terminal_columns
 from mtfrun.rundir import RunDirectory, RunDirError
 from mtfrun.rundir.metric_tags import tag_of
 from mtfrun.rundir.written_curves import Curves, read_curves

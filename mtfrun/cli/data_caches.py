@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mtfrun.cli.data_commands import print_caches
-from mtfrun.cli.terminal.table import bytes_text, table_lines, terminal_columns, time_text
-from mtfrun.cli.terminal.terminable import terminable
+from mtfrun.cli.terminable import terminable
 from mtfrun.data import DataError
 from mtfrun.data.cache_choice import CacheChoice
 from mtfrun.data.cache_directory import cache_directories, remove_cache, resolve_cache_dir
@@ -19,6 +18,8 @@ from mtfrun.data.cache_manifest import MANIFEST, DamagedCacheError, last_use
 from mtfrun.data.images.image_cache import PIXELS, EncodedCache, PixelCache
 from mtfrun.data.token_cache import TOKENS, TokenCache
 from mtfrun.display import progress
+from mtfrun.display.formats import bytes_text, time_text
+from mtfrun.display.table import table_lines, terminal_columns
 
 _SECS_PER_DAY = 86_400
 

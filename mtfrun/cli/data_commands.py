@@ -18,11 +18,11 @@ from mtfrun.cli.data.rows_html import rows_html
 from mtfrun.cli.data.rows_text import heading_lines, rows_text
 from mtfrun.cli.data.statistics_text import statistics_lines
 from mtfrun.cli.errors import UsageError
-from mtfrun.cli.terminal.standard_output import print_lines
-from mtfrun.cli.terminal.terminable import terminable
+from mtfrun.cli.terminable import terminable
 from mtfrun.configuration import config
 from mtfrun.data import Batch, Data, DataError, padding_of
 from mtfrun.data.cache_choice import CacheChoice, Cached
+from mtfrun.display.streams import print_lines
 from mtfrun.experiment import Evaluation, Experiment
 from mtfrun.experiment.experiment import ALL_DATA
 from mtfrun.experiment.inference import required

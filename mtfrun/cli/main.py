@@ -18,13 +18,12 @@ from mtfrun.cli.flags.command import Command
 from mtfrun.cli.joining import joined, may_follow
 from mtfrun.cli.launch.launched import end_with_launcher
 from mtfrun.cli.program_dump import program_dump
-from mtfrun.cli.terminal.standard_error import unfailing, unfailing_stderr
-from mtfrun.cli.terminal.standard_output import discard, named_stdout
-from mtfrun.cli.terminal.warnings_as_lines import warnings_as_lines
 from mtfrun.configuration.files import require_gin_file
 from mtfrun.configuration.one_line import one_line
 from mtfrun.display import progress
+from mtfrun.display.progress import warnings_as_lines
 from mtfrun.display.quiet import quiet_import
+from mtfrun.display.streams import discard, named_stdout, unfailing, unfailing_stderr
 
 OK, FAILED, BAD_INPUT = 0, 1, 2
 

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from mtfrun import mtf
 from mtfrun.cli.errors import UsageError
 from mtfrun.cli.search import calibrate_devices, search_layouts
-from mtfrun.cli.terminal.standard_output import print_lines
-from mtfrun.cli.terminal.terminable import terminable
+from mtfrun.cli.terminable import terminable
 from mtfrun.configuration import config
 from mtfrun.configuration.checks import check_taken
+from mtfrun.display.streams import print_lines
 from mtfrun.experiment import Training
 from mtfrun.experiment.runs.build import ROOTS, build
 from mtfrun.rundir import atomic_open

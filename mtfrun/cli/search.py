@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 from mtfrun import mtf
 from mtfrun.cli.errors import UsageError
-from mtfrun.cli.terminal.standard_output import print_lines
 from mtfrun.configuration import config
 from mtfrun.configuration.statements import MACRO, Binding
 from mtfrun.display import progress
 from mtfrun.display.progress import waiting
+from mtfrun.display.streams import print_lines
 from mtfrun.experiment import Experiment, Training
 from mtfrun.experiment.runs.build import ROOTS, build
 from mtfrun.rundir import atomic_open

@@ -10,11 +10,11 @@ from typing import Any
 from mtfrun import mtf
 from mtfrun.cli.errors import UsageError
 from mtfrun.cli.flags.verify import MeshFlags
-from mtfrun.cli.terminal.standard_output import print_lines
-from mtfrun.cli.terminal.terminable import terminable
+from mtfrun.cli.terminable import terminable
 from mtfrun.configuration import config
 from mtfrun.configuration.checks import check_taken
 from mtfrun.configuration.statements import Binding
+from mtfrun.display.streams import print_lines
 from mtfrun.experiment import Training
 from mtfrun.experiment.runs.build import ROOTS, build
 from mtfrun.tools.verification import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from mtfrun.cli.terminal.terminable import terminable
+from mtfrun.cli.terminable import terminable
 from mtfrun.configuration import config
 from mtfrun.data import Data, SentencePieceTraining, train_sentencepiece
 from mtfrun.experiment import Experiment

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from mtfrun import mtf
 from mtfrun.data import Data
-from mtfrun.display.progress.lines import duration
+from mtfrun.display.formats import duration_text
 from mtfrun.experiment.saved_configuration import NumbersOfTraining
 from mtfrun.mtf.devices import describe_hardware
 from mtfrun.rundir import LOWEST, Evaluated, RunDirectory
@@ -72,10 +72,12 @@ def summary_of(training: Training, run: RunDirectory, secs: float) -> dict[str, 
     Args:
       training: after its last step.
       run: its run directory.
-      secs: the duration of the training in this process.
+      secs: the duration_text of the training in this process.
     """
     step = training.state.finished_steps
-    lines = {"finished": f"step {step:,} of {training.options.train_steps:,} in {duration(secs)}"}
+    lines = {
+        "finished": f"step {step:,} of {training.options.train_steps:,} in {duration_text(secs)}"
+    }
     evaluations = run.record().evaluations()
     if evaluations:
         last = evaluations[-1]

@@ -13,6 +13,7 @@ from mtfrun import mtf
 from mtfrun.checks import COUNT, INDEX, check_fields
 from mtfrun.data import INPUTS, TARGETS, TextData
 from mtfrun.display import pictures
+from mtfrun.display.formats import mark_blanks
 from mtfrun.experiment.inference import required
 from mtfrun.experiment.measurement import Evaluated, Measured, Measurement
 from mtfrun.layers import Recorded, Recorder
@@ -152,7 +153,7 @@ class LayerPictures(Measurement):
         # Without the padding behind the text.
         ids = ids[: 1 + max(np.flatnonzero(ids), default=0)]
         vocabulary = self.experiment.data.vocabularies[name]
-        texts = [pictures.visible(vocabulary.token_text(abs(i))) for i in ids]
+        texts = [mark_blanks(vocabulary.token_text(abs(i))) for i in ids]
         model = required(self.experiment.model, TokenModel, "LayerPictures", "")
         if name == TARGETS and model.predicts_first_id:
             # A decoder reads the id before the one that it predicts.

@@ -16,7 +16,7 @@ from mtfrun import mtf
 from mtfrun.checks import INDEX, check_fields
 from mtfrun.data import INPUTS, TARGETS
 from mtfrun.data.vocabularies import Vocabulary
-from mtfrun.display import pictures
+from mtfrun.display.formats import mark_blanks
 from mtfrun.errors import InputError
 from mtfrun.experiment.measurement import Evaluated, Measured, Measurement
 
@@ -57,7 +57,7 @@ class Projector(Measurement):
             tensor, labels = (f"{_DIRECTORY}/{name}_{part}.tsv" for part in ("vectors", "tokens"))
             files[tensor] = "".join("\t".join(f"{x:.5g}" for x in row) + "\n" for row in vectors)
             files[labels] = "token\tid\n" + "".join(
-                f"{pictures.visible(vocabulary.token_text(i))}\t{i}\n" for i in range(len(vectors))
+                f"{mark_blanks(vocabulary.token_text(i))}\t{i}\n" for i in range(len(vectors))
             )
             config.embeddings.add(tensor_name=path, tensor_path=tensor, metadata_path=labels)
         return Measured(files={**files, _CONFIG: text_format.MessageToString(config)})

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TextIO
 
 from mtfrun.display import progress
-from mtfrun.display.progress.lines import duration
+from mtfrun.display.formats import duration_text, short_number
 from mtfrun.models import Reporting
 from mtfrun.training.pace import DATA_WAIT
 from mtfrun.training.step import SKIPPED
@@ -78,12 +78,12 @@ class Progress:
             fields.append((f"skipped {values[SKIPPED]:.0f}", "yellow"))
         rate = values.get("perf/steps_per_sec", 0.0)
         if self._reporting.rate in values:
-            speed = _short(values[self._reporting.rate])
+            speed = short_number(values[self._reporting.rate])
             fields.append((f"{speed} {self._reporting.short_unit}/s", None))
         if values.get(DATA_WAIT, 0.0) >= _LEAST_WAIT:
             fields.append((f"data wait {values[DATA_WAIT]:.0%}", "yellow"))
         if rate:
-            fields.append((f"eta {duration((self._train_steps - step) / rate)}", None))
+            fields.append((f"eta {duration_text((self._train_steps - step) / rate)}", None))
         self.note(progress.laid_out(fields, indent=_INDENT, stream=self._stream))
 
     def note(self, text: str) -> None:
@@ -94,11 +94,3 @@ class Progress:
         """Removes the bar."""
         if self._work is not None:
             self._work.close()
-
-
-def _short(number: float) -> str:
-    """Returns "41.2k" for 41200."""
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if number >= size:
-            return f"{number / size:.1f}{letter}"
-    return f"{number:.0f}"

@@ -9,9 +9,9 @@ import pytest
 from mtfrun.cli import commands
 from mtfrun.cli.errors import UsageError, is_input_error
 from mtfrun.cli.main import main
-from mtfrun.cli.terminal.standard_output import OutputError
 from mtfrun.configuration.config_error import ConfigError
 from mtfrun.data import DataError
+from mtfrun.display.streams import OutputError
 from mtfrun.models import NonFiniteError
 from mtfrun.mtf import LayoutError, ShapeError
 from mtfrun.optim import MissingGradientError

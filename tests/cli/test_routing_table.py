@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mtfrun.cli.terminal.routing_table import routing_table
+from mtfrun.cli.routing_table import routing_table
 
 VALUES = {
     "loss": 2.0,

@@ -8,7 +8,7 @@ import pathlib
 import pytest
 
 from mtfrun.cli.runs.summary import differing, find_runs, summary_of
-from mtfrun.cli.terminal.table import table_lines
+from mtfrun.display.table import table_lines
 from mtfrun.rundir import RunDirectory, RunRecord, State, Status
 from tests.cli.command import error_line, mtfrun_here
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
-from mtfrun.cli.terminal.standard_error import unfailing_stderr
+from mtfrun.display.streams import unfailing_stderr
 from tests.cli.command import ROOT, environment
 
 DEV_FULL = pathlib.Path("/dev/full")
@@ -58,7 +58,7 @@ def test_after_a_failure_nothing_fails(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_file_that_is_opened_while_standard_error_is_closed_gets_another_number() -> None:
     # Otherwise TensorFlow would print its messages into it.
     script = (
-        "import os; from mtfrun.cli.terminal.standard_error import unfailing_stderr\n"
+        "import os; from mtfrun.display.streams import unfailing_stderr\n"
         "with unfailing_stderr(): print(os.open(os.devnull, os.O_RDONLY))"
     )
     process = subprocess.run(

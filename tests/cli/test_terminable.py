@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from mtfrun.cli.terminal.terminable import terminable
+from mtfrun.cli.terminable import terminable
 
 LONGEST_SECS = 5.0
 

@@ -12,8 +12,8 @@ import time
 
 import pytest
 
-from mtfrun.cli.terminal.standard_error import unfailing
-from mtfrun.cli.terminal.table import table_lines
+from mtfrun.display.streams import unfailing
+from mtfrun.display.table import table_lines
 from mtfrun.rundir import RunDirectory, Status
 from mtfrun.untrusted import visible
 from tests.cli.command import ROOT, environment, mtfrun, mtfrun_here

@@ -9,7 +9,7 @@ from typing import Any
 import absl.logging
 import pytest
 
-from mtfrun.cli.terminal.warnings_as_lines import warnings_as_lines
+from mtfrun.display.progress import warnings_as_lines
 from tests.cli.command import mtfrun_here
 
 

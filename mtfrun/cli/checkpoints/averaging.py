@@ -10,9 +10,9 @@ import numpy as np
 import tensorflow as tf
 
 from mtfrun.cli.errors import UsageError
-from mtfrun.cli.terminal.standard_output import print_lines
-from mtfrun.cli.terminal.terminable import terminable
+from mtfrun.cli.terminable import terminable
 from mtfrun.configuration.run_files import CONFIG, RECORD, RunFiles
+from mtfrun.display.streams import print_lines
 from mtfrun.rundir import Checkpoints, Manifest, RunDirectory, RunDirError, package_versions
 from mtfrun.rundir.checkpoint_values import CheckpointValues
 from mtfrun.rundir.copied_files import copy_file, keep_origin

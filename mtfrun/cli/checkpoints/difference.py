@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 
 from mtfrun.cli.errors import UsageError
-from mtfrun.cli.terminal.standard_output import print_lines
-from mtfrun.cli.terminal.table import table_lines, terminal_columns
+from mtfrun.display.streams import print_lines
+from mtfrun.display.table import table_lines, terminal_columns
 from mtfrun.rundir import Checkpoints, Manifest
 from mtfrun.rundir.checkpoint_values import CheckpointValues
 from mtfrun.rundir.manifest import VariableSpec

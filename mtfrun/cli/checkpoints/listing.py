@@ -9,14 +9,9 @@ import time
 from collections.abc import Mapping, Sequence
 
 from mtfrun.cli.errors import UsageError
-from mtfrun.cli.terminal.standard_output import print_lines
-from mtfrun.cli.terminal.table import (
-    bytes_text,
-    number_text,
-    table_lines,
-    terminal_columns,
-    time_text,
-)
+from mtfrun.display.formats import bytes_text, number_text, time_text
+from mtfrun.display.streams import print_lines
+from mtfrun.display.table import table_lines, terminal_columns
 from mtfrun.errors import did_you_mean
 from mtfrun.rundir import RunRecord
 from mtfrun.rundir.metric_order import is_lower_better

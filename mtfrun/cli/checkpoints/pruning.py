@@ -8,8 +8,8 @@ import shutil
 from collections.abc import Sequence
 
 from mtfrun.cli.errors import UsageError
-from mtfrun.cli.terminal.standard_output import print_lines
-from mtfrun.cli.terminal.table import bytes_text
+from mtfrun.display.formats import bytes_text
+from mtfrun.display.streams import print_lines
 from mtfrun.rundir import RunDirectory
 from mtfrun.rundir.rotation import delete_checkpoints, is_protected
 from mtfrun.rundir.stored_checkpoints import CheckpointDirectory

@@ -10,15 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mtfrun.cli.errors import UsageError
-from mtfrun.cli.terminal.standard_output import print_lines
-from mtfrun.cli.terminal.table import (
-    bytes_text,
-    number_text,
-    table_lines,
-    terminal_columns,
-    time_text,
-)
+from mtfrun.display.formats import bytes_text, number_text, time_text
 from mtfrun.display.quiet import quiet_import
+from mtfrun.display.streams import print_lines
+from mtfrun.display.table import table_lines, terminal_columns
 from mtfrun.rundir import Manifest, RunDirError
 from mtfrun.rundir.manifest import DIMENSIONS, VariableSpec
 from mtfrun.rundir.stored_checkpoints import CheckpointDirectory, StoredCheckpoint

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from mtfrun.cli.terminal.standard_output import print_lines
-from mtfrun.cli.terminal.table import bytes_text
+from mtfrun.display.formats import bytes_text
+from mtfrun.display.streams import print_lines
 from mtfrun.rundir.stored_checkpoints import CheckpointDirectory
 
 DAMAGED = 5

@@ -12,11 +12,11 @@ from pathlib import Path
 from mtfrun.cli.config_commands.show import require_config
 from mtfrun.cli.config_commands.text import shortened, wrapped
 from mtfrun.cli.gin_settings import settings_of
-from mtfrun.cli.terminal.standard_output import print_lines
 from mtfrun.configuration import config
 from mtfrun.configuration.files import find_gin_file
 from mtfrun.configuration.settings_in_use import Setting, settings_in_use
 from mtfrun.differences import Change, changes
+from mtfrun.display.streams import print_lines
 from mtfrun.experiment.runs.build import ROOTS
 from mtfrun.rundir import RunDirectory
 

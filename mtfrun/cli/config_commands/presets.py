@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 from mtfrun.cli.config_commands.text import wrapped
 from mtfrun.cli.errors import UsageError
-from mtfrun.cli.terminal.standard_output import print_lines
 from mtfrun.configuration.headers import GinHeader, shipped_headers
+from mtfrun.display.streams import print_lines
 from mtfrun.errors import did_you_mean
 
 

@@ -12,8 +12,8 @@ from typing import Any
 from mtfrun.cli.errors import UsageError
 from mtfrun.cli.runs.summary import RunSummary, differing, find_runs, summary_of
 from mtfrun.cli.runs.tables import as_json, error_lines, metric_of, runs_table
-from mtfrun.cli.terminal.standard_output import print_lines
-from mtfrun.cli.terminal.table import terminal_columns
+from mtfrun.display.streams import print_lines
+from mtfrun.display.table import terminal_columns
 from mtfrun.rundir import RunDirectory
 from mtfrun.rundir.metric_order import is_lower_better
 

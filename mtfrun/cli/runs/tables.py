@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 from mtfrun.cli.errors import UsageError
 from mtfrun.cli.runs.summary import RunSummary
-from mtfrun.cli.terminal.table import number_text, table_lines, time_text
+from mtfrun.display.formats import number_text, short_number, time_text
+from mtfrun.display.table import table_lines
 from mtfrun.errors import did_you_mean
 from mtfrun.rundir.metric_order import is_lower_better
 
@@ -131,9 +132,7 @@ def _speed(summary: RunSummary) -> str:
     status = summary.status
     if status is None or status.speed is None or not math.isfinite(status.speed):
         return "-"
-    speed = status.speed
-    text = f"{speed / 1000:.1f}k" if speed >= 1000 else f"{speed:.0f}"
-    return f"{text} {status.unit}/s"
+    return f"{short_number(status.speed)} {status.unit}/s"
 
 
 def _number(value: float) -> str:

@@ -9,7 +9,7 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-from mtfrun.cli.terminal.table import number_text, shortened
+from mtfrun.display.formats import number_text, shorten_cell
 from mtfrun.rundir import Status
 
 # Seconds between two lines of a run where there is no terminal.
@@ -49,7 +49,7 @@ class Display:
         if self._stream.isatty():
             self._bars[name] = tqdm(
                 total=1,
-                desc=f"{shortened(name, _LONGEST_NAME)}: starting",
+                desc=f"{shorten_cell(name, _LONGEST_NAME)}: starting",
                 file=self._stream,
                 leave=False,
                 bar_format="{percentage:3.0f}% |{bar:15}| {desc}",
@@ -65,7 +65,7 @@ class Display:
         bar = self._bars.get(name)
         if bar is not None:
             bar.total, bar.n = status.train_steps, status.step
-            bar.set_description_str(f"{shortened(name, _LONGEST_NAME)}: {text}")
+            bar.set_description_str(f"{shorten_cell(name, _LONGEST_NAME)}: {text}")
         elif self._clock() - self._lines[name] >= _LINE_SECS:
             self._lines[name] = self._clock()
             self.note(f"{name}: {text}")

@@ -18,7 +18,7 @@ from mtfrun.cli.launch.gpus import gpus_of_process
 from mtfrun.cli.launch.launched import environment_of_child
 from mtfrun.cli.runs.summary import summary_of
 from mtfrun.cli.sweep.display import Display
-from mtfrun.cli.terminal.table import number_text
+from mtfrun.display.formats import number_text
 from mtfrun.rundir import RunRecord
 from mtfrun.rundir.errors import reason
 from mtfrun.untrusted import open_regular, open_to_write

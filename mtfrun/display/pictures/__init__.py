@@ -13,4 +13,3 @@ from mtfrun.display.pictures.mesh_devices import MOST_DEVICES as MOST_DEVICES
 from mtfrun.display.pictures.mesh_devices import DeviceBar as DeviceBar
 from mtfrun.display.pictures.mesh_devices import mesh_devices as mesh_devices
 from mtfrun.display.pictures.token_experts import token_experts as token_experts
-from mtfrun.display.pictures.tokens import visible as visible

@@ -17,7 +17,7 @@ from mtfrun.display.pictures.canvas import (
     placed_axes,
     plain,
     points,
-    shortened,
+    shorten,
 )
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def attention_maps(
     """
     from matplotlib.colors import PowerNorm  # noqa: PLC0415  small weights stay visible
 
-    rows, columns = ([shortened(token, _MOST_TOKEN) for token in x] for x in (queries, keys))
+    rows, columns = ([shorten(token, _MOST_TOKEN) for token in x] for x in (queries, keys))
     # A character of a label is at most 6 pixels wide.
     left, bottom = (6 * max(map(len, names)) + 8 for names in (rows, columns))
     free = WIDTH - left - _MARGIN + _GAP

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mtfrun import errors
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -112,14 +114,9 @@ def plain(text: str) -> str:
     return shown.replace("$", r"\$")
 
 
-def shortened(text: str, length: int) -> str:
-    """Returns a text of at most `length` characters, its end replaced by an ellipsis.
-
-    >>> shortened("a name that has no end", 10)
-    'a name th…'
-    """
-    text = " ".join(text.split())
-    return text if len(text) <= length else text[: length - 1] + "…"
+def shorten(text: str, length: int) -> str:
+    """Returns a text in one line of at most `length` characters."""
+    return errors.shorten(" ".join(text.split()), length, "…")
 
 
 @functools.cache

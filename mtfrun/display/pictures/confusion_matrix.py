@@ -17,7 +17,7 @@ from mtfrun.display.pictures.canvas import (
     placed_axes,
     plain,
     points,
-    shortened,
+    shorten,
 )
 
 # Bounds of the side of the matrix and of a cell, in pixels.
@@ -83,7 +83,7 @@ def confusion_matrix(counts: np.ndarray, label_names: Sequence[str]) -> np.ndarr
 
 def _labels(names: Sequence[str]) -> tuple[list[str], list[str]]:
     """Returns the labels of rows and of columns: names, or numbers of the classes where long."""
-    shown = [plain(shortened(name, _MOST_NAME)) for name in names]
+    shown = [plain(shorten(name, _MOST_NAME)) for name in names]
     if max(map(len, shown)) <= _LONG:
         return shown, shown
     return [f"{name} {i}" for i, name in enumerate(shown)], [str(i) for i in range(len(names))]

@@ -16,7 +16,7 @@ from mtfrun.display.pictures.canvas import (
     placed_axes,
     plain,
     points,
-    shortened,
+    shorten,
 )
 
 # Bounds of the pixels of a row of the map.
@@ -41,7 +41,7 @@ def expert_loads(loads: np.ndarray, layers: Sequence[str]) -> np.ndarray:
       layers: the names of the rows.
     """
     rows, experts = loads.shape
-    names = [plain(shortened(name, 20)) for name in layers]
+    names = [plain(shorten(name, 20)) for name in layers]
     left = 14 + round(6.4 * max(map(len, names)))
     row_height = min(max((HEIGHT - _TOP - _BOTTOM) // rows, _LEAST_ROW), _MOST_ROW)
     height = min(row_height * rows, _MOST_HEIGHT)

@@ -18,7 +18,7 @@ from mtfrun.display.pictures.canvas import (
     placed_axes,
     plain,
     points,
-    shortened,
+    shorten,
 )
 
 # Two rows are as high as a card.
@@ -70,7 +70,7 @@ def image_grid(images: Sequence[LabelledImage]) -> np.ndarray:
             spine.set(color=colour, linewidth=1.5 if is_right else 3.0)
         shown = np.repeat(image.pixels, 3, axis=2) if image.pixels.shape[2] == 1 else image.pixels
         axes.imshow(shown, interpolation="nearest" if max(shown.shape) < _IMAGE else "antialiased")
-        label, true = (shortened(s, _MOST_NAME) for s in (image.label, image.true_label))
+        label, true = (shorten(s, _MOST_NAME) for s in (image.label, image.true_label))
         lines = ((label, colour), (f"{100 * image.probability:.0f} %", colour), (true, TEXT))
         for line, (text, of_text) in enumerate(lines, 1):
             place = (x + _IMAGE / 2, y + _IMAGE + line * _LINE - 1)

@@ -6,6 +6,7 @@ from mtfrun.display.progress.lines import logged_to as logged_to
 from mtfrun.display.progress.lines import note as note
 from mtfrun.display.progress.lines import print_line as print_line
 from mtfrun.display.progress.lines import warning as warning
+from mtfrun.display.progress.lines import warnings_as_lines as warnings_as_lines
 from mtfrun.display.progress.screen import Style as Style
 from mtfrun.display.progress.screen import is_terminal as is_terminal
 from mtfrun.display.progress.screen import labelled as labelled

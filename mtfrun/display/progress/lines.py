@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 import sys
 import time
@@ -14,6 +15,7 @@ from tqdm import tqdm
 
 from mtfrun import processes
 from mtfrun.display.progress.screen import styled
+from mtfrun.untrusted import escaped
 
 _STYLE = re.compile(r"\x1b\[[0-9]*m")
 _logs: list[RawIOBase] = []
@@ -75,12 +77,26 @@ def error(text: str) -> str:
     return f"{styled('mtfrun: error:', 'red')} {text}"
 
 
-def duration(secs: float) -> str:
-    """Returns "1:20" for 80 seconds, "1:00:00" for an hour.
+@contextlib.contextmanager
+def warnings_as_lines() -> Iterator[None]:
+    """Prints each message that is logged inside as a line "mtfrun: warning: ..." on standard error.
 
-    >>> duration(80), duration(3600)
-    ('1:20', '1:00:00')
+    Without a handler absl would install its own, whose lines begin with "WARNING:absl:".
     """
-    minutes, seconds = divmod(round(secs), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+    handler = _Lines(logging.WARNING)
+    root = logging.getLogger()
+    root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+
+
+class _Lines(logging.Handler):
+    """Prints records to the current `sys.stderr`."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Prints a record."""
+        text = escaped(" ".join(record.getMessage().split()))
+        kind = error if record.levelno >= logging.ERROR else warning
+        print_line(kind(text))

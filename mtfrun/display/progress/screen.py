@@ -50,18 +50,8 @@ def laid_out(
     """
     # The last column is left free, for a terminal may wrap there.
     columns = terminal_size(stream).columns - 1 if is_terminal(stream) else sys.maxsize
-    lines: list[str] = []
-    width = columns  # so that the first field begins a line
-    for text, style in fields:
-        shown = text if style is None else styled(text, style, stream)
-        if width + len(_SEPARATOR) + len(text) > columns or not lines:
-            start = " " * indent if lines else ""
-            lines.append(start + shown)
-            width = len(start) + len(text)
-        else:
-            lines[-1] += _SEPARATOR + shown
-            width += len(_SEPARATOR) + len(text)
-    return "\n".join(lines)
+    pieces = ((x, x if style is None else styled(x, style, stream)) for x, style in fields)
+    return "\n".join(_fit(pieces, columns, indent=" " * indent))
 
 
 def labelled(texts: Mapping[str, str], stream: TextIO | None = None) -> str:
@@ -75,22 +65,32 @@ def labelled(texts: Mapping[str, str], stream: TextIO | None = None) -> str:
     for label, text in texts.items():
         parts = text.split("\n")
         if is_terminal(stream):
-            parts = [part for line in parts for part in _broken(line, width)]
+            parts = [part for line in parts for part in _break_line(line, width)]
         lines.append(styled(f"{label:<{_LABEL_WIDTH}}", "bold", stream) + indent.join(parts))
     return "\n".join(lines)
 
 
-def _broken(line: str, width: int) -> list[str]:
-    """Returns the parts of a line that fit a width, fields of it or words."""
+def _break_line(line: str, width: int) -> list[str]:
     separator = _SEPARATOR if _SEPARATOR in line else " "
-    first, *pieces = [line] if " --" in line else line.split(separator)
-    parts = [first]
-    for piece in pieces:
-        if len(parts[-1] + separator + piece) <= width:
-            parts[-1] += separator + piece
+    pieces = [line] if " --" in line else line.split(separator)
+    return _fit(((piece, piece) for piece in pieces), width, separator)
+
+
+def _fit(
+    pieces: Iterable[tuple[str, str]], columns: int, separator: str = _SEPARATOR, indent: str = ""
+) -> list[str]:
+    """Returns lines of pieces, each a text and the same as it is printed, with its style."""
+    lines: list[str] = []
+    width = 0
+    for text, printed in pieces:
+        if lines and width + len(separator) + len(text) <= columns:
+            lines[-1] += separator + printed
+            width += len(separator) + len(text)
         else:
-            parts.append(piece)
-    return parts
+            start = indent if lines else ""
+            lines.append(start + printed)
+            width = len(start) + len(text)
+    return lines
 
 
 def terminal_size(stream: TextIO | None = None) -> os.terminal_size:

@@ -12,7 +12,8 @@ from typing import TextIO
 from tqdm import tqdm
 
 from mtfrun import processes
-from mtfrun.display.progress.lines import duration, note
+from mtfrun.display.formats import duration_text
+from mtfrun.display.progress.lines import note
 from mtfrun.display.progress.screen import is_terminal, styled
 
 _TICK_SECS = 0.5
@@ -58,7 +59,7 @@ def _ticking(text: str, stream: TextIO, elapsed: Callable[[], float]) -> Iterato
     ended = threading.Event()
 
     def line() -> str:
-        return styled(f"{text} ... {duration(elapsed())}", "dim", stream)
+        return styled(f"{text} ... {duration_text(elapsed())}", "dim", stream)
 
     def tick(bar: tqdm[object]) -> None:
         while not ended.wait(_TICK_SECS):

@@ -11,7 +11,8 @@ from typing import TextIO
 from tqdm import tqdm
 
 from mtfrun import processes
-from mtfrun.display.progress.lines import duration, note
+from mtfrun.display.formats import duration_text
+from mtfrun.display.progress.lines import note
 from mtfrun.display.progress.screen import is_terminal, terminal_size
 
 # Seconds of work before a bar appears: shorter work needs none.
@@ -127,7 +128,9 @@ class Work:
         """Prints how long it took, if lines were printed before."""
         if self._last_line > self._start:
             secs = self._clock() - self._start
-            note(f"{self.text}: {self._amount(is_whole=True)} in {duration(secs)}", self._stream)
+            note(
+                f"{self.text}: {self._amount(is_whole=True)} in {duration_text(secs)}", self._stream
+            )
 
     def close(self) -> None:
         """Removes the bar."""
@@ -177,4 +180,4 @@ class Work:
         if self._total is None or done <= 0 or self.done > self._total:
             return ""
         secs = (now - self._start) / done * (self._total - self.done)
-        return f"  eta {duration(secs)}"
+        return f"  eta {duration_text(secs)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mtfrun.errors import shorten
 from mtfrun.tools.verification.comparison import DECODES, KINDS, Comparison, Difference
 from mtfrun.tools.verification.observation import Observation
 
@@ -68,15 +69,13 @@ def _largest_line(difference: Difference) -> str:
 def _above_line(difference: Difference) -> str:
     when = f"step {difference.step}" if difference.step else "before"
     size = "" if difference.relative == float("inf") else f"{difference.relative:.2g}  "
-    here, expected = map(_cut, (difference.here, difference.expected))
+    here, expected = (
+        shorten(text, _LONGEST_VALUE) for text in (difference.here, difference.expected)
+    )
     return (
         f"{when}  {difference.kind}  {size}{difference.name} {difference.place}".rstrip()
         + f": {here}, on one device {expected}"
     )
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 3] + "..."
 
 
 def _fields(difference: Difference) -> dict[str, object]:

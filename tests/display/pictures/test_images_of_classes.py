@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mtfrun.display.pictures import LabelledImage, confusion_matrix, image_grid
-from mtfrun.display.pictures.canvas import HEIGHT, RIGHT, WIDTH, WRONG, plain, shortened
+from mtfrun.display.pictures.canvas import HEIGHT, RIGHT, WIDTH, WRONG, plain, shorten
 
 
 def _share(image: np.ndarray, colour: str) -> float:
@@ -62,9 +62,9 @@ def test_a_grid_contains_the_pixels_of_all_images(shape: tuple[int, int, int]) -
         assert (grid == shown).all(axis=2).sum() > 1000, shown
 
 
-def test_long_names_are_shortened() -> None:
-    assert shortened("cat", 10) == "cat"
-    assert shortened("a name\nthat has no end", 10) == "a name th…"
+def test_long_names_are_shorten() -> None:
+    assert shorten("cat", 10) == "cat"
+    assert shorten("a name\nthat has no end", 10) == "a name th…"
 
 
 def test_no_text_is_taken_for_a_formula_or_warns_of_a_missing_letter() -> None:

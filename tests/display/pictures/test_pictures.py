@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from mtfrun.display import pictures
+from mtfrun.display.formats import mark_blanks
 from mtfrun.display.pictures.canvas import HEIGHT, PALETTE, WIDTH
 
-TOKENS = [pictures.visible(c) for c in "def f(x):\n\treturn $猫"]
+TOKENS = [mark_blanks(c) for c in "def f(x):\n\treturn $猫"]
 
 
 def _pixels_of(image: np.ndarray, colour: str) -> int:

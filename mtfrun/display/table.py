@@ -6,9 +6,9 @@ import os
 import re
 import shutil
 import sys
-import time
 from collections.abc import Sequence
 
+from mtfrun.display.formats import shorten_cell
 from mtfrun.untrusted import escaped
 
 # Also "3/10", "2.1 MB", "1.5k tok/s" and "0.25*".
@@ -55,7 +55,9 @@ def table_lines(
     to_the_right = [all(_NUMBER.fullmatch(row[i]) for row in cells[1:]) for i in range(shown)]
     lines = []
     for row in cells:
-        texts = [shortened(text, width) for text, width in zip(row[:shown], widths, strict=False)]
+        texts = [
+            shorten_cell(text, width) for text, width in zip(row[:shown], widths, strict=False)
+        ]
         aligned = [
             text.rjust(width) if right else text.ljust(width)
             for text, width, right in zip(texts, widths, to_the_right, strict=False)
@@ -65,53 +67,6 @@ def table_lines(
         note = f"(too narrow for: {', '.join(headings[shown:])})"
         lines.append(note if len(note) <= most else f"{note[: most - 4]}...)")
     return lines
-
-
-def shortened(text: str, width: int) -> str:
-    """Returns a text of at most so many characters, with an ellipsis where some are missing.
-
-    Of a path the end remains, of other texts both ends.
-
-    Examples:
-      >>> shortened("blocks/0/norm/scale", 14), shortened("a long sentence", 8)
-      ('…/0/norm/scale', 'a l…ence')
-    """
-    if len(text) <= width:
-        return text
-    end = width - 1 if "/" in text else width // 2
-    return f"{text[: width - end - 1]}…{text[len(text) - end :]}"
-
-
-def number_text(value: float) -> str:
-    """Returns a metric with four decimals or digits.
-
-    Examples:
-      >>> number_text(2.30259), number_text(0.00001234), number_text(123456.7)
-      ('2.3026', '1.234e-05', '123457')
-    """
-    if value and abs(value) < 1e-3:
-        return f"{value:.3e}"
-    return f"{value:.0f}" if abs(value) >= 1e5 else f"{value:.4f}"
-
-
-def bytes_text(count: int) -> str:
-    """Returns a size with a unit.
-
-    Examples:
-      >>> bytes_text(999), bytes_text(2_340_000)
-      ('999 B', '2.3 MB')
-    """
-    size, unit = float(count), "B"
-    for larger in ("kB", "MB", "GB", "TB"):
-        if size < 1000:
-            break
-        size, unit = size / 1000, larger
-    return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
-
-
-def time_text(secs: float) -> str:
-    """Returns a time since 1970 as "2026-11-26 13:05", in the local time zone."""
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(secs))
 
 
 def _total(widths: Sequence[int]) -> int:

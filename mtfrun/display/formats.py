@@ -1,0 +1,85 @@
+"""Numbers, sizes, times and shortened texts as a person reads them."""
+
+from __future__ import annotations
+
+import time
+
+from mtfrun.untrusted import escaped
+
+# Blanks would not be seen.
+_SIGNS = {" ": "␣", "\n": "↵", "\t": "⇥", "\r": "␍", "▁": "␣"}
+
+
+def mark_blanks(text: str) -> str:
+    r"""Returns the text of a token with signs for blanks and other characters that nobody sees.
+
+    >>> mark_blanks("a b" + chr(10) + chr(0))
+    'a␣b↵\\x00'
+    """
+    return escaped("".join(_SIGNS.get(c, c) for c in text))
+
+
+def number_text(value: float) -> str:
+    """Returns a metric with four decimals or digits.
+
+    Examples:
+      >>> number_text(2.30259), number_text(0.00001234), number_text(123456.7)
+      ('2.3026', '1.234e-05', '123457')
+    """
+    if value and abs(value) < 1e-3:
+        return f"{value:.3e}"
+    return f"{value:.0f}" if abs(value) >= 1e5 else f"{value:.4f}"
+
+
+def bytes_text(count: int) -> str:
+    """Returns a size with a unit.
+
+    Examples:
+      >>> bytes_text(999), bytes_text(2_340_000)
+      ('999 B', '2.3 MB')
+    """
+    size, unit = float(count), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if size < 1000:
+            break
+        size, unit = size / 1000, larger
+    return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
+
+
+def time_text(secs: float) -> str:
+    """Returns a time since 1970 as "2026-11-26 13:05", in the local time zone."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(secs))
+
+
+def duration_text(secs: float) -> str:
+    """Returns "1:20" for 80 seconds, "1:00:00" for an hour.
+
+    >>> duration_text(80), duration_text(3600)
+    ('1:20', '1:00:00')
+    """
+    minutes, seconds = divmod(round(secs), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def short_number(number: float) -> str:
+    """Returns "41.2k" for 41200."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.1f}{letter}"
+    return f"{number:.0f}"
+
+
+def shorten_cell(text: str, width: int) -> str:
+    """Returns a text of at most so many characters, with an ellipsis where some are missing.
+
+    Of a path the end remains, of other texts both ends.
+
+    Examples:
+      >>> shorten_cell("blocks/0/norm/scale", 14), shorten_cell("a long sentence", 8)
+      ('…/0/norm/scale', 'a l…ence')
+    """
+    if len(text) <= width:
+        return text
+    end = width - 1 if "/" in text else width // 2
+    return f"{text[: width - end - 1]}…{text[len(text) - end :]}"
