@@ -68,3 +68,14 @@ RAISE_THE_LIMIT = "nothing is damaged: raise the limit (ulimit -a), or end other
 def is_shortage(reason: object) -> bool:
     """Returns whether an error says that the system lacks files, threads or memory."""
     return any(shortage in str(reason) for shortage in _SHORTAGES)
+
+
+def is_input_error(error: BaseException) -> bool:
+    """Returns whether a user can correct an error: an InputError, or one of the operating system.
+
+    Too little memory is one of the latter. All other exceptions of libraries and of a user's own
+    modules, a plain ValueError too, are defects of a program, whose author needs the traceback.
+    """
+    return isinstance(error, InputError | OSError | MemoryError) or (
+        isinstance(error, RuntimeError) and is_shortage(error)  # no more threads
+    )

@@ -21,7 +21,6 @@ from mtfrun.cli.continuous import (
     steps_as_they_appear,
     wait_for_checkpoint,
 )
-from mtfrun.cli.errors import UsageError
 from mtfrun.cli.flags.command import Function
 from mtfrun.cli.flags.inference import chosen_settings
 from mtfrun.cli.gin_settings import settings_of
@@ -33,6 +32,7 @@ from mtfrun.cli.routing_table import routing_table
 from mtfrun.cli.terminable import terminable
 from mtfrun.configuration import config
 from mtfrun.display import progress
+from mtfrun.errors import InputError
 from mtfrun.experiment import Inference
 from mtfrun.experiment.runs.opening import Opened, opened, restored, trained_run
 from mtfrun.experiment.runs.recorded_training import setup_of
@@ -153,10 +153,10 @@ def run_command(function: Function, flags: argparse.Namespace, command: Sequence
 
 
 def _check_devices(mesh: mtf.Mesh, flags: argparse.Namespace) -> None:
-    """Raises UsageError unless the mesh has the devices that the flags give."""
+    """Raises InputError unless the mesh has the devices that the flags give."""
     of_each = flags.devices_per_process
     if of_each is not None and mesh.size != of_each * processes.count():
-        raise UsageError(
+        raise InputError(
             f"mesh {mesh.shape.to_string} has {mesh.size} device(s), {processes.count()} "
             f"process(es) with --devices_per_process={of_each} have {of_each * processes.count()}: "
             "change one of them"
@@ -225,7 +225,7 @@ def _output(path: str) -> Iterator[TextIO]:
             yield nowhere
     elif path == "-":
         if sys.stdout is None:
-            raise UsageError("standard output is closed: name a file with --output=FILE")
+            raise InputError("standard output is closed: name a file with --output=FILE")
         yield sys.stdout
         sys.stdout.flush()
     else:

@@ -17,12 +17,12 @@ from mtfrun.cli.data.row_view import Meanings, RowView, row_views
 from mtfrun.cli.data.rows_html import rows_html
 from mtfrun.cli.data.rows_text import heading_lines, rows_text
 from mtfrun.cli.data.statistics_text import statistics_lines
-from mtfrun.cli.errors import UsageError
 from mtfrun.cli.terminable import terminable
 from mtfrun.configuration import config
 from mtfrun.data import Batch, Data, DataError, padding_of
 from mtfrun.data.cache_choice import CacheChoice, Cached
 from mtfrun.display.streams import print_lines
+from mtfrun.errors import InputError
 from mtfrun.experiment import Evaluation, Experiment
 from mtfrun.experiment.experiment import ALL_DATA
 from mtfrun.experiment.inference import required
@@ -62,9 +62,9 @@ def print_caches(flags: argparse.Namespace, choice: CacheChoice) -> int:
     configured = _configured(flags)
     data, splits = configured.data, configured.splits
     if not data.cached_tasks:
-        raise UsageError(f"{type(data).__name__} is read without a cache: there is none to build")
+        raise InputError(f"{type(data).__name__} is read without a cache: there is none to build")
     if not any(map(choice.includes, data.cached_tasks)):
-        raise UsageError(
+        raise InputError(
             f"--tasks={flags.tasks} matches no task; there are {', '.join(data.cached_tasks)}"
         )
     for split in splits:

@@ -9,8 +9,8 @@ import sys
 from collections.abc import Iterator
 
 from mtfrun import __version__, processes
-from mtfrun.cli.errors import UsageError
 from mtfrun.cli.launch.gpus import share_gpus
+from mtfrun.errors import InputError
 from mtfrun.processes import private_network
 
 
@@ -21,14 +21,14 @@ def joined(flags: argparse.Namespace) -> Iterator[None]:
     Commands without these flags are run by one process.
 
     Raises:
-      UsageError: the network is neither private nor trusted.
+      InputError: the network is neither private nor trusted.
       InputError: the first process refuses this one, or they run different commands.
       ProcessesError: not all processes have joined in time.
     """
     number: int = getattr(flags, "num_processes", 1)
     if number > 1:
         if not (flags.trusted_network or private_network.is_private()):
-            raise UsageError(
+            raise InputError(
                 "several processes listen at all addresses of this machine, and whoever reaches "
                 "their ports can run code as you: give --trusted_network if you trust all who do, "
                 "or use `mtfrun launch` on one machine"

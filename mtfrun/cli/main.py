@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 
 from mtfrun import __version__, processes
 from mtfrun.cli.early_check import configuration_error
-from mtfrun.cli.errors import is_input_error
 from mtfrun.cli.flags import COMMANDS, parse_flags
 from mtfrun.cli.flags.command import Command
 from mtfrun.cli.joining import joined, may_follow
@@ -24,6 +23,7 @@ from mtfrun.display import progress
 from mtfrun.display.progress import warnings_as_lines
 from mtfrun.display.quiet import quiet_import
 from mtfrun.display.streams import discard, named_stdout, unfailing, unfailing_stderr
+from mtfrun.errors import is_input_error
 
 OK, FAILED, BAD_INPUT = 0, 1, 2
 

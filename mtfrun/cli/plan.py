@@ -8,12 +8,12 @@ import pathlib
 from collections.abc import Sequence
 
 from mtfrun import mtf
-from mtfrun.cli.errors import UsageError
 from mtfrun.cli.search import calibrate_devices, search_layouts
 from mtfrun.cli.terminable import terminable
 from mtfrun.configuration import config
 from mtfrun.configuration.checks import check_taken
 from mtfrun.display.streams import print_lines
+from mtfrun.errors import InputError
 from mtfrun.experiment import Training
 from mtfrun.experiment.runs.build import ROOTS, build
 from mtfrun.rundir import atomic_open
@@ -85,7 +85,7 @@ def _resources(flags: argparse.Namespace, mesh: mtf.Mesh) -> Resources:
     bandwidths = {} if flags.bandwidth is None else parse_bandwidths(flags.bandwidth)
     unknown = set(bandwidths) - set(mesh.shape.dimension_names)
     if unknown:
-        raise UsageError(
+        raise InputError(
             f"--bandwidth names {', '.join(sorted(unknown))}: the axes of the mesh are "
             f"{', '.join(mesh.shape.dimension_names)}"
         )

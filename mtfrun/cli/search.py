@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from mtfrun import mtf
-from mtfrun.cli.errors import UsageError
 from mtfrun.configuration import config
 from mtfrun.configuration.statements import MACRO, Binding
 from mtfrun.display import progress
 from mtfrun.display.progress import waiting
 from mtfrun.display.streams import print_lines
+from mtfrun.errors import InputError
 from mtfrun.experiment import Experiment, Training
 from mtfrun.experiment.runs.build import ROOTS, build
 from mtfrun.rundir import atomic_open
@@ -71,7 +71,7 @@ def search_layouts(flags: argparse.Namespace) -> int:
         for candidate in layouts(dimensions, flags.devices, settings.axes, most=2 * most)
     ]
     if not candidates:
-        raise UsageError(
+        raise InputError(
             f"no dimension of the model can be split into parts for {flags.devices} devices: "
             "change the batch size, the sizes of the model or --devices"
         )
@@ -155,7 +155,7 @@ def _profile(flags: argparse.Namespace) -> DeviceProfile:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise UsageError(
+        raise InputError(
             f"--profile={flags.profile}: {error.strerror}; measure these devices with mtfrun plan "
             f"--calibrate --devices={flags.devices} --profile={flags.profile}, or name one of "
             f"{', '.join(shipped)}"

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from mtfrun import mtf
-from mtfrun.cli.errors import UsageError
 from mtfrun.cli.flags.verify import MeshFlags
 from mtfrun.cli.terminable import terminable
 from mtfrun.configuration import config
 from mtfrun.configuration.checks import check_taken
 from mtfrun.configuration.statements import Binding
 from mtfrun.display.streams import print_lines
+from mtfrun.errors import InputError
 from mtfrun.experiment import Training
 from mtfrun.experiment.runs.build import ROOTS, build
 from mtfrun.tools.verification import (
@@ -74,11 +74,11 @@ def _set_up_devices(meshes: Sequence[MeshFlags], flags: argparse.Namespace) -> N
     """Sets up TensorFlow for the largest mesh, which is possible only before it starts.
 
     Raises:
-      UsageError: all meshes are of one device.
+      InputError: all meshes are of one device.
     """
     largest = max(meshes, key=lambda mesh: mtf.convert_to_shape(mesh.shape).size)
     if mtf.convert_to_shape(largest.shape).size == 1:
-        raise UsageError(
+        raise InputError(
             f"the mesh {largest.shape} is one device: name one to compare with it, "
             "--mesh=data:2,model:2"
         )
@@ -109,7 +109,7 @@ def _observe(
     _bind(mesh, flags)
     experiment, evaluation = build()
     if experiment.mesh.shape != mtf.convert_to_shape(mesh.shape):
-        raise UsageError("Experiment.mesh must be @mtf.Mesh(), whose shape verify sets")
+        raise InputError("Experiment.mesh must be @mtf.Mesh(), whose shape verify sets")
     training = config.configured(Training, experiment, evaluation)
     check_taken(bindings, config.operative_config_text())
     inputs = None

@@ -7,11 +7,11 @@ import pathlib
 import pytest
 
 from mtfrun.cli import commands
-from mtfrun.cli.errors import UsageError, is_input_error
 from mtfrun.cli.main import main
 from mtfrun.configuration.config_error import ConfigError
 from mtfrun.data import DataError
 from mtfrun.display.streams import OutputError
+from mtfrun.errors import InputError, is_input_error
 from mtfrun.models import NonFiniteError
 from mtfrun.mtf import LayoutError, ShapeError
 from mtfrun.optim import MissingGradientError
@@ -400,7 +400,7 @@ def test_an_input_error_of_a_users_module_is_one_line_and_its_value_error_a_defe
         PatternError,
         RunDirError,
         ShapeError,
-        UsageError,
+        InputError,
     ],
 )
 def test_every_error_of_ours_is_the_users_to_correct(kind: type[Exception]) -> None:

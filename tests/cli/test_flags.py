@@ -9,10 +9,10 @@ import sys
 import pytest
 
 import mtfrun
-from mtfrun.cli.errors import UsageError
 from mtfrun.cli.flags import parse_flags
 from mtfrun.cli.gin_settings import settings_of
 from mtfrun.cli.main import main
+from mtfrun.errors import InputError
 from tests.cli.command import ROOT
 
 RUN = ["train", "--gin_file=a.gin", "--model_dir=/tmp/x"]
@@ -90,14 +90,14 @@ def test_search_paths_are_split() -> None:
     ],
 )
 def test_a_wrong_command_line_is_refused(arguments: list[str], message: str) -> None:
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(InputError) as caught:
         parse_flags(arguments)
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_a_run_that_is_to_go_on_is_told_its_own_configuration(tmp_path: pathlib.Path) -> None:
     (tmp_path / "config.gin").touch()
-    with pytest.raises(UsageError, match=rf"--gin_file={tmp_path}/config\.gin"):
+    with pytest.raises(InputError, match=rf"--gin_file={tmp_path}/config\.gin"):
         parse_flags(["train", f"--model_dir={tmp_path}"])
 
 

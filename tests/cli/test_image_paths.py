@@ -8,8 +8,8 @@ import re
 
 import pytest
 
-from mtfrun.cli.errors import UsageError
 from mtfrun.cli.inputs.image_paths import image_paths
+from mtfrun.errors import InputError
 
 
 @pytest.fixture
@@ -67,5 +67,5 @@ def test_names_may_have_any_bytes(folder: pathlib.Path) -> None:
 def test_a_missing_file_is_an_error(folder: pathlib.Path, argument: str, message: str) -> None:
     (folder / "empty").mkdir()
     (folder / "empty.txt").touch()
-    with pytest.raises(UsageError, match=re.escape(message)):
+    with pytest.raises(InputError, match=re.escape(message)):
         image_paths(argument)

@@ -8,7 +8,6 @@ import pytest
 
 from mtfrun import processes
 from mtfrun.cli import joining
-from mtfrun.cli.errors import UsageError
 from mtfrun.cli.flags import parse_flags
 from mtfrun.cli.flags.processes import add_process_flags, check_processes, first_host
 from mtfrun.cli.launch import command as launch_command
@@ -57,7 +56,7 @@ def test_several_processes_need_a_network_that_is_trusted_or_private(
     joined = []
     monkeypatch.setattr(processes, "join", lambda *args, **_: joined.append(args))
     with (
-        pytest.raises(UsageError, match="whoever reaches their ports can run code as you"),
+        pytest.raises(InputError, match="whoever reaches their ports can run code as you"),
         joining.joined(parse_flags([*RUN, *TWO])),
     ):
         pass
@@ -120,7 +119,7 @@ def test_a_variable_of_slurm_that_is_missing_or_not_a_number_is_named(
     if value is None and name in ("SLURM_STEP_ID", "SLURM_STEP_NUM_TASKS"):  # not in a step
         _processes(environment=environment)
     elif value in (None, "") or name != "SLURM_STEP_NODELIST":
-        with pytest.raises(UsageError, match=f"SLURM's variable {name} is "):
+        with pytest.raises(InputError, match=f"SLURM's variable {name} is "):
             _processes(environment=environment)
 
 
@@ -146,7 +145,7 @@ def test_the_first_host_of_a_list() -> None:
     ],
 )
 def test_unusable_flags_are_refused(flags: list[str], message: str) -> None:
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises(InputError, match=message):
         parse_flags([*RUN, *flags])
 
 
@@ -170,7 +169,7 @@ def test_unusable_flags_are_refused(flags: list[str], message: str) -> None:
     ],
 )
 def test_an_unusable_launch_is_refused(arguments: list[str], message: str) -> None:
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises(InputError, match=message):
         parse_flags(arguments)
 
 

@@ -10,7 +10,6 @@ from collections.abc import Callable
 
 import pytest
 
-from mtfrun.cli.errors import UsageError
 from mtfrun.cli.inputs.prompts import prompt_bytes, read_pairs, read_prompts
 from mtfrun.errors import InputError
 
@@ -65,20 +64,20 @@ def test_a_broken_line_of_json_is_named(
 ) -> None:
     file = tmp_path / "prompts.jsonl"
     file.write_bytes(b'{"input": "a", "target": "b"}\n' + line + b"\n")
-    with pytest.raises(UsageError, match=rf"prompts\.jsonl:2: ({complaint})"):
+    with pytest.raises(InputError, match=rf"prompts\.jsonl:2: ({complaint})"):
         read(str(file))
 
 
 def test_a_pair_with_a_second_tab_is_named(tmp_path: pathlib.Path) -> None:
     file = tmp_path / "pairs.tsv"
     file.write_bytes(b"a\tb\na\tb\tc\n")
-    with pytest.raises(UsageError, match=r"pairs\.tsv:2: 3 columns"):
+    with pytest.raises(InputError, match=r"pairs\.tsv:2: 3 columns"):
         read_pairs(str(file))
 
 
 def test_closed_standard_input_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", None)
-    with pytest.raises(UsageError, match="standard input is closed"):
+    with pytest.raises(InputError, match="standard input is closed"):
         read_prompts("-")
 
 
@@ -98,7 +97,7 @@ def test_csv_may_have_one_column(tmp_path: pathlib.Path) -> None:
     file.write_bytes(b"target\nbecause\n")
     assert read_pairs(str(file)) == [(b"", b"because")]
     file.write_bytes(b"Why is the sky blue?\nwho\n")  # without a header a prompt would be lost
-    with pytest.raises(UsageError, match=r':1: no column is called "input" .* Why is the sky blue'):
+    with pytest.raises(InputError, match=r':1: no column is called "input" .* Why is the sky blue'):
         read_prompts(str(file))
 
 
@@ -135,5 +134,5 @@ def test_byte_order_marks_and_line_ends_are_not_part_of_texts(tmp_path: pathlib.
 def test_a_field_that_an_object_has_twice_is_named(tmp_path: pathlib.Path) -> None:
     file = tmp_path / "pairs.jsonl"
     file.write_bytes(b'{"input": "a", "input": "b", "target": "c"}\n')
-    with pytest.raises(UsageError, match=r':1: .* the field "input" twice'):
+    with pytest.raises(InputError, match=r':1: .* the field "input" twice'):
         read_pairs(str(file))

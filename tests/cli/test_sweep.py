@@ -14,12 +14,12 @@ from collections.abc import Callable
 
 import pytest
 
-from mtfrun.cli.errors import UsageError
 from mtfrun.cli.runs.summary import summary_of
 from mtfrun.cli.sweep.display import Display
 from mtfrun.cli.sweep.grid import Grid, alternatives
 from mtfrun.cli.sweep.record import SweepRecord
 from mtfrun.cli.sweep.trainer import LOG, TrainedRun, Trainer
+from mtfrun.errors import InputError
 from mtfrun.rundir import RunRecord, Status
 from tests.cli.command import error_line, mtfrun_here, tiny_experiment
 
@@ -83,7 +83,7 @@ def test_commas_outside_of_brackets_and_quotes_separate_alternatives(
     ],
 )
 def test_what_is_ambiguous_is_refused(flags: list[str], message: str) -> None:
-    with pytest.raises(UsageError) as raised:
+    with pytest.raises(InputError) as raised:
         _grid(*flags)
     assert message in str(raised.value)
 
@@ -133,7 +133,7 @@ def test_the_same_command_goes_on_and_another_is_refused(tmp_path: pathlib.Path)
         (["--gin.X=1,2", "--gin.Y=3"], ["b.gin"], "gin files a.gin -> b.gin"),
         (["--gin.X=1,2", "--gin.Z=1,2", "--gin.Y=3"], ["a.gin"], "varied X -> X, Z"),
     ]:
-        with pytest.raises(UsageError) as raised:
+        with pytest.raises(InputError) as raised:
             read.continued(SweepRecord.of(files, _grid(*flags)), tmp_path)
         assert message in str(raised.value)
 
@@ -152,7 +152,7 @@ def test_the_same_command_goes_on_and_another_is_refused(tmp_path: pathlib.Path)
 )
 def test_a_forged_record_of_a_sweep_is_one_line(text: str, tmp_path: pathlib.Path) -> None:
     (tmp_path / "sweep.json").write_text(text)
-    with pytest.raises(UsageError, match=r"sweep.json is no record of a sweep"):
+    with pytest.raises(InputError, match=r"sweep.json is no record of a sweep"):
         SweepRecord.read(tmp_path)
 
 
@@ -189,7 +189,7 @@ def test_output_is_not_written_through_a_link_or_a_pipe(
     (tmp_path / "run").mkdir()
     make(tmp_path / "run" / LOG)
     trainer, runs, _ = _trained(tmp_path, "run")
-    with pytest.raises(UsageError, match=rf"cannot write .*{LOG}: .*; remove it"):
+    with pytest.raises(InputError, match=rf"cannot write .*{LOG}: .*; remove it"):
         trainer.train(runs)
     assert (tmp_path / "victim").read_text() == "untouched"
 

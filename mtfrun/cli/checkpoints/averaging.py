@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import tensorflow as tf
 
-from mtfrun.cli.errors import UsageError
 from mtfrun.cli.terminable import terminable
 from mtfrun.configuration.run_files import CONFIG, RECORD, RunFiles
 from mtfrun.display.streams import print_lines
+from mtfrun.errors import InputError
 from mtfrun.rundir import Checkpoints, Manifest, RunDirectory, RunDirError, package_versions
 from mtfrun.rundir.checkpoint_values import CheckpointValues
 from mtfrun.rundir.copied_files import copy_file, keep_origin
@@ -105,12 +105,12 @@ def _chosen(
     """Returns the steps that are named, or the newest, ascending.
 
     Raises:
-      UsageError: there are not so many.
+      InputError: there are not so many.
     """
     if steps is None:
         existing = directory.steps()
         if last is not None and last > len(existing):
-            raise UsageError(
+            raise InputError(
                 f"--last={last}: {directory.path} has {len(existing)} checkpoints; train with "
                 f"--gin.CheckpointOptions.max_to_keep={last} to keep more"
             )

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mtfrun.cli.errors import UsageError
 from mtfrun.display.streams import print_lines
 from mtfrun.display.table import table_lines, terminal_columns
+from mtfrun.errors import InputError
 from mtfrun.rundir import Checkpoints, Manifest
 from mtfrun.rundir.checkpoint_values import CheckpointValues
 from mtfrun.rundir.manifest import VariableSpec
@@ -49,7 +49,7 @@ def diff(flags: argparse.Namespace, _: Sequence[str]) -> int:
     print_lines(f"A: {first.name}", f"B: {second.name}")
     saved = [_variables(stored, flags.match, with_slots=flags.slots) for stored in (first, second)]
     if not any(saved):
-        raise UsageError(f"--match={flags.match} is in the path of none of the variables")
+        raise InputError(f"--match={flags.match} is in the path of none of the variables")
     for title, (own, other) in {"A": saved, "B": saved[::-1]}.items():
         for path in sorted(own.keys() - other.keys()):
             print_lines(f"only in {title}: {path}, {own[path]}")

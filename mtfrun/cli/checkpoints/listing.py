@@ -8,11 +8,10 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 
-from mtfrun.cli.errors import UsageError
 from mtfrun.display.formats import bytes_text, number_text, time_text
 from mtfrun.display.streams import print_lines
 from mtfrun.display.table import table_lines, terminal_columns
-from mtfrun.errors import did_you_mean
+from mtfrun.errors import InputError, did_you_mean
 from mtfrun.rundir import RunRecord
 from mtfrun.rundir.metric_order import is_lower_better
 from mtfrun.rundir.stored_checkpoints import CheckpointDirectory, StoredCheckpoint
@@ -62,12 +61,12 @@ def _metric(name: str | None, evaluations: Mapping[int, Mapping[str, float]]) ->
     """Returns the metric of the table.
 
     Raises:
-      UsageError: no evaluation has it.
+      InputError: no evaluation has it.
     """
     known = dict.fromkeys(name for metrics in evaluations.values() for name in metrics)
     if name is not None and name not in known:
         hint = did_you_mean(name, known) or f"; there are {', '.join(known) or 'none'}"
-        raise UsageError(f"--metric={name}: no evaluation of this run has it{hint}")
+        raise InputError(f"--metric={name}: no evaluation of this run has it{hint}")
     return name or (_LOSS if _LOSS in known or not known else next(iter(known)))
 
 

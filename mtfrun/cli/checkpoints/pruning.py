@@ -7,9 +7,9 @@ import contextlib
 import shutil
 from collections.abc import Sequence
 
-from mtfrun.cli.errors import UsageError
 from mtfrun.display.formats import bytes_text
 from mtfrun.display.streams import print_lines
+from mtfrun.errors import InputError
 from mtfrun.rundir import RunDirectory
 from mtfrun.rundir.rotation import delete_checkpoints, is_protected
 from mtfrun.rundir.stored_checkpoints import CheckpointDirectory
@@ -23,7 +23,7 @@ def prune(flags: argparse.Namespace, _: Sequence[str]) -> int:
     run = RunDirectory(directory.run)
     with contextlib.nullcontext() if flags.dry_run else run.lock():
         if flags.dry_run and run.is_training():
-            raise UsageError(f"{run.path} is being trained: wait until it has ended")
+            raise InputError(f"{run.path} is being trained: wait until it has ended")
         steps = _chosen(directory, flags.steps, flags.keep)
         stored = {step: directory.read(step, with_hashes=False) for step in steps}
         if not flags.dry_run:
@@ -64,13 +64,13 @@ def _chosen(
     The best one, and those that `CheckpointOptions.keep_every_hours` keeps, must be named.
 
     Raises:
-      UsageError: the newest good one is named, or there is none.
+      InputError: the newest good one is named, or there is none.
     """
     for step in steps or ():
         directory.require(step)
     newest_good = directory.newest_good()
     if newest_good is None:
-        raise UsageError(
+        raise InputError(
             f"no checkpoint of {directory.run} is good, so that none is deleted: see "
             f"`mtfrun checkpoints verify --model_dir={directory.run}`"
         )
@@ -78,7 +78,7 @@ def _chosen(
         old = directory.steps()[: -(keep or 1)]
         return [s for s in old if s != newest_good and not is_protected(directory.path, s)]
     if newest_good in steps:
-        raise UsageError(
+        raise InputError(
             f"step {newest_good} is the newest good checkpoint of {directory.run}, which is never "
             "deleted: leave it out of --steps, or remove the whole directory yourself"
         )

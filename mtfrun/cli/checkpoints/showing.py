@@ -9,11 +9,11 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from mtfrun.cli.errors import UsageError
 from mtfrun.display.formats import bytes_text, number_text, time_text
 from mtfrun.display.quiet import quiet_import
 from mtfrun.display.streams import print_lines
 from mtfrun.display.table import table_lines, terminal_columns
+from mtfrun.errors import InputError
 from mtfrun.rundir import Manifest, RunDirError
 from mtfrun.rundir.manifest import DIMENSIONS, VariableSpec
 from mtfrun.rundir.stored_checkpoints import CheckpointDirectory, StoredCheckpoint
@@ -51,7 +51,7 @@ def show(flags: argparse.Namespace, _: Sequence[str]) -> int:
     assert manifest is not None
     chosen = [p for p in manifest.variables if re.search(flags.match, p)]
     if not chosen:
-        raise UsageError(f"--match={flags.match} is in the path of none of the variables")
+        raise InputError(f"--match={flags.match} is in the path of none of the variables")
     listed = [p for p in chosen if flags.slots or p.startswith(_MODEL) or flags.match]
     norms = dict(_norms(directory, manifest, listed)) if flags.norms else {}
     names = manifest.metadata.get(DIMENSIONS, {})

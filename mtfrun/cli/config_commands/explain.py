@@ -11,13 +11,12 @@ from typing import Any, NamedTuple
 
 from mtfrun import experiment  # noqa: F401 - whose classes are explained
 from mtfrun.cli.config_commands.text import narrowed, wrapped
-from mtfrun.cli.errors import UsageError
 from mtfrun.configuration.docstrings import parameter_docs, summary
 from mtfrun.configuration.files import shipped_gin_files
 from mtfrun.configuration.headers import GinHeader, shipped_headers
 from mtfrun.configuration.settings_in_use import default_text, published_names, signature_of
 from mtfrun.configuration.statements import MACRO, Binding, Statements
-from mtfrun.errors import did_you_mean
+from mtfrun.errors import InputError, did_you_mean
 
 
 class Explanation(NamedTuple):
@@ -58,7 +57,7 @@ def explained(name: str) -> list[Explanation]:
     """Returns what is known of a name: several, if classes have parameters of the same name.
 
     Raises:
-      UsageError: nothing has the name.
+      InputError: nothing has the name.
     """
     header = shipped_headers().get(name)
     if header is not None:
@@ -78,7 +77,7 @@ def explained(name: str) -> list[Explanation]:
     chosen = [full for full in owners.values() if not owner or _is_called(full, owner)]
     if chosen:
         return [_parameter(full, targets[full], parameter, bindings) for full in chosen]
-    raise UsageError(f"nothing is called {name}{_nearest(name, macros, targets)}")
+    raise InputError(f"nothing is called {name}{_nearest(name, macros, targets)}")
 
 
 def _nearest(name: str, macros: set[str], targets: Mapping[str, Any]) -> str:

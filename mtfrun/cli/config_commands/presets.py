@@ -9,10 +9,9 @@ import json
 from collections.abc import Sequence
 
 from mtfrun.cli.config_commands.text import wrapped
-from mtfrun.cli.errors import UsageError
 from mtfrun.configuration.headers import GinHeader, shipped_headers
 from mtfrun.display.streams import print_lines
-from mtfrun.errors import did_you_mean
+from mtfrun.errors import InputError, did_you_mean
 
 
 def list_presets(flags: argparse.Namespace, command: Sequence[str]) -> int:
@@ -22,7 +21,7 @@ def list_presets(flags: argparse.Namespace, command: Sequence[str]) -> int:
     if not headers:
         names = [word for name in shipped_headers() for word in (name, name.split("/")[-1])]
         hint = did_you_mean(flags.words[0], names) or "; mtfrun config list lists all"
-        raise UsageError(f"no gin file of the package has {' or '.join(flags.words)!r}{hint}")
+        raise InputError(f"no gin file of the package has {' or '.join(flags.words)!r}{hint}")
     if flags.json:
         print(json.dumps([dataclasses.asdict(header) for header in headers], indent=1))
         return 0

@@ -9,13 +9,12 @@ import json
 from collections.abc import Iterable, Sequence
 
 from mtfrun.cli.config_commands.text import WIDTH, shortened, wrapped
-from mtfrun.cli.errors import UsageError
 from mtfrun.cli.gin_settings import settings_of
 from mtfrun.configuration import config
 from mtfrun.configuration.docstrings import first_sentence
 from mtfrun.configuration.settings_in_use import Setting, settings_in_use
 from mtfrun.display.streams import print_lines
-from mtfrun.errors import did_you_mean
+from mtfrun.errors import InputError, did_you_mean
 from mtfrun.experiment.runs.build import ROOTS
 from mtfrun.rundir import RunDirectory
 
@@ -32,7 +31,7 @@ def show(flags: argparse.Namespace, command: Sequence[str]) -> int:
     chosen = [setting for setting in settings if _has_a_word(setting, flags.words)]
     if flags.words and not chosen:
         hint = did_you_mean(flags.words[0], {setting.name for setting in settings})
-        raise UsageError(
+        raise InputError(
             f"no setting of this configuration has {' or '.join(flags.words)!r}"
             f"{hint or '; mtfrun config explain knows settings of others'}"
         )

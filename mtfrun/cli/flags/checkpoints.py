@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import re
 
-from mtfrun.cli.errors import UsageError
 from mtfrun.cli.flags.command import Command, command_word
+from mtfrun.errors import InputError
 
 _CHECKPOINTS = """\
 Commands about the checkpoints of a run.
@@ -98,7 +98,7 @@ def _steps(text: str) -> list[int]:
     """Returns the steps of "100,200"."""
     words = text.split(",")
     if not all(word.strip().isdecimal() for word in words):
-        raise UsageError(f"--steps={text}: name steps, separated by commas: --steps=1000,2000")
+        raise InputError(f"--steps={text}: name steps, separated by commas: --steps=1000,2000")
     return sorted({int(word) for word in words})
 
 
@@ -153,13 +153,13 @@ def _add_prune_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _check(flags: argparse.Namespace) -> None:
-    """Raises UsageError without a run, and for a step or an expression that is none."""
+    """Raises InputError without a run, and for a step or an expression that is none."""
     if flags.model_dir is None:
-        raise UsageError(f"{flags.command} needs the directory of a run: --model_dir=/tmp/run")
+        raise InputError(f"{flags.command} needs the directory of a run: --model_dir=/tmp/run")
     _check_match(flags)
     step = getattr(flags, "checkpoint", None)
     if step is not None and not step.isdecimal():
-        raise UsageError(f"--checkpoint={step} is no step")
+        raise InputError(f"--checkpoint={step} is no step")
 
 
 def _check_match(flags: argparse.Namespace) -> None:
@@ -167,25 +167,25 @@ def _check_match(flags: argparse.Namespace) -> None:
     try:
         re.compile(text)
     except re.error as error:
-        raise UsageError(f"--match={text} is no regular expression: {error}") from None
+        raise InputError(f"--match={text} is no regular expression: {error}") from None
 
 
 def _check_diff(flags: argparse.Namespace) -> None:
     _check_match(flags)
     if flags.rows < 0:
-        raise UsageError(f"--rows={flags.rows} must be at least 0")
+        raise InputError(f"--rows={flags.rows} must be at least 0")
     for name in (flags.first, flags.second):
         if name.isdecimal() and flags.model_dir is None:
-            raise UsageError(f"step {name} of which run? Give --model_dir, or DIRECTORY@{name}")
+            raise InputError(f"step {name} of which run? Give --model_dir, or DIRECTORY@{name}")
 
 
 def _check_choice(flags: argparse.Namespace, count: str) -> None:
-    """Raises UsageError unless there is either a number of checkpoints or a list of steps."""
+    """Raises InputError unless there is either a number of checkpoints or a list of steps."""
     number = getattr(flags, count)
     if (number is None) == (flags.steps is None):
-        raise UsageError(f"{flags.command} needs either --{count}=N or --steps=1000,2000")
+        raise InputError(f"{flags.command} needs either --{count}=N or --steps=1000,2000")
     if number is not None and number < 1:
-        raise UsageError(f"--{count}={number} must be at least 1")
+        raise InputError(f"--{count}={number} must be at least 1")
     if flags.steps is not None:
         flags.steps = _steps(flags.steps)
 
@@ -194,7 +194,7 @@ def _check_average(flags: argparse.Namespace) -> None:
     _check(flags)
     _check_choice(flags, "last")
     if not flags.output:
-        raise UsageError(f"{flags.command} needs a new run directory: --output=/tmp/averaged")
+        raise InputError(f"{flags.command} needs a new run directory: --output=/tmp/averaged")
 
 
 def _check_prune(flags: argparse.Namespace) -> None:
@@ -202,7 +202,7 @@ def _check_prune(flags: argparse.Namespace) -> None:
     if flags.set_aside and flags.keep is None and flags.steps is None:
         return
     if flags.set_aside:
-        raise UsageError("--set_aside goes without --keep and --steps")
+        raise InputError("--set_aside goes without --keep and --steps")
     _check_choice(flags, "keep")
 
 

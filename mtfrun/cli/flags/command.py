@@ -7,7 +7,7 @@ import importlib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, NoReturn
 
-from mtfrun.cli.errors import UsageError
+from mtfrun.errors import InputError
 
 # Called with the flags, and the words as they were typed, the program first; returns the exit code.
 Function = Callable[[argparse.Namespace, Sequence[str]], int]
@@ -20,7 +20,7 @@ class Command(NamedTuple):
       name: one word, or two such as "data show".
       description: the help text; its first line is shown in the list of commands.
       add_flags: adds the flags that are its own to a parser.
-      check: raises UsageError for values of flags that cannot be used.
+      check: raises InputError for values of flags that cannot be used.
       function: "module:name" of its `Function`, a name because many modules import TensorFlow.
       imports_tensorflow: whether its modules do, which takes seconds.
       is_configured: whether gin files and their flags are for this command itself; if not they are
@@ -55,6 +55,6 @@ def command_word(name: str, description: str, commands: str) -> Command:
     """Returns the first word of commands of two words, alone an error that lists `commands`."""
 
     def check(_: argparse.Namespace) -> NoReturn:
-        raise UsageError(f"{name} needs a command: {commands}")
+        raise InputError(f"{name} needs a command: {commands}")
 
     return Command(name, description, no_flags, check, function="")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from mtfrun.cli.errors import UsageError
 from mtfrun.cli.flags.command import Command, command_word
 from mtfrun.cli.flags.other_programs import word_answer
 from mtfrun.configuration.files import find_gin_file, shipped_gin_files
+from mtfrun.errors import InputError
 
 _CONFIG = """\
 Looks at configurations. Nothing is built, no data are read, no device is used.
@@ -74,18 +74,18 @@ def _no_check(_: argparse.Namespace) -> None:
 def _check_show(flags: argparse.Namespace) -> None:
     for word in flags.words:
         if word.endswith(".gin") or "/" in word:
-            raise UsageError(word_answer(word) or f"{word} is no word to look for")
+            raise InputError(word_answer(word) or f"{word} is no word to look for")
     if not flags.gin_file and flags.model_dir is None:
-        raise UsageError(
+        raise InputError(
             "config show needs a configuration: --gin_file=runs/quickstart.gin or --model_dir=DIR"
         )
 
 
 def _check_diff(flags: argparse.Namespace) -> None:
     if flags.model_dir is not None:
-        raise UsageError("config diff: name run directories without a flag: config diff DIR1 DIR2")
+        raise InputError("config diff: name run directories without a flag: config diff DIR1 DIR2")
     if len(flags.words) != 2:
-        raise UsageError(
+        raise InputError(
             f"config diff needs two configurations, not {len(flags.words)}: "
             "mtfrun config diff runs/quickstart.gin /tmp/run"
         )
@@ -93,13 +93,13 @@ def _check_diff(flags: argparse.Namespace) -> None:
 
 def _check_explain(flags: argparse.Namespace) -> None:
     if len(flags.words) != 1:
-        raise UsageError(
+        raise InputError(
             f"config explain needs one name, not {len(flags.words)}: "
             "mtfrun config explain TRAIN_STEPS"
         )
     (word,) = flags.words
     if word not in shipped_gin_files() and find_gin_file(word) is not None:
-        raise UsageError(f"{word} is a gin file: write mtfrun config show --gin_file={word}")
+        raise InputError(f"{word} is a gin file: write mtfrun config show --gin_file={word}")
 
 
 _MODULE = "mtfrun.cli.config_commands"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 
-from mtfrun.cli.errors import UsageError
 from mtfrun.cli.flags.command import Command
 from mtfrun.cli.flags.inference import (
     add_inference_flags,
     check_inference,
     chosen_settings,
 )
+from mtfrun.errors import InputError
 
 FORMATS = ("huggingface", "safetensors", "saved_model", "tensorflow")
 """The values of export's --format."""
@@ -60,13 +60,13 @@ def _add_import_flags(parser: argparse.ArgumentParser) -> None:
 
 def _check_import(flags: argparse.Namespace) -> None:
     if not flags.source:
-        raise UsageError("import needs the model of another program: --from=/models/t5-small")
+        raise InputError("import needs the model of another program: --from=/models/t5-small")
     for flag, _ in [*((f"--gin_file={name}", "") for name in flags.gin_file), *flags.bindings]:
-        raise UsageError(
+        raise InputError(
             f"import takes settings from --from only: leave out {flag}, and set it when you train"
         )
     if flags.model_dir is None:
-        raise UsageError("import needs the directory of the run: --model_dir=/tmp/run")
+        raise InputError("import needs the directory of the run: --model_dir=/tmp/run")
 
 
 def _add_export_flags(parser: argparse.ArgumentParser) -> None:
@@ -97,19 +97,19 @@ def _add_export_flags(parser: argparse.ArgumentParser) -> None:
 
 def _check_export(flags: argparse.Namespace) -> None:
     if flags.model_dir is None:
-        raise UsageError("export needs the directory of a run: --model_dir=/tmp/run")
+        raise InputError("export needs the directory of a run: --model_dir=/tmp/run")
     if not flags.to:
-        raise UsageError("export needs a directory to write: --to=/models/mine")
+        raise InputError("export needs a directory to write: --to=/models/mine")
     if flags.format is None:
-        raise UsageError(f"export needs --format=, one of {', '.join(FORMATS)}")
+        raise InputError(f"export needs --format=, one of {', '.join(FORMATS)}")
     if flags.checkpoint not in ("latest", "best") and not flags.checkpoint.isdecimal():
-        raise UsageError(f"--checkpoint={flags.checkpoint} is neither a step nor latest nor best")
+        raise InputError(f"--checkpoint={flags.checkpoint} is neither a step nor latest nor best")
     check_inference(flags)
     if flags.weights_only and flags.format != "huggingface":
-        raise UsageError("--weights_only is for --format=huggingface: leave it out")
+        raise InputError("--weights_only is for --format=huggingface: leave it out")
     if flags.format != "saved_model":
         for name in [*chosen_settings(flags), *["tensorflow_text"] * flags.tensorflow_text]:
-            raise UsageError(f"--{name} is for --format=saved_model: leave it out")
+            raise InputError(f"--{name} is for --format=saved_model: leave it out")
 
 
 _MODULE = "mtfrun.cli.conversion_commands"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from mtfrun.cli.errors import UsageError
 from mtfrun.cli.flags.command import Command
+from mtfrun.errors import InputError
 
 _DESCRIPTION = """\
 Prints the curves of a run as a table: training's numbers, and those of its evaluations.
@@ -27,9 +27,9 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 
 def _check(flags: argparse.Namespace) -> None:
     if flags.model_dir is None:
-        raise UsageError("curves needs the directory of a run: --model_dir=DIR")
+        raise InputError("curves needs the directory of a run: --model_dir=DIR")
     if flags.rows < 2:
-        raise UsageError(f"--rows={flags.rows} must be at least 2, for the first and the last step")
+        raise InputError(f"--rows={flags.rows} must be at least 2, for the first and the last step")
 
 
 CURVES = Command(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import re
 
-from mtfrun.cli.errors import UsageError
 from mtfrun.cli.flags.command import Command, command_word, no_flags
+from mtfrun.errors import InputError
 
 _DATA = """\
 Commands about the data of a configuration. They build no model and use no device.
@@ -127,13 +127,13 @@ def _add_show_flags(parser: argparse.ArgumentParser) -> None:
 
 def _check(flags: argparse.Namespace) -> None:
     if not flags.gin_file and flags.model_dir is None:
-        raise UsageError(f"{flags.command} needs a configuration: --gin_file=runs/quickstart.gin")
+        raise InputError(f"{flags.command} needs a configuration: --gin_file=runs/quickstart.gin")
 
 
 def _check_cache(flags: argparse.Namespace) -> None:
     _check(flags)
     if flags.output_cache_dir == "":
-        raise UsageError("--output_cache_dir needs a name")
+        raise InputError("--output_cache_dir needs a name")
     _check_tasks(flags)
 
 
@@ -141,27 +141,27 @@ def _check_tasks(flags: argparse.Namespace) -> None:
     try:
         re.compile(flags.tasks or "")
     except re.error as error:
-        raise UsageError(f"--tasks={flags.tasks} is no regular expression: {error}") from None
+        raise InputError(f"--tasks={flags.tasks} is no regular expression: {error}") from None
 
 
 def _check_verify(flags: argparse.Namespace) -> None:
     _check_tasks(flags)
     if flags.cache_dir == "":
-        raise UsageError("--cache_dir needs a name")
+        raise InputError("--cache_dir needs a name")
 
 
 def _check_caches(flags: argparse.Namespace) -> None:
     _check_verify(flags)
     if not flags.unused_days >= 0:
-        raise UsageError(f"--unused_days={flags.unused_days:g} must be at least 0")
+        raise InputError(f"--unused_days={flags.unused_days:g} must be at least 0")
 
 
 def _check_show(flags: argparse.Namespace) -> None:
     _check(flags)
     if flags.rows < 1:
-        raise UsageError(f"--rows={flags.rows} must be at least 1")
+        raise InputError(f"--rows={flags.rows} must be at least 1")
     if flags.html == "":
-        raise UsageError("--html needs a name")
+        raise InputError("--html needs a name")
 
 
 _MODULE, _CACHES_MODULE = "mtfrun.cli.data_commands", "mtfrun.cli.data_caches"

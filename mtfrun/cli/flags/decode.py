@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 
-from mtfrun.cli.errors import UsageError
 from mtfrun.cli.flags.command import Command
 from mtfrun.cli.flags.inference import add_inference_flags, check_inference
 from mtfrun.cli.flags.processes import add_process_flags, check_processes
 from mtfrun.cli.flags.run import add_output_flags, check_files, check_run
+from mtfrun.errors import InputError
 
 _DESCRIPTION = """\
 Continues or answers prompts, or classifies images: one JSON object each, in order.
@@ -68,11 +68,11 @@ def _check(flags: argparse.Namespace) -> None:
     check_inference(flags)
     sources = [bool(flags.prompt), flags.input is not None, flags.interactive]
     if sum(sources) != 1:
-        raise UsageError(
+        raise InputError(
             "decode needs prompts: either --prompt=TEXT or --input=FILE or --interactive"
         )
     if flags.interactive and flags.output != "-":
-        raise UsageError("--interactive answers on the terminal: leave --output out")
+        raise InputError("--interactive answers on the terminal: leave --output out")
 
 
 DECODE = Command("decode", _DESCRIPTION, _add_flags, _check, "mtfrun.cli.commands:decode")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from mtfrun.cli.errors import UsageError
 from mtfrun.cli.flags.command import Command
 from mtfrun.cli.flags.processes import add_process_flags, check_processes
 from mtfrun.cli.flags.run import check_run
+from mtfrun.errors import InputError
 
 _DESCRIPTION = """\
 Evaluates checkpoints: one JSON object each on standard output, and curves in --model_dir/eval.
@@ -52,11 +52,11 @@ def _check(flags: argparse.Namespace) -> None:
     check_processes(flags)
     check_run(flags, "latest", "best", "all")
     if flags.continuous and flags.model_dir is None:
-        raise UsageError("--continuous is about a run: give its --model_dir")
+        raise InputError("--continuous is about a run: give its --model_dir")
     if flags.timeout_secs is not None and not (flags.continuous and flags.timeout_secs > 0):
-        raise UsageError("--timeout_secs is a number above 0, and for --continuous alone")
+        raise InputError("--timeout_secs is a number above 0, and for --continuous alone")
     if flags.continuous and flags.checkpoint != "latest":
-        raise UsageError("--continuous evaluates all checkpoints: leave --checkpoint out")
+        raise InputError("--continuous evaluates all checkpoints: leave --checkpoint out")
 
 
 EVAL = Command("eval", _DESCRIPTION, _add_flags, _check, "mtfrun.cli.commands:evaluate")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from mtfrun.cli.errors import UsageError
 from mtfrun.configuration.ranges import range_of
+from mtfrun.errors import InputError
 
 INFERENCE_SETTINGS = (
     *("beam_size", "num_outputs", "alpha", "temperature", "top_k", "top_p"),
@@ -50,11 +50,11 @@ def add_inference_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def check_inference(flags: argparse.Namespace) -> None:
-    """Raises UsageError for numbers that the settings cannot be."""
+    """Raises InputError for numbers that the settings cannot be."""
     for name, value in chosen_settings(flags).items():
         allowed = range_of("mtfrun", name)
         if allowed is not None and value not in allowed:
-            raise UsageError(f"--{name}={value}: it must be {allowed}")
+            raise InputError(f"--{name}={value}: it must be {allowed}")
 
 
 def chosen_settings(flags: argparse.Namespace) -> dict[str, Any]:

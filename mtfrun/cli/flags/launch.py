@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from mtfrun.cli.errors import UsageError
 from mtfrun.cli.flags.command import Command
+from mtfrun.errors import InputError
 
 LAUNCHED = ("train", "eval", "decode", "score")
 """The commands that several processes can run."""
@@ -71,28 +71,28 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 
 def _check(flags: argparse.Namespace) -> None:
     if flags.gin_file or flags.bindings or flags.model_dir is not None:
-        raise UsageError("launch: flags of the command follow it: mtfrun launch -n 2 -- train ...")
+        raise InputError("launch: flags of the command follow it: mtfrun launch -n 2 -- train ...")
     if flags.launched is None:
-        raise UsageError("launch needs a command: mtfrun launch -n 2 -- train ...")
+        raise InputError("launch needs a command: mtfrun launch -n 2 -- train ...")
     launched = flags.launched
     if launched.command not in LAUNCHED:
-        raise UsageError(f"launch runs {', '.join(LAUNCHED)}, not {launched.command}")
+        raise InputError(f"launch runs {', '.join(LAUNCHED)}, not {launched.command}")
     if flags.num_processes is None:
-        raise UsageError("launch needs the number of processes: mtfrun launch -n 2 -- ...")
+        raise InputError("launch needs the number of processes: mtfrun launch -n 2 -- ...")
     if flags.num_processes < 1:
-        raise UsageError(f"-n {flags.num_processes}: there must be at least one process")
+        raise InputError(f"-n {flags.num_processes}: there must be at least one process")
     if flags.devices_per_process is not None and flags.devices_per_process < 1:
-        raise UsageError(f"--devices_per_process={flags.devices_per_process} must be at least 1")
+        raise InputError(f"--devices_per_process={flags.devices_per_process} must be at least 1")
     if flags.max_restarts < 0:
-        raise UsageError(f"--max_restarts={flags.max_restarts} must be at least 0")
+        raise InputError(f"--max_restarts={flags.max_restarts} must be at least 0")
     if flags.max_restarts and launched.command != "train":
-        raise UsageError("--max_restarts is for train, which goes on from a checkpoint")
+        raise InputError("--max_restarts is for train, which goes on from a checkpoint")
     if flags.elastic and not flags.max_restarts:
-        raise UsageError("--elastic says how to start again: give --max_restarts=N as well")
+        raise InputError("--elastic says how to start again: give --max_restarts=N as well")
     if launched.command == "train" and launched.dry_run:
-        raise UsageError("--dry_run describes a run of any mesh in one process: leave launch out")
+        raise InputError("--dry_run describes a run of any mesh in one process: leave launch out")
     if launched.num_processes > 1 or launched.coordinator is not None:
-        raise UsageError("launch itself gives --num_processes, --process_id and --coordinator")
+        raise InputError("launch itself gives --num_processes, --process_id and --coordinator")
 
 
 LAUNCH = Command(

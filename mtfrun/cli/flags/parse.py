@@ -9,7 +9,6 @@ from collections.abc import Collection, Sequence
 from typing import NoReturn
 
 from mtfrun import __version__
-from mtfrun.cli.errors import UsageError
 from mtfrun.cli.flags.absl_spelling import with_plain_switches, with_two_dashes
 from mtfrun.cli.flags.checkpoints import CHECKPOINTS
 from mtfrun.cli.flags.completion import COMPLETION
@@ -29,7 +28,7 @@ from mtfrun.cli.flags.sweep import SWEEP
 from mtfrun.cli.flags.train import TRAIN
 from mtfrun.cli.flags.verify import VERIFY
 from mtfrun.cli.flags.vocab import VOCAB
-from mtfrun.errors import did_you_mean
+from mtfrun.errors import InputError, did_you_mean
 
 GIN_PREFIX = "--gin."
 
@@ -74,25 +73,25 @@ COMMANDS = {
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that raises UsageError where argparse would print its usage and exit."""
+    """An argument parser that raises InputError where argparse would print its usage and exit."""
 
     def error(self, message: str) -> NoReturn:
-        """Raises UsageError."""
+        """Raises InputError."""
         match = re.fullmatch(r"argument (?:\S+/)?(\S+): (.*)", message)
         if match is None:
-            raise UsageError(f"{message} ({self.prog} --help explains)")
+            raise InputError(f"{message} ({self.prog} --help explains)")
         flag, problem = match.groups()
         if problem == "expected one argument":
-            raise UsageError(f"{flag} needs a value: {flag}=...")
+            raise InputError(f"{flag} needs a value: {flag}=...")
         if problem.startswith("ignored explicit argument"):
-            raise UsageError(f"{flag} takes no value: write {flag} alone")
+            raise InputError(f"{flag} takes no value: write {flag} alone")
         if wrong := re.fullmatch(r"invalid (int|float) value: '(.*)'", problem):
             kind = "a whole number" if wrong[1] == "int" else "a number"
-            raise UsageError(f"{flag}={wrong[2]}: it must be {kind}")
+            raise InputError(f"{flag}={wrong[2]}: it must be {kind}")
         if wrong := re.fullmatch(r"invalid choice: '(.*)' \(choose from (.*)\)", problem):
             choices = wrong[2].replace("'", "")
-            raise UsageError(f"{flag}={wrong[1]}: choose one of {choices}")
-        raise UsageError(f"{flag}: {problem} ({self.prog} --help explains)")
+            raise InputError(f"{flag}={wrong[1]}: choose one of {choices}")
+        raise InputError(f"{flag}: {problem} ({self.prog} --help explains)")
 
 
 def parse_flags(arguments: Sequence[str]) -> argparse.Namespace:
@@ -101,7 +100,7 @@ def parse_flags(arguments: Sequence[str]) -> argparse.Namespace:
     `.launched` are the flags of the command that follows "--" after `launch`, else None.
 
     Raises:
-      UsageError: the command or a flag does not exist, or a value is invalid.
+      InputError: the command or a flag does not exist, or a value is invalid.
     """
     root, commands = _parsers()
     own, launched = _split_launched(_asking(arguments, commands))
@@ -109,11 +108,11 @@ def parse_flags(arguments: Sequence[str]) -> argparse.Namespace:
     plain = _joined_command(plain, commands)
     answer = run_mode_answer(plain, commands)
     if answer is not None:
-        raise UsageError(answer)
+        raise InputError(answer)
     # Abbreviations of commands and flags are errors with the full name, not silently accepted.
     command = next((a for a in plain if not a.startswith("-")), None)
     if command is not None and command not in commands:
-        raise UsageError(_no_command(command, commands))
+        raise InputError(_no_command(command, commands))
     if command is not None and "--version" not in plain:
         plain.remove(command)
         plain = [command, *plain]  # flags of all commands may stand before it
@@ -127,7 +126,7 @@ def parse_flags(arguments: Sequence[str]) -> argparse.Namespace:
         unknown = [word for word in unknown if word.startswith("-")]
     if unknown:
         flags_of = {name: _flag_names(parser) for name, parser in commands.items()}
-        raise UsageError(unknown_answer(unknown, flags.command, flags_of))
+        raise InputError(unknown_answer(unknown, flags.command, flags_of))
     flags.bindings = _bindings(flags, bindings)
     flags.launched = None if launched is None else parse_flags(launched)
     check_shared(flags)
@@ -209,7 +208,7 @@ def _split_launched(arguments: Sequence[str]) -> tuple[list[str], list[str] | No
         return list(arguments), None
     command = next((word for word in own if word in LAUNCHED), None)
     if command is not None:
-        raise UsageError(
+        raise InputError(
             f"launch: -- comes before the command: mtfrun launch -n 2 -- {command} ..."
         )
     return own, launched
@@ -226,7 +225,7 @@ def _joined_command(arguments: Sequence[str], commands: Collection[str]) -> list
     if command not in commands:
         own = [name for name in commands if name.startswith(f"{arguments[first]} ")]
         hint = did_you_mean(command, own) or f"; there are {', '.join(own)}"
-        raise UsageError(f"no command {command!r}{hint}")
+        raise InputError(f"no command {command!r}{hint}")
     remaining = [*arguments[:first], *arguments[first + 1 : second], *arguments[second + 1 :]]
     return [command, *remaining]
 
@@ -281,6 +280,6 @@ def _split_gin_flags(arguments: Sequence[str]) -> tuple[list[str], list[tuple[st
             argument = f"{argument}={remaining.pop(0)}"
         name, equals, value = argument.removeprefix(GIN_PREFIX).partition("=")
         if not equals or not name or not value:
-            raise UsageError(f"{argument} needs a name and a value: {GIN_PREFIX}TRAIN_STEPS=100")
+            raise InputError(f"{argument} needs a name and a value: {GIN_PREFIX}TRAIN_STEPS=100")
         bindings.append((argument, f"{name} = {value}"))
     return plain, bindings

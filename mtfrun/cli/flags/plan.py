@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import pathlib
 
-from mtfrun.cli.errors import UsageError
 from mtfrun.cli.flags.command import Command
 from mtfrun.cli.flags.shared import check_mesh
+from mtfrun.errors import InputError
 
 _PICTURES = (".svg", ".html", ".txt")
 
@@ -63,14 +63,14 @@ def _check(flags: argparse.Namespace) -> None:
     if flags.calibrate or flags.search:
         _check_search(flags)
     elif other := [name for name in _OF_SEARCH if getattr(flags, name) is not None]:
-        raise UsageError(f"--{other[0]} is for plan --search or --calibrate: add one of these")
+        raise InputError(f"--{other[0]} is for plan --search or --calibrate: add one of these")
     if not flags.gin_file and not flags.calibrate:
-        raise UsageError("plan needs a configuration: --gin_file=runs/quickstart.gin")
+        raise InputError("plan needs a configuration: --gin_file=runs/quickstart.gin")
     if flags.picture not in (None, "-") and pathlib.Path(flags.picture).suffix not in _PICTURES:
-        raise UsageError(f"--picture={flags.picture}: name a file that ends in .svg, .html or .txt")
+        raise InputError(f"--picture={flags.picture}: name a file that ends in .svg, .html or .txt")
     check_mesh(flags.mesh, flags.layout)
     if flags.picture == "-" and flags.json:
-        raise UsageError("--json prints JSON alone: write --picture to a file")
+        raise InputError("--json prints JSON alone: write --picture to a file")
 
 
 _OF_SEARCH = ("devices", "profile", "candidates")
@@ -78,22 +78,22 @@ _OF_SEARCH = ("devices", "profile", "candidates")
 
 def _check_search(flags: argparse.Namespace) -> None:
     if flags.calibrate and flags.search:
-        raise UsageError("--calibrate measures what --search needs: run them one after the other")
+        raise InputError("--calibrate measures what --search needs: run them one after the other")
     word = "--calibrate" if flags.calibrate else "--search"
     if flags.devices is None or flags.devices < 2:
-        raise UsageError(f"plan {word} needs a number of devices, 2 or more: --devices=8")
+        raise InputError(f"plan {word} needs a number of devices, 2 or more: --devices=8")
     if flags.profile is None:
         measured = (
             "" if flags.calibrate else f", which --calibrate --devices={flags.devices} writes"
         )
-        raise UsageError(
+        raise InputError(
             f"plan {word} needs a file for the devices: --profile=devices.json{measured}"
         )
     if flags.candidates is not None and flags.candidates < 1:
-        raise UsageError(f"--candidates={flags.candidates} must be at least 1")
+        raise InputError(f"--candidates={flags.candidates} must be at least 1")
     for name in ("mesh", "layout", "bandwidth", "picture"):
         if getattr(flags, name) is not None:
-            raise UsageError(f"--{name} describes one mesh: leave it out with {word}")
+            raise InputError(f"--{name} describes one mesh: leave it out with {word}")
 
 
 PLAN = Command("plan", _DESCRIPTION, _add_flags, _check, "mtfrun.cli.plan:plan")

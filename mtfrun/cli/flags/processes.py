@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Mapping
 
-from mtfrun.cli.errors import UsageError
+from mtfrun.errors import InputError
 
 _MOST_SECS = 1_000_000
 _PORTS = range(1, 1 << 16)
@@ -49,7 +49,7 @@ def add_process_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def check_processes(flags: argparse.Namespace, environment: Mapping[str, str] = os.environ) -> None:
-    """Sets the three flags of several processes, and raises UsageError for unusable values.
+    """Sets the three flags of several processes, and raises InputError for unusable values.
 
     Without flags they are those of a step of SLURM with several tasks, else of a single process.
     """
@@ -61,22 +61,22 @@ def check_processes(flags: argparse.Namespace, environment: Mapping[str, str] = 
         values = [1, 0, None]
     if None in values and values[0] != 1:
         missing = next(name for name, value in zip(names, values, strict=True) if value is None)
-        raise UsageError(
+        raise InputError(
             "several processes need --num_processes, --process_id and --coordinator: "
             f"--{missing} is missing (`mtfrun launch -n N -- ...` gives all three)"
         )
     flags.num_processes, flags.process_id, flags.coordinator = values
     if flags.num_processes < 1 or flags.process_id not in range(flags.num_processes):
-        raise UsageError(
+        raise InputError(
             f"--process_id={flags.process_id} is not one of --num_processes={flags.num_processes}: "
             "number the processes from 0"
         )
     if flags.coordinator is not None:
         _check_address(flags.coordinator)
     if flags.devices_per_process is not None and flags.devices_per_process < 1:
-        raise UsageError(f"--devices_per_process={flags.devices_per_process} must be at least 1")
+        raise InputError(f"--devices_per_process={flags.devices_per_process} must be at least 1")
     if not 0 < flags.join_secs <= _MOST_SECS:
-        raise UsageError(
+        raise InputError(
             f"--join_secs={flags.join_secs:g} must be more than 0 and at most {_MOST_SECS}"
         )
 
@@ -90,7 +90,7 @@ def slurm_processes(environment: Mapping[str, str]) -> list[object] | None:
     Source: https://slurm.schedmd.com/srun.html, "output environment variables".
 
     Raises:
-      UsageError: a variable is missing, or is not a number.
+      InputError: a variable is missing, or is not a number.
     """
 
     def number(name: str, default: str = "") -> int:
@@ -99,9 +99,9 @@ def slurm_processes(environment: Mapping[str, str]) -> list[object] | None:
             raise unusable(name)
         return int(text)
 
-    def unusable(name: str) -> UsageError:
+    def unusable(name: str) -> InputError:
         value = f"is {environment[name]!r}" if name in environment else "is missing"
-        return UsageError(
+        return InputError(
             f"SLURM's variable {name} {value}: start the tasks with srun, or give --num_processes "
             "(1 for a process alone), --process_id and --coordinator"
         )
@@ -132,6 +132,6 @@ def first_host(nodes: str) -> str:
 def _check_address(text: str) -> None:
     host, colon, port = text.rpartition(":")
     if not host or not colon or not port.isdecimal() or int(port) not in _PORTS:
-        raise UsageError(
+        raise InputError(
             f"--coordinator={text} is no host and port, such as --coordinator=node0:8476"
         )

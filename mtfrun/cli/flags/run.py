@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from mtfrun.cli.errors import UsageError
+from mtfrun.errors import InputError
 
 
 def add_output_flags(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +20,7 @@ def add_output_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def check_run(flags: argparse.Namespace, *checkpoints: str) -> None:
-    """Raises UsageError unless there is a run or a configuration, and --checkpoint can be used.
+    """Raises InputError unless there is a run or a configuration, and --checkpoint can be used.
 
     Args:
       flags: with --model_dir, --gin_file and --checkpoint.
@@ -28,16 +28,16 @@ def check_run(flags: argparse.Namespace, *checkpoints: str) -> None:
     """
     if flags.model_dir is None:
         if not flags.gin_file:
-            raise UsageError(f"{flags.command} needs the directory of a run: --model_dir=/tmp/run")
+            raise InputError(f"{flags.command} needs the directory of a run: --model_dir=/tmp/run")
         if flags.checkpoint != "latest":
-            raise UsageError("--checkpoint is about a run: give its --model_dir")
+            raise InputError("--checkpoint is about a run: give its --model_dir")
     if flags.checkpoint not in checkpoints and not flags.checkpoint.isdecimal():
-        raise UsageError(
+        raise InputError(
             f"--checkpoint={flags.checkpoint} is neither a step nor {' nor '.join(checkpoints)}"
         )
 
 
 def check_files(flags: argparse.Namespace) -> None:
-    """Raises UsageError for names of files that are empty."""
+    """Raises InputError for names of files that are empty."""
     if "" in (flags.input, flags.output):
-        raise UsageError("--input and --output need the name of a file")
+        raise InputError("--input and --output need the name of a file")

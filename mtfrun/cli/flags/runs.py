@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from mtfrun.cli.errors import UsageError
 from mtfrun.cli.flags.command import Command
+from mtfrun.errors import InputError
 
 _DESCRIPTION = """\
 Prints a table of the runs in directories and below them: differences, state, steps, metrics.
@@ -36,7 +36,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 def _check(flags: argparse.Namespace) -> None:
     flags.words = [*flags.words, *([flags.model_dir] if flags.model_dir is not None else [])]
     if not flags.words:
-        raise UsageError("runs needs a directory, or several: mtfrun runs /tmp/sweep")
+        raise InputError("runs needs a directory, or several: mtfrun runs /tmp/sweep")
 
 
 RUNS = Command(

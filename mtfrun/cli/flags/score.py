@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from mtfrun.cli.errors import UsageError
 from mtfrun.cli.flags.command import Command
 from mtfrun.cli.flags.processes import add_process_flags, check_processes
 from mtfrun.cli.flags.run import add_output_flags, check_files, check_run
+from mtfrun.errors import InputError
 
 _DESCRIPTION = """\
 Computes the log-likelihood of targets given inputs: one JSON object a pair, in order.
@@ -39,7 +39,7 @@ def _check(flags: argparse.Namespace) -> None:
     check_run(flags, "latest", "best")
     check_files(flags)
     if flags.input is None:
-        raise UsageError("score needs pairs: --input=FILE")
+        raise InputError("score needs pairs: --input=FILE")
 
 
 SCORE = Command("score", _DESCRIPTION, _add_flags, _check, "mtfrun.cli.commands:score")

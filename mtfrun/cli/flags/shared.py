@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from mtfrun.cli.errors import UsageError
+from mtfrun.errors import InputError
 
 GIN_HELP = """\
 configuration:
@@ -100,7 +100,7 @@ def _add_flags_of_t5(add: Callable[..., None]) -> None:
 
 
 def check_shared(flags: argparse.Namespace) -> None:
-    """Splits the flags that are lists, and raises UsageError for values that cannot be used."""
+    """Splits the flags that are lists, and raises InputError for values that cannot be used."""
     flags.gin_search_paths = [
         *(path for paths in flags.gin_search_paths for path in paths.split(os.pathsep) if path),
         *(path for paths in flags.gin_location_prefix for path in paths.split(",") if path),
@@ -117,30 +117,30 @@ def check_shared(flags: argparse.Namespace) -> None:
     ):
         for name in names:
             if not all(map(str.isidentifier, name.split("."))):
-                raise UsageError(
+                raise InputError(
                     f"{flag}={name}: not the name of a module; write {flag}=my_models,my_data.text"
                 )
     _check_model_dir(flags.model_dir)
 
 
 def _check_model_dir(name: str | None) -> None:
-    """Raises UsageError for a directory that TensorFlow cannot open: its paths must be UTF-8."""
+    """Raises InputError for a directory that TensorFlow cannot open: its paths must be UTF-8."""
     try:
         # pathlib's expanduser raises for the name of an unknown user.
         os.path.abspath(os.path.expanduser(name or "")).encode()  # noqa: PTH100
     except UnicodeEncodeError:
-        raise UsageError(
+        raise InputError(
             f"--model_dir={name}: the path is not UTF-8, which TensorFlow needs: rename the "
             "directory, or name another one"
         ) from None
 
 
 def check_mesh(mesh: str | None, layout: str | None) -> None:
-    """Raises UsageError unless --mesh and --layout are lists of pairs in the right form."""
+    """Raises InputError unless --mesh and --layout are lists of pairs in the right form."""
     for flag, text, pair, example in (
         ("--mesh", mesh, r"[^:]+:\d+", "data:2,model:2"),
         ("--layout", layout, r"[^:]+:[^:]+", "'batch:data;d_ff:model'"),
     ):
         for part in re.split(r"[;,.\s]+", (text or "").strip()):
             if part and not re.fullmatch(pair, part):
-                raise UsageError(f"{flag}={text}: not a {flag[2:]}: write {flag}={example}")
+                raise InputError(f"{flag}={text}: not a {flag[2:]}: write {flag}={example}")

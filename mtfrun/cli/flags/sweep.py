@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from mtfrun.cli.errors import UsageError
 from mtfrun.cli.flags.command import Command
+from mtfrun.errors import InputError
 
 _DESCRIPTION = """\
 Trains a grid of runs: every combination of the alternatives that flags give.
@@ -48,11 +48,11 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 
 def _check(flags: argparse.Namespace) -> None:
     if not flags.gin_file:
-        raise UsageError("sweep needs a configuration: --gin_file=runs/quickstart.gin")
+        raise InputError("sweep needs a configuration: --gin_file=runs/quickstart.gin")
     if flags.model_dir is None:
-        raise UsageError("sweep needs a directory for its runs: --model_dir=/tmp/sweep")
+        raise InputError("sweep needs a directory for its runs: --model_dir=/tmp/sweep")
     if flags.jobs < 1:
-        raise UsageError(f"--jobs={flags.jobs} must be at least 1")
+        raise InputError(f"--jobs={flags.jobs} must be at least 1")
 
 
 SWEEP = Command(

@@ -6,9 +6,9 @@ import argparse
 import math
 import pathlib
 
-from mtfrun.cli.errors import UsageError
 from mtfrun.cli.flags.command import Command
 from mtfrun.cli.flags.processes import add_process_flags, check_processes
+from mtfrun.errors import InputError
 
 _DESCRIPTION = """\
 Trains a model, from the newest checkpoint in --model_dir if there is one.
@@ -83,18 +83,18 @@ def _check(flags: argparse.Namespace) -> None:
     if not flags.gin_file:
         own = pathlib.Path(flags.model_dir or "") / "config.gin"
         name = own if flags.model_dir and own.is_file() else "runs/quickstart.gin"
-        raise UsageError(f"train needs a configuration: --gin_file={name}")
+        raise InputError(f"train needs a configuration: --gin_file={name}")
     if flags.dry_run and flags.num_processes > 1:
-        raise UsageError("--dry_run describes a run of any mesh in one process: leave others out")
+        raise InputError("--dry_run describes a run of any mesh in one process: leave others out")
     if flags.profile_process not in range(max(1, flags.num_processes)):
-        raise UsageError(
+        raise InputError(
             f"--profile_process={flags.profile_process}: there are {flags.num_processes} "
             "process(es), numbered from 0"
         )
     if flags.max_hours is not None and not 0 < flags.max_hours < math.inf:
-        raise UsageError(f"--max_hours={flags.max_hours:g} must be more than 0")
+        raise InputError(f"--max_hours={flags.max_hours:g} must be more than 0")
     if flags.model_dir is None and not flags.dry_run:
-        raise UsageError("train needs a directory for the run: --model_dir=/tmp/run")
+        raise InputError("train needs a directory for the run: --model_dir=/tmp/run")
 
 
 TRAIN = Command("train", _DESCRIPTION, _add_flags, _check, "mtfrun.cli.commands:train")

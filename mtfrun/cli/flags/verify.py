@@ -6,9 +6,9 @@ import argparse
 import math
 from typing import Any, NamedTuple
 
-from mtfrun.cli.errors import UsageError
 from mtfrun.cli.flags.command import Command
 from mtfrun.cli.flags.shared import check_mesh
+from mtfrun.errors import InputError
 
 _DESCRIPTION = """\
 Trains a few steps on meshes and on one device, and shows the largest differences.
@@ -63,7 +63,7 @@ class _Layout(argparse.Action):
         self, parser: Any, flags: argparse.Namespace, value: Any, option: Any = ""
     ) -> None:
         if not flags.meshes or flags.meshes[-1].layout is not None:
-            raise UsageError(f"--layout={value} needs a --mesh of its own before it")
+            raise InputError(f"--layout={value} needs a --mesh of its own before it")
         flags.meshes = [*flags.meshes[:-1], flags.meshes[-1]._replace(layout=value)]
 
 
@@ -94,18 +94,18 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 
 def _check(flags: argparse.Namespace) -> None:
     if not flags.gin_file:
-        raise UsageError("verify needs a configuration: --gin_file=runs/quickstart.gin")
+        raise InputError("verify needs a configuration: --gin_file=runs/quickstart.gin")
     if flags.model_dir is not None:
-        raise UsageError(
+        raise InputError(
             "verify uses no run: leave --model_dir out; to begin with the values of a checkpoint, "
             "set --gin.INIT_CHECKPOINT"
         )
     if flags.steps < 1 or flags.decodes < 0 or flags.decode_length < 1:
-        raise UsageError("--steps and --decode_length must be at least 1, --decodes at least 0")
+        raise InputError("--steps and --decode_length must be at least 1, --decodes at least 0")
     for mesh in flags.meshes:
         check_mesh(mesh.shape, mesh.layout)
     if not 0 <= flags.tolerance < math.inf:
-        raise UsageError(f"--tolerance={flags.tolerance} must be a number of at least 0")
+        raise InputError(f"--tolerance={flags.tolerance} must be a number of at least 0")
 
 
 VERIFY = Command("verify", _DESCRIPTION, _add_flags, _check, "mtfrun.cli.verify:verify")

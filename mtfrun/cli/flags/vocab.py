@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from mtfrun.cli.errors import UsageError
 from mtfrun.cli.flags.command import Command, command_word
+from mtfrun.errors import InputError
 
 _VOCAB = """\
 Makes vocabularies.
@@ -72,15 +72,15 @@ def _add_train_flags(parser: argparse.ArgumentParser) -> None:
 
 def _check_train(flags: argparse.Namespace) -> None:
     if not flags.gin_file:
-        raise UsageError("vocab train needs a configuration: --gin_file=runs/quickstart.gin")
+        raise InputError("vocab train needs a configuration: --gin_file=runs/quickstart.gin")
     if flags.model_dir is not None:
-        raise UsageError("vocab train reads no run: leave --model_dir out")
+        raise InputError("vocab train reads no run: leave --model_dir out")
     if flags.size is None:
-        raise UsageError("vocab train needs the number of pieces: --size=8000")
+        raise InputError("vocab train needs the number of pieces: --size=8000")
     if flags.size < 1:
-        raise UsageError(f"--size={flags.size}: it must be at least 1")
+        raise InputError(f"--size={flags.size}: it must be at least 1")
     if not flags.output:
-        raise UsageError("vocab train needs a file to write: --output=vocab.model")
+        raise InputError("vocab train needs a file to write: --output=vocab.model")
 
 
 VOCAB = (

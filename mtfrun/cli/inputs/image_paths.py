@@ -9,9 +9,9 @@ from __future__ import annotations
 import glob
 import os
 
-from mtfrun.cli.errors import UsageError
 from mtfrun.cli.inputs.prompts import read_lines
 from mtfrun.data.file_patterns import matching_files
+from mtfrun.errors import InputError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 """What the names of image files end with."""
@@ -27,17 +27,17 @@ def image_paths(argument: str) -> list[str]:
     these, separated by commas.
 
     Raises:
-      UsageError: a file does not exist, or there is no image.
+      InputError: a file does not exist, or there is no image.
     """
     parts = [argument] if os.path.exists(argument) else argument.split(",")
     paths = [path for part in parts for path in _paths(part)]
     for path in paths:
         if not os.path.isfile(path):
-            raise UsageError(
+            raise InputError(
                 f"no image {path}: give an image, a folder, a pattern or a list (.txt)"
             )
     if not paths:
-        raise UsageError(f"--input={argument} names no image")
+        raise InputError(f"--input={argument} names no image")
     return paths
 
 
@@ -47,13 +47,13 @@ def _paths(part: str) -> list[str]:
     if os.path.isdir(part):
         names = [name for name in os.listdir(part) if name.lower().endswith(IMAGE_SUFFIXES)]
         if not names:
-            raise UsageError(f"the folder {part} holds no {', '.join(IMAGE_SUFFIXES)} file")
+            raise InputError(f"the folder {part} holds no {', '.join(IMAGE_SUFFIXES)} file")
         return [os.path.join(part, name) for name in sorted(names)]
     if glob.has_magic(part) and not os.path.exists(part):
         matches = matching_files(os.path.abspath(part))
         if not os.path.isabs(part):
             matches = [os.path.relpath(path) for path in matches]
         if not matches:
-            raise UsageError(f"no file matches {part}")
+            raise InputError(f"no file matches {part}")
         return matches
     return [part]

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import BinaryIO
 
 from mtfrun import processes
-from mtfrun.cli.errors import UsageError
 from mtfrun.data.sources.json_lines import json_value
 from mtfrun.data.sources.record_fields import BadRecordError
 from mtfrun.data.sources.streams import blocks, kind_of, whole_lines
 from mtfrun.data.sources.tsv import CSV, csv_records
+from mtfrun.errors import InputError
 
 # Names of an input and of a target in a line of JSON.
 _INPUT_KEYS = ("input", "inputs", "prompt")
@@ -60,7 +60,7 @@ def read_pairs(path: str) -> list[tuple[bytes, bytes]]:
         if kind == ".jsonl":
             value = _value(path, number, line)
             if not isinstance(value, dict):
-                raise UsageError(f'{path}:{number}: expected {{"input": ..., "target": ...}}')
+                raise InputError(f'{path}:{number}: expected {{"input": ..., "target": ...}}')
             inputs = b""
             if any(key in value for key in _INPUT_KEYS):
                 inputs = _text(path, number, value, _INPUT_KEYS)
@@ -68,7 +68,7 @@ def read_pairs(path: str) -> list[tuple[bytes, bytes]]:
             continue
         columns = line.split(b"\t")
         if len(columns) > 2:
-            raise UsageError(
+            raise InputError(
                 f"{path}:{number}: {len(columns)} columns where an input, a tab and a target are "
                 "expected; texts with tabs can be given as .jsonl or .csv"
             )
@@ -102,7 +102,7 @@ def _csv_columns(path: str) -> Iterator[tuple[int, list[bytes]]]:
     yield first
     for number, values in records:
         if len(values) != len(header):
-            raise UsageError(
+            raise InputError(
                 f"{path}:{number}: {len(values)} values where the first line names {len(header)}"
             )
         yield number, values
@@ -123,7 +123,7 @@ def _column(path: str, names: Sequence[bytes], keys: Sequence[str]) -> int:
     places = [place for key in keys for place, name in enumerate(names) if name == key.encode()]
     if not places:
         listed = b", ".join(names).decode("utf-8", "replace") or "nothing"
-        raise UsageError(
+        raise InputError(
             f'{path}:1: no column is called "{keys[0]}" (or {", ".join(keys[1:])}): the first line '
             f"of a .csv file names the columns, and this one names {listed}"
         )
@@ -140,10 +140,10 @@ def standard_input() -> BinaryIO:
     """Returns standard input.
 
     Raises:
-      UsageError: it is closed.
+      InputError: it is closed.
     """
     if sys.stdin is None:
-        raise UsageError("standard input is closed: name a file with --input=FILE")
+        raise InputError("standard input is closed: name a file with --input=FILE")
     return sys.stdin.buffer
 
 
@@ -157,12 +157,12 @@ def _value(path: str, number: int, line: bytes) -> object:
         return json_value(line)
     except BadRecordError as error:
         reason = str(error).removeprefix("it is no JSON: ")
-        raise UsageError(f"{path}:{number}: no JSON: {reason}") from None
+        raise InputError(f"{path}:{number}: no JSON: {reason}") from None
 
 
 def _text(path: str, number: int, value: object, keys: tuple[str, ...]) -> bytes:
     if isinstance(value, dict):
         value = next((value[key] for key in keys if key in value), None)
     if not isinstance(value, str):
-        raise UsageError(f'{path}:{number}: no text called "{keys[0]}" (or {", ".join(keys[1:])})')
+        raise InputError(f'{path}:{number}: no text called "{keys[0]}" (or {", ".join(keys[1:])})')
     return value.encode("utf-8", "surrogatepass")

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from mtfrun.cli.errors import UsageError
 from mtfrun.cli.inputs.image_paths import IMAGE_SUFFIXES, image_paths
 from mtfrun.cli.inputs.prompts import prompt_bytes, read_prompts
+from mtfrun.errors import InputError
 from mtfrun.experiment import Images
 
 _SPLIT = "split:"
@@ -38,11 +38,11 @@ class FlagSource:
         """Returns the prompts; of --interactive none.
 
         Raises:
-          UsageError: the input is for models of images.
+          InputError: the input is for models of images.
         """
         path = self._flags.input
         if (path or "").lower().endswith(IMAGE_SUFFIXES):
-            raise UsageError(
+            raise InputError(
                 f"--input={path} is for models of images, and this one reads text: give a file "
                 "with a prompt a line, or --prompt=TEXT"
             )
@@ -54,7 +54,7 @@ class FlagSource:
         """Returns the images of the files of --input, see `image_paths`."""
         if self._flags.input is None:
             name = "interactive" if self._flags.interactive else "prompt"
-            raise UsageError(
+            raise InputError(
                 f"the model is a classifier of images, --{name} is for models of text: give images "
                 f"with --input=FILE, a folder, a pattern or {_SPLIT}NAME of the data"
             )
@@ -79,8 +79,8 @@ class TypedText:
         return [self.text]
 
     def images(self, read: Callable[[str], np.ndarray]) -> Images:
-        """Raises UsageError."""
-        raise UsageError("the model reads images: give them with --input=FILE")
+        """Raises InputError."""
+        raise InputError("the model reads images: give them with --input=FILE")
 
 
 def _images(

@@ -13,7 +13,6 @@ import sys
 from collections.abc import Sequence
 
 from mtfrun import mtf
-from mtfrun.cli.errors import UsageError
 from mtfrun.cli.flags import parse_flags
 from mtfrun.cli.flags.parse import GIN_PREFIX
 from mtfrun.cli.launch.smaller_mesh import SmallerMesh, smaller_meshes
@@ -39,14 +38,14 @@ def largest_that_can_be_built(
       remaining: the most processes that there may be.
 
     Raises:
-      UsageError: no smaller mesh is possible.
+      InputError: no smaller mesh is possible.
     """
     name = _name_of_the_shape(_parse(flags))
     shape = mtf.convert_to_shape(config.argument(mtf.Mesh, "shape"))
     layout = mtf.convert_to_layout_rules(config.argument(mtf.Mesh, "layout", ""))
     axes = [axis for name in _OF_BATCHES if (axis := layout.get(name)) is not None]
     if not axes:
-        raise UsageError(
+        raise InputError(
             f"the layout {layout.to_string or 'without rules'} does not split the batch over an "
             "axis of the mesh, which could become smaller"
         )
@@ -63,7 +62,7 @@ def largest_that_can_be_built(
                 reason = one_line(error)
             else:
                 return smaller
-    raise UsageError(reason)
+    raise InputError(reason)
 
 
 def _parse(flags: argparse.Namespace, *bindings: tuple[str, str]) -> list[Binding]:

@@ -8,7 +8,7 @@ import os
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 
-from mtfrun.cli.errors import UsageError
+from mtfrun.errors import InputError
 
 FITTING = "mtfrun.cli.launch.fitting"
 """The program that builds a configuration on smaller meshes; it imports TensorFlow."""
@@ -63,7 +63,7 @@ def largest_that_fits(
       remaining: the most processes that there may be.
 
     Raises:
-      UsageError: there is none.
+      InputError: there is none.
     """
     process = subprocess.run(
         [*python, "-m", FITTING, str(num_processes), str(remaining), *command],
@@ -74,5 +74,5 @@ def largest_that_fits(
     )
     if process.returncode:
         reason = (process.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise UsageError(f"the run cannot go on with fewer processes: {reason}")
+        raise InputError(f"the run cannot go on with fewer processes: {reason}")
     return SmallerMesh(**json.loads(process.stdout.splitlines()[-1]))

@@ -9,11 +9,11 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mtfrun.cli.errors import UsageError
 from mtfrun.cli.runs.summary import RunSummary, differing, find_runs, summary_of
 from mtfrun.cli.runs.tables import as_json, error_lines, metric_of, runs_table
 from mtfrun.display.streams import print_lines
 from mtfrun.display.table import terminal_columns
+from mtfrun.errors import InputError
 from mtfrun.rundir import RunDirectory
 from mtfrun.rundir.metric_order import is_lower_better
 
@@ -47,7 +47,7 @@ def _names_below(word: str, *, alone: bool) -> dict[pathlib.Path, str]:
     directory = pathlib.Path(above.path)
     paths = list(find_runs(directory))
     if not paths:
-        raise UsageError(f"{directory} has no run directory: name one, or a directory above some")
+        raise InputError(f"{directory} has no run directory: name one, or a directory above some")
     if not alone:
         return {x.resolve(): str(pathlib.Path(word, x.relative_to(directory))) for x in paths}
     return {

@@ -6,11 +6,10 @@ import math
 import time
 from collections.abc import Sequence
 
-from mtfrun.cli.errors import UsageError
 from mtfrun.cli.runs.summary import RunSummary
 from mtfrun.display.formats import number_text, short_number, time_text
 from mtfrun.display.table import table_lines
-from mtfrun.errors import did_you_mean
+from mtfrun.errors import InputError, did_you_mean
 from mtfrun.rundir.metric_order import is_lower_better
 
 _LOSS = "loss"
@@ -20,12 +19,12 @@ def metric_of(summaries: Sequence[RunSummary], name: str | None) -> str:
     """Returns the metric by which runs are compared: the named one, loss, or the first.
 
     Raises:
-      UsageError: no evaluation has the named one.
+      InputError: no evaluation has the named one.
     """
     known = list(dict.fromkeys(metric for s in summaries for metric in s.metrics))
     if name is not None and known and name not in known:
         hint = did_you_mean(name, known) or f"; there are {', '.join(known)}"
-        raise UsageError(f"--metric={name}: no evaluation has it{hint}")
+        raise InputError(f"--metric={name}: no evaluation has it{hint}")
     return name or (_LOSS if _LOSS in known or not known else known[0])
 
 

@@ -11,7 +11,6 @@ import sys
 from collections.abc import Sequence
 
 from mtfrun.cli.early_check import configuration_error
-from mtfrun.cli.errors import UsageError
 from mtfrun.cli.runs.summary import RunSummary, summary_of
 from mtfrun.cli.runs.tables import metric_of, sweep_table
 from mtfrun.cli.sweep.display import Display
@@ -90,7 +89,7 @@ def _report(
     summaries = [_summary(run, directory, trainer) for run in runs]
     try:
         metric = metric_of(summaries, flags.metric)
-    except UsageError as error:  # not a reason to print no table
+    except InputError as error:  # not a reason to print no table
         progress.print_line(progress.warning(one_line(error)))
         metric = metric_of(summaries, None)
     varied = list(runs[0].values)

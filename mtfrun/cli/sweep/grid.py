@@ -9,10 +9,9 @@ import re
 import tokenize
 from collections.abc import Iterable, Sequence
 
-from mtfrun.cli.errors import UsageError
 from mtfrun.configuration.config_error import ConfigError
 from mtfrun.configuration.statements import MACRO, Statements, value_text
-from mtfrun.errors import did_you_mean
+from mtfrun.errors import InputError, did_you_mean
 
 _OPENING, _CLOSING = "([{", ")]}"
 # Of the name of a directory: Linux allows 255 bytes.
@@ -68,7 +67,7 @@ class Grid:
         """Returns the grid of pairs of a flag and its gin binding "NAME = values".
 
         Raises:
-          UsageError: nothing has alternatives, or a text is ambiguous.
+          InputError: nothing has alternatives, or a text is ambiguous.
         """
         fixed: list[tuple[str, str]] = []
         varied: list[Varied] = []
@@ -81,16 +80,16 @@ class Grid:
                 continue
             repeated = next((value for value in checked if checked.count(value) > 1), None)
             if repeated is not None:
-                raise UsageError(f"{flag}: {repeated} is there twice")
+                raise InputError(f"{flag}: {repeated} is there twice")
             varied.append(Varied(name, tuple(checked)))
         names = [v.name for v in varied]
         for name in names:
             if names.count(name) > 1 or name in dict(fixed):
-                raise UsageError(
+                raise InputError(
                     f"--gin.{name} is given twice: give all its alternatives in one flag"
                 )
         if not varied:
-            raise UsageError(
+            raise InputError(
                 "nothing varies: give a flag several values, as in --gin.LEARNING_RATE=0.01,0.03 "
                 "(a list in brackets is one value)"
             )
@@ -117,7 +116,7 @@ class Grid:
         return list(runs.values())
 
     def check_macros(self, files: Sequence[str], search_paths: Sequence[str]) -> None:
-        """Raises UsageError if a macro that varies stands in none of the gin files.
+        """Raises InputError if a macro that varies stands in none of the gin files.
 
         Every run would be refused for it, seconds after its start. Nothing is imported.
         """
@@ -133,7 +132,7 @@ class Grid:
         }
         for varied in self.varied:
             if "." not in varied.name and varied.name not in known:
-                raise UsageError(
+                raise InputError(
                     f"--gin.{varied.name}: no gin file has this macro"
                     f"{did_you_mean(varied.name, known)}"
                 )
@@ -147,7 +146,7 @@ def alternatives(flag: str, text: str) -> list[str]:
       (['0.01', '0.03'], ['[1,2]', "'a,b'"])
 
     Raises:
-      UsageError: a bracket or a quote is open, or nothing stands before or after a comma.
+      InputError: a bracket or a quote is open, or nothing stands before or after a comma.
     """
     depth, commas = 0, []
     try:
@@ -159,11 +158,11 @@ def alternatives(flag: str, text: str) -> list[str]:
                 if token.string == "," and depth == 0:
                     commas.append(token.start[1])
     except (tokenize.TokenError, SyntaxError):
-        raise UsageError(f"{flag}: a bracket or a quote is left open") from None
+        raise InputError(f"{flag}: a bracket or a quote is left open") from None
     starts = [0, *(comma + 1 for comma in commas)]
     texts = [text[i:j].strip() for i, j in zip(starts, [*commas, len(text)], strict=True)]
     if not all(texts):
-        raise UsageError(
+        raise InputError(
             f"{flag}: nothing stands beside a comma: alternatives are 0.01,0.03; one value that is "
             "a list or tuple stands in brackets"
         )
@@ -174,7 +173,7 @@ def _checked(flag: str, name: str, value: str, text: str) -> str:
     """Returns a value, of all those in a text, as gin writes it: equal ones are equal texts.
 
     Raises:
-      UsageError: it is no gin value.
+      InputError: it is no gin value.
     """
     statements = Statements()
     try:
@@ -182,7 +181,7 @@ def _checked(flag: str, name: str, value: str, text: str) -> str:
     except ConfigError:
         if text == value:
             raise
-        raise UsageError(
+        raise InputError(
             f"{flag}: a comma separates alternatives, of which {value} is no gin value; one text "
             f"needs quotes within quotes: --gin.{name}=\"'{text}'\""
         ) from None

@@ -7,8 +7,8 @@ import json
 import pathlib
 from collections.abc import Mapping, Sequence
 
-from mtfrun.cli.errors import UsageError
 from mtfrun.cli.sweep.grid import Grid
+from mtfrun.errors import InputError
 from mtfrun.rundir import atomic_write
 from mtfrun.rundir.errors import reason
 from mtfrun.untrusted import read_json
@@ -41,7 +41,7 @@ class SweepRecord:
         """Returns the record in a directory; None without one.
 
         Raises:
-          UsageError: it cannot be read.
+          InputError: it cannot be read.
         """
         path = directory / NAME
         try:
@@ -51,18 +51,18 @@ class SweepRecord:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError) as error:
-            raise UsageError(
+            raise InputError(
                 f"{path} is no record of a sweep ({reason(error)}): name another --model_dir"
             ) from error
 
     def _check(self) -> None:
-        """Raises UsageError unless all values are texts."""
+        """Raises InputError unless all values are texts."""
         texts = [self.files, self.fixed, self.varied]
         if list(map(type, texts)) != [list, dict, dict]:
-            raise UsageError("it has other fields")
+            raise InputError("it has other fields")
         lists = [self.files, [*self.fixed.values()], *self.varied.values()]
         if not all(type(x) is list and all(type(text) is str for text in x) for x in lists):
-            raise UsageError("a value is not a text")
+            raise InputError("a value is not a text")
 
     def write(self, directory: pathlib.Path) -> None:
         """Writes the record."""
@@ -73,7 +73,7 @@ class SweepRecord:
         """Returns the record of a sweep that a command goes on with; it may add alternatives.
 
         Raises:
-          UsageError: something else has changed.
+          InputError: something else has changed.
         """
         changes = _changes(
             {**self.fixed, "gin files": _listed(self.files)},
@@ -82,7 +82,7 @@ class SweepRecord:
         if self.varied.keys() != command.varied.keys():
             changes.append(f"varied {_listed(self.varied)} -> {_listed(command.varied)}")
         if changes:
-            raise UsageError(
+            raise InputError(
                 f"{directory} has the sweep of another command: {'; '.join(changes)}; give that "
                 "command, or name another --model_dir"
             )

@@ -13,12 +13,12 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from mtfrun.cli.errors import UsageError
 from mtfrun.cli.launch.gpus import gpus_of_process
 from mtfrun.cli.launch.launched import environment_of_child
 from mtfrun.cli.runs.summary import summary_of
 from mtfrun.cli.sweep.display import Display
 from mtfrun.display.formats import number_text
+from mtfrun.errors import InputError
 from mtfrun.rundir import RunRecord
 from mtfrun.rundir.errors import reason
 from mtfrun.untrusted import open_regular, open_to_write
@@ -123,7 +123,7 @@ class Trainer:
         try:
             opened = open_to_write(run.directory / LOG, "ab")
         except OSError as error:
-            raise UsageError(
+            raise InputError(
                 f"cannot write {run.directory / LOG}: {reason(error)}; remove it, or free space"
             ) from error
         with opened as log:

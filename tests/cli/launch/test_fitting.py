@@ -7,10 +7,10 @@ import sys
 
 import pytest
 
-from mtfrun.cli.errors import UsageError
 from mtfrun.cli.flags import parse_flags
 from mtfrun.cli.launch.fitting import largest_that_can_be_built
 from mtfrun.cli.launch.smaller_mesh import SmallerMesh, largest_that_fits, smaller_meshes
+from mtfrun.errors import InputError
 from tests.cli.command import tiny_experiment
 
 
@@ -30,13 +30,13 @@ def test_the_batch_decides_how_many_remain(name: str, train: list[str]) -> None:
 
 def test_a_layout_that_splits_no_batch_has_no_smaller_mesh(train: list[str]) -> None:
     flags = parse_flags([*train, "--gin.MESH_SHAPE='data:1,model:2'", "--gin.LAYOUT='d_ff:model'"])
-    with pytest.raises(UsageError, match="d_ff:model does not split the batch"):
+    with pytest.raises(InputError, match="d_ff:model does not split the batch"):
         largest_that_can_be_built(flags, 2, 1)
 
 
 def test_an_axis_that_lies_inside_of_processes_cannot_shrink(train: list[str]) -> None:
     flags = parse_flags([*train, "--gin.MESH_SHAPE='data:1,model:2'"])
-    with pytest.raises(UsageError, match="no axis of 'data' can be divided by 2 processes"):
+    with pytest.raises(InputError, match="no axis of 'data' can be divided by 2 processes"):
         largest_that_can_be_built(flags, 2, 1)
 
 
@@ -52,5 +52,5 @@ def test_only_equal_parts_of_the_axis_are_tried() -> None:
 
 @pytest.mark.slow
 def test_the_program_says_why_nothing_fits(train: list[str]) -> None:
-    with pytest.raises(UsageError, match=r"^the run cannot go on with fewer processes: no axis of"):
+    with pytest.raises(InputError, match=r"^the run cannot go on with fewer processes: no axis of"):
         largest_that_fits([sys.executable], [*train, "--gin.MESH_SHAPE='data:1,model:2'"], 2, 1)

@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 
-from mtfrun.cli.errors import UsageError
 from mtfrun.cli.launch import launcher
 from mtfrun.cli.launch.launcher import Launch, Launcher, Program
 from mtfrun.cli.launch.output import Output
 from mtfrun.cli.launch.smaller_mesh import SmallerMesh
+from mtfrun.errors import InputError
 from tests.cli.command import ROOT
 
 # Until processes that remain after a failure are killed.
@@ -206,7 +206,7 @@ def test_lost_processes_are_left_out(launch: Callable[..., Launched]) -> None:
 
 def test_a_run_that_fits_no_smaller_mesh_ends(launch: Callable[..., Launched]) -> None:
     def shrink(plan: Launch, remaining: int) -> SmallerMesh:
-        raise UsageError("batch 8 does not divide")
+        raise InputError("batch 8 does not divide")
 
     launched = launch(_FAILS_TWICE, 2, shrink, max_restarts=2, is_elastic=True)
     assert launched.code == 128 + signal.SIGKILL
