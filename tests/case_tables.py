@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from types import ModuleType
 from typing import Any
 
-from mtfrun.configuration.errors import exported_names
+from mtfrun.configuration.published import exported_names
 
 
 def exported(package: ModuleType, is_of_kind: Callable[[Any], bool]) -> dict[str, Any]:

@@ -17,8 +17,8 @@ from mtfrun.cli.flags.command import Command
 from mtfrun.cli.joining import joined, may_follow
 from mtfrun.cli.launch.launched import end_with_launcher
 from mtfrun.cli.program_dump import program_dump
+from mtfrun.configuration.errors import one_line
 from mtfrun.configuration.files import require_gin_file
-from mtfrun.configuration.one_line import one_line
 from mtfrun.display import progress
 from mtfrun.display.progress import warnings_as_lines
 from mtfrun.display.quiet import quiet_import

@@ -77,7 +77,7 @@ def _rebind_mesh(flags: argparse.Namespace) -> None:
     values = {"shape": flags.mesh, "layout": flags.layout}
     values = {name: value for name, value in values.items() if value is not None}
     if values:
-        config.rebind(mtf.Mesh, **values)
+        config.override(mtf.Mesh, **values)
 
 
 def _resources(flags: argparse.Namespace, mesh: mtf.Mesh) -> Resources:

@@ -8,11 +8,12 @@ import json
 import pathlib
 import sys
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from mtfrun import mtf
 from mtfrun.configuration import config
-from mtfrun.configuration.statements import MACRO, Binding
+from mtfrun.configuration.gin_values import override
+from mtfrun.configuration.statements import Binding, macros_of, name_to_override
 from mtfrun.display import progress
 from mtfrun.display.progress import waiting
 from mtfrun.display.streams import print_lines
@@ -165,26 +166,6 @@ def _profile(flags: argparse.Namespace) -> DeviceProfile:
     return profile
 
 
-class _Target(NamedTuple):
-    """Where a configuration sets an argument.
-
-    Attributes:
-      name: the macro that it is bound to, else the parameter, such as "mtf.Mesh.shape".
-      is_macro: which of the two.
-    """
-
-    name: str
-    is_macro: bool
-
-    def lines(self, value: object) -> list[str]:
-        """Returns lines of a gin file that set it."""
-        if self.is_macro:
-            return [f"{self.name} = {value!r}"]
-        module = self.name.split(".")[0]
-        imports = ["from __gin__ import dynamic_registration", f"from mtfrun import {module}"]
-        return [*imports, f"{self.name} = {value!r}"]
-
-
 class _Settings:
     """The gin configuration of every candidate.
 
@@ -198,19 +179,23 @@ class _Settings:
     def __init__(self, flags: argparse.Namespace):
         self._flags = flags
         bindings = self._parse([])
-        self._targets = {
-            "mesh": [_target(bindings, "mtf.Mesh", "shape")],
-            "layout": [_target(bindings, "mtf.Mesh", "layout")],
-            "outer_batch": [_target(bindings, "experiment.Experiment", "outer_batch")],
-            "microbatches": [_target(bindings, "training.TrainOptions", "microbatches")],
-            "rematerialise": _rematerialised(bindings),
+        self._names = {
+            name: [name_to_override(bindings, parameter)]
+            for name, parameter in {
+                "mesh": "mtf.Mesh.shape",
+                "layout": "mtf.Mesh.layout",
+                "outer_batch": "experiment.Experiment.outer_batch",
+                "microbatches": "training.TrainOptions.microbatches",
+            }.items()
         }
-        config.rebind(mtf.Mesh)  # gin knows the classes from now on, if it did not
-        config.rebind(TrainOptions)
+        self._names["rematerialise"] = _rematerialised(bindings)
+        config.override(mtf.Mesh)  # gin knows the classes from now on, if it did not
+        config.override(TrainOptions)
         self.axes = mtf.convert_to_shape(
             config.argument(mtf.Mesh, "shape", "data:1,model:1")
         ).dimension_names
-        rematerialised = [_value(bindings, target) for target in self._targets["rematerialise"]]
+        values = {binding.name: binding.value for binding in bindings}
+        rematerialised = [values[name] for name in self._names["rematerialise"]]
         self._configured = {
             "outer_batch": config.argument(Experiment, "outer_batch", 1),
             "microbatches": config.argument(TrainOptions, "microbatches", 1),
@@ -239,14 +224,14 @@ class _Settings:
 
     def bindings(self, candidate: Candidate) -> list[str]:
         """Returns the values of flags --gin_param that set up a candidate."""
-        return [f"{target.name} = {value!r}" for target, value in self._values(candidate)]
+        return [override(name, value) for name, value in self._values(candidate)]
 
     def gin(self, candidate: Candidate) -> list[str]:
         """Returns the lines of a gin file that set up a candidate."""
-        lines = [line for target, value in self._values(candidate) for line in target.lines(value)]
+        lines = [x for name, value in self._values(candidate) for x in _statements(name, value)]
         return list(dict.fromkeys(lines))
 
-    def _values(self, candidate: Candidate) -> list[tuple[_Target, object]]:
+    def _values(self, candidate: Candidate) -> list[tuple[str, object]]:
         values = {
             "mesh": candidate.mesh.to_string.replace(";", ","),
             "layout": candidate.layout.to_string,
@@ -255,10 +240,10 @@ class _Settings:
             "rematerialise": candidate.rematerialise,
         }
         return [
-            (target, value)
+            (bound, value)
             for name, value in values.items()
             if name not in self._configured or value != self._configured[name]
-            for target in self._targets[name]
+            for bound in self._names[name]
         ]
 
     def _parse(self, lines: Sequence[str]) -> list[Binding]:
@@ -271,29 +256,17 @@ class _Settings:
         )
 
 
-def _target(bindings: Sequence[Binding], cls: str, parameter: str) -> _Target:
-    """Returns where the configuration sets a parameter of a class, such as "mtf.Mesh"."""
-    name = cls.rpartition(".")[2]
-    for binding in reversed(bindings):
-        if binding.selector.rpartition(".")[2] == name and binding.parameter == parameter:
-            return _target_of(binding)
-    return _Target(f"{cls}.{parameter}", is_macro=False)
-
-
-def _target_of(binding: Binding) -> _Target:
-    """Returns the macro that a parameter is bound to, or the parameter."""
-    for reference in binding.references():
-        if reference.selector == MACRO and binding.value == reference:
-            return _Target(reference.scopes[0], is_macro=True)
-    return _Target(binding.name, is_macro=False)
-
-
-def _value(bindings: Sequence[Binding], target: _Target) -> object:
-    """Returns the last value of a macro or parameter."""
-    return next(binding.value for binding in reversed(bindings) if binding.name == target.name)
-
-
-def _rematerialised(bindings: Sequence[Binding]) -> list[_Target]:
+def _rematerialised(bindings: Sequence[Binding]) -> list[str]:
     """Returns what the configuration binds of this name; models differ in what they call."""
-    targets = (_target_of(b) for b in bindings if b.parameter == "rematerialise")
-    return list(dict.fromkeys(targets))
+    macros = macros_of(bindings)
+    names = (b.source(macros).name for b in bindings if b.parameter == "rematerialise")
+    return list(dict.fromkeys(names))
+
+
+def _statements(name: str, value: object) -> list[str]:
+    """Returns the lines of a gin file that set a macro or parameter."""
+    if "." not in name:
+        return [override(name, value)]
+    module = name.split(".", maxsplit=1)[0]
+    imports = ["from __gin__ import dynamic_registration", f"from mtfrun import {module}"]
+    return [*imports, override(name, value)]

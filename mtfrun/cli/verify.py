@@ -66,7 +66,7 @@ def verify(flags: argparse.Namespace, _: Sequence[str]) -> int:
 
 def _argument(name: str, default: str) -> Any:
     """Returns what the configuration gives to its mesh."""
-    config.rebind(mtf.Mesh)  # gin knows the class from now on, if it did not
+    config.override(mtf.Mesh)  # gin knows the class from now on, if it did not
     return config.argument(mtf.Mesh, name, default)
 
 
@@ -90,7 +90,7 @@ def _set_up_devices(meshes: Sequence[MeshFlags], flags: argparse.Namespace) -> N
 
 def _bind(mesh: MeshFlags, flags: argparse.Namespace) -> None:
     """Makes a mesh the configuration's."""
-    config.rebind(mtf.Mesh, shape=mesh.shape, layout=mesh.layout, devices=_devices(mesh, flags))
+    config.override(mtf.Mesh, shape=mesh.shape, layout=mesh.layout, devices=_devices(mesh, flags))
 
 
 def _devices(mesh: MeshFlags, flags: argparse.Namespace) -> list[str] | None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from mtfrun.configuration.statements import MACRO, Binding, Statements, value_text
+from mtfrun.configuration.gin_values import MACRO, value_text
+from mtfrun.configuration.statements import Binding, bindings_in, last_part
 from mtfrun.differences import Change, changes, list_changes
 
 # The parameters of classes that the program calls, whose values make the variables of a part of a
@@ -30,7 +31,7 @@ def values_of(text: str) -> dict[str, str]:
     Raises:
       ConfigError: it is no gin file.
     """
-    return {binding.name: value_text(binding.value) for binding in _bindings(text)}
+    return {binding.name: value_text(binding.value) for binding in bindings_in(text)}
 
 
 def changes_of_variables(old_text: str, new_text: str, parts: Iterable[str]) -> list[Change]:
@@ -40,7 +41,7 @@ def changes_of_variables(old_text: str, new_text: str, parts: Iterable[str]) -> 
       old_text, new_text: recorded configurations.
       parts: of the checkpoint, whose variables differ: "model", "optimizer", "averages".
     """
-    old, new = _bindings(old_text), _bindings(new_text)
+    old, new = bindings_in(old_text), bindings_in(new_text)
     changed = [
         change
         for change in changes(values_of(old_text), values_of(new_text))
@@ -77,17 +78,11 @@ def described(found: Sequence[Change], present: Sequence[Binding]) -> str:
     return list_changes(texts, _MOST_CHANGES)
 
 
-def _bindings(text: str) -> list[Binding]:
-    statements = Statements()
-    statements.add_text(text)
-    return statements.bindings
-
-
 def _names_below(bindings: Sequence[Binding], sources: Sequence[str]) -> set[str]:
     """Returns the names of parameters, and of all bindings that their values refer to."""
     below: dict[str, list[Binding]] = {}  # by the name of a macro, or of a class without its module
     for binding in bindings:
-        key = binding.scope if binding.selector == MACRO else _last(binding.selector)
+        key = binding.scope if binding.selector == MACRO else last_part(binding.selector)
         below.setdefault(key, []).append(binding)
     queue = [b for b in bindings if any(b.name.endswith(source) for source in sources)]
     names: set[str] = set()
@@ -103,21 +98,16 @@ def _names_below(bindings: Sequence[Binding], sources: Sequence[str]) -> set[str
 
 def _targets(binding: Binding) -> Iterator[str]:
     for reference in binding.references():
-        is_macro = reference.selector == MACRO
-        yield reference.scopes[-1] if is_macro else _last(reference.selector)
+        yield reference.macro or last_part(reference.selector)
 
 
 def _is_of(binding: Binding, name: str) -> bool:
     """Returns whether a binding of a user is that of a name, which may have more of the module."""
     return name == binding.name or (
         binding.selector != MACRO
-        and name.endswith(f"{_last(binding.selector)}.{binding.parameter}")
+        and name.endswith(f"{last_part(binding.selector)}.{binding.parameter}")
         and name.startswith(f"{binding.scope}/" * bool(binding.scope))
     )
-
-
-def _last(selector: str) -> str:
-    return selector.rpartition(".")[2]
 
 
 def _is_fraction(text: str | None) -> bool:

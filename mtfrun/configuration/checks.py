@@ -12,9 +12,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import gin
-from mtfrun.configuration.config_error import ConfigError
+from mtfrun.configuration.errors import ConfigError
 from mtfrun.configuration.files import example_flag, shipped_files_with
-from mtfrun.configuration.statements import MACRO, Binding, Reference, Statements
+from mtfrun.configuration.gin_values import MACRO, Reference
+from mtfrun.configuration.statements import Binding, bindings_in, macros_of
 from mtfrun.configuration.value_types import check_value
 from mtfrun.errors import did_you_mean
 
@@ -46,7 +47,7 @@ def check_bindings(bindings: Sequence[Binding], roots: Sequence[Any]) -> set[_Ta
         value of a wrong type.
     """
     last = {(_target(binding), binding.parameter): binding for binding in bindings}
-    macros = {binding.scope: binding for binding in last.values() if binding.selector == MACRO}
+    macros = macros_of(last.values())
     _check_macros_exist(bindings, last.values())
     _check_cycles(last.values(), calls_of(last.values(), roots))
     _check_sizes(last.values(), macros)
@@ -74,12 +75,7 @@ def check_macros(bindings: Sequence[Binding]) -> None:
     """
     last = {(b.scope, b.selector.rpartition(".")[2], b.parameter): b for b in bindings}
     _check_macros_exist(bindings, last.values())
-    used = {
-        reference.scopes[-1]
-        for binding in bindings
-        for reference in binding.references()
-        if reference.selector == MACRO
-    }
+    used = {r.macro for binding in bindings for r in binding.references() if r.macro}
     for binding in bindings:
         if binding.from_flag and binding.selector == MACRO and binding.scope not in used:
             raise ConfigError(_unused_macro(binding, used))
@@ -95,9 +91,8 @@ def check_taken(bindings: Sequence[Binding], operative_config: str) -> None:
       operative_config: gin's, after all objects were built.
     """
     called = {target_of(name) for name in _CALLED.findall(operative_config)}
-    operative = Statements()
-    operative.add_text(operative_config)
-    taken = {(target_of(b.selector), b.parameter) for b in operative.bindings}
+    operative = bindings_in(operative_config)
+    taken = {(target_of(b.selector), b.parameter) for b in operative}
     for binding in reversed(bindings):
         target = target_of(binding.selector)
         if target in called and (target, binding.parameter) not in taken:
@@ -116,18 +111,17 @@ def _target(binding: Binding) -> _Target:
 
 
 def _check_macros_exist(bindings: Iterable[Binding], last: Iterable[Binding]) -> None:
-    macros = {binding.scope for binding in bindings if binding.selector == MACRO}
+    macros = macros_of(bindings)
     for binding in last:
-        for reference in binding.references():
-            name = reference.scopes[-1] if reference.scopes else ""
-            if reference.selector == MACRO and name not in macros and "." not in name:
+        for name in (reference.macro for reference in binding.references()):
+            if name and name not in macros and "." not in name:
                 raise ConfigError(
                     f"{binding.place}: macro {name} has no value{_remedy(name, macros)}"
                 )
 
 
 def _is_required(reference: Reference) -> bool:
-    return reference.selector == MACRO and reference.scopes[-1] == "gin.REQUIRED"
+    return reference.macro == "gin.REQUIRED"
 
 
 def _remedy(name: str, macros: Iterable[str]) -> str:
@@ -228,7 +222,7 @@ def _check_sizes(bindings: Iterable[Binding], macros: Mapping[str, Binding]) -> 
     def size_of(binding: Binding) -> int:
         size = binding.num_parts()
         for reference in binding.references():
-            if reference.selector == MACRO and (name := reference.scopes[-1]) in macros:
+            if (name := reference.macro) in macros:
                 if name not in sizes:
                     sizes[name] = size_of(macros[name])
                 size += sizes[name]

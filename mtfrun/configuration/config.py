@@ -11,26 +11,36 @@ import sys
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, TypeVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 import gin
+from mtfrun.configuration.bound_functions import bind_functions
 from mtfrun.configuration.checks import check_bindings, check_macros, target_of
-from mtfrun.configuration.config_error import ConfigError
-from mtfrun.configuration.errors import explain, explain_call, explain_missing, public_names
-from mtfrun.configuration.foreign import PUBLISHING, check_foreign, with_record
-from mtfrun.configuration.kept_functions import with_kept_functions
-from mtfrun.configuration.one_line import one_line, without_gin
-from mtfrun.configuration.relocation import relocated
+from mtfrun.configuration.errors import ConfigError, one_line, without_gin
+from mtfrun.configuration.gin_errors import explain, explain_call, explain_missing
+from mtfrun.configuration.gin_values import (
+    MACRO,
+    Reference,
+    replace_macros,
+    with_reference_texts,
+)
+from mtfrun.configuration.gin_values import (
+    override as override_statement,
+)
+from mtfrun.configuration.published import module_names, public_names
 from mtfrun.configuration.run_files import CONFIG as RUN_CONFIG
+from mtfrun.configuration.run_files import relocations
 from mtfrun.configuration.spelling import better_binding
 from mtfrun.configuration.statements import (
-    MACRO,
     Binding,
-    Reference,
     SourceFile,
     Statements,
+    bindings_in,
+    macros_of,
     short_path,
+    values_of_macros,
 )
+from mtfrun.configuration.untrusted import check_untrusted, name_modules
 from mtfrun.configuration.value_types import Part, resolved
 from mtfrun.errors import InputError
 
@@ -111,7 +121,7 @@ def parse(
     if allowed_imports is None or allowed_imports or modules:
         _import_from_the_working_directory()
     if allowed_imports is not None:
-        check_foreign(statements, allowed_imports, statements.sources[files[0]].text)
+        check_untrusted(statements, allowed_imports, statements.sources[files[0]].text)
     _sources.clear()
     _sources.update(statements.sources)
     for name in files:
@@ -125,7 +135,7 @@ def parse(
             importlib.import_module(module)
         statements.imports.setdefault(module, module)
     # Flags may name classes that no file imports.
-    imports = {path.rpartition(".")[2]: path for path in PUBLISHING} | statements.imports
+    imports = module_names() | statements.imports
     names = public_names(imports) | public_names(statements.imports)
     for flag, text in flags:
         _register_named(statements, flag, names)
@@ -140,7 +150,7 @@ def parse(
     _remove_unused(used)
     _relocate(statements, files)
     for arguments in _Bindings.by_target.values():
-        arguments.update({name: with_kept_functions(value) for name, value in arguments.items()})
+        arguments.update({name: bind_functions(value) for name, value in arguments.items()})
     return statements.bindings
 
 
@@ -164,7 +174,7 @@ def _relocate(statements: Statements, files: Sequence[str]) -> None:
     """Resolves the paths in run directories' configurations for where the directories are now."""
     sources = [statements.sources[name].path for name in files]
     runs = {short_path(path): path.absolute().parent for path in sources if path.name == RUN_CONFIG}
-    functions = relocated(statements.bindings, runs)
+    functions = relocations(statements.bindings, runs)
     last = {
         (binding.scope, target_of(binding.selector), binding.parameter): number
         for number, binding in enumerate(statements.bindings)
@@ -204,7 +214,7 @@ def _place_of(error: InputError) -> str | None:
     None if that is unclear or the message already names it.
     """
     text, call, caller = str(error).partition("In call to configurable '")
-    macros = {b.scope: b for b in _Bindings.of_user if b.selector == MACRO}
+    macros = macros_of(_Bindings.of_user)
     for binding in reversed(_Bindings.of_user):
         name = binding.selector.rpartition(".")[2]
         if not call or caller.partition("'")[0].rpartition(".")[2] != name:
@@ -243,13 +253,16 @@ def argument(cls: Callable[..., object], name: str, default: object = None) -> A
         raise missing from None
 
 
-def rebind(cls: type, **arguments: object) -> None:
+def override(cls: type, **arguments: object) -> None:
     """Gives arguments of a class of mtfrun other values than the configuration's.
 
     Without the checks of `parse`: what the configuration binds to them has no effect any more.
     """
     parent, module = cls.__module__.split(".")[:2]
-    lines = [f"{module}.{cls.__name__}.{name} = {value!r}" for name, value in arguments.items()]
+    lines = [
+        override_statement(f"{module}.{cls.__name__}.{name}", value)
+        for name, value in arguments.items()
+    ]
     with gin.unlock_config():
         gin.parse_config(
             f"from __gin__ import dynamic_registration\nfrom {parent} import {module}\n"
@@ -262,7 +275,7 @@ def config_text(allowed_imports: Sequence[str] = ()) -> str:
 
     Its first line names the modules that it needs besides mtfrun's, `allowed_imports` among them.
     """
-    return with_record(gin.config_str(max_line_length=100), allowed_imports)
+    return name_modules(gin.config_str(max_line_length=100), allowed_imports)
 
 
 def operative_config_text() -> str:
@@ -275,64 +288,15 @@ def operative_parameters() -> dict[str, dict[str, Any]]:
 
     Macros have their values; references are texts, such as "@encoder/transformer.Stack".
     """
-    bindings = _operative_bindings()
-    macros = _macros(bindings)
+    bindings = bindings_in(operative_config_text())
+    macros = values_of_macros(bindings)
     parameters: dict[str, dict[str, Any]] = {}
     for binding in bindings:
         if binding.selector != MACRO:
             target = f"{binding.scope}/" * bool(binding.scope) + binding.selector
-            value = _without_macros(binding.value, macros)
+            value = with_reference_texts(replace_macros(binding.value, macros))
             parameters.setdefault(target, {})[binding.parameter] = value
     return parameters
-
-
-class Hyperparameters(NamedTuple):
-    """What distinguishes runs.
-
-    Attributes:
-      values: of the macros in use, and of the parameters that flags have set, by name; references
-        are texts, as in `operative_parameters`.
-      own: the names of those that flags, or the gin files that the user has named, have set.
-    """
-
-    values: Mapping[str, Any]
-    own: Collection[str]
-
-
-def hyperparameters(bindings: Sequence[Binding], files: Sequence[str]) -> Hyperparameters:
-    """Returns the hyperparameters of the objects that were built.
-
-    Args:
-      bindings: those that `parse` has returned.
-      files: the names of its gin files.
-    """
-    macros = _macros(_operative_bindings())
-    flags = {b.name: b.value for b in bindings if b.from_flag and b.selector != MACRO}
-    values = {name: _without_macros(value, macros) for name, value in {**macros, **flags}.items()}
-    own = {b.name for b in bindings if b.from_flag or b.place.rpartition(":")[0] in files}
-    return Hyperparameters(values, own & values.keys())
-
-
-def _operative_bindings() -> list[Binding]:
-    statements = Statements()
-    statements.add_text(operative_config_text())
-    return statements.bindings
-
-
-def _macros(bindings: Sequence[Binding]) -> dict[str, Any]:
-    return {b.scope: b.value for b in bindings if b.selector == MACRO}
-
-
-def _without_macros(value: Any, macros: Mapping[str, Any]) -> Any:
-    if isinstance(value, Reference):
-        if value.selector == MACRO:
-            return _without_macros(macros[value.scopes[-1]], macros)
-        return "@" + "/".join([*value.scopes, value.selector]) + "()" * value.called
-    if isinstance(value, dict):
-        return {name: _without_macros(item, macros) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_without_macros(item, macros) for item in value)
-    return value
 
 
 def as_markdown(text: str) -> str:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from mtfrun.configuration.config_error import ConfigError
+from mtfrun.configuration.errors import ConfigError, neighbours
 from mtfrun.errors import did_you_mean
 
 # In a checkout a link, which is not resolved: errors show paths below it.
@@ -62,11 +62,3 @@ def example_flag(name: str) -> str:
     flag = re.compile(rf'--gin\.{re.escape(name)}=(?:"[^"\n]*"|[^\s"]*\w)')
     texts = (Path(SHIPPED, file).read_text("utf-8") for file in shipped_gin_files())
     return next((x[-1] for x in map(flag.findall, texts) if x), f"--gin.{name}=VALUE")
-
-
-def neighbours(name: str) -> list[str]:
-    """Returns the paths of what lies in the directory in which a file is missing."""
-    try:
-        return [str(path) for path in Path(name).parent.iterdir()]
-    except OSError:
-        return []

@@ -6,11 +6,14 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mtfrun.configuration.config_error import ConfigError
+from mtfrun.configuration.errors import ConfigError, note_path
+from mtfrun.configuration.gin_values import MACRO, map_parts
+from mtfrun.configuration.statements import Binding
 from mtfrun.errors import InputError
 from mtfrun.untrusted import is_plain_name, parse_json, read_regular
 
@@ -25,8 +28,8 @@ LARGEST_COPY = 500_000_000
 """Maximum size in bytes of a file that is copied."""
 
 _LARGEST_RECORD = 16_000_000
-# From a path to a note for error messages that contain it.
-_notes: dict[str, str] = {}
+# Names of parameters whose values are paths or patterns of paths.
+_PATH = re.compile(r"(?:.*_)?(?:files?|dirs?|directory|folder|paths?|patterns?)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,11 +124,7 @@ class Relocation:
         """Returns the value with its paths resolved."""
         if isinstance(value, str):
             return self._text(value)
-        if isinstance(value, dict):
-            return {key: self(item) for key, item in value.items()}
-        if isinstance(value, list | tuple):
-            return type(value)(map(self, value))
-        return value
+        return map_parts(self, value)
 
     def _text(self, text: str) -> str:
         if text in self.files.copies:
@@ -134,9 +133,10 @@ class Relocation:
             return text
         if not os.path.isabs(text):  # noqa: PTH117 - of texts
             path = os.path.join(self.files.directory, text)  # noqa: PTH118
-            _notes[path] = _notes[os.path.normpath(path)] = (
+            note_path(
+                path,
                 f" ({text!r} in {self.run} is relative to {self.files.directory}, where the run "
-                f"began; name other files with --gin.{self.name}=...)"
+                f"began; name other files with --gin.{self.name}=...)",
             )
             return path
         if Path(text).is_relative_to(self.files.run):
@@ -166,7 +166,50 @@ class Relocation:
         return str(path)
 
 
-def note_on_path(text: str) -> str:
-    """Returns text to append to an error about a missing relative path of a run, or ""."""
-    lost = (path for path in _notes if path in text and not os.path.lexists(path))
-    return _notes.get(next(lost, ""), "")
+def relocations(bindings: Sequence[Binding], runs: Mapping[str, Path]) -> dict[int, Relocation]:
+    """Returns functions that resolve the paths in bindings if a run directory was moved.
+
+    The path of a copied file becomes the path of the copy, paths inside the run directory follow
+    it, and relative paths start at the directory where the configuration was written.
+
+    Args:
+      bindings: in the order in which they take effect.
+      runs: from the path of a configuration, as in `Binding.place`, to the run directory.
+
+    Returns:
+      From the index of a binding to the function.
+    """
+    records = {place: (run, RunFiles.of(run)) for place, run in runs.items()}
+    macros = _macros_of_paths(bindings)
+    functions: dict[int, Relocation] = {}
+    for number, binding in enumerate(bindings):
+        run, files = records.get(binding.place.rpartition(":")[0], (None, None))
+        if run is not None and files is not None and not binding.from_flag:
+            is_path = _is_path(binding) or (binding.selector == MACRO and binding.scope in macros)
+            functions[number] = Relocation(run, files, binding.name, is_path)
+    return functions
+
+
+def _is_path(binding: Binding) -> bool:
+    if binding.selector == MACRO:
+        return False
+    # `WarmStart.names` may be a file, or the names themselves.
+    is_file = binding.parameter == "names" and isinstance(binding.value, str)
+    return is_file or _PATH.fullmatch(binding.parameter) is not None
+
+
+def _macros_of_paths(bindings: Sequence[Binding]) -> set[str]:
+    """Returns the names of the macros that path parameters refer to."""
+    of_macros: dict[str, list[Binding]] = {}
+    for binding in bindings:
+        if binding.selector == MACRO:
+            of_macros.setdefault(binding.scope, []).append(binding)
+    macros: set[str] = set()
+    queue = [binding for binding in bindings if _is_path(binding)]
+    while queue:
+        for reference in queue.pop().references():
+            name = reference.scopes[-1] if reference.selector == MACRO else ""
+            if name and name not in macros:
+                macros.add(name)
+                queue += of_macros.get(name, [])
+    return macros

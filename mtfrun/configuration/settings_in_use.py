@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-import importlib
 import inspect
+import re
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import gin
 from mtfrun.configuration.checks import calls_of, scopes_of, target_of
-from mtfrun.configuration.docstrings import parameter_docs
-from mtfrun.configuration.errors import exported_names
-from mtfrun.configuration.foreign import PUBLISHING
-from mtfrun.configuration.statements import MACRO, Binding, Reference, value_text
+from mtfrun.configuration.gin_values import MACRO, replace_macros, value_text
+from mtfrun.configuration.published import default_text, shown_name, signature_of
+from mtfrun.configuration.statements import Binding, macro_chain, macros_of, values_of_macros
+
+_SECTION = re.compile(r"^(Args|Attributes):\n((?:[ ]+.*\n|\n)*)", re.MULTILINE)
+_ENTRY = re.compile(r"^(\*{0,2}\w+(?:, \*{0,2}\w+)*): (.*(?:\n[ ]+.*)*)", re.MULTILINE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,61 +72,14 @@ def settings_in_use(bindings: Sequence[Binding], roots: Sequence[type]) -> list[
       roots: the classes that the program calls.
     """
     last = {(b.scope, target_of(b.selector), b.parameter): b for b in bindings}
-    macros = {scope: b for (scope, function, _), b in last.items() if function == MACRO}
+    macros = macros_of(last.values())
     settings: dict[tuple[str, str], Setting] = {}
     for target in _targets(last, [gin.get_configurable(root) for root in roots]):
         docs = parameter_docs(target.function)
-        for parameter in signature_of(target.function):
+        for parameter in signature_of(target.function).values():
             setting = _setting(target, parameter, macros, docs.get(parameter.name, ""))
             settings.setdefault((setting.owner, setting.name), setting)
     return list(settings.values())
-
-
-def signature_of(function: Any) -> list[inspect.Parameter]:
-    """Returns the parameters of a class or function that gin can bind."""
-    try:
-        # gin's subclasses have a signature of their own, their __init__ has that of the class.
-        signature = inspect.signature(function.__init__ if inspect.isclass(function) else function)
-    except ValueError:  # exceptions and others that are written in C
-        return []
-    parameters = [p for p in signature.parameters.values() if p.name != "self"]
-    return [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-
-
-def default_text(function: Any, parameter: inspect.Parameter) -> str | None:
-    """Returns the default of a parameter as Python writes it, None without one."""
-    default = parameter.default
-    if default is parameter.empty:
-        return None
-    if dataclasses.is_dataclass(function):
-        fields = {field.name: field for field in dataclasses.fields(function)}
-        field = fields.get(parameter.name)
-        if field is not None and field.default_factory is not dataclasses.MISSING:
-            default = field.default_factory()
-    if inspect.isclass(default) or inspect.isroutine(default):
-        return f"@{shown_name(default)}"
-    return repr(default)
-
-
-def shown_name(function: Any) -> str:
-    """Returns the name of a class or function in gin files: "optim.Adam"."""
-    module, name = function.__module__, function.__qualname__
-    return published_names().get(f"{module}.{name}", f"{module}.{name}")
-
-
-@functools.cache
-def published_names() -> dict[str, str]:
-    """Returns the names in gin files of what mtfrun publishes, by the names of definitions."""
-    names = {}
-    for path in PUBLISHING:
-        module = importlib.import_module(path)
-        # rundir publishes its file warm_start alone.
-        package = "rundir" if path.endswith(".warm_start") else path.rpartition(".")[2]
-        for name in exported_names(module):
-            value = getattr(module, name)
-            if inspect.isclass(value) or inspect.isfunction(value):
-                names[f"{value.__module__}.{value.__qualname__}"] = f"{package}.{name}"
-    return names
 
 
 def _targets(
@@ -154,20 +109,61 @@ def _setting(
     binding = target.bindings.get(parameter.name)
     if binding is None:
         return Setting(target.owner, parameter.name, default, default, None, (), doc)
-    names: list[str] = []
-    last = binding
-    while isinstance(last.value, Reference) and last.value.selector == MACRO:
-        name = last.value.scopes[-1]
-        if name not in macros:
-            break
-        names.append(name)
-        last = macros[name]
+    chain = macro_chain(binding.value, macros)
+    values = values_of_macros(macros.values())
     return Setting(
         target.owner,
         parameter.name,
-        value_text(binding.value, macros),
+        value_text(replace_macros(binding.value, values)),
         default,
-        last.place,
-        tuple(names),
+        [binding, *chain][-1].place,
+        tuple(macro.scope for macro in chain),
         doc,
     )
+
+
+def summary(target: Any) -> str:
+    """Returns the first line of the docstring of a class or function, "" without one."""
+    return (inspect.getdoc(target) or "").partition("\n")[0]
+
+
+def parameter_docs(target: Any) -> dict[str, str]:
+    """Returns what docstrings say of each parameter of a class or function, in one line.
+
+    Those of base classes count where a class says nothing itself.
+    """
+    texts = [target.__doc__]
+    if inspect.isclass(target):
+        classes = [cls for cls in reversed(target.__mro__) if cls is not object]
+        constructors = [vars(cls).get("__init__") for cls in classes]
+        texts = [item.__doc__ for item in (*classes, *constructors) if item is not None]
+    docs: dict[str, str] = {}
+    for text in filter(None, texts):
+        docs |= _entries(text)
+    return docs
+
+
+def first_sentence(text: str) -> str:
+    """Returns a text up to its first full stop or semicolon.
+
+    Examples:
+      >>> first_sentence("Which are saved; None for all. By default all.")
+      'Which are saved'
+    """
+    return re.split(r"[.;](?= |$)", text, maxsplit=1)[0]
+
+
+def _entries(docstring: str) -> dict[str, str]:
+    r"""Returns the entries of the sections Args and Attributes.
+
+    Examples:
+      >>> _entries("Does.\n\nArgs:\n  a, b: two\n    numbers.\n\nRaises:\n  ValueError: never.")
+      {'a': 'two numbers.', 'b': 'two numbers.'}
+    """
+    entries = {}
+    # Some classes say of their attributes that they are the arguments: these come last.
+    for _, section in sorted(_SECTION.findall(inspect.cleandoc(docstring) + "\n"), reverse=True):
+        for names, text in _ENTRY.findall(textwrap.dedent(section)):
+            for name in names.split(", "):
+                entries[name.lstrip("*")] = " ".join(text.split())
+    return entries

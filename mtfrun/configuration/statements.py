@@ -5,47 +5,29 @@ from __future__ import annotations
 import dataclasses
 import io
 import os
-import re
 import sys
-import tokenize
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from gin import config_parser
-from mtfrun.configuration.config_error import ConfigError
+from mtfrun.configuration.errors import ConfigError
 from mtfrun.configuration.files import SHIPPED, require_gin_file
-from mtfrun.configuration.spelling import better_flag
+from mtfrun.configuration.gin_values import (
+    MACRO,
+    Reference,
+    check_size,
+    parse_gin,
+    parts_of,
+    references_in,
+    shorten_flag,
+    value_text,
+)
 
-MACRO = "gin.macro"
-
-# Values of a deeper nesting exceed what Python's own functions for copying and printing can do.
-_MAX_DEPTH = 64
-# Strings that follow each other are one string; gin's parser is quadratic in their number.
-_MOST_STRINGS = 1000
 # gin parses a file as often as it is included: n files that include the next one twice are 2^n.
 _MOST_FILES = 500
 _MOST_INCLUDED = 64
 _MOST_BYTES = 1 << 20
-# TensorFlow, numpy and JSON readers have no larger integers.
-_INTEGERS = range(-(2**63), 2**63)
-# Other languages' names of Python's constants.
-_PYTHON_NAMES = {"true": "True", "false": "False", "null": "None", "none": "None", "nil": "None"}
-
-
-@dataclasses.dataclass(frozen=True)
-class Reference:
-    """`@scope/selector` in a value, `@scope/selector()` if called, or `%NAME`: a MACRO.
-
-    Attributes:
-      scopes: the scopes before the selector; of a macro its name.
-      selector: the name of the class or function, or MACRO.
-      called: whether the value is the result of a call.
-    """
-
-    scopes: tuple[str, ...]
-    selector: str
-    called: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +59,7 @@ class Binding:
 
     def references(self) -> Iterator[Reference]:
         """Yields all references in the value."""
-        yield from _references(self.value)
+        yield from references_in(self.value)
 
     def num_parts(self) -> int:
         """Returns the number of values in the value, itself and references included."""
@@ -87,6 +69,10 @@ class Binding:
     def value_text(self) -> str:
         """The right side of the binding."""
         return value_text(self.value)
+
+    def source(self, macros: Mapping[str, Binding]) -> Binding:
+        """Returns the binding of the macro that gives the value, or this one."""
+        return [self, *macro_chain(self.value, macros)][-1]
 
 
 class SourceStatement(NamedTuple):
@@ -217,7 +203,7 @@ class Statements:
         if len(entries) != 1 or not isinstance(
             entries[0].statement, config_parser.BindingStatement
         ):
-            raise ConfigError(f'{shortened(flag)}: not one binding "NAME = value"')
+            raise ConfigError(f'{shorten_flag(flag)}: not one binding "NAME = value"')
         self._add(entries[0]._replace(place=flag), from_flag=True)
 
     def add_text(self, text: str) -> None:
@@ -252,24 +238,6 @@ class Statements:
             )
 
 
-def value_text(value: Any, macros: Mapping[str, Binding] | None = None) -> str:
-    """Returns a value as gin writes it, with the values of macros in their place if given."""
-    if isinstance(value, Reference):
-        if value.selector == MACRO:
-            macro = (macros or {}).get(value.scopes[-1])
-            return f"%{value.scopes[-1]}" if macro is None else value_text(macro.value, macros)
-        return "@" + "/".join([*value.scopes, value.selector]) + "()" * value.called
-    if isinstance(value, dict):
-        items = [f"{value_text(k, macros)}: {value_text(v, macros)}" for k, v in value.items()]
-        return "{" + ", ".join(items) + "}"
-    if isinstance(value, list):
-        return "[" + ", ".join(value_text(item, macros) for item in value) + "]"
-    if isinstance(value, tuple):
-        items = [value_text(item, macros) for item in value]
-        return f"({', '.join(items)}{',' * (len(items) == 1)})"
-    return repr(value)
-
-
 def short_path(path: str | os.PathLike[str]) -> str:
     """Returns a path as a user would write it: relative, or by its name in the package."""
     if Path(path).is_relative_to(SHIPPED):
@@ -278,56 +246,45 @@ def short_path(path: str | os.PathLike[str]) -> str:
     return str(path) if relative.startswith("..") else relative
 
 
-def shortened(flag: str) -> str:
-    """Returns a flag as errors show it."""
-    return flag if len(flag) <= 200 else f"{flag[:200]}..."
+def macro_chain(value: Any, macros: Mapping[str, Binding]) -> list[Binding]:
+    """Returns the macros by way of which a value is set, the one with the final value last."""
+    chain: list[Binding] = []
+    while isinstance(value, Reference) and value.macro in macros:
+        chain.append(macros[value.macro])
+        value = chain[-1].value
+    return chain
 
 
-class _Parser(config_parser.ConfigParser):  # type: ignore[misc]
-    """gin's parser, which refuses long rows of strings."""
+def name_to_override(bindings: Sequence[Binding], parameter: str) -> str:
+    """Returns what to bind to change "mtf.Mesh.shape": the macro with its value, or itself.
 
-    _strings = 0
-
-    def _advance_one_token(self) -> None:
-        super()._advance_one_token()
-        is_string = self._current_token.type == tokenize.STRING
-        self._strings = self._strings + 1 if is_string else 0
-        if self._strings > _MOST_STRINGS:
-            self._raise_syntax_error(f"More than {_MOST_STRINGS} strings in a row")
-
-    def _parse_dict_item(self) -> tuple[Any, Any]:
-        key, value = super()._parse_dict_item()
-        try:
-            hash(key)
-        except TypeError:
-            self._raise_syntax_error(f"{key!r} cannot be a key")
-        return key, value
-
-
-class _Delegate(config_parser.ParserDelegate):  # type: ignore[misc]
-    """Makes References, without looking anything up, and lists them with their lines.
-
-    The value of a statement may lack some: a dictionary with a key twice has the second value only.
+    A macro that nothing uses any more would be an error.
     """
+    cls, _, name = parameter.rpartition(".")
+    for binding in reversed(bindings):
+        if binding.parameter == name and last_part(binding.selector) == last_part(cls):
+            return binding.source(macros_of(bindings)).name
+    return parameter
 
-    def __init__(self, text: Any) -> None:
-        self.references: list[tuple[int, Reference]] = []
-        self.parser = _Parser(text, self)
 
-    def configurable_reference(
-        self,
-        scoped_configurable_name: str,
-        evaluate: bool,  # noqa: FBT001 - gin's signature
-    ) -> Reference:
-        *scopes, selector = scoped_configurable_name.split("/")
-        reference = Reference(tuple(scopes), selector, evaluate)
-        # The token after a reference is on its line, or on a later one of the same statement.
-        line, _ = self.parser.current_token.start
-        self.references.append((line, reference))
-        return reference
+def macros_of(bindings: Iterable[Binding]) -> dict[str, Binding]:
+    return {binding.scope: binding for binding in bindings if binding.selector == MACRO}
 
-    def macro(self, macro_name: str) -> Reference:
-        return Reference((macro_name,), MACRO)
+
+def values_of_macros(bindings: Iterable[Binding]) -> dict[str, Any]:
+    return {name: binding.value for name, binding in macros_of(bindings).items()}
+
+
+def bindings_in(text: str) -> list[Binding]:
+    """Returns the bindings of a configuration that gin has written."""
+    statements = Statements()
+    statements.add_text(text)
+    return statements.bindings
+
+
+def last_part(selector: str) -> str:
+    """Returns the name of a class or function without its module."""
+    return selector.rpartition(".")[2]
 
 
 def _parse(text: Any, source: str) -> Iterator[SourceStatement]:
@@ -335,109 +292,18 @@ def _parse(text: Any, source: str) -> Iterator[SourceStatement]:
 
     Those of a block are its declaration and its bindings.
     """
-    delegate, statements = _parsed(text, source)
+    statements, references = parse_gin(text, source)
     # The parser reads a whole block before it returns the first statement, so that only lines tell
     # which binding a reference belongs to.
     starts = [statement.location.line_num for statement in statements]
     ends = [*starts[1:], sys.maxsize]
     for statement, start, end in zip(statements, starts, ends, strict=False):
-        place = shortened(source) if isinstance(text, str) else f"{source}:{start}"
+        place = shorten_flag(source) if isinstance(text, str) else f"{source}:{start}"
         if isinstance(statement, config_parser.BindingStatement):
-            _check_value(statement.value, place)
-        references = (r for line, r in delegate.references if start <= line < end)
-        yield SourceStatement(statement, place, tuple(references))
-
-
-def _parsed(text: Any, source: str) -> tuple[_Delegate, list[Any]]:
-    """Returns the statements of a file or a flag as gin's parser returns them.
-
-    Raises:
-      ConfigError: a syntax error.
-    """
-    is_flag = isinstance(text, str)
-    try:
-        delegate = _Delegate(text)
-        return delegate, list(delegate.parser)
-    except RecursionError:
-        raise _too_deep(shortened(source)) from None
-    except SyntaxError as error:
-        # gin appends the error of Python's parser in further lines; where a token is no Python
-        # constant, its whole message is that error.
-        message = " ".join(str(error.msg).split("\n")[0].split())
-        if "Failed to parse token" in error.msg:
-            message = "not a gin value"
-        hint = _constant_hint(error.msg)
-        if is_flag:
-            raise ConfigError(
-                f"{shortened(source)}: not a gin value{_value_hint(source) or hint}"
-            ) from None
-        line = shortened((error.text or "").strip())
-        text = f"{message.rstrip('.')}: {line}{hint}"
-        raise ConfigError(f"{source}:{error.lineno}: {text}") from None
-    except UnicodeEncodeError:  # by Python 3.12 and newer
-        raise ConfigError(f"{shortened(source)}: it has bytes that are not UTF-8") from None
-    except tokenize.TokenError as error:
-        if "too many nested" in str(error):  # Python 3.12 and newer count brackets
-            raise _too_deep(shortened(source)) from None
-        if is_flag:
-            raise ConfigError(
-                f"{shortened(source)}: not a gin value{_value_hint(source)}"
-            ) from None
-        message, (line, _) = error.args
-        raise ConfigError(f"{source}:{line}: {message} (is a bracket left open?)") from None
-
-
-def _too_deep(place: str) -> ConfigError:
-    return ConfigError(f"{place}: a value is nested more than {_MAX_DEPTH} deep")
-
-
-def _check_value(value: Any, place: str) -> None:
-    """Raises ConfigError where a value is nested too deeply or holds too large an integer."""
-    items = [value]
-    for _ in range(_MAX_DEPTH):
-        if not items:
-            return
-        for item in items:
-            if isinstance(item, int) and item not in _INTEGERS:
-                # Python refuses to write more than 4300 digits in decimals, for their time.
-                digits = str(item) if item.bit_length() < 10_000 else hex(item)
-                raise ConfigError(f"{place}: an integer does not fit 64 bits: {shortened(digits)}")
-        items = [part for item in items for part in _parts(item)]
-    if items:
-        raise _too_deep(place)
-
-
-def _parts(value: Any) -> Sequence[Any]:
-    if isinstance(value, dict):
-        return [*value.keys(), *value.values()]
-    return value if isinstance(value, list | tuple) else ()
-
-
-def _constant_hint(message: str) -> str:
-    """Returns a hint on the constant at which gin's parser failed, "" if it knows none."""
-    if "integer string conversion" in message:
-        return ": an integer does not fit 64 bits"
-    token = re.search(r"Failed to parse token '(\w+)'", message)
-    name = _PYTHON_NAMES.get(token[1].lower()) if token else None
-    return f": write {name}, as in Python, for {token[1]}" if token and name else ""
-
-
-def _value_hint(flag: str) -> str:
-    """Returns how the value of a flag is written, as far as that can be guessed."""
-    better = better_flag(flag) if len(flag) <= 200 else None
-    if better is None and "=" not in flag.partition("=")[2] and flag.startswith("--gin_"):
-        return ': write "NAME = value"'
-    if better is None:
-        return " (is a bracket or a quote left open?)" if re.search(r"[\[({'\"]", flag) else ""
-    return f": values are written as in Python, in quotes for the shell: {better}"
+            check_size(statement.value, place)
+        of_statement = (r for line, r in references if start <= line < end)
+        yield SourceStatement(statement, place, tuple(of_statement))
 
 
 def _num_parts(value: Any) -> int:
-    return 1 + sum(map(_num_parts, _parts(value)))
-
-
-def _references(value: Any) -> Iterator[Reference]:
-    if isinstance(value, Reference):
-        yield value
-    for part in _parts(value):
-        yield from _references(part)
+    return 1 + sum(map(_num_parts, parts_of(value)))

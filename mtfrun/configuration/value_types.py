@@ -6,7 +6,6 @@ import ast
 import contextlib
 import dataclasses
 import difflib
-import importlib
 import inspect
 import sys
 import types
@@ -14,12 +13,12 @@ import typing
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from mtfrun.configuration.config_error import ConfigError
-from mtfrun.configuration.errors import exported_names
-from mtfrun.configuration.foreign import PUBLISHING
+from mtfrun.configuration.errors import ConfigError
+from mtfrun.configuration.gin_values import Reference
+from mtfrun.configuration.published import published
 from mtfrun.configuration.ranges import range_of
 from mtfrun.configuration.spelling import gin_spelling
-from mtfrun.configuration.statements import MACRO, Binding, Reference
+from mtfrun.configuration.statements import Binding, macro_chain
 
 _PLAIN = (int, float, bool, str, type(None))
 _LISTS = (list, tuple, Sequence, Collection, Iterable)
@@ -66,12 +65,8 @@ def check_value(binding: Binding, function: Any, macros: Mapping[str, Binding]) 
 
 def resolved(part: Part, macros: Mapping[str, Binding]) -> Part:
     """Replaces a macro by its value and the place that set it; returns other values unchanged."""
-    while isinstance(part.value, Reference) and part.value.selector == MACRO:
-        macro = macros.get(part.value.scopes[-1])
-        if macro is None:
-            break
-        part = Part(macro.value, macro.place)
-    return part
+    chain = macro_chain(part.value, macros)
+    return Part(chain[-1].value, chain[-1].place) if chain else part
 
 
 def _annotation(function: Any, parameter: str) -> Any:
@@ -210,11 +205,9 @@ def _hint(value: Any, annotation: Any) -> str:
 
 def _as_reference(value: Any) -> str:
     """Returns the syntax of a reference, with the mtfrun name nearest to a text."""
-    names = {}
-    for path in PUBLISHING:
-        module = importlib.import_module(path)
-        for name in exported_names(module):
-            called = "()" * isinstance(getattr(module, name), type)
-            names[name.lower()] = f"@{path.rpartition('.')[2]}.{name}{called}"
+    names = {
+        name.partition(".")[2].lower(): f"@{name}{'()' * isinstance(target, type)}"
+        for name, target in published().items()
+    }
     near = difflib.get_close_matches(str(value).lower(), names, n=1)
     return f", such as {names[near[0]]}" if near else ": @module.Class() or @module.function"

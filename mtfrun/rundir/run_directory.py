@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from absl import logging
 
 from mtfrun import processes
-from mtfrun.configuration.one_line import one_line
+from mtfrun.configuration.errors import one_line
 from mtfrun.configuration.run_files import RECORD
 from mtfrun.display import progress
 from mtfrun.rundir.atomic import atomic_replace, remove_temporary_files

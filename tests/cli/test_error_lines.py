@@ -8,7 +8,7 @@ import pytest
 
 from mtfrun.cli import commands
 from mtfrun.cli.main import main
-from mtfrun.configuration.config_error import ConfigError
+from mtfrun.configuration.errors import ConfigError
 from mtfrun.data import DataError
 from mtfrun.display.streams import OutputError
 from mtfrun.errors import InputError, is_input_error

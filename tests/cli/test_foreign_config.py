@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from mtfrun.configuration import config as config_module
-from mtfrun.configuration.foreign import check_foreign
 from mtfrun.configuration.statements import Statements
+from mtfrun.configuration.untrusted import check_untrusted
 from tests.cli.command import error_line, mtfrun_here, succeeded, tiny_experiment
 
 
@@ -90,10 +90,10 @@ def test_a_file_that_is_replaced_after_the_check_has_no_effect(
     _add_statements(run_copy, "", f'include "{run_copy}/outer.gin"')
 
     def check_and_replace(statements: Statements, allowed: list[str], trained_with: str) -> None:
-        check_foreign(statements, allowed, trained_with)
+        check_untrusted(statements, allowed, trained_with)
         (run_copy / replaced).write_text("import evil\n")
 
-    monkeypatch.setattr(config_module, "check_foreign", check_and_replace)
+    monkeypatch.setattr(config_module, "check_untrusted", check_and_replace)
     (metrics,) = succeeded(mtfrun_here("eval", f"--model_dir={run_copy}"))
     assert metrics["step"] == 2
     assert (run_copy / replaced).read_text() == "import evil\n"

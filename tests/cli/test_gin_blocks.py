@@ -7,9 +7,9 @@ import pathlib
 import pytest
 
 from mtfrun.configuration import config
-from mtfrun.configuration.config_error import ConfigError
-from mtfrun.configuration.foreign import check_foreign
+from mtfrun.configuration.errors import ConfigError
 from mtfrun.configuration.statements import Statements
+from mtfrun.configuration.untrusted import check_untrusted
 from mtfrun.experiment.runs.build import ROOTS
 
 HEAD = """include "defaults.gin"
@@ -161,5 +161,5 @@ from mtfrun.configuration import statements
     configuration = Statements()
     configuration.add_file(str(path), [])
     with pytest.raises(ConfigError) as raised:
-        check_foreign(configuration, [], "")
+        check_untrusted(configuration, [], "")
     assert str(raised.value).startswith(f"{path}:{line}: the run's configuration uses {name} of")

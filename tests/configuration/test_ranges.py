@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import importlib
-import inspect
-
 import pytest
 
 from mtfrun.checks import COUNT, Range
-from mtfrun.configuration.errors import exported_names
-from mtfrun.configuration.foreign import PUBLISHING
+from mtfrun.configuration.published import is_configurable, published, signature_of
 from mtfrun.configuration.ranges import _OF_NAMES, range_of
-from mtfrun.configuration.settings_in_use import signature_of
 
 
 def _parameters() -> dict[str, list[object]]:
     """Returns the defaults of every parameter of what mtfrun publishes, by its name."""
     defaults: dict[str, list[object]] = {}
-    for path in PUBLISHING:
-        module = importlib.import_module(path)
-        for name in exported_names(module):
-            target = getattr(module, name)
-            if inspect.isclass(target) or inspect.isfunction(target):
-                for parameter in signature_of(target):
-                    defaults.setdefault(parameter.name, []).append(parameter.default)
+    for target in published().values():
+        if is_configurable(target):
+            for name, parameter in signature_of(target).items():
+                defaults.setdefault(name, []).append(parameter.default)
     return defaults
 
 

@@ -24,7 +24,7 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.summary.writer.record_writer import masked_crc32c
 
 from mtfrun import data
-from mtfrun.configuration.one_line import one_line
+from mtfrun.configuration.errors import one_line
 from mtfrun.data.sources.streams import blocks
 from mtfrun.errors import InputError
 from mtfrun.rundir import Checkpoints, RunDirError

@@ -7,8 +7,7 @@ import pathlib
 import pytest
 
 from mtfrun.configuration import config
-from mtfrun.configuration.config_error import ConfigError
-from mtfrun.configuration.one_line import one_line
+from mtfrun.configuration.errors import ConfigError, one_line
 from mtfrun.experiment.runs.build import ROOTS
 from tests.faults.fuzzing import CPU_SECS, cpu_limit, some_quick
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from mtfrun import layers, mtf
-from mtfrun.configuration.errors import exported_names
+from mtfrun.configuration.published import exported_names
 from mtfrun.errors import InputError
 from mtfrun.models import Model, moe, transformer
 from tests.layouts import ONE_DEVICE, assert_close

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.configuration.errors import exported_names
+from mtfrun.configuration.published import exported_names
 from tests.layouts import ONE_DEVICE
 
 MESH = mtf.Mesh(ONE_DEVICE)

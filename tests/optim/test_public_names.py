@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mtfrun import mtf, optim
-from mtfrun.configuration.errors import exported_names
+from mtfrun.configuration.published import exported_names
 from tests.case_tables import exported
 from tests.optim.public_names import is_optimizer, is_schedule
 

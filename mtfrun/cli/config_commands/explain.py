@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import inspect
 import json
 from collections.abc import Mapping, Sequence
@@ -11,11 +10,17 @@ from typing import Any, NamedTuple
 
 from mtfrun import experiment  # noqa: F401 - whose classes are explained
 from mtfrun.cli.config_commands.text import narrowed, wrapped
-from mtfrun.configuration.docstrings import parameter_docs, summary
 from mtfrun.configuration.files import shipped_gin_files
+from mtfrun.configuration.gin_values import MACRO
 from mtfrun.configuration.headers import GinHeader, shipped_headers
-from mtfrun.configuration.settings_in_use import default_text, published_names, signature_of
-from mtfrun.configuration.statements import MACRO, Binding, Statements
+from mtfrun.configuration.published import (
+    default_text,
+    is_configurable,
+    published,
+    signature_of,
+)
+from mtfrun.configuration.settings_in_use import parameter_docs, summary
+from mtfrun.configuration.statements import Binding, Statements, macros_of
 from mtfrun.errors import InputError, did_you_mean
 
 
@@ -64,7 +69,7 @@ def explained(name: str) -> list[Explanation]:
         return [_gin_file(header)]
     bindings = _shipped_bindings()
     targets = _published()
-    macros = {binding.scope for binding in bindings if binding.selector == MACRO}
+    macros = set(macros_of(bindings))
     if name in macros:
         return [_macro(name, bindings)]
     named = [full for full in targets if name in (full, full.partition(".")[2])]
@@ -84,10 +89,10 @@ def _nearest(name: str, macros: set[str], targets: Mapping[str, Any]) -> str:
     owner, _, parameter = name.rpartition(".")
     own = [full for full in targets if owner and _is_called(full, owner)]
     if own:  # a class that exists, without this parameter
-        known = [p.name for p in signature_of(targets[own[0]])]
+        known = list(signature_of(targets[own[0]]))
         return did_you_mean(parameter, known) or f"; {own[0]} has {', '.join(known) or 'none'}"
     shorts = {full.partition(".")[2] for full in targets}
-    parameters = {p.name for target in targets.values() for p in signature_of(target)}
+    parameters = {name for target in targets.values() for name in signature_of(target)}
     names = {*macros, *targets} if owner else {*macros, *shorts, *parameters}
     return did_you_mean(name, sorted(names)) or "; mtfrun config list lists the gin files"
 
@@ -97,18 +102,12 @@ def _is_called(full: str, name: str) -> bool:
 
 
 def _has(target: Any, parameter: str) -> bool:
-    return any(p.name == parameter for p in signature_of(target))
+    return parameter in signature_of(target)
 
 
 def _published() -> dict[str, Any]:
     """Returns the classes and functions of mtfrun by their names in gin files."""
-    targets = {}
-    for definition, name in published_names().items():
-        module, _, attribute = definition.rpartition(".")
-        target = getattr(importlib.import_module(module), attribute, None)
-        if target is not None:
-            targets[name] = target
-    return targets
+    return {name: target for name, target in published().items() if is_configurable(target)}
 
 
 def _shipped_bindings() -> list[Binding]:
@@ -129,10 +128,7 @@ def _macro(name: str, bindings: Sequence[Binding]) -> Explanation:
         f"{b.place}: {b.value_text}" for b in bindings if b.selector == MACRO and b.scope == name
     ]
     used_by = {
-        b.name: None
-        for b in bindings
-        for reference in b.references()
-        if reference.selector == MACRO and reference.scopes == (name,)
+        b.name: None for b in bindings for reference in b.references() if reference.macro == name
     }
     return Explanation(name, "macro", "\n".join(meanings), set_by=set_by, used_by=list(used_by))
 
@@ -158,7 +154,8 @@ def _gin_file(header: GinHeader) -> Explanation:
 def _target(name: str, target: Any, bindings: Sequence[Binding]) -> Explanation:
     docs = parameter_docs(target)
     parameters = {
-        p.name: (default_text(target, p), docs.get(p.name, "")) for p in signature_of(target)
+        parameter: (default_text(target, signature), docs.get(parameter, ""))
+        for parameter, signature in signature_of(target).items()
     }
     kind = "class" if inspect.isclass(target) else "function"
     set_by = [
@@ -168,7 +165,7 @@ def _target(name: str, target: Any, bindings: Sequence[Binding]) -> Explanation:
 
 
 def _parameter(name: str, target: Any, parameter: str, bindings: Sequence[Binding]) -> Explanation:
-    (signature,) = (p for p in signature_of(target) if p.name == parameter)
+    signature = signature_of(target)[parameter]
     set_by = [
         f"{b.place}: {b.name} = {b.value_text}"
         for b in bindings

@@ -11,8 +11,7 @@ from collections.abc import Iterable, Sequence
 from mtfrun.cli.config_commands.text import WIDTH, shortened, wrapped
 from mtfrun.cli.gin_settings import settings_of
 from mtfrun.configuration import config
-from mtfrun.configuration.docstrings import first_sentence
-from mtfrun.configuration.settings_in_use import Setting, settings_in_use
+from mtfrun.configuration.settings_in_use import Setting, first_sentence, settings_in_use
 from mtfrun.display.streams import print_lines
 from mtfrun.errors import InputError, did_you_mean
 from mtfrun.experiment.runs.build import ROOTS

@@ -17,8 +17,9 @@ from mtfrun.cli.flags import parse_flags
 from mtfrun.cli.flags.parse import GIN_PREFIX
 from mtfrun.cli.launch.smaller_mesh import SmallerMesh, smaller_meshes
 from mtfrun.configuration import config
-from mtfrun.configuration.one_line import one_line
-from mtfrun.configuration.statements import MACRO, Binding
+from mtfrun.configuration.errors import one_line
+from mtfrun.configuration.gin_values import override
+from mtfrun.configuration.statements import Binding, name_to_override
 from mtfrun.errors import InputError
 from mtfrun.experiment import Training
 from mtfrun.experiment.runs.build import ROOTS, build
@@ -40,7 +41,7 @@ def largest_that_can_be_built(
     Raises:
       InputError: no smaller mesh is possible.
     """
-    name = _name_of_the_shape(_parse(flags))
+    name = name_to_override(_parse(flags), "mtf.Mesh.shape")
     shape = mtf.convert_to_shape(config.argument(mtf.Mesh, "shape"))
     layout = mtf.convert_to_layout_rules(config.argument(mtf.Mesh, "layout", ""))
     axes = [axis for name in _OF_BATCHES if (axis := layout.get(name)) is not None]
@@ -55,7 +56,7 @@ def largest_that_can_be_built(
     for axis in dict.fromkeys(axes):
         for smaller in smaller_meshes(sizes, axis, num_processes, remaining):
             smaller = dataclasses.replace(smaller, flag=f"{GIN_PREFIX}{name}={smaller.mesh!r}")
-            _parse(flags, (smaller.flag, f"{name} = {smaller.mesh!r}"))
+            _parse(flags, (smaller.flag, override(name, smaller.mesh)))
             try:
                 config.configured(Training, *build())
             except InputError as error:
@@ -72,30 +73,6 @@ def _parse(flags: argparse.Namespace, *bindings: tuple[str, str]) -> list[Bindin
         search_paths=flags.gin_search_paths,
         roots=ROOTS,
     )
-
-
-def _name_of_the_shape(bindings: Sequence[Binding]) -> str:
-    """Returns what another shape of the mesh is to be bound to: the macro that gives it, if any.
-
-    A macro that nothing uses any more would be an error.
-    """
-    name, parts = "Mesh.shape", ("Mesh", "shape")
-    while True:
-        values = [b.value for b in bindings if _parts(b) == parts]
-        value = values[-1] if values else None
-        # Only a reference has scopes: the name of a macro.
-        scopes = getattr(value, "scopes", ())
-        if not scopes or value is None or value.selector != MACRO:
-            return name
-        (name,) = scopes
-        parts = (MACRO, name)
-
-
-def _parts(binding: Binding) -> tuple[str, str]:
-    """Returns the class and the parameter of a binding; of a macro MACRO and its name."""
-    if binding.selector == MACRO:
-        return MACRO, binding.scope
-    return binding.selector.rpartition(".")[2], binding.parameter
 
 
 def _main(arguments: Sequence[str]) -> int:

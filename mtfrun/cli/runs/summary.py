@@ -9,7 +9,7 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 
 from mtfrun.configuration.changed_variables import values_of
-from mtfrun.configuration.config_error import ConfigError
+from mtfrun.configuration.errors import ConfigError
 from mtfrun.errors import InputError
 from mtfrun.rundir import Evaluated, RunDirectory, Status
 from mtfrun.rundir.metric_order import is_lower_better

@@ -18,7 +18,7 @@ from mtfrun.cli.sweep.grid import Grid, GridRun
 from mtfrun.cli.sweep.hparams import describe_sweep
 from mtfrun.cli.sweep.record import NAME, SweepRecord
 from mtfrun.cli.sweep.trainer import TrainedRun, Trainer
-from mtfrun.configuration.one_line import one_line
+from mtfrun.configuration.errors import one_line
 from mtfrun.display import progress
 from mtfrun.display.streams import print_lines
 from mtfrun.display.table import table_lines, terminal_columns

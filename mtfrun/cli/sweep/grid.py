@@ -9,8 +9,9 @@ import re
 import tokenize
 from collections.abc import Iterable, Sequence
 
-from mtfrun.configuration.config_error import ConfigError
-from mtfrun.configuration.statements import MACRO, Statements, value_text
+from mtfrun.configuration.errors import ConfigError
+from mtfrun.configuration.gin_values import value_text
+from mtfrun.configuration.statements import Statements, macros_of
 from mtfrun.errors import InputError, did_you_mean
 
 _OPENING, _CLOSING = "([{", ")]}"
@@ -123,13 +124,8 @@ class Grid:
         statements = Statements()
         for file in files:
             statements.add_file(file, search_paths)
-        known = {b.scope for b in statements.bindings if b.selector == MACRO}
-        known |= {
-            reference.scopes[-1]
-            for binding in statements.bindings
-            for reference in binding.references()
-            if reference.selector == MACRO
-        }
+        references = (r for binding in statements.bindings for r in binding.references())
+        known = {*macros_of(statements.bindings), *(r.macro for r in references if r.macro)}
         for varied in self.varied:
             if "." not in varied.name and varied.name not in known:
                 raise InputError(

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, cast
 
-from mtfrun.configuration.one_line import path_hint
+from mtfrun.configuration.errors import path_hint
 from mtfrun.data.errors import DataError
 from mtfrun.errors import RAISE_THE_LIMIT, install_command, is_shortage
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Mapping, Sequence
 
-from mtfrun.configuration.one_line import one_line_errors
+from mtfrun.configuration.errors import one_line_errors
 from mtfrun.experiment.runs.build import Built
 from mtfrun.experiment.runs.opening import Opened, opened, restored, trained_run
 from mtfrun.experiment.runs.run import Run

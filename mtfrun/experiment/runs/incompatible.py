@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from mtfrun.configuration.changed_variables import changes_of_variables, described
-from mtfrun.configuration.config_error import ConfigError
+from mtfrun.configuration.errors import ConfigError
 from mtfrun.configuration.statements import Binding
 from mtfrun.rundir import RunDirError
 from mtfrun.rundir.compatibility import IncompatibleError

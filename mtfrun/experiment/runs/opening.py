@@ -57,7 +57,7 @@ def opened(run: RunDirectory | None, settings: Settings, *, on_one_device: bool 
     with config.exclusive():
         bindings = settings.parse(run_config)
         if on_one_device:
-            config.rebind(mtf.Mesh, shape="data:1", layout="", devices=None)
+            config.override(mtf.Mesh, shape="data:1", layout="", devices=None)
         built = build()
         check_taken(bindings, config.operative_config_text())
         configured = Configured(config.config_text(settings.allowed_imports), bindings)

@@ -20,7 +20,7 @@ from mtfrun.configuration.arguments import (
     shown,
     texts_of,
 )
-from mtfrun.configuration.one_line import one_line_errors
+from mtfrun.configuration.errors import one_line_errors
 from mtfrun.data import ImageData
 from mtfrun.errors import InputError
 from mtfrun.experiment import (

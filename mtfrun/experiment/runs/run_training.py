@@ -12,7 +12,11 @@ from typing import NamedTuple
 from mtfrun import mtf, processes
 from mtfrun.configuration import config
 from mtfrun.configuration.checks import check_taken
-from mtfrun.configuration.numbers import numbers_of_training
+from mtfrun.configuration.hyperparameters import (
+    Hyperparameters,
+    hyperparameters,
+    training_hyperparameters,
+)
 from mtfrun.data import Data
 from mtfrun.display import progress
 from mtfrun.experiment import Training
@@ -57,7 +61,7 @@ class Prepared(NamedTuple):
       texts: "config" and "operative_config", which the run directory records.
       numbers: the parameters that change the numbers of the training.
       configured: explains checkpoints that do not fit.
-      hparams: what distinguishes runs, see `config.hyperparameters`.
+      hparams: what distinguishes runs, see `hyperparameters`.
     """
 
     built: Built
@@ -65,7 +69,7 @@ class Prepared(NamedTuple):
     texts: Mapping[str, str]
     numbers: NumbersOfTraining
     configured: Configured
-    hparams: config.Hyperparameters
+    hparams: Hyperparameters
 
 
 def prepared(settings: Settings, *, planned: bool = False) -> Prepared:
@@ -95,9 +99,9 @@ def prepared(settings: Settings, *, planned: bool = False) -> Prepared:
         }
         # Data of a class of the user's own that has no fingerprint.
         with_data = type(built.experiment.data).fingerprint is Data.fingerprint
-        numbers = numbers_of_training(with_data=with_data)
+        numbers = training_hyperparameters(with_data=with_data)
         configured = Configured(texts["config"], bindings)
-        hparams = config.hyperparameters(bindings, settings.files)
+        hparams = hyperparameters(bindings, settings.files)
     return Prepared(built, training, texts, numbers, configured, hparams)
 
 

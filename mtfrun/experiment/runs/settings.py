@@ -14,7 +14,7 @@ from mtfrun import processes
 from mtfrun.configuration import config
 from mtfrun.configuration.arguments import shown
 from mtfrun.configuration.changed_variables import values_of
-from mtfrun.configuration.config_error import ConfigError
+from mtfrun.configuration.errors import ConfigError
 from mtfrun.configuration.run_files import RunFiles
 from mtfrun.configuration.statements import Binding
 from mtfrun.data import ImageData
@@ -62,10 +62,10 @@ class Settings:
         if processes.count() > 1:
             processes.check_same("configuration", _shared(values_of(config.config_text())))
         if run_config is not None:
-            config.rebind(WarmStart, names=None)  # a file that only a new run needs
+            config.override(WarmStart, names=None)  # a file that only a new run needs
             files = RunFiles.of(pathlib.Path(run_config).parent)
             if files is not None and files.source_summary is not None:
-                config.rebind(ImageData, kept_source=files.source_summary)
+                config.override(ImageData, kept_source=files.source_summary)
         return bindings
 
     def as_flags(self) -> list[str]:

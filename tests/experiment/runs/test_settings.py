@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mtfrun.cli.flags import parse_flags
-from mtfrun.configuration.config_error import ConfigError
+from mtfrun.configuration.errors import ConfigError
 from mtfrun.experiment.runs.settings import Settings, literal_bindings
 
 

@@ -32,7 +32,7 @@ def main(folder: str, *arguments: str) -> None:
     measure = "--measure" in arguments
     flags = parse_flags(["plan", *(x for x in arguments if x != "--measure")])
     config.parse(flags.gin_file, flags.bindings, roots=ROOTS)
-    config.rebind(mtf.Mesh, shape=flags.mesh)
+    config.override(mtf.Mesh, shape=flags.mesh)
     if measure:
         # A thread for two devices, whatever the number of processors. With fewer some devices wait
         # while others are at their peaks; with more the independent parts of a device's step run at

@@ -1,15 +1,23 @@
-"""The parameters of a configuration on which the numbers of a training depend."""
+"""What distinguishes runs, and the parameters on which the results of a training depend."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+import dataclasses
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from mtfrun.configuration import config
 from mtfrun.configuration.checks import target_of
-from mtfrun.configuration.errors import parameters_of
-from mtfrun.configuration.foreign import published_names
-from mtfrun.configuration.statements import MACRO, Binding, Reference, Statements
+from mtfrun.configuration.config import config_text, operative_config_text
+from mtfrun.configuration.gin_values import (
+    MACRO,
+    Reference,
+    map_parts,
+    replace_macros,
+    value_text,
+    with_reference_texts,
+)
+from mtfrun.configuration.published import parameters_of, published_name
+from mtfrun.configuration.statements import Binding, bindings_in, values_of_macros
 
 DATA = ("experiment.Experiment", "data")
 """The parameter of the data, which have a fingerprint of their own."""
@@ -58,7 +66,7 @@ class _Parameter:
         self.parameter = binding.parameter
         self.name = f"{binding.scope}/" * bool(binding.scope) + f"{self.target}.{self.parameter}"
         self.refers_to: set[str] = set()
-        self.text = self._text_of(binding.value, macros)
+        self.text = value_text(self._rename(replace_macros(binding.value, macros)))
         known = parameters_of(binding.selector).get(binding.parameter)
         self.is_default = known is not None and self.text == repr(known.default)
 
@@ -66,24 +74,46 @@ class _Parameter:
     def is_neutral(self) -> bool:
         return self.parameter in NEUTRAL.get(self.target, ()) or self.target == _EVALUATION
 
-    def _text_of(self, value: Any, macros: Mapping[str, Any]) -> str:
-        if isinstance(value, Reference) and value.selector == MACRO:
-            return self._text_of(macros[value.scopes[-1]], macros)
-        if isinstance(value, Reference):
-            name = _name_of(value.selector)
-            self.refers_to.add(name)
-            return "@" + "/".join([*value.scopes, name]) + "()" * value.called
-        if isinstance(value, dict):
-            items = (f"{k!r}: {self._text_of(v, macros)}" for k, v in value.items())
-            return "{" + ", ".join(items) + "}"
-        if isinstance(value, list | tuple):
-            text = ", ".join(self._text_of(item, macros) for item in value)
-            comma = "," * (len(value) == 1)
-            return f"({text}{comma})" if isinstance(value, tuple) else f"[{text}]"
-        return repr(value)
+    def _rename(self, value: Any) -> Any:
+        """Returns a value whose references have the published names, which are noted."""
+        if not isinstance(value, Reference):
+            return map_parts(self._rename, value)
+        name = _name_of(value.selector)
+        self.refers_to.add(name)
+        return dataclasses.replace(value, selector=name)
 
 
-def numbers_of_training(*, with_data: bool) -> dict[str, dict[str, str]]:
+class Hyperparameters(NamedTuple):
+    """What distinguishes runs.
+
+    Attributes:
+      values: of the macros in use, and of the parameters that flags have set, by name; references
+        are texts, as in `operative_parameters`.
+      own: the names of those that flags, or the gin files that the user has named, have set.
+    """
+
+    values: Mapping[str, Any]
+    own: Collection[str]
+
+
+def hyperparameters(bindings: Sequence[Binding], files: Sequence[str]) -> Hyperparameters:
+    """Returns the hyperparameters of the objects that were built.
+
+    Args:
+      bindings: those that `parse` has returned.
+      files: the names of its gin files.
+    """
+    macros = values_of_macros(bindings_in(operative_config_text()))
+    flags = {b.name: b.value for b in bindings if b.from_flag and b.selector != MACRO}
+    values = {
+        name: with_reference_texts(replace_macros(value, macros))
+        for name, value in {**macros, **flags}.items()
+    }
+    own = {b.name for b in bindings if b.from_flag or b.place.rpartition(":")[0] in files}
+    return Hyperparameters(values, own & values.keys())
+
+
+def training_hyperparameters(*, with_data: bool) -> dict[str, dict[str, str]]:
     """Returns the parameters in use that change the numbers of a training, as texts by name.
 
     Under "given" are those that differ from the defaults of their classes, under "defaults" the
@@ -94,27 +124,22 @@ def numbers_of_training(*, with_data: bool) -> dict[str, dict[str, str]]:
     """
     parameters = list(_parameters_in_use())
     neutral = _neutral_targets(parameters, with_data=with_data)
-    numbers: dict[str, dict[str, str]] = {"given": {}, "defaults": {}}
+    texts: dict[str, dict[str, str]] = {"given": {}, "defaults": {}}
     for parameter in parameters:
         if not (parameter.is_neutral or parameter.target in neutral):
-            numbers["defaults" if parameter.is_default else "given"][parameter.name] = (
-                parameter.text
-            )
-    return numbers
+            part = texts["defaults" if parameter.is_default else "given"]
+            part[parameter.name] = parameter.text
+    return texts
 
 
 def _parameters_in_use() -> Iterator[_Parameter]:
     """Yields the parameters of what was called, and of functions that are called later."""
-    operative, bound = Statements(), Statements()
-    operative.add_text(config.operative_config_text())
-    bound.add_text(config.config_text())
-    called = {binding.selector for binding in operative.bindings}
-    macros = {
-        b.scope: b.value for s in (bound, operative) for b in s.bindings if b.selector == MACRO
-    }
+    operative, bound = bindings_in(operative_config_text()), bindings_in(config_text())
+    called = {binding.selector for binding in operative}
+    macros = values_of_macros([*bound, *operative])
     # The arguments of functions are bound when gin passes them to a class: gin does not see a call.
-    later = (binding for binding in bound.bindings if binding.selector not in called)
-    for binding in (*operative.bindings, *later):
+    later = (binding for binding in bound if binding.selector not in called)
+    for binding in (*operative, *later):
         if binding.selector != MACRO:
             yield _Parameter(binding, macros)
 
@@ -148,5 +173,5 @@ def _reached(starts: Iterable[str], references: Mapping[str, Iterable[str]]) -> 
 def _name_of(selector: str) -> str:
     """Returns the name of a class or function, whatever the imports of a gin file call it."""
     target = target_of(selector)
-    place = str(target.__module__), str(target.__qualname__)
-    return published_names().get(place) or f"{place[0].rpartition('.')[2]}.{place[1]}"
+    module = str(target.__module__).rpartition(".")[2]
+    return published_name(target) or f"{module}.{target.__qualname__}"

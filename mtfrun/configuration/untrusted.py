@@ -8,42 +8,22 @@ modules only if --gin_allow_imports names them.
 
 from __future__ import annotations
 
-import functools
 import importlib
-import inspect
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any, NamedTuple
 
 from gin import config_parser
-from mtfrun.configuration.config_error import ConfigError
-from mtfrun.configuration.errors import explain, exported_names
-from mtfrun.configuration.statements import SourceStatement, Statements, shortened
+from mtfrun.configuration.errors import ConfigError
+from mtfrun.configuration.gin_errors import explain
+from mtfrun.configuration.gin_values import shorten_flag
+from mtfrun.configuration.published import published
+from mtfrun.configuration.statements import SourceStatement, Statements
 
 FLAG = "--gin_allow_imports"
 
-_OWN = ("mtfrun",)
-PUBLISHING = (
-    "mtfrun.data",
-    "mtfrun.decoding",
-    "mtfrun.evaluation",
-    "mtfrun.experiment",
-    "mtfrun.layers",
-    "mtfrun.models",
-    "mtfrun.models.moe",
-    "mtfrun.models.resnet",
-    "mtfrun.models.transformer",
-    "mtfrun.mtf",
-    "mtfrun.mtf.initializers",
-    "mtfrun.optim",
-    "mtfrun.models.parity",
-    "mtfrun.rundir.warm_start",
-    "mtfrun.tools.export_best",
-    "mtfrun.training",
-)
-"""The modules whose exports configurations may use. Other modules of mtfrun have functions that
-write files and run commands."""
+_OURS = ("mtfrun",)
 # gin's own, by the only name that gin gives it.
 _BUILTIN = ("gin.macro", "gin.constant", "gin.singleton")
 _DYNAMIC_REGISTRATION = "__gin__.dynamic_registration"
@@ -64,7 +44,7 @@ class _Unlisted(NamedTuple):
     module: str
 
 
-def check_foreign(statements: Statements, allowed: Sequence[str], trained_with: str) -> None:
+def check_untrusted(statements: Statements, allowed: Sequence[str], config_of_run: str) -> None:
     """Raises ConfigError if a configuration uses a module or object that is not allowed.
 
     Nothing is imported before all imports are known to be allowed.
@@ -72,7 +52,7 @@ def check_foreign(statements: Statements, allowed: Sequence[str], trained_with: 
     Args:
       statements: those of all files, included ones too.
       allowed: prefixes of modules that may be imported and used besides mtfrun's.
-      trained_with: the text of the run's configuration, which says what the run was trained with.
+      config_of_run: the text of the run's configuration, which says what the run was trained with.
     """
     unlisted = list(_unlisted_imports(statements, allowed))
     if not unlisted:
@@ -82,7 +62,7 @@ def check_foreign(statements: Statements, allowed: Sequence[str], trained_with: 
         return
     place, text, _ = unlisted[0]
     modules = dict.fromkeys([*allowed, *(item.module for item in unlisted)])
-    recorded = _RECORD.search(trained_with)
+    recorded = _RECORD.search(config_of_run)
     training = f"with {recorded[1]}" if recorded else "with mtfrun alone"
     raise ConfigError(
         f"{place}: the run's configuration {text}: with that it can run any code; if you trust "
@@ -91,7 +71,7 @@ def check_foreign(statements: Statements, allowed: Sequence[str], trained_with: 
     )
 
 
-def with_record(text: str, allowed: Sequence[str]) -> str:
+def name_modules(text: str, allowed: Sequence[str]) -> str:
     """Returns a configuration with a comment at the top: the modules that it needs besides mtfrun.
 
     Args:
@@ -114,7 +94,7 @@ def _unlisted_imports(statements: Statements, allowed: Sequence[str]) -> Iterato
     for statement, place, _ in _all(statements):
         if not isinstance(statement, config_parser.ImportStatement) or _is_gins(statement):
             continue
-        if not _is_within(statement.module, (*_OWN, *allowed)):
+        if not _is_within(statement.module, (*_OURS, *allowed)):
             yield _Unlisted(place, f"imports {statement.module}", statement.module)
 
 
@@ -123,7 +103,7 @@ def _unlisted_references(statements: Statements, allowed: Sequence[str]) -> Iter
 
     All imports are allowed, and are carried out.
     """
-    published = _published()
+    identities = {id(value) for value in published().values()}
     for file in statements.files:
         modules: dict[str, ModuleType] = {}
         for entry in file:
@@ -132,7 +112,7 @@ def _unlisted_references(statements: Statements, allowed: Sequence[str]) -> Iter
                 modules[statement.bound_name()] = _imported(entry, statements.imports)
             for selector in _selectors(entry):
                 for target in _path_of(selector, modules):
-                    module = _unlisted_module(target, published, allowed)
+                    module = _unlisted_module(target, identities, allowed)
                     if module is not None:
                         yield _Unlisted(entry.place, f"uses {selector} of {module}", module)
                         break
@@ -171,7 +151,7 @@ def _imported(entry: SourceStatement, imports: Mapping[str, str]) -> ModuleType:
     except ImportError as error:
         raise explain(error, imports, entry.place) or error from None
     except RecursionError:
-        name = shortened(statement.module)
+        name = shorten_flag(statement.module)
         raise ConfigError(f"{entry.place}: no module {name!r}") from None
     if statement.is_from or statement.alias:
         return module
@@ -195,41 +175,15 @@ def _path_of(selector: str, modules: Mapping[str, ModuleType]) -> Iterator[objec
         yield target
 
 
-def _unlisted_module(target: object, published: set[int], allowed: Sequence[str]) -> str | None:
+def _unlisted_module(target: object, identities: set[int], allowed: Sequence[str]) -> str | None:
     """Returns the module of an object that is not allowed, None for one that is."""
     if isinstance(target, ModuleType):
-        name, prefixes = target.__name__, (*_OWN, *allowed)
-    elif id(target) in published:
+        name, prefixes = target.__name__, (*_OURS, *allowed)
+    elif id(target) in identities:
         return None
     else:
         name, prefixes = str(getattr(target, "__module__", None) or "builtins"), (*allowed,)
     return None if _is_within(name, prefixes) else name
-
-
-def _published() -> set[int]:
-    """Returns the identities of the objects that mtfrun publishes for configurations."""
-    return {id(value) for _, value in _publications()}
-
-
-@functools.cache
-def published_names() -> Mapping[tuple[str, str], str]:
-    """Returns the names of the classes and functions that mtfrun publishes for configurations.
-
-    By module and name in it: ("mtfrun.models.transformer.stack", "Stack") is "transformer.Stack".
-    """
-    return {
-        (value.__module__, value.__qualname__): name
-        for name, value in _publications()
-        if inspect.isclass(value) or inspect.isfunction(value)
-    }
-
-
-def _publications() -> Iterator[tuple[str, Any]]:
-    """Yields the objects that mtfrun publishes for configurations, with their names."""
-    for path in PUBLISHING:
-        module = importlib.import_module(path)
-        for name in exported_names(module):
-            yield f"{path.rpartition('.')[2]}.{name}", getattr(module, name)
 
 
 def _all(statements: Statements) -> Iterator[SourceStatement]:

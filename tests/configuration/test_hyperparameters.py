@@ -11,7 +11,7 @@ from typing import cast
 
 import pytest
 
-from mtfrun.configuration.numbers import NEUTRAL
+from mtfrun.configuration.hyperparameters import NEUTRAL
 from mtfrun.data import Data
 from mtfrun.errors import InputError
 from mtfrun.experiment.saved_configuration import SavedConfiguration

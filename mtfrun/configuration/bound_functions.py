@@ -11,9 +11,10 @@ from typing import Any
 from gin.config import ConfigurableReference
 
 import gin
+from mtfrun.configuration.gin_values import map_parts
 
 
-class _KeptFunction(ConfigurableReference):  # type: ignore[misc]
+class _BoundFunction(ConfigurableReference):  # type: ignore[misc]
     """`@function` in a value of the configuration.
 
     When gin passes the value to a class, the function takes its arguments from the configuration
@@ -39,16 +40,12 @@ class _KeptFunction(ConfigurableReference):  # type: ignore[misc]
         return _bound(self.configurable.wrapped, arguments)
 
 
-def with_kept_functions(value: Any) -> Any:
-    """Returns a value of a configuration whose functions keep their arguments."""
+def bind_functions(value: Any) -> Any:
+    """Returns a value of a configuration whose functions have their arguments."""
     if isinstance(value, ConfigurableReference):
         is_function = not value.evaluate and not inspect.isclass(value.configurable.wrapped)
-        return _KeptFunction(value) if is_function else value
-    if isinstance(value, dict):
-        return {with_kept_functions(k): with_kept_functions(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(map(with_kept_functions, value))
-    return value
+        return _BoundFunction(value) if is_function else value
+    return map_parts(bind_functions, value)
 
 
 def _bound(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Callable[..., Any]:
@@ -59,8 +56,8 @@ def _bound(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Callab
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        given = signature.bind_partial(*args).arguments
-        kept = {name: value for name, value in arguments.items() if name not in given}
-        return function(*args, **{**kept, **kwargs})
+        positional = signature.bind_partial(*args).arguments
+        bound = {name: value for name, value in arguments.items() if name not in positional}
+        return function(*args, **{**bound, **kwargs})
 
     return call

@@ -1,0 +1,147 @@
+"""gin's errors as one line each, with the place and the nearest valid name."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import pkgutil
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+
+from mtfrun.configuration.errors import ConfigError
+from mtfrun.configuration.published import import_statement, parameters_of, public_names
+from mtfrun.configuration.statements import short_path
+from mtfrun.errors import did_you_mean
+
+_PLACE = re.compile(r'\n  In (?:file "(?P<file>.*)",|bindings string) line (?P<line>\d+)\n')
+_CALL = re.compile(r"\n\s+(?:.*\n\s+)*?In call to configurable '(.*?)'")
+# Top-level modules whose frames say nothing about a module of the user's.
+_LIBRARIES = frozenset({"gin", "mtfrun", "numpy", "tensorflow", *sys.stdlib_module_names}) - {
+    "__main__"
+}
+_ImportedModules = Mapping[str, str]
+
+# Shipped files that give a value to parameters that a configuration often lacks.
+_FILES_WITH = {
+    "Experiment.mesh": "defaults.gin",
+    "Experiment.model": "models/lm_small.gin",
+    "Experiment.data": "defaults.gin",
+    "Task.source": "data/text_files.gin",
+    "ImageData.source": "data/digits.gin",
+}
+
+
+def explain(error: Exception, imports: _ImportedModules, flag: str | None) -> ConfigError | None:
+    """Returns the error for the user, or None if the exception is not one of gin's.
+
+    Args:
+      error: an exception of `gin.parse_config` or `gin.parse_config_file`.
+      imports: module by the name it has in gin files.
+      flag: the flag that was parsed; None for files.
+    """
+    text = str(error)
+    place = _PLACE.search(text)
+    where = flag or (f"{short_path(place['file'])}:{place['line']}" if place else "configuration")
+    first_line = (text[: place.start()] if place else text).split("\n")[0].strip()
+    for pattern, explanation in _EXPLANATIONS:
+        match = re.search(pattern, first_line)
+        if match:
+            return ConfigError(f"{where}: {explanation(match, imports)}")
+    if is_of_own_module(error):
+        return None
+    return ConfigError(f"{where}: not a configuration: {first_line or type(error).__name__}")
+
+
+def is_of_own_module(error: Exception) -> bool:
+    """Returns whether an exception has passed a module of the user's, who needs its traceback."""
+    modules = (
+        frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)
+    )
+    return not _LIBRARIES.issuperset(str(module).partition(".")[0] for module in modules)
+
+
+def explain_call(error: Exception) -> ConfigError | None:
+    """Returns the error of a class of mtfrun that was called with values of wrong kinds.
+
+    None for an exception of a module of the user's.
+    """
+    call = _CALL.search(str(error))
+    if call is None or is_of_own_module(error):
+        return None
+    kind = type(error).__name__
+    reason = str(error)[: call.start()].split("\n")[0].strip()
+    return ConfigError(
+        f"{call[1]} cannot be made of the values that the configuration gives it: {kind}: "
+        f"{reason}; --debug shows where"
+    )
+
+
+def explain_missing(error: Exception) -> ConfigError | None:
+    """Returns the error of a call that lacks an argument, or None for another exception."""
+    text = str(error)
+    missing = re.search(r"No values supplied by Gin or caller for arguments: \[(.*?)\]", text)
+    call = re.search(r"In call to configurable '(.*?)'", text)
+    if not missing or not call:
+        return None
+    names = missing[1].replace("'", "")
+    first = names.split(",")[0]
+    name = f"{call[1].rpartition('.')[2]}.{first}"
+    files = _FILES_WITH.get(name)
+    has_one = f", or name a file that does: --gin_file={files}" if files else ""
+    return ConfigError(
+        f"{call[1]} needs a value for {names}: bind {call[1]}.{first} in a gin file{has_one}"
+    )
+
+
+def _unknown_parameter(match: re.Match[str], _imports: _ImportedModules) -> str:
+    known = parameters_of(match[1])
+    hint = did_you_mean(match[2], known) or f"; it has {', '.join(known) or 'none'}"
+    return f"{match[1]} has no parameter {match[2]!r}{hint}"
+
+
+def _unknown_name(match: re.Match[str], imports: _ImportedModules) -> str:
+    return f"nothing is called {match[1]}{_nearest_name(match[1], imports)}"
+
+
+def _unknown_import(match: re.Match[str], imports: _ImportedModules) -> str:
+    name = match[1]
+    if name in imports:
+        remedy = f"; add `{import_statement(name, imports[name])}` at the top of this file"
+    else:
+        remedy = did_you_mean(name, imports) or "; import its module at the top of this file"
+    return f"{name!r} is not imported{remedy}"
+
+
+def _no_module(match: re.Match[str], _imports: _ImportedModules) -> str:
+    parent, _, name = match[1].rpartition(".")
+    siblings: Iterable[str] = ()
+    if parent:
+        with contextlib.suppress(ImportError, AttributeError):
+            package = importlib.import_module(parent)
+            siblings = [module.name for module in pkgutil.iter_modules(package.__path__)]
+    hint = did_you_mean(name, siblings)
+    if not parent and not hint:
+        hint = "; start mtfrun in the directory that has it, or name that in PYTHONPATH"
+    return f"no module {match[1]!r}{hint}"
+
+
+def _nearest_name(name: str, imports: _ImportedModules) -> str:
+    names = public_names(imports)
+    # "optim.Adm" is compared with "optim.Adam", "Adm" with "Adam".
+    return did_you_mean(name, [other for other in names if ("." in other) == ("." in name)])
+
+
+_EXPLANATIONS: tuple[tuple[str, Callable[[re.Match[str], _ImportedModules], str]], ...] = (
+    (r"^Configurable '(.*)' doesn't have a parameter named '(.*)'", _unknown_parameter),
+    (r"^No configurable matching reference '@(?:.*/)?(.*?)(?:\(\))?'", _unknown_name),
+    (r"^No configurable matching '(?:.*/)?(.*)'", _unknown_name),
+    (r"^Couldn't resolve selector (\S+); ", _unknown_name),
+    (r"^'(.*)' was not provided by an import statement", _unknown_import),
+    (r"^No module named '(.*)'", _no_module),
+    (
+        r"Ambiguous selector '(.*)', matches (.*?)\.?\"?$",
+        lambda match, _: f"{match[1]} could be any of {match[2]}: write more of its name",
+    ),
+)

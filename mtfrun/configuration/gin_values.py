@@ -1,0 +1,256 @@
+"""Values in gin files: references, printing, and a parser that looks nothing up."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import tokenize
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from gin import config_parser
+from mtfrun.configuration.errors import ConfigError
+from mtfrun.configuration.spelling import better_flag
+
+MACRO = "gin.macro"
+
+# Values of a deeper nesting exceed what Python's own functions for copying and printing can do.
+_MAX_DEPTH = 64
+# Strings that follow each other are one string; gin's parser is quadratic in their number.
+_MOST_STRINGS = 1000
+# TensorFlow, numpy and JSON readers have no larger integers.
+_INTEGERS = range(-(2**63), 2**63)
+# Other languages' names of Python's constants.
+_PYTHON_NAMES = {"true": "True", "false": "False", "null": "None", "none": "None", "nil": "None"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """`@scope/selector` in a value, `@scope/selector()` if called, or `%NAME`: a MACRO.
+
+    Attributes:
+      scopes: the scopes before the selector; the name of a macro.
+      selector: the name of the class or function, or MACRO.
+      called: whether the value is the result of a call.
+    """
+
+    scopes: tuple[str, ...]
+    selector: str
+    called: bool = True
+
+    @property
+    def macro(self) -> str:
+        """The name of a macro, "" for a class or function."""
+        return self.scopes[-1] if self.selector == MACRO else ""
+
+    def __str__(self) -> str:
+        if self.macro:
+            return f"%{self.macro}"
+        return "@" + "/".join([*self.scopes, self.selector]) + "()" * self.called
+
+
+def reference(text: str) -> Reference:
+    """Returns the reference that a text writes.
+
+    Examples:
+      >>> str(reference("@encoder/transformer.Stack")), str(reference("%D_MODEL"))
+      ('@encoder/transformer.Stack', '%D_MODEL')
+    """
+    if text.startswith("%"):
+        return Reference((text[1:],), MACRO)
+    *scopes, selector = text.removeprefix("@").removesuffix("()").split("/")
+    return Reference(tuple(scopes), selector, text.endswith("()"))
+
+
+def value_text(value: Any) -> str:
+    """Returns a value as gin writes it.
+
+    Examples:
+      >>> value_text({"inputs": (1e-6, None), "layers": [reference("@mtf.relu")]})
+      "{'inputs': (1e-06, None), 'layers': [@mtf.relu]}"
+    """
+    if isinstance(value, Reference):
+        return str(value)
+    if isinstance(value, dict):
+        items = [f"{value_text(k)}: {value_text(v)}" for k, v in value.items()]
+        return "{" + ", ".join(items) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(value_text, value)) + "]"
+    if isinstance(value, tuple):
+        return f"({', '.join(map(value_text, value))}{',' * (len(value) == 1)})"
+    return repr(value)
+
+
+def override(name: str, value: Any) -> str:
+    """Returns the statement that gives a macro or parameter a value.
+
+    Examples:
+      >>> override("mtf.Mesh.shape", "data:2")
+      "mtf.Mesh.shape = 'data:2'"
+    """
+    return f"{name} = {value_text(value)}"
+
+
+def parts_of(value: Any) -> Sequence[Any]:
+    """Returns the items of a list or tuple, the keys and values of a dictionary."""
+    if isinstance(value, dict):
+        return [*value.keys(), *value.values()]
+    return value if isinstance(value, list | tuple) else ()
+
+
+def map_parts(function: Callable[[Any], Any], value: Any) -> Any:
+    """Returns a list, tuple or dictionary with `function` of every value; another value itself."""
+    if isinstance(value, dict):
+        return {key: function(item) for key, item in value.items()}
+    return type(value)(map(function, value)) if isinstance(value, list | tuple) else value
+
+
+def references_in(value: Any) -> Iterator[Reference]:
+    if isinstance(value, Reference):
+        yield value
+    for part in parts_of(value):
+        yield from references_in(part)
+
+
+def replace_macros(value: Any, macros: Mapping[str, Any]) -> Any:
+    """Returns a value with the values of macros in their place."""
+    if isinstance(value, Reference):
+        return replace_macros(macros[value.macro], macros) if value.macro in macros else value
+    return map_parts(lambda part: replace_macros(part, macros), value)
+
+
+def with_reference_texts(value: Any) -> Any:
+    """Returns a value with texts such as "@transformer.Stack" for references."""
+    return str(value) if isinstance(value, Reference) else map_parts(with_reference_texts, value)
+
+
+def parse_gin(text: Any, source: str) -> tuple[list[Any], list[tuple[int, Reference]]]:
+    """Returns the statements of an open file, or of a flag's text, as gin's parser returns them.
+
+    References are `Reference`, and are returned with their lines as well: a value lacks some of
+    them if a dictionary has a key twice.
+
+    Raises:
+      ConfigError: a syntax error, or a value that is too large.
+    """
+    is_flag = isinstance(text, str)
+    try:
+        delegate = _Delegate(text)
+        return list(delegate.parser), delegate.references
+    except RecursionError:
+        raise _too_deep(shorten_flag(source)) from None
+    except SyntaxError as error:
+        # gin appends the error of Python's parser in further lines; where a token is no Python
+        # constant, its whole message is that error.
+        message = " ".join(str(error.msg).split("\n")[0].split())
+        if "Failed to parse token" in error.msg:
+            message = "not a gin value"
+        hint = _constant_hint(error.msg)
+        if is_flag:
+            raise ConfigError(
+                f"{shorten_flag(source)}: not a gin value{_value_hint(source) or hint}"
+            ) from None
+        line = shorten_flag((error.text or "").strip())
+        text = f"{message.rstrip('.')}: {line}{hint}"
+        raise ConfigError(f"{source}:{error.lineno}: {text}") from None
+    except UnicodeEncodeError:  # by Python 3.12 and newer
+        raise ConfigError(f"{shorten_flag(source)}: it has bytes that are not UTF-8") from None
+    except tokenize.TokenError as error:
+        if "too many nested" in str(error):  # Python 3.12 and newer count brackets
+            raise _too_deep(shorten_flag(source)) from None
+        if is_flag:
+            raise ConfigError(
+                f"{shorten_flag(source)}: not a gin value{_value_hint(source)}"
+            ) from None
+        message, (line, _) = error.args
+        raise ConfigError(f"{source}:{line}: {message} (is a bracket left open?)") from None
+
+
+def check_size(value: Any, place: str) -> None:
+    """Raises ConfigError where a value is nested too deeply or holds too large an integer."""
+    items = [value]
+    for _ in range(_MAX_DEPTH):
+        if not items:
+            return
+        for item in items:
+            if isinstance(item, int) and item not in _INTEGERS:
+                # Python refuses to write more than 4300 digits in decimals, for their time.
+                digits = str(item) if item.bit_length() < 10_000 else hex(item)
+                raise ConfigError(
+                    f"{place}: an integer does not fit 64 bits: {shorten_flag(digits)}"
+                )
+        items = [part for item in items for part in parts_of(item)]
+    if items:
+        raise _too_deep(place)
+
+
+def shorten_flag(flag: str) -> str:
+    """Returns a flag as errors show it."""
+    return flag if len(flag) <= 200 else f"{flag[:200]}..."
+
+
+class _Parser(config_parser.ConfigParser):  # type: ignore[misc]
+    """gin's parser, which refuses long rows of strings."""
+
+    _strings = 0
+
+    def _advance_one_token(self) -> None:
+        super()._advance_one_token()
+        is_string = self._current_token.type == tokenize.STRING
+        self._strings = self._strings + 1 if is_string else 0
+        if self._strings > _MOST_STRINGS:
+            self._raise_syntax_error(f"More than {_MOST_STRINGS} strings in a row")
+
+    def _parse_dict_item(self) -> tuple[Any, Any]:
+        key, value = super()._parse_dict_item()
+        try:
+            hash(key)
+        except TypeError:
+            self._raise_syntax_error(f"{key!r} cannot be a key")
+        return key, value
+
+
+class _Delegate(config_parser.ParserDelegate):  # type: ignore[misc]
+    """Makes References, without looking anything up, and lists them with their lines."""
+
+    def __init__(self, text: Any) -> None:
+        self.references: list[tuple[int, Reference]] = []
+        self.parser = _Parser(text, self)
+
+    def configurable_reference(
+        self,
+        scoped_configurable_name: str,
+        evaluate: bool,  # noqa: FBT001 - gin's signature
+    ) -> Reference:
+        *scopes, selector = scoped_configurable_name.split("/")
+        reference = Reference(tuple(scopes), selector, evaluate)
+        # The token after a reference is on its line, or on a later one of the same statement.
+        line, _ = self.parser.current_token.start
+        self.references.append((line, reference))
+        return reference
+
+    def macro(self, macro_name: str) -> Reference:
+        return Reference((macro_name,), MACRO)
+
+
+def _too_deep(place: str) -> ConfigError:
+    return ConfigError(f"{place}: a value is nested more than {_MAX_DEPTH} deep")
+
+
+def _constant_hint(message: str) -> str:
+    """Returns a hint on the constant at which gin's parser failed, "" if there is none."""
+    if "integer string conversion" in message:
+        return ": an integer does not fit 64 bits"
+    token = re.search(r"Failed to parse token '(\w+)'", message)
+    name = _PYTHON_NAMES.get(token[1].lower()) if token else None
+    return f": write {name}, as in Python, for {token[1]}" if token and name else ""
+
+
+def _value_hint(flag: str) -> str:
+    """Returns how the value of a flag is written, as far as that can be guessed."""
+    better = better_flag(flag) if len(flag) <= 200 else None
+    if better is None and "=" not in flag.partition("=")[2] and flag.startswith("--gin_"):
+        return ': write "NAME = value"'
+    if better is None:
+        return " (is a bracket or a quote left open?)" if re.search(r"[\[({'\"]", flag) else ""
+    return f": values are written as in Python, in quotes for the shell: {better}"

@@ -1,0 +1,153 @@
+"""The classes and functions that mtfrun publishes for configurations, and their parameters."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import gin
+
+PUBLISHING = (
+    "mtfrun.data",
+    "mtfrun.decoding",
+    "mtfrun.evaluation",
+    "mtfrun.experiment",
+    "mtfrun.layers",
+    "mtfrun.models",
+    "mtfrun.models.moe",
+    "mtfrun.models.resnet",
+    "mtfrun.models.transformer",
+    "mtfrun.mtf",
+    "mtfrun.mtf.initializers",
+    "mtfrun.optim",
+    "mtfrun.models.parity",
+    "mtfrun.rundir.warm_start",
+    "mtfrun.tools.export_best",
+    "mtfrun.training",
+)
+"""The modules whose exports configurations may use. Other modules of mtfrun have functions that
+write files and run commands."""
+
+# Gin files import the package of these modules, whose other exports are not published.
+_PACKAGES = {"mtfrun.rundir.warm_start": "rundir"}
+
+
+def module_names() -> dict[str, str]:
+    """Returns the publishing modules by their names in gin files: "optim"."""
+    return {path.rpartition(".")[2]: path for path in PUBLISHING}
+
+
+@functools.cache
+def published() -> Mapping[str, Any]:
+    """Returns what configurations may use by its name in gin files, such as "optim.Adam"."""
+    objects = {}
+    for path in PUBLISHING:
+        module = importlib.import_module(path)
+        package = _PACKAGES.get(path, path.rpartition(".")[2])
+        for name in exported_names(module):
+            objects[f"{package}.{name}"] = getattr(module, name)
+    return objects
+
+
+def published_name(target: Any) -> str | None:
+    """Returns the name in gin files of a class or function, None if it is not mtfrun's."""
+    return _published_names().get((target.__module__, target.__qualname__))
+
+
+@functools.cache
+def _published_names() -> dict[tuple[str, str], str]:
+    return {
+        (value.__module__, value.__qualname__): name
+        for name, value in published().items()
+        if is_configurable(value)
+    }
+
+
+def is_configurable(value: object) -> bool:
+    """Returns whether a value is a class or function, which gin can give arguments."""
+    return inspect.isclass(value) or inspect.isfunction(value)
+
+
+def exported_names(module: Any) -> list[str]:
+    """Returns the names that a package's __init__.py imports, or that another module defines."""
+    is_package = hasattr(module, "__path__")
+    return [
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_")
+        and (
+            not inspect.ismodule(value)
+            if is_package
+            else getattr(value, "__module__", None) == module.__name__
+        )
+    ]
+
+
+def public_names(imports: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """Returns the classes and functions of imported modules by their full and short names.
+
+    "optim.Adam" and "Adam" stand for ("from mtfrun import optim", "optim.Adam").
+    """
+    names = {}
+    for name, path in imports.items():
+        statement = import_statement(name, path)
+        module = importlib.import_module(path)
+        for attribute in exported_names(module):
+            if is_configurable(getattr(module, attribute)):
+                full_name = f"{name}.{attribute}"
+                names[full_name] = names[attribute] = (statement, full_name)
+    return names
+
+
+def import_statement(name: str, path: str) -> str:
+    """Returns the statement that imports the module `path` as `name`."""
+    if name == path:
+        return f"import {path}"
+    parent, _, last = path.rpartition(".")
+    return f"from {parent} import {last}" + ("" if name == last else f" as {name}")
+
+
+def signature_of(target: Any) -> dict[str, inspect.Parameter]:
+    """Returns the parameters of a class or function that gin can bind, by name."""
+    try:
+        # A subclass that gin makes has another signature, but its __init__ has the class's.
+        signature = inspect.signature(target.__init__ if inspect.isclass(target) else target)
+    except ValueError:  # exceptions and others that are written in C
+        return {}
+    return {
+        name: p
+        for name, p in signature.parameters.items()
+        if name != "self" and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+    }
+
+
+def parameters_of(selector: str) -> dict[str, inspect.Parameter]:
+    """Returns the parameters of a registered class or function; none if it is not registered."""
+    try:
+        return signature_of(gin.get_configurable(selector))
+    except (ValueError, KeyError):
+        return {}
+
+
+def default_text(target: Any, parameter: inspect.Parameter) -> str | None:
+    """Returns the default of a parameter as Python writes it, None without one."""
+    default = parameter.default
+    if default is parameter.empty:
+        return None
+    if dataclasses.is_dataclass(target):
+        fields = {field.name: field for field in dataclasses.fields(target)}
+        field = fields.get(parameter.name)
+        if field is not None and field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory()
+    if inspect.isclass(default) or inspect.isroutine(default):
+        return f"@{shown_name(default)}"
+    return repr(default)
+
+
+def shown_name(target: Any) -> str:
+    """Returns the name of a class or function in gin files: "optim.Adam"."""
+    return published_name(target) or f"{target.__module__}.{target.__qualname__}"
