@@ -1,4 +1,4 @@
-"""The commands of the README and of the first page, in order, as a reader would paste them."""
+"""The commands of the README and of the first pages, in order, as a reader would paste them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from PIL import Image
 from tests.cli.command import ROOT, environment
 from tests.docs.test_pages import commands
 
-_PAGES = ("README.md", "docs/index.md")
+_PAGES = ("README.md", "docs/index.md", "docs/commands.md")
 # A command with the lines that it prints, as the README shows errors.
 _SHOWN = re.compile(r"^    \$ (mtfrun .*)\n((?:    (?!\$).+\n)+)", re.MULTILINE)
 # Replacements that fit small files and short trainings.
