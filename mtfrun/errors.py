@@ -1,4 +1,4 @@
-"""The base class of errors that the user can correct, and a hint at the nearest name."""
+"""Errors that the user can correct, and a hint at the nearest name."""
 
 from __future__ import annotations
 
@@ -17,6 +17,14 @@ class InputError(ValueError):
     The command prints the message alone and exits with code 2. All other exceptions are defects and
     are shown with their traceback. A module of your own may raise InputError for its settings too.
     """
+
+
+class ShapeError(InputError):
+    """Dimensions that do not match: unknown, repeated, of the wrong size."""
+
+
+class LayoutError(InputError):
+    """A layout that is not possible on its mesh."""
 
 
 def shorten(text: str, most: int, ellipsis: str = "...") -> str:

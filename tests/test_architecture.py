@@ -32,7 +32,7 @@ LEVELS = {
     "processes": 1,  # without TensorFlow, as configuration and display
     "configuration": 1,
     "display": 2,
-    "mtf": 2.5,
+    "mtf": 2,
     "layers": 3,
     "optim": 3,
     "data": 3,

@@ -1,6 +1,7 @@
 """Layers: variables and the pure functions that use them."""
 
 from mtfrun.layers.activation_scale import ActivationScale as ActivationScale
+from mtfrun.layers.attention import KeysAndValues as KeysAndValues
 from mtfrun.layers.attention import dot_product_attention as dot_product_attention
 from mtfrun.layers.attention_bias import NO_BIAS as NO_BIAS
 from mtfrun.layers.attention_bias import AttentionBias as AttentionBias
@@ -20,12 +21,13 @@ from mtfrun.layers.attention_masks import mask_segments as mask_segments
 from mtfrun.layers.attention_masks import (
     rename_length_to_memory_length as rename_length_to_memory_length,
 )
-from mtfrun.layers.attention_noise import WeightNoise as WeightNoise
 from mtfrun.layers.batch_normalization import BatchNorm as BatchNorm
 from mtfrun.layers.call import Call as Call
 from mtfrun.layers.collector import Collected as Collected
 from mtfrun.layers.collector import Collector as Collector
 from mtfrun.layers.collector import Metric as Metric
+from mtfrun.layers.collector import Recorded as Recorded
+from mtfrun.layers.collector import Recorder as Recorder
 from mtfrun.layers.convolution import Conv1D as Conv1D
 from mtfrun.layers.convolution import Conv2D as Conv2D
 from mtfrun.layers.convolution import Conv2DTranspose as Conv2DTranspose
@@ -33,13 +35,13 @@ from mtfrun.layers.convolution import Conv3D as Conv3D
 from mtfrun.layers.convolution import Conv3DTranspose as Conv3DTranspose
 from mtfrun.layers.convolution import SeparableConv1D as SeparableConv1D
 from mtfrun.layers.dense import Dense as Dense
+from mtfrun.layers.dense import DenseProduct as DenseProduct
 from mtfrun.layers.dense import dense as dense
-from mtfrun.layers.dense_product import DenseProduct as DenseProduct
+from mtfrun.layers.dropout import AttentionDropout as AttentionDropout
 from mtfrun.layers.dropout import Dropout as Dropout
 from mtfrun.layers.embedding import Embedding as Embedding
 from mtfrun.layers.embedding import PositionalEmbedding as PositionalEmbedding
 from mtfrun.layers.embedding import SinusoidPositions as SinusoidPositions
-from mtfrun.layers.keys_and_values import KeysAndValues as KeysAndValues
 from mtfrun.layers.layer import Layer as Layer
 from mtfrun.layers.layer import depends_on_padding as depends_on_padding
 from mtfrun.layers.layer import metric_shapes as metric_shapes
@@ -61,15 +63,13 @@ from mtfrun.layers.normalization import layer_norm as layer_norm
 from mtfrun.layers.normalization import rms_norm as rms_norm
 from mtfrun.layers.recompute import differentiated as differentiated
 from mtfrun.layers.recompute import recomputed as recomputed
-from mtfrun.layers.recorder import Recorded as Recorded
-from mtfrun.layers.recorder import Recorder as Recorder
 from mtfrun.layers.relative_position import RelativeLogits as RelativeLogits
 from mtfrun.layers.relative_position import RelativePositionBias as RelativePositionBias
 from mtfrun.layers.relative_position import relative_position_bucket as relative_position_bucket
+from mtfrun.layers.rotary import LinearScaling as LinearScaling
+from mtfrun.layers.rotary import Llama3Scaling as Llama3Scaling
 from mtfrun.layers.rotary import RotaryPositions as RotaryPositions
+from mtfrun.layers.rotary import RotaryScaling as RotaryScaling
+from mtfrun.layers.rotary import YarnScaling as YarnScaling
 from mtfrun.layers.rotary import rotate as rotate
-from mtfrun.layers.rotary_scaling import LinearScaling as LinearScaling
-from mtfrun.layers.rotary_scaling import Llama3Scaling as Llama3Scaling
-from mtfrun.layers.rotary_scaling import RotaryScaling as RotaryScaling
-from mtfrun.layers.rotary_scaling import YarnScaling as YarnScaling
-from mtfrun.layers.rotary_scaling import yarn_magnitude as yarn_magnitude
+from mtfrun.layers.rotary import yarn_magnitude as yarn_magnitude

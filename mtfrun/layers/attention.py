@@ -1,8 +1,11 @@
-"""Dot-product attention as a pure function."""
+"""Dot-product attention as a pure function, and the keys and values that decoding caches."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
+
+import tensorflow as tf
 
 from mtfrun import mtf
 
@@ -52,3 +55,25 @@ def dot_product_attention(
         weights = drop(weights)
     output_shape = query.shape if d_v is None else query.shape - d_kv + d_v
     return mtf.einsum([weights, value], output_shape=output_shape)
+
+
+class KeysAndValues(NamedTuple):
+    """The keys and values of a memory.
+
+    Attributes:
+      keys, values: {batch..., heads, memory_length, d_kv}, without `heads` where all queries share
+        one memory head.
+    """
+
+    keys: mtf.Tensor
+    values: mtf.Tensor
+
+    @classmethod
+    def zeros(cls, mesh: mtf.Mesh, shape: mtf.ShapeLike, dtype: tf.DType) -> KeysAndValues:
+        """Returns the empty cache of this shape."""
+        zeros = mtf.zeros(mesh, shape, dtype)
+        return cls(zeros, zeros)
+
+    def map(self, function: Callable[..., mtf.Tensor], *others: KeysAndValues) -> KeysAndValues:
+        """Returns function(keys, ...) and function(values, ...), with those of the others."""
+        return KeysAndValues(*map(function, self, *others))

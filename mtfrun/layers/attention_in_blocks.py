@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from mtfrun import mtf
+from mtfrun.layers.attention import KeysAndValues
 from mtfrun.layers.attention_bias import AttentionBias, AttentionWindow
 from mtfrun.layers.attention_masks import PaddingMask
-from mtfrun.layers.attention_noise import WeightNoise
-from mtfrun.layers.keys_and_values import KeysAndValues
+from mtfrun.layers.dropout import AttentionDropout
 from mtfrun.layers.recompute import differentiated_tensors, map_differentiated
 
 # Below the logits of every mask: the running maximum before the first block.
@@ -94,7 +94,7 @@ def attention_in_blocks(
     memory_length: mtf.Dimension,
     d_kv: mtf.Dimension,
     block_length: int,
-    noise: WeightNoise | None = None,
+    noise: AttentionDropout | None = None,
 ) -> mtf.Tensor:
     """Returns `dot_product_attention`, up to rounding.
 
@@ -148,7 +148,7 @@ class _Passes:
     d_kv: mtf.Dimension
     window: AttentionWindow
     bias: AttentionBias
-    noise: WeightNoise | None
+    noise: AttentionDropout | None
 
     def forward(self, *inputs: mtf.Tensor) -> tuple[mtf.Tensor, mtf.Tensor]:
         """Returns the result, and for every query the logarithm of the sum of exp(logits)."""

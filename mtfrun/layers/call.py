@@ -8,8 +8,7 @@ from typing import TypeVar
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
-from mtfrun.layers.collector import Collector
-from mtfrun.layers.recorder import Recorder
+from mtfrun.layers.collector import Collector, Recorder
 
 
 @dataclasses.dataclass(frozen=True)

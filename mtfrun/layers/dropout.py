@@ -1,6 +1,9 @@
-"""Dropout as a layer that draws by its own path."""
+"""Dropout as a layer, and of attention weights that are computed in parts."""
 
 from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
 
 from mtfrun import mtf
 from mtfrun.checks import SHARE_BELOW_1, check_range
@@ -28,3 +31,38 @@ class Dropout(mtf.Module):
         if not call.training or self.rate == 0.0:
             return x
         return mtf.dropout(x, training=True, rate=self.rate, key=call.key_of(self))
+
+
+@dataclasses.dataclass(frozen=True)
+class AttentionDropout:
+    """The dropout of weights, which every part of them gets as if all were computed at once.
+
+    Attributes:
+      rate: the share of weights that are dropped.
+      key: the key of all weights.
+      within: the dimensions {..., length, memory_length} of all weights, with the indices along
+        them that the part has.
+    """
+
+    rate: float
+    key: mtf.Key
+    within: tuple[tuple[mtf.Dimension, mtf.Tensor], ...]
+
+    @classmethod
+    def of(
+        cls, dropout: Dropout, call: Call, mesh: mtf.Mesh, shape: mtf.ShapeLike
+    ) -> AttentionDropout | None:
+        """Returns the noise of all weights of this shape; None for none."""
+        if not call.training or dropout.rate == 0.0:
+            return None
+        within = tuple((dim, mtf.range(mesh, dim)) for dim in mtf.convert_to_shape(shape))
+        return cls(dropout.rate, call.key_of(dropout), within)
+
+    def __call__(self, weights: mtf.Tensor) -> mtf.Tensor:
+        """Returns the weights of this part with dropped elements."""
+        return mtf.dropout(weights, training=True, rate=self.rate, key=self.key, within=self.within)
+
+    def map(self, function: Callable[[mtf.Tensor], mtf.Tensor]) -> AttentionDropout:
+        """Returns the noise of another part, whose indices are function(indices)."""
+        within = tuple((dim, function(index)) for dim, index in self.within)
+        return dataclasses.replace(self, within=within)

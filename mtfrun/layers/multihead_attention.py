@@ -7,16 +7,14 @@ from collections.abc import Callable, Iterable, Sequence
 
 from mtfrun import mtf
 from mtfrun.checks import COUNT, check_range
-from mtfrun.layers.attention import dot_product_attention
+from mtfrun.layers.attention import KeysAndValues, dot_product_attention
 from mtfrun.layers.attention_bias import AttentionBias
 from mtfrun.layers.attention_heads import AttentionHeads
 from mtfrun.layers.attention_in_blocks import attention_in_blocks
 from mtfrun.layers.attention_masks import rename_length_to_memory_length
-from mtfrun.layers.attention_noise import WeightNoise
 from mtfrun.layers.call import Call
-from mtfrun.layers.dropout import Dropout
-from mtfrun.layers.head_groups import QUERY_LENGTH, HeadGroups
-from mtfrun.layers.keys_and_values import KeysAndValues
+from mtfrun.layers.context_parallelism import QUERY_LENGTH, HeadGroups
+from mtfrun.layers.dropout import AttentionDropout, Dropout
 from mtfrun.layers.rotary import RotaryPositions, rotate
 
 
@@ -143,7 +141,7 @@ class MultiHeadAttention(mtf.Module):
         bias = bias.map(self._of_grouped_heads)
         batch = x.shape - [length, self._d_model]
         weights = [*batch, *self._query_heads, length, whole]
-        noise = WeightNoise.of(self.dropout, call, self._mesh, weights)
+        noise = AttentionDropout.of(self.dropout, call, self._mesh, weights)
         if groups is not None:
             query = groups.exchanged(query, length, QUERY_LENGTH)
             keys, values = (groups.exchanged(y, memory_length, whole.name) for y in (keys, values))
@@ -164,7 +162,7 @@ class MultiHeadAttention(mtf.Module):
         memory: KeysAndValues,
         memory_length: mtf.Dimension,
         bias: AttentionBias,
-        noise: WeightNoise | None,
+        noise: AttentionDropout | None,
         record: Callable[[mtf.Tensor], None] | None,
     ) -> mtf.Tensor:
         """Returns the values by weight, of a device's heads: at once, or in blocks.

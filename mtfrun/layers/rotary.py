@@ -1,14 +1,168 @@
-"""Rotary positions."""
+"""Rotary positions, and their scalings to sequences longer than those of the first training."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
+from typing import Protocol
 
 import numpy as np
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.layers.rotary_scaling import RotaryScaling
+from mtfrun.errors import InputError
+
+
+class RotaryScaling(Protocol):
+    """A change of the frequencies of rotary positions."""
+
+    @property
+    def magnitude(self) -> float:
+        """The factor of rotated queries and keys."""
+
+    def __call__(self, frequencies: np.ndarray, base: float) -> np.ndarray:
+        """Returns the frequencies to use.
+
+        Args:
+          frequencies: [d_kv / 2] radians a position, base ** (-2 * i / d_kv).
+          base: see `RotaryPositions`.
+        """
+
+
+@dataclasses.dataclass(frozen=True)
+class LinearScaling:
+    """Positions are divided by a factor; Chen et al. 2023, arXiv:2306.15595, eq. 3.
+
+    Attributes:
+      factor: how many times longer sequences are.
+    """
+
+    factor: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_factor(self.factor)
+
+    @property
+    def magnitude(self) -> float:
+        """1."""
+        return 1.0
+
+    def __call__(self, frequencies: np.ndarray, base: float) -> np.ndarray:
+        """Returns the frequencies divided by the factor."""
+        return frequencies / self.factor
+
+
+@dataclasses.dataclass(frozen=True)
+class Llama3Scaling:
+    """Slow rotations are divided by a factor and fast ones are not, with a ramp between them.
+
+    Of Llama 3.1; Grattafiori et al. 2024, arXiv:2407.21783. A pair that turns less than
+    `low_frequency_factor` times in the original length is slow, and one that turns more than
+    `high_frequency_factor` times is fast.
+
+    Attributes:
+      factor: of slow rotations.
+      low_frequency_factor, high_frequency_factor: turns in the original length.
+      original_length: the positions of the first training.
+    """
+
+    factor: float = 8.0
+    low_frequency_factor: float = 1.0
+    high_frequency_factor: float = 4.0
+    original_length: int = 8192
+
+    def __post_init__(self) -> None:
+        _check_factor(self.factor)
+        if not 0 < self.low_frequency_factor < self.high_frequency_factor:
+            raise InputError(
+                f"low_frequency_factor={self.low_frequency_factor} must be positive and below "
+                f"high_frequency_factor={self.high_frequency_factor}"
+            )
+
+    @property
+    def magnitude(self) -> float:
+        """1."""
+        return 1.0
+
+    def __call__(self, frequencies: np.ndarray, base: float) -> np.ndarray:
+        """Returns the frequencies, the slow ones divided by the factor."""
+        turns = self.original_length * frequencies / (2 * math.pi)
+        low, high = self.low_frequency_factor, self.high_frequency_factor
+        fast = np.clip((turns - low) / (high - low), 0.0, 1.0)
+        return frequencies * (fast + (1.0 - fast) / self.factor)
+
+
+@dataclasses.dataclass(frozen=True)
+class YarnScaling:
+    """As `Llama3Scaling` with a ramp over the pairs, and larger logits: YaRN.
+
+    Peng et al. 2023, arXiv:2309.00071, section 3.2 (their alpha is `slow_turns` and their beta is
+    `fast_turns`) and section 3.4 (the magnitude). As in their program the ramp is linear in the
+    number of the pair, and begins and ends at whole pairs.
+
+    Attributes:
+      factor: of slow rotations.
+      original_length: the positions of the first training.
+      slow_turns, fast_turns: turns in the original length.
+      whole_pairs: whether the ramp begins and ends at whole pairs.
+      attention_factor: the magnitude; None for that of the paper, 0.1 * ln(factor) + 1.
+    """
+
+    factor: float = 4.0
+    original_length: int = 2048
+    slow_turns: float = 1.0
+    fast_turns: float = 32.0
+    whole_pairs: bool = True
+    attention_factor: float | None = None
+
+    def __post_init__(self) -> None:
+        _check_factor(self.factor)
+        if not 0 < self.slow_turns <= self.fast_turns:
+            raise InputError(
+                f"slow_turns={self.slow_turns} must be positive and at most "
+                f"fast_turns={self.fast_turns}"
+            )
+
+    @property
+    def magnitude(self) -> float:
+        """The factor of queries and of keys; logits have its square."""
+        if self.attention_factor is not None:
+            return self.attention_factor
+        return yarn_magnitude(self.factor)
+
+    def __call__(self, frequencies: np.ndarray, base: float) -> np.ndarray:
+        """Returns the frequencies, the slow ones divided by the factor."""
+        d_kv = 2 * frequencies.size
+        first = self._pair(self.fast_turns, d_kv, base)
+        last = self._pair(self.slow_turns, d_kv, base)
+        if self.whole_pairs:
+            first, last = math.floor(first), math.ceil(last)
+        first, last = max(first, 0), min(last, d_kv - 1)
+        # Not 0, by which the ramp is divided.
+        width = last - first or 0.001
+        slow = np.clip((np.arange(frequencies.size) - first) / width, 0.0, 1.0)
+        scaled: np.ndarray = frequencies * (1.0 - slow + slow / self.factor)
+        return scaled
+
+    def _pair(self, turns: float, d_kv: int, base: float) -> float:
+        """Returns the number of the pair that turns so many times in the original length."""
+        longest = self.original_length / (turns * 2 * math.pi)
+        return d_kv * math.log(longest) / (2 * math.log(base))
+
+
+def yarn_magnitude(factor: float, share: float = 1.0) -> float:
+    """Returns 0.1 * share * ln(factor) + 1, and 1 for factors up to 1.
+
+    Examples:
+      >>> yarn_magnitude(1.0), round(yarn_magnitude(4.0), 4)
+      (1.0, 1.1386)
+    """
+    return 1.0 if factor <= 1.0 else 0.1 * share * math.log(factor) + 1.0
+
+
+def _check_factor(factor: float) -> None:
+    if factor <= 0:
+        raise InputError(f"factor={factor} of a rotary scaling must be positive")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """Named tensors on a mesh: `from mtfrun import mtf`."""
 
+from mtfrun.errors import LayoutError as LayoutError
+from mtfrun.errors import ShapeError as ShapeError
 from mtfrun.mtf import initializers as initializers
 from mtfrun.mtf.accelerators import DeviceSettings as DeviceSettings
 from mtfrun.mtf.broadcasting import is_subsequence as is_subsequence
@@ -7,8 +9,6 @@ from mtfrun.mtf.broadcasting import verify_no_new_dims as verify_no_new_dims
 from mtfrun.mtf.dimension import Dimension as Dimension
 from mtfrun.mtf.dimension import DimensionLike as DimensionLike
 from mtfrun.mtf.dtypes import DTypePolicy as DTypePolicy
-from mtfrun.mtf.errors import LayoutError as LayoutError
-from mtfrun.mtf.errors import ShapeError as ShapeError
 from mtfrun.mtf.function import function as function
 from mtfrun.mtf.gradients import custom_gradient as custom_gradient
 from mtfrun.mtf.gradients import gradients as gradients

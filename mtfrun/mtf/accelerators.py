@@ -9,7 +9,7 @@ from typing import ClassVar
 import tensorflow as tf
 from tensorflow.experimental import dtensor
 
-from mtfrun.mtf.errors import LayoutError
+from mtfrun.errors import LayoutError
 
 # DTensor's collectives between GPUs use NVIDIA's library if this is "1", else the host's memory.
 NCCL = "DTENSOR_GPU_USE_NCCL_COMMUNICATION"

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 import tensorflow as tf
 
+from mtfrun.errors import ShapeError
 from mtfrun.mtf.dimension import Dimension
-from mtfrun.mtf.errors import ShapeError
 from mtfrun.mtf.mesh import Mesh
 from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
 

@@ -8,8 +8,8 @@ import socket
 from tensorflow.experimental import dtensor
 
 from mtfrun import processes
+from mtfrun.errors import LayoutError
 from mtfrun.mtf.accelerators import use_nccl
-from mtfrun.mtf.errors import LayoutError
 
 # What DTensor calls the processes of a run.
 _JOB = "worker"

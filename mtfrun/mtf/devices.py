@@ -12,9 +12,8 @@ from typing import Any
 import tensorflow as tf
 
 from mtfrun import processes
-from mtfrun.errors import did_you_mean
+from mtfrun.errors import LayoutError, did_you_mean
 from mtfrun.mtf.accelerators import start_accelerators
-from mtfrun.mtf.errors import LayoutError
 from mtfrun.mtf.shape import Shape
 
 # In the order of preference.

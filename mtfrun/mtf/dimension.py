@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple, TypeAlias
 
-from mtfrun.mtf.errors import ShapeError
+from mtfrun.errors import ShapeError
 
 
 class Dimension(NamedTuple):

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeAlias
 
+from mtfrun.errors import LayoutError
 from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
-from mtfrun.mtf.errors import LayoutError
 from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
 
 # Rules of a layout that name no dimension: optimizer slots, or also the variables themselves, are

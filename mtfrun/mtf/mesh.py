@@ -12,12 +12,11 @@ import tensorflow as tf
 from tensorflow.experimental import dtensor
 
 from mtfrun import processes
-from mtfrun.errors import did_you_mean
+from mtfrun.errors import LayoutError, did_you_mean
 from mtfrun.mtf import cluster
 from mtfrun.mtf.accelerators import DeviceSettings
 from mtfrun.mtf.devices import choose_devices, describe_devices
 from mtfrun.mtf.dimension import Dimension
-from mtfrun.mtf.errors import LayoutError
 from mtfrun.mtf.layout import (
     SLOTS,
     WEIGHTS,

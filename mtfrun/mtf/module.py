@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from mtfrun.mtf.errors import ShapeError
+from mtfrun.errors import ShapeError
 from mtfrun.mtf.variables import Variable
 
 

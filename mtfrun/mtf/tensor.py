@@ -7,8 +7,8 @@ from typing import Any, TypeAlias, cast
 
 import tensorflow as tf
 
+from mtfrun.errors import ShapeError
 from mtfrun.mtf.broadcasting import broadcast_shape, combine
-from mtfrun.mtf.errors import ShapeError
 from mtfrun.mtf.mesh import Mesh
 from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
 

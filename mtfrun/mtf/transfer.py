@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.experimental import dtensor
 
-from mtfrun.mtf.errors import ShapeError
+from mtfrun.errors import ShapeError
 from mtfrun.mtf.mesh import Mesh
 from mtfrun.mtf.porting import named
 from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape

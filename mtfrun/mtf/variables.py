@@ -14,8 +14,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.experimental import dtensor
 
+from mtfrun.errors import ShapeError
 from mtfrun.mtf.dimension import Dimension
-from mtfrun.mtf.errors import ShapeError
 from mtfrun.mtf.initializers import Initializer, Zeros
 from mtfrun.mtf.layout import SLOTS, WEIGHTS
 from mtfrun.mtf.mesh import Mesh

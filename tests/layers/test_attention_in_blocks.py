@@ -84,7 +84,7 @@ def _results(name: str, mesh_shape: str, block_length: int | None) -> list[np.nd
         bias = _bias(case, table, given, segments)
         weights = mtf.Shape([BATCH, HEADS, length, memory_length])
         call = layers.Call(training=True, key=mtf.random_key(3))
-        noise = layers.WeightNoise.of(dropout, call, mesh, weights)
+        noise = layers.AttentionDropout.of(dropout, call, mesh, weights)
         if block_length is None:
             mixed = layers.dot_product_attention(
                 query,

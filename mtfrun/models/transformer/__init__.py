@@ -6,10 +6,10 @@ from mtfrun.layers.embedding import SinusoidPositions as SinusoidPositions
 from mtfrun.layers.normalization import LayerNorm as LayerNorm
 from mtfrun.layers.normalization import RMSNorm as RMSNorm
 from mtfrun.layers.relative_position import RelativePositionBias as RelativePositionBias
+from mtfrun.layers.rotary import LinearScaling as LinearScaling
+from mtfrun.layers.rotary import Llama3Scaling as Llama3Scaling
 from mtfrun.layers.rotary import RotaryPositions as RotaryPositions
-from mtfrun.layers.rotary_scaling import LinearScaling as LinearScaling
-from mtfrun.layers.rotary_scaling import Llama3Scaling as Llama3Scaling
-from mtfrun.layers.rotary_scaling import YarnScaling as YarnScaling
+from mtfrun.layers.rotary import YarnScaling as YarnScaling
 from mtfrun.models.transformer.decoder_only import DecoderOnly as DecoderOnly
 from mtfrun.models.transformer.decoder_side import shift_right as shift_right
 from mtfrun.models.transformer.encoder_decoder import EncoderDecoder as EncoderDecoder

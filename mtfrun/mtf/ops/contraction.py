@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 
 import tensorflow as tf
 
+from mtfrun.errors import ShapeError
 from mtfrun.mtf.broadcasting import union
 from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
-from mtfrun.mtf.errors import ShapeError
 from mtfrun.mtf.ops.lift import laid_out
 from mtfrun.mtf.ops.reductions import reduce_sum
 from mtfrun.mtf.ops.structure import reshape, transpose

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from mtfrun.errors import ShapeError
 from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
-from mtfrun.mtf.errors import ShapeError
 from mtfrun.mtf.ops.lift import gathered_along, laid_out, laid_out_from_gathered, transposed
 from mtfrun.mtf.porting import named
 from mtfrun.mtf.shape import Shape

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from mtfrun.mtf.errors import ShapeError
+from mtfrun.errors import ShapeError
 from mtfrun.mtf.ops.elementwise import cast, rsqrt, square, stop_gradient, to_float
 from mtfrun.mtf.ops.reductions import reduce_mean
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor

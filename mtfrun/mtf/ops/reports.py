@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from mtfrun.errors import ShapeError
 from mtfrun.mtf.dimension import Dimension
-from mtfrun.mtf.errors import ShapeError
 from mtfrun.mtf.ops.binary import equal, where
 from mtfrun.mtf.ops.constants import constant, ones, range, zeros
 from mtfrun.mtf.ops.elementwise import cast, stop_gradient

@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from mtfrun.mtf.errors import ShapeError
+from mtfrun.errors import ShapeError
 from mtfrun.mtf.ops.rematerialisation import after, moment_of
 from mtfrun.mtf.reports import collected_reports
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor

@@ -8,9 +8,9 @@ from typing import TypeAlias, cast, overload
 import numpy as np
 import tensorflow as tf
 
+from mtfrun.errors import ShapeError
 from mtfrun.mtf.broadcasting import combine
 from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
-from mtfrun.mtf.errors import ShapeError
 from mtfrun.mtf.mesh import Mesh
 from mtfrun.mtf.ops.lift import laid_out, transposed
 from mtfrun.mtf.porting import named

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from mtfrun.errors import ShapeError
 from mtfrun.mtf.broadcasting import align, union
 from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
-from mtfrun.mtf.errors import ShapeError
 from mtfrun.mtf.gradients import custom_gradient
 from mtfrun.mtf.ops.constants import constant, one_hot, range
 from mtfrun.mtf.ops.contraction import einsum

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import tensorflow as tf
 
+from mtfrun.errors import ShapeError
 from mtfrun.mtf.broadcasting import align, union
 from mtfrun.mtf.dimension import Dimension
-from mtfrun.mtf.errors import ShapeError
 from mtfrun.mtf.ops.lift import laid_out, transposed
 from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor

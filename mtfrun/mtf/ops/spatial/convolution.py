@@ -20,8 +20,8 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from mtfrun.errors import LayoutError, ShapeError
 from mtfrun.mtf.dimension import Dimension, DimensionLike
-from mtfrun.mtf.errors import LayoutError, ShapeError
 from mtfrun.mtf.ops.lift import laid_out
 from mtfrun.mtf.ops.spatial.batch_merging import over_merged_batch, split_leading_axes
 from mtfrun.mtf.ops.spatial.patches import composed_convolution

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from mtfrun.errors import ShapeError
 from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
-from mtfrun.mtf.errors import ShapeError
 from mtfrun.mtf.ops.joining import slice as slice_along
 from mtfrun.mtf.ops.joining import unstack
 from mtfrun.mtf.ops.spatial.batch_merging import over_merged_batch

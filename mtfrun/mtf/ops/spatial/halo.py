@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from mtfrun.errors import ShapeError
 from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
-from mtfrun.mtf.errors import ShapeError
 from mtfrun.mtf.ops.constants import range as index_range
 from mtfrun.mtf.ops.indexing.gather import gather
 from mtfrun.mtf.ops.joining import concat

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from mtfrun.errors import ShapeError
 from mtfrun.mtf.dimension import DimensionLike, convert_to_dimension
-from mtfrun.mtf.errors import ShapeError
 from mtfrun.mtf.ops.lift import laid_out
 from mtfrun.mtf.ops.spatial.batch_merging import over_merged_batch, split_leading_axes
 from mtfrun.mtf.ops.spatial.convolution import check_filter, resized, spatial_strides

@@ -12,8 +12,8 @@ from typing import TypeAlias
 
 import tensorflow as tf
 
+from mtfrun.errors import LayoutError, ShapeError
 from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
-from mtfrun.mtf.errors import LayoutError, ShapeError
 from mtfrun.mtf.ops.binary import where
 from mtfrun.mtf.ops.constants import range as index_range
 from mtfrun.mtf.ops.joining import slice as slice_along
