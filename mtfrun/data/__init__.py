@@ -15,8 +15,10 @@ from mtfrun.data.features import TARGETS as TARGETS
 from mtfrun.data.features import TARGETS_POSITION as TARGETS_POSITION
 from mtfrun.data.features import TARGETS_SEGMENTATION as TARGETS_SEGMENTATION
 from mtfrun.data.features import Feature as Feature
+from mtfrun.data.features import Padding as Padding
 from mtfrun.data.features import ids_feature as ids_feature
 from mtfrun.data.features import packed_features as packed_features
+from mtfrun.data.features import padding_of as padding_of
 from mtfrun.data.features import split_batch as split_batch
 from mtfrun.data.features import validate_batch as validate_batch
 from mtfrun.data.images import IMAGES as IMAGES
@@ -53,8 +55,6 @@ from mtfrun.data.objectives import RawText as RawText
 from mtfrun.data.objectives import SpanCorruption as SpanCorruption
 from mtfrun.data.order import ONLY_HOST as ONLY_HOST
 from mtfrun.data.order import Host as Host
-from mtfrun.data.padding import Padding as Padding
-from mtfrun.data.padding import padding_of as padding_of
 from mtfrun.data.pairs_data import DelimitedPairsData as DelimitedPairsData
 from mtfrun.data.pairs_data import PairsData as PairsData
 from mtfrun.data.pairs_data import SequenceToSequenceData as SequenceToSequenceData

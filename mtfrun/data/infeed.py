@@ -1,4 +1,4 @@
-"""Infeed of batches to a mesh; threads read and stack them ahead while the devices work."""
+"""Infeed of batches to a mesh; a thread reads and stacks them ahead while the devices work."""
 
 from __future__ import annotations
 
@@ -14,9 +14,14 @@ import numpy as np
 from mtfrun import mtf
 from mtfrun.data.batches import Batches
 from mtfrun.data.errors import DataError
-from mtfrun.data.features import shapes_of_rows, split_batch, validate_batch
+from mtfrun.data.features import (
+    Padding,
+    padding_of,
+    shapes_of_rows,
+    split_batch,
+    validate_batch,
+)
 from mtfrun.data.order import ONLY_HOST, Host
-from mtfrun.data.padding import Padding, padding_of
 from mtfrun.data.rows import Batch
 
 STEPS = "steps"
@@ -38,19 +43,32 @@ def host_of(mesh: mtf.Mesh, shape: mtf.Shape, outer_batch: int = 1) -> Host:
     Raises:
       LayoutError: the mesh cannot split the batch.
     """
-    rows = mtf.Shape(shape.dims[:1]) if outer_batch == 1 else split_batch(shape, outer_batch)
-    rows = mtf.Shape(rows.dims[: 1 + (outer_batch > 1)])
+    rows = _split(mtf.Shape(shape.dims[:1]), outer_batch)
     numbers = np.arange(rows.size).reshape(rows.to_integer_list)
-    own = np.unique(np.concatenate([numbers[part].ravel() for part in mesh.local_slices(rows)]))
-    return ONLY_HOST if own.size == numbers.size else Host(own.tolist())
+    local = np.unique(np.concatenate([numbers[part].ravel() for part in mesh.local_slices(rows)]))
+    return ONLY_HOST if local.size == numbers.size else Host(local.tolist())
+
+
+class _BatchAhead(NamedTuple):
+    """A batch that was read ahead; the position of the data behind it, in examples; its padding."""
+
+    batch: Batch
+    position: int
+    padding: Padding
+
+
+class _Stacked(NamedTuple):
+    """Batches, and their features {steps, ...} as arrays with their shapes."""
+
+    batches: Sequence[_BatchAhead]
+    features: Mapping[str, tuple[np.ndarray, mtf.Shape]]
 
 
 class Infeed:
-    """Lays out the next batches on a mesh, those of several steps at a time.
+    """Puts the next batches on a mesh, the batches of several steps at a time.
 
-    A thread reads the following batches, and another one stacks those of the next call, which is
-    expected to be like the last one. They are no part of the position, which is that behind the
-    batches returned by `next`.
+    A thread reads the batches that follow and stacks the next call's, which is expected to be like
+    the last one. The position is the one behind the batches that `next` has returned.
 
     Args:
       batches: dicts of integer arrays, int32 or uint8, whose first dimension is the batch, e.g.
@@ -84,11 +102,12 @@ class Infeed:
         self._mesh = mesh
         self._shapes = dict(shapes)
         self._outer_batch = outer_batch
-        self._split(shapes)  # raises before anything is read
+        for shape in shapes.values():
+            _split(shape, outer_batch)  # raises before anything is read
         self._with_shorter_rows = with_shorter_rows
         self._host = host
         self._position = 0
-        self._stacker: _Stacker | None = None
+        self._started: _Producer | None = None
 
     @property
     def position(self) -> int:
@@ -125,22 +144,22 @@ class Infeed:
         if capacity < steps:
             raise DataError(f"Infeed: capacity {capacity} is too small for {steps} steps")
         start = time.monotonic()
-        visit = self._ahead().next(steps, capacity)
+        stacked = self._producer.next(steps, capacity)
         self.wait_secs += time.monotonic() - start
-        self.padding = [ahead.padding for ahead in visit.batches]
-        if not visit.batches:
+        self.padding = [ahead.padding for ahead in stacked.batches]
+        if not stacked.batches:
             return None
-        self._position = visit.batches[-1].position
-        if sum(array.nbytes for array in visit.arrays.values()) <= _BYTES_STACKED_AHEAD:
-            self._ahead().begin(steps, capacity)
+        self._position = stacked.batches[-1].position
+        if sum(array.nbytes for array, _ in stacked.features.values()) <= _BYTES_STACKED_AHEAD:
+            self._producer.begin(steps, capacity)
         return {
-            name: mtf.import_tf_tensor(self._mesh, array, visit.shapes[name])
-            for name, array in visit.arrays.items()
+            name: mtf.import_tf_tensor(self._mesh, array, shape)
+            for name, (array, shape) in stacked.features.items()
         }
 
     def check(self, steps: int, capacity: int) -> None:
         """Waits until the batches of the next call of `next` are read; raises what it would."""
-        self._ahead().check(steps, capacity)
+        self._producer.peek(steps, capacity)
 
     def examples_seen(self, steps_ago: int = 0) -> Mapping[str, float]:
         """Returns the examples of every task before the position, `steps_ago` batches earlier.
@@ -152,165 +171,134 @@ class Infeed:
         return self._batches.examples_before(self._position - steps_ago * self._batches.batch)
 
     def close(self) -> None:
-        """Ends the threads; the next call of `next` starts others."""
-        if self._stacker is not None:
-            self._stacker.stop()
-            self._stacker = None
+        """Ends the thread, after the batch that it reads; the next call of `next` starts one."""
+        if self._started is not None:
+            self._started.stop()
+            self._started = None
 
-    def _ahead(self) -> _Stacker:
-        if self._stacker is None:
-            self._stacker = _Stacker(_Reader(self._batches), self._stacked)
-        return self._stacker
+    @property
+    def _producer(self) -> _Producer:
+        if self._started is None:
+            self._started = _Producer(self._batches, self._stack)
+        return self._started
 
-    def _stacked(self, batches: Sequence[_Ahead], steps: int) -> _Visit:
-        """Returns the batches stacked to `steps`; uses nothing that `next` changes."""
+    def _stack(self, batches: Sequence[_BatchAhead], capacity: int) -> _Stacked:
+        """Stacks batches, after checking them; runs in the thread."""
         if not batches:
-            return _Visit(steps, batches, {}, {})
-        features = [ahead.batch for ahead in batches if ahead.batch is not None]
-        arrays, shapes = {}, {}
-        for name, shape in self._shapes_of(features).items():
-            # Memory that is never written, for rows of other hosts, is not used either.
-            stacked = np.zeros([steps, *shape.to_integer_list], features[0][name].dtype)
-            own = self._host.rows_of(shape[0].size)
-            for step, batch in enumerate(features):
-                stacked[step, own] = batch[name]
-            shapes[name] = mtf.Shape([mtf.Dimension(STEPS, steps)])
-            shapes[name] += self._split({name: shape})[name]
-            arrays[name] = stacked.reshape(shapes[name].to_integer_list)
-        return _Visit(steps, batches, arrays, shapes)
-
-    def _shapes_of(self, batches: list[Batch]) -> dict[str, mtf.Shape]:
-        """Returns the shapes of the features of whole batches, after checking every batch."""
-        own = {name: self._own_rows(shape) for name, shape in self._shapes.items()}
+            return _Stacked(batches, {})
+        first = batches[0].batch
+        local_shapes = {name: self._local_rows(shape) for name, shape in self._shapes.items()}
         if self._with_shorter_rows:
-            own = shapes_of_rows(batches[0], own)
-        for batch in batches:
-            validate_batch(batch, own)
-        return {
-            name: mtf.Shape([self._shapes[name][0], *shape.dims[1:]]) for name, shape in own.items()
-        }
+            local_shapes = shapes_of_rows(first, local_shapes)
+        for ahead in batches:
+            validate_batch(ahead.batch, local_shapes)
+        features = {}
+        for name, local_shape in local_shapes.items():
+            shape = mtf.Shape([self._shapes[name][0], *local_shape.dims[1:]])
+            rows = self._host.rows_of(shape[0].size)
+            # Memory that is never written, for rows of other hosts, is not used either.
+            stacked = np.zeros([capacity, *shape.to_integer_list], first[name].dtype)
+            for step, ahead in enumerate(batches):
+                stacked[step, rows] = ahead.batch[name]
+            steps = mtf.Shape([mtf.Dimension(STEPS, capacity)])
+            whole_shape = steps + _split(shape, self._outer_batch)
+            features[name] = stacked.reshape(whole_shape.to_integer_list), whole_shape
+        return _Stacked(batches, features)
 
-    def _own_rows(self, shape: mtf.Shape) -> mtf.Shape:
-        """Returns the shape of this host's rows of a feature."""
+    def _local_rows(self, shape: mtf.Shape) -> mtf.Shape:
         batch, *row_dims = shape
-        own = mtf.Dimension(batch.name, len(self._host.rows_of(batch.size)))
-        return mtf.Shape([own, *row_dims])
-
-    def _split(self, shapes: Mapping[str, mtf.Shape]) -> dict[str, mtf.Shape]:
-        """Returns the shapes on the mesh, after checking the outer batch."""
-        if self._outer_batch == 1:
-            return dict(shapes)
-        return {name: split_batch(shape, self._outer_batch) for name, shape in shapes.items()}
+        local = mtf.Dimension(batch.name, len(self._host.rows_of(batch.size)))
+        return mtf.Shape([local, *row_dims])
 
 
-class _Ahead(NamedTuple):
-    """A batch that was read ahead.
+class _Producer:
+    """Reads batches ahead in a thread, and stacks the next call's.
 
-    Attributes:
-      batch: its features; None at the end of the data.
-      position: of the data behind it, in examples.
-      padding: of the batch.
+    Only the thread uses the deque, so that there are no locks. The executor ends its thread before
+    Python does: a thread that still runs native code then would abort the process.
     """
 
-    batch: Batch | None
-    position: int
-    padding: Padding
-
-
-class _Visit(NamedTuple):
-    """The batches of a call of `next`.
-
-    Attributes:
-      capacity: their number, with those of zeros.
-      batches: those that were read.
-      arrays, shapes: of the features, {steps, ...}; none without batches.
-    """
-
-    capacity: int
-    batches: Sequence[_Ahead]
-    arrays: Mapping[str, np.ndarray]
-    shapes: Mapping[str, mtf.Shape]
-
-
-class _Stacker:
-    """Stacks the batches of the next call in a thread."""
-
-    def __init__(self, reader: _Reader, stack: Callable[[Sequence[_Ahead], int], _Visit]):
-        self._reader = reader
+    def __init__(
+        self, batches: Iterator[Batch], stack: Callable[[Sequence[_BatchAhead], int], _Stacked]
+    ):
+        self._batches = batches
         self._stack = stack
-        self._executor = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="stacking")
-        self._begun: concurrent.futures.Future[_Visit] | None = None
-        self._unused: list[_Ahead] = []  # read, but by calls of other sizes
         self._is_stopped = False
-
-    def next(self, steps: int, capacity: int) -> _Visit:
-        """Returns the next batches, or raises what reading them has raised."""
-        if self._begun is not None:
-            begun, self._begun = self._begun, None
-            visit = begun.result()
-            if (len(visit.batches), visit.capacity) == (steps, capacity):
-                return visit
-            self._unused = [*visit.batches, *self._unused]
-        return self._read(steps, capacity)
+        self._begun: tuple[int, int, concurrent.futures.Future[_Stacked]] | None = None
+        self._ahead: collections.deque[_BatchAhead] = collections.deque()
+        self._num_stacked = 0  # of those ahead
+        self._has_ended = False
+        self._error: BaseException | None = None
+        self._reads_ahead = False
+        self._executor = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="infeed")
 
     def begin(self, steps: int, capacity: int) -> None:
-        """Begins to stack the batches of another call of these sizes."""
-        self._begun = self._executor.submit(self._read, steps, capacity)
+        """Begins to stack the batches of a call of these sizes."""
+        future = self._executor.submit(self._stack_first, steps, capacity)
+        self._begun = steps, capacity, future
 
-    def check(self, steps: int, capacity: int) -> None:
-        """Waits for the batches of the next call; raises what reading them has raised."""
-        if self._begun is None:
+    def peek(self, steps: int, capacity: int) -> _Stacked:
+        """Waits for the batches of the next call; raises the error of reading them."""
+        if self._begun is None or self._begun[:2] != (steps, capacity):
             self.begin(steps, capacity)
         assert self._begun is not None
-        self._begun.result()
+        return self._begun[2].result()
 
-    def stop(self) -> None:
-        """Ends the threads, after the batch that is read."""
-        self._is_stopped = True
-        self._executor.shutdown(cancel_futures=True)
-        self._reader.stop()
-
-    def _read(self, steps: int, capacity: int) -> _Visit:
-        while len(self._unused) < steps and not self._is_stopped:
-            ahead = self._reader.next()
-            if ahead.batch is None:
-                break
-            self._unused.append(ahead)
-        batches, self._unused = self._unused[:steps], self._unused[steps:]
-        return self._stack(batches, capacity)
-
-
-class _Reader:
-    """Reads batches in a thread, ahead of those that are asked for.
-
-    The executor ends its thread before Python does: a thread that still runs native code then would
-    abort the process.
-    """
-
-    def __init__(self, batches: Iterator[Batch]):
-        self._batches = batches
-        self._executor = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="infeed")
-        self._ahead: collections.deque[concurrent.futures.Future[_Ahead]] = collections.deque()
-        self._read_ahead(1)
-
-    def next(self) -> _Ahead:
-        """Returns the next batch, or raises what reading it has raised."""
-        ahead = self._ahead[0].result()
-        if ahead.batch is not None:  # the end stays
-            self._ahead.popleft()
-            size = sum(values.nbytes for values in ahead.batch.values())
-            self._read_ahead(min(_MOST_AHEAD, max(1, _BYTES_AHEAD // max(size, 1))))
-        return ahead
+    def next(self, steps: int, capacity: int) -> _Stacked:
+        """Returns the next batches; raises the error of reading them."""
+        stacked = self.peek(steps, capacity)
+        self._begun = None
+        self._executor.submit(self._drop, len(stacked.batches))
+        return stacked
 
     def stop(self) -> None:
         """Ends the thread, after the batch that it reads."""
+        self._is_stopped = True
         self._executor.shutdown(cancel_futures=True)
 
-    def _read_ahead(self, count: int) -> None:
-        while len(self._ahead) < count:
-            self._ahead.append(self._executor.submit(self._read))
+    def _stack_first(self, steps: int, capacity: int) -> _Stacked:
+        while len(self._ahead) < steps and not (self._has_ended or self._is_stopped):
+            self._read()
+        if len(self._ahead) < steps and self._error is not None:
+            raise self._error
+        self._num_stacked = min(steps, len(self._ahead))
+        self._begin_reading_ahead()
+        return self._stack([self._ahead[i] for i in range(self._num_stacked)], capacity)
 
-    def _read(self) -> _Ahead:
-        batch = next(self._batches, None)
-        position = self._batches.position if isinstance(self._batches, Batches) else 0
-        return _Ahead(batch, position, padding_of(batch or {}))
+    def _drop(self, count: int) -> None:
+        for _ in range(count):
+            self._ahead.popleft()
+        self._num_stacked = 0
+        self._begin_reading_ahead()
+
+    def _begin_reading_ahead(self) -> None:
+        if not self._reads_ahead:
+            self._reads_ahead = True
+            self._executor.submit(self._read_ahead)
+
+    def _read_ahead(self) -> None:
+        """Reads one batch and queues itself, so that no call waits for more than one."""
+        last = self._ahead[-1].batch if self._ahead else {}
+        size = sum(values.nbytes for values in last.values())
+        most = min(_MOST_AHEAD, max(1, _BYTES_AHEAD // max(size, 1)))
+        is_enough = len(self._ahead) - self._num_stacked >= most
+        self._reads_ahead = not (is_enough or self._has_ended or self._is_stopped)
+        if self._reads_ahead:
+            self._read()
+            self._executor.submit(self._read_ahead)
+
+    def _read(self) -> None:
+        """Reads a batch; keeps an error until the batches before it are consumed."""
+        try:
+            batch = next(self._batches, None)
+            if batch is None:
+                self._has_ended = True
+                return
+            position = self._batches.position if isinstance(self._batches, Batches) else 0
+            self._ahead.append(_BatchAhead(batch, position, padding_of(batch)))
+        except BaseException as error:
+            self._has_ended, self._error = True, error
+
+
+def _split(shape: mtf.Shape, outer_batch: int) -> mtf.Shape:
+    return shape if outer_batch == 1 else split_batch(shape, outer_batch)

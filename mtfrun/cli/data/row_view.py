@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from mtfrun.cli.data.token_texts import token_texts
-from mtfrun.data.features import TARGETS
-from mtfrun.data.padding import occupied
+from mtfrun.data.features import TARGETS, occupied
 from mtfrun.data.vocabularies.vocabulary import Vocabulary
 
 # Features that say something about the ids of another one: "targets_position".
