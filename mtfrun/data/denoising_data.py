@@ -84,7 +84,7 @@ class DenoisingData(TaskData):
         return FeatureLengths(inputs, targets, inputs + targets)
 
     def _rows(self, task: Task, split: str) -> Rows:
-        cache = task.cache(split, self.texts)
+        cache = self._cache(task, split)
         return ObjectiveRows(
             cache, self._raw_length, self.objective, self._lengths, self.vocabulary
         )
@@ -144,7 +144,7 @@ class DelimitedDenoisingData(TaskData):
         return FeatureLengths(inputs, min(targets, length - inputs), length)
 
     def _rows(self, task: Task, split: str) -> Rows:
-        cache = task.cache(split, self.texts)
+        cache = self._cache(task, split)
         return JoinedObjectiveRows(
             cache, self._raw_length, self.objective, self._lengths, self.vocabulary
         )

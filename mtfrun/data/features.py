@@ -149,13 +149,13 @@ def occupied(features: Mapping[str, np.ndarray], name: str) -> np.ndarray:
       >>> occupied(batch, "targets").tolist()
       [[True, True, True, False]]
     """
-    ids = features[name]
     segmentation = features.get(f"{name}_segmentation")
     if segmentation is not None:
-        return np.not_equal(segmentation, 0)
-    is_id = np.not_equal(ids, -1 if (ids == -1).any() else 0)
+        return np.asarray(segmentation != 0)
+    ids = features[name]
+    is_id = np.asarray(ids != (-1 if (ids == -1).any() else 0))
     inputs = features.get(INPUTS)
     has_gaps = bool((~is_id[..., :-1] & is_id[..., 1:]).any())
     if name == TARGETS and has_gaps and inputs is not None and inputs.shape == ids.shape:
-        return np.not_equal(inputs, 0)
+        return np.asarray(inputs != 0)
     return is_id

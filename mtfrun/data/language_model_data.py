@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar
 
-from mtfrun.data.features import TARGETS, Feature, packed_features
+from mtfrun.data.features import Feature, packed_features
 from mtfrun.data.rows import Rows
 from mtfrun.data.task import Task
 from mtfrun.data.task_data import TaskData
@@ -50,7 +50,7 @@ class LanguageModelData(TaskData):
         return self.length
 
     def _rows(self, task: Task, split: str) -> Rows:
-        cache = task.cache(split, [TARGETS])
+        cache = self._cache(task, split)
         if self.whole_documents:
             return PackedRows(cache, [self.length])
         return StreamRows(cache, self.length)

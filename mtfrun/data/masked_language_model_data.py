@@ -76,7 +76,7 @@ class MaskedLanguageModelData(TaskData):
 
     def _rows(self, task: Task, split: str) -> Rows:
         lengths = FeatureLengths(self.length, self.length, 2 * self.length)
-        cache = task.cache(split, self.texts)
+        cache = self._cache(task, split)
         return ObjectiveRows(cache, self._raw_length, self.objective, lengths, self.vocabulary)
 
 

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 from mtfrun.data.errors import DataError
-from mtfrun.data.task import Task, Tasks
+from mtfrun.data.task import Task
 from mtfrun.data.vocabularies.vocabulary import Vocabulary
 from mtfrun.errors import did_you_mean
 
@@ -90,6 +90,11 @@ class Mixture:
         return self.name
 
     @property
+    def names(self) -> Sequence[str]:
+        """The names of the tasks in metrics: "" for the only one."""
+        return [task.title for task in self.tasks] if len(self.tasks) > 1 else [""]
+
+    @property
     def epoch_limits(self) -> Sequence[int | None]:
         """`max_epochs` of every task."""
         return [self.max_epochs.get(task.title) for task in self.tasks]
@@ -149,6 +154,15 @@ class Mixture:
                 f"{self._who}.max_epochs bounds every task, and training would run out of rows: "
                 "leave one without, and bound the training with TRAIN_STEPS"
             )
+
+
+Tasks = Task | Mixture
+"""A task, or several that are mixed."""
+
+
+def mixture_of(tasks: Tasks) -> Mixture:
+    """Returns a mixture; a task becomes a mixture of one."""
+    return tasks if isinstance(tasks, Mixture) else Mixture([tasks], name=tasks.title)
 
 
 def feature_length(lengths: Mapping[str, int], feature: str) -> int:

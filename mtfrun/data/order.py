@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import grain
 import numpy as np
 
 from mtfrun.data.errors import DataError
-from mtfrun.data.proportional_order import Mixing
 from mtfrun.data.rows import SelectedRows, Selection
+
+# Rates are rounded to shares of this number. Products with positions up to 2^42 fit into int64.
+_PARTS = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,3 +96,114 @@ class Order:
     def drawn_before(self, position: int) -> list[int]:
         """Returns how many rows of every component stand before a position."""
         return self._mixing.drawn_before(position)
+
+
+class _Phase(NamedTuple):
+    """A part of the sequence in which the same components are drawn.
+
+    Attributes:
+      first: position at which it begins.
+      components: numbers of those that are drawn.
+      shares: int of each, relative to their sum.
+      drawn: how many elements of each component have been drawn before.
+    """
+
+    first: int
+    components: list[int]
+    shares: list[int]
+    drawn: list[int]
+
+
+class Mixing:
+    """An endless sequence in which every component has its share of each stretch of positions.
+
+    The counts of components among the first n positions differ from n times their shares by less
+    than the number of components. Nothing is drawn at random, so that any position is reached by
+    arithmetic: the first component has n - floor(n (1 - share)) of n positions, and the others
+    share the remaining ones in the same way. A component with a limit is no longer drawn once it is
+    reached, and the others keep their rates relative to each other.
+
+    Args:
+      rates: above 0, relative to each other.
+      limits: how many elements of a component are drawn at most; None for any number. One has None.
+    """
+
+    def __init__(self, rates: Sequence[float], limits: Sequence[int | None]):
+        self._phases: list[_Phase] = []
+        drawn = [0] * len(rates)
+        components = [i for i, limit in enumerate(limits) if limit != 0]
+        first = 0
+        while True:
+            shares = _shares([rates[i] for i in components])
+            self._phases.append(_Phase(first, components, shares, list(drawn)))
+            left = {i: limit - drawn[i] for i in components if (limit := limits[i]) is not None}
+            if not left:
+                break
+            length = min(_first_with(left[i], components.index(i), shares) for i in left)
+            for i, count in zip(components, _counts(length, shares), strict=True):
+                drawn[i] += count
+            components = [i for i in components if (limit := limits[i]) is None or drawn[i] < limit]
+            first += length
+        self._firsts = [phase.first for phase in self._phases]
+
+    def at(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the component, and its own position, at each of `positions`; all int64 [n]."""
+        components, own = np.empty_like(positions), np.empty_like(positions)
+        numbers = np.searchsorted(self._firsts, positions, side="right") - 1
+        for number in np.unique(numbers).tolist():
+            here = numbers == number
+            components[here], own[here] = _in_phase(self._phases[number], positions[here])
+        return components, own
+
+    def drawn_before(self, position: int) -> list[int]:
+        """Returns how many elements of every component stand before a position."""
+        phase = self._phases[bisect.bisect_right(self._firsts, position) - 1]
+        drawn = list(phase.drawn)
+        counts = _counts(position - phase.first, phase.shares)
+        for component, count in zip(phase.components, counts, strict=True):
+            drawn[component] += count
+        return drawn
+
+
+def _shares(rates: Sequence[float]) -> list[int]:
+    return [max(1, round(rate / sum(rates) * _PARTS)) for rate in rates]
+
+
+def _counts(length: int, shares: Sequence[int]) -> list[int]:
+    """Returns how many of the first `length` positions each component has."""
+    counts, left, remaining = [], length, sum(shares)
+    for share in shares:
+        others = left * (remaining - share) // remaining
+        counts.append(left - others)
+        left, remaining = others, remaining - share
+    return counts
+
+
+def _first_with(count: int, component: int, shares: Sequence[int]) -> int:
+    """Returns the least length in which a component occurs `count` times, by bisection."""
+    longest = 1
+    while _counts(longest, shares)[component] < count:
+        longest *= 2
+    return bisect.bisect_left(
+        range(longest), count, key=lambda length: _counts(length, shares)[component]
+    )
+
+
+def _in_phase(phase: _Phase, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the component, and its own position, at each of `positions` of a phase."""
+    components, own = np.empty_like(positions), np.empty_like(positions)
+    # The component whose count rises between the lengths n and n + 1 has position n.
+    before = positions - phase.first
+    after = before + 1
+    undecided = np.ones(len(positions), bool)
+    remaining = sum(phase.shares)
+    for component, share in zip(phase.components, phase.shares, strict=True):
+        others_before = before * (remaining - share) // remaining
+        others_after = after * (remaining - share) // remaining
+        count = before - others_before
+        rises = undecided & (count != after - others_after)
+        components[rises] = component
+        own[rises] = count[rises] + phase.drawn[component]
+        undecided &= ~rises
+        before, after, remaining = others_before, others_after, remaining - share
+    return components, own

@@ -73,7 +73,7 @@ class PairsData(TaskData):
 
     @property
     def _vocabularies(self) -> tuple[Vocabulary, Vocabulary]:
-        return self.task.vocabulary_of(INPUTS), self.task.vocabulary_of(TARGETS)
+        return self.mixture.vocabulary_of(INPUTS), self.mixture.vocabulary_of(TARGETS)
 
     def _num_examples(self, task: Task, split: str, rows: Rows) -> int:
         return len(self._cache(task, split))

@@ -4,44 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import TARGETS
 from mtfrun.data.postprocessing import unchanged
 from mtfrun.data.preprocessors import Fields, Preprocessor, StreamPreprocessor
 from mtfrun.data.sources.source import TEXT, Example, Source
-from mtfrun.data.token_cache import TokenCache, open_cache
 from mtfrun.data.vocabularies.vocabulary import Vocabulary
 
 # All targets and all predictions, in that order, to values by name.
 Metrics = Callable[[Sequence[Any], Sequence[Any]], Mapping[str, float]]
-
-
-class Tasks(Protocol):
-    """A task, or several of the same features that are mixed."""
-
-    @property
-    def title(self) -> str:
-        """The name in messages."""
-
-    @property
-    def tasks(self) -> Sequence[Task]:
-        """The tasks, of different names."""
-
-    @property
-    def epoch_limits(self) -> Sequence[int | None]:
-        """After how many epochs each is no longer trained on; None for any number."""
-
-    def example_rates(self, examples: Sequence[int]) -> Sequence[float]:
-        """Returns how often examples of each task are drawn, relative to the others.
-
-        Args:
-          examples: the number that each task has.
-        """
-
-    def vocabulary_of(self, feature: str) -> Vocabulary:
-        """Returns the vocabulary of "inputs" or "targets", which all tasks share."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,20 +46,6 @@ class Task:
     metrics: Sequence[Metrics] = ()
     postprocess: Callable[[str], Any] = unchanged
     labels: Sequence[str] = ()
-
-    @property
-    def tasks(self) -> Sequence[Task]:
-        """The task itself."""
-        return (self,)
-
-    @property
-    def epoch_limits(self) -> Sequence[int | None]:
-        """None: it is trained on without end."""
-        return (None,)
-
-    def example_rates(self, examples: Sequence[int]) -> Sequence[float]:
-        """Returns 1 for the only task."""
-        return (1.0,)
 
     @property
     def title(self) -> str:
@@ -133,14 +92,6 @@ class Task:
                 f"{', '.join(fields)}: add a preprocessor, such as @data.Rekey(), to the task"
             )
         return fields[feature]
-
-    def cache(self, split: str, features: Sequence[str]) -> TokenCache:
-        """Returns the ids of a split, which are made at the first call.
-
-        Raises:
-          DataError: there is no such split, it holds no example, or it cannot be read.
-        """
-        return open_cache(self, split, tuple(features))
 
 
 def _preprocessed(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import functools
 import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import ClassVar
@@ -16,10 +17,12 @@ from mtfrun.data.data import TextData
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import INPUTS, TARGETS
 from mtfrun.data.fingerprint import IDS, VOCABULARIES, short_json
+from mtfrun.data.mixture import Mixture, Tasks, mixture_of
 from mtfrun.data.order import ONLY_HOST, Host
 from mtfrun.data.rows import Batch, Density, Rows
-from mtfrun.data.task import Metrics, Task, Tasks
-from mtfrun.data.token_cache import TokenCache, open_cache
+from mtfrun.data.task import Metrics, Task
+from mtfrun.data.token_cache import TokenCache
+from mtfrun.data.tokenization import open_cache
 from mtfrun.data.vocabularies.vocabulary import Vocabulary
 
 
@@ -37,34 +40,38 @@ class TaskData(TextData):
 
     task: Tasks
 
+    @functools.cached_property
+    def mixture(self) -> Mixture:
+        """The tasks, of which there may be one."""
+        return mixture_of(self.task)
+
     @property
     def vocabulary(self) -> Vocabulary:
         """Text to ids and back, of the targets."""
-        return self.task.vocabulary_of(TARGETS)
+        return self.mixture.vocabulary_of(TARGETS)
 
     def train(
         self, batch: int, *, seed: int, host: Host = ONLY_HOST, split: str = "train"
     ) -> Batches:
         """Returns endless shuffled batches, see `Data.train`."""
-        tasks = self.task.tasks
+        tasks = self.mixture.tasks
         rows = [self._rows(task, split) for task in tasks]
         examples = [self._num_examples(task, split, x) for task, x in zip(tasks, rows, strict=True)]
-        rates = self.task.example_rates(examples)
+        per_row = [count / len(x) for count, x in zip(examples, rows, strict=True)]
         # A row of many examples is drawn so much less often.
-        rates_of_rows = [
-            rate * len(x) / count for rate, x, count in zip(rates, rows, examples, strict=True)
+        rates = [
+            rate * len(x) / count
+            for rate, x, count in zip(
+                self.mixture.example_rates(examples), rows, examples, strict=True
+            )
         ]
-        names = [task.title for task in tasks] if len(tasks) > 1 else [""]
-        per_row = {
-            name: count / len(x) for name, count, x in zip(names, examples, rows, strict=True)
-        }
         return Batches(
             rows,
             batch,
             seed=seed,
-            rates=rates_of_rows,
-            max_epochs=self.task.epoch_limits,
-            examples_per_row=per_row,
+            rates=rates,
+            max_epochs=self.mixture.epoch_limits,
+            examples_per_row=dict(zip(self.mixture.names, per_row, strict=True)),
             host=host,
         )
 
@@ -77,30 +84,22 @@ class TaskData(TextData):
         return self._evaluation(batch, split, batch * max_batches)
 
     def by_task(self) -> Mapping[str, TaskData]:
-        """Returns the data of every task of a mixture; of one task, the data itself."""
-        if len(self.task.tasks) == 1:
+        """Returns the data of every task; of one task, the data itself."""
+        if len(self.mixture.tasks) == 1:
             return {"": self}
-        return {task.title: dataclasses.replace(self, task=task) for task in self.task.tasks}
+        return {task.title: dataclasses.replace(self, task=task) for task in self.mixture.tasks}
 
     @property
     def cached_tasks(self) -> Sequence[str]:
         """The names of all tasks."""
-        return [task.title for task in self.task.tasks]
+        return [task.title for task in self.mixture.tasks]
 
     def caches(self, split: str, choice: CacheChoice = EVERY_CACHE) -> Iterator[Cached]:
         """Yields the cache of every task."""
-        for task in self.task.tasks:
+        for task in self.mixture.tasks:
             if not choice.includes(task.title):
                 continue
-            if choice.cache_dir is not None:
-                task = dataclasses.replace(task, cache_dir=choice.cache_dir)
-            cache = open_cache(
-                task,
-                split,
-                tuple(self.texts),
-                overwrite=choice.overwrite,
-                anew=choice.anew,
-            )
+            cache = open_cache(task, split, self.texts, choice)
             counts = {
                 "examples": len(cache),
                 "tokens": cache.tokens.size,
@@ -112,7 +111,7 @@ class TaskData(TextData):
 
     def densities(self, split: str) -> Mapping[str, Density]:
         """Returns how full the rows of every task are."""
-        densities = {task.title: self._rows(task, split).density for task in self.task.tasks}
+        densities = {task.title: self._rows(task, split).density for task in self.mixture.tasks}
         return {title: density for title, density in densities.items() if density is not None}
 
     @property
@@ -120,7 +119,8 @@ class TaskData(TextData):
         """The vocabulary of every feature that is read, and of inputs that are made of targets."""
         names = [name for name in (INPUTS, TARGETS) if name in self.texts or name in self.features]
         return {
-            name: self.task.vocabulary_of(name if name in self.texts else TARGETS) for name in names
+            name: self.mixture.vocabulary_of(name if name in self.texts else TARGETS)
+            for name in names
         }
 
     def fingerprint(self) -> dict[str, object]:
@@ -133,13 +133,13 @@ class TaskData(TextData):
             for field in dataclasses.fields(self)
             if field.name != "task"
         }
-        tasks = self.task.tasks
+        tasks = self.mixture.tasks
         caches = {task.title: self._cache(task, "train") for task in tasks}
         if len(tasks) > 1:
             settings["tasks"] = list(caches)
             sizes = [cache.manifest["examples"] for cache in caches.values()]
-            settings["rates"] = list(self.task.example_rates(sizes))
-            settings["max_epochs"] = list(self.task.epoch_limits)
+            settings["rates"] = list(self.mixture.example_rates(sizes))
+            settings["max_epochs"] = list(self.mixture.epoch_limits)
         return {
             "texts": {title: _origin(cache) for title, cache in caches.items()},
             VOCABULARIES: {name: v.fingerprint for name, v in self.vocabularies.items()},
@@ -154,12 +154,12 @@ class TaskData(TextData):
                 f"{type(self).__name__} has no texts of {', '.join(features)}: choose among "
                 f"{', '.join(self.texts)}"
             )
-        texts = (row for task in self.task.tasks for row in task.texts(split, chosen))
+        texts = (row for task in self.mixture.tasks for row in task.texts(split, chosen))
         return itertools.chain.from_iterable(texts)
 
     def expected_bytes(self, split: str) -> int | None:
         """Returns the sum over the sources of all tasks."""
-        sizes = [task.source.expected_bytes(split) for task in self.task.tasks]
+        sizes = [task.source.expected_bytes(split) for task in self.mixture.tasks]
         known = [size for size in sizes if size is not None]
         return sum(known) if len(known) == len(sizes) else None
 
@@ -167,12 +167,12 @@ class TaskData(TextData):
         """Returns the targets of a split, one document after the other."""
         if not self.has_text:
             return super().text(split)
-        texts = (text for task in self.task.tasks for (text,) in task.texts(split, [TARGETS]))
+        texts = (text for task in self.mixture.tasks for (text,) in task.texts(split, [TARGETS]))
         return b"".join(texts)
 
     def examples(self, split: str) -> Iterator[Mapping[str, bytes]]:
         """Yields the texts of every example of all tasks, without empty documents."""
-        for task in self.task.tasks:
+        for task in self.mixture.tasks:
             for texts in task.texts(split, self.texts):
                 if len(texts) > 1 or texts[0]:
                     yield dict(zip(self.texts, texts, strict=True))
@@ -185,7 +185,7 @@ class TaskData(TextData):
         """
         if not self.has_pairs:
             return super().pairs(split, count)
-        tasks = self.task.tasks
+        tasks = self.mixture.tasks
         shares = np.diff(np.linspace(0, count, len(tasks) + 1).astype(int)).tolist()
         return [
             pair
@@ -195,17 +195,17 @@ class TaskData(TextData):
 
     @property
     def metrics(self) -> Sequence[Metrics]:
-        """Those of the task; none for a mixture, whose tasks have their own."""
-        return self.task.tasks[0].metrics if len(self.task.tasks) == 1 else ()
+        """Those of the task; the tasks of a mixture are evaluated by themselves, see `by_task`."""
+        return self.mixture.tasks[0].metrics
 
     @property
     def labels(self) -> Sequence[str]:
-        """Those of the task; none for a mixture."""
-        return self.task.tasks[0].labels if len(self.task.tasks) == 1 else ()
+        """Those of the task, as `metrics`."""
+        return self.mixture.tasks[0].labels
 
     def postprocess(self, text: str) -> object:
-        """Returns what the metrics compare."""
-        return self.task.tasks[0].postprocess(text) if len(self.task.tasks) == 1 else text
+        """Returns what the metrics of the task compare."""
+        return self.mixture.tasks[0].postprocess(text)
 
     def _chosen_pairs(self, task: Task, split: str, count: int) -> list[tuple[bytes, bytes]]:
         numbers = chosen(self._cache(task, split).manifest["examples"], count).tolist()
@@ -214,7 +214,7 @@ class TaskData(TextData):
         return [next((x, y) for i, (x, y) in texts if i == number) for number in numbers]
 
     def _cache(self, task: Task, split: str) -> TokenCache:
-        return task.cache(split, self.texts)
+        return open_cache(task, split, self.texts)
 
     def _num_examples(self, task: Task, split: str, rows: Rows) -> int:
         """Returns the number of examples in rows of training, by default that of the rows."""
@@ -222,7 +222,7 @@ class TaskData(TextData):
 
     def _evaluation(self, batch: int, split: str, max_rows: int | None) -> Iterator[Batch]:
         self._check_positive("batch", batch)
-        tasks = self.task.tasks
+        tasks = self.mixture.tasks
         # In a list, so that a split that cannot be read is an error now.
         batches = [self._rows_of_evaluation(task, batch, split, max_rows) for task in tasks]
         return CountedBatches.chained(batches)

@@ -65,7 +65,7 @@ class TextClassificationData(TaskData):
     @property
     def inputs_vocabulary(self) -> Vocabulary:
         """Text to ids and back, of the texts."""
-        return self.task.vocabulary_of(INPUTS)
+        return self.mixture.vocabulary_of(INPUTS)
 
     def model_arguments(self) -> dict[str, object]:
         """Returns the size of the larger vocabulary, whose ids the other one uses as well."""
@@ -76,21 +76,15 @@ class TextClassificationData(TaskData):
         return TextClassificationPrompts(self.inputs_vocabulary, self.vocabulary, self.length)
 
     def _rows(self, task: Task, split: str) -> Rows:
-        return LabelledRows(task, split, self.length)
+        # A label is one id, and its end.
+        return LabelledRows(PaddedRows(self._cache(task, split), [self.length, 2]))
 
 
 class LabelledRows(Rows):
-    """One text a row, and the id of its label as the first target.
+    """One text a row, and the id of its label as the first target; from rows of both."""
 
-    Args:
-      task: of pairs.
-      split: of its source.
-      length: of a row.
-    """
-
-    def __init__(self, task: Task, split: str, length: int):
-        # A label is one id, and its end.
-        self._rows = PaddedRows(task.cache(split, [INPUTS, TARGETS]), [length, 2])
+    def __init__(self, rows: PaddedRows):
+        self._rows = rows
 
     def __len__(self) -> int:
         """Returns the number of texts."""

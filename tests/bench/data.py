@@ -25,8 +25,10 @@ import numpy as np
 import sentencepiece
 
 from mtfrun import data
+from mtfrun.data.cache_choice import CacheChoice
 from mtfrun.data.text_rows import PackedRows, StreamRows, TextRows
-from mtfrun.data.token_cache import ENDS, TOKENS, TokenCache, open_cache
+from mtfrun.data.token_cache import ENDS, TOKENS, TokenCache
+from mtfrun.data.tokenization import open_cache
 
 BATCH = 64  # rows of 512
 LENGTH = 512
@@ -138,7 +140,7 @@ def bench_caches(directory: Path, megabytes: int, rounds: int) -> None:
 
     def build(vocabulary: data.Vocabulary) -> None:
         task = data.Task(Lines(lines), vocabulary, cache_dir=str(directory))
-        open_cache(task, "train", ("targets",), overwrite=True)
+        open_cache(task, "train", ("targets",), CacheChoice(overwrite=True))
 
     def numpy_bytes() -> None:
         ids = np.frombuffer(b"\n".join(lines), np.uint8).astype(np.uint16) + 3

@@ -24,8 +24,8 @@ def _experiment(files: list[str], *flags: str) -> Experiment:
 def test_a_task_is_chosen_by_its_name(macro: str) -> None:
     chosen = _experiment(["data/number_tasks.gin"], f"--gin.{macro}='read'").data
     assert isinstance(chosen, data.TaskData)
-    assert [task.title for task in chosen.task.tasks] == ["read"]
-    (task,) = chosen.task.tasks
+    assert [task.title for task in chosen.mixture.tasks] == ["read"]
+    (task,) = chosen.mixture.tasks
     assert isinstance(task.source, data.Tfds)
     assert task.source.fields == {"inputs": "words", "targets": "number"}
 

@@ -25,6 +25,7 @@ from mtfrun.data import (
     Vocabulary,
 )
 from mtfrun.data.objective_rows import RawStream
+from mtfrun.data.tokenization import open_cache
 from tests.data.in_memory import texts_task
 
 TEXTS = [b"The first document. ", b"", b"x", b"Another one, which is somewhat longer. " * 7]
@@ -62,7 +63,7 @@ def _text_of(batch_inputs: Sequence[int], batch_targets: Sequence[int]) -> list[
 def test_the_raw_stream_is_all_texts_without_ends(
     texts: list[bytes], length: int, data: st.DataObject
 ) -> None:
-    stream = RawStream(texts_task(texts).cache("train", ["targets"]), length)
+    stream = RawStream(open_cache(texts_task(texts), "train", ["targets"]), length)
     expected = [byte + 3 for byte in b"".join(texts)]
     assert len(stream) == -(-len(expected) // length)
     rows = data.draw(st.permutations(range(len(stream))))

@@ -20,6 +20,7 @@ from mtfrun.data.text_rows import (
     TextRows,
     batches_by_length,
 )
+from mtfrun.data.tokenization import open_cache
 from tests.data.in_memory import texts_task
 from tests.data.token_caches import token_cache
 
@@ -66,7 +67,7 @@ def random_texts(seed: int, count: int, longest: int) -> list[bytes]:
 @pytest.mark.parametrize("longest", [3, 200])
 def test_rows_of_a_stream_equal_those_made_token_by_token(length: int, longest: int) -> None:
     texts = random_texts(seed=length, count=150, longest=longest)
-    rows = StreamRows(texts_task(texts).cache("train", ["targets"]), length)
+    rows = StreamRows(open_cache(texts_task(texts), "train", ["targets"]), length)
     batch = all_rows(rows)
     expected = naive_stream(texts, length)
     assert batch["targets"].tolist() == [row for row, _, _ in expected]

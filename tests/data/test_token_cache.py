@@ -21,7 +21,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mtfrun.data import token_cache as cache_module
+from mtfrun.data import token_cache, tokenization
+from mtfrun.data.cache_choice import CacheChoice
 from mtfrun.data.cache_manifest import write_manifest
 from mtfrun.data.errors import DataError
 from mtfrun.data.file_state import file_state
@@ -29,11 +30,8 @@ from mtfrun.data.preprocessors import Fields
 from mtfrun.data.sources.source import Example, Source
 from mtfrun.data.sources.text_files import TextLines
 from mtfrun.data.task import Task
-from mtfrun.data.token_cache import (
-    TokenCache,
-    cache_directory,
-    open_cache,
-)
+from mtfrun.data.token_cache import TokenCache
+from mtfrun.data.tokenization import cache_directory, open_cache
 from mtfrun.data.vocabularies import ByteVocabulary, Vocabulary
 from mtfrun.display.progress import work
 
@@ -165,8 +163,8 @@ def test_the_size_of_chunks_does_not_matter(
         for size in rng.integers(0, 40, 300)
     ]
     whole = open_cache(task_of(examples, tmp_path / "a"), "train", TARGETS_ONLY)
-    monkeypatch.setattr(cache_module, "_BYTES_PER_CALL", 30)
-    monkeypatch.setattr(cache_module, "_LENGTHS_PER_STEP", 7)
+    monkeypatch.setattr(tokenization, "_BYTES_PER_CALL", 30)
+    monkeypatch.setattr(token_cache, "_LENGTHS_PER_STEP", 7)
     chunks = open_cache(task_of(examples, tmp_path / "b"), "train", TARGETS_ONLY)
     np.testing.assert_array_equal(chunks.tokens, whole.tokens)
     np.testing.assert_array_equal(chunks.ends, whole.ends)
@@ -208,14 +206,14 @@ def test_an_existing_cache_is_opened_without_reading_the_source(tmp_path: Path) 
     unread = dataclasses.replace(task, source=Examples(fail))
     assert open_cache(unread, "train", TARGETS_ONLY).fingerprint == cache.fingerprint
     with pytest.raises(AssertionError, match="the source is read"):
-        open_cache(unread, "train", TARGETS_ONLY, overwrite=True)
+        open_cache(unread, "train", TARGETS_ONLY, CacheChoice(overwrite=True))
     assert open_cache(unread, "train", TARGETS_ONLY).fingerprint == cache.fingerprint
 
 
 def test_an_overwritten_cache_is_new(tmp_path: Path) -> None:
     open_cache(task_of(documents(b"ab"), tmp_path), "train", TARGETS_ONLY)
     changed = task_of(documents(b"cd"), tmp_path)
-    cache = open_cache(changed, "train", TARGETS_ONLY, overwrite=True)
+    cache = open_cache(changed, "train", TARGETS_ONLY, CacheChoice(overwrite=True))
     assert texts_of(cache) == [[ids(b"cd")]]
     assert [path.name for path in cache.directory.parent.iterdir() if path.is_dir()] == [
         cache.directory.name

@@ -11,6 +11,7 @@ import pytest
 
 from mtfrun import data
 from mtfrun.data.prompts import PromptLimits
+from mtfrun.data.tokenization import open_cache
 from tests.data.in_memory import InMemory
 from tests.data.vocabularies.small_models import lines
 
@@ -123,5 +124,5 @@ def test_a_cache_belongs_to_its_vocabulary(
     source = InMemory(((b"a dog",),), ("text",))
     for vocabulary in (data.ByteVocabulary(), pieces):
         task = data.Task(source, vocabulary, cache_dir=str(tmp_path))
-        cache = task.cache("train", ["targets"])
+        cache = open_cache(task, "train", ["targets"])
         assert cache.tokens.tolist() == [*vocabulary.encode("a dog"), 1]

@@ -26,6 +26,7 @@ from mtfrun.data.images.image_cache import PixelCache
 from mtfrun.data.images.image_files import encoded_image, size_of
 from mtfrun.data.packing import Plan, stored_plan
 from mtfrun.data.token_cache import TokenCache
+from mtfrun.data.tokenization import open_cache
 from mtfrun.errors import InputError
 from mtfrun.rundir import Checkpoints
 from mtfrun.rundir.manifest import _digest, read_manifest
@@ -170,7 +171,7 @@ def test_token_caches(name: str, is_forged: bool, count: int, tmp_path: pathlib.
     (tmp_path / "texts.txt").write_text("a\nbc\n")
     source = data.TextLines({"train": str(tmp_path / "texts.txt")})
     task = data.Task(source, data.ByteVocabulary(), cache_dir=str(tmp_path))
-    directory = task.cache("train", ["targets"]).directory
+    directory = open_cache(task, "train", ["targets"]).directory
     valid = (directory / name).read_bytes()
 
     def read(content: bytes) -> None:

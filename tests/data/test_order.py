@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtfrun.data.proportional_order import Mixing
+from mtfrun.data.order import Mixing
 
 # Of a share that is rounded to 2^-20, over the positions of these tests.
 ROUNDING = 0.01
