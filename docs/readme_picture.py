@@ -12,13 +12,47 @@ import sys
 import numpy as np
 from PIL import Image
 
-from mtfrun.display.pictures.canvas import PALETTE, TEXT, as_pixels, new_figure, points
-from mtfrun.display.pictures.mesh_devices import mesh_devices
+from mtfrun.display.pictures.canvas import (
+    PALETTE,
+    TEXT,
+    as_pixels,
+    draw_box,
+    new_figure,
+    pixel_axes,
+    points,
+)
 from mtfrun.rundir.written_curves import read_curves
 
-MESH = {"data": 2, "model": 2}
+# The dimensions of the quickstart's model that the layout splits, with their sizes and axes.
+SIZES = {"batch": 8, "heads": 4, "d_ff": 512, "vocab": 384}
 LAYOUT = {"batch": "data", "heads": "model", "d_ff": "model", "vocab": "model"}
 WIDTH, HEIGHT = 420, 260
+
+
+def draw_layout() -> np.ndarray:
+    """Returns what each device of the mesh data:2,model:2 holds as uint8 [height, width, 3]."""
+    figure = new_figure(WIDTH, HEIGHT)
+    axes = pixel_axes(figure)
+
+    def write(x: float, y: float, text: str, colour: str = TEXT, size: int = 12) -> None:
+        axes.text(x, y, text, fontsize=points(size), color=colour)
+
+    write(10, 22, "mesh    data:2,model:2")
+    write(10, 42, "layout  batch:data;heads:model;d_ff:model;vocab:model")
+    for row in range(2):
+        write(10, 118 + 96 * row, f"data {row}")
+        for column in range(2):
+            if row == 0:
+                write(128 + 178 * column, 64, f"model {column}")
+            left, top = 70 + 178 * column, 72 + 96 * row
+            draw_box(axes, (left, top, 164, 86), "#f3f6fa")
+            for line, (dimension, axis) in enumerate(LAYOUT.items()):
+                part = row if axis == "data" else column
+                half = SIZES[dimension] // 2
+                held = f"{dimension} {part * half} to {(part + 1) * half - 1}"
+                colour = PALETTE[6] if axis == "data" else PALETTE[5]
+                write(left + 10, top + 20 + 19 * line, held, colour, 13)
+    return as_pixels(figure)
 
 
 def draw_losses(run: pathlib.Path) -> np.ndarray:
@@ -29,9 +63,11 @@ def draw_losses(run: pathlib.Path) -> np.ndarray:
         (PALETTE[1], PALETTE[6]), (("train", "training"), ("eval", "held-out text")), strict=True
     ):
         curve = read_curves(run / folder)["loss"]
-        marker = "o" if folder == "eval" else ""
-        axes.plot(list(curve), list(curve.values()), color=colour, label=label, marker=marker, ms=4)
-    axes.set_title("bin/quickstart: loss, nats per byte", fontsize=points(13), color=TEXT)
+        steps = [step for step in curve if step > 0]
+        values = [curve[step] for step in steps]
+        style = "o" if folder == "eval" else "-"
+        axes.plot(steps, values, style, color=colour, label=label)
+    axes.set_title("runs/quickstart.gin: loss, nats per byte", fontsize=points(13), color=TEXT)
     axes.set_xlabel("steps", fontsize=points(12), color=TEXT)
     axes.set_ylim(1.0, 3.5)
     axes.tick_params(labelsize=points(11), colors=TEXT)
@@ -41,17 +77,10 @@ def draw_losses(run: pathlib.Path) -> np.ndarray:
 
 def main() -> None:
     """Writes the picture."""
-    title = "batch:data;heads:model;d_ff:model;vocab:model"
-    mesh = as_pixels(mesh_devices(MESH, LAYOUT, title=title, width=WIDTH))
-    losses = draw_losses(pathlib.Path(sys.argv[1]))
-    height = max(len(mesh), len(losses))
-    both = [
-        np.pad(half, ((0, height - len(half)), (0, 0), (0, 0)), constant_values=255)
-        for half in (mesh, losses)
-    ]
+    both = np.concatenate([draw_layout(), draw_losses(pathlib.Path(sys.argv[1]))], axis=1)
     target = pathlib.Path(__file__).parent / "pictures" / "readme.png"
     target.parent.mkdir(exist_ok=True)
-    Image.fromarray(np.concatenate(both, axis=1)).save(target, optimize=True)
+    Image.fromarray(both).save(target, optimize=True)
     print(target)
 
 
