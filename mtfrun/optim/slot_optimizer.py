@@ -10,7 +10,7 @@ import tensorflow as tf
 from mtfrun import mtf
 from mtfrun.errors import InputError
 from mtfrun.optim import schedules
-from mtfrun.optim.partition import learning_rate_factors
+from mtfrun.optim.trainable_variables import learning_rate_factors
 
 
 class MissingGradientError(InputError):

@@ -15,7 +15,7 @@ from mtfrun.errors import InputError, is_input_error
 from mtfrun.models import NonFiniteError
 from mtfrun.mtf import LayoutError, ShapeError
 from mtfrun.optim import MissingGradientError
-from mtfrun.optim.partition import PatternError
+from mtfrun.optim.trainable_variables import PatternError
 from mtfrun.rundir import RunDirError
 
 LM = [

@@ -1,4 +1,4 @@
-"""Tests of mtfrun.optim.partition: frozen variables and factors of the learning rate."""
+"""Tests of mtfrun.optim.trainable_variables: frozen variables and factors of the learning rate."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mtfrun import mtf, optim
-from mtfrun.optim.partition import learning_rate_factors, matching_paths
+from mtfrun.optim.trainable_variables import learning_rate_factors, matching_paths
 from tests.layouts import ONE_DEVICE
 
 PATHS = [

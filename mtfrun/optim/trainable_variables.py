@@ -1,4 +1,4 @@
-"""Selection of variables by regular expressions over their paths.
+"""The variables that training updates: all trainable ones but those that are frozen, by patterns.
 
 A pattern selects the paths in which `re.search` finds it: `"norm"` every path that contains these
 letters, `"^encoder/"` one module, `"/bias$"` every path with that last part.
