@@ -63,7 +63,6 @@ SIBLINGS: dict[str, dict[str, set[str]]] = {
         "sources": {"builders"},
     },
     "mtfrun.models": {"moe": {"transformer"}, "parity": {"moe", "resnet", "transformer"}},
-    "mtfrun.models.moe": {"dropless": {"dispatch", "gates"}},
     "mtfrun.mtf.ops": {"spatial": {"indexing"}},
 }
 

@@ -3,13 +3,12 @@
 from mtfrun.decoding.beam_search import BeamSearch as BeamSearch
 from mtfrun.decoding.decoder import Decoder as Decoder
 from mtfrun.decoding.decoder import StepFunction as StepFunction
-from mtfrun.decoding.fitted_state import fitted as fitted
 from mtfrun.decoding.generate import generate as generate
 from mtfrun.decoding.hypotheses import EMPTY_BELOW as EMPTY_BELOW
 from mtfrun.decoding.hypotheses import END_ID as END_ID
 from mtfrun.decoding.hypotheses import Hypotheses as Hypotheses
 from mtfrun.decoding.hypotheses import n_best as n_best
-from mtfrun.decoding.limits import decode_limits as decode_limits
+from mtfrun.decoding.position_loop import fit_state as fit_state
 from mtfrun.decoding.prompt import number_of_known as number_of_known
 from mtfrun.decoding.prompt import worth_reading_at_once as worth_reading_at_once
 from mtfrun.decoding.sampling import ChooseToken as ChooseToken

@@ -18,12 +18,12 @@ from mtfrun.decoding.beam_step import (
     grow_finished,
     grow_topk,
     is_unfinished,
+    reorder_state,
 )
 from mtfrun.decoding.decoder import Decoder, StepFunction
 from mtfrun.decoding.hypotheses import END_ID, INFINITY, Hypotheses
+from mtfrun.decoding.position_loop import over_positions
 from mtfrun.decoding.prompt import Start, forced_ids, id_before, ids_before, is_end, start_of
-from mtfrun.decoding.reordering import reorder_state
-from mtfrun.decoding.segments import over_positions
 
 
 class _Progress(NamedTuple):

@@ -17,14 +17,12 @@ Dimensions:
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.decoding.hypotheses import INFINITY
-from mtfrun.decoding.length_penalty import length_penalty, new_ids
-from mtfrun.decoding.reordering import reorder
 
 
 class Active(NamedTuple):
@@ -237,3 +235,55 @@ def is_unfinished(
     none_finished = mtf.logical_not(mtf.reduce_any(finished.flags, reduced_dim=beam))
     lowest = lowest - mtf.to_float(none_finished) * INFINITY
     return mtf.logical_and(below_limit, mtf.less_equal(lowest, best_active))
+
+
+def reorder(x: mtf.Tensor, parents: mtf.Tensor, beam: mtf.Dimension) -> mtf.Tensor:
+    """Returns the entries of x at the indices `parents` along `beam`, by a gather in every row.
+
+    No data is sent between devices, whichever of the other dimensions are split.
+
+    Args:
+      x: {batch, beam, ...}.
+      parents: {batch, beams} int32, below the size of `beam`; `beams` may be `beam` itself.
+      beam: the dimension of x.
+
+    Returns:
+      {batch, beams, ...}.
+    """
+    batch, beams = parents.shape
+    inner = [dim for dim in x.shape if dim not in (batch, beam)]
+    x = mtf.transpose(x, [batch, beam, *inner])
+    reordered: mtf.Tensor = mtf.slicewise(
+        lambda x, parents: tf.gather(x, parents, axis=1, batch_dims=1),
+        [x, parents],
+        output_shape=mtf.Shape([batch, beams, *inner]),
+        splittable_dims=[batch, *inner],
+    )
+    return reordered
+
+
+def reorder_state(state: Any, parents: mtf.Tensor, beam: mtf.Dimension) -> Any:
+    """Returns a nested structure with all tensors that have the dimension `beam` reordered."""
+    return tf.nest.map_structure(
+        lambda x: reorder(x, parents, beam) if beam in x.shape else x, state
+    )
+
+
+def length_penalty(length: mtf.Tensor, alpha: float) -> mtf.Tensor:
+    """Returns ((5 + length) / 6) ** alpha, by which log-probabilities are divided.
+
+    Args:
+      length: an integer tensor, the number of ids that count, see `new_ids`.
+      alpha: 0 for no penalty.
+    """
+    return mtf.pow((mtf.to_float(length) + 5.0) * (1.0 / 6.0), alpha)
+
+
+def new_ids(length: mtf.Tensor, known: mtf.Tensor | None) -> mtf.Tensor:
+    """Returns the number of ids after the prompts in sequences of a length, at least 0.
+
+    Args:
+      length: an integer tensor.
+      known: the lengths of the prompts; None without prompts.
+    """
+    return length if known is None else mtf.maximum(length - known, 0)

@@ -10,9 +10,9 @@ import tensorflow as tf
 from mtfrun import mtf
 from mtfrun.decoding.decoder import Decoder, StepFunction
 from mtfrun.decoding.hypotheses import END_ID, Hypotheses
+from mtfrun.decoding.position_loop import over_positions
 from mtfrun.decoding.prompt import Start, forced_ids, id_before, ids_before, is_end, start_of
 from mtfrun.decoding.sampling import ChooseToken
-from mtfrun.decoding.segments import over_positions
 
 
 def generate(

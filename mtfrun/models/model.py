@@ -10,7 +10,7 @@ from mtfrun import layers, mtf
 from mtfrun.decoding import Decoder
 from mtfrun.errors import InputError
 from mtfrun.layers import Collector, Metric
-from mtfrun.models.reporting import Reporting
+from mtfrun.models.metrics import Reporting
 
 Features = Mapping[str, mtf.Tensor]
 

@@ -10,7 +10,9 @@ from mtfrun.optim.clipping import global_norm as global_norm
 from mtfrun.optim.clipping import half_squares as half_squares
 from mtfrun.optim.clipping import norm_of as norm_of
 from mtfrun.optim.momentum import Momentum as Momentum
+from mtfrun.optim.optimizer import MissingGradientError as MissingGradientError
 from mtfrun.optim.optimizer import Optimizer as Optimizer
+from mtfrun.optim.optimizer import SlotOptimizer as SlotOptimizer
 from mtfrun.optim.schedules import Constant as Constant
 from mtfrun.optim.schedules import CosineDecay as CosineDecay
 from mtfrun.optim.schedules import LinearDecay as LinearDecay
@@ -22,8 +24,6 @@ from mtfrun.optim.schedules import SlantedTriangular as SlantedTriangular
 from mtfrun.optim.schedules import TruncatedRsqrt as TruncatedRsqrt
 from mtfrun.optim.schedules import noam as noam
 from mtfrun.optim.sgd import Sgd as Sgd
-from mtfrun.optim.slot_optimizer import MissingGradientError as MissingGradientError
-from mtfrun.optim.slot_optimizer import SlotOptimizer as SlotOptimizer
 from mtfrun.optim.trainable_variables import PatternError as PatternError
 from mtfrun.optim.trainable_variables import trainable_variables as trainable_variables
 from mtfrun.optim.weight_average import WeightAverage as WeightAverage

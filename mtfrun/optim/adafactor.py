@@ -11,9 +11,9 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from mtfrun import mtf
+from mtfrun.optim.optimizer import SlotOptimizer, read_precisely
 from mtfrun.optim.scalar_math import Scalar, maximum, one_minus_power, power, to_float
 from mtfrun.optim.schedules import Constant, Product, Schedule, Shifted, TruncatedRsqrt
-from mtfrun.optim.slot_optimizer import SlotOptimizer, read_precisely
 from mtfrun.optim.trainable_variables import matching_paths
 
 # The dimension over which variables of one shape are stacked.

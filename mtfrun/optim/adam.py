@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from mtfrun import mtf
+from mtfrun.optim.optimizer import SlotOptimizer, read_precisely
 from mtfrun.optim.scalar_math import Scalar, one_minus_power, rsqrt, to_float
 from mtfrun.optim.schedules import Schedule
-from mtfrun.optim.slot_optimizer import SlotOptimizer, read_precisely
 from mtfrun.optim.trainable_variables import matching_paths
 
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
+from mtfrun.optim.optimizer import SlotOptimizer, read_precisely
 from mtfrun.optim.schedules import Schedule
-from mtfrun.optim.slot_optimizer import SlotOptimizer, read_precisely
 from mtfrun.optim.trainable_variables import matching_paths
 
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import abc
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
+import tensorflow as tf
+
 from mtfrun import mtf
+from mtfrun.errors import InputError
+from mtfrun.optim import schedules
+from mtfrun.optim.trainable_variables import learning_rate_factors
 
 
 class Optimizer(Protocol):
@@ -34,3 +40,123 @@ class Optimizer(Protocol):
         self, gradients: Mapping[str, mtf.Tensor | None], step: mtf.Tensor
     ) -> dict[mtf.Variable, mtf.Tensor]:
         """Returns the new value of every variable and slot, from one gradient per variable."""
+
+
+class MissingGradientError(InputError):
+    """A variable to be trained has no gradient."""
+
+
+class SlotOptimizer(abc.ABC):
+    """Base class of optimizers; a subclass has the shapes of the slots and the update.
+
+    Attributes:
+      variables: the trained variables, by path.
+      slots: their slots, by path and then by the slot's name.
+    """
+
+    def __init__(
+        self,
+        learning_rate: float | schedules.Schedule,
+        learning_rate_factors: Mapping[str, float] | None,
+    ) -> None:
+        """Stores the learning rate.
+
+        Args:
+          learning_rate: a number or a schedule.
+          learning_rate_factors: factors of it by pattern of the variable's path.
+        """
+        self._schedule = (
+            learning_rate if callable(learning_rate) else schedules.Constant(learning_rate)
+        )
+        self._factors_by_pattern = learning_rate_factors or {}
+        self._factors: dict[str, float] = {}
+        self.variables: dict[str, mtf.Variable] = {}
+        self.slots: dict[str, dict[str, mtf.Variable]] = {}
+
+    @abc.abstractmethod
+    def slot_shapes(self, variable: mtf.Variable) -> dict[str, mtf.Shape]:
+        """Returns the shapes of a variable's slots, by name."""
+
+    @abc.abstractmethod
+    def update(
+        self, gradients: Mapping[str, mtf.Tensor | None], step: mtf.Tensor
+    ) -> dict[mtf.Variable, mtf.Tensor]:
+        """Returns the new value of every variable and slot, from one gradient per variable."""
+
+    def init(self, variables: Mapping[str, mtf.Variable]) -> None:
+        """Stores the variables to be trained, by path, and makes the specs of their slots.
+
+        The dimensions of a slot are dimensions of its variable, so that both have the same layout.
+        Slots are initially zero, and are float32 if the variable's type has fewer bits.
+        """
+        self.variables = dict(variables)
+        self._factors = learning_rate_factors(variables, self._factors_by_pattern)
+        self.slots = {
+            path: {
+                name: mtf.Variable(
+                    variable.mesh,
+                    shape,
+                    mtf.initializers.Zeros(),
+                    dtype=_precise_type(variable),
+                    name=name,
+                    trainable=False,
+                    spread_by=mtf.SLOT_RULES,
+                )
+                for name, shape in self.slot_shapes(variable).items()
+            }
+            for path, variable in variables.items()
+        }
+
+    def named_slots(self) -> dict[str, mtf.Variable]:
+        """Returns the slots by path, `<path of the variable>/<name of the slot>`."""
+        return {
+            f"{path}/{name}": slot
+            for path, slots in self.slots.items()
+            for name, slot in slots.items()
+        }
+
+    def learning_rate(self, step: mtf.Tensor) -> mtf.Tensor:
+        """Returns the learning rate of the update number `step`, a scalar, without factors."""
+        rate = self._schedule(step)
+        return rate if isinstance(rate, mtf.Tensor) else mtf.constant(step.mesh, rate)
+
+    def _scaled(self, learning_rate: mtf.Tensor, path: str) -> mtf.Tensor:
+        """Returns the learning rate of one variable, with its factor."""
+        factor = self._factors[path]
+        return learning_rate if factor == 1.0 else learning_rate * factor
+
+    def _matched(
+        self, gradients: Mapping[str, mtf.Tensor | None]
+    ) -> Iterator[tuple[str, mtf.Variable, mtf.Tensor]]:
+        """Yields path, variable and gradient, the last in the type of `read_precisely`.
+
+        Raises:
+          MissingGradientError: a variable has no gradient.
+          InputError: a gradient has no variable.
+        """
+        missing = [path for path in self.variables if gradients.get(path) is None]
+        if missing:
+            omitted = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            raise MissingGradientError(
+                f"{missing[0]!r}{omitted} has no gradient: the loss does not depend on it; use it "
+                "in the model or freeze it"
+            )
+        unknown = [path for path in gradients if path not in self.variables]
+        if unknown:
+            raise InputError(
+                f"{len(unknown)} gradients, the first of {unknown[0]!r}, belong to no variable "
+                "passed to init()"
+            )
+        for path, variable in self.variables.items():
+            gradient = gradients[path]
+            assert gradient is not None  # checked above
+            yield path, variable, mtf.cast(gradient, _precise_type(variable))
+
+
+def read_precisely(variable: mtf.Variable) -> mtf.Tensor:
+    """Returns a variable for computing its update: as float32 if its type has fewer bits."""
+    return mtf.cast(mtf.read_variable(variable), _precise_type(variable))
+
+
+def _precise_type(variable: mtf.Variable) -> tf.DType:
+    return tf.float32 if variable.dtype.size < tf.float32.size else variable.dtype

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from mtfrun import mtf
+from mtfrun.optim.optimizer import SlotOptimizer, read_precisely
 from mtfrun.optim.schedules import Schedule
-from mtfrun.optim.slot_optimizer import SlotOptimizer, read_precisely
 
 
 def sgd_update(

@@ -10,7 +10,7 @@ import numpy as np
 
 from mtfrun.data import Padding
 from mtfrun.errors import InputError
-from mtfrun.models.means import means
+from mtfrun.models.metrics import means
 from mtfrun.training.norms import Norms
 from mtfrun.training.step import LEARNING_RATE, NON_FINITE_GRADIENT, NORMS, SKIPPED
 

@@ -12,7 +12,7 @@ from tensorflow.experimental import dtensor
 
 from mtfrun import mtf
 from mtfrun.decoding import BeamSearch, Decoder, Greedy, Hypotheses, Search, generate, n_best
-from mtfrun.decoding.reordering import reorder_state
+from mtfrun.decoding.beam_step import reorder_state
 from tests.decoding.markov_decoder import LAYOUT, VOCAB, follows, markov_decoder
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 

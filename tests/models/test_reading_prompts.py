@@ -185,7 +185,7 @@ def _logits_of_steps(
 
     def step(room: int, ids: mtf.Tensor, position: mtf.Tensor, state: Any) -> Any:
         decoder = decoder_of(room)
-        return decoder.step(ids, position, decoding.fitted(state, decoder.initial_state))
+        return decoder.step(ids, position, decoding.fit_state(state, decoder.initial_state))
 
     steps = {room: mtf.function(functools.partial(step, room)) for room in (20, LENGTH)}
     state = mtf.function(lambda: decoder_of(20).initial_state)()

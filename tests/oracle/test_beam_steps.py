@@ -19,8 +19,8 @@ from mtfrun.decoding.beam_step import (
     grow_finished,
     grow_topk,
     is_unfinished,
+    reorder_state,
 )
-from mtfrun.decoding.reordering import reorder_state
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, assert_close
 from tests.oracle.reference_cases import ReferenceCase, reference_cases
 from tests.oracle.stateful_model import stateful_decoder

@@ -2,12 +2,12 @@
 
 from mtfrun.models.moe.capacity import Capacity as Capacity
 from mtfrun.models.moe.capacity import num_groups as num_groups
-from mtfrun.models.moe.dispatch.dispatch import Dispatch as Dispatch
-from mtfrun.models.moe.dispatch.einsum import EinsumDispatch as EinsumDispatch
-from mtfrun.models.moe.dispatch.einsum import combine_tensor as combine_tensor
-from mtfrun.models.moe.dispatch.einsum import dispatch_tensor as dispatch_tensor
-from mtfrun.models.moe.dispatch.gather import GatherDispatch as GatherDispatch
-from mtfrun.models.moe.dropless_moe import DroplessMoE as DroplessMoE
+from mtfrun.models.moe.dispatch import Dispatch as Dispatch
+from mtfrun.models.moe.dispatch import EinsumDispatch as EinsumDispatch
+from mtfrun.models.moe.dispatch import GatherDispatch as GatherDispatch
+from mtfrun.models.moe.dispatch import combine_tensor as combine_tensor
+from mtfrun.models.moe.dispatch import dispatch_tensor as dispatch_tensor
+from mtfrun.models.moe.dropless import DroplessMoE as DroplessMoE
 from mtfrun.models.moe.experts import Experts as Experts
 from mtfrun.models.moe.gates.batch_prioritized import BatchPrioritized as BatchPrioritized
 from mtfrun.models.moe.gates.expert_choice import ExpertChoice as ExpertChoice
@@ -30,7 +30,7 @@ from mtfrun.models.moe.gates.switch import Sample as Sample
 from mtfrun.models.moe.gates.switch import Switch as Switch
 from mtfrun.models.moe.gates.switch import SwitchPolicy as SwitchPolicy
 from mtfrun.models.moe.gates.top_2 import Top2 as Top2
-from mtfrun.models.moe.gates.top_2_v1 import Top2V1 as Top2V1
+from mtfrun.models.moe.gates.top_2 import Top2V1 as Top2V1
 from mtfrun.models.moe.gates.top_k import TopK as TopK
 from mtfrun.models.moe.gates.top_n import TopN as TopN
 from mtfrun.models.moe.gates.truncated_top_2 import TruncatedTop2 as TruncatedTop2

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.layers import Collector, Metric
+from mtfrun.models.moe.capacity import Capacity
+from mtfrun.models.moe.dispatch import Dispatch
 from mtfrun.models.moe.experts import Experts
 from mtfrun.models.moe.metrics import VISITS, level_shapes
 from mtfrun.models.transformer.sequence_call import SequenceCall
@@ -66,6 +71,77 @@ class Mixture(Sublayer):
         collector.add_metrics(self, {**metrics, "visits": visits})
 
 
+class CapacityMixture(Mixture):
+    """A mixture whose experts have a limited number of slots."""
+
+    def __init__(
+        self,
+        mesh: mtf.Mesh,
+        d_model: mtf.Dimension,
+        *,
+        capacity: Capacity,
+        dispatch: Dispatch,
+        loss_coef: float,
+        experts_of_levels: Mapping[str, int],
+    ) -> None:
+        """Takes the settings of `MoE1D`; for the last, see `Mixture`."""
+        super().__init__(mesh, d_model, loss_coef=loss_coef, experts_of_levels=experts_of_levels)
+        self._capacity = capacity
+        self._dispatch = dispatch
+
+    @property
+    def depends_on_padding(self) -> bool:
+        """True: padding makes groups larger, and with them the capacity of experts."""
+        return True
+
+    def prefill(self, x: mtf.Tensor, state: Any, call: SequenceCall) -> tuple[mtf.Tensor, Any]:
+        """Returns the outputs of `step` at all positions of x {batch..., length, d_model}.
+
+        It computes about a group of tokens at a time, since every expert has a slot for each.
+        """
+        y = _map_chunks(
+            lambda chunk: self.step(chunk, (), call)[0],
+            x,
+            self.experts.output_dim,
+            self._capacity.group_size,
+        )
+        return y, state
+
+
 def importance_of_tokens(call: SequenceCall, shape: mtf.Shape) -> mtf.Tensor | None:
     """Returns 1 for tokens and 0 for padding in a shape of groups; None for tokens everywhere."""
     return None if call.nonpadding is None else mtf.reshape(call.nonpadding, shape)
+
+
+def _map_chunks(
+    fn: Callable[[mtf.Tensor], mtf.Tensor], x: mtf.Tensor, output_dim: mtf.Dimension, tokens: int
+) -> mtf.Tensor:
+    """Returns fn(x), computed for chunks of about `tokens` tokens.
+
+    Args:
+      fn: from {batch..., positions, d_model} to {batch..., positions, output_dim}; its positions
+        do not depend on each other.
+      x: {batch..., length, d_model}.
+      output_dim: of the output.
+      tokens: the size of a chunk; it has at least one position of all sequences.
+    """
+    *batch, length, d_model = x.shape.dims
+    positions = max(1, tokens // mtf.Shape(batch).size)
+    number = -(-length.size // positions)
+    if number == 1:
+        return fn(x)
+    # Under names without a layout rule.
+    chunks, chunk = mtf.Dimension("chunks", number), mtf.Dimension("chunk_length", positions)
+    padded = mtf.Dimension("chunks_length", number * positions)
+    x = mtf.rename_dimension(x, length.name, padded.name)
+    x = mtf.pad(x, [0, padded.size - length.size], padded.name)
+    x = mtf.replace_dimensions(x, padded, [chunks, chunk])
+
+    def advance(i: mtf.Tensor, y: mtf.Tensor) -> list[mtf.Tensor]:
+        return [i + 1, mtf.write_position(y, fn(mtf.gather(x, i, chunks)), chunks, i)]
+
+    zeros = mtf.zeros(x.mesh, (x.shape - d_model) + output_dim, x.dtype)
+    first = [mtf.constant(x.mesh, 0, dtype=tf.int32), zeros]
+    _, y = mtf.while_loop(lambda i, _: mtf.less(i, number), advance, first, rounds=number)
+    y = mtf.slice(mtf.replace_dimensions(y, [chunks, chunk], padded), 0, length.size, padded.name)
+    return mtf.rename_dimension(y, padded.name, length.name)

@@ -7,18 +7,16 @@ from typing import Any
 
 from mtfrun import mtf
 from mtfrun.models.moe.capacity import Capacity
-from mtfrun.models.moe.chunks import map_chunks
-from mtfrun.models.moe.dispatch.apply_experts import apply_experts
-from mtfrun.models.moe.dispatch.dispatch import Dispatch
-from mtfrun.models.moe.dispatch.gather import GatherDispatch
+from mtfrun.models.moe.dispatch import Dispatch, GatherDispatch
+from mtfrun.models.moe.expert_parallelism import apply_experts
 from mtfrun.models.moe.experts import Experts
 from mtfrun.models.moe.metrics import level_metrics, visits_metric
-from mtfrun.models.moe.mixture import Mixture, importance_of_tokens
+from mtfrun.models.moe.mixture import CapacityMixture, importance_of_tokens
 from mtfrun.models.moe.router import Router
 from mtfrun.models.transformer.sequence_call import SequenceCall
 
 
-class MoE1D(Mixture):
+class MoE1D(CapacityMixture):
     """Every token visits one or a few of many feed-forward layers.
 
     Shazeer et al. 2017, arXiv:1701.06538; computed as in Lepikhin et al. 2020, arXiv:2006.16668,
@@ -56,20 +54,15 @@ class MoE1D(Mixture):
         super().__init__(
             mesh,
             d_model,
+            capacity=capacity,
+            dispatch=dispatch,
             loss_coef=loss_coef,
             experts_of_levels={"level_1": num_experts},
         )
-        self._capacity = capacity
-        self._dispatch = dispatch
         self._experts = mtf.Dimension("experts", num_experts)
         experts_unsplit = mtf.Dimension("experts_unsplit", num_experts)
         self.router = router(mesh, d_model, experts_unsplit, dtypes)
         self.experts = experts(mesh, [self._experts], d_model, dtypes)
-
-    @property
-    def depends_on_padding(self) -> bool:
-        """True: padding makes groups larger, and with them the capacity of experts."""
-        return True
 
     def __call__(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
         """Returns {outer..., batch, length, n} for x {outer..., batch, length, d_model}.
@@ -99,19 +92,6 @@ class MoE1D(Mixture):
         inputs = mtf.reshape(x, [groups, group, self._d_model])
         y = self._mixture(inputs, 1, None, call)
         return mtf.reshape(y, self._output_shape(x)), state
-
-    def prefill(self, x: mtf.Tensor, state: Any, call: SequenceCall) -> tuple[mtf.Tensor, Any]:
-        """Returns the outputs of `step` at all positions of x {batch..., length, d_model}.
-
-        It computes about a group of tokens at a time, since every expert has a slot for each.
-        """
-        y = map_chunks(
-            lambda chunk: self.step(chunk, (), call)[0],
-            x,
-            self.experts.output_dim,
-            self._capacity.group_size,
-        )
-        return y, state
 
     def _mixture(
         self, x: mtf.Tensor, slots: int, importance: mtf.Tensor | None, call: SequenceCall

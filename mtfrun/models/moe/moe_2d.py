@@ -8,18 +8,16 @@ from typing import Any
 from mtfrun import mtf
 from mtfrun.errors import InputError
 from mtfrun.models.moe.capacity import Capacity
-from mtfrun.models.moe.chunks import map_chunks
-from mtfrun.models.moe.dispatch.dispatch import Dispatch
-from mtfrun.models.moe.dispatch.gather import GatherDispatch
+from mtfrun.models.moe.dispatch import Dispatch, GatherDispatch
 from mtfrun.models.moe.experts import Experts
 from mtfrun.models.moe.metrics import level_metrics, visits_metric
-from mtfrun.models.moe.mixture import Mixture, importance_of_tokens
+from mtfrun.models.moe.mixture import CapacityMixture, importance_of_tokens
 from mtfrun.models.moe.router import Router
 from mtfrun.models.moe.two_level_all_to_all import NO_OUTER_BATCH, TwoLevelDims, two_levels
 from mtfrun.models.transformer.sequence_call import SequenceCall
 
 
-class MoE2D(Mixture):
+class MoE2D(CapacityMixture):
     """Every token visits a few groups of experts, and in each of them a few experts.
 
     Shazeer et al. 2017, arXiv:1701.06538, appendix B. The first level chooses among expert_x, the
@@ -63,11 +61,11 @@ class MoE2D(Mixture):
         super().__init__(
             mesh,
             d_model,
+            capacity=capacity,
+            dispatch=dispatch,
             loss_coef=loss_coef,
             experts_of_levels={"level_1": num_x, "level_2": num_x * num_y},
         )
-        self._capacity = capacity
-        self._dispatch = dispatch
         self._num_experts = (num_x, num_y)
         expert_x, expert_y = mtf.Dimension("expert_x", num_x), mtf.Dimension("expert_y", num_y)
         expert_x_unsplit = mtf.Dimension("expert_x_unsplit", num_x)
@@ -78,11 +76,6 @@ class MoE2D(Mixture):
             mesh, d_model, expert_y_unsplit, dtypes, outer_experts=[expert_x]
         )
         self.experts = experts(mesh, [expert_y, expert_x], d_model, dtypes)
-
-    @property
-    def depends_on_padding(self) -> bool:
-        """True: padding makes groups larger, and with them the capacity of experts."""
-        return True
 
     def __call__(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
         """Returns {[outer,] batch, length, n} for x {[outer,] batch, length, d_model}.
@@ -116,19 +109,6 @@ class MoE2D(Mixture):
         inputs = mtf.reshape(x, [NO_OUTER_BATCH, batch, dims.group_size_x, self._d_model])
         y = self._mixture(inputs, dims, None, call)
         return mtf.reshape(y, self._output_shape(x)), state
-
-    def prefill(self, x: mtf.Tensor, state: Any, call: SequenceCall) -> tuple[mtf.Tensor, Any]:
-        """Returns the outputs of `step` at all positions of x {batch..., length, d_model}.
-
-        It computes about a group of tokens at a time, since every expert has a slot for each.
-        """
-        y = map_chunks(
-            lambda chunk: self.step(chunk, (), call)[0],
-            x,
-            self.experts.output_dim,
-            self._capacity.group_size,
-        )
-        return y, state
 
     def _mixture(
         self, x: mtf.Tensor, dims: TwoLevelDims, importance: mtf.Tensor | None, call: SequenceCall

@@ -26,8 +26,8 @@ from typing import NamedTuple
 from mtfrun import mtf
 from mtfrun.layers import Call
 from mtfrun.models.moe.capacity import Capacity
-from mtfrun.models.moe.dispatch.apply_experts import apply_experts
-from mtfrun.models.moe.dispatch.dispatch import Dispatch
+from mtfrun.models.moe.dispatch import Dispatch
+from mtfrun.models.moe.expert_parallelism import apply_experts
 from mtfrun.models.moe.experts import Experts
 from mtfrun.models.moe.router import Router
 from mtfrun.models.moe.routing import Routing

@@ -13,8 +13,6 @@ from mtfrun.models.parity.attention_masks import (
 from mtfrun.models.parity.attention_masks import (
     attention_mask_same_segment as attention_mask_same_segment,
 )
-from mtfrun.models.parity.attention_parameters import AttentionParameters as AttentionParameters
-from mtfrun.models.parity.attention_parameters import AttentionParams as AttentionParams
 from mtfrun.models.parity.compressed_attention import (
     CompressedSelfAttention as CompressedSelfAttention,
 )
@@ -28,7 +26,6 @@ from mtfrun.models.parity.compressed_attention import (
 from mtfrun.models.parity.compressed_attention import (
     multihead_self_attention_memory_compressed_incremental as multihead_self_attention_memory_compressed_incremental,  # noqa: E501
 )
-from mtfrun.models.parity.correlation import corr as corr
 from mtfrun.models.parity.masked_local_attention import MaskedLocalAttention as MaskedLocalAttention
 from mtfrun.models.parity.masked_local_attention import (
     masked_local_attention_1d as masked_local_attention_1d,
@@ -40,16 +37,14 @@ from mtfrun.models.parity.masked_local_attention import (
     masked_local_attention_1d_incremental as masked_local_attention_1d_incremental,
 )
 from mtfrun.models.parity.microbatches import serialize_training_step as serialize_training_step
+from mtfrun.models.parity.multihead_attention import AttentionParameters as AttentionParameters
+from mtfrun.models.parity.multihead_attention import AttentionParams as AttentionParams
 from mtfrun.models.parity.multihead_attention import multihead_attention as multihead_attention
 from mtfrun.models.parity.multihead_attention import (
     multihead_encdec_attention_incremental as multihead_encdec_attention_incremental,
 )
 from mtfrun.models.parity.multihead_attention import (
     multihead_self_attention_incremental as multihead_self_attention_incremental,
-)
-from mtfrun.models.parity.old_transformers import PaddedPrefixDecoderOnly as PaddedPrefixDecoderOnly
-from mtfrun.models.parity.old_transformers import (
-    SharedLayersEncoderDecoder as SharedLayersEncoderDecoder,
 )
 from mtfrun.models.parity.regularization import annealed_dropout as annealed_dropout
 from mtfrun.models.parity.regularization import clip_activation_gradient as clip_activation_gradient
@@ -68,4 +63,10 @@ from mtfrun.models.parity.spatial_attention import (
 )
 from mtfrun.models.parity.spatial_attention import (
     local_self_attention_spatial_blocks as local_self_attention_spatial_blocks,
+)
+from mtfrun.models.parity.tensor_functions import corr as corr
+from mtfrun.models.parity.tensor_functions import decode_limits as decode_limits
+from mtfrun.models.parity.transformers import PaddedPrefixDecoderOnly as PaddedPrefixDecoderOnly
+from mtfrun.models.parity.transformers import (
+    SharedLayersEncoderDecoder as SharedLayersEncoderDecoder,
 )

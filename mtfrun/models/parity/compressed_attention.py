@@ -11,9 +11,13 @@ import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.layers import MASKED, Dropout, KeysAndValues, rename_length_to_memory_length
-from mtfrun.models.parity.attention_parameters import AttentionParams
-from mtfrun.models.parity.multihead_attention import Drop, add_to_cache, attend
-from mtfrun.models.parity.projected_attention import ProjectedAttention
+from mtfrun.models.parity.multihead_attention import (
+    AttentionParams,
+    Drop,
+    ProjectedAttention,
+    add_to_cache,
+    attend,
+)
 from mtfrun.models.transformer import SequenceCall
 
 

@@ -9,9 +9,7 @@ import numpy as np
 
 from mtfrun import mtf
 from mtfrun.layers import MASKED, KeysAndValues, dot_product_attention
-from mtfrun.models.parity.attention_parameters import AttentionParams
-from mtfrun.models.parity.multihead_attention import attend
-from mtfrun.models.parity.projected_attention import ProjectedAttention
+from mtfrun.models.parity.multihead_attention import AttentionParams, ProjectedAttention, attend
 from mtfrun.models.transformer import SequenceCall
 from mtfrun.models.transformer.ring_cache import ring_after, ring_dimension, write_to_ring
 

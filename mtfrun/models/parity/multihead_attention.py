@@ -1,21 +1,112 @@
-"""Mesh TensorFlow's multi-head attention as functions of `AttentionParams`.
+"""Mesh TensorFlow's multi-head attention: its projections, functions of them, a sublayer's base.
 
 New models use `layers.MultiHeadAttention`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import abc
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.layers import (
+    KeysAndValues,
     causal_mask_at,
     dot_product_attention,
     rename_length_to_memory_length,
 )
-from mtfrun.models.parity.attention_parameters import AttentionParams
+from mtfrun.models.transformer import SequenceCall, Sublayer
+
+
+class AttentionParams(NamedTuple):
+    """The projections that the ported attention functions take; see `AttentionParameters`.
+
+    Attributes:
+      wq, wk, wv, wo: {heads, io_channels, kv_channels}, of queries, keys, values and outputs.
+    """
+
+    wq: mtf.Tensor
+    wk: mtf.Tensor
+    wv: mtf.Tensor
+    wo: mtf.Tensor
+
+    @property
+    def heads(self) -> mtf.Dimension:
+        """The dimension of the heads."""
+        return self.wq.shape[0]
+
+    @property
+    def io_channels(self) -> mtf.Dimension:
+        """The dimension of the inputs and outputs."""
+        return self.wq.shape[1]
+
+    @property
+    def kv_channels(self) -> mtf.Dimension:
+        """The dimension of the keys and values of one head."""
+        return self.wq.shape[2]
+
+    def query(self, x: mtf.Tensor) -> mtf.Tensor:
+        """Returns {..., heads, kv_channels} for x {..., io_channels}."""
+        return mtf.einsum([x, self.wq], reduced_dims=[self.io_channels])
+
+    def key(self, memory: mtf.Tensor) -> mtf.Tensor:
+        """Returns {..., heads, kv_channels} for memory {..., io_channels}."""
+        return mtf.einsum([memory, self.wk], reduced_dims=[self.io_channels])
+
+    def value(self, memory: mtf.Tensor) -> mtf.Tensor:
+        """Returns {..., heads, kv_channels} for memory {..., io_channels}."""
+        return mtf.einsum([memory, self.wv], reduced_dims=[self.io_channels])
+
+    def keys_and_values(self, memory: mtf.Tensor) -> KeysAndValues:
+        """Returns {..., heads, length, kv_channels} each, for memory {..., length, io_channels}."""
+        *batch, length, _ = memory.shape.dims
+        shape = [*batch, self.heads, length, self.kv_channels]
+        return KeysAndValues(
+            mtf.transpose(self.key(memory), shape), mtf.transpose(self.value(memory), shape)
+        )
+
+    def output(self, mixed: mtf.Tensor, output_shape: mtf.ShapeLike) -> mtf.Tensor:
+        """Returns `output_shape`, which has io_channels, for mixed {..., heads, kv_channels}."""
+        return mtf.einsum([mixed, self.wo], output_shape=output_shape)
+
+
+class AttentionParameters(mtf.Module):
+    """The variables of `AttentionParams`, each {heads, io_channels, kv_channels}."""
+
+    def __init__(
+        self,
+        mesh: mtf.Mesh,
+        heads: mtf.Dimension,
+        io_channels: mtf.Dimension,
+        kv_channels: mtf.Dimension,
+        dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
+    ) -> None:
+        """Makes the specs. The initial wq contains the factor kv_channels ** -0.5 of the logits."""
+        super().__init__()
+        self._dtypes = dtypes
+        shape = [heads, io_channels, kv_channels]
+        fan_in = mtf.VarianceScaling()([io_channels], [])
+        # Squared, because it scales a variance.
+        query_init = mtf.VarianceScaling(scale=1.0 / kv_channels.size)([io_channels], [])
+        output_init = mtf.VarianceScaling()([heads, kv_channels], [])
+
+        def projection(initializer: mtf.Initializer) -> mtf.Variable:
+            merged = [heads, kv_channels]
+            return mtf.Variable(mesh, shape, initializer, dtypes.master, merged_dims=merged)
+
+        self.wq = projection(query_init)
+        self.wk = projection(fan_in)
+        self.wv = projection(fan_in)
+        self.wo = projection(output_init)
+
+    def projections(self) -> AttentionParams:
+        """Returns the projections in the activation type."""
+        dtype = self._dtypes.activation
+        return AttentionParams(*(mtf.cast(w, dtype) for w in (self.wq, self.wk, self.wv, self.wo)))
+
 
 Drop = Callable[[mtf.Tensor], mtf.Tensor]
 
@@ -148,3 +239,63 @@ def multihead_encdec_attention_incremental(
     params = AttentionParams(wq, wq, wq, wo)
     memory_length = k.shape.get_dim_by_name("memory_length")
     return attend(query_antecedent, k, v, memory_length, params, bias=mask)
+
+
+class ProjectedAttention(Sublayer):
+    """Causal attention with a cache of another kind than the keys and values of all positions.
+
+    It cannot be used in prefix language models, where a position attends to later ones.
+    """
+
+    def __init__(
+        self,
+        mesh: mtf.Mesh,
+        d_model: mtf.Dimension,
+        dtypes: mtf.DTypePolicy,
+        *,
+        num_heads: int,
+        d_kv: int,
+    ) -> None:
+        """Makes the projections."""
+        super().__init__()
+        self._mesh = mesh
+        self._dtypes = dtypes
+        heads, kv = mtf.Dimension("heads", num_heads), mtf.Dimension("d_kv", d_kv)
+        self.parameters = AttentionParameters(mesh, heads, d_model, kv, dtypes)
+
+    @abc.abstractmethod
+    def _cache_dimension(self, memory_length: mtf.Dimension) -> mtf.Dimension:
+        """Returns the dimension of the cache for the positions `memory_length`."""
+
+    @abc.abstractmethod
+    def _attend_once(
+        self,
+        x: mtf.Tensor,
+        cache: KeysAndValues,
+        position: mtf.Tensor,
+        condition: mtf.Tensor | None,
+    ) -> tuple[mtf.Tensor, mtf.Tensor, mtf.Tensor]:
+        """Returns the output at a position, and the keys and values of the cache with it.
+
+        Rows where the condition does not hold keep their cache.
+        """
+
+    def initial_state(
+        self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension, call: SequenceCall
+    ) -> KeysAndValues:
+        """Returns an empty cache of keys and values."""
+        heads, _, kv = self.parameters.wq.shape
+        shape = [*batch, heads, self._cache_dimension(memory_length), kv]
+        return KeysAndValues.zeros(self._mesh, shape, self._dtypes.activation)
+
+    def step(
+        self, x: mtf.Tensor, state: KeysAndValues, call: SequenceCall
+    ) -> tuple[mtf.Tensor, KeysAndValues]:
+        """Returns the output at one position and the cache with that position."""
+        position, condition = call.progress.step_position(), call.progress.is_after_prompt()
+        y, keys, values = self._attend_once(x, state, position, condition)
+        return y, KeysAndValues(keys, values)
+
+    def can_prefill(self, call: SequenceCall) -> bool:
+        """Returns whether positions attend to earlier ones only."""
+        return not call.bidirectional

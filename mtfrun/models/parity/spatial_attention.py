@@ -11,8 +11,7 @@ import tensorflow as tf
 from mtfrun import mtf
 from mtfrun.errors import InputError
 from mtfrun.layers import MASKED
-from mtfrun.models.parity.attention_parameters import AttentionParams
-from mtfrun.models.parity.multihead_attention import attend
+from mtfrun.models.parity.multihead_attention import AttentionParams, attend
 
 
 def local_self_attention_spatial_blocks(

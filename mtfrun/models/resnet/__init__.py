@@ -1,6 +1,8 @@
 """Residual networks for image classification."""
 
 from mtfrun.models.resnet.backbone import Backbone as Backbone
+from mtfrun.models.resnet.backbone import LargeImageStem as LargeImageStem
+from mtfrun.models.resnet.backbone import SmallImageStem as SmallImageStem
 from mtfrun.models.resnet.blocks import BasicBlock as BasicBlock
 from mtfrun.models.resnet.blocks import Blocking as Blocking
 from mtfrun.models.resnet.blocks import BottleneckBlock as BottleneckBlock
@@ -21,5 +23,3 @@ from mtfrun.models.resnet.mixup import mix_with_previous as mix_with_previous
 from mtfrun.models.resnet.mixup import mixing_coefficients as mixing_coefficients
 from mtfrun.models.resnet.resnet import ResNet as ResNet
 from mtfrun.models.resnet.resnet import cut_into_blocks as cut_into_blocks
-from mtfrun.models.resnet.stems import LargeImageStem as LargeImageStem
-from mtfrun.models.resnet.stems import SmallImageStem as SmallImageStem

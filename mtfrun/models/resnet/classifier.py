@@ -8,8 +8,8 @@ from typing import ClassVar
 
 from mtfrun import mtf
 from mtfrun.layers import Call, Collector, Metric
+from mtfrun.models.metrics import Reporting
 from mtfrun.models.model import ImageModel, Loss
-from mtfrun.models.reporting import Reporting
 from mtfrun.models.resnet.image_input import ImageInput
 from mtfrun.models.resnet.image_loss import ImageLoss, metric_names
 

@@ -10,7 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.decoding import Decoder, fitted
+from mtfrun.decoding import Decoder, fit_state
 from mtfrun.errors import InputError
 from mtfrun.layers import AttentionBias, TensorBias, causal_mask, causal_mask_at, mask_segments
 from mtfrun.models.transformer.prefix import prefix_bias
@@ -166,7 +166,7 @@ class StackDecoder:
         batch = self._batch if self.beam is None else self._batch + self.beam
         state = self.stack.initial_state(batch, memory_length, self.call)
         if first_state is not None:
-            state = fitted(first_state, state)
+            state = fit_state(first_state, state)
 
         def step(ids: mtf.Tensor, position: mtf.Tensor, state: Any) -> tuple[mtf.Tensor, Any]:
             reading = position - self._offset

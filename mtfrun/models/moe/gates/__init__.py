@@ -2,7 +2,7 @@
 
     file                     class               paper
     top_2.py                 Top2                Shazeer et al. 2017; GShard, Lepikhin et al. 2020
-    top_2_v1.py              Top2V1              Mesh TensorFlow's first version of it
+    top_2.py                 Top2V1              Mesh TensorFlow's first version of it
     truncated_top_2.py       TruncatedTop2       Mesh TensorFlow's second choices that look ahead
     top_n.py                 TopN                Shazeer et al. 2017
     top_k.py                 TopK                Mixtral, Jiang et al. 2024

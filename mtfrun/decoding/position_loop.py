@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
+import tensorflow as tf
+
 from mtfrun import mtf
 from mtfrun.decoding.decoder import Decoder, StepFunction
-from mtfrun.decoding.fitted_state import fitted
 from mtfrun.decoding.prompt import Start
 
 # Attention reads the whole cache at every step. In four segments it reads 5/8 of it on average, for
@@ -42,7 +43,7 @@ def over_positions(
         shorter = decoder
         if end < length.size and decoder.within is not None:
             shorter = decoder.within(end)
-        state = shorter.initial_state if state is None else fitted(state, shorter.initial_state)
+        state = shorter.initial_state if state is None else fit_state(state, shorter.initial_state)
         (progress,) = mtf.while_loop(
             lambda p, end=end: mtf.logical_and(p.unfinished, mtf.less(p.position, end)),
             lambda p, step=shorter.step: [advance(p, step)],
@@ -65,3 +66,20 @@ def segment_ends(
         return [length.size]
     ends = [-(-length.size * i // number) for i in range(1, number + 1)]
     return [end for end in ends if end > read_at_once] or [length.size]
+
+
+def fit_state(state: Any, larger: Any) -> Any:
+    """Returns a state in the shapes of `larger`, which has the same structure.
+
+    Dimensions that are larger there are padded with zeros at their end, and the state is broadcast
+    along those that it lacks, such as a beam.
+    """
+
+    def fit(x: mtf.Tensor, larger_x: mtf.Tensor) -> mtf.Tensor:
+        for dim in x.shape:
+            size = larger_x.shape.get_dim_by_name(dim.name).size
+            if size != dim.size:
+                x = mtf.pad(x, [0, size - dim.size], dim.name)
+        return x if x.shape == larger_x.shape else mtf.broadcast(x, larger_x.shape)
+
+    return tf.nest.map_structure(fit, state, larger)

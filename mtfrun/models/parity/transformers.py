@@ -1,4 +1,4 @@
-"""Transformers that compute what those of Mesh TensorFlow compute."""
+"""Transformers with the oddities of Mesh TensorFlow's."""
 
 from __future__ import annotations
 

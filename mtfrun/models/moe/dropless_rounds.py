@@ -10,8 +10,8 @@ import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.layers import Call
-from mtfrun.models.moe.dispatch.apply_experts import apply_experts
-from mtfrun.models.moe.dispatch.gather import GatherDispatch
+from mtfrun.models.moe.dispatch import GatherDispatch
+from mtfrun.models.moe.expert_parallelism import apply_experts
 from mtfrun.models.moe.experts import Experts
 from mtfrun.models.moe.gates.gate import GateContext
 from mtfrun.models.moe.gates.position_in_expert import Candidate, dispatch_in_order

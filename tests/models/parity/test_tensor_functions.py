@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mtfrun import mtf
-from mtfrun.decoding import decode_limits
+from mtfrun.models.parity import decode_limits
 
 INPUTS = [[5, 5, 5, 0], [5, 0, 0, 0], [0, 0, 0, 0]]
 

@@ -1,1 +1,0 @@
-"""Dispatch: how tokens move to the slots of experts and back. `mtfrun.models.moe` exports it."""
