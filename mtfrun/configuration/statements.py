@@ -144,7 +144,7 @@ class Statements:
         Raises:
           ConfigError: a syntax error, a file that does not exist or includes itself, or too many.
         """
-        source = self._source(name, search_paths)
+        source = self._source(name, search_paths, including)
         if source.path in including:
             raise ConfigError(f"gin file {short_path(source.path)} includes itself")
         if len(including) > _MOST_INCLUDED:
@@ -163,7 +163,7 @@ class Statements:
             if isinstance(entry.statement, config_parser.IncludeStatement):
                 included = entry.statement.filename
                 try:
-                    self._source(included, search_paths)
+                    self._source(included, search_paths, (*including, source.path))
                 except ConfigError as error:
                     raise ConfigError(f"{entry.place}: {error}") from None
                 self.add_file(included, search_paths, (*including, source.path))
@@ -171,14 +171,25 @@ class Statements:
                 statements.append(entry)
                 self._add(entry, from_flag=False)
 
-    def _source(self, name: str, search_paths: Sequence[str]) -> SourceFile:
+    def find(self, name: str, search_paths: Sequence[str], including: tuple[Path, ...]) -> Path:
+        """Returns the path of a file that the last one of `including` includes.
+
+        Raises:
+          ConfigError: it does not exist.
+        """
+        del including
+        return require_gin_file(name, search_paths)
+
+    def _source(
+        self, name: str, search_paths: Sequence[str], including: tuple[Path, ...]
+    ) -> SourceFile:
         """Returns a file of a name.
 
         Raises:
           ConfigError: it does not exist, is not UTF-8, or is too large.
         """
         if name not in self.sources:
-            path = require_gin_file(name, search_paths)
+            path = self.find(name, search_paths, including)
             with path.open("rb") as file:
                 content = file.read(_MOST_BYTES + 1)
             if len(content) > _MOST_BYTES:

@@ -3,13 +3,12 @@
 An importer (`importer.py`: `Importer`, two methods) reads what is at a path and returns `Imported`:
 the text of a gin file, a function that gives values for variables, a step, further files.
 `run_writer.write_run` makes a run directory of it, `config.gin`, a checkpoint and `import.json`.
-`gin_text.GinFile` writes gin files. `hugging_face` has the importer of folders: `Folder` reads one,
+`gin_file.GinFile` writes gin files. `hugging_face` has the importer of folders: `Folder` reads one,
 a `Family` takes its configuration and has one two-way table of its tensors, see `family.py`.
 """
 
 from mtfrun.tools.conversion.errors import ConversionError as ConversionError
-from mtfrun.tools.conversion.gin_text import GinFile as GinFile
-from mtfrun.tools.conversion.gin_text import Reference as Reference
+from mtfrun.tools.conversion.gin_file import GinFile as GinFile
 from mtfrun.tools.conversion.importer import Imported as Imported
 from mtfrun.tools.conversion.importer import Importer as Importer
 from mtfrun.tools.conversion.importers import importer_for as importer_for

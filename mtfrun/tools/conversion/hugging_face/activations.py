@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mtfrun.tools.conversion.gin_text import Reference
+from mtfrun.configuration.gin_values import Reference, reference
 from mtfrun.tools.conversion.hugging_face.settings import Settings
 
 # The tanh form of gelu has several names: transformers/activations.py.
@@ -37,7 +37,7 @@ def activation(settings: Settings, setting: str, name: str) -> Reference:
     """
     if name not in ACTIVATIONS:
         raise settings.error(setting, f"is not supported; supported: {', '.join(ACTIVATIONS)}")
-    return Reference(f"@{ACTIVATIONS[name]}")
+    return reference(f"@{ACTIVATIONS[name]}")
 
 
 def name_of_activation(reference: object) -> str | None:

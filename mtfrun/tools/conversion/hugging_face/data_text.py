@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from mtfrun.tools.conversion.gin_text import GinFile, Reference
+from mtfrun.configuration.gin_values import reference
+from mtfrun.tools.conversion.gin_file import GinFile
 
 
 def write_pairs(file: GinFile) -> None:
@@ -19,8 +20,8 @@ def write_texts(file: GinFile) -> None:
 def _write_source(file: GinFile, example: str) -> None:
     file.macro(
         "TRAINING_DATA",
-        Reference("@data.NoSource()"),
+        reference("@data.NoSource()"),
         f"none yet: add --gin_file={example}, or another file of data, behind this one",
     )
-    file.bind("data.Task", {"source": Reference("%TRAINING_DATA")})
+    file.bind("data.Task", {"source": reference("%TRAINING_DATA")})
     file.bind("decoding.Search", {"as_transformers": True})

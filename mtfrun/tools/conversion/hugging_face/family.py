@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from mtfrun.tools.conversion.gin_text import GinFile
+from mtfrun.tools.conversion.gin_file import GinFile
 from mtfrun.tools.conversion.hugging_face.folder import Folder
 from mtfrun.tools.conversion.hugging_face.processor import Processor
 from mtfrun.tools.conversion.hugging_face.settings import Settings

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from mtfrun.tools.conversion.gin_text import GinFile
+from mtfrun.tools.conversion.gin_file import GinFile
 from mtfrun.tools.conversion.hugging_face.folder import CONFIG, GENERATION_CONFIG, Folder
 from mtfrun.tools.conversion.hugging_face.settings import Settings
 from mtfrun.tools.conversion.hugging_face.special_tokens import end_ids

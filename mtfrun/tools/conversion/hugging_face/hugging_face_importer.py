@@ -11,7 +11,7 @@ import numpy as np
 
 from mtfrun import mtf
 from mtfrun.tools.conversion.errors import ConversionError
-from mtfrun.tools.conversion.gin_text import GinFile
+from mtfrun.tools.conversion.gin_file import GinFile
 from mtfrun.tools.conversion.hugging_face.family import Family
 from mtfrun.tools.conversion.hugging_face.folder import (
     CONFIG,

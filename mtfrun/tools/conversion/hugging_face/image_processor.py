@@ -8,7 +8,8 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mtfrun.tools.conversion.gin_text import GinFile, Reference
+from mtfrun.configuration.gin_values import reference
+from mtfrun.tools.conversion.gin_file import GinFile
 from mtfrun.tools.conversion.hugging_face.folder import PREPROCESSOR_CONFIG, Folder
 from mtfrun.tools.conversion.hugging_face.settings import Settings
 
@@ -43,7 +44,7 @@ class ImageProcessor:
     def write_gin(self, file: GinFile, directory: pathlib.Path) -> None:
         """Adds sizes and normalisation to a gin file."""
         file.macro("IMAGE_SIZE", self.size)
-        file.bind("data.ImageData", {"image_size": Reference("%IMAGE_SIZE"), "resize": self.resize})
+        file.bind("data.ImageData", {"image_size": reference("%IMAGE_SIZE"), "resize": self.resize})
         # Not by the macros of models/resnet.gin: files of data set these to their own.
         file.bind(
             "resnet.ImageInput",

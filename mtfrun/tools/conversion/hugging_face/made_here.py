@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 
+from mtfrun.configuration.gin_values import reference
 from mtfrun.data import Vocabulary
 from mtfrun.tools.conversion.errors import ConversionError
-from mtfrun.tools.conversion.gin_text import GinFile, Reference
+from mtfrun.tools.conversion.gin_file import GinFile
 from mtfrun.tools.conversion.hugging_face.folder import CONFIG, GENERATION_CONFIG, SINGLE
 from mtfrun.tools.conversion.hugging_face.known_families import FAMILIES
 from mtfrun.tools.conversion.hugging_face.origin import Origin
@@ -40,7 +41,7 @@ def made_here(model: ModelDescription, vocabulary: Vocabulary) -> tuple[Origin, 
         padding = model.parameter("transformer.TokenEmbedding", "padding_id")
         if padding:
             file.bind("transformer.TokenEmbedding", {"padding_id": padding})
-        file.macro("VOCABULARY", Reference("@data.IdVocabulary()"))
+        file.macro("VOCABULARY", reference("@data.IdVocabulary()"))
         file.bind(
             "data.IdVocabulary",
             {"size": settings.integer("vocab_size"), "pad_id": padding or 0},

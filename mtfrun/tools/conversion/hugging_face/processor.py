@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from mtfrun.tools.conversion.gin_text import GinFile
+from mtfrun.tools.conversion.gin_file import GinFile
 
 
 class Processor(Protocol):

@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from mtfrun.tools.conversion.gin_text import GinFile
+from mtfrun.tools.conversion.gin_file import GinFile
 from mtfrun.tools.conversion.hugging_face.folder import Folder
 from mtfrun.tools.conversion.hugging_face.generation import Generation, read_generation
 from mtfrun.tools.conversion.hugging_face.settings import Settings

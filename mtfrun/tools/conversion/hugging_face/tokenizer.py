@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from mtfrun import data
+from mtfrun.configuration.gin_values import reference
 from mtfrun.errors import InputError
 from mtfrun.rundir.copied_files import TOKENIZER_FILES, TOKENIZER_FOLDER
 from mtfrun.tools.conversion.errors import ConversionError
-from mtfrun.tools.conversion.gin_text import GinFile, Reference
+from mtfrun.tools.conversion.gin_file import GinFile
 from mtfrun.tools.conversion.hugging_face.folder import Folder
 from mtfrun.tools.conversion.hugging_face.settings import Settings
 from mtfrun.tools.conversion.hugging_face.special_tokens import SpecialTokens
@@ -56,7 +57,7 @@ class Tokenizer:
                 comment="rows are filled up with it, for 0 is a token",
             )
         file.gap()
-        file.macro("VOCABULARY", Reference(self.reference))
+        file.macro("VOCABULARY", reference(self.reference))
         parameters = dict(self.parameters)
         if self.file is not None:
             name, file_name = self.file

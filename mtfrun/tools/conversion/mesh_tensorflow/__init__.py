@@ -1,5 +1,5 @@
 """Runs of Mesh TensorFlow and T5: gin files, checkpoints with slots."""
 
-from mtfrun.tools.conversion.mesh_tensorflow.mesh_tensorflow_importer import (
+from mtfrun.tools.conversion.mesh_tensorflow.importer import (
     MeshTensorFlowImporter as MeshTensorFlowImporter,
 )

@@ -6,16 +6,10 @@ import enum
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mtfrun.configuration.gin_values import Reference, reference, value_text
 from mtfrun.tools.conversion.errors import ConversionError
-from mtfrun.tools.conversion.gin_text import Reference
+from mtfrun.tools.conversion.mesh_tensorflow.config import SourceConfig, name_of
 from mtfrun.tools.conversion.mesh_tensorflow.draft import Draft
-from mtfrun.tools.conversion.mesh_tensorflow.old_config import (
-    OldConfig,
-    gin_text,
-    name_of,
-    short_name,
-)
-from mtfrun.tools.conversion.mesh_tensorflow.old_gin import Reference as OldReference
 
 _T5_DATA = ("mesh_train_dataset_fn", "mesh_eval_dataset_fn", "mesh_inference_dataset_fn")
 _FUNCTIONS = ("run.train_dataset_fn", "run.eval_dataset_fn", "run.predict_fn", "run.vocabulary")
@@ -43,30 +37,30 @@ class RowForm(enum.Enum):
     PAIRS_IN_A_ROW = enum.auto()
 
 
-def read_lengths(old: OldConfig) -> dict[str, int]:
+def read_lengths(source: SourceConfig) -> dict[str, int]:
     """Returns the positions of a row by feature."""
-    lengths = old.get("run.sequence_length") or {"inputs": 512, "targets": 512}
+    lengths = source.get("run.sequence_length") or {"inputs": 512, "targets": 512}
     if type(lengths) is int:
         lengths = {"inputs": lengths, "targets": lengths}
     if not isinstance(lengths, dict) or "targets" not in lengths:
         lengths = {"": None}
     result = {
-        feature: _targets_length(old) if isinstance(length, OldReference) else length
+        feature: _targets_length(source) if isinstance(length, Reference) else length
         for feature, length in lengths.items()
     }
     if not all(type(length) is int and length > 0 for length in result.values()):
         raise ConversionError(
-            f"run.sequence_length = {gin_text(old.get('run.sequence_length'))} is neither a number"
-            " of positions nor that of each feature: {'inputs': 512, 'targets': 114}"
+            f"run.sequence_length = {value_text(source.get('run.sequence_length'))} is neither a "
+            "number of positions nor one for each feature: {'inputs': 512, 'targets': 114}"
         )
     return result
 
 
-def _targets_length(old: OldConfig) -> int:
+def _targets_length(source: SourceConfig) -> int:
     """Returns the positions of the targets of span corruption, which fill the inputs exactly."""
 
     def get(name: str) -> Any:
-        return old.get_optional(f"random_spans_helper.{name}", 0)
+        return source.get_optional(f"random_spans_helper.{name}", 0)
 
     inputs, density, mean = (
         get("inputs_length"),
@@ -91,12 +85,14 @@ def _targets_length(old: OldConfig) -> int:
     return targets - 1 if density == 0.5 and targets > lengths(tokens)[0] else targets
 
 
-def write_data(old: OldConfig, draft: Draft, lengths: Mapping[str, int], rows: RowForm) -> None:
+def write_data(
+    source: SourceConfig, draft: Draft, lengths: Mapping[str, int], rows: RowForm
+) -> None:
     """Adds the data to a file: the form of the rows, and the place where the texts are named."""
-    objective = _objective(old, draft)
+    objective = _objective(source, draft)
     if rows is RowForm.TEXTS:
         draft.macro("SEQUENCE_LENGTH", lengths["targets"])
-        draft.bind("experiment.Experiment", {"data": Reference("@data.LanguageModelData()")})
+        draft.bind("experiment.Experiment", {"data": reference("@data.LanguageModelData()")})
     elif rows is RowForm.PAIRS_IN_A_ROW:
         draft.include("data/pairs.gin", "data/delimited_pairs.gin")
         draft.macro("SEQUENCE_LENGTH", sum(lengths.values()))
@@ -112,84 +108,85 @@ def write_data(old: OldConfig, draft: Draft, lengths: Mapping[str, int], rows: R
         draft.macro("INPUTS_LENGTH", lengths["inputs"])
         draft.macro("TARGETS_LENGTH", lengths["targets"])
         if objective is None or rows is RowForm.PAIRS_IN_A_ROW:
-            draft.macro("PACKED", _is_packed(old), "several pairs a row")
+            draft.macro("PACKED", _is_packed(source), "several pairs a row")
     is_text = objective is not None or rows is RowForm.TEXTS
     example = "data/text_files.gin" if is_text else "data/tsv_pairs.gin"
     comment = f"or a file of data behind this one: --gin_file={example}"
-    draft.macro("TRAINING_DATA", Reference("@data.NoSource()"), comment)
-    draft.bind("data.Task", {"source": Reference("%TRAINING_DATA")})
+    draft.macro("TRAINING_DATA", reference("@data.NoSource()"), comment)
+    draft.bind("data.Task", {"source": reference("%TRAINING_DATA")})
 
 
-def _is_packed(old: OldConfig) -> bool:
+def _is_packed(source: SourceConfig) -> bool:
     """Returns whether rows hold several pairs: T5's do, those of other functions need not."""
-    function = old.get("run.train_dataset_fn", None)
-    if not isinstance(function, OldReference) or short_name(function.name) not in _T5_DATA:
+    function = source.get("run.train_dataset_fn", None)
+    if not isinstance(function, Reference) or name_of(function) not in _T5_DATA:
         return False
-    packed: bool = old.get("mesh_train_dataset_fn.pack", default=True)
+    packed: bool = source.get("mesh_train_dataset_fn.pack", default=True)
     return packed
 
 
-def names_of_data(old: OldConfig) -> list[str]:
+def names_of_data(source: SourceConfig) -> list[str]:
     """Returns the names of the original's data, and counts what makes it as without meaning."""
     names: list[str] = []
     for target in _FUNCTIONS:
-        value = old.get(target, None)
+        value = source.get(target, None)
         references = value if isinstance(value, (list, tuple)) else [value]
-        functions = [r for r in references if isinstance(r, OldReference)]
-        if isinstance(value, OldReference):
+        functions = [r for r in references if isinstance(r, Reference)]
+        if isinstance(value, Reference):
             functions = [value]
         for function in functions:
-            name = short_name(function.name)
-            _ignore_calls(old, function)
-            task = old.parameters_of(name).get("mixture_or_task_name")
+            name = name_of(function)
+            _ignore_calls(source, function)
+            task = source.parameters_of(name).get("mixture_or_task_name")
             if isinstance(task, str):
                 names.append(task)
             elif target == "run.train_dataset_fn":
-                names.append(gin_text(function).strip("@()"))
+                names.append(str(function).strip("@()"))
         if value is not None:
-            old.ignore(target, _WHY)
+            source.ignore(target, _WHY)
     return list(dict.fromkeys(names))
 
 
-def _ignore_calls(old: OldConfig, function: OldReference, depth: int = 0) -> None:
+def _ignore_calls(source: SourceConfig, function: Reference, depth: int = 0) -> None:
     """Counts the parameters of a function of data, and of those that they refer to."""
-    name = short_name(function.name)
-    old.ignore_calls_of([name], _WHY)
-    for value in old.parameters_of(name).values():
-        if isinstance(value, OldReference) and depth < _MAX_CALLS:
-            _ignore_calls(old, value, depth + 1)
+    name = name_of(function)
+    source.ignore_calls_of([name], _WHY)
+    for value in source.parameters_of(name).values():
+        if isinstance(value, Reference) and depth < _MAX_CALLS:
+            _ignore_calls(source, value, depth + 1)
 
 
-def _objective(old: OldConfig, draft: Draft) -> Reference | None:
+def _objective(source: SourceConfig, draft: Draft) -> Reference | None:
     """Returns the objective of running text, None for pairs of texts."""
-    functions = old.get_optional("unsupervised.preprocessors", []) or []
+    functions = source.get_optional("unsupervised.preprocessors", []) or []
     if "denoise" not in map(name_of, functions):
         return None
-    density = old.get_optional("denoise.noise_density", 0)
+    density = source.get_optional("denoise.noise_density", 0)
     mask, inputs, targets = (
-        _function(old, f"denoise.{name}") for name in ("noise_mask_fn", "inputs_fn", "targets_fn")
+        _function(source, f"denoise.{name}")
+        for name in ("noise_mask_fn", "inputs_fn", "targets_fn")
     )
     key = (mask, inputs, targets)
     if key not in _OBJECTIVES:
-        old.refuse("denoise.inputs_fn", f"no objective here does {' and '.join(map(str, key))}")
+        source.refuse("denoise.inputs_fn", f"no objective here does {' and '.join(map(str, key))}")
         return None
     cls, parameters = _OBJECTIVES[key]
     parameters = {"noise_density": density, **parameters}
     if cls == "data.SpanCorruption":
-        mean = old.get("random_spans_noise_mask.mean_noise_span_length", 3.0)
+        mean = source.get("random_spans_noise_mask.mean_noise_span_length", 3.0)
         draft.macro("NOISE_DENSITY", density)
         draft.macro("MEAN_NOISE_SPAN_LENGTH", mean)
-        return Reference("@data.SpanCorruption()")
+        return reference("@data.SpanCorruption()")
     if inputs == "noise_token_to_random_token_or_sentinel":
         name = "noise_token_to_random_token_or_sentinel.random_prob"
-        parameters["random_probability"] = old.get(name, 0.1)
+        parameters["random_probability"] = source.get(name, 0.1)
     draft.bind(cls, parameters)
-    return Reference(f"@{cls}()")
+    return reference(f"@{cls}()")
 
 
-def _function(old: OldConfig, target: str) -> str | None:
-    value = old.get(target, None)
-    return short_name(value.name) if isinstance(value, OldReference) else None
+def _function(source: SourceConfig, target: str) -> str | None:
+    value = source.get(target, None)
+    return name_of(value) if isinstance(value, Reference) else None
 
 
 _UNIQUE = ("noise_span_to_unique_sentinel", "nonnoise_span_to_unique_sentinel")
@@ -212,7 +209,7 @@ _OBJECTIVES: Mapping[Sequence[str | None], tuple[str, dict[str, Any]]] = {
 }
 
 
-def write_decoding(old: OldConfig, draft: Draft) -> None:
+def write_decoding(source: SourceConfig, draft: Draft) -> None:
     """Adds the settings of decoding to a file."""
     search: dict[str, Any] = {}
     for cls in _SEARCHES:
@@ -222,17 +219,17 @@ def write_decoding(old: OldConfig, draft: Draft) -> None:
             ("temperature", "temperature"),
             ("sampling_keep_top_k", "top_k"),
         ):
-            if old.has(f"{cls}.{name}"):
-                search[ours] = old.get(f"{cls}.{name}", 0)
+            if source.has(f"{cls}.{name}"):
+                search[ours] = source.get(f"{cls}.{name}", 0)
     if search.get("top_k", 0) < 0:
         search["top_k"] = 0  # all
-    if old.has("beam_search.stop_early"):
-        search["stop_early"] = old.get("beam_search.stop_early", default=True)
+    if source.has("beam_search.stop_early"):
+        search["stop_early"] = source.get("beam_search.stop_early", default=True)
     draft.bind("decoding.Search", search)
     for name, ours in _DECODE_LENGTHS.items():
-        value = old.get_optional(f"Bitransformer.decode.{name}", 0)
+        value = source.get_optional(f"Bitransformer.decode.{name}", 0)
         if value is not None:
             draft.bind("experiment.Decoding", {ours: value})
     for target, value in _DECODED_AS_HERE.items():
-        if old.has(target):
-            old.require(target, [value], f"only {value} is supported", default=value)
+        if source.has(target):
+            source.require(target, [value], f"only {value} is supported", default=value)

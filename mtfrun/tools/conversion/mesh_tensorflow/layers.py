@@ -6,14 +6,15 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from mtfrun.configuration.gin_values import Reference, reference
 from mtfrun.models import moe, transformer
 from mtfrun.models.transformer.residual_transforms import distinct_names
-from mtfrun.tools.conversion.gin_text import Reference
+from mtfrun.tools.conversion.mesh_tensorflow.config import SourceConfig, name_of, short_name
 from mtfrun.tools.conversion.mesh_tensorflow.mixtures import mixture
-from mtfrun.tools.conversion.mesh_tensorflow.old_config import OldConfig, name_of, short_name
-from mtfrun.tools.conversion.mesh_tensorflow.old_gin import Reference as OldReference
 
 Parameters = dict[str, Any]
+# The name of our class, and the parameters of classes by name.
+_Layer = tuple[str, dict[str, Parameters]]
 
 _TRANSFORMS = {
     "sublayer_rms_norm": ("RMSNorm",),
@@ -43,7 +44,7 @@ ACTIVATIONS = ("relu", "gelu", "swish", "sigmoid", "tanh", "elu", "softplus")
 
 
 @dataclasses.dataclass
-class OldStack:
+class SourceStack:
     """A stack in our terms.
 
     Attributes:
@@ -70,10 +71,10 @@ class OldStack:
     relative_buckets: int | None = None
 
 
-def sublayer_paths(stack: OldStack) -> list[str]:
+def sublayer_paths(stack: SourceStack) -> list[str]:
     """Returns the paths of the sublayers of all blocks here, in their order."""
     packages = {"transformer": transformer, "moe": moe}
-    names = [reference.removeprefix("@").split(".") for reference in stack.layers]
+    names = [layer.selector.split(".") for layer in stack.layers]
     classes = [getattr(packages[package], name) for package, name in names]
     ours = "encoder_stack" if stack.scope == "encoder" else "decoder_stack"
     return [
@@ -83,97 +84,96 @@ def sublayer_paths(stack: OldStack) -> list[str]:
     ]
 
 
-def read_stack(old: OldConfig, name: str, scope: str) -> OldStack:
-    """Returns the stack of a scope; what is not supported is counted by `old`."""
-    stack = OldStack(name, scope, has_encoder=bool(scope))
-    stack.num_layers = old.get("make_layer_stack.num_layers", 6, scope=scope)
-    stack.block_scope = old.get("make_layer_stack.block_scope", default=True, scope=scope)
-    for i, entry in enumerate(old.get("make_layer_stack.layers", [], scope=scope)):
-        _add_layer(old, stack, entry, f"layer_{i:03d}")
-    layer_stack_class = old.get("make_layer_stack.layer_stack_cls", None, scope=scope)
+def read_stack(source: SourceConfig, name: str, scope: str) -> SourceStack:
+    """Returns the stack of a scope; what is not supported is counted by `source`."""
+    stack = SourceStack(name, scope, has_encoder=bool(scope))
+    stack.num_layers = source.get("make_layer_stack.num_layers", 6, scope=scope)
+    stack.block_scope = source.get("make_layer_stack.block_scope", default=True, scope=scope)
+    for i, entry in enumerate(source.get("make_layer_stack.layers", [], scope=scope)):
+        _add_layer(source, stack, entry, f"layer_{i:03d}")
+    layer_stack_class = source.get("make_layer_stack.layer_stack_cls", None, scope=scope)
     if layer_stack_class is not None and name_of(layer_stack_class) != "LayerStack":
         why = "only LayerStack is supported"
-        old.refuse("make_layer_stack.layer_stack_cls", why, scope=scope)
-    _add_transforms(old, stack)
-    recomputes = old.get("LayerStack.recompute_grads", default=False, scope=scope)
+        source.refuse("make_layer_stack.layer_stack_cls", why, scope=scope)
+    _add_transforms(source, stack)
+    recomputes = source.get("LayerStack.recompute_grads", default=False, scope=scope)
     stack.parameters["transformer.Stack"] = {"rematerialise": recomputes}
     return stack
 
 
-def _add_layer(old: OldConfig, stack: OldStack, entry: Any, name: str) -> None:
+def _add_layer(source: SourceConfig, stack: SourceStack, entry: Any, name: str) -> None:
     """Adds one entry of the list of layers: a class, perhaps with a name and arguments."""
-    parts = list(entry) if type(entry) in (list, tuple) else [entry]
-    references = [part for part in parts if isinstance(part, OldReference)]
+    parts = list(entry) if isinstance(entry, list | tuple) else [entry]
+    references = [part for part in parts if isinstance(part, Reference)]
     names = [part for part in parts if isinstance(part, str)]
     target, scope = "make_layer_stack.layers", stack.scope
     if any(isinstance(part, dict) for part in parts):
-        old.refuse(target, "layers with arguments of their own are not supported", scope=scope)
+        source.refuse(target, "layers with arguments of their own are not supported", scope=scope)
     if len(references) != 1:
-        old.refuse(target, f"an entry has {len(references)} classes", scope=scope)
+        source.refuse(target, f"an entry has {len(references)} classes", scope=scope)
         return
-    selector = references[0].name
-    if "/" in selector:
-        old.refuse(target, f"{selector} has a scope of its own", scope=scope)
-    kind = short_name(selector.rpartition("/")[2])
+    if references[0].scopes:
+        source.refuse(target, f"{references[0]} has a scope of its own", scope=scope)
+    kind = short_name(references[0].selector)
     if kind not in _LAYERS:
         supported = ", ".join(_LAYERS)
-        old.refuse(target, f"{kind} is not supported, only {supported}", scope=scope)
+        source.refuse(target, f"{kind} is not supported, only {supported}", scope=scope)
         return
     stack.names.append(names[0] if names else name)
-    ours, parameters = _LAYERS[kind](old, stack)
-    stack.layers.append(Reference(f"@{ours}"))
+    ours, parameters = _LAYERS[kind](source, stack)
+    stack.layers.append(reference(f"@{ours}"))
     for cls, of_class in parameters.items():
         known = stack.parameters.setdefault(cls, {})
         for parameter, value in of_class.items():
             if known.setdefault(parameter, value) != value:
                 why = f"layers of a block differ in {cls}.{parameter}: not supported"
-                old.refuse(target, why, scope=scope)
+                source.refuse(target, why, scope=scope)
 
 
-def _feed_forward(old: OldConfig, stack: OldStack) -> tuple[str, dict[str, Parameters]]:
+def _feed_forward(source: SourceConfig, stack: SourceStack) -> _Layer:
     scope = stack.scope
     target = "DenseReluDense.activation"
     parameters: Parameters = {
-        "d_ff": old.get("DenseReluDense.hidden_size", 4096, scope=scope),
-        "dropout_rate": old.get("DenseReluDense.dropout_rate", 0.0, scope=scope),
+        "d_ff": source.get("DenseReluDense.hidden_size", 4096, scope=scope),
+        "dropout_rate": source.get("DenseReluDense.dropout_rate", 0.0, scope=scope),
     }
-    names = activations(old, target, scope)
+    names = activations(source, target, scope)
     is_gated = len(names) == 2 and names[1] in ("linear", None)
     if len(names) != 1 and not is_gated:
-        old.refuse(target, "a product of two with the second linear is supported", scope=scope)
-    parameters["activation"] = activation(old, target, names[0], scope)
+        source.refuse(target, "a product of two with the second linear is supported", scope=scope)
+    parameters["activation"] = activation(source, target, names[0], scope)
     if is_gated:
-        old.require(
+        source.require(
             "DenseReluDense.use_bias", [False], "gated layers have none", default=False, scope=scope
         )
         return "transformer.GatedFeedForward", {"transformer.GatedFeedForward": parameters}
-    parameters["use_bias"] = old.get("DenseReluDense.use_bias", default=False, scope=scope)
+    parameters["use_bias"] = source.get("DenseReluDense.use_bias", default=False, scope=scope)
     return "transformer.FeedForward", {"transformer.FeedForward": parameters}
 
 
-def activations(old: OldConfig, target: str, scope: str) -> list[Any]:
+def activations(source: SourceConfig, target: str, scope: str) -> list[Any]:
     """Returns the names of the activations that are multiplied; by default ["relu"]."""
-    names = old.get(target, scope=scope) if old.has(target, scope=scope) else "relu"
+    names = source.get(target, scope=scope) if source.has(target, scope=scope) else "relu"
     return (names if isinstance(names, list) else [names]) or ["linear"]
 
 
-def activation(old: OldConfig, target: str, name: Any, scope: str) -> Reference | None:
+def activation(source: SourceConfig, target: str, name: Any, scope: str) -> Reference | None:
     """Returns the reference to an activation function; None for a linear layer."""
-    if isinstance(name, OldReference):
-        name = short_name(name.name)
+    if isinstance(name, Reference):
+        name = name_of(name)
     if name in (None, "linear"):
         return None
     if name not in ACTIVATIONS:
         why = f"{name} is not supported, only {', '.join(ACTIVATIONS)}, linear"
-        old.refuse(target, why, scope=scope)
+        source.refuse(target, why, scope=scope)
         name = "relu"
-    return Reference(f"@mtf.{name}")
+    return reference(f"@mtf.{name}")
 
 
-def _self_attention(old: OldConfig, stack: OldStack) -> tuple[str, dict[str, Parameters]]:
+def _self_attention(source: SourceConfig, stack: SourceStack) -> _Layer:
     cls = "transformer.SelfAttention"
-    parameters = _attention(old, "SelfAttention", cls, stack.scope)
-    kind = old.require(
+    parameters = _attention(source, "SelfAttention", cls, stack.scope)
+    kind = source.require(
         "SelfAttention.relative_attention_type",
         [None, "bias", "bias_shared"],
         "only logits by distance are supported: bias and bias_shared",
@@ -181,18 +181,18 @@ def _self_attention(old: OldConfig, stack: OldStack) -> tuple[str, dict[str, Par
         scope=stack.scope,
     )
     target = "SelfAttention.relative_attention_num_buckets"
-    buckets = old.get(target, 32, scope=stack.scope)
+    buckets = source.get(target, 32, scope=stack.scope)
     if kind == "bias_shared":
         stack.relative_buckets = buckets
     if kind == "bias":
-        parameters[cls]["relative_bias"] = Reference("@transformer.RelativePositionBias")
+        parameters[cls]["relative_bias"] = reference("@transformer.RelativePositionBias")
         heads = parameters["transformer.AttentionHeads"]["num_heads"]
         parameters["transformer.RelativePositionBias"] = {
             "num_heads": heads,
             "num_buckets": buckets,
         }
     for name in ("length_encoder", "length_decoder"):
-        old.require(
+        source.require(
             f"SelfAttention.hyperprompt_{name}",
             [None],
             "prompts that are learned are not supported",
@@ -202,14 +202,14 @@ def _self_attention(old: OldConfig, stack: OldStack) -> tuple[str, dict[str, Par
     return cls, parameters
 
 
-def _local_self_attention(old: OldConfig, stack: OldStack) -> tuple[str, dict[str, Parameters]]:
+def _local_self_attention(source: SourceConfig, stack: SourceStack) -> _Layer:
     cls = "transformer.LocalSelfAttention"
     if stack.scope == "encoder":
         why = "in an encoder it sees one position less before than after: not supported"
-        old.refuse("make_layer_stack.layers", why, scope=stack.scope)
-    parameters = _attention(old, "LocalSelfAttention", cls, stack.scope)
-    parameters[cls]["window"] = old.get("LocalSelfAttention.radius", 128, scope=stack.scope)
-    old.require(
+        source.refuse("make_layer_stack.layers", why, scope=stack.scope)
+    parameters = _attention(source, "LocalSelfAttention", cls, stack.scope)
+    parameters[cls]["window"] = source.get("LocalSelfAttention.radius", 128, scope=stack.scope)
+    source.require(
         "SelfAttention.relative_attention_type",
         [None],
         "LocalSelfAttention has no logits by distance",
@@ -219,8 +219,8 @@ def _local_self_attention(old: OldConfig, stack: OldStack) -> tuple[str, dict[st
     return cls, parameters
 
 
-def _encoder_attention(old: OldConfig, stack: OldStack) -> tuple[str, dict[str, Parameters]]:
-    old.require(
+def _encoder_attention(source: SourceConfig, stack: SourceStack) -> _Layer:
+    source.require(
         "EncDecAttention.relative_attention_type",
         [None],
         "logits by distance to inputs are not supported",
@@ -229,15 +229,15 @@ def _encoder_attention(old: OldConfig, stack: OldStack) -> tuple[str, dict[str, 
     )
     for name in ("relative_attention_num_buckets", *_HYPERPROMPTS):
         why = "attention to an encoder does not read it"
-        old.ignore(f"EncDecAttention.{name}", why, scope=stack.scope)
+        source.ignore(f"EncDecAttention.{name}", why, scope=stack.scope)
     cls, heads = "transformer.EncoderDecoderAttention", "transformer.AttentionHeads"
-    parameters = _attention(old, "EncDecAttention", cls, stack.scope)
-    of_decoder = _attention(old, "SelfAttention", cls, stack.scope)[heads]
+    parameters = _attention(source, "EncDecAttention", cls, stack.scope)
+    of_decoder = _attention(source, "SelfAttention", cls, stack.scope)[heads]
     if parameters[heads] != of_decoder:
         scoped = f"encoder_attention/{heads}"
         # None resets the value of the decoder's self-attention.
         parameters[scoped] = {"num_memory_heads": None, **parameters.pop(heads)}
-        parameters[cls]["heads"] = Reference(f"@{scoped}()")
+        parameters[cls]["heads"] = reference(f"@{scoped}()")
     return cls, parameters
 
 
@@ -247,19 +247,19 @@ _HYPERPROMPTS = (
 )
 
 
-def _attention(old: OldConfig, kind: str, cls: str, scope: str) -> dict[str, Parameters]:
+def _attention(source: SourceConfig, kind: str, cls: str, scope: str) -> dict[str, Parameters]:
     """Returns the parameters that all kinds of attention have."""
     # EncDecAttention inherits unbound parameters from its base class, SelfAttention.
     kinds = ["SelfAttention", kind] if kind == "EncDecAttention" else [kind]
 
     def get(name: str, default: Any) -> Any:
         for each in kinds:
-            default = old.get(f"{each}.{name}", default, scope=scope)
+            default = source.get(f"{each}.{name}", default, scope=scope)
         return default
 
     def require(name: str, allowed: Sequence[Any], why: str) -> None:
         for each in kinds:
-            old.require(f"{each}.{name}", allowed, why, default=allowed[0], scope=scope)
+            source.require(f"{each}.{name}", allowed, why, default=allowed[0], scope=scope)
 
     num_heads = get("num_heads", 8)
     memory_heads = get("num_memory_heads", 0)
@@ -284,18 +284,18 @@ def _attention(old: OldConfig, kind: str, cls: str, scope: str) -> dict[str, Par
     }
 
 
-def _mixture(old: OldConfig, stack: OldStack) -> tuple[str, dict[str, Parameters]]:
+def _mixture(source: SourceConfig, stack: SourceStack) -> _Layer:
     return "moe.MoE1D", mixture(
-        old,
+        source,
         stack.scope,
         lambda target: [
-            activation(old, target, name, stack.scope)
-            for name in activations(old, target, stack.scope)
+            activation(source, target, name, stack.scope)
+            for name in activations(source, target, stack.scope)
         ],
     )
 
 
-_LAYERS: Mapping[str, Callable[[OldConfig, OldStack], tuple[str, dict[str, Parameters]]]] = {
+_LAYERS: Mapping[str, Callable[[SourceConfig, SourceStack], _Layer]] = {
     "SelfAttention": _self_attention,
     "LocalSelfAttention": _local_self_attention,
     "EncDecAttention": _encoder_attention,
@@ -304,29 +304,29 @@ _LAYERS: Mapping[str, Callable[[OldConfig, OldStack], tuple[str, dict[str, Param
 }
 
 
-def _add_transforms(old: OldConfig, stack: OldStack) -> None:
+def _add_transforms(source: SourceConfig, stack: SourceStack) -> None:
     """Adds the transforms of a stack, and their parameters."""
     scope = stack.scope
-    rate = old.get("LayerStack.dropout_rate", None, scope=scope)
+    rate = source.get("LayerStack.dropout_rate", None, scope=scope)
     is_legacy = rate is not None
     why = "the original does not use it"
     if is_legacy:
-        old.ignore("LayerStack.norm_epsilon", why, scope=scope)
+        source.ignore("LayerStack.norm_epsilon", why, scope=scope)
     else:
-        old.get("LayerStack.norm_epsilon", None, scope=scope)
+        source.get("LayerStack.norm_epsilon", None, scope=scope)
     lists = {}
     for name in _LISTS:
         target = f"LayerStack.sublayers_{name}"
-        entries = old.get_optional(target, [], scope=scope) or []
-        names = [short_name(entry.name) for entry in entries if isinstance(entry, OldReference)]
+        entries = source.get_optional(target, [], scope=scope) or []
+        names = [name_of(entry) for entry in entries if isinstance(entry, Reference)]
         if is_legacy:
-            old.ignore(target, "LayerStack.dropout_rate selects the original's older lists")
+            source.ignore(target, "LayerStack.dropout_rate selects the original's older lists")
             names = _LEGACY[name]
         unknown = [n for n in names if n not in _TRANSFORMS]
         if unknown:
             supported = ", ".join(_TRANSFORMS)
             why = f"{unknown[0]} is not supported, only {supported}"
-            old.refuse(target, why, scope=scope)
+            source.refuse(target, why, scope=scope)
         lists[name] = [ours for n in names for ours in _TRANSFORMS.get(n, ())]
     if stack.has_encoder:
         lists["final"].append("MaskPadding")
@@ -335,16 +335,16 @@ def _add_transforms(old: OldConfig, stack: OldStack) -> None:
         lists = {name: [x for x in ours if x != "MaskPadding"] for name, ours in lists.items()}
     renamed = {"initial": "initial", "per_layer": "layer", "final": "final"}
     stack.parameters["transformer.StackTransforms"] = {
-        renamed[name]: [Reference(f"@transformer.{x}") for x in ours]
+        renamed[name]: [reference(f"@transformer.{x}") for x in ours]
         for name, ours in lists.items()
     }
     if not is_legacy:
-        rate = old.get("sublayer_dropout.dropout_rate", 0.0, scope=scope)
+        rate = source.get("sublayer_dropout.dropout_rate", 0.0, scope=scope)
     stack.parameters["transformer.SublayerDropout"] = {"rate": rate}
     used = {x for ours in lists.values() for x in ours}
     if "RMSNorm" in used:
-        epsilon = old.get("sublayer_rms_norm.epsilon", 1e-6, scope=scope)
+        epsilon = source.get("sublayer_rms_norm.epsilon", 1e-6, scope=scope)
         stack.parameters["transformer.RMSNorm"] = {"epsilon": epsilon}
     if "LayerNorm" in used:
-        epsilon = old.get("sublayer_true_layer_norm.epsilon", 1e-6, scope=scope)
+        epsilon = source.get("sublayer_true_layer_norm.epsilon", 1e-6, scope=scope)
         stack.parameters["transformer.LayerNorm"] = {"epsilon": epsilon}

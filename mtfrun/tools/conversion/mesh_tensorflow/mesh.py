@@ -8,10 +8,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from mtfrun.configuration.gin_values import Reference, value_text
 from mtfrun.tools.conversion.errors import ConversionError
+from mtfrun.tools.conversion.mesh_tensorflow.config import SourceConfig
 from mtfrun.tools.conversion.mesh_tensorflow.draft import Draft
-from mtfrun.tools.conversion.mesh_tensorflow.old_config import OldConfig, gin_text
-from mtfrun.tools.conversion.mesh_tensorflow.old_gin import Reference
 
 # Dimensions of the original that tensors here have as well.
 _DIMENSIONS = (
@@ -27,7 +27,7 @@ _METHODS = (
 
 
 @dataclasses.dataclass(frozen=True)
-class OldMesh:
+class SourceMesh:
     """The devices of the original, and the batches that they compute.
 
     Attributes:
@@ -47,15 +47,15 @@ class OldMesh:
         return self.axes.get(self.layout.get(dimension, ""), 1)
 
 
-def read_mesh(old: OldConfig, lengths: Mapping[str, int]) -> OldMesh:
+def read_mesh(source: SourceConfig, lengths: Mapping[str, int]) -> SourceMesh:
     """Returns the mesh; `lengths` are those of a row by feature."""
-    axes = _axes(old)
-    layout = _rules(old.get("run.layout_rules"))
-    mesh = OldMesh(axes, layout, 1, 1)
-    outer = old.get("tpu_estimator_model_fn.outer_batch_size", 1) or 1
+    axes = _axes(source)
+    layout = _rules(source.get("run.layout_rules"))
+    mesh = SourceMesh(axes, layout, 1, 1)
+    outer = source.get("tpu_estimator_model_fn.outer_batch_size", 1) or 1
     replicas = mesh.num_splits("batch") * mesh.num_splits("outer_batch")
-    batch_size = _batch_size(old, max(lengths.values()), replicas)
-    tokens = old.get_optional("serialize_num_microbatches.tokens_per_microbatch_per_replica", 0)
+    batch_size = _batch_size(source, max(lengths.values()), replicas)
+    tokens = source.get_optional("serialize_num_microbatches.tokens_per_microbatch_per_replica", 0)
     microbatches = 1
     if tokens:
         per_replica = batch_size // outer // mesh.num_splits("batch")
@@ -66,7 +66,7 @@ def read_mesh(old: OldConfig, lengths: Mapping[str, int]) -> OldMesh:
     return dataclasses.replace(mesh, batch_size=batch_size, microbatches=microbatches)
 
 
-def write_mesh(old: OldConfig, mesh: OldMesh, draft: Draft) -> None:
+def write_mesh(source: SourceConfig, mesh: SourceMesh, draft: Draft) -> None:
     """Adds mesh, layout and batches to a file."""
     rules = {d: axis for d, axis in mesh.layout.items() if d in _DIMENSIONS}
     axes = dict(mesh.axes)
@@ -77,13 +77,13 @@ def write_mesh(old: OldConfig, mesh: OldMesh, draft: Draft) -> None:
     draft.macro("MESH_SHAPE", ",".join(f"{axis}:{size}" for axis, size in axes.items()))
     draft.macro("LAYOUT", ";".join(f"{dimension}:{axis}" for dimension, axis in rules.items()))
     draft.macro("BATCH_SIZE", mesh.batch_size)
-    draft.macro("OUTER_BATCH", old.get("tpu_estimator_model_fn.outer_batch_size", 1) or 1)
+    draft.macro("OUTER_BATCH", source.get("tpu_estimator_model_fn.outer_batch_size", 1) or 1)
     draft.macro("MICROBATCHES", mesh.microbatches)
 
 
-def _axes(old: OldConfig) -> dict[str, int]:
+def _axes(source: SourceConfig) -> dict[str, int]:
     """Returns the sizes of the axes; none for one device."""
-    shape = old.get("run.mesh_shape")
+    shape = source.get("run.mesh_shape")
     if isinstance(shape, Reference):
         # tpu_mesh_shape() divides the cores of a TPU; here devices are what the machine has.
         return {}
@@ -93,7 +93,9 @@ def _axes(old: OldConfig) -> dict[str, int]:
             return axes
     except (TypeError, ValueError):
         pass
-    raise ConversionError(f"run.mesh_shape={gin_text(shape)} is no mesh such as 'batch:4,model:2'")
+    raise ConversionError(
+        f"run.mesh_shape={value_text(shape)} is no mesh such as 'batch:4,model:2'"
+    )
 
 
 def _rules(rules: Any) -> dict[str, str]:
@@ -102,7 +104,7 @@ def _rules(rules: Any) -> dict[str, str]:
         pairs = _pairs(rules)
     except (TypeError, ValueError):
         raise ConversionError(
-            f"run.layout_rules={gin_text(rules)} is no layout such as 'batch:data'"
+            f"run.layout_rules={value_text(rules)} is not a layout such as 'batch:data'"
         ) from None
     result: dict[str, str] = {}
     for dimension, axis in pairs:
@@ -121,9 +123,9 @@ def _pairs(value: Any) -> list[tuple[str, str]]:
     return [(str(first).strip(), str(second).strip()) for first, second in value or []]
 
 
-def _batch_size(old: OldConfig, length: int, replicas: int) -> int:
+def _batch_size(source: SourceConfig, length: int, replicas: int) -> int:
     """Returns the number of sequences of a batch."""
-    batch = old.get("run.batch_size")
+    batch = source.get("run.batch_size")
     if batch is None:
         batch = ("tokens_per_replica", 2048)
     if type(batch) is int and batch > 0:
@@ -131,8 +133,8 @@ def _batch_size(old: OldConfig, length: int, replicas: int) -> int:
     method, value = batch if isinstance(batch, (list, tuple)) and len(batch) == 2 else (None, None)
     if method not in _METHODS or type(value) is not int:
         raise ConversionError(
-            f"run.batch_size={gin_text(batch)} is neither a number nor a pair of a number with one"
-            f" of {', '.join(_METHODS)}"
+            f"run.batch_size={value_text(batch)} is neither a number nor a pair of a number with "
+            f"one of {', '.join(_METHODS)}"
         )
     sequences = value if method.startswith("sequences") else value // length
     return max(1, sequences * (replicas if method.endswith("replica") else 1))

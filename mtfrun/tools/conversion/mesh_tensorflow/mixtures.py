@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from mtfrun.tools.conversion.gin_text import Reference
-from mtfrun.tools.conversion.mesh_tensorflow.old_config import OldConfig
+from mtfrun.configuration.gin_values import Reference, reference
+from mtfrun.tools.conversion.mesh_tensorflow.config import SourceConfig
 
 Parameters = dict[str, Any]
 # Converts the activation names in a parameter to our functions.
@@ -39,26 +39,26 @@ _READ_BY = {
 }
 
 
-def mixture(old: OldConfig, scope: str, activations: Activations) -> dict[str, Parameters]:
+def mixture(source: SourceConfig, scope: str, activations: Activations) -> dict[str, Parameters]:
     """Returns the parameters of our classes, by class; what is not supported is counted."""
 
     def get(name: str, default: Any = None) -> Any:
-        return old.get(f"MoE1D.{name}", default, scope=scope)
+        return source.get(f"MoE1D.{name}", default, scope=scope)
 
-    gate = old.require(
+    gate = source.require(
         "MoE1D.moe_gating", list(_GATES), f"only {', '.join(_GATES)}", default="top_2", scope=scope
     )
     for name, readers in _READ_BY.items():
         if gate not in readers:
-            old.ignore(f"MoE1D.{name}", _UNUSED, scope=scope)
+            source.ignore(f"MoE1D.{name}", _UNUSED, scope=scope)
     for name, allowed, why in (
         ("output_dim", None, "the output has the size of the input"),
         ("use_experts_attention", False, "experts of attention are not supported"),
         ("word_embed_mode", None, "routers do not read embeddings"),
         ("use_second_place_expert_prob", None, "routers do not draw second experts"),
     ):
-        old.require(f"MoE1D.{name}", [allowed], why, default=allowed, scope=scope)
-    old.ignore("MoE1D.use_second_place_expert_prob_temp", _UNUSED, scope=scope)
+        source.require(f"MoE1D.{name}", [allowed], why, default=allowed, scope=scope)
+    source.ignore("MoE1D.use_second_place_expert_prob_temp", _UNUSED, scope=scope)
     experts = {
         "hidden_size": get("hidden_size", 4096),
         "activations": activations("MoE1D.activation"),
@@ -70,13 +70,13 @@ def mixture(old: OldConfig, scope: str, activations: Activations) -> dict[str, P
         "min_expert_capacity": get("min_expert_capacity", 4),
         "group_size": get("group_size", 1024),
     }
-    router, gates = _router(old, scope, gate)
+    router, gates = _router(source, scope, gate)
     return {
         "moe.MoE1D": {
             "num_experts": get("num_experts", 16),
-            "router": Reference("@moe.Router"),
-            "experts": Reference("@moe.Experts"),
-            "capacity": Reference("@moe.Capacity()"),
+            "router": reference("@moe.Router"),
+            "experts": reference("@moe.Experts"),
+            "capacity": reference("@moe.Capacity()"),
             "loss_coef": get("loss_coef", 1e-2),
         },
         "moe.Experts": experts,
@@ -86,19 +86,21 @@ def mixture(old: OldConfig, scope: str, activations: Activations) -> dict[str, P
     }
 
 
-def _router(old: OldConfig, scope: str, gate: str) -> tuple[Parameters, dict[str, Parameters]]:
+def _router(
+    source: SourceConfig, scope: str, gate: str
+) -> tuple[Parameters, dict[str, Parameters]]:
     """Returns the parameters of the router, and those of the gate and the noise by class."""
 
     def get(name: str, default: Any = None) -> Any:
-        return old.get(f"MoE1D.{name}", default, scope=scope)
+        return source.get(f"MoE1D.{name}", default, scope=scope)
 
     cls = f"moe.{_GATES[gate]}"
     parameters: Parameters = {"z_loss": get("z_loss") or 0.0}
-    router: Parameters = {"gate": Reference(f"@{cls}()")}
+    router: Parameters = {"gate": reference(f"@{cls}()")}
     classes: dict[str, Parameters] = {cls: parameters}
     if gate in ("top_2", "top_n"):
         for phase, ours in (("train", "training"), ("eval", "evaluation")):
-            policy = _second_policy(old, scope, phase, classes)
+            policy = _second_policy(source, scope, phase, classes)
             parameters[f"second_policy_{ours}"] = policy
     if gate == "top_2":
         parameters["second_expert_loss"] = get("use_second_place_loss", default=False)
@@ -108,28 +110,28 @@ def _router(old: OldConfig, scope: str, gate: str) -> tuple[Parameters, dict[str
         parameters["top_k"] = get("ntlb_top_k", 4)
     noise = get("switch_policy_train", "input_jitter") if gate in _READ_BY["switch_jitter"] else ""
     if gate in ("switch", "switch_max"):
-        _switch_policies(old, scope, noise, parameters, classes)
+        _switch_policies(source, scope, noise, parameters, classes)
     if noise == "input_jitter":
-        router["input_noise"] = Reference("@moe.Jitter()")
+        router["input_noise"] = reference("@moe.Jitter()")
         classes["moe.Jitter"] = {"epsilon": get("switch_jitter", 1e-2)}
     elif noise == "input_dropout":
-        router["input_noise"] = Reference("@moe.InputDropout()")
+        router["input_noise"] = reference("@moe.InputDropout()")
         classes["moe.InputDropout"] = {"rate": get("switch_dropout", 0.1)}
     for name, reader in (("switch_jitter", "input_jitter"), ("switch_dropout", "input_dropout")):
         if noise != reader:
-            old.ignore(f"MoE1D.{name}", _UNUSED, scope=scope)
+            source.ignore(f"MoE1D.{name}", _UNUSED, scope=scope)
     return router, classes
 
 
 def _switch_policies(
-    old: OldConfig,
+    source: SourceConfig,
     scope: str,
     training: str,
     parameters: Parameters,
     classes: dict[str, Parameters],
 ) -> None:
     """Adds how experts are chosen in training; in evaluation it is always the best one."""
-    old.require(
+    source.require(
         "MoE1D.switch_policy_eval",
         ["argmax", "input_jitter", "input_dropout"],
         "evaluations draw no numbers: sample is not supported there",
@@ -137,12 +139,12 @@ def _switch_policies(
         scope=scope,
     )
     if training == "sample":
-        parameters["policy_training"] = Reference("@moe.Sample()")
-        temperature = old.get("MoE1D.switch_temperature", 1.0, scope=scope)
+        parameters["policy_training"] = reference("@moe.Sample()")
+        temperature = source.get("MoE1D.switch_temperature", 1.0, scope=scope)
         classes["moe.Sample"] = {"temperature": temperature}
         return
-    old.ignore("MoE1D.switch_temperature", _UNUSED, scope=scope)
-    old.require(
+    source.ignore("MoE1D.switch_temperature", _UNUSED, scope=scope)
+    source.require(
         "MoE1D.switch_policy_train",
         ["argmax", "input_jitter", "input_dropout"],
         "unknown policy",
@@ -152,11 +154,11 @@ def _switch_policies(
 
 
 def _second_policy(
-    old: OldConfig, scope: str, phase: str, classes: dict[str, Parameters]
+    source: SourceConfig, scope: str, phase: str, classes: dict[str, Parameters]
 ) -> Reference:
     """Returns the policy for second experts, and adds its parameters to `classes`."""
     target, threshold = f"MoE1D.second_policy_{phase}", f"MoE1D.second_threshold_{phase}"
-    policy = old.require(
+    policy = source.require(
         target,
         ["random", "all", "none", "threshold"],
         "unknown policy",
@@ -164,13 +166,13 @@ def _second_policy(
         scope=scope,
     )
     if policy in ("all", "none"):
-        old.ignore(threshold, _UNUSED, scope=scope)
-        return Reference("@moe.All()" if policy == "all" else "@moe.Never()")
+        source.ignore(threshold, _UNUSED, scope=scope)
+        return reference("@moe.All()" if policy == "all" else "@moe.Never()")
     if policy == "random" and phase == "eval":
-        old.ignore(target, _DETERMINISTIC, scope=scope)
+        source.ignore(target, _DETERMINISTIC, scope=scope)
         policy = "threshold"
     cls = "moe.Random" if policy == "random" else "moe.Threshold"
     # Training and evaluation may have different thresholds.
     name = f"{'training' if phase == 'train' else 'evaluation'}/{cls}"
-    classes[name] = {"threshold": old.get(threshold, 0.2, scope=scope)}
-    return Reference(f"@{name}()")
+    classes[name] = {"threshold": source.get(threshold, 0.2, scope=scope)}
+    return reference(f"@{name}()")

@@ -6,9 +6,9 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from mtfrun.tools.conversion.gin_text import Reference
+from mtfrun.configuration.gin_values import Reference, reference
+from mtfrun.tools.conversion.mesh_tensorflow.config import SourceConfig, name_of
 from mtfrun.tools.conversion.mesh_tensorflow.draft import Draft
-from mtfrun.tools.conversion.mesh_tensorflow.old_config import OldConfig, name_of
 
 _TARGET = "run.learning_rate_schedule"
 
@@ -35,134 +35,134 @@ class _Factors:
         """Adds a line to 0 over the last fraction of the steps."""
         parameters: dict[str, Any] = {"total_steps": self.total_steps}
         if not self.offset and self.total_steps == self.train_steps:
-            parameters = {"total_steps": Reference("%TRAIN_STEPS")}
+            parameters = {"total_steps": reference("%TRAIN_STEPS")}
         parameters["fraction"] = fraction
         if self.total_steps + self.offset < self.train_steps:
             parameters["extrapolate"] = True
         self.schedules["optim.LinearDecay"] = parameters
 
 
-def write_schedule(old: OldConfig, draft: Draft, train_steps: int) -> Reference | None:
+def write_schedule(source: SourceConfig, draft: Draft, train_steps: int) -> Reference | None:
     """Adds the learning rate to a file and returns a reference to it; None for the optimizer's own.
 
     Args:
-      old: the configuration; what is not supported is counted there.
+      source: the configuration; what is not supported is counted there.
       draft: the file.
       train_steps: all steps of the training.
     """
-    total = old.get_optional("run.total_run_steps", 0) or train_steps
-    schedule = old.get(_TARGET, None)
+    total = source.get_optional("run.total_run_steps", 0) or train_steps
+    schedule = source.get(_TARGET, None)
     if schedule is None:
         return None
     factors = _Factors(total, train_steps)
     if isinstance(schedule, list):
-        factors.offset = int(old.get("product_learning_rate.offset", 0))
+        factors.offset = int(source.get("product_learning_rate.offset", 0))
         factors.total_steps = total - factors.offset
     for factor in schedule if isinstance(schedule, list) else [schedule]:
-        _add(old, factors, factor)
+        _add(source, factors, factor)
     if "optim.TruncatedRsqrt" in factors.schedules:
         draft.macro("WARMUP_STEPS", factors.schedules["optim.TruncatedRsqrt"]["warmup_steps"])
-        factors.schedules["optim.TruncatedRsqrt"]["warmup_steps"] = Reference("%WARMUP_STEPS")
+        factors.schedules["optim.TruncatedRsqrt"]["warmup_steps"] = reference("%WARMUP_STEPS")
     elif "optim.LinearWarmup" in factors.schedules:
         draft.macro("WARMUP_STEPS", factors.schedules["optim.LinearWarmup"]["warmup_steps"])
-        factors.schedules["optim.LinearWarmup"]["warmup_steps"] = Reference("%WARMUP_STEPS")
+        factors.schedules["optim.LinearWarmup"]["warmup_steps"] = reference("%WARMUP_STEPS")
     draft.macro("LEARNING_RATE", factors.constant)
     for cls, parameters in factors.schedules.items():
         draft.bind(cls, parameters)
-    names = [Reference(f"@{cls}()") for cls in factors.schedules]
-    draft.bind("optim.Product", {"factors": [Reference("%LEARNING_RATE"), *names]})
+    names = [reference(f"@{cls}()") for cls in factors.schedules]
+    draft.bind("optim.Product", {"factors": [reference("%LEARNING_RATE"), *names]})
     if not factors.offset:
-        return Reference("@optim.Product()")
-    start = {"schedule": Reference("@optim.Product()"), "start_step": factors.offset}
+        return reference("@optim.Product()")
+    start = {"schedule": reference("@optim.Product()"), "start_step": factors.offset}
     draft.bind("optim.Shifted", start)
-    return Reference("@optim.Shifted()")
+    return reference("@optim.Shifted()")
 
 
-def _add(old: OldConfig, factors: _Factors, factor: Any) -> None:
+def _add(source: SourceConfig, factors: _Factors, factor: Any) -> None:
     """Adds a factor: a number, or a schedule of the original."""
     if isinstance(factor, (int, float)):
         factors.constant *= factor
         return
     name = name_of(factor)
     if name not in _SCHEDULES:
-        old.refuse(_TARGET, f"{name} is not supported, only numbers and {', '.join(_SCHEDULES)}")
+        source.refuse(_TARGET, f"{name} is not supported, only numbers and {', '.join(_SCHEDULES)}")
         return
-    _SCHEDULES[name](old, factors)
+    _SCHEDULES[name](source, factors)
 
 
-def _constant(old: OldConfig, factors: _Factors) -> None:
-    factors.constant *= old.get("constant.value", 1.0)
+def _constant(source: SourceConfig, factors: _Factors) -> None:
+    factors.constant *= source.get("constant.value", 1.0)
 
 
-def _constant_learning_rate(old: OldConfig, factors: _Factors) -> None:
-    factors.constant *= old.get("constant_learning_rate.learning_rate", 1.0)
+def _constant_learning_rate(source: SourceConfig, factors: _Factors) -> None:
+    factors.constant *= source.get("constant_learning_rate.learning_rate", 1.0)
 
 
-def _truncated_rsqrt(old: OldConfig, factors: _Factors) -> None:
-    steps = old.get("truncated_rsqrt.warmup_steps", 10_000)
+def _truncated_rsqrt(source: SourceConfig, factors: _Factors) -> None:
+    steps = source.get("truncated_rsqrt.warmup_steps", 10_000)
     factors.schedules["optim.TruncatedRsqrt"] = {"warmup_steps": steps}
 
 
-def _steps(old: OldConfig, factors: _Factors, target: str, default: float) -> float:
+def _steps(source: SourceConfig, factors: _Factors, target: str, default: float) -> float:
     """Returns a number of steps that the original may have as a fraction of all."""
-    steps: float = old.get(target, default)
+    steps: float = source.get(target, default)
     return steps if steps > 1 else steps * factors.total_steps
 
 
-def _linear_warmup(old: OldConfig, factors: _Factors) -> None:
-    steps = _steps(old, factors, "linear_warmup.steps_or_fraction", 10_000)
+def _linear_warmup(source: SourceConfig, factors: _Factors) -> None:
+    steps = _steps(source, factors, "linear_warmup.steps_or_fraction", 10_000)
     factors.schedules["optim.LinearWarmup"] = {"warmup_steps": steps}
 
 
-def _linear_decay(old: OldConfig, factors: _Factors) -> None:
-    steps = _steps(old, factors, "linear_decay.steps_or_fraction", 0.1)
+def _linear_decay(source: SourceConfig, factors: _Factors) -> None:
+    steps = _steps(source, factors, "linear_decay.steps_or_fraction", 0.1)
     if steps > factors.total_steps:
         why = f"longer than the {factors.total_steps} steps of the schedule"
-        old.refuse("linear_decay.steps_or_fraction", why)
+        source.refuse("linear_decay.steps_or_fraction", why)
         steps = factors.total_steps
     factors.decay(steps / factors.total_steps)
 
 
-def _linear_decay_learning_rate(old: OldConfig, factors: _Factors) -> None:
-    factors.constant *= old.get("linear_decay_learning_rate.initial_lr", 0.1)
-    offset = old.get("linear_decay_learning_rate.offset", 0)
+def _linear_decay_learning_rate(source: SourceConfig, factors: _Factors) -> None:
+    factors.constant *= source.get("linear_decay_learning_rate.initial_lr", 0.1)
+    offset = source.get("linear_decay_learning_rate.offset", 0)
     factors.decay((factors.total_steps - offset) / factors.total_steps)
 
 
-def _noam(old: OldConfig, factors: _Factors) -> None:
+def _noam(source: SourceConfig, factors: _Factors) -> None:
     name = "learning_rate_schedule_noam"
-    offset = int(old.get(f"{name}.offset", 0))
+    offset = int(source.get(f"{name}.offset", 0))
     if offset and factors.offset:
-        old.refuse(f"{name}.offset", "the product of schedules has an offset as well")
+        source.refuse(f"{name}.offset", "the product of schedules has an offset as well")
     elif offset:
         factors.offset = offset
         factors.total_steps -= offset
-    factors.constant *= old.get(f"{name}.multiplier", 1.0)
-    steps = old.get(f"{name}.warmup_steps", 10_000)
+    factors.constant *= source.get(f"{name}.multiplier", 1.0)
+    steps = source.get(f"{name}.warmup_steps", 10_000)
     factors.schedules["optim.TruncatedRsqrt"] = {"warmup_steps": steps}
-    fraction = old.get(f"{name}.linear_decay_fraction", 0.1)
+    fraction = source.get(f"{name}.linear_decay_fraction", 0.1)
     if fraction > 0:
         factors.decay(fraction)
 
 
-def _slanted_triangular(old: OldConfig, factors: _Factors) -> None:
-    start = int(old.get("slanted_triangular.start_step", 0))
+def _slanted_triangular(source: SourceConfig, factors: _Factors) -> None:
+    start = int(source.get("slanted_triangular.start_step", 0))
     parameters = {
         "total_steps": factors.total_steps,
-        "cut_fraction": old.get("slanted_triangular.cut_fraction", 0.1),
-        "ratio": old.get("slanted_triangular.ratio", 32),
-        "maximum": old.get("slanted_triangular.max_learning_rate", 0.01),
+        "cut_fraction": source.get("slanted_triangular.cut_fraction", 0.1),
+        "ratio": source.get("slanted_triangular.ratio", 32),
+        "maximum": source.get("slanted_triangular.max_learning_rate", 0.01),
         "extrapolate": True,
     }
     factors.schedules["optim.SlantedTriangular"] = parameters
     if start and factors.offset:
         why = "the product of schedules has an offset as well"
-        old.refuse("slanted_triangular.start_step", why)
+        source.refuse("slanted_triangular.start_step", why)
     elif start:
         factors.offset = start
 
 
-_SCHEDULES: Mapping[str, Callable[[OldConfig, _Factors], None]] = {
+_SCHEDULES: Mapping[str, Callable[[SourceConfig, _Factors], None]] = {
     "constant": _constant,
     "constant_learning_rate": _constant_learning_rate,
     "truncated_rsqrt": _truncated_rsqrt,

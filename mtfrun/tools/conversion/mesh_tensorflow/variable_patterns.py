@@ -6,7 +6,7 @@ import dataclasses
 import re
 from collections.abc import Collection, Sequence
 
-from mtfrun.tools.conversion.mesh_tensorflow.old_config import OldConfig
+from mtfrun.tools.conversion.mesh_tensorflow.config import SourceConfig
 
 _BLOCK = "block_000/layer_000"
 
@@ -61,16 +61,16 @@ _KINDS = [
     *(
         _Kind(
             rf"/{_snake_case(cls)}\w*/layer/attention/{ours}$",
-            [f"{_BLOCK}/{old_class}/{old}"],
+            [f"{_BLOCK}/{their_class}/{theirs}"],
             [f"transformer.{cls}"],
         )
-        for cls, old_class in _ATTENTIONS.items()
-        for ours, old in _PROJECTIONS.items()
+        for cls, their_class in _ATTENTIONS.items()
+        for ours, theirs in _PROJECTIONS.items()
     ),
     *(
-        _Kind(rf"/{name}\w*/layer/.*{ours}$", [f"{_BLOCK}/{old_class}/{old}/kernel"], [cls])
-        for cls, (name, old_class) in _FEED_FORWARDS.items()
-        for ours, old in ((r"wi(_\d)?/.*kernel", "wi"), ("wo/kernel", "wo"))
+        _Kind(rf"/{name}\w*/layer/.*{ours}$", [f"{_BLOCK}/{their_class}/{theirs}/kernel"], [cls])
+        for cls, (name, their_class) in _FEED_FORWARDS.items()
+        for ours, theirs in ((r"wi(_\d)?/.*kernel", "wi"), ("wo/kernel", "wo"))
     ),
     _Kind(
         r"relative_bias/table$",
@@ -108,27 +108,27 @@ class VariablePatterns:
     stacks: Sequence[tuple[str, str]]
 
     def translated(
-        self, old: OldConfig, target: str, patterns: Sequence[str], *, is_text: bool = False
+        self, source: SourceConfig, target: str, patterns: Sequence[str], *, is_text: bool = False
     ) -> list[str]:
         """Returns patterns of the paths that the original's patterns are found in.
 
         Args:
-          old: counts the binding of `target` as not supported if there are none.
+          source: counts the binding of `target` as not supported if there are none.
           target: of the patterns.
           patterns: regular expressions, or texts.
           is_text: which of the two.
         """
         if not all(isinstance(pattern, str) for pattern in patterns):
-            old.refuse(target, "not a list of texts")
+            source.refuse(target, "not a list of texts")
             return []
         expressions = [re.escape(p) if is_text else p for p in patterns]
         try:
             selected = [self._selects(expressions, examples) for _, examples in self._kinds()]
         except re.error as error:
-            old.refuse(target, f"no regular expression: {error}")
+            source.refuse(target, f"no regular expression: {error}")
             return []
         if None in selected:
-            old.refuse(target, "selects some variables of a kind and others not")
+            source.refuse(target, "selects some variables of a kind and others not")
         kinds = [
             ours
             for (ours, _), is_selected in zip(self._kinds(), selected, strict=True)
@@ -136,9 +136,9 @@ class VariablePatterns:
         ]
         return list(dict.fromkeys(kinds))
 
-    def complement(self, old: OldConfig, target: str, pattern: str) -> list[str]:
+    def complement(self, source: SourceConfig, target: str, pattern: str) -> list[str]:
         """Returns patterns of all paths that a pattern of the original's is not found in."""
-        found = self.translated(old, target, [pattern])
+        found = self.translated(source, target, [pattern])
         return list(dict.fromkeys(ours for ours, _ in self._kinds() if ours not in found))
 
     def _kinds(self) -> list[tuple[str, list[str]]]:
@@ -155,8 +155,8 @@ class VariablePatterns:
                 ]
                 kinds.append((prefix + kind.pattern, examples))
                 continue
-            for old_name, ours in self.stacks:
-                examples = [f"{old_name}/{example}" for example in kind.examples]
+            for their_name, ours in self.stacks:
+                examples = [f"{their_name}/{example}" for example in kind.examples]
                 kinds.append((f"^{ours}/.*{kind.pattern}", examples))
         return kinds
 

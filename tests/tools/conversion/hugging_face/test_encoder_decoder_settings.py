@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mtfrun.tools.conversion.errors import ConversionError
-from mtfrun.tools.conversion.gin_text import GinFile
+from mtfrun.tools.conversion.gin_file import GinFile
 from mtfrun.tools.conversion.hugging_face.families.t5_tensors import SOFTMAX
 from mtfrun.tools.conversion.hugging_face.known_families import family_of
 from mtfrun.tools.conversion.hugging_face.settings import Settings

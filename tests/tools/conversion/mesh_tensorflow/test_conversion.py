@@ -59,7 +59,7 @@ def _text(imported: Imported) -> str:
         ("Unitransformer.loss_denominator = 233472\n", ["denominator = 233472.0"]),
         ("decoder/Unitransformer.label_smoothing = 0.1\n", ["label_smoothing = 0.1"]),
         ("run.sequence_length = {'inputs': 64, 'targets': 30}\n", ["TARGETS_LENGTH = 30"]),
-        ("run.mesh_shape = 'rows:4,model:2'\n", ['MESH_SHAPE = "rows:4,model:2"']),
+        ("run.mesh_shape = 'rows:4,model:2'\n", ["MESH_SHAPE = 'rows:4,model:2'"]),
         (
             "run.batch_size = ('tokens_per_batch', 65536)\n",
             ["BATCH_SIZE = 128", "MICROBATCHES = 32"],
@@ -181,7 +181,7 @@ def test_what_is_not_supported_is_an_error_that_partial_leaves_out(
 def test_bindings_without_meaning_have_a_reason(tmp_path: pathlib.Path) -> None:
     text = "run.mode = 'eval'\nLocalSelfAttention.radius = 3\nunused = 1\n"
     lists = _lists(_imported(text, tmp_path))
-    assert lists["without meaning here"] == {
+    assert lists["ignored"] == {
         "run.mode": "'eval': every mode of the original's program is a command here",
         "LocalSelfAttention.radius": "3: nothing in this configuration uses it",
         "unused": "1: nothing in this configuration uses it",
@@ -210,7 +210,7 @@ def test_bindings_that_change_no_model_are_ignored(binding: str, tmp_path: pathl
     lists = _lists(_imported(f"{binding}\n", tmp_path))
     assert not lists["not supported"]
     name = binding.partition(" = ")[0].removeprefix("mesh_tensorflow.transformer.utils.")
-    ignored = lists["without meaning here"]
+    ignored = lists["ignored"]
     # A list without an objective is taken over: it means pairs of texts.
     assert name in (lists["taken over"] if name == "unsupervised.preprocessors" else ignored)
 
@@ -226,7 +226,7 @@ rows.seed = 1
     lists = _lists(_imported(text, tmp_path))
     assert not lists["not supported"]
     for name in ("model_path.name", "rows.seed"):
-        assert "TRAINING_DATA and VOCABULARY" in lists["without meaning here"][name]
+        assert "TRAINING_DATA and VOCABULARY" in lists["ignored"][name]
 
 
 def test_shared_layers_are_taken_over(tmp_path: pathlib.Path) -> None:
@@ -312,4 +312,4 @@ def test_a_macro_without_a_value_is_an_error_where_it_is_needed(tmp_path: pathli
     with pytest.raises(ConversionError, match="%size, which it never defines"):
         _imported("Unitransformer.d_model = %size\n", tmp_path)
     lists = _lists(_imported("get_vocabulary.mixture_or_task_name = %NAME\n", tmp_path))
-    assert "get_vocabulary.mixture_or_task_name" in lists["without meaning here"]
+    assert "get_vocabulary.mixture_or_task_name" in lists["ignored"]

@@ -78,7 +78,7 @@ def test_the_record_accounts_for_every_binding(tmp_path: pathlib.Path) -> None:
     run = imported(source, tmp_path / "run")
     record = json.loads((pathlib.Path(run.path) / "import.json").read_text())
     lists = record["bindings"]
-    assert set(lists) == {"taken over", "without meaning here", "not supported"}
+    assert set(lists) == {"taken over", "ignored", "not supported"}
     named = [name for bindings in lists.values() for name in bindings]
     lines = (source / "operative_config.gin").read_text().splitlines()
     bound = [line.split(" = ")[0] for line in lines if " = " in line and line[0] not in "#i"]
@@ -87,4 +87,4 @@ def test_the_record_accounts_for_every_binding(tmp_path: pathlib.Path) -> None:
     assert {name.partition("= ")[0].strip() for name in named} == short
     assert lists["not supported"] == {}
     assert "encoder/MoE1D.num_experts" in lists["taken over"]
-    assert "no gate" in lists["without meaning here"]["encoder/MoE1D.ntlb_top_k"]
+    assert "no gate" in lists["ignored"]["encoder/MoE1D.ntlb_top_k"]

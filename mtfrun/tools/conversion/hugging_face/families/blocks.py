@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from mtfrun.configuration.gin_values import reference
 from mtfrun.models import moe, transformer
 from mtfrun.models.transformer.residual_transforms import distinct_names
-from mtfrun.tools.conversion.gin_text import GinFile, Reference
+from mtfrun.tools.conversion.gin_file import GinFile
 
 _GLOBAL, _LOCAL = "transformer.SelfAttention", "transformer.LocalSelfAttention"
 
@@ -57,7 +58,7 @@ class Blocks:
         comment = f"each of {self.layers_of_block} layers" if self.layers_of_block > 1 else ""
         file.macro("NUM_LAYERS", len(self.windows) // self.layers_of_block, comment)
         if any(self.windows):
-            layers = [Reference(f"@{name}") for name in self.sublayers]
+            layers = [reference(f"@{name}") for name in self.sublayers]
             file.bind("transformer.Stack", {"layers": layers})
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
-from mtfrun.tools.conversion.gin_text import GinFile
+from mtfrun.tools.conversion.gin_file import GinFile
 from mtfrun.tools.conversion.hugging_face.activations import activation, name_of_activation
 from mtfrun.tools.conversion.hugging_face.data_text import write_texts
 from mtfrun.tools.conversion.hugging_face.families.blocks import Blocks
@@ -135,9 +135,9 @@ def write_sizes(
     file.macro("D_KV", width // heads)
     file.macro("NORM_EPSILON", settings.number("layer_norm_epsilon", 1e-5))
     name = settings.text("activation_function", "gelu_new")
-    reference = activation(settings, "activation_function", name)
-    if reference != "@mtf.gelu":
-        file.bind("transformer.FeedForward", {"activation": reference})
+    function = activation(settings, "activation_function", name)
+    if str(function) != "@mtf.gelu":
+        file.bind("transformer.FeedForward", {"activation": function})
 
 
 def write_dropout(file: GinFile, rate: float, attention_rate: float, input_rate: float) -> None:

@@ -6,7 +6,8 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
-from mtfrun.tools.conversion.gin_text import GinFile, Reference
+from mtfrun.configuration.gin_values import reference
+from mtfrun.tools.conversion.gin_file import GinFile
 from mtfrun.tools.conversion.hugging_face.families.blocks import Blocks
 from mtfrun.tools.conversion.hugging_face.families.gpt2 import (
     embedding_rows,
@@ -59,8 +60,8 @@ class GPTNeo(TextFamily):
                 "transformer.LocalSelfAttention",
                 {
                     "window": settings.integer("window_size", 256),
-                    "heads": Reference("@transformer.AttentionHeads()"),
-                    "dropout_rate": Reference("%ATTENTION_DROPOUT_RATE"),
+                    "heads": reference("@transformer.AttentionHeads()"),
+                    "dropout_rate": reference("%ATTENTION_DROPOUT_RATE"),
                 },
             )
 

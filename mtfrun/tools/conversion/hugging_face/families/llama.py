@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
-from mtfrun.tools.conversion.gin_text import GinFile, Reference
+from mtfrun.configuration.gin_values import reference
+from mtfrun.tools.conversion.gin_file import GinFile
 from mtfrun.tools.conversion.hugging_face.activations import activation, name_of_activation
 from mtfrun.tools.conversion.hugging_face.data_text import write_texts
 from mtfrun.tools.conversion.hugging_face.families.blocks import Blocks
@@ -193,9 +194,9 @@ class Llama(TextFamily):
             "transformer.LocalSelfAttention",
             {
                 "window": self.window(settings),
-                "heads": Reference("@transformer.AttentionHeads()"),
-                "rotary": Reference("@transformer.RotaryPositions()"),
-                "dropout_rate": Reference("%ATTENTION_DROPOUT_RATE"),
+                "heads": reference("@transformer.AttentionHeads()"),
+                "rotary": reference("@transformer.RotaryPositions()"),
+                "dropout_rate": reference("%ATTENTION_DROPOUT_RATE"),
             },
         )
 

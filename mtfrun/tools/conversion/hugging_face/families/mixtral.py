@@ -10,7 +10,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from mtfrun.tools.conversion.gin_text import GinFile, Reference
+from mtfrun.configuration.gin_values import reference
+from mtfrun.tools.conversion.gin_file import GinFile
 from mtfrun.tools.conversion.hugging_face.activations import activation
 from mtfrun.tools.conversion.hugging_face.families.llama import Mistral
 from mtfrun.tools.conversion.hugging_face.settings import Settings
@@ -55,7 +56,7 @@ class Mixtral(Mistral):
             file.macro("BALANCE_LOSS", coefficient / layers, comment)
         noise = settings.number("router_jitter_noise", 0.0)
         if noise:
-            file.bind("moe.Router", {"input_noise": Reference("@moe.Jitter()")})
+            file.bind("moe.Router", {"input_noise": reference("@moe.Jitter()")})
             file.bind("moe.Jitter", {"epsilon": noise})
         name = settings.text("hidden_act", "silu")
         if name not in ("silu", "swish"):

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from mtfrun.tools.conversion.gin_text import GinFile, Reference
+from mtfrun.configuration.gin_values import reference
+from mtfrun.tools.conversion.gin_file import GinFile
 from mtfrun.tools.conversion.hugging_face.folder import Folder
 from mtfrun.tools.conversion.hugging_face.image_processor import (
     ImageProcessor,
@@ -63,14 +64,14 @@ class ResNet:
         settings.require("hidden_act", "relu")
         file.include("models/resnet.gin")
         file.gap()
-        file.macro("BLOCK", Reference(f"@resnet.{_block(settings)}"))
-        file.macro("STEM", Reference("@resnet.LargeImageStem"))
+        file.macro("BLOCK", reference(f"@resnet.{_block(settings)}"))
+        file.macro("STEM", reference("@resnet.LargeImageStem"))
         file.macro("STAGE_SIZES", _depths(settings))
         file.macro("WIDTHS", _widths(settings))
         file.gap()
         file.macro(
             "TRAINING_IMAGES",
-            Reference("@data.NoImages()"),
+            reference("@data.NoImages()"),
             "or add --gin_file=data/image_folders.gin behind this one",
         )
         backbone = {"stem_width": settings.integer("embedding_size", 64)}
@@ -78,7 +79,7 @@ class ResNet:
             backbone["first_stride"] = 2
         file.bind("resnet.Backbone", backbone)
         file.bind("layers.BatchNorm", _NORM, comment="as in torch")
-        file.bind("data.ImageData", {"source": Reference("%TRAINING_IMAGES")})
+        file.bind("data.ImageData", {"source": reference("%TRAINING_IMAGES")})
         file.bind(
             "data.NoImages",
             {"labels": _labels(settings), "channels": settings.integer("num_channels", 3)},

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from mtfrun.configuration.gin_values import reference
 from mtfrun.layers import yarn_magnitude
-from mtfrun.tools.conversion.gin_text import GinFile, Reference
+from mtfrun.tools.conversion.gin_file import GinFile
 from mtfrun.tools.conversion.hugging_face.settings import Settings
 
 
@@ -34,7 +35,7 @@ def write_rotary_scaling(settings: Settings, file: GinFile) -> None:
         raise settings.error(name, f"has a type that is not supported; supported: {_KINDS}")
     parameters.require("partial_rotary_factor", None, 1, 1.0)
     class_name, arguments = _SCALINGS[kind]
-    file.bind("transformer.RotaryPositions", {"scaling": Reference(f"@transformer.{class_name}()")})
+    file.bind("transformer.RotaryPositions", {"scaling": reference(f"@transformer.{class_name}()")})
     file.bind(f"transformer.{class_name}", arguments(parameters, settings))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mtfrun.tools.conversion.gin_text import GinFile
+from mtfrun.tools.conversion.gin_file import GinFile
 
 # Longer rows are for those who have the memory for them.
 _LONGEST = 1024

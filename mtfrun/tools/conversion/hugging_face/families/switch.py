@@ -9,7 +9,8 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
-from mtfrun.tools.conversion.gin_text import GinFile, Reference
+from mtfrun.configuration.gin_values import Reference, reference
+from mtfrun.tools.conversion.gin_file import GinFile
 from mtfrun.tools.conversion.hugging_face.activations import activation
 from mtfrun.tools.conversion.hugging_face.families import t5_tensors
 from mtfrun.tools.conversion.hugging_face.families.t5_settings import (
@@ -73,26 +74,26 @@ class SwitchTransformers(TextFamily):
             "moe.DroplessMoE",
             {
                 "num_experts": settings.count("num_experts"),
-                "router": Reference("@moe.Router"),
-                "experts": Reference("@moe.Experts"),
+                "router": reference("@moe.Router"),
+                "experts": reference("@moe.Experts"),
                 "routes_padding": True,
                 "loss_coef": settings.number("router_aux_loss_coef", 0.001),
             },
             comment="transformers drops tokens beyond expert_capacity, here none is dropped",
         )
-        router: dict[str, object] = {"gate": Reference("@moe.Switch()")}
+        router: dict[str, object] = {"gate": reference("@moe.Switch()")}
         noise = settings.number("router_jitter_noise", 0.01)
         if noise:
-            router["input_noise"] = Reference("@moe.Jitter()")
+            router["input_noise"] = reference("@moe.Jitter()")
             file.bind("moe.Jitter", {"epsilon": noise})
         file.bind("moe.Router", router)
         file.bind("moe.Switch", {"z_loss": settings.number("router_z_loss_coef", 0.001)})
         file.bind(
             "moe.Experts",
             {
-                "hidden_size": Reference("%D_FF"),
+                "hidden_size": reference("%D_FF"),
                 "activations": [function],
-                "dropout_rate": Reference("%DROPOUT_RATE"),
+                "dropout_rate": reference("%DROPOUT_RATE"),
             },
         )
 
@@ -169,9 +170,9 @@ class _Periods:
         """Returns the classes of the sublayers of a block of ours."""
         layers = []
         for is_sparse in self.sparse:
-            layers += [Reference(f"@transformer.{name}") for name in self.sublayers]
+            layers += [reference(f"@transformer.{name}") for name in self.sublayers]
             layers.append(
-                Reference("@moe.DroplessMoE" if is_sparse else "@transformer.FeedForward")
+                reference("@moe.DroplessMoE" if is_sparse else "@transformer.FeedForward")
             )
         return layers
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
-from mtfrun.tools.conversion.gin_text import GinFile, Reference
+from mtfrun.configuration.gin_values import Reference
+from mtfrun.tools.conversion.gin_file import GinFile
 from mtfrun.tools.conversion.hugging_face.activations import activation, name_of_activation
 from mtfrun.tools.conversion.hugging_face.families import t5_tensors
 from mtfrun.tools.conversion.hugging_face.families.t5_settings import (
@@ -104,7 +105,7 @@ class T5(TextFamily):
         if of_decoder != of_encoder:
             file.bind("decoder/transformer.Stack", {"num_layers": of_decoder})
         layer = "GatedFeedForward" if is_gated else "FeedForward"
-        if _activation(settings) != _DEFAULTS[layer]:
+        if str(_activation(settings)) != _DEFAULTS[layer]:
             file.bind(f"transformer.{layer}", {"activation": _activation(settings)})
 
     def table(self, settings: Settings) -> TensorTable:

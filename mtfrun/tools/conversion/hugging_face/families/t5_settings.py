@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mtfrun.tools.conversion.gin_text import GinFile
+from mtfrun.tools.conversion.gin_file import GinFile
 from mtfrun.tools.conversion.hugging_face.data_text import write_pairs
 from mtfrun.tools.conversion.hugging_face.settings import Settings
 

@@ -6,9 +6,10 @@ import pathlib
 
 import pytest
 
+from mtfrun.configuration.gin_values import reference
 from mtfrun.configuration.statements import Statements
-from mtfrun.tools.conversion import GinFile, Reference
-from mtfrun.tools.conversion.mesh_tensorflow.old_gin import read_gin_file
+from mtfrun.tools.conversion import GinFile
+from mtfrun.tools.conversion.mesh_tensorflow.gin import read_gin_file
 
 
 def test_a_file_has_its_parts_in_the_order_of_the_files_that_are_shipped() -> None:
@@ -16,7 +17,7 @@ def test_a_file_has_its_parts_in_the_order_of_the_files_that_are_shipped() -> No
     file.include("defaults.gin")
     file.macro("D_MODEL", 512, "the width")
     file.macro("D_MODEL", 256)
-    file.bind("encoder/transformer.Stack", {"layers": [Reference("@moe.MoE1D")]}, comment="one")
+    file.bind("encoder/transformer.Stack", {"layers": [reference("@moe.MoE1D")]}, comment="one")
     file.bind("encoder/transformer.Stack", {"num_layers": 3})
     assert file.text() == (
         "# T5.\n#\n# Train on: data.\n\n"
@@ -33,7 +34,7 @@ def test_a_file_has_its_parts_in_the_order_of_the_files_that_are_shipped() -> No
 
 def test_long_lists_have_a_line_for_each_item() -> None:
     file = GinFile(["Long."])
-    layers = [Reference("@transformer.SelfAttention"), Reference("@transformer.FeedForward")]
+    layers = [reference("@transformer.SelfAttention"), reference("@transformer.FeedForward")]
     file.bind("transformer.Stack", {"layers": layers * 2})
     lines = file.text().splitlines()
     assert lines[lines.index("    layers = [") + 1] == "        @transformer.SelfAttention,"

@@ -13,7 +13,7 @@ from mtfrun.rundir.foreign_names import Source, is_bookkeeping, slot_names, sour
 from mtfrun.rundir.tensor_index import StoredTensors
 from mtfrun.rundir.warm_start import find_source, fitted_value
 from mtfrun.tools.conversion.errors import ConversionError
-from mtfrun.tools.conversion.mesh_tensorflow.layers import OldStack, sublayer_paths
+from mtfrun.tools.conversion.mesh_tensorflow.layers import SourceStack, sublayer_paths
 
 _MODEL, _OPTIMIZER = "model/", "optimizer/"
 _STEP = "global_step"
@@ -23,7 +23,7 @@ _GROUPED_BIAS_DIMS = ("heads", "query_heads", "buckets")
 _EMBEDDING = re.compile(r".*/embedding")
 
 
-class OldCheckpoint:
+class SourceCheckpoint:
     """A checkpoint whose layer names may come from a configuration.
 
     Args:
@@ -34,7 +34,7 @@ class OldCheckpoint:
       RunDirError: the checkpoint cannot be read.
     """
 
-    def __init__(self, prefix: Path, stacks: Sequence[OldStack]) -> None:
+    def __init__(self, prefix: Path, stacks: Sequence[SourceStack]) -> None:
         self._prefix = prefix
         self._stacks = stacks
         self._tensors = StoredTensors(str(prefix))
@@ -117,7 +117,7 @@ class OldCheckpoint:
         return value.astype(np.float32) if value.dtype != np.float32 else value
 
 
-def _usual_name(name: str, stacks: Sequence[OldStack]) -> str:
+def _usual_name(name: str, stacks: Sequence[SourceStack]) -> str:
     """Returns the name that a variable has where layers and stacks have no names of their own."""
     for stack in stacks:
         usual = {"encoder": "encoder", "decoder": "decoder"}.get(stack.scope, "transformer")
@@ -135,7 +135,7 @@ def _usual_name(name: str, stacks: Sequence[OldStack]) -> str:
     return name
 
 
-def _place(match: re.Match[str], stack: OldStack) -> tuple[int, int | None]:
+def _place(match: re.Match[str], stack: SourceStack) -> tuple[int, int | None]:
     """Returns the numbers of a block and of a layer in it; None for another stack's layer."""
     if not stack.block_scope:
         return divmod(int(match[1]), len(stack.names))

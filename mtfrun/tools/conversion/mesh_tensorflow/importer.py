@@ -8,9 +8,12 @@ import shlex
 import textwrap
 from collections.abc import Mapping, Sequence
 
+from mtfrun.configuration.gin_values import Reference, reference
+from mtfrun.configuration.statements import bindings_in
 from mtfrun.tools.conversion.errors import ConversionError
-from mtfrun.tools.conversion.gin_text import Reference
 from mtfrun.tools.conversion.importer import Imported
+from mtfrun.tools.conversion.mesh_tensorflow.checkpoint import SourceCheckpoint
+from mtfrun.tools.conversion.mesh_tensorflow.config import Account, Fate, SourceConfig
 from mtfrun.tools.conversion.mesh_tensorflow.data import (
     names_of_data,
     read_lengths,
@@ -18,15 +21,12 @@ from mtfrun.tools.conversion.mesh_tensorflow.data import (
     write_decoding,
 )
 from mtfrun.tools.conversion.mesh_tensorflow.draft import Draft
+from mtfrun.tools.conversion.mesh_tensorflow.gin import read_gin_file
 from mtfrun.tools.conversion.mesh_tensorflow.mesh import read_mesh, write_mesh
-from mtfrun.tools.conversion.mesh_tensorflow.old_checkpoint import OldCheckpoint
-from mtfrun.tools.conversion.mesh_tensorflow.old_config import Account, Fate, OldConfig
-from mtfrun.tools.conversion.mesh_tensorflow.old_gin import Reference as OldReference
-from mtfrun.tools.conversion.mesh_tensorflow.old_gin import read_gin_file
-from mtfrun.tools.conversion.mesh_tensorflow.old_model import OldModel, read_model, write_model
-from mtfrun.tools.conversion.mesh_tensorflow.old_run import OldRun, find_old_run, names_old_run
+from mtfrun.tools.conversion.mesh_tensorflow.model import SourceModel, read_model, write_model
 from mtfrun.tools.conversion.mesh_tensorflow.optimizers import write_optimizer
-from mtfrun.tools.conversion.mesh_tensorflow.program_defaults import program_defaults
+from mtfrun.tools.conversion.mesh_tensorflow.program_defaults import PROGRAM_DEFAULTS
+from mtfrun.tools.conversion.mesh_tensorflow.run import SourceRun, find_run, names_run
 from mtfrun.tools.conversion.mesh_tensorflow.schedules import write_schedule
 from mtfrun.untrusted import escaped
 
@@ -41,22 +41,22 @@ class MeshTensorFlowImporter:
 
     def recognises(self, path: pathlib.Path) -> bool:
         """Returns whether a path is that of a run, one of its checkpoints, or a gin file."""
-        return names_old_run(path)
+        return names_run(path)
 
     def read(
         self, path: pathlib.Path, *, partial: bool, search_paths: Sequence[str] = ()
     ) -> Imported:
         """Returns the run: configuration, variables, slots and step."""
-        run = find_old_run(path)
-        statements = read_gin_file(run.config, search_paths)
-        old = OldConfig(statements, () if run.is_operative else program_defaults())
-        model = read_model(old)
+        run = find_run(path)
+        bindings = read_gin_file(run.config, search_paths)
+        source = SourceConfig(bindings, () if run.is_operative else bindings_in(PROGRAM_DEFAULTS))
+        model = read_model(source)
         checkpoint = None
         if run.checkpoint is not None:
-            checkpoint = OldCheckpoint(run.checkpoint, model.stacks)
-        config = functools.partial(_config, old, model, run, checkpoint)
+            checkpoint = SourceCheckpoint(run.checkpoint, model.stacks)
+        config = functools.partial(_config, source, model, run, checkpoint)
         config(path)  # for the account
-        account = old.account()
+        account = source.account()
         _check(account, run, partial=partial)
         return Imported(
             config,
@@ -72,50 +72,50 @@ class MeshTensorFlowImporter:
 
 
 def _config(
-    old: OldConfig,
-    model: OldModel,
-    run: OldRun,
-    checkpoint: OldCheckpoint | None,
+    source: SourceConfig,
+    model: SourceModel,
+    run: SourceRun,
+    checkpoint: SourceCheckpoint | None,
     directory: pathlib.Path,
 ) -> str:
     """Returns the text of config.gin of the run in `directory`."""
-    source = run.config.parent if run.is_operative else run.config
-    draft = Draft(_header(old, model, source, directory))
+    path = run.config.parent if run.is_operative else run.config
+    draft = Draft(_header(source, model, path, directory))
     draft.include("defaults.gin")
     if checkpoint is not None:
         draft.macro("INIT_CHECKPOINT", str(directory), "where a new run of this file begins")
-        old.ignore("run.init_checkpoint", "the checkpoint that is imported replaces it")
+        source.ignore("run.init_checkpoint", "the checkpoint that is imported replaces it")
     else:
-        draft.macro("INIT_CHECKPOINT", old.get("run.init_checkpoint", None))
+        draft.macro("INIT_CHECKPOINT", source.get("run.init_checkpoint", None))
     draft.gap()
-    lengths = read_lengths(old)
-    mesh = read_mesh(old, lengths)
+    lengths = read_lengths(source)
+    mesh = read_mesh(source, lengths)
     write_model(model, draft, mesh.microbatches)
-    draft.macro("ACTIVATION_DTYPE", old.get("get_variable_dtype.activation_dtype", "float32"))
+    draft.macro("ACTIVATION_DTYPE", source.get("get_variable_dtype.activation_dtype", "float32"))
     draft.gap()
     row_lengths = lengths
     if model.model_type == "lm":
         row_lengths = {"targets": lengths["targets"]}
-    write_data(old, draft, row_lengths, model.row_form)
+    write_data(source, draft, row_lengths, model.row_form)
     _write_vocabulary(draft, checkpoint)
     draft.gap()
-    write_mesh(old, mesh, draft)
+    write_mesh(source, mesh, draft)
     draft.gap()
-    train_steps = _write_loop(old, draft, mesh.batch_size * max(lengths.values()))
-    rate = write_schedule(old, draft, train_steps)
-    write_optimizer(old, draft, rate, model.patterns())
-    _write_filter(old, draft, model)
-    write_decoding(old, draft)
+    train_steps = _write_loop(source, draft, mesh.batch_size * max(lengths.values()))
+    rate = write_schedule(source, draft, train_steps)
+    write_optimizer(source, draft, rate, model.patterns())
+    _write_filter(source, draft, model)
+    write_decoding(source, draft)
     return draft.text()
 
 
 def _header(
-    old: OldConfig, model: OldModel, source: pathlib.Path, directory: pathlib.Path
+    source: SourceConfig, model: SourceModel, path: pathlib.Path, directory: pathlib.Path
 ) -> list[str]:
     """Returns the lines of the comment at the top."""
-    title = f"Mesh TensorFlow's {model.model_type}, imported from {source}."
+    title = f"Mesh TensorFlow's {model.model_type}, imported from {path}."
     lines = [title, ""]
-    names = names_of_data(old)
+    names = names_of_data(source)
     if names:
         text = f"The original's data, which TRAINING_DATA takes the place of: {', '.join(names)}."
         lines += [*textwrap.wrap(text, _COMMENT_WIDTH), ""]
@@ -126,50 +126,50 @@ def _header(
     ]
 
 
-def _write_vocabulary(draft: Draft, checkpoint: OldCheckpoint | None) -> None:
+def _write_vocabulary(draft: Draft, checkpoint: SourceCheckpoint | None) -> None:
     """Adds ids in decimals as the vocabulary, where it is known how many there are."""
     size = None if checkpoint is None else checkpoint.vocabulary_size
     if size is None:
         return
     comment = "ids in decimals; or --gin_file=data/sentencepiece.gin"
-    draft.macro("VOCABULARY", Reference("@data.IdVocabulary()"), comment)
+    draft.macro("VOCABULARY", reference("@data.IdVocabulary()"), comment)
     draft.bind("data.IdVocabulary", {"size": size})
 
 
-def _write_loop(old: OldConfig, draft: Draft, tokens_per_batch: int) -> int:
+def _write_loop(source: SourceConfig, draft: Draft, tokens_per_batch: int) -> int:
     """Adds the loop of training to a file, and returns the number of its steps."""
-    steps = old.get("run.train_steps", None)
-    if not isinstance(steps, OldReference):
-        steps = old.get_optional("run.train_steps", 0)
-    if steps is None or isinstance(steps, OldReference):
-        tokens = old.get("auto_train_steps.train_tokens", _TRAIN_TOKENS)
+    steps = source.get("run.train_steps", None)
+    if not isinstance(steps, Reference):
+        steps = source.get_optional("run.train_steps", 0)
+    if steps is None or isinstance(steps, Reference):
+        tokens = source.get("auto_train_steps.train_tokens", _TRAIN_TOKENS)
         steps = max(1, tokens // tokens_per_batch)
     if steps < 1:
         raise ConversionError(f"run.train_steps = {steps} must be at least 1")
     draft.macro("TRAIN_STEPS", steps)
-    draft.macro("ITERATIONS_PER_LOOP", old.get("run.iterations_per_loop", 100))
-    draft.macro("CHECKPOINT_EVERY", old.get("run.save_checkpoints_steps", 5000))
-    kept = old.get_optional("run.keep_checkpoint_max", 0)
+    draft.macro("ITERATIONS_PER_LOOP", source.get("run.iterations_per_loop", 100))
+    draft.macro("CHECKPOINT_EVERY", source.get("run.save_checkpoints_steps", 5000))
+    kept = source.get_optional("run.keep_checkpoint_max", 0)
     draft.bind("training.CheckpointOptions", {"max_to_keep": kept or None})  # 0 keeps all
-    if old.has("run.perplexity_eval_steps"):
-        batches = old.get("run.perplexity_eval_steps")
+    if source.has("run.perplexity_eval_steps"):
+        batches = source.get("run.perplexity_eval_steps")
         draft.bind("experiment.Evaluation", {"max_batches": batches})
     return int(steps)
 
 
-def _write_filter(old: OldConfig, draft: Draft, model: OldModel) -> None:
+def _write_filter(source: SourceConfig, draft: Draft, model: SourceModel) -> None:
     """Adds which variables are not trained."""
-    pattern = old.get("run.variable_filter", None)
+    pattern = source.get("run.variable_filter", None)
     if pattern is None:
         return
     if not isinstance(pattern, str):
-        old.refuse("run.variable_filter", "only patterns of names are supported")
+        source.refuse("run.variable_filter", "only patterns of names are supported")
         return
-    frozen = model.patterns().complement(old, "run.variable_filter", pattern)
+    frozen = model.patterns().complement(source, "run.variable_filter", pattern)
     draft.bind("experiment.Training", {"frozen": frozen})
 
 
-def _check(account: Sequence[Account], run: OldRun, *, partial: bool) -> None:
+def _check(account: Sequence[Account], run: SourceRun, *, partial: bool) -> None:
     """Raises ConversionError if something is not supported, unless that is to be left out."""
     refused = [entry for entry in account if entry.fate is Fate.NOT_SUPPORTED]
     if not refused or partial:

@@ -16,7 +16,7 @@ _CHECKPOINT = re.compile(r"model\.ckpt-\d+(\.index)?")
 
 
 @dataclasses.dataclass(frozen=True)
-class OldRun:
+class SourceRun:
     """A gin file and perhaps a checkpoint.
 
     Attributes:
@@ -33,14 +33,14 @@ class OldRun:
         return self.config.name == OPERATIVE_CONFIG
 
 
-def names_old_run(path: Path) -> bool:
+def names_run(path: Path) -> bool:
     """Returns whether a path is that of a run, a checkpoint of one, or a gin file."""
     if is_directory(path):
         return is_regular(path / OPERATIVE_CONFIG)
     return path.suffix == ".gin" or bool(_CHECKPOINT.fullmatch(path.name))
 
 
-def find_old_run(path: Path) -> OldRun:
+def find_run(path: Path) -> SourceRun:
     """Returns the files of a run: the newest checkpoint, unless the path names one.
 
     Args:
@@ -55,11 +55,11 @@ def find_old_run(path: Path) -> OldRun:
         for needed in (config, prefix.with_name(f"{prefix.name}.index")):
             if not is_regular(needed):
                 raise ConversionError(f"--from={path}: there is no file {needed}")
-        return OldRun(config, prefix)
+        return SourceRun(config, prefix)
     if not is_directory(path):
         is_operative = path.name == OPERATIVE_CONFIG
-        return OldRun(path, _newest(path.parent) if is_operative else None)
-    return OldRun(path / OPERATIVE_CONFIG, _newest(path))
+        return SourceRun(path, _newest(path.parent) if is_operative else None)
+    return SourceRun(path / OPERATIVE_CONFIG, _newest(path))
 
 
 def _newest(directory: Path) -> Path | None:

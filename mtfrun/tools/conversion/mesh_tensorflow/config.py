@@ -11,11 +11,12 @@ import enum
 import functools
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
+from mtfrun.configuration.gin_values import MACRO, Reference, map_parts, references_in, value_text
+from mtfrun.configuration.statements import Binding
 from mtfrun.tools.conversion.errors import ConversionError
-from mtfrun.tools.conversion.mesh_tensorflow.meaningless import CALLABLES, MEANINGLESS
-from mtfrun.tools.conversion.mesh_tensorflow.old_gin import MacroName, Reference, Statement
+from mtfrun.tools.conversion.mesh_tensorflow.ignored_settings import CALLABLES, IGNORED
 
 # Classes whose methods are configured: "Bitransformer.decode.beam_size".
 _WITH_METHODS = ("Bitransformer", "Unitransformer")
@@ -29,20 +30,21 @@ class Fate(enum.Enum):
     """What becomes of a binding; the values are the names of the three lists."""
 
     TAKEN_OVER = "taken over"
-    WITHOUT_MEANING = "without meaning here"
+    IGNORED = "ignored"
     NOT_SUPPORTED = "not supported"
 
 
-class Key(tuple[str, str, str]):
-    """Scope, name of the class or function, and parameter of a binding; of a macro its name."""
+class Key(NamedTuple):
+    """The left side of a binding; the selector of a macro is "", its parameter its name."""
 
-    __slots__ = ()
+    scope: str
+    selector: str
+    parameter: str
 
     @property
     def name(self) -> str:
-        """The left side of the binding."""
-        scope, selector, parameter = self
-        return f"{scope}/" * bool(scope) + f"{selector}." * bool(selector) + parameter
+        selector = f"{self.selector}." * bool(self.selector)
+        return f"{self.scope}/" * bool(self.scope) + selector + self.parameter
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,37 +84,37 @@ def _kind(value: Any) -> str | None:
         return "a number" if math.isfinite(value) else None
     if isinstance(value, str):
         return "a text"
-    return "a list" if type(value) in (list, tuple) else None
+    return "a list" if isinstance(value, list | tuple) else None
 
 
 def name_of(value: Any) -> str:
     """Returns the short name of a reference, or the text of another value."""
-    return short_name(value.name) if isinstance(value, Reference) else str(value)
+    is_function = isinstance(value, Reference) and not value.macro
+    return short_name("/".join([*value.scopes, value.selector])) if is_function else str(value)
 
 
-class OldConfig:
+class SourceConfig:
     """Bindings by scope, class and parameter, the last of equal ones; see the module.
 
     Args:
-      statements: of the user's file.
-      program: those that the program reads before it.
+      bindings: of the user's file.
+      program: bindings that the program reads before it.
 
     Raises:
       ConversionError: a macro is not defined, or defined by itself.
     """
 
-    def __init__(self, statements: Iterable[Statement], program: Iterable[Statement] = ()) -> None:
+    def __init__(self, bindings: Iterable[Binding], program: Iterable[Binding] = ()) -> None:
         self._values: dict[Key, Any] = {}
         self._own: dict[Key, None] = {}
-        for statement in program:
-            self._values[_key(statement.name)] = statement.value
-        for statement in statements:
-            key = _key(statement.name)
-            self._values[key] = statement.value
-            self._own[key] = None
+        for binding in program:
+            self._values[_key(binding)] = binding.value
+        for binding in bindings:
+            self._values[_key(binding)] = binding.value
+            self._own[_key(binding)] = None
         self._called: set[str] = set()
         self._taken: set[Key] = set()
-        self._without_meaning: dict[Key, str] = {}
+        self._ignored: dict[Key, str] = {}
         self._not_supported: dict[Key, str] = {}
 
     def get(self, target: str, default: Any = None, *, scope: str = "") -> Any:
@@ -136,7 +138,7 @@ class OldConfig:
         kind = _kind(default)
         if kind is not None and kind is not _kind(value):
             raise ConversionError(
-                f"{target} = {gin_text(value)} is not {kind}, such as {gin_text(default)}"
+                f"{target} = {value_text(value)} is not {kind}, such as {value_text(default)}"
             )
         return value
 
@@ -168,27 +170,27 @@ class OldConfig:
         """Counts a parameter, bound or not, as not supported."""
         selector, _, parameter = target.rpartition(".")
         keys = list(self._bindings_of(selector, parameter, scope))
-        key = keys[-1] if keys else Key((scope, selector, parameter))
+        key = keys[-1] if keys else Key(scope, selector, parameter)
         self._not_supported[key] = why
 
     def ignore(self, target: str, why: str, *, scope: str = "") -> None:
-        """Counts a parameter as without meaning here."""
+        """Counts a parameter as ignored."""
         selector, _, parameter = target.rpartition(".")
         self._called.add(selector)
         for key in self._bindings_of(selector, parameter, scope):
-            self._without_meaning[key] = why
+            self._ignored[key] = why
 
     def ignore_in_scope(self, target: str, why: str, scope: str) -> None:
-        """Counts a parameter that is bound in this very scope as without meaning here."""
+        """Counts a parameter that is bound in this very scope as ignored."""
         selector, _, parameter = target.rpartition(".")
-        self._without_meaning[Key((scope, selector, parameter))] = why
+        self._ignored[Key(scope, selector, parameter)] = why
 
     def ignore_calls_of(self, selectors: Iterable[str], why: str) -> None:
-        """Counts all parameters of classes or functions as without meaning here."""
+        """Counts all parameters of classes or functions as ignored."""
         names = set(selectors)
         for key in self._values:
-            if key[1] in names:
-                self._without_meaning.setdefault(key, why)
+            if key.selector in names:
+                self._ignored.setdefault(key, why)
 
     def parameters_of(self, selector: str) -> dict[str, Any]:
         """Returns the parameters that are bound, without scopes; counts nothing.
@@ -196,31 +198,33 @@ class OldConfig:
         A macro that another file may define stays as it is.
         """
         return {
-            key[2]: self._resolved(value, lenient=True)
+            key.parameter: self._resolved(value, lenient=True)
             for key, value in self._values.items()
-            if key[1] == selector
+            if key.selector == selector
         }
 
     def account(self) -> list[Account]:
         """Returns what became of every binding of the user's file, in its order."""
-        fates = {key: self._fate(key) for key in {**self._own, **self._not_supported} if key[1]}
+        fates = {
+            key: self._fate(key) for key in {**self._own, **self._not_supported} if key.selector
+        }
         fates |= self._fates_of_macros(fates)
         order = [*self._own, *(key for key in self._not_supported if key not in self._own)]
-        return [Account(key.name, gin_text(self._values.get(key)), *fates[key]) for key in order]
+        return [Account(key.name, value_text(self._values.get(key)), *fates[key]) for key in order]
 
     def _fate(self, key: Key) -> tuple[Fate, str]:
         _, selector, parameter = key
         if key in self._not_supported:
             return Fate.NOT_SUPPORTED, self._not_supported[key]
-        if key in self._without_meaning:
-            return Fate.WITHOUT_MEANING, self._without_meaning[key]
+        if key in self._ignored:
+            return Fate.IGNORED, self._ignored[key]
         if key in self._taken:
             return Fate.TAKEN_OVER, ""
         for name in (f"{selector}.{parameter}", f"{selector}.*"):
-            if name in MEANINGLESS:
-                return Fate.WITHOUT_MEANING, MEANINGLESS[name]
+            if name in IGNORED:
+                return Fate.IGNORED, IGNORED[name]
         if selector in CALLABLES and selector not in self._called:
-            return Fate.WITHOUT_MEANING, _NOTHING_CALLS_IT
+            return Fate.IGNORED, _NOTHING_CALLS_IT
         known = selector in CALLABLES or selector in self._called
         return Fate.NOT_SUPPORTED, "unknown parameter" if known else "unknown class or function"
 
@@ -231,25 +235,24 @@ class OldConfig:
         ranks = list(Fate)
         best: dict[str, tuple[Fate, str]] = {}
         for key, value in self._values.items():
-            if not key[1]:
+            if not key.selector:
                 continue
             fate = fates.get(key) or self._fate(key)
             for name in self._macros_in(value):
                 if name not in best or ranks.index(fate[0]) < ranks.index(best[name][0]):
                     best[name] = fate
-        unused = Fate.WITHOUT_MEANING, _NOTHING_CALLS_IT
-        return {key: best.get(key[2], unused) for key in self._own if not key[1]}
+        unused = Fate.IGNORED, _NOTHING_CALLS_IT
+        return {key: best.get(key.parameter, unused) for key in self._own if not key.selector}
 
     def _macros_in(self, value: Any) -> set[str]:
         """Returns the names of the macros that a value uses, directly or through other macros."""
         names: set[str] = set()
         values = [value]
         while values:
-            value = values.pop()
-            values += _items(value)
-            if isinstance(value, MacroName) and value.name not in names:
-                names.add(value.name)
-                values.append(self._values.get(Key(("", "", value.name))))
+            for name in {reference.macro for reference in references_in(values.pop())} - names:
+                if name:
+                    names.add(name)
+                    values.append(self._values.get(Key("", "", name)))
         return names
 
     def _bindings_of(self, selector: str, parameter: str, scope: str) -> Iterator[Key]:
@@ -258,7 +261,7 @@ class OldConfig:
         for part in filter(None, scope.split("/")):
             scopes.append(f"{scopes[-1]}/{part}".removeprefix("/"))
         for outer in scopes:
-            key = Key((outer, selector, parameter))
+            key = Key(outer, selector, parameter)
             if key in self._values:
                 yield key
 
@@ -274,43 +277,17 @@ class OldConfig:
         replaced = functools.partial(
             self._replaced, depth=depth + 1, budget=budget, lenient=lenient
         )
-        if isinstance(value, MacroName):
-            key = Key(("", "", value.name))
-            if key in self._values:
-                return replaced(self._values[key])
-            if lenient:
-                return value
-            raise ConversionError(f"the configuration uses %{value.name}, which it never defines")
-        if isinstance(value, dict):
-            return {k: replaced(v) for k, v in value.items()}
-        if isinstance(value, list) or type(value) is tuple:
-            return type(value)(map(replaced, value))
-        return value
+        if not isinstance(value, Reference) or not value.macro:
+            return map_parts(replaced, value)
+        key = Key("", "", value.macro)
+        if key in self._values:
+            return replaced(self._values[key])
+        if lenient:
+            return value
+        raise ConversionError(f"the configuration uses {value}, which it never defines")
 
 
-def gin_text(value: Any) -> str:
-    """Returns a value as a gin file has it."""
-    if isinstance(value, (Reference, MacroName)):
-        return str(value)
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{k!r}: {gin_text(v)}" for k, v in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ", ".join(map(gin_text, value)) + "]"
-    if isinstance(value, tuple):
-        return "(" + ", ".join(map(gin_text, value)) + "," * (len(value) == 1) + ")"
-    return repr(value)
-
-
-def _items(value: Any) -> Iterable[Any]:
-    if isinstance(value, (Reference, MacroName)):
-        return ()
-    if isinstance(value, dict):
-        return value.values()
-    return value if isinstance(value, (list, tuple)) else ()
-
-
-def _key(name: str) -> Key:
-    """Returns the key of the left side of a binding."""
-    scope, _, target = name.rpartition("/")
-    selector, _, parameter = target.rpartition(".")
-    return Key((scope, short_name(selector) if selector else "", parameter))
+def _key(binding: Binding) -> Key:
+    if binding.selector == MACRO:
+        return Key("", "", binding.scope)
+    return Key(binding.scope, short_name(binding.selector), binding.parameter)

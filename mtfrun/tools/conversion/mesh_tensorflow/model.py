@@ -6,11 +6,11 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from mtfrun.tools.conversion.gin_text import Reference
+from mtfrun.configuration.gin_values import reference
+from mtfrun.tools.conversion.mesh_tensorflow.config import SourceConfig
 from mtfrun.tools.conversion.mesh_tensorflow.data import RowForm
 from mtfrun.tools.conversion.mesh_tensorflow.draft import Draft
-from mtfrun.tools.conversion.mesh_tensorflow.layers import OldStack, Parameters, read_stack
-from mtfrun.tools.conversion.mesh_tensorflow.old_config import OldConfig
+from mtfrun.tools.conversion.mesh_tensorflow.layers import Parameters, SourceStack, read_stack
 from mtfrun.tools.conversion.mesh_tensorflow.variable_patterns import VariablePatterns
 
 LANGUAGE_MODELS = ("lm", "delimited_lm")
@@ -31,7 +31,7 @@ _MACROS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class OldModel:
+class SourceModel:
     """A model.
 
     Attributes:
@@ -42,7 +42,7 @@ class OldModel:
     """
 
     model_type: str
-    stacks: Sequence[OldStack]
+    stacks: Sequence[SourceStack]
     embedding: Parameters
     loss: Parameters
     of_model: Parameters
@@ -70,7 +70,7 @@ class OldModel:
         classes = {cls for stack in self.stacks for cls in stack.parameters}
         if any(stack.relative_buckets is not None for stack in self.stacks):
             classes.add("transformer.RelativePositionBias")
-        if self.embedding["position"] == Reference("@transformer.PositionalEmbedding"):
+        if self.embedding["position"] == reference("@transformer.PositionalEmbedding"):
             classes.add("transformer.PositionalEmbedding")
         if not self.embedding["tied_softmax"]:
             classes.add("transformer.TokenSoftmax")
@@ -81,45 +81,45 @@ class OldModel:
         return VariablePatterns(classes, ours)
 
 
-def read_model(old: OldConfig) -> OldModel:
-    """Returns the model; what is not supported is counted by `old`."""
-    model_type = old.require(
+def read_model(source: SourceConfig) -> SourceModel:
+    """Returns the model; what is not supported is counted by `source`."""
+    model_type = source.require(
         "run.model_type",
         ["bitransformer", *LANGUAGE_MODELS],
         "only bitransformer, lm and delimited_lm are supported",
         default="bitransformer",
     )
-    old.require(
+    source.require(
         "unit_scaling_convention.value", [False], "variables are not scaled so", default=False
     )
-    old.require(
+    source.require(
         "VocabEmbedding.scale_variable_like_classifier_weights",
         [False],
         "embeddings are not scaled so",
         default=False,
     )
-    if old.get("get_vocab_embedding_cls.cls", None) is not None:
-        old.refuse("get_vocab_embedding_cls.cls", "only VocabEmbedding is supported")
+    if source.get("get_vocab_embedding_cls.cls", None) is not None:
+        source.refuse("get_vocab_embedding_cls.cls", "only VocabEmbedding is supported")
     for name, value in (("bos_id", 0), ("eos_id", 1)):
-        if old.has(f"shift_targets.{name}"):
+        if source.has(f"shift_targets.{name}"):
             why = "decoders begin with id 0, and texts end with id 1"
-            old.require(f"shift_targets.{name}", [value], why, default=value)
-    old.require("run.ensemble_inputs", [None], "ensembles are not supported", default=None)
+            source.require(f"shift_targets.{name}", [value], why, default=value)
+    source.require("run.ensemble_inputs", [None], "ensembles are not supported", default=None)
     of_model: Parameters = {}
     if model_type in LANGUAGE_MODELS:
-        name = old.get("Unitransformer.name", "transformer")
-        stacks = [read_stack(old, name, "")]
-        of_model = _language_model(old)
+        name = source.get("Unitransformer.name", "transformer")
+        stacks = [read_stack(source, name, "")]
+        of_model = _language_model(source)
         scope = ""
     else:
-        stacks, scope = _two_stacks(old), "decoder"
-    embedding = _embedding(old, scope)
-    return OldModel(model_type, stacks, embedding, _loss(old, scope), of_model)
+        stacks, scope = _two_stacks(source), "decoder"
+    embedding = _embedding(source, scope)
+    return SourceModel(model_type, stacks, embedding, _loss(source, scope), of_model)
 
 
-def _two_stacks(old: OldConfig) -> list[OldStack]:
+def _two_stacks(source: SourceConfig) -> list[SourceStack]:
     """Returns the encoder and the decoder."""
-    old.require(
+    source.require(
         "Bitransformer.shared_embedding",
         [True],
         "encoder and decoder with embeddings of their own are not supported",
@@ -130,64 +130,64 @@ def _two_stacks(old: OldConfig) -> list[OldStack]:
         *("label_smoothing", "z_loss", "loss_denominator", "loss_fn", "loss_on_targets_only"),
         *("shared_embedding_and_softmax_weights", "input_full_attention"),
     ):
-        old.ignore_in_scope(f"Unitransformer.{name}", why, "encoder")
+        source.ignore_in_scope(f"Unitransformer.{name}", why, "encoder")
     for name in ("input_full_attention", "loss_on_targets_only"):
         why = "only language models have inputs and targets in one row"
-        old.require(f"Unitransformer.{name}", [False], why, default=False, scope="decoder")
+        source.require(f"Unitransformer.{name}", [False], why, default=False, scope="decoder")
     for name in (
         *("d_model", "max_length", "vocab_divisor"),
         *("positional_embedding", "sinusoid_positional_embedding"),
     ):
         key = f"Unitransformer.{name}"
-        if old.get(key, None, scope="encoder") != old.get(key, None, scope="decoder"):
-            old.refuse(key, "encoder and decoder differ: not supported", scope="encoder")
-    _require_plain(old, "encoder")
+        if source.get(key, None, scope="encoder") != source.get(key, None, scope="decoder"):
+            source.refuse(key, "encoder and decoder differ: not supported", scope="encoder")
+    _require_plain(source, "encoder")
     stacks = [
-        read_stack(old, old.get(f"make_bitransformer.{scope}_name", scope), scope)
+        read_stack(source, source.get(f"make_bitransformer.{scope}_name", scope), scope)
         for scope in ("encoder", "decoder")
     ]
     if stacks[0].name == stacks[1].name:
-        _check_shared(old, *stacks)
+        _check_shared(source, *stacks)
     return stacks
 
 
-def _check_shared(old: OldConfig, encoder: OldStack, decoder: OldStack) -> None:
+def _check_shared(source: SourceConfig, encoder: SourceStack, decoder: SourceStack) -> None:
     """Counts two stacks with the same variables as not supported, unless their layers fit."""
     layers = [dict(zip(s.names, s.layers, strict=True)) for s in (encoder, decoder)]
     fits = all(layers[1].get(name) == cls for name, cls in layers[0].items())
     if not fits or encoder.num_layers != decoder.num_layers or not encoder.block_scope:
         why = "an encoder shares variables with a decoder that has the same layers by name only"
-        old.refuse("make_bitransformer.encoder_name", why)
+        source.refuse("make_bitransformer.encoder_name", why)
 
 
-def _language_model(old: OldConfig) -> Parameters:
-    prefix = old.get("Unitransformer.input_full_attention", default=False)
+def _language_model(source: SourceConfig) -> Parameters:
+    prefix = source.get("Unitransformer.input_full_attention", default=False)
     return {
         "prefix": prefix,
-        "loss_on_targets_only": old.get("Unitransformer.loss_on_targets_only", default=False),
+        "loss_on_targets_only": source.get("Unitransformer.loss_on_targets_only", default=False),
     }
 
 
-def _require_plain(old: OldConfig, scope: str) -> None:
+def _require_plain(source: SourceConfig, scope: str) -> None:
     """Counts what no model here has as not supported."""
     for name, value, why in (
         ("ensemble", None, "ensembles are not supported"),
         ("token_dropout_rate", 0.0, "ids are not dropped"),
     ):
         key = f"Unitransformer.{name}"
-        old.require(key, [value], why, default=value, scope=scope)
+        source.require(key, [value], why, default=value, scope=scope)
 
 
-def _embedding(old: OldConfig, scope: str) -> Parameters:
+def _embedding(source: SourceConfig, scope: str) -> Parameters:
     def get(name: str, default: Any) -> Any:
-        return old.get(f"Unitransformer.{name}", default, scope=scope)
+        return source.get(f"Unitransformer.{name}", default, scope=scope)
 
-    _require_plain(old, scope)
+    _require_plain(source, scope)
     position = None
     if get("positional_embedding", default=True):
-        position = Reference("@transformer.PositionalEmbedding")
+        position = reference("@transformer.PositionalEmbedding")
     if get("sinusoid_positional_embedding", default=False):
-        position = Reference("@transformer.SinusoidPositions")
+        position = reference("@transformer.SinusoidPositions")
     embedding: Parameters = {
         "d_model": get("d_model", 1024),
         "position": position,
@@ -201,18 +201,18 @@ def _embedding(old: OldConfig, scope: str) -> Parameters:
     return embedding
 
 
-def _loss(old: OldConfig, scope: str) -> Parameters:
+def _loss(source: SourceConfig, scope: str) -> Parameters:
     def get(name: str, default: Any) -> Any:
-        return old.get(f"Unitransformer.{name}", default, scope=scope)
+        return source.get(f"Unitransformer.{name}", default, scope=scope)
 
-    old.require(
+    source.require(
         "Unitransformer.loss_fn",
         [None],
         "only cross entropy is supported",
         default=None,
         scope=scope,
     )
-    denominator = old.get_optional("Unitransformer.loss_denominator", 0, scope=scope)
+    denominator = source.get_optional("Unitransformer.loss_denominator", 0, scope=scope)
     loss: Parameters = {
         "label_smoothing": get("label_smoothing", 0.0),
         "z_loss": get("z_loss", 1e-4),
@@ -223,20 +223,20 @@ def _loss(old: OldConfig, scope: str) -> Parameters:
     return loss
 
 
-def write_model(model: OldModel, draft: Draft, microbatches: int) -> None:
+def write_model(model: SourceModel, draft: Draft, microbatches: int) -> None:
     """Adds the model to a file."""
     stacks = model.stacks
     parts: Parameters = {
-        "embedding": Reference("@transformer.TokenEmbedding()"),
-        "loss": Reference("@transformer.TokenLoss()"),
-        "dtypes": Reference("@mtf.DTypePolicy()"),
+        "embedding": reference("@transformer.TokenEmbedding()"),
+        "loss": reference("@transformer.TokenLoss()"),
+        "dtypes": reference("@mtf.DTypePolicy()"),
     }
     if model.is_language_model:
         draft.include("models/decoder_only.gin")
         cls = "transformer.DecoderOnly"
         if model.of_model["prefix"]:
             cls = "parity.PaddedPrefixDecoderOnly"
-        parts["stack"] = Reference("@transformer.Stack")
+        parts["stack"] = reference("@transformer.Stack")
         _write_class(draft, cls, parts, model.of_model)
     elif any(stack.relative_buckets is None for stack in stacks):
         draft.include("models/encoder_decoder.gin")
@@ -245,7 +245,7 @@ def write_model(model: OldModel, draft: Draft, microbatches: int) -> None:
         draft.include("models/t5.1.1.gin" if is_gated else "models/t5.1.0.gin")
     if model.shares_layers:
         stacks_of = {
-            name: Reference(f"@{name}/transformer.Stack") for name in ("encoder", "decoder")
+            name: reference(f"@{name}/transformer.Stack") for name in ("encoder", "decoder")
         }
         _write_class(draft, "parity.SharedLayersEncoderDecoder", {**parts, **stacks_of}, {})
     _write_stacks(model, draft)
@@ -255,33 +255,33 @@ def write_model(model: OldModel, draft: Draft, microbatches: int) -> None:
     del embedding["masks_padding"]
     draft.bind("transformer.TokenEmbedding", embedding)
     comment = "the original's softmax is over all rows of the table"
-    draft.bind("transformer.TokenEmbedding", {"masks_padding": False}, comment)
+    draft.bind("transformer.TokenEmbedding", {"masks_padding": False}, comment=comment)
     _write_loss(model, draft, microbatches)
 
 
 def _write_class(draft: Draft, cls: str, parts: Parameters, settings: Parameters) -> None:
     """Makes a class the model; the shipped files say the parts of their own classes only."""
-    draft.bind("experiment.Experiment", {"model": Reference(f"@{cls}")})
+    draft.bind("experiment.Experiment", {"model": reference(f"@{cls}")})
     draft.bind(cls, {**parts, **{name: value for name, value in settings.items() if value}})
 
 
-def _write_loss(model: OldModel, draft: Draft, microbatches: int) -> None:
+def _write_loss(model: SourceModel, draft: Draft, microbatches: int) -> None:
     loss = dict(model.loss)
     mean_over_padding = loss.pop("mean_over_padding")
     draft.bind("transformer.TokenLoss", loss)
     if mean_over_padding:
         comment = "the original divides by all positions of a batch"
-        draft.bind("transformer.TokenLoss", {"mean_over_padding": True}, comment)
+        draft.bind("transformer.TokenLoss", {"mean_over_padding": True}, comment=comment)
         return
     comment = "the original's loss_denominator"
     if microbatches > 1:
         comment += f" {loss['denominator']}, of {microbatches} microbatches"
     # A batch has several parts, whose divisors are added.
     denominator = loss["denominator"] / microbatches
-    draft.bind("transformer.TokenLoss", {"denominator": denominator}, comment)
+    draft.bind("transformer.TokenLoss", {"denominator": denominator}, comment=comment)
 
 
-def _write_stacks(model: OldModel, draft: Draft) -> None:
+def _write_stacks(model: SourceModel, draft: Draft) -> None:
     """Adds the parameters of the layers, without a scope where all stacks have the same."""
     stacks = model.stacks
     macros: dict[str, Any] = {}
@@ -315,7 +315,7 @@ def _write_parameter(
     cls: str,
     name: str,
     values: dict[int, Any],
-    stacks: Sequence[OldStack],
+    stacks: Sequence[SourceStack],
 ) -> None:
     """Adds one parameter of the classes of several stacks."""
     macro = _MACROS.get((cls, name))
@@ -325,17 +325,17 @@ def _write_parameter(
         value = values[id(stack)]
         target = cls if is_shared else _scoped(cls, stack)
         if macro is not None and macros.setdefault(macro, value) == value:
-            value = Reference(f"%{macro}")
+            value = reference(f"%{macro}")
         draft.bind(target, {name: value})
 
 
-def _write_relative_bias(model: OldModel, draft: Draft) -> None:
+def _write_relative_bias(model: SourceModel, draft: Draft) -> None:
     """Adds the logits by distance that the blocks of a stack share."""
     stacks = model.stacks
     buckets = [stack.relative_buckets for stack in stacks]
     if all(number is None for number in buckets):
         return
-    bias = Reference("@transformer.RelativePositionBias")
+    bias = reference("@transformer.RelativePositionBias")
     if None not in buckets:
         draft.bind("transformer.Stack", {"relative_bias": bias})
     for stack in stacks:
@@ -349,5 +349,5 @@ def _write_relative_bias(model: OldModel, draft: Draft) -> None:
         known.update(parameters)
 
 
-def _scoped(cls: str, stack: OldStack) -> str:
+def _scoped(cls: str, stack: SourceStack) -> str:
     return f"{stack.scope}/{cls}" if stack.scope else cls
