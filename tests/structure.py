@@ -14,7 +14,7 @@ from tests.reach import ROOT, module_name, parse, runtime_nodes
 
 # Suffixes of classes whose instances differ by what a contract says, not by their class.
 KINDS = re.compile(
-    r"(Data|Model|DecoderOnly|Encoder\w+|Classifier|Inference|Decoding|Classification|Measurement)$"
+    r"(Data|Model|DecoderOnly|Encoder\w+|Classifier|Inference|Decoding|Classification|Evaluator)$"
 )
 
 

@@ -201,7 +201,7 @@ def _is_for_types(node: ast.AST) -> TypeGuard[ast.If]:
 
 
 def test_nothing_asks_for_the_kind_of_data_or_of_a_model() -> None:
-    # Kinds differ in what their contract says: Data, Model, Inference, Measurement.
+    # Kinds differ in what their contract says: Data, Model, Inference, Evaluator.
     violations = [
         f"{_name(path)}:{call.lineno}: {ast.unparse(call)}"
         for path in SOURCES

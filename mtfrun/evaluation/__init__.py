@@ -5,11 +5,11 @@ from mtfrun.evaluation.label_metrics import matthews_correlation as matthews_cor
 from mtfrun.evaluation.label_metrics import mean_f1 as mean_f1
 from mtfrun.evaluation.label_metrics import pearson_correlation as pearson_correlation
 from mtfrun.evaluation.label_metrics import spearman_correlation as spearman_correlation
-from mtfrun.evaluation.loop import Evaluator as Evaluator
-from mtfrun.evaluation.loop import Measured as Measured
-from mtfrun.evaluation.loop import Sums as Sums
-from mtfrun.evaluation.loop import bits_per_byte as bits_per_byte
-from mtfrun.evaluation.loop import target_log_probs as target_log_probs
+from mtfrun.evaluation.model_metrics import MetricMeans as MetricMeans
+from mtfrun.evaluation.model_metrics import ModelMetrics as ModelMetrics
+from mtfrun.evaluation.model_metrics import Sums as Sums
+from mtfrun.evaluation.model_metrics import bits_per_byte as bits_per_byte
+from mtfrun.evaluation.model_metrics import target_log_probs as target_log_probs
 from mtfrun.evaluation.text_metrics import Rouge as Rouge
 from mtfrun.evaluation.text_metrics import bleu as bleu
 from mtfrun.evaluation.text_metrics import chrf as chrf

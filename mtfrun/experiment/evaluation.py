@@ -1,4 +1,4 @@
-"""Evaluation of an experiment: the model's own metrics, and further measurements.
+"""Evaluation of an experiment: the model's own metrics, and evaluators of other metrics.
 
 The metrics of a mixture's tasks have the names "task/metric".
 """
@@ -17,8 +17,8 @@ from mtfrun import evaluation
 from mtfrun.checks import COUNT, check_range
 from mtfrun.data import DataError
 from mtfrun.display import progress
+from mtfrun.experiment.evaluator import EvaluationContext, Evaluator, named_by_task
 from mtfrun.experiment.experiment import Experiment
-from mtfrun.experiment.measurement import Evaluated, Measurement, named_by_task
 from mtfrun.experiment.saved_configuration import check_same_split
 from mtfrun.rundir import RunDirectory, Summaries, write_metrics
 
@@ -38,8 +38,8 @@ class Evaluation:
       split: of the data.
       max_batches: number of batches to evaluate, of every task; None for all. Their rows are a
         random choice that is the same every time.
-      measurements: measurements besides the model's own metrics, in order: classes, each called
-        with the experiment and the split.
+      evaluators: of metrics and pictures besides the model's metrics, in order: classes, each
+        called with the experiment and the split.
       at_start: whether training evaluates a new run before its first step, on at most
         BATCHES_AT_START batches, so that curves begin with the initial weights, or with the
         checkpoint that the run starts from.
@@ -54,7 +54,7 @@ class Evaluation:
         batch_size: int,
         split: str = "validation",
         max_batches: int | None = None,
-        measurements: Sequence[Callable[[Experiment, str], Measurement]] = (),
+        evaluators: Sequence[Callable[[Experiment, str], Evaluator]] = (),
         *,
         at_start: bool = True,
     ):
@@ -65,8 +65,8 @@ class Evaluation:
         self._split = split
         check_range("Evaluation.max_batches", max_batches, COUNT, optional=True)
         self._max_batches = max_batches
-        self._measurements = [measurement(experiment, split) for measurement in measurements]
-        self._evaluator = evaluation.Evaluator(
+        self._evaluators = [evaluator(experiment, split) for evaluator in evaluators]
+        self._evaluator = evaluation.ModelMetrics(
             experiment.model, experiment.mesh, bytes_per_id=experiment.data.bytes_per_id
         )
 
@@ -87,8 +87,8 @@ class Evaluation:
         """Returns the evaluation of another split, with the same programs."""
         other = copy.copy(self)
         other._split = split
-        other._measurements = [
-            dataclasses.replace(measurement, split=split) for measurement in self._measurements
+        other._evaluators = [
+            dataclasses.replace(evaluator, split=split) for evaluator in self._evaluators
         ]
         return other
 
@@ -118,7 +118,7 @@ class Evaluation:
     ) -> dict[str, float]:
         """Returns the metrics for the model's present weights.
 
-        Measurements that use the model are skipped if its own metrics are not finite.
+        Evaluators that use the model are skipped if its own metrics are not finite.
 
         Args:
           step: of the weights, under which metrics, texts and images are written.
@@ -130,20 +130,22 @@ class Evaluation:
         own, metrics = self._own_metrics(step, before_batch)
         is_finite = all(map(math.isfinite, own.values.values()))
         is_shown = with_pictures and summaries is not None
-        evaluated = Evaluated(own.values, own.tables, is_shown, progress=lambda _: before_batch())
+        context = EvaluationContext(
+            own.values, own.tables, is_shown, progress=lambda _: before_batch()
+        )
         texts: dict[str, str] = {}
         images: dict[str, np.ndarray] = {}
         records: list[Mapping[str, object]] = []
-        for measurement in self._measurements:
-            if is_finite or not measurement.uses_model:
-                with progress.waiting(f"measuring {type(measurement).__name__}"):
-                    measured = measurement(evaluated)
-                metrics |= measured.metrics
-                texts |= measured.texts
-                images |= measured.images
-                records += [{"split": self._split, **record} for record in measured.records]
+        for evaluator in self._evaluators:
+            if is_finite or not evaluator.uses_model:
+                with progress.waiting(f"evaluating {type(evaluator).__name__}"):
+                    result = evaluator(context)
+                metrics |= result.metrics
+                texts |= result.texts
+                images |= result.images
+                records += [{"split": self._split, **record} for record in result.records]
                 if summaries is not None:
-                    summaries.files(measured.files)
+                    summaries.files(result.files)
         if run is not None and records:
             run.write_decodes(step, records)
         if summaries is not None:
@@ -158,7 +160,7 @@ class Evaluation:
 
     def _own_metrics(
         self, step: int, before_batch: Callable[[], None]
-    ) -> tuple[evaluation.Measured, dict[str, float]]:
+    ) -> tuple[evaluation.MetricMeans, dict[str, float]]:
         """Returns the model's metrics over all examples, and with them those of every task."""
         infeeds = {
             name: self._experiment.evaluation_infeed(

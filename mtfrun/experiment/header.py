@@ -15,7 +15,7 @@ from mtfrun.data import Data
 from mtfrun.display.formats import duration_text
 from mtfrun.experiment.saved_configuration import NumbersOfTraining
 from mtfrun.mtf.devices import describe_hardware
-from mtfrun.rundir import LOWEST, Evaluated, RunDirectory
+from mtfrun.rundir import LOWEST, RunDirectory, StepMetrics
 from mtfrun.rundir.run_directory import CHECKPOINTS
 from mtfrun.rundir.run_record import best_of
 from mtfrun.training import TrainOptions
@@ -97,7 +97,7 @@ def summary_of(training: Training, run: RunDirectory, secs: float) -> dict[str, 
     }
 
 
-def _evaluation(evaluation: Evaluated, names: Sequence[str]) -> str:
+def _evaluation(evaluation: StepMetrics, names: Sequence[str]) -> str:
     values = "  ".join(f"{name} {evaluation.metrics[name]:.4f}" for name in names)
     return f"step {evaluation.step:,}: {values}"
 

@@ -74,7 +74,7 @@ class Source(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Inference(abc.ABC):
-    """Use of a trained model by the commands `decode` and `score`, and by measurements.
+    """Use of a trained model by the commands `decode` and `score`, and by evaluators.
 
     The program calls a subclass with `experiment`; gin sets the other fields.
 

@@ -14,8 +14,8 @@ from mtfrun.checks import COUNT, INDEX, check_fields
 from mtfrun.data import INPUTS, TARGETS, TextData
 from mtfrun.display import pictures
 from mtfrun.display.formats import mark_blanks
+from mtfrun.experiment.evaluator import EvaluationContext, EvaluationResult, Evaluator
 from mtfrun.experiment.inference import required
-from mtfrun.experiment.measurement import Evaluated, Measured, Measurement
 from mtfrun.layers import Recorded, Recorder
 from mtfrun.models.transformer import SequenceCall, TokenModel
 
@@ -28,7 +28,7 @@ _NO_MAPS = (
 
 
 @dataclasses.dataclass(frozen=True)
-class LayerPictures(Measurement):
+class LayerPictures(Evaluator):
     """Pictures of what a Transformer does with the first text of a split.
 
     For each layer of `layers`: the weights of its attention, and, if it is a mixture of experts,
@@ -58,14 +58,14 @@ class LayerPictures(Measurement):
             required(self.experiment.data, TextData, "LayerPictures", remedy)
             required(self.experiment.model, TokenModel, "LayerPictures", remedy)
 
-    def __call__(self, evaluated: Evaluated) -> Measured:
+    def __call__(self, context: EvaluationContext) -> EvaluationResult:
         """Returns the pictures."""
-        if not self.num_tokens or not evaluated.is_shown:
-            return Measured()
+        if not self.num_tokens or not context.is_shown:
+            return EvaluationResult()
         recorded = mtf.to_numpy(self._program(self._features))
         images = {**self._attention(recorded), **self._experts(recorded)}
         has_maps = recorded.self_attention or recorded.memory_attention
-        return Measured(images=images, texts={} if has_maps else {"attention": _NO_MAPS})
+        return EvaluationResult(images=images, texts={} if has_maps else {"attention": _NO_MAPS})
 
     @functools.cached_property
     def _program(self) -> Callable[[Mapping[str, mtf.Tensor]], Recorded]:

@@ -18,14 +18,14 @@ from mtfrun.data import INPUTS, TARGETS
 from mtfrun.data.vocabularies import Vocabulary
 from mtfrun.display.formats import mark_blanks
 from mtfrun.errors import InputError
-from mtfrun.experiment.measurement import Evaluated, Measured, Measurement
+from mtfrun.experiment.evaluator import EvaluationContext, EvaluationResult, Evaluator
 
 _CONFIG = "projector_config.pbtxt"
 _DIRECTORY = "projector"
 
 
 @dataclasses.dataclass(frozen=True)
-class Projector(Measurement):
+class Projector(Evaluator):
     """The vectors of the first ids of a vocabulary, for TensorBoard's projector.
 
     An evaluation replaces the files of the one before: the projector shows the newest weights.
@@ -44,10 +44,10 @@ class Projector(Measurement):
                 "no embedding of a vocabulary: set it to 0"
             )
 
-    def __call__(self, evaluated: Evaluated) -> Measured:
+    def __call__(self, context: EvaluationContext) -> EvaluationResult:
         """Returns the files: vectors and the texts of their ids, separated by tabs."""
-        if not self.num_rows or not evaluated.is_shown:
-            return Measured()
+        if not self.num_rows or not context.is_shown:
+            return EvaluationResult()
         config = ProjectorConfig()
         files: dict[str, str] = {}
         for path, read in self._programs.items():
@@ -60,7 +60,7 @@ class Projector(Measurement):
                 f"{mark_blanks(vocabulary.token_text(i))}\t{i}\n" for i in range(len(vectors))
             )
             config.embeddings.add(tensor_name=path, tensor_path=tensor, metadata_path=labels)
-        return Measured(files={**files, _CONFIG: text_format.MessageToString(config)})
+        return EvaluationResult(files={**files, _CONFIG: text_format.MessageToString(config)})
 
     @functools.cached_property
     def _tables(self) -> Mapping[str, Vocabulary]:

@@ -1,4 +1,4 @@
-"""Measurement of a model as a classifier of texts: the likeliest of a few labels."""
+"""Evaluator of a model as a classifier of texts: the likeliest of a few labels."""
 
 from __future__ import annotations
 
@@ -10,15 +10,20 @@ import numpy as np
 
 from mtfrun.data import DataError, TextData
 from mtfrun.errors import InputError
+from mtfrun.experiment.evaluator import (
+    EvaluationContext,
+    EvaluationResult,
+    Evaluator,
+    named_by_task,
+)
 from mtfrun.experiment.inference import required
-from mtfrun.experiment.measurement import Evaluated, Measured, Measurement, named_by_task
 
 # Pairs that are scored between two reports of progress.
 _PAIRS_PER_CALL = 1024
 
 
 @dataclasses.dataclass(frozen=True)
-class RankedLabels(Measurement):
+class RankedLabels(Evaluator):
     """The share of examples whose target is the likeliest of the task's labels.
 
     Every label is scored as the target of the inputs; the log-likelihood is that of all its tokens
@@ -38,21 +43,21 @@ class RankedLabels(Measurement):
                 "may be, or num_examples to 0"
             )
 
-    def __call__(self, evaluated: Evaluated) -> Measured:
+    def __call__(self, context: EvaluationContext) -> EvaluationResult:
         """Returns "ranked_accuracy" of every task with labels."""
         if not self.num_examples:
-            return Measured()
+            return EvaluationResult()
         metrics: dict[str, float] = {}
         for name, pairs in self._pairs.items():
             labels = [label.encode() for label in self._parts[name].labels]
             targets = [labels.index(target) for _, target in pairs]
-            likeliest = list(self._likeliest([inputs for inputs, _ in pairs], labels, evaluated))
+            likeliest = list(self._likeliest([inputs for inputs, _ in pairs], labels, context))
             accuracy = float(np.mean(np.equal(targets, likeliest)))
             metrics |= named_by_task(name, {"ranked_accuracy": accuracy})
-        return Measured(metrics)
+        return EvaluationResult(metrics)
 
     def _likeliest(
-        self, inputs: Sequence[bytes], labels: Sequence[bytes], evaluated: Evaluated
+        self, inputs: Sequence[bytes], labels: Sequence[bytes], context: EvaluationContext
     ) -> Iterator[int]:
         """Yields the number of the likeliest label of every input."""
         size = max(1, _PAIRS_PER_CALL // len(labels))
@@ -63,7 +68,7 @@ class RankedLabels(Measurement):
             )
             scores = np.array([record.fields["log_likelihood"] for record in records], np.float64)
             yield from np.argmax(scores.reshape(len(some), len(labels)), axis=1).tolist()
-            evaluated.progress(first + len(some))
+            context.progress(first + len(some))
 
     @property
     def _who(self) -> str:

@@ -267,7 +267,7 @@ class _Evaluating(training.Action):
             fields.append((f"{name} {value:.4f}", "green" if self._is_best(name, value) else None))
         context.note(progress.laid_out(fields, indent=4))
         measured = {f"eval/{name}": value for name, value in brief.items()}
-        context.measurements.add(context.step, measured)
+        context.metrics.add(context.step, measured)
 
     def _is_best(self, name: str, value: float) -> bool:
         """Returns whether a metric is better than all before, in this process."""

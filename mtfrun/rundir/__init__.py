@@ -21,10 +21,10 @@ from mtfrun.rundir.records import Setup as Setup
 from mtfrun.rundir.records import package_versions as package_versions
 from mtfrun.rundir.rotation import KEPT as KEPT
 from mtfrun.rundir.run_directory import RunDirectory as RunDirectory
-from mtfrun.rundir.run_record import Evaluated as Evaluated
 from mtfrun.rundir.run_record import RunRecord as RunRecord
 from mtfrun.rundir.run_record import State as State
 from mtfrun.rundir.run_record import Status as Status
+from mtfrun.rundir.run_record import StepMetrics as StepMetrics
 
 # These import TensorFlow or TensorBoard.
 if TYPE_CHECKING:
@@ -49,7 +49,6 @@ __all__ = [
     "Checkpoints",
     "DamagedCheckpointError",
     "DeletedCheckpointError",
-    "Evaluated",
     "Manifest",
     "RunDirError",
     "RunDirectory",
@@ -58,6 +57,7 @@ __all__ = [
     "Setup",
     "State",
     "Status",
+    "StepMetrics",
     "Summaries",
     "VariableSpec",
     "WarmStart",

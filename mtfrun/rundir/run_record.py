@@ -1,7 +1,7 @@
 """What a training says about itself in its run directory, to be read without TensorFlow.
 
-`status.json` is replaced every few seconds and at the end; `measurements.jsonl` has a line for
-every step at which an action, such as an evaluation, has measured something: {"step": 500,
+`status.json` is replaced every few seconds and at the end; `metrics.jsonl` has a line for
+every step at which an action, such as an evaluation, has added metrics: {"step": 500,
 "eval/loss": 2.5}, null where a value is not finite. TensorBoard's files have the same numbers and
 more, and take seconds to read.
 """
@@ -69,11 +69,11 @@ class Status:
         )
 
 
-RECORD_FILES = ("status.json", "measurements.jsonl")
+RECORD_FILES = ("status.json", "metrics.jsonl")
 """Names of the files of the record in a run directory."""
 
 
-class Evaluated(NamedTuple):
+class StepMetrics(NamedTuple):
     """The result of an evaluation during training.
 
     Attributes:
@@ -93,7 +93,7 @@ class RunRecord:
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
         """Stores the directory; nothing is read or created."""
-        self._status_path, self._measurements_path = (
+        self._status_path, self._metrics_path = (
             pathlib.Path(directory, name) for name in RECORD_FILES
         )
         self._has_warned = False
@@ -106,13 +106,13 @@ class RunRecord:
         except RunDirError as error:
             self._warn(error)
 
-    def write_measurements(self, by_step: Mapping[int, Mapping[str, float]]) -> None:
-        """Replaces what was measured, by step and name."""
+    def write_metrics(self, by_step: Mapping[int, Mapping[str, float]]) -> None:
+        """Replaces the metrics of actions, by step and name."""
         lines = [
             json.dumps({"step": step, **_as_json(by_step[step])}) + "\n" for step in sorted(by_step)
         ]
         try:
-            atomic_write(self._measurements_path, "".join(lines))
+            atomic_write(self._metrics_path, "".join(lines))
         except RunDirError as error:
             self._warn(error)
 
@@ -125,28 +125,28 @@ class RunRecord:
         except (OSError, *_DAMAGE):
             return None
 
-    def measurements(self) -> dict[int, dict[str, float]]:
-        """Returns what was measured, by step and name; nothing without the file.
+    def metrics(self) -> dict[int, dict[str, float]]:
+        """Returns the metrics of actions, by step and name; nothing without the file.
 
         Raises:
           RunDirError: the file is damaged.
         """
         try:
-            content = read_regular(self._measurements_path, LARGEST_TEXT)
+            content = read_regular(self._metrics_path, LARGEST_TEXT)
             lines = [parse_json(line) for line in content.splitlines()]
             return {_step(line.pop("step")): _from_json(line) for line in lines}
         except FileNotFoundError:
             return {}
         except (OSError, *_DAMAGE) as error:
             raise RunDirError(
-                f"{self._measurements_path} is damaged ({reason(error)}): remove it; early "
+                f"{self._metrics_path} is damaged ({reason(error)}): remove it; early "
                 "stopping then counts anew"
             ) from error
 
-    def evaluations(self) -> list[Evaluated]:
+    def evaluations(self) -> list[StepMetrics]:
         """Returns the evaluations by ascending step; none if their file is damaged."""
         try:
-            by_step = self.measurements()
+            by_step = self.metrics()
         except RunDirError:
             return []
         kind = "eval/"
@@ -154,7 +154,7 @@ class RunRecord:
             step: {k.removeprefix(kind): x for k, x in values.items() if k.startswith(kind)}
             for step, values in by_step.items()
         }
-        return [Evaluated(step, metrics) for step, metrics in sorted(named.items()) if metrics]
+        return [StepMetrics(step, metrics) for step, metrics in sorted(named.items()) if metrics]
 
     def _warn(self, error: Exception) -> None:
         if not self._has_warned:
@@ -163,8 +163,8 @@ class RunRecord:
 
 
 def best_of(
-    evaluations: Sequence[Evaluated], metric: str, *, is_lower_better: bool
-) -> Evaluated | None:
+    evaluations: Sequence[StepMetrics], metric: str, *, is_lower_better: bool
+) -> StepMetrics | None:
     """Returns the first evaluation with the best finite value of a metric; None without any."""
     finite = [e for e in evaluations if math.isfinite(e.metrics.get(metric, math.nan))]
     choose = min if is_lower_better else max

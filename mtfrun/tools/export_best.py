@@ -64,7 +64,7 @@ class ExportBest(Action):
     def __call__(self, context: ActionContext) -> None:
         """Exports the best checkpoint unless it was exported."""
         context.check_signals()
-        export = _Export(context.measurements.run, self.format, self.flags)
+        export = _Export(context.metrics.run, self.format, self.flags)
         try:
             is_running = processes.by_first(export.start, "start of the export")
             while is_running:

@@ -9,7 +9,7 @@ from mtfrun.training.loop import Description as Description
 from mtfrun.training.loop import TrainResult as TrainResult
 from mtfrun.training.loop import train as train
 from mtfrun.training.max_hours import MaxHours as MaxHours
-from mtfrun.training.measurements import Measurements as Measurements
+from mtfrun.training.metric_history import MetricHistory as MetricHistory
 from mtfrun.training.options import CheckpointOptions as CheckpointOptions
 from mtfrun.training.options import StepOptions as StepOptions
 from mtfrun.training.options import TrainOptions as TrainOptions

@@ -11,7 +11,7 @@ from mtfrun import processes
 from mtfrun.checks import check_intervals
 from mtfrun.errors import InputError
 from mtfrun.rundir import Summaries
-from mtfrun.training.measurements import Measurements, check_measured
+from mtfrun.training.metric_history import MetricHistory, check_metric_exists
 from mtfrun.training.signals import Stopped
 from mtfrun.training.state import TrainState
 from mtfrun.training.step import Features
@@ -29,8 +29,8 @@ class ActionContext:
       batch: returns the features {batch, ...} of the last step, which some step must precede.
       summaries: the training curves in TensorBoard: `summaries.scalars({"mine": 1.0}, step)`.
       note: prints a line above the progress bar.
-      measurements: what actions have measured, such as "eval/loss"; an action adds its own:
-        `measurements.add(step, {"mine/score": 0.5})`. Others are called after it
+      metrics: the metrics of actions, such as "eval/loss"; an action adds its own:
+        `metrics.add(step, {"mine/score": 0.5})`. Others are called after it
         (`Action.on_metric`), and the best checkpoint may be chosen by it.
       check_signals: to be called between pieces of long work; after a signal it raises Stopped,
         which ends the action, not the run: the loop saves and stops.
@@ -44,7 +44,7 @@ class ActionContext:
     batch: Callable[[], Features]
     summaries: Summaries
     note: Callable[[str], None]
-    measurements: Measurements
+    metrics: MetricHistory
     check_signals: Callable[[], None]
     request_stop: Callable[[str], None]
 
@@ -53,8 +53,8 @@ class Action(abc.ABC):
     """Something that the training loop does periodically, in the order in which actions are listed.
 
     It is due at every multiple of `every_steps`, exactly, and at the first visit of the host after
-    `every_secs`, counted from the start or from when it was last due; and after a measurement that
-    an action before it has reported. With several of these, whichever comes first. A signal does
+    `every_secs`, counted from the start or from when it was last due; and after a metric that
+    an action before it has added. With several of these, whichever comes first. A signal does
     not change this, see `ActionContext.check_signals`. An action must not change the model or the
     optimizer: the checkpoint of its step has been saved before.
 
@@ -78,7 +78,7 @@ class Action(abc.ABC):
       every_steps: steps between two calls; None for no calls by steps. A subclass sets it, on the
         class or on the object, as the next two.
       every_secs: seconds between two calls; None for no calls by time.
-      on_metric: name of a measurement, such as "eval/loss", after which it is called; or None.
+      on_metric: name of a metric, such as "eval/loss", after which it is called; or None.
       on_resume: called before the first step of a process in which a run goes on.
       at_end: called when training ends, after a signal too, unless it was called at that step.
       at_start: called before the first step of a new run, at step 0, after a warm start.
@@ -148,11 +148,11 @@ class DueActions:
         ]
         self._last_steps: list[int | None] = [None] * len(actions)  # of their calls
 
-    def check_measured(self, names: Collection[str]) -> None:
+    def check_metric_exists(self, names: Collection[str]) -> None:
         """Raises InputError if an action waits for a metric that should be among `names`."""
         for action, _ in self._actions:
             if action.on_metric is not None:
-                check_measured(f"{type(action).__name__}.metric", action.on_metric, names)
+                check_metric_exists(f"{type(action).__name__}.metric", action.on_metric, names)
 
     def next_step(self, step: int) -> int | None:
         """Returns the next step after `step` at which an action is due by steps, or None."""
@@ -214,7 +214,7 @@ class DueActions:
         action, _ = self._actions[index]
         if action.on_metric is None:
             return False
-        history = context.measurements.history(action.on_metric)
+        history = context.metrics.history(action.on_metric)
         return bool(history) and history[-1][0] == context.step
 
     def _call(self, index: int, context: ActionContext) -> None:

@@ -1,4 +1,4 @@
-"""The end of training once a measurement does not get better any more."""
+"""The end of training once a metric does not improve any more."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from mtfrun.training.actions import Action, ActionContext
 
 @dataclasses.dataclass
 class EarlyStopping(Action):
-    """Ends training after `patience` measurements in a row that are not better than the best one.
+    """Ends training after `patience` evaluations in a row that do not improve a metric.
 
-    It counts those of earlier processes of the run too: training that has ended does not begin
-    again, unless `patience` has grown. In a gin file:
+    It counts evaluations by earlier processes of the run too: training that has ended does not
+    begin again, unless `patience` has grown. In a gin file:
 
         experiment.Training.actions = [@training.EarlyStopping()]
         training.EarlyStopping.patience = 5
 
     Attributes:
-      metric: name of the measurement; "eval/loss" is the loss of the evaluations.
-      patience: number of measurements.
+      metric: name; "eval/loss" is the loss of the evaluations.
+      patience: number of evaluations.
       min_delta: by how much a better one must differ from the best one before.
       mode: whether the "lowest" or the "highest" value is the best.
 
@@ -45,8 +45,8 @@ class EarlyStopping(Action):
         self.on_metric = self.metric
 
     def __call__(self, context: ActionContext) -> None:
-        """Asks for the end of training if the measurements up to now say so."""
-        history = context.measurements.history(self.metric)
+        """Asks for the end of training if the evaluations up to now say so."""
+        history = context.metrics.history(self.metric)
         best = best_of(history, self.min_delta, self.mode)
         later = [step for step, _ in history if best is None or step > best[0]]
         if len(later) < self.patience:

@@ -27,7 +27,7 @@ from mtfrun.training.curves import (
 from mtfrun.training.finite import FiniteGuard
 from mtfrun.training.laggards import Laggards
 from mtfrun.training.machine import Machine
-from mtfrun.training.measurements import Measurements
+from mtfrun.training.metric_history import MetricHistory
 from mtfrun.training.norms import Norms
 from mtfrun.training.options import TrainOptions
 from mtfrun.training.pace import STEPS_PER_SEC, Pace
@@ -209,7 +209,7 @@ class _Loop:
             self._state.initialize()
         with waiting("restoring the newest checkpoint"):
             step = self._saving.restore()
-        processes.by_first(self._run.record().measurements)  # raises if damaged
+        processes.by_first(self._run.record().metrics)  # raises if damaged
         if step is None and warm_start is not None:
             model = self._state.model
             self.warm_start = warm_start(model.named_variables(), model.vocabulary_sizes)
@@ -229,7 +229,7 @@ class _Loop:
     ) -> TrainResult:
         """Visits the devices until the last step, or until a signal or an action ends training."""
         step = self._state.finished_steps
-        measurements = Measurements(self._run, step, self._note_measured)
+        metrics = MetricHistory(self._run, step, self._consider_best)
 
         def context() -> ActionContext:
             return ActionContext(
@@ -239,7 +239,7 @@ class _Loop:
                 batch=self._last_batch,
                 summaries=summaries,
                 note=progress.note,
-                measurements=measurements,
+                metrics=metrics,
                 check_signals=signals.check,
                 request_stop=self._request_stop,
             )
@@ -248,7 +248,7 @@ class _Loop:
         if step == 0:
             self._actions.call_at_start(context())
         else:
-            # First what a kill has left undone: its measurements belong to this step.
+            # First what a kill has left undone: its metrics belong to this step.
             self._actions.call_missing(context(), is_last=step >= self._options.train_steps)
             self._actions.call_on_resume(context())
             reason = self._agreed_reason_to_stop()
@@ -304,9 +304,9 @@ class _Loop:
     def _request_stop(self, reason: str) -> None:
         self._stop_reason = self._stop_reason or reason
 
-    def _note_measured(self, step: int, values: Mapping[str, float]) -> None:
+    def _consider_best(self, step: int, values: Mapping[str, float]) -> None:
         """Keeps the checkpoint of this step if it is the best."""
-        self._actions.check_measured(values.keys())
+        self._actions.check_metric_exists(values.keys())
         self._saving.consider_best(step, values)
 
     def _agreed_reason_to_stop(self) -> str | None:

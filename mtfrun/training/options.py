@@ -25,7 +25,7 @@ class CheckpointOptions:
         first.
       max_to_keep: how many of the newest to keep; None keeps all.
       keep_every_hours: keep one checkpoint of every so many hours for good; None for none.
-      best_metric: name of a measurement, such as "eval/loss". The checkpoint of the best one is
+      best_metric: name of a metric, such as "eval/loss". The checkpoint of the best one is
         kept until there is a better one, and is what `--checkpoint=best` means; a step with a
         better value that is not due to be saved is saved. None for none.
       best_mode: whether the "lowest" or the "highest" value is the best.

@@ -26,7 +26,7 @@ from mtfrun.rundir.manifest import DIMENSIONS
 from mtfrun.training.actions import Action, ActionContext
 from mtfrun.training.curves import Curves
 from mtfrun.training.finite import FiniteGuard
-from mtfrun.training.measurements import check_measured
+from mtfrun.training.metric_history import check_metric_exists
 from mtfrun.training.options import CheckpointOptions
 from mtfrun.training.state import TrainState
 
@@ -132,17 +132,17 @@ class Saving(Action):
         """Saves `context.step`, unless that checkpoint was restored or saved before."""
         self._start(context.step)
 
-    def consider_best(self, step: int, measured: Mapping[str, float]) -> None:
-        """Keeps the checkpoint of `step`, the present one, if it is the best by what was measured.
+    def consider_best(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Keeps the checkpoint of `step`, the present one, if it is the best by its metrics.
 
         Raises:
-          InputError: the metric of the options should be among what was measured, and is not.
+          InputError: the metric of the options should be among them, and is not.
         """
         metric, mode = self._options.best_metric, self._options.best_mode
         if metric is None or step == 0:  # an untrained model is no checkpoint
             return
-        check_measured("CheckpointOptions.best_metric", metric, measured.keys())
-        value = float(measured.get(metric, math.nan))
+        check_metric_exists("CheckpointOptions.best_metric", metric, metrics.keys())
+        value = float(metrics.get(metric, math.nan))
         if math.isfinite(value) and (
             self._best is None or is_better(value, self._best.value, mode)
         ):

@@ -62,8 +62,8 @@ REFUSED: dict[str, tuple[list[str], Callable[[pathlib.Path], object], str]] = {
     ),
     "damaged measurements": (
         [],
-        lambda run: (run / "measurements.jsonl").write_text("[1]"),
-        "measurements.jsonl is damaged",
+        lambda run: (run / "metrics.jsonl").write_text("[1]"),
+        "metrics.jsonl is damaged",
     ),
     "no position": ([], _without_position, "holds no position in the data"),
     "a damaged best checkpoint": (

@@ -24,7 +24,7 @@ def _run(
     record = RunRecord(directory)
     step = 5 * len(losses)
     record.write_status(Status(state, step, 10, {}, 1500.0, "tok", error, time=1e9 + step))
-    record.write_measurements(
+    record.write_metrics(
         {
             5 * index: {"eval/loss": loss, "eval/accuracy": 1 / loss}
             for index, loss in enumerate(losses, 1)

@@ -41,7 +41,7 @@ if "waits" in directory.name:
 if "fails" in directory.name:
     print("mtfrun: error: the loss of step 3 is not finite; use a smaller rate", file=sys.stderr)
     sys.exit(3)
-record.write_measurements({9: {"eval/loss": 1.5}})
+record.write_metrics({9: {"eval/loss": 1.5}})
 record.write_status(Status("finished", 9, 9))
 """
 

@@ -37,7 +37,7 @@ def test_names_and_records_of_runs_are_escaped(tmp_path: pathlib.Path) -> None:
         run.write_config(f"X = {number}\nNAME = '\x1b[31m{number}'\n")
         values = {f"loss{ATTACK}": 1.0}
         run.record().write_status(Status("failed", 1, 2, values, 3.0, ATTACK, ATTACK))
-        run.record().write_measurements({1: {f"eval/{ATTACK}": 1.0}})
+        run.record().write_metrics({1: {f"eval/{ATTACK}": 1.0}})
     text = _shown(mtfrun_here("runs", str(tmp_path)))
     assert "forged" in text and text.count("failed") == 4
     assert json.loads(mtfrun_here("runs", str(tmp_path), "--json").stdout)

@@ -9,7 +9,7 @@ import pytest
 
 from mtfrun import mtf
 from mtfrun.data import Infeed
-from mtfrun.evaluation import Evaluator
+from mtfrun.evaluation import ModelMetrics
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.small_model import LAYOUT, VOCABULARY, small_model
 
@@ -27,7 +27,7 @@ def test_only_bytes_of_targets_with_a_loss_count(
     bytes_per_id = (np.arange(VOCABULARY) >= 3).astype(np.int32)
     batches = iter([{"targets": ROWS.astype(np.int32)}])
     infeed = Infeed(batches, mesh, {"targets": mtf.convert_to_shape("batch:2;length:12")})
-    values = Evaluator(model, mesh, bytes_per_id=bytes_per_id)(infeed)
+    values = ModelMetrics(model, mesh, bytes_per_id=bytes_per_id)(infeed)
     num_tokens = num_bytes + (2 if targets_only else 4)
     expected = np.float32(values["loss"] * num_tokens / math.log(2) / num_bytes)
     assert_close(np.float32(values["bits_per_byte"]), expected, FLOAT32_MODEL_TOLERANCE)

@@ -7,7 +7,7 @@ import pytest
 
 from mtfrun import mtf
 from mtfrun.data import Infeed
-from mtfrun.evaluation import Evaluator
+from mtfrun.evaluation import ModelMetrics
 from tests.layouts import ONE_DEVICE
 from tests.models.resnet.small_resnet import BATCH, NUM_CLASSES, SHAPES, image_batch, small_resnet
 
@@ -29,7 +29,7 @@ def test_every_example_except_padding_counts_once(mesh_shape: str, layout: str) 
     rng = np.random.default_rng(0)
     for batch in batches:  # one colour each, which an untrained network distinguishes
         batch["images"][:] = rng.integers(0, 256, [BATCH, 1, 1, 3])
-    measured = Evaluator(model, mesh).measure(Infeed(iter(batches), mesh, SHAPES))
+    measured = ModelMetrics(model, mesh).evaluate(Infeed(iter(batches), mesh, SHAPES))
     expected = np.zeros([NUM_CLASSES, NUM_CLASSES])
     logits_of = mtf.function(model.logits)
     for batch in batches:
@@ -47,5 +47,5 @@ def test_image_models_have_no_perplexity() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
     model = small_resnet(mesh)
     mtf.initialize(model)
-    values = Evaluator(model, mesh)(Infeed(iter([image_batch()]), mesh, SHAPES))
+    values = ModelMetrics(model, mesh)(Infeed(iter([image_batch()]), mesh, SHAPES))
     assert values.keys() == {"loss", "accuracy", "top_5_accuracy"}

@@ -103,16 +103,16 @@ class Sums(data.Source):
 
 
 @dataclasses.dataclass(frozen=True)
-class Digits(experiment.Measurement):
+class Digits(experiment.Evaluator):
     """The share of outputs that are digits, one or more."""
 
     prompts: Sequence[str] = ("1", "2")
 
-    def __call__(self, evaluated: experiment.Evaluated) -> experiment.Measured:
+    def __call__(self, context: experiment.EvaluationContext) -> experiment.EvaluationResult:
         prompts = [prompt.encode() for prompt in self.prompts]
-        records = self.experiment.inference.records(prompts, evaluated.progress)
+        records = self.experiment.inference.records(prompts, context.progress)
         correct = [record.texts[0].isdecimal() for record in records]
-        return experiment.Measured(metrics={"digits": sum(correct) / len(correct)})
+        return experiment.EvaluationResult(metrics={"digits": sum(correct) / len(correct)})
 
 
 class Lengths(experiment.Inference):

@@ -10,9 +10,9 @@ import pytest
 
 from mtfrun import mtf, optim, training
 from mtfrun.data import Data, Infeed
-from mtfrun.experiment import Evaluation, Experiment, Measured, Measurement, Training
+from mtfrun.experiment import Evaluation, EvaluationResult, Evaluator, Experiment, Training
 from mtfrun.experiment.evaluation import BATCHES_AT_START
-from mtfrun.experiment.measurement import Evaluated
+from mtfrun.experiment.evaluator import EvaluationContext
 from mtfrun.rundir import RunDirectory, WarmStart
 from tests.experiment.test_in_python import language_model
 from tests.training.toy_run import curve
@@ -71,10 +71,10 @@ def test_the_evaluation_at_start_reads_few_batches_and_draws_nothing(
     shown: list[bool] = []
     batches: list[int | None] = []
 
-    class Noting(Measurement):
-        def __call__(self, evaluated: Evaluated) -> Measured:
-            shown.append(evaluated.is_shown)
-            return Measured()
+    class Noting(Evaluator):
+        def __call__(self, context: EvaluationContext) -> EvaluationResult:
+            shown.append(context.is_shown)
+            return EvaluationResult()
 
     experiment = language_model(text_file)
     infeed = experiment.evaluation_infeed
@@ -84,7 +84,7 @@ def test_the_evaluation_at_start_reads_few_batches_and_draws_nothing(
         return infeed(size, split, 1, data=data)
 
     monkeypatch.setattr(experiment, "evaluation_infeed", noting)
-    _trained(tmp_path, experiment, 1, measurements=[Noting])
+    _trained(tmp_path, experiment, 1, evaluators=[Noting])
     assert batches == [BATCHES_AT_START, None] == [32, None]
     assert shown == [False, True]
 

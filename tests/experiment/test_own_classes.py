@@ -127,7 +127,7 @@ def test_the_source_of_texts_is_shown_and_trained(folder: pathlib.Path) -> None:
 
 def test_the_inference_makes_the_records(run: pathlib.Path) -> None:
     flags = [f"--model_dir={run}", "--gin_param=Experiment.inference = @own_classes.Lengths"]
-    measured = "--gin_param=Evaluation.measurements = []"
+    measured = "--gin_param=Evaluation.evaluators = []"
     decode = ["decode", *flags, measured, ALLOWED, "--prompt=abc"]
     assert succeeded(mtfrun_here(*decode)) == [{"length": 3, "step": 20}]
     assert mtfrun_here(*decode, "--format=text").stdout == b"3\n"
@@ -197,21 +197,21 @@ def test_the_layer_and_the_gate_compute_the_same_on_a_mesh(folder: pathlib.Path)
         ),
         (
             [
-                "--gin_param=Evaluation.measurements = [@experiment.DecodedPairs]",
+                "--gin_param=Evaluation.evaluators = [@experiment.DecodedPairs]",
                 "--gin.DecodedPairs.num_decodes=3",
             ],
             "DecodedPairs.num_decodes=3 needs pairs to compare outputs with: set it to 0 or use",
         ),
         (
             [
-                "--gin_param=Evaluation.measurements = [@experiment.Entropies]",
+                "--gin_param=Evaluation.evaluators = [@experiment.Entropies]",
                 "--gin.Entropies.orders=[2]",
             ],
             "Entropies.orders=[2] needs running text, which Counting is not: set it to []",
         ),
         (
-            ["--gin_param=Evaluation.measurements = [@experiment.LabelledImages]"],
-            "Evaluation.measurements: LabelledImages needs ImageData, which Counting is not:",
+            ["--gin_param=Evaluation.evaluators = [@experiment.LabelledImages]"],
+            "Evaluation.evaluators: LabelledImages needs ImageData, which Counting is not:",
         ),
     ],
 )

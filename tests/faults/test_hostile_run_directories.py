@@ -41,7 +41,7 @@ FILES = [
     "files.json",
     "train.log",
     "status.json",
-    "measurements.jsonl",
+    "metrics.jsonl",
     "checkpoints/ckpt-2.json",
     "checkpoints/ckpt-2.index",
     "checkpoints/ckpt-2.data-00000-of-00001",
@@ -64,7 +64,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[pathlib.Path, lis
     """A run with checkpoints of steps 1 and 2, and its flags."""
     directory = tmp_path_factory.mktemp("hostile")
     flags = [*tiny_experiment(directory), "--gin.CHECKPOINT_EVERY=1"]
-    flags += ["--gin.Evaluation.max_batches=1", "--gin.Evaluation.measurements=[]"]
+    flags += ["--gin.Evaluation.max_batches=1", "--gin.Evaluation.evaluators=[]"]
     succeeded(mtfrun_here("train", *flags, f"--model_dir={directory / 'run'}"))
     return directory / "run", flags
 

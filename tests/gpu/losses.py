@@ -35,7 +35,7 @@ def train(kind: str, model_dir: pathlib.Path, *flags: str, steps: int) -> str:
         *flags,
         *every_step,
         f"--gin.TRAIN_STEPS={steps}",
-        "--gin_param=Evaluation.measurements = []",
+        "--gin_param=Evaluation.evaluators = []",
         f"--model_dir={model_dir}",
     )
     return process.stderr

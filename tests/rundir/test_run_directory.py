@@ -131,7 +131,7 @@ def test_a_pipe_in_the_place_of_the_lock_is_not_waited_for(tmp_path: pathlib.Pat
 def test_what_a_killed_training_was_writing_is_removed(tmp_path: pathlib.Path) -> None:
     """Not what somebody else may be writing, or what has another name."""
     others = {".mine.json.partial", ".decodes.jsonl.0123abcd.partial", "status.json", "notes"}
-    leftovers = {".status.json.0123abcd.partial", ".measurements.jsonl.deadbeef.partial"}
+    leftovers = {".status.json.0123abcd.partial", ".metrics.jsonl.deadbeef.partial"}
     for name in others | leftovers:
         (tmp_path / name).touch()
     RunDirectory(tmp_path).clean()

@@ -26,12 +26,12 @@ def test_a_status_is_read_as_it_was_written(tmp_path: pathlib.Path) -> None:
 def test_numbers_that_are_not_finite_come_back_as_nan(tmp_path: pathlib.Path) -> None:
     record = RunRecord(tmp_path)
     record.write_status(Status("running", 1, 2, {"loss": math.inf, "accuracy": 0.5}))
-    record.write_measurements({1: {"eval/loss": math.nan}})
+    record.write_metrics({1: {"eval/loss": math.nan}})
     status = record.status()
     assert status is not None and math.isnan(status.values["loss"])
     assert status.values["accuracy"] == 0.5
     assert math.isnan(record.evaluations()[0].metrics["loss"])
-    for name in ("status.json", "measurements.jsonl"):
+    for name in ("status.json", "metrics.jsonl"):
         assert "NaN" not in (tmp_path / name).read_text()
 
 
@@ -78,29 +78,29 @@ def test_a_damaged_status_is_none(text: str, tmp_path: pathlib.Path) -> None:
 def test_damaged_measurements_are_an_error_and_no_evaluations(
     line: str, tmp_path: pathlib.Path
 ) -> None:
-    (tmp_path / "measurements.jsonl").write_text(f'{{"step": 1, "eval/loss": 2.0}}\n{line}\n')
+    (tmp_path / "metrics.jsonl").write_text(f'{{"step": 1, "eval/loss": 2.0}}\n{line}\n')
     assert RunRecord(tmp_path).evaluations() == []
-    with pytest.raises(RunDirError, match=r"measurements.jsonl is damaged .*: remove it"):
-        RunRecord(tmp_path).measurements()
+    with pytest.raises(RunDirError, match=r"metrics.jsonl is damaged .*: remove it"):
+        RunRecord(tmp_path).metrics()
 
 
 def test_evaluations_are_the_measurements_of_evaluations(tmp_path: pathlib.Path) -> None:
     record = RunRecord(tmp_path)
-    assert record.evaluations() == [] and record.measurements() == {}
+    assert record.evaluations() == [] and record.metrics() == {}
     by_step = {
         20: {"eval/loss": 2.0, "other/loss": 1.0},
         10: {"eval/loss": 3.0},
         5: {"other/x": 1.0},
     }
-    record.write_measurements(by_step)
-    assert record.measurements() == by_step
+    record.write_metrics(by_step)
+    assert record.metrics() == by_step
     assert record.evaluations() == [(10, {"loss": 3.0}), (20, {"loss": 2.0})]
 
 
 def test_the_best_is_the_first_of_the_finite_ones(tmp_path: pathlib.Path) -> None:
     record = RunRecord(tmp_path)
     values = [2.0, math.nan, 1.0, 1.0, 3.0]
-    record.write_measurements({step: {"eval/loss": x} for step, x in enumerate(values)})
+    record.write_metrics({step: {"eval/loss": x} for step, x in enumerate(values)})
     evaluations = record.evaluations()
     lowest = best_of(evaluations, "loss", is_lower_better=True)
     highest = best_of(evaluations, "loss", is_lower_better=False)
@@ -114,7 +114,7 @@ def test_a_record_that_cannot_be_written_is_a_warning(
 ) -> None:
     record = RunRecord(tmp_path / "file" / "run")
     (tmp_path / "file").write_text("")
-    record.write_measurements({1: {}})
+    record.write_metrics({1: {}})
     record.write_status(Status("running", 1, 2))
     assert len(caplog.records) == 1
     assert "cannot record the state of the run" in caplog.text

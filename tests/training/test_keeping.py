@@ -26,7 +26,7 @@ class Measuring(Action):
     def __call__(self, context: ActionContext) -> None:
         if context.step in self._values:
             value = self._values[context.step]
-            context.measurements.add(context.step, {self._name: value, "eval/other": 1.0})
+            context.metrics.add(context.step, {self._name: value, "eval/other": 1.0})
 
 
 def _train(
@@ -54,7 +54,7 @@ def test_the_best_checkpoint_is_kept_and_named(tmp_path: pathlib.Path, asynchron
     assert checkpoints.named_step("best") == 5
     assert _train(tmp_path, 18, {16: 1.0}, **options) == [16, 18]
     assert json.loads((tmp_path / "checkpoints/best.json").read_text())["step"] == 16
-    lines = (tmp_path / "measurements.jsonl").read_text().splitlines()
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [2, 5, 8, 12, 16]
     assert json.loads(lines[3]) == {"step": 12, "eval/loss": None, "eval/other": 1.0}
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from mtfrun.configuration.changed_variables import values_of
 from mtfrun.configuration.errors import ConfigError
 from mtfrun.errors import InputError
-from mtfrun.rundir import Evaluated, RunDirectory, Status
+from mtfrun.rundir import RunDirectory, Status, StepMetrics
 from mtfrun.rundir.metric_order import is_lower_better
 from mtfrun.rundir.run_record import best_of
 from mtfrun.rundir.stored_checkpoints import CheckpointDirectory
@@ -40,7 +40,7 @@ class RunSummary:
     error: str
     status: Status | None
     step: int
-    evaluations: Sequence[Evaluated]
+    evaluations: Sequence[StepMetrics]
     config: Mapping[str, str]
 
     def last(self, metric: str) -> float:
@@ -48,7 +48,7 @@ class RunSummary:
         values = (e.metrics[metric] for e in reversed(self.evaluations) if metric in e.metrics)
         return next(values, math.nan)
 
-    def best(self, metric: str) -> Evaluated | None:
+    def best(self, metric: str) -> StepMetrics | None:
         """Returns the evaluation with the best value of a metric."""
         return best_of(self.evaluations, metric, is_lower_better=is_lower_better(metric))
 

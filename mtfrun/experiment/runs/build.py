@@ -16,7 +16,7 @@ class Built(NamedTuple):
 
     Attributes:
       experiment: the mesh, the model, its data, and its inference.
-      evaluation: the measurements.
+      evaluation: on its data.
     """
 
     experiment: Experiment

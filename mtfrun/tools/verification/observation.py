@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from mtfrun import mtf, optim
 from mtfrun.errors import InputError
-from mtfrun.evaluation.loop import Evaluator, Sums
+from mtfrun.evaluation.model_metrics import ModelMetrics, Sums
 from mtfrun.experiment import Record, Training
 from mtfrun.models import Model, NonFiniteError
 from mtfrun.tools.verification.inputs import FirstRows
@@ -192,7 +192,7 @@ def _on_mesh(value: np.ndarray, variable: mtf.Variable) -> mtf.Tensor:
 
 def _evaluated(model: Model, features: Mapping[str, mtf.Tensor]) -> Evaluated:
     """Evaluates features {steps: 1, batch, ...}."""
-    sums = Evaluator(model, next(iter(features.values())).mesh).sums_of_batch(features)
+    sums = ModelMetrics(model, next(iter(features.values())).mesh).sums_of_batch(features)
 
     @mtf.function
     def logits(features: Mapping[str, mtf.Tensor]) -> mtf.Tensor:

@@ -71,7 +71,7 @@ def _trained(mesh_shape: str) -> tuple[dict[str, np.ndarray], dict[str, float]]:
     )
     shapes = {name: mtf.convert_to_shape(f"batch:{BATCH};length:{lengths[name]}") for name in rows}
     infeed = data.Infeed(iter([pairs()]), mesh, shapes, with_shorter_rows=True)
-    values = evaluation.Evaluator(state.model, mesh)(infeed)
+    values = evaluation.ModelMetrics(state.model, mesh)(infeed)
     return {name: metric.total for name, metric in history.items()}, values
 
 

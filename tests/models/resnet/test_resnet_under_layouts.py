@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from mtfrun import mtf, optim
 from mtfrun.data import Infeed
-from mtfrun.evaluation import Evaluator
+from mtfrun.evaluation import ModelMetrics
 from mtfrun.models import Loss
 from mtfrun.models.resnet import Blocking, BottleneckBlock, LargeImageStem
 from mtfrun.training import TrainState, train_steps_function
@@ -72,7 +72,7 @@ def _trained(
     assert features is not None
     history = mtf.to_numpy(run(features, mtf.constant(mesh, STEPS, dtype=tf.int32)))
     losses = history["objective"].total / history["objective"].weight
-    metrics = Evaluator(model, mesh)(Infeed(iter(batches), mesh, SHAPES))
+    metrics = ModelMetrics(model, mesh)(Infeed(iter(batches), mesh, SHAPES))
     variables = model.named_variables()
     averages = {path: mtf.to_numpy(variables[path]) for path in model.updated_paths}
     return losses, metrics, averages

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pytest
 
-from mtfrun.evaluation.loop import Sums
+from mtfrun.evaluation.model_metrics import Sums
 from mtfrun.experiment import Record
 from mtfrun.tools.verification import Comparison, Observation, compare
 from mtfrun.tools.verification.comparison import (

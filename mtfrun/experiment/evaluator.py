@@ -1,4 +1,4 @@
-"""Interface of measurements on a split besides the model's own metrics."""
+"""Interface of evaluators: metrics on a split besides those of the model."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
-class Evaluated:
-    """An evaluation whose own metrics of the model have been computed.
+class EvaluationContext:
+    """An evaluation after the metrics of the model were computed.
 
     Attributes:
       metrics: means over the split.
@@ -34,8 +34,8 @@ class Evaluated:
 
 
 @dataclasses.dataclass(frozen=True)
-class Measured:
-    """Results of a measurement.
+class EvaluationResult:
+    """Results of an evaluator.
 
     Attributes:
       metrics: numbers by name, which are printed and drawn as curves.
@@ -64,8 +64,8 @@ def named_by_task(task: str, values: Mapping[str, T]) -> dict[str, T]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Measurement(abc.ABC):
-    """Measures a split of an experiment's data.
+class Evaluator(abc.ABC):
+    """Evaluates the model on a split of an experiment's data.
 
     The program calls a subclass with `experiment` and `split`; gin sets the other fields.
 
@@ -81,5 +81,5 @@ class Measurement(abc.ABC):
     split: str
 
     @abc.abstractmethod
-    def __call__(self, evaluated: Evaluated) -> Measured:
+    def __call__(self, context: EvaluationContext) -> EvaluationResult:
         """Returns the results for the model's present weights."""

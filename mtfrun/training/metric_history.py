@@ -1,4 +1,4 @@
-"""What actions have measured in a run, by step."""
+"""The metrics that actions have added in a run, by step."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from mtfrun.rundir import RunDirectory
 Added: TypeAlias = Callable[[int, Mapping[str, float]], object]
 
 
-class Measurements:
-    """What actions have measured in a run, by step and name, in earlier processes too.
+class MetricHistory:
+    """The metrics that actions have added in a run, in earlier processes too; `metrics.jsonl`.
 
-    They are kept in the run's record. Those of later steps than the first one of this process are
-    forgotten, as it repeats them.
+    Metrics of later steps than the first one of this process are dropped, as it repeats them.
 
     Args:
       run: the run directory.
@@ -34,49 +33,49 @@ class Measurements:
     def __init__(self, run: RunDirectory, first_step: int, added: Added) -> None:
         self.run = run
         self._record = run.record()
-        known = processes.by_first(lambda: self._known(first_step), "measurements")
+        known = processes.by_first(lambda: self._known(first_step), "metrics")
         self._by_step = {step: dict(values) for step, values in known}
         self._added = added
 
     def at(self, step: int) -> Mapping[str, float]:
-        """Returns what was measured at a step, by name."""
+        """Returns the metrics of a step, by name."""
         return self._by_step.get(step, {})
 
     def history(self, name: str) -> list[tuple[int, float]]:
-        """Returns the steps and values of a measurement, in the order of the steps."""
+        """Returns the steps and values of a metric, in the order of the steps."""
         return [
             (step, self.at(step)[name]) for step in sorted(self._by_step) if name in self.at(step)
         ]
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
-        """Adds what an action has measured at the present step, by name: {"eval/loss": 2.5}.
+        """Adds metrics of the present step, by name: {"eval/loss": 2.5}.
 
         The names of one action begin alike. In all processes the values are the same, and the model
         has the weights of training, as the checkpoint of the step may be saved for them.
         """
         self._by_step.setdefault(step, {}).update(values)
         if processes.is_first():
-            self._record.write_measurements(self._by_step)
+            self._record.write_metrics(self._by_step)
         self._added(step, values)
 
     def _known(self, first_step: int) -> list[tuple[int, dict[str, float]]]:
-        """Returns the steps up to the first one and what was measured; forgets the others."""
-        recorded = self._record.measurements()
+        """Returns the steps up to the first one and their metrics; drops later ones."""
+        recorded = self._record.metrics()
         known = {step: values for step, values in recorded.items() if step <= first_step}
         if known != recorded:
-            self._record.write_measurements(known)
+            self._record.write_metrics(known)
         return list(known.items())
 
 
-def check_measured(owner: str, metric: str, names: Collection[str]) -> None:
-    """Raises InputError if an action has measured `names`, and `metric` should be one of them.
+def check_metric_exists(owner: str, metric: str, names: Collection[str]) -> None:
+    """Raises InputError if an action has added `names`, and `metric` should be one of them.
 
     Those of one action begin alike: "eval/loss", "eval/accuracy".
 
     Args:
       owner: what waits for the metric, for the message.
       metric: its name.
-      names: what was measured at one step.
+      names: metrics that were added at one step.
     """
     kind, _, _ = metric.partition("/")
     siblings = [name for name in names if name.startswith(f"{kind}/")]

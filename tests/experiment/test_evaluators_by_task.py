@@ -1,4 +1,4 @@
-"""Measurements of tasks: names of metrics, the tasks' own metrics, and the likeliest labels."""
+"""Evaluators of tasks: names of metrics, the tasks' own metrics, and the likeliest labels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from mtfrun import data, mtf
 from mtfrun.errors import InputError
 from mtfrun.experiment import DecodedPairs, Decoding, Evaluation, Experiment, RankedLabels
-from mtfrun.experiment.measurement import Evaluated
+from mtfrun.experiment.evaluator import EvaluationContext
 from mtfrun.models.transformer import (
     AttentionHeads,
     EncoderDecoder,
@@ -28,7 +28,7 @@ from tests.layouts import ONE_DEVICE
 
 LABELS = ("no", "yes", "perhaps not")
 LETTERS = "abcdefghij"
-EVALUATED = Evaluated({}, {}, is_shown=True, progress=lambda _: None)
+CONTEXT = EvaluationContext({}, {}, is_shown=True, progress=lambda _: None)
 
 
 def _experiment(task: data.Task | data.Mixture) -> Experiment:
@@ -101,13 +101,13 @@ def test_decodes_have_the_metrics_of_their_task() -> None:
     )
     words = _task("words", [("one", "eins"), ("two", "zwei")])
     experiment = _experiment(data.Mixture([labels, words], [1.0, 1.0]))
-    measured = DecodedPairs(experiment, "validation", num_decodes=8)(EVALUATED)
-    assert set(measured.metrics) == {
+    result = DecodedPairs(experiment, "validation", num_decodes=8)(CONTEXT)
+    assert set(result.metrics) == {
         *("labels/examples", "labels/token_accuracy"),
         *("words/exact_match", "words/bleu", "words/chrf", "words/token_accuracy"),
     }
-    assert set(measured.texts) == {"labels/decodes", "words/decodes"}
-    assert measured.metrics["labels/examples"] == 3
+    assert set(result.texts) == {"labels/decodes", "words/decodes"}
+    assert result.metrics["labels/examples"] == 3
     ((targets, predictions),) = seen
     assert sorted(map(str, targets)) == ["0", "1", "1"]
     assert set(predictions) <= {-1, 0, 1, 2}
@@ -130,9 +130,9 @@ def test_labels_are_ranked_by_the_likelihood_of_all_their_tokens() -> None:
 
     def ranked_accuracy(targets: Sequence[str]) -> float:
         experiment = _experiment(_label_task(targets))
-        measured = RankedLabels(experiment, "validation", num_examples=100)(EVALUATED)
-        assert set(measured.metrics) == {"ranked_accuracy"}
-        return measured.metrics["ranked_accuracy"]
+        result = RankedLabels(experiment, "validation", num_examples=100)(CONTEXT)
+        assert set(result.metrics) == {"ranked_accuracy"}
+        return result.metrics["ranked_accuracy"]
 
     assert ranked_accuracy(targets) == 1.0
     wrong = [LABELS[LABELS.index(label) - 1] for label in targets[:3]]
@@ -140,8 +140,8 @@ def test_labels_are_ranked_by_the_likelihood_of_all_their_tokens() -> None:
 
 
 def test_only_tasks_with_labels_are_ranked() -> None:
-    measured = RankedLabels(_experiment(_mixture()), "validation", num_examples=2)(EVALUATED)
-    assert set(measured.metrics) == {"labels/ranked_accuracy"}
+    result = RankedLabels(_experiment(_mixture()), "validation", num_examples=2)(CONTEXT)
+    assert set(result.metrics) == {"labels/ranked_accuracy"}
     with pytest.raises(InputError, match="needs a task with labels"):
         RankedLabels(_experiment(_task("words", [("one", "eins")])), "validation", num_examples=2)
 
@@ -149,4 +149,4 @@ def test_only_tasks_with_labels_are_ranked() -> None:
 def test_a_target_that_is_no_label_is_refused_by_name() -> None:
     experiment = _experiment(_label_task(["yes", "maybe"]))
     with pytest.raises(InputError, match='"maybe" of the task is none of'):
-        RankedLabels(experiment, "validation", num_examples=2)(EVALUATED)
+        RankedLabels(experiment, "validation", num_examples=2)(CONTEXT)

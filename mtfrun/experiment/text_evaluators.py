@@ -1,4 +1,4 @@
-"""Measurements of text: entropies, decodes against references, samples."""
+"""Evaluators of text: entropies, decodes against references, samples."""
 
 from __future__ import annotations
 
@@ -11,16 +11,21 @@ from mtfrun import evaluation
 from mtfrun.data import TextData, conditional_entropy
 from mtfrun.data.task import Metrics
 from mtfrun.errors import InputError
+from mtfrun.experiment.evaluator import (
+    EvaluationContext,
+    EvaluationResult,
+    Evaluator,
+    named_by_task,
+)
 from mtfrun.experiment.inference import Record, required
 from mtfrun.experiment.markdown_table import markdown_table
-from mtfrun.experiment.measurement import Evaluated, Measured, Measurement, named_by_task
 
 # Number of decodes that TensorBoard shows, and that a file of the run directory has.
 SHOWN_DECODES, SAVED_DECODES = 10, 100
 
 
 @dataclasses.dataclass(frozen=True)
-class Entropies(Measurement):
+class Entropies(Evaluator):
     """Conditional entropies of the text: baselines for a model's bits per byte.
 
     Attributes:
@@ -39,9 +44,9 @@ class Entropies(Measurement):
                 f"{type(self._data).__name__} is not: set it to []"
             )
 
-    def __call__(self, evaluated: Evaluated) -> Measured:
+    def __call__(self, context: EvaluationContext) -> EvaluationResult:
         """Returns the entropies, which do not depend on the model."""
-        return Measured(metrics=self._entropies)
+        return EvaluationResult(metrics=self._entropies)
 
     @property
     def _data(self) -> TextData:
@@ -57,10 +62,10 @@ class Entropies(Measurement):
 
 
 @dataclasses.dataclass(frozen=True)
-class DecodedPairs(Measurement):
+class DecodedPairs(Evaluator):
     """Metrics of decodes against their targets; TensorBoard shows the first ones.
 
-    Every task of a mixture is measured by itself.
+    Every task of a mixture has metrics by itself.
 
     Attributes:
       num_decodes: number of pairs of every task, the same every time; 0 for none.
@@ -79,33 +84,33 @@ class DecodedPairs(Measurement):
                 "set it to 0 or use @data.SequenceToSequenceData() or @data.DelimitedPairsData()"
             )
 
-    def __call__(self, evaluated: Evaluated) -> Measured:
+    def __call__(self, context: EvaluationContext) -> EvaluationResult:
         """Returns the metrics, and texts of the first decodes."""
         if not self.num_decodes:
-            return Measured()
+            return EvaluationResult()
         metrics: dict[str, float] = {}
         texts: dict[str, str] = {}
         saved: list[Mapping[str, object]] = []
         for name, pairs in self._pairs.items():
-            measured = self._measured(self._parts[name], pairs, evaluated)
-            metrics |= named_by_task(name, measured.metrics)
-            texts |= named_by_task(name, measured.texts)
-            saved += [{"task": name, **record} if name else record for record in measured.records]
-        return Measured(metrics, texts, records=saved)
+            result = self._evaluate_task(self._parts[name], pairs, context)
+            metrics |= named_by_task(name, result.metrics)
+            texts |= named_by_task(name, result.texts)
+            saved += [{"task": name, **record} if name else record for record in result.records]
+        return EvaluationResult(metrics, texts, records=saved)
 
-    def _measured(
-        self, data: TextData, pairs: Sequence[tuple[bytes, bytes]], evaluated: Evaluated
-    ) -> Measured:
+    def _evaluate_task(
+        self, data: TextData, pairs: Sequence[tuple[bytes, bytes]], context: EvaluationContext
+    ) -> EvaluationResult:
         """Returns the results of one task."""
         records = self.experiment.inference.records(
-            [inputs for inputs, _ in pairs], evaluated.progress
+            [inputs for inputs, _ in pairs], context.progress
         )
         outputs = [record.texts[0] for record in records]
         targets = [target.decode("utf-8", "replace") for _, target in pairs]
         values = [[data.postprocess(text) for text in texts] for texts in (targets, outputs)]
         metrics: dict[str, float] = {}
-        for measure in data.metrics or self.metrics:
-            metrics |= measure(*values)
+        for metrics_of in data.metrics or self.metrics:
+            metrics |= metrics_of(*values)
         encode = data.vocabulary.encode
         metrics["token_accuracy"] = evaluation.token_accuracy(
             [encode(text) for text in targets], [encode(text) for text in outputs]
@@ -120,7 +125,7 @@ class DecodedPairs(Measurement):
             {"input": x, "target": target, "output": output, **_numbers(record)}
             for (x, target, output, _), record in zip(rows[:SAVED_DECODES], records, strict=False)
         ]
-        return Measured(metrics, texts={"decodes": shown}, records=saved)
+        return EvaluationResult(metrics, texts={"decodes": shown}, records=saved)
 
     @property
     def _data(self) -> TextData:
@@ -141,7 +146,7 @@ class DecodedPairs(Measurement):
 
 
 @dataclasses.dataclass(frozen=True)
-class Samples(Measurement):
+class Samples(Evaluator):
     """Decodes of some prompts, which TensorBoard shows.
 
     Attributes:
@@ -154,19 +159,19 @@ class Samples(Measurement):
         if self.prompts:
             required(self.experiment.data, TextData, "Samples.prompts", "set it to []")
 
-    def __call__(self, evaluated: Evaluated) -> Measured:
+    def __call__(self, context: EvaluationContext) -> EvaluationResult:
         """Returns the prompts and their outputs as text."""
-        if not self.prompts or not evaluated.is_shown:
-            return Measured()
+        if not self.prompts or not context.is_shown:
+            return EvaluationResult()
         records = self.experiment.inference.records(
-            [prompt.encode() for prompt in self.prompts], evaluated.progress
+            [prompt.encode() for prompt in self.prompts], context.progress
         )
         rows = [[x, y.texts[0]] for x, y in zip(self.prompts, records, strict=True)]
         saved = [
             {"input": prompt, "output": output, **_numbers(record)}
             for (prompt, output), record in zip(rows, records, strict=True)
         ]
-        return Measured(
+        return EvaluationResult(
             texts={"samples": markdown_table(["prompt", "output"], rows)}, records=saved
         )
 

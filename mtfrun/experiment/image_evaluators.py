@@ -1,4 +1,4 @@
-"""Measurements of image classifiers that TensorBoard shows as images."""
+"""Evaluators of image classifiers that TensorBoard shows as images."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ import numpy as np
 from mtfrun.checks import INDEX, check_fields
 from mtfrun.data import ImageData
 from mtfrun.display import pictures
+from mtfrun.experiment.evaluator import EvaluationContext, EvaluationResult, Evaluator
 from mtfrun.experiment.inference import Images, required
-from mtfrun.experiment.measurement import Evaluated, Measured, Measurement
 from mtfrun.models.resnet import CONFUSION_MATRIX
 
 
 @dataclasses.dataclass(frozen=True)
-class ConfusionMatrix(Measurement):
+class ConfusionMatrix(Evaluator):
     """The confusion matrix, if the model counts it."""
 
-    def __call__(self, evaluated: Evaluated) -> Measured:
+    def __call__(self, context: EvaluationContext) -> EvaluationResult:
         """Returns an image of the matrix."""
-        if CONFUSION_MATRIX not in evaluated.tables or not evaluated.is_shown:
-            return Measured()
+        if CONFUSION_MATRIX not in context.tables or not context.is_shown:
+            return EvaluationResult()
         data = _data(self)
-        image = pictures.confusion_matrix(evaluated.tables[CONFUSION_MATRIX], data.label_names)
-        return Measured(images={CONFUSION_MATRIX: image})
+        image = pictures.confusion_matrix(context.tables[CONFUSION_MATRIX], data.label_names)
+        return EvaluationResult(images={CONFUSION_MATRIX: image})
 
 
 @dataclasses.dataclass(frozen=True)
-class LabelledImages(Measurement):
+class LabelledImages(Evaluator):
     """The first images of a split with their predictions.
 
     Attributes:
@@ -44,14 +44,14 @@ class LabelledImages(Measurement):
         check_fields(self, INDEX, "num_images")
         _data(self)
 
-    def __call__(self, evaluated: Evaluated) -> Measured:
+    def __call__(self, context: EvaluationContext) -> EvaluationResult:
         """Returns a grid of the images, and their predictions."""
-        if not self.num_images or not evaluated.is_shown:
-            return Measured()
+        if not self.num_images or not context.is_shown:
+            return EvaluationResult()
         examples: list[tuple[np.ndarray, dict[str, object]]]
         examples = [(image, {}) for image, _ in self._first]
         records = self.experiment.inference.records(
-            Images(len(examples), examples), evaluated.progress
+            Images(len(examples), examples), context.progress
         )
         names = _data(self).label_names
         labelled = [
@@ -67,13 +67,15 @@ class LabelledImages(Measurement):
             {"index": i, "true_label": names[label], **record.fields}
             for i, ((_, label), record) in enumerate(zip(self._first, records, strict=True))
         ]
-        return Measured(images={"predictions": pictures.image_grid(labelled)}, records=saved)
+        return EvaluationResult(
+            images={"predictions": pictures.image_grid(labelled)}, records=saved
+        )
 
     @functools.cached_property
     def _first(self) -> list[tuple[np.ndarray, int]]:
         return list(itertools.islice(_data(self).images(self.split), self.num_images))
 
 
-def _data(measurement: Measurement) -> ImageData:
-    who = f"Evaluation.measurements: {type(measurement).__name__}"
-    return required(measurement.experiment.data, ImageData, who, "leave it out")
+def _data(evaluator: Evaluator) -> ImageData:
+    who = f"Evaluation.evaluators: {type(evaluator).__name__}"
+    return required(evaluator.experiment.data, ImageData, who, "leave it out")

@@ -19,7 +19,7 @@ from mtfrun.models.model import Model, TextModel
 _BYTES = "bytes"
 
 
-class Measured(NamedTuple):
+class MetricMeans(NamedTuple):
     """Results of an evaluation.
 
     Attributes:
@@ -54,7 +54,7 @@ class Sums(NamedTuple):
         return cls(totals, weights)
 
 
-class Evaluator:
+class ModelMetrics:
     """Computes a model's metrics over all batches of an infeed with a program compiled once.
 
     Args:
@@ -77,12 +77,12 @@ class Evaluator:
         self._metrics = mtf.function(self._metrics_of_batch)
 
     def __call__(self, infeed: Infeed) -> dict[str, float]:
-        """Returns the values of `measure`."""
-        return self.measure(infeed).values
+        """Returns the values of `evaluate`."""
+        return self.evaluate(infeed).values
 
-    def measure(self, infeed: Infeed, before_batch: Callable[[], None] = lambda: None) -> Measured:
+    def evaluate(self, infeed: Infeed) -> MetricMeans:
         """Returns the means over all examples, see `sums` and `means`."""
-        return self.means(self.sums(infeed, before_batch))
+        return self.means(self.sums(infeed))
 
     def sums(self, infeed: Infeed, before_batch: Callable[[], None] = lambda: None) -> Sums:
         """Returns sums over all examples, independent of padding, batch size and devices.
@@ -99,7 +99,7 @@ class Evaluator:
             raise InputError("there is nothing to evaluate: the split has no batch")
         return sums
 
-    def means(self, sums: Sums) -> Measured:
+    def means(self, sums: Sums) -> MetricMeans:
         """Returns the means of sums.
 
         A metric with one dimension has a value for every entry, see `metric_tags.entries`; one with
@@ -111,7 +111,7 @@ class Evaluator:
         values = means(totals, weights, with_perplexity=self._model.reporting.with_perplexity)
         if "loss" in values and num_bytes > 0:
             values["bits_per_byte"] = bits_per_byte(float(totals["loss"]), num_bytes)
-        return Measured(values, tables)
+        return MetricMeans(values, tables)
 
     def sums_of_batch(
         self, features: Mapping[str, mtf.Tensor], before_batch: Callable[[], None] = lambda: None
