@@ -3,9 +3,9 @@
 from mtfrun.errors import LayoutError as LayoutError
 from mtfrun.errors import ShapeError as ShapeError
 from mtfrun.mtf import initializers as initializers
-from mtfrun.mtf.accelerators import DeviceSettings as DeviceSettings
 from mtfrun.mtf.broadcasting import is_subsequence as is_subsequence
 from mtfrun.mtf.broadcasting import verify_no_new_dims as verify_no_new_dims
+from mtfrun.mtf.devices import DeviceSettings as DeviceSettings
 from mtfrun.mtf.dimension import Dimension as Dimension
 from mtfrun.mtf.dimension import DimensionLike as DimensionLike
 from mtfrun.mtf.dtypes import DTypePolicy as DTypePolicy
@@ -21,6 +21,7 @@ from mtfrun.mtf.layout import convert_to_layout_rules as convert_to_layout_rules
 from mtfrun.mtf.layout import tensor_dim_to_mesh_dim_size as tensor_dim_to_mesh_dim_size
 from mtfrun.mtf.layout import tensor_dim_to_size_per_split as tensor_dim_to_size_per_split
 from mtfrun.mtf.mesh import Mesh as Mesh
+from mtfrun.mtf.mesh import planned_meshes as planned_meshes
 from mtfrun.mtf.module import Module as Module
 from mtfrun.mtf.module import assign_paths as assign_paths
 from mtfrun.mtf.module import initialize as initialize
@@ -161,7 +162,6 @@ from mtfrun.mtf.ops.structure import rename_dimension as rename_dimension
 from mtfrun.mtf.ops.structure import replace_dimensions as replace_dimensions
 from mtfrun.mtf.ops.structure import reshape as reshape
 from mtfrun.mtf.ops.structure import transpose as transpose
-from mtfrun.mtf.planned import planned_meshes as planned_meshes
 from mtfrun.mtf.porting import convert_to_dimension as convert_to_dimension
 from mtfrun.mtf.porting import convert_to_shape as convert_to_shape
 from mtfrun.mtf.products import ProductCount as ProductCount
@@ -180,11 +180,11 @@ from mtfrun.mtf.shape import Shape as Shape
 from mtfrun.mtf.shape import ShapeLike as ShapeLike
 from mtfrun.mtf.shape import anonymous_shape as anonymous_shape
 from mtfrun.mtf.shape import combined_dimension as combined_dimension
-from mtfrun.mtf.shards import Shard as Shard
-from mtfrun.mtf.shards import owned_shards as owned_shards
 from mtfrun.mtf.tensor import Tensor as Tensor
 from mtfrun.mtf.tensor import TensorLike as TensorLike
+from mtfrun.mtf.transfer import Shard as Shard
 from mtfrun.mtf.transfer import import_tf_tensor as import_tf_tensor
+from mtfrun.mtf.transfer import owned_shards as owned_shards
 from mtfrun.mtf.transfer import to_numpy as to_numpy
 from mtfrun.mtf.variables import SLOT_RULES as SLOT_RULES
 from mtfrun.mtf.variables import Variable as Variable

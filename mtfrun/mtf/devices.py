@@ -1,7 +1,8 @@
-"""The devices of this machine: those of a mesh, and why a GPU is not used."""
+"""The devices of this machine: settings, the choice for a mesh, and why a GPU is not used."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pathlib
 import re
@@ -13,13 +14,53 @@ import tensorflow as tf
 
 from mtfrun import processes
 from mtfrun.errors import LayoutError, did_you_mean
-from mtfrun.mtf.accelerators import start_accelerators
+from mtfrun.mtf import engine
 from mtfrun.mtf.shape import Shape
 
 # In the order of preference.
 _KINDS = ("TPU", "GPU", "CPU")
 _HERE = " in each process"
 _NAME = re.compile(r"(?:.*/)?(?:device:)?([A-Za-z_]+):(\d+)")
+
+
+@dataclasses.dataclass(frozen=True)
+class DeviceSettings:
+    """How TensorFlow uses the devices of this process; those of the last mesh hold.
+
+    CPUs ignore all but `deterministic`.
+
+    Attributes:
+      tensor_float_32: whether a GPU may round the factors of float32 products to 10 bits (TF32),
+        which is faster. Without it, numbers on GPUs and CPUs agree as those of two meshes do.
+        TensorFlow's own default is true. Products of bfloat16 are not affected.
+      deterministic: whether operations that are faster in a varying order of summation are run in
+        a fixed one, so that a resumed run repeats every bit. It cannot be switched off again.
+      memory_growth: whether GPU memory is taken as it is needed, so that several programs share a
+        GPU, instead of almost all of it at once.
+    """
+
+    tensor_float_32: bool = False
+    deterministic: bool = False
+    memory_growth: bool = False
+
+    def apply(self) -> None:
+        """Sets up TensorFlow.
+
+        Raises:
+          LayoutError: `memory_growth` differs from what TensorFlow has already started with.
+        """
+        tf.config.experimental.enable_tensor_float_32_execution(self.tensor_float_32)
+        if self.deterministic:
+            tf.config.experimental.enable_op_determinism()
+        for gpu in tf.config.list_physical_devices("GPU"):
+            if bool(tf.config.experimental.get_memory_growth(gpu)) != self.memory_growth:
+                try:
+                    tf.config.experimental.set_memory_growth(gpu, self.memory_growth)
+                except (RuntimeError, ValueError) as error:
+                    raise LayoutError(
+                        f"DeviceSettings.memory_growth={self.memory_growth}: TensorFlow has "
+                        "started with another value: make the mesh before any tensor"
+                    ) from error
 
 
 def choose_devices(shape: Shape, names: Sequence[str] | None) -> list[str]:
@@ -48,12 +89,12 @@ def choose_devices(shape: Shape, names: Sequence[str] | None) -> list[str]:
     elif _kind(chosen[0]) == "CPU":
         _simulate(1 + max(map(_number, chosen)), shape)
     if _needs_start(shape, _kind(chosen[0])):
-        start_accelerators(_kind(chosen[0]), shape.to_string)
+        engine.start_accelerators(_kind(chosen[0]), shape.to_string)
     return chosen
 
 
 def _needs_start(shape: Shape, kind: str) -> bool:
-    """Returns whether DTensor must be started; for several processes cluster.py does it."""
+    """Returns whether DTensor must be started; `engine.connect_processes` does it for several."""
     return processes.count() == 1 and (kind == "TPU" or (kind == "GPU" and shape.size > 1))
 
 

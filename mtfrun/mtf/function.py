@@ -2,23 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+import contextvars
+import os
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import tensorflow as tf
-from tensorflow.experimental import dtensor
 
-from mtfrun import processes
-from mtfrun.mtf.compiler import order_for_caches, traced_for_xla
+from mtfrun.mtf import engine
+from mtfrun.mtf.mesh import Mesh
 from mtfrun.mtf.reports import Report, collected_reports, deliver, with_values
-from mtfrun.mtf.spare_counters import is_name_clash, with_spare_counters
 from mtfrun.mtf.tensor import Tensor
 
-# Inputs of fewer elements are folded into the program by DTensor (measured: 16 are, 32 are not).
-_FOLDED_BELOW = 32
-# The number of attempts to trace a program whose loops have names of another, see
-# spare_counters.py.
-_ATTEMPTS = 8
+_CONCURRENT = "--xla_cpu_enable_concurrency_optimized_scheduler"
+
+
+def order_for_caches() -> None:
+    """Makes XLA order the operations of CPU programs for the processor's caches.
+
+    Values are then used while they are still cached. A setting in the user's XLA_FLAGS takes
+    precedence. XLA's default distributes independent operations over many cores. In a beam search
+    all key/value caches are then reordered after the last layer instead of each after its own
+    layer; measured on one core, a search takes 7 % longer (small) and 4.5 % (medium, see bin/bench
+    decode). XLA reads the variable when it first compiles.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    if _CONCURRENT not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {_CONCURRENT}=false".strip()
+
+
+_FOR_XLA = contextvars.ContextVar("for_xla", default=False)
+
+
+@contextlib.contextmanager
+def traced_for_xla(for_xla: bool) -> Iterator[None]:
+    """Returns a context whose operations may take the form that only XLA compiles."""
+    token = _FOR_XLA.set(for_xla)
+    try:
+        yield
+    finally:
+        _FOR_XLA.reset(token)
+
+
+def is_traced_for_xla(mesh: Mesh) -> bool:
+    """Returns whether operations on this mesh are traced for XLA, on one device.
+
+    On several devices DTensor compiles first: operations take the form that it supports.
+    """
+    return _FOR_XLA.get() and not mesh.is_distributed
 
 
 def function(fn: Callable[..., Any], jit_compile: bool = False) -> Callable[..., Any]:
@@ -61,24 +93,20 @@ class _Compiled:
         self._structure = tf.nest.map_structure(lambda _: None, arguments)
         self._result: Any = None
         self._reports: list[Report] = []
-        self._mesh: dtensor.Mesh | None = None  # of the results
+        self._mesh: engine.DeviceMesh | None = None  # of the results
         self._fn = fn
-        # Whether each is a small replicated input, see _copies.
-        self._copied = [
-            x.mesh.is_distributed and x.shape.size < _FOLDED_BELOW
+        self._is_small = [
+            x.mesh.is_distributed and engine.is_folded(x.shape.size)
             for x in leaves
             if isinstance(x, Tensor)
         ]
         self._jit = jit
         if jit:
             order_for_caches()
-        self._traced = self._untraced()
-
-    def _untraced(self) -> Any:  # a tf.function
-        return tf.function(self._trace, jit_compile=self._jit, autograph=False)
+        self._retrace()
 
     def _trace(self, values: list[tf.Tensor]) -> list[tf.Tensor]:
-        remaining = iter(_first_copies(values, self._copied))
+        remaining = iter(engine.take_small_inputs(values, self._is_small))
         leaves = [
             static if spec is None else Tensor(spec[0], next(remaining), spec[1])
             for static, spec in zip(self._static, self._specs, strict=True)
@@ -97,11 +125,11 @@ class _Compiled:
         )
         tensors = [x for x in results if isinstance(x, Tensor)]
         tensors += [x for report in self._reports for x in report.tensors]
-        self._mesh = next((x.mesh.dtensor_mesh for x in tensors if x.mesh.is_distributed), None)
+        self._mesh = next((x.mesh.device_mesh for x in tensors if x.mesh.is_distributed), None)
         return [x.value for x in tensors]
 
     def __call__(self, values: list[tf.Tensor]) -> Any:
-        results = iter(self._run(values))
+        results = iter(engine.run_again_if_names_clash(lambda: self._run(values), self._retrace))
         result = tf.nest.map_structure(
             lambda make: make(next(results)) if callable(make) else make, self._result
         )
@@ -109,47 +137,15 @@ class _Compiled:
         return result
 
     def _run(self, values: list[tf.Tensor]) -> list[tf.Tensor]:
-        for attempt in range(_ATTEMPTS):
-            try:
-                with with_spare_counters(attempt):
-                    if not values:
-                        return self._without_arguments()
-                    return list(self._traced(_copies(values, self._copied)))
-            except tf.errors.InvalidArgumentError as error:
-                # The program was refused before it ran, so that no assignment happens twice.
-                is_last = attempt == _ATTEMPTS - 1 or processes.count() > 1
-                if not is_name_clash(error) or is_last:
-                    raise
-                self._traced = self._untraced()
-        raise AssertionError("unreachable")
-
-    def _without_arguments(self) -> list[tf.Tensor]:
-        """Returns the results where no argument has a mesh that the program runs on."""
+        if values:
+            return list(self._traced(engine.widen_small_inputs(values, self._is_small)))
+        # No argument has a mesh that the program could run on.
         self._traced.get_concrete_function([])  # sets self._mesh
-        if self._mesh is None:
-            return list(self._traced([]))
-        with dtensor.run_on(self._mesh):
+        with engine.run_on(self._mesh):
             return list(self._traced([]))
 
-
-def _copies(values: list[tf.Tensor], copied: list[bool]) -> list[tf.Tensor]:
-    """Returns the values, with many copies of each small one.
-
-    DTensor folds an input of few elements into the program and compiles a second program, for any
-    value, when it changes. That doubles the time to start, and the names of its nested loops clash
-    with those of the first ("a different function with the same name already exists").
-    """
-    return [
-        tf.broadcast_to(x, [_FOLDED_BELOW, *x.shape]) if copy else x
-        for x, copy in zip(values, copied, strict=True)
-    ]
-
-
-def _first_copies(values: list[tf.Tensor], copied: list[bool]) -> list[tf.Tensor]:
-    return [
-        tf.reshape(tf.slice(x, [0] * x.shape.rank, [1, *x.shape[1:]]), x.shape[1:]) if copy else x
-        for x, copy in zip(values, copied, strict=True)
-    ]
+    def _retrace(self) -> None:
+        self._traced = tf.function(self._trace, jit_compile=self._jit, autograph=False)
 
 
 def _skeleton(structure: Any) -> Any:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import functools
 import math
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import tensorflow as tf
-from tensorflow.experimental import dtensor
 
 from mtfrun import processes
 from mtfrun.errors import LayoutError, did_you_mean
-from mtfrun.mtf import cluster
-from mtfrun.mtf.accelerators import DeviceSettings
-from mtfrun.mtf.devices import choose_devices, describe_devices
+from mtfrun.mtf import engine
+from mtfrun.mtf.devices import DeviceSettings, choose_devices, describe_devices
 from mtfrun.mtf.dimension import Dimension
 from mtfrun.mtf.layout import (
     SLOTS,
@@ -25,10 +24,10 @@ from mtfrun.mtf.layout import (
     convert_to_layout_rules,
     legal_sizes,
 )
-from mtfrun.mtf.planned import first_device_of, is_planning
 from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
 
 _DEFAULT_SETTINGS = DeviceSettings()
+_IS_PLANNING = contextvars.ContextVar("is_planning", default=False)
 # Dimensions of some models only: a layout that several models share may have rules for them.
 _OF_SOME_MODELS = {"outer_batch", "experts", "expert_x", "expert_y", "expert_hidden"}
 
@@ -96,29 +95,20 @@ class Mesh:
                     f"layout rule {dimension}:{axis} names a mesh axis that does not exist "
                     f"(the mesh is {self.shape.to_string or 'empty'}){did_you_mean(axis, axes)}"
                 )
-        self.is_planned = is_planning()
+        self.is_planned = _IS_PLANNING.get()
         self._undivided: dict[Dimension, int] | None = {} if self.is_planned else None
-        self.dtensor_mesh = None
+        self.device_mesh: engine.DeviceMesh | None = None
+        self._layouts: dict[Shape, engine.DeviceLayout] = {}
         if self.is_planned:
             self.devices = [f"CPU:{number}" for number in range(self.size)]
-            _keep_sums_apart()
-            self.dtensor_mesh = first_device_of(self.shape)
+            self.device_mesh = engine.make_planned_mesh(self.shape.dims)
             return
         settings.apply()
         self.devices = choose_devices(self.shape, devices or None)
         if self.size > 1:
-            self.dtensor_mesh = self._make_dtensor_mesh()
-
-    def _make_dtensor_mesh(self) -> dtensor.Mesh:
-        _keep_sums_apart()
-        axes_and_sizes = [(axis.name, axis.size) for axis in self.shape]
-        if processes.count() == 1:
-            return dtensor.create_mesh(axes_and_sizes, devices=self.devices)
-        kind = self.devices[0].partition(":")[0]
-        cluster.connect(kind, len(self.devices), f"{self.shape.to_string} {self.layout.to_string}")
-        return dtensor.create_distributed_mesh(
-            axes_and_sizes, local_devices=self.devices, device_type=kind
-        )
+            kind, rules = self.devices[0].partition(":")[0], self.layout.to_string
+            engine.connect_processes(kind, len(self.devices), f"{self.shape.to_string} {rules}")
+            self.device_mesh = engine.make_mesh(self.shape.dims, self.devices)
 
     @property
     def size(self) -> int:
@@ -128,7 +118,7 @@ class Mesh:
     @property
     def is_distributed(self) -> bool:
         """Whether values are DTensors."""
-        return self.dtensor_mesh is not None
+        return self.device_mesh is not None
 
     @property
     def is_on_cpu(self) -> bool:
@@ -232,6 +222,7 @@ class Mesh:
         undivided, self._undivided = self._undivided, None
         if undivided:
             self._partitions.clear()
+            self._layouts.clear()
             problems = ", ".join(
                 f"{dim.name}:{dim.size} over {self.axis_of(dim)}:{parts} "
                 f"({legal_sizes(parts, dim)})"
@@ -255,7 +246,7 @@ class Mesh:
         shape = convert_to_shape(shape)
         partition = self.partition(shape)
         sizes = self.local_sizes(shape)
-        if self.dtensor_mesh is None:
+        if self.device_mesh is None:
             return [tuple(slice(0, size) for size in sizes)]
         return [
             tuple(
@@ -269,20 +260,16 @@ class Mesh:
 
     @functools.cached_property
     def _local_places(self) -> list[dict[str, int]]:
-        """The mesh coordinates of this process's devices; cached: DTensor scans all devices."""
-        assert self.dtensor_mesh is not None
-        places: list[dict[str, int]] = self.dtensor_mesh.local_device_locations()
-        return places
+        assert self.device_mesh is not None
+        return engine.places(self.device_mesh)
 
-    def dtensor_layout(self, shape: ShapeLike) -> dtensor.Layout:
-        """Returns the DTensor layout of a tensor of this shape; distributed meshes only."""
-        sizes = {axis.name: axis.size for axis in self.shape}
-        # Axes of one device split nothing, but DTensor would still refuse some operations.
-        specs = [
-            axis if axis and sizes[axis] > 1 else dtensor.UNSHARDED
-            for axis in self.partition(shape)
-        ]
-        return dtensor.Layout(specs, self.dtensor_mesh)
+    def device_layout(self, shape: Shape) -> engine.DeviceLayout:
+        """Returns DTensor's layout of a tensor of this shape; distributed meshes only."""
+        layout = self._layouts.get(shape)
+        if layout is None:
+            layout = engine.make_layout(self.device_mesh, self.partition(shape))
+            self._layouts[shape] = layout
+        return layout
 
     def constrain(self, value: tf.Tensor, shape: ShapeLike) -> tf.Tensor:
         """Returns `value`, whose dimensions are `shape`, laid out by the rules.
@@ -293,10 +280,10 @@ class Mesh:
         Raises:
           LayoutError: see `partition`.
         """
-        self.partition(shape)
-        if self.dtensor_mesh is None:
+        if self.device_mesh is None:
+            self.partition(shape)
             return value
-        return dtensor.relayout(value, self.dtensor_layout(shape))
+        return engine.relayout(value, self.device_layout(convert_to_shape(shape)))
 
     @property
     def shapes_seen(self) -> list[Shape]:
@@ -352,6 +339,25 @@ class Mesh:
         return f"Mesh({self.shape.to_string!r}, {self.layout.to_string!r})"
 
 
+@contextlib.contextmanager
+def planned_meshes() -> Iterator[None]:
+    """Makes every `Mesh` that is constructed inside a planned one, of any size.
+
+    DTensor compiles a program for the mesh that it is told of; only collectives that run need all
+    of its devices. A planned mesh has its first device only, the CPU, and its variables have the
+    part of that device, zeros. A program with a collective that is reached would wait forever for
+    the other devices, so a program may only be called with arguments with which it reaches none:
+    the training step is compiled by a call for 0 steps.
+
+    On a planned mesh of one device DTensor is used too, so that its program can be read.
+    """
+    token = _IS_PLANNING.set(True)
+    try:
+        yield
+    finally:
+        _IS_PLANNING.reset(token)
+
+
 def _spread_name(name: str, axis: str) -> str:
     return f"{name}_over_{axis}"
 
@@ -359,14 +365,3 @@ def _spread_name(name: str, axis: str) -> str:
 def _padded(column: Sequence[str], pad: Callable[[str, int], str]) -> list[str]:
     width = max(map(len, column))
     return [pad(cell, width) for cell in column]
-
-
-def _keep_sums_apart() -> None:
-    """Makes DTensor keep the all-reduces of a program apart.
-
-    It combines those of which none needs another one's result, but does not see what a loop reads:
-    of one that a loop reads and one that needs the loop's result it makes a program that it then
-    refuses ("operand does not dominate this use"). It reads the variable for its first program; a
-    setting of the user takes precedence.
-    """
-    os.environ.setdefault("DTENSOR_ENABLE_COMBINE_ALL_REDUCES_OPTIMIZATION", "0")

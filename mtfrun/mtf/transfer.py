@@ -1,14 +1,14 @@
-"""Transfer of values to a mesh and back."""
+"""Transfer of values to a mesh and back, whole or, for checkpoints, in parts."""
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.experimental import dtensor
 
 from mtfrun.errors import ShapeError
+from mtfrun.mtf import engine
 from mtfrun.mtf.mesh import Mesh
 from mtfrun.mtf.porting import named
 from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
@@ -69,7 +69,7 @@ def pack(mesh: Mesh, array: np.ndarray, shape: Shape) -> tf.Tensor:
     Of several processes each reads only the slices of its own devices.
     """
     slices = [tf.convert_to_tensor(array[index]) for index in mesh.local_slices(shape)]
-    return dtensor.pack(slices, mesh.dtensor_layout(shape))
+    return engine.pack(slices, mesh.device_layout(shape))
 
 
 def to_numpy(structure: Any) -> Any:
@@ -85,5 +85,36 @@ def to_numpy(structure: Any) -> Any:
 def _value_to_numpy(x: Tensor) -> np.ndarray:
     if not x.mesh.is_distributed:
         return cast(np.ndarray, x.value.numpy())
-    replicated = dtensor.Layout.replicated(x.mesh.dtensor_mesh, rank=x.shape.ndims)
-    return cast(np.ndarray, dtensor.unpack(dtensor.relayout(x.value, replicated))[0].numpy())
+    return engine.to_numpy(x.value, x.mesh.device_mesh)
+
+
+class Shard(NamedTuple):
+    """A part of a variable, copied to the host.
+
+    Attributes:
+      value: a plain tensor in the memory of this process's CPU; it does not change any more.
+      begin: where the part begins in each dimension.
+    """
+
+    value: tf.Tensor
+    begin: tuple[int, ...]
+
+
+def owned_shards(variable: tf.Variable) -> list[Shard]:
+    """Returns copies of the parts of a raw `tf.Variable` or `DVariable` that are this process's.
+
+    Over all processes there is every part once. It is not a collective, but uses the devices: to be
+    called in the main thread.
+    """
+    return [Shard(_on_host(part), begin) for part, begin in engine.distinct_parts(variable)]
+
+
+def _on_host(value: tf.Tensor) -> tf.Tensor:
+    """Returns the value in the memory of this process's first CPU.
+
+    An eager tensor never changes, an assignment gives a variable another one: on a CPU there is
+    nothing to copy.
+    """
+    host = tf.DeviceSpec.from_string(value.device).replace(device_type="CPU", device_index=0)
+    with tf.device(host.to_string()):
+        return tf.identity(value)

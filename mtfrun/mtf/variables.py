@@ -12,9 +12,9 @@ from types import MappingProxyType
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.experimental import dtensor
 
 from mtfrun.errors import ShapeError
+from mtfrun.mtf import engine
 from mtfrun.mtf.dimension import Dimension
 from mtfrun.mtf.initializers import Initializer, Zeros
 from mtfrun.mtf.layout import SLOTS, WEIGHTS
@@ -151,7 +151,7 @@ class Variable(Arithmetic):
         self.path = path
         value = self._initial_value(seed)
         if self.mesh.is_distributed:
-            self._content.storage = dtensor.DVariable(
+            self._content.storage = engine.make_variable(
                 pack(self.mesh, value, self.stored_shape), trainable=self.trainable
             )
         else:

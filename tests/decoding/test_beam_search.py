@@ -166,8 +166,8 @@ def test_reordering_moves_nothing_between_devices() -> None:
         mtf.to_numpy(reordered), np.stack([state[i, p] for i, p in enumerate(parents)])
     )
     np.testing.assert_array_equal(mtf.to_numpy(without_beam), state[:, 0])
-    assert dtensor.fetch_layout(reordered.value) == mesh.dtensor_layout(shape)
-    assert dtensor.fetch_layout(without_beam.value) == mesh.dtensor_layout(shape - shape[1])
+    assert dtensor.fetch_layout(reordered.value) == mesh.device_layout(shape)
+    assert dtensor.fetch_layout(without_beam.value) == mesh.device_layout(shape - shape[1])
 
 
 def test_a_beam_of_one_is_greedy() -> None:

@@ -1,4 +1,4 @@
-"""Tests of mtfrun.mtf.accelerators, without any: what TensorFlow would be told."""
+"""The start of accelerators, without any: what TensorFlow would be told."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import tensorflow as tf
 from tensorflow.experimental import dtensor
 
 from mtfrun import mtf
-from mtfrun.mtf import accelerators, devices
+from mtfrun.mtf import devices
+from mtfrun.mtf.engine import start
 from tests.cli.command import ROOT
 
 
@@ -39,26 +40,26 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Gpus]:
     monkeypatch.setattr(experimental, "get_memory_growth", pretended.growth.__getitem__)
     monkeypatch.setattr(experimental, "set_memory_growth", pretended.growth.__setitem__)
     monkeypatch.setattr(dtensor, "initialize_accelerator_system", pretended.started.append)
-    monkeypatch.setattr(accelerators._Started, "kind", None)
-    monkeypatch.delenv(accelerators.NCCL, raising=False)
+    monkeypatch.setattr(start._Started, "accelerators", None)
+    monkeypatch.delenv(start.NCCL, raising=False)
     yield pretended
-    os.environ.pop(accelerators.NCCL, None)
+    os.environ.pop(start.NCCL, None)
 
 
 def test_several_gpus_are_started_once_and_use_nccl(gpus: _Gpus) -> None:
     for _ in range(2):
         assert devices.choose_devices(mtf.convert_to_shape("data:2"), None) == ["GPU:0", "GPU:1"]
     assert gpus.started == ["GPU"]
-    assert os.environ[accelerators.NCCL] == "1"
+    assert os.environ[start.NCCL] == "1"
 
 
 def test_the_users_environment_decides_about_nccl(
     gpus: _Gpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(accelerators.NCCL, "0")
+    monkeypatch.setenv(start.NCCL, "0")
     devices.choose_devices(mtf.convert_to_shape("data:2"), None)
     assert gpus.started == ["GPU"]
-    assert os.environ[accelerators.NCCL] == "0"
+    assert os.environ[start.NCCL] == "0"
 
 
 def test_one_gpu_and_cpus_need_no_start(gpus: _Gpus) -> None:
@@ -105,13 +106,13 @@ _IN_A_PROCESS = """
 import numpy as np
 import tensorflow as tf
 from mtfrun import mtf
-from mtfrun.mtf import accelerators
+from mtfrun.mtf import engine
 
-accelerators.start_accelerators("GPU", "data:2")
+engine.start_accelerators("GPU", "data:2")
 tf.constant(1.0)  # TensorFlow starts
-accelerators.start_accelerators("GPU", "data:2")  # does nothing
+engine.start_accelerators("GPU", "data:2")  # does nothing
 try:
-    accelerators.start_accelerators("TPU", "data:2")
+    engine.start_accelerators("TPU", "data:2")
     raise AssertionError("started twice")
 except mtf.LayoutError:
     pass

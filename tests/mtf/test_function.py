@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mtfrun import mtf
-from mtfrun.mtf.compiler import order_for_caches
+from mtfrun.mtf.function import order_for_caches
 from tests.layouts import assert_close
 
 

@@ -84,7 +84,7 @@ def _assert_equals(
     if mesh.is_distributed:
         for tensor in (y, gradient):
             layout = dtensor.fetch_layout(tensor.value)
-            assert layout.sharding_specs == mesh.dtensor_layout(tensor.shape).sharding_specs
+            assert layout.sharding_specs == mesh.device_layout(tensor.shape).sharding_specs
 
 
 def _mesh(mesh_shape: str) -> mtf.Mesh:

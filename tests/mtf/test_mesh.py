@@ -42,7 +42,10 @@ def test_every_device_holds_its_part() -> None:
 
 def test_an_axis_of_one_device_splits_nothing() -> None:
     mesh = mtf.Mesh("data:2,model:1", "a:data;b:model")
-    assert mesh.dtensor_layout("a:4;b:4").sharding_specs == ["data", dtensor.UNSHARDED]
+    assert mesh.device_layout(mtf.Shape(["a:4", "b:4"])).sharding_specs == [
+        "data",
+        dtensor.UNSHARDED,
+    ]
 
 
 def test_a_rule_for_an_unknown_axis_is_an_error_with_the_nearest_axis() -> None:

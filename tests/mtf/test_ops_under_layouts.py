@@ -59,7 +59,7 @@ def _on_one_device(name: str) -> tuple[list[np.ndarray], list[np.ndarray | None]
 
 
 def _assert_laid_out(x: mtf.Tensor, name: str) -> None:
-    actual, expected = dtensor.fetch_layout(x.value), x.mesh.dtensor_layout(x.shape)
+    actual, expected = dtensor.fetch_layout(x.value), x.mesh.device_layout(x.shape)
     assert actual.sharding_specs == expected.sharding_specs, f"{name} {x.shape}"
 
 

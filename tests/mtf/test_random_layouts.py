@@ -82,7 +82,7 @@ def _assert_is(output: mtf.Tensor, expected: Named) -> None:
 def _assert_laid_out(x: mtf.Tensor) -> None:
     if x.mesh.is_distributed:
         specs = dtensor.fetch_layout(x.value).sharding_specs
-        assert specs == x.mesh.dtensor_layout(x.shape).sharding_specs, x.shape
+        assert specs == x.mesh.device_layout(x.shape).sharding_specs, x.shape
 
 
 def _check_eagerly(call: RandomCall, mesh_shape: str, layout: str) -> None:

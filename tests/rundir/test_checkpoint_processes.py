@@ -27,7 +27,7 @@ def sha256(path):
     hashed.append(path.name)
     return original(path)
 manifest._sha256 = sha256
-mesh = mtf.Mesh("data:2", "rows:data").dtensor_mesh
+mesh = mtf.Mesh("data:2", "rows:data").device_mesh
 layout = dtensor.Layout(["data", dtensor.UNSHARDED], mesh)
 replicated = dtensor.Layout.replicated(mesh, 2)
 value = dtensor.copy_to_mesh(tf.reshape(tf.range(512.0), [8, 64]), replicated)

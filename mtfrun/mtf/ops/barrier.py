@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.compiler.tf2xla.python import xla
 
-from mtfrun.mtf.compiler import is_traced_for_xla
+from mtfrun.mtf.function import is_traced_for_xla
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 
 

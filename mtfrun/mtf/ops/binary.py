@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from mtfrun.mtf import engine
 from mtfrun.mtf.broadcasting import combine, union
 from mtfrun.mtf.ops.lift import binary
 from mtfrun.mtf.porting import named
@@ -158,10 +159,10 @@ def where(
 
     def choose(mask: tf.Tensor, *values: tf.Tensor) -> tf.Tensor:
         tensor_values = iter(values)
-        if condition.mesh.is_distributed and not condition.shape.ndims:
-            # DTensor ends the process where a scalar condition chooses between tensors.
-            mask = tf.reshape(mask, [1] * shape.ndims)
-        return tf.where(mask, *(fixed[i] if i in fixed else next(tensor_values) for i in (0, 1)))
+        operands = [fixed[i] if i in fixed else next(tensor_values) for i in (0, 1)]
+        if condition.mesh.is_distributed:
+            return engine.choose(mask, *operands, rank=shape.ndims)
+        return tf.where(mask, *operands)
 
     value = combine(
         choose,

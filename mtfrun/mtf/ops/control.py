@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from mtfrun.errors import ShapeError
+from mtfrun.mtf import engine
 from mtfrun.mtf.mesh import Mesh
 from mtfrun.mtf.ops.constants import zeros
 from mtfrun.mtf.ops.reports import (
@@ -26,7 +27,6 @@ from mtfrun.mtf.reports import (
     traced_with_reports,
     with_values,
 )
-from mtfrun.mtf.spare_counters import spare_counters
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 
 _MOST_ROUNDS = 100
@@ -120,7 +120,7 @@ def _while_loop(
             for x, result in zip(initial, tf.nest.flatten(results), strict=True)
         ]
 
-    counters = spare_counters()
+    counters = engine.spare_counters()
     spare = len(counters)
     values = tf.while_loop(
         lambda *values: cond_fn(*_named(variables, values[spare:])[:number]).value,
@@ -182,7 +182,7 @@ def cond(pred: Tensor, true_fn: Callable[[], Any], false_fn: Callable[[], Any]) 
 def _named(variables: Any, values: Sequence[tf.Tensor]) -> Any:
     """Returns values as tensors with the structure and the shapes of the loop variables."""
     tensors = [
-        Tensor(x.mesh, _own(x.mesh, value), x.shape)
+        Tensor(x.mesh, _copy(x.mesh, value), x.shape)
         for x, value in zip(tf.nest.flatten(variables), values, strict=True)
     ]
     return tf.nest.pack_sequence_as(variables, tensors)
@@ -234,15 +234,10 @@ def _next_value(before: Tensor, after: Tensor, passed_on: set[int]) -> tf.Tensor
     """Returns the next value of a loop variable; `passed_on`: the ids of values before."""
     if after.shape != before.shape:
         raise ShapeError(f"the loop's body changes a variable of {before.shape} to {after.shape}")
-    value = _own(after.mesh, after.value)
+    value = _copy(after.mesh, after.value)
     # What is passed on was laid out where the body begins.
     return value if id(after.value) in passed_on else after.mesh.constrain(value, before.shape)
 
 
-def _own(mesh: Mesh, value: tf.Tensor) -> tf.Tensor:
-    """Returns a copy of a value that the body itself computes.
-
-    DTensor ends the process where a body returns a loop variable unchanged, or only lays it out
-    again.
-    """
-    return tf.identity(value) if mesh.is_distributed else value
+def _copy(mesh: Mesh, value: tf.Tensor) -> tf.Tensor:
+    return engine.copy_loop_variable(value) if mesh.is_distributed else value

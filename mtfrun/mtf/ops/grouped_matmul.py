@@ -8,8 +8,8 @@ import tensorflow as tf
 from tensorflow.compiler.tf2xla.python import xla
 
 from mtfrun.errors import ShapeError
-from mtfrun.mtf.compiler import is_traced_for_xla
 from mtfrun.mtf.dimension import Dimension
+from mtfrun.mtf.function import is_traced_for_xla
 from mtfrun.mtf.gradients import custom_gradient
 from mtfrun.mtf.ops.constants import one_hot, range
 from mtfrun.mtf.ops.contraction import einsum

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from mtfrun.errors import ShapeError
+from mtfrun.mtf import engine
 from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
 from mtfrun.mtf.ops.lift import gathered_along, laid_out, laid_out_from_gathered, transposed
 from mtfrun.mtf.porting import named
@@ -87,8 +88,7 @@ def stack(xs: Sequence[TensorLike], dim_name: str, axis: int = 0) -> Tensor:
     dims = shape.dims
     dims.insert(position, Dimension(dim_name, len(tensors)))
     if tensors[0].mesh.is_distributed:
-        # DTensor gathers the last dimension for tf.stack; these two keep every layout.
-        value = tf.concat([tf.expand_dims(part, position) for part in parts], position)
+        value = engine.stack(parts, position)
     else:
         value = tf.stack(parts, position)
     return laid_out_from_gathered(tensors[0], value, Shape(dims), dims[position])

@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 import tensorflow as tf
 
 from mtfrun.errors import InputError
-from mtfrun.mtf.compiler import is_traced_for_xla
 from mtfrun.mtf.dimension import DimensionLike, convert_to_dimension
+from mtfrun.mtf.function import is_traced_for_xla
 from mtfrun.mtf.ops.binary import add, maximum, minimum
 from mtfrun.mtf.ops.elementwise import exp, log, stop_gradient
 from mtfrun.mtf.ops.joining import stack

@@ -5,8 +5,8 @@ from __future__ import annotations
 import tensorflow as tf
 
 from mtfrun.errors import InputError, ShapeError
-from mtfrun.mtf.compiler import is_traced_for_xla
 from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
+from mtfrun.mtf.function import is_traced_for_xla
 from mtfrun.mtf.gradients import custom_gradient
 from mtfrun.mtf.ops.constants import one_hot
 from mtfrun.mtf.ops.contraction import einsum

@@ -5,8 +5,8 @@ from __future__ import annotations
 import tensorflow as tf
 from tensorflow.compiler.tf2xla.python import xla
 
-from mtfrun.mtf.compiler import is_traced_for_xla
 from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
+from mtfrun.mtf.function import is_traced_for_xla
 from mtfrun.mtf.ops.binary import equal, logical_and, where
 from mtfrun.mtf.ops.constants import range
 from mtfrun.mtf.ops.lift import laid_out, transposed

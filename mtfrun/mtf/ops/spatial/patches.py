@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
+from mtfrun.mtf import engine
 from mtfrun.mtf.mesh import Mesh
 from mtfrun.mtf.ops.spatial.batch_merging import merged_names, over_merged_batch
 from mtfrun.mtf.ops.spatial.windows import Window, padded_value, taps
@@ -30,11 +31,7 @@ def composed_convolution(x: Tensor, filter: Tensor, windows: Sequence[Window]) -
 
     def contract(value: tf.Tensor) -> tf.Tensor:
         last = value.shape.rank - 1
-        # expand_dims and concat, because tf.stack loses the layout.
-        patches = [
-            tf.expand_dims(patch, last) for patch in taps(value, range(last - n, last), windows)
-        ]
-        stacked = patches[0] if num_taps == 1 else tf.concat(patches, last)
+        stacked = engine.stack(list(taps(value, range(last - n, last), windows)), last)
         if by_channels:
             return _product_of_patches(x.mesh, leading, stacked, kernel, out.name)
         outer = string.ascii_uppercase[:last]

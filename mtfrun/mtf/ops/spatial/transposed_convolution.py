@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from mtfrun.errors import ShapeError
+from mtfrun.mtf import engine
 from mtfrun.mtf.dimension import DimensionLike, convert_to_dimension
 from mtfrun.mtf.ops.lift import laid_out
 from mtfrun.mtf.ops.spatial.batch_merging import over_merged_batch, split_leading_axes
@@ -199,8 +200,7 @@ def _composed_transpose(
 
 
 def _mirrored(filter: Tensor, num_spatial: int) -> tf.Tensor:
-    """Returns the filter's value, mirrored; DTensor has no rule for tf.reverse."""
     value = filter.value
     for axis in range(num_spatial):
-        value = tf.concat(tf.split(value, value.shape[axis], axis)[::-1], axis)
+        value = engine.reverse(value, axis)
     return value

@@ -1,4 +1,4 @@
-"""The connection of DTensor to the devices of the other processes of a run."""
+"""The start of DTensor: the accelerators of this process, and the other processes of a run."""
 
 from __future__ import annotations
 
@@ -9,20 +9,52 @@ from tensorflow.experimental import dtensor
 
 from mtfrun import processes
 from mtfrun.errors import LayoutError
-from mtfrun.mtf.accelerators import use_nccl
 
+# DTensor's collectives between GPUs use NVIDIA's library if this is "1", else the host's memory.
+NCCL = "DTENSOR_GPU_USE_NCCL_COMMUNICATION"
 # What DTensor calls the processes of a run.
 _JOB = "worker"
 
 
-class _Cluster:
-    """Whether this process is connected, and how."""
+class _Started:
+    """What DTensor was started for in this process.
 
+    Attributes:
+      accelerators: their kind.
+      devices: the kind and the number of this process's devices, if several are connected.
+    """
+
+    accelerators: str | None = None
     devices: tuple[str, int] | None = None
 
 
-def connect(kind: str, count: int, description: str) -> None:
-    """Connects TensorFlow with the other processes, before it makes a tensor; once is enough.
+def start_accelerators(kind: str, description: str) -> None:
+    """Starts DTensor for the GPUs or TPUs of this process, before TensorFlow makes a tensor.
+
+    DTensor then makes as many logical CPUs as there are accelerators: it saves and restores the
+    variables of each through one of them.
+
+    Args:
+      kind: "GPU" or "TPU".
+      description: of the mesh, for messages.
+
+    Raises:
+      LayoutError: TensorFlow has already started.
+    """
+    if _Started.accelerators == kind:
+        return
+    _use_nccl(kind)
+    try:
+        dtensor.initialize_accelerator_system(kind)
+    except (ValueError, RuntimeError) as error:
+        raise LayoutError(
+            f"mesh {description} cannot use {kind}s ({error}): make the mesh before any tensor"
+        ) from error
+    _Started.accelerators = kind
+
+
+def connect_processes(kind: str, count: int, description: str) -> None:
+    """Connects TensorFlow with the other processes, if any, before it makes a tensor.
 
     Each process chooses a port of its own and the processes tell each other. TensorFlow's servers
     accept any connection: the network must be trusted.
@@ -35,6 +67,8 @@ def connect(kind: str, count: int, description: str) -> None:
     Raises:
       LayoutError: another process has another mesh, or TensorFlow has already started.
     """
+    if processes.count() == 1:
+        return
     devices = (kind, count)
     for index, other in enumerate(processes.gather([*devices, description], "mesh")):
         if other != [*devices, description]:
@@ -43,11 +77,11 @@ def connect(kind: str, count: int, description: str) -> None:
                 f"device(s), process {index} has {other[2]} on {other[1]} {other[0]} device(s): "
                 "start all with the same configuration on machines of one kind"
             )
-    if _Cluster.devices == devices:
+    if _Started.devices == devices:
         return
-    if _Cluster.devices is not None:
+    if _Started.devices is not None:
         raise LayoutError(
-            f"this process has begun with {_Cluster.devices[1]} {_Cluster.devices[0]} device(s): "
+            f"this process has begun with {_Started.devices[1]} {_Started.devices[0]} device(s): "
             "all meshes of several processes need the same devices"
         )
     jobs = processes.gather(_free_address(), "jobs")
@@ -55,15 +89,20 @@ def connect(kind: str, count: int, description: str) -> None:
     os.environ["DTENSOR_CLIENT_ID"] = str(processes.index())
     os.environ["DTENSOR_NUM_CLIENTS"] = str(processes.count())
     os.environ["DTENSOR_JOBS"] = ",".join(jobs)
-    if kind == "GPU":
-        use_nccl()
+    _use_nccl(kind)
     try:
         dtensor.initialize_accelerator_system(kind)
     except ValueError as error:  # TensorFlow has already started
         raise LayoutError(
             f"several processes cannot be connected ({error}): make the mesh before any tensor"
         ) from error
-    _Cluster.devices = devices
+    _Started.devices = devices
+
+
+def _use_nccl(kind: str) -> None:
+    """Lets collectives between GPUs use NCCL, unless the user's environment decides."""
+    if kind == "GPU":
+        os.environ.setdefault(NCCL, "1")
 
 
 def _free_address() -> str:
