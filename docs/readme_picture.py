@@ -21,7 +21,7 @@ from mtfrun.display.pictures.canvas import (
     pixel_axes,
     points,
 )
-from mtfrun.rundir.written_curves import read_curves
+from mtfrun.rundir.tensorboard.curves import read_curves
 
 # The dimensions of the quickstart's model that the layout splits, with their sizes and axes.
 SIZES = {"batch": 8, "heads": 4, "d_ff": 512, "vocab": 384}

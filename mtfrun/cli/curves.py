@@ -10,8 +10,8 @@ from mtfrun.display import progress
 from mtfrun.display.streams import print_lines
 from mtfrun.display.table import table_lines, terminal_columns
 from mtfrun.rundir import RunDirectory, RunDirError
-from mtfrun.rundir.metric_tags import tag_of
-from mtfrun.rundir.written_curves import Curves, read_curves
+from mtfrun.rundir.tensorboard.curves import Curves, read_curves
+from mtfrun.rundir.tensorboard.metric_tags import tag_of
 
 # In this order, before others by name. The tags of numbers of single tasks and layers have a "/".
 _TRAIN_METRICS = ("loss", "accuracy")

@@ -13,7 +13,7 @@ from mtfrun.data import Vocabulary
 from mtfrun.experiment.runs.build import build
 from mtfrun.experiment.runs.settings import Settings
 from mtfrun.rundir import RunDirectory
-from mtfrun.rundir.copied_files import IMPORTED_CONFIG, ORIGIN_FOLDER
+from mtfrun.rundir.records.copied_files import IMPORTED_CONFIG, ORIGIN_FOLDER
 from mtfrun.tools.conversion import ConversionError, ModelDescription
 from mtfrun.tools.conversion.hugging_face import (
     Origin,

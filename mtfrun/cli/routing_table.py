@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from mtfrun.rundir import metric_tags
+from mtfrun.rundir.tensorboard import metric_tags
 
 _LEVEL = re.compile(r"(?P<layer>.*)/(?P<level>level_\d+)/load")
 _HEADING = ("layer", "level", "experts", "busiest", "idlest", "dropped", "entropy", "balance loss")

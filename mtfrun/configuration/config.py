@@ -27,7 +27,7 @@ from mtfrun.configuration.gin_values import (
 from mtfrun.configuration.gin_values import (
     override as override_statement,
 )
-from mtfrun.configuration.published import module_names, public_names
+from mtfrun.configuration.published import module_names, public_names, shown_name
 from mtfrun.configuration.run_files import CONFIG as RUN_CONFIG
 from mtfrun.configuration.run_files import relocations
 from mtfrun.configuration.spelling import better_binding
@@ -258,14 +258,12 @@ def override(cls: type, **arguments: object) -> None:
 
     Without the checks of `parse`: what the configuration binds to them has no effect any more.
     """
-    parent, module = cls.__module__.split(".")[:2]
-    lines = [
-        override_statement(f"{module}.{cls.__name__}.{name}", value)
-        for name, value in arguments.items()
-    ]
+    target = shown_name(cls)
+    module = target.partition(".")[0]
+    lines = [override_statement(f"{target}.{name}", value) for name, value in arguments.items()]
     with gin.unlock_config():
         gin.parse_config(
-            f"from __gin__ import dynamic_registration\nfrom {parent} import {module}\n"
+            f"from __gin__ import dynamic_registration\nfrom mtfrun import {module}\n"
             + "\n".join(lines)
         )
 

@@ -29,7 +29,9 @@ _EVALUATION = "experiment.Evaluation"
 # The parameters that change no number of a training but by rounding. Every other one does, unless
 # it belongs to a class that only these refer to.
 NEUTRAL: Mapping[str, frozenset[str]] = {
-    "experiment.Experiment": frozenset({"inference", "outer_batch", "use_averages", "warm_start"}),
+    "experiment.Experiment": frozenset(
+        {"inference", "outer_batch", "use_averages", "init_checkpoint"}
+    ),
     "experiment.Training": frozenset({"actions", "evaluate_every_steps"}),
     "mtf.DeviceSettings": frozenset({"deterministic", "memory_growth"}),
     "mtf.Mesh": frozenset({"devices", "layout", "shape"}),

@@ -25,15 +25,11 @@ PUBLISHING = (
     "mtfrun.mtf.initializers",
     "mtfrun.optim",
     "mtfrun.models.parity",
-    "mtfrun.rundir.warm_start",
     "mtfrun.tools.export_best",
     "mtfrun.training",
 )
 """The modules whose exports configurations may use. Other modules of mtfrun have functions that
 write files and run commands."""
-
-# Gin files import the package of these modules, whose other exports are not published.
-_PACKAGES = {"mtfrun.rundir.warm_start": "rundir"}
 
 
 def module_names() -> dict[str, str]:
@@ -45,9 +41,8 @@ def module_names() -> dict[str, str]:
 def published() -> Mapping[str, Any]:
     """Returns what configurations may use by its name in gin files, such as "optim.Adam"."""
     objects = {}
-    for path in PUBLISHING:
+    for package, path in module_names().items():
         module = importlib.import_module(path)
-        package = _PACKAGES.get(path, path.rpartition(".")[2])
         for name in exported_names(module):
             objects[f"{package}.{name}"] = getattr(module, name)
     return objects

@@ -193,7 +193,7 @@ def relocations(bindings: Sequence[Binding], runs: Mapping[str, Path]) -> dict[i
 def _is_path(binding: Binding) -> bool:
     if binding.selector == MACRO:
         return False
-    # `WarmStart.names` may be a file, or the names themselves.
+    # `InitCheckpoint.names` may be a file, or the names themselves.
     is_file = binding.parameter == "names" and isinstance(binding.value, str)
     return is_file or _PATH.fullmatch(binding.parameter) is not None
 

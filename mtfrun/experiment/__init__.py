@@ -28,3 +28,4 @@ from mtfrun.experiment.text_evaluators import DecodedPairs as DecodedPairs
 from mtfrun.experiment.text_evaluators import Entropies as Entropies
 from mtfrun.experiment.text_evaluators import Samples as Samples
 from mtfrun.experiment.training import Training as Training
+from mtfrun.rundir.checkpoints.init_checkpoint import InitCheckpoint as InitCheckpoint

@@ -20,7 +20,9 @@ from mtfrun.display import progress
 from mtfrun.experiment.evaluator import EvaluationContext, Evaluator, named_by_task
 from mtfrun.experiment.experiment import Experiment
 from mtfrun.experiment.saved_configuration import check_same_split
-from mtfrun.rundir import RunDirectory, Summaries, write_metrics
+from mtfrun.rundir import RunDirectory
+from mtfrun.rundir.tensorboard.metric_charts import write_metrics
+from mtfrun.rundir.tensorboard.summaries import Summaries
 
 BATCHES_AT_START = 32
 """Limit of the evaluation before the first step, so that training is not delayed."""

@@ -15,8 +15,9 @@ from mtfrun.experiment.inference import Inference, TrainingOnly, required
 from mtfrun.experiment.model_and_data import check_features, check_rows
 from mtfrun.experiment.saved_configuration import check_same_vocabularies
 from mtfrun.models import FiniteCheck, Model, NonFiniteError
-from mtfrun.rundir import RunDirectory, RunDirError, VariableSpec, WarmStart
-from mtfrun.rundir.compatibility import check_compatible
+from mtfrun.rundir import RunDirectory, RunDirError, VariableSpec
+from mtfrun.rundir.checkpoints.compatibility import check_compatible
+from mtfrun.rundir.checkpoints.init_checkpoint import InitCheckpoint
 
 ALL_DATA = (
     "choose @data.LanguageModelData(), @data.DelimitedPairsData(), "
@@ -34,8 +35,8 @@ class Experiment:
       data: the data of training and evaluation.
       inference: use of the model beyond training; a class, called with the experiment.
       seed: of initial values, the order of the data and all noise.
-      warm_start: source of the initial values of a new run, and of the values to evaluate or decode
-        with if there is no run.
+      init_checkpoint: source of the initial values of a new run, and of the values to evaluate or
+        decode with if there is no run.
       use_averages: whether to evaluate and decode with the averages of the weights, if there are
         any.
       outer_batch: number of parts into which a batch is split; above 1 the features of training and
@@ -43,7 +44,7 @@ class Experiment:
         results do not change.
 
     Attributes:
-      mesh, data, seed, warm_start, use_averages: the arguments.
+      mesh, data, seed, init_checkpoint, use_averages: the arguments.
       model, inference: the objects that the two classes make.
     """
 
@@ -54,7 +55,7 @@ class Experiment:
         data: Data,
         inference: Callable[[Experiment], Inference] = TrainingOnly,
         seed: int = 0,
-        warm_start: WarmStart | None = None,
+        init_checkpoint: InitCheckpoint | None = None,
         *,
         use_averages: bool = True,
         outer_batch: int = 1,
@@ -68,7 +69,7 @@ class Experiment:
         self.mesh = mesh
         self.data = data
         self.seed = seed
-        self.warm_start = warm_start
+        self.init_checkpoint = init_checkpoint
         self.use_averages = use_averages
         self._outer_batch = outer_batch
         self.model = model(mesh, **data.model_arguments())
@@ -188,15 +189,15 @@ class Experiment:
         )
 
     def restore_without_run(self) -> int:
-        """Initialises the model from `warm_start` and returns the step of its checkpoint.
+        """Initialises the model from `init_checkpoint` and returns the step of its checkpoint.
 
         Raises:
           RunDirError: there is no such checkpoint, or it does not fit the model.
         """
         mtf.initialize(self.model, self.seed)
         report = None
-        if self.warm_start is not None:
-            report = self.warm_start(self.model.named_variables(), self.model.vocabulary_sizes)
+        if self.init_checkpoint is not None:
+            report = self.init_checkpoint(self.model.named_variables(), self.model.vocabulary_sizes)
         if report is None:
             raise RunDirError(
                 "there is no model: name the directory of a run with --model_dir, or a checkpoint "

@@ -16,8 +16,8 @@ from mtfrun.display.formats import duration_text
 from mtfrun.experiment.saved_configuration import NumbersOfTraining
 from mtfrun.mtf.devices import describe_hardware
 from mtfrun.rundir import LOWEST, RunDirectory, StepMetrics
+from mtfrun.rundir.records.run_record import best_of
 from mtfrun.rundir.run_directory import CHECKPOINTS
-from mtfrun.rundir.run_record import best_of
 from mtfrun.training import TrainOptions
 from mtfrun.untrusted import escaped
 

@@ -23,9 +23,10 @@ from mtfrun.experiment.saved_configuration import (
     SavedConfiguration,
     check_same_training_data,
 )
-from mtfrun.rundir import Manifest, RunDirectory, Summaries
-from mtfrun.rundir.manifest import describe
-from mtfrun.rundir.metric_order import is_better
+from mtfrun.rundir import Manifest, RunDirectory
+from mtfrun.rundir.checkpoints.manifest import describe
+from mtfrun.rundir.tensorboard.metric_order import is_better
+from mtfrun.rundir.tensorboard.summaries import Summaries
 from mtfrun.untrusted import escaped
 
 
@@ -165,7 +166,7 @@ class Training:
                     recording,
                     *([] if limit is None else [limit]),
                 ],
-                warm_start=self.experiment.warm_start,
+                init_checkpoint=self.experiment.init_checkpoint,
                 description=training.Description(
                     texts or {}, header_of(self, run, numbers or {}), recorded
                 ),

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from mtfrun.rundir import metric_tags
+from mtfrun.rundir.tensorboard import metric_tags
 
 
 @dataclasses.dataclass(frozen=True)

@@ -77,7 +77,7 @@ def atomic_replace(path: pathlib.Path) -> Iterator[TextIO]:
     The directory may be untrusted: a symbolic link of that name is replaced, and its target is not
     touched. A pipe, device or directory of that name is moved to another name, with a warning.
     `remove_outputs_in_progress` does not remove the temporary file: beside a checkpoint it marks
-    the checkpoint as incomplete, see leftovers.py.
+    the checkpoint as incomplete, see partial_files.py.
 
     Raises:
       RunDirError: the file cannot be written.

@@ -21,16 +21,16 @@ from mtfrun.configuration.errors import one_line
 from mtfrun.configuration.run_files import RECORD
 from mtfrun.display import progress
 from mtfrun.rundir.atomic import atomic_replace, remove_temporary_files
+from mtfrun.rundir.checkpoints.partial_files import list_names
 from mtfrun.rundir.errors import RunDirError, reason
-from mtfrun.rundir.leftovers import list_names
 from mtfrun.rundir.lock import is_locked, writer_lock
-from mtfrun.rundir.records import Setup, read_record, record_command
-from mtfrun.rundir.run_record import RECORD_FILES, RunRecord
+from mtfrun.rundir.records.commands import Setup, read_record, record_command
+from mtfrun.rundir.records.run_record import RECORD_FILES, RunRecord
 from mtfrun.untrusted import is_directory, open_to_write
 
 if TYPE_CHECKING:
-    from mtfrun.rundir.checkpoints import Checkpoints
-    from mtfrun.rundir.summaries import Summaries
+    from mtfrun.rundir.checkpoints.checkpoints import Checkpoints
+    from mtfrun.rundir.tensorboard.summaries import Summaries
 
 CHECKPOINTS = "checkpoints"
 """Name of the directory of a run's checkpoints."""
@@ -184,7 +184,7 @@ class RunDirectory:
 
     def checkpoints(self, *, max_to_keep: int | None = 5) -> Checkpoints:
         """Returns the checkpoints of the run."""
-        from mtfrun.rundir.checkpoints import Checkpoints  # noqa: PLC0415 - imports TensorFlow
+        from mtfrun.rundir.checkpoints.checkpoints import Checkpoints  # noqa: PLC0415 - imports TensorFlow
 
         return Checkpoints(self._checkpoints_path, max_to_keep=max_to_keep)
 
@@ -228,7 +228,7 @@ class RunDirectory:
 
     def summaries(self, name: str, *, resumed_step: int | None = None) -> Summaries:
         """Returns a writer of TensorBoard values in the subdirectory `train` or `eval`."""
-        from mtfrun.rundir.summaries import Summaries  # noqa: PLC0415 - imports TensorFlow
+        from mtfrun.rundir.tensorboard.summaries import Summaries  # noqa: PLC0415 - imports TensorFlow
 
         return Summaries(self._path / name, resumed_step=resumed_step)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from mtfrun import processes
 from mtfrun.checks import check_intervals
 from mtfrun.errors import InputError
-from mtfrun.rundir import Summaries
+from mtfrun.rundir.tensorboard.summaries import Summaries
 from mtfrun.training.metric_history import MetricHistory, check_metric_exists
 from mtfrun.training.signals import Stopped
 from mtfrun.training.state import TrainState
@@ -81,7 +81,7 @@ class Action(abc.ABC):
       on_metric: name of a metric, such as "eval/loss", after which it is called; or None.
       on_resume: called before the first step of a process in which a run goes on.
       at_end: called when training ends, after a signal too, unless it was called at that step.
-      at_start: called before the first step of a new run, at step 0, after a warm start.
+      at_start: called before the first step of a new run, at step 0.
       after_saving: whether it is called only once the newest checkpoint is complete, and the best
         one recorded.
     """

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.checks import COUNT, check_fields
-from mtfrun.rundir.metric_tags import layer_name
+from mtfrun.rundir.tensorboard.metric_tags import layer_name
 from mtfrun.training.actions import Action, ActionContext
 from mtfrun.training.state import TrainState
 from mtfrun.training.step import Features, loss_and_gradients

@@ -14,7 +14,9 @@ from mtfrun import mtf, processes
 from mtfrun.data import Infeed, Padding
 from mtfrun.display.progress import note, waiting, warning
 from mtfrun.errors import InputError
-from mtfrun.rundir import RunDirectory, Summaries, write_metrics
+from mtfrun.rundir import RunDirectory
+from mtfrun.rundir.tensorboard.metric_charts import write_metrics
+from mtfrun.rundir.tensorboard.summaries import Summaries
 from mtfrun.training.actions import Action, ActionContext, DueActions
 from mtfrun.training.curves import (
     Curves,
@@ -39,7 +41,7 @@ from mtfrun.training.state import TrainState
 from mtfrun.training.step import OBJECTIVE, SKIPPED, Features, train_steps_function
 
 # Called with a model's variables by path, and the vocabulary sizes by the path of embeddings.
-WarmStarting = Callable[[Mapping[str, mtf.Variable], Mapping[str, int]], object]
+Initialise = Callable[[Mapping[str, mtf.Variable], Mapping[str, int]], object]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +85,7 @@ def train(
     options: TrainOptions,
     *,
     actions: Sequence[Action] = (),
-    warm_start: WarmStarting | None = None,
+    init_checkpoint: Initialise | None = None,
     description: Description | None = None,
     metadata: Metadata | None = None,
     clock: Callable[[], float] = time.monotonic,
@@ -102,8 +104,8 @@ def train(
       run: where checkpoints and summaries go.
       options: how long and how to train.
       actions: called periodically, after checkpoints that are due at the same step.
-      warm_start: called if the run has no checkpoint yet; it may set the variables, and returns a
-        report to print, or None.
+      init_checkpoint: called if the run has no checkpoint yet; it may set the variables, and
+        returns a report to print, or None.
       description: what is shown of the training before its first step.
       metadata: more of the checkpoints' manifests.
       clock: returns the time in seconds.
@@ -114,7 +116,7 @@ def train(
       RunDirError: a checkpoint does not fit the model, or cannot be written.
     """
     loop = _Loop(state, infeed, run, options, actions, metadata or Metadata(), clock)
-    first_step = loop.restore(warm_start)
+    first_step = loop.restore(init_checkpoint)
     progress = Progress(first_step, options.train_steps, reporting=state.model.reporting)
     with contextlib.ExitStack() as stack:
         stack.callback(progress.close)
@@ -136,8 +138,8 @@ def train(
         start = f"step {first_step:,} of {options.train_steps:,}"
         if first_step:
             start = f"going on from {start}"
-        elif loop.warm_start is not None:
-            start += f", warm start: {loop.warm_start}"
+        elif loop.init_checkpoint is not None:
+            start += f", initialised with {loop.init_checkpoint}"
         header = {**description.header, "start": start}
         return loop.run(progress, summaries, signals, header)
 
@@ -201,18 +203,18 @@ class _Loop:
         self._device_secs = 0.0  # of the last visit
         self._values: dict[str, float] = {}  # the newest point of the curves
         self._stop_reason: str | None = None
-        self.warm_start: object = None
+        self.init_checkpoint: object = None
 
-    def restore(self, warm_start: WarmStarting | None) -> int:
+    def restore(self, init_checkpoint: Initialise | None) -> int:
         """Initialises the state, or restores the newest good checkpoint, and returns its step."""
         with waiting("initialising the variables"):
             self._state.initialize()
         with waiting("restoring the newest checkpoint"):
             step = self._saving.restore()
         processes.by_first(self._run.record().metrics)  # raises if damaged
-        if step is None and warm_start is not None:
+        if step is None and init_checkpoint is not None:
             model = self._state.model
-            self.warm_start = warm_start(model.named_variables(), model.vocabulary_sizes)
+            self.init_checkpoint = init_checkpoint(model.named_variables(), model.vocabulary_sizes)
         return step or 0
 
     def check_data(self) -> None:

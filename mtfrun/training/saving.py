@@ -13,16 +13,9 @@ from absl import logging
 
 from mtfrun import processes
 from mtfrun.data import Infeed
-from mtfrun.rundir import (
-    KEPT,
-    Best,
-    Manifest,
-    RunDirectory,
-    RunDirError,
-    Save,
-    is_better,
-)
-from mtfrun.rundir.manifest import DIMENSIONS
+from mtfrun.rundir import KEPT, Best, Manifest, RunDirectory, RunDirError, is_better
+from mtfrun.rundir.checkpoints.manifest import DIMENSIONS
+from mtfrun.rundir.checkpoints.save import Save
 from mtfrun.training.actions import Action, ActionContext
 from mtfrun.training.curves import Curves
 from mtfrun.training.finite import FiniteGuard

@@ -31,8 +31,9 @@ from mtfrun import training
 from mtfrun.cli.flags import parse_flags
 from mtfrun.cli.gin_settings import settings_of
 from mtfrun.experiment.runs.run_training import TrainChoices, prepared, run_training
-from mtfrun.rundir import RunDirectory, Summaries
-from mtfrun.rundir.save import Save
+from mtfrun.rundir import RunDirectory
+from mtfrun.rundir.checkpoints.save import Save
+from mtfrun.rundir.tensorboard.summaries import Summaries
 from mtfrun.training import loop
 from mtfrun.training.finite import FiniteGuard
 from mtfrun.training.progress import Progress

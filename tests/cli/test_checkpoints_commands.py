@@ -11,10 +11,11 @@ import sys
 import numpy as np
 import pytest
 
-from mtfrun.rundir import Checkpoints, RunDirectory
-from mtfrun.rundir.best import Best, write_best
-from mtfrun.rundir.checkpoint_values import CheckpointValues
-from mtfrun.rundir.compatibility import IncompatibleError
+from mtfrun.rundir import RunDirectory
+from mtfrun.rundir.checkpoints.best import Best, write_best
+from mtfrun.rundir.checkpoints.checkpoint_values import CheckpointValues
+from mtfrun.rundir.checkpoints.checkpoints import Checkpoints
+from mtfrun.rundir.checkpoints.compatibility import IncompatibleError
 from tests.cli.command import ROOT, error_line, mtfrun_here, succeeded, tiny_experiment
 
 _TABLE = "model/embedding/table"
@@ -233,7 +234,7 @@ def test_an_incompatible_run_is_explained_by_its_configuration(
     assert len(line) < 400 and "LEARNING_RATE" not in line
 
 
-def test_evaluation_and_warm_starts_are_explained_too(
+def test_evaluation_and_initialising_are_explained_too(
     language_model_run: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
     run = language_model_run

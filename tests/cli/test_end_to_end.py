@@ -91,7 +91,7 @@ def test_a_new_run_starts_from_another_ones_checkpoint(
     process = mtfrun_here("train", *start, f"--gin.INIT_CHECKPOINT='{path}'")
     assert process.returncode == 0, process.stderr.decode()
     origin = header_of(process)["start"]
-    assert re.fullmatch(rf"step 0 of 1, warm start: \d+ variables from {path}", origin)
+    assert re.fullmatch(rf"step 0 of 1, initialised with \d+ variables from {path}", origin)
 
 
 def test_a_run_records_configuration_and_commands(trained: pathlib.Path) -> None:

@@ -48,7 +48,7 @@ def test_a_checkpoint_is_fine_tuned_and_answers(flags: list[str], tmp_path: path
     run = f"--model_dir={tmp_path / 'run'}"
     process = mtfrun_here("train", *flags, run)
     assert process.returncode == 0, process.stderr.decode()
-    assert f"warm start: {VARIABLES} variables from {CHECKPOINT}" in process.stderr.decode()
+    assert f"initialised with {VARIABLES} variables from {CHECKPOINT}" in process.stderr.decode()
     (text,) = succeeded(mtfrun_here("decode", run, "--prompt=1"))
     (text_and_mark,) = succeeded(mtfrun_here("decode", run, "--prompt=1 <extra_id_0>"))
     assert text_and_mark["prompt_tokens"] == text["prompt_tokens"] + 1

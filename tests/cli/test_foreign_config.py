@@ -120,8 +120,16 @@ _STATEMENTS = "from mtfrun.configuration import statements\n"
         (_STATEMENTS + "statements.os.system:\n  command = 'id'", None, "os"),
         ("from mtfrun.rundir import atomic\n{} = @atomic.secrets.token_hex()", None, "secrets"),
         # mtfrun's own functions write files and run commands.
-        ("{} = @rundir.atomic_write()", "rundir.atomic_write", "mtfrun.rundir.atomic"),
-        ("{} = @rundir.RunDirectory()", None, "mtfrun.rundir.run_directory"),
+        (
+            "from mtfrun import rundir\n{} = @rundir.atomic_write()",
+            "rundir.atomic_write",
+            "mtfrun.rundir.atomic",
+        ),
+        (
+            "from mtfrun import rundir\n{} = @rundir.RunDirectory()",
+            None,
+            "mtfrun.rundir.run_directory",
+        ),
         ("from mtfrun.cli import main\n{} = @main.main()", "main.main", "mtfrun.cli.main"),
         ("{} = @experiment.Training.run()", None, "mtfrun.experiment.training"),
         ("{} = @experiment.Training.__subclasses__()", None, "builtins"),

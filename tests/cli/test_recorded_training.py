@@ -13,7 +13,7 @@ import pytest
 from mtfrun.data import ByteVocabulary, LanguageModelData, NoSource, Task
 from mtfrun.experiment.runs.recorded_training import as_text, recorded
 from mtfrun.rundir import RunDirectory, Setup
-from mtfrun.rundir.manifest import _digest
+from mtfrun.rundir.checkpoints.manifest import _digest
 from tests.cli.command import error_line, mtfrun_here, tiny_experiment
 
 DATA = LanguageModelData(Task(NoSource(), ByteVocabulary()), length=8)

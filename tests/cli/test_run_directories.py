@@ -57,7 +57,7 @@ def test_a_run_begins_again_with_restart_and_from_the_directory_of_another_run(
         "`mtfrun checkpoints prune --set_aside` deletes them"
     )
     origin = header_of(process)["start"]
-    assert origin.startswith("step 0 of 1, warm start: ")
+    assert origin.startswith("step 0 of 1, initialised with ")
     assert origin.endswith(f" variables from {language_model_run}/checkpoints/ckpt-2")
     assert files(run / "checkpoints.1") == before
     assert [path.name for path in run.glob("checkpoints/*.json")] == ["ckpt-1.json"]

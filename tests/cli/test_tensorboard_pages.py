@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from mtfrun.display.pictures.canvas import HEIGHT, WIDTH
-from mtfrun.rundir.hparams import Metric, recorded_hparams, write_hparams
+from mtfrun.rundir.tensorboard.hparams import Metric, recorded_hparams, write_hparams
 from tests.cli.command import mtfrun_here, succeeded, tiny_experiment
 from tests.cli.tensorboard_server import LOADERS, TensorBoard, serving
 

@@ -13,7 +13,8 @@ from mtfrun.data import Data, Infeed
 from mtfrun.experiment import Evaluation, EvaluationResult, Evaluator, Experiment, Training
 from mtfrun.experiment.evaluation import BATCHES_AT_START
 from mtfrun.experiment.evaluator import EvaluationContext
-from mtfrun.rundir import RunDirectory, WarmStart
+from mtfrun.rundir import RunDirectory
+from mtfrun.rundir.checkpoints.init_checkpoint import InitCheckpoint
 from tests.experiment.test_in_python import language_model
 from tests.training.toy_run import curve
 
@@ -89,11 +90,11 @@ def test_the_evaluation_at_start_reads_few_batches_and_draws_nothing(
     assert shown == [False, True]
 
 
-def test_after_a_warm_start_it_is_of_the_weights_of_the_checkpoint(
+def test_of_an_initialised_run_it_is_of_the_weights_of_the_checkpoint(
     tmp_path: pathlib.Path, text_file: pathlib.Path
 ) -> None:
     _trained(tmp_path / "first", language_model(text_file), 3)
-    start = WarmStart(str(tmp_path / "first"))
-    _trained(tmp_path / "second", language_model(text_file, warm_start=start), 2)
+    start = InitCheckpoint(str(tmp_path / "first"))
+    _trained(tmp_path / "second", language_model(text_file, init_checkpoint=start), 2)
     last = curve(str(tmp_path / "first"), split="eval")[3]
     assert curve(str(tmp_path / "second"), split="eval")[0] == pytest.approx(last, rel=1e-6)

@@ -18,12 +18,16 @@ from mtfrun.models.transformer import (
     Stack,
     TokenEmbedding,
 )
-from mtfrun.rundir import RunDirectory, WarmStart
+from mtfrun.rundir import RunDirectory
+from mtfrun.rundir.checkpoints.init_checkpoint import InitCheckpoint
 from tests.layouts import ONE_DEVICE
 
 
 def language_model(
-    text_file: pathlib.Path, *, dropout_rate: float = 0.0, warm_start: WarmStart | None = None
+    text_file: pathlib.Path,
+    *,
+    dropout_rate: float = 0.0,
+    init_checkpoint: InitCheckpoint | None = None,
 ) -> Experiment:
     """Returns a language model of one layer and the text of a file, as both splits."""
     layers = [
@@ -37,7 +41,7 @@ def language_model(
     )
     source = data.TextFiles({"train": str(text_file), "validation": str(text_file)})
     rows = data.LanguageModelData(data.Task(source, data.ByteVocabulary()), length=16)
-    return Experiment(mtf.Mesh(ONE_DEVICE), model, rows, warm_start=warm_start)
+    return Experiment(mtf.Mesh(ONE_DEVICE), model, rows, init_checkpoint=init_checkpoint)
 
 
 def test_an_experiment_is_trained_evaluated_restored_and_decoded(tmp_path: pathlib.Path) -> None:

@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.util import tensor_util
 
 from mtfrun.rundir import Manifest, RunDirectory
-from mtfrun.rundir.manifest import tensor_key
+from mtfrun.rundir.checkpoints.manifest import tensor_key
 
 # Curves that are measured in seconds, and so differ between any two runs.
 _MEASURED = "perf/"

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator
 import pytest
 import tensorflow as tf
 
-from mtfrun.rundir import Checkpoints, DamagedCheckpointError, Manifest
+from mtfrun.rundir import DamagedCheckpointError, Manifest
+from mtfrun.rundir.checkpoints.checkpoints import Checkpoints
 from tests.cli.command import error_line, mtfrun_here, succeeded
 from tests.faults.forked import finished
 from tests.faults.training_run import TrainingRun

@@ -28,8 +28,8 @@ from mtfrun.data.packing import Plan, stored_plan
 from mtfrun.data.token_cache import TokenCache
 from mtfrun.data.tokenization import open_cache
 from mtfrun.errors import InputError
-from mtfrun.rundir import Checkpoints
-from mtfrun.rundir.manifest import _digest, read_manifest
+from mtfrun.rundir.checkpoints.checkpoints import Checkpoints
+from mtfrun.rundir.checkpoints.manifest import _digest, read_manifest
 from tests.faults.fuzzing import KINDS, damaged, fuzz
 
 JSONL = [

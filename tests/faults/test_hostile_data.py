@@ -27,9 +27,10 @@ from mtfrun import data
 from mtfrun.configuration.errors import one_line
 from mtfrun.data.sources.streams import blocks
 from mtfrun.errors import InputError
-from mtfrun.rundir import Checkpoints, RunDirError
-from mtfrun.rundir.manifest import read_manifest
-from mtfrun.rundir.written_curves import read_curves
+from mtfrun.rundir import RunDirError
+from mtfrun.rundir.checkpoints.checkpoints import Checkpoints
+from mtfrun.rundir.checkpoints.manifest import read_manifest
+from mtfrun.rundir.tensorboard.curves import read_curves
 from tests.faults.fuzzing import CPU_SECS, cpu_limit, some_quick
 
 DEEP = 100_000

@@ -36,7 +36,7 @@ NO_OPERATIONS = {
         "sharded",
         "with_values",
     ],
-    "of checkpoints; tests/rundir/test_snapshot.py has it": ["owned_shards"],
+    "of checkpoints; tests/rundir/checkpoints/test_snapshot.py has it": ["owned_shards"],
     "of meshes without devices; tests/tools/planning has them": ["planned_meshes"],
     "of what programs report; test_reports.py runs them": [
         "Print",

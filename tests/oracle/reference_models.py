@@ -15,9 +15,8 @@ from mtfrun import mtf
 from mtfrun.models import Loss, moe, parity
 from mtfrun.models import transformer as t
 from mtfrun.models.transformer.token_model import TokenModel
-from mtfrun.rundir import WarmStart
-from mtfrun.rundir.foreign_names import sources_of
-from mtfrun.rundir.warm_start import find_source, fitted_value
+from mtfrun.rundir.checkpoints.init_checkpoint import InitCheckpoint, find_source, fitted_value
+from mtfrun.rundir.checkpoints.mesh_tensorflow_names import sources_of
 from tests.layouts import ONE_DEVICE
 from tests.oracle.reference_cases import ReferenceCase
 
@@ -205,7 +204,7 @@ def with_weights(model: TokenModel, case: ReferenceCase) -> TokenModel:
             tensors=[tf.constant(value) for value in weights.values()],
         )
         mtf.initialize(model)
-        report = WarmStart(prefix)(model.named_variables())
+        report = InitCheckpoint(prefix)(model.named_variables())
     assert report is not None
     assert not report.problems()
     return model

@@ -20,9 +20,8 @@ from mtfrun import layers, mtf, optim
 from mtfrun.models import moe
 from mtfrun.models import transformer as t
 from mtfrun.models.transformer.token_model import TokenModel
-from mtfrun.rundir import WarmStart
-from mtfrun.rundir.foreign_names import sources_of
-from mtfrun.rundir.warm_start import find_source, fitted_value
+from mtfrun.rundir.checkpoints.init_checkpoint import InitCheckpoint, find_source, fitted_value
+from mtfrun.rundir.checkpoints.mesh_tensorflow_names import sources_of
 from mtfrun.training import TrainState
 from mtfrun.training.step import OBJECTIVE, train_steps_function
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
@@ -145,7 +144,7 @@ def _state_of_step_0(name: str, mesh: mtf.Mesh) -> TrainState:
     state = TrainState(make_model(mesh), make_optimizer(), mesh)
     state.initialize()
     path = str(FOLDER / "old_runs" / name / "model.ckpt-0")
-    report = WarmStart(path)(state.model.named_variables())
+    report = InitCheckpoint(path)(state.model.named_variables())
     assert report is not None
     assert not report.problems()
     checkpoint = tf.train.load_checkpoint(path)

@@ -12,7 +12,7 @@ from mtfrun import decoding, mtf
 from mtfrun.layers import relative_position_bucket
 from mtfrun.models import Loss
 from mtfrun.models.transformer.token_model import TokenModel
-from mtfrun.rundir import WarmStart
+from mtfrun.rundir.checkpoints.init_checkpoint import InitCheckpoint
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.oracle.reference_cases import FOLDER, ReferenceCase, reference_cases
 from tests.oracle.reference_decodes import (
@@ -157,7 +157,7 @@ def _imported(name: str, step: str, mesh: mtf.Mesh) -> TokenModel:
     model = transformer_model(mesh, CASES[name])
     mtf.initialize(model)
     folder = FOLDER / CASES[name].hparams["checkpoint"]
-    report = WarmStart(str(folder / f"model.ckpt-{step}"))(model.named_variables())
+    report = InitCheckpoint(str(folder / f"model.ckpt-{step}"))(model.named_variables())
     assert report is not None
     assert not report.problems()
     assert report.matched.keys() == model.named_variables().keys()

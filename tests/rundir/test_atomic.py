@@ -7,12 +7,7 @@ import pathlib
 
 import pytest
 
-from mtfrun.rundir import (
-    RunDirError,
-    atomic_open,
-    atomic_write,
-    remove_outputs_in_progress,
-)
+from mtfrun.rundir import RunDirError, atomic_open, atomic_write, remove_outputs_in_progress
 from mtfrun.rundir.atomic import atomic_replace
 from tests.rundir.small_model import names
 

@@ -15,7 +15,7 @@ import pytest
 from mtfrun import optim
 from mtfrun.models import NonFiniteError
 from mtfrun.rundir import RunDirectory, RunDirError
-from mtfrun.rundir.snapshot import Snapshot
+from mtfrun.rundir.checkpoints.snapshot import Snapshot
 from mtfrun.training import Action, ActionContext, CheckpointOptions, TrainOptions
 from tests.layouts import QUICK_LAYOUTS
 from tests.training.toy_run import curve, parameters, toy_train

@@ -17,7 +17,7 @@ from tensorflow.experimental import dtensor
 from mtfrun import mtf, optim
 from mtfrun.data import Infeed
 from mtfrun.models import FiniteCheck, Model
-from mtfrun.rundir import Checkpoints
+from mtfrun.rundir.checkpoints.checkpoints import Checkpoints
 from mtfrun.training import TrainState, train_steps_function
 from mtfrun.training.norms import Norms
 from tests.collectives import collectives_of

@@ -13,11 +13,12 @@ from mtfrun.cli.terminable import terminable
 from mtfrun.configuration.run_files import CONFIG, RECORD, RunFiles
 from mtfrun.display.streams import print_lines
 from mtfrun.errors import InputError
-from mtfrun.rundir import Checkpoints, Manifest, RunDirectory, RunDirError, package_versions
-from mtfrun.rundir.checkpoint_values import CheckpointValues
-from mtfrun.rundir.copied_files import copy_file, keep_origin
-from mtfrun.rundir.manifest import DIMENSIONS
-from mtfrun.rundir.stored_checkpoints import CheckpointDirectory
+from mtfrun.rundir import Manifest, RunDirectory, RunDirError, package_versions
+from mtfrun.rundir.checkpoints.checkpoint_values import CheckpointValues
+from mtfrun.rundir.checkpoints.checkpoints import Checkpoints
+from mtfrun.rundir.checkpoints.manifest import DIMENSIONS
+from mtfrun.rundir.checkpoints.stored_checkpoints import CheckpointDirectory
+from mtfrun.rundir.records.copied_files import copy_file, keep_origin
 from mtfrun.tools.conversion.run_writer import check_new, replaced_directory
 
 _WEIGHTS = ("model/", "averages/")

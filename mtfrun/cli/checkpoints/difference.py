@@ -13,10 +13,11 @@ import numpy as np
 from mtfrun.display.streams import print_lines
 from mtfrun.display.table import table_lines, terminal_columns
 from mtfrun.errors import InputError
-from mtfrun.rundir import Checkpoints, Manifest
-from mtfrun.rundir.checkpoint_values import CheckpointValues
-from mtfrun.rundir.manifest import VariableSpec
-from mtfrun.rundir.stored_checkpoints import CheckpointDirectory
+from mtfrun.rundir import Manifest
+from mtfrun.rundir.checkpoints.checkpoint_values import CheckpointValues
+from mtfrun.rundir.checkpoints.checkpoints import Checkpoints
+from mtfrun.rundir.checkpoints.manifest import VariableSpec
+from mtfrun.rundir.checkpoints.stored_checkpoints import CheckpointDirectory
 
 _AT_STEP = re.compile(r"(.*)@(\d+)", re.DOTALL)
 

@@ -13,8 +13,8 @@ from mtfrun.display.streams import print_lines
 from mtfrun.display.table import table_lines, terminal_columns
 from mtfrun.errors import InputError, did_you_mean
 from mtfrun.rundir import RunRecord
-from mtfrun.rundir.metric_order import is_lower_better
-from mtfrun.rundir.stored_checkpoints import CheckpointDirectory, StoredCheckpoint
+from mtfrun.rundir.checkpoints.stored_checkpoints import CheckpointDirectory, StoredCheckpoint
+from mtfrun.rundir.tensorboard.metric_order import is_lower_better
 
 _LOSS = "loss"
 

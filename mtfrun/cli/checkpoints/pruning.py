@@ -11,8 +11,8 @@ from mtfrun.display.formats import bytes_text
 from mtfrun.display.streams import print_lines
 from mtfrun.errors import InputError
 from mtfrun.rundir import RunDirectory
-from mtfrun.rundir.rotation import delete_checkpoints, is_protected
-from mtfrun.rundir.stored_checkpoints import CheckpointDirectory
+from mtfrun.rundir.checkpoints.retention import delete_checkpoints, is_protected
+from mtfrun.rundir.checkpoints.stored_checkpoints import CheckpointDirectory
 
 
 def prune(flags: argparse.Namespace, _: Sequence[str]) -> int:

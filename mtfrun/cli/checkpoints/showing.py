@@ -15,8 +15,8 @@ from mtfrun.display.streams import print_lines
 from mtfrun.display.table import table_lines, terminal_columns
 from mtfrun.errors import InputError
 from mtfrun.rundir import Manifest, RunDirError
-from mtfrun.rundir.manifest import DIMENSIONS, VariableSpec
-from mtfrun.rundir.stored_checkpoints import CheckpointDirectory, StoredCheckpoint
+from mtfrun.rundir.checkpoints.manifest import DIMENSIONS, VariableSpec
+from mtfrun.rundir.checkpoints.stored_checkpoints import CheckpointDirectory, StoredCheckpoint
 
 _MODEL = "model/"
 # What --norms adds: the root of the mean square, and the largest absolute value.
@@ -118,7 +118,7 @@ def _norms(
     with quiet_import():
         import numpy as np  # noqa: PLC0415 - only with --norms, as the next one
 
-        from mtfrun.rundir.checkpoint_values import CheckpointValues  # noqa: PLC0415 - TensorFlow
+        from mtfrun.rundir.checkpoints.checkpoint_values import CheckpointValues  # noqa: PLC0415 - TensorFlow
 
         values = CheckpointValues(directory.path, manifest)
     for path in paths:

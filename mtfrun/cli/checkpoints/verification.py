@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from mtfrun.display.formats import bytes_text
 from mtfrun.display.streams import print_lines
-from mtfrun.rundir.stored_checkpoints import CheckpointDirectory
+from mtfrun.rundir.checkpoints.stored_checkpoints import CheckpointDirectory
 
 DAMAGED = 5
 """The exit code if a file is not as it was saved."""

@@ -15,7 +15,7 @@ from mtfrun.display.streams import print_lines
 from mtfrun.display.table import terminal_columns
 from mtfrun.errors import InputError
 from mtfrun.rundir import RunDirectory
-from mtfrun.rundir.metric_order import is_lower_better
+from mtfrun.rundir.tensorboard.metric_order import is_lower_better
 
 
 def runs(flags: argparse.Namespace, _: Sequence[str]) -> int:

@@ -12,9 +12,9 @@ from mtfrun.configuration.changed_variables import values_of
 from mtfrun.configuration.errors import ConfigError
 from mtfrun.errors import InputError
 from mtfrun.rundir import RunDirectory, Status, StepMetrics
-from mtfrun.rundir.metric_order import is_lower_better
-from mtfrun.rundir.run_record import best_of
-from mtfrun.rundir.stored_checkpoints import CheckpointDirectory
+from mtfrun.rundir.checkpoints.stored_checkpoints import CheckpointDirectory
+from mtfrun.rundir.records.run_record import best_of
+from mtfrun.rundir.tensorboard.metric_order import is_lower_better
 from mtfrun.untrusted import read_regular_text
 
 # How deep below the directory of a command runs are searched for.

@@ -10,7 +10,7 @@ from mtfrun.cli.runs.summary import RunSummary
 from mtfrun.display.formats import number_text, short_number, time_text
 from mtfrun.display.table import table_lines
 from mtfrun.errors import InputError, did_you_mean
-from mtfrun.rundir.metric_order import is_lower_better
+from mtfrun.rundir.tensorboard.metric_order import is_lower_better
 
 _LOSS = "loss"
 

@@ -24,8 +24,8 @@ def describe_sweep(
       metrics: of the evaluations, the most important one first.
     """
     with quiet_import():
-        from mtfrun.rundir.hparams import Metric, write_hparams  # noqa: PLC0415 - see above
-        from mtfrun.rundir.metric_tags import tag_of  # noqa: PLC0415
+        from mtfrun.rundir.tensorboard.hparams import Metric, write_hparams  # noqa: PLC0415 - see above
+        from mtfrun.rundir.tensorboard.metric_tags import tag_of  # noqa: PLC0415
 
     values = [{name: _python(text) for name, text in run.items()} for run in runs]
     # The metrics of a mixture's tasks: "task/loss", "task/accuracy", ...

@@ -12,7 +12,7 @@ from mtfrun.configuration.changed_variables import changes_of_variables, describ
 from mtfrun.configuration.errors import ConfigError
 from mtfrun.configuration.statements import Binding
 from mtfrun.rundir import RunDirError
-from mtfrun.rundir.compatibility import IncompatibleError
+from mtfrun.rundir.checkpoints.compatibility import IncompatibleError
 from mtfrun.untrusted import read_regular_text
 
 _CONFIG = "config.gin"

@@ -69,7 +69,7 @@ def restored(opened: Opened, run: RunDirectory | None, checkpoint: int | str | N
 
     Args:
       opened: has the experiment with the model.
-      run: has the checkpoints; without one the model begins with `Experiment.warm_start`.
+      run: has the checkpoints; without one the model begins with `Experiment.init_checkpoint`.
       checkpoint: a step, "best", or "latest" or None for the newest.
 
     Raises:

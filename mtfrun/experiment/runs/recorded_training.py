@@ -12,7 +12,7 @@ from mtfrun.configuration.run_files import CONFIG, RECORD
 from mtfrun.data import Data
 from mtfrun.experiment import Experiment
 from mtfrun.rundir import RunDirectory, Setup, atomic_write
-from mtfrun.rundir.copied_files import write_run_files
+from mtfrun.rundir.records.copied_files import write_run_files
 
 
 @contextlib.contextmanager

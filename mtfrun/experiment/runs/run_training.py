@@ -26,11 +26,11 @@ from mtfrun.experiment.runs.recorded_training import as_text, recorded, setup_of
 from mtfrun.experiment.runs.settings import Settings
 from mtfrun.experiment.saved_configuration import NumbersOfTraining
 from mtfrun.mtf.devices import unused_gpu
-from mtfrun.rundir import RunDirectory, recorded_hparams
-from mtfrun.rundir.copied_files import keep_origin
-from mtfrun.rundir.hparams import Metric
-from mtfrun.rundir.metric_tags import tag_of
+from mtfrun.rundir import RunDirectory
+from mtfrun.rundir.records.copied_files import keep_origin
 from mtfrun.rundir.run_directory import CHECKPOINTS
+from mtfrun.rundir.tensorboard.hparams import Metric, recorded_hparams
+from mtfrun.rundir.tensorboard.metric_tags import tag_of
 from mtfrun.training import TrainResult
 
 
@@ -135,7 +135,7 @@ def run_training(
                 stack.enter_context(
                     recorded(run, experiment.data, setup, operative_config, command, finished_steps)
                 )
-                start = experiment.warm_start
+                start = experiment.init_checkpoint
                 if start is not None and start.path and run.checkpoints().latest() is None:
                     source = pathlib.Path(os.path.expanduser(start.path))
                     keep_origin(source, pathlib.Path(run.path))

@@ -19,7 +19,7 @@ from mtfrun.configuration.run_files import RunFiles
 from mtfrun.configuration.statements import Binding
 from mtfrun.data import ImageData
 from mtfrun.experiment.runs.build import ROOTS
-from mtfrun.rundir import WarmStart
+from mtfrun.rundir.checkpoints.init_checkpoint import InitCheckpoint
 
 # What a gin reference or macro begins with.
 _REFERENCE_SIGNS = ("@", "%")
@@ -62,7 +62,7 @@ class Settings:
         if processes.count() > 1:
             processes.check_same("configuration", _shared(values_of(config.config_text())))
         if run_config is not None:
-            config.override(WarmStart, names=None)  # a file that only a new run needs
+            config.override(InitCheckpoint, names=None)  # a file that only a new run needs
             files = RunFiles.of(pathlib.Path(run_config).parent)
             if files is not None and files.source_summary is not None:
                 config.override(ImageData, kept_source=files.source_summary)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mtfrun.rundir import Manifest, RunDirectory
-from mtfrun.rundir.checkpoint_values import CheckpointValues
+from mtfrun.rundir.checkpoints.checkpoint_values import CheckpointValues
 
 _MODEL, _AVERAGES = "model/", "averages/"
 

@@ -16,13 +16,13 @@ import tensorflow as tf
 from mtfrun import mtf
 from mtfrun.errors import InputError
 from mtfrun.rundir import RunDirectory, package_versions
-from mtfrun.rundir.copied_files import (
+from mtfrun.rundir.errors import is_system_error, reason
+from mtfrun.rundir.records.copied_files import (
     IMPORTED_CONFIG,
     ORIGIN_FOLDER,
     ORIGIN_RECORD,
     write_run_files,
 )
-from mtfrun.rundir.errors import is_system_error, reason
 from mtfrun.tools.conversion.errors import ConversionError
 from mtfrun.tools.conversion.importer import Imported
 

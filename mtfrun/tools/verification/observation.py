@@ -92,15 +92,15 @@ def observe(
     attributed to the computation that causes it.
 
     Args:
-      training: has not run; its variables get their initial values, those of a warm start too.
+      training: has not run; its variables get their initial values, also from a checkpoint.
       steps: number of steps.
       inputs: what is decoded after the last step; None decodes nothing.
       expected: the observation on one device; None if this is the one device.
     """
     state, options, experiment = training.state, training.options, training.experiment
     state.initialize()
-    if experiment.warm_start is not None:
-        experiment.warm_start(state.model.named_variables(), state.model.vocabulary_sizes)
+    if experiment.init_checkpoint is not None:
+        experiment.init_checkpoint(state.model.named_variables(), state.model.vocabulary_sizes)
     variables, averages = _updated_by_optimizer(state), state.model.updated_variables()
     train_steps = train_steps_function(
         state,

@@ -9,9 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from mtfrun import mtf
-from mtfrun.rundir.foreign_names import Source, is_bookkeeping, slot_names, sources_of
-from mtfrun.rundir.tensor_index import StoredTensors
-from mtfrun.rundir.warm_start import find_source, fitted_value
+from mtfrun.rundir.checkpoints.init_checkpoint import find_source, fitted_value
+from mtfrun.rundir.checkpoints.mesh_tensorflow_names import (
+    Source,
+    is_bookkeeping,
+    slot_names,
+    sources_of,
+)
+from mtfrun.rundir.checkpoints.tensor_index import StoredTensors
 from mtfrun.tools.conversion.errors import ConversionError
 from mtfrun.tools.conversion.mesh_tensorflow.layers import SourceStack, sublayer_paths
 

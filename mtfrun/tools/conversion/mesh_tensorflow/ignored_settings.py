@@ -57,7 +57,7 @@ _NAMES_BY_REASON = {
         AdafactorOptimizer.learning_rate AdamWeightDecayOptimizer.learning_rate
         MomentumOptimizer.learning_rate SgdOptimizer.learning_rate
     """,
-    "WarmStart.variables of mtfrun selects variables": """
+    "InitCheckpoint.variables of mtfrun selects variables": """
         tpu_estimator_model_fn.init_variable_filter should_load_variable.*
     """,
     "INIT_CHECKPOINT is the checkpoint to start from": "tpu_estimator_model_fn.init_checkpoint",

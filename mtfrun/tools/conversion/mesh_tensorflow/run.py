@@ -6,7 +6,7 @@ import dataclasses
 import re
 from pathlib import Path
 
-from mtfrun.rundir.leftovers import list_names
+from mtfrun.rundir.checkpoints.partial_files import list_names
 from mtfrun.tools.conversion.errors import ConversionError
 from mtfrun.untrusted import is_directory, is_regular
 

@@ -1,0 +1,322 @@
+"""Initial values from the checkpoint of another training run."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from google.protobuf import text_format
+from tensorflow.python.training.checkpoint_state_pb2 import CheckpointState
+
+from mtfrun import mtf
+from mtfrun.rundir.checkpoints.checkpoints import Checkpoints
+from mtfrun.rundir.checkpoints.compatibility import IncompatibleError
+from mtfrun.rundir.checkpoints.manifest import PREFIX
+from mtfrun.rundir.checkpoints.mesh_tensorflow_names import (
+    Source,
+    is_bookkeeping,
+    is_step,
+    sources_of,
+)
+from mtfrun.rundir.checkpoints.partial_files import list_steps, lost_manifests
+from mtfrun.rundir.checkpoints.tensor_index import StoredTensors
+from mtfrun.rundir.checkpoints.variable_names import Names, read_names, sources_in_names
+from mtfrun.rundir.errors import RunDirError, nearest, reason
+from mtfrun.rundir.run_directory import CHECKPOINTS
+from mtfrun.untrusted import is_directory, open_regular
+
+_NAMES = "InitCheckpoint.names"
+# Maximum bytes of the file that names the newest checkpoint.
+_LONGEST_STATE = 1 << 20
+
+_NAMED = 3
+"""How many variables of each kind a report names; a wrong model differs in hundreds."""
+
+
+@dataclasses.dataclass(frozen=True)
+class InitReport:
+    """What was initialised, variable by variable.
+
+    Attributes:
+      path: of the checkpoint.
+      step: finished steps of the checkpoint's training, 0 if it has no step.
+      matched: names in the checkpoint, by our path.
+      missing: our paths that the checkpoint has no value for.
+      misshaped: why the value does not fit, by our path.
+      unused: names in the checkpoint that were not read.
+    """
+
+    path: str
+    step: int
+    matched: Mapping[str, str]
+    missing: Sequence[str]
+    misshaped: Mapping[str, str]
+    unused: Sequence[str]
+
+    def problems(self) -> str:
+        """Returns why not all variables were initialised; "" if they were."""
+        wrong = [f"{path} ({why})" for path, why in self.misshaped.items()]
+        missing = [path + nearest(path, self.unused) for path in self.missing[:_NAMED]]
+        missing += self.missing[_NAMED:]
+        parts = [_list("lacks", missing), _list("has other sizes for", wrong)]
+        return "; ".join(part for part in [*parts, _list("has in addition", self.unused)] if part)
+
+    def __str__(self) -> str:
+        counts = f"{len(self.matched)} variables from {self.path}"
+        return "; ".join(part for part in (counts, self.problems()) if part)
+
+
+@dataclasses.dataclass(frozen=True)
+class InitCheckpoint:
+    """Sets a model's variables to the values in a checkpoint of mtfrun or Mesh TensorFlow.
+
+    Attributes:
+      path: a checkpoint without the suffix of its files' names, such as "/models/model.ckpt-1000",
+        whose files are compared with their hashes if it has a manifest; or a run directory of
+        mtfrun, or its directory of checkpoints, for the newest good one; or a directory with a
+        "checkpoint" file that names the newest; None for random initial values.
+      strict: raise unless every variable of the model is in the checkpoint, and all variables of
+        the checkpoint are used, except those of optimizers.
+      variables: a regular expression; variables in whose path it is not found keep their random
+        initial values. With it, unused variables are no error.
+      names: the names of variables in the checkpoint where they are others than those that mtfrun
+        knows, by our path or by a regular expression of paths, see `name_map.Names`; or the path of
+        a JSON file that has them. `mtfrun checkpoints show` lists our paths, after "model/".
+
+    Raises:
+      RunDirError: `variables` is not a regular expression, or `names` cannot be used.
+    """
+
+    path: str | None = None
+    strict: bool = True
+    variables: str = ""
+    names: Names | str | None = None
+
+    def __post_init__(self) -> None:
+        try:
+            re.compile(self.variables)
+        except re.error as error:
+            raise RunDirError(
+                f"InitCheckpoint.variables={self.variables!r} is no regular expression: {error}"
+            ) from None
+        if self.names is not None:
+            object.__setattr__(self, "names", read_names(self.names, _NAMES))
+
+    def __call__(
+        self,
+        variables: Mapping[str, mtf.Variable],
+        vocabulary_sizes: Mapping[str, int] | None = None,
+    ) -> InitReport | None:
+        """Sets the variables, or none if there is an error, and returns a report.
+
+        Args:
+          variables: all of a model, by path, in the model's order, with their initial values.
+          vocabulary_sizes: the vocabulary size, by the path of variables whose dimension "vocab"
+            may be larger. A value with at least so many entries along it fits; it is padded with
+            zeros.
+
+        Returns:
+          The report, or None without a path.
+
+        Raises:
+          RunDirError: the checkpoint does not fit and `strict` is set, does not exist, or cannot be
+            read.
+        """
+        if not self.path:
+            return None
+        values, report = self._newest_values(self.path, variables, vocabulary_sizes or {})
+        problems = report.problems()
+        if problems and self.strict:
+            sizes = {(vocabulary_sizes or {}).get(path) for path in report.misshaped}
+            what = "configuration"
+            if not (report.missing or report.unused or None in sizes):
+                what = (
+                    f"vocabulary (the present one has {', '.join(map(str, sizes))} ids; those of "
+                    "data/sentencepiece.gin include EXTRA_IDS)"
+                )
+            raise IncompatibleError(
+                self.path,
+                f"it {problems}",
+                ["model"],
+                f"use its own {what}, or take what fits with --gin.InitCheckpoint.strict=False",
+            )
+        if not values:
+            raise RunDirError(f"nothing fits the model's variables: {report}")
+        for path, value in values.items():
+            variable = variables[path]
+            mtf.assign(variable, mtf.import_tf_tensor(variable.mesh, value, variable.shape))
+        return report
+
+    def _newest_values(
+        self, path: str, variables: Mapping[str, mtf.Variable], vocabulary_sizes: Mapping[str, int]
+    ) -> tuple[dict[str, np.ndarray], InitReport]:
+        """Returns `_values` of the checkpoint that `path` names, or of the newest one in it."""
+        directory, step = _checkpoint_directory(path), None
+        if directory is None:
+            directory, step = _checkpoint_with_manifest(path)
+        if directory is None:
+            return self._values(_prefix(path), variables, vocabulary_sizes)
+        return Checkpoints(directory).read(
+            step,
+            lambda manifest: self._values(
+                str(directory / manifest.prefix), variables, vocabulary_sizes
+            ),
+        )
+
+    def _values(
+        self,
+        prefix: str,
+        variables: Mapping[str, mtf.Variable],
+        vocabulary_sizes: Mapping[str, int],
+    ) -> tuple[dict[str, np.ndarray], InitReport]:
+        """Returns values by path, and the report."""
+        tensors = StoredTensors(prefix)
+        names = list(tensors.shapes)
+        values, matched, missing, misshaped = {}, {}, [], {}
+        used = set()
+        assert not isinstance(self.names, str)  # they have been read
+        own = sources_in_names(self.names or {}, variables, names, _NAMES)
+        for path, variable in variables.items():
+            if not re.search(self.variables, path):
+                continue
+            sources = [own[path]] if path in own else sources_of(path, variables)
+            match = find_source(sources, names)
+            if match is None:
+                missing.append(path)
+                continue
+            name, source = match
+            used.add(name)
+            value = fitted_value(tensors[name], source, variable.shape, vocabulary_sizes.get(path))
+            if isinstance(value, str):
+                misshaped[path] = f"{name} is {value}"
+                continue
+            values[path] = value
+            matched[path] = name
+        unused = sorted(n for n in names if n not in used and not is_bookkeeping(n))
+        step = next((tensors.step(n) for n in names if is_step(n)), 0)
+        return values, InitReport(
+            prefix, step, matched, missing, misshaped, [] if self.variables else unused
+        )
+
+
+def find_source(sources: Iterable[Source], names: Sequence[str]) -> tuple[str, Source] | None:
+    """Returns a name that a source's pattern matches, and the first such source; None if none."""
+    for source in sources:
+        pattern = re.compile(source.pattern)
+        for name in names:
+            if pattern.fullmatch(name):
+                return name, source
+    return None
+
+
+def fitted_value(
+    value: np.ndarray, source: Source, shape: mtf.Shape, vocabulary_size: int | None = None
+) -> np.ndarray | str:
+    """Returns the value in our shape, or a description of its wrong sizes; see `InitCheckpoint`."""
+    stored = f"{list(value.shape)}, not {shape.to_string}"
+    if vocabulary_size is not None and vocabulary_size < shape.get_dim_by_name("vocab").size:
+        stored += f" for a vocabulary of {vocabulary_size}"
+    if source.entry is not None:
+        entry = int(source.entry)
+        if not value.ndim or not -value.shape[0] <= entry < value.shape[0]:
+            return stored
+        value = value[entry]
+    if source.dims is not None:
+        dims = source.dims.split()
+        ours = list(shape.dimension_names)
+        if sorted(dims) != sorted(ours) or len(dims) != value.ndim:
+            return stored
+        value = value.transpose([dims.index(name) for name in ours])
+    sizes = shape.to_integer_list
+    if vocabulary_size is not None and value.ndim == len(sizes):
+        value = _with_padded_vocabulary(value, shape, vocabulary_size)
+    if list(value.shape) == sizes or (source.dims is None and _merges(sizes, value.shape)):
+        return value.astype(np.float32).reshape(sizes)
+    return stored
+
+
+def _with_padded_vocabulary(
+    value: np.ndarray, shape: mtf.Shape, vocabulary_size: int
+) -> np.ndarray:
+    """Returns the value, padded with zeros along "vocab" to its size in `shape`."""
+    axis = list(shape.dimension_names).index("vocab")
+    padding = shape[axis].size - value.shape[axis]
+    if padding <= 0 or value.shape[axis] < vocabulary_size:
+        return value
+    return np.pad(value, [(0, padding if i == axis else 0) for i in range(value.ndim)])
+
+
+def _merges(sizes: Sequence[int], merged: Sequence[int]) -> bool:
+    """Returns whether `merged` is `sizes` with neighbours multiplied together."""
+    remaining = list(sizes)
+    for size in merged:
+        product = 1
+        while remaining and product < size:
+            product *= remaining.pop(0)
+        if product != size:
+            return False
+    return not remaining
+
+
+def _checkpoint_directory(path: str) -> pathlib.Path | None:
+    """Returns `path`, or its directory `checkpoints`, if that has checkpoints of mtfrun."""
+    for directory in (pathlib.Path(path), pathlib.Path(path, CHECKPOINTS)):
+        if list_steps(directory) or lost_manifests(directory):
+            return directory
+    return None
+
+
+def _checkpoint_with_manifest(path: str) -> tuple[pathlib.Path | None, int | None]:
+    """Returns the directory and the step of a checkpoint of mtfrun, whose hashes are known."""
+    match = PREFIX.fullmatch(pathlib.Path(path).name)
+    directory = pathlib.Path(path).parent
+    if match is None or int(match[1]) not in list_steps(directory):
+        return None, None
+    return directory, int(match[1])
+
+
+def _prefix(path: str) -> str:
+    """Returns the checkpoint of another program that `path` names, or the newest one in it."""
+    prefix = pathlib.Path(path)
+    if is_directory(prefix):
+        prefix = _newest_in(prefix)
+    if not os.path.exists(f"{prefix}.index"):  # noqa: PTH110, Path.exists may raise OSError
+        raise RunDirError(
+            f"no checkpoint {prefix}: there is no file {prefix}.index; give the path without the "
+            "suffix of its files' names, such as model.ckpt-1000, or a run directory"
+        )
+    return str(prefix)
+
+
+def _newest_in(directory: pathlib.Path) -> pathlib.Path:
+    """Returns the checkpoint that TensorFlow's file `checkpoint` names."""
+    state = CheckpointState()
+    try:
+        with open_regular(directory / "checkpoint") as file:
+            text_format.Parse(file.read(_LONGEST_STATE), state)
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError, text_format.ParseError) as error:
+        raise RunDirError(
+            f"cannot read the checkpoint: {directory / 'checkpoint'}: {reason(error)}; remove it, "
+            "or give the path of one checkpoint"
+        ) from error
+    if not state.model_checkpoint_path:
+        raise RunDirError(
+            f"{directory} has no file 'checkpoint' that names the newest one and is no run "
+            "directory with checkpoints: give the path of one checkpoint, such as "
+            "model.ckpt-1000, without .index"
+        )
+    return directory / str(state.model_checkpoint_path)
+
+
+def _list(verb: str, items: Sequence[str]) -> str:
+    """Returns "lacks x, y and 3 more"; "" without items."""
+    if not items:
+        return ""
+    omitted = f" and {len(items) - _NAMED} more" if len(items) > _NAMED else ""
+    return f"{verb} {', '.join(items[:_NAMED])}{omitted}"

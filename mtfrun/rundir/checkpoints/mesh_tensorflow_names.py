@@ -1,0 +1,220 @@
+"""Names of our variables in the checkpoints of other programs.
+
+The table below has the names of Mesh TensorFlow's transformer package, with which T5 was trained,
+of both generations of Tensor2Tensor's MtfTransformer, and of our own checkpoints.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from mtfrun.rundir.checkpoints.manifest import tensor_key
+
+
+class Source(NamedTuple):
+    """Place of a variable's value in a checkpoint.
+
+    Attributes:
+      pattern: a regular expression that matches the full name of a variable.
+      entry: index into that variable's first dimension, as text; None for the complete value.
+      dims: names of the dimensions after indexing, separated by spaces, where their order may
+        differ from ours; None where it is the same, except that neighbouring dimensions of ours may
+        be merged there.
+    """
+
+    pattern: str
+    entry: str | None = None
+    dims: str | None = None
+
+
+class _Row(NamedTuple):
+    """A row of the table.
+
+    Attributes:
+      path: a regular expression that matches the full path of a variable of ours.
+      sources: where its value may be, in the order in which they are tried.
+    """
+
+    path: str
+    sources: Sequence[Source]
+
+
+# Slots of Mesh TensorFlow's optimizers: Adafactor (mean squares, or those of rows and columns, and
+# momentum), AdamWeightDecay, Momentum. SGD has none.
+_SLOT = re.compile(r"(?:_slot_(?:v|vr|vc|m)|/adam_[mv]|_momentum_v)$")
+
+_STACK = r"(?P<stack>encoder|decoder)_stack"
+_LAYER = _STACK + r"/blocks/(?P<block>\d+)/(?P<sublayer>\w+)"
+_MTF_LAYER = r"{mtf}/block_{block:03d}/layer_{layer:03d}"
+_T2T_2018 = r"transformer/{stack}/layer_{block}"
+_T2T_HEAD = r"transformer/{stack}/\w+_{flat}"
+_NORM = r"(?:rms_norm|layer_norm)/scale"
+_LAYER_NORM = r"true_layer_norm/layer_prepostprocess/layer_norm/layer_norm_{part}"
+_GATE = r"(?:top_2|top_n|switch|switch_max|ntlb|expert_selection)_"
+
+
+def _projection(ours: str, theirs: str, entry: str) -> list[_Row]:
+    """Returns the rows of one of attention's four projections, which Tensor2Tensor stacks."""
+    stacked = [
+        Source(_T2T_2018 + r"/{kind}/qkvo", entry, "heads d_model d_kv"),
+        Source(_T2T_HEAD + r"/\w+/qkvo", entry, "heads d_model d_kv"),
+    ]
+    return [
+        _Row(
+            rf"{_LAYER}/layer/attention/{ours}", [Source(rf"{_MTF_LAYER}/\w+/{theirs}"), *stacked]
+        ),
+        _Row(rf"{_LAYER}/layer/parameters/w{theirs}", stacked),
+    ]
+
+
+def _feed_forward(name: str, entry: str) -> _Row:
+    """Returns the row of a feed-forward layer's first or second matrix."""
+    return _Row(
+        rf"{_LAYER}/layer/{name}/kernel",
+        [
+            Source(rf"{_MTF_LAYER}/\w+/{name}/kernel"),
+            Source(_T2T_2018 + r"/dense_relu_dense/kernel", entry, "d_model d_ff"),
+            Source(rf"{_T2T_HEAD}/dense_relu_dense/{name}/kernel"),
+        ],
+    )
+
+
+_TABLE = [
+    _Row(
+        r"embedding/table",
+        [Source(r"shared/embedding"), Source(r"(?:decoder|transformer)/(?:targets_)?embedding")],
+    ),
+    _Row(
+        r"inputs_embedding/table",
+        [Source(r"encoder/embedding"), Source(r"transformer/inputs_embedding")],
+    ),
+    _Row(r"position/table", [Source(r"(?:shared|decoder|transformer)/positional_embedding")]),
+    _Row(
+        r"softmax/kernel",
+        [
+            Source(r"(?:decoder|transformer)/logits/kernel"),
+            Source(r"transformer/softmax", None, "vocab d_model"),
+        ],
+    ),
+    _Row(
+        rf"{_STACK}/relative_bias/table",
+        [Source(r"{mtf}/block_000/layer_\d+/\w+/relative_attention_bias")],
+    ),
+    _Row(
+        rf"{_STACK}/final_norm/scale",
+        [
+            Source(r"{mtf}/(?:final_)?" + _NORM),
+            Source(r"transformer/{stack}/layer_norm_scale", "-1"),
+        ],
+    ),
+    _Row(
+        rf"{_LAYER}/norm/scale",
+        [
+            Source(rf"{_MTF_LAYER}/{_NORM}"),
+            Source(r"transformer/{stack}/layer_norm_scale", "{flat}"),
+        ],
+    ),
+    _Row(rf"{_STACK}/final_norm/(?P<part>scale|bias)", [Source(r"{mtf}/" + _LAYER_NORM)]),
+    _Row(rf"{_LAYER}/norm/(?P<part>scale|bias)", [Source(rf"{_MTF_LAYER}/{_LAYER_NORM}")]),
+    *_projection("query", "q", "0"),
+    *_projection("key", "k", "1"),
+    *_projection("value", "v", "2"),
+    *_projection("output", "o", "3"),
+    _Row(
+        rf"{_LAYER}/layer/relative_bias/table",
+        [Source(_MTF_LAYER + r"/\w+/relative_attention_bias")],
+    ),
+    _feed_forward("wi", "0"),
+    _feed_forward("wo", "1"),
+    _Row(
+        rf"{_LAYER}/layer/(?P<router>(?:outer_|inner_)?)router/kernel",
+        [Source(_MTF_LAYER + r"/\w+/(?:{gate}|{router})gating/kernel")],
+    ),
+    _Row(
+        rf"{_LAYER}/layer/experts/wi/factors/(?P<factor>\d)/kernel",
+        [Source(_MTF_LAYER + r"/\w+/(?:wi|wi_{factor})/kernel")],
+    ),
+    _Row(rf"{_LAYER}/layer/experts/wo/kernel", [Source(_MTF_LAYER + r"/\w+/wo/kernel")]),
+    _Row(
+        rf"{_LAYER}/layer/(?P<parameter>wi_0/kernel|wi_1/kernel|wi/bias|wo/bias)",
+        [Source(_MTF_LAYER + r"/\w+/{parameter}")],
+    ),
+]
+
+
+def sources_of(path: str, paths: Iterable[str]) -> list[Source]:
+    """Returns where the value of the variable `path` may be in a checkpoint.
+
+    Args:
+      path: one of `paths`.
+      paths: those of all variables of the model, in the model's order, which says which number a
+        sublayer has in its block.
+    """
+    # Also as `mtfrun export --format=tensorflow` writes it.
+    sources = [Source(re.escape(tensor_key(f"model/{path}"))), Source(re.escape(path))]
+    for row in _TABLE:
+        match = re.fullmatch(row.path, path)
+        if match:
+            values = _template_values(match.groupdict(), paths)
+            sources += [_filled(source, values) for source in row.sources]
+    return sources
+
+
+def slot_names(name: str, slot: str) -> list[str]:
+    """Returns the names that Mesh TensorFlow's optimizers may give to a slot of a variable.
+
+    Args:
+      name: of the variable there.
+      slot: our name: "v", "vr", "vc", "m" or "velocity".
+    """
+    if slot == "velocity":
+        return [f"{name}_momentum_v"]
+    return [f"{name}_slot_{slot}", f"{name}/adam_{slot}"]
+
+
+def is_bookkeeping(name: str) -> bool:
+    """Returns whether a checkpoint's variable is no parameter: the step, a slot, an average."""
+    return bool(
+        is_step(name)
+        or _SLOT.search(name)
+        or re.search(r"^_CHECKPOINTABLE|^save_counter/", name)
+        or name.startswith(("variables/optimizer.S", "variables/averages.S"))
+    )
+
+
+def is_step(name: str) -> bool:
+    """Returns whether a variable of a checkpoint is the number of finished training steps."""
+    return name in ("global_step", tensor_key("step"))
+
+
+def _template_values(groups: dict[str, str], paths: Iterable[str]) -> dict[str, str | int]:
+    """Returns the values for the placeholders of the table's patterns.
+
+    Args:
+      groups: the named groups of a row's match with our path.
+      paths: those of all variables of the model.
+    """
+    values: dict[str, str | int] = dict(groups)
+    stack = groups.get("stack")
+    # A language model is a stack without a name of its own.
+    values["gate"] = _GATE
+    values["mtf"] = "encoder" if stack == "encoder" else "(?:decoder|transformer)"
+    if "block" in groups:
+        block, sublayer = int(groups["block"]), groups["sublayer"]
+        start = f"{stack}_stack/blocks/{block}/"
+        names = list(
+            dict.fromkeys(p.removeprefix(start).split("/")[0] for p in paths if p.startswith(start))
+        )
+        layer = names.index(sublayer)
+        values |= {"block": block, "layer": layer, "flat": block * len(names) + layer}
+        is_cross_attention = sublayer.startswith("encoder_decoder")
+        values["kind"] = "encdec_attention" if is_cross_attention else "self_attention"
+    return values
+
+
+def _filled(source: Source, values: dict[str, str | int]) -> Source:
+    """Returns the source with its placeholders replaced."""
+    entry = None if source.entry is None else source.entry.format(**values)
+    return source._replace(pattern=source.pattern.format(**values), entry=entry)

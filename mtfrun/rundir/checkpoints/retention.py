@@ -1,0 +1,69 @@
+"""Deletion of checkpoints: of old ones after a save, and of those that a person chooses."""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+from collections.abc import Sequence
+
+from mtfrun.rundir import atomic
+from mtfrun.rundir.checkpoints import manifest as manifests
+from mtfrun.rundir.checkpoints.best import read_best
+from mtfrun.rundir.checkpoints.partial_files import list_steps, remove_partial_files
+from mtfrun.rundir.errors import RunDirError, reason
+
+KEPT = "kept"
+"""Entry of a manifest, True where no later save may delete the checkpoint."""
+
+
+def delete_old(directory: pathlib.Path, saved: int, max_to_keep: int | None) -> None:
+    """Deletes checkpoints before the newest ones, and the files that step `saved` has replaced.
+
+    Args:
+      directory: where the checkpoints are.
+      saved: the step that was saved just now.
+      max_to_keep: how many of the newest to keep, that one included; None keeps all.
+    """
+    old: list[int] = []
+    if max_to_keep is not None:
+        others = [step for step in list_steps(directory) if step != saved]
+        old = others[: max(0, len(others) + 1 - max_to_keep)]
+    for step in old:
+        if not is_protected(directory, step):
+            with contextlib.suppress(RunDirError):
+                _delete(directory, step)
+    remove_partial_files(directory)
+
+
+def delete_checkpoints(directory: pathlib.Path, steps: Sequence[int]) -> None:
+    """Deletes the checkpoints of some steps; the caller holds the run's lock.
+
+    Raises:
+      RunDirError: one cannot be deleted; those before it are.
+    """
+    for step in steps:
+        _delete(directory, step)
+    remove_partial_files(directory)
+
+
+def is_protected(directory: pathlib.Path, step: int) -> bool:
+    """Returns whether a checkpoint is the best one or was kept, as far as can be read."""
+    with contextlib.suppress(RunDirError):
+        best = read_best(directory)
+        if best is not None and best.step == step:
+            return True
+    with contextlib.suppress(RunDirError, FileNotFoundError):
+        return manifests.read_manifest(directory, step).metadata.get(KEPT) is True
+    return False
+
+
+def _delete(directory: pathlib.Path, step: int) -> None:
+    # The manifest first: without it there is no checkpoint, whatever files remain. Its new name
+    # says that the files may be removed, see partial_files.py.
+    path = manifests.manifest_path(directory, step)
+    try:
+        path.replace(atomic.temporary_path(path))
+    except OSError as error:
+        raise RunDirError(
+            f"cannot delete {path}: {reason(error)}; check the permissions of {directory}"
+        ) from error

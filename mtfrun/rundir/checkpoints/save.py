@@ -1,0 +1,270 @@
+"""One save of a checkpoint, which a thread writes while training goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import queue
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from mtfrun import processes
+from mtfrun.rundir import atomic
+from mtfrun.rundir.checkpoints import manifest as manifests
+from mtfrun.rundir.checkpoints.manifest import FileRecord, Manifest
+from mtfrun.rundir.checkpoints.partial_files import files_of_save, remove_partial_files
+from mtfrun.rundir.checkpoints.snapshot import Snapshot, merge
+from mtfrun.rundir.errors import RunDirError, reason
+
+# What processes tell each other during a save.
+_PREFIX, _PARTS, _STATE = "prefix of the save", "parts of the save", "state of the save"
+_WRITING, _IS_WRITTEN, _FINISHED, _FAILED = "writing", "written", "finished", "failed"
+_WRITTEN, _SAVED = "variables are written", "step is saved"
+_RECORDS = "records of the parts"
+
+
+_Call = Callable[[], object]
+
+
+class _Threads:
+    """Threads that make calls, and are used again.
+
+    TensorFlow and the allocator keep memory for every thread that they have seen: a new one for
+    each save would take megabytes. They are daemons: a second signal, or the end of another
+    process, need not wait for them.
+    """
+
+    def __init__(self) -> None:
+        self._idle: list[queue.SimpleQueue[_Call]] = []
+        os.register_at_fork(after_in_child=self._idle.clear)
+
+    def call(self, function: _Call) -> None:
+        """Calls a function, which raises no error, in an idle thread or a new one."""
+        try:
+            calls = self._idle.pop()
+        except IndexError:
+            calls = queue.SimpleQueue()
+            threading.Thread(target=self._work, args=[calls], name="save", daemon=True).start()
+        calls.put(function)
+
+    def _work(self, calls: queue.SimpleQueue[_Call]) -> None:
+        while True:
+            calls.get()()
+            self._idle.append(calls)
+
+
+_THREADS = _Threads()
+
+
+class Save:
+    """A save in progress: the constructor copies the variables, a thread does everything else.
+
+    First the unfinished manifest, then the data, their hashes, and at last the manifest's name, see
+    partial_files.py. An error removes the files of this save, and `wait` raises it.
+
+    Of several processes all make one, and call `is_finished` and `wait` together, in their main
+    thread: each thread writes the parts that its process owns, then that of the first process makes
+    one checkpoint of them.
+
+    Args:
+      directory: where the checkpoints are.
+      step: number of finished training steps.
+      variables: raw tf.Variables or DVariables by path.
+      metadata: JSON values for the manifest.
+      after: called at the end in the thread of the first process.
+
+    Attributes:
+      step: the argument.
+    """
+
+    def __init__(
+        self,
+        directory: pathlib.Path,
+        step: int,
+        variables: Mapping[str, Any],
+        metadata: Mapping[str, Any],
+        *,
+        after: Callable[[], object],
+    ) -> None:
+        self._directory = directory
+        self.step = step
+        self._metadata = manifests.check_metadata(metadata)
+        self._after = after
+        self._snapshot = Snapshot(variables)
+        with processes.together(_PREFIX):
+            own_prefix = self._prepare() if processes.is_first() else ""
+        self._prefix = processes.agree(own_prefix, _PREFIX)
+        self._index, self._count = processes.index(), processes.count()
+        self._has_part = processes.gather(self._snapshot.has_tensors, _PARTS)
+        self._record: FileRecord | None = None  # for this process's part
+        self._records: dict[int, FileRecord] = {}  # for the parts of all processes
+        self._error: BaseException | None = None
+        self._has_written = threading.Event()
+        self._may_finish = threading.Event()  # set once no other process writes
+        self._has_failed_elsewhere = False
+        self._has_ended = threading.Event()
+        _THREADS.call(self._run)
+
+    def is_finished(self) -> bool:
+        """Returns whether `wait` would return, or raise, without waiting."""
+        states = processes.gather(self._state(), _STATE)
+        if _FAILED in states:
+            return True
+        if _WRITING not in states:
+            self._let_finish()
+        return all(state == _FINISHED for state in states)
+
+    def _let_finish(self) -> None:
+        """Gathers the records of all parts and lets the first process merge them. Collective."""
+        if self._count > 1 and not self._may_finish.is_set():
+            record = self._record and dataclasses.astuple(self._record)
+            records = enumerate(processes.gather(record, _RECORDS))
+            self._records = {index: FileRecord(*one) for index, one in records if one is not None}
+        self._may_finish.set()
+
+    def _state(self) -> str:
+        if self._error is not None:
+            return _FAILED
+        if self._has_ended.is_set():
+            return _FINISHED
+        return _IS_WRITTEN if self._has_written.is_set() else _WRITING
+
+    def wait(self) -> str:
+        """Returns the manifest's path once the checkpoint is complete.
+
+        Raises:
+          RunDirError: the files cannot be written; those of this attempt are removed.
+        """
+        try:
+            self._has_written.wait()
+            with processes.together(_WRITTEN):
+                self._raise_error()
+            self._let_finish()
+        except BaseException:
+            self._has_failed_elsewhere = True
+            raise
+        finally:
+            self._may_finish.set()
+            self._has_ended.wait()
+        with processes.together(_SAVED):
+            self._raise_error()
+        return str(manifests.manifest_path(self._directory, self.step))
+
+    def abandon(self) -> None:
+        """Waits for this process's thread alone; of several processes none finishes the save."""
+        if self._count > 1:
+            self._has_failed_elsewhere = True
+            self._may_finish.set()
+        self._has_ended.wait()
+
+    def _raise_error(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _run(self) -> None:
+        """Writes the files; in a thread of its own."""
+        try:
+            if self._index == 0:
+                self._write_checkpoint()
+                self._after()
+            else:
+                with self._save_errors():
+                    self._write_part()
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._has_written.set()
+            self._has_ended.set()
+
+    def _write_checkpoint(self) -> None:
+        """Writes the manifest and the data of the first process, and adds those of the others."""
+        directory = self._directory
+        try:
+            # As long as the manifest is unfinished the data may be removed, see partial_files.py.
+            target = manifests.manifest_path(directory, self.step)
+            with self._save_errors(), atomic.atomic_replace(target) as file:
+                atomic.sync_directory(directory)
+                self._write_part()
+                written = self._add_other_parts() if self._count > 1 else {}
+                files = {}
+                for name in files_of_save(directory, self._prefix):
+                    path = directory / name
+                    files[name] = written.get(path.stat().st_ino) or manifests.record_file(path)
+                atomic.sync_directory(directory)
+                manifest = Manifest(
+                    int(self.step), self._prefix, self._snapshot.specs, files, self._metadata
+                )
+                file.write(manifests.manifest_text(manifest))
+        except BaseException as error:
+            self._error = error
+            self._has_written.set()
+            if self._count > 1:
+                self._may_finish.wait()  # the others may still write
+            remove_partial_files(directory, self._prefix)
+            raise
+
+    def _write_part(self) -> None:
+        if self._count == 1:
+            self._snapshot.write(self._directory / self._prefix)
+        elif self._has_part[self._index]:
+            self._snapshot.write(self._part(self._index))
+            # Hash here: otherwise the first process would read all parts again.
+            self._record = manifests.record_file(self._data(self._index))
+
+    def _add_other_parts(self) -> dict[int, FileRecord]:
+        """Waits until all processes have written, and merges their parts into one checkpoint.
+
+        Returns:
+          The records of the parts by inode number: merging only renames files.
+        """
+        self._has_written.set()
+        self._may_finish.wait()
+        if self._has_failed_elsewhere:
+            raise RunDirError(f"another process could not save step {self.step}")
+        indices = [index for index, has_part in enumerate(self._has_part) if has_part]
+        files = {self._data(index).stat().st_ino: self._records[index] for index in indices}
+        merge([self._part(index) for index in indices], self._directory / self._prefix)
+        return files
+
+    def _part(self, index: int) -> pathlib.Path:
+        """Returns the prefix of the files of one process."""
+        return self._directory / f"{self._prefix}_temp" / f"part-{index}"
+
+    def _data(self, index: int) -> pathlib.Path:
+        """Returns the file with the tensors of one process."""
+        return self._part(index).with_suffix(".data-00000-of-00001")
+
+    def _prepare(self) -> str:
+        """Makes the directory before any process writes to it; returns the prefix of the files."""
+        with self._save_errors():
+            self._directory.mkdir(parents=True, exist_ok=True)
+        return self._free_prefix()
+
+    def _free_prefix(self) -> str:
+        """Returns `ckpt-300`, or `ckpt-300.1`, ... where files of an earlier save are there."""
+        prefix, attempt = f"ckpt-{self.step}", 0
+        while files_of_save(self._directory, prefix):
+            attempt += 1
+            prefix = f"ckpt-{self.step}.{attempt}"
+        return prefix
+
+    @contextlib.contextmanager
+    def _save_errors(self) -> Iterator[None]:
+        """Turns a failure to write in the block into a RunDirError."""
+        try:
+            yield
+        except (OSError, tf.errors.OpError, RunDirError) as error:
+            raise RunDirError(
+                f"cannot save step {self.step} in {self._directory}: {_system_reason(error)};"
+                " free space or name another --model_dir, earlier checkpoints are untouched"
+            ) from error
+
+
+def _system_reason(error: BaseException) -> str:
+    """Returns why a save failed: the system error that caused `error`, if one did."""
+    return reason(error.__cause__ if isinstance(error.__cause__, OSError) else error)

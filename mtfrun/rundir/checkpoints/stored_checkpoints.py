@@ -1,0 +1,126 @@
+"""The checkpoints of a directory as people look at them. Without TensorFlow; nothing is changed."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Iterator
+
+from mtfrun.rundir.checkpoints.manifest import (
+    Manifest,
+    damaged_files,
+    manifest_path,
+    read_manifest,
+)
+from mtfrun.rundir.checkpoints.partial_files import list_steps, lost_manifests
+from mtfrun.rundir.errors import DamagedCheckpointError, RunDirError
+from mtfrun.rundir.run_directory import CHECKPOINTS, RunDirectory
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredCheckpoint:
+    """A checkpoint as it lies on the disk.
+
+    Attributes:
+      step: finished steps.
+      time: when it was saved, or copied without its times, in seconds since 1970.
+      manifest: None if that is damaged.
+      damages: a line for every file that is not as it was saved.
+    """
+
+    step: int
+    time: float
+    manifest: Manifest | None
+    damages: tuple[str, ...]
+
+    @property
+    def bytes(self) -> int:
+        """The size of its files, as they were saved."""
+        return sum(file.bytes for file in self.manifest.files.values()) if self.manifest else 0
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointDirectory:
+    """The checkpoints of a run directory, or of a directory of checkpoints itself.
+
+    Attributes:
+      run: the run directory.
+      path: where the checkpoints are.
+    """
+
+    run: pathlib.Path
+    path: pathlib.Path
+
+    @classmethod
+    def of(cls, name: str | os.PathLike[str]) -> CheckpointDirectory:
+        """Returns that of a run directory, or of its `checkpoints` or `checkpoints.1`.
+
+        Raises:
+          RunDirError: there is no such directory, or it has no checkpoint.
+        """
+        run = RunDirectory(name)
+        run.require()
+        directory = pathlib.Path(run.path)
+        below = directory / CHECKPOINTS
+        if not list_steps(below) and list_steps(directory):
+            return cls(directory.parent, directory)
+        checkpoints = cls(directory, below)
+        if not checkpoints.steps() and not checkpoints.lost():
+            raise RunDirError(
+                f"no checkpoint in {below}: check the name, or make one with "
+                f"`mtfrun train --model_dir={name}`"
+            )
+        return checkpoints
+
+    def steps(self) -> list[int]:
+        """Returns the steps of checkpoints with a manifest, ascending."""
+        return list_steps(self.path)
+
+    def lost(self) -> dict[str, int]:
+        """Returns the steps of complete data without a manifest by their prefix."""
+        return lost_manifests(self.path)
+
+    def require(self, step: int) -> None:
+        """Raises RunDirError unless there is a checkpoint of a step."""
+        steps = self.steps()
+        if step not in steps:
+            listed = ", ".join(map(str, steps)) or "none"
+            raise RunDirError(f"no checkpoint of step {step} in {self.path}; there are {listed}")
+
+    def read(self, step: int, *, with_hashes: bool) -> StoredCheckpoint | None:
+        """Returns a checkpoint, with its damages; None if a trainer has deleted it meanwhile.
+
+        Args:
+          step: of the checkpoint.
+          with_hashes: compare the contents of files too, not only their sizes.
+
+        Raises:
+          RunDirError: a later mtfrun wrote it.
+        """
+        try:
+            time = manifest_path(self.path, step).stat().st_mtime
+            manifest = read_manifest(self.path, step)
+            damages = tuple(damaged_files(self.path, manifest.files, with_hashes=with_hashes))
+            # The manifest is the first file that a trainer deletes.
+            manifest_path(self.path, step).stat()
+        except FileNotFoundError:
+            return None
+        except DamagedCheckpointError as error:
+            return StoredCheckpoint(step, time, None, (str(error),))
+        return StoredCheckpoint(step, time, manifest, damages)
+
+    def read_all(self, *, with_hashes: bool = False) -> Iterator[StoredCheckpoint]:
+        """Yields the checkpoints by ascending step."""
+        for step in self.steps():
+            stored = self.read(step, with_hashes=with_hashes)
+            if stored is not None:
+                yield stored
+
+    def newest_good(self) -> int | None:
+        """Returns the newest step all of whose files are as they were saved; None without one."""
+        for step in reversed(self.steps()):
+            stored = self.read(step, with_hashes=True)
+            if stored is not None and not stored.damages:
+                return step
+        return None

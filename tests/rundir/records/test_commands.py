@@ -1,0 +1,101 @@
+"""Tests of mtfrun.rundir.records.commands: commands and configurations."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import pathlib
+import platform
+import subprocess
+from typing import Any
+
+import pytest
+
+import mtfrun
+from mtfrun.rundir import RunDirectory, RunDirError, Setup, package_versions
+
+SETUP = Setup("SEED = 7\n", seed=7, mesh="data:2", layout="batch:data", devices="mesh on CPU:0..1")
+
+
+def _record(path: str) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads(pathlib.Path(path).read_text())
+    return record
+
+
+def test_commands_are_numbered_and_can_be_pasted_into_a_shell(tmp_path: pathlib.Path) -> None:
+    run = RunDirectory(tmp_path)
+    arguments = ["printf", "%s\\n", "--gin_param=NAME = 'two words'", "$HOME", 'a"b']
+    assert run.record_command(["mtfrun", "train"]) == str(tmp_path / "commands" / "0001.json")
+    path = run.record_command(arguments)
+    assert pathlib.Path(path).name == "0002.json"
+    record = _record(path)
+    assert record["command"] == arguments
+    shell = subprocess.run(["sh", "-c", record["shell"]], capture_output=True, text=True)
+    assert shell.stdout.splitlines() == arguments[2:]
+
+
+def test_a_record_has_what_reproduces_a_command(tmp_path: pathlib.Path) -> None:
+    before = datetime.datetime.now().astimezone().replace(microsecond=0)
+    record = _record(RunDirectory(tmp_path).record_command(["mtfrun"], SETUP))
+    assert {name: record[name] for name in ("configuration", "seed", "mesh")} == {
+        "configuration": "SEED = 7\n",
+        "seed": 7,
+        "mesh": "data:2",
+    }
+    assert (record["layout"], record["devices"]) == ("batch:data", "mesh on CPU:0..1")
+    assert record["versions"]["mtfrun"] == mtfrun.__version__
+    assert record["versions"]["python"] == platform.python_version()
+    assert record["versions"]["tensorflow"] == package_versions()["tensorflow"]
+    assert record["directory"] == str(pathlib.Path.cwd()) and record["host"]
+    assert before <= datetime.datetime.fromisoformat(record["date"])
+
+
+def test_a_record_without_git_has_no_commit(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    run = RunDirectory(tmp_path / "run")
+    assert "git" not in _record(run.record_command(["mtfrun"]))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "git" not in _record(run.record_command(["mtfrun"]))
+
+
+def test_a_number_is_never_used_twice(tmp_path: pathlib.Path) -> None:
+    run = RunDirectory(tmp_path)
+    for _ in range(3):
+        run.record_command(["one"])
+    (tmp_path / "commands" / "0001.json").unlink()
+    assert pathlib.Path(run.record_command(["two"])).name == "0004.json"
+    assert _record(str(tmp_path / "commands" / "0003.json"))["command"] == ["one"]
+
+
+def test_arguments_that_are_not_utf8_are_kept(tmp_path: pathlib.Path) -> None:
+    path = RunDirectory(tmp_path).record_command(["mtfrun", os.fsdecode(b"--input=\xff")])
+    assert os.fsencode(_record(path)["command"][1]) == b"--input=\xff"
+
+
+def test_the_configuration_reads_back(tmp_path: pathlib.Path) -> None:
+    run = RunDirectory(tmp_path)
+    run.write_config("TRAIN_STEPS = 10\n")
+    run.write_operative_config("TRAIN_STEPS = 10\n# defaults\n")
+    assert run.read_config() == "TRAIN_STEPS = 10\n"
+    assert (tmp_path / "operative_config.gin").read_text().endswith("# defaults\n")
+
+
+def test_a_missing_or_unreadable_configuration_says_how_to_give_one(
+    tmp_path: pathlib.Path,
+) -> None:
+    run = RunDirectory(tmp_path)
+    with pytest.raises(RunDirError, match=f"no config.gin in {tmp_path}: .* with --gin_file$"):
+        run.read_config()
+    (tmp_path / "config.gin").write_bytes(b"\xff\xfe")
+    with pytest.raises(RunDirError, match=r"cannot read \S+/config.gin: .* with --gin_file$"):
+        run.read_config()
+
+
+def test_commands_in_an_unwritable_place_are_one_line(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "commands").write_text("")
+    with pytest.raises(RunDirError, match=r"cannot write in \S+/commands: File exists; name a --m"):
+        RunDirectory(tmp_path).record_command(["mtfrun"])
