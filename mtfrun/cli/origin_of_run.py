@@ -17,8 +17,8 @@ from mtfrun.rundir.records.copied_files import IMPORTED_CONFIG, ORIGIN_FOLDER
 from mtfrun.tools.conversion import ConversionError, ModelDescription
 from mtfrun.tools.conversion.hugging_face import (
     Origin,
+    describe_model,
     has_tokenizer_of,
-    made_here,
     read_origin,
     with_tokenizer,
     without_tokenizer,
@@ -89,7 +89,7 @@ def origin_of_run(
             "vocabularies; export it with --format=safetensors"
         )
     if origin is None:
-        origin, text = made_here(model, vocabularies[0])
+        origin, text = describe_model(model, vocabularies[0])
         with tempfile.TemporaryDirectory() as temporary:
             path = pathlib.Path(temporary, "config.gin")
             path.write_text(text, encoding="utf-8")

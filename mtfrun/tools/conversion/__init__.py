@@ -15,7 +15,7 @@ from mtfrun.tools.conversion.importers import importer_for as importer_for
 from mtfrun.tools.conversion.model_description import ModelDescription as ModelDescription
 from mtfrun.tools.conversion.plain_files import export_safetensors as export_safetensors
 from mtfrun.tools.conversion.plain_files import export_tensorflow as export_tensorflow
-from mtfrun.tools.conversion.run_values import values_of_run as values_of_run
+from mtfrun.tools.conversion.plain_files import values_of_run as values_of_run
 from mtfrun.tools.conversion.run_writer import check_new as check_new
 from mtfrun.tools.conversion.run_writer import replaced_directory as replaced_directory
 from mtfrun.tools.conversion.run_writer import write_run as write_run

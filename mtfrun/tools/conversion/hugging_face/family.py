@@ -6,15 +6,39 @@ two-way table of its tensors (`tensor_table.py`), so that import and export cann
 
 from __future__ import annotations
 
+import dataclasses
+import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import ClassVar, Protocol
 
+from mtfrun.configuration.gin_values import reference
 from mtfrun.tools.conversion.gin_file import GinFile
 from mtfrun.tools.conversion.hugging_face.folder import Folder
-from mtfrun.tools.conversion.hugging_face.processor import Processor
+from mtfrun.tools.conversion.hugging_face.generation import Generation, read_generation
 from mtfrun.tools.conversion.hugging_face.settings import Settings
 from mtfrun.tools.conversion.hugging_face.tensor_table import TensorTable
+from mtfrun.tools.conversion.hugging_face.tokenizer import Tokenizer, read_tokenizer
 from mtfrun.tools.conversion.model_description import ModelDescription
+
+
+class Processor(Protocol):
+    """The preparation of inputs."""
+
+    @property
+    def files(self) -> Mapping[str, bytes]:
+        """The contents of files that the run needs and the export gives back, by name."""
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """Lines about what the user must know."""
+
+    def write_gin(self, file: GinFile, directory: pathlib.Path) -> None:
+        """Adds it to a gin file.
+
+        Args:
+          file: has the model and its data.
+          directory: of the run, in which `files` are.
+        """
 
 
 class Family(Protocol):
@@ -44,8 +68,8 @@ class Family(Protocol):
     def write_gin(self, settings: Settings, file: GinFile) -> None:
         """Adds model and data of a configuration to a gin file: includes, macros, parameters.
 
-        The file includes defaults.gin already; `data_text.py` has the data of texts. The importer
-        adds the vocabulary of texts, or the size of images.
+        The file includes defaults.gin already; `write_text_data` adds the data of texts. The
+        importer adds the vocabulary of texts, or the size of images.
 
         Raises:
           ConversionError: a setting is not supported; its name and value are in the message.
@@ -60,3 +84,62 @@ class Family(Protocol):
 
     def table(self, settings: Settings) -> TensorTable:
         """Returns the tensors of a configuration."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TextProcessor:
+    """A tokenizer, and settings of decoding.
+
+    Attributes:
+      tokenizer: texts to ids and back.
+      generation: of outputs.
+    """
+
+    tokenizer: Tokenizer
+    generation: Generation
+
+    @property
+    def files(self) -> Mapping[str, bytes]:
+        """The files of the tokenizer."""
+        return self.tokenizer.files
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """Those of both."""
+        return [*self.tokenizer.notes, *self.generation.notes]
+
+    def write_gin(self, file: GinFile, directory: pathlib.Path) -> None:
+        """Adds both to a gin file."""
+        self.tokenizer.write_gin(file, directory)
+        self.generation.write_gin(file)
+
+
+class TextFamily:
+    """A family whose inputs are the ids of a tokenizer.
+
+    Attributes:
+      pad_id: the id that fills up rows of ids: 0, or -1 for models of which every id is a token.
+    """
+
+    pad_id: ClassVar[int] = 0
+
+    def settings_of(self, model: ModelDescription) -> Settings | None:
+        """Returns None, where this is not replaced: only models that were imported are exported."""
+        return None
+
+    def processor(self, folder: Folder, settings: Settings) -> TextProcessor:
+        """Returns the tokenizer, and settings of decoding."""
+        return TextProcessor(
+            read_tokenizer(folder, settings, self.pad_id), read_generation(folder, settings)
+        )
+
+
+def write_text_data(file: GinFile, example: str) -> None:
+    """Leaves a place for data, such as the file `example`, in the gin file of an imported model."""
+    file.macro(
+        "TRAINING_DATA",
+        reference("@data.NoSource()"),
+        f"none yet: add --gin_file={example}, or another file of data, behind this one",
+    )
+    file.bind("data.Task", {"source": reference("%TRAINING_DATA")})
+    file.bind("decoding.Search", {"as_transformers": True})

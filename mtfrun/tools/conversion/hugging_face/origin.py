@@ -25,8 +25,8 @@ from mtfrun.rundir.records.copied_files import (
     UNUSED_TENSORS,
 )
 from mtfrun.tools.conversion.errors import ConversionError
+from mtfrun.tools.conversion.hugging_face.family import Processor
 from mtfrun.tools.conversion.hugging_face.folder import CONFIG, INDEX, Folder
-from mtfrun.tools.conversion.hugging_face.processor import Processor
 from mtfrun.tools.conversion.hugging_face.safetensors_file import DTYPES, file_content
 from mtfrun.tools.conversion.hugging_face.tensor_table import TensorTable
 from mtfrun.tools.conversion.hugging_face.tokenizer import TOKENIZER_CONFIG

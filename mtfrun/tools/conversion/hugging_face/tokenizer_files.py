@@ -18,8 +18,8 @@ from mtfrun.data import (
 )
 from mtfrun.rundir.records.copied_files import TOKENIZER_FILES
 from mtfrun.tools.conversion.errors import ConversionError
+from mtfrun.tools.conversion.hugging_face.export import special_ids
 from mtfrun.tools.conversion.hugging_face.folder import CONFIG, GENERATION_CONFIG
-from mtfrun.tools.conversion.hugging_face.made_here import special_ids
 from mtfrun.tools.conversion.hugging_face.origin import Origin
 from mtfrun.tools.conversion.hugging_face.sentencepiece_json import sentencepiece_json
 from mtfrun.tools.conversion.hugging_face.special_tokens import tokens_of

@@ -7,9 +7,8 @@ from typing import ClassVar
 
 from mtfrun.tools.conversion.gin_file import GinFile
 from mtfrun.tools.conversion.hugging_face.activations import activation, name_of_activation
-from mtfrun.tools.conversion.hugging_face.data_text import write_texts
-from mtfrun.tools.conversion.hugging_face.families.blocks import Blocks
-from mtfrun.tools.conversion.hugging_face.families.row_length import write_row_length
+from mtfrun.tools.conversion.hugging_face.families.decoder_only import Blocks, write_row_length
+from mtfrun.tools.conversion.hugging_face.family import TextFamily, write_text_data
 from mtfrun.tools.conversion.hugging_face.settings import Settings
 from mtfrun.tools.conversion.hugging_face.tensor_table import (
     Flat,
@@ -21,7 +20,6 @@ from mtfrun.tools.conversion.hugging_face.tensor_table import (
     VocabularyRows,
     row,
 )
-from mtfrun.tools.conversion.hugging_face.text_family import TextFamily
 from mtfrun.tools.conversion.model_description import ModelDescription
 
 _FEED_FORWARD = "transformer.FeedForward"
@@ -123,7 +121,7 @@ def write_sizes(
     """
     width, heads, d_ff = sizes
     file.include("models/gpt2.gin")
-    write_texts(file)
+    write_text_data(file, "data/text_files.gin")
     file.gap()
     if width % heads:
         name = "n_head" if "n_head" in settings.values else "num_heads"

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from mtfrun.configuration.gin_values import reference
 from mtfrun.tools.conversion.gin_file import GinFile
-from mtfrun.tools.conversion.hugging_face.families.blocks import Blocks
+from mtfrun.tools.conversion.hugging_face.families.decoder_only import Blocks
 from mtfrun.tools.conversion.hugging_face.families.gpt2 import (
     embedding_rows,
     feed_forward_rows,
@@ -19,9 +19,9 @@ from mtfrun.tools.conversion.hugging_face.families.gpt2 import (
     write_embedding,
     write_sizes,
 )
+from mtfrun.tools.conversion.hugging_face.family import TextFamily
 from mtfrun.tools.conversion.hugging_face.settings import Settings
 from mtfrun.tools.conversion.hugging_face.tensor_table import Matrix, Row, Same, TensorTable, row
-from mtfrun.tools.conversion.hugging_face.text_family import TextFamily
 
 _GLOBAL, _LOCAL = "global", "local"
 

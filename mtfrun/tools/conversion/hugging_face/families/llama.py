@@ -12,10 +12,9 @@ from typing import ClassVar
 from mtfrun.configuration.gin_values import reference
 from mtfrun.tools.conversion.gin_file import GinFile
 from mtfrun.tools.conversion.hugging_face.activations import activation, name_of_activation
-from mtfrun.tools.conversion.hugging_face.data_text import write_texts
-from mtfrun.tools.conversion.hugging_face.families.blocks import Blocks
+from mtfrun.tools.conversion.hugging_face.families.decoder_only import Blocks, write_row_length
 from mtfrun.tools.conversion.hugging_face.families.rotary import rotary_base, write_rotary_scaling
-from mtfrun.tools.conversion.hugging_face.families.row_length import write_row_length
+from mtfrun.tools.conversion.hugging_face.family import TextFamily, write_text_data
 from mtfrun.tools.conversion.hugging_face.settings import Settings
 from mtfrun.tools.conversion.hugging_face.tensor_table import (
     Flat,
@@ -26,7 +25,6 @@ from mtfrun.tools.conversion.hugging_face.tensor_table import (
     VocabularyRows,
     row,
 )
-from mtfrun.tools.conversion.hugging_face.text_family import TextFamily
 from mtfrun.tools.conversion.model_description import ModelDescription
 
 _EMBEDDING, _SOFTMAX = "model.embed_tokens.weight", "lm_head.weight"
@@ -98,7 +96,7 @@ class Llama(TextFamily):
     def write_gin(self, settings: Settings, file: GinFile) -> None:
         """Adds the shipped file, sizes, and what differs."""
         file.include(self.shipped_file)
-        write_texts(file)
+        write_text_data(file, "data/text_files.gin")
         file.gap()
         heads = settings.integer("num_attention_heads")
         self._blocks(settings).write_gin(file)

@@ -12,12 +12,19 @@ from typing import ClassVar
 from mtfrun.configuration.gin_values import Reference, reference
 from mtfrun.tools.conversion.gin_file import GinFile
 from mtfrun.tools.conversion.hugging_face.activations import activation
-from mtfrun.tools.conversion.hugging_face.families import t5_tensors
-from mtfrun.tools.conversion.hugging_face.families.t5_settings import (
+from mtfrun.tools.conversion.hugging_face.families.t5 import (
+    EMBEDDING,
+    EMBEDDING_COPIES,
+    SOFTMAX,
     UNTIED_BUT_SCALED,
+    all_rows,
+    kernel_rows,
+    norm_row,
     num_blocks,
+    sublayer_path,
     write_encoder_decoder,
 )
+from mtfrun.tools.conversion.hugging_face.family import TextFamily
 from mtfrun.tools.conversion.hugging_face.settings import Settings
 from mtfrun.tools.conversion.hugging_face.tensor_table import (
     Matrix,
@@ -26,7 +33,6 @@ from mtfrun.tools.conversion.hugging_face.tensor_table import (
     TensorTable,
     row,
 )
-from mtfrun.tools.conversion.hugging_face.text_family import TextFamily
 
 _SUBLAYERS = {
     "encoder": ("SelfAttention",),
@@ -46,16 +52,16 @@ class SwitchTransformers(TextFamily):
 
     def ties(self, settings: Settings) -> Mapping[str, str]:
         """Returns the copies of the embedding; the softmax unless config.json says otherwise."""
-        names = [*t5_tensors.EMBEDDING_COPIES]
+        names = [*EMBEDDING_COPIES]
         if settings.flag("tie_word_embeddings", default=True):
-            names.append(t5_tensors.SOFTMAX)
-        return dict.fromkeys(names, t5_tensors.EMBEDDING)
+            names.append(SOFTMAX)
+        return dict.fromkeys(names, EMBEDDING)
 
     def write_gin(self, settings: Settings, file: GinFile) -> None:
         """Adds models/t5.1.0.gin, sizes, and the blocks with experts."""
         settings.require("router_bias", *(False,))
         settings.require("router_dtype", "float32")
-        is_tied = t5_tensors.SOFTMAX not in settings.tensors
+        is_tied = SOFTMAX not in settings.tensors
         softmax = {"tied_softmax": is_tied}
         if is_tied:
             softmax["scaled_softmax"] = settings.flag("tie_word_embeddings", default=True)
@@ -115,15 +121,15 @@ class SwitchTransformers(TextFamily):
                 yield from _mixture(f"{theirs}.mlp", f"{ours}/layer", num_experts)
             else:
                 ours = place(stack, block, "feed_forward")
-                yield from t5_tensors.kernels(f"{theirs}.mlp", f"{ours}/layer", ["wi", "wo"])
-            yield t5_tensors.norm(theirs, ours)
+                yield from kernel_rows(f"{theirs}.mlp", f"{ours}/layer", ["wi", "wo"])
+            yield norm_row(theirs, ours)
 
-        rows = t5_tensors.all_rows(
+        rows = all_rows(
             settings.integer("vocab_size"),
             blocks,
             feed_forward,
             place=place,
-            is_tied=t5_tensors.SOFTMAX not in settings.tensors,
+            is_tied=SOFTMAX not in settings.tensors,
         )
         return TensorTable(rows)
 
@@ -183,4 +189,4 @@ class _Periods:
         kinds["feed_forward"] = [i for i, sparse in enumerate(self.sparse) if not sparse]
         places = kinds.get(sublayer, list(range(self.length)))
         number = f"_{places.index(position)}" if len(places) > 1 else ""
-        return t5_tensors.in_order(stack, ours, f"{sublayer}{number}")
+        return sublayer_path(stack, ours, f"{sublayer}{number}")

@@ -5,22 +5,44 @@ Raffel et al. 2020, arXiv:1910.10683; Xue et al. 2021, arXiv:2010.11934 and arXi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import ClassVar
 
 from mtfrun.configuration.gin_values import Reference
 from mtfrun.tools.conversion.gin_file import GinFile
 from mtfrun.tools.conversion.hugging_face.activations import activation, name_of_activation
-from mtfrun.tools.conversion.hugging_face.families import t5_tensors
-from mtfrun.tools.conversion.hugging_face.families.t5_settings import (
-    UNTIED_BUT_SCALED,
-    num_blocks,
-    write_encoder_decoder,
-)
+from mtfrun.tools.conversion.hugging_face.family import TextFamily, write_text_data
 from mtfrun.tools.conversion.hugging_face.settings import Settings
-from mtfrun.tools.conversion.hugging_face.tensor_table import Row, TensorTable
-from mtfrun.tools.conversion.hugging_face.text_family import TextFamily
+from mtfrun.tools.conversion.hugging_face.tensor_table import (
+    Matrix,
+    Row,
+    Same,
+    TensorTable,
+    VocabularyRows,
+    row,
+)
 from mtfrun.tools.conversion.model_description import ModelDescription
+
+# Returns the rows of a feed-forward sublayer: of the encoder or decoder, the block, the name of the
+# sublayer's tensors, "encoder.block.0.layer.1".
+FeedForwardRows = Callable[[str, int, str], Iterator[Row]]
+
+# Returns the path of a sublayer of ours: of the encoder or decoder, the block, and the sublayer.
+Place = Callable[[str, int, str], str]
+
+# Checkpoints of T5 1.0 have it, and nothing uses it.
+UNUSED = r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight"
+
+# The tables that are one in all models.
+EMBEDDING = "shared.weight"
+EMBEDDING_COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
+SOFTMAX = "lm_head.weight"
+
+
+UNTIED_BUT_SCALED = (
+    "scales the logits of a softmax of its own, lm_head, which is not supported: train with "
+    "tie_word_embeddings=false, or without lm_head"
+)
 
 _TIED = "tie_word_embeddings"
 # The activations of our layers.
@@ -44,10 +66,10 @@ class T5(TextFamily):
 
     def ties(self, settings: Settings) -> Mapping[str, str]:
         """Returns the copies of the embedding; the softmax unless config.json says otherwise."""
-        names = [*t5_tensors.EMBEDDING_COPIES]
+        names = [*EMBEDDING_COPIES]
         if settings.flag(_TIED, default=True):
-            names.append(t5_tensors.SOFTMAX)
-        return dict.fromkeys(names, t5_tensors.EMBEDDING)
+            names.append(SOFTMAX)
+        return dict.fromkeys(names, EMBEDDING)
 
     def settings_of(self, model: ModelDescription) -> Settings | None:
         """Returns the configuration of an encoder-decoder; None for other models."""
@@ -88,7 +110,7 @@ class T5(TextFamily):
             "dtype": "float32",
         }
         # Only the softmax is looked for, and their number.
-        tensors = [*shapes, *([] if is_tied else [t5_tensors.SOFTMAX])]
+        tensors = [*shapes, *([] if is_tied else [SOFTMAX])]
         return Settings(values, "the model", frozenset(tensors))
 
     def write_gin(self, settings: Settings, file: GinFile) -> None:
@@ -115,17 +137,17 @@ class T5(TextFamily):
         names = ["wi_0", "wi_1", "wo"] if is_gated else ["wi", "wo"]
 
         def feed_forward(stack: str, block: int, theirs: str) -> Iterator[Row]:
-            ours = t5_tensors.in_order(stack, block, sublayer)
-            yield from t5_tensors.kernels(f"{theirs}.DenseReluDense", f"{ours}/layer", names)
-            yield t5_tensors.norm(theirs, ours)
+            ours = sublayer_path(stack, block, sublayer)
+            yield from kernel_rows(f"{theirs}.DenseReluDense", f"{ours}/layer", names)
+            yield norm_row(theirs, ours)
 
-        rows = t5_tensors.all_rows(
+        rows = all_rows(
             settings.integer("vocab_size"),
             num_blocks(settings),
             feed_forward,
             is_tied=_is_tied(settings),
         )
-        return TensorTable(rows, kept=[t5_tensors.UNUSED])
+        return TensorTable(rows, kept=[UNUSED])
 
 
 def _is_gated(settings: Settings) -> bool:
@@ -143,7 +165,7 @@ def _activation(settings: Settings) -> Reference:
 
 def _is_tied(settings: Settings) -> bool:
     """Returns whether there is no softmax of its own, which transformers 5 takes if it is there."""
-    return t5_tensors.SOFTMAX not in settings.tensors
+    return SOFTMAX not in settings.tensors
 
 
 def _is_scaled(settings: Settings) -> bool:
@@ -156,3 +178,114 @@ def _is_scaled(settings: Settings) -> bool:
     if settings.text("model_type") == "mt5":
         return is_tied and settings.text("transformers_version", "4").startswith("4")
     return settings.flag("scale_decoder_outputs", default=is_tied)
+
+
+def num_blocks(settings: Settings) -> tuple[int, int]:
+    """Returns the numbers of blocks of the encoder and of the decoder."""
+    of_encoder = settings.count("num_layers")
+    return of_encoder, settings.count("num_decoder_layers", of_encoder)
+
+
+def write_encoder_decoder(
+    settings: Settings, file: GinFile, model: str, softmax: dict[str, bool]
+) -> None:
+    """Adds a shipped model and the sizes that all these models have.
+
+    Args:
+      settings: the configuration.
+      file: the gin file.
+      model: the shipped file.
+      softmax: parameters of `transformer.TokenEmbedding`.
+    """
+    # Id 0 is padding here, and what a decoder reads first.
+    settings.require("pad_token_id", 0)
+    settings.require("decoder_start_token_id", 0)
+    file.include(model)
+    file.include("data/pairs.gin")
+    write_text_data(file, "data/tsv_pairs.gin")
+    longest = settings.integer("n_positions", 512)
+    file.macro("INPUTS_LENGTH", longest, "tokens of the longest texts")
+    file.macro("TARGETS_LENGTH", longest)
+    file.gap()
+    file.macro("NUM_LAYERS", num_blocks(settings)[0])
+    file.macro("D_MODEL", settings.integer("d_model"))
+    file.macro("D_FF", settings.integer("d_ff"))
+    file.macro("NUM_HEADS", settings.integer("num_heads"))
+    file.macro("D_KV", settings.integer("d_kv"))
+    file.macro("DROPOUT_RATE", settings.number("dropout_rate", 0.1))
+    file.bind(
+        "transformer.RelativePositionBias",
+        {
+            "num_buckets": settings.integer("relative_attention_num_buckets", 32),
+            "max_distance": settings.integer("relative_attention_max_distance", 128),
+        },
+    )
+    file.bind("transformer.RMSNorm", {"epsilon": settings.number("layer_norm_epsilon", 1e-6)})
+    file.bind("transformer.TokenEmbedding", softmax)
+    file.bind("transformer.TokenLoss", {"z_loss": 0.0}, comment="as in transformers")
+
+
+def sublayer_path(stack: str, block: int, sublayer: str) -> str:
+    """Returns the path of a sublayer where every block is one of theirs."""
+    return f"{stack}_stack/blocks/{block}/{sublayer}"
+
+
+def all_rows(
+    vocabulary_size: int,
+    blocks: tuple[int, int],
+    feed_forward: FeedForwardRows,
+    *,
+    place: Place = sublayer_path,
+    is_tied: bool,
+) -> list[Row]:
+    """Returns the rows of a whole model, in the order in which transformers has its modules.
+
+    Args:
+      vocabulary_size: the rows of the tables.
+      blocks: the numbers of those of the encoder and of the decoder.
+      feed_forward: see `FeedForwardRows`.
+      place: see `Place`.
+      is_tied: there is no softmax of its own.
+    """
+    rows = [row(EMBEDDING, "embedding/table", VocabularyRows(vocabulary_size))]
+    for stack, number in zip(("encoder", "decoder"), blocks, strict=True):
+        for block in range(number):
+            rows += _block(stack, block, feed_forward, place)
+        norm = f"{stack}_stack/final_norm/scale"
+        rows.append(row(f"{stack}.final_layer_norm.weight", norm, Same()))
+    if not is_tied:
+        kernel = VocabularyRows(vocabulary_size, transposed=True)
+        rows.append(row(SOFTMAX, "softmax/kernel", kernel))
+    return rows
+
+
+def kernel_rows(theirs: str, ours: str, names: Sequence[str]) -> Iterator[Row]:
+    """Yields the rows of the linear maps of a feed-forward layer."""
+    for name in names:
+        yield row(f"{theirs}.{name}.weight", f"{ours}/{name}/kernel", Matrix())
+
+
+def _block(stack: str, block: int, feed_forward: FeedForwardRows, place: Place) -> Iterator[Row]:
+    theirs = f"{stack}.block.{block}.layer"
+    yield from _attention(f"{theirs}.0.SelfAttention", place(stack, block, "self_attention"))
+    if block == 0:
+        table = "SelfAttention.relative_attention_bias.weight"
+        yield row(f"{theirs}.0.{table}", f"{stack}_stack/relative_bias/table", Matrix())
+    yield norm_row(f"{theirs}.0", place(stack, block, "self_attention"))
+    if stack == "decoder":
+        ours = place(stack, block, "encoder_decoder_attention")
+        yield from _attention(f"{theirs}.1.EncDecAttention", ours)
+        yield norm_row(f"{theirs}.1", ours)
+    yield from feed_forward(stack, block, f"{theirs}.{1 if stack == 'encoder' else 2}")
+
+
+def _attention(theirs: str, ours: str) -> Iterator[Row]:
+    """Yields the four projections of a layer."""
+    for letter, name in (("q", "query"), ("k", "key"), ("v", "value")):
+        yield row(f"{theirs}.{letter}.weight", f"{ours}/layer/attention/{name}", Matrix())
+    yield row(f"{theirs}.o.weight", f"{ours}/layer/attention/output", Matrix(inputs=2))
+
+
+def norm_row(theirs: str, ours: str) -> Row:
+    """Returns the row of the normalisation before a sublayer."""
+    return row(f"{theirs}.layer_norm.weight", f"{ours}/norm/scale", Same())

@@ -12,7 +12,7 @@ import numpy as np
 from mtfrun import mtf
 from mtfrun.tools.conversion.errors import ConversionError
 from mtfrun.tools.conversion.gin_file import GinFile
-from mtfrun.tools.conversion.hugging_face.family import Family
+from mtfrun.tools.conversion.hugging_face.family import Family, Processor
 from mtfrun.tools.conversion.hugging_face.folder import (
     CONFIG,
     INDEX,
@@ -21,9 +21,8 @@ from mtfrun.tools.conversion.hugging_face.folder import (
     is_pickle,
     pickle_error,
 )
-from mtfrun.tools.conversion.hugging_face.known_families import family_of
+from mtfrun.tools.conversion.hugging_face.model_types import family_of
 from mtfrun.tools.conversion.hugging_face.origin import origin_of
-from mtfrun.tools.conversion.hugging_face.processor import Processor
 from mtfrun.tools.conversion.hugging_face.safetensors_file import FLOATS
 from mtfrun.tools.conversion.hugging_face.settings import Settings
 from mtfrun.tools.conversion.hugging_face.tensor_table import TensorTable

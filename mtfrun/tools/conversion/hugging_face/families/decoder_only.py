@@ -1,4 +1,4 @@
-"""The blocks of decoder-only models: layers of attention and feed-forward layers in turn."""
+"""What decoder-only models share: blocks of layers in turn, and the length of rows."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from mtfrun.models import moe, transformer
 from mtfrun.models.transformer.residual_transforms import distinct_names
 from mtfrun.tools.conversion.gin_file import GinFile
 
+# Longer rows are for those who have the memory for them.
+_LONGEST = 1024
 _GLOBAL, _LOCAL = "transformer.SelfAttention", "transformer.LocalSelfAttention"
 
 
@@ -67,3 +69,14 @@ def _class(name: str) -> type:
     module, _, class_name = name.partition(".")
     cls: type = getattr({"moe": moe, "transformer": transformer}[module], class_name)
     return cls
+
+
+def write_row_length(max_positions: int, file: GinFile) -> None:
+    """Adds the tokens of a row, of training, and of a prompt with its continuation.
+
+    Args:
+      max_positions: those that the model was made for.
+      file: gets the macro.
+    """
+    comment = f"the model is made for up to {max_positions}" if max_positions > _LONGEST else ""
+    file.macro("SEQUENCE_LENGTH", min(max_positions, _LONGEST), comment)

@@ -5,17 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mtfrun.errors import did_you_mean
-from mtfrun.tools.conversion.hugging_face.families import (
-    GPT2,
-    T5,
-    GPTNeo,
-    Llama,
-    Mistral,
-    Mixtral,
-    Qwen2,
-    ResNet,
-    SwitchTransformers,
-)
+from mtfrun.tools.conversion.hugging_face.families.gpt2 import GPT2
+from mtfrun.tools.conversion.hugging_face.families.gpt_neo import GPTNeo
+from mtfrun.tools.conversion.hugging_face.families.llama import Llama, Mistral, Qwen2
+from mtfrun.tools.conversion.hugging_face.families.mixtral import Mixtral
+from mtfrun.tools.conversion.hugging_face.families.resnet import ResNet
+from mtfrun.tools.conversion.hugging_face.families.switch import SwitchTransformers
+from mtfrun.tools.conversion.hugging_face.families.t5 import T5
 from mtfrun.tools.conversion.hugging_face.family import Family
 from mtfrun.tools.conversion.hugging_face.settings import Settings
 
