@@ -1,6 +1,6 @@
 """A family of models of Hugging Face: its configurations, their gin files, their tensors.
 
-A new family is a file in `families` with a class, and a line in `families/__init__.py`. It has one
+A new family is a file in `families` with a class, and a line in `model_types.py`. It has one
 two-way table of its tensors (`tensor_table.py`), so that import and export cannot disagree.
 """
 
