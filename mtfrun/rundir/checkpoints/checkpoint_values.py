@@ -3,19 +3,59 @@
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Mapping
 
 import numpy as np
+import tensorflow as tf
 
 from mtfrun.rundir.checkpoints.manifest import Manifest, tensor_key
-from mtfrun.rundir.checkpoints.tensor_index import StoredTensors
+from mtfrun.rundir.checkpoints.tensor_index import check_index
+from mtfrun.rundir.errors import RunDirError, reason
+
+# TensorFlow's reader raises different errors for different damage.
+_READER_ERRORS = (tf.errors.OpError, ValueError, RuntimeError, LookupError, OSError)
+
+
+class StoredTensors:
+    """The tensors of a checkpoint, each read on access.
+
+    Attributes:
+      prefix: path prefix of the checkpoint's files.
+      shapes: shapes by name.
+
+    Raises:
+      RunDirError: the checkpoint cannot be read.
+    """
+
+    def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
+        check_index(prefix)
+        try:
+            self._reader = tf.train.load_checkpoint(prefix)
+            self.shapes: Mapping[str, list[int]] = self._reader.get_variable_to_shape_map()
+        except _READER_ERRORS as error:
+            raise RunDirError(f"cannot read the checkpoint {prefix}: {reason(error)}") from error
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        """Returns the value of a numeric tensor."""
+        try:
+            value: np.ndarray = np.asarray(self._reader.get_tensor(name))
+        except _READER_ERRORS as error:
+            raise RunDirError(f"cannot read {name} of {self.prefix}: {reason(error)}") from error
+        if value.dtype.kind in "OSUc":
+            raise RunDirError(f"{name} of {self.prefix} has no real numbers, but {value.dtype}")
+        return value
+
+    def step(self, name: str) -> int:
+        """Returns the number of finished steps, a scalar."""
+        value = self[name]
+        if value.size != 1 or not abs(value.item()) < 2**62:
+            raise RunDirError(f"{name} of {self.prefix} is no number of steps")
+        return max(int(value.item()), 0)
 
 
 class CheckpointValues:
-    """Reads the variables of one checkpoint.
-
-    Args:
-      directory: of the checkpoints.
-      manifest: of the checkpoint.
+    """The variables of one checkpoint of mtfrun, by path, such as "model/embedding/table".
 
     Raises:
       RunDirError: it cannot be read.
@@ -25,5 +65,4 @@ class CheckpointValues:
         self._tensors = StoredTensors(str(directory / manifest.prefix))
 
     def __getitem__(self, path: str) -> np.ndarray:
-        """Returns the value of a variable of the manifest, such as "model/embedding/table"."""
         return self._tensors[tensor_key(path)]

@@ -13,6 +13,7 @@ from google.protobuf import text_format
 from tensorflow.python.training.checkpoint_state_pb2 import CheckpointState
 
 from mtfrun import mtf
+from mtfrun.rundir.checkpoints.checkpoint_values import StoredTensors
 from mtfrun.rundir.checkpoints.checkpoints import Checkpoints
 from mtfrun.rundir.checkpoints.compatibility import IncompatibleError
 from mtfrun.rundir.checkpoints.manifest import PREFIX
@@ -23,7 +24,6 @@ from mtfrun.rundir.checkpoints.mesh_tensorflow_names import (
     sources_of,
 )
 from mtfrun.rundir.checkpoints.partial_files import list_steps, lost_manifests
-from mtfrun.rundir.checkpoints.tensor_index import StoredTensors
 from mtfrun.rundir.checkpoints.variable_names import Names, read_names, sources_in_names
 from mtfrun.rundir.errors import RunDirError, nearest, reason
 from mtfrun.rundir.run_directory import CHECKPOINTS

@@ -115,6 +115,32 @@ def remove_partial_files(directory: pathlib.Path, prefix: str | None = None) -> 
     return removed
 
 
+def clean(directory: pathlib.Path) -> list[str]:
+    """Removes what killed saves left and returns the names; to be called before training.
+
+    Only files of a save are removed, and no complete data.
+
+    Raises:
+      RunDirError: there are complete data newer than every manifest. Training from an older step,
+        or from the beginning, would lose them.
+    """
+    removed = remove_partial_files(directory)
+    lost, newest = lost_manifests(directory), max(list_steps(directory), default=None)
+    if not lost:
+        return removed
+    *_, (prefix, step) = lost.items()
+    what = f"{directory} has complete data of step {step} without ckpt-{step}.json"
+    if newest is not None and step < newest:
+        logging.warning("%s: they are kept, put it back from a copy or remove %s.*", what, prefix)
+        return removed
+    instead = "" if newest is None else f", or move {prefix}.* away to go on from step {newest}"
+    raise RunDirError(
+        f"{what}: put it back from a copy{instead}, or train in another --model_dir with"
+        f" --gin.INIT_CHECKPOINT=\"'{directory}/{prefix}'\", or begin again with"
+        " --restart, which keeps the old files in another directory"
+    )
+
+
 def _unfinished_steps(names: list[str]) -> set[int]:
     """Returns the steps that have an unfinished manifest."""
     matches = (_UNFINISHED_MANIFEST.fullmatch(name) for name in names)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import pathlib
 from collections.abc import Sequence
 
@@ -16,23 +17,38 @@ KEPT = "kept"
 """Entry of a manifest, True where no later save may delete the checkpoint."""
 
 
-def delete_old(directory: pathlib.Path, saved: int, max_to_keep: int | None) -> None:
-    """Deletes checkpoints before the newest ones, and the files that step `saved` has replaced.
+@dataclasses.dataclass(frozen=True)
+class Retention:
+    """Which checkpoints remain after a save.
 
-    Args:
-      directory: where the checkpoints are.
-      saved: the step that was saved just now.
-      max_to_keep: how many of the newest to keep, that one included; None keeps all.
+    The newest ones, the best one, and those whose metadata say that they are `KEPT`.
+
+    Attributes:
+      max_to_keep: how many of the newest; None for all.
+
+    Raises:
+      RunDirError: `max_to_keep` is below 1.
     """
-    old: list[int] = []
-    if max_to_keep is not None:
-        others = [step for step in list_steps(directory) if step != saved]
-        old = others[: max(0, len(others) + 1 - max_to_keep)]
-    for step in old:
-        if not is_protected(directory, step):
-            with contextlib.suppress(RunDirError):
-                _delete(directory, step)
-    remove_partial_files(directory)
+
+    max_to_keep: int | None = 5
+
+    def __post_init__(self) -> None:
+        if self.max_to_keep is not None and self.max_to_keep < 1:
+            raise RunDirError(
+                f"max_to_keep is {self.max_to_keep}: it must be at least 1, or None for all"
+            )
+
+    def delete_old(self, directory: pathlib.Path, saved: int) -> None:
+        """Deletes old checkpoints, and the files that the save of a step has replaced."""
+        old: list[int] = []
+        if self.max_to_keep is not None:
+            others = [step for step in list_steps(directory) if step != saved]
+            old = others[: max(0, len(others) + 1 - self.max_to_keep)]
+        for step in old:
+            if not is_protected(directory, step):
+                with contextlib.suppress(RunDirError):
+                    _delete(directory, step)
+        remove_partial_files(directory)
 
 
 def delete_checkpoints(directory: pathlib.Path, steps: Sequence[int]) -> None:

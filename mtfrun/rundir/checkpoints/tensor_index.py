@@ -17,7 +17,6 @@ import pathlib
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow.core.framework import types_pb2
@@ -44,48 +43,6 @@ _TYPES = {
         tf.bool,
     )
 }
-
-
-# TensorFlow's reader raises different errors for different damage.
-_READER_ERRORS = (tf.errors.OpError, ValueError, RuntimeError, LookupError, OSError)
-
-
-class StoredTensors:
-    """The tensors of a checkpoint, each read on access.
-
-    Attributes:
-      prefix: path prefix of the checkpoint's files.
-      shapes: shapes by name.
-
-    Raises:
-      RunDirError: the checkpoint cannot be read.
-    """
-
-    def __init__(self, prefix: str) -> None:
-        self.prefix = prefix
-        check_index(prefix)
-        try:
-            self._reader = tf.train.load_checkpoint(prefix)
-            self.shapes: Mapping[str, list[int]] = self._reader.get_variable_to_shape_map()
-        except _READER_ERRORS as error:
-            raise RunDirError(f"cannot read the checkpoint {prefix}: {reason(error)}") from error
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        """Returns the value of a numeric tensor."""
-        try:
-            value: np.ndarray = np.asarray(self._reader.get_tensor(name))
-        except _READER_ERRORS as error:
-            raise RunDirError(f"cannot read {name} of {self.prefix}: {reason(error)}") from error
-        if value.dtype.kind in "OSUc":
-            raise RunDirError(f"{name} of {self.prefix} has no real numbers, but {value.dtype}")
-        return value
-
-    def step(self, name: str) -> int:
-        """Returns the number of finished steps, a scalar."""
-        value = self[name]
-        if value.size != 1 or not abs(value.item()) < 2**62:
-            raise RunDirError(f"{name} of {self.prefix} is no number of steps")
-        return max(int(value.item()), 0)
 
 
 def check_index(prefix: str) -> None:

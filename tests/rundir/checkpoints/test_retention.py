@@ -9,15 +9,15 @@ import pytest
 import tensorflow as tf
 
 from mtfrun.rundir import DeletedCheckpointError, RunDirError
-from mtfrun.rundir.checkpoints import checkpoints, manifest
+from mtfrun.rundir.checkpoints import checkpoints, reader
 from mtfrun.rundir.checkpoints.checkpoints import Checkpoints
 from tests.rundir.small_model import values, variables
 
 # Functions before which the trainer saves: that reads the manifest, that compares the hashes of
 # files, and the last one before TensorFlow reads the files.
 MOMENTS = [
-    (manifest, "read_manifest"),
-    (checkpoints, "damaged_files"),
+    (reader, "read_manifest"),
+    (reader, "damaged_files"),
     (checkpoints, "check_compatible"),
 ]
 ALL_MOMENTS = pytest.mark.parametrize("moment", MOMENTS, ids=lambda moment: moment[1])

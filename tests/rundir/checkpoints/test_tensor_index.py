@@ -14,10 +14,11 @@ from tensorflow.core.protobuf import tensor_bundle_pb2
 
 from mtfrun.errors import InputError
 from mtfrun.rundir import RunDirError
+from mtfrun.rundir.checkpoints.checkpoint_values import StoredTensors
 from mtfrun.rundir.checkpoints.checkpoints import Checkpoints
 from mtfrun.rundir.checkpoints.init_checkpoint import InitCheckpoint
 from mtfrun.rundir.checkpoints.snappy import unpacked
-from mtfrun.rundir.checkpoints.tensor_index import _MAGIC, StoredTensors, _entries
+from mtfrun.rundir.checkpoints.tensor_index import _MAGIC, _entries
 from tests.faults.fuzzing import KINDS, damaged, fuzz
 
 Entry = Any

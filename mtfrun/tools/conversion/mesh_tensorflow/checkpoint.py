@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mtfrun import mtf
+from mtfrun.rundir.checkpoints.checkpoint_values import StoredTensors
 from mtfrun.rundir.checkpoints.init_checkpoint import find_source, fitted_value
 from mtfrun.rundir.checkpoints.mesh_tensorflow_names import (
     Source,
@@ -16,7 +17,6 @@ from mtfrun.rundir.checkpoints.mesh_tensorflow_names import (
     slot_names,
     sources_of,
 )
-from mtfrun.rundir.checkpoints.tensor_index import StoredTensors
 from mtfrun.tools.conversion.errors import ConversionError
 from mtfrun.tools.conversion.mesh_tensorflow.layers import SourceStack, sublayer_paths
 

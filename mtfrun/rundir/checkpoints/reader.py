@@ -1,0 +1,290 @@
+"""Reads checkpoints whose files are all as they were saved, while a trainer may delete them."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import math
+import pathlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
+
+import tensorflow as tf
+from absl import logging
+
+from mtfrun import processes
+from mtfrun.errors import InputError
+from mtfrun.rundir.checkpoints.manifest import (
+    FileRecord,
+    Manifest,
+    damaged_files,
+    manifest_path,
+    read_manifest,
+)
+from mtfrun.rundir.checkpoints.partial_files import list_steps, lost_manifests
+from mtfrun.rundir.errors import DamagedCheckpointError, DeletedCheckpointError, RunDirError
+
+T = TypeVar("T")
+
+# Bytes of a file in addition to the variables: names, an index, TensorFlow's graph of objects.
+_MOST_OF_TENSORFLOW = 1 << 28
+# How often a reader tries again after a trainer has deleted or replaced what it was reading.
+_ATTEMPTS = 20
+# The message between processes while the first one chooses a checkpoint.
+_CHOICE = "choice of a checkpoint"
+
+
+class CheckpointReader:
+    """Reads the checkpoints in a directory; see `read`."""
+
+    def __init__(self, directory: pathlib.Path) -> None:
+        self._directory = directory
+
+    def steps(self) -> list[int]:
+        return list_steps(self._directory)
+
+    def identity(self, step: int) -> tuple[int, int] | None:
+        """Returns numbers that differ for every manifest of a step; None where there is none."""
+        try:
+            status = manifest_path(self._directory, step).stat()
+        except OSError:
+            return None
+        return status.st_ino, status.st_mtime_ns
+
+    def manifest(self, step: int) -> Manifest | None:
+        """Returns the manifest of a step without reading the data; None if it is damaged."""
+        try:
+            manifest = read_manifest(self._directory, step)
+            _check_claims(manifest)
+            return manifest
+        except (RunDirError, FileNotFoundError):
+            return None
+
+    def require(self) -> None:
+        """Raises RunDirError unless there is a checkpoint; only names are read."""
+        if not self.steps():
+            raise RunDirError(self._no_checkpoint())
+
+    def read(self, step: int | None, reader: Callable[[Manifest], T]) -> T:
+        """Returns `reader(manifest)` of a checkpoint whose files are all as they were saved.
+
+        A process that trains the run may delete the checkpoint, or save its step again, before
+        `reader` is done. Then `reader` is called again: for the new files of the same step, or,
+        with step None, for the checkpoint that is the newest now.
+
+        Args:
+          step: a step, or None for the newest good one.
+          reader: reads the files of the manifest.
+
+        Raises:
+          DeletedCheckpointError: that step was deleted meanwhile.
+          DamagedCheckpointError: that step, or every checkpoint, is damaged.
+          RunDirError: there is no checkpoint, or `reader` raises it.
+          ProcessesError: `reader` raises an error in another process.
+        """
+        together = processes.count() > 1
+        return self._read_together(step, reader) if together else self._read_alone(step, reader)
+
+    def _read_together(self, step: int | None, reader: Callable[[Manifest], T]) -> T:
+        """Returns `reader(manifest)` for the checkpoint that the first process chooses. Collective.
+
+        Every process compares a part of the files with their hashes.
+        """
+        for attempt in range(_ATTEMPTS):
+            chosen, identity = self._choose_together(step)
+            try:
+                with processes.together("reading of a checkpoint"):
+                    return reader(self._shared_manifest(chosen))
+            except InputError:
+                is_same = functools.partial(self._is_same, chosen, identity)
+                if processes.by_first(is_same) or attempt == _ATTEMPTS - 1:
+                    raise
+        raise AssertionError("unreachable")
+
+    def _choose_together(self, step: int | None) -> list[Any]:
+        """Returns step and identity of the checkpoint that the first process chooses. Collective.
+
+        Until it has chosen, every process helps to check files for damage.
+        """
+
+        def choose() -> list[Any]:
+            return [None, *self._read_alone(step, lambda x: [x.step, self.identity(x.step)])]
+
+        while True:
+            parts, *chosen = processes.by_first(choose, _CHOICE)
+            if parts is None:
+                return chosen
+            self._damages(parts)
+
+    def _damages(self, parts: list[dict[str, list[Any]]]) -> list[str]:
+        """Returns the damage that all processes find, each in a part of the files. Collective."""
+        records = {name: FileRecord(*record) for name, record in parts[processes.index()].items()}
+        found = processes.gather(list(damaged_files(self._directory, records)), "damages")
+        return [damage for damages in found for damage in damages]
+
+    def _is_same(self, step: int, identity: list[int] | None) -> bool:
+        return identity is None or self.identity(step) == tuple(identity)
+
+    def _shared_manifest(self, step: int) -> Manifest:
+        try:
+            return read_manifest(self._directory, step)
+        except FileNotFoundError as error:
+            raise RunDirError(
+                f"{error.filename} is not there, though the first process has read it: --model_dir "
+                "must be on a file system that all processes share"
+            ) from error
+
+    def _read_alone(self, step: int | None, reader: Callable[[Manifest], T]) -> T:
+        """Returns `reader(manifest)`; see `read`."""
+        for _ in range(_ATTEMPTS):
+            try:
+                return self._read_newest(reader) if step is None else self._read_step(step, reader)
+            except DeletedCheckpointError as error:
+                deleted = error
+                if step is not None and step not in self.steps():
+                    break
+        raise deleted
+
+    def _no_checkpoint(self) -> str:
+        """Returns the error message of a directory without a checkpoint."""
+        lost = lost_manifests(self._directory)
+        if lost:
+            *_, (prefix, step) = lost.items()
+            return (
+                f"no checkpoint in {self._directory} has its manifest, which ckpt-{step}.json was:"
+                " put it back from a copy, or give the complete data that are there instead of"
+                f" --model_dir, with --gin_file=... and"
+                f" --gin.INIT_CHECKPOINT=\"'{self._directory}/{prefix}'\""
+            )
+        return (
+            f"no checkpoint in {self._directory}: check --model_dir,"
+            " or make one with `mtfrun train --model_dir=...`"
+        )
+
+    def _read_step(self, step: int, reader: Callable[[Manifest], T]) -> T:
+        """Returns `reader(manifest)` of one step; see `read`."""
+        before = self.identity(step)
+        steps = self.steps()
+        if step not in steps:
+            where = f"no checkpoint of step {step} in {self._directory}"
+            raise RunDirError(f"{where}; {_choose(steps)}" if steps else self._no_checkpoint())
+        with self._watched(step, before):
+            try:
+                manifest = self._verified(step)
+            except DamagedCheckpointError as error:
+                other_steps = [other for other in self.steps() if other != step]
+                raise DamagedCheckpointError(
+                    f"checkpoint {step} in {self._directory} is damaged: {error};"
+                    f" {_choose(other_steps) or 'there is no other'}"
+                ) from error
+            return reader(manifest)
+
+    def _read_newest(self, reader: Callable[[Manifest], T]) -> T:
+        """Returns `reader(manifest)` of the newest good checkpoint; see `read`."""
+        self._warn_of_newer_data()
+        damages = []
+        for step in reversed(self.steps()):
+            before = self.identity(step)
+            try:
+                with self._watched(step, before):
+                    manifest = self._verified(step)
+            except DamagedCheckpointError as error:
+                damages.append(f"step {step}: {error}")
+                continue
+            if damages:
+                logging.warning(
+                    "damaged checkpoints in %s (%s): going on from step %d",
+                    self._directory,
+                    "; ".join(damages),
+                    step,
+                )
+            with self._watched(step, before):
+                return reader(manifest)
+        if damages:
+            raise DamagedCheckpointError(
+                f"every checkpoint in {self._directory} is damaged ({'; '.join(damages)});"
+                " restore a copy of it, or name an empty --model_dir to start again"
+            )
+        raise RunDirError(self._no_checkpoint())
+
+    def _warn_of_newer_data(self) -> None:
+        """Warns if there are complete data newer than every manifest: see partial_files.py."""
+        lost, newest = lost_manifests(self._directory), max(self.steps(), default=None)
+        if newest is not None and lost and max(lost.values()) > newest:
+            step = max(lost.values())
+            logging.warning(
+                "%s has complete data of step %d without ckpt-%d.json: going on from step %d",
+                self._directory,
+                step,
+                step,
+                newest,
+            )
+
+    def _verified(self, step: int) -> Manifest:
+        """Returns the manifest of `step`, whose files are compared with it."""
+        manifest = read_manifest(self._directory, step)
+        _check_claims(manifest)
+        damages: Iterable[str] = damaged_files(self._directory, manifest.files)
+        if processes.count() > 1:  # runs in the first process, see `_choose_together`
+            parts = _in_parts(manifest.files, processes.count())
+            processes.by_first(lambda: [parts], _CHOICE)
+            damages = self._damages(parts)
+        for damage in damages:
+            raise DamagedCheckpointError(damage)
+        return manifest
+
+    @contextlib.contextmanager
+    def _watched(self, step: int, before: tuple[int, int] | None) -> Iterator[None]:
+        """Turns a failure in the block into a DeletedCheckpointError if the files are gone.
+
+        The manifest is the first file that is deleted or replaced: if it is still the same one as
+        `before`, the failure has another cause.
+        """
+        try:
+            yield
+        except (RunDirError, FileNotFoundError) as error:
+            if before is not None and self.identity(step) == before:
+                raise
+            steps = self.steps()
+            change = "replaced" if step in steps else "deleted"
+            raise DeletedCheckpointError(
+                f"checkpoint {step} in {self._directory} was {change} while it was read;"
+                f" {_choose(steps) or self._no_checkpoint()}"
+            ) from error
+
+
+def _in_parts(files: Mapping[str, FileRecord], count: int) -> list[dict[str, list[Any]]]:
+    """Divides the records of files into parts of about the same number of bytes."""
+    parts: list[dict[str, list[Any]]] = [{} for _ in range(count)]
+    sizes = [0] * count
+    for name, record in sorted(files.items(), key=lambda item: -item[1].bytes):
+        smallest = sizes.index(min(sizes))
+        parts[smallest][name] = list(dataclasses.astuple(record))
+        sizes[smallest] += record.bytes
+    return parts
+
+
+def _check_claims(manifest: Manifest) -> None:
+    """Raises DamagedCheckpointError unless the variables are about as large as their files.
+
+    A larger variable would allocate memory that nothing fills; hashing a sparse file of 1 TB, which
+    takes no disk space, would take hours.
+    """
+    claimed = 0
+    for path, spec in manifest.variables.items():
+        try:
+            claimed += math.prod(spec.shape) * tf.as_dtype(spec.dtype).size
+        except TypeError:
+            raise DamagedCheckpointError(f"the type of {path} is {spec.dtype!r}") from None
+    saved = sum(record.bytes for record in manifest.files.values())
+    largest = max(record.bytes for record in manifest.files.values())
+    if claimed > saved or largest > claimed + _MOST_OF_TENSORFLOW:
+        raise DamagedCheckpointError(
+            f"its variables need {claimed} bytes, and its files have {saved}"
+        )
+
+
+def _choose(steps: list[int]) -> str:
+    """Returns the remedy that lists `steps`; "" without any."""
+    return f"choose one of the steps {', '.join(map(str, steps))}" if steps else ""
