@@ -89,7 +89,7 @@ def _message(
                 continue  # a test checks its types
             # Importing other modules may have side effects: they are not imported twice.
             if {name.partition(".")[0] for name in [*modules, *flags.module_import]} <= {"mtfrun"}:
-                from mtfrun.cli.gin_settings import settings_of  # noqa: PLC0415 - as above
+                from mtfrun.cli.shared_flags import settings_of  # noqa: PLC0415 - as above
 
                 dataclasses.replace(settings_of(flags), files=files).parse(run_config)
     except InputError as error:

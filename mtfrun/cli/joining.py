@@ -1,17 +1,145 @@
-"""This process's part in a run of several processes, from its flags."""
+"""This process's part in a run of several processes: flags, SLURM's variables, joining."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
 import os
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from mtfrun import __version__, processes
-from mtfrun.cli.launch.gpus import share_gpus
 from mtfrun.errors import InputError
 from mtfrun.processes import private_network
+from mtfrun.processes.gpus import share_gpus
+
+_MOST_SECS = 1_000_000
+_PORTS = range(1, 1 << 16)
+# The ports at which a step of SLURM listens, below those that systems give to other connections.
+_FIRST_PORT, _NUM_PORTS = 20000, 10000
+
+
+def add_process_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds --num_processes, --process_id, --coordinator and others of their kind."""
+    add = parser.add_argument_group(
+        "several processes (`mtfrun launch` and SLURM's srun set these)"
+    ).add_argument
+    add("--num_processes", type=int, help="how many processes run this command", metavar="N")
+    add("--process_id", type=int, help="the number of this one, from 0", metavar="I")
+    add(
+        "--coordinator",
+        help="where process 0 listens for the others: its host and a free port",
+        metavar="HOST:PORT",
+    )
+    add(
+        "--devices_per_process",
+        type=int,
+        help="the devices of the mesh that each process has; by default an equal part",
+        metavar="N",
+    )
+    add(
+        "--trusted_network",
+        action="store_true",
+        help="allow several processes to listen on all addresses: anyone who can reach this "
+        "machine can run code as you",
+    )
+    add(
+        "--join_secs",
+        type=float,
+        default=300.0,
+        help="how long to wait for the other processes to start; 300 by default",
+        metavar="SECS",
+    )
+
+
+def check_processes(flags: argparse.Namespace, environment: Mapping[str, str] = os.environ) -> None:
+    """Sets the three flags of several processes, and raises InputError for unusable values.
+
+    Without flags they are those of a step of SLURM with several tasks, else of a single process.
+    """
+    names = ("num_processes", "process_id", "coordinator")
+    values = [getattr(flags, name) for name in names]
+    if values == [None] * 3:
+        values = slurm_processes(environment) or [1, 0, None]
+    elif values == [1, None, None]:
+        values = [1, 0, None]
+    if None in values and values[0] != 1:
+        missing = next(name for name, value in zip(names, values, strict=True) if value is None)
+        raise InputError(
+            "several processes need --num_processes, --process_id and --coordinator: "
+            f"--{missing} is missing (`mtfrun launch -n N -- ...` gives all three)"
+        )
+    flags.num_processes, flags.process_id, flags.coordinator = values
+    if flags.num_processes < 1 or flags.process_id not in range(flags.num_processes):
+        raise InputError(
+            f"--process_id={flags.process_id} is not one of --num_processes={flags.num_processes}: "
+            "number the processes from 0"
+        )
+    if flags.coordinator is not None:
+        _check_address(flags.coordinator)
+    if flags.devices_per_process is not None and flags.devices_per_process < 1:
+        raise InputError(f"--devices_per_process={flags.devices_per_process} must be at least 1")
+    if not 0 < flags.join_secs <= _MOST_SECS:
+        raise InputError(
+            f"--join_secs={flags.join_secs:g} must be more than 0 and at most {_MOST_SECS}"
+        )
+
+
+def slurm_processes(environment: Mapping[str, str]) -> list[object] | None:
+    """Returns number of processes, number of this one, and coordinator of a step of SLURM.
+
+    None outside of a step that has several tasks: `srun` makes steps, a batch script alone is none.
+    The coordinator is the step's first node; its port follows from the job and the step.
+
+    Source: https://slurm.schedmd.com/srun.html, "output environment variables".
+
+    Raises:
+      InputError: a variable is missing, or is not a number.
+    """
+
+    def number(name: str, default: str = "") -> int:
+        text = environment.get(name, default)
+        if not re.fullmatch(r"[0-9]{1,18}", text):
+            raise unusable(name)
+        return int(text)
+
+    def unusable(name: str) -> InputError:
+        value = f"is {environment[name]!r}" if name in environment else "is missing"
+        return InputError(
+            f"SLURM's variable {name} {value}: start the tasks with srun, or give --num_processes "
+            "(1 for a process alone), --process_id and --coordinator"
+        )
+
+    tasks = number("SLURM_STEP_NUM_TASKS", "1")
+    if tasks == 1:
+        return None
+    job, step = number("SLURM_JOB_ID"), number("SLURM_STEP_ID", "0")
+    host = first_host(environment.get("SLURM_STEP_NODELIST", ""))
+    if not host:
+        raise unusable("SLURM_STEP_NODELIST")
+    port = _FIRST_PORT + (job + 31 * step) % _NUM_PORTS
+    return [tasks, number("SLURM_PROCID"), f"{host}:{port}"]
+
+
+def first_host(nodes: str) -> str:
+    """Returns the first host of a list as SLURM abbreviates it.
+
+    Examples:
+      >>> first_host("node[003-005,17],login1"), first_host("a1,b2"), first_host("r[1-2]n[4,6]-ib")
+      ('node003', 'a1', 'r1n4-ib')
+    """
+    match = re.match(r"(?:[^,\[]|\[[^\]]*\])*", nodes)
+    name = match[0] if match else nodes
+    return re.sub(r"\[(\w+)[^\]]*\]", r"\1", name)
+
+
+def _check_address(text: str) -> None:
+    host, colon, port = text.rpartition(":")
+    if not host or not colon or not port.isdecimal() or int(port) not in _PORTS:
+        raise InputError(
+            f"--coordinator={text} is no host and port, such as --coordinator=node0:8476"
+        )
 
 
 @contextlib.contextmanager

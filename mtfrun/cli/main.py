@@ -11,11 +11,10 @@ import traceback
 from collections.abc import Iterator, Sequence
 
 from mtfrun import __version__, processes
+from mtfrun.cli.command import Command
 from mtfrun.cli.early_check import configuration_error
-from mtfrun.cli.flags import COMMANDS, parse_flags
-from mtfrun.cli.flags.command import Command
 from mtfrun.cli.joining import joined, may_follow
-from mtfrun.cli.launch.launched import end_with_launcher
+from mtfrun.cli.parser import COMMANDS, complete, parse_flags
 from mtfrun.cli.program_dump import program_dump
 from mtfrun.configuration.errors import one_line
 from mtfrun.configuration.files import require_gin_file
@@ -24,6 +23,7 @@ from mtfrun.display.progress import warnings_as_lines
 from mtfrun.display.quiet import quiet_import
 from mtfrun.display.streams import discard, named_stdout, unfailing, unfailing_stderr
 from mtfrun.errors import is_input_error
+from mtfrun.processes.supervisor import end_with_launcher
 
 OK, FAILED, BAD_INPUT = 0, 1, 2
 
@@ -36,6 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     numbers, or `checkpoints verify` a damaged file. 6: `plan` found too little memory. 1: an
     unexpected error, with its traceback. 128 + number: a signal.
     """
+    if "_ARGCOMPLETE" in os.environ:
+        complete()
     with unfailing_stderr(), warnings_as_lines():
         return _main(list(sys.argv[1:] if arguments is None else arguments))
 
@@ -102,7 +104,7 @@ def _parsed(arguments: list[str]) -> int:
     if not called.imports_tensorflow:
         if flags.launched is not None and (error := configuration_error(flags.launched)):
             raise error
-        return called.load()(flags, command)
+        return called.run(flags, command)
     launcher = end_with_launcher()
     error = configuration_error(flags) if launcher is None else None
     with contextlib.ExitStack() as stack:
@@ -123,11 +125,20 @@ def _run(called: Command, flags: argparse.Namespace, command: list[str]) -> int:
             stack.enter_context(quiet_import())
         import tensorflow as tf  # noqa: PLC0415 - only commands that need it import it
 
-        from mtfrun.cli import commands  # noqa: PLC0415 - imports TensorFlow
+        from mtfrun.cli.terminable import terminable  # noqa: PLC0415 - as above
+        from mtfrun.cli.trained_run import NON_FINITE  # noqa: PLC0415
+        from mtfrun.models import NonFiniteError  # noqa: PLC0415
 
         # CUDA logs a missing device as an error, which `quiet_import` drops.
         tf.config.list_physical_devices()
-    return commands.run_command(called.load(), flags, command)
+    try:
+        with terminable():
+            return called.run(flags, command)
+    except NonFiniteError as error:
+        if flags.debug:
+            traceback.print_exc()
+        progress.note(progress.error(str(error)))
+        return NON_FINITE
 
 
 @contextlib.contextmanager

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
 
 from mtfrun.untrusted import escaped
+
+WIDTH = 80
+"""The columns that every terminal has."""
 
 # Blanks would not be seen.
 _SIGNS = {" ": "␣", "\n": "↵", "\t": "⇥", "\r": "␍", "▁": "␣"}
@@ -83,3 +87,21 @@ def shorten_cell(text: str, width: int) -> str:
         return text
     end = width - 1 if "/" in text else width // 2
     return f"{text[: width - end - 1]}…{text[len(text) - end :]}"
+
+
+def wrap_lines(text: str, *, first: str = "", other: str | None = None) -> list[str]:
+    """Returns the words of a text as lines of at most WIDTH characters, at least one line.
+
+    Args:
+      text: words; their line ends are not kept.
+      first: what the first line begins with.
+      other: what all other lines begin with; None for the same.
+    """
+    lines = textwrap.wrap(
+        text,
+        WIDTH,
+        initial_indent=first,
+        subsequent_indent=first if other is None else other,
+        break_on_hyphens=False,
+    )
+    return lines or [first.rstrip()]

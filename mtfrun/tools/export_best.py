@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 from mtfrun import processes
 from mtfrun.checks import check_choice, check_intervals
+from mtfrun.processes.supervisor import last_error, start_child
 from mtfrun.rundir import Best, RunDirectory, RunDirError
 from mtfrun.training.actions import Action, ActionContext
 
@@ -110,15 +111,13 @@ class _Export:
             return False
         # A directory that a killed process has not linked.
         shutil.rmtree(self._target, ignore_errors=True)
-        self._process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "mtfrun", "export", f"--model_dir={self._run.path}"),
-                *(f"--checkpoint={self._best.step}", f"--to={self._target}", *self._flags),
-            ],
-            stdin=subprocess.DEVNULL,
+        command = ["export", f"--model_dir={self._run.path}", f"--checkpoint={self._best.step}"]
+        self._process = start_child(
+            [sys.executable, "-m", "mtfrun", *command, f"--to={self._target}", *self._flags],
+            ["mtfrun", *command],
+            {"CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": _search_path()},
             stdout=subprocess.DEVNULL,
             stderr=self._errors,
-            env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": _search_path()},
         )
         return True
 
@@ -141,9 +140,8 @@ class _Export:
         if self._problem is None and self._process is not None:
             if self._process.returncode:
                 self._errors.seek(0)
-                lines = self._errors.read().decode(errors="replace").strip().splitlines()
-                what = lines[-1] if lines else f"it ended with code {self._process.returncode}"
-                self._problem = what.removeprefix("mtfrun: error: ")
+                code = f"it ended with code {self._process.returncode}"
+                self._problem = last_error(self._errors.read()) or code
             else:
                 self._link()
         if self._problem is not None:

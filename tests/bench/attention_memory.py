@@ -15,9 +15,9 @@ import tempfile
 from collections.abc import Sequence
 from typing import Any
 
-from mtfrun.cli.launch.launcher import Launch, Launcher, Program
-from mtfrun.cli.launch.output import Output
 from mtfrun.cli.program_dump import dump_environment
+from mtfrun.tools.launch.launcher import Launch, Launcher, Program
+from mtfrun.tools.launch.output import Output
 
 SUBJECT = "tests.bench.mtfrun_memory"
 LAYOUT = "length:sequence;max_length:sequence"

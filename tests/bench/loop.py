@@ -28,8 +28,8 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from mtfrun import training
-from mtfrun.cli.flags import parse_flags
-from mtfrun.cli.gin_settings import settings_of
+from mtfrun.cli.parser import parse_flags
+from mtfrun.cli.shared_flags import settings_of
 from mtfrun.experiment.runs.run_training import TrainChoices, prepared, run_training
 from mtfrun.rundir import RunDirectory
 from mtfrun.rundir.checkpoints.save import Save

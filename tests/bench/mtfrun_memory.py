@@ -18,7 +18,6 @@ import numpy as np
 import tensorflow as tf
 
 from mtfrun import mtf, optim, processes
-from mtfrun.cli.launch.launched import end_with_launcher
 from mtfrun.models.transformer import (
     AttentionHeads,
     DecoderOnly,
@@ -27,6 +26,7 @@ from mtfrun.models.transformer import (
     Stack,
     TokenEmbedding,
 )
+from mtfrun.processes.supervisor import end_with_launcher
 from mtfrun.tools.planning.memory import peak_of
 from mtfrun.tools.planning.modules import take_programs
 from mtfrun.training import TrainState, train_steps_function

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import tensorflow as tf
 
-from mtfrun.cli.continuous import each_restored, steps_as_they_appear, wait_for_checkpoint
+from mtfrun.cli.trained_run import restore_steps, steps_as_they_appear, wait_for_checkpoint
 from mtfrun.rundir import DamagedCheckpointError, RunDirectory
 
 LAST_STEP = 100
@@ -125,7 +125,7 @@ def test_a_checkpoint_that_the_trainer_deletes_is_left_out(
         checkpoints.restore(step, {"x": variable})
 
     values = []
-    for step in each_restored(RunDirectory(tmp_path), [1, 2, 3, 4], restore):
+    for step in restore_steps(RunDirectory(tmp_path), [1, 2, 3, 4], restore):
         values.append(float(variable.numpy()))
         if step == 1:
             delete(2)
@@ -140,12 +140,12 @@ def test_a_checkpoint_that_is_damaged_is_an_error(tmp_path: pathlib.Path) -> Non
     checkpoints = RunDirectory(tmp_path).checkpoints()
     checkpoints.save(1, {"x": variable})
     (tmp_path / "checkpoints/ckpt-1.index").unlink()
-    restored = each_restored(
+    restored = restore_steps(
         RunDirectory(tmp_path), [1], lambda step: checkpoints.restore(step, {"x": variable})
     )
     with pytest.raises(DamagedCheckpointError):
         next(restored)
-    left_out = each_restored(
+    left_out = restore_steps(
         RunDirectory(tmp_path),
         [1],
         lambda step: checkpoints.restore(step, {"x": variable}),

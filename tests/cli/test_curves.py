@@ -6,7 +6,7 @@ import pathlib
 
 import pytest
 
-from mtfrun.cli.curves import chosen_steps, curve_table
+from mtfrun.cli.commands.curves import chosen_steps, curve_table
 from mtfrun.cli.main import main
 from mtfrun.rundir.tensorboard.curves import read_curves
 from tests.cli.command import error_line, mtfrun_here

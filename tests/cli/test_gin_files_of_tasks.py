@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mtfrun import data
-from mtfrun.cli.flags import parse_flags
+from mtfrun.cli.parser import parse_flags
 from mtfrun.configuration import config
 from mtfrun.experiment import Experiment
 from mtfrun.experiment.runs.build import ROOTS, build

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from mtfrun.cli.flags import parse_flags
-from mtfrun.cli.plan import describe_dry_run
+from mtfrun.cli.parser import parse_flags
 from mtfrun.configuration import config
 from mtfrun.configuration.checks import check_taken
 from mtfrun.configuration.files import SHIPPED, shipped_gin_files
 from mtfrun.data.builders.prepare import silent_tfds
 from mtfrun.experiment import Training
 from mtfrun.experiment.runs.build import ROOTS, build
+from mtfrun.tools.planning import describe_dry_run
 from tests.cli.command import mtfrun
 from tests.cli.small_vocabulary import FILES_WITH_SUBWORDS, flag_of_small_vocabulary
 

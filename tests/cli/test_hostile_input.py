@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mtfrun.cli.output_lines import as_text
+from mtfrun.cli.trained_run import as_text
 from tests.cli.command import ROOT, environment, error_line, mtfrun_here, succeeded
 
 # Contents of files, with their numbers of lines.

@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from mtfrun.cli.inputs.image_paths import image_paths
+from mtfrun.cli.inputs import image_paths
 from mtfrun.errors import InputError
 
 

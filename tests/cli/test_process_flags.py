@@ -8,13 +8,14 @@ import pytest
 
 from mtfrun import processes
 from mtfrun.cli import joining
-from mtfrun.cli.flags import parse_flags
-from mtfrun.cli.flags.processes import add_process_flags, check_processes, first_host
-from mtfrun.cli.launch import command as launch_command
-from mtfrun.cli.launch.command import _command_of
-from mtfrun.cli.launch.launcher import Launch
+from mtfrun.cli.commands.launch import LAUNCH as LAUNCH_COMMAND
+from mtfrun.cli.commands.launch import _command_of
+from mtfrun.cli.joining import add_process_flags, check_processes, first_host
+from mtfrun.cli.parser import parse_flags
 from mtfrun.errors import InputError
 from mtfrun.processes import private_network
+from mtfrun.tools.launch import launcher
+from mtfrun.tools.launch.launcher import Launch
 
 TWO = ["--num_processes=2", "--process_id=0", "--coordinator=a:1"]
 RUN = ["train", "--gin_file=a.gin", "--model_dir=/tmp/x"]
@@ -76,11 +77,11 @@ def test_launch_is_refused_where_there_is_no_private_network(
 
     plans: list[Launch] = []
     monkeypatch.setattr(private_network, "enter", forbid)
-    monkeypatch.setattr(launch_command, "Launcher", lambda plan, _: _Ended(plan, plans))
+    monkeypatch.setattr(launcher, "Launcher", lambda plan, _: _Ended(plan, plans))
     with pytest.raises(InputError, match="forbidden"):
-        launch_command.launch(parse_flags(LAUNCH), LAUNCH)
+        LAUNCH_COMMAND.run(parse_flags(LAUNCH), LAUNCH)
     for trusted in (["launch", "--trusted_network", *LAUNCH[1:]], [*LAUNCH, "--trusted_network"]):
-        assert launch_command.launch(parse_flags(trusted), trusted) == 0
+        assert LAUNCH_COMMAND.run(parse_flags(trusted), trusted) == 0
     assert [plan.program.command.count("--trusted_network") for plan in plans] == [1, 1]
 
 

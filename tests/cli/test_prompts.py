@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
-from mtfrun.cli.inputs.prompts import prompt_bytes, read_pairs, read_prompts
+from mtfrun.cli.prompts import prompt_bytes, read_pairs, read_prompts
 from mtfrun.errors import InputError
 
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {

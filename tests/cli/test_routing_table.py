@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mtfrun.cli.routing_table import routing_table
+from mtfrun.cli.commands.eval import routing_table
 
 VALUES = {
     "loss": 2.0,

@@ -12,7 +12,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from mtfrun import mtf
-from mtfrun.cli.flags import parse_flags
+from mtfrun.cli.parser import parse_flags
 from mtfrun.configuration import config
 from mtfrun.configuration.files import SHIPPED, shipped_gin_files
 from mtfrun.data.builders.prepare import silent_tfds

@@ -14,13 +14,13 @@ from collections.abc import Callable
 
 import pytest
 
-from mtfrun.cli.runs.summary import summary_of
-from mtfrun.cli.sweep.display import Display
-from mtfrun.cli.sweep.grid import Grid, alternatives
-from mtfrun.cli.sweep.record import SweepRecord
-from mtfrun.cli.sweep.trainer import LOG, TrainedRun, Trainer
 from mtfrun.errors import InputError
 from mtfrun.rundir import RunRecord, Status
+from mtfrun.tools.runs.summary import summary_of
+from mtfrun.tools.sweep.display import Display
+from mtfrun.tools.sweep.grid import Grid, alternatives
+from mtfrun.tools.sweep.record import SweepRecord
+from mtfrun.tools.sweep.trainer import LOG, TrainedRun, Trainer
 from tests.cli.command import error_line, mtfrun_here, tiny_experiment
 
 # Writes the record of a run as training does, and waits for a signal if its name says so.

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mtfrun.cli.flags import parse_flags
+from mtfrun.cli.parser import parse_flags
 
 ROOT = pathlib.Path(__file__).parents[2]
 PAGES = sorted([*(ROOT / "docs").glob("*.md"), *ROOT.glob("*.md")])

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from mtfrun import mtf
-from mtfrun.cli.flags import parse_flags
-from mtfrun.cli.gin_settings import settings_of
+from mtfrun.cli.parser import parse_flags
+from mtfrun.cli.shared_flags import settings_of
 from mtfrun.experiment.runs.run_training import TrainChoices, prepared, run_training
 from mtfrun.rundir import RunDirectory
 from mtfrun.training import TrainState

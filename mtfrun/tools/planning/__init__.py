@@ -12,6 +12,7 @@ from mtfrun.tools.planning.collectives import NeededCollective as NeededCollecti
 from mtfrun.tools.planning.collectives import group_collectives as group_collectives
 from mtfrun.tools.planning.description import as_json as as_json
 from mtfrun.tools.planning.description import describe as describe
+from mtfrun.tools.planning.description import describe_dry_run as describe_dry_run
 from mtfrun.tools.planning.estimate import Estimate as Estimate
 from mtfrun.tools.planning.estimate import estimate as estimate
 from mtfrun.tools.planning.memory import Peak as Peak

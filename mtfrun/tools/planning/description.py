@@ -18,6 +18,7 @@ from mtfrun.tools.planning.plan import (
     SLOTS,
     Plan,
     PlannedVariable,
+    plan_training,
     planned_variables,
 )
 from mtfrun.tools.planning.resources import Resources
@@ -169,3 +170,14 @@ def _sizes(variables: Sequence[PlannedVariable]) -> str:
     total = sum(variable.total_bytes for variable in variables)
     local = sum(variable.device_bytes for variable in variables)
     return f"{total:,} bytes, {local:,} on each device"
+
+
+def describe_dry_run(training: Training, program_dump: str) -> str:
+    """Returns the description of a run on a planned mesh; of one device, without its step."""
+    mesh = training.experiment.mesh
+    mesh.require_division()
+    if mesh.size == 1:
+        lines = describe(training, None, Resources())
+        return "\n".join([*lines, f"{'collectives':<16}none: one device"])
+    planned = plan_training(training, program_dump)
+    return "\n".join(describe(training, planned, Resources()))

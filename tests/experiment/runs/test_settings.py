@@ -8,7 +8,7 @@ import shlex
 import numpy as np
 import pytest
 
-from mtfrun.cli.flags import parse_flags
+from mtfrun.cli.parser import parse_flags
 from mtfrun.configuration.errors import ConfigError
 from mtfrun.experiment.runs.settings import Settings, literal_bindings
 

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Callable, Sequence
 
 import mtfrun
-from mtfrun.cli.flags import parse_flags
+from mtfrun.cli.parser import parse_flags
 from mtfrun.experiment.runs.run import Run
 from tests.cli.command import tiny_experiment, tiny_pairs_experiment
 

@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from mtfrun import mtf, training
-from mtfrun.cli.flags import parse_flags
+from mtfrun.cli.parser import parse_flags
 from mtfrun.configuration import config
 from mtfrun.experiment import Training
 from mtfrun.experiment.runs.build import ROOTS, build

@@ -1,0 +1,166 @@
+"""The command `checkpoints average`."""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from mtfrun.cli.command import Command
+from mtfrun.cli.commands.checkpoints.flags import check_choice, check_run
+from mtfrun.configuration.run_files import CONFIG, RECORD
+from mtfrun.display.streams import print_lines
+from mtfrun.errors import InputError
+from mtfrun.rundir.checkpoints.manifest import DIMENSIONS
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from mtfrun.rundir import Manifest
+    from mtfrun.rundir.checkpoints.stored_checkpoints import CheckpointDirectory
+
+_DESCRIPTION = """\
+Averages the weights of several checkpoints of a run, into a new run directory.
+
+  mtfrun checkpoints average --model_dir=/tmp/run --last=5 --output=/tmp/averaged
+  mtfrun checkpoints average --model_dir=/tmp/run --steps=8000,9000,10000 --output=/tmp/averaged
+
+Sums are in float64. The new run has the configuration of the old one, the step of the newest
+checkpoint, and no optimizer: eval, decode, score and export take it, and
+--gin.INIT_CHECKPOINT="'/tmp/averaged'" of another run. Moving averages of the weights, if the run
+has them, are averaged too (Izmailov et al. 2018, https://arxiv.org/abs/1803.05407)."""
+
+
+def _add_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--last", type=int, help="how many of the newest", metavar="N")
+    parser.add_argument("--steps", help="which ones", metavar="STEPS")
+    parser.add_argument("--output", help="the new run directory", metavar="DIR")
+
+
+def _check(flags: argparse.Namespace) -> None:
+    check_run(flags)
+    check_choice(flags, "last")
+    if not flags.output:
+        raise InputError(f"{flags.command} needs a new run directory: --output=/tmp/averaged")
+
+
+_WEIGHTS = ("model/", "averages/")
+# The files that evaluating and decoding a run need besides its checkpoints.
+_FILES = (CONFIG, "operative_config.gin", RECORD)
+# Entries of the newest manifest that are true of the average as well.
+_KEPT = ("seed", "mesh", "layout", "data", DIMENSIONS)
+
+
+def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
+    """Writes a run directory with the mean of the weights of several checkpoints."""
+    import tensorflow as tf
+
+    from mtfrun.rundir import RunDirectory, package_versions
+    from mtfrun.rundir.checkpoints.checkpoints import Checkpoints
+    from mtfrun.rundir.checkpoints.stored_checkpoints import CheckpointDirectory
+    from mtfrun.tools.conversion.run_writer import check_new, replaced_directory
+
+    directory = CheckpointDirectory.of(flags.model_dir)
+    target = pathlib.Path(RunDirectory(flags.output).path)
+    check_new(target, "--output")
+    steps = _chosen(directory, flags.steps, flags.last)
+    checkpoints = Checkpoints(directory.path)
+    manifests = [checkpoints.verify(step) for step in steps]
+    means = mean_values(directory.path, manifests)
+    newest = manifests[-1]
+    metadata = {name: newest.metadata[name] for name in _KEPT if name in newest.metadata}
+    metadata |= {"versions": package_versions(), "averaged": f"{directory.run}, steps {steps}"}
+    with replaced_directory(target) as temporary:
+        _copy_files(directory.run, temporary)
+        run = RunDirectory(temporary)
+        variables = {path: tf.Variable(value) for path, value in means.items()}
+        run.checkpoints().save(
+            newest.step,
+            {**variables, "step": tf.Variable(newest.step, dtype=tf.int64)},
+            metadata=metadata,
+        )
+    print_lines(f"{target}: the mean of steps {', '.join(map(str, steps))}, as step {newest.step}")
+    return 0
+
+
+def _copy_files(source: pathlib.Path, target: pathlib.Path) -> None:
+    """Copies a run directory's configuration, its vocabulary files and the records of its import.
+
+    Raises:
+      RunDirError: a file is a link, not a regular file, or too large.
+    """
+    from mtfrun.configuration.run_files import RunFiles
+    from mtfrun.rundir.records.copied_files import copy_file, keep_origin
+
+    files = RunFiles.of(source)
+    copies = files.copies.values() if files is not None else ()
+    for name in dict.fromkeys([*_FILES, *(copy.file for copy in copies)]):
+        copy_file(source / name, target / name)
+    keep_origin(source, target)
+
+
+def mean_values(directory: pathlib.Path, manifests: Sequence[Manifest]) -> Mapping[str, np.ndarray]:
+    """Returns the means of the weights of checkpoints, by path, in the type of each variable.
+
+    Raises:
+      RunDirError: the checkpoints have different variables.
+    """
+    import tensorflow as tf
+
+    from mtfrun.rundir import RunDirError
+    from mtfrun.rundir.checkpoints.checkpoint_values import CheckpointValues
+
+    first, *others = manifests
+    for other in others:
+        if other.variables != first.variables:
+            different = first.variables.items() ^ other.variables.items()
+            path = min(path for path, _ in different)
+            raise RunDirError(
+                f"steps {first.step} and {other.step} of {directory} have different variables, "
+                f"such as {path}: choose steps of one model"
+            )
+    values = [CheckpointValues(directory, manifest) for manifest in manifests]
+    means = {}
+    for path in first.variables:
+        if path.startswith(_WEIGHTS):
+            newest = values[-1][path]
+            is_floating = tf.as_dtype(newest.dtype).is_floating
+            means[path] = _mean([v[path] for v in values]) if is_floating else newest
+    return means
+
+
+def _mean(values: Sequence[np.ndarray]) -> np.ndarray:
+    import numpy as np
+
+    total = np.zeros(values[0].shape, np.float64)
+    for value in values:
+        total += value.astype(np.float64)
+    mean: np.ndarray = (total / len(values)).astype(values[0].dtype)
+    return mean
+
+
+def _chosen(
+    directory: CheckpointDirectory, steps: Sequence[int] | None, last: int | None
+) -> list[int]:
+    """Returns the steps that are named, or the newest, ascending.
+
+    Raises:
+      InputError: there are not so many.
+    """
+    if steps is None:
+        existing = directory.steps()
+        if last is not None and last > len(existing):
+            raise InputError(
+                f"--last={last}: {directory.path} has {len(existing)} checkpoints; train with "
+                f"--gin.CheckpointOptions.max_to_keep={last} to keep more"
+            )
+        return existing[-(last or 1) :]
+    for step in steps:
+        directory.require(step)
+    return list(steps)
+
+
+CHECKPOINTS_AVERAGE = Command(
+    "checkpoints average", _DESCRIPTION, _add_flags, _check, run, is_configured=False
+)

@@ -1,0 +1,164 @@
+"""The command `checkpoints diff`."""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+import re
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from mtfrun.cli.command import Command
+from mtfrun.cli.commands.checkpoints.flags import add_match, check_match
+from mtfrun.display.streams import print_lines
+from mtfrun.display.table import table_lines, terminal_columns
+from mtfrun.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from mtfrun.rundir import Manifest
+    from mtfrun.rundir.checkpoints.manifest import VariableSpec
+
+_DESCRIPTION = """\
+Compares the variables of two checkpoints, of one or of two runs.
+
+  mtfrun checkpoints diff /tmp/run /tmp/other
+  mtfrun checkpoints diff /tmp/run@1000 /tmp/run@2000
+  mtfrun checkpoints diff --model_dir=/tmp/run 1000 2000
+
+A checkpoint is a run directory, for its newest good one, or DIRECTORY@STEP, or a step of
+--model_dir. Variables that only one has and those of different shapes come first; then those whose
+values differ, with the largest absolute difference and the relative one, the norm of the difference
+over the norm of the first value, largest first. The variables are those of the model; --slots adds
+the optimizer's and the averages, --match=REGEX takes those in whose path the expression is found.
+--rows=N prints so many that differ (20 by default, 0 for all)."""
+
+
+def _add_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("first", metavar="A", help="DIRECTORY, DIRECTORY@STEP or a step")
+    parser.add_argument("second", metavar="B", help="the same")
+    add_match(parser)
+    parser.add_argument("--slots", action="store_true", help="optimizer and averages too")
+    parser.add_argument("--rows", type=int, default=20, help="lines of values", metavar="N")
+
+
+def _check(flags: argparse.Namespace) -> None:
+    check_match(flags)
+    if flags.rows < 0:
+        raise InputError(f"--rows={flags.rows} must be at least 0")
+    for name in (flags.first, flags.second):
+        if name.isdecimal() and flags.model_dir is None:
+            raise InputError(f"step {name} of which run? Give --model_dir, or DIRECTORY@{name}")
+
+
+_AT_STEP = re.compile(r"(.*)@(\d+)", re.DOTALL)
+
+
+class Difference(NamedTuple):
+    """The difference of the two values of a variable.
+
+    Attributes:
+      path: of the variable.
+      largest: the largest absolute difference.
+      relative: the norm of the difference over that of the first value; infinite if that is zero.
+    """
+
+    path: str
+    largest: float
+    relative: float
+
+
+class _Stored(NamedTuple):
+    """A checkpoint to be compared."""
+
+    name: str
+    directory: pathlib.Path
+    manifest: Manifest
+
+
+def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
+    """Prints the differences of two checkpoints."""
+    from mtfrun.rundir.checkpoints.checkpoint_values import CheckpointValues
+
+    first, second = (_stored(name, flags.model_dir) for name in (flags.first, flags.second))
+    print_lines(f"A: {first.name}", f"B: {second.name}")
+    saved = [_variables(stored, flags.match, with_slots=flags.slots) for stored in (first, second)]
+    if not any(saved):
+        raise InputError(f"--match={flags.match} is in the path of none of the variables")
+    for title, (own, other) in {"A": saved, "B": saved[::-1]}.items():
+        for path in sorted(own.keys() - other.keys()):
+            print_lines(f"only in {title}: {path}, {own[path]}")
+    common = []
+    for path in sorted(saved[0].keys() & saved[1].keys()):
+        if saved[0][path].shape == saved[1][path].shape:
+            common.append(path)
+        else:
+            print_lines(f"other shape: {path} is {saved[0][path]} in A, {saved[1][path]} in B")
+    values = [CheckpointValues(stored.directory, stored.manifest) for stored in (first, second)]
+    differences = sorted(
+        (difference(path, values[0][path], values[1][path]) for path in common),
+        key=lambda d: (-d.relative, d.path),
+    )
+    print_lines(*_lines(differences, flags.rows))
+    return 0
+
+
+def _variables(stored: _Stored, match: str, *, with_slots: bool) -> dict[str, VariableSpec]:
+    """Returns the variables of a checkpoint that are compared: those of the model, or all."""
+    return {
+        path: spec
+        for path, spec in sorted(stored.manifest.variables.items())
+        if re.search(match, path) and (with_slots or match or path.startswith("model/"))
+    }
+
+
+def difference(path: str, first: np.ndarray, second: np.ndarray) -> Difference:
+    """Returns the difference of two values of the same shape."""
+    import numpy as np
+
+    a, b = np.asarray(first).astype(np.float64), np.asarray(second).astype(np.float64)
+    if np.array_equal(a, b, equal_nan=True):
+        return Difference(path, 0.0, 0.0)
+    change = b - a
+    norm = float(np.linalg.norm(a.ravel()))
+    relative = float(np.linalg.norm(change.ravel())) / norm if norm else np.inf
+    return Difference(path, float(np.abs(change).max(initial=0.0)), relative)
+
+
+def _lines(differences: Sequence[Difference], most: int) -> Iterable[str]:
+    """Yields the table of the variables that differ, and how many are equal."""
+    # What is not a number differs, and is shown first.
+    changed = sorted((d for d in differences if d.relative), key=lambda d: d.relative == d.relative)
+    shown = changed[:most] if most else changed
+    if shown:
+        rows = [[d.path, f"{d.relative:.3g}", f"{d.largest:.3g}"] for d in shown]
+        yield from table_lines(("variable", "relative", "largest"), rows, terminal_columns())
+    if len(shown) < len(changed):
+        yield f"and {len(changed) - len(shown)} more: --rows=0 prints all"
+    yield f"{len(changed)} variables differ, {len(differences) - len(changed)} are equal"
+
+
+def _stored(name: str, model_dir: str | None) -> _Stored:
+    """Returns the checkpoint of a directory, DIRECTORY@STEP, or a step of --model_dir.
+
+    Raises:
+      RunDirError: there is none, or it is damaged.
+    """
+    from mtfrun.rundir.checkpoints.checkpoints import Checkpoints
+    from mtfrun.rundir.checkpoints.stored_checkpoints import CheckpointDirectory
+
+    match = _AT_STEP.fullmatch(name)
+    step: int | None = None
+    if name.isdecimal() and model_dir is not None:
+        name, step = model_dir, int(name)
+    elif match and not pathlib.Path(name).exists():
+        name, step = match[1], int(match[2])
+    directory = CheckpointDirectory.of(name)
+    manifest = Checkpoints(directory.path).read(step, lambda manifest: manifest)
+    return _Stored(f"{directory.run}@{manifest.step}", directory.path, manifest)
+
+
+CHECKPOINTS_DIFF = Command(
+    "checkpoints diff", _DESCRIPTION, _add_flags, _check, run, is_configured=False
+)

@@ -1,0 +1,112 @@
+"""The command `curves`."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from mtfrun.cli.command import Command
+from mtfrun.display import progress
+from mtfrun.display.streams import print_lines
+from mtfrun.display.table import table_lines, terminal_columns
+from mtfrun.errors import InputError
+
+if TYPE_CHECKING:
+    from mtfrun.rundir.tensorboard.curves import Curves
+
+_DESCRIPTION = """\
+Prints the curves of a run as a table: training's numbers, and those of its evaluations.
+
+  mtfrun curves --model_dir=/tmp/run
+  mtfrun curves --model_dir=/tmp/run --rows=40
+
+A row is a step of an evaluation or of a line of progress; of more than --rows of these some are
+chosen, evenly, the first and the last among them.
+
+TensorBoard draws the same numbers, and more: tensorboard --logdir /tmp/run"""
+
+
+def _add_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--rows", type=int, default=12, help="at most so many steps (default: 12)", metavar="N"
+    )
+
+
+def _check(flags: argparse.Namespace) -> None:
+    if flags.model_dir is None:
+        raise InputError("curves needs the directory of a run: --model_dir=DIR")
+    if flags.rows < 2:
+        raise InputError(f"--rows={flags.rows} must be at least 2, for the first and the last step")
+
+
+# In this order, before others by name. The tags of numbers of single tasks and layers have a "/".
+_TRAIN_METRICS = ("loss", "accuracy")
+_EVAL_METRICS = ("loss", "accuracy", "bits_per_byte", "perplexity")
+
+
+def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
+    """Prints a table of steps."""
+    from mtfrun.rundir import RunDirectory, RunDirError
+    from mtfrun.rundir.tensorboard.curves import read_curves
+
+    run = RunDirectory(flags.model_dir)
+    run.require()
+    with progress.waiting("reading the curves"):
+        train, evaluations = (read_curves(f"{run.path}/{name}") for name in ("train", "eval"))
+    if not any((*train.values(), *evaluations.values())):
+        raise RunDirError(f"{run.path} has no curves yet: train writes them every LOG_EVERY steps")
+    print_lines(*curve_table(train, evaluations, flags.rows))
+    return 0
+
+
+def curve_table(train: Curves, evaluations: Curves, rows: int) -> list[str]:
+    """Returns a heading and a line for each of at most `rows` steps, evenly chosen.
+
+    The steps of evaluations come first, and the first and last step are among them.
+    """
+    from mtfrun.rundir.tensorboard.metric_tags import tag_of
+
+    columns = {f"train {tag}": train[tag] for tag in _TRAIN_METRICS if tag in train}
+    others = sorted(tag for tag in evaluations if "/" not in tag and tag not in _EVAL_METRICS)
+    for name in (*_EVAL_METRICS, *others):
+        if (tag := tag_of(name)) in evaluations:
+            columns[f"eval {name}"] = evaluations[tag]
+    all_steps = {step for curve in columns.values() for step in curve}
+    of_evaluations = {step for curve in evaluations.values() for step in curve}
+    steps = chosen_steps(all_steps, of_evaluations, rows)
+    texts = [
+        [f"{step:,}", *(_number(curve.get(step)) for curve in columns.values())] for step in steps
+    ]
+    return table_lines(["step", *columns], texts, terminal_columns())
+
+
+def chosen_steps(steps: Iterable[int], preferred: Iterable[int], count: int) -> list[int]:
+    """Returns at most `count` steps, as evenly apart as possible, the first and last included.
+
+    Where two are as good, one of the preferred.
+
+    >>> chosen_steps([1, 100, 200, 300, 400, 500], [300], 3)
+    [1, 300, 500]
+    """
+    ordered, preferred = sorted(steps), set(preferred)
+    if len(ordered) <= count:
+        return ordered
+    first, last = ordered[0], ordered[-1]
+    wanted = [first + (last - first) * i / (count - 1) for i in range(count)]
+    tolerance = (last - first) / (count - 1) / 2
+    result = {first, last}
+    for place in wanted[1:-1]:
+        near = [step for step in preferred if abs(step - place) < tolerance] or ordered
+        result.add(min(near, key=lambda step: abs(step - place)))
+    return sorted(result)
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4f}" if not math.isfinite(value) or abs(value) < 1e4 else f"{value:.4g}"
+
+
+CURVES = Command("curves", _DESCRIPTION, _add_flags, _check, run, is_configured=False)

@@ -1,0 +1,161 @@
+"""The command `export`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from mtfrun.cli.command import Command
+from mtfrun.cli.shared_flags import (
+    add_inference_flags,
+    check_inference,
+    chosen_settings,
+    settings_of,
+)
+from mtfrun.display.streams import print_lines
+from mtfrun.errors import InputError
+
+if TYPE_CHECKING:
+    from mtfrun.rundir import RunDirectory
+
+_DESCRIPTION = """\
+Writes the model of a run for other programs.
+
+  mtfrun export --model_dir=/tmp/run --to=/models/mine --format=huggingface
+  mtfrun export --model_dir=/tmp/run --to=/models/mine --format=safetensors
+  mtfrun export --model_dir=/tmp/run --to=/models/mine --format=saved_model --beam_size=4
+
+huggingface: a folder that transformers loads, with its tokenizer: for imported models, and for
+  models of models/t5.1.0.gin, t5.1.1.gin, gpt2.gin and llama.gin that were trained here.
+safetensors: model.safetensors, all variables by their path, for any model.
+saved_model: a SavedModel that answers as `mtfrun decode` does on one device, with the settings of
+  the configuration or of the flags below; for tf.saved_model.load and servers, without mtfrun.
+tensorflow: a checkpoint of TensorFlow, all variables by their path, for any model.
+
+--to must be a new directory; it appears when it is complete."""
+
+
+FORMATS = ("huggingface", "safetensors", "saved_model", "tensorflow")
+"""The values of export's --format."""
+
+
+def _add_flags(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--to", help="the directory to write, which must be new", metavar="DIR")
+    add("--format", choices=FORMATS, help="see above", metavar="FORMAT")
+    add("--checkpoint", default="latest", help="latest (default), best, or a step", metavar="C")
+    add(
+        "--max_shard_size",
+        help="the size of the largest file of weights, such as 5GB or 200MB; 50GB by default, or "
+        "the files that were imported",
+        metavar="SIZE",
+    )
+    add(
+        "--weights_only",
+        action="store_true",
+        help="with huggingface: only the configuration and the weights, without a tokenizer, for a "
+        "vocabulary that transformers cannot express",
+    )
+    add(
+        "--tensorflow_text",
+        action="store_true",
+        help="of a saved_model with a SentencePiece vocabulary: texts in and out as well; whoever "
+        "loads it must import tensorflow_text before",
+    )
+    add_inference_flags(parser)
+
+
+def _check(flags: argparse.Namespace) -> None:
+    if flags.model_dir is None:
+        raise InputError("export needs the directory of a run: --model_dir=/tmp/run")
+    if not flags.to:
+        raise InputError("export needs a directory to write: --to=/models/mine")
+    if flags.format is None:
+        raise InputError(f"export needs --format=, one of {', '.join(FORMATS)}")
+    if flags.checkpoint not in ("latest", "best") and not flags.checkpoint.isdecimal():
+        raise InputError(f"--checkpoint={flags.checkpoint} is neither a step nor latest nor best")
+    check_inference(flags)
+    if flags.weights_only and flags.format != "huggingface":
+        raise InputError("--weights_only is for --format=huggingface: leave it out")
+    if flags.format != "saved_model":
+        for name in [*chosen_settings(flags), *["tensorflow_text"] * flags.tensorflow_text]:
+            raise InputError(f"--{name} is for --format=saved_model: leave it out")
+
+
+def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
+    """Writes the model of a run to --to."""
+    from mtfrun.rundir import RunDirectory
+    from mtfrun.tools.conversion import check_new, replaced_directory
+
+    target = pathlib.Path(os.path.expanduser(flags.to))
+    check_new(target, "--to")
+    run = RunDirectory(flags.model_dir)
+    run.require()
+    with replaced_directory(target) as directory:
+        _EXPORTS[flags.format](flags, run, directory)
+    print_lines(f"{target}: {flags.format}")
+    return 0
+
+
+def _export_hugging_face(
+    flags: argparse.Namespace, run: RunDirectory, directory: pathlib.Path
+) -> None:
+    from mtfrun.tools.conversion import values_of_run
+    from mtfrun.tools.conversion.hugging_face import export_folder
+    from mtfrun.tools.conversion.hugging_face.origin_of_run import origin_of_run
+
+    origin = origin_of_run(run, flags.gin_allow_imports, weights_only=flags.weights_only)
+    export_folder(directory, values_of_run(run, flags.checkpoint).values, origin, _max_bytes(flags))
+
+
+def _export_saved_model(
+    flags: argparse.Namespace, run: RunDirectory, directory: pathlib.Path
+) -> None:
+    from mtfrun.experiment.runs.opening import opened, restored
+    from mtfrun.tools.conversion.saved_model import export_saved_model, served
+
+    built = opened(run, settings_of(flags), on_one_device=True)
+    inference = built.experiment.inference.with_settings(chosen_settings(flags))
+    step = restored(built, run, flags.checkpoint)
+    offered = served(inference, tensorflow_text=flags.tensorflow_text)
+    export_saved_model(directory, built.experiment, step, offered)
+
+
+def _export_safetensors(
+    flags: argparse.Namespace, run: RunDirectory, directory: pathlib.Path
+) -> None:
+    from mtfrun.tools.conversion import export_safetensors, values_of_run
+
+    export_safetensors(directory, values_of_run(run, flags.checkpoint), _max_bytes(flags))
+
+
+def _export_tensorflow(
+    flags: argparse.Namespace, run: RunDirectory, directory: pathlib.Path
+) -> None:
+    from mtfrun.tools.conversion import export_tensorflow, values_of_run
+
+    export_tensorflow(directory, values_of_run(run, flags.checkpoint))
+
+
+# By --format.
+_EXPORTS: Mapping[str, Callable[[argparse.Namespace, RunDirectory, pathlib.Path], None]] = {
+    "huggingface": _export_hugging_face,
+    "saved_model": _export_saved_model,
+    "safetensors": _export_safetensors,
+    "tensorflow": _export_tensorflow,
+}
+
+
+def _max_bytes(flags: argparse.Namespace) -> int | None:
+    """Returns --max_shard_size in bytes."""
+    from mtfrun.tools.planning import parse_size
+
+    if flags.max_shard_size is None:
+        return None
+    return int(parse_size(flags.max_shard_size))
+
+
+EXPORT = Command("export", _DESCRIPTION, _add_flags, _check, run)

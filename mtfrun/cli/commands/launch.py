@@ -1,0 +1,167 @@
+"""The command `launch`."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from mtfrun.cli.command import Command
+from mtfrun.errors import InputError
+from mtfrun.processes import private_network
+
+_DESCRIPTION = """\
+Runs a command as several processes on this machine, each with a part of the mesh's devices.
+
+  mtfrun launch -n 2 -- train --gin_file=runs/quickstart.gin --gin_file=layouts/2x2.gin \\
+      --model_dir=/tmp/run
+  mtfrun launch -n 2 --max_restarts=3 -- train --gin_file=... --model_dir=/tmp/run
+  mtfrun launch -n 4 --max_restarts=3 --elastic -- train --gin_file=... --model_dir=/tmp/run
+  mtfrun launch -n 2 -- eval --model_dir=/tmp/run
+
+The command is train, eval, decode or score. Its numbers and its files are those of one process; a
+checkpoint can be restored by any number of processes. What process 0 prints is shown as it is, what
+another one prints on standard error begins with its number, as in "[1] ...".
+
+If a process dies, stops, fails or never starts, the others end within 30 seconds, with one line
+that names it and the last saved step, and with its exit code (128 + number for a signal). With
+--max_restarts=N all are started again, up to N times, and go on from there; bad input (exit code 2)
+and numbers that are not finite (3) come again, and end the run. With --elastic the run then goes on
+without the processes that were lost: the mesh axis over which the batch is split becomes smaller.
+The batch is the same, and so are the losses.
+
+SIGTERM, Ctrl-C and SIGHUP are forwarded to all processes: all stop at the same step and save.
+
+The processes run in a network namespace that nobody else reaches, since anyone who can reach
+TensorFlow's servers in them can run code as you. If the system does not allow that, or if your code
+needs a network, --trusted_network leaves them in the network of the machine.
+
+On several machines start each process yourself, or let SLURM or Kubernetes do it:
+mtfrun train --help lists --num_processes, --process_id and --coordinator, docs/processes.md has
+examples."""
+
+
+LAUNCHED = ("train", "eval", "decode", "score")
+"""The commands that several processes can run."""
+
+
+def _add_flags(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("-n", "--num_processes", type=int, help="how many processes", metavar="N")
+    add(
+        "--devices_per_process",
+        type=int,
+        help="the devices of each; the mesh has N times as many; by default an equal part of it",
+        metavar="N",
+    )
+    add(
+        "--max_restarts",
+        type=int,
+        default=0,
+        help="how often a training starts again after a process was lost; 0 by default",
+        metavar="N",
+    )
+    add(
+        "--trusted_network",
+        action="store_true",
+        help="let the processes listen on all addresses of this machine, see docs/processes.md",
+    )
+    add(
+        "--elastic",
+        action="store_true",
+        help="start again without the processes that were lost, on a smaller mesh",
+    )
+
+
+def _check(flags: argparse.Namespace) -> None:
+    if flags.gin_file or flags.bindings or flags.model_dir is not None:
+        raise InputError("launch: flags of the command follow it: mtfrun launch -n 2 -- train ...")
+    if flags.launched is None:
+        raise InputError("launch needs a command: mtfrun launch -n 2 -- train ...")
+    launched = flags.launched
+    if launched.command not in LAUNCHED:
+        raise InputError(f"launch runs {', '.join(LAUNCHED)}, not {launched.command}")
+    if flags.num_processes is None:
+        raise InputError("launch needs the number of processes: mtfrun launch -n 2 -- ...")
+    if flags.num_processes < 1:
+        raise InputError(f"-n {flags.num_processes}: there must be at least one process")
+    if flags.devices_per_process is not None and flags.devices_per_process < 1:
+        raise InputError(f"--devices_per_process={flags.devices_per_process} must be at least 1")
+    if flags.max_restarts < 0:
+        raise InputError(f"--max_restarts={flags.max_restarts} must be at least 0")
+    if flags.max_restarts and launched.command != "train":
+        raise InputError("--max_restarts is for train, which goes on from a checkpoint")
+    if flags.elastic and not flags.max_restarts:
+        raise InputError("--elastic says how to start again: give --max_restarts=N as well")
+    if launched.command == "train" and launched.dry_run:
+        raise InputError("--dry_run describes a run of any mesh in one process: leave launch out")
+    if launched.num_processes > 1 or launched.coordinator is not None:
+        raise InputError("launch itself gives --num_processes, --process_id and --coordinator")
+
+
+def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
+    """Runs the command after "--" as several processes and returns the exit code."""
+    from mtfrun.tools.launch.launcher import Launch, Launcher, Program
+    from mtfrun.tools.launch.output import Output
+
+    words = _command_of(flags.launched.command, command)
+    program = Program(
+        python=_python(),
+        arguments=["-m", "mtfrun"],
+        command=[*words, *["--trusted_network"] * flags.trusted_network],
+        model_dir=flags.launched.model_dir,
+        stdin=_standard_input() if _reads_input(flags.launched) else None,
+        typed=command,
+    )
+    plan = Launch(
+        program,
+        flags.num_processes,
+        devices_per_process=flags.devices_per_process,
+        max_restarts=flags.max_restarts,
+        is_elastic=flags.elastic,
+    )
+    is_trusted = flags.trusted_network or flags.launched.trusted_network
+    if flags.num_processes > 1 and not is_trusted and not private_network.is_private():
+        private_network.enter()
+    is_conversation = getattr(flags.launched, "interactive", False)
+    return Launcher(plan, Output(sys.stderr, is_conversation=is_conversation)).run()
+
+
+def _command_of(name: str, typed: Sequence[str]) -> list[str]:
+    """Returns what follows "--", the name of the command first."""
+    arguments = list(typed[typed.index("--") + 1 :])
+    arguments.remove(name)
+    return [name, *arguments]
+
+
+def _python() -> list[str]:
+    """Returns what starts Python with the same path for modules.
+
+    `python -m` prepends the working directory, the script `mtfrun` does not.
+    """
+    is_first = sys.path[:1] in ([""], [str(pathlib.Path.cwd())])
+    return [sys.executable] if is_first else [sys.executable, "-P"]
+
+
+def _reads_input(launched: argparse.Namespace) -> bool:
+    return getattr(launched, "input", None) == "-" or getattr(launched, "interactive", False)
+
+
+def _standard_input() -> int | None:
+    with contextlib.suppress(AttributeError, OSError, ValueError):  # closed, or none
+        return sys.stdin.fileno()
+    return None
+
+
+LAUNCH = Command(
+    "launch",
+    _DESCRIPTION,
+    _add_flags,
+    _check,
+    run,
+    imports_tensorflow=False,
+    is_configured=False,
+    is_of_run=False,
+)

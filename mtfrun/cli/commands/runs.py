@@ -1,0 +1,128 @@
+"""The command `runs`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mtfrun.cli.command import Command
+from mtfrun.display.streams import print_lines
+from mtfrun.display.table import terminal_columns
+from mtfrun.errors import InputError
+
+if TYPE_CHECKING:
+    from mtfrun.tools.runs.summary import RunSummary
+
+_DESCRIPTION = """\
+Prints a table of the runs in directories and below them: differences, state, steps, metrics.
+
+  mtfrun runs /tmp/sweep
+  mtfrun runs /tmp/run1 /tmp/run2 /tmp/sweep
+  mtfrun runs /tmp/sweep --metric=accuracy
+  mtfrun runs /tmp --sort=date
+  mtfrun runs /tmp/sweep --json
+
+States: running; finished; stopped by a signal, or by kill -9; failed; damaged, where a file of the
+newest checkpoint has another size than was saved. Metrics are those of the evaluations during
+training: the last and the best, which * marks. Speed is that of the last steps. The columns on the
+right, or those that fit, have the parameters in which the runs differ."""
+
+
+SORT = ("name", "metric", "step", "date", "speed", "state")
+
+
+def _add_flags(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--metric", help="of the evaluations; loss by default", metavar="NAME")
+    add(
+        "--sort", choices=SORT, help="what the rows are sorted by: metric by default", metavar="KEY"
+    )
+    add("--json", action="store_true", help="print one JSON array")
+
+
+def _check(flags: argparse.Namespace) -> None:
+    flags.words = [*flags.words, *([flags.model_dir] if flags.model_dir is not None else [])]
+    if not flags.words:
+        raise InputError("runs needs a directory, or several: mtfrun runs /tmp/sweep")
+
+
+def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
+    """Prints a table of the runs in directories and below them, or a JSON array."""
+    from mtfrun.tools.runs.summary import differing, summary_of
+    from mtfrun.tools.runs.tables import as_json, error_lines, metric_of, runs_table
+
+    names: dict[pathlib.Path, str] = {}
+    for word in flags.words:
+        names = _names_below(word, alone=len(flags.words) == 1) | names
+    summaries = [summary_of(path, name) for path, name in names.items()]
+    metric = metric_of(summaries, flags.metric)
+    varied = differing(summaries)
+    summaries.sort(key=_sort_key(flags.sort or "metric", metric))
+    if flags.json:
+        print(json.dumps([as_json(summary, varied) for summary in summaries], allow_nan=False))
+        return 0
+    print_lines(*runs_table(summaries, varied, metric, terminal_columns()))
+    print_lines(*error_lines(summaries))
+    return 0
+
+
+def _names_below(word: str, *, alone: bool) -> dict[pathlib.Path, str]:
+    """Returns the table's names for the runs in a directory and below it.
+
+    Args:
+      word: the directory as it was typed.
+      alone: whether it is the only directory; names are then relative to it.
+    """
+    from mtfrun.rundir import RunDirectory
+    from mtfrun.tools.runs.summary import find_runs
+
+    above = RunDirectory(word)
+    above.require()
+    directory = pathlib.Path(above.path)
+    paths = list(find_runs(directory))
+    if not paths:
+        raise InputError(f"{directory} has no run directory: name one, or a directory above some")
+    if not alone:
+        return {x.resolve(): str(pathlib.Path(word, x.relative_to(directory))) for x in paths}
+    return {
+        path: directory.name if path == directory else str(path.relative_to(directory))
+        for path in paths
+    }
+
+
+def _sort_key(name: str, metric: str) -> Callable[[RunSummary], Any]:
+    """Returns the key of an order: the best, newest and fastest runs come first."""
+    from mtfrun.rundir.tensorboard.metric_order import is_lower_better
+
+    def by_metric(summary: RunSummary) -> tuple[bool, float, str]:
+        best = summary.best(metric)
+        value = math.nan if best is None else best.metrics[metric]
+        sign = 1.0 if is_lower_better(metric) else -1.0
+        return math.isnan(value), sign * value if math.isfinite(value) else 0.0, summary.name
+
+    keys: dict[str, Callable[[RunSummary], Any]] = {
+        "metric": by_metric,
+        "name": lambda s: s.name,
+        "state": lambda s: (s.state, s.name),
+        "step": lambda s: (-s.step, s.name),
+        "date": lambda s: (-s.status.time if s.status else 0.0, s.name),
+        "speed": lambda s: (-(s.status.speed or 0.0) if s.status else 0.0, s.name),
+    }
+    return keys[name]
+
+
+RUNS = Command(
+    "runs",
+    _DESCRIPTION,
+    _add_flags,
+    _check,
+    run,
+    imports_tensorflow=False,
+    is_configured=False,
+    is_of_run=False,
+    takes_words=True,
+)

@@ -1,0 +1,65 @@
+"""The command `score`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from mtfrun.cli.command import Command
+from mtfrun.cli.joining import add_process_flags, check_processes
+from mtfrun.cli.shared_flags import add_output_flags, check_files, check_run
+from mtfrun.errors import InputError
+
+_DESCRIPTION = """\
+Computes the log-likelihood of targets given inputs: one JSON object a pair, in order.
+
+  mtfrun score --model_dir=/tmp/run --input=pairs.tsv --output=scores.jsonl
+
+A line is an input, a tab and a target, or in .jsonl files {"input": ..., "target": ...}; .csv files
+have columns called "input" and "target" in the first line. --input=split:validation scores the
+pairs of a split of the configured data, or its texts.
+
+Without --gin_file the configuration is the run's own, --model_dir/config.gin, which may import
+mtfrun alone: --gin_allow_imports=my_models names other modules that you trust.
+Without --model_dir the model is that of --gin_file, with the values of any checkpoint that training
+could start from: --gin.INIT_CHECKPOINT="'/models/t5/model.ckpt-1000'"."""
+
+
+def _add_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--input",
+        help="a file of pairs; - is standard input; or split:NAME of the data",
+        metavar="FILE",
+    )
+    add_output_flags(parser)
+    add_process_flags(parser)
+
+
+def _check(flags: argparse.Namespace) -> None:
+    check_processes(flags)
+    check_run(flags, "latest", "best")
+    check_files(flags)
+    if flags.input is None:
+        raise InputError("score needs pairs: --input=FILE")
+
+
+def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
+    """Scores pairs of an input and a target and writes one JSON object each, in order."""
+    from mtfrun.cli.inputs import split_of_input
+    from mtfrun.cli.prompts import read_pairs
+    from mtfrun.cli.trained_run import json_line, open_output, open_run, restore_each
+
+    split = split_of_input(flags.input)
+    pairs: Sequence[tuple[bytes, bytes]] = read_pairs(flags.input) if split is None else ()
+    run, built = open_run(flags, command)
+    inference = built.experiment.inference
+    if split is not None:
+        pairs = inference.pairs(split)
+    (step,) = restore_each(flags, built, run)
+    with open_output(flags.output) as file:
+        for record in inference.scores(pairs):
+            file.write(json_line(record, step))
+    return 0
+
+
+SCORE = Command("score", _DESCRIPTION, _add_flags, _check, run)

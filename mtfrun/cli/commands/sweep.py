@@ -1,0 +1,221 @@
+"""The command `sweep`."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import pathlib
+import shlex
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from mtfrun.cli.command import Command
+from mtfrun.cli.early_check import configuration_error
+from mtfrun.configuration.errors import one_line
+from mtfrun.display import progress
+from mtfrun.display.streams import print_lines
+from mtfrun.display.table import table_lines, terminal_columns
+from mtfrun.errors import InputError
+
+if TYPE_CHECKING:
+    from mtfrun.tools.runs.summary import RunSummary
+    from mtfrun.tools.sweep.grid import Grid, GridRun
+    from mtfrun.tools.sweep.trainer import Trainer
+
+_DESCRIPTION = """\
+Trains a grid of runs: every combination of the alternatives that flags give.
+
+  mtfrun sweep --gin_file=runs/quickstart.gin --gin.LEARNING_RATE=0.01,0.03,0.1 --model_dir=/tmp/lr
+  mtfrun sweep --gin_file=runs/quickstart.gin --gin.LEARNING_RATE=0.01,0.03 --gin.D_MODEL=64,128 \\
+      --gin.TRAIN_STEPS=500 --model_dir=/tmp/grid --jobs=2
+  mtfrun sweep ... --dry_run        prints the runs, and starts none
+
+A comma outside of brackets and quotes separates alternatives. A list is one value, in brackets, and
+so is a text, in quotes within quotes:
+
+  --gin.Entropies.orders="[1,2],[3]"                  two alternatives: [1, 2] and [3]
+  --gin.MESH_SHAPE="'data:2,model:1','data:1,model:2'"    two texts
+  --gin.Training.optimizer="@optim.Adam(),@optim.Adafactor()"
+
+Each run is trained by `mtfrun train`, in a directory of --model_dir that has the name of what
+differs, such as LEARNING_RATE=0.01,D_MODEL=64; sweep.log in it has its output. --jobs=N trains N of
+them at the same time, which share the machine's GPUs in equal parts. A run that fails does not end
+the others. At the end a table has step, state and metrics of every run, the best one marked by *.
+
+Ctrl-C and SIGTERM save the runs that are trained and end the sweep. The same command goes on: runs
+that are finished are left out, the others go on from their checkpoints. It may name further values
+of the parameters that differ; other changes are refused.
+
+The exit code is 0, or that of the first run that failed. `mtfrun runs DIR` prints a table later."""
+
+
+def _add_flags(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--jobs", type=int, default=1, help="runs at the same time; 1 by default", metavar="N")
+    add("--metric", help="the metric of the table; loss by default", metavar="NAME")
+    add("--dry_run", action="store_true", help="print the runs, and start none")
+    add(
+        "--accept_changes",
+        action="store_true",
+        help="go on although the data have changed since the checkpoints",
+    )
+
+
+def _check(flags: argparse.Namespace) -> None:
+    if not flags.gin_file:
+        raise InputError("sweep needs a configuration: --gin_file=runs/quickstart.gin")
+    if flags.model_dir is None:
+        raise InputError("sweep needs a directory for its runs: --model_dir=/tmp/sweep")
+    if flags.jobs < 1:
+        raise InputError(f"--jobs={flags.jobs} must be at least 1")
+
+
+_LOSS = "loss"
+
+
+def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
+    """Trains the runs of a grid, or with --dry_run prints them."""
+    from mtfrun.rundir import RunDirectory, writer_lock
+    from mtfrun.tools.sweep.record import SweepRecord
+
+    grid = _grid(flags)
+    grid.check_macros(flags.gin_file, flags.gin_search_paths)
+    run_directory = RunDirectory(flags.model_dir)
+    directory = pathlib.Path(run_directory.path)
+    record, former = SweepRecord.of(flags.gin_file, grid), SweepRecord.read(directory)
+    if former is not None:
+        record = former.continued(record, directory)
+    runs = grid.ordered(record.varied).runs()
+    if flags.dry_run:
+        _print_plan(runs, directory)
+        return 0
+    run_directory.prepare()
+    with writer_lock(directory / ".sweep.lock"):
+        record.write(directory)
+        trainer = _train(flags, runs, directory)
+    return _report(flags, runs, directory, trainer, command)
+
+
+def _grid(flags: argparse.Namespace) -> Grid:
+    """Returns the grid of the flags.
+
+    Raises:
+      InputError: a value is not gin syntax, or has a wrong type.
+    """
+    from mtfrun.tools.sweep.grid import Grid
+
+    try:
+        return Grid.of(flags.bindings)
+    except InputError as error:
+        of_one_run = argparse.Namespace(**{**vars(flags), "command": "train"})
+        wrong = configuration_error(of_one_run)
+        place = str(error).partition(": ")[0]
+        raise wrong if wrong is not None and str(wrong).startswith(place) else error from None
+
+
+def _train(flags: argparse.Namespace, runs: Sequence[GridRun], directory: pathlib.Path) -> Trainer:
+    """Trains the runs that are not finished."""
+    from mtfrun.tools.runs.summary import summary_of
+    from mtfrun.tools.sweep.display import Display
+    from mtfrun.tools.sweep.trainer import TrainedRun, Trainer
+
+    display = Display(len(runs))
+    trainer = Trainer(flags.jobs, display, flags.metric or _LOSS)
+    trained = [
+        TrainedRun(number, run.name, directory / run.name, _arguments(flags, run, directory))
+        for number, run in enumerate(runs, 1)
+        if summary_of(directory / run.name, run.name).state != "finished"
+    ]
+    if len(trained) < len(runs):
+        display.note(f"{len(runs) - len(trained)} of {len(runs)} runs are finished")
+    trainer.train(trained)
+    return trainer
+
+
+def _report(
+    flags: argparse.Namespace,
+    runs: Sequence[GridRun],
+    directory: pathlib.Path,
+    trainer: Trainer,
+    command: Sequence[str],
+) -> int:
+    """Prints the table and what to do next; returns the exit code."""
+    from mtfrun.tools.runs.tables import metric_of, sweep_table
+    from mtfrun.tools.sweep.hparams import describe_sweep
+
+    summaries = [_summary(run, directory, trainer) for run in runs]
+    try:
+        metric = metric_of(summaries, flags.metric)
+    except InputError as error:  # not a reason to print no table
+        progress.print_line(progress.warning(one_line(error)))
+        metric = metric_of(summaries, None)
+    varied = list(runs[0].values)
+    print_lines(*sweep_table(summaries, varied, metric, terminal_columns()))
+    print_lines(f"TensorBoard: tensorboard --logdir {shlex.quote(str(directory))}")
+    others = dict.fromkeys(name for summary in summaries for name in summary.metrics)
+    if others and trainer.codes:
+        describe_sweep(directory, [r.values for r in runs], list(dict.fromkeys([metric, *others])))
+    if trainer.signal is not None:
+        print(f"mtfrun: stopped; to go on: {shlex.join(command)}", file=sys.stderr, flush=True)
+        return 128 + trainer.signal
+    return next((trainer.codes[r.name] for r in runs if trainer.codes.get(r.name)), 0)
+
+
+def _summary(run: GridRun, directory: pathlib.Path, trainer: Trainer) -> RunSummary:
+    """Returns the summary of a run of the grid; one that was refused at its start has failed."""
+    from mtfrun.tools.runs.summary import summary_of
+
+    summary = summary_of(directory / run.name, run.name)
+    # A configuration that was refused is recorded nowhere.
+    summary = dataclasses.replace(summary, config=run.values)
+    error = trainer.errors.get(run.name)
+    if error is not None and summary.state == "waiting":
+        summary = dataclasses.replace(summary, state="failed", error=error)
+    return summary
+
+
+def _arguments(flags: argparse.Namespace, run: GridRun, directory: pathlib.Path) -> list[str]:
+    """Returns the words of the command that trains a run."""
+    varied = run.values
+    fixed = [
+        f"--gin.{text.replace(' = ', '=', 1)}"
+        for _, text in flags.bindings
+        if text.partition("=")[0].strip() not in varied
+    ]
+    paths = flags.gin_search_paths
+    return [
+        "train",
+        *(f"--gin_file={name}" for name in flags.gin_file),
+        *([f"--gin_search_paths={os.pathsep.join(paths)}"] if paths else []),
+        *fixed,
+        *run.flags,
+        f"--model_dir={directory / run.name}",
+        *["--accept_changes"] * flags.accept_changes,
+        *["--debug"] * flags.debug,
+    ]
+
+
+def _print_plan(runs: Sequence[GridRun], directory: pathlib.Path) -> None:
+    """Prints the runs of a grid with their states."""
+    from mtfrun.tools.runs.summary import summary_of
+    from mtfrun.tools.sweep.record import NAME
+
+    names = list(runs[0].values)
+    rows = []
+    for run in runs:
+        summary = summary_of(directory / run.name, run.name)
+        rows.append([*(run.values[name] for name in names), summary.state, run.name])
+    print_lines(*table_lines([*names, "state", "directory"], rows, terminal_columns()))
+    print_lines(f"{len(runs)} runs in {directory}, recorded in {NAME}")
+
+
+SWEEP = Command(
+    "sweep",
+    _DESCRIPTION,
+    _add_flags,
+    _check,
+    run,
+    imports_tensorflow=False,
+)

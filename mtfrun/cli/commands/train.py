@@ -1,0 +1,126 @@
+"""The command `train`."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import pathlib
+from collections.abc import Sequence
+
+from mtfrun.cli.command import Command
+from mtfrun.cli.joining import add_process_flags, check_processes
+from mtfrun.cli.shared_flags import settings_of
+from mtfrun.display import progress
+from mtfrun.errors import InputError
+
+_DESCRIPTION = """\
+Trains a model, from the newest checkpoint in --model_dir if there is one.
+
+  mtfrun train --gin_file=runs/quickstart.gin --model_dir=/tmp/run
+  mtfrun train --gin_file=runs/quickstart.gin --model_dir=/tmp/run --gin.TRAIN_STEPS=50
+  mtfrun train --gin_file=runs/quickstart.gin --gin_file=layouts/2x2.gin --model_dir=/tmp/mesh
+  mtfrun train --gin_file=runs/quickstart.gin --gin_file=layouts/2x2.gin --dry_run
+
+--dry_run takes no step and writes nothing to --model_dir; of the data it reads the first batch that
+is evaluated. It prints every variable with its dimensions, the mesh axis of each, sizes and bytes
+on a device; the totals of parameters, optimizer, batch and steps; the collectives (all-reduce,
+all-gather, ...) that a step will run, with the mesh axes and dimensions that cause them, for which
+the step is compiled; layout rules without effect.
+
+SIGTERM, Ctrl-C and SIGHUP finish the current steps, about 5 seconds, or the batch of an evaluation,
+save a checkpoint and exit with 143, 130 or 129; the same command continues from there.
+--gin.TrainOptions.secs_per_loop=1 shortens the wait; none before the first step.
+A second SIGTERM or Ctrl-C ends the process immediately. --restart begins again at step 0 and
+deletes nothing: existing checkpoints are moved to --model_dir/checkpoints.1 (.2, ...).
+
+--max_hours=11.5 saves and ends in time for a queue that allows 12 hours.
+
+Training ends with exit code 3, and saves nothing, if the loss, the norm of the gradients or a
+variable is infinite or not a number. The error names the last good checkpoint; nan_step_N.json in
+--model_dir has the step, the first such variable and the rows of the step's batch.
+--gin.ON_NAN="'skip'" leaves such updates out instead, unless more than 10 follow one another.
+
+`mtfrun launch -n 2 -- train ...` trains as two processes; on several machines each runs
+
+  mtfrun train --num_processes=4 --process_id=0 --coordinator=node0:8476 --trusted_network \
+      --gin_file=...
+
+with its own --process_id, and a --model_dir in a file system that all share."""
+
+
+def _add_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--dry_run", action="store_true", help="describe the run: variables, layout, collectives"
+    )
+    parser.add_argument(
+        "--restart",
+        action="store_true",
+        help="begin at step 0; existing checkpoints are moved to checkpoints.1",
+    )
+    parser.add_argument(
+        "--profile", action="store_true", help="record a trace of some steps in --model_dir/train"
+    )
+    parser.add_argument(
+        "--profile_process",
+        type=int,
+        default=0,
+        help="which of several processes --profile records; 0 by default",
+        metavar="I",
+    )
+    parser.add_argument(
+        "--max_hours",
+        type=float,
+        help="save and end after so many hours, with exit code 0; the same command goes on",
+        metavar="HOURS",
+    )
+    parser.add_argument(
+        "--accept_changes",
+        action="store_true",
+        help="go on although the data or the configuration have changed since the checkpoint",
+    )
+    add_process_flags(parser)
+
+
+def _check(flags: argparse.Namespace) -> None:
+    check_processes(flags)
+    if not flags.gin_file:
+        own = pathlib.Path(flags.model_dir or "") / "config.gin"
+        name = own if flags.model_dir and own.is_file() else "runs/quickstart.gin"
+        raise InputError(f"train needs a configuration: --gin_file={name}")
+    if flags.dry_run and flags.num_processes > 1:
+        raise InputError("--dry_run describes a run of any mesh in one process: leave others out")
+    if flags.profile_process not in range(max(1, flags.num_processes)):
+        raise InputError(
+            f"--profile_process={flags.profile_process}: there are {flags.num_processes} "
+            "process(es), numbered from 0"
+        )
+    if flags.max_hours is not None and not 0 < flags.max_hours < math.inf:
+        raise InputError(f"--max_hours={flags.max_hours:g} must be more than 0")
+    if flags.model_dir is None and not flags.dry_run:
+        raise InputError("train needs a directory for the run: --model_dir=/tmp/run")
+
+
+def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
+    """Trains, or with --dry_run prints a description of the run."""
+    from mtfrun import processes
+    from mtfrun.experiment.runs.run_training import TrainChoices, prepared, run_training
+    from mtfrun.rundir import RunDirectory
+    from mtfrun.tools.planning import describe_dry_run
+
+    preparation = prepared(settings_of(flags), planned=flags.dry_run)
+    if flags.dry_run:
+        print(describe_dry_run(preparation.training, flags.program_dump))
+        return 0
+    is_profiled = flags.profile and flags.profile_process == processes.index()
+    choices = TrainChoices(flags.restart, flags.accept_changes, is_profiled, flags.max_hours)
+    result = run_training(preparation, RunDirectory(flags.model_dir), command, choices)
+    if result.signal is not None:
+        stopped = f"stopped and saved at step {result.step}"
+        if not result.is_saved:
+            stopped = "stopped before the first step"
+        progress.note(f"mtfrun: {stopped}; the same command goes on")
+        return 128 + result.signal
+    return 0
+
+
+TRAIN = Command("train", _DESCRIPTION, _add_flags, _check, run)

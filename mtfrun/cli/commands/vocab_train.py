@@ -1,0 +1,113 @@
+"""The command `vocab train`. No model is built, no device is used."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from mtfrun.cli.command import Command
+from mtfrun.errors import InputError
+
+_DESCRIPTION = """\
+Trains a SentencePiece vocabulary on the texts of a configuration.
+
+  mtfrun vocab train --gin_file=my.gin --size=8000 --output=vocab.model
+  mtfrun train --gin_file=my.gin --gin_file=data/sentencepiece.gin \\
+      --gin.VOCABULARY_FILE="'vocab.model'" --model_dir=/tmp/run
+
+The texts are the inputs and targets of the training split, after the preprocessors of the task, or
+of all tasks of a mixture. The configuration may name --output as its vocabulary already. The model
+is a unigram model with T5's ids: 0 is padding, 1 the end, 2 unknown. Sentinels for span corruption
+are not part of it: data.SentencePieceVocabulary.extra_ids adds them, 100 by default, behind the
+--size pieces. The same texts give the same file.
+
+By default texts are kept as they are, spaces and line ends too, and characters without a piece of
+their own become bytes, for which there are 256 pieces. T5's own vocabulary was made with
+--normalization=nmt_nfkc --no_byte_fallback: one space for line ends and for several spaces, and
+rare characters are unknown."""
+
+
+def _add_flags(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--size", type=int, help="number of pieces", metavar="N")
+    add("--output", help="the file of the model", metavar="FILE")
+    add("--split", default="train", help="of the data; train by default", metavar="NAME")
+    add(
+        "--features",
+        default="inputs,targets",
+        help="inputs or targets, where only one of them is to be read; both by default",
+        metavar="NAMES",
+    )
+    add(
+        "--max_bytes",
+        type=int,
+        default=50_000_000,
+        help="train on a random sample if there is more text; 50 million by default; "
+        "takes about 30 times as much memory",
+        metavar="N",
+    )
+    add(
+        "--normalization",
+        default="identity",
+        help="identity (default), nmt_nfkc, nfkc, nmt_nfkc_cf or nfkc_cf",
+        metavar="NAME",
+    )
+    add(
+        "--character_coverage",
+        type=float,
+        default=0.9995,
+        help="share of the characters of the text that have a piece; 0.9995 by default",
+        metavar="P",
+    )
+    add(
+        "--no_byte_fallback",
+        action="store_true",
+        help="rare characters are unknown; leaves 256 pieces more for others",
+    )
+
+
+def _check(flags: argparse.Namespace) -> None:
+    if not flags.gin_file:
+        raise InputError("vocab train needs a configuration: --gin_file=runs/quickstart.gin")
+    if flags.model_dir is not None:
+        raise InputError("vocab train reads no run: leave --model_dir out")
+    if flags.size is None:
+        raise InputError("vocab train needs the number of pieces: --size=8000")
+    if flags.size < 1:
+        raise InputError(f"--size={flags.size}: it must be at least 1")
+    if not flags.output:
+        raise InputError("vocab train needs a file to write: --output=vocab.model")
+
+
+def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
+    """Trains a SentencePiece model on the texts of a configuration, and prints its size."""
+    from mtfrun.configuration import config
+    from mtfrun.data import Data, SentencePieceTraining, train_sentencepiece
+    from mtfrun.experiment import Experiment
+    from mtfrun.experiment.experiment import ALL_DATA
+    from mtfrun.experiment.inference import required
+    from mtfrun.experiment.runs.build import ROOTS
+    from mtfrun.rundir import atomic_open
+
+    training = SentencePieceTraining(
+        size=flags.size,
+        max_bytes=flags.max_bytes,
+        with_byte_fallback=not flags.no_byte_fallback,
+        normalization=flags.normalization,
+        character_coverage=flags.character_coverage,
+    )
+    config.parse(flags.gin_file, flags.bindings, search_paths=flags.gin_search_paths, roots=ROOTS)
+    data = config.argument(Experiment, "data")
+    required(data, Data, "Experiment.data", ALL_DATA)
+    texts = data.source_texts(flags.split, flags.features.split(","))
+    with atomic_open(flags.output) as file:  # before the training, which takes longer
+        model = train_sentencepiece(texts, training, data.expected_bytes(flags.split))
+        file.buffer.write(model.proto)
+    print(
+        f"{flags.output}: {model.num_pieces:,} pieces, {model.characters_per_token:.2f} characters "
+        f"a token on {model.num_bytes / 1e6:.1f} MB of text"
+    )
+    return 0
+
+
+VOCAB_TRAIN = Command("vocab train", _DESCRIPTION, _add_flags, _check, run)

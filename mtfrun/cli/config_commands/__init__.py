@@ -1,1 +1,0 @@
-"""The commands `config ...`, which look at configurations."""

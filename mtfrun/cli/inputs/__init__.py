@@ -1,1 +1,0 @@
-"""The inputs of `decode` and `score`: prompts, pairs and images."""

@@ -1,0 +1,405 @@
+"""The command line: all commands, and the parser of their flags."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shlex
+from collections.abc import Collection, Sequence
+from typing import Any, NoReturn
+
+from mtfrun import __version__
+from mtfrun.cli.command import Command
+from mtfrun.cli.commands.checkpoints.average import CHECKPOINTS_AVERAGE
+from mtfrun.cli.commands.checkpoints.diff import CHECKPOINTS_DIFF
+from mtfrun.cli.commands.checkpoints.list import CHECKPOINTS_LIST
+from mtfrun.cli.commands.checkpoints.prune import CHECKPOINTS_PRUNE
+from mtfrun.cli.commands.checkpoints.show import CHECKPOINTS_SHOW
+from mtfrun.cli.commands.checkpoints.verify import CHECKPOINTS_VERIFY
+from mtfrun.cli.commands.completion import COMPLETION
+from mtfrun.cli.commands.config.diff import CONFIG_DIFF
+from mtfrun.cli.commands.config.explain import CONFIG_EXPLAIN
+from mtfrun.cli.commands.config.list import CONFIG_LIST
+from mtfrun.cli.commands.config.show import CONFIG_SHOW
+from mtfrun.cli.commands.curves import CURVES
+from mtfrun.cli.commands.data.cache import DATA_CACHE
+from mtfrun.cli.commands.data.caches import DATA_CACHES
+from mtfrun.cli.commands.data.show import DATA_SHOW
+from mtfrun.cli.commands.data.stats import DATA_STATS
+from mtfrun.cli.commands.data.verify import DATA_VERIFY
+from mtfrun.cli.commands.decode import DECODE
+from mtfrun.cli.commands.eval import EVAL
+from mtfrun.cli.commands.export import EXPORT
+from mtfrun.cli.commands.import_model import IMPORT
+from mtfrun.cli.commands.launch import LAUNCH, LAUNCHED
+from mtfrun.cli.commands.plan import PLAN
+from mtfrun.cli.commands.runs import RUNS
+from mtfrun.cli.commands.score import SCORE
+from mtfrun.cli.commands.sweep import SWEEP
+from mtfrun.cli.commands.train import TRAIN
+from mtfrun.cli.commands.verify import VERIFY
+from mtfrun.cli.commands.vocab_train import VOCAB_TRAIN
+from mtfrun.cli.other_programs import run_mode_answer, unknown_answer, word_answer
+from mtfrun.cli.shared_flags import GIN_HELP, add_shared_flags, check_shared
+from mtfrun.configuration.files import shipped_gin_files
+from mtfrun.errors import InputError, did_you_mean
+
+GIN_PREFIX = "--gin."
+
+_DESCRIPTION = """\
+Trains, evaluates and runs models that gin files describe, on one device or on a mesh of many.
+
+  mtfrun train  --gin_file=runs/quickstart.gin --model_dir=/tmp/run
+  mtfrun eval   --model_dir=/tmp/run
+  mtfrun decode --model_dir=/tmp/run --prompt="The "
+  tensorboard --logdir /tmp/run
+  mtfrun import --from=/models/t5-small --model_dir=/tmp/t5
+  mtfrun export --model_dir=/tmp/t5 --to=/models/mine --format=huggingface
+  mtfrun config show --gin_file=runs/quickstart.gin
+  mtfrun data show --gin_file=runs/quickstart.gin
+  mtfrun launch -n 2 -- train --gin_file=... --model_dir=/tmp/run
+  source <(mtfrun completion bash)      completes commands, flags and gin files; zsh, fish as well
+  mtfrun sweep --gin_file=runs/quickstart.gin --gin.LEARNING_RATE=0.01,0.1 --model_dir=/tmp/sweep
+  mtfrun runs /tmp/sweep
+  mtfrun checkpoints list --model_dir=/tmp/run
+
+mtfrun help COMMAND, or mtfrun COMMAND --help, explains a command; mtfrun version is the version.
+
+Exit codes: 0; 2 for bad input, one line with the remedy; 3 where a model's numbers are infinite or
+not a number; 4 where another process of the run has ended; 5 where verify finds unequal numbers, or
+checkpoints verify a damaged file; 6 where plan finds too little memory; 128 + number for a signal;
+1 for a defect, with its traceback."""
+
+_CHECKPOINTS = """\
+Commands about the checkpoints of a run.
+
+  mtfrun checkpoints list    --model_dir=/tmp/run     steps, dates, sizes, metrics, damage
+  mtfrun checkpoints show    --model_dir=/tmp/run     the variables of one
+  mtfrun checkpoints verify  --model_dir=/tmp/run     compares all files with their hashes
+  mtfrun checkpoints diff    /tmp/run /tmp/other      the differences of two
+  mtfrun checkpoints average --model_dir=/tmp/run --last=5 --output=/tmp/averaged
+  mtfrun checkpoints prune   --model_dir=/tmp/run --keep=2
+
+--model_dir may also be a directory of checkpoints itself, such as /tmp/run/checkpoints.1."""
+
+_CONFIG = """\
+Looks at configurations. Nothing is built, no data are read, no device is used.
+
+  mtfrun config list                                        the gin files of the package
+  mtfrun config show --gin_file=runs/quickstart.gin         all settings of a run
+  mtfrun config show --gin_file=runs/quickstart.gin clip    those with a word
+  mtfrun config diff runs/quickstart.gin runs/denoise.gin   what differs
+  mtfrun config explain TRAIN_STEPS                         a macro, class or parameter"""
+
+_DATA = """\
+Commands about the data of a configuration. They build no model and use no device.
+
+  mtfrun data cache --gin_file=runs/quickstart.gin    builds the caches of its texts
+  mtfrun data show  --gin_file=runs/quickstart.gin    shows a few rows
+  mtfrun data stats --gin_file=runs/quickstart.gin    shows statistics of the lengths of texts
+  mtfrun data caches                                  lists or removes caches, with their sizes
+  mtfrun data verify                                  checks all caches against their checksums"""
+
+_VOCAB = """\
+Makes vocabularies.
+
+  mtfrun vocab train --gin_file=my.gin --size=8000 --output=vocab.model"""
+
+_GROUPS = {"checkpoints": _CHECKPOINTS, "config": _CONFIG, "data": _DATA, "vocab": _VOCAB}
+
+# By name, in the order of the help text.
+COMMANDS = {
+    command.name: command
+    for command in (
+        *(TRAIN, EVAL, DECODE, SCORE, IMPORT, EXPORT, LAUNCH, PLAN, VERIFY, CURVES, COMPLETION),
+        *(SWEEP, RUNS, CHECKPOINTS_LIST, CHECKPOINTS_SHOW, CHECKPOINTS_VERIFY, CHECKPOINTS_DIFF),
+        *(CHECKPOINTS_AVERAGE, CHECKPOINTS_PRUNE),
+        *(CONFIG_LIST, CONFIG_SHOW, CONFIG_DIFF, CONFIG_EXPLAIN),
+        *(DATA_CACHE, DATA_SHOW, DATA_STATS, DATA_CACHES, DATA_VERIFY),
+        VOCAB_TRAIN,
+    )
+}
+_ONE_DASH = re.compile(r"-[A-Za-z][A-Za-z_]")
+_TRUE, _FALSE = ("true", "t", "1", "yes"), ("false", "f", "0", "no")
+# What may stand where a command is expected.
+_FIRST_WORDS = dict.fromkeys(name.partition(" ")[0] for name in COMMANDS)
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that raises InputError where argparse would print its usage and exit."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises InputError."""
+        match = re.fullmatch(r"argument (?:\S+/)?(\S+): (.*)", message)
+        if match is None:
+            raise InputError(f"{message} ({self.prog} --help explains)")
+        flag, problem = match.groups()
+        if problem == "expected one argument":
+            raise InputError(f"{flag} needs a value: {flag}=...")
+        if problem.startswith("ignored explicit argument"):
+            raise InputError(f"{flag} takes no value: write {flag} alone")
+        if wrong := re.fullmatch(r"invalid (int|float) value: '(.*)'", problem):
+            kind = "a whole number" if wrong[1] == "int" else "a number"
+            raise InputError(f"{flag}={wrong[2]}: it must be {kind}")
+        if wrong := re.fullmatch(r"invalid choice: '(.*)' \(choose from (.*)\)", problem):
+            choices = wrong[2].replace("'", "")
+            raise InputError(f"{flag}={wrong[1]}: choose one of {choices}")
+        raise InputError(f"{flag}: {problem} ({self.prog} --help explains)")
+
+
+def parse_flags(arguments: Sequence[str]) -> argparse.Namespace:
+    """Returns the flags; `.command` is the command, `.bindings` has (flag, gin binding) pairs.
+
+    `.launched` are the flags of the command that follows "--" after `launch`, else None.
+
+    Raises:
+      InputError: the command or a flag does not exist, or a value is invalid.
+    """
+    root, parsers = build_parsers()
+    own, launched = _split_launched(_ask_for_help(arguments))
+    plain, bindings = _split_gin_flags(_with_two_dashes(own))
+    answer = run_mode_answer(plain, COMMANDS)
+    if answer is not None:
+        raise InputError(answer)
+    # Abbreviations of commands and flags are errors with the full name, not silently accepted.
+    name, plain = _split_command(plain)
+    if name in COMMANDS and "--version" not in plain:
+        plain = _with_plain_switches(plain, _switches(parsers[name]))
+    flags, unknown = root.parse_known_args([*name.split(), *plain])
+    if name not in COMMANDS:
+        root.error(_without_command(plain))
+    if COMMANDS[name].takes_words:
+        # argparse takes no words after flags if their number is not fixed.
+        flags.words = [word for word in unknown if not word.startswith("-")]
+        unknown = [word for word in unknown if word.startswith("-")]
+    if unknown:
+        flags_of = {name: _flag_names(parser) for name, parser in parsers.items()}
+        raise InputError(unknown_answer(unknown, name, flags_of))
+    flags.bindings = _bindings(flags, bindings)
+    flags.launched = None if launched is None else parse_flags(launched)
+    check_shared(flags)
+    COMMANDS[name].check(flags)
+    return flags
+
+
+def build_parsers() -> tuple[Parser, dict[str, Parser]]:
+    """Returns the parser of the program, and the parsers of its commands by name."""
+    root = Parser(prog="mtfrun", description=_DESCRIPTION, **_STYLE)
+    root.add_argument(
+        *("--version", "-v", "-V"),
+        action="version",
+        version=f"mtfrun {__version__}",
+        help="print the version of mtfrun",
+    )
+    words = root.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
+    of_group: dict[str, Any] = {"": words}
+    parsers = {}
+    for command in COMMANDS.values():
+        group = command.name.rpartition(" ")[0]
+        if group not in of_group:
+            text = _GROUPS[group]
+            parser = words.add_parser(group, help=_first_line(text), description=text, **_STYLE)
+            of_group[group] = parser.add_subparsers(metavar="COMMAND", parser_class=Parser)
+        parsers[command.name] = _add_parser(command, of_group[group])
+    return root, parsers
+
+
+_STYLE: dict[str, Any] = {
+    "formatter_class": argparse.RawDescriptionHelpFormatter,
+    "allow_abbrev": False,
+}
+
+
+def _add_parser(command: Command, words: Any) -> Parser:
+    parser: Parser = words.add_parser(
+        command.name.rpartition(" ")[2],
+        help=_first_line(command.description),
+        description=command.description,
+        epilog=GIN_HELP if command.is_configured else None,
+        **_STYLE,
+    )
+    parser.set_defaults(command=command.name)
+    command.add_flags(parser)
+    add_shared_flags(parser, is_configured=command.is_configured, is_of_run=command.is_of_run)
+    return parser
+
+
+def _first_line(description: str) -> str:
+    return description.split("\n", maxsplit=1)[0].rstrip(".")
+
+
+def complete() -> None:
+    """Answers a shell at the tab key, see `mtfrun completion`, and ends the process."""
+    import argcomplete  # noqa: PLC0415 - for this only
+
+    root, parsers = build_parsers()
+    for parser in parsers.values():
+        gin_file: Any = parser._option_string_actions["--gin_file"]
+        gin_file.completer = _complete_gin_file
+    before, launched, line = os.environ["COMP_LINE"].partition(" -- ")
+    if launched and LAUNCH.name in before.split():
+        line = f"mtfrun {line}"
+        os.environ.update(COMP_LINE=line, COMP_POINT=str(len(line.encode())))
+    argcomplete.autocomplete(root)
+
+
+def _complete_gin_file(prefix: str, **_: Any) -> list[str]:
+    from argcomplete.completers import FilesCompleter  # noqa: PLC0415 - as above
+
+    shipped = [name for name in shipped_gin_files() if name.startswith(prefix)]
+    return [*shipped, *FilesCompleter()(prefix)]
+
+
+def _ask_for_help(arguments: Sequence[str]) -> Sequence[str]:
+    """Returns arguments with the words "help" and "version" replaced by --help and --version."""
+    if list(arguments) in ([], ["help"], ["help", "help"], ["help", "version"]):
+        return ["--help"]
+    if list(arguments) == ["version"]:
+        return ["--version"]
+    if arguments[0] == "help":
+        return [*arguments[1:], "--help"]
+    if arguments[-1] == "help" and " ".join(arguments[:-1]) in {*COMMANDS, *_GROUPS}:
+        return [*arguments[:-1], "--help"]
+    return arguments
+
+
+def _split_command(arguments: Sequence[str]) -> tuple[str, list[str]]:
+    """Returns the name of the command, "" without one, and the other arguments.
+
+    Flags may stand before it. The name of a group alone is an error, except for its help.
+    """
+    words = [i for i, argument in enumerate(arguments) if not argument.startswith("-")]
+    name = " ".join(arguments[i] for i in words[:1])
+    if name in _GROUPS:
+        own = [command for command in COMMANDS if command.startswith(f"{name} ")]
+        if len(words) > 1:
+            name = " ".join(arguments[i] for i in words[:2])
+            if name not in own:
+                hint = did_you_mean(name, own) or f"; there are {', '.join(own)}"
+                raise InputError(f"no command {name!r}{hint}")
+        elif not {"--help", "-h"} & set(arguments):
+            raise InputError(f"{name} needs a command: {', '.join(own)}")
+    elif name and name not in COMMANDS:
+        raise InputError(_no_command(name))
+    of_name = words[: len(name.split())]
+    return name, [argument for i, argument in enumerate(arguments) if i not in of_name]
+
+
+def _no_command(word: str) -> str:
+    """Returns the message about a first word that is not a command."""
+    answer = word_answer(word)
+    if answer is not None:
+        return f"{answer}, after a command such as mtfrun train"
+    known = [*_FIRST_WORDS, "help", "version"]
+    hint = did_you_mean(word, known) or f"; there are {', '.join(_FIRST_WORDS)}"
+    return f"no command {word!r}{hint}"
+
+
+def _without_command(arguments: Sequence[str]) -> str:
+    """Returns the message about flags without a command."""
+    flags = shlex.join(arguments)
+    return f"no command: write mtfrun train {flags if len(flags) <= 200 else '...'}"
+
+
+def _switches(parser: Parser) -> list[str]:
+    """Returns the names of the flags of a command that have no value, without their dashes."""
+    return [
+        name.removeprefix("--")
+        for name, action in parser._option_string_actions.items()
+        if name.startswith("--") and action.const is True
+    ]
+
+
+def _flag_names(parser: Parser) -> list[str]:
+    """Returns the flags of a command that its help text shows."""
+    return [
+        name
+        for name, action in parser._option_string_actions.items()
+        if action.help != argparse.SUPPRESS
+    ]
+
+
+def _bindings(
+    flags: argparse.Namespace, of_gin_flags: Sequence[tuple[str, str]]
+) -> list[tuple[str, str]]:
+    """Returns pairs of a flag and its gin binding, of all flags that are settings."""
+    bindings = [(f"--gin_param={text}", text) for text in flags.gin_param]
+    bindings += of_gin_flags
+    if flags.tfds_data_dir is not None:
+        binding = f"TFDS_DATA_DIR = {flags.tfds_data_dir!r}"
+        bindings.append((f"--tfds_data_dir={flags.tfds_data_dir}", binding))
+    if flags.skip_bad_records is not None:
+        binding = f"SKIP_BAD_RECORDS = {flags.skip_bad_records}"
+        bindings.append((f"--skip_bad_records={flags.skip_bad_records}", binding))
+    return bindings
+
+
+def _split_launched(arguments: Sequence[str]) -> tuple[list[str], list[str] | None]:
+    """Returns the arguments before "--", and those after it, None without it; of `launch` only."""
+    own: list[str] = list(arguments)
+    launched: list[str] | None = None
+    if "--" in own:
+        position = own.index("--")
+        own, launched = own[:position], own[position + 1 :]
+    if LAUNCH.name not in own:
+        return list(arguments), None
+    command = next((word for word in own if word in LAUNCHED), None)
+    if command is not None:
+        raise InputError(
+            f"launch: -- comes before the command: mtfrun launch -n 2 -- {command} ..."
+        )
+    return own, launched
+
+
+def _split_gin_flags(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
+    """Returns the arguments without those that start with --gin., and these as (flag, binding).
+
+    The value may be an argument of its own: --gin.TRAIN_STEPS 100.
+    """
+    plain: list[str] = []
+    bindings = []
+    remaining = list(arguments)
+    while remaining:
+        argument = remaining.pop(0)
+        if not argument.startswith(GIN_PREFIX):
+            plain.append(argument)
+            continue
+        if "=" not in argument and remaining and not remaining[0].startswith("--"):
+            argument = f"{argument}={remaining.pop(0)}"
+        name, equals, value = argument.removeprefix(GIN_PREFIX).partition("=")
+        if not equals or not name or not value:
+            raise InputError(f"{argument} needs a name and a value: {GIN_PREFIX}TRAIN_STEPS=100")
+        bindings.append((argument, f"{name} = {value}"))
+    return plain, bindings
+
+
+def _with_two_dashes(arguments: Sequence[str]) -> list[str]:
+    """Returns the arguments with -flag as --flag.
+
+    Examples:
+      >>> _with_two_dashes(["-gin_file=a.gin", "-gin.SEED=1", "-n", "2", "-"])
+      ['--gin_file=a.gin', '--gin.SEED=1', '-n', '2', '-']
+    """
+    return [f"-{text}" if _ONE_DASH.match(text) else text for text in arguments]
+
+
+def _with_plain_switches(arguments: Sequence[str], switches: Collection[str]) -> list[str]:
+    """Returns the arguments with --switch=true as --switch, without --noswitch, --switch=false.
+
+    Examples:
+      >>> _with_plain_switches(["--debug=true", "--noprofile", "--json=0"], ["debug", "profile"])
+      ['--debug', '--json=0']
+    """
+    plain = []
+    for text in arguments:
+        name, equals, value = text.removeprefix("--").partition("=")
+        is_switch = text.startswith("--") and name in switches
+        if is_switch and value.lower() in _TRUE:
+            plain.append(f"--{name}")
+        elif not (
+            (is_switch and equals and value.lower() in _FALSE)
+            or (text.startswith("--no") and text.removeprefix("--no") in switches)
+        ):
+            plain.append(text)
+    return plain

@@ -1,0 +1,261 @@
+"""The flags that several commands have: the run, the configuration, the mesh, decoding."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from mtfrun.configuration.ranges import range_of
+from mtfrun.errors import InputError
+
+if TYPE_CHECKING:
+    from mtfrun.experiment.runs.settings import Settings
+
+
+GIN_HELP = """\
+configuration:
+  gin files are searched in the working directory, in --gin_search_paths, then among the files of
+  the package (runs/quickstart.gin, models/lm_small.gin, layouts/2x2.gin, ...). Later files and
+  flags override earlier ones. Macros in capitals are meant to be overridden:
+
+    --gin.TRAIN_STEPS=100                          a macro
+    --gin.MESH_SHAPE="'data:2,model:2'"            a string needs quotes within quotes
+    --gin.FeedForward.d_ff=512                     a parameter of a class or function
+    --gin_param="Training.optimizer = @Adam()"     the same, as gin writes it
+
+  `mtfrun config list` lists the files of the package, `mtfrun config show` all settings of a run.
+  As in T5 and T5X: --gin_bindings is --gin_param, --gin_location_prefix=DIR,DIR searches gin files
+  there too, --module_import=MODULE imports a module whose classes flags may then name, and
+  --tfds_data_dir=DIR is --gin.TFDS_DATA_DIR="'DIR'". -flag and --flag=VALUE may be written too.
+"""
+
+
+def add_shared_flags(
+    parser: argparse.ArgumentParser, *, is_configured: bool = True, is_of_run: bool = True
+) -> None:
+    """Adds the flags that every command has; see `Command` for those that its help text shows."""
+    parser.add_argument(
+        "--model_dir",
+        help="the directory of the run" if is_of_run else argparse.SUPPRESS,
+        metavar="DIR",
+    )
+
+    def add(*names: str, **options: Any) -> None:
+        hidden = {} if is_configured else {"help": argparse.SUPPRESS}
+        parser.add_argument(*names, **{**options, **hidden})
+
+    add("--gin_file", action="append", default=[], help="a gin file; repeatable", metavar="FILE")
+    add(
+        *("--gin_param", "--gin_bindings"),
+        action="append",
+        default=[],
+        help="a gin binding; repeatable",
+        metavar="B",
+    )
+    add(
+        "--gin_search_paths",
+        action="append",
+        default=[],
+        help=f"directories of gin files, separated by {os.pathsep!r}; repeatable",
+        metavar="DIRS",
+    )
+    add(
+        "--gin_allow_imports",
+        action="append",
+        default=[],
+        help="modules that the configuration in a run directory may use besides mtfrun, with all "
+        "below them, separated by commas; what --gin_file names may use anything",
+        metavar="MODULES",
+    )
+    add(
+        "--skip_bad_records",
+        type=int,
+        help="the same as --gin.SKIP_BAD_RECORDS=N: how many malformed records of a split are left "
+        "out, with a warning that counts them",
+        metavar="N",
+    )
+    _add_flags_of_t5(add)
+    parser.add_argument("--debug", action="store_true", help="show tracebacks and TensorFlow's log")
+
+
+def _add_flags_of_t5(add: Callable[..., None]) -> None:
+    """Adds flags that T5 and T5X have; their aliases are the second names of ours."""
+    add(
+        "--gin_location_prefix",
+        action="append",
+        default=[],
+        help="as in T5: directories of gin files, separated by commas; repeatable",
+        metavar="DIRS",
+    )
+    add(
+        "--module_import",
+        action="append",
+        default=[],
+        help="as in T5: a module, which is imported; flags may name its classes; repeatable",
+        metavar="MODULE",
+    )
+    add(
+        *("--tfds_data_dir", "--t5_tfds_data_dir"),
+        help="as in T5X: the directory of TFDS datasets, the same as --gin.TFDS_DATA_DIR=\"'DIR'\"",
+        metavar="DIR",
+    )
+
+
+def check_shared(flags: argparse.Namespace) -> None:
+    """Splits the flags that are lists, and raises InputError for values that cannot be used."""
+    flags.gin_search_paths = [
+        *(path for paths in flags.gin_search_paths for path in paths.split(os.pathsep) if path),
+        *(path for paths in flags.gin_location_prefix for path in paths.split(",") if path),
+    ]
+    flags.gin_allow_imports = [
+        name for names in flags.gin_allow_imports for name in names.split(",") if name
+    ]
+    flags.module_import = [
+        name for names in flags.module_import for name in names.split(",") if name
+    ]
+    for flag, names in (
+        ("--gin_allow_imports", flags.gin_allow_imports),
+        ("--module_import", flags.module_import),
+    ):
+        for name in names:
+            if not all(map(str.isidentifier, name.split("."))):
+                raise InputError(
+                    f"{flag}={name}: not the name of a module; write {flag}=my_models,my_data.text"
+                )
+    _check_model_dir(flags.model_dir)
+
+
+def _check_model_dir(name: str | None) -> None:
+    """Raises InputError for a directory that TensorFlow cannot open: its paths must be UTF-8."""
+    try:
+        # pathlib's expanduser raises for the name of an unknown user.
+        os.path.abspath(os.path.expanduser(name or "")).encode()  # noqa: PTH100
+    except UnicodeEncodeError:
+        raise InputError(
+            f"--model_dir={name}: the path is not UTF-8, which TensorFlow needs: rename the "
+            "directory, or name another one"
+        ) from None
+
+
+def check_mesh(mesh: str | None, layout: str | None) -> None:
+    """Raises InputError unless --mesh and --layout are lists of pairs in the right form."""
+    for flag, text, pair, example in (
+        ("--mesh", mesh, r"[^:]+:\d+", "data:2,model:2"),
+        ("--layout", layout, r"[^:]+:[^:]+", "'batch:data;d_ff:model'"),
+    ):
+        for part in re.split(r"[;,.\s]+", (text or "").strip()):
+            if part and not re.fullmatch(pair, part):
+                raise InputError(f"{flag}={text}: not a {flag[2:]}: write {flag}={example}")
+
+
+def settings_of(flags: argparse.Namespace) -> Settings:
+    """Returns the gin files and bindings of the flags."""
+    from mtfrun.experiment.runs.settings import Settings
+
+    return Settings(
+        flags.gin_file,
+        flags.bindings,
+        flags.gin_search_paths,
+        # Who names a module on the command line trusts it.
+        [*flags.gin_allow_imports, *flags.module_import],
+        flags.module_import,
+    )
+
+
+def add_output_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds --output and --checkpoint."""
+    add = parser.add_argument
+    add(
+        "--output",
+        default="-",
+        help="where to write; - (default) is standard output",
+        metavar="FILE",
+    )
+    add("--checkpoint", default="latest", help="latest (default), best, or a step", metavar="C")
+
+
+def check_run(flags: argparse.Namespace, *checkpoints: str) -> None:
+    """Raises InputError unless there is a run or a configuration, and --checkpoint can be used.
+
+    Args:
+      flags: with --model_dir, --gin_file and --checkpoint.
+      checkpoints: the words that --checkpoint may be instead of a step.
+    """
+    if flags.model_dir is None:
+        if not flags.gin_file:
+            raise InputError(f"{flags.command} needs the directory of a run: --model_dir=/tmp/run")
+        if flags.checkpoint != "latest":
+            raise InputError("--checkpoint is about a run: give its --model_dir")
+    if flags.checkpoint not in checkpoints and not flags.checkpoint.isdecimal():
+        raise InputError(
+            f"--checkpoint={flags.checkpoint} is neither a step nor {' nor '.join(checkpoints)}"
+        )
+
+
+def check_files(flags: argparse.Namespace) -> None:
+    """Raises InputError for names of files that are empty."""
+    if "" in (flags.input, flags.output):
+        raise InputError("--input and --output need the name of a file")
+
+
+INFERENCE_SETTINGS = (
+    *("beam_size", "num_outputs", "alpha", "temperature", "top_k", "top_p"),
+    *("decode_length", "seed"),
+)
+"""Flags that are settings of an `Inference`; None for the configuration's."""
+
+
+def add_inference_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds them to a parser."""
+    add = parser.add_argument
+    add("--beam_size", type=int, help="beams of a beam search; 1 for none", metavar="N")
+    add(
+        "--num_outputs",
+        type=int,
+        help="outputs for each prompt: beams, up to beam_size, or samples",
+        metavar="N",
+    )
+    add("--alpha", type=float, help="exponent of a beam search's length penalty", metavar="A")
+    add("--temperature", type=float, help="0 takes the most likely token each time", metavar="T")
+    add(
+        "--top_k",
+        type=int,
+        help="sample among the K most likely tokens; of images: number of labels",
+        metavar="K",
+    )
+    add(
+        "--top_p",
+        type=float,
+        help="sample among the fewest tokens of this total probability",
+        metavar="P",
+    )
+    add(
+        "--decode_length",
+        type=int,
+        help="largest number of new tokens for a prompt; an answer to n tokens also ends at "
+        "Decoding.decode_length_multiplier (1.5) * n + decode_length_constant (10)",
+        metavar="N",
+    )
+    add("--seed", type=int, help="of the random numbers of sampling", metavar="N")
+
+
+def check_inference(flags: argparse.Namespace) -> None:
+    """Raises InputError for numbers that the settings cannot be."""
+    for name, value in chosen_settings(flags).items():
+        allowed = range_of("mtfrun", name)
+        if allowed is not None and value not in allowed:
+            raise InputError(f"--{name}={value}: it must be {allowed}")
+
+
+def chosen_settings(flags: argparse.Namespace) -> dict[str, Any]:
+    """Returns the settings that the flags give, by name."""
+    values = {name: getattr(flags, name) for name in INFERENCE_SETTINGS}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Adds --json."""
+    parser.add_argument("--json", action="store_true", help="print JSON")

@@ -1,0 +1,88 @@
+"""Child processes that do the work of a command: their start, their signals, their last error."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from typing import IO
+
+_FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_ERROR = "mtfrun: error: "
+# An environment variable: JSON with the launcher's process id and its command line.
+_VARIABLE = "MTFRUN_LAUNCHER"
+# From linux/prctl.h: the signal that the kernel sends to this process when its parent ends.
+_PR_SET_PDEATHSIG = 1
+
+
+def _environment_of_child(typed: Sequence[str]) -> dict[str, str]:
+    return {_VARIABLE: json.dumps({"pid": os.getpid(), "command": list(typed)})}
+
+
+def end_with_launcher(environment: MutableMapping[str, str] = os.environ) -> list[str] | None:
+    """Returns the command line of the launcher that has started this process; None without one.
+
+    From then on this process gets SIGTERM when its launcher ends (on Linux), so that a training is
+    saved and nothing remains after `kill -9` of the launcher. The variable is removed: programs
+    that this process starts are not the launcher's.
+    """
+    text = environment.pop(_VARIABLE, None)
+    if text is None:
+        return None
+    launcher = json.loads(text)
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    if prctl is not None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        if os.getppid() != launcher["pid"]:  # it has ended before
+            os.kill(os.getpid(), signal.SIGTERM)
+    return [str(word) for word in launcher["command"]]
+
+
+def start_child(
+    arguments: Sequence[str],
+    typed: Sequence[str],
+    environment: Mapping[str, str] | None = None,
+    *,
+    stdin: int = subprocess.DEVNULL,
+    stdout: int | IO[bytes] | None = None,
+    stderr: int | IO[bytes] | None = None,
+) -> subprocess.Popen[bytes]:
+    """Starts a process in a session of its own: Ctrl-C on a terminal reaches this process alone.
+
+    Args:
+      arguments: the program and its arguments.
+      typed: the command line that the child records as its command.
+      environment: further environment variables.
+      stdin, stdout, stderr: see `subprocess.Popen`.
+    """
+    return subprocess.Popen(
+        arguments,
+        env={**os.environ, **_environment_of_child(typed), **(environment or {})},
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        start_new_session=True,
+    )
+
+
+@contextlib.contextmanager
+def forward_signals(send: Callable[[int], None]) -> Iterator[None]:
+    """Calls `send` with the number of each signal; one that is ignored, as by nohup, remains so."""
+    numbers = [n for n in _FORWARDED if signal.getsignal(n) is not signal.SIG_IGN]
+    former = {number: signal.signal(number, lambda n, _: send(n)) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
+def last_error(output: bytes) -> str | None:
+    """Returns the last error that mtfrun has printed in `output`, without "mtfrun: error: "."""
+    lines = output.decode("utf-8", "replace").splitlines()
+    errors = [line for line in lines if line.startswith(_ERROR)]
+    return errors[-1].removeprefix(_ERROR) if errors else None

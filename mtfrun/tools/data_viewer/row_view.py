@@ -1,0 +1,182 @@
+"""A row of a batch, prepared for a person to read."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from mtfrun.data.features import TARGETS, occupied
+from mtfrun.data.vocabularies.vocabulary import Vocabulary
+from mtfrun.tools.data_viewer.token_texts import token_texts
+
+# Features that say something about the ids of another one: "targets_position".
+_SEGMENTATION, _POSITION, _WEIGHTS = "_segmentation", "_position", "_weights"
+_PADDING = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Tokens:
+    """The ids of one feature of a row, without padding.
+
+    Attributes:
+      name: of the feature.
+      columns: int [tokens] where in the row each stands.
+      ids: int [tokens].
+      texts: [tokens] what each stands for, see `token_texts`.
+      segments: int [tokens] the number of the text in the row, from 1.
+      positions: int [tokens] the position in the text, from 0.
+      weights: float [tokens] the weight of the loss of each; None for a feature without a loss.
+      length: positions of the row, padding included.
+    """
+
+    name: str
+    columns: np.ndarray
+    ids: np.ndarray
+    texts: Sequence[str]
+    segments: np.ndarray
+    positions: np.ndarray
+    weights: np.ndarray | None
+    length: int
+
+    @property
+    def padding(self) -> int:
+        """Positions without a token."""
+        return self.length - len(self.ids)
+
+    def parts(self) -> list[Tokens]:
+        """Returns the tokens of every segment."""
+        numbers = np.unique(self.segments)
+        return [self._where(self.segments == number) for number in numbers]
+
+    def text(self) -> str:
+        """Returns the decoded text; sentinels and other special ids but padding stand by name."""
+        return "".join(
+            text for text, number in zip(self.texts, self.ids, strict=True) if number != _PADDING
+        )
+
+    def _where(self, chosen: np.ndarray) -> Tokens:
+        weights = None if self.weights is None else self.weights[chosen]
+        return dataclasses.replace(
+            self,
+            columns=self.columns[chosen],
+            ids=self.ids[chosen],
+            texts=[text for text, here in zip(self.texts, chosen, strict=True) if here],
+            segments=self.segments[chosen],
+            positions=self.positions[chosen],
+            weights=weights,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageView:
+    """An image of a row.
+
+    Attributes:
+      name: of the feature.
+      pixels: uint8 [rows, cols, channels].
+    """
+
+    name: str
+    pixels: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Value:
+    """A number of a row, or the name of a class.
+
+    Attributes:
+      name: of the feature.
+      text: the value.
+    """
+
+    name: str
+    text: str
+
+
+@dataclasses.dataclass(frozen=True)
+class RowView:
+    """A row, by kind of feature."""
+
+    tokens: Sequence[Tokens] = ()
+    images: Sequence[ImageView] = ()
+    values: Sequence[Value] = ()
+
+    def of_task(self, name: str) -> RowView:
+        """Returns the row with the name of its task as the first value."""
+        return dataclasses.replace(self, values=[Value("task", name), *self.values])
+
+
+@dataclasses.dataclass(frozen=True)
+class Meanings:
+    """What the numbers of a batch stand for.
+
+    Attributes:
+      vocabularies: of the features that are ids, by name.
+      class_names: of the features that are classes, the name of every class.
+    """
+
+    vocabularies: Mapping[str, Vocabulary]
+    class_names: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+
+
+def row_views(batch: Mapping[str, np.ndarray], meanings: Meanings) -> list[RowView]:
+    """Returns the rows of a batch.
+
+    Args:
+      batch: features [batch, ...] by name.
+      meanings: of its numbers.
+    """
+    (size,) = {len(values) for values in batch.values()}
+    return [
+        _row_view({name: values[i] for name, values in batch.items()}, meanings)
+        for i in range(size)
+    ]
+
+
+def _row_view(row: Mapping[str, np.ndarray], meanings: Meanings) -> RowView:
+    vocabularies = {n: v for n, v in meanings.vocabularies.items() if n in row}
+    shown = {n + suffix for n in vocabularies for suffix in ("", _SEGMENTATION, _POSITION)}
+    others = [name for name in row if name not in shown]
+    images = [name for name in others if row[name].dtype == np.uint8 and row[name].ndim == 3]
+    return RowView(
+        [_tokens(name, row, vocabulary) for name, vocabulary in vocabularies.items()],
+        [ImageView(name, row[name]) for name in images],
+        [
+            _value(name, row[name], meanings.class_names.get(name))
+            for name in others
+            if name not in images
+        ],
+    )
+
+
+def _tokens(name: str, row: Mapping[str, np.ndarray], vocabulary: Vocabulary) -> Tokens:
+    ids = row[name]
+    is_token = occupied(row, name)
+    segments = row.get(name + _SEGMENTATION, is_token.astype(np.int32))
+    positions = row.get(name + _POSITION, np.arange(len(ids)))
+    weights = None
+    if name == TARGETS:
+        weights = row.get(name + _WEIGHTS, (ids != _PADDING).astype(np.float32))
+    (columns,) = np.nonzero(is_token)
+    return Tokens(
+        name,
+        columns,
+        ids[columns],
+        token_texts(vocabulary, ids[columns]),
+        segments[columns],
+        positions[columns],
+        None if weights is None else weights[columns],
+        len(ids),
+    )
+
+
+def _value(name: str, values: np.ndarray, class_names: Sequence[str] | None) -> Value:
+    if values.ndim:
+        numbers = " ".join(map(str, values.ravel()[:16].tolist()))
+        return Value(name, numbers + " ..." * (values.size > 16))
+    number = int(values)
+    if class_names is not None and 0 <= number < len(class_names):
+        return Value(name, f"{number} ({class_names[number]})")
+    return Value(name, str(number))

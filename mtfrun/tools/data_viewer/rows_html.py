@@ -1,0 +1,120 @@
+"""Rows of a batch as a page of HTML that needs no other file."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Iterator, Sequence
+
+from PIL import Image
+
+from mtfrun.tools.data_viewer.row_view import ImageView, RowView, Tokens
+from mtfrun.tools.data_viewer.rows_text import (
+    describe_image,
+    describe_segment,
+    describe_tokens,
+    describe_value,
+)
+from mtfrun.untrusted import escaped
+
+# Number of colours, after which that of the first segment is used again.
+_COLOURS = 6
+# The shorter side, in pixels, to which a small image is enlarged.
+_SMALLEST_SIDE = 96
+
+_STYLE = """\
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 75em; padding: 0 1em;
+  color: #1b1b1b; background: #fff; }
+h2, h3 { font-size: 1em; margin: 1.5em 0 .3em; }
+h3 { font-weight: normal; margin-top: .6em; }
+.tokens { font: 14px/1.9 ui-monospace, monospace; white-space: pre-wrap;
+  overflow-wrap: anywhere; }
+.tokens span { border-radius: 3px; padding: 1px 0; }
+.tokens span:hover { outline: 2px solid #1b1b1b; }
+.without-loss { opacity: .55; text-decoration: underline dotted; }
+.padding { color: #777; }
+img { image-rendering: pixelated; border: 1px solid #999; }
+.c0 { background: #cfe3fb; } .c1 { background: #fde2b8; } .c2 { background: #cdeccb; }
+.c3 { background: #f6cfdc; } .c4 { background: #ddd3f5; } .c5 { background: #c9ebe8; }
+@media (prefers-color-scheme: dark) {
+  body { color: #eee; background: #181818; }
+  .tokens span { color: #1b1b1b; }
+  .tokens span:hover { outline-color: #eee; }
+  .tokens .padding { color: #aaa; }
+}
+"""
+
+
+def rows_html(rows: Sequence[RowView], title: str, summary: Sequence[str]) -> Iterator[str]:
+    """Yields the parts of a page with all rows.
+
+    Every token shows its id, position, segment and weight of the loss when the mouse is over it.
+
+    Args:
+      rows: to show.
+      title: of the page.
+      summary: lines above the rows.
+    """
+    yield (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width">\n'
+        f"<title>{_escaped(title)}</title>\n<style>\n{_STYLE}</style>\n</head>\n<body>\n"
+        f"<h1>{_escaped(title)}</h1>\n"
+    )
+    for line in summary:
+        yield f"<p>{_escaped(line)}</p>\n"
+    for i, row in enumerate(rows):
+        yield f"<h2>Row {i + 1} of {len(rows)}</h2>\n"
+        for image in row.images:
+            yield _image(image)
+        for value in row.values:
+            yield f"<p>{_escaped(describe_value(value))}</p>\n"
+        for tokens in row.tokens:
+            yield from _feature(tokens)
+    yield "</body>\n</html>\n"
+
+
+def _feature(tokens: Tokens) -> Iterator[str]:
+    yield f"<h3>{_escaped(describe_tokens(tokens))}</h3>\n"
+    yield '<div class="tokens">'
+    for part in tokens.parts():
+        colour = f"c{(int(part.segments[0]) - 1) % _COLOURS}"
+        for i in range(len(part.ids)):
+            yield _token(part, i, colour)
+    if tokens.padding:
+        yield f'<span class="padding"> {tokens.padding:,} padding</span>'
+    yield "</div>\n"
+
+
+def _token(part: Tokens, i: int, colour: str) -> str:
+    text = part.texts[i]
+    classes = [colour]
+    hint = f"id {part.ids[i]}, position {part.positions[i]}, {describe_segment(part)}"
+    if part.weights is not None:
+        hint += f", weight of the loss {part.weights[i]:g}"
+        if part.weights[i] == 0:
+            classes.append("without-loss")
+    # A line end is shown by a sign and by its effect. An id that is a part of a character is a dot.
+    shown = _escaped(text.replace("\n", "\u21b5\n"), keep="\n\t") if text else "\u00b7"
+    return f'<span class="{" ".join(classes)}" title="{_escaped(hint)}">{shown}</span>'
+
+
+def _image(view: ImageView) -> str:
+    pixels = view.pixels
+    image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+    png = io.BytesIO()
+    image.save(png, format="PNG")
+    data = base64.b64encode(png.getvalue()).decode("ascii")
+    scale = max(1, _SMALLEST_SIDE // min(image.size))
+    width, height = (scale * side for side in image.size)
+    text = _escaped(describe_image(view))
+    return (
+        f'<p><img width="{width}" height="{height}" alt="{text}" title="{text}" '
+        f'src="data:image/png;base64,{data}"></p>\n'
+    )
+
+
+def _escaped(text: str, keep: str = "") -> str:
+    """Returns a text as HTML, with what is no printable character, `keep` excepted, escaped."""
+    return html.escape("".join(c if c in keep else escaped(c) for c in text))

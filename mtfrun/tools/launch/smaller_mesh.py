@@ -1,0 +1,107 @@
+"""The meshes for fewer processes than a configuration was made for."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from mtfrun.errors import InputError
+
+FITTING = "mtfrun.tools.launch.fitting"
+"""The program that builds a configuration on smaller meshes; it imports TensorFlow."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SmallerMesh:
+    """A run with fewer processes.
+
+    Attributes:
+      num_processes: how many.
+      mesh: the shape of its mesh.
+      name: the macro or parameter that sets it.
+    """
+
+    num_processes: int
+    mesh: str
+    name: str = "Mesh.shape"
+
+    @property
+    def flag(self) -> str:
+        """The flag that sets the mesh."""
+        return f"--gin.{self.name}={self.mesh!r}"
+
+    @property
+    def binding(self) -> str:
+        """The gin binding of the flag."""
+        return f"{self.name} = {self.mesh!r}"
+
+
+class GinSettings(NamedTuple):
+    """The gin files and bindings of a command.
+
+    Attributes:
+      files: names of gin files.
+      bindings: pairs of a flag and its gin binding.
+      search_paths: directories in which gin files are searched for.
+    """
+
+    files: Sequence[str] = ()
+    bindings: Sequence[tuple[str, str]] = ()
+    search_paths: Sequence[str] = ()
+
+    def with_binding(self, flag: str, binding: str) -> GinSettings:
+        """Returns the settings with a further binding."""
+        return self._replace(bindings=[*self.bindings, (flag, binding)])
+
+
+def smaller_meshes(
+    sizes: Mapping[str, int], axis: str, num_processes: int, remaining: int
+) -> Iterator[SmallerMesh]:
+    """Yields the meshes of fewer processes with as many devices each, the largest first.
+
+    Args:
+      sizes: of the mesh for all processes, by axis.
+      axis: the one that becomes smaller.
+      num_processes: the number of all processes.
+      remaining: the most processes that there may be.
+
+    Examples:
+      >>> [m.mesh for m in smaller_meshes({"data": 4, "model": 2}, "data", 4, 2)]
+      ['data:2,model:2', 'data:1,model:2']
+    """
+    for number in range(remaining, 0, -1):
+        if sizes[axis] * number % num_processes == 0:
+            smaller = {**sizes, axis: sizes[axis] * number // num_processes}
+            mesh = ",".join(f"{name}:{size}" for name, size in smaller.items())
+            yield SmallerMesh(number, mesh)
+
+
+def largest_that_fits(
+    python: Sequence[str], settings: GinSettings, num_processes: int, remaining: int
+) -> SmallerMesh:
+    """Returns the largest smaller mesh on which a training can be built.
+
+    Args:
+      python: starts Python.
+      settings: the configuration of the training.
+      num_processes: for which its mesh is made.
+      remaining: the most processes that there may be.
+
+    Raises:
+      InputError: there is none.
+    """
+    process = subprocess.run(
+        [*python, "-m", FITTING, str(num_processes), str(remaining), json.dumps(settings)],
+        # Simulated devices: this machine need not have those of all processes.
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+    )
+    if process.returncode:
+        reason = (process.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise InputError(f"the run cannot go on with fewer processes: {reason}")
+    return SmallerMesh(**json.loads(process.stdout.splitlines()[-1]))

@@ -1,0 +1,105 @@
+"""The record of a sweep in its directory, which says whether a command goes on with it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+
+from mtfrun.errors import InputError
+from mtfrun.rundir import atomic_write
+from mtfrun.rundir.errors import reason
+from mtfrun.tools.sweep.grid import Grid
+from mtfrun.untrusted import read_json
+
+NAME = "sweep.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepRecord:
+    """What all runs of a sweep share, and what varies.
+
+    Attributes:
+      files: the gin files.
+      fixed: values by the name of the binding.
+      varied: alternatives by the name of the binding.
+    """
+
+    files: Sequence[str]
+    fixed: Mapping[str, str]
+    varied: Mapping[str, Sequence[str]]
+
+    @classmethod
+    def of(cls, files: Sequence[str], grid: Grid) -> SweepRecord:
+        """Returns the record of a command line."""
+        varied = {v.name: list(v.values) for v in grid.varied}
+        return cls(list(files), dict(grid.fixed), varied)
+
+    @classmethod
+    def read(cls, directory: pathlib.Path) -> SweepRecord | None:
+        """Returns the record in a directory; None without one.
+
+        Raises:
+          InputError: it cannot be read.
+        """
+        path = directory / NAME
+        try:
+            record = cls(**read_json(path))
+            record._check()
+            return record
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError) as error:
+            raise InputError(
+                f"{path} is no record of a sweep ({reason(error)}): name another --model_dir"
+            ) from error
+
+    def _check(self) -> None:
+        """Raises InputError unless all values are texts."""
+        texts = [self.files, self.fixed, self.varied]
+        if list(map(type, texts)) != [list, dict, dict]:
+            raise InputError("it has other fields")
+        lists = [self.files, [*self.fixed.values()], *self.varied.values()]
+        if not all(type(x) is list and all(type(text) is str for text in x) for x in lists):
+            raise InputError("a value is not a text")
+
+    def write(self, directory: pathlib.Path) -> None:
+        """Writes the record."""
+        directory.mkdir(parents=True, exist_ok=True)
+        atomic_write(directory / NAME, json.dumps(dataclasses.asdict(self), indent=1) + "\n")
+
+    def continued(self, command: SweepRecord, directory: pathlib.Path) -> SweepRecord:
+        """Returns the record of a sweep that a command goes on with; it may add alternatives.
+
+        Raises:
+          InputError: something else has changed.
+        """
+        changes = _changes(
+            {**self.fixed, "gin files": _listed(self.files)},
+            {**command.fixed, "gin files": _listed(command.files)},
+        )
+        if self.varied.keys() != command.varied.keys():
+            changes.append(f"varied {_listed(self.varied)} -> {_listed(command.varied)}")
+        if changes:
+            raise InputError(
+                f"{directory} has the sweep of another command: {'; '.join(changes)}; give that "
+                "command, or name another --model_dir"
+            )
+        varied = {  # in the order of the first command, which the names of runs have
+            name: list(dict.fromkeys([*values, *command.varied[name]]))
+            for name, values in self.varied.items()
+        }
+        return dataclasses.replace(self, varied=varied)
+
+
+def _changes(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
+    return [
+        f"{name} {old.get(name, '(none)')} -> {new.get(name, '(none)')}"
+        for name in dict.fromkeys([*old, *new])
+        if old.get(name) != new.get(name)
+    ]
+
+
+def _listed(names: Sequence[str] | Mapping[str, object]) -> str:
+    return ", ".join(names)

@@ -1,0 +1,176 @@
+"""The processes that train the runs of a sweep, a few at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from mtfrun.display.formats import number_text
+from mtfrun.errors import InputError
+from mtfrun.processes.gpus import gpus_of_process
+from mtfrun.processes.supervisor import forward_signals, last_error, start_child
+from mtfrun.rundir import RunRecord
+from mtfrun.rundir.errors import reason
+from mtfrun.tools.runs.summary import summary_of
+from mtfrun.tools.sweep.display import Display
+from mtfrun.untrusted import open_regular, open_to_write
+
+PROGRAM = (sys.executable, "-m", "mtfrun")
+
+LOG = "sweep.log"
+"""The file in a run directory with the output of its trainings."""
+
+_POLL_SECS = 0.2
+# How many bytes of a training's output are searched for its error.
+_LONGEST_OUTPUT = 1 << 24
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedRun:
+    """A run to be trained.
+
+    Attributes:
+      number: in the sweep, from 1.
+      name: for the display.
+      directory: of the run.
+      arguments: of `mtfrun`: "train" and its flags.
+    """
+
+    number: int
+    name: str
+    directory: pathlib.Path
+    arguments: Sequence[str]
+
+
+class _Child(NamedTuple):
+    """A run that is trained.
+
+    Attributes:
+      run: the run.
+      process: that trains it.
+      start: where its output begins in the log.
+    """
+
+    run: TrainedRun
+    process: subprocess.Popen[bytes]
+    start: int
+
+
+class Trainer:
+    """Trains runs as child processes, at most `jobs` at a time, until all have ended.
+
+    A signal is forwarded to them, so that they save and end; no further run is started then. A
+    second one ends them at once.
+
+    Attributes:
+      signal: the number of the first signal, or None.
+      codes: the exit codes of the runs that have ended, by name.
+      errors: the errors of those that have failed.
+    """
+
+    def __init__(
+        self, jobs: int, display: Display, metric: str, program: Sequence[str] = PROGRAM
+    ) -> None:
+        """Stores the number of runs at a time, the display, its metric, and what starts a run."""
+        self.signal: int | None = None
+        self.codes: dict[str, int] = {}
+        self.errors: dict[str, str] = {}
+        self._jobs = jobs
+        self._display = display
+        self._metric = metric
+        self._program = program
+        self._slots: dict[int, _Child] = {}
+
+    def train(self, runs: Sequence[TrainedRun]) -> None:
+        """Trains all runs; those that fail do not end the others."""
+        waiting = list(runs)
+        with forward_signals(self._forward):
+            try:
+                while waiting or self._slots:
+                    while waiting and len(self._slots) < self._jobs and self.signal is None:
+                        self._start(waiting.pop(0))
+                    if self.signal is not None:
+                        waiting.clear()
+                    time.sleep(_POLL_SECS)
+                    self._poll()
+            finally:
+                for child in self._slots.values():  # after an error of this program
+                    child.process.terminate()
+
+    def was_stopped(self, name: str) -> bool:
+        """Returns whether a run has ended because of a signal to this process."""
+        return self.signal is not None and self.codes.get(name) == 128 + self.signal
+
+    def _start(self, run: TrainedRun) -> None:
+        slot = next(i for i in range(self._jobs) if i not in self._slots)
+        run.directory.mkdir(parents=True, exist_ok=True)
+        try:
+            opened = open_to_write(run.directory / LOG, "ab")
+        except OSError as error:
+            raise InputError(
+                f"cannot write {run.directory / LOG}: {reason(error)}; remove it, or free space"
+            ) from error
+        with opened as log:
+            start = log.seek(0, os.SEEK_END)
+            process = start_child(
+                [*self._program, *run.arguments],
+                ["mtfrun", *run.arguments],
+                gpus_of_process(slot, self._jobs, os.environ),
+                stdout=log,
+                stderr=log,
+            )
+        self._slots[slot] = _Child(run, process, start)
+        if self.signal is not None:  # it came between the two lines above
+            process.send_signal(self.signal)
+        self._display.started(run.number, run.name)
+
+    def _poll(self) -> None:
+        """Shows how far the runs are, and frees the slots of those that have ended."""
+        for slot, child in list(self._slots.items()):
+            run, code = child.run, child.process.poll()
+            if code is None:
+                status = RunRecord(run.directory).status()
+                if status is not None and status.state == "running":
+                    self._display.advanced(run.name, status)
+                continue
+            del self._slots[slot]
+            self.codes[run.name] = code if code >= 0 else 128 - code
+            self._display.ended(run.number, run.name, self._outcome(child, code))
+
+    def _outcome(self, child: _Child, code: int) -> str:
+        """Returns how a run has ended, as a line."""
+        run = child.run
+        summary = summary_of(run.directory, run.name)
+        if code == 0:
+            last = summary.last(self._metric)
+            return f"finished, step {summary.step}, {self._metric} {number_text(last)}"
+        if self.was_stopped(run.name):
+            is_saved = summary.state == "stopped"
+            return f"stopped and saved at step {summary.step}" if is_saved else "stopped"
+        how = f"ended with exit code {code}" if code > 0 else f"ended by signal {-code}"
+        error = self.errors[run.name] = _last_error(run.directory / LOG, child.start) or how
+        return f"failed: {error.partition('; ')[0]} (all of its output: {run.directory / LOG})"
+
+    def _forward(self, number: int) -> None:
+        if self.signal is None and self._slots:
+            self._display.note(
+                "mtfrun: the runs finish their step, save and end; again to end them at once"
+            )
+        self.signal = self.signal or number
+        for child in self._slots.values():
+            child.process.send_signal(number)
+
+
+def _last_error(log: pathlib.Path, start: int) -> str | None:
+    """Returns the last error in a log from a position on; None without one."""
+    with contextlib.suppress(OSError), open_regular(log, follows_links=False) as file:
+        file.seek(start)
+        return last_error(file.read(_LONGEST_OUTPUT))
+    return None

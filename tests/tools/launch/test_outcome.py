@@ -1,0 +1,94 @@
+"""Which process is the cause of an end, and whether another start may succeed."""
+
+from __future__ import annotations
+
+import pathlib
+import signal
+from typing import Any
+
+import pytest
+
+from mtfrun import processes
+from mtfrun.processes import LOST
+from mtfrun.processes.gpus import gpus_of_process, share_gpus
+from mtfrun.tools.launch.outcome import Outcome
+
+KILLED = -signal.SIGKILL
+
+
+@pytest.mark.parametrize(
+    ("outcome", "cause", "code", "lost", "is_transient"),
+    [
+        (Outcome({0: 0, 1: 0}), None, 0, set(), False),
+        (Outcome({1: KILLED, 0: LOST}), 1, 137, {1}, True),
+        (Outcome({0: LOST, 1: KILLED}), 1, 137, {1}, True),
+        (Outcome({0: 1, 1: LOST}), 0, 1, set(), True),
+        (Outcome({0: LOST, 2: LOST, 1: KILLED}, {1}), 1, 137, {1}, True),
+        (Outcome({1: 2, 0: KILLED}, {0}), 1, 2, set(), False),
+        (Outcome({0: 3, 1: 3}), 0, 3, set(), False),
+        (Outcome({0: LOST, 1: LOST}), 0, LOST, set(), True),
+        (Outcome({0: 143, 1: 143}, signal=15), 0, 143, set(), False),
+        (Outcome({0: LOST, 1: 143}, signal=15), 1, 143, set(), False),
+        (Outcome({0: -15, 1: LOST}, signal=15), 0, 143, set(), False),
+        (Outcome({0: 2, 1: 143}, signal=15), 0, 2, set(), False),
+    ],
+)
+def test_the_cause_of_an_end(
+    outcome: Outcome, cause: int | None, code: int, lost: set[int], is_transient: bool
+) -> None:
+    assert (outcome.cause, outcome.code) == (cause, code)
+    assert (outcome.lost, outcome.is_transient) == (lost, is_transient)
+
+
+def test_gpus_are_shared_equally() -> None:
+    visible = {"CUDA_VISIBLE_DEVICES": "4,5,6,7,8"}
+    shares = [gpus_of_process(i, 2, visible)["CUDA_VISIBLE_DEVICES"] for i in range(2)]
+    assert shares == ["4,5", "6,7"]
+
+
+@pytest.mark.parametrize(
+    ("variables", "files", "shares"),
+    [
+        ([{}, {}, {}, {}], [2, 2, 2, 2], [{}] * 4),
+        ([{}, {}], [4, 4], ["0,1", "2,3"]),
+        ([{"CUDA_VISIBLE_DEVICES": "0,1"}] * 2, [8, 8], ["0", "1"]),
+        ([{"CUDA_VISIBLE_DEVICES": "0"}, {"CUDA_VISIBLE_DEVICES": "1"}], [2, 2], ["0", "1"]),
+        ([{"CUDA_VISIBLE_DEVICES": "0,1", "SLURM_GPUS_PER_TASK": "2"}] * 2, [4, 4], ["0,1"] * 2),
+        ([{}, {}, {}], [1, 2, 2], ["0", "0", "1"]),  # the first is in another container
+    ],
+    ids=["too few", "all GPUs", "named GPUs", "launched", "tasks of SLURM", "containers"],
+)
+def test_processes_of_one_machine_that_see_the_same_gpus_share_them(
+    variables: list[dict[str, str]],
+    files: list[int],
+    shares: list[Any],
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[Any] = []
+    for is_gathered in (False, True):  # the values of all processes, then the results of each
+        for index, number in enumerate(files):
+            folder = tmp_path / str(index)
+            folder.mkdir(exist_ok=True)
+            for name in [*(f"nvidia{i}" for i in range(number)), "nvidiactl"]:
+                (folder / name).touch()
+
+            def gather(value: Any, _: str, *, index: int = index) -> list[Any]:
+                seen.append(value)
+                return seen[: len(files)] if is_gathered else [None] * index + [value]  # noqa: B023
+
+            monkeypatch.setattr(processes, "index", lambda index=index: index)
+            monkeypatch.setattr(processes, "gather", gather)
+            environment = dict(variables[index])
+            share_gpus(environment, str(folder))
+            if is_gathered:
+                share = shares[index]
+                assert environment.get("CUDA_VISIBLE_DEVICES", {}) == share
+
+
+def test_gpus_are_found_by_their_device_files(tmp_path: pathlib.Path) -> None:
+    for name in ("nvidia0", "nvidia2", "nvidia10", "nvidiactl"):
+        (tmp_path / name).touch()
+    assert gpus_of_process(2, 3, {}, str(tmp_path)) == {"CUDA_VISIBLE_DEVICES": "2"}
+    # Fewer GPUs than processes: TensorFlow says so.
+    assert gpus_of_process(0, 4, {}, str(tmp_path)) == {}
