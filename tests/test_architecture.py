@@ -52,10 +52,6 @@ EXEMPT = {"mtfrun/experiment/runs/run_training.py"}
 
 # Which of its siblings a sub-package imports. Those that are not listed import none.
 SIBLINGS: dict[str, dict[str, set[str]]] = {
-    "mtfrun.cli": {
-        "launch": {"flags"},
-        "sweep": {"launch", "runs"},
-    },
     "mtfrun.data": {
         "images": {"builders"},
         "objectives": {"vocabularies"},
@@ -64,6 +60,7 @@ SIBLINGS: dict[str, dict[str, set[str]]] = {
     },
     "mtfrun.models": {"moe": {"transformer"}, "parity": {"moe", "resnet", "transformer"}},
     "mtfrun.mtf": {"ops": {"engine"}},
+    "mtfrun.tools": {"sweep": {"runs"}},
     "mtfrun.mtf.ops": {"spatial": {"indexing"}},
 }
 

@@ -197,10 +197,10 @@ def test_lost_processes_are_left_out(launch: Callable[..., Launched]) -> None:
         "4 True ",
         "mtfrun: process 3 of 4 was ended by SIGKILL; going on with 2 process(es), mesh data:2, "
         "from the beginning (restart 1 of 2)",
-        "2 False data:2",
+        "2 False 'data:2'",
         "mtfrun: process 1 of 2 was ended by SIGKILL; going on with 1 process(es), mesh data:1, "
         "from the beginning (restart 2 of 2)",
-        "1 False data:1",
+        "1 False 'data:1'",
     ]
 
 

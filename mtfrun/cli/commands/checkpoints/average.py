@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING
 
 from mtfrun.cli.command import Command
 from mtfrun.cli.commands.checkpoints.flags import check_choice, check_run
-from mtfrun.configuration.run_files import CONFIG, RECORD
 from mtfrun.display.streams import print_lines
 from mtfrun.errors import InputError
-from mtfrun.rundir.checkpoints.manifest import DIMENSIONS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,10 +44,6 @@ def _check(flags: argparse.Namespace) -> None:
 
 
 _WEIGHTS = ("model/", "averages/")
-# The files that evaluating and decoding a run need besides its checkpoints.
-_FILES = (CONFIG, "operative_config.gin", RECORD)
-# Entries of the newest manifest that are true of the average as well.
-_KEPT = ("seed", "mesh", "layout", "data", DIMENSIONS)
 
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
@@ -58,6 +52,7 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
 
     from mtfrun.rundir import RunDirectory, package_versions
     from mtfrun.rundir.checkpoints.checkpoints import Checkpoints
+    from mtfrun.rundir.checkpoints.manifest import DIMENSIONS
     from mtfrun.rundir.checkpoints.stored_checkpoints import CheckpointDirectory
     from mtfrun.tools.conversion.run_writer import check_new, replaced_directory
 
@@ -69,7 +64,8 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     manifests = [checkpoints.verify(step) for step in steps]
     means = mean_values(directory.path, manifests)
     newest = manifests[-1]
-    metadata = {name: newest.metadata[name] for name in _KEPT if name in newest.metadata}
+    retained = ("seed", "mesh", "layout", "data", DIMENSIONS)  # true of the average as well
+    metadata = {name: newest.metadata[name] for name in retained if name in newest.metadata}
     metadata |= {"versions": package_versions(), "averaged": f"{directory.run}, steps {steps}"}
     with replaced_directory(target) as temporary:
         _copy_files(directory.run, temporary)
@@ -90,12 +86,13 @@ def _copy_files(source: pathlib.Path, target: pathlib.Path) -> None:
     Raises:
       RunDirError: a file is a link, not a regular file, or too large.
     """
-    from mtfrun.configuration.run_files import RunFiles
+    from mtfrun.configuration.run_files import CONFIG, RECORD, RunFiles
     from mtfrun.rundir.records.copied_files import copy_file, keep_origin
 
     files = RunFiles.of(source)
     copies = files.copies.values() if files is not None else ()
-    for name in dict.fromkeys([*_FILES, *(copy.file for copy in copies)]):
+    names = [CONFIG, "operative_config.gin", RECORD, *(copy.file for copy in copies)]
+    for name in dict.fromkeys(names):
         copy_file(source / name, target / name)
     keep_origin(source, target)
 
