@@ -20,11 +20,7 @@ _SHOWN = 60
 
 
 def list_of(values: object, name: str, example: str) -> list[Any]:
-    """Returns the values of an argument that is a list or another ordered iterable.
-
-    Raises:
-      InputError: it is a text, a dictionary, a set, or not iterable.
-    """
+    """Returns the values of an argument that is a list or another ordered iterable."""
     if isinstance(values, str | bytes):
         raise InputError(f"{name} are a list: [{shown(values)}]")
     if isinstance(values, Mapping | Set) or not isinstance(values, Iterable):
@@ -36,7 +32,6 @@ def list_of(values: object, name: str, example: str) -> list[Any]:
 
 
 def texts_of(prompts: object) -> list[bytes]:
-    """Returns prompts as bytes."""
     return [
         _as_bytes(prompt, f"prompts[{i}]")
         for i, prompt in enumerate(list_of(prompts, "prompts", '"def "'))
@@ -44,7 +39,6 @@ def texts_of(prompts: object) -> list[bytes]:
 
 
 def pairs_of(pairs: object) -> list[tuple[bytes, bytes]]:
-    """Returns pairs of an input and a target as bytes."""
     result = []
     for i, pair in enumerate(list_of(pairs, "pairs", '("1 2", "one two")')):
         try:
@@ -59,11 +53,7 @@ def pairs_of(pairs: object) -> list[tuple[bytes, bytes]]:
 
 
 def numbers_of(settings: Mapping[str, Any]) -> dict[str, int | float]:
-    """Returns the settings that are not None, checked against the ranges of their parameters.
-
-    Raises:
-      InputError: a setting is not a number, or out of its range.
-    """
+    """Returns the settings that are not None, checked against the ranges of their parameters."""
     result: dict[str, int | float] = {}
     for name, value in settings.items():
         if value is None:
@@ -83,7 +73,6 @@ def numbers_of(settings: Mapping[str, Any]) -> dict[str, int | float]:
 
 
 def path_of(path: object, name: str) -> str:
-    """Returns a path as a text."""
     text = os.fspath(path) if isinstance(path, os.PathLike) else path
     if not isinstance(text, str):
         raise InputError(f"{name}={shown(path)}: it must be a path, such as '/tmp/run'")
@@ -91,14 +80,12 @@ def path_of(path: object, name: str) -> str:
 
 
 def paths_of(paths: object, name: str) -> list[str]:
-    """Returns one path, or several, as texts."""
     if isinstance(paths, str | os.PathLike):
         paths = [paths]
     return [path_of(path, name) for path in list_of(paths, name, "'runs/quickstart.gin'")]
 
 
 def names_of(values: object, name: str, example: str) -> list[str]:
-    """Returns the values of an argument that is a list of texts."""
     for value in (values := list_of(values, name, repr(example))):
         if not isinstance(value, str):
             raise InputError(f"{name} are texts: [{example!r}], not {shown(value)}")
@@ -106,20 +93,17 @@ def names_of(values: object, name: str, example: str) -> list[str]:
 
 
 def check_optional_text(value: object, name: str, example: str) -> None:
-    """Raises InputError unless an argument is a text or None."""
     if value is not None and not isinstance(value, str):
         raise InputError(f"{name}={shown(value)}: it must be a text such as {example!r}, or None")
 
 
 def check_switches(**switches: object) -> None:
-    """Raises InputError unless all arguments are True or False."""
     for name, value in switches.items():
         if not isinstance(value, bool):
             raise InputError(f"{name}={shown(value)}: it must be True or False")
 
 
 def check_checkpoint(checkpoint: Any) -> None:
-    """Raises InputError unless an argument names a checkpoint."""
     is_step = _is_number(checkpoint, numbers.Integral) and checkpoint >= 0
     is_name = isinstance(checkpoint, str) and (
         checkpoint in ("latest", "best") or checkpoint.isdecimal()

@@ -26,14 +26,14 @@ class _BoundFunction(ConfigurableReference):  # type: ignore[misc]
         self.__dict__.update(vars(reference))
 
     def __eq__(self, other: object) -> bool:
-        """Returns whether they are the same in a gin file; gin asks before it writes one."""
+        """Compares as in a gin file: gin compares references before it writes one."""
         return isinstance(other, ConfigurableReference) and repr(self) == repr(other)
 
     def __hash__(self) -> int:
         return hash(repr(self))
 
     def __deepcopy__(self, memo: object) -> Callable[..., Any]:
-        """Returns the function, which gin asks for in this way."""
+        """Returns the function: gin copies a reference to evaluate it."""
         scope = gin.config_scope(self.scopes) if self.scopes else contextlib.nullcontext()
         with scope:
             arguments = gin.get_bindings(self.configurable.selector)
@@ -49,7 +49,7 @@ def bind_functions(value: Any) -> Any:
 
 
 def _bound(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Callable[..., Any]:
-    """Returns a function with some arguments, in whose place a caller may give others."""
+    """A caller's arguments replace the bound ones."""
     if not arguments:
         return function
     signature = inspect.signature(function)

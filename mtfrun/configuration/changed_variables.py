@@ -35,11 +35,11 @@ def values_of(text: str) -> dict[str, str]:
 
 
 def changes_of_variables(old_text: str, new_text: str, parts: Iterable[str]) -> list[Change]:
-    """Returns what may explain that a model has other variables than it had.
+    """Returns the changes that may explain why a model has other variables than before.
 
     Args:
       old_text, new_text: recorded configurations.
-      parts: of the checkpoint, whose variables differ: "model", "optimizer", "averages".
+      parts: parts of the checkpoint whose variables differ: "model", "optimizer", "averages".
     """
     old, new = bindings_in(old_text), bindings_in(new_text)
     changed = [
@@ -79,7 +79,6 @@ def described(found: Sequence[Change], present: Sequence[Binding]) -> str:
 
 
 def _names_below(bindings: Sequence[Binding], sources: Sequence[str]) -> set[str]:
-    """Returns the names of parameters, and of all bindings that their values refer to."""
     below: dict[str, list[Binding]] = {}  # by the name of a macro, or of a class without its module
     for binding in bindings:
         key = binding.scope if binding.selector == MACRO else last_part(binding.selector)
@@ -102,7 +101,7 @@ def _targets(binding: Binding) -> Iterator[str]:
 
 
 def _is_of(binding: Binding, name: str) -> bool:
-    """Returns whether a binding of a user is that of a name, which may have more of the module."""
+    """The name of a user's binding may have less of the module."""
     return name == binding.name or (
         binding.selector != MACRO
         and name.endswith(f"{last_part(binding.selector)}.{binding.parameter}")
@@ -111,7 +110,6 @@ def _is_of(binding: Binding, name: str) -> bool:
 
 
 def _is_fraction(text: str | None) -> bool:
-    """Returns whether a value is a number with a fraction."""
     try:
         return text is not None and not float(text).is_integer()
     except ValueError:

@@ -36,7 +36,7 @@ _CALLED = re.compile(r"^# Parameters for (?:.*/)?(.*):$", re.MULTILINE)
 
 
 def check_bindings(bindings: Sequence[Binding], roots: Sequence[Any]) -> set[_Target]:
-    """Returns the targets of all bindings that can take effect: (scope, class or function).
+    """Returns the targets of all bindings that can take effect.
 
     Args:
       bindings: in the order in which they take effect.
@@ -71,7 +71,7 @@ def check_bindings(bindings: Sequence[Binding], roots: Sequence[Any]) -> set[_Ta
 def check_macros(bindings: Sequence[Binding]) -> None:
     """Raises ConfigError for macros without a value, and for unused macros that a flag sets.
 
-    Imports nothing that the configuration names.
+    Nothing is imported.
     """
     last = {(b.scope, b.selector.rpartition(".")[2], b.parameter): b for b in bindings}
     _check_macros_exist(bindings, last.values())
@@ -85,10 +85,6 @@ def check_taken(bindings: Sequence[Binding], operative_config: str) -> None:
     """Raises ConfigError if a class was called with another value than the configuration's.
 
     Where the program itself passes an argument, gin ignores the value that is bound to it.
-
-    Args:
-      bindings: in the order in which they take effect.
-      operative_config: gin's, after all objects were built.
     """
     called = {target_of(name) for name in _CALLED.findall(operative_config)}
     operative = bindings_in(operative_config)
@@ -125,7 +121,6 @@ def _is_required(reference: Reference) -> bool:
 
 
 def _remedy(name: str, macros: Iterable[str]) -> str:
-    """Returns the end of the message about a macro without a value."""
     hint = did_you_mean(name, macros)
     if hint:
         return hint
@@ -136,7 +131,6 @@ def _remedy(name: str, macros: Iterable[str]) -> str:
 
 
 def _reachable(bindings: Iterable[Binding], roots: Iterable[Any]) -> set[_Target]:
-    """Returns the targets that take effect when the program calls the roots."""
     calls = calls_of(bindings, roots)
     return {(scope, call[1]) for call in calls for scope in scopes_of(call)}
 
@@ -169,18 +163,12 @@ def _call_of(reference: Reference, inside: _Call) -> _Call:
 
 
 def _check_cycles(bindings: Iterable[Binding], calls: Iterable[_Call]) -> None:
-    """Raises ConfigError if the arguments of a call depend on its result, or are nested too deeply.
-
-    Args:
-      bindings: those that take effect, one for each parameter of each target.
-      calls: the calls that are checked.
-    """
+    """Raises ConfigError if the arguments of a call depend on its result, or are too deep."""
     arguments: dict[_Target, dict[str, Binding]] = {}
     for binding in bindings:
         arguments.setdefault(_target(binding), {})[binding.parameter] = binding
 
     def needed(call: _Call) -> Iterator[tuple[Binding, _Call]]:
-        """Yields the calls whose results are arguments of this one, with the argument's binding."""
         effective: dict[str, Binding] = {}
         for scope in scopes_of(call):
             effective |= arguments.get((scope, call[1]), {})

@@ -59,13 +59,7 @@ gin.config._FINALIZE_HOOKS.remove(gin.config.find_missing_overrides_hook)
 
 
 class _Bindings:
-    """The configuration's bindings.
-
-    Attributes:
-      of_user: bindings in the order of files and flags.
-      by_target: gin's dictionary, which gin passes to hooks only: (scope, selector) to the values
-        by parameter.
-    """
+    """The user's bindings in order, and gin's values by target, which gin passes to hooks only."""
 
     of_user: ClassVar[list[Binding]] = []
     by_target: ClassVar[dict[tuple[str, str], dict[str, Any]]] = {}
@@ -84,8 +78,7 @@ _lock = threading.RLock()
 def exclusive() -> Iterator[None]:
     """Keeps other threads out until the objects of a configuration are built.
 
-    `parse` replaces gin's only configuration, from which the classes take their arguments when they
-    are called.
+    `parse` replaces gin's only configuration, from which the classes take their arguments.
     """
     with _lock:
         yield
@@ -159,11 +152,8 @@ def check_statements(
 ) -> Collection[str]:
     """Returns the names of the modules that files import, without importing them.
 
-    Args:
-      files, flags, search_paths: see `parse`.
-
     Raises:
-      ConfigError: an error in syntax, files or macros, which can be found without the imports.
+      ConfigError: an error that can be found without the imports.
     """
     statements, _, _ = _read(files, flags, search_paths)
     check_macros(statements.bindings)
@@ -171,7 +161,6 @@ def check_statements(
 
 
 def _relocate(statements: Statements, files: Sequence[str]) -> None:
-    """Resolves the paths in run directories' configurations for where the directories are now."""
     sources = [statements.sources[name].path for name in files]
     runs = {short_path(path): path.absolute().parent for path in sources if path.name == RUN_CONFIG}
     functions = relocations(statements.bindings, runs)
@@ -209,10 +198,7 @@ def configured(cls: Callable[..., T], *args: Any) -> T:
 
 
 def _place_of(error: InputError) -> str | None:
-    """Returns the flag, or the line of a file, that set the value that an error is about.
-
-    None if that is unclear or the message already names it.
-    """
+    """Returns the flag or line that set the value of an error; None if unclear or already named."""
     text, call, caller = str(error).partition("In call to configurable '")
     macros = macros_of(_Bindings.of_user)
     for binding in reversed(_Bindings.of_user):
@@ -226,7 +212,6 @@ def _place_of(error: InputError) -> str | None:
 
 
 def _is_named(value: object, parameter: str, text: str) -> bool:
-    """Returns whether a text mentions the value of a parameter, or a rule or an axis in it."""
     if isinstance(value, str):
         return any(len(part) > 2 and part in text for part in re.split(r"[;,\s]+", value))
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -234,15 +219,7 @@ def _is_named(value: object, parameter: str, text: str) -> bool:
 
 
 def argument(cls: Callable[..., object], name: str, default: object = None) -> Any:
-    """Returns the value of one argument of a class, without the others and without calling it.
-
-    For commands that need a part of the configuration only.
-
-    Args:
-      cls: the class.
-      name: of its argument.
-      default: the value of an argument that the configuration does not give.
-    """
+    """Returns one argument of a class without calling the class."""
     value = gin.get_bindings(cls, resolve_references=False).get(name, default)
     try:
         return copy.deepcopy(value)  # so gin evaluates references
@@ -254,10 +231,7 @@ def argument(cls: Callable[..., object], name: str, default: object = None) -> A
 
 
 def override(cls: type, **arguments: object) -> None:
-    """Gives arguments of a class of mtfrun other values than the configuration's.
-
-    Without the checks of `parse`: what the configuration binds to them has no effect any more.
-    """
+    """Gives arguments of a class of mtfrun other values, without the checks of `parse`."""
     target = shown_name(cls)
     module = target.partition(".")[0]
     lines = [override_statement(f"{target}.{name}", value) for name, value in arguments.items()]
@@ -271,7 +245,7 @@ def override(cls: type, **arguments: object) -> None:
 def config_text(allowed_imports: Sequence[str] = ()) -> str:
     """Returns the configuration as one gin file without includes, the bindings of flags among it.
 
-    Its first line names the modules that it needs besides mtfrun's, `allowed_imports` among them.
+    Its first line names the modules that it needs besides mtfrun's.
     """
     return name_modules(gin.config_str(max_line_length=100), allowed_imports)
 
@@ -282,7 +256,7 @@ def operative_config_text() -> str:
 
 
 def operative_parameters() -> dict[str, dict[str, Any]]:
-    """Returns the same by "scope/module.Class" and the argument's name.
+    """Returns the arguments of all calls by "scope/module.Class" and the argument's name.
 
     Macros have their values; references are texts, such as "@encoder/transformer.Stack".
     """
@@ -298,7 +272,6 @@ def operative_parameters() -> dict[str, dict[str, Any]]:
 
 
 def as_markdown(text: str) -> str:
-    """Returns a configuration as a Markdown code block."""
     return "".join(f"    {line}\n" for line in text.splitlines())
 
 
@@ -308,7 +281,7 @@ def _read(
     """Returns statements, flags, and the error of a flag that is not valid gin syntax.
 
     Such a flag gets the value that was probably meant. If that value passes the checks, the caller
-    raises the syntax error, which says how to write the flag; otherwise the error of the value.
+    raises the syntax error, which says how to write the flag.
     """
     statements = Statements()
     for name in files:
@@ -341,7 +314,6 @@ def _import_from_the_working_directory() -> None:
 
 @contextlib.contextmanager
 def _explained(imports: Mapping[str, str], flag: str | None = None) -> Iterator[None]:
-    """Raises gin's errors as ConfigErrors; exceptions of imported modules pass."""
     try:
         yield
     except ConfigError:
@@ -356,10 +328,7 @@ def _explained(imports: Mapping[str, str], flag: str | None = None) -> Iterator[
 def _register_named(
     statements: Statements, flag: str, names: Mapping[str, tuple[str, str]]
 ) -> None:
-    """Registers the classes and functions that a flag names.
-
-    gin registers those that files name, and accepts no others in flags.
-    """
+    """Registers the classes and functions that a flag names, as gin does for files only."""
     for binding in statements.bindings:
         if binding.place != flag:
             continue
@@ -380,7 +349,6 @@ def _is_known(selector: str) -> bool:
 
 
 def _register(import_statement: str, name: str) -> None:
-    """Registers a class or function in gin, as a file does that refers to it."""
     # The macro is removed with all other unused bindings.
     gin.parse_config(
         f"from __gin__ import dynamic_registration\n{import_statement}\n_REGISTERED = @{name}"

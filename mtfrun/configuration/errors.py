@@ -31,9 +31,9 @@ class ConfigError(InputError):
 
 
 def one_line(error: BaseException) -> str:
-    """Returns the message of an error in one line, without what gin added to it.
+    """Returns the message of an error in one line, without gin's additions.
 
-    What is no character to print, such as a sequence that changes a terminal, is escaped.
+    Characters that change a terminal are escaped.
     """
     text = escaped(_text(error))
     if len(text) > _LONGEST:
@@ -53,7 +53,6 @@ def _text(error: BaseException) -> str:
 
 
 def note_path(path: str, note: str) -> None:
-    """Appends a note to errors about a path that does not exist."""
     _notes[path] = _notes[os.path.normpath(path)] = note
 
 
@@ -63,7 +62,7 @@ def _note_on_path(text: str) -> str:
 
 
 def path_hint(error: OSError) -> str:
-    """Returns what to do about a path that does not exist or is a directory, "" for others."""
+    """Returns the remedy for a path that does not exist or is a directory, "" for other errors."""
     if not isinstance(error.filename, str | bytes):
         return ""
     path = os.fsdecode(error.filename)
@@ -79,7 +78,7 @@ def path_hint(error: OSError) -> str:
 
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Raises the InputErrors inside with the line that the command would print."""
+    """Raises InputErrors with the line that the command would print."""
     try:
         yield
     except InputError as error:
@@ -97,7 +96,7 @@ def without_gin(kind: type[InputError]) -> type[InputError]:
 
 
 def neighbours(name: str) -> list[str]:
-    """Returns the paths of what lies in the directory in which a file is missing."""
+    """Returns the paths in the directory in which a file is missing."""
     try:
         return [str(path) for path in Path(name).parent.iterdir()]
     except OSError:

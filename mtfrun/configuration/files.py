@@ -14,7 +14,6 @@ SHIPPED = Path(__file__).absolute().parent.parent / "gin"
 
 
 def find_gin_file(name: str, search_paths: Sequence[str] = ()) -> Path | None:
-    """Returns the path of the first file of that name, or None."""
     for directory in (Path(), *map(Path, search_paths), SHIPPED):
         path = directory / name
         if path.is_file():
@@ -46,7 +45,6 @@ def shipped_gin_files() -> list[str]:
 
 
 def shipped_files_with(macro: str) -> list[str]:
-    """Returns the names of the files in the package that give a macro a value."""
     binding = re.compile(rf"^{re.escape(macro)} *=", re.MULTILINE)
     names = shipped_gin_files()
     return [n for n in names if binding.search(Path(SHIPPED, n).read_text("utf-8"))]

@@ -34,11 +34,11 @@ _FILES_WITH = {
 
 
 def explain(error: Exception, imports: _ImportedModules, flag: str | None) -> ConfigError | None:
-    """Returns the error for the user, or None if the exception is not one of gin's.
+    """Returns the error for the user; None if the exception is not one of gin's.
 
     Args:
       error: an exception of `gin.parse_config` or `gin.parse_config_file`.
-      imports: module by the name it has in gin files.
+      imports: modules by their names in gin files.
       flag: the flag that was parsed; None for files.
     """
     text = str(error)
@@ -55,7 +55,7 @@ def explain(error: Exception, imports: _ImportedModules, flag: str | None) -> Co
 
 
 def is_of_own_module(error: Exception) -> bool:
-    """Returns whether an exception has passed a module of the user's, who needs its traceback."""
+    """Returns whether an exception has passed a module of the user, who needs its traceback."""
     modules = (
         frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)
     )
@@ -63,10 +63,7 @@ def is_of_own_module(error: Exception) -> bool:
 
 
 def explain_call(error: Exception) -> ConfigError | None:
-    """Returns the error of a class of mtfrun that was called with values of wrong kinds.
-
-    None for an exception of a module of the user's.
-    """
+    """Returns the error of a class of mtfrun that was called with values of wrong kinds."""
     call = _CALL.search(str(error))
     if call is None or is_of_own_module(error):
         return None
@@ -79,7 +76,6 @@ def explain_call(error: Exception) -> ConfigError | None:
 
 
 def explain_missing(error: Exception) -> ConfigError | None:
-    """Returns the error of a call that lacks an argument, or None for another exception."""
     text = str(error)
     missing = re.search(r"No values supplied by Gin or caller for arguments: \[(.*?)\]", text)
     call = re.search(r"In call to configurable '(.*?)'", text)

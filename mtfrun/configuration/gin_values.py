@@ -26,12 +26,9 @@ _PYTHON_NAMES = {"true": "True", "false": "False", "null": "None", "none": "None
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-    """`@scope/selector` in a value, `@scope/selector()` if called, or `%NAME`: a MACRO.
+    """`@scope/selector` in a value, `@scope/selector()` if called, or `%NAME`.
 
-    Attributes:
-      scopes: the scopes before the selector; the name of a macro.
-      selector: the name of the class or function, or MACRO.
-      called: whether the value is the result of a call.
+    A macro has the selector MACRO, and its name as the scope.
     """
 
     scopes: tuple[str, ...]
@@ -50,12 +47,6 @@ class Reference:
 
 
 def reference(text: str) -> Reference:
-    """Returns the reference that a text writes.
-
-    Examples:
-      >>> str(reference("@encoder/transformer.Stack")), str(reference("%D_MODEL"))
-      ('@encoder/transformer.Stack', '%D_MODEL')
-    """
     if text.startswith("%"):
         return Reference((text[1:],), MACRO)
     *scopes, selector = text.removeprefix("@").removesuffix("()").split("/")
@@ -92,14 +83,13 @@ def override(name: str, value: Any) -> str:
 
 
 def parts_of(value: Any) -> Sequence[Any]:
-    """Returns the items of a list or tuple, the keys and values of a dictionary."""
     if isinstance(value, dict):
         return [*value.keys(), *value.values()]
     return value if isinstance(value, list | tuple) else ()
 
 
 def map_parts(function: Callable[[Any], Any], value: Any) -> Any:
-    """Returns a list, tuple or dictionary with `function` of every value; another value itself."""
+    """Applies a function to the values of a list, tuple or dictionary; returns others unchanged."""
     if isinstance(value, dict):
         return {key: function(item) for key, item in value.items()}
     return type(value)(map(function, value)) if isinstance(value, list | tuple) else value
@@ -113,7 +103,6 @@ def references_in(value: Any) -> Iterator[Reference]:
 
 
 def replace_macros(value: Any, macros: Mapping[str, Any]) -> Any:
-    """Returns a value with the values of macros in their place."""
     if isinstance(value, Reference):
         return replace_macros(macros[value.macro], macros) if value.macro in macros else value
     return map_parts(lambda part: replace_macros(part, macros), value)
@@ -211,7 +200,7 @@ class _Parser(config_parser.ConfigParser):  # type: ignore[misc]
 
 
 class _Delegate(config_parser.ParserDelegate):  # type: ignore[misc]
-    """Makes References, without looking anything up, and lists them with their lines."""
+    """Makes References without looking anything up, and lists them with their lines."""
 
     def __init__(self, text: Any) -> None:
         self.references: list[tuple[int, Reference]] = []
@@ -238,7 +227,6 @@ def _too_deep(place: str) -> ConfigError:
 
 
 def _constant_hint(message: str) -> str:
-    """Returns a hint on the constant at which gin's parser failed, "" if there is none."""
     if "integer string conversion" in message:
         return ": an integer does not fit 64 bits"
     token = re.search(r"Failed to parse token '(\w+)'", message)
@@ -247,7 +235,6 @@ def _constant_hint(message: str) -> str:
 
 
 def _value_hint(flag: str) -> str:
-    """Returns how the value of a flag is written, as far as that can be guessed."""
     better = better_flag(flag) if len(flag) <= 200 else None
     if better is None and "=" not in flag.partition("=")[2] and flag.startswith("--gin_"):
         return ': write "NAME = value"'

@@ -15,17 +15,10 @@ _MACROS = re.compile(r"^ {5}([A-Z_]+(?:, [A-Z_]+)*): (.*(?:\n {9}.*)*)$", re.MUL
 
 @dataclasses.dataclass(frozen=True)
 class GinHeader:
-    """The header of a gin file.
+    """The comment at the top of a gin file.
 
-    Attributes:
-      name: of the file, such as "runs/quickstart.gin".
-      description: what it is; paragraphs are separated by an empty line.
-      cost: what it costs.
-      result: what was measured, with its conditions, or "not measured".
-      overridden: the meaning of macros that are commonly overridden, by one or several names,
-        "NUM_LAYERS, D_MODEL".
-      command: how it is used; of lines that end with a backslash.
-      paper: where it was published; None for what was not.
+    `description` has paragraphs; `overridden` says what macros mean, by one or several names:
+    "NUM_LAYERS, D_MODEL"; `result` was measured, or is "not measured".
     """
 
     name: str
@@ -38,7 +31,6 @@ class GinHeader:
 
 
 def shipped_headers() -> dict[str, GinHeader]:
-    """Returns the header of every file of the package by its name."""
     return {
         name: _header(name, Path(SHIPPED, name).read_text("utf-8")) for name in shipped_gin_files()
     }

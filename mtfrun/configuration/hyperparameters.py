@@ -52,15 +52,10 @@ NEUTRAL: Mapping[str, frozenset[str]] = {
 
 
 class _Parameter:
-    """A parameter in use.
+    """A parameter in use, by the names that mtfrun publishes.
 
-    Attributes:
-      target: the class or function, by the name that mtfrun publishes: "transformer.Stack".
-      name: "encoder/transformer.Stack.num_layers".
-      parameter: "num_layers".
-      text: the value as gin writes it, without macros.
-      is_default: whether it is the default of the class.
-      refers_to: the classes and functions in the value.
+    `text` is the value as gin writes it, without macros; `refers_to` has the classes and functions
+    in the value.
     """
 
     def __init__(self, binding: Binding, macros: Mapping[str, Any]):
@@ -77,7 +72,6 @@ class _Parameter:
         return self.parameter in NEUTRAL.get(self.target, ()) or self.target == _EVALUATION
 
     def _rename(self, value: Any) -> Any:
-        """Returns a value whose references have the published names, which are noted."""
         if not isinstance(value, Reference):
             return map_parts(self._rename, value)
         name = _name_of(value.selector)
@@ -86,12 +80,9 @@ class _Parameter:
 
 
 class Hyperparameters(NamedTuple):
-    """What distinguishes runs.
+    """Macros in use, and parameters that flags have set, by name.
 
-    Attributes:
-      values: of the macros in use, and of the parameters that flags have set, by name; references
-        are texts, as in `operative_parameters`.
-      own: the names of those that flags, or the gin files that the user has named, have set.
+    `own` has the names that flags, or the gin files that the user has named, have set.
     """
 
     values: Mapping[str, Any]
@@ -99,12 +90,7 @@ class Hyperparameters(NamedTuple):
 
 
 def hyperparameters(bindings: Sequence[Binding], files: Sequence[str]) -> Hyperparameters:
-    """Returns the hyperparameters of the objects that were built.
-
-    Args:
-      bindings: those that `parse` has returned.
-      files: the names of its gin files.
-    """
+    """Returns the hyperparameters of the objects that were built from `bindings`."""
     macros = values_of_macros(bindings_in(operative_config_text()))
     flags = {b.name: b.value for b in bindings if b.from_flag and b.selector != MACRO}
     values = {
@@ -116,13 +102,10 @@ def hyperparameters(bindings: Sequence[Binding], files: Sequence[str]) -> Hyperp
 
 
 def training_hyperparameters(*, with_data: bool) -> dict[str, dict[str, str]]:
-    """Returns the parameters in use that change the numbers of a training, as texts by name.
+    """Returns the parameters in use that change the results of a training, as texts by name.
 
     Under "given" are those that differ from the defaults of their classes, under "defaults" the
-    others. The objects that they belong to must have been built.
-
-    Args:
-      with_data: whether those of the data are among them.
+    others. The objects must have been built.
     """
     parameters = list(_parameters_in_use())
     neutral = _neutral_targets(parameters, with_data=with_data)
@@ -135,7 +118,6 @@ def training_hyperparameters(*, with_data: bool) -> dict[str, dict[str, str]]:
 
 
 def _parameters_in_use() -> Iterator[_Parameter]:
-    """Yields the parameters of what was called, and of functions that are called later."""
     operative, bound = bindings_in(operative_config_text()), bindings_in(config_text())
     called = {binding.selector for binding in operative}
     macros = values_of_macros([*bound, *operative])
@@ -147,7 +129,6 @@ def _parameters_in_use() -> Iterator[_Parameter]:
 
 
 def _neutral_targets(parameters: Iterable[_Parameter], *, with_data: bool) -> set[str]:
-    """Returns the classes and functions to which only neutral parameters lead."""
     followed: dict[str, set[str]] = {}  # what a class refers to by parameters that are not neutral
     referred: dict[str, set[str]] = {}  # what it refers to at all
     neutral_starts = {_EVALUATION}
@@ -173,7 +154,6 @@ def _reached(starts: Iterable[str], references: Mapping[str, Iterable[str]]) -> 
 
 
 def _name_of(selector: str) -> str:
-    """Returns the name of a class or function, whatever the imports of a gin file call it."""
     target = target_of(selector)
     module = str(target.__module__).rpartition(".")[2]
     return published_name(target) or f"{module}.{target.__qualname__}"

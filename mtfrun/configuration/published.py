@@ -49,7 +49,6 @@ def published() -> Mapping[str, Any]:
 
 
 def published_name(target: Any) -> str | None:
-    """Returns the name in gin files of a class or function, None if it is not mtfrun's."""
     return _published_names().get((target.__module__, target.__qualname__))
 
 
@@ -63,7 +62,7 @@ def _published_names() -> dict[tuple[str, str], str]:
 
 
 def is_configurable(value: object) -> bool:
-    """Returns whether a value is a class or function, which gin can give arguments."""
+    """Returns whether gin can give a value arguments: whether it is a class or function."""
     return inspect.isclass(value) or inspect.isfunction(value)
 
 
@@ -99,7 +98,6 @@ def public_names(imports: Mapping[str, str]) -> dict[str, tuple[str, str]]:
 
 
 def import_statement(name: str, path: str) -> str:
-    """Returns the statement that imports the module `path` as `name`."""
     if name == path:
         return f"import {path}"
     parent, _, last = path.rpartition(".")
@@ -107,7 +105,7 @@ def import_statement(name: str, path: str) -> str:
 
 
 def signature_of(target: Any) -> dict[str, inspect.Parameter]:
-    """Returns the parameters of a class or function that gin can bind, by name."""
+    """Returns the parameters that gin can bind."""
     try:
         # A subclass that gin makes has another signature, but its __init__ has the class's.
         signature = inspect.signature(target.__init__ if inspect.isclass(target) else target)
@@ -121,7 +119,6 @@ def signature_of(target: Any) -> dict[str, inspect.Parameter]:
 
 
 def parameters_of(selector: str) -> dict[str, inspect.Parameter]:
-    """Returns the parameters of a registered class or function; none if it is not registered."""
     try:
         return signature_of(gin.get_configurable(selector))
     except (ValueError, KeyError):
@@ -144,5 +141,4 @@ def default_text(target: Any, parameter: inspect.Parameter) -> str | None:
 
 
 def shown_name(target: Any) -> str:
-    """Returns the name of a class or function in gin files: "optim.Adam"."""
     return published_name(target) or f"{target.__module__}.{target.__qualname__}"

@@ -34,12 +34,7 @@ _PATH = re.compile(r"(?:.*_)?(?:files?|dirs?|directory|folder|paths?|patterns?)"
 
 @dataclasses.dataclass(frozen=True)
 class Copy:
-    """A file that was copied into a run directory.
-
-    Attributes:
-      file: the path in the run directory, "vocabulary/1f2e3d4c-spm.model".
-      sha256: hash of the content, hexadecimal.
-    """
+    """A file in a run directory, "vocabulary/1f2e3d4c-spm.model", and its SHA-256."""
 
     file: str
     sha256: str
@@ -84,7 +79,6 @@ class RunFiles:
         return files
 
     def text(self) -> str:
-        """Returns the content of the file `RECORD`."""
         return json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False) + "\n"
 
     def _check(self) -> None:
@@ -106,14 +100,7 @@ class RunFiles:
 
 @dataclasses.dataclass(frozen=True)
 class Relocation:
-    """Resolves the paths in the value of one binding.
-
-    Attributes:
-      run: the run directory.
-      files: the files that it records.
-      name: name of the binding, for messages.
-      is_path: whether texts in the value are paths.
-    """
+    """Resolves the paths in the value of the binding `name`; `is_path` if its texts are paths."""
 
     run: Path
     files: RunFiles
@@ -121,7 +108,6 @@ class Relocation:
     is_path: bool
 
     def __call__(self, value: Any) -> Any:
-        """Returns the value with its paths resolved."""
         if isinstance(value, str):
             return self._text(value)
         return map_parts(self, value)
@@ -144,11 +130,6 @@ class Relocation:
         return text
 
     def _copy(self, name: str) -> str:
-        """Returns the path of a copy.
-
-        Raises:
-          ConfigError: the copy is missing or was changed.
-        """
         copy = self.files.copies[name]
         path = self.run / copy.file
         try:
@@ -167,7 +148,7 @@ class Relocation:
 
 
 def relocations(bindings: Sequence[Binding], runs: Mapping[str, Path]) -> dict[int, Relocation]:
-    """Returns functions that resolve the paths in bindings if a run directory was moved.
+    """Returns functions that resolve the paths in bindings, by the index of the binding.
 
     The path of a copied file becomes the path of the copy, paths inside the run directory follow
     it, and relative paths start at the directory where the configuration was written.
@@ -175,9 +156,6 @@ def relocations(bindings: Sequence[Binding], runs: Mapping[str, Path]) -> dict[i
     Args:
       bindings: in the order in which they take effect.
       runs: from the path of a configuration, as in `Binding.place`, to the run directory.
-
-    Returns:
-      From the index of a binding to the function.
     """
     records = {place: (run, RunFiles.of(run)) for place, run in runs.items()}
     macros = _macros_of_paths(bindings)
@@ -199,7 +177,6 @@ def _is_path(binding: Binding) -> bool:
 
 
 def _macros_of_paths(bindings: Sequence[Binding]) -> set[str]:
-    """Returns the names of the macros that path parameters refer to."""
     of_macros: dict[str, list[Binding]] = {}
     for binding in bindings:
         if binding.selector == MACRO:

@@ -24,14 +24,14 @@ class Setting:
     """A parameter of a class or function that a run calls.
 
     Attributes:
-      owner: the class or function, "optim.Adafactor"; with its scope, if it has values of its own
-        there, "encoder/transformer.Stack".
-      name: of the parameter.
+      owner: "optim.Adafactor"; with its scope, if it has values of its own there,
+        "encoder/transformer.Stack".
+      name: the parameter.
       value: as gin writes it, with the values of macros; None where the program gives it.
       default: as Python writes it; None without one.
-      place: the line of a file or the flag that has set the value; None for a default.
-      macros: by way of which it was set, first the one that the parameter is bound to.
-      doc: what the docstring says.
+      place: the line or flag that has set the value; None for a default.
+      macros: the macros by which it was set, first the one that the parameter is bound to.
+      doc: the docstring's words.
     """
 
     owner: str
@@ -44,13 +44,7 @@ class Setting:
 
 
 class _Target(NamedTuple):
-    """A class or function in a scope, with the bindings of its parameters.
-
-    Attributes:
-      function: the class or function.
-      scope: the innermost one in which it has bindings; "" for none.
-      bindings: by parameter.
-    """
+    """A class or function in the innermost scope with bindings, which are by parameter."""
 
     function: Any
     scope: str
@@ -58,18 +52,13 @@ class _Target(NamedTuple):
 
     @property
     def owner(self) -> str:
-        """The name, with the scope."""
         return f"{self.scope}/" * bool(self.scope) + shown_name(self.function)
 
 
 def settings_in_use(bindings: Sequence[Binding], roots: Sequence[type]) -> list[Setting]:
     """Returns the parameters of all classes and functions that a configuration refers to.
 
-    Nothing is built and no data are read.
-
-    Args:
-      bindings: what `config.parse` returned, of the configuration that gin has.
-      roots: the classes that the program calls.
+    Nothing is built and no data are read. `roots` are the classes that the program calls.
     """
     last = {(b.scope, target_of(b.selector), b.parameter): b for b in bindings}
     macros = macros_of(last.values())
@@ -85,7 +74,6 @@ def settings_in_use(bindings: Sequence[Binding], roots: Sequence[type]) -> list[
 def _targets(
     last: Mapping[tuple[str, Any, str], Binding], roots: Sequence[Any]
 ) -> Iterator[_Target]:
-    """Yields the classes and functions that are called, or passed to others, when roots are."""
     of_target: dict[tuple[str, Any], dict[str, Binding]] = {}
     for (scope, function, parameter), binding in last.items():
         of_target.setdefault((scope, function), {})[parameter] = binding
@@ -123,15 +111,11 @@ def _setting(
 
 
 def summary(target: Any) -> str:
-    """Returns the first line of the docstring of a class or function, "" without one."""
     return (inspect.getdoc(target) or "").partition("\n")[0]
 
 
 def parameter_docs(target: Any) -> dict[str, str]:
-    """Returns what docstrings say of each parameter of a class or function, in one line.
-
-    Those of base classes count where a class says nothing itself.
-    """
+    """Returns the docstrings' words about each parameter; a class goes before its bases."""
     texts = [target.__doc__]
     if inspect.isclass(target):
         classes = [cls for cls in reversed(target.__mro__) if cls is not object]

@@ -46,7 +46,6 @@ def gin_spelling(text: str) -> str | None:
 
 
 def _list_spelling(items: str) -> str | None:
-    """Returns the list of items that are separated by commas, without lists among them."""
     if re.search(r"[\[\](){}'\"]", items):
         return f"[{items}]" if _is_literal(f"[{items}]") else None
     spelled = [gin_spelling(item) for item in items.split(",") if item.strip()]
@@ -98,7 +97,6 @@ def better_binding(text: str) -> str | None:
 
 
 def _in_shell(text: str) -> str:
-    """Returns a text in quotes, where a shell needs them."""
     if _SAFE_IN_A_SHELL.fullmatch(text):
         return text
     return shlex.quote(text) if re.search(r'["$`\\!]', text) else f'"{text}"'

@@ -35,12 +35,8 @@ class Binding:
     """`scope/selector.parameter = value`; of `NAME = value` the selector is MACRO, scope NAME.
 
     Attributes:
-      scope: "a/b", or "".
-      selector: the name of the class or function, or MACRO.
-      parameter: the name of the parameter; "value" of a macro.
-      value: a Python literal, in which References stand for references.
+      value: a Python literal, with `Reference`s.
       place: "models/lm_small.gin:12", or the flag.
-      from_flag: whether the binding is a flag's.
     """
 
     scope: str
@@ -52,22 +48,19 @@ class Binding:
 
     @property
     def name(self) -> str:
-        """The left side of the binding, as the user writes it."""
+        """The left side, as the user writes it."""
         if self.selector == MACRO:
             return self.scope
         return f"{self.scope}/" * bool(self.scope) + f"{self.selector}.{self.parameter}"
 
     def references(self) -> Iterator[Reference]:
-        """Yields all references in the value."""
         yield from references_in(self.value)
 
     def num_parts(self) -> int:
-        """Returns the number of values in the value, itself and references included."""
         return _num_parts(self.value)
 
     @property
     def value_text(self) -> str:
-        """The right side of the binding."""
         return value_text(self.value)
 
     def source(self, macros: Mapping[str, Binding]) -> Binding:
@@ -76,13 +69,7 @@ class Binding:
 
 
 class SourceStatement(NamedTuple):
-    """A statement of a file.
-
-    Attributes:
-      statement: what gin's parser returns.
-      place: "models/lm_small.gin:12".
-      references: all references in it.
-    """
+    """A statement as gin's parser returns it, its place, and all references in it."""
 
     statement: Any
     place: str
@@ -90,12 +77,7 @@ class SourceStatement(NamedTuple):
 
 
 class SourceFile(NamedTuple):
-    """A gin file that was read.
-
-    Attributes:
-      path: where it lies.
-      text: its content.
-    """
+    """A gin file that was read."""
 
     path: Path
     text: str
@@ -106,8 +88,6 @@ class SourceFile(NamedTuple):
 
 
 class _NamedText(io.StringIO):
-    """A text in memory with the name of its file."""
-
     def __init__(self, text: str, path: Path) -> None:
         super().__init__(text)
         self.name = str(path)
@@ -119,11 +99,9 @@ class Statements:
 
     Attributes:
       bindings: in the order in which they take effect.
-      imports: module by the name it has in gin files.
-      files: the statements of each file, without `include`; the names that a file imports are known
-        in that file only.
-      sources: what was read, by the name under which a file was asked for. Each name is looked up
-        and read once.
+      imports: modules by their names in gin files.
+      files: the statements of each file, without `include`; imported names hold in their file only.
+      sources: each name of a file is looked up and read once.
     """
 
     bindings: list[Binding] = dataclasses.field(default_factory=list)
@@ -134,12 +112,7 @@ class Statements:
     def add_file(
         self, name: str, search_paths: Sequence[str], including: tuple[Path, ...] = ()
     ) -> None:
-        """Reads a file and the files that it includes.
-
-        Args:
-          name: of the file, which is searched for as `require_gin_file` says.
-          search_paths: directories.
-          including: the files by way of which this one is included.
+        """Reads a file and the files that it includes, which are searched for as `find` says.
 
         Raises:
           ConfigError: a syntax error, a file that does not exist or includes itself, or too many.
@@ -172,22 +145,13 @@ class Statements:
                 self._add(entry, from_flag=False)
 
     def find(self, name: str, search_paths: Sequence[str], including: tuple[Path, ...]) -> Path:
-        """Returns the path of a file that the last one of `including` includes.
-
-        Raises:
-          ConfigError: it does not exist.
-        """
+        """Returns the path of a file that the last one of `including` includes."""
         del including
         return require_gin_file(name, search_paths)
 
     def _source(
         self, name: str, search_paths: Sequence[str], including: tuple[Path, ...]
     ) -> SourceFile:
-        """Returns a file of a name.
-
-        Raises:
-          ConfigError: it does not exist, is not UTF-8, or is too large.
-        """
         if name not in self.sources:
             path = self.find(name, search_paths, including)
             with path.open("rb") as file:
@@ -287,14 +251,12 @@ def values_of_macros(bindings: Iterable[Binding]) -> dict[str, Any]:
 
 
 def bindings_in(text: str) -> list[Binding]:
-    """Returns the bindings of a configuration that gin has written."""
     statements = Statements()
     statements.add_text(text)
     return statements.bindings
 
 
 def last_part(selector: str) -> str:
-    """Returns the name of a class or function without its module."""
     return selector.rpartition(".")[2]
 
 

@@ -31,13 +31,7 @@ _RECORD = re.compile(rf"^# .*{FLAG}=([\w.,]+)$", re.MULTILINE)
 
 
 class _Unlisted(NamedTuple):
-    """A use of a module or object that is not allowed.
-
-    Attributes:
-      place: the statement's.
-      text: what the statement does: "imports subprocess".
-      module: the module that would have to be allowed.
-    """
+    """A place that does something ("imports subprocess") with a module that is not allowed."""
 
     place: str
     text: str
@@ -50,9 +44,9 @@ def check_untrusted(statements: Statements, allowed: Sequence[str], config_of_ru
     Nothing is imported before all imports are known to be allowed.
 
     Args:
-      statements: those of all files, included ones too.
-      allowed: prefixes of modules that may be imported and used besides mtfrun's.
-      config_of_run: the text of the run's configuration, which says what the run was trained with.
+      statements: of all files, included ones too.
+      allowed: prefixes of modules that may be used besides mtfrun's.
+      config_of_run: the run's configuration, which says what it was trained with.
     """
     unlisted = list(_unlisted_imports(statements, allowed))
     if not unlisted:
@@ -72,12 +66,7 @@ def check_untrusted(statements: Statements, allowed: Sequence[str], config_of_ru
 
 
 def name_modules(text: str, allowed: Sequence[str]) -> str:
-    """Returns a configuration with a comment at the top: the modules that it needs besides mtfrun.
-
-    Args:
-      text: a configuration that is trusted: its modules are imported.
-      allowed: modules that are recorded even if the configuration does not need them.
-    """
+    """Returns a trusted configuration, with a comment at the top that names its other modules."""
     statements = Statements()
     statements.add_text(text)
     needed = [*allowed]
@@ -90,7 +79,6 @@ def name_modules(text: str, allowed: Sequence[str]) -> str:
 
 
 def _unlisted_imports(statements: Statements, allowed: Sequence[str]) -> Iterator[_Unlisted]:
-    """Yields the imports that are not allowed; none is carried out."""
     for statement, place, _ in _all(statements):
         if not isinstance(statement, config_parser.ImportStatement) or _is_gins(statement):
             continue
@@ -99,10 +87,7 @@ def _unlisted_imports(statements: Statements, allowed: Sequence[str]) -> Iterato
 
 
 def _unlisted_references(statements: Statements, allowed: Sequence[str]) -> Iterator[_Unlisted]:
-    """Yields the uses of objects that are not allowed.
-
-    All imports are allowed, and are carried out.
-    """
+    """Yields the uses of objects that are not allowed; imports are allowed, and carried out."""
     identities = {id(value) for value in published().values()}
     for file in statements.files:
         modules: dict[str, ModuleType] = {}
@@ -119,7 +104,7 @@ def _unlisted_references(statements: Statements, allowed: Sequence[str]) -> Iter
 
 
 def _check_registration(statements: Statements) -> None:
-    """Raises ConfigError where gin would look a name up among the objects of all modules."""
+    """Refuses statements for which gin would look a name up among the objects of all modules."""
     for file in statements.files:
         is_on = False
         for entry in file:
@@ -132,7 +117,6 @@ def _check_registration(statements: Statements) -> None:
 
 
 def _selectors(entry: SourceStatement) -> Iterator[str]:
-    """Yields the names that a statement uses, other than gin's own."""
     statement = entry.statement
     selectors = [reference.selector for reference in entry.references]
     is_block = isinstance(statement, config_parser.BlockDeclaration)
@@ -144,7 +128,6 @@ def _selectors(entry: SourceStatement) -> Iterator[str]:
 
 
 def _imported(entry: SourceStatement, imports: Mapping[str, str]) -> ModuleType:
-    """Imports the module of a statement, which is allowed; returns the module that it binds."""
     statement = entry.statement
     try:
         module = importlib.import_module(statement.module)
@@ -176,7 +159,6 @@ def _path_of(selector: str, modules: Mapping[str, ModuleType]) -> Iterator[objec
 
 
 def _unlisted_module(target: object, identities: set[int], allowed: Sequence[str]) -> str | None:
-    """Returns the module of an object that is not allowed, None for one that is."""
     if isinstance(target, ModuleType):
         name, prefixes = target.__name__, (*_OURS, *allowed)
     elif id(target) in identities:
@@ -192,7 +174,6 @@ def _all(statements: Statements) -> Iterator[SourceStatement]:
 
 
 def _is_gins(statement: Any) -> bool:
-    """Returns whether a statement makes gin resolve names by the imports of the file."""
     return (
         isinstance(statement, config_parser.ImportStatement)
         and statement.is_from

@@ -26,12 +26,7 @@ _MAPPINGS = (dict, Mapping)
 
 
 class Part(NamedTuple):
-    """A value, or a value within one.
-
-    Attributes:
-      value: the value; for a macro, the macro's value.
-      place: the flag or the line that set it.
-    """
+    """A value, or a value within one, and the flag or the line that set it."""
 
     value: Any
     place: str
@@ -41,11 +36,6 @@ def check_value(binding: Binding, function: Any, macros: Mapping[str, Binding]) 
     """Raises ConfigError if a value does not fit the type or the range of a parameter.
 
     References are not checked, since their objects do not exist yet.
-
-    Args:
-      binding: sets a parameter to a value.
-      function: the class or function that has the parameter.
-      macros: bindings of macros by name.
     """
     whole = resolved(Part(binding.value, binding.place), macros)
     annotation = _annotation(function, binding.parameter)
@@ -64,13 +54,12 @@ def check_value(binding: Binding, function: Any, macros: Mapping[str, Binding]) 
 
 
 def resolved(part: Part, macros: Mapping[str, Binding]) -> Part:
-    """Replaces a macro by its value and the place that set it; returns other values unchanged."""
+    """Replaces a macro by its value and the place that set it."""
     chain = macro_chain(part.value, macros)
     return Part(chain[-1].value, chain[-1].place) if chain else part
 
 
 def _annotation(function: Any, parameter: str) -> Any:
-    """Returns the type of a parameter; Any if it cannot be read."""
     owners: list[Any] = [function]
     if isinstance(function, type):
         # A dataclass field is annotated in the module of the base class that declares it, not in
@@ -95,7 +84,6 @@ def _is_generated(function: Callable[..., object]) -> bool:
 
 
 def _options(annotation: Any) -> tuple[Any, ...]:
-    """Returns the members of a union, or the type itself."""
     is_union = (
         isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union
     )
@@ -103,7 +91,6 @@ def _options(annotation: Any) -> tuple[Any, ...]:
 
 
 def _misfit(part: Part, annotation: Any, macros: Mapping[str, Binding]) -> Part | None:
-    """Returns the part of a value that does not fit a type, None if all of it fits."""
     part = resolved(part, macros)
     if isinstance(part.value, Reference):
         return None
@@ -115,7 +102,6 @@ def _misfit(part: Part, annotation: Any, macros: Mapping[str, Binding]) -> Part 
 
 
 def _misfit_of_one(part: Part, option: Any, macros: Mapping[str, Binding]) -> Part | None:
-    """Like `_misfit`, for a type that is not a union."""
     value, place = part
     origin, arguments = typing.get_origin(option) or option, typing.get_args(option)
     if option in _PLAIN:
@@ -151,7 +137,6 @@ def _is_reference(option: Any) -> bool:
 
 
 def _outside(part: Part, numbers: Collection[float], macros: Mapping[str, Binding]) -> Part | None:
-    """Returns the first number in a value that is outside a range, None if there is none."""
     part = resolved(part, macros)
     value = part.value
     if isinstance(value, dict):
@@ -164,7 +149,6 @@ def _outside(part: Part, numbers: Collection[float], macros: Mapping[str, Bindin
 
 
 def _type_text(annotation: Any) -> str:
-    """Describes a type, to follow "it must be ..."."""
     texts = []
     for option in _options(annotation):
         origin, arguments = typing.get_origin(option) or option, typing.get_args(option)
@@ -182,7 +166,6 @@ def _type_text(annotation: Any) -> str:
 
 
 def _hint(value: Any, annotation: Any) -> str:
-    """Returns how to write a value of the wrong type, if it is clear what was meant."""
     options = [option for option in _options(annotation) if option is not type(None)]
     if all(map(_is_reference, options)):
         return _as_reference(value)
@@ -204,7 +187,6 @@ def _hint(value: Any, annotation: Any) -> str:
 
 
 def _as_reference(value: Any) -> str:
-    """Returns the syntax of a reference, with the mtfrun name nearest to a text."""
     names = {
         name.partition(".")[2].lower(): f"@{name}{'()' * isinstance(target, type)}"
         for name, target in published().items()

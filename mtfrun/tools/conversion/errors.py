@@ -4,7 +4,5 @@ from mtfrun.errors import InputError
 
 
 class ConversionError(InputError):
-    """Something cannot be imported or exported; one line: what, where, the remedy."""
-
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.split()))

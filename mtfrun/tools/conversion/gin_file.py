@@ -115,7 +115,6 @@ class GinFile:
         return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
 
     def _modules(self) -> list[tuple[str, str]]:
-        """Returns the packages and names of the modules that statements name, sorted."""
         statements = [s for s in self.macros if s is not None]
         statements += [s for block in self.blocks.values() for s in block.values()]
         references = [r for s in statements for r in references_in(s.value) if not r.macro]

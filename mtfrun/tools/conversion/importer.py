@@ -50,8 +50,8 @@ class Importer(Protocol):
 
         Args:
           path: a directory or file.
-          search_paths: directories to search for the files that are included.
-          partial: what is not supported is left out, with a note, instead of being an error.
+          search_paths: directories to search for included files.
+          partial: leave out, with a note, what is not supported.
 
         Raises:
           ConversionError: the path cannot be imported.

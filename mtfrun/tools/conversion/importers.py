@@ -19,10 +19,10 @@ IMPORTERS: Sequence[Importer] = (HuggingFaceImporter(), MeshTensorFlowImporter()
 
 
 def importer_for(path: pathlib.Path) -> Importer:
-    """Returns the importer of what is at a path.
+    """Returns the importer of the files at a path.
 
     Raises:
-      ConversionError: there is nothing, or nothing that can be imported.
+      ConversionError: no importer recognises them.
     """
     # Before anything else: the path of a checkpoint is the beginning of its files' names.
     for importer in IMPORTERS:

@@ -27,8 +27,8 @@ class ModelDescription:
     """A model and its configuration.
 
     Attributes:
-      parameters: the arguments of all classes that were called, by "scope/module.Class" and name;
-        references are texts, "@transformer.SelfAttention".
+      parameters: the arguments of all calls by "scope/module.Class" and name; references are texts,
+        "@transformer.SelfAttention".
       shapes: the sizes of all variables by path.
       vocabulary_sizes: the number of ids, by the paths of the variables with a row for each.
     """
@@ -47,12 +47,7 @@ class ModelDescription:
         return len({p.split("/")[2] for p in self.shapes if p.startswith(prefix)})
 
     def check_computes_as(self, other: ModelDescription, what: str) -> None:
-        """Raises ConversionError unless both models compute the same from the same variables.
-
-        Args:
-          other: the model that is wanted.
-          what: its name in the message.
-        """
+        """Raises ConversionError unless both models compute the same from the same variables."""
         if dict(self.shapes) != dict(other.shapes):
             paths = sorted(set(self.shapes.items()) ^ set(other.shapes.items()))
             raise ConversionError(
@@ -69,7 +64,6 @@ class ModelDescription:
 
 
 def _of_model(parameters: Parameters) -> dict[str, Any]:
-    """Returns the arguments on which outputs depend, by "scope/module.Class.name"."""
     return {
         f"{target}.{name}": value
         for target, arguments in parameters.items()

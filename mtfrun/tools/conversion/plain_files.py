@@ -24,12 +24,7 @@ STEP = "global_step"
 
 
 class RunValues(NamedTuple):
-    """The values of a model.
-
-    Attributes:
-      step: of the checkpoint.
-      values: by the path of the variable, such as "embedding/table".
-    """
+    """The values of a model by the path of the variable, such as "embedding/table"."""
 
     step: int
     values: Mapping[str, np.ndarray]
@@ -38,7 +33,7 @@ class RunValues(NamedTuple):
 def values_of_run(
     run: RunDirectory, checkpoint: int | str | None = None, *, use_averages: bool = True
 ) -> RunValues:
-    """Returns the values of a run's model.
+    """Returns the values of a run's model, from its checkpoint alone.
 
     Args:
       run: the directory.
@@ -71,29 +66,20 @@ def values_of_run(
 def export_safetensors(
     directory: pathlib.Path, run: RunValues, max_shard_bytes: int | None = None
 ) -> None:
-    """Writes model.safetensors, or several files with an index, into a directory.
+    """Writes model.safetensors, or several files with an index, into an empty directory.
 
     A tensor has the path of its variable, "embedding/table", and its dimensions in their order. The
     step is in the header of every file.
-
-    Args:
-      directory: exists and is empty.
-      run: the values.
-      max_shard_bytes: the size of the largest file; None for 50 GB.
     """
     shards = shards_by_size(run.values, max_shard_bytes or MAX_SHARD_BYTES)
     write_shards(directory, shards, {"format": "np", STEP: str(run.step)})
 
 
 def export_tensorflow(directory: pathlib.Path, run: RunValues) -> None:
-    """Writes a checkpoint of TensorFlow, model.ckpt-STEP, into a directory.
+    """Writes a checkpoint of TensorFlow, model.ckpt-STEP, into an empty directory.
 
     Variables have the names "embedding/table", ... and "global_step", as `tf.train.load_checkpoint`
     reads them: they belong to no object of Python.
-
-    Args:
-      directory: exists and is empty.
-      run: the values.
     """
     values: dict[str, np.ndarray] = {**run.values, STEP: np.asarray(run.step, np.int64)}
     prefix = f"model.ckpt-{run.step}"
@@ -107,6 +93,5 @@ def export_tensorflow(directory: pathlib.Path, run: RunValues) -> None:
 
 
 def _write_state(directory: pathlib.Path, prefix: str) -> None:
-    """Writes the file that names the newest checkpoint; see `tf.train.latest_checkpoint`."""
     text = f'model_checkpoint_path: "{prefix}"\nall_model_checkpoint_paths: "{prefix}"\n'
     (directory / "checkpoint").write_text(text, encoding="utf-8")

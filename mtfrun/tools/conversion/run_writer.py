@@ -34,10 +34,8 @@ Build = Callable[[pathlib.Path], tuple[Mapping[str, mtf.Variable], Sequence[str]
 def write_run(imported: Imported, model_dir: str, build: Build) -> RunDirectory:
     """Makes the run directory of an imported model, whole or not at all.
 
-    Args:
-      imported: its configuration and values.
-      model_dir: the directory, which must be new or empty.
-      build: see `Build`; called with the configuration in a temporary directory beside.
+    `build` is called with the configuration in a temporary directory beside `model_dir`, which must
+    be new or empty.
 
     Raises:
       ConversionError: the directory is not empty, or values do not fit the configuration.
@@ -52,7 +50,6 @@ def write_run(imported: Imported, model_dir: str, build: Build) -> RunDirectory:
 
 
 def check_new(target: pathlib.Path, flag: str) -> None:
-    """Raises ConversionError unless there is nothing at a path but an empty directory."""
     try:
         names = os.listdir(target)  # noqa: PTH208 - the errors of all systems
     except FileNotFoundError:
@@ -67,10 +64,7 @@ def check_new(target: pathlib.Path, flag: str) -> None:
 def replaced_directory(target: pathlib.Path) -> Iterator[pathlib.Path]:
     """Gives a new directory beside `target` that takes its place at the end of the block.
 
-    An error removes it and leaves the target as it was. The target must not exist, or be empty.
-
-    Raises:
-      ConversionError: it cannot be written.
+    An error removes it. The target must not exist, or be empty.
     """
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
     missing = [parent for parent in target.parents if not parent.exists()]
@@ -93,7 +87,6 @@ def replaced_directory(target: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def _write(imported: Imported, directory: pathlib.Path, target: pathlib.Path, build: Build) -> None:
-    """Writes all files of a run into a directory that will be renamed to `target`."""
     for name, content in imported.files.items():
         path = directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -126,7 +119,6 @@ def _save(
     values: dict[str, np.ndarray],
     variables: Mapping[str, mtf.Variable],
 ) -> None:
-    """Writes the checkpoint."""
     _check_values(values, variables)
     values["step"] = np.asarray(step, np.int64)
     metadata = {"data_position": 0, "seed": 0, "versions": package_versions()}
@@ -138,7 +130,6 @@ def _save(
 
 
 def _check_values(values: Mapping[str, np.ndarray], variables: Mapping[str, mtf.Variable]) -> None:
-    """Raises ConversionError unless there is a value of the right shape for all of the model."""
     missing = [path for path in variables if path.startswith("model/") and path not in values]
     surplus = [path for path in values if path not in variables]
     if missing or surplus:
@@ -151,7 +142,6 @@ def _check_values(values: Mapping[str, np.ndarray], variables: Mapping[str, mtf.
 
 
 def _variable(path: str, spec: mtf.Variable, values: Mapping[str, np.ndarray]) -> tf.Variable:
-    """Returns a variable with its value, 0 where there is none."""
     value = values.get(path)
     if value is None:
         value = np.zeros(spec.shape.to_integer_list, spec.dtype.as_numpy_dtype)

@@ -25,22 +25,12 @@ ACTIVATIONS = {
 
 
 def activation(settings: Settings, setting: str, name: str) -> Reference:
-    """Returns the reference to a function.
-
-    Args:
-      settings: the configuration.
-      setting: the name of the setting, for the error.
-      name: that of the function in transformers.
-
-    Raises:
-      ConversionError: there is no such function here.
-    """
     if name not in ACTIVATIONS:
         raise settings.error(setting, f"is not supported; supported: {', '.join(ACTIVATIONS)}")
     return reference(f"@{ACTIVATIONS[name]}")
 
 
 def name_of_activation(reference: object) -> str | None:
-    """Returns the name of transformers for a reference "@mtf.gelu"; None where it has none."""
+    """Returns transformers' name for "@mtf.gelu"; None where it has none."""
     names = {f"@{ours}": theirs for theirs, ours in reversed(ACTIVATIONS.items())}
     return names.get(reference) if isinstance(reference, str) else None

@@ -36,19 +36,13 @@ def export_folder(
     origin: Origin,
     max_shard_bytes: int | None = None,
 ) -> None:
-    """Writes the files of a model for transformers into a directory.
+    """Writes the files of a model for transformers into an empty directory.
 
-    Values that were imported and not changed have the bytes that they had.
-
-    Args:
-      directory: exists and is empty.
-      values: of the model's variables, by path.
-      origin: the configuration, the types, and further files.
-      max_shard_bytes: the size of the largest file; None for the files of the origin, or if it has
-        none, 50 GB.
+    Imported values that were not changed have their original bytes. `max_shard_bytes` None keeps
+    the files of the origin, or if it has none, the limit of 50 GB.
 
     Raises:
-      ConversionError: the model is not that of the configuration.
+      ConversionError: the model is not the one of the configuration.
     """
     settings = Settings(parse_json(origin.files[CONFIG]), CONFIG, frozenset(origin.dtypes))
     family = family_of(settings)
@@ -73,7 +67,6 @@ def export_folder(
 def _tensors(
     table: TensorTable, values: Mapping[str, np.ndarray], origin: Origin
 ) -> dict[str, np.ndarray]:
-    """Returns all tensors of the folder by name, in the types of the origin."""
     tensors = table.to_theirs(values)
     for name, original in origin.copies.items():
         tensors[name] = tensors[original]
@@ -88,13 +81,9 @@ def _tensors(
 
 
 def describe_model(model: ModelDescription, vocabulary: Vocabulary) -> tuple[Origin, str]:
-    """Returns the origin of an exported model, and the gin file that importing it would write.
+    """Returns the origin of a model that was not imported, and the gin file of its import.
 
     The caller compares the model with the gin file's model, and adds the tokenizer.
-
-    Args:
-      model: the model that was built.
-      vocabulary: has the ids that start and end texts.
 
     Raises:
       ConversionError: the model does not belong to a supported family.
@@ -129,7 +118,6 @@ def describe_model(model: ModelDescription, vocabulary: Vocabulary) -> tuple[Ori
 
 
 def special_ids(vocabulary: Vocabulary) -> dict[str, int | None]:
-    """Returns the ids for padding and for the start and end of texts, by name in config.json."""
     begin = vocabulary.encode("").tolist()
     return {
         "pad_token_id": vocabulary.pad_id if vocabulary.pad_id >= 0 else None,

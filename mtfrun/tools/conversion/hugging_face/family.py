@@ -33,12 +33,7 @@ class Processor(Protocol):
         """Lines about what the user must know."""
 
     def write_gin(self, file: GinFile, directory: pathlib.Path) -> None:
-        """Adds it to a gin file.
-
-        Args:
-          file: has the model and its data.
-          directory: of the run, in which `files` are.
-        """
+        """Adds it to a gin file with the model and its data, of the run in `directory`."""
 
 
 class Family(Protocol):
@@ -56,30 +51,29 @@ class Family(Protocol):
         """Returns the name for users, "T5 1.1"."""
 
     def ties(self, settings: Settings) -> Mapping[str, str]:
-        """Returns the names of tensors that a folder may have twice, by that of the original.
+        """Returns the names of tensors that a folder may have twice, with the name of the original.
 
-        A tensor that equals its original is a copy of it, and is not in the table. One that differs
-        is a tensor like all others.
+        A tensor that equals its original is a copy, and is not in the table.
         """
 
     def processor(self, folder: Folder, settings: Settings) -> Processor:
-        """Returns what prepares the inputs; `TextFamily` has that of texts."""
+        """Returns the preparation of the inputs."""
 
     def write_gin(self, settings: Settings, file: GinFile) -> None:
         """Adds model and data of a configuration to a gin file: includes, macros, parameters.
 
-        The file includes defaults.gin already; `write_text_data` adds the data of texts. The
-        importer adds the vocabulary of texts, or the size of images.
+        The file includes defaults.gin already. The importer adds the vocabulary of texts, or the
+        size of images.
 
         Raises:
           ConversionError: a setting is not supported; its name and value are in the message.
         """
 
     def settings_of(self, model: ModelDescription) -> Settings | None:
-        """Returns the configuration of a model that was not imported; None if it is none of these.
+        """Returns the configuration of a model that was not imported, None for other families.
 
-        It may be wrong about settings that the family does not have: the caller compares the model
-        with that of `write_gin`.
+        The caller compares the model with the one of `write_gin`, so settings that the family does
+        not have may be wrong.
         """
 
     def table(self, settings: Settings) -> TensorTable:
@@ -88,28 +82,20 @@ class Family(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class TextProcessor:
-    """A tokenizer, and settings of decoding.
-
-    Attributes:
-      tokenizer: texts to ids and back.
-      generation: of outputs.
-    """
+    """A tokenizer, and settings of decoding."""
 
     tokenizer: Tokenizer
     generation: Generation
 
     @property
     def files(self) -> Mapping[str, bytes]:
-        """The files of the tokenizer."""
         return self.tokenizer.files
 
     @property
     def notes(self) -> Sequence[str]:
-        """Those of both."""
         return [*self.tokenizer.notes, *self.generation.notes]
 
     def write_gin(self, file: GinFile, directory: pathlib.Path) -> None:
-        """Adds both to a gin file."""
         self.tokenizer.write_gin(file, directory)
         self.generation.write_gin(file)
 
@@ -124,18 +110,17 @@ class TextFamily:
     pad_id: ClassVar[int] = 0
 
     def settings_of(self, model: ModelDescription) -> Settings | None:
-        """Returns None, where this is not replaced: only models that were imported are exported."""
+        """By default only models that were imported are exported."""
         return None
 
     def processor(self, folder: Folder, settings: Settings) -> TextProcessor:
-        """Returns the tokenizer, and settings of decoding."""
         return TextProcessor(
             read_tokenizer(folder, settings, self.pad_id), read_generation(folder, settings)
         )
 
 
 def write_text_data(file: GinFile, example: str) -> None:
-    """Leaves a place for data, such as the file `example`, in the gin file of an imported model."""
+    """Leaves a place for data, such as the file `example`, in a gin file."""
     file.macro(
         "TRAINING_DATA",
         reference("@data.NoSource()"),

@@ -36,16 +36,13 @@ _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 class Folder:
     """The files of a model.
 
-    Attributes:
-      path: path of the folder.
-      follows_links: whether to follow links, to files in the folder or in huggingface_hub's cache.
+    `follows_links`: to files in the folder or in huggingface_hub's cache.
     """
 
     path: pathlib.Path
     follows_links: bool = True
 
     def has(self, name: str) -> bool:
-        """Returns whether there is a file of that name."""
         return is_regular(self.path / name)
 
     def bytes_of(self, name: str) -> bytes:
@@ -57,14 +54,12 @@ class Folder:
         return self._read(name, _LARGEST_FILE)
 
     def text_of(self, name: str) -> str:
-        """Returns the text in a file; raises ConversionError like `bytes_of`."""
         try:
             return self._read(name, _LARGEST_JSON).decode()
         except UnicodeDecodeError as error:
             raise ConversionError(f"{self.path / name}: {error.reason}") from error
 
     def tensors_of(self, name: str) -> Mapping[str, StoredTensor]:
-        """Returns the tensors of one weights file; raises ConversionError like `shards`."""
         return self._header(name).tensors
 
     def json_of(self, name: str) -> dict[str, Any]:
@@ -83,25 +78,15 @@ class Folder:
 
     @functools.cached_property
     def config(self) -> dict[str, Any]:
-        """The content of config.json."""
         return self.json_of(CONFIG)
 
     @functools.cached_property
     def shards(self) -> Mapping[str, Mapping[str, StoredTensor]]:
-        """The tensors of every file of weights, by file name and name; nothing is read.
-
-        Raises:
-          ConversionError: there are none, or a file or the index is damaged.
-        """
+        """The tensors of every file of weights, by file name and name; nothing is read."""
         return {name: header.tensors for name, header in self._headers.items()}
 
     @functools.cached_property
     def tensors(self) -> Mapping[str, StoredTensor]:
-        """All tensors by name.
-
-        Raises:
-          ConversionError: two files have a tensor of one name.
-        """
         tensors: dict[str, StoredTensor] = {}
         for stored in self.shards.values():
             for name, tensor in stored.items():
@@ -135,7 +120,6 @@ class Folder:
         return headers
 
     def _check_shard(self, name: Any) -> None:
-        """Raises ConversionError unless an entry of the index is the name of a file of weights."""
         if not is_plain_name(name):
             raise ConversionError(
                 f"{self.path / INDEX} names {name!r:.80}, which is no file of the folder"
@@ -165,7 +149,6 @@ class Folder:
             raise ConversionError(f"{path}: {error.strerror}") from error
 
     def _read(self, name: str, largest: int) -> bytes:
-        """Returns the content of a file of at most so many bytes."""
         path = self.path / name
         self._check_place(name)
         try:
@@ -174,10 +157,9 @@ class Folder:
             raise ConversionError(f"{path}: {error.strerror}") from error
 
     def _check_place(self, name: str) -> None:
-        """Raises ConversionError if links are followed and a file is a link to another place.
+        """Refuses a link to a place outside the folder and huggingface_hub's cache.
 
-        In huggingface_hub's cache, snapshots/REVISION/config.json is a link to blobs/HASH beside
-        "snapshots".
+        There snapshots/REVISION/config.json is a link to blobs/HASH beside "snapshots".
         """
         if not self.follows_links:
             return  # opening the file reports the link
@@ -202,7 +184,6 @@ def is_pickle(path: pathlib.Path) -> bool:
 
 
 def pickle_error(path: pathlib.Path) -> ConversionError:
-    """Returns the error of such a file."""
     return ConversionError(
         f"{path} is a pickle file, which can run any code when it is read: convert it to "
         "safetensors first"

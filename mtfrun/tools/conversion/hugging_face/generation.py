@@ -44,20 +44,13 @@ _TAKEN_BY_SAMPLING = ("do_sample", "temperature", "top_k", "top_p")
 
 @dataclasses.dataclass(frozen=True)
 class Generation:
-    """Settings of decoding.
-
-    Attributes:
-      decoding: parameters of `experiment.Decoding`.
-      search: parameters of `decoding.Search`.
-      notes: lines about what was not taken over.
-    """
+    """Parameters of `experiment.Decoding` and `decoding.Search`, and notes on what is left out."""
 
     decoding: Mapping[str, object] = dataclasses.field(default_factory=dict)
     search: Mapping[str, object] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     def write_gin(self, file: GinFile) -> None:
-        """Adds the settings to a gin file."""
         if self.decoding:
             file.bind("experiment.Decoding", self.decoding)
         if self.search:
@@ -65,15 +58,7 @@ class Generation:
 
 
 def read_generation(folder: Folder, settings: Settings) -> Generation:
-    """Returns the settings of generation_config.json, or of config.json in older folders.
-
-    Args:
-      folder: has the files.
-      settings: of config.json.
-
-    Raises:
-      ConversionError: a setting has an impossible value.
-    """
+    """Returns the settings of generation_config.json, or of config.json in older folders."""
     if folder.has(GENERATION_CONFIG):
         where = str(folder.path / GENERATION_CONFIG)
         values = Settings(folder.json_of(GENERATION_CONFIG), where)
@@ -104,10 +89,7 @@ def read_generation(folder: Folder, settings: Settings) -> Generation:
 def _limits(values: Settings, *, is_answer: bool) -> dict[str, object]:
     """Returns the limits of an output's length.
 
-    Args:
-      values: the settings of generation.
-      is_answer: whether outputs are answers, which begin with an id that counts in `max_length`,
-        not continuations, whose prompt counts in it.
+    An answer begins with an id that counts in `max_length`; a continuation's prompt counts in it.
     """
     new_tokens = values.optional_integer("max_new_tokens")
     length = values.optional_integer("max_length")
@@ -133,14 +115,12 @@ def _limits(values: Settings, *, is_answer: bool) -> dict[str, object]:
 
 
 def _check_length(values: Settings, new_tokens: int) -> None:
-    """Raises ConversionError for an output length that decoding could never reach."""
     if new_tokens > _NO_LIMIT:
         name = "max_length" if values.values.get("max_new_tokens") is None else "max_new_tokens"
         raise values.error(name, f"must be at most {_NO_LIMIT:,}: correct it, or remove it")
 
 
 def _search(values: Settings, vocabulary_size: int) -> tuple[dict[str, object], list[str]]:
-    """Returns the parameters of the search, and notes."""
     search: dict[str, object] = {}
     notes: list[str] = []
     beams = values.integer("num_beams", 1)

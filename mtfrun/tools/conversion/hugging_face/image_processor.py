@@ -23,15 +23,12 @@ _LARGEST_CROPPED = 384
 
 @dataclasses.dataclass(frozen=True)
 class ImageProcessor:
-    """How images become the input of a model.
+    """The images that a model reads.
 
     Attributes:
       size: rows and columns.
       resize: the length to which the shorter side is scaled before the centre is cut out.
-      mean: of the pixels, 0 to 255: a number for each channel, or one for all.
-      stddev: likewise.
-      notes: lines about what the user must know.
-      files: none; the folder's file is kept with its configuration.
+      mean, stddev: of pixels from 0 to 255, a number for each channel or one for all.
     """
 
     size: int
@@ -42,7 +39,6 @@ class ImageProcessor:
     files: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
 
     def write_gin(self, file: GinFile, directory: pathlib.Path) -> None:
-        """Adds sizes and normalisation to a gin file."""
         file.macro("IMAGE_SIZE", self.size)
         file.bind("data.ImageData", {"image_size": reference("%IMAGE_SIZE"), "resize": self.resize})
         # Not by the macros of models/resnet.gin: files of data set these to their own.
@@ -54,15 +50,6 @@ class ImageProcessor:
 
 
 def read_image_processor(folder: Folder, channels: int) -> ImageProcessor:
-    """Returns how a folder prepares images.
-
-    Args:
-      folder: of the model.
-      channels: of an image.
-
-    Raises:
-      ConversionError: the file has other values than numbers in these places.
-    """
     if not folder.has(PREPROCESSOR_CONFIG):
         is_colour = channels == len(_MEAN)
         return ImageProcessor(
@@ -96,7 +83,6 @@ def read_image_processor(folder: Folder, channels: int) -> ImageProcessor:
 
 
 def _sizes(settings: Settings) -> tuple[int, int, list[str]]:
-    """Returns rows and columns of an image, the length of the shorter side before, and notes."""
     size = _side(settings, "size", _SIZE)
     if settings.flag("do_center_crop", default=False):
         crop = _side(settings, "crop_size", size)
@@ -114,7 +100,6 @@ def _sizes(settings: Settings) -> tuple[int, int, list[str]]:
 
 
 def _side(settings: Settings, name: str, default: int) -> int:
-    """Returns a length of the setting `name`: a number, or an object with several."""
     value = settings.values.get(name)
     sides: dict[str, Any] = value if type(value) is dict else {name: value}
     lengths = [length for length in sides.values() if length is not None] or [default]
@@ -126,7 +111,6 @@ def _side(settings: Settings, name: str, default: int) -> int:
 
 
 def _per_channel(settings: Settings, name: str, channels: int, default: float) -> list[float]:
-    """Returns a number for every channel, or one for all."""
     values = settings.values.get(name)
     values = default if values is None else values
     numbers = list(values) if type(values) is list else [values]

@@ -37,14 +37,13 @@ class HuggingFaceImporter:
     """Reads config.json, safetensors and tokenizers."""
 
     def recognises(self, path: pathlib.Path) -> bool:
-        """Returns whether a folder has a config.json or weights."""
         folder = Folder(path)
         return is_pickle(path) or any(folder.has(name) for name in (CONFIG, SINGLE, INDEX))
 
     def read(
         self, path: pathlib.Path, *, partial: bool, search_paths: Sequence[str] = ()
     ) -> Imported:
-        """Returns the model of a folder; its tensors are read when their values are asked for."""
+        """The tensors of the folder are read when their values are asked for."""
         if is_pickle(path):
             raise pickle_error(path)
         folder = Folder(path)
@@ -78,7 +77,6 @@ def _config(
     processor: Processor,
     directory: pathlib.Path,
 ) -> str:
-    """Returns the text of config.gin of the run in `directory`."""
     file = GinFile(
         [
             f"{family.title(settings)}, imported from {folder.path}.",
@@ -97,7 +95,6 @@ def _config(
 def _values(
     folder: Folder, table: TensorTable, variables: Mapping[str, mtf.Variable]
 ) -> dict[str, np.ndarray]:
-    """Returns the values of the model's variables, float32."""
     shapes = {
         path.removeprefix(_MODEL): tuple(variable.shape.to_integer_list)
         for path, variable in variables.items()
@@ -108,7 +105,6 @@ def _values(
 
 
 def _check_types(folder: Folder, table: TensorTable) -> None:
-    """Raises ConversionError unless all tensors of the model are of types that import keeps."""
     for entry in table.rows:
         for name in entry.names:
             dtype = folder.tensors[name].dtype
@@ -120,7 +116,6 @@ def _check_types(folder: Folder, table: TensorTable) -> None:
 
 
 def _copies(folder: Folder, ties: Mapping[str, str]) -> dict[str, str]:
-    """Returns those of the ties whose tensors are both in the folder and equal, to the bit."""
     tensors = folder.tensors
     return {
         name: original

@@ -32,8 +32,7 @@ def family_of(settings: Settings) -> Family:
     """Returns the family of a configuration.
 
     Raises:
-      ConversionError: the type, or the class of the model, is not supported, or the weights are
-        quantised.
+      ConversionError: the model type or class is not supported, or the weights are quantised.
     """
     kind = settings.text("model_type")
     by_type = {name: family for family in FAMILIES for name in family.model_types}

@@ -46,11 +46,11 @@ class Origin:
     Attributes:
       shards: the types of its tensors by file and name, both in their order.
       metadata: texts in the headers of the files.
-      copies: names of tensors that equal another one, by its name.
+      copies: tensors that equal another one, with its name.
       files: contents by name: config.json, generation_config.json, a tokenizer.
       kept: tensors that the model does not use, by name.
       keeps_files: whether an export writes the same weights files, unless the user sets their size.
-      path: path of the folder.
+      path: the folder.
       configuration: the gin file that the import made, "" for none.
     """
 
@@ -65,11 +65,9 @@ class Origin:
 
     @property
     def dtypes(self) -> dict[str, str]:
-        """The types of all tensors, by name."""
         return {name: dtype for tensors in self.shards.values() for name, dtype in tensors.items()}
 
     def record(self) -> dict[str, Any]:
-        """Returns the content of import.json."""
         return {
             "format": FORMAT,
             "from": self.path,
@@ -79,7 +77,6 @@ class Origin:
         }
 
     def run_files(self) -> dict[str, bytes]:
-        """Returns the contents of the files to write into a run directory, by name."""
         files = {
             f"{TOKENIZER_FOLDER if name in TOKENIZER_FILES else ORIGIN_FOLDER}/{name}": content
             for name, content in self.files.items()
@@ -92,7 +89,6 @@ class Origin:
 def origin_of(
     folder: Folder, table: TensorTable, processor: Processor, copies: Mapping[str, str]
 ) -> Origin:
-    """Returns the origin of a run that is imported from a folder; for `copies` see `Origin`."""
     return Origin(
         {
             name: {tensor: stored.dtype for tensor, stored in tensors.items()}
@@ -152,14 +148,12 @@ def read_origin(directory: pathlib.Path) -> Origin | None:
 
 
 def _folder(path: pathlib.Path) -> Folder:
-    """Returns a directory of a run, which need not exist."""
     if os.path.lexists(path) and (path.is_symlink() or not is_directory(path)):
         raise ConversionError(f"{path} is no directory, or a link to one: import the model again")
     return Folder(path, follows_links=False)
 
 
 def _check_record(record: Mapping[str, Any]) -> None:
-    """Raises InputError unless import.json has the entries and types of `Origin.record`."""
     if record.get("format") != FORMAT:
         raise InputError(f"its format is {record.get('format')!r:.80}")
     if type(record.get("from")) is not str:
@@ -185,13 +179,11 @@ def _check_record(record: Mapping[str, Any]) -> None:
 
 
 def _check_texts(value: object, what: str) -> None:
-    """Raises InputError unless a value is a JSON object whose values are strings."""
     if type(value) is not dict or not all(type(text) is str for text in value.values()):
         raise InputError(f"{what!r:.80} has other values than texts")
 
 
 def _check_index(origin: Folder, shards: Mapping[str, Mapping[str, str]]) -> None:
-    """Raises ConversionError unless the index names the files of the record."""
     files = {name: file for file, tensors in shards.items() for name in tensors}
     weight_map = origin.json_of(INDEX).get("weight_map")
     if type(weight_map) is not dict or any(
@@ -203,7 +195,6 @@ def _check_index(origin: Folder, shards: Mapping[str, Mapping[str, str]]) -> Non
 
 
 def _kept(origin: Folder, shards: Mapping[str, Mapping[str, str]]) -> dict[str, np.ndarray]:
-    """Returns the tensors that the model does not use."""
     path = origin.path / UNUSED_TENSORS
     if not os.path.lexists(path):
         return {}

@@ -51,14 +51,7 @@ _MOST_DIMENSIONS = 64
 
 
 class StoredTensor(NamedTuple):
-    """Place of a tensor in a file.
-
-    Attributes:
-      file: the file.
-      dtype: name of the type in the header, "F32".
-      shape: the sizes.
-      begin: the first byte, counted from the beginning of the file.
-    """
+    """Place of a tensor in a file; `begin` is its first byte."""
 
     file: pathlib.Path
     dtype: str
@@ -71,7 +64,6 @@ class StoredTensor(NamedTuple):
         return math.prod(self.shape) * int(np.dtype(DTYPES[self.dtype]).itemsize)
 
     def read(self) -> np.ndarray:
-        """Returns the value, in the type of the file."""
         with self.file.open("rb") as file:
             file.seek(self.begin)
             content = file.read(self.size)
@@ -81,12 +73,7 @@ class StoredTensor(NamedTuple):
 
 
 class Header(NamedTuple):
-    """What a file holds.
-
-    Attributes:
-      tensors: by name, in the order of the header.
-      metadata: texts of the program that wrote the file.
-    """
+    """The tensors of a file in their order, and texts of the program that wrote it."""
 
     tensors: Mapping[str, StoredTensor]
     metadata: Mapping[str, str]
@@ -95,12 +82,8 @@ class Header(NamedTuple):
 def read_header(path: pathlib.Path, open_file: BinaryIO) -> Header:
     """Returns the tensors of a safetensors file, which are not read.
 
-    Args:
-      path: of the file.
-      open_file: the file, at its beginning.
-
     Raises:
-      ConversionError: the file is no safetensors file, or truncated, or holds a type that is not
+      ConversionError: the file is not a safetensors file, is truncated, or holds a type that is not
         supported.
     """
     size = open_file.seek(0, 2)
@@ -131,8 +114,7 @@ def _check_order(
 ) -> None:
     """Raises ConversionError unless every byte after the header is part of one tensor.
 
-    As the library asks for: with overlaps a small file would stand for much memory, and bytes
-    between tensors would be lost.
+    Overlaps would let a small file stand for much memory.
     """
     end = start
     for tensor in sorted(tensors, key=lambda tensor: (tensor.begin, tensor.size)):
@@ -146,7 +128,6 @@ def _check_order(
 
 
 def _stored(path: pathlib.Path, name: str, entry: Any, start: int, size: int) -> StoredTensor:
-    """Returns the place of one tensor; `start` is the first byte after the header."""
     dtype = entry["dtype"]
     if dtype not in DTYPES:
         raise ConversionError(
@@ -168,7 +149,6 @@ def _stored(path: pathlib.Path, name: str, entry: Any, start: int, size: int) ->
 
 
 def file_content(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> bytes:
-    """Returns the content of a small safetensors file; see `write_file`."""
     file = io.BytesIO()
     _write(file, tensors, metadata)
     return file.getvalue()
@@ -177,13 +157,7 @@ def file_content(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str])
 def write_file(
     path: pathlib.Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]
 ) -> None:
-    """Writes a safetensors file, with the same bytes as the library.
-
-    Args:
-      path: of the file.
-      tensors: by name.
-      metadata: texts, such as {"format": "pt"}.
-    """
+    """Writes a safetensors file, with the same bytes as the library."""
     with path.open("wb") as file:
         _write(file, tensors, metadata)
 
@@ -208,5 +182,4 @@ def _write(file: BinaryIO, tensors: Mapping[str, np.ndarray], metadata: Mapping[
 
 
 def dtype_name(value: np.ndarray) -> str:
-    """Returns the name of an array's type in headers."""
     return _NAMES[value.dtype]

@@ -26,12 +26,9 @@ _ALL = 1_000_000
 def sentencepiece_json(content: bytes, num_sentinels: int) -> dict[str, Any]:
     """Returns a tokenizer.json that encodes and decodes like `SentencePieceVocabulary`.
 
-    Source: SentencePiece's normalizer, unigram and BPE models, see src/normalizer.cc and
-    src/sentencepiece_processor.cc of https://github.com/google/sentencepiece.
-
-    Args:
-      content: content of the model file.
-      num_sentinels: number of sentinels after the pieces; <extra_id_0> has the last id.
+    The sentinels follow the pieces; <extra_id_0> has the last id. Source: SentencePiece's
+    normalizer, unigram and BPE models, see src/normalizer.cc and src/sentencepiece_processor.cc of
+    https://github.com/google/sentencepiece.
 
     Raises:
       ConversionError: tokenizers cannot express the model.
@@ -60,7 +57,6 @@ def sentencepiece_json(content: bytes, num_sentinels: int) -> dict[str, Any]:
 
 
 def _check(model: Any) -> None:
-    """Raises ConversionError for settings that tokenizers does not support."""
     trainer, normalizer = model.trainer_spec, model.normalizer_spec
     problems = {
         "it is neither a unigram nor a BPE model": trainer.model_type
@@ -151,7 +147,7 @@ def _inside(mark: str, characters: Collection[str]) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Escapes a text for a regular expression; unlike `re.escape`, leaves spaces alone."""
+    """Unlike `re.escape`, leaves spaces alone."""
     return "".join(f"\\{c}" if c in r"\.^$|?*+()[]{}-&~#" else c for c in text)
 
 

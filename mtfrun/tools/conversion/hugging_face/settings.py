@@ -20,12 +20,9 @@ _LARGEST_INTEGER = 2**40
 class Settings:
     """A configuration of transformers, of version 4 or 5.
 
-    Attributes:
-      values: the content of config.json.
-      where: the file, for messages.
-      tensors: names of the tensors of the folder, but for copies of others once these are known;
-        empty for a model of our own. What is tied depends on them as well: transformers uses a
-        softmax of its own if there is one, whatever the configuration says.
+    `where` is the file, for messages. `tensors` has the names of the folder's tensors without
+    copies, empty for a model of ours: transformers uses a separate softmax if the folder has one,
+    whatever the configuration says.
     """
 
     values: Mapping[str, Any]
@@ -33,18 +30,13 @@ class Settings:
     tensors: frozenset[str] = frozenset()
 
     def integer(self, name: str, default: int | None = None) -> int:
-        """Returns an integer of at least 1.
-
-        Raises:
-          ConversionError: it is missing, without a default, or something else.
-        """
+        """Returns an integer of at least 1."""
         value = self._value(name, _MISSING if default is None else default)
         if type(value) is not int or not 1 <= value <= _LARGEST_INTEGER:
             raise self.error(name, "must be an integer of at least 1, and no impossible size")
         return value
 
     def non_negative(self, name: str, default: int) -> int:
-        """Returns an integer of at least 0."""
         value = self._value(name, default)
         if type(value) is not int or not 0 <= value <= _LARGEST_INTEGER:
             raise self.error(name, "must be an integer of at least 0")
@@ -70,35 +62,28 @@ class Settings:
         return list(value)
 
     def number(self, name: str, default: float | None = None) -> float:
-        """Returns a number."""
         value = self._value(name, _MISSING if default is None else default)
         if type(value) not in (int, float) or not abs(value) < _LARGEST_NUMBER:
             raise self.error(name, "must be a number")
         return float(value)
 
     def flag(self, name: str, default: bool) -> bool:  # noqa: FBT001 - the default of a flag
-        """Returns True or False."""
         value = self._value(name, default)
         if type(value) is not bool:
             raise self.error(name, "must be true or false")
         return value
 
     def text(self, name: str, default: str | None = None) -> str:
-        """Returns a text."""
         value = self._value(name, _MISSING if default is None else default)
         if type(value) is not str:
             raise self.error(name, "must be a text")
         return value
 
     def optional_integer(self, name: str) -> int | None:
-        """Returns an integer, None where it is missing or null."""
         return None if self.values.get(name) is None else self.integer(name)
 
     def require(self, name: str, allowed: object, *others: object) -> None:
-        """Raises ConversionError unless a setting is missing, null, or one of the values.
-
-        For settings that change what a model computes, of which one value is supported.
-        """
+        """Refuses another value of a setting that changes the computation of a model."""
         value = self.values.get(name)
         supported = (allowed, *others)
         if value is not None and value not in supported:
@@ -106,7 +91,6 @@ class Settings:
             raise self.error(name, f"is not supported; supported: {names}")
 
     def error(self, name: str, problem: str) -> ConversionError:
-        """Returns the error of a setting."""
         text = repr(self.values.get(name))
         text = f"{text[:80]}..." if len(text) > 80 else text
         return ConversionError(f"{self.where}: {name}={text} {problem}")

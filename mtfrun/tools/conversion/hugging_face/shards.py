@@ -23,12 +23,8 @@ def shards_by_size(
     """Returns the tensors of every file, in their order, as transformers spreads them.
 
     A file ends before the tensor with which it would hold more than `max_bytes`; a larger tensor
-    has a file of its own. See `split_state_dict_into_shards_factory` in
+    has a file alone. See `split_state_dict_into_shards_factory` in
     https://github.com/huggingface/huggingface_hub.
-
-    Args:
-      tensors: by name.
-      max_bytes: of the tensors of a file.
     """
     parts: list[dict[str, np.ndarray]] = []
     current: dict[str, np.ndarray] = {}
@@ -54,13 +50,7 @@ def shards_by_size(
 
 
 def write_shards(directory: pathlib.Path, shards: Shards, metadata: Mapping[str, str]) -> None:
-    """Writes files of tensors, and the index of several, in the form of transformers.
-
-    Args:
-      directory: exists.
-      shards: the tensors of every file.
-      metadata: texts for the headers of the files.
-    """
+    """Writes files of tensors, and the index of several, in the form of transformers."""
     if list(shards) != [SINGLE]:
         (directory / INDEX).write_text(_index(shards), encoding="utf-8")
     for name, shard in shards.items():
@@ -68,7 +58,6 @@ def write_shards(directory: pathlib.Path, shards: Shards, metadata: Mapping[str,
 
 
 def _index(shards: Shards) -> str:
-    """Returns the text of the index of several files."""
     tensors = [value for shard in shards.values() for value in shard.values()]
     index = {
         "metadata": {

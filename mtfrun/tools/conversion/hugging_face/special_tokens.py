@@ -12,25 +12,14 @@ from mtfrun.tools.conversion.hugging_face.settings import Settings
 
 @dataclasses.dataclass(frozen=True)
 class SpecialTokens:
-    """What the configurations of a folder say about special tokens.
-
-    Attributes:
-      config: the content of tokenizer_config.json.
-      end_id: the id that ends a text, the first of several; None where none is named.
-    """
+    """The special tokens in tokenizer_config.json (`config`), and the id that ends a text."""
 
     config: Mapping[str, Any]
     end_id: int | None
 
     @classmethod
     def of(cls, folder: Folder, settings: Settings, config: Mapping[str, Any]) -> SpecialTokens:
-        """Returns those of a folder.
-
-        Args:
-          folder: has perhaps a generation_config.json, which goes before config.json.
-          settings: the configuration of the model.
-          config: the content of tokenizer_config.json.
-        """
+        """The ids of generation_config.json go before the ids of config.json."""
         generation = folder.json_of(GENERATION_CONFIG) if folder.has(GENERATION_CONFIG) else {}
         ids = [*end_ids(generation), *end_ids(settings.values)]
         return cls(config, ids[0] if ids else None)
@@ -45,31 +34,24 @@ class SpecialTokens:
         return any(name not in usual and "<extra_id_" not in str(name) for name in names)
 
     def extra_ids(self, default: int) -> int:
-        """Returns the number of T5's sentinels behind the pieces."""
+        """The number of T5's sentinels behind the pieces."""
         return Settings(self.config, "tokenizer_config.json").non_negative("extra_ids", default)
 
     def puts_begin(self, *, default: bool) -> bool:
-        """Returns whether texts begin with a token."""
         return Settings(self.config, "tokenizer_config.json").flag("add_bos_token", default=default)
 
     def end_token(self, tokenizer: Mapping[str, Any]) -> str | None:
-        """Returns the token that ends a text; None for that which its vocabulary takes.
-
-        Args:
-          tokenizer: the content of tokenizer.json.
-        """
+        """Returns the token that ends a text; None for the vocabulary's default."""
         if self.end_id is None:
             return self._text("eos_token") or None
         return tokens_of(tokenizer).get(self.end_id)
 
     def begin_token(self, tokenizer: Mapping[str, Any]) -> str | None:
-        """Returns the token before a text; None for none."""
         if "add_bos_token" in self.config:
             return self._text("bos_token") or None if self.puts_begin(default=False) else None
         return _first_of_template(tokenizer.get("post_processor"))
 
     def _text(self, name: str) -> str:
-        """Returns a token of tokenizer_config.json, which may be an object with its content."""
         token = self.config.get(name)
         text = token.get("content") if type(token) is dict else token
         return text if type(text) is str else ""
@@ -79,14 +61,14 @@ _NAMES = ("bos_token", "eos_token", "unk_token", "pad_token")
 
 
 def end_ids(values: Mapping[str, Any]) -> list[int]:
-    """Returns the ids that end an output: a number or a list of them, as `eos_token_id`."""
+    """Returns the ids of `eos_token_id`, a number or a list."""
     value = values.get("eos_token_id")
     candidates = value if type(value) is list else [value]
     return [number for number in candidates if type(number) is int and number >= 0]
 
 
 def tokens_of(tokenizer: Mapping[str, Any]) -> dict[int, str]:
-    """Returns the tokens of tokenizer.json by id: those that were added, and of the model."""
+    """Returns the tokens of tokenizer.json by id, added tokens included."""
     model = tokenizer.get("model")
     vocab = model.get("vocab") if type(model) is dict else None
     tokens: dict[int, str] = {}
@@ -102,7 +84,6 @@ def tokens_of(tokenizer: Mapping[str, Any]) -> dict[int, str]:
 
 
 def _first_of_template(processor: Any) -> str | None:
-    """Returns the special token that a post-processor puts before a text."""
     if type(processor) is not dict:
         return None
     parts = processor.get("processors") if processor.get("type") == "Sequence" else [processor]

@@ -35,10 +35,10 @@ class Tokenizer:
     Attributes:
       reference: the value of VOCABULARY, "@data.SentencePieceVocabulary()".
       parameters: of that class, by name.
-      file: the parameter that names the file, and the name of the file; None for none.
+      file: the parameter that names the file, and the name of the file.
       files: the contents of all files of the tokenizer by name.
-      pad_id: that of the vocabulary: 0, or -1 where id 0 is a token.
-      notes: lines about what the user must know.
+      pad_id: 0, or -1 where id 0 is a token.
+      notes: lines that the user must know.
     """
 
     reference: str
@@ -49,7 +49,6 @@ class Tokenizer:
     notes: Sequence[str] = ()
 
     def write_gin(self, file: GinFile, directory: pathlib.Path) -> None:
-        """Adds the vocabulary to a gin file of the run in `directory`."""
         if self.pad_id:
             file.bind(
                 "transformer.TokenEmbedding",
@@ -68,11 +67,6 @@ class Tokenizer:
 
 def read_tokenizer(folder: Folder, settings: Settings, pad_id: int) -> Tokenizer:
     """Returns the vocabulary of a folder; ids in decimals where it has no tokenizer.
-
-    Args:
-      folder: has the files.
-      settings: the configuration.
-      pad_id: of the model, see `TextFamily`.
 
     Raises:
       ConversionError: a file is damaged, or belongs to another model.
@@ -98,7 +92,6 @@ def read_tokenizer(folder: Folder, settings: Settings, pad_id: int) -> Tokenizer
 
 
 def _bytes(settings: Settings) -> Tokenizer:
-    """Returns the vocabulary of ByT5."""
     size = settings.integer("vocab_size")
     try:
         is_usual = size == data.ByteVocabulary(size=size).size == data.ByteVocabulary().size
@@ -110,7 +103,6 @@ def _bytes(settings: Settings) -> Tokenizer:
 def _sentencepiece(
     folder: Folder, name: str, settings: Settings, tokens: SpecialTokens, pad_id: int
 ) -> Tokenizer:
-    """Returns the vocabulary of a SentencePiece model: T5's, or one like Llama's."""
     size = settings.integer("vocab_size")
     parameters: dict[str, object] = {"extra_ids": 0, "size": size}
     if pad_id:
@@ -143,7 +135,6 @@ def _sentencepiece(
 def _tokenizer_json(
     folder: Folder, settings: Settings, tokens: SpecialTokens, pad_id: int
 ) -> Tokenizer:
-    """Returns the vocabulary of a tokenizer.json."""
     parameters: dict[str, object] = {"size": settings.integer("vocab_size")}
     if pad_id:
         parameters["pad_id"] = pad_id
@@ -165,7 +156,6 @@ def _tokenizer_json(
 
 
 def _ids(settings: Settings, pad_id: int, has_old_files: bool) -> Tokenizer:  # noqa: FBT001
-    """Returns the vocabulary of ids in decimals."""
     note = "there is no tokenizer: texts are ids in decimals, separated by spaces"
     if has_old_files:
         note = (
@@ -181,7 +171,6 @@ def _ids(settings: Settings, pad_id: int, has_old_files: bool) -> Tokenizer:  # 
 
 
 def _end_id(settings: Settings, pad_id: int) -> int | None:
-    """Returns the id that ends a text, the first of several; None where none does."""
     value = settings.values.get("eos_token_id")
     size = settings.integer("vocab_size")
     candidates = value if isinstance(value, list) else [value]
@@ -189,7 +178,6 @@ def _end_id(settings: Settings, pad_id: int) -> int | None:
 
 
 def _checked(make: Callable[[], _Made]) -> _Made:
-    """Returns the vocabulary that `make` returns, after it was read."""
     try:
         vocabulary = make()
         _ = vocabulary.size

@@ -31,11 +31,6 @@ from mtfrun.tools.conversion.hugging_face.tokenizer import (
 
 
 def with_tokenizer(origin: Origin, vocabulary: Vocabulary) -> Origin:
-    """Returns an origin with the tokenizer files of a vocabulary.
-
-    Raises:
-      ConversionError: transformers cannot express the vocabulary.
-    """
     files = dict(without_tokenizer(origin).files)
     values = json.loads(files[CONFIG])
     ends_texts = bool(values.get("is_encoder_decoder"))
@@ -47,13 +42,12 @@ def with_tokenizer(origin: Origin, vocabulary: Vocabulary) -> Origin:
 
 
 def without_tokenizer(origin: Origin) -> Origin:
-    """Returns an origin without tokenizer files."""
     files = {name: content for name, content in origin.files.items() if name not in TOKENIZER_FILES}
     return dataclasses.replace(origin, files=files)
 
 
 def has_tokenizer_of(origin: Origin, vocabulary: Vocabulary) -> bool:
-    """Returns whether an imported model's tokenizer matches a vocabulary."""
+    """Returns whether an imported model's tokenizer is the vocabulary's."""
     config = json.loads(origin.files.get(TOKENIZER_CONFIG, b"{}"))
     if config.get("tokenizer_class") == "ByT5Tokenizer":
         return isinstance(vocabulary, ByteVocabulary)
@@ -72,11 +66,8 @@ def tokenizer_files(
 ) -> dict[str, bytes]:
     """Returns the files, by name, with which transformers produces the ids of a vocabulary.
 
-    Register a function for a custom vocabulary class.
-
-    Args:
-      vocabulary: text to ids and back.
-      ends_texts: whether every text ends with the end id, as for encoders; prompts do not.
+    Register a function for a custom vocabulary class. `ends_texts`: every text ends with the end
+    id, as for encoders; prompts do not.
 
     Raises:
       ConversionError: transformers cannot express the vocabulary.
@@ -155,7 +146,6 @@ def _files(
     *,
     ends_texts: bool,
 ) -> dict[str, bytes]:
-    """Returns a tokenizer.json that adds begin and end tokens, and its configuration files."""
     tokens = tokens_of(tokenizer)
     begin = vocabulary.encode("").tolist()
     end = [vocabulary.end_id] if ends_texts else []
@@ -204,8 +194,6 @@ def _special(
 
 
 def _template(begin: list[int], end: list[int], tokens: Mapping[int, str]) -> dict[str, Any]:
-    """Returns the post-processor that adds tokens before and after one text, or each of two."""
-
     def parts(text: str, kind: int) -> list[dict[str, Any]]:
         before, after = (
             [{"SpecialToken": {"id": tokens[number], "type_id": 0}} for number in numbers]

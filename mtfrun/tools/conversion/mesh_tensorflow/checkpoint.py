@@ -29,15 +29,7 @@ _EMBEDDING = re.compile(r".*/embedding")
 
 
 class SourceCheckpoint:
-    """A checkpoint whose layer names may come from a configuration.
-
-    Args:
-      prefix: path prefix of the files.
-      stacks: the stacks in the configuration.
-
-    Raises:
-      RunDirError: the checkpoint cannot be read.
-    """
+    """A checkpoint whose layers have the names in the configuration."""
 
     def __init__(self, prefix: Path, stacks: Sequence[SourceStack]) -> None:
         self._prefix = prefix
@@ -48,7 +40,6 @@ class SourceCheckpoint:
 
     @property
     def step(self) -> int:
-        """The number of finished steps."""
         return self._tensors.step(self._names[_STEP]) if _STEP in self._names else 0
 
     @property
@@ -68,8 +59,7 @@ class SourceCheckpoint:
         """Returns the values of variables by checkpoint path, see `Imported.values`.
 
         Raises:
-          ConversionError: there is none for a variable, or it has other sizes, or a variable of the
-            checkpoint is left.
+          ConversionError: a variable has no value or other sizes, or a value has no variable.
         """
         paths = {
             path.removeprefix(_MODEL): variable
@@ -123,7 +113,7 @@ class SourceCheckpoint:
 
 
 def _usual_name(name: str, stacks: Sequence[SourceStack]) -> str:
-    """Returns the name that a variable has where layers and stacks have no names of their own."""
+    """Returns the name that a variable has where layers and stacks have no given names."""
     for stack in stacks:
         usual = {"encoder": "encoder", "decoder": "decoder"}.get(stack.scope, "transformer")
         path = name.removeprefix(f"{stack.name}/")
@@ -141,7 +131,6 @@ def _usual_name(name: str, stacks: Sequence[SourceStack]) -> str:
 
 
 def _place(match: re.Match[str], stack: SourceStack) -> tuple[int, int | None]:
-    """Returns the numbers of a block and of a layer in it; None for another stack's layer."""
     if not stack.block_scope:
         return divmod(int(match[1]), len(stack.names))
     layer = stack.names.index(match[2]) if match[2] in stack.names else None

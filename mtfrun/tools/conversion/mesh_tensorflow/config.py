@@ -49,13 +49,7 @@ class Key(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Account:
-    """What became of one binding.
-
-    Attributes:
-      name, value: the two sides of the binding, the value as gin writes it.
-      fate: the list.
-      why: the reason; "" for what is taken over.
-    """
+    """What became of one binding, and the reason; the value is as gin writes it."""
 
     name: str
     value: str
@@ -77,7 +71,6 @@ def short_name(name: str) -> str:
 
 
 def _kind(value: Any) -> str | None:
-    """Describes the kind of a value; None for references, dictionaries, None and infinity."""
     if isinstance(value, bool):
         return "True or False"
     if isinstance(value, (int, float)):
@@ -94,11 +87,7 @@ def name_of(value: Any) -> str:
 
 
 class SourceConfig:
-    """Bindings by scope, class and parameter, the last of equal ones; see the module.
-
-    Args:
-      bindings: of the user's file.
-      program: bindings that the program reads before it.
+    """Bindings by scope, class and parameter; bindings of the `program` come before the user's.
 
     Raises:
       ConversionError: a macro is not defined, or defined by itself.
@@ -122,8 +111,8 @@ class SourceConfig:
 
         Args:
           target: "SelfAttention.num_heads".
-          default: that of the program.
-          scope: of the caller, "encoder"; a binding without a scope holds in all.
+          default: the program's default.
+          scope: the caller's scope, "encoder"; a binding without a scope holds in all.
 
         Raises:
           ConversionError: the default is a number, a boolean, a text or a list, and the value is of
@@ -157,8 +146,7 @@ class SourceConfig:
     ) -> Any:
         """Returns the value of a parameter of which only some values are supported.
 
-        Another value is counted as not supported, with the reason, and the first allowed one is
-        returned.
+        Another value is counted as not supported, and the first allowed one is returned.
         """
         value = self.get(target, default, scope=scope)
         if any(value == other and type(value) is type(other) for other in allowed):
@@ -174,7 +162,6 @@ class SourceConfig:
         self._not_supported[key] = why
 
     def ignore(self, target: str, why: str, *, scope: str = "") -> None:
-        """Counts a parameter as ignored."""
         selector, _, parameter = target.rpartition(".")
         self._called.add(selector)
         for key in self._bindings_of(selector, parameter, scope):
@@ -186,7 +173,6 @@ class SourceConfig:
         self._ignored[Key(scope, selector, parameter)] = why
 
     def ignore_calls_of(self, selectors: Iterable[str], why: str) -> None:
-        """Counts all parameters of classes or functions as ignored."""
         names = set(selectors)
         for key in self._values:
             if key.selector in names:
@@ -204,7 +190,6 @@ class SourceConfig:
         }
 
     def account(self) -> list[Account]:
-        """Returns what became of every binding of the user's file, in its order."""
         fates = {
             key: self._fate(key) for key in {**self._own, **self._not_supported} if key.selector
         }
@@ -231,7 +216,6 @@ class SourceConfig:
     def _fates_of_macros(
         self, fates: Mapping[Key, tuple[Fate, str]]
     ) -> dict[Key, tuple[Fate, str]]:
-        """Returns the fates of macros: the best of those of the bindings that use them."""
         ranks = list(Fate)
         best: dict[str, tuple[Fate, str]] = {}
         for key, value in self._values.items():
@@ -245,7 +229,6 @@ class SourceConfig:
         return {key: best.get(key.parameter, unused) for key in self._own if not key.selector}
 
     def _macros_in(self, value: Any) -> set[str]:
-        """Returns the names of the macros that a value uses, directly or through other macros."""
         names: set[str] = set()
         values = [value]
         while values:
@@ -256,7 +239,6 @@ class SourceConfig:
         return names
 
     def _bindings_of(self, selector: str, parameter: str, scope: str) -> Iterator[Key]:
-        """Yields the keys of the bindings that hold in a scope, the one in effect last."""
         scopes = [""]
         for part in filter(None, scope.split("/")):
             scopes.append(f"{scopes[-1]}/{part}".removeprefix("/"))
@@ -266,7 +248,6 @@ class SourceConfig:
                 yield key
 
     def _resolved(self, value: Any, *, lenient: bool = False) -> Any:
-        """Returns a value with its macros replaced."""
         return self._replaced(value, 0, iter(range(_MAX_VALUES)), lenient=lenient)
 
     def _replaced(self, value: Any, depth: int, budget: Iterator[int], *, lenient: bool) -> Any:

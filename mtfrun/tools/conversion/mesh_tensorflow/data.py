@@ -30,8 +30,6 @@ _DECODED_AS_HERE: Mapping[str, Any] = {
 
 
 class RowForm(enum.Enum):
-    """What a row of the data is."""
-
     TEXTS = enum.auto()
     PAIRS = enum.auto()
     PAIRS_IN_A_ROW = enum.auto()
@@ -57,7 +55,7 @@ def read_lengths(source: SourceConfig) -> dict[str, int]:
 
 
 def _targets_length(source: SourceConfig) -> int:
-    """Returns the positions of the targets of span corruption, which fill the inputs exactly."""
+    """The targets of span corruption have as many positions as fill the inputs exactly."""
 
     def get(name: str) -> Any:
         return source.get_optional(f"random_spans_helper.{name}", 0)
@@ -88,7 +86,6 @@ def _targets_length(source: SourceConfig) -> int:
 def write_data(
     source: SourceConfig, draft: Draft, lengths: Mapping[str, int], rows: RowForm
 ) -> None:
-    """Adds the data to a file: the form of the rows, and the place where the texts are named."""
     objective = _objective(source, draft)
     if rows is RowForm.TEXTS:
         draft.macro("SEQUENCE_LENGTH", lengths["targets"])
@@ -117,7 +114,7 @@ def write_data(
 
 
 def _is_packed(source: SourceConfig) -> bool:
-    """Returns whether rows hold several pairs: T5's do, those of other functions need not."""
+    """T5's rows hold several pairs; the rows of other functions need not."""
     function = source.get("run.train_dataset_fn", None)
     if not isinstance(function, Reference) or name_of(function) not in _T5_DATA:
         return False
@@ -126,7 +123,7 @@ def _is_packed(source: SourceConfig) -> bool:
 
 
 def names_of_data(source: SourceConfig) -> list[str]:
-    """Returns the names of the original's data, and counts what makes it as without meaning."""
+    """Returns the names of the original's data, and counts their functions as ignored."""
     names: list[str] = []
     for target in _FUNCTIONS:
         value = source.get(target, None)
@@ -148,7 +145,6 @@ def names_of_data(source: SourceConfig) -> list[str]:
 
 
 def _ignore_calls(source: SourceConfig, function: Reference, depth: int = 0) -> None:
-    """Counts the parameters of a function of data, and of those that they refer to."""
     name = name_of(function)
     source.ignore_calls_of([name], _WHY)
     for value in source.parameters_of(name).values():
@@ -157,7 +153,6 @@ def _ignore_calls(source: SourceConfig, function: Reference, depth: int = 0) -> 
 
 
 def _objective(source: SourceConfig, draft: Draft) -> Reference | None:
-    """Returns the objective of running text, None for pairs of texts."""
     functions = source.get_optional("unsupervised.preprocessors", []) or []
     if "denoise" not in map(name_of, functions):
         return None
@@ -210,7 +205,6 @@ _OBJECTIVES: Mapping[Sequence[str | None], tuple[str, dict[str, Any]]] = {
 
 
 def write_decoding(source: SourceConfig, draft: Draft) -> None:
-    """Adds the settings of decoding to a file."""
     search: dict[str, Any] = {}
     for cls in _SEARCHES:
         for name, ours in (

@@ -41,7 +41,6 @@ class Draft(GinFile):
     """A gin file without the statements that an included file makes as well."""
 
     def has(self, target: str) -> bool:
-        """Returns whether a parameter of a class is bound."""
         return bool(self.blocks.get(target))
 
     def text(self) -> str:
@@ -68,7 +67,7 @@ class Draft(GinFile):
 
 
 def _included_value(included: Mapping[str, Any], target: str, name: str) -> Any:
-    """Returns the value of a parameter by included files, or its default; ... for none."""
+    """... stands for no value."""
     unscoped = f"{target.rpartition('/')[2]}.{name}"
     default = _DEFAULTS.get(unscoped, ...)
     return included.get(f"{target}.{name}", included.get(unscoped, default))

@@ -17,9 +17,7 @@ _DIRECTORIES_ABOVE = 4
 def read_gin_file(path: Path, search_paths: Sequence[str] = ()) -> list[Binding]:
     """Returns the bindings of a file and of the files that it includes, in the order of effect.
 
-    Args:
-      path: the file.
-      search_paths: where to look for included files before the directories above the file.
+    Included files are searched for in `search_paths`, then in the directories above the file.
 
     Raises:
       ConversionError: a file is missing, is not a gin file, includes itself or includes too many.

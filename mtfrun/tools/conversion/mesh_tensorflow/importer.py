@@ -40,13 +40,11 @@ class MeshTensorFlowImporter:
     """Reads operative_config.gin, or another gin file, and the checkpoint beside it."""
 
     def recognises(self, path: pathlib.Path) -> bool:
-        """Returns whether a path is that of a run, one of its checkpoints, or a gin file."""
         return names_run(path)
 
     def read(
         self, path: pathlib.Path, *, partial: bool, search_paths: Sequence[str] = ()
     ) -> Imported:
-        """Returns the run: configuration, variables, slots and step."""
         run = find_run(path)
         bindings = read_gin_file(run.config, search_paths)
         source = SourceConfig(bindings, () if run.is_operative else bindings_in(PROGRAM_DEFAULTS))
@@ -78,7 +76,6 @@ def _config(
     checkpoint: SourceCheckpoint | None,
     directory: pathlib.Path,
 ) -> str:
-    """Returns the text of config.gin of the run in `directory`."""
     path = run.config.parent if run.is_operative else run.config
     draft = Draft(_header(source, model, path, directory))
     draft.include("defaults.gin")
@@ -112,7 +109,6 @@ def _config(
 def _header(
     source: SourceConfig, model: SourceModel, path: pathlib.Path, directory: pathlib.Path
 ) -> list[str]:
-    """Returns the lines of the comment at the top."""
     title = f"Mesh TensorFlow's {model.model_type}, imported from {path}."
     lines = [title, ""]
     names = names_of_data(source)
@@ -127,7 +123,6 @@ def _header(
 
 
 def _write_vocabulary(draft: Draft, checkpoint: SourceCheckpoint | None) -> None:
-    """Adds ids in decimals as the vocabulary, where it is known how many there are."""
     size = None if checkpoint is None else checkpoint.vocabulary_size
     if size is None:
         return
@@ -137,7 +132,6 @@ def _write_vocabulary(draft: Draft, checkpoint: SourceCheckpoint | None) -> None
 
 
 def _write_loop(source: SourceConfig, draft: Draft, tokens_per_batch: int) -> int:
-    """Adds the loop of training to a file, and returns the number of its steps."""
     steps = source.get("run.train_steps", None)
     if not isinstance(steps, Reference):
         steps = source.get_optional("run.train_steps", 0)
@@ -158,7 +152,6 @@ def _write_loop(source: SourceConfig, draft: Draft, tokens_per_batch: int) -> in
 
 
 def _write_filter(source: SourceConfig, draft: Draft, model: SourceModel) -> None:
-    """Adds which variables are not trained."""
     pattern = source.get("run.variable_filter", None)
     if pattern is None:
         return
@@ -170,7 +163,6 @@ def _write_filter(source: SourceConfig, draft: Draft, model: SourceModel) -> Non
 
 
 def _check(account: Sequence[Account], run: SourceRun, *, partial: bool) -> None:
-    """Raises ConversionError if something is not supported, unless that is to be left out."""
     refused = [entry for entry in account if entry.fate is Fate.NOT_SUPPORTED]
     if not refused or partial:
         return
@@ -180,7 +172,6 @@ def _check(account: Sequence[Account], run: SourceRun, *, partial: bool) -> None
 
 
 def _lists(account: Sequence[Account]) -> dict[str, Mapping[str, object]]:
-    """Returns the bindings of the three lists, with their values or reasons."""
     lists: dict[str, dict[str, object]] = {fate.value: {} for fate in Fate}
     for entry in account:
         text = f"{entry.value}: {entry.why}" if entry.why else entry.value

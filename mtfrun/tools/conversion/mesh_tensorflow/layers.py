@@ -51,13 +51,10 @@ class SourceStack:
       name: in the original's variables.
       scope: "encoder", "decoder" or "".
       has_encoder: whether the model is an encoder-decoder, whose padding is set to 0.
-      num_layers: the number of blocks.
-      layers: references to our classes.
       names: of the layers in a block, in variables of the original.
       block_scope: whether these have a part for the block.
       parameters: of our classes, by class and name.
-      relative_buckets: the number of buckets of the logits by distance that all blocks share; None
-        for none.
+      relative_buckets: of the relative position bias that all blocks share; None for none.
     """
 
     name: str
@@ -72,7 +69,6 @@ class SourceStack:
 
 
 def sublayer_paths(stack: SourceStack) -> list[str]:
-    """Returns the paths of the sublayers of all blocks here, in their order."""
     packages = {"transformer": transformer, "moe": moe}
     names = [layer.selector.split(".") for layer in stack.layers]
     classes = [getattr(packages[package], name) for package, name in names]
@@ -102,7 +98,6 @@ def read_stack(source: SourceConfig, name: str, scope: str) -> SourceStack:
 
 
 def _add_layer(source: SourceConfig, stack: SourceStack, entry: Any, name: str) -> None:
-    """Adds one entry of the list of layers: a class, perhaps with a name and arguments."""
     parts = list(entry) if isinstance(entry, list | tuple) else [entry]
     references = [part for part in parts if isinstance(part, Reference)]
     names = [part for part in parts if isinstance(part, str)]
@@ -158,7 +153,6 @@ def activations(source: SourceConfig, target: str, scope: str) -> list[Any]:
 
 
 def activation(source: SourceConfig, target: str, name: Any, scope: str) -> Reference | None:
-    """Returns the reference to an activation function; None for a linear layer."""
     if isinstance(name, Reference):
         name = name_of(name)
     if name in (None, "linear"):
@@ -248,7 +242,6 @@ _HYPERPROMPTS = (
 
 
 def _attention(source: SourceConfig, kind: str, cls: str, scope: str) -> dict[str, Parameters]:
-    """Returns the parameters that all kinds of attention have."""
     # EncDecAttention inherits unbound parameters from its base class, SelfAttention.
     kinds = ["SelfAttention", kind] if kind == "EncDecAttention" else [kind]
 
@@ -305,7 +298,6 @@ _LAYERS: Mapping[str, Callable[[SourceConfig, SourceStack], _Layer]] = {
 
 
 def _add_transforms(source: SourceConfig, stack: SourceStack) -> None:
-    """Adds the transforms of a stack, and their parameters."""
     scope = stack.scope
     rate = source.get("LayerStack.dropout_rate", None, scope=scope)
     is_legacy = rate is not None

@@ -28,14 +28,7 @@ _METHODS = (
 
 @dataclasses.dataclass(frozen=True)
 class SourceMesh:
-    """The devices of the original, and the batches that they compute.
-
-    Attributes:
-      axes: sizes by name.
-      layout: axes by dimension.
-      batch_size: sequences of a step.
-      microbatches: parts of a batch that are computed one after the other.
-    """
+    """The axes of devices by name, the layout by dimension, and the batches of a step."""
 
     axes: Mapping[str, int]
     layout: Mapping[str, str]
@@ -43,12 +36,10 @@ class SourceMesh:
     microbatches: int
 
     def num_splits(self, dimension: str) -> int:
-        """Returns how many parts a dimension has."""
         return self.axes.get(self.layout.get(dimension, ""), 1)
 
 
 def read_mesh(source: SourceConfig, lengths: Mapping[str, int]) -> SourceMesh:
-    """Returns the mesh; `lengths` are those of a row by feature."""
     axes = _axes(source)
     layout = _rules(source.get("run.layout_rules"))
     mesh = SourceMesh(axes, layout, 1, 1)
@@ -67,7 +58,6 @@ def read_mesh(source: SourceConfig, lengths: Mapping[str, int]) -> SourceMesh:
 
 
 def write_mesh(source: SourceConfig, mesh: SourceMesh, draft: Draft) -> None:
-    """Adds mesh, layout and batches to a file."""
     rules = {d: axis for d, axis in mesh.layout.items() if d in _DIMENSIONS}
     axes = dict(mesh.axes)
     if math.prod(axes.values()) == 1:
@@ -82,7 +72,6 @@ def write_mesh(source: SourceConfig, mesh: SourceMesh, draft: Draft) -> None:
 
 
 def _axes(source: SourceConfig) -> dict[str, int]:
-    """Returns the sizes of the axes; none for one device."""
     shape = source.get("run.mesh_shape")
     if isinstance(shape, Reference):
         # tpu_mesh_shape() divides the cores of a TPU; here devices are what the machine has.
@@ -99,7 +88,6 @@ def _axes(source: SourceConfig) -> dict[str, int]:
 
 
 def _rules(rules: Any) -> dict[str, str]:
-    """Returns the rules of a layout, the first of a dimension."""
     try:
         pairs = _pairs(rules)
     except (TypeError, ValueError):
@@ -113,18 +101,13 @@ def _rules(rules: Any) -> dict[str, str]:
 
 
 def _pairs(value: Any) -> list[tuple[str, str]]:
-    """Parses pairs of texts: "a:b;c:d", or a list of pairs.
-
-    Raises:
-      TypeError, ValueError: the value is neither.
-    """
+    """Parses pairs of texts: "a:b;c:d", or a list of pairs."""
     if isinstance(value, str):
         value = [part.split(":") for part in re.split("[,;]", value) if part.strip()]
     return [(str(first).strip(), str(second).strip()) for first, second in value or []]
 
 
 def _batch_size(source: SourceConfig, length: int, replicas: int) -> int:
-    """Returns the number of sequences of a batch."""
     batch = source.get("run.batch_size")
     if batch is None:
         batch = ("tokens_per_replica", 2048)

@@ -40,7 +40,7 @@ _READ_BY = {
 
 
 def mixture(source: SourceConfig, scope: str, activations: Activations) -> dict[str, Parameters]:
-    """Returns the parameters of our classes, by class; what is not supported is counted."""
+    """Returns the parameters of our classes, by class."""
 
     def get(name: str, default: Any = None) -> Any:
         return source.get(f"MoE1D.{name}", default, scope=scope)
@@ -89,8 +89,6 @@ def mixture(source: SourceConfig, scope: str, activations: Activations) -> dict[
 def _router(
     source: SourceConfig, scope: str, gate: str
 ) -> tuple[Parameters, dict[str, Parameters]]:
-    """Returns the parameters of the router, and those of the gate and the noise by class."""
-
     def get(name: str, default: Any = None) -> Any:
         return source.get(f"MoE1D.{name}", default, scope=scope)
 
@@ -130,7 +128,6 @@ def _switch_policies(
     parameters: Parameters,
     classes: dict[str, Parameters],
 ) -> None:
-    """Adds how experts are chosen in training; in evaluation it is always the best one."""
     source.require(
         "MoE1D.switch_policy_eval",
         ["argmax", "input_jitter", "input_dropout"],
@@ -156,7 +153,6 @@ def _switch_policies(
 def _second_policy(
     source: SourceConfig, scope: str, phase: str, classes: dict[str, Parameters]
 ) -> Reference:
-    """Returns the policy for second experts, and adds its parameters to `classes`."""
     target, threshold = f"MoE1D.second_policy_{phase}", f"MoE1D.second_threshold_{phase}"
     policy = source.require(
         target,

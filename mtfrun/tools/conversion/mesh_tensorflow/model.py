@@ -32,14 +32,7 @@ _MACROS = {
 
 @dataclasses.dataclass(frozen=True)
 class SourceModel:
-    """A model.
-
-    Attributes:
-      model_type: "bitransformer", "lm" or "delimited_lm".
-      stacks: the encoder and the decoder, or the only one.
-      embedding, loss: the parameters of TokenEmbedding and TokenLoss.
-      of_model: the parameters of the model's class.
-    """
+    """A model: its stacks, and the parameters of TokenEmbedding, TokenLoss and its class."""
 
     model_type: str
     stacks: Sequence[SourceStack]
@@ -49,7 +42,6 @@ class SourceModel:
 
     @property
     def is_language_model(self) -> bool:
-        """Whether it has one stack."""
         return self.model_type in LANGUAGE_MODELS
 
     @property
@@ -59,14 +51,12 @@ class SourceModel:
 
     @property
     def row_form(self) -> RowForm:
-        """What its rows are."""
         if not self.is_language_model:
             return RowForm.PAIRS
         reads_pairs = self.model_type == "delimited_lm" or any(self.of_model.values())
         return RowForm.PAIRS_IN_A_ROW if reads_pairs else RowForm.TEXTS
 
     def patterns(self) -> VariablePatterns:
-        """Returns the translation of patterns of variables' names."""
         classes = {cls for stack in self.stacks for cls in stack.parameters}
         if any(stack.relative_buckets is not None for stack in self.stacks):
             classes.add("transformer.RelativePositionBias")
@@ -82,7 +72,6 @@ class SourceModel:
 
 
 def read_model(source: SourceConfig) -> SourceModel:
-    """Returns the model; what is not supported is counted by `source`."""
     model_type = source.require(
         "run.model_type",
         ["bitransformer", *LANGUAGE_MODELS],
@@ -118,7 +107,6 @@ def read_model(source: SourceConfig) -> SourceModel:
 
 
 def _two_stacks(source: SourceConfig) -> list[SourceStack]:
-    """Returns the encoder and the decoder."""
     source.require(
         "Bitransformer.shared_embedding",
         [True],
@@ -152,7 +140,6 @@ def _two_stacks(source: SourceConfig) -> list[SourceStack]:
 
 
 def _check_shared(source: SourceConfig, encoder: SourceStack, decoder: SourceStack) -> None:
-    """Counts two stacks with the same variables as not supported, unless their layers fit."""
     layers = [dict(zip(s.names, s.layers, strict=True)) for s in (encoder, decoder)]
     fits = all(layers[1].get(name) == cls for name, cls in layers[0].items())
     if not fits or encoder.num_layers != decoder.num_layers or not encoder.block_scope:
@@ -169,7 +156,6 @@ def _language_model(source: SourceConfig) -> Parameters:
 
 
 def _require_plain(source: SourceConfig, scope: str) -> None:
-    """Counts what no model here has as not supported."""
     for name, value, why in (
         ("ensemble", None, "ensembles are not supported"),
         ("token_dropout_rate", 0.0, "ids are not dropped"),
@@ -224,7 +210,6 @@ def _loss(source: SourceConfig, scope: str) -> Parameters:
 
 
 def write_model(model: SourceModel, draft: Draft, microbatches: int) -> None:
-    """Adds the model to a file."""
     stacks = model.stacks
     parts: Parameters = {
         "embedding": reference("@transformer.TokenEmbedding()"),
@@ -260,7 +245,7 @@ def write_model(model: SourceModel, draft: Draft, microbatches: int) -> None:
 
 
 def _write_class(draft: Draft, cls: str, parts: Parameters, settings: Parameters) -> None:
-    """Makes a class the model; the shipped files say the parts of their own classes only."""
+    """The shipped files have the parts of their classes only."""
     draft.bind("experiment.Experiment", {"model": reference(f"@{cls}")})
     draft.bind(cls, {**parts, **{name: value for name, value in settings.items() if value}})
 
@@ -317,7 +302,6 @@ def _write_parameter(
     values: dict[int, Any],
     stacks: Sequence[SourceStack],
 ) -> None:
-    """Adds one parameter of the classes of several stacks."""
     macro = _MACROS.get((cls, name))
     distinct = list(values.values())
     is_shared = all(value == distinct[0] for value in distinct)
@@ -330,7 +314,6 @@ def _write_parameter(
 
 
 def _write_relative_bias(model: SourceModel, draft: Draft) -> None:
-    """Adds the logits by distance that the blocks of a stack share."""
     stacks = model.stacks
     buckets = [stack.relative_buckets for stack in stacks]
     if all(number is None for number in buckets):

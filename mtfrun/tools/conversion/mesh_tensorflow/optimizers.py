@@ -16,14 +16,7 @@ _TARGET = "run.optimizer"
 def write_optimizer(
     source: SourceConfig, draft: Draft, rate: Reference | None, patterns: VariablePatterns
 ) -> None:
-    """Adds the optimizer to a file.
-
-    Args:
-      source: the configuration; what is not supported is counted there.
-      draft: the file.
-      rate: the learning rate; None for the optimizer's own.
-      patterns: translates patterns of variables' names.
-    """
+    """Adds the optimizer to a file; `rate` None stands for the optimizer's default."""
     name = name_of(source.get(_TARGET, None))
     if name == "None":
         source.ignore(_TARGET, "the file is of a program that does not train: Adafactor would")
@@ -83,7 +76,6 @@ def _clipping_threshold(source: SourceConfig) -> float | None:
 
 
 def _decay_rate(source: SourceConfig, draft: Draft) -> Reference | None:
-    """Returns the decay rate of second moments; None for the default."""
     exponent = source.get("adafactor_decay_rate_pow.exponent", 0.8)
     offset = source.get("adafactor_decay_rate_pow.offset", 0)
     if exponent != 0.8:
@@ -124,7 +116,6 @@ def _sgd(*_: object) -> tuple[str, dict[str, Any]]:
 
 
 def _without(parameters: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the parameters that differ from their defaults."""
     return {
         name: value
         for name, value in parameters.items()

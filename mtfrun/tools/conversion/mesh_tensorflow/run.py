@@ -17,12 +17,7 @@ _CHECKPOINT = re.compile(r"model\.ckpt-\d+(\.index)?")
 
 @dataclasses.dataclass(frozen=True)
 class SourceRun:
-    """A gin file and perhaps a checkpoint.
-
-    Attributes:
-      config: the gin file.
-      checkpoint: the prefix of the checkpoint's files; None for a gin file alone.
-    """
+    """A gin file, and the prefix of a checkpoint's files or None."""
 
     config: Path
     checkpoint: Path | None
@@ -34,7 +29,7 @@ class SourceRun:
 
 
 def names_run(path: Path) -> bool:
-    """Returns whether a path is that of a run, a checkpoint of one, or a gin file."""
+    """Returns whether a path is a run, a checkpoint of one, or a gin file."""
     if is_directory(path):
         return is_regular(path / OPERATIVE_CONFIG)
     return path.suffix == ".gin" or bool(_CHECKPOINT.fullmatch(path.name))
@@ -42,9 +37,6 @@ def names_run(path: Path) -> bool:
 
 def find_run(path: Path) -> SourceRun:
     """Returns the files of a run: the newest checkpoint, unless the path names one.
-
-    Args:
-      path: a directory, "model.ckpt-1000" in it, with or without ".index", or a gin file.
 
     Raises:
       ConversionError: a file is missing.
@@ -63,7 +55,6 @@ def find_run(path: Path) -> SourceRun:
 
 
 def _newest(directory: Path) -> Path | None:
-    """Returns the prefix of the newest checkpoint in a directory, None if there is none."""
     matches = [match for name in list_names(directory) if (match := _INDEX.fullmatch(name))]
     if not matches:
         return None

@@ -15,14 +15,9 @@ _TARGET = "run.learning_rate_schedule"
 
 @dataclasses.dataclass
 class _Factors:
-    """The factors of a learning rate.
+    """The product of all numbers, and the parameters of our schedules by class.
 
-    Attributes:
-      total_steps: steps of the schedule, counted from `offset`.
-      train_steps: all steps of the training.
-      offset: the step at which the schedule begins.
-      constant: the product of all numbers.
-      schedules: our classes, with their parameters.
+    `total_steps` of the schedule begin at the step `offset`; the training has `train_steps`.
     """
 
     total_steps: int
@@ -43,13 +38,7 @@ class _Factors:
 
 
 def write_schedule(source: SourceConfig, draft: Draft, train_steps: int) -> Reference | None:
-    """Adds the learning rate to a file and returns a reference to it; None for the optimizer's own.
-
-    Args:
-      source: the configuration; what is not supported is counted there.
-      draft: the file.
-      train_steps: all steps of the training.
-    """
+    """Adds the learning rate to a file; returns None for the optimizer's default."""
     total = source.get_optional("run.total_run_steps", 0) or train_steps
     schedule = source.get(_TARGET, None)
     if schedule is None:
@@ -79,7 +68,6 @@ def write_schedule(source: SourceConfig, draft: Draft, train_steps: int) -> Refe
 
 
 def _add(source: SourceConfig, factors: _Factors, factor: Any) -> None:
-    """Adds a factor: a number, or a schedule of the original."""
     if isinstance(factor, (int, float)):
         factors.constant *= factor
         return
@@ -104,7 +92,7 @@ def _truncated_rsqrt(source: SourceConfig, factors: _Factors) -> None:
 
 
 def _steps(source: SourceConfig, factors: _Factors, target: str, default: float) -> float:
-    """Returns a number of steps that the original may have as a fraction of all."""
+    """The original may have a fraction of all steps."""
     steps: float = source.get(target, default)
     return steps if steps > 1 else steps * factors.total_steps
 

@@ -18,7 +18,7 @@ class _Kind:
     Attributes:
       pattern: of our paths, which follows the name of the stack.
       examples: endings of the original's names.
-      classes: those of ours that have such variables; none for all models.
+      classes: ours that have such variables; none for all models.
       in_stack: whether every stack has some.
     """
 
@@ -99,8 +99,7 @@ class VariablePatterns:
     """Translates patterns, for the variables that a model has.
 
     Attributes:
-      classes: our classes that the model has, also PositionalEmbedding, and TokenSoftmax for a
-        kernel of its own.
+      classes: of the model, also PositionalEmbedding, and TokenSoftmax for a separate kernel.
       stacks: pairs of their names in the original and ours: ("encoder", "encoder_stack").
     """
 
@@ -112,11 +111,8 @@ class VariablePatterns:
     ) -> list[str]:
         """Returns patterns of the paths that the original's patterns are found in.
 
-        Args:
-          source: counts the binding of `target` as not supported if there are none.
-          target: of the patterns.
-          patterns: regular expressions, or texts.
-          is_text: which of the two.
+        If there are none, the binding of `target` counts as not supported. The patterns are regular
+        expressions, or texts.
         """
         if not all(isinstance(pattern, str) for pattern in patterns):
             source.refuse(target, "not a list of texts")
@@ -142,7 +138,6 @@ class VariablePatterns:
         return list(dict.fromkeys(ours for ours, _ in self._kinds() if ours not in found))
 
     def _kinds(self) -> list[tuple[str, list[str]]]:
-        """Returns our pattern and the original's names of every kind of every stack."""
         kinds = []
         for kind in _KINDS:
             if kind.classes and not set(kind.classes) & set(self.classes):
@@ -162,6 +157,5 @@ class VariablePatterns:
 
     @staticmethod
     def _selects(expressions: Sequence[str], examples: Sequence[str]) -> bool | None:
-        """Returns whether a kind is selected; None for a part of it."""
         found = {any(re.search(e, name) for e in expressions) for name in examples}
         return found.pop() if len(found) == 1 else None

@@ -20,12 +20,11 @@ class Blocks:
     """The layers of a model, each of attention and a feed-forward sublayer, as blocks of a stack.
 
     A block has as many layers as it takes until all blocks are alike: one in most models, two in
-    those whose layers attend to everything and to a window in turn, all where there is no such
-    order.
+    models whose layers attend to everything and to a window in turn.
 
     Attributes:
-      windows: of every layer, whether it attends to a window only.
-      feed_forward: the name of the class of the other sublayer, "transformer.GatedFeedForward".
+      windows: whether a layer attends to a window only, for every layer.
+      feed_forward: the class of the other sublayer, "transformer.GatedFeedForward".
     """
 
     windows: Sequence[bool]
@@ -33,14 +32,12 @@ class Blocks:
 
     @property
     def layers_of_block(self) -> int:
-        """How many layers a block has."""
         number, windows = len(self.windows), list(self.windows)
         sizes = (size for size in range(1, number + 1) if number % size == 0)
         return next(size for size in sizes if windows == windows[:size] * (number // size))
 
     @property
     def sublayers(self) -> list[str]:
-        """The names of the classes of a block."""
         windows = self.windows[: self.layers_of_block]
         attentions = [_LOCAL if window else _GLOBAL for window in windows]
         return [name for attention in attentions for name in (attention, self.feed_forward)]
@@ -56,7 +53,6 @@ class Blocks:
         )
 
     def write_gin(self, file: GinFile) -> None:
-        """Adds the number of blocks, and the layers where they are not the usual ones."""
         comment = f"each of {self.layers_of_block} layers" if self.layers_of_block > 1 else ""
         file.macro("NUM_LAYERS", len(self.windows) // self.layers_of_block, comment)
         if any(self.windows):
@@ -65,18 +61,11 @@ class Blocks:
 
 
 def _class(name: str) -> type:
-    """Returns the class of a name, "moe.DroplessMoE"."""
     module, _, class_name = name.partition(".")
     cls: type = getattr({"moe": moe, "transformer": transformer}[module], class_name)
     return cls
 
 
 def write_row_length(max_positions: int, file: GinFile) -> None:
-    """Adds the tokens of a row, of training, and of a prompt with its continuation.
-
-    Args:
-      max_positions: those that the model was made for.
-      file: gets the macro.
-    """
     comment = f"the model is made for up to {max_positions}" if max_positions > _LONGEST else ""
     file.macro("SEQUENCE_LENGTH", min(max_positions, _LONGEST), comment)

@@ -34,15 +34,12 @@ class GPT2(TextFamily):
     pad_id: ClassVar[int] = -1
 
     def title(self, settings: Settings) -> str:
-        """Returns the name for users."""
         return "GPT-2"
 
     def ties(self, settings: Settings) -> Mapping[str, str]:
-        """Returns the softmax as a copy of the embedding, unless config.json says otherwise."""
         return ties(settings)
 
     def settings_of(self, model: ModelDescription) -> Settings | None:
-        """Returns the configuration of a model of models/gpt2.gin; None for other models."""
         epsilon = model.parameter("transformer.LayerNorm", "epsilon")
         name = name_of_activation(model.parameter("transformer.FeedForward", "activation"))
         positions = model.shapes.get("position/table")
@@ -71,7 +68,6 @@ class GPT2(TextFamily):
         return Settings(values, "the model")
 
     def write_gin(self, settings: Settings, file: GinFile) -> None:
-        """Adds models/gpt2.gin, sizes, and what differs."""
         for name in ("add_cross_attention", "scale_attn_by_inverse_layer_idx"):
             settings.require(name, *(False,))
         width, heads = settings.integer("n_embd"), settings.integer("n_head")
@@ -88,7 +84,6 @@ class GPT2(TextFamily):
             file.bind("transformer.AttentionHeads", {"scaled_logits": False})
 
     def table(self, settings: Settings) -> TensorTable:
-        """Returns the tensors."""
         rows, prefix = embedding_rows(settings), name_prefix(settings)
         blocks = self._blocks(settings)
         for layer in range(len(blocks.windows)):
@@ -111,14 +106,6 @@ class GPT2(TextFamily):
 def write_sizes(
     settings: Settings, file: GinFile, blocks: Blocks, sizes: tuple[int, int, int]
 ) -> None:
-    """Adds models/gpt2.gin, the data and the sizes.
-
-    Args:
-      settings: the configuration.
-      file: gets them.
-      blocks: of the stack.
-      sizes: of the vectors, the number of heads, and the hidden size of feed-forward layers.
-    """
     width, heads, d_ff = sizes
     file.include("models/gpt2.gin")
     write_text_data(file, "data/text_files.gin")
@@ -139,7 +126,6 @@ def write_sizes(
 
 
 def write_dropout(file: GinFile, rate: float, attention_rate: float, input_rate: float) -> None:
-    """Adds the shares of activations that training drops, those that differ by themselves."""
     file.macro("DROPOUT_RATE", rate)
     if attention_rate != rate:
         file.macro("ATTENTION_DROPOUT_RATE", attention_rate)
@@ -148,7 +134,6 @@ def write_dropout(file: GinFile, rate: float, attention_rate: float, input_rate:
 
 
 def write_embedding(settings: Settings, file: GinFile, max_positions: int) -> None:
-    """Adds the number of positions, and whether the table is the softmax's."""
     write_row_length(max_positions, file)
     parameters: dict[str, object] = {"max_length": max_positions}
     if not _is_tied(settings):
@@ -157,19 +142,17 @@ def write_embedding(settings: Settings, file: GinFile, max_positions: int) -> No
 
 
 def name_prefix(settings: Settings) -> str:
-    """Returns what names begin with: nothing in folders of the model without its softmax."""
+    """Folders of the model without its softmax have no prefix."""
     return "" if "wte.weight" in settings.tensors else "transformer."
 
 
 def ties(settings: Settings) -> Mapping[str, str]:
-    """Returns the softmax as a copy of the embedding, unless config.json says otherwise."""
     if not settings.flag("tie_word_embeddings", default=True):
         return {}
     return {_SOFTMAX: f"{name_prefix(settings)}wte.weight"}
 
 
 def embedding_rows(settings: Settings) -> list[Row]:
-    """Returns the tables of ids and positions, and the softmax if it is no copy."""
     size, prefix = settings.integer("vocab_size"), name_prefix(settings)
     rows = [
         row(f"{prefix}wte.weight", "embedding/table", VocabularyRows(size)),
@@ -181,13 +164,11 @@ def embedding_rows(settings: Settings) -> list[Row]:
 
 
 def norm_rows(theirs: str, ours: str) -> Iterator[Row]:
-    """Yields the tensors of a layer norm."""
     yield row(f"{theirs}.weight", f"{ours}/scale", Same())
     yield row(f"{theirs}.bias", f"{ours}/bias", Same())
 
 
 def feed_forward_rows(theirs: str, ours: str, matrix: Matrix) -> Iterator[Row]:
-    """Yields the tensors of a feed-forward layer."""
     for their_name, name in (("c_fc", "wi"), ("c_proj", "wo")):
         yield row(f"{theirs}.{their_name}.weight", f"{ours}/{name}/kernel", matrix)
         yield row(f"{theirs}.{their_name}.bias", f"{ours}/{name}/bias", Same())

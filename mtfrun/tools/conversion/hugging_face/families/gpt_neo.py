@@ -34,15 +34,12 @@ class GPTNeo(TextFamily):
     pad_id: ClassVar[int] = -1
 
     def title(self, settings: Settings) -> str:
-        """Returns the name for users."""
         return "GPT-Neo"
 
     def ties(self, settings: Settings) -> Mapping[str, str]:
-        """Returns the softmax as a copy of the embedding, unless config.json says otherwise."""
         return ties(settings)
 
     def write_gin(self, settings: Settings, file: GinFile) -> None:
-        """Adds models/gpt2.gin, sizes, and what differs."""
         width, heads = settings.integer("hidden_size"), settings.integer("num_heads")
         d_ff = settings.optional_integer("intermediate_size") or 4 * width
         blocks = _blocks(settings)
@@ -66,7 +63,6 @@ class GPTNeo(TextFamily):
             )
 
     def table(self, settings: Settings) -> TensorTable:
-        """Returns the tensors."""
         rows, prefix = embedding_rows(settings), name_prefix(settings)
         blocks = _blocks(settings)
         for layer in range(len(blocks.windows)):
@@ -91,12 +87,7 @@ def _blocks(settings: Settings) -> Blocks:
 
 
 def _kinds(settings: Settings, most: int) -> list[str]:
-    """Returns "global" or "local" for every layer, of [[[kinds in turn], how often], ...].
-
-    Args:
-      settings: the configuration.
-      most: no more than so many are returned.
-    """
+    """Returns "global" or "local" for every layer, of [[[kinds in turn], how often], ...]."""
     name = "attention_types"
     types = settings.values.get(name)
     if types is None:

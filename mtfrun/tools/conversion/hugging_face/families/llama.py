@@ -32,13 +32,7 @@ _FULL, _SLIDING = "full_attention", "sliding_attention"
 
 
 class Llama(TextFamily):
-    """Llama 1, 2 and 3, and models of its form.
-
-    Attributes:
-      rotary_base: where a configuration has none.
-      shipped_file: the gin file of models of this form.
-      sublayer: the class of its feed-forward layers.
-    """
+    """Llama 1, 2 and 3, and models of its form; subclasses have another file or sublayer."""
 
     model_types: ClassVar[Sequence[str]] = ("llama",)
     architectures: ClassVar[Sequence[str]] = ("LlamaForCausalLM",)
@@ -48,16 +42,13 @@ class Llama(TextFamily):
     sublayer: ClassVar[str] = "transformer.GatedFeedForward"
 
     def title(self, settings: Settings) -> str:
-        """Returns the name for users."""
         return "Llama"
 
     def ties(self, settings: Settings) -> Mapping[str, str]:
-        """Returns the softmax as a copy of the embedding, where config.json ties them."""
         is_tied = settings.flag("tie_word_embeddings", default=False)
         return {_SOFTMAX: _EMBEDDING} if is_tied else {}
 
     def settings_of(self, model: ModelDescription) -> Settings | None:
-        """Returns the configuration of a model of models/llama.gin; None for other models."""
         base = model.parameter("transformer.RotaryPositions", "base")
         num_heads, memory_heads, d_kv, use_bias = (
             model.parameter("transformer.AttentionHeads", name)
@@ -94,7 +85,6 @@ class Llama(TextFamily):
         return Settings(values, "the model")
 
     def write_gin(self, settings: Settings, file: GinFile) -> None:
-        """Adds the shipped file, sizes, and what differs."""
         file.include(self.shipped_file)
         write_text_data(file, "data/text_files.gin")
         file.gap()
@@ -122,7 +112,6 @@ class Llama(TextFamily):
         self.write_feed_forward(settings, file)
 
     def table(self, settings: Settings) -> TensorTable:
-        """Returns the tensors."""
         size = settings.integer("vocab_size")
         rows = [row(_EMBEDDING, "embedding/table", VocabularyRows(size))]
         if not self._is_tied(settings):
@@ -142,20 +131,19 @@ class Llama(TextFamily):
         return TensorTable(rows, [r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq"])
 
     def biases(self, settings: Settings) -> tuple[bool, bool]:
-        """Returns whether queries, keys and values have biases, and whether the result has one."""
+        """Whether queries, keys and values have biases, and whether the result has one."""
         has_bias = settings.flag("attention_bias", default=False)
         return has_bias, has_bias
 
     def windows(self, settings: Settings) -> Sequence[bool]:
-        """Returns of every layer whether it attends to a window only."""
+        """Whether a layer attends to a window only, for every layer."""
         return [False] * settings.count("num_hidden_layers")
 
     def window(self, settings: Settings) -> int | None:
-        """Returns the positions that a query of such a layer sees; None where there are none."""
+        """The number of positions in a window."""
         return None
 
     def write_feed_forward(self, settings: Settings, file: GinFile) -> None:
-        """Adds what differs in the feed-forward layers."""
         name = settings.text("hidden_act", "silu")
         parameters: dict[str, object] = {}
         if name not in ("silu", "swish"):
@@ -166,13 +154,7 @@ class Llama(TextFamily):
             file.bind(self.sublayer, parameters)
 
     def feed_forward(self, settings: Settings, theirs: str, ours: str) -> Iterator[Row]:
-        """Yields the tensors of a feed-forward layer, without its norm.
-
-        Args:
-          settings: the configuration.
-          theirs: the name of the layer, "model.layers.0".
-          ours: the path of the sublayer.
-        """
+        """Yields the tensors of the feed-forward layer "model.layers.0", without its norm."""
         for their_name, name in (("gate", "wi_0"), ("up", "wi_1"), ("down", "wo")):
             prefix = f"{theirs}.mlp.{their_name}_proj"
             yield row(f"{prefix}.weight", f"{ours}/{name}/kernel", Matrix())
@@ -220,20 +202,16 @@ class Mistral(Llama):
     default_window: ClassVar[int | None] = 4096
 
     def title(self, settings: Settings) -> str:
-        """Returns the name for users."""
         return "Mistral"
 
     def biases(self, settings: Settings) -> tuple[bool, bool]:
-        """Returns that there are none."""
         return False, False
 
     def windows(self, settings: Settings) -> Sequence[bool]:
-        """Returns of every layer whether it attends to a window only."""
         is_local = self.window(settings) is not None
         return [is_local] * settings.count("num_hidden_layers")
 
     def window(self, settings: Settings) -> int | None:
-        """Returns the positions that a query sees."""
         if "sliding_window" not in settings.values:
             return self.default_window
         return settings.optional_integer("sliding_window")
@@ -246,15 +224,12 @@ class Qwen2(Llama):
     architectures: ClassVar[Sequence[str]] = ("Qwen2ForCausalLM",)
 
     def title(self, settings: Settings) -> str:
-        """Returns the name for users."""
         return "Qwen2"
 
     def biases(self, settings: Settings) -> tuple[bool, bool]:
-        """Returns that queries, keys and values have them."""
         return True, False
 
     def windows(self, settings: Settings) -> Sequence[bool]:
-        """Returns of every layer whether it attends to a window only."""
         number = settings.count("num_hidden_layers")
         if self.window(settings) is None:
             return [False] * number
@@ -271,7 +246,6 @@ class Qwen2(Llama):
         return [kind == _SLIDING for kind in kinds]
 
     def window(self, settings: Settings) -> int | None:
-        """Returns the positions that a query of such a layer sees."""
         if not settings.flag("use_sliding_window", default=False):
             return None
         if "sliding_window" not in settings.values:
@@ -280,7 +254,7 @@ class Qwen2(Llama):
 
 
 def _head_size(settings: Settings) -> int:
-    """Returns the size of a head, which need not be that of all vectors divided by the heads."""
+    """The size of a head need not be the model's size divided by the heads."""
     heads = settings.integer("num_attention_heads")
     size = settings.optional_integer("head_dim") or settings.integer("hidden_size") // heads
     if not size:
@@ -289,7 +263,7 @@ def _head_size(settings: Settings) -> int:
 
 
 def _output_inputs(settings: Settings) -> int:
-    """Returns how many dimensions the heads and their size are in our kernel of the result."""
+    """Our output kernel has {memory_heads, heads, d_kv} as inputs if there are groups of heads."""
     heads = settings.integer("num_attention_heads")
     memory_heads = settings.integer("num_key_value_heads", heads)
     return 2 if memory_heads in (1, heads) else 3

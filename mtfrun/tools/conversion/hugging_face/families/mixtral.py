@@ -29,7 +29,7 @@ _NAMES = ("w1", "w3", "w2")
 
 
 class Mixtral(Mistral):
-    """Mistral whose tokens visit the best of many experts; none are dropped."""
+    """Mistral whose tokens go to the best of many experts; none are dropped."""
 
     model_types: ClassVar[Sequence[str]] = ("mixtral",)
     architectures: ClassVar[Sequence[str]] = ("MixtralForCausalLM",)
@@ -39,11 +39,9 @@ class Mixtral(Mistral):
     sublayer: ClassVar[str] = "moe.DroplessMoE"
 
     def title(self, settings: Settings) -> str:
-        """Returns the name for users."""
         return "Mixtral"
 
     def write_feed_forward(self, settings: Settings, file: GinFile) -> None:
-        """Adds the number of experts, the noise and the loss of the router."""
         choices = settings.integer("num_experts_per_tok", 2)
         file.macro("NUM_EXPERTS", settings.count("num_local_experts", 8))
         file.macro("EXPERTS_PER_TOKEN", choices)
@@ -64,7 +62,6 @@ class Mixtral(Mistral):
             file.bind("moe.Experts", {"activations": [function, None]})
 
     def feed_forward(self, settings: Settings, theirs: str, ours: str) -> Iterator[Row]:
-        """Yields the tensors of a router and its experts; see `Llama.feed_forward`."""
         experts = f"{ours}/experts"
         paths = [f"{experts}/{name}/kernel" for name in ("wi/factors/0", "wi/factors/1", "wo")]
         fused = f"{theirs}.mlp.experts"
@@ -83,7 +80,7 @@ class Mixtral(Mistral):
 
 
 class _FusedExperts:
-    """One tensor [experts, outputs, inputs], whose outputs are those of one or two kernels."""
+    """One tensor [experts, outputs, inputs] with the outputs of one or two kernels."""
 
     def to_ours(self, theirs: Sequence[np.ndarray], shapes: Sequence[Shape]) -> list[np.ndarray]:
         """Returns kernels {experts, inputs, outputs}."""
@@ -93,5 +90,4 @@ class _FusedExperts:
         return [part.swapaxes(1, 2) for part in np.split(value, len(shapes), axis=1)]
 
     def to_theirs(self, ours: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Returns the tensor."""
         return [np.concatenate([value.swapaxes(1, 2) for value in ours], axis=1)]

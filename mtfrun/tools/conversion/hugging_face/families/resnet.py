@@ -43,24 +43,20 @@ class ResNet:
     architectures: ClassVar[Sequence[str]] = ("ResNetForImageClassification",)
 
     def title(self, settings: Settings) -> str:
-        """Returns the name for users, such as "ResNet-50"."""
         layers = sum(_depths(settings)) * (3 if _is_bottleneck(settings) else 2)
         return f"ResNet-{layers + 2}"
 
     def ties(self, settings: Settings) -> Mapping[str, str]:
-        """Returns none."""
         return {}
 
     def settings_of(self, model: ModelDescription) -> Settings | None:
-        """Returns None: a model must have been imported to be exported."""
+        """A model must have been imported to be exported."""
         return None
 
     def processor(self, folder: Folder, settings: Settings) -> ImageProcessor:
-        """Returns size and normalisation of images."""
         return read_image_processor(folder, settings.integer("num_channels", 3))
 
     def write_gin(self, settings: Settings, file: GinFile) -> None:
-        """Adds models/resnet.gin and sizes."""
         settings.require("hidden_act", "relu")
         file.include("models/resnet.gin")
         file.gap()
@@ -86,7 +82,6 @@ class ResNet:
         )
 
     def table(self, settings: Settings) -> TensorTable:
-        """Returns the tensors."""
         rows = _convolution("resnet.embedder.embedder", "stem/convolution")
         channels = settings.integer("embedding_size", 64)
         stride = 2 if settings.flag("downsample_in_first_stage", default=False) else 1
@@ -114,7 +109,6 @@ _MOST_UNNAMED = 1000
 
 
 def _convolution(theirs: str, ours: str) -> list[Row]:
-    """Returns the rows of a convolution and its norm."""
     norm = {
         "weight": "scale",
         "bias": "bias",
@@ -131,7 +125,6 @@ def _convolution(theirs: str, ours: str) -> list[Row]:
 
 
 def _depths(settings: Settings) -> list[int]:
-    """Returns the number of blocks of each stage."""
     depths = settings.integers("depths", _DEPTHS)
     if settings.tensors and sum(depths) > len(settings.tensors):
         raise settings.error("depths", f"are more than the {len(settings.tensors)} tensors")
@@ -139,7 +132,6 @@ def _depths(settings: Settings) -> list[int]:
 
 
 def _hidden_sizes(settings: Settings) -> list[int]:
-    """Returns the output channels of each stage."""
     sizes = settings.integers("hidden_sizes", _HIDDEN_SIZES)
     if len(sizes) != len(_depths(settings)):
         raise settings.error("hidden_sizes", "must have as many numbers as depths")
@@ -152,7 +144,6 @@ def _is_bottleneck(settings: Settings) -> bool:
 
 
 def _block(settings: Settings) -> str:
-    """Returns the class of residual blocks."""
     if not _is_bottleneck(settings):
         return "BasicBlock"
     if settings.flag("downsample_in_bottleneck", default=False):
@@ -161,11 +152,6 @@ def _block(settings: Settings) -> str:
 
 
 def _widths(settings: Settings) -> list[int]:
-    """Returns the width of the blocks of each stage.
-
-    Raises:
-      ConversionError: it is not a whole number.
-    """
     sizes = _hidden_sizes(settings)
     if not _is_bottleneck(settings):
         return sizes
@@ -175,7 +161,6 @@ def _widths(settings: Settings) -> list[int]:
 
 
 def _labels(settings: Settings) -> list[str]:
-    """Returns the names of the classes, in the order of their numbers."""
     names = settings.values.get("id2label")
     if names is None:  # which transformers leaves out if there are two of these names
         number = settings.integer("num_labels", 2)

@@ -12,7 +12,6 @@ from mtfrun.tools.conversion.hugging_face.settings import Settings
 
 
 def rotary_base(settings: Settings, default: float) -> float:
-    """Returns the base of the frequencies: "rope_theta"."""
     parameters = _parameters(settings)
     if parameters.values.get("rope_theta") is not None:
         return parameters.number("rope_theta")
@@ -20,11 +19,7 @@ def rotary_base(settings: Settings, default: float) -> float:
 
 
 def write_rotary_scaling(settings: Settings, file: GinFile) -> None:
-    """Adds what changes the frequencies of `transformer.RotaryPositions`, if anything does.
-
-    Raises:
-      ConversionError: the type is not supported; it is in the message.
-    """
+    """Adds changes of the frequencies of `transformer.RotaryPositions`, if there are any."""
     name, parameters = _name(settings), _parameters(settings)
     kind = parameters.text("rope_type", parameters.text("type", "default"))
     if kind == "default":
@@ -40,12 +35,10 @@ def write_rotary_scaling(settings: Settings, file: GinFile) -> None:
 
 
 def _name(settings: Settings) -> str:
-    """Returns the name of the setting with the parameters: that of version 5 or of version 4."""
     return "rope_parameters" if settings.values.get("rope_parameters") else "rope_scaling"
 
 
 def _parameters(settings: Settings) -> Settings:
-    """Returns the parameters of the positions as settings of their own."""
     name = _name(settings)
     values = settings.values.get(name)
     if values is None:
@@ -90,7 +83,7 @@ def _yarn(parameters: Settings, settings: Settings) -> dict[str, Any]:
 
 
 def _original_length(parameters: Settings, settings: Settings) -> int:
-    """Returns the positions of the first training; transformers prefers the model's setting."""
+    """The model's setting goes first, as in transformers."""
     name = "original_max_position_embeddings"
     if settings.values.get(name) is not None:
         return settings.integer(name)

@@ -47,18 +47,15 @@ class SwitchTransformers(TextFamily):
     architectures: ClassVar[Sequence[str]] = ("SwitchTransformersForConditionalGeneration",)
 
     def title(self, settings: Settings) -> str:
-        """Returns the name for users."""
         return "Switch Transformer"
 
     def ties(self, settings: Settings) -> Mapping[str, str]:
-        """Returns the copies of the embedding; the softmax unless config.json says otherwise."""
         names = [*EMBEDDING_COPIES]
         if settings.flag("tie_word_embeddings", default=True):
             names.append(SOFTMAX)
         return dict.fromkeys(names, EMBEDDING)
 
     def write_gin(self, settings: Settings, file: GinFile) -> None:
-        """Adds models/t5.1.0.gin, sizes, and the blocks with experts."""
         settings.require("router_bias", *(False,))
         settings.require("router_dtype", "float32")
         is_tied = SOFTMAX not in settings.tensors
@@ -104,7 +101,6 @@ class SwitchTransformers(TextFamily):
         )
 
     def table(self, settings: Settings) -> TensorTable:
-        """Returns the tensors."""
         blocks = num_blocks(settings)
         periods = {
             stack: _Periods.of(settings, stack, number)
@@ -135,7 +131,6 @@ class SwitchTransformers(TextFamily):
 
 
 def _mixture(theirs: str, ours: str, num_experts: int) -> Iterator[Row]:
-    """Yields the rows of a router and its experts."""
     yield row(f"{theirs}.router.classifier.weight", f"{ours}/router/kernel", Matrix())
     for name, kernel in (("wi", "wi/factors/0"), ("wo", "wo")):
         names = [f"{theirs}.experts.expert_{i}.{name}.weight" for i in range(num_experts)]
@@ -144,12 +139,10 @@ def _mixture(theirs: str, ours: str, num_experts: int) -> Iterator[Row]:
 
 @dataclasses.dataclass(frozen=True)
 class _Periods:
-    """Blocks of theirs, of which some have experts, as equal blocks of ours.
+    """Blocks of theirs, some with experts, as equal blocks of ours.
 
-    Attributes:
-      length: how many of their blocks are one of ours.
-      sparse: which of these have experts.
-      sublayers: the classes of attention in a block of theirs.
+    `length` of their blocks are one of ours; `sparse` says which of these have experts; `sublayers`
+    are the classes of attention in a block of theirs.
     """
 
     length: int
@@ -158,7 +151,6 @@ class _Periods:
 
     @classmethod
     def of(cls, settings: Settings, stack: str, blocks: int) -> _Periods:
-        """Returns those of the encoder or the decoder, with `blocks` blocks of theirs."""
         # Without a step, the configuration computes it from the number of blocks with experts; see
         # transformers/models/switch_transformers/configuration_switch_transformers.py.
         number = settings.non_negative(f"num_sparse_{stack}_layers", 3)
@@ -169,11 +161,9 @@ class _Periods:
         return cls(length, sparse[:length], _SUBLAYERS[stack])
 
     def is_sparse(self, block: int) -> bool:
-        """Returns whether a block of theirs has experts."""
         return self.sparse[block % self.length]
 
     def layers(self) -> list[Reference]:
-        """Returns the classes of the sublayers of a block of ours."""
         layers = []
         for is_sparse in self.sparse:
             layers += [reference(f"@transformer.{name}") for name in self.sublayers]
@@ -183,7 +173,7 @@ class _Periods:
         return layers
 
     def place(self, stack: str, block: int, sublayer: str) -> str:
-        """Returns the path of a sublayer; those that a block of ours has twice have numbers."""
+        """Returns the path of a sublayer; sublayers that a block of ours has twice have numbers."""
         ours, position = divmod(block, self.length)
         kinds = {"moe_1d": [i for i, sparse in enumerate(self.sparse) if sparse]}
         kinds["feed_forward"] = [i for i, sparse in enumerate(self.sparse) if not sparse]

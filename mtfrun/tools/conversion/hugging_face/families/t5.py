@@ -59,20 +59,17 @@ class T5(TextFamily):
     )
 
     def title(self, settings: Settings) -> str:
-        """Returns the name for users."""
         if settings.text("model_type") == "mt5":
             return "mT5"
         return "T5 1.1" if _is_gated(settings) else "T5 1.0"
 
     def ties(self, settings: Settings) -> Mapping[str, str]:
-        """Returns the copies of the embedding; the softmax unless config.json says otherwise."""
         names = [*EMBEDDING_COPIES]
         if settings.flag(_TIED, default=True):
             names.append(SOFTMAX)
         return dict.fromkeys(names, EMBEDDING)
 
     def settings_of(self, model: ModelDescription) -> Settings | None:
-        """Returns the configuration of an encoder-decoder; None for other models."""
         shapes = model.shapes
         query = shapes.get("encoder_stack/blocks/0/self_attention/layer/attention/query", ())
         is_gated = any("gated_feed_forward" in path for path in shapes)
@@ -114,7 +111,6 @@ class T5(TextFamily):
         return Settings(values, "the model", frozenset(tensors))
 
     def write_gin(self, settings: Settings, file: GinFile) -> None:
-        """Adds models/t5.1.1.gin or t5.1.0.gin, sizes, and what differs."""
         is_gated, is_tied = _is_gated(settings), _is_tied(settings)
         softmax = {"tied_softmax": is_tied}
         if is_tied:
@@ -131,7 +127,6 @@ class T5(TextFamily):
             file.bind(f"transformer.{layer}", {"activation": _activation(settings)})
 
     def table(self, settings: Settings) -> TensorTable:
-        """Returns the tensors."""
         is_gated = _is_gated(settings)
         sublayer = "gated_feed_forward" if is_gated else "feed_forward"
         names = ["wi_0", "wi_1", "wo"] if is_gated else ["wi", "wo"]
@@ -164,7 +159,7 @@ def _activation(settings: Settings) -> Reference:
 
 
 def _is_tied(settings: Settings) -> bool:
-    """Returns whether there is no softmax of its own, which transformers 5 takes if it is there."""
+    """Transformers 5 takes the softmax's kernel if the folder has one."""
     return SOFTMAX not in settings.tensors
 
 
@@ -181,7 +176,6 @@ def _is_scaled(settings: Settings) -> bool:
 
 
 def num_blocks(settings: Settings) -> tuple[int, int]:
-    """Returns the numbers of blocks of the encoder and of the decoder."""
     of_encoder = settings.count("num_layers")
     return of_encoder, settings.count("num_decoder_layers", of_encoder)
 
@@ -189,14 +183,7 @@ def num_blocks(settings: Settings) -> tuple[int, int]:
 def write_encoder_decoder(
     settings: Settings, file: GinFile, model: str, softmax: dict[str, bool]
 ) -> None:
-    """Adds a shipped model and the sizes that all these models have.
-
-    Args:
-      settings: the configuration.
-      file: the gin file.
-      model: the shipped file.
-      softmax: parameters of `transformer.TokenEmbedding`.
-    """
+    """Adds a shipped model, its sizes, and the parameters of `transformer.TokenEmbedding`."""
     # Id 0 is padding here, and what a decoder reads first.
     settings.require("pad_token_id", 0)
     settings.require("decoder_start_token_id", 0)
@@ -226,7 +213,6 @@ def write_encoder_decoder(
 
 
 def sublayer_path(stack: str, block: int, sublayer: str) -> str:
-    """Returns the path of a sublayer where every block is one of theirs."""
     return f"{stack}_stack/blocks/{block}/{sublayer}"
 
 
@@ -238,14 +224,9 @@ def all_rows(
     place: Place = sublayer_path,
     is_tied: bool,
 ) -> list[Row]:
-    """Returns the rows of a whole model, in the order in which transformers has its modules.
+    """Returns the rows of a whole model, in the order of transformers' modules.
 
-    Args:
-      vocabulary_size: the rows of the tables.
-      blocks: the numbers of those of the encoder and of the decoder.
-      feed_forward: see `FeedForwardRows`.
-      place: see `Place`.
-      is_tied: there is no softmax of its own.
+    `blocks` are the numbers of blocks of the encoder and of the decoder.
     """
     rows = [row(EMBEDDING, "embedding/table", VocabularyRows(vocabulary_size))]
     for stack, number in zip(("encoder", "decoder"), blocks, strict=True):
@@ -260,7 +241,6 @@ def all_rows(
 
 
 def kernel_rows(theirs: str, ours: str, names: Sequence[str]) -> Iterator[Row]:
-    """Yields the rows of the linear maps of a feed-forward layer."""
     for name in names:
         yield row(f"{theirs}.{name}.weight", f"{ours}/{name}/kernel", Matrix())
 
@@ -280,12 +260,10 @@ def _block(stack: str, block: int, feed_forward: FeedForwardRows, place: Place) 
 
 
 def _attention(theirs: str, ours: str) -> Iterator[Row]:
-    """Yields the four projections of a layer."""
     for letter, name in (("q", "query"), ("k", "key"), ("v", "value")):
         yield row(f"{theirs}.{letter}.weight", f"{ours}/layer/attention/{name}", Matrix())
     yield row(f"{theirs}.o.weight", f"{ours}/layer/attention/output", Matrix(inputs=2))
 
 
 def norm_row(theirs: str, ours: str) -> Row:
-    """Returns the row of the normalisation before a sublayer."""
     return row(f"{theirs}.layer_norm.weight", f"{ours}/norm/scale", Same())
