@@ -4,11 +4,14 @@ Without TensorFlow. A process that has not called `join` is the only one, and al
 once.
 """
 
-from mtfrun.processes.errors import ProcessesError as ProcessesError
-from mtfrun.processes.hub import TOKEN_VARIABLE as TOKEN_VARIABLE
+from mtfrun.processes.coordinator import TOKEN_VARIABLE as TOKEN_VARIABLE
+from mtfrun.processes.group import ProcessesError as ProcessesError
+from mtfrun.processes.heartbeat import LOST as LOST
+from mtfrun.processes.heartbeat import Timeouts as Timeouts
 from mtfrun.processes.membership import agree as agree
 from mtfrun.processes.membership import barrier as barrier
 from mtfrun.processes.membership import by_first as by_first
+from mtfrun.processes.membership import check_same as check_same
 from mtfrun.processes.membership import count as count
 from mtfrun.processes.membership import end as end
 from mtfrun.processes.membership import fail as fail
@@ -21,6 +24,3 @@ from mtfrun.processes.membership import leave as leave
 from mtfrun.processes.membership import note_saved as note_saved
 from mtfrun.processes.membership import together as together
 from mtfrun.processes.membership import waited_secs as waited_secs
-from mtfrun.processes.monitor import LOST as LOST
-from mtfrun.processes.sameness import check_same as check_same
-from mtfrun.processes.timeouts import Timeouts as Timeouts

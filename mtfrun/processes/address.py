@@ -9,7 +9,7 @@ import time
 from typing import NamedTuple
 
 from mtfrun.errors import InputError
-from mtfrun.processes.errors import ProcessesError
+from mtfrun.processes.group import ProcessesError
 
 _ADDRESS = re.compile(r"\[?(.+?)\]?:(\d{1,5})")
 _PAUSE_SECS = 0.1

@@ -1,32 +1,82 @@
-"""A connection between two processes: messages and heartbeats."""
+"""A connection between two processes: its heartbeats, and its messages, one line of JSON each."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import queue
 import socket
 import threading
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
 
-from mtfrun.processes.messages import (
-    ALIVE,
-    BYE,
-    KIND,
-    VALUE,
-    MalformedError,
-    Message,
-    decode,
-    encode,
-)
-from mtfrun.processes.timeouts import Timeouts
+from mtfrun.processes.heartbeat import Timeouts
+from mtfrun.untrusted import escaped
+
+Message: TypeAlias = dict[str, Any]
+KIND = "kind"
+
+# Kinds of messages that a worker sends.
+HELLO, FAILED = "hello", "failed"
+# Kinds of messages that the coordinator sends.
+WELCOME, REFUSED, END = "welcome", "refused", "end"
+# Kinds of messages that both send.
+ALIVE, VALUE, BYE = "alive", "value", "bye"
+
+# The types of the fields; True is not an integer here.
+_FIELDS: Mapping[str, Mapping[str, tuple[type, ...]]] = {
+    HELLO: {"index": (int,), "count": (int,), "place": (str,), "token": (str,)},
+    FAILED: {"line": (str,), "may_follow": (bool,)},
+    WELCOME: {"place": (str,)},
+    REFUSED: {"line": (str,)},
+    END: {"index": (int, type(None)), "cause": (str, type(None))},
+    ALIVE: {},
+    VALUE: {"name": (str,), "value": (object,)},
+    BYE: {},
+}
 
 # The longest line, so that an untrusted connection cannot fill the memory.
 _MOST_BYTES = 1 << 28
 # A long line may take longer than the timeout of a heartbeat if it arrives at this rate.
 _SLOWEST_BYTES_PER_SEC = 1e5
 _CHUNK_BYTES = 1 << 16
+
+
+class MalformedError(ValueError):
+    """A line from another process is not a message."""
+
+
+def encode(message: Message) -> bytes:
+    """Returns the line of a message."""
+    return json.dumps(message).encode() + b"\n"
+
+
+def decode(line: bytes) -> Message:
+    """Returns the message in a line, with control characters in its fields escaped.
+
+    Raises:
+      MalformedError: the line is not a message.
+    """
+    try:
+        message: Any = json.loads(line)
+    except (ValueError, RecursionError):
+        raise MalformedError("what is not JSON") from None
+    if not isinstance(message, dict):
+        raise MalformedError("what is not an object")
+    kind = message.get(KIND)
+    fields = _FIELDS.get(kind) if isinstance(kind, str) else None
+    if fields is None:
+        raise MalformedError("a message of no known kind")
+    if message.keys() != {KIND, *fields}:
+        raise MalformedError(f"a message {kind!r} with other fields")
+    for name, types in fields.items():
+        value = message[name]
+        if object not in types and type(value) not in types:
+            raise MalformedError(f"a message {kind!r} whose {name} has another type")
+        if isinstance(value, str):  # the value of VALUE is not changed
+            message[name] = value if kind == VALUE else escaped(value)
+    return message
 
 
 class Connection:
@@ -72,7 +122,7 @@ class Connection:
                 self._receive_all(on_message, on_end)
 
         self._is_started = True
-        for target in (self._send_signs_of_life, receive):
+        for target in (self._send_heartbeats, receive):
             threading.Thread(target=target, daemon=True, name="processes").start()
 
     def send(self, message: Message) -> None:
@@ -162,7 +212,7 @@ class Connection:
         if not self._is_started:  # else the receiving thread closes it
             self._incoming.close()
 
-    def _send_signs_of_life(self) -> None:
+    def _send_heartbeats(self) -> None:
         while not self._over.wait(self._timeouts.heartbeat_secs):
             self.send({KIND: ALIVE})
 
@@ -173,7 +223,7 @@ class Connection:
             try:
                 message = self.receive(self._timeouts.silence_secs)
             except TimeoutError:
-                what = f"has given no sign of life for {self._timeouts.silence_secs:g} s"
+                what = f"has sent no heartbeat for {self._timeouts.silence_secs:g} s"
                 break
             except MalformedError as error:
                 what = f"has sent {error}"

@@ -1,4 +1,4 @@
-"""What a process can do with the others of its run."""
+"""What a process can do with the other processes of its run, and the errors of that."""
 
 from __future__ import annotations
 
@@ -7,6 +7,16 @@ import json
 import os
 import socket
 from typing import Any
+
+from mtfrun.errors import InputError
+
+
+class ProcessesError(InputError):
+    """The processes of a run cannot be brought together, or one of them has failed; one line."""
+
+
+class DisagreementError(ProcessesError):
+    """Two processes have asked for different things at the same time: their programs differ."""
 
 
 class Group(abc.ABC):

@@ -7,20 +7,27 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn, TypeVar, cast
 
+from mtfrun.differences import changes, list_changes
 from mtfrun.errors import InputError
 from mtfrun.processes.address import Address
-from mtfrun.processes.errors import ProcessesError
-from mtfrun.processes.group import Alone, Group
-from mtfrun.processes.hub import Hub
-from mtfrun.processes.monitor import Monitor
-from mtfrun.processes.spoke import Spoke
-from mtfrun.processes.timeouts import Timeouts
+from mtfrun.processes.coordinator import Coordinator
+from mtfrun.processes.group import (
+    Alone,
+    DisagreementError,
+    Group,
+    ProcessesError,
+    process_name,
+    this_process,
+)
+from mtfrun.processes.heartbeat import Monitor, Timeouts
+from mtfrun.processes.worker import Worker
 
 _T = TypeVar("_T")
 
@@ -76,9 +83,9 @@ def join(
     address = Address.parse(coordinator)
     secret = hashlib.sha256(os.fsencode(token)).hexdigest()
     if index == 0:
-        _OURS.group = Hub(count, address, timeouts, monitor.end, secret)
+        _OURS.group = Coordinator(count, address, timeouts, monitor.end, secret)
     else:
-        _OURS.group = Spoke(index, count, address, timeouts, monitor.end, secret)
+        _OURS.group = Worker(index, count, address, timeouts, monitor.end, secret)
     _OURS.monitor = monitor
 
 
@@ -188,6 +195,38 @@ def together(name: str) -> Iterator[None]:
         first = min(failed, key=lambda i: errors[i][0])
         raised_everywhere = InputError if errors[first][0] else ProcessesError
         raise raised_everywhere(f"process {first} of {count()}: {errors[first][1]}") from error
+
+
+def check_same(what: str, settings: Mapping[str, Any], *, identity: str | None = None) -> None:
+    """Compares JSON settings of all processes. Collective: every process must call it.
+
+    Args:
+      what: the settings, such as "configuration".
+      settings: the settings of this process.
+      identity: see `changes`.
+
+    Raises:
+      InputError: with the same line in all processes, which names the first process that differs
+        from process 0, and how.
+    """
+    if count() == 1:
+        return
+    # Texts of megabytes are sent only if they differ.
+    text = json.dumps(settings, sort_keys=True)
+    hashes = gather(hashlib.sha256(text.encode()).hexdigest(), f"hash of the {what}")
+    if all(other == hashes[0] for other in hashes):
+        return
+    values = gather([settings, this_process()], what)
+    if not all(isinstance(v, list) and len(v) == 2 and isinstance(v[0], dict) for v in values):
+        raise DisagreementError(f"a process has sent no {what}: start all with the same program")
+    (first, _), *others = values
+    for index, (other, place) in enumerate(others, 1):
+        differing = changes(first, other, identity=identity)
+        if differing:
+            raise InputError(
+                f"{process_name(index, count(), place)} differs from process 0 in its {what}: "
+                f"{list_changes(differing)}: start all processes with the same"
+            )
 
 
 def _described(error: Exception) -> tuple[bool, str, None]:

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from mtfrun.processes import hub, spoke
+from mtfrun.processes import coordinator, worker
 from mtfrun.processes.connection import Connection
-from mtfrun.processes.timeouts import Timeouts
+from mtfrun.processes.heartbeat import Timeouts
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +21,7 @@ def no_connection_stays_open(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         made.append(Connection(connected, timeouts))
         return made[-1]
 
-    for module in (hub, spoke):
+    for module in (coordinator, worker):
         monkeypatch.setattr(module, "Connection", connection)
     yield
     for one in made:

@@ -14,11 +14,11 @@ import pytest
 
 from mtfrun.errors import InputError
 from mtfrun.processes.address import Address
-from mtfrun.processes.errors import DisagreementError, ProcessesError
-from mtfrun.processes.hub import Hub
-from mtfrun.processes.messages import MalformedError, decode
-from mtfrun.processes.spoke import Spoke
-from mtfrun.processes.timeouts import Timeouts
+from mtfrun.processes.connection import MalformedError, decode
+from mtfrun.processes.coordinator import Coordinator
+from mtfrun.processes.group import DisagreementError, ProcessesError
+from mtfrun.processes.heartbeat import Timeouts
+from mtfrun.processes.worker import Worker
 from tests.processes.threads import QUICK, Ends, free_address, in_all, join_all
 
 NOBODY = Timeouts(join_secs=0.3, heartbeat_secs=0.05, silence_secs=1.0, failure_secs=0.3)
@@ -52,7 +52,7 @@ def test_processes_that_ask_for_different_things_notice_it() -> None:
         with pytest.raises(DisagreementError, match="'saved', the first process at 'due'"):
             groups[0].gather("due", 1)
         groups[0].fail("a defect", may_follow=False)
-        groups[1]._hub._values.put({"name": "due", "value": []})  # type: ignore[attr-defined]
+        groups[1]._coordinator._values.put({"name": "due", "value": []})  # type: ignore[attr-defined]
         with pytest.raises(DisagreementError):
             other.result()
 
@@ -61,19 +61,19 @@ def test_a_silent_process_ends_all_others() -> None:
     ends = Ends()
     groups = join_all(3, ends)
     # As a stopped process: its connection stays, but says nothing.
-    connection = groups[2]._hub  # type: ignore[attr-defined]
+    connection = groups[2]._coordinator  # type: ignore[attr-defined]
     connection._over.set()
     causes = ends.wait(2)
     assert sorted(causes) == [0, 1]
     for cause in causes.values():
         assert cause.startswith("process 2 of 3 (pid ")
-        assert cause.endswith("has given no sign of life for 1 s")
+        assert cause.endswith("has sent no heartbeat for 1 s")
 
 
 def test_a_process_that_ends_without_a_message_ends_all_others() -> None:
     ends = Ends()
     groups = join_all(3, ends)
-    groups[1]._hub._socket.shutdown(socket.SHUT_RDWR)  # type: ignore[attr-defined]
+    groups[1]._coordinator._socket.shutdown(socket.SHUT_RDWR)  # type: ignore[attr-defined]
     causes = ends.wait(3)
     assert "process 1 of 3" in causes[0] and causes[0] == causes[2]
     assert "ended without a message" in causes[0]
@@ -82,8 +82,8 @@ def test_a_process_that_ends_without_a_message_ends_all_others() -> None:
 def test_the_loss_of_the_first_process_ends_all_others() -> None:
     ends = Ends()
     groups = join_all(3, ends)
-    for spoke in groups[0]._spokes.values():  # type: ignore[attr-defined]
-        spoke.drop()
+    for worker in groups[0]._workers.values():  # type: ignore[attr-defined]
+        worker.drop()
     causes = ends.wait(2)
     assert sorted(causes) == [1, 2]
     assert all("process 0 of 3" in cause for cause in causes.values())
@@ -124,8 +124,8 @@ def test_a_consequence_waits_for_its_cause(victim: int) -> None:
 def test_a_process_that_never_comes_is_named() -> None:
     address = free_address()
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        first = pool.submit(Hub, 4, address, NOBODY, Ends().of(0))
-        third = pool.submit(Spoke, 2, 4, address, NOBODY, Ends().of(2))
+        first = pool.submit(Coordinator, 4, address, NOBODY, Ends().of(0))
+        third = pool.submit(Worker, 2, 4, address, NOBODY, Ends().of(2))
         message = r"processes 1, 3 of 4 have not come within 0.3 s: start 4 processes"
         for joining in (first, third):
             with pytest.raises(ProcessesError, match=message):
@@ -134,7 +134,7 @@ def test_a_process_that_never_comes_is_named() -> None:
 
 def test_a_first_process_that_never_comes_is_named() -> None:
     with pytest.raises(ProcessesError, match="process 0 has not come: nothing answers at"):
-        Spoke(1, 2, free_address(), NOBODY, Ends().of(1))
+        Worker(1, 2, free_address(), NOBODY, Ends().of(1))
 
 
 @pytest.mark.parametrize(
@@ -150,15 +150,15 @@ def test_a_process_with_wrong_numbers_is_refused(index: int, count: int, message
     address = free_address()
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         ends = Ends()
-        first = pool.submit(Hub, 3, address, QUICK, ends.of(0))
-        second = pool.submit(Spoke, 1, 3, address, QUICK, ends.of(1))
+        first = pool.submit(Coordinator, 3, address, QUICK, ends.of(0))
+        second = pool.submit(Worker, 1, 3, address, QUICK, ends.of(1))
         while not first.running() or not second.running():
             time.sleep(0.01)
         time.sleep(0.2)
         for _ in range(10):  # the refusal arrives before the end of the connection
             with pytest.raises(InputError, match=message):
-                Spoke(index, count, address, QUICK, ends.of(2))
-        third = pool.submit(Spoke, 2, 3, address, QUICK, ends.of(2))
+                Worker(index, count, address, QUICK, ends.of(2))
+        third = pool.submit(Worker, 2, 3, address, QUICK, ends.of(2))
         in_all([joining.result() for joining in (first, second, third)], lambda g: g.leave())
 
 
@@ -191,11 +191,11 @@ def test_a_stranger_never_takes_the_place_of_a_process() -> None:
     address = free_address()
     ends = Ends()
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        first = pool.submit(Hub, 2, address, QUICK, ends.of(0), "secret")
+        first = pool.submit(Coordinator, 2, address, QUICK, ends.of(0), "secret")
         for text in STRANGERS.values():
             with address.connect(5.0) as stranger, contextlib.suppress(OSError):
                 stranger.sendall(text.replace(b'"token": ""', b'"token": "secret"') + b"\n")
-        second = pool.submit(Spoke, 1, 2, address, QUICK, ends.of(1), "secret")
+        second = pool.submit(Worker, 1, 2, address, QUICK, ends.of(1), "secret")
         in_all([first.result(), second.result()], lambda group: group.leave())
     assert not ends.causes
 
@@ -203,11 +203,11 @@ def test_a_stranger_never_takes_the_place_of_a_process() -> None:
 def test_a_process_with_another_token_is_refused() -> None:
     address = free_address()
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        first = pool.submit(Hub, 2, address, QUICK, Ends().of(0), "secret")
+        first = pool.submit(Coordinator, 2, address, QUICK, Ends().of(0), "secret")
         for token in ("", "secrets"):
             with pytest.raises(InputError, match=r"its token is not .* the same MTFRUN_TOKEN"):
-                Spoke(1, 2, address, QUICK, Ends().of(1), token)
-        second = pool.submit(Spoke, 1, 2, address, QUICK, Ends().of(1), "secret")
+                Worker(1, 2, address, QUICK, Ends().of(1), token)
+        second = pool.submit(Worker, 1, 2, address, QUICK, Ends().of(1), "secret")
         in_all([first.result(), second.result()], lambda group: group.leave())
 
 
@@ -231,11 +231,11 @@ def _slow_stranger(address: Address) -> Iterator[None]:
 def test_slow_strangers_do_not_keep_processes_from_joining() -> None:
     address = free_address()
     with concurrent.futures.ThreadPoolExecutor(2) as pool, contextlib.ExitStack() as stack:
-        first = pool.submit(Hub, 2, address, QUICK, Ends().of(0))
+        first = pool.submit(Coordinator, 2, address, QUICK, Ends().of(0))
         for _ in range(5):
             stack.enter_context(_slow_stranger(address))
         time.sleep(0.2)
-        second = pool.submit(Spoke, 1, 2, address, QUICK, Ends().of(1))
+        second = pool.submit(Worker, 1, 2, address, QUICK, Ends().of(1))
         in_all([first.result(), second.result()], lambda group: group.leave())
 
 
@@ -243,7 +243,7 @@ def test_a_slow_stranger_does_not_prolong_the_wait() -> None:
     address = free_address()
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         start = time.monotonic()
-        first = pool.submit(Hub, 2, address, NOBODY, Ends().of(0))
+        first = pool.submit(Coordinator, 2, address, NOBODY, Ends().of(0))
         with _slow_stranger(address), pytest.raises(ProcessesError, match="has not come within"):
             first.result()
         assert time.monotonic() - start < 2.0
@@ -255,7 +255,7 @@ def test_another_program_in_the_place_of_the_first_process_is_not_waited_for(
 ) -> None:
     address = free_address()
     with address.listen() as server, concurrent.futures.ThreadPoolExecutor(1) as pool:
-        joining = pool.submit(Spoke, 1, 2, address, NOBODY, Ends().of(1))
+        joining = pool.submit(Worker, 1, 2, address, NOBODY, Ends().of(1))
         answering, _ = server.accept()
         with answering, pytest.raises(ProcessesError, match="if it is another program that"):
             while is_slow and not joining.done():
@@ -286,7 +286,7 @@ MALFORMED = {
 def test_a_malformed_message_of_a_process_ends_the_run(line: bytes) -> None:
     ends = Ends()
     groups = join_all(3, ends)
-    groups[1]._hub._socket.sendall(line + b"\n")  # type: ignore[attr-defined]
+    groups[1]._coordinator._socket.sendall(line + b"\n")  # type: ignore[attr-defined]
     causes = ends.wait(2)
     for index in (0, 2):
         assert causes[index].startswith("process 1 of 3 (pid ")
@@ -296,8 +296,8 @@ def test_a_malformed_message_of_a_process_ends_the_run(line: bytes) -> None:
 def test_a_stranger_that_only_says_hello_is_not_waited_for() -> None:
     address = free_address()
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        first = pool.submit(Hub, 2, address, NOBODY, Ends().of(0))
-        pool.submit(Spoke, 1, 2, address, NOBODY, Ends().of(1)).result()
+        first = pool.submit(Coordinator, 2, address, NOBODY, Ends().of(0))
+        pool.submit(Worker, 1, 2, address, NOBODY, Ends().of(1)).result()
         with pytest.raises(ProcessesError, match=r"has joined, but says nothing within 0\.3 s"):
             first.result().gather("command", None)
 
@@ -305,18 +305,18 @@ def test_a_stranger_that_only_says_hello_is_not_waited_for() -> None:
 def test_a_message_that_never_ends_ends_the_run() -> None:
     ends = Ends()
     groups = join_all(2, ends)
-    connection = groups[1]._hub  # type: ignore[attr-defined]
+    connection = groups[1]._coordinator  # type: ignore[attr-defined]
     with connection._sending:
         while 0 not in ends.causes:
             with contextlib.suppress(OSError):
                 connection._socket.sendall(b"x")
             time.sleep(0.05)
-    assert ends.causes[0].endswith("has given no sign of life for 1 s")
+    assert ends.causes[0].endswith("has sent no heartbeat for 1 s")
 
 
 def test_texts_of_other_processes_have_no_control_characters() -> None:
     line = json.dumps({"kind": "refused", "line": "a\x1b[31m\nb\ud800"}).encode()
-    assert decode(line)["line"] == "a?[31m?b?"
+    assert decode(line)["line"] == "a\\x1b[31m\\nb\\ud800"
     with pytest.raises(MalformedError, match="no known kind"):
         decode(b"{}")
 
@@ -326,8 +326,8 @@ def test_a_host_name_without_an_address_is_an_error_within_seconds(
 ) -> None:
     monkeypatch.setattr("mtfrun.processes.address._NAME_SECS", 0.2)
     for join in (
-        lambda: Spoke(1, 2, Address("no..such.host", 1), QUICK, Ends().of(1)),
-        lambda: Hub(2, Address("nosuchhost.invalid", 1), QUICK, Ends().of(0)),
+        lambda: Worker(1, 2, Address("no..such.host", 1), QUICK, Ends().of(1)),
+        lambda: Coordinator(2, Address("nosuchhost.invalid", 1), QUICK, Ends().of(0)),
     ):
         with pytest.raises(InputError, match=r"--coordinator=n.*: the host is not known here"):
             join()
@@ -337,7 +337,7 @@ def test_a_port_in_use_is_an_error_of_the_first_process() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = Address("127.0.0.1", server.getsockname()[1])
         with pytest.raises(InputError, match=r"cannot listen at .*: Address already in use"):
-            Hub(2, address, NOBODY, Ends().of(0))
+            Coordinator(2, address, NOBODY, Ends().of(0))
 
 
 @pytest.mark.parametrize("text", ["node0", "node0:", ":8476", "node0:99999", "node0:0"])

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from typing import Any
 
 from mtfrun.processes.address import Address
+from mtfrun.processes.coordinator import Coordinator
 from mtfrun.processes.group import Group
-from mtfrun.processes.hub import Hub
-from mtfrun.processes.spoke import Spoke
-from mtfrun.processes.timeouts import Timeouts
+from mtfrun.processes.heartbeat import Timeouts
+from mtfrun.processes.worker import Worker
 
 QUICK = Timeouts(join_secs=5.0, heartbeat_secs=0.05, silence_secs=1.0, failure_secs=1.0)
 
@@ -71,8 +71,8 @@ def join_all(count: int, ends: Ends, timeouts: Timeouts = QUICK) -> list[Group]:
 
     def join(index: int) -> Group:
         if index == 0:
-            return Hub(count, address, timeouts, ends.of(0))
-        return Spoke(index, count, address, timeouts, ends.of(index))
+            return Coordinator(count, address, timeouts, ends.of(0))
+        return Worker(index, count, address, timeouts, ends.of(index))
 
     with concurrent.futures.ThreadPoolExecutor(count) as pool:
         return list(pool.map(join, range(count)))

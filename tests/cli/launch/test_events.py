@@ -66,10 +66,10 @@ EVENTS = {
         0, "SIGKILL", 128 + signal.SIGKILL, rf"process 0 of 2 {_PLACE} has ended without a message"
     ),
     "another one is stopped": Event(
-        1, "SIGSTOP", 128 + signal.SIGKILL, rf"process 1 of 2 {_PLACE} has given no sign of life"
+        1, "SIGSTOP", 128 + signal.SIGKILL, rf"process 1 of 2 {_PLACE} has sent no heartbeat"
     ),
     "the first one is stopped": Event(
-        0, "SIGSTOP", 128 + signal.SIGKILL, rf"process 0 of 2 {_PLACE} has given no sign of life"
+        0, "SIGSTOP", 128 + signal.SIGKILL, rf"process 0 of 2 {_PLACE} has sent no heartbeat"
     ),
     "another one raises": Event(
         1, "raise", 1, rf"process 1 of 2 {_PLACE} failed: RuntimeError: for a test"

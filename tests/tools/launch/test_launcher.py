@@ -118,11 +118,11 @@ def test_a_process_that_others_miss_is_the_cause(launch: Callable[..., Launched]
         if process == 1:
             os.kill(os.getpid(), signal.SIGSTOP)
         time.sleep(0.2)
-        say("mtfrun: error: process 1 of 2 gives no sign of life")
+        say("mtfrun: error: process 1 of 2 sends no heartbeat")
         sys.exit(4)
     """
     launched = launch(program)
-    assert launched.lines == ["mtfrun: error: process 1 of 2 gives no sign of life"]
+    assert launched.lines == ["mtfrun: error: process 1 of 2 sends no heartbeat"]
     assert launched.code == 128 + signal.SIGKILL
 
 

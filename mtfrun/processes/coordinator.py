@@ -11,20 +11,26 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from mtfrun.processes.address import Address
-from mtfrun.processes.connection import Connection
-from mtfrun.processes.errors import DisagreementError, ProcessesError
-from mtfrun.processes.group import Group, as_json, process_name, this_process
-from mtfrun.processes.messages import (
+from mtfrun.processes.connection import (
     END,
     FAILED,
     HELLO,
     KIND,
     REFUSED,
     WELCOME,
+    Connection,
     MalformedError,
     Message,
 )
-from mtfrun.processes.timeouts import Timeouts
+from mtfrun.processes.group import (
+    DisagreementError,
+    Group,
+    ProcessesError,
+    as_json,
+    process_name,
+    this_process,
+)
+from mtfrun.processes.heartbeat import Timeouts
 
 TOKEN_VARIABLE = "MTFRUN_TOKEN"
 """The environment variable with the secret that the processes of a run share."""
@@ -45,7 +51,7 @@ class _Failure(NamedTuple):
     may_follow: bool
 
 
-class Hub(Group):
+class Coordinator(Group):
     """The first process: it listens, and passes on what the others send.
 
     The constructor waits until all processes have come.
@@ -78,7 +84,7 @@ class Hub(Group):
         self._first_secs: float | None = timeouts.join_secs
         self._greetings = threading.Semaphore(_MOST_GREETINGS)
         self._places = {0: this_process()}
-        self._spokes: dict[int, Connection] = {}
+        self._workers: dict[int, Connection] = {}
         self._failures: dict[int, _Failure] = {}
         self._state = threading.Lock()  # of all of these
         self._over = False
@@ -94,7 +100,7 @@ class Hub(Group):
         secs, self._first_secs = self._first_secs, None
         for index in range(1, self.count):
             try:
-                asked, received = self._spokes[index].receive_value(secs)
+                asked, received = self._workers[index].receive_value(secs)
             except TimeoutError:
                 raise ProcessesError(
                     f"{self._name(index)} has joined, but says nothing within {secs:g} s: start "
@@ -106,8 +112,8 @@ class Hub(Group):
                     "all with the same program and modules"
                 )
             values.append(received)
-        for spoke in self._spokes.values():
-            spoke.send_value(name, values)
+        for worker in self._workers.values():
+            worker.send_value(name, values)
         return values
 
     def fail(self, line: str, *, may_follow: bool) -> bool:
@@ -121,13 +127,13 @@ class Hub(Group):
         self.gather("leave", None)
         with self._state:
             self._over = True
-        for spoke in self._spokes.values():
-            spoke.close()
+        for worker in self._workers.values():
+            worker.close()
 
     def _await_all(self, server: socket.socket) -> None:
         limit = time.monotonic() + self._timeouts.join_secs
         server.settimeout(_POLL_SECS)
-        while len(self._spokes) < self.count - 1:
+        while len(self._workers) < self.count - 1:
             if time.monotonic() >= limit:
                 raise self._give_up()
             if self._greetings.acquire(timeout=_POLL_SECS):
@@ -163,7 +169,7 @@ class Hub(Group):
             if refusal is None:
                 index = hello["index"]
                 self._places[index] = hello["place"]
-                self._spokes[index] = connection
+                self._workers[index] = connection
                 connection.start(
                     functools.partial(self._receive, index), functools.partial(self._lose, index)
                 )
@@ -183,7 +189,7 @@ class Hub(Group):
             )
         if not 0 < index < count:
             return f"there is no process {index} besides process 0 of {count}"
-        if index in self._spokes:
+        if index in self._workers:
             return (
                 f"two processes were started with --process_id={index}, the other one is "
                 f"{self._places[index]}: give each its own number"
@@ -194,11 +200,11 @@ class Hub(Group):
         """Returns an error, after the processes that are there were told to raise it as well."""
         with self._state:
             self._over = True
-        missing = [i for i in range(1, self.count) if i not in self._spokes]
+        missing = [i for i in range(1, self.count) if i not in self._workers]
         line = _have_not_come(missing, self.count, self._timeouts)
         self._send_to_all({KIND: END, "cause": line, "index": None})
-        for spoke in self._spokes.values():
-            spoke.finish()
+        for worker in self._workers.values():
+            worker.finish()
         return ProcessesError(line)
 
     def _receive(self, index: int, message: Message) -> None:
@@ -251,12 +257,12 @@ class Hub(Group):
         """Ends all other processes and waits for them: exiting would reset their connections."""
         self._send_to_all({KIND: END, "cause": cause, "index": index})
         limit = time.monotonic() + _END_SECS
-        for spoke in list(self._spokes.values()):
-            spoke.wait(max(0.0, limit - time.monotonic()))
+        for worker in list(self._workers.values()):
+            worker.wait(max(0.0, limit - time.monotonic()))
 
     def _send_to_all(self, message: Message) -> None:
-        for spoke in list(self._spokes.values()):
-            spoke.send(message)
+        for worker in list(self._workers.values()):
+            worker.send(message)
 
     def _name(self, index: int) -> str:
         return process_name(index, self.count, self._places[index])

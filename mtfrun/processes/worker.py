@@ -8,22 +8,27 @@ from typing import Any
 
 from mtfrun.errors import InputError
 from mtfrun.processes.address import Address
-from mtfrun.processes.connection import Connection
-from mtfrun.processes.errors import DisagreementError, ProcessesError
-from mtfrun.processes.group import Group, process_name, this_process
-from mtfrun.processes.messages import (
+from mtfrun.processes.connection import (
     END,
     FAILED,
     HELLO,
     KIND,
     REFUSED,
     WELCOME,
+    Connection,
     Message,
 )
-from mtfrun.processes.timeouts import Timeouts
+from mtfrun.processes.group import (
+    DisagreementError,
+    Group,
+    ProcessesError,
+    process_name,
+    this_process,
+)
+from mtfrun.processes.heartbeat import Timeouts
 
 
-class Spoke(Group):
+class Worker(Group):
     """A process that is connected to the first one; the constructor waits until all have come.
 
     Args:
@@ -57,18 +62,18 @@ class Spoke(Group):
         self._failure: bool | None = None  # whether the announced error may follow from another
         self._is_common = False  # whether all have announced the same error
         self._verdict = threading.Event()
-        self._hub = Connection(address.connect(timeouts.join_secs), timeouts)
-        self.host = self._hub.local_host
-        self._hub.send(
+        self._coordinator = Connection(address.connect(timeouts.join_secs), timeouts)
+        self.host = self._coordinator.local_host
+        self._coordinator.send(
             {KIND: HELLO, "index": index, "count": count, "place": this_process(), "token": token}
         )
-        self._hub.start(self._receive, self._lose_hub)
+        self._coordinator.start(self._receive, self._lose_coordinator)
         self._await_all()
 
     def gather(self, name: str, value: Any) -> list[Any]:
         """See the base class."""
-        self._hub.send_value(name, value)
-        asked, values = self._hub.receive_value()
+        self._coordinator.send_value(name, value)
+        asked, values = self._coordinator.receive_value()
         if asked != name:
             raise DisagreementError(
                 f"the first process is at {asked!r}, this one at {name!r}: start all with the same "
@@ -79,14 +84,14 @@ class Spoke(Group):
     def fail(self, line: str, *, may_follow: bool) -> bool:
         """See the base class."""
         self._failure = may_follow
-        self._hub.send({KIND: FAILED, "line": line, "may_follow": may_follow})
+        self._coordinator.send({KIND: FAILED, "line": line, "may_follow": may_follow})
         self._verdict.wait(self._timeouts.consequence_secs + self._timeouts.failure_secs)
         return not self._is_common
 
     def leave(self) -> None:
         """See the base class."""
         self.gather("leave", None)
-        self._hub.close()
+        self._coordinator.close()
 
     def _await_all(self) -> None:
         """Waits until all processes have joined.
@@ -97,7 +102,7 @@ class Spoke(Group):
         if not self._joined.wait(secs):
             self._refuse(ProcessesError(f"process 0 {self._place} has not answered in {secs:g} s"))
         if self._refusal is not None:
-            self._hub.drop()
+            self._coordinator.drop()
             raise self._refusal
 
     def _refuse(self, error: InputError) -> None:
@@ -125,7 +130,7 @@ class Spoke(Group):
         else:
             self._end(cause)
 
-    def _lose_hub(self, what: str) -> None:
+    def _lose_coordinator(self, what: str) -> None:
         cause = f"{process_name(0, self.count, self._place)} {what}"
         if not self._joined.is_set():
             cause += "; if it is another program that listens there, choose another port"
