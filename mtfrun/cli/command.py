@@ -36,7 +36,7 @@ class Command(NamedTuple):
 
 
 def no_flags(_: argparse.ArgumentParser) -> None:
-    """Adds no flags."""
+    pass
 
 
 def accept(_: argparse.Namespace) -> None:

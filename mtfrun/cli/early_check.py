@@ -63,13 +63,7 @@ def configuration_error(flags: argparse.Namespace) -> InputError | None:
 def _message(
     flags: argparse.Namespace, alternatives: Sequence[Sequence[str]], directory: str | None
 ) -> str:
-    """Returns the message of a configuration's error, "" without one.
-
-    Args:
-      flags: the flags.
-      alternatives: the names of the gin files of each configuration.
-      directory: the run whose configuration is used.
-    """
+    """Returns the message of a configuration's error, "" without one."""
     from mtfrun.configuration import config  # noqa: PLC0415 - imports gin
 
     sys.meta_path.insert(0, _StandIns())
@@ -123,17 +117,15 @@ class _StandIns(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: types.ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        """Returns the module's specification."""
         if name.partition(".")[0] not in _STAND_INS:
             return None
         return importlib.machinery.ModuleSpec(name, self, is_package=True)
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
-        """Returns the module, whose attributes are classes."""
         return _Module(spec.name)
 
     def exec_module(self, module: types.ModuleType) -> None:
-        """Does nothing."""
+        pass
 
 
 class _Module(types.ModuleType):
@@ -149,7 +141,6 @@ class _Meta(abc.ABCMeta):
 
 
 def _stand_in(name: str) -> type:
-    """Returns a class that can be called, subclassed and used as a decorator."""
     if name.startswith("__"):
         raise AttributeError(name)
     return _Meta(name, (_StandIn,), {"__module__": "tensorflow"})

@@ -40,11 +40,7 @@ class FlagSource:
         return split_of_input(self._flags.input)
 
     def texts(self) -> list[bytes]:
-        """Returns the prompts; of --interactive none.
-
-        Raises:
-          InputError: the input is for models of images.
-        """
+        """Returns the prompts; of --interactive none."""
         path = self._flags.input
         if (path or "").lower().endswith(IMAGE_SUFFIXES):
             raise InputError(
@@ -80,11 +76,9 @@ class TypedText:
     split: str | None = None
 
     def texts(self) -> list[bytes]:
-        """Returns the text."""
         return [self.text]
 
     def images(self, read: Callable[[str], np.ndarray]) -> Images:
-        """Raises InputError."""
         raise InputError("the model reads images: give them with --input=FILE")
 
 
@@ -107,9 +101,6 @@ def image_paths(argument: str) -> list[str]:
     The argument is an image, a folder (its PNG and JPEG files by name), a pattern such as
     "photos/**/*.png", or a `.txt` file (or "-", standard input) with a path a line; or several of
     these, separated by commas.
-
-    Raises:
-      InputError: a file does not exist, or there is no image.
     """
     parts = [argument] if os.path.exists(argument) else argument.split(",")
     paths = [path for part in parts for path in _paths(part)]

@@ -21,7 +21,6 @@ _FIRST_PORT, _NUM_PORTS = 20000, 10000
 
 
 def add_process_flags(parser: argparse.ArgumentParser) -> None:
-    """Adds --num_processes, --process_id, --coordinator and others of their kind."""
     add = parser.add_argument_group(
         "several processes (`mtfrun launch` and SLURM's srun set these)"
     ).add_argument
@@ -93,9 +92,6 @@ def slurm_processes(environment: Mapping[str, str]) -> list[object] | None:
     The coordinator is the step's first node; its port follows from the job and the step.
 
     Source: https://slurm.schedmd.com/srun.html, "output environment variables".
-
-    Raises:
-      InputError: a variable is missing, or is not a number.
     """
 
     def number(name: str, default: str = "") -> int:
@@ -147,11 +143,6 @@ def joined(flags: argparse.Namespace) -> Iterator[None]:
     """Joins the other processes that run the command, and leaves together with them.
 
     Commands without these flags are run by one process.
-
-    Raises:
-      InputError: the network is neither private nor trusted.
-      InputError: the first process refuses this one, or they run different commands.
-      ProcessesError: not all processes have joined in time.
     """
     number: int = getattr(flags, "num_processes", 1)
     if number > 1:
@@ -201,7 +192,6 @@ _MAY_DIFFER = frozenset(
 
 
 def _common(flags: argparse.Namespace) -> dict[str, str]:
-    """Returns the settings to compare between processes before the configuration is read."""
     values = {
         f"--{n}".replace("--command", "the command"): repr(v)
         for n, v in vars(flags).items()

@@ -117,7 +117,6 @@ def _parsed(arguments: list[str]) -> int:
 
 
 def _run(called: Command, flags: argparse.Namespace, command: list[str]) -> int:
-    """Runs a command that needs TensorFlow, which takes seconds to import."""
     with contextlib.ExitStack() as stack:
         if "tensorflow" not in sys.modules:
             stack.enter_context(_starting())

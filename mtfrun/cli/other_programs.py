@@ -119,13 +119,6 @@ def word_answer(word: str) -> str | None:
 def unknown_answer(
     unknown: Sequence[str], command: str, flags_of: Mapping[str, Collection[str]]
 ) -> str:
-    """Returns the answer to the first of the arguments that a command does not have.
-
-    Args:
-      unknown: arguments: flags, their values, and words.
-      command: the name of the command.
-      flags_of: the flags of every command, with their dashes.
-    """
     first = unknown[0]
     if not first.startswith("-"):
         if "--prompt" in flags_of[command] and not Path(first).exists():
@@ -138,7 +131,6 @@ def unknown_answer(
 
 
 def _remedy(flag: str, value: str, command: str, flags_of: Mapping[str, Collection[str]]) -> str:
-    """Returns the end of the message about a flag that a command does not have."""
     name = flag.lstrip("-").replace("-", "_").lower()
     known = flags_of[command]
     if f"--{name}" in known:

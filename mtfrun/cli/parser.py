@@ -130,7 +130,6 @@ class Parser(argparse.ArgumentParser):
     """An argument parser that raises InputError where argparse would print its usage and exit."""
 
     def error(self, message: str) -> NoReturn:
-        """Raises InputError."""
         match = re.fullmatch(r"argument (?:\S+/)?(\S+): (.*)", message)
         if match is None:
             raise InputError(f"{message} ({self.prog} --help explains)")
@@ -152,9 +151,6 @@ def parse_flags(arguments: Sequence[str]) -> argparse.Namespace:
     """Returns the flags; `.command` is the command, `.bindings` has (flag, gin binding) pairs.
 
     `.launched` are the flags of the command that follows "--" after `launch`, else None.
-
-    Raises:
-      InputError: the command or a flag does not exist, or a value is invalid.
     """
     root, parsers = build_parsers()
     own, launched = _split_launched(_ask_for_help(arguments))
@@ -184,7 +180,6 @@ def parse_flags(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def build_parsers() -> tuple[Parser, dict[str, Parser]]:
-    """Returns the parser of the program, and the parsers of its commands by name."""
     root = Parser(prog="mtfrun", description=_DESCRIPTION, **_STYLE)
     root.add_argument(
         *("--version", "-v", "-V"),
@@ -287,7 +282,6 @@ def _split_command(arguments: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def _no_command(word: str) -> str:
-    """Returns the message about a first word that is not a command."""
     answer = word_answer(word)
     if answer is not None:
         return f"{answer}, after a command such as mtfrun train"
@@ -297,13 +291,11 @@ def _no_command(word: str) -> str:
 
 
 def _without_command(arguments: Sequence[str]) -> str:
-    """Returns the message about flags without a command."""
     flags = shlex.join(arguments)
     return f"no command: write mtfrun train {flags if len(flags) <= 200 else '...'}"
 
 
 def _switches(parser: Parser) -> list[str]:
-    """Returns the names of the flags of a command that have no value, without their dashes."""
     return [
         name.removeprefix("--")
         for name, action in parser._option_string_actions.items()
@@ -312,7 +304,6 @@ def _switches(parser: Parser) -> list[str]:
 
 
 def _flag_names(parser: Parser) -> list[str]:
-    """Returns the flags of a command that its help text shows."""
     return [
         name
         for name, action in parser._option_string_actions.items()
@@ -323,7 +314,6 @@ def _flag_names(parser: Parser) -> list[str]:
 def _bindings(
     flags: argparse.Namespace, of_gin_flags: Sequence[tuple[str, str]]
 ) -> list[tuple[str, str]]:
-    """Returns pairs of a flag and its gin binding, of all flags that are settings."""
     bindings = [(f"--gin_param={text}", text) for text in flags.gin_param]
     bindings += of_gin_flags
     if flags.tfds_data_dir is not None:

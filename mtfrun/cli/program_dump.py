@@ -26,7 +26,6 @@ def dump_environment(folder: str) -> dict[str, str]:
 
 @contextlib.contextmanager
 def program_dump() -> Iterator[str]:
-    """Yields the folder to which TensorFlow, if it is imported inside, writes its programs."""
     former = dict(os.environ)
     with tempfile.TemporaryDirectory(prefix="mtfrun_programs_") as folder:
         os.environ.update(dump_environment(folder))

@@ -25,9 +25,6 @@ def read_prompts(path: str) -> list[bytes]:
 
     A `.tsv` file has prompts in its first column, a `.csv` file in the column called "input" (or
     "inputs", or "prompt"). A line of `.jsonl` is a string or an object with "input".
-
-    Raises:
-      InputError: a line of the file has another form.
     """
     kind = kind_of(path)
     if kind == CSV:
@@ -48,9 +45,6 @@ def read_pairs(path: str) -> list[tuple[bytes, bytes]]:
 
     A `.csv` file names its columns like the fields of objects; in other files a tab follows the
     input. Without a tab, or without inputs in the file, pairs have an empty input.
-
-    Raises:
-      InputError: a line has more than two columns, or another form.
     """
     kind = kind_of(path)
     if kind == CSV:
@@ -80,9 +74,6 @@ def read_lines(path: str) -> list[bytes]:
     """Returns the lines of a file, or of standard input for "-", without their ends.
 
     A line may have any bytes, or none; blank lines at the end of a `.tsv` file are skipped.
-
-    Raises:
-      DataError: the file cannot be read, or is not text.
     """
     if path == "-":
         text = agreed_bytes(lambda: standard_input().read())
@@ -96,7 +87,6 @@ def read_lines(path: str) -> list[bytes]:
 
 
 def _csv_columns(path: str) -> Iterator[tuple[int, list[bytes]]]:
-    """Yields the line numbers and the values of a file's records, first the column names."""
     records = csv_records(path, blocks(path))
     _, header = first = next(records, (1, []))
     yield first
@@ -119,7 +109,6 @@ def _csv_pairs(path: str) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _column(path: str, names: Sequence[bytes], keys: Sequence[str]) -> int:
-    """Returns the index of the first column with one of the names."""
     places = [place for key in keys for place, name in enumerate(names) if name == key.encode()]
     if not places:
         listed = b", ".join(names).decode("utf-8", "replace") or "nothing"
@@ -137,18 +126,12 @@ def agreed_bytes(read: Callable[[], bytes]) -> bytes:
 
 
 def standard_input() -> BinaryIO:
-    """Returns standard input.
-
-    Raises:
-      InputError: it is closed.
-    """
     if sys.stdin is None:
         raise InputError("standard input is closed: name a file with --input=FILE")
     return sys.stdin.buffer
 
 
 def prompt_bytes(argument: str) -> bytes:
-    """Returns the bytes of an argument, which has surrogates where they are not UTF-8."""
     return os.fsencode(argument)
 
 

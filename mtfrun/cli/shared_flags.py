@@ -152,7 +152,6 @@ def check_mesh(mesh: str | None, layout: str | None) -> None:
 
 
 def settings_of(flags: argparse.Namespace) -> Settings:
-    """Returns the gin files and bindings of the flags."""
     from mtfrun.experiment.runs.settings import Settings
 
     return Settings(
@@ -166,7 +165,6 @@ def settings_of(flags: argparse.Namespace) -> Settings:
 
 
 def add_output_flags(parser: argparse.ArgumentParser) -> None:
-    """Adds --output and --checkpoint."""
     add = parser.add_argument
     add(
         "--output",
@@ -178,12 +176,7 @@ def add_output_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def check_run(flags: argparse.Namespace, *checkpoints: str) -> None:
-    """Raises InputError unless there is a run or a configuration, and --checkpoint can be used.
-
-    Args:
-      flags: with --model_dir, --gin_file and --checkpoint.
-      checkpoints: the words that --checkpoint may be instead of a step.
-    """
+    """Raises InputError unless there is a run or a configuration, and --checkpoint can be used."""
     if flags.model_dir is None:
         if not flags.gin_file:
             raise InputError(f"{flags.command} needs the directory of a run: --model_dir=/tmp/run")
@@ -196,7 +189,6 @@ def check_run(flags: argparse.Namespace, *checkpoints: str) -> None:
 
 
 def check_files(flags: argparse.Namespace) -> None:
-    """Raises InputError for names of files that are empty."""
     if "" in (flags.input, flags.output):
         raise InputError("--input and --output need the name of a file")
 
@@ -209,7 +201,6 @@ INFERENCE_SETTINGS = (
 
 
 def add_inference_flags(parser: argparse.ArgumentParser) -> None:
-    """Adds them to a parser."""
     add = parser.add_argument
     add("--beam_size", type=int, help="beams of a beam search; 1 for none", metavar="N")
     add(
@@ -243,7 +234,6 @@ def add_inference_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def check_inference(flags: argparse.Namespace) -> None:
-    """Raises InputError for numbers that the settings cannot be."""
     for name, value in chosen_settings(flags).items():
         allowed = range_of("mtfrun", name)
         if allowed is not None and value not in allowed:
@@ -251,11 +241,9 @@ def check_inference(flags: argparse.Namespace) -> None:
 
 
 def chosen_settings(flags: argparse.Namespace) -> dict[str, Any]:
-    """Returns the settings that the flags give, by name."""
     values = {name: getattr(flags, name) for name in INFERENCE_SETTINGS}
     return {name: value for name, value in values.items() if value is not None}
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
-    """Adds --json."""
     parser.add_argument("--json", action="store_true", help="print JSON")

@@ -72,7 +72,6 @@ def _record_where_possible(run: RunDirectory, command: Sequence[str], setup: Set
 def restore_each(
     flags: argparse.Namespace, built: Opened, run: RunDirectory | None
 ) -> Iterator[int]:
-    """Yields the step of every checkpoint that the flags name, after it was restored."""
     restore = functools.partial(restored, built, run)
     if run is not None and flags.command == "eval" and flags.continuous:
         appearing = steps_as_they_appear(run, flags.timeout_secs)
@@ -112,14 +111,8 @@ def steps_as_they_appear(
 
     That is when no process trains the run, and either the newest checkpoint is of the last step or
     there is no time-out. A checkpoint that is deleted before its step is yielded is left out; one
-    whose step is saved again is yielded again.
-
-    Args:
-      run: is trained, in another process.
-      timeout_secs: how long to wait for a new checkpoint, whether or not a process trains: for runs
-        that are interrupted and go on. None waits while a process trains.
-      sleep: waits for so many seconds.
-      clock: returns the time in seconds.
+    whose step is saved again is yielded again. `timeout_secs` is how long to wait for a new one,
+    whether or not a process trains, for runs that are interrupted; None waits while one trains.
     """
     yielded: dict[int, object] = {}
 
@@ -158,15 +151,6 @@ def restore_steps(
 
     The trainer deletes old checkpoints: one that it deletes between the listing and the end of the
     reading is left out, and a line on standard error says so.
-
-    Args:
-      run: has the checkpoints.
-      steps: to restore.
-      restore: restores a step.
-      leave_out_damaged: a damaged checkpoint is left out too, with its error as the line.
-
-    Raises:
-      RunDirError: a checkpoint cannot be restored and is still there.
     """
     for step in steps:
         try:
@@ -205,7 +189,6 @@ def open_output(path: str) -> Iterator[TextIO]:
 
 
 def json_line(record: Record, step: int) -> str:
-    """Returns a record, and the step of the checkpoint that it comes from, as one line of JSON."""
     fields = {**record.fields, "step": step}
     return json.dumps(fields, ensure_ascii=False, allow_nan=False) + "\n"
 

@@ -90,13 +90,6 @@ def shorten_cell(text: str, width: int) -> str:
 
 
 def wrap_lines(text: str, *, first: str = "", other: str | None = None) -> list[str]:
-    """Returns the words of a text as lines of at most WIDTH characters, at least one line.
-
-    Args:
-      text: words; their line ends are not kept.
-      first: what the first line begins with.
-      other: what all other lines begin with; None for the same.
-    """
     lines = textwrap.wrap(
         text,
         WIDTH,

@@ -28,9 +28,6 @@ def named_stdout() -> Iterator[None]:
 
     The system's error has no file name, and one when Python exits has a traceback. An output that
     its reader has closed is a BrokenPipeError.
-
-    Raises:
-      OutputError: printed text cannot be written. Buffered text is dropped.
     """
     former = sys.stdout
     if former is None:  # closed: print() does nothing then
@@ -67,8 +64,6 @@ def discard(descriptor: int) -> None:
 
 
 class _Named:
-    """A text stream that forwards to standard output, with OutputErrors."""
-
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
@@ -79,7 +74,6 @@ class _Named:
         return len(text)
 
     def flush(self) -> None:
-        """Writes the buffered text."""
         with _named():
             self._stream.flush()
 
@@ -123,7 +117,6 @@ def unfailing_stderr() -> Iterator[None]:
 
 
 def unfailing(stream: TextIO) -> Any:
-    """Returns a stream that drops text that cannot be written to another one."""
     return _Unfailing(stream)
 
 
@@ -137,13 +130,11 @@ class _Unfailing:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Returns the length of the text, whether it was written or not."""
         with self._dropping():
             self._stream.write(self._shown(text))
         return len(text)
 
     def _shown(self, text: str) -> str:
-        """Returns a text with control characters escaped, except those of bars and colours."""
         if _MOVES.fullmatch(text):
             return text
         start = text[: text.startswith("\r")]
@@ -152,7 +143,6 @@ class _Unfailing:
         return start + "".join(part if i % 2 else visible(part) for i, part in enumerate(parts))
 
     def flush(self) -> None:
-        """Writes the buffered text, if possible."""
         with self._dropping():
             self._stream.flush()
 

@@ -37,11 +37,6 @@ def table_lines(
 
     Columns of numbers stand to the right. In a narrow terminal the longest texts are cut, paths of
     variables at their start, then the last columns are left out, which a last line says.
-
-    Args:
-      headings: of the columns, the most important ones first.
-      rows: texts, one for each heading.
-      columns: of the terminal; None for any number.
     """
     cells = [[escaped(text) for text in row] for row in (headings, *rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]

@@ -30,11 +30,7 @@ class Address(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Address:
-        """Returns the address in a text such as "node0:8476" or "[::1]:8476".
-
-        Raises:
-          InputError: the text has another form.
-        """
+        """Returns the address in a text such as "node0:8476" or "[::1]:8476"."""
         match = _ADDRESS.fullmatch(text)
         if match is None or not 0 < int(match[2]) < 1 << 16:
             raise InputError(
@@ -51,9 +47,6 @@ class Address(NamedTuple):
 
         On all addresses of this machine, since the name of the host may stand for another one
         inside it; on the loopback alone if that is what the address names.
-
-        Raises:
-          InputError: the port cannot be used, or the host name cannot be resolved.
         """
         self._await_name(_NAME_SECS)
         try:
@@ -72,12 +65,7 @@ class Address(NamedTuple):
             ) from None
 
     def connect(self, secs: float) -> socket.socket:
-        """Returns a socket connected to the address; tries for so many seconds.
-
-        Raises:
-          InputError: the host name cannot be resolved.
-          ProcessesError: nothing listens there.
-        """
+        """Returns a socket connected to the address; tries for so many seconds."""
         limit = time.monotonic() + secs
         self._await_name(secs)
         while True:

@@ -48,16 +48,10 @@ class MalformedError(ValueError):
 
 
 def encode(message: Message) -> bytes:
-    """Returns the line of a message."""
     return json.dumps(message).encode() + b"\n"
 
 
 def decode(line: bytes) -> Message:
-    """Returns the message in a line, with control characters in its fields escaped.
-
-    Raises:
-      MalformedError: the line is not a message.
-    """
     try:
         message: Any = json.loads(line)
     except (ValueError, RecursionError):
@@ -109,12 +103,10 @@ class Connection:
         return str(self._socket.getsockname()[0])
 
     def start(self, on_message: Callable[[Message], None], on_end: Callable[[str], None]) -> None:
-        """Starts the threads.
+        """Starts the threads, in one of which both functions are called.
 
-        Args:
-          on_message: called in a thread with every message that is not a value.
-          on_end: called in that thread with what has happened when the connection ends without
-            `close`.
+        `on_message` gets every message that is not a value, `on_end` what has happened if the
+        connection ends without `close`.
         """
 
         def receive() -> None:
@@ -136,11 +128,7 @@ class Connection:
         self.send({KIND: VALUE, "name": name, "value": value})
 
     def receive_value(self, secs: float | None = None) -> tuple[str, Any]:
-        """Returns the name and the value of the next `send_value`.
-
-        Raises:
-          TimeoutError: nothing arrived in time. With None there is no limit.
-        """
+        """Returns the name and the value of the next `send_value`."""
         try:
             message = self._values.get(timeout=secs)
         except queue.Empty:
@@ -148,17 +136,6 @@ class Connection:
         return message["name"], message["value"]
 
     def receive(self, secs: float, most_bytes: int = _MOST_BYTES) -> Message:
-        """Returns the next message.
-
-        Args:
-          secs: for the whole message; a long one may take longer, see `_SLOWEST_BYTES_PER_SEC`.
-          most_bytes: the largest size of the message.
-
-        Raises:
-          TimeoutError: it has not arrived in time.
-          OSError: the connection has ended.
-          MalformedError: the line is not a message.
-        """
         start, searched = time.monotonic(), 0
         while (end := self._unread.find(b"\n", searched)) < 0:
             searched = len(self._unread)

@@ -94,7 +94,6 @@ class Coordinator(Group):
         self._send_to_all({KIND: WELCOME, "place": self._places[0]})
 
     def gather(self, name: str, value: Any) -> list[Any]:
-        """See the base class."""
         values = [as_json(value)]
         # The first call compares commands: a connection that sends no command is not a process.
         secs, self._first_secs = self._first_secs, None
@@ -117,13 +116,11 @@ class Coordinator(Group):
         return values
 
     def fail(self, line: str, *, may_follow: bool) -> bool:
-        """See the base class. The first process always prints its error."""
         self._note_failure(0, _Failure(line, may_follow))
         self._verdict.wait(self._timeouts.consequence_secs + self._timeouts.failure_secs)
         return True
 
     def leave(self) -> None:
-        """See the base class."""
         self.gather("leave", None)
         with self._state:
             self._over = True
@@ -197,7 +194,6 @@ class Coordinator(Group):
         return "it has come too late" if self._over else None
 
     def _give_up(self) -> ProcessesError:
-        """Returns an error, after the processes that are there were told to raise it as well."""
         with self._state:
             self._over = True
         missing = [i for i in range(1, self.count) if i not in self._workers]

@@ -38,12 +38,6 @@ def gpus_of_process(
 
     CUDA gives every process all GPUs otherwise, and the first process takes their memory.
 
-    Args:
-      process: its number.
-      num_processes: how many share the machine's GPUs, in equal parts.
-      environment: CUDA_VISIBLE_DEVICES there names the GPUs to share; all without it.
-      devices: the folder of device files.
-
     Examples:
       >>> gpus_of_process(1, 2, {"CUDA_VISIBLE_DEVICES": "0,3,5,6"})
       {'CUDA_VISIBLE_DEVICES': '5,6'}

@@ -69,7 +69,6 @@ class Monitor:
         )
 
     def end(self, cause: str) -> NoReturn:
-        """Prints one line and ends the process with the code LOST."""
         self._ending.acquire()  # for ever: only one cause is printed
 
         def last_words() -> None:

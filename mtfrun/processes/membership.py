@@ -96,12 +96,10 @@ def leave() -> None:
 
 
 def count() -> int:
-    """Returns the number of processes."""
     return _OURS.group.count
 
 
 def index() -> int:
-    """Returns the number of this process, from 0."""
     return _OURS.group.index
 
 
@@ -111,12 +109,10 @@ def is_first() -> bool:
 
 
 def waited_secs() -> float:
-    """Returns the seconds that this process has waited in `gather`."""
     return _OURS.waited_secs
 
 
 def host() -> str:
-    """Returns an address of this machine that the other processes reach."""
     return _OURS.group.host
 
 
@@ -141,7 +137,6 @@ def agree(value: _T, name: str = "agree") -> _T:
 
 
 def barrier(name: str) -> None:
-    """Waits for all processes."""
     gather(None, name)
 
 
@@ -171,9 +166,6 @@ def by_first(function: Callable[[], _T], name: str = "by_first") -> _T:
 def together(name: str) -> Iterator[None]:
     """Runs the block in all processes, and waits for all: an error in one is raised in each.
 
-    Args:
-      name: of what the block does, for `gather`.
-
     Raises:
       InputError: with the same message in every process, if processes have raised InputErrors.
       ProcessesError: another process raised another error.
@@ -199,11 +191,6 @@ def together(name: str) -> Iterator[None]:
 
 def check_same(what: str, settings: Mapping[str, Any], *, identity: str | None = None) -> None:
     """Compares JSON settings of all processes. Collective: every process must call it.
-
-    Args:
-      what: the settings, such as "configuration".
-      settings: the settings of this process.
-      identity: see `changes`.
 
     Raises:
       InputError: with the same line in all processes, which names the first process that differs
@@ -247,18 +234,7 @@ def note_saved(step: int) -> None:
 
 
 def fail(line: str, *, may_follow: bool = False) -> bool:
-    """Announces an error, because of which this process ends; the others will end too.
-
-    The caller then calls `end`.
-
-    Args:
-      line: the error.
-      may_follow: whether the loss of another process may have caused the error, as an error of
-        TensorFlow's connections: it then waits for that loss, which ends this process.
-
-    Returns:
-      Whether to print the error: not if all processes have the same one and this is not the first.
-    """
+    """Announces an error before `end`, see `Group.fail`; returns whether to print it."""
     return _OURS.group.fail(line, may_follow=may_follow)
 
 

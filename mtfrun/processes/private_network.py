@@ -37,9 +37,6 @@ def enter() -> None:
     """Moves this process, which must be single-threaded, into a private network.
 
     Its later children are there too. Access to files and the user id do not change.
-
-    Raises:
-      InputError: the system does not allow it.
     """
     user, group = os.geteuid(), os.getegid()
     try:

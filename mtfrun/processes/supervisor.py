@@ -51,14 +51,7 @@ def start_child(
     stdout: int | IO[bytes] | None = None,
     stderr: int | IO[bytes] | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Starts a process in a session of its own: Ctrl-C on a terminal reaches this process alone.
-
-    Args:
-      arguments: the program and its arguments.
-      typed: the command line that the child records as its command.
-      environment: further environment variables.
-      stdin, stdout, stderr: see `subprocess.Popen`.
-    """
+    """Starts a process in a session of its own: Ctrl-C on a terminal reaches this process alone."""
     return subprocess.Popen(
         arguments,
         env={**os.environ, **_environment_of_child(typed), **(environment or {})},

@@ -71,7 +71,6 @@ class Worker(Group):
         self._await_all()
 
     def gather(self, name: str, value: Any) -> list[Any]:
-        """See the base class."""
         self._coordinator.send_value(name, value)
         asked, values = self._coordinator.receive_value()
         if asked != name:
@@ -82,14 +81,12 @@ class Worker(Group):
         return list(values)
 
     def fail(self, line: str, *, may_follow: bool) -> bool:
-        """See the base class."""
         self._failure = may_follow
         self._coordinator.send({KIND: FAILED, "line": line, "may_follow": may_follow})
         self._verdict.wait(self._timeouts.consequence_secs + self._timeouts.failure_secs)
         return not self._is_common
 
     def leave(self) -> None:
-        """See the base class."""
         self.gather("leave", None)
         self._coordinator.close()
 
@@ -121,7 +118,6 @@ class Worker(Group):
             self._be_ended(message["index"], message["cause"])
 
     def _be_ended(self, index: int | None, cause: str | None) -> None:
-        """Ends this process, or lets it end itself if it has an error of its own."""
         if self._refusal is not None or not self._joined.is_set():
             self._refuse(ProcessesError(cause or "the other processes have failed"))
         elif cause is None or index == self.index or self._failure is False:

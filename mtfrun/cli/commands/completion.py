@@ -21,7 +21,6 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
-    """Prints the script of a shell."""
     from argcomplete.shell_integration import shellcode
 
     print(shellcode(["mtfrun"], shell=flags.shell))

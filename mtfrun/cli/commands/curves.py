@@ -47,7 +47,6 @@ _EVAL_METRICS = ("loss", "accuracy", "bits_per_byte", "perplexity")
 
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
-    """Prints a table of steps."""
     from mtfrun.rundir import RunDirectory, RunDirError
     from mtfrun.rundir.tensorboard.curves import read_curves
 

@@ -89,7 +89,6 @@ def _check(flags: argparse.Namespace) -> None:
 
 
 def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
-    """Decodes prompts or classifies images and writes one line each, in order."""
     from mtfrun.cli.inputs import FlagSource
     from mtfrun.cli.trained_run import as_text, json_line, open_output, open_run, restore_each
 

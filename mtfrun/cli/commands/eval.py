@@ -66,7 +66,6 @@ def _check(flags: argparse.Namespace) -> None:
 
 
 def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
-    """Evaluates checkpoints and prints one JSON object each, with null for non-finite metrics."""
     from mtfrun import processes
     from mtfrun.cli.trained_run import (
         NON_FINITE,
@@ -117,9 +116,6 @@ def routing_table(values: Mapping[str, float]) -> list[str]:
     "busiest" and "idlest" are loads relative to an equal share, "dropped" is the share of choices
     whose expert was full, entropy is in nats. The lines below the table have the shares of tokens
     by the number of experts that processed them.
-
-    Args:
-      values: metrics by name, see `metric_tags.entries`.
     """
     from mtfrun.rundir.tensorboard import metric_tags
 

@@ -86,7 +86,6 @@ def _check(flags: argparse.Namespace) -> None:
 
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
-    """Writes the model of a run to --to."""
     from mtfrun.rundir import RunDirectory
     from mtfrun.tools.conversion import check_new, replaced_directory
 
@@ -150,7 +149,6 @@ _EXPORTS: Mapping[str, Callable[[argparse.Namespace, RunDirectory, pathlib.Path]
 
 
 def _max_bytes(flags: argparse.Namespace) -> int | None:
-    """Returns --max_shard_size in bytes."""
     from mtfrun.tools.planning import parse_size
 
     if flags.max_shard_size is None:

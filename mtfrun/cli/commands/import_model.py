@@ -57,7 +57,6 @@ def _check(flags: argparse.Namespace) -> None:
 
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
-    """Makes a run directory of what is at --from, and says what was not taken over."""
     from mtfrun.tools.conversion import importer_for, write_run
 
     source = pathlib.Path(os.path.expanduser(flags.source))

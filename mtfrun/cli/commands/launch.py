@@ -102,7 +102,6 @@ def _check(flags: argparse.Namespace) -> None:
 
 
 def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
-    """Runs the command after "--" as several processes and returns the exit code."""
     from mtfrun.tools.launch.launcher import Launch, Launcher, Program
     from mtfrun.tools.launch.output import Output
 

@@ -111,7 +111,6 @@ TOO_LITTLE_MEMORY = 6
 
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
-    """Prints what a step needs on a mesh, whose devices need not exist."""
     from mtfrun import mtf
     from mtfrun.configuration import config
     from mtfrun.configuration.checks import check_taken
@@ -145,7 +144,6 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
 
 
 def _rebind_mesh(flags: argparse.Namespace) -> None:
-    """Gives the configuration's mesh the axes and the layout of the flags."""
     from mtfrun import mtf
     from mtfrun.configuration import config
 

@@ -51,7 +51,6 @@ def _check(flags: argparse.Namespace) -> None:
 
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
-    """Prints a table of the runs in directories and below them, or a JSON array."""
     from mtfrun.tools.runs.summary import differing, summary_of
     from mtfrun.tools.runs.tables import as_json, error_lines, metric_of, runs_table
 
@@ -71,12 +70,6 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
 
 
 def _names_below(word: str, *, alone: bool) -> dict[pathlib.Path, str]:
-    """Returns the table's names for the runs in a directory and below it.
-
-    Args:
-      word: the directory as it was typed.
-      alone: whether it is the only directory; names are then relative to it.
-    """
     from mtfrun.rundir import RunDirectory
     from mtfrun.tools.runs.summary import find_runs
 

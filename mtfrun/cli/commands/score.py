@@ -44,7 +44,6 @@ def _check(flags: argparse.Namespace) -> None:
 
 
 def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
-    """Scores pairs of an input and a target and writes one JSON object each, in order."""
     from mtfrun.cli.inputs import split_of_input
     from mtfrun.cli.prompts import read_pairs
     from mtfrun.cli.trained_run import json_line, open_output, open_run, restore_each

@@ -76,7 +76,6 @@ _LOSS = "loss"
 
 
 def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
-    """Trains the runs of a grid, or with --dry_run prints them."""
     from mtfrun.rundir import RunDirectory, writer_lock
     from mtfrun.tools.sweep.record import SweepRecord
 
@@ -99,11 +98,6 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
 
 
 def _grid(flags: argparse.Namespace) -> Grid:
-    """Returns the grid of the flags.
-
-    Raises:
-      InputError: a value is not gin syntax, or has a wrong type.
-    """
     from mtfrun.tools.sweep.grid import Grid
 
     try:
@@ -116,7 +110,6 @@ def _grid(flags: argparse.Namespace) -> Grid:
 
 
 def _train(flags: argparse.Namespace, runs: Sequence[GridRun], directory: pathlib.Path) -> Trainer:
-    """Trains the runs that are not finished."""
     from mtfrun.tools.runs.summary import summary_of
     from mtfrun.tools.sweep.display import Display
     from mtfrun.tools.sweep.trainer import TrainedRun, Trainer
@@ -177,7 +170,6 @@ def _summary(run: GridRun, directory: pathlib.Path, trainer: Trainer) -> RunSumm
 
 
 def _arguments(flags: argparse.Namespace, run: GridRun, directory: pathlib.Path) -> list[str]:
-    """Returns the words of the command that trains a run."""
     varied = run.values
     fixed = [
         f"--gin.{text.replace(' = ', '=', 1)}"
@@ -198,7 +190,6 @@ def _arguments(flags: argparse.Namespace, run: GridRun, directory: pathlib.Path)
 
 
 def _print_plan(runs: Sequence[GridRun], directory: pathlib.Path) -> None:
-    """Prints the runs of a grid with their states."""
     from mtfrun.tools.runs.summary import summary_of
     from mtfrun.tools.sweep.record import NAME
 

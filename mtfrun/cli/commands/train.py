@@ -101,7 +101,6 @@ def _check(flags: argparse.Namespace) -> None:
 
 
 def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
-    """Trains, or with --dry_run prints a description of the run."""
     from mtfrun import processes
     from mtfrun.experiment.runs.run_training import TrainChoices, prepared, run_training
     from mtfrun.rundir import RunDirectory

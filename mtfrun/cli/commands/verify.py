@@ -55,8 +55,6 @@ class MeshFlags(NamedTuple):
 
 
 class _Mesh(argparse.Action):
-    """Appends a mesh, without a layout."""
-
     def __call__(
         self, parser: Any, flags: argparse.Namespace, value: Any, option: Any = ""
     ) -> None:
@@ -64,8 +62,6 @@ class _Mesh(argparse.Action):
 
 
 class _Layout(argparse.Action):
-    """Gives the last mesh its layout."""
-
     def __call__(
         self, parser: Any, flags: argparse.Namespace, value: Any, option: Any = ""
     ) -> None:
@@ -120,7 +116,6 @@ NOT_EQUAL = 5
 
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
-    """Prints the differences between every mesh of the flags and one device."""
     from mtfrun import mtf
     from mtfrun.configuration import config
     from mtfrun.experiment.runs.build import ROOTS
@@ -157,7 +152,6 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
 
 
 def _argument(name: str, default: str) -> Any:
-    """Returns what the configuration gives to its mesh."""
     from mtfrun import mtf
     from mtfrun.configuration import config
 
@@ -166,11 +160,6 @@ def _argument(name: str, default: str) -> Any:
 
 
 def _set_up_devices(meshes: Sequence[MeshFlags], flags: argparse.Namespace) -> None:
-    """Sets up TensorFlow for the largest mesh, which is possible only before it starts.
-
-    Raises:
-      InputError: all meshes are of one device.
-    """
     from mtfrun import mtf
     from mtfrun.configuration import config
 
@@ -187,7 +176,6 @@ def _set_up_devices(meshes: Sequence[MeshFlags], flags: argparse.Namespace) -> N
 
 
 def _bind(mesh: MeshFlags, flags: argparse.Namespace) -> None:
-    """Makes a mesh the configuration's."""
     from mtfrun import mtf
     from mtfrun.configuration import config
 

@@ -45,12 +45,7 @@ def log(text: str) -> None:
 
 
 def note(text: str, stream: TextIO | None = None) -> None:
-    """Prints a line above all bars; of several processes only the first one does.
-
-    Args:
-      text: one line, or several.
-      stream: by default standard error.
-    """
+    """Prints a line above all bars; of several processes only the first one does."""
     if processes.is_first():
         print_line(text, stream)
     else:
@@ -58,7 +53,6 @@ def note(text: str, stream: TextIO | None = None) -> None:
 
 
 def print_line(text: str, stream: TextIO | None = None) -> None:
-    """Prints a line above all bars, in every process."""
     log(text)
     stream = sys.stderr if stream is None else stream
     if stream is None:  # a closed standard error, where print() does nothing either
@@ -96,7 +90,6 @@ class _Lines(logging.Handler):
     """Prints records to the current `sys.stderr`."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Prints a record."""
         text = escaped(" ".join(record.getMessage().split()))
         kind = error if record.levelno >= logging.ERROR else warning
         print_line(kind(text))

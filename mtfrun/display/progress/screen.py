@@ -41,13 +41,6 @@ def laid_out(
     indent: int = 0,
     stream: TextIO | None = None,
 ) -> str:
-    """Returns fields with two spaces between them, on a terminal in lines that fit it.
-
-    Args:
-      fields: a text and its style, or None for plain.
-      indent: spaces before the second and further lines.
-      stream: by default standard error. In a pipe all is one line.
-    """
     # The last column is left free, for a terminal may wrap there.
     columns = terminal_size(stream).columns - 1 if is_terminal(stream) else sys.maxsize
     pieces = ((x, x if style is None else styled(x, style, stream)) for x, style in fields)
@@ -79,7 +72,6 @@ def _break_line(line: str, width: int) -> list[str]:
 def _fit(
     pieces: Iterable[tuple[str, str]], columns: int, separator: str = _SEPARATOR, indent: str = ""
 ) -> list[str]:
-    """Returns lines of pieces, each a text and the same as it is printed, with its style."""
     lines: list[str] = []
     width = 0
     for text, printed in pieces:
@@ -94,7 +86,6 @@ def _fit(
 
 
 def terminal_size(stream: TextIO | None = None) -> os.terminal_size:
-    """Returns columns and lines of the terminal of a stream, by default standard error."""
     stream = sys.stderr if stream is None else stream
     try:
         return os.get_terminal_size(stream.fileno())

@@ -29,14 +29,8 @@ def waiting(
 ) -> Iterator[None]:
     """Shows that a piece of work is being done, of several processes in the first one.
 
-    On a terminal a line with the elapsed time, which is removed at the end.
-
-    Args:
-      text: what is being done: "compiling".
-      finished: what is printed at its end with the seconds: "compiled". In a pipe the text is
-        printed at the beginning as well; without `finished` neither is.
-      stream: by default standard error.
-      clock: returns seconds.
+    On a terminal a line with the elapsed time, which is removed at the end. `finished` is printed
+    at the end with the seconds; in a pipe `text` is printed at the beginning, too, then.
     """
     stream = stream or sys.stderr
     if not processes.is_first() or stream is None:
@@ -55,7 +49,6 @@ def waiting(
 
 @contextlib.contextmanager
 def _ticking(text: str, stream: TextIO, elapsed: Callable[[], float]) -> Iterator[None]:
-    """Shows the text and the elapsed time in a line of its own until the end of the block."""
     ended = threading.Event()
 
     def line() -> str:

@@ -35,7 +35,6 @@ _present: list[Work] = []
 
 
 def present_work() -> str | None:
-    """Returns the text of the innermost work that is being done, in any thread."""
     return _present[-1].text if _present else None
 
 
@@ -105,12 +104,7 @@ class Work:
         self.move_to(self.done + amount)
 
     def move_to(self, done: float, detail: str = "") -> None:
-        """Says how much is done by now.
-
-        Args:
-          done: in units.
-          detail: more about it: "1,200 examples".
-        """
+        """Says how much is done by now."""
         self.done, self._detail = done, detail
         if self._bar is not None:
             if detail:
@@ -125,7 +119,6 @@ class Work:
             note(f"{self.text}: {self._amount()}{self._remaining(now)}", self._stream)
 
     def finish(self) -> None:
-        """Prints how long it took, if lines were printed before."""
         if self._last_line > self._start:
             secs = self._clock() - self._start
             note(

@@ -59,7 +59,6 @@ def named_rows(
 
 
 def _batches(data: Data, split: str, rows: int, seed: int) -> Iterator[Batch]:
-    """Returns the first batches of training, or of an evaluation on another split."""
     return data.train(rows, seed=seed) if split == TRAIN else data.evaluation(rows, split=split)
 
 

@@ -122,12 +122,7 @@ class Meanings:
 
 
 def row_views(batch: Mapping[str, np.ndarray], meanings: Meanings) -> list[RowView]:
-    """Returns the rows of a batch.
-
-    Args:
-      batch: features [batch, ...] by name.
-      meanings: of its numbers.
-    """
+    """Returns the rows of a batch."""
     (size,) = {len(values) for values in batch.values()}
     return [
         _row_view({name: values[i] for name, values in batch.items()}, meanings)

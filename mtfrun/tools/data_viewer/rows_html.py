@@ -50,11 +50,6 @@ def rows_html(rows: Sequence[RowView], title: str, summary: Sequence[str]) -> It
     """Yields the parts of a page with all rows.
 
     Every token shows its id, position, segment and weight of the loss when the mouse is over it.
-
-    Args:
-      rows: to show.
-      title: of the page.
-      summary: lines above the rows.
     """
     yield (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'

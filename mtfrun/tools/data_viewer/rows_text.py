@@ -121,7 +121,6 @@ def _wrapped(text: str, width: int) -> Iterator[str]:
 
 
 def _cells(part: Tokens, i: int) -> list[str]:
-    """Returns the cells of the column of a token, from top to bottom."""
     # An open box for a space, which would not be seen.
     text = escaped(part.texts[i]).replace(" ", "\u2423")
     cells = [text, str(part.ids[i]), str(part.positions[i])]
@@ -139,7 +138,6 @@ def _column_widths(part: Tokens) -> list[int]:
 
 
 def _blocks(widths: Sequence[int], width: int) -> Iterator[tuple[int, int]]:
-    """Yields the ranges of columns that fit beside each other, at least one each."""
     first, used = 0, 0
     for i, column in enumerate(widths):
         if i > first and used + column > width:

@@ -45,10 +45,6 @@ def length_statistics(lengths: np.ndarray, capacity: int | None = None) -> Lengt
     """Returns the statistics of lengths.
 
     A text that is cut keeps its end, so that one token less of it than the capacity remains.
-
-    Args:
-      lengths: int [texts], at least one.
-      capacity: tokens that a text may have; None for any number.
     """
     longest = int(lengths.max())
     percentiles = np.percentile(lengths, PERCENTILES, method="inverted_cdf")
@@ -69,11 +65,10 @@ def length_statistics(lengths: np.ndarray, capacity: int | None = None) -> Lengt
 def bytes_of(tokens: np.ndarray, bytes_per_id: Sequence[np.ndarray], ends: np.ndarray) -> list[int]:
     """Returns the bytes of text that the ids of each feature represent.
 
-    Args:
-      tokens: int [tokens] ids of all texts, those of an example's features one after the other.
-      bytes_per_id: of each feature, int [vocabulary].
-      ends: int [examples, features] where each text ends in `tokens`.
+    tokens: int [tokens] of all texts, those of an example's features one after the other.
+    bytes_per_id: of each feature, int [vocabulary]. ends: int [examples, features], in `tokens`.
     """
+    """Returns the bytes of text that the ids of each feature represent."""
     features = ends.shape[1]
     totals = [0] * features
     # Several examples at a time, so that a mapped file is not read into memory as a whole.
@@ -110,14 +105,7 @@ _LONGEST_BAR = 50
 def statistics_lines(
     feature: str, statistics: LengthStatistics, text_bytes: int, width: int
 ) -> Iterator[str]:
-    """Yields lines on the texts of a feature.
-
-    Args:
-      feature: its name.
-      statistics: of its lengths.
-      text_bytes: that all its ids represent.
-      width: columns of the terminal.
-    """
+    """Yields lines on the texts of a feature."""
     s = statistics
     yield from heading_lines(
         f"{feature}: {s.count:,} texts, {s.tokens:,} tokens, {text_bytes:,} bytes, "

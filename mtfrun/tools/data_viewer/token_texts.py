@@ -74,7 +74,6 @@ class _SpecialNames:
         }
 
     def is_special(self, number: int) -> bool:
-        """Returns whether an id represents no bytes of text, or is none of the vocabulary."""
         return not 0 <= number < len(self._bytes_per_id) or not self._bytes_per_id[number]
 
     def name(self, number: int) -> str:

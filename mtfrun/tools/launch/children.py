@@ -37,6 +37,9 @@ class Start:
 class Children:
     """Started processes, of which process 0 alone has standard input and standard output.
 
+    `grace_secs` after the first failure of one all that remain are killed: they notice it and
+    leave, unless they are stopped or wait in native code.
+
     Attributes:
       codes: the exit codes of the processes that have ended, in the order of their end; negative
         is the number of a signal.
@@ -51,18 +54,7 @@ class Children:
         stdin: int | None = None,
         grace_secs: float,
     ) -> None:
-        """Starts the processes.
-
-        Args:
-          starts: one for each process.
-          output: gets what they print on standard error.
-          stdin: a file descriptor that process 0 reads; None for no input.
-          grace_secs: from the first failure of a process until all that remain are killed. They
-            notice the failure and leave, unless they are stopped or wait in native code.
-
-        Raises:
-          OSError: a process cannot be started.
-        """
+        """Starts the processes."""
         self.codes: dict[int, int] = {}
         self.killed: set[int] = set()
         self._output = output
@@ -112,11 +104,8 @@ class Children:
             self.killed.add(process)
 
     def wait(self, is_stopping: Callable[[], bool]) -> None:
-        """Forwards output until all have ended; after a failure kills what remains.
-
-        Args:
-          is_stopping: whether all were told to end: then an exit code other than 0 is no failure.
-        """
+        # If all were told to end, an exit code other than 0 is not a failure.
+        """Forwards output until all have ended; after a failure kills what remains."""
         while self.running:
             self._forward_output(_POLL_SECS)
             for number in self.running:

@@ -27,16 +27,7 @@ _OF_BATCHES = ("batch", "outer_batch")
 def largest_that_can_be_built(
     settings: GinSettings, num_processes: int, remaining: int
 ) -> SmallerMesh:
-    """Returns the largest smaller mesh on which model, data and batches fit.
-
-    Args:
-      settings: the configuration of the training.
-      num_processes: for which its mesh is made.
-      remaining: the most processes that there may be.
-
-    Raises:
-      InputError: no smaller mesh is possible.
-    """
+    """Returns the largest smaller mesh on which model, data and batches fit."""
     name = name_to_override(_parse(settings), "mtf.Mesh.shape")
     shape = mtf.convert_to_shape(config.argument(mtf.Mesh, "shape"))
     layout = mtf.convert_to_layout_rules(config.argument(mtf.Mesh, "layout", ""))

@@ -90,11 +90,7 @@ Shrink = Callable[[Launch, int], SmallerMesh]
 
 
 def shrink(launch: Launch, remaining: int) -> SmallerMesh:
-    """Returns the largest smaller mesh for the processes that remain.
-
-    Raises:
-      InputError: the run is not possible on any.
-    """
+    """Returns the largest smaller mesh for the processes that remain."""
     program = launch.program
     return largest_that_fits(program.python, program.settings, launch.num_processes, remaining)
 
@@ -145,7 +141,6 @@ class Launcher:
         return Outcome(children.codes, children.killed, self._signal)
 
     def _next(self, launch: Launch, outcome: Outcome, number: int) -> Launch:
-        """Returns what is to be started after a failure, and says so."""
         text, remaining = outcome.describe(), launch.num_processes - len(outcome.lost)
         if launch.is_elastic and 0 < remaining < launch.num_processes:
             smaller = self._shrink(launch, remaining)

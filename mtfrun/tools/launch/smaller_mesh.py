@@ -63,12 +63,6 @@ def smaller_meshes(
 ) -> Iterator[SmallerMesh]:
     """Yields the meshes of fewer processes with as many devices each, the largest first.
 
-    Args:
-      sizes: of the mesh for all processes, by axis.
-      axis: the one that becomes smaller.
-      num_processes: the number of all processes.
-      remaining: the most processes that there may be.
-
     Examples:
       >>> [m.mesh for m in smaller_meshes({"data": 4, "model": 2}, "data", 4, 2)]
       ['data:2,model:2', 'data:1,model:2']
@@ -83,17 +77,7 @@ def smaller_meshes(
 def largest_that_fits(
     python: Sequence[str], settings: GinSettings, num_processes: int, remaining: int
 ) -> SmallerMesh:
-    """Returns the largest smaller mesh on which a training can be built.
-
-    Args:
-      python: starts Python.
-      settings: the configuration of the training.
-      num_processes: for which its mesh is made.
-      remaining: the most processes that there may be.
-
-    Raises:
-      InputError: there is none.
-    """
+    """Returns the largest smaller mesh on which a training can be built."""
     process = subprocess.run(
         [*python, "-m", FITTING, str(num_processes), str(remaining), json.dumps(settings)],
         # Simulated devices: this machine need not have those of all processes.

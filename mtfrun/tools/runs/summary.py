@@ -108,7 +108,6 @@ def differing(summaries: Sequence[RunSummary]) -> list[str]:
 
 
 def _is_run(path: pathlib.Path) -> bool:
-    """Returns whether a directory has what a training or an import writes."""
     has_config = (path / "config.gin").is_file()
     records = ("commands", "checkpoints", "import.json")
     return (path / "status.json").is_file() or (

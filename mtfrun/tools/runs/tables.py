@@ -16,11 +16,7 @@ _LOSS = "loss"
 
 
 def metric_of(summaries: Sequence[RunSummary], name: str | None) -> str:
-    """Returns the metric by which runs are compared: the named one, loss, or the first.
-
-    Raises:
-      InputError: no evaluation has the named one.
-    """
+    """Returns the metric by which runs are compared: the named one, loss, or the first."""
     known = list(dict.fromkeys(metric for s in summaries for metric in s.metrics))
     if name is not None and known and name not in known:
         hint = did_you_mean(name, known) or f"; there are {', '.join(known)}"
@@ -31,14 +27,7 @@ def metric_of(summaries: Sequence[RunSummary], name: str | None) -> str:
 def sweep_table(
     summaries: Sequence[RunSummary], varied: Sequence[str], metric: str, columns: int | None
 ) -> list[str]:
-    """Returns the table of a sweep, in its order: what differs, state, step, final metrics.
-
-    Args:
-      summaries: with names made of `varied`.
-      varied: the names of what differs.
-      metric: the first column of metrics, whose best final value has a *.
-      columns: of the terminal.
-    """
+    """Returns the table of a sweep, in its order: what differs, state, step, final metrics."""
     others = list(dict.fromkeys(m for s in summaries for m in s.metrics if m != metric))
     best = _best_of([s.last(metric) for s in summaries], metric)
     rows = []
@@ -111,14 +100,12 @@ def as_json(summary: RunSummary, varied: Sequence[str]) -> dict[str, object]:
 
 
 def _best_of(values: Sequence[float], metric: str) -> int | None:
-    """Returns the index of the best finite value."""
     finite = [index for index, value in enumerate(values) if math.isfinite(value)]
     choose = min if is_lower_better(metric) else max
     return choose(finite, key=lambda index: values[index], default=None)
 
 
 def _mark(index: int, best: int | None) -> str:
-    """Returns what follows a number in a column in which the best one is marked."""
     return "" if best is None else "*" if index == best else " "
 
 

@@ -65,11 +65,7 @@ class Grid:
 
     @classmethod
     def of(cls, bindings: Iterable[tuple[str, str]]) -> Grid:
-        """Returns the grid of pairs of a flag and its gin binding "NAME = values".
-
-        Raises:
-          InputError: nothing has alternatives, or a text is ambiguous.
-        """
+        """Returns the grid of pairs of a flag and its gin binding "NAME = values"."""
         fixed: list[tuple[str, str]] = []
         varied: list[Varied] = []
         for flag, text in bindings:
@@ -140,9 +136,6 @@ def alternatives(flag: str, text: str) -> list[str]:
     Examples:
       >>> alternatives("--gin.X", "0.01,0.03"), alternatives("--gin.X", "[1,2],'a,b'")
       (['0.01', '0.03'], ['[1,2]', "'a,b'"])
-
-    Raises:
-      InputError: a bracket or a quote is open, or nothing stands before or after a comma.
     """
     depth, commas = 0, []
     try:
@@ -166,11 +159,7 @@ def alternatives(flag: str, text: str) -> list[str]:
 
 
 def _checked(flag: str, name: str, value: str, text: str) -> str:
-    """Returns a value, of all those in a text, as gin writes it: equal ones are equal texts.
-
-    Raises:
-      InputError: it is no gin value.
-    """
+    """Returns a value, of all those in a text, as gin writes it: equal ones are equal texts."""
     statements = Statements()
     try:
         statements.add_flag(flag, f"{name} = {value}")
@@ -195,5 +184,4 @@ def _run_name(values: dict[str, str]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Returns a text with the characters alone that need no quotes in a shell or an URL."""
     return _IN_NAMES.sub("-", text.strip("@'\"()[] ")).strip("-") or "empty"

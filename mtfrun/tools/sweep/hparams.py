@@ -17,11 +17,6 @@ def describe_sweep(
 
     TensorBoard's library imports TensorFlow, which takes seconds: this is called once the runs have
     ended. Until then the page has what each run says of itself.
-
-    Args:
-      directory: has the directories of the runs.
-      runs: the values of the parameters that vary, as gin writes them, by name.
-      metrics: of the evaluations, the most important one first.
     """
     with quiet_import():
         from mtfrun.rundir.tensorboard.hparams import Metric, write_hparams  # noqa: PLC0415 - see above

@@ -38,11 +38,7 @@ class SweepRecord:
 
     @classmethod
     def read(cls, directory: pathlib.Path) -> SweepRecord | None:
-        """Returns the record in a directory; None without one.
-
-        Raises:
-          InputError: it cannot be read.
-        """
+        """Returns the record in a directory; None without one."""
         path = directory / NAME
         try:
             record = cls(**read_json(path))
@@ -70,11 +66,7 @@ class SweepRecord:
         atomic_write(directory / NAME, json.dumps(dataclasses.asdict(self), indent=1) + "\n")
 
     def continued(self, command: SweepRecord, directory: pathlib.Path) -> SweepRecord:
-        """Returns the record of a sweep that a command goes on with; it may add alternatives.
-
-        Raises:
-          InputError: something else has changed.
-        """
+        """Returns the record of a sweep that a command goes on with; it may add alternatives."""
         changes = _changes(
             {**self.fixed, "gin files": _listed(self.files)},
             {**command.fixed, "gin files": _listed(command.files)},

@@ -50,14 +50,6 @@ class TrainedRun:
 
 
 class _Child(NamedTuple):
-    """A run that is trained.
-
-    Attributes:
-      run: the run.
-      process: that trains it.
-      start: where its output begins in the log.
-    """
-
     run: TrainedRun
     process: subprocess.Popen[bytes]
     start: int
@@ -132,7 +124,6 @@ class Trainer:
         self._display.started(run.number, run.name)
 
     def _poll(self) -> None:
-        """Shows how far the runs are, and frees the slots of those that have ended."""
         for slot, child in list(self._slots.items()):
             run, code = child.run, child.process.poll()
             if code is None:
@@ -145,7 +136,6 @@ class Trainer:
             self._display.ended(run.number, run.name, self._outcome(child, code))
 
     def _outcome(self, child: _Child, code: int) -> str:
-        """Returns how a run has ended, as a line."""
         run = child.run
         summary = summary_of(run.directory, run.name)
         if code == 0:

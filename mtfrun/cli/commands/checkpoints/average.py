@@ -47,7 +47,6 @@ _WEIGHTS = ("model/", "averages/")
 
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
-    """Writes a run directory with the mean of the weights of several checkpoints."""
     import tensorflow as tf
 
     from mtfrun.rundir import RunDirectory, package_versions
@@ -81,11 +80,6 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
 
 
 def _copy_files(source: pathlib.Path, target: pathlib.Path) -> None:
-    """Copies a run directory's configuration, its vocabulary files and the records of its import.
-
-    Raises:
-      RunDirError: a file is a link, not a regular file, or too large.
-    """
     from mtfrun.configuration.run_files import CONFIG, RECORD, RunFiles
     from mtfrun.rundir.records.copied_files import copy_file, keep_origin
 
@@ -98,11 +92,6 @@ def _copy_files(source: pathlib.Path, target: pathlib.Path) -> None:
 
 
 def mean_values(directory: pathlib.Path, manifests: Sequence[Manifest]) -> Mapping[str, np.ndarray]:
-    """Returns the means of the weights of checkpoints, by path, in the type of each variable.
-
-    Raises:
-      RunDirError: the checkpoints have different variables.
-    """
     import tensorflow as tf
 
     from mtfrun.rundir import RunDirError
@@ -140,11 +129,6 @@ def _mean(values: Sequence[np.ndarray]) -> np.ndarray:
 def _chosen(
     directory: CheckpointDirectory, steps: Sequence[int] | None, last: int | None
 ) -> list[int]:
-    """Returns the steps that are named, or the newest, ascending.
-
-    Raises:
-      InputError: there are not so many.
-    """
     if steps is None:
         existing = directory.steps()
         if last is not None and last > len(existing):

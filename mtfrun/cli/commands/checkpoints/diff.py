@@ -70,15 +70,12 @@ class Difference(NamedTuple):
 
 
 class _Stored(NamedTuple):
-    """A checkpoint to be compared."""
-
     name: str
     directory: pathlib.Path
     manifest: Manifest
 
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
-    """Prints the differences of two checkpoints."""
     from mtfrun.rundir.checkpoints.checkpoint_values import CheckpointValues
 
     first, second = (_stored(name, flags.model_dir) for name in (flags.first, flags.second))
@@ -114,7 +111,6 @@ def _variables(stored: _Stored, match: str, *, with_slots: bool) -> dict[str, Va
 
 
 def difference(path: str, first: np.ndarray, second: np.ndarray) -> Difference:
-    """Returns the difference of two values of the same shape."""
     import numpy as np
 
     a, b = np.asarray(first).astype(np.float64), np.asarray(second).astype(np.float64)
@@ -127,7 +123,6 @@ def difference(path: str, first: np.ndarray, second: np.ndarray) -> Difference:
 
 
 def _lines(differences: Sequence[Difference], most: int) -> Iterable[str]:
-    """Yields the table of the variables that differ, and how many are equal."""
     # What is not a number differs, and is shown first.
     changed = sorted((d for d in differences if d.relative), key=lambda d: d.relative == d.relative)
     shown = changed[:most] if most else changed
@@ -140,11 +135,6 @@ def _lines(differences: Sequence[Difference], most: int) -> Iterable[str]:
 
 
 def _stored(name: str, model_dir: str | None) -> _Stored:
-    """Returns the checkpoint of a directory, DIRECTORY@STEP, or a step of --model_dir.
-
-    Raises:
-      RunDirError: there is none, or it is damaged.
-    """
     from mtfrun.rundir.checkpoints.checkpoints import Checkpoints
     from mtfrun.rundir.checkpoints.stored_checkpoints import CheckpointDirectory
 

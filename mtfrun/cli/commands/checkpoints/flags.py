@@ -27,7 +27,6 @@ def add_match(parser: argparse.ArgumentParser) -> None:
 
 
 def check_run(flags: argparse.Namespace) -> None:
-    """Raises InputError without a run, and for a step or an expression that is none."""
     if flags.model_dir is None:
         raise InputError(f"{flags.command} needs the directory of a run: --model_dir=/tmp/run")
     check_match(flags)

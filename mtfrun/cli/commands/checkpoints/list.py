@@ -40,7 +40,6 @@ _LOSS = "loss"
 
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
-    """Prints a table of the checkpoints of a run, or a JSON array."""
     from mtfrun.rundir import RunRecord
     from mtfrun.rundir.checkpoints.stored_checkpoints import CheckpointDirectory
     from mtfrun.rundir.tensorboard.metric_order import is_lower_better
@@ -82,11 +81,6 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
 
 
 def _metric(name: str | None, evaluations: Mapping[int, Mapping[str, float]]) -> str:
-    """Returns the metric of the table.
-
-    Raises:
-      InputError: no evaluation has it.
-    """
     known = dict.fromkeys(name for metrics in evaluations.values() for name in metrics)
     if name is not None and name not in known:
         hint = did_you_mean(name, known) or f"; there are {', '.join(known) or 'none'}"
@@ -95,7 +89,6 @@ def _metric(name: str | None, evaluations: Mapping[int, Mapping[str, float]]) ->
 
 
 def _notes(directory: CheckpointDirectory, checkpoints: Sequence[StoredCheckpoint]) -> list[str]:
-    """Returns a line for every damage, and for complete data without a manifest."""
     notes = [f"step {c.step}: {damage}" for c in checkpoints for damage in c.damages]
     notes += [
         f"step {step}: {prefix}.* are complete, but ckpt-{step}.json is missing: put it back from "

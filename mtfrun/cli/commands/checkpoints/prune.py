@@ -52,7 +52,6 @@ def _check(flags: argparse.Namespace) -> None:
 
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
-    """Deletes checkpoints, or with --dry_run says which ones it would delete."""
     from mtfrun.rundir import RunDirectory
     from mtfrun.rundir.checkpoints.retention import delete_checkpoints
     from mtfrun.rundir.checkpoints.stored_checkpoints import CheckpointDirectory
@@ -102,9 +101,6 @@ def _chosen(
     """Returns the steps to be deleted: those that are named, or all but the newest.
 
     The best one, and those that `CheckpointOptions.keep_every_hours` keeps, must be named.
-
-    Raises:
-      InputError: the newest good one is named, or there is none.
     """
     from mtfrun.rundir.checkpoints.retention import is_protected
 

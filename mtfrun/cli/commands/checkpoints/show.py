@@ -52,16 +52,6 @@ _BITS = {"bool": 8}
 
 
 class _Row(NamedTuple):
-    """A variable.
-
-    Attributes:
-      path: such as "model/embedding/table".
-      shape: "vocab:256;d_model:128", or the sizes alone where no names are recorded.
-      dtype: the type.
-      bytes: the size.
-      norms: with --norms the root of the mean square, and the largest absolute value.
-    """
-
     path: str
     shape: str
     dtype: str
@@ -70,7 +60,6 @@ class _Row(NamedTuple):
 
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
-    """Prints the variables of a checkpoint and its manifest's record."""
     from mtfrun.rundir.checkpoints.manifest import DIMENSIONS
     from mtfrun.rundir.checkpoints.stored_checkpoints import CheckpointDirectory
 
@@ -107,11 +96,7 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
 
 
 def _stored(directory: CheckpointDirectory, checkpoint: str | None) -> StoredCheckpoint:
-    """Returns a checkpoint whose manifest can be read: that of a step, or the newest.
-
-    Raises:
-      RunDirError: there is none.
-    """
+    """Returns a checkpoint whose manifest can be read: that of a step, or the newest."""
     from mtfrun.rundir import RunDirError
 
     if checkpoint is not None:
@@ -145,7 +130,6 @@ def _bits(dtype: str) -> int:
 def _norms(
     directory: CheckpointDirectory, manifest: Manifest, paths: Sequence[str]
 ) -> Iterator[tuple[str, dict[str, float]]]:
-    """Yields the root of the mean square and the largest absolute value of variables."""
     with quiet_import():
         import numpy as np
 
@@ -161,7 +145,6 @@ def _norms(
 def _record(
     directory: CheckpointDirectory, stored: StoredCheckpoint, manifest: Manifest
 ) -> list[str]:
-    """Returns lines with what the manifest records beside the variables."""
     metadata = manifest.metadata
     lines = [f"step {manifest.step} of {directory.run}, saved {time_text(stored.time)}"]
     lines += [f"damaged: {damage}" for damage in stored.damages]
@@ -180,7 +163,6 @@ def _record(
 
 
 def _totals(manifest: Manifest) -> list[str]:
-    """Returns a line with number, elements and bytes for every kind of variable."""
     totals: dict[str, list[int]] = {}
     for path, spec in manifest.variables.items():
         total = totals.setdefault(path.split("/")[0], [0, 0, 0])

@@ -30,10 +30,6 @@ DAMAGED = 5
 
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
-    """Compares the files of one or all checkpoints with their hashes, and prints a line for each.
-
-    Those of a damaged checkpoint name the files.
-    """
     from mtfrun.rundir.checkpoints.stored_checkpoints import CheckpointDirectory
 
     directory = CheckpointDirectory.of(flags.model_dir)

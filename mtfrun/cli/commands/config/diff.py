@@ -44,7 +44,6 @@ def _check(flags: argparse.Namespace) -> None:
 
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
-    """Prints the settings in which the two configurations of `flags.words` differ."""
     first, second = (_settings(name, flags) for name in flags.words)
     differences = differing(first, second)
     if flags.json:
@@ -73,7 +72,6 @@ def differing(first: Sequence[Setting], second: Sequence[Setting]) -> list[Chang
 
 
 def _settings(name: str, flags: argparse.Namespace) -> list[Setting]:
-    """Returns the settings of a gin file or of a run directory."""
     from mtfrun.configuration import config
     from mtfrun.configuration.settings_in_use import settings_in_use
     from mtfrun.experiment.runs.build import ROOTS
@@ -96,7 +94,6 @@ def _owners(settings: Sequence[Setting]) -> set[str]:
 def _lines(
     differences: Sequence[Change], names: Sequence[str], owners: Sequence[set[str]]
 ) -> list[str]:
-    """Returns the values of both as - and + under their class, then the classes of one alone."""
     lines = [f"- {names[0]}", f"+ {names[1]}"]
     of_both = [d for d in differences if d.path[0] in owners[0] & owners[1]]
     for owner, of_owner in itertools.groupby(of_both, key=lambda difference: difference.path[0]):

@@ -66,7 +66,6 @@ class Explanation(NamedTuple):
 
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
-    """Prints what is known of the name `flags.words[0]`."""
     (name,) = flags.words
     explanations = explained(name.lstrip("@%").removesuffix("()"))
     if flags.json:
@@ -77,11 +76,7 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
 
 
 def explained(name: str) -> list[Explanation]:
-    """Returns what is known of a name: several, if classes have parameters of the same name.
-
-    Raises:
-      InputError: nothing has the name.
-    """
+    """Returns what is known of a name: several, if classes have parameters of the same name."""
     from mtfrun import experiment  # noqa: F401 - whose classes are explained
     from mtfrun.configuration.headers import shipped_headers
     from mtfrun.configuration.statements import macros_of
@@ -132,7 +127,6 @@ def _has(target: Any, parameter: str) -> bool:
 
 
 def _published() -> dict[str, Any]:
-    """Returns the classes and functions of mtfrun by their names in gin files."""
     from mtfrun.configuration.published import is_configurable, published
 
     return {name: target for name, target in published().items() if is_configurable(target)}
@@ -167,7 +161,6 @@ def _macro(name: str, bindings: Sequence[Binding]) -> Explanation:
 
 
 def _meaning(name: str, names: Sequence[str], text: str) -> str:
-    """Returns what the header of a file says of one of several macros, their meanings in order."""
     parts = text.split(", ")
     return parts[names.index(name)] if len(parts) == len(names) else text
 
@@ -251,7 +244,6 @@ _FULL_LINE = 88
 
 
 def _narrow_docstring(docstring: str, indent: str) -> list[str]:
-    """Returns the lines of a docstring, which may have 100 characters, as lines of WIDTH."""
     lines: list[str] = []
     last = ""
     for line in docstring.splitlines():

@@ -29,7 +29,6 @@ Words choose the files whose name or description has one of them."""
 
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
-    """Prints the gin files of the package, or those with one of `flags.words`."""
     from mtfrun.configuration.headers import shipped_headers
 
     headers = [h for h in shipped_headers().values() if _has_a_word(h, flags.words)]

@@ -45,7 +45,6 @@ def _check(flags: argparse.Namespace) -> None:
 
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
-    """Prints the settings of a configuration, or those with one of `flags.words`."""
     from mtfrun.configuration import config
     from mtfrun.configuration.settings_in_use import settings_in_use
     from mtfrun.experiment.runs.build import ROOTS
@@ -72,9 +71,8 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
 
 
 def require_config(run: RunDirectory) -> str:
-    """Returns the path of a run's configuration, after its error if it has none."""
     run.require()
-    run.read_config()
+    run.read_config()  # for its error
     return run.config_path
 
 
@@ -84,7 +82,6 @@ def _has_a_word(setting: Setting, words: Sequence[str]) -> bool:
 
 
 def _lines(settings: Iterable[Setting]) -> list[str]:
-    """Returns settings as blocks of a gin file, with comments."""
     lines: list[str] = []
     for owner, own in itertools.groupby(settings, key=lambda setting: setting.owner):
         lines += ["", f"{owner}:"]
@@ -111,7 +108,6 @@ def _setting_lines(setting: Setting) -> list[str]:
 
 
 def _source(setting: Setting) -> str:
-    """Returns what has set a value, and the default if it is another one."""
     if setting.value is None:
         return ""
     if setting.place is None:

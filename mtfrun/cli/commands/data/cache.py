@@ -52,7 +52,6 @@ def _check(flags: argparse.Namespace) -> None:
 
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
-    """Builds the caches of the splits of training and evaluation, and prints a line for each."""
     from mtfrun.data.cache_choice import CacheChoice
 
     choice = CacheChoice(flags.tasks or ".*", flags.output_cache_dir, flags.overwrite)

@@ -48,7 +48,6 @@ def _check(flags: argparse.Namespace) -> None:
 
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
-    """Lists the caches with their sizes, and deletes them with --remove."""
     from mtfrun.data.cache_directory import remove_cache, resolve_cache_dir
     from mtfrun.data.cache_manifest import last_use
 

@@ -26,7 +26,6 @@ def check_tasks(flags: argparse.Namespace) -> None:
 
 
 def choose_caches(flags: argparse.Namespace) -> list[Path]:
-    """Returns the directories of the caches that --tasks selects."""
     from mtfrun.data.cache_directory import cache_directories
 
     directories = cache_directories(flags.cache_dir)
@@ -38,7 +37,6 @@ def cache_name(directory: Path) -> str:
 
 
 def configure_data(flags: argparse.Namespace) -> ConfiguredData:
-    """Returns the data of the configuration of --gin_file, or of the run of --model_dir."""
     from mtfrun.configuration import config
     from mtfrun.data import Data
     from mtfrun.experiment import Evaluation, Experiment

@@ -42,7 +42,6 @@ def _check(flags: argparse.Namespace) -> None:
 
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
-    """Shows rows of a split, on the terminal or in a page of HTML."""
     from mtfrun.data import DataError
     from mtfrun.rundir import atomic_open
     from mtfrun.tools.data_viewer.configured_data import density_lines, named_rows, terminal_width

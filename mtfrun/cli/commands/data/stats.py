@@ -21,7 +21,6 @@ every split: the share of the positions of its rows that hold a token."""
 
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
-    """Prints the statistics of the lengths of texts, of every task and split."""
     from mtfrun.tools.data_viewer.configured_data import density_lines, statistics_of
 
     data, splits, seed = configure_data(flags)

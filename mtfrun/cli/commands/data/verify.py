@@ -41,7 +41,6 @@ def check_verify(flags: argparse.Namespace) -> None:
 
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
-    """Checks caches against their checksums, and prints a line for each."""
     from mtfrun.data import DataError
     from mtfrun.data.cache_choice import CacheChoice
     from mtfrun.data.cache_directory import resolve_cache_dir
