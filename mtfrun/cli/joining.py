@@ -139,7 +139,7 @@ def _check_address(text: str) -> None:
 
 
 @contextlib.contextmanager
-def joined(flags: argparse.Namespace) -> Iterator[None]:
+def join_processes(flags: argparse.Namespace) -> Iterator[None]:
     """Joins the other processes that run the command, and leaves together with them.
 
     Commands without these flags are run by one process.

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from mtfrun import __version__, processes
 from mtfrun.cli.command import Command
 from mtfrun.cli.early_check import configuration_error
-from mtfrun.cli.joining import joined, may_follow
+from mtfrun.cli.joining import join_processes, may_follow
 from mtfrun.cli.parser import COMMANDS, complete, parse_flags
 from mtfrun.cli.program_dump import program_dump
 from mtfrun.configuration.errors import one_line
@@ -108,7 +108,7 @@ def _parsed(arguments: list[str]) -> int:
     launcher = end_with_launcher()
     error = configuration_error(flags) if launcher is None else None
     with contextlib.ExitStack() as stack:
-        stack.enter_context(joined(flags))
+        stack.enter_context(join_processes(flags))
         if error is not None:
             raise error  # when there are other processes, which it ends
         if flags.command == "plan" or (flags.command == "train" and flags.dry_run):

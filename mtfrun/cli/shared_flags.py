@@ -234,13 +234,13 @@ def add_inference_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def check_inference(flags: argparse.Namespace) -> None:
-    for name, value in chosen_settings(flags).items():
+    for name, value in inference_settings(flags).items():
         allowed = range_of("mtfrun", name)
         if allowed is not None and value not in allowed:
             raise InputError(f"--{name}={value}: it must be {allowed}")
 
 
-def chosen_settings(flags: argparse.Namespace) -> dict[str, Any]:
+def inference_settings(flags: argparse.Namespace) -> dict[str, Any]:
     values = {name: getattr(flags, name) for name in INFERENCE_SETTINGS}
     return {name: value for name, value in values.items() if value is not None}
 

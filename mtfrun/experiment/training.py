@@ -177,7 +177,7 @@ class Training:
         if result.values and result.signal is None and not is_cut_off:
             with run.log():
                 secs = time.monotonic() - start
-                progress.note(progress.labelled(summary_of(self, run, secs)))
+                progress.note(progress.label_lines(summary_of(self, run, secs)))
         return result
 
     def _metadata(
@@ -266,7 +266,7 @@ class _Evaluating(training.Action):
         fields: list[tuple[str, progress.Style | None]] = [(f"eval step {context.step}", "bold")]
         for name, value in brief.items():
             fields.append((f"{name} {value:.4f}", "green" if self._is_best(name, value) else None))
-        context.note(progress.laid_out(fields, indent=4))
+        context.note(progress.fit_fields(fields, indent=4))
         measured = {f"eval/{name}": value for name, value in brief.items()}
         context.metrics.add(context.step, measured)
 

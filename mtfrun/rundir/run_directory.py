@@ -243,9 +243,7 @@ class RunDirectory:
         path = self._path / (f"train.{index}.log" if index else "train.log")
         with contextlib.ExitStack() as stack:
             try:
-                stack.enter_context(
-                    progress.logged_to(stack.enter_context(open_to_write(path, "ab")))
-                )
+                stack.enter_context(progress.log_to(stack.enter_context(open_to_write(path, "ab"))))
             except OSError as error:
                 logging.warning("cannot write %s: %s", path, reason(error))
             try:

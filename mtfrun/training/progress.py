@@ -43,7 +43,7 @@ class Progress:
 
     def header(self, labelled: Mapping[str, str]) -> None:
         """Prints a line for each text, after its label."""
-        self.note(progress.labelled(labelled, self._stream))
+        self.note(progress.label_lines(labelled, self._stream))
 
     def advance(self, steps: int) -> None:
         """Advances the bar, which appears at the first call: compiling tells nothing of the end."""
@@ -84,7 +84,7 @@ class Progress:
             fields.append((f"data wait {values[DATA_WAIT]:.0%}", "yellow"))
         if rate:
             fields.append((f"eta {duration_text((self._train_steps - step) / rate)}", None))
-        self.note(progress.laid_out(fields, indent=_INDENT, stream=self._stream))
+        self.note(progress.fit_fields(fields, indent=_INDENT, stream=self._stream))
 
     def note(self, text: str) -> None:
         """Prints a line above the bar; of several processes only the first one does."""

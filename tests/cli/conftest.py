@@ -1,8 +1,10 @@
-"""Trained runs that the tests of this folder share: each is trained once in a process of tests."""
+"""Trained runs that the tests of this folder share: each is trained once."""
 
 from __future__ import annotations
 
+import fcntl
 import functools
+import os
 import pathlib
 import shutil
 from collections.abc import Callable
@@ -30,22 +32,34 @@ def no_columns(monkeypatch: pytest.MonkeyPatch) -> None:
 def untouched_runs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], pathlib.Path]:
     """A function that returns the run of a kind of model as training left it, to be copied.
 
-    A run has checkpoints of its two steps, and decodes seven prompts at a time.
+    A run has checkpoints of its two steps, and decodes seven prompts at a time. It is trained once:
+    the processes of pytest-xdist have folders beside each other, and share what is above.
     """
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
 
     @functools.cache
     def untouched_run(kind: str) -> pathlib.Path:
-        directory = tmp_path_factory.mktemp("tiny")
-        run = directory / "untouched"
-        flags = [*EXPERIMENTS[kind](directory), "--gin.Decoding.batch_size=7"]
-        saving = ["--gin.CHECKPOINT_EVERY=1", f"--model_dir={run}", "--restart"]
-        process = mtfrun_here("train", *flags, *saving)
-        assert succeeded(process) == []
-        # There was nothing to restart.
-        assert header_of(process)["start"] == "step 0 of 2"
-        return run
+        directory = root / f"tiny {kind}".replace(" ", "-")
+        directory.mkdir(exist_ok=True)
+        with (directory / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (directory / "trained").exists():
+                _train(kind, directory)
+                (directory / "trained").touch()
+        return directory / "untouched"
 
     return untouched_run
+
+
+def _train(kind: str, directory: pathlib.Path) -> None:
+    flags = [*EXPERIMENTS[kind](directory), "--gin.Decoding.batch_size=7"]
+    saving = ["--gin.CHECKPOINT_EVERY=1", f"--model_dir={directory}/untouched", "--restart"]
+    process = mtfrun_here("train", *flags, *saving)
+    assert succeeded(process) == []
+    # There was nothing to restart.
+    assert header_of(process)["start"] == "step 0 of 2"
 
 
 @pytest.fixture(scope="session")

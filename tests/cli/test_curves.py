@@ -6,7 +6,7 @@ import pathlib
 
 import pytest
 
-from mtfrun.cli.commands.curves import chosen_steps, curve_table
+from mtfrun.cli.commands.curves import choose_steps, curve_table
 from mtfrun.cli.main import main
 from mtfrun.rundir.tensorboard.curves import read_curves
 from tests.cli.command import error_line, mtfrun_here
@@ -46,9 +46,9 @@ def test_a_table_has_so_many_rows_with_the_evaluations_among_them(
 
 
 def test_the_first_and_last_step_are_chosen() -> None:
-    assert chosen_steps(range(1000), [], 2) == [0, 999]
-    assert chosen_steps([5], [5], 2) == [5]
-    assert len(chosen_steps(range(1000), range(0, 1000, 2), 7)) == 7
+    assert choose_steps(range(1000), [], 2) == [0, 999]
+    assert choose_steps([5], [5], 2) == [5]
+    assert len(choose_steps(range(1000), range(0, 1000, 2), 7)) == 7
 
 
 def test_a_run_without_curves_is_one_line(tmp_path: pathlib.Path) -> None:

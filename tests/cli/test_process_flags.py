@@ -58,14 +58,14 @@ def test_several_processes_need_a_network_that_is_trusted_or_private(
     monkeypatch.setattr(processes, "join", lambda *args, **_: joined.append(args))
     with (
         pytest.raises(InputError, match="whoever reaches their ports can run code as you"),
-        joining.joined(parse_flags([*RUN, *TWO])),
+        joining.join_processes(parse_flags([*RUN, *TWO])),
     ):
         pass
     assert not joined
-    with joining.joined(parse_flags([*RUN, *TWO, "--trusted_network"])):
+    with joining.join_processes(parse_flags([*RUN, *TWO, "--trusted_network"])):
         assert len(joined) == 1
     monkeypatch.setattr(private_network, "is_private", lambda: True)
-    with joining.joined(parse_flags([*RUN, *TWO])):
+    with joining.join_processes(parse_flags([*RUN, *TWO])):
         assert len(joined) == 2
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from mtfrun.display.table import table_lines
 from mtfrun.rundir import RunDirectory, RunRecord, State, Status
-from mtfrun.tools.runs.summary import differing, find_runs, summary_of
+from mtfrun.tools.runs.summary import find_runs, summary_of, varied_names
 from tests.cli.command import error_line, mtfrun_here
 
 CONFIG = "LEARNING_RATE = {rate}\nTRAIN_STEPS = 10\noptim.Adam.learning_rate = %LEARNING_RATE\n"
@@ -99,7 +99,7 @@ def test_what_differs_is_read_of_the_configurations(runs: pathlib.Path) -> None:
     paths = list(find_runs(runs))
     assert [path.relative_to(runs).as_posix() for path in paths] == ["a", "below/b", "c", "d"]
     summaries = [summary_of(path, path.name) for path in paths]
-    assert differing(summaries) == ["LEARNING_RATE"]
+    assert varied_names(summaries) == ["LEARNING_RATE"]
     (runs / "a" / "config.gin").write_text("this is no gin file (")
     assert summary_of(runs / "a", "a").config == {}
 

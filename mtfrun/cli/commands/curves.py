@@ -74,19 +74,19 @@ def curve_table(train: Curves, evaluations: Curves, rows: int) -> list[str]:
             columns[f"eval {name}"] = evaluations[tag]
     all_steps = {step for curve in columns.values() for step in curve}
     of_evaluations = {step for curve in evaluations.values() for step in curve}
-    steps = chosen_steps(all_steps, of_evaluations, rows)
+    steps = choose_steps(all_steps, of_evaluations, rows)
     texts = [
         [f"{step:,}", *(_number(curve.get(step)) for curve in columns.values())] for step in steps
     ]
     return table_lines(["step", *columns], texts, terminal_columns())
 
 
-def chosen_steps(steps: Iterable[int], preferred: Iterable[int], count: int) -> list[int]:
+def choose_steps(steps: Iterable[int], preferred: Iterable[int], count: int) -> list[int]:
     """Returns at most `count` steps, as evenly apart as possible, the first and last included.
 
     Where two are as good, one of the preferred.
 
-    >>> chosen_steps([1, 100, 200, 300, 400, 500], [300], 3)
+    >>> choose_steps([1, 100, 200, 300, 400, 500], [300], 3)
     [1, 300, 500]
     """
     ordered, preferred = sorted(steps), set(preferred)

@@ -15,7 +15,7 @@ from mtfrun.cli.shared_flags import (
     check_files,
     check_inference,
     check_run,
-    chosen_settings,
+    inference_settings,
 )
 from mtfrun.display import progress
 from mtfrun.errors import InputError
@@ -93,7 +93,7 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
     from mtfrun.cli.trained_run import as_text, json_line, open_output, open_run, restore_each
 
     run, built = open_run(flags, command)
-    inference = built.experiment.inference.with_settings(chosen_settings(flags))
+    inference = built.experiment.inference.with_settings(inference_settings(flags))
     inputs = inference.read(FlagSource(flags))
     (step,) = restore_each(flags, built, run)
     if flags.interactive:

@@ -12,7 +12,7 @@ from mtfrun.cli.command import Command
 from mtfrun.cli.shared_flags import (
     add_inference_flags,
     check_inference,
-    chosen_settings,
+    inference_settings,
     settings_of,
 )
 from mtfrun.display.streams import print_lines
@@ -81,7 +81,7 @@ def _check(flags: argparse.Namespace) -> None:
     if flags.weights_only and flags.format != "huggingface":
         raise InputError("--weights_only is for --format=huggingface: leave it out")
     if flags.format != "saved_model":
-        for name in [*chosen_settings(flags), *["tensorflow_text"] * flags.tensorflow_text]:
+        for name in [*inference_settings(flags), *["tensorflow_text"] * flags.tensorflow_text]:
             raise InputError(f"--{name} is for --format=saved_model: leave it out")
 
 
@@ -117,7 +117,7 @@ def _export_saved_model(
     from mtfrun.tools.conversion.saved_model import export_saved_model, served
 
     built = opened(run, settings_of(flags), on_one_device=True)
-    inference = built.experiment.inference.with_settings(chosen_settings(flags))
+    inference = built.experiment.inference.with_settings(inference_settings(flags))
     step = restored(built, run, flags.checkpoint)
     offered = served(inference, tensorflow_text=flags.tensorflow_text)
     export_saved_model(directory, built.experiment, step, offered)

@@ -51,7 +51,7 @@ def _check(flags: argparse.Namespace) -> None:
 
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
-    from mtfrun.tools.runs.summary import differing, summary_of
+    from mtfrun.tools.runs.summary import summary_of, varied_names
     from mtfrun.tools.runs.tables import as_json, error_lines, metric_of, runs_table
 
     names: dict[pathlib.Path, str] = {}
@@ -59,7 +59,7 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
         names = _names_below(word, alone=len(flags.words) == 1) | names
     summaries = [summary_of(path, name) for path, name in names.items()]
     metric = metric_of(summaries, flags.metric)
-    varied = differing(summaries)
+    varied = varied_names(summaries)
     summaries.sort(key=_sort_key(flags.sort or "metric", metric))
     if flags.json:
         print(json.dumps([as_json(summary, varied) for summary in summaries], allow_nan=False))

@@ -14,7 +14,7 @@ from typing import TextIO
 from tqdm import tqdm
 
 from mtfrun import processes
-from mtfrun.display.progress.screen import styled
+from mtfrun.display.progress.screen import apply_style
 from mtfrun.untrusted import escaped
 
 _STYLE = re.compile(r"\x1b\[[0-9]*m")
@@ -22,7 +22,7 @@ _logs: list[RawIOBase] = []
 
 
 @contextlib.contextmanager
-def logged_to(file: RawIOBase) -> Iterator[None]:
+def log_to(file: RawIOBase) -> Iterator[None]:
     """Also writes the lines of `note` and `print_line` inside to a file, each with the time.
 
     In every process, even where `note` prints nothing. Lines that cannot be written are dropped: a
@@ -36,7 +36,7 @@ def logged_to(file: RawIOBase) -> Iterator[None]:
 
 
 def log(text: str) -> None:
-    """Writes a line, or several, only to the files of `logged_to`."""
+    """Writes a line, or several, only to the files of `log_to`."""
     now = time.strftime("%Y-%m-%d %H:%M:%S")
     lines = "".join(f"{now}  {line}\n" for line in _STYLE.sub("", text).splitlines())
     for file in _logs:
@@ -63,12 +63,12 @@ def print_line(text: str, stream: TextIO | None = None) -> None:
 
 def warning(text: str) -> str:
     """Returns "mtfrun: warning: TEXT"."""
-    return f"{styled('mtfrun: warning:', 'yellow')} {text}"
+    return f"{apply_style('mtfrun: warning:', 'yellow')} {text}"
 
 
 def error(text: str) -> str:
     """Returns "mtfrun: error: TEXT"."""
-    return f"{styled('mtfrun: error:', 'red')} {text}"
+    return f"{apply_style('mtfrun: error:', 'red')} {text}"
 
 
 @contextlib.contextmanager

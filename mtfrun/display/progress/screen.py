@@ -25,7 +25,7 @@ def is_terminal(stream: TextIO | None = None) -> bool:
     return stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
-def styled(text: str, style: Style, stream: TextIO | None = None) -> str:
+def apply_style(text: str, style: Style, stream: TextIO | None = None) -> str:
     """Returns a text in a colour, or as it is where the stream, by default stderr, shows none.
 
     Nor does it if NO_COLOR is set to anything, see https://no-color.org.
@@ -35,7 +35,7 @@ def styled(text: str, style: Style, stream: TextIO | None = None) -> str:
     return f"\x1b[{_CODES[style]}m{text}\x1b[0m"
 
 
-def laid_out(
+def fit_fields(
     fields: Iterable[tuple[str, Style | None]],
     *,
     indent: int = 0,
@@ -43,11 +43,11 @@ def laid_out(
 ) -> str:
     # The last column is left free, for a terminal may wrap there.
     columns = terminal_size(stream).columns - 1 if is_terminal(stream) else sys.maxsize
-    pieces = ((x, x if style is None else styled(x, style, stream)) for x, style in fields)
+    pieces = ((x, x if style is None else apply_style(x, style, stream)) for x, style in fields)
     return "\n".join(_fit(pieces, columns, indent=" " * indent))
 
 
-def labelled(texts: Mapping[str, str], stream: TextIO | None = None) -> str:
+def label_lines(texts: Mapping[str, str], stream: TextIO | None = None) -> str:
     """Returns texts after their labels in bold, the further lines of a text below its first one.
 
     On a terminal lines are broken between words to fit it, except commands, which people paste.
@@ -59,7 +59,7 @@ def labelled(texts: Mapping[str, str], stream: TextIO | None = None) -> str:
         parts = text.split("\n")
         if is_terminal(stream):
             parts = [part for line in parts for part in _break_line(line, width)]
-        lines.append(styled(f"{label:<{_LABEL_WIDTH}}", "bold", stream) + indent.join(parts))
+        lines.append(apply_style(f"{label:<{_LABEL_WIDTH}}", "bold", stream) + indent.join(parts))
     return "\n".join(lines)
 
 

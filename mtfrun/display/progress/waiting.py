@@ -14,7 +14,7 @@ from tqdm import tqdm
 from mtfrun import processes
 from mtfrun.display.formats import duration_text
 from mtfrun.display.progress.lines import note
-from mtfrun.display.progress.screen import is_terminal, styled
+from mtfrun.display.progress.screen import apply_style, is_terminal
 
 _TICK_SECS = 0.5
 
@@ -52,7 +52,7 @@ def _ticking(text: str, stream: TextIO, elapsed: Callable[[], float]) -> Iterato
     ended = threading.Event()
 
     def line() -> str:
-        return styled(f"{text} ... {duration_text(elapsed())}", "dim", stream)
+        return apply_style(f"{text} ... {duration_text(elapsed())}", "dim", stream)
 
     def tick(bar: tqdm[object]) -> None:
         while not ended.wait(_TICK_SECS):

@@ -99,7 +99,7 @@ def find_runs(directory: pathlib.Path) -> Iterator[pathlib.Path]:
         below[:] = [] if too_deep else sorted(d for d in below if not d.startswith("."))
 
 
-def differing(summaries: Sequence[RunSummary]) -> list[str]:
+def varied_names(summaries: Sequence[RunSummary]) -> list[str]:
     """Returns the names of the bindings that are not the same in all runs; macros first."""
     configs = [s.config for s in summaries if s.config]
     names = dict.fromkeys(name for config in configs for name in config)

@@ -18,22 +18,22 @@ FIELDS: list[tuple[str, progress.Style | None]] = [
 def test_colours_are_for_terminals_without_no_color(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.delenv("NO_COLOR", raising=False)
-    assert progress.styled("x", "red", io.StringIO()) == "x"
+    assert progress.apply_style("x", "red", io.StringIO()) == "x"
     with terminal() as (screen, _):
-        assert progress.styled("x", "red", screen.stream) == "\x1b[31mx\x1b[0m"
+        assert progress.apply_style("x", "red", screen.stream) == "\x1b[31mx\x1b[0m"
         monkeypatch.setenv("NO_COLOR", "")  # as if it were not set
-        assert progress.styled("x", "red", screen.stream) == "\x1b[31mx\x1b[0m"
+        assert progress.apply_style("x", "red", screen.stream) == "\x1b[31mx\x1b[0m"
         monkeypatch.setenv("NO_COLOR", "1")
-        assert progress.styled("x", "red", screen.stream) == "x"
+        assert progress.apply_style("x", "red", screen.stream) == "x"
         monkeypatch.delenv("NO_COLOR")
         monkeypatch.setenv("TERM", "dumb")
-        assert progress.styled("x", "red", screen.stream) == "x"
+        assert progress.apply_style("x", "red", screen.stream) == "x"
 
 
 @pytest.mark.parametrize("columns", [40, 80, 150])
 def test_fields_fill_the_lines_of_a_terminal(columns: int) -> None:
     with terminal(columns) as (screen, _):
-        text = progress.laid_out(FIELDS, indent=4, stream=screen.stream)
+        text = progress.fit_fields(FIELDS, indent=4, stream=screen.stream)
     first, *others = without_colours(text).split("\n")
     assert all(len(line) < columns for line in (first, *others))
     assert all(line.startswith("    metric") for line in others)
@@ -43,7 +43,7 @@ def test_fields_fill_the_lines_of_a_terminal(columns: int) -> None:
 
 
 def test_fields_are_one_line_in_a_pipe() -> None:
-    text = progress.laid_out(FIELDS, indent=4, stream=io.StringIO())
+    text = progress.fit_fields(FIELDS, indent=4, stream=io.StringIO())
     assert text == "  ".join(field for field, _ in FIELDS)
 
 
@@ -54,7 +54,7 @@ def test_labelled_lines_fit_the_terminal_and_commands_stay_whole() -> None:
         "next": "mtfrun eval --model_dir=/tmp/a_long_name_of_a_run",
     }
     with terminal(40) as (screen, _):
-        shown = without_colours(progress.labelled(texts, screen.stream))
+        shown = without_colours(progress.label_lines(texts, screen.stream))
     assert shown.split("\n") == [
         "data        9 documents, 1,200 tokens",
         "            and more of many files",
@@ -63,4 +63,4 @@ def test_labelled_lines_fit_the_terminal_and_commands_stay_whole() -> None:
         "            accuracy 0.5",
         "next        mtfrun eval --model_dir=/tmp/a_long_name_of_a_run",
     ]
-    assert progress.labelled(texts, io.StringIO()).count("\n") == 2
+    assert progress.label_lines(texts, io.StringIO()).count("\n") == 2

@@ -45,7 +45,7 @@ def _check(flags: argparse.Namespace) -> None:
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     first, second = (_settings(name, flags) for name in flags.words)
-    differences = differing(first, second)
+    differences = compare_settings(first, second)
     if flags.json:
         names = dict(zip(("a", "b"), flags.words, strict=True))
         records = [
@@ -59,7 +59,7 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     return 0
 
 
-def differing(first: Sequence[Setting], second: Sequence[Setting]) -> list[Change]:
+def compare_settings(first: Sequence[Setting], second: Sequence[Setting]) -> list[Change]:
     """Returns the parameters whose values differ; the path is (class or function, parameter)."""
     from mtfrun.differences import changes
 

@@ -67,7 +67,7 @@ class Explanation(NamedTuple):
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     (name,) = flags.words
-    explanations = explained(name.lstrip("@%").removesuffix("()"))
+    explanations = explain(name.lstrip("@%").removesuffix("()"))
     if flags.json:
         print(json.dumps([explanation._asdict() for explanation in explanations], indent=1))
     else:
@@ -75,7 +75,7 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     return 0
 
 
-def explained(name: str) -> list[Explanation]:
+def explain(name: str) -> list[Explanation]:
     """Returns what is known of a name: several, if classes have parameters of the same name."""
     from mtfrun import experiment  # noqa: F401 - whose classes are explained
     from mtfrun.configuration.headers import shipped_headers
