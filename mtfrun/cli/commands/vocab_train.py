@@ -80,6 +80,7 @@ def _check(flags: argparse.Namespace) -> None:
 
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
+    """Trains a SentencePiece model on the texts of a configuration, and prints its size."""
     from mtfrun.configuration import config
     from mtfrun.data import Data, SentencePieceTraining, train_sentencepiece
     from mtfrun.experiment import Experiment
