@@ -112,7 +112,5 @@ from mtfrun.data.vocabularies import EncodedTexts as EncodedTexts
 from mtfrun.data.vocabularies import HuggingFaceVocabulary as HuggingFaceVocabulary
 from mtfrun.data.vocabularies import IdVocabulary as IdVocabulary
 from mtfrun.data.vocabularies import LabelVocabulary as LabelVocabulary
-from mtfrun.data.vocabularies import SentencePieceTraining as SentencePieceTraining
 from mtfrun.data.vocabularies import SentencePieceVocabulary as SentencePieceVocabulary
 from mtfrun.data.vocabularies import Vocabulary as Vocabulary
-from mtfrun.data.vocabularies import train_sentencepiece as train_sentencepiece

@@ -29,6 +29,7 @@ from mtfrun.data.cache_choice import CacheChoice
 from mtfrun.data.text_rows import PackedRows, StreamRows, TextRows
 from mtfrun.data.token_cache import ENDS, TOKENS, TokenCache
 from mtfrun.data.tokenization import open_cache
+from mtfrun.tools.sentencepiece_training import SentencePieceTraining, train_sentencepiece
 
 BATCH = 64  # rows of 512
 LENGTH = 512
@@ -133,8 +134,8 @@ def bench_caches(directory: Path, megabytes: int, rounds: int) -> None:
     lines = random_lines(megabytes)
     text_bytes = sum(map(len, lines))
     model = directory / "model"
-    training = data.SentencePieceTraining(PIECES)
-    model.write_bytes(data.train_sentencepiece(lines[:4000], training).proto)
+    training = SentencePieceTraining(PIECES)
+    model.write_bytes(train_sentencepiece(lines[:4000], training).proto)
     processor = sentencepiece.SentencePieceProcessor(model_file=str(model))
     subword = data.SentencePieceVocabulary(str(model))
 

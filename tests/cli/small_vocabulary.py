@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pathlib
 
-from mtfrun import data
+from mtfrun.tools.sentencepiece_training import SentencePieceTraining, train_sentencepiece
 
 # Files, or whose commands use files, that read a SentencePiece model.
 FILES_WITH_SUBWORDS = [
@@ -22,6 +22,6 @@ def flag_of_small_vocabulary(directory: pathlib.Path) -> str:
     path = directory / "small.model"
     if not path.exists():
         texts = [b"%d is a number, one of many that help to spell words" % i for i in range(200)]
-        training = data.SentencePieceTraining(SIZE, with_byte_fallback=False)
-        path.write_bytes(data.train_sentencepiece(texts, training).proto)
+        training = SentencePieceTraining(SIZE, with_byte_fallback=False)
+        path.write_bytes(train_sentencepiece(texts, training).proto)
     return f"--gin.VOCABULARY_FILE='{path}'"

@@ -12,6 +12,7 @@ import pytest
 from mtfrun import data
 from mtfrun.data.prompts import PromptLimits
 from mtfrun.data.tokenization import open_cache
+from mtfrun.tools.sentencepiece_training import SentencePieceTraining, train_sentencepiece
 from tests.data.in_memory import InMemory
 from tests.data.vocabularies.small_models import lines
 
@@ -34,7 +35,7 @@ class InParts(InMemory):
 @pytest.fixture(scope="module")
 def pieces(tmp_path_factory: pytest.TempPathFactory) -> data.SentencePieceVocabulary:
     file = tmp_path_factory.mktemp("vocabulary") / "vocab.model"
-    trained = data.train_sentencepiece(lines(), data.SentencePieceTraining(340))
+    trained = train_sentencepiece(lines(), SentencePieceTraining(340))
     file.write_bytes(trained.proto)
     return data.SentencePieceVocabulary(str(file), extra_ids=20)
 

@@ -82,12 +82,13 @@ def _check(flags: argparse.Namespace) -> None:
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     """Trains a SentencePiece model on the texts of a configuration, and prints its size."""
     from mtfrun.configuration import config
-    from mtfrun.data import Data, SentencePieceTraining, train_sentencepiece
+    from mtfrun.data import Data
     from mtfrun.experiment import Experiment
     from mtfrun.experiment.experiment import ALL_DATA
     from mtfrun.experiment.inference import required
     from mtfrun.experiment.runs.build import ROOTS
     from mtfrun.rundir import atomic_open
+    from mtfrun.tools.sentencepiece_training import SentencePieceTraining, train_sentencepiece
 
     training = SentencePieceTraining(
         size=flags.size,

@@ -6,12 +6,6 @@ from mtfrun.data.vocabularies.hugging_face_vocabulary import (
 )
 from mtfrun.data.vocabularies.id_vocabulary import IdVocabulary as IdVocabulary
 from mtfrun.data.vocabularies.label_vocabulary import LabelVocabulary as LabelVocabulary
-from mtfrun.data.vocabularies.sentencepiece_training import (
-    SentencePieceTraining as SentencePieceTraining,
-)
-from mtfrun.data.vocabularies.sentencepiece_training import (
-    train_sentencepiece as train_sentencepiece,
-)
 from mtfrun.data.vocabularies.sentencepiece_vocabulary import (
     SentencePieceVocabulary as SentencePieceVocabulary,
 )

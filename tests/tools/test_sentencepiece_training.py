@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mtfrun.data.errors import DataError
-from mtfrun.data.vocabularies.sentencepiece_training import (
+from mtfrun.tools.sentencepiece_training import (
     SentencePieceTraining,
     sample_of,
     sentences,
