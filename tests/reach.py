@@ -57,7 +57,7 @@ TENSORFLOW = {"tensorflow", "tensorflow_datasets", "tensorboard", "torch", "tran
 # Tests whose functions import it, or start processes that do; the imports do not show it.
 HIDDEN_TENSORFLOW = {
     "tests.configuration.test_arguments",
-    "tests.configuration.test_kept_functions",
+    "tests.configuration.test_bound_functions",
     "tests.configuration.test_ranges",
     "tests.models.test_collectives",
     "tests.rundir.test_checkpoint_processes",

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import pathlib
 import sys
+from collections.abc import Sequence
 
 import pytest
 
 from mtfrun.configuration import config as config_module
+from mtfrun.configuration.errors import ConfigError
 from mtfrun.configuration.statements import Statements
 from mtfrun.configuration.untrusted import check_untrusted
-from tests.cli.command import error_line, mtfrun_here, succeeded, tiny_experiment
+from mtfrun.experiment.runs.build import ROOTS
+
+BASE = ["defaults.gin", "models/lm_tiny.gin", "data/python_docs.gin"]
 
 
 @pytest.fixture
@@ -29,6 +33,32 @@ def marker(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.P
         for loaded in [m for m in sys.modules if m == name or m.startswith(f"{name}.")]:
             monkeypatch.delitem(sys.modules, loaded)
     return marker
+
+
+@pytest.fixture
+def run(tmp_path: pathlib.Path) -> pathlib.Path:
+    """The directory of a run, which has its configuration only."""
+    config_module.parse(BASE, [], roots=ROOTS)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/config.gin").write_text(config_module.config_text())
+    return tmp_path / "run"
+
+
+def _parse(run: pathlib.Path, *allowed: str, search_paths: Sequence[str] = ()) -> None:
+    config_module.parse(
+        [str(run / "config.gin")],
+        [],
+        search_paths=search_paths,
+        roots=ROOTS,
+        allowed_imports=allowed,
+    )
+
+
+def _refused(run: pathlib.Path, *allowed: str, search_paths: Sequence[str] = ()) -> str:
+    """Returns the message of the error."""
+    with pytest.raises(ConfigError) as raised:
+        _parse(run, *allowed, search_paths=search_paths)
+    return str(raised.value)
 
 
 def _add_statements(run: pathlib.Path, before: str, after: str = "") -> None:
@@ -52,28 +82,25 @@ def _add_statements(run: pathlib.Path, before: str, after: str = "") -> None:
 )
 @pytest.mark.parametrize("dynamic", [True, False])
 def test_another_modules_import_is_refused_before_anything_runs(
-    text: str, module: str, dynamic: bool, run_copy: pathlib.Path, marker: pathlib.Path
+    text: str, module: str, dynamic: bool, run: pathlib.Path, marker: pathlib.Path
 ) -> None:
     before, after = ("", text) if dynamic else (text, "")
-    _add_statements(run_copy, before, after)
-    flags = [f"--model_dir={run_copy}", "--gin_allow_imports=my_models"]
-    line = error_line(mtfrun_here("eval", *flags))
+    _add_statements(run, before, after)
+    line = _refused(run, "my_models")
     assert "config.gin:" in line and f"imports {module}:" in line
     assert f"--gin_allow_imports=my_models,{module} " in line
     assert "(the run says that it was trained with mtfrun alone)" in line
     assert not marker.exists()
 
 
-@pytest.mark.parametrize("command", [["decode", "--prompt=x"], ["score", "--input=-"], ["eval"]])
-def test_an_included_file_is_foreign_as_well(
-    command: list[str], run_copy: pathlib.Path, tmp_path: pathlib.Path, marker: pathlib.Path
+def test_an_included_file_is_untrusted_as_well(
+    run: pathlib.Path, tmp_path: pathlib.Path, marker: pathlib.Path
 ) -> None:
     """Also a file outside the run directory, which cannot make it trusted."""
     (tmp_path / "inner.gin").write_text("import evil\n")
     (tmp_path / "outer.gin").write_text('include "inner.gin"\n')
-    _add_statements(run_copy, "", 'include "outer.gin"')
-    search = f"--gin_search_paths={tmp_path}"
-    line = error_line(mtfrun_here(*command, f"--model_dir={run_copy}", search, stdin=b"a\tb\n"))
+    _add_statements(run, "", 'include "outer.gin"')
+    line = _refused(run, search_paths=[str(tmp_path)])
     assert "inner.gin:1: the run's configuration imports evil" in line
     assert not marker.exists()
 
@@ -81,22 +108,21 @@ def test_an_included_file_is_foreign_as_well(
 @pytest.mark.parametrize("replaced", ["config.gin", "outer.gin"])
 def test_a_file_that_is_replaced_after_the_check_has_no_effect(
     replaced: str,
-    run_copy: pathlib.Path,
+    run: pathlib.Path,
     marker: pathlib.Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The texts that were checked are parsed: no file is read twice."""
-    (run_copy / "outer.gin").write_text("TRAIN_STEPS = 2\n")
-    _add_statements(run_copy, "", f'include "{run_copy}/outer.gin"')
+    (run / "outer.gin").write_text("TRAIN_STEPS = 2\n")
+    _add_statements(run, "", f'include "{run}/outer.gin"')
 
     def check_and_replace(statements: Statements, allowed: list[str], trained_with: str) -> None:
         check_untrusted(statements, allowed, trained_with)
-        (run_copy / replaced).write_text("import evil\n")
+        (run / replaced).write_text("import evil\n")
 
     monkeypatch.setattr(config_module, "check_untrusted", check_and_replace)
-    (metrics,) = succeeded(mtfrun_here("eval", f"--model_dir={run_copy}"))
-    assert metrics["step"] == 2
-    assert (run_copy / replaced).read_text() == "import evil\n"
+    _parse(run)
+    assert (run / replaced).read_text() == "import evil\n"
     assert not marker.exists()
 
 
@@ -142,63 +168,29 @@ _STATEMENTS = "from mtfrun.configuration import statements\n"
     ],
 )
 def test_objects_that_are_reached_through_allowed_modules_are_refused(
-    text: str, selector: str | None, module: str, run_copy: pathlib.Path
+    text: str, selector: str | None, module: str, run: pathlib.Path
 ) -> None:
-    _add_statements(run_copy, "", text.format("experiment.Experiment.seed"))
-    line = error_line(mtfrun_here("eval", f"--model_dir={run_copy}"))
+    _add_statements(run, "", text.format("experiment.Experiment.seed"))
+    line = _refused(run)
     assert f"uses {selector or ''}" in line and f" of {module}: " in line
     assert f"--gin_allow_imports={module} " in line
 
 
 def test_names_that_any_module_registered_are_refused(
-    run_copy: pathlib.Path, tmp_path: pathlib.Path
+    run: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
     (tmp_path / "inner.gin").write_text("Experiment.seed = @Adam()\n")
-    _add_statements(run_copy, "", f'include "{tmp_path}/inner.gin"')
-    line = error_line(mtfrun_here("eval", f"--model_dir={run_copy}"))
+    _add_statements(run, "", f'include "{tmp_path}/inner.gin"')
+    line = _refused(run)
     assert "inner.gin:1: a run's configuration begins with `from __gin__ import" in line
 
 
-def test_a_module_that_is_allowed_allows_no_others(
-    run_copy: pathlib.Path, marker: pathlib.Path
-) -> None:
-    config = (run_copy / "config.gin").read_text()
+def test_a_module_that_is_allowed_allows_no_others(run: pathlib.Path, marker: pathlib.Path) -> None:
+    config = (run / "config.gin").read_text()
     statements = "import my_models\nexperiment.Experiment.seed = @my_models.{}()"
-    _add_statements(run_copy, "", statements.format("system"))
-    flags = [f"--model_dir={run_copy}", "--gin_allow_imports=my_models"]
-    line = error_line(mtfrun_here("eval", *flags))
+    _add_statements(run, "", statements.format("system"))
+    line = _refused(run, "my_models")
     assert "uses my_models.system of posix: " in line
-    (run_copy / "config.gin").write_text(config)
-    _add_statements(run_copy, "", statements.format("seed"))
-    (metrics,) = succeeded(mtfrun_here("eval", *flags))
-    assert metrics["step"] == 2
-
-
-def test_a_run_says_what_it_was_trained_with(tmp_path: pathlib.Path, marker: pathlib.Path) -> None:
-    """A run with a user's own class can be read with one flag, which the error names."""
-    mine = tmp_path / "modules/my_package/vocabulary.py"
-    mine.parent.mkdir()
-    (mine.parent / "__init__.py").write_text("from my_package.vocabulary import Mine\n")
-    mine.write_text("from mtfrun.data import ByteVocabulary\nclass Mine(ByteVocabulary): pass\n")
-    (tmp_path / "mine.gin").write_text(
-        "from __gin__ import dynamic_registration\nfrom mtfrun import data\nimport my_package\n"
-        "data.Task.vocabulary = @my_package.Mine()\n"
-    )
-    run = tmp_path / "run"
-    flags = [*tiny_experiment(tmp_path), f"--gin_file={tmp_path}/mine.gin", "--gin.NUM_LAYERS=1"]
-    succeeded(mtfrun_here("train", *flags, f"--model_dir={run}"))
-    line = error_line(mtfrun_here("eval", f"--model_dir={run}"))
-    assert "imports my_package: " in line
-    assert "trained with my_package)" in line
-    allowed = mtfrun_here("eval", f"--model_dir={run}", "--gin_allow_imports=other,my_package")
-    named = mtfrun_here("eval", f"--model_dir={run}", f"--gin_file={run}/config.gin")
-    assert succeeded(allowed) == succeeded(named)
-
-
-@pytest.mark.parametrize("names", ["my-models", "my_models;x", "a..b", ".", "../x"])
-def test_names_that_are_no_modules_are_refused(
-    names: str, language_model_run: pathlib.Path
-) -> None:
-    flags = [f"--model_dir={language_model_run}", f"--gin_allow_imports={names}"]
-    line = error_line(mtfrun_here("eval", *flags))
-    assert f"--gin_allow_imports={names}: not the name of a module" in line
+    (run / "config.gin").write_text(config)
+    _add_statements(run, "", statements.format("seed"))
+    _parse(run, "my_models")
