@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from mtfrun.data.collate import indices_within
 from mtfrun.data.features import INPUTS, TARGETS
 from mtfrun.data.objectives import FeatureLengths, Objective, RawText
 from mtfrun.data.rows import Batch, Rows, Selection
@@ -41,7 +42,7 @@ class RawStream:
         first = self._documents_before(starts)
         counts = self._documents_before(starts + lengths - 1) - first
         row = np.repeat(np.arange(batch), counts)
-        nth = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        nth = indices_within(counts)
         columns = self._stops(first[row] + nth) - starts[row]
         ends = np.bincount(row * length + columns, minlength=batch * length)
         ends_before = first[:, None] + np.cumsum(ends.reshape(batch, length), axis=1)

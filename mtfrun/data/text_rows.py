@@ -12,9 +12,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 import numpy as np
 
 from mtfrun.data.batches import CountedBatches, chosen, filled
+from mtfrun.data.collate import Collated, Texts, collate, indices_within
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import TARGETS
-from mtfrun.data.gather import Layout, Texts, lay_out
 from mtfrun.data.packing import Plan, pack, stored_plan
 from mtfrun.data.prompts import bucket
 from mtfrun.data.rows import Batch, Density, Rows, Selection
@@ -25,14 +25,18 @@ _FINGERPRINT = 16
 
 
 class TextRows(Rows):
-    """Rows of a cache's texts.
+    """Rows of a cache's texts; `lengths` are the maximum lengths of its features' texts."""
 
-    Attributes:
-      cache: the argument.
-    """
-
-    def __init__(self, cache: TokenCache):
+    def __init__(self, cache: TokenCache, lengths: Sequence[int]):
         self.cache = cache
+        if len(lengths) != len(cache.features):
+            raise DataError(
+                f"{len(lengths)} lengths of rows are given for the features "
+                f"{', '.join(cache.features)}"
+            )
+        for name, length in zip(cache.features, lengths, strict=True):
+            if length < 1:
+                raise DataError(f"the length of {name} must be at least 1, not {length}")
 
     def padding_of(self, feature: str) -> int:
         """Returns the vocabulary's id of padding, and 0 for the segmentation and positions."""
@@ -41,13 +45,8 @@ class TextRows(Rows):
 
     @property
     @abc.abstractmethod
-    def densities(self) -> Mapping[str, Density]:
-        """How full the rows of every feature are, exactly."""
-
-    @property
     def density(self) -> Density:
         """How full the rows of all features together are, exactly."""
-        return Density(*(sum(values) for values in zip(*self.densities.values(), strict=True)))
 
 
 class StreamRows(TextRows):
@@ -55,20 +54,14 @@ class StreamRows(TextRows):
 
     Only the last row is padded. A text that exceeds the end of a row continues in the next row as
     that row's first segment, with positions from 0. Every token is in exactly one row.
-
-    Args:
-      cache: of one feature.
-      length: of a row.
     """
 
     def __init__(self, cache: TokenCache, length: int):
-        super().__init__(cache)
-        _check_lengths(cache, [length])
+        super().__init__(cache, [length])
         self._length = length
         self._ends = cache.ends[:, 0]
 
     def __len__(self) -> int:
-        """Returns the number of rows."""
         return -(-self.cache.tokens.size // self._length)
 
     def take(self, selection: Selection) -> Batch:
@@ -78,29 +71,79 @@ class StreamRows(TextRows):
         # Text d extends to ends[d], exclusively.
         first = np.searchsorted(self._ends, begins, "right")
         counts = np.searchsorted(self._ends, stops - 1, "right") - first + 1
-        nth = _places(counts)
+        nth = indices_within(counts)
         texts = np.repeat(first, counts) + nth
         # The first text of a row begins with the row, and the last one ends with it.
         starts = np.where(nth > 0, self._ends[texts - 1], np.repeat(begins, counts))
         ends = np.minimum(self._ends[texts], np.repeat(stops, counts))
-        layout = lay_out(
-            self.cache.tokens,
-            Texts(starts, ends - starts, ends),
-            counts,
-            self._length,
-            padding_id=self.cache.padding_id,
-        )
-        return _packed(self.cache.features[0], layout)
+        pieces = Texts(starts, ends - starts, ends)
+        padding_id = self.cache.padding_id
+        rows = collate(self.cache.tokens, pieces, counts, self._length, padding_id=padding_id)
+        return _packed(self.cache.features[0], rows)
 
     @property
-    def densities(self) -> dict[str, Density]:
-        """How full the rows are; nothing is cut off."""
-        tokens = self.cache.tokens.size
-        return {self.cache.features[0]: Density(tokens, len(self) * self._length, 0)}
+    def density(self) -> Density:
+        return Density(self.cache.tokens.size, len(self) * self._length, 0)
 
 
-class PackedRows(TextRows):
-    """Examples packed into rows, none divided.
+class _ExampleRows(TextRows):
+    """Rows of undivided examples.
+
+    Attributes:
+      lengths: of the rows, by feature: one if the features are joined.
+    """
+
+    def __init__(
+        self,
+        cache: TokenCache,
+        lengths: Sequence[int],
+        joined: int | None,
+        cut_at_front: Collection[str],
+        *,
+        cuts_into_pieces: bool = False,
+    ):
+        super().__init__(cache, lengths)
+        if joined is not None and joined < sum(lengths):
+            raise DataError(
+                f"rows of {joined} tokens cannot hold texts of {' and '.join(map(str, lengths))}"
+            )
+        self._is_joined = joined is not None
+        self.lengths = dict(zip(cache.features, lengths, strict=True))
+        if joined is not None:
+            self.lengths = {TARGETS: joined}
+        self._examples: _Pieces | _TrimmedTexts
+        if cuts_into_pieces and len(lengths) == 1 and joined is None:
+            self._examples = _Pieces(cache, lengths[0])
+        else:
+            self._examples = _TrimmedTexts(cache, lengths, cut_at_front)
+
+    @property
+    def row_sizes(self) -> np.ndarray:
+        """int32 [examples, features of the rows] number of ids of every example."""
+        sizes = self._examples.sizes
+        return sizes.sum(1, keepdims=True, dtype=np.int32) if self._is_joined else sizes
+
+    @property
+    def density(self) -> Density:
+        tokens = int(self._examples.sizes.sum(dtype=np.int64))
+        capacity = len(self) * sum(self.lengths.values())
+        return Density(tokens, capacity, self._examples.cut_tokens)
+
+    def _collate(
+        self, examples: np.ndarray, counts: np.ndarray, lengths: Mapping[str, int]
+    ) -> Iterator[tuple[str, Collated]]:
+        """Yields the name of every feature and its rows, of as many examples as `counts` say."""
+        texts, texts_per_segment = self._examples.texts(examples), 1
+        if self._is_joined:
+            counts, texts_per_segment = counts * len(texts), len(texts)
+            texts = [Texts(*(np.stack(v, axis=1).reshape(-1) for v in zip(*texts, strict=True)))]
+        tokens, padding_id = self.cache.tokens, self.cache.padding_id
+        for (name, length), of_feature in zip(lengths.items(), texts, strict=True):
+            yield name, collate(tokens, of_feature, counts, length, texts_per_segment, padding_id)
+
+
+class PackedRows(_ExampleRows):
+    """Packed examples, none divided.
 
     One feature: texts, of which those that are longer than a row are cut into pieces, so that every
     token is in exactly one row. Several features: a text that exceeds its length is trimmed to one
@@ -125,13 +168,7 @@ class PackedRows(TextRows):
         plan: Plan | None = None,
         cut_at_front: Collection[str] = (),
     ):
-        super().__init__(cache)
-        self._layouts = _Layouts(cache, lengths, joined)
-        self._examples: _Examples
-        if len(lengths) == 1 and joined is None:
-            self._examples = _Pieces(cache, lengths[0])
-        else:
-            self._examples = _TrimmedTexts(cache, lengths, cut_at_front)
+        super().__init__(cache, lengths, joined, cut_at_front, cuts_into_pieces=True)
         if plan is None:
             name = "-".join(map(str, lengths)) + ("" if joined is None else f"-joined-{joined}")
             name = f"{name}-{cache.fingerprint[:_FINGERPRINT]}"
@@ -139,38 +176,26 @@ class PackedRows(TextRows):
         self._plan = plan
 
     def _make_plan(self) -> Plan:
-        sizes = self._layouts.row_sizes(self._examples.sizes)
-        return pack(sizes, list(self._layouts.lengths.values()))
+        return pack(self.row_sizes, list(self.lengths.values()))
 
     def __len__(self) -> int:
-        """Returns the number of rows."""
         return self._plan.rows
 
     def take(self, selection: Selection) -> Batch:
         """Returns every feature, its segmentation and its position, int32 [rows, length]."""
         first = self._plan.row_starts[selection.rows]
         counts = self._plan.row_starts[selection.rows + 1] - first
-        examples = self._plan.examples[np.repeat(first, counts) + _places(counts)]
+        examples = self._plan.examples[np.repeat(first, counts) + indices_within(counts)]
         batch: dict[str, np.ndarray] = {}
-        for name, layout in self._layouts(
-            self._examples.texts(examples), counts, self._layouts.lengths
-        ):
-            batch |= _packed(name, layout)
+        for name, rows in self._collate(examples, counts, self.lengths):
+            batch |= _packed(name, rows)
         return batch
 
-    @property
-    def densities(self) -> dict[str, Density]:
-        """How full the rows of every feature are."""
-        return self._layouts.densities(self._examples, len(self))
 
-
-class PaddedRows(TextRows):
-    """One example a row.
+class PaddedRows(_ExampleRows):
+    """One example a row; arguments as in `PackedRows`.
 
     A text that exceeds its length is trimmed to one id less, and its end.
-
-    Args:
-      cache, lengths, joined, cut_at_front: as in `PackedRows`.
     """
 
     def __init__(
@@ -181,38 +206,19 @@ class PaddedRows(TextRows):
         joined: int | None = None,
         cut_at_front: Collection[str] = (),
     ):
-        super().__init__(cache)
-        self._layouts = _Layouts(cache, lengths, joined)
-        self._examples = _TrimmedTexts(cache, lengths, cut_at_front)
+        super().__init__(cache, lengths, joined, cut_at_front)
 
     def __len__(self) -> int:
-        """Returns the number of examples."""
         return len(self.cache)
 
     def take(self, selection: Selection) -> Batch:
         """Returns the ids of every feature, int32 [rows, length]."""
-        return self.take_short(selection.rows, self._layouts.lengths)
+        return self.take_short(selection.rows, self.lengths)
 
     def take_short(self, rows: np.ndarray, lengths: Mapping[str, int]) -> dict[str, np.ndarray]:
         """Returns the ids of every feature, int32 [rows, its length in `lengths`]."""
-        counts = np.ones_like(rows)
-        layouts = self._layouts(self._examples.texts(rows), counts, lengths)
-        return {name: layout.ids for name, layout in layouts}
-
-    @property
-    def lengths(self) -> dict[str, int]:
-        """The length of the rows of every feature."""
-        return self._layouts.lengths
-
-    @property
-    def row_sizes(self) -> np.ndarray:
-        """int32 [examples, features of the rows] number of ids in every row."""
-        return self._layouts.row_sizes(self._examples.sizes)
-
-    @property
-    def densities(self) -> dict[str, Density]:
-        """How full the rows of every feature are; those of `batches_by_length` are fuller."""
-        return self._layouts.densities(self._examples, len(self))
+        collated = self._collate(rows, np.ones_like(rows), lengths)
+        return {name: of_feature.ids for name, of_feature in collated}
 
 
 def batches_by_length(rows: PaddedRows, batch: int, max_rows: int | None = None) -> CountedBatches:
@@ -247,29 +253,7 @@ def batches_by_length(rows: PaddedRows, batch: int, max_rows: int | None = None)
     return CountedBatches(map(taken, parts), len(parts))
 
 
-class _Examples(abc.ABC):
-    """Parts of a cache's texts that rows are made of; none is divided further."""
-
-    @abc.abstractmethod
-    def __len__(self) -> int:
-        """Returns the number of examples."""
-
-    @property
-    @abc.abstractmethod
-    def sizes(self) -> np.ndarray:
-        """int32 [examples, features] number of ids."""
-
-    @property
-    @abc.abstractmethod
-    def cut_tokens(self) -> list[int]:
-        """Ids of each feature that are in no example."""
-
-    @abc.abstractmethod
-    def texts(self, examples: np.ndarray) -> list[Texts]:
-        """Returns the texts [examples] of each feature."""
-
-
-class _TrimmedTexts(_Examples):
+class _TrimmedTexts:
     """The texts of a cache, each trimmed to the maximum length of its feature.
 
     The features `cut_at_front` are trimmed at the beginning, all other features before the end id.
@@ -289,9 +273,10 @@ class _TrimmedTexts(_Examples):
         return sizes
 
     @functools.cached_property
-    def cut_tokens(self) -> list[int]:
+    def cut_tokens(self) -> int:
+        """Ids that are in no example."""
         surplus = self._cache.lengths - np.asarray(self._limits, np.int32)
-        return list(map(int, np.maximum(surplus, 0).sum(0, dtype=np.int64)))
+        return int(np.maximum(surplus, 0).sum(dtype=np.int64))
 
     def texts(self, examples: np.ndarray) -> list[Texts]:
         texts = []
@@ -304,11 +289,13 @@ class _TrimmedTexts(_Examples):
         return texts
 
 
-class _Pieces(_Examples):
+class _Pieces:
     """The texts of a cache's only feature; those that are too long are cut into several pieces.
 
     Piece `n`, for n less than the number of texts, is the beginning of text `n`; the others follow.
     """
+
+    cut_tokens = 0
 
     def __init__(self, cache: TokenCache, longest: int):
         self._cache = cache
@@ -316,7 +303,7 @@ class _Pieces(_Examples):
         lengths = cache.lengths[:, 0]
         (texts,) = np.nonzero(lengths > longest)
         counts = (lengths[texts] - 1) // longest
-        offsets = (_places(counts) + 1) * longest
+        offsets = (indices_within(counts) + 1) * longest
         starts, stops = _bounds(cache, texts, 0)
         self._starts = np.repeat(starts, counts) + offsets
         self._stops = np.minimum(self._starts + longest, np.repeat(stops, counts))
@@ -330,10 +317,6 @@ class _Pieces(_Examples):
         sizes = (self._stops - self._starts).astype(np.int32)
         return np.concatenate([beginnings, sizes])[:, np.newaxis]
 
-    @property
-    def cut_tokens(self) -> list[int]:
-        return [0]
-
     def texts(self, examples: np.ndarray) -> list[Texts]:
         further = examples - len(self._cache)
         is_further = further >= 0
@@ -344,62 +327,6 @@ class _Pieces(_Examples):
         return [Texts(starts, stops - starts, stops)]
 
 
-class _Layouts:
-    """The features of rows: those of the cache, or one in which they are joined.
-
-    Attributes:
-      lengths: of the rows, by feature.
-    """
-
-    def __init__(self, cache: TokenCache, lengths: Sequence[int], joined: int | None):
-        _check_lengths(cache, lengths)
-        if joined is not None and joined < sum(lengths):
-            raise DataError(
-                f"rows of {joined} tokens cannot hold texts of {' and '.join(map(str, lengths))}"
-            )
-        self._tokens, self._padding_id = cache.tokens, cache.padding_id
-        self._is_joined = joined is not None
-        self.lengths = dict(zip(cache.features, lengths, strict=True))
-        if joined is not None:
-            self.lengths = {TARGETS: joined}
-
-    def __call__(
-        self, texts: Sequence[Texts], counts: np.ndarray, lengths: Mapping[str, int]
-    ) -> Iterator[tuple[str, Layout]]:
-        """Yields the name of every feature and its rows; see `lay_out`."""
-        if self._is_joined:
-            in_turn = Texts(*(np.stack(v, axis=1).reshape(-1) for v in zip(*texts, strict=True)))
-            features = len(texts)
-            length = lengths[TARGETS]
-            yield (
-                TARGETS,
-                lay_out(
-                    self._tokens, in_turn, counts * features, length, features, self._padding_id
-                ),
-            )
-        else:
-            for (name, length), feature in zip(lengths.items(), texts, strict=True):
-                yield (
-                    name,
-                    lay_out(self._tokens, feature, counts, length, padding_id=self._padding_id),
-                )
-
-    def row_sizes(self, sizes: np.ndarray) -> np.ndarray:
-        """Returns int32 [examples, features of the rows] for [examples, features of the cache]."""
-        return sizes.sum(1, keepdims=True, dtype=np.int32) if self._is_joined else sizes
-
-    def densities(self, examples: _Examples, rows: int) -> dict[str, Density]:
-        """Returns how full the rows of every feature are."""
-        tokens = self.row_sizes(examples.sizes).sum(0, dtype=np.int64).tolist()
-        cut = [sum(examples.cut_tokens)] if self._is_joined else examples.cut_tokens
-        return {
-            name: Density(feature_tokens, rows * length, feature_cut)
-            for (name, length), feature_tokens, feature_cut in zip(
-                self.lengths.items(), tokens, cut, strict=True
-            )
-        }
-
-
 def _bounds(cache: TokenCache, examples: np.ndarray, column: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns where texts begin and end in the cache's tokens, int64 [examples]."""
     ends = cache.ends.reshape(-1)
@@ -407,30 +334,9 @@ def _bounds(cache: TokenCache, examples: np.ndarray, column: int) -> tuple[np.nd
     return np.where(texts > 0, ends[texts - 1], 0), ends[texts]
 
 
-def _places(counts: np.ndarray) -> np.ndarray:
-    """Returns 0, 1, ..., count - 1 for every count, one after the other.
-
-    Examples:
-      >>> _places(np.array([2, 0, 3])).tolist()
-      [0, 1, 0, 1, 2]
-    """
-    places: np.ndarray = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    return places
-
-
-def _packed(name: str, layout: Layout) -> dict[str, np.ndarray]:
+def _packed(name: str, rows: Collated) -> dict[str, np.ndarray]:
     return {
-        name: layout.ids,
-        f"{name}_segmentation": layout.segmentation,
-        f"{name}_position": layout.position,
+        name: rows.ids,
+        f"{name}_segmentation": rows.segmentation,
+        f"{name}_position": rows.position,
     }
-
-
-def _check_lengths(cache: TokenCache, lengths: Sequence[int]) -> None:
-    if len(lengths) != len(cache.features):
-        raise DataError(
-            f"{len(lengths)} lengths of rows are given for the features {', '.join(cache.features)}"
-        )
-    for name, length in zip(cache.features, lengths, strict=True):
-        if length < 1:
-            raise DataError(f"the length of {name} must be at least 1, not {length}")

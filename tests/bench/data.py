@@ -207,7 +207,7 @@ def bench_packing(directory: Path, rounds: int) -> None:
                     rows[2, column : column + size] = positions[:size]
                     column += size
 
-        density = max(make().densities.values(), key=lambda density: density.fraction)
+        density = make().density
         compare(
             name,
             epoch,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mtfrun.data.gather import Texts, lay_out
+from mtfrun.data.collate import Texts, collate
 from mtfrun.data.packing import Plan, pack
 from mtfrun.data.rows import Selection
 from mtfrun.data.text_rows import PackedRows, PaddedRows
@@ -72,14 +72,14 @@ def test_the_same_texts_in_a_row_make_the_same_row(name: str) -> None:
         sizes = np.minimum(cache.lengths[:, column], length)
         keeps_end = feature in (case.hparams.get("ensure_eos") or [])
         stops = cache.ends[:, column] if keeps_end else starts + sizes
-        layout = lay_out(cache.tokens, Texts(starts, sizes, stops), counts_of(case), length)
+        collated = collate(cache.tokens, Texts(starts, sizes, stops), counts_of(case), length)
         outputs = case.with_role("out")
-        np.testing.assert_array_equal(layout.ids, outputs[feature])
+        np.testing.assert_array_equal(collated.ids, outputs[feature])
         if f"{feature}_position" in outputs:
-            np.testing.assert_array_equal(layout.position, outputs[f"{feature}_position"])
-            segmentation = layout.segmentation
+            np.testing.assert_array_equal(collated.position, outputs[f"{feature}_position"])
+            segmentation = collated.segmentation
             if name == ZEROS_INSIDE:
-                segmentation = segmentation * (layout.ids != 0)
+                segmentation = segmentation * (collated.ids != 0)
             np.testing.assert_array_equal(segmentation, outputs[f"{feature}_segmentation"])
 
 

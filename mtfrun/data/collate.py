@@ -1,4 +1,4 @@
-"""Gathering of texts into rows: one pass over the tokens of a batch, without a loop in Python."""
+"""Collation of texts into rows: one pass over the tokens of a batch, without a loop in Python."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Texts(NamedTuple):
     stops: np.ndarray
 
 
-class Layout(NamedTuple):
+class Collated(NamedTuple):
     """Rows of ids; all int32 [rows, length], 0 for padding.
 
     Attributes:
@@ -37,21 +37,21 @@ class Layout(NamedTuple):
     position: np.ndarray
 
 
-def lay_out(
+def collate(
     tokens: np.ndarray,
     texts: Texts,
     counts: np.ndarray,
     length: int,
     texts_per_segment: int = 1,
     padding_id: int = 0,
-) -> Layout:
+) -> Collated:
     """Returns rows of texts from a sequence of tokens.
 
     Examples:
       >>> texts = Texts(np.array([0, 2, 5]), np.array([2, 3, 2]), np.array([2, 5, 9]))
       >>> tokens = np.array([8, 1, 6, 7, 1, 4, 5, 3, 1])
-      >>> layout = lay_out(tokens, texts, np.array([2, 1]), 6)
-      >>> layout.ids.tolist(), layout.segmentation.tolist()
+      >>> rows = collate(tokens, texts, np.array([2, 1]), 6)
+      >>> rows.ids.tolist(), rows.segmentation.tolist()
       ([[8, 1, 6, 7, 1, 0], [4, 1, 0, 0, 0, 0]], [[1, 1, 2, 2, 2, 0], [1, 1, 0, 0, 0, 0]])
 
     Args:
@@ -76,8 +76,7 @@ def lay_out(
     first = np.cumsum(sizes) - sizes  # index of each run in the flat rows
 
     segment = np.zeros(is_text.size, np.int32)
-    number = np.arange(texts.sizes.size) - np.repeat(stops - counts, counts)
-    segment[is_text] = number // texts_per_segment + 1
+    segment[is_text] = indices_within(counts) // texts_per_segment + 1
     origin = first.astype(np.int32)  # where the run's segment begins
     if texts_per_segment > 1:
         origin[is_text] = np.repeat(origin[is_text][::texts_per_segment], texts_per_segment)
@@ -99,4 +98,16 @@ def lay_out(
             ids[~present] = padding_id
         position *= present
     shape = (rows, length)
-    return Layout(ids.reshape(shape), segmentation.reshape(shape), position.reshape(shape))
+    return Collated(ids.reshape(shape), segmentation.reshape(shape), position.reshape(shape))
+
+
+def indices_within(counts: np.ndarray) -> np.ndarray:
+    """Returns 0, 1, ..., count - 1 for every count, one after the other.
+
+    Examples:
+      >>> indices_within(np.array([2, 0, 3])).tolist()
+      [0, 1, 0, 1, 2]
+    """
+    first = np.cumsum(counts) - counts
+    indices: np.ndarray = np.arange(counts.sum()) - np.repeat(first, counts)
+    return indices
