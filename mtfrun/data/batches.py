@@ -58,7 +58,6 @@ class Batches(Iterator[Batch]):
         self._own = host.rows_of(batch)
 
     def __next__(self) -> Batch:
-        """Returns the host's rows of the next batch."""
         share = len(self._own)
         batch: dict[str, np.ndarray] = {}
         for component, places, selection in self._order.at(self.position + self._own):
@@ -103,7 +102,6 @@ class CountedBatches(Iterator[Batch]):
         return cls(itertools.chain.from_iterable(parts), sum(map(operator.length_hint, parts)))
 
     def __next__(self) -> Batch:
-        """Returns the next batch."""
         batch = next(self._batches)
         self._left -= 1
         return batch

@@ -28,7 +28,6 @@ class CacheChoice:
     anew: bool = False
 
     def includes(self, title: str) -> bool:
-        """Returns whether a task is chosen."""
         return re.fullmatch(self.tasks, title) is not None
 
 

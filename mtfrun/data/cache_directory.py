@@ -139,7 +139,6 @@ def writing(directory: Path) -> Iterator[None]:
 
 
 def _check_unchanged(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
-    """Raises DataError if a source changed while it was read."""
     differing = changes(before, after)
     if differing:
         raise DataError(
@@ -160,7 +159,6 @@ def _work(directory: Path) -> Iterator[Path]:
 
 
 def _replace(directory: Path, work: Path) -> None:
-    """Moves `work` to the directory of the cache."""
     work.chmod(0o777 & ~_umask())  # mkdtemp's directories are for one user only
     replaced = work.with_name(f"{work.name}-replaced")
     if directory.exists():  # rename cannot replace a directory that is not empty

@@ -89,7 +89,6 @@ def _unreadable(directory: Path, error: Exception) -> DataError:
 
 
 def write_manifest(directory: Path, entries: Mapping[str, Any]) -> None:
-    """Writes the manifest of the files in a directory where a cache was just built."""
     names = sorted(path.name for path in directory.iterdir())
     sums = {name: _sha256(directory / name) for name in names}
     manifest = {**entries, _FILES: sums}
@@ -146,7 +145,6 @@ def last_use(directory: Path) -> float:
 
 
 def file_sums(manifest: Mapping[str, Any]) -> Mapping[str, str]:
-    """Returns the SHA-256 of every file of a cache by name."""
     sums: Mapping[str, str] = manifest[_FILES]
     return sums
 
@@ -175,7 +173,6 @@ def _sum_of(manifest: Mapping[str, Any]) -> str:
 
 
 def _state(path: Path) -> list[int]:
-    """Returns values that change if a file is written or replaced."""
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for its other end
         raise OSError(errno.EINVAL, "Not a regular file", str(path))

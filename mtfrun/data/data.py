@@ -194,17 +194,14 @@ class TextData(Data):
         """Text to ids and back, of the targets."""
 
     def model_arguments(self) -> dict[str, object]:
-        """Returns the size of the vocabulary."""
         return {"vocabulary_size": self.vocabulary.size}
 
     @property
     def vocabularies(self) -> Mapping[str, Vocabulary]:
-        """The vocabulary, of inputs and targets."""
         return {name: self.vocabulary for name in (INPUTS, TARGETS) if name in self.features}
 
     @property
     def bytes_per_id(self) -> np.ndarray:
-        """[vocabulary] bytes of text that each id represents."""
         return self.vocabulary.bytes_per_id
 
     @property

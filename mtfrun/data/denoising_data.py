@@ -55,7 +55,6 @@ class DenoisingData(TaskData):
 
     @property
     def features(self) -> dict[str, Feature]:
-        """Inputs and targets, whose lengths may differ."""
         meaning = "ids and the end, then 0 for padding"
         return {
             INPUTS: ids_feature(self._lengths.inputs, meaning),
@@ -64,11 +63,9 @@ class DenoisingData(TaskData):
 
     @property
     def tokens_per_row(self) -> int:
-        """Positions of inputs and targets together."""
         return self._lengths.inputs + self._lengths.targets
 
     def prompt_format(self, limits: PromptLimits) -> PromptFormat:
-        """Returns the conversion of prompts to inputs."""
         return _prompts(self, self._lengths, limits)
 
     @functools.cached_property
@@ -115,16 +112,13 @@ class DelimitedDenoisingData(TaskData):
 
     @property
     def features(self) -> dict[str, Feature]:
-        """Targets, which hold the inputs too."""
         return {TARGETS: ids_feature(self.length, "ids, 0 for padding, which has no loss")}
 
     @property
     def tokens_per_row(self) -> int:
-        """Positions of a row."""
         return self.length
 
     def prompt_format(self, limits: PromptLimits) -> PromptFormat:
-        """Returns the conversion of prompts to inputs at the beginning of a row."""
         return DecoderOnlyPrompts(_prompts(self, self._lengths_of_pairs, limits))
 
     @functools.cached_property

@@ -233,7 +233,6 @@ class _Producer:
         self._executor = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="infeed")
 
     def begin(self, steps: int, capacity: int) -> None:
-        """Begins to stack the batches of a call of these sizes."""
         future = self._executor.submit(self._stack_first, steps, capacity)
         self._begun = steps, capacity, future
 
@@ -245,14 +244,12 @@ class _Producer:
         return self._begun[2].result()
 
     def next(self, steps: int, capacity: int) -> _Stacked:
-        """Returns the next batches; raises the error of reading them."""
         stacked = self.peek(steps, capacity)
         self._begun = None
         self._executor.submit(self._drop, len(stacked.batches))
         return stacked
 
     def stop(self) -> None:
-        """Ends the thread, after the batch that it reads."""
         self._is_stopped = True
         self._executor.shutdown(cancel_futures=True)
 

@@ -46,7 +46,6 @@ class LanguageModelData(TaskData):
 
     @property
     def tokens_per_row(self) -> int:
-        """Positions of a row."""
         return self.length
 
     def _rows(self, task: Task, split: str) -> Rows:

@@ -55,7 +55,6 @@ class MaskedLanguageModelData(TaskData):
 
     @property
     def features(self) -> dict[str, Feature]:
-        """Inputs and targets of one length."""
         return {
             INPUTS: ids_feature(self.length, "ids with noise, 0 for padding"),
             TARGETS: ids_feature(self.length, "ids of the noise, 0 elsewhere, which has no loss"),
@@ -63,11 +62,9 @@ class MaskedLanguageModelData(TaskData):
 
     @property
     def tokens_per_row(self) -> int:
-        """Positions of a row."""
         return self.length
 
     def prompt_format(self, limits: PromptLimits) -> PromptFormat:
-        """Returns the conversion of prompts to inputs with masks."""
         return MaskedLanguageModelPrompts(self.vocabulary, self.length)
 
     @functools.cached_property
@@ -96,7 +93,6 @@ class MaskedLanguageModelPrompts(PromptFormat):
         self.mask: int = vocabulary.sentinel(0)
 
     def output_limit(self, num_ids: int) -> int:
-        """Returns the number of ids of the prompt."""
         return num_ids
 
     def features(

@@ -86,7 +86,6 @@ class Mixture:
 
     @property
     def title(self) -> str:
-        """The name."""
         return self.name
 
     @property
@@ -96,11 +95,9 @@ class Mixture:
 
     @property
     def epoch_limits(self) -> Sequence[int | None]:
-        """`max_epochs` of every task."""
         return [self.max_epochs.get(task.title) for task in self.tasks]
 
     def example_rates(self, examples: Sequence[int]) -> Sequence[float]:
-        """Returns how often examples of each task are drawn, relative to the others."""
         if callable(self.rates):
             return [self.rates(count) for count in examples]
         return self.rates

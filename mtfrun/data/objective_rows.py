@@ -30,7 +30,6 @@ class RawStream:
         self._size = cache.tokens.size - self._ends.size
 
     def __len__(self) -> int:
-        """Returns the number of texts."""
         return -(-self._size // self._length)
 
     def take(self, numbers: np.ndarray) -> RawText:
@@ -97,7 +96,6 @@ class ObjectiveRows(Rows):
         self._vocabulary = vocabulary
 
     def __len__(self) -> int:
-        """Returns the number of texts."""
         return len(self._texts)
 
     def take(self, selection: Selection) -> Batch:

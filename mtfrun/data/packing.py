@@ -53,7 +53,6 @@ class Plan(NamedTuple):
 
     @property
     def rows(self) -> int:
-        """Number of rows."""
         return self.row_starts.size - 1
 
 

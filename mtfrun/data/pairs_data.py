@@ -58,12 +58,10 @@ class PairsData(TaskData):
 
     @property
     def text_limits(self) -> Mapping[str, int]:
-        """The lengths of inputs and targets."""
         return {INPUTS: self.inputs_length, TARGETS: self.targets_length}
 
     @property
     def tokens_per_row(self) -> int:
-        """Positions of inputs and targets together."""
         return self.inputs_length + self.targets_length
 
     @property
@@ -136,7 +134,6 @@ class SequenceToSequenceData(PairsData):
         return {**super().model_arguments(), "inputs_vocabulary_size": inputs.size}
 
     def prompt_format(self, limits: PromptLimits) -> PromptFormat:
-        """Returns the conversion of prompts to inputs."""
         return self._encoder_decoder_prompts(limits)
 
 
@@ -181,7 +178,6 @@ class DelimitedPairsData(PairsData):
 
     @property
     def tokens_per_row(self) -> int:
-        """Positions of a row."""
         return super().tokens_per_row if self.length is None else self.length
 
     @property
@@ -191,7 +187,6 @@ class DelimitedPairsData(PairsData):
         return features if self.packed else {TARGETS: features[TARGETS]}
 
     def prompt_format(self, limits: PromptLimits) -> PromptFormat:
-        """Returns the conversion of prompts to inputs at the beginning of a row."""
         return DecoderOnlyPrompts(self._encoder_decoder_prompts(limits))
 
     @property

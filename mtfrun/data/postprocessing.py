@@ -42,7 +42,6 @@ class Number:
     default: float = -1.0
 
     def __call__(self, text: str) -> float:
-        """Returns the number."""
         try:
             number = float(text)
         except ValueError:

@@ -123,11 +123,9 @@ class PromptFormat(abc.ABC):
         """
 
     def row(self, prompt: bytes) -> PromptRow:
-        """Returns a prompt as ids."""
         return self.row_of(self.prompt_vocabulary.encode(prompt))
 
     def row_of(self, encoded: np.ndarray) -> PromptRow:
-        """Returns the row of the ids of a prompt."""
         prompt = truncate(encoded, self.longest, from_end=self.from_end)
         ids = np.concatenate([prompt, self.after]).astype(np.int32)
         prefix = len(ids) if self.feature == TARGETS else 0
@@ -182,7 +180,6 @@ class LanguageModelPrompts(PromptFormat):
         self._limits = limits
 
     def output_limit(self, num_ids: int) -> int:
-        """Returns the ids of the prompt and `decode_length` more, at most `max_length`."""
         return min(num_ids + self._limits.decode_length, self._limits.max_length)
 
     def longest_prefix(self, lengths: Mapping[str, int]) -> int:
@@ -242,12 +239,10 @@ class EncoderDecoderPrompts(PromptFormat):
         self._cut_at_front = cut_at_front
 
     def output_limit(self, num_ids: int) -> int:
-        """Returns what the limits say, at most the length of the targets."""
         limit = int(num_ids * self._limits.multiplier + self._limits.constant)
         return max(1, min(limit, self._limits.decode_length, self.max_lengths[TARGETS]))
 
     def scored_row(self, inputs: bytes, target: bytes) -> ScoredRow:
-        """Returns a pair as inputs and targets."""
         vocabularies = {INPUTS: self.prompt_vocabulary, TARGETS: self.output_vocabulary}
         ids, lengths, truncated = {}, {}, 0
         for name, text in ((INPUTS, inputs), (TARGETS, target)):
@@ -279,11 +274,9 @@ class DecoderOnlyPrompts(PromptFormat):
         self._pairs = pairs
 
     def output_limit(self, num_ids: int) -> int:
-        """Returns the ids of the prompt, and how many may follow."""
         return num_ids + self._pairs.output_limit(num_ids)
 
     def scored_row(self, inputs: bytes, target: bytes) -> ScoredRow:
-        """Returns a pair as a row, the targets after the end of the inputs."""
         pair = self._pairs.scored_row(inputs, target)
         row = np.concatenate([pair.features[INPUTS], pair.features[TARGETS]])
         lengths = {TARGETS: bucket(len(row), self.max_lengths[TARGETS])}

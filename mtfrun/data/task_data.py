@@ -47,13 +47,11 @@ class TaskData(TextData):
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """Text to ids and back, of the targets."""
         return self.mixture.vocabulary_of(TARGETS)
 
     def train(
         self, batch: int, *, seed: int, host: Host = ONLY_HOST, split: str = "train"
     ) -> Batches:
-        """Returns endless shuffled batches, see `Data.train`."""
         tasks = self.mixture.tasks
         rows = [self._rows(task, split) for task in tasks]
         examples = [self._num_examples(task, split, x) for task, x in zip(tasks, rows, strict=True)]
@@ -84,18 +82,15 @@ class TaskData(TextData):
         return self._evaluation(batch, split, batch * max_batches)
 
     def by_task(self) -> Mapping[str, TaskData]:
-        """Returns the data of every task; of one task, the data itself."""
         if len(self.mixture.tasks) == 1:
             return {"": self}
         return {task.title: dataclasses.replace(self, task=task) for task in self.mixture.tasks}
 
     @property
     def cached_tasks(self) -> Sequence[str]:
-        """The names of all tasks."""
         return [task.title for task in self.mixture.tasks]
 
     def caches(self, split: str, choice: CacheChoice = EVERY_CACHE) -> Iterator[Cached]:
-        """Yields the cache of every task."""
         for task in self.mixture.tasks:
             if not choice.includes(task.title):
                 continue
@@ -110,7 +105,6 @@ class TaskData(TextData):
             yield Cached(task.title, split, counts, cache.directory, hashed, cache, files)
 
     def densities(self, split: str) -> Mapping[str, Density]:
-        """Returns how full the rows of every task are."""
         densities = {task.title: self._rows(task, split).density for task in self.mixture.tasks}
         return {title: density for title, density in densities.items() if density is not None}
 
@@ -158,7 +152,6 @@ class TaskData(TextData):
         return itertools.chain.from_iterable(texts)
 
     def expected_bytes(self, split: str) -> int | None:
-        """Returns the sum over the sources of all tasks."""
         sizes = [task.source.expected_bytes(split) for task in self.mixture.tasks]
         known = [size for size in sizes if size is not None]
         return sum(known) if len(known) == len(sizes) else None

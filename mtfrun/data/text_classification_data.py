@@ -54,17 +54,14 @@ class TextClassificationData(TaskData):
 
     @property
     def tokens_per_row(self) -> int:
-        """Positions of a row."""
         return self.length
 
     @property
     def text_limits(self) -> Mapping[str, int]:
-        """The length of the inputs."""
         return {INPUTS: self.length}
 
     @property
     def inputs_vocabulary(self) -> Vocabulary:
-        """Text to ids and back, of the texts."""
         return self.mixture.vocabulary_of(INPUTS)
 
     def model_arguments(self) -> dict[str, object]:
@@ -72,7 +69,6 @@ class TextClassificationData(TaskData):
         return {"vocabulary_size": max(self.inputs_vocabulary.size, self.vocabulary.size)}
 
     def prompt_format(self, limits: PromptLimits) -> PromptFormat:
-        """Returns the conversion of prompts to inputs."""
         return TextClassificationPrompts(self.inputs_vocabulary, self.vocabulary, self.length)
 
     def _rows(self, task: Task, split: str) -> Rows:
@@ -87,7 +83,6 @@ class LabelledRows(Rows):
         self._rows = rows
 
     def __len__(self) -> int:
-        """Returns the number of texts."""
         return len(self._rows)
 
     def take(self, selection: Selection) -> Batch:
@@ -113,11 +108,9 @@ class TextClassificationPrompts(PromptFormat):
         super().__init__(vocabulary, labels, lengths, length - len(after), after=after)
 
     def output_limit(self, num_ids: int) -> int:
-        """Returns 1: a label is one id."""
         return 1
 
     def scored_row(self, inputs: bytes, target: bytes) -> ScoredRow:
-        """Returns a text and its label."""
         row = self.row(inputs)
         length = bucket(len(row.ids), self.max_lengths[INPUTS])
         features = {INPUTS: row.ids, TARGETS: self.output_vocabulary.encode(target)}

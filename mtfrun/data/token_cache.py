@@ -76,7 +76,6 @@ class TokenCache:
         return cls(directory, *_mapped(directory, manifest), manifest)
 
     def __len__(self) -> int:
-        """Returns the number of examples."""
         return len(self.ends)
 
     @property

@@ -259,7 +259,6 @@ def _in_range(vocabulary: Vocabulary, encoded: EncodedTexts) -> EncodedTexts:
 
 
 def _encode_parts(chunk: _Chunk, vocabulary: Vocabulary) -> EncodedTexts:
-    """Returns the ids of texts some of which go on with the one before."""
     ids = [
         vocabulary.encode_continuation(text) if is_continuation else vocabulary.encode(text)
         for text, is_continuation in zip(chunk.texts, chunk.is_continuation, strict=True)

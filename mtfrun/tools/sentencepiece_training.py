@@ -121,7 +121,6 @@ def _noted(texts: Iterable[bytes], reading: progress.Work) -> Iterator[bytes]:
 
 
 def _trained(sample: list[bytes], training: SentencePieceTraining) -> bytes:
-    """Returns the content of the model's file."""
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(

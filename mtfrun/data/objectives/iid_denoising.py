@@ -67,7 +67,6 @@ class IidDenoising(Objective):
         lengths: FeatureLengths,
         vocabulary: Vocabulary,
     ) -> Batch:
-        """Returns the text without its noise, and the noise."""
         return denoised(text, self.mask(text, generators, vocabulary), lengths, vocabulary)
 
     def mask(

@@ -71,7 +71,6 @@ class MaskedLanguageModel(Objective):
         lengths: FeatureLengths,
         vocabulary: Vocabulary,
     ) -> Batch:
-        """Returns the text with its noise, and the ids that were there."""
         width = text.ids.shape[1]
         is_noise = (uniform(generators, width) < self.noise_density) & text.is_id
         choices = uniform(generators, width)

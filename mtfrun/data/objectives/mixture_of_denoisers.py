@@ -75,7 +75,6 @@ class MixtureOfDenoisers(Objective):
         return FeatureLengths(*(max(lengths) for lengths in zip(*all_lengths, strict=True)))
 
     def check(self, raw_length: int, vocabulary: Vocabulary) -> None:
-        """Raises DataError if the vocabulary has too few sentinels for a denoiser."""
         for denoiser in self.denoisers:
             denoiser.objective.check(raw_length, vocabulary)
 
@@ -86,7 +85,6 @@ class MixtureOfDenoisers(Objective):
         lengths: FeatureLengths,
         vocabulary: Vocabulary,
     ) -> Batch:
-        """Returns the features of every row's denoiser, the mode in front of the inputs."""
         batch = len(text.ids)
         features = {
             INPUTS: np.zeros([batch, lengths.inputs], np.int32),

@@ -46,7 +46,6 @@ class PrefixLanguageModel(Objective):
         lengths: FeatureLengths,
         vocabulary: Vocabulary,
     ) -> Batch:
-        """Returns the beginning of the text, and what follows."""
         return divided(text, self.prefix_lengths(text, generators), lengths, vocabulary)
 
     def prefix_lengths(

@@ -44,13 +44,11 @@ class SpanCorruption(Objective):
         return FeatureLengths(inputs, targets, inputs + targets)
 
     def targets_length(self, inputs_length: int, vocabulary: Vocabulary) -> int:
-        """Returns the length of the targets of the longest text whose inputs fit."""
         targets_length = super().targets_length(inputs_length, vocabulary)
         # As in T5's programs: where both are about equally long, they are equally long.
         return min(targets_length, inputs_length) if self.noise_density == 0.5 else targets_length
 
     def check(self, raw_length: int, vocabulary: Vocabulary) -> None:
-        """Raises DataError if the vocabulary has fewer sentinels than spans."""
         check_sentinels(self, int(self._noise_and_spans(np.array(raw_length))[1]), vocabulary)
 
     def __call__(
@@ -60,7 +58,6 @@ class SpanCorruption(Objective):
         lengths: FeatureLengths,
         vocabulary: Vocabulary,
     ) -> Batch:
-        """Returns the text without its noise, and the noise."""
         return denoised(text, self.mask(text, generators), lengths, vocabulary)
 
     def mask(self, text: RawText, generators: Sequence[np.random.Generator]) -> np.ndarray:

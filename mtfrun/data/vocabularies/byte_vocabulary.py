@@ -57,7 +57,6 @@ class ByteVocabulary(Vocabulary):
 
     @property
     def size(self) -> int:
-        """Number of ids."""
         return self._size
 
     @property
@@ -79,7 +78,6 @@ class ByteVocabulary(Vocabulary):
 
     @property
     def fingerprint(self) -> str:
-        """Hexadecimal SHA-256 of the name and the size."""
         return hashlib.sha256(f"ByteVocabulary {self.size}".encode()).hexdigest()
 
     def __repr__(self) -> str:
@@ -92,7 +90,6 @@ class ByteVocabulary(Vocabulary):
         return np.frombuffer(data, np.uint8).astype(np.int32) + self._first_byte_id
 
     def encode_texts(self, texts: Sequence[bytes]) -> EncodedTexts:
-        """Returns the ids of the bytes of many texts, from one array of all bytes."""
         lengths = np.array([len(text) for text in texts], np.int64)
         return EncodedTexts(self.encode(b"".join(texts)), lengths)
 

@@ -114,7 +114,6 @@ class HuggingFaceVocabulary(Vocabulary):
 
     @property
     def size(self) -> int:
-        """Number of ids, a multiple of 128 where none is given."""
         return self._size
 
     @functools.cached_property
@@ -124,12 +123,10 @@ class HuggingFaceVocabulary(Vocabulary):
 
     @property
     def pad_id(self) -> int:
-        """The id of padding."""
         return self._pad_id
 
     @property
     def end_id(self) -> int:
-        """The id that ends a text."""
         return self._end_id
 
     @property
@@ -161,12 +158,10 @@ class HuggingFaceVocabulary(Vocabulary):
 
     @property
     def fingerprint(self) -> str:
-        """Hexadecimal SHA-256 of the file and the arguments."""
         return self._fingerprint
 
     @property
     def files(self) -> Sequence[str]:
-        """The tokenizer.json."""
         return [self._file]
 
     def __repr__(self) -> str:
@@ -180,7 +175,6 @@ class HuggingFaceVocabulary(Vocabulary):
         return f"HuggingFaceVocabulary({', '.join(settings)})"
 
     def encode(self, text: str | bytes) -> np.ndarray:
-        """Returns the ids of a text."""
         return np.concatenate([self._begin_ids, self.encode_continuation(text)])
 
     def encode_continuation(self, text: str | bytes) -> np.ndarray:
@@ -214,7 +208,6 @@ class HuggingFaceVocabulary(Vocabulary):
             return str(self._tokenizer.decode(array.tolist(), skip_special_tokens=False))
 
     def _token_text(self, token: int) -> str:
-        """Returns the token of an id, as the tokenizer's file writes it."""
         return str(self._tokenizer.id_to_token(token) or "") if token >= 0 else ""
 
     def _check_padding(self) -> None:
@@ -271,7 +264,6 @@ class _Decoder:
         )
 
     def bytes_of(self, token: str) -> int:
-        """Returns the number of bytes of a token."""
         if self._is_byte_level:  # each character stands for one byte
             return len(token)
         if _BYTE.fullmatch(token):

@@ -48,17 +48,14 @@ class IdVocabulary(Vocabulary):
 
     @property
     def size(self) -> int:
-        """The number of ids."""
         return self._size
 
     @property
     def pad_id(self) -> int:
-        """The id of padding."""
         return self._pad_id
 
     @property
     def end_id(self) -> int:
-        """The id that ends a text."""
         return NO_END if self._end_id is None else self._end_id
 
     @property
@@ -70,14 +67,12 @@ class IdVocabulary(Vocabulary):
 
     @property
     def fingerprint(self) -> str:
-        """Hexadecimal SHA-256 of the settings."""
         return hashlib.sha256(repr(self).encode()).hexdigest()
 
     def __repr__(self) -> str:
         return f"IdVocabulary({self.size}, end_id={self._end_id}, pad_id={self.pad_id})"
 
     def encode(self, text: str | bytes) -> np.ndarray:
-        """Returns the ids in a text."""
         text = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
         words = text.split()
         for word in words:

@@ -44,12 +44,10 @@ class LabelVocabulary(Vocabulary):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The names of the classes."""
         return self._labels
 
     @property
     def size(self) -> int:
-        """The number of labels and of special ids."""
         return self._first_label_id + len(self._labels)
 
     @property
@@ -64,7 +62,6 @@ class LabelVocabulary(Vocabulary):
 
     @property
     def fingerprint(self) -> str:
-        """Hexadecimal SHA-256 of the labels."""
         return hashlib.sha256(json.dumps(["LabelVocabulary", *self._labels]).encode()).hexdigest()
 
     def __repr__(self) -> str:

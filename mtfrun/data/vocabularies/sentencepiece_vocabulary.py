@@ -128,22 +128,18 @@ class SentencePieceVocabulary(Vocabulary):
 
     @property
     def size(self) -> int:
-        """Number of ids, a multiple of 128 where none is given."""
         return model_size(self._file, self.unpadded_size, self._size)
 
     @property
     def pad_id(self) -> int:
-        """The id of padding."""
         return self._pad_id
 
     @property
     def end_id(self) -> int:
-        """The id that ends a text."""
         return int(self._loaded.processor.eos_id())
 
     @property
     def unknown_id(self) -> int:
-        """The id of a character that is in no piece."""
         return int(self._loaded.processor.unk_id())
 
     @property
@@ -167,13 +163,11 @@ class SentencePieceVocabulary(Vocabulary):
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Hexadecimal SHA-256 of the model and the number of extra ids."""
         settings = f" {self._extra_ids}" + " begin" * self._puts_begin
         return hashlib.sha256(self._loaded.proto + settings.encode()).hexdigest()
 
     @property
     def files(self) -> Sequence[str]:
-        """The model."""
         return [self._file]
 
     @functools.cached_property
@@ -202,7 +196,6 @@ class SentencePieceVocabulary(Vocabulary):
         return f"SentencePieceVocabulary({', '.join(settings)})"
 
     def encode(self, text: str | bytes) -> np.ndarray:
-        """Returns the ids of a text."""
         ids = self._encode(text, is_continuation=False)
         return np.concatenate([self._begin_ids, ids])
 
@@ -211,7 +204,6 @@ class SentencePieceVocabulary(Vocabulary):
         return self._encode(text, is_continuation=True)
 
     def encode_texts(self, texts: Sequence[bytes]) -> EncodedTexts:
-        """Returns the ids of many texts, made on all processors."""
         if not texts or self._puts_begin or any(_SENTINEL_START in text for text in texts):
             return super().encode_texts(texts)
         encoded = self._loaded.processor.EncodeAsNumpy(list(texts))
@@ -227,7 +219,6 @@ class SentencePieceVocabulary(Vocabulary):
         return self._decode(self._continuing_decoder, ids)
 
     def _token_text(self, token: int) -> str:
-        """Returns the piece of an id, in which "▁" is a space."""
         pieces = self._decoder.get_piece_size()
         return str(self._decoder.id_to_piece(token)) if 0 <= token < pieces else ""
 
