@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from mtfrun.cli.prompts import prompt_bytes, read_lines, read_prompts
-from mtfrun.data.file_patterns import matching_files
+from mtfrun.data.files import matching_files
 from mtfrun.errors import InputError
 from mtfrun.experiment import Images
 

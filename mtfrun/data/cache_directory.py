@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from mtfrun.data.cache_manifest import DamagedCacheError, write_manifest
 from mtfrun.data.errors import DataError
-from mtfrun.data.file_state import absolute_path
+from mtfrun.data.files import absolute_path
 from mtfrun.differences import changes, list_changes
 from mtfrun.display import progress
 from mtfrun.untrusted import open_to_write

@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from mtfrun.data.errors import DataError
-from mtfrun.data.file_state import regular_content
+from mtfrun.data.files import LARGEST_CONTENT
 from mtfrun.display import progress
 from mtfrun.errors import is_shortage
+from mtfrun.untrusted import read_regular
 
 MANIFEST = "manifest.json"
 _CHECKED = "checked.json"
@@ -120,7 +121,7 @@ def read_manifest(
     """
     manifest: dict[str, Any]
     with reading(directory):
-        manifest = json.loads(regular_content(directory / MANIFEST))
+        manifest = json.loads(read_regular(directory / MANIFEST, LARGEST_CONTENT))
         if manifest.pop(_SUM) != _sum_of(manifest):
             raise DamagedCacheError(directory, f"{MANIFEST} was changed")
         for name, value in json.loads(json.dumps(origin or {})).items():
@@ -181,7 +182,7 @@ def _state(path: Path) -> list[int]:
 
 def _stored_states(directory: Path) -> object:
     try:
-        return json.loads(regular_content(directory / _CHECKED))
+        return json.loads(read_regular(directory / _CHECKED, LARGEST_CONTENT))
     except (OSError, *_DAMAGE_ERRORS):
         return None
 

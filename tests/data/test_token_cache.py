@@ -25,7 +25,7 @@ from mtfrun.data import token_cache, tokenization
 from mtfrun.data.cache_choice import CacheChoice
 from mtfrun.data.cache_manifest import write_manifest
 from mtfrun.data.errors import DataError
-from mtfrun.data.file_state import file_state
+from mtfrun.data.files import file_state
 from mtfrun.data.preprocessors import Fields
 from mtfrun.data.sources.source import Example, Source
 from mtfrun.data.sources.text_files import TextLines

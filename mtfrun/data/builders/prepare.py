@@ -16,7 +16,7 @@ from absl import logging
 
 from mtfrun.data.builders.prepared_files import PreparedFiles
 from mtfrun.data.errors import DataError
-from mtfrun.data.file_state import absolute_path
+from mtfrun.data.files import absolute_path
 
 PREPARED_AGAIN = "and it is prepared again"
 """What happens to an embedded dataset once its directory is deleted, for messages."""

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from mtfrun.data.errors import DataError
-from mtfrun.data.file_state import absolute_path, file_state
+from mtfrun.data.files import absolute_path, file_state
 from mtfrun.data.images.image_source import ImageExample, ImageSize, ImageSource
 
 # Prefixes of the files' names; "t10k" stands for 10,000 test images.

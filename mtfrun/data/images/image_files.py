@@ -19,10 +19,11 @@ from absl import logging
 from PIL import Image, ImageOps
 
 from mtfrun.data.errors import DataError
-from mtfrun.data.file_state import regular_content
+from mtfrun.data.files import LARGEST_CONTENT
 from mtfrun.data.images.image_source import ImageExample
 from mtfrun.data.images.stored_image import EncodedImage, Window, fitted
 from mtfrun.display.quiet import quiet_stderr
+from mtfrun.untrusted import read_regular
 
 FORMATS = ("PNG", "JPEG")
 _MODES = {1: "L", 3: "RGB"}
@@ -110,7 +111,7 @@ def read_file(path: str) -> bytes:
       DataError: there is none, or it cannot be read.
     """
     try:
-        return regular_content(Path(path))
+        return read_regular(Path(path), LARGEST_CONTENT)
     except FileNotFoundError:
         raise DataError(f"no image {path}: check its name") from None
     except OSError as error:

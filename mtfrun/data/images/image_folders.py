@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from mtfrun.data.errors import DataError
-from mtfrun.data.file_state import absolute_path, file_state
+from mtfrun.data.files import absolute_path, file_state
 from mtfrun.data.images.image_files import ImageFile, checked_images, read_file
 from mtfrun.data.images.image_source import ImageExample, ImageSize, ImageSource
 from mtfrun.data.splits import SHARES, SPLITS, split_of

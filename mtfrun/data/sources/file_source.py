@@ -10,8 +10,7 @@ from pathlib import Path
 from absl import logging
 
 from mtfrun.data.errors import DataError
-from mtfrun.data.file_patterns import fixed_directory, matching_files
-from mtfrun.data.file_state import absolute_path, file_state
+from mtfrun.data.files import absolute_path, file_state, fixed_directory, matching_files
 from mtfrun.data.sources.source import Source
 from mtfrun.data.sources.streams import blocks, is_compressed, newlines_before, utf8_checked
 from mtfrun.data.splits import SHARES, SPLITS, record_selector

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import INPUTS, TARGETS
-from mtfrun.data.file_state import absolute_path, file_state
+from mtfrun.data.files import absolute_path, file_state
 from mtfrun.data.sources.source import Example, Source
 from mtfrun.data.sources.streams import naming_the_file
 from mtfrun.data.splits import SPLITS, split_of

@@ -10,6 +10,7 @@ import numpy as np
 from mtfrun.data.vocabularies.vocabulary import (
     EncodedTexts,
     Vocabulary,
+    as_bytes,
     before_end,
     model_size,
 )
@@ -46,6 +47,8 @@ class ByteVocabulary(Vocabulary):
     pad_id = 0
     end_id = 1
     unknown_id = 2
+    size: int = 384
+    unpadded_size = 259  # special ids and bytes
 
     _first_byte_id = 3
     _last_byte_id = 258
@@ -53,16 +56,7 @@ class ByteVocabulary(Vocabulary):
     _invalid_byte = 0xFF  # never occurs in UTF-8, so that it decodes to the replacement character
 
     def __init__(self, size: int = 384) -> None:
-        self._size = model_size("a vocabulary of bytes", self._last_byte_id + 1, size)
-
-    @property
-    def size(self) -> int:
-        return self._size
-
-    @property
-    def unpadded_size(self) -> int:
-        """259: special ids and bytes."""
-        return self._last_byte_id + 1
+        self.size = model_size("a vocabulary of bytes", self.unpadded_size, size)
 
     @property
     def sentinels(self) -> np.ndarray:
@@ -85,9 +79,7 @@ class ByteVocabulary(Vocabulary):
 
     def encode(self, text: str | bytes) -> np.ndarray:
         """Returns the ids of the bytes of `text`."""
-        # A lone surrogate, which JSON may contain, has no UTF-8; it is encoded in three bytes.
-        data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
-        return np.frombuffer(data, np.uint8).astype(np.int32) + self._first_byte_id
+        return np.frombuffer(as_bytes(text), np.uint8).astype(np.int32) + self._first_byte_id
 
     def encode_texts(self, texts: Sequence[bytes]) -> EncodedTexts:
         lengths = np.array([len(text) for text in texts], np.int64)

@@ -16,9 +16,8 @@ import numpy as np
 from mtfrun.data.errors import DataError
 from mtfrun.data.vocabularies.vocabulary import (
     EncodedTexts,
-    Vocabulary,
-    before_end,
-    check_pad_id,
+    FileVocabulary,
+    as_bytes,
     model_size,
     padded_size,
     read_vocabulary_file,
@@ -43,7 +42,7 @@ _LARGEST_ID = 1 << 26
 _SUFFIX_MARK = "##"
 
 
-class HuggingFaceVocabulary(Vocabulary):
+class HuggingFaceVocabulary(FileVocabulary):
     """A tokenizer.json, the file that Hugging Face's fast tokenizers save.
 
     Needs the package `tokenizers`: pip install tokenizers.
@@ -69,6 +68,12 @@ class HuggingFaceVocabulary(Vocabulary):
       pad_id: the id of padding, 0, or -1 where 0 is a token.
     """
 
+    size: int = 0
+    end_id: int = 0
+    unknown_id: int = 0
+    fingerprint: str = ""
+    _begin_ids: np.ndarray = np.zeros([0], np.int32)
+
     def __init__(
         self,
         tokenizer_file: str,
@@ -79,15 +84,14 @@ class HuggingFaceVocabulary(Vocabulary):
         size: int | None = None,
         pad_id: int = 0,
     ):
-        self._file = tokenizer_file
-        self._pad_id = check_pad_id(type(self).__name__, pad_id)
+        super().__init__(tokenizer_file, pad_id)
         self._arguments: tuple[str | None, ...] = (end_token, unknown_token)
         if begin_token is not None:
             self._arguments += (begin_token,)
         content = read_vocabulary_file(
             tokenizer_file, "HuggingFaceVocabulary.tokenizer_file", "save_pretrained writes one"
         )
-        self._fingerprint = hashlib.sha256(content + repr(self._arguments).encode()).hexdigest()
+        self.fingerprint = hashlib.sha256(content + repr(self._arguments).encode()).hexdigest()
         self._tokenizer, self._settings = _load(tokenizer_file, content)
         self._added = {
             token["content"]: token["id"] for token in self._settings.get("added_tokens") or []
@@ -99,40 +103,24 @@ class HuggingFaceVocabulary(Vocabulary):
             raise DataError(f"{tokenizer_file} has no token: it is no tokenizer of a model")
         if self.unpadded_size > _LARGEST_ID:
             raise DataError(f"{tokenizer_file} has an id of {self.unpadded_size - 1:,}")
-        self._size = model_size(tokenizer_file, self.unpadded_size, size)
+        self.size = model_size(tokenizer_file, self.unpadded_size, size)
         model_token = (self._settings.get("model") or {}).get("unk_token")
-        self._end_id = self._first_id("end_token", end_token, _END_TOKENS)
+        self.end_id = self._first_id("end_token", end_token, _END_TOKENS)
         if unknown_token is None and not self._tokens.keys() & {model_token, *_UNKNOWN_TOKENS}:
-            self._unknown_id = 0
+            self.unknown_id = 0
         else:
             names = (model_token, *_UNKNOWN_TOKENS)
-            self._unknown_id = self._first_id("unknown_token", unknown_token, names)
-        begin = () if begin_token is None else (self._first_id("begin_token", begin_token, ()),)
-        self._begin_ids = np.array(begin, np.int32)
-        if self._end_id == self.pad_id:
+            self.unknown_id = self._first_id("unknown_token", unknown_token, names)
+        if begin_token is not None:
+            begin_id = self._first_id("begin_token", begin_token, ())
+            self._begin_ids = np.array([begin_id], np.int32)
+        if self.end_id == self.pad_id:
             raise self._lacks("end_token", f'"{end_token}" is padding')
-
-    @property
-    def size(self) -> int:
-        return self._size
 
     @functools.cached_property
     def unpadded_size(self) -> int:
         """Number of ids in the file."""
         return max(self._tokens.values()) + 1
-
-    @property
-    def pad_id(self) -> int:
-        return self._pad_id
-
-    @property
-    def end_id(self) -> int:
-        return self._end_id
-
-    @property
-    def unknown_id(self) -> int:
-        """The id of what the vocabulary cannot represent; 0 where it represents everything."""
-        return self._unknown_id
 
     @functools.cached_property
     def sentinels(self) -> np.ndarray:
@@ -151,37 +139,27 @@ class HuggingFaceVocabulary(Vocabulary):
         for token, number in self._tokens.items():
             if number != self.pad_id and token not in self._added:
                 bytes_per_id[number] = decoder.bytes_of(token)
-        if self._unknown_id == self.pad_id or self._unknown_id:
-            bytes_per_id[self._unknown_id] = 0
-        bytes_per_id[self._end_id] = -int(decoder.space_before_text)
+        if self.unknown_id == self.pad_id or self.unknown_id:
+            bytes_per_id[self.unknown_id] = 0
+        bytes_per_id[self.end_id] = -int(decoder.space_before_text)
         return bytes_per_id
-
-    @property
-    def fingerprint(self) -> str:
-        return self._fingerprint
-
-    @property
-    def files(self) -> Sequence[str]:
-        return [self._file]
 
     def __repr__(self) -> str:
         settings = [repr(self._file), *map(repr, self._arguments[:2])]
         if len(self._begin_ids):
             settings.append(f"begin_token={self._arguments[2]!r}")
-        if self._size != padded_size(self.unpadded_size):
-            settings.append(f"size={self._size}")
+        if self.size != padded_size(self.unpadded_size):
+            settings.append(f"size={self.size}")
         if self._pad_id:
             settings.append(f"pad_id={self._pad_id}")
         return f"HuggingFaceVocabulary({', '.join(settings)})"
 
-    def encode(self, text: str | bytes) -> np.ndarray:
-        return np.concatenate([self._begin_ids, self.encode_continuation(text)])
-
-    def encode_continuation(self, text: str | bytes) -> np.ndarray:
-        """Returns the ids of a text that continues another one: nothing is put before it."""
+    def _encode(self, text: str | bytes) -> np.ndarray:
         with _package_errors(*_UNREADABLE):
             encoding = self._tokenizer.encode(_as_text(text), add_special_tokens=False)
         return np.array(encoding.ids, np.int32)
+
+    encode_continuation = _encode
 
     def encode_texts(self, texts: Sequence[bytes]) -> EncodedTexts:
         """Returns the ids of many texts, made on all processors."""
@@ -199,13 +177,9 @@ class HuggingFaceVocabulary(Vocabulary):
         return EncodedTexts(ids, lengths)
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
-        """Returns the text before the first end id; ids that the file lacks become unknown."""
-        array = before_end(ids, self.end_id)
-        array = array[~np.isin(array, [self.pad_id, *self._begin_ids])]
-        has_token = (array >= 0) & (array < self.unpadded_size)
-        array = np.where(has_token, array, self.unknown_id)
+        tokens = self._tokens_before_end(ids)
         with _package_errors(*_UNREADABLE):
-            return str(self._tokenizer.decode(array.tolist(), skip_special_tokens=False))
+            return str(self._tokenizer.decode(tokens, skip_special_tokens=False))
 
     def _token_text(self, token: int) -> str:
         return str(self._tokenizer.id_to_token(token) or "") if token >= 0 else ""
@@ -333,5 +307,4 @@ def _package_errors(what: str, remedy: str) -> Iterator[None]:
 
 def _as_text(text: str | bytes) -> str:
     """Returns a text with U+FFFD for what is no UTF-8."""
-    data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
-    return data.decode("utf-8", "replace")
+    return as_bytes(text).decode("utf-8", "replace")

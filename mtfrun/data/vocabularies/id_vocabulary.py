@@ -32,7 +32,11 @@ class IdVocabulary(Vocabulary):
       '24 0 1'
     """
 
+    size: int = 0
+    pad_id: int = 0
+    end_id: int = 1
     unknown_id = 2
+    fingerprint: str = ""
     sentinels = np.zeros([0], np.int32)
 
     def __init__(self, size: int, end_id: int | None = 1, pad_id: int = 0) -> None:
@@ -42,21 +46,10 @@ class IdVocabulary(Vocabulary):
             raise DataError(
                 f"IdVocabulary: end_id={end_id} must be from {pad_id + 1} to {size - 1}"
             )
-        self._size = size
-        self._end_id = end_id
-        self._pad_id = pad_id
-
-    @property
-    def size(self) -> int:
-        return self._size
-
-    @property
-    def pad_id(self) -> int:
-        return self._pad_id
-
-    @property
-    def end_id(self) -> int:
-        return NO_END if self._end_id is None else self._end_id
+        self.size = size
+        self.end_id = NO_END if end_id is None else end_id
+        self.pad_id = pad_id
+        self.fingerprint = hashlib.sha256(repr(self).encode()).hexdigest()
 
     @property
     def bytes_per_id(self) -> np.ndarray:
@@ -65,12 +58,9 @@ class IdVocabulary(Vocabulary):
         digits[[i for i in (self.pad_id, self.end_id) if i >= 0]] = 0
         return digits
 
-    @property
-    def fingerprint(self) -> str:
-        return hashlib.sha256(repr(self).encode()).hexdigest()
-
     def __repr__(self) -> str:
-        return f"IdVocabulary({self.size}, end_id={self._end_id}, pad_id={self.pad_id})"
+        end_id = None if self.end_id == NO_END else self.end_id
+        return f"IdVocabulary({self.size}, end_id={end_id}, pad_id={self.pad_id})"
 
     def encode(self, text: str | bytes) -> np.ndarray:
         text = text.decode("utf-8", "replace") if isinstance(text, bytes) else text

@@ -33,39 +33,26 @@ class LabelVocabulary(Vocabulary):
     pad_id = 0
     end_id = 1
     unknown_id = 2
+    size: int = 0
+    fingerprint: str = ""
+    # Labels are not running text.
+    sentinels = np.zeros([0], np.int32)
+    bytes_per_id = np.zeros([0], np.int32)
 
     _first_label_id = 3
 
     def __init__(self, labels: Sequence[str]):
-        self._labels = tuple(labels)
-        self._id_of = {label: self._first_label_id + i for i, label in enumerate(self._labels)}
-        if not self._labels or len(self._id_of) < len(self._labels):
+        self.labels = tuple(labels)
+        self._id_of = {label: self._first_label_id + i for i, label in enumerate(self.labels)}
+        if not self.labels or len(self._id_of) < len(self.labels):
             raise DataError("LabelVocabulary.labels: there must be one, and none twice")
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        return self._labels
-
-    @property
-    def size(self) -> int:
-        return self._first_label_id + len(self._labels)
-
-    @property
-    def sentinels(self) -> np.ndarray:
-        """None: labels are no running text."""
-        return np.zeros([0], np.int32)
-
-    @property
-    def bytes_per_id(self) -> np.ndarray:
-        """0 for all ids: labels are no running text."""
-        return np.zeros([self.size], np.int32)
-
-    @property
-    def fingerprint(self) -> str:
-        return hashlib.sha256(json.dumps(["LabelVocabulary", *self._labels]).encode()).hexdigest()
+        self.size = self._first_label_id + len(self.labels)
+        self.bytes_per_id = np.zeros([self.size], np.int32)
+        content = json.dumps(["LabelVocabulary", *self.labels])
+        self.fingerprint = hashlib.sha256(content.encode()).hexdigest()
 
     def __repr__(self) -> str:
-        return f"LabelVocabulary({list(self._labels)})"
+        return f"LabelVocabulary({list(self.labels)})"
 
     def encode(self, text: str | bytes) -> np.ndarray:
         """Returns the id of a label.
@@ -76,8 +63,8 @@ class LabelVocabulary(Vocabulary):
         label = text if isinstance(text, str) else text.decode("utf-8", "replace")
         if label not in self._id_of:
             raise DataError(
-                f'"{label}" is none of LabelVocabulary.labels, {", ".join(self._labels)}'
-                f"{did_you_mean(label, self._labels)}"
+                f'"{label}" is none of LabelVocabulary.labels, {", ".join(self.labels)}'
+                f"{did_you_mean(label, self.labels)}"
             )
         return np.array([self._id_of[label]], np.int32)
 
@@ -85,4 +72,4 @@ class LabelVocabulary(Vocabulary):
         """Returns the label of the first id, "" if it is that of no label."""
         first = np.asarray(ids).reshape(-1)[:1]
         number = int(first[0]) - self._first_label_id if first.size else -1
-        return self._labels[number] if 0 <= number < len(self._labels) else ""
+        return self.labels[number] if 0 <= number < len(self.labels) else ""

@@ -15,9 +15,8 @@ from sentencepiece import sentencepiece_model_pb2
 from mtfrun.data.errors import DataError
 from mtfrun.data.vocabularies.vocabulary import (
     EncodedTexts,
-    Vocabulary,
-    before_end,
-    check_pad_id,
+    FileVocabulary,
+    as_bytes,
     model_size,
     read_vocabulary_file,
 )
@@ -69,7 +68,7 @@ class SentencePieceModels(NamedTuple):
     removes_spaces: bool
 
 
-class SentencePieceVocabulary(Vocabulary):
+class SentencePieceVocabulary(FileVocabulary):
     """The pieces of a SentencePiece model, then `extra_ids` sentinels, as T5 numbers them.
 
     <extra_id_0> is the last id, <extra_id_1> the one before: a model of 32,000 pieces and 100 extra
@@ -115,10 +114,9 @@ class SentencePieceVocabulary(Vocabulary):
     ):
         if extra_ids < 0:
             raise DataError(f"{type(self).__name__}.extra_ids={extra_ids} must be at least 0")
+        super().__init__(sentencepiece_model_file, pad_id)
         self._size = size
-        self._pad_id = check_pad_id(type(self).__name__, pad_id)
         self._puts_begin = puts_begin
-        self._file = sentencepiece_model_file
         self._extra_ids = extra_ids
 
     @property
@@ -129,10 +127,6 @@ class SentencePieceVocabulary(Vocabulary):
     @property
     def size(self) -> int:
         return model_size(self._file, self.unpadded_size, self._size)
-
-    @property
-    def pad_id(self) -> int:
-        return self._pad_id
 
     @property
     def end_id(self) -> int:
@@ -166,10 +160,6 @@ class SentencePieceVocabulary(Vocabulary):
         settings = f" {self._extra_ids}" + " begin" * self._puts_begin
         return hashlib.sha256(self._loaded.proto + settings.encode()).hexdigest()
 
-    @property
-    def files(self) -> Sequence[str]:
-        return [self._file]
-
     @functools.cached_property
     def models(self) -> SentencePieceModels:
         """The models that encode and decode."""
@@ -195,10 +185,6 @@ class SentencePieceVocabulary(Vocabulary):
             settings.append("puts_begin=True")
         return f"SentencePieceVocabulary({', '.join(settings)})"
 
-    def encode(self, text: str | bytes) -> np.ndarray:
-        ids = self._encode(text, is_continuation=False)
-        return np.concatenate([self._begin_ids, ids])
-
     def encode_continuation(self, text: str | bytes) -> np.ndarray:
         """Returns the ids of a text that continues another one, without a space before it."""
         return self._encode(text, is_continuation=True)
@@ -211,21 +197,19 @@ class SentencePieceVocabulary(Vocabulary):
         return EncodedTexts(np.concatenate(encoded, dtype=np.int32), lengths)
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
-        """Returns the text before the first end id; ids without a piece become U+2047."""
-        return self._decode(self._decoder, ids)
+        return str(self._decoder.decode(self._tokens_before_end(ids)))
 
     def decode_continuation(self, ids: Sequence[int] | np.ndarray) -> str:
         """Returns the text that continues another one; a space at its beginning is kept."""
-        return self._decode(self._continuing_decoder, ids)
+        return str(self._continuing_decoder.decode(self._tokens_before_end(ids)))
 
     def _token_text(self, token: int) -> str:
         pieces = self._decoder.get_piece_size()
         return str(self._decoder.id_to_piece(token)) if 0 <= token < pieces else ""
 
-    def _encode(self, text: str | bytes, *, is_continuation: bool) -> np.ndarray:
+    def _encode(self, text: str | bytes, *, is_continuation: bool = False) -> np.ndarray:
         """Returns the ids of a text, of which sentinels are a part."""
-        # A lone surrogate, which JSON may contain, has no UTF-8: three bytes, which become U+FFFD.
-        data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+        data = as_bytes(text)
         if _SENTINEL_START not in data:
             return self._pieces(data, is_continuation=is_continuation)
         parts = []
@@ -247,14 +231,6 @@ class SentencePieceVocabulary(Vocabulary):
         if is_continuation and not (self._loaded.removes_spaces and data[:1].isspace()):
             encoder = self._continuing_encoder
         return np.asarray(encoder.EncodeAsNumpy(data), np.int32)
-
-    def _decode(
-        self, decoder: sentencepiece.SentencePieceProcessor, ids: Sequence[int] | np.ndarray
-    ) -> str:
-        array = before_end(ids, self.end_id)
-        array = array[~np.isin(array, [self.pad_id, *self._begin_ids])]
-        has_piece = (array >= 0) & (array < self.unpadded_size)
-        return str(decoder.decode(np.where(has_piece, array, self.unknown_id).tolist()))
 
     @functools.cached_property
     def _begin_ids(self) -> np.ndarray:

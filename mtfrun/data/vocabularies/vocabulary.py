@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from mtfrun.data.errors import DataError
-from mtfrun.data.file_state import absolute_path, regular_content
+from mtfrun.data.files import LARGEST_CONTENT, absolute_path
+from mtfrun.untrusted import read_regular
 
 NO_END = -2
 """The end id of vocabularies without one: no id equals it."""
@@ -122,17 +123,58 @@ class Vocabulary(abc.ABC):
         return self.decode([token])
 
     def sentinel(self, number: int) -> int:
-        """Returns the id of the sentinel of a number.
-
-        Raises:
-          DataError: the vocabulary has too few.
-        """
+        """Returns the id of a sentinel; raises DataError if the vocabulary has too few."""
         if number >= len(self.sentinels):
             raise DataError(
                 f"{type(self).__name__} has {len(self.sentinels)} sentinels, and more are needed: "
                 "give it extra_ids, or choose shorter rows or longer spans"
             )
         return int(self.sentinels[number])
+
+
+class FileVocabulary(Vocabulary):
+    """A vocabulary of a tokenizer's file.
+
+    Args:
+      file: its name.
+      pad_id: the id of padding, 0 or -1.
+    """
+
+    def __init__(self, file: str, pad_id: int):
+        if pad_id not in (0, -1):
+            raise DataError(
+                f"{type(self).__name__}.pad_id={pad_id} must be 0, or -1 where 0 is a token"
+            )
+        self._file = file
+        self._pad_id = pad_id
+
+    @property
+    def pad_id(self) -> int:
+        return self._pad_id
+
+    @property
+    def files(self) -> Sequence[str]:
+        return [self._file]
+
+    @property
+    @abc.abstractmethod
+    def _begin_ids(self) -> np.ndarray:
+        """int32 ids before a text, one or none."""
+
+    def encode(self, text: str | bytes) -> np.ndarray:
+        return np.concatenate([self._begin_ids, self._encode(text)])
+
+    @abc.abstractmethod
+    def _encode(self, text: str | bytes) -> np.ndarray:
+        """Returns the ids of a text without `_begin_ids`."""
+
+    def _tokens_before_end(self, ids: Sequence[int] | np.ndarray) -> list[int]:
+        """Returns the ids of text; ids that the file lacks become unknown."""
+        array = before_end(ids, self.end_id)
+        array = array[~np.isin(array, [self.pad_id, *self._begin_ids])]
+        has_token = (array >= 0) & (array < self.unpadded_size)
+        tokens: list[int] = np.where(has_token, array, self.unknown_id).tolist()
+        return tokens
 
 
 def padded_size(ids: int) -> int:
@@ -148,13 +190,8 @@ def padded_size(ids: int) -> int:
 def model_size(name: str, ids: int, size: int | None) -> int:
     """Returns the number of ids of a vocabulary: `size`, by default `padded_size(ids)`.
 
-    Args:
-      name: of the file, for the message.
-      ids: that the file has.
-      size: of the table of a model.
-
     Raises:
-      DataError: the table is too small.
+      DataError: the size, of the table of a model, is too small.
     """
     if size is not None and size < ids:
         raise DataError(
@@ -164,11 +201,9 @@ def model_size(name: str, ids: int, size: int | None) -> int:
     return padded_size(ids) if size is None else size
 
 
-def check_pad_id(name: str, pad_id: int) -> int:
-    """Returns the id of padding, after checking that models know it."""
-    if pad_id not in (0, -1):
-        raise DataError(f"{name}.pad_id={pad_id} must be 0, or -1 where 0 is a token")
-    return pad_id
+def as_bytes(text: str | bytes) -> bytes:
+    """Returns UTF-8; lone surrogates, which JSON may contain, become three bytes."""
+    return text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
 
 
 def before_end(ids: Sequence[int] | np.ndarray, end_id: int) -> np.ndarray:
@@ -179,13 +214,9 @@ def before_end(ids: Sequence[int] | np.ndarray, end_id: int) -> np.ndarray:
 
 
 def read_vocabulary_file(name: str, argument: str, remedy: str) -> bytes:
-    """Returns the content of the file of a vocabulary.
-
-    Raises:
-      DataError: it cannot be read; the message names the argument.
-    """
+    """Returns the content of a vocabulary's file; a DataError names the argument."""
     try:
-        return regular_content(absolute_path(name))
+        return read_regular(absolute_path(name), LARGEST_CONTENT)
     except (OSError, TypeError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"{argument}: cannot read {name}: {reason}; {remedy}") from error

@@ -1,14 +1,49 @@
-"""Glob patterns of files, without duplicate matches."""
+"""Names of files: absolute paths, glob patterns, and the state by which a change is noticed."""
 
 # Not pathlib: `Path.glob` matches hidden files as well, and its `**` follows no links to folders.
 # ruff: noqa: PTH113, PTH114, PTH118, PTH120, PTH207
 
 from __future__ import annotations
 
+import datetime
 import functools
 import glob
 import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from mtfrun.data.errors import DataError
+
+# Bytes of a file that is read at once.
+LARGEST_CONTENT = 1 << 30
+
+
+def file_state(path: Path) -> str:
+    """Returns the size of a file and the time of its last change, as readable text to compare.
+
+    Raises:
+      DataError: the file does not exist, or its status cannot be read.
+    """
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+    secs, nanosecs = divmod(status.st_mtime_ns, 10**9)
+    time = datetime.datetime.fromtimestamp(secs, datetime.UTC).strftime("%Y-%m-%d %H:%M:%S")
+    return f"{status.st_size} bytes of {time}.{nanosecs:09}"
+
+
+def absolute_path(name: str) -> Path:
+    """Returns an absolute path, in which `~` is the home directory.
+
+    `~name` of a user who does not exist is the name of a file: `Path.expanduser` raises an error.
+
+    Raises:
+      DataError: it is no name of a file.
+    """
+    if not isinstance(name, str | os.PathLike) or "\0" in os.fspath(name):
+        raise DataError(f"{name!r} is no name of a file: give a text, without NUL")
+    return Path(os.path.expanduser(name)).absolute()
 
 
 def fixed_directory(pattern: str) -> tuple[str, str]:
