@@ -16,24 +16,21 @@ from mtfrun.data.rows import Batch, Rows, Selection
 class Batches(Iterator[Batch]):
     """Endless batches of shuffled rows.
 
-    A batch is a pure function of the seed, the position and the host, so that setting `position` is
-    all that continues a run, with another batch size or other hosts as well.
+    A batch is a pure function of the seed, the position and the host: setting `position` resumes a
+    run, with another batch size or other hosts as well.
 
     Args:
       components: rows of the same features, which are mixed.
       batch: rows of a batch, over all hosts.
       seed: of the order and of all noise.
-      rates: how often rows of each component are chosen, relative to the others; None for one
-        component.
-      max_epochs: after how many epochs rows of each component are no longer chosen, see `Order`.
-      examples_per_row: how many examples a row of each component holds on average, by the name of
-        the component, for `examples_before`; by default rows are examples, and names are "0", "1",
-        ..., or "" for one component.
+      rates: how often rows of each component are drawn, relative to each other.
+      max_epochs: after how many epochs rows of each component are no longer drawn, see `Order`.
+      examples_per_row: the mean number of examples in a row of each component, by its name, for
+        `examples_before`; by default 1, and names are "0", "1", ..., or "" for one component.
       host: the part of every batch that is returned.
 
     Attributes:
       position: number of examples that all hosts have consumed; may be set.
-      batch: the argument.
     """
 
     def __init__(
@@ -85,12 +82,7 @@ class Batches(Iterator[Batch]):
 
 
 class CountedBatches(Iterator[Batch]):
-    """Batches that end, whose number is known: `operator.length_hint` says how many are left.
-
-    Args:
-      batches: the batches.
-      count: how many there are.
-    """
+    """A number of batches: `operator.length_hint` says how many are left."""
 
     def __init__(self, batches: Iterable[Batch], count: int):
         self._batches = iter(batches)
@@ -111,10 +103,7 @@ class CountedBatches(Iterator[Batch]):
 
 
 def every_row(rows: Rows, batch: int, max_rows: int | None = None) -> CountedBatches:
-    """Returns every row once, in order; rows of padding fill up the last batch.
-
-    With `max_rows` only those that are `chosen`.
-    """
+    """Returns every row, or those `chosen`, once and in order; padding fills up the last batch."""
     numbers = chosen(len(rows), max_rows)
 
     def taken(first: int) -> Batch:
@@ -129,7 +118,7 @@ def every_row(rows: Rows, batch: int, max_rows: int | None = None) -> CountedBat
 def chosen(count: int, limit: int | None) -> np.ndarray:
     """Returns `limit` of the numbers below `count`, int64, ascending; all for None or if fewer.
 
-    A random choice that is the same every time, so that evaluations can be compared.
+    The random choice is always the same, so that evaluations can be compared.
     """
     if limit is None or limit >= count:
         return np.arange(count)

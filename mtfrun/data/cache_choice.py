@@ -17,7 +17,7 @@ class CacheChoice:
 
     Attributes:
       tasks: a regular expression that the whole name of a task matches.
-      cache_dir: directory of all caches; None for that of each task.
+      cache_dir: directory of all caches; None for the directory of each task.
       overwrite: whether caches that exist are built again.
       anew: whether to compare caches with their hashes even if they have not changed.
     """
@@ -40,7 +40,7 @@ class Cached(NamedTuple):
     Attributes:
       title: name of the task.
       split: name of the split.
-      counts: what it holds, by name: "examples", "tokens", "bytes".
+      counts: numbers by name: "examples", "tokens", "bytes".
       directory: where it is.
       fingerprint: a hash of the content.
       texts: the ids; None for a cache of something else.

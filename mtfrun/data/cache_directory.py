@@ -33,14 +33,7 @@ def resolve_cache_dir(cache_dir: str | None) -> Path:
 
 
 def cache_path(cache_dir: str | None, name: str, split: str, origin: object) -> Path:
-    """Returns the place of a cache, whose name changes with everything it is made of.
-
-    Args:
-      cache_dir: of all caches, see `resolve_cache_dir`.
-      name: of the task or source.
-      split: of it.
-      origin: JSON of what the cache is made of.
-    """
+    """Returns the directory of a cache, whose name changes with the JSON that it is made of."""
     digest = hashlib.sha256(json.dumps(origin, sort_keys=True).encode()).hexdigest()[:16]
     return resolve_cache_dir(cache_dir) / _file_name(name) / f"{_file_name(split)}-{digest}"
 
@@ -49,7 +42,7 @@ def open_or_build(
     place: Callable[[object], Path],
     origin: Callable[[], Mapping[str, Any]],
     build: Callable[[Path, Path], Mapping[str, Any]],
-    opened: Callable[[Path, Mapping[str, Any]], T],
+    open_files: Callable[[Path, Mapping[str, Any]], T],
     *,
     overwrite: bool = False,
 ) -> T:
@@ -62,7 +55,7 @@ def open_or_build(
       origin: returns JSON that identifies the sources; called before and after the cache is built.
       build: called with an empty directory and the cache's directory; writes the files into the
         first and returns the counts for the manifest.
-      opened: opens the cache in a directory, for an origin; may raise DamagedCacheError.
+      open_files: opens the cache in a directory, for an origin; may raise DamagedCacheError.
       overwrite: whether to build the cache even if it exists.
 
     Raises:
@@ -72,32 +65,29 @@ def open_or_build(
     directory = place(before)
     if not overwrite:
         with contextlib.suppress(DamagedCacheError):  # damaged or missing
-            return opened(directory, before)
+            return open_files(directory, before)
     with _lock(directory):
         if not overwrite:
             try:
-                return opened(directory, before)
+                return open_files(directory, before)
             except DamagedCacheError as error:
                 if directory.exists():
                     text = f"the cache {directory} is damaged ({error.reason}): it is built anew"
                     progress.note(progress.warning(text))
-        _remove_leftovers(directory)
+        _remove_partial_files(directory)
         with _work(directory) as work:
             counts = build(work, directory)
             _check_unchanged(before, origin())
             with writing(directory):
                 write_manifest(work, {**counts, **before})
                 _replace(directory, work)
-    return opened(directory, before)
+    return open_files(directory, before)
 
 
 def cache_directories(cache_dir: str | None) -> list[Path]:
     """Returns the directories of all caches, sorted, including partial ones from killed builds.
 
     Skips everything else in the cache directory, such as prepared datasets.
-
-    Raises:
-      DataError: the cache directory cannot be read.
     """
     root = resolve_cache_dir(cache_dir)
     if not root.exists():
@@ -177,19 +167,16 @@ def _umask() -> int:
     return mask
 
 
-def _remove_leftovers(directory: Path) -> None:
-    """Removes what killed builds left beside a cache whose lock is held.
-
-    What is left of other caches too, unless somebody holds their lock.
-    """
-    for leftover in directory.parent.glob(".*.*"):
-        name = leftover.name[1:].rpartition(".")[0]
-        lock = leftover.with_name(f".{name}.lock")
-        if leftover.is_dir() and not leftover.is_symlink() and lock.exists():
+def _remove_partial_files(directory: Path) -> None:
+    """Removes what killed builds of this cache have left, and of others that nobody builds now."""
+    for partial in directory.parent.glob(".*.*"):
+        name = partial.name[1:].rpartition(".")[0]
+        lock = partial.with_name(f".{name}.lock")
+        if partial.is_dir() and not partial.is_symlink() and lock.exists():
             with contextlib.suppress(OSError), lock.open() as file:
                 if name != directory.name:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(leftover, ignore_errors=True)
+                shutil.rmtree(partial, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -40,12 +40,7 @@ _DAMAGE_ERRORS = (
 
 
 class DamagedCacheError(DataError):
-    """The files of a cache differ from what was written.
-
-    Args:
-      directory: the directory of the cache.
-      reason: what is wrong, without the directory.
-    """
+    """The files of a cache differ from those written; `reason` does not name its directory."""
 
     def __init__(self, directory: Path, reason: object):
         text = f"{MANIFEST} has no {reason}" if isinstance(reason, KeyError) else str(reason)
@@ -58,12 +53,7 @@ class DamagedCacheError(DataError):
 
 @contextlib.contextmanager
 def reading(directory: Path, *damage: type[Exception]) -> Iterator[None]:
-    """Turns errors of damaged files into DamagedCacheError, and system errors into DataError.
-
-    Args:
-      directory: the directory of the cache.
-      *damage: further errors that mean damage.
-    """
+    """Turns errors of damaged files, and `damage`, into DamagedCacheError, system errors too."""
     try:
         yield
     except DataError:
@@ -114,10 +104,6 @@ def read_manifest(
       check: checks their content after the comparison; may raise DamagedCacheError.
       origin: the sources that the cache must be made from.
       anew: whether to compare the files even if they have not changed since the last comparison.
-
-    Raises:
-      DamagedCacheError: a file or the origin differs.
-      DataError: a file cannot be read.
     """
     manifest: dict[str, Any]
     with reading(directory):

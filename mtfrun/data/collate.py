@@ -13,9 +13,8 @@ class Texts(NamedTuple):
     Attributes:
       starts: where each begins.
       sizes: how many ids are read, at least 1.
-      stops: where the whole text ends. If that is not start + size, the text is trimmed: the last
-        of the ids that are read is replaced by the whole text's last one, its end id. Pieces of
-        texts, which are not trimmed, have stop = start + size.
+      stops: where the whole text ends. If it is not start + size, the text is trimmed: the last of
+        the ids that are read is replaced by the whole text's last one, its end id.
     """
 
     starts: np.ndarray
@@ -56,7 +55,7 @@ def collate(
 
     Args:
       tokens: [tokens] of all texts.
-      texts: those of the first row, of the second, ...; in no row more than `length` ids.
+      texts: the texts of the first row, of the second, ...; in no row more than `length` ids.
       counts: [rows] number of texts in each row.
       length: of a row.
       texts_per_segment: 2 for segments that are pairs; divides all `counts`.

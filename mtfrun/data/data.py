@@ -58,33 +58,23 @@ class Data(abc.ABC):
         """Returns endless shuffled batches of `batch` rows over all hosts.
 
         `seed` fixes the order, which differs in every epoch, and all noise.
-
-        Raises:
-          DataError: there is no split "train", or it cannot be read.
         """
 
     @abc.abstractmethod
     def evaluation(self, batch: int, *, split: str) -> Iterator[Batch]:
-        """Returns every row of `split` once, in a fixed order. Rows without loss fill up a batch.
-
-        Raises:
-          DataError: there is no such split, or it cannot be read.
-        """
+        """Returns every row of `split` once, in order. Rows without loss fill up a batch."""
 
     def evaluation_subset(self, batch: int, max_batches: int, *, split: str) -> Iterator[Batch]:
         """Returns rows for `max_batches` of a split, if it has as many, the same every time.
 
-        By default the first ones. Batches that hold rows of similar length only may be more.
+        By default the first ones. If batches hold rows of similar length only, there may be more.
         """
         batches = self.evaluation(batch, split=split)
         first = itertools.islice(batches, max_batches)
         return CountedBatches(first, min(max_batches, operator.length_hint(batches)))
 
     def by_task(self) -> Mapping[str, Data]:
-        """Returns the data of every task that is evaluated by itself, by the task's name.
-
-        All make the same features. By default this data is the only one, with the name "".
-        """
+        """Returns the data of each task, evaluated by itself, by name; by default {"": self}."""
         return {"": self}
 
     @property
@@ -93,19 +83,13 @@ class Data(abc.ABC):
         return ()
 
     def caches(self, split: str, choice: CacheChoice = EVERY_CACHE) -> Iterator[Cached]:
-        """Yields what is kept of a split on the disk, after building what is not there.
-
-        Nothing by default.
-
-        Raises:
-          DataError: there is no such split, or it cannot be read.
-        """
+        """Yields the caches of a split, after building those that are missing; none by default."""
         return iter(())
 
     def densities(self, split: str) -> Mapping[str, Density]:
-        """Returns how full the rows of training are that a split makes, by the name of the task.
+        """Returns how full a split's rows of training are, by task.
 
-        Without the tasks where that is not known before all rows are made.
+        Without the tasks for which this is unknown before all rows are made.
         """
         return {}
 
@@ -127,7 +111,7 @@ class Data(abc.ABC):
     def fingerprint(self) -> dict[str, object]:
         """Returns what determines the rows of training, as JSON by the name of a setting.
 
-        It is saved with a run's checkpoints: a run is not continued with other data unawares.
+        Checkpoints store it: a run is not resumed with other data unawares.
         """
         return {}
 
@@ -149,15 +133,7 @@ class Data(abc.ABC):
         return None
 
     def source_texts(self, split: str, features: Collection[str]) -> Iterator[bytes]:
-        """Yields the texts that the rows of a split are made of, for the training of a vocabulary.
-
-        Args:
-          split: of the data.
-          features: those whose texts are wanted, where there are several.
-
-        Raises:
-          DataError: there are no texts, or none of these features.
-        """
+        """Yields the texts of `features` in the rows of a split, to train a vocabulary."""
         raise DataError(
             f"{type(self).__name__} has no texts to train a vocabulary on: choose data made of a "
             "task, such as @data.LanguageModelData()"
@@ -223,27 +199,15 @@ class TextData(Data):
         return LanguageModelPrompts(self.vocabulary, limits)
 
     def text(self, split: str) -> bytes:
-        """Returns all text of a split.
-
-        Raises:
-          DataError: the data is not running text.
-        """
+        """Returns all text of a split; raises DataError if the data is not running text."""
         raise DataError(f"{type(self).__name__} has no running text: use @data.LanguageModelData()")
 
     def examples(self, split: str) -> Iterator[Mapping[str, bytes]]:
-        """Yields the texts of every example of a split: "inputs" and "targets", or only "targets".
-
-        Raises:
-          DataError: the data has no texts, or the split does not exist.
-        """
+        """Yields the texts of a split's examples: "inputs" and "targets", or only "targets"."""
         raise DataError(f"{type(self).__name__} has no texts: choose data made of a task")
 
     def pairs(self, split: str, count: int) -> list[tuple[bytes, bytes]]:
-        """Returns pairs of inputs and targets of a split, at most `count`, the same every time.
-
-        Raises:
-          DataError: the data is not pairs of texts.
-        """
+        """Returns pairs of inputs and targets of a split, at most `count`, the same every time."""
         raise DataError(
             f"{type(self).__name__} has no pairs of texts: use @data.SequenceToSequenceData() or "
             "@data.DelimitedPairsData()"

@@ -18,12 +18,7 @@ OUTER_BATCH = "outer_batch"
 
 
 class Feature(NamedTuple):
-    """One feature of a batch.
-
-    Attributes:
-      shape: of one row, without the dimension "batch".
-      meaning: description of its values.
-    """
+    """A feature of a batch: the shape of one row, without "batch", and what its values mean."""
 
     shape: mtf.Shape
     meaning: str
@@ -51,9 +46,6 @@ def split_batch(shape: mtf.Shape, outer_batch: int) -> mtf.Shape:
     Examples:
       >>> split_batch(mtf.convert_to_shape("batch:8;length:128"), 2)
       Shape(outer_batch:2;batch:4;length:128)
-
-    Raises:
-      DataError: the outer batch does not divide the batch.
     """
     batch, *row_dims = shape
     if outer_batch < 1 or batch.size % outer_batch:
@@ -68,11 +60,7 @@ def split_batch(shape: mtf.Shape, outer_batch: int) -> mtf.Shape:
 def shapes_of_rows(
     batch: Mapping[str, np.ndarray], shapes: Mapping[str, mtf.Shape]
 ) -> dict[str, mtf.Shape]:
-    """Returns the shapes of a batch that may lack features of `shapes` and have shorter rows.
-
-    Raises:
-      DataError: it has other features, or longer rows.
-    """
+    """Returns the shapes of a batch that may lack features of `shapes` and have shorter rows."""
     shorter = {}
     for name, values in batch.items():
         shape = shapes.get(name)
@@ -109,12 +97,7 @@ def validate_batch(batch: Mapping[str, np.ndarray], shapes: Mapping[str, mtf.Sha
 
 
 class Padding(NamedTuple):
-    """Positions of batches of texts.
-
-    Attributes:
-      empty: those that hold no token.
-      positions: all.
-    """
+    """Positions of batches of texts: how many are `empty`, of how many."""
 
     empty: int
     positions: int
@@ -140,9 +123,8 @@ def padding_of(batch: Mapping[str, np.ndarray]) -> Padding:
 def occupied(features: Mapping[str, np.ndarray], name: str) -> np.ndarray:
     """Returns which positions of a feature of ids hold a token, bool of its shape.
 
-    Segments say so where there are any. Else an id of 0 is padding, and -1 in rows that have it,
-    but for targets with gaps: those of a masked language model, which has a target for some of its
-    inputs only.
+    Segments say so if there are any. Else an id of 0 is padding, and -1 in rows that have it. A
+    masked language model has a target for some inputs only: its inputs say where padding is.
 
     Examples:
       >>> batch = {"inputs": np.array([[5, 9, 1, 0]]), "targets": np.array([[0, 7, 0, 0]])}

@@ -19,11 +19,7 @@ LARGEST_CONTENT = 1 << 30
 
 
 def file_state(path: Path) -> str:
-    """Returns the size of a file and the time of its last change, as readable text to compare.
-
-    Raises:
-      DataError: the file does not exist, or its status cannot be read.
-    """
+    """Returns the size of a file and the time of its last change, as readable text to compare."""
     try:
         status = path.stat()
     except OSError as error:
@@ -37,9 +33,6 @@ def absolute_path(name: str) -> Path:
     """Returns an absolute path, in which `~` is the home directory.
 
     `~name` of a user who does not exist is the name of a file: `Path.expanduser` raises an error.
-
-    Raises:
-      DataError: it is no name of a file.
     """
     if not isinstance(name, str | os.PathLike) or "\0" in os.fspath(name):
         raise DataError(f"{name!r} is no name of a file: give a text, without NUL")

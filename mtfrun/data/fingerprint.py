@@ -31,13 +31,7 @@ def short_json(value: object) -> object:
 def check_vocabularies(
     saved: Mapping[str, object], vocabularies: Mapping[str, Vocabulary], checkpoint: str
 ) -> None:
-    """Raises DataError if a checkpoint was trained with another vocabulary.
-
-    Args:
-      saved: the fingerprint in the checkpoint.
-      vocabularies: those of the data, by feature.
-      checkpoint: its name, for the message.
-    """
+    """Raises DataError if a checkpoint, with the fingerprint `saved`, had another vocabulary."""
     hashes = saved.get(VOCABULARIES, {})
     if not isinstance(hashes, Mapping):
         return
@@ -55,10 +49,7 @@ def check_unchanged(
 ) -> None:
     """Raises DataError if the data have changed since a checkpoint; vocabularies are not compared.
 
-    Args:
-      saved: the fingerprint in the checkpoint; empty for one that has none.
-      present: that of the data.
-      checkpoint: its name, for the message.
+    `saved` is the fingerprint in the checkpoint, empty for one that has none.
     """
     if not saved:
         return

@@ -39,9 +39,6 @@ def host_of(mesh: mtf.Mesh, shape: mtf.Shape, outer_batch: int = 1) -> Host:
       mesh: the mesh, over any number of processes.
       shape: of a feature, {batch, ...}.
       outer_batch: see `Infeed`.
-
-    Raises:
-      LayoutError: the mesh cannot split the batch.
     """
     rows = _split(mtf.Shape(shape.dims[:1]), outer_batch)
     numbers = np.arange(rows.size).reshape(rows.to_integer_list)
@@ -111,10 +108,7 @@ class Infeed:
 
     @property
     def position(self) -> int:
-        """Number of examples consumed by `next`; setting it continues there, exactly.
-
-        Only for endless batches, whose position can be set.
-        """
+        """Number of examples consumed by `next`; may be set for endless batches."""
         return self._position
 
     @position.setter
@@ -130,9 +124,7 @@ class Infeed:
         return operator.length_hint(self._batches) or None
 
     def next(self, steps: int, capacity: int | None = None) -> dict[str, mtf.Tensor] | None:
-        """Returns the features {steps, [outer_batch,] batch, ...} of the next batches.
-
-        None at the end of the data.
+        """Returns the next batches' features {steps, [outer_batch,] batch, ...}; None at the end.
 
         If fewer than `steps` are left, or `capacity` is larger than `steps`, batches of zeros
         (padding, loss weight 0) fill up the `capacity` steps, so that the shape, and with it the

@@ -81,11 +81,7 @@ class MaskedLanguageModelPrompts(PromptFormat):
     """Prompts are texts with masks, and outputs are the texts with predictions in their place.
 
     The score of an output is the log-probability of the predictions. A prompt that is too long is
-    truncated at its end.
-
-    Args:
-      vocabulary: text to ids and back; the first sentinel is the mask.
-      length: maximum number of ids of a prompt.
+    truncated at its end. The vocabulary's first sentinel is the mask.
     """
 
     def __init__(self, vocabulary: Vocabulary, length: int):

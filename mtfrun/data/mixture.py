@@ -103,11 +103,7 @@ class Mixture:
         return self.rates
 
     def vocabulary_of(self, feature: str) -> Vocabulary:
-        """Returns the vocabulary of "inputs" or "targets".
-
-        Raises:
-          DataError: two tasks have different ones.
-        """
+        """Returns the vocabulary of "inputs" or "targets", which must be the same for all tasks."""
         first, *others = self.tasks
         vocabulary = first.vocabulary_of(feature)
         for task in others:
@@ -165,9 +161,6 @@ def mixture_of(tasks: Tasks) -> Mixture:
 def feature_length(lengths: Mapping[str, int], feature: str) -> int:
     """Returns one of T5's `TASK_FEATURE_LENGTHS`, for gin files.
 
-    Raises:
-      DataError: there is none of that name.
-
     Examples:
       >>> feature_length({"inputs": 512, "targets": 114}, "targets")
       114
@@ -180,15 +173,7 @@ def feature_length(lengths: Mapping[str, int], feature: str) -> int:
 
 
 def choose(name: str, tasks: Sequence[Tasks]) -> Tasks:
-    """Returns the task or mixture of a name.
-
-    Args:
-      name: of a task or mixture.
-      tasks: tasks and mixtures of different names, those to choose from.
-
-    Raises:
-      DataError: there is none of that name; the message names the nearest one.
-    """
+    """Returns the task or mixture of a name; a DataError names the nearest one."""
     names = [one.title for one in tasks]
     if name not in names:
         raise DataError(

@@ -17,10 +17,6 @@ class RawStream:
 
     So T5 reads text for its objectives (Raffel et al. 2020, https://arxiv.org/abs/1910.10683,
     section 3.1.4).
-
-    Args:
-      cache: of one feature.
-      length: of a text; only the last one is shorter.
     """
 
     def __init__(self, cache: TokenCache, length: int):
@@ -72,15 +68,7 @@ class RawStream:
 
 
 class ObjectiveRows(Rows):
-    """Inputs and targets that an objective makes of a cache's running text.
-
-    Args:
-      cache: of one feature.
-      raw_length: ids of a text.
-      objective: of all rows.
-      lengths: of the features.
-      vocabulary: of the text.
-    """
+    """Inputs and targets that an objective makes of texts of `raw_length` ids of a cache."""
 
     def __init__(
         self,

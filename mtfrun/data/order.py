@@ -28,11 +28,7 @@ class Host:
     rows: Sequence[int] | None = None
 
     def rows_of(self, batch: int) -> np.ndarray:
-        """Returns the numbers, int64, of its rows in a batch of this size.
-
-        Raises:
-          DataError: the batch has no such rows.
-        """
+        """Returns the numbers, int64, of its rows in a batch of this size."""
         if self.rows is None:
             return np.arange(batch)
         rows = np.asarray(self.rows, np.int64)
@@ -53,9 +49,8 @@ class Order:
 
     Args:
       sizes: number of rows of every component.
-      rates: how often rows of each component are chosen, relative to the others; None for one
-        component.
-      max_epochs: after how many epochs rows of each component are no longer chosen; None for any
+      rates: how often rows of each component are drawn, relative to each other.
+      max_epochs: after how many epochs rows of each component are no longer drawn; None for any
         number, as for one component at least.
       seed: of the shuffles.
     """
@@ -99,13 +94,9 @@ class Order:
 
 
 class _Phase(NamedTuple):
-    """A part of the sequence in which the same components are drawn.
+    """A part of the sequence in which the same components are drawn: their numbers and int shares.
 
-    Attributes:
-      first: position at which it begins.
-      components: numbers of those that are drawn.
-      shares: int of each, relative to their sum.
-      drawn: how many elements of each component have been drawn before.
+    It begins at the position `first`, before which `drawn` elements of every component stand.
     """
 
     first: int
@@ -119,9 +110,8 @@ class Mixing:
 
     The counts of components among the first n positions differ from n times their shares by less
     than the number of components. Nothing is drawn at random, so that any position is reached by
-    arithmetic: the first component has n - floor(n (1 - share)) of n positions, and the others
-    share the remaining ones in the same way. A component with a limit is no longer drawn once it is
-    reached, and the others keep their rates relative to each other.
+    arithmetic: the first component has n - floor(n (1 - share)) of n positions, and the remaining
+    ones are shared in the same way. A component with a limit is no longer drawn once it is reached.
 
     Args:
       rates: above 0, relative to each other.

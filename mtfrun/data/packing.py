@@ -98,11 +98,7 @@ def pack(lengths: np.ndarray, capacities: Sequence[int]) -> Plan:
 def stored_plan(directory: Path, name: str, examples: int, make: Callable[[], Plan]) -> Plan:
     """Returns the plan that is stored with a cache, after making it if necessary.
 
-    Args:
-      directory: the directory of the cache.
-      name: identifies everything that the plan depends on.
-      examples: number of examples; a stored plan with another number is replaced.
-      make: makes the plan.
+    `name` identifies all that the plan depends on; a plan of other than `examples` is replaced.
     """
     path = directory / f"plan-{VERSION}-{name}.npz"
     with contextlib.suppress(*_DAMAGE_ERRORS):

@@ -103,9 +103,6 @@ class SequenceToSequenceData(PairsData):
 
     Texts are padded; targets that are padding have no loss. Packed rows hold as many pairs as fit
     into both (Raffel et al. 2020, https://arxiv.org/abs/1910.10683, section 2.1).
-
-    Attributes:
-      task, inputs_length, targets_length, packed, cut_at_front: see `PairsData`.
     """
 
     remedy: ClassVar[str] = (
@@ -150,8 +147,8 @@ class DelimitedPairsData(PairsData):
 
     Attributes:
       length: of a row, at least inputs_length + targets_length, which is the default.
-      task, inputs_length, targets_length, packed, cut_at_front: see `PairsData`. One pair per row
-        makes attention cheaper where pairs are about as long as a row.
+      packed: whether a row holds as many pairs as fit. One pair per row makes attention cheaper
+        where pairs are about as long as a row.
     """
 
     remedy: ClassVar[str] = "set Experiment.data = @data.SequenceToSequenceData()"

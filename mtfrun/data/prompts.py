@@ -116,11 +116,7 @@ class PromptFormat(abc.ABC):
 
     @abc.abstractmethod
     def scored_row(self, inputs: bytes, target: bytes) -> ScoredRow:
-        """Returns the row whose targets' log-likelihood is the score of a pair.
-
-        Raises:
-          DataError: the data has no such rows.
-        """
+        """Returns the row whose targets' log-likelihood is the score of a pair."""
 
     def row(self, prompt: bytes) -> PromptRow:
         return self.row_of(self.prompt_vocabulary.encode(prompt))
@@ -208,14 +204,8 @@ class LanguageModelPrompts(PromptFormat):
 class EncoderDecoderPrompts(PromptFormat):
     """Prompts are the inputs, and outputs are the targets.
 
-    Texts that are too long are truncated before their end id.
-
-    Args:
-      inputs_vocabulary: of the prompts.
-      targets_vocabulary: of the outputs.
-      max_lengths: maximum number of ids of inputs and targets, the end included.
-      limits: of the outputs.
-      cut_at_front: the features that are truncated at the beginning instead.
+    Texts that are too long are truncated before their end id, or in `cut_at_front` at the
+    beginning. `max_lengths` are the ids of inputs and targets, the end included.
     """
 
     def __init__(
@@ -256,11 +246,7 @@ class EncoderDecoderPrompts(PromptFormat):
 
 
 class DecoderOnlyPrompts(PromptFormat):
-    """Prompts are the inputs, and outputs follow their end in the same row.
-
-    Args:
-      pairs: truncation of the prompt and limits of the output, as where inputs are separate.
-    """
+    """Prompts are the inputs, and outputs follow their end in the same row."""
 
     def __init__(self, pairs: EncoderDecoderPrompts):
         super().__init__(

@@ -17,9 +17,9 @@ class Selection(NamedTuple):
 
     Attributes:
       rows: int64 [batch] numbers of rows.
-      epochs: int64 [batch] how often each has been visited before. A row and its epoch seed the
-        noise of objectives and augmentations, so that noise depends neither on the batch size nor
-        on the number of hosts.
+      epochs: int64 [batch] how often each has been drawn before. A row and its epoch seed the noise
+        of objectives and augmentations, so that noise depends neither on the batch size nor on the
+        number of hosts.
       seed: of all noise.
     """
 
@@ -36,13 +36,7 @@ class Selection(NamedTuple):
 
 
 class Density(NamedTuple):
-    """How full rows are.
-
-    Attributes:
-      tokens: ids in all rows that are no padding.
-      capacity: positions of all rows, over all features.
-      cut_tokens: ids of the texts that are in no row, because their texts are too long.
-    """
+    """How full rows are: their tokens and positions, and the tokens of texts that are cut off."""
 
     tokens: int
     capacity: int
@@ -55,10 +49,7 @@ class Density(NamedTuple):
 
 
 class Rows(abc.ABC):
-    """A finite number of rows of features.
-
-    One epoch visits each row once.
-    """
+    """A finite number of rows of features; an epoch has each row once."""
 
     @abc.abstractmethod
     def __len__(self) -> int:
@@ -66,10 +57,7 @@ class Rows(abc.ABC):
 
     @abc.abstractmethod
     def take(self, selection: Selection) -> Batch:
-        """Returns the features of the selected rows, in their order.
-
-        A pure function of the selection; may be called by any thread.
-        """
+        """Returns the features of the selected rows, in their order; pure, and thread-safe."""
 
     def padding_of(self, feature: str) -> int:
         """Returns what a feature has in rows that fill up a batch."""
@@ -82,13 +70,7 @@ class Rows(abc.ABC):
 
 
 class SelectedRows(NamedTuple):
-    """Positions [rows] within a batch, and the selection of one component that stands there.
-
-    Attributes:
-      component: number of the `Rows` among those that are mixed.
-      positions: int64 [rows] where they stand in the batch.
-      selection: the rows.
-    """
+    """Positions int64 [rows] within a batch, and the rows of one component that stand there."""
 
     component: int
     positions: np.ndarray

@@ -53,11 +53,7 @@ class Task:
         return self.name or self.source.title
 
     def vocabulary_of(self, feature: str) -> Vocabulary:
-        """Returns the vocabulary of "inputs" or "targets".
-
-        Raises:
-          DataError: it has none.
-        """
+        """Returns the vocabulary of "inputs" or "targets"; raises DataError if there is none."""
         if not isinstance(self.vocabulary, Mapping):
             return self.vocabulary
         if feature not in self.vocabulary:
@@ -79,11 +75,7 @@ class Task:
             yield tuple(self.text_of(example.fields, feature) for feature in features)
 
     def text_of(self, fields: Fields, feature: str) -> bytes:
-        """Returns the text of a feature.
-
-        Raises:
-          DataError: the example has no such field.
-        """
+        """Returns the text of a feature; raises DataError if the example has no such field."""
         if feature not in fields and feature == TARGETS and TEXT in fields:
             feature = TEXT
         if feature not in fields:

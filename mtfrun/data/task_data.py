@@ -120,7 +120,7 @@ class TaskData(TextData):
     def fingerprint(self) -> dict[str, object]:
         """Returns the hashes of ids and vocabularies, and the settings that make rows of them.
 
-        Where the ids come from is said as well, to name what has changed if they have.
+        The sources of the ids are there to name what has changed.
         """
         settings = {
             field.name: _setting(getattr(self, field.name))
@@ -171,10 +171,9 @@ class TaskData(TextData):
                     yield dict(zip(self.texts, texts, strict=True))
 
     def pairs(self, split: str, count: int) -> list[tuple[bytes, bytes]]:
-        """Returns pairs of inputs and targets of a split, at most `count`.
+        """Returns pairs of a split, at most `count`: a random choice, the same every time.
 
-        If there are more, a random choice that is the same every time; of a mixture's tasks, each
-        the same number.
+        Every task of a mixture has the same number.
         """
         if not self.has_pairs:
             return super().pairs(split, count)
@@ -227,14 +226,7 @@ class TaskData(TextData):
     def _rows_of_evaluation(
         self, task: Task, batch: int, split: str, max_rows: int | None
     ) -> Iterator[Batch]:
-        """Yields the batches of an evaluation, by default those of training's rows, in order.
-
-        Args:
-          task: the task.
-          batch: rows of a batch.
-          split: of the source.
-          max_rows: see `chosen`; None for all.
-        """
+        """Yields batches of an evaluation, by default of training's rows, or those `chosen`."""
         return every_row(self._rows(task, split), batch, max_rows)
 
 

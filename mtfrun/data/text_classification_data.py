@@ -94,13 +94,7 @@ class LabelledRows(Rows):
 
 
 class TextClassificationPrompts(PromptFormat):
-    """Prompts are inputs, truncated at their end, and outputs are one id.
-
-    Args:
-      vocabulary: of the prompts.
-      labels: of the outputs.
-      length: maximum number of ids of the inputs, including the end.
-    """
+    """Prompts are inputs of at most `length` ids, and outputs are one id."""
 
     def __init__(self, vocabulary: Vocabulary, labels: Vocabulary, length: int):
         after = ends(vocabulary)

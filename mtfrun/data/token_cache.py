@@ -61,15 +61,9 @@ class TokenCache:
     def open(
         cls, directory: Path, *, origin: Mapping[str, Any] | None = None, anew: bool = False
     ) -> TokenCache:
-        """Opens the cache in a directory, and reads its ids if they may have changed.
+        """Opens the cache in a directory, and checks its ids if `anew` or they may have changed.
 
-        Args:
-          directory: the directory of the files.
-          origin: the sources that the cache must be made from.
-          anew: whether to read the ids in any case.
-
-        Raises:
-          DamagedCacheError: the files differ from what was written.
+        Raises DamagedCacheError if they are not those written, or of another origin.
         """
         check = functools.partial(_check_content, directory)
         manifest = read_manifest(directory, (TOKENS, ENDS), check, origin=origin, anew=anew)
@@ -102,10 +96,7 @@ class TokenCache:
 
 
 def _mapped(directory: Path, manifest: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the ids and the ends of the texts, mapped into memory.
-
-    As plain arrays, since np.memmap makes every access slower.
-    """
+    """Returns the ids and the ends of the texts as plain arrays: np.memmap slows every access."""
     with reading(directory):
         shape = (int(manifest["examples"]), len(manifest["features"]))
         dtype = {kind.str: kind for kind in ID_TYPES}[manifest["dtype"]]

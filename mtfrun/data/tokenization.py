@@ -116,8 +116,8 @@ class _Chunk(NamedTuple):
 
     Attributes:
       texts: [examples * features], feature by feature of the first example, of the second, ...
-      is_whole: [examples] False where the next example goes on with the text.
-      is_continuation: [examples] whether it goes on with the text of the example before.
+      is_whole: [examples] False if the next example continues the text.
+      is_continuation: [examples] whether it continues the text of the example before.
       text_bytes: of all texts.
     """
 
@@ -161,12 +161,7 @@ def _chunks(task: Task, split: str, features: Sequence[str]) -> Iterator[_Chunk]
 
 
 class _Writer:
-    """Writes tokens.bin and ends.npy in pieces.
-
-    Attributes:
-      examples, tokens, text_bytes: what has been written.
-      largest_id: the largest id.
-    """
+    """Writes tokens.bin and ends.npy in pieces, and counts them."""
 
     def __init__(self, work: Path, directory: Path, vocabularies: Sequence[Vocabulary]):
         self.examples = self.tokens = self.text_bytes = self.largest_id = 0

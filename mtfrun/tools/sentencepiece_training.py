@@ -71,14 +71,7 @@ class SentencePieceTraining:
 
 
 class TrainedModel:
-    """A SentencePiece model that has just been trained.
-
-    Attributes:
-      proto: the content of its file.
-      num_pieces: number of pieces.
-      characters_per_token: of the text it was trained on.
-      num_bytes: bytes of that text.
-    """
+    """A SentencePiece model that has just been trained on `num_bytes` of text."""
 
     def __init__(self, proto: bytes, sample: list[bytes]):
         self.proto = proto
@@ -95,12 +88,7 @@ def train_sentencepiece(
     training: SentencePieceTraining,
     expected_bytes: int | None = None,
 ) -> TrainedModel:
-    """Returns a model of the texts.
-
-    Args:
-      texts: all of which are read.
-      training: how it is trained.
-      expected_bytes: about how long the texts are together, for the remaining time.
+    """Returns a model of all the texts, which are about `expected_bytes` long.
 
     Raises:
       DataError: there is no text, or too little for the size.
@@ -172,8 +160,8 @@ def _interruptible(function: Callable[[], T]) -> T:
 def sentences(texts: Iterable[bytes]) -> Iterator[bytes]:
     r"""Yields parts of the texts of at most 4,096 bytes.
 
-    They end behind a line where possible, else at a space, which is left out: SentencePiece puts
-    one before every part.
+    They end behind a line if possible, else at a space, which is left out: SentencePiece puts one
+    before every part.
 
     Examples:
       >>> list(sentences([b"a line\nanother", b""]))
@@ -203,9 +191,9 @@ def _end_of_part(text: bytes, begin: int) -> int:
 
 
 def sample_of(parts: Iterable[bytes], max_bytes: int) -> list[bytes]:
-    """Returns all parts, in order, or a random sample of them of at most `max_bytes` in total.
+    """Returns all parts, in order, or a random sample of at most `max_bytes` in total.
 
-    Each part draws a number, and those with the smallest ones stay. No more is held in memory.
+    Each part draws a number, and the parts with the smallest ones stay. No more is held in memory.
     """
     generator = np.random.default_rng(_SEED)
     heap: list[tuple[float, int, bytes]] = []  # the largest number first

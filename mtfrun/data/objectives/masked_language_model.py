@@ -102,13 +102,6 @@ class MaskedLanguageModel(Objective):
 
 
 def masked(text: RawText, is_replaced: np.ndarray, replacements: np.ndarray) -> np.ndarray:
-    """Returns int32 [batch, raw_length]: the ids, some of them replaced.
-
-    Args:
-      text: the texts.
-      is_replaced: bool [batch, raw_length].
-      replacements: int32 [batch, raw_length].
-    """
     return np.where(is_replaced, replacements, text.ids).astype(np.int32)
 
 

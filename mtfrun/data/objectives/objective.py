@@ -106,11 +106,7 @@ class Objective(abc.ABC):
         return raw_length
 
     def raw_length_in_one_row(self, length: int, vocabulary: Vocabulary) -> int:
-        """Returns the number of ids of the longest text whose features fit into one row.
-
-        Raises:
-          DataError: there is none, or not enough sentinels for it.
-        """
+        """Returns the number of ids of the longest text whose features fit into one row."""
         raw_length = self._longest("joined", length, vocabulary)
         self.check(raw_length, vocabulary)
         return raw_length

@@ -66,14 +66,7 @@ class PrefixLanguageModel(Objective):
 def divided(
     text: RawText, prefix_lengths: np.ndarray, lengths: FeatureLengths, vocabulary: Vocabulary
 ) -> Batch:
-    """Returns the first ids of every text, and those that follow, each with an end.
-
-    Args:
-      text: the texts.
-      prefix_lengths: int64 [batch] number of ids of the inputs.
-      lengths: of the features.
-      vocabulary: has the end.
-    """
+    """Returns the first `prefix_lengths` ids of every text and the following ones, with ends."""
     is_prefix = np.arange(text.ids.shape[1]) < prefix_lengths[:, None]
     end_id = vocabulary.end_id
     return {

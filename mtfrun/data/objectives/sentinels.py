@@ -21,11 +21,7 @@ def denoised(
     "<0> b c <1> e" make the text "a b c d e". Raffel et al. 2020,
     https://arxiv.org/abs/1910.10683, section 3.1.4 and figure 2.
 
-    Args:
-      text: the texts.
-      is_noise: bool [batch, raw_length], False after a text.
-      lengths: of the features.
-      vocabulary: has the sentinels.
+    `is_noise` is bool [batch, raw_length], False after a text.
     """
     return {
         INPUTS: with_sentinels(text, is_noise, lengths.inputs, vocabulary),
@@ -38,36 +34,31 @@ def with_sentinels(
 ) -> np.ndarray:
     """Returns int32 [batch, length]: the ids, with a sentinel for each run of those replaced.
 
-    The end id follows; what is too long is cut before it.
-
-    Args:
-      text: the texts.
-      is_replaced: bool [batch, raw_length], False after a text.
-      length: of the result.
-      vocabulary: has a sentinel for every run.
+    The end id follows; ids that do not fit before it are cut. `is_replaced` is bool
+    [batch, raw_length], False after a text.
     """
     begins = is_replaced.copy()
     begins[:, 1:] &= ~is_replaced[:, :-1]
     number_of_run = np.cumsum(begins, axis=1, dtype=np.int32) - 1
     values = np.where(begins, vocabulary.sentinels[number_of_run], text.ids)
-    is_kept = text.is_id & (begins | ~is_replaced)
-    return compacted(values, is_kept, length, vocabulary.end_id)
+    is_selected = text.is_id & (begins | ~is_replaced)
+    return compacted(values, is_selected, length, vocabulary.end_id)
 
 
-def compacted(values: np.ndarray, is_kept: np.ndarray, length: int, end_id: int) -> np.ndarray:
-    """Returns int32 [batch, length]: the values that are kept, moved together, and the end id.
+def compacted(values: np.ndarray, is_selected: np.ndarray, length: int, end_id: int) -> np.ndarray:
+    """Returns int32 [batch, length]: the selected values, moved together, and the end id.
 
     Args:
       values: int32 [batch, raw_length].
-      is_kept: bool [batch, raw_length].
-      length: of the result, padded with 0; what is too long is cut before the end.
+      is_selected: bool [batch, raw_length].
+      length: of the result, padded with 0; ids that do not fit before the end are cut.
       end_id: the end.
     """
     batch = len(values)
-    column = np.cumsum(is_kept, axis=1, dtype=np.int32) - 1
+    column = np.cumsum(is_selected, axis=1, dtype=np.int32) - 1
     first = np.arange(0, batch * length, length)
     # Flat indices: they are much faster than pairs of row and column.
-    kept = np.flatnonzero(is_kept & (column < length - 1))
+    kept = np.flatnonzero(is_selected & (column < length - 1))
     places = (column + first[:, None]).reshape(-1)[kept]
     ids = np.zeros(batch * length, np.int32)
     ids[places] = values.reshape(-1)[kept]

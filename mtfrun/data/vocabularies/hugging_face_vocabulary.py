@@ -195,11 +195,7 @@ class HuggingFaceVocabulary(FileVocabulary):
             )
 
     def _first_id(self, argument: str, token: str | None, names: Sequence[str | None]) -> int:
-        """Returns the id of `token` or, for None, of the first of `names` that is a token.
-
-        Raises:
-          DataError: there is none.
-        """
+        """Returns the id of `token` or, for None, of the first of `names` that is a token."""
         for name in names if token is None else [token]:
             if name in self._tokens:
                 return self._tokens[name]
@@ -217,14 +213,7 @@ class HuggingFaceVocabulary(FileVocabulary):
 
 
 class _Decoder:
-    """How many bytes a token stands for.
-
-    Args:
-      settings: the content of tokenizer.json.
-
-    Attributes:
-      space_before_text: whether a space is put before a text, which is not part of it.
-    """
+    """How many bytes a token stands for; `space_before_text` is put before a text."""
 
     def __init__(self, settings: dict[str, Any]):
         parts = {part["type"]: part for part in _parts(settings)}
@@ -262,12 +251,7 @@ def _parts(settings: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _load(name: str, content: bytes) -> tuple[Any, dict[str, Any]]:
-    """Returns the tokenizer, and the content of its file.
-
-    Raises:
-      DataError: the package `tokenizers` is missing, or the file is not a tokenizer.json, or cannot
-        encode a text.
-    """
+    """Returns the tokenizer, and the content of its file."""
     try:
         tokenizers = importlib.import_module("tokenizers")
     except ImportError as error:

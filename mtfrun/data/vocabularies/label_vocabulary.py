@@ -19,9 +19,6 @@ class LabelVocabulary(Vocabulary):
     Args:
       labels: the names of the classes, in the order of their ids.
 
-    Raises:
-      DataError: there is none, or one twice.
-
     Examples:
       >>> vocabulary = LabelVocabulary(["animal", "plant"])
       >>> vocabulary.encode("plant").tolist()
@@ -55,11 +52,6 @@ class LabelVocabulary(Vocabulary):
         return f"LabelVocabulary({list(self.labels)})"
 
     def encode(self, text: str | bytes) -> np.ndarray:
-        """Returns the id of a label.
-
-        Raises:
-          DataError: it is none of the labels.
-        """
         label = text if isinstance(text, str) else text.decode("utf-8", "replace")
         if label not in self._id_of:
             raise DataError(

@@ -31,15 +31,9 @@ _SENTINEL_START = b"<extra_id_"
 
 
 class _Loaded(NamedTuple):
-    """The content of a model's file.
+    """A model's file and its processor, which may put a space before every text.
 
-    Attributes:
-      proto: the content.
-      processor: encodes with it.
-      num_pieces: number of pieces.
-      puts_space_before_text: whether a space is put before every text.
-      removes_spaces: whether spaces at the beginning of a text, and all but one of several, are
-        removed.
+    `removes_spaces` says that it removes spaces at the beginning, and all but one of several.
     """
 
     proto: bytes
@@ -52,13 +46,9 @@ class _Loaded(NamedTuple):
 class SentencePieceModels(NamedTuple):
     """The content of a model's file, and models made of it, for other programs.
 
-    Attributes:
-      encoder: the content.
-      continuing_encoder: encodes without a space before the text.
-      decoder: decodes sentinels as well.
-      continuing_decoder: decodes sentinels as well, and keeps a space at the beginning.
-      removes_spaces: see `_Loaded`; the encoder puts a space there again, so that it encodes
-        continuations that begin with white space.
+    `continuing_encoder` puts no space before the text. The decoders know sentinels, and
+    `continuing_decoder` keeps a space at the beginning. A model that `removes_spaces` puts a space
+    there again, so that the encoder encodes continuations that begin with white space.
     """
 
     encoder: bytes
@@ -272,11 +262,6 @@ class SentencePieceVocabulary(FileVocabulary):
 
 
 def _load(name: str, pad_id: int) -> _Loaded:
-    """Returns the content of a file.
-
-    Raises:
-      DataError: it cannot be read, or its ids are not those that models need.
-    """
     proto = read_vocabulary_file(
         name, "SentencePieceVocabulary.sentencepiece_model_file", "mtfrun vocab train makes one"
     )

@@ -17,12 +17,7 @@ NO_END = -2
 
 
 class EncodedTexts(NamedTuple):
-    """The ids of several texts.
-
-    Attributes:
-      ids: int32 [ids of all texts], one text after the other.
-      lengths: int64 [texts] number of ids of each.
-    """
+    """The int32 ids of several texts, one after the other, and int64 [texts] the number of each."""
 
     ids: np.ndarray
     lengths: np.ndarray
@@ -72,8 +67,8 @@ class Vocabulary(abc.ABC):
         So `bytes_per_id[targets].sum()` is the number of bytes of a batch, and bits per byte =
         (sum of the loss in nats over all targets) / ln 2 / (that number). The loss of the end id is
         part of the numerator, because a code for several documents must encode where each one ends,
-        but it adds no byte to the denominator. It has -1 where every text begins with a byte of
-        the vocabulary's own.
+        but it adds no byte to the denominator; it has -1 if texts begin with a byte of the
+        vocabulary.
         """
 
     @property
@@ -95,10 +90,7 @@ class Vocabulary(abc.ABC):
         """Returns the text before the first end id; accepts all ids."""
 
     def encode_continuation(self, text: str | bytes) -> np.ndarray:
-        """Returns the ids of a text that continues another one, without an end id.
-
-        They differ from those of `encode` where the beginning of a text is encoded differently.
-        """
+        """Returns the ids of a text that continues another one, without an end id."""
         return self.encode(text)
 
     def decode_continuation(self, ids: Sequence[int] | np.ndarray) -> str:
@@ -133,12 +125,7 @@ class Vocabulary(abc.ABC):
 
 
 class FileVocabulary(Vocabulary):
-    """A vocabulary of a tokenizer's file.
-
-    Args:
-      file: its name.
-      pad_id: the id of padding, 0 or -1.
-    """
+    """A vocabulary of a tokenizer's file; `pad_id` is 0 or -1."""
 
     def __init__(self, file: str, pad_id: int):
         if pad_id not in (0, -1):
@@ -188,11 +175,7 @@ def padded_size(ids: int) -> int:
 
 
 def model_size(name: str, ids: int, size: int | None) -> int:
-    """Returns the number of ids of a vocabulary: `size`, by default `padded_size(ids)`.
-
-    Raises:
-      DataError: the size, of the table of a model, is too small.
-    """
+    """Returns the number of ids of a vocabulary: `size`, by default `padded_size(ids)`."""
     if size is not None and size < ids:
         raise DataError(
             f"{name} has {ids} ids, more than size={size}, the ids that the model knows: choose "
