@@ -47,7 +47,6 @@ class ByteVocabulary(Vocabulary):
     pad_id = 0
     end_id = 1
     unknown_id = 2
-    size: int = 384
     unpadded_size = 259  # special ids and bytes
 
     _first_byte_id = 3
@@ -56,7 +55,11 @@ class ByteVocabulary(Vocabulary):
     _invalid_byte = 0xFF  # never occurs in UTF-8, so that it decodes to the replacement character
 
     def __init__(self, size: int = 384) -> None:
-        self.size = model_size("a vocabulary of bytes", self.unpadded_size, size)
+        self._size = model_size("a vocabulary of bytes", self._last_byte_id + 1, size)
+
+    @property
+    def size(self) -> int:
+        return self._size
 
     @property
     def sentinels(self) -> np.ndarray:
