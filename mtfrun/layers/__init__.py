@@ -46,7 +46,6 @@ from mtfrun.layers.layer import Layer as Layer
 from mtfrun.layers.layer import depends_on_padding as depends_on_padding
 from mtfrun.layers.layer import metric_shapes as metric_shapes
 from mtfrun.layers.layer import updated_paths as updated_paths
-from mtfrun.layers.looped import looped as looped
 from mtfrun.layers.losses import regularised_cross_entropy as regularised_cross_entropy
 from mtfrun.layers.losses import (
     sigmoid_cross_entropy_with_logits as sigmoid_cross_entropy_with_logits,
@@ -61,8 +60,8 @@ from mtfrun.layers.normalization import LayerNorm as LayerNorm
 from mtfrun.layers.normalization import RMSNorm as RMSNorm
 from mtfrun.layers.normalization import layer_norm as layer_norm
 from mtfrun.layers.normalization import rms_norm as rms_norm
-from mtfrun.layers.recompute import differentiated as differentiated
-from mtfrun.layers.recompute import recomputed as recomputed
+from mtfrun.layers.recompute import differentiated_field as differentiated_field
+from mtfrun.layers.recompute import recompute as recompute
 from mtfrun.layers.relative_position import RelativeLogits as RelativeLogits
 from mtfrun.layers.relative_position import RelativePositionBias as RelativePositionBias
 from mtfrun.layers.relative_position import relative_position_bucket as relative_position_bucket
@@ -73,3 +72,4 @@ from mtfrun.layers.rotary import RotaryScaling as RotaryScaling
 from mtfrun.layers.rotary import YarnScaling as YarnScaling
 from mtfrun.layers.rotary import rotate as rotate
 from mtfrun.layers.rotary import yarn_magnitude as yarn_magnitude
+from mtfrun.layers.scan_layers import scan_layers as scan_layers

@@ -42,7 +42,7 @@ class BiasTerm(abc.ABC):
 
     A tensor {..., length} belongs to the queries, {..., memory_length} to the memory, and others to
     all positions. The names of the two dimensions are not fixed. A tensor that the bias is to have
-    a gradient for is a `differentiated()` field.
+    a gradient for is a `differentiated_field()` field.
     """
 
     @property

@@ -76,7 +76,7 @@ class Blocks:
             return x
         return mtf.gather(x, index, self.number, output_shape=x.shape - self.number)
 
-    def placed(self, x: mtf.Tensor, index: mtf.Tensor, shape: mtf.Shape) -> mtf.Tensor:
+    def place(self, x: mtf.Tensor, index: mtf.Tensor, shape: mtf.Shape) -> mtf.Tensor:
         """Returns `shape` with x as the block at an index and zeros elsewhere, x if it has none."""
         if self.number not in shape:
             return x
@@ -156,7 +156,7 @@ class _Passes:
         mesh, rows = query.mesh, query.shape - self.d_kv
 
         def attend(i: mtf.Tensor, mixed: mtf.Tensor, log_sums: mtf.Tensor) -> list[mtf.Tensor]:
-            largest, total, summed = self._summed(inputs, i)
+            largest, total, summed = self._sum_values(inputs, i)
             own = mtf.cast(summed / total, query.dtype)
             log_sum = largest + mtf.log(total)
             number = self.queries.number
@@ -171,7 +171,7 @@ class _Passes:
         mixed, log_sums = _loop(mesh, 0, number_of_queries, attend, start, number_of_queries)
         return mixed, log_sums
 
-    def _summed(self, inputs: Sequence[mtf.Tensor], i: mtf.Tensor) -> list[mtf.Tensor]:
+    def _sum_values(self, inputs: Sequence[mtf.Tensor], i: mtf.Tensor) -> list[mtf.Tensor]:
         """Returns the maximum, the sum and the weighted values of a block of queries.
 
         {..., block} twice and {..., block, d_kv}, float32; the sums are relative to exp(maximum).
@@ -189,7 +189,7 @@ class _Passes:
             )
             weights = mtf.exp(mtf.sub(logits, next_largest, output_shape=logits.shape))
             shrunk = mtf.exp(largest - next_largest)
-            mixed = self._mixed(weights, values, i, j)
+            mixed = self._mix(weights, values, i, j)
             return [
                 j + 1,
                 next_largest,
@@ -199,8 +199,8 @@ class _Passes:
 
         mesh = query.mesh
         zeros = [mtf.zeros(mesh, rows), mtf.zeros(mesh, query.shape)]
-        first, last = _seen(i, self.queries, self.memory, self.window)
-        rounds = _most_seen(self.queries, self.memory, self.window)
+        first, last = _visible_blocks(i, self.queries, self.memory, self.window)
+        rounds = _most_visible_blocks(self.queries, self.memory, self.window)
         return _loop(mesh, first, last, add, [zeros[0] + _LOWEST, *zeros], rounds)
 
     def backward(
@@ -230,8 +230,8 @@ class _Passes:
             def add(j: mtf.Tensor, of_row: mtf.Tensor, *sums: mtf.Tensor) -> Any:
                 gradients = self._block_gradients(inputs, rows, i, j)
                 spread = [
-                    self.memory.placed(
-                        self.queries.placed(g, i, x.shape - self.memory.number), j, x.shape
+                    self.memory.place(
+                        self.queries.place(g, i, x.shape - self.memory.number), j, x.shape
                     )
                     for g, x in zip(gradients[3:], trained, strict=True)
                 ]
@@ -239,7 +239,7 @@ class _Passes:
                 return [j + 1, of_row + mtf.to_float(gradients[0]), *added]
 
             of_row = mtf.zeros(mesh, query.shape - self.queries.number)
-            first, last = _seen(i, self.queries, self.memory, self.window)
+            first, last = _visible_blocks(i, self.queries, self.memory, self.window)
             of_row, *sums_after = _loop(mesh, first, last, add, [of_row, *sums])
             own = mtf.cast(of_row, query.dtype)
             number = self.queries.number
@@ -261,7 +261,7 @@ class _Passes:
 
             start = [mtf.zeros(mesh, x.shape - number) for x in memory]
             back = AttentionWindow(self.window.after, self.window.before)
-            first, last = _seen(j, self.memory, self.queries, back)
+            first, last = _visible_blocks(j, self.memory, self.queries, back)
             sums = _loop(mesh, first, last, add, start)
             written = [
                 mtf.write_position(x, mtf.cast(own, x.dtype), number, j)
@@ -285,7 +285,7 @@ class _Passes:
         log_sums, gradient, lost = (self.queries.at(x, i) for x in rows)
         logits = self._logits(query, keys, trained, i, j)
         weights = mtf.exp(mtf.sub(logits, log_sums, output_shape=logits.shape))
-        mixed = self._mixed(weights, values, i, j)
+        mixed = self._mix(weights, values, i, j)
         total = mtf.reduce_sum(weights, reduced_dim=self.memory.block)
         gradients = mtf.gradients([mixed, total], operands, [mtf.to_float(gradient), -lost])
         return [
@@ -315,7 +315,7 @@ class _Passes:
         bias = own.value(order=shape)
         return logits if bias is None else logits + mtf.to_float(bias)
 
-    def _mixed(
+    def _mix(
         self, weights: mtf.Tensor, values: mtf.Tensor, i: mtf.Tensor, j: mtf.Tensor
     ) -> mtf.Tensor:
         """Returns the sum of the values {..., block, d_kv} by weight, float32."""
@@ -341,7 +341,7 @@ class _Rows(NamedTuple):
     lost: mtf.Tensor
 
 
-def _seen(
+def _visible_blocks(
     index: mtf.Tensor, own: Blocks, other: Blocks, window: AttentionWindow
 ) -> tuple[mtf.Tensor | int, mtf.Tensor | int]:
     """Returns the first block of `other` that a block of `own` reaches, and the one after the last.
@@ -360,7 +360,7 @@ def _seen(
     return first, last
 
 
-def _most_seen(own: Blocks, other: Blocks, window: AttentionWindow) -> int:
+def _most_visible_blocks(own: Blocks, other: Blocks, window: AttentionWindow) -> int:
     """Returns the most blocks of `other` that a block of `own` reaches."""
     if window.before is None or window.after is None:
         return other.number.size

@@ -45,7 +45,7 @@ class CausalMask(BiasTerm):
 
     def value(self, dtype: tf.DType) -> mtf.Tensor:
         """Returns the mask."""
-        return _masked_where(mtf.less, self.query, self.memory, dtype)
+        return _mask_where(mtf.less, self.query, self.memory, dtype)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +62,7 @@ class SegmentMask(BiasTerm):
 
     def value(self, dtype: tf.DType) -> mtf.Tensor:
         """Returns the mask."""
-        return _masked_where(mtf.not_equal, self.query, self.memory, dtype)
+        return _mask_where(mtf.not_equal, self.query, self.memory, dtype)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +132,7 @@ def _both(query: mtf.Tensor, memory: mtf.Tensor) -> mtf.Shape:
     return mtf.Shape([*query.shape, *own])
 
 
-def _masked_where(
+def _mask_where(
     comparison: Callable[..., mtf.Tensor], query: mtf.Tensor, memory: mtf.Tensor, dtype: tf.DType
 ) -> mtf.Tensor:
     return _mask(comparison(query, memory, output_shape=_both(query, memory)), dtype)

@@ -24,7 +24,7 @@ class Call:
       collector: takes the losses, measurements and updates of layers; None drops them.
       path_number: takes the path of a module of the first block and returns, in a loop over
         blocks, the number of the path that it has in this round's block, an int32 scalar; see
-        `looped`. None outside of loops.
+        `scan_layers`. None outside of loops.
       recorder: takes inner values of layers, for pictures; None, as in training, for none.
     """
 

@@ -47,7 +47,7 @@ class HeadGroups:
             return kernel
         return mtf.replace_dimensions(kernel, self.heads, [self.own, self.groups])
 
-    def exchanged(self, x: mtf.Tensor, positions: mtf.Dimension, name: str) -> mtf.Tensor:
+    def exchange(self, x: mtf.Tensor, positions: mtf.Dimension, name: str) -> mtf.Tensor:
         """Returns a group's heads of all positions, for all heads of a part: an all-to-all.
 
         Args:
@@ -58,11 +58,11 @@ class HeadGroups:
         Returns:
           {length: number, ..., name: positions, d_kv}, of which the first dimension is split.
         """
-        return mtf.reshape(x, _renamed(x.shape, positions.name, name, "length"))
+        return mtf.reshape(x, _rename(x.shape, positions.name, name, "length"))
 
-    def returned(self, x: mtf.Tensor, positions: mtf.Dimension) -> mtf.Tensor:
-        """Returns {groups, ..., positions, d_kv} for what `exchanged` returned: the inverse."""
-        return mtf.reshape(x, _renamed(x.shape, QUERY_LENGTH, positions.name, self.groups.name))
+    def exchange_back(self, x: mtf.Tensor, positions: mtf.Dimension) -> mtf.Tensor:
+        """Returns {groups, ..., positions, d_kv} for what `exchange` returned: the inverse."""
+        return mtf.reshape(x, _rename(x.shape, QUERY_LENGTH, positions.name, self.groups.name))
 
     def part(self, x: mtf.Tensor) -> mtf.Tensor:
         """Returns what a device with a group's heads needs of the numbers of a bias.
@@ -79,7 +79,7 @@ class HeadGroups:
         return mtf.rename_dimension(first, self.groups.name, "length")
 
 
-def _renamed(shape: mtf.Shape, old: str, new: str, first: str) -> mtf.Shape:
+def _rename(shape: mtf.Shape, old: str, new: str, first: str) -> mtf.Shape:
     """Returns the shape with the name of a dimension replaced, and that of the first one."""
     names = [first, *(new if name == old else name for name in shape.dimension_names[1:])]
     return mtf.Shape(mtf.Dimension(name, dim.size) for name, dim in zip(names, shape, strict=True))

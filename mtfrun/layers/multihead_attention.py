@@ -143,20 +143,20 @@ class MultiHeadAttention(mtf.Module):
         weights = [*batch, *self._query_heads, length, whole]
         noise = AttentionDropout.of(self.dropout, call, self._mesh, weights)
         if groups is not None:
-            query = groups.exchanged(query, length, QUERY_LENGTH)
-            keys, values = (groups.exchanged(y, memory_length, whole.name) for y in (keys, values))
+            query = groups.exchange(query, length, QUERY_LENGTH)
+            keys, values = (groups.exchange(y, memory_length, whole.name) for y in (keys, values))
             bias, noise = bias.map(groups.part), noise and noise.map(groups.part)
         else:
             keys, values = (rename_length_to_memory_length(y) for y in (keys, values))
         record = None
         if call.recorder is not None and groups is None:
             record = functools.partial(call.recorder.add_attention, self, to_itself=memory is x)
-        mixed = self._mixed(query, KeysAndValues(keys, values), whole, bias, noise, record)
+        mixed = self._mix(query, KeysAndValues(keys, values), whole, bias, noise, record)
         if groups is not None:
-            mixed = groups.returned(mixed, length)
+            mixed = groups.exchange_back(mixed, length)
         return self._output(mixed, x.shape, groups)
 
-    def _mixed(
+    def _mix(
         self,
         query: mtf.Tensor,
         memory: KeysAndValues,
@@ -213,7 +213,7 @@ class MultiHeadAttention(mtf.Module):
         heads = self._memory_heads
         keys = self._project(memory, self.key, self.key_bias, heads, groups)
         values = self._project(memory, self.value, self.value_bias, heads, groups)
-        return KeysAndValues(self._rotated(keys, position), values)
+        return KeysAndValues(self._rotate(keys, position), values)
 
     def empty_cache(
         self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension
@@ -270,10 +270,10 @@ class MultiHeadAttention(mtf.Module):
     ) -> mtf.Tensor:
         """Returns the queries of x, with the factor of the logits; see `keys_and_values`."""
         query = self._project(x, self.query, self.query_bias, self._query_heads, groups)
-        query = self._rotated(query, position)
+        query = self._rotate(query, position)
         return query if self._logits_scale == 1.0 else query * self._logits_scale
 
-    def _rotated(self, x: mtf.Tensor, position: mtf.Tensor | None) -> mtf.Tensor:
+    def _rotate(self, x: mtf.Tensor, position: mtf.Tensor | None) -> mtf.Tensor:
         """Returns x {..., length, d_kv} rotated by position; None for positions 0, 1, ..."""
         if self._rotary is None:
             return x

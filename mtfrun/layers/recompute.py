@@ -15,8 +15,8 @@ from mtfrun.layers.collector import Collected, Collector
 DIFFERENTIATED = MappingProxyType({"differentiated": True})
 
 
-def differentiated(*, default: Any = dataclasses.MISSING) -> Any:
-    """Returns a dataclass field of a `Call` for a tensor or None that `recomputed` differentiates.
+def differentiated_field(*, default: Any = dataclasses.MISSING) -> Any:
+    """Returns a dataclass field of a `Call` for a tensor or None that `recompute` differentiates.
 
     A rematerialised function gives gradients to its arguments and to variables only, so what else
     it reads of what was computed must be declared. A field that is a dataclass, or a tuple of them,
@@ -25,7 +25,7 @@ def differentiated(*, default: Any = dataclasses.MISSING) -> Any:
     return dataclasses.field(default=default, metadata=DIFFERENTIATED)
 
 
-def recomputed(
+def recompute(
     function: Callable[[mtf.Tensor, CallT], mtf.Tensor], x: mtf.Tensor, call: CallT
 ) -> mtf.Tensor:
     """Returns function(x, call), whose inner values are computed again in the backward pass.

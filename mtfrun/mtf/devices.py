@@ -82,7 +82,7 @@ def choose_devices(shape: Shape, names: Sequence[str] | None) -> list[str]:
             f"mesh {shape.to_string} has {shape.size} device(s), which {processes.count()} "
             "processes do not divide: change the mesh, or --num_processes"
         )
-    chosen = _default_names(shape) if names is None else _checked_names(shape, names)
+    chosen = _default_names(shape) if names is None else _check_names(shape, names)
     if shape.size == 1:
         if names is not None:
             _use_alone(chosen[0], shape)
@@ -181,8 +181,8 @@ def _own_places(shape: Shape) -> int:
     return shape.size // processes.count()
 
 
-def _checked_names(shape: Shape, names: Sequence[str]) -> list[str]:
-    existing = _existing(shape)
+def _check_names(shape: Shape, names: Sequence[str]) -> list[str]:
+    existing = _list_devices(shape)
     chosen = []
     for name in [names] if isinstance(names, str) else names:
         match = _NAME.fullmatch(name) if isinstance(name, str) else None
@@ -204,7 +204,7 @@ def _checked_names(shape: Shape, names: Sequence[str]) -> list[str]:
     return chosen
 
 
-def _existing(shape: Shape) -> list[str]:
+def _list_devices(shape: Shape) -> list[str]:
     """Returns the names of all devices that a mesh of this shape may have, accelerators first."""
     counts = {kind: _physical(kind) for kind in _KINDS}
     if shape.size > 1:  # simulated
@@ -223,7 +223,7 @@ def _use_alone(name: str, shape: Shape) -> None:
             except RuntimeError:
                 if visible and visible == tf.config.get_visible_devices(kind)[:1]:
                     continue  # the default device
-                raise _started(shape, f"{name} alone") from None
+                raise _start_error(shape, f"{name} alone") from None
 
 
 def _simulate(count: int, shape: Shape) -> None:
@@ -237,10 +237,10 @@ def _simulate(count: int, shape: Shape) -> None:
             [tf.config.LogicalDeviceConfiguration()] * count,
         )
     except RuntimeError:
-        raise _started(shape, f"{count} devices") from None
+        raise _start_error(shape, f"{count} devices") from None
 
 
-def _started(shape: Shape, needed: str) -> LayoutError:
+def _start_error(shape: Shape, needed: str) -> LayoutError:
     return LayoutError(
         f"mesh {shape.to_string} needs {needed}, but TensorFlow has started with "
         f"{len(tf.config.list_logical_devices())}: make the mesh before any tensor"

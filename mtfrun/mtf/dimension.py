@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, overload
 
 from mtfrun.errors import ShapeError
 
@@ -32,8 +32,12 @@ MAX_SIZE = 2**31 - 1
 _TEXT = re.compile(r"^\s*([^\s:;,.]+)\s*:\s*(\d+)\s*$")
 
 
-def convert_to_dimension(d: DimensionLike) -> Dimension:
-    """Returns the dimension of a `Dimension`, a (name, size) pair or "name:size".
+@overload
+def convert_to_dimension(d: None) -> None: ...
+@overload
+def convert_to_dimension(d: DimensionLike) -> Dimension: ...
+def convert_to_dimension(d: DimensionLike | None) -> Dimension | None:
+    """Returns the dimension of a `Dimension`, a (name, size) pair or "name:size"; None of None.
 
     Raises:
       ShapeError: `d` is anything else, or its size is below 1.
@@ -42,6 +46,8 @@ def convert_to_dimension(d: DimensionLike) -> Dimension:
       >>> convert_to_dimension("heads:4")
       Dimension(name='heads', size=4)
     """
+    if d is None:
+        return None
     if isinstance(d, str):
         match = _TEXT.match(d)
         if match is None:

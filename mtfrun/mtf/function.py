@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from mtfrun.mtf import engine
 from mtfrun.mtf.mesh import Mesh
-from mtfrun.mtf.reports import Report, collected_reports, deliver, with_values
+from mtfrun.mtf.reports import Report, collect_reports, deliver, with_values
 from mtfrun.mtf.tensor import Tensor
 
 _CONCURRENT = "--xla_cpu_enable_concurrency_optimized_scheduler"
@@ -36,7 +36,7 @@ _FOR_XLA = contextvars.ContextVar("for_xla", default=False)
 
 
 @contextlib.contextmanager
-def traced_for_xla(for_xla: bool) -> Iterator[None]:
+def trace_for_xla(for_xla: bool) -> Iterator[None]:
     """Returns a context whose operations may take the form that only XLA compiles."""
     token = _FOR_XLA.set(for_xla)
     try:
@@ -112,7 +112,7 @@ class _Compiled:
             for static, spec in zip(self._static, self._specs, strict=True)
         ]
         args, kwargs = tf.nest.pack_sequence_as(self._structure, leaves)
-        with traced_for_xla(self._jit), collected_reports() as self._reports:
+        with trace_for_xla(self._jit), collect_reports() as self._reports:
             result = self._fn(*args, **kwargs)
         results = tf.nest.flatten(result)
         self._result = tf.nest.map_structure(

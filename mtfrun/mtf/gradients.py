@@ -7,7 +7,7 @@ from typing import Any, TypeVar, cast
 
 import tensorflow as tf
 
-from mtfrun.mtf.ops.lift import transposed
+from mtfrun.mtf.ops.lift import reorder
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 from mtfrun.mtf.variables import Variable
 
@@ -65,7 +65,7 @@ def gradients(
     """
     tensors = [as_tensor(y) for y in ys]
     cotangents = [
-        None if g is None else transposed(g, y.shape).value
+        None if g is None else reorder(g, y.shape).value
         for g, y in zip(grad_ys or [None] * len(tensors), tensors, strict=True)
     ]
     sources = [x.variable if isinstance(x, Variable) else as_tensor(x).value for x in xs]
@@ -111,7 +111,7 @@ def custom_gradient(
                 for y, v in zip(outputs, output_values, strict=True)
             ]
             grads = [
-                None if g is None else transposed(g, x.shape).value
+                None if g is None else reorder(g, x.shape).value
                 for g, x in zip(grad_fn(arguments, outputs, cotangents), arguments, strict=True)
             ]
             return (grads, [None] * len(variables)) if variables else grads

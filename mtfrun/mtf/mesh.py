@@ -185,10 +185,10 @@ class Mesh:
         shape = convert_to_shape(shape)
         partition = self._partitions.get(shape)
         if partition is None:
-            partition = self._partitions[shape] = self._checked_partition(shape)
+            partition = self._partitions[shape] = self._make_partition(shape)
         return partition
 
-    def _checked_partition(self, shape: Shape) -> tuple[str | None, ...]:
+    def _make_partition(self, shape: Shape) -> tuple[str | None, ...]:
         by_axis: dict[str, Dimension] = {}
         for dim in shape:
             axis = self.axis_of(dim)
@@ -332,7 +332,7 @@ class Mesh:
                 )
             )
         *text, numbers = zip(*rows, strict=True)
-        columns = [_padded(column, str.ljust) for column in text] + [_padded(numbers, str.rjust)]
+        columns = [_pad(column, str.ljust) for column in text] + [_pad(numbers, str.rjust)]
         return "\n".join("  ".join(line) for line in zip(*columns, strict=True))
 
     def __repr__(self) -> str:
@@ -362,6 +362,6 @@ def _spread_name(name: str, axis: str) -> str:
     return f"{name}_over_{axis}"
 
 
-def _padded(column: Sequence[str], pad: Callable[[str, int], str]) -> list[str]:
+def _pad(column: Sequence[str], pad: Callable[[str, int], str]) -> list[str]:
     width = max(map(len, column))
     return [pad(cell, width) for cell in column]

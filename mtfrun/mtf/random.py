@@ -18,12 +18,11 @@ import numpy as np
 import tensorflow as tf
 
 from mtfrun.errors import InputError
-from mtfrun.mtf.broadcasting import align, union
 from mtfrun.mtf.dimension import Dimension
 from mtfrun.mtf.mesh import Mesh
-from mtfrun.mtf.porting import named
-from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
-from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
+from mtfrun.mtf.ops.lift import accept_name
+from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape, union
+from mtfrun.mtf.tensor import Tensor, TensorLike, align, as_tensor
 from mtfrun.mtf.transfer import import_tf_tensor
 
 _GOLDEN = 0x9E3779B9
@@ -128,7 +127,7 @@ def random_normal(
     return Tensor(mesh, tf.cast(radius * tf.cos(angle) * stddev + mean, dtype), shape)
 
 
-@named
+@accept_name
 def dropout(
     x: TensorLike,
     training: bool,

@@ -19,8 +19,8 @@ from tqdm import tqdm
 
 from mtfrun import processes
 from mtfrun.mtf.dimension import Dimension
+from mtfrun.mtf.flops import forget_on_error
 from mtfrun.mtf.mesh import Mesh
-from mtfrun.mtf.products import forgotten_on_error
 from mtfrun.mtf.shape import Shape
 from mtfrun.mtf.tensor import Tensor
 from mtfrun.mtf.transfer import to_numpy
@@ -69,12 +69,12 @@ def with_values(reports: Iterable[Report], values: Iterable[tf.Tensor]) -> list[
     """
     remaining = iter(values)
 
-    def replaced(x: Tensor) -> Tensor:
+    def replace(x: Tensor) -> Tensor:
         value = next(remaining)
         rounds, *entries = x.shape
         return Tensor(x.mesh, value, [Dimension(rounds.name, value.shape[0]), *entries])
 
-    return [Report(r.place, replaced(r.happened), list(map(replaced, r.values))) for r in reports]
+    return [Report(r.place, replace(r.happened), list(map(replace, r.values))) for r in reports]
 
 
 class _Collected(list[Report]):
@@ -93,7 +93,7 @@ _COLLECTED: contextvars.ContextVar[_Collected | None] = contextvars.ContextVar(
 
 
 @contextlib.contextmanager
-def collected_reports() -> Iterator[list[Report]]:
+def collect_reports() -> Iterator[list[Report]]:
     """Returns a context that collects reports in the list instead of printing them."""
     outer, collected = _COLLECTED.get(), _Collected()
     collected.expected = {} if outer is None else outer.expected
@@ -121,7 +121,7 @@ def reports_of_body() -> contextlib.AbstractContextManager[list[Report]]:
 
     In eager mode it collects nothing: reports are delivered at once.
     """
-    return contextlib.nullcontext([]) if tf.executing_eagerly() else collected_reports()
+    return contextlib.nullcontext([]) if tf.executing_eagerly() else collect_reports()
 
 
 class _Specification(NamedTuple):
@@ -142,7 +142,7 @@ class _UnexpectedReportsError(Exception):
 
 
 def require_expected(key: Any, reports: Sequence[Report], expected: Sequence[Report]) -> None:
-    """Ends the trace of `traced_with_reports(key, ...)` unless the reports are as expected."""
+    """Ends the trace of `trace_with_reports(key, ...)` unless the reports are as expected."""
     specifications = [
         Report(r.place, _specification(r.happened), [_specification(x) for x in r.values])
         for r in reports
@@ -155,7 +155,7 @@ def _specification(x: Tensor) -> _Specification:
     return _Specification(x.mesh, x.shape, x.dtype)
 
 
-def traced_with_reports(key: Any, trace: Callable[[Sequence[Report]], Any]) -> Any:
+def trace_with_reports(key: Any, trace: Callable[[Sequence[Report]], Any]) -> Any:
     """Returns trace(expected) with the reports that `require_expected(key, ...)` accepts in it.
 
     A loop needs variables for the reports of its body, and only tracing the body shows them: if
@@ -166,7 +166,7 @@ def traced_with_reports(key: Any, trace: Callable[[Sequence[Report]], Any]) -> A
     expected = {} if collected is None else collected.expected
     for _ in range(2):
         try:
-            with forgotten_on_error():
+            with forget_on_error():
                 return trace(expected.get(key, ()))
         except _UnexpectedReportsError as error:
             if error.key != key:

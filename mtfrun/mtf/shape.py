@@ -1,11 +1,11 @@
-"""An ordered set of named dimensions."""
+"""An ordered set of named dimensions, and how shapes broadcast by name."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TypeAlias
+from typing import TypeAlias, overload
 
 from mtfrun.errors import ShapeError, did_you_mean
 from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
@@ -151,8 +151,12 @@ class Shape:
 ShapeLike: TypeAlias = Shape | Sequence[DimensionLike] | Dimension | str
 
 
-def convert_to_shape(x: ShapeLike) -> Shape:
-    """Returns the shape of a `Shape`, of a list of dimensions, of one dimension or of a text.
+@overload
+def convert_to_shape(x: None) -> None: ...
+@overload
+def convert_to_shape(x: ShapeLike) -> Shape: ...
+def convert_to_shape(x: ShapeLike | None) -> Shape | None:
+    """Returns the shape of a `Shape`, of dimensions, of one dimension or of a text; None of None.
 
     A text is "name:size" pairs separated by `;`, `,`, `.` or spaces, as in Mesh TensorFlow.
 
@@ -160,7 +164,7 @@ def convert_to_shape(x: ShapeLike) -> Shape:
       >>> convert_to_shape("batch:8;length:128")
       Shape(batch:8;length:128)
     """
-    if isinstance(x, Shape):
+    if x is None or isinstance(x, Shape):
         return x
     if isinstance(x, Dimension):
         return Shape([x])
@@ -194,3 +198,37 @@ def combined_dimension(dims: Sequence[DimensionLike], name: str | None = None) -
     if not shape.ndims:
         raise ShapeError("combined_dimension needs at least one dimension")
     return Dimension(name or shape[0].name, shape.size)
+
+
+def is_subsequence(short_seq: Sequence[Dimension], long_seq: Sequence[Dimension]) -> bool:
+    """Returns whether the items of `short_seq` occur in `long_seq` in the same order."""
+    remaining = iter(long_seq)
+    return all(dim in remaining for dim in short_seq)
+
+
+def union(*shapes: Shape) -> Shape:
+    """Returns all dimensions of the shapes, in order of first appearance."""
+    return Shape(dict.fromkeys(dim for shape in shapes for dim in shape))
+
+
+def verify_no_new_dims(input_shapes: Iterable[ShapeLike], output_shape: ShapeLike) -> None:
+    """Checks that the output has only dimensions of the inputs.
+
+    Raises:
+      ShapeError: with the name of a dimension that no input has.
+    """
+    input_dims = union(*(convert_to_shape(shape) for shape in input_shapes))
+    for dim in convert_to_shape(output_shape):
+        input_dims.index(dim)
+
+
+def broadcast_shape(shape1: Shape, shape2: Shape) -> Shape:
+    """Returns the result shape of an operation on two shapes.
+
+    The longer one where it contains the other in order, else the union in order of appearance.
+    """
+    if is_subsequence(shape1.dims, shape2.dims):
+        return shape2
+    if is_subsequence(shape2.dims, shape1.dims):
+        return shape1
+    return union(shape1, shape2)

@@ -1,16 +1,15 @@
-"""A tensor with named dimensions."""
+"""A tensor with named dimensions; operations of two combine them by name."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias, cast
 
 import tensorflow as tf
 
 from mtfrun.errors import ShapeError
-from mtfrun.mtf.broadcasting import broadcast_shape, combine
 from mtfrun.mtf.mesh import Mesh
-from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
+from mtfrun.mtf.shape import Shape, ShapeLike, broadcast_shape, convert_to_shape
 
 
 class Arithmetic:
@@ -153,3 +152,48 @@ def binary(
         shape = convert_to_shape(output_shape)
     value = combine(tf_fn, x1.mesh, [x1.value, x2.value], [x1.shape, x2.shape], shape)
     return Tensor(x1.mesh, value, shape)
+
+
+def align(value: tf.Tensor, shape: Shape, output_shape: Shape) -> tf.Tensor:
+    """Returns `value` transposed, with axes of size 1, so that it broadcasts to `output_shape`.
+
+    Raises:
+      ShapeError: `shape` has a dimension that `output_shape` lacks.
+    """
+    if shape == output_shape:
+        return value
+    for dim in shape:
+        if dim not in output_shape:
+            raise ShapeError(
+                f"dimension {dim.name}:{dim.size} of {shape} is not in the output {output_shape}: "
+                "reduce it first or add it to the output"
+            )
+    order = [shape.index(dim) for dim in output_shape if dim in shape]
+    if order != sorted(order):
+        value = tf.transpose(value, order)
+    # TensorFlow's own broadcasting adds the leading dimensions that are missing.
+    first = next((i for i, dim in enumerate(output_shape) if dim in shape), len(output_shape))
+    for axis, dim in enumerate(output_shape.dims[first:]):
+        if dim not in shape:
+            # Not value[:, None]: under DTensor a strided slice with a new axis ends the process.
+            value = tf.expand_dims(value, axis)
+    return value
+
+
+def combine(
+    tf_fn: Callable[..., tf.Tensor],
+    mesh: Mesh,
+    values: Sequence[tf.Tensor],
+    shapes: Sequence[Shape],
+    output_shape: Shape,
+) -> tf.Tensor:
+    """Returns tf_fn of the aligned values, laid out as `output_shape`."""
+    aligned = [
+        align(value, shape, output_shape) for value, shape in zip(values, shapes, strict=True)
+    ]
+    result = tf_fn(*aligned)
+    if all(shape == output_shape for shape in shapes):
+        return result  # laid out as its operands are
+    if result.shape != output_shape.to_integer_list:  # a dimension that no operand has
+        result = tf.broadcast_to(result, output_shape.to_integer_list)
+    return mesh.constrain(result, output_shape)

@@ -10,12 +10,12 @@ import tensorflow as tf
 from mtfrun.errors import ShapeError
 from mtfrun.mtf import engine
 from mtfrun.mtf.mesh import Mesh
-from mtfrun.mtf.porting import named
+from mtfrun.mtf.ops.lift import accept_name
 from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
 from mtfrun.mtf.tensor import Arithmetic, Tensor, as_tensor
 
 
-@named
+@accept_name
 def import_tf_tensor(
     mesh: Mesh,
     tf_tensor: tf.Tensor | np.ndarray,

@@ -13,16 +13,51 @@ from types import MappingProxyType
 import numpy as np
 import tensorflow as tf
 
-from mtfrun.errors import ShapeError
+from mtfrun.errors import InputError, ShapeError
 from mtfrun.mtf import engine
 from mtfrun.mtf.dimension import Dimension
 from mtfrun.mtf.initializers import Initializer, Zeros
 from mtfrun.mtf.layout import SLOTS, WEIGHTS
 from mtfrun.mtf.mesh import Mesh
-from mtfrun.mtf.porting import named
+from mtfrun.mtf.ops.lift import accept_name
 from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
 from mtfrun.mtf.tensor import Arithmetic, Tensor, TensorLike, as_tensor
 from mtfrun.mtf.transfer import pack
+
+
+@dataclasses.dataclass(frozen=True)
+class DTypePolicy:
+    """The types of a model's parameters and activations.
+
+    Softmax, losses, norms and gating always compute in float32. Types may be names, as in gin
+    files.
+
+    Attributes:
+      master: the type of parameters. Optimizer slots and updates have at least float32.
+      activation: the type of activations.
+
+    Examples:
+      >>> DTypePolicy(activation="bfloat16").activation.name
+      'bfloat16'
+    """
+
+    master: tf.DType | str = tf.float32
+    activation: tf.DType | str = tf.float32
+
+    def __post_init__(self) -> None:
+        for field in ("master", "activation"):
+            object.__setattr__(self, field, _float_type(field, getattr(self, field)))
+
+
+def _float_type(field: str, dtype: tf.DType | str) -> tf.DType:
+    try:
+        dtype = tf.as_dtype(dtype)
+    except TypeError:
+        raise InputError(f"{field}={dtype!r} is not a type: give 'float32' or 'bfloat16'") from None
+    if not dtype.is_floating:
+        raise InputError(f"{field}={dtype.name!r} must be a float type: 'float32' or 'bfloat16'")
+    return dtype
+
 
 _ZEROS = Zeros()
 
@@ -261,7 +296,7 @@ def read_variable(var: Variable) -> Tensor:
     return var.read()
 
 
-@named
+@accept_name
 def assign(var: Variable, new_val: TensorLike) -> None:
     """Assigns a value, which has the variable's dimensions in any order and is cast to its type.
 

@@ -169,7 +169,7 @@ class _Loop:
             with_perplexity=self._reporting.with_perplexity,
         )
         self._norms = Norms(state.trainable, options.log_every_steps, options.train_steps)
-        products = mtf.ProductCount()
+        products = mtf.FlopCount()
         self._machine = Machine(state.mesh, products)
         self._laggards = Laggards(state.mesh.devices[0], clock)
         self._steps_function = train_steps_function(
@@ -366,7 +366,7 @@ class _Loop:
         compiling = waiting("compiling the training step", "compiled the training step")
         with compiling if is_first else contextlib.nullcontext():
             start = self._clock()
-            with mtf.collected_reports() as reports:
+            with mtf.collect_reports() as reports:
                 history: History = mtf.to_numpy(self._steps_function(features, num_steps))
             self._device_secs = self._clock() - start
         history = {**with_norms(history, self._norms), **padding_history(self._padding())}

@@ -37,7 +37,7 @@ class Machine:
       products: those of a forward pass, once the step has been traced.
     """
 
-    def __init__(self, mesh: mtf.Mesh, products: mtf.ProductCount):
+    def __init__(self, mesh: mtf.Mesh, products: mtf.FlopCount):
         self._mesh = mesh
         self._products = products
         hosts = len(set(processes.gather(socket.gethostname(), "host")))

@@ -35,7 +35,7 @@ def train_steps_function(
     clip_norm: float | None = None,
     skip_non_finite: bool = False,
     norms: Norms | None = None,
-    products: mtf.ProductCount | None = None,
+    products: mtf.FlopCount | None = None,
     with_gradients: bool = False,
     jit_compile: bool = False,
 ) -> Callable[[Features, mtf.Tensor], dict[str, Metric]]:
@@ -199,7 +199,7 @@ def loss_and_gradients(
     batch: Features,
     step: mtf.Tensor,
     microbatches: int,
-    products: mtf.ProductCount | None = None,
+    products: mtf.FlopCount | None = None,
 ) -> tuple[Loss, Gradients]:
     """Returns the loss of the batch and the gradients of its mean, total / weight.
 
@@ -219,7 +219,7 @@ def loss_and_gradients(
         def value() -> tuple[mtf.Tensor, Loss]:
             if products is not None:
                 products.clear()
-            with mtf.counting_products(products, microbatches):
+            with mtf.count_flops(products, microbatches):
                 loss = state.model.loss(features, training=True, key=key)
             return objective(loss), loss
 

@@ -84,7 +84,7 @@ def test_moving_averages_follow_the_batches_and_are_used_in_evaluation(
 
     def train(x: mtf.Tensor) -> mtf.Tensor:
         call, collector = _train_call()
-        y = layers.recomputed(norm, x, call) if rematerialised else norm(x, call)
+        y = layers.recompute(norm, x, call) if rematerialised else norm(x, call)
         assert list(collector.contents.updates) == layers.updated_paths(norm)
         for path, value in collector.contents.updates.items():
             mtf.assign(variables[path], value)

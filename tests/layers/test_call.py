@@ -63,7 +63,7 @@ def test_layers_of_all_packages_are_among_them() -> None:
 class Memory:
     """A part of a call with tensors of its own."""
 
-    output: mtf.Tensor = layers.differentiated()
+    output: mtf.Tensor = layers.differentiated_field()
     mask: mtf.Tensor | None = None
 
 
@@ -71,7 +71,7 @@ class Memory:
 class CallWithMemory(layers.Call):
     """A call with tensors that layers read, as that of a Transformer."""
 
-    bias: mtf.Tensor | None = layers.differentiated(default=None)
+    bias: mtf.Tensor | None = layers.differentiated_field(default=None)
     memory: Memory | None = None
 
 
@@ -141,7 +141,7 @@ def _run(mesh_shape: str, *, rematerialise: bool) -> tuple[Any, dict[str, np.nda
             x, bias, memory = (mtf.read_variable(tensors[n]) for n in ("x", "bias", "memory"))
             collector = layers.Collector()
             call = CallWithMemory(True, None, collector, bias=bias, memory=Memory(memory))
-            y = layers.recomputed(network, x, call) if rematerialise else network(x, call)
+            y = layers.recompute(network, x, call) if rematerialise else network(x, call)
             loss = collector.total_loss()
             assert loss is not None
             return mtf.reduce_sum(mtf.sin(y)) + loss, (y, collector.contents)
@@ -177,7 +177,7 @@ def test_a_call_without_a_collector_may_be_recomputed() -> None:
     x = mtf.ones(mesh, SHAPE)
     call = CallWithMemory(True, bias=x, memory=Memory(x))
     expected = mtf.to_numpy(network(x, call))
-    assert_close(mtf.to_numpy(layers.recomputed(network, x, call)), expected)
+    assert_close(mtf.to_numpy(layers.recompute(network, x, call)), expected)
 
 
 def test_the_losses_and_measurements_of_two_calls_add_up() -> None:

@@ -53,7 +53,7 @@ class ScaledByMean(Sublayer):
         if call.collector is not None:
             mean = mtf.reduce_mean(mtf.abs(x), output_shape=[WIDTH])
             call.collector.add_update(self.mean, 0.5 * (mtf.read_variable(self.mean) + mean))
-        return layers.recomputed(lambda x, _: mtf.sin(x * self.kernel) * self.mean, x, call)
+        return layers.recompute(lambda x, _: mtf.sin(x * self.kernel) * self.mean, x, call)
 
 
 EXPERTS = functools.partial(moe.Experts, hidden_size=8, dropout_rate=0.25)

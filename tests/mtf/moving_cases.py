@@ -233,8 +233,8 @@ CONTROL = [
     OpCase("while_loop_with_a_constant", _loop_with_a_constant, (AB,), differentiable=False),
     OpCase("while_loop_with_accumulators", _loop_with_accumulators, (AB,), differentiable=False),
     OpCase(
-        "computed_after",
-        lambda x: mtf.computed_after(_loop(x)[1], [x, 2.0 * x]),
+        "compute_after",
+        lambda x: mtf.compute_after(_loop(x)[1], [x, 2.0 * x]),
         (AB,),
         differentiable=False,
     ),

@@ -53,7 +53,7 @@ def test_branches_of_other_shapes_are_an_error() -> None:
         chosen(x)
 
 
-def _count(mesh_shape: str) -> dict[str, mtf.ProductCount]:
+def _count(mesh_shape: str) -> dict[str, mtf.FlopCount]:
     """Returns the counts of several functions by name."""
     mesh = mtf.Mesh(mesh_shape, LAYOUT)
     x, kernel = mtf.ones(mesh, [BATCH, D_MODEL]), mtf.ones(mesh, [D_MODEL, D_FF])
@@ -87,11 +87,11 @@ def _count(mesh_shape: str) -> dict[str, mtf.ProductCount]:
             mtf.constant(mesh, [3, 5], [mtf.Dimension("experts", 2)], tf.int32),
         ),
     }
-    counts = {name: mtf.ProductCount() for name in functions}
+    counts = {name: mtf.FlopCount() for name in functions}
     for name, function in functions.items():
 
         def counted(name: str = name, function=function) -> mtf.Tensor:  # type: ignore[no-untyped-def]
-            with mtf.counting_products(counts[name]):
+            with mtf.count_flops(counts[name]):
                 return function()
 
         mtf.function(counted)()

@@ -40,7 +40,7 @@ NO_OPERATIONS = {
     "of meshes without devices; tests/tools/planning has them": ["planned_meshes"],
     "of what programs report; test_reports.py runs them": [
         "Print",
-        "collected_reports",
+        "collect_reports",
         "curves_of",
         "print_reports",
         "scalar_summary",
@@ -51,7 +51,7 @@ NO_OPERATIONS = {
         "to_numpy",
         "value_and_gradients",
     ],
-    "of other functions; test_cond_and_products.py runs them": ["cond", "counting_products"],
+    "of other functions; test_cond_and_products.py runs them": ["cond", "count_flops"],
     "the names of operations": ["binary_reduction_fn", "reduction_fn"],
     "a key, which every random operation takes, and the number of its text": [
         "random_key",

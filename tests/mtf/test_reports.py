@@ -95,7 +95,7 @@ def test_every_value_is_printed_once_under_every_layout(
     compiled = mtf.function(fn)
     compiled(x)
     assert capsys.readouterr().err.splitlines() == LINES[fn]
-    with mtf.collected_reports() as reports:
+    with mtf.collect_reports() as reports:
         compiled(x)
     curves = mtf.curves_of(reports, 1)
     assert capsys.readouterr().err == ""

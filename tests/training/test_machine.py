@@ -26,7 +26,7 @@ def _products(mesh_shape: str, microbatches: int = 1, scan_blocks: int | None = 
     data = batches(batch=BATCH.size, length=LENGTH.size)
     features = Infeed(data, mesh, {"targets": mtf.Shape([BATCH, LENGTH])}).next(1)
     assert features is not None
-    products = mtf.ProductCount()
+    products = mtf.FlopCount()
     run = train_steps_function(state, microbatches=microbatches, products=products)
     run(features, mtf.constant(mesh, 0, dtype=tf.int32))
     assert list(products.by_dtype) == ["float32"]
@@ -61,7 +61,7 @@ def test_the_peak_is_that_of_the_type_of_most_products(monkeypatch: pytest.Monke
         return 1e12
 
     monkeypatch.setattr(machine, "_peak_of_device", peak)
-    products = mtf.ProductCount()
+    products = mtf.FlopCount()
     of_machine = Machine(mtf.Mesh("data:2,model:2"), products)
     assert of_machine.speed(10.0) == {}
     products.add(10**9, tf.float32)
@@ -76,7 +76,7 @@ def test_the_peak_is_that_of_the_type_of_most_products(monkeypatch: pytest.Monke
 def test_the_peak_and_the_memory_of_this_machine() -> None:
     # Between a slow core that is shared by many and the fastest processor.
     assert 1e8 < machine.products_per_sec("CPU:0", "float32", 256) < 1e14
-    before = Machine(mtf.Mesh(), mtf.ProductCount()).memory()["perf/host_memory_gb"]
+    before = Machine(mtf.Mesh(), mtf.FlopCount()).memory()["perf/host_memory_gb"]
     block = bytearray(b"x" * 300_000_000)
-    after = Machine(mtf.Mesh(), mtf.ProductCount()).memory()["perf/host_memory_gb"]
+    after = Machine(mtf.Mesh(), mtf.FlopCount()).memory()["perf/host_memory_gb"]
     assert after - before > 0.2 and len(block) > 0

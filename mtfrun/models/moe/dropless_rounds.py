@@ -168,7 +168,7 @@ def _sum_of_rounds(
         zeros: list[mtf.Tensor],
     ) -> list[mtf.Tensor]:
         def body(i: mtf.Tensor, *sums: mtf.Tensor) -> list[mtf.Tensor]:
-            # Copies of the loop's own, see `layers.looped`.
+            # Copies of the loop's own, see `layers.scan_layers`.
             terms = add_round(i, list(map(mtf.identity, inputs)))
             return [i + 1, *map(mtf.add, sums, terms)]
 
@@ -187,7 +187,7 @@ def _sum_of_rounds(
         (of_y,) = grads
 
         def gradients(i: mtf.Tensor, own: list[mtf.Tensor]) -> list[mtf.Tensor]:
-            with mtf.collected_reports():  # the forward loop reports them
+            with mtf.collect_reports():  # the forward loop reports them
                 of_own = mtf.gradients([round_(i, own)], own, [of_y])
             return [mtf.zeros_like(x) if g is None else g for x, g in zip(own, of_own, strict=True)]
 

@@ -11,7 +11,7 @@ from mtfrun import mtf
 from mtfrun.checks import POSITIVE, SHARE_BELOW_1, check_range
 from mtfrun.errors import InputError
 from mtfrun.models.moe import Jitter
-from mtfrun.mtf.porting import named
+from mtfrun.mtf.ops.lift import accept_name
 
 
 def multiplicative_jitter(x: mtf.Tensor, epsilon: float = 0.01, *, key: mtf.Key) -> mtf.Tensor:
@@ -28,7 +28,7 @@ def multiplicative_jitter(x: mtf.Tensor, epsilon: float = 0.01, *, key: mtf.Key)
     return x if epsilon == 0.0 else Jitter(epsilon)(x, key)
 
 
-@named
+@accept_name
 def annealed_dropout(
     x: mtf.Tensor,
     training: bool,

@@ -6,7 +6,7 @@ import itertools
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
-from mtfrun.layers import ActivationScale, Call, Dense, recomputed
+from mtfrun.layers import ActivationScale, Call, Dense, recompute
 from mtfrun.models.resnet.backbone import Backbone
 from mtfrun.models.resnet.blocks import Blocking
 from mtfrun.models.resnet.classifier import ImageClassifier
@@ -68,7 +68,7 @@ class ResNet(ImageClassifier):
         for stage, activation in zip(self.stages, self.activation, strict=True):
             for block, scale in itertools.zip_longest(stage, activation):
                 if self._rematerialise and call.training:
-                    x = recomputed(block, x, call)
+                    x = recompute(block, x, call)
                 else:
                     x = block(x, call)
                 if scale is not None:

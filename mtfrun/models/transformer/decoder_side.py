@@ -220,7 +220,7 @@ class StackDecoder:
         ids = decoder_inputs(ids, length, None) if self.reading.reads_start else mtf.abs(ids)
         x, state = self.stack.prefill(self.embed(ids, None), state, call)
         # DTensor refuses a program with a loop that computes nothing needed: the last attention's.
-        return mtf.computed_after(x, state) if self.targets.mesh.is_distributed else state
+        return mtf.compute_after(x, state) if self.targets.mesh.is_distributed else state
 
     def _positions_read(self, longest: int) -> int:
         """Returns how many positions are read in one pass: all where the mesh splits the length.

@@ -6,7 +6,7 @@ import dataclasses
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
-from mtfrun.layers import NO_BIAS, AttentionBias, Call, differentiated
+from mtfrun.layers import NO_BIAS, AttentionBias, Call, differentiated_field
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +60,7 @@ class EncoderMemory:
       bias: added to the logits of the attention to it.
     """
 
-    output: mtf.Tensor = differentiated()
+    output: mtf.Tensor = differentiated_field()
     bias: AttentionBias = NO_BIAS
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
-from mtfrun.layers import looped, recomputed
+from mtfrun.layers import recompute, scan_layers
 from mtfrun.models.transformer.feedforward import FeedForward
 from mtfrun.models.transformer.residual_transforms import (
     StackTransforms,
@@ -123,7 +123,7 @@ class Stack(Sublayer):
             return self._transformed(self._final, x, call)
         for block in self.blocks:
             run = functools.partial(_run_layers, block.values())
-            x = recomputed(run, x, call) if self._rematerialise and call.training else run(x, call)
+            x = recompute(run, x, call) if self._rematerialise and call.training else run(x, call)
         return self._transformed(self._final, x, call)
 
     def initial_state(
@@ -174,7 +174,7 @@ class Stack(Sublayer):
             [layer for block in self.blocks[begin : begin + size] for layer in block.values()]
             for begin in range(0, len(self.blocks), size)
         ]
-        return looped(functools.partial(_run_layers, groups[0]), groups, x, call)
+        return scan_layers(functools.partial(_run_layers, groups[0]), groups, x, call)
 
     def _begin(self, x: mtf.Tensor, call: SequenceCall) -> tuple[mtf.Tensor, SequenceCall]:
         """Returns the input and the call of the first block."""

@@ -11,32 +11,30 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from mtfrun.mtf import engine
-from mtfrun.mtf.broadcasting import combine, union
-from mtfrun.mtf.ops.lift import binary
-from mtfrun.mtf.porting import named
-from mtfrun.mtf.shape import ShapeLike, convert_to_shape
-from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
+from mtfrun.mtf.ops.lift import accept_name
+from mtfrun.mtf.shape import ShapeLike, convert_to_shape, union
+from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor, binary, combine
 
 
-@named
+@accept_name
 def add(x1: TensorLike, x2: TensorLike, output_shape: ShapeLike | None = None) -> Tensor:
     """Returns x1 + x2."""
     return binary(tf.add, x1, x2, output_shape)
 
 
-@named
+@accept_name
 def sub(x1: TensorLike, x2: TensorLike, output_shape: ShapeLike | None = None) -> Tensor:
     """Returns x1 - x2."""
     return binary(tf.subtract, x1, x2, output_shape)
 
 
-@named
+@accept_name
 def multiply(x1: TensorLike, x2: TensorLike, output_shape: ShapeLike | None = None) -> Tensor:
     """Returns x1 * x2."""
     return binary(tf.multiply, x1, x2, output_shape)
 
 
-@named
+@accept_name
 def divide(x1: TensorLike, x2: TensorLike, output_shape: ShapeLike | None = None) -> Tensor:
     """Returns x1 / x2."""
     return binary(tf.truediv, x1, x2, output_shape)
@@ -57,13 +55,13 @@ def pow(x: TensorLike, y: TensorLike) -> Tensor:  # Mesh TensorFlow's name
     return binary(tf.pow, x, y)
 
 
-@named
+@accept_name
 def minimum(x1: TensorLike, x2: TensorLike, output_shape: ShapeLike | None = None) -> Tensor:
     """Returns the smaller operand; on a tie both get the full gradient."""
     return binary(_with_full_gradient_on_ties(tf.minimum, tf.less_equal), x1, x2, output_shape)
 
 
-@named
+@accept_name
 def maximum(x1: TensorLike, x2: TensorLike, output_shape: ShapeLike | None = None) -> Tensor:
     """Returns the larger operand; on a tie both get the full gradient."""
     return binary(_with_full_gradient_on_ties(tf.maximum, tf.greater_equal), x1, x2, output_shape)

@@ -7,13 +7,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from mtfrun.mtf.broadcasting import align
 from mtfrun.mtf.dimension import DimensionLike, convert_to_dimension
 from mtfrun.mtf.mesh import Mesh
-from mtfrun.mtf.ops.lift import laid_out
-from mtfrun.mtf.porting import named
+from mtfrun.mtf.ops.lift import accept_name, lay_out
 from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
-from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
+from mtfrun.mtf.tensor import Tensor, TensorLike, align, as_tensor
 from mtfrun.mtf.transfer import import_tf_tensor
 
 
@@ -30,15 +28,15 @@ def constant(
 
 def zeros(mesh: Mesh, shape: ShapeLike, dtype: tf.DType = tf.float32) -> Tensor:
     """Returns zeros."""
-    return _filled(mesh, 0, shape, dtype)
+    return _fill(mesh, 0, shape, dtype)
 
 
 def ones(mesh: Mesh, shape: ShapeLike, dtype: tf.DType = tf.float32) -> Tensor:
     """Returns ones."""
-    return _filled(mesh, 1, shape, dtype)
+    return _fill(mesh, 1, shape, dtype)
 
 
-def _filled(mesh: Mesh, value: int, shape: ShapeLike, dtype: tf.DType) -> Tensor:
+def _fill(mesh: Mesh, value: int, shape: ShapeLike, dtype: tf.DType) -> Tensor:
     shape = convert_to_shape(shape)
     if mesh.is_distributed and tf.executing_eagerly():
         return constant(mesh, value, shape, dtype)
@@ -57,14 +55,14 @@ def ones_like(t: TensorLike) -> Tensor:
     return ones(t.mesh, t.shape, t.dtype)
 
 
-@named
+@accept_name
 def range(mesh: Mesh, dim: DimensionLike, dtype: tf.DType = tf.int32) -> Tensor:  # Mesh TF's name
     """Returns 0, 1, ... along one dimension."""
     dim = convert_to_dimension(dim)
     return import_tf_tensor(mesh, np.arange(dim.size), Shape([dim]), dtype=tf.as_dtype(dtype))
 
 
-@named
+@accept_name
 def one_hot(
     indices: TensorLike,
     output_dim: DimensionLike,
@@ -84,6 +82,6 @@ def one_hot(
     is_index = tf.equal(align(indices.value, indices.shape, shape), positions.value)
     dtype = tf.as_dtype(dtype)
     if dtype == tf.bool:
-        return laid_out(indices, is_index, shape)
+        return lay_out(indices, is_index, shape)
     value = tf.where(is_index, tf.cast(on_value, dtype), tf.cast(off_value, dtype))
-    return laid_out(indices, value, shape)
+    return lay_out(indices, value, shape)

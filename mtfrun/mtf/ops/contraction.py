@@ -8,18 +8,16 @@ from collections.abc import Iterable, Sequence
 import tensorflow as tf
 
 from mtfrun.errors import ShapeError
-from mtfrun.mtf.broadcasting import union
 from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
-from mtfrun.mtf.ops.lift import laid_out
+from mtfrun.mtf.flops import add_product
+from mtfrun.mtf.ops.lift import accept_name, lay_out
 from mtfrun.mtf.ops.reductions import reduce_sum
 from mtfrun.mtf.ops.structure import reshape, transpose
-from mtfrun.mtf.porting import named
-from mtfrun.mtf.products import count_product
-from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
+from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape, union
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 
 
-@named
+@accept_name
 def einsum(
     xs: Sequence[TensorLike],
     output_shape: ShapeLike | None = None,
@@ -40,7 +38,7 @@ def einsum(
     if not tensors:
         raise ShapeError("einsum needs at least one tensor")
     shape = _output_shape([x.shape for x in tensors], output_shape, reduced_dims)
-    result = _without_private_dims(tensors[0], shape, tensors[1:])
+    result = _sum_private_dims(tensors[0], shape, tensors[1:])
     for i, x in enumerate(tensors[1:], start=2):
         remaining = tensors[i:]
         needed = union(shape, *(other.shape for other in remaining))
@@ -48,12 +46,12 @@ def einsum(
             pair_shape = Shape(d for d in union(result.shape, x.shape) if d in needed)
         else:
             pair_shape = shape
-        x = _without_private_dims(x, shape, [result, *remaining])
+        x = _sum_private_dims(x, shape, [result, *remaining])
         result = _product(result, x, pair_shape)
     return transpose(result, shape)
 
 
-@named
+@accept_name
 def matmul(
     a: TensorLike,
     b: TensorLike,
@@ -90,7 +88,7 @@ def _output_shape(
     return all_dims - reduced
 
 
-def _without_private_dims(x: Tensor, output_shape: Shape, others: Sequence[Tensor]) -> Tensor:
+def _sum_private_dims(x: Tensor, output_shape: Shape, others: Sequence[Tensor]) -> Tensor:
     """Sums over the dimensions that only x has: this costs least before the product."""
     shared = [d for d in x.shape if d in output_shape or any(d in o.shape for o in others)]
     return x if len(shared) == len(x.shape) else reduce_sum(x, output_shape=shared)
@@ -100,7 +98,7 @@ def _product(x: Tensor, y: Tensor, shape: Shape) -> Tensor:
     """Returns the einsum of two tensors."""
     dims = union(x.shape, y.shape)
     if len(dims) > len(shape):  # otherwise a multiplication by element
-        count_product(2 * dims.size, x.dtype)
+        add_product(2 * dims.size, x.dtype)
     product = _batched_matmul(x, y, shape)
     if product is not None:
         return product
@@ -113,7 +111,7 @@ def _product(x: Tensor, y: Tensor, shape: Shape) -> Tensor:
     if merged is not None:
         return merged
     equation = f"{term(x.shape)},{term(y.shape)}->{term(shape)}"
-    return laid_out(x, tf.einsum(equation, x.value, y.value), shape)
+    return lay_out(x, tf.einsum(equation, x.value, y.value), shape)
 
 
 def _batched_matmul(x: Tensor, y: Tensor, shape: Shape) -> Tensor | None:
@@ -141,7 +139,7 @@ def _batched_matmul(x: Tensor, y: Tensor, shape: Shape) -> Tensor | None:
         row = Dimension(rows[0].name, Shape(rows).size)
         merged = reshape(x, [*batch, row, *inner])
         product = tf.matmul(merged.value, y.value)
-        return reshape(laid_out(x, product, [*batch, row, *columns]), shape)
+        return reshape(lay_out(x, product, [*batch, row, *columns]), shape)
     b, r, i, c = (Shape(dims).size for dims in (batch, rows, inner, columns))
     product = tf.matmul(tf.reshape(x.value, [b, r, i]), tf.reshape(y.value, [b, i, c]))
     return Tensor(x.mesh, tf.reshape(product, shape.to_integer_list), shape)

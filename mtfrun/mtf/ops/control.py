@@ -6,9 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.compiler.tf2xla.python import xla
 
 from mtfrun.errors import ShapeError
 from mtfrun.mtf import engine
+from mtfrun.mtf.flops import count_flops, repeat_products
+from mtfrun.mtf.function import is_traced_for_xla
 from mtfrun.mtf.mesh import Mesh
 from mtfrun.mtf.ops.constants import zeros
 from mtfrun.mtf.ops.reports import (
@@ -17,14 +20,13 @@ from mtfrun.mtf.ops.reports import (
     next_loop_variables,
     reports_of_loop,
 )
-from mtfrun.mtf.products import counting_products, repeated
 from mtfrun.mtf.reports import (
     Report,
-    collected_reports,
+    collect_reports,
     deliver,
     reports_of_body,
     require_expected,
-    traced_with_reports,
+    trace_with_reports,
     with_values,
 )
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
@@ -57,7 +59,7 @@ def while_loop(
       has_accumulators: body_fn returns further tensors after the loop variables. They are summed
         over the rounds and returned after the loop variables. body_fn is then traced twice.
       rounds: the expected number of rounds, by which the products of body_fn are multiplied, see
-        `counting_products`.
+        `count_flops`.
       most_rounds: the number of rounds, from the first, whose `Print` and `scalar_summary` are
         reported; by default `rounds`, or 100 if `rounds` is 1.
       **kwargs: of `tf.while_loop`, such as maximum_iterations.
@@ -69,8 +71,8 @@ def while_loop(
       ShapeError: body_fn changes a shape or the number of loop variables.
     """
     number = len(inputs)
-    with counting_products(None):
-        sums = _traced(body_fn, inputs)[number:] if has_accumulators else []
+    with count_flops(None):
+        sums = _trace(body_fn, inputs)[number:] if has_accumulators else []
     variables = [*inputs, *tf.nest.map_structure(_zeros, sums)] if sums else inputs
     variables = tf.nest.map_structure(as_tensor, variables)
     count = len(variables)
@@ -79,7 +81,7 @@ def while_loop(
 
     def body(values: Sequence[Any], expected: Sequence[Report]) -> list[Any]:
         """Returns the next values of the loop variables and of the stored reports."""
-        with repeated(rounds), reports_of_body() as reports:
+        with repeat_products(rounds), reports_of_body() as reports:
             results = list(body_fn(*values[:number]))
         require_expected(key, reports, expected)
         reported[:] = reports
@@ -97,7 +99,7 @@ def while_loop(
         deliver(reports_of_loop(reported, results[count:]))
         return results[:count][:num_loop_vars]
 
-    return traced_with_reports(key, loop)
+    return trace_with_reports(key, loop)
 
 
 def _while_loop(
@@ -111,7 +113,7 @@ def _while_loop(
     initial = tf.nest.flatten(variables)
 
     def body(*values: tf.Tensor) -> list[tf.Tensor]:
-        before = _laid_out(_named(variables, values))
+        before = _lay_out(_to_tensors(variables, values))
         passed_on = {id(x.value) for x in tf.nest.flatten(before)}
         results = body_fn(*before)
         # The layout of a loop variable must be the same in every round.
@@ -123,12 +125,12 @@ def _while_loop(
     counters = engine.spare_counters()
     spare = len(counters)
     values = tf.while_loop(
-        lambda *values: cond_fn(*_named(variables, values[spare:])[:number]).value,
+        lambda *values: cond_fn(*_to_tensors(variables, values[spare:])[:number]).value,
         lambda *values: [*(x + 1 for x in values[:spare]), *body(*values[spare:])],
         [*counters, *(x.value for x in initial)],
         **kwargs,
     )
-    return _named(variables, values[spare:])
+    return _to_tensors(variables, values[spare:])
 
 
 def cond(pred: Tensor, true_fn: Callable[[], Any], false_fn: Callable[[], Any]) -> Any:
@@ -165,9 +167,9 @@ def cond(pred: Tensor, true_fn: Callable[[], Any], false_fn: Callable[[], Any]) 
 
         return list(tf.cond(pred.value, branch(0, true_fn), branch(1, false_fn)))
 
-    chosen = traced_with_reports(
+    chosen = trace_with_reports(
         keys[0],
-        lambda of_true: traced_with_reports(keys[1], lambda of_false: choose(of_true, of_false)),
+        lambda of_true: trace_with_reports(keys[1], lambda of_false: choose(of_true, of_false)),
     )
     shapes = [[x.shape for x in tf.nest.flatten(result)] for result in results]
     # Outside of `mtf.function` only one branch is called.
@@ -179,7 +181,7 @@ def cond(pred: Tensor, true_fn: Callable[[], Any], false_fn: Callable[[], Any]) 
     return tf.nest.pack_sequence_as(results[0], tensors)
 
 
-def _named(variables: Any, values: Sequence[tf.Tensor]) -> Any:
+def _to_tensors(variables: Any, values: Sequence[tf.Tensor]) -> Any:
     """Returns values as tensors with the structure and the shapes of the loop variables."""
     tensors = [
         Tensor(x.mesh, _copy(x.mesh, value), x.shape)
@@ -188,7 +190,7 @@ def _named(variables: Any, values: Sequence[tf.Tensor]) -> Any:
     return tf.nest.pack_sequence_as(variables, tensors)
 
 
-def _laid_out(variables: list[Any]) -> list[Any]:
+def _lay_out(variables: list[Any]) -> list[Any]:
     """Returns the loop variables, laid out where a body begins.
 
     DTensor ends the process for a gradient in a body through a relayout of what was computed from
@@ -209,13 +211,13 @@ def _require_number(results: Sequence[Any], number: int, has_accumulators: bool)
         )
 
 
-def _traced(body_fn: Callable[..., Any], inputs: Any) -> list[Any]:
+def _trace(body_fn: Callable[..., Any], inputs: Any) -> list[Any]:
     """Returns the results of body_fn, traced for their shapes and types and never run."""
     results: list[Any] = []
 
     @tf.function(autograph=False)  # type: ignore[untyped-decorator]
     def scratch() -> None:
-        with collected_reports():
+        with collect_reports():
             results.extend(body_fn(*inputs))
 
     scratch.get_concrete_function()
@@ -241,3 +243,28 @@ def _next_value(before: Tensor, after: Tensor, passed_on: set[int]) -> tf.Tensor
 
 def _copy(mesh: Mesh, value: tf.Tensor) -> tf.Tensor:
     return engine.copy_loop_variable(value) if mesh.is_distributed else value
+
+
+def optimization_barrier(x: TensorLike) -> Tensor:
+    """Returns x, which XLA computes separately from the operations that use it.
+
+    XLA otherwise rewrites across operations: the transpose of a product, for instance, becomes the
+    product of the transposed factors, even where that is slower. Without XLA, and on several
+    devices, this returns x itself.
+    """
+    x = as_tensor(x)
+    if not is_traced_for_xla(x.mesh):
+        return x
+    (value,) = xla.optimization_barrier(x.value)
+    return Tensor(x.mesh, value, x.shape)
+
+
+def compute_after(first: TensorLike, tensors: Any) -> Any:
+    """Returns tensors, in any structure, that are computed after another one, which is kept.
+
+    A program otherwise leaves out what none of its results needs.
+    """
+    with tf.control_dependencies([as_tensor(first).value]):
+        return tf.nest.map_structure(
+            lambda x: Tensor(x.mesh, tf.identity(x.value), x.shape), tensors
+        )

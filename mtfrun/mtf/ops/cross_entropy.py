@@ -10,7 +10,7 @@ from mtfrun.mtf.gradients import custom_gradient
 from mtfrun.mtf.ops.constants import one_hot, range
 from mtfrun.mtf.ops.elementwise import exp, log
 from mtfrun.mtf.ops.indexing.gather import gather
-from mtfrun.mtf.ops.lift import transposed
+from mtfrun.mtf.ops.lift import reorder
 from mtfrun.mtf.ops.reductions import reduce_max, reduce_sum, softmax
 from mtfrun.mtf.ops.structure import reshape
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
@@ -62,7 +62,7 @@ def sparse_cross_entropy(
     """
     logits, targets, vocab = as_tensor(logits), as_tensor(targets), convert_to_dimension(vocab_dim)
     logits.shape.index(vocab)
-    ordered = transposed(logits, targets.shape + vocab)
+    ordered = reorder(logits, targets.shape + vocab)
 
     def backward(
         inputs: Sequence[Tensor], outputs: Sequence[Tensor], grads: Sequence[Tensor]

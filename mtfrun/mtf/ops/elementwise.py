@@ -4,84 +4,83 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from mtfrun.mtf.ops.lift import unary
-from mtfrun.mtf.porting import named
+from mtfrun.mtf.ops.lift import accept_name, unary
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 
 
-@named
+@accept_name
 def identity(x: TensorLike) -> Tensor:
     """Returns x."""
     return unary(tf.identity, x)
 
 
-@named
+@accept_name
 def sin(x: TensorLike) -> Tensor:
     """Returns the sine."""
     return unary(tf.sin, x)
 
 
-@named
+@accept_name
 def cos(x: TensorLike) -> Tensor:
     """Returns the cosine."""
     return unary(tf.cos, x)
 
 
-@named
+@accept_name
 def square(x: TensorLike) -> Tensor:
     """Returns x * x."""
     return unary(tf.square, x)
 
 
-@named
+@accept_name
 def sqrt(x: TensorLike) -> Tensor:
     """Returns the square root."""
     return unary(tf.sqrt, x)
 
 
-@named
+@accept_name
 def rsqrt(x: TensorLike) -> Tensor:
     """Returns 1 / sqrt(x)."""
     return unary(tf.math.rsqrt, x)
 
 
-@named
+@accept_name
 def log(x: TensorLike) -> Tensor:
     """Returns the natural logarithm."""
     return unary(tf.math.log, x)
 
 
-@named
+@accept_name
 def exp(x: TensorLike) -> Tensor:
     """Returns e to the power of x."""
     return unary(tf.exp, x)
 
 
-@named
+@accept_name
 def sigmoid(x: TensorLike) -> Tensor:
     """Returns 1 / (1 + exp(-x))."""
     return unary(tf.sigmoid, x)
 
 
-@named
+@accept_name
 def tanh(x: TensorLike) -> Tensor:
     """Returns the hyperbolic tangent."""
     return unary(tf.tanh, x)
 
 
-@named
+@accept_name
 def negative(x: TensorLike) -> Tensor:
     """Returns -x."""
     return unary(tf.negative, x)
 
 
-@named
+@accept_name
 def reciprocal(x: TensorLike) -> Tensor:
     """Returns 1 / x."""
     return unary(tf.math.reciprocal, x)
 
 
-@named
+@accept_name
 def sign(x: TensorLike) -> Tensor:
     """Returns -1, 0 or 1."""
     return unary(tf.sign, x)
@@ -92,19 +91,19 @@ def abs(x: TensorLike) -> Tensor:  # Mesh TensorFlow's name
     return unary(tf.abs, x)
 
 
-@named
+@accept_name
 def logical_not(x: TensorLike) -> Tensor:
     """Returns the negation of a bool tensor."""
     return unary(tf.logical_not, x)
 
 
-@named
+@accept_name
 def relu(x: TensorLike) -> Tensor:
     """Returns max(x, 0); its gradient at 0 is 0."""
     return unary(tf.nn.relu, x)
 
 
-@named
+@accept_name
 def leaky_relu(x: TensorLike, alpha: float = 0.2) -> Tensor:
     """Returns x where positive, else alpha * x."""
     return unary(lambda value: tf.where(value > 0, value, alpha * value), x)
@@ -145,7 +144,7 @@ def softplus(x: TensorLike) -> Tensor:
     return unary(tf.nn.softplus, x)
 
 
-@named
+@accept_name
 def cast(x: TensorLike, dtype: tf.DType) -> Tensor:
     """Returns x converted to a type; x itself where it has that type already."""
     x = as_tensor(x)
@@ -153,19 +152,19 @@ def cast(x: TensorLike, dtype: tf.DType) -> Tensor:
     return x if x.dtype == dtype else unary(lambda value: tf.cast(value, dtype), x)
 
 
-@named
+@accept_name
 def to_float(x: TensorLike) -> Tensor:
     """Returns x as float32."""
     return cast(x, tf.float32)
 
 
-@named
+@accept_name
 def to_bfloat16(x: TensorLike) -> Tensor:
     """Returns x as bfloat16."""
     return cast(x, tf.bfloat16)
 
 
-@named
+@accept_name
 def to_int32(x: TensorLike) -> Tensor:
     """Returns x as int32, rounded towards zero."""
     return cast(x, tf.int32)

@@ -13,13 +13,18 @@ import tensorflow as tf
 from mtfrun.errors import ShapeError
 from mtfrun.mtf import engine
 from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
-from mtfrun.mtf.ops.lift import gathered_along, laid_out, laid_out_from_gathered, transposed
-from mtfrun.mtf.porting import named
+from mtfrun.mtf.ops.lift import (
+    accept_name,
+    gather_along,
+    lay_out,
+    lay_out_gathered,
+    reorder,
+)
 from mtfrun.mtf.shape import Shape
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 
 
-@named
+@accept_name
 def concat(xs: Sequence[TensorLike], concat_dim_name: str) -> Tensor:
     """Returns tensors concatenated along a dimension; their other dimensions must agree.
 
@@ -36,13 +41,13 @@ def concat(xs: Sequence[TensorLike], concat_dim_name: str) -> Tensor:
     for x in tensors:
         dim = x.shape.get_dim_by_name(concat_dim_name)
         total += dim.size
-        aligned = transposed(x, first.resize_dimension(concat_dim_name, dim.size))
-        parts.append(gathered_along(aligned, dim))
+        aligned = reorder(x, first.resize_dimension(concat_dim_name, dim.size))
+        parts.append(gather_along(aligned, dim))
     shape = first.resize_dimension(concat_dim_name, total)
-    return laid_out_from_gathered(tensors[0], tf.concat(parts, axis), shape, shape[axis])
+    return lay_out_gathered(tensors[0], tf.concat(parts, axis), shape, shape[axis])
 
 
-@named
+@accept_name
 def split(
     x: TensorLike, split_dim: DimensionLike, num_or_size_splits: int | Sequence[int]
 ) -> list[Tensor]:
@@ -63,14 +68,14 @@ def split(
         sizes = list(num_or_size_splits)
         if sum(sizes) != dim.size:
             raise ShapeError(f"parts of {sizes} do not make up {dim.name}:{dim.size}")
-    gathered = gathered_along(x, dim)
+    gathered = gather_along(x, dim)
     begins = [sum(sizes[:i]) for i in range(len(sizes))]
     return [
-        _sliced(x, gathered, dim, begin, size) for begin, size in zip(begins, sizes, strict=True)
+        _slice(x, gathered, dim, begin, size) for begin, size in zip(begins, sizes, strict=True)
     ]
 
 
-@named
+@accept_name
 def stack(xs: Sequence[TensorLike], dim_name: str, axis: int = 0) -> Tensor:
     """Returns tensors of one shape stacked along a new dimension.
 
@@ -84,31 +89,31 @@ def stack(xs: Sequence[TensorLike], dim_name: str, axis: int = 0) -> Tensor:
         raise ShapeError("stack needs at least one tensor")
     shape = tensors[0].shape
     position = axis if axis >= 0 else len(shape) + 1 + axis
-    parts = [transposed(x, shape).value for x in tensors]
+    parts = [reorder(x, shape).value for x in tensors]
     dims = shape.dims
     dims.insert(position, Dimension(dim_name, len(tensors)))
     if tensors[0].mesh.is_distributed:
         value = engine.stack(parts, position)
     else:
         value = tf.stack(parts, position)
-    return laid_out_from_gathered(tensors[0], value, Shape(dims), dims[position])
+    return lay_out_gathered(tensors[0], value, Shape(dims), dims[position])
 
 
-@named
+@accept_name
 def unstack(x: TensorLike, dim: DimensionLike) -> list[Tensor]:
     """Returns the entries along a dimension, each without it."""
     x = as_tensor(x)
     dim = convert_to_dimension(dim)
     axis = x.shape.index(dim)
     if not x.mesh.is_distributed:
-        return [laid_out(x, part, x.shape - dim) for part in tf.unstack(x.value, axis=axis)]
+        return [lay_out(x, part, x.shape - dim) for part in tf.unstack(x.value, axis=axis)]
     # Not tf.unstack, whose gradient is tf.stack.
-    parts = tf.split(gathered_along(x, dim), dim.size, axis)
+    parts = tf.split(gather_along(x, dim), dim.size, axis)
     # Each has the layout of x: with one more relayout an entry, deep models compile more slowly.
     return [Tensor(x.mesh, tf.squeeze(part, axis), x.shape - dim) for part in parts]
 
 
-@named
+@accept_name
 def slice(x: TensorLike, begin: int, size: int, slice_dim_name: str) -> Tensor:  # Mesh TF's name
     """Returns `size` entries from `begin` along the dimension of this name.
 
@@ -119,7 +124,7 @@ def slice(x: TensorLike, begin: int, size: int, slice_dim_name: str) -> Tensor: 
     dim = x.shape.get_dim_by_name(slice_dim_name)
     if begin < 0 or size < 1 or begin + size > dim.size:
         raise ShapeError(f"slice [{begin}, {begin + size}) is outside of {dim.name}:{dim.size}")
-    return _sliced(x, gathered_along(x, dim), dim, begin, size)
+    return _slice(x, gather_along(x, dim), dim, begin, size)
 
 
 def reduce_first(tensor: TensorLike, reduced_dim: DimensionLike) -> Tensor:
@@ -127,11 +132,11 @@ def reduce_first(tensor: TensorLike, reduced_dim: DimensionLike) -> Tensor:
     x = as_tensor(tensor)
     dim = convert_to_dimension(reduced_dim)
     axis = x.shape.index(dim)
-    part = _sliced_value(x, gathered_along(x, dim), dim, 0, 1)
-    return laid_out(x, tf.squeeze(part, axis), x.shape - dim)
+    part = _slice_value(x, gather_along(x, dim), dim, 0, 1)
+    return lay_out(x, tf.squeeze(part, axis), x.shape - dim)
 
 
-@named
+@accept_name
 def pad(x: TensorLike, paddings: Sequence[int], dim_name: str) -> Tensor:
     """Returns x padded with zeros along a dimension; `paddings` is (before, after)."""
     x = as_tensor(x)
@@ -141,15 +146,15 @@ def pad(x: TensorLike, paddings: Sequence[int], dim_name: str) -> Tensor:
         raise ShapeError(f"paddings must not be negative, got {(before, after)} for {dim.name}")
     amounts = [[before, after] if d == dim else [0, 0] for d in x.shape]
     shape = x.shape.resize_dimension(dim_name, dim.size + before + after)
-    return laid_out_from_gathered(x, tf.pad(gathered_along(x, dim), amounts), shape, dim)
+    return lay_out_gathered(x, tf.pad(gather_along(x, dim), amounts), shape, dim)
 
 
-def _sliced(x: Tensor, gathered: tf.Tensor, dim: Dimension, begin: int, size: int) -> Tensor:
+def _slice(x: Tensor, gathered: tf.Tensor, dim: Dimension, begin: int, size: int) -> Tensor:
     shape = x.shape.resize_dimension(dim.name, size)
-    return laid_out_from_gathered(x, _sliced_value(x, gathered, dim, begin, size), shape, dim)
+    return lay_out_gathered(x, _slice_value(x, gathered, dim, begin, size), shape, dim)
 
 
-def _sliced_value(
+def _slice_value(
     x: Tensor, gathered: tf.Tensor, dim: Dimension, begin: int, size: int
 ) -> tf.Tensor:
     begins = [begin if d == dim else 0 for d in x.shape]

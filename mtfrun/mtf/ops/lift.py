@@ -5,26 +5,43 @@ They avoid what DTensor cannot do, so that the operations need not.
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 import tensorflow as tf
 
 from mtfrun.errors import ShapeError
 from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
 from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
-from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor, binary
+from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 
-__all__ = [
-    "along",
-    "binary",
-    "gathered_along",
-    "laid_out",
-    "laid_out_from_gathered",
-    "reduction",
-    "reduction_shape",
-    "transposed",
-    "unary",
-]
+_Op = TypeVar("_Op", bound=Callable[..., Any])
+
+
+def accept_name(op: _Op) -> _Op:
+    """Returns the operation with one more argument, `name`, which has no effect.
+
+    Models written for Mesh TensorFlow pass it, after the other positional arguments.
+    """
+    signature = inspect.signature(op)
+    parameters = list(signature.parameters.values())
+    position = sum(p.kind is not inspect.Parameter.KEYWORD_ONLY for p in parameters)
+
+    @functools.wraps(op)
+    def takes_name(*args: Any, name: str | None = None, **kwargs: Any) -> Any:
+        if len(args) == position + 1 and name is None and isinstance(args[-1], str | None):
+            args = args[:-1]
+        return op(*args, **kwargs)
+
+    keyword = inspect.Parameter(
+        "name", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None, annotation="str | None"
+    )
+    takes_name.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[*parameters[:position], keyword, *parameters[position:]]
+    )
+    return cast(_Op, takes_name)
 
 
 def unary(tf_fn: Callable[[tf.Tensor], tf.Tensor], x: TensorLike) -> Tensor:
@@ -33,20 +50,20 @@ def unary(tf_fn: Callable[[tf.Tensor], tf.Tensor], x: TensorLike) -> Tensor:
     return Tensor(x.mesh, tf_fn(x.value), x.shape)
 
 
-def laid_out(x: Tensor, value: tf.Tensor, shape: ShapeLike) -> Tensor:
+def lay_out(x: Tensor, value: tf.Tensor, shape: ShapeLike) -> Tensor:
     """Returns `value` as a tensor on x's mesh, laid out by the rules for `shape`."""
     shape = convert_to_shape(shape)
     return Tensor(x.mesh, x.mesh.constrain(value, shape), shape)
 
 
-def gathered_along(x: Tensor, dim: Dimension) -> tf.Tensor:
+def gather_along(x: Tensor, dim: Dimension) -> tf.Tensor:
     """Returns x's value, gathered along `dim` where that is split."""
     if x.mesh.num_splits(dim) == 1:
         return x.value
     return x.mesh.constrain(x.value, _unsplit(x.shape, dim))
 
 
-def laid_out_from_gathered(x: Tensor, value: tf.Tensor, shape: ShapeLike, dim: Dimension) -> Tensor:
+def lay_out_gathered(x: Tensor, value: tf.Tensor, shape: ShapeLike, dim: Dimension) -> Tensor:
     """Returns `value`, computed with `dim` unsplit on every device, laid out by the rules.
 
     In two steps: DTensor otherwise lets an operation, or its gradient, compute with `dim` split
@@ -55,7 +72,7 @@ def laid_out_from_gathered(x: Tensor, value: tf.Tensor, shape: ShapeLike, dim: D
     shape = convert_to_shape(shape)
     if x.mesh.num_splits(dim) > 1:
         value = x.mesh.constrain(value, _unsplit(shape, dim))
-    return laid_out(x, value, shape)
+    return lay_out(x, value, shape)
 
 
 def _unsplit(shape: Shape, dim: Dimension) -> Shape:
@@ -63,14 +80,14 @@ def _unsplit(shape: Shape, dim: Dimension) -> Shape:
     return Shape(Dimension(f"{d.name}_whole", d.size) if d.name == dim.name else d for d in shape)
 
 
-def transposed(x: TensorLike, shape: Shape) -> Tensor:
+def reorder(x: TensorLike, shape: Shape) -> Tensor:
     """Returns x with its dimensions in the order of `shape`, which has the same ones."""
     x = as_tensor(x)
     if x.shape == shape:
         return x
     if len(shape) != len(x.shape) or any(dim not in x.shape for dim in shape):
         raise ShapeError(f"{x.shape} cannot be transposed to {shape}: the dimensions differ")
-    return laid_out(x, tf.transpose(x.value, [x.shape.index(dim) for dim in shape]), shape)
+    return lay_out(x, tf.transpose(x.value, [x.shape.index(dim) for dim in shape]), shape)
 
 
 def reduction_shape(
@@ -100,15 +117,15 @@ def reduction(
     shape = reduction_shape(x, output_shape, reduced_dim)
     axes = [axis for axis, dim in enumerate(x.shape) if dim not in shape]
     if not axes:
-        return transposed(x, shape)
+        return reorder(x, shape)
     in_order = Shape(dim for dim in x.shape if dim in shape)
-    return transposed(laid_out(x, tf_fn(x.value, axes), in_order), shape)
+    return reorder(lay_out(x, tf_fn(x.value, axes), in_order), shape)
 
 
-def along(
+def apply_along(
     tf_fn: Callable[[tf.Tensor, int], tf.Tensor], x: TensorLike, dim: DimensionLike
 ) -> Tensor:
     """Returns tf_fn(value, axis): a function along one dimension that keeps the shape."""
     x = as_tensor(x)
     axis = x.shape.index(convert_to_dimension(dim))
-    return laid_out(x, tf_fn(x.value, axis), x.shape)
+    return lay_out(x, tf_fn(x.value, axis), x.shape)

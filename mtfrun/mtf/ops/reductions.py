@@ -17,8 +17,13 @@ from mtfrun.mtf.function import is_traced_for_xla
 from mtfrun.mtf.ops.binary import add, maximum, minimum
 from mtfrun.mtf.ops.elementwise import exp, log, stop_gradient
 from mtfrun.mtf.ops.joining import stack
-from mtfrun.mtf.ops.lift import along, gathered_along, laid_out_from_gathered, reduction
-from mtfrun.mtf.porting import named
+from mtfrun.mtf.ops.lift import (
+    accept_name,
+    apply_along,
+    gather_along,
+    lay_out_gathered,
+    reduction,
+)
 from mtfrun.mtf.shape import Shape, ShapeLike
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 
@@ -26,7 +31,7 @@ from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 _ONEDNN_SOFTMAX_MAX_RANK = 5
 
 
-@named
+@accept_name
 def reduce_sum(
     x: TensorLike,
     *,
@@ -60,7 +65,7 @@ def l2_loss(x: TensorLike) -> Tensor:
     return Tensor(x.mesh, tf.nn.l2_loss(x.value), Shape())
 
 
-@named
+@accept_name
 def reduce_mean(
     x: TensorLike,
     *,
@@ -71,7 +76,7 @@ def reduce_mean(
     return reduction(tf.reduce_mean, x, output_shape, reduced_dim)
 
 
-@named
+@accept_name
 def reduce_max(
     x: TensorLike,
     *,
@@ -82,7 +87,7 @@ def reduce_max(
     return _extremum(tf.reduce_max, x, output_shape, reduced_dim)
 
 
-@named
+@accept_name
 def reduce_min(
     x: TensorLike,
     *,
@@ -95,15 +100,15 @@ def reduce_min(
 
 def reduction_fn(reduction_fn_string: str) -> Callable[..., Tensor]:
     """Returns the reduction of Mesh TensorFlow's name: "SUM", "MAX" or "MIN"."""
-    return _named({"SUM": reduce_sum, "MAX": reduce_max, "MIN": reduce_min}, reduction_fn_string)
+    return _find({"SUM": reduce_sum, "MAX": reduce_max, "MIN": reduce_min}, reduction_fn_string)
 
 
 def binary_reduction_fn(reduction_fn_string: str) -> Callable[..., Tensor]:
     """Returns the function of two tensors of that name: "SUM", "MAX" or "MIN"."""
-    return _named({"SUM": add, "MAX": maximum, "MIN": minimum}, reduction_fn_string)
+    return _find({"SUM": add, "MAX": maximum, "MIN": minimum}, reduction_fn_string)
 
 
-def _named(functions: dict[str, Callable[..., Tensor]], name: str) -> Callable[..., Tensor]:
+def _find(functions: dict[str, Callable[..., Tensor]], name: str) -> Callable[..., Tensor]:
     if name not in functions:
         raise InputError(f"no reduction {name!r}: there are {', '.join(functions)}")
     return functions[name]
@@ -141,7 +146,7 @@ def _extremum(
     return reduction(fn, x, output_shape, reduced_dim)
 
 
-@named
+@accept_name
 def reduce_all(
     x: TensorLike,
     *,
@@ -152,7 +157,7 @@ def reduce_all(
     return reduction(tf.reduce_all, x, output_shape, reduced_dim)
 
 
-@named
+@accept_name
 def reduce_any(
     x: TensorLike,
     *,
@@ -163,7 +168,7 @@ def reduce_any(
     return reduction(tf.reduce_any, x, output_shape, reduced_dim)
 
 
-@named
+@accept_name
 def reduce_logsumexp(
     x: TensorLike, reduced_dim: DimensionLike, extra_logit: TensorLike | None = None
 ) -> Tensor:
@@ -197,7 +202,7 @@ def _minus(x: TensorLike, y: Tensor) -> Tensor:
     return x - y
 
 
-@named
+@accept_name
 def softmax(
     x: TensorLike, reduced_dim: DimensionLike, extra_logit: TensorLike | None = None
 ) -> Tensor:
@@ -208,7 +213,7 @@ def softmax(
     return exp(log_softmax(x, reduced_dim, extra_logit))
 
 
-@named
+@accept_name
 def log_softmax(
     x: TensorLike, reduced_dim: DimensionLike, extra_logit: TensorLike | None = None
 ) -> Tensor:
@@ -220,7 +225,7 @@ def log_softmax(
 
 
 def _last_axis(tf_fn: Callable[..., tf.Tensor], x: TensorLike, dim: DimensionLike) -> Tensor:
-    return along(lambda value, axis: tf_fn(value, axis=axis), x, dim)
+    return apply_along(lambda value, axis: tf_fn(value, axis=axis), x, dim)
 
 
 def cumsum(x: TensorLike, dim: DimensionLike, exclusive: bool = False) -> Tensor:
@@ -231,5 +236,5 @@ def cumsum(x: TensorLike, dim: DimensionLike, exclusive: bool = False) -> Tensor
     """
     x = as_tensor(x)
     dim = convert_to_dimension(dim)
-    value = tf.cumsum(gathered_along(x, dim), x.shape.index(dim), exclusive=exclusive)
-    return laid_out_from_gathered(x, value, x.shape, dim)
+    value = tf.cumsum(gather_along(x, dim), x.shape.index(dim), exclusive=exclusive)
+    return lay_out_gathered(x, value, x.shape, dim)

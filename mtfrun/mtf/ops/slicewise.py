@@ -10,15 +10,14 @@ import tensorflow as tf
 from mtfrun.errors import ShapeError
 from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
 from mtfrun.mtf.gradients import custom_gradient
-from mtfrun.mtf.ops.lift import binary, laid_out
-from mtfrun.mtf.porting import named
+from mtfrun.mtf.ops.lift import accept_name, lay_out
 from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
-from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
+from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor, binary
 
 GradFunction: TypeAlias = "Callable[..., Sequence[TensorLike | None]]"
 
 
-@named
+@accept_name
 def cwise(
     tf_fn: Callable[..., tf.Tensor],
     xs: Sequence[TensorLike],
@@ -43,7 +42,7 @@ def cwise(
     return result
 
 
-@named
+@accept_name
 def slicewise(
     tf_fn: Callable[..., Any],
     xs: Sequence[TensorLike],
@@ -79,12 +78,12 @@ def slicewise(
             )
 
     def apply(*inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
-        values = tf_fn(*(_gathered_but(x, splittable) for x in inputs))
+        values = tf_fn(*(_gather_but(x, splittable) for x in inputs))
         values = list(values) if several else [values]
         if output_dtype is not None:
             values = [tf.cast(value, output_dtype) for value in values]
         results = tuple(
-            laid_out(inputs[0], value, shape) for value, shape in zip(values, shapes, strict=True)
+            lay_out(inputs[0], value, shape) for value, shape in zip(values, shapes, strict=True)
         )
         return results if several else results[0]
 
@@ -99,13 +98,13 @@ def _output_shapes(
     """Returns whether there are several results, and their shapes."""
     if output_shape is None:
         return False, [default]
-    shapes = output_shape if isinstance(output_shape, (list, tuple)) else ()
+    shapes = list(output_shape) if isinstance(output_shape, (list, tuple)) else []
     if shapes and all(isinstance(shape, Shape) for shape in shapes):
-        return True, [convert_to_shape(shape) for shape in shapes]
+        return True, shapes
     return False, [convert_to_shape(output_shape)]  # type: ignore[arg-type]
 
 
-def _gathered_but(x: Tensor, splittable: set[Dimension]) -> tf.Tensor:
+def _gather_but(x: Tensor, splittable: set[Dimension]) -> tf.Tensor:
     """Returns x's value, gathered along all dimensions except the splittable ones."""
     dims = [
         dim
@@ -128,5 +127,5 @@ def binary_op_with_broadcasting(
     return (
         result
         if output_dtype is None
-        else laid_out(result, tf.cast(result.value, output_dtype), result.shape)
+        else lay_out(result, tf.cast(result.value, output_dtype), result.shape)
     )

@@ -9,23 +9,21 @@ import numpy as np
 import tensorflow as tf
 
 from mtfrun.errors import ShapeError
-from mtfrun.mtf.broadcasting import combine
 from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
 from mtfrun.mtf.mesh import Mesh
-from mtfrun.mtf.ops.lift import laid_out, transposed
-from mtfrun.mtf.porting import named
+from mtfrun.mtf.ops.lift import accept_name, lay_out, reorder
 from mtfrun.mtf.shape import Shape, ShapeLike, anonymous_shape, convert_to_shape
-from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
+from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor, combine
 from mtfrun.mtf.transfer import import_tf_tensor
 
 # One dimension or several.
 Dimensions: TypeAlias = "DimensionLike | Sequence[DimensionLike]"
 
 
-@named
+@accept_name
 def transpose(x: TensorLike, new_shape: ShapeLike) -> Tensor:
     """Returns x with its dimensions in another storage order."""
-    return transposed(x, convert_to_shape(new_shape))
+    return reorder(x, convert_to_shape(new_shape))
 
 
 def broadcast(x: TensorLike, new_shape: ShapeLike) -> Tensor:
@@ -35,7 +33,7 @@ def broadcast(x: TensorLike, new_shape: ShapeLike) -> Tensor:
     return Tensor(x.mesh, combine(tf.identity, x.mesh, [x.value], [x.shape], shape), shape)
 
 
-@named
+@accept_name
 def reshape(x: TensorLike, new_shape: ShapeLike) -> Tensor:
     """Returns the same entries, in storage order, with other dimensions of the same total size.
 
@@ -59,18 +57,18 @@ def reshape(x: TensorLike, new_shape: ShapeLike) -> Tensor:
     if x.shape.to_integer_list == shape.to_integer_list:
         # The layout is set before and after: otherwise DTensor cannot lay out the gradient of an
         # argument of the program that is split differently here.
-        return _laid_out_from(x, x.mesh.constrain(x.value, x.shape), x.shape, shape)
+        return _lay_out_from(x, x.mesh.constrain(x.value, x.shape), x.shape, shape)
     if not x.mesh.is_distributed:
-        return laid_out(x, tf.reshape(x.value, shape.to_integer_list), shape)
-    before, after = _carried(x, shape)
+        return lay_out(x, tf.reshape(x.value, shape.to_integer_list), shape)
+    before, after = _name_splits(x, shape)
     # The layout is set before and after: otherwise DTensor chooses the layout that the following
     # operation needs, and where that is another split, regroups each device's entries as if they
     # were all.
     value = tf.reshape(x.mesh.constrain(x.value, before), shape.to_integer_list)
-    return _laid_out_from(x, x.mesh.constrain(value, after), after, shape)
+    return _lay_out_from(x, x.mesh.constrain(value, after), after, shape)
 
 
-def _laid_out_from(x: Tensor, value: tf.Tensor, before: Shape, shape: Shape) -> Tensor:
+def _lay_out_from(x: Tensor, value: tf.Tensor, before: Shape, shape: Shape) -> Tensor:
     """Returns `value`, laid out for `before`, laid out for `shape`, which has the same sizes.
 
     DTensor's all-to-all permutes the entries of a value of four and more dimensions where neither
@@ -85,11 +83,11 @@ def _laid_out_from(x: Tensor, value: tf.Tensor, before: Shape, shape: Shape) -> 
             f"_whole_{i}" if axis in moved else dim.name
             for i, (axis, dim) in enumerate(zip(old, before, strict=True))
         ]
-        value = x.mesh.constrain(value, _renamed(before, names))
-    return laid_out(x, value, shape)
+        value = x.mesh.constrain(value, _rename(before, names))
+    return lay_out(x, value, shape)
 
 
-def _carried(x: Tensor, shape: Shape) -> tuple[Shape, Shape]:
+def _name_splits(x: Tensor, shape: Shape) -> tuple[Shape, Shape]:
     """Returns x's shape and `shape` with names that have only the splits a reshape preserves.
 
     DTensor can reshape a split dimension that is neither merged nor divided, or that leads its
@@ -117,10 +115,10 @@ def _carried(x: Tensor, shape: Shape) -> tuple[Shape, Shape]:
             continue
         for dim in old:
             before[x.shape.index(dim)] = f"{dim.name}_whole"
-    return _renamed(x.shape, before), _renamed(shape, after)
+    return _rename(x.shape, before), _rename(shape, after)
 
 
-def _renamed(shape: Shape, names: Sequence[str]) -> Shape:
+def _rename(shape: Shape, names: Sequence[str]) -> Shape:
     return Shape(Dimension(name, dim.size) for name, dim in zip(names, shape, strict=True))
 
 
@@ -151,7 +149,7 @@ def anonymize(x: Shape | TensorLike) -> Shape | Tensor:
     return reshape(x, anonymous_shape(x.shape))
 
 
-@named
+@accept_name
 def import_fully_replicated(
     mesh: Mesh, tf_tensor: tf.Tensor | np.ndarray, shape: ShapeLike
 ) -> Tensor:

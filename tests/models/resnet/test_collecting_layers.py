@@ -57,7 +57,7 @@ class LinearClassifier(ImageClassifier):
 
     def _classify(self, images: mtf.Tensor, call: layers.Call) -> mtf.Tensor:
         if self._rematerialise:
-            return self.softmax(layers.recomputed(self.brightness, images, call), call)
+            return self.softmax(layers.recompute(self.brightness, images, call), call)
         return self.softmax(self.brightness(images, call), call)
 
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import tensorflow as tf
 
 from mtfrun.errors import ShapeError
-from mtfrun.mtf.broadcasting import align, union
 from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
 from mtfrun.mtf.gradients import custom_gradient
 from mtfrun.mtf.ops.constants import constant, one_hot, range
 from mtfrun.mtf.ops.contraction import einsum
-from mtfrun.mtf.ops.lift import laid_out, transposed
+from mtfrun.mtf.ops.lift import lay_out, reorder
 from mtfrun.mtf.ops.reductions import reduce_sum
 from mtfrun.mtf.ops.structure import reshape
-from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
-from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
+from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape, union
+from mtfrun.mtf.tensor import Tensor, TensorLike, align, as_tensor
 
 
 def gather(
@@ -59,19 +60,22 @@ def gather(
         return _gather_in_parts(weights, indices, dim, output_shape)
     row = weights.shape - dim - batch
     # Storage order in which tf.gather takes them: shared dimensions first.
-    table = transposed(weights, Shape([*batch, dim, *row]))
-    index = transposed(indices, Shape([*batch, *(indices.shape - batch)]))
+    table = reorder(weights, Shape([*batch, dim, *row]))
+    index = reorder(indices, Shape([*batch, *(indices.shape - batch)]))
     if batch.ndims and table.mesh.is_distributed and table.dtype.is_floating:
         result = custom_gradient(
             lambda table, index: _gather(table, index, dim),
-            lambda _inputs, _outputs, grads: [_scattered(grads[0], index, dim, table.shape), None],
+            lambda _inputs, _outputs, grads: [
+                _scatter(grads[0], index, dim, table.shape),
+                None,
+            ],
             [table, index],
         )
     else:
         result = _gather(table, index, dim)
     if output_shape is None:
         output_shape = union(indices.shape, row)
-    return transposed(result, convert_to_shape(output_shape))
+    return reorder(result, convert_to_shape(output_shape))
 
 
 def _gather_in_parts(
@@ -102,9 +106,91 @@ def _gather(table: Tensor, index: Tensor, dim: Dimension) -> Tensor:
         batch_dims=axis,
     )
     mask = align(inside, index.shape, shape)
-    return laid_out(table, tf.where(mask, value, tf.zeros([], value.dtype)), shape)
+    return lay_out(table, tf.where(mask, value, tf.zeros([], value.dtype)), shape)
 
 
-def _scattered(grad: Tensor, index: Tensor, dim: Dimension, shape: Shape) -> Tensor:
+def _scatter(grad: Tensor, index: Tensor, dim: Dimension, shape: Shape) -> Tensor:
     """Returns the gradient of the table, which by DTensor's own every device would hold whole."""
     return einsum([one_hot(index, dim, dtype=grad.dtype), grad], shape)
+
+
+def gather_rows(
+    x: TensorLike, indices: Sequence[tuple[Dimension, TensorLike]], output_shape: ShapeLike
+) -> Tensor:
+    """Returns the rows of x at the positions that indices along several dimensions select.
+
+    For x {b, e, c, m} and indices of e and c, {b, s} each: the rows {b, s, m} = x[b, e[b, s],
+    c[b, s], m]. Dimensions that x and the indices share (b) are batch dimensions and may be split;
+    the dimensions that are selected from may not. A negative index selects the first entry.
+    There is no gradient: a caller that knows the inverse map writes it as another selection.
+
+    On one device one gather, without a transpose, writes the rows in the order of `output_shape`.
+
+    Args:
+      x: the table.
+      indices: pairs of a dimension of x and int32 positions in it.
+      output_shape: dimensions of the indices in any order, then the dimensions of a row, which are
+        the other ones of x in x's order.
+
+    Raises:
+      ShapeError: the output lacks a dimension, or the dimensions of a row are not its last ones.
+    """
+    x = as_tensor(x)
+    shape = convert_to_shape(output_shape)
+    by_dim = {dim: as_tensor(index) for dim, index in indices}
+    of_indices = union(*(index.shape for index in by_dim.values()))
+    batch = Shape(dim for dim in x.shape if dim in of_indices)
+    row = x.shape - Shape(by_dim) - batch
+    if set(shape) != {*of_indices, *row} or shape.dims[len(of_indices) :] != row.dims:
+        raise ShapeError(
+            f"rows of {x.shape} selected along {Shape(by_dim)} by {of_indices} have the dimensions "
+            f"{of_indices + row}, those of the row last: not {shape}"
+        )
+    if x.mesh.is_distributed:
+        return _composed_gather(x, by_dim, batch, of_indices, row, shape)
+    return _fused_gather(x, by_dim, batch, row, shape)
+
+
+def _fused_gather(
+    x: Tensor, indices: Mapping[Dimension, Tensor], batch: Shape, row: Shape, output_shape: Shape
+) -> Tensor:
+    """Returns one gather from the list of all rows."""
+    table_shape = Shape([*(x.shape - row), *row])
+    table = reorder(x, table_shape).value
+    outer = table_shape.dims[: len(table_shape) - len(row)]
+    index_shape = Shape(output_shape.dims[: len(output_shape) - len(row)])
+    number: tf.Tensor | None = None
+    stride = 1
+    for dim in reversed(outer):
+        if dim in batch:
+            part = align(tf.range(dim.size, dtype=tf.int32), Shape([dim]), index_shape)
+        else:
+            index = indices[dim]
+            part = align(tf.maximum(index.value, 0), index.shape, index_shape)
+        part = part * stride if stride > 1 else part
+        number = part if number is None else number + part
+        stride *= dim.size
+    number = tf.broadcast_to(number, index_shape.to_integer_list)
+    rows = tf.reshape(table, [stride, *row.to_integer_list])
+    return Tensor(x.mesh, tf.gather(rows, number), output_shape)
+
+
+def _composed_gather(
+    x: Tensor,
+    indices: Mapping[Dimension, Tensor],
+    batch: Shape,
+    of_indices: Shape,
+    row: Shape,
+    output_shape: Shape,
+) -> Tensor:
+    """Returns a batched gather, in which every device selects among the rows that it holds."""
+    table = reorder(x, Shape([*batch, *indices, *row]))
+    num_rows = Shape(indices).size
+    value = tf.reshape(table.value, [*batch.to_integer_list, num_rows, *row.to_integer_list])
+    index_shape = Shape([*batch, *(of_indices - batch)])
+    number = tf.zeros([], tf.int32)
+    for dim, index in indices.items():
+        number = number * dim.size + align(tf.maximum(index.value, 0), index.shape, index_shape)
+    numbers = lay_out(x, tf.broadcast_to(number, index_shape.to_integer_list), index_shape)
+    gathered = tf.gather(value, numbers.value, axis=len(batch), batch_dims=len(batch))
+    return reorder(lay_out(x, gathered, index_shape + row), output_shape)

@@ -12,15 +12,19 @@ from mtfrun.mtf.ops.constants import one_hot
 from mtfrun.mtf.ops.contraction import einsum
 from mtfrun.mtf.ops.elementwise import log, negative
 from mtfrun.mtf.ops.indexing.gather import gather
-from mtfrun.mtf.ops.indexing.top_k_in_blocks import fits_blocks, top_k_in_blocks
-from mtfrun.mtf.ops.lift import gathered_along, laid_out, laid_out_from_gathered, transposed
+from mtfrun.mtf.ops.lift import (
+    accept_name,
+    gather_along,
+    lay_out,
+    lay_out_gathered,
+    reorder,
+)
 from mtfrun.mtf.ops.reductions import reduce_max
-from mtfrun.mtf.porting import named
 from mtfrun.mtf.random import Key, random_uniform
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 
 
-@named
+@accept_name
 def argmax(x: TensorLike, reduced_dim: DimensionLike) -> Tensor:
     """Returns the int32 index of the largest entry, the lowest one on ties."""
     x = as_tensor(x)
@@ -30,16 +34,16 @@ def argmax(x: TensorLike, reduced_dim: DimensionLike) -> Tensor:
         value = tf.squeeze(top_k_in_blocks(x.value, axis, 1)[1], -1)
     else:
         value = tf.argmax(x.value, axis, output_type=tf.int32)
-    return laid_out(x, value, x.shape - dim)
+    return lay_out(x, value, x.shape - dim)
 
 
-@named
+@accept_name
 def top_1(x: TensorLike, reduced_dim: DimensionLike) -> tuple[Tensor, Tensor]:
     """Returns (the largest entry, its int32 index) along a dimension; gradients flow through."""
     return reduce_max(x, reduced_dim=reduced_dim), argmax(x, reduced_dim)
 
 
-@named
+@accept_name
 def top_k(x: TensorLike, reduced_dim: DimensionLike, k_dim: DimensionLike) -> tuple[Tensor, Tensor]:
     """Returns (values, int32 indices) of the largest entries along a dimension, best first.
 
@@ -61,14 +65,14 @@ def top_k(x: TensorLike, reduced_dim: DimensionLike, k_dim: DimensionLike) -> tu
     shape = others + k_dim
     if is_traced_for_xla(x.mesh) and fits_blocks(reduced_dim.size, k_dim.size):
         values, indices = top_k_in_blocks(x.value, x.shape.index(reduced_dim), k_dim.size)
-        return laid_out(x, values, shape), laid_out(x, indices, shape)
-    x = transposed(x, others + reduced_dim)
+        return lay_out(x, values, shape), lay_out(x, indices, shape)
+    x = reorder(x, others + reduced_dim)
 
     def best(x: Tensor) -> tuple[Tensor, Tensor]:
-        values, indices = tf.math.top_k(gathered_along(x, reduced_dim), k_dim.size)
+        values, indices = tf.math.top_k(gather_along(x, reduced_dim), k_dim.size)
         return (
-            laid_out_from_gathered(x, values, shape, k_dim),
-            laid_out_from_gathered(x, indices, shape, k_dim),
+            lay_out_gathered(x, values, shape, k_dim),
+            lay_out_gathered(x, indices, shape, k_dim),
         )
 
     if not x.mesh.is_distributed or not x.dtype.is_floating:
@@ -84,20 +88,20 @@ def top_k(x: TensorLike, reduced_dim: DimensionLike, k_dim: DimensionLike) -> tu
     return custom_gradient(best, gradient, [x])
 
 
-@named
+@accept_name
 def nth_largest_element(x: TensorLike, n: int, reduced_dim: DimensionLike) -> Tensor:
     """Returns the n-th largest entry along a dimension; the largest is n = 0."""
     values, _ = top_k(x, reduced_dim, Dimension("_rank", n + 1))
     return gather(values, n, Dimension("_rank", n + 1))
 
 
-@named
+@accept_name
 def nth_smallest_element(x: TensorLike, n: int, reduced_dim: DimensionLike) -> Tensor:
     """Returns the n-th smallest entry along a dimension; the smallest is n = 0."""
     return negative(nth_largest_element(negative(x), n, reduced_dim))
 
 
-@named
+@accept_name
 def sample_with_temperature(
     logits: TensorLike,
     dim: DimensionLike,
@@ -127,3 +131,44 @@ def sample_with_temperature(
     # Within (0, 1), where both logarithms are finite: draws are multiples of 2**-24.
     uniform = random_uniform(x.mesh, x.shape, key=key, minval=2.0**-24, maxval=1.0 - 2.0**-24)
     return argmax(x / temperature - log(-log(uniform)), dim)
+
+
+# The number of entries of a block, and the least number of blocks for each of the k entries.
+BLOCK = 32
+BLOCKS_FOR_EACH = 16
+
+
+def fits_blocks(size: int, k: int) -> bool:
+    """Returns whether `top_k_in_blocks` is faster than tf.math.top_k for k of `size` entries."""
+    return size % BLOCK == 0 and size >= BLOCK * BLOCKS_FOR_EACH * k
+
+
+def top_k_in_blocks(x: tf.Tensor, axis: int, k: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns (values, int32 indices) [..., k] of the largest entries along any axis.
+
+    They are those of tf.math.top_k, in the same order where entries are equal. The k largest
+    entries lie in the k blocks with the largest maxima: no entry of another block is larger than
+    any of those k maxima. So XLA, which on a CPU sorts by comparisons, sorts far fewer entries.
+    Measured on one core for 8 of 32,128 entries in 64 rows: 2.2 to 0.55 ms; along the first axis
+    0.35 ms.
+
+    Args:
+      x: any shape, with a size along `axis` that `fits_blocks`.
+      axis: not negative.
+      k: the number of entries.
+    """
+    before, size, after = x.shape[:axis], x.shape[axis], x.shape[axis + 1 :]
+    batch = [*before, *after]
+    x = tf.reshape(x, [*before, size // BLOCK, BLOCK, *after])
+    # Block and entry become the last axes: maxima [*batch, block], x [*batch, block, entry].
+    batch_axes = [i for i in range(x.shape.rank) if i not in (axis, axis + 1)]
+    maxima = tf.reduce_max(x, axis + 1)
+    maxima = tf.transpose(maxima, [*(i if i < axis else i - 1 for i in batch_axes), axis])
+    x = tf.transpose(x, [*batch_axes, axis, axis + 1])
+    # In ascending order, so that of equal entries the one with the lowest index comes first.
+    blocks = tf.sort(tf.math.top_k(maxima, k).indices)
+    candidates = tf.gather(x, blocks, axis=len(batch), batch_dims=len(batch))
+    indices = tf.expand_dims(blocks, -1) * BLOCK + tf.range(BLOCK)
+    best = tf.math.top_k(tf.reshape(candidates, [*batch, k * BLOCK]), k)
+    indices = tf.reshape(indices, [*batch, k * BLOCK])
+    return best.values, tf.gather(indices, best.indices, axis=len(batch), batch_dims=len(batch))

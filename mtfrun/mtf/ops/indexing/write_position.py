@@ -9,7 +9,7 @@ from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
 from mtfrun.mtf.function import is_traced_for_xla
 from mtfrun.mtf.ops.binary import equal, logical_and, where
 from mtfrun.mtf.ops.constants import range
-from mtfrun.mtf.ops.lift import laid_out, transposed
+from mtfrun.mtf.ops.lift import lay_out, reorder
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 
 
@@ -55,7 +55,7 @@ def _write_for_xla(
     if condition is not None:
         sizes = [1 if i == axis else d.size for i, d in enumerate(x.shape)]
         old = tf.squeeze(tf.slice(x.value, starts, sizes), [axis])
-        entry = where(condition, entry, laid_out(x, old, x.shape - dim))
-    update = tf.expand_dims(transposed(entry, x.shape - dim).value, axis)
+        entry = where(condition, entry, lay_out(x, old, x.shape - dim))
+    update = tf.expand_dims(reorder(entry, x.shape - dim).value, axis)
     value = xla.dynamic_update_slice(x.value, update, starts)
-    return laid_out(x, value, x.shape)
+    return lay_out(x, value, x.shape)

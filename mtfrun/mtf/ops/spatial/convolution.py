@@ -22,22 +22,22 @@ import tensorflow as tf
 
 from mtfrun.errors import LayoutError, ShapeError
 from mtfrun.mtf.dimension import Dimension, DimensionLike
-from mtfrun.mtf.ops.lift import laid_out
+from mtfrun.mtf.flops import add_product
+from mtfrun.mtf.ops.lift import lay_out
 from mtfrun.mtf.ops.spatial.batch_merging import over_merged_batch, split_leading_axes
-from mtfrun.mtf.ops.spatial.patches import composed_convolution
+from mtfrun.mtf.ops.spatial.patches import convolve_patches
 from mtfrun.mtf.ops.spatial.windows import (
     Blocks,
     Window,
-    padded_value,
+    add_halos,
+    drop_skipped_entries,
+    pad_value,
     same_window,
     split_spatial_again,
     split_spatial_as_blocks,
     windows_over,
-    with_halos,
-    without_skipped_entries,
 )
 from mtfrun.mtf.ops.structure import reshape
-from mtfrun.mtf.products import count_product
 from mtfrun.mtf.shape import Shape
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 
@@ -163,11 +163,11 @@ def _convolution(
     sizes = filter.shape.to_integer_list[:n]
     windows = windows_over(spatial, blocks, sizes, spatial_strides(strides, n), padding)
     wide, parts, part_blocks = split_spatial_as_blocks(x, spatial, blocks)
-    wide, windows = with_halos(wide, parts, part_blocks, windows)
+    wide, windows = add_halos(wide, parts, part_blocks, windows)
     value = convolve_valid(wide, filter, windows)
-    y = laid_out(x, value, resized(wide.shape, value, out))
+    y = lay_out(x, value, resize(wide.shape, value, out))
     # Every result is a sum over the filter's places and the channels.
-    count_product(2 * y.shape.size * filter.shape.size // out.size, x.dtype)
+    add_product(2 * y.shape.size * filter.shape.size // out.size, x.dtype)
     return split_spatial_again(y, spatial)
 
 
@@ -183,11 +183,11 @@ def convolve_valid(x: Tensor, filter: Tensor, windows: Sequence[Window]) -> tf.T
     num_leading = x.shape.ndims - len(windows) - 1
     split_channels = x.mesh.num_splits(channels) > 1 or x.mesh.num_splits(out) > 1
     if split_channels or len(split_leading_axes(x, num_leading)) > 1:
-        return composed_convolution(x, filter, windows)
+        return convolve_patches(x, filter, windows)
     return _fused_convolution(x, filter, windows)
 
 
-def resized(shape: Shape, value: tf.Tensor, out: Dimension) -> Shape:
+def resize(shape: Shape, value: tf.Tensor, out: Dimension) -> Shape:
     """Returns the dimension names of `shape` with the sizes of `value`; the last is `out`."""
     names = [*shape.dimension_names[:-1], out.name]
     return Shape(zip(names, value.shape.as_list(), strict=True))
@@ -203,8 +203,8 @@ def _fused_convolution(x: Tensor, filter: Tensor, windows: Sequence[Window]) -> 
         # with VALID 5 to 13 %.
         value, padding = x.value, "SAME"
     else:
-        value, padding = padded_value(x, axes, windows), "VALID"
-    value, windows = without_skipped_entries(value, axes, windows)
+        value, padding = pad_value(x, axes, windows), "VALID"
+    value, windows = drop_skipped_entries(value, axes, windows)
     convolve = {2: tf.nn.conv2d, 3: tf.nn.conv3d}[n]
     strides = [1, *(window.stride for window in windows), 1]
     return over_merged_batch(

@@ -9,7 +9,7 @@ from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
 from mtfrun.mtf.ops.joining import slice as slice_along
 from mtfrun.mtf.ops.joining import unstack
 from mtfrun.mtf.ops.spatial.batch_merging import over_merged_batch
-from mtfrun.mtf.ops.spatial.halo import with_margins
+from mtfrun.mtf.ops.spatial.halo import add_margins
 from mtfrun.mtf.ops.spatial.windows import split_spatial_again, split_spatial_as_blocks
 from mtfrun.mtf.ops.structure import transpose
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
@@ -40,7 +40,7 @@ def depthwise_conv1d(
     size = filter.shape[0].size
     before, after = max(0, -min_relative_pos), max(0, min_relative_pos + size - 1)
     split, (part,), (blocks,) = split_spatial_as_blocks(x, [length], [None])
-    wide = with_margins(split, blocks, part, before, after)
+    wide = add_margins(split, blocks, part, before, after)
     begin = min_relative_pos + before
     if x.mesh.is_distributed:
         y = _composed_depthwise(wide, filter, part, begin)

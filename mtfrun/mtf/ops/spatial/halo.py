@@ -14,13 +14,12 @@ from mtfrun.mtf.ops.constants import range as index_range
 from mtfrun.mtf.ops.indexing.gather import gather
 from mtfrun.mtf.ops.joining import concat
 from mtfrun.mtf.ops.joining import slice as slice_along
-from mtfrun.mtf.ops.lift import laid_out
+from mtfrun.mtf.ops.lift import accept_name, lay_out
 from mtfrun.mtf.ops.structure import rename_dimension, replace_dimensions
-from mtfrun.mtf.porting import named
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 
 
-@named
+@accept_name
 def shift(x: TensorLike, offset: int, dim: DimensionLike, wrap: bool) -> Tensor:
     """Returns x shifted along a dimension: entry i of the result is entry i - offset of x.
 
@@ -33,7 +32,7 @@ def shift(x: TensorLike, offset: int, dim: DimensionLike, wrap: bool) -> Tensor:
       dim: the dimension.
       wrap: whether entries that leave at one end enter at the other, instead of zeros.
     """
-    return _shifted(as_tensor(x), offset, convert_to_dimension(dim), wrap, 0.0)
+    return _shift(as_tensor(x), offset, convert_to_dimension(dim), wrap, 0.0)
 
 
 def dynamic_shift(x: TensorLike, offset: TensorLike, dim: DimensionLike, wrap: bool) -> Tensor:
@@ -73,7 +72,7 @@ def halo_exchange(
       halo_size: the number of positions on either side; it may be larger than a block.
       wrap: whether the first and the last block are neighbours, instead of zeros beyond them.
     """
-    return with_margins(as_tensor(x), blocks_dim, block_size_dim, halo_size, halo_size, wrap=wrap)
+    return add_margins(as_tensor(x), blocks_dim, block_size_dim, halo_size, halo_size, wrap=wrap)
 
 
 def left_halo_exchange(
@@ -84,10 +83,10 @@ def left_halo_exchange(
     wrap: bool = False,
 ) -> Tensor:
     """Returns every block with the edge of the block before it; see `halo_exchange`."""
-    return with_margins(as_tensor(x), blocks_dim, block_size_dim, halo_size, 0, wrap=wrap)
+    return add_margins(as_tensor(x), blocks_dim, block_size_dim, halo_size, 0, wrap=wrap)
 
 
-def with_margins(
+def add_margins(
     x: Tensor,
     blocks_dim: DimensionLike | None,
     block_size_dim: DimensionLike,
@@ -113,10 +112,10 @@ def with_margins(
         return x
     blocks = None if blocks_dim is None else convert_to_dimension(blocks_dim)
     if (blocks is None or blocks.size == 1) and not wrap:
-        return _padded(x, dim, before, after, fill)
+        return _pad(x, dim, before, after, fill)
 
     def from_neighbour(edge: Tensor, offset: int) -> Tensor:
-        return edge if blocks is None else _shifted(edge, offset, blocks, wrap, fill)
+        return edge if blocks is None else _shift(edge, offset, blocks, wrap, fill)
 
     parts = [x]
     for offset, width in _edge_widths(before, dim.size):
@@ -135,7 +134,7 @@ def _edge_widths(margin: int, block_size: int) -> list[tuple[int, int]]:
     return list(enumerate(widths, start=1))
 
 
-def _shifted(x: Tensor, offset: int, dim: Dimension, wrap: bool, fill: float) -> Tensor:
+def _shift(x: Tensor, offset: int, dim: Dimension, wrap: bool, fill: float) -> Tensor:
     """Returns x shifted along `dim`; see `shift`. Without `wrap`, `fill` enters."""
     x.shape.index(dim)
     if wrap:
@@ -145,10 +144,10 @@ def _shifted(x: Tensor, offset: int, dim: Dimension, wrap: bool, fill: float) ->
     if offset == 0:
         return x
     if abs(offset) >= dim.size:
-        return laid_out(x, tf.fill(x.value.shape, tf.cast(fill, x.dtype)), x.shape)
+        return lay_out(x, tf.fill(x.value.shape, tf.cast(fill, x.dtype)), x.shape)
     parts = x.mesh.num_splits(dim)
     if 1 < parts < dim.size and abs(offset) <= dim.size // parts:
-        return _shifted_between_parts(x, offset, dim, wrap, fill)
+        return _shift_between_parts(x, offset, dim, wrap, fill)
     # Not tf.roll: DTensor has no rule for it. Under another name the dimension is not split.
     whole = rename_dimension(x, dim.name, f"{dim.name}_whole")
     along = Dimension(f"{dim.name}_whole", dim.size)
@@ -160,25 +159,23 @@ def _shifted(x: Tensor, offset: int, dim: Dimension, wrap: bool, fill: float) ->
     elif wrap:
         shifted = concat([shifted, slice_along(whole, 0, -offset, along.name)], along.name)
     else:
-        shifted = _padded(shifted, remaining, max(0, offset), max(0, -offset), fill)
+        shifted = _pad(shifted, remaining, max(0, offset), max(0, -offset), fill)
     return rename_dimension(shifted, along.name, dim.name)
 
 
-def _shifted_between_parts(
-    x: Tensor, offset: int, dim: Dimension, wrap: bool, fill: float
-) -> Tensor:
+def _shift_between_parts(x: Tensor, offset: int, dim: Dimension, wrap: bool, fill: float) -> Tensor:
     """Returns x shifted along a split dimension: the devices' parts are blocks with a halo."""
     parts = Dimension(dim.name, x.mesh.num_splits(dim))
     part = Dimension(f"_{dim.name}_part", dim.size // parts.size)
     before, after = max(0, offset), max(0, -offset)
     blocked = replace_dimensions(x, dim, [parts, part])
-    wide = with_margins(blocked, parts, part, before, after, wrap=wrap, fill=fill)
+    wide = add_margins(blocked, parts, part, before, after, wrap=wrap, fill=fill)
     shifted = slice_along(wide, after, part.size, part.name)
     return replace_dimensions(shifted, [parts, part], dim)
 
 
-def _padded(x: Tensor, dim: Dimension, before: int, after: int, fill: float) -> Tensor:
+def _pad(x: Tensor, dim: Dimension, before: int, after: int, fill: float) -> Tensor:
     """Returns x with `fill` before and after its entries along `dim`, which is not split."""
     paddings = [[before, after] if d == dim else [0, 0] for d in x.shape]
     value = tf.pad(x.value, paddings, constant_values=fill)
-    return laid_out(x, value, x.shape.resize_dimension(dim.name, dim.size + before + after))
+    return lay_out(x, value, x.shape.resize_dimension(dim.name, dim.size + before + after))

@@ -11,12 +11,12 @@ import tensorflow as tf
 from mtfrun.mtf import engine
 from mtfrun.mtf.mesh import Mesh
 from mtfrun.mtf.ops.spatial.batch_merging import merged_names, over_merged_batch
-from mtfrun.mtf.ops.spatial.windows import Window, padded_value, taps
+from mtfrun.mtf.ops.spatial.windows import Window, pad_value, taps
 from mtfrun.mtf.shape import Shape
 from mtfrun.mtf.tensor import Tensor
 
 
-def composed_convolution(x: Tensor, filter: Tensor, windows: Sequence[Window]) -> tf.Tensor:
+def convolve_patches(x: Tensor, filter: Tensor, windows: Sequence[Window]) -> tf.Tensor:
     """Returns a convolution's value, for any layout: the filter contracted with patches of x."""
     channels, out = filter.shape.dims[-2:]
     n = len(windows)
@@ -37,7 +37,7 @@ def composed_convolution(x: Tensor, filter: Tensor, windows: Sequence[Window]) -
         outer = string.ascii_uppercase[:last]
         return tf.einsum(f"{outer}tc,tco->{outer}o", stacked, kernel)
 
-    value = padded_value(x, range(num_leading, num_leading + n), windows)
+    value = pad_value(x, range(num_leading, num_leading + n), windows)
     return over_merged_batch(contract, x, value, num_leading)
 
 

@@ -18,27 +18,26 @@ from mtfrun.errors import ShapeError
 from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
 from mtfrun.mtf.ops.joining import reduce_first
 from mtfrun.mtf.ops.joining import slice as slice_along
-from mtfrun.mtf.ops.lift import laid_out
+from mtfrun.mtf.ops.lift import accept_name, lay_out
 from mtfrun.mtf.ops.reductions import reduce_mean
 from mtfrun.mtf.ops.spatial.batch_merging import over_merged_batch, split_leading_axes
-from mtfrun.mtf.ops.spatial.convolution import resized, spatial_strides
+from mtfrun.mtf.ops.spatial.convolution import resize, spatial_strides
 from mtfrun.mtf.ops.spatial.windows import (
     Blocks,
     Window,
-    padded_value,
+    add_halos,
+    drop_skipped_entries,
+    pad_value,
     split_spatial_again,
     split_spatial_as_blocks,
     taps,
     windows_over,
-    with_halos,
-    without_skipped_entries,
 )
 from mtfrun.mtf.ops.structure import replace_dimensions
-from mtfrun.mtf.porting import named
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 
 
-@named
+@accept_name
 def max_pool2d(x: TensorLike, ksize: Sequence[int] = (2, 2)) -> Tensor:
     """Returns the largest entry of every window of x {..., height, width, channels}.
 
@@ -73,19 +72,19 @@ def max_pool2d_with_blocks(
     return _max_pool(x, ksize, strides or ksize, padding, [h_blocks_dim, w_blocks_dim])
 
 
-@named
+@accept_name
 def max_pool3d(x: TensorLike, ksize: Sequence[int] = (2, 2, 2)) -> Tensor:
     """Returns the largest entry of every window of x {..., depth, height, width, channels}."""
     return _max_pool(x, ksize, ksize, "VALID", [None, None, None])
 
 
-@named
+@accept_name
 def avg_pool2d(x: TensorLike, ksize: Sequence[int] = (2, 2)) -> Tensor:
     """Returns the mean of every window of x {..., height, width, channels}; see `max_pool2d`."""
     return _avg_pool(x, spatial_strides(ksize, 2))
 
 
-@named
+@accept_name
 def avg_pool3d(x: TensorLike, ksize: Sequence[int] = (2, 2, 2)) -> Tensor:
     """Returns the mean of every window of x {..., depth, height, width, channels}."""
     return _avg_pool(x, spatial_strides(ksize, 3))
@@ -138,16 +137,16 @@ def _max_pool(
     windows = windows_over(spatial, blocks, ksize, strides, padding)
     wide, parts, part_blocks = split_spatial_as_blocks(x, spatial, blocks)
     lowest = float(x.dtype.min)
-    wide, windows = with_halos(wide, parts, part_blocks, windows, fill=lowest)
+    wide, windows = add_halos(wide, parts, part_blocks, windows, fill=lowest)
     num_leading = wide.shape.ndims - n - 1
     axes = range(num_leading, num_leading + n)
-    value = padded_value(wide, axes, windows, fill=lowest)
-    value, windows = without_skipped_entries(value, axes, windows)
+    value = pad_value(wide, axes, windows, fill=lowest)
+    value, windows = drop_skipped_entries(value, axes, windows)
     channels = x.shape[-1]
     fused = x.mesh.num_splits(channels) == 1 and len(split_leading_axes(wide, num_leading)) <= 1
     pool = functools.partial(_fused_max_pool if fused else _composed_max_pool, windows=windows)
     value = over_merged_batch(pool, wide, value, num_leading)
-    y = laid_out(x, value, resized(wide.shape, value, channels))
+    y = lay_out(x, value, resize(wide.shape, value, channels))
     return split_spatial_again(y, spatial)
 
 
@@ -177,7 +176,7 @@ def _fused_avg_pool(x: Tensor, ksize: Sequence[int]) -> Tensor:
     value = over_merged_batch(
         lambda merged: pool(merged, ksize, ksize, "VALID"), x, x.value, num_leading
     )
-    return laid_out(x, value, resized(x.shape, value, x.shape[-1]))
+    return lay_out(x, value, resize(x.shape, value, x.shape[-1]))
 
 
 def _composed_avg_pool(x: Tensor, spatial: Sequence[Dimension], ksize: Sequence[int]) -> Tensor:

@@ -14,11 +14,12 @@ import tensorflow as tf
 from mtfrun.errors import ShapeError
 from mtfrun.mtf import engine
 from mtfrun.mtf.dimension import DimensionLike, convert_to_dimension
-from mtfrun.mtf.ops.lift import laid_out
+from mtfrun.mtf.flops import add_product
+from mtfrun.mtf.ops.lift import lay_out
 from mtfrun.mtf.ops.spatial.batch_merging import over_merged_batch, split_leading_axes
-from mtfrun.mtf.ops.spatial.convolution import check_filter, resized, spatial_strides
-from mtfrun.mtf.ops.spatial.halo import with_margins
-from mtfrun.mtf.ops.spatial.patches import composed_convolution
+from mtfrun.mtf.ops.spatial.convolution import check_filter, resize, spatial_strides
+from mtfrun.mtf.ops.spatial.halo import add_margins
+from mtfrun.mtf.ops.spatial.patches import convolve_patches
 from mtfrun.mtf.ops.spatial.windows import (
     Blocks,
     Window,
@@ -26,7 +27,6 @@ from mtfrun.mtf.ops.spatial.windows import (
     split_spatial_as_blocks,
 )
 from mtfrun.mtf.ops.structure import transpose
-from mtfrun.mtf.products import count_product
 from mtfrun.mtf.shape import Shape
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 
@@ -46,7 +46,7 @@ def conv2d_transpose(
     Returns:
       {..., height, width, out}: the spatial dimensions keep their names.
     """
-    return _transposed(x, filter, strides, padding, [None, None])
+    return _transpose(x, filter, strides, padding, [None, None])
 
 
 def conv2d_transpose_with_blocks(
@@ -65,14 +65,14 @@ def conv2d_transpose_with_blocks(
         `size * stride`.
       h_blocks_dim, w_blocks_dim: the dimension of x that counts blocks of rows, or of columns.
     """
-    return _transposed(x, filter, strides, padding, [h_blocks_dim, w_blocks_dim])
+    return _transpose(x, filter, strides, padding, [h_blocks_dim, w_blocks_dim])
 
 
 def conv3d_transpose(
     x: TensorLike, filter: TensorLike, strides: Sequence[int] = (2, 2, 2), padding: str = "SAME"
 ) -> Tensor:
     """Returns the transposed convolution of x {..., depth, height, width, channels}."""
-    return _transposed(x, filter, strides, padding, [None, None, None])
+    return _transpose(x, filter, strides, padding, [None, None, None])
 
 
 def conv3d_transpose_with_blocks(
@@ -84,10 +84,10 @@ def conv3d_transpose_with_blocks(
     h_blocks_dim: DimensionLike | None = None,
 ) -> Tensor:
     """Returns `conv3d_transpose` of a volume in blocks along depth and height."""
-    return _transposed(x, filter, strides, padding, [d_blocks_dim, h_blocks_dim, None])
+    return _transpose(x, filter, strides, padding, [d_blocks_dim, h_blocks_dim, None])
 
 
-def _transposed(
+def _transpose(
     x: TensorLike, filter: TensorLike, strides: Sequence[int], padding: str, blocks: Blocks
 ) -> Tensor:
     x, filter = as_tensor(x), as_tensor(filter)
@@ -99,7 +99,7 @@ def _transposed(
     out = filter.shape[-2]
     strides = spatial_strides(strides, n)
     # Every entry of x is multiplied with the filter of its channel.
-    count_product(2 * x.shape.size * filter.shape.size // filter.shape[-1].size, x.dtype)
+    add_product(2 * x.shape.size * filter.shape.size // filter.shape[-1].size, x.dtype)
     wide, parts, part_blocks = split_spatial_as_blocks(x, spatial, blocks)
     value_shape, cuts = [], []
     for dim, block, size, stride in zip(
@@ -116,7 +116,7 @@ def _transposed(
                     f"with windows of {size} and stride {stride}: use SAME"
                 )
             before, after = max(0, size - 1 - cropped) // stride, -(-cropped // stride)
-            wide = with_margins(wide, block, dim, before, after)
+            wide = add_margins(wide, block, dim, before, after)
         value_shape.append(length)
         cuts.append(before * stride + cropped)
     windows = [Window(s, t) for s, t in zip(filter.shape.to_integer_list[:n], strides, strict=True)]
@@ -125,7 +125,7 @@ def _transposed(
     sizes = value.shape.as_list()
     sizes[-n - 1 : -1] = value_shape
     value = tf.slice(value, begin, sizes)
-    y = laid_out(x, value, resized(wide.shape, value, out))
+    y = lay_out(x, value, resize(wide.shape, value, out))
     return split_spatial_again(y, spatial)
 
 
@@ -146,11 +146,11 @@ def _transpose_valid(x: Tensor, filter: Tensor, windows: Sequence[Window]) -> tf
 def _fused_transpose(
     x: Tensor, filter: Tensor, windows: Sequence[Window], lengths: Sequence[int]
 ) -> tf.Tensor:
-    transposed = {2: tf.nn.conv2d_transpose, 3: tf.nn.conv3d_transpose}[len(windows)]
+    kernel = {2: tf.nn.conv2d_transpose, 3: tf.nn.conv3d_transpose}[len(windows)]
     num_leading = x.shape.ndims - len(windows) - 1
     out = filter.shape[-2]
     # A filter of size 1 fills every `stride`-th entry of the result: the kernel does not get such
-    # strides, as in `without_skipped_entries`.
+    # strides, as in `drop_skipped_entries`.
     alone = [window.size == 1 for window in windows]
     strides = [1 if one else w.stride for one, w in zip(alone, windows, strict=True)]
     sizes = [
@@ -160,16 +160,16 @@ def _fused_transpose(
 
     def fused(value: tf.Tensor) -> tf.Tensor:
         output_shape = [value.shape[0], *sizes, out.size]
-        return transposed(value, filter.value, output_shape, [1, *strides, 1], "VALID")
+        return kernel(value, filter.value, output_shape, [1, *strides, 1], "VALID")
 
     value = over_merged_batch(fused, x, x.value, num_leading)
     for axis, (one, window) in enumerate(zip(alone, windows, strict=True), start=num_leading):
         if one:
-            value = _with_zeros_between(value, axis, window.stride)
+            value = _insert_zeros(value, axis, window.stride)
     return value
 
 
-def _with_zeros_between(value: tf.Tensor, axis: int, stride: int) -> tf.Tensor:
+def _insert_zeros(value: tf.Tensor, axis: int, stride: int) -> tf.Tensor:
     """Returns value with `stride - 1` zeros after each of its entries along an axis."""
     if stride == 1:
         return value
@@ -186,20 +186,20 @@ def _composed_transpose(
     num_leading = x.shape.ndims - len(windows) - 1
     value = x.value
     for axis, (window, length) in enumerate(zip(windows, lengths, strict=True), start=num_leading):
-        value = _with_zeros_between(value, axis, window.stride)
+        value = _insert_zeros(value, axis, window.stride)
         before = window.size - 1
         paddings = [[0, 0]] * value.shape.rank
         paddings[axis] = [before, max(0, length - value.shape[axis])]
         value = tf.pad(value, paddings)
     out, channels = filter.shape.dims[-2:]
-    with_zeros = Tensor(x.mesh, value, resized(x.shape, value, channels))
-    mirrored = laid_out(filter, _mirrored(filter, len(windows)), filter.shape)
+    with_zeros = Tensor(x.mesh, value, resize(x.shape, value, channels))
+    mirrored = lay_out(filter, _mirror(filter, len(windows)), filter.shape)
     kernel = transpose(mirrored, Shape([*filter.shape.dims[:-2], channels, out]))
     dense_windows = [Window(window.size, 1) for window in windows]
-    return composed_convolution(with_zeros, kernel, dense_windows)
+    return convolve_patches(with_zeros, kernel, dense_windows)
 
 
-def _mirrored(filter: Tensor, num_spatial: int) -> tf.Tensor:
+def _mirror(filter: Tensor, num_spatial: int) -> tf.Tensor:
     value = filter.value
     for axis in range(num_spatial):
         value = engine.reverse(value, axis)

@@ -17,7 +17,7 @@ from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
 from mtfrun.mtf.ops.binary import where
 from mtfrun.mtf.ops.constants import range as index_range
 from mtfrun.mtf.ops.joining import slice as slice_along
-from mtfrun.mtf.ops.spatial.halo import with_margins
+from mtfrun.mtf.ops.spatial.halo import add_margins
 from mtfrun.mtf.ops.structure import replace_dimensions, transpose
 from mtfrun.mtf.tensor import Tensor
 
@@ -97,7 +97,7 @@ def windows_over(
     return windows
 
 
-def with_halos(
+def add_halos(
     x: Tensor,
     spatial: Sequence[Dimension],
     blocks: Blocks,
@@ -121,13 +121,13 @@ def with_halos(
         block = None if block is None else convert_to_dimension(block)
         if block is not None and block.size > 1:
             x.shape.index(block)
-            x = _with_halo(x, block, dim, window, fill)
+            x = _add_halo(x, block, dim, window, fill)
             window = Window(window.size, window.stride)
         remaining.append(window)
     return x, remaining
 
 
-def _with_halo(x: Tensor, block: Dimension, dim: Dimension, window: Window, fill: float) -> Tensor:
+def _add_halo(x: Tensor, block: Dimension, dim: Dimension, window: Window, fill: float) -> Tensor:
     """Returns for every block the positions that its equal share of all places covers.
 
     The share of block j begins j * `lag` positions before the block, not counting the padding. With
@@ -146,19 +146,19 @@ def _with_halo(x: Tensor, block: Dimension, dim: Dimension, window: Window, fill
     begins = [-window.before - j * lag for j in range(block.size)]
     before = max(0, -min(begins))
     after = max(0, max(begins) + needed - dim.size)
-    wide = with_margins(x, block, dim, before, after, fill=fill)
+    wide = add_margins(x, block, dim, before, after, fill=fill)
     if lag == 0:
-        return _sliced(wide, begins[0] + before, needed, dim)
+        return _slice(wide, begins[0] + before, needed, dim)
     # Every device slices all of the few candidates and selects its own.
     index = index_range(x.mesh, block)
-    result = _sliced(wide, begins[0] + before, needed, dim)
+    result = _slice(wide, begins[0] + before, needed, dim)
     for j in range(1, block.size):
-        candidate = _sliced(wide, begins[j] + before, needed, dim)
+        candidate = _slice(wide, begins[j] + before, needed, dim)
         result = where(index >= j, candidate, result, output_shape=candidate.shape)
     return result
 
 
-def _sliced(x: Tensor, begin: int, size: int, dim: Dimension) -> Tensor:
+def _slice(x: Tensor, begin: int, size: int, dim: Dimension) -> Tensor:
     is_all = begin == 0 and size == x.shape.get_dim_by_name(dim.name).size
     return x if is_all else slice_along(x, begin, size, dim.name)
 
@@ -212,7 +212,7 @@ def _part_name(dim: Dimension) -> str:
     return f"_{dim.name}_part"
 
 
-def padded_value(
+def pad_value(
     x: Tensor, axes: Sequence[int], windows: Sequence[Window], fill: float = 0.0
 ) -> tf.Tensor:
     """Returns x's value with the padding of the windows over these axes."""
@@ -224,7 +224,7 @@ def padded_value(
     return tf.pad(x.value, paddings, constant_values=fill)
 
 
-def without_skipped_entries(
+def drop_skipped_entries(
     value: tf.Tensor, axes: Sequence[int], windows: Sequence[Window]
 ) -> tuple[tf.Tensor, list[Window]]:
     """Returns value without the entries that windows of size 1 skip, and its windows.

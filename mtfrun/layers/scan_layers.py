@@ -22,7 +22,7 @@ Weights = list[mtf.Tensor]
 _ROUNDS = "loop_rounds"
 
 
-def looped(
+def scan_layers(
     function: Callable[[mtf.Tensor, CallT], mtf.Tensor],
     rounds: Sequence[Sequence[mtf.Module]],
     x: mtf.Tensor,
@@ -36,7 +36,7 @@ def looped(
     round's own modules.
 
     In training only the input of every round is stored. The backward pass computes the inner
-    values of a round again, as `recomputed` does, at the cost of one more forward pass.
+    values of a round again, as `recompute` does, at the cost of one more forward pass.
 
     Args:
       function: calls the modules of the first round with the x and the call that it is given.
@@ -181,7 +181,7 @@ class _Loop:
         ) -> list[Any]:
             i = self._number - 1 - done
             x, own, inner_fields = stored[-1], weights[-1], list(map(mtf.identity, fields))
-            with mtf.collected_reports():  # the forward loop reports them
+            with mtf.collect_reports():  # the forward loop reports them
                 y, collected = self._round(i, x, inner_fields, own)
             results = {y: of_y}
             for path, cotangent in of_losses.items():
@@ -216,8 +216,8 @@ class _Loop:
             parallel_iterations=1,
         )
         number = len(weights[0])
-        flat = [gradient for own in of_weights for gradient in _masked(own, unused[:number])]
-        return [of_x, *_masked(of_fields, unused[number:]), *flat]
+        flat = [gradient for own in of_weights for gradient in _without(own, unused[:number])]
+        return [of_x, *_without(of_fields, unused[number:]), *flat]
 
     def _round(
         self, i: mtf.Tensor, x: mtf.Tensor, fields: Sequence[mtf.Tensor], own: Weights
@@ -295,6 +295,6 @@ def _or_zeros(gradient: mtf.Tensor | None, x: mtf.Tensor) -> mtf.Tensor:
     return mtf.zeros_like(x) if gradient is None else gradient
 
 
-def _masked(gradients: Sequence[mtf.Tensor], unused: Sequence[bool]) -> list[mtf.Tensor | None]:
+def _without(gradients: Sequence[mtf.Tensor], unused: Sequence[bool]) -> list[mtf.Tensor | None]:
     """Returns None for the gradients of what is not used."""
     return [None if no else gradient for gradient, no in zip(gradients, unused, strict=True)]

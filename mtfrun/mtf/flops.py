@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import tensorflow as tf
 
 
-class ProductCount:
+class FlopCount:
     """Floating point operations of matrix products and convolutions, two for each multiplication.
 
     They are those of the whole computation, over all devices, however they are split.
@@ -32,7 +32,7 @@ class ProductCount:
         return sum(self.by_dtype.values())
 
     @contextlib.contextmanager
-    def repeated(self, rounds: int) -> Iterator[None]:
+    def repeat(self, rounds: int) -> Iterator[None]:
         """Returns a context in which everything counts `rounds` times, as in the body of a loop."""
         before, self._rounds = self._rounds, self._rounds * rounds
         try:
@@ -45,26 +45,26 @@ class ProductCount:
         self.by_dtype[dtype.name] = self.by_dtype.get(dtype.name, 0) + self._rounds * flops
 
 
-_COUNT: contextvars.ContextVar[ProductCount | None] = contextvars.ContextVar(
+_COUNT: contextvars.ContextVar[FlopCount | None] = contextvars.ContextVar(
     "product_count", default=None
 )
 
 
 @contextlib.contextmanager
-def counting_products(count: ProductCount | None, rounds: int = 1) -> Iterator[None]:
+def count_flops(count: FlopCount | None, rounds: int = 1) -> Iterator[None]:
     """Returns a context in which products are added to a count when they are traced.
 
     Each counts `rounds` times. None counts nothing, also where an outer context counts.
     """
     token = _COUNT.set(count)
     try:
-        with contextlib.nullcontext() if count is None else count.repeated(rounds):
+        with contextlib.nullcontext() if count is None else count.repeat(rounds):
             yield
     finally:
         _COUNT.reset(token)
 
 
-def count_product(flops: int, dtype: tf.DType) -> None:
+def add_product(flops: int, dtype: tf.DType) -> None:
     """Adds a product to the count of the context, if there is one."""
     count = _COUNT.get()
     if count is not None:
@@ -72,7 +72,7 @@ def count_product(flops: int, dtype: tf.DType) -> None:
 
 
 @contextlib.contextmanager
-def forgotten_on_error() -> Iterator[None]:
+def forget_on_error() -> Iterator[None]:
     """Returns a context whose products are not counted if it ends with an error."""
     count = _COUNT.get()
     before = {} if count is None else dict(count.by_dtype)
@@ -84,7 +84,7 @@ def forgotten_on_error() -> Iterator[None]:
         raise
 
 
-def repeated(rounds: int) -> contextlib.AbstractContextManager[None]:
+def repeat_products(rounds: int) -> contextlib.AbstractContextManager[None]:
     """Returns a context in which products count `rounds` times."""
     count = _COUNT.get()
-    return contextlib.nullcontext() if count is None else count.repeated(rounds)
+    return contextlib.nullcontext() if count is None else count.repeat(rounds)
