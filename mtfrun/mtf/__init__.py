@@ -6,7 +6,6 @@ from mtfrun.mtf import initializers as initializers
 from mtfrun.mtf.devices import DeviceSettings as DeviceSettings
 from mtfrun.mtf.dimension import Dimension as Dimension
 from mtfrun.mtf.dimension import DimensionLike as DimensionLike
-from mtfrun.mtf.dimension import convert_to_dimension as convert_to_dimension
 from mtfrun.mtf.flops import FlopCount as FlopCount
 from mtfrun.mtf.flops import count_flops as count_flops
 from mtfrun.mtf.function import function as function
@@ -162,6 +161,8 @@ from mtfrun.mtf.ops.structure import rename_dimension as rename_dimension
 from mtfrun.mtf.ops.structure import replace_dimensions as replace_dimensions
 from mtfrun.mtf.ops.structure import reshape as reshape
 from mtfrun.mtf.ops.structure import transpose as transpose
+from mtfrun.mtf.porting import convert_to_dimension as convert_to_dimension
+from mtfrun.mtf.porting import convert_to_shape as convert_to_shape
 from mtfrun.mtf.random import Key as Key
 from mtfrun.mtf.random import Within as Within
 from mtfrun.mtf.random import dropout as dropout
@@ -176,7 +177,6 @@ from mtfrun.mtf.shape import Shape as Shape
 from mtfrun.mtf.shape import ShapeLike as ShapeLike
 from mtfrun.mtf.shape import anonymous_shape as anonymous_shape
 from mtfrun.mtf.shape import combined_dimension as combined_dimension
-from mtfrun.mtf.shape import convert_to_shape as convert_to_shape
 from mtfrun.mtf.shape import is_subsequence as is_subsequence
 from mtfrun.mtf.shape import verify_no_new_dims as verify_no_new_dims
 from mtfrun.mtf.tensor import Tensor as Tensor

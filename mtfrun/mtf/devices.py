@@ -25,18 +25,17 @@ _NAME = re.compile(r"(?:.*/)?(?:device:)?([A-Za-z_]+):(\d+)")
 
 @dataclasses.dataclass(frozen=True)
 class DeviceSettings:
-    """How TensorFlow uses the devices of this process; those of the last mesh hold.
+    """How TensorFlow uses the devices of this process; the last mesh decides.
 
     CPUs ignore all but `deterministic`.
 
     Attributes:
-      tensor_float_32: whether a GPU may round the factors of float32 products to 10 bits (TF32),
-        which is faster. Without it, numbers on GPUs and CPUs agree as those of two meshes do.
-        TensorFlow's own default is true. Products of bfloat16 are not affected.
-      deterministic: whether operations that are faster in a varying order of summation are run in
-        a fixed one, so that a resumed run repeats every bit. It cannot be switched off again.
-      memory_growth: whether GPU memory is taken as it is needed, so that several programs share a
-        GPU, instead of almost all of it at once.
+      tensor_float_32: a GPU may round the factors of float32 products to 10 bits (TF32), which is
+        faster, but then results on GPUs and CPUs differ. TensorFlow's default is true.
+      deterministic: operations sum in a fixed order, even where a varying one is faster, so that a
+        resumed run repeats every bit. It cannot be switched off again.
+      memory_growth: GPU memory is taken as it is needed, so that several programs share a GPU,
+        instead of almost all of it at once.
     """
 
     tensor_float_32: bool = False
@@ -44,11 +43,7 @@ class DeviceSettings:
     memory_growth: bool = False
 
     def apply(self) -> None:
-        """Sets up TensorFlow.
-
-        Raises:
-          LayoutError: `memory_growth` differs from what TensorFlow has already started with.
-        """
+        """Sets up TensorFlow; a LayoutError if it has started with another `memory_growth`."""
         tf.config.experimental.enable_tensor_float_32_execution(self.tensor_float_32)
         if self.deterministic:
             tf.config.experimental.enable_op_determinism()
@@ -66,12 +61,8 @@ class DeviceSettings:
 def choose_devices(shape: Shape, names: Sequence[str] | None) -> list[str]:
     """Returns a name such as "GPU:0" for each place of a mesh, and sets up TensorFlow for them.
 
-    Where a CPU-only machine has fewer devices than the mesh, they are simulated. Of several
-    processes each has an equal part of the places, in order.
-
-    Args:
-      shape: the mesh.
-      names: the names that the user chose; by default the accelerators, else (simulated) CPUs.
+    Without names these are the accelerators, else CPUs, which are simulated where a CPU-only
+    machine has fewer than the mesh. Of several processes each has an equal part of the places.
 
     Raises:
       LayoutError: a device does not exist, there are too few, TensorFlow has already started with
@@ -94,7 +85,6 @@ def choose_devices(shape: Shape, names: Sequence[str] | None) -> list[str]:
 
 
 def _needs_start(shape: Shape, kind: str) -> bool:
-    """Returns whether DTensor must be started; `engine.connect_processes` does it for several."""
     return processes.count() == 1 and (kind == "TPU" or (kind == "GPU" and shape.size > 1))
 
 
@@ -114,10 +104,7 @@ def describe_devices(names: Sequence[str]) -> str:
 
 
 def describe_hardware(names: Sequence[str]) -> str:
-    """Returns what the devices are: "NVIDIA H100 80GB HBM3", or "2 cores" for CPUs.
-
-    Nothing where TensorFlow does not know.
-    """
+    """Returns "NVIDIA H100 80GB HBM3", for example, or "2 cores" for CPUs; "" if unknown."""
     kind = _kind(names[0])
     if kind == "CPU":
         count = len(os.sched_getaffinity(0))
@@ -131,15 +118,15 @@ def describe_hardware(names: Sequence[str]) -> str:
 
 
 def nvidia_traces() -> list[str]:
-    """Returns the signs of an NVIDIA GPU on this machine: device files, or `nvidia-smi`."""
+    """Returns device files of NVIDIA GPUs on this machine, or the path of `nvidia-smi`."""
     files = sorted(str(path) for path in pathlib.Path("/dev").glob("nvidia[0-9]*"))
     return files or [path for path in [shutil.which("nvidia-smi")] if path]
 
 
 def unused_gpu(probe: Callable[[], Sequence[str]] = nvidia_traces) -> str | None:
-    """Returns why TensorFlow lists no GPU although `probe` finds signs of one, else None.
+    """Returns why TensorFlow lists no GPU although `probe` finds traces of one, else None.
 
-    None too where CUDA_VISIBLE_DEVICES is -1, by which users say that they want none.
+    None too where CUDA_VISIBLE_DEVICES is -1, by which users say that they want no GPU.
     """
     if tf.config.list_physical_devices("GPU"):
         return None
@@ -177,7 +164,6 @@ def _default_names(shape: Shape) -> list[str]:
 
 
 def _own_places(shape: Shape) -> int:
-    """Returns how many devices of the mesh belong to this process."""
     return shape.size // processes.count()
 
 
@@ -213,7 +199,7 @@ def _list_devices(shape: Shape) -> list[str]:
 
 
 def _use_alone(name: str, shape: Shape) -> None:
-    """Hides all other accelerators, so that operations without a device of their own run on it."""
+    """Hides all other accelerators, so that operations without a device run on this one."""
     for kind in _KINDS[:-1]:
         physical = tf.config.list_physical_devices(kind)
         visible = [physical[_number(name)]] if kind == _kind(name) else []
@@ -227,7 +213,6 @@ def _use_alone(name: str, shape: Shape) -> None:
 
 
 def _simulate(count: int, shape: Shape) -> None:
-    """Divides the CPU into at least `count` devices."""
     configured = _logical_cpus()
     if len(configured) >= count:
         return

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple, TypeAlias, overload
+from typing import NamedTuple, TypeAlias
 
 from mtfrun.errors import ShapeError
 
 
 class Dimension(NamedTuple):
     """A name and a size; two dimensions are equal when both are.
-
-    Attributes:
-      name: the name.
-      size: the number of entries.
 
     Examples:
       >>> Dimension("batch", 8)
@@ -32,12 +28,8 @@ MAX_SIZE = 2**31 - 1
 _TEXT = re.compile(r"^\s*([^\s:;,.]+)\s*:\s*(\d+)\s*$")
 
 
-@overload
-def convert_to_dimension(d: None) -> None: ...
-@overload
-def convert_to_dimension(d: DimensionLike) -> Dimension: ...
-def convert_to_dimension(d: DimensionLike | None) -> Dimension | None:
-    """Returns the dimension of a `Dimension`, a (name, size) pair or "name:size"; None of None.
+def convert_to_dimension(d: DimensionLike) -> Dimension:
+    """Returns the dimension of a `Dimension`, a (name, size) pair or "name:size".
 
     Raises:
       ShapeError: `d` is anything else, or its size is below 1.
@@ -46,8 +38,6 @@ def convert_to_dimension(d: DimensionLike | None) -> Dimension | None:
       >>> convert_to_dimension("heads:4")
       Dimension(name='heads', size=4)
     """
-    if d is None:
-        return None
     if isinstance(d, str):
         match = _TEXT.match(d)
         if match is None:

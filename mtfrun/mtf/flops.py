@@ -12,10 +12,8 @@ import tensorflow as tf
 class FlopCount:
     """Floating point operations of matrix products and convolutions, two for each multiplication.
 
-    They are those of the whole computation, over all devices, however they are split.
-
-    Attributes:
-      by_dtype: their number by the name of the type of the factors.
+    They are the whole computation's, over all devices, however it is split; `by_dtype` has them by
+    the name of the factors' type.
     """
 
     def __init__(self) -> None:
@@ -28,12 +26,12 @@ class FlopCount:
 
     @property
     def total(self) -> int:
-        """Those of all types."""
+        """All types together."""
         return sum(self.by_dtype.values())
 
     @contextlib.contextmanager
     def repeat(self, rounds: int) -> Iterator[None]:
-        """Returns a context in which everything counts `rounds` times, as in the body of a loop."""
+        """Counts everything in the context `rounds` times, as in the body of a loop."""
         before, self._rounds = self._rounds, self._rounds * rounds
         try:
             yield
@@ -52,9 +50,9 @@ _COUNT: contextvars.ContextVar[FlopCount | None] = contextvars.ContextVar(
 
 @contextlib.contextmanager
 def count_flops(count: FlopCount | None, rounds: int = 1) -> Iterator[None]:
-    """Returns a context in which products are added to a count when they are traced.
+    """Adds products to a count when they are traced in the context, each `rounds` times.
 
-    Each counts `rounds` times. None counts nothing, also where an outer context counts.
+    None counts nothing, also where an outer context counts.
     """
     token = _COUNT.set(count)
     try:
@@ -73,7 +71,7 @@ def add_product(flops: int, dtype: tf.DType) -> None:
 
 @contextlib.contextmanager
 def forget_on_error() -> Iterator[None]:
-    """Returns a context whose products are not counted if it ends with an error."""
+    """Counts no product of the context if it ends with an error."""
     count = _COUNT.get()
     before = {} if count is None else dict(count.by_dtype)
     try:
@@ -85,6 +83,6 @@ def forget_on_error() -> Iterator[None]:
 
 
 def repeat_products(rounds: int) -> contextlib.AbstractContextManager[None]:
-    """Returns a context in which products count `rounds` times."""
+    """Counts every product of the context `rounds` times."""
     count = _COUNT.get()
     return contextlib.nullcontext() if count is None else count.repeat(rounds)

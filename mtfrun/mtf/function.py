@@ -23,8 +23,8 @@ def order_for_caches() -> None:
 
     Values are then used while they are still cached. A setting in the user's XLA_FLAGS takes
     precedence. XLA's default distributes independent operations over many cores. In a beam search
-    all key/value caches are then reordered after the last layer instead of each after its own
-    layer; measured on one core, a search takes 7 % longer (small) and 4.5 % (medium, see bin/bench
+    all key/value caches are then reordered after the last layer instead of each after its layer;
+    measured on one core, a search takes 7 % longer (small) and 4.5 % (medium, see bin/bench
     decode). XLA reads the variable when it first compiles.
     """
     flags = os.environ.get("XLA_FLAGS", "")
@@ -57,12 +57,11 @@ def function(fn: Callable[..., Any], jit_compile: bool = False) -> Callable[...,
     """Returns `fn` traced and compiled like `tf.function`, for nested structures of named tensors.
 
     Arguments and results are nested dictionaries, lists and tuples of tensors; every other leaf
-    must be hashable and is static: a new value of it, like new shapes, traces again. On one device
-    several threads may call it concurrently.
+    must be hashable and is static: a new value of it, like new shapes, traces again. `fn` may use
+    variables without taking them as arguments. On one device several threads may call it
+    concurrently.
 
-    Args:
-      fn: a function of named tensors, which may use variables without taking them as arguments.
-      jit_compile: compile with XLA. On CPU measured slower for training, faster for decoding.
+    With `jit_compile` XLA compiles it: on CPU measured slower for training, faster for decoding.
     """
     compiled: dict[Any, _Compiled] = {}
 

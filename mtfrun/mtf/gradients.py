@@ -55,13 +55,9 @@ def gradients(
 ) -> list[Tensor | None]:
     """Returns the gradients of the sum of `ys` with respect to `xs`; inside `mtf.function` only.
 
-    Args:
-      ys: tensors.
-      xs: tensors that the ys were computed from, or variables.
-      grad_ys: for every y its cotangent, by which it is weighted; ones where None.
-
-    Returns:
-      for every x a tensor with its shape and layout, or None where no y depends on it.
+    `xs` are tensors that the ys were computed from, or variables. Each y is weighted by its
+    cotangent in `grad_ys`, by default ones. A gradient has the shape and layout of its x; it is
+    None where no y depends on x.
     """
     tensors = [as_tensor(y) for y in ys]
     cotangents = [

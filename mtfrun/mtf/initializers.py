@@ -23,11 +23,7 @@ class Initializer(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Constant:
-    """The same value for every entry.
-
-    Attributes:
-      value: the value.
-    """
+    """The same value for every entry."""
 
     value: float = 0.0
 
@@ -50,12 +46,7 @@ class Ones(Constant):
 
 @dataclasses.dataclass(frozen=True)
 class RandomNormal:
-    """Independent draws from a normal distribution.
-
-    Attributes:
-      stddev: the standard deviation.
-      mean: the mean.
-    """
+    """Independent draws from a normal distribution."""
 
     stddev: float = 1.0
     mean: float = 0.0
@@ -68,11 +59,9 @@ class RandomNormal:
 
 @dataclasses.dataclass(frozen=True)
 class TruncatedNormal:
-    """Draws from a normal distribution; those beyond two standard deviations are redrawn.
+    """Draws from a normal distribution, redrawn beyond two standard deviations.
 
-    Attributes:
-      stddev: the standard deviation before truncation.
-      mean: the mean.
+    `stddev` is the deviation before truncation.
     """
 
     stddev: float = 1.0
@@ -92,12 +81,7 @@ class TruncatedNormal:
 
 @dataclasses.dataclass(frozen=True)
 class RandomUniform:
-    """Independent draws, uniform in [minval, maxval).
-
-    Attributes:
-      minval: the lower bound.
-      maxval: the upper bound.
-    """
+    """Independent draws, uniform in [minval, maxval)."""
 
     minval: float = -1.0
     maxval: float = 1.0
@@ -113,13 +97,9 @@ class VarianceScaling:
     """Variance inversely proportional to the number of inputs (or outputs) of a linear map.
 
     Called with the dimensions that the map contracts and those that it adds, it returns the
-    initializer of the kernel: variance = scale / n, where n is fan_in, fan_out or their mean.
-    He et al. 2015, arXiv:1502.01852; Glorot and Bengio 2010.
-
-    Attributes:
-      scale: the factor of the variance.
-      mode: "fan_in", "fan_out" or "fan_avg".
-      distribution: "normal", "truncated_normal" or "uniform".
+    initializer of the kernel: variance = scale / n, where n is fan_in, fan_out or their mean
+    (fan_avg); He et al. 2015, arXiv:1502.01852; Glorot and Bengio 2010. The distribution is
+    "normal", "truncated_normal" or "uniform".
 
     Examples:
       >>> VarianceScaling()([Dimension("d_model", 16)], [Dimension("d_ff", 64)])

@@ -21,12 +21,12 @@ class LayoutRules(Mapping[str, str]):
     Two names are reserved: the rule "slots:data" splits the slots of optimizers over the axis
     `data` (ZeRO-1), "weights:data" the variables as well, between their uses (FSDP); `Mesh.spread`.
 
+    Raises:
+      LayoutError: one tensor dimension has two mesh axes.
+
     Examples:
       >>> LayoutRules([("batch", "data"), ("d_ff", "model")])["d_ff"]
       'model'
-
-    Raises:
-      LayoutError: one tensor dimension has two mesh axes.
     """
 
     def __init__(self, pairs: Iterable[tuple[str, str]] = ()):
@@ -96,7 +96,7 @@ def convert_to_layout_rules(x: LayoutLike) -> LayoutRules:
 def tensor_dim_to_mesh_dim_size(
     layout: LayoutLike, mesh_shape: ShapeLike, tensor_dim: DimensionLike
 ) -> int:
-    """Returns the number of parts that a layout splits a dimension into; 1 where it is not split.
+    """Returns the number of parts that a layout splits a dimension into.
 
     Examples:
       >>> tensor_dim_to_mesh_dim_size("batch:data", "data:4;model:2", "batch:8")
@@ -110,11 +110,7 @@ def tensor_dim_to_mesh_dim_size(
 def tensor_dim_to_size_per_split(
     layout: LayoutLike, mesh_shape: ShapeLike, tensor_dim: DimensionLike
 ) -> int:
-    """Returns the size of a dimension's part on one device.
-
-    Raises:
-      LayoutError: the number of parts does not divide its size.
-    """
+    """Returns the size of a dimension's part on one device; a LayoutError if parts are unequal."""
     dim = convert_to_dimension(tensor_dim)
     parts = tensor_dim_to_mesh_dim_size(layout, mesh_shape, dim)
     check_divides(parts, dim, f"into {parts} parts")
@@ -122,14 +118,7 @@ def tensor_dim_to_size_per_split(
 
 
 def check_divides(parts: int, dim: Dimension, how: str, shape: Shape | None = None) -> None:
-    """Raises LayoutError unless a dimension, of a tensor's shape, can be split into equal parts.
-
-    Args:
-      parts: their number.
-      dim: the dimension.
-      how: end of the sentence "cannot be split ...", for the message.
-      shape: of the tensor, for the message.
-    """
+    """Raises a LayoutError, "cannot be split {how}", unless a dimension has equal parts."""
     if dim.size % parts:
         of_shape = "" if shape is None else f" of {shape}"
         raise LayoutError(
@@ -139,6 +128,6 @@ def check_divides(parts: int, dim: Dimension, how: str, shape: Shape | None = No
 
 
 def legal_sizes(parts: int, dim: Dimension) -> str:
-    """Returns the sizes nearest to that of a dimension that can be split: "6 or 9"."""
+    """Returns the nearest sizes that can be split: "6 or 9"."""
     below, above = dim.size // parts * parts, (dim.size // parts + 1) * parts
     return f"{below} or {above}" if below else f"{above}"

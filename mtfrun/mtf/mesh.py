@@ -64,8 +64,7 @@ class Mesh:
       settings: of TensorFlow for the devices.
 
     Attributes:
-      is_planned: whether its devices need not exist and programs only compile, see
-        `mtf.planned_meshes`.
+      is_planned: whether its devices need not exist, see `mtf.planned_meshes`.
 
     Raises:
       LayoutError: a rule names an axis that the mesh does not have, or a device does not exist.
@@ -126,7 +125,7 @@ class Mesh:
         return self.devices[0].startswith("CPU")
 
     def describe_devices(self) -> str:
-        """Returns a text such as "GPU:0" or "mesh data:2,model:1 on GPU:0..1"."""
+        """Returns "GPU:0", for example, or "mesh data:2,model:1 on GPU:0..1"."""
         names = describe_devices(self.devices)
         if self.size == 1:
             return names
@@ -151,10 +150,8 @@ class Mesh:
         which the axis splits. A shape stays as it is where the axis splits one of its dimensions
         already, or divides none, or has one device.
 
-        Args:
-          shape: the named dimensions.
-          rules: the reserved rules to apply, one after the other: `layout.WEIGHTS`, of variables
-            and what belongs to them, and `layout.SLOTS`, of slots.
+        The rules are applied one after the other: `layout.WEIGHTS` is for variables and values of
+        their shape, `layout.SLOTS` for slots.
         """
         shape = convert_to_shape(shape)
         for rule in rules:
@@ -216,8 +213,7 @@ class Mesh:
         """Ends the description of a planned mesh, which only notes what its axes do not divide.
 
         Raises:
-          LayoutError: an axis does not divide a dimension; names all of these, and sizes that are
-            near and legal.
+          LayoutError: an axis does not divide a dimension; lists all, with the nearest legal sizes.
         """
         undivided, self._undivided = self._undivided, None
         if undivided:
@@ -238,11 +234,7 @@ class Mesh:
         return [dim.size // self.num_splits(dim) for dim in convert_to_shape(shape)]
 
     def local_slices(self, shape: ShapeLike) -> list[tuple[slice, ...]]:
-        """Returns the part of a tensor of this shape that each device of this process holds.
-
-        Raises:
-          LayoutError: see `partition`.
-        """
+        """Returns the part of a tensor of this shape that each device of this process holds."""
         shape = convert_to_shape(shape)
         partition = self.partition(shape)
         sizes = self.local_sizes(shape)
@@ -275,10 +267,7 @@ class Mesh:
         """Returns `value`, whose dimensions are `shape`, laid out by the rules.
 
         Inside a traced function it may be any tensor; eagerly it must already be on the mesh
-        (`mtf.import_tf_tensor` transfers it there).
-
-        Raises:
-          LayoutError: see `partition`.
+        (`mtf.import_tf_tensor` transfers it there). A LayoutError as in `partition`.
         """
         if self.device_mesh is None:
             self.partition(shape)
@@ -296,7 +285,7 @@ class Mesh:
         return {name for shape in self._partitions for name in shape.dimension_names}
 
     def unused_rules(self) -> list[str]:
-        """Returns the names that have a rule which has not split anything so far."""
+        """Returns the names of rules that have not split anything so far."""
         seen = self.dimension_names_seen
         if not self._spread_dims.keys().isdisjoint(seen):
             seen |= {SLOTS, WEIGHTS}
@@ -315,10 +304,7 @@ class Mesh:
         return warnings
 
     def report(self, variables: Mapping[str, SpecifiedTensor]) -> str:
-        """Returns a table of variables by path: dimensions, layout, sizes and bytes on a device.
-
-        The variables need no storage. `mtfrun.tools.planning` says what devices send.
-        """
+        """Returns a table of variables by path: dimensions, layout, sizes and bytes on a device."""
         rows = [("variable", "dimensions", "layout", "on each device", "bytes")]
         for path, variable in variables.items():
             local = self.local_sizes(variable.stored_shape)
@@ -344,12 +330,11 @@ def planned_meshes() -> Iterator[None]:
     """Makes every `Mesh` that is constructed inside a planned one, of any size.
 
     DTensor compiles a program for the mesh that it is told of; only collectives that run need all
-    of its devices. A planned mesh has its first device only, the CPU, and its variables have the
-    part of that device, zeros. A program with a collective that is reached would wait forever for
-    the other devices, so a program may only be called with arguments with which it reaches none:
-    the training step is compiled by a call for 0 steps.
-
-    On a planned mesh of one device DTensor is used too, so that its program can be read.
+    of its devices. A planned mesh has its first device only, a CPU, and its variables have the
+    part of that device, zeros. A program that reached a collective would wait forever for the
+    other devices, so it may only be called with arguments with which it reaches none: the training
+    step is compiled by a call for 0 steps. A planned mesh of one device uses DTensor too, so that
+    its program can be read.
     """
     token = _IS_PLANNING.set(True)
     try:

@@ -25,11 +25,7 @@ class Module(tf.Module):  # type: ignore[misc]
 
     @property
     def path(self) -> str:
-        """The attribute path from the root; "" for the root itself.
-
-        Raises:
-          ShapeError: before `mtf.initialize`.
-        """
+        """The attribute path from the root, "" for the root; an error before `mtf.initialize`."""
         if self._path is None:
             raise ShapeError(
                 f"{type(self).__name__} has no path yet: call mtf.initialize(root, seed) first"

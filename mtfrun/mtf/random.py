@@ -20,7 +20,7 @@ import tensorflow as tf
 from mtfrun.errors import InputError
 from mtfrun.mtf.dimension import Dimension
 from mtfrun.mtf.mesh import Mesh
-from mtfrun.mtf.ops.lift import accept_name
+from mtfrun.mtf.porting import accept_name
 from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape, union
 from mtfrun.mtf.tensor import Tensor, TensorLike, align, as_tensor
 from mtfrun.mtf.transfer import import_tf_tensor
@@ -41,11 +41,9 @@ class Key:
 
     A tensor with dimensions makes a key with dimensions: each of its entries is the key of the
     draws at its index, which then do not depend on the index itself. So `key.fold_in(line_numbers)`
-    gives every line of a batch its own noise, whatever batch it is in.
+    gives every line of a batch its draws, whatever batch it is in.
 
-    Args:
-      bits: the key itself, an integer or a uint32 tensor.
-      shape: the dimensions of `bits`.
+    `bits` is an integer or a uint32 tensor {*shape}.
     """
 
     __slots__ = ("_bits", "shape")
@@ -78,7 +76,7 @@ class Key:
 
 
 def text_number(text: str) -> int:
-    """Returns the uint32 number in whose place a key folds in a text."""
+    """Returns the uint32 that a key folds in for a text."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "little")
 
 
@@ -144,11 +142,10 @@ def dropout(
       x: any tensor.
       training: False returns x.
       keep_prob, rate: the probability to keep, or to drop, an element: exactly one of them.
-      noise_shape: the dimensions along which the noise differs, by default all.
+      noise_shape: the dimensions along which the draws differ, by default all.
       key: the random key of this call, usually `key.fold_in(self.path)` of the calling module.
-      within: the larger tensor that x is a part of, such as a block: the dimensions of that tensor,
-        and for each the indices of x's entries along it, with dimensions of x. x then gets the
-        noise that it has as this part.
+      within: the larger tensor that x is a part of, such as a block, whose draws x then has: its
+        dimensions, and for each the indices of x's entries along it, with dimensions of x.
     """
     x = as_tensor(x)
     if (keep_prob is None) == (rate is None):
@@ -176,10 +173,6 @@ def _counters(
     to 2**32 elements; the first has the indices of the dimensions before these. They are computed
     outside the compiled functions, so that those are element-wise and the same on all devices.
 
-    Args:
-      mesh, shape, key: of the draw.
-      within: see `dropout`; by default the draw is no part of a larger one.
-
     Raises:
       ShapeError: the key has a dimension that `shape` lacks.
       LayoutError: `shape` cannot be laid out.
@@ -206,7 +199,6 @@ def _all_indices(mesh: Mesh, dim: Dimension) -> Tensor:
 
 @functools.partial(tf.function, jit_compile=True, autograph=False)
 def _uniform(bits: tf.Tensor, leading: list[tf.Tensor], trailing: list[tf.Tensor]) -> tf.Tensor:
-    """Returns floats in [0, 1)."""
     return _uniform_floats(bits, leading, trailing)
 
 

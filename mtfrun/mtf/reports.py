@@ -46,10 +46,8 @@ class Place:
 class Report(NamedTuple):
     """The reported values of a call in a number of rounds of the loops around it.
 
-    Attributes:
-      place: the call.
-      happened: {rounds}, 1 for each round in which the call ran, else 0.
-      values: for each of its tensors the first entries, {rounds, entries}.
+    `happened` {rounds} is 1 for each round in which the call ran, else 0; `values` has the first
+    entries of each of its tensors, {rounds, entries}.
     """
 
     place: Place
@@ -80,8 +78,7 @@ def with_values(reports: Iterable[Report], values: Iterable[tf.Tensor]) -> list[
 class _Collected(list[Report]):
     """The reports of a program, or of a part of it, while it is traced.
 
-    Attributes:
-      expected: the expected reports of the functions of its loops and branches, by function.
+    `expected` has the expected reports of the functions of its loops and branches, by function.
     """
 
     expected: dict[Any, Sequence[Report]]
@@ -94,7 +91,7 @@ _COLLECTED: contextvars.ContextVar[_Collected | None] = contextvars.ContextVar(
 
 @contextlib.contextmanager
 def collect_reports() -> Iterator[list[Report]]:
-    """Returns a context that collects reports in the list instead of printing them."""
+    """Collects reports in the list instead of printing them."""
     outer, collected = _COLLECTED.get(), _Collected()
     collected.expected = {} if outer is None else outer.expected
     token = _COLLECTED.set(collected)
@@ -186,11 +183,11 @@ def print_reports(
     prefix: Callable[[int], str] = lambda _: "",
     print_line: Callable[[str], None] = _print_line,
 ) -> None:
-    """Prints the lines of reports. Collective: every process must call it.
+    """Prints the lines of reports, round by round. Collective: every process must call it.
 
     Args:
       reports: in the order in which a round prints them.
-      rounds: number of rounds of the outermost loop; lines are printed round by round.
+      rounds: number of rounds of the outermost loop.
       prefix: returns the beginning of a line for the index of its round.
       print_line: called with every line; by default the first process prints to standard error.
     """

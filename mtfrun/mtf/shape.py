@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TypeAlias, overload
+from typing import TypeAlias
 
 from mtfrun.errors import ShapeError, did_you_mean
 from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
@@ -13,6 +13,9 @@ from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
 
 class Shape:
     """An ordered set of dimensions with distinct names; immutable and hashable.
+
+    Raises:
+      ShapeError: two dimensions have the same name.
 
     Examples:
       >>> shape = Shape([Dimension("batch", 8), Dimension("length", 128)])
@@ -22,12 +25,6 @@ class Shape:
       Shape(length:128)
       >>> Dimension("length", 128) in shape
       True
-
-    Args:
-      dims: dimensions, or pairs or texts that describe them.
-
-    Raises:
-      ShapeError: two dimensions have the same name.
     """
 
     __slots__ = ("_dims", "_hash")
@@ -74,11 +71,7 @@ class Shape:
         return ";".join(f"{d.name}:{d.size}" for d in self._dims)
 
     def get_dim_by_name(self, name: str) -> Dimension:
-        """Returns the dimension called `name`.
-
-        Raises:
-          ShapeError: there is none; the message has the most similar name.
-        """
+        """Returns the dimension called `name`; a ShapeError has the most similar name."""
         for dim in self._dims:
             if dim.name == name:
                 return dim
@@ -87,11 +80,7 @@ class Shape:
         )
 
     def index(self, dim: Dimension) -> int:
-        """Returns the position of `dim`.
-
-        Raises:
-          ShapeError: there is none; the message has the dimension of this or a similar name.
-        """
+        """Returns the position of `dim`, or raises a ShapeError with the dimension most like it."""
         try:
             return self._dims.index(dim)
         except ValueError:
@@ -151,12 +140,8 @@ class Shape:
 ShapeLike: TypeAlias = Shape | Sequence[DimensionLike] | Dimension | str
 
 
-@overload
-def convert_to_shape(x: None) -> None: ...
-@overload
-def convert_to_shape(x: ShapeLike) -> Shape: ...
-def convert_to_shape(x: ShapeLike | None) -> Shape | None:
-    """Returns the shape of a `Shape`, of dimensions, of one dimension or of a text; None of None.
+def convert_to_shape(x: ShapeLike) -> Shape:
+    """Returns the shape of a `Shape`, of dimensions, of one dimension or of a text.
 
     A text is "name:size" pairs separated by `;`, `,`, `.` or spaces, as in Mesh TensorFlow.
 
@@ -164,7 +149,7 @@ def convert_to_shape(x: ShapeLike | None) -> Shape | None:
       >>> convert_to_shape("batch:8;length:128")
       Shape(batch:8;length:128)
     """
-    if x is None or isinstance(x, Shape):
+    if isinstance(x, Shape):
         return x
     if isinstance(x, Dimension):
         return Shape([x])
@@ -212,21 +197,14 @@ def union(*shapes: Shape) -> Shape:
 
 
 def verify_no_new_dims(input_shapes: Iterable[ShapeLike], output_shape: ShapeLike) -> None:
-    """Checks that the output has only dimensions of the inputs.
-
-    Raises:
-      ShapeError: with the name of a dimension that no input has.
-    """
+    """Raises a ShapeError if the output has a dimension that no input has."""
     input_dims = union(*(convert_to_shape(shape) for shape in input_shapes))
     for dim in convert_to_shape(output_shape):
         input_dims.index(dim)
 
 
 def broadcast_shape(shape1: Shape, shape2: Shape) -> Shape:
-    """Returns the result shape of an operation on two shapes.
-
-    The longer one where it contains the other in order, else the union in order of appearance.
-    """
+    """Returns the longer shape where it contains the other one in order, else their union."""
     if is_subsequence(shape1.dims, shape2.dims):
         return shape2
     if is_subsequence(shape2.dims, shape1.dims):

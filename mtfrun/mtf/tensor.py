@@ -71,10 +71,7 @@ class Arithmetic:
 class Tensor(Arithmetic):
     """A `tf.Tensor` whose dimensions have names, on a mesh.
 
-    Args:
-      mesh: the mesh of the value.
-      value: the tensor, with dimensions in the order of `shape`; on several devices a DTensor.
-      shape: the named dimensions.
+    `value` has its dimensions in the order of `shape`; on several devices it is a DTensor.
 
     Raises:
       ShapeError: the sizes of `shape` are not those of `value`.
@@ -122,13 +119,10 @@ def binary(
     x2: TensorLike,
     output_shape: ShapeLike | None = None,
 ) -> Tensor:
-    """Returns tf_fn(x1, x2) of operands broadcast by name, one of which may be a Python number.
+    """Returns tf_fn(x1, x2), element by element, of operands that are broadcast by name.
 
-    Args:
-      tf_fn: an element-wise TensorFlow function of two tensors.
-      x1, x2: tensors, variables or Python numbers; a number gets the type of the other operand.
-      output_shape: by default the shape of the operand that contains the other's dimensions, else
-        their union.
+    Either may be a Python number, which gets the type of the other operand. The result has by
+    default the shape of the operand that contains the other's dimensions, else their union.
     """
     number1 = isinstance(x1, (bool, int, float))
     number2 = isinstance(x2, (bool, int, float))
@@ -155,11 +149,7 @@ def binary(
 
 
 def align(value: tf.Tensor, shape: Shape, output_shape: Shape) -> tf.Tensor:
-    """Returns `value` transposed, with axes of size 1, so that it broadcasts to `output_shape`.
-
-    Raises:
-      ShapeError: `shape` has a dimension that `output_shape` lacks.
-    """
+    """Returns `value` transposed, with axes of size 1, so that it broadcasts to `output_shape`."""
     if shape == output_shape:
         return value
     for dim in shape:

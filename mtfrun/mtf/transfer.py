@@ -10,7 +10,7 @@ import tensorflow as tf
 from mtfrun.errors import ShapeError
 from mtfrun.mtf import engine
 from mtfrun.mtf.mesh import Mesh
-from mtfrun.mtf.ops.lift import accept_name
+from mtfrun.mtf.porting import accept_name
 from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
 from mtfrun.mtf.tensor import Arithmetic, Tensor, as_tensor
 
@@ -25,13 +25,9 @@ def import_tf_tensor(
 ) -> Tensor:
     """Returns a value of the host as a tensor laid out on the mesh.
 
-    Inside a traced function a host value becomes a constant of the graph.
-
-    Args:
-      mesh: the mesh.
-      tf_tensor: a numpy array, Python number or list, or `tf.Tensor`.
-      shape: its named dimensions; by default dimensions without layout rules, `anonymous_shape`.
-      dtype: the type of the tensor; by default that of the value.
+    Inside a traced function a host value, a numpy array or a Python number or list, becomes a
+    constant of the graph. Without a shape the dimensions have no layout rules, see
+    `anonymous_shape`; without `dtype` the value keeps its type.
 
     Raises:
       ShapeError: the sizes differ.
@@ -64,9 +60,9 @@ def import_tf_tensor(
 
 
 def pack(mesh: Mesh, array: np.ndarray, shape: Shape) -> tf.Tensor:
-    """Returns the DTensor of a host array, of which every device gets its own slice only.
+    """Returns the DTensor of a host array, of which every device gets its slice only.
 
-    Of several processes each reads only the slices of its own devices.
+    Of several processes each reads only the slices of its devices.
     """
     slices = [tf.convert_to_tensor(array[index]) for index in mesh.local_slices(shape)]
     return engine.pack(slices, mesh.device_layout(shape))
@@ -75,7 +71,7 @@ def pack(mesh: Mesh, array: np.ndarray, shape: Shape) -> tf.Tensor:
 def to_numpy(structure: Any) -> Any:
     """Returns a nested structure with all tensors and variables as numpy arrays.
 
-    Of several processes all must call it, in the same order, and all receive whole arrays.
+    Collective: every process must call it, in the same order, and all receive whole arrays.
     """
     return tf.nest.map_structure(
         lambda x: _value_to_numpy(as_tensor(x)) if isinstance(x, Arithmetic) else x, structure
@@ -103,18 +99,14 @@ class Shard(NamedTuple):
 def owned_shards(variable: tf.Variable) -> list[Shard]:
     """Returns copies of the parts of a raw `tf.Variable` or `DVariable` that are this process's.
 
-    Over all processes there is every part once. It is not a collective, but uses the devices: to be
-    called in the main thread.
+    Over all processes there is every part once. It is not a collective, but uses the devices: call
+    it in the main thread.
     """
     return [Shard(_on_host(part), begin) for part, begin in engine.distinct_parts(variable)]
 
 
 def _on_host(value: tf.Tensor) -> tf.Tensor:
-    """Returns the value in the memory of this process's first CPU.
-
-    An eager tensor never changes, an assignment gives a variable another one: on a CPU there is
-    nothing to copy.
-    """
+    """Copies to this process's first CPU; on a CPU nothing, because eager tensors never change."""
     host = tf.DeviceSpec.from_string(value.device).replace(device_type="CPU", device_index=0)
     with tf.device(host.to_string()):
         return tf.identity(value)

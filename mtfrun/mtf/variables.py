@@ -19,7 +19,7 @@ from mtfrun.mtf.dimension import Dimension
 from mtfrun.mtf.initializers import Initializer, Zeros
 from mtfrun.mtf.layout import SLOTS, WEIGHTS
 from mtfrun.mtf.mesh import Mesh
-from mtfrun.mtf.ops.lift import accept_name
+from mtfrun.mtf.porting import accept_name
 from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
 from mtfrun.mtf.tensor import Arithmetic, Tensor, TensorLike, as_tensor
 from mtfrun.mtf.transfer import pack
@@ -27,14 +27,10 @@ from mtfrun.mtf.transfer import pack
 
 @dataclasses.dataclass(frozen=True)
 class DTypePolicy:
-    """The types of a model's parameters and activations.
+    """The types of a model's parameters and activations, which may be names, as in gin files.
 
-    Softmax, losses, norms and gating always compute in float32. Types may be names, as in gin
-    files.
-
-    Attributes:
-      master: the type of parameters. Optimizer slots and updates have at least float32.
-      activation: the type of activations.
+    Softmax, losses, norms and gating always compute in float32, and the slots and updates of
+    optimizers have at least float32.
 
     Examples:
       >>> DTypePolicy(activation="bfloat16").activation.name
@@ -67,12 +63,7 @@ VARIABLE_RULES, SLOT_RULES = (WEIGHTS,), (WEIGHTS, SLOTS)
 
 @dataclasses.dataclass
 class _Content:
-    """What a variable and its `sharded` form share.
-
-    Attributes:
-      path: its name in error messages and checkpoints.
-      storage: the value; None before initialisation.
-    """
+    """What a variable and its `sharded` form share; the storage is None before initialisation."""
 
     path: str
     storage: tf.Variable | None = None
@@ -104,11 +95,9 @@ class Variable(Arithmetic):
       spread_by: the reserved layout rules that split the storage further, see `Mesh.spread`.
 
     Attributes:
-      shape: the named dimensions, as operations see them.
-      stored_shape: the dimensions by which the storage is laid out: those of `shape` in the same
-        order, of which one or two may have another name.
+      stored_shape: `shape` with the names by which the storage is laid out.
       sides: the dimensions in their order, each alone except for the merged ones, which are one
-        shape. An optimizer with statistics of rows and columns uses them as rows and columns.
+        shape: the rows and columns of optimizers with statistics of both.
 
     Raises:
       LayoutError: the shape cannot be laid out on the mesh.
@@ -216,9 +205,9 @@ class Variable(Arithmetic):
         return Tensor(self.mesh, self.mesh.constrain(stored.value, self.shape), self.shape)
 
     def read_stored(self) -> Tensor:
-        """Returns what `read` does, but as it is stored: `stored_shape`, nothing is gathered.
+        """Returns the value as it is stored, {stored_shape}: nothing is gathered.
 
-        Within `with_values` the tensor that it has there, of either shape.
+        Within `with_values` it returns the variable's tensor there, of either shape.
         """
         substitute = substitutes().get(self)
         if substitute is not None:
@@ -242,11 +231,10 @@ def sharded(variables: Mapping[str, Variable]) -> dict[str, Variable]:
     """Returns variables as an optimizer should see them: split further by the layout's rules.
 
     Under the rules "slots:axis" and "weights:axis" one dimension of a variable has another name,
-    which the axis splits (`Mesh.spread`); its gradients, its slots and its new value then have
-    this name too. An optimizer that is given these variables therefore stores and computes a part
-    on each device: ZeRO, Rajbhandari et al. 2020, https://arxiv.org/abs/1910.02054. Value and
-    storage are the variable's own: a value assigned to one is assigned to the other. Under other
-    layouts these are the variables themselves.
+    which the axis splits (`Mesh.spread`), and so have its gradients, its slots and its new value.
+    An optimizer of these variables therefore stores and computes a part on each device: ZeRO,
+    Rajbhandari et al. 2020, https://arxiv.org/abs/1910.02054. Storage is shared: a value assigned
+    to one form is assigned to the other. Under other layouts these are the variables themselves.
 
         variables = mtf.sharded(model.named_variables())
         optimizer.init(variables)
@@ -268,11 +256,9 @@ def substitutes() -> Mapping[Variable, Tensor]:
 def with_values(values: Mapping[Variable, Tensor]) -> Iterator[None]:
     """Returns a context in which reading a variable gives its tensor in `values`.
 
-    The tensor has the shape of the variable or, as `Variable.read_stored` returns it, of its
-    storage; the latter is gathered each time it is read.
-
-    So a layer computes with the values of another one, such as those of the next block in a loop.
-    Gradients are those of the tensors.
+    So a layer computes with the values of another layer, such as the next block in a loop, and
+    gradients are the tensors'. A tensor has the shape of the variable or of its storage, see
+    `Variable.read_stored`; the latter is gathered each time it is read.
     """
     token = _SUBSTITUTES.set({**substitutes(), **values})
     try:
@@ -285,7 +271,7 @@ def read_once(variables: Mapping[str, Variable]) -> contextlib.AbstractContextMa
     """Reads the variables whose reading gathers a value, which they have in the context.
 
     For a traced function with a loop that reads variables in every round, such as a decoder, and
-    assigns none: they are gathered once, before the loop. Other variables are not affected.
+    assigns none: they are gathered once, before the loop.
     """
     spread = [v for v in variables.values() if v.shape != v.stored_shape]
     return with_values({variable: variable.read() for variable in spread})
@@ -298,7 +284,7 @@ def read_variable(var: Variable) -> Tensor:
 
 @accept_name
 def assign(var: Variable, new_val: TensorLike) -> None:
-    """Assigns a value, which has the variable's dimensions in any order and is cast to its type.
+    """Assigns a value with the variable's dimensions in any order, cast to its type.
 
     Raises:
       ShapeError: the dimensions differ.

@@ -11,7 +11,7 @@ from mtfrun import mtf
 from mtfrun.checks import POSITIVE, SHARE_BELOW_1, check_range
 from mtfrun.errors import InputError
 from mtfrun.models.moe import Jitter
-from mtfrun.mtf.ops.lift import accept_name
+from mtfrun.mtf.porting import accept_name
 
 
 def multiplicative_jitter(x: mtf.Tensor, epsilon: float = 0.01, *, key: mtf.Key) -> mtf.Tensor:

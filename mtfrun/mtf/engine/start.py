@@ -17,13 +17,6 @@ _JOB = "worker"
 
 
 class _Started:
-    """What DTensor was started for in this process.
-
-    Attributes:
-      accelerators: their kind.
-      devices: the kind and the number of this process's devices, if several are connected.
-    """
-
     accelerators: str | None = None
     devices: tuple[str, int] | None = None
 
@@ -32,11 +25,7 @@ def start_accelerators(kind: str, description: str) -> None:
     """Starts DTensor for the GPUs or TPUs of this process, before TensorFlow makes a tensor.
 
     DTensor then makes as many logical CPUs as there are accelerators: it saves and restores the
-    variables of each through one of them.
-
-    Args:
-      kind: "GPU" or "TPU".
-      description: of the mesh, for messages.
+    variables of each through one of them. `description` is the mesh's, for messages.
 
     Raises:
       LayoutError: TensorFlow has already started.
@@ -56,13 +45,9 @@ def start_accelerators(kind: str, description: str) -> None:
 def connect_processes(kind: str, count: int, description: str) -> None:
     """Connects TensorFlow with the other processes, if any, before it makes a tensor.
 
-    Each process chooses a port of its own and the processes tell each other. TensorFlow's servers
-    accept any connection: the network must be trusted.
-
-    Args:
-      kind: of the devices, such as "GPU".
-      count: of the devices of this process.
-      description: of the mesh, the same in all processes.
+    Each process chooses a port and the processes tell each other. TensorFlow's servers accept any
+    connection: the network must be trusted. Each process has `count` devices of a kind such as
+    "GPU", and the same description of the mesh.
 
     Raises:
       LayoutError: another process has another mesh, or TensorFlow has already started.
@@ -106,7 +91,6 @@ def _use_nccl(kind: str) -> None:
 
 
 def _free_address() -> str:
-    """Returns "host:port" of a port of this machine that nothing uses."""
     host = processes.host()
     # Closed before TensorFlow takes it: the system gives such a port to another program only after
     # it has given all others.

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from mtfrun.mtf import engine
-from mtfrun.mtf.ops.lift import accept_name
+from mtfrun.mtf.porting import accept_name
 from mtfrun.mtf.shape import ShapeLike, convert_to_shape, union
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor, binary, combine
 
@@ -135,10 +135,8 @@ def where(
 ) -> Tensor:
     """Returns if_true where `condition` (bool) holds, else if_false, without arithmetic.
 
-    Args:
-      condition: a bool tensor.
-      if_true, if_false: tensors of one type; Python numbers take the other's type.
-      output_shape: by default the union of the three shapes, that of the values first.
+    The values have one type; Python numbers take the other's. The result has by default the union
+    of the three shapes, beginning with the values'.
     """
     condition = as_tensor(condition)
     numbers = [isinstance(x, (bool, int, float)) for x in (if_true, if_false)]

@@ -9,7 +9,8 @@ import tensorflow as tf
 
 from mtfrun.mtf.dimension import DimensionLike, convert_to_dimension
 from mtfrun.mtf.mesh import Mesh
-from mtfrun.mtf.ops.lift import accept_name, lay_out
+from mtfrun.mtf.ops.lift import lay_out
+from mtfrun.mtf.porting import accept_name
 from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
 from mtfrun.mtf.tensor import Tensor, TensorLike, align, as_tensor
 from mtfrun.mtf.transfer import import_tf_tensor
@@ -73,7 +74,7 @@ def one_hot(
     """Returns on_value where `output_dim`'s index equals `indices`, else off_value.
 
     `output_dim` becomes the last dimension; an index outside of it gives off_value everywhere.
-    Every device computes its own part only.
+    Every device computes its part only.
     """
     indices = as_tensor(indices)
     dim = convert_to_dimension(output_dim)

@@ -10,9 +10,10 @@ import tensorflow as tf
 from mtfrun.errors import ShapeError
 from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
 from mtfrun.mtf.flops import add_product
-from mtfrun.mtf.ops.lift import accept_name, lay_out
+from mtfrun.mtf.ops.lift import lay_out
 from mtfrun.mtf.ops.reductions import reduce_sum
 from mtfrun.mtf.ops.structure import reshape, transpose
+from mtfrun.mtf.porting import accept_name
 from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape, union
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 
@@ -95,7 +96,6 @@ def _sum_private_dims(x: Tensor, output_shape: Shape, others: Sequence[Tensor]) 
 
 
 def _product(x: Tensor, y: Tensor, shape: Shape) -> Tensor:
-    """Returns the einsum of two tensors."""
     dims = union(x.shape, y.shape)
     if len(dims) > len(shape):  # otherwise a multiplication by element
         add_product(2 * dims.size, x.dtype)

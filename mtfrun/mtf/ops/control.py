@@ -64,9 +64,6 @@ def while_loop(
         reported; by default `rounds`, or 100 if `rounds` is 1.
       **kwargs: of `tf.while_loop`, such as maximum_iterations.
 
-    Returns:
-      the loop variables in the structure of `inputs`, with accumulators a list.
-
     Raises:
       ShapeError: body_fn changes a shape or the number of loop variables.
     """
@@ -136,11 +133,8 @@ def _while_loop(
 def cond(pred: Tensor, true_fn: Callable[[], Any], false_fn: Callable[[], Any]) -> Any:
     """Returns true_fn() where `pred` holds, else false_fn(); only one of them is computed.
 
-    Args:
-      pred: a bool scalar, the same on all devices.
-      true_fn: returns a nested structure of tensors. It may use tensors from outside; variables
-        are read before.
-      false_fn: returns the same structure, with the same shapes and types.
+    `pred` is a bool scalar, the same on all devices. Both functions return the same nested
+    structure of tensors, with the same shapes and types; they may use tensors from outside.
 
     Raises:
       ShapeError: the shapes differ.
@@ -182,7 +176,6 @@ def cond(pred: Tensor, true_fn: Callable[[], Any], false_fn: Callable[[], Any]) 
 
 
 def _to_tensors(variables: Any, values: Sequence[tf.Tensor]) -> Any:
-    """Returns values as tensors with the structure and the shapes of the loop variables."""
     tensors = [
         Tensor(x.mesh, _copy(x.mesh, value), x.shape)
         for x, value in zip(tf.nest.flatten(variables), values, strict=True)
@@ -260,7 +253,7 @@ def optimization_barrier(x: TensorLike) -> Tensor:
 
 
 def compute_after(first: TensorLike, tensors: Any) -> Any:
-    """Returns tensors, in any structure, that are computed after another one, which is kept.
+    """Returns tensors, in any structure, that are computed after another one.
 
     A program otherwise leaves out what none of its results needs.
     """

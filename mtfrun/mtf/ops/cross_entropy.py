@@ -50,15 +50,11 @@ def sparse_cross_entropy(
     Computed by a softmax and two maxima, which is exact and takes a third of the time of
     TensorFlow's fused operation on CPU: logsumexp(logits) = max(logits) - log(max(softmax(logits)))
     and the largest probability is at least 1 / vocab_dim.size, so that the logarithm is safe. Where
-    the classes are split, every device does this for its own classes and sends three numbers per
-    target.
+    the classes are split, every device does this for its part and sends three numbers a target.
 
-    Args:
-      logits: {..., vocab_dim} float32.
-      targets: {...} integer class ids, from 0 to vocab_dim.size - 1.
-      vocab_dim: the classes; may be split.
-      logsumexp_gradient: whether anything that is differentiated depends on `logsumexp`; if not,
-        the backward pass saves one pass over the logits.
+    logits: {..., vocab_dim} float32; targets: {...} integer ids from 0. Without
+    `logsumexp_gradient`, if nothing that is differentiated depends on `logsumexp`, the backward
+    pass saves one pass over the logits.
     """
     logits, targets, vocab = as_tensor(logits), as_tensor(targets), convert_to_dimension(vocab_dim)
     logits.shape.index(vocab)

@@ -37,16 +37,8 @@ def grouped_matmul(x: TensorLike, kernels: TensorLike, sizes: TensorLike) -> Ten
     shapes, a loop computes tiles of rows. On several devices every row is multiplied with all
     matrices: layers there move rows to the devices of their matrices instead.
 
-    Args:
-      x: {rows, *inner}.
-      kernels: {groups, *inner, *columns}.
-      sizes: {groups} int32, the rows of every group.
-
-    Returns:
-      {rows, *columns}, of x's type.
-
-    Raises:
-      ShapeError: the dimensions are others.
+    x: {rows, *inner}; kernels: {groups, *inner, *columns}; sizes: {groups} int32; the result:
+    {rows, *columns}, of x's type. A ShapeError for other dimensions.
     """
     x, kernels, sizes = as_tensor(x), as_tensor(kernels), as_tensor(sizes)
     rows, groups, inner, columns = _dims(x, kernels, sizes)
@@ -83,7 +75,6 @@ def grouped_matmul(x: TensorLike, kernels: TensorLike, sizes: TensorLike) -> Ten
 
 
 def _dims(x: Tensor, kernels: Tensor, sizes: Tensor) -> tuple[Dimension, Dimension, Shape, Shape]:
-    """Returns the dimensions (rows, groups, inner, columns)."""
     rows = [dim for dim in x.shape if dim not in kernels.shape]
     groups = sizes.shape.dims
     inner = Shape(dim for dim in x.shape if dim in kernels.shape)
@@ -169,7 +160,6 @@ class _Tiles:
         self._tile_begins = self._tile_ends - tiles
 
     def product(self, x: tf.Tensor, kernels: tf.Tensor, *, transpose: bool = False) -> tf.Tensor:
-        """Returns [rows, columns] for [rows, inner] and [groups, inner, columns]."""
         columns = kernels.shape[1 if transpose else 2]
         x = self._pad_rows(x)
 
@@ -186,7 +176,6 @@ class _Tiles:
         return tf.where(tf.expand_dims(is_of_a_group, 1), y, tf.zeros([], y.dtype))
 
     def outer_products(self, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-        """Returns [groups, inner, columns], the sums over the rows of every group."""
         dtype, inner, columns = x.dtype, x.shape[1], y.shape[1]
         x, y = self._pad_rows(x), self._pad_rows(y)
 

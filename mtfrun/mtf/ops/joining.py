@@ -14,23 +14,19 @@ from mtfrun.errors import ShapeError
 from mtfrun.mtf import engine
 from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
 from mtfrun.mtf.ops.lift import (
-    accept_name,
     gather_along,
     lay_out,
     lay_out_gathered,
     reorder,
 )
+from mtfrun.mtf.porting import accept_name
 from mtfrun.mtf.shape import Shape
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 
 
 @accept_name
 def concat(xs: Sequence[TensorLike], concat_dim_name: str) -> Tensor:
-    """Returns tensors concatenated along a dimension; their other dimensions must agree.
-
-    Raises:
-      ShapeError: another dimension differs.
-    """
+    """Returns tensors concatenated along a dimension; a ShapeError if another one differs."""
     tensors = [as_tensor(x) for x in xs]
     if not tensors:
         raise ShapeError("concat needs at least one tensor")
@@ -54,7 +50,7 @@ def split(
     """Returns x split along a dimension into equal parts, or into parts of the sizes in a list.
 
     Raises:
-      ShapeError: the sizes of the parts do not sum to that of the dimension.
+      ShapeError: the sizes of the parts do not sum to the dimension's.
     """
     x = as_tensor(x)
     dim = convert_to_dimension(split_dim)
@@ -77,13 +73,7 @@ def split(
 
 @accept_name
 def stack(xs: Sequence[TensorLike], dim_name: str, axis: int = 0) -> Tensor:
-    """Returns tensors of one shape stacked along a new dimension.
-
-    Args:
-      xs: the tensors; they must have the same dimensions.
-      dim_name: the name of the new dimension; its size is their number.
-      axis: its position in the result; negative numbers count from the end.
-    """
+    """Returns tensors of one shape stacked along a new dimension, the result's at `axis`."""
     tensors = [as_tensor(x) for x in xs]
     if not tensors:
         raise ShapeError("stack needs at least one tensor")

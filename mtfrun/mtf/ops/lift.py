@@ -5,10 +5,8 @@ They avoid what DTensor cannot do, so that the operations need not.
 
 from __future__ import annotations
 
-import functools
-import inspect
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import tensorflow as tf
 
@@ -18,30 +16,6 @@ from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 
 _Op = TypeVar("_Op", bound=Callable[..., Any])
-
-
-def accept_name(op: _Op) -> _Op:
-    """Returns the operation with one more argument, `name`, which has no effect.
-
-    Models written for Mesh TensorFlow pass it, after the other positional arguments.
-    """
-    signature = inspect.signature(op)
-    parameters = list(signature.parameters.values())
-    position = sum(p.kind is not inspect.Parameter.KEYWORD_ONLY for p in parameters)
-
-    @functools.wraps(op)
-    def takes_name(*args: Any, name: str | None = None, **kwargs: Any) -> Any:
-        if len(args) == position + 1 and name is None and isinstance(args[-1], str | None):
-            args = args[:-1]
-        return op(*args, **kwargs)
-
-    keyword = inspect.Parameter(
-        "name", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None, annotation="str | None"
-    )
-    takes_name.__signature__ = signature.replace(  # type: ignore[attr-defined]
-        parameters=[*parameters[:position], keyword, *parameters[position:]]
-    )
-    return cast(_Op, takes_name)
 
 
 def unary(tf_fn: Callable[[tf.Tensor], tf.Tensor], x: TensorLike) -> Tensor:
@@ -76,7 +50,6 @@ def lay_out_gathered(x: Tensor, value: tf.Tensor, shape: ShapeLike, dim: Dimensi
 
 
 def _unsplit(shape: Shape, dim: Dimension) -> Shape:
-    """Returns the shape with `dim` under a name that has no layout rule."""
     return Shape(Dimension(f"{d.name}_whole", d.size) if d.name == dim.name else d for d in shape)
 
 

@@ -16,20 +16,14 @@ _FUSED_MIN_EPSILON = 1e-5
 def batch_normalize(
     x: TensorLike, scale: TensorLike, bias: TensorLike, epsilon: float = 1e-5
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns (x - mean) / std * scale + bias with the batch's statistics, and the statistics.
+    """Returns x {..., *features} normalised by the batch's statistics, and their mean and variance.
 
-    Ioffe and Szegedy 2015, arXiv:1502.03167, algorithm 1. The statistics are those of the whole
-    batch on all devices: two all-reduces of the features. On one device TensorFlow's fused kernel
-    is used where the features come last; it takes half the time on CPU.
-
-    Args:
-      x: {..., *features}, the features at any position; the result has its type.
-      scale, bias: {*features} float32: every entry of these dimensions has its own statistics.
-      epsilon: added to the variance.
-
-    Returns:
-      the normalised x, and mean and variance {*features} float32, which have no gradient. The
-      variance is divided by the number of entries, not by one less.
+    (x - mean) / std * scale + bias; Ioffe and Szegedy 2015, arXiv:1502.03167, algorithm 1. The
+    statistics {*features} float32 are taken over the whole batch on all devices, by two
+    all-reduces of the features, and have no gradient; the variance is divided by the number of
+    entries, not by one less. `scale` and `bias` {*features} are float32; the result has x's type.
+    On one device TensorFlow's fused kernel is used where the features come last; it takes half the
+    time on CPU.
     """
     x, scale, bias = as_tensor(x), as_tensor(scale), as_tensor(bias)
     features = scale.shape

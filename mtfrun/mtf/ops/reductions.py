@@ -18,12 +18,12 @@ from mtfrun.mtf.ops.binary import add, maximum, minimum
 from mtfrun.mtf.ops.elementwise import exp, log, stop_gradient
 from mtfrun.mtf.ops.joining import stack
 from mtfrun.mtf.ops.lift import (
-    accept_name,
     apply_along,
     gather_along,
     lay_out_gathered,
     reduction,
 )
+from mtfrun.mtf.porting import accept_name
 from mtfrun.mtf.shape import Shape, ShapeLike
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 
@@ -174,10 +174,7 @@ def reduce_logsumexp(
 ) -> Tensor:
     """Returns log(sum(exp(x))) over a dimension, without overflow.
 
-    Args:
-      x: {..., reduced_dim, ...}.
-      reduced_dim: the dimension.
-      extra_logit: a further term of the sum: a number, or a tensor without `reduced_dim`.
+    `extra_logit` is a further term of the sum: a number, or a tensor without `reduced_dim`.
     """
     x = as_tensor(x)
     if extra_logit is None:

@@ -17,15 +17,12 @@ def recompute_grad(fn: Callable[..., Any], explicit_inputs: Sequence[TensorLike]
     """Returns fn(*explicit_inputs), whose activations are recomputed in the backward pass.
 
     Saves the memory of fn's intermediate values at the cost of one more forward pass; Chen et al.
-    2016, arXiv:1604.06174. Variables that fn uses get their gradients. fn must not use stateful
-    random numbers: those of keys are the same both times.
+    2016, arXiv:1604.06174. fn returns a nested structure of tensors. Variables that it uses get
+    their gradients, other tensors that it captures do not. It must not use stateful random numbers:
+    draws with keys are the same both times.
 
     (Not `tf.recompute_grad`: to delay the second pass it flattens a gradient, for which DTensor
     gathers all of it on every device.)
-
-    Args:
-      fn: returns a tensor or a nested structure of them.
-      explicit_inputs: the tensors that fn takes; others that it captures get no gradient.
     """
     # Where tensors stand for the values of variables, they are inputs as well.
     substituted = substitutes()
@@ -97,13 +94,10 @@ def reversible_residuals(
     however many functions there are: the backward pass computes the earlier ones as x2 - f(x1), at
     the cost of one more forward pass, and up to rounding.
 
-    Variables that the functions use get their gradients. A function must not use stateful random
-    numbers: those of keys are the same both times. (A function that is defined in a loop must bind
-    the loop's variables as defaults, because the backward pass calls it once more.)
-
-    Args:
-      x1, x2: tensors of one shape and type.
-      functions: each takes and returns a tensor of this shape and type.
+    All tensors have one shape and type. Variables that the functions use get their gradients. A
+    function must not use stateful random numbers: draws with keys are the same both times. (A
+    function that is defined in a loop must bind the loop's variables as defaults, because the
+    backward pass calls it once more.)
 
     Raises:
       ShapeError: a shape differs.
@@ -156,7 +150,6 @@ def _require_shape(x: Tensor, shape: Any) -> None:
 
 
 def _sum(x: Any, y: Any) -> Any:
-    """Returns the sum of two gradients, either of which may be absent."""
     if x is None or y is None:
         return y if x is None else x
     return tf.convert_to_tensor(x) + tf.convert_to_tensor(y)

@@ -55,12 +55,9 @@ def Print(
 
 
 def scalar_summary(name: str, x: TensorLike) -> Tensor:
-    """Returns x; training shows its values in TensorBoard as a curve of this name.
+    """Returns x, a scalar; training shows its values in TensorBoard as a curve of this name.
 
-    A point of the curve is the mean over all calls since the previous point.
-
-    Raises:
-      ShapeError: x has dimensions.
+    The curve has the mean over all calls since its last value. A ShapeError if x has dimensions.
     """
     x = as_tensor(x)
     if x.shape.ndims:

@@ -10,7 +10,8 @@ import tensorflow as tf
 from mtfrun.errors import ShapeError
 from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
 from mtfrun.mtf.gradients import custom_gradient
-from mtfrun.mtf.ops.lift import accept_name, lay_out
+from mtfrun.mtf.ops.lift import lay_out
+from mtfrun.mtf.porting import accept_name
 from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor, binary
 
@@ -26,11 +27,8 @@ def cwise(
 ) -> Tensor:
     """Returns an element-wise TensorFlow function of tensors that have one shape.
 
-    Args:
-      tf_fn: takes as many `tf.Tensor`s as there are xs and returns one of the same sizes.
-      xs: the tensors.
-      output_dtype: the type to cast the result to; by default what tf_fn returns.
-      grad_function: instead of tf_fn's own gradient, see `mtf.custom_gradient`.
+    tf_fn takes as many `tf.Tensor`s as there are xs and returns one of the same sizes, which is
+    cast to `output_dtype`; for `grad_function` see `mtf.custom_gradient`.
 
     Raises:
       ShapeError: the shapes differ.
@@ -65,7 +63,7 @@ def slicewise(
       output_dtype: the type to cast the results to.
       splittable_dims: the dimensions along which tf_fn may compute slices independently; by default
         none.
-      grad_function: instead of tf_fn's own gradient, see `mtf.custom_gradient`.
+      grad_function: instead of tf_fn's gradient, see `mtf.custom_gradient`.
     """
     tensors = [as_tensor(x) for x in xs]
     several, shapes = _output_shapes(output_shape, tensors[0].shape)
@@ -105,7 +103,6 @@ def _output_shapes(
 
 
 def _gather_but(x: Tensor, splittable: set[Dimension]) -> tf.Tensor:
-    """Returns x's value, gathered along all dimensions except the splittable ones."""
     dims = [
         dim
         if dim in splittable or x.mesh.num_splits(dim) == 1

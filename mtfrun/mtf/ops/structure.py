@@ -11,7 +11,8 @@ import tensorflow as tf
 from mtfrun.errors import ShapeError
 from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
 from mtfrun.mtf.mesh import Mesh
-from mtfrun.mtf.ops.lift import accept_name, lay_out, reorder
+from mtfrun.mtf.ops.lift import lay_out, reorder
+from mtfrun.mtf.porting import accept_name
 from mtfrun.mtf.shape import Shape, ShapeLike, anonymous_shape, convert_to_shape
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor, combine
 from mtfrun.mtf.transfer import import_tf_tensor
@@ -183,13 +184,8 @@ def replace_dimensions(
 ) -> Shape | Tensor:
     """Returns a tensor or shape with adjacent dimensions replaced by others of the same total size.
 
-    Args:
-      tensor_or_shape: a tensor, whose entries are reshaped, or a shape.
-      old_dim_or_dims: one or more of its dimensions, adjacent and in this order.
-      new_dim_or_dims: one or more dimensions in their place.
-
-    Raises:
-      ShapeError: the old dimensions are not adjacent in this order.
+    A tensor's entries are reshaped. A ShapeError if the old dimensions are not adjacent in this
+    order.
     """
     if not isinstance(tensor_or_shape, Shape):
         x = as_tensor(tensor_or_shape)

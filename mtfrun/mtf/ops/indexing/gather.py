@@ -24,9 +24,11 @@ def gather(
     dim: DimensionLike,
     output_shape: ShapeLike | None = None,
 ) -> Tensor:
-    """Returns the entries of `weights` at `indices` along `dim`; zeros where out of range.
+    """Returns the entries of `weights` {dim, ...} at integer `indices` along `dim`.
 
-    Dimensions that `weights` and `indices` share are batch dimensions (a batched gather).
+    Entries out of range are zeros. Dimensions that `weights` and `indices` share are batch
+    dimensions (a batched gather). The result has by default the dimensions of `indices`, then the
+    remaining ones of `weights`.
 
     The cost on several devices: a table, without shared dimensions, whose `dim` is split is
     gathered first, and every device holds all of its gradient before that is split. (A contraction
@@ -34,12 +36,6 @@ def gather(
     1024 tokens.) In other gathers every device looks up the entries that it holds, and the results
     are summed; the gradient of a batched gather is a contraction with one-hot indices. Where
     dimensions of `indices` other than shared ones are split, all but the first are gathered.
-
-    Args:
-      weights: {dim, ...}.
-      indices: integers of any shape without `dim`, or a Python integer.
-      dim: the dimension that the indices select from.
-      output_shape: by default the dimensions of `indices`, then the other ones of `weights`.
     """
     weights = as_tensor(weights)
     if isinstance(indices, int):
@@ -117,20 +113,15 @@ def _scatter(grad: Tensor, index: Tensor, dim: Dimension, shape: Shape) -> Tenso
 def gather_rows(
     x: TensorLike, indices: Sequence[tuple[Dimension, TensorLike]], output_shape: ShapeLike
 ) -> Tensor:
-    """Returns the rows of x at the positions that indices along several dimensions select.
+    """Returns the rows of x at the positions that int32 indices along several dimensions select.
 
     For x {b, e, c, m} and indices of e and c, {b, s} each: the rows {b, s, m} = x[b, e[b, s],
     c[b, s], m]. Dimensions that x and the indices share (b) are batch dimensions and may be split;
-    the dimensions that are selected from may not. A negative index selects the first entry.
-    There is no gradient: a caller that knows the inverse map writes it as another selection.
+    the dimensions that are selected from may not. A negative index selects the first entry. The
+    output has the dimensions of the indices in any order, then the row's in x's order.
+    There is no gradient: a caller with the inverse map writes it as another selection.
 
     On one device one gather, without a transpose, writes the rows in the order of `output_shape`.
-
-    Args:
-      x: the table.
-      indices: pairs of a dimension of x and int32 positions in it.
-      output_shape: dimensions of the indices in any order, then the dimensions of a row, which are
-        the other ones of x in x's order.
 
     Raises:
       ShapeError: the output lacks a dimension, or the dimensions of a row are not its last ones.
@@ -154,7 +145,6 @@ def gather_rows(
 def _fused_gather(
     x: Tensor, indices: Mapping[Dimension, Tensor], batch: Shape, row: Shape, output_shape: Shape
 ) -> Tensor:
-    """Returns one gather from the list of all rows."""
     table_shape = Shape([*(x.shape - row), *row])
     table = reorder(x, table_shape).value
     outer = table_shape.dims[: len(table_shape) - len(row)]

@@ -13,13 +13,13 @@ from mtfrun.mtf.ops.contraction import einsum
 from mtfrun.mtf.ops.elementwise import log, negative
 from mtfrun.mtf.ops.indexing.gather import gather
 from mtfrun.mtf.ops.lift import (
-    accept_name,
     gather_along,
     lay_out,
     lay_out_gathered,
     reorder,
 )
 from mtfrun.mtf.ops.reductions import reduce_max
+from mtfrun.mtf.porting import accept_name
 from mtfrun.mtf.random import Key, random_uniform
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 
@@ -112,13 +112,7 @@ def sample_with_temperature(
     """Returns int32 indices sampled with probabilities softmax(logits / temperature).
 
     The index of the largest of logits / temperature plus Gumbel noise is such a sample; Gumbel
-    1954. The noise does not depend on the layout.
-
-    Args:
-      logits: {..., dim, ...}.
-      dim: the dimension that is sampled from.
-      temperature: 0 takes the largest and needs no key.
-      key: the random key of this call.
+    1954. No layout changes the noise. Temperature 0 takes the largest and needs no key.
     """
     x = as_tensor(logits)
     dim = convert_to_dimension(dim)
@@ -144,18 +138,13 @@ def fits_blocks(size: int, k: int) -> bool:
 
 
 def top_k_in_blocks(x: tf.Tensor, axis: int, k: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns (values, int32 indices) [..., k] of the largest entries along any axis.
+    """Returns (values, int32 indices) [..., k] of the largest entries along an axis.
 
-    They are those of tf.math.top_k, in the same order where entries are equal. The k largest
-    entries lie in the k blocks with the largest maxima: no entry of another block is larger than
-    any of those k maxima. So XLA, which on a CPU sorts by comparisons, sorts far fewer entries.
-    Measured on one core for 8 of 32,128 entries in 64 rows: 2.2 to 0.55 ms; along the first axis
-    0.35 ms.
-
-    Args:
-      x: any shape, with a size along `axis` that `fits_blocks`.
-      axis: not negative.
-      k: the number of entries.
+    They are tf.math.top_k's, in the same order where entries are equal; the size along the axis
+    must pass `fits_blocks`. The k largest entries lie in the k blocks with the largest maxima: no
+    entry of another block is larger than any of those k maxima. So XLA, which on a CPU sorts by
+    comparisons, sorts far fewer entries. Measured on one core for 8 of 32,128 entries in 64 rows:
+    2.2 to 0.55 ms; along the first axis 0.35 ms.
     """
     before, size, after = x.shape[:axis], x.shape[axis], x.shape[axis + 1 :]
     batch = [*before, *after]

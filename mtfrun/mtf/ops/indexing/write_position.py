@@ -25,12 +25,8 @@ def write_position(
     On one device under XLA it is written in place where x is not used again; otherwise this is a
     selection, because DTensor would replicate the result of a scatter.
 
-    Args:
-      x: {..., dim, ...}.
-      entry: the dimensions of x without `dim`.
-      dim: the dimension written along.
-      position: an int32 scalar, from 0 to dim.size - 1.
-      condition: bool, with dimensions of the entry: where it is false, x is not changed.
+    x: {..., dim, ...}; entry: x's dimensions without `dim`; position: an int32 scalar; condition:
+    bool, with dimensions of the entry: where it is false, x is not changed.
     """
     x, entry = as_tensor(x), as_tensor(entry)
     dim = convert_to_dimension(dim)

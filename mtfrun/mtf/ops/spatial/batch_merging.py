@@ -24,17 +24,11 @@ def merged_names(x: Tensor, num_leading: int) -> list[str]:
 def over_merged_batch(
     fn: Callable[[tf.Tensor], tf.Tensor], x: Tensor, value: tf.Tensor, num_leading: int
 ) -> tf.Tensor:
-    """Returns fn(value), computed with merged leading dimensions.
+    """Returns fn(value), computed with merged leading dimensions, which fn does not change.
 
     They are merged into one where at most one of them is split. Otherwise the split ones are not
     merged, because a dimension cannot be split over two mesh axes, and the others become one after
-    them.
-
-    Args:
-      fn: a function of {*leading, ...} that does not change the leading dimensions.
-      x: a tensor whose shape says which leading dimensions are split.
-      value: x's value, or one with the same leading dimensions.
-      num_leading: how many dimensions are merged.
+    them. x's shape says which leading dimensions of the value are split.
     """
     split = split_leading_axes(x, num_leading)
     # DTensor can merge a split dimension only where it is the first.

@@ -43,10 +43,7 @@ from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 
 
 def conv1d(x: TensorLike, filter: TensorLike, stride: int = 1, padding: str = "SAME") -> Tensor:
-    """Returns the convolution of x {..., length, channels} with filter {size, channels, out}.
-
-    See `conv2d`; this is one with a height of 1.
-    """
+    """Returns the convolution of x {..., length, channels} with filter {size, channels, out}."""
     x, filter = as_tensor(x), as_tensor(filter)
     height, filter_height = Dimension("_height", 1), Dimension("_filter_height", 1)
     *batch, length, channels = x.shape.dims
@@ -64,14 +61,10 @@ def conv2d(
 ) -> Tensor:
     """Returns the convolution (cross-correlation) of x with a filter, as `tf.nn.conv2d` does.
 
-    Args:
-      x: {..., height, width, channels}.
-      filter: {filter_height, filter_width, channels, out}, of x's type.
-      strides: of height and width, or Mesh TensorFlow's [1, height, width, 1].
-      padding: "SAME", which adds zeros so that there are ceil(size / stride) results, or "VALID".
-
-    Returns:
-      {..., height, width, out}: the spatial dimensions keep their names.
+    x: {..., height, width, channels}; filter: {filter_height, filter_width, channels, out}; the
+    result: {..., height, width, out}, the spatial dimensions with their names. Strides are for
+    height and width, or Mesh TensorFlow's [1, height, width, 1]. The padding is "VALID" or "SAME",
+    which adds zeros so that there are ceil(size / stride) results.
     """
     return _convolution(x, filter, strides, padding, [None, None])
 
@@ -86,16 +79,14 @@ def conv2d_with_blocks(
 ) -> Tensor:
     """Returns the convolution of an image in blocks, which does not depend on the blocks.
 
-    Without block dimensions this is `conv2d`. With one or both, "SAME" begins half a filter,
-    rounded down, before the image in both directions: for stride 1 and odd filters that is
-    TensorFlow's, otherwise not. "VALID" is always TensorFlow's. The blocks must be able to share
-    the results equally; with "SAME" they can where the stride divides their size.
+    x: {..., height, width, channels}, with the dimensions that count blocks of rows and columns
+    among the leading ones. One of size 1 may be absent from x: it only selects the padding of
+    "SAME", see below. Without block dimensions this is `conv2d`.
 
-    Args:
-      x: {..., height, width, channels}, the block dimensions among the leading ones.
-      filter, strides, padding: see `conv2d`.
-      h_blocks_dim, w_blocks_dim: the dimension of x that counts blocks of rows, or of columns. One
-        of size 1 may be absent from x: it then only selects the padding of "SAME".
+    With one or both, "SAME" begins half a filter, rounded down, before the image in both
+    directions: for stride 1 and odd filters that is TensorFlow's, otherwise not. "VALID" is always
+    TensorFlow's. The blocks must be able to share the results equally; with "SAME" they can where
+    the stride divides their size.
     """
     return _convolution(x, filter, strides, padding, [h_blocks_dim, w_blocks_dim])
 
@@ -115,7 +106,7 @@ def conv3d_with_blocks(
     d_blocks_dim: DimensionLike | None = None,
     h_blocks_dim: DimensionLike | None = None,
 ) -> Tensor:
-    """Returns the convolution of a volume in blocks along depth and height.
+    """Returns the convolution of a volume in blocks of depth and height.
 
     See `conv2d_with_blocks`.
     """
@@ -172,12 +163,10 @@ def _convolution(
 
 
 def convolve_valid(x: Tensor, filter: Tensor, windows: Sequence[Window]) -> tf.Tensor:
-    """Returns the value of the convolution of every block by itself, fused or composed.
+    """Returns the value of the convolution of every block alone, fused or composed.
 
-    Args:
-      x: {..., *spatial, channels}; no spatial dimension is split.
-      filter: {*filter_spatial, channels, out}.
-      windows: over the spatial dimensions, with the padding that is still to be added.
+    x: {..., *spatial, channels}, no spatial dimension split; filter: {*filter_spatial, channels,
+    out}; the windows have the padding that is still to be added.
     """
     channels, out = filter.shape.dims[-2:]
     num_leading = x.shape.ndims - len(windows) - 1

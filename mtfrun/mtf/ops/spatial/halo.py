@@ -14,8 +14,9 @@ from mtfrun.mtf.ops.constants import range as index_range
 from mtfrun.mtf.ops.indexing.gather import gather
 from mtfrun.mtf.ops.joining import concat
 from mtfrun.mtf.ops.joining import slice as slice_along
-from mtfrun.mtf.ops.lift import accept_name, lay_out
+from mtfrun.mtf.ops.lift import lay_out
 from mtfrun.mtf.ops.structure import rename_dimension, replace_dimensions
+from mtfrun.mtf.porting import accept_name
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 
 
@@ -23,26 +24,17 @@ from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 def shift(x: TensorLike, offset: int, dim: DimensionLike, wrap: bool) -> Tensor:
     """Returns x shifted along a dimension: entry i of the result is entry i - offset of x.
 
-    Along a split dimension the devices exchange `abs(offset)` entries each (an all-gather of these
-    only), or all of x where the offset is longer than a device's part.
-
-    Args:
-      x: {..., dim, ...}.
-      offset: the number of entries; positive shifts to higher indices.
-      dim: the dimension.
-      wrap: whether entries that leave at one end enter at the other, instead of zeros.
+    Entries that leave at one end enter at the other with `wrap`, otherwise zeros do. Along a split
+    dimension the devices exchange `abs(offset)` entries each (an all-gather of these only), or all
+    of x where the offset is longer than a device's part.
     """
     return _shift(as_tensor(x), offset, convert_to_dimension(dim), wrap, 0.0)
 
 
 def dynamic_shift(x: TensorLike, offset: TensorLike, dim: DimensionLike, wrap: bool) -> Tensor:
-    """Returns x shifted along a dimension by an offset that is a tensor.
+    """Returns x shifted along a dimension by an integer tensor with any of x's other dimensions.
 
-    Args:
-      x: {..., dim, ...}.
-      offset: integers with any of x's other dimensions; positive shifts to higher indices.
-      dim: the dimension; gathered where it is split.
-      wrap: whether entries that leave at one end enter at the other, instead of zeros.
+    As `shift`, but a split dimension is gathered.
     """
     x, offset = as_tensor(x), as_tensor(offset)
     dim = convert_to_dimension(dim)
@@ -65,12 +57,9 @@ def halo_exchange(
 ) -> Tensor:
     """Returns every block with the edges of its neighbours before and after it.
 
-    Args:
-      x: {..., blocks_dim, block_size_dim, ...} in any order.
-      blocks_dim: the dimension of blocks; None for a single block.
-      block_size_dim: the positions within a block; the result's is `2 * halo_size` larger.
-      halo_size: the number of positions on either side; it may be larger than a block.
-      wrap: whether the first and the last block are neighbours, instead of zeros beyond them.
+    x: {..., blocks_dim, block_size_dim, ...} in any order; `blocks_dim` is None for a single
+    block. `block_size_dim` grows by `2 * halo_size`; a halo may be larger than a block. With `wrap`
+    the first and the last block are neighbours, otherwise there are zeros beyond them.
     """
     return add_margins(as_tensor(x), blocks_dim, block_size_dim, halo_size, halo_size, wrap=wrap)
 
@@ -99,10 +88,7 @@ def add_margins(
     """Returns every block with `before` and `after` positions of its neighbours.
 
     Only the edges move between devices. Without `wrap`, the first and last block are padded with
-    `fill`.
-
-    Raises:
-      ShapeError: x lacks a dimension, or a margin is negative.
+    `fill`. A ShapeError if x lacks a dimension, or a margin is negative.
     """
     dim = convert_to_dimension(block_size_dim)
     x.shape.index(dim)
@@ -135,7 +121,6 @@ def _edge_widths(margin: int, block_size: int) -> list[tuple[int, int]]:
 
 
 def _shift(x: Tensor, offset: int, dim: Dimension, wrap: bool, fill: float) -> Tensor:
-    """Returns x shifted along `dim`; see `shift`. Without `wrap`, `fill` enters."""
     x.shape.index(dim)
     if wrap:
         offset %= dim.size

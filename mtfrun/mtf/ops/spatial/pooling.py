@@ -18,7 +18,7 @@ from mtfrun.errors import ShapeError
 from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
 from mtfrun.mtf.ops.joining import reduce_first
 from mtfrun.mtf.ops.joining import slice as slice_along
-from mtfrun.mtf.ops.lift import accept_name, lay_out
+from mtfrun.mtf.ops.lift import lay_out
 from mtfrun.mtf.ops.reductions import reduce_mean
 from mtfrun.mtf.ops.spatial.batch_merging import over_merged_batch, split_leading_axes
 from mtfrun.mtf.ops.spatial.convolution import resize, spatial_strides
@@ -34,6 +34,7 @@ from mtfrun.mtf.ops.spatial.windows import (
     windows_over,
 )
 from mtfrun.mtf.ops.structure import replace_dimensions
+from mtfrun.mtf.porting import accept_name
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 
 
@@ -41,13 +42,8 @@ from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 def max_pool2d(x: TensorLike, ksize: Sequence[int] = (2, 2)) -> Tensor:
     """Returns the largest entry of every window of x {..., height, width, channels}.
 
-    Args:
-      x: as above.
-      ksize: height and width of the windows, which do not overlap; entries at the end that do not
-        fill a window are dropped.
-
-    Returns:
-      {..., height, width, channels}: the spatial dimensions keep their names.
+    The windows do not overlap; entries at the end that do not fill a window are dropped. The
+    spatial dimensions keep their names.
     """
     return _max_pool(x, ksize, ksize, "VALID", [None, None])
 
@@ -62,12 +58,8 @@ def max_pool2d_with_blocks(
 ) -> Tensor:
     """Returns `max_pool2d` of an image in blocks, also with overlapping windows.
 
-    Args:
-      x: {..., height, width, channels}, the block dimensions among the leading ones.
-      ksize: height and width of the windows.
-      strides: from one window to the next; by default `ksize`.
-      padding: as in `mtf.conv2d_with_blocks`; padding is never the largest entry.
-      h_blocks_dim, w_blocks_dim: the dimension of x that counts blocks of rows, or of columns.
+    Strides are by default `ksize`; blocks and padding as in `mtf.conv2d_with_blocks`; padding is
+    never the largest entry.
     """
     return _max_pool(x, ksize, strides or ksize, padding, [h_blocks_dim, w_blocks_dim])
 
@@ -98,11 +90,8 @@ def pool_tensor_1d(
 ) -> Tensor:
     """Returns a tensor in which every `pool_size` entries along `pool_dim` are reduced to one.
 
-    Args:
-      tensor: {..., pool_dim, ...}.
-      pool_dim: a dimension whose size `pool_size` divides; the result's has the same name.
-      reduce_fn: takes a tensor and `reduced_dim`, such as `mtf.reduce_max`.
-      pool_size: the number of entries that are reduced to one.
+    The pool size must divide the dimension, which keeps its name; `reduce_fn` takes a tensor and
+    `reduced_dim`.
     """
     x = as_tensor(tensor)
     dim = convert_to_dimension(pool_dim)

@@ -36,15 +36,9 @@ def conv2d_transpose(
 ) -> Tensor:
     """Returns the transposed convolution of x with a filter, as `tf.nn.conv2d_transpose` does.
 
-    Args:
-      x: {..., height, width, channels}.
-      filter: {filter_height, filter_width, out, channels}: the order of a convolution from `out`
-        to `channels`.
-      strides: of height and width.
-      padding: "SAME" gives results of size `size * stride`, "VALID" all results that are not zero.
-
-    Returns:
-      {..., height, width, out}: the spatial dimensions keep their names.
+    x: {..., height, width, channels}; filter: {filter_height, filter_width, out, channels}, the
+    order of a convolution from `out` to `channels`; the result: {..., height, width, out}. "SAME"
+    gives results of size `size * stride`, "VALID" all results that are not zero.
     """
     return _transpose(x, filter, strides, padding, [None, None])
 
@@ -59,11 +53,8 @@ def conv2d_transpose_with_blocks(
 ) -> Tensor:
     """Returns `conv2d_transpose` of an image in blocks, which does not depend on the blocks.
 
-    Args:
-      x: {..., height, width, channels}, the block dimensions among the leading ones.
-      filter, strides, padding: see `conv2d_transpose`; "VALID" only where the result's size is
-        `size * stride`.
-      h_blocks_dim, w_blocks_dim: the dimension of x that counts blocks of rows, or of columns.
+    "VALID" only where the result's size is `size * stride`; the blocks are counted by dimensions
+    among x's leading ones.
     """
     return _transpose(x, filter, strides, padding, [h_blocks_dim, w_blocks_dim])
 

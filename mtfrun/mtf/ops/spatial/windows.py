@@ -31,8 +31,7 @@ class Window:
     Attributes:
       size: the number of positions that it covers.
       stride: the distance from one place of the window to the next.
-      before: the number of positions that are added at the start of the dimension.
-      after: the number of positions that are added at its end.
+      before, after: the numbers of positions that are added at the dimension's start and end.
     """
 
     size: int
@@ -74,10 +73,8 @@ def windows_over(
     """Returns the windows over the whole length of every spatial dimension.
 
     "SAME" is TensorFlow's where no dimension has blocks, otherwise `centred_window` in all of them,
-    which every blocking leaves the same.
-
-    Raises:
-      ShapeError: an unknown padding, or a window that is longer than its dimension.
+    which every blocking leaves the same. A ShapeError for another padding, or a window that is
+    longer than its dimension.
     """
     if padding not in ("SAME", "VALID"):
         raise ShapeError(f"padding must be 'SAME' or 'VALID', got {padding!r}")
@@ -106,15 +103,8 @@ def add_halos(
 ) -> tuple[Tensor, list[Window]]:
     """Returns x, each block with the halo that its windows need, and the windows over one block.
 
-    Args:
-      x: {..., *spatial, ...}.
-      spatial: the dimensions that the windows slide over.
-      blocks: for each the dimension of its blocks, or None; one of size 1 need not be in x.
-      windows: over the whole length, all blocks together.
-      fill: the value of the padding.
-
-    Raises:
-      ShapeError: the blocks cannot share the places of a window equally.
+    The given windows slide over the whole length, all blocks together. A ShapeError if the blocks
+    cannot share the places of a window equally.
     """
     remaining = []
     for dim, block, window in zip(spatial, blocks, windows, strict=True):
@@ -170,10 +160,8 @@ def split_spatial_as_blocks(
 
     {batch, height, width, channels} with height on a mesh axis of 2 becomes {batch, height:2,
     _height_part, width, channels}: nothing moves between devices, and the operations that follow
-    need to know blocks only. `split_spatial_again` is the inverse.
-
-    Raises:
-      LayoutError: a dimension that has several blocks already is split.
+    only handle blocks. `split_spatial_again` is the inverse. A LayoutError if a dimension that has
+    several blocks already is split.
     """
     new_spatial, new_blocks = list(spatial), list(blocks)
     for i, (dim, block) in enumerate(zip(spatial, blocks, strict=True)):
@@ -227,16 +215,11 @@ def pad_value(
 def drop_skipped_entries(
     value: tf.Tensor, axes: Sequence[int], windows: Sequence[Window]
 ) -> tuple[tf.Tensor, list[Window]]:
-    """Returns value without the entries that windows of size 1 skip, and its windows.
+    """Returns a padded value without the entries that windows of size 1 skip, and its windows.
 
     A window of size 1 with a stride reads every `stride`-th entry; over these alone its stride is
     1. TensorFlow's fused kernels must not get such strides: the filter gradient of a strided 1x1
     convolution corrupts memory on some CPUs, see docs/dtensor.md.
-
-    Args:
-      value: an array with all padding.
-      axes: the axes that the windows slide over.
-      windows: one for each axis.
     """
     step = [1] * value.shape.rank
     for axis, window in zip(axes, windows, strict=True):
@@ -249,13 +232,7 @@ def drop_skipped_entries(
 
 
 def taps(value: tf.Tensor, axes: Sequence[int], windows: Sequence[Window]) -> Iterator[tf.Tensor]:
-    """Yields, for every offset within the windows in order, the entries at it of all places.
-
-    Args:
-      value: an array with all padding.
-      axes: the axes that the windows slide over.
-      windows: one for each axis.
-    """
+    """Yields, for every offset within the windows in order, the entries at it of all places."""
     sizes = value.shape.as_list()
     places = [
         (sizes[a] - window.size) // window.stride + 1
