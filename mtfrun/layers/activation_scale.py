@@ -1,4 +1,4 @@
-"""A measurement of activations."""
+"""Metrics of activations."""
 
 from __future__ import annotations
 
@@ -13,13 +13,11 @@ from mtfrun.layers.layer import Layer
 
 
 class ActivationScale(Layer):
-    """Returns its input, and measures it.
+    """Returns its input, and adds metrics of it: "rms" and "max".
 
-    Measurements: "rms", the root of the mean square of all entries, padding included, and "max",
-    the largest absolute value. Over steps and microbatches they are averaged.
-
-    It can stand among the transforms of a stack, which make it with the arguments of all
-    transforms; it needs none of them.
+    These are the root of the mean square of all entries, padding included, and the largest absolute
+    value; over steps and microbatches they are averaged. It can stand among the transforms of a
+    stack, which make it with the arguments of all transforms; it needs none of them.
     """
 
     short_name = "activation"

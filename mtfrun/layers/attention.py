@@ -33,15 +33,12 @@ def dot_product_attention(
       query: {..., d_kv}, without `memory_length`.
       key, value: {..., memory_length, d_kv}; dimensions that they lack, such as heads, are shared.
       memory_length: the dimension attended to.
-      d_kv: the dimension of the product of query and key, and of the result unless `d_v` is given.
-      d_v: the dimension of the values and of the result; None for `d_kv`.
+      d_kv: the dimension of the product of query and key.
+      d_v: the dimension of the values and, last, of the result; None for `d_kv`.
       bias: added to the logits, broadcast by name; in float32, unless it has the query's type: for
         a mask bfloat16 is enough and cheaper, a trained bias should be float32.
       extra_logit: a further logit in the softmax, whose value is 0: attention to nothing.
       drop: applied to the weights, such as dropout.
-
-    Returns:
-      the shape and type of the query, with `d_v` last if it is not None.
     """
     logits_shape = [*(query.shape - d_kv), memory_length]
     logits = mtf.einsum([query, key], output_shape=logits_shape)
@@ -58,11 +55,9 @@ def dot_product_attention(
 
 
 class KeysAndValues(NamedTuple):
-    """The keys and values of a memory.
+    """The keys and values of a memory, which decoding caches.
 
-    Attributes:
-      keys, values: {batch..., heads, memory_length, d_kv}, without `heads` where all queries share
-        one memory head.
+    {batch..., heads, memory_length, d_kv} each, without `heads` where all queries share one head.
     """
 
     keys: mtf.Tensor
@@ -75,5 +70,5 @@ class KeysAndValues(NamedTuple):
         return cls(zeros, zeros)
 
     def map(self, function: Callable[..., mtf.Tensor], *others: KeysAndValues) -> KeysAndValues:
-        """Returns function(keys, ...) and function(values, ...), with those of the others."""
+        """Returns function(keys, ...) and function(values, ...), of several such pairs."""
         return KeysAndValues(*map(function, self, *others))

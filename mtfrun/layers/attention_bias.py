@@ -1,9 +1,9 @@
-"""What is added to the logits of attention, in a form of which any block can be computed.
+"""The bias of attention logits, in a form of which any block can be computed.
 
 A bias of all queries and all memory positions has length * memory_length entries for every mask, in
 bfloat16 2 GB for 32,768 positions. Here it is a sum of terms that are functions of a few numbers a
-position, such as its document. A block of the bias is that of the same terms with these numbers cut
-to the positions of the block.
+position, such as its document. A block of the bias is computed by the same terms from the numbers
+of the block's positions.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ class AttentionWindow(NamedTuple):
     after: int | None = None
 
     def intersection(self, other: AttentionWindow) -> AttentionWindow:
-        """Returns the reach of a sum of two masks."""
+        """Returns the window of a sum of two masks."""
         return AttentionWindow(*map(_smaller, self, other))
 
 
 class BiasTerm(abc.ABC):
-    """A term of a bias, a frozen dataclass whose tensors have the numbers that it is computed from.
+    """A term of a bias, a frozen dataclass whose tensors are the numbers that it is computed from.
 
     A tensor {..., length} belongs to the queries, {..., memory_length} to the memory, and others to
     all positions. The names of the two dimensions are not fixed. A tensor that the bias is to have
-    a gradient for is a `differentiated_field()` field.
+    a gradient for is a `differentiated_field()`.
     """
 
     @property
@@ -61,11 +61,7 @@ class BiasTerm(abc.ABC):
 
 @dataclasses.dataclass(frozen=True)
 class AttentionBias:
-    """The sum of terms; without terms every query sees all of the memory.
-
-    Attributes:
-      terms: see `BiasTerm`.
-    """
+    """The sum of terms; without terms every query sees all of the memory."""
 
     terms: tuple[BiasTerm, ...] = ()
 
@@ -90,11 +86,7 @@ class AttentionBias:
         )
 
     def dimension(self, name: str) -> mtf.Dimension:
-        """Returns the dimension of this name of a tensor of its terms.
-
-        Raises:
-          ShapeError: none has it.
-        """
+        """Returns the dimension of this name of a term's tensor; a ShapeError if none has it."""
         for term in self.terms:
             for x in tensors_of(term):
                 if name in x.shape.dimension_names:
@@ -106,9 +98,7 @@ class AttentionBias:
     ) -> mtf.Tensor | None:
         """Returns {..., length, memory_length}, in float32 if a term is; None without terms.
 
-        Args:
-          dtype: of masks.
-          order: the dimensions of the logits that it is added to, in their order.
+        Masks are in `dtype`; `order` has the dimensions of the logits that it is added to.
         """
         values = [term.value(dtype) for term in self.terms]
         return functools.reduce(functools.partial(_sum, order), values) if values else None
@@ -120,16 +110,15 @@ NO_BIAS = AttentionBias()
 
 @dataclasses.dataclass(frozen=True)
 class TensorBias(BiasTerm):
-    """A tensor; it takes the memory that the other terms avoid, but may be any function.
+    """A tensor {..., length, memory_length} or {..., memory_length}.
 
-    Attributes:
-      bias: {..., length, memory_length}, or {..., memory_length}.
+    It takes the memory that the other terms avoid, but may be any function.
     """
 
     bias: mtf.Tensor = dataclasses.field(metadata=DIFFERENTIATED)
 
     def value(self, dtype: tf.DType) -> mtf.Tensor:
-        """Returns the tensor, in its own type."""
+        """Returns the tensor, whatever its type."""
         return self.bias
 
 

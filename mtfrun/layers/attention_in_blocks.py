@@ -96,19 +96,11 @@ def attention_in_blocks(
     block_length: int,
     noise: AttentionDropout | None = None,
 ) -> mtf.Tensor:
-    """Returns `dot_product_attention`, up to rounding.
+    """Returns `dot_product_attention`, up to rounding, in the shape and type of the query.
 
-    Args:
-      query: {..., length, d_kv}.
-      memory: {..., memory_length, d_kv}; dimensions that it lacks are shared.
-      bias: added to the logits. Its window counts both lengths from the same position.
-      length, memory_length: the dimensions; neither is split over devices.
-      d_kv: the dimension of the product, and of the result.
-      block_length: how many queries and positions of the memory a block has at most.
-      noise: of the weights.
-
-    Returns:
-      the shape and type of the query.
+    query: {..., length, d_kv}; memory: {..., memory_length, d_kv}, dimensions that it lacks are
+    shared; neither length is split over devices. The window of the bias counts both lengths from
+    the same position. A block has at most `block_length` queries and positions of the memory.
     """
     queries, positions = Blocks.of(length, block_length), Blocks.of(memory_length, block_length)
     window = bias.window
@@ -135,12 +127,7 @@ class _Passes:
     """The forward and the backward pass over the blocks.
 
     Both take query {..., blocks, block, d_kv}, keys and values of the same form, and the tensors of
-    the bias that have gradients.
-
-    Attributes:
-      queries, memory: their blocks.
-      d_kv, window: see `attention_in_blocks`.
-      bias, noise: of all blocks.
+    the bias that have gradients. Bias and noise are those of all blocks.
     """
 
     queries: Blocks
@@ -209,7 +196,6 @@ class _Passes:
         outputs: Sequence[mtf.Tensor],
         output_grads: Sequence[mtf.Tensor | None],
     ) -> list[mtf.Tensor]:
-        """Returns the gradients of the inputs."""
         mixed, log_sums = outputs
         gradient = output_grads[0]
         if gradient is None:
@@ -249,7 +235,6 @@ class _Passes:
         return _loop(mesh, 0, self.queries.number.size, over_memory, start)
 
     def _memory_gradients(self, inputs: Sequence[mtf.Tensor], rows: _Rows) -> list[mtf.Tensor]:
-        """Returns the gradients of keys and values."""
         memory = inputs[1:3]
         mesh, number = memory[0].mesh, self.memory.number
 
@@ -295,7 +280,6 @@ class _Passes:
     def _block(
         self, inputs: Sequence[mtf.Tensor], i: mtf.Tensor, j: mtf.Tensor
     ) -> list[mtf.Tensor]:
-        """Returns the inputs of one block of queries and one of the memory."""
         return [mtf.identity(self.memory.at(self.queries.at(x, i), j)) for x in inputs]
 
     def _logits(
@@ -328,7 +312,7 @@ class _Passes:
 
 
 class _Rows(NamedTuple):
-    """What the backward pass knows of every query.
+    """What the backward pass needs of every query.
 
     Attributes:
       log_sums: {..., blocks, block} float32.
@@ -344,9 +328,9 @@ class _Rows(NamedTuple):
 def _visible_blocks(
     index: mtf.Tensor, own: Blocks, other: Blocks, window: AttentionWindow
 ) -> tuple[mtf.Tensor | int, mtf.Tensor | int]:
-    """Returns the first block of `other` that a block of `own` reaches, and the one after the last.
+    """Returns the first block of `other` that a block of `own` sees, and the one after the last.
 
-    At least one: also where there is nothing within window.
+    At least one, also where nothing is within the window.
     """
     size, number = other.block.size, other.number.size
     first: mtf.Tensor | int = 0
@@ -361,7 +345,6 @@ def _visible_blocks(
 
 
 def _most_visible_blocks(own: Blocks, other: Blocks, window: AttentionWindow) -> int:
-    """Returns the most blocks of `other` that a block of `own` reaches."""
     if window.before is None or window.after is None:
         return other.number.size
     reached = own.block.size + window.before + window.after
@@ -376,10 +359,7 @@ def _loop(
     start: Sequence[mtf.Tensor],
     rounds: int = 1,
 ) -> list[mtf.Tensor]:
-    """Returns the variables of a loop over first, first + 1, ..., last - 1; one round at a time.
-
-    `rounds`: see `mtf.while_loop`.
-    """
+    """Returns the variables of a loop over first, ..., last - 1, one round at a time."""
     index = mtf.constant(mesh, first, dtype=tf.int32) if isinstance(first, int) else first
     after: list[mtf.Tensor]
     _, *after = mtf.while_loop(

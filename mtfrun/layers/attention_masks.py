@@ -26,12 +26,9 @@ def rename_length_to_memory_length(
 
 @dataclasses.dataclass(frozen=True)
 class CausalMask(BiasTerm):
-    """A query sees the memory whose number is at most its own.
+    """A query {..., length} int32 sees the memory {..., memory_length} whose number is at most its.
 
-    Attributes:
-      query: {..., length} int32.
-      memory: {..., memory_length} int32.
-      after: how many positions later than a query those are at most that it sees.
+    `after` bounds how many positions later than a query it sees.
     """
 
     query: mtf.Tensor
@@ -50,12 +47,7 @@ class CausalMask(BiasTerm):
 
 @dataclasses.dataclass(frozen=True)
 class SegmentMask(BiasTerm):
-    """A query sees the memory of the same packed document.
-
-    Attributes:
-      query: {..., length} int32.
-      memory: {..., memory_length} int32.
-    """
+    """A query {..., length} int32 sees the memory {..., memory_length} of its packed document."""
 
     query: mtf.Tensor
     memory: mtf.Tensor
@@ -67,11 +59,7 @@ class SegmentMask(BiasTerm):
 
 @dataclasses.dataclass(frozen=True)
 class PaddingMask(BiasTerm):
-    """Queries see the memory whose ids are not 0.
-
-    Attributes:
-      memory: {..., memory_length} int32.
-    """
+    """Queries see the memory {..., memory_length} whose int32 ids are not 0."""
 
     memory: mtf.Tensor
 
@@ -84,10 +72,7 @@ class PaddingMask(BiasTerm):
 class WindowMask(BiasTerm):
     """A query sees the memory that is less than `size` positions away.
 
-    Attributes:
-      query: {length} int32, positions.
-      memory: {memory_length} int32.
-      size: the number of positions that a query sees on either side, its own included.
+    query: {length} int32 positions; memory: {memory_length} int32 positions.
     """
 
     query: mtf.Tensor
@@ -127,7 +112,6 @@ def mask_segments(bias: AttentionBias, segments: mtf.Tensor | None) -> Attention
 
 
 def _both(query: mtf.Tensor, memory: mtf.Tensor) -> mtf.Shape:
-    """Returns the dimensions of both, with those that only the memory has last."""
     own = [dim for dim in memory.shape if dim not in query.shape]
     return mtf.Shape([*query.shape, *own])
 

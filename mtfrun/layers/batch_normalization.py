@@ -32,16 +32,16 @@ class BatchNorm(Layer):
 
         Args:
           mesh: the mesh.
-          features: the dimensions that have their own statistics, such as the channels; the
-            statistics are taken over all other dimensions of x, blocks and batch included.
+          features: dimensions such as the channels; the statistics are taken over all other
+            dimensions of x, blocks and batch included.
           dtypes: of the variables; x keeps its type.
-          momentum: the factor of the moving averages in a step; that of the batch's statistics is
-            1 - momentum.
+          momentum: the factor of the moving averages in a step; the batch's statistics have the
+            factor 1 - momentum.
           epsilon: added to the variance.
           init_zero: the scale is initialised to 0, not 1: a residual block begins as the identity
             (Goyal et al. 2017, arXiv:1706.02677, section 5.1).
-          unbiased: the moving variance is that of the variance divided by n - 1, not n, of the n
-            entries of a feature, as in torch.nn.BatchNorm2d; both normalise a batch with n.
+          unbiased: the moving variance is divided by n - 1, not n, of the n entries of a feature,
+            as in torch.nn.BatchNorm2d; both normalise a batch with n.
         """
         super().__init__()
         self._unbiased = unbiased
@@ -61,12 +61,7 @@ class BatchNorm(Layer):
         return self.moving_mean, self.moving_variance
 
     def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
-        """Returns x normalised, by the statistics of this batch in training, else by the averages.
-
-        Args:
-          x: {..., *features}.
-          call: of the model; its collector takes the next moving averages.
-        """
+        """Returns x {..., *features} normalised by its statistics in training, else by averages."""
         scale, bias = mtf.to_float(self.scale), mtf.to_float(self.bias)
         if not call.training:
             mean, variance = mtf.to_float(self.moving_mean), mtf.to_float(self.moving_variance)

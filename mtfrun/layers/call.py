@@ -1,4 +1,4 @@
-"""The state of one call of a model, which every layer is given."""
+"""The state of one call of a model, which every layer takes."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Call:
     mixture's balance loss or the next moving averages of a normalisation, goes to the collector.
 
     Attributes:
-      training: whether dropout and other noise is on.
-      key: what the noise of this step is drawn from; needed in training by layers that draw.
-      collector: takes the losses, measurements and updates of layers; None drops them.
+      training: whether dropout is on.
+      key: the random key of this step; needed in training by layers that draw.
+      collector: takes the losses, metrics and updates of layers; None drops them.
       path_number: takes the path of a module of the first block and returns, in a loop over
         blocks, the number of the path that it has in this round's block, an int32 scalar; see
         `scan_layers`. None outside of loops.
@@ -35,13 +35,10 @@ class Call:
     recorder: Recorder | None = None
 
     def key_of(self, module: mtf.Module) -> mtf.Key:
-        """Returns the key of a module's noise.
+        """Returns the random key of a module; an InputError if the call has none.
 
         It depends on the module's path, not on the order of calls, so that rematerialisation draws
-        the same noise again.
-
-        Raises:
-          InputError: the call was given no key.
+        the same numbers again.
         """
         if self.key is None:
             raise InputError(

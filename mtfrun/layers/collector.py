@@ -36,7 +36,7 @@ class Collected(NamedTuple):
 
 
 class Collector:
-    """Takes the losses, measurements and updates of layers during one call of a model."""
+    """Takes the losses, metrics and updates of layers during one call of a model."""
 
     def __init__(self) -> None:
         """Starts empty."""
@@ -52,16 +52,12 @@ class Collector:
         self._add_loss(layer.path, loss)
 
     def add_metrics(self, layer: mtf.Module, metrics: Mapping[str, Metric]) -> None:
-        """Adds the measurements of a layer by name; those of two calls add up."""
+        """Adds the metrics of a layer by name; those of two calls add up."""
         for name, metric in metrics.items():
             self._add_metric(f"{layer.path}/{name}", metric)
 
     def add_update(self, variable: mtf.Variable, value: mtf.Tensor) -> None:
-        """Sets the value that a variable takes after the step.
-
-        Raises:
-          InputError: the variable has one already: its layer was called twice.
-        """
+        """Sets the value that a variable takes after the step; an InputError for a second one."""
         self._add_update(variable.path, value)
 
     def add_all(self, collected: Collected) -> None:
@@ -102,9 +98,9 @@ class Recorded(NamedTuple):
 
     Attributes:
       self_attention, memory_attention: by the path of the attention {batch..., heads..., length,
-        memory_length}, the weights of vectors to their own sequence, and to another one.
-      experts: by the path of the mixture and the name of a level, the expert that every token
-        visits first, int32, -1 for none; {...} of all tokens, in the order of {batch..., length}.
+        memory_length}, the weights of vectors to their sequence, and to another one.
+      experts: by the path of the mixture and the name of a level, the expert to which every token
+        is dispatched first, int32, -1 for none; {...} of all tokens, in batch order.
     """
 
     self_attention: dict[str, mtf.Tensor]

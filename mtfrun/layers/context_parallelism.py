@@ -18,14 +18,10 @@ QUERY_LENGTH = "query_length"
 
 @dataclasses.dataclass(frozen=True)
 class HeadGroups:
-    """Groups of heads, one for each part of the length.
+    """Groups of heads, one for each of the `number` parts that the length is split into.
 
     Head h is number h // groups of group h % groups, so that heads which are split over another
-    axis stay where they are.
-
-    Attributes:
-      heads: the dimension of the heads of keys and values.
-      number: how many groups there are: the parts that the length is split into.
+    axis stay where they are. `heads` is the dimension of the heads of keys and values.
     """
 
     heads: mtf.Dimension
@@ -50,22 +46,17 @@ class HeadGroups:
     def exchange(self, x: mtf.Tensor, positions: mtf.Dimension, name: str) -> mtf.Tensor:
         """Returns a group's heads of all positions, for all heads of a part: an all-to-all.
 
-        Args:
-          x: {groups, ..., positions, d_kv}, its positions split.
-          positions: their dimension.
-          name: their name in the result.
-
-        Returns:
-          {length: number, ..., name: positions, d_kv}, of which the first dimension is split.
+        x: {groups, ..., positions, d_kv}, its positions split; the result: {length: number, ...,
+        name: positions, d_kv}, of which the first dimension is split.
         """
         return mtf.reshape(x, _rename(x.shape, positions.name, name, "length"))
 
     def exchange_back(self, x: mtf.Tensor, positions: mtf.Dimension) -> mtf.Tensor:
-        """Returns {groups, ..., positions, d_kv} for what `exchange` returned: the inverse."""
+        """Returns {groups, ..., positions, d_kv} for the result of `exchange`."""
         return mtf.reshape(x, _rename(x.shape, QUERY_LENGTH, positions.name, self.groups.name))
 
     def part(self, x: mtf.Tensor) -> mtf.Tensor:
-        """Returns what a device with a group's heads needs of the numbers of a bias.
+        """Returns the numbers of a bias that a device with a group's heads needs.
 
         Numbers of positions are gathered; numbers of heads {..., heads, ...} become
         {length: number, ..., own, ...}.
@@ -80,6 +71,5 @@ class HeadGroups:
 
 
 def _rename(shape: mtf.Shape, old: str, new: str, first: str) -> mtf.Shape:
-    """Returns the shape with the name of a dimension replaced, and that of the first one."""
     names = [first, *(new if name == old else name for name in shape.dimension_names[1:])]
     return mtf.Shape(mtf.Dimension(name, dim.size) for name, dim in zip(names, shape, strict=True))

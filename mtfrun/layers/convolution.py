@@ -17,8 +17,7 @@ class _Convolution(mtf.Module):
     Attributes:
       _convolve: the operation, called as (x, filter, strides, padding, *blocks).
       _spatial: the names of the filter's spatial dimensions.
-      _default_size: the filter's size along each of them.
-      _default_stride: its stride along each of them.
+      _default_size, _default_stride: of the filter along each of them.
       _transposed: the filter is {*spatial, output_dim, input_dim}, not {*spatial, input_dim,
         output_dim}.
     """
@@ -44,14 +43,8 @@ class _Convolution(mtf.Module):
     ) -> None:
         """Makes the spec of the filter {*spatial, input_dim, output_dim}.
 
-        Args:
-          mesh: the mesh.
-          input_dim, output_dim: the channels of x and of the result.
-          dtypes: of the filter, and of the result.
-          filter_size, strides: one number for each spatial dimension.
-          padding: "SAME" or "VALID".
-          blocks: the dimensions that count blocks of the first spatial dimensions, None for none.
-          filter_initializer: of the filter.
+        Sizes and strides are one number for each spatial dimension. `blocks` are the dimensions
+        that count blocks of the first spatial dimensions, None for none.
 
         Raises:
           InputError: `filter_size` has not one size for each spatial dimension.

@@ -19,11 +19,8 @@ def dense(
 ) -> mtf.Tensor:
     """Returns x * kernel + bias, with `reduced_dims` of x replaced by `new_dims`, which come last.
 
-    Args:
-      x: {..., *reduced_dims}.
-      kernel: {*reduced_dims, *new_dims}, of x's type.
-      bias: {*new_dims}, of x's type.
-      reduced_dims, new_dims: as above; other dimensions that x and the kernel share stay.
+    x: {..., *reduced_dims}; kernel: {*reduced_dims, *new_dims}; bias: {*new_dims}; all of one type.
+    Other dimensions that x and the kernel share stay.
     """
     output_shape = mtf.Shape([*(x.shape - mtf.Shape(reduced_dims)), *new_dims])
     y = mtf.einsum([x, kernel], output_shape=output_shape)
@@ -83,12 +80,10 @@ class Dense(mtf.Module):
         return y if self._activation is None else self._activation(y)
 
     def of_rows(self, x: mtf.Tensor, sizes: mtf.Tensor, call: Call) -> mtf.Tensor:
-        """Returns {rows, *new_dims}: every row by the map of its own expert.
+        """Returns {rows, *new_dims}: every row by the map of its expert.
 
-        Args:
-          x: {rows, *reduced_dims}, sorted by expert.
-          sizes: {expert} int32, how many rows each has; see `mtf.grouped_matmul`.
-          call: see `Call`.
+        x: {rows, *reduced_dims}, sorted by expert; sizes: {expert} int32, how many rows each has;
+        see `mtf.grouped_matmul`.
         """
         dtype = self._dtypes.activation
         x = self._input(x)

@@ -13,11 +13,8 @@ from mtfrun.layers.call import Call
 class Dropout(mtf.Module):
     """Sets a share of the elements to 0 in training; Srivastava et al. 2014.
 
-    The noise depends on the step's key, the module's path and the element's index, so that no
-    layout and no rematerialisation changes it.
-
-    Raises:
-      InputError: the rate is not in [0, 1).
+    The draws depend on the step's key, the module's path and the element's index, so that no
+    layout and no rematerialisation changes them. An InputError if the rate is not in [0, 1).
     """
 
     def __init__(self, rate: float) -> None:
@@ -35,7 +32,7 @@ class Dropout(mtf.Module):
 
 @dataclasses.dataclass(frozen=True)
 class AttentionDropout:
-    """The dropout of weights, which every part of them gets as if all were computed at once.
+    """The dropout of attention weights, of every part of them as if all were computed at once.
 
     Attributes:
       rate: the share of weights that are dropped.
@@ -52,7 +49,7 @@ class AttentionDropout:
     def of(
         cls, dropout: Dropout, call: Call, mesh: mtf.Mesh, shape: mtf.ShapeLike
     ) -> AttentionDropout | None:
-        """Returns the noise of all weights of this shape; None for none."""
+        """Returns the dropout of all weights of this shape; None for none."""
         if not call.training or dropout.rate == 0.0:
             return None
         within = tuple((dim, mtf.range(mesh, dim)) for dim in mtf.convert_to_shape(shape))
@@ -63,6 +60,6 @@ class AttentionDropout:
         return mtf.dropout(weights, training=True, rate=self.rate, key=self.key, within=self.within)
 
     def map(self, function: Callable[[mtf.Tensor], mtf.Tensor]) -> AttentionDropout:
-        """Returns the noise of another part, whose indices are function(indices)."""
+        """Returns the dropout of another part, whose indices are function(indices)."""
         within = tuple((dim, function(index)) for dim, index in self.within)
         return dataclasses.replace(self, within=within)

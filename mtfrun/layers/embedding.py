@@ -52,11 +52,7 @@ class Embedding(mtf.Module):
 
 
 class PositionalEmbedding(mtf.Module):
-    """One trained vector for each absolute position.
-
-    Raises:
-      ShapeError: when called, for a sequence longer than the table.
-    """
+    """One trained vector for each absolute position; a ShapeError for longer sequences."""
 
     def __init__(
         self,
@@ -102,10 +98,7 @@ class SinusoidPositions(mtf.Module):
     """Sines and cosines of the position; Vaswani et al. 2017, arXiv:1706.03762, section 3.5.
 
     All sines come first, and the wavelengths end at 2 pi * 10000 exactly, as in Tensor2Tensor. No
-    variables, and any position: `max_length` only refuses what is longer than the user expects.
-
-    Raises:
-      ShapeError: when called, for a sequence longer than `max_length`.
+    variables, and any position: `max_length` only refuses longer sequences than the user expects.
     """
 
     def __init__(

@@ -10,8 +10,8 @@ from mtfrun import mtf
 class Layer(mtf.Module):
     """A module that is called as `layer(x, call)` and returns a tensor; see `Call`.
 
-    A layer declares what it gives to the call's collector, so that it is known before the first
-    call. Layers that collect nothing may be plain modules.
+    A layer declares what it gives to the call's collector before the first call. Layers that
+    collect nothing may be plain modules.
     """
 
     @property
@@ -24,7 +24,7 @@ class Layer(mtf.Module):
 
     @property
     def metric_shapes(self) -> Mapping[str, mtf.Shape]:
-        """The shape of the total of every measurement, by name."""
+        """The shape of the total of every metric, by name."""
         return {}
 
     @property
@@ -34,7 +34,7 @@ class Layer(mtf.Module):
 
 
 def metric_shapes(root: mtf.Module) -> dict[str, mtf.Shape]:
-    """Returns the shapes of the measurements of all layers below `root` as "path/name"."""
+    """Returns the shapes of the metrics of all layers below `root` as "path/name"."""
     return {
         f"{layer.path}/{name}": shape
         for layer in _layers(root)

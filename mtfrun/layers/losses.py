@@ -12,11 +12,8 @@ def softmax_cross_entropy_with_logits(
 ) -> mtf.Tensor:
     """Returns -sum(targets * log_softmax(logits)) + z_loss * logsumexp(logits)**2, float32.
 
-    Args:
-      logits: {..., vocab_dim}.
-      targets: probabilities {..., vocab_dim}.
-      vocab_dim: the classes.
-      z_loss: keeps the normaliser near 1, so that logits do not grow to where bfloat16 is coarse.
+    logits: {..., vocab_dim}; targets: probabilities {..., vocab_dim}. The z-loss keeps the
+    normaliser near 1, so that logits do not grow to where bfloat16 is coarse.
     """
     logits, targets = mtf.to_float(logits), mtf.to_float(targets)
     if not z_loss:
@@ -32,9 +29,7 @@ def sigmoid_cross_entropy_with_logits(
 ) -> mtf.Tensor:
     """Returns -targets * log(sigmoid(logits)) - (1 - targets) * log(1 - sigmoid(logits)), float32.
 
-    Args:
-      logits: {...}, of independent binary classifications.
-      targets: probabilities, the dimensions of the logits.
+    logits: {...}, of independent binary classifications; targets: probabilities {...}.
 
     Raises:
       ShapeError: the dimensions differ.
@@ -64,15 +59,8 @@ def softmax_cross_entropy_with_ids(
 ) -> mtf.Tensor:
     """Returns `softmax_cross_entropy_with_logits` for targets that are ids, without one-hots.
 
-    With label smoothing s the target is (1 - s) * one_hot(ids) + s / vocab_dim.size; Szegedy et al.
-    2016, arXiv:1512.00567, section 7.
-
-    Args:
-      logits: {..., vocab_dim}.
-      ids: {...} int32 in vocab_dim.
-      vocab_dim: the classes.
-      label_smoothing: s, in [0, 1).
-      z_loss: factor of logsumexp(logits)**2.
+    logits: {..., vocab_dim}; ids: {...} int32. With label smoothing s, in [0, 1), the target is
+    (1 - s) * one_hot(ids) + s / vocab_dim.size; Szegedy et al. 2016, arXiv:1512.00567, section 7.
     """
     logits = mtf.to_float(logits)
     cross_entropy = mtf.sparse_cross_entropy(
@@ -94,10 +82,7 @@ def regularised_cross_entropy(
 ) -> mtf.Tensor:
     """Returns the loss of `softmax_cross_entropy_with_ids`, from a cross entropy without terms.
 
-    Args:
-      cross_entropy: without label smoothing and z-loss.
-      logits, vocab_dim, label_smoothing, z_loss: see `softmax_cross_entropy_with_ids`.
-      num_classes: label smoothing is spread over this number of first classes; None for all.
+    Label smoothing is spread over the first `num_classes` classes; None for all.
     """
     loss = cross_entropy.loss
     if label_smoothing:

@@ -107,7 +107,7 @@ class MultiHeadAttention(mtf.Module):
           memory_length: its dimension.
           bias: added to the logits.
           call: see `Call`.
-          position: that of x where x is one position, an int32 scalar; rotary queries need it.
+          position: x's where x is one position, an int32 scalar; rotary queries need it.
         """
         query = self._queries(x, position)
         mixed = dot_product_attention(
@@ -125,13 +125,9 @@ class MultiHeadAttention(mtf.Module):
     ) -> mtf.Tensor:
         """Returns the attention of every vector of x to whole sequences, in the shape of x.
 
-        Where the length is split over devices, they exchange heads for positions.
-
-        Args:
-          x: {batch..., length, d_model}.
-          memory: {batch..., length, d_model}, perhaps x itself, or with `memory_length`.
-          bias: added to the logits {batch..., heads, length, memory_length}.
-          call: see `Call`.
+        x: {batch..., length, d_model}; memory: {batch..., length, d_model}, perhaps x itself, or
+        with `memory_length`; the logits: {batch..., heads, length, memory_length}. Where the length
+        is split over devices, they exchange heads for positions.
         """
         groups = self._head_groups(x.shape.get_dim_by_name("length"))
         query = self._queries(x, None, groups)
@@ -167,7 +163,7 @@ class MultiHeadAttention(mtf.Module):
     ) -> mtf.Tensor:
         """Returns the values by weight, of a device's heads: at once, or in blocks.
 
-        `record` is given the weights where they are computed at once.
+        `record` takes the weights where they are computed at once.
         """
         length = query.shape.dims[-2]
         if self._block_length is None or self._block_length >= max(length.size, memory_length.size):
@@ -205,10 +201,8 @@ class MultiHeadAttention(mtf.Module):
     ) -> KeysAndValues:
         """Returns the keys and values of a memory {batch..., memory_length, d_model}.
 
-        Args:
-          memory: as above, or {batch..., d_model} for one position.
-          position: that of the memory where it is one position, an int32 scalar.
-          groups: of heads, see `HeadGroups`; None where the length is not split.
+        Or of one position {batch..., d_model}, an int32 scalar; groups are None where no length is
+        split.
         """
         heads = self._memory_heads
         keys = self._project(memory, self.key, self.key_bias, heads, groups)
@@ -231,11 +225,8 @@ class MultiHeadAttention(mtf.Module):
     ) -> tuple[KeysAndValues, mtf.Dimension]:
         """Returns the cache with the keys and values of a position, and its memory dimension.
 
-        Args:
-          cache: see `empty_cache`.
-          x: {batch..., d_model} of the position.
-          position: an int32 scalar.
-          condition: {batch...} bool: rows where it does not hold keep their cache; None for all.
+        x: {batch..., d_model}; position: an int32 scalar; condition: {batch...} bool: rows where it
+        does not hold keep their cache, None for all rows.
         """
         memory_length = cache.keys.shape.get_dim_by_name("memory_length")
         extended = cache.map(
@@ -268,7 +259,6 @@ class MultiHeadAttention(mtf.Module):
     def _queries(
         self, x: mtf.Tensor, position: mtf.Tensor | None, groups: HeadGroups | None = None
     ) -> mtf.Tensor:
-        """Returns the queries of x, with the factor of the logits; see `keys_and_values`."""
         query = self._project(x, self.query, self.query_bias, self._query_heads, groups)
         query = self._rotate(query, position)
         return query if self._logits_scale == 1.0 else query * self._logits_scale
@@ -317,7 +307,6 @@ class MultiHeadAttention(mtf.Module):
         return mtf.add(projected, added, output_shape=inner)
 
     def _output(self, mixed: mtf.Tensor, shape: mtf.Shape, groups: HeadGroups | None) -> mtf.Tensor:
-        """Returns the vectors of this shape for {..., heads, ..., d_kv}."""
         output = mtf.cast(self.output, self._dtypes.activation)
         if groups is not None:
             output = groups.of_kernel(output)

@@ -13,11 +13,7 @@ def rms_norm(
 ) -> mtf.Tensor:
     """Returns x / rms(x) * scale over `dim`; Zhang and Sennrich 2019, arXiv:1910.07467, eq. 4.
 
-    Args:
-      x: {..., dim}; the result has its type.
-      dim: the dimension that is normalised.
-      scale: {dim} float32.
-      epsilon: added to the mean square.
+    x: {..., dim}; scale: {dim} float32; the result has x's type.
     """
     x_float32 = mtf.to_float(x)
     mean_square = mtf.reduce_mean(mtf.square(x_float32), reduced_dim=dim)
@@ -33,11 +29,7 @@ def layer_norm(
 ) -> mtf.Tensor:
     """Returns (x - mean(x)) / std(x) * scale + bias over `dim`; Ba et al. 2016, arXiv:1607.06450.
 
-    Args:
-      x: {..., dim}; the result has its type.
-      dim: the dimension that is normalised.
-      scale, bias: {dim} float32.
-      epsilon: added to the variance.
+    x: {..., dim}; scale, bias: {dim} float32; the result has x's type.
     """
     x_float32 = mtf.to_float(x)
     centred = x_float32 - mtf.reduce_mean(x_float32, reduced_dim=dim)

@@ -16,11 +16,11 @@ DIFFERENTIATED = MappingProxyType({"differentiated": True})
 
 
 def differentiated_field(*, default: Any = dataclasses.MISSING) -> Any:
-    """Returns a dataclass field of a `Call` for a tensor or None that `recompute` differentiates.
+    """Returns a dataclass field of a `Call`, for a tensor or None, that `recompute` differentiates.
 
     A rematerialised function gives gradients to its arguments and to variables only, so what else
-    it reads of what was computed must be declared. A field that is a dataclass, or a tuple of them,
-    may have such fields too.
+    it reads must be declared. A field that is a dataclass, or a tuple of them, may have such
+    fields too.
     """
     return dataclasses.field(default=default, metadata=DIFFERENTIATED)
 
@@ -31,12 +31,7 @@ def recompute(
     """Returns function(x, call), whose inner values are computed again in the backward pass.
 
     See `mtf.recompute_grad`. Gradients reach x, the variables of layers, and the fields of the call
-    that are `differentiated`; what layers collect reaches the call's collector.
-
-    Args:
-      function: of layers, which it calls with the call that it is given.
-      x: its input.
-      call: of the model.
+    that are `differentiated_field`s; what layers collect reaches the call's collector.
     """
 
     def run(x: mtf.Tensor, *fields: mtf.Tensor) -> tuple[mtf.Tensor, Collected]:

@@ -21,12 +21,8 @@ def relative_position_bucket(
     """Returns the bucket, in [0, num_buckets), of each memory position - query position.
 
     Raffel et al. 2020, arXiv:1910.10683, section 2.1: short distances have a bucket each, longer
-    ones share buckets whose width grows with the logarithm, up to `max_distance`.
-
-    Args:
-      relative_position: integers of any shape.
-      bidirectional: half of the buckets are for later positions, which otherwise count as 0.
-      num_buckets, max_distance: as above.
+    ones share buckets whose width grows with the logarithm, up to `max_distance`. Half of
+    bidirectional buckets are for later positions, which otherwise count as 0.
 
     Raises:
       InputError: no bucket is left for distances that share one.
@@ -57,12 +53,9 @@ def relative_position_bucket(
 class RelativeLogits(BiasTerm):
     """One trained logit for each head and bucket of distances; Raffel et al. 2020, section 2.1.
 
-    Attributes:
-      table: {heads, buckets} float32.
-      query: {length} int32, consecutive positions.
-      memory: {memory_length} int32, consecutive positions.
-      max_distance: from here on all distances share a bucket.
-      bidirectional: whether later positions have logits of their own.
+    table: {heads, buckets} float32; query: {length} and memory: {memory_length}, int32 consecutive
+    positions. From `max_distance` on all distances share a bucket; later positions have separate
+    logits if `bidirectional`.
     """
 
     table: mtf.Tensor = dataclasses.field(metadata=DIFFERENTIATED)
@@ -99,13 +92,7 @@ class RelativeLogits(BiasTerm):
 def relative_logits(
     table: mtf.Tensor, relative: mtf.Tensor, max_distance: int, *, bidirectional: bool
 ) -> mtf.Tensor:
-    """Returns the logits {heads, ...} of memory position - query position {...} int32.
-
-    Args:
-      table: {..., buckets}.
-      relative: {...} int32.
-      max_distance, bidirectional: see `RelativeLogits`.
-    """
+    """Returns the logits {heads, ...} of memory position - query position {...} int32."""
     # From the largest distance on all distances share a bucket, so that a small table suffices.
     buckets = table.shape.get_dim_by_name("buckets")
     distances = mtf.Dimension("distance_table", 2 * max_distance + 1)
@@ -150,11 +137,7 @@ class RelativePositionBias(mtf.Module):
     ) -> mtf.Tensor:
         """Returns {heads, length, memory_length} float32; {heads, memory_length} for one position.
 
-        Args:
-          position: {length} int32 or an int32 scalar.
-          memory_position: {memory_length} int32, the positions attended to.
-          call: see `Call`.
-          bidirectional: whether later positions have logits of their own.
+        position: {length} int32 or an int32 scalar; memory_position: {memory_length} int32.
         """
         shape = [*position.shape, *memory_position.shape]
         relative = mtf.sub(memory_position, position, output_shape=shape)

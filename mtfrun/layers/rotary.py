@@ -21,21 +21,12 @@ class RotaryScaling(Protocol):
         """The factor of rotated queries and keys."""
 
     def __call__(self, frequencies: np.ndarray, base: float) -> np.ndarray:
-        """Returns the frequencies to use.
-
-        Args:
-          frequencies: [d_kv / 2] radians a position, base ** (-2 * i / d_kv).
-          base: see `RotaryPositions`.
-        """
+        """Returns the [d_kv / 2] frequencies to use instead of base ** (-2 * i / d_kv)."""
 
 
 @dataclasses.dataclass(frozen=True)
 class LinearScaling:
-    """Positions are divided by a factor; Chen et al. 2023, arXiv:2306.15595, eq. 3.
-
-    Attributes:
-      factor: how many times longer sequences are.
-    """
+    """Positions are divided by a factor; Chen et al. 2023, arXiv:2306.15595, eq. 3."""
 
     factor: float = 1.0
 
@@ -179,11 +170,7 @@ class RotaryPositions:
     scaling: RotaryScaling | None = None
 
     def frequencies(self, d_kv: int) -> np.ndarray:
-        """Returns [d_kv / 2] radians a position, float64.
-
-        Raises:
-          ShapeError: `d_kv` is odd.
-        """
+        """Returns [d_kv / 2] radians a position, float64; a ShapeError if `d_kv` is odd."""
         if d_kv % 2:
             raise mtf.ShapeError(f"rotary positions need an even d_kv, not {d_kv}")
         frequencies = self.base ** (-np.arange(0, d_kv, 2) / d_kv)
@@ -191,7 +178,7 @@ class RotaryPositions:
 
     @property
     def magnitude(self) -> float:
-        """The factor of rotated vectors, 1 but for scalings that say otherwise."""
+        """The factor of rotated vectors."""
         return 1.0 if self.scaling is None else self.scaling.magnitude
 
 
@@ -206,11 +193,7 @@ def rotate(
     The product of a rotated query and a rotated key depends on their distance only. As in equation
     34, but with the two halves of a vector as the pairs, which is the same up to the order of d_kv.
 
-    Args:
-      x: {..., d_kv}; the result has its type.
-      position: an int32 scalar, or {length} where x has that dimension.
-      d_kv: an even dimension.
-      positions: how fast they rotate.
+    x: {..., d_kv}; position: an int32 scalar, or {length} where x has that dimension.
     """
     half = mtf.Dimension(d_kv.name, d_kv.size // 2)
     frequencies = mtf.constant(x.mesh, positions.frequencies(d_kv.size), [half], tf.float32)

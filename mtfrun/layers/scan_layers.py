@@ -28,21 +28,19 @@ def scan_layers(
     x: mtf.Tensor,
     call: CallT,
 ) -> mtf.Tensor:
-    """Returns x after all rounds, each `function` with the variables of its own modules.
+    """Returns x after all rounds, each `function` with the variables of its modules.
 
     The program holds one round and its backward pass, so that the time to trace and compile it
-    hardly grows with the number of rounds. Numbers are those of the rounds one after the other:
-    noise is drawn, and losses, measurements and updates are collected, by the paths of each
-    round's own modules.
+    hardly grows with the number of rounds. Results are those of the rounds one after the other:
+    dropout is drawn, and losses, metrics and updates are collected, by the paths of each round's
+    modules.
 
     In training only the input of every round is stored. The backward pass computes the inner
     values of a round again, as `recompute` does, at the cost of one more forward pass.
 
-    Args:
-      function: calls the modules of the first round with the x and the call that it is given.
-      rounds: the modules of every round; those of all rounds are alike.
-      x: the input of the first round; every round returns a tensor of its shape and type.
-      call: of the model. Gradients reach its fields that are `differentiated`.
+    `function` calls the modules of the first round with the x and the call that it takes, and
+    returns a tensor of x's shape and type; the modules of all rounds are alike. Gradients reach the
+    fields of the call that are `differentiated_field`s.
 
     Raises:
       InputError: two rounds have different variables.
@@ -124,7 +122,7 @@ class _Loop:
     ) -> tuple[mtf.Tensor, list[mtf.Tensor], list[mtf.Tensor]]:
         """Returns the output, the inputs of all rounds if they are stored, and what is collected.
 
-        That is {rounds, ...}, flattened.
+        The last is {rounds, ...}, flattened.
         """
 
         def body(
@@ -257,11 +255,7 @@ class _Loop:
 
 
 def _variables(rounds: Sequence[Sequence[mtf.Module]]) -> list[list[mtf.Variable]]:
-    """Returns the variables of every round.
-
-    Raises:
-      InputError: those of two rounds differ.
-    """
+    """Returns the variables of every round; an InputError if two rounds differ."""
     by_name = [
         {f"{i}/{name}": v for i, m in enumerate(own) for name, v in m.named_variables().items()}
         for own in rounds
@@ -296,5 +290,5 @@ def _or_zeros(gradient: mtf.Tensor | None, x: mtf.Tensor) -> mtf.Tensor:
 
 
 def _without(gradients: Sequence[mtf.Tensor], unused: Sequence[bool]) -> list[mtf.Tensor | None]:
-    """Returns None for the gradients of what is not used."""
+    """Returns the gradients with None for those that are not used."""
     return [None if no else gradient for gradient, no in zip(gradients, unused, strict=True)]
