@@ -53,7 +53,7 @@ EXEMPT = {"mtfrun/experiment/runs/run_training.py"}
 # Which of its siblings a sub-package imports. Those that are not listed import none.
 SIBLINGS: dict[str, dict[str, set[str]]] = {
     "mtfrun.data": {
-        "images": {"builders"},
+        "images": {"builders", "sources"},
         "objectives": {"vocabularies"},
         "preprocessors": {"sources"},
         "sources": {"builders"},

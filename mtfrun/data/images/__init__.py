@@ -8,8 +8,7 @@ from mtfrun.data.images.idx_images import IdxImages as IdxImages
 from mtfrun.data.images.image_cache import EncodedCache as EncodedCache
 from mtfrun.data.images.image_cache import ImageCache as ImageCache
 from mtfrun.data.images.image_cache import PixelCache as PixelCache
-from mtfrun.data.images.image_cache import open_encoded_cache as open_encoded_cache
-from mtfrun.data.images.image_cache import open_pixel_cache as open_pixel_cache
+from mtfrun.data.images.image_cache import open_cache as open_cache
 from mtfrun.data.images.image_data import ImageData as ImageData
 from mtfrun.data.images.image_files import encoded_image as encoded_image
 from mtfrun.data.images.image_files import read_image as read_image

@@ -16,7 +16,7 @@ import functools
 import hashlib
 import math
 import tokenize
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -35,6 +35,8 @@ from mtfrun.display import progress
 FORMAT = 2
 # Errors of array_record and numpy for files with unexpected content.
 _DAMAGE_ERRORS = (EOFError, RuntimeError, SyntaxError, tokenize.TokenError)
+# Images between two reports of progress.
+_IMAGES_PER_REPORT = 64
 PIXELS, RECORDS, SIZES, LABELS = "images.bin", "images.array_record", "sizes.npy", "labels.npy"
 
 
@@ -85,6 +87,11 @@ class ImageCache(abc.ABC):
     def images(self, numbers: np.ndarray) -> Sequence[StoredImage]:
         """Returns the images of the numbers, int64 [images], in their order."""
 
+    @classmethod
+    @abc.abstractmethod
+    def write(cls, work: Path, directory: Path, examples: Iterator[ImageExample]) -> None:
+        """Writes the images of a cache that is built in `work` and will stand in `directory`."""
+
 
 class PixelCache(ImageCache):
     """Images of one size, mapped into memory.
@@ -110,6 +117,18 @@ class PixelCache(ImageCache):
     def images(self, numbers: np.ndarray) -> Sequence[StoredImage]:
         """Returns the images of the numbers."""
         return [PixelImage(pixels) for pixels in self.pixels[numbers]]
+
+    @classmethod
+    def write(cls, work: Path, directory: Path, examples: Iterator[ImageExample]) -> None:
+        """Writes the pixels."""
+        with writing(directory):
+            file = (work / PIXELS).open("wb")
+        with file:
+            for example in examples:
+                with writing(directory):
+                    file.write(example.content)
+            with writing(directory):
+                file.flush()
 
 
 class EncodedCache(ImageCache):
@@ -142,20 +161,45 @@ class EncodedCache(ImageCache):
             for content, (rows, cols) in zip(contents, self._sizes[numbers].tolist(), strict=True)
         ]
 
+    @classmethod
+    def write(cls, work: Path, directory: Path, examples: Iterator[ImageExample]) -> None:
+        """Writes the files and their sizes."""
+        # Images are compressed already; a group of one record is read without its neighbours.
+        writer = ArrayRecordWriter(str(work / RECORDS), "group_size:1,uncompressed")
+        sizes: list[tuple[int, int]] = []
+        try:
+            for example in examples:
+                sizes.append(size_of(example.content))
+                writer.write(example.content)
+        finally:
+            # Threads write; an error of the file system may be known at the end only.
+            with writing(directory):
+                try:
+                    writer.close()
+                except RuntimeError as error:
+                    raise OSError(str(error).split(";")[0]) from error
+        with writing(directory):
+            np.save(work / SIZES, np.array(sizes, np.int32).reshape(-1, 2))
 
-def open_pixel_cache(
+
+Cache = TypeVar("Cache", bound=ImageCache)
+
+
+def open_cache(
+    kind: type[Cache],
     source: ImageSource,
     split: str,
     cache_dir: str | None,
     *,
     overwrite: bool = False,
     anew: bool = False,
-) -> PixelCache:
-    """Returns the cache of a split whose images have one size, after building it if there is none.
+) -> Cache:
+    """Returns the cache of a split, after building it if there is none.
 
     Waits while another process builds the same cache.
 
     Args:
+      kind: PixelCache for images of one size, EncodedCache for different sizes.
       source: the source of the images.
       split: a split of the source.
       cache_dir: see `resolve_cache_dir`.
@@ -166,40 +210,6 @@ def open_pixel_cache(
       DataError: there is no such split, it cannot be read or holds no images, or the cache cannot
         be written.
     """
-    opened = functools.partial(PixelCache, anew=anew)
-    return _built(source, split, cache_dir, opened, _write_pixels, overwrite=overwrite)
-
-
-def open_encoded_cache(
-    source: ImageSource,
-    split: str,
-    cache_dir: str | None,
-    *,
-    overwrite: bool = False,
-    anew: bool = False,
-) -> EncodedCache:
-    """Returns the cache of a split whose images differ in size; see `open_pixel_cache`."""
-    opened = functools.partial(EncodedCache, anew=anew)
-    return _built(source, split, cache_dir, opened, _write_records, overwrite=overwrite)
-
-
-# Images between two reports of progress.
-_IMAGES_PER_REPORT = 64
-
-_Write = Callable[[Path, Path, Iterator[ImageExample]], None]
-Cache = TypeVar("Cache", bound=ImageCache)
-
-
-def _built(
-    source: ImageSource,
-    split: str,
-    cache_dir: str | None,
-    opened: Callable[[Path, Mapping[str, Any]], Cache],
-    write: _Write,
-    *,
-    overwrite: bool,
-) -> Cache:
-    """Opens or builds a cache; `write` writes its images."""
 
     def origin() -> dict[str, Any]:
         return {
@@ -225,7 +235,7 @@ def _built(
                 yield example
 
         with progress.Work(f"caching {source.title} {split}", None, "B") as caching:
-            write(work, directory, noted(caching))
+            kind.write(work, directory, noted(caching))
         if not labels:
             raise DataError(
                 f'split "{split}" of {source} holds no images: {source.why_empty(split)}'
@@ -237,34 +247,5 @@ def _built(
         return {"images": len(labels), "sha256": digest.hexdigest()}
 
     place = functools.partial(cache_path, cache_dir, type(source).__name__, split)
-    return open_or_build(place, origin, build, opened, overwrite=overwrite)
-
-
-def _write_pixels(work: Path, directory: Path, examples: Iterator[ImageExample]) -> None:
-    with writing(directory):
-        file = (work / PIXELS).open("wb")
-    with file:
-        for example in examples:
-            with writing(directory):
-                file.write(example.content)
-        with writing(directory):
-            file.flush()
-
-
-def _write_records(work: Path, directory: Path, examples: Iterator[ImageExample]) -> None:
-    # Images are compressed already; a group of one record is read without its neighbours.
-    writer = ArrayRecordWriter(str(work / RECORDS), "group_size:1,uncompressed")
-    sizes: list[tuple[int, int]] = []
-    try:
-        for example in examples:
-            sizes.append(size_of(example.content))
-            writer.write(example.content)
-    finally:
-        # Threads write; an error of the file system may be known at the end only.
-        with writing(directory):
-            try:
-                writer.close()
-            except RuntimeError as error:
-                raise OSError(str(error).split(";")[0]) from error
-    with writing(directory):
-        np.save(work / SIZES, np.array(sizes, np.int32).reshape(-1, 2))
+    open_in = functools.partial(kind, anew=anew)
+    return open_or_build(place, origin, build, open_in, overwrite=overwrite)

@@ -17,7 +17,7 @@ from mtfrun.data.errors import DataError
 from mtfrun.data.features import Feature
 from mtfrun.data.fingerprint import short_json
 from mtfrun.data.images.crops import CentreCrop, Crop, WholeImage
-from mtfrun.data.images.image_cache import ImageCache, open_encoded_cache, open_pixel_cache
+from mtfrun.data.images.image_cache import EncodedCache, ImageCache, PixelCache, open_cache
 from mtfrun.data.images.image_files import encoded_image, read_file, read_image
 from mtfrun.data.images.image_rows import (
     IMAGES,
@@ -146,7 +146,7 @@ class ImageData(Data):
         if self.image_size is None:
             _ = self._rows_and_cols  # raises if images differ in size
             self._check_source()
-            return PixelRows(open_pixel_cache(self.source, split, self.cache_dir))
+            return PixelRows(open_cache(PixelCache, self.source, split, self.cache_dir))
         return CroppedRows(self._cache(split), self._rows_and_cols, self._crop_of_evaluation)
 
     def images(self, split: str) -> Iterator[tuple[np.ndarray, int]]:
@@ -246,7 +246,8 @@ class ImageData(Data):
     def _cache(self, split: str, choice: CacheChoice = EVERY_CACHE) -> ImageCache:
         self._check_source()
         has_one_size = self._of_source.size[0] is not None
-        return (open_pixel_cache if has_one_size else open_encoded_cache)(
+        return open_cache(
+            PixelCache if has_one_size else EncodedCache,
             self.source,
             split,
             self.cache_dir if choice.cache_dir is None else choice.cache_dir,

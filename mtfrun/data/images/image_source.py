@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from mtfrun.data.errors import DataError
-from mtfrun.data.splits import check_split
+from mtfrun.data.sources.source import MissingSource, SplitSource
 
 # Rows, columns and channels; None for rows and columns that differ from image to image.
 ImageSize = tuple[int | None, int | None, int]
@@ -28,12 +27,8 @@ class ImageExample(NamedTuple):
     label: int
 
 
-class ImageSource(abc.ABC):
-    """Labelled images in splits, in the same order every time.
-
-    A source is read when a cache is built; nothing else reads it, so it need not be fast at random
-    access. It must not hold all its images in memory.
-    """
+class ImageSource(SplitSource[ImageExample]):
+    """Labelled images in splits."""
 
     @property
     @abc.abstractmethod
@@ -45,52 +40,18 @@ class ImageSource(abc.ABC):
     def label_names(self) -> tuple[str, ...]:
         """The name of every class."""
 
-    @property
-    def title(self) -> str:
-        """A short name, for messages."""
-        return type(self).__name__
-
-    @property
-    @abc.abstractmethod
-    def splits(self) -> tuple[str, ...]:
-        """The names of the splits."""
-
-    @abc.abstractmethod
-    def examples(self, split: str) -> Iterator[ImageExample]:
-        """Yields the images of `split`, in order, once.
-
-        Raises:
-          DataError: there is no such split, or it cannot be read: the message names the file.
-        """
-
-    @abc.abstractmethod
-    def fingerprint(self, split: str) -> object:
-        """Returns what changes when the images may have changed, as JSON, without reading them.
-
-        Raises:
-          DataError: there is no such split, or no file.
-        """
-
-    def why_empty(self, split: str) -> str:
-        """Returns why a split turned out to be empty, and the remedy."""
-        return "choose another split"
-
-    def check_split(self, split: str) -> None:
-        """Raises DataError unless `split` is one of `splits`."""
-        check_split(str(self), split, self.splits)
-
 
 @dataclasses.dataclass(frozen=True)
-class NoImages(ImageSource):
+class NoImages(MissingSource[ImageExample], ImageSource):
     """No images: a model classifies without any, and training says what is missing.
 
     Attributes:
       labels: the name of every class.
       channels: of the images to classify; 1 for grey, 3 for colour.
-
-    Raises:
-      DataError: images are read.
     """
+
+    missing = "images"
+    remedy = "--gin_file=data/image_folders.gin, or set --gin.TRAINING_IMAGES"
 
     labels: Sequence[str]
     channels: int = 3
@@ -104,25 +65,3 @@ class NoImages(ImageSource):
     def label_names(self) -> tuple[str, ...]:
         """The name of every class."""
         return tuple(self.labels)
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """None."""
-        return ()
-
-    def check_split(self, split: str) -> None:
-        """Raises DataError."""
-        raise DataError(
-            "the configuration names no images to train on or to evaluate with: add a file of data "
-            "behind it, such as --gin_file=data/image_folders.gin, or set --gin.TRAINING_IMAGES"
-        )
-
-    def examples(self, split: str) -> Iterator[ImageExample]:
-        """Raises DataError."""
-        self.check_split(split)
-        return iter(())
-
-    def fingerprint(self, split: str) -> object:
-        """Raises DataError."""
-        self.check_split(split)
-        return None

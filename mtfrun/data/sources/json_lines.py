@@ -4,17 +4,11 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import functools
 import json
 from collections.abc import Mapping
 
-from mtfrun.data.sources.record_fields import (
-    BadRecordError,
-    FieldNames,
-    by_our_name,
-    texts_of_record,
-)
-from mtfrun.data.sources.record_files import LineRecordFiles
+from mtfrun.data.sources.record_fields import BadRecordError
+from mtfrun.data.sources.record_files import FieldRecords, LineRecordFiles
 
 
 def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -48,29 +42,16 @@ def json_value(line: bytes, decoder: json.JSONDecoder = _NUMBERS) -> object:
 
 
 @dataclasses.dataclass(frozen=True)
-class JsonLines(LineRecordFiles):
+class JsonLines(LineRecordFiles, FieldRecords):
     """Text files with one JSON object per line (JSONL); blank lines are left out.
 
     Numbers are texts as they are written, truth values are "true" and "false".
-
-    Attributes:
-      patterns, skip_bad_records: as in RecordFiles.
-      fields: our name of each field to that in the objects, {"inputs": "question"}, or a sequence
-        of names that do not change. "outer/inner" is nested; a number selects an element of a
-        list, "answers/0"; "answers/*" selects all as "answers/0", "answers/1", .... By default all
-        values that are texts, numbers or truth values.
     """
 
-    fields: FieldNames | None = None
-
-    def _fields(self, record: bytes) -> Mapping[str, bytes] | None:
+    def _values(self, record: bytes) -> Mapping[str, object] | None:
         if not record.strip():
             return None
         content = json_value(record, _DECODER)
         if not isinstance(content, dict):
             raise BadRecordError('it is no JSON object, {"name": "text", ...}')
-        return texts_of_record(content, self._selected)
-
-    @functools.cached_property
-    def _selected(self) -> dict[str, str] | None:
-        return None if self.fields is None else by_our_name(self.fields)
+        return content

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import importlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from mtfrun.data.errors import DataError
-from mtfrun.data.sources.record_fields import (
-    BadRecordError,
-    FieldNames,
-    by_our_name,
-    texts_of_record,
-)
-from mtfrun.data.sources.record_files import RecordFiles
+from mtfrun.data.sources.record_fields import BadRecordError
+from mtfrun.data.sources.record_files import FieldRecords
 from mtfrun.data.sources.streams import check_expansion, unreadable
 from mtfrun.errors import did_you_mean, install_command
 
@@ -25,20 +19,12 @@ _BATCH = 256
 
 
 @dataclasses.dataclass(frozen=True)
-class Parquet(RecordFiles):
+class Parquet(FieldRecords):
     """Parquet files, one example per row.
 
-    Without patterns for each split, a hash of the columns that are read decides a row's split.
-
-    Attributes:
-      patterns, skip_bad_records: as in RecordFiles.
-      columns: our name of each field to that of a column, {"inputs": "question"}, or a sequence of
-        names that do not change. "outer/inner" is nested; a number selects an element of a list,
-        "answers/0"; "answers/*" selects all as "answers/0", "answers/1", .... By default all values
-        that are texts, numbers or truth values.
+    Fields are columns. Without patterns for each split, a hash of the columns that are read decides
+    a row's split.
     """
-
-    columns: FieldNames | None = None
 
     def expected_bytes(self, split: str) -> int | None:
         """Returns None: columns are compressed."""
@@ -62,14 +48,10 @@ class Parquet(RecordFiles):
     def _key(self, record: Mapping[str, Any]) -> bytes:
         return repr(record).encode()
 
-    def _fields(self, record: Mapping[str, Any]) -> Mapping[str, bytes]:
+    def _values(self, record: Mapping[str, Any]) -> Mapping[str, object]:
         if isinstance(record, _BadRow):
             raise BadRecordError(record.reason)
-        return texts_of_record(record, self._selected)
-
-    @functools.cached_property
-    def _selected(self) -> dict[str, str] | None:
-        return None if self.columns is None else by_our_name(self.columns)
+        return record
 
     def _columns_to_read(self, path: str, names: list[str]) -> list[str] | None:
         """Returns the outermost names of the columns that are read, None for all."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import functools
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
@@ -11,7 +12,12 @@ from absl import logging
 
 from mtfrun.data.errors import DataError
 from mtfrun.data.sources.file_source import FileSource
-from mtfrun.data.sources.record_fields import BadRecordError
+from mtfrun.data.sources.record_fields import (
+    BadRecordError,
+    FieldNames,
+    by_our_name,
+    texts_of_record,
+)
 from mtfrun.data.sources.source import Example, in_parts
 from mtfrun.data.sources.streams import whole_lines
 
@@ -106,3 +112,30 @@ class LineRecordFiles(RecordFiles):
 
     def _records(self, path: str) -> Iterator[bytes]:
         return whole_lines(path, self._blocks(path))
+
+
+@dataclasses.dataclass(frozen=True)
+class FieldRecords(RecordFiles):
+    """Files of records whose fields are chosen by name.
+
+    Attributes:
+      patterns, skip_bad_records: as in RecordFiles.
+      fields: our name of each field to the name in the records, {"inputs": "question"}, or a
+        sequence of names that do not change. "outer/inner" is nested; a number selects an element
+        of a list, "answers/0"; "answers/*" selects all as "answers/0", "answers/1", .... By default
+        all values that are texts, numbers or truth values.
+    """
+
+    fields: FieldNames | None = None
+
+    def _fields(self, record: Any) -> Mapping[str, bytes] | None:
+        values = self._values(record)
+        return None if values is None else texts_of_record(values, self._selected)
+
+    @abc.abstractmethod
+    def _values(self, record: Any) -> Mapping[str, object] | None:
+        """Returns the values of a record, None for one that is left out; see `_fields`."""
+
+    @functools.cached_property
+    def _selected(self) -> dict[str, str] | None:
+        return None if self.fields is None else by_our_name(self.fields)

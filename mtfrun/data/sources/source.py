@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import ClassVar, Generic, NamedTuple, TypeVar
 
 from mtfrun.data.errors import DataError
 from mtfrun.data.sources.streams import LONGEST_PART, parts
@@ -13,6 +13,8 @@ from mtfrun.data.splits import check_split
 
 # The field of sources of running text.
 TEXT = "text"
+
+T = TypeVar("T")
 
 
 class Example(NamedTuple):
@@ -28,7 +30,7 @@ class Example(NamedTuple):
     is_whole: bool = True
 
 
-class Source(abc.ABC):
+class SplitSource(abc.ABC, Generic[T]):
     """Examples in splits, in the same order every time.
 
     A source is read when a cache is built; nothing else reads it, so it need not be fast at random
@@ -41,7 +43,7 @@ class Source(abc.ABC):
         """The names of the splits."""
 
     @abc.abstractmethod
-    def examples(self, split: str) -> Iterator[Example]:
+    def examples(self, split: str) -> Iterator[T]:
         """Yields the examples of `split`, in order, once.
 
         Raises:
@@ -64,6 +66,18 @@ class Source(abc.ABC):
         """A short name, for messages and the names of caches."""
         return type(self).__name__
 
+    def why_empty(self, split: str) -> str:
+        """Returns why a split turned out to be empty, and the remedy."""
+        return "choose another source or split"
+
+    def check_split(self, split: str) -> None:
+        """Raises DataError unless `split` is one of `splits`."""
+        check_split(str(self), split, self.splits)
+
+
+class Source(SplitSource[Example]):
+    """Texts, labels and numbers in splits."""
+
     def paths(self, split: str) -> Sequence[str]:
         """Returns the files that a split is read from; empty if the source does not read files."""
         return ()
@@ -72,13 +86,42 @@ class Source(abc.ABC):
         """Returns about how many bytes of text `split` has, for progress; None if not known."""
         return None
 
-    def why_empty(self, split: str) -> str:
-        """Returns why a split turned out to be empty, and the remedy."""
-        return "choose another source or split"
+
+class MissingSource(SplitSource[T]):
+    """The source of a configuration that names no data: it raises an error when it is read."""
+
+    missing: ClassVar[str]
+    remedy: ClassVar[str]
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """None."""
+        return ()
 
     def check_split(self, split: str) -> None:
-        """Raises DataError unless `split` is one of `splits`."""
-        check_split(str(self), split, self.splits)
+        """Raises DataError."""
+        raise DataError(
+            f"the configuration names no {self.missing} to train on or to evaluate with: add a "
+            f"file of data behind it, such as {self.remedy}"
+        )
+
+    def examples(self, split: str) -> Iterator[T]:
+        """Raises DataError."""
+        self.check_split(split)
+        return iter(())
+
+    def fingerprint(self, split: str) -> object:
+        """Raises DataError."""
+        self.check_split(split)
+        return None
+
+
+@dataclasses.dataclass(frozen=True)
+class NoSource(MissingSource[Example], Source):
+    """No examples: a model decodes and scores without any, and training says what is missing."""
+
+    missing = "data"
+    remedy = "--gin_file=data/tsv_pairs.gin, or set --gin.TRAINING_DATA"
 
 
 def in_parts(fields: Mapping[str, bytes]) -> Iterator[Example]:
@@ -90,34 +133,3 @@ def in_parts(fields: Mapping[str, bytes]) -> Iterator[Example]:
                 yield Example({name: part}, is_whole)
             return
     yield Example(fields)
-
-
-@dataclasses.dataclass(frozen=True)
-class NoSource(Source):
-    """No examples: a model decodes and scores without any, and training says what is missing.
-
-    Raises:
-      DataError: examples are read.
-    """
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """None."""
-        return ()
-
-    def check_split(self, split: str) -> None:
-        """Raises DataError."""
-        raise DataError(
-            "the configuration names no data to train on or to evaluate with: add a file of data "
-            "behind it, such as --gin_file=data/tsv_pairs.gin, or set --gin.TRAINING_DATA"
-        )
-
-    def examples(self, split: str) -> Iterator[Example]:
-        """Raises DataError."""
-        self.check_split(split)
-        return iter(())
-
-    def fingerprint(self, split: str) -> object:
-        """Raises DataError."""
-        self.check_split(split)
-        return None

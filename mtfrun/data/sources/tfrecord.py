@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -11,33 +10,20 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 
 from mtfrun.data.errors import DataError
-from mtfrun.data.sources.record_fields import (
-    BadRecordError,
-    FieldNames,
-    by_our_name,
-    texts_of_record,
-)
-from mtfrun.data.sources.record_files import RecordFiles
+from mtfrun.data.sources.record_fields import BadRecordError
+from mtfrun.data.sources.record_files import FieldRecords
 from mtfrun.data.sources.streams import check_expansion, is_compressed, naming_the_file, unreadable
 from mtfrun.errors import InputError
 from mtfrun.untrusted import check_record_lengths
 
 
 @dataclasses.dataclass(frozen=True)
-class Tfrecord(RecordFiles):
+class Tfrecord(FieldRecords):
     """TFRecord files of tf.train.Example, plain or `.gz`.
 
     A record whose checksum is wrong is an error, which `skip_bad_records` does not leave out: the
     format does not say where the next one begins.
-
-    Attributes:
-      patterns, skip_bad_records: as in RecordFiles.
-      fields: our name of each field to that of a feature, {"inputs": "question"}, or a sequence of
-        names that do not change. A number selects an element of a feature that has several,
-        "answers/0"; "answers/*" selects all. By default all features of one value.
     """
-
-    fields: FieldNames | None = None
 
     def _records(self, path: str) -> Iterator[bytes]:
         is_gzip = path.lower().endswith(".gz")
@@ -65,17 +51,12 @@ class Tfrecord(RecordFiles):
             check_expansion(path, size, compressed_size)
             yield record
 
-    def _fields(self, record: bytes) -> Mapping[str, bytes]:
+    def _values(self, record: bytes) -> Mapping[str, object]:
         try:
             features = tf.train.Example.FromString(record).features.feature
         except DecodeError as error:
             raise BadRecordError("it is no tf.train.Example") from error
-        values = {name: _value(features[name]) for name in sorted(features)}
-        return texts_of_record(values, self._selected)
-
-    @functools.cached_property
-    def _selected(self) -> dict[str, str] | None:
-        return None if self.fields is None else by_our_name(self.fields)
+        return {name: _value(features[name]) for name in sorted(features)}
 
 
 def _value(feature: tf.train.Feature) -> object:

@@ -134,10 +134,10 @@ def test_processes_that_prepare_concurrently_read_the_same_complete_copy(tmp_pat
     command = [sys.executable, "-c", PREPARE, str(tmp_path)]
     processes = [
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for _ in range(3)
+        for _ in range(2)
     ]
     outputs = [process.communicate(timeout=300) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0, 0], outputs
+    assert [process.returncode for process in processes] == [0, 0], outputs
     # Nothing but the program's own output is in standard output.
     assert len({output for output, _ in outputs}) == 1 and int(outputs[0][0]) > 100_000
     assert not list(tmp_path.rglob("incomplete.*"))

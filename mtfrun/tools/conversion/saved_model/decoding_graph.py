@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +12,7 @@ from mtfrun import mtf
 from mtfrun.data import TARGETS
 from mtfrun.decoding import EMPTY_BELOW
 from mtfrun.experiment import Decoding, DecodingShape
+from mtfrun.tools.conversion.saved_model.batches_graph import in_batches
 
 
 class Outputs(NamedTuple):
@@ -39,12 +40,14 @@ class Outputs(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """Rows made of prompts.
+    """Rows made of prompts; nothing but `ids` depends on more than the number of a prompt's ids.
 
     Attributes:
       ids: int32 [batch, width], padded.
       lengths: int32 [batch].
-      prefix, limit, program: int32 [batch], see `RowTable`.
+      prefix: int32 [batch], the ids at the beginning of an output that are the prompt's.
+      limit: int32 [batch], the largest number of ids of an output, the prefix included.
+      program: int32 [batch], the index of the program that decodes a row.
     """
 
     ids: tf.Tensor
@@ -54,61 +57,6 @@ class Rows(NamedTuple):
     program: tf.Tensor
 
 
-class _Found(NamedTuple):
-    """The hypotheses of all rows.
-
-    Attributes:
-      ids: int32 [batch, beam, longest].
-      scores: float32 [batch, beam].
-      finished: bool [batch, beam].
-    """
-
-    ids: tf.Tensor
-    scores: tf.Tensor
-    finished: tf.Tensor
-
-
-class RowTable(NamedTuple):
-    """Rows by the number of ids of their prompt that are kept, 0 to the largest number.
-
-    Attributes:
-      shapes: of the programs, in the order in which they run.
-      program: int32 [numbers], the index in `shapes` of the program that decodes a row.
-      prefix: int32 [numbers], the ids at the beginning of an output that are the prompt's.
-      limit: int32 [numbers], the largest number of ids of an output, the prefix included.
-    """
-
-    shapes: Sequence[DecodingShape]
-    program: np.ndarray
-    prefix: np.ndarray
-    limit: np.ndarray
-
-    @property
-    def longest(self) -> int:
-        """The largest number of ids that a program returns, prefix included."""
-        return max(dict(shape.lengths)["targets"] for shape in self.shapes)
-
-    @property
-    def longest_output(self) -> int:
-        """The largest number of ids of an output, behind the prefix."""
-        return int((self.limit - self.prefix).max())
-
-
-def row_table(decoding: Decoding) -> RowTable:
-    """Returns the table of a decoding; nothing of a row depends on more than its number of ids."""
-    prompt_format = decoding.prompt_format
-    numbers = range(prompt_format.longest + 1)
-    rows = [prompt_format.row_of(np.zeros([number], np.int32)) for number in numbers]
-    shape_of_row = [decoding.shape_of(row) for row in rows]
-    shapes = sorted(set(shape_of_row))
-    return RowTable(
-        shapes,
-        np.array([shapes.index(shape) for shape in shape_of_row], np.int32),
-        np.array([row.prefix for row in rows], np.int32),
-        np.array([row.limit for row in rows], np.int32),
-    )
-
-
 class DecodingGraph:
     """Decodes as the inference does, with its programs and in its batches, bit for bit.
 
@@ -116,17 +64,25 @@ class DecodingGraph:
       decoding: on one device, restored.
 
     Attributes:
-      table: what happens to rows.
       num_ids: the size of the vocabulary of prompts.
+      longest_output: the largest number of ids of an output, behind the prefix.
     """
 
     def __init__(self, decoding: Decoding) -> None:
         self._decoding = decoding
-        self.num_ids = decoding.prompt_format.prompt_vocabulary.size
-        self._prompt_format = decoding.prompt_format
-        self.table: RowTable = row_table(decoding)
-        self._pad_id = decoding.prompt_format.output_vocabulary.pad_id
-        self._end_id = decoding.prompt_format.output_vocabulary.end_id
+        prompts = self._prompt_format = decoding.prompt_format
+        self.num_ids = prompts.prompt_vocabulary.size
+        self._pad_id = prompts.output_vocabulary.pad_id
+        self._end_id = prompts.output_vocabulary.end_id
+        # For every number of ids that are read of a prompt.
+        rows = [prompts.row_of(np.zeros([n], np.int32)) for n in range(prompts.longest + 1)]
+        shapes = [decoding.shape_of(row) for row in rows]
+        self._shapes = sorted(set(shapes))
+        self._programs = np.array([self._shapes.index(shape) for shape in shapes], np.int32)
+        self._prefixes = np.array([row.prefix for row in rows], np.int32)
+        self._limits = np.array([row.limit for row in rows], np.int32)
+        self._longest = max(dict(shape.lengths)[TARGETS] for shape in shapes)
+        self.longest_output = int((self._limits - self._prefixes).max())
 
     def __call__(self, ids: tf.Tensor, lengths: tf.Tensor) -> Outputs:
         """Returns the outputs for prompts; traced once for all numbers and lengths.
@@ -142,75 +98,55 @@ class DecodingGraph:
             )
             with tf.control_dependencies([check]):
                 rows = Rows(*map(tf.identity, rows))
-        found = self._decoded(rows)
         read = tf.minimum(lengths, self._prompt_format.longest)
-        return self._outputs(found, rows, read, lengths - read)
+        return self._outputs(rows, *self._hypotheses(rows), read, lengths - read)
 
     def rows(self, ids: tf.Tensor, lengths: tf.Tensor) -> Rows:
         """Returns the rows of prompts, cut off as `PromptFormat.row_of` does it."""
         prompts = self._prompt_format
-        kept = tf.minimum(lengths, prompts.longest)
-        width = prompts.longest + len(prompts.after)
-        positions = tf.range(width)
-        first = lengths - kept if prompts.from_end else tf.zeros_like(lengths)
+        read = tf.minimum(lengths, prompts.longest)
+        positions = tf.range(prompts.longest + len(prompts.after))
+        first = lengths - read if prompts.from_end else tf.zeros_like(lengths)
         # A column more, so that there is something to gather where all prompts are empty.
         ids = tf.pad(ids, [[0, 0], [0, 1]])
         source = tf.minimum(first[:, None] + positions, tf.shape(ids)[1] - 1)
         row_ids = tf.gather(ids, source, batch_dims=1)
-        row_ids = tf.where(positions < kept[:, None], row_ids, prompts.padding)
+        row_ids = tf.where(positions < read[:, None], row_ids, prompts.padding)
         for i, number in enumerate(prompts.after):
-            row_ids = tf.where(positions == kept[:, None] + i, number, row_ids)
-        return Rows(
-            row_ids,
-            kept + len(prompts.after),
-            *(
-                tf.gather(tf.constant(column), kept)
-                for column in (self.table.prefix, self.table.limit, self.table.program)
-            ),
-        )
+            row_ids = tf.where(positions == read[:, None] + i, number, row_ids)
+        table = (self._prefixes, self._limits, self._programs)
+        by_length = [tf.gather(tf.constant(column), read) for column in table]
+        return Rows(row_ids, read + len(prompts.after), *by_length)
 
-    def _decoded(self, rows: Rows) -> _Found:
-        """Returns the hypotheses, program by program, in the batches of `Decoding`."""
-        # Rows of a program follow each other, those of the shortest prefix first.
-        key = rows.program * (int(self.table.prefix.max()) + 1) + rows.prefix
+    def _hypotheses(self, rows: Rows) -> list[tf.Tensor]:
+        """Returns ids [batch, beam, longest], scores and finished [batch, beam] of all rows."""
+        size, beam = self._decoding.rows, self._decoding.search.beam_size
+        outputs = [
+            tf.TensorSpec([size, beam, self._longest], tf.int32),
+            tf.TensorSpec([size, beam], tf.float32),
+            tf.TensorSpec([size, beam], tf.bool),
+        ]
+        # As in `Decoding`: rows of a program follow each other, the shortest prefix first.
+        key = rows.program * (int(self._prefixes.max()) + 1) + rows.prefix
         order = tf.argsort(key, stable=True)
-        number, beam = tf.shape(rows.ids)[0], self._decoding.search.beam_size
-        found = _Found(
-            tf.zeros([number, beam, self.table.longest], tf.int32),
-            tf.zeros([number, beam]),
-            tf.zeros([number, beam], tf.bool),
-        )
-        for index, shape in enumerate(self.table.shapes):
+        by_program = []
+        for index, shape in enumerate(self._shapes):
             lines = tf.boolean_mask(order, tf.gather(rows.program, order) == index)
-            found = self._decoded_by(shape, rows, lines, found)
-        return found
+            inputs = [lines, tf.gather(rows.ids, lines), tf.gather(rows.limit, lines)]
+            decode = functools.partial(self._batch, shape)
+            by_program.append(in_batches(decode, size, [*inputs, tf.ones_like(lines)], outputs))
+        places = tf.argsort(order)
+        return [tf.gather(tf.concat(xs, 0), places) for xs in zip(*by_program, strict=True)]
 
-    def _decoded_by(
-        self, shape: DecodingShape, rows: Rows, lines: tf.Tensor, found: _Found
-    ) -> _Found:
-        """Returns the hypotheses so far and those of the rows of one program, `lines`."""
-        size, number = self._decoding.rows, tf.size(lines)
-
-        def decode_batch(start: tf.Tensor, found: _Found) -> tuple[tf.Tensor, _Found]:
-            some = lines[start : start + size]
-            hypotheses = self._batch(shape, rows, some)
-            return start + size, _Found(
-                *(
-                    tf.tensor_scatter_nd_update(old, some[:, None], new[: tf.size(some)])
-                    for old, new in zip(found, hypotheses, strict=True)
-                )
-            )
-
-        _, found = tf.while_loop(
-            lambda start, _: start < number,
-            decode_batch,
-            [tf.constant(0), found],
-            parallel_iterations=1,
-        )
-        return found
-
-    def _batch(self, shape: DecodingShape, rows: Rows, lines: tf.Tensor) -> _Found:
-        """Returns the hypotheses of a full batch, of which the first rows are `lines`."""
+    def _batch(
+        self,
+        shape: DecodingShape,
+        lines: tf.Tensor,
+        ids: tf.Tensor,
+        limits: tf.Tensor,
+        is_row: tf.Tensor,
+    ) -> list[tf.Tensor]:
+        """Returns the hypotheses of a full batch; rows of padding have zeros in all arguments."""
         size, mesh = self._decoding.rows, self._decoding.experiment.mesh
         batch = mtf.Dimension("batch", size)
 
@@ -218,55 +154,56 @@ class DecodingGraph:
             shape = mtf.Shape([batch, *dims])
             return mtf.import_tf_tensor(mesh, tf.ensure_shape(x, shape.to_integer_list), shape)
 
-        def filled(x: tf.Tensor) -> tf.Tensor:
-            """Returns values of the lines, and 0 for rows of padding."""
-            return tf.pad(x, [[0, size - tf.size(lines)]])
-
+        is_row = is_row[:, None] > 0
         features = {
             name: tensor(x, mtf.Dimension("length", x.shape[1]))
-            for name, x in self._features(shape, rows, lines).items()
+            for name, x in self._features(shape, ids, is_row).items()
         }
-        hypotheses = self._decoding.program(shape)(
-            features, tensor(filled(lines)), tensor(filled(tf.gather(rows.limit, lines)))
-        )
+        hypotheses = self._decoding.program(shape)(features, tensor(lines), tensor(limits))
         ids, scores, finished = (x.value for x in hypotheses)
         # Rows of padding may have any scores.
-        is_row = (tf.range(size) < tf.size(lines))[:, None]
         scores = tf.debugging.check_numerics(
             tf.where(is_row, scores, 0.0), "scores of outputs are infinite or not a number"
         )
-        missing = self.table.longest - ids.shape[-1]
-        return _Found(tf.pad(ids, [[0, 0], [0, 0], [0, missing]]), scores, finished)
+        missing = self._longest - ids.shape[-1]
+        return [tf.pad(ids, [[0, 0], [0, 0], [0, missing]]), scores, finished]
 
-    def _features(self, shape: DecodingShape, rows: Rows, lines: tf.Tensor) -> dict[str, tf.Tensor]:
+    def _features(
+        self, shape: DecodingShape, ids: tf.Tensor, is_row: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
         """Returns the features [rows, length] of a batch, as `PromptFormat.features` does."""
-        size, lengths = self._decoding.rows, dict(shape.lengths)
-        padding = self._decoding.prompt_format.features([], size, lengths)
-        prompts = self._prompt_format
-        ids = tf.gather(rows.ids, lines)
-        width, length = ids.shape[1], lengths[prompts.feature]
-        ids = ids[:, : min(width, length)]
-        missing = [[0, size - tf.size(lines)], [0, length - min(width, length)]]
-        ids = tf.pad(ids, missing, constant_values=prompts.padding)
-        count = tf.pad(tf.gather(rows.lengths, lines), missing[:1])
+        prompts, lengths = self._prompt_format, dict(shape.lengths)
+        padding = prompts.features([], self._decoding.rows, lengths)
         features = {name: tf.constant(array) for name, array in padding.items()}
-        ids = tf.where(count[:, None] > 0, ids, features[prompts.feature])
-        features[prompts.feature] = ids
+        length = lengths[prompts.feature]
+        ids = tf.pad(
+            ids[:, :length],
+            [[0, 0], [0, max(0, length - ids.shape[1])]],
+            constant_values=prompts.padding,
+        )
+        ids = features[prompts.feature] = tf.where(is_row, ids, features[prompts.feature])
         if prompts.mask is not None:
             features[TARGETS] = tf.where(ids == prompts.mask, 0, ids)
         return features
 
-    def _outputs(self, found: _Found, rows: Rows, read: tf.Tensor, truncated: tf.Tensor) -> Outputs:
+    def _outputs(
+        self,
+        rows: Rows,
+        ids: tf.Tensor,
+        scores: tf.Tensor,
+        finished: tf.Tensor,
+        read: tf.Tensor,
+        truncated: tf.Tensor,
+    ) -> Outputs:
         """Returns the best hypotheses of every row, without prefix and end."""
         number = self._decoding.num_outputs
-        filled = found.scores > EMPTY_BELOW  # as `decoding.n_best`
+        filled = scores > EMPTY_BELOW  # as `decoding.n_best`
         best = tf.argsort(tf.cast(~filled, tf.int32), stable=True)[:, :number]
         is_output, scores, finished, ids = (
-            tf.gather(x, best, batch_dims=1)
-            for x in (filled, found.scores, found.finished, found.ids)
+            tf.gather(x, best, batch_dims=1) for x in (filled, scores, finished, ids)
         )
-        positions = tf.range(self.table.longest_output)
-        source = tf.minimum(rows.prefix[:, None] + positions, self.table.longest - 1)
+        positions = tf.range(self.longest_output)
+        source = tf.minimum(rows.prefix[:, None] + positions, self._longest - 1)
         source = tf.tile(source[:, None], [1, number, 1])
         ids = tf.gather(ids, source, batch_dims=2)
         limits = tf.where(is_output, (rows.limit - rows.prefix)[:, None], 0)

@@ -1,131 +1,102 @@
 """Reading of PNG and JPEG files as operations of TensorFlow, as `data.ImageData.read_image` reads.
 
-What TensorFlow does not know is not regarded: the orientation in EXIF (files are taken as they are
-stored) and the colours of CMYK files.
+Pixels differ a little, because TensorFlow scales in float32 and Pillow rounds to 8 bits between the
+two directions: see docs/saved_model.md. The orientation in EXIF data and the colours of CMYK files
+are ignored.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import tensorflow as tf
 
 from mtfrun.data import ImageData
-from mtfrun.data.images.crops import CentreCrop
-from mtfrun.tools.conversion.saved_model.resampling_graph import BICUBIC, BILINEAR, scaled
 
-_JPEG = b"\xff\xd8"
-# JPEG files can be decoded at 1/2, 1/4 or 1/8 of their size.
+# JPEG files can be decoded at 1/2, 1/4 or 1/8 of their size, as `data.EncodedImage` does.
 _RATIOS = (1, 2, 4, 8)
+# Luma of ITU-R 601-2.
+_LUMA = (0.299, 0.587, 0.114)
 
 
 def read_image(data: ImageData, content: tf.Tensor) -> tf.Tensor:
     """Returns the pixels of a file's content, uint8 [rows, cols, channels]."""
     rows, cols, channels = data.image.to_integer_list
-    is_jpeg = tf.equal(tf.strings.substr(tf.strings.join([content, b"\0\0"]), 0, 2), _JPEG)
-    crop = data.centre_crop
-    if crop is None:
+    if data.centre_crop is None:
         pixels = tf.cond(
-            is_jpeg,
-            lambda: _in_channels(tf.io.decode_jpeg(content, 3, dct_method=_DCT), channels),
-            lambda: _png(content, channels),
+            tf.io.is_jpeg(content),
+            lambda: _decode_jpeg(content, channels, 1),
+            lambda: _decode_png(content, channels),
         )
-        pixels = _fitted(pixels, [rows, cols])
+        whole = tf.cast(tf.shape(pixels)[:2], tf.float64)
+        size = [rows, cols] / tf.reduce_max([rows, cols] / whole)
+        scaled = _scale(pixels, (whole - size) / 2, size, [rows, cols], "keyscubic")
     else:
-        pixels = tf.cond(
-            is_jpeg,
-            lambda: _window_of_jpeg(content, crop, [rows, cols], channels),
-            lambda: _window_of(_png(content, channels), crop, [rows, cols]),
+        pixels, first, size = tf.cond(
+            tf.io.is_jpeg(content),
+            lambda: _square_of_jpeg(data, content),
+            lambda: _square_of_png(data, content),
         )
-    return tf.ensure_shape(pixels, [rows, cols, channels])
+        # Nothing outside the square has a weight, as where the square is decoded alone.
+        begin, end = tf.floor(first), tf.math.ceil(first + size)
+        (top, left), (bottom, right) = (tf.unstack(tf.cast(x, tf.int32)) for x in (begin, end))
+        square = pixels[top:bottom, left:right]
+        scaled = _scale(square, first - begin, size, [rows, cols], "triangle")
+    return tf.ensure_shape(scaled, [rows, cols, channels])
 
 
-# The accurate method of libjpeg, which Pillow uses.
-_DCT = "INTEGER_ACCURATE"
+def _decode_jpeg(content: tf.Tensor, channels: int, ratio: int) -> tf.Tensor:
+    # The accurate method of libjpeg, which Pillow uses.
+    pixels = tf.io.decode_jpeg(content, channels, ratio=ratio, dct_method="INTEGER_ACCURATE")
+    return tf.cast(pixels, tf.float32)
 
 
-def _png(content: tf.Tensor, channels: int) -> tf.Tensor:
-    """Returns a PNG file's pixels, transparent ones on white."""
-    pixels = tf.cast(tf.io.decode_png(content, 4), tf.int32)
-    colour, alpha = pixels[..., :3], tf.where(_lacks_alpha(content), 255, pixels[..., 3:])
-    # Pillow's alpha_composite: 7 bits after the point, and x / 255 by two shifts.
-    x = 128 * (colour * alpha + 255 * (255 - alpha)) + (128 << 7)
-    opaque = ((x // 256 + x) // 256) // 128
-    return _in_channels(tf.cast(opaque, tf.uint8), channels)
+def _decode_png(content: tf.Tensor, channels: int) -> tf.Tensor:
+    """Returns pixels, transparent ones on white."""
+    # In the file's channels: grey, grey and alpha, colour, or colour and alpha.
+    pixels = tf.cast(tf.io.decode_png(content, 0), tf.float32)
+    number = tf.shape(pixels)[2]
+    colours = number - (1 - number % 2)
+    alpha = tf.where(number > colours, pixels[..., -1:], 255.0) / 255.0
+    pixels = pixels[..., :colours] * alpha + 255.0 * (1.0 - alpha)
+    pixels = tf.broadcast_to(pixels, tf.concat([tf.shape(pixels)[:2], [3]], 0))
+    return pixels if channels == 3 else tf.reduce_sum(pixels * _LUMA, axis=-1, keepdims=True)
 
 
-def _lacks_alpha(content: tf.Tensor) -> tf.Tensor:
-    """Returns whether a PNG file has less than 8 bits and no chunk of transparency.
-
-    TensorFlow gives such a file an alpha of 2**bits - 1, which is not opaque.
-    """
-    depth = tf.io.decode_raw(tf.strings.substr(content, 24, 1), tf.uint8)[0]
-    without = tf.strings.regex_replace(content, "tRNS", "", replace_global=False)
-    return (depth < 8) & tf.equal(tf.strings.length(without), tf.strings.length(content))
+def _square(data: ImageData, shape: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the first row and column of the square in the centre, and its side, float64 [2]."""
+    crop = data.centre_crop
+    shorter = tf.cast(tf.reduce_min(shape), tf.float64)
+    side = tf.maximum(tf.round(shorter * crop.size / crop.resize), 1.0)
+    return tf.floor((tf.cast(shape, tf.float64) - side) / 2), tf.stack([side, side])
 
 
-def _in_channels(colour: tf.Tensor, channels: int) -> tf.Tensor:
-    """Returns pixels in colour, or grey: the luma of ITU-R 601-2 with 16 bits after the point."""
-    if channels == 3:
-        return colour
-    luma = tf.reduce_sum(tf.cast(colour, tf.int32) * [19595, 38470, 7471], axis=-1, keepdims=True)
-    return tf.cast((luma + 0x8000) // 65536, tf.uint8)
+def _square_of_png(data: ImageData, content: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    pixels = _decode_png(content, data.image[2].size)
+    return pixels, *_square(data, tf.shape(pixels)[:2])
 
 
-def _fitted(pixels: tf.Tensor, size: Sequence[int]) -> tf.Tensor:
-    """Returns the largest window in the centre that has the form of `size`, scaled to it."""
-    rows, cols = (tf.cast(x, tf.float64) for x in tf.unstack(tf.shape(pixels)[:2]))
-    form = size[1] / size[0]
-    is_wide = cols / rows >= form
-    width = tf.where(is_wide, form * rows, cols)
-    height = tf.where(is_wide, rows, cols / form)
-    left, top = (cols - width) * 0.5, (rows - height) * 0.5
-    return scaled(pixels, size, [left, top, left + width, top + height], BICUBIC)
-
-
-def _window(shape: tf.Tensor, crop: CentreCrop) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Returns the first row, the first column and the side of the square in the centre, int32."""
-    rows, cols = shape[0], shape[1]
-    shorter = tf.cast(tf.minimum(rows, cols), tf.float64)
-    side = tf.cast(tf.maximum(tf.round(shorter * crop.size / crop.resize), 1.0), tf.int32)
-    return (rows - side) // 2, (cols - side) // 2, side
-
-
-def _window_of(pixels: tf.Tensor, crop: CentreCrop, size: Sequence[int]) -> tf.Tensor:
-    """Returns the square in the centre, scaled."""
-    top, left, side = _window(tf.shape(pixels), crop)
-    end = tf.cast(side, tf.float64)
-    zero = tf.zeros_like(end)
-    window = pixels[top : top + side, left : left + side]
-    return scaled(window, size, [zero, zero, end, end], BILINEAR)
-
-
-def _window_of_jpeg(
-    content: tf.Tensor, crop: CentreCrop, size: Sequence[int], channels: int
-) -> tf.Tensor:
-    """Returns the square in the centre, decoded at a ratio that leaves at least `size`, scaled."""
-    window = _window(tf.io.extract_jpeg_shape(content), crop)
-    smaller = tf.minimum(window[2] // size[0], window[2] // size[1])
+def _square_of_jpeg(data: ImageData, content: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    """Returns the pixels at a ratio that leaves the size of the result, and the square in them."""
+    rows, cols, channels = data.image.to_integer_list
+    first, size = _square(data, tf.io.extract_jpeg_shape(content)[:2])
+    smaller = tf.reduce_min(size // [rows, cols])
     choice = tf.reduce_sum(tf.cast(smaller >= list(_RATIOS[1:]), tf.int32))
+    decoders = [lambda ratio=ratio: _decode_jpeg(content, channels, ratio) for ratio in _RATIOS]
+    ratio = tf.gather(tf.constant(_RATIOS, tf.float64), choice)
+    return tf.switch_case(choice, decoders), first / ratio, size / ratio
 
-    def decoded(ratio: int) -> tf.Tensor:
-        top, left, side = (tf.cast(x, tf.float64) / ratio for x in window)
-        first = [tf.floor(top), tf.floor(left)]
-        last = [tf.math.ceil(top + side), tf.math.ceil(left + side)]
-        around = [*first, last[0] - first[0], last[1] - first[1]]
-        pixels = tf.io.decode_and_crop_jpeg(
-            content,
-            tf.cast(tf.stack(around), tf.int32),
-            channels=channels,
-            ratio=ratio,
-            dct_method=_DCT,
-        )
-        x, y = left - first[1], top - first[0]
-        shape = tf.shape(pixels)
-        return tf.cond(
-            tf.reduce_all(tf.equal(shape[:2], list(size))),
-            lambda: pixels,
-            lambda: scaled(pixels, size, [x, y, x + side, y + side], BILINEAR),
-        )
 
-    return tf.switch_case(choice, [lambda ratio=ratio: decoded(ratio) for ratio in _RATIOS])
+def _scale(
+    pixels: tf.Tensor, first: tf.Tensor, size: tf.Tensor, result: list[int], kernel: str
+) -> tf.Tensor:
+    """Returns a window of float32 pixels, from `first`, of `size`, scaled to `result`; uint8."""
+    # `tf.image.resize` does the same for windows of whole pixels only.
+    scale = result / size
+    scaled = tf.raw_ops.ScaleAndTranslate(
+        images=pixels[None],
+        size=result,
+        scale=tf.cast(scale, tf.float32),
+        translation=tf.cast(-first * scale, tf.float32),
+        kernel_type=kernel,
+        antialias=True,
+    )
+    return tf.saturate_cast(tf.round(scaled[0]), tf.uint8)

@@ -61,7 +61,7 @@ def _(inference: Decoding, *, tensorflow_text: bool = False) -> Served:
         )
     settings = {
         "longest_prompt": prompt_format.longest,
-        "longest_output": graph.table.longest_output,
+        "longest_output": graph.longest_output,
         "num_outputs": inference.num_outputs,
         "end_id": prompt_format.output_vocabulary.end_id,
         "pad_id": prompt_format.output_vocabulary.pad_id,
