@@ -1,4 +1,4 @@
-"""Batches of a fixed size, of which requests of any size are made."""
+"""Requests of any size in batches of a fixed size."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ def in_batches(
     inputs: Sequence[tf.Tensor],
     outputs: Sequence[tf.TensorSpec],
 ) -> list[tf.Tensor]:
-    """Returns compute(*inputs), which is called for so many rows at a time.
+    """Returns compute(*inputs), which is called with `size` rows at a time.
 
     Args:
       compute: a function of tensors [size, ...]; a row of its results depends on the same row of
-        its arguments only.
-      size: the number of rows; the last batch is filled up with zeros.
+        its arguments only. The last batch is filled up with zeros.
+      size: rows of a batch.
       inputs: tensors [rows, ...].
       outputs: the results [size, ...] of `compute`.
     """

@@ -1,4 +1,4 @@
-"""Writing of SavedModels."""
+"""SavedModels: their signatures, and writing them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Signature(NamedTuple):
     """A function of tensors that have a batch as their first dimension.
 
     Attributes:
-      inputs: of its arguments, in their order; their names are those of the requests.
+      inputs: the arguments, with the names that requests use.
       function: returns tensors by name.
       about: one line for people.
     """
@@ -37,14 +37,14 @@ class Signature(NamedTuple):
 
 
 class Served(NamedTuple):
-    """All that is written of an inference.
+    """What a SavedModel of an inference offers.
 
     Attributes:
       signatures: by name.
-      default: the name of the one that requests without a name mean.
+      default: the signature of requests that name none.
       settings: further facts for people and clients, as JSON.
-      vocabularies: whose files are among the assets.
-      converters: what the signatures use besides the model's variables.
+      vocabularies: their files become assets.
+      converters: modules that the signatures use besides the model's variables.
     """
 
     signatures: Mapping[str, Signature]
@@ -56,12 +56,10 @@ class Served(NamedTuple):
 
 @functools.singledispatch
 def served(inference: Inference, *, tensorflow_text: bool = False) -> Served:
-    """Returns what a SavedModel of an inference offers.
+    """Returns what a SavedModel of an inference offers, which is restored on one device.
 
-    Args:
-      inference: on one device, restored.
-      tensorflow_text: whether programs that load it have imported tensorflow_text, whose
-        operations then convert texts.
+    `tensorflow_text` says whether programs that load it import that package, whose operations then
+    convert texts.
 
     Raises:
       ConversionError: there is nothing to offer.
@@ -76,18 +74,12 @@ def served(inference: Inference, *, tensorflow_text: bool = False) -> Served:
 def export_saved_model(
     directory: pathlib.Path, experiment: Experiment, step: int, offered: Served
 ) -> None:
-    """Writes a SavedModel into an empty directory.
+    """Writes a SavedModel into an empty directory; `step` is the checkpoint's step.
 
-    Its variables are those of the model, by path, on no device in particular. It has no Python.
-
-    Args:
-      directory: where to write.
-      experiment: has the model, on one device.
-      step: of its checkpoint.
-      offered: the signatures.
+    The experiment's model is on one device. A SavedModel has its variables, by path, and no Python.
 
     Raises:
-      ConversionError: its graph is too large for a file.
+      ConversionError: the graph is too large for a file.
     """
     root = tf.Module()
     root.variables_by_path = {

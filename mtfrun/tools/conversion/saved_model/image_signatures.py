@@ -43,8 +43,6 @@ def _(inference: Classification, *, tensorflow_text: bool = False) -> Served:
 
 
 class _ImageGraph:
-    """Classifies images of any number, in the batches of the inference."""
-
     def __init__(self, inference: Classification) -> None:
         self._inference = inference
         self._mesh = inference.experiment.mesh
@@ -55,7 +53,6 @@ class _ImageGraph:
         self._top = min(inference.top_k, len(self._names))
 
     def classify(self, images: tf.Tensor) -> Mapping[str, tf.Tensor]:
-        """Returns labels and probabilities, the likeliest first."""
         rows = self._inference.rows
         outputs = [
             tf.TensorSpec([rows, self._top], tf.float32),
@@ -74,7 +71,6 @@ class _ImageGraph:
         }
 
     def classify_files(self, image_bytes: tf.Tensor) -> Mapping[str, tf.Tensor]:
-        """Returns the same of the contents of image files."""
         spec = tf.TensorSpec(self.image, tf.uint8)
         data = self._inference.data
         return self.classify(
@@ -82,7 +78,6 @@ class _ImageGraph:
         )
 
     def logits(self, images: tf.Tensor) -> Mapping[str, tf.Tensor]:
-        """Returns the logits [batch, classes]."""
         output = tf.TensorSpec([self._inference.rows, len(self._names)], tf.float32)
         (logits,) = self._in_batches(lambda x: [self._logits(x)], images, [output])
         return {"logits": logits}

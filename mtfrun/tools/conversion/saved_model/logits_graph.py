@@ -1,4 +1,4 @@
-"""Logits as operations of TensorFlow, of rows of any number and length."""
+"""Signatures of logits, for rows of any number and length."""
 
 from __future__ import annotations
 
@@ -13,20 +13,15 @@ from mtfrun.models import TextModel
 from mtfrun.tools.conversion.saved_model.batches_graph import in_batches
 from mtfrun.tools.conversion.saved_model.export import Signature
 
-# The largest logits that a batch may have, in numbers; larger batches have fewer rows.
+# The most logits that a batch may have: rows are as many as fit.
 _LARGEST = 1 << 26
 
 
 class LogitsGraph:
-    """The logits of a model of text for one choice of its features.
+    """The logits of a text model for one choice of its features, by name.
 
     Rows are padded to one of a few lengths, where the model allows padding, else to the longest.
-
-    Args:
-      experiment: on one device, restored.
-      model: of the experiment.
-      names: of the features.
-      rows: number of rows that are computed together.
+    `rows` are computed together.
     """
 
     def __init__(
@@ -48,8 +43,6 @@ class LogitsGraph:
         self._program = mtf.function(model.logits)
 
     def signature(self, about: str) -> Signature:
-        """Returns the signature: ids by the names of features to "logits"."""
-
         def logits(*features: tf.Tensor) -> Mapping[str, tf.Tensor]:
             return {"logits": self(dict(zip(self.names, features, strict=True)))}
 
@@ -57,12 +50,9 @@ class LogitsGraph:
         return Signature(inputs, logits, about)
 
     def __call__(self, features: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        """Returns logits [batch, length, vocab], float32, without padding of the vocabulary.
+        """Returns float32 [batch, length of targets, vocab], without padding of the vocabulary.
 
-        Traced once for all sizes.
-
-        Args:
-          features: int32 [batch, length], padded with 0; the logits' length is that of the targets.
+        Traced once for all sizes of features, int32 [batch, length], padded with 0.
         """
         checks = []
         for name, ids in features.items():
@@ -90,7 +80,7 @@ class LogitsGraph:
         return logits[:, : tf.shape(features[name])[1], : self._model.num_classes]
 
     def _padded_to(self, length: int, features: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        """Returns the logits of features of which each is padded to `length` or its longest."""
+        """Pads each feature to `length` or its longest."""
         lengths = {name: min(length, self.longest[name]) for name in self.names}
         inputs = []
         for name, ids in features.items():
@@ -114,7 +104,6 @@ class LogitsGraph:
 
 
 def logits_signatures(experiment: Experiment, model: TextModel, rows: int) -> dict[str, Signature]:
-    """Returns the signature of every choice of features that the model has logits for."""
     return {
         "logits" if "targets" in names else "next_logits": LogitsGraph(
             experiment, model, names, rows

@@ -14,15 +14,12 @@ from mtfrun.tools.conversion.errors import ConversionError
 from mtfrun.tools.conversion.saved_model.texts_graph import (
     Decoder,
     Encoder,
-    GraphIds,
     decoder_of,
     encoder_of,
 )
 
 
 class _SentencePieceEncoder(Encoder):
-    """Texts to ids; "<extra_id_7>" in a text is a sentinel."""
-
     def __init__(self, vocabulary: SentencePieceVocabulary) -> None:
         super().__init__()
         self._text = _tensorflow_text()
@@ -35,13 +32,13 @@ class _SentencePieceEncoder(Encoder):
         numbers = "|".join(map(str, range(len(self._sentinels))))
         self._pattern = f" ?<extra_id_(?:{numbers})>" if numbers else None
 
-    def __call__(self, texts: tf.Tensor) -> GraphIds:
-        """Returns the ids of texts."""
+    def __call__(self, texts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         ids = self._first.tokenize(texts) if self._pattern is None else self._with_sentinels(texts)
         lengths = tf.cast(ids.row_lengths(), tf.int32)
-        return GraphIds(ids.to_tensor(self._pad_id), lengths)
+        return ids.to_tensor(self._pad_id), lengths
 
     def _with_sentinels(self, texts: tf.Tensor) -> tf.RaggedTensor:
+        """Returns the ids of texts in which "<extra_id_7>" is a sentinel."""
         parts = self._text.regex_split(texts, self._pattern, self._pattern)
         part = parts.flat_values
         is_sentinel = tf.strings.regex_full_match(part, self._pattern)
@@ -57,7 +54,7 @@ class _SentencePieceEncoder(Encoder):
             )
         # Of the three kinds of ids of a part, two are empty.
         first = self._first.tokenize(tf.where(encodes_as_first & ~is_sentinel, part, ""))
-        others = self._continuing.tokenize(
+        later = self._continuing.tokenize(
             tf.where(encodes_as_first | is_sentinel, tf.constant(""), part)
         )
         digits = tf.strings.regex_replace(tf.boolean_mask(part, is_sentinel), "[^0-9]", "")
@@ -65,13 +62,11 @@ class _SentencePieceEncoder(Encoder):
             tf.gather(tf.constant(self._sentinels), tf.strings.to_number(digits, tf.int32)),
             tf.cast(is_sentinel, tf.int64),
         )
-        ids = tf.concat([first, others, sentinels], axis=1)
+        ids = tf.concat([first, later, sentinels], axis=1)
         return tf.RaggedTensor.from_row_splits(ids, parts.row_splits).merge_dims(1, 2)
 
 
 class _SentencePieceDecoder(Decoder):
-    """Ids to texts."""
-
     def __init__(self, vocabulary: SentencePieceVocabulary, *, continuing: bool) -> None:
         super().__init__()
         models = vocabulary.models
@@ -81,7 +76,6 @@ class _SentencePieceDecoder(Decoder):
         self._pad_id, self._unknown_id = vocabulary.pad_id, vocabulary.unknown_id
 
     def __call__(self, ids: tf.Tensor) -> tf.Tensor:
-        """Returns the texts of ids."""
         pieces = tf.where(ids < self._size, ids, self._unknown_id)
         return self._tokenizer.detokenize(tf.ragged.boolean_mask(pieces, ids != self._pad_id))
 
@@ -99,21 +93,12 @@ def _(
 
 
 def _tokenizer(model: bytes) -> Any:
-    """Returns the tokenizer of tensorflow_text for a SentencePiece model.
-
-    A program that loads a SavedModel shares tokenizers of one name. By default all have the same
-    name; this one says which model it is.
-    """
+    # A program that loads a SavedModel shares tokenizers of one name, by default the same for all.
     name = f"sentencepiece_{hashlib.sha256(model).hexdigest()}"
     return _tensorflow_text().SentencepieceTokenizer(model, name=name)
 
 
 def _tensorflow_text() -> Any:
-    """Returns the module.
-
-    Raises:
-      ConversionError: it is not installed.
-    """
     try:
         return importlib.import_module("tensorflow_text")
     except ImportError as error:

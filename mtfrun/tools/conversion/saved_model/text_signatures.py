@@ -23,11 +23,12 @@ from mtfrun.tools.conversion.saved_model.texts_graph import (
     replaced,
 )
 
+# Ids of prompts [batch, length], without an end, and the number of ids of each.
 _ID_INPUTS = (
     tf.TensorSpec([None, None], tf.int32, "ids"),
     tf.TensorSpec([None], tf.int32, "lengths"),
 )
-"""Ids of prompts [batch, length], without an end, and their numbers [batch]."""
+_TEXT_INPUTS = [tf.TensorSpec([None], tf.string, "prompts")]
 
 
 @served.register
@@ -54,11 +55,7 @@ def _(inference: Decoding, *, tensorflow_text: bool = False) -> Served:
     labels = labels_of(prompt_format.output_vocabulary)
     if labels is not None:
         logits = LogitsGraph(inference.experiment, model, model.required_features, inference.rows)
-        classifier = _LabelGraph(graph, logits, labels)
-        signatures["classify_ids"] = classifier.of_ids()
-        signatures["classify"] = (
-            classifier.of_ids() if encoder is None else classifier.of_texts(encoder)
-        )
+        signatures |= _label_signatures(graph, logits, labels, encoder)
     settings = {
         "longest_prompt": prompt_format.longest,
         "longest_output": graph.longest_output,
@@ -72,18 +69,14 @@ def _(inference: Decoding, *, tensorflow_text: bool = False) -> Served:
 
 
 def _of_ids(graph: DecodingGraph) -> Signature:
-    """Returns the signature of prompts that are ids."""
-
     def decode_ids(ids: tf.Tensor, lengths: tf.Tensor) -> Mapping[str, tf.Tensor]:
         outputs = graph(*_checked_ids(ids, lengths, graph.num_ids))
-        return {"ids": outputs.ids, "lengths": outputs.lengths, **_numbers(outputs)}
+        return {"ids": outputs.ids, "lengths": outputs.lengths, **_common_outputs(outputs)}
 
     return Signature(_ID_INPUTS, decode_ids, "ids of prompts, without an end, to ids of outputs")
 
 
 def _of_texts(graph: DecodingGraph, encoder: Encoder, decoder: Decoder) -> Signature:
-    """Returns the signature of prompts that are texts."""
-
     def decode(prompts: tf.Tensor) -> Mapping[str, tf.Tensor]:
         outputs = graph(*encoder(prompts))
         places = tf.shape(outputs.lengths)
@@ -95,15 +88,13 @@ def _of_texts(graph: DecodingGraph, encoder: Encoder, decoder: Decoder) -> Signa
             "output": texts[:, 0],
             "outputs": texts,
             "valid_utf8": tf.equal(replaced(prompts), prompts),
-            **_numbers(outputs),
+            **_common_outputs(outputs),
         }
 
-    inputs = [tf.TensorSpec([None], tf.string, "prompts")]
-    return Signature(inputs, decode, "texts to texts, as `mtfrun decode` prints them")
+    return Signature(_TEXT_INPUTS, decode, "texts to texts, as `mtfrun decode` prints them")
 
 
-def _numbers(outputs: Outputs) -> dict[str, tf.Tensor]:
-    """Returns what texts and ids have in common."""
+def _common_outputs(outputs: Outputs) -> dict[str, tf.Tensor]:
     return {
         "scores": outputs.scores,
         "tokens": outputs.tokens,
@@ -117,7 +108,7 @@ def _numbers(outputs: Outputs) -> dict[str, tf.Tensor]:
 
 
 def _checked_ids(ids: tf.Tensor, lengths: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns ids and lengths; requests with others than those of `size` ids are refused."""
+    """Returns ids and lengths after checking them; `size` is the vocabulary's."""
     columns = tf.shape(ids)[1]
     within = tf.where(tf.sequence_mask(lengths, columns), ids, 0)
     checks = [
@@ -132,50 +123,35 @@ def _checked_ids(ids: tf.Tensor, lengths: tf.Tensor, size: int) -> tuple[tf.Tens
         return tf.identity(ids), tf.identity(lengths)
 
 
-class _LabelGraph:
-    """Gives every label of a text its probability, that of its id where the text begins.
+def _label_signatures(
+    graph: DecodingGraph, logits: LogitsGraph, labels: Mapping[str, int], encoder: Encoder | None
+) -> dict[str, Signature]:
+    """Returns the signatures of labels, whose probability is that of the first id of an output."""
 
-    Args:
-      decoding: makes rows of prompts.
-      logits: of inputs and targets.
-      labels: the ids of the labels.
-    """
-
-    def __init__(
-        self, decoding: DecodingGraph, logits: LogitsGraph, labels: Mapping[str, int]
-    ) -> None:
-        self._decoding, self._logits, self._labels = decoding, logits, labels
-
-    def of_ids(self) -> Signature:
-        """Returns the signature of texts that are ids, without an end."""
-
-        def classify_ids(ids: tf.Tensor, lengths: tf.Tensor) -> Mapping[str, tf.Tensor]:
-            return self._classified(*_checked_ids(ids, lengths, self._decoding.num_ids))
-
-        return Signature(_ID_INPUTS, classify_ids, "ids of texts, without an end, to labels")
-
-    def of_texts(self, encoder: Encoder) -> Signature:
-        """Returns the signature of texts."""
-
-        def classify(prompts: tf.Tensor) -> Mapping[str, tf.Tensor]:
-            return self._classified(*encoder(prompts))
-
-        inputs = [tf.TensorSpec([None], tf.string, "prompts")]
-        return Signature(inputs, classify, "texts to all labels, the likeliest first")
-
-    def _classified(self, ids: tf.Tensor, lengths: tf.Tensor) -> Mapping[str, tf.Tensor]:
-        rows = self._decoding.rows(ids, lengths)
+    def classify_rows(ids: tf.Tensor, lengths: tf.Tensor) -> Mapping[str, tf.Tensor]:
+        rows = graph.rows(ids, lengths)
         inputs = rows.ids[:, : tf.reduce_max(rows.lengths)]
-        logits = self._logits({INPUTS: inputs, TARGETS: tf.zeros_like(inputs)})
-        logits = tf.debugging.check_numerics(
-            logits[:, 0], "logits of labels are infinite or not a number"
-        )
-        probabilities = tf.gather(tf.nn.softmax(logits), list(self._labels.values()), axis=1)
-        best, number = tf.math.top_k(probabilities, len(self._labels))
-        labels = tf.gather(tf.constant([label.encode() for label in self._labels]), number)
+        first = logits({INPUTS: inputs, TARGETS: tf.zeros_like(inputs)})[:, 0]
+        first = tf.debugging.check_numerics(first, "logits of labels are infinite or not a number")
+        probabilities = tf.gather(tf.nn.softmax(first), list(labels.values()), axis=1)
+        best, number = tf.math.top_k(probabilities, len(labels))
+        names = tf.gather(tf.constant([label.encode() for label in labels]), number)
         return {
-            "label": labels[:, 0],
+            "label": names[:, 0],
             "probability": best[:, 0],
-            "labels": labels,
+            "labels": names,
             "probabilities": best,
         }
+
+    def classify_ids(ids: tf.Tensor, lengths: tf.Tensor) -> Mapping[str, tf.Tensor]:
+        return classify_rows(*_checked_ids(ids, lengths, graph.num_ids))
+
+    of_ids = Signature(_ID_INPUTS, classify_ids, "ids of texts, without an end, to labels")
+    if encoder is None:
+        return {"classify_ids": of_ids, "classify": of_ids}
+
+    def classify(prompts: tf.Tensor) -> Mapping[str, tf.Tensor]:
+        return classify_rows(*encoder(prompts))
+
+    about = "texts to all labels, the likeliest first"
+    return {"classify_ids": of_ids, "classify": Signature(_TEXT_INPUTS, classify, about)}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import abc
 import functools
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -13,24 +12,12 @@ import tensorflow as tf
 from mtfrun.data import ByteVocabulary, LabelVocabulary, Vocabulary
 
 
-class GraphIds(NamedTuple):
-    """The ids of texts.
-
-    Attributes:
-      ids: int32 [texts, longest], padded on the right.
-      lengths: int32 [texts].
-    """
-
-    ids: tf.Tensor
-    lengths: tf.Tensor
-
-
 class Encoder(tf.Module, abc.ABC):  # type: ignore[misc]
     """Texts to ids, as `Vocabulary.encode`."""
 
     @abc.abstractmethod
-    def __call__(self, texts: tf.Tensor) -> GraphIds:
-        """Returns the ids of texts, strings [texts] of any bytes."""
+    def __call__(self, texts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """texts: strings [texts] of any bytes; returns ids int32 [texts, longest], and lengths."""
 
 
 class Decoder(tf.Module, abc.ABC):  # type: ignore[misc]
@@ -38,16 +25,14 @@ class Decoder(tf.Module, abc.ABC):  # type: ignore[misc]
 
     @abc.abstractmethod
     def __call__(self, ids: tf.Tensor) -> tf.Tensor:
-        """Returns the texts [texts] of ids, int32 [texts, length], without an end."""
+        """ids: int32 [texts, length], without an end; returns strings [texts]."""
 
 
 @functools.singledispatch
 def encoder_of(vocabulary: Vocabulary, *, tensorflow_text: bool) -> Encoder | None:
-    """Returns the encoder of a vocabulary, None if it has none.
+    """Returns the encoder of a vocabulary of prompts, None if it has none.
 
-    Args:
-      vocabulary: of prompts.
-      tensorflow_text: whether operations of tensorflow_text may be used.
+    `tensorflow_text` says whether operations of that package may be used.
     """
     del vocabulary, tensorflow_text
     return None
@@ -57,7 +42,7 @@ def encoder_of(vocabulary: Vocabulary, *, tensorflow_text: bool) -> Encoder | No
 def decoder_of(
     vocabulary: Vocabulary, *, continuing: bool, tensorflow_text: bool
 ) -> Decoder | None:
-    """Returns the decoder of a vocabulary, for texts that continue others or not, likewise."""
+    """Returns the decoder of a vocabulary; `continuing`: of texts that continue a prompt."""
     del vocabulary, continuing, tensorflow_text
     return None
 
@@ -75,48 +60,40 @@ def _(vocabulary: LabelVocabulary) -> Mapping[str, int]:
 
 
 def replaced(texts: tf.Tensor) -> tf.Tensor:
-    """Returns texts with U+FFFD for what is no UTF-8, as `bytes.decode` puts it."""
+    """Returns texts with U+FFFD for bytes that are not UTF-8, as `bytes.decode` does."""
     return tf.strings.unicode_transcode(
         texts, "UTF-8", "UTF-8", errors="replace", replacement_char=0xFFFD
     )
 
 
 class _ByteEncoder(Encoder):
-    """Bytes to ids."""
-
     def __init__(self, vocabulary: ByteVocabulary) -> None:
         super().__init__()
         self._offset = int(vocabulary.encode(b"\0")[0])
 
-    def __call__(self, texts: tf.Tensor) -> GraphIds:
-        """Returns the ids of texts."""
+    def __call__(self, texts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         lengths = tf.strings.length(texts)
         longest = tf.maximum(tf.reduce_max(lengths), 1)
         values = tf.io.decode_raw(texts, tf.uint8, fixed_length=longest)
-        return GraphIds(tf.cast(values, tf.int32) + self._offset, lengths)
+        return tf.cast(values, tf.int32) + self._offset, lengths
 
 
 class _ByteDecoder(Decoder):
-    """Ids to bytes."""
-
     def __init__(self, vocabulary: ByteVocabulary) -> None:
         super().__init__()
         offset = int(vocabulary.encode(b"\0")[0])
-        # A byte that never occurs in UTF-8 stands for ids that are no bytes.
+        # A byte that never occurs in UTF-8 stands for ids that are not bytes.
         texts = np.full([vocabulary.size], b"\xff", object)
         texts[offset : offset + 256] = [bytes([value]) for value in range(256)]
         texts[vocabulary.pad_id] = b""
         self._text_of_id = tuple(texts)
 
     def __call__(self, ids: tf.Tensor) -> tf.Tensor:
-        """Returns the texts of ids."""
         texts = tf.gather(tf.constant(list(self._text_of_id)), ids)
         return replaced(tf.strings.reduce_join(texts, axis=-1))
 
 
 class _LabelDecoder(Decoder):
-    """The first id to a label."""
-
     def __init__(self, vocabulary: LabelVocabulary) -> None:
         super().__init__()
         self._pad_id = vocabulary.pad_id
@@ -125,8 +102,8 @@ class _LabelDecoder(Decoder):
         )
 
     def __call__(self, ids: tf.Tensor) -> tf.Tensor:
-        """Returns the labels of ids; a model may have more ids than there are labels."""
         first = ids[:, 0]
+        # A model may have more ids than there are labels.
         number = tf.where(first < len(self._text_of_id), first, self._pad_id)
         return tf.gather(tf.constant(list(self._text_of_id)), number)
 
