@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -99,7 +100,7 @@ class DecodingGraph:
             with tf.control_dependencies([check]):
                 rows = Rows(*map(tf.identity, rows))
         read = tf.minimum(lengths, self._prompt_format.longest)
-        return self._outputs(rows, *self._hypotheses(rows), read, lengths - read)
+        return self._outputs(rows, self._hypotheses(rows), read, lengths - read)
 
     def rows(self, ids: tf.Tensor, lengths: tf.Tensor) -> Rows:
         """Returns the rows of prompts, cut off as `PromptFormat.row_of` does it."""
@@ -189,14 +190,13 @@ class DecodingGraph:
     def _outputs(
         self,
         rows: Rows,
-        ids: tf.Tensor,
-        scores: tf.Tensor,
-        finished: tf.Tensor,
+        hypotheses: Sequence[tf.Tensor],
         read: tf.Tensor,
         truncated: tf.Tensor,
     ) -> Outputs:
         """Returns the best hypotheses of every row, without prefix and end."""
         number = self._decoding.num_outputs
+        ids, scores, finished = hypotheses
         filled = scores > EMPTY_BELOW  # as `decoding.n_best`
         best = tf.argsort(tf.cast(~filled, tf.int32), stable=True)[:, :number]
         is_output, scores, finished, ids = (

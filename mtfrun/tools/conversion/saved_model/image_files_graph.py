@@ -10,6 +10,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from mtfrun.data import ImageData
+from mtfrun.data.images.crops import CentreCrop
 
 # JPEG files can be decoded at 1/2, 1/4 or 1/8 of their size, as `data.EncodedImage` does.
 _RATIOS = (1, 2, 4, 8)
@@ -20,7 +21,8 @@ _LUMA = (0.299, 0.587, 0.114)
 def read_image(data: ImageData, content: tf.Tensor) -> tf.Tensor:
     """Returns the pixels of a file's content, uint8 [rows, cols, channels]."""
     rows, cols, channels = data.image.to_integer_list
-    if data.centre_crop is None:
+    crop = data.centre_crop
+    if crop is None:
         pixels = tf.cond(
             tf.io.is_jpeg(content),
             lambda: _decode_jpeg(content, channels, 1),
@@ -32,8 +34,8 @@ def read_image(data: ImageData, content: tf.Tensor) -> tf.Tensor:
     else:
         pixels, first, size = tf.cond(
             tf.io.is_jpeg(content),
-            lambda: _square_of_jpeg(data, content),
-            lambda: _square_of_png(data, content),
+            lambda: _square_of_jpeg(crop, content, channels),
+            lambda: _square_of_png(crop, content, channels),
         )
         # Nothing outside the square has a weight, as where the square is decoded alone.
         begin, end = tf.floor(first), tf.math.ceil(first + size)
@@ -61,24 +63,22 @@ def _decode_png(content: tf.Tensor, channels: int) -> tf.Tensor:
     return pixels if channels == 3 else tf.reduce_sum(pixels * _LUMA, axis=-1, keepdims=True)
 
 
-def _square(data: ImageData, shape: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def _square(crop: CentreCrop, shape: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns the first row and column of the square in the centre, and its side, float64 [2]."""
-    crop = data.centre_crop
     shorter = tf.cast(tf.reduce_min(shape), tf.float64)
     side = tf.maximum(tf.round(shorter * crop.size / crop.resize), 1.0)
     return tf.floor((tf.cast(shape, tf.float64) - side) / 2), tf.stack([side, side])
 
 
-def _square_of_png(data: ImageData, content: tf.Tensor) -> tuple[tf.Tensor, ...]:
-    pixels = _decode_png(content, data.image[2].size)
-    return pixels, *_square(data, tf.shape(pixels)[:2])
+def _square_of_png(crop: CentreCrop, content: tf.Tensor, channels: int) -> tuple[tf.Tensor, ...]:
+    pixels = _decode_png(content, channels)
+    return pixels, *_square(crop, tf.shape(pixels)[:2])
 
 
-def _square_of_jpeg(data: ImageData, content: tf.Tensor) -> tuple[tf.Tensor, ...]:
+def _square_of_jpeg(crop: CentreCrop, content: tf.Tensor, channels: int) -> tuple[tf.Tensor, ...]:
     """Returns the pixels at a ratio that leaves the size of the result, and the square in them."""
-    rows, cols, channels = data.image.to_integer_list
-    first, size = _square(data, tf.io.extract_jpeg_shape(content)[:2])
-    smaller = tf.reduce_min(size // [rows, cols])
+    first, size = _square(crop, tf.io.extract_jpeg_shape(content)[:2])
+    smaller = size[0] // crop.size
     choice = tf.reduce_sum(tf.cast(smaller >= list(_RATIOS[1:]), tf.int32))
     decoders = [lambda ratio=ratio: _decode_jpeg(content, channels, ratio) for ratio in _RATIOS]
     ratio = tf.gather(tf.constant(_RATIOS, tf.float64), choice)
