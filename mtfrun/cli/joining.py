@@ -167,35 +167,18 @@ def join_processes(flags: argparse.Namespace) -> Iterator[None]:
 
 
 # Flags that may differ: their content is compared later, or each process has a different value.
-_MAY_DIFFER = frozenset(
-    {
-        "bindings",
-        "coordinator",
-        "debug",
-        "devices_per_process",
-        "gin_allow_imports",
-        "gin_file",
-        "gin_location_prefix",
-        "gin_param",
-        "gin_search_paths",
-        "join_secs",
-        "launched",
-        "model_dir",
-        "module_import",
-        "output",
-        "process_id",
-        "profile",
-        "profile_process",
-        "trusted_network",
-    }
-)
+_MAY_DIFFER = """
+bindings coordinator debug devices_per_process gin_allow_imports gin_file gin_location_prefix
+gin_param gin_search_paths join_secs launched model_dir module_import output process_id profile
+profile_process trusted_network
+"""
 
 
 def _common(flags: argparse.Namespace) -> dict[str, str]:
     values = {
         f"--{n}".replace("--command", "the command"): repr(v)
         for n, v in vars(flags).items()
-        if n not in _MAY_DIFFER
+        if n not in _MAY_DIFFER.split()
     }
     return {"mtfrun's version": __version__, **values}
 

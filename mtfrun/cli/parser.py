@@ -71,42 +71,15 @@ not a number; 4 where another process of the run has ended; 5 where verify finds
 checkpoints verify a damaged file; 6 where plan finds too little memory; 128 + number for a signal;
 1 for a defect, with its traceback."""
 
-_CHECKPOINTS = """\
-Commands about the checkpoints of a run.
+_GROUPS = {
+    "checkpoints": """\
+Lists, shows, verifies, compares, averages and deletes the checkpoints of a run.
 
-  mtfrun checkpoints list    --model_dir=/tmp/run     steps, dates, sizes, metrics, damage
-  mtfrun checkpoints show    --model_dir=/tmp/run     the variables of one
-  mtfrun checkpoints verify  --model_dir=/tmp/run     compares all files with their hashes
-  mtfrun checkpoints diff    /tmp/run /tmp/other      the differences of two
-  mtfrun checkpoints average --model_dir=/tmp/run --last=5 --output=/tmp/averaged
-  mtfrun checkpoints prune   --model_dir=/tmp/run --keep=2
-
---model_dir may also be a directory of checkpoints itself, such as /tmp/run/checkpoints.1."""
-
-_CONFIG = """\
-Looks at configurations. Nothing is built, no data are read, no device is used.
-
-  mtfrun config list                                        the gin files of the package
-  mtfrun config show --gin_file=runs/quickstart.gin         all settings of a run
-  mtfrun config show --gin_file=runs/quickstart.gin clip    those with a word
-  mtfrun config diff runs/quickstart.gin runs/denoise.gin   what differs
-  mtfrun config explain TRAIN_STEPS                         a macro, class or parameter"""
-
-_DATA = """\
-Commands about the data of a configuration. They build no model and use no device.
-
-  mtfrun data cache --gin_file=runs/quickstart.gin    builds the caches of its texts
-  mtfrun data show  --gin_file=runs/quickstart.gin    shows a few rows
-  mtfrun data stats --gin_file=runs/quickstart.gin    shows statistics of the lengths of texts
-  mtfrun data caches                                  lists or removes caches, with their sizes
-  mtfrun data verify                                  checks all caches against their checksums"""
-
-_VOCAB = """\
-Makes vocabularies.
-
-  mtfrun vocab train --gin_file=my.gin --size=8000 --output=vocab.model"""
-
-_GROUPS = {"checkpoints": _CHECKPOINTS, "config": _CONFIG, "data": _DATA, "vocab": _VOCAB}
+--model_dir may also be a directory of checkpoints itself, such as /tmp/run/checkpoints.1.""",
+    "config": "Looks at configurations. Nothing is built, no data are read, no device is used.",
+    "data": "Commands about the data of a configuration. They build no model and use no device.",
+    "vocab": "Makes vocabularies.",
+}
 
 # By name, in the order of the help text.
 COMMANDS = {

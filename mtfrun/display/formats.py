@@ -23,13 +23,15 @@ def mark_blanks(text: str) -> str:
     return escaped("".join(_SIGNS.get(c, c) for c in text))
 
 
-def number_text(value: float) -> str:
-    """Returns a metric with four decimals or digits.
+def number_text(value: float | None) -> str:
+    """Returns a metric with four decimals or digits, "-" for none.
 
     Examples:
       >>> number_text(2.30259), number_text(0.00001234), number_text(123456.7)
       ('2.3026', '1.234e-05', '123457')
     """
+    if value is None:
+        return "-"
     if value and abs(value) < 1e-3:
         return f"{value:.3e}"
     return f"{value:.0f}" if abs(value) >= 1e5 else f"{value:.4f}"
@@ -53,6 +55,11 @@ def bytes_text(count: int) -> str:
 def time_text(secs: float) -> str:
     """Returns a time since 1970 as "2026-11-26 13:05", in the local time zone."""
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(secs))
+
+
+def json_time(secs: float) -> str:
+    """Returns a time since 1970 in the form of ISO 8601, in the local time zone."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(secs))
 
 
 def duration_text(secs: float) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from mtfrun.cli.command import Command
 from mtfrun.display import progress
+from mtfrun.display.formats import number_text
 from mtfrun.display.streams import print_lines
 from mtfrun.display.table import table_lines, terminal_columns
 from mtfrun.errors import InputError
@@ -76,7 +76,8 @@ def curve_table(train: Curves, evaluations: Curves, rows: int) -> list[str]:
     of_evaluations = {step for curve in evaluations.values() for step in curve}
     steps = choose_steps(all_steps, of_evaluations, rows)
     texts = [
-        [f"{step:,}", *(_number(curve.get(step)) for curve in columns.values())] for step in steps
+        [f"{step:,}", *(number_text(curve.get(step)) for curve in columns.values())]
+        for step in steps
     ]
     return table_lines(["step", *columns], texts, terminal_columns())
 
@@ -100,12 +101,6 @@ def choose_steps(steps: Iterable[int], preferred: Iterable[int], count: int) -> 
         near = [step for step in preferred if abs(step - place) < tolerance] or ordered
         result.add(min(near, key=lambda step: abs(step - place)))
     return sorted(result)
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.4f}" if not math.isfinite(value) or abs(value) < 1e4 else f"{value:.4g}"
 
 
 CURVES = Command("curves", _DESCRIPTION, _add_flags, _check, run, is_configured=False)

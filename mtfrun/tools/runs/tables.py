@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
 
-from mtfrun.display.formats import number_text, short_number, time_text
+from mtfrun.display.formats import json_time, number_text, short_number, time_text
 from mtfrun.display.table import table_lines
 from mtfrun.errors import InputError, did_you_mean
 from mtfrun.rundir.tensorboard.metric_order import is_lower_better
@@ -94,7 +93,7 @@ def as_json(summary: RunSummary, varied: Sequence[str]) -> dict[str, object]:
         },
         "speed": _finite(status.speed) if status and status.speed is not None else None,
         "speed_unit": f"{status.unit}/s" if status and status.unit else None,
-        "date": status and time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(status.time)),
+        "date": status and json_time(status.time),
         "differs": {name: summary.config.get(name) for name in varied},
     }
 

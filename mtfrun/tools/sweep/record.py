@@ -7,6 +7,7 @@ import json
 import pathlib
 from collections.abc import Mapping, Sequence
 
+from mtfrun.differences import changes, list_changes
 from mtfrun.errors import InputError
 from mtfrun.rundir import atomic_write
 from mtfrun.rundir.errors import reason
@@ -67,16 +68,11 @@ class SweepRecord:
 
     def continued(self, command: SweepRecord, directory: pathlib.Path) -> SweepRecord:
         """Returns the record of a sweep that a command goes on with; it may add alternatives."""
-        changes = _changes(
-            {**self.fixed, "gin files": _listed(self.files)},
-            {**command.fixed, "gin files": _listed(command.files)},
-        )
-        if self.varied.keys() != command.varied.keys():
-            changes.append(f"varied {_listed(self.varied)} -> {_listed(command.varied)}")
-        if changes:
+        differing = changes(self._comparable(), command._comparable())
+        if differing:
             raise InputError(
-                f"{directory} has the sweep of another command: {'; '.join(changes)}; give that "
-                "command, or name another --model_dir"
+                f"{directory} has the sweep of another command: {list_changes(differing)}; give "
+                "that command, or name another --model_dir"
             )
         varied = {  # in the order of the first command, which the names of runs have
             name: list(dict.fromkeys([*values, *command.varied[name]]))
@@ -84,14 +80,6 @@ class SweepRecord:
         }
         return dataclasses.replace(self, varied=varied)
 
-
-def _changes(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
-    return [
-        f"{name} {old.get(name, '(none)')} -> {new.get(name, '(none)')}"
-        for name in dict.fromkeys([*old, *new])
-        if old.get(name) != new.get(name)
-    ]
-
-
-def _listed(names: Sequence[str] | Mapping[str, object]) -> str:
-    return ", ".join(names)
+    def _comparable(self) -> dict[str, str]:
+        files, varied = ", ".join(self.files), ", ".join(sorted(self.varied))
+        return {**self.fixed, "gin files": files, "varied": varied}

@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from mtfrun.cli.command import Command
 from mtfrun.cli.commands.checkpoints.flags import check_run
-from mtfrun.display.formats import bytes_text, number_text, time_text
+from mtfrun.display.formats import bytes_text, json_time, number_text, time_text
 from mtfrun.display.streams import print_lines
 from mtfrun.display.table import table_lines, terminal_columns
 from mtfrun.errors import InputError, did_you_mean
@@ -105,7 +104,7 @@ def _as_json(
     metrics = evaluations.get(checkpoint.step, {})
     return {
         "step": checkpoint.step,
-        "saved": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(checkpoint.time)),
+        "saved": json_time(checkpoint.time),
         "bytes": checkpoint.bytes,
         "mesh": metadata.get("mesh"),
         "layout": metadata.get("layout"),
