@@ -25,7 +25,7 @@ from mtfrun.experiment.saved_configuration import (
 )
 from mtfrun.rundir import Manifest, RunDirectory
 from mtfrun.rundir.checkpoints.manifest import describe
-from mtfrun.rundir.tensorboard.metric_order import is_better
+from mtfrun.rundir.tensorboard.metric_catalogue import is_better
 from mtfrun.rundir.tensorboard.summaries import Summaries
 from mtfrun.untrusted import escaped
 

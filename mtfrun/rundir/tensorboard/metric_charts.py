@@ -1,18 +1,28 @@
-"""Metrics in TensorBoard: scalars, and for the loads of experts histograms and heat maps."""
+"""Metrics in TensorBoard: scalars, their charts, and for the loads of experts heat maps.
+
+The page Custom Scalars has several curves in one chart, training and evaluation. A chart has the
+curves of all runs whose tags match: TensorBoard joins the charts of the training and of the
+evaluation, and those of several runs.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 
 import numpy as np
+from tensorboard.plugins.custom_scalar import layout_pb2
 
 from mtfrun.display import pictures
+from mtfrun.rundir.tensorboard.metric_catalogue import CATALOGUE
 from mtfrun.rundir.tensorboard.metric_tags import tag_of, vectors
-from mtfrun.rundir.tensorboard.scalar_charts import scalar_charts
 from mtfrun.rundir.tensorboard.summaries import Summaries
 
 # The last part of the name of a load, "<layer>/level_1/load".
 _LOAD = "load"
+# The categories of an evaluation; the others also have curves of it, but are charts of the
+# training, so that they come after these on the page.
+_OF_EVALUATION = ("Learning", "Tasks", "Predictions")
 
 
 def write_metrics(
@@ -61,3 +71,34 @@ def write_metrics(
             np.stack(list(rows.values())), pictures.layer_names(list(rows))
         )
         summaries.image(tag, image, step)
+
+
+def scalar_charts(tags: Collection[str]) -> layout_pb2.Layout:
+    """Returns the charts that have one of the tags of a run."""
+    is_training = "learning_rate" in tags
+    by_chart: dict[str, list[str]] = {}
+    for entry in CATALOGUE:
+        if entry.chart:
+            by_chart.setdefault(entry.chart, []).append(entry.pattern)
+    layout = layout_pb2.Layout()
+    categories: dict[str, layout_pb2.Category] = {}
+    for chart, patterns in by_chart.items():
+        category, _, title = chart.partition(": ")
+        if not (is_training or category in _OF_EVALUATION):
+            continue
+        for name, pattern in _with_curves(title, "|".join(patterns), tags).items():
+            if category not in categories:
+                categories[category] = layout.category.add(title=category)
+            content = layout_pb2.MultilineChartContent(tag=[f"({pattern})$"])
+            categories[category].chart.add(title=name, multiline=content)
+    return layout
+
+
+def _with_curves(title: str, pattern: str, tags: Collection[str]) -> dict[str, str]:
+    """Returns patterns by the titles of charts that have curves, one for every "each"."""
+    patterns = {}
+    for match in filter(None, (re.fullmatch(pattern, tag) for tag in tags)):
+        each = match.groupdict().get("each", "")
+        of_each = pattern.replace("(?P<each>.+)", re.escape(each))
+        patterns[title.format(each=each)] = re.sub(r"\?P<\w+>", "", of_each)
+    return patterns

@@ -1,4 +1,4 @@
-"""Names of metrics, and the tags under which TensorBoard groups them.
+"""Names of metrics, the tags under which TensorBoard groups them, and their descriptions.
 
 A tag's group is its part before the first "/". At the top are "loss", "accuracy" and
 "learning_rate"; evaluations have the same tags as training, so that their curves overlay.
@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
+from typing import NamedTuple
 
 import numpy as np
+
+from mtfrun.rundir.tensorboard.metric_catalogue import CATALOGUE
 
 _ENTRY = re.compile(r"(.*)/(\d+)")
 # The measurements of mixtures, "path/level_1/load/3", "path/visits/0", and of residual streams.
@@ -19,15 +22,16 @@ _VISITS = re.compile(r"(.+)/visits/(\d+)")
 _ACTIVATION = re.compile(r"(.+)/activation/(rms|max)")
 _IMAGE_ACTIVATION = re.compile(r"activation/(\d+)/(\d+)/(rms|max)")
 _LAYER = re.compile(r"(.*/)?blocks/\d+/.+")
-# The groups of metrics that are not at the top.
+# The groups of metrics that are not at the top, by patterns of names.
 _GROUPS = {
-    "objective": "loss",
-    "perplexity": "loss",
-    "bits_per_byte": "loss",
-    r"order_\d+_entropy": "loss",
-    "top_5_accuracy": "accuracy",
-    "token_accuracy|exact_match|bleu|chrf|rouge.*|em|f1|mean_f1|.*_correlation": "decodes",
+    name: group
+    for group, name in (entry.pattern.split("/", 1) for entry in CATALOGUE if "/" in entry.pattern)
+    if group in ("loss", "accuracy", "decodes") and "<each>" not in name
 }
+_TASK = re.compile(r"tasks(?P<group>_\w+)?/(?P<task>[^/]+)/(?P<tag>.+)")
+_USERS_OWN = (
+    "A value of this run's own classes; the class or the action that writes it says what it is."
+)
 
 
 def entries(values: Mapping[str, np.ndarray | float]) -> dict[str, float]:
@@ -108,3 +112,33 @@ def layer_name(path: str) -> str:
     """
     path = re.sub(r"(^|/)blocks/(\d+)", r"\1block_\2", path)
     return re.sub(r"_stack/", "/", path).removesuffix("/layer")
+
+
+class Description(NamedTuple):
+    """A title, and Markdown that says what is shown, in which unit, and how to read it."""
+
+    title: str
+    text: str
+
+
+def description_of(tag: str) -> Description:
+    """Returns what TensorBoard says about a tag.
+
+    Examples:
+      >>> description_of("norm/update/embedding").title
+      'update norm embedding'
+      >>> description_of("tasks/spell/loss").title
+      'spell: loss (nats)'
+    """
+    for entry in CATALOGUE:
+        match = re.fullmatch(entry.pattern, tag)
+        if match and entry.title:
+            words = {name: word or "" for name, word in match.groupdict().items()}
+            return Description(entry.title.format(**words).strip(), entry.text.format(**words))
+    if match := _TASK.fullmatch(tag):
+        group = (match["group"] or "")[1:]
+        inner = description_of(f"{group}/{match['tag']}" if group else tag_of(match["tag"]))
+        return Description(
+            f"{match['task']}: {inner.title}", f"Of the task `{match['task']}` alone: {inner.text}"
+        )
+    return Description(tag.replace("_", " "), _USERS_OWN)

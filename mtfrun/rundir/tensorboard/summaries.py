@@ -26,7 +26,7 @@ from tensorboard.util import tensor_util
 from mtfrun import processes
 from mtfrun.rundir.atomic import atomic_replace
 from mtfrun.rundir.errors import RunDirError, reason
-from mtfrun.rundir.tensorboard.tag_descriptions import description_of
+from mtfrun.rundir.tensorboard.metric_tags import description_of
 
 _EVENT_FILE = re.compile(r"events\.out\.tfevents\.(\d{1,12})\..*")
 
@@ -37,7 +37,7 @@ class Summaries:
     Attributes:
       has_layout: whether `layout` was called.
 
-    Every tag has a title and a description, see `tag_descriptions`.
+    Every tag has a title and a description, see `metric_catalogue`.
 
     The file is created at the first value. If the disk is full or not writable, one warning says so
     and later summaries are dropped: a run is worth more than its charts.

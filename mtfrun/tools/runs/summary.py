@@ -14,7 +14,7 @@ from mtfrun.errors import InputError
 from mtfrun.rundir import RunDirectory, Status, StepMetrics
 from mtfrun.rundir.checkpoints.stored_checkpoints import CheckpointDirectory
 from mtfrun.rundir.records.run_record import best_of
-from mtfrun.rundir.tensorboard.metric_order import is_lower_better
+from mtfrun.rundir.tensorboard.metric_catalogue import is_lower_better
 from mtfrun.untrusted import read_regular_text
 
 # How deep below the directory of a command runs are searched for.

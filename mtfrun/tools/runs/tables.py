@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from mtfrun.display.formats import json_time, number_text, short_number, time_text
 from mtfrun.display.table import table_lines
 from mtfrun.errors import InputError, did_you_mean
-from mtfrun.rundir.tensorboard.metric_order import is_lower_better
+from mtfrun.rundir.tensorboard.metric_catalogue import is_lower_better
 from mtfrun.tools.runs.summary import RunSummary
 
 _LOSS = "loss"

@@ -6,9 +6,8 @@ import re
 
 import pytest
 
-from mtfrun.rundir.tensorboard.metric_tags import tag_of
-from mtfrun.rundir.tensorboard.scalar_charts import scalar_charts
-from mtfrun.rundir.tensorboard.tag_descriptions import description_of
+from mtfrun.rundir.tensorboard.metric_charts import scalar_charts
+from mtfrun.rundir.tensorboard.metric_tags import description_of, tag_of
 
 LAYER = "decoder_stack/blocks/11/moe_2d"
 TAGS = {

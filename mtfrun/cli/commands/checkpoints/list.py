@@ -41,7 +41,7 @@ _LOSS = "loss"
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     from mtfrun.rundir import RunRecord
     from mtfrun.rundir.checkpoints.stored_checkpoints import CheckpointDirectory
-    from mtfrun.rundir.tensorboard.metric_order import is_lower_better
+    from mtfrun.rundir.tensorboard.metric_catalogue import is_lower_better
 
     directory = CheckpointDirectory.of(flags.model_dir)
     evaluations = {e.step: e.metrics for e in RunRecord(directory.run).evaluations()}
