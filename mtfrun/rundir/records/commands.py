@@ -1,4 +1,4 @@
-"""Records of a run: its configuration and its commands."""
+"""Records of the commands of a run: arguments, versions, the git commit and its changes."""
 
 from __future__ import annotations
 
@@ -12,15 +12,20 @@ import pathlib
 import platform
 import shlex
 import socket
+import subprocess
 import sys
+import threading
 from collections.abc import Sequence
+from typing import Any
 
 from mtfrun.rundir.atomic import atomic_write
 from mtfrun.rundir.errors import RunDirError, reason
-from mtfrun.rundir.records.working_tree import working_tree
 from mtfrun.untrusted import read_regular_text
 
 _PACKAGES = ("tensorflow", "tensorflow-datasets", "gin-config", "numpy")
+# The largest diff that is recorded whole, and the longest list of files, in bytes.
+MAX_DIFF_BYTES, _MAX_LIST_BYTES = 1 << 20, 1 << 14
+_TIMEOUT_SECS = 10.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +67,7 @@ def record_command(
         "directory": str(place),
         "platform": platform.platform(),
         "versions": {"python": platform.python_version(), **package_versions()},
-        "git": working_tree(place),
+        "git": describe_working_tree(place),
         **(dataclasses.asdict(setup) if setup is not None else {}),
     }
     try:
@@ -119,3 +124,56 @@ def _next_file(directory: pathlib.Path) -> pathlib.Path:
         raise RunDirError(
             f"cannot write in {directory}: {reason(error)}; name a --model_dir you may write to"
         ) from error
+
+
+def describe_working_tree(directory: pathlib.Path) -> dict[str, Any] | None:
+    """Returns the commit of a directory, its uncommitted changes and the files git does not know.
+
+    {"commit", "diff", "diff_is_whole", "untracked"}; None without git, or outside of a repository.
+    A diff of more than MAX_DIFF_BYTES is cut. No program that the repository configures is run.
+    """
+    commit = _git_output(directory, "rev-parse", "HEAD", limit=_MAX_LIST_BYTES)
+    if commit is None:
+        return None
+    no_programs = ("--no-ext-diff", "--no-textconv", "--no-color")
+    diff = _git_output(directory, "diff", "HEAD", *no_programs, limit=MAX_DIFF_BYTES) or b""
+    untracked = _git_output(
+        directory, "ls-files", "--others", "--exclude-standard", "-z", limit=_MAX_LIST_BYTES
+    )
+    return {
+        "commit": _decode(commit).strip(),
+        "diff": _decode(diff[:MAX_DIFF_BYTES]),
+        "diff_is_whole": len(diff) <= MAX_DIFF_BYTES,
+        "untracked": [_decode(name) for name in (untracked or b"").split(b"\0")[:-1]],
+    }
+
+
+def _git_output(directory: pathlib.Path, *arguments: str, limit: int) -> bytes | None:
+    """Returns what git prints, at most limit + 1 bytes; None if it fails or takes too long."""
+    try:
+        process = subprocess.Popen(
+            ["git", "-c", "core.fsmonitor=false", *arguments],
+            cwd=directory,
+            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+    except OSError:
+        return None
+    assert process.stdout is not None  # a pipe
+    with process:
+        timer = threading.Timer(_TIMEOUT_SECS, process.kill)
+        timer.start()
+        try:
+            output = process.stdout.read(limit + 1)
+            if len(output) > limit:
+                process.kill()
+                return output
+            return output if process.wait() == 0 else None
+        finally:
+            timer.cancel()
+
+
+def _decode(output: bytes) -> str:
+    return output.decode("utf-8", "replace")

@@ -7,8 +7,8 @@ import subprocess
 
 import pytest
 
-from mtfrun.rundir.records import working_tree as module
-from mtfrun.rundir.records.working_tree import working_tree
+from mtfrun.rundir.records import commands as module
+from mtfrun.rundir.records.commands import describe_working_tree
 
 
 def _git(directory: pathlib.Path, *arguments: str) -> str:
@@ -33,7 +33,7 @@ def repository(tmp_path: pathlib.Path) -> pathlib.Path:
 
 
 def test_commit_changes_and_new_files_are_recorded(repository: pathlib.Path) -> None:
-    tree = working_tree(repository)
+    tree = describe_working_tree(repository)
     assert tree is not None
     assert tree["commit"] == _git(repository, "rev-parse", "HEAD")
     assert "-size = 1\n+size = 2\n" in tree["diff"] and tree["diff_is_whole"]
@@ -47,7 +47,7 @@ def test_commit_changes_and_new_files_are_recorded(repository: pathlib.Path) -> 
 
 def test_a_large_diff_is_cut(repository: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_DIFF_BYTES", 40)
-    tree = working_tree(repository)
+    tree = describe_working_tree(repository)
     assert tree is not None and len(tree["diff"]) == 40 and not tree["diff_is_whole"]
 
 
@@ -57,11 +57,11 @@ def test_no_program_of_the_repository_is_run(repository: pathlib.Path) -> None:
     script.chmod(0o755)
     for name in ("diff.external", "core.fsmonitor"):
         _git(repository, "config", name, str(script))
-    tree = working_tree(repository)
+    tree = describe_working_tree(repository)
     assert tree is not None and "+size = 2" in tree["diff"]
     assert not (repository / "ran").exists()
 
 
 def test_a_repository_without_a_commit_is_none(tmp_path: pathlib.Path) -> None:
     _git(tmp_path, "init", "-q")
-    assert working_tree(tmp_path) is None
+    assert describe_working_tree(tmp_path) is None
