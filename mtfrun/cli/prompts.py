@@ -139,7 +139,7 @@ def _value(path: str, number: int, line: bytes) -> object:
     try:
         return json_value(line)
     except BadRecordError as error:
-        reason = str(error).removeprefix("it is no JSON: ")
+        reason = str(error).removeprefix("it is not JSON: ")
         raise InputError(f"{path}:{number}: no JSON: {reason}") from None
 
 

@@ -137,9 +137,9 @@ def test_scores_are_rounded_to_a_fifth_as_tensorflow_does() -> None:
             lambda: data.ParseTsv()({"text": b"a"}),
             "needs 1 tab(s), between inputs, targets; this on",
         ),
-        (lambda: data.Translate("en", "xx"), 'Translate: no name of the language "xx" is known'),
+        (lambda: data.Translate("en", "xx"), 'Translate: the language "xx" has no name'),
         (lambda: data.LabelNames(["a"])({"label": b"1"}), 'label "1" is neither a name nor a numb'),
-        (lambda: data.Glue("stsb")({"label": b"high"}), 'the score "high" is no number'),
+        (lambda: data.Glue("stsb")({"label": b"high"}), 'the score "high" is not a number'),
         (lambda: data.Glue("mrpc")({"sentence1": b""}), 'has no field "label"; it has sentence1'),
     ],
 )

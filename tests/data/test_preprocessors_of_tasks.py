@@ -239,7 +239,7 @@ def test_texts_of_other_lengths_are_left_out() -> None:
         (lambda: data.Wsc()({**WSC, "span1_index": b"x"}), "\"span1_index\" is 'x', not the index"),
         (lambda: data.Wsc()({**WSC, "label": b"2"}), 'label "2" is neither a name nor a number'),
         (lambda: data.Record()({**WSC, "passage": b""}), 'no text in "entities"'),
-        (lambda: data.MultiTranslate("en", "xx"), 'no name of the language "xx"'),
+        (lambda: data.MultiTranslate("en", "xx"), 'the language "xx" has no name'),
         (lambda: data.MultiTranslate("en", "de")({}), 'no text in "translations/language"'),
         (lambda: data.RankClassification("{a}", "{b}"), "is a list with a text for each class"),
         (lambda: data.RankClassification(["a"], ["b", "c"]), "they have equal lengths"),

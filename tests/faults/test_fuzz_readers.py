@@ -23,7 +23,7 @@ from mtfrun.cli.prompts import read_pairs, read_prompts
 from mtfrun.data.cache_manifest import _sum_of, write_manifest
 from mtfrun.data.images.idx_images import read_idx
 from mtfrun.data.images.image_cache import PixelCache
-from mtfrun.data.images.image_files import encoded_image, size_of
+from mtfrun.data.images.image_files import encode_image, size_of
 from mtfrun.data.packing import Plan, stored_plan
 from mtfrun.data.token_cache import TokenCache
 from mtfrun.data.tokenization import open_cache
@@ -131,8 +131,8 @@ def _images() -> list[bytes]:
 def test_images(is_checked: bool, count: int) -> None:
     def read(content: bytes) -> None:
         content = _with_checksums(content) if is_checked else content
-        image = encoded_image(content, 3, "image")
-        assert size_of(image.content) == image.size == encoded_image(content, 1, "image").size
+        image = encode_image(content, 3, "image")
+        assert size_of(image.content) == image.size == encode_image(content, 1, "image").size
 
     fuzz(count, damaged(_images()), read)
 

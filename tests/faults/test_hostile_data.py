@@ -80,7 +80,7 @@ def test_json_lines(name: str, tmp_path: pathlib.Path) -> None:
     path.write_bytes(JSONL[name])
     source = data.JsonLines({"train": str(path)})
     # Of another encoding it is the file that is wrong, and not its first line.
-    place = f"{path} is no text but UTF-16" if name == "UTF-16" else f"{path}:1: "
+    place = f"{path} is not text but UTF-16" if name == "UTF-16" else f"{path}:1: "
     assert place in refused(lambda: drained(source.examples("train")))
 
 
@@ -152,7 +152,7 @@ IDX = {
     "2^60 bytes": (_idx(2**20, 2**20, 2**20), _idx(2**20)),
     "0 modulo 2^64": (_idx(2**31, 2**31, 4), _idx(2**31)),
     "another number of labels": (_idx(2, 2, 2) + bytes(8), _idx(3) + bytes(3)),
-    "a label that is no class": (_idx(2, 2, 2) + bytes(8), _idx(2) + b"\xff\xff"),
+    "a label that is not a class": (_idx(2, 2, 2) + bytes(8), _idx(2) + b"\xff\xff"),
     "a header of one byte": (b"\0", b"\0"),
 }
 

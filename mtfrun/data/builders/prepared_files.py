@@ -124,7 +124,7 @@ class PreparedFiles(NamedTuple):
         except OSError as error:
             raise self.damaged(f"{name}: {error.strerror}") from error
         except (ValueError, RecursionError) as error:
-            raise self.damaged(f"{name} is no JSON: {error}") from error
+            raise self.damaged(f"{name} is not JSON: {error}") from error
         if not isinstance(content, dict) or not content:
             raise self.damaged(f"{name} is empty")
         return content

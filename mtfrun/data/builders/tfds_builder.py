@@ -132,7 +132,7 @@ def _builder(
         if _is_mocked():
             return tfds.builder(name, data_dir=directory)
         if download and _find(name, directory) is None:
-            return _downloaded(name, directory)
+            return _download(name, directory)
         files = _prepared_files(name, directory, embedded)
         # From its files, not from its code, which would download or query a server.
         return files.open(lambda: tfds.builder_from_directory(files.directory))
@@ -148,14 +148,14 @@ def _partial_decoding(
     builder: tfds.core.DatasetBuilder, features: Sequence[str], encoded: Sequence[str]
 ) -> tfds.decode.PartialDecoding | None:
     """Returns what restricts reading and decoding to some features, None to read all."""
-    selected = _selected(builder.info.features, [name.split("/") for name in features])
+    selected = _select(builder.info.features, [name.split("/") for name in features])
     if selected is True:
         return None
     skipped = {feature: tfds.decode.SkipDecoding() for feature in encoded}
     return tfds.decode.PartialDecoding(selected, skipped)
 
 
-def _selected(feature: Any, paths: Sequence[Sequence[str]]) -> Any:
+def _select(feature: Any, paths: Sequence[Sequence[str]]) -> Any:
     """Returns {"a": {"b": True}} for [["a", "b"]], or True for all that `feature` has."""
     inner = feature.feature if isinstance(feature, tfds.features.Sequence) else feature
     # TFDS does not restrict what is no plain dictionary, such as a pair of translations.
@@ -163,12 +163,12 @@ def _selected(feature: Any, paths: Sequence[Sequence[str]]) -> Any:
         return True
     names = {path[0] for path in paths}
     return {
-        name: _selected(inner[name], [path[1:] for path in paths if path[0] == name])
+        name: _select(inner[name], [path[1:] for path in paths if path[0] == name])
         for name in sorted(names)
     }
 
 
-def _downloaded(name: str, directory: Path) -> tfds.core.DatasetBuilder:
+def _download(name: str, directory: Path) -> tfds.core.DatasetBuilder:
     """Downloads and prepares a dataset and returns its builder."""
     try:
         builder = tfds.builder(name, data_dir=directory)

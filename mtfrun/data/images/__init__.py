@@ -10,7 +10,7 @@ from mtfrun.data.images.image_cache import ImageCache as ImageCache
 from mtfrun.data.images.image_cache import PixelCache as PixelCache
 from mtfrun.data.images.image_cache import open_cache as open_cache
 from mtfrun.data.images.image_data import ImageData as ImageData
-from mtfrun.data.images.image_files import encoded_image as encoded_image
+from mtfrun.data.images.image_files import encode_image as encode_image
 from mtfrun.data.images.image_files import read_image as read_image
 from mtfrun.data.images.image_folders import ImageFolders as ImageFolders
 from mtfrun.data.images.image_rows import IMAGES as IMAGES

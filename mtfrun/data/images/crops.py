@@ -65,7 +65,7 @@ class RandomResizedCrop(Crop):
         least, most = self.aspect
         height = min(rows, max(1, round(cols / least)))
         width = min(cols, max(1, round(rows * most)))
-        return _centred(size, height, width)
+        return _centre(size, height, width)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +83,7 @@ class CentreCrop(Crop):
     def __call__(self, size: tuple[int, int], generator: np.random.Generator) -> Window:
         """Returns the square."""
         side = max(1, round(min(size) * self.size / self.resize))
-        return _centred(size, side, side)
+        return _centre(size, side, side)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,5 +95,5 @@ class WholeImage(Crop):
         return Window(0, 0, *size)
 
 
-def _centred(size: tuple[int, int], height: int, width: int) -> Window:
+def _centre(size: tuple[int, int], height: int, width: int) -> Window:
     return Window((size[0] - height) // 2, (size[1] - width) // 2, height, width)

@@ -81,7 +81,7 @@ class IdxImages(ImageSource):
     def fingerprint(self, split: str) -> object:
         """Returns path, size and time of modification of the files, and the classes."""
         self.check_split(split)
-        paths = [_existing(self._path(split, name)) for name in (_IMAGES, _LABELS)]
+        paths = [_find(self._path(split, name)) for name in (_IMAGES, _LABELS)]
         files = {str(path): file_state(path) for path in paths}
         return {"source": type(self).__name__, "num_classes": self.num_classes, "files": files}
 
@@ -113,7 +113,7 @@ def _sizes(path: str, num_dims: int) -> list[int]:
     """Returns the dimensions of an IDX file, of which only the beginning is read."""
     header = _read(path, _header_bytes(num_dims))
     if header[:4] != bytes([0, 0, _UINT8, num_dims]) or len(header) < _header_bytes(num_dims):
-        raise DataError(f"{path} is no IDX file of bytes with {num_dims} dimension(s)")
+        raise DataError(f"{path} is not an IDX file of bytes with {num_dims} dimension(s)")
     return [int(size) for size in np.frombuffer(header, ">u4", num_dims, offset=4)]
 
 
@@ -123,7 +123,7 @@ def _header_bytes(num_dims: int) -> int:
 
 def _read(path: str, size: int) -> bytes:
     """Returns the first bytes of a file, compressed or not."""
-    existing = _existing(path)
+    existing = _find(path)
     try:
         with gzip.open(existing) if existing.suffix == ".gz" else existing.open("rb") as file:
             content = bytearray()
@@ -138,7 +138,7 @@ def _read(path: str, size: int) -> bytes:
         raise DataError(f"cannot read {existing}: {reason}") from error
 
 
-def _existing(path: str) -> Path:
+def _find(path: str) -> Path:
     """Returns the path of a file, or of the compressed one.
 
     Raises:

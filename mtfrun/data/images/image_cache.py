@@ -73,7 +73,7 @@ class ImageCache(abc.ABC):
             if self.labels.shape != (self.manifest["images"],):
                 raise RuntimeError(f"{LABELS} has {len(self.labels)} labels")
             if not 0 <= self.labels.min() <= self.labels.max() < len(self.manifest["label_names"]):
-                raise RuntimeError(f"{LABELS} has a label that is no class")
+                raise RuntimeError(f"{LABELS} has a label that is not a class")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -224,7 +224,7 @@ def open_cache(
         labels: list[int] = []
         digest = hashlib.sha256()
 
-        def noted(caching: progress.Work) -> Iterator[ImageExample]:
+        def note_labels(caching: progress.Work) -> Iterator[ImageExample]:
             num_bytes = 0
             for example in source.examples(split):
                 labels.append(example.label)
@@ -235,7 +235,7 @@ def open_cache(
                 yield example
 
         with progress.Work(f"caching {source.title} {split}", None, "B") as caching:
-            kind.write(work, directory, noted(caching))
+            kind.write(work, directory, note_labels(caching))
         if not labels:
             raise DataError(
                 f'split "{split}" of {source} holds no images: {source.why_empty(split)}'

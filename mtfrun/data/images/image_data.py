@@ -18,7 +18,7 @@ from mtfrun.data.features import Feature
 from mtfrun.data.fingerprint import short_json
 from mtfrun.data.images.crops import CentreCrop, Crop, WholeImage
 from mtfrun.data.images.image_cache import EncodedCache, ImageCache, PixelCache, open_cache
-from mtfrun.data.images.image_files import encoded_image, read_file, read_image
+from mtfrun.data.images.image_files import encode_image, read_file, read_image
 from mtfrun.data.images.image_rows import (
     IMAGES,
     LABELS,
@@ -164,7 +164,7 @@ class ImageData(Data):
         channels = self._of_source.size[-1]
         if self.image_size is None:
             return read_image(path, (*self._rows_and_cols, channels))
-        image = encoded_image(read_file(path), channels, path)
+        image = encode_image(read_file(path), channels, path)
         window = self._crop_of_evaluation(image.size, np.random.default_rng(0))
         return image.crop(window, self._rows_and_cols)
 
@@ -209,7 +209,9 @@ class ImageData(Data):
             rows, cols, channels = self.kept_source["size"]
             names = self.kept_source["label_names"]
         except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"ImageData.kept_source is no summary of a source: {error}") from error
+            raise DataError(
+                f"ImageData.kept_source is not a summary of a source: {error}"
+            ) from error
         sizes = [n for n in (rows, cols) if n is not None]
         has_sizes = channels in (1, 2, 3, 4) and all(
             type(n) is int and 0 < n <= _LARGEST_SIDE for n in sizes

@@ -21,7 +21,7 @@ from PIL import Image, ImageOps
 from mtfrun.data.errors import DataError
 from mtfrun.data.files import LARGEST_CONTENT
 from mtfrun.data.images.image_source import ImageExample
-from mtfrun.data.images.stored_image import EncodedImage, Window, fitted
+from mtfrun.data.images.stored_image import EncodedImage, Window, resize_to_cover
 from mtfrun.display.quiet import quiet_stderr
 from mtfrun.untrusted import read_regular
 
@@ -60,16 +60,16 @@ def read_image(path: str, size: tuple[int, int, int]) -> np.ndarray:
       size: (rows, cols, channels), 1 or 3 channels.
 
     Raises:
-      DataError: the file is missing, broken, or no PNG or JPEG; or `channels` is neither 1 nor 3.
+      DataError: the file is missing, broken, or not a PNG or JPEG; or channels are neither 1 nor 3.
     """
     rows, cols, channels = size
-    image, _ = _opened(read_file(path), channels, path)
+    image, _ = _open(read_file(path), channels, path)
     if image.size != (cols, rows):
-        image = fitted(image, (rows, cols), Image.Resampling.BICUBIC)
+        image = resize_to_cover(image, (rows, cols), Image.Resampling.BICUBIC)
     return np.asarray(image).reshape(rows, cols, channels)
 
 
-def encoded_image(content: bytes, channels: int, place: str) -> EncodedImage:
+def encode_image(content: bytes, channels: int, place: str) -> EncodedImage:
     """Returns a JPEG or PNG file, checked, whose pixels need no other conversion than decoding.
 
     An upright JPEG file of 8 bits in grey or RGB is returned unchanged, after decoding it once with
@@ -81,9 +81,9 @@ def encoded_image(content: bytes, channels: int, place: str) -> EncodedImage:
       place: where the file is, for messages.
 
     Raises:
-      DataError: the file is broken, or no PNG or JPEG; or `channels` is neither 1 nor 3.
+      DataError: the file is broken, or not a PNG or JPEG; or `channels` is neither 1 nor 3.
     """
-    image, is_plain = _opened(content, channels, place)
+    image, is_plain = _open(content, channels, place)
     if not is_plain:
         file = io.BytesIO()
         image.save(file, "PNG", compress_level=1)
@@ -94,12 +94,12 @@ def encoded_image(content: bytes, channels: int, place: str) -> EncodedImage:
         try:
             encoded.crop(Window(0, 0, rows, cols), (rows, cols))
         except tf.errors.OpError as error:  # the training decoder is stricter than Pillow
-            raise _broken(place) from error
+            raise _damage(place) from error
     return encoded
 
 
 def size_of(content: bytes) -> tuple[int, int]:
-    """Returns rows and columns of a file that `encoded_image` has returned, from its beginning."""
+    """Returns rows and columns of a file that `encode_image` has returned, from its beginning."""
     with Image.open(io.BytesIO(content), formats=FORMATS) as image:
         return image.height, image.width
 
@@ -118,7 +118,7 @@ def read_file(path: str) -> bytes:
         raise DataError(f"cannot read the image {path}: {error.strerror or error}") from error
 
 
-def _opened(content: bytes, channels: int, place: str) -> tuple[Image.Image, bool]:
+def _open(content: bytes, channels: int, place: str) -> tuple[Image.Image, bool]:
     """Returns an upright image of the mode, and whether it is the file's without a conversion."""
     if channels not in _MODES:
         raise DataError(f"images of {channels} channels cannot be read from files, only of 1 or 3")
@@ -135,11 +135,11 @@ def _opened(content: bytes, channels: int, place: str) -> tuple[Image.Image, boo
     except _SIZE_ERRORS as error:
         raise DataError(f"the image {place} is too large: {error}") from None
     except _DAMAGE_ERRORS as error:
-        raise _broken(place) from error
+        raise _damage(place) from error
 
 
-def _broken(place: str) -> DataError:
-    return DataError(f"cannot read the image {place}: broken, or no PNG or JPEG")
+def _damage(place: str) -> DataError:
+    return DataError(f"cannot read the image {place}: broken, or not a PNG or JPEG")
 
 
 def _in_mode(image: Image.Image, mode: str) -> Image.Image:
@@ -180,7 +180,7 @@ class ImageFile(NamedTuple):
     read: Callable[[], bytes]
 
 
-def checked_images(
+def check_images(
     files: Iterable[ImageFile], channels: int, skip_bad_records: int
 ) -> Iterator[ImageExample]:
     """Yields the images in their order, after decoding each to see that it is whole.
@@ -195,11 +195,9 @@ def checked_images(
       DataError: more cannot be read; the message names one.
     """
 
-    def checked(file: ImageFile) -> ImageExample | DataError:
+    def check(file: ImageFile) -> ImageExample | DataError:
         try:
-            return ImageExample(
-                encoded_image(file.read(), channels, file.place).content, file.label
-            )
+            return ImageExample(encode_image(file.read(), channels, file.place).content, file.label)
         except DataError as error:
             return error
 
@@ -207,7 +205,7 @@ def checked_images(
     remaining = iter(files)
     while chunk := list(itertools.islice(remaining, _TOGETHER)):
         with quiet_stderr():  # libjpeg prints warnings about damaged files
-            examples = in_threads(checked, chunk)
+            examples = in_threads(check, chunk)
         for example in examples:
             if not isinstance(example, DataError):
                 yield example

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mtfrun.data.errors import DataError
 from mtfrun.data.files import absolute_path, file_state
-from mtfrun.data.images.image_files import ImageFile, checked_images, read_file
+from mtfrun.data.images.image_files import ImageFile, check_images, read_file
 from mtfrun.data.images.image_source import ImageExample, ImageSize, ImageSource
 from mtfrun.data.splits import SHARES, SPLITS, split_of
 from mtfrun.errors import did_you_mean
@@ -63,7 +63,7 @@ class ImageFolders(ImageSource):
             ImageFile(str(path), numbers[name], functools.partial(read_file, str(path)))
             for name, path in self._paths(split)
         )
-        return checked_images(files, self.channels, self.skip_bad_records)
+        return check_images(files, self.channels, self.skip_bad_records)
 
     def fingerprint(self, split: str) -> object:
         """Returns the settings, and path, size and time of modification of every image."""
@@ -100,7 +100,7 @@ class ImageFolders(ImageSource):
         for folder in _class_folders(directory):
             if folder.name not in self.label_names:
                 raise DataError(
-                    f"the folder {folder} is no class: those of {self.splits[0]} are "
+                    f"the folder {folder} is not a class of {self.splits[0]}, which are "
                     f"{', '.join(self.label_names[:10])}"
                     f"{did_you_mean(folder.name, self.label_names)}"
                 )

@@ -61,12 +61,10 @@ class CroppedRows(Rows):
     def take(self, selection: Selection) -> Batch:
         """Returns the images of a batch."""
         images = self.cache.images(selection.rows)
-        prepared = in_threads(
-            self._prepared, list(zip(images, selection.generators(), strict=True))
-        )
+        prepared = in_threads(self._prepare, list(zip(images, selection.generators(), strict=True)))
         return _features(self.cache, selection, np.stack(prepared))
 
-    def _prepared(self, image_and_noise: tuple[StoredImage, np.random.Generator]) -> np.ndarray:
+    def _prepare(self, image_and_noise: tuple[StoredImage, np.random.Generator]) -> np.ndarray:
         image, generator = image_and_noise
         pixels = image.crop(self.crop(image.size, generator), self.size)
         for augment in self.augmentations:

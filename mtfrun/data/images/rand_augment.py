@@ -84,7 +84,7 @@ def _solarize(image: Image.Image, strength: float) -> Image.Image:
     return ImageOps.solarize(image, round(256 * (1 - abs(strength))))
 
 
-def _enhanced(enhancement: Callable[[Image.Image], ImageEnhance._Enhance]) -> Operation:
+def _enhance(enhancement: Callable[[Image.Image], ImageEnhance._Enhance]) -> Operation:
     return lambda image, strength: enhancement(image).enhance(1 + strength * _MAX_ENHANCEMENT)
 
 
@@ -98,11 +98,11 @@ OPERATIONS: dict[str, Operation] = {
     "equalize": lambda image, _: ImageOps.equalize(image),
     "rotate": _rotate,
     "solarize": _solarize,
-    "color": _enhanced(ImageEnhance.Color),
+    "color": _enhance(ImageEnhance.Color),
     "posterize": _posterize,
-    "contrast": _enhanced(ImageEnhance.Contrast),
-    "brightness": _enhanced(ImageEnhance.Brightness),
-    "sharpness": _enhanced(ImageEnhance.Sharpness),
+    "contrast": _enhance(ImageEnhance.Contrast),
+    "brightness": _enhance(ImageEnhance.Brightness),
+    "sharpness": _enhance(ImageEnhance.Sharpness),
     "shear_x": lambda image, strength: _affine(image, (1, strength * _MAX_SHEAR, 0, 0, 1, 0)),
     "shear_y": lambda image, strength: _affine(image, (1, 0, 0, strength * _MAX_SHEAR, 1, 0)),
     "translate_x": lambda image, strength: _affine(

@@ -66,7 +66,7 @@ class PixelImage(StoredImage):
 
     def crop(self, window: Window, size: tuple[int, int]) -> np.ndarray:
         """Returns a window scaled to `size`."""
-        return _scaled(_cut(self._pixels, window), size)
+        return _resize(_cut(self._pixels, window), size)
 
 
 class EncodedImage(StoredImage):
@@ -90,12 +90,12 @@ class EncodedImage(StoredImage):
     def crop(self, window: Window, size: tuple[int, int]) -> np.ndarray:
         """Returns a window scaled to `size`. Of a JPEG file only the window is decoded."""
         if self.content.startswith(_JPEG):
-            return self._decoded(window, size)
+            return self._decode(window, size)
         with Image.open(io.BytesIO(self.content), formats=["PNG"]) as image:
             pixels = np.asarray(image).reshape(*self._size, self._channels)
-        return _scaled(_cut(pixels, window), size)
+        return _resize(_cut(pixels, window), size)
 
-    def _decoded(self, window: Window, size: tuple[int, int]) -> np.ndarray:
+    def _decode(self, window: Window, size: tuple[int, int]) -> np.ndarray:
         """Returns a window of a JPEG file, decoded at a ratio that leaves at least `size`."""
         smaller = min(window.rows // size[0], window.cols // size[1])
         ratio = next((ratio for ratio in _RATIOS if ratio <= smaller), 1)
@@ -112,7 +112,7 @@ class EncodedImage(StoredImage):
             dct_method="INTEGER_ACCURATE",
         ).numpy()
         x, y = left - first[1], top - first[0]
-        return _scaled(pixels, size, (x, y, x + cols, y + rows))
+        return _resize(pixels, size, (x, y, x + cols, y + rows))
 
 
 def _cut(pixels: np.ndarray, window: Window) -> np.ndarray:
@@ -120,7 +120,7 @@ def _cut(pixels: np.ndarray, window: Window) -> np.ndarray:
     return pixels[top : top + rows, left : left + cols]
 
 
-def _scaled(pixels: np.ndarray, size: tuple[int, int], box: Box | None = None) -> np.ndarray:
+def _resize(pixels: np.ndarray, size: tuple[int, int], box: Box | None = None) -> np.ndarray:
     """Returns pixels [rows, cols, channels] scaled to another number of rows and columns.
 
     Args:
@@ -132,11 +132,11 @@ def _scaled(pixels: np.ndarray, size: tuple[int, int], box: Box | None = None) -
     if (rows, cols) == size:
         return pixels
     image = Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels)
-    image = scaled(image, size, Image.Resampling.BILINEAR, box)
+    image = resize_window(image, size, Image.Resampling.BILINEAR, box)
     return np.asarray(image).reshape(*size, channels)
 
 
-def scaled(
+def resize_window(
     image: Image.Image, size: tuple[int, int], resample: Image.Resampling, box: Box | None = None
 ) -> Image.Image:
     """Returns a window of an image, by default all of it, scaled to `size`, rows and columns.
@@ -151,7 +151,9 @@ def scaled(
     return image.resize((cols, rows), resample, (0, top, cols, bottom))
 
 
-def fitted(image: Image.Image, size: tuple[int, int], resample: Image.Resampling) -> Image.Image:
+def resize_to_cover(
+    image: Image.Image, size: tuple[int, int], resample: Image.Resampling
+) -> Image.Image:
     """Returns the largest window in the centre with the form of `size`, scaled to it."""
     rows, cols = size
     form = cols / rows
@@ -161,4 +163,4 @@ def fitted(image: Image.Image, size: tuple[int, int], resample: Image.Resampling
     else:
         height = width / form
     left, top = (image.width - width) * 0.5, (image.height - height) * 0.5
-    return scaled(image, size, resample, (left, top, left + width, top + height))
+    return resize_window(image, size, resample, (left, top, left + width, top + height))

@@ -75,7 +75,7 @@ class Glue:
 
     def _target(self, label: bytes) -> bytes:
         if self.benchmark_name == _SCORED:
-            return _rounded(self, label)
+            return _round_score(self, label)
         if label == b"-1":
             return NO_LABEL
         return label if self.label_names is None else label_name(self, label, self.label_names)
@@ -97,10 +97,10 @@ class Wsc:
     def __call__(self, fields: Fields) -> Fields:
         """Returns inputs, targets, and "idx" if the example has it."""
         first, second = (self._number(fields, f"span{i}_index") for i in (1, 2))
-        text = _marked(field_of(self, fields, "text"), self._span(fields, 1), first, b"*")
+        text = _mark(field_of(self, fields, "text"), self._span(fields, 1), first, b"*")
         # The marks around the first span count as two words.
         second += 2 * (first < second)
-        text = _marked(text, self._span(fields, 2), second, b"#")
+        text = _mark(text, self._span(fields, 2), second, b"#")
         label = field_of(self, fields, "label").capitalize()  # JSON has true and false
         target = NO_LABEL if label == b"-1" else label_name(self, label, self.label_names)
         idx = {"idx": fields["idx"]} if "idx" in fields else {}
@@ -116,7 +116,7 @@ class Wsc:
         return int(text)
 
 
-def _marked(text: bytes, span: bytes, index: int, mark: bytes) -> bytes:
+def _mark(text: bytes, span: bytes, index: int, mark: bytes) -> bytes:
     """Returns a text with marks around a span that starts at the word with this index."""
     match = re.match(rb"((?:\S+\s){%d})(%s)" % (index, re.escape(span)), text)
     if match is None:
@@ -154,11 +154,11 @@ class Record:
         ]
 
 
-def _rounded(preprocessor: object, score: bytes) -> bytes:
+def _round_score(preprocessor: object, score: bytes) -> bytes:
     try:
         # Like T5: in 32 bits, halves to even.
         number = np.round(np.float32(score.decode()) * _STEPS_PER_POINT) / _STEPS_PER_POINT
     except ValueError as error:
         text = score.decode("utf-8", "replace")
-        raise DataError(f'{preprocessor}: the score "{text}" is no number') from error
+        raise DataError(f'{preprocessor}: the score "{text}" is not a number') from error
     return f"{number:.1f}".encode()

@@ -90,7 +90,7 @@ class NextSentencePrediction(StreamPreprocessor):
         rng = np.random.default_rng(self.seed)
         texts = (field_of(self, fields, self.text_key) for fields in examples)
         pairs = (pair for text in texts for pair in self._neighbours(text))
-        drawn = _shuffled(pairs, self.buffer_size, rng)
+        drawn = _shuffle(pairs, self.buffer_size, rng)
         for first, second in zip(drawn, drawn, strict=False):  # drops an odd last pair
             are_next = rng.random() < self.p_neighbors
             ends = (first[1], second[1]) if are_next else (second[1], first[1])
@@ -113,7 +113,7 @@ class NextSentencePrediction(StreamPreprocessor):
         return b"%s%s%s %s%s" % (self.label.encode(), names[0], first, names[1], second)
 
 
-def _shuffled(
+def _shuffle(
     pairs: Iterable[tuple[bytes, bytes]], buffer_size: int, rng: np.random.Generator
 ) -> Iterator[tuple[bytes, bytes]]:
     """Yields all pairs, each drawn at random from a buffer of `buffer_size` pairs."""
@@ -121,12 +121,12 @@ def _shuffled(
     for pair in pairs:
         buffer.append(pair)
         if len(buffer) >= buffer_size:
-            yield _drawn(buffer, rng)
+            yield _draw(buffer, rng)
     while buffer:
-        yield _drawn(buffer, rng)
+        yield _draw(buffer, rng)
 
 
-def _drawn(buffer: list[tuple[bytes, bytes]], rng: np.random.Generator) -> tuple[bytes, bytes]:
+def _draw(buffer: list[tuple[bytes, bytes]], rng: np.random.Generator) -> tuple[bytes, bytes]:
     """Removes a random pair and returns it."""
     i = int(rng.integers(len(buffer)))
     buffer[i], buffer[-1] = buffer[-1], buffer[i]

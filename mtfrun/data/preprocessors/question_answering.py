@@ -36,14 +36,14 @@ class Squad:
 
     def __call__(self, fields: Fields) -> Fields:
         """Returns inputs, targets, "question", "context", "answers/0", ..., and "id" if present."""
-        answers = [spaced(a) for a in required_texts_of(self, fields, self.answers)]
-        question = spaced(field_of(self, fields, "question"))
-        context = spaced(field_of(self, fields, "context"))
+        answers = [space_punctuation(a) for a in required_texts_of(self, fields, self.answers)]
+        question = space_punctuation(field_of(self, fields, "question"))
+        context = space_punctuation(field_of(self, fields, "context"))
         words = [b"squad trivia question:", question]
         if self.include_context:
             words = [b"question:", question, b"context:", context]
         return {
-            INPUTS: _joined(words),
+            INPUTS: _join(words),
             TARGETS: answers[0],
             "question": question,
             "context": context,
@@ -68,12 +68,12 @@ class TriviaQa:
 
     def __call__(self, fields: Fields) -> Sequence[Fields]:
         """Returns inputs and targets."""
-        question = spaced(field_of(self, fields, "question"))
-        answers = [spaced(a) for a in required_texts_of(self, fields, self.answers)]
-        contexts = [spaced(c) for name in self.contexts for c in texts_of(fields, name)]
+        question = space_punctuation(field_of(self, fields, "question"))
+        answers = [space_punctuation(a) for a in required_texts_of(self, fields, self.answers)]
+        contexts = [space_punctuation(c) for name in self.contexts for c in texts_of(fields, name)]
         return [
             {
-                INPUTS: _joined([b"question:", question, b"context:", context]),
+                INPUTS: _join([b"question:", question, b"context:", context]),
                 TARGETS: answer,
             }
             for context in contexts
@@ -82,15 +82,15 @@ class TriviaQa:
         ]
 
 
-def spaced(text: bytes) -> bytes:
+def space_punctuation(text: bytes) -> bytes:
     """Returns a text with spaces around ASCII punctuation, and several spaces merged into one.
 
     Examples:
-      >>> spaced(b"A question?")
+      >>> space_punctuation(b"A question?")
       b'A question ? '
     """
     return _SPACES.sub(b" ", _PUNCTUATION.sub(rb" \1 ", text))
 
 
-def _joined(words: Sequence[bytes]) -> bytes:
+def _join(words: Sequence[bytes]) -> bytes:
     return _SPACES.sub(b" ", b" ".join(words))

@@ -77,14 +77,14 @@ class RankClassification(StreamPreprocessor):
             is_correct = names[i].encode() in right
             if is_correct or self.mode == "eval":
                 yield {
-                    INPUTS: self._formatted(inputs[i], fields),
-                    TARGETS: self._formatted(targets[i], fields),
+                    INPUTS: self._format(inputs[i], fields),
+                    TARGETS: self._format(targets[i], fields),
                     "is_correct": str(is_correct).encode(),
                     **list_fields("idx", [b"%d" % number, b"%d" % i]),
                     **more,
                 }
 
-    def _formatted(self, text: str, fields: Fields) -> bytes:
+    def _format(self, text: str, fields: Fields) -> bytes:
         parts = _KEY.split(text)
         # Parts alternate between literal text and names of fields.
         return b"".join(

@@ -85,7 +85,7 @@ class Translate:
         names = {**LANGUAGES, **(self.names or {})}
         if code not in names:
             raise DataError(
-                f'Translate: no name of the language "{code}" is known; '
+                f'Translate: the language "{code}" has no name: '
                 f"give Translate.names = {{'{code}': '...'}}"
             )
         return names[code]

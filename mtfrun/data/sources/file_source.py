@@ -12,7 +12,7 @@ from absl import logging
 from mtfrun.data.errors import DataError
 from mtfrun.data.files import absolute_path, file_state, fixed_directory, matching_files
 from mtfrun.data.sources.source import Source
-from mtfrun.data.sources.streams import blocks, is_compressed, newlines_before, utf8_checked
+from mtfrun.data.sources.streams import blocks, check_utf8, is_compressed, newlines_before
 from mtfrun.data.splits import SHARES, SPLITS, record_selector
 
 Patterns = str | Sequence[str]
@@ -140,7 +140,7 @@ class TextSource(FileSource):
                 text,
             )
 
-        return utf8_checked(content, report)
+        return check_utf8(content, report)
 
 
 def matches(patterns: Patterns) -> dict[str, str]:
@@ -151,7 +151,9 @@ def matches(patterns: Patterns) -> dict[str, str]:
     """
     names: dict[str, str] = {}
     if not isinstance(patterns, str | Sequence):
-        raise DataError(f"{patterns!r} is no pattern: give the names of files, such as 'a/*.txt'")
+        raise DataError(
+            f"{patterns!r} is not a pattern: give the names of files, such as 'a/*.txt'"
+        )
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
         # Removes ".." without following symbolic links, as `Path.resolve` would.
         pattern = os.path.abspath(absolute_path(pattern))  # noqa: PTH100

@@ -36,9 +36,11 @@ def json_value(line: bytes, decoder: json.JSONDecoder = _NUMBERS) -> object:
     except UnicodeDecodeError as error:
         raise BadRecordError(f"it is not UTF-8, at byte {error.start + 1}") from error
     except json.JSONDecodeError as error:
-        raise BadRecordError(f"it is no JSON: {error.msg}, at character {error.pos + 1}") from error
+        raise BadRecordError(
+            f"it is not JSON: {error.msg}, at character {error.pos + 1}"
+        ) from error
     except (ValueError, RecursionError) as error:
-        raise BadRecordError(f"it is no JSON: {error}") from error
+        raise BadRecordError(f"it is not JSON: {error}") from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,5 +55,5 @@ class JsonLines(LineRecordFiles, FieldRecords):
             return None
         content = json_value(record, _DECODER)
         if not isinstance(content, dict):
-            raise BadRecordError('it is no JSON object, {"name": "text", ...}')
+            raise BadRecordError('it is not a JSON object, {"name": "text", ...}')
         return content

@@ -71,7 +71,7 @@ def texts_of_record(
         return present
     texts: dict[str, bytes] = {}
     for ours, name in fields.items():
-        values = [record[name]] if name in record else _nested(record, name)
+        values = [record[name]] if name in record else _find_values(record, name)
         of_field = [_text(value, name) for value in values]
         texts |= list_fields(ours, of_field) if ALL in name.split("/") else {ours: of_field[0]}
     return texts
@@ -95,7 +95,7 @@ def _text(value: object, name: str) -> bytes:
     return text
 
 
-def _nested(record: Mapping[str, object], name: str) -> list[object]:
+def _find_values(record: Mapping[str, object], name: str) -> list[object]:
     """Returns the value of a nested field; several values if its name contains "*"."""
     values: list[object] = [record]
     for key in name.split("/"):

@@ -109,7 +109,7 @@ def blocks(
         position = 0
         if start and not is_compressed(path):
             position = file.seek(start)
-        for block in _decompressed(path, file):
+        for block in _decompress(path, file):
             if position >= end:
                 return
             first = max(start - position, 0)
@@ -144,10 +144,10 @@ def _check_kind(path: str, block: bytes) -> None:
     """Raises DataError if the beginning of a file is not text."""
     for magic, kind in _KINDS.items():
         if re.match(magic, block):
-            raise DataError(f"{path} is no text but {kind}")
+            raise DataError(f"{path} is not text but {kind}")
 
 
-def utf8_checked(contents: Iterator[bytes], report: Callable[[int, int], None]) -> Iterator[bytes]:
+def check_utf8(contents: Iterator[bytes], report: Callable[[int, int], None]) -> Iterator[bytes]:
     """Yields blocks; calls `report` with the line and the byte of the first invalid UTF-8."""
     decoder, line = codecs.getincrementaldecoder("utf-8")(), 1
     for block in contents:
@@ -265,7 +265,7 @@ def _cut(text: bytes) -> tuple[bytes, bytes]:
     return text[:position], text[position:]
 
 
-def _decompressed(path: str, file: IO[bytes]) -> Iterator[bytes]:
+def _decompress(path: str, file: IO[bytes]) -> Iterator[bytes]:
     if path.lower().endswith(".zst"):
         yield from _zstandard_blocks(path, file)
         return

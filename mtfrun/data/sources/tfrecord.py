@@ -55,7 +55,7 @@ class Tfrecord(FieldRecords):
         try:
             features = tf.train.Example.FromString(record).features.feature
         except DecodeError as error:
-            raise BadRecordError("it is no tf.train.Example") from error
+            raise BadRecordError("it is not a tf.train.Example") from error
         return {name: _value(features[name]) for name in sorted(features)}
 
 

@@ -67,7 +67,7 @@ def test_each_defect_is_an_error_of_one_line(directory: pathlib.Path) -> None:
     labels.write_bytes(_idx(LABELS["train"])[:-1])
     fails("has 4 bytes of data, not \\[5\\]: damaged")
     labels.write_bytes(b"GIF89a")
-    fails("is no IDX file of bytes with 1 dimension")
+    fails("is not an IDX file of bytes with 1 dimension")
     labels.unlink()
     fails("cannot read .*train-labels-idx1-ubyte or .*gz: No such file")
 

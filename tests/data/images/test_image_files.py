@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from mtfrun.data import DataError, read_image
-from mtfrun.data.images import Window, encoded_image
+from mtfrun.data.images import Window, encode_image
 
 GREY, COLOUR = (5, 4, 1), (5, 4, 3)
 JPEG_TOLERANCE = 3  # of 255
@@ -101,7 +101,7 @@ def test_a_plain_jpeg_is_stored_as_it_is_and_others_as_a_png_of_their_pixels(
         content = pathlib.Path(path).read_bytes()
         rows, cols = (7, 9) if exif else (9, 7)
         for channels in (1, 3):
-            image = encoded_image(content, channels, path)
+            image = encode_image(content, channels, path)
             assert image.size == (rows, cols)
             assert (image.content == content) == is_kept
             whole = image.crop(Window(0, 0, rows, cols), (rows, cols))
@@ -119,8 +119,8 @@ def test_a_file_that_is_no_image_is_an_error_of_one_line(tmp_path: pathlib.Path)
     Image.fromarray(_pixels(5, 4)).save(bitmap, format="BMP")
     for path, message in (
         (tmp_path / "none.png", "no image .*none.png: check its name"),
-        (text, "cannot read the image .*text.png: broken, or no PNG or JPEG"),
-        (bitmap, "cannot read the image .*bitmap.png: broken, or no PNG or JPEG"),
+        (text, "cannot read the image .*text.png: broken, or not a PNG or JPEG"),
+        (bitmap, "cannot read the image .*bitmap.png: broken, or not a PNG or JPEG"),
         (tmp_path, "cannot read the image .*: Is a directory"),
     ):
         with pytest.raises(DataError, match=message) as caught:
@@ -157,7 +157,7 @@ def test_a_jpeg_that_training_cannot_decode_is_broken(tmp_path: pathlib.Path) ->
     for position in range(len(content) - 120, len(content) - 2):
         damaged = content[:position] + b"\xff" + content[position + 1 :]
         try:
-            image = encoded_image(damaged, 3, "a.jpg")
+            image = encode_image(damaged, 3, "a.jpg")
         except DataError as error:
             assert str(error).startswith("cannot read the image a.jpg: broken")
             broken += 1

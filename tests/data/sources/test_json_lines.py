@@ -69,9 +69,9 @@ def test_all_elements_of_a_list_become_fields(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "line, fields, reason",
     [
-        ("{", None, "it is no JSON: Expecting property name .*, at character 2"),
-        ("[" * 100_000, None, "it is no JSON: "),
-        ("[1]", None, 'it is no JSON object, {"name": "text", ...}'),
+        ("{", None, "it is not JSON: Expecting property name .*, at character 2"),
+        ("[" * 100_000, None, "it is not JSON: "),
+        ("[1]", None, 'it is not a JSON object, {"name": "text", ...}'),
         ("{}", None, "no field holds text"),
         (b'{"a": "\xff"}', None, "it is not UTF-8, at byte 8"),
         ('{"a": "1", "b": "2", "a": "3"}', None, 'it has the field "a" twice'),

@@ -140,7 +140,7 @@ def test_a_file_that_is_not_text_is_refused(tmp_path: Path, content: bytes, kind
     write(tmp_path, a=content)
     for source in (TextFiles, TextLines, TextParagraphs):
         line = message(source({"train": str(tmp_path / "a.txt")}), "train")
-        assert line.startswith(f"{tmp_path}/a.txt is no text but {kind}")
+        assert line.startswith(f"{tmp_path}/a.txt is not text but {kind}")
 
 
 def test_lines_may_end_with_carriage_returns_alone(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def test_records_that_are_no_examples_or_lack_a_feature_are_named(tmp_path: Path
     path = tmp_path / "a.tfrecord"
     write(path, [serialized(text=[b"a"]), b"\xff\xff\xff", serialized(other=[b"b"])])
     assert message(Tfrecord({"train": str(path)}, ["text"])).startswith(
-        f"{path}, record 2: it is no tf.train.Example; "
+        f"{path}, record 2: it is not a tf.train.Example; "
     )
     source = Tfrecord({"train": str(path)}, ["text"], skip_bad_records=1)
     assert message(source).startswith(

@@ -5,4 +5,4 @@ from mtfrun.tools.conversion.saved_model import image_signatures as image_signat
 from mtfrun.tools.conversion.saved_model import sentencepiece_graph as sentencepiece_graph
 from mtfrun.tools.conversion.saved_model import text_signatures as text_signatures
 from mtfrun.tools.conversion.saved_model.export import export_saved_model as export_saved_model
-from mtfrun.tools.conversion.saved_model.export import served as served
+from mtfrun.tools.conversion.saved_model.export import signatures_of as signatures_of

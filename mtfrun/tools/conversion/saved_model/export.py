@@ -55,7 +55,7 @@ class Served(NamedTuple):
 
 
 @functools.singledispatch
-def served(inference: Inference, *, tensorflow_text: bool = False) -> Served:
+def signatures_of(inference: Inference, *, tensorflow_text: bool = False) -> Served:
     """Returns what a SavedModel of an inference offers, which is restored on one device.
 
     `tensorflow_text` says whether programs that load it import that package, whose operations then
@@ -95,7 +95,7 @@ def export_saved_model(
     traced: dict[int, tf.types.experimental.ConcreteFunction] = {}
     for name, signature in offered.signatures.items():
         if id(signature) not in traced:
-            traced[id(signature)] = _traced(signature)
+            traced[id(signature)] = _trace(signature)
         functions[name] = traced[id(signature)]
     functions[DEFAULT] = functions[offered.default]
     # Gradients are not needed, and functions for them would double the graph.
@@ -120,7 +120,7 @@ def export_saved_model(
     path.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 
-def _traced(signature: Signature) -> tf.types.experimental.ConcreteFunction:
+def _trace(signature: Signature) -> tf.types.experimental.ConcreteFunction:
     # `autograph` would rewrite functions that are operations of TensorFlow already.
     function = tf.function(
         signature.function, input_signature=list(signature.inputs), autograph=False

@@ -11,13 +11,13 @@ from mtfrun.experiment import Classification
 from mtfrun.experiment.inference import required
 from mtfrun.models import ImageModel
 from mtfrun.tools.conversion.saved_model.batches_graph import in_batches
-from mtfrun.tools.conversion.saved_model.export import Served, Signature, served
+from mtfrun.tools.conversion.saved_model.export import Served, Signature, signatures_of
 from mtfrun.tools.conversion.saved_model.image_files_graph import read_image
 
 _NORMALISED = "floats that are normalised already"
 
 
-@served.register
+@signatures_of.register
 def _(inference: Classification, *, tensorflow_text: bool = False) -> Served:
     del tensorflow_text
     graph = _ImageGraph(inference)

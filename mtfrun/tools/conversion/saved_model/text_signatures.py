@@ -12,7 +12,7 @@ from mtfrun.experiment.inference import required
 from mtfrun.models import TextModel
 from mtfrun.tools.conversion.errors import ConversionError
 from mtfrun.tools.conversion.saved_model.decoding_graph import DecodingGraph, Outputs
-from mtfrun.tools.conversion.saved_model.export import Served, Signature, served
+from mtfrun.tools.conversion.saved_model.export import Served, Signature, signatures_of
 from mtfrun.tools.conversion.saved_model.logits_graph import LogitsGraph, logits_signatures
 from mtfrun.tools.conversion.saved_model.texts_graph import (
     Decoder,
@@ -20,7 +20,7 @@ from mtfrun.tools.conversion.saved_model.texts_graph import (
     decoder_of,
     encoder_of,
     labels_of,
-    replaced,
+    replace_invalid_utf8,
 )
 
 # Ids of prompts [batch, length], without an end, and the number of ids of each.
@@ -31,7 +31,7 @@ _ID_INPUTS = (
 _TEXT_INPUTS = [tf.TensorSpec([None], tf.string, "prompts")]
 
 
-@served.register
+@signatures_of.register
 def _(inference: Decoding, *, tensorflow_text: bool = False) -> Served:
     if inference.num_outputs > inference.search.beam_size:
         raise ConversionError(
@@ -87,7 +87,7 @@ def _of_texts(graph: DecodingGraph, encoder: Encoder, decoder: Decoder) -> Signa
         return {
             "output": texts[:, 0],
             "outputs": texts,
-            "valid_utf8": tf.equal(replaced(prompts), prompts),
+            "valid_utf8": tf.equal(replace_invalid_utf8(prompts), prompts),
             **_common_outputs(outputs),
         }
 

@@ -59,7 +59,7 @@ def _(vocabulary: LabelVocabulary) -> Mapping[str, int]:
     return {label: int(vocabulary.encode(label)[0]) for label in vocabulary.labels}
 
 
-def replaced(texts: tf.Tensor) -> tf.Tensor:
+def replace_invalid_utf8(texts: tf.Tensor) -> tf.Tensor:
     """Returns texts with U+FFFD for bytes that are not UTF-8, as `bytes.decode` does."""
     return tf.strings.unicode_transcode(
         texts, "UTF-8", "UTF-8", errors="replace", replacement_char=0xFFFD
@@ -90,7 +90,7 @@ class _ByteDecoder(Decoder):
 
     def __call__(self, ids: tf.Tensor) -> tf.Tensor:
         texts = tf.gather(tf.constant(list(self._text_of_id)), ids)
-        return replaced(tf.strings.reduce_join(texts, axis=-1))
+        return replace_invalid_utf8(tf.strings.reduce_join(texts, axis=-1))
 
 
 class _LabelDecoder(Decoder):
