@@ -1,1 +1,1 @@
-"""What is about runs and no part of running one: the other packages never import it."""
+"""Programs about runs, which no run needs: the other packages never import them."""
