@@ -1,4 +1,4 @@
-"""Batches: endless ones whose position is one integer, and those of an evaluation."""
+"""Endless batches whose position is one integer, and a number of batches for an evaluation."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ class Batches(Iterator[Batch]):
         self._order = Order([len(rows) for rows in components], rates, max_epochs, seed=seed)
         names = map(str, range(len(components))) if len(components) > 1 else [""]
         self._examples_per_row = examples_per_row or dict.fromkeys(names, 1.0)
-        self._own = host.rows_of(batch)
+        self._local = host.rows_of(batch)
 
     def __next__(self) -> Batch:
-        share = len(self._own)
+        share = len(self._local)
         batch: dict[str, np.ndarray] = {}
-        for component, places, selection in self._order.at(self.position + self._own):
+        for component, places, selection in self._order.at(self.position + self._local):
             for name, values in self._components[component].take(selection).items():
                 if name not in batch:
                     batch[name] = np.zeros([share, *values.shape[1:]], values.dtype)

@@ -1,4 +1,4 @@
-"""What is kept of a split on the disk, and the choice of what is to be built."""
+"""Caches of a split, and the choice of the caches to build."""
 
 from __future__ import annotations
 

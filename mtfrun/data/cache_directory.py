@@ -168,7 +168,7 @@ def _umask() -> int:
 
 
 def _remove_partial_files(directory: Path) -> None:
-    """Removes what killed builds of this cache have left, and of others that nobody builds now."""
+    """Removes partial files of this cache, and of caches that nobody builds now."""
     for partial in directory.parent.glob(".*.*"):
         name = partial.name[1:].rpartition(".")[0]
         lock = partial.with_name(f".{name}.lock")

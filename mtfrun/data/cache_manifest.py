@@ -53,7 +53,7 @@ class DamagedCacheError(DataError):
 
 @contextlib.contextmanager
 def reading(directory: Path, *damage: type[Exception]) -> Iterator[None]:
-    """Turns errors of damaged files, and `damage`, into DamagedCacheError, system errors too."""
+    """Turns errors of damaged files, and `damage`, into DamagedCacheError; else DataError."""
     try:
         yield
     except DataError:
@@ -112,7 +112,7 @@ def read_manifest(
             raise DamagedCacheError(directory, f"{MANIFEST} was changed")
         for name, value in json.loads(json.dumps(origin or {})).items():
             if manifest[name] != value:
-                raise DamagedCacheError(directory, f"{MANIFEST} is that of another cache: {name}")
+                raise DamagedCacheError(directory, f"{MANIFEST} belongs to another cache: {name}")
         sums = {name: manifest[_FILES][name] for name in files}
         states = {name: _state(directory / name) for name in (*sums, MANIFEST)}
         if anew or states != _stored_states(directory):
@@ -141,9 +141,7 @@ def _compare(directory: Path, sums: Mapping[str, str]) -> None:
     with progress.Work(f"checking the cache {directory.name}", size, "B") as work:
         for name, expected in sums.items():
             if _sha256(directory / name, work.advance) != expected:
-                raise DamagedCacheError(
-                    directory, f"{name} is not what was written: its SHA-256 differs"
-                )
+                raise DamagedCacheError(directory, f"{name} was changed: its SHA-256 differs")
 
 
 def _sha256(path: Path, advance: Callable[[float], None] = lambda _: None) -> str:

@@ -111,7 +111,7 @@ class Data(abc.ABC):
     def fingerprint(self) -> dict[str, object]:
         """Returns what determines the rows of training, as JSON by the name of a setting.
 
-        Checkpoints store it: a run is not resumed with other data unawares.
+        Checkpoints store it: a run is not resumed with other data unnoticed.
         """
         return {}
 
@@ -129,7 +129,7 @@ class Data(abc.ABC):
 
     @property
     def bytes_per_id(self) -> np.ndarray | None:
-        """[vocabulary] bytes of text that each id represents; None where targets are no text."""
+        """[vocabulary] bytes of text that each id represents; None where targets are not text."""
         return None
 
     def source_texts(self, split: str, features: Collection[str]) -> Iterator[bytes]:
@@ -140,7 +140,7 @@ class Data(abc.ABC):
         )
 
     def expected_bytes(self, split: str) -> int | None:
-        """Returns about how many bytes `source_texts` has in all, None if that is not known."""
+        """Returns about how many bytes `source_texts` has in all, None if unknown."""
         return None
 
     def shapes(self, batch: int) -> dict[str, mtf.Shape]:
@@ -169,6 +169,12 @@ class TextData(Data):
     def vocabulary(self) -> Vocabulary:
         """Text to ids and back, of the targets."""
 
+    @property
+    def tokens_per_row(self) -> int:
+        """Positions of inputs and targets together."""
+        features = self.features
+        return sum(features[name].shape.size for name in (INPUTS, TARGETS) if name in features)
+
     def model_arguments(self) -> dict[str, object]:
         return {"vocabulary_size": self.vocabulary.size}
 
@@ -182,7 +188,7 @@ class TextData(Data):
 
     @property
     def metrics(self) -> Sequence[Metrics]:
-        """Functions of all targets and all predictions; none for those of the experiment."""
+        """Functions of all targets and all predictions; none for the metrics of the experiment."""
         return ()
 
     @property

@@ -26,7 +26,7 @@ class DenoisingData(TaskData):
 
     The documents of a split form one stream of ids, without ends between them, which is cut every
     so many ids as make features of the given lengths. Every epoch has other noise; an evaluation
-    has that of the first epoch, always the same.
+    always has the noise of the first epoch.
 
     Prompts are inputs, as the model sees them in training: with sentinels, if the vocabulary can
     encode these, and with a mode in front if the objective has modes.
@@ -60,10 +60,6 @@ class DenoisingData(TaskData):
             INPUTS: ids_feature(self._lengths.inputs, meaning),
             TARGETS: ids_feature(self._lengths.targets, meaning),
         }
-
-    @property
-    def tokens_per_row(self) -> int:
-        return self._lengths.inputs + self._lengths.targets
 
     def prompt_format(self, limits: PromptLimits) -> PromptFormat:
         return _prompts(self, self._lengths, limits)
@@ -113,10 +109,6 @@ class DelimitedDenoisingData(TaskData):
     @property
     def features(self) -> dict[str, Feature]:
         return {TARGETS: ids_feature(self.length, "ids, 0 for padding, which has no loss")}
-
-    @property
-    def tokens_per_row(self) -> int:
-        return self.length
 
     def prompt_format(self, limits: PromptLimits) -> PromptFormat:
         return DecoderOnlyPrompts(_prompts(self, self._lengths_of_pairs, limits))

@@ -113,7 +113,7 @@ def padding_of(batch: Mapping[str, np.ndarray]) -> Padding:
     empty = positions = 0
     for name in (INPUTS, TARGETS):
         ids = batch.get(name)
-        if ids is None or ids.ndim != 2:  # a class is no text
+        if ids is None or ids.ndim != 2:  # a class is not text
             continue
         empty += ids.size - int(np.count_nonzero(occupied(batch, name)))
         positions += ids.size

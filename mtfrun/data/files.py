@@ -35,7 +35,7 @@ def absolute_path(name: str) -> Path:
     `~name` of a user who does not exist is the name of a file: `Path.expanduser` raises an error.
     """
     if not isinstance(name, str | os.PathLike) or "\0" in os.fspath(name):
-        raise DataError(f"{name!r} is no name of a file: give a text, without NUL")
+        raise DataError(f"{name!r} is not a name of a file: give a text, without NUL")
     return Path(os.path.expanduser(name)).absolute()
 
 

@@ -4,7 +4,7 @@
 
   "vocabularies"  hashes by feature; a model can never be used with another vocabulary.
   "ids"           in a mapping: a hash of what the mapping's other entries determine. While it is
-                  the same, the others may differ: a file that was copied has another time.
+                  the same, they may differ: a file that was copied has another time.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from mtfrun.data.vocabularies.vocabulary import Vocabulary
 from mtfrun.differences import changes, list_changes
 
 IDS, VOCABULARIES = "ids", "vocabularies"
-# Characters of JSON that are kept; of more, such as the names of thousands of files, the hash is.
+# Characters of JSON that are stored; of longer JSON, such as thousands of names of files, a hash.
 _LONGEST_JSON = 600
 
 
 def short_json(value: object) -> object:
-    """Returns JSON to be kept in a checkpoint: the value, or a hash of it if it is long."""
+    """Returns JSON to store in a checkpoint: the value, or a hash of it if it is long."""
     text = json.dumps(value, sort_keys=True)
     return value if len(text) <= _LONGEST_JSON else hashlib.sha256(text.encode()).hexdigest()
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
+import contextlib
 import operator
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -75,7 +77,7 @@ class Infeed:
       outer_batch: number of parts into which the batch is split; above 1 features are {outer_batch,
         batch, ...}, for layouts that split a batch over two mesh axes.
       with_shorter_rows: whether batches may have shorter rows than `shapes` say, and lack features,
-        as those of an evaluation.
+        as in an evaluation.
       host: the rows that `batches` have of every batch, see `host_of`; by default all.
 
     Attributes:
@@ -120,7 +122,7 @@ class Infeed:
 
     @property
     def batches_left(self) -> int | None:
-        """How many batches have not been read, of data that end; None if that is not known."""
+        """How many batches have not been read, of data that end; None if unknown."""
         return operator.length_hint(self._batches) or None
 
     def next(self, steps: int, capacity: int | None = None) -> dict[str, mtf.Tensor] | None:
@@ -143,14 +145,14 @@ class Infeed:
             return None
         self._position = stacked.batches[-1].position
         if sum(array.nbytes for array, _ in stacked.features.values()) <= _BYTES_STACKED_AHEAD:
-            self._producer.begin(steps, capacity)
+            self._producer.expect(steps, capacity)
         return {
             name: mtf.import_tf_tensor(self._mesh, array, shape)
             for name, (array, shape) in stacked.features.items()
         }
 
     def check(self, steps: int, capacity: int) -> None:
-        """Waits until the batches of the next call of `next` are read; raises what it would."""
+        """Waits until the batches of the next call of `next` are read; raises its error."""
         self._producer.peek(steps, capacity)
 
     def examples_seen(self, steps_ago: int = 0) -> Mapping[str, float]:
@@ -204,10 +206,11 @@ class Infeed:
 
 
 class _Producer:
-    """Reads batches ahead in a thread, and stacks the next call's.
+    """Reads batches ahead in a thread, and stacks the next call's when enough are there.
 
-    Only the thread uses the deque, so that there are no locks. The executor ends its thread before
-    Python does: a thread that still runs native code then would abort the process.
+    A call stacks them itself if the thread is still reading: a batch that takes long delays nobody
+    while others are ahead. The executor ends its thread before Python does: a thread that still
+    runs native code then would abort the process.
     """
 
     def __init__(
@@ -215,78 +218,93 @@ class _Producer:
     ):
         self._batches = batches
         self._stack = stack
-        self._is_stopped = False
-        self._begun: tuple[int, int, concurrent.futures.Future[_Stacked]] | None = None
+        self._executor = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="infeed")
+        self._changed = threading.Condition()  # held for all but reading
         self._ahead: collections.deque[_BatchAhead] = collections.deque()
-        self._num_stacked = 0  # of those ahead
         self._has_ended = False
         self._error: BaseException | None = None
-        self._reads_ahead = False
-        self._executor = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="infeed")
+        self._expected: tuple[int, int] | None = None  # steps and capacity of the next call
+        self._stacked: tuple[tuple[int, int], _Stacked] | None = None  # the first ones ahead
+        self._is_running = self._is_stopped = False
 
-    def begin(self, steps: int, capacity: int) -> None:
-        future = self._executor.submit(self._stack_first, steps, capacity)
-        self._begun = steps, capacity, future
+    def expect(self, steps: int, capacity: int) -> None:
+        with self._changed:
+            self._expected = steps, capacity
+            self._run()
 
     def peek(self, steps: int, capacity: int) -> _Stacked:
         """Waits for the batches of the next call; raises the error of reading them."""
-        if self._begun is None or self._begun[:2] != (steps, capacity):
-            self.begin(steps, capacity)
-        assert self._begun is not None
-        return self._begun[2].result()
+        with self._changed:
+            self._expected = steps, capacity
+            while len(self._ahead) < steps and not self._has_ended:
+                self._run()
+                self._changed.wait()
+            if len(self._ahead) < steps and self._error is not None:
+                raise self._error
+            return self._stack_first(steps, capacity)
 
     def next(self, steps: int, capacity: int) -> _Stacked:
-        stacked = self.peek(steps, capacity)
-        self._begun = None
-        self._executor.submit(self._drop, len(stacked.batches))
-        return stacked
+        """Returns the next batches; raises the error of reading them."""
+        with self._changed:
+            stacked = self.peek(steps, capacity)
+            for _ in stacked.batches:
+                self._ahead.popleft()
+            self._expected = self._stacked = None
+            self._run()
+            return stacked
 
     def stop(self) -> None:
+        """Ends the thread, after the batch that it reads."""
         self._is_stopped = True
         self._executor.shutdown(cancel_futures=True)
 
     def _stack_first(self, steps: int, capacity: int) -> _Stacked:
-        while len(self._ahead) < steps and not (self._has_ended or self._is_stopped):
-            self._read()
-        if len(self._ahead) < steps and self._error is not None:
-            raise self._error
-        self._num_stacked = min(steps, len(self._ahead))
-        self._begin_reading_ahead()
-        return self._stack([self._ahead[i] for i in range(self._num_stacked)], capacity)
+        if self._stacked is None or self._stacked[0] != (steps, capacity):
+            first = [self._ahead[i] for i in range(min(steps, len(self._ahead)))]
+            self._stacked = (steps, capacity), self._stack(first, capacity)
+        return self._stacked[1]
 
-    def _drop(self, count: int) -> None:
-        for _ in range(count):
-            self._ahead.popleft()
-        self._num_stacked = 0
-        self._begin_reading_ahead()
+    def _run(self) -> None:
+        if not self._is_running:
+            self._is_running = True
+            self._executor.submit(self._work)
 
-    def _begin_reading_ahead(self) -> None:
-        if not self._reads_ahead:
-            self._reads_ahead = True
-            self._executor.submit(self._read_ahead)
+    def _work(self) -> None:
+        """Stacks the expected batches, or reads one, and queues itself."""
+        with self._changed:
+            if self._expected is not None and len(self._ahead) >= self._expected[0]:
+                expected, self._expected = self._expected, None
+                with contextlib.suppress(Exception):  # the call raises it again
+                    self._stack_first(*expected)
+            has_enough = len(self._ahead) >= self._most_ahead()
+            self._is_running = not (has_enough or self._has_ended or self._is_stopped)
+            if not self._is_running:
+                return
+        self._read()
+        self._executor.submit(self._work)
 
-    def _read_ahead(self) -> None:
-        """Reads one batch and queues itself, so that no call waits for more than one."""
+    def _most_ahead(self) -> int:
         last = self._ahead[-1].batch if self._ahead else {}
         size = sum(values.nbytes for values in last.values())
         most = min(_MOST_AHEAD, max(1, _BYTES_AHEAD // max(size, 1)))
-        is_enough = len(self._ahead) - self._num_stacked >= most
-        self._reads_ahead = not (is_enough or self._has_ended or self._is_stopped)
-        if self._reads_ahead:
-            self._read()
-            self._executor.submit(self._read_ahead)
+        if self._stacked is not None:
+            return len(self._stacked[1].batches) + most
+        return most if self._expected is None else max(most, self._expected[0])
 
     def _read(self) -> None:
         """Reads a batch; keeps an error until the batches before it are consumed."""
         try:
             batch = next(self._batches, None)
-            if batch is None:
-                self._has_ended = True
-                return
             position = self._batches.position if isinstance(self._batches, Batches) else 0
-            self._ahead.append(_BatchAhead(batch, position, padding_of(batch)))
+            ahead = None if batch is None else _BatchAhead(batch, position, padding_of(batch))
         except BaseException as error:
-            self._has_ended, self._error = True, error
+            self._error, ahead = error, None
+        with self._changed:
+            if ahead is None:
+                self._has_ended = True
+            else:
+                self._ahead.append(ahead)
+            self._changed.notify_all()
 
 
 def _split(shape: mtf.Shape, outer_batch: int) -> mtf.Shape:

@@ -44,10 +44,6 @@ class LanguageModelData(TaskData):
         """Targets, and the document and the position in it of every target."""
         return packed_features(self.length)
 
-    @property
-    def tokens_per_row(self) -> int:
-        return self.length
-
     def _rows(self, task: Task, split: str) -> Rows:
         cache = self._cache(task, split)
         if self.whole_documents:

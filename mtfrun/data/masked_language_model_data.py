@@ -25,8 +25,8 @@ class MaskedLanguageModelData(TaskData):
     """Running text in rows of `length` ids, of which some are masked in the inputs.
 
     The documents of a split form one stream of ids, without ends between them. Targets are the ids
-    of the noise, 0 elsewhere, so that loss and accuracy are those of the noise. Every epoch has
-    other noise; an evaluation has that of the first epoch, always the same.
+    of the noise, 0 elsewhere, so that loss and accuracy are about the noise. Every epoch has
+    other noise; an evaluation always has the noise of the first epoch.
 
     Prompts are texts with masks, the first sentinel of the vocabulary, and outputs are the texts
     with predictions in the place of the masks.
@@ -94,7 +94,7 @@ class MaskedLanguageModelPrompts(PromptFormat):
     def features(
         self, rows: Sequence[PromptRow], batch: int, lengths: Mapping[str, int]
     ) -> dict[str, np.ndarray]:
-        """Returns the prompts as inputs, and as targets their ids that are no masks."""
+        """Returns the prompts as inputs, and as targets their ids that are not masks."""
         # Rows of padding have an id, so that attention has one to attend to.
         ids = [row.ids if row.ids.size else np.array([self.mask], np.int32) for row in rows]
         ids += [np.array([self.mask], np.int32)] * (batch - len(rows))

@@ -59,10 +59,10 @@ class Mixture:
 
     Attributes:
       tasks: of different names.
-      rates: how often examples of each task are drawn, relative to the others; or a function of a
+      rates: how often examples of each task are drawn, relative to each other; or a function of a
         task's number of examples.
-      max_epochs: by the name of a task, after how many epochs it is no longer drawn. The others go
-        on; one of them has no such limit.
+      max_epochs: by the name of a task, after how many epochs it is no longer drawn; one task
+        has no such limit.
       name: for the choice by name, see `choose`.
     """
 
@@ -104,9 +104,9 @@ class Mixture:
 
     def vocabulary_of(self, feature: str) -> Vocabulary:
         """Returns the vocabulary of "inputs" or "targets", which must be the same for all tasks."""
-        first, *others = self.tasks
+        first, *further = self.tasks
         vocabulary = first.vocabulary_of(feature)
-        for task in others:
+        for task in further:
             if task.vocabulary_of(feature).fingerprint != vocabulary.fingerprint:
                 raise DataError(
                     f'{self._who}: the tasks "{first.title}" and "{task.title}" have different '

@@ -33,7 +33,7 @@ class Host:
             return np.arange(batch)
         rows = np.asarray(self.rows, np.int64)
         if not rows.size or rows[0] < 0 or rows[-1] >= batch:
-            raise DataError(f"a host's rows {self.rows} are not those of a batch of {batch}")
+            raise DataError(f"a host's rows {self.rows} are not rows of a batch of {batch}")
         return rows
 
 
@@ -80,13 +80,13 @@ class Order:
 
     def at(self, positions: np.ndarray) -> Iterator[SelectedRows]:
         """Yields, for each component, its rows at some of the `positions`, int64 [batch]."""
-        components, own = self._mixing.at(positions)
+        components, positions_of_component = self._mixing.at(positions)
         for component, (size, shuffled) in enumerate(zip(self._sizes, self._shuffled, strict=True)):
-            (here,) = np.nonzero(components == component)
-            if here.size:
-                visits = own[here]
-                rows = np.array([shuffled[visit] for visit in visits.tolist()], np.int64)
-                yield SelectedRows(component, here, Selection(rows, visits // size, self._seed))
+            (places,) = np.nonzero(components == component)
+            if places.size:
+                drawn = positions_of_component[places]
+                rows = np.array([shuffled[number] for number in drawn.tolist()], np.int64)
+                yield SelectedRows(component, places, Selection(rows, drawn // size, self._seed))
 
     def drawn_before(self, position: int) -> list[int]:
         """Returns how many rows of every component stand before a position."""
@@ -137,13 +137,13 @@ class Mixing:
         self._firsts = [phase.first for phase in self._phases]
 
     def at(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the component, and its own position, at each of `positions`; all int64 [n]."""
-        components, own = np.empty_like(positions), np.empty_like(positions)
+        """Returns the component, and the position within it, at each position; all int64 [n]."""
+        components, within = np.empty_like(positions), np.empty_like(positions)
         numbers = np.searchsorted(self._firsts, positions, side="right") - 1
         for number in np.unique(numbers).tolist():
-            here = numbers == number
-            components[here], own[here] = _in_phase(self._phases[number], positions[here])
-        return components, own
+            places = numbers == number
+            components[places], within[places] = _in_phase(self._phases[number], positions[places])
+        return components, within
 
     def drawn_before(self, position: int) -> list[int]:
         """Returns how many elements of every component stand before a position."""
@@ -163,9 +163,9 @@ def _counts(length: int, shares: Sequence[int]) -> list[int]:
     """Returns how many of the first `length` positions each component has."""
     counts, left, remaining = [], length, sum(shares)
     for share in shares:
-        others = left * (remaining - share) // remaining
-        counts.append(left - others)
-        left, remaining = others, remaining - share
+        further = left * (remaining - share) // remaining
+        counts.append(left - further)
+        left, remaining = further, remaining - share
     return counts
 
 
@@ -180,20 +180,20 @@ def _first_with(count: int, component: int, shares: Sequence[int]) -> int:
 
 
 def _in_phase(phase: _Phase, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the component, and its own position, at each of `positions` of a phase."""
-    components, own = np.empty_like(positions), np.empty_like(positions)
+    """Returns the component, and the position within it, at each position of a phase."""
+    components, within = np.empty_like(positions), np.empty_like(positions)
     # The component whose count rises between the lengths n and n + 1 has position n.
     before = positions - phase.first
     after = before + 1
     undecided = np.ones(len(positions), bool)
     remaining = sum(phase.shares)
     for component, share in zip(phase.components, phase.shares, strict=True):
-        others_before = before * (remaining - share) // remaining
-        others_after = after * (remaining - share) // remaining
-        count = before - others_before
-        rises = undecided & (count != after - others_after)
+        further_before = before * (remaining - share) // remaining
+        further_after = after * (remaining - share) // remaining
+        count = before - further_before
+        rises = undecided & (count != after - further_after)
         components[rises] = component
-        own[rises] = count[rises] + phase.drawn[component]
+        within[rises] = count[rises] + phase.drawn[component]
         undecided &= ~rises
-        before, after, remaining = others_before, others_after, remaining - share
-    return components, own
+        before, after, remaining = further_before, further_after, remaining - share
+    return components, within

@@ -63,7 +63,7 @@ def pack(lengths: np.ndarray, capacities: Sequence[int]) -> Plan:
     most 11/9 of the optimal number of rows, plus 4), over the histogram of lengths, in time
     proportional to the number of examples.
 
-    Several features: the same for the scarcest one, if the others then fit nearly everywhere; else
+    Several features: the same for the scarcest one, if the rest then fits nearly everywhere; else
     examples are dealt out to as many rows as their tokens need, so that all rows are about equally
     full in the two scarcest features, see `_deal`. What does not fit is packed again.
 
@@ -216,9 +216,9 @@ def _deal(sizes: np.ndarray, capacity: np.ndarray) -> np.ndarray:
     examples = examples.reshape(places, num_rows)
     totals = amounts[examples].sum(0)
     for place in examples:
-        others = totals - amounts[place]
-        place[_ordered(-others)] = place[_ordered(amounts[place])]
-        totals = others + amounts[place]
+        without_place = totals - amounts[place]
+        place[_ordered(-without_place)] = place[_ordered(amounts[place])]
+        totals = without_place + amounts[place]
     row_of = np.empty(places * num_rows, np.int32)
     row_of[examples] = np.arange(num_rows)
     return row_of[: len(sizes)]

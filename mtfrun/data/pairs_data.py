@@ -61,10 +61,6 @@ class PairsData(TaskData):
         return {INPUTS: self.inputs_length, TARGETS: self.targets_length}
 
     @property
-    def tokens_per_row(self) -> int:
-        return self.inputs_length + self.targets_length
-
-    @property
     def _joined(self) -> int | None:
         """Length of the rows that hold inputs and targets; None where they are two features."""
         return None
@@ -124,7 +120,7 @@ class SequenceToSequenceData(PairsData):
         }
 
     def model_arguments(self) -> dict[str, object]:
-        """Returns the sizes of the vocabularies; that of the inputs only if it is another one."""
+        """Returns the size of the vocabulary, and of the inputs' if it is another one."""
         inputs, targets = self._vocabularies
         if inputs.fingerprint == targets.fingerprint:
             return super().model_arguments()
@@ -159,7 +155,7 @@ class DelimitedPairsData(PairsData):
     def __post_init__(self) -> None:
         super().__post_init__()
         longest = self.inputs_length + self.targets_length
-        if self.tokens_per_row < longest:
+        if self._joined < longest:
             raise DataError(
                 f"DelimitedPairsData: length={self.length} must be at least inputs_length + "
                 f"targets_length = {self.inputs_length} + {self.targets_length} = {longest}, for a "
@@ -174,13 +170,9 @@ class DelimitedPairsData(PairsData):
             )
 
     @property
-    def tokens_per_row(self) -> int:
-        return super().tokens_per_row if self.length is None else self.length
-
-    @property
     def features(self) -> dict[str, Feature]:
         """Targets, which hold the inputs too; if packed, the pair and position of every id."""
-        features = packed_features(self.tokens_per_row)
+        features = packed_features(self._joined)
         return features if self.packed else {TARGETS: features[TARGETS]}
 
     def prompt_format(self, limits: PromptLimits) -> PromptFormat:
@@ -188,4 +180,4 @@ class DelimitedPairsData(PairsData):
 
     @property
     def _joined(self) -> int:
-        return self.tokens_per_row
+        return self.inputs_length + self.targets_length if self.length is None else self.length

@@ -32,7 +32,7 @@ class Number:
     """Text to a number, for correlations.
 
     Attributes:
-      default: for a text that is no finite number.
+      default: for a text that is not a finite number.
 
     Examples:
       >>> Number()("2.6"), Number()("two")

@@ -75,7 +75,7 @@ class PromptFormat(abc.ABC):
     make rows from the attributes likewise.
 
     Attributes:
-      continues: whether outputs are texts that continue others.
+      continues: whether outputs continue the prompts.
       prompt_vocabulary: text to ids, of prompts.
       output_vocabulary: ids to text, of outputs.
       max_lengths: the longest rows, by feature.

@@ -44,7 +44,7 @@ class Density(NamedTuple):
 
     @property
     def fraction(self) -> float:
-        """The part of all positions that is no padding."""
+        """The part of all positions that holds tokens."""
         return self.tokens / self.capacity
 
 
@@ -65,7 +65,7 @@ class Rows(abc.ABC):
 
     @property
     def density(self) -> Density | None:
-        """How full the rows are, exactly; None where it is not known before all are made."""
+        """How full the rows are, exactly; None if unknown before all are made."""
         return None
 
 

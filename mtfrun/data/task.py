@@ -1,4 +1,4 @@
-"""Tasks: a source, what is done to its examples, and the vocabulary of the result."""
+"""Tasks: a source, the preprocessors of its examples, and their vocabulary."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Task:
       name: of the task in metrics, messages and the cache; by default made from the source.
       cache_dir: directory of all caches; by default $MTFRUN_CACHE_DIR, else ~/.cache/mtfrun.
       metrics: functions of all targets and all predictions, texts that `postprocess` has read, to
-        values by name; by default those of `experiment.DecodedPairs`.
+        values by name; by default the metrics of `experiment.DecodedPairs`.
       postprocess: of every target and prediction, to what the metrics compare: see
         `LabelNumber` and `Number`. The text itself by default.
       labels: all texts that a target may be. If there are any, the likeliest of them is compared
@@ -49,7 +49,7 @@ class Task:
 
     @property
     def title(self) -> str:
-        """The name, by default that of the source."""
+        """The name, by default the source's."""
         return self.name or self.source.title
 
     def vocabulary_of(self, feature: str) -> Vocabulary:

@@ -141,7 +141,7 @@ class TaskData(TextData):
         }
 
     def source_texts(self, split: str, features: Collection[str]) -> Iterator[bytes]:
-        """Yields the texts of all tasks, preprocessed; those of an example one after the other."""
+        """Yields the preprocessed texts of all tasks, one after the other."""
         chosen = [feature for feature in self.texts if feature in features]
         if not chosen:
             raise DataError(
@@ -153,8 +153,7 @@ class TaskData(TextData):
 
     def expected_bytes(self, split: str) -> int | None:
         sizes = [task.source.expected_bytes(split) for task in self.mixture.tasks]
-        known = [size for size in sizes if size is not None]
-        return sum(known) if len(known) == len(sizes) else None
+        return None if None in sizes else sum(size for size in sizes if size is not None)
 
     def text(self, split: str) -> bytes:
         """Returns the targets of a split, one document after the other."""
@@ -209,7 +208,7 @@ class TaskData(TextData):
         return open_cache(task, split, self.texts)
 
     def _num_examples(self, task: Task, split: str, rows: Rows) -> int:
-        """Returns the number of examples in rows of training, by default that of the rows."""
+        """Returns the number of examples in rows of training, by default one a row."""
         return len(rows)
 
     def _evaluation(self, batch: int, split: str, max_rows: int | None) -> Iterator[Batch]:

@@ -24,10 +24,10 @@ class TextClassificationData(TaskData):
 
     Devlin et al. 2018, https://arxiv.org/abs/1810.04805, section 3: an encoder predicts the class
     of a text where the text begins. Every other position has no loss, so that loss and accuracy are
-    those of the labels. Texts that exceed `length` are truncated before their end.
+    about the labels. Texts that exceed `length` are truncated before their end.
 
-    The vocabulary of the task's targets is a `LabelVocabulary`. The softmax is that of all ids of
-    the model, of which the first ones are labels, so that the weights of a masked language model
+    The vocabulary of the task's targets is a `LabelVocabulary`. The softmax is over all ids of the
+    model, of which the first ones are labels, so that the weights of a masked language model
     fit. Prompts are texts, and outputs are labels; a beam search returns several, best first.
 
     Attributes:

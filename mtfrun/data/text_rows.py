@@ -31,8 +31,7 @@ class TextRows(Rows):
         self.cache = cache
         if len(lengths) != len(cache.features):
             raise DataError(
-                f"{len(lengths)} lengths of rows are given for the features "
-                f"{', '.join(cache.features)}"
+                f"{len(lengths)} lengths of rows for the features {', '.join(cache.features)}"
             )
         for name, length in zip(cache.features, lengths, strict=True):
             if length < 1:
@@ -155,7 +154,7 @@ class PackedRows(_ExampleRows):
       joined: length of rows of the single feature "targets", in which the features of an example
         follow each other as one segment, for example "inputs end targets end"; None for rows of
         each feature.
-      plan: the examples of every row, by default those of `pack`, which are stored with the cache.
+      plan: the examples of every row, by default from `pack`, stored with the cache.
       cut_at_front: features, if there are several, whose texts are trimmed at the beginning.
     """
 
@@ -292,7 +291,7 @@ class _TrimmedTexts:
 class _Pieces:
     """The texts of a cache's only feature; those that are too long are cut into several pieces.
 
-    Piece `n`, for n less than the number of texts, is the beginning of text `n`; the others follow.
+    Piece `n`, for n less than the number of texts, begins text `n`; further pieces follow.
     """
 
     cut_tokens = 0

@@ -133,7 +133,7 @@ def _chunks(task: Task, split: str, features: Sequence[str]) -> Iterator[_Chunk]
     is_whole: list[bool] = []
     is_continuation: list[bool] = []
     text_bytes = 0
-    text_is_begun = False
+    is_within_text = False
     for example in task.examples(split):
         row = [task.text_of(example.fields, feature) for feature in features]
         if not example.is_whole and len(features) > 1:
@@ -142,17 +142,17 @@ def _chunks(task: Task, split: str, features: Sequence[str]) -> Iterator[_Chunk]
                 f"{', '.join(features)}: choose documents that are lines or paragraphs"
             )
         row_bytes = sum(map(len, row))
-        if not row_bytes and len(features) == 1 and not (text_is_begun and example.is_whole):
+        if not row_bytes and len(features) == 1 and not (is_within_text and example.is_whole):
             continue
         texts += row
         is_whole.append(example.is_whole)
-        is_continuation.append(text_is_begun)
-        text_is_begun = not example.is_whole
+        is_continuation.append(is_within_text)
+        is_within_text = not example.is_whole
         text_bytes += row_bytes
         if text_bytes >= _BYTES_PER_CALL or len(texts) >= _TEXTS_PER_CALL:
             yield _Chunk(texts, is_whole, is_continuation, text_bytes)
             texts, is_whole, is_continuation, text_bytes = [], [], [], 0
-    if text_is_begun:  # the source promised another part; the text ends here
+    if is_within_text:  # the source promised another part; the text ends here
         texts.append(b"")
         is_whole.append(True)
         is_continuation.append(True)
@@ -205,7 +205,9 @@ class _Writer:
         shape = (self.examples, len(self._vocabularies))
         with writing(self._directory):
             self._files[ENDS].seek(0)
-            self._files[ENDS].write(_npy_header(shape))
+            header = {"descr": "<i8", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(self._files[ENDS], header)
+            assert self._files[ENDS].tell() == HEADER_BYTES
             for file in self._files.values():
                 file.flush()
                 os.fsync(file.fileno())
@@ -259,10 +261,3 @@ def _encode_parts(chunk: _Chunk, vocabulary: Vocabulary) -> EncodedTexts:
         for text, is_continuation in zip(chunk.texts, chunk.is_continuation, strict=True)
     ]
     return EncodedTexts(np.concatenate(ids), np.array([len(part) for part in ids], np.int64))
-
-
-def _npy_header(shape: tuple[int, ...]) -> bytes:
-    """Returns the header of an int64 array, numpy's format 1.0, padded to a fixed size."""
-    text = f"{{'descr': '<i8', 'fortran_order': False, 'shape': {shape}, }}"
-    text = text.ljust(HEADER_BYTES - 11) + "\n"
-    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode("ascii")

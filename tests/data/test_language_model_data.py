@@ -97,7 +97,7 @@ def test_hosts_read_parts_of_the_same_batches(parts_of_rows: list[list[int]]) ->
             for name, values in next(part).items():
                 np.testing.assert_array_equal(values, expected[name][rows])
     for rows in ([8], [-1, 0], []):
-        with pytest.raises(DataError, match="are not those of a batch of 8"):
+        with pytest.raises(DataError, match="are not rows of a batch of 8"):
             DATA.train(8, seed=3, host=Host(rows))
 
 

@@ -272,7 +272,7 @@ def test_rows_are_taken_in_the_order_of_the_selection(rows: int) -> None:
 
 def test_lengths_are_checked() -> None:
     cache = token_cache([[[2, 1], [3, 1]]], FEATURES)
-    with pytest.raises(DataError, match="1 lengths of rows are given for the features inputs, "):
+    with pytest.raises(DataError, match="1 lengths of rows for the features inputs, "):
         PackedRows(cache, [16])
     with pytest.raises(DataError, match="the length of targets must be at least 1, not 0"):
         PaddedRows(cache, [16, 0])

@@ -46,7 +46,7 @@ class IidDenoising(Objective):
         density = self.noise_density
         variance = raw_length * density * (1 - density)
         runs = variance + density
-        # Ids and sentinels of the targets; the deviation is at most that of both together.
+        # Ids and sentinels of the targets; the deviation is at most the deviation of both together.
         targets = raw_length * density + runs + _DEVIATIONS * 2 * math.sqrt(variance)
         targets_length = min(math.ceil(targets), raw_length) + 1
         # A run takes a sentinel on either side; the ids are the text's.

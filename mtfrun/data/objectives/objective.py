@@ -44,8 +44,8 @@ class FeatureLengths(NamedTuple):
     Attributes:
       inputs: ids of the inputs.
       targets: ids of the targets.
-      joined: ids of both in one row, "inputs end targets end"; at most the sum of the others, which
-        may not reach their maximum in the same row.
+      joined: ids of both in one row, "inputs end targets end"; at most their sum, for both may not
+        reach their maximum in the same row.
     """
 
     inputs: int

@@ -32,7 +32,7 @@ def denoised(
 def with_sentinels(
     text: RawText, is_replaced: np.ndarray, length: int, vocabulary: Vocabulary
 ) -> np.ndarray:
-    """Returns int32 [batch, length]: the ids, with a sentinel for each run of those replaced.
+    """Returns int32 [batch, length]: the ids, with a sentinel for each run that is replaced.
 
     The end id follows; ids that do not fit before it are cut. `is_replaced` is bool
     [batch, raw_length], False after a text.
@@ -58,10 +58,10 @@ def compacted(values: np.ndarray, is_selected: np.ndarray, length: int, end_id: 
     column = np.cumsum(is_selected, axis=1, dtype=np.int32) - 1
     first = np.arange(0, batch * length, length)
     # Flat indices: they are much faster than pairs of row and column.
-    kept = np.flatnonzero(is_selected & (column < length - 1))
-    places = (column + first[:, None]).reshape(-1)[kept]
+    selected = np.flatnonzero(is_selected & (column < length - 1))
+    places = (column + first[:, None]).reshape(-1)[selected]
     ids = np.zeros(batch * length, np.int32)
-    ids[places] = values.reshape(-1)[kept]
+    ids[places] = values.reshape(-1)[selected]
     ids[first + np.minimum(column[:, -1] + 1, length - 1)] = end_id
     return ids.reshape(batch, length)
 

@@ -21,7 +21,7 @@ class SpanCorruption(Objective):
     Raffel et al. 2020, https://arxiv.org/abs/1910.10683, section 3.1.4. The number of ids of noise
     and the number of spans are fixed by the length of a text, as in T5's programs: inputs of 512
     ids are made of 568 ids of text, and have targets of 114. Of the masks with these numbers that
-    begin with an id that is no noise, and end with noise, all are equally likely.
+    begin with an id that is not noise, and end with noise, all are equally likely.
 
     Attributes:
       noise_density: the share of ids that are noise.
@@ -64,12 +64,12 @@ class SpanCorruption(Objective):
         """Returns bool [batch, raw_length]: whether an id is noise."""
         batch, width = text.ids.shape
         noise, spans = self._noise_and_spans(text.lengths)
-        others = np.maximum(text.lengths, 2) - noise
+        not_noise = np.maximum(text.lengths, 2) - noise
         keys = np.stack([generator.bit_generator.random_raw(width) for generator in generators])
         # The two use different keys: together they need fewer than a text has ids.
         sizes = np.stack(
             [
-                random_composition(keys, others, spans),
+                random_composition(keys, not_noise, spans),
                 random_composition(keys[:, ::-1], noise, spans),
             ],
             axis=2,
@@ -87,7 +87,7 @@ class SpanCorruption(Objective):
 
         T5's programs compute in float32 and round halves to even numbers.
         """
-        # A text of one id gets the mask of two, of which the first is no noise.
+        # A text of one id gets the mask of two, of which the first is not noise.
         lengths = np.maximum(lengths, 2)
         noise = np.rint(lengths.astype(np.float32) * np.float32(self.noise_density))
         noise = np.clip(noise.astype(np.int64), 1, lengths - 1)
@@ -98,7 +98,7 @@ class SpanCorruption(Objective):
 def random_composition(keys: np.ndarray, items: np.ndarray, parts: np.ndarray) -> np.ndarray:
     """Returns int64 [batch, most parts]: the sizes of the parts of items in a row, 0 after them.
 
-    A row has a given number of parts, none empty; all such divisions are equally likely: the items
+    No part is empty; all such divisions are equally likely: the items
     are cut at the `parts - 1` of their `items - 1` gaps that have the smallest keys.
 
     Args:

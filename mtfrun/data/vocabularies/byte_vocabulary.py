@@ -22,7 +22,7 @@ class ByteVocabulary(Vocabulary):
     The 259 ids are padded to 384, as in ByT5, so that a mesh axis can divide the vocabulary.
 
     The sentinels of span corruption are the last 100 ids of bytes from the end, 258, 257, ..., 159:
-    ByT5 was trained with them, not with ids of their own (section 3.1 of the paper: "we find it
+    ByT5 was trained with them, not with additional ids (section 3.1 of the paper: "we find it
     sufficient to reuse the final 100 byte IDs"). They are bytes 0xFF to 0x9C, none of them ASCII.
     The ids from 259 on, which Hugging Face's tokenizer of ByT5 calls <extra_id_0>, ..., were not
     trained.
@@ -38,7 +38,7 @@ class ByteVocabulary(Vocabulary):
       [113, 198, 172]
       >>> vocabulary.decode([113, 198, 172, 1, 113])
       'né'
-      >>> vocabulary.decode([113, 198, 300])  # half a character, and an id that is no byte
+      >>> vocabulary.decode([113, 198, 300])  # half a character, and an id that is not a byte
       'n\ufffd\ufffd'
       >>> vocabulary.sentinels[:3].tolist()
       [258, 257, 256]
@@ -69,7 +69,7 @@ class ByteVocabulary(Vocabulary):
 
     @property
     def bytes_per_id(self) -> np.ndarray:
-        """1 for ids of bytes, 0 for all others."""
+        """1 for ids of bytes, 0 for special ids."""
         ids = np.arange(self.size)
         return self._is_byte(ids).astype(np.int32)
 
@@ -89,7 +89,7 @@ class ByteVocabulary(Vocabulary):
         return EncodedTexts(self.encode(b"".join(texts)), lengths)
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
-        """Returns the text before the first end id, with U+FFFD for what is no UTF-8."""
+        """Returns the text before the first end id, with U+FFFD for bytes that are not UTF-8."""
         array = before_end(ids, self.end_id)
         array = array[array != self.pad_id]
         data = np.where(self._is_byte(array), array - self._first_byte_id, self._invalid_byte)

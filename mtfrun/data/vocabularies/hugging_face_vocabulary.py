@@ -25,7 +25,7 @@ from mtfrun.data.vocabularies.vocabulary import (
 from mtfrun.display.quiet import quiet_stderr
 from mtfrun.errors import install_command
 
-# Names that end a text, and of what is unknown, in the order in which they are looked for.
+# Tokens that end a text, and unknown tokens, in the order in which they are searched.
 _END_TOKENS = (
     *("</s>", "<|endoftext|>", "<|end_of_text|>", "<eos>", "<|end|>", "<|im_end|>", "[SEP]"),
 )
@@ -47,7 +47,7 @@ class HuggingFaceVocabulary(FileVocabulary):
 
     Needs the package `tokenizers`: pip install tokenizers.
 
-    Ids are those of the file. Where models take id 0 for padding, it must be a special token: <pad>
+    Ids are the file's. Where models take id 0 for padding, it must be a special token: <pad>
     in T5's file, [PAD] in BERT's, <unk> in Llama 2's, <s> in RoBERTa's. Where it is a piece of
     text, as in GPT-2's and Qwen's ("!"), models need `TokenEmbedding.padding_id` -1, and this class
     the same `pad_id`. No tokens are added before or after a text except `begin_token` and the end.
@@ -61,7 +61,7 @@ class HuggingFaceVocabulary(FileVocabulary):
       tokenizer_file: the tokenizer.json.
       end_token: the special token that ends a text; by default the first of </s>, <|endoftext|>,
         <|end_of_text|>, <eos>, <|end|>, <|im_end|> and [SEP] that the file has.
-      unknown_token: by default the model's, else <unk>, [UNK] or <|unk|>, else that of id 0.
+      unknown_token: by default the model's, else <unk>, [UNK] or <|unk|>, else the token of id 0.
       begin_token: the special token before every text that continues no other; None for none.
       size: the number of ids of a model that was made for this tokenizer; by default the ids,
         rounded up to a multiple of 128.
@@ -100,7 +100,7 @@ class HuggingFaceVocabulary(FileVocabulary):
             self._check_padding()
         self._tokens: dict[str, int] = self._tokenizer.get_vocab(with_added_tokens=True)
         if not self._tokens:
-            raise DataError(f"{tokenizer_file} has no token: it is no tokenizer of a model")
+            raise DataError(f"{tokenizer_file} has no token: it is not the tokenizer of a model")
         if self.unpadded_size > _LARGEST_ID:
             raise DataError(f"{tokenizer_file} has an id of {self.unpadded_size - 1:,}")
         self.size = model_size(tokenizer_file, self.unpadded_size, size)
@@ -238,7 +238,7 @@ class _Decoder:
 
 
 def _parts(settings: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yields the normalizers, pre-tokenizers and decoders, those of sequences one by one."""
+    """Yields the normalizers, pre-tokenizers and decoders; sequences one by one."""
     for stage, members in (
         ("normalizer", "normalizers"),
         ("decoder", "decoders"),
@@ -259,7 +259,7 @@ def _load(name: str, content: bytes) -> tuple[Any, dict[str, Any]]:
             f"HuggingFaceVocabulary needs the package tokenizers: {install_command('tokenizers')}"
         ) from error
     text = content.decode("utf-8", "replace")
-    remedy = f"{name} is no tokenizer.json, or damaged: ", "save it again with save_pretrained"
+    remedy = f"{name} is not a tokenizer.json, or damaged: ", "save it again with save_pretrained"
     with _package_errors(*remedy), quiet_stderr():
         tokenizer = tokenizers.Tokenizer.from_str(text)
         # The file may enable both.
@@ -290,5 +290,5 @@ def _package_errors(what: str, remedy: str) -> Iterator[None]:
 
 
 def _as_text(text: str | bytes) -> str:
-    """Returns a text with U+FFFD for what is no UTF-8."""
+    """Returns a text with U+FFFD for bytes that are not UTF-8."""
     return as_bytes(text).decode("utf-8", "replace")

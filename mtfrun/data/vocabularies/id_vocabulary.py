@@ -18,7 +18,7 @@ class IdVocabulary(Vocabulary):
       size: the number of ids.
       end_id: the id that ends a text; None where none does: outputs end at their largest length,
         and texts cannot be trained on.
-      pad_id: 0, or -1 where 0 is an id like all others.
+      pad_id: 0, or -1 where 0 is an ordinary id.
 
     Raises:
       DataError: a text has something else, or an id is out of range.
@@ -68,7 +68,7 @@ class IdVocabulary(Vocabulary):
         for word in words:
             if not (word.isascii() and word.isdecimal() and int(word) < self.size):
                 raise DataError(
-                    f"{word[:20]!r} is no id below {self.size}: the model has no tokenizer, and "
+                    f"{word[:20]!r} is not an id below {self.size}: the model has no tokenizer: "
                     "texts are ids in decimals, separated by spaces; for words add --gin_file="
                     "data/sentencepiece.gin and --gin.VOCABULARY_FILE=\"'...'\", its tokenizer"
                 )

@@ -61,7 +61,7 @@ class LabelVocabulary(Vocabulary):
         return np.array([self._id_of[label]], np.int32)
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
-        """Returns the label of the first id, "" if it is that of no label."""
+        """Returns the label of the first id, "" if it is not the id of a label."""
         first = np.asarray(ids).reshape(-1)[:1]
         number = int(first[0]) - self._first_label_id if first.size else -1
         return self.labels[number] if 0 <= number < len(self.labels) else ""

@@ -63,7 +63,7 @@ class SentencePieceVocabulary(FileVocabulary):
 
     <extra_id_0> is the last id, <extra_id_1> the one before: a model of 32,000 pieces and 100 extra
     ids has 32,100 ids, and <extra_id_0> is 32,099. The size is padded to a multiple of 128, 32,128,
-    which is that of T5's checkpoints; the ids above the last sentinel occur in no text.
+    as in T5's checkpoints; the ids above the last sentinel occur in no text.
 
     In text "<extra_id_7>" stands for its id, and a space before it belongs to it: "The <extra_id_0>
     walks" is The, <extra_id_0>, walks. So do T5's tokenizers in Hugging Face's Transformers, and
@@ -72,8 +72,8 @@ class SentencePieceVocabulary(FileVocabulary):
     Most models, T5's too, put a space before a text, so that its first word is the same piece as in
     the middle: that byte is taken off again at the text's end id, whose `bytes_per_id` is -1. The
     bytes of a text are those that `decode` returns: a model that normalises, as T5's does with NFKC
-    and with spaces for line ends and for several spaces, does not represent the others. An unknown
-    piece counts 0 bytes, so that bits per byte never look better than they are. Bytes that are no
+    and with spaces for line ends and for several spaces, does not represent other texts. An unknown
+    piece counts 0 bytes, so that bits per byte never look better than they are. Bytes that are not
     UTF-8 become U+FFFD.
 
     The file is read when the vocabulary is first used, so that a configuration may name the file
@@ -89,8 +89,7 @@ class SentencePieceVocabulary(FileVocabulary):
       size: the number of ids of a model that was made for this vocabulary; by default the ids,
         rounded up to a multiple of 128.
       pad_id: -1 for models of which id 0 is a token, such as Llama's; it is the unknown one.
-      puts_begin: whether texts begin with the id for that of the file, as Llama's do: not those
-        that continue others.
+      puts_begin: whether texts, except continuations, begin with the file's id for it, as Llama's.
     """
 
     def __init__(
@@ -190,7 +189,7 @@ class SentencePieceVocabulary(FileVocabulary):
         return str(self._decoder.decode(self._tokens_before_end(ids)))
 
     def decode_continuation(self, ids: Sequence[int] | np.ndarray) -> str:
-        """Returns the text that continues another one; a space at its beginning is kept."""
+        """Returns the text that continues another one; a space at its beginning stays."""
         return str(self._continuing_decoder.decode(self._tokens_before_end(ids)))
 
     def _token_text(self, token: int) -> str:
@@ -257,7 +256,7 @@ class SentencePieceVocabulary(FileVocabulary):
         return _load(self._file, self._pad_id)
 
     def _parsed(self) -> Any:
-        """Returns the model as a new protocol buffer, which is not kept: it cannot be pickled."""
+        """Returns the model as a new protocol buffer, which is not cached: it cannot be pickled."""
         return _PROTOS.ModelProto.FromString(self._loaded.proto)
 
 
@@ -293,6 +292,6 @@ def _load(name: str, pad_id: int) -> _Loaded:
 
 def _damaged(name: str) -> DataError:
     return DataError(
-        f"{name} is no SentencePiece model, or damaged: copy it again, or make one with "
+        f"{name} is not a SentencePiece model, or damaged: copy it again, or make one with "
         "mtfrun vocab train"
     )

@@ -175,7 +175,7 @@ def test_an_absent_or_damaged_file_is_named(tmp_path: pathlib.Path) -> None:
         HuggingFaceVocabulary(str(file))
     for content in (b"", b"{}", b"\xff", b"[]"):
         file.write_bytes(content)
-        with pytest.raises(DataError, match=r"is no tokenizer.json, or damaged"):
+        with pytest.raises(DataError, match=r"is not a tokenizer.json, or damaged"):
             HuggingFaceVocabulary(str(file))
 
 

@@ -17,7 +17,7 @@ def test_ids_survive_as_text() -> None:
 
 @pytest.mark.parametrize("text", ["160", "-1", "1.5", "five", "²", b"\xff"])
 def test_what_is_no_id_is_refused_by_name(text: str | bytes) -> None:
-    with pytest.raises(DataError, match="is no id below 160"):
+    with pytest.raises(DataError, match="is not an id below 160"):
         IdVocabulary(160).encode(text)
 
 

@@ -217,7 +217,7 @@ def test_an_absent_or_damaged_model_is_named(tmp_path: pathlib.Path) -> None:
         _ = SentencePieceVocabulary(str(tmp_path)).size
     for content in (b"", b"no model", t5_like_model()[:-100]):
         absent.write_bytes(content)
-        with pytest.raises(DataError, match="is no SentencePiece model, or damaged"):
+        with pytest.raises(DataError, match="is not a SentencePiece model, or damaged"):
             _ = SentencePieceVocabulary(str(absent)).size
     empty = tmp_path / "empty.model"
     empty.touch()
