@@ -31,7 +31,6 @@ class FlagSource:
     """The input that --prompt, --input or --interactive of `decode` names."""
 
     def __init__(self, flags: argparse.Namespace) -> None:
-        """flags: those of `decode`."""
         self._flags = flags
 
     @property

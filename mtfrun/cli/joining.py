@@ -28,7 +28,7 @@ def add_process_flags(parser: argparse.ArgumentParser) -> None:
     add("--process_id", type=int, help="the number of this one, from 0", metavar="I")
     add(
         "--coordinator",
-        help="where process 0 listens for the others: its host and a free port",
+        help="where process 0 listens: its host and a free port",
         metavar="HOST:PORT",
     )
     add(
@@ -55,7 +55,7 @@ def add_process_flags(parser: argparse.ArgumentParser) -> None:
 def check_processes(flags: argparse.Namespace, environment: Mapping[str, str] = os.environ) -> None:
     """Sets the three flags of several processes, and raises InputError for unusable values.
 
-    Without flags they are those of a step of SLURM with several tasks, else of a single process.
+    Without flags they come from a step of SLURM with several tasks, else there is one process.
     """
     names = ("num_processes", "process_id", "coordinator")
     values = [getattr(flags, name) for name in names]
@@ -134,7 +134,7 @@ def _check_address(text: str) -> None:
     host, colon, port = text.rpartition(":")
     if not host or not colon or not port.isdecimal() or int(port) not in _PORTS:
         raise InputError(
-            f"--coordinator={text} is no host and port, such as --coordinator=node0:8476"
+            f"--coordinator={text} is not a host and a port, such as --coordinator=node0:8476"
         )
 
 

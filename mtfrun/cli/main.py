@@ -89,7 +89,7 @@ def _failed(error: Exception, *, debug: bool) -> int:
 
 
 def _end_beside_others(code: int) -> None:
-    """Ends this process if there are others: the end of Python would wait for them."""
+    """Ends this process of several: the end of Python would wait for the other processes."""
     if processes.count() > 1:
         processes.end(code)
 

@@ -1,7 +1,7 @@
-"""What is answered to flags of other programs, and to words where a flag belongs.
+"""Answers to flags of other programs, and to words where a flag belongs.
 
-Flags that mtfrun takes as T5 and T5X do are in shared.py. The others have another name here, are
-macros of the configuration, or are not needed.
+Flags that mtfrun takes as T5 and T5X do are in shared_flags.py. The flags here have another name,
+are macros of the configuration, or are not needed.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ _ANSWERS = {
     **dict.fromkeys(("seqio_additional_cache_dirs", "additional_task_cache_dirs"), _CACHES),
     **dict.fromkeys(
         ("resume", "resume_from_checkpoint", "continue"),
-        "leave it out: train goes on from the newest checkpoint in --model_dir",
+        "leave it out: train resumes from the newest checkpoint in --model_dir",
     ),
     "model": "a model is a gin file: --gin_file=models/lm_small.gin; see mtfrun config list",
     "optimizer": 'write --gin_param="Training.optimizer = @optim.Adam()"',
@@ -90,14 +90,14 @@ def run_mode_answer(arguments: Sequence[str], commands: Collection[str]) -> str 
         name, equals, value = argument.partition("=")
         if name not in ("--run_mode", "--mode"):
             continue
-        others = [*arguments[:position], *arguments[position + 1 :]]
+        rest = [*arguments[:position], *arguments[position + 1 :]]
         if not equals:
-            value = others.pop(position) if position < len(others) else ""
+            value = rest.pop(position) if position < len(rest) else ""
         mode = value.strip("'\"").lower()
         command = _RUN_MODES.get(mode)
         if command is None:
             return f"{name}={value}: the command says what to do: {', '.join(commands)}"
-        flags = shlex.join(others[1:] if others and others[0] in commands else others)
+        flags = shlex.join(rest[1:] if rest and rest[0] in commands else rest)
         if len(flags) > 200:
             flags = "..."
         return f"{name}={value}: the command says so instead: mtfrun {command} {flags}".rstrip()
@@ -132,12 +132,12 @@ def unknown_answer(
 
 def _remedy(flag: str, value: str, command: str, flags_of: Mapping[str, Collection[str]]) -> str:
     name = flag.lstrip("-").replace("-", "_").lower()
-    known = flags_of[command]
-    if f"--{name}" in known:
+    of_command = flags_of[command]
+    if f"--{name}" in of_command:
         return f"; write --{name}"
-    if name in _SAME and f"--{_SAME[name]}" in known:
+    if name in _SAME and f"--{_SAME[name]}" in of_command:
         return f"; write --{_SAME[name]}={shlex.quote(value) or '...'}"
-    is_configured = "--gin_file" in known
+    is_configured = "--gin_file" in of_command
     macro = _MACROS.get(name, name.upper())
     if is_configured and shipped_files_with(macro):
         if name.endswith("epochs"):
@@ -146,8 +146,8 @@ def _remedy(flag: str, value: str, command: str, flags_of: Mapping[str, Collecti
         return f"; it is a macro of the configuration: {setting or f'--gin.{macro}=...'}"
     if name in _ANSWERS:
         return f"; {_ANSWERS[name]}"
-    hint = did_you_mean(flag, known)
-    others = [other for other, flags in flags_of.items() if flag in flags]
-    if not hint and others:
-        return f"; {', '.join(others)} {'has' if len(others) == 1 else 'have'} it"
+    hint = did_you_mean(flag, of_command)
+    having = [other for other, flags in flags_of.items() if flag in flags]
+    if not hint and having:
+        return f"; {', '.join(having)} {'has' if len(having) == 1 else 'have'} it"
     return hint or f"; mtfrun {command} --help lists its flags"

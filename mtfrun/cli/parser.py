@@ -126,8 +126,8 @@ def parse_flags(arguments: Sequence[str]) -> argparse.Namespace:
     `.launched` are the flags of the command that follows "--" after `launch`, else None.
     """
     root, parsers = build_parsers()
-    own, launched = _split_launched(_ask_for_help(arguments))
-    plain, bindings = _split_gin_flags(_with_two_dashes(own))
+    before, launched = _split_launched(_ask_for_help(arguments))
+    plain, bindings = _split_gin_flags(_with_two_dashes(before))
     answer = run_mode_answer(plain, COMMANDS)
     if answer is not None:
         raise InputError(answer)
@@ -240,14 +240,14 @@ def _split_command(arguments: Sequence[str]) -> tuple[str, list[str]]:
     words = [i for i, argument in enumerate(arguments) if not argument.startswith("-")]
     name = " ".join(arguments[i] for i in words[:1])
     if name in _GROUPS:
-        own = [command for command in COMMANDS if command.startswith(f"{name} ")]
+        of_group = [command for command in COMMANDS if command.startswith(f"{name} ")]
         if len(words) > 1:
             name = " ".join(arguments[i] for i in words[:2])
-            if name not in own:
-                hint = did_you_mean(name, own) or f"; there are {', '.join(own)}"
+            if name not in of_group:
+                hint = did_you_mean(name, of_group) or f"; there are {', '.join(of_group)}"
                 raise InputError(f"no command {name!r}{hint}")
         elif not {"--help", "-h"} & set(arguments):
-            raise InputError(f"{name} needs a command: {', '.join(own)}")
+            raise InputError(f"{name} needs a command: {', '.join(of_group)}")
     elif name and name not in COMMANDS:
         raise InputError(_no_command(name))
     of_name = words[: len(name.split())]
@@ -258,8 +258,8 @@ def _no_command(word: str) -> str:
     answer = word_answer(word)
     if answer is not None:
         return f"{answer}, after a command such as mtfrun train"
-    known = [*_FIRST_WORDS, "help", "version"]
-    hint = did_you_mean(word, known) or f"; there are {', '.join(_FIRST_WORDS)}"
+    words = [*_FIRST_WORDS, "help", "version"]
+    hint = did_you_mean(word, words) or f"; there are {', '.join(_FIRST_WORDS)}"
     return f"no command {word!r}{hint}"
 
 
@@ -300,25 +300,25 @@ def _bindings(
 
 def _split_launched(arguments: Sequence[str]) -> tuple[list[str], list[str] | None]:
     """Returns the arguments before "--", and those after it, None without it; of `launch` only."""
-    own: list[str] = list(arguments)
+    before: list[str] = list(arguments)
     launched: list[str] | None = None
-    if "--" in own:
-        position = own.index("--")
-        own, launched = own[:position], own[position + 1 :]
-    if LAUNCH.name not in own:
+    if "--" in before:
+        position = before.index("--")
+        before, launched = before[:position], before[position + 1 :]
+    if LAUNCH.name not in before:
         return list(arguments), None
-    command = next((word for word in own if word in LAUNCHED), None)
+    command = next((word for word in before if word in LAUNCHED), None)
     if command is not None:
         raise InputError(
             f"launch: -- comes before the command: mtfrun launch -n 2 -- {command} ..."
         )
-    return own, launched
+    return before, launched
 
 
 def _split_gin_flags(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
     """Returns the arguments without those that start with --gin., and these as (flag, binding).
 
-    The value may be an argument of its own: --gin.TRAIN_STEPS 100.
+    The value may be a separate argument: --gin.TRAIN_STEPS 100.
     """
     plain: list[str] = []
     bindings = []

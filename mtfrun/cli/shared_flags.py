@@ -33,6 +33,13 @@ configuration:
 """
 
 
+RUN_HELP = """\
+Without --gin_file the configuration is --model_dir/config.gin, which may import mtfrun alone:
+--gin_allow_imports=my_models names other modules that you trust. Without --model_dir --gin_file
+describes the model, with the values of any checkpoint that training could start from:
+--gin.INIT_CHECKPOINT="'/models/t5/model.ckpt-1000'"."""
+
+
 def add_shared_flags(
     parser: argparse.ArgumentParser, *, is_configured: bool = True, is_of_run: bool = True
 ) -> None:

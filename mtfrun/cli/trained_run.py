@@ -173,7 +173,7 @@ def restore_steps(
 def open_output(path: str) -> Iterator[TextIO]:
     """Opens --output, a file that appears once it is complete, or standard output for "-".
 
-    Of several processes only the first one writes; what the others write is dropped.
+    Of several processes only the first one writes; the output of all other processes is dropped.
     """
     if not processes.is_first():
         with pathlib.Path(os.devnull).open("w", encoding="utf-8") as nowhere:

@@ -28,7 +28,7 @@ def quiet_import() -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet_stderr() -> Iterator[None]:
-    """Drops what is written to standard error inside; prints it if there is an error."""
+    """Drops text that is written to standard error inside; prints it if there is an error."""
     if sys.stderr is not None:
         sys.stderr.flush()
     stderr_copy = os.dup(2)

@@ -99,7 +99,7 @@ def unfailing_stderr() -> Iterator[None]:
     """Makes `sys.stderr` a stream inside that drops text that cannot be written.
 
     Progress, warnings and errors are for a person: if a terminal was closed, a pipe has no reader
-    or a log's disk is full, the command continues, and its exit code is that of its result.
+    or a log's disk is full, the command continues, and its exit code says its result.
     """
     former = sys.stderr
     if former is None:
@@ -123,7 +123,7 @@ def unfailing(stream: TextIO) -> Any:
 class _Unfailing:
     """A text stream that forwards to another one until writing to that fails.
 
-    Control characters are escaped, except those of bars and, on a terminal, colours.
+    Control characters are escaped, except for bars and, on a terminal, colours.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -154,5 +154,5 @@ class _Unfailing:
         try:
             yield
         except OSError:
-            # Later writes succeed, also Python's own flush when it exits.
+            # Later writes succeed, also Python's flush when it exits.
             discard(self._stream.fileno())

@@ -14,7 +14,7 @@ from mtfrun.untrusted import escaped
 # Also "3/10", "2.1 MB", "1.5k tok/s" and "0.25*".
 _NUMBER = re.compile(r"([-+]?[\d.,]+(e[-+]?\d+)?(/\d+| ?[kMGT]?B?|[kMG]? \w+/s)?|nan|inf|-?)[ *]?")
 _GAP = "  "
-# A column of text is cut down to so many characters before others are left out.
+# A column of text is cut down to so many characters before further columns are left out.
 _LEAST_WIDTH = 40
 
 

@@ -34,7 +34,7 @@ class Address(NamedTuple):
         match = _ADDRESS.fullmatch(text)
         if match is None or not 0 < int(match[2]) < 1 << 16:
             raise InputError(
-                f"--coordinator={text} is no host:port, such as node0:8476: name the host of "
+                f"--coordinator={text} is not a host:port, such as node0:8476: name the host of "
                 "process 0 and a free port there"
             )
         return cls(match[1], int(match[2]))
@@ -91,7 +91,7 @@ class Address(NamedTuple):
                 if time.monotonic() + _PAUSE_SECS > limit:
                     reason = getattr(error, "strerror", None) or "no such name"
                     raise InputError(
-                        f"--coordinator={self}: the host is not known here ({reason}); check its "
+                        f"--coordinator={self}: the host is unknown here ({reason}); check its "
                         "name, or give its address"
                     ) from None
             time.sleep(_PAUSE_SECS)

@@ -61,7 +61,7 @@ def decode(line: bytes) -> Message:
     kind = message.get(KIND)
     fields = _FIELDS.get(kind) if isinstance(kind, str) else None
     if fields is None:
-        raise MalformedError("a message of no known kind")
+        raise MalformedError("a message of an unknown kind")
     if message.keys() != {KIND, *fields}:
         raise MalformedError(f"a message {kind!r} with other fields")
     for name, types in fields.items():

@@ -1,4 +1,4 @@
-"""The first process of a run, to which all others are connected."""
+"""The first process of a run, to which all other processes are connected."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class _Failure(NamedTuple):
 
 
 class Coordinator(Group):
-    """The first process: it listens, and passes on what the others send.
+    """The first process: it listens, and passes on the messages of the other processes.
 
     The constructor waits until all processes have come.
 
@@ -176,7 +176,7 @@ class Coordinator(Group):
         index, count = hello["index"], hello["count"]
         if not hmac.compare_digest(hello["token"].encode(), self._token.encode()):
             return (
-                "its token is not that of process 0: give all processes the same "
+                "its token differs from process 0's: give all processes the same "
                 f"{TOKEN_VARIABLE}, or none"
             )
         if count != self.count:
@@ -189,7 +189,7 @@ class Coordinator(Group):
         if index in self._workers:
             return (
                 f"two processes were started with --process_id={index}, the other one is "
-                f"{self._places[index]}: give each its own number"
+                f"{self._places[index]}: give each another number"
             )
         return "it has come too late" if self._over else None
 
@@ -231,7 +231,7 @@ class Coordinator(Group):
             self._end_all(None, None)
             self._verdict.set()
             return
-        # An error of its own comes before those that may be its consequences.
+        # An error comes before its possible consequences.
         index = min(failures, key=lambda i: failures[i].may_follow)
         cause = f"{self._name(index)} failed: {failures[index].line}"
         self._end_all(index, cause)

@@ -25,7 +25,7 @@ class Group(abc.ABC):
     Attributes:
       count: the number of processes.
       index: the number of this process, from 0.
-      host: an address of this machine that the others reach.
+      host: an address of this machine that the other processes reach.
     """
 
     count: int
@@ -44,7 +44,7 @@ class Group(abc.ABC):
 
     @abc.abstractmethod
     def fail(self, line: str, *, may_follow: bool) -> bool:
-        """Announces that this process ends with an error; the others end too.
+        """Announces that this process ends with an error; all other processes end too.
 
         Args:
           line: the error.

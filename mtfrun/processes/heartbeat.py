@@ -26,7 +26,7 @@ class Timeouts:
       heartbeat_secs: between two heartbeats of a process.
       silence_secs: without a heartbeat until a process counts as lost; longer than any native
         call that holds Python's lock.
-      failure_secs: that an error of one process waits for the same error of the others.
+      failure_secs: that an error of one process waits for the same error of all others.
     """
 
     join_secs: float = 300.0
@@ -58,7 +58,7 @@ class Monitor:
         self._saved_step = step
 
     def line(self, cause: str) -> str:
-        """Returns what is printed: the cause, and what is not lost."""
+        """Returns the printed line: the cause, and the step that is saved."""
         if self._saved_step is None:
             return f"mtfrun: error: {cause}"
         if not self._saved_step:

@@ -1,6 +1,6 @@
 """This process's part in its run: functions that every package may call.
 
-A process that has not joined others is alone, and they return at once.
+A process that has not joined is alone, and they return at once.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def join(
             "0"
         )
     if _OURS.group.count > 1:
-        raise ProcessesError("this process has already joined others")
+        raise ProcessesError("this process has already joined a run")
     if count == 1:
         return
     monitor = Monitor(before_exit)
@@ -183,7 +183,7 @@ def together(name: str) -> Iterator[None]:
         raise error
     failed = [i for i, described in enumerate(errors) if described is not None]
     if failed:
-        # One that is no InputError is a defect: it comes first.
+        # An error that is not an InputError is a defect: it comes first.
         first = min(failed, key=lambda i: errors[i][0])
         raised_everywhere = InputError if errors[first][0] else ProcessesError
         raise raised_everywhere(f"process {first} of {count()}: {errors[first][1]}") from error
@@ -206,8 +206,8 @@ def check_same(what: str, settings: Mapping[str, Any], *, identity: str | None =
     values = gather([settings, this_process()], what)
     if not all(isinstance(v, list) and len(v) == 2 and isinstance(v[0], dict) for v in values):
         raise DisagreementError(f"a process has sent no {what}: start all with the same program")
-    (first, _), *others = values
-    for index, (other, place) in enumerate(others, 1):
+    (first, _), *following = values
+    for index, (other, place) in enumerate(following, 1):
         differing = changes(first, other, identity=identity)
         if differing:
             raise InputError(
@@ -239,7 +239,7 @@ def fail(line: str, *, may_follow: bool = False) -> bool:
 
 
 def end(code: int) -> NoReturn:
-    """Ends this process after `fail`, without waiting for others as the end of Python would.
+    """Ends this process after `fail`; the end of Python would wait for other processes.
 
     Libraries wait at their end for processes that will never get there.
     """

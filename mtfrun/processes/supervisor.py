@@ -51,7 +51,7 @@ def start_child(
     stdout: int | IO[bytes] | None = None,
     stderr: int | IO[bytes] | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Starts a process in a session of its own: Ctrl-C on a terminal reaches this process alone."""
+    """Starts a process in a new session: Ctrl-C on a terminal reaches this process alone."""
     return subprocess.Popen(
         arguments,
         env={**os.environ, **_environment_of_child(typed), **(environment or {})},

@@ -225,12 +225,12 @@ def test_two_words_name_a_command(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, message in (
         (["data"], "data needs a command: data cache, data show, data stats, data caches, data v"),
         (["data", "caches", "--unused_days=-1"], "--unused_days=-1 must be at least 0"),
-        (["data", "verify", "--tasks=("], "--tasks=( is no regular expression"),
+        (["data", "verify", "--tasks=("], "--tasks=( is not a regular"),
         (["data", "shwo"], "no command 'data shwo', did you mean 'data show'?"),
         (["data", "show"], "data show needs a configuration: --gin_file="),
         (["data", "show", "--gin_file=a.gin", "--rows=0"], "--rows=0 must be at least 1"),
         (["data", "show", "--gin_file=a.gin", "--row=1"], "no flag --row, did you mean '--rows'?"),
-        (["data", "cache", "--gin_file=a.gin", "--tasks=("], "--tasks=( is no regular expression"),
+        (["data", "cache", "--gin_file=a.gin", "--tasks=("], "--tasks=( is not a regular"),
         (["data", "cache", "--gin_file=a.gin", "--output_cache_dir="], "needs a name"),
     ):
         assert main(arguments) == 2

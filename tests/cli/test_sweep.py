@@ -152,7 +152,7 @@ def test_the_same_command_goes_on_and_another_is_refused(tmp_path: pathlib.Path)
 )
 def test_a_forged_record_of_a_sweep_is_one_line(text: str, tmp_path: pathlib.Path) -> None:
     (tmp_path / "sweep.json").write_text(text)
-    with pytest.raises(InputError, match=r"sweep.json is no record of a sweep"):
+    with pytest.raises(InputError, match=r"sweep.json is not a record of a sweep"):
         SweepRecord.read(tmp_path)
 
 

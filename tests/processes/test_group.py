@@ -317,7 +317,7 @@ def test_a_message_that_never_ends_ends_the_run() -> None:
 def test_texts_of_other_processes_have_no_control_characters() -> None:
     line = json.dumps({"kind": "refused", "line": "a\x1b[31m\nb\ud800"}).encode()
     assert decode(line)["line"] == "a\\x1b[31m\\nb\\ud800"
-    with pytest.raises(MalformedError, match="no known kind"):
+    with pytest.raises(MalformedError, match="unknown kind"):
         decode(b"{}")
 
 
@@ -329,7 +329,7 @@ def test_a_host_name_without_an_address_is_an_error_within_seconds(
         lambda: Worker(1, 2, Address("no..such.host", 1), QUICK, Ends().of(1)),
         lambda: Coordinator(2, Address("nosuchhost.invalid", 1), QUICK, Ends().of(0)),
     ):
-        with pytest.raises(InputError, match=r"--coordinator=n.*: the host is not known here"):
+        with pytest.raises(InputError, match=r"--coordinator=n.*: the host is unknown here"):
             join()
 
 
@@ -342,7 +342,7 @@ def test_a_port_in_use_is_an_error_of_the_first_process() -> None:
 
 @pytest.mark.parametrize("text", ["node0", "node0:", ":8476", "node0:99999", "node0:0"])
 def test_an_address_needs_host_and_port(text: str) -> None:
-    with pytest.raises(InputError, match="is no host:port"):
+    with pytest.raises(InputError, match="is not a host:port"):
         Address.parse(text)
 
 

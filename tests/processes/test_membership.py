@@ -100,7 +100,7 @@ def test_joining_checks_its_arguments() -> None:
     assert processes.count() == 1
     with pytest.raises(InputError, match="--process_id=2 is not below --num_processes=2"):
         processes.join(2, 2, "localhost:1")
-    with pytest.raises(InputError, match="is no host:port"):
+    with pytest.raises(InputError, match="is not a host:port"):
         processes.join(2, 1, "localhost")
 
 

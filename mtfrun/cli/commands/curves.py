@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mtfrun.rundir.tensorboard.curves import Curves
 
 _DESCRIPTION = """\
-Prints the curves of a run as a table: training's numbers, and those of its evaluations.
+Prints the curves of a run as a table: metrics of training and of its evaluations.
 
   mtfrun curves --model_dir=/tmp/run
   mtfrun curves --model_dir=/tmp/run --rows=40
@@ -41,7 +41,7 @@ def _check(flags: argparse.Namespace) -> None:
         raise InputError(f"--rows={flags.rows} must be at least 2, for the first and the last step")
 
 
-# In this order, before others by name. The tags of numbers of single tasks and layers have a "/".
+# In this order, before all other metrics by name. Tags of single tasks and layers have a "/".
 _TRAIN_METRICS = ("loss", "accuracy")
 _EVAL_METRICS = ("loss", "accuracy", "bits_per_byte", "perplexity")
 
@@ -68,8 +68,8 @@ def curve_table(train: Curves, evaluations: Curves, rows: int) -> list[str]:
     from mtfrun.rundir.tensorboard.metric_tags import tag_of
 
     columns = {f"train {tag}": train[tag] for tag in _TRAIN_METRICS if tag in train}
-    others = sorted(tag for tag in evaluations if "/" not in tag and tag not in _EVAL_METRICS)
-    for name in (*_EVAL_METRICS, *others):
+    further = sorted(tag for tag in evaluations if "/" not in tag and tag not in _EVAL_METRICS)
+    for name in (*_EVAL_METRICS, *further):
         if (tag := tag_of(name)) in evaluations:
             columns[f"eval {name}"] = evaluations[tag]
     all_steps = {step for curve in columns.values() for step in curve}

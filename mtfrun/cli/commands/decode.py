@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from mtfrun.cli.command import Command
 from mtfrun.cli.joining import add_process_flags, check_processes
 from mtfrun.cli.shared_flags import (
+    RUN_HELP,
     add_inference_flags,
     add_output_flags,
     check_files,
@@ -23,7 +24,8 @@ from mtfrun.errors import InputError
 if TYPE_CHECKING:
     from mtfrun.experiment import Inference
 
-_DESCRIPTION = """\
+_DESCRIPTION = (
+    """\
 Continues or answers prompts, or classifies images: one JSON object each, in order.
 
   mtfrun decode --model_dir=/tmp/run --prompt="The " --prompt="If "
@@ -47,10 +49,9 @@ A classifier of images takes PNG and JPEG files, or a split of its data:
 photos is a folder, list.txt has a path in each line. Images of another size than the model's are
 scaled to cover it, and cropped at the centre.
 
-Without --gin_file the configuration is the run's own, --model_dir/config.gin, which may import
-mtfrun alone: --gin_allow_imports=my_models names other modules that you trust.
-Without --model_dir the model is that of --gin_file, with the values of any checkpoint that training
-could start from: --gin.INIT_CHECKPOINT="'/models/t5/model.ckpt-1000'"."""
+"""
+    + RUN_HELP
+)
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:

@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 
 from mtfrun.cli.command import Command
 from mtfrun.cli.joining import add_process_flags, check_processes
-from mtfrun.cli.shared_flags import check_run
+from mtfrun.cli.shared_flags import RUN_HELP, check_run
 from mtfrun.display import progress
 from mtfrun.errors import InputError
 
-_DESCRIPTION = """\
+_DESCRIPTION = (
+    """\
 Evaluates checkpoints: one JSON object each on standard output, and curves in --model_dir/eval.
 
   mtfrun eval --model_dir=/tmp/run
@@ -29,10 +30,9 @@ at once only after the last step. Its curves are in --model_dir/eval/continuous.
 
 A metric that is infinite or not a number is printed as null, and the exit code is 3.
 
-Without --gin_file the configuration is the run's own, --model_dir/config.gin, which may import
-mtfrun alone: --gin_allow_imports=my_models names other modules that you trust.
-Without --model_dir the model is that of --gin_file, with the values of any checkpoint that training
-could start from: --gin.INIT_CHECKPOINT="'/models/t5/model.ckpt-1000'"."""
+"""
+    + RUN_HELP
+)
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:

@@ -21,14 +21,14 @@ Runs a command as several processes on this machine, each with a part of the mes
   mtfrun launch -n 4 --max_restarts=3 --elastic -- train --gin_file=... --model_dir=/tmp/run
   mtfrun launch -n 2 -- eval --model_dir=/tmp/run
 
-The command is train, eval, decode or score. Its numbers and its files are those of one process; a
-checkpoint can be restored by any number of processes. What process 0 prints is shown as it is, what
-another one prints on standard error begins with its number, as in "[1] ...".
+The command is train, eval, decode or score. Its results and its files are the same as of one
+process; a checkpoint can be restored by any number of processes. What process 0 prints is shown as
+it is, what another one prints on standard error begins with its number, as in "[1] ...".
 
-If a process dies, stops, fails or never starts, the others end within 30 seconds, with one line
-that names it and the last saved step, and with its exit code (128 + number for a signal). With
---max_restarts=N all are started again, up to N times, and go on from there; bad input (exit code 2)
-and numbers that are not finite (3) come again, and end the run. With --elastic the run then goes on
+If a process dies, stops, fails or never starts, all end within 30 seconds, with one line that names
+it and the last saved step, and with its exit code (128 + number for a signal). With
+--max_restarts=N all are started again, up to N times, and resume there; bad input (exit code 2) and
+numbers that are not finite (3) come again, and end the run. With --elastic the run then continues
 without the processes that were lost: the mesh axis over which the batch is split becomes smaller.
 The batch is the same, and so are the losses.
 
@@ -92,7 +92,7 @@ def _check(flags: argparse.Namespace) -> None:
     if flags.max_restarts < 0:
         raise InputError(f"--max_restarts={flags.max_restarts} must be at least 0")
     if flags.max_restarts and launched.command != "train":
-        raise InputError("--max_restarts is for train, which goes on from a checkpoint")
+        raise InputError("--max_restarts is for train, which resumes from a checkpoint")
     if flags.elastic and not flags.max_restarts:
         raise InputError("--elastic says how to start again: give --max_restarts=N as well")
     if launched.command == "train" and launched.dry_run:

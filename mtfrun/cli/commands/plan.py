@@ -29,13 +29,13 @@ Says what a step of training needs on a mesh of any size, without its devices.
   mtfrun plan --search --devices=8 --profile=devices.json --gin_file=my.gin
 
 It compiles the step, on the CPU, and prints: every variable with its dimensions, the mesh axis of
-each, sizes and bytes on a device; the memory of a device, which is that of variables and, at the
-peak of the step, of all other tensors; the collectives (all-reduce, all-gather, ...) of a step, by
-mesh axis and the dimensions that cause them; what is replicated although it could be split; layout
+each, sizes and bytes on a device; the memory of a device, for variables and, at the peak of the
+step, of all other tensors; the collectives (all-reduce, all-gather, ...) of a step, by mesh axis
+and the dimensions that cause them; tensors that are replicated although they could be split; layout
 rules without effect. If mesh axes do not divide dimensions, all of these are named, with the
 nearest sizes that fit.
 
---mesh and --layout replace those of the configuration. With --device_memory the exit code is 6 if a
+--mesh and --layout replace the configuration's. With --device_memory the exit code is 6 if a
 device's memory does not suffice. --bandwidth, the bytes a second that a device sends along an axis,
 gives the time that the collectives take at least; nothing is said of computation. --picture writes
 the mesh and what its devices hold and send, as SVG, HTML or text; - prints it as text.
@@ -47,7 +47,7 @@ with the shortest estimated steps, each with lines for a gin file.
 --profile says how fast the devices are: a file that --calibrate has measured on them, or "a100" or
 "t4", whose numbers are from data sheets.
 
-The peak is that of a CPU that runs operations in the order of the program; docs/planning.md
+The peak is of a CPU that runs operations in the order of the program; docs/planning.md
 compares it with what was measured."""
 
 

@@ -27,8 +27,8 @@ Prints a table of the runs in directories and below them: differences, state, st
   mtfrun runs /tmp/sweep --json
 
 States: running; finished; stopped by a signal, or by kill -9; failed; damaged, where a file of the
-newest checkpoint has another size than was saved. Metrics are those of the evaluations during
-training: the last and the best, which * marks. Speed is that of the last steps. The columns on the
+newest checkpoint has another size than was saved. Metrics are from the evaluations during
+training: the last and the best, which * marks. Speed is of the last steps. The columns on the
 right, or those that fit, have the parameters in which the runs differ."""
 
 

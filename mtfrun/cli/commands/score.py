@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 from mtfrun.cli.command import Command
 from mtfrun.cli.joining import add_process_flags, check_processes
-from mtfrun.cli.shared_flags import add_output_flags, check_files, check_run
+from mtfrun.cli.shared_flags import RUN_HELP, add_output_flags, check_files, check_run
 from mtfrun.errors import InputError
 
-_DESCRIPTION = """\
+_DESCRIPTION = (
+    """\
 Computes the log-likelihood of targets given inputs: one JSON object a pair, in order.
 
   mtfrun score --model_dir=/tmp/run --input=pairs.tsv --output=scores.jsonl
@@ -19,10 +20,9 @@ A line is an input, a tab and a target, or in .jsonl files {"input": ..., "targe
 have columns called "input" and "target" in the first line. --input=split:validation scores the
 pairs of a split of the configured data, or its texts.
 
-Without --gin_file the configuration is the run's own, --model_dir/config.gin, which may import
-mtfrun alone: --gin_allow_imports=my_models names other modules that you trust.
-Without --model_dir the model is that of --gin_file, with the values of any checkpoint that training
-could start from: --gin.INIT_CHECKPOINT="'/models/t5/model.ckpt-1000'"."""
+"""
+    + RUN_HELP
+)
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:

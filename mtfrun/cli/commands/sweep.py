@@ -42,13 +42,13 @@ so is a text, in quotes within quotes:
 Each run is trained by `mtfrun train`, in a directory of --model_dir that has the name of what
 differs, such as LEARNING_RATE=0.01,D_MODEL=64; sweep.log in it has its output. --jobs=N trains N of
 them at the same time, which share the machine's GPUs in equal parts. A run that fails does not end
-the others. At the end a table has step, state and metrics of every run, the best one marked by *.
+the sweep. At the end a table has step, state and metrics of every run, the best one marked by *.
 
-Ctrl-C and SIGTERM save the runs that are trained and end the sweep. The same command goes on: runs
-that are finished are left out, the others go on from their checkpoints. It may name further values
-of the parameters that differ; other changes are refused.
+Ctrl-C and SIGTERM save the runs that are trained and end the sweep. The same command resumes it:
+runs that are finished are left out, all other runs resume from their checkpoints. It may name
+further values of the parameters that differ; other changes are refused.
 
-The exit code is 0, or that of the first run that failed. `mtfrun runs DIR` prints a table later."""
+The exit code is 0, or the first failed run's. `mtfrun runs DIR` prints a table later."""
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
@@ -59,7 +59,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     add(
         "--accept_changes",
         action="store_true",
-        help="go on although the data have changed since the checkpoints",
+        help="continue although the data have changed since the checkpoints",
     )
 
 
@@ -147,9 +147,9 @@ def _report(
     varied = list(runs[0].values)
     print_lines(*sweep_table(summaries, varied, metric, terminal_columns()))
     print_lines(f"TensorBoard: tensorboard --logdir {shlex.quote(str(directory))}")
-    others = dict.fromkeys(name for summary in summaries for name in summary.metrics)
-    if others and trainer.codes:
-        describe_sweep(directory, [r.values for r in runs], list(dict.fromkeys([metric, *others])))
+    metrics = dict.fromkeys(name for summary in summaries for name in summary.metrics)
+    if metrics and trainer.codes:
+        describe_sweep(directory, [r.values for r in runs], list(dict.fromkeys([metric, *metrics])))
     if trainer.signal is not None:
         print(f"mtfrun: stopped; to go on: {shlex.join(command)}", file=sys.stderr, flush=True)
         return 128 + trainer.signal

@@ -70,13 +70,13 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max_hours",
         type=float,
-        help="save and end after so many hours, with exit code 0; the same command goes on",
+        help="save and end after so many hours, with exit code 0; the same command resumes",
         metavar="HOURS",
     )
     parser.add_argument(
         "--accept_changes",
         action="store_true",
-        help="go on although the data or the configuration have changed since the checkpoint",
+        help="continue although the data or the configuration have changed since the checkpoint",
     )
     add_process_flags(parser)
 
@@ -84,11 +84,13 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 def _check(flags: argparse.Namespace) -> None:
     check_processes(flags)
     if not flags.gin_file:
-        own = pathlib.Path(flags.model_dir or "") / "config.gin"
-        name = own if flags.model_dir and own.is_file() else "runs/quickstart.gin"
+        of_run = pathlib.Path(flags.model_dir or "") / "config.gin"
+        name = of_run if flags.model_dir and of_run.is_file() else "runs/quickstart.gin"
         raise InputError(f"train needs a configuration: --gin_file={name}")
     if flags.dry_run and flags.num_processes > 1:
-        raise InputError("--dry_run describes a run of any mesh in one process: leave others out")
+        raise InputError(
+            "--dry_run describes a run of any mesh in one process: leave --num_processes out"
+        )
     if flags.profile_process not in range(max(1, flags.num_processes)):
         raise InputError(
             f"--profile_process={flags.profile_process}: there are {flags.num_processes} "

@@ -26,7 +26,7 @@ Trains a few steps on meshes and on one device, and shows the largest difference
                                   --mesh=all:4 --layout='batch:all'
 
 A mesh changes no number but for rounding. This checks it for a configuration, and for models,
-layers and optimizers of your own: the initial values; the loss and the gradients of every step; the
+layers and optimizers of yours: the initial values; the loss and the gradients of every step; the
 optimizer's updates from equal gradients; metrics and logits of an evaluation before training and
 after the last step, and the decodes after it. Every step starts from the values of one device, so
 that a difference shows the step that causes it. If one is above --tolerance, the exit code is 5,
@@ -34,8 +34,8 @@ and the variables are listed in the order in which they are computed.
 
 Without --mesh the mesh is the configuration's. --layout belongs to the --mesh before it, by default
 it is the configuration's. Devices that the machine lacks are simulated on its CPU, if it has no
-accelerator; --cpu simulates them in any case. Nothing is written, and no checkpoint is read but
-that of --gin.INIT_CHECKPOINT.
+accelerator; --cpu simulates them in any case. Nothing is written, and of checkpoints only
+--gin.INIT_CHECKPOINT is read.
 
 Differences are relative to the largest entry of a variable's gradient, or to an entry of an update.
 With float32 they are about 0.000001; with bfloat16 choose --tolerance=0.05, or verify with
@@ -47,7 +47,7 @@ class MeshFlags(NamedTuple):
 
     Attributes:
       shape: its axes.
-      layout: its rules; None for those of the configuration.
+      layout: its rules; None for the configuration's.
     """
 
     shape: str
@@ -66,7 +66,7 @@ class _Layout(argparse.Action):
         self, parser: Any, flags: argparse.Namespace, value: Any, option: Any = ""
     ) -> None:
         if not flags.meshes or flags.meshes[-1].layout is not None:
-            raise InputError(f"--layout={value} needs a --mesh of its own before it")
+            raise InputError(f"--layout={value} needs a --mesh before it")
         flags.meshes = [*flags.meshes[:-1], flags.meshes[-1]._replace(layout=value)]
 
 
@@ -111,7 +111,7 @@ def _check(flags: argparse.Namespace) -> None:
         raise InputError(f"--tolerance={flags.tolerance} must be a number of at least 0")
 
 
-# The exit code if numbers on a mesh are not those of one device.
+# The exit code if numbers on a mesh and on one device differ.
 NOT_EQUAL = 5
 
 

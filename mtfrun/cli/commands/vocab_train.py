@@ -21,10 +21,9 @@ is a unigram model with T5's ids: 0 is padding, 1 the end, 2 unknown. Sentinels 
 are not part of it: data.SentencePieceVocabulary.extra_ids adds them, 100 by default, behind the
 --size pieces. The same texts give the same file.
 
-By default texts are kept as they are, spaces and line ends too, and characters without a piece of
-their own become bytes, for which there are 256 pieces. T5's own vocabulary was made with
---normalization=nmt_nfkc --no_byte_fallback: one space for line ends and for several spaces, and
-rare characters are unknown."""
+By default texts do not change, not even spaces and line ends, and characters without a piece become
+bytes, for which there are 256 pieces. T5's vocabulary was made with --normalization=nmt_nfkc
+--no_byte_fallback: one space for line ends and several spaces, and rare characters are unknown."""
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
@@ -62,7 +61,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     add(
         "--no_byte_fallback",
         action="store_true",
-        help="rare characters are unknown; leaves 256 pieces more for others",
+        help="rare characters are unknown; leaves 256 pieces more",
     )
 
 

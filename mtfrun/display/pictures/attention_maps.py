@@ -35,7 +35,7 @@ def attention_maps(
 ) -> np.ndarray:
     """Returns a picture uint8 [height, width, 3] with a map for every head, side by side.
 
-    Where they do not fit into the width of a card, the others are below.
+    Where they do not fit into the width of a card, more are below.
 
     Args:
       weights: by the name of the head, [queries, keys]; rows add up to 1.

@@ -109,8 +109,8 @@ def plain(text: str) -> str:
 
     A character that the font does not have becomes a box.
     """
-    known = _characters()
-    shown = "".join(c if ord(c) in known else "\N{WHITE SQUARE}" for c in text)
+    available = _characters()
+    shown = "".join(c if ord(c) in available else "\N{WHITE SQUARE}" for c in text)
     return shown.replace("$", r"\$")
 
 

@@ -9,7 +9,7 @@ _BLOCK = re.compile(r"(?:(?P<stack>\w+)_stack/)?blocks/(?P<number>\d+)(?:/|$)")
 
 
 def layer_names(paths: Sequence[str]) -> list[str]:
-    """Returns the names of the layers that paths lead to, without what is the same in all.
+    """Returns the names of the layers that paths lead to, without their common part.
 
     >>> layer_names(["decoder_stack/blocks/0/moe_1d", "decoder_stack/blocks/2/moe_1d"])
     ['layer 0', 'layer 2']

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# The most devices that are drawn along a side; the others are counted.
+# The most devices that are drawn along a side; more are counted.
 MOST_DEVICES = 8
 _MARGIN, _LINE, _LEFT, _HEAD = 10, 18, 72, 22
 _MOST_CELL, _BAR, _GAP = 96, 12, 8

@@ -19,7 +19,7 @@ from mtfrun.display.pictures.canvas import (
 )
 
 _MARGIN, _TOP = 10, 4
-# Pixels of a character, the least width of a box, its height, and that of a number below it.
+# Pixels of a character, the least width of a box, its height, and the height of a number below it.
 _CHARACTER, _LEAST_BOX, _BOX, _NUMBER = 7.2, 17, 17, 12
 _SPACE, _TITLE = 2, 18
 # Experts in a line of the legend, and where it begins.
@@ -31,7 +31,7 @@ def token_experts(
 ) -> np.ndarray:
     """Returns a picture uint8 [height, width, 3] of a text, once for each layer.
 
-    Every token has the colour of the expert that it visits first; a token without an expert is
+    Every token has the colour of its first expert; a token without an expert is
     white. Of more experts than there are colours, the number is below each token.
 
     Args:

@@ -19,7 +19,7 @@ _DEFAULT_SIZE = os.terminal_size((80, 24))
 def is_terminal(stream: TextIO | None = None) -> bool:
     """Returns whether lines of a stream, by default standard error, can be written over.
 
-    Not in a pipe or a file, and not on a terminal with TERM=dumb, such as that of Emacs.
+    Not in a pipe or a file, and not on a terminal with TERM=dumb, as in Emacs.
     """
     stream = sys.stderr if stream is None else stream
     return stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"

@@ -46,8 +46,8 @@ class Work:
     calls `advance` or `move_to`.
 
     Args:
-      text: what is being done: "evaluating step 100".
-      total: the amount of work in units; None if it is not known.
+      text: names the work: "evaluating step 100".
+      total: the amount of work in units; None if it is unknown.
       unit: "batches"; "B" are bytes, shown in MB.
       done: the amount that was done before.
       has_lines: whether lines are printed in a pipe.
@@ -55,7 +55,7 @@ class Work:
       clock: returns seconds.
 
     Attributes:
-      text: what is being done.
+      text: names the work.
       done: the amount that is done.
     """
 

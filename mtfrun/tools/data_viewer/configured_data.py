@@ -18,7 +18,7 @@ from mtfrun.tools.data_viewer.statistics import bytes_of, length_statistics, sta
 TRAIN = "train"
 # The split of an evaluation if the configuration names none.
 EVALUATION = "validation"
-# Rows of which the padding is counted where it is not known of all.
+# Rows of which the padding is counted where the data do not count it.
 _SAMPLED_ROWS = 1024
 
 
@@ -27,7 +27,7 @@ class ConfiguredData(NamedTuple):
 
     Attributes:
       data: the data.
-      splits: that of training and that of the evaluation.
+      splits: of training and of the evaluation.
       seed: of the order of training.
     """
 
@@ -63,7 +63,7 @@ def _batches(data: Data, split: str, rows: int, seed: int) -> Iterator[Batch]:
 
 
 def _without_empty_rows(batch: Batch) -> Mapping[str, np.ndarray]:
-    """Returns a batch without the rows of zeros that fill it up, unless there are no others."""
+    """Returns a batch without the rows of zeros that fill it up, unless there is no other row."""
     size = len(next(iter(batch.values())))
     occupied = np.zeros(size, bool)
     for values in batch.values():

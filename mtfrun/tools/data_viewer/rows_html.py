@@ -18,7 +18,7 @@ from mtfrun.tools.data_viewer.rows_text import (
 )
 from mtfrun.untrusted import escaped
 
-# Number of colours, after which that of the first segment is used again.
+# Number of colours, after which the first one is used again.
 _COLOURS = 6
 # The shorter side, in pixels, to which a small image is enlarged.
 _SMALLEST_SIDE = 96
@@ -111,5 +111,5 @@ def _image(view: ImageView) -> str:
 
 
 def _escaped(text: str, keep: str = "") -> str:
-    """Returns a text as HTML, with what is no printable character, `keep` excepted, escaped."""
+    """Returns a text as HTML, with characters that are not printable, except `keep`, escaped."""
     return html.escape("".join(c if c in keep else escaped(c) for c in text))

@@ -65,7 +65,7 @@ def length_statistics(lengths: np.ndarray, capacity: int | None = None) -> Lengt
 def bytes_of(tokens: np.ndarray, bytes_per_id: Sequence[np.ndarray], ends: np.ndarray) -> list[int]:
     """Returns the bytes of text that the ids of each feature represent.
 
-    tokens: int [tokens] of all texts, those of an example's features one after the other.
+    tokens: int [tokens] of all texts, an example's features one after the other.
     bytes_per_id: of each feature, int [vocabulary]. ends: int [examples, features], in `tokens`.
     """
     """Returns the bytes of text that the ids of each feature represent."""

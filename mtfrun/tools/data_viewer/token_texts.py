@@ -8,7 +8,7 @@ import numpy as np
 
 from mtfrun.data.vocabularies.vocabulary import Vocabulary
 
-# What a decoder returns for bytes that are no whole character of UTF-8.
+# What a decoder returns for bytes that are not a whole character of UTF-8.
 _INVALID = "\ufffd"
 # A character of UTF-8 has at most four bytes, and so at most four ids.
 _MOST_IDS_OF_A_CHARACTER = 4
@@ -17,7 +17,7 @@ _MOST_IDS_OF_A_CHARACTER = 4
 def token_texts(vocabulary: Vocabulary, ids: Sequence[int] | np.ndarray) -> list[str]:
     r"""Returns what each id adds to the decoded text; special ids by name.
 
-    A character of several ids stands at the last of them, with "" at the others.
+    A character of several ids stands at the last of them, with "" at the ones before.
 
     Examples:
       >>> from mtfrun.data.vocabularies.byte_vocabulary import ByteVocabulary

@@ -35,11 +35,11 @@ class Program:
 
     Attributes:
       python: what starts Python.
-      arguments: those of Python before the command, such as ["-m", "mtfrun"].
+      arguments: of Python, before the command, such as ["-m", "mtfrun"].
       command: the command with its flags: ["train", "--gin_file=...", ...].
       model_dir: of the run; None without one.
       stdin: a file descriptor that process 0 reads, or None.
-      typed: the launcher's own command line.
+      typed: the launcher's command line.
       settings: the gin files and bindings of the command, see `largest_that_fits`.
     """
 
@@ -112,7 +112,7 @@ class Launcher:
         self._signal: int | None = None
 
     def run(self) -> int:
-        """Returns the exit code: 0, or that of the process whose end was the cause."""
+        """Returns the exit code: 0, or of the process whose end was the cause."""
         launch = self._launch
         with forward_signals(self._forward):
             for restart in range(launch.max_restarts + 1):

@@ -30,17 +30,17 @@ class Outcome:
     def cause(self) -> int | None:
         """The process whose end made the others end; None if all have succeeded.
 
-        It is the first that failed by itself. Where all others only say that another one is lost,
+        It is the first that failed by itself. Where the rest only say that another one is lost,
         it is one that had to be killed.
         """
         failed = [number for number, code in self.codes.items() if code]
-        own = [n for n in failed if n not in self.killed and self.codes[n] != LOST]
-        candidates = own or sorted(self.killed) or failed
+        causes = [n for n in failed if n not in self.killed and self.codes[n] != LOST]
+        candidates = causes or sorted(self.killed) or failed
         return candidates[0] if candidates else None
 
     @property
     def code(self) -> int:
-        """The exit code of the launcher: that of the cause, 128 + number for a signal."""
+        """The exit code of the launcher: the cause's, 128 + number for a signal."""
         if self.cause is None:
             return 0
         code = self.codes[self.cause]
@@ -63,7 +63,7 @@ class Outcome:
         return self.cause is not None and self.signal is None and self.code not in _PERMANENT
 
     def describe(self) -> str:
-        """Returns "process 1 of 2 was ended by SIGKILL", without what is safe."""
+        """Returns "process 1 of 2 was ended by SIGKILL"."""
         assert self.cause is not None
         who, code = f"process {self.cause} of {len(self.codes)}", self.codes[self.cause]
         if self.cause in self.killed:

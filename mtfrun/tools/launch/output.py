@@ -10,7 +10,7 @@ _OWN = b"mtfrun: "
 
 
 class Output:
-    """Prints the lines of several processes: those of process 0 as they are, "[1] ..." of others.
+    """Prints the lines of several processes: of process 0 as they are, of process 1 as "[1] ...".
 
     Errors and warnings that several processes print alike are printed once, without a number.
 
@@ -37,7 +37,7 @@ class Output:
         self._unfinished[process] = unfinished
 
     def finish(self, process: int) -> None:
-        """Prints what is left of a process that has ended."""
+        """Prints the unfinished line of a process that has ended."""
         unfinished = self._unfinished.pop(process, b"")
         if unfinished:
             self._print_line(process, unfinished)

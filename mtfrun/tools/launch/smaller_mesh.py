@@ -80,7 +80,7 @@ def largest_that_fits(
     """Returns the largest smaller mesh on which a training can be built."""
     process = subprocess.run(
         [*python, "-m", FITTING, str(num_processes), str(remaining), json.dumps(settings)],
-        # Simulated devices: this machine need not have those of all processes.
+        # Simulated devices: this machine need not have the devices of all processes.
         env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
         text=True,

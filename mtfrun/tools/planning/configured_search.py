@@ -137,10 +137,10 @@ def as_lines(
     lines = [f"devices: {profile.name}{limit}"]
     for number, option in enumerate(outcome.ranking[:_PRINTED], 1):
         lines += ["", f"{number}. {option}", *settings.gin(option.candidate)]
-    others = len(outcome.ranking[_PRINTED:])
+    more = len(outcome.ranking[_PRINTED:])
     lines += [
         "",
-        f"{others} more fit, {len(outcome.too_large)} need more memory, "
+        f"{more} more fit, {len(outcome.too_large)} need more memory, "
         f"{len(outcome.rejections)} cannot be compiled; --json prints all",
     ]
     if not outcome.ranking and outcome.too_large:
@@ -257,7 +257,7 @@ class _Settings:
 
 
 def _rematerialised(bindings: Sequence[Binding]) -> list[str]:
-    """Returns what the configuration binds of this name; models differ in what they call."""
+    """Returns what the configuration binds of this name; models give it to different classes."""
     macros = macros_of(bindings)
     names = (b.source(macros).name for b in bindings if b.parameter == "rematerialise")
     return list(dict.fromkeys(names))

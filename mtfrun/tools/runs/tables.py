@@ -16,11 +16,11 @@ _LOSS = "loss"
 
 def metric_of(summaries: Sequence[RunSummary], name: str | None) -> str:
     """Returns the metric by which runs are compared: the named one, loss, or the first."""
-    known = list(dict.fromkeys(metric for s in summaries for metric in s.metrics))
-    if name is not None and known and name not in known:
-        hint = did_you_mean(name, known) or f"; there are {', '.join(known)}"
+    names = list(dict.fromkeys(metric for s in summaries for metric in s.metrics))
+    if name is not None and names and name not in names:
+        hint = did_you_mean(name, names) or f"; there are {', '.join(names)}"
         raise InputError(f"--metric={name}: no evaluation has it{hint}")
-    return name or (_LOSS if _LOSS in known or not known else known[0])
+    return name or (_LOSS if _LOSS in names or not names else names[0])
 
 
 def sweep_table(
@@ -48,15 +48,15 @@ def runs_table(
     bests = [s.best(metric) for s in summaries]
     best = _best_of([math.nan if b is None else b.metrics[metric] for b in bests], metric)
     rows = []
-    for index, (summary, own) in enumerate(zip(summaries, bests, strict=True)):
+    for index, (summary, at) in enumerate(zip(summaries, bests, strict=True)):
         mark = _mark(index, best)
         rows.append(
             [
                 summary.name,
                 summary.state,
                 _step(summary),
-                ("-" if own is None else _number(own.metrics[metric])) + mark,
-                "-" if own is None else str(own.step),
+                ("-" if at is None else _number(at.metrics[metric])) + mark,
+                "-" if at is None else str(at.step),
                 _number(summary.last(metric)),
                 _speed(summary),
                 "-" if summary.status is None else time_text(summary.status.time),

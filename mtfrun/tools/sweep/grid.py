@@ -121,12 +121,12 @@ class Grid:
         for file in files:
             statements.add_file(file, search_paths)
         references = (r for binding in statements.bindings for r in binding.references())
-        known = {*macros_of(statements.bindings), *(r.macro for r in references if r.macro)}
+        macros = {*macros_of(statements.bindings), *(r.macro for r in references if r.macro)}
         for varied in self.varied:
-            if "." not in varied.name and varied.name not in known:
+            if "." not in varied.name and varied.name not in macros:
                 raise InputError(
                     f"--gin.{varied.name}: no gin file has this macro"
-                    f"{did_you_mean(varied.name, known)}"
+                    f"{did_you_mean(varied.name, macros)}"
                 )
 
 
@@ -167,8 +167,8 @@ def _checked(flag: str, name: str, value: str, text: str) -> str:
         if text == value:
             raise
         raise InputError(
-            f"{flag}: a comma separates alternatives, of which {value} is no gin value; one text "
-            f"needs quotes within quotes: --gin.{name}=\"'{text}'\""
+            f"{flag}: a comma separates alternatives, of which {value} is not a gin value; one "
+            f"text needs quotes within quotes: --gin.{name}=\"'{text}'\""
         ) from None
     return value_text(statements.bindings[0].value)
 

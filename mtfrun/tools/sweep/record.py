@@ -1,4 +1,4 @@
-"""The record of a sweep in its directory, which says whether a command goes on with it."""
+"""The record of a sweep in its directory, which says whether a command continues it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class SweepRecord:
             return None
         except (OSError, ValueError, TypeError) as error:
             raise InputError(
-                f"{path} is no record of a sweep ({reason(error)}): name another --model_dir"
+                f"{path} is not a record of a sweep ({reason(error)}): name another --model_dir"
             ) from error
 
     def _check(self) -> None:
@@ -67,7 +67,7 @@ class SweepRecord:
         atomic_write(directory / NAME, json.dumps(dataclasses.asdict(self), indent=1) + "\n")
 
     def continued(self, command: SweepRecord, directory: pathlib.Path) -> SweepRecord:
-        """Returns the record of a sweep that a command goes on with; it may add alternatives."""
+        """Returns the record of a sweep that a command continues; it may add alternatives."""
         differing = changes(self._comparable(), command._comparable())
         if differing:
             raise InputError(

@@ -81,7 +81,7 @@ class Trainer:
         self._slots: dict[int, _Child] = {}
 
     def train(self, runs: Sequence[TrainedRun]) -> None:
-        """Trains all runs; those that fail do not end the others."""
+        """Trains all runs; a failed one does not end the sweep."""
         waiting = list(runs)
         with forward_signals(self._forward):
             try:

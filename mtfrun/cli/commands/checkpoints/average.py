@@ -97,8 +97,8 @@ def mean_values(directory: pathlib.Path, manifests: Sequence[Manifest]) -> Mappi
     from mtfrun.rundir import RunDirError
     from mtfrun.rundir.checkpoints.checkpoint_values import CheckpointValues
 
-    first, *others = manifests
-    for other in others:
+    first, *remaining = manifests
+    for other in remaining:
         if other.variables != first.variables:
             different = first.variables.items() ^ other.variables.items()
             path = min(path for path, _ in different)

@@ -28,7 +28,7 @@ Compares the variables of two checkpoints, of one or of two runs.
   mtfrun checkpoints diff --model_dir=/tmp/run 1000 2000
 
 A checkpoint is a run directory, for its newest good one, or DIRECTORY@STEP, or a step of
---model_dir. Variables that only one has and those of different shapes come first; then those whose
+--model_dir. Variables that only one has, or whose shapes differ, come first; then the ones whose
 values differ, with the largest absolute difference and the relative one, the norm of the difference
 over the norm of the first value, largest first. The variables are those of the model; --slots adds
 the optimizer's and the averages, --match=REGEX takes those in whose path the expression is found.
@@ -61,7 +61,7 @@ class Difference(NamedTuple):
     Attributes:
       path: of the variable.
       largest: the largest absolute difference.
-      relative: the norm of the difference over that of the first value; infinite if that is zero.
+      relative: the norm of the difference over the norm of the first value, perhaps infinite.
     """
 
     path: str
@@ -83,9 +83,9 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     saved = [_variables(stored, flags.match, with_slots=flags.slots) for stored in (first, second)]
     if not any(saved):
         raise InputError(f"--match={flags.match} is in the path of none of the variables")
-    for title, (own, other) in {"A": saved, "B": saved[::-1]}.items():
-        for path in sorted(own.keys() - other.keys()):
-            print_lines(f"only in {title}: {path}, {own[path]}")
+    for title, (one, other) in {"A": saved, "B": saved[::-1]}.items():
+        for path in sorted(one.keys() - other.keys()):
+            print_lines(f"only in {title}: {path}, {one[path]}")
     common = []
     for path in sorted(saved[0].keys() & saved[1].keys()):
         if saved[0][path].shape == saved[1][path].shape:
@@ -102,7 +102,7 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
 
 
 def _variables(stored: _Stored, match: str, *, with_slots: bool) -> dict[str, VariableSpec]:
-    """Returns the variables of a checkpoint that are compared: those of the model, or all."""
+    """Returns the variables of a checkpoint that are compared: all, or the model's."""
     return {
         path: spec
         for path, spec in sorted(stored.manifest.variables.items())

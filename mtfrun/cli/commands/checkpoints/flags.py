@@ -32,7 +32,7 @@ def check_run(flags: argparse.Namespace) -> None:
     check_match(flags)
     step = getattr(flags, "checkpoint", None)
     if step is not None and not step.isdecimal():
-        raise InputError(f"--checkpoint={step} is no step")
+        raise InputError(f"--checkpoint={step} is not a step")
 
 
 def check_match(flags: argparse.Namespace) -> None:
@@ -40,7 +40,7 @@ def check_match(flags: argparse.Namespace) -> None:
     try:
         re.compile(text)
     except re.error as error:
-        raise InputError(f"--match={text} is no regular expression: {error}") from None
+        raise InputError(f"--match={text} is not a regular expression: {error}") from None
 
 
 def check_choice(flags: argparse.Namespace, count: str) -> None:

@@ -25,7 +25,7 @@ Lists the checkpoints of a run: step, date, size, mesh, metric, state.
   mtfrun checkpoints list --model_dir=/tmp/run --metric=bits_per_byte
   mtfrun checkpoints list --model_dir=/tmp/run --json
 
-The metric is that of the evaluation at the step of the checkpoint during training; * marks the best
+The metric is from the evaluation at the step of the checkpoint during training; * marks the best
 one. A checkpoint is "good" if its files have the sizes that were saved; `checkpoints verify`
 compares their contents too."""
 
@@ -55,20 +55,20 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     if flags.json:
         print(json.dumps([_as_json(checkpoint, evaluations) for checkpoint in checkpoints]))
         return 0
-    own = {c.step: values[c.step] for c in checkpoints if c.step in values}
+    shown = {c.step: values[c.step] for c in checkpoints if c.step in values}
     choose = min if is_lower_better(metric) else max
-    best = choose(own, key=lambda step: own[step], default=None)
+    best = choose(shown, key=lambda step: shown[step], default=None)
     rows = []
     for checkpoint in checkpoints:
         step = checkpoint.step
-        value = number_text(own[step]) if step in own else "-"
+        value = number_text(shown[step]) if step in shown else "-"
         metadata = checkpoint.manifest.metadata if checkpoint.manifest else {}
         rows.append(
             [
                 str(step),
                 time_text(checkpoint.time),
                 bytes_text(checkpoint.bytes) if checkpoint.manifest else "-",
-                value + ("*" if step == best else " " * bool(own)),
+                value + ("*" if step == best else " " * bool(shown)),
                 "damaged" if checkpoint.damages else "good",
                 metadata.get("mesh", "-"),
             ]
@@ -80,11 +80,11 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
 
 
 def _metric(name: str | None, evaluations: Mapping[int, Mapping[str, float]]) -> str:
-    known = dict.fromkeys(name for metrics in evaluations.values() for name in metrics)
-    if name is not None and name not in known:
-        hint = did_you_mean(name, known) or f"; there are {', '.join(known) or 'none'}"
+    names = dict.fromkeys(name for metrics in evaluations.values() for name in metrics)
+    if name is not None and name not in names:
+        hint = did_you_mean(name, names) or f"; there are {', '.join(names) or 'none'}"
         raise InputError(f"--metric={name}: no evaluation of this run has it{hint}")
-    return name or (_LOSS if _LOSS in known or not known else next(iter(known)))
+    return name or (_LOSS if _LOSS in names or not names else next(iter(names)))
 
 
 def _notes(directory: CheckpointDirectory, checkpoints: Sequence[StoredCheckpoint]) -> list[str]:

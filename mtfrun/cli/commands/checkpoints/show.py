@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from mtfrun.rundir.checkpoints.stored_checkpoints import CheckpointDirectory, StoredCheckpoint
 
 _DESCRIPTION = """\
-Shows the variables of a checkpoint, and what is recorded about it.
+Shows the variables of a checkpoint, and its record.
 
   mtfrun checkpoints show --model_dir=/tmp/run
   mtfrun checkpoints show --model_dir=/tmp/run --checkpoint=1000 --match=attention
   mtfrun checkpoints show --model_dir=/tmp/run --norms --slots
   mtfrun checkpoints show --model_dir=/tmp/run --json
 
-For every variable of the model: its dimensions, type and bytes. --slots adds those of the optimizer
+For every variable of the model: its dimensions, type and bytes. --slots adds the optimizer's
 and the averages, of which otherwise only the sum is shown; --match=REGEX shows the variables in
 whose path the expression is found; --norms adds the root of the mean square of every variable and
 its largest absolute value, which takes as long as reading it."""
@@ -96,7 +96,7 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
 
 
 def _stored(directory: CheckpointDirectory, checkpoint: str | None) -> StoredCheckpoint:
-    """Returns a checkpoint whose manifest can be read: that of a step, or the newest."""
+    """Returns a checkpoint whose manifest can be read: of a step, or the newest."""
     from mtfrun.rundir import RunDirError
 
     if checkpoint is not None:

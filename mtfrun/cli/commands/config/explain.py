@@ -29,7 +29,7 @@ Explains a macro, a class, a function, a parameter, or a gin file of the package
   mtfrun config explain models/moe_1d_tiny.gin
 
 It prints the whole docstring, the defaults, and where the files of the package set it; of a gin
-file its header: what it is and costs, what was measured, what is commonly overridden."""
+file its header: its purpose, cost and result, and the macros that are commonly overridden."""
 
 
 def _check(flags: argparse.Namespace) -> None:
@@ -44,7 +44,7 @@ def _check(flags: argparse.Namespace) -> None:
 
 
 class Explanation(NamedTuple):
-    """What is known of a name.
+    """What explains a name.
 
     Attributes:
       name: as gin files write it.
@@ -76,7 +76,7 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
 
 
 def explain(name: str) -> list[Explanation]:
-    """Returns what is known of a name: several, if classes have parameters of the same name."""
+    """Returns several explanations if classes have parameters of the same name."""
     from mtfrun import experiment  # noqa: F401 - whose classes are explained
     from mtfrun.configuration.headers import shipped_headers
     from mtfrun.configuration.statements import macros_of
@@ -106,14 +106,14 @@ def _nearest(name: str, macros: set[str], targets: Mapping[str, Any]) -> str:
     from mtfrun.configuration.published import signature_of
 
     owner, _, parameter = name.rpartition(".")
-    own = [full for full in targets if owner and _is_called(full, owner)]
-    if own:  # a class that exists, without this parameter
-        known = list(signature_of(targets[own[0]]))
-        return did_you_mean(parameter, known) or f"; {own[0]} has {', '.join(known) or 'none'}"
+    owners = [full for full in targets if owner and _is_called(full, owner)]
+    if owners:  # a class that exists, without this parameter
+        names = list(signature_of(targets[owners[0]]))
+        return did_you_mean(parameter, names) or f"; {owners[0]} has {', '.join(names) or 'none'}"
     shorts = {full.partition(".")[2] for full in targets}
     parameters = {name for target in targets.values() for name in signature_of(target)}
-    names = {*macros, *targets} if owner else {*macros, *shorts, *parameters}
-    return did_you_mean(name, sorted(names)) or "; mtfrun config list lists the gin files"
+    candidates = {*macros, *targets} if owner else {*macros, *shorts, *parameters}
+    return did_you_mean(name, sorted(candidates)) or "; mtfrun config list lists the gin files"
 
 
 def _is_called(full: str, name: str) -> bool:
@@ -256,8 +256,8 @@ def _narrow_docstring(docstring: str, indent: str) -> list[str]:
         last = line
     narrow = []
     for line in lines:
-        own = indent + line[: len(line) - len(line.lstrip())]
-        narrow += wrap_lines(line.strip(), first=own)
+        first = indent + line[: len(line) - len(line.lstrip())]
+        narrow += wrap_lines(line.strip(), first=first)
     return narrow
 
 

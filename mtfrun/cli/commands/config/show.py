@@ -37,7 +37,7 @@ macro, class or description one of them occurs. A parameter that no file names c
 def _check(flags: argparse.Namespace) -> None:
     for word in flags.words:
         if word.endswith(".gin") or "/" in word:
-            raise InputError(word_answer(word) or f"{word} is no word to look for")
+            raise InputError(word_answer(word) or f"{word} is not a word to look for")
     if not flags.gin_file and flags.model_dir is None:
         raise InputError(
             "config show needs a configuration: --gin_file=runs/quickstart.gin or --model_dir=DIR"
@@ -61,7 +61,7 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
         hint = did_you_mean(flags.words[0], {setting.name for setting in settings})
         raise InputError(
             f"no setting of this configuration has {' or '.join(flags.words)!r}"
-            f"{hint or '; mtfrun config explain knows settings of others'}"
+            f"{hint or '; mtfrun config explain knows other settings'}"
         )
     if flags.json:
         print(json.dumps([dataclasses.asdict(setting) for setting in chosen], indent=1))
@@ -83,9 +83,9 @@ def _has_a_word(setting: Setting, words: Sequence[str]) -> bool:
 
 def _lines(settings: Iterable[Setting]) -> list[str]:
     lines: list[str] = []
-    for owner, own in itertools.groupby(settings, key=lambda setting: setting.owner):
+    for owner, of_owner in itertools.groupby(settings, key=lambda setting: setting.owner):
         lines += ["", f"{owner}:"]
-        for setting in own:
+        for setting in of_owner:
             lines += _setting_lines(setting)
     return lines[1:]
 

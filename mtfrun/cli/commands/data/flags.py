@@ -22,7 +22,7 @@ def check_tasks(flags: argparse.Namespace) -> None:
     try:
         re.compile(flags.tasks or "")
     except re.error as error:
-        raise InputError(f"--tasks={flags.tasks} is no regular expression: {error}") from None
+        raise InputError(f"--tasks={flags.tasks} is not a regular expression: {error}") from None
 
 
 def choose_caches(flags: argparse.Namespace) -> list[Path]:
