@@ -27,8 +27,8 @@ from mtfrun.models.transformer import (
     TokenEmbedding,
 )
 from mtfrun.processes.supervisor import end_with_launcher
+from mtfrun.tools.planning.dtensor_programs import take_programs
 from mtfrun.tools.planning.memory import peak_of
-from mtfrun.tools.planning.modules import take_programs
 from mtfrun.training import TrainState, train_steps_function
 
 VOCABULARY = 384

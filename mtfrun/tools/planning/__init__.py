@@ -1,18 +1,19 @@
 """Plans of training on any mesh, without its devices: `from mtfrun import planning`."""
 
-from mtfrun.tools.planning.advice import Replicated as Replicated
-from mtfrun.tools.planning.advice import replicated as replicated
 from mtfrun.tools.planning.calibration import calibrate as calibrate
 from mtfrun.tools.planning.candidates import Candidate as Candidate
 from mtfrun.tools.planning.candidates import Dimensions as Dimensions
 from mtfrun.tools.planning.candidates import dimensions_of as dimensions_of
 from mtfrun.tools.planning.candidates import layouts as layouts
-from mtfrun.tools.planning.collectives import CollectiveGroup as CollectiveGroup
-from mtfrun.tools.planning.collectives import NeededCollective as NeededCollective
-from mtfrun.tools.planning.collectives import group_collectives as group_collectives
+from mtfrun.tools.planning.collective_bytes import Collective as Collective
+from mtfrun.tools.planning.collective_bytes import CollectiveGroup as CollectiveGroup
+from mtfrun.tools.planning.collective_bytes import NeededCollective as NeededCollective
+from mtfrun.tools.planning.collective_bytes import group_collectives as group_collectives
+from mtfrun.tools.planning.description import Replicated as Replicated
 from mtfrun.tools.planning.description import as_json as as_json
 from mtfrun.tools.planning.description import describe as describe
 from mtfrun.tools.planning.description import describe_dry_run as describe_dry_run
+from mtfrun.tools.planning.description import replicated as replicated
 from mtfrun.tools.planning.estimate import Estimate as Estimate
 from mtfrun.tools.planning.estimate import estimate as estimate
 from mtfrun.tools.planning.memory import Peak as Peak
@@ -28,8 +29,8 @@ from mtfrun.tools.planning.profile import HostNetwork as HostNetwork
 from mtfrun.tools.planning.profile import Link as Link
 from mtfrun.tools.planning.profile import MeasuredNetwork as MeasuredNetwork
 from mtfrun.tools.planning.profile import ProfileError as ProfileError
+from mtfrun.tools.planning.profile import shipped_profiles as shipped_profiles
 from mtfrun.tools.planning.program import Block as Block
-from mtfrun.tools.planning.program import Collective as Collective
 from mtfrun.tools.planning.program import Operation as Operation
 from mtfrun.tools.planning.program import Program as Program
 from mtfrun.tools.planning.program import TensorType as TensorType
@@ -41,4 +42,3 @@ from mtfrun.tools.planning.search import Option as Option
 from mtfrun.tools.planning.search import Outcome as Outcome
 from mtfrun.tools.planning.search import Rejection as Rejection
 from mtfrun.tools.planning.search import Search as Search
-from mtfrun.tools.planning.shipped_profiles import shipped_profiles as shipped_profiles

@@ -9,8 +9,9 @@ from typing import Any
 
 from mtfrun import mtf
 from mtfrun.experiment import Training
-from mtfrun.tools.planning.advice import Replicated, replicated
-from mtfrun.tools.planning.collectives import CollectiveGroup, group_collectives
+from mtfrun.mtf.layout import SLOTS as SLOTS_RULE
+from mtfrun.mtf.layout import WEIGHTS
+from mtfrun.tools.planning.collective_bytes import CollectiveGroup, group_collectives
 from mtfrun.tools.planning.plan import (
     AVERAGES,
     PARAMETERS,
@@ -181,3 +182,66 @@ def describe_dry_run(training: Training, program_dump: str) -> str:
         return "\n".join([*lines, f"{'collectives':<16}none: one device"])
     planned = plan_training(training, program_dump)
     return "\n".join(describe(training, planned, Resources()))
+
+
+@dataclasses.dataclass(frozen=True)
+class Replicated:
+    """Variables that all devices along a mesh axis hold whole.
+
+    Attributes:
+      axis: the mesh axis.
+      device_bytes: their bytes on each device.
+      rules: rules that would split some of them and that no shape of the model forbids, with the
+        bytes that each saves on a device, the largest first; among them the reserved rules of
+        slots and weights, see `mtf.Mesh.spread`.
+    """
+
+    axis: str
+    device_bytes: int
+    rules: tuple[tuple[str, int], ...]
+
+
+def replicated(plan: Plan) -> list[Replicated]:
+    """Returns, for every axis of several devices, the variables that it does not split."""
+    found = []
+    for axis in plan.mesh.shape:
+        whole = [v for v in plan.variables if axis.name not in v.partition]
+        num_bytes = sum(variable.device_bytes for variable in whole)
+        if axis.size == 1 or not num_bytes:
+            continue
+        saved: collections.Counter[str] = collections.Counter()
+        for variable in whole:
+            for dim, of_axis in zip(variable.shape, variable.partition, strict=True):
+                if of_axis is None and _may_be_split(dim.name, axis, plan.mesh):
+                    saved[f"{dim.name}:{axis.name}"] += _saved(variable, axis)
+            for rule in _reserved_rules(variable, axis, plan.mesh):
+                saved[f"{rule}:{axis.name}"] += _saved(variable, axis)
+        found.append(Replicated(axis.name, num_bytes, tuple(saved.most_common())))
+    return found
+
+
+def _saved(variable: PlannedVariable, axis: mtf.Dimension) -> int:
+    """Returns the bytes that a device saves if the axis splits the variable."""
+    return variable.device_bytes - variable.device_bytes // axis.size
+
+
+def _reserved_rules(variable: PlannedVariable, axis: mtf.Dimension, mesh: mtf.Mesh) -> list[str]:
+    """Returns which of the reserved rules, as far as the layout lacks them, split a variable."""
+    has_part = any(
+        of_axis is None and dim.size % axis.size == 0
+        for dim, of_axis in zip(variable.shape, variable.partition, strict=True)
+    )
+    rules = [WEIGHTS] if variable.kind == PARAMETERS else [WEIGHTS, SLOTS_RULE]
+    return [rule for rule in rules if has_part and rule not in mesh.layout]
+
+
+def _may_be_split(name: str, axis: mtf.Dimension, mesh: mtf.Mesh) -> bool:
+    """Returns whether a rule for a dimension fits all shapes that were laid out."""
+    if name in mesh.layout:
+        return False
+    return all(
+        dim.size % axis.size == 0 and axis.name not in mesh.partition(shape)
+        for shape in mesh.shapes_seen
+        for dim in shape
+        if dim.name == name
+    )

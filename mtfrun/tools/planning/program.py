@@ -6,6 +6,8 @@ import dataclasses
 import math
 from collections.abc import Iterator, Mapping
 
+from mtfrun.tools.planning.collective_bytes import Collective
+
 _BYTES = {"f64": 8, "i64": 8, "ui64": 8, "bf16": 2, "f16": 2, "i16": 2, "ui16": 2}
 _BYTES |= {"i8": 1, "ui8": 1, "i1": 1, "resource": 0, "variant": 0, "string": 0}
 
@@ -44,35 +46,6 @@ class Value:
 
     number: int
     type: TensorType
-
-
-@dataclasses.dataclass(frozen=True)
-class Collective:
-    """How the devices exchange a value.
-
-    Attributes:
-      kind: "all-reduce", "all-gather", "all-to-all" or "reduce-scatter".
-      axes: the mesh axes along which devices communicate.
-      group_size: the number of devices that communicate with each other.
-      device_bytes: the size of the result on one device.
-    """
-
-    kind: str
-    axes: tuple[str, ...]
-    group_size: int
-    device_bytes: int
-
-    @property
-    def sent_bytes(self) -> float:
-        """The bytes that a device sends, with the algorithms that send the least.
-
-        Of n devices, each sends (n - 1) / n of what an all-gather or an all-to-all returns, and
-        twice that for an all-reduce, which is a reduce-scatter and an all-gather (Thakur et al.,
-        "Optimization of Collective Communication Operations in MPICH", 2005). A reduce-scatter
-        begins with n times its result.
-        """
-        factor = {"all-reduce": 2.0, "reduce-scatter": float(self.group_size)}.get(self.kind, 1.0)
-        return factor * self.device_bytes * (self.group_size - 1) / self.group_size
 
 
 @dataclasses.dataclass(frozen=True)

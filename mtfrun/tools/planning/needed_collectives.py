@@ -1,13 +1,43 @@
-"""Reduce-scatters: DTensor makes them of an all-reduce of which each device needs a part only."""
+"""The collectives that a program needs, reduce-scatters among them."""
 
 from __future__ import annotations
 
 import collections
 import dataclasses
+import re
 from collections.abc import Iterator
 
-from mtfrun.tools.planning.module_text import layouts_of_relayout
-from mtfrun.tools.planning.program import Block, Collective, Operation, Program, Value
+from mtfrun.tools.planning.collective_bytes import Collective, NeededCollective
+from mtfrun.tools.planning.dtensor_programs import layouts_of_relayout, specs
+from mtfrun.tools.planning.program import Block, Operation, Program, Value
+
+_RESULT_LAYOUT = re.compile(r'_layout = \["sharding_specs:(\S*) mesh')
+
+
+def needed_collectives(program: Program) -> list[NeededCollective]:
+    """Returns the collectives of a program that DTensor has not lowered yet, in their order."""
+    return [
+        _needed(operation, times, program)
+        for operation, times in with_reduce_scatters(program).collectives
+    ]
+
+
+def _needed(operation: Operation, times: int, program: Program) -> NeededCollective:
+    assert operation.collective is not None
+    (result,) = operation.results
+    layouts = layouts_of_relayout(operation.attributes)
+    if layouts is None:
+        own = _RESULT_LAYOUT.search(operation.layouts)
+        partition = specs(own[1]) if own else (None,) * len(result.type.sizes)
+        layouts = (partition, partition)
+    before, after = layouts
+    sizes = tuple(
+        size * (program.mesh[axis] if axis else 1)
+        for size, axis in zip(result.type.sizes, after, strict=True)
+    )
+    # A reduce-scatter is caused by the dimension along which its result is split.
+    partition = after if operation.collective.kind == "reduce-scatter" else before
+    return NeededCollective(operation.collective, sizes, partition, times)
 
 
 def with_reduce_scatters(program: Program) -> Program:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pathlib
 
 from mtfrun import mtf
-from mtfrun.tools.planning.collectives import NeededCollective, group_collectives
-from mtfrun.tools.planning.modules import take_programs
-from mtfrun.tools.planning.program import Collective
+from mtfrun.tools.planning.collective_bytes import Collective, NeededCollective, group_collectives
+from mtfrun.tools.planning.dtensor_programs import take_programs
 from tests.tools.planning.programs import LOOPS, NEEDED
 
 

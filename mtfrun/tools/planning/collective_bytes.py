@@ -1,17 +1,41 @@
-"""The collectives that a program needs, and the dimensions that cause them."""
+"""The bytes that collectives send, and the dimensions that cause them."""
 
 from __future__ import annotations
 
 import collections
 import dataclasses
-import re
 from collections.abc import Iterable
 
 from mtfrun import mtf
-from mtfrun.tools.planning.module_text import layouts_of_relayout, specs
-from mtfrun.tools.planning.program import Collective, Operation, Program
 
-_RESULT_LAYOUT = re.compile(r'_layout = \["sharding_specs:(\S*) mesh')
+
+@dataclasses.dataclass(frozen=True)
+class Collective:
+    """How the devices exchange a value.
+
+    Attributes:
+      kind: "all-reduce", "all-gather", "all-to-all" or "reduce-scatter".
+      axes: the mesh axes along which devices communicate.
+      group_size: the number of devices that communicate with each other.
+      device_bytes: the size of the result on one device.
+    """
+
+    kind: str
+    axes: tuple[str, ...]
+    group_size: int
+    device_bytes: int
+
+    @property
+    def sent_bytes(self) -> float:
+        """The bytes that a device sends, with the algorithms that send the least.
+
+        Of n devices, each sends (n - 1) / n of what an all-gather or an all-to-all returns, and
+        twice that for an all-reduce, which is a reduce-scatter and an all-gather (Thakur et al.,
+        "Optimization of Collective Communication Operations in MPICH", 2005). A reduce-scatter
+        begins with n times its result.
+        """
+        factor = {"all-reduce": 2.0, "reduce-scatter": float(self.group_size)}.get(self.kind, 1.0)
+        return factor * self.device_bytes * (self.group_size - 1) / self.group_size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,11 +88,6 @@ class NeededCollective:
         return sorted({dim.name for dim in dims if mesh.axis_of(dim) in self.axes})
 
 
-def needed_collectives(program: Program) -> list[NeededCollective]:
-    """Returns the collectives of a program that DTensor has not lowered yet, in their order."""
-    return [_needed(operation, times, program) for operation, times in program.collectives]
-
-
 @dataclasses.dataclass(frozen=True)
 class CollectiveGroup:
     """The collectives of a step that have the same kind, axes and cause.
@@ -114,24 +133,6 @@ def group_collectives(needed: Iterable[NeededCollective], mesh: mtf.Mesh) -> lis
         )
         for (kind, axes, dimensions), items in sorted(groups.items())
     ]
-
-
-def _needed(operation: Operation, times: int, program: Program) -> NeededCollective:
-    assert operation.collective is not None
-    (result,) = operation.results
-    layouts = layouts_of_relayout(operation.attributes)
-    if layouts is None:
-        own = _RESULT_LAYOUT.search(operation.layouts)
-        partition = specs(own[1]) if own else (None,) * len(result.type.sizes)
-        layouts = (partition, partition)
-    before, after = layouts
-    sizes = tuple(
-        size * (program.mesh[axis] if axis else 1)
-        for size, axis in zip(result.type.sizes, after, strict=True)
-    )
-    # A reduce-scatter is caused by the dimension along which its result is split.
-    partition = after if operation.collective.kind == "reduce-scatter" else before
-    return NeededCollective(operation.collective, sizes, partition, times)
 
 
 def _split_axes(mesh: mtf.Mesh, shape: mtf.Shape) -> tuple[str | None, ...]:
