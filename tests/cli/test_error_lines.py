@@ -64,11 +64,12 @@ def _refused(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
         ),
         (
             "--gin_file=data/delimited_pairs.gin",
-            "data/delimited_pairs.gin:29: macro INPUTS_LENGTH has no value; it has one in "
-            "data/number_tasks.gin, data/number_words.gin, data/pairs.gin, "
+            "data/delimited_pairs.gin:28: macro INPUTS_LENGTH has no value; it has one in "
+            "data/jsonl_pairs.gin, data/libreoffice_help.gin, data/number_tasks.gin, "
+            "data/number_words.gin, data/pairs.gin, data/parquet_pairs.gin, "
             "data/prefix_lm_objective.gin, data/span_corruption.gin, "
-            "data/task_feature_lengths.gin, data/ul2.gin, runs/translate_help.gin, "
-            "runs/wordnet_topics.gin",
+            "data/task_feature_lengths.gin, data/tfds_pairs.gin, data/tsv_pairs.gin, "
+            "data/ul2.gin, data/wordnet.gin, runs/translate_help.gin, runs/wordnet_topics.gin",
         ),
         (
             "--gin.BATCH_SIZE=%MINE",
@@ -222,7 +223,7 @@ def test_a_deeply_nested_list_is_one_short_line(
 def test_one_number_instead_of_a_list_of_stages_is_one_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    files = ["defaults.gin", "models/resnet20.gin", "data/digits.gin"]
+    files = ["defaults.gin", "models/resnet.gin", "data/digits.gin"]
     flags = ["train", "--dry_run", *(f"--gin_file={file}" for file in files)]
     assert _refused(capsys, [*flags, "--gin.STAGE_SIZES=3"]) == (
         "--gin.STAGE_SIZES=3: resnet.Backbone.stage_sizes is 3: it must be a list of int: [3]"

@@ -83,7 +83,7 @@ def test_folders_are_trained_on_and_single_files_classified(tmp_path: pathlib.Pa
     save_folders(tmp_path / "train", ["cat", "dog"], 6)
     save_folders(tmp_path / "val", ["cat", "dog"], 5)
     directories = {"train": str(tmp_path / "train"), "validation": str(tmp_path / "val")}
-    files = [f"--gin_file={name}.gin" for name in ("defaults", "models/resnet20")]
+    files = [f"--gin_file={name}.gin" for name in ("defaults", "models/resnet")]
     flags = [*files, "--gin_file=data/image_folders.gin", f"--gin.IMAGES_DIR={directories}", *TINY]
     model_dir = f"--model_dir={tmp_path / 'run'}"
     process = mtfrun_here("train", *flags, model_dir)

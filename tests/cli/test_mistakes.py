@@ -140,7 +140,7 @@ RUNS_AND_DATA = [
     _slow("eval --model_dir=RUN --checkpoint=77", "choose one of the steps 1, 2"),
     _slow("data show QUICK --split=tset", "did you mean 'test'"),
     _slow("train --gin_file=runs/digits.gin --gin_file=models/lm_tiny.gin NEW", "or another Exper"),
-    _slow("train QUICK --gin_file=models/resnet20.gin NEW", "--gin_file=data/digits.gin"),
+    _slow("train QUICK --gin_file=models/resnet.gin NEW", "--gin_file=data/digits.gin"),
     _slow("decode --gin_file=runs/digits.gin --prompt=x", "give images with --input=FILE"),
     _slow("decode --model_dir=RUN --input=photo.png", "give a file with a prompt a line"),
     _slow("decode --model_dir=RUN --input=RUN/config.gim", "did you mean 'RUN/config.gin'"),

@@ -231,7 +231,7 @@ IMAGES = ["Experiment.data=@data.ImageData()", "ImageData.source=@data.TfdsImage
             "choose Experiment.data that has these features, or another Experiment.model",
         ),
         (
-            ["--gin_file=models/resnet20.gin", *TEXTS, TEXT_DATA],
+            ["--gin_file=models/resnet.gin", *TEXTS, TEXT_DATA],
             'ResNet reads "images", "labels", "weights", and LanguageModelData makes "targets",',
         ),
     ],

@@ -185,7 +185,7 @@ def test_a_classifier_keeps_the_names_of_its_classes(tmp_path: pathlib.Path) -> 
     project, run = tmp_path / "project", tmp_path / "run"
     _images(project / "images", ["cat", "dog"])
     flags = [
-        *("--gin_file=defaults.gin", "--gin_file=models/resnet20.gin", "--gin.STAGE_SIZES=[1]"),
+        *("--gin_file=defaults.gin", "--gin_file=models/resnet.gin", "--gin.STAGE_SIZES=[1]"),
         *("--gin.WIDTHS=[4]", "--gin_file=data/image_folders.gin", "--gin.IMAGE_SIZE=8"),
         *("--gin.IMAGES_DIR={'train': 'images', 'validation': 'images'}", *TWO_STEPS[:3]),
         *("--gin.BATCH_SIZE=4", "--gin.Evaluation.max_batches=1"),

@@ -217,7 +217,7 @@ def write_model(model: SourceModel, draft: Draft, microbatches: int) -> None:
         "dtypes": reference("@mtf.DTypePolicy()"),
     }
     if model.is_language_model:
-        draft.include("models/decoder_only.gin")
+        draft.include("models/transformer.gin")
         cls = "transformer.DecoderOnly"
         if model.of_model["prefix"]:
             cls = "parity.PaddedPrefixDecoderOnly"

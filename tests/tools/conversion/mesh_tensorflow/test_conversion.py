@@ -114,7 +114,7 @@ def _text(imported: Imported) -> str:
         ("EncDecAttention.dropout_rate = 0.3\n", ["EncoderDecoderAttention:\n    dropout_rate"]),
         (
             "run.model_type = 'lm'\n",
-            ['include "models/decoder_only.gin"', "num_heads = %NUM_HEADS"],
+            ['include "models/transformer.gin"', "num_heads = %NUM_HEADS"],
         ),
         (
             "run.model_type = 'delimited_lm'\nUnitransformer.input_full_attention = True\n",

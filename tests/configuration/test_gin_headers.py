@@ -24,8 +24,10 @@ from tests.cli.command import mtfrun
 from tests.cli.small_vocabulary import FILES_WITH_SUBWORDS, flag_of_small_vocabulary
 
 FILES = shipped_gin_files()
-# The fields of a header, in their order; Paper where there is one.
-FIELDS = ["Paper", "Cost", "Result", "Commonly overridden", "Command"]
+# The fields of a header, in their order.
+FIELDS = ["Paper", "Cost", "Result", "Smaller", "Commonly overridden", "Command"]
+OPTIONAL = {"Paper", "Result", "Smaller"}
+SMALLER = re.compile(r"(runs/\w+\.gin), measured in (docs/\w+\.md)")
 # "NAME, NAME: what they mean"; a second line is indented further.
 OVERRIDDEN = re.compile(r"^ {5}([A-Z_]+(?:, [A-Z_]+)*): \S.*(?:\n {9}\S.*)*$", re.MULTILINE)
 # A number, what it is, and the conditions under which it was measured.
@@ -143,17 +145,42 @@ def test_a_header_says_what_the_file_is_and_has_all_fields(name: str) -> None:
     header = _header(name)
     assert re.match(r" [A-Z].*[.:]\n", header), "the first line says what it is"
     fields = _fields(name)
-    assert list(fields) == [field for field in FIELDS if field != "Paper" or "Paper" in fields]
+    assert list(fields) == [field for field in FIELDS if field not in OPTIONAL - fields.keys()]
     for field in fields.keys() - {"Commonly overridden"}:
         assert re.match(r" +\S", fields[field])
         assert re.search(rf"^ {field}: {{{10 - len(field)}}}\S", header, re.MULTILINE), field
         assert not fields[field].endswith("."), "fields are phrases"
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_a_result_is_a_number_with_its_conditions_or_not_measured(name: str) -> None:
+@pytest.mark.parametrize("name", [name for name in FILES if "Result" in _fields(name)])
+def test_a_result_is_a_number_with_its_conditions(name: str) -> None:
     result = " ".join(_fields(name)["Result"].split())
-    assert result == "not measured" or MEASURED.fullmatch(result), result
+    assert MEASURED.fullmatch(result), result
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if not name.startswith("layouts/")])
+def test_what_needs_accelerators_names_a_smaller_run_with_a_result(name: str) -> None:
+    fields = _fields(name)
+    if "for accelerators" in " ".join(fields["Cost"].split()):
+        assert "Smaller" in fields
+    if "Smaller" in fields:
+        smaller = SMALLER.fullmatch(fields["Smaller"].strip())
+        assert smaller is not None
+        run, page = smaller.groups()
+        assert "Result" in _fields(run)
+        assert f"| `{run}` |" in pathlib.Path(SHIPPED, "..", page).read_text()
+
+
+def _includes(name: str) -> list[str]:
+    """Returns the files that a file includes, and those that these include."""
+    text = pathlib.Path(SHIPPED, name).read_text()
+    names = re.findall(r'^include "(.*)"$', text, re.MULTILINE)
+    return [*names, *(nested for included in names for nested in _includes(included))]
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name.startswith("runs/")])
+def test_a_run_includes_at_most_three_files(name: str) -> None:
+    assert len(_includes(name)) <= 3
 
 
 @pytest.mark.parametrize("name", FILES)
