@@ -13,6 +13,7 @@ import pytest
 
 from tests.gpu.machine import hide_gpus
 from tests.layouts import NUM_DEVICES, ONE_DEVICE, meshes
+from tests.quick_cases import QUICK_CASES
 
 # Markers of tests that run only if they are chosen.
 CHOSEN = {
@@ -45,13 +46,29 @@ def pytest_configure(config: pytest.Config) -> None:
             _compile_without_rewriting()
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest itself leaves out slow tests
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves out the tests of `CHOSEN`, except of a marker that is chosen."""
+    """Marks slow cases, and leaves out the tests of `CHOSEN`, except of a marker that is chosen."""
+    _mark_slow_cases(config, items)
     left_out = [marker for marker in CHOSEN if marker not in config.getoption("markexpr")]
     deselected = [item for item in items if any(map(item.get_closest_marker, left_out))]
     if deselected:
         config.hook.pytest_deselected(items=deselected)
         items[:] = [item for item in items if item not in deselected]
+
+
+def _mark_slow_cases(config: pytest.Config, items: list[pytest.Item]) -> None:
+    cases: dict[str, set[str]] = {}
+    for item in items:
+        name, _, case = item.nodeid.removesuffix("]").partition("[")
+        if name in QUICK_CASES:
+            cases.setdefault(name, set()).add(case)
+            if case not in QUICK_CASES[name]:
+                item.add_marker("slow")
+    if not any("::" in argument for argument in config.args):
+        for name, collected in cases.items():
+            if missing := set(QUICK_CASES[name]) - collected:
+                raise pytest.UsageError(f"tests/quick_cases.py: {name} has no case {missing}")
 
 
 def _make_cache_directory(config: pytest.Config) -> None:

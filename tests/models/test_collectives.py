@@ -78,10 +78,14 @@ QUICK_MESH = "data:2,model:2"
 
 
 @pytest.fixture(scope="module")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Programs:
-    """The collectives of every case on 2 x 2 devices."""
-    mixtures = [f"{QUICK_MESH} {case}" for case in (*MIXTURES, "dropless")]
-    names = [*mixtures, *BLOCKS, *ATTENTION]
+def programs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Programs:
+    """The collectives, on 2 x 2 devices, of the cases whose tests run."""
+    texts = [item.nodeid for item in request.session.items]
+    cases = [
+        case for case in (*MIXTURES, *BLOCKS, *ATTENTION) if any(f"[{case}]" in t for t in texts)
+    ]
+    cases += ["dropless"] * any("move_in_rounds" in text for text in texts)
+    names = [f"{QUICK_MESH} {c}" if c in (*MIXTURES, "dropless") else c for c in cases]
     return collectives_of(WORKER, tmp_path_factory.mktemp("programs"), names)
 
 
@@ -96,6 +100,7 @@ def test_tokens_move_by_all_to_alls_alone(programs: Programs, case: str) -> None
     _assert_moves_by_all_to_alls_alone(programs, QUICK_MESH, case)
 
 
+@pytest.mark.slow
 def test_without_a_capacity_tokens_move_in_rounds(programs: Programs) -> None:
     moved = collections.Counter(
         (kind, ",".join(axes), tuple(sizes))

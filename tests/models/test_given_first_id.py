@@ -140,6 +140,7 @@ def _expected(search: decoding.Search) -> Any:
     return _decoded(ONE_DEVICE, LAYOUT, search, at_once=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "mesh_shape, layout, search, at_once",
     [

@@ -152,6 +152,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind, mesh_shape, rematerialise", CASES)
 def test_logits_loss_and_gradients_are_the_same_everywhere(
     kind: str, mesh_shape: str, rematerialise: bool

@@ -196,6 +196,7 @@ def test_a_row_is_decoded_as_if_it_were_alone(name: str) -> None:
         assert_close(together.scores[row], alone.scores[0], FLOAT32_MODEL_TOLERANCE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", QUICK_SEARCHES)
 def test_decodes_are_the_same_on_a_mesh(name: str) -> None:
     expected = _decoded(ONE_DEVICE, SEARCHES[name], tuple(range(8)))

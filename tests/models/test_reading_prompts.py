@@ -327,6 +327,7 @@ def test_searches_find_the_same_as_step_by_step(kind: str, name: str, mesh_shape
     _assert_same(actual, _decoded_step_by_step(kind, SEARCHES[name]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", QUICK_SEARCHES)
 def test_a_program_of_xla_finds_the_same(name: str) -> None:
     mesh, kind = mtf.Mesh(ONE_DEVICE), "local, relative, rotary"
@@ -346,6 +347,7 @@ def test_a_row_is_decoded_as_if_it_were_alone(name: str) -> None:
         _assert_same(alone, decoding.Hypotheses(*(x[row : row + 1] for x in together)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind",
     ["grouped, relative, rotary", pytest.param("local, relative, rotary", marks=pytest.mark.slow)],

@@ -161,6 +161,7 @@ def test_a_loop_changes_nothing_where_no_token_is_dropped(mesh_shape: str, train
     _assert_same(results, _unrolled(training, DROPLESS))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mesh_shape", [ONE_DEVICE, "data:2,model:2"])
 def test_a_loop_changes_nothing_in_evaluation(mesh_shape: str) -> None:
     _assert_same(_results(mesh_shape, training=False, scan_blocks=2), _unrolled(False))
@@ -190,6 +191,7 @@ def _operations(num_layers: int) -> int:
     return sum(node.op == "MatMul" or node.op == "Einsum" for body in bodies for node in body)
 
 
+@pytest.mark.slow
 def test_the_program_has_as_many_products_for_any_number_of_layers() -> None:
     assert _operations(4) == _operations(8) > 0
 

@@ -215,6 +215,7 @@ def test_noise_of_the_router_is_for_training_only() -> None:
         assert np.array_equal(plain.output, noisy.output) != training
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jit_compile", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_token_alone_has_the_output_that_it_has_among_others(jit_compile: bool) -> None:
     mesh = mtf.Mesh(ONE_DEVICE)

@@ -75,6 +75,7 @@ def _trained(mesh_shape: str) -> tuple[dict[str, np.ndarray], dict[str, float]]:
     return {name: metric.total for name, metric in history.items()}, values
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss_and_evaluation_measures_both_mixtures() -> None:
     history, values = _trained(ONE_DEVICE)
     assert history["loss"][-1] < 0.9 * history["loss"][0]
@@ -88,6 +89,7 @@ def test_training_lowers_the_loss_and_evaluation_measures_both_mixtures() -> Non
         assert values[f"{prefix}/entropy"] > 0.0
 
 
+@pytest.mark.slow
 def test_the_loss_is_the_same_on_a_mesh() -> None:
     def loss(mesh_shape: str) -> Any:
         mesh = mtf.Mesh(mesh_shape, LAYOUT)

@@ -104,6 +104,7 @@ def test_a_switch_with_a_slot_for_every_token_is_the_formula(
     assert_close(mtf.to_numpy(outputs["step"]), expected[:, 0], FLOAT32_MODEL_TOLERANCE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [one_level, pytest.param(two_levels, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "output_dim",

@@ -108,6 +108,7 @@ def test_training_is_the_same_everywhere(
         assert_close(actual[name], total, FLOAT32_MODEL_TOLERANCE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "mixture",
     [
@@ -206,6 +207,7 @@ def test_beams_of_a_prefix_language_model_do_not_depend_on_other_rows(mixture: s
         assert_close(together.scores[row], alone.scores[0], FLOAT32_MODEL_TOLERANCE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "mixture", ["one level", pytest.param("two levels", marks=pytest.mark.slow)]
 )

@@ -61,6 +61,7 @@ def _two_steps(
     return {name: metric.total for name, metric in history.items()}, variables
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "mixture, mesh_shape, microbatches",
     [

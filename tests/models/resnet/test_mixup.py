@@ -151,6 +151,7 @@ def test_the_loss_is_that_of_both_labels_weighted_by_the_coefficients() -> None:
     assert metrics["loss"].total != pytest.approx(value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mesh_shape", "layout", "blocks"),
     [
