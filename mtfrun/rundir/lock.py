@@ -78,7 +78,6 @@ def _lock(descriptor: int) -> None:
 
 
 def _this_process() -> dict[str, object]:
-    """Returns the note that the lock file holds about its holder."""
     return {
         "pid": os.getpid(),
         "host": socket.gethostname(),
@@ -94,7 +93,6 @@ def _replace_text(descriptor: int, text: str) -> None:
 
 
 def _holder(path: pathlib.Path) -> str:
-    """Returns a description of the process that wrote the note in the lock file `path`."""
     try:
         note = read_json(path)
         return f"process {note['pid']} on {note['host']} (since {note['since']})"

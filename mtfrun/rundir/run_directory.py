@@ -43,9 +43,6 @@ class RunDirectory:
 
     Locks, atomic renames and forced writes make a run safe to kill. Object stores (`gs://`,
     `s3://`) have none of them and are refused.
-
-    Attributes:
-      path: the absolute path of the directory.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -70,12 +67,10 @@ class RunDirectory:
 
     @property
     def decodes_path(self) -> str:
-        """The directory of the outputs of evaluations."""
         return str(self._path / "decodes")
 
     @property
     def config_path(self) -> str:
-        """The gin configuration of `train`, which `eval` and `decode` read."""
         return str(self._path / "config.gin")
 
     def write_decodes(self, step: int, records: Sequence[Mapping[str, object]]) -> None:
@@ -93,11 +88,7 @@ class RunDirectory:
             logging.warning("%s", error)
 
     def prepare(self) -> None:
-        """Creates the directory with its parents, and makes sure that it can be written.
-
-        Raises:
-          RunDirError: it is a file, or cannot be created or written.
-        """
+        """Creates the directory with its parents, and makes sure that it can be written."""
         try:
             if self._path.exists() and not self._path.is_dir():
                 raise RunDirError(
@@ -113,7 +104,6 @@ class RunDirectory:
             ) from error
 
     def is_writable(self) -> bool:
-        """Returns whether a file can be written in the directory."""
         try:
             self._try_to_write()
         except OSError:
@@ -158,7 +148,6 @@ class RunDirectory:
                 )
 
     def require(self) -> None:
-        """Raises RunDirError unless the directory exists."""
         if not is_directory(self._path):
             raise RunDirError(
                 f"--model_dir {self.path} is no directory: check its name,"
@@ -175,7 +164,6 @@ class RunDirectory:
             remove_temporary_files(self._path / name)
 
     def is_training(self) -> bool:
-        """Returns whether a process holds the lock."""
         return is_locked(self._lock_path)
 
     @property
@@ -183,7 +171,6 @@ class RunDirectory:
         return self._path / ".lock"
 
     def checkpoints(self, *, max_to_keep: int | None = 5) -> Checkpoints:
-        """Returns the checkpoints of the run."""
         from mtfrun.rundir.checkpoints.checkpoints import Checkpoints  # noqa: PLC0415 - imports TensorFlow
 
         return Checkpoints(self._checkpoints_path, max_to_keep=max_to_keep)
@@ -195,9 +182,6 @@ class RunDirectory:
 
         Returns:
           The new path; None if there are no checkpoints.
-
-        Raises:
-          RunDirError: the directory cannot be renamed.
         """
         if not list_names(self._checkpoints_path):
             return None
@@ -253,15 +237,12 @@ class RunDirectory:
                 raise
 
     def record(self) -> RunRecord:
-        """Returns the record of the run's state and evaluations."""
         return RunRecord(self.path)
 
     def write_config(self, text: str) -> None:
-        """Replaces `config.gin`."""
         _replace(self._path / "config.gin", text)
 
     def read_config(self) -> str:
-        """Returns the text of `config.gin`, which must exist."""
         return read_record(self.config_path)
 
     def write_operative_config(self, text: str) -> None:
@@ -269,7 +250,6 @@ class RunDirectory:
         _replace(self._path / "operative_config.gin", text)
 
     def record_command(self, arguments: Sequence[str], setup: Setup | None = None) -> str:
-        """Writes what reproduces a command to the next `commands/0001.json`; returns its path."""
         return record_command(self._path / "commands", arguments, setup)
 
 

@@ -28,14 +28,7 @@ def is_better(value: float, other: float, mode: str) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Best:
-    """The best checkpoint so far.
-
-    Attributes:
-      step: of the checkpoint.
-      metric: by which it is the best, such as "eval/loss".
-      value: of the metric at that step.
-      mode: whether the "lowest" or the "highest" value is the best.
-    """
+    """The best checkpoint so far."""
 
     step: int
     metric: str
@@ -52,11 +45,7 @@ class Best:
 
 
 def read_best(directory: pathlib.Path) -> Best | None:
-    """Returns the record in a directory of checkpoints, None where there is none.
-
-    Raises:
-      RunDirError: it is not what was written.
-    """
+    """Returns the record in a directory of checkpoints, None where there is none."""
     path = _path(directory)
     try:
         return Best(**read_json(path))
@@ -70,7 +59,6 @@ def read_best(directory: pathlib.Path) -> Best | None:
 
 
 def write_best(directory: pathlib.Path, best: Best) -> None:
-    """Replaces the record."""
     with atomic.atomic_replace(_path(directory)) as file:
         file.write(json.dumps(dataclasses.asdict(best)) + "\n")
 

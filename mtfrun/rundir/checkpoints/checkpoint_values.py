@@ -17,15 +17,7 @@ _READER_ERRORS = (tf.errors.OpError, ValueError, RuntimeError, LookupError, OSEr
 
 
 class StoredTensors:
-    """The tensors of a checkpoint, each read on access.
-
-    Attributes:
-      prefix: path prefix of the checkpoint's files.
-      shapes: shapes by name.
-
-    Raises:
-      RunDirError: the checkpoint cannot be read.
-    """
+    """The tensors of a checkpoint, each read on access."""
 
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
@@ -37,7 +29,6 @@ class StoredTensors:
             raise RunDirError(f"cannot read the checkpoint {prefix}: {reason(error)}") from error
 
     def __getitem__(self, name: str) -> np.ndarray:
-        """Returns the value of a numeric tensor."""
         try:
             value: np.ndarray = np.asarray(self._reader.get_tensor(name))
         except _READER_ERRORS as error:
@@ -47,7 +38,6 @@ class StoredTensors:
         return value
 
     def step(self, name: str) -> int:
-        """Returns the number of finished steps, a scalar."""
         value = self[name]
         if value.size != 1 or not abs(value.item()) < 2**62:
             raise RunDirError(f"{name} of {self.prefix} is no number of steps")
@@ -55,11 +45,7 @@ class StoredTensors:
 
 
 class CheckpointValues:
-    """The variables of one checkpoint of mtfrun, by path, such as "model/embedding/table".
-
-    Raises:
-      RunDirError: it cannot be read.
-    """
+    """The variables of one checkpoint of mtfrun, by path, such as "model/embedding/table"."""
 
     def __init__(self, directory: pathlib.Path, manifest: Manifest) -> None:
         self._tensors = StoredTensors(str(directory / manifest.prefix))

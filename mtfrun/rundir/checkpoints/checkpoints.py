@@ -43,15 +43,7 @@ class Checkpoints:
     """
 
     def __init__(self, directory: str | os.PathLike[str], *, max_to_keep: int | None = 5) -> None:
-        """Stores the directory's name; nothing is read or created.
-
-        Args:
-          directory: where the checkpoints are.
-          max_to_keep: how many of the newest to keep; None keeps all of them.
-
-        Raises:
-          RunDirError: `max_to_keep` is below 1.
-        """
+        """Stores the directory's name; nothing is read or created."""
         self._directory = pathlib.Path(directory)
         self._retention = Retention(max_to_keep)
         self._reader = CheckpointReader(self._directory)
@@ -61,7 +53,6 @@ class Checkpoints:
         return list_steps(self._directory)
 
     def latest(self) -> int | None:
-        """Returns the greatest of `steps()`, or None where there is no checkpoint."""
         return max(self.steps(), default=None)
 
     def identity(self, step: int) -> tuple[int, int] | None:
@@ -69,17 +60,12 @@ class Checkpoints:
         return self._reader.identity(step)
 
     def is_of_last_step(self, step: int) -> bool:
-        """Returns whether a checkpoint says that training has reached its last step."""
         manifest = self.manifest(step)
         metadata = {} if manifest is None else manifest.metadata
         return TRAIN_STEPS in metadata and step >= int(metadata[TRAIN_STEPS])
 
     def best(self) -> Best | None:
-        """Returns the best checkpoint; None where none was named, or it is not there any more.
-
-        Raises:
-          RunDirError: its record is damaged.
-        """
+        """Returns the best checkpoint; None where none was named, or it is not there any more."""
         best = read_best(self._directory)
         return best if best is not None and best.step in self.steps() else None
 
@@ -130,11 +116,6 @@ class Checkpoints:
 
         A step saved before is replaced, and stays complete until the new files are. Then older
         checkpoints are deleted, see above. 100 MB take about half a second.
-
-        Args:
-          step: number of finished training steps.
-          variables: raw tf.Variables or DVariables by path.
-          metadata: JSON values for the manifest: position in the data, mesh, layout, versions.
         """
         delete = functools.partial(self.delete_old, step)
         return Save(self._directory, step, variables, metadata or {}, after=delete)
@@ -197,11 +178,7 @@ class Checkpoints:
         return clean(self._directory)
 
     def delete_old(self, step: int) -> None:
-        """Deletes what the save of a step would have deleted, had it not been killed before.
-
-        Args:
-          step: the newest one, which is known to be good.
-        """
+        """Deletes what the save of a step would have deleted, had it not been killed before."""
         self._retention.delete_old(self._directory, step)
 
     def require(self) -> None:

@@ -13,13 +13,7 @@ _PARTS = ("model", "optimizer", "averages")
 
 
 class IncompatibleError(RunDirError):
-    """A checkpoint has other variables than a model.
-
-    Attributes:
-      name: the path of the checkpoint.
-      parts: "model", "optimizer" or "averages": the parts whose variables differ.
-      remedy: what the user can do.
-    """
+    """A checkpoint has other variables than a model."""
 
     def __init__(self, name: str, problems: str, parts: Sequence[str], remedy: str) -> None:
         super().__init__(f"{name} is incompatible with the model's variables: {problems}; {remedy}")
@@ -38,12 +32,6 @@ def check_compatible(
     """Raises one IncompatibleError with the first differences of saved and wanted variables.
 
     If variables of the model differ, those of its optimizer do too, and are not named.
-
-    Args:
-      name: the checkpoint's name, for the message.
-      saved: the variables in the checkpoint, by path.
-      wanted: the variables to restore, by path.
-      subset: the checkpoint may hold further variables (evaluation needs no optimizer slots).
     """
     paths = sorted(wanted) + ([] if subset else sorted(saved.keys() - wanted.keys()))
     old, new = (

@@ -39,16 +39,7 @@ _NAMED = 3
 
 @dataclasses.dataclass(frozen=True)
 class InitReport:
-    """What was initialised, variable by variable.
-
-    Attributes:
-      path: of the checkpoint.
-      step: finished steps of the checkpoint's training, 0 if it has no step.
-      matched: names in the checkpoint, by our path.
-      missing: our paths that the checkpoint has no value for.
-      misshaped: why the value does not fit, by our path.
-      unused: names in the checkpoint that were not read.
-    """
+    """What was initialised, variable by variable."""
 
     path: str
     step: int
@@ -84,7 +75,7 @@ class InitCheckpoint:
       variables: a regular expression; variables in whose path it is not found keep their random
         initial values. With it, unused variables are no error.
       names: the names of variables in the checkpoint where they are others than those that mtfrun
-        knows, by our path or by a regular expression of paths, see `name_map.Names`; or the path of
+        knows, by our path or by a regular expression of paths, see `variable_names.Names`; or the path of
         a JSON file that has them. `mtfrun checkpoints show` lists our paths, after "model/".
 
     Raises:
@@ -119,9 +110,6 @@ class InitCheckpoint:
             may be larger. A value with at least so many entries along it fits; it is padded with
             zeros.
 
-        Returns:
-          The report, or None without a path.
-
         Raises:
           RunDirError: the checkpoint does not fit and `strict` is set, does not exist, or cannot be
             read.
@@ -154,7 +142,6 @@ class InitCheckpoint:
     def _newest_values(
         self, path: str, variables: Mapping[str, mtf.Variable], vocabulary_sizes: Mapping[str, int]
     ) -> tuple[dict[str, np.ndarray], InitReport]:
-        """Returns `_values` of the checkpoint that `path` names, or of the newest one in it."""
         directory, step = _checkpoint_directory(path), None
         if directory is None:
             directory, step = _checkpoint_with_manifest(path)
@@ -173,7 +160,6 @@ class InitCheckpoint:
         variables: Mapping[str, mtf.Variable],
         vocabulary_sizes: Mapping[str, int],
     ) -> tuple[dict[str, np.ndarray], InitReport]:
-        """Returns values by path, and the report."""
         tensors = StoredTensors(prefix)
         names = list(tensors.shapes)
         values, matched, missing, misshaped = {}, {}, [], {}
@@ -242,7 +228,6 @@ def fitted_value(
 def _with_padded_vocabulary(
     value: np.ndarray, shape: mtf.Shape, vocabulary_size: int
 ) -> np.ndarray:
-    """Returns the value, padded with zeros along "vocab" to its size in `shape`."""
     axis = list(shape.dimension_names).index("vocab")
     padding = shape[axis].size - value.shape[axis]
     if padding <= 0 or value.shape[axis] < vocabulary_size:
@@ -280,7 +265,6 @@ def _checkpoint_with_manifest(path: str) -> tuple[pathlib.Path | None, int | Non
 
 
 def _prefix(path: str) -> str:
-    """Returns the checkpoint of another program that `path` names, or the newest one in it."""
     prefix = pathlib.Path(path)
     if is_directory(prefix):
         prefix = _newest_in(prefix)
@@ -315,7 +299,6 @@ def _newest_in(directory: pathlib.Path) -> pathlib.Path:
 
 
 def _list(verb: str, items: Sequence[str]) -> str:
-    """Returns "lacks x, y and 3 more"; "" without items."""
     if not items:
         return ""
     omitted = f" and {len(items) - _NAMED} more" if len(items) > _NAMED else ""

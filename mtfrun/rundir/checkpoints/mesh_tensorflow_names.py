@@ -30,12 +30,7 @@ class Source(NamedTuple):
 
 
 class _Row(NamedTuple):
-    """A row of the table.
-
-    Attributes:
-      path: a regular expression that matches the full path of a variable of ours.
-      sources: where its value may be, in the order in which they are tried.
-    """
+    """A row of the table."""
 
     path: str
     sources: Sequence[Source]
@@ -70,7 +65,6 @@ def _projection(ours: str, theirs: str, entry: str) -> list[_Row]:
 
 
 def _feed_forward(name: str, entry: str) -> _Row:
-    """Returns the row of a feed-forward layer's first or second matrix."""
     return _Row(
         rf"{_LAYER}/layer/{name}/kernel",
         [
@@ -163,12 +157,7 @@ def sources_of(path: str, paths: Iterable[str]) -> list[Source]:
 
 
 def slot_names(name: str, slot: str) -> list[str]:
-    """Returns the names that Mesh TensorFlow's optimizers may give to a slot of a variable.
-
-    Args:
-      name: of the variable there.
-      slot: our name: "v", "vr", "vc", "m" or "velocity".
-    """
+    """Returns the names that Mesh TensorFlow's optimizers may give to a slot of a variable."""
     if slot == "velocity":
         return [f"{name}_momentum_v"]
     return [f"{name}_slot_{slot}", f"{name}/adam_{slot}"]
@@ -185,17 +174,11 @@ def is_bookkeeping(name: str) -> bool:
 
 
 def is_step(name: str) -> bool:
-    """Returns whether a variable of a checkpoint is the number of finished training steps."""
     return name in ("global_step", tensor_key("step"))
 
 
 def _template_values(groups: dict[str, str], paths: Iterable[str]) -> dict[str, str | int]:
-    """Returns the values for the placeholders of the table's patterns.
-
-    Args:
-      groups: the named groups of a row's match with our path.
-      paths: those of all variables of the model.
-    """
+    """Returns the values for the placeholders of the table's patterns."""
     values: dict[str, str | int] = dict(groups)
     stack = groups.get("stack")
     # A language model is a stack without a name of its own.
@@ -215,6 +198,5 @@ def _template_values(groups: dict[str, str], paths: Iterable[str]) -> dict[str, 
 
 
 def _filled(source: Source, values: dict[str, str | int]) -> Source:
-    """Returns the source with its placeholders replaced."""
     entry = None if source.entry is None else source.entry.format(**values)
     return source._replace(pattern=source.pattern.format(**values), entry=entry)

@@ -54,7 +54,6 @@ def list_steps(directory: pathlib.Path) -> list[int]:
 
 
 def files_of_save(directory: pathlib.Path, prefix: str) -> list[str]:
-    """Returns the names of the files of one save, `ckpt-300` or `ckpt-300.1`."""
     return [name for name in list_names(directory) if _save_of(name)[0] == prefix]
 
 
@@ -142,13 +141,11 @@ def clean(directory: pathlib.Path) -> list[str]:
 
 
 def _unfinished_steps(names: list[str]) -> set[int]:
-    """Returns the steps that have an unfinished manifest."""
     matches = (_UNFINISHED_MANIFEST.fullmatch(name) for name in names)
     return {int(match[1]) for match in matches if match}
 
 
 def _is_complete(directory: pathlib.Path, save: str, names: list[str]) -> bool:
-    """Returns whether the index and all shards of the variables are there."""
     suffixes = [name.removeprefix(save) for name in names if name.startswith(save + ".")]
     suffixes = [suffix for suffix in suffixes if is_regular(directory / f"{save}{suffix}")]
     shards: dict[int, set[int]] = {}  # their numbers, by how many there should be
@@ -161,13 +158,11 @@ def _is_complete(directory: pathlib.Path, save: str, names: list[str]) -> bool:
 
 
 def _save_of(name: str) -> tuple[str | None, int | None]:
-    """Returns the prefix and the step of the save that wrote `name`; Nones for other names."""
     match = DATA_NAME.fullmatch(name) or _TEMPORARY_DIRECTORY.fullmatch(name)
     return (match["prefix"], int(match["step"])) if match else (None, None)
 
 
 def _remove(path: pathlib.Path) -> bool:
-    """Removes a file, link or directory and returns whether that succeeded."""
     try:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)

@@ -62,7 +62,6 @@ class CheckpointReader:
             return None
 
     def require(self) -> None:
-        """Raises RunDirError unless there is a checkpoint; only names are read."""
         if not self.steps():
             raise RunDirError(self._no_checkpoint())
 
@@ -72,10 +71,6 @@ class CheckpointReader:
         A process that trains the run may delete the checkpoint, or save its step again, before
         `reader` is done. Then `reader` is called again: for the new files of the same step, or,
         with step None, for the checkpoint that is the newest now.
-
-        Args:
-          step: a step, or None for the newest good one.
-          reader: reads the files of the manifest.
 
         Raises:
           DeletedCheckpointError: that step was deleted meanwhile.
@@ -136,7 +131,6 @@ class CheckpointReader:
             ) from error
 
     def _read_alone(self, step: int | None, reader: Callable[[Manifest], T]) -> T:
-        """Returns `reader(manifest)`; see `read`."""
         for _ in range(_ATTEMPTS):
             try:
                 return self._read_newest(reader) if step is None else self._read_step(step, reader)
@@ -147,7 +141,6 @@ class CheckpointReader:
         raise deleted
 
     def _no_checkpoint(self) -> str:
-        """Returns the error message of a directory without a checkpoint."""
         lost = lost_manifests(self._directory)
         if lost:
             *_, (prefix, step) = lost.items()
@@ -163,7 +156,6 @@ class CheckpointReader:
         )
 
     def _read_step(self, step: int, reader: Callable[[Manifest], T]) -> T:
-        """Returns `reader(manifest)` of one step; see `read`."""
         before = self.identity(step)
         steps = self.steps()
         if step not in steps:
@@ -181,7 +173,6 @@ class CheckpointReader:
             return reader(manifest)
 
     def _read_newest(self, reader: Callable[[Manifest], T]) -> T:
-        """Returns `reader(manifest)` of the newest good checkpoint; see `read`."""
         self._warn_of_newer_data()
         damages = []
         for step in reversed(self.steps()):
@@ -209,7 +200,6 @@ class CheckpointReader:
         raise RunDirError(self._no_checkpoint())
 
     def _warn_of_newer_data(self) -> None:
-        """Warns if there are complete data newer than every manifest: see partial_files.py."""
         lost, newest = lost_manifests(self._directory), max(self.steps(), default=None)
         if newest is not None and lost and max(lost.values()) > newest:
             step = max(lost.values())
@@ -222,7 +212,6 @@ class CheckpointReader:
             )
 
     def _verified(self, step: int) -> Manifest:
-        """Returns the manifest of `step`, whose files are compared with it."""
         manifest = read_manifest(self._directory, step)
         _check_claims(manifest)
         damages: Iterable[str] = damaged_files(self._directory, manifest.files)
@@ -255,7 +244,6 @@ class CheckpointReader:
 
 
 def _in_parts(files: Mapping[str, FileRecord], count: int) -> list[dict[str, list[Any]]]:
-    """Divides the records of files into parts of about the same number of bytes."""
     parts: list[dict[str, list[Any]]] = [{} for _ in range(count)]
     sizes = [0] * count
     for name, record in sorted(files.items(), key=lambda item: -item[1].bytes):
@@ -286,5 +274,4 @@ def _check_claims(manifest: Manifest) -> None:
 
 
 def _choose(steps: list[int]) -> str:
-    """Returns the remedy that lists `steps`; "" without any."""
     return f"choose one of the steps {', '.join(map(str, steps))}" if steps else ""

@@ -22,12 +22,6 @@ class Retention:
     """Which checkpoints remain after a save.
 
     The newest ones, the best one, and those whose metadata say that they are `KEPT`.
-
-    Attributes:
-      max_to_keep: how many of the newest; None for all.
-
-    Raises:
-      RunDirError: `max_to_keep` is below 1.
     """
 
     max_to_keep: int | None = 5
@@ -52,11 +46,7 @@ class Retention:
 
 
 def delete_checkpoints(directory: pathlib.Path, steps: Sequence[int]) -> None:
-    """Deletes the checkpoints of some steps; the caller holds the run's lock.
-
-    Raises:
-      RunDirError: one cannot be deleted; those before it are.
-    """
+    """Deletes the checkpoints of some steps; the caller holds the run's lock."""
     for step in steps:
         _delete(directory, step)
     remove_partial_files(directory)

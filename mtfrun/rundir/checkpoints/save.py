@@ -70,16 +70,6 @@ class Save:
     Of several processes all make one, and call `is_finished` and `wait` together, in their main
     thread: each thread writes the parts that its process owns, then that of the first process makes
     one checkpoint of them.
-
-    Args:
-      directory: where the checkpoints are.
-      step: number of finished training steps.
-      variables: raw tf.Variables or DVariables by path.
-      metadata: JSON values for the manifest.
-      after: called at the end in the thread of the first process.
-
-    Attributes:
-      step: the argument.
     """
 
     def __init__(
@@ -135,11 +125,7 @@ class Save:
         return _IS_WRITTEN if self._has_written.is_set() else _WRITING
 
     def wait(self) -> str:
-        """Returns the manifest's path once the checkpoint is complete.
-
-        Raises:
-          RunDirError: the files cannot be written; those of this attempt are removed.
-        """
+        """Returns the manifest's path once the checkpoint is complete."""
         try:
             self._has_written.wait()
             with processes.together(_WRITTEN):
@@ -167,7 +153,6 @@ class Save:
             raise self._error
 
     def _run(self) -> None:
-        """Writes the files; in a thread of its own."""
         try:
             if self._index == 0:
                 self._write_checkpoint()
@@ -182,7 +167,6 @@ class Save:
             self._has_ended.set()
 
     def _write_checkpoint(self) -> None:
-        """Writes the manifest and the data of the first process, and adds those of the others."""
         directory = self._directory
         try:
             # As long as the manifest is unfinished the data may be removed, see partial_files.py.
@@ -217,11 +201,7 @@ class Save:
             self._record = manifests.record_file(self._data(self._index))
 
     def _add_other_parts(self) -> dict[int, FileRecord]:
-        """Waits until all processes have written, and merges their parts into one checkpoint.
-
-        Returns:
-          The records of the parts by inode number: merging only renames files.
-        """
+        """Waits until all processes have written, and merges their parts into one checkpoint."""
         self._has_written.set()
         self._may_finish.wait()
         if self._has_failed_elsewhere:
@@ -232,15 +212,12 @@ class Save:
         return files
 
     def _part(self, index: int) -> pathlib.Path:
-        """Returns the prefix of the files of one process."""
         return self._directory / f"{self._prefix}_temp" / f"part-{index}"
 
     def _data(self, index: int) -> pathlib.Path:
-        """Returns the file with the tensors of one process."""
         return self._part(index).with_suffix(".data-00000-of-00001")
 
     def _prepare(self) -> str:
-        """Makes the directory before any process writes to it; returns the prefix of the files."""
         with self._save_errors():
             self._directory.mkdir(parents=True, exist_ok=True)
         return self._free_prefix()
@@ -255,7 +232,6 @@ class Save:
 
     @contextlib.contextmanager
     def _save_errors(self) -> Iterator[None]:
-        """Turns a failure to write in the block into a RunDirError."""
         try:
             yield
         except (OSError, tf.errors.OpError, RunDirError) as error:
@@ -266,5 +242,4 @@ class Save:
 
 
 def _system_reason(error: BaseException) -> str:
-    """Returns why a save failed: the system error that caused `error`, if one did."""
     return reason(error.__cause__ if isinstance(error.__cause__, OSError) else error)

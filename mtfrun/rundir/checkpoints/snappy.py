@@ -56,7 +56,6 @@ def unpacked(block: bytes, size: int) -> bytes:
 
 
 def _length(block: bytes, upper: int, position: int) -> tuple[int, int]:
-    """Returns the length of a literal, and the position where it starts."""
     if upper < _LONGEST_IN_TAG:
         return upper + 1, position
     width = upper - _LONGEST_IN_TAG + 1

@@ -37,12 +37,6 @@ class Snapshot:
 
     The files are those that `tf.train.Checkpoint(variables=variables).write` makes. Of several
     processes each has the parts of variables that it owns, see `mtf.owned_shards`.
-
-    Args:
-      variables: raw tf.Variables or DVariables by path.
-
-    Attributes:
-      specs: the shapes and types of all variables, by path.
     """
 
     def __init__(self, variables: Mapping[str, Any]) -> None:
@@ -58,15 +52,10 @@ class Snapshot:
 
     @property
     def has_tensors(self) -> bool:
-        """Whether there is anything to write."""
         return bool(self._tensors)
 
     def write(self, prefix: pathlib.Path) -> None:
-        """Writes the tensors to `prefix.index` and `prefix.data-*`, and forgets them.
-
-        Raises:
-          tf.errors.OpError: the files cannot be written.
-        """
+        """Writes the tensors to `prefix.index` and `prefix.data-*`, and forgets them."""
         tensors, self._tensors = self._tensors, []
         if not tensors:
             return
@@ -89,11 +78,7 @@ def merge(parts: Sequence[pathlib.Path], prefix: pathlib.Path) -> None:
 
 
 def read_variables(prefix: str, what: str, variables: Mapping[str, Any]) -> None:
-    """Restores variables by path from the checkpoint `prefix`; all of them must be there.
-
-    Raises:
-      RunDirError: they cannot be restored; `what` names them.
-    """
+    """Restores variables by path from the checkpoint `prefix`; all of them must be there."""
     check_index(prefix)
     try:
         status = tf.train.Checkpoint(**{_ROOT: dict(variables)}).read(prefix)

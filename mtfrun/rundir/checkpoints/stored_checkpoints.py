@@ -36,29 +36,19 @@ class StoredCheckpoint:
 
     @property
     def bytes(self) -> int:
-        """The size of its files, as they were saved."""
         return sum(file.bytes for file in self.manifest.files.values()) if self.manifest else 0
 
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointDirectory:
-    """The checkpoints of a run directory, or of a directory of checkpoints itself.
-
-    Attributes:
-      run: the run directory.
-      path: where the checkpoints are.
-    """
+    """The checkpoints of a run directory, or of a directory of checkpoints itself."""
 
     run: pathlib.Path
     path: pathlib.Path
 
     @classmethod
     def of(cls, name: str | os.PathLike[str]) -> CheckpointDirectory:
-        """Returns that of a run directory, or of its `checkpoints` or `checkpoints.1`.
-
-        Raises:
-          RunDirError: there is no such directory, or it has no checkpoint.
-        """
+        """Returns that of a run directory, or of its `checkpoints` or `checkpoints.1`."""
         run = RunDirectory(name)
         run.require()
         directory = pathlib.Path(run.path)
@@ -74,7 +64,6 @@ class CheckpointDirectory:
         return checkpoints
 
     def steps(self) -> list[int]:
-        """Returns the steps of checkpoints with a manifest, ascending."""
         return list_steps(self.path)
 
     def lost(self) -> dict[str, int]:
@@ -82,7 +71,6 @@ class CheckpointDirectory:
         return lost_manifests(self.path)
 
     def require(self, step: int) -> None:
-        """Raises RunDirError unless there is a checkpoint of a step."""
         steps = self.steps()
         if step not in steps:
             listed = ", ".join(map(str, steps)) or "none"
@@ -90,10 +78,6 @@ class CheckpointDirectory:
 
     def read(self, step: int, *, with_hashes: bool) -> StoredCheckpoint | None:
         """Returns a checkpoint, with its damages; None if a trainer has deleted it meanwhile.
-
-        Args:
-          step: of the checkpoint.
-          with_hashes: compare the contents of files too, not only their sizes.
 
         Raises:
           RunDirError: a later mtfrun wrote it.
@@ -111,7 +95,6 @@ class CheckpointDirectory:
         return StoredCheckpoint(step, time, manifest, damages)
 
     def read_all(self, *, with_hashes: bool = False) -> Iterator[StoredCheckpoint]:
-        """Yields the checkpoints by ascending step."""
         for step in self.steps():
             stored = self.read(step, with_hashes=with_hashes)
             if stored is not None:

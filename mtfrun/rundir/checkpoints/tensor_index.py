@@ -86,8 +86,6 @@ def _check(path: pathlib.Path, content: bytes) -> None:
 
 
 class _Files:
-    """Sizes of the data files, cached."""
-
     def __init__(self, prefix: pathlib.Path, count: int) -> None:
         self._prefix, self._count = prefix, count
         self._sizes: dict[int, int] = {}
@@ -105,7 +103,6 @@ class _Files:
 
 
 def _entries(content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yields the keys and values of a table."""
     footer = content[-_FOOTER_BYTES:]
     if len(footer) < _FOOTER_BYTES or not footer.endswith(_MAGIC):
         raise InputError("it is not an index of TensorFlow, or truncated")
@@ -130,7 +127,6 @@ class _Handle(NamedTuple):
 
 
 def _handle(content: bytes, position: int) -> tuple[_Handle, int]:
-    """Reads the place of a block, and returns the position after it."""
     offset, position = _varint(content, position)
     size, position = _varint(content, position)
     return _Handle(offset, size), position
@@ -152,7 +148,6 @@ def _plain(content: bytes, place: _Handle) -> tuple[bytes, _Handle]:
 
 
 def _block(content: bytes, place: _Handle) -> Iterator[tuple[bytes, bytes]]:
-    """Yields the keys and values of a block."""
     end = place.offset + place.size
     if place.size < 4:
         raise InputError("a block lies outside of it")
@@ -183,7 +178,6 @@ def _varint(content: bytes, position: int) -> tuple[int, int]:
 
 
 def _check_entry(entry: BundleEntryProto, files: _Files) -> None:
-    """Raises InputError unless a tensor lies in its file."""
     sizes = _sizes(entry)
     elements = math.prod(sizes)
     if entry.dtype not in _TYPES and entry.dtype != types_pb2.DT_STRING:
@@ -201,7 +195,6 @@ def _check_entry(entry: BundleEntryProto, files: _Files) -> None:
 
 
 def _sizes(entry: BundleEntryProto) -> tuple[int, ...]:
-    """Returns the sizes of a tensor."""
     dimensions = entry.shape.dim
     if len(dimensions) > _MOST_DIMENSIONS or entry.shape.unknown_rank:
         raise InputError(f"it has {len(dimensions)} dimensions")
@@ -233,7 +226,6 @@ def _check_strings(entry: BundleEntryProto, count: int, files: _Files) -> None:
 def _check_parts(
     key: bytes, entry: BundleEntryProto, entries: Mapping[bytes, BundleEntryProto]
 ) -> None:
-    """Raises InputError unless a tensor that is stored in parts has all of them."""
     missing = math.prod(_sizes(entry))
     for part_key, sizes in _parts(key, entry):
         part = entries.get(part_key, BundleEntryProto())
@@ -245,7 +237,6 @@ def _check_parts(
 
 
 def _parts(key: bytes, entry: BundleEntryProto) -> Iterator[tuple[bytes, tuple[int, ...]]]:
-    """Yields the key and the sizes of every part of a tensor that is stored in parts."""
     sizes = _sizes(entry)
     if len(entry.slices) > _MOST_PARTS:
         raise InputError(f"it has {len(entry.slices)} parts")

@@ -49,12 +49,6 @@ def sources_in_names(
 ) -> dict[str, Source]:
     """Returns where the values of variables are that `names` names, by our path.
 
-    Args:
-      names: see `Names`.
-      paths: those of all variables of the model.
-      stored: the names in the checkpoint.
-      what: calls the names in errors.
-
     Raises:
       RunDirError: a key matches no variable, or one that another key matches too; a name is not in
         the checkpoint, or one key gives it to two variables.

@@ -30,15 +30,7 @@ _TIMEOUT_SECS = 10.0
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """What a command ran with.
-
-    Attributes:
-      configuration: the text of one gin file that has all bindings.
-      seed: of initial values, noise and the order of the data.
-      mesh: its axes, "data:2;model:1".
-      layout: its rules.
-      devices: a text that names them.
-    """
+    """What a command ran with."""
 
     configuration: str
     seed: int
@@ -83,7 +75,6 @@ def record_command(
 
 
 def package_versions() -> dict[str, str]:
-    """Returns the versions of the packages that a run's results depend on, if installed."""
     # The package was imported before its modules; to import it here would be a cycle.
     versions = {"mtfrun": str(sys.modules["mtfrun"].__version__)}
     for name in _PACKAGES:

@@ -64,9 +64,6 @@ def write_run_files(
       names: the files, as the configuration names them.
       source_summary: see `Data.source_summary`.
       place: final path of the run directory, if it will be renamed.
-
-    Raises:
-      RunDirError: a file cannot be read or written, or is too large.
     """
     place = place or run
     copies = {name: _copy(run, name) for name in names}
@@ -82,9 +79,6 @@ def keep_origin(source: pathlib.Path, target: pathlib.Path) -> None:
 
     After more training, the run can then be exported without the imported run. An export checks the
     contents when it reads them.
-
-    Raises:
-      RunDirError: a file is a link, not a regular file or too large, or cannot be written.
     """
     if not os.path.lexists(source / ORIGIN_RECORD):
         return
@@ -115,7 +109,6 @@ def copy_file(source: pathlib.Path, target: pathlib.Path, largest: int = LARGEST
 
 
 def _copy(run: pathlib.Path, name: str) -> Copy:
-    """Copies a file unless the copy exists."""
     original = pathlib.Path(os.path.expanduser(name)).absolute()
     try:
         content = read_regular(original, LARGEST_COPY)

@@ -57,7 +57,6 @@ class Status:
     time: float = dataclasses.field(default_factory=time.time)
 
     def is_valid(self) -> bool:
-        """Returns whether all values have the types that training writes, and are possible."""
         return (
             self.state in get_args(State)
             and all(type(n) is int and 0 <= n < _LATEST for n in (self.step, self.train_steps))
@@ -74,12 +73,7 @@ RECORD_FILES = ("status.json", "metrics.jsonl")
 
 
 class StepMetrics(NamedTuple):
-    """The result of an evaluation during training.
-
-    Attributes:
-      step: finished steps.
-      metrics: by name; NaN for what is not finite.
-    """
+    """The result of an evaluation during training."""
 
     step: int
     metrics: Mapping[str, float]
@@ -92,14 +86,12 @@ class RunRecord:
     """
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
-        """Stores the directory; nothing is read or created."""
         self._status_path, self._metrics_path = (
             pathlib.Path(directory, name) for name in RECORD_FILES
         )
         self._has_warned = False
 
     def write_status(self, status: Status) -> None:
-        """Replaces the status."""
         fields = {**dataclasses.asdict(status), "values": _as_json(status.values)}
         try:
             atomic_write(self._status_path, json.dumps(fields, indent=1) + "\n")
@@ -107,7 +99,6 @@ class RunRecord:
             self._warn(error)
 
     def write_metrics(self, by_step: Mapping[int, Mapping[str, float]]) -> None:
-        """Replaces the metrics of actions, by step and name."""
         lines = [
             json.dumps({"step": step, **_as_json(by_step[step])}) + "\n" for step in sorted(by_step)
         ]
@@ -126,11 +117,7 @@ class RunRecord:
             return None
 
     def metrics(self) -> dict[int, dict[str, float]]:
-        """Returns the metrics of actions, by step and name; nothing without the file.
-
-        Raises:
-          RunDirError: the file is damaged.
-        """
+        """Returns the metrics of actions, by step and name; nothing without the file."""
         try:
             content = read_regular(self._metrics_path, LARGEST_TEXT)
             lines = [parse_json(line) for line in content.splitlines()]

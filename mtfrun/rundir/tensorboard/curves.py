@@ -27,9 +27,6 @@ def read_curves(directory: str | pathlib.Path) -> Curves:
 
     Those that an interrupted run wrote for later steps are left out, see `Summaries`. Empty if
     there is no file.
-
-    Raises:
-      RunDirError: a file is not an event file.
     """
     if not pathlib.Path(directory).is_dir():
         return {}

@@ -120,11 +120,6 @@ def write_hparams(
 
     Every parameter that varies is listed, with its values, or with the interval of more than ten
     numbers. Parameters that all runs share are left out. Call it before the runs, or after them.
-
-    Args:
-      directory: has the directories of the runs.
-      runs: the hyperparameters of every run, by name.
-      metrics: the columns of the table beside the parameters, best first.
     """
     values: dict[str, list[HParam]] = {}
     for run in runs:
@@ -160,7 +155,6 @@ def _runs_beside(path: pathlib.Path) -> dict[pathlib.Path, dict[str, bytes]]:
 
 
 def _start(summary: Any) -> dict[str, bytes]:
-    """Returns a summary's serialized hyperparameters; empty if it does not start a run."""
     for value in summary.value:
         if value.tag == metadata.SESSION_START_INFO_TAG:
             content = value.metadata.plugin_data.content
@@ -170,7 +164,6 @@ def _start(summary: Any) -> dict[str, bytes]:
 
 
 def _differing(runs: Sequence[Mapping[str, bytes]]) -> list[str]:
-    """Returns the names of values that differ between runs, or that some runs lack."""
     names = dict.fromkeys(name for run in runs for name in run)
     return [name for name in names if len({run.get(name) for run in runs}) > 1]
 
@@ -180,7 +173,6 @@ def _description(
     metrics: Sequence[Metric],
     first: Collection[str],
 ) -> Summary:
-    """Returns which parameters and metrics the table has."""
     content = plugin_data_pb2.HParamsPluginData()
     summary = summary_v2.hparams_config_pb(
         [summary_v2.HParam(name, domain) for name, domain in domains.items()],
@@ -229,12 +221,10 @@ def _replace_events(directory: str, summaries: Sequence[Summary]) -> pathlib.Pat
 
 
 def _files(directory: pathlib.Path) -> list[pathlib.Path]:
-    """Returns our files in a directory."""
     return list(directory.glob(f"events.out.tfevents.*{_SUFFIX}"))
 
 
 def _remove_description(path: pathlib.Path) -> None:
-    """Removes the description from the file of a run."""
     try:
         check_events(path)
         events = [
@@ -252,7 +242,6 @@ def _remove_description(path: pathlib.Path) -> None:
 
 
 def _append(path: pathlib.Path, summaries: Sequence[Summary], *, is_new: bool = False) -> bool:
-    """Appends summaries to an event file; returns whether it could."""
     events = [Event(wall_time=time.time(), step=0, summary=summary) for summary in summaries]
     if is_new:
         events.insert(0, Event(wall_time=time.time(), file_version="brain.Event:2"))

@@ -38,13 +38,6 @@ def write_metrics(
     For every layer and level the greatest and the least load, and a histogram of the experts'
     shares times their number (1: an equal share); for every level a heat map, see
     `pictures.expert_loads`. Shares that are not finite have no charts.
-
-    Args:
-      summaries: of a run.
-      values: by name; `metric_tags` has their tags.
-      step: finished training steps.
-      tasks: the names of the tasks of a mixture of data, whose metrics are named "task/metric".
-      with_pictures: whether heat maps are drawn, which takes a tenth of a second each.
     """
     scalars = dict(values)
     levels: dict[tuple[str, int], dict[str, np.ndarray]] = {}

@@ -70,10 +70,6 @@ def vectors(named: Mapping[str, float]) -> dict[str, np.ndarray]:
 def tag_of(name: str, tasks: Collection[str] = ()) -> str:
     """Returns the tag of a metric.
 
-    Args:
-      name: of the metric, of one of the tasks "task/metric".
-      tasks: the names of the tasks of a mixture of data.
-
     Examples:
       >>> tag_of("loss"), tag_of("perplexity"), tag_of("spell/loss", ["spell"])
       ('loss', 'loss/perplexity', 'tasks/spell/loss')

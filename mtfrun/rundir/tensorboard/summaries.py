@@ -34,9 +34,6 @@ _EVENT_FILE = re.compile(r"events\.out\.tfevents\.(\d{1,12})\..*")
 class Summaries:
     """Writes scalars, text, histograms and images of one directory, `train` or `eval`.
 
-    Attributes:
-      has_layout: whether `layout` was called.
-
     Every tag has a title and a description, see `metric_catalogue`.
 
     The file is created at the first value. If the disk is full or not writable, one warning says so
@@ -65,7 +62,6 @@ class Summaries:
         self.has_layout = False
 
     def scalars(self, values: Mapping[str, Any], step: int) -> None:
-        """Writes one number per tag."""
         summary = Summary()
         for tag, value in values.items():
             summary.MergeFrom(scalar_pb(tag, float(value)))
@@ -85,11 +81,9 @@ class Summaries:
         self._write(step, summary)
 
     def text(self, tag: str, markdown: str, step: int) -> None:
-        """Writes a Markdown text."""
         self._write(step, text_pb(tag, markdown))
 
     def histogram(self, tag: str, values: Any, step: int) -> None:
-        """Writes the distribution of all elements of an array."""
         self._write(step, histogram_pb(tag, np.asarray(values)))
 
     def buckets(self, tag: str, buckets: np.ndarray, step: int) -> None:
@@ -132,7 +126,6 @@ class Summaries:
                 return
 
     def flush(self) -> None:
-        """Makes everything written so far visible to readers."""
         if self._writer is not None:
             try:
                 self._writer.flush()
@@ -140,7 +133,6 @@ class Summaries:
                 self._give_up(error)
 
     def close(self) -> None:
-        """Flushes and closes the file; the next value opens another."""
         self.flush()
         if self._writer is not None:
             writer, self._writer = self._writer, None
@@ -207,7 +199,6 @@ class Summaries:
         return f"events.out.tfevents.{seconds:010d}.{socket.gethostname()}.{os.getpid()}"
 
     def _give_up(self, error: BaseException) -> None:
-        """Warns once; nothing is written any more."""
         self._failed = True
         self._writer = None
         logging.warning(

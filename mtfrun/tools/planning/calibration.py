@@ -33,11 +33,6 @@ def calibrate(
     """Returns the profile of a number of devices of this machine, all of them busy.
 
     Takes about a minute on the CPU. Nothing else should run meanwhile.
-
-    Args:
-      devices: their number; simulated on a machine without accelerators.
-      note: takes a line after every part.
-      clock: returns seconds.
     """
     mesh = mtf.Mesh([("groups", 1), ("members", devices)], _LAYOUT)
     stopwatch = _Stopwatch(clock)
@@ -75,14 +70,12 @@ _LAYOUT = "group:groups;member:members"
 
 
 def _operation(mesh: mtf.Mesh, elements: int, stopwatch: _Stopwatch) -> float:
-    """Returns the seconds of an addition of two tensors with so many elements on a device."""
     shape = [*_part(mesh), mtf.Dimension("element", elements)]
     other = mtf.constant(mesh, 0.5, shape)
     return stopwatch(lambda x: mtf.relu(x - other), mtf.ones(mesh, shape), 8) / 2
 
 
 def _product(mesh: mtf.Mesh, rows: int, dtype: tf.DType, stopwatch: _Stopwatch) -> float:
-    """Returns the seconds of the product of two square matrices on a device."""
     row, column = mtf.Dimension("row", rows), mtf.Dimension("column", rows)
     contracted = mtf.Dimension("contracted", rows)
     shape = [*_part(mesh), row, contracted]
@@ -152,11 +145,7 @@ def _part(mesh: mtf.Mesh) -> mtf.Shape:
 
 
 class _Stopwatch:
-    """Measures operations in a compiled loop.
-
-    Args:
-      clock: returns seconds.
-    """
+    """Measures operations in a compiled loop."""
 
     def __init__(self, clock: Clock):
         self._clock = clock

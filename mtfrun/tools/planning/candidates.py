@@ -130,12 +130,6 @@ def layouts(
 
     Every axis splits as many dimensions as it can. Those that leave a device with the least to do
     come first, of every four candidates one with one axis, two with two and one with three axes.
-
-    Args:
-      dimensions: of the model, on one device.
-      devices: their number.
-      axes: names for axes.
-      most: the number of candidates.
     """
     names = [*axes, *(axis for axis in _AXES if axis not in axes)]
     by_axes: dict[int, dict[Candidate, float]] = {1: {}, 2: {}, 3: {}}

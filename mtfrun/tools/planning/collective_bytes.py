@@ -57,12 +57,10 @@ class NeededCollective:
 
     @property
     def kind(self) -> str:
-        """Its kind, such as "all-reduce"."""
         return self.collective.kind
 
     @property
     def axes(self) -> tuple[str, ...]:
-        """The mesh axes along which devices communicate."""
         return self.collective.axes
 
     @property
@@ -90,16 +88,7 @@ class NeededCollective:
 
 @dataclasses.dataclass(frozen=True)
 class CollectiveGroup:
-    """The collectives of a step that have the same kind, axes and cause.
-
-    Attributes:
-      kind: such as "all-reduce".
-      axes: the mesh axes along which devices communicate.
-      dimensions: the names of the dimensions that cause them.
-      count: their number in a step.
-      device_bytes: of all their results on one device.
-      sent_bytes: what each device sends at least.
-    """
+    """The collectives of a step that have the same kind, axes and cause."""
 
     kind: str
     axes: tuple[str, ...]
@@ -116,7 +105,6 @@ class CollectiveGroup:
 
 
 def group_collectives(needed: Iterable[NeededCollective], mesh: mtf.Mesh) -> list[CollectiveGroup]:
-    """Returns the collectives by their kind, axes and dimensions, in that order."""
     groups: dict[tuple[str, tuple[str, ...], tuple[str, ...]], list[NeededCollective]] = (
         collections.defaultdict(list)
     )

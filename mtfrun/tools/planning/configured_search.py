@@ -100,7 +100,6 @@ def search_layouts(flags: argparse.Namespace) -> int:
 
 
 def as_json(outcome: Outcome, settings: _Settings) -> dict[str, Any]:
-    """Returns the outcome as values of JSON: times in seconds, gin as text."""
     return {
         "ranking": [_option_json(option, settings) for option in outcome.ranking],
         "too_large": [_option_json(option, settings) for option in outcome.too_large],
@@ -167,14 +166,7 @@ def _profile(flags: argparse.Namespace) -> DeviceProfile:
 
 
 class _Settings:
-    """The gin configuration of every candidate.
-
-    Args:
-      flags: with the files and bindings of the user.
-
-    Attributes:
-      axes: the names of the axes that the configuration has.
-    """
+    """The gin configuration of every candidate."""
 
     def __init__(self, flags: argparse.Namespace):
         self._flags = flags
@@ -203,12 +195,10 @@ class _Settings:
         }
 
     def one_device(self, outer_batch: int = 1) -> Candidate:
-        """Returns the configuration for a mesh of one device."""
         alone = Candidate(mtf.Shape([("data", 1)]), mtf.LayoutRules(), outer_batch)
         return self.completed(alone)
 
     def completed(self, candidate: Candidate) -> Candidate:
-        """Returns a candidate with the other settings of the configuration."""
         return dataclasses.replace(
             candidate,
             microbatches=self._configured["microbatches"],
@@ -216,7 +206,6 @@ class _Settings:
         )
 
     def training(self, candidate: Candidate) -> Training:
-        """Returns the training of a candidate, on a mesh whose devices need not exist."""
         self._parse(self.bindings(candidate))
         with mtf.planned_meshes():
             experiment, evaluation = build()
@@ -227,7 +216,6 @@ class _Settings:
         return [override(name, value) for name, value in self._values(candidate)]
 
     def gin(self, candidate: Candidate) -> list[str]:
-        """Returns the lines of a gin file that set up a candidate."""
         lines = [x for name, value in self._values(candidate) for x in _statements(name, value)]
         return list(dict.fromkeys(lines))
 
@@ -264,7 +252,6 @@ def _rematerialised(bindings: Sequence[Binding]) -> list[str]:
 
 
 def _statements(name: str, value: object) -> list[str]:
-    """Returns the lines of a gin file that set a macro or parameter."""
     if "." not in name:
         return [override(name, value)]
     module = name.split(".", maxsplit=1)[0]

@@ -30,13 +30,7 @@ _INDENT = 16
 
 
 def describe(training: Training, plan: Plan | None, resources: Resources) -> list[str]:
-    """Returns the lines of a description.
-
-    Args:
-      training: that was planned.
-      plan: without it nothing is said of a step.
-      resources: what is known of the devices.
-    """
+    """Returns the lines of a description."""
     state, mesh = training.state, training.experiment.mesh
     lines = [mesh.report(state.model.named_variables()), "", *_describe_run(training)]
     if plan is not None:
@@ -221,7 +215,6 @@ def replicated(plan: Plan) -> list[Replicated]:
 
 
 def _saved(variable: PlannedVariable, axis: mtf.Dimension) -> int:
-    """Returns the bytes that a device saves if the axis splits the variable."""
     return variable.device_bytes - variable.device_bytes // axis.size
 
 

@@ -213,14 +213,12 @@ class _Parser:
         return 1 if first is None or limit is None else max(0, limit - first)
 
     def _integer(self, value: Value, initial: Mapping[Value, Value]) -> int | None:
-        """Returns the value of a scalar that is a constant at the start of a loop, else None."""
         value = self._origin(initial.get(self._origin(value), value))
         if value not in self._constants:
             return None
         return int(constant_array(self._constants[value]).reshape(-1)[0])
 
     def _origin(self, value: Value) -> Value:
-        """Returns the value that was forwarded."""
         while (producer := self._producers.get(value)) and producer.name in FORWARDING:
             value = producer.operands[0]
         return value

@@ -40,7 +40,6 @@ class Estimate:
 
 
 def estimate(program: Program, profile: DeviceProfile) -> Estimate:
-    """Returns the time of a step."""
     products = operations = 0.0
     collectives: dict[str, float] = collections.defaultdict(float)
     for operation, times in program.executed():

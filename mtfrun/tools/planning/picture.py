@@ -49,7 +49,6 @@ def picture_as_svg(plan: Plan, resources: Resources) -> str:
 
 
 def picture_as_html(plan: Plan, resources: Resources, description: Sequence[str]) -> str:
-    """Returns a page with the picture and the description."""
     svg = picture_as_svg(plan, resources)
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>plan</title></head>\n'
@@ -84,7 +83,6 @@ def _parts(plan: Plan) -> list[tuple[str, int]]:
 
 
 def _sent(plan: Plan) -> list[tuple[str, int]]:
-    """Returns the bytes that a device sends in a step, by axes."""
     sent: dict[str, int] = {}
     for group in group_collectives(plan.collectives, plan.mesh):
         axes = ",".join(group.axes)

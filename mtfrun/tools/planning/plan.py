@@ -28,16 +28,7 @@ PROCESS_BYTES = 30_000_000
 
 @dataclasses.dataclass(frozen=True)
 class PlannedVariable:
-    """A variable and its layout.
-
-    Attributes:
-      path: its name in checkpoints.
-      kind: "parameters", "slots" (of the optimizer) or "averages" (of the weights).
-      shape: its named dimensions.
-      partition: the mesh axis of each dimension, None where it is not split.
-      total_bytes: of the whole variable.
-      device_bytes: of the part on each device.
-    """
+    """A variable and its layout."""
 
     path: str
     kind: str
@@ -66,12 +57,10 @@ class Plan:
     peak: Peak
 
     def device_bytes(self, kind: str) -> int:
-        """Returns the bytes of the variables of a kind on each device."""
         return sum(v.device_bytes for v in self.variables if v.kind == kind)
 
     @property
     def state_bytes(self) -> int:
-        """The bytes of all variables on each device."""
         return sum(variable.device_bytes for variable in self.variables)
 
     @property
@@ -81,7 +70,6 @@ class Plan:
 
     @property
     def constant_bytes(self) -> int:
-        """The bytes of the program's constants."""
         return sum(value.type.num_bytes for value in self.program.constants)
 
     def collective_seconds(self, bandwidths: Mapping[str, float]) -> dict[str, float]:
@@ -103,10 +91,6 @@ class Plan:
 
 def plan_training(training: Training, folder: str | pathlib.Path) -> Plan:
     """Returns the plan of a training, whose step it compiles.
-
-    Args:
-      training: constructed within `mtf.planned_meshes()`, or on devices that exist.
-      folder: to which DTensor writes programs, see `mtfrun.cli.program_dump`.
 
     Raises:
       LayoutError: mesh axes do not divide dimensions; all of these are named.

@@ -24,9 +24,6 @@ class ProfileError(InputError):
 class Curve:
     """Seconds by size (bytes, or floating point operations), known at some sizes.
 
-    Attributes:
-      points: pairs (size, seconds), in ascending order of the sizes.
-
     Examples:
       >>> Curve(((0, 1.0), (10, 2.0))).secs(5), Curve(((0, 1.0), (10, 2.0))).secs(30)
       (1.5, 4.0)
@@ -47,7 +44,6 @@ class Curve:
 
     @classmethod
     def line(cls, latency_secs: float, per_sec: float) -> Curve:
-        """Returns the curve of a latency and a rate."""
         return cls(((0.0, latency_secs), (per_sec, latency_secs + 1.0)))
 
     def secs(self, size: float) -> float:
@@ -96,13 +92,11 @@ class MeasuredNetwork:
     def secs(
         self, kind: str, device_bytes: int, mesh: Mapping[str, int], axes: Sequence[str]
     ) -> float:
-        """Returns the seconds of a collective, see `Network`."""
         by_devices, group = self.curves[kind], math.prod(mesh[axis] for axis in axes)
         nearest = min(by_devices, key=lambda devices: abs(devices - group))
         return by_devices[nearest].secs(device_bytes)
 
     def to_json(self) -> dict[str, Any]:
-        """Returns what `DeviceProfile.from_json` reads."""
         return {
             "collectives": {
                 kind: {str(devices): curve.points for devices, curve in by_devices.items()}
@@ -154,7 +148,6 @@ class HostNetwork:
     def secs(
         self, kind: str, device_bytes: int, mesh: Mapping[str, int], axes: Sequence[str]
     ) -> float:
-        """Returns the seconds of a collective, see `Network`."""
         devices, names = math.prod(mesh[axis] for axis in axes), list(mesh)
         # A group is within so many neighbouring devices, from its first axis on.
         span = math.prod(mesh[name] for name in names[min(map(names.index, axes)) :])
@@ -168,7 +161,6 @@ class HostNetwork:
         return messages * link.latency_secs + sent / link.bytes_per_sec
 
     def to_json(self) -> dict[str, Any]:
-        """Returns what `DeviceProfile.from_json` reads."""
         return {"hosts": dataclasses.asdict(self)}
 
 
@@ -212,7 +204,6 @@ class DeviceProfile:
             )
 
     def to_json(self) -> str:
-        """Returns the text of a file, which `from_json` reads."""
         fields = {
             "name": self.name,
             "devices": self.devices,

@@ -26,12 +26,10 @@ class TensorType:
 
     @property
     def num_elements(self) -> int:
-        """The number of elements."""
         return math.prod(self.sizes)
 
     @property
     def num_bytes(self) -> int:
-        """The bytes of the elements."""
         return self.num_elements * _BYTES.get(self.dtype, 4)
 
 
@@ -74,12 +72,10 @@ class Operation:
 
     @property
     def result_bytes(self) -> int:
-        """The bytes of its results."""
         return sum(value.type.num_bytes for value in self.results)
 
     @property
     def operand_bytes(self) -> int:
-        """The bytes of its operands."""
         return sum(value.type.num_bytes for value in self.operands)
 
 

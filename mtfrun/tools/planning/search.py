@@ -140,7 +140,6 @@ class Search:
         return self.outcome()
 
     def outcome(self) -> Outcome:
-        """Returns the ranking of the options planned so far."""
         ranked = self._ranked()
         fitting = [option for option in ranked if option.fits(self._device_memory)]
         others = sorted(

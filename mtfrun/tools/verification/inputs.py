@@ -43,7 +43,6 @@ class FirstRows:
         self._count = count
 
     def texts(self) -> Sequence[bytes]:
-        """Returns the texts. Raises InputError if the data have none."""
         batch = self._batch()
         name = next((name for name in (INPUTS, TARGETS) if name in batch), None)
         vocabulary = None if name is None else self._data.vocabularies.get(name)
@@ -61,7 +60,6 @@ class FirstRows:
         return list(texts)[: self._count]
 
     def images(self, read: Callable[[str], np.ndarray]) -> Images:
-        """Returns the images. Raises InputError if the data have none."""
         pixels = self._batch().get(IMAGES)
         if pixels is None:
             raise InputError(f"the rows of {type(self._data).__name__} have no images")

@@ -210,7 +210,6 @@ def _mean(total: np.ndarray, weight: np.ndarray) -> float:
 
 
 def _decodes(training: Training, inputs: FirstRows | None) -> tuple[Sequence[Record], str]:
-    """Returns the records of the inputs, or none and the reason."""
     if inputs is None:
         return (), "none were asked for"
     inference = training.experiment.inference
