@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from mtfrun.display.pictures.canvas import HEIGHT, WIDTH
-from mtfrun.rundir.tensorboard.hparams import Metric, recorded_hparams, write_hparams
+from mtfrun.rundir.tensorboard.hparams import Metric, record_hparams, write_hparams
 from tests.cli.command import mtfrun_here, succeeded, tiny_experiment
 from tests.cli.tensorboard_server import LOADERS, TensorBoard, serving
 
@@ -39,7 +39,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     ]
     succeeded(mtfrun_here("train", *command))
     shutil.copytree(first, second)
-    with recorded_hparams(str(second), {"LEARNING_RATE": RATES[1]}):
+    with record_hparams(str(second), {"LEARNING_RATE": RATES[1]}):
         pass
     rates = [{"LEARNING_RATE": rate} for rate in RATES]
     write_hparams(str(runs), rates, [Metric("loss", "eval")])

@@ -15,7 +15,7 @@ from mtfrun import mtf
 from mtfrun.models import Loss, moe, parity
 from mtfrun.models import transformer as t
 from mtfrun.models.transformer.token_model import TokenModel
-from mtfrun.rundir.checkpoints.init_checkpoint import InitCheckpoint, find_source, fitted_value
+from mtfrun.rundir.checkpoints.init_checkpoint import InitCheckpoint, find_source, fit_value
 from mtfrun.rundir.checkpoints.mesh_tensorflow_names import sources_of
 from tests.layouts import ONE_DEVICE
 from tests.oracle.reference_cases import ReferenceCase
@@ -264,7 +264,7 @@ def reference_value(
     match = find_source(sources_of(path, variables), list(values))
     assert match is not None, path
     name, source = match
-    value = fitted_value(values[name], source, variables[path].shape)
+    value = fit_value(values[name], source, variables[path].shape)
     assert isinstance(value, np.ndarray), value
     return value
 

@@ -20,7 +20,7 @@ from mtfrun import layers, mtf, optim
 from mtfrun.models import moe
 from mtfrun.models import transformer as t
 from mtfrun.models.transformer.token_model import TokenModel
-from mtfrun.rundir.checkpoints.init_checkpoint import InitCheckpoint, find_source, fitted_value
+from mtfrun.rundir.checkpoints.init_checkpoint import InitCheckpoint, find_source, fit_value
 from mtfrun.rundir.checkpoints.mesh_tensorflow_names import sources_of
 from mtfrun.training import TrainState
 from mtfrun.training.step import OBJECTIVE, train_steps_function
@@ -132,7 +132,7 @@ def _stored_slots(
         for slot_name, slot in slots.items():
             candidates = f"{variable}_slot_{slot_name}", f"{variable}/adam_{slot_name}"
             (name,) = (candidate for candidate in candidates if candidate in names)
-            value = fitted_value(checkpoint.get_tensor(name), source, slot.shape)
+            value = fit_value(checkpoint.get_tensor(name), source, slot.shape)
             assert isinstance(value, np.ndarray), f"{name} is {value}"
             values[f"{path}/{slot_name}"] = value
     return values
@@ -201,7 +201,7 @@ def test_a_training_of_the_original_continues(name: str, several: bool) -> None:
         match = find_source(sources_of(path, variables), names)
         assert match is not None, path
         original, source = match
-        expected = fitted_value(checkpoint.get_tensor(original), source, variable.shape)
+        expected = fit_value(checkpoint.get_tensor(original), source, variable.shape)
         assert_close(mtf.to_numpy(variable), expected, FLOAT32_MODEL_TOLERANCE)
     slots = state.optimizer.named_slots()
     for path, expected in _stored_slots(checkpoint, state.model, state.optimizer).items():

@@ -205,7 +205,9 @@ def test_a_process_with_another_token_is_refused() -> None:
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         first = pool.submit(Coordinator, 2, address, QUICK, Ends().of(0), "secret")
         for token in ("", "secrets"):
-            with pytest.raises(InputError, match=r"its token differs from .* the same MTFRUN_TOKEN"):
+            with pytest.raises(
+                InputError, match=r"its token differs from .* the same MTFRUN_TOKEN"
+            ):
                 Worker(1, 2, address, QUICK, Ends().of(1), token)
         second = pool.submit(Worker, 1, 2, address, QUICK, Ends().of(1), "secret")
         in_all([first.result(), second.result()], lambda group: group.leave())

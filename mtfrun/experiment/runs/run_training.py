@@ -29,7 +29,7 @@ from mtfrun.mtf.devices import unused_gpu
 from mtfrun.rundir import RunDirectory
 from mtfrun.rundir.records.copied_files import keep_origin
 from mtfrun.rundir.run_directory import CHECKPOINTS
-from mtfrun.rundir.tensorboard.hparams import Metric, recorded_hparams
+from mtfrun.rundir.tensorboard.hparams import Metric, record_hparams
 from mtfrun.rundir.tensorboard.metric_tags import tag_of
 from mtfrun.training import TrainResult
 
@@ -143,7 +143,7 @@ def run_training(
             processes.by_first(begin)
             hparams = prepared.hparams
             stack.enter_context(
-                recorded_hparams(
+                record_hparams(
                     run.path, hparams.values, metrics=_metrics(prepared), first=hparams.own
                 )
             )

@@ -74,9 +74,9 @@ class InitCheckpoint:
         the checkpoint are used, except those of optimizers.
       variables: a regular expression; variables in whose path it is not found keep their random
         initial values. With it, unused variables are no error.
-      names: the names of variables in the checkpoint where they are others than those that mtfrun
-        knows, by our path or by a regular expression of paths, see `variable_names.Names`; or the path of
-        a JSON file that has them. `mtfrun checkpoints show` lists our paths, after "model/".
+      names: the names of variables in the checkpoint, where mtfrun does not know them, by our path
+        or by a regular expression of paths, see `variable_names.Names`; or the path of a JSON file
+        that has them. `mtfrun checkpoints show` lists our paths, after "model/".
 
     Raises:
       RunDirError: `variables` is not a regular expression, or `names` cannot be used.
@@ -176,7 +176,7 @@ class InitCheckpoint:
                 continue
             name, source = match
             used.add(name)
-            value = fitted_value(tensors[name], source, variable.shape, vocabulary_sizes.get(path))
+            value = fit_value(tensors[name], source, variable.shape, vocabulary_sizes.get(path))
             if isinstance(value, str):
                 misshaped[path] = f"{name} is {value}"
                 continue
@@ -199,7 +199,7 @@ def find_source(sources: Iterable[Source], names: Sequence[str]) -> tuple[str, S
     return None
 
 
-def fitted_value(
+def fit_value(
     value: np.ndarray, source: Source, shape: mtf.Shape, vocabulary_size: int | None = None
 ) -> np.ndarray | str:
     """Returns the value in our shape, or a description of its wrong sizes; see `InitCheckpoint`."""

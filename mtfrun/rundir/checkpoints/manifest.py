@@ -150,11 +150,11 @@ def read_manifest(directory: pathlib.Path, step: int) -> Manifest:
     """
     path = manifest_path(directory, step)
     try:
-        content = _typed(read_json(path), dict, "the manifest")
-        expected = _popped(content, "sha256", str)
+        content = _check_type(read_json(path), dict, "the manifest")
+        expected = _pop(content, "sha256", str)
         if _digest(content) != expected:
             raise InputError("its contents do not match its own hash")
-        version = _popped(content, "format", int)
+        version = _pop(content, "format", int)
         if version != FORMAT:
             raise RunDirError(
                 f"{path} has format {version}, this mtfrun reads format {FORMAT};"
@@ -206,13 +206,13 @@ def _check_shortage(path: pathlib.Path, error: Exception) -> None:
 
 def _parse(content: dict[str, Any], expected_step: int) -> Manifest:
     """Returns the manifest in `content`, after checking every field."""
-    step = _popped(content, "step", int)
+    step = _pop(content, "step", int)
     if step != expected_step:
         raise InputError(f"it was written for step {step}")
-    prefix = _popped(content, "prefix", str)
-    files = _popped(content, "files", dict)
-    variables = _popped(content, "variables", dict)
-    metadata = _popped(content, "metadata", dict)
+    prefix = _pop(content, "prefix", str)
+    files = _pop(content, "files", dict)
+    variables = _pop(content, "variables", dict)
+    metadata = _pop(content, "metadata", dict)
     _check_empty(content, "the manifest")
     for name in files:
         match = DATA_NAME.fullmatch(name) if is_plain_name(name) else None
@@ -222,9 +222,9 @@ def _parse(content: dict[str, Any], expected_step: int) -> Manifest:
         raise InputError("it names no variables")
     for name, kind in _METADATA.items():
         if name in metadata:
-            _typed(metadata[name], kind, f"metadata {name}")
+            _check_type(metadata[name], kind, f"metadata {name}")
     for path, names in metadata.get(DIMENSIONS, {}).items():
-        _typed(names, str, f"metadata {DIMENSIONS} of {path}")
+        _check_type(names, str, f"metadata {DIMENSIONS} of {path}")
     return Manifest(
         step=step,
         prefix=prefix,
@@ -235,32 +235,32 @@ def _parse(content: dict[str, Any], expected_step: int) -> Manifest:
 
 
 def _parse_variable(path: str, value: object) -> VariableSpec:
-    fields = dict(_typed(value, dict, f"variable {path}"))
-    shape = tuple(_natural(size, f"a size of {path}") for size in _popped(fields, "shape", list))
+    fields = dict(_check_type(value, dict, f"variable {path}"))
+    shape = tuple(_natural(size, f"a size of {path}") for size in _pop(fields, "shape", list))
     if len(shape) > _MOST_DIMENSIONS or math.prod(shape) > _MOST_ELEMENTS:
         raise InputError(f"the shape of {path} is impossible")
-    dtype = _popped(fields, "dtype", str)
+    dtype = _pop(fields, "dtype", str)
     _check_empty(fields, f"variable {path}")
     return VariableSpec(shape, dtype)
 
 
 def _parse_file(name: str, value: object) -> FileRecord:
-    fields = dict(_typed(value, dict, f"file {name}"))
+    fields = dict(_check_type(value, dict, f"file {name}"))
     size = _natural(fields.pop("bytes", None), f"bytes of {name}")
-    digest = _popped(fields, "sha256", str)
+    digest = _pop(fields, "sha256", str)
     if not _SHA256.fullmatch(digest):
         raise InputError(f"sha256 of {name} is {digest!r}")
     _check_empty(fields, f"file {name}")
     return FileRecord(size, digest)
 
 
-def _popped(fields: dict[str, Any], name: str, kind: type) -> Any:
+def _pop(fields: dict[str, Any], name: str, kind: type) -> Any:
     if name not in fields:
         raise InputError(f"it has no {name}")
-    return _typed(fields.pop(name), kind, name)
+    return _check_type(fields.pop(name), kind, name)
 
 
-def _typed(value: object, kind: type, what: str) -> Any:
+def _check_type(value: object, kind: type, what: str) -> Any:
     # bool is an int to isinstance.
     if type(value) is not kind:
         raise InputError(f"{what} is {type(value).__name__}, not {kind.__name__}")
@@ -268,7 +268,7 @@ def _typed(value: object, kind: type, what: str) -> Any:
 
 
 def _natural(value: object, what: str) -> int:
-    number: int = _typed(value, int, what)
+    number: int = _check_type(value, int, what)
     if not 0 <= number < 2**63:
         raise InputError(f"{what} is {number}")
     return number

@@ -152,7 +152,7 @@ def sources_of(path: str, paths: Iterable[str]) -> list[Source]:
         match = re.fullmatch(row.path, path)
         if match:
             values = _template_values(match.groupdict(), paths)
-            sources += [_filled(source, values) for source in row.sources]
+            sources += [_fill(source, values) for source in row.sources]
     return sources
 
 
@@ -197,6 +197,6 @@ def _template_values(groups: dict[str, str], paths: Iterable[str]) -> dict[str, 
     return values
 
 
-def _filled(source: Source, values: dict[str, str | int]) -> Source:
+def _fill(source: Source, values: dict[str, str | int]) -> Source:
     entry = None if source.entry is None else source.entry.format(**values)
     return source._replace(pattern=source.pattern.format(**values), entry=entry)

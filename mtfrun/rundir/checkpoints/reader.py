@@ -160,15 +160,15 @@ class CheckpointReader:
         steps = self.steps()
         if step not in steps:
             where = f"no checkpoint of step {step} in {self._directory}"
-            raise RunDirError(f"{where}; {_choose(steps)}" if steps else self._no_checkpoint())
-        with self._watched(step, before):
+            raise RunDirError(f"{where}; {_remedy_of(steps)}" if steps else self._no_checkpoint())
+        with self._watch(step, before):
             try:
-                manifest = self._verified(step)
+                manifest = self._verify(step)
             except DamagedCheckpointError as error:
                 other_steps = [other for other in self.steps() if other != step]
                 raise DamagedCheckpointError(
                     f"checkpoint {step} in {self._directory} is damaged: {error};"
-                    f" {_choose(other_steps) or 'there is no other'}"
+                    f" {_remedy_of(other_steps) or 'there is no other'}"
                 ) from error
             return reader(manifest)
 
@@ -178,8 +178,8 @@ class CheckpointReader:
         for step in reversed(self.steps()):
             before = self.identity(step)
             try:
-                with self._watched(step, before):
-                    manifest = self._verified(step)
+                with self._watch(step, before):
+                    manifest = self._verify(step)
             except DamagedCheckpointError as error:
                 damages.append(f"step {step}: {error}")
                 continue
@@ -190,7 +190,7 @@ class CheckpointReader:
                     "; ".join(damages),
                     step,
                 )
-            with self._watched(step, before):
+            with self._watch(step, before):
                 return reader(manifest)
         if damages:
             raise DamagedCheckpointError(
@@ -211,7 +211,7 @@ class CheckpointReader:
                 newest,
             )
 
-    def _verified(self, step: int) -> Manifest:
+    def _verify(self, step: int) -> Manifest:
         manifest = read_manifest(self._directory, step)
         _check_claims(manifest)
         damages: Iterable[str] = damaged_files(self._directory, manifest.files)
@@ -224,7 +224,7 @@ class CheckpointReader:
         return manifest
 
     @contextlib.contextmanager
-    def _watched(self, step: int, before: tuple[int, int] | None) -> Iterator[None]:
+    def _watch(self, step: int, before: tuple[int, int] | None) -> Iterator[None]:
         """Turns a failure in the block into a DeletedCheckpointError if the files are gone.
 
         The manifest is the first file that is deleted or replaced: if it is still the same one as
@@ -239,7 +239,7 @@ class CheckpointReader:
             change = "replaced" if step in steps else "deleted"
             raise DeletedCheckpointError(
                 f"checkpoint {step} in {self._directory} was {change} while it was read;"
-                f" {_choose(steps) or self._no_checkpoint()}"
+                f" {_remedy_of(steps) or self._no_checkpoint()}"
             ) from error
 
 
@@ -273,5 +273,5 @@ def _check_claims(manifest: Manifest) -> None:
         )
 
 
-def _choose(steps: list[int]) -> str:
+def _remedy_of(steps: list[int]) -> str:
     return f"choose one of the steps {', '.join(map(str, steps))}" if steps else ""

@@ -12,11 +12,11 @@ _LITERAL, _SHORT_COPY = 0, 1
 _LONGEST_IN_TAG = 60
 
 
-def unpacked(block: bytes, size: int) -> bytes:
+def decompress(block: bytes, size: int) -> bytes:
     """Decompresses a block to `size` bytes; the caller has read the size in front of the block.
 
     Examples:
-      >>> unpacked(bytes([2 << 2]) + b"abc" + bytes([(6 << 2) | 2, 3, 0]), 10)
+      >>> decompress(bytes([2 << 2]) + b"abc" + bytes([(6 << 2) | 2, 3, 0]), 10)
       b'abcabcabca'
 
     Raises:

@@ -56,7 +56,7 @@ class CheckpointDirectory:
         if not list_steps(below) and list_steps(directory):
             return cls(directory.parent, directory)
         checkpoints = cls(directory, below)
-        if not checkpoints.steps() and not checkpoints.lost():
+        if not checkpoints.steps() and not checkpoints.lost_manifests():
             raise RunDirError(
                 f"no checkpoint in {below}: check the name, or make one with "
                 f"`mtfrun train --model_dir={name}`"
@@ -66,7 +66,7 @@ class CheckpointDirectory:
     def steps(self) -> list[int]:
         return list_steps(self.path)
 
-    def lost(self) -> dict[str, int]:
+    def lost_manifests(self) -> dict[str, int]:
         """Returns the steps of complete data without a manifest by their prefix."""
         return lost_manifests(self.path)
 

@@ -23,7 +23,7 @@ from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf.tensor_bundle_pb2 import BundleEntryProto, BundleHeaderProto
 
 from mtfrun.errors import RAISE_THE_LIMIT, InputError, is_shortage
-from mtfrun.rundir.checkpoints.snappy import unpacked
+from mtfrun.rundir.checkpoints.snappy import decompress
 from mtfrun.rundir.errors import RunDirError, reason
 from mtfrun.untrusted import open_regular
 
@@ -144,7 +144,7 @@ def _plain(content: bytes, place: _Handle) -> tuple[bytes, _Handle]:
     size, begin = _varint(content, place.offset)
     if size > _MOST_UNPACKED:
         raise InputError(f"it has more than {_MOST_UNPACKED >> 20} MiB, unpacked")
-    return unpacked(content[begin:end], size), _Handle(0, size)
+    return decompress(content[begin:end], size), _Handle(0, size)
 
 
 def _block(content: bytes, place: _Handle) -> Iterator[tuple[bytes, bytes]]:
@@ -263,12 +263,12 @@ def _part_key(name: bytes, extents: list[tuple[int, int]]) -> bytes:
     """
     escapes = {0: b"\x00\xff", 255: b"\xff\x00"}
     text = b"".join(escapes.get(byte, bytes([byte])) for byte in name)
-    numbers = b"".join(_ordered(number) for extent in extents for number in extent)
+    numbers = b"".join(_sortable(number) for extent in extents for number in extent)
     count = len(extents).to_bytes(1, "big")
     return b"\x00" + text + b"\x00\x01" + (b"\x01" + count if extents else b"\x00") + numbers
 
 
-def _ordered(number: int) -> bytes:
+def _sortable(number: int) -> bytes:
     """Encodes a number in bytes that sort like numbers, as WriteSignedNumIncreasing.
 
     Starts with as many 1 bits as there are bytes, inverted for negative numbers.

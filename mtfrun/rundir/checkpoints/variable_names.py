@@ -40,7 +40,7 @@ def read_names(names: Names | str, what: str) -> Names:
                 f'{what}: {key}: give a name, or {{"name": ..., "dims": ..., "entry": ...}}, '
                 f"not {entry!r}"
             )
-        _compiled(key, what)
+        _compile(key, what)
     return names
 
 
@@ -57,7 +57,7 @@ def sources_in_names(
     keys: dict[str, str] = {}
     for key, entry in names.items():
         given: dict[tuple[str, str | None], str] = {}  # our path by name and entry
-        pattern = _compiled(key, what)
+        pattern = _compile(key, what)
         matches = {path: match for path in paths if (match := pattern.fullmatch(path))}
         if key in paths:  # a path is not taken for an expression
             matches = {key: matches.get(key) or _whole(key)}
@@ -66,7 +66,7 @@ def sources_in_names(
                 f"{what}: {key} matches no variable of the model{nearest(key, paths)}"
             )
         for path, match in matches.items():
-            source = _expanded(entry, match, f"{what}: {key}")
+            source = _expand(entry, match, f"{what}: {key}")
             name = source.pattern
             if name not in stored:
                 raise RunDirError(
@@ -96,7 +96,7 @@ def _of_file(path: pathlib.Path, what: str) -> Any:
         raise RunDirError(f"{what}: cannot be read: {reason(error)}") from error
 
 
-def _compiled(key: str, what: str) -> re.Pattern[str]:
+def _compile(key: str, what: str) -> re.Pattern[str]:
     try:
         return re.compile(key)
     except re.error as error:
@@ -109,7 +109,7 @@ def _whole(path: str) -> re.Match[str]:
     return match
 
 
-def _expanded(entry: Any, match: re.Match[str], what: str) -> Source:
+def _expand(entry: Any, match: re.Match[str], what: str) -> Source:
     """Returns an entry's name, with the groups of the match; not yet as a pattern."""
     fields = {"name": entry} if isinstance(entry, str) else entry
     try:

@@ -64,7 +64,7 @@ def as_hparams(values: Mapping[str, Any]) -> dict[str, HParam]:
 
 
 @contextlib.contextmanager
-def recorded_hparams(
+def record_hparams(
     directory: str,
     hparams: Mapping[str, Any],
     *,

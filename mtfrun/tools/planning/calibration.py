@@ -174,17 +174,17 @@ class _Stopwatch:
 
         compiled = mtf.function(rounds)
 
-        def timed(count: int) -> float:
+        def time_calls(count: int) -> float:
             start = self._clock()
             mtf.to_numpy(compiled(mtf.constant(mesh, count, dtype=tf.int32), x))
             return self._clock() - start
 
-        timed(0)
+        time_calls(0)
         count = 1
-        while (secs := timed(count)) < _LEAST_SECS:
+        while (secs := time_calls(count)) < _LEAST_SECS:
             count = math.ceil(count * min(max(1.5 * _LEAST_SECS / max(secs, 1e-6), 2), 10))
-        without = min(timed(0) for _ in range(_CALLS))
-        fastest = min(timed(count) for _ in range(_CALLS))
+        without = min(time_calls(0) for _ in range(_CALLS))
+        fastest = min(time_calls(count) for _ in range(_CALLS))
         return _without(fastest, without) / (count * unrolled)
 
 

@@ -68,7 +68,7 @@ def search_layouts(flags: argparse.Namespace) -> int:
     dimensions = dimensions_of(one)
     most = _CANDIDATES if flags.candidates is None else flags.candidates
     candidates = [
-        settings.completed(candidate)
+        settings.complete(candidate)
         for candidate in layouts(dimensions, flags.devices, settings.axes, most=2 * most)
     ]
     if not candidates:
@@ -180,7 +180,7 @@ class _Settings:
                 "microbatches": "training.TrainOptions.microbatches",
             }.items()
         }
-        self._names["rematerialise"] = _rematerialised(bindings)
+        self._names["rematerialise"] = _rematerialisation(bindings)
         config.override(mtf.Mesh)  # gin knows the classes from now on, if it did not
         config.override(TrainOptions)
         self.axes = mtf.convert_to_shape(
@@ -196,9 +196,9 @@ class _Settings:
 
     def one_device(self, outer_batch: int = 1) -> Candidate:
         alone = Candidate(mtf.Shape([("data", 1)]), mtf.LayoutRules(), outer_batch)
-        return self.completed(alone)
+        return self.complete(alone)
 
-    def completed(self, candidate: Candidate) -> Candidate:
+    def complete(self, candidate: Candidate) -> Candidate:
         return dataclasses.replace(
             candidate,
             microbatches=self._configured["microbatches"],
@@ -244,7 +244,7 @@ class _Settings:
         )
 
 
-def _rematerialised(bindings: Sequence[Binding]) -> list[str]:
+def _rematerialisation(bindings: Sequence[Binding]) -> list[str]:
     """Returns what the configuration binds of this name; models give it to different classes."""
     macros = macros_of(bindings)
     names = (b.source(macros).name for b in bindings if b.parameter == "rematerialise")

@@ -38,7 +38,7 @@ def describe(training: Training, plan: Plan | None, resources: Resources) -> lis
         groups = group_collectives(plan.collectives, mesh)
         lines += _section("collectives", _describe_collectives(plan, groups))
         lines += _section("seconds", _describe_seconds(plan, resources))
-        lines += _section("replicated", map(_describe_replicated, replicated(plan)))
+        lines += _section("replicated", map(_describe_replicated, find_replicated(plan)))
     return lines + _describe_unused_rules(mesh)
 
 
@@ -61,7 +61,7 @@ def as_json(training: Training, plan: Plan, resources: Resources) -> dict[str, A
         "seconds": plan.collective_seconds(resources.bandwidths),
         "replicated": [
             {"axis": x.axis, "device_bytes": x.device_bytes, "rules": dict(x.rules)}
-            for x in replicated(plan)
+            for x in find_replicated(plan)
         ],
         "unused_rules": plan.mesh.unused_rules(),
         "variables": [
@@ -195,7 +195,7 @@ class Replicated:
     rules: tuple[tuple[str, int], ...]
 
 
-def replicated(plan: Plan) -> list[Replicated]:
+def find_replicated(plan: Plan) -> list[Replicated]:
     """Returns, for every axis of several devices, the variables that it does not split."""
     found = []
     for axis in plan.mesh.shape:
@@ -207,14 +207,14 @@ def replicated(plan: Plan) -> list[Replicated]:
         for variable in whole:
             for dim, of_axis in zip(variable.shape, variable.partition, strict=True):
                 if of_axis is None and _may_be_split(dim.name, axis, plan.mesh):
-                    saved[f"{dim.name}:{axis.name}"] += _saved(variable, axis)
+                    saved[f"{dim.name}:{axis.name}"] += _saved_bytes(variable, axis)
             for rule in _reserved_rules(variable, axis, plan.mesh):
-                saved[f"{rule}:{axis.name}"] += _saved(variable, axis)
+                saved[f"{rule}:{axis.name}"] += _saved_bytes(variable, axis)
         found.append(Replicated(axis.name, num_bytes, tuple(saved.most_common())))
     return found
 
 
-def _saved(variable: PlannedVariable, axis: mtf.Dimension) -> int:
+def _saved_bytes(variable: PlannedVariable, axis: mtf.Dimension) -> int:
     return variable.device_bytes - variable.device_bytes // axis.size
 
 

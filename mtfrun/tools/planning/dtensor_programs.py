@@ -106,13 +106,13 @@ class _Parser:
     """Reads lines; every region of an operation has its own names, besides those around it."""
 
     def __init__(self, lines: Iterable[str]):
-        self._lines = self._shortened(lines)
+        self._lines = self._shorten(lines)
         self._numbers = itertools.count()
         self._mesh: dict[str, int] = {}
         self._constants: dict[Value, str] = {}
         self._producers: dict[Value, Operation] = {}
 
-    def _shortened(self, lines: Iterable[str]) -> Iterator[str]:
+    def _shorten(self, lines: Iterable[str]) -> Iterator[str]:
         """Yields lines without device IDs, and finds the mesh.
 
         With thousands of devices their IDs are most of the text.

@@ -42,7 +42,7 @@ class Estimate:
 def estimate(program: Program, profile: DeviceProfile) -> Estimate:
     products = operations = 0.0
     collectives: dict[str, float] = collections.defaultdict(float)
-    for operation, times in program.executed():
+    for operation, times in program.operations_of_step():
         if operation.collective is not None:
             collective = operation.collective
             axes = collective.axes

@@ -17,12 +17,12 @@ _RESULT_LAYOUT = re.compile(r'_layout = \["sharding_specs:(\S*) mesh')
 def needed_collectives(program: Program) -> list[NeededCollective]:
     """Returns the collectives of a program that DTensor has not lowered yet, in their order."""
     return [
-        _needed(operation, times, program)
+        _as_needed(operation, times, program)
         for operation, times in with_reduce_scatters(program).collectives
     ]
 
 
-def _needed(operation: Operation, times: int, program: Program) -> NeededCollective:
+def _as_needed(operation: Operation, times: int, program: Program) -> NeededCollective:
     assert operation.collective is not None
     (result,) = operation.results
     layouts = layouts_of_relayout(operation.attributes)

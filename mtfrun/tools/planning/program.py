@@ -108,19 +108,23 @@ class Program:
     body: Block
     constants: Mapping[Value, str]
 
-    def executed(self) -> Iterator[tuple[Operation, int]]:
+    def operations_of_step(self) -> Iterator[tuple[Operation, int]]:
         """Yields every operation, without loops themselves, and how often it runs in a step."""
-        yield from _executed(self.body, 1)
+        yield from _count_runs(self.body, 1)
 
     @property
     def collectives(self) -> list[tuple[Operation, int]]:
         """The operations that communicate, and how often each runs in a step."""
-        return [(operation, times) for operation, times in self.executed() if operation.collective]
+        return [
+            (operation, times)
+            for operation, times in self.operations_of_step()
+            if operation.collective
+        ]
 
 
-def _executed(block: Block, times: int) -> Iterator[tuple[Operation, int]]:
+def _count_runs(block: Block, times: int) -> Iterator[tuple[Operation, int]]:
     for operation in block.operations:
         if not operation.regions:
             yield operation, times
         for region in operation.regions:
-            yield from _executed(region, times * operation.trip_count)
+            yield from _count_runs(region, times * operation.trip_count)

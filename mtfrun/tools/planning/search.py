@@ -131,7 +131,7 @@ class Search:
         for layout in layouts:
             if self.left > reserved:
                 self._option(layout)
-        fastest = self._ranked()
+        fastest = self._rank()
         for option in fastest[:_VARIED]:
             for candidate in _with_split_slots(option.candidate):
                 self._option(candidate)
@@ -140,7 +140,7 @@ class Search:
         return self.outcome()
 
     def outcome(self) -> Outcome:
-        ranked = self._ranked()
+        ranked = self._rank()
         fitting = [option for option in ranked if option.fits(self._device_memory)]
         others = sorted(
             (option for option in ranked if not option.fits(self._device_memory)),
@@ -148,14 +148,14 @@ class Search:
         )
         return Outcome(tuple(fitting), tuple(others), tuple(self._rejections))
 
-    def _ranked(self) -> list[Option]:
+    def _rank(self) -> list[Option]:
         options = [option for option in self._options.values() if option is not None]
         return sorted(options, key=lambda option: option.estimate.secs)
 
     def _option(self, candidate: Candidate) -> Option | None:
         """Returns the option of a candidate, None if it has none or enough have been planned."""
         if candidate not in self._options and self.left:
-            result = self._planned(candidate)
+            result = self._try(candidate)
             if isinstance(result, Option):
                 self._options[candidate] = result
                 self.left -= 1
@@ -165,7 +165,7 @@ class Search:
             self._note(result)
         return self._options.get(candidate)
 
-    def _planned(self, candidate: Candidate) -> Option | Rejection:
+    def _try(self, candidate: Candidate) -> Option | Rejection:
         try:
             plan = self._plan(candidate)
         except _WITHOUT_PROGRAM as error:

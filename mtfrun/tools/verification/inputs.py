@@ -64,11 +64,11 @@ class FirstRows:
         if pixels is None:
             raise InputError(f"the rows of {type(self._data).__name__} have no images")
 
-        def numbered() -> Iterator[tuple[np.ndarray, dict[str, object]]]:
+        def records() -> Iterator[tuple[np.ndarray, dict[str, object]]]:
             for index, image in enumerate(pixels[: self._count]):
                 yield image, {"index": index}
 
-        return Images(len(pixels[: self._count]), numbered())
+        return Images(len(pixels[: self._count]), records())
 
     def _batch(self) -> Mapping[str, np.ndarray]:
         # More rows than inputs, since some texts may be equal or empty.

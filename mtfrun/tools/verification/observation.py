@@ -101,7 +101,7 @@ def observe(
     state.initialize()
     if experiment.init_checkpoint is not None:
         experiment.init_checkpoint(state.model.named_variables(), state.model.vocabulary_sizes)
-    variables, averages = _updated_by_optimizer(state), state.model.updated_variables()
+    variables, averages = _optimizer_updates(state), state.model.updated_variables()
     train_steps = train_steps_function(
         state,
         microbatches=options.microbatches,
@@ -127,7 +127,7 @@ def observe(
             begin(step)
             batch = features
             if step == 0:
-                evaluations[0] = _evaluated(state.model, batch)
+                evaluations[0] = _evaluate(state.model, batch)
             history = mtf.to_numpy(train_steps(batch, one))
             names = [name for name in (_LOSS, OBJECTIVE) if name in history]
             losses.append({name: _mean(*history[name]) for name in names})
@@ -140,7 +140,7 @@ def observe(
                 update(expected.gradients[step], step)
             updated.append(mtf.to_numpy(variables))
         begin(steps)
-        evaluations[steps] = _evaluated(state.model, batch)
+        evaluations[steps] = _evaluate(state.model, batch)
     decodes, refusal = _decodes(training, inputs)
     layout = experiment.mesh.layout.to_string
     devices = experiment.mesh.describe_devices()
@@ -157,7 +157,7 @@ def observe(
     )
 
 
-def _updated_by_optimizer(state: TrainState) -> dict[str, mtf.Variable]:
+def _optimizer_updates(state: TrainState) -> dict[str, mtf.Variable]:
     """Returns the variables and slots that an optimizer changes, by path."""
     slots = state.optimizer.named_slots()
     return {**state.trainable, **{f"optimizer/{path}": slot for path, slot in slots.items()}}
@@ -190,7 +190,7 @@ def _on_mesh(value: np.ndarray, variable: mtf.Variable) -> mtf.Tensor:
     return mtf.import_tf_tensor(variable.mesh, value, variable.shape)
 
 
-def _evaluated(model: Model, features: Mapping[str, mtf.Tensor]) -> Evaluated:
+def _evaluate(model: Model, features: Mapping[str, mtf.Tensor]) -> Evaluated:
     """Evaluates features {steps: 1, batch, ...}."""
     sums = ModelMetrics(model, next(iter(features.values())).mesh).sums_of_batch(features)
 

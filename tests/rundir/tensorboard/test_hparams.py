@@ -8,7 +8,7 @@ import pytest
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import api_pb2, metadata
 
-from mtfrun.rundir.tensorboard.hparams import Metric, recorded_hparams, write_hparams
+from mtfrun.rundir.tensorboard.hparams import Metric, record_hparams, write_hparams
 
 
 def _content(directory: pathlib.Path, tag: str) -> bytes:
@@ -36,7 +36,7 @@ def _status(directory: pathlib.Path) -> int:
 
 def test_a_run_has_its_values_and_the_state_in_which_it_has_ended(tmp_path: pathlib.Path) -> None:
     values = {"RATE": 0.1, "STEPS": 30, "WIDTHS": [16, 32], "AVERAGES": True, "CHECKPOINT": None}
-    with recorded_hparams(str(tmp_path), values):
+    with record_hparams(str(tmp_path), values):
         assert _hparams(tmp_path)["RATE"] == 0.1, "while it is going on"
     assert _hparams(tmp_path) == {
         "RATE": 0.1,
@@ -51,10 +51,10 @@ def test_a_run_has_its_values_and_the_state_in_which_it_has_ended(tmp_path: path
 def test_a_run_that_goes_on_replaces_its_own_values_only(tmp_path: pathlib.Path) -> None:
     other = tmp_path / "events.out.tfevents.1700000000.host"
     other.write_bytes(b"")
-    with pytest.raises(KeyError), recorded_hparams(str(tmp_path), {"STEPS": 10}):
+    with pytest.raises(KeyError), record_hparams(str(tmp_path), {"STEPS": 10}):
         raise KeyError
     assert _status(tmp_path) == api_pb2.STATUS_FAILURE
-    with recorded_hparams(str(tmp_path), {"STEPS": 20}):
+    with record_hparams(str(tmp_path), {"STEPS": 20}):
         pass
     assert _hparams(tmp_path) == {"STEPS": 20.0}
     assert len(list(tmp_path.iterdir())) == 2 and other.exists()
@@ -62,14 +62,14 @@ def test_a_run_that_goes_on_replaces_its_own_values_only(tmp_path: pathlib.Path)
 
 def test_one_description_holds_for_all_runs_of_a_directory(tmp_path: pathlib.Path) -> None:
     first, later = str(tmp_path / "first"), str(tmp_path / "later")
-    with recorded_hparams(first, {"B": 1, "A": 2}, metrics=[Metric("loss", "eval")], first=["B"]):
+    with record_hparams(first, {"B": 1, "A": 2}, metrics=[Metric("loss", "eval")], first=["B"]):
         own = metadata.parse_experiment_plugin_data(
             _content(tmp_path / "first", metadata.EXPERIMENT_TAG)
         )
         assert [(info.name, info.differs) for info in own.hparam_infos] == [("B", True)]
         assert [metric.name.tag for metric in own.metric_infos] == ["loss"]
         write_hparams(str(tmp_path), [{"B": 1}, {"B": 2}], [Metric("accuracy", "eval")])
-    with recorded_hparams(later, {"B": 2}, metrics=[Metric("loss", "eval")]):
+    with record_hparams(later, {"B": 2}, metrics=[Metric("loss", "eval")]):
         pass
     for name, value in (("first", 1.0), ("later", 2.0)):
         tags = EventAccumulator(str(tmp_path / name)).Reload().Tags()["tensors"]
@@ -84,7 +84,7 @@ def test_values_that_differ_between_runs_come_first_and_unset_ones_are_left_out(
 ) -> None:
     for name, rate, extra in (("a", 0.1, {}), ("b", 0.2, {}), ("c", 0.2, {"EXPERTS": 4})):
         values = {"SEED": 0, "STEPS": 10, "RATE": rate, **extra}
-        with recorded_hparams(str(tmp_path / name), values, first=["STEPS"]):
+        with record_hparams(str(tmp_path / name), values, first=["STEPS"]):
             pass
     for name in ("a", "b"):
         tags = EventAccumulator(str(tmp_path / name)).Reload().Tags()["tensors"]
@@ -103,7 +103,7 @@ def test_a_directory_that_cannot_be_written_is_a_warning(
     tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "run").write_text("a file")
-    with recorded_hparams(str(tmp_path / "run"), {"STEPS": 10}):
+    with record_hparams(str(tmp_path / "run"), {"STEPS": 10}):
         pass
     (warning,) = (record.getMessage() for record in caplog.records)
     assert warning.startswith("cannot write the hyperparameters to ")

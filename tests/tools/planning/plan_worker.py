@@ -62,7 +62,7 @@ def _planned(folder: str, meshes: contextlib.AbstractContextManager[None]) -> di
 def _operations(plan: Plan) -> list[Any]:
     return [
         (operation.name, [value.type.sizes for value in operation.results], times)
-        for operation, times in plan.program.executed()
+        for operation, times in plan.program.operations_of_step()
         if operation.name != "Const"
     ]
 

@@ -27,7 +27,9 @@ def test_device_ids_are_removed_from_layouts() -> None:
         NEEDED.replace("|data=2,model=2|", f"|data=2,model=2|{devices}|").splitlines()
     )
     assert needed_collectives(program) == needed_collectives(parse_module(NEEDED.splitlines()))
-    assert not any(f"|{devices}|" in operation.layouts for operation, _ in program.executed())
+    assert not any(
+        f"|{devices}|" in operation.layouts for operation, _ in program.operations_of_step()
+    )
 
 
 def test_a_loop_with_constant_bounds_is_counted_and_the_loop_of_steps_is_one() -> None:
@@ -36,7 +38,7 @@ def test_a_loop_with_constant_bounds_is_counted_and_the_loop_of_steps_is_one() -
     assert times == 3
     # Devices 0 and 1 have the same key.
     assert reduction.collective == Collective("all-reduce", ("model",), 2, 32)
-    assert [op.name for op, _ in program.executed()].count("TopKV2") == 1
+    assert [op.name for op, _ in program.operations_of_step()].count("TopKV2") == 1
 
 
 def test_results_are_named_each_or_by_a_number() -> None:

@@ -16,9 +16,9 @@ from mtfrun.tools.planning import (
     PlannedVariable,
     Program,
     Resources,
+    find_replicated,
     picture_as_svg,
     picture_as_text,
-    replicated,
 )
 from mtfrun.tools.planning.plan import PARAMETERS, SLOTS
 
@@ -58,7 +58,7 @@ def _variable(mesh: mtf.Mesh, path: str, kind: str, text: str) -> PlannedVariabl
 
 
 def test_rules_that_fit_all_shapes_are_named_by_what_they_save(plan: Plan) -> None:
-    over_data, over_model = replicated(plan)
+    over_data, over_model = find_replicated(plan)
     table, kernel = 4 * 64 * 16, 4 * 16 * 32 // 2
     assert over_data.device_bytes == 2 * table + kernel + 12
     # d_model:data fits no shape with a batch, and d_ff has a rule.

@@ -92,7 +92,7 @@ def _notes(directory: CheckpointDirectory, checkpoints: Sequence[StoredCheckpoin
     notes += [
         f"step {step}: {prefix}.* are complete, but ckpt-{step}.json is missing: put it back from "
         "a copy"
-        for prefix, step in directory.lost().items()
+        for prefix, step in directory.lost_manifests().items()
     ]
     return notes
 

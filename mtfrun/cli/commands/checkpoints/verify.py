@@ -49,7 +49,7 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
             files = len(stored.manifest.files)
             print_lines(f"step {step}: good, {files} files, {bytes_text(stored.bytes)}")
     if flags.checkpoint is None:
-        for prefix, step in directory.lost().items():
+        for prefix, step in directory.lost_manifests().items():
             print_lines(f"step {step}: damaged: ckpt-{step}.json is missing, {prefix}.* are there")
             code = DAMAGED
     return code

@@ -10,7 +10,7 @@ import numpy as np
 
 from mtfrun import mtf
 from mtfrun.rundir.checkpoints.checkpoint_values import StoredTensors
-from mtfrun.rundir.checkpoints.init_checkpoint import find_source, fitted_value
+from mtfrun.rundir.checkpoints.init_checkpoint import find_source, fit_value
 from mtfrun.rundir.checkpoints.mesh_tensorflow_names import (
     Source,
     is_bookkeeping,
@@ -106,7 +106,7 @@ class SourceCheckpoint:
         stored = self._tensors[self._names[usual]]
         if _GROUPED_BIAS.search(usual) and stored.ndim == len(_GROUPED_BIAS_DIMS):
             stored = stored.reshape(-1, stored.shape[-1])
-        value = fitted_value(stored, source, variable.shape)
+        value = fit_value(stored, source, variable.shape)
         if isinstance(value, str):
             raise ConversionError(f"{path}: {self._names[usual]} of {self._prefix} is {value}")
         return value.astype(np.float32) if value.dtype != np.float32 else value
