@@ -88,18 +88,14 @@ class BeamSearch:
         length. It stops when all rows have ended.
 
         Args:
-          decoder: the model, for these prompts and this beam.
           prompts: {batch, length} int32, of any lengths, padded on the right. Where an id is no
             padding, all hypotheses have it, with a log-probability of 0; an end id ends the row,
             but see `Decoder.given_ends`.
           beam: the dimension of the hypotheses, smaller than `vocab`.
-          vocab: the dimension of the ids.
           limits: {batch} int32, the largest number of ids that a row may have, prompt included; 0
             for rows that pad the batch. By default the size of `length`.
           longest_prompt: the largest number of ids in a prompt; None for the size of `length`. So
             many positions are read in one pass, where the decoder can do so.
-          end_id: the id that ends a sequence.
-          padding_id: of the prompts.
         """
         prompts = forced_ids(prompts, padding_id)
         if limits is None:
@@ -177,7 +173,6 @@ class _Loop:
         )
 
     def _candidates(self, position: mtf.Tensor, active: Active, logits: mtf.Tensor) -> Candidates:
-        """Returns the best continuations, finished where an id after the prompt is the end."""
         candidates = grow_topk(
             position,
             active,
@@ -242,7 +237,6 @@ def _where(condition: mtf.Tensor, if_true: Any, if_false: Any) -> Any:
 
 
 def _result(active: Active, finished: Finished, beam: mtf.Dimension) -> Hypotheses:
-    """Returns the finished beams; of a row that has none, the active ones."""
     any_finished = mtf.reduce_any(finished.flags, reduced_dim=beam)
     ids, scores = _where(
         any_finished, (finished.seq, finished.scores), (active.seq, active.log_probs)

@@ -111,9 +111,6 @@ def grow_topk(
       position: int32 scalar, the position that is written.
       active: the beams up to there.
       logits: {batch, beam, vocab} of the position.
-      vocab: the dimension of the ids.
-      alpha: the exponent of the length penalty.
-      end_id: the id that ends a sequence.
       forced: {batch} int32: where not negative, the id that a row must have at the position. Its
         log-probability counts as 0.
       known: {batch} int32, the number of ids in a row's prompt, which the length penalty does not
@@ -220,8 +217,6 @@ def is_unfinished(
       position: int32 scalar, the position of the next step.
       active, finished: the beams up to there.
       limits: {batch} int32, the largest number of ids that a row may have, prompt included.
-      alpha: the exponent of the length penalty.
-      stop_early: see above.
       known: see `grow_topk`.
     """
     below_limit = mtf.less(position, limits)
@@ -245,7 +240,6 @@ def reorder(x: mtf.Tensor, parents: mtf.Tensor, beam: mtf.Dimension) -> mtf.Tens
     Args:
       x: {batch, beam, ...}.
       parents: {batch, beams} int32, below the size of `beam`; `beams` may be `beam` itself.
-      beam: the dimension of x.
 
     Returns:
       {batch, beams, ...}.

@@ -40,8 +40,6 @@ def generate(
         rows that pad the batch. By default the size of `length`.
       longest_prompt: the largest number of ids in a prompt; None for the size of `length`. So many
         positions are read in one pass, where the decoder can do so.
-      end_id: the id that ends a row.
-      padding_id: of the prompts.
     """
     batch, length = prompts.shape
     prompts = forced_ids(prompts, padding_id)

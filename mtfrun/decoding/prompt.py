@@ -42,11 +42,9 @@ def start_of(
     Where the decoder cannot read prompts in one pass, it is at position 0.
 
     Args:
-      decoder: the model.
       prompts: {batch, length} int32, padded on the right with -1.
       limits: {batch} int32, see `generate`. Rows of limit 0, which pad the batch, are not regarded.
       longest_prompt: the largest number of ids in a prompt; None for the size of `length`.
-      end_id: the id that ends a row.
     """
     length = prompts.shape.get_dim_by_name("length")
     longest = length.size if longest_prompt is None else min(longest_prompt, length.size)

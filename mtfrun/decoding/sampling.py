@@ -87,7 +87,6 @@ def _nucleus(logits: mtf.Tensor, rank: mtf.Dimension, top_p: float) -> mtf.Tenso
 
 
 def _gumbel(logits: mtf.Tensor, key: mtf.Key) -> mtf.Tensor:
-    """Returns draws of the standard Gumbel distribution in the shape of the logits."""
     # Where a draw is exactly 0, the noise is -inf and the token is not chosen.
     uniform = mtf.random_uniform(logits.mesh, logits.shape, key=key)
     return mtf.negative(mtf.log(mtf.negative(mtf.log(uniform))))

@@ -88,12 +88,9 @@ class Search:
         Args:
           decoder_for: returns the model's decoder for these prompts, with a beam dimension or None.
           prompts: {batch, length} int32, padded on the right.
-          vocab: the dimension of the ids.
           lines: {batch} int32, the number of each row's line in the input, which seeds its draws.
           limits: {batch} int32, the largest number of ids that a row may have, prompt included.
           longest_prompt: see `generate`.
-          end_id: the id that ends a sequence.
-          padding_id: of the prompts.
         """
         self.check(vocab.size)
         batch = prompts.shape[0]

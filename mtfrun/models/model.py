@@ -107,7 +107,6 @@ class Model(mtf.Module, abc.ABC):
         """Returns the loss of a batch.
 
         Args:
-          features: of the batch, by name.
           training: whether dropout and other noise is on.
           key: the random key of this step; needed in training by layers that draw.
         """

@@ -37,7 +37,6 @@ class PowerDecay:
     exponent: float = 0.8
 
     def __call__(self, step: Scalar, /) -> Scalar:
-        """Returns beta2_t of the update number `step`, counted from 0."""
         return 1.0 - power(to_float(step) + 1.0, -self.exponent)
 
 
@@ -58,7 +57,6 @@ class AdamDecay:
     beta2: float = 0.999
 
     def __call__(self, step: Scalar, /) -> Scalar:
-        """Returns beta2_t of the update number `step`, counted from 0."""
         previous = to_float(step)
         numerator = one_minus_power(self.beta2, previous) * self.beta2
         return numerator / one_minus_power(self.beta2, previous + 1.0)
@@ -124,7 +122,6 @@ def factored_direction(
     the dimensions of neither side, so that every matrix of a stack is factored separately.
 
     Args:
-      gradient: of the parameter.
       vr: the parameter's shape without its largest side.
       vc: the parameter's shape without its second largest side.
       second: the second largest side.
@@ -207,7 +204,6 @@ class Adafactor(SlotOptimizer):
         self._groups: list[_Group] = []
 
     def init(self, variables: Mapping[str, mtf.Variable]) -> None:
-        """Also looks up which variables have absolute steps, and which are alike."""
         self._stacked = set(self._stacked_dim_names)
         for variable in variables.values():
             self._stacked |= variable.mesh.spread_names(self._stacked_dim_names)
@@ -230,7 +226,6 @@ class Adafactor(SlotOptimizer):
             group.paths.append(path)
 
     def slot_shapes(self, variable: mtf.Variable) -> dict[str, mtf.Shape]:
-        """Returns the shapes of the second moments, factored or not, and of the momentum."""
         shape, sides = variable.shape, self._factored_sides(variable)
         slots = {"v": shape} if sides is None else {"vr": shape - sides[0], "vc": shape - sides[1]}
         return {**slots, "m": shape} if self._beta1 else slots
@@ -238,7 +233,6 @@ class Adafactor(SlotOptimizer):
     def update(
         self, gradients: Mapping[str, mtf.Tensor | None], step: mtf.Tensor
     ) -> dict[mtf.Variable, mtf.Tensor]:
-        """Computes algorithm 4 or 5 for every variable, for those of a group together."""
         learning_rate = self.learning_rate(step)
         decay = self._decay_rate(step)
         matched = {path: gradient for path, _, gradient in self._matched(gradients)}
@@ -280,7 +274,6 @@ class Adafactor(SlotOptimizer):
         state: dict[str, mtf.Tensor],
         decay: Scalar,
     ) -> mtf.Tensor:
-        """Returns the unscaled update, and puts the new second moments into `state`."""
         if group.sides is None:
             direction, state["v"] = unfactored_direction(
                 gradient, state["v"], decay=decay, epsilon1=self._epsilon1
@@ -297,7 +290,6 @@ class Adafactor(SlotOptimizer):
         return direction
 
     def _step_scale(self, group: _Group, parameter: mtf.Tensor, direction: mtf.Tensor) -> Scalar:
-        """Returns the factor of the learning rate due to the parameter's size and to clipping."""
         scale: Scalar = 1.0
         if self._parameter_scale is not None and group.is_relative:
             names = (*self._stacked, _GROUP)

@@ -79,20 +79,17 @@ class Adam(SlotOptimizer):
         self._without_decay: set[str] = set()
 
     def init(self, variables: Mapping[str, mtf.Variable]) -> None:
-        """Also looks up which variables have no weight decay."""
         super().init(variables)
         self._without_decay = matching_paths(
             variables, self._exclude_from_weight_decay, "exclude_from_weight_decay"
         )
 
     def slot_shapes(self, variable: mtf.Variable) -> dict[str, mtf.Shape]:
-        """Returns the shapes of the two moments, which are the variable's."""
         return {"m": variable.shape, "v": variable.shape}
 
     def update(
         self, gradients: Mapping[str, mtf.Tensor | None], step: mtf.Tensor
     ) -> dict[mtf.Variable, mtf.Tensor]:
-        """Computes the formula for every variable."""
         learning_rate = self.learning_rate(step)
         correction1: Scalar = 1.0
         correction2: Scalar = 1.0

@@ -36,8 +36,6 @@ def clip_by_global_norm(
     the norm.
 
     Args:
-      gradients: by path.
-      max_norm: the largest norm of the result.
       norm: of the gradients, where it is known.
 
     Raises:

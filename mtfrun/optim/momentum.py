@@ -82,20 +82,17 @@ class Momentum(SlotOptimizer):
         self._without_decay: set[str] = set()
 
     def init(self, variables: Mapping[str, mtf.Variable]) -> None:
-        """Also looks up which variables have no weight decay."""
         super().init(variables)
         self._without_decay = matching_paths(
             variables, self._exclude_from_weight_decay, "exclude_from_weight_decay"
         )
 
     def slot_shapes(self, variable: mtf.Variable) -> dict[str, mtf.Shape]:
-        """Returns the shape of the velocity, which is the variable's."""
         return {"velocity": variable.shape}
 
     def update(
         self, gradients: Mapping[str, mtf.Tensor | None], step: mtf.Tensor
     ) -> dict[mtf.Variable, mtf.Tensor]:
-        """Computes `momentum_update` for every variable."""
         learning_rate = self.learning_rate(step)
         updates = {}
         for path, variable, gradient in self._matched(gradients):

@@ -121,7 +121,6 @@ class SlotOptimizer(abc.ABC):
         return rate if isinstance(rate, mtf.Tensor) else mtf.constant(step.mesh, rate)
 
     def _scaled(self, learning_rate: mtf.Tensor, path: str) -> mtf.Tensor:
-        """Returns the learning rate of one variable, with its factor."""
         factor = self._factors[path]
         return learning_rate if factor == 1.0 else learning_rate * factor
 

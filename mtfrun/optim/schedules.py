@@ -46,7 +46,6 @@ class Constant:
     value: float
 
     def __call__(self, step: Scalar, /) -> Scalar:
-        """Returns the formula's value for t = `step`."""
         return self.value
 
 
@@ -68,7 +67,6 @@ class LinearWarmup:
         check_fields(self, POSITIVE, "warmup_steps")
 
     def __call__(self, step: Scalar, /) -> Scalar:
-        """Returns the formula's value for t = `step`."""
         return minimum(to_float(step) / self.warmup_steps, 1.0)
 
 
@@ -90,7 +88,6 @@ class TruncatedRsqrt:
         check_fields(self, POSITIVE, "warmup_steps")
 
     def __call__(self, step: Scalar, /) -> Scalar:
-        """Returns the formula's value for t = `step`."""
         return rsqrt(maximum(to_float(step), self.warmup_steps))
 
 
@@ -118,7 +115,6 @@ class LinearDecay:
         check_fields(self, SHARE_ABOVE_0, "fraction")
 
     def __call__(self, step: Scalar, /) -> Scalar:
-        """Returns the formula's value for t = `step`."""
         remaining = self.total_steps - to_float(step)
         value = minimum(remaining / (self.fraction * self.total_steps), 1.0)
         return value if self.extrapolate else maximum(value, 0.0)
@@ -147,7 +143,6 @@ class CosineDecay:
         check_fields(self, POSITIVE, "total_steps")
 
     def __call__(self, step: Scalar, /) -> Scalar:
-        """Returns the formula's value for t = `step`."""
         # (1 + cos(pi * (1 - r))) / 2 = sin(pi * r / 2) ** 2, which does not cancel near the end.
         remaining = minimum(maximum(self.total_steps - to_float(step), 0.0) / self.total_steps, 1.0)
         root = sin(remaining * (math.pi / 2))
@@ -190,7 +185,6 @@ class SlantedTriangular:
             )
 
     def __call__(self, step: Scalar, /) -> Scalar:
-        """Returns the formula's value for t = `step`."""
         t = to_float(step)
         cut = math.floor(self.total_steps * self.cut_fraction)
         rising = t / cut
@@ -216,7 +210,6 @@ class Product:
     factors: Sequence[Schedule | float]
 
     def __call__(self, step: Scalar, /) -> Scalar:
-        """Returns the formula's value for t = `step`."""
         # Numbers first, in Python: fewer operations in the step.
         value: Scalar = math.prod(f for f in self.factors if not callable(f))
         for factor in self.factors:
@@ -244,7 +237,6 @@ class Shifted:
     start_step: int
 
     def __call__(self, step: Scalar, /) -> Scalar:
-        """Returns the formula's value for t = `step`."""
         return self.schedule(to_float(step) - self.start_step)
 
 

@@ -33,13 +33,11 @@ class Sgd(SlotOptimizer):
         super().__init__(learning_rate, learning_rate_factors)
 
     def slot_shapes(self, variable: mtf.Variable) -> dict[str, mtf.Shape]:
-        """Returns no shapes: there are no slots."""
         return {}
 
     def update(
         self, gradients: Mapping[str, mtf.Tensor | None], step: mtf.Tensor
     ) -> dict[mtf.Variable, mtf.Tensor]:
-        """Computes `sgd_update` for every variable."""
         learning_rate = self.learning_rate(step)
         return {
             variable: sgd_update(

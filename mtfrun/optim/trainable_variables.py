@@ -22,7 +22,6 @@ def matching_paths(paths: Iterable[str], patterns: Sequence[str], purpose: str) 
     """Returns the paths in which any of the patterns is found.
 
     Args:
-      paths: of all variables.
       patterns: regular expressions.
       purpose: name of the setting, for the error.
 
@@ -56,7 +55,6 @@ def learning_rate_factors(paths: Iterable[str], factors: Mapping[str, float]) ->
     """Returns the factor of every path: that of the first pattern found in it, otherwise 1.
 
     Args:
-      paths: of all variables.
       factors: factors by pattern, `{"^embedding": 0.1, "norm": 2.0}`.
 
     Raises:
@@ -70,7 +68,6 @@ def learning_rate_factors(paths: Iterable[str], factors: Mapping[str, float]) ->
 
 
 def _matches(paths: list[str], pattern: str, purpose: str) -> list[str]:
-    """Returns the paths in which one pattern is found; see `matching_paths`."""
     try:
         matches = [path for path in paths if re.search(pattern, path)]
     except re.error as error:

@@ -43,15 +43,12 @@ class EinsumDispatch:
     """
 
     def to_slots(self, x: mtf.Tensor, routing: Routing, shape: mtf.Shape) -> mtf.Tensor:
-        """Returns the rows of x {..., group, d} that the slots hold; 0 in empty ones."""
         return mtf.einsum([x, dispatch_tensor(routing, x.dtype)], shape)
 
     def to_tokens(self, y: mtf.Tensor, routing: Routing, shape: mtf.Shape) -> mtf.Tensor:
-        """Returns the sums over a token's slots of gate * y {..., experts, capacity, d}."""
         return mtf.einsum([y, combine_tensor(routing, y.dtype)], shape)
 
     def gates_of_slots(self, routing: Routing, shape: mtf.Shape, like: mtf.Tensor) -> mtf.Tensor:
-        """Returns the weight of every slot in its token's output; 0 where empty."""
         weights = mtf.to_float(combine_tensor(routing, like.dtype))
         return mtf.stop_gradient(mtf.reduce_sum(weights, output_shape=shape))
 
@@ -81,7 +78,6 @@ class GatherDispatch:
     """
 
     def to_slots(self, x: mtf.Tensor, routing: Routing, shape: mtf.Shape) -> mtf.Tensor:
-        """Returns the rows of x {..., group, d} that the slots hold; 0 in empty ones."""
         return mtf.custom_gradient(
             lambda x: _rows_of_slots(x, routing, shape),
             lambda inputs, _, grads: [_sum_of_slots(grads[0], routing, inputs[0].shape)],
@@ -89,7 +85,6 @@ class GatherDispatch:
         )
 
     def to_tokens(self, y: mtf.Tensor, routing: Routing, shape: mtf.Shape) -> mtf.Tensor:
-        """Returns the sums over a token's slots of gate * y {..., experts, capacity, d}."""
         d = shape - routing.batch - routing.group
         # The rows of the forward pass, which the gradient of the gates needs.
         rows: list[mtf.Tensor] = []
@@ -119,7 +114,6 @@ class GatherDispatch:
         )
 
     def gates_of_slots(self, routing: Routing, shape: mtf.Shape, like: mtf.Tensor) -> mtf.Tensor:
-        """Returns the weight of every slot in its token's output; 0 where empty."""
         gates = [choice.gate for choice in routing.choices]
         weights = _gates_of_slots(gates, routing, mtf.Shape(shape))
         return mtf.stop_gradient(mtf.to_float(mtf.cast(weights, like.dtype)))

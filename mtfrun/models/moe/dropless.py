@@ -32,7 +32,6 @@ def apply_to_sorted_rows(
       experts: with the dimension `expert`; n is their output dimension.
       x: the tokens {group, d_model}.
       routing: {group}, of a capacity that drops none.
-      expert: the dimension of the experts.
       call: see `Call`. Noise of the experts depends on the number of the choice and of the token.
     """
     *_, d_model = x.shape.dims
@@ -86,7 +85,6 @@ class DroplessMoE(Mixture):
     Its variables are those of `MoE1D`: a checkpoint of one is a checkpoint of the other.
 
     Args:
-      mesh, d_model, dtypes: see `Sublayer`.
       num_experts, router, experts, loss_coef: see `MoE1D`.
       round_factor: on several devices the slots of all experts together in a round, relative to the
         choices of all tokens.

@@ -95,7 +95,6 @@ def _in_groups(routing: Routing, shape: mtf.Shape, group: mtf.Dimension) -> Rout
     Args:
       routing: {tokens}, of which none are dropped.
       shape: {..., groups, group} of the same tokens.
-      group: the last dimension.
     """
     context = GateContext(group, routing.experts, mtf.Dimension("expert_capacity", group.size))
     candidates = []
@@ -115,9 +114,6 @@ def _of_round(
 
     Args:
       routing: of the tokens of all rounds.
-      gates: of its choices.
-      capacity: the slots of an expert in a round.
-      i: the number of the round, from 0.
     """
     choices = []
     for choice, gate in zip(routing.choices, gates, strict=True):
@@ -157,8 +153,6 @@ def _sum_of_rounds(
 
     Args:
       round_: of {output_shape}; it depends on no other tensor that needs a gradient.
-      rounds: their number, an int32 scalar.
-      inputs: what it is called with.
       output_shape: of the sum, which has the type of the first input.
     """
 

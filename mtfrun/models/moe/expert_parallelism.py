@@ -28,7 +28,6 @@ def apply_experts(
       slots: {expert_unsplit, ..., groups, ..., d_model}; the first dimension has no layout rule.
       expert: the dimension of the experts, with a layout rule or none.
       groups: the dimension of the groups that share the mesh axis with the experts.
-      call: see `Call`.
       noise: {expert_unsplit, ..., groups, ...} int32, a number for every slot, which the noise of
         the experts depends on instead of on the slot itself; None for the slot.
     """

@@ -32,7 +32,6 @@ def level_metrics(routing: Routing, importance: mtf.Tensor | None) -> dict[str, 
     and second choices, so that it is smaller there.
 
     Args:
-      routing: of a gate.
       importance: {..., group}, 0 for padding; None for tokens everywhere.
     """
     outer = [dim for dim in routing.batch if dim.name == _OUTER_EXPERTS]

@@ -65,7 +65,6 @@ class Mixture(Sublayer):
         levels: Mapping[str, Mapping[str, Metric]],
         visits: Metric,
     ) -> None:
-        """Adds the loss of the gates, and the measurements of levels by their name."""
         collector.add_loss(self, self._loss_coef * loss)
         metrics = {f"{level}/{n}": m for level, means in levels.items() for n, m in means.items()}
         collector.add_metrics(self, {**metrics, "visits": visits})
@@ -84,14 +83,12 @@ class CapacityMixture(Mixture):
         loss_coef: float,
         experts_of_levels: Mapping[str, int],
     ) -> None:
-        """Takes the settings of `MoE1D`; for the last, see `Mixture`."""
         super().__init__(mesh, d_model, loss_coef=loss_coef, experts_of_levels=experts_of_levels)
         self._capacity = capacity
         self._dispatch = dispatch
 
     @property
     def depends_on_padding(self) -> bool:
-        """True: padding makes groups larger, and with them the capacity of experts."""
         return True
 
     def prefill(self, x: mtf.Tensor, state: Any, call: SequenceCall) -> tuple[mtf.Tensor, Any]:
@@ -122,7 +119,6 @@ def _map_chunks(
       fn: from {batch..., positions, d_model} to {batch..., positions, output_dim}; its positions
         do not depend on each other.
       x: {batch..., length, d_model}.
-      output_dim: of the output.
       tokens: the size of a chunk; it has at least one position of all sequences.
     """
     *batch, length, d_model = x.shape.dims

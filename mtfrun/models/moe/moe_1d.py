@@ -26,7 +26,6 @@ class MoE1D(CapacityMixture):
     back by two all-to-alls.
 
     Args:
-      mesh, d_model, dtypes: see `Sublayer`.
       num_experts: the number of experts.
       router: a class, called as `router(mesh, d_model, experts_dim, dtypes)`.
       experts: a class, called as `experts(mesh, [experts_dim], d_model, dtypes)`.

@@ -27,7 +27,6 @@ class Jitter:
     epsilon: float = 0.01
 
     def __call__(self, x: mtf.Tensor, key: mtf.Key) -> mtf.Tensor:
-        """Returns x times the noise."""
         low, high = 1.0 - self.epsilon, 1.0 + self.epsilon
         noise = mtf.random_uniform(x.mesh, x.shape, key=key, minval=low, maxval=high)
         return x * mtf.cast(noise, x.dtype)
@@ -40,7 +39,6 @@ class InputDropout:
     rate: float = 0.1
 
     def __call__(self, x: mtf.Tensor, key: mtf.Key) -> mtf.Tensor:
-        """Returns x with dropped elements."""
         return mtf.dropout(x, training=True, rate=self.rate, key=key)
 
 
@@ -65,7 +63,6 @@ class Router(mtf.Module):
         """Makes the spec of the kernel {*outer_experts, d_model, experts}.
 
         Args:
-          mesh: the mesh.
           d_model: the dimension of the tokens' vectors.
           experts: the dimension of the experts, without a layout rule.
           dtypes: of the kernel.
@@ -97,7 +94,6 @@ class Router(mtf.Module):
         return self.route(self.logits(x, call), group, capacity, importance, call)
 
     def logits(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
-        """Returns {..., experts} float32 for x {..., d_model}."""
         x = mtf.to_float(x)
         if self._input_noise is not None and call.training:
             x = self._input_noise(x, call.key_of(self).fold_in("input_noise"))

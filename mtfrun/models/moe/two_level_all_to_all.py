@@ -172,8 +172,6 @@ def two_levels(
       dims: of the groups and capacities.
       outer_router, inner_router: of level x and of level y.
       experts: with the dimensions (expert_y, expert_x).
-      dispatch: moves tokens to slots and back.
-      call: see `Call`.
     """
     outer_batch, groups_x, group_size_x, d_model = x.shape.dims
     _, _, expert_capacity_x, groups_y, group_size_y, expert_capacity_y = dims

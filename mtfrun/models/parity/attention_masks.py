@@ -15,7 +15,6 @@ def attention_mask_autoregressive(
 
     Args:
       query_pos: {..., length} int, the positions of the queries, and of the memory.
-      dtype: of the mask.
     """
     return _mask(mtf.less(query_pos, rename_length_to_memory_length(query_pos)), dtype)
 
@@ -30,7 +29,6 @@ def attention_mask_same_segment(
     Args:
       query_segment: {..., length} int.
       memory_segment: {..., length} or {..., memory_length} int; by default the queries'.
-      dtype: of the mask.
     """
     memory = query_segment if memory_segment is None else memory_segment
     return _mask(mtf.not_equal(query_segment, rename_length_to_memory_length(memory)), dtype)

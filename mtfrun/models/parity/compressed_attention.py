@@ -36,9 +36,6 @@ def multihead_self_attention_memory_compressed(
     Args:
       x: {..., length, io_channels}.
       mask_right: only the last position of a group and later ones attend to it.
-      compression_factor: the positions in a group.
-      params: the projections.
-      drop: applied to the attention weights.
     """
     length = x.shape.get_dim_by_name("length")
     memory, groups = _group_means(x, compression_factor)
@@ -68,9 +65,6 @@ def multihead_self_attention_memory_compressed_incremental(
     Args:
       x: {batch..., io_channels}.
       prev_k, prev_v: {batch..., heads, memory_length, kv_channels}, of groups; first zeros.
-      step_num: the position, an int32 scalar.
-      compression_factor: the positions in a group.
-      params: the projections.
       condition: {batch...} bool, the rows whose cache changes; None for all.
 
     Returns:
@@ -95,8 +89,6 @@ def memory_compressed_keys_and_values(
     Args:
       x: {batch..., length, io_channels}.
       number: {batch...} int32, how many positions of a row are in the cache.
-      compression_factor: the positions in a group.
-      params: the projections.
 
     Returns:
       {batch..., heads, memory_length, kv_channels} each, of groups.
@@ -144,14 +136,12 @@ class CompressedSelfAttention(ProjectedAttention):
         compression_factor: int = 4,
         dropout_rate: float = 0.0,
     ) -> None:
-        """Makes the projections; `compression_factor` is the positions in a group."""
         super().__init__(mesh, d_model, dtypes, num_heads=num_heads, d_kv=d_kv)
         self._compression_factor = compression_factor
         self.dropout = Dropout(dropout_rate)
 
     @property
     def depends_on_padding(self) -> bool:
-        """True: a group may hold positions and padding."""
         return True
 
     def __call__(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
@@ -167,7 +157,6 @@ class CompressedSelfAttention(ProjectedAttention):
     def prefill(
         self, x: mtf.Tensor, state: KeysAndValues, call: SequenceCall
     ) -> tuple[mtf.Tensor, KeysAndValues]:
-        """Returns the output for sequences of any length, and the keys and values of groups."""
         length = x.shape.get_dim_by_name("length")
         padding = -length.size % self._compression_factor
         x = mtf.pad(x, [0, padding], length.name)
@@ -180,7 +169,6 @@ class CompressedSelfAttention(ProjectedAttention):
         return mtf.slice(self(x, call), 0, length.size, length.name), cache
 
     def _cache_dimension(self, memory_length: mtf.Dimension) -> mtf.Dimension:
-        """Returns the dimension of the groups."""
         number = -(-memory_length.size // self._compression_factor)
         return mtf.Dimension(memory_length.name, number)
 

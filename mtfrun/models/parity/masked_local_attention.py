@@ -29,7 +29,6 @@ def masked_local_attention_1d(
     Args:
       x: {batch..., length, io_channels}. The length may be split; it is gathered unless every
         device has whole blocks.
-      params: the projections.
       window_size: the number of positions before a block that it attends to.
       length_per_split: a block must divide it, by default the length. The block is its largest
         divisor that is not above max(window_size, 128). (It does not depend on the layout, which
@@ -97,8 +96,6 @@ def masked_local_attention_1d_incremental(
     Args:
       x: {batch..., io_channels}.
       prev_k, prev_v: {batch..., heads, window_length, kv_channels}.
-      step_num: the position, an int32 scalar.
-      params: the projections.
       condition: {batch...} bool, the rows whose cache changes; None for all.
 
     Returns:
@@ -116,7 +113,6 @@ def masked_local_attention_1d_by_steps(
 
     Args:
       x: {batch..., length, io_channels}.
-      params: the projections.
       window_size: the size of the ring.
 
     Returns:
@@ -161,7 +157,6 @@ class MaskedLocalAttention(ProjectedAttention):
         d_kv: int = 64,
         window: int = 128,
     ) -> None:
-        """Makes the projections; a block attends to the `window` positions before it."""
         super().__init__(mesh, d_model, dtypes, num_heads=num_heads, d_kv=d_kv)
         self._window = window
 
@@ -172,13 +167,11 @@ class MaskedLocalAttention(ProjectedAttention):
     def prefill(
         self, x: mtf.Tensor, state: KeysAndValues, call: SequenceCall
     ) -> tuple[mtf.Tensor, KeysAndValues]:
-        """Returns the output of steps for whole sequences, and the ring after them."""
         params, length = self.parameters.projections(), x.shape.get_dim_by_name("length")
         y, memory = masked_local_attention_1d_by_steps(x, params, self._window)
         return y, ring_after(memory, length, call.progress.prefill_lengths(), state.keys.shape)
 
     def _cache_dimension(self, memory_length: mtf.Dimension) -> mtf.Dimension:
-        """Returns the dimension of the ring; empty slots are attended to as well."""
         return ring_dimension(self._window)
 
     def _attend_once(

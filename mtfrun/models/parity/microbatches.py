@@ -72,7 +72,6 @@ def serialize_training_step(
 
 
 def _select(x: mtf.Tensor, parts: list[mtf.Dimension], number: mtf.Tensor) -> mtf.Tensor:
-    """Returns one microbatch of x; `parts` are its examples and the microbatches."""
     in_parts = mtf.replace_dimensions(x, mtf.combined_dimension(parts), parts)
     return mtf.gather(in_parts, number, parts[1])
 

@@ -84,12 +84,11 @@ class AttentionParameters(mtf.Module):
         kv_channels: mtf.Dimension,
         dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
     ) -> None:
-        """Makes the specs. The initial wq contains the factor kv_channels ** -0.5 of the logits."""
         super().__init__()
         self._dtypes = dtypes
         shape = [heads, io_channels, kv_channels]
         fan_in = mtf.VarianceScaling()([io_channels], [])
-        # Squared, because it scales a variance.
+        # The factor kv_channels ** -0.5 of the logits; squared, because it scales a variance.
         query_init = mtf.VarianceScaling(scale=1.0 / kv_channels.size)([io_channels], [])
         output_init = mtf.VarianceScaling()([heads, kv_channels], [])
 
@@ -127,7 +126,6 @@ def attend(
     Args:
       x: {..., io_channels}.
       keys, values: {..., heads, memory_length, kv_channels}.
-      memory_length: the dimension attended to.
       params: the projections, of which `wq` and `wo` are used.
       bias, extra_logit, drop: see `dot_product_attention`.
     """
@@ -158,8 +156,6 @@ def multihead_attention(
       query_antecedent: {..., length, io_channels}.
       memory_antecedent: {..., memory_length, io_channels}; None for self-attention.
       mask: added to the logits, see `attention_masks`; float32.
-      params: the projections.
-      drop: applied to the attention weights, such as dropout.
     """
     memory = memory_antecedent
     if memory is None:
@@ -183,8 +179,6 @@ def multihead_self_attention_incremental(
     Args:
       query_antecedent: {batch..., io_channels}.
       prev_k, prev_v: {batch..., heads, memory_length, kv_channels}.
-      step_num: the position, an int32 scalar.
-      params: the projections.
 
     Returns:
       {batch..., io_channels}, and the keys and values with this position.
@@ -209,7 +203,6 @@ def add_to_cache(
       x: {batch..., io_channels}.
       prev_k, prev_v: {batch..., heads, memory_length, kv_channels}.
       share: {memory_length}, with batch dimensions where rows differ.
-      params: the projections.
     """
     return (
         prev_k + mtf.multiply(params.key(x), share, output_shape=prev_k.shape),
@@ -256,7 +249,6 @@ class ProjectedAttention(Sublayer):
         num_heads: int,
         d_kv: int,
     ) -> None:
-        """Makes the projections."""
         super().__init__()
         self._mesh = mesh
         self._dtypes = dtypes

@@ -21,9 +21,7 @@ def multiplicative_jitter(x: mtf.Tensor, epsilon: float = 0.01, *, key: mtf.Key)
     al. 2021, arXiv:2101.03961, section 2.4.
 
     Args:
-      x: any tensor of floats.
       epsilon: half the width of the interval; 0 returns x.
-      key: of the draw, see `mtf.dropout`.
     """
     return x if epsilon == 0.0 else Jitter(epsilon)(x, key)
 
@@ -47,13 +45,10 @@ def annealed_dropout(
     rate is linear before `start_step` as well, above `init_rate`.)
 
     Args:
-      x: any tensor of floats.
       training: False returns x.
       start_step, end_step: the steps at which the rate begins to fall, and reaches 0.
       init_rate: the rate at first, in [0, 1); None returns x.
-      noise_shape: dimensions that have their own noise; the others share it. By default all.
       step: the global step, a scalar.
-      key: of the draw, see `mtf.dropout`.
 
     Raises:
       InputError: the rate is not in [0, 1), or the steps are not in order.
@@ -81,7 +76,6 @@ def clip_activation_gradient(x: mtf.Tensor, clip_rms_norm: float | None = None) 
     axis that splits x.
 
     Args:
-      x: any tensor of floats.
       clip_rms_norm: the bound, positive; None does not clip.
 
     Raises:

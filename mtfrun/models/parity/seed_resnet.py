@@ -48,7 +48,6 @@ class SeedBatchNorm(mtf.Module):
 
         Args:
           x: {batch, *positions}.
-          call: of the model.
         """
         if call.training:
             centred = x - mtf.reduce_mean(x, reduced_dim=self._batch)
@@ -95,7 +94,6 @@ class SeedBottleneck(mtf.Module):
         self.third_norm = SeedBatchNorm(mesh, batch, outer_positions)
 
     def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
-        """Returns the block's output, of `output_shape`."""
         shortcut = x
         if self.projection is not None and self.projection_norm is not None:
             shortcut = self.projection_norm(self.projection(x, call), call)
@@ -109,7 +107,6 @@ class SeedResNet(ImageClassifier):
     """A 7x7 convolution, bottlenecks, a hidden layer, logits.
 
     Args:
-      mesh: the mesh.
       num_classes: the number of labels.
       image: {rows, cols, channels}; rows a multiple of 32, cols * channels of 96.
       batch_size: the number of images of every batch, in evaluation too.

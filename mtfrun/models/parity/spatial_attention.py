@@ -26,7 +26,6 @@ def local_self_attention_spatial_blocks(
 
     Args:
       query_antecedent: {..., num_w_blocks, w, io_channels}.
-      params: the projections.
       memory_w_dim: the name of w on the side of the memory; by default "memory_" before its name.
       mask_right: attend to the block before and causally to the own one; otherwise to the own one
         and those on both sides.
@@ -54,7 +53,6 @@ def local_2d_self_attention_spatial_blocks(
 
     Args:
       query_antecedent: {..., num_h_blocks, num_w_blocks, h, w, io_channels}.
-      params: the projections.
       memory_h_dim, memory_w_dim: the names on the side of the memory, by default "memory_" before.
       mask_right: attend to earlier positions in reading order, in the block and those above, to
         the left, and diagonally above; otherwise to all eight neighbours. (Raises in the original.)
@@ -174,7 +172,6 @@ def _memory_side(dim: mtf.Dimension) -> mtf.Dimension:
 def _keys_and_values(
     x: mtf.Tensor, names: dict[mtf.Dimension, mtf.Dimension], params: AttentionParams
 ) -> tuple[mtf.Tensor, mtf.Tensor]:
-    """Returns the keys and values of x, its positions renamed to those of the memory."""
     for dim, memory_dim in names.items():
         x = mtf.rename_dimension(x, dim.name, memory_dim.name)
     return params.key(x), params.value(x)

@@ -26,7 +26,6 @@ class SmallImageStem(mtf.Module):
         *,
         norm: Callable[..., BatchNorm] = BatchNorm,
     ) -> None:
-        """Makes the convolution from channels `inputs` to `outputs`; `norm`: its norm's class."""
         super().__init__()
         self.convolution = ConvolutionNorm(mesh, inputs, outputs, blocking, dtypes, norm=norm)
 
@@ -48,7 +47,6 @@ class LargeImageStem(mtf.Module):
         *,
         norm: Callable[..., BatchNorm] = BatchNorm,
     ) -> None:
-        """Makes the convolution from channels `inputs` to `outputs`; `norm`: its norm's class."""
         super().__init__()
         self._blocking = blocking
         self.convolution = ConvolutionNorm(
@@ -108,14 +106,7 @@ class Backbone:
         blocking: Blocking,
         dtypes: mtf.DTypePolicy,
     ) -> tuple[mtf.Module, list[list[ResidualBlock]]]:
-        """Returns the stem, and the residual blocks of every stage.
-
-        Args:
-          mesh: the mesh.
-          channels: of the images.
-          blocking: the blocks that images are cut into.
-          dtypes: of variables and of activations.
-        """
+        """Returns the stem, and the residual blocks of every stage."""
         filters = mtf.Dimension("filters", self.stem_width or self.widths[0])
         stem = self.stem(mesh, channels, filters, blocking, dtypes, norm=self.norm)
         stages: list[list[ResidualBlock]] = []
@@ -141,7 +132,6 @@ class Backbone:
 
 
 def _are_sizes(value: Any) -> bool:
-    """Returns whether a setting is a list of integers of at least 1, and not empty."""
     return (
         isinstance(value, (list, tuple))
         and len(value) > 0

@@ -53,7 +53,6 @@ class ConvolutionNorm(mtf.Module):
         init_zero: bool = False,
         norm: Callable[..., BatchNorm] = BatchNorm,
     ) -> None:
-        """Makes the layers; `init_zero`: the initial output is 0, `norm`: the norm's class."""
         super().__init__()
         self.convolution = Conv2D(
             mesh,
@@ -80,7 +79,6 @@ class ResidualBlock(mtf.Module, abc.ABC):
     (option B there). A subclass defines the convolutions.
 
     Args:
-      mesh: the mesh.
       inputs: the channels of x.
       width: the block's width.
       blocking: the blocks that images are cut into.

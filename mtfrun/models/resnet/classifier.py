@@ -48,7 +48,6 @@ class ImageClassifier(ImageModel):
 
     @property
     def metric_shapes(self) -> dict[str, mtf.Shape]:
-        """The metrics of `ImageLoss`, scalars, and the measurements of all layers."""
         own = {name: mtf.Shape() for name in metric_names(self._classes.size)}
         return {**own, **super().metric_shapes}
 
@@ -73,7 +72,6 @@ class ImageClassifier(ImageModel):
         return loss.with_collected(collector)
 
     def logits(self, features: Mapping[str, mtf.Tensor]) -> mtf.Tensor:
-        """Returns the logits {batch, classes} of features["images"], without noise; float32."""
         call = Call()
         return mtf.to_float(self._classify(self._image_input(features["images"], call), call))
 

@@ -18,9 +18,7 @@ def random_interval(dim: mtf.Dimension, half: mtf.Tensor, key: mtf.Key) -> mtf.T
     Its centre is uniform; what is outside of the image is cut off.
 
     Args:
-      dim: rows or cols.
       half: {batch} int32; intervals have 2 * half pixels, from centre - half on.
-      key: of the centres.
     """
     (batch,) = half.shape.dims
     # 24 bits of a uniform number times a size: rounding cannot reach maxval.
@@ -45,7 +43,6 @@ def cut_rectangles(
     Args:
       images: {batch, rows, cols, channels}.
       weights: {batch} float32, 0 for padding of the batch, of which nothing is pasted.
-      key: of this step.
       alpha: at 1, the paper's, lambda is uniform.
     """
     batch, rows, cols, _ = images.shape.dims

@@ -89,9 +89,6 @@ def augment(images: mtf.Tensor, key: mtf.Key, *, padding: int, flip: bool) -> mt
 
     Args:
       images: {batch, rows, cols, channels}.
-      key: of this step.
-      padding: the largest shift in pixels.
-      flip: whether to flip.
     """
     batch, rows, cols, _ = images.shape.dims
     source_rows = _shifted_indices(images.mesh, batch, rows, key.fold_in("rows"), padding)
@@ -113,8 +110,6 @@ def cut_out(images: mtf.Tensor, key: mtf.Key, size: int) -> mtf.Tensor:
 
     Args:
       images: {batch, rows, cols, channels}.
-      key: of this step.
-      size: pixels in each direction.
     """
     batch, rows, cols, _ = images.shape.dims
     half = mtf.constant(images.mesh, size // 2, [batch], tf.int32)
@@ -135,7 +130,6 @@ def _shifted_indices(
 
 
 def _selected(images: mtf.Tensor, dim: mtf.Dimension, indices: mtf.Tensor) -> mtf.Tensor:
-    """Returns images with the entries at `indices` along `dim`; 0 where an index is outside."""
     source = mtf.Dimension(f"_{dim.name}", dim.size)
     selection = mtf.one_hot(indices, source, dtype=images.dtype)
     renamed = mtf.rename_dimension(images, dim.name, source.name)

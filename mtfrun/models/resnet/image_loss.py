@@ -48,7 +48,6 @@ class ImageLoss:
           images: {batch, rows, cols, channels}.
           labels: {batch} int32.
           weights: {batch} float32, 0 for padding of the batch.
-          call: of the model.
 
         Raises:
           InputError: the call has no key to draw mixtures from.

@@ -23,7 +23,6 @@ def mixing_coefficients(weights: mtf.Tensor, key: mtf.Key, alpha: float) -> mtf.
 
     Args:
       weights: {batch} float32, 0 for padding of the batch, which is not mixed into other images.
-      key: of this step.
       alpha: near 0 mixtures are nearly one of the two images; at 1 coefficients are uniform.
     """
     (batch,) = weights.shape.dims

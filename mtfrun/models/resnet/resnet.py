@@ -22,7 +22,6 @@ class ResNet(ImageClassifier):
     first.
 
     Args:
-      mesh: the mesh.
       num_classes: the number of labels.
       image: {rows, cols, channels} of an image.
       backbone: the stem and the residual blocks.

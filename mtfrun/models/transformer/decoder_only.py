@@ -44,8 +44,6 @@ class DecoderOnly(TokenModel):
     {batch, length} is not 0 at the positions that do.
 
     Args:
-      mesh: the mesh.
-      vocabulary_size: the number of ids.
       embedding: how ids become vectors, and vectors logits.
       stack: a class, called as `stack(mesh, d_model, dtypes)`.
       prefix: this is a prefix language model.
@@ -93,22 +91,18 @@ class DecoderOnly(TokenModel):
 
     @property
     def reads_pairs(self) -> bool:
-        """Whether rows must be pairs of texts."""
         return self._prefix or self._loss_on_targets_only
 
     @property
     def reads_prompts_at_once(self) -> bool:
-        """Whether prompts must be read in one pass, because their ids see each other."""
         return self._prefix
 
     @property
     def logits_features(self) -> Sequence[Collection[str]]:
-        """The targets, or the ids that the model reads instead of them."""
         return [["targets"], ["inputs"]]
 
     @property
     def predicts_first_id(self) -> bool:
-        """Whether the first id of a document is predicted, after a start that is read."""
         return self._reads_start
 
     def logits(
@@ -152,7 +146,6 @@ class DecoderOnly(TokenModel):
         return self.softmax(x, call)
 
     def target_weights(self, features: Mapping[str, mtf.Tensor]) -> mtf.Tensor:
-        """Returns the weight {batch, length} of every position in the loss, float32."""
         targets = features["targets"]
         length = targets.shape.get_dim_by_name("length")
         is_input = None

@@ -28,8 +28,6 @@ def causal_bias(
     """Returns the mask by which positions see earlier ones of the same document.
 
     Args:
-      mesh: the mesh.
-      length: the positions.
       segments: {batch..., length} the document of every position; None for one document, where
         the mask has no batch.
     """
@@ -53,7 +51,6 @@ def is_first_id(
 
     Args:
       targets: {batch, length} ids.
-      length: the dimension.
       segments: {batch, length} the document of every position; None for one document.
     """
     begins = mtf.equal(mtf.range(targets.mesh, length), 0)
@@ -72,7 +69,6 @@ def shift_right(
 
     Args:
       targets: {..., length} ids.
-      length: the dimension.
       segments: {..., length} the packed document that a position belongs to.
     """
     shifted = _shift(targets, length)
@@ -160,7 +156,6 @@ class StackDecoder:
         Args:
           first_state: of the stack, perhaps for fewer positions; None for the initial one.
           prompt_lengths: {batch...} int32, how many ids of a prompt have been read at once.
-          positions: their number.
         """
         memory_length = mtf.Dimension("memory_length", positions)
         batch = self._batch if self.beam is None else self._batch + self.beam
@@ -201,7 +196,6 @@ class StackDecoder:
         return self._decoder(first_state, prompt_lengths, self._length.size)
 
     def _prefilled(self, number: int, prompt_lengths: mtf.Tensor) -> Any:
-        """Returns the state of the stack, without a beam, after a pass over `number` positions."""
         length, memory_length = (
             mtf.Dimension(name, number) for name in ("length", "memory_length")
         )
@@ -236,11 +230,9 @@ class StackDecoder:
 
     @property
     def _offset(self) -> int:
-        """How many positions a target is behind the one at which the id before it is read."""
         return 0 if self.reading.reads_start else 1
 
     def _lengths_read(self, prompt_lengths: mtf.Tensor | None) -> mtf.Tensor | None:
-        """Returns how many positions of the stack are read at once; of prompts, the last id not."""
         if prompt_lengths is None or self.reading.reads_start:
             return prompt_lengths
         return mtf.maximum(prompt_lengths - self._offset, 0)

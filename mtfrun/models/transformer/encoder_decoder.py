@@ -35,8 +35,6 @@ class EncoderDecoder(TokenModel):
     has the same number in both segmentations, and pairs do not see each other.
 
     Args:
-      mesh: the mesh.
-      vocabulary_size: the number of ids.
       encoder, decoder: classes, called as `encoder(mesh, d_model, dtypes)`; the decoder's sublayers
         contain `EncoderDecoderAttention`.
       embedding: how ids become vectors, and vectors logits.
@@ -85,7 +83,6 @@ class EncoderDecoder(TokenModel):
 
     @property
     def vocabulary_sizes(self) -> dict[str, int]:
-        """The number of ids, by the paths of the variables with a dimension "vocab"."""
         if self._inputs_vocabulary_size is None:
             return super().vocabulary_sizes
         return {**super().vocabulary_sizes, "inputs_embedding/table": self._inputs_vocabulary_size}
@@ -93,7 +90,6 @@ class EncoderDecoder(TokenModel):
     def logits(
         self, features: Mapping[str, mtf.Tensor], call: SequenceCall = SequenceCall()
     ) -> mtf.Tensor:
-        """Returns the logits {batch, length, vocab} of the targets, float32; see `TokenModel`."""
         targets = features["targets"]
         segments = features.get("targets_segmentation")
         length = targets.shape.get_dim_by_name("length")
@@ -127,7 +123,6 @@ class EncoderDecoder(TokenModel):
         ).decoder()
 
     def _encoded(self, features: Mapping[str, mtf.Tensor], call: SequenceCall) -> SequenceCall:
-        """Returns the decoder's call, with the encoder's output and its mask."""
         inputs = features["inputs"]
         segments = features.get("inputs_segmentation")
         bias = decoder_bias = encoder_bias(inputs, segments)

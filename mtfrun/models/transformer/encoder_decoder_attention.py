@@ -32,7 +32,6 @@ class EncoderDecoderAttention(Sublayer):
         dropout_rate: float = 0.0,
         block_length: int | None = None,
     ) -> None:
-        """Makes the projections; see `MultiHeadAttention`."""
         super().__init__()
         self.attention = MultiHeadAttention(
             mesh,
@@ -65,13 +64,11 @@ class EncoderDecoderAttention(Sublayer):
     def step(
         self, x: mtf.Tensor, state: KeysAndValues, call: SequenceCall
     ) -> tuple[mtf.Tensor, KeysAndValues]:
-        """Returns the output at one position and the same keys and values."""
         return self._attend(x, state, call), state
 
     def prefill(
         self, x: mtf.Tensor, state: KeysAndValues, call: SequenceCall
     ) -> tuple[mtf.Tensor, KeysAndValues]:
-        """Returns the output for whole sequences and the same keys and values."""
         return self._attend(x, state, call), state
 
     def _keys_and_values(self, call: SequenceCall) -> KeysAndValues:

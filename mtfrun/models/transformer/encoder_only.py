@@ -31,8 +31,6 @@ class EncoderOnly(TokenModel):
     (data.TextClassificationData). In packed rows also "inputs_segmentation" and "inputs_position".
 
     Args:
-      mesh: the mesh.
-      vocabulary_size: the number of ids.
       embedding: how ids become vectors, and vectors logits.
       stack: a class, called as `stack(mesh, d_model, dtypes)`.
       loss: of the targets.
@@ -58,7 +56,6 @@ class EncoderOnly(TokenModel):
     def logits(
         self, features: Mapping[str, mtf.Tensor], call: SequenceCall = SequenceCall()
     ) -> mtf.Tensor:
-        """Returns the logits {batch, length, vocab} of the targets, float32; see `TokenModel`."""
         inputs = features["inputs"]
         segments = features.get("inputs_segmentation")
         bias = encoder_bias(inputs, segments)

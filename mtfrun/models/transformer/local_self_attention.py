@@ -68,14 +68,12 @@ class LocalSelfAttention(SelfAttention):
     def initial_state(
         self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension, call: SequenceCall
     ) -> KeysAndValues:
-        """Returns an empty ring of keys and values."""
         slots = ring_dimension(min(self._window, memory_length.size))
         return self.attention.empty_cache(batch, slots)
 
     def step(
         self, x: mtf.Tensor, state: KeysAndValues, call: SequenceCall
     ) -> tuple[mtf.Tensor, KeysAndValues]:
-        """Returns the output at one position and the ring with that position written."""
         position = call.progress.step_position()
         entries = self.attention.keys_and_values(x, position)
         ring, window = write_to_ring(state, entries, position, call.progress.is_after_prompt())
@@ -85,7 +83,6 @@ class LocalSelfAttention(SelfAttention):
     def prefill(
         self, x: mtf.Tensor, state: KeysAndValues, call: SequenceCall
     ) -> tuple[mtf.Tensor, KeysAndValues]:
-        """Returns the output for whole sequences and the ring after them."""
         y, memory = super().prefill(x, state, call)
         length = memory.keys.shape.get_dim_by_name("memory_length")
         return y, ring_after(memory, length, call.progress.prefill_lengths(), state.keys.shape)
@@ -113,7 +110,6 @@ class LocalSelfAttention(SelfAttention):
         return AttentionBias.of(TensorBias(bias))
 
     def _bias(self, x: mtf.Tensor, call: SequenceCall) -> AttentionBias:
-        """Returns what is added to the logits where the memory holds all positions."""
         positions = call.positions(x)
         memory_length = mtf.Dimension("memory_length", positions.shape.size)
         near = WindowMask(positions, mtf.range(x.mesh, memory_length), self._window)

@@ -14,7 +14,6 @@ def is_delimited_input(targets: mtf.Tensor, length: mtf.Dimension) -> mtf.Tensor
 
     Args:
       targets: {..., length} ids; the number of ends before inputs is even, also in packed rows.
-      length: the dimension.
     """
     ends = mtf.cumsum(mtf.cast(mtf.equal(targets, END_ID), tf.int32), length, exclusive=True)
     return mtf.equal(mtf.mod(ends, 2), 0)
@@ -46,7 +45,6 @@ def prefix_of_prompts(prompts: mtf.Tensor, length: mtf.Dimension) -> mtf.Tensor:
 
     Args:
       prompts: {..., length} ids, 0 after them.
-      length: the dimension.
     """
     positions = mtf.range(prompts.mesh, length)
     number = number_of_known(prompts, length)
@@ -59,7 +57,6 @@ def prefix_bias(
     """Returns the mask by which positions see earlier ones of their document, and the prefix.
 
     Args:
-      length: the positions.
       in_prefix: {batch..., length} bool, or int not 0: whether a position belongs to the prefix.
       segments: {batch..., length} the document of every position, or None for one document.
     """

@@ -42,7 +42,6 @@ class CallLayer(_Stateless):
     short_name = "layer"
 
     def __call__(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
-        """Raises InputError: this is no transform around a sublayer."""
         raise InputError("CallLayer has its place in StackTransforms.layer only")
 
 
@@ -68,7 +67,6 @@ class MaskPadding(_Stateless):
     """Sets padding to 0, so that it counts in no statistics, such as the load of experts."""
 
     def __call__(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
-        """Returns x times the call's `nonpadding`; x where that is None."""
         if call.nonpadding is None:
             return x
         return x * mtf.cast(call.nonpadding, x.dtype)
@@ -87,7 +85,6 @@ class SublayerDropout(Dropout):
         *,
         rate: float = 0.0,
     ) -> None:
-        """Takes the share of elements that are dropped, in [0, 1)."""
         super().__init__(rate)
 
 
@@ -133,9 +130,6 @@ def add_transforms(
 
     Args:
       module: gets the attributes, so that its path precedes the names of their variables.
-      classes: called as `transform_class(mesh, d_model, dtypes)`.
-      mesh, d_model, dtypes: see `TransformClass`.
-      prefix: of the names.
     """
     names = [prefix + name for name in distinct_names(classes)]
     for name, transform_class in zip(names, classes, strict=True):

@@ -17,7 +17,6 @@ def ring_positions(window: mtf.Dimension, position: mtf.Tensor) -> mtf.Tensor:
     """Returns {..., window} int32: the position in every slot, negative in an empty one.
 
     Args:
-      window: the slots.
       position: {...} int32, the last position that was written.
     """
     slots = mtf.range(position.mesh, window)
@@ -36,7 +35,6 @@ def write_to_ring(
     Args:
       ring: {batch..., window_length, ...} each.
       entries: {batch..., ...} each, of one position.
-      position: an int32 scalar.
       condition: {batch...} bool: rows where it does not hold keep their ring; None for all.
     """
     window = ring.keys.shape.get_dim_by_name(_WINDOW)
@@ -54,7 +52,6 @@ def ring_after(
 
     Args:
       memory: {batch..., length, ...} each, the entries of positions 0, 1, ...
-      length: these positions.
       number: {batch...} int32, how many of them were written.
       shape: of the ring: that of the memory with a dimension "window_length" instead of `length`.
     """

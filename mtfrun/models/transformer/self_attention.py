@@ -63,7 +63,6 @@ class SelfAttention(Sublayer):
     def initial_state(
         self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension, call: SequenceCall
     ) -> KeysAndValues:
-        """Returns an empty cache of keys and values."""
         return self.attention.empty_cache(batch, memory_length)
 
     def step(
@@ -83,11 +82,9 @@ class SelfAttention(Sublayer):
     def prefill(
         self, x: mtf.Tensor, state: KeysAndValues, call: SequenceCall
     ) -> tuple[mtf.Tensor, KeysAndValues]:
-        """Returns the output for whole sequences and their keys and values."""
         return self(x, call), self.attention.keys_and_values(rename_length_to_memory_length(x))
 
     def _bias(self, x: mtf.Tensor, call: SequenceCall) -> AttentionBias:
-        """Returns what is added to the logits of x, whole sequences or one position."""
         if self.relative_bias is not None:
             call = with_relative_bias(self.relative_bias, x, call)
         return call.self_attention_bias
@@ -96,13 +93,7 @@ class SelfAttention(Sublayer):
 def with_relative_bias(
     relative_bias: RelativePositionBias, x: mtf.Tensor, call: SequenceCall
 ) -> SequenceCall:
-    """Returns the call with logits by distance added to its self-attention bias.
-
-    Args:
-      relative_bias: the logits.
-      x: the input of the attention, whole sequences or one position.
-      call: see `SequenceCall`.
-    """
+    """Returns the call with logits by distance added to its self-attention bias."""
     bias = call.self_attention_bias
     positions = call.positions(x)
     if call.progress.position is None:

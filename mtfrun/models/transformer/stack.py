@@ -129,7 +129,6 @@ class Stack(Sublayer):
     def initial_state(
         self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension, call: SequenceCall
     ) -> Any:
-        """Returns the states of all sublayers, by block and name."""
         batch = list(batch)
         return [
             {
@@ -140,15 +139,12 @@ class Stack(Sublayer):
         ]
 
     def step(self, x: mtf.Tensor, state: Any, call: SequenceCall) -> tuple[mtf.Tensor, Any]:
-        """Returns the output at one position and the next states; x: {batch..., d_model}."""
         return self._with_states(TransformedLayer.step, x, state, call)
 
     def can_prefill(self, call: SequenceCall) -> bool:
-        """Returns whether all sublayers have a `prefill` for such calls."""
         return all(layer.can_prefill(call) for block in self.blocks for layer in block.values())
 
     def prefill(self, x: mtf.Tensor, state: Any, call: SequenceCall) -> tuple[mtf.Tensor, Any]:
-        """Returns the output for whole sequences and the states after them."""
         return self._with_states(TransformedLayer.prefill, x, state, call)
 
     def _with_states(
@@ -158,7 +154,6 @@ class Stack(Sublayer):
         state: Any,
         call: SequenceCall,
     ) -> tuple[mtf.Tensor, Any]:
-        """Returns the output and the next states; `run` is a method of sublayers with a state."""
         x, call = self._begin(x, call)
         next_state = []
         for block, block_state in zip(self.blocks, state, strict=True):
@@ -169,7 +164,6 @@ class Stack(Sublayer):
         return self._transformed(self._final, x, call), next_state
 
     def _in_loop(self, x: mtf.Tensor, call: SequenceCall, size: int) -> mtf.Tensor:
-        """Returns x after all blocks, in a loop over groups of `size` blocks."""
         groups = [
             [layer for block in self.blocks[begin : begin + size] for layer in block.values()]
             for begin in range(0, len(self.blocks), size)
@@ -177,13 +171,11 @@ class Stack(Sublayer):
         return scan_layers(functools.partial(_run_layers, groups[0]), groups, x, call)
 
     def _begin(self, x: mtf.Tensor, call: SequenceCall) -> tuple[mtf.Tensor, SequenceCall]:
-        """Returns the input and the call of the first block."""
         if self.relative_bias is not None:
             call = with_relative_bias(self.relative_bias, x, call)
         return self._transformed(self._initial, x, call), call
 
     def _transformed(self, names: Sequence[str], x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
-        """Returns x after the transforms that are the attributes `names`."""
         for name in names:
             x = getattr(self, name)(x, call)
         return x

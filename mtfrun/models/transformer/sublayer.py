@@ -29,7 +29,6 @@ class Sublayer(Layer, abc.ABC):
         Args:
           batch: the dimensions of x in `step`, without d_model. What belongs to one row, such as a
             cache of keys, has them all; what rows share may lack those that they share it over.
-          memory_length: the number of positions.
           call: of all steps, still without a position.
         """
         return ()
@@ -63,6 +62,5 @@ class Sublayer(Layer, abc.ABC):
         Args:
           x: {..., length, d_model}.
           state: that of `initial_state` with as many positions.
-          call: over whole sequences.
         """
         return self.step(x, state, call)

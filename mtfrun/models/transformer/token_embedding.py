@@ -90,11 +90,8 @@ def embed(
     """Returns the vectors {..., d_model} of ids {...}, with those of their positions added.
 
     Args:
-      ids: int32.
       positions: of the ids, in their shape or a scalar; None for 0, 1, ... along "length".
-      embedding: the vectors of ids.
       position: the vectors of positions; None adds nothing.
-      call: see `Call`.
 
     Raises:
       ShapeError: `position` has no vectors for all of the length.

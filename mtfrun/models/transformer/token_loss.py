@@ -79,7 +79,6 @@ class TokenLoss:
           logits: {batch, length, vocab} float32.
           targets: {batch, length} int32; those that have no weight may be negative.
           weights: {batch, length} float32, of every target.
-          call: that of the model.
           num_classes: the number of ids that can be predicted; the other entries of "vocab" are
             padding.
         """

@@ -21,8 +21,6 @@ class TokenModel(TextModel):
     decoder reads their absolute value, but is not trained to predict it.
 
     Args:
-      mesh: the mesh.
-      vocabulary_size: the number of ids.
       embedding: how ids become vectors, and vectors logits.
       loss: of the targets.
       dtypes: of variables and of activations.

@@ -29,7 +29,6 @@ class TokenSoftmax(mtf.Module):
         """Makes the spec of the kernel {d_model, vocab}, or takes the table of an embedding.
 
         Args:
-          mesh: the mesh.
           num_classes: the number of ids that can be predicted; the other entries of `vocab` are
             padding.
           vocab: the dimension of the logits.

@@ -33,7 +33,6 @@ class TransformedLayer(Sublayer):
         d_model: mtf.Dimension,
         dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
     ) -> None:
-        """Makes the sublayer and the transforms, each as `cls(mesh, d_model, dtypes)`."""
         super().__init__()
         self._names = tuple(add_transforms(self, transforms, mesh, d_model, dtypes))
         places = [name for name in self._names if isinstance(getattr(self, name), CallLayer)]
@@ -51,19 +50,15 @@ class TransformedLayer(Sublayer):
     def initial_state(
         self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension, call: SequenceCall
     ) -> Any:
-        """Returns the state of the sublayer."""
         return self.layer.initial_state(batch, memory_length, call)
 
     def step(self, x: mtf.Tensor, state: Any, call: SequenceCall) -> tuple[mtf.Tensor, Any]:
-        """Returns the output at one position and the sublayer's next state."""
         return self._run_with_state(self.layer.step, x, state, call)
 
     def can_prefill(self, call: SequenceCall) -> bool:
-        """Returns whether the sublayer has a `prefill` for such calls."""
         return self.layer.can_prefill(call)
 
     def prefill(self, x: mtf.Tensor, state: Any, call: SequenceCall) -> tuple[mtf.Tensor, Any]:
-        """Returns the output for whole sequences and the sublayer's state after them."""
         return self._run_with_state(self.layer.prefill, x, state, call)
 
     def _run_with_state(
@@ -86,7 +81,6 @@ class TransformedLayer(Sublayer):
     def _run(
         self, call_layer: Callable[[mtf.Tensor], mtf.Tensor], x: mtf.Tensor, call: SequenceCall
     ) -> mtf.Tensor:
-        """Returns x after all transforms and the sublayer."""
         transform_call = dataclasses.replace(call, sublayer_input=x)
         for name in self._names:
             transform = getattr(self, name)

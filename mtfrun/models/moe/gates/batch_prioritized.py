@@ -29,7 +29,6 @@ class BatchPrioritized:
     z_loss: float = 0.0
 
     def __call__(self, logits: mtf.Tensor, context: GateContext) -> Routing:
-        """Returns the routing for logits {..., group, experts}, float32."""
         policy = self.policy_training if context.training else self.policy_evaluation
         group, experts, capacity = context.dims
         token_mask = context.full_importance()

@@ -31,7 +31,6 @@ class ExpertChoice:
     z_loss: float = 0.0
 
     def __call__(self, logits: mtf.Tensor, context: GateContext) -> Routing:
-        """Returns the routing for logits {..., group, experts}, float32."""
         group, experts, capacity = context.dims
         nonpadding = context.nonpadding()
         masked_logits = logits
@@ -57,7 +56,7 @@ class ExpertChoice:
 
 
 def _token_balancing_loss(scores: mtf.Tensor, context: GateContext) -> mtf.Tensor:
-    """Returns a loss that is smallest, 1, where experts spread their scores over the tokens."""
+    # Smallest, 1, where experts spread their scores over the tokens.
     mean_score = mtf.reduce_mean(scores, reduced_dim=context.experts)
     square = mtf.square(masked(mean_score, context.full_importance()))
     size = float(context.group.size)

@@ -85,9 +85,7 @@ def make_routing(
 
     Args:
       choices, gates, balance_loss: see `Routing`.
-      context: the dimensions, importance, training.
       logits: {..., group, experts} of the gates.
-      z_loss: the coefficient of the router z-loss.
     """
     loss = balance_loss
     if z_loss and context.training:

@@ -22,8 +22,6 @@ def load_balancing_loss(
     Args:
       mask: {..., group, experts} 1.0 at the expert that a token chooses; with a further dimension
         for several choices.
-      gates: {..., group, experts} the probabilities.
-      group, experts: the dimensions.
       token_mask: {..., group} 0.0 for tokens that do not count. It scales the loss of a group by
         the share of the others, after f_e and P_e were taken over all tokens, as Mesh TensorFlow
         0.1.21 does for switch gates.
@@ -47,7 +45,6 @@ def router_z_loss(
 
     Args:
       logits: {..., group, experts}.
-      experts: the dimension.
       token_mask: {..., group} 0.0 for tokens that do not count; None for none.
     """
     square = mtf.square(mtf.reduce_logsumexp(logits, experts))

@@ -27,7 +27,6 @@ class NoTokenLeftBehind:
     z_loss: float = 0.0
 
     def __call__(self, logits: mtf.Tensor, context: GateContext) -> Routing:
-        """Returns the routing for logits {..., group, experts}, float32."""
         group, experts, capacity = context.dims
         token_mask = context.full_importance()
         gates = mtf.softmax(logits, experts)

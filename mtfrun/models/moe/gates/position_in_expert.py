@@ -58,7 +58,6 @@ def position_in_expert(
 
     Args:
       mask: {..., group, experts} 1.0 at the expert of a token, at most one.
-      group, experts, capacity: the dimensions.
       used: {..., experts} the slots that earlier choices use; None for none.
     """
     before = mtf.cumsum(mask, group, exclusive=True)
@@ -99,7 +98,6 @@ def rank_tokens(
 
     Args:
       scores: {..., group}.
-      group: the dimension of the tokens.
       rank: a dimension of the same size.
 
     Returns:

@@ -21,7 +21,6 @@ class All:
     """Every token."""
 
     def __call__(self, gate: mtf.Tensor, context: GateContext, rank: int = 2) -> mtf.Tensor:
-        """Returns ones."""
         return mtf.ones_like(gate)
 
 
@@ -30,7 +29,6 @@ class Never:
     """No token."""
 
     def __call__(self, gate: mtf.Tensor, context: GateContext, rank: int = 2) -> mtf.Tensor:
-        """Returns zeros."""
         return mtf.zeros_like(gate)
 
 
@@ -41,7 +39,6 @@ class Threshold:
     threshold: float = 0.2
 
     def __call__(self, gate: mtf.Tensor, context: GateContext, rank: int = 2) -> mtf.Tensor:
-        """Returns 1.0 above the threshold."""
         return mtf.to_float(mtf.greater(gate, self.threshold))
 
 
@@ -55,7 +52,6 @@ class Random:
     threshold: float = 0.2
 
     def __call__(self, gate: mtf.Tensor, context: GateContext, rank: int = 2) -> mtf.Tensor:
-        """Returns draws, the same under every layout."""
         # The text seeds the draws: another one would change seeded results.
         key = context.key_for(self, f"the second-place policy Random, place {rank}")
         draw = mtf.random_uniform(gate.mesh, gate.shape, key=key)

@@ -25,7 +25,6 @@ class Argmax:
     """The expert with the largest logit."""
 
     def __call__(self, logits: mtf.Tensor, context: GateContext) -> mtf.Tensor:
-        """Returns the experts."""
         return mtf.argmax(logits, context.experts)
 
 
@@ -43,7 +42,6 @@ class Sample:
         check_range("temperature", self.temperature, POSITIVE, remedy="Argmax does not sample")
 
     def __call__(self, logits: mtf.Tensor, context: GateContext) -> mtf.Tensor:
-        """Returns drawn experts, the same under every layout."""
         # The text seeds the draws: another one would change seeded results.
         key = context.key_for(self, "the expert choice Sample")
         return mtf.sample_with_temperature(logits, context.experts, self.temperature, key=key)
@@ -66,7 +64,6 @@ class Switch:
     z_loss: float = 0.0
 
     def __call__(self, logits: mtf.Tensor, context: GateContext) -> Routing:
-        """Returns the routing for logits {..., group, experts}, float32."""
         policy = self.policy_training if context.training else self.policy_evaluation
         group, experts, token_mask = context.group, context.experts, context.full_importance()
         gates = mtf.softmax(logits, experts)

@@ -38,7 +38,6 @@ class Top2:
     z_loss: float = 0.0
 
     def __call__(self, logits: mtf.Tensor, context: GateContext) -> Routing:
-        """Returns the routing for logits {..., group, experts}, float32."""
         policy = self.second_policy_training if context.training else self.second_policy_evaluation
         full = context.full_importance()
         gates = mtf.softmax(logits, context.experts)
@@ -79,7 +78,6 @@ def top_2_candidates(
 
     Args:
       gates: probabilities {..., group, experts}.
-      experts: the dimension.
       first_mask: {..., group} 0.0 for tokens without a first expert, whose best one is then the
         second; None for none.
       second_mask: {..., group} 0.0 for tokens without a second expert; None for none.
@@ -104,9 +102,7 @@ def top_2_balancing_loss(
     Both are of the candidates, before policy and capacity drop any.
 
     Args:
-      top_2: the candidates.
       gates: {..., group, experts} of the tokens that count.
-      context: the dimensions.
       second_expert_loss: whether second choices are balanced as well.
     """
     group, experts = context.group, context.experts
@@ -137,7 +133,6 @@ class Top2V1:
     z_loss: float = 0.0
 
     def __call__(self, logits: mtf.Tensor, context: GateContext) -> Routing:
-        """Returns the routing for logits {..., group, experts}, float32."""
         policy = self.second_policy_training if context.training else self.second_policy_evaluation
         gates = mtf.softmax(logits, context.experts)
         first_mask, second_mask = context.nonpadding(), context.full_importance()

@@ -32,7 +32,6 @@ class TopN:
     z_loss: float = 0.0
 
     def __call__(self, logits: mtf.Tensor, context: GateContext) -> Routing:
-        """Returns the routing for logits {..., group, experts}, float32."""
         policy = self.second_policy_training if context.training else self.second_policy_evaluation
         group, experts, nonpadding = context.group, context.experts, context.nonpadding()
         gates = mtf.softmax(logits, experts)

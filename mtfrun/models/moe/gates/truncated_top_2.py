@@ -22,7 +22,6 @@ class TruncatedTop2:
     with_balance_loss: bool = False
 
     def __call__(self, logits: mtf.Tensor, context: GateContext) -> Routing:
-        """Returns the routing for logits {..., group, experts}, float32."""
         group, experts, capacity = context.dims
         nonpadding = context.nonpadding()
         gates = mtf.softmax(logits, experts)
@@ -54,7 +53,6 @@ def truncated_top_2(
 
     Args:
       gates: probabilities, with group and experts among its dimensions.
-      group, experts, capacity: the dimensions.
       token_mask: {..., group} 0.0 for tokens that visit no expert; None for none.
       allow_negative: make negative choices as well, as the original did.
     """
