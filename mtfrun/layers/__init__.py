@@ -1,6 +1,7 @@
 """Layers: variables and the pure functions that use them."""
 
 from mtfrun.layers.activation_scale import ActivationScale as ActivationScale
+from mtfrun.layers.attention import AttentionHeads as AttentionHeads
 from mtfrun.layers.attention import KeysAndValues as KeysAndValues
 from mtfrun.layers.attention import dot_product_attention as dot_product_attention
 from mtfrun.layers.attention_bias import NO_BIAS as NO_BIAS
@@ -8,7 +9,6 @@ from mtfrun.layers.attention_bias import AttentionBias as AttentionBias
 from mtfrun.layers.attention_bias import AttentionWindow as AttentionWindow
 from mtfrun.layers.attention_bias import BiasTerm as BiasTerm
 from mtfrun.layers.attention_bias import TensorBias as TensorBias
-from mtfrun.layers.attention_heads import AttentionHeads as AttentionHeads
 from mtfrun.layers.attention_in_blocks import attention_in_blocks as attention_in_blocks
 from mtfrun.layers.attention_masks import MASKED as MASKED
 from mtfrun.layers.attention_masks import CausalMask as CausalMask
@@ -22,7 +22,6 @@ from mtfrun.layers.attention_masks import (
     rename_length_to_memory_length as rename_length_to_memory_length,
 )
 from mtfrun.layers.batch_normalization import BatchNorm as BatchNorm
-from mtfrun.layers.call import Call as Call
 from mtfrun.layers.collector import Collected as Collected
 from mtfrun.layers.collector import Collector as Collector
 from mtfrun.layers.collector import Metric as Metric
@@ -42,6 +41,7 @@ from mtfrun.layers.dropout import Dropout as Dropout
 from mtfrun.layers.embedding import Embedding as Embedding
 from mtfrun.layers.embedding import PositionalEmbedding as PositionalEmbedding
 from mtfrun.layers.embedding import SinusoidPositions as SinusoidPositions
+from mtfrun.layers.layer import Call as Call
 from mtfrun.layers.layer import Layer as Layer
 from mtfrun.layers.layer import depends_on_padding as depends_on_padding
 from mtfrun.layers.layer import metric_shapes as metric_shapes

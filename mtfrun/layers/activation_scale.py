@@ -7,9 +7,8 @@ from collections.abc import Mapping
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.layers.call import Call
 from mtfrun.layers.collector import Metric
-from mtfrun.layers.layer import Layer
+from mtfrun.layers.layer import Call, Layer
 
 
 class ActivationScale(Layer):

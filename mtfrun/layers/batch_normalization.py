@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from mtfrun import mtf
-from mtfrun.layers.call import Call
-from mtfrun.layers.layer import Layer
+from mtfrun.layers.layer import Call, Layer
 
 
 class BatchNorm(Layer):

@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
-from mtfrun.layers.call import Call
 from mtfrun.layers.dense import Dense
+from mtfrun.layers.layer import Call
 
 
 class _Convolution(mtf.Module):

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Iterable, Sequence
 
 from mtfrun import mtf
-from mtfrun.layers.call import Call
+from mtfrun.layers.layer import Call
 
 
 def dense(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from mtfrun import mtf
 from mtfrun.checks import SHARE_BELOW_1, check_range
-from mtfrun.layers.call import Call
+from mtfrun.layers.layer import Call
 
 
 class Dropout(mtf.Module):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mtfrun import mtf
-from mtfrun.layers.call import Call
+from mtfrun.layers.layer import Call
 
 _LONGEST_WAVE = 10000.0
 

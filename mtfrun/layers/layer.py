@@ -1,10 +1,54 @@
-"""The base class of layers that compute more than their output."""
+"""The base class of layers, and `Call`, the state of one call of a model."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 from mtfrun import mtf
+from mtfrun.errors import InputError
+from mtfrun.layers.collector import Collector, Recorder
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """One call of a model; immutable, made once a step, and handed to every layer.
+
+    A layer is called as `layer(x, call)` and returns a tensor. What it computes besides, such as a
+    mixture's balance loss or the next moving averages of a normalisation, goes to the collector.
+
+    Attributes:
+      training: whether dropout is on.
+      key: the random key of this step; needed in training by layers that draw.
+      collector: takes the losses, metrics and updates of layers; None drops them.
+      path_number: takes the path of a module of the first block and returns, in a loop over
+        blocks, the number of the path that it has in this round's block, an int32 scalar; see
+        `scan_layers`. None outside of loops.
+      recorder: takes inner values of layers, for pictures; None, as in training, for none.
+    """
+
+    training: bool = False
+    key: mtf.Key | None = None
+    collector: Collector | None = None
+    path_number: Callable[[str], mtf.Tensor] | None = None
+    recorder: Recorder | None = None
+
+    def key_of(self, module: mtf.Module) -> mtf.Key:
+        """Returns the random key of a module; an InputError if the call has none.
+
+        It depends on the module's path, not on the order of calls, so that rematerialisation draws
+        the same numbers again.
+        """
+        if self.key is None:
+            raise InputError(
+                f"{module.path} needs random numbers in training: give the model a key"
+            )
+        path = module.path
+        return self.key.fold_in(path if self.path_number is None else self.path_number(path))
+
+
+CallT = TypeVar("CallT", bound=Call)
 
 
 class Layer(mtf.Module):

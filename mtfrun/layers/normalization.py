@@ -5,7 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.layers.call import Call
+from mtfrun.layers.layer import Call
 
 
 def rms_norm(

@@ -8,8 +8,8 @@ from types import MappingProxyType
 from typing import Any
 
 from mtfrun import mtf
-from mtfrun.layers.call import CallT
 from mtfrun.layers.collector import Collected, Collector
+from mtfrun.layers.layer import CallT
 
 # The metadata of a `differentiated` field.
 DIFFERENTIATED = MappingProxyType({"differentiated": True})

@@ -11,7 +11,7 @@ import tensorflow as tf
 from mtfrun import mtf
 from mtfrun.errors import InputError
 from mtfrun.layers.attention_bias import BiasTerm
-from mtfrun.layers.call import Call
+from mtfrun.layers.layer import Call
 from mtfrun.layers.recompute import DIFFERENTIATED
 
 

@@ -12,8 +12,8 @@ import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
-from mtfrun.layers.call import Call, CallT
 from mtfrun.layers.collector import Collected, Collector
+from mtfrun.layers.layer import Call, CallT
 from mtfrun.layers.recompute import differentiated_tensors, map_differentiated
 
 # The values of one round's variables.

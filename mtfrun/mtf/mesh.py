@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import functools
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Iterable, Iterator, Sequence
 
 import tensorflow as tf
 
@@ -30,20 +28,6 @@ _DEFAULT_SETTINGS = DeviceSettings()
 _IS_PLANNING = contextvars.ContextVar("is_planning", default=False)
 # Dimensions of some models only: a layout that several models share may have rules for them.
 _OF_SOME_MODELS = {"outer_batch", "experts", "expert_x", "expert_y", "expert_hidden"}
-
-
-class SpecifiedTensor(Protocol):
-    """A variable that has a shape and a type, but not necessarily a value.
-
-    Attributes:
-      shape: the named dimensions.
-      stored_shape: the same with the names by which its storage is laid out, see `Mesh.spread`.
-      dtype: the element type.
-    """
-
-    shape: Shape
-    stored_shape: Shape
-    dtype: tf.DType
 
 
 class Mesh:
@@ -303,24 +287,6 @@ class Mesh:
                 )
         return warnings
 
-    def report(self, variables: Mapping[str, SpecifiedTensor]) -> str:
-        """Returns a table of variables by path: dimensions, layout, sizes and bytes on a device."""
-        rows = [("variable", "dimensions", "layout", "on each device", "bytes")]
-        for path, variable in variables.items():
-            local = self.local_sizes(variable.stored_shape)
-            rows.append(
-                (
-                    path,
-                    variable.shape.to_string or "scalar",
-                    ",".join(axis or "-" for axis in self.partition(variable.stored_shape)),
-                    "x".join(map(str, local)),
-                    f"{math.prod(local) * variable.dtype.size:,}",
-                )
-            )
-        *text, numbers = zip(*rows, strict=True)
-        columns = [_pad(column, str.ljust) for column in text] + [_pad(numbers, str.rjust)]
-        return "\n".join("  ".join(line) for line in zip(*columns, strict=True))
-
     def __repr__(self) -> str:
         return f"Mesh({self.shape.to_string!r}, {self.layout.to_string!r})"
 
@@ -345,8 +311,3 @@ def planned_meshes() -> Iterator[None]:
 
 def _spread_name(name: str, axis: str) -> str:
     return f"{name}_over_{axis}"
-
-
-def _pad(column: Sequence[str], pad: Callable[[str, int], str]) -> list[str]:
-    width = max(map(len, column))
-    return [pad(cell, width) for cell in column]

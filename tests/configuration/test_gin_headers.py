@@ -20,6 +20,7 @@ from mtfrun.data.builders.prepare import silent_tfds
 from mtfrun.experiment import Training
 from mtfrun.experiment.runs.build import ROOTS, build
 from mtfrun.tools.planning import describe_dry_run
+from mtfrun.tools.planning.description import variable_lines
 from tests.cli.command import mtfrun
 from tests.cli.small_vocabulary import FILES_WITH_SUBWORDS, flag_of_small_vocabulary
 
@@ -215,7 +216,7 @@ def test_the_command_of_a_header_describes_its_run(
     training = _built(_with_data(name, image_directory, monkeypatch))
     if training.experiment.mesh.is_distributed:
         # Compiled by the slow test below.
-        assert training.experiment.mesh.report(training.state.named_variables())
+        assert variable_lines(training.experiment.mesh, training.state.named_variables())
     else:
         assert "collectives     none: one device" in describe_dry_run(training, "")
 

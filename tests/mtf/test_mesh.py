@@ -112,19 +112,6 @@ def test_constrain_changes_the_layout_and_not_the_values() -> None:
     np.testing.assert_array_equal(mtf.to_numpy(y), array)
 
 
-def test_a_report_lists_the_parts_of_variables_without_storage() -> None:
-    mesh = mtf.Mesh("data:2,model:4", "batch:data;d_ff:model")
-    variables = {
-        "wi": mtf.Variable(mesh, "d_model:6;d_ff:8"),
-        "step": mtf.Variable(mesh, [], dtype=tf.int64),
-    }
-    assert mesh.report(variables).splitlines() == [
-        "variable  dimensions        layout   on each device  bytes",
-        "wi        d_model:6;d_ff:8  -,model  6x2                48",
-        "step      scalar                                         8",
-    ]
-
-
 @pytest.mark.parametrize("size", [1, 2])
 @pytest.mark.parametrize("name", ["NONSENSE:9", "CPU", "GPU:0", "GPU:one", "CPU:99", 7])
 def test_a_device_that_does_not_exist_is_an_error_that_names_those_that_do(

@@ -1,6 +1,6 @@
 """Transformers: models, stacks, sublayers and transforms."""
 
-from mtfrun.layers.attention_heads import AttentionHeads as AttentionHeads
+from mtfrun.layers.attention import AttentionHeads as AttentionHeads
 from mtfrun.layers.embedding import PositionalEmbedding as PositionalEmbedding
 from mtfrun.layers.embedding import SinusoidPositions as SinusoidPositions
 from mtfrun.layers.normalization import LayerNorm as LayerNorm

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from typing import TypeAlias, cast
@@ -113,3 +114,15 @@ def distinct_parts(variable: tf.Variable) -> Iterator[tuple[tf.Tensor, tuple[int
                 for axis, size in zip(sharding, part.shape.as_list(), strict=True)
             ),
         )
+
+
+def run_on(mesh: DeviceMesh | None) -> contextlib.AbstractContextManager[None]:
+    """Returns a context whose programs without arguments run on a mesh; None for no mesh.
+
+    See
+    tests/mtf/test_function.py::test_a_function_without_arguments_runs_on_the_mesh_of_its_results
+    """
+    if mesh is None:
+        return contextlib.nullcontext()
+    context: contextlib.AbstractContextManager[None] = dtensor.run_on(mesh)
+    return context

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mtfrun import mtf
+from mtfrun.display.table import table_lines
 from mtfrun.experiment import Training
 from mtfrun.mtf.layout import SLOTS as SLOTS_RULE
 from mtfrun.mtf.layout import WEIGHTS
@@ -32,7 +34,7 @@ _INDENT = 16
 def describe(training: Training, plan: Plan | None, resources: Resources) -> list[str]:
     """Returns the lines of a description."""
     state, mesh = training.state, training.experiment.mesh
-    lines = [mesh.report(state.model.named_variables()), "", *_describe_run(training)]
+    lines = [*variable_lines(mesh, state.model.named_variables()), "", *_describe_run(training)]
     if plan is not None:
         lines += _section("memory", _describe_memory(plan, resources))
         groups = group_collectives(plan.collectives, mesh)
@@ -40,6 +42,25 @@ def describe(training: Training, plan: Plan | None, resources: Resources) -> lis
         lines += _section("seconds", _describe_seconds(plan, resources))
         lines += _section("replicated", map(_describe_replicated, find_replicated(plan)))
     return lines + _describe_unused_rules(mesh)
+
+
+def variable_lines(mesh: mtf.Mesh, variables: Mapping[str, mtf.Variable]) -> list[str]:
+    """Returns a table of variables, which need no storage: their part and bytes on a device."""
+    rows = []
+    for path, variable in variables.items():
+        stored = variable.stored_shape
+        sizes = mesh.local_sizes(stored)
+        rows.append(
+            [
+                path,
+                variable.shape.to_string or "scalar",
+                ",".join(axis or "-" for axis in mesh.partition(stored)),
+                "x".join(map(str, sizes)),
+                f"{math.prod(sizes) * variable.dtype.size:,}",
+            ]
+        )
+    headings = ["variable", "dimensions", "layout", "on each device", "bytes"]
+    return table_lines(headings, rows, None)
 
 
 def as_json(training: Training, plan: Plan, resources: Resources) -> dict[str, Any]:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import pathlib
 
 import pytest
+import tensorflow as tf
 
+from mtfrun import mtf
+from mtfrun.tools.planning.description import variable_lines
 from mtfrun.tools.planning.plan import PROCESS_BYTES
 from tests.cli.command import TINY
 from tests.collectives import collectives_of
@@ -78,3 +81,16 @@ def test_the_planned_peak_is_near_the_measured_one(name: str, tmp_path: pathlib.
     planned = peaks["peak"] + PROCESS_BYTES
     assert peaks["measured"] > 200e6, "too little to compare"
     assert planned == pytest.approx(peaks["measured"], rel=PEAK_TOLERANCE)
+
+
+def test_a_report_lists_the_parts_of_variables_without_storage() -> None:
+    mesh = mtf.Mesh("data:2,model:4", "batch:data;d_ff:model")
+    variables = {
+        "wi": mtf.Variable(mesh, "d_model:6;d_ff:8"),
+        "step": mtf.Variable(mesh, [], dtype=tf.int64),
+    }
+    assert variable_lines(mesh, variables) == [
+        "variable  dimensions        layout   on each device  bytes",
+        "wi        d_model:6;d_ff:8  -,model  6x2                48",
+        "step      scalar                                         8",
+    ]

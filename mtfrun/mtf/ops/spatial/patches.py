@@ -10,8 +10,7 @@ import tensorflow as tf
 
 from mtfrun.mtf import engine
 from mtfrun.mtf.mesh import Mesh
-from mtfrun.mtf.ops.spatial.batch_merging import merged_names, over_merged_batch
-from mtfrun.mtf.ops.spatial.windows import Window, pad_value, taps
+from mtfrun.mtf.ops.spatial.windows import Window, merged_names, over_merged_batch, pad_value, taps
 from mtfrun.mtf.shape import Shape
 from mtfrun.mtf.tensor import Tensor
 

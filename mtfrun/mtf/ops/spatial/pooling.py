@@ -20,14 +20,15 @@ from mtfrun.mtf.ops.joining import reduce_first
 from mtfrun.mtf.ops.joining import slice as slice_along
 from mtfrun.mtf.ops.lift import lay_out
 from mtfrun.mtf.ops.reductions import reduce_mean
-from mtfrun.mtf.ops.spatial.batch_merging import over_merged_batch, split_leading_axes
 from mtfrun.mtf.ops.spatial.convolution import resize, spatial_strides
 from mtfrun.mtf.ops.spatial.windows import (
     Blocks,
     Window,
     add_halos,
     drop_skipped_entries,
+    over_merged_batch,
     pad_value,
+    split_leading_axes,
     split_spatial_again,
     split_spatial_as_blocks,
     taps,

@@ -16,13 +16,14 @@ from mtfrun.mtf import engine
 from mtfrun.mtf.dimension import DimensionLike, convert_to_dimension
 from mtfrun.mtf.flops import add_product
 from mtfrun.mtf.ops.lift import lay_out
-from mtfrun.mtf.ops.spatial.batch_merging import over_merged_batch, split_leading_axes
 from mtfrun.mtf.ops.spatial.convolution import check_filter, resize, spatial_strides
 from mtfrun.mtf.ops.spatial.halo import add_margins
 from mtfrun.mtf.ops.spatial.patches import convolve_patches
 from mtfrun.mtf.ops.spatial.windows import (
     Blocks,
     Window,
+    over_merged_batch,
+    split_leading_axes,
     split_spatial_again,
     split_spatial_as_blocks,
 )

@@ -1,18 +1,15 @@
-"""Programs, and workarounds for how DTensor compiles them."""
+"""Workarounds for defects of DTensor, each with the test that shows it."""
 
 from __future__ import annotations
 
-import contextlib
 import contextvars
 import itertools
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import tensorflow as tf
-from tensorflow.experimental import dtensor
 
 from mtfrun import processes
-from mtfrun.mtf.engine.values import DeviceMesh
 
 ResultT = TypeVar("ResultT")
 
@@ -21,18 +18,6 @@ _LOOPS = itertools.count()  # of this process, if it is one of several
 _ATTEMPTS = 8
 # Inputs of fewer elements are folded into the program by DTensor (measured: 16 are, 32 are not).
 _FOLDED_BELOW = 32
-
-
-def run_on(mesh: DeviceMesh | None) -> contextlib.AbstractContextManager[None]:
-    """Returns a context whose programs without arguments run on a mesh; None for no mesh.
-
-    See
-    tests/mtf/test_function.py::test_a_function_without_arguments_runs_on_the_mesh_of_its_results
-    """
-    if mesh is None:
-        return contextlib.nullcontext()
-    context: contextlib.AbstractContextManager[None] = dtensor.run_on(mesh)
-    return context
 
 
 def run_again_if_names_clash(run: Callable[[], ResultT], retrace: Callable[[], None]) -> ResultT:
@@ -98,3 +83,35 @@ def take_small_inputs(values: Sequence[tf.Tensor], is_small: Sequence[bool]) -> 
         tf.reshape(tf.slice(x, [0] * x.shape.rank, [1, *x.shape[1:]]), x.shape[1:]) if small else x
         for x, small in zip(values, is_small, strict=True)
     ]
+
+
+def stack(values: Sequence[tf.Tensor], axis: int) -> tf.Tensor:
+    """Returns tf.stack: DTensor gathers its last dimension, see the case `stack`."""
+    return tf.concat([tf.expand_dims(value, axis) for value in values], axis)
+
+
+def reverse(value: tf.Tensor, axis: int) -> tf.Tensor:
+    """Returns tf.reverse along one axis, for which DTensor has no rule.
+
+    See tests/mtf/test_transposed_convolution.py::test_blocks_change_no_transposed_convolution.
+    """
+    return tf.concat(tf.split(value, value.shape[axis], axis)[::-1], axis)
+
+
+def choose(condition: tf.Tensor, x: tf.Tensor, y: tf.Tensor, *, rank: int) -> tf.Tensor:
+    """Returns tf.where, of a scalar condition too: the case `where_of_a_scalar_condition`.
+
+    DTensor ends the process where a scalar chooses between tensors; `rank` is that of the result.
+    """
+    if not condition.shape.rank:
+        condition = tf.reshape(condition, [1] * rank)
+    return tf.where(condition, x, y)
+
+
+def copy_loop_variable(value: tf.Tensor) -> tf.Tensor:
+    """Returns a copy of a value that the body of a loop computes.
+
+    DTensor ends the process where a body returns a loop variable unchanged, or only lays it out
+    again: the case `while_loop_with_a_constant`.
+    """
+    return tf.identity(value)
