@@ -40,9 +40,9 @@ class AttentionWindow(NamedTuple):
 class BiasTerm(abc.ABC):
     """A term of a bias, a frozen dataclass whose tensors are the numbers that it is computed from.
 
-    A tensor {..., length} belongs to the queries, {..., memory_length} to the memory, and others to
-    all positions. The names of the two dimensions are not fixed. A tensor that the bias is to have
-    a gradient for is a `differentiated_field()`.
+    A tensor {..., length} belongs to the queries, {..., memory_length} to the memory, and a tensor
+    with neither to all positions. The names of the two dimensions are not fixed. A tensor that
+    needs a gradient is a `differentiated_field()`.
     """
 
     @property

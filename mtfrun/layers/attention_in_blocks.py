@@ -94,7 +94,7 @@ def attention_in_blocks(
     memory_length: mtf.Dimension,
     d_kv: mtf.Dimension,
     block_length: int,
-    noise: AttentionDropout | None = None,
+    dropout: AttentionDropout | None = None,
 ) -> mtf.Tensor:
     """Returns `dot_product_attention`, up to rounding, in the shape and type of the query.
 
@@ -112,7 +112,7 @@ def attention_in_blocks(
 
     bias = bias.map(cut)
     passes = _Passes(
-        queries, positions, d_kv, window, bias, None if noise is None else noise.map(cut)
+        queries, positions, d_kv, window, bias, None if dropout is None else dropout.map(cut)
     )
     mixed, _ = mtf.custom_gradient(
         passes.forward,
@@ -127,7 +127,7 @@ class _Passes:
     """The forward and the backward pass over the blocks.
 
     Both take query {..., blocks, block, d_kv}, keys and values of the same form, and the tensors of
-    the bias that have gradients. Bias and noise are those of all blocks.
+    the bias that have gradients. Bias and dropout belong to all blocks.
     """
 
     queries: Blocks
@@ -135,7 +135,7 @@ class _Passes:
     d_kv: mtf.Dimension
     window: AttentionWindow
     bias: AttentionBias
-    noise: AttentionDropout | None
+    dropout: AttentionDropout | None
 
     def forward(self, *inputs: mtf.Tensor) -> tuple[mtf.Tensor, mtf.Tensor]:
         """Returns the result, and for every query the logarithm of the sum of exp(logits)."""
@@ -144,12 +144,12 @@ class _Passes:
 
         def attend(i: mtf.Tensor, mixed: mtf.Tensor, log_sums: mtf.Tensor) -> list[mtf.Tensor]:
             largest, total, summed = self._sum_values(inputs, i)
-            own = mtf.cast(summed / total, query.dtype)
+            row = mtf.cast(summed / total, query.dtype)
             log_sum = largest + mtf.log(total)
             number = self.queries.number
             return [
                 i + 1,
-                mtf.write_position(mixed, own, number, i),
+                mtf.write_position(mixed, row, number, i),
                 mtf.write_position(log_sums, log_sum, number, i),
             ]
 
@@ -227,9 +227,9 @@ class _Passes:
             of_row = mtf.zeros(mesh, query.shape - self.queries.number)
             first, last = _visible_blocks(i, self.queries, self.memory, self.window)
             of_row, *sums_after = _loop(mesh, first, last, add, [of_row, *sums])
-            own = mtf.cast(of_row, query.dtype)
+            row = mtf.cast(of_row, query.dtype)
             number = self.queries.number
-            return [i + 1, mtf.write_position(of_query, own, number, i), *sums_after]
+            return [i + 1, mtf.write_position(of_query, row, number, i), *sums_after]
 
         start = [mtf.zeros_like(x) for x in (query, *trained)]
         return _loop(mesh, 0, self.queries.number.size, over_memory, start)
@@ -249,8 +249,8 @@ class _Passes:
             first, last = _visible_blocks(j, self.memory, self.queries, back)
             sums = _loop(mesh, first, last, add, start)
             written = [
-                mtf.write_position(x, mtf.cast(own, x.dtype), number, j)
-                for x, own in zip(whole, sums, strict=True)
+                mtf.write_position(x, mtf.cast(total, x.dtype), number, j)
+                for x, total in zip(whole, sums, strict=True)
             ]
             return [j + 1, *written]
 
@@ -293,10 +293,10 @@ class _Passes:
         """Returns the logits {..., block, memory_block} of a block, float32."""
         shape = mtf.Shape([*(query.shape - self.d_kv), self.memory.block])
         logits = mtf.to_float(mtf.einsum([query, keys], output_shape=shape))
-        own = self.bias.map(lambda x: self.memory.at(self.queries.at(x, i), j))
+        bias_of_block = self.bias.map(lambda x: self.memory.at(self.queries.at(x, i), j))
         remaining = iter(trained)
-        own = map_differentiated(lambda _: next(remaining), own)
-        bias = own.value(order=shape)
+        bias_of_block = map_differentiated(lambda _: next(remaining), bias_of_block)
+        bias = bias_of_block.value(order=shape)
         return logits if bias is None else logits + mtf.to_float(bias)
 
     def _mix(
@@ -304,9 +304,9 @@ class _Passes:
     ) -> mtf.Tensor:
         """Returns the sum of the values {..., block, d_kv} by weight, float32."""
         weights = mtf.cast(weights, values.dtype)
-        if self.noise is not None:
-            own = self.noise.map(lambda x: self.memory.at(self.queries.at(x, i), j))
-            weights = own(weights)
+        if self.dropout is not None:
+            drop = self.dropout.map(lambda x: self.memory.at(self.queries.at(x, i), j))
+            weights = drop(weights)
         shape = [*(weights.shape - self.memory.block), self.d_kv]
         return mtf.to_float(mtf.einsum([weights, values], output_shape=shape))
 
@@ -326,9 +326,9 @@ class _Rows(NamedTuple):
 
 
 def _visible_blocks(
-    index: mtf.Tensor, own: Blocks, other: Blocks, window: AttentionWindow
+    index: mtf.Tensor, blocks: Blocks, other: Blocks, window: AttentionWindow
 ) -> tuple[mtf.Tensor | int, mtf.Tensor | int]:
-    """Returns the first block of `other` that a block of `own` sees, and the one after the last.
+    """Returns the first block of `other` that a block sees, and the one after the last.
 
     At least one, also where nothing is within the window.
     """
@@ -336,18 +336,18 @@ def _visible_blocks(
     first: mtf.Tensor | int = 0
     last: mtf.Tensor | int = number
     if window.before is not None:
-        begin = mtf.floordiv(index * own.block.size - window.before, size)
+        begin = mtf.floordiv(index * blocks.block.size - window.before, size)
         first = mtf.minimum(mtf.maximum(begin, 0), number - 1)
     if window.after is not None:
-        end = mtf.floordiv((index + 1) * own.block.size - 1 + window.after, size) + 1
+        end = mtf.floordiv((index + 1) * blocks.block.size - 1 + window.after, size) + 1
         last = mtf.minimum(end, number)
     return first, last
 
 
-def _most_visible_blocks(own: Blocks, other: Blocks, window: AttentionWindow) -> int:
+def _most_visible_blocks(blocks: Blocks, other: Blocks, window: AttentionWindow) -> int:
     if window.before is None or window.after is None:
         return other.number.size
-    reached = own.block.size + window.before + window.after
+    reached = blocks.block.size + window.before + window.after
     return min(other.number.size, 1 - (-reached // other.block.size))
 
 

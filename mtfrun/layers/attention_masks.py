@@ -112,8 +112,8 @@ def mask_segments(bias: AttentionBias, segments: mtf.Tensor | None) -> Attention
 
 
 def _both(query: mtf.Tensor, memory: mtf.Tensor) -> mtf.Shape:
-    own = [dim for dim in memory.shape if dim not in query.shape]
-    return mtf.Shape([*query.shape, *own])
+    memory_only = [dim for dim in memory.shape if dim not in query.shape]
+    return mtf.Shape([*query.shape, *memory_only])
 
 
 def _mask_where(

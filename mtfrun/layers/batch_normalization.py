@@ -64,7 +64,7 @@ class BatchNorm(Layer):
         scale, bias = mtf.to_float(self.scale), mtf.to_float(self.bias)
         if not call.training:
             mean, variance = mtf.to_float(self.moving_mean), mtf.to_float(self.moving_variance)
-            # Only two of these operations are on x, the others on {*features}.
+            # Only two of these operations are on x, the rest on {*features}.
             factor = mtf.rsqrt(variance + self._epsilon) * scale
             y = mtf.to_float(x) * factor + (bias - mean * factor)
             return mtf.cast(y, x.dtype)

@@ -52,7 +52,7 @@ class Collector:
         self._add_loss(layer.path, loss)
 
     def add_metrics(self, layer: mtf.Module, metrics: Mapping[str, Metric]) -> None:
-        """Adds the metrics of a layer by name; those of two calls add up."""
+        """Adds the metrics of a layer by name; two calls add up."""
         for name, metric in metrics.items():
             self._add_metric(f"{layer.path}/{name}", metric)
 

@@ -28,7 +28,7 @@ class HeadGroups:
     number: int
 
     @property
-    def own(self) -> mtf.Dimension:
+    def heads_of_group(self) -> mtf.Dimension:
         """The heads of a group."""
         return mtf.Dimension(self.heads.name, self.heads.size // self.number)
 
@@ -38,10 +38,10 @@ class HeadGroups:
         return mtf.Dimension("head_groups", self.number)
 
     def of_kernel(self, kernel: mtf.Tensor) -> mtf.Tensor:
-        """Returns a kernel {..., heads, ...} as {..., own, groups, ...}; it may have no heads."""
+        """Returns a kernel {..., heads, ...} as {..., heads of a group, groups, ...}."""
         if self.heads not in kernel.shape:
             return kernel
-        return mtf.replace_dimensions(kernel, self.heads, [self.own, self.groups])
+        return mtf.replace_dimensions(kernel, self.heads, [self.heads_of_group, self.groups])
 
     def exchange(self, x: mtf.Tensor, positions: mtf.Dimension, name: str) -> mtf.Tensor:
         """Returns a group's heads of all positions, for all heads of a part: an all-to-all.
@@ -59,7 +59,7 @@ class HeadGroups:
         """Returns the numbers of a bias that a device with a group's heads needs.
 
         Numbers of positions are gathered; numbers of heads {..., heads, ...} become
-        {length: number, ..., own, ...}.
+        {length: number, ..., heads of a group, ...}.
         """
         if "length" in x.shape.dimension_names:
             x = mtf.rename_dimension(x, "length", QUERY_LENGTH)

@@ -1,4 +1,4 @@
-"""A linear map from some dimensions to others, and products of maps: gated linear units."""
+"""A linear map of some dimensions, and products of maps: gated linear units."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Dense(mtf.Module):
     ) -> None:
         """Makes the specs of kernel {*reduced_dims, *new_dims} and bias {*new_dims}.
 
-        With expert_dims, which x has too, both have these first: every expert has its own map. A
+        With expert_dims, which x has too, both have these first: every expert has a map. A
         reduced dimension with the name of a new one is called "_name" in the kernel.
         """
         super().__init__()

@@ -24,7 +24,7 @@ class Dropout(mtf.Module):
         self.rate = rate
 
     def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
-        """Returns x with dropped elements, the others scaled to keep the mean."""
+        """Returns x with dropped elements, the rest scaled to keep the mean."""
         if not call.training or self.rate == 0.0:
             return x
         return mtf.dropout(x, training=True, rate=self.rate, key=call.key_of(self))

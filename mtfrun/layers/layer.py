@@ -15,8 +15,8 @@ from mtfrun.layers.collector import Collector, Recorder
 class Call:
     """One call of a model; immutable, made once a step, and handed to every layer.
 
-    A layer is called as `layer(x, call)` and returns a tensor. What it computes besides, such as a
-    mixture's balance loss or the next moving averages of a normalisation, goes to the collector.
+    A layer is called as `layer(x, call)` and returns a tensor. Further results, such as a
+    mixture's balance loss or the next moving averages of a normalisation, go to the collector.
 
     Attributes:
       training: whether dropout is on.
@@ -62,7 +62,7 @@ class Layer(mtf.Module):
     def depends_on_padding(self) -> bool:
         """Whether padding after the positions of a row changes their output, outside of training.
 
-        As where positions compete for places, whose number depends on that of the positions.
+        As where positions compete for places, whose number depends on the number of positions.
         """
         return False
 

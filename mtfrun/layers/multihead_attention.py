@@ -136,17 +136,17 @@ class MultiHeadAttention(mtf.Module):
         bias = bias.map(self._of_grouped_heads)
         batch = x.shape - [length, self._d_model]
         weights = [*batch, *self._query_heads, length, whole]
-        noise = AttentionDropout.of(self.dropout, call, self._mesh, weights)
+        dropout = AttentionDropout.of(self.dropout, call, self._mesh, weights)
         if groups is not None:
             query = groups.exchange(query, length, QUERY_LENGTH)
             keys, values = (groups.exchange(y, memory_length, whole.name) for y in (keys, values))
-            bias, noise = bias.map(groups.part), noise and noise.map(groups.part)
+            bias, dropout = bias.map(groups.part), dropout and dropout.map(groups.part)
         else:
             keys, values = (rename_length_to_memory_length(y) for y in (keys, values))
         record = None
         if call.recorder is not None and groups is None:
             record = functools.partial(call.recorder.add_attention, self, to_itself=memory is x)
-        mixed = self._mix(query, KeysAndValues(keys, values), whole, bias, noise, record)
+        mixed = self._mix(query, KeysAndValues(keys, values), whole, bias, dropout, record)
         if groups is not None:
             mixed = groups.exchange_back(mixed, length)
         return self._output(mixed, x.shape, groups)
@@ -157,7 +157,7 @@ class MultiHeadAttention(mtf.Module):
         memory: KeysAndValues,
         memory_length: mtf.Dimension,
         bias: AttentionBias,
-        noise: AttentionDropout | None,
+        dropout: AttentionDropout | None,
         record: Callable[[mtf.Tensor], None] | None,
     ) -> mtf.Tensor:
         """Returns the values by weight, of a device's heads: at once, or in blocks.
@@ -171,7 +171,7 @@ class MultiHeadAttention(mtf.Module):
             def recorded(weights: mtf.Tensor) -> mtf.Tensor:
                 if record is not None:
                     record(weights)
-                return weights if noise is None else noise(weights)
+                return weights if dropout is None else dropout(weights)
 
             return dot_product_attention(
                 query,
@@ -189,7 +189,7 @@ class MultiHeadAttention(mtf.Module):
             memory_length=memory_length,
             d_kv=self._d_kv,
             block_length=self._block_length,
-            noise=noise,
+            dropout=dropout,
         )
 
     def keys_and_values(
@@ -287,7 +287,7 @@ class MultiHeadAttention(mtf.Module):
     ) -> mtf.Tensor:
         """Returns {batch..., heads, length, d_kv}, so that attention needs no transposes.
 
-        With groups {groups, batch..., own heads, length, d_kv}.
+        With groups {groups, batch..., heads of a group, length, d_kv}.
         """
         dtype = self._dtypes.activation
         outer = (x.shape - self._d_model).dims
@@ -296,8 +296,8 @@ class MultiHeadAttention(mtf.Module):
         weights = mtf.cast(kernel, dtype)
         if groups is not None:
             weights = groups.of_kernel(weights)
-            own = [groups.own if dim == groups.heads else dim for dim in inner]
-            inner = [groups.groups, *own]
+            grouped = [groups.heads_of_group if dim == groups.heads else dim for dim in inner]
+            inner = [groups.groups, *grouped]
         projected = mtf.einsum([mtf.cast(x, dtype), weights], output_shape=inner)
         if bias is None:
             return projected

@@ -1,4 +1,4 @@
-"""Normalisation of every vector by its own statistics, in float32."""
+"""Normalisation of every vector by its statistics, in float32."""
 
 from __future__ import annotations
 

@@ -121,7 +121,7 @@ class RelativePositionBias(mtf.Module):
         num_buckets: int = 32,
         max_distance: int = 128,
     ) -> None:
-        """Makes the spec of the table {heads, buckets}; `num_heads` is that of the attention."""
+        """Makes the spec of the table {heads, buckets}; `num_heads` as in the attention."""
         super().__init__()
         self._max_distance = max_distance
         dims = [mtf.Dimension("heads", num_heads), mtf.Dimension("buckets", num_buckets)]

@@ -1,4 +1,4 @@
-"""Rotary positions, and their scalings to sequences longer than those of the first training."""
+"""Rotary positions, and their scalings to longer sequences than in the first training."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class YarnScaling:
       original_length: the positions of the first training.
       slow_turns, fast_turns: turns in the original length.
       whole_pairs: whether the ramp begins and ends at whole pairs.
-      attention_factor: the magnitude; None for that of the paper, 0.1 * ln(factor) + 1.
+      attention_factor: the magnitude; None for the paper's, 0.1 * ln(factor) + 1.
     """
 
     factor: float = 4.0
@@ -162,7 +162,7 @@ class RotaryPositions:
 
     Attributes:
       base: pair i of d_kv / 2 rotates by base ** (-2 * i / d_kv) radians a position.
-      scaling: changes these frequencies for sequences longer than those of the first training;
+      scaling: changes these frequencies for longer sequences than in the first training;
         None leaves them as they are.
     """
 

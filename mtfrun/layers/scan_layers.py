@@ -31,7 +31,7 @@ def scan_layers(
     """Returns x after all rounds, each `function` with the variables of its modules.
 
     The program holds one round and its backward pass, so that the time to trace and compile it
-    hardly grows with the number of rounds. Results are those of the rounds one after the other:
+    hardly grows with the number of rounds. Results are as of the rounds one after the other:
     dropout is drawn, and losses, metrics and updates are collected, by the paths of each round's
     modules.
 
@@ -61,7 +61,7 @@ class _Loop:
     """The forward and the backward loop, and what belongs to each round.
 
     The loops have a variable for every value of every round. In each round all of them move on by
-    one place, so that those of this round are always at the same place; nothing is copied. (One
+    one place, so that this round's values are always at the same place; nothing is copied. (One
     tensor for all rounds would be copied in every round: TensorFlow's arrays have no rule in
     DTensor.)
 
@@ -109,7 +109,7 @@ class _Loop:
             fields = inputs[1:first_weight]
             return self._backward(stored, fields, in_rounds(inputs), cotangents)
 
-        inputs = [x, *fields, *(weight for own in weights for weight in own)]
+        inputs = [x, *fields, *(weight for values in weights for weight in values)]
         return mtf.custom_gradient(forward, backward, inputs)
 
     def forward(
@@ -120,15 +120,12 @@ class _Loop:
         *,
         store: bool,
     ) -> tuple[mtf.Tensor, list[mtf.Tensor], list[mtf.Tensor]]:
-        """Returns the output, the inputs of all rounds if they are stored, and what is collected.
-
-        The last is {rounds, ...}, flattened.
-        """
+        """Returns the output, the stored inputs of rounds, and collected values {rounds, ...}."""
 
         def body(
             i: mtf.Tensor, x: mtf.Tensor, weights: list[Weights], stored: list[mtf.Tensor]
         ) -> list[Any]:
-            # Copies of the loop's own: DTensor would move a layer that is recomputed out of the
+            # Copies inside the loop: DTensor would move a layer that is recomputed out of the
             # loop, to where its operand comes from.
             inner_fields = list(map(mtf.identity, fields))
             y, self._collected = self._round(i, x, inner_fields, weights[0])
@@ -178,23 +175,23 @@ class _Loop:
             of_fields: list[mtf.Tensor],
         ) -> list[Any]:
             i = self._number - 1 - done
-            x, own, inner_fields = stored[-1], weights[-1], list(map(mtf.identity, fields))
+            x, values, inner_fields = stored[-1], weights[-1], list(map(mtf.identity, fields))
             with mtf.collect_reports():  # the forward loop reports them
-                y, collected = self._round(i, x, inner_fields, own)
+                y, collected = self._round(i, x, inner_fields, values)
             results = {y: of_y}
             for path, cotangent in of_losses.items():
                 if cotangent is not None:
                     results[collected.losses[path]] = mtf.gather(cotangent, i, self._dim)
-            of_x, *others = mtf.gradients(
-                list(results), [x, *own, *inner_fields], list(results.values())
+            of_x, *of_rest = mtf.gradients(
+                list(results), [x, *values, *inner_fields], list(results.values())
             )
-            unused[:] = [gradient is None for gradient in others]
-            of_own = list(map(_or_zeros, others[: len(own)], own))
-            of_inner = map(_or_zeros, others[len(own) :], fields)
+            unused[:] = [gradient is None for gradient in of_rest]
+            of_values = list(map(_or_zeros, of_rest[: len(values)], values))
+            of_inner = map(_or_zeros, of_rest[len(values) :], fields)
             return [
                 done + 1,
                 _or_zeros(of_x, x),
-                [of_own, *weights[:-1]],
+                [of_values, *weights[:-1]],
                 [x, *stored[:-1]],
                 list(map(mtf.add, of_fields, of_inner)),
             ]
@@ -214,20 +211,20 @@ class _Loop:
             parallel_iterations=1,
         )
         number = len(weights[0])
-        flat = [gradient for own in of_weights for gradient in _without(own, unused[:number])]
-        return [of_x, *_without(of_fields, unused[number:]), *flat]
+        of_fields = _without(of_fields, unused[number:])
+        return [of_x, *of_fields, *(g for x in of_weights for g in _without(x, unused[:number]))]
 
     def _round(
-        self, i: mtf.Tensor, x: mtf.Tensor, fields: Sequence[mtf.Tensor], own: Weights
+        self, i: mtf.Tensor, x: mtf.Tensor, fields: Sequence[mtf.Tensor], values: Weights
     ) -> tuple[mtf.Tensor, Collected]:
-        """Returns the output of round i and what it collects under the paths of the first round."""
+        """Returns the output of round i, and what it collects by the paths of the first round."""
         remaining = iter(fields)
         collector = Collector()
         call = map_differentiated(lambda _: next(remaining), self._call)
         call = dataclasses.replace(
             call, collector=collector, path_number=functools.partial(self._path_number, i)
         )
-        with mtf.with_values(dict(zip(self.variables[0], own, strict=True))):
+        with mtf.with_values(dict(zip(self.variables[0], values, strict=True))):
             return self._function(x, call), collector.contents
 
     def _path_number(self, i: mtf.Tensor, path: str) -> mtf.Tensor:
@@ -242,11 +239,11 @@ class _Loop:
         by_round = [mtf.unstack(value, self._dim) for value in values]
         for i in range(self._number):
             of_round = tf.nest.pack_sequence_as(self._collected, [value[i] for value in by_round])
-            renamed = ({self._renamed(k, i): v for k, v in part.items()} for part in of_round)
+            renamed = ({self._rename(k, i): v for k, v in part.items()} for part in of_round)
             collector.add_all(Collected(*renamed))
 
-    def _renamed(self, name: str, i: int) -> str:
-        """Returns a path, or "path/name of a measurement", as it is in round i."""
+    def _rename(self, name: str, i: int) -> str:
+        """Returns a path, or "path/name of a metric", as it is in round i."""
         path, names = name, ""
         while path not in self._paths:
             path, _, last = path.rpartition("/")
@@ -257,10 +254,10 @@ class _Loop:
 def _variables(rounds: Sequence[Sequence[mtf.Module]]) -> list[list[mtf.Variable]]:
     """Returns the variables of every round; an InputError if two rounds differ."""
     by_name = [
-        {f"{i}/{name}": v for i, m in enumerate(own) for name, v in m.named_variables().items()}
-        for own in rounds
+        {f"{i}/{name}": v for i, m in enumerate(ms) for name, v in m.named_variables().items()}
+        for ms in rounds
     ]
-    specs = [{name: (v.shape, v.dtype) for name, v in own.items()} for own in by_name]
+    specs = [{name: (v.shape, v.dtype) for name, v in vs.items()} for vs in by_name]
     for number, spec in enumerate(specs):
         if spec != specs[0]:
             first = next(iter(dict(spec.items() ^ specs[0].items())))
@@ -268,7 +265,7 @@ def _variables(rounds: Sequence[Sequence[mtf.Module]]) -> list[list[mtf.Variable
                 f"a loop needs equal blocks, but {first.partition('/')[2]!r} of its round {number} "
                 "is not as in the first: leave scan_blocks out"
             )
-    return [list(own.values()) for own in by_name]
+    return [list(vs.values()) for vs in by_name]
 
 
 def _paths(

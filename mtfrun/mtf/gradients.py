@@ -27,9 +27,8 @@ def value_and_gradients(
       variables: by path.
 
     Returns:
-      fn's result, and by path the gradients, with the shapes of the variables that were given: for
-      those of `mtf.sharded` only a part on each device; None where the result
-      does not depend on a variable.
+      fn's result, and by path the gradients, with the shapes of the variables: for `mtf.sharded`
+      ones only a part on each device; None where the result does not depend on a variable.
     """
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         for variable in variables.values():

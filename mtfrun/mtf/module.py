@@ -1,4 +1,4 @@
-"""Modules: objects that own variables, named by attribute paths."""
+"""Modules: objects with variables, named by attribute paths."""
 
 from __future__ import annotations
 

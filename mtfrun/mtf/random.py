@@ -1,8 +1,8 @@
 """Random numbers that do not depend on the layout: a hash of the global element index.
 
-DTensor's own random operations draw different numbers under different layouts. Here every element's
+DTensor's random operations draw different numbers under different layouts. Here every element's
 bits are a hash of its index in the global tensor and of a key, computed by element-wise uint32
-operations, so that every device computes its own part of the same draw. The mixing function is
+operations, so that every device computes its part of the same draw. The mixing function is
 Chris Wellons' "lowbias32", https://nullprogram.com/blog/2018/07/31/.
 """
 
@@ -136,7 +136,7 @@ def dropout(
     key: Key,
     within: Within | None = None,
 ) -> Tensor:
-    """Returns x with elements dropped at random and the others scaled to preserve the mean.
+    """Returns x with elements dropped at random and the rest scaled to preserve the mean.
 
     Args:
       x: any tensor.

@@ -74,7 +74,7 @@ class Tensor(Arithmetic):
     `value` has its dimensions in the order of `shape`; on several devices it is a DTensor.
 
     Raises:
-      ShapeError: the sizes of `shape` are not those of `value`.
+      ShapeError: `shape` and `value` have different sizes.
     """
 
     __slots__ = ("mesh", "shape", "value")
@@ -161,7 +161,7 @@ def align(value: tf.Tensor, shape: Shape, output_shape: Shape) -> tf.Tensor:
     order = [shape.index(dim) for dim in output_shape if dim in shape]
     if order != sorted(order):
         value = tf.transpose(value, order)
-    # TensorFlow's own broadcasting adds the leading dimensions that are missing.
+    # TensorFlow's broadcasting adds the leading dimensions that are missing.
     first = next((i for i, dim in enumerate(output_shape) if dim in shape), len(output_shape))
     for axis, dim in enumerate(output_shape.dims[first:]):
         if dim not in shape:

@@ -104,7 +104,7 @@ def _results(name: str, mesh_shape: str, block_length: int | None) -> list[np.nd
                 memory_length=memory_length,
                 d_kv=D_KV,
                 block_length=block_length,
-                noise=noise,
+                dropout=noise,
             )
         total = mtf.reduce_sum(mtf.sin(mixed) * mtf.to_float(mtf.range(mesh, D_KV)))
         return [mixed, *mtf.gradients([total], arguments[:-1])]

@@ -81,8 +81,9 @@ WORKER = "tests.mtf.collectives_worker"
 
 @pytest.fixture(scope="module")
 def collectives(tmp_path_factory: pytest.TempPathFactory) -> Collectives:
-    """The collectives, on 2 x 2 devices, of the cases that are expected to have some or none."""
-    return collectives_of(WORKER, tmp_path_factory.mktemp("programs"), ALLOWED | EXPECTED)
+    """The collectives, on 2 x 2 devices, of the expected cases and of a few that gather."""
+    names = [*EXPECTED, "slice", "gather_from_a_table"]
+    return collectives_of(WORKER, tmp_path_factory.mktemp("programs"), names)
 
 
 def _gathers(collectives: Collectives) -> dict[str, int]:
@@ -96,12 +97,19 @@ def test_every_allowed_case_exists() -> None:
     assert ALLOWED.keys() <= CASES.keys()
 
 
-def test_no_operation_gathers_more_than_it_must(
-    collectives: Collectives,
-) -> None:
+def _assert_allowed(collectives: Collectives) -> None:
     gathers = _gathers(collectives)
     assert not {name: n for name, n in gathers.items() if n > ALLOWED.get(name, (0, ""))[0]}
-    assert not {name for name in ALLOWED if gathers[name] == 0}, "no longer needed"
+    assert not {name for name, n in gathers.items() if name in ALLOWED and not n}, "not needed"
+
+
+def test_no_operation_gathers_more_than_it_must(collectives: Collectives) -> None:
+    _assert_allowed(collectives)
+
+
+@pytest.mark.slow
+def test_no_allowed_operation_gathers_more_than_it_must(tmp_path: pathlib.Path) -> None:
+    _assert_allowed(collectives_of(WORKER, tmp_path, ALLOWED))
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""DTensor: everything that mtfrun uses of it, and what it must not be asked to do.
+"""All uses of DTensor, and workarounds for its defects.
 
 Nothing outside of this package uses DTensor. A layout has a mesh axis, or None, for each dimension.
 docs/dtensor.md lists the limitations; a function that avoids one names the test that shows it.

@@ -66,7 +66,7 @@ def connect_processes(kind: str, count: int, description: str) -> None:
         return
     if _Started.devices is not None:
         raise LayoutError(
-            f"this process has begun with {_Started.devices[1]} {_Started.devices[0]} device(s): "
+            f"this process has started with {_Started.devices[1]} {_Started.devices[0]} device(s): "
             "all meshes of several processes need the same devices"
         )
     jobs = processes.gather(_free_address(), "jobs")
@@ -93,7 +93,7 @@ def _use_nccl(kind: str) -> None:
 def _free_address() -> str:
     host = processes.host()
     # Closed before TensorFlow takes it: the system gives such a port to another program only after
-    # it has given all others.
+    # all free ones were used.
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.bind(("", 0))

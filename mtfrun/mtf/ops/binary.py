@@ -72,8 +72,8 @@ def _with_full_gradient_on_ties(
 ) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
     """Returns tf_fn, min or max, whose gradient goes to every operand that equals the result.
 
-    Written as a sum in which only the winner's path is open: TensorFlow's own gives the gradient
-    of a tie to one operand.
+    Written as a sum in which only the winner's path is open: TensorFlow
+    gives the gradient of a tie to one operand.
     """
 
     def fn(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:

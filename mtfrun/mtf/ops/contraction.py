@@ -89,9 +89,9 @@ def _output_shape(
     return all_dims - reduced
 
 
-def _sum_private_dims(x: Tensor, output_shape: Shape, others: Sequence[Tensor]) -> Tensor:
+def _sum_private_dims(x: Tensor, output_shape: Shape, factors: Sequence[Tensor]) -> Tensor:
     """Sums over the dimensions that only x has: this costs least before the product."""
-    shared = [d for d in x.shape if d in output_shape or any(d in o.shape for o in others)]
+    shared = [d for d in x.shape if d in output_shape or any(d in f.shape for f in factors)]
     return x if len(shared) == len(x.shape) else reduce_sum(x, output_shape=shared)
 
 

@@ -55,7 +55,7 @@ def while_loop(
       body_fn: takes them and returns the next ones, in the same structure, with the same shapes.
       inputs: a list or tuple of (nested structures of) tensors: the initial loop variables.
       num_loop_vars: how many of the loop variables are returned; by default all. (Mesh TensorFlow
-        stored the others in variables, which is not needed.)
+        stored the rest in variables, which is not needed.)
       has_accumulators: body_fn returns further tensors after the loop variables. They are summed
         over the rounds and returned after the loop variables. body_fn is then traced twice.
       rounds: the expected number of rounds, by which the products of body_fn are multiplied, see
@@ -230,7 +230,7 @@ def _next_value(before: Tensor, after: Tensor, passed_on: set[int]) -> tf.Tensor
     if after.shape != before.shape:
         raise ShapeError(f"the loop's body changes a variable of {before.shape} to {after.shape}")
     value = _copy(after.mesh, after.value)
-    # What is passed on was laid out where the body begins.
+    # Variables that are passed on were laid out where the body begins.
     return value if id(after.value) in passed_on else after.mesh.constrain(value, before.shape)
 
 

@@ -76,23 +76,23 @@ def _forward(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor, T
     """Returns the fields of a CrossEntropy and the softmax {..., part, classes}.
 
     `part` counts the parts that `vocab_dim` is split into, 1 if it is not split; `classes` are
-    those of one part.
+    the classes of one part.
     """
     vocab = logits.shape[-1]
     part = Dimension(vocab.name, logits.mesh.num_splits(vocab))
     classes = Dimension(f"{vocab.name}_part", vocab.size // part.size)
-    own = reshape(logits, [*targets.shape, part, classes])
-    own_softmax = softmax(own, classes)
-    own_largest = reduce_max(own, reduced_dim=classes)
-    own_logsumexp = own_largest - log(reduce_max(own_softmax, reduced_dim=classes))
-    largest = reduce_max(own_largest, reduced_dim=part)
+    parts = reshape(logits, [*targets.shape, part, classes])
+    part_softmax = softmax(parts, classes)
+    part_largest = reduce_max(parts, reduced_dim=classes)
+    part_logsumexp = part_largest - log(reduce_max(part_softmax, reduced_dim=classes))
+    largest = reduce_max(part_largest, reduced_dim=part)
     margin = largest - gather(logits, targets, vocab)
-    # Relative to the largest logit, so that there is no cancellation where it is the target's; the
-    # sum is between 1 and vocab.size.
-    excess = log(reduce_sum(exp(own_logsumexp - largest), reduced_dim=part))
+    # Relative to the largest logit: without cancellation where that is the target's. The sum is
+    # between 1 and vocab.size.
+    excess = log(reduce_sum(exp(part_logsumexp - largest), reduced_dim=part))
     if part.size > 1:
-        own_softmax = own_softmax * exp(own_logsumexp - (largest + excess))
-    return margin + excess, largest + excess, margin, own_softmax
+        part_softmax = part_softmax * exp(part_logsumexp - (largest + excess))
+    return margin + excess, largest + excess, margin, part_softmax
 
 
 def _softmax_minus_one_hot(inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> Tensor:
@@ -101,5 +101,5 @@ def _softmax_minus_one_hot(inputs: Sequence[Tensor], outputs: Sequence[Tensor]) 
     part, classes = probabilities.shape.dims[-2:]
     targets = inputs[1]
     # Counted from the first class of each part; ids of other parts are out of range.
-    own_ids = targets - range(targets.mesh, part, targets.dtype) * classes.size
-    return probabilities - one_hot(own_ids, classes, dtype=probabilities.dtype)
+    part_ids = targets - range(targets.mesh, part, targets.dtype) * classes.size
+    return probabilities - one_hot(part_ids, classes, dtype=probabilities.dtype)

@@ -144,7 +144,7 @@ class _Tiles:
     """A loop over tiles of rows, each of one group, for XLA.
 
     A tile begins at a row of its group and has a fixed number of rows, the last ones perhaps of the
-    next group, which that group's own tiles write later. There are at most rows / tile rows and
+    next group, whose tiles write them later. There are at most rows / tile rows and
     one more for every group.
     """
 
@@ -182,10 +182,10 @@ class _Tiles:
         def add_tile(tile: tf.Tensor, sums: tf.Tensor) -> list[tf.Tensor]:
             group, begin = self._place(tile)
             is_of_group = begin + tf.range(self._tile_rows) < self._ends[group]
-            own = tf.where(
+            in_group = tf.where(
                 tf.expand_dims(is_of_group, 1), self._tile(x, begin), tf.zeros([], dtype)
             )
-            product = tf.matmul(own, self._tile(y, begin), transpose_a=True)
+            product = tf.matmul(in_group, self._tile(y, begin), transpose_a=True)
             total = self._matrix(sums, group) + tf.cast(product, tf.float32)
             return [tile + 1, xla.dynamic_update_slice(sums, total[tf.newaxis], [group, 0, 0])]
 

@@ -122,7 +122,7 @@ def _extremum(
 ) -> Tensor:
     """Returns a minimum or maximum in which every tied entry gets the full gradient.
 
-    TensorFlow's own gradient is divided among ties. As a custom gradient, so that the forward pass
+    TensorFlow divides the gradient among ties. As a custom gradient, so that the forward pass
     is the reduction alone.
     """
 

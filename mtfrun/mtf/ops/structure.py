@@ -182,7 +182,7 @@ def replace_dimensions(
     old_dim_or_dims: Dimensions,
     new_dim_or_dims: Dimensions,
 ) -> Shape | Tensor:
-    """Returns a tensor or shape with adjacent dimensions replaced by others of the same total size.
+    """Returns a tensor or shape with adjacent dimensions replaced, by the same total size.
 
     A tensor's entries are reshaped. A ShapeError if the old dimensions are not adjacent in this
     order.

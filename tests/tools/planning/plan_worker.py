@@ -53,7 +53,7 @@ def _planned(folder: str, meshes: contextlib.AbstractContextManager[None]) -> di
         one = config.configured(Training, experiment, evaluation)
     plan = plan_training(one, folder)
     values = as_json(one, plan, Resources()) | {"operations": _operations(plan)}
-    # The second program of a process has a few more scalar constants, see `spare_counters` of mtf/engine.
+    # The second program of a process has more scalar constants, see `engine.spare_counters`.
     for name in ("constants", "total"):
         del values["memory"][name]
     return values

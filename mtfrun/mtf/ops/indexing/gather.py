@@ -79,13 +79,13 @@ def _gather_in_parts(
 ) -> Tensor:
     """Returns a gather along a split dimension: a sum over its parts, zero except in one."""
     part = Dimension(dim.name, weights.mesh.num_splits(dim))
-    own = Dimension(f"{dim.name}_part", dim.size // part.size)
+    inner = Dimension(f"{dim.name}_part", dim.size // part.size)
     at = weights.shape.index(dim)
     dims = weights.shape.dims
-    in_parts = reshape(weights, [*dims[:at], part, own, *dims[at + 1 :]])
+    in_parts = reshape(weights, [*dims[:at], part, inner, *dims[at + 1 :]])
     # Indices into other parts are out of range.
-    own_indices = indices - range(indices.mesh, part, indices.dtype) * own.size
-    by_part = gather(in_parts, own_indices, own)
+    part_indices = indices - range(indices.mesh, part, indices.dtype) * inner.size
+    by_part = gather(in_parts, part_indices, inner)
     shape = by_part.shape - part if output_shape is None else convert_to_shape(output_shape)
     return reduce_sum(by_part, output_shape=shape)
 
@@ -106,7 +106,7 @@ def _gather(table: Tensor, index: Tensor, dim: Dimension) -> Tensor:
 
 
 def _scatter(grad: Tensor, index: Tensor, dim: Dimension, shape: Shape) -> Tensor:
-    """Returns the gradient of the table, which by DTensor's own every device would hold whole."""
+    """Returns the gradient of the table, which every device would hold whole with TensorFlow's."""
     return einsum([one_hot(index, dim, dtype=grad.dtype), grad], shape)
 
 
@@ -135,7 +135,7 @@ def gather_rows(
     if set(shape) != {*of_indices, *row} or shape.dims[len(of_indices) :] != row.dims:
         raise ShapeError(
             f"rows of {x.shape} selected along {Shape(by_dim)} by {of_indices} have the dimensions "
-            f"{of_indices + row}, those of the row last: not {shape}"
+            f"{of_indices + row}, the row's last: not {shape}"
         )
     if x.mesh.is_distributed:
         return _composed_gather(x, by_dim, batch, of_indices, row, shape)

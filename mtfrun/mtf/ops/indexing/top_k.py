@@ -61,12 +61,12 @@ def top_k(x: TensorLike, reduced_dim: DimensionLike, k_dim: DimensionLike) -> tu
             f"top_k cannot take the {k_dim.size} entries of {k_dim.name!r} from the "
             f"{reduced_dim.size} of {reduced_dim.name!r}: ask for fewer"
         )
-    others = x.shape - reduced_dim
-    shape = others + k_dim
+    batch = x.shape - reduced_dim
+    shape = batch + k_dim
     if is_traced_for_xla(x.mesh) and fits_blocks(reduced_dim.size, k_dim.size):
         values, indices = top_k_in_blocks(x.value, x.shape.index(reduced_dim), k_dim.size)
         return lay_out(x, values, shape), lay_out(x, indices, shape)
-    x = reorder(x, others + reduced_dim)
+    x = reorder(x, batch + reduced_dim)
 
     def best(x: Tensor) -> tuple[Tensor, Tensor]:
         values, indices = tf.math.top_k(gather_along(x, reduced_dim), k_dim.size)
@@ -112,7 +112,7 @@ def sample_with_temperature(
     """Returns int32 indices sampled with probabilities softmax(logits / temperature).
 
     The index of the largest of logits / temperature plus Gumbel noise is such a sample; Gumbel
-    1954. No layout changes the noise. Temperature 0 takes the largest and needs no key.
+    1954. No layout changes the draws. Temperature 0 takes the largest and needs no key.
     """
     x = as_tensor(logits)
     dim = convert_to_dimension(dim)
@@ -154,7 +154,7 @@ def top_k_in_blocks(x: tf.Tensor, axis: int, k: int) -> tuple[tf.Tensor, tf.Tens
     maxima = tf.reduce_max(x, axis + 1)
     maxima = tf.transpose(maxima, [*(i if i < axis else i - 1 for i in batch_axes), axis])
     x = tf.transpose(x, [*batch_axes, axis, axis + 1])
-    # In ascending order, so that of equal entries the one with the lowest index comes first.
+    # In ascending order, so that of equal entries the lowest index comes first.
     blocks = tf.sort(tf.math.top_k(maxima, k).indices)
     candidates = tf.gather(x, blocks, axis=len(batch), batch_dims=len(batch))
     indices = tf.expand_dims(blocks, -1) * BLOCK + tf.range(BLOCK)

@@ -192,7 +192,7 @@ def _fused_convolution(x: Tensor, filter: Tensor, windows: Sequence[Window]) -> 
     axes = range(num_leading, num_leading + n)
     lengths = x.shape.to_integer_list[num_leading:-1]
     if all(w == same_window(s, w.size, w.stride) for s, w in zip(lengths, windows, strict=True)):
-        # The kernel's own padding: explicit paddings are 1.4 to 2.3 times slower on CPU, tf.pad
+        # The kernel's padding: explicit paddings are 1.4 to 2.3 times slower on CPU, tf.pad
         # with VALID 5 to 13 %.
         value, padding = x.value, "SAME"
     else:

@@ -1,6 +1,6 @@
 """Transposed convolutions: the gradients of convolutions with respect to their inputs.
 
-Their form, fused or composed, is that of the convolutions, see `convolution.py`. The composed form
+Their form, fused or composed, is the convolutions', see `convolution.py`. The composed form
 puts zeros between the entries of x, and convolves with the mirrored filter, which multiplies with
 those zeros too: product(strides) times the work.
 """

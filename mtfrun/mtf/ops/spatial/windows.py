@@ -104,7 +104,7 @@ def add_halos(
 ) -> tuple[Tensor, list[Window]]:
     """Returns x, each block with the halo that its windows need, and the windows over one block.
 
-    The given windows slide over the whole length, all blocks together. A ShapeError if the blocks
+    The windows slide over the whole length, all blocks together. A ShapeError if the blocks
     cannot share the places of a window equally.
     """
     remaining = []
@@ -140,7 +140,7 @@ def _add_halo(x: Tensor, block: Dimension, dim: Dimension, window: Window, fill:
     wide = add_margins(x, block, dim, before, after, fill=fill)
     if lag == 0:
         return _slice(wide, begins[0] + before, needed, dim)
-    # Every device slices all of the few candidates and selects its own.
+    # Every device slices all of the few candidates and selects one.
     index = index_range(x.mesh, block)
     result = _slice(wide, begins[0] + before, needed, dim)
     for j in range(1, block.size):
@@ -171,8 +171,8 @@ def split_spatial_as_blocks(
             continue
         if block is not None and convert_to_dimension(block).size > 1:
             raise LayoutError(
-                f"{dim.name} has the blocks {convert_to_dimension(block).name} and a layout rule "
-                "of its own: lay out the blocks only"
+                f"{dim.name} has the blocks {convert_to_dimension(block).name} and a layout rule: "
+                "lay out the blocks only"
             )
         outer, part = Dimension(dim.name, parts), Dimension(_part_name(dim), dim.size // parts)
         x = replace_dimensions(x, dim, [outer, part])
@@ -266,7 +266,7 @@ def over_merged_batch(
     """Returns fn(value), computed with merged leading dimensions, which fn does not change.
 
     They are merged into one where at most one of them is split. Otherwise the split ones are not
-    merged, because a dimension cannot be split over two mesh axes, and the others become one after
+    merged, because a dimension cannot be split over two mesh axes, and the rest become one after
     them. x's shape says which leading dimensions of the value are split.
     """
     split = split_leading_axes(x, num_leading)
