@@ -14,9 +14,9 @@ SHAPE = mtf.convert_to_shape("batch:8;row_blocks:2;rows:3;columns:4;channels:4")
 CHANNELS = SHAPE.dims[-1]
 WHERE = [
     ("data:1,model:1", ""),
-    ("data:8,model:1", "batch:data"),
+    pytest.param("data:8,model:1", "batch:data", marks=pytest.mark.slow),
     ("data:2,model:2", "batch:data;row_blocks:model"),
-    ("data:4,model:2", "batch:data;channels:model"),
+    pytest.param("data:4,model:2", "batch:data;channels:model", marks=pytest.mark.slow),
 ]
 # The kernel that TensorFlow fuses sums in another order than a mean of means.
 TOLERANCE = FLOAT32_MODEL_TOLERANCE

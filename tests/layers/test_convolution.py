@@ -10,8 +10,8 @@ from tests.layouts import FLOAT32_MODEL_TOLERANCE, assert_close
 
 WHERE = [
     ("data:2,model:2", "batch:data;filters:model"),
-    ("data:2,model:2", "row_blocks:data;batch:model"),
-    ("data:4,model:1", "batch:data"),
+    pytest.param("data:2,model:2", "row_blocks:data;batch:model", marks=pytest.mark.slow),
+    pytest.param("data:4,model:1", "batch:data", marks=pytest.mark.slow),
 ]
 
 

@@ -1,6 +1,6 @@
 """Calls of element-wise operations, reductions and contractions, to be run under all layouts.
 
-With those of moving_cases.py and spatial_cases.py, every operation has a case. The dimensions that
+With moving_cases.py and spatial_cases.py, every operation has a case. The dimensions that
 a layout splits have 8 or more entries, so that every mesh of tests/layouts.py divides them.
 """
 
@@ -25,10 +25,10 @@ class OpCase:
     """A call.
 
     Attributes:
-      name: the operation, with what is particular about the call.
+      name: the operation, with the particular of the call.
       fn: takes tensors and returns one or a list.
-      inputs: the shapes of the tensors; the entries of "int ..." are integers in [-2, 10), those of
-        "positive ..." are at least 0.5, and those of "bool ..." are booleans.
+      inputs: the shapes of the tensors; the entries of "int ..." are integers in [-2, 10), of
+        "positive ..." at least 0.5, of "bool ..." booleans.
       layouts: layout rules; each splits a dimension of an input or output.
       differentiable: whether gradients are compared too.
     """

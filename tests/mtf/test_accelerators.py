@@ -101,7 +101,7 @@ def test_products_are_float32_unless_a_mesh_asks_for_less() -> None:
     assert not is_enabled()
 
 
-# In a process of its own, because both change TensorFlow for good.
+# In a separate process, because both change TensorFlow for good.
 _IN_A_PROCESS = """
 import numpy as np
 import tensorflow as tf

@@ -22,10 +22,10 @@ ALLOWED = {
     "slicewise": (2, "tf_fn needs the whole dimension: forward and backward"),
     "cumsum": (4, f"{ALONG_IT}: two sums, forward and backward"),
     "argmax": (2, f"{ALONG_IT}: two of them"),
-    "top_1": (2, "that of argmax; the values are a maximum, an all-reduce"),
+    "top_1": (2, "as argmax; the values are a maximum, an all-reduce"),
     "top_k": (1, f"{ALONG_IT}; the gradient is a contraction"),
-    "nth_elements": (1, "that of top_k"),
-    "sample_with_temperature": (2, "that of argmax"),
+    "nth_elements": (1, "as top_k"),
+    "sample_with_temperature": (2, "as argmax"),
     "reshape_that_splits": (1, "the gradient is merged from a dimension that is split inside"),
     "reshape_that_merges": (1, "the gradient is split into dimensions without a rule"),
     "replace_dimensions": (1, "a split dimension disappears"),
@@ -57,8 +57,8 @@ ALLOWED = {
     "dynamic_shift_along_a_split_dimension": (1, ALONG_IT),
     "halo_exchange": (10, "the edges of the blocks, forward and backward, in three calls"),
     "gather_from_a_table": (2, "the second split dimension of the indices"),
-    "gather_along_a_later_dimension": (1, "the table's own dimension is split"),
-    "gather_with_a_permuted_output": (1, "the table's own dimension is split"),
+    "gather_along_a_later_dimension": (1, "the table's dimension is split"),
+    "gather_with_a_permuted_output": (1, "the table's dimension is split"),
 }
 
 

@@ -12,7 +12,7 @@ from tests.case_tables import exported, recorded_calls, require_a_case_of_each
 from tests.layouts import ONE_DEVICE
 from tests.mtf.test_ops_under_layouts import CASES
 
-# Functions that are no operations on tensors, by what they are.
+# Functions that are not operations on tensors, by kind.
 NO_OPERATIONS = {
     "of dimensions, shapes and layouts": [
         "anonymous_shape",

@@ -22,10 +22,16 @@ SIZES = [
 ]
 
 
-@pytest.mark.parametrize("rows, sizes", SIZES)
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize(
+    "jit_compile, rows, sizes",
+    [
+        pytest.param(jit, rows, sizes, marks=[] if i in (3, 6) else [pytest.mark.slow])
+        for jit in (False, True)
+        for i, (rows, sizes) in enumerate(SIZES)
+    ],
+)
 def test_products_and_gradients_equal_a_loop_over_rows(
-    rows: int, sizes: list[int], jit_compile: bool
+    jit_compile: bool, rows: int, sizes: list[int]
 ) -> None:
     rng = np.random.default_rng(0)
     shapes = [[rows, INNER], [len(sizes), INNER, COLUMNS], [rows, COLUMNS]]

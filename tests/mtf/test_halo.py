@@ -22,16 +22,14 @@ MESHES = ["data:1,model:1", "data:2,model:2", "data:1,model:4", "data:8,model:1"
 def _on_meshes(numbers: Sequence[int]) -> list[Any]:
     """Returns the parameters (number, mesh shape) of a test.
 
-    In the default suite all numbers are on one device and in two parts, the last also in eight.
+    In the default suite the first number is on one device, the last one in two parts.
     """
-    quick = {*MESHES[:2]}
+    quick = [(numbers[0], MESHES[0]), (numbers[-1], MESHES[1])]
     return [
         pytest.param(
             number,
             shape,
-            marks=[]
-            if shape in quick or (shape == MESHES[-1] and number == numbers[-1])
-            else [pytest.mark.slow],
+            marks=[] if (number, shape) in quick else [pytest.mark.slow],
         )
         for number in numbers
         for shape in MESHES

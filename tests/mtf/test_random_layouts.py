@@ -109,7 +109,7 @@ def _check_gradients(call: RandomCall, mesh_shape: str, layout: str) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_random_call_is_numpys(family: str) -> None:
-    @_settings(4)
+    @_settings(2)
     @given(_calls_and_meshes(family))
     def check(drawn: tuple[RandomCall, str, str]) -> None:
         _check_eagerly(*drawn)
@@ -119,7 +119,7 @@ def test_a_random_call_is_numpys(family: str) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_random_compiled_call_and_its_gradients_are_those_of_one_device(family: str) -> None:
-    @_settings(2)
+    @_settings(1)
     @given(_calls_and_meshes(family))
     def check(drawn: tuple[RandomCall, str, str]) -> None:
         _check_gradients(*drawn)

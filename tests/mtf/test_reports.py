@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from mtfrun import mtf
-from tests.layouts import ONE_DEVICE, meshes
+from tests.layouts import LAYOUTS, ONE_DEVICE
 
 LAYOUT = "batch:data;d_ff:model"
 X = np.arange(32, dtype=np.float32).reshape(8, 4)
@@ -85,8 +85,18 @@ LINES: dict[Callable[[mtf.Tensor], Any], list[str]] = {
 }
 
 
-@pytest.mark.parametrize("mesh_shape", [ONE_DEVICE, *meshes()])
-@pytest.mark.parametrize("fn", LINES, ids=lambda fn: fn.__name__)
+@pytest.mark.parametrize(
+    "fn, mesh_shape",
+    [
+        *(pytest.param(fn, ONE_DEVICE, id=fn.__name__) for fn in LINES),
+        pytest.param(_in_loops, "data:2,model:2", id="_in_loops-2x2"),
+        *(
+            pytest.param(fn, shape, id=f"{fn.__name__}-{shape}", marks=pytest.mark.slow)
+            for fn in LINES
+            for shape in LAYOUTS[1:]
+        ),
+    ],
+)
 def test_every_value_is_printed_once_under_every_layout(
     fn: Callable[[mtf.Tensor], Any], mesh_shape: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

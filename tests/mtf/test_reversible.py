@@ -1,4 +1,4 @@
-"""Reversible residual blocks have the numbers and gradients of ordinary ones."""
+"""Reversible residual blocks have the values and gradients of ordinary ones."""
 
 from __future__ import annotations
 

@@ -18,13 +18,13 @@ CALLS = [(2, 2), (1, 2), (3, 2), (4, 2), (3, 1), (5, 2)]
 FEW_CALLS = [(2, 2), (3, 2), (3, 1)]
 ROWS_AND_COLUMNS = ("data:2,model:2", "row_blocks:data;column_blocks:model", (2, 2))
 WHERE = [
-    ("data:1,model:1", "", (1, 1), CALLS),
     ("data:1,model:1", "", (2, 4), CALLS),
-    ("data:2,model:1", "batch:data", (1, 2), CALLS),
     (*ROWS_AND_COLUMNS, FEW_CALLS),
     *(
         pytest.param(*where, CALLS, marks=pytest.mark.slow)
         for where in (
+            ("data:1,model:1", "", (1, 1)),
+            ("data:2,model:1", "batch:data", (1, 2)),
             ROWS_AND_COLUMNS,
             ("data:2,model:2", "batch:data;out:model", (2, 1)),
             ("data:4,model:2", "column_blocks:data;channels:model", (1, 4)),
