@@ -101,7 +101,7 @@ def reverse(value: tf.Tensor, axis: int) -> tf.Tensor:
 def choose(condition: tf.Tensor, x: tf.Tensor, y: tf.Tensor, *, rank: int) -> tf.Tensor:
     """Returns tf.where, of a scalar condition too: the case `where_of_a_scalar_condition`.
 
-    DTensor ends the process where a scalar chooses between tensors; `rank` is that of the result.
+    DTensor ends the process where a scalar chooses between tensors; `rank` is the result's.
     """
     if not condition.shape.rank:
         condition = tf.reshape(condition, [1] * rank)

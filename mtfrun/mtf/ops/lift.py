@@ -6,7 +6,6 @@ They avoid what DTensor cannot do, so that the operations need not.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
 
 import tensorflow as tf
 
@@ -14,8 +13,6 @@ from mtfrun.errors import ShapeError
 from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
 from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
-
-_Op = TypeVar("_Op", bound=Callable[..., Any])
 
 
 def unary(tf_fn: Callable[[tf.Tensor], tf.Tensor], x: TensorLike) -> Tensor:
@@ -63,31 +60,27 @@ def reorder(x: TensorLike, shape: Shape) -> Tensor:
     return lay_out(x, tf.transpose(x.value, [x.shape.index(dim) for dim in shape]), shape)
 
 
-def reduction_shape(
-    x: Tensor, output_shape: ShapeLike | None, reduced_dim: DimensionLike | None
-) -> Shape:
-    """Returns the shape of a reduction of x: `output_shape`, all but `reduced_dim`, or a scalar."""
-    if output_shape is not None and reduced_dim is not None:
-        raise ShapeError("give output_shape or reduced_dim, not both")
-    if reduced_dim is not None:
-        dim = convert_to_dimension(reduced_dim)
-        x.shape.index(dim)
-        return x.shape - dim
-    shape = convert_to_shape(output_shape if output_shape is not None else ())
-    for dim in shape:
-        x.shape.index(dim)
-    return shape
-
-
 def reduction(
     tf_fn: Callable[..., tf.Tensor],
     x: TensorLike,
     output_shape: ShapeLike | None = None,
     reduced_dim: DimensionLike | None = None,
 ) -> Tensor:
-    """Returns tf_fn(value, axes) over the dimensions that the output lacks."""
+    """Returns tf_fn(value, axes) over the dimensions that the output lacks.
+
+    The output has all dimensions but `reduced_dim`, or those of `output_shape`, by default none.
+    """
     x = as_tensor(x)
-    shape = reduction_shape(x, output_shape, reduced_dim)
+    if reduced_dim is None:
+        shape = convert_to_shape(output_shape if output_shape is not None else ())
+        for dim in shape:
+            x.shape.index(dim)
+    elif output_shape is not None:
+        raise ShapeError("give output_shape or reduced_dim, not both")
+    else:
+        dim = convert_to_dimension(reduced_dim)
+        x.shape.index(dim)
+        shape = x.shape - dim
     axes = [axis for axis, dim in enumerate(x.shape) if dim not in shape]
     if not axes:
         return reorder(x, shape)
