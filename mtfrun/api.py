@@ -42,7 +42,7 @@ def load(
 
         run = mtfrun.load("/tmp/run", mesh="data:2,model:2", USE_AVERAGES=False)
 
-    The configuration is that of the directory, unless `gin_files` names another one. Several runs
+    The configuration is read from the directory, unless `gin_files` names another one. Several runs
     may be loaded in one process. A CPU is divided into the devices of the first mesh: load the run
     with the largest one first.
 
@@ -66,9 +66,9 @@ def load(
     check_checkpoint(checkpoint)
     named = _named(gin_files, gin_params, gin_search_paths, mesh, layout)
     modules = names_of(gin_allow_imports, "gin_allow_imports", "my_models")
-    calls = _calls()
-    settings = calls.settings_of(**named, bindings=bindings, allowed_imports=modules)
-    run: Run = calls.load(directory, settings, checkpoint)
+    run_module, settings_module = _import_runs()
+    settings = settings_module.settings_of(**named, bindings=bindings, allowed_imports=modules)
+    run: Run = run_module.load(directory, settings, checkpoint)
     return run
 
 
@@ -89,7 +89,7 @@ def train(
 
         run = mtfrun.train("runs/quickstart.gin", model_dir="/tmp/run", TRAIN_STEPS=100)
 
-    It goes on from the newest checkpoint in the directory, which is locked and gets the same files.
+    It resumes from the newest checkpoint in the directory, which is locked and gets the same files.
     Ctrl-C and SIGTERM take effect after the current steps are saved.
 
     Args:
@@ -97,7 +97,7 @@ def train(
       model_dir: the directory of the run.
       mesh, layout, gin_params, gin_search_paths: see `load`.
       restart: begin at step 0; existing checkpoints are moved to checkpoints.1.
-      accept_changes: go on although the data or the configuration have changed since the
+      accept_changes: resume although the data or the configuration have changed since the
         checkpoint.
       profile: record a trace of some steps in `model_dir`.
       **bindings: see `load`.
@@ -108,10 +108,10 @@ def train(
     directory = path_of(model_dir, "model_dir")
     check_switches(restart=restart, accept_changes=accept_changes, profile=profile)
     named = _named(gin_files, gin_params, gin_search_paths, mesh, layout)
-    calls = _calls()
-    settings = calls.settings_of(**named, bindings=bindings)
-    choices = calls.TrainChoices(restart, accept_changes, profile)
-    run: Run = calls.train(directory, settings, choices)
+    run_module, settings_module = _import_runs()
+    settings = settings_module.settings_of(**named, bindings=bindings)
+    choices = run_module.TrainChoices(restart, accept_changes, profile)
+    run: Run = run_module.train(directory, settings, choices)
     return run
 
 
@@ -142,13 +142,13 @@ def _named(
     }
 
 
-def _calls() -> ModuleType:
-    """Returns the module with the functions, which takes seconds to import."""
+def _import_runs() -> tuple[ModuleType, ModuleType]:
+    """Returns the modules `run` and `settings`, which take seconds to import."""
     from mtfrun.display.quiet import quiet_import  # noqa: PLC0415 - takes milliseconds
 
     with _importing:
         quiet = quiet_import() if "tensorflow" not in sys.modules else contextlib.nullcontext()
         with quiet:
-            from mtfrun.experiment.runs import calls  # noqa: PLC0415 - imports TensorFlow
+            from mtfrun.experiment.runs import run, settings  # noqa: PLC0415 - imports TensorFlow
 
-        return calls
+        return run, settings

@@ -19,8 +19,8 @@ from mtfrun.configuration import config
 from mtfrun.display import progress
 from mtfrun.errors import InputError
 from mtfrun.experiment import Record
-from mtfrun.experiment.runs.opening import Opened, opened, restored, trained_run
-from mtfrun.experiment.runs.recorded_training import setup_of
+from mtfrun.experiment.runs.opening import RunObjects, build_run, find_trained_run, restore_model
+from mtfrun.experiment.runs.run_training import describe_setup
 from mtfrun.experiment.saved_configuration import check_same_split
 from mtfrun.rundir import DamagedCheckpointError, RunDirectory, RunDirError, Setup, atomic_open
 from mtfrun.untrusted import visible
@@ -34,17 +34,17 @@ NON_FINITE = 3
 
 def open_run(
     flags: argparse.Namespace, command: Sequence[str]
-) -> tuple[RunDirectory | None, Opened]:
+) -> tuple[RunDirectory | None, RunObjects]:
     """Returns the run of --model_dir, None without it, and the objects of its configuration."""
-    run = None if flags.model_dir is None else trained_run(flags.model_dir)
+    run = None if flags.model_dir is None else find_trained_run(flags.model_dir)
     with progress.waiting("building the model and its data"):
-        built = opened(run, settings_of(flags))
+        built = build_run(run, settings_of(flags))
     if run is not None:
         run.check_shared()
     check_same_split(built.experiment.data, None)
     _check_devices(built.experiment.mesh, flags)
     if run is not None and processes.is_first():
-        setup = setup_of(built.experiment, config.config_text(flags.gin_allow_imports))
+        setup = describe_setup(built.experiment, config.config_text(flags.gin_allow_imports))
         _record_where_possible(run, command, setup)
     return run, built
 
@@ -70,9 +70,9 @@ def _record_where_possible(run: RunDirectory, command: Sequence[str], setup: Set
 
 
 def restore_each(
-    flags: argparse.Namespace, built: Opened, run: RunDirectory | None
+    flags: argparse.Namespace, built: RunObjects, run: RunDirectory | None
 ) -> Iterator[int]:
-    restore = functools.partial(restored, built, run)
+    restore = functools.partial(restore_model, built, run)
     if run is not None and flags.command == "eval" and flags.continuous:
         appearing = steps_as_they_appear(run, flags.timeout_secs)
         yield from restore_steps(run, appearing, restore, leave_out_damaged=True)
@@ -80,7 +80,7 @@ def restore_each(
         steps = processes.by_first(run.checkpoints().steps)
         yield from restore_steps(run, steps, restore)
     else:
-        yield restored(built, run, flags.checkpoint)
+        yield restore_model(built, run, flags.checkpoint)
 
 
 def wait_for_checkpoint(

@@ -26,6 +26,9 @@ PUBLISHING = (
     "mtfrun.optim",
     "mtfrun.models.parity",
     "mtfrun.tools.export_best",
+    "mtfrun.tools.histograms",
+    "mtfrun.tools.layer_pictures",
+    "mtfrun.tools.projector",
     "mtfrun.training",
 )
 """The modules whose exports configurations may use. Other modules of mtfrun have functions that

@@ -61,5 +61,5 @@ def check_unchanged(
     if differing:
         raise DataError(
             f"the data have changed since {checkpoint}: {list_changes(differing)}: restore them, "
-            "or go on with --accept_changes"
+            "or resume with --accept_changes"
         )

@@ -14,8 +14,8 @@ from mtfrun import mtf
 from mtfrun.checks import COUNT, check_fields
 from mtfrun.data import IMAGES, ImageData
 from mtfrun.display.progress import Work
-from mtfrun.experiment.experiment import Experiment
-from mtfrun.experiment.inference import Images, Inference, Progress, Record, Source, required
+from mtfrun.experiment.experiment import Experiment, Inference
+from mtfrun.experiment.records import Images, Progress, Record, Source, require
 from mtfrun.models import ImageModel
 
 _REMEDY = "set Experiment.inference to one that fits, such as @experiment.Decoding"
@@ -66,7 +66,7 @@ class Classification(Inference):
 
     def __post_init__(self) -> None:
         check_fields(self, COUNT, "batch_size", "top_k")
-        required(self.experiment.model, ImageModel, type(self).__name__, _REMEDY)
+        require(self.experiment.model, ImageModel, type(self).__name__, _REMEDY)
 
     def __call__(
         self, images: Iterable[np.ndarray], progress: Progress | None = None
@@ -118,11 +118,11 @@ class Classification(Inference):
     @functools.cached_property
     def data(self) -> ImageData:
         """The data, which says what images are."""
-        return required(self.experiment.data, ImageData, type(self).__name__, _REMEDY)
+        return require(self.experiment.data, ImageData, type(self).__name__, _REMEDY)
 
     @functools.cached_property
     def _model(self) -> ImageModel:
-        return required(self.experiment.model, ImageModel, type(self).__name__, _REMEDY)
+        return require(self.experiment.model, ImageModel, type(self).__name__, _REMEDY)
 
     def _images_of_split(self, split: str) -> Images:
         names = self.data.label_names
@@ -134,7 +134,6 @@ class Classification(Inference):
         return Images(len(self.data.rows(split)), labelled())
 
     def _best(self, images: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Returns probabilities and numbers of the best classes, each [images, top]."""
         shape = self.data.shapes(self.rows)[IMAGES]
         batch = np.zeros(shape.to_integer_list, np.uint8)
         batch[: len(images)] = images

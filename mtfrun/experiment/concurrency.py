@@ -40,7 +40,6 @@ def mapping(threads: int) -> Iterator[Callable[..., Iterator[Any]]]:
 
 
 def _number_of_cores() -> int:
-    """Returns the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):  # on Linux
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

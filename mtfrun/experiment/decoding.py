@@ -16,8 +16,17 @@ from mtfrun.data import INPUTS, TARGETS, PromptFormat, PromptLimits, PromptRow, 
 from mtfrun.display.progress import Work
 from mtfrun.errors import InputError
 from mtfrun.experiment.concurrency import mapping, number_of_threads
-from mtfrun.experiment.experiment import Experiment
-from mtfrun.experiment.inference import Inference, Progress, Prompts, Record, Source, required
+from mtfrun.experiment.experiment import Experiment, Inference
+from mtfrun.experiment.records import (
+    Answer,
+    Output,
+    Progress,
+    Prompts,
+    Record,
+    Source,
+    record_of,
+    require,
+)
 from mtfrun.experiment.scoring import Score, Scoring
 from mtfrun.models import TextModel
 
@@ -25,46 +34,6 @@ from mtfrun.models import TextModel
 _SAMPLES_APART = 10_000_019
 
 _REMEDY = "set Experiment.inference to one that fits, such as @experiment.Classification"
-
-
-class Output(NamedTuple):
-    """One output for a prompt.
-
-    Attributes:
-      text: the output.
-      score: log-probability; with beam search, divided by the length penalty.
-      tokens: number of tokens of the text, without the end.
-      finished: whether the output ends with the end id, not at the limit of its length.
-    """
-
-    text: str
-    score: float
-    tokens: int
-    finished: bool
-
-
-class Answer(NamedTuple):
-    """A prompt and its outputs.
-
-    Attributes:
-      prompt: the text, with U+FFFD for invalid UTF-8, which the model reads as it is.
-      output: text of the first output.
-      outputs: the best outputs, best first; samples in the order in which they were drawn.
-      prompt_tokens: number of tokens that the model read.
-      truncated_tokens: number of tokens of the prompt that were cut off.
-      output_tokens: number of tokens of the first output, without the end.
-      finished: whether the first output ends with the end id.
-      valid_utf8: whether the prompt was valid UTF-8.
-    """
-
-    prompt: str
-    output: str
-    outputs: list[Output]
-    prompt_tokens: int
-    truncated_tokens: int
-    output_tokens: int
-    finished: bool
-    valid_utf8: bool
 
 
 class DecodingShape(NamedTuple):
@@ -94,7 +63,7 @@ class _Batch(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Decoding(Inference):
-    """Decodes prompts: models of pairs of texts answer them, others continue them.
+    """Decodes prompts: models of pairs of texts answer them, language models continue them.
 
     Attributes:
       experiment: has a TextModel and TextData.
@@ -141,7 +110,7 @@ class Decoding(Inference):
                 " or be drawn at random with a temperature such as 0.8"
             )
         self.search.check(self._data.vocabulary.size)
-        required(self.experiment.model, TextModel, type(self).__name__, _REMEDY)
+        require(self.experiment.model, TextModel, type(self).__name__, _REMEDY)
 
     def __call__(self, prompts: Sequence[bytes], progress: Progress | None = None) -> list[Answer]:
         """Returns the answer to each prompt, in order.
@@ -193,7 +162,7 @@ class Decoding(Inference):
 
     def records(self, inputs: Sequence[bytes], progress: Progress | None = None) -> list[Record]:
         """Returns the answer to each prompt, and the texts of its outputs."""
-        records = [_record(answer) for answer in self(inputs, progress)]
+        records = [record_of(answer) for answer in self(inputs, progress)]
         if not isinstance(inputs, Prompts):
             return records
         return [
@@ -239,11 +208,11 @@ class Decoding(Inference):
 
     @functools.cached_property
     def _data(self) -> TextData:
-        return required(self.experiment.data, TextData, type(self).__name__, _REMEDY)
+        return require(self.experiment.data, TextData, type(self).__name__, _REMEDY)
 
     @functools.cached_property
     def _model(self) -> TextModel:
-        return required(self.experiment.model, TextModel, type(self).__name__, _REMEDY)
+        return require(self.experiment.model, TextModel, type(self).__name__, _REMEDY)
 
     @functools.cached_property
     def _scoring(self) -> Scoring:
@@ -387,9 +356,3 @@ def _line_of_draws(line: int, sample: int) -> int:
 
 def _text(text: bytes) -> str:
     return text.decode("utf-8", "replace")
-
-
-def _record(answer: Answer) -> Record:
-    outputs = [output._asdict() for output in answer.outputs]
-    texts = [output.text for output in answer.outputs]
-    return Record({**answer._asdict(), "outputs": outputs}, texts)

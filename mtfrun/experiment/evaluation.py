@@ -1,4 +1,4 @@
-"""Evaluation of an experiment: the model's own metrics, and evaluators of other metrics.
+"""Evaluation of an experiment: the metrics of the model, and evaluators of more.
 
 The metrics of a mixture's tasks have the names "task/metric".
 """
@@ -31,7 +31,7 @@ BATCHES_AT_START = 32
 class Evaluation:
     """Evaluates the model of an experiment on a split of its data.
 
-    The model's own metrics are over all examples. If the data is a mixture of tasks, each task has
+    The model's metrics are over all examples. If the data is a mixture of tasks, each task has
     them as well, as "task/loss".
 
     Args:
@@ -102,7 +102,7 @@ class Evaluation:
         return other
 
     def is_brief(self, name: str) -> bool:
-        """Returns whether a metric belongs into one line: not those of single layers.
+        """Returns whether a metric belongs into one line: not the metrics of single layers.
 
         The names of these are paths.
         """
@@ -120,7 +120,7 @@ class Evaluation:
     ) -> dict[str, float]:
         """Returns the metrics for the model's present weights.
 
-        Evaluators that use the model are skipped if its own metrics are not finite.
+        Evaluators that use the model are skipped if its metrics are not finite.
 
         Args:
           step: of the weights, under which metrics, texts and images are written.
@@ -129,11 +129,11 @@ class Evaluation:
           run: where decodes and predictions are stored; None stores none.
           with_pictures: whether `summaries` get texts and images besides metrics.
         """
-        own, metrics = self._own_metrics(step, before_batch)
-        is_finite = all(map(math.isfinite, own.values.values()))
+        of_model, metrics = self._model_metrics(step, before_batch)
+        is_finite = all(map(math.isfinite, of_model.values.values()))
         is_shown = with_pictures and summaries is not None
         context = EvaluationContext(
-            own.values, own.tables, is_shown, progress=lambda _: before_batch()
+            of_model.values, of_model.tables, is_shown, progress=lambda _: before_batch()
         )
         texts: dict[str, str] = {}
         images: dict[str, np.ndarray] = {}
@@ -160,10 +160,9 @@ class Evaluation:
             summaries.flush()
         return metrics
 
-    def _own_metrics(
+    def _model_metrics(
         self, step: int, before_batch: Callable[[], None]
     ) -> tuple[evaluation.MetricMeans, dict[str, float]]:
-        """Returns the model's metrics over all examples, and with them those of every task."""
         infeeds = {
             name: self._experiment.evaluation_infeed(
                 self._batch_size, self._split, self._max_batches, data=data
@@ -182,8 +181,8 @@ class Evaluation:
                 name: self._evaluator.sums(infeed, begin_batch) for name, infeed in infeeds.items()
             }
             evaluating.advance()
-        own = self._evaluator.means(evaluation.Sums.over(sums.values()))
-        metrics = dict(own.values)
+        of_model = self._evaluator.means(evaluation.Sums.over(sums.values()))
+        metrics = dict(of_model.values)
         for name, of_task in sums.items():
             metrics |= named_by_task(name, self._evaluator.means(of_task).values)
-        return own, metrics
+        return of_model, metrics

@@ -1,4 +1,4 @@
-"""Interface of evaluators: metrics on a split besides those of the model."""
+"""Interface of evaluators: metrics on a split besides the metrics of the model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import ClassVar, TypeVar
 import numpy as np
 
 from mtfrun.experiment.experiment import Experiment
-from mtfrun.experiment.inference import Progress
+from mtfrun.experiment.records import Progress
 
 T = TypeVar("T")
 
@@ -70,7 +70,7 @@ class Evaluator(abc.ABC):
     The program calls a subclass with `experiment` and `split`; gin sets the other fields.
 
     Attributes:
-      uses_model: whether to skip it if the model's own metrics are not finite.
+      uses_model: whether to skip it if the model's metrics are not finite.
       experiment: has the model, the data and the inference.
       split: of the data.
     """

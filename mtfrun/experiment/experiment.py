@@ -1,9 +1,12 @@
-"""Experiments: a model and its data on a mesh."""
+"""Experiments: a model and its data on a mesh, and the use of the model beyond training."""
 
 from __future__ import annotations
 
+import abc
+import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping, Sequence, Sized
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -11,8 +14,7 @@ from mtfrun import mtf
 from mtfrun.checks import INDEX, check_range
 from mtfrun.data import Data, Infeed, host_of, split_batch
 from mtfrun.errors import InputError
-from mtfrun.experiment.inference import Inference, TrainingOnly, required
-from mtfrun.experiment.model_and_data import check_features, check_rows
+from mtfrun.experiment.records import Progress, Record, Source, require
 from mtfrun.experiment.saved_configuration import check_same_vocabularies
 from mtfrun.models import FiniteCheck, Model, NonFiniteError
 from mtfrun.rundir import RunDirectory, RunDirError, VariableSpec
@@ -21,8 +23,103 @@ from mtfrun.rundir.checkpoints.init_checkpoint import InitCheckpoint
 
 ALL_DATA = (
     "choose @data.LanguageModelData(), @data.DelimitedPairsData(), "
-    "@data.SequenceToSequenceData(), @data.ImageData() or your own"
+    "@data.SequenceToSequenceData(), @data.ImageData() or your class"
 )
+
+
+@dataclasses.dataclass(frozen=True)
+class Inference(abc.ABC):
+    """Use of a trained model by the commands `decode` and `score`, and by evaluators.
+
+    The program calls a subclass with `experiment`; gin sets the other fields.
+
+    Attributes:
+      settings: names of the settings that flags of the command line change, such as "top_k".
+      example: flags of `mtfrun decode` to try a trained model; empty for none.
+      experiment: has the model and the data.
+    """
+
+    settings: ClassVar[Sequence[str]] = ()
+    example: ClassVar[str] = ""
+
+    experiment: Experiment
+
+    def with_settings(self, settings: Mapping[str, Any]) -> Self:
+        """Returns a copy with other values of some settings.
+
+        Raises:
+          InputError: it does not have one of them.
+        """
+        for name in settings:
+            if name not in self.settings:
+                available = ", ".join(f"--{setting}" for setting in self.settings)
+                remedy = f"it has {available}" if available else "leave it out"
+                raise InputError(f"{type(self).__name__} has no setting --{name}: {remedy}")
+        return self._changed(settings) if settings else self
+
+    @abc.abstractmethod
+    def read(self, source: Source) -> Sized:
+        """Returns the inputs of a source, for `records`.
+
+        Raises:
+          InputError: they are of another kind.
+        """
+
+    @abc.abstractmethod
+    def records(self, inputs: Any, progress: Progress | None = None) -> Sequence[Record]:
+        """Returns the record of each input, in order; reports to `progress`.
+
+        Raises:
+          NonFiniteError: an output is infinite or not a number.
+        """
+
+    def pairs(self, split: str) -> Sequence[tuple[bytes, bytes]]:
+        """Returns the pairs of input and target of a split of the data, for `scores`.
+
+        Raises:
+          InputError: it cannot score pairs.
+        """
+        raise self._no_scores()
+
+    def scores(self, pairs: Sequence[tuple[bytes, bytes]]) -> Sequence[Record]:
+        """Returns the likelihood of the target of each (input, target), in order.
+
+        Raises:
+          InputError: it cannot score pairs.
+          NonFiniteError: a score is infinite or not a number.
+        """
+        raise self._no_scores()
+
+    def _no_scores(self) -> InputError:
+        return InputError(
+            f"{type(self).__name__} scores no pairs: its model does not read and make text"
+        )
+
+    def _changed(self, settings: Mapping[str, Any]) -> Self:
+        """Returns a copy with other values of some of `self.settings`, by default its fields."""
+        return dataclasses.replace(self, **settings)
+
+
+class TrainingOnly(Inference):
+    """Refuses all inputs: the model is only trained and evaluated."""
+
+    def read(self, source: Source) -> Sized:
+        """Raises InputError."""
+        raise self._refusal()
+
+    def records(self, inputs: Any, progress: Progress | None = None) -> Sequence[Record]:
+        """Raises InputError."""
+        raise self._refusal()
+
+    def scores(self, pairs: Sequence[tuple[bytes, bytes]]) -> Sequence[Record]:
+        """Raises InputError."""
+        raise self._refusal()
+
+    def _refusal(self) -> InputError:
+        return InputError(
+            f"{type(self.experiment.model).__name__} is trained and evaluated only: "
+            "Experiment.inference says what else to do with it, such as @experiment.Decoding"
+        )
 
 
 class Experiment:
@@ -34,7 +131,7 @@ class Experiment:
         for text, with `num_classes` and the shape of an `image` for images.
       data: the data of training and evaluation.
       inference: use of the model beyond training; a class, called with the experiment.
-      seed: of initial values, the order of the data and all noise.
+      seed: of initial values, the order of the data and dropout.
       init_checkpoint: source of the initial values of a new run, and of the values to evaluate or
         decode with if there is no run.
       use_averages: whether to evaluate and decode with the averages of the weights, if there are
@@ -62,10 +159,10 @@ class Experiment:
     ):
         if not isinstance(mesh, mtf.Mesh):
             raise InputError(f"Experiment.mesh must be a mesh: @mtf.Mesh(), not {mesh!r}")
-        required(data, Data, "Experiment.data", ALL_DATA)
+        require(data, Data, "Experiment.data", ALL_DATA)
         check_range("Experiment.seed", seed, INDEX)
         if isinstance(model, type):  # before it is called with the arguments of other data
-            check_features(model, data)
+            _check_features(model, data)
         self.mesh = mesh
         self.data = data
         self.seed = seed
@@ -73,8 +170,8 @@ class Experiment:
         self.use_averages = use_averages
         self._outer_batch = outer_batch
         self.model = model(mesh, **data.model_arguments())
-        check_features(type(self.model), data)
-        check_rows(self.model, data)
+        _check_features(type(self.model), data)
+        _check_rows(self.model, data)
         if outer_batch != 1 and not self.model.reads_outer_batch:
             raise InputError(
                 f"outer_batch={outer_batch}: {type(self.model).__name__} reads batches of one "
@@ -105,7 +202,7 @@ class Experiment:
     def train_infeed(self, batch_size: int) -> Infeed:
         """Returns the infeed of endless batches of the training split.
 
-        Of several processes each reads only the rows that its own devices hold.
+        Every process reads only the rows that its devices hold.
         """
         shapes = self.data.shapes(batch_size)
         host = host_of(self.mesh, next(iter(shapes.values())), self._outer_batch)
@@ -121,7 +218,7 @@ class Experiment:
           batch_size: rows of a batch.
           split: of the data.
           max_batches: see `Data.evaluation_subset`; None for all.
-          data: that of one task, see `Data.by_task`; by default all.
+          data: of one task, see `Data.by_task`; by default all.
         """
         data = data or self.data
         if max_batches is None:
@@ -156,7 +253,7 @@ class Experiment:
           DataError: it was trained with another vocabulary.
         """
         named = self.model.named_variables()
-        self._check_fit(run, step)
+        self._check_compatible(run, step)
         mtf.initialize(self.model, self.seed)
         variables = {f"model/{path}": variable.variable for path, variable in named.items()}
         averages = {}
@@ -171,8 +268,8 @@ class Experiment:
         )
         return manifest.step
 
-    def _check_fit(self, run: RunDirectory, step: int | None) -> None:
-        """Raises RunDirError if the model does not fit, before it needs memory; see `restore`.
+    def _check_compatible(self, run: RunDirectory, step: int | None) -> None:
+        """Raises RunDirError if the model is incompatible, before it needs memory.
 
         A configuration from elsewhere may claim a model of any size.
         """
@@ -192,7 +289,7 @@ class Experiment:
         """Initialises the model from `init_checkpoint` and returns the step of its checkpoint.
 
         Raises:
-          RunDirError: there is no such checkpoint, or it does not fit the model.
+          RunDirError: there is no such checkpoint, or it is incompatible with the model.
         """
         mtf.initialize(self.model, self.seed)
         report = None
@@ -204,3 +301,46 @@ class Experiment:
                 "of any origin with --gin.INIT_CHECKPOINT=\"'/path/model.ckpt-1000'\""
             )
         return report.step
+
+
+def _check_features(model: type[Model], data: Data) -> None:
+    """Raises InputError unless the data has the features that a class of models reads."""
+    features = data.features
+    missing = [name for name in model.required_features if name not in features]
+    read = {*model.required_features, *(model.optional_features or ())}
+    surplus = [name for name in features if name not in read]
+    if missing:
+        what = f"reads {_quoted(missing)}"
+    elif surplus and model.optional_features is not None:
+        what = f"reads {_quoted(model.required_features)} and not {_quoted(surplus)}"
+    else:
+        return
+    remedy = "choose Experiment.data that has these features, or another Experiment.model"
+    if data.remedy and not read.isdisjoint(features):
+        remedy = data.remedy
+    raise InputError(
+        f"{model.__name__} {what}, and {type(data).__name__} makes {_quoted(features)}: {remedy}"
+    )
+
+
+def _check_rows(model: Model, data: Data) -> None:
+    """Raises InputError if a model reads rows of pairs, or of a padding, that the data lacks."""
+    for name, vocabulary in data.vocabularies.items():
+        if vocabulary.pad_id != model.padding_id:
+            raise InputError(
+                f"{vocabulary!r} pads rows of {name} with {vocabulary.pad_id}, and "
+                f"{type(model).__name__} takes {model.padding_id} for padding: set "
+                f"TokenEmbedding.padding_id={vocabulary.pad_id}, or choose another vocabulary"
+            )
+    if model.reads_pairs and not data.has_rows_of_pairs:
+        setting = f" ({model.pairs_needed_by})" if model.pairs_needed_by else ""
+        remedy = "change these, or " if setting else ""
+        raise InputError(
+            f"{type(model).__name__} reads pairs of texts{setting}, which {type(data).__name__} "
+            f"does not make: {remedy}use pairs and --gin_file=data/delimited_pairs.gin behind the "
+            "file of the pairs"
+        )
+
+
+def _quoted(names: Collection[str]) -> str:
+    return ", ".join(f'"{name}"' for name in names)

@@ -13,7 +13,7 @@ from mtfrun.checks import INDEX, check_fields
 from mtfrun.data import ImageData
 from mtfrun.display import pictures
 from mtfrun.experiment.evaluator import EvaluationContext, EvaluationResult, Evaluator
-from mtfrun.experiment.inference import Images, required
+from mtfrun.experiment.records import Images, require
 from mtfrun.models.resnet import CONFUSION_MATRIX
 
 
@@ -78,4 +78,4 @@ class LabelledImages(Evaluator):
 
 def _data(evaluator: Evaluator) -> ImageData:
     who = f"Evaluation.evaluators: {type(evaluator).__name__}"
-    return required(evaluator.experiment.data, ImageData, who, "leave it out")
+    return require(evaluator.experiment.data, ImageData, who, "leave it out")

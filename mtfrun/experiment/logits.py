@@ -95,7 +95,7 @@ class Logits:
         if array.dtype.kind in "US":
             raise InputError(
                 f'feature "{name}" is ids, not texts: '
-                f'run.experiment.data.vocabularies["{name}"].encode(text) returns those of one'
+                f'run.experiment.data.vocabularies["{name}"].encode(text) returns the ids of one'
             )
         dims = self._dims(name)
         fits = array.ndim == len(dims) and all(
@@ -108,7 +108,7 @@ class Logits:
         return self._ids(name, array) if dims[-1].name == "length" else _pixels(name, array)
 
     def _dims(self, name: str) -> mtf.Shape:
-        """Returns the dimensions of a feature; that of a feature which the data lacks are ids."""
+        """Returns the dimensions of a feature; a feature that the data lacks is of ids."""
         ids = mtf.convert_to_shape("batch:1;length:1")
         return self._experiment.data.shapes(1).get(name, ids)
 

@@ -36,7 +36,7 @@ class Recording(training.Action):
         self._train_steps = train_steps
 
     def __call__(self, context: training.ActionContext) -> None:
-        """Records a training that goes on."""
+        """Records a training that runs."""
         reporting = self._state.model.reporting
         speed = context.values.get(reporting.rate)
         values = {name: value for name, value in context.values.items() if "/" not in name}
@@ -44,7 +44,7 @@ class Recording(training.Action):
         self._write(dataclasses.replace(status, unit=reporting.short_unit))
 
     @contextlib.contextmanager
-    def errors(self, *, is_resumed: bool) -> Iterator[None]:
+    def record_errors(self, *, is_resumed: bool) -> Iterator[None]:
         """Records an error that is raised inside.
 
         A training that is refused before its first step, such as one whose model does not fit the
@@ -64,7 +64,7 @@ class Recording(training.Action):
                 self._write(dataclasses.replace(status, state="failed", error=line))
             raise
 
-    def ended(self, result: training.TrainResult, *, is_cut_off: bool = False) -> None:
+    def record_end(self, result: training.TrainResult, *, is_cut_off: bool = False) -> None:
         """Records a training that has reached its end, or was stopped.
 
         Args:

@@ -1,4 +1,4 @@
-"""What checkpoints save of their training, data, configuration and versions, and its comparison."""
+"""The data, configuration and versions that checkpoints save, and their comparison."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from mtfrun.differences import Change, changes, list_changes
 from mtfrun.errors import InputError
 from mtfrun.rundir import TRAIN_STEPS, Manifest, package_versions
 
-NumbersOfTraining = Mapping[str, Mapping[str, str]]
-"""Parameters that change the numbers of a training, see `configuration.numbers`."""
+TrainingHyperparameters = Mapping[str, Mapping[str, str]]
+"""Parameters that change the results of a training, see `training_hyperparameters`."""
 
 # Entries of a manifest, and of its configuration.
 _DATA, _CONFIGURATION, _VERSIONS = "data", "configuration", "versions"
-_NUMBERS = "numbers"
+_HYPERPARAMETERS = "numbers"
 
 
 def run_versions() -> dict[str, str]:
@@ -32,7 +32,7 @@ class SavedConfiguration:
 
     Args:
       data: of the training.
-      numbers: parameters that change the numbers; None compares none.
+      hyperparameters: of the configuration; None compares none.
       train_steps: the number of steps of the whole training.
       versions: by package; by default `run_versions`.
     """
@@ -40,26 +40,29 @@ class SavedConfiguration:
     def __init__(
         self,
         data: Data,
-        numbers: NumbersOfTraining | None,
+        hyperparameters: TrainingHyperparameters | None,
         train_steps: int,
         versions: Mapping[str, str] | None = None,
     ) -> None:
         self._data = data
-        self._numbers = numbers
+        self._hyperparameters = hyperparameters
         self._train_steps = train_steps
         self._versions = run_versions() if versions is None else versions
 
     def metadata(self) -> dict[str, object]:
         """Returns the entries of a manifest."""
         entries: dict[str, object] = {_VERSIONS: dict(self._versions)}
-        if self._numbers is not None:
-            entries[_CONFIGURATION] = {_NUMBERS: self._numbers, TRAIN_STEPS: self._train_steps}
+        if self._hyperparameters is not None:
+            entries[_CONFIGURATION] = {
+                _HYPERPARAMETERS: self._hyperparameters,
+                TRAIN_STEPS: self._train_steps,
+            }
         return {**entries, _DATA: _fingerprint(self._data), TRAIN_STEPS: self._train_steps}
 
     def check(
         self, manifest: Manifest, *, has_same_variables: bool, accept_changes: bool
     ) -> list[str]:
-        """Returns notes on what has changed since a checkpoint.
+        """Returns notes on changes since a checkpoint.
 
         A parameter that follows the number of steps, as the end of a schedule does, may change with
         it: to raise the number of steps is to resume with a longer schedule.
@@ -70,7 +73,7 @@ class SavedConfiguration:
           accept_changes: whether all but the vocabularies may have changed.
 
         Raises:
-          InputError: something has changed that changes the numbers of the training.
+          InputError: something has changed that changes the results of the training.
         """
         check_same_vocabularies(manifest, self._data)
         if not accept_changes:
@@ -84,9 +87,10 @@ class SavedConfiguration:
             listed = list_changes(versions, most=len(versions))
             notes.append(f"the versions have changed since {_name(manifest)}: {listed}")
         saved = manifest.metadata.get(_CONFIGURATION)
-        if self._numbers is None or not isinstance(saved, Mapping) or _NUMBERS not in saved:
+        present = self._hyperparameters
+        if present is None or not isinstance(saved, Mapping) or _HYPERPARAMETERS not in saved:
             return notes
-        differing = _changes_of_numbers(saved[_NUMBERS], self._numbers)
+        differing = _changes_of_hyperparameters(saved[_HYPERPARAMETERS], present)
         old_steps = saved.get(TRAIN_STEPS)
         following = [change for change in differing if self._follows_steps(change, old_steps)]
         changed = [change for change in differing if change not in following]
@@ -98,12 +102,11 @@ class SavedConfiguration:
         if changed:
             what = f"the configuration has changed since {_name(manifest)}: {list_changes(changed)}"
             if not accept_changes:
-                raise InputError(f"{what}: restore it, or go on with --accept_changes")
+                raise InputError(f"{what}: restore it, or resume with --accept_changes")
             notes.append(what)
         return notes
 
     def _follows_steps(self, change: Change, old_steps: object) -> bool:
-        """Returns whether a parameter was the number of steps, and is the new one now."""
         return (
             change.name.endswith("steps")
             and change.old == str(old_steps)
@@ -153,7 +156,7 @@ def _name(manifest: Manifest) -> str:
     return f"ckpt-{manifest.step}"
 
 
-def _changes_of_numbers(saved: Any, present: NumbersOfTraining) -> list[Change]:
+def _changes_of_hyperparameters(saved: Any, present: TrainingHyperparameters) -> list[Change]:
     """Returns the parameters that differ.
 
     One that only one side has counts unless its value is the default there: another version of a
@@ -168,10 +171,9 @@ def _changes_of_numbers(saved: Any, present: NumbersOfTraining) -> list[Change]:
     return changes(old, new)
 
 
-def _texts(numbers: Any) -> tuple[dict[str, str], dict[str, str]]:
-    """Returns the parameters that are given, and those that have their defaults."""
+def _texts(parameters: Any) -> tuple[dict[str, str], dict[str, str]]:
     sides = []
     for name in ("given", "defaults"):
-        values = numbers.get(name) if isinstance(numbers, Mapping) else None
+        values = parameters.get(name) if isinstance(parameters, Mapping) else None
         sides.append(dict(values) if isinstance(values, Mapping) else {})
     return sides[0], sides[1]

@@ -11,7 +11,7 @@ from mtfrun import evaluation, mtf
 from mtfrun.data import TARGETS, PromptLimits, ScoredRow, TextData, padded
 from mtfrun.display.progress import Work
 from mtfrun.experiment.experiment import Experiment
-from mtfrun.experiment.inference import required
+from mtfrun.experiment.records import require
 from mtfrun.models import TextModel
 
 
@@ -44,11 +44,11 @@ class Scoring:
 
     def __init__(self, experiment: Experiment, batch_size: int, limits: PromptLimits):
         self._experiment = experiment
-        data = required(experiment.data, TextData, "scoring", "score with a model of text")
+        data = require(experiment.data, TextData, "scoring", "score with a model of text")
         self._prompt_format = data.prompt_format(limits)
         self._batch_size = experiment.rows_for(batch_size)
-        model = required(experiment.model, TextModel, "scoring", "score with a model of text")
-        # The log-probability of a first id that is given is no score.
+        model = require(experiment.model, TextModel, "scoring", "score with a model of text")
+        # A model that reads the first id does not score it.
         self._first = int(not model.predicts_first_id)
         self._padding_id = data.vocabulary.pad_id
         self._log_probs = mtf.function(

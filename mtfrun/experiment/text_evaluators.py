@@ -1,14 +1,18 @@
-"""Evaluators of text: entropies, decodes against references, samples."""
+"""Evaluators of text: entropies, decodes against references, the likeliest label, samples."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+import html
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
+import numpy as np
+
 from mtfrun import evaluation
-from mtfrun.data import TextData, conditional_entropy
+from mtfrun.data import DataError, TextData, conditional_entropy
 from mtfrun.data.task import Metrics
 from mtfrun.errors import InputError
 from mtfrun.experiment.evaluator import (
@@ -17,11 +21,15 @@ from mtfrun.experiment.evaluator import (
     Evaluator,
     named_by_task,
 )
-from mtfrun.experiment.inference import Record, required
-from mtfrun.experiment.markdown_table import markdown_table
+from mtfrun.experiment.records import Record, require
 
 # Number of decodes that TensorBoard shows, and that a file of the run directory has.
 SHOWN_DECODES, SAVED_DECODES = 10, 100
+# Pairs that are scored between two reports of progress.
+_PAIRS_PER_CALL = 1024
+# Characters with a meaning in Markdown, in cells of tables too.
+_SPECIAL = re.compile(r"[\\`*_{}\[\]()#+\-.!|~$:]")
+_MOST_CHARACTERS = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +59,7 @@ class Entropies(Evaluator):
     @property
     def _data(self) -> TextData:
         who = f"Entropies.orders={self.orders}"
-        return required(self.experiment.data, TextData, who, "set it to []")
+        return require(self.experiment.data, TextData, who, "set it to []")
 
     @functools.cached_property
     def _entropies(self) -> dict[str, float]:
@@ -101,7 +109,6 @@ class DecodedPairs(Evaluator):
     def _evaluate_task(
         self, data: TextData, pairs: Sequence[tuple[bytes, bytes]], context: EvaluationContext
     ) -> EvaluationResult:
-        """Returns the results of one task."""
         records = self.experiment.inference.records(
             [inputs for inputs, _ in pairs], context.progress
         )
@@ -129,7 +136,7 @@ class DecodedPairs(Evaluator):
 
     @property
     def _data(self) -> TextData:
-        return required(self.experiment.data, TextData, self._who, "set it to 0")
+        return require(self.experiment.data, TextData, self._who, "set it to 0")
 
     @property
     def _who(self) -> str:
@@ -138,11 +145,89 @@ class DecodedPairs(Evaluator):
     @functools.cached_property
     def _parts(self) -> dict[str, TextData]:
         parts = self._data.by_task()
-        return {name: required(x, TextData, self._who, "set it to 0") for name, x in parts.items()}
+        return {name: require(x, TextData, self._who, "set it to 0") for name, x in parts.items()}
 
     @functools.cached_property
     def _pairs(self) -> dict[str, list[tuple[bytes, bytes]]]:
         return {name: x.pairs(self.split, self.num_decodes) for name, x in self._parts.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class RankedLabels(Evaluator):
+    """The share of examples whose target is the likeliest of the task's labels.
+
+    Every label is scored as the target of the inputs; the log-likelihood is of all its tokens
+    and the end. Unlike a decode, the prediction is always a label. ("Rank classification", Brown et
+    al. 2020, https://arxiv.org/abs/2005.14165, section 2.4.) Tasks without `labels` are left out.
+
+    Attributes:
+      num_examples: number of examples of every task, the same every time; 0 for none.
+    """
+
+    num_examples: int = 0
+
+    def __post_init__(self) -> None:
+        if self.num_examples and not self._parts:
+            raise InputError(
+                f"{self._who} needs a task with labels: set Task.labels to all texts that a target "
+                "may be, or num_examples to 0"
+            )
+
+    def __call__(self, context: EvaluationContext) -> EvaluationResult:
+        """Returns "ranked_accuracy" of every task with labels."""
+        if not self.num_examples:
+            return EvaluationResult()
+        metrics: dict[str, float] = {}
+        for name, pairs in self._pairs.items():
+            labels = [label.encode() for label in self._parts[name].labels]
+            targets = [labels.index(target) for _, target in pairs]
+            likeliest = list(self._likeliest([inputs for inputs, _ in pairs], labels, context))
+            accuracy = float(np.mean(np.equal(targets, likeliest)))
+            metrics |= named_by_task(name, {"ranked_accuracy": accuracy})
+        return EvaluationResult(metrics)
+
+    def _likeliest(
+        self, inputs: Sequence[bytes], labels: Sequence[bytes], context: EvaluationContext
+    ) -> Iterator[int]:
+        size = max(1, _PAIRS_PER_CALL // len(labels))
+        for first in range(0, len(inputs), size):
+            some = inputs[first : first + size]
+            records = self.experiment.inference.scores(
+                [(x, label) for x in some for label in labels]
+            )
+            scores = np.array([record.fields["log_likelihood"] for record in records], np.float64)
+            yield from np.argmax(scores.reshape(len(some), len(labels)), axis=1).tolist()
+            context.progress(first + len(some))
+
+    @property
+    def _who(self) -> str:
+        return f"RankedLabels.num_examples={self.num_examples}"
+
+    @functools.cached_property
+    def _parts(self) -> dict[str, TextData]:
+        parts = {
+            name: require(data, TextData, self._who, "set it to 0")
+            for name, data in self.experiment.data.by_task().items()
+        }
+        return {name: data for name, data in parts.items() if data.has_pairs and data.labels}
+
+    @functools.cached_property
+    def _pairs(self) -> dict[str, list[tuple[bytes, bytes]]]:
+        """The examples of every task.
+
+        Raises:
+          DataError: a target is none of the labels.
+        """
+        pairs = {name: x.pairs(self.split, self.num_examples) for name, x in self._parts.items()}
+        for name, pairs_of_task in pairs.items():
+            labels = set(self._parts[name].labels)
+            for _, target in pairs_of_task:
+                if (text := target.decode("utf-8", "replace")) not in labels:
+                    raise DataError(
+                        f'the target "{text}" of {name or "the task"} is none of Task.labels: add '
+                        "it, or set RankedLabels.num_examples to 0"
+                    )
+        return pairs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,7 +242,7 @@ class Samples(Evaluator):
 
     def __post_init__(self) -> None:
         if self.prompts:
-            required(self.experiment.data, TextData, "Samples.prompts", "set it to []")
+            require(self.experiment.data, TextData, "Samples.prompts", "set it to []")
 
     def __call__(self, context: EvaluationContext) -> EvaluationResult:
         """Returns the prompts and their outputs as text."""
@@ -180,3 +265,24 @@ def _numbers(record: Record) -> dict[str, object]:
     """Returns what a record has beside the texts: scores, numbers of tokens, all outputs."""
     texts = ("prompt", "output")
     return {name: value for name, value in record.fields.items() if name not in texts}
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Returns a table whose cells show texts as they are, line breaks and blanks included.
+
+    >>> print(markdown_table(["input", "output"], [["2 * 3", "<b>"]]))
+    | input | output |
+    | --- | --- |
+    | 2 &#42; 3 | &lt;b&gt; |
+    """
+    lines = [list(header), ["---"] * len(header), *([_cell(text) for text in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    if len(text) > _MOST_CHARACTERS:
+        text = f"{text[:_MOST_CHARACTERS]}… ({len(text):,} characters)"
+    text = _SPECIAL.sub(lambda match: f"&#{ord(match[0])};", html.escape(text))
+    # Blanks at the beginning of a line, and of two blanks the first, would not be shown.
+    text = re.sub(r"(?m)^ | (?= )", "&nbsp;", text.expandtabs(4))
+    return "<br>".join(text.splitlines())

@@ -16,11 +16,11 @@ from mtfrun.checks import COUNT, check_range
 from mtfrun.display import pictures, progress
 from mtfrun.experiment.evaluation import Evaluation
 from mtfrun.experiment.experiment import Experiment
-from mtfrun.experiment.header import header_of, summary_of
 from mtfrun.experiment.recording import Recording
+from mtfrun.experiment.run_summary import RunSummary
 from mtfrun.experiment.saved_configuration import (
-    NumbersOfTraining,
     SavedConfiguration,
+    TrainingHyperparameters,
     check_same_training_data,
 )
 from mtfrun.rundir import Manifest, RunDirectory
@@ -66,7 +66,7 @@ class Training:
         check_range("evaluate_every_steps", evaluate_every_steps, COUNT, optional=True)
         for shape in experiment.feature_shapes(batch_size).values():
             batch = shape.get_dim_by_name("batch")
-            if options.microbatches > 1:  # else the layout's own check has more to say
+            if options.microbatches > 1:  # else the check of the layout has more to say
                 training.check_microbatches(batch, options.microbatches, experiment.mesh)
         training.check_actions(actions)
         self.experiment = experiment
@@ -118,8 +118,8 @@ class Training:
         profile: bool = False,
         max_hours: float | None = None,
         accept_changes: bool = False,
-        numbers: NumbersOfTraining | None = None,
-        recorded: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
+        hyperparameters: TrainingHyperparameters | None = None,
+        recording: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
     ) -> training.TrainResult:
         """Trains; the caller holds the run's lock.
 
@@ -130,27 +130,28 @@ class Training:
           max_hours: after which training saves and ends; None for no limit.
           accept_changes: resumes although the data (except their vocabularies) or the
             configuration have changed since the checkpoint.
-          numbers: the parameters of the configuration that affect the results of the training, to
+          hyperparameters: of the configuration, which affect the results of the training, to
             compare with the checkpoint's; None compares none.
-          recorded: see `training.Description`.
+          recording: see `training.Description`.
 
         Raises:
           InputError: the data or the configuration have changed since the checkpoint.
         """
         mesh = self.experiment.mesh
         check_same_training_data(self.experiment.data)
-        metadata = self._metadata(numbers, accept_changes=accept_changes)
+        metadata = self._metadata(hyperparameters, accept_changes=accept_changes)
         profile = profile or (self.options.profile and processes.is_first())
         options = dataclasses.replace(self.options, profile=profile)
         averaged = self.state.averaged if self.experiment.use_averages else contextlib.nullcontext
-        recording = Recording(run.record(), self.state, options.train_steps)
+        status = Recording(run.record(), self.state, options.train_steps)
+        summary = RunSummary(run, self.experiment, self.state, self.options, self.batch_size)
         limit = None if max_hours is None else training.MaxHours(max_hours)
         newest = run.checkpoints().latest()
         with (
             run.summaries("eval", resumed_step=newest or 0) as summaries,
-            recording.errors(is_resumed=newest is not None),
+            status.record_errors(is_resumed=newest is not None),
         ):
-            evaluating = _Evaluating(
+            evaluating = _Evaluate(
                 self._evaluation, run, summaries, averaged, self._evaluate_every_steps
             )
             start = time.monotonic()
@@ -160,31 +161,30 @@ class Training:
                 run,
                 options,
                 actions=[
-                    *([_DrawingMesh(mesh)] if mesh.size > 1 else []),
+                    *([_DrawMesh(mesh)] if mesh.size > 1 else []),
                     evaluating,
                     *self._actions,
-                    recording,
+                    status,
                     *([] if limit is None else [limit]),
                 ],
                 init_checkpoint=self.experiment.init_checkpoint,
                 description=training.Description(
-                    texts or {}, header_of(self, run, numbers or {}), recorded
+                    texts or {}, summary.before(hyperparameters or {}), recording
                 ),
                 metadata=metadata,
             )
         is_cut_off = limit is not None and limit.is_over
-        recording.ended(result, is_cut_off=is_cut_off)
+        status.record_end(result, is_cut_off=is_cut_off)
         if result.values and result.signal is None and not is_cut_off:
             with run.log():
                 secs = time.monotonic() - start
-                progress.note(progress.label_lines(summary_of(self, run, secs)))
+                progress.note(progress.label_lines(summary.after(secs)))
         return result
 
     def _metadata(
-        self, numbers: NumbersOfTraining | None, *, accept_changes: bool
+        self, hyperparameters: TrainingHyperparameters | None, *, accept_changes: bool
     ) -> training.Metadata:
-        """Returns the entries of checkpoints about the training, and the check of a saved one."""
-        saved = SavedConfiguration(self.experiment.data, numbers, self.options.train_steps)
+        saved = SavedConfiguration(self.experiment.data, hyperparameters, self.options.train_steps)
 
         def check(manifest: Manifest) -> None:
             is_same = manifest.variables == describe(self.state.storage())
@@ -196,7 +196,7 @@ class Training:
         return training.Metadata(saved.metadata(), check)
 
 
-class _DrawingMesh(training.Action):
+class _DrawMesh(training.Action):
     """Shows the devices of the mesh, and the dimensions that are split over them."""
 
     # After the first steps, because the first drawing of a process takes a second.
@@ -220,10 +220,10 @@ class _DrawingMesh(training.Action):
         context.summaries.image("mesh", pictures.as_pixels(figure), context.step)
 
 
-class _Evaluating(training.Action):
+class _Evaluate(training.Action):
     """Evaluates before, during and after training, in the context `averaged`; a signal ends it.
 
-    It measures "eval/loss" and the others.
+    Its metrics are "eval/loss" and more.
     """
 
     at_end = True
@@ -261,7 +261,7 @@ class _Evaluating(training.Action):
                 self._run,
                 with_pictures=not is_first,
             )
-        # The others are in TensorBoard only.
+        # All metrics are in TensorBoard.
         brief = {name: value for name, value in metrics.items() if self._evaluation.is_brief(name)}
         fields: list[tuple[str, progress.Style | None]] = [(f"eval step {context.step}", "bold")]
         for name, value in brief.items():
@@ -271,7 +271,6 @@ class _Evaluating(training.Action):
         context.metrics.add(context.step, measured)
 
     def _is_best(self, name: str, value: float) -> bool:
-        """Returns whether a metric is better than all before, in this process."""
         best = self._best.get(name)
         if best is None or is_better(name, value, best):
             self._best[name] = value

@@ -64,8 +64,8 @@ class Monitor:
         if not self._saved_step:
             return f"mtfrun: error: {cause}; no step was saved"
         return (
-            f"mtfrun: error: {cause}; step {self._saved_step} is saved, and the same command goes "
-            "on from there"
+            f"mtfrun: error: {cause}; step {self._saved_step} is saved, and the same command "
+            "resumes from there"
         )
 
     def end(self, cause: str) -> NoReturn:

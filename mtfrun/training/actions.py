@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import abc
-import contextlib
 import dataclasses
-from collections.abc import Callable, Collection, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from mtfrun import processes
 from mtfrun.checks import check_intervals
 from mtfrun.errors import InputError
 from mtfrun.rundir.tensorboard.summaries import Summaries
 from mtfrun.training.metric_history import MetricHistory, check_metric_exists
-from mtfrun.training.signals import Stopped
+from mtfrun.training.microbatches import Features
 from mtfrun.training.state import TrainState
-from mtfrun.training.step import Features
-from mtfrun.training.triggers import Every
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,13 +22,13 @@ class ActionContext:
 
     Attributes:
       step: finished steps.
-      values: the newest point of the curves, by tag; empty before this process has reached one.
+      values: the newest values of the curves, by tag; empty before this process has any.
       state: the model with its weights, the optimizer, averages.
       batch: returns the features {batch, ...} of the last step, which some step must precede.
       summaries: the training curves in TensorBoard: `summaries.scalars({"mine": 1.0}, step)`.
       note: prints a line above the progress bar.
-      metrics: the metrics of actions, such as "eval/loss"; an action adds its own:
-        `metrics.add(step, {"mine/score": 0.5})`. Others are called after it
+      metrics: the metrics of actions, such as "eval/loss"; an action adds more:
+        `metrics.add(step, {"mine/score": 0.5})`. Then actions that wait for it are called
         (`Action.on_metric`), and the best checkpoint may be chosen by it.
       check_signals: to be called between pieces of long work; after a signal it raises Stopped,
         which ends the action, not the run: the loop saves and stops.
@@ -52,13 +50,13 @@ class ActionContext:
 class Action(abc.ABC):
     """Something that the training loop does periodically, in the order in which actions are listed.
 
-    It is due at every multiple of `every_steps`, exactly, and at the first visit of the host after
-    `every_secs`, counted from the start or from when it was last due; and after a metric that
-    an action before it has added. With several of these, whichever comes first. A signal does
-    not change this, see `ActionContext.check_signals`. An action must not change the model or the
-    optimizer: the checkpoint of its step has been saved before.
+    It is due at every multiple of `every_steps`, exactly, and after the first host loop that
+    ends after `every_secs`, counted from the start or from when it was last due; and after an
+    action before it has added the metric `on_metric`. With several of these, whichever comes
+    first. A signal does not change this, see `ActionContext.check_signals`. An action must not
+    change the model or the optimizer: the checkpoint of its step has been saved before.
 
-    Of several processes each calls it, at the same steps: what uses tensors must run in all of
+    Collective: every process calls it, at the same steps. What uses tensors must run in all of
     them, what writes a file only where `processes.is_first()`.
 
     A gin file adds one, and sets what its constructor takes, such as the fields of a dataclass:
@@ -79,7 +77,7 @@ class Action(abc.ABC):
         class or on the object, as the next two.
       every_secs: seconds between two calls; None for no calls by time.
       on_metric: name of a metric, such as "eval/loss", after which it is called; or None.
-      on_resume: called before the first step of a process in which a run goes on.
+      on_resume: called before the first step of a process in which a run resumes.
       at_end: called when training ends, after a signal too, unless it was called at that step.
       at_start: called before the first step of a new run, at step 0.
       after_saving: whether it is called only once the newest checkpoint is complete, and the best
@@ -101,7 +99,7 @@ class Action(abc.ABC):
     def is_missing(self, step: int) -> bool:
         """Returns whether the call that was due at `step` has to be made up for.
 
-        Asked where a run goes on from the checkpoint of that step, which was saved before the other
+        Asked where a run resumes from the checkpoint of that step, which was saved before the other
         actions were called: the process may have been killed within one. By default none is.
         """
         return False
@@ -112,8 +110,8 @@ def check_actions(actions: Sequence[Action]) -> None:
     for action in actions:
         if not isinstance(action, Action):
             raise InputError(
-                f"{action!r} is no action: give objects of a subclass of training.Action, in a gin "
-                "file actions = [@my_module.MyAction()]"
+                f"{action!r} is not an action: give objects of a subclass of training.Action, in a "
+                "gin file actions = [@my_module.MyAction()]"
             )
         check_intervals(action)
         triggers = (action.every_steps, action.every_secs, action.on_metric)
@@ -125,102 +123,125 @@ def check_actions(actions: Sequence[Action]) -> None:
             )
 
 
-class DueActions:
-    """Calls actions when they are due.
+class Every:
+    """A trigger that is due every so many steps or seconds, whichever comes first.
 
     Args:
-      actions: in the order of calls.
+      steps: due at the multiples of it; None for never.
+      secs: due when so many seconds have passed since it was last due, or since it was made; None
+        for never.
       clock: returns the time in seconds.
-      finish_saving: called before actions with `after_saving`.
+
+    Examples:
+      >>> every = Every(steps=10)
+      >>> every.next_step(13), every.is_due(19, 20), every.is_due(20, 29)
+      (20, True, False)
     """
 
     def __init__(
         self,
-        actions: Sequence[Action],
-        clock: Callable[[], float],
-        finish_saving: Callable[[], object] = lambda: None,
+        *,
+        steps: int | None = None,
+        secs: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ):
+        self._steps = steps
+        self._secs = secs
+        self._clock = clock
+        self._last = clock()
+
+    def next_step(self, step: int) -> int | None:
+        """Returns the first step after `step` at which it is due; None without `steps`."""
+        return None if self._steps is None else (step // self._steps + 1) * self._steps
+
+    def is_due(self, before: int, after: int) -> bool:
+        """Returns whether it became due between step `before` and step `after`."""
+        now = self._clock()
+        by_step = self._steps is not None and before // self._steps != after // self._steps
+        by_time = self._secs is not None and now - self._last >= self._secs
+        if by_step or by_time:
+            self._last = now
+        return by_step or by_time
+
+
+@dataclasses.dataclass
+class _Entry:
+    action: Action
+    every: Every
+    last_step: int | None = None  # of its last call
+
+    def has_news(self, metrics: MetricHistory, step: int) -> bool:
+        return self.action.on_metric is not None and self.action.on_metric in metrics.at(step)
+
+
+class Schedule:
+    """Which actions are due when, in the order in which they are listed.
+
+    Args:
+      actions: in the order of calls.
+      clock: returns the time in seconds.
+    """
+
+    def __init__(self, actions: Sequence[Action], clock: Callable[[], float]):
         check_actions(actions)
-        self._finish_saving = finish_saving
-        self._actions = [
-            (action, Every(steps=action.every_steps, secs=action.every_secs, clock=clock))
+        self._entries = [
+            _Entry(action, Every(steps=action.every_steps, secs=action.every_secs, clock=clock))
             for action in actions
         ]
-        self._last_steps: list[int | None] = [None] * len(actions)  # of their calls
-
-    def check_metric_exists(self, names: Collection[str]) -> None:
-        """Raises InputError if an action waits for a metric that should be among `names`."""
-        for action, _ in self._actions:
-            if action.on_metric is not None:
-                check_metric_exists(f"{type(action).__name__}.metric", action.on_metric, names)
 
     def next_step(self, step: int) -> int | None:
         """Returns the next step after `step` at which an action is due by steps, or None."""
-        steps = [every.next_step(step) for _, every in self._actions]
+        steps = [entry.every.next_step(step) for entry in self._entries]
         return min((s for s in steps if s is not None), default=None)
 
-    def call_on_resume(self, context: ActionContext) -> None:
-        """Calls the actions that are due before the first step of a process that goes on."""
-        for action, _ in self._actions:
-            if action.on_resume:
-                with contextlib.suppress(Stopped):
-                    action(context)
+    def check_metrics(self, names: Collection[str]) -> None:
+        """Raises InputError if an action waits for a metric that should be among `names`."""
+        for entry in self._entries:
+            if entry.action.on_metric is not None:
+                owner = f"{type(entry.action).__name__}.metric"
+                check_metric_exists(owner, entry.action.on_metric, names)
 
-    def call(self, before: int, context: ActionContext) -> None:
-        """Calls the actions that became due between step `before` and that of `context`."""
-        # The clocks of several processes differ: that of the first one decides.
+    def at_start(self) -> Iterator[Action]:
+        """Yields the actions that are due before the first step of a new run."""
+        return self._call(0, lambda entry: entry.action.at_start)
+
+    def on_resume(self) -> Iterator[Action]:
+        """Yields the actions that are due before the first step of a process that resumes."""
+        return (entry.action for entry in self._entries if entry.action.on_resume)
+
+    def due(self, before: int, step: int, metrics: MetricHistory) -> Iterator[Action]:
+        """Yields the actions that became due between `before` and `step`, or by a new metric."""
+        # The clocks of several processes differ: the first one's decides.
         due = processes.agree(
-            [every.is_due(before, context.step) for _, every in self._actions], "due actions"
+            [entry.every.is_due(before, step) for entry in self._entries], "due actions"
         )
-        for index, is_due in enumerate(due):
-            if is_due or self._has_news(index, context):
-                self._call(index, context)
+        is_due = dict(zip(map(id, self._entries), due, strict=True))
+        return self._call(step, lambda e: is_due[id(e)] or e.has_news(metrics, step))
 
-    def missing(self, step: int, *, is_last: bool) -> list[int]:
-        """Returns which actions were due at the step that a run goes on from, and not finished.
+    def missing(self, step: int, *, is_last: bool) -> Iterator[Action]:
+        """Yields the actions that were due at the step that a run resumes from, and not finished.
 
         Args:
           step: of the checkpoint.
           is_last: whether training had ended at it.
         """
-        indices = []
-        for index, (action, every) in enumerate(self._actions):
-            by_steps = every.next_step(step - 1) == step  # what is due by time comes again soon
-            if (by_steps or (is_last and action.at_end)) and action.is_missing(step):
-                indices.append(index)
-        return indices
 
-    def call_missing(self, context: ActionContext, *, is_last: bool) -> None:
-        """Calls what `missing` returns."""
-        for index in self.missing(context.step, is_last=is_last):
-            self._call(index, context)
+        def is_missing(entry: _Entry) -> bool:
+            by_steps = entry.every.next_step(step - 1) == step  # by time it is soon due again
+            return (by_steps or (is_last and entry.action.at_end)) and entry.action.is_missing(step)
 
-    def call_at_start(self, context: ActionContext) -> None:
-        """Calls the actions that are due before the first step."""
-        for index, (action, _) in enumerate(self._actions):
-            if action.at_start:
-                self._call(index, context)
+        return self._call(step, is_missing)
 
-    def call_at_end(self, context: ActionContext) -> None:
-        """Calls the actions that are due at the end and were not called at its step."""
-        for index, (action, _) in enumerate(self._actions):
-            if self._last_steps[index] != context.step and (
-                action.at_end or self._has_news(index, context)
-            ):
-                self._call(index, context)
+    def at_end(self, step: int, metrics: MetricHistory) -> Iterator[Action]:
+        """Yields the actions that are due at the end and were not called at its step."""
+        return self._call(
+            step,
+            lambda e: e.last_step != step and (e.action.at_end or e.has_news(metrics, step)),
+        )
 
-    def _has_news(self, index: int, context: ActionContext) -> bool:
-        """Returns whether the metric that an action waits for was reported at this step."""
-        action, _ = self._actions[index]
-        if action.on_metric is None:
-            return False
-        history = context.metrics.history(action.on_metric)
-        return bool(history) and history[-1][0] == context.step
-
-    def _call(self, index: int, context: ActionContext) -> None:
-        self._last_steps[index] = context.step
-        action, _ = self._actions[index]
-        if action.after_saving:
-            self._finish_saving()
-        with contextlib.suppress(Stopped):
-            action(context)
+    def _call(self, step: int, is_due: Callable[[_Entry], bool]) -> Iterator[Action]:
+        # Lazily: an action may add the metric that a later one waits for.
+        for entry in self._entries:
+            if is_due(entry):
+                entry.last_step = step
+                yield entry.action

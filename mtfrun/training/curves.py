@@ -1,73 +1,45 @@
-"""Points of the training curves, averaged over windows of steps."""
+"""The curves of training: metrics, averaged over windows of steps."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from mtfrun.data import Padding
 from mtfrun.errors import InputError
 from mtfrun.models.metrics import means
-from mtfrun.training.norms import Norms
-from mtfrun.training.step import LEARNING_RATE, NON_FINITE_GRADIENT, NORMS, SKIPPED
 
-
-class HostMetric(Protocol):
-    """A `Metric` on the host.
-
-    Attributes:
-      total: sums over the examples of each step, [steps, ...].
-      weight: what they are divided by, [steps].
-    """
-
-    total: np.ndarray
-    weight: np.ndarray
-
-
-History: TypeAlias = Mapping[str, HostMetric]
-
+# Tags of curves that every model has; SKIPPED_STEPS only where updates may be skipped.
+OBJECTIVE, LEARNING_RATE, SKIPPED_STEPS = "objective", "learning_rate", "skipped_steps"
 PADDING = "data/padding_fraction"
 EXAMPLES_SEEN = "data/examples_seen"
 
-# What the loop itself reads of a step.
-_NOT_CURVES = (SKIPPED, NON_FINITE_GRADIENT)
-# Values of a step, not means over examples: the names begin so.
-_LAST_VALUES = (LEARNING_RATE, "norm/")
+
+class HostMetric(Protocol):
+    """A `Metric` on the host: sums over the examples of each step, and what they are divided by."""
+
+    @property
+    def total(self) -> np.ndarray:
+        """[steps, ...]."""
+
+    @property
+    def weight(self) -> np.ndarray:
+        """[steps]."""
 
 
-@dataclasses.dataclass
-class _Counted:
-    """A `HostMetric` of what the host itself has counted."""
+class CountedMetric(NamedTuple):
+    """A `HostMetric` that the host has counted."""
 
     total: np.ndarray
     weight: np.ndarray
 
 
-def padding_history(padding: Sequence[Padding]) -> History:
+def padding_metric(padding: Sequence[Padding]) -> dict[str, HostMetric]:
     """Returns the share of padding in the batch of every step; nothing for data without text."""
     empty, positions = np.array(padding, np.float64).reshape(-1, 2).T
-    return {PADDING: _Counted(empty, positions)} if positions.any() else {}
-
-
-def with_norms(history: History, norms: Norms) -> History:
-    """Returns a history with norms in the place of the sums that the devices have computed."""
-    others = {name: metric for name, metric in history.items() if name != NORMS}
-    sums = history[NORMS]
-    named = norms.by_tag(sums.total)
-    return {**others, **{tag: _Counted(x, sums.weight) for tag, x in named.items()}}
-
-
-def summaries_history(
-    summaries: Mapping[str, tuple[np.ndarray, np.ndarray]], history: History
-) -> History:
-    """Returns `mtf.curves_of` as metrics: "loss" is "summary/loss" if the history has a "loss"."""
-    return {
-        f"summary/{name}" if name in history else name: _Counted(*of_steps)
-        for name, of_steps in summaries.items()
-    }
+    return {PADDING: CountedMetric(empty, positions)} if positions.any() else {}
 
 
 def examples_seen(examples: Mapping[str, float]) -> dict[str, float]:
@@ -84,7 +56,7 @@ class Curves:
     """Averages of metrics over windows of steps, which end at multiples of `every_steps`.
 
     The last window ends at the end of training. The sums since the last multiple can be saved with
-    a checkpoint, so that an interrupted run has the same points as one that was not interrupted.
+    a checkpoint, so that an interruption does not change the curves.
 
     Args:
       every_steps: steps of a window.
@@ -100,30 +72,38 @@ class Curves:
         self._weights: dict[str, float] = {}
 
     def add(
-        self, step: int, history: History, count: int
+        self,
+        step: int,
+        count: int,
+        metrics: Mapping[str, HostMetric],
+        values: Mapping[str, np.ndarray],
+        skipped: np.ndarray,
     ) -> Iterator[tuple[int, dict[str, float]]]:
         """Yields (step, values) of every window that ends among the `count` steps after `step`.
 
-        Metrics are weighted means over the window, one value for every entry of a vector; learning
-        rate and norms are those of its last step. Steps whose update was skipped are left out,
-        except for their learning rate.
+        Args:
+          step, count: which steps.
+          metrics: by name; a curve is the weighted mean over the window, one for every entry of a
+            vector.
+          values: [steps] by tag; a curve is the value of the window's last step.
+          skipped: [steps], above 0 where an update was skipped: such a step is left out, except for
+            its learning rate.
         """
         for i in range(count):
-            after = step + i + 1
-            is_skipped = SKIPPED in history and history[SKIPPED].total[i] > 0
-            for name, metric in history.items():
-                if name in _NOT_CURVES or (is_skipped and name != LEARNING_RATE):
-                    continue
+            is_skipped = skipped[i] > 0
+            for name, value in values.items():
+                if not is_skipped or name == LEARNING_RATE:
+                    self._totals[name], self._weights[name] = np.asarray(value[i], np.float64), 1.0
+            for name, metric in metrics.items() if not is_skipped else ():
                 total = np.asarray(metric.total[i], np.float64)
-                weight = float(metric.weight[i])
-                if name.startswith(_LAST_VALUES):
-                    self._totals[name], self._weights[name] = total, weight
-                else:
-                    self._totals[name] = self._totals.get(name, np.float64(0.0)) + total
-                    self._weights[name] = self._weights.get(name, 0.0) + weight
+                self._totals[name] = self._totals.get(name, np.float64(0.0)) + total
+                self._weights[name] = self._weights.get(name, 0.0) + float(metric.weight[i])
+            after = step + i + 1
             if after % self._every_steps == 0 or after == self._last_step:
-                values = means(self._totals, self._weights, with_perplexity=self._with_perplexity)
-                yield after, values
+                yield (
+                    after,
+                    means(self._totals, self._weights, with_perplexity=self._with_perplexity),
+                )
             if after % self._every_steps == 0:
                 self._totals.clear()
                 self._weights.clear()

@@ -5,40 +5,29 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 
-import tensorflow as tf
-
 from mtfrun import mtf, processes
-from mtfrun.data import Infeed, Padding
-from mtfrun.display.progress import note, waiting, warning
-from mtfrun.errors import InputError
+from mtfrun.data import Infeed
+from mtfrun.display.progress import waiting, warning
+from mtfrun.models import NonFiniteError
 from mtfrun.rundir import RunDirectory
 from mtfrun.rundir.tensorboard.metric_charts import write_metrics
 from mtfrun.rundir.tensorboard.summaries import Summaries
-from mtfrun.training.actions import Action, ActionContext, DueActions
-from mtfrun.training.curves import (
-    Curves,
-    History,
-    examples_seen,
-    padding_history,
-    summaries_history,
-    with_norms,
-)
-from mtfrun.training.finite import FiniteGuard
-from mtfrun.training.laggards import Laggards
+from mtfrun.training.actions import Action, ActionContext, Schedule
+from mtfrun.training.curves import SKIPPED_STEPS, Curves, examples_seen
+from mtfrun.training.finite import BadStep, FiniteGuard
+from mtfrun.training.host_loop import HostLoop
 from mtfrun.training.machine import Machine
 from mtfrun.training.metric_history import MetricHistory
-from mtfrun.training.norms import Norms
 from mtfrun.training.options import TrainOptions
-from mtfrun.training.pace import STEPS_PER_SEC, Pace
-from mtfrun.training.profiling import profiled
 from mtfrun.training.progress import Progress
-from mtfrun.training.saving import Metadata, Saving
+from mtfrun.training.saving import Metadata, Saver
 from mtfrun.training.signals import Stopped, StopSignals
 from mtfrun.training.state import TrainState
-from mtfrun.training.step import OBJECTIVE, SKIPPED, Features, train_steps_function
+from mtfrun.training.stragglers import Stragglers
+from mtfrun.training.throughput import STEPS_PER_SEC, Throughput
 
 # Called with a model's variables by path, and the vocabulary sizes by the path of embeddings.
 Initialise = Callable[[Mapping[str, mtf.Variable], Mapping[str, int]], object]
@@ -50,15 +39,15 @@ class Description:
 
     Attributes:
       texts: Markdown by tag, for TensorBoard: the configuration, the command.
-      header: lines by their labels, printed when there is data and before the first step; a line
-        about that step is added.
-      recorded: returns a context that is entered after restoring the checkpoint and reading the
+      summary: of the run, lines by their labels, printed when there is data and before the first
+        step; a line about that step is added.
+      recording: returns a context that is entered after restoring the checkpoint and reading the
         first batches, before the first write to the run directory, and left at the end.
     """
 
     texts: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    header: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    recorded: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext
+    summary: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    recording: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +56,7 @@ class TrainResult:
 
     Attributes:
       step: finished steps.
-      values: the last point of the curves, by tag; empty if none was reached.
+      values: the newest values of the curves, by tag; empty if there are none.
       signal: the number of the signal that stopped it, or None.
       is_saved: whether there is a checkpoint of `step`; not after a signal before the first step.
     """
@@ -92,11 +81,10 @@ def train(
 ) -> TrainResult:
     """Trains to `options.train_steps`, from the newest good checkpoint of the run if there is one.
 
-    The caller holds the run's lock. Of several processes all call it, and the first one holds the
-    lock, writes and prints. After SIGTERM, SIGINT or SIGHUP the current steps, or the
-    current part of an action that checks for signals, are finished and saved; a second signal ends
-    the process immediately, see `handled`. A run that has reached its last step before is not
-    changed.
+    The caller holds the run's lock. Collective: every process must call it, and the first one holds
+    the lock, writes and prints. After SIGTERM, SIGINT or SIGHUP the current steps, or the current
+    part of an action that checks for signals, are finished and saved; a second signal ends the
+    process immediately, see `handled`. A run that has reached its last step before is not changed.
 
     Args:
       state: is initialised.
@@ -112,40 +100,44 @@ def train(
 
     Raises:
       NonFiniteError: the loss, the gradients or a variable is not finite; the message says which,
-        at which step, and from which checkpoint to go on.
-      RunDirError: a checkpoint does not fit the model, or cannot be written.
+        at which step, and from which checkpoint to resume.
+      RunDirError: a checkpoint is incompatible with the model, or cannot be written.
     """
+    description = description or Description()
     loop = _Loop(state, infeed, run, options, actions, metadata or Metadata(), clock)
-    first_step = loop.restore(init_checkpoint)
-    progress = Progress(first_step, options.train_steps, reporting=state.model.reporting)
+    start = loop.restore(init_checkpoint)
+    progress = Progress(loop.step, options.train_steps, reporting=state.model.reporting)
     with contextlib.ExitStack() as stack:
         stack.callback(progress.close)
         stack.callback(infeed.close)
-        stack.callback(loop.close)
-        is_finished = first_step >= options.train_steps
-        if is_finished:
-            progress.note(f"already finished at step {first_step}; raise TRAIN_STEPS to go on")
-            if not loop.is_any_missing(first_step):
-                return TrainResult(first_step, {}, None)
+        stack.callback(loop.saver.close)
+        if loop.step >= options.train_steps:
+            progress.note(f"already finished at step {loop.step}; raise TRAIN_STEPS to train more")
+            if not any(True for _ in loop.schedule.missing(loop.step, is_last=True)):
+                return TrainResult(loop.step, {}, None)
         signals = stack.enter_context(StopSignals())
-        description = description or Description()
-        loop.check_data()
-        stack.enter_context(description.recorded())
+        with waiting("reading the first batches"):  # unreadable data are an error of one line
+            infeed.check(1, options.iterations_per_loop)
+        stack.enter_context(description.recording())
         stack.enter_context(run.log())
-        summaries = stack.enter_context(run.summaries("train", resumed_step=first_step))
+        summaries = stack.enter_context(run.summaries("train", resumed_step=loop.step))
         for tag, text in description.texts.items():
-            summaries.text(tag, text, first_step)
-        start = f"step {first_step:,} of {options.train_steps:,}"
-        if first_step:
-            start = f"going on from {start}"
-        elif loop.init_checkpoint is not None:
-            start += f", initialised with {loop.init_checkpoint}"
-        header = {**description.header, "start": start}
-        return loop.run(progress, summaries, signals, header)
+            summaries.text(tag, text, loop.step)
+        progress.print_summary({**description.summary, "start": start})
+        try:
+            return loop.run(progress, summaries, signals)
+        except BadStep as bad:
+            raise loop.error(bad) from None
 
 
 class _Loop:
-    """State of one call of `train`; see there for the arguments."""
+    """One call of `train`; see there for the arguments.
+
+    Attributes:
+      step: finished steps.
+      values: the newest values of the curves, by tag.
+      stop_reason: why an action of this process has asked for the end.
+    """
 
     def __init__(
         self,
@@ -157,242 +149,175 @@ class _Loop:
         metadata: Metadata,
         clock: Callable[[], float],
     ):
+        reporting = state.model.reporting
+        self.step = 0
+        self.values: Mapping[str, float] = {}
+        self.stop_reason: str | None = None
         self._state = state
         self._infeed = infeed
         self._run = run
         self._options = options
         self._clock = clock
-        self._reporting = state.model.reporting
         self._curves = Curves(
             options.log_every_steps,
             options.train_steps,
-            with_perplexity=self._reporting.with_perplexity,
+            with_perplexity=reporting.with_perplexity,
         )
-        self._norms = Norms(state.trainable, options.log_every_steps, options.train_steps)
-        products = mtf.FlopCount()
-        self._machine = Machine(state.mesh, products)
-        self._laggards = Laggards(state.mesh.devices[0], clock)
-        self._steps_function = train_steps_function(
-            state,
-            microbatches=options.microbatches,
-            clip_norm=options.clip_norm,
-            skip_non_finite=options.skips,
-            norms=self._norms,
-            products=products,
-            jit_compile=options.uses_xla(state.mesh),
-        )
+        self._host_loop = HostLoop(state, infeed, options, run.path, clock)
+        self._throughput = Throughput(options.secs_per_loop, reporting.rate)
+        self._machine = Machine(state.mesh, self._host_loop.products)
+        self._stragglers = Stragglers(state.mesh.devices[0], clock)
         self._guard = FiniteGuard(state, run, skips=options.skips)
-        self._saving = Saving(
+        self.saver = Saver(
             state,
             infeed,
             run,
             options.checkpoints,
             curves=self._curves,
             guard=self._guard,
-            check=self._check_variables,
             metadata=metadata,
         )
-        self._actions = DueActions([self._saving, *actions], clock, self._saving.finish)
-        self._pace = Pace(options.secs_per_loop, self._reporting.rate)
-        self._features: Features = {}  # of the last visit
-        self._last_index = 0  # of its last step
-        self._batch_at = mtf.function(
-            lambda features, i: {n: mtf.gather(x, i, x.shape[0]) for n, x in features.items()}
-        )
-        self._visits = 0
-        self._device_secs = 0.0  # of the last visit
-        self._values: dict[str, float] = {}  # the newest point of the curves
-        self._stop_reason: str | None = None
-        self.init_checkpoint: object = None
+        self.schedule = Schedule([self.saver, *actions], clock)
 
-    def restore(self, init_checkpoint: Initialise | None) -> int:
-        """Initialises the state, or restores the newest good checkpoint, and returns its step."""
+    def restore(self, init_checkpoint: Initialise | None) -> str:
+        """Initialises the state, or restores the newest good checkpoint; returns what it did."""
         with waiting("initialising the variables"):
             self._state.initialize()
         with waiting("restoring the newest checkpoint"):
-            step = self._saving.restore()
+            step = self.saver.restore()
         processes.by_first(self._run.record().metrics)  # raises if damaged
+        self.step = step or 0
+        start = f"step {self.step:,} of {self._options.train_steps:,}"
+        if self.step:
+            return f"resuming from {start}"
+        model, report = self._state.model, None
         if step is None and init_checkpoint is not None:
-            model = self._state.model
-            self.init_checkpoint = init_checkpoint(model.named_variables(), model.vocabulary_sizes)
-        return step or 0
+            report = init_checkpoint(model.named_variables(), model.vocabulary_sizes)
+        return start if report is None else f"{start}, initialised with {report}"
 
-    def check_data(self) -> None:
-        """Reads the first batches, so that unreadable data are an error of one line."""
-        with waiting("reading the first batches"):
-            self._infeed.check(1, self._options.iterations_per_loop)
+    def run(self, progress: Progress, summaries: Summaries, signals: StopSignals) -> TrainResult:
+        """Trains until the last step, or until a signal or an action ends training."""
+        options, infeed, clock = self._options, self._infeed, self._clock
+        throughput = self._throughput
+        metrics = MetricHistory(self._run, self.step)
 
-    def run(
-        self,
-        progress: Progress,
-        summaries: Summaries,
-        signals: StopSignals,
-        header: Mapping[str, str],
-    ) -> TrainResult:
-        """Visits the devices until the last step, or until a signal or an action ends training."""
-        step = self._state.finished_steps
-        metrics = MetricHistory(self._run, step, self._consider_best)
-
-        def context() -> ActionContext:
-            return ActionContext(
-                step=step,
-                values=self._values,
+        def call(hooks: Iterable[Action]) -> None:
+            context = ActionContext(
+                step=self.step,
+                values=self.values,
                 state=self._state,
-                batch=self._last_batch,
+                batch=lambda: self._host_loop.batch(self.step),
                 summaries=summaries,
                 note=progress.note,
                 metrics=metrics,
                 check_signals=signals.check,
                 request_stop=self._request_stop,
             )
+            for hook in hooks:
+                if hook.after_saving:
+                    self.saver.finish()
+                with contextlib.suppress(Stopped):
+                    hook(context)
+                added = metrics.at(self.step)
+                if added:
+                    self.schedule.check_metrics(added.keys())
+                    self.saver.consider_best(self.step, added)
 
-        progress.header(header)
-        if step == 0:
-            self._actions.call_at_start(context())
+        # Before the first step.
+        if self.step == 0:
+            call(self.schedule.at_start())
         else:
             # First what a kill has left undone: its metrics belong to this step.
-            self._actions.call_missing(context(), is_last=step >= self._options.train_steps)
-            self._actions.call_on_resume(context())
-            reason = self._agreed_reason_to_stop()
+            is_last = self.step >= options.train_steps
+            call(self.schedule.missing(self.step, is_last=is_last))
+            call(self.schedule.on_resume())
+            reason = self._agree_on_stop()
             if reason is not None:
-                progress.note(f"already ended at step {step}: {reason}")
-                return TrainResult(step, {}, None)
-        if step >= self._options.train_steps:
-            return TrainResult(step, self._values, signals.agree())
-        while step < self._options.train_steps and signals.agree() is None:
-            count = processes.agree(self._steps_of_visit(step), "steps of the visit")
-            start, waited = self._clock(), self._infeed.wait_secs
-            signals.finishing = f"step {step + count:,}"
+                progress.note(f"already ended at step {self.step}: {reason}")
+                return TrainResult(self.step, {}, None)
+        if self.step >= options.train_steps:
+            return TrainResult(self.step, self.values, signals.agree())
+
+        while self.step < options.train_steps and signals.agree() is None:
+            # The steps, on the devices.
+            before, count = self.step, processes.agree(self._next_steps(), "steps of a host loop")
+            signals.finishing = f"step {before + count:,}"
+            start, waited = clock(), infeed.wait_secs
+            is_compiled = self._host_loop.loops > 0
             try:
-                first = contextlib.nullcontext() if self._visits else signals.abandoning()
-                with self._profiled(), first:
-                    history = self._visit(step, count)
-            except Stopped:  # by the first visit, which compiles
-                return TrainResult(step, {}, signals.agree(), is_saved=step > 0)
-            secs, waited = self._clock() - start, self._infeed.wait_secs - waited
-            skipped = self._guard.check_steps(step, history, count, self._features)
-            if skipped is not None:
-                progress.note(skipped)
-            units = float(history[OBJECTIVE].weight[:count].sum())
-            self._pace.add(count, units, secs, waited, self._device_secs)
-            self._laggards.add(count, self._device_secs)
-            before, step = step, step + count
-            points = list(self._curves.add(before, history, count))
-            start = self._clock()
-            self._write_points(points, step, progress, summaries)
+                with (
+                    self._host_loop.profiling(),
+                    contextlib.nullcontext() if is_compiled else signals.abandoning(),
+                ):
+                    host = self._host_loop.run(before, count)
+            except Stopped:
+                return TrainResult(before, {}, signals.agree(), is_saved=before > 0)
+            self.step += count
+            secs, waited = clock() - start, infeed.wait_secs - waited
+            throughput.add(count, host.units, secs, waited, host.device_secs)
+            self._stragglers.add(count, host.device_secs)
+
+            # What they have computed.
+            if self._guard.check_steps(host):
+                progress.note(self._guard.describe_skipped(host, self._host_loop.features))
+            start = clock()
+            has_values = False
+            for step, means in self._curves.add(
+                before, count, host.metrics, host.values, host.record.skipped
+            ):
+                has_values = True
+                self.values = {**means, **self._speed(), **self._data_until(step)}
+                write_metrics(summaries, self.values, step)
+                progress.line(step, self.values)
+            if has_values:
+                throughput.start_window()
             progress.advance(count)
-            for line in self._laggards.find() if points else ():
+            for line in self._stragglers.find() if has_values else ():
                 progress.note(warning(line))
             summaries.flush()
-            self._saving.poll()
-            self._pace.add_host_secs(self._clock() - start)
-            self._actions.call(before, context())
-            reason = self._agreed_reason_to_stop()
+            self.saver.poll()
+            throughput.add_host_secs(clock() - start)
+
+            # The hooks: saving first, then evaluation and other actions.
+            call(self.schedule.due(before, self.step, metrics))
+            reason = self._agree_on_stop()
             if reason is not None:
-                progress.note(f"ending at step {step}: {reason}")
+                progress.note(f"ending at step {self.step}: {reason}")
                 break
-        self._actions.call_at_end(context())
-        self._saving.finish()
-        return TrainResult(step, self._values, signals.agree())
 
-    def is_any_missing(self, step: int) -> bool:
-        """Returns whether an action that was due at `step`, the last one, has to be made up for."""
-        return bool(self._actions.missing(step, is_last=True))
+        call(self.schedule.at_end(self.step, metrics))
+        self.saver.finish()
+        return TrainResult(self.step, self.values, signals.agree())
 
-    def close(self) -> None:
-        """Waits for what an error has left in progress."""
-        self._saving.close()
+    def error(self, bad: BadStep) -> NonFiniteError:
+        """Returns the error that ends training, and writes a file about the bad step."""
+        self.saver.finish_before_error()  # it names the newest checkpoint
+        host = self._host_loop
+        return self._guard.error(bad, host.features, host.index(bad.step), self.saver.good_step)
 
     def _request_stop(self, reason: str) -> None:
-        self._stop_reason = self._stop_reason or reason
+        self.stop_reason = self.stop_reason or reason
 
-    def _consider_best(self, step: int, values: Mapping[str, float]) -> None:
-        """Keeps the checkpoint of this step if it is the best."""
-        self._actions.check_metric_exists(values.keys())
-        self._saving.consider_best(step, values)
-
-    def _agreed_reason_to_stop(self) -> str | None:
-        """Returns why an action, in any process, has asked to stop."""
-        reasons = processes.gather(self._stop_reason, "reason to stop")
+    def _agree_on_stop(self) -> str | None:
+        reasons = processes.gather(self.stop_reason, "reason to stop")
         return next((reason for reason in reasons if reason is not None), None)
 
-    def _write_points(
-        self,
-        points: Sequence[tuple[int, Mapping[str, float]]],
-        visited: int,
-        progress: Progress,
-        summaries: Summaries,
-    ) -> None:
-        """Writes the points that a visit has completed, with the speed since the point before.
-
-        `visited` is the step at the end of the visit.
-        """
-        for step, point in points:
-            seen = examples_seen(self._infeed.examples_seen(visited - step))
-            rates = self._pace.rates()
-            rates |= {**self._machine.speed(rates[STEPS_PER_SEC]), **self._machine.memory()}
-            self._values = {**point, **rates, **seen}
-            skipped = self._guard.skipped_until(step)
-            if skipped is not None:
-                self._values[SKIPPED] = float(skipped)
-            write_metrics(summaries, self._values, step)
-            progress.line(step, self._values)
-        if points:
-            self._pace.start_window()
-
-    def _steps_of_visit(self, step: int) -> int:
-        """Returns the number of steps to the next event that is due at an exact step."""
+    def _next_steps(self) -> int:
         iterations = self._options.iterations_per_loop
         stops = [
             self._options.train_steps,
-            # At the multiples, so that visits end where points of the curves do.
-            (step // iterations + 1) * iterations,
-            self._actions.next_step(step),
+            # At the multiples, so that host loops end where windows of the curves do.
+            (self.step // iterations + 1) * iterations,
+            self.schedule.next_step(self.step),
         ]
-        return self._pace.steps(min(stop for stop in stops if stop is not None) - step)
+        return self._throughput.steps(min(stop for stop in stops if stop is not None) - self.step)
 
-    def _visit(self, step: int, count: int) -> History:
-        """Trains for `count` steps after `step` and returns their history as numpy arrays."""
-        self._features = {}  # frees their memory before the next ones are made
-        features = self._infeed.next(count, capacity=self._options.iterations_per_loop)
-        if features is None:
-            raise InputError(
-                "the training data has come to an end: Data.train must return endless batches"
-            )
-        self._features, self._last_index = features, count - 1
-        num_steps = mtf.constant(self._state.mesh, count, dtype=tf.int32)
-        is_first = not self._visits
-        self._visits += 1
-        compiling = waiting("compiling the training step", "compiled the training step")
-        with compiling if is_first else contextlib.nullcontext():
-            start = self._clock()
-            with mtf.collect_reports() as reports:
-                history: History = mtf.to_numpy(self._steps_function(features, num_steps))
-            self._device_secs = self._clock() - start
-        history = {**with_norms(history, self._norms), **padding_history(self._padding())}
-        capacity = next(iter(features.values())).shape[0].size
-        mtf.print_reports(reports, capacity, lambda i: f"step {step + i + 1}: ", note)
-        return {**history, **summaries_history(mtf.curves_of(reports, capacity), history)}
+    def _speed(self) -> dict[str, float]:
+        rates = self._throughput.rates()
+        return {**rates, **self._machine.speed(rates[STEPS_PER_SEC]), **self._machine.memory()}
 
-    def _last_batch(self) -> Features:
-        index = mtf.constant(self._state.mesh, self._last_index, dtype=tf.int32)
-        batch: Features = self._batch_at(self._features, index)
-        return batch
-
-    def _padding(self) -> list[Padding]:
-        """Returns the padding of the last batches, over the rows of all processes."""
-        of_processes = processes.gather([list(x) for x in self._infeed.padding], "padding")
-        return [
-            Padding(*map(sum, zip(*of_batch, strict=True)))
-            for of_batch in zip(*of_processes, strict=True)
-        ]
-
-    def _check_variables(self, step: int) -> None:
-        self._guard.check_variables(step, self._features, self._last_index)
-
-    def _profiled(self) -> AbstractContextManager[None]:
-        """Records a profile of the third visit if `TrainOptions.profile` is set."""
-        is_third = self._visits == 2
-        if not (self._options.profile and is_third):
-            return contextlib.nullcontext()
-        return profiled(self._run.path, self._visits)
+    def _data_until(self, step: int) -> dict[str, float]:
+        """Returns the numbers of examples and of skipped updates up to a step of the last loop."""
+        seen = examples_seen(self._infeed.examples_seen(self.step - step))
+        skipped = self._guard.skipped_until(step)
+        return seen if skipped is None else {**seen, SKIPPED_STEPS: float(skipped)}

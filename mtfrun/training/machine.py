@@ -30,11 +30,11 @@ _ROWS_CPU, _ROWS_ACCELERATOR, _PRODUCTS = 1024, 4096, 4
 
 
 class Machine:
-    """Measures what a run takes of its machine. Of several processes all make one.
+    """Measures the memory and the speed of a run. Collective: every process must make one.
 
     Args:
       mesh: of the model.
-      products: those of a forward pass, once the step has been traced.
+      products: of a forward pass, once the step has been traced.
     """
 
     def __init__(self, mesh: mtf.Mesh, products: mtf.FlopCount):
@@ -45,7 +45,7 @@ class Machine:
         self._units = hosts if mesh.is_on_cpu else mesh.size
 
     def memory(self) -> dict[str, float]:
-        """Returns the memory in use by tag, in 10^9 bytes; of accelerators that of the first."""
+        """Returns the memory in use by tag, in 10^9 bytes; of the first accelerator."""
         values = {HOST_MEMORY: _resident_bytes() / _GB}
         # Not every kind of device reports its memory.
         with contextlib.suppress(ValueError, tf.errors.OpError):
@@ -60,8 +60,8 @@ class Machine:
 
         The products of the forward pass times three: for a Transformer the 6 N + 12 L H Q T
         operations a token of Chowdhery et al. 2022, https://arxiv.org/abs/2204.02311, appendix B,
-        which do not depend on rematerialisation. The peak is that of products of square matrices of
-        the type that most of the model's products have, on all devices; it is measured once.
+        which do not depend on rematerialisation. The peak is reached by products of square matrices
+        of the type that most of the model's products have, on all devices; it is measured once.
         Nothing is returned for a model without products, and no share in other processes than the
         first.
         """
@@ -76,7 +76,6 @@ class Machine:
         return values
 
     def _peak(self) -> float:
-        """Returns the operations a second that all devices reach."""
         by_dtype = self._products.by_dtype
         dtype = max(by_dtype, key=by_dtype.__getitem__)
         rows = _ROWS_CPU if self._mesh.is_on_cpu else _ROWS_ACCELERATOR

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from typing import TypeAlias
+from collections.abc import Collection, Mapping
 
 from mtfrun import processes
 from mtfrun.errors import InputError, did_you_mean
 from mtfrun.rundir import RunDirectory
-
-# Called with a step and the values by name.
-Added: TypeAlias = Callable[[int, Mapping[str, float]], object]
 
 
 class MetricHistory:
@@ -21,7 +17,6 @@ class MetricHistory:
     Args:
       run: the run directory.
       first_step: of this process.
-      added: called with the step and the values that were added.
 
     Attributes:
       run: the argument.
@@ -30,12 +25,11 @@ class MetricHistory:
       InputError: the file is damaged.
     """
 
-    def __init__(self, run: RunDirectory, first_step: int, added: Added) -> None:
+    def __init__(self, run: RunDirectory, first_step: int) -> None:
         self.run = run
         self._record = run.record()
         known = processes.by_first(lambda: self._known(first_step), "metrics")
         self._by_step = {step: dict(values) for step, values in known}
-        self._added = added
 
     def at(self, step: int) -> Mapping[str, float]:
         """Returns the metrics of a step, by name."""
@@ -56,7 +50,6 @@ class MetricHistory:
         self._by_step.setdefault(step, {}).update(values)
         if processes.is_first():
             self._record.write_metrics(self._by_step)
-        self._added(step, values)
 
     def _known(self, first_step: int) -> list[tuple[int, dict[str, float]]]:
         """Returns the steps up to the first one and their metrics; drops later ones."""
@@ -70,7 +63,7 @@ class MetricHistory:
 def check_metric_exists(owner: str, metric: str, names: Collection[str]) -> None:
     """Raises InputError if an action has added `names`, and `metric` should be one of them.
 
-    Those of one action begin alike: "eval/loss", "eval/accuracy".
+    The metrics of one action begin alike: "eval/loss", "eval/accuracy".
 
     Args:
       owner: what waits for the metric, for the message.
@@ -81,4 +74,4 @@ def check_metric_exists(owner: str, metric: str, names: Collection[str]) -> None
     siblings = [name for name in names if name.startswith(f"{kind}/")]
     if siblings and metric not in siblings:
         hint = did_you_mean(metric, siblings) or f"; there are {', '.join(siblings)}"
-        raise InputError(f"{owner}={metric!r} is not measured{hint}")
+        raise InputError(f"{owner}={metric!r} is not one of the metrics{hint}")

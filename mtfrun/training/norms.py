@@ -15,7 +15,7 @@ _KINDS = ("gradient", "parameter", "update")
 
 
 class Norms:
-    """Computes norms on the devices, at the steps whose point of the curves has them.
+    """Computes norms on the devices, at the last step of every window of the curves.
 
     A norm is the root of the sum of the squares of all entries of the trained variables: of their
     gradients before clipping, of their values before the step, and of the differences that the
@@ -24,8 +24,8 @@ class Norms:
 
     Args:
       paths: of the trained variables.
-      every_steps: the norms are those of steps whose number is a multiple of it,
-      last_step: and of this step.
+      every_steps: norms are computed at the multiples,
+      last_step: and at this step.
 
     Attributes:
       dim: the dimension of the results: for every kind of norm its modules.
@@ -46,7 +46,7 @@ class Norms:
         before: Mapping[str, mtf.Tensor],
         after: Mapping[str, mtf.Tensor],
     ) -> mtf.Tensor:
-        """Returns half the sums of squares {norms}, float32; zeros at steps without a point.
+        """Returns half the sums of squares {norms}, float32; zeros at other steps.
 
         Args:
           step: finished steps before this one, a scalar.
@@ -67,16 +67,16 @@ class Norms:
             )
 
         finished = step + 1
-        is_point = mtf.logical_or(
+        is_due = mtf.logical_or(
             mtf.equal(finished % self._every_steps, 0), mtf.equal(finished, self._last_step)
         )
-        squares: mtf.Tensor = mtf.cond(is_point, sums, lambda: mtf.zeros(step.mesh, [self.dim]))
+        squares: mtf.Tensor = mtf.cond(is_due, sums, lambda: mtf.zeros(step.mesh, [self.dim]))
         return squares
 
     def by_tag(self, squares: np.ndarray) -> dict[str, np.ndarray]:
         """Returns the norms [steps] by tag from `squares` [steps, norms] of several steps.
 
-        Without the one of all gradients, which every step has; a model of one module has no others.
+        Without the norm of all gradients, which every step has; a model of one module has no more.
         """
         by_kind = np.reshape(squares, [len(squares), len(_KINDS), len(self._paths)])
         tags: dict[str, np.ndarray] = {}

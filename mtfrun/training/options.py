@@ -14,22 +14,22 @@ STOP, SKIP = "stop", "skip"
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointOptions:
-    """When checkpoints are saved and which are kept. The last step is always saved.
+    """When checkpoints are saved and which are retained. The last step is always saved.
 
-    A checkpoint is deleted if it is not among the newest `max_to_keep`, was not kept for its hour,
-    and is not the best.
+    A checkpoint is deleted if it is not among the newest `max_to_keep`, not the one of its hours,
+    and not the best.
 
     Attributes:
       every_steps: steps between checkpoints; None saves none by steps.
       every_secs: seconds between checkpoints; None saves none by time. With both, whichever comes
         first.
       max_to_keep: how many of the newest to keep; None keeps all.
-      keep_every_hours: keep one checkpoint of every so many hours for good; None for none.
-      best_metric: name of a metric, such as "eval/loss". The checkpoint of the best one is
-        kept until there is a better one, and is what `--checkpoint=best` means; a step with a
+      keep_every_hours: one checkpoint of every so many hours is never deleted; None for none.
+      best_metric: name of a metric, such as "eval/loss". The checkpoint with the best value is
+        retained until there is a better one, and is what `--checkpoint=best` means; a step with a
         better value that is not due to be saved is saved. None for none.
       best_mode: whether the "lowest" or the "highest" value is the best.
-      asynchronous: whether training goes on while a checkpoint is written, from a copy of the
+      asynchronous: whether training runs while a checkpoint is written, from a copy of the
         variables in the memory of the host. Otherwise it waits.
 
     Raises:
@@ -61,8 +61,8 @@ class StepOptions:
       clip_norm: largest global norm of the gradients; None does not clip.
       on_nan: what follows if the loss, the norm of the gradients or a new value of a weight is not
         finite. "stop" ends training. "skip" leaves out the update: weights, slots and averages stay
-        as they were, the step counts and the data go on. The curve "skipped_steps" counts them, and
-        more than `finite.MOST_SKIPPED_IN_A_ROW` end training too.
+        as they were, the step and the position in the data advance. The curve "skipped_steps"
+        counts them, and more than `finite.MOST_SKIPPED_IN_A_ROW` end training too.
       jit_compile: whether XLA compiles the steps; None compiles them by XLA on one GPU or TPU. On
         CPUs that is slower, and on several GPUs nothing has been tried.
 
@@ -94,15 +94,15 @@ class StepOptions:
 
 @dataclasses.dataclass(frozen=True)
 class TrainOptions(StepOptions):
-    """How long and how to train, and how to compute the steps: see `StepOptions` for the others.
+    """How long and how to train, and how to compute the steps: see also `StepOptions`.
 
     Attributes:
       train_steps: total number of optimizer updates, those before a resumption included.
-      iterations_per_loop: largest number of steps on the devices between two visits of the host.
+      iterations_per_loop: largest number of steps of a host loop: on the devices without the host.
       secs_per_loop: approximate largest time of these steps in seconds; a signal waits as long.
-      log_every_steps: steps between two points of the curves, which are means over these steps.
-      checkpoints: when checkpoints are saved, and which are kept.
-      profile: record a profiler trace of one visit, the third of this process: the first one
+      log_every_steps: steps of a window; the curves have a mean over each.
+      checkpoints: when checkpoints are saved, and which are retained.
+      profile: record a profiler trace of one host loop, the third of this process: the first one
         compiles, the second one measures a step.
 
     Raises:

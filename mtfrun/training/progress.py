@@ -1,4 +1,4 @@
-"""Header, progress line and progress bar of training."""
+"""Run summary, progress line and progress bar of training."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TextIO
 from mtfrun.display import progress
 from mtfrun.display.formats import duration_text, short_number
 from mtfrun.models import Reporting
-from mtfrun.training.pace import DATA_WAIT
-from mtfrun.training.step import SKIPPED
+from mtfrun.training.curves import SKIPPED_STEPS
+from mtfrun.training.throughput import DATA_WAIT
 
 # The least share of the time that a line mentions.
 _LEAST_WAIT = 0.01
@@ -18,7 +18,7 @@ _INDENT = 4
 
 
 class Progress:
-    """Prints a line at every point of the curves; on a terminal a bar as well.
+    """Prints a line for every value of the curves; on a terminal a bar as well.
 
     Args:
       first_step: where this process starts.
@@ -41,7 +41,7 @@ class Progress:
         self._train_steps = train_steps
         self._work: progress.Work | None = None
 
-    def header(self, labelled: Mapping[str, str]) -> None:
+    def print_summary(self, labelled: Mapping[str, str]) -> None:
         """Prints a line for each text, after its label."""
         self.note(progress.label_lines(labelled, self._stream))
 
@@ -74,8 +74,8 @@ class Progress:
             if name in values
         ]
         fields.append((f"lr {values['learning_rate']:.2e}", None))
-        if values.get(SKIPPED):
-            fields.append((f"skipped {values[SKIPPED]:.0f}", "yellow"))
+        if values.get(SKIPPED_STEPS):
+            fields.append((f"skipped {values[SKIPPED_STEPS]:.0f}", "yellow"))
         rate = values.get("perf/steps_per_sec", 0.0)
         if self._reporting.rate in values:
             speed = short_number(values[self._reporting.rate])
@@ -87,7 +87,7 @@ class Progress:
         self.note(progress.fit_fields(fields, indent=_INDENT, stream=self._stream))
 
     def note(self, text: str) -> None:
-        """Prints a line above the bar; of several processes only the first one does."""
+        """Prints a line above the bar, in the first process."""
         progress.note(text, self._stream)
 
     def close(self) -> None:

@@ -1,10 +1,11 @@
-"""The action that saves checkpoints, and their restoration at the start of a run."""
+"""Saving of checkpoints, and restoring the newest one at the start of a process."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import math
+import pathlib
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,6 +14,7 @@ from absl import logging
 
 from mtfrun import processes
 from mtfrun.data import Infeed
+from mtfrun.models import NonFiniteError
 from mtfrun.rundir import KEPT, Best, Manifest, RunDirectory, RunDirError, is_better
 from mtfrun.rundir.checkpoints.manifest import DIMENSIONS
 from mtfrun.rundir.checkpoints.save import Save
@@ -23,41 +25,43 @@ from mtfrun.training.metric_history import check_metric_exists
 from mtfrun.training.options import CheckpointOptions
 from mtfrun.training.state import TrainState
 
-# Entries of a manifest: the sums of the next point of the curves; the examples consumed; when the
-# newest checkpoint that is kept for good was saved, or else the run began, in seconds of the epoch.
+# Entries of a manifest: sums of a window of the curves; the examples consumed; when the newest
+# checkpoint of `keep_every_hours` was saved, or else the run began, in seconds of the epoch.
 _SUMS, _POSITION, _LAST_KEPT = "curve_sums", "data_position", "last_kept"
 _SECS_PER_HOUR = 3600.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Metadata:
-    """What the caller of a training keeps in the manifests of its checkpoints.
+    """Further entries of the manifests of a training's checkpoints.
 
     Attributes:
       values: JSON by name, besides mesh, layout, seed and position.
       check: called with the manifest of a checkpoint before it is restored; raises an InputError
-        where the run must not go on from it.
+        where the run must not resume from it.
     """
 
     values: Mapping[str, object] = dataclasses.field(default_factory=dict)
     check: Callable[[Manifest], None] | None = None
 
 
-class Saving(Action):
+class Saver(Action):
     """Saves the state, the position in the data and the sums of the curves, also at the end.
 
-    A save goes on in a thread while the next steps run. Its error is raised by `poll`, `finish` or
+    A save runs in a thread while the next steps run. Its error is raised by `poll`, `finish` or
     the next save, whichever comes first; the next save waits for it.
 
     Args:
       state: what is trained.
       infeed: its position is saved.
       run: where checkpoints go.
-      options: when and how to save, and what to keep.
-      curves: whose sums since the last point are saved.
-      guard: checks the restored variables; its `good_step` is set, and its counts are saved.
-      check: called with the step before it is saved; raises NonFiniteError.
+      options: when and how to save, and what to retain.
+      curves: whose sums since the last window are saved.
+      guard: checks the variables before they are saved; its counts are saved.
       metadata: more of the manifests.
+
+    Attributes:
+      good_step: step of the newest checkpoint whose variables are all finite; None without one.
     """
 
     at_end = True
@@ -71,38 +75,40 @@ class Saving(Action):
         *,
         curves: Curves,
         guard: FiniteGuard,
-        check: Callable[[int], None],
         metadata: Metadata,
     ):
         self.every_steps = options.every_steps
         self.every_secs = options.every_secs
+        self.good_step: int | None = None
         self._state = state
         self._infeed = infeed
+        self._run = run
         self._options = options
         self._checkpoints = run.checkpoints(max_to_keep=options.max_to_keep)
         self._curves = curves
         self._guard = guard
-        self._check = check
         self._metadata = metadata
         self._save: Save | None = None  # in progress
         self._saved_step: int | None = None  # of the newest checkpoint, which may be in progress
         self._last_kept = time.time()
         self._best: Best | None = None
         self._is_best_recorded = True
-        guard.finish_saving = self._settle
 
     def restore(self) -> int | None:
-        """Restores the newest good checkpoint and returns its step; None if there is none."""
+        """Restores the newest good checkpoint and returns its step; None if there is none.
+
+        Raises:
+          NonFiniteError: a variable in it is not finite; the message names an older good one.
+        """
         processes.note_saved(0)
         processes.by_first(self._checkpoints.clean)
         newest = processes.by_first(self._checkpoints.latest)
         if newest is None:
             return None
-        storage = self._state.storage()
-        manifest = self._checkpoints.restore(None, storage, check=self._metadata.check)
-        self._guard.check_restored(
-            manifest.step, lambda step: self._checkpoints.restore(step, storage)
+        manifest = self._checkpoints.restore(
+            None, self._state.storage(), check=self._metadata.check
         )
+        self._require_finite(manifest.step)
         if _POSITION not in manifest.metadata:
             raise RunDirError(
                 f"ckpt-{manifest.step} holds no position in the data: name it as INIT_CHECKPOINT "
@@ -112,7 +118,8 @@ class Saving(Action):
         self._curves.restore(manifest.metadata.get(_SUMS, {}))
         self._guard.restore_counts(manifest.metadata)
         self._last_kept = float(manifest.metadata.get(_LAST_KEPT, self._last_kept))
-        self._restore_best()
+        best = processes.by_first(self._read_best)
+        self._best = None if best is None else Best(**best)
         # Random numbers must not change in the middle of a run, even if the configuration does.
         self._state.seed = int(manifest.metadata.get("seed", self._state.seed))
         self._saved_step = manifest.step
@@ -126,13 +133,13 @@ class Saving(Action):
         self._start(context.step)
 
     def consider_best(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Keeps the checkpoint of `step`, the present one, if it is the best by its metrics.
+        """Saves `step`, the present one, if it is the best by its metrics.
 
         Raises:
           InputError: the metric of the options should be among them, and is not.
         """
         metric, mode = self._options.best_metric, self._options.best_mode
-        if metric is None or step == 0:  # an untrained model is no checkpoint
+        if metric is None or step == 0:  # an untrained model is not worth a checkpoint
             return
         check_metric_exists("CheckpointOptions.best_metric", metric, metrics.keys())
         value = float(metrics.get(metric, math.nan))
@@ -155,9 +162,16 @@ class Saving(Action):
         if save is None:
             return
         save.wait()
-        self._guard.good_step = save.step
+        self.good_step = save.step
         processes.note_saved(save.step)
         self._record_best()
+
+    def finish_before_error(self) -> None:
+        """Waits for the save in progress; its error is only logged, for another one is raised."""
+        try:
+            self.finish()
+        except RunDirError as error:
+            logging.warning("%s", error)
 
     def close(self) -> None:
         """Waits for the thread of a save that an error has left in progress."""
@@ -165,19 +179,11 @@ class Saving(Action):
         if save is not None:
             save.abandon()
 
-    def _settle(self) -> None:
-        """Waits for the save in progress before another error is raised."""
-        try:
-            self.finish()
-        except RunDirError as error:
-            logging.warning("%s", error)
-
     def _start(self, step: int) -> None:
-        """Begins to save a step, after the save before has ended."""
         if self._saved_step == step:
             return
         self.finish()
-        self._check(step)
+        self._guard.check_variables(step)
         mesh = self._state.mesh
         metadata = {
             **self._metadata.values,
@@ -191,15 +197,14 @@ class Saving(Action):
             _POSITION: self._infeed.position,
             _SUMS: self._curves.sums(),
             **self._guard.counts(),
-            **self._kept_entries(),
+            **self._retention_entries(),
         }
         self._save = self._checkpoints.start_save(step, self._state.storage(), metadata=metadata)
         self._saved_step = step
         if not self._options.asynchronous:
             self.finish()
 
-    def _kept_entries(self) -> dict[str, object]:
-        """Returns the entries of a manifest by which a checkpoint is kept for good."""
+    def _retention_entries(self) -> dict[str, object]:
         hours = self._options.keep_every_hours
         if hours is None:
             return {}
@@ -209,23 +214,41 @@ class Saving(Action):
             self._last_kept = now
         return {_LAST_KEPT: self._last_kept, **({KEPT: True} if is_kept else {})}
 
-    def _restore_best(self) -> None:
-        """Reads which checkpoint is the best by the metric of the options."""
-        options = self._options
-        if options.best_metric is None:
+    def _require_finite(self, step: int) -> None:
+        variable = self._guard.first_non_finite()
+        if variable is None:
+            self.good_step = step
             return
-        fields = processes.by_first(self._recorded_best)
-        if fields is not None:
-            self._best = Best(**fields)
+        older_steps = [s for s in processes.by_first(self._checkpoints.steps) if s < step]
+        good = next((s for s in reversed(older_steps) if self._is_good(s)), None)
+        remedy = "there is no older one that is good: begin again in another --model_dir"
+        if good is not None:
+            path = pathlib.Path(self._run.path, "checkpoints", f"ckpt-{good}")
+            remedy = (
+                f"the last good checkpoint is step {good}: start from it in another --model_dir, "
+                f"with --gin.INIT_CHECKPOINT=\"'{path}'\""
+            )
+        raise NonFiniteError(
+            f"variable {variable} of checkpoint {step} in {self._run.path} is not finite; {remedy}"
+        )
 
-    def _recorded_best(self) -> dict[str, Any] | None:
+    def _is_good(self, step: int) -> bool:
+        try:
+            self._checkpoints.restore(step, self._state.storage())
+        except RunDirError:
+            return False
+        return self._guard.first_non_finite() is None
+
+    def _read_best(self) -> dict[str, Any] | None:
+        """Returns the fields of the best checkpoint by the metric of the options."""
+        if self._options.best_metric is None:
+            return None
         best = self._checkpoints.best()
         wanted = (self._options.best_metric, self._options.best_mode)
         is_same = best is not None and (best.metric, best.mode) == wanted
         return dataclasses.asdict(best) if best is not None and is_same else None
 
     def _record_best(self) -> None:
-        """Records the best checkpoint, which is complete."""
         if self._best is not None and not self._is_best_recorded:
             self._is_best_recorded = True
             best = self._best

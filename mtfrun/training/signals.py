@@ -18,7 +18,7 @@ from mtfrun.display.progress import is_terminal, present_work
 _STANDARD_ERROR = 2
 # To the first column, then "Erase in Display", ECMA-48, section 8.3.39: bars and "^C" disappear.
 _CLEAR_BELOW = "\r\x1b[J"
-# How long native code may go on after a signal where nothing would be lost.
+# How long native code may run after a signal where nothing would be lost.
 _ABANDON_SECS = 3.0
 # Ends the thread that reads the numbers of signals.
 _NO_SIGNAL = b"\0"
@@ -36,10 +36,10 @@ class StopSignals:
     See `handled` for the effect of a second signal, and for the line that acknowledges the first.
 
     Attributes:
-      finishing: what is finished after a signal, for that line: "step 120".
+      finishing: work that a signal does not interrupt, for that line: "step 120".
       abandons: whether a signal raises Stopped at once, in the main thread.
-      received: the number of the first signal when `agree` was last called, or None. Of several
-        processes it is the same in all.
+      received: the number of the first signal when `agree` was last called, or None; the same in
+        all processes.
     """
 
     def __init__(self) -> None:
@@ -180,7 +180,6 @@ def _watch(
     before_exit: Callable[[], object],
     abandons: Callable[[], bool],
 ) -> None:
-    """Reads the numbers of signals from a pipe until one of them is 0."""
     signals = 0
     while (byte := os.read(reader, 1)) != _NO_SIGNAL:
         (number,) = byte
@@ -193,7 +192,7 @@ def _watch(
             acknowledge()
             signals += 1
             if _is_abandoned(reader, abandons):
-                _print_at_once("mtfrun: stopped before the first step; the same command goes on")
+                _print_at_once("mtfrun: stopped before the first step; the same command resumes")
                 os._exit(128 + number)
 
 
@@ -209,7 +208,7 @@ def _is_abandoned(reader: int, abandons: Callable[[], bool]) -> bool:
 
 
 def _print_at_once(line: str) -> None:
-    """Prints a line on standard error, of several processes in the first one only.
+    """Prints a line on standard error of the first process.
 
     Past `sys.stderr`, whose lock the interrupted code may hold; over a bar, which is drawn anew.
     """

@@ -30,14 +30,14 @@ from typing import Any
 from mtfrun import training
 from mtfrun.cli.parser import parse_flags
 from mtfrun.cli.shared_flags import settings_of
-from mtfrun.experiment.runs.run_training import TrainChoices, prepared, run_training
+from mtfrun.experiment.runs.run_training import TrainChoices, prepare, run_training
 from mtfrun.rundir import RunDirectory
 from mtfrun.rundir.checkpoints.save import Save
 from mtfrun.rundir.tensorboard.summaries import Summaries
 from mtfrun.training import loop
 from mtfrun.training.finite import FiniteGuard
 from mtfrun.training.progress import Progress
-from mtfrun.training.saving import Saving
+from mtfrun.training.saving import Saver
 
 BARE, ALL = "bare loop", "all"
 # Of the time of a step, for all parts together.
@@ -45,7 +45,7 @@ GOAL = 0.02
 
 # Parts of the loop, and what they consist of.
 PARTS: dict[str, list[tuple[Any, str]]] = {
-    "checkpoints": [(Saving, "__call__")],
+    "checkpoints": [(Saver, "__call__")],
     "summaries": [(loop, "write_metrics"), (Summaries, "text"), (Summaries, "flush")],
     "finite check": [(FiniteGuard, "check_steps"), (FiniteGuard, "check_variables")],
     "progress line": [(Progress, "line"), (Progress, "advance"), (Progress, "note")],
@@ -185,7 +185,7 @@ def _start(every_steps: int, *, tiny: bool) -> Gate:
         *("--gin.LOG_EVERY=50", *(_TINY if tiny else [])),
         f"--model_dir={directory / 'run'}",
     ]
-    preparation = prepared(settings_of(parse_flags(command)))
+    preparation = prepare(settings_of(parse_flags(command)))
     # After the parts, so that a request ends with them.
     preparation.training._actions = [gate]
 

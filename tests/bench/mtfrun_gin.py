@@ -34,8 +34,7 @@ def setup(arguments: argparse.Namespace) -> Step:
     one = mtf.constant(experiment.mesh, 1, dtype=tf.int32)
 
     def step() -> float:
-        history = mtf.to_numpy(train_steps(features, one))
-        loss = history["objective"]
+        loss = mtf.to_numpy(train_steps(features, one)).objective
         return float(loss.total[0] / loss.weight[0])
 
     return step

@@ -101,7 +101,7 @@ class _Steps:
     def take(self, number: int) -> float:
         """Takes 0 or 1 steps and returns the loss, 0 for none."""
         count = mtf.constant(self.state.mesh, number, dtype=tf.int32)
-        loss = mtf.to_numpy(self._function(self._features, count)["loss"])
+        loss = mtf.to_numpy(self._function(self._features, count).metrics["loss"])
         return float(loss.total[0] / max(loss.weight[0], 1.0))
 
 

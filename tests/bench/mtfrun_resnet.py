@@ -130,7 +130,7 @@ def setup(arguments: argparse.Namespace) -> Callable[[], float]:
     train_steps = train_steps_function(state)
 
     def step() -> float:
-        loss = mtf.to_numpy(train_steps(features, one)["loss"])
+        loss = mtf.to_numpy(train_steps(features, one).metrics["loss"])
         return float(loss.total[0] / loss.weight[0])
 
     return step

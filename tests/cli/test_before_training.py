@@ -73,4 +73,6 @@ def test_a_finished_run_says_so_and_is_not_evaluated_again(
 ) -> None:
     process = mtfrun_here("train", *flags, f"--model_dir={run_copy}")
     assert (process.returncode, process.stdout) == (0, b"")
-    assert process.stderr.decode() == ("already finished at step 2; raise TRAIN_STEPS to go on\n")
+    assert process.stderr.decode() == (
+        "already finished at step 2; raise TRAIN_STEPS to train more\n"
+    )

@@ -64,7 +64,7 @@ def test_training_is_silent_but_for_its_progress(trained: pathlib.Path, flags: l
         "curves": header["curves"],
         "note": "WARMUP_STEPS is 100: the learning rate rises in more than half of the training; "
         "--gin.WARMUP_STEPS=1 is a tenth",
-        "start": "going on from step 2 of 3",
+        "start": "resuming from step 2 of 3",
     }
     assert re.fullmatch(
         r"LanguageModelData of TextFiles: 1 document, 1.,... tokens, 1.,... bytes of /.*/train.txt",

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from mtfrun.data import ByteVocabulary, LanguageModelData, NoSource, Task
-from mtfrun.experiment.runs.recorded_training import as_text, recorded
+from mtfrun.experiment.runs.run_training import command_text, record_training
 from mtfrun.rundir import RunDirectory, Setup
 from mtfrun.rundir.checkpoints.manifest import _digest
 from tests.cli.command import error_line, mtfrun_here, tiny_experiment
@@ -113,7 +113,10 @@ def test_an_error_after_the_first_step_leaves_the_records(
 ) -> None:
     run = RunDirectory(tmp_path)
     run.write_config("OLD = 1\n")
-    with pytest.raises(error), recorded(run, DATA, SETUP, "NEW = 2\n", ["mtfrun"], lambda: 1):
+    with (
+        pytest.raises(error),
+        record_training(run, DATA, SETUP, "NEW = 2\n", ["mtfrun"], lambda: 1),
+    ):
         raise error("of the second step")
     assert run.read_config() == "NEW = 1\n"
     records = {"config.gin", "operative_config.gin", "files.json", "commands/0001.json"}
@@ -122,6 +125,6 @@ def test_an_error_after_the_first_step_leaves_the_records(
 
 def test_a_command_reads_as_it_is_typed() -> None:
     command = ["mtfrun", "train", "--gin.LAYOUT='a:b;c:d'", "--gin_file=caf\udce9.gin"]
-    text = as_text(command)
+    text = command_text(command)
     assert shlex.split(text)[:3] == command[:3]
     assert text.endswith("--gin_file=caf\ufffd.gin'")

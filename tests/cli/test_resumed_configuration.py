@@ -46,7 +46,7 @@ def test_what_changes_the_numbers_needs_the_flag_once(
     before = (run_copy / "config.gin").read_bytes()
     line = error_line(mtfrun_here(*flags, *MORE, change))
     assert line.startswith(f"mtfrun: error: the configuration has changed since ckpt-2: {listed}")
-    assert line.endswith("restore it, or go on with --accept_changes")
+    assert line.endswith("restore it, or resume with --accept_changes")
     assert (run_copy / "config.gin").read_bytes() == before
     assert RunDirectory(run_copy).checkpoints().latest() == 2
     process = mtfrun_here(*flags, *MORE, change, "--accept_changes")

@@ -16,7 +16,7 @@ import pytest
 from mtfrun.data import Infeed
 from mtfrun.experiment import Decoding, Scoring
 from mtfrun.rundir import RunDirectory
-from mtfrun.training import step
+from mtfrun.training import microbatches, step
 from tests.cli.command import ROOT, environment, mtfrun_here, tiny_experiment
 
 pytestmark = pytest.mark.usefixtures("hangup_not_ignored")
@@ -124,7 +124,7 @@ def test_an_evaluation_of_training_ends_between_batches_and_all_is_saved(
     process = mtfrun_here("train", *train)
     assert process.returncode == code, process.stderr.decode()
     assert process.stderr.decode().splitlines()[-1] == (
-        "mtfrun: stopped and saved at step 2; the same command goes on"
+        "mtfrun: stopped and saved at step 2; the same command resumes"
     )
     assert len(calls) == 4
     assert RunDirectory(tmp_path / "run").checkpoints().steps() == [2]
@@ -137,13 +137,13 @@ def test_a_signal_before_the_first_step_waits_for_nothing(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     calls: list[int] = []
-    tracing = _signalling(step.loss_and_gradients, signal.SIGTERM, 1, calls)
+    tracing = _signalling(microbatches.loss_and_gradients, signal.SIGTERM, 1, calls)
     monkeypatch.setattr(step, "loss_and_gradients", tracing)
     run = tmp_path / "run"
     process = mtfrun_here("train", *flags, f"--model_dir={run}")
     assert process.returncode == 143
     assert process.stderr.decode().splitlines()[-1] == (
-        "mtfrun: stopped before the first step; the same command goes on"
+        "mtfrun: stopped before the first step; the same command resumes"
     )
     assert "mtfrun: ending before the first step; again to stop now\n" in capfd.readouterr().err
     status = RunDirectory(run).record().status()

@@ -14,11 +14,11 @@ from tests.cli.tensorboard_server import LOADERS, TensorBoard, serving
 SETTINGS = """
 from __gin__ import dynamic_registration
 from mtfrun import experiment
-from mtfrun import training
 from mtfrun.models import transformer
+from mtfrun.tools import histograms
 
-experiment.Training.actions = [@training.Histograms()]
-training.Histograms.every_steps = 2
+experiment.Training.actions = [@histograms.Histograms()]
+histograms.Histograms.every_steps = 2
 transformer.StackTransforms.activation_scale = True
 """
 

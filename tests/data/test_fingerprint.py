@@ -64,7 +64,7 @@ def test_a_change_is_refused_by_name(present: dict[str, Any], message: str) -> N
         check_unchanged(SAVED, present, "ckpt-300")
     text = str(caught.value)
     assert text.startswith(f"the data have changed since ckpt-300: {message}")
-    assert text.endswith("restore them, or go on with --accept_changes")
+    assert text.endswith("restore them, or resume with --accept_changes")
     assert "\n" not in text and len(text) < 400
 
 

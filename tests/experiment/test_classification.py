@@ -35,7 +35,9 @@ def _images(count: int) -> list[np.ndarray]:
     return list(np.random.default_rng(0).integers(0, 256, [count, *SIZE]).astype(np.uint8))
 
 
-@pytest.mark.parametrize("mesh_shape", [ONE_DEVICE, "data:2,model:2"])
+@pytest.mark.parametrize(
+    "mesh_shape", [ONE_DEVICE, pytest.param("data:2,model:2", marks=pytest.mark.slow)]
+)
 def test_predictions_are_the_most_probable_classes(data_dir: pathlib.Path, mesh_shape: str) -> None:
     classification = _classification(data_dir, mesh_shape, top_k=3)
     images = _images(6)

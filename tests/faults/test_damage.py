@@ -105,7 +105,7 @@ class Damages:
         assert self._restored(None) == self._good[NEWEST if harmless else OLDER]
         messages = [record.getMessage() for record in self._caplog.records]
         assert len(messages) == (not harmless), messages
-        assert all(f"going on from step {OLDER}" in m and "\n" not in m for m in messages)
+        assert all(f"resuming from step {OLDER}" in m and "\n" not in m for m in messages)
         assert _contents(self._run) == before
         path.write_bytes(former)
 
@@ -211,10 +211,10 @@ def test_commands_go_on_from_an_older_checkpoint(
     (values,) = succeeded(process)
     assert values["step"] == OLDER
     (line,) = process.stderr.decode().splitlines()
-    assert f"going on from step {OLDER}" in line
+    assert f"resuming from step {OLDER}" in line
     process = mtfrun_here(*train)
     succeeded(process)
-    assert f"going on from step {OLDER} of " in process.stderr.decode()
+    assert f"resuming from step {OLDER} of " in process.stderr.decode()
     assert Checkpoints(run / "checkpoints").verify(NEWEST).step == NEWEST
 
 

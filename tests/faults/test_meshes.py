@@ -13,7 +13,7 @@ import pytest
 from mtfrun import mtf
 from mtfrun.cli.parser import parse_flags
 from mtfrun.cli.shared_flags import settings_of
-from mtfrun.experiment.runs.run_training import TrainChoices, prepared, run_training
+from mtfrun.experiment.runs.run_training import TrainChoices, prepare, run_training
 from mtfrun.rundir import RunDirectory
 from mtfrun.training import TrainState
 from tests.cli.command import tiny_experiment
@@ -76,7 +76,7 @@ class Runs:
             f"--gin.MESH_SHAPE='{mesh}'",
             f"--model_dir={model_dir}",
         ]
-        preparation = prepared(settings_of(parse_flags(arguments)))
+        preparation = prepare(settings_of(parse_flags(arguments)))
         run, state = RunDirectory(model_dir), preparation.training.state
         state.initialize()
         if run.checkpoints().latest() is not None:

@@ -61,9 +61,11 @@ _RARELY = ["--gin.CHECKPOINT_EVERY=1000000", "--gin.EVAL_EVERY=None"]
 
 PHASES = {
     "compiling": Phase(
-        "mtfrun.training.loop:_Loop._visit", [*_TRAIN, *_LONG, *_RARELY, "--gin.NUM_LAYERS=6"]
+        "mtfrun.training.host_loop:HostLoop.run", [*_TRAIN, *_LONG, *_RARELY, "--gin.NUM_LAYERS=6"]
     ),
-    "a long visit": Phase("mtfrun.training.loop:_Loop._visit", [*_TRAIN, *_LONG, *_RARELY], call=3),
+    "a long host loop": Phase(
+        "mtfrun.training.host_loop:HostLoop.run", [*_TRAIN, *_LONG, *_RARELY], call=3
+    ),
     "evaluation": Phase(
         "mtfrun.experiment.evaluation:Evaluation.__call__",
         [*_TRAIN, "--gin.TRAIN_STEPS=5", "--gin.EVAL_EVERY=4"],
@@ -216,7 +218,7 @@ def test_a_signal_ends_every_phase(
     ("phase", "signals"),
     [
         pytest.param("compiling", "TERM", marks=pytest.mark.slow),
-        pytest.param("a long visit", "INT INT", marks=pytest.mark.slow),
+        pytest.param("a long host loop", "INT INT", marks=pytest.mark.slow),
         pytest.param("saving", "HUP", marks=pytest.mark.slow),
         ("building data", "INT"),
         ("building a vocabulary", "TERM"),

@@ -16,7 +16,7 @@ SAVES = ["synchronous", "asynchronous"]
 # The saves of the short tests: synchronous ones are slow.
 SHORT_SAVES = [pytest.param("synchronous", marks=pytest.mark.slow), "asynchronous"]
 
-_GOING_ON = re.compile(r"going on from step (\d+) of ")
+_GOING_ON = re.compile(r"resuming from step (\d+) of ")
 
 
 @dataclasses.dataclass(frozen=True)

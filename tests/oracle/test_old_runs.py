@@ -23,7 +23,7 @@ from mtfrun.models.transformer.token_model import TokenModel
 from mtfrun.rundir.checkpoints.init_checkpoint import InitCheckpoint, find_source, fit_value
 from mtfrun.rundir.checkpoints.mesh_tensorflow_names import sources_of
 from mtfrun.training import TrainState
-from mtfrun.training.step import OBJECTIVE, train_steps_function
+from mtfrun.training.step import train_steps_function
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.oracle.reference_cases import FOLDER
 
@@ -186,10 +186,10 @@ def test_a_training_of_the_original_continues(name: str, several: bool) -> None:
     folder = FOLDER / "old_runs" / name
     mesh = _mesh(name, several)
     state = _state_of_step_0(name, mesh)
-    history = train_steps_function(state)(
+    record = train_steps_function(state)(
         _batches(name, mesh), mtf.constant(mesh, NUM_STEPS, dtype=tf.int32)
     )
-    objective = mtf.to_numpy(history[OBJECTIVE])
+    objective = mtf.to_numpy(record.objective)
     losses = json.loads((folder / "result.json").read_text())["train_losses"]
     assert_close(objective.total / objective.weight, losses, FLOAT32_MODEL_TOLERANCE)
 

@@ -186,7 +186,7 @@ time.sleep(60)
     assert (other.returncode, output) == (LOST, "files are removed\n")
     (line,) = errors.splitlines()
     assert line.startswith(f"mtfrun: error: process {victim} of 2 (pid {run.processes[victim].pid}")
-    assert line.endswith("; step 300 is saved, and the same command goes on from there")
+    assert line.endswith("; step 300 is saved, and the same command resumes from there")
 
 
 def test_an_error_ends_all_processes(start: type[_Run]) -> None:

@@ -186,7 +186,7 @@ class Configured(Action):
         (Configured(every_steps=1.5), "Configured.every_steps is 1.5: it must be an integer"),  # type: ignore[arg-type]
         (Configured(every_secs=-1.0), "Configured.every_secs is -1.0: it must be more than 0"),
         (Configured(every_steps=None), "Configured is never due: give it every_steps, every_secs"),
-        (Configured, "Configured'> is no action: give objects of a subclass of training"),
+        (Configured, "Configured'> is not an action: give objects of a subclass of training"),
     ],
 )
 def test_an_action_that_is_never_due_is_refused(

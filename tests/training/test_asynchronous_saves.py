@@ -17,7 +17,7 @@ from mtfrun.models import NonFiniteError
 from mtfrun.rundir import RunDirectory, RunDirError
 from mtfrun.rundir.checkpoints.snapshot import Snapshot
 from mtfrun.training import Action, ActionContext, CheckpointOptions, TrainOptions
-from tests.layouts import QUICK_LAYOUTS
+from tests.layouts import ONE_DEVICE
 from tests.training.toy_run import curve, parameters, toy_train
 
 Write = Callable[[Snapshot, pathlib.Path], None]
@@ -63,7 +63,9 @@ class AtStep(Action):
             self._function(context)
 
 
-@pytest.mark.parametrize("mesh_shape", QUICK_LAYOUTS)
+@pytest.mark.parametrize(
+    "mesh_shape", [pytest.param(ONE_DEVICE, marks=pytest.mark.slow), "data:2,model:2"]
+)
 def test_a_run_is_the_same_with_and_without_waiting(
     tmp_path: pathlib.Path, mesh_shape: str
 ) -> None:
@@ -83,7 +85,7 @@ def test_a_run_is_the_same_with_and_without_waiting(
         assert first.files[data].sha256 == second.files[data].sha256
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("jit_compile", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_steps_run_during_a_write_and_the_next_save_waits(
     tmp_path: pathlib.Path, slow_disk: threading.Event, jit_compile: bool
 ) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from mtfrun.training import CheckpointOptions, TrainOptions
-from mtfrun.training.curves import Curves, History
+from mtfrun.training.curves import CountedMetric, Curves, HostMetric
 from tests.training.toy_run import Evaluating, curve, toy_train
 
 
@@ -62,22 +62,21 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str, str]:
     return uninterrupted, interrupted, extended
 
 
-class _HostMetric:
-    def __init__(self, total: object, weight: object):
-        self.total, self.weight = np.array(total, np.float32), np.array(weight, np.float32)
+def _metric(total: object, weight: object) -> HostMetric:
+    return CountedMetric(np.array(total, np.float32), np.array(weight, np.float32))
 
 
 def test_sums_survive_json_to_the_bit_even_if_not_finite() -> None:
-    history: History = {
-        "loss": _HostMetric([0.1, 0.7], [3.0, 1.0]),
-        "load": _HostMetric([[0.1, 1e-30], [np.inf, 0.3]], [1.0, 1.0]),
+    metrics = {
+        "loss": _metric([0.1, 0.7], [3.0, 1.0]),
+        "load": _metric([[0.1, 1e-30], [np.inf, 0.3]], [1.0, 1.0]),
     }
     first = Curves(10, 100)
-    assert list(first.add(10, history, 2)) == []
+    assert list(first.add(10, 2, metrics, {}, np.zeros(2))) == []
     text = json.dumps(first.sums(), allow_nan=False)
     restored = Curves(10, 100)
     restored.restore(json.loads(text))
-    points = [list(curves.add(12, history, 2)) for curves in (first, restored)]
+    points = [list(curves.add(12, 2, metrics, {}, np.zeros(2))) for curves in (first, restored)]
     sums = [curves.sums() for curves in (first, restored)]
     assert points == [[], []] and sums[0] == sums[1] and json.dumps(sums[0]) != text
 

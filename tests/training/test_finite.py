@@ -14,9 +14,11 @@ from mtfrun import mtf, optim
 from mtfrun.models import FiniteCheck, NonFiniteError
 from mtfrun.rundir import RunDirectory
 from mtfrun.training import CheckpointOptions, TrainOptions, TrainState
-from mtfrun.training.curves import History
-from mtfrun.training.finite import FiniteGuard
-from mtfrun.training.step import GRAD_NORM, OBJECTIVE
+from mtfrun.training.curves import CountedMetric
+from mtfrun.training.finite import BadStep, FiniteGuard
+from mtfrun.training.host_loop import HostRecord
+from mtfrun.training.step import StepRecord
+from tests.layouts import ONE_DEVICE
 from tests.training.toy_model import Bigram, batches
 from tests.training.toy_run import LAYOUT, toy_train
 
@@ -60,7 +62,9 @@ def test_infinite_weights_are_not_saved_and_their_step_is_described(tmp_path: pa
     assert report["rows"] == {"targets": _batch(1)}
 
 
-@pytest.mark.parametrize("mesh_shape", ["data:1,model:1", "data:2,model:2"])
+@pytest.mark.parametrize(
+    "mesh_shape", [ONE_DEVICE, pytest.param("data:2,model:2", marks=pytest.mark.slow)]
+)
 def test_the_error_names_the_last_good_checkpoint(tmp_path: pathlib.Path, mesh_shape: str) -> None:
     toy_train(str(tmp_path), _options(4), mesh_shape=mesh_shape)
     adam = optim.Adam(learning_rate=float("inf"))
@@ -82,25 +86,21 @@ def test_an_infinite_gradient_is_found_in_its_step(tmp_path: pathlib.Path) -> No
     mesh = mtf.Mesh()
     state = TrainState(Bigram(mesh), optim.Sgd(learning_rate=1.0), mesh)
     state.initialize()
-    history: History = {
-        OBJECTIVE: _HostMetric(np.ones(4), np.ones(4)),
-        GRAD_NORM: _HostMetric(np.array([1.0, 2.0, np.inf, 0.0]), np.ones(4)),
-    }
+    zeros = np.zeros(4)
+    objective, norms = CountedMetric(np.ones(4), np.ones(4)), np.array([1.0, 2.0, np.inf, 0.0])
+    record = StepRecord({}, objective, zeros, norms, skipped=zeros, non_finite_gradient=zeros)
     guard = FiniteGuard(state, RunDirectory(tmp_path))
-    guard.check_steps(10, history, 2, {})
-    with pytest.raises(NonFiniteError, match="the norm of the gradients of step 13 is not finite"):
-        guard.check_steps(10, history, 3, {})
+    guard.check_steps(HostRecord(10, 2, record, {}, {}, 0.0))
+    with pytest.raises(BadStep, match="the norm of the gradients of step 13 is not finite") as bad:
+        guard.check_steps(HostRecord(10, 3, record, {}, {}, 0.0))
+    error = guard.error(bad.value, {}, 2, good_step=8)
+    assert "the last good checkpoint is step 8" in str(error)
     assert _written(tmp_path / "nan_step_13.json") == {
         "step": 13,
         "variable": None,
         "gradient": None,
         "rows": {},
     }
-
-
-class _HostMetric:
-    def __init__(self, total: np.ndarray, weight: np.ndarray):
-        self.total, self.weight = total, weight
 
 
 def test_a_checkpoint_that_is_not_finite_is_not_good(tmp_path: pathlib.Path) -> None:

@@ -81,9 +81,9 @@ def losses(mesh_shape: str, rematerialise: bool, microbatches: int) -> tuple[np.
     run = train_steps_function(state, microbatches=microbatches, clip_norm=1.0)
     features = infeed.next(STEPS)
     assert features is not None
-    history = mtf.to_numpy(run(features, mtf.constant(mesh, STEPS, dtype=tf.int32)))
-    loss = history["loss"]
-    return loss.total / loss.weight, history["norm/gradient"].total
+    record = mtf.to_numpy(run(features, mtf.constant(mesh, STEPS, dtype=tf.int32)))
+    loss = record.metrics["loss"]
+    return loss.total / loss.weight, record.gradient_norm
 
 
 @pytest.mark.parametrize(("mesh_shape", "rematerialise", "microbatches"), CASES)

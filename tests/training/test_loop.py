@@ -92,7 +92,7 @@ def test_a_finished_run_is_not_changed(
     )
     assert (result.step, result.signal, evaluated) == (3, None, [])
     assert capsys.readouterr().err.splitlines() == [
-        "already finished at step 3; raise TRAIN_STEPS to go on"
+        "already finished at step 3; raise TRAIN_STEPS to train more"
     ]
     assert sorted(path for path in tmp_path.rglob("*")) == files
 
@@ -112,5 +112,5 @@ def test_a_profile_is_recorded(tmp_path: pathlib.Path) -> None:
 def test_options_must_be_positive_whole_numbers(name: str) -> None:
     for value in (0, -1, 1.5):
         settings: dict[str, Any] = {"train_steps": 1, name: value}
-        with pytest.raises(ValueError, match=f"^{name} is"):
+        with pytest.raises(ValueError, match=f"^TrainOptions.{name} is"):
             TrainOptions(**settings)

@@ -13,7 +13,6 @@ from mtfrun import mtf
 from mtfrun.data import Infeed
 from mtfrun.training import train_steps_function
 from mtfrun.training.norms import GRADIENT, Norms
-from mtfrun.training.step import GRADIENT_OF, NORMS
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.training.test_sharded_state import Setting, make_state
 from tests.training.toy_model import batches
@@ -31,8 +30,8 @@ def norms_of(setting: Setting, rule: str = "") -> dict[str, np.ndarray]:
     run = train_steps_function(
         state, microbatches=setting.microbatches, clip_norm=setting.clip_norm, norms=norms
     )
-    history = mtf.to_numpy(run(features, mtf.constant(state.mesh, STEPS, dtype=tf.int32)))
-    return {**norms.by_tag(history[NORMS].total), GRADIENT: history[GRADIENT].total}
+    record = mtf.to_numpy(run(features, mtf.constant(state.mesh, STEPS, dtype=tf.int32)))
+    return {**norms.by_tag(record.norm_squares[0]), GRADIENT: record.gradient_norm}
 
 
 def _norm(values: Iterable[np.ndarray]) -> float:
@@ -46,7 +45,7 @@ def _by_module(values: Mapping[str, np.ndarray]) -> dict[str, list[np.ndarray]]:
     return modules
 
 
-@pytest.mark.parametrize("microbatches", [1, 2])
+@pytest.mark.parametrize("microbatches", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_norms_are_those_of_numpy_before_clipping(microbatches: int) -> None:
     setting = Setting("adafactor", "transformer", ONE_DEVICE, microbatches, clip_norm=0.01)
     state = make_state(setting, "")
@@ -59,14 +58,14 @@ def test_norms_are_those_of_numpy_before_clipping(microbatches: int) -> None:
         before = mtf.to_numpy(state.trainable)
         features = infeed.next(1)
         assert features is not None
-        history = mtf.to_numpy(run(features, mtf.constant(state.mesh, 1, dtype=tf.int32)))
+        record = mtf.to_numpy(run(features, mtf.constant(state.mesh, 1, dtype=tf.int32)))
         after = mtf.to_numpy(state.trainable)
-        actual = {tag: x[0] for tag, x in norms.by_tag(history[NORMS].total).items()}
+        actual = {tag: x[0] for tag, x in norms.by_tag(record.norm_squares[0]).items()}
         if step % EVERY and step != STEPS:
-            assert not any(actual.values())  # there is no point of the curves
+            assert not any(actual.values())  # the curves have no value
             continue
         arrays = {
-            "gradient": {path: history[GRADIENT_OF + path].total[0] for path in before},
+            "gradient": {path: record.gradients[path][0] for path in before},
             "parameter": before,
             "update": {path: after[path] - before[path] for path in before},
         }
@@ -75,7 +74,7 @@ def test_norms_are_those_of_numpy_before_clipping(microbatches: int) -> None:
             expected[f"norm/{kind}"] = _norm(values.values())
             for module, of_module in _by_module(values).items():
                 expected[f"norm/{kind}/{module}"] = _norm(of_module)
-        actual[GRADIENT] = history[GRADIENT].total[0]
+        actual[GRADIENT] = record.gradient_norm[0]
         assert actual.keys() == expected.keys() and "norm/update/embedding" in actual
         for tag, value in expected.items():
             assert_close(actual[tag], np.float32(value), FLOAT32_MODEL_TOLERANCE)

@@ -28,7 +28,9 @@ class _Reporting(Bigram):
         return loss._replace(total=mtf.recompute_grad(reported, [loss.total]))
 
 
-@pytest.mark.parametrize("mesh_shape", [ONE_DEVICE, "data:2,model:2"])
+@pytest.mark.parametrize(
+    "mesh_shape", [pytest.param(ONE_DEVICE, marks=pytest.mark.slow), "data:2,model:2"]
+)
 def test_every_microbatch_is_printed_with_its_step_and_curves_are_means(
     mesh_shape: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

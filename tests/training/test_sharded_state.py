@@ -90,8 +90,9 @@ def train(state: TrainState, setting: Setting, steps: int) -> np.ndarray:
     )
     features = infeed.next(steps)
     assert features is not None
-    history = mtf.to_numpy(run(features, mtf.constant(state.mesh, steps, dtype=tf.int32)))
-    return np.asarray(history["loss"].total / history["loss"].weight)
+    record = mtf.to_numpy(run(features, mtf.constant(state.mesh, steps, dtype=tf.int32)))
+    loss = record.metrics["loss"]
+    return np.asarray(loss.total / loss.weight)
 
 
 @functools.cache

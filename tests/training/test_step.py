@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ import tensorflow as tf
 from mtfrun import mtf, optim
 from mtfrun.data import Infeed
 from mtfrun.training import TrainOptions, TrainState, train_steps_function
-from mtfrun.training.step import GRADIENT_OF
+from mtfrun.training.step import StepRecord
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close, meshes
 from tests.training.toy_model import Bigram, batches
 
@@ -42,8 +41,8 @@ def losses(
     for count in visits:
         features = infeed.next(count, capacity)
         assert features is not None
-        history = run(features, mtf.constant(mesh, count, dtype=tf.int32))
-        loss = mtf.to_numpy(history["loss"])
+        record = run(features, mtf.constant(mesh, count, dtype=tf.int32))
+        loss = mtf.to_numpy(record.metrics["loss"])
         values.extend(loss.total[:count] / loss.weight[:count])
         assert not loss.weight[count:].any()
     assert state.finished_steps == sum(visits)
@@ -95,22 +94,18 @@ def test_gradients_are_those_before_clipping() -> None:
     shape = mtf.convert_to_shape("batch:8;length:6")
     features = Infeed(batches(), mesh, {"targets": shape}).next(1)
     assert features is not None
-    history = {}
+    records = {}
     for clip_norm in (None, 0.01):
         run = train_steps_function(
             _state(Bigram(mesh), mesh), clip_norm=clip_norm, with_gradients=True
         )
-        history[clip_norm] = mtf.to_numpy(run(features, mtf.constant(mesh, 1, dtype=tf.int32)))
-    gradients = {
-        name: clipped.total[0]
-        for name, clipped in history[0.01].items()
-        if name.startswith(GRADIENT_OF)
-    }
-    assert list(gradients) == [GRADIENT_OF + path for path in ("embedding", "hidden", "softmax")]
-    for name, gradient in gradients.items():
-        np.testing.assert_array_equal(gradient, history[None][name].total[0])
+        records[clip_norm] = mtf.to_numpy(run(features, mtf.constant(mesh, 1, dtype=tf.int32)))
+    gradients = records[0.01].gradients
+    assert list(gradients) == ["embedding", "hidden", "softmax"]
+    for path, gradient in gradients.items():
+        np.testing.assert_array_equal(gradient, records[None].gradients[path])
     norm = np.sqrt(sum(np.sum(np.square(gradient)) for gradient in gradients.values()))
-    assert_close(history[None]["norm/gradient"].total[0], norm, FLOAT32_MODEL_TOLERANCE)
+    assert_close(records[None].gradient_norm[0], norm, FLOAT32_MODEL_TOLERANCE)
 
 
 def test_training_lowers_the_loss() -> None:
@@ -125,23 +120,24 @@ def _state(model: Bigram, mesh: mtf.Mesh, frozen: Sequence[str] = ()) -> TrainSt
     return state
 
 
-def _one_step(state: TrainState, clip_norm: float | None = None) -> dict[str, Any]:
-    """Trains for one step and returns its history."""
+def _one_step(state: TrainState, clip_norm: float | None = None) -> StepRecord:
+    """Trains for one step and returns its record."""
     shape = mtf.convert_to_shape("batch:8;length:6")
     features = Infeed(batches(), state.mesh, {"targets": shape}).next(1)
     assert features is not None
     run = train_steps_function(state, clip_norm=clip_norm)
-    return mtf.to_numpy(run(features, mtf.constant(state.mesh, 1, dtype=tf.int32)))
+    record: StepRecord = mtf.to_numpy(run(features, mtf.constant(state.mesh, 1, dtype=tf.int32)))
+    return record
 
 
 def test_clipping_bounds_what_the_optimizer_sees() -> None:
     mesh = mtf.Mesh()
     state = _state(Bigram(mesh), mesh)
     before = mtf.to_numpy(state.model.named_variables())
-    history = _one_step(state, clip_norm=0.01)
+    record = _one_step(state, clip_norm=0.01)
     after = mtf.to_numpy(state.model.named_variables())
     change = np.sqrt(sum(np.sum((after[path] - before[path]) ** 2) for path in before))
-    assert history["norm/gradient"].total[0] > 0.01
+    assert record.gradient_norm[0] > 0.01
     assert_close(change, np.float32(0.01), FLOAT32_MODEL_TOLERANCE)
 
 

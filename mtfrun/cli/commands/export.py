@@ -113,12 +113,12 @@ def _export_hugging_face(
 def _export_saved_model(
     flags: argparse.Namespace, run: RunDirectory, directory: pathlib.Path
 ) -> None:
-    from mtfrun.experiment.runs.opening import opened, restored
+    from mtfrun.experiment.runs.opening import build_run, restore_model
     from mtfrun.tools.conversion.saved_model import export_saved_model, signatures_of
 
-    built = opened(run, settings_of(flags), on_one_device=True)
+    built = build_run(run, settings_of(flags), on_one_device=True)
     inference = built.experiment.inference.with_settings(inference_settings(flags))
-    step = restored(built, run, flags.checkpoint)
+    step = restore_model(built, run, flags.checkpoint)
     offered = signatures_of(inference, tensorflow_text=flags.tensorflow_text)
     export_saved_model(directory, built.experiment, step, offered)
 

@@ -104,11 +104,11 @@ def _check(flags: argparse.Namespace) -> None:
 
 def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
     from mtfrun import processes
-    from mtfrun.experiment.runs.run_training import TrainChoices, prepared, run_training
+    from mtfrun.experiment.runs.run_training import TrainChoices, prepare, run_training
     from mtfrun.rundir import RunDirectory
     from mtfrun.tools.planning import describe_dry_run
 
-    preparation = prepared(settings_of(flags), planned=flags.dry_run)
+    preparation = prepare(settings_of(flags), planned=flags.dry_run)
     if flags.dry_run:
         print(describe_dry_run(preparation.training, flags.program_dump))
         return 0
@@ -119,7 +119,7 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
         stopped = f"stopped and saved at step {result.step}"
         if not result.is_saved:
             stopped = "stopped before the first step"
-        progress.note(f"mtfrun: {stopped}; the same command goes on")
+        progress.note(f"mtfrun: {stopped}; the same command resumes")
         return 128 + result.signal
     return 0
 

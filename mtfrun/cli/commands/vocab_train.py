@@ -84,7 +84,7 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     from mtfrun.data import Data
     from mtfrun.experiment import Experiment
     from mtfrun.experiment.experiment import ALL_DATA
-    from mtfrun.experiment.inference import required
+    from mtfrun.experiment.records import require
     from mtfrun.experiment.runs.build import ROOTS
     from mtfrun.rundir import atomic_open
     from mtfrun.tools.sentencepiece_training import SentencePieceTraining, train_sentencepiece
@@ -98,7 +98,7 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     )
     config.parse(flags.gin_file, flags.bindings, search_paths=flags.gin_search_paths, roots=ROOTS)
     data = config.argument(Experiment, "data")
-    required(data, Data, "Experiment.data", ALL_DATA)
+    require(data, Data, "Experiment.data", ALL_DATA)
     texts = data.source_texts(flags.split, flags.features.split(","))
     with atomic_open(flags.output) as file:  # before the training, which takes longer
         model = train_sentencepiece(texts, training, data.expected_bytes(flags.split))

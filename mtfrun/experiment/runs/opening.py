@@ -2,32 +2,57 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import pathlib
+import re
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from mtfrun import mtf, processes
 from mtfrun.configuration import config
+from mtfrun.configuration.changed_variables import changes_of_variables, described
 from mtfrun.configuration.checks import check_taken
+from mtfrun.configuration.errors import ConfigError
+from mtfrun.configuration.statements import Binding
 from mtfrun.experiment import Evaluation, Experiment
 from mtfrun.experiment.runs.build import build
-from mtfrun.experiment.runs.incompatible import Configured, explain_incompatible
 from mtfrun.experiment.runs.settings import Settings
-from mtfrun.rundir import RunDirectory
+from mtfrun.rundir import RunDirectory, RunDirError
+from mtfrun.rundir.checkpoints.compatibility import IncompatibleError
+from mtfrun.untrusted import read_regular_text
+
+_CONFIG = "config.gin"
+_INCLUDE = re.compile(r"^include\b", re.MULTILINE)
 
 
-class Opened(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Configuration:
+    """The configuration that objects were built from.
+
+    Attributes:
+      text: as a run directory records it.
+      bindings: of files and flags, with their places.
+    """
+
+    text: str
+    bindings: Sequence[Binding]
+
+
+class RunObjects(NamedTuple):
     """The objects of a run, and the configuration that they were built from.
 
     Attributes:
       experiment, evaluation: see `Built`.
-      configured: explains checkpoints that do not fit.
+      configuration: explains incompatible checkpoints.
     """
 
     experiment: Experiment
     evaluation: Evaluation
-    configured: Configured
+    configuration: Configuration
 
 
-def trained_run(model_dir: str) -> RunDirectory:
+def find_trained_run(model_dir: str) -> RunDirectory:
     """Returns the run of a directory.
 
     Raises:
@@ -39,7 +64,9 @@ def trained_run(model_dir: str) -> RunDirectory:
     return run
 
 
-def opened(run: RunDirectory | None, settings: Settings, *, on_one_device: bool = False) -> Opened:
+def build_run(
+    run: RunDirectory | None, settings: Settings, *, on_one_device: bool = False
+) -> RunObjects:
     """Returns the objects of the named gin files, or of the run's configuration if there are none.
 
     Args:
@@ -60,24 +87,71 @@ def opened(run: RunDirectory | None, settings: Settings, *, on_one_device: bool 
             config.override(mtf.Mesh, shape="data:1", layout="", devices=None)
         built = build()
         check_taken(bindings, config.operative_config_text())
-        configured = Configured(config.config_text(settings.allowed_imports), bindings)
-    return Opened(*built, configured)
+        configuration = Configuration(config.config_text(settings.allowed_imports), bindings)
+    return RunObjects(*built, configuration)
 
 
-def restored(opened: Opened, run: RunDirectory | None, checkpoint: int | str | None) -> int:
+def restore_model(
+    objects: RunObjects, run: RunDirectory | None, checkpoint: int | str | None
+) -> int:
     """Restores a model and returns the step of its checkpoint.
 
     Args:
-      opened: has the experiment with the model.
+      objects: of the experiment with the model.
       run: has the checkpoints; without one the model begins with `Experiment.init_checkpoint`.
       checkpoint: a step, "best", or "latest" or None for the newest.
 
     Raises:
-      RunDirError: there is no such checkpoint, or it does not fit the model.
+      RunDirError: there is no such checkpoint, or it is incompatible with the model.
     """
-    experiment = opened.experiment
-    with explain_incompatible(opened.configured):
+    experiment = objects.experiment
+    with explain_incompatible(objects.configuration):
         if run is None:
             return experiment.restore_without_run()
         step = processes.by_first(lambda: run.checkpoints().named_step(checkpoint))
         return experiment.restore(run, step)
+
+
+@contextlib.contextmanager
+def explain_incompatible(configuration: Configuration) -> Iterator[None]:
+    """Explains an IncompatibleError that is raised inside by the settings that differ.
+
+    Args:
+      configuration: the new one, which is not yet in config.gin of the run.
+
+    Raises:
+      RunDirError: the explanation, where there is one; else the error as it is.
+    """
+    try:
+        yield
+    except IncompatibleError as error:
+        explanation = _explanation(error, configuration)
+        if not explanation:
+            raise
+        raise RunDirError(
+            f"{error.name} is incompatible with the model, whose configuration has changed: "
+            f"{explanation}; {error.remedy}"
+        ) from error
+
+
+def _explanation(error: IncompatibleError, configuration: Configuration) -> str:
+    """Returns the lines that differ; "" if no saved configuration explains the error."""
+    path = pathlib.Path(error.name)
+    for directory in (path, path.parent, path.parent.parent):
+        text = _read(directory)
+        if text is not None:
+            if _INCLUDE.search(text):  # as `import` writes it: its values are in other files
+                return ""
+            try:
+                found = changes_of_variables(text, configuration.text, error.parts)
+            except ConfigError:  # not a file that gin has written
+                return ""
+            return described(found, configuration.bindings) if found else ""
+    return ""
+
+
+def _read(directory: pathlib.Path) -> str | None:
+    try:
+        return read_regular_text(directory / _CONFIG)
+    except (OSError, ValueError):
+        return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import signal
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -32,10 +33,14 @@ from mtfrun.experiment import (
     Prediction,
     Score,
 )
-from mtfrun.experiment.inference import required
 from mtfrun.experiment.logits import Features
+from mtfrun.experiment.records import require
 from mtfrun.experiment.runs.build import Built
+from mtfrun.experiment.runs.opening import RunObjects, build_run, find_trained_run, restore_model
+from mtfrun.experiment.runs.run_training import TrainChoices, prepare, run_training
+from mtfrun.experiment.runs.settings import Settings
 from mtfrun.models import Model
+from mtfrun.rundir import RunDirectory
 
 # The devices of a mesh wait for each other: two programs that start in another order on each would
 # wait for ever. All meshes of a process have the same devices.
@@ -50,7 +55,7 @@ class Run:
 
     Its methods do what the commands `decode`, `score` and `eval` do, with the same results, and
     raise InputError with the line that the command prints. Programs stay compiled between calls.
-    Several threads may call them, also those of several runs: on one device they compute
+    Several threads may call them, also of several runs: on one device they compute
     concurrently, on a mesh of several devices one after the other.
 
     Attributes:
@@ -91,10 +96,10 @@ class Run:
         return values
 
     def logits(self, features: Features) -> np.ndarray:
-        """Returns the model's logits, float32, without dropout and other noise.
+        """Returns the model's logits, float32, without dropout.
 
-        The logits of a position are those of its target, given the targets before it; those of
-        {"inputs": ids} of a language model are those of the id after it, as in other libraries. Ids
+        The logits of a position belong to its target, after the targets before it; with
+        {"inputs": ids} of a language model to the id after it, as in other libraries. Ids
         are padded at their end to one of a few lengths where this changes nothing, so that a
         program serves many; a mixture of experts with a capacity gets the ids as they are.
 
@@ -127,7 +132,7 @@ class Run:
     ) -> list[Answer]:
         """Returns the answer to each prompt, as `mtfrun decode` prints it.
 
-        Settings that are None are those of the run's configuration.
+        Settings that are None have the values of the run's configuration.
 
         Args:
           prompts: texts, or bytes of any encoding.
@@ -189,7 +194,7 @@ class Run:
         listed, chosen = list_of(images, "images", '"photo.png"'), numbers_of({"top_k": top_k})
         with self._in_use():
             classification = self._classification_with(**chosen)
-            data = required(self.experiment.data, ImageData, "classify", "use decode")
+            data = require(self.experiment.data, ImageData, "classify", "use decode")
             return classification(_pixels(image, data) for image in listed)
 
     def evaluate(self, split: str | None = None) -> dict[str, float]:
@@ -218,13 +223,37 @@ class Run:
 
     def _changed_decoding(self, **settings: Any) -> Decoding:
         remedy = "use classify for images, or set Experiment.inference to @experiment.Decoding"
-        inference = required(self.experiment.inference, Decoding, "decode", remedy)
+        inference = require(self.experiment.inference, Decoding, "decode", remedy)
         return inference.with_settings(settings)
 
     def _changed_classification(self, **settings: Any) -> Classification:
         remedy = "use decode for text, or set Experiment.inference to @experiment.Classification"
-        inference = required(self.experiment.inference, Classification, "classify", remedy)
+        inference = require(self.experiment.inference, Classification, "classify", remedy)
         return inference.with_settings(settings)
+
+
+def load(model_dir: str | None, settings: Settings, checkpoint: int | str | None) -> Run:
+    """Returns the run of a directory; see `mtfrun.load`."""
+    with one_line_errors():
+        run = None if model_dir is None else find_trained_run(model_dir)
+        built = build_run(run, settings)
+        step = restore_model(built, run, checkpoint)
+    return Run(Built(built.experiment, built.evaluation), step, None if run is None else run.path)
+
+
+def train(model_dir: str, settings: Settings, choices: TrainChoices) -> Run:
+    """Trains and returns the run; see `mtfrun.train`."""
+    run = RunDirectory(model_dir)
+    command = ["mtfrun", "train", *settings.as_flags(), f"--model_dir={model_dir}"]
+    with one_line_errors():
+        preparation = prepare(settings)
+        result = run_training(preparation, run, command, choices)
+    if result.signal is not None:
+        # Training has held it back until a checkpoint was saved.
+        signal.raise_signal(result.signal)
+    with one_line_errors():
+        step = restore_model(RunObjects(*preparation.built, preparation.configuration), run, None)
+    return Run(preparation.built, step, run.path)
 
 
 def _pixels(image: np.ndarray | str | os.PathLike[str], data: ImageData) -> np.ndarray:

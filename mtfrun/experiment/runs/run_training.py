@@ -6,7 +6,8 @@ import contextlib
 import dataclasses
 import os
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from mtfrun import mtf, processes
@@ -17,17 +18,17 @@ from mtfrun.configuration.hyperparameters import (
     hyperparameters,
     training_hyperparameters,
 )
+from mtfrun.configuration.run_files import CONFIG, RECORD
 from mtfrun.data import Data
 from mtfrun.display import progress
-from mtfrun.experiment import Training
+from mtfrun.experiment import Experiment, Training
 from mtfrun.experiment.runs.build import Built, build
-from mtfrun.experiment.runs.incompatible import Configured, explain_incompatible
-from mtfrun.experiment.runs.recorded_training import as_text, recorded, setup_of
+from mtfrun.experiment.runs.opening import Configuration, explain_incompatible
 from mtfrun.experiment.runs.settings import Settings
-from mtfrun.experiment.saved_configuration import NumbersOfTraining
+from mtfrun.experiment.saved_configuration import TrainingHyperparameters
 from mtfrun.mtf.devices import unused_gpu
-from mtfrun.rundir import RunDirectory
-from mtfrun.rundir.records.copied_files import keep_origin
+from mtfrun.rundir import RunDirectory, Setup, atomic_write
+from mtfrun.rundir.records.copied_files import keep_origin, write_run_files
 from mtfrun.rundir.run_directory import CHECKPOINTS
 from mtfrun.rundir.tensorboard.hparams import Metric, record_hparams
 from mtfrun.rundir.tensorboard.metric_tags import tag_of
@@ -40,7 +41,7 @@ class TrainChoices:
 
     Attributes:
       restart: begin at step 0; existing checkpoints are moved to checkpoints.1.
-      accept_changes: go on although the data or the configuration have changed since the
+      accept_changes: resume although the data or the configuration have changed since the
         checkpoint.
       profile: record a trace of some steps.
       max_hours: after which training saves and ends; None for no limit.
@@ -52,27 +53,27 @@ class TrainChoices:
     max_hours: float | None = None
 
 
-class Prepared(NamedTuple):
+class Preparation(NamedTuple):
     """A training that has not begun.
 
     Attributes:
       built: the experiment and its evaluation.
       training: of the experiment.
       texts: "config" and "operative_config", which the run directory records.
-      numbers: the parameters that change the numbers of the training.
-      configured: explains checkpoints that do not fit.
+      training_hyperparameters: parameters that change the results of the training.
+      configuration: explains incompatible checkpoints.
       hparams: what distinguishes runs, see `hyperparameters`.
     """
 
     built: Built
     training: Training
     texts: Mapping[str, str]
-    numbers: NumbersOfTraining
-    configured: Configured
+    training_hyperparameters: TrainingHyperparameters
+    configuration: Configuration
     hparams: Hyperparameters
 
 
-def prepared(settings: Settings, *, planned: bool = False) -> Prepared:
+def prepare(settings: Settings, *, planned: bool = False) -> Preparation:
     """Returns the objects of a configuration, after reading its first batch to evaluate.
 
     Args:
@@ -97,16 +98,16 @@ def prepared(settings: Settings, *, planned: bool = False) -> Prepared:
             "operative_config": config.operative_config_text(),
             "config": config.config_text(settings.allowed_imports),
         }
-        # Data of a class of the user's own that has no fingerprint.
+        # Data of a user's class that has no fingerprint.
         with_data = type(built.experiment.data).fingerprint is Data.fingerprint
-        numbers = training_hyperparameters(with_data=with_data)
-        configured = Configured(texts["config"], bindings)
+        in_training = training_hyperparameters(with_data=with_data)
+        configuration = Configuration(texts["config"], bindings)
         hparams = hyperparameters(bindings, settings.files)
-    return Prepared(built, training, texts, numbers, configured, hparams)
+    return Preparation(built, training, texts, in_training, configuration, hparams)
 
 
 def run_training(
-    prepared: Prepared, run: RunDirectory, command: Sequence[str], choices: TrainChoices
+    prepared: Preparation, run: RunDirectory, command: Sequence[str], choices: TrainChoices
 ) -> TrainResult:
     """Trains in a run directory, which is locked and records the configuration and the command.
 
@@ -118,7 +119,7 @@ def run_training(
     misspelt = prepared.built.experiment.mesh.misspelt_rules()
     for warning in [*misspelt, *([gpu] if gpu else [])]:
         progress.note(progress.warning(warning))
-    texts = {**prepared.texts, "command": as_text(command)}
+    texts = {**prepared.texts, "command": command_text(command)}
     restarted = _Restarted(run)
 
     @contextlib.contextmanager
@@ -130,10 +131,12 @@ def run_training(
             def begin() -> None:
                 finished_steps = lambda: training.state.finished_steps  # noqa: E731
                 experiment = prepared.built.experiment
-                setup = setup_of(experiment, prepared.texts["config"])
+                setup = describe_setup(experiment, prepared.texts["config"])
                 operative_config = prepared.texts["operative_config"]
                 stack.enter_context(
-                    recorded(run, experiment.data, setup, operative_config, command, finished_steps)
+                    record_training(
+                        run, experiment.data, setup, operative_config, command, finished_steps
+                    )
                 )
                 start = experiment.init_checkpoint
                 if start is not None and start.path and run.checkpoints().latest() is None:
@@ -150,7 +153,7 @@ def run_training(
             yield
 
     with contextlib.ExitStack() as stack:
-        stack.enter_context(explain_incompatible(prepared.configured))
+        stack.enter_context(explain_incompatible(prepared.configuration))
 
         def lock() -> None:
             run.prepare()
@@ -166,13 +169,13 @@ def run_training(
             profile=choices.profile,
             max_hours=choices.max_hours,
             accept_changes=choices.accept_changes,
-            numbers=prepared.numbers,
-            recorded=records,
+            hyperparameters=prepared.training_hyperparameters,
+            recording=records,
         )
 
 
-def _metrics(prepared: Prepared) -> list[Metric]:
-    """Returns the model's own numbers in evaluation and training: columns of a table of runs."""
+def _metrics(prepared: Preparation) -> list[Metric]:
+    """Returns the model's metrics in evaluation and training: columns of a table of runs."""
     shapes = prepared.built.experiment.model.metric_shapes
     names = [name for name, shape in shapes.items() if not shape and "/" not in name]
     return [Metric(tag_of(name), group, name) for group in ("eval", "train") for name in names]
@@ -201,3 +204,75 @@ class _Restarted:
         if self._aside is not None:
             with contextlib.suppress(OSError):  # the error that ends the training matters more
                 pathlib.Path(self._aside).rename(pathlib.Path(self._run.path, CHECKPOINTS))
+
+
+@contextlib.contextmanager
+def record_training(
+    run: RunDirectory,
+    data: Data,
+    setup: Setup,
+    operative_config: str,
+    command: Sequence[str],
+    finished_steps: Callable[[], int],
+) -> Iterator[None]:
+    """Records configuration and command, and restores the former ones on an error before any step.
+
+    A configuration that is refused, because it is incompatible with the run's checkpoints or has no
+    data, must not replace the one of the run.
+
+    Args:
+      run: a run whose lock is held.
+      data: the files of its vocabularies are copied into the directory.
+      setup: the configuration, and what the command runs with.
+      operative_config: the arguments of all classes and functions that were called.
+      command: the command line.
+      finished_steps: returns the number of finished steps of the state that is trained.
+    """
+    run.clean()
+    directory = pathlib.Path(run.path)
+    files = [directory / name for name in (CONFIG, "operative_config.gin", RECORD)]
+    former = {path: path.read_bytes() for path in files if path.is_file()}
+    first_step = run.checkpoints().latest() or 0
+    write_run_files(directory, data.vocabulary_files(), data.source_summary())
+    run.write_config(setup.configuration)
+    run.write_operative_config(operative_config)
+    record = run.record_command(command, setup)
+    try:
+        yield
+    except Exception:
+        if not _has_begun(finished_steps, first_step):
+            for path in files:
+                _restore(path, former.get(path))
+            _restore(pathlib.Path(record), None)
+        raise
+
+
+def describe_setup(experiment: Experiment, configuration: str) -> Setup:
+    """Returns what a command about an experiment runs with, for its record."""
+    mesh = experiment.mesh
+    return Setup(
+        configuration,
+        experiment.seed,
+        mesh=mesh.shape.to_string,
+        layout=mesh.layout.to_string,
+        devices=mesh.describe_devices(),
+    )
+
+
+def command_text(command: Sequence[str]) -> str:
+    """Returns a command as it is typed in a shell; bytes that are not UTF-8 are replaced."""
+    return os.fsencode(shlex.join(command)).decode("utf-8", "replace")
+
+
+def _has_begun(finished_steps: Callable[[], int], first_step: int) -> bool:
+    try:
+        return finished_steps() not in (0, first_step)
+    except Exception:
+        return False
+
+
+def _restore(path: pathlib.Path, content: bytes | None) -> None:
+    if content is None:
+        path.unlink(missing_ok=True)
+    else:
+        atomic_write(path, os.fsdecode(content))

@@ -77,6 +77,34 @@ class Settings:
         ]
 
 
+def settings_of(
+    files: Sequence[str],
+    *,
+    bindings: Mapping[str, object],
+    params: Sequence[str],
+    mesh: str | None,
+    layout: str | None,
+    search_paths: Sequence[str],
+    allowed_imports: Sequence[str] = (),
+) -> Settings:
+    """Returns gin files and bindings; see `mtfrun.load` for the arguments.
+
+    Raises:
+      ConfigError: a value has no form in gin.
+    """
+    of_mesh = {"mtf.Mesh.shape": mesh, "mtf.Mesh.layout": layout}
+    return Settings(
+        files,
+        [
+            *literal_bindings(bindings),
+            *((text, text) for text in params),
+            *literal_bindings({name: text for name, text in of_mesh.items() if text is not None}),
+        ],
+        search_paths,
+        allowed_imports,
+    )
+
+
 # Parameters that may differ between the processes of a run.
 _OF_A_PROCESS = (
     "DeviceSettings.memory_growth",
@@ -117,7 +145,6 @@ def literal_bindings(values: Mapping[str, object]) -> list[tuple[str, str]]:
 
 
 def _literal(name: str, value: object) -> str:
-    """Returns a value as it is written in a gin file."""
     if isinstance(value, str) and value.startswith(_REFERENCE_SIGNS):
         return value
     if isinstance(value, np.generic):

@@ -185,7 +185,7 @@ class CheckpointReader:
                 continue
             if damages:
                 logging.warning(
-                    "damaged checkpoints in %s (%s): going on from step %d",
+                    "damaged checkpoints in %s (%s): resuming from step %d",
                     self._directory,
                     "; ".join(damages),
                     step,
@@ -204,7 +204,7 @@ class CheckpointReader:
         if newest is not None and lost and max(lost.values()) > newest:
             step = max(lost.values())
             logging.warning(
-                "%s has complete data of step %d without ckpt-%d.json: going on from step %d",
+                "%s has complete data of step %d without ckpt-%d.json: resuming from step %d",
                 self._directory,
                 step,
                 step,

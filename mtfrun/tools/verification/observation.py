@@ -17,7 +17,7 @@ from mtfrun.experiment import Record, Training
 from mtfrun.models import Model, NonFiniteError
 from mtfrun.tools.verification.inputs import FirstRows
 from mtfrun.training import TrainState, train_steps_function
-from mtfrun.training.step import GRADIENT_OF, OBJECTIVE
+from mtfrun.training.curves import OBJECTIVE
 
 # The model's own loss; OBJECTIVE also has the losses of its layers.
 _LOSS = "loss"
@@ -128,12 +128,10 @@ def observe(
             batch = features
             if step == 0:
                 evaluations[0] = _evaluate(state.model, batch)
-            history = mtf.to_numpy(train_steps(batch, one))
-            names = [name for name in (_LOSS, OBJECTIVE) if name in history]
-            losses.append({name: _mean(*history[name]) for name in names})
-            gradients.append(
-                {path: history[GRADIENT_OF + path].total[0] for path in state.trainable}
-            )
+            record = mtf.to_numpy(train_steps(batch, one))
+            metrics = {**record.metrics, OBJECTIVE: record.objective}
+            losses.append({n: _mean(*metrics[n]) for n in (_LOSS, OBJECTIVE) if n in metrics})
+            gradients.append({path: x[0] for path, x in record.gradients.items()})
             values.append(mtf.to_numpy(averages))
             if expected is not None:
                 begin(step)

@@ -156,7 +156,7 @@ def test_a_restart_finishes_with_the_losses_of_an_undisturbed_run(
     (line,) = [line for line in lines if line.startswith("mtfrun: process")]
     assert line.startswith(f"mtfrun: process {event.process} of 2 ")
     assert line.endswith(f"starting all again, from step {SAVED_STEP} (restart 1 of 1)")
-    assert sum(f"  going on from step {SAVED_STEP} of " in line for line in lines) == 1
+    assert sum(f"  resuming from step {SAVED_STEP} of " in line for line in lines) == 1
     _assert_same_losses(tmp_path / "run", undisturbed)
 
 
@@ -195,7 +195,7 @@ def test_all_stop_at_the_same_step_after_a_signal(
     code, lines = _launched(tmp_path, [*flags, failing], "-n", "2", "--max_restarts=0")
     assert code == 128 + signal.SIGTERM, lines
     match = re.fullmatch(
-        r"mtfrun: stopped and saved at step (\d+); the same command goes on", lines[-1]
+        r"mtfrun: stopped and saved at step (\d+); the same command resumes", lines[-1]
     )
     assert match is not None, "\n".join(lines)
     assert RunDirectory(tmp_path / "run").checkpoints().latest() == int(match[1])

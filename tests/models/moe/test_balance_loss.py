@@ -60,8 +60,8 @@ def _busiest_over_mean(seed: int, loss_coef: float) -> np.ndarray:
         "targets": mtf.import_tf_tensor(mesh, _rows(seed), f"steps:{STEPS};batch:8;length:32")
     }
     steps = mtf.constant(mesh, STEPS, dtype=np.int32)
-    history = mtf.to_numpy(train_steps_function(state)(features, steps))
-    (load,) = (metric for name, metric in history.items() if name.endswith("/load"))
+    record = mtf.to_numpy(train_steps_function(state)(features, steps))
+    (load,) = (metric for name, metric in record.metrics.items() if name.endswith("/load"))
     return (load.total / load.weight[:, np.newaxis]).max(axis=1) * NUM_EXPERTS
 
 

@@ -66,13 +66,13 @@ def _trained(mesh_shape: str) -> tuple[dict[str, np.ndarray], dict[str, float]]:
         )
         for name, x in rows.items()
     }
-    history = mtf.to_numpy(
+    record = mtf.to_numpy(
         train_steps_function(state)(features, mtf.constant(mesh, STEPS, dtype=np.int32))
     )
     shapes = {name: mtf.convert_to_shape(f"batch:{BATCH};length:{lengths[name]}") for name in rows}
     infeed = data.Infeed(iter([pairs()]), mesh, shapes, with_shorter_rows=True)
     values = evaluation.ModelMetrics(state.model, mesh)(infeed)
-    return {name: metric.total for name, metric in history.items()}, values
+    return {name: metric.total for name, metric in record.metrics.items()}, values
 
 
 @pytest.mark.slow

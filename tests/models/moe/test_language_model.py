@@ -79,7 +79,9 @@ def _history(
     }
     steps = mtf.constant(mesh, 2, dtype=np.int32)
     train = train_steps_function(state, microbatches=microbatches)
-    return {name: m.total for name, m in mtf.to_numpy(train(features, steps)).items()}
+    record = mtf.to_numpy(train(features, steps))
+    totals = {name: metric.total for name, metric in record.metrics.items()}
+    return {**totals, "objective": record.objective.total, "norm": record.gradient_norm}
 
 
 CASES = [

@@ -56,9 +56,10 @@ def _two_steps(
         for name, x in packed_rows().items()
     }
     train = train_steps_function(state, microbatches=microbatches)
-    history = mtf.to_numpy(train(features, mtf.constant(mesh, 2, dtype=np.int32)))
+    record = mtf.to_numpy(train(features, mtf.constant(mesh, 2, dtype=np.int32)))
     variables = {path: mtf.to_numpy(v) for path, v in model.named_variables().items()}
-    return {name: metric.total for name, metric in history.items()}, variables
+    totals = {name: metric.total for name, metric in record.metrics.items()}
+    return {**totals, "norm": record.gradient_norm}, variables
 
 
 @pytest.mark.slow

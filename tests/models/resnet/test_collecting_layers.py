@@ -82,9 +82,10 @@ def test_what_layers_collect_reaches_the_training_of_an_image_model(
     features = Infeed(iter(batches), mesh, SHAPES).next(STEPS)
     assert features is not None
     run = train_steps_function(state, microbatches=microbatches)
-    history = mtf.to_numpy(run(features, mtf.constant(mesh, STEPS, dtype=tf.int32)))
+    record = mtf.to_numpy(run(features, mtf.constant(mesh, STEPS, dtype=tf.int32)))
 
-    values: dict[str, Any] = {name: sums.total / sums.weight for name, sums in history.items()}
+    metrics = {**record.metrics, "objective": record.objective}
+    values: dict[str, Any] = {name: sums.total / sums.weight for name, sums in metrics.items()}
     assert_close(values["brightness/mean"], _means(), FLOAT32_MODEL_TOLERANCE)
     assert_close(values["objective"] - values["loss"], _means(), FLOAT32_MODEL_TOLERANCE)
     assert mtf.to_numpy(model.brightness.steps) == STEPS

@@ -70,8 +70,8 @@ def _trained(
     run = train_steps_function(state)
     features = Infeed(iter(batches), mesh, SHAPES).next(STEPS)
     assert features is not None
-    history = mtf.to_numpy(run(features, mtf.constant(mesh, STEPS, dtype=tf.int32)))
-    losses = history["objective"].total / history["objective"].weight
+    record = mtf.to_numpy(run(features, mtf.constant(mesh, STEPS, dtype=tf.int32)))
+    losses = record.objective.total / record.objective.weight
     metrics = ModelMetrics(model, mesh)(Infeed(iter(batches), mesh, SHAPES))
     variables = model.named_variables()
     averages = {path: mtf.to_numpy(variables[path]) for path in model.updated_paths}

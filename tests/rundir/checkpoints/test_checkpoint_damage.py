@@ -80,7 +80,7 @@ def test_a_damaged_newest_checkpoint_is_skipped_with_a_warning(
     assert manifest.step == 10
     assert values(restored) == values(variables(10))
     (warning,) = (record.getMessage() for record in caplog.records)
-    assert "going on from step 10" in warning and "step 20: " in warning and "\n" not in warning
+    assert "resuming from step 10" in warning and "step 20: " in warning and "\n" not in warning
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)

@@ -41,7 +41,7 @@ def configure_data(flags: argparse.Namespace) -> ConfiguredData:
     from mtfrun.data import Data
     from mtfrun.experiment import Evaluation, Experiment
     from mtfrun.experiment.experiment import ALL_DATA
-    from mtfrun.experiment.inference import required
+    from mtfrun.experiment.records import require
     from mtfrun.experiment.runs.build import ROOTS
     from mtfrun.rundir import RunDirectory
     from mtfrun.tools.data_viewer.configured_data import EVALUATION, TRAIN, ConfiguredData
@@ -60,7 +60,7 @@ def configure_data(flags: argparse.Namespace) -> ConfiguredData:
         allowed_imports=allowed_imports,
     )
     data = config.argument(Experiment, "data")
-    required(data, Data, "Experiment.data", ALL_DATA)
+    require(data, Data, "Experiment.data", ALL_DATA)
     evaluated = config.argument(Evaluation, "split", EVALUATION)
     seed = config.argument(Experiment, "seed", 0)
     return ConfiguredData(data, list(dict.fromkeys([TRAIN, evaluated])), seed)

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.experiment import Classification
-from mtfrun.experiment.inference import required
+from mtfrun.experiment.records import require
 from mtfrun.models import ImageModel
 from mtfrun.tools.conversion.saved_model.batches_graph import in_batches
 from mtfrun.tools.conversion.saved_model.export import Served, Signature, signatures_of
@@ -46,7 +46,7 @@ class _ImageGraph:
     def __init__(self, inference: Classification) -> None:
         self._inference = inference
         self._mesh = inference.experiment.mesh
-        model = required(inference.experiment.model, ImageModel, "--format=saved_model", "")
+        model = require(inference.experiment.model, ImageModel, "--format=saved_model", "")
         self._logits = mtf.function(lambda images: model.logits({"images": images}))
         self.image = inference.data.image.to_integer_list
         self._names = [name.encode() for name in inference.data.label_names]

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from mtfrun.data import INPUTS, TARGETS
 from mtfrun.experiment import Decoding
-from mtfrun.experiment.inference import required
+from mtfrun.experiment.records import require
 from mtfrun.models import TextModel
 from mtfrun.tools.conversion.errors import ConversionError
 from mtfrun.tools.conversion.saved_model.decoding_graph import DecodingGraph, Outputs
@@ -50,7 +50,7 @@ def _(inference: Decoding, *, tensorflow_text: bool = False) -> Served:
     signatures = {"decode": by_ids, "decode_ids": by_ids}
     if encoder is not None and decoder is not None:
         signatures["decode"] = _of_texts(graph, encoder, decoder)
-    model = required(inference.experiment.model, TextModel, "--format=saved_model", "set it")
+    model = require(inference.experiment.model, TextModel, "--format=saved_model", "set it")
     signatures |= logits_signatures(inference.experiment, model, inference.rows)
     labels = labels_of(prompt_format.output_vocabulary)
     if labels is not None:

@@ -17,7 +17,7 @@ import numpy as np
 
 from mtfrun import mtf
 from mtfrun.experiment.runs.build import Built
-from mtfrun.experiment.runs.opening import opened, restored, trained_run
+from mtfrun.experiment.runs.opening import build_run, find_trained_run, restore_model
 from mtfrun.experiment.runs.settings import Settings, literal_bindings
 from mtfrun.tools.conversion.hugging_face.folder import Folder
 from mtfrun.tools.conversion.hugging_face.safetensors_file import write_file
@@ -54,10 +54,10 @@ class Imported:
 
     def opened(self, mesh: str = ONE_DEVICE, **bindings: object) -> Built:
         """Returns the model on a mesh, with its values."""
-        run = trained_run(str(self.run))
+        run = find_trained_run(str(self.run))
         settings = Settings(bindings=literal_bindings({"MESH_SHAPE": mesh, **bindings}))
-        built = opened(run, settings)
-        restored(built, run, None)
+        built = build_run(run, settings)
+        restore_model(built, run, None)
         return Built(built.experiment, built.evaluation)
 
 

@@ -16,7 +16,7 @@ from mtfrun.experiment.runs.build import ROOTS, build
 from mtfrun.layers import Metric
 from mtfrun.models.metrics import means
 from mtfrun.rundir import RunDirectory
-from mtfrun.training.step import OBJECTIVE, train_steps_function
+from mtfrun.training.step import train_steps_function
 from tests.cli.command import mtfrun_here
 from tests.oracle.reference_cases import FOLDER
 
@@ -53,8 +53,8 @@ def losses_of_steps(training: Training, name: str, first: int, number: int) -> n
     state = training.state
     train = train_steps_function(state, microbatches=training.options.microbatches)
     features = _features(name, state.mesh, first, number)
-    history = train(features, mtf.constant(state.mesh, number, dtype=tf.int32))
-    objective = mtf.to_numpy(history[OBJECTIVE])
+    record = train(features, mtf.constant(state.mesh, number, dtype=tf.int32))
+    objective = mtf.to_numpy(record.objective)
     losses: np.ndarray = objective.total / objective.weight
     return losses
 

@@ -1,4 +1,4 @@
-"""The end of training once a metric does not improve any more."""
+"""Actions that end training: when a metric does not improve any more, after some hours."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from mtfrun.checks import COUNT, NOT_NEGATIVE, check_choice, check_fields
+from mtfrun.checks import COUNT, NOT_NEGATIVE, POSITIVE, check_choice, check_fields, check_range
 from mtfrun.rundir import LOWEST, MODES, is_better
 from mtfrun.training.actions import Action, ActionContext
+
+_SECS_PER_HOUR = 3600.0
 
 
 @dataclasses.dataclass
@@ -60,6 +62,33 @@ class EarlyStopping(Action):
                 f"{len(later)} evaluations since"
             )
         context.request_stop(f"{reason} (EarlyStopping)")
+
+
+@dataclasses.dataclass
+class MaxHours(Action):
+    """Saves and ends training once this process has trained for so many hours.
+
+    For queues that allow a job some hours. The time counts from when the loop is made.
+
+    Attributes:
+      hours: above 0.
+      is_over: whether it has ended the training.
+
+    Raises:
+      InputError: `hours` is not positive.
+    """
+
+    hours: float
+    is_over: bool = dataclasses.field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        check_range("max_hours", self.hours, POSITIVE)
+        self.every_secs = self.hours * _SECS_PER_HOUR
+
+    def __call__(self, context: ActionContext) -> None:
+        """Asks for the end of training."""
+        self.is_over = True
+        context.request_stop(f"{self.hours:g} hours are over; the same command resumes there")
 
 
 def best_of(

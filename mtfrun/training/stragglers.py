@@ -18,7 +18,7 @@ _MOST_WAITING, _MOST_SLOWER = 0.25, 2.0
 _ROWS, _DTYPE = 512, "float32"
 
 
-class Laggards:
+class Stragglers:
     """Compares the speed of the processes of a run.
 
     A step ends in all processes at the same time, when the slowest one has finished it. `find`
@@ -48,23 +48,23 @@ class Laggards:
         secs = self._clock() - self._start
         if processes.agree(secs, "time of a window") < _WINDOW_SECS:
             return []
-        own = secs - self._device_secs - (processes.waited_secs() - self._waited_secs)
+        host = secs - self._device_secs - (processes.waited_secs() - self._waited_secs)
         speed = products_per_sec(self._device, _DTYPE, _ROWS)
-        values = processes.gather([own, speed, this_process()], "speed")
+        values = processes.gather([host, speed, this_process()], "speed")
         fastest, highest = min(v[0] for v in values), max(v[1] for v in values)
         slow: dict[tuple[int, str], str] = {}
-        for index, (own, speed, place) in enumerate(values):
+        for index, (host, speed, place) in enumerate(values):
             name = process_name(index, len(values), place)
-            if own - fastest > _MOST_WAITING * secs:
+            if host - fastest > _MOST_WAITING * secs:
                 slow[index, "host"] = (
-                    f"{name} is slow: a step takes {1e3 * own / self._steps:.0f} ms there besides "
+                    f"{name} is slow: a step takes {1e3 * host / self._steps:.0f} ms there besides "
                     f"the computation, and {1e3 * fastest / self._steps:.0f} ms elsewhere; the "
-                    "others wait for its data, actions or disk"
+                    "other processes wait for its data, actions or disk"
                 )
             if highest > _MOST_SLOWER * speed:
                 slow[index, "device"] = (
                     f"{name} is slow: its device takes {highest / speed:.1f} times as long as the "
-                    "fastest one for a product of matrices, and the others wait for it"
+                    "fastest one for a product of matrices, and all wait for it"
                 )
         self._slow = Counter({key: self._slow[key] + 1 for key in slow})
         self._start_window()

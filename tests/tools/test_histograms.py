@@ -10,8 +10,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.util import tensor_util
 
 from mtfrun import mtf
-from mtfrun.training import Histograms, TrainOptions
-from mtfrun.training.histograms import Distribution, distributions
+from mtfrun.tools.histograms import Distribution, Histograms, distributions
+from mtfrun.training import TrainOptions
 from tests.layouts import FLOAT32_OP_TOLERANCE, ONE_DEVICE, assert_close, meshes
 from tests.training.toy_run import curve, toy_train
 

@@ -1,4 +1,4 @@
-"""Measurement of the time that steps take."""
+"""The speed of steps, which decides how many a host loop has."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ _DEVICE, _HOST = "perf/device_fraction", "perf/host_fraction"
 STEPS_PER_SEC = "perf/steps_per_sec"
 
 
-class Pace:
-    """Measures visits of the devices, to choose the length of the next one and to report the speed.
+class Throughput:
+    """Measures host loops, to choose the length of the next one and to report the speed.
 
-    The first visit compiles the program, so that its time says nothing about steps: it has one step
+    The first one compiles the program, so that its time says nothing about steps: it has one step
     only and is left out of the speed once there is another.
 
     Args:
-      visit_secs: largest time of a visit in seconds. A signal waits for the end of a visit.
+      secs_per_loop: largest time of a host loop. A signal waits for its end.
       rate: tag of the speed in units of data.
     """
 
-    def __init__(self, visit_secs: float, rate: str):
-        self._visit_secs = visit_secs
+    def __init__(self, secs_per_loop: float, rate: str):
+        self._secs_per_loop = secs_per_loop
         self._rate = rate
-        self._visits = 0
+        self._loops = 0
         self._secs_per_step: float | None = None
         self.start_window()
 
     def steps(self, most: int) -> int:
-        """Returns the number of steps of the next visit, from 1 to `most`."""
+        """Returns the number of steps of the next host loop, from 1 to `most`."""
         if self._secs_per_step is None:
             return 1
-        return max(1, min(most, int(self._visit_secs / self._secs_per_step)))
+        return max(1, min(most, int(self._secs_per_loop / self._secs_per_step)))
 
     def add(
         self,
@@ -39,7 +39,7 @@ class Pace:
         wait_secs: float = 0.0,
         device_secs: float = 0.0,
     ) -> None:
-        """Adds a visit.
+        """Adds a host loop.
 
         Args:
           steps: that it had.
@@ -49,10 +49,10 @@ class Pace:
           device_secs: of them, in which the devices computed.
         """
         secs = max(secs, 1e-9)
-        self._visits += 1
-        if self._visits > 1:
+        self._loops += 1
+        if self._loops > 1:
             self._secs_per_step = secs / steps
-        if self._visits == 2:
+        if self._loops == 2:
             self.start_window()
         self._steps += steps
         self._units += units
@@ -61,7 +61,7 @@ class Pace:
         self._device_secs += device_secs
 
     def add_host_secs(self, secs: float) -> None:
-        """Adds time after a visit in which the host wrote its results."""
+        """Adds time after a host loop in which the host wrote its results."""
         self._secs += secs
 
     def rates(self) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Tests of mtfrun.training.pace: the length of visits, and the speed."""
+"""Tests of mtfrun.training.throughput: the length of visits, and the speed."""
 
 from __future__ import annotations
 
@@ -8,49 +8,49 @@ import pytest
 
 from mtfrun.data import Infeed
 from mtfrun.training import TrainOptions
-from mtfrun.training.pace import Pace
+from mtfrun.training.throughput import Throughput
 from tests.training.toy_run import curve, toy_train
 
 
 def test_the_first_visits_have_one_step_and_later_ones_as_many_as_fit() -> None:
-    pace = Pace(5.0, "perf/tokens_per_sec")
-    assert pace.steps(100) == 1
-    pace.add(1, 10.0, 60.0)  # compiles
-    assert pace.steps(100) == 1
-    pace.add(1, 10.0, 0.5)
-    assert pace.steps(100) == 10 and pace.steps(7) == 7
-    pace.add(10, 100.0, 20.0)
-    assert pace.steps(100) == 2
-    pace.add(2, 20.0, 42.0)
-    assert pace.steps(100) == 1
+    throughput = Throughput(5.0, "perf/tokens_per_sec")
+    assert throughput.steps(100) == 1
+    throughput.add(1, 10.0, 60.0)  # compiles
+    assert throughput.steps(100) == 1
+    throughput.add(1, 10.0, 0.5)
+    assert throughput.steps(100) == 10 and throughput.steps(7) == 7
+    throughput.add(10, 100.0, 20.0)
+    assert throughput.steps(100) == 2
+    throughput.add(2, 20.0, 42.0)
+    assert throughput.steps(100) == 1
 
 
 def test_the_speed_leaves_out_the_visit_that_compiles() -> None:
-    pace = Pace(5.0, "perf/tokens_per_sec")
-    pace.add(1, 10.0, 60.0)
-    assert _speed(pace) == (1 / 60, 1 / 6)
-    pace.add(1, 10.0, 0.5)
-    pace.add(4, 40.0, 2.0)
-    assert _speed(pace) == (2.0, 20.0)
-    pace.start_window()
-    pace.add(1, 10.0, 1.0)
-    assert _speed(pace) == (1.0, 10.0)
+    throughput = Throughput(5.0, "perf/tokens_per_sec")
+    throughput.add(1, 10.0, 60.0)
+    assert _speed(throughput) == (1 / 60, 1 / 6)
+    throughput.add(1, 10.0, 0.5)
+    throughput.add(4, 40.0, 2.0)
+    assert _speed(throughput) == (2.0, 20.0)
+    throughput.start_window()
+    throughput.add(1, 10.0, 1.0)
+    assert _speed(throughput) == (1.0, 10.0)
 
 
-def _speed(pace: Pace) -> tuple[float, float]:
-    rates = pace.rates()
+def _speed(throughput: Throughput) -> tuple[float, float]:
+    rates = throughput.rates()
     return rates["perf/steps_per_sec"], rates["perf/tokens_per_sec"]
 
 
 def test_the_share_of_waiting_is_that_since_the_last_point() -> None:
-    pace = Pace(5.0, "perf/tokens_per_sec")
-    pace.add(1, 10.0, 60.0, 30.0)  # compiles
-    pace.add(1, 10.0, 0.5, 0.0)
-    pace.add(4, 40.0, 1.5, 0.5)
-    assert pace.rates()["perf/data_wait_fraction"] == 0.25
-    pace.start_window()
-    pace.add(4, 40.0, 2.0, 0.0)
-    assert pace.rates()["perf/data_wait_fraction"] == 0.0
+    throughput = Throughput(5.0, "perf/tokens_per_sec")
+    throughput.add(1, 10.0, 60.0, 30.0)  # compiles
+    throughput.add(1, 10.0, 0.5, 0.0)
+    throughput.add(4, 40.0, 1.5, 0.5)
+    assert throughput.rates()["perf/data_wait_fraction"] == 0.25
+    throughput.start_window()
+    throughput.add(4, 40.0, 2.0, 0.0)
+    assert throughput.rates()["perf/data_wait_fraction"] == 0.0
 
 
 def test_visits_last_five_seconds_at_most_and_points_do_not_move(

@@ -1,4 +1,4 @@
-"""Training ends early, after some hours, or when a measurement does not get better."""
+"""Training ends early, after some hours, or when a metric does not improve."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mtfrun.training import (
     TrainOptions,
     TrainResult,
 )
-from tests.training.test_keeping import Measuring
+from tests.training.test_keeping import AddingMetrics
 from tests.training.toy_run import toy_train
 
 VALUES = {2: 3.0, 4: 2.0, 6: 2.0, 8: 1.99, 10: 2.5, 12: 2.5, 14: 2.5}
@@ -32,7 +32,7 @@ def _train(
     options = TrainOptions(
         train_steps, iterations_per_loop=1, checkpoints=CheckpointOptions(every_steps=3)
     )
-    _, result = toy_train(str(model_dir), options, actions=[Measuring(values), *actions])
+    _, result = toy_train(str(model_dir), options, actions=[AddingMetrics(values), *actions])
     return result
 
 
@@ -76,8 +76,10 @@ def test_values_that_are_never_finite_end_training(tmp_path: pathlib.Path) -> No
     assert _train(tmp_path, 20, [EarlyStopping(patience=2)], values).step == 4
 
 
-def test_a_metric_that_is_not_measured_is_an_error(tmp_path: pathlib.Path) -> None:
-    with pytest.raises(InputError, match=r"EarlyStopping\.metric='eval/bleu' is not measured"):
+def test_an_unknown_metric_is_an_error(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(
+        InputError, match=r"EarlyStopping\.metric='eval/bleu' is not one of the metrics"
+    ):
         _train(tmp_path, 20, [EarlyStopping(metric="eval/bleu")])
 
 
@@ -99,5 +101,5 @@ def test_after_so_many_hours_training_saves_and_ends(
     )
     assert 0 < result.step < 1000 and result.signal is None
     assert RunDirectory(tmp_path).checkpoints().steps() == [result.step]
-    line = f"ending at step {result.step}: 0.00555556 hours are over; the same command goes on"
+    line = f"ending at step {result.step}: 0.00555556 hours are over; the same command resumes"
     assert line in capsys.readouterr().err

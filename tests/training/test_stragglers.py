@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from mtfrun import processes
-from mtfrun.training import laggards
-from mtfrun.training.laggards import Laggards
+from mtfrun.training import stragglers
+from mtfrun.training.stragglers import Stragglers
 
 WINDOW_SECS = 4.0
 
@@ -24,15 +24,15 @@ class _Run:
         monkeypatch.setattr(processes, "agree", lambda value, _: value)
         monkeypatch.setattr(processes, "waited_secs", lambda: self.waited)
         monkeypatch.setattr(processes, "gather", lambda value, _: [value, [*other, "there"]])
-        monkeypatch.setattr(laggards, "products_per_sec", lambda *_: 1e9)
-        self._laggards = Laggards("CPU:0", clock=lambda: self.secs)
+        monkeypatch.setattr(stragglers, "products_per_sec", lambda *_: 1e9)
+        self._stragglers = Stragglers("CPU:0", clock=lambda: self.secs)
 
     def window(self, secs: float = WINDOW_SECS) -> list[str]:
         """Returns the lines after a window, in which the process waits for a second."""
         self.secs += secs
         self.waited += 1.0
-        self._laggards.add(10, secs - self._own - 1.0)
-        return self._laggards.find()
+        self._stragglers.add(10, secs - self._own - 1.0)
+        return self._stragglers.find()
 
 
 @pytest.mark.parametrize(
@@ -66,4 +66,4 @@ def test_a_short_window_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_process_alone_is_not_slow() -> None:
-    assert Laggards("CPU:0").find() == []
+    assert Stragglers("CPU:0").find() == []

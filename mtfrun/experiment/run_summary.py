@@ -2,99 +2,112 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import pathlib
 import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from mtfrun import mtf
 from mtfrun.data import Data
 from mtfrun.display.formats import duration_text
-from mtfrun.experiment.saved_configuration import NumbersOfTraining
+from mtfrun.experiment.experiment import Experiment
+from mtfrun.experiment.saved_configuration import TrainingHyperparameters
 from mtfrun.mtf.devices import describe_hardware
 from mtfrun.rundir import LOWEST, RunDirectory, StepMetrics
 from mtfrun.rundir.records.run_record import best_of
 from mtfrun.rundir.run_directory import CHECKPOINTS
-from mtfrun.training import TrainOptions
+from mtfrun.training import TrainOptions, TrainState
 from mtfrun.untrusted import escaped
-
-if TYPE_CHECKING:
-    from mtfrun.experiment.training import Training
 
 _MOST_NAMES = 3
 _MOST_METRICS = 4
 
 
-def header_of(training: Training, run: RunDirectory, numbers: NumbersOfTraining) -> dict[str, str]:
-    """Returns lines by their labels.
+@dataclasses.dataclass(frozen=True)
+class RunSummary:
+    """The lines, by their labels, that are printed about a training.
 
-    Args:
-      training: before its first step.
+    Attributes:
       run: its run directory.
-      numbers: the parameters of the configuration that affect its results; may be empty.
+      experiment, state, options, batch_size: see `Training`.
     """
-    experiment = training.experiment
-    notes = "\n".join(_too_few_steps(training.options, numbers))
-    return {
-        "run": run.path,
-        "devices": _devices(experiment.mesh),
-        "model": _model(training),
-        "data": _data(experiment.data),
-        **_vocabulary(experiment.data),
-        "batch": _batch(training),
-        "curves": tensorboard_command(run.path),
-        **({"note": notes} if notes else {}),
-    }
+
+    run: RunDirectory
+    experiment: Experiment
+    state: TrainState
+    options: TrainOptions
+    batch_size: int
+
+    def before(self, hyperparameters: TrainingHyperparameters) -> dict[str, str]:
+        """Returns the lines before the first step.
+
+        Args:
+          hyperparameters: of the configuration; may be empty.
+        """
+        notes = "\n".join(_too_few_steps(self.options, hyperparameters))
+        return {
+            "run": self.run.path,
+            "devices": _devices(self.experiment.mesh),
+            "model": _model(self.state),
+            "data": _data(self.experiment.data),
+            **_vocabulary(self.experiment.data),
+            "batch": self._batch(),
+            "curves": tensorboard_command(self.run.path),
+            **({"note": notes} if notes else {}),
+        }
+
+    def after(self, secs: float) -> dict[str, str]:
+        """Returns the lines after the last step; `secs` is the duration in this process."""
+        step, options = self.state.finished_steps, self.options
+        time = duration_text(secs)
+        lines = {"finished": f"step {step:,} of {options.train_steps:,} in {time}"}
+        evaluations = self.run.record().evaluations()
+        if evaluations:
+            last = evaluations[-1]
+            metric = (options.checkpoints.best_metric or "loss").removeprefix("eval/")
+            is_lower = options.checkpoints.best_mode == LOWEST
+            best = best_of(evaluations, metric, is_lower_better=is_lower)
+            lines["last"] = _evaluation(last, tuple(last.metrics)[:_MOST_METRICS])
+            if best is not None:
+                lines["best"] = _evaluation(best, [metric])
+        model_dir = shlex.quote(self.run.path)
+        example = self.experiment.inference.example
+        commands = ["eval", *([f"decode {example}"] if example else []), "curves"]
+        return {
+            **lines,
+            "checkpoint": f"{self.run.path}/{CHECKPOINTS}/ckpt-{step}",
+            "next": "\n".join(f"mtfrun {command} --model_dir={model_dir}" for command in commands),
+        }
+
+    def _batch(self) -> str:
+        unit = self.state.model.reporting.unit
+        row = self.experiment.data.tokens_per_row
+        per_step = self.batch_size * row
+        total = self.options.train_steps * per_step
+        of_row = f"{self.batch_size} rows of {row}: " if row > 1 else ""
+        microbatches = self.options.microbatches
+        parts = f", in {microbatches} microbatches" if microbatches > 1 else ""
+        return f"{of_row}{per_step:,} {unit} a step{parts}; {_rounded(total)} {unit} in all"
 
 
-def _too_few_steps(options: TrainOptions, numbers: NumbersOfTraining) -> Iterator[str]:
-    """Yields notes about intervals that are too long for the number of steps."""
+def _too_few_steps(
+    options: TrainOptions, hyperparameters: TrainingHyperparameters
+) -> Iterator[str]:
     steps, interval = options.train_steps, options.log_every_steps
     if interval > steps:
         yield (
             f"LOG_EVERY is {interval}: the training curves will have one point; "
             f"--gin.LOG_EVERY={max(1, steps // 10)} gives more"
         )
-    for name, text in itertools.chain.from_iterable(x.items() for x in numbers.values()):
+    for name, text in itertools.chain.from_iterable(x.items() for x in hyperparameters.values()):
         if name.endswith("LinearWarmup.warmup_steps") and float(text) > max(1, steps / 2):
             yield (
                 f"WARMUP_STEPS is {text}: the learning rate rises in more than half of the "
                 f"training; --gin.WARMUP_STEPS={max(1, steps // 10)} is a tenth"
             )
-
-
-def summary_of(training: Training, run: RunDirectory, secs: float) -> dict[str, str]:
-    """Returns lines by their labels about a training that has reached its last step.
-
-    Args:
-      training: after its last step.
-      run: its run directory.
-      secs: the duration_text of the training in this process.
-    """
-    step = training.state.finished_steps
-    lines = {
-        "finished": f"step {step:,} of {training.options.train_steps:,} in {duration_text(secs)}"
-    }
-    evaluations = run.record().evaluations()
-    if evaluations:
-        last = evaluations[-1]
-        metric = (training.options.checkpoints.best_metric or "loss").removeprefix("eval/")
-        is_lower = training.options.checkpoints.best_mode == LOWEST
-        best = best_of(evaluations, metric, is_lower_better=is_lower)
-        lines["last"] = _evaluation(last, tuple(last.metrics)[:_MOST_METRICS])
-        if best is not None:
-            lines["best"] = _evaluation(best, [metric])
-    model_dir = shlex.quote(run.path)
-    example = training.experiment.inference.example
-    commands = ["eval", *([f"decode {example}"] if example else []), "curves"]
-    return {
-        **lines,
-        "checkpoint": f"{run.path}/{CHECKPOINTS}/ckpt-{step}",
-        "next": "\n".join(f"mtfrun {command} --model_dir={model_dir}" for command in commands),
-    }
 
 
 def _evaluation(evaluation: StepMetrics, names: Sequence[str]) -> str:
@@ -118,8 +131,7 @@ def _devices(mesh: mtf.Mesh) -> str:
     return mesh.describe_devices() + f", {hardware}" * bool(hardware)
 
 
-def _model(training: Training) -> str:
-    state = training.state
+def _model(state: TrainState) -> str:
     variables = [v for v in state.model.named_variables().values() if v.trainable]
     parameters = sum(variable.shape.size for variable in variables)
     frozen = len(variables) - len(state.trainable)
@@ -152,13 +164,11 @@ def _data(data: Data) -> str:
 
 
 def _first(names: Sequence[str]) -> str:
-    """Returns the first names, and how many more there are."""
     more = f" and {len(names) - _MOST_NAMES:,} more" if len(names) > _MOST_NAMES else ""
     return ", ".join(names[:_MOST_NAMES]) + more
 
 
 def _vocabulary(data: Data) -> dict[str, str]:
-    """Returns the vocabularies of ids, and the numbers of classes; nothing for other data."""
     lines = {}
     ids = {name: f"{type(v).__name__}, {v.size:,} ids" for name, v in data.vocabularies.items()}
     if ids:
@@ -173,16 +183,6 @@ def _once(texts: dict[str, str]) -> str:
     if len(set(texts.values())) == 1:
         return next(iter(texts.values()))
     return "; ".join(f"{name}: {text}" for name, text in texts.items())
-
-
-def _batch(training: Training) -> str:
-    data, options = training.experiment.data, training.options
-    unit = training.state.model.reporting.unit
-    row, per_step = data.tokens_per_row, training.tokens_per_step
-    total = options.train_steps * per_step
-    of_row = f"{training.batch_size} rows of {row}: " if row > 1 else ""
-    parts = f", in {options.microbatches} microbatches" if options.microbatches > 1 else ""
-    return f"{of_row}{per_step:,} {unit} a step{parts}; {_rounded(total)} {unit} in all"
 
 
 def _rounded(count: int) -> str:

@@ -1,8 +1,8 @@
-"""Tests of mtfrun.training.triggers; the clock is an argument, so nothing sleeps."""
+"""Tests of mtfrun.training.actions.Every; the clock is an argument, so nothing sleeps."""
 
 from __future__ import annotations
 
-from mtfrun.training.triggers import Every
+from mtfrun.training.actions import Every
 
 
 def test_steps_are_due_when_a_multiple_is_reached_or_passed() -> None:

@@ -15,7 +15,7 @@ from mtfrun.data import INPUTS, TARGETS, TextData
 from mtfrun.display import pictures
 from mtfrun.display.formats import mark_blanks
 from mtfrun.experiment.evaluator import EvaluationContext, EvaluationResult, Evaluator
-from mtfrun.experiment.inference import required
+from mtfrun.experiment.records import require
 from mtfrun.layers import Recorded, Recorder
 from mtfrun.models.transformer import SequenceCall, TokenModel
 
@@ -55,8 +55,8 @@ class LayerPictures(Evaluator):
         check_fields(self, COUNT, "batch_size", "num_heads")
         if self.num_tokens:
             remedy = "set LayerPictures.num_tokens to 0"
-            required(self.experiment.data, TextData, "LayerPictures", remedy)
-            required(self.experiment.model, TokenModel, "LayerPictures", remedy)
+            require(self.experiment.data, TextData, "LayerPictures", remedy)
+            require(self.experiment.model, TokenModel, "LayerPictures", remedy)
 
     def __call__(self, context: EvaluationContext) -> EvaluationResult:
         """Returns the pictures."""
@@ -69,7 +69,7 @@ class LayerPictures(Evaluator):
 
     @functools.cached_property
     def _program(self) -> Callable[[Mapping[str, mtf.Tensor]], Recorded]:
-        model = required(self.experiment.model, TokenModel, "LayerPictures", "")
+        model = require(self.experiment.model, TokenModel, "LayerPictures", "")
 
         def recorded(features: Mapping[str, mtf.Tensor]) -> Recorded:
             recorder = Recorder()
@@ -154,7 +154,7 @@ class LayerPictures(Evaluator):
         ids = ids[: 1 + max(np.flatnonzero(ids), default=0)]
         vocabulary = self.experiment.data.vocabularies[name]
         texts = [mark_blanks(vocabulary.token_text(abs(i))) for i in ids]
-        model = required(self.experiment.model, TokenModel, "LayerPictures", "")
+        model = require(self.experiment.model, TokenModel, "LayerPictures", "")
         if name == TARGETS and model.predicts_first_id:
             # A decoder reads the id before the one that it predicts.
             texts = [_START, *texts[:-1]]

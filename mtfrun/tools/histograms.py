@@ -13,8 +13,8 @@ from mtfrun import mtf
 from mtfrun.checks import COUNT, check_fields
 from mtfrun.rundir.tensorboard.metric_tags import layer_name
 from mtfrun.training.actions import Action, ActionContext
+from mtfrun.training.microbatches import Features, loss_and_gradients
 from mtfrun.training.state import TrainState
-from mtfrun.training.step import Features, loss_and_gradients
 
 _BUCKETS = 30
 
@@ -45,12 +45,12 @@ class Distribution(NamedTuple):
 class Histograms(Action):
     """Writes histograms of all trained variables and of their gradients.
 
-    The gradients are those of the batch of the last step at the weights after it, before clipping:
-    another forward and backward pass, and a program of its own, which is compiled the first time.
-    Training is not affected. Every device counts the entries that it holds.
+    Gradients are computed for the last batch at the weights after the step, before clipping:
+    another forward and backward pass, in a program that is compiled the first time. Training is not
+    affected. Every device counts the entries that it holds.
 
-        experiment.Training.actions = [@training.Histograms()]
-        training.Histograms.every_steps = 500
+        experiment.Training.actions = [@histograms.Histograms()]
+        histograms.Histograms.every_steps = 500
 
     Attributes:
       every_steps: steps between two of them.

@@ -1,0 +1,128 @@
+"""Inputs and outputs of a trained model: prompts, images, answers, records."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple, Protocol, TypeVar
+
+import numpy as np
+
+from mtfrun.errors import InputError
+
+T = TypeVar("T")
+
+# Called between batches with the number of inputs that are done; may raise to stop.
+Progress = Callable[[int], None]
+
+
+class Record(NamedTuple):
+    """The output for one input.
+
+    Attributes:
+      fields: of its JSON line.
+      texts: of the output in human-readable form, the best one first.
+    """
+
+    fields: dict[str, object]
+    texts: Sequence[str] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Images:
+    """Images to make records of, which are read once and in order.
+
+    Attributes:
+      count: number of images.
+      examples: pixels, uint8 [rows, cols, channels], and identifying fields of each image.
+    """
+
+    count: int
+    examples: Iterable[tuple[np.ndarray, dict[str, object]]]
+
+    def __len__(self) -> int:
+        return self.count
+
+
+class Prompts(list[bytes]):
+    """Prompts with fields for their records.
+
+    Attributes:
+      fields: identifying fields of each prompt, which come first in its record.
+    """
+
+    fields: Sequence[Mapping[str, object]] = ()
+
+
+class Source(Protocol):
+    """Inputs of a command."""
+
+    @property
+    def split(self) -> str | None:
+        """The split of the experiment's data to read; None for other inputs."""
+
+    def texts(self) -> Sequence[bytes]:
+        """Returns texts, of any bytes. Raises InputError if the inputs are not texts."""
+
+    def images(self, read: Callable[[str], np.ndarray]) -> Images:
+        """Returns images, each read by its path. Raises InputError as `texts`."""
+
+
+class Output(NamedTuple):
+    """One output for a prompt.
+
+    Attributes:
+      text: the output.
+      score: log-probability; with beam search, divided by the length penalty.
+      tokens: number of tokens of the text, without the end.
+      finished: whether the output ends with the end id, not at the limit of its length.
+    """
+
+    text: str
+    score: float
+    tokens: int
+    finished: bool
+
+
+class Answer(NamedTuple):
+    """A prompt and its outputs.
+
+    Attributes:
+      prompt: the text, with U+FFFD for invalid UTF-8, which the model reads as it is.
+      output: text of the first output.
+      outputs: the best outputs, best first; samples in the order in which they were drawn.
+      prompt_tokens: number of tokens that the model read.
+      truncated_tokens: number of tokens of the prompt that were cut off.
+      output_tokens: number of tokens of the first output, without the end.
+      finished: whether the first output ends with the end id.
+      valid_utf8: whether the prompt was valid UTF-8.
+    """
+
+    prompt: str
+    output: str
+    outputs: list[Output]
+    prompt_tokens: int
+    truncated_tokens: int
+    output_tokens: int
+    finished: bool
+    valid_utf8: bool
+
+
+def record_of(answer: Answer) -> Record:
+    """Returns the answer as a JSON line, and its texts."""
+    outputs = [output._asdict() for output in answer.outputs]
+    texts = [output.text for output in answer.outputs]
+    return Record({**answer._asdict(), "outputs": outputs}, texts)
+
+
+def require(value: object, contract: type[T], who: str, remedy: str) -> T:
+    """Returns the value if it fulfils the contract.
+
+    Raises:
+      InputError: it does not; the message says who needs it, and the remedy.
+    """
+    if isinstance(value, contract):
+        return value
+    raise InputError(
+        f"{who} needs {contract.__name__}, which {type(value).__name__} is not: {remedy}"
+    )

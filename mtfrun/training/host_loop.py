@@ -1,0 +1,175 @@
+"""The host loop: a batch for each of some steps, the steps on the devices, their record."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib.util
+import shlex
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+import tensorflow as tf
+
+from mtfrun import mtf, processes
+from mtfrun.data import Infeed, Padding
+from mtfrun.display.progress import note, print_line, waiting
+from mtfrun.errors import InputError, install_command
+from mtfrun.training.curves import (
+    LEARNING_RATE,
+    OBJECTIVE,
+    CountedMetric,
+    HostMetric,
+    padding_metric,
+)
+from mtfrun.training.microbatches import Features
+from mtfrun.training.norms import GRADIENT, Norms
+from mtfrun.training.options import TrainOptions
+from mtfrun.training.state import TrainState
+from mtfrun.training.step import StepRecord, train_steps_function
+
+# The first loop compiles, the second one measures a step.
+_PROFILED_LOOP = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class HostRecord:
+    """The steps of one host loop, on the host.
+
+    Attributes:
+      step: finished steps before them.
+      count: their number.
+      record: arrays [steps, ...].
+      metrics: of the model, the data and reports, by name.
+      values: [steps] by tag, which are not means over examples.
+      device_secs: time in which the devices computed, or waited for other processes.
+    """
+
+    step: int
+    count: int
+    record: StepRecord
+    metrics: Mapping[str, HostMetric]
+    values: Mapping[str, np.ndarray]
+    device_secs: float
+
+    @property
+    def units(self) -> float:
+        """Units of data: tokens, images."""
+        return float(self.record.objective.weight[: self.count].sum())
+
+
+class HostLoop:
+    """Runs steps on the devices, from one return to the host to the next.
+
+    Args:
+      state: what is trained.
+      infeed: endless batches.
+      options: how the steps are computed, and how many there are at most.
+      directory: of the run, for a profile.
+      clock: returns the time in seconds.
+
+    Attributes:
+      products: of a forward pass, once a loop has run.
+      loops: how many have run.
+      features: of the last one, {steps, batch, ...}.
+    """
+
+    def __init__(
+        self,
+        state: TrainState,
+        infeed: Infeed,
+        options: TrainOptions,
+        directory: str,
+        clock: Callable[[], float],
+    ):
+        self.products = mtf.FlopCount()
+        self.loops = 0
+        self.features: Features = {}
+        self._first_step = 0
+        self._batch_at = mtf.function(
+            lambda features, i: {n: mtf.gather(x, i, x.shape[0]) for n, x in features.items()}
+        )
+        self._state = state
+        self._infeed = infeed
+        self._options = options
+        self._directory = directory
+        self._clock = clock
+        self._norms = Norms(state.trainable, options.log_every_steps, options.train_steps)
+        self._train_steps = train_steps_function(
+            state,
+            microbatches=options.microbatches,
+            clip_norm=options.clip_norm,
+            skip_non_finite=options.skips,
+            norms=self._norms,
+            products=self.products,
+            jit_compile=options.uses_xla(state.mesh),
+        )
+
+    def run(self, step: int, count: int) -> HostRecord:
+        """Trains for `count` steps after `step`."""
+        self.features = {}  # frees their memory before the next ones are made
+        features = self._infeed.next(count, capacity=self._options.iterations_per_loop)
+        if features is None:
+            raise InputError(
+                "the training data has come to an end: Data.train must return endless batches"
+            )
+        self.features, self._first_step = features, step
+        num_steps = mtf.constant(self._state.mesh, count, dtype=tf.int32)
+        compiling = waiting("compiling the training step", "compiled the training step")
+        with compiling if self.loops == 0 else contextlib.nullcontext():
+            start = self._clock()
+            with mtf.collect_reports() as reports:
+                record: StepRecord = mtf.to_numpy(self._train_steps(features, num_steps))
+            device_secs = self._clock() - start
+        self.loops += 1
+        capacity = next(iter(features.values())).shape[0].size
+        mtf.print_reports(reports, capacity, lambda i: f"step {step + i + 1}: ", note)
+        metrics = {
+            **record.metrics,
+            OBJECTIVE: record.objective,
+            **padding_metric(self._padding_of_all_processes()),
+        }
+        for name, (total, number) in mtf.curves_of(reports, capacity).items():
+            metrics[f"summary/{name}" if name in metrics else name] = CountedMetric(total, number)
+        values = {
+            LEARNING_RATE: record.learning_rate,
+            GRADIENT: record.gradient_norm,
+            **self._norms.by_tag(record.norm_squares[0]),
+        }
+        return HostRecord(step, count, record, metrics, values, device_secs)
+
+    def index(self, step: int) -> int:
+        """Returns the index of a step in `features`."""
+        return step - self._first_step - 1
+
+    def batch(self, step: int) -> Features:
+        """Returns the features {batch, ...} of a step of the last loop."""
+        index = mtf.constant(self._state.mesh, self.index(step), dtype=tf.int32)
+        batch: Features = self._batch_at(self.features, index)
+        return batch
+
+    def _padding_of_all_processes(self) -> list[Padding]:
+        of_processes = processes.gather([list(x) for x in self._infeed.padding], "padding")
+        return [
+            Padding(*map(sum, zip(*of_batch, strict=True)))
+            for of_batch in zip(*of_processes, strict=True)
+        ]
+
+    @contextlib.contextmanager
+    def profiling(self) -> Iterator[None]:
+        """Records a trace of one loop for TensorBoard, if `TrainOptions.profile` is set."""
+        if not self._options.profile or self.loops != _PROFILED_LOOP:
+            yield
+            return
+        tf.profiler.experimental.start(f"{self._directory}/train")
+        try:
+            # The loop counts as one step of the profiler, `_r`: it is one program.
+            with tf.profiler.experimental.Trace("host loop", step_num=self.loops, _r=1):
+                yield
+        finally:
+            tf.profiler.experimental.stop()
+        plugin = f"install its plugin first: {install_command('xprof')}"
+        if importlib.util.find_spec("xprof") is not None:
+            plugin = "its plugin xprof is installed"
+        command = f"tensorboard --logdir={shlex.quote(self._directory)}"
+        print_line(f"profiled: look at it with {command}, page Profile; {plugin}")

@@ -1,0 +1,113 @@
+"""The loss and the gradients of a batch, computed whole or in microbatches to save memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from mtfrun import mtf, optim
+from mtfrun.errors import InputError
+from mtfrun.models.model import Loss
+from mtfrun.training.state import TrainState
+
+Features = Mapping[str, mtf.Tensor]
+Gradients = dict[str, mtf.Tensor]
+
+
+def loss_and_gradients(
+    state: TrainState,
+    batch: Features,
+    step: mtf.Tensor,
+    microbatches: int,
+    products: mtf.FlopCount | None = None,
+) -> tuple[Loss, Gradients]:
+    """Returns the loss of the batch and the gradients of its mean, total / weight.
+
+    Args:
+      state: what is trained.
+      batch: features {batch, ...}.
+      step: selects the random numbers of dropout.
+      microbatches: equal parts that are computed one after the other.
+      products: takes the products of the forward pass.
+    """
+
+    def part(
+        features: Features, microbatch: int | mtf.Tensor, objective: Callable[[Loss], mtf.Tensor]
+    ) -> tuple[Loss, Gradients]:
+        key = mtf.random_key(state.seed, step, microbatch)
+
+        def value() -> tuple[mtf.Tensor, Loss]:
+            if products is not None:
+                products.clear()
+            with mtf.count_flops(products, microbatches):
+                loss = state.model.loss(features, training=True, key=key)
+            return objective(loss), loss
+
+        (_, loss), gradients = mtf.value_and_gradients(value, state.trainable)
+        return loss, _require_all(gradients)
+
+    if microbatches == 1:
+        # The mean is differentiated, which saves a pass over all gradients.
+        return part(batch, 0, lambda loss: loss.total * _reciprocal(loss.weight))
+
+    parts_dim = mtf.Dimension("microbatches", microbatches)
+    split = {name: _split_batch(x, parts_dim) for name, x in batch.items()}
+
+    def body(i: mtf.Tensor, sums: tuple[Loss, Gradients]) -> tuple[Any, ...]:
+        features = {name: mtf.gather(x, i, parts_dim) for name, x in split.items()}
+        return i + 1, tf.nest.map_structure(
+            mtf.add, sums, part(features, i, lambda loss: loss.total)
+        )
+
+    zero = mtf.zeros(state.mesh, [])
+    averages = state.model.updated_variables()
+    no_updates = {path: mtf.zeros(state.mesh, v.shape) for path, v in averages.items()}
+    no_loss = Loss(zero, zero, state.model.no_metrics(state.mesh), no_updates)
+    no_gradients = {path: mtf.zeros_like(variable) for path, variable in state.trainable.items()}
+    first = mtf.constant(state.mesh, 0, dtype=tf.int32)
+    _, (loss, gradients) = mtf.while_loop(
+        lambda i, _: i < microbatches,
+        body,
+        (first, (no_loss, no_gradients)),
+        most_rounds=microbatches,
+        parallel_iterations=1,
+    )
+    # Sums over microbatches are divided once, so that padding does not bias the mean.
+    scale = _reciprocal(loss.weight)
+    means = {path: total * (1.0 / microbatches) for path, total in loss.updates.items()}
+    loss = loss._replace(updates=means)
+    return loss, {path: g * mtf.cast(scale, g.dtype) for path, g in gradients.items()}
+
+
+def check_microbatches(batch: mtf.Dimension, microbatches: int, mesh: mtf.Mesh) -> None:
+    """Raises InputError unless every device can split its part of a batch."""
+    devices = mesh.num_splits(batch)
+    if batch.size % (microbatches * devices):
+        raise InputError(
+            f"batch {batch.size} cannot be split into {microbatches} microbatches on {devices} "
+            f"devices: use a multiple of {microbatches * devices}"
+        )
+
+
+def _split_batch(x: mtf.Tensor, parts: mtf.Dimension) -> mtf.Tensor:
+    """Returns {..., batch, microbatches, ...}; every device splits its part of the examples."""
+    batch = x.shape.get_dim_by_name("batch")
+    check_microbatches(batch, parts.size, x.mesh)
+    part = mtf.Dimension(batch.name, batch.size // parts.size)
+    return mtf.replace_dimensions(x, batch, [part, parts])
+
+
+def _reciprocal(weight: mtf.Tensor) -> mtf.Tensor:
+    return mtf.stop_gradient(mtf.reciprocal(mtf.maximum(weight, 1.0)))
+
+
+def _require_all(gradients: Mapping[str, mtf.Tensor | None]) -> Gradients:
+    missing = [path for path, gradient in gradients.items() if gradient is None]
+    if missing:
+        raise optim.MissingGradientError(
+            f"the loss does not depend on {missing[0]!r} ({len(missing)} such variables): "
+            "use it in the model or freeze it"
+        )
+    return {path: gradient for path, gradient in gradients.items() if gradient is not None}
