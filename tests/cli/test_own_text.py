@@ -60,6 +60,6 @@ def test_a_line_of_pairs_without_one_tab_is_named(
     line = error_line(mtfrun_here("train", *flags, f"--model_dir={tmp_path}/run"))
     assert line == (
         f"mtfrun: error: {tmp_path}/train.tsv:{place + 1}: a line needs one tab, between inputs, "
-        f"targets; this one has {tabs}; correct it, or leave out up to N such records with "
-        "Tsv.skip_bad_records=N"
+        f"targets; this one has {tabs}; correct or delete it, or leave out bad records with "
+        "Tsv.skip_bad_records=1 or more"
     )

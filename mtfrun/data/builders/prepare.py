@@ -31,7 +31,7 @@ def resolve_data_dir(data_dir: str | None) -> Path:
 def prepare(
     builder_class: type[tfds.core.DatasetBuilder], data_dir: Path
 ) -> tfds.core.DatasetBuilder:
-    """Returns the builder of an embedded dataset whose files are in `data_dir`.
+    """Returns the builder of an embedded dataset, after preparing its files in `data_dir`.
 
     Waits while another process prepares the same dataset.
 
@@ -46,7 +46,6 @@ def prepare(
 
 
 def _files(builder_class: type[tfds.core.DatasetBuilder], data_dir: Path) -> PreparedFiles:
-    """Returns the location of an embedded dataset, prepared or not."""
     directory = data_dir / builder_class.name
     if builder_class.BUILDER_CONFIGS:
         directory /= builder_class.BUILDER_CONFIGS[0].name
@@ -77,10 +76,7 @@ def _prepare_once(
 
 
 def _file_error(error: BaseException | None) -> str | None:
-    """Returns the system's message if a file could not be written, None for other errors.
-
-    TFDS wraps some in a RuntimeError.
-    """
+    """Returns the system's message if a file could not be written; TFDS may wrap the error."""
     while error is not None:
         if isinstance(error, OSError):
             return error.strerror or str(error)
@@ -92,7 +88,6 @@ def _file_error(error: BaseException | None) -> str | None:
 
 @contextlib.contextmanager
 def _lock(path: Path) -> Iterator[None]:
-    """Holds an exclusive lock on `path`, which the system releases when the process ends."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -100,17 +95,17 @@ def _lock(path: Path) -> Iterator[None]:
 
 
 def _remove_abandoned(directory: Path) -> None:
-    """Removes the files of killed processes. The caller holds the lock: nothing is written."""
+    """Removes the files of killed processes. The caller holds the lock."""
     for abandoned in directory.glob("incomplete.*"):
         shutil.rmtree(abandoned, ignore_errors=True)
 
 
 @contextlib.contextmanager
 def silent_tfds() -> Iterator[None]:
-    """Suppresses TFDS's prints, progress bars and warnings, and restores them afterwards.
+    """Suppresses TFDS's prints, progress bars and warnings; errors are raised as usual.
 
-    Its warnings are about its own deprecations and about files that are about to be written; our
-    commands print JSON to standard output. Errors are raised as usual.
+    Its warnings are about its deprecations and about files that are about to be written; our
+    commands print JSON to standard output.
     """
     bars = tfds.core.utils.tqdm_utils
     bars_were_shown, verbosity = bars._active, logging.get_verbosity()

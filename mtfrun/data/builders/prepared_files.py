@@ -43,7 +43,7 @@ class PreparedFiles(NamedTuple):
     remedy: str
 
     def damaged(self, reason: object) -> DataError:
-        """Returns the error that the files cannot be read, with the reason."""
+        """Returns the error that the files cannot be read."""
         line = " ".join(str(reason).split()).rstrip(".")
         if is_shortage(line):
             return DataError(
@@ -131,10 +131,7 @@ class PreparedFiles(NamedTuple):
 
 
 def _class_names(described: object) -> Iterator[str]:
-    """Yields the names of classes in JSON, including JSON within its strings.
-
-    A field of older files holds a feature's description as a string.
-    """
+    """Yields the names of classes in JSON, including JSON in its strings, as older files have."""
     pending = [described]
     while pending:
         value = pending.pop()

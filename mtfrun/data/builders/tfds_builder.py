@@ -29,14 +29,13 @@ _LONGEST_REASON = 300
 
 
 class TfdsDataset:
-    """What sources of TFDS datasets have in common, beside their classes of examples.
+    """What sources of TFDS datasets share.
 
     Attributes:
       name: one of `embedded`, which is prepared on first use, or a dataset that TFDS has prepared,
         in TFDS's form `name[/config][:version]`.
       data_dir: the directory of all datasets; see `resolve_data_dir`.
-      download: whether a dataset that is not prepared is downloaded and prepared; otherwise nothing
-        is ever downloaded.
+      download: whether a dataset that is not prepared is downloaded; never otherwise.
       embedded: the datasets that need no download, by name.
     """
 
@@ -75,8 +74,7 @@ class TfdsDataset:
 
         Args:
           split: the name of a split, or TFDS's slice of one (`train[:10%]`), or several with `+`.
-          features: the features to read, nested ones as "outer/inner"; others, such as images, are
-            not even parsed.
+          features: the features to parse, nested ones as "outer/inner".
           encoded: features that stay as they are stored, such as the bytes of a JPEG file.
 
         Raises:
@@ -121,11 +119,7 @@ class TfdsDataset:
 def _builder(
     name: str, directory: Path, embedded: Embedded, *, download: bool = False
 ) -> tfds.core.DatasetBuilder:
-    """Returns the builder of a dataset whose files exist, see `TfdsDataset`.
-
-    Raises:
-      DataError: there is no such dataset; the message names those that exist.
-    """
+    """Returns the builder of a dataset whose files exist; else raises DataError."""
     if name in embedded:
         return prepare(embedded[name], directory)
     with silent_tfds():
@@ -139,7 +133,7 @@ def _builder(
 
 
 def _is_mocked() -> bool:
-    """Returns whether `tfds.testing.mock_data` makes examples up, for which there are no files."""
+    """Returns whether `tfds.testing.mock_data` makes up examples, which have no files."""
     prepare_method = tfds.core.DatasetBuilder.download_and_prepare
     return bool(prepare_method.__module__ == tfds.testing.mock_data.__module__)
 
@@ -147,7 +141,6 @@ def _is_mocked() -> bool:
 def _partial_decoding(
     builder: tfds.core.DatasetBuilder, features: Sequence[str], encoded: Sequence[str]
 ) -> tfds.decode.PartialDecoding | None:
-    """Returns what restricts reading and decoding to some features, None to read all."""
     selected = _select(builder.info.features, [name.split("/") for name in features])
     if selected is True:
         return None
@@ -156,9 +149,9 @@ def _partial_decoding(
 
 
 def _select(feature: Any, paths: Sequence[Sequence[str]]) -> Any:
-    """Returns {"a": {"b": True}} for [["a", "b"]], or True for all that `feature` has."""
+    """Returns {"a": {"b": True}} for [["a", "b"]], or True for all of `feature`."""
     inner = feature.feature if isinstance(feature, tfds.features.Sequence) else feature
-    # TFDS does not restrict what is no plain dictionary, such as a pair of translations.
+    # TFDS restricts plain dictionaries only, not pairs of translations.
     if type(inner) is not tfds.features.FeaturesDict or [] in paths:
         return True
     names = {path[0] for path in paths}
@@ -169,7 +162,6 @@ def _select(feature: Any, paths: Sequence[Sequence[str]]) -> Any:
 
 
 def _download(name: str, directory: Path) -> tfds.core.DatasetBuilder:
-    """Downloads and prepares a dataset and returns its builder."""
     try:
         builder = tfds.builder(name, data_dir=directory)
         builder.download_and_prepare()
@@ -183,7 +175,6 @@ def _download(name: str, directory: Path) -> tfds.core.DatasetBuilder:
 
 
 def _remedy(name: str, embedded: Embedded) -> str:
-    """Returns how a dataset is prepared again, for messages."""
     if name in embedded:
         return PREPARED_AGAIN
     return f"and prepare it again where there is a network: tfds build {name}"
@@ -211,10 +202,10 @@ def _find(name: str, data_dir: Path) -> Path | None:
     """Returns the directory of a prepared dataset, None if there is none."""
     try:
         with tfds.core.utils.error_utils.record_error_context():
-            found = tfds.core.read_only_builder._find_builder_dir(name, data_dir=data_dir)
+            directory = tfds.core.read_only_builder._find_builder_dir(name, data_dir=data_dir)
     except (tfds.core.DatasetNotFoundError, ValueError):
         return None
-    return None if found is None else Path(found)
+    return None if directory is None else Path(directory)
 
 
 def _not_prepared(name: str, data_dir: Path, embedded: Embedded) -> str:
@@ -223,9 +214,9 @@ def _not_prepared(name: str, data_dir: Path, embedded: Embedded) -> str:
         for pattern in ("*/*/dataset_info.json", "*/*/*/dataset_info.json")
         for path in data_dir.glob(pattern)
     )
-    known = {*embedded, *(path.split("/")[0] for path in prepared)}
+    names = {*embedded, *(path.split("/")[0] for path in prepared)}
     return (
-        f'TFDS dataset "{name}" is not prepared in {data_dir}{did_you_mean(name, known) or "."} '
-        f"Without a download there are {', '.join(sorted(known))}; "
+        f'TFDS dataset "{name}" is not prepared in {data_dir}{did_you_mean(name, names) or "."} '
+        f"Without a download there are {', '.join(sorted(names))}; "
         f"to add it, run where there is a network: tfds build {name} --data_dir={data_dir}"
     )

@@ -20,7 +20,7 @@ class Crop(abc.ABC):
 
     @abc.abstractmethod
     def __call__(self, size: tuple[int, int], generator: np.random.Generator) -> Window:
-        """Returns the window of an image of `size`, rows and columns, with noise of `generator`."""
+        """Returns the window of an image of `size`, rows and columns, drawn by `generator`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,8 +31,8 @@ class RandomResizedCrop(Crop):
     ratio is uniform.
 
     Attributes:
-      area: the least and the largest part of the image's area.
-      aspect: the least and the largest ratio of width and height.
+      area: the smallest and the largest share of the image's area.
+      aspect: the smallest and the largest ratio of width to height.
     """
 
     area: tuple[float, float] = (0.08, 1.0)
@@ -70,12 +70,7 @@ class RandomResizedCrop(Crop):
 
 @dataclasses.dataclass(frozen=True)
 class CentreCrop(Crop):
-    """A square in the centre: what a crop of `size` leaves of an image scaled to `resize`.
-
-    Attributes:
-      size: side of the crop.
-      resize: length of the image's shorter side before it is cropped; at least `size`.
-    """
+    """The square that a crop of `size` leaves of an image whose shorter side is `resize`."""
 
     size: int
     resize: int

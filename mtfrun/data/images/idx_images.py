@@ -41,7 +41,7 @@ class IdxImages(ImageSource):
 
     @property
     def size(self) -> ImageSize:
-        """Rows, columns and channels of every image."""
+        """Rows, columns and channels."""
         _, rows, cols = _sizes(self._path("train", _IMAGES), 3)
         return rows, cols, 1
 
@@ -110,7 +110,7 @@ def read_idx(path: str, num_dims: int) -> np.ndarray:
 
 
 def _sizes(path: str, num_dims: int) -> list[int]:
-    """Returns the dimensions of an IDX file, of which only the beginning is read."""
+    """Reads the dimensions from the beginning of a file."""
     header = _read(path, _header_bytes(num_dims))
     if header[:4] != bytes([0, 0, _UINT8, num_dims]) or len(header) < _header_bytes(num_dims):
         raise DataError(f"{path} is not an IDX file of bytes with {num_dims} dimension(s)")
@@ -122,7 +122,6 @@ def _header_bytes(num_dims: int) -> int:
 
 
 def _read(path: str, size: int) -> bytes:
-    """Returns the first bytes of a file, compressed or not."""
     existing = _find(path)
     try:
         with gzip.open(existing) if existing.suffix == ".gz" else existing.open("rb") as file:
@@ -139,11 +138,6 @@ def _read(path: str, size: int) -> bytes:
 
 
 def _find(path: str) -> Path:
-    """Returns the path of a file, or of the compressed one.
-
-    Raises:
-      DataError: there is neither.
-    """
     for candidate in (Path(path), Path(f"{path}.gz")):
         if candidate.is_file():
             return candidate

@@ -5,7 +5,7 @@ A cache is a directory with the images of one split of a source:
   images.bin           uint8 [images, rows, cols, channels], if all images have one size
   images.array_record  else: JPEG and PNG files, each a record that is read by its number
   sizes.npy            of these; int32 [images, 2] rows and columns
-  labels.npy           int32 [images] numbers of the classes
+  labels.npy           int32 [images] indices of the classes
   manifest.json        counts, hashes, and the sources of the cache, see cache_manifest.py
 """
 
@@ -45,7 +45,7 @@ class ImageCache(abc.ABC):
 
     Attributes:
       directory: where the files are.
-      labels: int32 [images] numbers of the classes.
+      labels: int32 [images] indices of the classes.
       manifest: counts, hashes and origin.
     """
 
@@ -55,15 +55,10 @@ class ImageCache(abc.ABC):
     def __init__(
         self, directory: Path, origin: Mapping[str, Any] | None = None, *, anew: bool = False
     ):
-        """Opens the cache in `directory`, and reads its images if they may have changed.
-
-        Args:
-          directory: the directory of the files.
-          origin: the sources that the cache must be made from.
-          anew: whether to read the images in any case.
+        """Opens the cache in `directory`; reads its images if `anew` or if they may have changed.
 
         Raises:
-          DamagedCacheError: the files differ from what was written.
+          DamagedCacheError: the files differ from what was written, or `origin`, its sources, do.
         """
         self.directory = directory
         names = (*self.files, LABELS)
@@ -194,7 +189,7 @@ def open_cache(
     overwrite: bool = False,
     anew: bool = False,
 ) -> Cache:
-    """Returns the cache of a split, after building it if there is none.
+    """Returns the cache of a split, after building it if there is none or if `overwrite`.
 
     Waits while another process builds the same cache.
 
@@ -203,8 +198,8 @@ def open_cache(
       source: the source of the images.
       split: a split of the source.
       cache_dir: see `resolve_cache_dir`.
-      overwrite: whether it is built even if there is one.
-      anew: whether to read the images even if they have not changed.
+      overwrite: builds it in any case.
+      anew: reads the images even if they have not changed.
 
     Raises:
       DataError: there is no such split, it cannot be read or holds no images, or the cache cannot

@@ -15,13 +15,13 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 import tensorflow as tf
-from absl import logging
 from PIL import Image, ImageOps
 
 from mtfrun.data.errors import DataError
 from mtfrun.data.files import LARGEST_CONTENT
 from mtfrun.data.images.image_source import ImageExample
 from mtfrun.data.images.stored_image import EncodedImage, Window, resize_to_cover
+from mtfrun.data.sources.record_files import BadRecords
 from mtfrun.display.quiet import quiet_stderr
 from mtfrun.untrusted import read_regular
 
@@ -48,16 +48,12 @@ R = TypeVar("R")
 
 
 def read_image(path: str, size: tuple[int, int, int]) -> np.ndarray:
-    """Returns the pixels of a PNG or JPEG file: uint8 [rows, cols, channels].
+    """Returns the pixels of a PNG or JPEG file: uint8 [rows, cols, channels], 1 or 3 channels.
 
     Images are converted to grey (the luma of ITU-R 601-2) or to colour as the channels require. An
     image of another size is scaled to cover rows and cols, by bicubic interpolation, and cropped to
     its centre. It is rotated by its EXIF orientation; transparent pixels become white; 16 bits are
     reduced to the upper 8; of several frames the first one is read.
-
-    Args:
-      path: of the file.
-      size: (rows, cols, channels), 1 or 3 channels.
 
     Raises:
       DataError: the file is missing, broken, or not a PNG or JPEG; or channels are neither 1 nor 3.
@@ -70,15 +66,11 @@ def read_image(path: str, size: tuple[int, int, int]) -> np.ndarray:
 
 
 def encode_image(content: bytes, channels: int, place: str) -> EncodedImage:
-    """Returns a JPEG or PNG file, checked, whose pixels need no other conversion than decoding.
+    """Returns a JPEG or PNG file whose pixels need only decoding, after checking that it is whole.
 
     An upright JPEG file of 8 bits in grey or RGB is returned unchanged, after decoding it once with
     the training decoder; any other image as a PNG file of the pixels that `read_image` describes.
-
-    Args:
-      content: content of the file.
-      channels: 1 or 3.
-      place: where the file is, for messages.
+    `place` names the file in messages.
 
     Raises:
       DataError: the file is broken, or not a PNG or JPEG; or `channels` is neither 1 nor 3.
@@ -99,17 +91,12 @@ def encode_image(content: bytes, channels: int, place: str) -> EncodedImage:
 
 
 def size_of(content: bytes) -> tuple[int, int]:
-    """Returns rows and columns of a file that `encode_image` has returned, from its beginning."""
+    """Returns rows and columns of a file that `encode_image` returned, from its beginning."""
     with Image.open(io.BytesIO(content), formats=FORMATS) as image:
         return image.height, image.width
 
 
 def read_file(path: str) -> bytes:
-    """Returns the content of an image file.
-
-    Raises:
-      DataError: there is none, or it cannot be read.
-    """
     try:
         return read_regular(Path(path), LARGEST_CONTENT)
     except FileNotFoundError:
@@ -119,7 +106,7 @@ def read_file(path: str) -> bytes:
 
 
 def _open(content: bytes, channels: int, place: str) -> tuple[Image.Image, bool]:
-    """Returns an upright image of the mode, and whether it is the file's without a conversion."""
+    """Returns an upright image in the mode of `channels`, and whether the file has it as it is."""
     if channels not in _MODES:
         raise DataError(f"images of {channels} channels cannot be read from files, only of 1 or 3")
     try:
@@ -143,7 +130,6 @@ def _damage(place: str) -> DataError:
 
 
 def _in_mode(image: Image.Image, mode: str) -> Image.Image:
-    """Returns an opaque image of 8 bits, grey ("L") or in colour ("RGB")."""
     if image.mode.startswith("I;16"):
         # Pillow's own conversion to 8 bits clips instead of scaling.
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
@@ -155,7 +141,7 @@ def _in_mode(image: Image.Image, mode: str) -> Image.Image:
 
 
 def in_threads(function: Callable[[T], R], arguments: Sequence[T]) -> list[R]:
-    """Returns the function's value of every argument, in order; one thread for each CPU."""
+    """Returns the function's values in order; one thread for each CPU."""
     if len(arguments) < 2:
         return [function(argument) for argument in arguments]
     return list(_pool().map(function, arguments))
@@ -167,13 +153,7 @@ def _pool() -> ThreadPoolExecutor:
 
 
 class ImageFile(NamedTuple):
-    """An image file that has not been read.
-
-    Attributes:
-      place: its path, for messages.
-      label: the number of its class.
-      read: returns its content.
-    """
+    """An image file that has not been read; `place` is its path, for messages."""
 
     place: str
     label: int
@@ -181,19 +161,9 @@ class ImageFile(NamedTuple):
 
 
 def check_images(
-    files: Iterable[ImageFile], channels: int, skip_bad_records: int
+    files: Iterable[ImageFile], channels: int, bad: BadRecords
 ) -> Iterator[ImageExample]:
-    """Yields the images in their order, after decoding each to see that it is whole.
-
-    Args:
-      files: JPEG and PNG files.
-      channels: 1 for grey, 3 for colour.
-      skip_bad_records: so many images that cannot be read are left out, with a warning that counts
-        them.
-
-    Raises:
-      DataError: more cannot be read; the message names one.
-    """
+    """Yields the images in their order, after decoding each to see that it is whole."""
 
     def check(file: ImageFile) -> ImageExample | DataError:
         try:
@@ -201,25 +171,13 @@ def check_images(
         except DataError as error:
             return error
 
-    damage: list[DataError] = []
     remaining = iter(files)
     while chunk := list(itertools.islice(remaining, _TOGETHER)):
         with quiet_stderr():  # libjpeg prints warnings about damaged files
             examples = in_threads(check, chunk)
         for example in examples:
-            if not isinstance(example, DataError):
+            if isinstance(example, DataError):
+                bad.add(str(example))
+            else:
                 yield example
-                continue
-            damage.append(example)
-            if len(damage) > skip_bad_records:
-                skipped = f"{skip_bad_records} others were left out already; " * bool(
-                    skip_bad_records
-                )
-                raise DataError(
-                    f"{example}; {skipped}delete or replace it, or leave out bad images with "
-                    f"skip_bad_records={len(damage)} or more"
-                )
-    if damage:
-        logging.warning(
-            "left out %d image(s) that cannot be read; first: %s", len(damage), damage[0]
-        )
+    bad.warn()

@@ -12,6 +12,7 @@ from mtfrun.data.errors import DataError
 from mtfrun.data.files import absolute_path, file_state
 from mtfrun.data.images.image_files import ImageFile, check_images, read_file
 from mtfrun.data.images.image_source import ImageExample, ImageSize, ImageSource
+from mtfrun.data.sources.record_files import BadRecords
 from mtfrun.data.splits import SHARES, SPLITS, split_of
 from mtfrun.errors import did_you_mean
 
@@ -63,7 +64,7 @@ class ImageFolders(ImageSource):
             ImageFile(str(path), numbers[name], functools.partial(read_file, str(path)))
             for name, path in self._paths(split)
         )
-        return check_images(files, self.channels, self.skip_bad_records)
+        return check_images(files, self.channels, BadRecords(self, split, self.skip_bad_records))
 
     def fingerprint(self, split: str) -> object:
         """Returns the settings, and path, size and time of modification of every image."""
@@ -118,11 +119,6 @@ class ImageFolders(ImageSource):
 
 
 def _class_folders(directory: Path) -> list[Path]:
-    """Returns the folders of the classes, sorted.
-
-    Raises:
-      DataError: there are none, or they are splits.
-    """
     try:
         folders = sorted(
             path for path in directory.iterdir() if path.is_dir() and not path.name.startswith(".")
@@ -144,7 +140,6 @@ def _class_folders(directory: Path) -> list[Path]:
 
 
 def _images(folder: Path) -> Iterator[Path]:
-    """Yields the images in a folder and those within it, sorted."""
     for parent, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):

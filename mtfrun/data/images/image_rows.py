@@ -1,4 +1,4 @@
-"""Rows of labelled images: those of a cache, cropped, scaled and augmented."""
+"""Rows of labelled images from a cache, cropped, scaled and augmented."""
 
 from __future__ import annotations
 
@@ -16,16 +16,12 @@ from mtfrun.data.rows import Batch, Rows, Selection
 IMAGES, LABELS, WEIGHTS = "images", "labels", "weights"
 
 Augmentation = Callable[[np.ndarray, np.random.Generator], np.ndarray]
-"""Changes an image, uint8 [rows, cols, channels], with the noise of a generator."""
+"""Changes an image, uint8 [rows, cols, channels], with draws of a generator."""
 
 
 @dataclasses.dataclass(frozen=True)
 class PixelRows(Rows):
-    """Images as they are stored; a batch is one gather.
-
-    Attributes:
-      cache: of images of one size.
-    """
+    """Images of one size as the cache stores them; a batch is one gather."""
 
     cache: PixelCache
 
@@ -39,15 +35,9 @@ class PixelRows(Rows):
 
 @dataclasses.dataclass(frozen=True)
 class CroppedRows(Rows):
-    """Windows of images, scaled to one size and augmented; in threads.
+    """Windows of images, scaled to `size`, rows and columns, and augmented in order; in threads.
 
-    Noise is a function of the seed, the epoch and the row.
-
-    Attributes:
-      cache: of the images.
-      size: rows and columns of a row's image.
-      crop: chooses the window.
-      augmentations: applied in order.
+    Crops and augmentations depend on the seed, the epoch and the row only.
     """
 
     cache: ImageCache

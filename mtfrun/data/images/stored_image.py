@@ -19,14 +19,7 @@ Box = tuple[float, float, float, float]
 
 
 class Window(NamedTuple):
-    """A rectangle of an image, in pixels.
-
-    Attributes:
-      top: its first row.
-      left: its first column.
-      rows: number of rows, at least 1.
-      cols: number of columns, at least 1.
-    """
+    """A rectangle of an image, in pixels: its first row and column, and its numbers of both."""
 
     top: int
     left: int
@@ -46,8 +39,7 @@ class StoredImage(abc.ABC):
     def crop(self, window: Window, size: tuple[int, int]) -> np.ndarray:
         """Returns a window scaled to `size`, rows and columns; uint8 [rows, cols, channels].
 
-        By bilinear interpolation, where the window is larger with a filter as wide as the new
-        pixels.
+        By bilinear interpolation, with a filter as wide as the new pixels where the image shrinks.
         """
 
 
@@ -70,14 +62,10 @@ class PixelImage(StoredImage):
 
 
 class EncodedImage(StoredImage):
-    """A JPEG or PNG file.
-
-    Attributes:
-      content: of the file, upright, 8 bits, grey or RGB.
-    """
+    """A JPEG or PNG file, upright, of 8 bits, grey or RGB; see `encode_image`."""
 
     def __init__(self, content: bytes, size: tuple[int, int], channels: int):
-        """size: rows and columns of the whole image; channels: those of the result, 1 or 3."""
+        """size: rows and columns; channels: of the result, 1 or 3."""
         self.content = content
         self._size = size
         self._channels = channels
@@ -96,7 +84,7 @@ class EncodedImage(StoredImage):
         return _resize(_cut(pixels, window), size)
 
     def _decode(self, window: Window, size: tuple[int, int]) -> np.ndarray:
-        """Returns a window of a JPEG file, decoded at a ratio that leaves at least `size`."""
+        """Decodes a window of a JPEG file at a ratio that leaves at least `size`."""
         smaller = min(window.rows // size[0], window.cols // size[1])
         ratio = next((ratio for ratio in _RATIOS if ratio <= smaller), 1)
         # The window in pixels of the smaller image, and whole pixels around it.
@@ -121,13 +109,6 @@ def _cut(pixels: np.ndarray, window: Window) -> np.ndarray:
 
 
 def _resize(pixels: np.ndarray, size: tuple[int, int], box: Box | None = None) -> np.ndarray:
-    """Returns pixels [rows, cols, channels] scaled to another number of rows and columns.
-
-    Args:
-      pixels: uint8.
-      size: rows and columns.
-      box: left, top, right and bottom of what is scaled; None for all.
-    """
     rows, cols, channels = pixels.shape
     if (rows, cols) == size:
         return pixels

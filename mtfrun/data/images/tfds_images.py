@@ -15,6 +15,7 @@ from mtfrun.data.builders.tfds_builder import Embedded, TfdsDataset
 from mtfrun.data.errors import DataError
 from mtfrun.data.images.image_files import ImageFile, check_images
 from mtfrun.data.images.image_source import ImageExample, ImageSize, ImageSource
+from mtfrun.data.sources.record_files import BadRecords
 from mtfrun.errors import did_you_mean
 
 
@@ -70,7 +71,11 @@ class TfdsImages(TfdsDataset, ImageSource):
         """Yields the images in the order of the files."""
         rows, _, channels = self.size
         if rows is None:
-            return check_images(self._files_of_images(split), channels, self.skip_bad_records)
+            return check_images(
+                self._files_of_images(split),
+                channels,
+                BadRecords(self, split, self.skip_bad_records),
+            )
         return (
             ImageExample(example[self.image_feature].tobytes(), int(example[self.label_feature]))
             for example in self._examples(split)

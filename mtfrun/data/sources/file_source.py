@@ -55,7 +55,7 @@ class FileSource(Source):
         return list(matches(patterns[split] if isinstance(patterns, Mapping) else patterns))
 
     def fingerprint(self, split: str) -> object:
-        """Returns the settings, and path, size and time of modification (ns) of every file."""
+        """Returns the settings, and path, size and time of change (ns) of every file."""
         settings = {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)
@@ -87,19 +87,19 @@ class FileSource(Source):
         )
 
     def _keys(self, path: str) -> Iterator[bytes]:
-        """Yields, for every record of a file, the bytes whose hash decides its split."""
+        """Yields the bytes of every record of a file whose hash decides its split."""
         return iter(())
 
     def _blocks(self, path: str, start: int = 0, size: int | None = None) -> Iterator[bytes]:
-        """Yields the content of a file in blocks, see `blocks`."""
+        """Yields the content of a file, see `blocks`."""
         return blocks(path, start, size)
 
     def _share(self, split: str) -> float:
-        """Returns about which share of the files of a split belongs to it."""
+        """Returns about which share of a split's files belongs to it."""
         return 1.0 if isinstance(self.patterns, Mapping) else SHARES[split]
 
     def _in_split(self, split: str) -> Callable[[bytes], bool]:
-        """Returns the function that says of a record's bytes whether it belongs to a split."""
+        """Returns whether a record is in a split, as a function of its bytes."""
         if isinstance(self.patterns, Mapping):
             return lambda _: True
         return record_selector(split)
@@ -151,9 +151,7 @@ def matches(patterns: Patterns) -> dict[str, str]:
     """
     names: dict[str, str] = {}
     if not isinstance(patterns, str | Sequence):
-        raise DataError(
-            f"{patterns!r} is not a pattern: give the names of files, such as 'a/*.txt'"
-        )
+        raise DataError(f"{patterns!r} is not a pattern: give names of files, such as 'a/*.txt'")
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
         # Removes ".." without following symbolic links, as `Path.resolve` would.
         pattern = os.path.abspath(absolute_path(pattern))  # noqa: PTH100
@@ -164,7 +162,7 @@ def matches(patterns: Patterns) -> dict[str, str]:
         if not paths:
             raise DataError(f'no file matches "{pattern}"; {_nearby(Path(root))}')
         names.update((path, os.path.relpath(path, root)) for path in paths)
-    if not isinstance(patterns, str):  # several patterns may match the same file by other names
+    if not isinstance(patterns, str):  # several names may lead to the same file
         names = {
             path: names[path]
             for path in {os.path.realpath(path): path for path in reversed(names)}.values()
@@ -173,7 +171,7 @@ def matches(patterns: Patterns) -> dict[str, str]:
 
 
 def _nearby(directory: Path) -> str:
-    """Returns the first entries of the directory of a pattern, for an error message."""
+    """Names the first entries of a directory, for a message."""
     if not directory.is_dir():
         return f"there is no directory {directory}"
     entries = sorted(path.name for path in directory.iterdir())

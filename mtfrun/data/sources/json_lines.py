@@ -12,7 +12,6 @@ from mtfrun.data.sources.record_files import FieldRecords, LineRecordFiles
 
 
 def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """Converts a JSON object to a mapping; raises if a name occurs twice."""
     mapping = dict(pairs)
     if len(mapping) < len(pairs):
         ((twice, _),) = collections.Counter(name for name, _ in pairs).most_common(1)

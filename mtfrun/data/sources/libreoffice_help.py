@@ -27,10 +27,10 @@ _ALTERNATIVES = b"switchinline"
 class LibreOfficeHelp(Source):
     """Paragraphs of LibreOffice's help and their translations.
 
-    Debian's packages libreoffice-help-en-us and libreoffice-help-de hold 37,360 pairs (version
+    Debian's packages libreoffice-help-en-us and libreoffice-help-de have 37,360 pairs (version
     25.2.3; MPL-2.0). The fields of an example are "inputs", in the first language, and "targets".
-    Pairs that occur repeatedly are one example, and texts that are not translated none. A hash of
-    a file's path decides the split of its pairs: 80 % train, 10 % validation, 10 % test.
+    Repeated pairs are one example; texts without a translation are left out. A hash of a file's
+    path decides the split of its pairs: 80 % train, 10 % validation, 10 % test.
 
     Attributes:
       directory: has a directory for every language.
@@ -82,7 +82,7 @@ class LibreOfficeHelp(Source):
         return absolute_path(self.directory) / language / "text"
 
     def _names(self) -> list[str]:
-        """Returns the paths below `_text` of the files that both languages have, sorted."""
+        """Returns the files that both languages have, sorted; paths below `_text`."""
         names = []
         for language in self.languages:
             root = self._text(language)

@@ -54,7 +54,7 @@ class Parquet(FieldRecords):
         return record
 
     def _columns_to_read(self, path: str, names: list[str]) -> list[str] | None:
-        """Returns the outermost names of the columns that are read, None for all."""
+        """Returns the outermost names, None for all."""
         if self._selected is None:
             return None
         columns = []
@@ -70,7 +70,7 @@ class Parquet(FieldRecords):
 
 
 class _BadRow(dict[str, Any]):
-    """Stands for a row that cannot be converted to Python, such as text that is not UTF-8."""
+    """A row that cannot be converted to Python, such as text that is not UTF-8."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class _BadRow(dict[str, Any]):
 
 
 def _rows(batch: Any) -> Iterator[Mapping[str, Any]]:
-    """Yields the rows of a batch, one by one if the batch cannot be converted as a whole."""
+    """Yields the rows of a batch, one by one if it cannot be converted as a whole."""
     try:
         yield from batch.to_pylist()
     except (ValueError, OverflowError, TypeError) as error:
@@ -90,7 +90,6 @@ def _rows(batch: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def _pyarrow(path: str) -> tuple[Any, Any]:
-    """Returns the modules pyarrow and pyarrow.parquet, imported when a file needs them."""
     try:
         return importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
     except ImportError as error:

@@ -7,14 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from mtfrun.errors import did_you_mean
 
 FieldNames = Mapping[str, str] | Sequence[str]
-"""Names of fields: our name to that in the data; a sequence where both are the same."""
+"""Our name of each field to the name in the data; a sequence where both are the same."""
 
 ALL = "*"
 """Selects all elements of a list."""
 
 
 class BadRecordError(Exception):
-    """A record is malformed; the message says why, without the record's place."""
+    """A record is malformed; the message says why, without the place of the record."""
 
 
 def by_our_name(fields: FieldNames) -> dict[str, str]:
@@ -30,7 +30,7 @@ def by_our_name(fields: FieldNames) -> dict[str, str]:
 def text_of_value(value: object) -> bytes | None:
     r"""Returns a text, number or truth value as UTF-8, None for values of any other kind.
 
-    Numbers are decimals, truth values are JSON's words. Bytes are taken as they are.
+    Numbers are decimals, truth values are JSON's words. Bytes do not change.
 
     Examples:
       >>> [text_of_value(value) for value in ("é", b"\xff", 12, 0.5, True, ["a"])]
@@ -53,12 +53,8 @@ def texts_of_record(
 ) -> dict[str, bytes]:
     """Returns texts, numbers and truth values of a record as UTF-8.
 
-    Args:
-      record: values by name, which may be nested.
-      fields: our name of each field to that in the record; "outer/inner" is nested, and a number
-        selects an element of a list, "answers/0". "*" selects all elements: "answers/*" becomes
-        "answers/0", "answers/1", .... None for all values except lists, mappings and missing
-        values.
+    `fields` maps our name of each field to the name in the record, which may be nested, as in
+    `FieldRecords`. None for all values except lists, mappings and missing values.
 
     Raises:
       BadRecordError: the record lacks a field, or a field is neither text, number nor truth value.
@@ -96,7 +92,7 @@ def _text(value: object, name: str) -> bytes:
 
 
 def _find_values(record: Mapping[str, object], name: str) -> list[object]:
-    """Returns the value of a nested field; several values if its name contains "*"."""
+    """Returns the value of a nested field; several if its name contains "*"."""
     values: list[object] = [record]
     for key in name.split("/"):
         values = [inner for value in values for inner in _inner(record, name, value, key)]

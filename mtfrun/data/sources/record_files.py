@@ -22,13 +22,39 @@ from mtfrun.data.sources.source import Example, in_parts
 from mtfrun.data.sources.streams import whole_lines
 
 
+class BadRecords:
+    """Counts the malformed records of a split, of which at most `limit` are left out."""
+
+    def __init__(self, source: object, split: str, limit: int) -> None:
+        self._source, self._split, self._limit = source, split, limit
+        self._messages: list[str] = []
+
+    def add(self, message: str) -> None:
+        """Raises DataError for one more than the limit; the message says which it is and why."""
+        self._messages.append(message)
+        count = len(self._messages)
+        if count > self._limit:
+            raise DataError(
+                f"{message}; correct or delete it, or leave out bad records with "
+                f"{type(self._source).__name__}.skip_bad_records={count} or more"
+            )
+
+    def warn(self) -> None:
+        """Logs the number of records that were left out, and the first one."""
+        if self._messages:
+            logging.warning(
+                '%s: left out %d bad record(s) of split "%s"; the first: %s',
+                *(self._source, len(self._messages), self._split, self._messages[0]),
+            )
+
+
 @dataclasses.dataclass(frozen=True)
 class RecordFiles(FileSource):
     """Files of records with named fields.
 
     Attributes:
       patterns: as in FileSource.
-      skip_bad_records: so many malformed records of a split are left out, which a warning counts;
+      skip_bad_records: at most so many malformed records of a split are left out, with a warning;
         one more is an error. A file that cannot be read to its end is always an error.
     """
 
@@ -40,8 +66,7 @@ class RecordFiles(FileSource):
     def examples(self, split: str) -> Iterator[Example]:
         """Yields the records of a split."""
         is_in_split = self._in_split(split)
-        bad = 0
-        first_bad = ""
+        bad = BadRecords(self, split, self.skip_bad_records)
         for path in self.paths(split):
             for number, record in self._numbered_records(path):
                 if not is_in_split(self._key(record)):
@@ -49,55 +74,33 @@ class RecordFiles(FileSource):
                 try:
                     fields = self._fields(record)
                 except BadRecordError as error:
-                    message = f"{self.place.format(path=path, number=number)}: {error}"
-                    bad += 1
-                    first_bad = first_bad or message
-                    if bad > self.skip_bad_records:
-                        raise self._too_many(message) from error
+                    bad.add(f"{self.place.format(path=path, number=number)}: {error}")
                     continue
                 if fields is not None and len(fields) > 1:
                     yield Example(fields)
                 elif fields is not None:
                     yield from in_parts(fields)
-        if bad:
-            logging.warning(
-                '%s: left out %d bad record(s) of split "%s"; the first: %s',
-                *(self, bad, split, first_bad),
-            )
+        bad.warn()
 
     def _numbered_records(self, path: str) -> Iterator[tuple[int, Any]]:
-        """Yields the records of a file, each with its number for messages."""
+        """Yields the records of a file, numbered for messages."""
         return enumerate(self._records(path), 1)
 
     @abc.abstractmethod
     def _records(self, path: str) -> Iterator[Any]:
-        """Yields the records of a file as they stand there."""
+        """Yields the records of a file."""
 
     @abc.abstractmethod
     def _fields(self, record: Any) -> Mapping[str, bytes] | None:
-        """Returns the fields of a record, None for one that is left out.
-
-        Raises:
-          BadRecordError: it is malformed.
-        """
+        """Returns the fields of a record, None to leave it out; may raise BadRecordError."""
 
     def _key(self, record: Any) -> bytes:
-        """Returns the bytes whose hash decides the split where the patterns do not."""
+        """Returns the bytes whose hash decides the split of a record."""
         key: bytes = record
         return key
 
     def _keys(self, path: str) -> Iterator[bytes]:
         return (self._key(record) for _, record in self._numbered_records(path))
-
-    def _too_many(self, message: str) -> DataError:
-        if self.skip_bad_records:
-            return DataError(
-                f"{message}; it is one more than skip_bad_records={self.skip_bad_records} allows"
-            )
-        return DataError(
-            f"{message}; correct it, or leave out up to N such records with "
-            f"{type(self).__name__}.skip_bad_records=N"
-        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,7 +137,7 @@ class FieldRecords(RecordFiles):
 
     @abc.abstractmethod
     def _values(self, record: Any) -> Mapping[str, object] | None:
-        """Returns the values of a record, None for one that is left out; see `_fields`."""
+        """Returns the values of a record, None to leave it out; may raise BadRecordError."""
 
     @functools.cached_property
     def _selected(self) -> dict[str, str] | None:

@@ -21,9 +21,9 @@ class Example(NamedTuple):
     """One example of a source.
 
     Attributes:
-      fields: bytes by name, UTF-8 for text; numbers are written in decimals.
-      is_whole: False for a part of a text that is too long to be held in memory: the next example
-        goes on with it.
+      fields: bytes by name: text in UTF-8, numbers in decimals.
+      is_whole: False for a part of a text that is too long for memory, which continues in the next
+        example.
     """
 
     fields: Mapping[str, bytes]
@@ -47,15 +47,14 @@ class SplitSource(abc.ABC, Generic[T]):
         """Yields the examples of `split`, in order, once.
 
         Raises:
-          DataError: there is no such split, or it cannot be read: the message names the file, and
-            the line or record.
+          DataError: there is no such split, or it cannot be read: the message names file and line.
         """
 
     @abc.abstractmethod
     def fingerprint(self, split: str) -> object:
         """Returns what changes when the examples may have changed, as JSON, without reading them.
 
-        For files: their paths, sizes and times of modification, and all settings.
+        For files: their paths, sizes and times of change, and all settings.
 
         Raises:
           DataError: there is no such split, or no file.
@@ -83,7 +82,7 @@ class Source(SplitSource[Example]):
         return ()
 
     def expected_bytes(self, split: str) -> int | None:
-        """Returns about how many bytes of text `split` has, for progress; None if not known."""
+        """Returns about how many bytes of text a split has, for progress; None: unknown."""
         return None
 
 

@@ -52,7 +52,6 @@ _KINDS = {
 
 
 def unreadable(path: str, reason: object) -> DataError:
-    """Returns the error that a file cannot be read, with the reason."""
     line = " ".join(str(reason).split())
     if is_shortage(line):
         return DataError(f"{path} cannot be read: {line}; {RAISE_THE_LIMIT}")
@@ -98,11 +97,10 @@ def blocks(
       path: path of the file.
       start: the first byte.
       size: number of bytes; by default all that follow.
-      is_raw: whether to include a byte-order mark and to allow files that are not text.
+      is_raw: includes a byte-order mark, and allows files that are not text.
 
     Raises:
-      DataError: the file cannot be read, is not text, or needs a package for decompression that is
-        not installed.
+      DataError: the file cannot be read, is not text, or needs a package that is not installed.
     """
     end = sys.maxsize if size is None else start + size
     with naming_the_file(path), Path(path).open("rb") as file:
@@ -126,12 +124,8 @@ def blocks(
 def check_expansion(path: str, produced: int, compressed: int) -> None:
     """Raises DataError if a file decompresses to far more bytes than text would.
 
-    Text compresses to a third or a tenth; 2 MB of gzip can hold 2 GB of zeros, other formats more.
-
-    Args:
-      path: path of the file.
-      produced: decompressed bytes so far.
-      compressed: compressed bytes read so far.
+    Text compresses to a third or a tenth; 2 MB of gzip can become 2 GB of zeros. `produced` and
+    `compressed` count bytes so far.
     """
     if produced > _ALWAYS_ALLOWED + _LARGEST_EXPANSION * compressed:
         raise DataError(
@@ -141,7 +135,6 @@ def check_expansion(path: str, produced: int, compressed: int) -> None:
 
 
 def _check_kind(path: str, block: bytes) -> None:
-    """Raises DataError if the beginning of a file is not text."""
     for magic, kind in _KINDS.items():
         if re.match(magic, block):
             raise DataError(f"{path} is not text but {kind}")
@@ -201,10 +194,10 @@ def lines(contents: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:
 
 
 def whole_lines(path: str, contents: Iterable[bytes]) -> Iterator[bytes]:
-    """Yields the lines of a text in blocks, without their LF or CRLF.
+    """Yields the lines of a text in blocks, without LF or CRLF.
 
     Raises:
-      DataError: one is longer than LONGEST_LINE.
+      DataError: a line is longer than LONGEST_LINE.
     """
     number = 1
     pending: list[bytes] = []
@@ -252,10 +245,10 @@ def character_start(text: bytes, position: int) -> int:
 
 
 def _cut(text: bytes) -> tuple[bytes, bytes]:
-    """Returns the first part of a long text, and what follows.
+    """Returns the first part of a long text, and the remainder.
 
-    It ends before a line end or a space, so that a vocabulary of subwords, which treats the
-    beginning of a text as that of a word, splits no word.
+    Cuts before a line end or a space: a subword vocabulary treats the beginning of a text as the
+    beginning of a word.
     """
     for separator in (b"\n", b" "):
         position = text.rfind(separator, LONGEST_PART - _REACH, LONGEST_PART)
@@ -278,9 +271,9 @@ def _decompress(path: str, file: IO[bytes]) -> Iterator[bytes]:
 
 
 def _zstandard_blocks(path: str, file: IO[bytes]) -> Iterator[bytes]:
-    """Yields the content of Zstandard frames, one after the other.
+    """Yields the content of all Zstandard frames.
 
-    The package's own reader of files takes a truncated file for a whole one.
+    The reader of files in the package takes a truncated file for a whole one.
     """
     try:
         # Imported when a file needs it: an optional package.

@@ -102,7 +102,7 @@ class _DocumentsInFiles(TextSource):
 
     @abc.abstractmethod
     def _documents(self, content: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:
-        """Yields the documents of a file in parts, and whether each is the last one."""
+        """Yields the documents of a file in parts, and whether each is the last part."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,12 +149,7 @@ class TextParagraphs(_DocumentsInFiles):
 
 
 class FileRange(NamedTuple):
-    """Bytes `start` to `start + size` of a file, after decompression.
-
-    Attributes:
-      start: first byte.
-      size: number of bytes.
-    """
+    """A range of bytes of a file, after decompression."""
 
     start: int
     size: int
@@ -163,9 +158,9 @@ class FileRange(NamedTuple):
 def range_of_split(path: str, split: str) -> FileRange:
     """Returns the range of a split: the first 80 % train, then 10 % validation and 10 % test.
 
-    The three are disjoint and cover the file. Cuts are at beginnings of lines, or where none is
-    near, at the beginning of a character of UTF-8. A split of a file of a few bytes may be empty.
-    A compressed file is read once to know its length, and once for each cut.
+    The three are disjoint and cover the file. Cuts are where a line begins, or where none is near,
+    a UTF-8 character. A split of a file of a few bytes may be empty. A compressed file is read once
+    for its length, and once for each cut.
 
     Raises:
       DataError: the file cannot be read.
@@ -182,7 +177,7 @@ def range_of_split(path: str, split: str) -> FileRange:
 
 
 def _cut(path: str, size: int, nominal: int) -> int:
-    """Returns the beginning of a line or character near the byte `nominal`."""
+    """Returns where a line or character begins near the byte `nominal`."""
     reach = min(size // _REACH_DIVISOR, _MAX_REACH)
     # The character at `nominal` may begin before the window of a short file.
     start = max(nominal - max(reach, _MAX_CHARACTER), 0)

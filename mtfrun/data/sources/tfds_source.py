@@ -100,7 +100,7 @@ class Tfds(TfdsDataset, Source):
         self._tfds_split(split)
 
     def _tfds_split(self, split: str) -> str:
-        """Returns TFDS's name of a split after checking that it exists."""
+        """Returns TFDS's name of a split, which exists."""
         if self.slices is not None:
             check_split(str(self), split, self.splits)
             split = self.slices[split]
@@ -130,10 +130,10 @@ class Tfds(TfdsDataset, Source):
             return dataclasses.replace(features[outer], element=None)
         if last.isdecimal() and outer in features and features[outer].is_list:
             return dataclasses.replace(features[outer], element=int(last))
-        known = [f"{name}/0" if feature.is_list else name for name, feature in features.items()]
+        names = [f"{name}/0" if feature.is_list else name for name, feature in features.items()]
         raise DataError(
             f'TFDS dataset "{self.name}" has no text feature "{name}"; '
-            f"its text features: {', '.join(sorted(known)) or 'none'}{did_you_mean(name, known)}"
+            f"its text features: {', '.join(sorted(names)) or 'none'}{did_you_mean(name, names)}"
         )
 
 
@@ -186,10 +186,8 @@ class _TextFeature:
 def _text_features(feature: Any, info: Any, name: str = "") -> dict[str, _TextFeature]:
     """Returns the features that can become text by their names, nested ones as "outer/inner".
 
-    Args:
-      feature: TFDS's description of one feature or several.
-      info: its shapes and types, where a list of dictionaries is a dictionary of lists.
-      name: of the feature.
+    `info` has the shapes and types of `feature`; there a list of dictionaries is a dictionary of
+    lists.
     """
     if isinstance(feature, tfds.features.Dataset):  # examples within examples
         return {}

@@ -27,7 +27,7 @@ class _Line(NamedTuple):
       values: all values.
       columns: indices of the values that become fields.
       names: expected names of all values.
-      separator: the separator, for messages.
+      separator: for messages.
     """
 
     values: list[bytes]
@@ -100,7 +100,6 @@ class Tsv(TextSource, LineRecordFiles):
 
 
 def _without_blank_end(lines: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
-    """Yields numbered lines, except blank lines at the end."""
     blank = 0
     for number, line in lines:
         if not line:

@@ -36,12 +36,12 @@ _LICENCE_LINES = 29
 
 @dataclasses.dataclass(frozen=True)
 class WordNetGlosses(LineRecordFiles):
-    """The definition of every meaning in WordNet, and the one of 45 classes that it is in.
+    """The definition of every meaning in WordNet, with its class, one of 45.
 
     The files are data.noun, data.verb, data.adj and data.adv of WordNet 3.0, in Debian's package
-    wordnet-base, whose format wndb(5WN) has: 117,659 definitions with examples of use. The fields
-    are "inputs", the definition; "targets", the class, such as "noun.animal"; and "words", those
-    that have the meaning. Fellbaum 1998, WordNet: An Electronic Lexical Database.
+    wordnet-base, in the format of wndb(5WN): 117,659 definitions with examples of use. The fields
+    are "inputs", the definition; "targets", the class, such as "noun.animal"; and "words", the
+    words with this meaning. Fellbaum 1998, WordNet: An Electronic Lexical Database.
 
     Attributes:
       patterns, skip_bad_records: as in RecordFiles. A hash of the definition decides its split.

@@ -63,7 +63,7 @@ def test_records_that_are_no_examples_or_lack_a_feature_are_named(tmp_path: Path
     )
     source = Tfrecord({"train": str(path)}, ["text"], skip_bad_records=1)
     assert message(source).startswith(
-        f'{path}, record 3: it has no field "text"; it has other; it is one more than'
+        f'{path}, record 3: it has no field "text"; it has other; correct or delete it'
     )
 
 
