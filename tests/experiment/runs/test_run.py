@@ -15,7 +15,6 @@ import pytest
 
 import mtfrun
 from mtfrun.errors import InputError
-from mtfrun.experiment.runs import calls
 from mtfrun.experiment.runs.run import Run
 from mtfrun.rundir import RunDirectory
 from mtfrun.training import TrainResult
@@ -312,7 +311,7 @@ def test_a_signal_takes_effect_after_training_has_saved(
     assert language_model.model_dir is not None
     config = f"{language_model.model_dir}/config.gin"
     stopped = TrainResult(1, {}, signal.SIGINT)
-    monkeypatch.setattr(calls, "run_training", lambda *_: stopped)
+    monkeypatch.setattr("mtfrun.experiment.runs.run.run_training", lambda *_: stopped)
     with pytest.raises(KeyboardInterrupt):
         mtfrun.train(config, language_model.model_dir)
 
