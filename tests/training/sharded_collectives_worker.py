@@ -57,12 +57,18 @@ def times_in_a_stack(folder: str) -> dict[str, list[int]]:
 
 
 def main(folder: str, *names: str) -> None:
-    """Prints {case: {kind: [sizes, ...]}}; a case is "optimizer;rule".
+    """Prints {case: {kind: [sizes, ...]}}; a case is "optimizer;rule", "a loop" or "a stack".
 
     Only collectives over the axis `data`; "inserted reduce-scatters" is how many DTensor made.
     """
     by_case: dict[str, dict[str, Any]] = {}
     for name in names:
+        if name in ("a loop", "a stack"):
+            is_loop = name == "a loop"
+            by_case[name] = (
+                {"all-gather": gathers_of_a_loop(folder)} if is_loop else times_in_a_stack(folder)
+            )
+            continue
         optimizer, _, rule = name.partition(";")
         setting = Setting(optimizer)
         state = make_state(setting, rule)
@@ -79,8 +85,6 @@ def main(folder: str, *names: str) -> None:
             for kind in ("all-reduce", "all-gather", "reduce-scatter", "all-to-all")
         }
         by_case[name]["inserted reduce-scatters"] = inserted
-    by_case["a loop"] = {"all-gather": gathers_of_a_loop(folder)}
-    by_case["a stack"] = times_in_a_stack(folder)
     json.dump(by_case, sys.stdout)
 
 

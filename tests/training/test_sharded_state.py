@@ -179,26 +179,42 @@ def test_averages_are_exchanged_with_weights_to_the_bit() -> None:
         np.testing.assert_array_equal(after[f"model/{path}"], before[f"model/{path}"])
 
 
+WORKER = "tests.training.sharded_collectives_worker"
+
+
 @pytest.fixture(scope="module")
 def collectives(tmp_path_factory: pytest.TempPathFactory) -> Collectives:
     """Returns the collectives of a step over the axis of the batch, by rule and optimizer."""
     folder = tmp_path_factory.mktemp("programs")
-    found: Collectives = collectives_of(
-        "tests.training.sharded_collectives_worker",
-        folder,
-        ["adam;", "adam;slots:data", "adam;weights:data", "adafactor;weights:data"],
-    )
+    found: Collectives = collectives_of(WORKER, folder, ["adam;", "adam;weights:data", "a loop"])
     return found
+
+
+@pytest.fixture(scope="module")
+def more_collectives(
+    tmp_path_factory: pytest.TempPathFactory, collectives: Collectives
+) -> Collectives:
+    folder = tmp_path_factory.mktemp("programs")
+    names = ["adam;slots:data", "adafactor;weights:data", "a stack"]
+    return {**collectives, **collectives_of(WORKER, folder, names)}
 
 
 # Global sizes of embedding, hidden and softmax.
 VARIABLES = [[8, 16], [16, 8], [16, 16]]
 
 
-@pytest.mark.parametrize("rule", ["slots:data", "weights:data"])
 def test_gradients_are_reduced_and_scattered_and_weights_are_gathered_once(
-    collectives: Collectives, rule: str
+    collectives: Collectives,
 ) -> None:
+    _check_collectives(collectives, "weights:data")
+
+
+@pytest.mark.slow
+def test_sharded_slots_need_the_same_collectives(more_collectives: Collectives) -> None:
+    _check_collectives(more_collectives, "slots:data")
+
+
+def _check_collectives(collectives: Collectives, rule: str) -> None:
     plain, sharded = collectives["adam;"], collectives[f"adam;{rule}"]
     assert plain["reduce-scatter"] == [] and plain["all-gather"] == []
     assert [sizes for sizes in plain["all-reduce"] if sizes] == VARIABLES
@@ -209,10 +225,9 @@ def test_gradients_are_reduced_and_scattered_and_weights_are_gathered_once(
     assert not any(sharded["all-reduce"])
 
 
-def test_adafactor_gathers_and_reduces_vectors_besides(
-    collectives: Collectives,
-) -> None:
-    sharded = collectives["adafactor;weights:data"]
+@pytest.mark.slow
+def test_adafactor_gathers_and_reduces_vectors_besides(more_collectives: Collectives) -> None:
+    sharded = more_collectives["adafactor;weights:data"]
     assert sharded["reduce-scatter"] == VARIABLES
     gathered = collections.Counter(map(tuple, sharded["all-gather"]))
     assert {sizes for sizes in gathered if len(sizes) > 1} == set(map(tuple, VARIABLES))
@@ -223,12 +238,13 @@ def test_variables_that_are_read_once_are_gathered_before_a_loop(collectives: Co
     assert collectives["a loop"]["all-gather"] == [1]
 
 
+@pytest.mark.slow
 def test_a_loop_over_blocks_gathers_the_weights_of_one_round_at_a_time(
-    collectives: Collectives,
+    more_collectives: Collectives,
 ) -> None:
     # Four projections of attention and two of the feed-forward layer in each of two rounds, forward
     # and backward; the two embeddings outside.
-    assert collectives["a stack"] == {
+    assert more_collectives["a stack"] == {
         "all-gather": [1] * 2 + [2] * 12,
         "reduce-scatter": [1] * 2 + [2] * 6,
     }
