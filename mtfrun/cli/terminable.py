@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from mtfrun.display.progress import present_work
 from mtfrun.rundir import remove_outputs_in_progress
-from mtfrun.training.signals import handled
+from mtfrun.training.signals import handle_signals
 
 # Seconds until an exception that Python has ignored is raised again.
 _AGAIN_SECS = 0.01
@@ -20,7 +20,7 @@ def terminable() -> Iterator[None]:
     """Makes SIGTERM, SIGINT and SIGHUP raise SystemExit(128 + number) inside.
 
     The exception is raised when the devices have finished their current batch. A second signal ends
-    the process immediately, see `handled`.
+    the process immediately, see `handle_signals`.
     """
     code: int | None = None
 
@@ -43,7 +43,7 @@ def terminable() -> Iterator[None]:
     former_hook, sys.unraisablehook = sys.unraisablehook, hook
     former_alarm = signal.signal(signal.SIGALRM, stop_again)
     try:
-        with handled(
+        with handle_signals(
             stop, acknowledgement=_acknowledgement, before_exit=remove_outputs_in_progress
         ):
             yield

@@ -59,7 +59,7 @@ def changes_of_variables(old_text: str, new_text: str, parts: Iterable[str]) -> 
     return list(explaining.values())
 
 
-def described(found: Sequence[Change], present: Sequence[Binding]) -> str:
+def describe_changes(found: Sequence[Change], present: Sequence[Binding]) -> str:
     """Returns "D_MODEL 64 -> 128 (models/lm_tiny.gin:14, --gin.D_MODEL=128); 2 more".
 
     Args:

@@ -24,7 +24,7 @@ def number_of_threads(mesh: mtf.Mesh, limit: int) -> int:
 
 
 @contextlib.contextmanager
-def mapping(threads: int) -> Iterator[Callable[..., Iterator[Any]]]:
+def concurrent_map(threads: int) -> Iterator[Callable[..., Iterator[Any]]]:
     """Yields a function like `map`, in the same order, that uses this number of threads.
 
     Calls that have not begun when the context is left are cancelled.

@@ -15,7 +15,7 @@ from mtfrun.configuration.ranges import range_of
 from mtfrun.data import INPUTS, TARGETS, PromptFormat, PromptLimits, PromptRow, TextData
 from mtfrun.display.progress import Work
 from mtfrun.errors import InputError
-from mtfrun.experiment.concurrency import mapping, number_of_threads
+from mtfrun.experiment.concurrency import concurrent_map, number_of_threads
 from mtfrun.experiment.experiment import Experiment, Inference
 from mtfrun.experiment.records import (
     Answer,
@@ -132,7 +132,7 @@ class Decoding(Inference):
         threads = number_of_threads(self.experiment.mesh, self.concurrent_batches)
         with (
             Work("decoding", len(prompts), "prompts") as work,
-            mapping(threads) as map_batches,
+            concurrent_map(threads) as map_batches,
         ):
             results = map_batches(functools.partial(self._search_batch, rows), batches)
             for batch, (ids, scores, finished) in zip(batches, results, strict=True):

@@ -17,7 +17,7 @@ from mtfrun import evaluation
 from mtfrun.checks import COUNT, check_range
 from mtfrun.data import DataError
 from mtfrun.display import progress
-from mtfrun.experiment.evaluator import EvaluationContext, Evaluator, named_by_task
+from mtfrun.experiment.evaluator import EvaluationContext, Evaluator, prefix_task
 from mtfrun.experiment.experiment import Experiment
 from mtfrun.experiment.saved_configuration import check_same_split
 from mtfrun.rundir import RunDirectory
@@ -184,5 +184,5 @@ class Evaluation:
         of_model = self._evaluator.means(evaluation.Sums.over(sums.values()))
         metrics = dict(of_model.values)
         for name, of_task in sums.items():
-            metrics |= named_by_task(name, self._evaluator.means(of_task).values)
+            metrics |= prefix_task(name, self._evaluator.means(of_task).values)
         return of_model, metrics

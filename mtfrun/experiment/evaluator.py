@@ -53,11 +53,11 @@ class EvaluationResult:
     files: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
-def named_by_task(task: str, values: Mapping[str, T]) -> dict[str, T]:
+def prefix_task(task: str, values: Mapping[str, T]) -> dict[str, T]:
     """Returns metrics, texts or images of a task by the names "task/name"; as they are for "".
 
     Examples:
-      >>> named_by_task("mnli", {"f1": 0.5})
+      >>> prefix_task("mnli", {"f1": 0.5})
       {'mnli/f1': 0.5}
     """
     return {f"{task}/{name}" if task else name: value for name, value in values.items()}

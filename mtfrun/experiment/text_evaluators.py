@@ -19,7 +19,7 @@ from mtfrun.experiment.evaluator import (
     EvaluationContext,
     EvaluationResult,
     Evaluator,
-    named_by_task,
+    prefix_task,
 )
 from mtfrun.experiment.records import Record, require
 
@@ -101,8 +101,8 @@ class DecodedPairs(Evaluator):
         saved: list[Mapping[str, object]] = []
         for name, pairs in self._pairs.items():
             result = self._evaluate_task(self._parts[name], pairs, context)
-            metrics |= named_by_task(name, result.metrics)
-            texts |= named_by_task(name, result.texts)
+            metrics |= prefix_task(name, result.metrics)
+            texts |= prefix_task(name, result.texts)
             saved += [{"task": name, **record} if name else record for record in result.records]
         return EvaluationResult(metrics, texts, records=saved)
 
@@ -183,7 +183,7 @@ class RankedLabels(Evaluator):
             targets = [labels.index(target) for _, target in pairs]
             likeliest = list(self._likeliest([inputs for inputs, _ in pairs], labels, context))
             accuracy = float(np.mean(np.equal(targets, likeliest)))
-            metrics |= named_by_task(name, {"ranked_accuracy": accuracy})
+            metrics |= prefix_task(name, {"ranked_accuracy": accuracy})
         return EvaluationResult(metrics)
 
     def _likeliest(

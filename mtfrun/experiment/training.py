@@ -142,7 +142,9 @@ class Training:
         metadata = self._metadata(hyperparameters, accept_changes=accept_changes)
         profile = profile or (self.options.profile and processes.is_first())
         options = dataclasses.replace(self.options, profile=profile)
-        averaged = self.state.averaged if self.experiment.use_averages else contextlib.nullcontext
+        averaged = (
+            self.state.swap_averages if self.experiment.use_averages else contextlib.nullcontext
+        )
         status = Recording(run.record(), self.state, options.train_steps)
         summary = RunSummary(run, self.experiment, self.state, self.options, self.batch_size)
         limit = None if max_hours is None else training.MaxHours(max_hours)

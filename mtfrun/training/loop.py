@@ -84,7 +84,8 @@ def train(
     The caller holds the run's lock. Collective: every process must call it, and the first one holds
     the lock, writes and prints. After SIGTERM, SIGINT or SIGHUP the current steps, or the current
     part of an action that checks for signals, are finished and saved; a second signal ends the
-    process immediately, see `handled`. A run that has reached its last step before is not changed.
+    process immediately, see `handle_signals`. A run that has reached its last step before is not
+    changed.
 
     Args:
       state: is initialised.

@@ -33,7 +33,7 @@ class Stopped(Exception):
 class StopSignals:
     """Records SIGTERM, SIGINT and SIGHUP inside the block, so that work can be finished and saved.
 
-    See `handled` for the effect of a second signal, and for the line that acknowledges the first.
+    See `handle_signals` for a second signal, and for the line that acknowledges the first.
 
     Attributes:
       finishing: work that a signal does not interrupt, for that line: "step 120".
@@ -51,7 +51,7 @@ class StopSignals:
 
     def __enter__(self) -> StopSignals:
         self._stack.enter_context(
-            handled(
+            handle_signals(
                 self._record,
                 acknowledgement=self._acknowledgement,
                 abandons=lambda: self.abandons,
@@ -105,7 +105,7 @@ class StopSignals:
 
 
 @contextlib.contextmanager
-def handled(
+def handle_signals(
     handler: Handler,
     *,
     acknowledgement: Callable[[], str],

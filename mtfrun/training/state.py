@@ -76,7 +76,7 @@ class TrainState:
         return {} if self.average is None else self.average.named_averages()
 
     @contextlib.contextmanager
-    def averaged(self) -> Iterator[None]:
+    def swap_averages(self) -> Iterator[None]:
         """Puts the averages, if there are any, in the place of the model's weights in the block."""
         if self.average is None:
             yield

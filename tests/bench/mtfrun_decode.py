@@ -11,7 +11,7 @@ import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
 from mtfrun import decoding, mtf  # noqa: E402
-from mtfrun.experiment.concurrency import mapping  # noqa: E402
+from mtfrun.experiment.concurrency import concurrent_map  # noqa: E402
 from mtfrun.models.transformer import (  # noqa: E402
     AttentionHeads,
     EncoderDecoder,
@@ -82,7 +82,7 @@ def setup(arguments: argparse.Namespace) -> Step:
     ]
 
     def step() -> float:
-        with mapping(arguments.parts) as map_parts:
+        with concurrent_map(arguments.parts) as map_parts:
             decoded = map_parts(lambda ids: mtf.to_numpy(program(ids)), parts)
             return float(sum(np.sum(ids[:, 0]) for ids in decoded))
 

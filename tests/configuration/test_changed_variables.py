@@ -6,7 +6,7 @@ import pytest
 
 from mtfrun.configuration.changed_variables import (
     changes_of_variables,
-    described,
+    describe_changes,
     values_of,
 )
 from mtfrun.configuration.statements import Statements
@@ -71,7 +71,7 @@ def test_a_change_is_described_with_its_file_and_its_flag() -> None:
     statements.add_text("D_MODEL = 32")
     statements.add_flag("--gin.D_MODEL=64", "D_MODEL = 64")
     statements.add_flag("--gin.D_MODEL=128", "D_MODEL = 128")
-    text = described([Change(("D_MODEL",), "64", "128")], statements.bindings)
+    text = describe_changes([Change(("D_MODEL",), "64", "128")], statements.bindings)
     assert text == "D_MODEL 64 -> 128 (configuration, --gin.D_MODEL=128)"
     many = [Change((f"X{i}",), "1", None) for i in range(6)]
-    assert described(many, []).endswith("X3 1 -> (none); 2 more")
+    assert describe_changes(many, []).endswith("X3 1 -> (none); 2 more")

@@ -171,7 +171,7 @@ def test_a_checkpoint_fits_layouts_with_and_without_the_rules(tmp_path: pathlib.
 def test_averages_are_exchanged_with_weights_to_the_bit() -> None:
     state, _ = _trained(dataclasses.replace(ALL, frozen=()), "weights:data")
     before = mtf.to_numpy(state.named_variables())
-    with state.averaged():
+    with state.swap_averages():
         inside = mtf.to_numpy(state.model.named_variables())
     after = mtf.to_numpy(state.named_variables())
     for path, value in inside.items():

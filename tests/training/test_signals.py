@@ -96,9 +96,9 @@ def test_the_acknowledgement_says_what_is_interrupted() -> None:
 WRITING = """
 import hashlib, sys
 from mtfrun.rundir import atomic_open, remove_outputs_in_progress
-from mtfrun.training.signals import handled
+from mtfrun.training.signals import handle_signals
 with (
-    handled(
+    handle_signals(
         lambda number, frame: None,
         acknowledgement=lambda: "stopping",
         before_exit=remove_outputs_in_progress,

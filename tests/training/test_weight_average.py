@@ -112,7 +112,7 @@ def test_a_model_has_its_averages_in_the_block(mesh_shape: str, layout: str) -> 
     state = _trained_resnet(mesh_shape, layout)
     weights = mtf.to_numpy(state.model.named_variables())
     averages = mtf.to_numpy(state.named_averages())
-    with pytest.raises(RuntimeError), state.averaged():
+    with pytest.raises(RuntimeError), state.swap_averages():
         inside = mtf.to_numpy(state.model.named_variables())
         for path, value in inside.items():
             np.testing.assert_array_equal(value, averages.get(path, weights[path]), err_msg=path)

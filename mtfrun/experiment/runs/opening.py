@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from mtfrun import mtf, processes
 from mtfrun.configuration import config
-from mtfrun.configuration.changed_variables import changes_of_variables, described
+from mtfrun.configuration.changed_variables import changes_of_variables, describe_changes
 from mtfrun.configuration.checks import check_taken
 from mtfrun.configuration.errors import ConfigError
 from mtfrun.configuration.statements import Binding
@@ -146,7 +146,7 @@ def _explanation(error: IncompatibleError, configuration: Configuration) -> str:
                 found = changes_of_variables(text, configuration.text, error.parts)
             except ConfigError:  # not a file that gin has written
                 return ""
-            return described(found, configuration.bindings) if found else ""
+            return describe_changes(found, configuration.bindings) if found else ""
     return ""
 
 
