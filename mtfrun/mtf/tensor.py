@@ -11,57 +11,34 @@ from mtfrun.errors import ShapeError
 from mtfrun.mtf.mesh import Mesh
 from mtfrun.mtf.shape import Shape, ShapeLike, broadcast_shape, convert_to_shape
 
+_Method: TypeAlias = "Callable[[Any, Any], Tensor]"
+
+
+def _operators(tf_fn: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]) -> tuple[_Method, _Method]:
+    """Returns the methods of an operator with the object on its left and on its right side."""
+
+    def left(self: Arithmetic, other: TensorLike) -> Tensor:
+        return binary(tf_fn, self, other)
+
+    def right(self: Arithmetic, other: TensorLike) -> Tensor:
+        return binary(tf_fn, other, self)
+
+    return left, right
+
 
 class Arithmetic:
     """The operators of tensors and variables; operands are broadcast by name."""
 
-    def __add__(self, other: TensorLike) -> Tensor:
-        return binary(tf.add, self, other)
-
-    def __radd__(self, other: TensorLike) -> Tensor:
-        return binary(tf.add, other, self)
-
-    def __sub__(self, other: TensorLike) -> Tensor:
-        return binary(tf.subtract, self, other)
-
-    def __rsub__(self, other: TensorLike) -> Tensor:
-        return binary(tf.subtract, other, self)
-
-    def __mul__(self, other: TensorLike) -> Tensor:
-        return binary(tf.multiply, self, other)
-
-    def __rmul__(self, other: TensorLike) -> Tensor:
-        return binary(tf.multiply, other, self)
-
-    def __truediv__(self, other: TensorLike) -> Tensor:
-        return binary(tf.truediv, self, other)
-
-    def __rtruediv__(self, other: TensorLike) -> Tensor:
-        return binary(tf.truediv, other, self)
-
-    def __floordiv__(self, other: TensorLike) -> Tensor:
-        return binary(tf.math.floordiv, self, other)
-
-    def __rfloordiv__(self, other: TensorLike) -> Tensor:
-        return binary(tf.math.floordiv, other, self)
-
-    def __mod__(self, other: TensorLike) -> Tensor:
-        return binary(tf.math.floormod, self, other)
-
-    def __rmod__(self, other: TensorLike) -> Tensor:
-        return binary(tf.math.floormod, other, self)
-
-    def __lt__(self, other: TensorLike) -> Tensor:
-        return binary(tf.less, self, other)
-
-    def __le__(self, other: TensorLike) -> Tensor:
-        return binary(tf.less_equal, self, other)
-
-    def __gt__(self, other: TensorLike) -> Tensor:
-        return binary(tf.greater, self, other)
-
-    def __ge__(self, other: TensorLike) -> Tensor:
-        return binary(tf.greater_equal, self, other)
+    __add__, __radd__ = _operators(tf.add)
+    __sub__, __rsub__ = _operators(tf.subtract)
+    __mul__, __rmul__ = _operators(tf.multiply)
+    __truediv__, __rtruediv__ = _operators(tf.truediv)
+    __floordiv__, __rfloordiv__ = _operators(tf.math.floordiv)
+    __mod__, __rmod__ = _operators(tf.math.floormod)
+    __lt__ = _operators(tf.less)[0]
+    __le__ = _operators(tf.less_equal)[0]
+    __gt__ = _operators(tf.greater)[0]
+    __ge__ = _operators(tf.greater_equal)[0]
 
     def __neg__(self) -> Tensor:
         x = as_tensor(self)
