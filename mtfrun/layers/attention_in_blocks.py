@@ -260,7 +260,7 @@ class _Passes:
     def _block_gradients(
         self, inputs: Sequence[mtf.Tensor], rows: _Rows, i: mtf.Tensor, j: mtf.Tensor
     ) -> list[mtf.Tensor]:
-        """Returns a block's gradients of its queries, keys, values, and of what its bias is from.
+        """Returns a block's gradients of its queries, keys, values and trained bias.
 
         With the logarithms of the sums as constants, weights = exp(logits - log_sum) has the
         gradient of a softmax if their sum has the gradient -lost.

@@ -168,7 +168,7 @@ class MultiHeadAttention(mtf.Module):
         if self._block_length is None or self._block_length >= max(length.size, memory_length.size):
             logits = [*(query.shape - self._d_kv), memory_length]
 
-            def recorded(weights: mtf.Tensor) -> mtf.Tensor:
+            def record_and_drop(weights: mtf.Tensor) -> mtf.Tensor:
                 if record is not None:
                     record(weights)
                 return weights if dropout is None else dropout(weights)
@@ -179,7 +179,7 @@ class MultiHeadAttention(mtf.Module):
                 memory_length=memory_length,
                 d_kv=self._d_kv,
                 bias=bias.value(query.dtype, logits),
-                drop=recorded,
+                drop=record_and_drop,
             )
         return attention_in_blocks(
             query,

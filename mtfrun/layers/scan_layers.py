@@ -89,7 +89,7 @@ class _Loop:
     def with_gradient(
         self, x: mtf.Tensor, fields: Sequence[mtf.Tensor], weights: Sequence[Weights]
     ) -> list[mtf.Tensor]:
-        """Returns the output and what was collected, see `forward`."""
+        """Returns the output and the collected values, see `forward`."""
         first_weight, per_round = 1 + len(fields), len(weights[0])
         stored: list[mtf.Tensor] = []
 
@@ -235,7 +235,7 @@ class _Loop:
         return mtf.gather(table, i, self._dim)
 
     def collect(self, values: Sequence[mtf.Tensor], collector: Collector) -> None:
-        """Adds what was collected, {rounds, ...}, under the paths of every round."""
+        """Adds collected values {rounds, ...} under the paths of every round."""
         by_round = [mtf.unstack(value, self._dim) for value in values]
         for i in range(self._number):
             of_round = tf.nest.pack_sequence_as(self._collected, [value[i] for value in by_round])

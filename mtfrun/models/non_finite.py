@@ -22,7 +22,7 @@ class FiniteCheck:
     def __init__(self, variables: Mapping[str, mtf.Variable]):
         floating = {path: v for path, v in variables.items() if v.dtype.is_floating}
         # Every device checks the part that it stores; nothing is gathered.
-        self._variables = mtf.sharded(floating)
+        self._variables = mtf.shard_variables(floating)
         self._flags = mtf.function(self._are_finite)
 
     def first_non_finite(self) -> str | None:

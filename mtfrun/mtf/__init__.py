@@ -193,5 +193,5 @@ from mtfrun.mtf.variables import assign_add as assign_add
 from mtfrun.mtf.variables import assign_sub as assign_sub
 from mtfrun.mtf.variables import read_once as read_once
 from mtfrun.mtf.variables import read_variable as read_variable
-from mtfrun.mtf.variables import sharded as sharded
+from mtfrun.mtf.variables import shard_variables as shard_variables
 from mtfrun.mtf.variables import with_values as with_values

@@ -22,13 +22,9 @@ def value_and_gradients(
 
     For use inside `mtf.function`, because DTensor has no eager tape for some operations.
 
-    Args:
-      fn: returns a scalar tensor, or a tuple that begins with one.
-      variables: by path.
-
-    Returns:
-      fn's result, and by path the gradients, with the shapes of the variables: for `mtf.sharded`
-      ones only a part on each device; None where the result does not depend on a variable.
+    fn returns a scalar tensor, or a tuple that begins with one. The gradients are by path and have
+    the shapes of the variables: for `mtf.shard_variables` ones only a part on each device; None
+    where the result does not depend on a variable.
     """
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         for variable in variables.values():
@@ -41,7 +37,7 @@ def value_and_gradients(
     for (path, variable), value in zip(variables.items(), values, strict=True):
         if value is not None and variable.shape != variable.stored_shape:
             # In two steps: DTensor otherwise lets the operation that made the gradient, such as
-            # that of a slice, compute with the layout of the part, and refuses it.
+            # of a slice, compute with the layout of the part, and refuses it.
             value = variable.mesh.constrain(tf.convert_to_tensor(value), variable.stored_shape)
         gradients[path] = _gradient_of(variable, value)
     return result, gradients

@@ -194,7 +194,7 @@ class Mesh:
         return tuple(self.axis_of(dim) for dim in shape)
 
     def require_division(self) -> None:
-        """Ends the description of a planned mesh, which only notes what its axes do not divide.
+        """Ends the description of a planned mesh, until which undivided dimensions are only noted.
 
         Raises:
           LayoutError: an axis does not divide a dimension; lists all, with the nearest legal sizes.

@@ -17,13 +17,13 @@ _Method: TypeAlias = "Callable[[Any, Any], Tensor]"
 def _operators(tf_fn: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]) -> tuple[_Method, _Method]:
     """Returns the methods of an operator with the object on its left and on its right side."""
 
-    def left(self: Arithmetic, other: TensorLike) -> Tensor:
+    def operate(self: Arithmetic, other: TensorLike) -> Tensor:
         return binary(tf_fn, self, other)
 
-    def right(self: Arithmetic, other: TensorLike) -> Tensor:
+    def reflect(self: Arithmetic, other: TensorLike) -> Tensor:
         return binary(tf_fn, other, self)
 
-    return left, right
+    return operate, reflect
 
 
 class Arithmetic:

@@ -153,7 +153,7 @@ class Variable(Arithmetic):
 
     @property
     def sharded(self) -> Variable:
-        """The same variable as optimizers see it, see `mtf.sharded`."""
+        """The same variable as optimizers see it, see `mtf.shard_variables`."""
         if self._sharded is None:
             self._sharded = self._under(self.mesh.spread(self.shape, SLOT_RULES))
         return self._sharded
@@ -227,7 +227,7 @@ def _sides(shape: Shape, merged_dims: Iterable[Dimension]) -> list[Shape]:
     return [side for position, side in enumerate(sides) if position not in merged[1:]]
 
 
-def sharded(variables: Mapping[str, Variable]) -> dict[str, Variable]:
+def shard_variables(variables: Mapping[str, Variable]) -> dict[str, Variable]:
     """Returns variables as an optimizer should see them: split further by the layout's rules.
 
     Under the rules "slots:axis" and "weights:axis" one dimension of a variable has another name,
@@ -236,7 +236,7 @@ def sharded(variables: Mapping[str, Variable]) -> dict[str, Variable]:
     Rajbhandari et al. 2020, https://arxiv.org/abs/1910.02054. Storage is shared: a value assigned
     to one form is assigned to the other. Under other layouts these are the variables themselves.
 
-        variables = mtf.sharded(model.named_variables())
+        variables = mtf.shard_variables(model.named_variables())
         optimizer.init(variables)
         loss, gradients = mtf.value_and_gradients(loss_fn, variables)
     """

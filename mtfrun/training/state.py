@@ -45,11 +45,11 @@ class TrainState:
         self.step = mtf.Variable(mesh, [], dtype=tf.int64, name="step", trainable=False)
         mtf.assign_paths(model)
         named = model.named_variables()
-        self.trainable = mtf.sharded(optim.trainable_variables(named, frozen))
+        self.trainable = mtf.shard_variables(optim.trainable_variables(named, frozen))
         optimizer.init(self.trainable)
         self.average: optim.WeightAverage | None = None
         if average_decay is not None:
-            changed = {**self.trainable, **mtf.sharded(model.updated_variables())}
+            changed = {**self.trainable, **mtf.shard_variables(model.updated_variables())}
             self.average = optim.WeightAverage(changed, average_decay)
 
     def initialize(self) -> None:

@@ -69,7 +69,7 @@ def test_a_rule_that_splits_nothing_is_unused() -> None:
 
 def test_without_such_rules_a_sharded_variable_is_the_variable_itself() -> None:
     variable = _variable("a:data")
-    assert mtf.sharded({"kernel": variable}) == {"kernel": variable}
+    assert mtf.shard_variables({"kernel": variable}) == {"kernel": variable}
 
 
 @pytest.mark.parametrize(

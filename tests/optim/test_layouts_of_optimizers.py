@@ -56,7 +56,7 @@ def _run(
     name: str, mesh_shape: str, layout: str = LAYOUT
 ) -> tuple[optim.SlotOptimizer, dict[str, np.ndarray]]:
     """Returns the optimizer, and the values after every update and of the last slots."""
-    variables = mtf.sharded(
+    variables = mtf.shard_variables(
         make_variables(
             mtf.Mesh(mesh_shape, layout), {path: _values(path) for path in DIMS}, DIMS, MERGED
         )
@@ -128,7 +128,7 @@ def test_splitting_slots_and_weights_further_changes_no_update(name: str, rule: 
 
 def test_a_stacked_dimension_is_one_under_its_other_name_too() -> None:
     mesh = mtf.Mesh("data:2,model:2", "slots:data")
-    variables = mtf.sharded({"stack": mtf.Variable(mesh, "layers:16;d_ff:8;d_model:8")})
+    variables = mtf.shard_variables({"stack": mtf.Variable(mesh, "layers:16;d_ff:8;d_model:8")})
     optimizer = optim.Adafactor(min_dim_size_to_factor=8, stacked_dim_names=["layers"])
     optimizer.init(variables)
     assert variables["stack"].shape.to_string == "layers_over_data:16;d_ff:8;d_model:8"

@@ -46,10 +46,10 @@ def make_planned_mesh(axes: Sequence[tuple[str, int]]) -> DeviceMesh:
 def _keep_all_reduces_apart() -> None:
     """Makes DTensor keep the all-reduces of a program apart.
 
-    It combines those of which none needs another one's result, but does not see what a loop reads:
-    of one that a loop reads and one that needs the loop's result it makes a program that it then
-    refuses ("operand does not dominate this use"). It reads the variable for its first program; a
-    setting of the user takes precedence. Shown by
+    It combines all-reduces of which none needs another one's result, but does not see what a loop
+    reads: of one that a loop reads and one that needs the loop's result it makes a program that it
+    then refuses ("operand does not dominate this use"). It reads the variable for its first
+    program; a setting of the user takes precedence. Shown by
     tests/models/test_context_parallelism.py::test_heads_may_be_split_over_another_axis.
     """
     os.environ.setdefault("DTENSOR_ENABLE_COMBINE_ALL_REDUCES_OPTIMIZATION", "0")

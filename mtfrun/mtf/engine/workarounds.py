@@ -68,7 +68,7 @@ def widen_small_inputs(values: Sequence[tf.Tensor], is_small: Sequence[bool]) ->
 
     DTensor folds an input of few elements into the program and compiles a second program, for any
     value, when it changes. That doubles the time to start, and the names of its nested loops clash
-    with those of the first. The program itself calls `take_small_inputs`. See
+    with the first one's. The program itself calls `take_small_inputs`. See
     tests/mtf/test_function.py::test_other_values_of_the_same_shape_give_other_results.
     """
     return [

@@ -186,7 +186,7 @@ def _to_tensors(variables: Any, values: Sequence[tf.Tensor]) -> Any:
 def _lay_out(variables: list[Any]) -> list[Any]:
     """Returns the loop variables, laid out where a body begins.
 
-    DTensor ends the process for a gradient in a body through a relayout of what was computed from
+    DTensor ends the process for a gradient in a body through a relayout of values computed from
     variables that come from another loop, because it does not know their mesh yet.
     """
     return list(

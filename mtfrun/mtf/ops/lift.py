@@ -68,7 +68,7 @@ def reduction(
 ) -> Tensor:
     """Returns tf_fn(value, axes) over the dimensions that the output lacks.
 
-    The output has all dimensions but `reduced_dim`, or those of `output_shape`, by default none.
+    The output has all dimensions but `reduced_dim`, or the ones of `output_shape`, by default none.
     """
     x = as_tensor(x)
     if reduced_dim is None:

@@ -150,11 +150,11 @@ def _fused_transpose(
         for one, dim, length in zip(alone, x.shape.dims[num_leading:-1], lengths, strict=True)
     ]
 
-    def fused(value: tf.Tensor) -> tf.Tensor:
+    def transpose_merged(value: tf.Tensor) -> tf.Tensor:
         output_shape = [value.shape[0], *sizes, out.size]
         return kernel(value, filter.value, output_shape, [1, *strides, 1], "VALID")
 
-    value = over_merged_batch(fused, x, x.value, num_leading)
+    value = over_merged_batch(transpose_merged, x, x.value, num_leading)
     for axis, (one, window) in enumerate(zip(alone, windows, strict=True), start=num_leading):
         if one:
             value = _insert_zeros(value, axis, window.stride)
