@@ -33,7 +33,7 @@ NO_OPERATIONS = {
         "initialize",
         "read_once",
         "read_variable",
-        "sharded",
+        "shard_variables",
         "with_values",
     ],
     "of checkpoints; tests/rundir/checkpoints/test_snapshot.py has it": ["owned_shards"],
