@@ -16,11 +16,7 @@ from mtfrun.evaluation.text_metrics import check_paired
 
 @dataclasses.dataclass(frozen=True)
 class BinaryF1:
-    """Computes "f1" of one class, the harmonic mean of its precision and recall.
-
-    Attributes:
-      positive: the class.
-    """
+    """Computes "f1" of the class `positive`, the harmonic mean of its precision and recall."""
 
     positive: object = 1
 
@@ -71,7 +67,7 @@ def pearson_correlation(targets: Sequence[float], predictions: Sequence[float]) 
 def spearman_correlation(
     targets: Sequence[float], predictions: Sequence[float]
 ) -> dict[str, float]:
-    """Returns "spearman_correlation", -1 to 1, that of ranks; equal values share theirs."""
+    """Returns "spearman_correlation", -1 to 1, of ranks; equal values have equal ranks."""
     check_paired("spearman_correlation", targets, predictions)
     return {"spearman_correlation": _correlation(_ranks(targets), _ranks(predictions))}
 
@@ -84,7 +80,7 @@ def _f1_of(label: object, targets: Sequence[object], predictions: Sequence[objec
 
 
 def _ranks(values: Sequence[float]) -> np.ndarray:
-    """Returns the mean place of every value in ascending order, float64 [values]."""
+    """Returns the mean rank of every value in ascending order, float64 [values]."""
     _, groups, counts = np.unique(np.asarray(values), return_inverse=True, return_counts=True)
     ranks: np.ndarray = (np.cumsum(counts) - (counts - 1) / 2.0)[groups]
     return ranks

@@ -36,9 +36,6 @@ def text_metrics(targets: Sequence[str], predictions: Sequence[str]) -> dict[str
 def exact_match(targets: Sequence[object], predictions: Sequence[object]) -> dict[str, float]:
     """Returns "exact_match", the share of predictions that equal their target.
 
-    Raises:
-      InputError: there are no targets, or not as many predictions as targets.
-
     Examples:
       >>> exact_match(["two", "three"], ["two", "tree"])
       {'exact_match': 0.5}
@@ -76,8 +73,8 @@ def bleu(
         "none", "ja-mecab" or "ko-mecab".
 
     Raises:
-      InputError: there are no targets, or not as many predictions as targets; a value is not a
-        text; or the tokenizer does not exist.
+      InputError: targets and predictions are not paired, a value is not a text, or the tokenizer
+        does not exist.
     """
     # Importing it takes longer than most commands, which do not need it.
     import sacrebleu  # noqa: PLC0415
@@ -111,11 +108,8 @@ def squad(targets: Sequence[str | Sequence[str]], predictions: Sequence[str]) ->
 
     Both ignore case, punctuation, the articles "a", "an" and "the", and repeated spaces. "em" is
     the share of predictions that equal one of their answers, "f1" the mean of the greatest F1 of
-    the words of prediction and answer. https://aclanthology.org/D16-1264
-
-    Args:
-      targets: the answer, or the answers, to every question.
-      predictions: one for each.
+    the words of prediction and answer; a question has one answer or several.
+    https://aclanthology.org/D16-1264
 
     Examples:
       >>> squad([["the Nile", "Nile river"]], ["Nile!"])
@@ -136,7 +130,7 @@ def _words(text: str) -> list[str]:
 
 
 def _f1(target: Sequence[str], prediction: Sequence[str]) -> float:
-    """Returns the harmonic mean of precision and recall of words, counted with repetitions."""
+    """Returns the F1 of words, counted with repetitions."""
     common = (collections.Counter(target) & collections.Counter(prediction)).total()
     if not common:
         return 0.0
@@ -196,10 +190,7 @@ def check_paired(metric: str, targets: Sequence[object], predictions: Sequence[o
 def _references(
     metric: str, targets: Sequence[str | Sequence[str]], predictions: Sequence[str]
 ) -> Any:
-    """Returns lists with one reference for each prediction, None if it has fewer references.
-
-    sacrebleu accepts None, which its types do not allow.
-    """
+    """Returns columns of references; None where a prediction has fewer, which sacrebleu accepts."""
     check_paired(metric, targets, predictions)
     several = [[target] if isinstance(target, str) else target for target in targets]
     for values in (list(predictions), *several):

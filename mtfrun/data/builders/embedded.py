@@ -141,7 +141,7 @@ def running_python() -> tfds.core.BuilderConfig:
     """Returns the config of the running interpreter, named e.g. `cpython_3_11_7`.
 
     Two datasets are made of files of the interpreter. The config is part of the path of the
-    prepared copy, so that every version of Python prepares and reads its own.
+    prepared copy, so that every version of Python has a copy.
     """
     version = platform.python_version()
     return tfds.core.BuilderConfig(
@@ -259,8 +259,8 @@ def distinct_topics(topics: Mapping[str, str]) -> dict[str, str]:
     r"""Returns the topics of which less than half is repeated verbatim in a longer topic.
 
     Many topics are sections of another one ("while" of "compound"). If one were held out and the
-    other trained on, the held-out loss would measure memorisation. The first paragraph, a heading,
-    is not compared.
+    larger one trained on, the held-out loss would measure memorisation. The first paragraph, a
+    heading, is not compared.
 
     Examples:
       >>> list(distinct_topics({"a": "A\n\none two", "b": "B\n\none two\n\nthree"}))

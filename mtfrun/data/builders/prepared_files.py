@@ -18,7 +18,7 @@ from mtfrun.untrusted import check_record_lengths, open_regular
 
 INFO_FILE, FEATURES_FILE = "dataset_info.json", "features.json"
 # Keys under which a description of features names a class. TFDS imports the module of any class
-# that it does not know. "type" is the key of its older files, the others are forms of one field.
+# that it does not know. "type" is the key of its older files, the rest are forms of one field.
 _CLASS_KEYS = ("type", "pythonClassName", "python_class_name")
 _CLASS_OF_TFDS = re.compile(r"tensorflow_datasets(\.[A-Za-z_]\w*)+", re.ASCII)
 # What iterators raise where files are damaged, truncated, missing, not readable or of another kind.

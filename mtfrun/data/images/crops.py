@@ -11,7 +11,7 @@ import numpy as np
 from mtfrun.data.errors import DataError
 from mtfrun.data.images.stored_image import Window
 
-# Windows that are drawn before the centre is taken; Inception's and most others' number.
+# Windows that are drawn before the centre is taken, as in Inception.
 _ATTEMPTS = 10
 
 

@@ -65,7 +65,7 @@ class ImageData(Data):
       crop: chooses the window of an image in training, such as @data.RandomResizedCrop(). None: the
         same as in evaluation.
       augmentations: functions of an image and a numpy generator, applied in training, in order,
-        such as [@data.RandAugment()]. The network has others, see `resnet.ImageInput`.
+        such as [@data.RandAugment()]. More are part of the network, see `resnet.ImageInput`.
       cache_dir: directory of all caches; by default $MTFRUN_CACHE_DIR, else ~/.cache/mtfrun.
       kept_source: `source_summary` of the data that the model was trained on, which the run
         directory stores; by default the summary of `source`.
@@ -142,7 +142,7 @@ class ImageData(Data):
         return every_row(self.rows(split), batch)
 
     def rows(self, split: str) -> Rows:
-        """Returns the images of a split in order, without noise."""
+        """Returns the images of a split in order, as for evaluation."""
         if self.image_size is None:
             _ = self._rows_and_cols  # raises if images differ in size
             self._check_source()
@@ -150,13 +150,13 @@ class ImageData(Data):
         return CroppedRows(self._cache(split), self._rows_and_cols, self._crop_of_evaluation)
 
     def images(self, split: str) -> Iterator[tuple[np.ndarray, int]]:
-        """Yields the images of a split in order, without noise, and the numbers of their labels."""
+        """Yields the images of a split in order, as for evaluation, and their labels."""
         for batch in every_row(self.rows(split), _TOGETHER):
             examples = zip(batch[IMAGES], batch[LABELS].tolist(), batch[WEIGHTS], strict=True)
             yield from ((image, label) for image, label, weight in examples if weight)
 
     def read_image(self, path: str) -> np.ndarray:
-        """Returns the pixels of an image file, scaled and cropped as those of an evaluation.
+        """Returns the pixels of an image file, scaled and cropped as for evaluation.
 
         Raises:
           DataError: it cannot be read.

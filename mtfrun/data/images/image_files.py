@@ -131,7 +131,7 @@ def _damage(place: str) -> DataError:
 
 def _in_mode(image: Image.Image, mode: str) -> Image.Image:
     if image.mode.startswith("I;16"):
-        # Pillow's own conversion to 8 bits clips instead of scaling.
+        # Pillow's conversion to 8 bits clips instead of scaling.
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")

@@ -59,7 +59,7 @@ class RandAugment:
 
 
 def _affine(image: Image.Image, coefficients: tuple[float, ...]) -> Image.Image:
-    """Returns the image whose pixel (x, y) is that at (a x + b y + c, d x + e y + f)."""
+    """Returns the image whose pixel (x, y) is the old one at (a x + b y + c, d x + e y + f)."""
     grey = (_GREY,) * len(image.getbands())
     return image.transform(
         image.size,

@@ -122,8 +122,8 @@ def resize_window(
 ) -> Image.Image:
     """Returns a window of an image, by default all of it, scaled to `size`, rows and columns.
 
-    Along the rows first, then along the columns. Pillow's own order, and with it the rounding of
-    pixels, depends on its version and on the sizes (since version 13, see
+    Along the rows first, then along the columns. The order of Pillow, and with it the rounding
+    of pixels, depends on its version and on the sizes (since version 13, see
     https://github.com/python-pillow/Pillow/pull/9549).
     """
     rows, cols = size

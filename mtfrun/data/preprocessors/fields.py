@@ -15,8 +15,7 @@ from mtfrun.data.sources.source import TEXT
 class Rekey:
     """Renames fields; fields that are not named are left out.
 
-    Attributes:
-      mapping: new name to old name, or to "" for an empty text, as in seqio.
+    `mapping` has the old name of every new name, or "" for an empty text, as in seqio.
     """
 
     mapping: Mapping[str, str | None]
@@ -59,11 +58,11 @@ class ParseTsv:
 
 @dataclasses.dataclass(frozen=True)
 class LabelNames:
-    """Replaces the index of a class by its name.
+    """Replaces the index of a class by its name; a label that is a name already does not change.
 
     Attributes:
       names: names of the classes, by index.
-      label_key: the field. A label that is already a name does not change.
+      label_key: the field.
     """
 
     names: Sequence[str]

@@ -20,7 +20,7 @@ from mtfrun.data.preprocessors.preprocessor import (
 )
 from mtfrun.data.sources.record_fields import list_fields
 
-# Fields of GLUE and SuperGLUE that are not inputs, and the inputs that T5 orders in its own way.
+# Fields of GLUE and SuperGLUE that are not inputs, and inputs that T5 does not sort by name.
 _NO_INPUTS = ("label", "idx")
 _ORDERS = {
     "multirc": ("question", "answer", "paragraph"),
@@ -86,10 +86,7 @@ class Wsc:
     """The Winograd schemas of SuperGLUE, with the two spans marked in the text.
 
     "wsc text: # This # is a * test * sentence ." and "False". As in T5, a span is not marked if its
-    index does not match the text.
-
-    Attributes:
-      label_names: names of the labels by index, if the source returns indices.
+    index does not match the text. `label_names` by index serve sources that return indices.
     """
 
     label_names: Sequence[str] = ("False", "True")
@@ -117,7 +114,7 @@ class Wsc:
 
 
 def _mark(text: bytes, span: bytes, index: int, mark: bytes) -> bytes:
-    """Returns a text with marks around a span that starts at the word with this index."""
+    """Puts marks around a span that starts at the word with this index."""
     match = re.match(rb"((?:\S+\s){%d})(%s)" % (index, re.escape(span)), text)
     if match is None:
         return text

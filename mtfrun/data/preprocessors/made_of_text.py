@@ -116,7 +116,7 @@ class NextSentencePrediction(StreamPreprocessor):
 def _shuffle(
     pairs: Iterable[tuple[bytes, bytes]], buffer_size: int, rng: np.random.Generator
 ) -> Iterator[tuple[bytes, bytes]]:
-    """Yields all pairs, each drawn at random from a buffer of `buffer_size` pairs."""
+    """Yields all pairs, each drawn from a buffer of `buffer_size` pairs."""
     buffer: list[tuple[bytes, bytes]] = []
     for pair in pairs:
         buffer.append(pair)
@@ -127,7 +127,6 @@ def _shuffle(
 
 
 def _draw(buffer: list[tuple[bytes, bytes]], rng: np.random.Generator) -> tuple[bytes, bytes]:
-    """Removes a random pair and returns it."""
     i = int(rng.integers(len(buffer)))
     buffer[i], buffer[-1] = buffer[-1], buffer[i]
     return buffer.pop()

@@ -30,7 +30,7 @@ class StreamPreprocessor(abc.ABC):
 
 
 def field_of(preprocessor: object, fields: Fields, name: str) -> bytes:
-    """Returns a field. Raises DataError if the example does not have it."""
+    """Returns a field; raises DataError if the example does not have it."""
     if name not in fields:
         raise DataError(
             f'{preprocessor}: an example has no field "{name}"; it has '
@@ -48,11 +48,7 @@ def texts_of(fields: Fields, name: str) -> list[bytes]:
 
 
 def required_texts_of(preprocessor: object, fields: Fields, name: str) -> list[bytes]:
-    """Returns the texts of a list that must not be empty.
-
-    Raises:
-      DataError: the list is empty, or the source does not read it.
-    """
+    """Returns the texts of a list; raises DataError if it is empty or not read."""
     texts = texts_of(fields, name)
     if not texts:
         raise DataError(
@@ -63,7 +59,7 @@ def required_texts_of(preprocessor: object, fields: Fields, name: str) -> list[b
 
 
 def label_name(preprocessor: object, label: bytes, names: Sequence[str]) -> bytes:
-    """Returns the name of a class for its index or name. Raises DataError if it is neither."""
+    """Returns the name of a class for its index or name; raises DataError if it is neither."""
     text = label.decode("utf-8", "replace")
     if text in names:
         return label

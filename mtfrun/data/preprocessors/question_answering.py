@@ -83,7 +83,7 @@ class TriviaQa:
 
 
 def space_punctuation(text: bytes) -> bytes:
-    """Returns a text with spaces around ASCII punctuation, and several spaces merged into one.
+    """Puts spaces around ASCII punctuation, and merges several spaces into one.
 
     Examples:
       >>> space_punctuation(b"A question?")

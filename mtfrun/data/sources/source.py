@@ -1,4 +1,4 @@
-"""The base class of sources: examples of a split, read one after the other."""
+"""The base classes of sources: examples of a split, read one after another."""
 
 from __future__ import annotations
 
