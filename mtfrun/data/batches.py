@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from mtfrun.data.errors import DataError
+from mtfrun.checks import COUNT, check_range
 from mtfrun.data.order import ONLY_HOST, Host, Order
 from mtfrun.data.rows import Batch, Rows, Selection
 
@@ -44,8 +44,7 @@ class Batches(Iterator[Batch]):
         examples_per_row: Mapping[str, float] | None = None,
         host: Host = ONLY_HOST,
     ):
-        if batch < 1:
-            raise DataError(f"a batch of {batch} rows must be at least 1")
+        check_range("batch", batch, COUNT)
         self.position = 0
         self.batch = batch
         self._components = components

@@ -148,10 +148,6 @@ class Data(abc.ABC):
         rows = mtf.Shape([mtf.Dimension("batch", batch)])
         return {name: rows + feature.shape for name, feature in self.features.items()}
 
-    def _check_positive(self, name: str, value: int) -> None:
-        if value < 1:
-            raise DataError(f"{type(self).__name__}: {name} must be at least 1, not {value}")
-
 
 class TextData(Data):
     """Data of token ids.

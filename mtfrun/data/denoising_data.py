@@ -6,6 +6,7 @@ import dataclasses
 import functools
 from typing import ClassVar
 
+from mtfrun.checks import COUNT, check_fields
 from mtfrun.data.features import INPUTS, TARGETS, Feature, ids_feature
 from mtfrun.data.objective_rows import JoinedObjectiveRows, ObjectiveRows
 from mtfrun.data.objectives import FeatureLengths, Objective
@@ -49,9 +50,8 @@ class DenoisingData(TaskData):
     targets_length: int | None = None
 
     def __post_init__(self) -> None:
-        self._check_positive("inputs_length", self.inputs_length)
-        if self.targets_length is not None:
-            self._check_positive("targets_length", self.targets_length)
+        check_fields(self, COUNT, "inputs_length")
+        check_fields(self, COUNT, "targets_length", optional=True)
 
     @property
     def features(self) -> dict[str, Feature]:
@@ -104,7 +104,7 @@ class DelimitedDenoisingData(TaskData):
     length: int
 
     def __post_init__(self) -> None:
-        self._check_positive("length", self.length)
+        check_fields(self, COUNT, "length")
 
     @property
     def features(self) -> dict[str, Feature]:

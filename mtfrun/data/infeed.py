@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 from mtfrun import mtf
+from mtfrun.checks import COUNT, Range, check_range
 from mtfrun.data.batches import Batches
-from mtfrun.data.errors import DataError
 from mtfrun.data.features import (
     Padding,
     padding_of,
@@ -133,10 +133,8 @@ class Infeed:
         compiled step, is always the same.
         """
         capacity = steps if capacity is None else capacity
-        if steps < 1:
-            raise DataError(f"Infeed: steps must be at least 1, not {steps}")
-        if capacity < steps:
-            raise DataError(f"Infeed: capacity {capacity} is too small for {steps} steps")
+        check_range("steps", steps, COUNT)
+        check_range("capacity", capacity, Range(steps, whole=True))
         start = time.monotonic()
         stacked = self._producer.next(steps, capacity)
         self.wait_secs += time.monotonic() - start

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar
 
+from mtfrun.checks import COUNT, check_fields
 from mtfrun.data.features import Feature, packed_features
 from mtfrun.data.rows import Rows
 from mtfrun.data.task import Task
@@ -37,7 +38,7 @@ class LanguageModelData(TaskData):
     whole_documents: bool = False
 
     def __post_init__(self) -> None:
-        self._check_positive("length", self.length)
+        check_fields(self, COUNT, "length")
 
     @property
     def features(self) -> dict[str, Feature]:

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from mtfrun.checks import COUNT, check_fields
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import INPUTS, TARGETS, Feature, ids_feature
 from mtfrun.data.objective_rows import ObjectiveRows
@@ -46,7 +47,7 @@ class MaskedLanguageModelData(TaskData):
     objective: MaskedLanguageModel = dataclasses.field(default_factory=MaskedLanguageModel)
 
     def __post_init__(self) -> None:
-        self._check_positive("length", self.length)
+        check_fields(self, COUNT, "length")
         if self.objective.full_targets:
             raise DataError(
                 "MaskedLanguageModelData.objective: full_targets is for models that generate text: "

@@ -6,6 +6,7 @@ import collections
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
+from mtfrun.checks import COUNT, POSITIVE, check_fields, check_range
 from mtfrun.data.errors import DataError
 from mtfrun.data.task import Task
 from mtfrun.data.vocabularies.vocabulary import Vocabulary
@@ -34,10 +35,8 @@ class ProportionalToExamples:
     temperature: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("scale", "maximum", "temperature"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise DataError(f"ProportionalToExamples.{name}={value} must be above 0")
+        check_fields(self, POSITIVE, "scale", "temperature")
+        check_fields(self, POSITIVE, "maximum", optional=True)
 
     def __call__(self, examples: int) -> float:
         """Returns the rate of a task of so many examples."""
@@ -127,11 +126,8 @@ class Mixture:
                 "each, or @data.ProportionalToExamples()"
             )
         for task, rate in zip(self.tasks, self.rates, strict=True):
-            if not rate > 0:
-                raise DataError(
-                    f'{self._who}: the rate {rate} of the task "{task.title}" must be above 0; '
-                    "leave the task out to not train on it"
-                )
+            name = f'{self._who}: the rate of "{task.title}"'
+            check_range(name, rate, POSITIVE, remedy="leave the task out to not train on it")
 
     def _check_max_epochs(self, titles: Sequence[str]) -> None:
         for name, epochs in self.max_epochs.items():
@@ -140,8 +136,7 @@ class Mixture:
                     f'{self._who}.max_epochs: there is no task "{name}"; there are '
                     f"{', '.join(titles)}{did_you_mean(name, titles)}"
                 )
-            if epochs < 1:
-                raise DataError(f'{self._who}.max_epochs of "{name}" must be at least 1: {epochs}')
+            check_range(f'{self._who}.max_epochs of "{name}"', epochs, COUNT)
         if len(self.max_epochs) == len(titles):
             raise DataError(
                 f"{self._who}.max_epochs bounds every task, and training would run out of rows: "

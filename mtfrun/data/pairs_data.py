@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
+from mtfrun.checks import COUNT, check_fields
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import INPUTS, TARGETS, Feature, ids_feature, packed_features
 from mtfrun.data.prompts import (
@@ -53,8 +54,7 @@ class PairsData(TaskData):
                     f'{type(self).__name__}: cut_at_front names "{feature}", which is none of '
                     f"{', '.join(self.texts)}"
                 )
-        for name in ("inputs_length", "targets_length"):
-            self._check_positive(name, getattr(self, name))
+        check_fields(self, COUNT, "inputs_length", "targets_length")
 
     @property
     def text_limits(self) -> Mapping[str, int]:

@@ -11,6 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from mtfrun.checks import COUNT, check_range
 from mtfrun.data.batches import Batches, CountedBatches, chosen, every_row
 from mtfrun.data.cache_choice import EVERY_CACHE, CacheChoice, Cached
 from mtfrun.data.data import TextData
@@ -212,7 +213,7 @@ class TaskData(TextData):
         return len(rows)
 
     def _evaluation(self, batch: int, split: str, max_rows: int | None) -> Iterator[Batch]:
-        self._check_positive("batch", batch)
+        check_range("batch", batch, COUNT)
         tasks = self.mixture.tasks
         # In a list, so that a split that cannot be read is an error now.
         batches = [self._rows_of_evaluation(task, batch, split, max_rows) for task in tasks]

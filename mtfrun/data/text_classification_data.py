@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from mtfrun.data.errors import DataError
+from mtfrun.checks import Range, check_fields
 from mtfrun.data.features import INPUTS, TARGETS, Feature, ids_feature
 from mtfrun.data.prompts import PromptFormat, PromptLimits, ScoredRow, bucket, ends
 from mtfrun.data.rows import Batch, Rows, Selection
@@ -41,8 +41,7 @@ class TextClassificationData(TaskData):
     length: int
 
     def __post_init__(self) -> None:
-        if self.length < 2:
-            raise DataError(f"TextClassificationData: length must be at least 2, not {self.length}")
+        check_fields(self, Range(2, whole=True), "length")
 
     @property
     def features(self) -> dict[str, Feature]:

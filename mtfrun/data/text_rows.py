@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from mtfrun.checks import COUNT, check_range
 from mtfrun.data.batches import CountedBatches, chosen, filled
 from mtfrun.data.collate import Collated, Texts, collate, indices_within
 from mtfrun.data.errors import DataError
@@ -34,8 +35,7 @@ class TextRows(Rows):
                 f"{len(lengths)} lengths of rows for the features {', '.join(cache.features)}"
             )
         for name, length in zip(cache.features, lengths, strict=True):
-            if length < 1:
-                raise DataError(f"the length of {name} must be at least 1, not {length}")
+            check_range(f"the length of {name}", length, COUNT)
 
     def padding_of(self, feature: str) -> int:
         """Returns the vocabulary's id of padding, and 0 for the segmentation and positions."""

@@ -19,6 +19,7 @@ from mtfrun.data import (
     LanguageModelData,
     host_of,
 )
+from mtfrun.errors import InputError
 from tests.data.in_memory import texts_task
 
 TEXTS = tuple(f"document {i} ".encode() * (i % 7 + 1) for i in range(40))
@@ -232,7 +233,7 @@ def test_batches_of_another_size_size_is_an_error() -> None:
 
 
 def test_zero_steps_are_an_error() -> None:
-    with pytest.raises(DataError, match="steps must be at least 1, not 0"):
+    with pytest.raises(InputError, match=r"steps is 0: it must be"):
         infeed(DATA.evaluation(8)).next(0)
 
 
@@ -250,7 +251,7 @@ def test_padding_up_to_the_capacity_consumes_no_batch() -> None:
 
 
 def test_a_capacity_below_the_steps_is_an_error() -> None:
-    with pytest.raises(DataError, match="capacity 2 is too small for 3 steps"):
+    with pytest.raises(InputError, match=r"capacity is 2: it must be an integer of at least 3"):
         infeed(DATA.evaluation(8)).next(3, capacity=2)
 
 

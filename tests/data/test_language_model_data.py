@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mtfrun.data import DataError, Host, LanguageModelData
+from mtfrun.errors import InputError
 from tests.data.in_memory import texts_task
 
 LENGTH = 16
@@ -112,9 +113,9 @@ def test_a_split_without_text_is_an_error_and_not_an_endless_wait(texts: tuple[b
 
 
 def test_a_size_below_one_is_an_error() -> None:
-    with pytest.raises(DataError, match="LanguageModelData: length must be at least 1, not 0"):
+    with pytest.raises(InputError, match=r"LanguageModelData.length is 0: it must be"):
         LanguageModelData(texts_task(TEXTS), 0)
-    with pytest.raises(DataError, match="a batch of -1 rows must be at least 1"):
+    with pytest.raises(InputError, match=r"batch is -1: it must be"):
         DATA.train(-1, seed=0)
-    with pytest.raises(DataError, match="LanguageModelData: batch must be at least 1, not -1"):
+    with pytest.raises(InputError, match=r"batch is -1: it must be"):
         DATA.evaluation(-1)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from mtfrun import data
+from mtfrun.errors import InputError
 from tests.data.in_memory import numbered_pairs, pairs_task
 
 SMALL = dataclasses.replace(pairs_task(numbered_pairs(3)), name="small")
@@ -52,14 +53,14 @@ def test_a_function_of_ones_own_gives_rates() -> None:
         ({"tasks": []}, r"tasks is empty"),
         ({"tasks": [SMALL, SMALL]}, r'several tasks have the name "small".*set Task.name'),
         ({"rates": [1.0]}, r"1 rates for 2 tasks"),
-        ({"rates": [1.0, 0.0]}, r'the rate 0.0 of the task "large" must be above 0'),
+        ({"rates": [1.0, 0.0]}, r'the rate of "large" is 0.0: it must be more than 0'),
         ({"max_epochs": {"lagre": 2}}, r"no task \"lagre\".*did you mean 'large'"),
-        ({"max_epochs": {"large": 0}}, r"must be at least 1"),
+        ({"max_epochs": {"large": 0}}, r"must be an integer of at least 1"),
         ({"max_epochs": {"large": 1, "small": 1}}, r"bounds every task.*TRAIN_STEPS"),
     ],
 )
 def test_a_wrong_setting_is_refused_by_name(settings: Mapping[str, Any], message: str) -> None:
-    with pytest.raises(data.DataError, match=message):
+    with pytest.raises(InputError, match=message):
         data.Mixture(**{"tasks": [SMALL, LARGE], "rates": [1.0, 2.0], **settings})
 
 

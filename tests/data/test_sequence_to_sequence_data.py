@@ -15,6 +15,7 @@ from mtfrun.data import (
     PromptLimits,
     SequenceToSequenceData,
 )
+from mtfrun.errors import InputError
 from tests.data.in_memory import numbered_pairs, pairs_task, texts_task
 
 VOCABULARY = ByteVocabulary()
@@ -155,5 +156,5 @@ def test_data_of_the_other_kind_has_neither_text_nor_pairs() -> None:
 
 
 def test_sizes_must_be_positive() -> None:
-    with pytest.raises(DataError, match="targets_length must be at least 1, not 0"):
+    with pytest.raises(InputError, match=r"targets_length is 0: it must be"):
         _data(targets_length=0)

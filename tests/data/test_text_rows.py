@@ -21,6 +21,7 @@ from mtfrun.data.text_rows import (
     batches_by_length,
 )
 from mtfrun.data.tokenization import open_cache
+from mtfrun.errors import InputError
 from tests.data.in_memory import texts_task
 from tests.data.token_caches import token_cache
 
@@ -274,7 +275,7 @@ def test_lengths_are_checked() -> None:
     cache = token_cache([[[2, 1], [3, 1]]], FEATURES)
     with pytest.raises(DataError, match="1 lengths of rows for the features inputs, "):
         PackedRows(cache, [16])
-    with pytest.raises(DataError, match="the length of targets must be at least 1, not 0"):
+    with pytest.raises(InputError, match=r"the length of targets is 0: it must be"):
         PaddedRows(cache, [16, 0])
     with pytest.raises(DataError, match="rows of 31 tokens cannot hold texts of 16 and 16"):
         PackedRows(cache, [16, 16], joined=31)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mtfrun import mtf
+from mtfrun.checks import COUNT, check_fields, check_range
 from mtfrun.data.batches import Batches, every_row
 from mtfrun.data.cache_choice import EVERY_CACHE, CacheChoice, Cached
 from mtfrun.data.data import Data
@@ -84,7 +85,7 @@ class ImageData(Data):
             if self.resize is not None:
                 raise DataError(f"ImageData: resize={self.resize} needs an image_size as well")
             return
-        self._check_positive("image_size", self.image_size)
+        check_fields(self, COUNT, "image_size")
         if self.resize is not None and self.resize < self.image_size:
             raise DataError(
                 f"ImageData: resize={self.resize} must be at least image_size={self.image_size}"
@@ -138,7 +139,7 @@ class ImageData(Data):
 
     def evaluation(self, batch: int, *, split: str = "validation") -> Iterator[Batch]:
         """Returns every image of `split` once, in order. Images of weight 0 fill up the batch."""
-        self._check_positive("batch", batch)
+        check_range("batch", batch, COUNT)
         return every_row(self.rows(split), batch)
 
     def rows(self, split: str) -> Rows:

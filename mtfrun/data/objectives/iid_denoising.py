@@ -8,11 +8,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mtfrun.checks import SHARE_WITHIN, check_fields
 from mtfrun.data.objectives.objective import (
     FeatureLengths,
     Objective,
     RawText,
-    check_share,
     uniform,
 )
 from mtfrun.data.objectives.sentinels import check_sentinels, denoised
@@ -39,7 +39,7 @@ class IidDenoising(Objective):
     noise_density: float = 0.15
 
     def __post_init__(self) -> None:
-        check_share(self, "noise_density", self.noise_density)
+        check_fields(self, SHARE_WITHIN, "noise_density")
 
     def feature_lengths(self, raw_length: int, vocabulary: Vocabulary) -> FeatureLengths:
         """Returns the largest lengths of the features, but see the class about targets."""

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mtfrun.checks import SHARE_WITHIN, check_fields
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import INPUTS, TARGETS
 from mtfrun.data.objectives.objective import (
     FeatureLengths,
     Objective,
     RawText,
-    check_share,
     uniform,
 )
 from mtfrun.data.objectives.sentinels import check_sentinels, compacted
@@ -47,7 +47,7 @@ class MaskedLanguageModel(Objective):
     full_targets: bool = False
 
     def __post_init__(self) -> None:
-        check_share(self, "noise_density", self.noise_density)
+        check_fields(self, SHARE_WITHIN, "noise_density")
         shares = (self.random_probability, self.keep_probability)
         if min(shares) < 0 or sum(shares) > 1:
             raise DataError(

@@ -134,12 +134,6 @@ class Objective(abc.ABC):
         return shortest
 
 
-def check_share(objective: Objective, name: str, share: float) -> None:
-    """Raises DataError unless a setting of an objective is above 0 and below 1."""
-    if not 0.0 < share < 1.0:
-        raise DataError(f"{objective}: {name} must be above 0 and below 1")
-
-
 def uniform(generators: Sequence[np.random.Generator], width: int) -> np.ndarray:
     """Returns float64 [batch, width] in [0, 1); row i is drawn from generator i."""
     return np.stack([generator.random(width) for generator in generators])

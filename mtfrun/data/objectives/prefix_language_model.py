@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mtfrun.data.errors import DataError
+from mtfrun.checks import Range, check_fields
 from mtfrun.data.features import INPUTS, TARGETS
 from mtfrun.data.objectives.objective import FeatureLengths, Objective, RawText, uniform
 from mtfrun.data.objectives.sentinels import compacted
@@ -31,8 +31,7 @@ class PrefixLanguageModel(Objective):
     noise_density: float = 0.5
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.noise_density <= 0.5:
-            raise DataError(f"{self}: noise_density must be above 0 and at most 0.5")
+        check_fields(self, Range(0, 0.5, without_lowest=True), "noise_density")
 
     def feature_lengths(self, raw_length: int, vocabulary: Vocabulary) -> FeatureLengths:
         """Returns the largest lengths of the features, which no row has both."""

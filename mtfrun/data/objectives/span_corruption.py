@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mtfrun.data.errors import DataError
-from mtfrun.data.objectives.objective import FeatureLengths, Objective, RawText, check_share
+from mtfrun.checks import AT_LEAST_1, SHARE_WITHIN, check_fields
+from mtfrun.data.objectives.objective import FeatureLengths, Objective, RawText
 from mtfrun.data.objectives.sentinels import check_sentinels, denoised
 from mtfrun.data.rows import Batch
 from mtfrun.data.vocabularies import Vocabulary
@@ -32,9 +32,8 @@ class SpanCorruption(Objective):
     mean_noise_span_length: float = 3.0
 
     def __post_init__(self) -> None:
-        check_share(self, "noise_density", self.noise_density)
-        if self.mean_noise_span_length < 1:
-            raise DataError(f"{self}: mean_noise_span_length must be at least 1")
+        check_fields(self, SHARE_WITHIN, "noise_density")
+        check_fields(self, AT_LEAST_1, "mean_noise_span_length")
 
     def feature_lengths(self, raw_length: int, vocabulary: Vocabulary) -> FeatureLengths:
         """Returns the lengths of the features, which are the same for all texts of one length."""

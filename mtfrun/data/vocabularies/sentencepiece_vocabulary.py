@@ -12,6 +12,7 @@ import numpy as np
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
 
+from mtfrun.checks import INDEX, check_range
 from mtfrun.data.errors import DataError
 from mtfrun.data.vocabularies.vocabulary import (
     EncodedTexts,
@@ -101,8 +102,7 @@ class SentencePieceVocabulary(FileVocabulary):
         *,
         puts_begin: bool = False,
     ):
-        if extra_ids < 0:
-            raise DataError(f"{type(self).__name__}.extra_ids={extra_ids} must be at least 0")
+        check_range(f"{type(self).__name__}.extra_ids", extra_ids, INDEX)
         super().__init__(sentencepiece_model_file, pad_id)
         self._size = size
         self._puts_begin = puts_begin

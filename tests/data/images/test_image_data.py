@@ -20,6 +20,7 @@ from mtfrun.data import (
     Infeed,
     RandomResizedCrop,
 )
+from mtfrun.errors import InputError
 from tests.layouts import ONE_DEVICE
 
 NUM_IMAGES = 10
@@ -142,7 +143,7 @@ def test_an_infeed_leaves_pixels_as_bytes(mesh_shape: str) -> None:
 def test_a_split_without_images_is_an_error() -> None:
     with pytest.raises(DataError, match=r'split "empty" of .* holds no images'):
         DATA.train(BATCH, seed=0, split="empty")
-    with pytest.raises(DataError, match="batch must be at least 1, not 0"):
+    with pytest.raises(InputError, match=r"batch is 0: it must be"):
         DATA.evaluation(0)
     with pytest.raises(DataError, match=r'no split "tset"; it has train.*did you mean .test'):
         DATA.evaluation(BATCH, split="tset")

@@ -22,6 +22,7 @@ from mtfrun.data.objectives import (
 from mtfrun.data.objectives.masked_language_model import masked
 from mtfrun.data.objectives.prefix_language_model import divided
 from mtfrun.data.objectives.sentinels import denoised
+from mtfrun.errors import InputError
 from tests.data.objectives.reference import (
     FIRST_SENTINEL,
     NUM_SENTINELS,
@@ -178,7 +179,7 @@ def test_ul2s_sequential_denoiser_has_a_quarter_of_the_text_as_targets() -> None
 
 @pytest.mark.parametrize("density", [0.0, 0.51])
 def test_a_prefix_language_models_density_is_at_most_one_half(density: float) -> None:
-    with pytest.raises(DataError, match=r"above 0 and at most 0\.5"):
+    with pytest.raises(InputError, match=r"more than 0 and at most 0\.5"):
         PrefixLanguageModel(density)
 
 

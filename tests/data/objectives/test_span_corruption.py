@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from mtfrun.data import ByteVocabulary, DataError
 from mtfrun.data.objectives import SpanCorruption
 from mtfrun.data.objectives.span_corruption import random_composition
+from mtfrun.errors import InputError
 from tests.data.objectives.reference import (
     NUM_SENTINELS,
     VOCABULARY,
@@ -197,13 +198,13 @@ def test_the_byte_vocabularys_sentinels_are_used() -> None:
 @pytest.mark.parametrize(
     ("density", "mean", "message"),
     [
-        (0.0, 3.0, "noise_density must be above 0 and below 1"),
-        (1.0, 3.0, "noise_density must be above 0 and below 1"),
-        (0.15, 0.5, "mean_noise_span_length must be at least 1"),
+        (0.0, 3.0, "noise_density is .*: it must be more than 0 and less than 1"),
+        (1.0, 3.0, "noise_density is .*: it must be more than 0 and less than 1"),
+        (0.15, 0.5, "mean_noise_span_length is 0.5: it must be at least 1"),
     ],
 )
 def test_settings_out_of_range_are_errors(density: float, mean: float, message: str) -> None:
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(InputError, match=message):
         SpanCorruption(density, mean)
 
 

@@ -19,6 +19,7 @@ from sentencepiece import sentencepiece_model_pb2
 
 from mtfrun.data.errors import DataError
 from mtfrun.data.vocabularies.sentencepiece_vocabulary import SentencePieceVocabulary
+from mtfrun.errors import InputError
 from mtfrun.tools.sentencepiece_training import (
     SentencePieceTraining,
     train_sentencepiece,
@@ -237,5 +238,5 @@ def test_a_model_with_other_ids_of_padding_is_refused(tmp_path: pathlib.Path) ->
 
 
 def test_negative_extra_ids_are_refused(models: dict[str, str]) -> None:
-    with pytest.raises(DataError, match=r"extra_ids=-1 must be at least 0"):
+    with pytest.raises(InputError, match=r"extra_ids is -1: it must be"):
         SentencePieceVocabulary(models[T5_LIKE], extra_ids=-1)
