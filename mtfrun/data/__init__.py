@@ -58,8 +58,6 @@ from mtfrun.data.order import Host as Host
 from mtfrun.data.pairs_data import DelimitedPairsData as DelimitedPairsData
 from mtfrun.data.pairs_data import PairsData as PairsData
 from mtfrun.data.pairs_data import SequenceToSequenceData as SequenceToSequenceData
-from mtfrun.data.postprocessing import LabelNumber as LabelNumber
-from mtfrun.data.postprocessing import Number as Number
 from mtfrun.data.preprocessors import Fields as Fields
 from mtfrun.data.preprocessors import FillInTheBlank as FillInTheBlank
 from mtfrun.data.preprocessors import FilterByStringLength as FilterByStringLength
@@ -104,6 +102,8 @@ from mtfrun.data.sources.tfrecord import Tfrecord as Tfrecord
 from mtfrun.data.sources.tsv import Tsv as Tsv
 from mtfrun.data.sources.wordnet import WordNetGlosses as WordNetGlosses
 from mtfrun.data.sources.wordnet import wordnet_classes as wordnet_classes
+from mtfrun.data.task import LabelNumber as LabelNumber
+from mtfrun.data.task import Number as Number
 from mtfrun.data.task import Task as Task
 from mtfrun.data.task_data import TaskData as TaskData
 from mtfrun.data.text_classification_data import TextClassificationData as TextClassificationData

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import TARGETS
-from mtfrun.data.postprocessing import unchanged
 from mtfrun.data.preprocessors import Fields, Preprocessor, StreamPreprocessor
 from mtfrun.data.sources.source import TEXT, Example, Source
 from mtfrun.data.vocabularies.vocabulary import Vocabulary
@@ -44,7 +44,7 @@ class Task:
     name: str | None = None
     cache_dir: str | None = None
     metrics: Sequence[Metrics] = ()
-    postprocess: Callable[[str], Any] = unchanged
+    postprocess: Callable[[str], Any] = str
     labels: Sequence[str] = ()
 
     @property
@@ -97,3 +97,45 @@ def _preprocessed(
         result = preprocess(example.fields)
         for fields in [result] if isinstance(result, Mapping) else result:
             yield Example(fields, example.is_whole)
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelNumber:
+    """Text to the number of a label, for metrics of classes.
+
+    Attributes:
+      labels: the texts, in the order of their numbers.
+
+    Examples:
+      >>> LabelNumber(["no", "yes"])(" yes")
+      1
+    """
+
+    labels: Sequence[str]
+
+    def __call__(self, text: str) -> int:
+        """Returns the number; -1 for other texts. Spaces around a text do not count."""
+        text = text.strip()
+        return self.labels.index(text) if text in self.labels else -1
+
+
+@dataclasses.dataclass(frozen=True)
+class Number:
+    """Text to a number, for correlations.
+
+    Attributes:
+      default: for a text that is not a finite number.
+
+    Examples:
+      >>> Number()("2.6"), Number()("two")
+      (2.6, -1.0)
+    """
+
+    default: float = -1.0
+
+    def __call__(self, text: str) -> float:
+        try:
+            number = float(text)
+        except ValueError:
+            return self.default
+        return number if math.isfinite(number) else self.default

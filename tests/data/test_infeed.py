@@ -75,15 +75,36 @@ class PartOfMesh(mtf.Mesh):
     ("mesh", "layout", "outer_batch", "processes", "rows"),
     [
         ("data:4,model:2", "batch:data", 1, 2, [[0, 1, 2, 3], [4, 5, 6, 7]]),
-        ("data:2,model:4", "batch:data", 1, 4, [[0, 1, 2, 3]] * 2 + [[4, 5, 6, 7]] * 2),
+        pytest.param(
+            "data:2,model:4",
+            "batch:data",
+            1,
+            4,
+            [[0, 1, 2, 3]] * 2 + [[4, 5, 6, 7]] * 2,
+            marks=pytest.mark.slow,
+        ),
         # No axis of the batch lies across processes.
         ("model:2,data:2", "batch:data", 1, 2, [None, None]),
-        ("data:2,model:2", "d_ff:model", 1, 4, [None] * 4),
+        pytest.param("data:2,model:2", "d_ff:model", 1, 4, [None] * 4, marks=pytest.mark.slow),
         # Each process has devices of two of four parts.
-        ("data:2,model:4", "batch:model", 1, 4, [[0, 1, 2, 3], [4, 5, 6, 7]] * 2),
-        # The batch lies on two axes: the rows of a process are no interval.
+        pytest.param(
+            "data:2,model:4",
+            "batch:model",
+            1,
+            4,
+            [[0, 1, 2, 3], [4, 5, 6, 7]] * 2,
+            marks=pytest.mark.slow,
+        ),
+        # The batch lies on two axes: the rows of a process are not an interval.
         ("data:2,model:2", "batch:data;outer_batch:model", 2, 2, [[0, 1, 4, 5], [2, 3, 6, 7]]),
-        ("data:2,model:2", "batch:data;outer_batch:model", 2, 4, [[0, 1], [4, 5], [2, 3], [6, 7]]),
+        pytest.param(
+            "data:2,model:2",
+            "batch:data;outer_batch:model",
+            2,
+            4,
+            [[0, 1], [4, 5], [2, 3], [6, 7]],
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_process_reads_the_rows_of_its_devices_only(

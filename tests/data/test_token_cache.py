@@ -523,7 +523,7 @@ def test_a_long_cache_is_opened_at_once(tmp_path: Path) -> None:
     assert time.process_time() - start < SECONDS_TO_OPEN
 
 
-@pytest.mark.parametrize("is_whole", [True, False])
+@pytest.mark.parametrize("is_whole", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_a_long_text_is_not_held_in_memory(tmp_path: Path, is_whole: bool) -> None:
     part = Example({"text": b"some text" * (100 if is_whole else 100_000)}, is_whole)
     count = LONG_TEXT // len(part.fields["text"])
