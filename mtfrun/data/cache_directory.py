@@ -1,8 +1,12 @@
-"""Directories of caches: built beside their place and renamed, so complete or absent."""
+"""Directories of caches, built beside their place and renamed, so complete or absent.
+
+And the choice of caches for commands.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import hashlib
 import json
@@ -24,6 +28,29 @@ from mtfrun.untrusted import open_to_write
 T = TypeVar("T")
 # Matches names of caches, see `cache_path`, and of directories in which caches are built.
 _CACHE = re.compile(r"\.?(?P<name>[^.].*-[0-9a-f]{16})(\.\w+(-replaced)?)?")
+
+
+@dataclasses.dataclass(frozen=True)
+class CacheChoice:
+    """Which caches to build, and where.
+
+    Attributes:
+      tasks: a regular expression that the whole name of a task matches.
+      cache_dir: directory of all caches; None for the directory of each task.
+      overwrite: whether caches that exist are built again.
+      anew: whether to compare caches with their hashes even if they have not changed.
+    """
+
+    tasks: str = ".*"
+    cache_dir: str | None = None
+    overwrite: bool = False
+    anew: bool = False
+
+    def includes(self, title: str) -> bool:
+        return re.fullmatch(self.tasks, title) is not None
+
+
+EVERY_CACHE = CacheChoice()
 
 
 def resolve_cache_dir(cache_dir: str | None) -> Path:

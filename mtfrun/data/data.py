@@ -12,13 +12,14 @@ import numpy as np
 
 from mtfrun import mtf
 from mtfrun.data.batches import Batches, CountedBatches
-from mtfrun.data.cache_choice import EVERY_CACHE, CacheChoice, Cached
+from mtfrun.data.cache_directory import EVERY_CACHE, CacheChoice
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import INPUTS, TARGETS, Feature
 from mtfrun.data.order import ONLY_HOST, Host
 from mtfrun.data.prompts import LanguageModelPrompts, PromptFormat, PromptLimits
 from mtfrun.data.rows import Batch, Density
 from mtfrun.data.task import Metrics
+from mtfrun.data.token_cache import Cached
 from mtfrun.data.vocabularies.vocabulary import Vocabulary
 
 

@@ -37,7 +37,6 @@ class DenoisingData(TaskData):
       inputs_length: maximum number of ids of the inputs, including the end.
       targets_length: of the targets; by default what the objective makes of the longest text whose
         inputs fit.
-      task: of the documents.
     """
 
     remedy: ClassVar[str] = (
@@ -93,7 +92,6 @@ class DelimitedDenoisingData(TaskData):
     Attributes:
       objective: what the inputs and the targets are.
       length: of a row.
-      task: of the documents.
     """
 
     remedy: ClassVar[str] = "set Experiment.data = @data.DenoisingData()"

@@ -49,11 +49,12 @@ def host_of(mesh: mtf.Mesh, shape: mtf.Shape, outer_batch: int = 1) -> Host:
 
 
 class _BatchAhead(NamedTuple):
-    """A batch that was read ahead; the position of the data behind it, in examples; its padding."""
+    """A batch that was read ahead; the position of the data behind it, in examples; its sizes."""
 
     batch: Batch
     position: int
     padding: Padding
+    nbytes: int
 
 
 class _Stacked(NamedTuple):
@@ -282,19 +283,15 @@ class _Producer:
         self._executor.submit(self._work)
 
     def _most_ahead(self) -> int:
-        last = self._ahead[-1].batch if self._ahead else {}
-        size = sum(values.nbytes for values in last.values())
-        most = min(_MOST_AHEAD, max(1, _BYTES_AHEAD // max(size, 1)))
-        if self._stacked is not None:
-            return len(self._stacked[1].batches) + most
-        return most if self._expected is None else max(most, self._expected[0])
+        nbytes = self._ahead[-1].nbytes if self._ahead else _BYTES_AHEAD
+        most = min(_MOST_AHEAD, max(1, _BYTES_AHEAD // max(nbytes, 1)))
+        num_stacked = len(self._stacked[1].batches) if self._stacked else 0
+        return max(num_stacked + most, self._expected[0] if self._expected else 0)
 
     def _read(self) -> None:
         """Reads a batch; keeps an error until the batches before it are consumed."""
         try:
-            batch = next(self._batches, None)
-            position = self._batches.position if isinstance(self._batches, Batches) else 0
-            ahead = None if batch is None else _BatchAhead(batch, position, padding_of(batch))
+            ahead = self._next_batch()
         except BaseException as error:
             self._error, ahead = error, None
         with self._changed:
@@ -303,6 +300,14 @@ class _Producer:
             else:
                 self._ahead.append(ahead)
             self._changed.notify_all()
+
+    def _next_batch(self) -> _BatchAhead | None:
+        batch = next(self._batches, None)
+        if batch is None:
+            return None
+        position = self._batches.position if isinstance(self._batches, Batches) else 0
+        nbytes = sum(values.nbytes for values in batch.values())
+        return _BatchAhead(batch, position, padding_of(batch), nbytes)
 
 
 def _split(shape: mtf.Shape, outer_batch: int) -> mtf.Shape:

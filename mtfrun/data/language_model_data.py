@@ -28,7 +28,6 @@ class LanguageModelData(TaskData):
       length: tokens of a row.
       whole_documents: whether to keep documents whole instead: a row holds as many as fit; longer
         documents are cut.
-      task: of the documents.
     """
 
     remedy: ClassVar[str] = "set Experiment.data = @data.SequenceToSequenceData()"

@@ -35,7 +35,6 @@ class MaskedLanguageModelData(TaskData):
     Attributes:
       length: ids of a row.
       objective: the noise.
-      task: of the documents.
     """
 
     remedy: ClassVar[str] = (

@@ -36,7 +36,6 @@ class PairsData(TaskData):
       packed: whether a row holds as many pairs as fit; packed pairs do not attend to each other.
       cut_at_front: features whose long texts lose their beginning, "inputs" or "targets"; by
         default none.
-      task: the task with the pairs.
     """
 
     has_pairs: ClassVar[bool] = True

@@ -13,7 +13,7 @@ import numpy as np
 
 from mtfrun.checks import COUNT, check_range
 from mtfrun.data.batches import Batches, CountedBatches, chosen, every_row
-from mtfrun.data.cache_choice import EVERY_CACHE, CacheChoice, Cached
+from mtfrun.data.cache_directory import EVERY_CACHE, CacheChoice
 from mtfrun.data.data import TextData
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import INPUTS, TARGETS
@@ -22,7 +22,7 @@ from mtfrun.data.mixture import Mixture, Tasks, mixture_of
 from mtfrun.data.order import ONLY_HOST, Host
 from mtfrun.data.rows import Batch, Density, Rows
 from mtfrun.data.task import Metrics, Task
-from mtfrun.data.token_cache import TokenCache
+from mtfrun.data.token_cache import Cached, TokenCache
 from mtfrun.data.tokenization import open_cache
 from mtfrun.data.vocabularies.vocabulary import Vocabulary
 

@@ -16,9 +16,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -93,6 +93,28 @@ class TokenCache:
         """Hexadecimal SHA-256 of the ids and of where texts end."""
         hashes = file_sums(self.manifest)
         return hashlib.sha256(f"{hashes[TOKENS]} {hashes[ENDS]}".encode()).hexdigest()
+
+
+class Cached(NamedTuple):
+    """A cache of a task's split.
+
+    Attributes:
+      title: name of the task.
+      split: name of the split.
+      counts: numbers by name: "examples", "tokens", "bytes".
+      directory: where it is.
+      fingerprint: a hash of the content.
+      texts: the ids; None for a cache of something else.
+      files: paths of the files that it was made from; empty if the source does not read files.
+    """
+
+    title: str
+    split: str
+    counts: Mapping[str, int]
+    directory: Path
+    fingerprint: str
+    texts: TokenCache | None = None
+    files: Sequence[str] = ()
 
 
 def _mapped(directory: Path, manifest: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:

@@ -13,8 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mtfrun.data.cache_choice import EVERY_CACHE, CacheChoice
-from mtfrun.data.cache_directory import cache_path, open_or_build, writing
+from mtfrun.data.cache_directory import EVERY_CACHE, CacheChoice, cache_path, open_or_build, writing
 from mtfrun.data.cache_manifest import DamagedCacheError
 from mtfrun.data.errors import DataError
 from mtfrun.data.task import Task

@@ -25,7 +25,7 @@ import numpy as np
 import sentencepiece
 
 from mtfrun import data
-from mtfrun.data.cache_choice import CacheChoice
+from mtfrun.data.cache_directory import CacheChoice
 from mtfrun.data.text_rows import PackedRows, StreamRows, TextRows
 from mtfrun.data.token_cache import ENDS, TOKENS, TokenCache
 from mtfrun.data.tokenization import open_cache

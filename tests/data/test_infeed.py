@@ -19,6 +19,7 @@ from mtfrun.data import (
     LanguageModelData,
     host_of,
 )
+from mtfrun.data import infeed as infeed_module
 from mtfrun.errors import InputError
 from tests.data.in_memory import texts_task
 
@@ -141,9 +142,13 @@ def test_the_end_is_filled_with_padding_and_then_none() -> None:
     assert feed.next(steps) is None
 
 
-def test_calls_of_other_sizes_than_expected_lose_and_repeat_no_batch() -> None:
+@pytest.mark.parametrize("bytes_ahead", [1, 1 << 26])
+def test_calls_of_other_sizes_than_expected_lose_and_repeat_no_batch(
+    bytes_ahead: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(infeed_module, "_BYTES_AHEAD", bytes_ahead)
     feed, batches = infeed(DATA.train(8, seed=0)), DATA.train(8, seed=0)
-    for steps, capacity in [(3, 5), (3, 5), (1, 5), (4, 4), (2, 4), (2, 3)]:
+    for steps, capacity in [(3, 5), (3, 5), (1, 5), (7, 7), (2, 4), (2, 3)]:
         fed = feed.next(steps, capacity)
         assert fed is not None
         expected = np.stack([next(batches)["targets"] for _ in range(steps)])

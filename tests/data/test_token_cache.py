@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 
 from mtfrun.data import token_cache, tokenization
-from mtfrun.data.cache_choice import CacheChoice
+from mtfrun.data.cache_directory import CacheChoice
 from mtfrun.data.cache_manifest import write_manifest
 from mtfrun.data.errors import DataError
 from mtfrun.data.files import file_state

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from mtfrun.data import ByteVocabulary, IdVocabulary
-from mtfrun.data.cache_choice import Cached
+from mtfrun.data.token_cache import Cached
 from mtfrun.experiment import run_summary
 
 

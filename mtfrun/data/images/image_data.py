@@ -12,7 +12,7 @@ import numpy as np
 from mtfrun import mtf
 from mtfrun.checks import COUNT, check_fields, check_range
 from mtfrun.data.batches import Batches, every_row
-from mtfrun.data.cache_choice import EVERY_CACHE, CacheChoice, Cached
+from mtfrun.data.cache_directory import EVERY_CACHE, CacheChoice
 from mtfrun.data.data import Data
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import Feature
@@ -31,6 +31,7 @@ from mtfrun.data.images.image_rows import (
 from mtfrun.data.images.image_source import ImageSize, ImageSource
 from mtfrun.data.order import ONLY_HOST, Host
 from mtfrun.data.rows import Batch, Rows
+from mtfrun.data.token_cache import Cached
 
 # Networks for images of 224 pixels are evaluated on the centre of images of 256.
 _RESIZE = 256 / 224

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import bisect
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -114,24 +115,18 @@ class Objective(abc.ABC):
     def _longest(self, feature: str, length: int, vocabulary: Vocabulary) -> int:
         """Returns the number of ids of the longest text one of whose `feature_lengths` fits."""
 
-        def fits(raw_length: int) -> bool:
-            needed: int = getattr(self.feature_lengths(raw_length, vocabulary), feature)
-            return needed <= length
+        def needed(raw_length: int) -> int:
+            ids: int = getattr(self.feature_lengths(raw_length, vocabulary), feature)
+            return ids
 
-        if not fits(_SHORTEST_TEXT):
+        if needed(_SHORTEST_TEXT) > length:
             raise DataError(
                 f"{self}: no text fits into {feature} of {length} ids: make them longer"
             )
-        shortest, longest = _SHORTEST_TEXT, 2 * _SHORTEST_TEXT
-        while fits(longest):
-            shortest, longest = longest, 2 * longest
-        while longest - shortest > 1:
-            middle = (shortest + longest) // 2
-            if fits(middle):
-                shortest = middle
-            else:
-                longest = middle
-        return shortest
+        too_long = 2 * _SHORTEST_TEXT
+        while needed(too_long) <= length:
+            too_long *= 2
+        return bisect.bisect_right(range(too_long), length, lo=_SHORTEST_TEXT, key=needed) - 1
 
 
 def uniform(generators: Sequence[np.random.Generator], width: int) -> np.ndarray:

@@ -104,22 +104,23 @@ class HuggingFaceVocabulary(FileVocabulary):
         if self.unpadded_size > _LARGEST_ID:
             raise DataError(f"{tokenizer_file} has an id of {self.unpadded_size - 1:,}")
         self.size = model_size(tokenizer_file, self.unpadded_size, size)
-        model_token = (self._settings.get("model") or {}).get("unk_token")
         self.end_id = self._first_id("end_token", end_token, _END_TOKENS)
-        if unknown_token is None and not self._tokens.keys() & {model_token, *_UNKNOWN_TOKENS}:
-            self.unknown_id = 0
-        else:
-            names = (model_token, *_UNKNOWN_TOKENS)
-            self.unknown_id = self._first_id("unknown_token", unknown_token, names)
+        unknown_names = (self._model_unknown, *_UNKNOWN_TOKENS)
+        if unknown_token is not None or self._tokens.keys() & set(unknown_names):
+            self.unknown_id = self._first_id("unknown_token", unknown_token, unknown_names)
         if begin_token is not None:
             begin_id = self._first_id("begin_token", begin_token, ())
             self._begin_ids = np.array([begin_id], np.int32)
         if self.end_id == self.pad_id:
             raise self._lacks("end_token", f'"{end_token}" is padding')
 
+    @property
+    def _model_unknown(self) -> str | None:
+        unknown: str | None = (self._settings.get("model") or {}).get("unk_token")
+        return unknown
+
     @functools.cached_property
     def unpadded_size(self) -> int:
-        """Number of ids in the file."""
         return max(self._tokens.values()) + 1
 
     @functools.cached_property
@@ -186,8 +187,7 @@ class HuggingFaceVocabulary(FileVocabulary):
 
     def _check_padding(self) -> None:
         token = self._tokenizer.id_to_token(self.pad_id)
-        unknown = (self._settings.get("model") or {}).get("unk_token")
-        if token is not None and token not in self._added and token != unknown:
+        if token is not None and token not in self._added and token != self._model_unknown:
             raise DataError(
                 f"{self._file}: models take id 0 for padding, and in this file it is the piece of "
                 f'text "{token}": choose a tokenizer whose id 0 is a special token, as T5\'s, '

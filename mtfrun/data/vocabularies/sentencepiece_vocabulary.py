@@ -31,19 +31,6 @@ _SENTINEL = re.compile(rb" ?<extra_id_(0|[1-9][0-9]{0,5})>")
 _SENTINEL_START = b"<extra_id_"
 
 
-class _Loaded(NamedTuple):
-    """A model's file and its processor, which may put a space before every text.
-
-    `removes_spaces` says that it removes spaces at the beginning, and all but one of several.
-    """
-
-    proto: bytes
-    processor: sentencepiece.SentencePieceProcessor
-    num_pieces: int
-    puts_space_before_text: bool
-    removes_spaces: bool
-
-
 class SentencePieceModels(NamedTuple):
     """The content of a model's file, and models made of it, for other programs.
 
@@ -111,7 +98,7 @@ class SentencePieceVocabulary(FileVocabulary):
     @property
     def unpadded_size(self) -> int:
         """Number of pieces and sentinels; the ids from there on only pad."""
-        return self._loaded.num_pieces + self._extra_ids
+        return int(self._encoder.get_piece_size()) + self._extra_ids
 
     @property
     def size(self) -> int:
@@ -119,16 +106,17 @@ class SentencePieceVocabulary(FileVocabulary):
 
     @property
     def end_id(self) -> int:
-        return int(self._loaded.processor.eos_id())
+        return int(self._encoder.eos_id())
 
     @property
     def unknown_id(self) -> int:
-        return int(self._loaded.processor.unk_id())
+        return int(self._encoder.unk_id())
 
     @property
     def sentinels(self) -> np.ndarray:
         """<extra_id_0>, <extra_id_1>, ..., the last ids from the end."""
-        return np.arange(self.unpadded_size - 1, self._loaded.num_pieces - 1, -1, dtype=np.int32)
+        last = self.unpadded_size - 1
+        return np.arange(last, last - self._extra_ids, -1, dtype=np.int32)
 
     @functools.cached_property
     def bytes_per_id(self) -> np.ndarray:
@@ -140,28 +128,29 @@ class SentencePieceVocabulary(FileVocabulary):
                 bytes_per_id[number] = len(piece.piece.replace(_SPACE, " ").encode())
             elif piece.type == kinds.BYTE:
                 bytes_per_id[number] = 1
-        if self._loaded.puts_space_before_text:
+        if self._parsed().normalizer_spec.add_dummy_prefix:
             bytes_per_id[self.end_id] = -1
         return bytes_per_id
 
     @functools.cached_property
     def fingerprint(self) -> str:
         settings = f" {self._extra_ids}" + " begin" * self._puts_begin
-        return hashlib.sha256(self._loaded.proto + settings.encode()).hexdigest()
+        return hashlib.sha256(self._proto + settings.encode()).hexdigest()
 
     @functools.cached_property
     def models(self) -> SentencePieceModels:
         """The models that encode and decode."""
         continuing = self._parsed()
+        removes_spaces = bool(continuing.normalizer_spec.remove_extra_whitespaces)
         continuing.normalizer_spec.add_dummy_prefix = False
         continuing_encoder = continuing.SerializeToString()
         continuing.normalizer_spec.remove_extra_whitespaces = False
         return SentencePieceModels(
-            self._loaded.proto,
+            self._proto,
             continuing_encoder,
             self._with_sentinels(self._parsed()),
             self._with_sentinels(continuing),
-            removes_spaces=self._loaded.removes_spaces,
+            removes_spaces=removes_spaces,
         )
 
     def __repr__(self) -> str:
@@ -181,7 +170,7 @@ class SentencePieceVocabulary(FileVocabulary):
     def encode_texts(self, texts: Sequence[bytes]) -> EncodedTexts:
         if not texts or self._puts_begin or any(_SENTINEL_START in text for text in texts):
             return super().encode_texts(texts)
-        encoded = self._loaded.processor.EncodeAsNumpy(list(texts))
+        encoded = self._encoder.EncodeAsNumpy(list(texts))
         lengths = np.array([len(ids) for ids in encoded], np.int64)
         return EncodedTexts(np.concatenate(encoded, dtype=np.int32), lengths)
 
@@ -215,16 +204,16 @@ class SentencePieceVocabulary(FileVocabulary):
         return np.concatenate(parts)
 
     def _pieces(self, data: bytes, *, is_continuation: bool) -> np.ndarray:
-        encoder = self._loaded.processor
+        encoder = self._encoder
         # A model that removes spaces at the beginning puts one there again.
-        if is_continuation and not (self._loaded.removes_spaces and data[:1].isspace()):
+        if is_continuation and not (self.models.removes_spaces and data[:1].isspace()):
             encoder = self._continuing_encoder
         return np.asarray(encoder.EncodeAsNumpy(data), np.int32)
 
     @functools.cached_property
     def _begin_ids(self) -> np.ndarray:
         """int32 ids before a text, one or none."""
-        begin_id = int(self._loaded.processor.bos_id())
+        begin_id = int(self._encoder.bos_id())
         if self._puts_begin and begin_id < 0:
             raise DataError(
                 f"{self._file} has no id for the beginning of a text: set "
@@ -251,47 +240,44 @@ class SentencePieceVocabulary(FileVocabulary):
             model.pieces.add(piece=f"{_SPACE}<extra_id_{number}>", score=0.0, type=kind)
         return bytes(model.SerializeToString())
 
+    @property
+    def _proto(self) -> bytes:
+        return self._loaded[0]
+
+    @property
+    def _encoder(self) -> sentencepiece.SentencePieceProcessor:
+        return self._loaded[1]
+
     @functools.cached_property
-    def _loaded(self) -> _Loaded:
-        return _load(self._file, self._pad_id)
+    def _loaded(self) -> tuple[bytes, sentencepiece.SentencePieceProcessor]:
+        """The content of the file, and the processor with which it was checked."""
+        proto = read_vocabulary_file(
+            self._file,
+            "SentencePieceVocabulary.sentencepiece_model_file",
+            "mtfrun vocab train makes one",
+        )
+        damaged = DataError(
+            f"{self._file} is not a SentencePiece model, or damaged: copy it again, or make one "
+            "with mtfrun vocab train"
+        )
+        try:
+            processor = sentencepiece.SentencePieceProcessor(model_proto=proto)
+        except RuntimeError as error:
+            raise damaged from error
+        if not processor.get_piece_size():
+            raise damaged
+        ids = {"pad": processor.pad_id(), "eos": processor.eos_id()}
+        if self._pad_id == -1:
+            del ids["pad"]
+        for name, number in ids.items():
+            if number < 0 or (name == "pad" and number != 0):
+                raise DataError(
+                    f"{self._file}: models take id 0 for padding and need an id that ends a text, "
+                    f"and its {name}_id is {number}: train it with pad_id=0, eos_id=1, unk_id=2, "
+                    "as mtfrun vocab train does"
+                )
+        return proto, processor
 
     def _parsed(self) -> Any:
         """Returns the model as a new protocol buffer, which is not cached: it cannot be pickled."""
-        return _PROTOS.ModelProto.FromString(self._loaded.proto)
-
-
-def _load(name: str, pad_id: int) -> _Loaded:
-    proto = read_vocabulary_file(
-        name, "SentencePieceVocabulary.sentencepiece_model_file", "mtfrun vocab train makes one"
-    )
-    try:
-        processor = sentencepiece.SentencePieceProcessor(model_proto=proto)
-    except RuntimeError as error:
-        raise _damaged(name) from error
-    if not processor.get_piece_size():
-        raise _damaged(name)
-    ids = [("eos", processor.eos_id())]
-    if pad_id == 0:
-        ids.insert(0, ("pad", processor.pad_id()))
-    for what, number in ids:
-        if number < 0 or (what == "pad" and number != 0):
-            raise DataError(
-                f"{name}: models take id 0 for padding and need an id that ends a text, and its "
-                f"{what}_id is {number}: train it with pad_id=0, eos_id=1, unk_id=2, as "
-                "mtfrun vocab train does"
-            )
-    normalizer = _PROTOS.ModelProto.FromString(proto).normalizer_spec
-    return _Loaded(
-        proto,
-        processor,
-        int(processor.get_piece_size()),
-        puts_space_before_text=bool(normalizer.add_dummy_prefix),
-        removes_spaces=bool(normalizer.remove_extra_whitespaces),
-    )
-
-
-def _damaged(name: str) -> DataError:
-    return DataError(
-        f"{name} is not a SentencePiece model, or damaged: copy it again, or make one with "
-        "mtfrun vocab train"
-    )
+        return _PROTOS.ModelProto.FromString(self._proto)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mtfrun.data import Batch, Data, padding_of
-from mtfrun.data.cache_choice import Cached
+from mtfrun.data.token_cache import Cached
 from mtfrun.tools.data_viewer.row_view import Meanings, RowView, row_views
 from mtfrun.tools.data_viewer.statistics import bytes_of, length_statistics, statistics_lines
 

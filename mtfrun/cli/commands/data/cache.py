@@ -13,7 +13,7 @@ from mtfrun.display.streams import print_lines
 from mtfrun.errors import InputError
 
 if TYPE_CHECKING:
-    from mtfrun.data.cache_choice import CacheChoice
+    from mtfrun.data.cache_directory import CacheChoice
 
 _DESCRIPTION = """\
 Builds the caches of a configuration's texts: the ids of its training and its evaluation split.
@@ -52,7 +52,7 @@ def _check(flags: argparse.Namespace) -> None:
 
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
-    from mtfrun.data.cache_choice import CacheChoice
+    from mtfrun.data.cache_directory import CacheChoice
 
     choice = CacheChoice(flags.tasks or ".*", flags.output_cache_dir, flags.overwrite)
     return print_caches(flags, choice)

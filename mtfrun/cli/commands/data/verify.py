@@ -42,8 +42,7 @@ def check_verify(flags: argparse.Namespace) -> None:
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     from mtfrun.data import DataError
-    from mtfrun.data.cache_choice import CacheChoice
-    from mtfrun.data.cache_directory import resolve_cache_dir
+    from mtfrun.data.cache_directory import CacheChoice, resolve_cache_dir
     from mtfrun.data.cache_manifest import MANIFEST, DamagedCacheError
 
     if flags.gin_file or flags.model_dir is not None:
