@@ -43,7 +43,7 @@ def atomic_open(path: str | os.PathLike[str]) -> Iterator[TextIO]:
         with _write_errors(path, path), path.open("w", encoding="utf-8") as file:
             yield file
         return
-    # A symbolic link is kept, and its target is replaced.
+    # A symbolic link remains, and its target is replaced.
     target = pathlib.Path(os.path.realpath(path))
     temporary = temporary_path(target)
     with _in_progress(temporary), _replacing(path, target, temporary) as file:
@@ -106,7 +106,7 @@ def _replacing(
     with _write_errors(path, temporary):
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            # surrogateescape: a command line may hold bytes that are no UTF-8.
+            # surrogateescape: a command line may hold bytes that are not UTF-8.
             with temporary.open("x", encoding="utf-8", errors="surrogateescape") as file:
                 yield file
                 file.flush()

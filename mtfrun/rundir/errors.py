@@ -23,7 +23,7 @@ class RunDirError(InputError):
 
 
 class DamagedCheckpointError(RunDirError):
-    """The files of one checkpoint are not what was saved; an older checkpoint may still be good."""
+    """Files of a checkpoint have changed since the save; an older one may still be good."""
 
 
 class DeletedCheckpointError(RunDirError):

@@ -49,7 +49,9 @@ class RunDirectory:
         """Stores the path, in which `~` is the home directory; nothing is read or created."""
         if not isinstance(path, str | os.PathLike):
             # What argparse makes of --model_dir=--.
-            raise RunDirError("--model_dir is no name of a directory: give one, such as /tmp/run")
+            raise RunDirError(
+                "--model_dir is not the name of a directory: give one, such as /tmp/run"
+            )
         text = os.fspath(path)
         if not text.strip():
             raise RunDirError("--model_dir is empty: name a directory for the run")
@@ -150,7 +152,7 @@ class RunDirectory:
     def require(self) -> None:
         if not is_directory(self._path):
             raise RunDirError(
-                f"--model_dir {self.path} is no directory: check its name,"
+                f"--model_dir {self.path} is not a directory: check its name,"
                 " or make it with `mtfrun train --model_dir=...`"
             )
 

@@ -344,7 +344,7 @@ def test_a_model_dir_without_checkpoints_is_one_line(
     line = _refused(capsys, [*command, f"--model_dir={tmp_path}"])
     assert line.startswith(f"no checkpoint in {tmp_path}/checkpoints: check --model_dir, or make")
     line = _refused(capsys, [*command, f"--model_dir={tmp_path}/none"])
-    assert line.startswith(f"--model_dir {tmp_path}/none is no directory")
+    assert line.startswith(f"--model_dir {tmp_path}/none is not a directory")
 
 
 def test_an_unexpected_error_has_its_traceback(

@@ -54,7 +54,7 @@ def test_several_directories_are_one_table_each_run_once(runs: pathlib.Path) -> 
     (runs / "empty").mkdir()
     line = error_line(mtfrun_here("runs", str(runs), str(runs / "empty")))
     assert f"{runs}/empty has no run directory" in line
-    assert "none is no directory" in error_line(mtfrun_here("runs", str(runs), "none"))
+    assert "none is not a directory" in error_line(mtfrun_here("runs", str(runs), "none"))
 
 
 def test_a_table_has_states_and_values_and_marks_the_best(runs: pathlib.Path) -> None:
@@ -115,7 +115,7 @@ def test_json_has_what_the_table_has(runs: pathlib.Path) -> None:
 
 def test_a_directory_without_runs_is_one_line(tmp_path: pathlib.Path) -> None:
     assert "has no run directory" in error_line(mtfrun_here("runs", str(tmp_path)))
-    assert "is no directory" in error_line(mtfrun_here("runs", f"{tmp_path}/nothing"))
+    assert "is not a directory" in error_line(mtfrun_here("runs", f"{tmp_path}/nothing"))
     assert "runs needs a directory" in error_line(mtfrun_here("runs"))
 
 

@@ -90,7 +90,7 @@ def test_train_and_eval_have_the_same_tags_and_each_its_description(server: Tens
     assert top == {"loss", "accuracy", "learning_rate"}
     for of_run in tags.values():
         for tag, shown in of_run.items():
-            assert "own classes" not in shown["description"], tag
+            assert "not of mtfrun" not in shown["description"], tag
             assert shown["displayName"] and len(shown["description"]) > 20, tag
     assert tags["train"]["perf/host_memory_gb"]["displayName"] == "host memory (GB)"
 

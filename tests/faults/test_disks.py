@@ -120,7 +120,7 @@ def _check_summary_lines(process: ForkedCommand, model_dir: pathlib.Path, fault:
     assert len(lines) == len(directories), process.stderr
     for line, name in zip(sorted(lines), sorted(directories), strict=True):
         assert f"{model_dir}/{name}" in line and os.strerror(FAULTS[fault]) in line
-        assert "the run goes on without them" in line
+        assert "the run continues without them" in line
 
 
 def outcome_of_variables(model_dir: pathlib.Path) -> dict[str, str]:

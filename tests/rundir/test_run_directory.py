@@ -60,7 +60,9 @@ def test_a_directory_that_cannot_be_written_is_refused() -> None:
 
 
 def test_a_missing_run_is_one_line_for_evaluation(tmp_path: pathlib.Path) -> None:
-    with pytest.raises(RunDirError, match=r"/missing is no directory: check its name, or make it"):
+    with pytest.raises(
+        RunDirError, match=r"/missing is not a directory: check its name, or make it"
+    ):
         RunDirectory(tmp_path / "missing").require()
 
 

@@ -40,7 +40,7 @@ class StoredTensors:
     def step(self, name: str) -> int:
         value = self[name]
         if value.size != 1 or not abs(value.item()) < 2**62:
-            raise RunDirError(f"{name} of {self.prefix} is no number of steps")
+            raise RunDirError(f"{name} of {self.prefix} is not a number of steps")
         return max(int(value.item()), 0)
 
 

@@ -32,7 +32,7 @@ class Checkpoints:
     Tensors are written by `tf.train.Checkpoint`, so a checkpoint saved from one mesh restores bit
     for bit onto any other, or onto plain variables. A checkpoint exists once its manifest
     `ckpt-300.json` does, which is finished last; partial_files.py says what happens to other files.
-    TensorFlow's own `checkpoint` text file is neither written nor read.
+    TensorFlow's `checkpoint` text file is neither written nor read.
 
     Only the holder of the run's lock may call `save` and `clean`. Any process may read, even while
     the holder deletes old checkpoints.

@@ -1,4 +1,4 @@
-"""Comparison of a checkpoint's variables with those of a model."""
+"""Comparison of the variables of a checkpoint and of a model."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def check_compatible(
 ) -> None:
     """Raises one IncompatibleError with the first differences of saved and wanted variables.
 
-    If variables of the model differ, those of its optimizer do too, and are not named.
+    If variables of the model differ, the slots of its optimizer do too, and are not named.
     """
     paths = sorted(wanted) + ([] if subset else sorted(saved.keys() - wanted.keys()))
     old, new = (

@@ -71,7 +71,7 @@ class InitCheckpoint:
         mtfrun, or its directory of checkpoints, for the newest good one; or a directory with a
         "checkpoint" file that names the newest; None for random initial values.
       strict: raise unless every variable of the model is in the checkpoint, and all variables of
-        the checkpoint are used, except those of optimizers.
+        the checkpoint are used, except slots of optimizers.
       variables: a regular expression; variables in whose path it is not found keep their random
         initial values. With it, unused variables are no error.
       names: the names of variables in the checkpoint, where mtfrun does not know them, by our path
@@ -92,7 +92,7 @@ class InitCheckpoint:
             re.compile(self.variables)
         except re.error as error:
             raise RunDirError(
-                f"InitCheckpoint.variables={self.variables!r} is no regular expression: {error}"
+                f"InitCheckpoint.variables={self.variables!r} is not a regular expression: {error}"
             ) from None
         if self.names is not None:
             object.__setattr__(self, "names", read_names(self.names, _NAMES))
@@ -123,14 +123,14 @@ class InitCheckpoint:
             what = "configuration"
             if not (report.missing or report.unused or None in sizes):
                 what = (
-                    f"vocabulary (the present one has {', '.join(map(str, sizes))} ids; those of "
-                    "data/sentencepiece.gin include EXTRA_IDS)"
+                    f"vocabulary (the present one has {', '.join(map(str, sizes))} ids; "
+                    "data/sentencepiece.gin includes EXTRA_IDS)"
                 )
             raise IncompatibleError(
                 self.path,
                 f"it {problems}",
                 ["model"],
-                f"use its own {what}, or take what fits with --gin.InitCheckpoint.strict=False",
+                f"use its {what}, or take what fits with --gin.InitCheckpoint.strict=False",
             )
         if not values:
             raise RunDirError(f"nothing fits the model's variables: {report}")
@@ -165,11 +165,11 @@ class InitCheckpoint:
         values, matched, missing, misshaped = {}, {}, [], {}
         used = set()
         assert not isinstance(self.names, str)  # they have been read
-        own = sources_in_names(self.names or {}, variables, names, _NAMES)
+        named = sources_in_names(self.names or {}, variables, names, _NAMES)
         for path, variable in variables.items():
             if not re.search(self.variables, path):
                 continue
-            sources = [own[path]] if path in own else sources_of(path, variables)
+            sources = [named[path]] if path in named else sources_of(path, variables)
             match = find_source(sources, names)
             if match is None:
                 missing.append(path)
@@ -291,7 +291,7 @@ def _newest_in(directory: pathlib.Path) -> pathlib.Path:
         ) from error
     if not state.model_checkpoint_path:
         raise RunDirError(
-            f"{directory} has no file 'checkpoint' that names the newest one and is no run "
+            f"{directory} has no file 'checkpoint' that names the newest one and is not a run "
             "directory with checkpoints: give the path of one checkpoint, such as "
             "model.ckpt-1000, without .index"
         )

@@ -134,18 +134,18 @@ def check_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def manifest_text(manifest: Manifest) -> str:
-    """Returns the text of a manifest's file, which ends in its own hash."""
+    """Returns the text of a manifest's file, which ends in its hash."""
     content = {"format": FORMAT, **dataclasses.asdict(manifest)}
     content["sha256"] = _digest(content)
     return json.dumps(content, indent=1) + "\n"
 
 
 def read_manifest(directory: pathlib.Path, step: int) -> Manifest:
-    """Returns the manifest of `step`, checked against its own hash.
+    """Returns the manifest of `step`, checked against its hash.
 
     Raises:
       FileNotFoundError: there is no such checkpoint.
-      DamagedCheckpointError: the manifest is not what was written.
+      DamagedCheckpointError: the manifest has changed.
       RunDirError: a later mtfrun wrote it, in another format.
     """
     path = manifest_path(directory, step)
@@ -153,7 +153,7 @@ def read_manifest(directory: pathlib.Path, step: int) -> Manifest:
         content = _check_type(read_json(path), dict, "the manifest")
         expected = _pop(content, "sha256", str)
         if _digest(content) != expected:
-            raise InputError("its contents do not match its own hash")
+            raise InputError("its contents do not match its hash")
         version = _pop(content, "format", int)
         if version != FORMAT:
             raise RunDirError(
@@ -217,7 +217,7 @@ def _parse(content: dict[str, Any], expected_step: int) -> Manifest:
     for name in files:
         match = DATA_NAME.fullmatch(name) if is_plain_name(name) else None
         if match is None or match["prefix"] != prefix or int(match["step"]) != step:
-            raise InputError(f"{name!r} is no file of its checkpoint")
+            raise InputError(f"{name!r} is not a file of its checkpoint")
     if f"{prefix}.index" not in files:
         raise InputError("it names no variables")
     for name, kind in _METADATA.items():

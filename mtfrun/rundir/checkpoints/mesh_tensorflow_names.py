@@ -1,7 +1,7 @@
 """Names of our variables in the checkpoints of other programs.
 
 The table below has the names of Mesh TensorFlow's transformer package, with which T5 was trained,
-of both generations of Tensor2Tensor's MtfTransformer, and of our own checkpoints.
+of both generations of Tensor2Tensor's MtfTransformer, and of our checkpoints.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class _Row(NamedTuple):
     sources: Sequence[Source]
 
 
-# Slots of Mesh TensorFlow's optimizers: Adafactor (mean squares, or those of rows and columns, and
+# Slots of Mesh TensorFlow's optimizers: Adafactor (mean squares, whole or of rows and columns, and
 # momentum), AdamWeightDecay, Momentum. SGD has none.
 _SLOT = re.compile(r"(?:_slot_(?:v|vr|vc|m)|/adam_[mv]|_momentum_v)$")
 
@@ -143,7 +143,7 @@ def sources_of(path: str, paths: Iterable[str]) -> list[Source]:
 
     Args:
       path: one of `paths`.
-      paths: those of all variables of the model, in the model's order, which says which number a
+      paths: of all variables of the model, in the model's order, which says which number a
         sublayer has in its block.
     """
     # Also as `mtfrun export --format=tensorflow` writes it.
@@ -164,7 +164,7 @@ def slot_names(name: str, slot: str) -> list[str]:
 
 
 def is_bookkeeping(name: str) -> bool:
-    """Returns whether a checkpoint's variable is no parameter: the step, a slot, an average."""
+    """Returns whether a checkpoint's variable is not a parameter: the step, a slot, an average."""
     return bool(
         is_step(name)
         or _SLOT.search(name)
@@ -181,7 +181,7 @@ def _template_values(groups: dict[str, str], paths: Iterable[str]) -> dict[str, 
     """Returns the values for the placeholders of the table's patterns."""
     values: dict[str, str | int] = dict(groups)
     stack = groups.get("stack")
-    # A language model is a stack without a name of its own.
+    # A language model is a stack without a name.
     values["gate"] = _GATE
     values["mtf"] = "encoder" if stack == "encoder" else "(?:decoder|transformer)"
     if "block" in groups:

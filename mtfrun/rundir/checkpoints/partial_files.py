@@ -80,7 +80,7 @@ def remove_partial_files(directory: pathlib.Path, prefix: str | None = None) -> 
 
     Args:
       directory: the checkpoint directory.
-      prefix: of a save that has failed, to remove its files alone; None for those of all saves.
+      prefix: of a save that has failed, to remove its files alone; None for all saves.
     """
     named: set[str] = set()
     unreadable: set[int] = set()
@@ -130,9 +130,9 @@ def clean(directory: pathlib.Path) -> list[str]:
     *_, (prefix, step) = lost.items()
     what = f"{directory} has complete data of step {step} without ckpt-{step}.json"
     if newest is not None and step < newest:
-        logging.warning("%s: they are kept, put it back from a copy or remove %s.*", what, prefix)
+        logging.warning("%s: they remain, put it back from a copy or remove %s.*", what, prefix)
         return removed
-    instead = "" if newest is None else f", or move {prefix}.* away to go on from step {newest}"
+    instead = "" if newest is None else f", or move {prefix}.* away to resume from step {newest}"
     raise RunDirError(
         f"{what}: put it back from a copy{instead}, or train in another --model_dir with"
         f" --gin.INIT_CHECKPOINT=\"'{directory}/{prefix}'\", or begin again with"

@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 # Bytes of a file in addition to the variables: names, an index, TensorFlow's graph of objects.
 _MOST_OF_TENSORFLOW = 1 << 28
-# How often a reader tries again after a trainer has deleted or replaced what it was reading.
+# How often a reader tries again after a trainer has deleted or replaced its files.
 _ATTEMPTS = 20
 # The message between processes while the first one chooses a checkpoint.
 _CHOICE = "choice of a checkpoint"

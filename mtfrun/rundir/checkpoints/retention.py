@@ -36,8 +36,8 @@ class Retention:
         """Deletes old checkpoints, and the files that the save of a step has replaced."""
         old: list[int] = []
         if self.max_to_keep is not None:
-            others = [step for step in list_steps(directory) if step != saved]
-            old = others[: max(0, len(others) + 1 - self.max_to_keep)]
+            steps = [step for step in list_steps(directory) if step != saved]
+            old = steps[: max(0, len(steps) + 1 - self.max_to_keep)]
         for step in old:
             if not is_protected(directory, step):
                 with contextlib.suppress(RunDirError):
@@ -53,7 +53,7 @@ def delete_checkpoints(directory: pathlib.Path, steps: Sequence[int]) -> None:
 
 
 def is_protected(directory: pathlib.Path, step: int) -> bool:
-    """Returns whether a checkpoint is the best one or was kept, as far as can be read."""
+    """Returns whether a checkpoint is the best one or is `KEPT`, as far as can be read."""
     with contextlib.suppress(RunDirError):
         best = read_best(directory)
         if best is not None and best.step == step:

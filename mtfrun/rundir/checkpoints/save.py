@@ -1,4 +1,4 @@
-"""One save of a checkpoint, which a thread writes while training goes on."""
+"""One save of a checkpoint, which a thread writes while training continues."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ class Save:
     partial_files.py. An error removes the files of this save, and `wait` raises it.
 
     Of several processes all make one, and call `is_finished` and `wait` together, in their main
-    thread: each thread writes the parts that its process owns, then that of the first process makes
-    one checkpoint of them.
+    thread: each thread writes the parts that its process owns, then the first process makes one
+    checkpoint of them.
     """
 
     def __init__(
@@ -188,7 +188,7 @@ class Save:
             self._error = error
             self._has_written.set()
             if self._count > 1:
-                self._may_finish.wait()  # the others may still write
+                self._may_finish.wait()  # other processes may still write
             remove_partial_files(directory, self._prefix)
             raise
 

@@ -45,7 +45,7 @@ def decompress(block: bytes, size: int) -> bytes:
                 raise InputError("a compressed block is damaged")
             start = len(content) - offset
             part = bytes(content[start : start + length])
-            # A copy may overlap its own output.
+            # A copy may overlap its output.
             part = (part * (length // len(part) + 1))[:length]
         content += part
         if len(part) != length or len(content) > size:

@@ -32,8 +32,8 @@ class _Tensor(NamedTuple):
 class Snapshot:
     """The values of variables at one moment, which training may change at once.
 
-    The constructor waits for the devices, and copies what is not in the memory of this process's
-    CPU already. All else needs no device but the CPU, and may be called in a thread.
+    The constructor waits for the devices, and copies values to the memory of this process's CPU.
+    Everything else needs no other device, and may be called in a thread.
 
     The files are those that `tf.train.Checkpoint(variables=variables).write` makes. Of several
     processes each has the parts of variables that it owns, see `mtf.owned_shards`.

@@ -48,7 +48,7 @@ class CheckpointDirectory:
 
     @classmethod
     def of(cls, name: str | os.PathLike[str]) -> CheckpointDirectory:
-        """Returns that of a run directory, or of its `checkpoints` or `checkpoints.1`."""
+        """Opens a run directory, or its `checkpoints` or `checkpoints.1`."""
         run = RunDirectory(name)
         run.require()
         directory = pathlib.Path(run.path)

@@ -191,7 +191,7 @@ def _check_entry(entry: BundleEntryProto, files: _Files) -> None:
     if entry.dtype == types_pb2.DT_STRING:
         _check_strings(entry, elements, files)
     elif entry.size != elements * _TYPES[entry.dtype]:
-        raise InputError(f"it has {entry.size} bytes, not those of its sizes {list(sizes)}")
+        raise InputError(f"it has {entry.size} bytes, which differ from its sizes {list(sizes)}")
 
 
 def _sizes(entry: BundleEntryProto) -> tuple[int, ...]:
@@ -220,7 +220,7 @@ def _check_strings(entry: BundleEntryProto, count: int, files: _Files) -> None:
         length, position = _varint(content, position)
         total += length
     if entry.size != (position + 4 + total if count else 0):
-        raise InputError("the lengths of its texts are not those of its place")
+        raise InputError("the lengths of its texts differ from its place")
 
 
 def _check_parts(

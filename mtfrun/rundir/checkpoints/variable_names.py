@@ -1,4 +1,4 @@
-"""A user's own names of a model's variables in a checkpoint: `InitCheckpoint.names`."""
+"""Names that a user has for a model's variables in a checkpoint: `InitCheckpoint.names`."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def sources_in_names(
     sources: dict[str, Source] = {}
     keys: dict[str, str] = {}
     for key, entry in names.items():
-        given: dict[tuple[str, str | None], str] = {}  # our path by name and entry
+        by_name: dict[tuple[str, str | None], str] = {}  # our path by name and entry
         pattern = _compile(key, what)
         matches = {path: match for path in paths if (match := pattern.fullmatch(path))}
         if key in paths:  # a path is not taken for an expression
@@ -72,7 +72,7 @@ def sources_in_names(
                 raise RunDirError(
                     f"{what}: {name}, for {path}, is not in the checkpoint{nearest(name, stored)}"
                 )
-            other = given.setdefault((name, source.entry), path)
+            other = by_name.setdefault((name, source.entry), path)
             if other != path:
                 raise RunDirError(
                     f"{what}: {key} gives {name} to both {other} and {path}: use a group of the "
@@ -91,7 +91,7 @@ def _of_file(path: pathlib.Path, what: str) -> Any:
     try:
         return read_json(path)
     except JsonError as error:
-        raise RunDirError(f"{what} is no JSON: {error}") from error
+        raise RunDirError(f"{what} is not JSON: {error}") from error
     except (OSError, ValueError) as error:
         raise RunDirError(f"{what}: cannot be read: {reason(error)}") from error
 
@@ -100,7 +100,7 @@ def _compile(key: str, what: str) -> re.Pattern[str]:
     try:
         return re.compile(key)
     except re.error as error:
-        raise RunDirError(f"{what}: {key} is no regular expression: {error}") from None
+        raise RunDirError(f"{what}: {key} is not a regular expression: {error}") from None
 
 
 def _whole(path: str) -> re.Match[str]:

@@ -40,7 +40,7 @@ class Status:
       state: "running"; "finished"; "stopped" by a signal, after a save; "failed" by an error.
       step: finished steps.
       train_steps: the step at which training ends.
-      values: the newest point of the curves, by tag; NaN for what is not finite.
+      values: the newest values of the curves, by tag; NaN where not finite.
       speed: units of data a second; None before it is known.
       unit: what `speed` counts, such as "tok".
       error: the line of the error of a failed training.
@@ -159,7 +159,7 @@ def best_of(
 
 
 def _as_json(values: Mapping[str, float]) -> dict[str, float | None]:
-    """Returns numbers as JSON has them: null for what is not finite."""
+    """Returns numbers as JSON has them: null where not finite."""
     return {name: float(x) if math.isfinite(x) else None for name, x in values.items()}
 
 

@@ -85,9 +85,9 @@ def record_hparams(
     """
     start = time.time()
     values = as_hparams(hparams)
-    # Runs of equal values are rows of their own: by default TensorBoard would show their mean.
+    # Runs of equal values are different rows: by default TensorBoard would show their mean.
     path = pathlib.Path(directory).absolute()
-    # Its own name first: a narrow column has room for no more.
+    # The name first: a narrow column has room for no more.
     trial = f"{path.name} in {path.parent}"
     summaries = [summary_v2.hparams_pb(values, trial, start_time_secs=start)]
     beside = {}
@@ -108,7 +108,7 @@ def record_hparams(
         status = api_pb2.STATUS_SUCCESS
     finally:
         if file is not None:
-            # Of the same message in TensorFlow's own class.
+            # The same message in TensorFlow's class.
             end = session_end_pb(status, time.time()).SerializeToString()
             _append(file, [Summary.FromString(end)])
 
@@ -126,9 +126,9 @@ def write_hparams(
         for name, value in as_hparams(run).items():
             values.setdefault(name, []).append(value)
     domains = {
-        name: _domain(own)
-        for name, own in values.items()
-        if len({(type(value), value) for value in own}) > 1 or len(own) < len(runs)
+        name: _domain(of_runs)
+        for name, of_runs in values.items()
+        if len({(type(value), value) for value in of_runs}) > 1 or len(of_runs) < len(runs)
     }
     if _replace_events(directory, [_description(domains, metrics, domains)]) is None:
         return

@@ -27,8 +27,8 @@ CATALOGUE = (
     Entry(
         "loss",
         "loss (nats)",
-        "Cross entropy of the targets, the mean over all of them, in nats. In training it is "
-        "that of the batches since the point before, with dropout and other noise.",
+        "Cross entropy of the targets, the mean over all of them, in nats. In training "
+        "of the batches since the value before, with dropout.",
         "Learning: loss",
     ),
     Entry(
@@ -58,7 +58,7 @@ CATALOGUE = (
     Entry(
         r"loss/order_(?P<order>\d+)_entropy",
         "order-{order} entropy (bits)",
-        "Entropy of a byte of the split given the {order} bytes before it, in bits: what a "
+        "Entropy of a byte of the split after the {order} bytes before it, in bits: what a "
         "table of counts would reach, a baseline for the bits per byte.",
         "Learning: bits per byte, entropies of the text",
     ),
@@ -149,7 +149,7 @@ CATALOGUE = (
     Entry(
         r"moe_load/(?P<layer>.+)/visits_(?P<number>\d+)",
         "{layer}: {number} experts",
-        "Share of the tokens that visit this number of experts; the last one counts more as well.",
+        "Share of the tokens that go to this number of experts; the last one counts more as well.",
     ),
     Entry(
         "moe_load/(?P<layer>.+)/load",
@@ -218,7 +218,7 @@ CATALOGUE = (
         "perf/model_tflop_per_sec",
         "model TFLOP / s",
         "10^12 floating point operations a second in the model's matrix products and "
-        "convolutions: three times those of a forward pass, on all devices. Rematerialisation "
+        "convolutions: three times as many as in a forward pass, on all devices. Rematerialisation "
         "does not count.",
         "Speed: model TFLOP / s",
     ),
@@ -297,7 +297,7 @@ CATALOGUE = (
     Entry(
         "experts_of_tokens/(?P<level>.+)",
         "experts of tokens, {level}",
-        "The experts that the tokens of a sample visit, by layer.",
+        "The experts of the tokens of a sample, by layer.",
     ),
     Entry(
         "(?P<what>attention(_to_encoder)?)(/(?P<layer>.+))?",
@@ -307,9 +307,7 @@ CATALOGUE = (
     Entry(
         "mesh", "mesh", "The devices, and the dimensions that the layout splits over their axes."
     ),
-    Entry(
-        "layers/(?P<what>.+)", "{what}", "A measurement of this layer; its class says what it is."
-    ),
+    Entry("layers/(?P<what>.+)", "{what}", "A metric of this layer; its class describes it."),
 )
 
 # Of these more is worse; of accuracy, BLEU, F1 and a metric of any other name, less.

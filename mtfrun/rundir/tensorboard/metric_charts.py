@@ -2,7 +2,7 @@
 
 The page Custom Scalars has several curves in one chart, training and evaluation. A chart has the
 curves of all runs whose tags match: TensorBoard joins the charts of the training and of the
-evaluation, and those of several runs.
+evaluation, and the charts of several runs.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from mtfrun.rundir.tensorboard.summaries import Summaries
 
 # The last part of the name of a load, "<layer>/level_1/load".
 _LOAD = "load"
-# The categories of an evaluation; the others also have curves of it, but are charts of the
-# training, so that they come after these on the page.
+# The categories of an evaluation; the other ones are charts of the training, so that they come
+# after these on the page, although an evaluation has curves in them too.
 _OF_EVALUATION = ("Learning", "Tasks", "Predictions")
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from mtfrun.rundir.tensorboard.metric_catalogue import CATALOGUE
 
 _ENTRY = re.compile(r"(.*)/(\d+)")
-# The measurements of mixtures, "path/level_1/load/3", "path/visits/0", and of residual streams.
+# The metrics of mixtures, "path/level_1/load/3", "path/visits/0", and of residual streams.
 _LOAD = re.compile(r"(.+)/(level_\d+)/load/(\d+)")
 _LEVEL = re.compile(r"(.+)/(level_\d+)/(dropped|entropy|balance_loss|greatest_load|least_load)")
 _VISITS = re.compile(r"(.+)/visits/(\d+)")
@@ -29,8 +29,8 @@ _GROUPS = {
     if group in ("loss", "accuracy", "decodes") and "<each>" not in name
 }
 _TASK = re.compile(r"tasks(?P<group>_\w+)?/(?P<task>[^/]+)/(?P<tag>.+)")
-_USERS_OWN = (
-    "A value of this run's own classes; the class or the action that writes it says what it is."
+_USER_DEFINED = (
+    "A value of a class that is not of mtfrun; the class or the action that writes it describes it."
 )
 
 
@@ -137,4 +137,4 @@ def description_of(tag: str) -> Description:
         return Description(
             f"{match['task']}: {inner.title}", f"Of the task `{match['task']}` alone: {inner.text}"
         )
-    return Description(tag.replace("_", " "), _USERS_OWN)
+    return Description(tag.replace("_", " "), _USER_DEFINED)

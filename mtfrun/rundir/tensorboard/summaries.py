@@ -162,7 +162,7 @@ class Summaries:
     def _describe(self, summary: Summary) -> None:
         """Gives the tags that are new in the file a title and a description.
 
-        TensorBoard keeps those of the first value of a tag.
+        TensorBoard shows the ones of the first value of a tag.
         """
         for value in summary.value:
             if value.tag not in self._described:
@@ -178,8 +178,8 @@ class Summaries:
         first = Event(wall_time=time.time(), file_version="brain.Event:2")
         writer.write(first.SerializeToString())
         if self._resumed_step is not None:
-            # TensorBoard drops all steps from that of a START event on; the resumed step itself was
-            # written before its checkpoint and is kept. The first START of a directory counts as
+            # TensorBoard drops all steps from a START event on; the resumed step itself was
+            # written before its checkpoint and remains. The first START of a directory counts as
             # the beginning of the run and drops nothing: hence two.
             start = Event(
                 wall_time=time.time(),
@@ -192,7 +192,7 @@ class Summaries:
         return writer
 
     def _file_name(self) -> str:
-        """Returns a name that sorts after all others: TensorBoard reads files in order of name."""
+        """Returns a name that sorts last: TensorBoard reads files in order of name."""
         matches = (_EVENT_FILE.fullmatch(path.name) for path in self._directory.iterdir())
         newest = max((int(match[1]) for match in matches if match), default=0)
         seconds = max(int(time.time()), newest + 1)
@@ -202,7 +202,7 @@ class Summaries:
         self._failed = True
         self._writer = None
         logging.warning(
-            "cannot write summaries in %s: %s; the run goes on without them",
+            "cannot write summaries in %s: %s; the run continues without them",
             self._directory,
             reason(error),
         )

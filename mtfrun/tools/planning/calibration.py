@@ -151,7 +151,7 @@ class _Stopwatch:
         self._clock = clock
 
     def __call__(self, body: Body, x: mtf.Tensor, unrolled: int = 2) -> float:
-        """Returns the seconds of `body`, which is applied to its own result again and again.
+        """Returns the seconds of `body`, which is applied to its result again and again.
 
         Args:
           body: returns a tensor of the shape of its argument.
@@ -188,9 +188,9 @@ class _Stopwatch:
         return _without(fastest, without) / (count * unrolled)
 
 
-def _without(secs: float, others: float) -> float:
-    """Returns the seconds without those of others; some remain, however noisy both are."""
-    return max(secs - others, 0.1 * secs)
+def _without(secs: float, overhead: float) -> float:
+    """Some remain, however noisy both are."""
+    return max(secs - overhead, 0.1 * secs)
 
 
 def _curve(points: Iterable[tuple[float, float]]) -> Curve:

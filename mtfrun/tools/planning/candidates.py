@@ -26,7 +26,7 @@ class Candidate:
     Attributes:
       mesh: the axes and their sizes.
       layout: the rules.
-      outer_batch: parts of a batch that a mesh axis of their own may split.
+      outer_batch: parts of a batch that another mesh axis may split.
       microbatches: parts of a batch that are computed one after the other.
       rematerialise: whether the backward pass computes activations again; None for models that
         have no such setting.
@@ -52,7 +52,8 @@ class Dimensions:
 
     Attributes:
       shapes: of all tensors of a step on one device.
-      roots: the names of the dimensions of variables and features. The others are made from them.
+      roots: the names of the dimensions of variables and features, from which all other dimensions
+        are made.
       batch_size: rows of a microbatch, which `batch` and `outer_batch` have together. A model that
         reads `outer_batch` has it in `shapes` with any size.
     """
@@ -63,7 +64,7 @@ class Dimensions:
 
     @functools.cached_property
     def sizes(self) -> Mapping[str, frozenset[int]]:
-        """All sizes of each dimension, 1 excluded: it is that of a part."""
+        """All sizes of each dimension, 1 excluded: a part has it."""
         sizes: dict[str, set[int]] = collections.defaultdict(set)
         for dim in itertools.chain(*self.shapes):
             if dim.size > 1:
@@ -98,7 +99,7 @@ class Dimensions:
         names = sorted(
             name
             for name in self.roots & set(self.sizes)
-            # The others are made where the layout asks for them.
+            # The other sets are made where the layout asks for them.
             if not name.startswith("_")
             and not name.endswith("_unsplit")
             and all(size % parts == 0 for size in self.sizes[name])

@@ -40,7 +40,7 @@ class Collective:
 
 @dataclasses.dataclass(frozen=True)
 class NeededCollective:
-    """A collective before DTensor merges it with others, or sends it in another way.
+    """A collective before DTensor merges it with another one, or sends it differently.
 
     Attributes:
       collective: its kind, axes and bytes.

@@ -26,7 +26,7 @@ from mtfrun.tools.planning.plan import (
 )
 from mtfrun.tools.planning.resources import Resources
 
-# Of the operations at the peak, and of the rules that would split what is replicated.
+# Of the operations at the peak, and of the rules that would split replicated variables.
 _MOST_NAMED = 4
 _INDENT = 16
 

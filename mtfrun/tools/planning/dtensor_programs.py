@@ -70,7 +70,7 @@ class CompiledStep(NamedTuple):
 def take_programs(folder: str | pathlib.Path) -> list[CompiledStep]:
     """Returns the programs of the `mtf.function`s compiled since the last call, in their order.
 
-    Their files, and those of other programs, are removed.
+    All files of programs are removed.
     """
     folder = pathlib.Path(folder)
     programs = []
@@ -103,7 +103,7 @@ def parse_module(lines: Iterable[str]) -> Program:
 
 
 class _Parser:
-    """Reads lines; every region of an operation has its own names, besides those around it."""
+    """Reads lines; every region of an operation has names in addition to the ones around it."""
 
     def __init__(self, lines: Iterable[str]):
         self._lines = self._shorten(lines)
@@ -281,13 +281,13 @@ def varying_axes(devices: list[int], mesh: Mapping[str, int]) -> tuple[str, ...]
 def layouts_of_relayout(
     attributes: str,
 ) -> tuple[tuple[str | None, ...], tuple[str | None, ...]] | None:
-    """Returns the mesh axis of every dimension before and after; None if it is no relayout."""
+    """Returns the mesh axis of every dimension before and after; None if it is not a relayout."""
     layouts = {name: specs(text) for name, text in _LAYOUT.findall(attributes)}
     return (layouts["input"], layouts["output"]) if "output" in layouts else None
 
 
 def _result_names(text: str) -> Iterator[str]:
-    """Yields the names by which others call results: of "%a:2, %b" a#0, a#1 and b."""
+    """Yields the names by which operations read results: of "%a:2, %b" a#0, a#1 and b."""
     for name, count in _RESULT_NAME.findall(text):
         yield from (f"{name}#{i}" for i in range(int(count))) if count else [name]
 

@@ -14,14 +14,14 @@ from mtfrun.tools.planning.program import Operation, Program
 _EQUATION = re.compile(r'equation = "([a-zA-Z]*),([a-zA-Z]*)->([a-zA-Z]*)"')
 _ADJOINT = re.compile(r"adj_x = (true|false)")
 _DTYPES = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
-# Operations that return their operand without touching its entries, or what is known before.
+# Operations that return their operand without touching its entries, or constants.
 _FREE = {"Identity", "StopGradient", "PreventGradient", "IdentityN", "Reshape", "Squeeze"}
 _FREE |= {"ExpandDims", "Const", "ReadVariableOp", "AssignVariableOp", "Yield"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """The seconds of a step on one device, while all others are as busy.
+    """The seconds of a step on one device, while all devices are as busy.
 
     Attributes:
       product_secs: in matrix products and convolutions.

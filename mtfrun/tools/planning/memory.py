@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from mtfrun.tools.planning.program import Block, Operation, Program, Value
 
-# Operations whose results are the memory of their operands, the first, or each its own.
+# Operations whose results are the memory of their operands: of the first, or each of its operand.
 _SAME_MEMORY = {
     "Identity",
     "IdentityN",
@@ -24,7 +24,7 @@ _IN_PLACE |= {"Maximum", "Minimum", "SelectV2", "RealDiv", "ReluGrad", "Softmax"
 _IN_PLACE |= {"Tanh", "Sigmoid", "SquaredDifference", "DivNoNan", "Pow", "AddN", "Reciprocal"}
 # A merged all-reduce writes its parts into a constant, which is copied at the first of them.
 _IN_PLACE |= {"CollectiveReduceV2", "TensorStridedSliceUpdate"}
-# Operations without memory of their own: a variable's, or none.
+# Operations without new memory: a variable's, or none.
 _WITHOUT_MEMORY = {"Const", "ReadVariableOp", "VarHandleOp"}
 
 
@@ -128,7 +128,7 @@ class _Lives:
                 self._drop(result)
 
     def _run_regions(self, operation: Operation, dying: set[Value]) -> None:
-        # A loop takes over what is not read after it; its own values are counted inside.
+        # A loop takes over values that are not read after it; its values are counted inside.
         for value in list(dying):
             dying.remove(value)
             self._drop(value)
@@ -168,7 +168,7 @@ def _reads(operation: Operation) -> Iterable[Value]:
 
 
 def _roots(operations: Iterable[Operation]) -> dict[Value, Value]:
-    """Returns the value whose memory each one has that has no memory of its own."""
+    """Returns, for values without new memory, the value whose memory they have."""
     roots: dict[Value, Value] = {}
     for operation in operations:
         if operation.name in _SAME_MEMORY:

@@ -27,8 +27,8 @@ def _as_needed(operation: Operation, times: int, program: Program) -> NeededColl
     (result,) = operation.results
     layouts = layouts_of_relayout(operation.attributes)
     if layouts is None:
-        own = _RESULT_LAYOUT.search(operation.layouts)
-        partition = specs(own[1]) if own else (None,) * len(result.type.sizes)
+        match = _RESULT_LAYOUT.search(operation.layouts)
+        partition = specs(match[1]) if match else (None,) * len(result.type.sizes)
         layouts = (partition, partition)
     before, after = layouts
     sizes = tuple(

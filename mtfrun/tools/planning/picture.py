@@ -1,4 +1,4 @@
-"""A picture of a mesh: what its devices hold, and what they send along its axes."""
+"""A picture of a mesh: the bytes that its devices hold, and send along its axes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def picture_as_text(plan: Plan, resources: Resources) -> list[str]:
 
 
 def picture_as_svg(plan: Plan, resources: Resources) -> str:
-    """Returns the mesh as SVG: in the box of every device, bars of what it holds.
+    """Returns the mesh as SVG: in the box of every device, bars of the bytes that it holds.
 
     A full bar is --device_memory or, without it, the peak.
     """

@@ -49,7 +49,7 @@ class Curve:
     def secs(self, size: float) -> float:
         """Returns the seconds of a size, between or beyond the known ones on a straight line.
 
-        Below the smallest size they are those of the smallest.
+        Below the smallest size they are constant.
         """
         sizes = [known for known, _ in self.points]
         if size <= sizes[0]:
@@ -111,7 +111,7 @@ class Link:
 
     Attributes:
       latency_secs: of a message.
-      bytes_per_sec: that one device sends while all others send as well.
+      bytes_per_sec: that one device sends while all devices send.
     """
 
     latency_secs: float
@@ -129,7 +129,7 @@ class Link:
 class HostNetwork:
     """Hosts with several devices each, one kind of link inside a host and one between hosts.
 
-    Collectives are those of a ring: n devices send n - 1 messages, of a part each, to their
+    Collectives go around a ring: n devices send n - 1 messages, of a part each, to their
     neighbour (Thakur et al. 2005, https://doi.org/10.1177/1094342005051521, section 4). An
     all-reduce sends twice as much, and waits for 2 log2(n) messages one after the other: it goes up
     and down two trees, as NCCL's does (Sanders et al. 2009,
@@ -166,10 +166,10 @@ class HostNetwork:
 
 @dataclasses.dataclass(frozen=True)
 class DeviceProfile:
-    """How long one device of a mesh takes, while the others are as busy.
+    """How long one device of a mesh takes, while all devices are as busy.
 
     Attributes:
-      name: what was measured, for messages.
+      name: for messages.
       operations: seconds by the bytes that an operation reads and writes. Those of the smallest
         size are what every operation costs.
       products: by type, "float32" or "bfloat16", seconds of a matrix product by its floating point

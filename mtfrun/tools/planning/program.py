@@ -84,7 +84,7 @@ class Block:
     """Operations in their order.
 
     Attributes:
-      arguments: values that are given to it.
+      arguments: its parameters.
       operations: in an order in which they can run.
       results: values that it returns.
     """

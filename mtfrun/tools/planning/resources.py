@@ -30,7 +30,7 @@ def parse_size(text: str) -> int:
     """Returns the bytes of a text such as "16GB", "15.5 GiB", "25GB/s" or "1000000".
 
     Raises:
-      InputError: it is no such text.
+      InputError: it is another text.
 
     Examples:
       >>> parse_size("1.5GB"), parse_size("2KiB")
@@ -46,7 +46,7 @@ def parse_bandwidths(text: str) -> dict[str, float]:
     """Returns the bandwidth of every axis of a text such as "data:12GB/s,model:300GB/s".
 
     Raises:
-      InputError: it is no such text.
+      InputError: it is another text.
     """
     bandwidths = {}
     for part in text.split(","):

@@ -29,7 +29,7 @@ class Option:
       candidate: the mesh, the layout and the settings.
       estimate: the time of a step.
       peak_bytes: the memory of a device.
-      state_bytes: of it, that of variables.
+      state_bytes: of it, for variables.
     """
 
     candidate: Candidate

@@ -19,7 +19,7 @@ INITIAL_VALUES, LOSS, GRADIENTS, UPDATES, EVALUATION, DECODES = KINDS = (
 
 # Gradients of a variable are measured by the largest entry of its gradient, but by at least this
 # share of the largest entry of all gradients. Some gradients are zero but for rounding, such as
-# that of a bias before a normalisation.
+# the gradient of a bias before a normalisation.
 _LEAST_SHARE_OF_ALL = 1e-2
 # Errors of updates are relative to each entry, but at least to this share of the largest entry: a
 # small entry may be the difference of large numbers, and has their rounding errors.
@@ -72,7 +72,7 @@ class Comparison:
 
     @property
     def above(self) -> list[Difference]:
-        """The differences above the tolerance: earlier steps first, then what is computed first."""
+        """The differences above the tolerance, in the order of computation."""
         above = [d for d in self.differences if not d.relative <= self.tolerance]
         return sorted(above, key=lambda d: (d.step, KINDS.index(d.kind)))
 

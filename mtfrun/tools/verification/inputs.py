@@ -29,7 +29,7 @@ class FirstRows:
 
     Attributes:
       settings: the argument.
-      split: None: the inputs are no split of the data.
+      split: None: the inputs are not a split of the data.
     """
 
     split: str | None = None

@@ -19,7 +19,7 @@ from mtfrun.tools.verification.inputs import FirstRows
 from mtfrun.training import TrainState, train_steps_function
 from mtfrun.training.curves import OBJECTIVE
 
-# The model's own loss; OBJECTIVE also has the losses of its layers.
+# The model's loss; OBJECTIVE also has the losses of its layers.
 _LOSS = "loss"
 
 Values: TypeAlias = Mapping[str, np.ndarray]
@@ -94,7 +94,7 @@ def observe(
     Args:
       training: has not run; its variables get their initial values, also from a checkpoint.
       steps: number of steps.
-      inputs: what is decoded after the last step; None decodes nothing.
+      inputs: are decoded after the last step; None for none.
       expected: the observation on one device; None if this is the one device.
     """
     state, options, experiment = training.state, training.options, training.experiment

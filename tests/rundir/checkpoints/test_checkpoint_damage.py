@@ -156,7 +156,7 @@ def test_a_manifest_that_names_other_files_is_damaged_and_deletes_none(
     content["files"][name] = {"bytes": 8, "sha256": ""}
     path.write_text(json.dumps(content))
     checkpoints = Checkpoints(directory, max_to_keep=2)
-    with pytest.raises(DamagedCheckpointError, match=f"'{name}' is no file of its checkpoint"):
+    with pytest.raises(DamagedCheckpointError, match=f"'{name}' is not a file of its checkpoint"):
         checkpoints.verify(10)
     checkpoints.save(30, variables())
     assert checkpoints.steps() == [20, 30]

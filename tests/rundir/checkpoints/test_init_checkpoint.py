@@ -124,7 +124,7 @@ def test_a_regular_expression_selects_variables(tmp_path: pathlib.Path) -> None:
     assert not report.problems()
     with pytest.raises(RunDirError, match="nothing fits the model's variables: 0 variables from"):
         InitCheckpoint(path, variables="^nothing")(_variables())
-    with pytest.raises(RunDirError, match="is no regular expression"):
+    with pytest.raises(RunDirError, match="is not a regular expression"):
         InitCheckpoint(path, variables="(")
 
 

@@ -50,7 +50,7 @@ def test_training_is_refused_where_the_newest_manifest_is_lost(tmp_path: pathlib
     checkpoints = save(tmp_path, 10, 20)
     (tmp_path / "ckpt-20.json").rename(tmp_path / "copy")
     before = contents(tmp_path)
-    with pytest.raises(RunDirError, match=r"or move ckpt-20.\* away to go on from step 10, or tr"):
+    with pytest.raises(RunDirError, match=r"or move ckpt-20.\* away to resume from step 10, or tr"):
         checkpoints.clean()
     assert contents(tmp_path) == before
     (tmp_path / "copy").rename(tmp_path / "ckpt-20.json")
@@ -67,7 +67,7 @@ def test_later_saves_keep_older_data_without_a_manifest(
     assert len(lost) == 2
     assert checkpoints.clean() == []
     (warning,) = (record.getMessage() for record in caplog.records)
-    assert "complete data of step 10 without ckpt-10.json: they are kept" in warning
+    assert "complete data of step 10 without ckpt-10.json: they remain" in warning
     for step in (30, 40, 50):
         checkpoints.save(step, variables(step))
     assert checkpoints.steps() == [40, 50]

@@ -131,7 +131,7 @@ def test_tensors_and_parts_are_read(tmp_path: pathlib.Path) -> None:
     for name, value in values.items():
         np.testing.assert_array_equal(tensors[name], value)
     assert tensors.step("global_step") == 7
-    with pytest.raises(RunDirError, match="is no number of steps"):
+    with pytest.raises(RunDirError, match="is not a number of steps"):
         tensors.step("a")
     with pytest.raises(RunDirError, match="no real numbers"):
         tensors["text"]

@@ -94,7 +94,7 @@ def test_a_path_comes_before_an_expression(tmp_path: pathlib.Path) -> None:
         ({r"stack/blocks/\d+/wi/kernel": "h0/fc"}, "gives h0/fc to both stack/blocks/0/wi/kernel"),
         ({r"stack/.*": r"h\1/fc"}, "a group of the expression is"),
         ({r".*/table": "wte", r"embedding/.*": "wte"}, "both .*/table and embedding/.* match"),
-        ({"(": "wte"}, "( is no regular expression"),
+        ({"(": "wte"}, "( is not a regular expression"),
         ({"embedding/table": 3}, "embedding/table: give a name, or"),
         ({"embedding/table": {"nam": "wte"}}, "embedding/table: give a name, or"),
         ("/nowhere/names.json", "/nowhere/names.json: cannot be read: No such file"),
@@ -111,5 +111,5 @@ def test_names_that_cannot_be_used_are_one_line(
 
 def test_a_file_that_is_no_json_is_named_with_its_line(tmp_path: pathlib.Path) -> None:
     (tmp_path / "names.json").write_text('{"a": "b",\n oops}')
-    with pytest.raises(RunDirError, match=r"names\.json is no JSON: .* line 2"):
+    with pytest.raises(RunDirError, match=r"names\.json is not JSON: .* line 2"):
         InitCheckpoint("x", names=str(tmp_path / "names.json"))

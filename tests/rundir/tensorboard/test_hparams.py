@@ -37,7 +37,7 @@ def _status(directory: pathlib.Path) -> int:
 def test_a_run_has_its_values_and_the_state_in_which_it_has_ended(tmp_path: pathlib.Path) -> None:
     values = {"RATE": 0.1, "STEPS": 30, "WIDTHS": [16, 32], "AVERAGES": True, "CHECKPOINT": None}
     with record_hparams(str(tmp_path), values):
-        assert _hparams(tmp_path)["RATE"] == 0.1, "while it is going on"
+        assert _hparams(tmp_path)["RATE"] == 0.1, "while it runs"
     assert _hparams(tmp_path) == {
         "RATE": 0.1,
         "STEPS": 30.0,

@@ -113,7 +113,7 @@ def test_a_full_disk_warns_once_and_keeps_earlier_values(
             writer.text("samples", "x" * 10_000, step)
             writer.flush()
     (warning,) = (record.getMessage() for record in caplog.records)
-    assert "the run goes on without them" in warning and "\n" not in warning
+    assert "the run continues without them" in warning and "\n" not in warning
     assert len(read(tmp_path).Tensors("samples")) == 6
 
 

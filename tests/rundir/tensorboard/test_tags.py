@@ -42,8 +42,8 @@ def test_metrics_are_grouped(name: str, tag: str) -> None:
 def test_every_tag_has_a_title_and_a_description(tag: str) -> None:
     title, text = description_of(tag)
     assert title and "{" not in title + text
-    is_own = tag in ("my_metric", "other/loss")
-    assert ("own classes" in text) == is_own
+    is_user_defined = tag in ("my_metric", "other/loss")
+    assert ("not of mtfrun" in text) == is_user_defined
 
 
 @pytest.mark.parametrize(
