@@ -5,9 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Iterable
 
-from mtfrun import errors
 from mtfrun.errors import InputError
 
 # What TensorFlow adds to a message: the node and the kind of the operation.
@@ -47,9 +45,3 @@ def reason(error: BaseException) -> str:
 def is_system_error(error: BaseException) -> bool:
     """Returns whether the system failed to do something, such as write to a full disk."""
     return isinstance(error, OSError) or reason(error) in _SYSTEM_REASONS
-
-
-def nearest(name: str, candidates: Iterable[str]) -> str:
-    """Returns `" (nearest: x)"` for the candidate most like `name`, `""` where none is near."""
-    match = errors.nearest(name, candidates)
-    return f" (nearest: {match})" if match else ""

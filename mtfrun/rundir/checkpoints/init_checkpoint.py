@@ -13,6 +13,7 @@ from google.protobuf import text_format
 from tensorflow.python.training.checkpoint_state_pb2 import CheckpointState
 
 from mtfrun import mtf
+from mtfrun.errors import nearest
 from mtfrun.rundir.checkpoints.checkpoint_values import StoredTensors
 from mtfrun.rundir.checkpoints.checkpoints import Checkpoints
 from mtfrun.rundir.checkpoints.compatibility import IncompatibleError
@@ -25,7 +26,7 @@ from mtfrun.rundir.checkpoints.mesh_tensorflow_names import (
 )
 from mtfrun.rundir.checkpoints.partial_files import list_steps, lost_manifests
 from mtfrun.rundir.checkpoints.variable_names import Names, read_names, sources_in_names
-from mtfrun.rundir.errors import RunDirError, nearest, reason
+from mtfrun.rundir.errors import RunDirError, reason
 from mtfrun.rundir.run_directory import CHECKPOINTS
 from mtfrun.untrusted import is_directory, open_regular
 
@@ -51,8 +52,11 @@ class InitReport:
     def problems(self) -> str:
         """Returns why not all variables were initialised; "" if they were."""
         wrong = [f"{path} ({why})" for path, why in self.misshaped.items()]
-        missing = [path + nearest(path, self.unused) for path in self.missing[:_NAMED]]
-        missing += self.missing[_NAMED:]
+        nearest_names = {path: nearest(path, self.unused) for path in self.missing[:_NAMED]}
+        missing = [
+            f"{path} (nearest: {name})" if (name := nearest_names.get(path)) else path
+            for path in self.missing
+        ]
         parts = [_list("lacks", missing), _list("has other sizes for", wrong)]
         return "; ".join(part for part in [*parts, _list("has in addition", self.unused)] if part)
 

@@ -7,8 +7,9 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any, TypeAlias
 
+from mtfrun.errors import did_you_mean
 from mtfrun.rundir.checkpoints.mesh_tensorflow_names import Source
-from mtfrun.rundir.errors import RunDirError, nearest, reason
+from mtfrun.rundir.errors import RunDirError, reason
 from mtfrun.untrusted import JsonError, read_json
 
 Names: TypeAlias = Mapping[str, str | Mapping[str, str | int]]
@@ -63,15 +64,14 @@ def sources_in_names(
             matches = {key: matches.get(key) or _whole(key)}
         if not matches:
             raise RunDirError(
-                f"{what}: {key} matches no variable of the model{nearest(key, paths)}"
+                f"{what}: {key} matches no variable of the model{did_you_mean(key, paths)}"
             )
         for path, match in matches.items():
             source = _expand(entry, match, f"{what}: {key}")
             name = source.pattern
             if name not in stored:
-                raise RunDirError(
-                    f"{what}: {name}, for {path}, is not in the checkpoint{nearest(name, stored)}"
-                )
+                near = did_you_mean(name, stored)
+                raise RunDirError(f"{what}: {name}, for {path}, is not in the checkpoint{near}")
             other = by_name.setdefault((name, source.entry), path)
             if other != path:
                 raise RunDirError(
