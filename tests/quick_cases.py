@@ -11,7 +11,7 @@ QUICK_CASES = {
     "tests/decoding/test_beam_search.py::test_a_rows_hypotheses_do_not_depend_on_the_other_rows": [
         "True",
     ],
-    "tests/decoding/test_given_ends.py::"
+    "tests/decoding/test_ends_in_prompts.py::"
     "test_an_end_in_a_prompt_ends_its_row_unless_it_is_that_of_inputs": [
         *("True-expected0-1-data:1,model:1", "True-expected0-2-data:2,model:2"),
         *("False-expected1-1-data:1,model:1", "False-expected1-2-data:1,model:1"),

@@ -9,7 +9,7 @@ from mtfrun.decoding.hypotheses import END_ID as END_ID
 from mtfrun.decoding.hypotheses import Hypotheses as Hypotheses
 from mtfrun.decoding.hypotheses import n_best as n_best
 from mtfrun.decoding.position_loop import fit_state as fit_state
-from mtfrun.decoding.prompt import number_of_known as number_of_known
+from mtfrun.decoding.prompt import count_prompt_ids as count_prompt_ids
 from mtfrun.decoding.prompt import worth_reading_at_once as worth_reading_at_once
 from mtfrun.decoding.sampling import ChooseToken as ChooseToken
 from mtfrun.decoding.sampling import Greedy as Greedy

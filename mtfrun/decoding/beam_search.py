@@ -88,9 +88,9 @@ class BeamSearch:
         length. It stops when all rows have ended.
 
         Args:
-          prompts: {batch, length} int32, of any lengths, padded on the right. Where an id is no
+          prompts: {batch, length} int32, of any lengths, padded on the right. Where an id is not
             padding, all hypotheses have it, with a log-probability of 0; an end id ends the row,
-            but see `Decoder.given_ends`.
+            but see `Decoder.ends_in_prompts`.
           beam: the dimension of the hypotheses, smaller than `vocab`.
           limits: {batch} int32, the largest number of ids that a row may have, prompt included; 0
             for rows that pad the batch. By default the size of `length`.
@@ -181,7 +181,7 @@ class _Loop:
             alpha=self.search.alpha,
             end_id=self.end_id,
             forced=mtf.gather(self.prompts, position, self.prompts.shape[1]),
-            known=self.start.known,
+            prompt_lengths=self.start.prompt_lengths,
             num_prefilter=self.search.num_prefilter,
         )
         ends = is_end(self.start, candidates.token, position, self.end_id)
@@ -191,10 +191,12 @@ class _Loop:
         """Returns the hypotheses; those that the limit has ended are not finished."""
         *_, length = hypotheses.ids.shape
         is_end_id = mtf.equal(hypotheses.ids, self.end_id)
-        if self.start.known is not None:
+        if self.start.prompt_lengths is not None:
             positions = mtf.range(self.prompts.mesh, length)
             is_new = mtf.greater_equal(
-                positions, self.start.known, output_shape=[*self.start.known.shape, length]
+                positions,
+                self.start.prompt_lengths,
+                output_shape=[*self.start.prompt_lengths.shape, length],
             )
             is_end_id = mtf.logical_and(is_end_id, is_new)
         has_end = mtf.reduce_any(is_end_id, reduced_dim=length)
@@ -225,7 +227,7 @@ class _Loop:
             self.limits,
             alpha=self.search.alpha,
             stop_early=self.search.stop_early,
-            known=self.start.known,
+            prompt_lengths=self.start.prompt_lengths,
         )
 
 

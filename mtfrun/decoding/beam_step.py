@@ -102,7 +102,7 @@ def grow_topk(
     alpha: float,
     end_id: int,
     forced: mtf.Tensor | None = None,
-    known: mtf.Tensor | None = None,
+    prompt_lengths: mtf.Tensor | None = None,
     num_prefilter: int = 0,
 ) -> Candidates:
     """Returns the continuations of the active beams that score best.
@@ -113,9 +113,9 @@ def grow_topk(
       logits: {batch, beam, vocab} of the position.
       forced: {batch} int32: where not negative, the id that a row must have at the position. Its
         log-probability counts as 0.
-      known: {batch} int32, the number of ids in a row's prompt, which the length penalty does not
-        count: their log-probability is 0, and after a long prompt the penalty would be nearly the
-        same for all outputs. By default 0.
+      prompt_lengths: {batch} int32, ids that the length penalty does not count: their
+        log-probability is 0, and after a long prompt the penalty would be nearly the same for all
+        outputs. By default 0.
       num_prefilter: the number of continuations of each beam that are compared; 0 for as many as
         can be among the best. (Mesh TensorFlow's option, for parity: fewer give other results.)
     """
@@ -131,7 +131,7 @@ def grow_topk(
     if forced is not None:
         token, log_probs = _with_forced(forced, token, log_probs, rank)
     log_probs = log_probs + active.log_probs
-    penalty = length_penalty(new_ids(position + 1, known), alpha)
+    penalty = length_penalty(new_ids(position + 1, prompt_lengths), alpha)
     flat = mtf.Dimension("candidates", beam.size * rank.size)
     scores, index = mtf.top_k(mtf.reshape(log_probs / penalty, [batch, flat]), flat, double_beam)
     parents = mtf.floordiv(index, rank.size)
@@ -185,7 +185,7 @@ def grow_finished(finished: Finished, candidates: Candidates) -> Finished:
         parts = [mtf.rename_dimension(x, *n) for x, n in zip((old, new), names, strict=True)]
         return mtf.concat(parts, "pool")
 
-    # In this order: of equal scores the older beam is kept.
+    # In this order: of equal scores the older beam stays.
     pool_scores = joined(finished.scores, scores)
     pool = pool_scores.shape[1]
     best, chosen = mtf.top_k(pool_scores, pool, beam)
@@ -205,7 +205,7 @@ def is_unfinished(
     *,
     alpha: float,
     stop_early: bool,
-    known: mtf.Tensor | None = None,
+    prompt_lengths: mtf.Tensor | None = None,
 ) -> mtf.Tensor:
     """Returns {batch} bool: whether a row needs another step.
 
@@ -217,13 +217,13 @@ def is_unfinished(
       position: int32 scalar, the position of the next step.
       active, finished: the beams up to there.
       limits: {batch} int32, the largest number of ids that a row may have, prompt included.
-      known: see `grow_topk`.
+      prompt_lengths: see `grow_topk`.
     """
     below_limit = mtf.less(position, limits)
     if not stop_early:
         return below_limit
     beam = active.log_probs.shape[1]
-    largest = length_penalty(new_ids(limits, known), alpha)
+    largest = length_penalty(new_ids(limits, prompt_lengths), alpha)
     best_active = mtf.reduce_first(active.log_probs, beam) / largest
     flags = mtf.to_float(finished.flags)
     lowest = mtf.reduce_min(finished.scores * flags, reduced_dim=beam)
@@ -273,11 +273,11 @@ def length_penalty(length: mtf.Tensor, alpha: float) -> mtf.Tensor:
     return mtf.pow((mtf.to_float(length) + 5.0) * (1.0 / 6.0), alpha)
 
 
-def new_ids(length: mtf.Tensor, known: mtf.Tensor | None) -> mtf.Tensor:
+def new_ids(length: mtf.Tensor, prompt_lengths: mtf.Tensor | None) -> mtf.Tensor:
     """Returns the number of ids after the prompts in sequences of a length, at least 0.
 
     Args:
       length: an integer tensor.
-      known: the lengths of the prompts; None without prompts.
+      prompt_lengths: the lengths of the prompts; None without prompts.
     """
-    return length if known is None else mtf.maximum(length - known, 0)
+    return length if prompt_lengths is None else mtf.maximum(length - prompt_lengths, 0)

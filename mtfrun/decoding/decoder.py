@@ -21,14 +21,14 @@ class Decoder(NamedTuple):
       initial_state: the state before position 0. A beam search reorders the tensors that have its
         beam dimension; those that all beams share, such as an encoded input, lack it.
       within: called as within(n), returns a decoder of the first n positions, whose caches are
-        shorter, so that its steps cost less. Its initial state is that of this decoder, cut off.
-      at_once: called as at_once(n, known), returns a decoder whose initial state has read prompts
-        in one pass over n positions (prefilling): of each row the first `known` {batch} int32 ids,
-        at most n. A step at the position of one of these ids does not change the state of that row.
-        None: steps read the prompts.
-      prefix: whether prompts must be read in one pass, as those of a prefix language model, whose
+        shorter, so that its steps cost less. Its initial state is this decoder's, cut off.
+      at_once: called as at_once(n, prompt_lengths), returns a decoder whose initial state has read
+        prompts in one pass over n positions (prefilling): of each row the first `prompt_lengths`
+        {batch} int32 ids, at most n. A step at the position of one of these ids does not change the
+        state of that row. None: steps read the prompts.
+      prefix: whether prompts must be read in one pass, as in a prefix language model, whose
         positions attend to each other.
-      given_ends: whether an end id in a prompt is that of the inputs, before the targets, and does
+      ends_in_prompts: whether an end id in a prompt ends the inputs, before the targets, and does
         not end the row.
     """
 
@@ -37,7 +37,7 @@ class Decoder(NamedTuple):
     within: Callable[[int], Decoder] | None = None
     at_once: Callable[[int, mtf.Tensor], Decoder] | None = None
     prefix: bool = False
-    given_ends: bool = False
+    ends_in_prompts: bool = False
 
     def step_by_step(self) -> Decoder:
         """Returns a decoder that reads prompts step by step; this one if `prefix`."""

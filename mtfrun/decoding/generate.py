@@ -32,9 +32,9 @@ def generate(
 
     Args:
       decoder: the model, for these prompts without a beam.
-      prompts: {batch, length} int32, of any lengths, padded on the right. Where an id is no
-        padding, it replaces the model's choice; an end id ends its row, but see
-        `Decoder.given_ends`.
+      prompts: {batch, length} int32, of any lengths, padded on the right. Where an id is not
+            padding, it replaces the model's choice; an end id ends its row, but see
+        `Decoder.ends_in_prompts`.
       choose: returns the next ids for the logits.
       limits: {batch} int32, the largest number of ids that a row may have, prompt included; 0 for
         rows that pad the batch. By default the size of `length`.

@@ -19,7 +19,7 @@ SHORTEST_SEGMENT = 16
 
 
 # A NamedTuple of the loop's variables, among them `position`, the position of the next step, an
-# int32 scalar; `unfinished`, a bool scalar; `state`, that of the decoder.
+# int32 scalar; `unfinished`, a bool scalar; `state`, the decoder's.
 P = TypeVar("P")
 
 

@@ -19,13 +19,13 @@ class Start(NamedTuple):
     Attributes:
       decoder: a decoder that has read the prompts so far.
       read_at_once: the number of positions that it has read in one pass; 0 if steps read prompts.
-      known: {batch} int32, the number of ids at the beginning of a row that do not end it.
+      prompt_lengths: {batch} int32, the number of ids at the beginning of a row that do not end it.
       position: int32 scalar, the position of the first step.
     """
 
     decoder: Decoder
     read_at_once: int
-    known: mtf.Tensor
+    prompt_lengths: mtf.Tensor
     position: mtf.Tensor
 
 
@@ -49,14 +49,14 @@ def start_of(
     length = prompts.shape.get_dim_by_name("length")
     longest = length.size if longest_prompt is None else min(longest_prompt, length.size)
     # The id that ends a row is always decoded by a step.
-    ends = None if decoder.given_ends else end_id
-    known = number_of_known(prompts, length, ends, padding_id=FREE)
-    known = mtf.minimum(known, limits)
+    ends = None if decoder.ends_in_prompts else end_id
+    prompt_lengths = count_prompt_ids(prompts, length, ends, padding_id=FREE)
+    prompt_lengths = mtf.minimum(prompt_lengths, limits)
     if decoder.at_once is None or not longest:
-        return Start(decoder, 0, known, mtf.constant(prompts.mesh, 0, dtype=tf.int32))
-    known = mtf.minimum(known, longest)
-    position = mtf.reduce_min(mtf.where(mtf.greater(limits, 0), known, longest))
-    return Start(decoder.at_once(longest, known), longest, known, position)
+        return Start(decoder, 0, prompt_lengths, mtf.constant(prompts.mesh, 0, dtype=tf.int32))
+    prompt_lengths = mtf.minimum(prompt_lengths, longest)
+    position = mtf.reduce_min(mtf.where(mtf.greater(limits, 0), prompt_lengths, longest))
+    return Start(decoder.at_once(longest, prompt_lengths), longest, prompt_lengths, position)
 
 
 def worth_reading_at_once(number: int, longest: int) -> bool:
@@ -71,7 +71,7 @@ def worth_reading_at_once(number: int, longest: int) -> bool:
     return 0 < longest <= 3 * number
 
 
-def number_of_known(
+def count_prompt_ids(
     prompts: mtf.Tensor,
     length: mtf.Dimension,
     end_id: int | None = None,
@@ -112,7 +112,7 @@ def id_before(prompts: mtf.Tensor, position: mtf.Tensor) -> mtf.Tensor:
 def is_end(start: Start, token: mtf.Tensor, position: mtf.Tensor, end_id: int) -> mtf.Tensor:
     """Returns whether a token {batch...} at a position ends its row, in the shape of the token.
 
-    End ids in prompts may not end it, see `Decoder.given_ends`.
+    End ids in prompts may not end it, see `Decoder.ends_in_prompts`.
     """
-    may_end = mtf.greater_equal(position, start.known)
+    may_end = mtf.greater_equal(position, start.prompt_lengths)
     return mtf.logical_and(mtf.equal(token, end_id), may_end)

@@ -32,7 +32,7 @@ class Loss(NamedTuple):
     updates: dict[str, mtf.Tensor] = {}  # noqa: RUF012 - a default that nothing changes
 
     def with_collected(self, collector: Collector) -> Loss:
-        """Returns the loss with the losses, measurements and updates of the model's layers."""
+        """Returns the loss with the losses, metrics and updates of the model's layers."""
         total, of_layers = self.total, collector.total_loss()
         if of_layers is not None:
             # Means over the batch: times the weight they are sums, as the total is.
@@ -47,7 +47,7 @@ class Model(mtf.Module, abc.ABC):
     A subclass has a `loss`; the other members have defaults. It is constructed as
     `model_class(mesh, **arguments)` with arguments that its data determines.
 
-    A model whose layers have losses, measurements or updates of variables calls them with a
+    A model whose layers have losses, metrics or updates of variables calls them with a
     collector, and returns `loss.with_collected(collector)`.
 
     Attributes:
@@ -57,7 +57,7 @@ class Model(mtf.Module, abc.ABC):
         ignores.
       pairs_needed_by: of a model that reads pairs only with some settings, these settings.
       reads_outer_batch: whether features may be {outer_batch, batch, ...}.
-      padding_id: the id of text that fills up rows, and has no loss; that of the vocabularies.
+      padding_id: the id that fills up rows of text and has no loss, as in the vocabularies.
     """
 
     reporting: ClassVar[Reporting] = Reporting()
@@ -76,7 +76,7 @@ class Model(mtf.Module, abc.ABC):
     def metric_shapes(self) -> Mapping[str, mtf.Shape]:
         """The shape of the total of every metric in `Loss.metrics` in training, by name.
 
-        By default the scalar "loss" and the measurements of all layers. It is known before the
+        By default the scalar "loss" and the metrics of all layers. It is known before the
         first call, once the module has its paths. Outside of training there may be more metrics.
         """
         return {"loss": mtf.Shape(), **layers.metric_shapes(self)}
@@ -85,7 +85,7 @@ class Model(mtf.Module, abc.ABC):
     def updated_paths(self) -> Sequence[str]:
         """The keys of `Loss.updates` in training, once the module has its paths.
 
-        By default those of all layers.
+        By default the updated variables of all layers.
         """
         return layers.updated_paths(self)
 
@@ -168,12 +168,12 @@ class TextModel(Model):
 
     @property
     def predicts_first_id(self) -> bool:
-        """Whether the first id of a text is predicted; otherwise it is given."""
+        """Whether the first id of a text is predicted, and not part of the prompt."""
         return True
 
     @property
     def reads_prompts_at_once(self) -> bool:
-        """Whether prompts must be read in one pass, as those of prefix language models."""
+        """Whether prompts must be read in one pass, as in prefix language models."""
         return False
 
     @abc.abstractmethod

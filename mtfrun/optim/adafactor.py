@@ -1,6 +1,6 @@
 """Adafactor (Shazeer & Stern 2018): Adam's scaling in sublinear memory.
 
-https://arxiv.org/abs/1804.04235; section and algorithm numbers below are those of the paper.
+https://arxiv.org/abs/1804.04235; section and algorithm numbers below are the paper's.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def factored_sides(
 
 
 def rms(x: mtf.Tensor, output_shape: mtf.ShapeLike = ()) -> mtf.Tensor:
-    """Returns the root mean square over all dimensions except those of `output_shape`."""
+    """Returns the root mean square over all dimensions that `output_shape` lacks."""
     return mtf.sqrt(mtf.reduce_mean(mtf.square(x), output_shape=output_shape))
 
 
@@ -154,9 +154,9 @@ def default_learning_rate(*, relative: bool) -> Schedule:
 
 
 class Adafactor(SlotOptimizer):
-    """Adafactor; slots `vr` and `vc` of factored variables, `v` of others, `m` with momentum.
+    """Adafactor; slots `vr` and `vc` of factored variables, `v` of all other ones, `m` with momentum.
 
-    The defaults are those of Mesh TensorFlow and T5; without a learning rate, the relative step
+    The defaults are Mesh TensorFlow's and T5's; without a learning rate, the relative step
     size of the paper, algorithms 4 and 5.
     """
 
@@ -185,7 +185,7 @@ class Adafactor(SlotOptimizer):
             stored as two vectors (section 3); None factors nothing. The heads and d_kv of
             attention's projections are one side, see `mtf.Variable.sides`.
           stacked_dim_names: dimensions over which similar parameters are stacked in one variable;
-            each of them is factored separately and has its own scale.
+            each of them is factored and scaled separately.
           parameter_scale: relative step size; None for absolute steps.
           learning_rate_factors: factors of the learning rate by pattern of the variable's path.
         """

@@ -36,7 +36,7 @@ def clip_by_global_norm(
     the norm.
 
     Args:
-      norm: of the gradients, where it is known.
+      norm: of the gradients; None computes it.
 
     Raises:
       InputError: `max_norm` is not positive.

@@ -222,7 +222,7 @@ class Product:
 class Shifted:
     """schedule(t - start_step): the schedule as if training began at `start_step`.
 
-    For fine-tuning, where the first step is that of the checkpoint.
+    For fine-tuning, where the first step is the checkpoint's.
 
     Examples:
       >>> Shifted(LinearWarmup(100), start_step=5000)(5050)

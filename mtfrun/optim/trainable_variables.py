@@ -15,7 +15,7 @@ from mtfrun.errors import InputError
 
 
 class PatternError(InputError):
-    """A pattern is no regular expression, or no variable matches it."""
+    """A pattern is not a regular expression, or no variable matches it."""
 
 
 def matching_paths(paths: Iterable[str], patterns: Sequence[str], purpose: str) -> set[str]:
@@ -27,7 +27,7 @@ def matching_paths(paths: Iterable[str], patterns: Sequence[str], purpose: str) 
 
     Raises:
       PatternError: a pattern is found in no path, which is nearly always a typing error that would
-        go unnoticed, or is no regular expression.
+        go unnoticed, or is not a regular expression.
     """
     paths = list(paths)
     return {path for pattern in patterns for path in _matches(paths, pattern, purpose)}
@@ -52,7 +52,7 @@ def trainable_variables(
 
 
 def learning_rate_factors(paths: Iterable[str], factors: Mapping[str, float]) -> dict[str, float]:
-    """Returns the factor of every path: that of the first pattern found in it, otherwise 1.
+    """Returns the factor of every path: of the first pattern found in it, otherwise 1.
 
     Args:
       factors: factors by pattern, `{"^embedding": 0.1, "norm": 2.0}`.

@@ -30,7 +30,7 @@ def _counting_decoder(mesh: mtf.Mesh, dims: list[mtf.Dimension], prefills: bool)
     no_steps = mtf.zeros(mesh, dims, tf.int32)
     if not prefills:
         return Decoder(step, no_steps)
-    prefilled = Decoder(step, no_steps, prefix=True, given_ends=True)
+    prefilled = Decoder(step, no_steps, prefix=True, ends_in_prompts=True)
     return prefilled._replace(initial_state=no_steps - 9, at_once=lambda n, known: prefilled)
 
 

@@ -74,7 +74,7 @@ class GatherDispatch:
     """Moves rows by index: a slot has at most one token, a token has a slot for every choice.
 
     The time does not depend on the group size. Both directions and both gradients are gathers: the
-    gradient of `to_slots` moves rows to tokens, that of `to_tokens` moves rows to slots.
+    gradient of `to_slots` moves rows to tokens, the gradient of `to_tokens` moves rows to slots.
     """
 
     def to_slots(self, x: mtf.Tensor, routing: Routing, shape: mtf.Shape) -> mtf.Tensor:

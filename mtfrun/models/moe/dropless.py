@@ -69,7 +69,7 @@ def routing_to_sorted_rows(routing: Routing) -> Routing:
 
 
 class DroplessMoE(Mixture):
-    """Every token visits all experts that the gate chooses for it, whatever the balance.
+    """Every token is dispatched to all experts that the gate chooses, whatever the balance.
 
     "Dropless", as in MegaBlocks, Gale et al. 2022, arXiv:2211.15841. The output of a token depends
     on this token alone: it is the same in training, in evaluation, and in a step of decoding. Any
@@ -82,14 +82,14 @@ class DroplessMoE(Mixture):
     expert needs, see `Rounds`: the memory does not depend on the balance, and the time does. There
     all devices have the router's logits of all tokens.
 
-    Its variables are those of `MoE1D`: a checkpoint of one is a checkpoint of the other.
+    It has the variables of `MoE1D`: a checkpoint of one is a checkpoint of the other.
 
     Args:
       num_experts, router, experts, loss_coef: see `MoE1D`.
       round_factor: on several devices the slots of all experts together in a round, relative to the
         choices of all tokens.
-      routes_padding: padding visits experts as well, and counts in the losses of the gate, as in
-        transformers. The outputs of all other tokens are the same.
+      routes_padding: padding is dispatched to experts as well, and counts in the losses of the
+        gate, as in transformers. The outputs of all other tokens are the same.
     """
 
     short_name = "moe_1d"

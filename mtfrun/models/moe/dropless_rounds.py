@@ -25,11 +25,11 @@ class Rounds:
     """A mixture in as many rounds as its fullest expert needs.
 
     Devices have buffers of a fixed size, which the worst case, all tokens to one expert, would make
-    as large as all tokens together. Here the buffers are those of a mixture with a capacity: a
-    round dispatches to every expert the next `slots` of the tokens that chose it, and the rounds
-    end when no expert has any left. So the memory does not depend on the balance, and the time
-    does: it is that of a mixture with this capacity, times the rounds. With loads up to `slots` it
-    is one round; where all tokens choose one of E experts, E / (factor * choices) rounds.
+    as large as all tokens together. Here a round is a mixture with a capacity: it dispatches to
+    every expert the next `slots` of the tokens that chose it, and the rounds end when no expert
+    has any left. So the time depends on the balance, and the memory does not. With loads up to
+    `slots` there is one round; where all tokens choose one of E experts, E / (factor * choices)
+    rounds.
 
     The backward pass computes a round's inner values again.
 
@@ -90,7 +90,7 @@ class Rounds:
 
 
 def _in_groups(routing: Routing, shape: mtf.Shape, group: mtf.Dimension) -> Routing:
-    """Returns a routing of all tokens as one of groups, each with positions of its own.
+    """Returns a routing of all tokens as one of groups, each with its positions.
 
     Args:
       routing: {tokens}, of which none are dropped.

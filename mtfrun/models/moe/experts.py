@@ -46,10 +46,10 @@ class Experts(mtf.Module):
         return self.wo(self.dropout(self.wi(x, call), call), call)
 
     def of_rows(self, x: mtf.Tensor, sizes: mtf.Tensor, call: Call) -> mtf.Tensor:
-        """Returns {rows, n} for x {rows, d_model}, every row by its own expert.
+        """Returns {rows, n} for x {rows, d_model}, every row by its expert.
 
-        The first sizes[0] rows are those of expert 0, and so on; rows after those of all experts
-        give zeros. For experts of one dimension.
+        The first sizes[0] rows belong to expert 0, and so on; rows after these give zeros. For
+        experts of one dimension.
         """
         hidden = self.dropout(self.wi.of_rows(x, sizes, call), call)
         return self.wo.of_rows(hidden, sizes, call)

@@ -6,7 +6,7 @@ from mtfrun import mtf
 from mtfrun.layers import Metric
 from mtfrun.models.moe.routing import Routing
 
-# Tokens by the number of experts that they visit: 0, 1, 2, 3, or 4 and more.
+# Tokens by their number of experts: 0, 1, 2, 3, or 4 and more.
 VISITS = mtf.Dimension("visits", 5)
 # The experts of the first of two levels: a batch dimension of the second level's routing.
 _OUTER_EXPERTS = "expert_x"
@@ -24,7 +24,7 @@ def level_shapes(num_experts: int) -> dict[str, mtf.Shape]:
 
 
 def level_metrics(routing: Routing, importance: mtf.Tensor | None) -> dict[str, Metric]:
-    """Returns the measurements of one level.
+    """Returns the metrics of one level.
 
     "load" {experts_of_level}: every expert's share of the dispatched tokens. "dropped": the share
     of choices that capacity dropped. "entropy": of a token's gates, in nats. "balance_loss": 1
@@ -58,10 +58,10 @@ def level_metrics(routing: Routing, importance: mtf.Tensor | None) -> dict[str, 
 
 
 def visits_metric(visits: mtf.Tensor, importance: mtf.Tensor | None) -> Metric:
-    """Returns the shares {visits} of tokens by the number of experts that they visit.
+    """Returns the shares {visits} of tokens by their number of experts.
 
     Args:
-      visits: {...} float32, the number of experts that a token visits.
+      visits: {...} float32, the number of experts of a token.
       importance: {...}, 0 for padding; None for tokens everywhere.
     """
     nonpadding = _nonpadding(visits, importance)

@@ -47,7 +47,7 @@ class Mixture(Sublayer):
 
     @property
     def metric_shapes(self) -> Mapping[str, mtf.Shape]:
-        """Those of every level, and the tokens by the number of experts that they visit."""
+        """The metrics of every level, and the tokens by their number of experts."""
         shapes = {
             f"{level}/{name}": shape
             for level, experts in self._experts_of_levels.items()

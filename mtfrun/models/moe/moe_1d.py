@@ -17,7 +17,7 @@ from mtfrun.models.transformer.sequence_call import SequenceCall
 
 
 class MoE1D(CapacityMixture):
-    """Every token visits one or a few of many feed-forward layers.
+    """Every token is dispatched to one or a few of many feed-forward layers.
 
     Shazeer et al. 2017, arXiv:1701.06538; computed as in Lepikhin et al. 2020, arXiv:2006.16668,
     algorithm 2. Tokens of a batch are split into groups; a group has `capacity` slots in every
@@ -81,7 +81,7 @@ class MoE1D(CapacityMixture):
     def step(self, x: mtf.Tensor, state: Any, call: SequenceCall) -> tuple[mtf.Tensor, Any]:
         """Returns {batch..., n} for x {batch..., d_model}.
 
-        Every token is a group of its own, with a slot in every expert.
+        Every token is one group, with a slot in every expert.
 
         Raises:
           InputError: the gate draws random numbers.

@@ -18,17 +18,16 @@ from mtfrun.models.transformer.sequence_call import SequenceCall
 
 
 class MoE2D(CapacityMixture):
-    """Every token visits a few groups of experts, and in each of them a few experts.
+    """Every token is dispatched to a few groups of experts, and to a few experts in each group.
 
     Shazeer et al. 2017, arXiv:1701.06538, appendix B. The first level chooses among expert_x, the
     second, whose router differs from one expert_x to the next, among expert_y. A token's first
-    choice on the first level may visit two experts there, its second choice one: a token visits up
+    choice on the first level may go to two experts there, its second choice to one: a token has up
     to three experts.
 
-    On a mesh of two axes: tokens {outer_batch, batch, ...} with outer_batch on one and batch on the
-    other, expert_x on the axis of the batch, expert_y on that of the outer batch; tokens move by
-    all-to-alls over one axis at a time. Without an outer batch every device of that axis computes
-    the first level.
+    On a mesh of two axes: batch and expert_x on one axis, outer_batch and expert_y on the other;
+    tokens move by all-to-alls over one axis at a time. Without an outer batch every device of its
+    axis computes the first level.
 
     Args:
       mesh, d_model, dtypes, experts, loss_coef, dispatch: see `MoE1D`.
@@ -99,7 +98,7 @@ class MoE2D(CapacityMixture):
     def step(self, x: mtf.Tensor, state: Any, call: SequenceCall) -> tuple[mtf.Tensor, Any]:
         """Returns {batch..., n} for x {batch..., d_model}.
 
-        Every token is a group of its own, with a slot in every expert.
+        Every token is one group, with a slot in every expert.
 
         Raises:
           InputError: a gate draws random numbers.

@@ -1,6 +1,6 @@
 """The computation of a mixture of experts of two levels.
 
-Level x sends tokens to expert_x; each of these is a mixture of its own, level y, over expert_y.
+Level x sends tokens to expert_x; each of these is a mixture, level y, over expert_y.
 
     dimension          size                          meaning
     outer_batch        as the batch has it, or 1     sequences that are split as expert_y is
@@ -86,7 +86,7 @@ class TwoLevelDims(NamedTuple):
     def of_step(cls, tokens: mtf.Dimension) -> TwoLevelDims:
         """Returns the dimensions of a step of decoding, without an outer batch.
 
-        Every token is a group of its own, with a slot in every expert.
+        Every token is one group, with a slot in every expert.
         """
         groups_y = mtf.Dimension("outer_batch", tokens.size)
         group_size_x, group_size_y = (mtf.Dimension(f"group_size_{level}", 1) for level in "xy")
@@ -114,12 +114,12 @@ class TwoLevels(NamedTuple):
     slots_by_expert: mtf.Shape
 
     def visits(self) -> mtf.Tensor:
-        """Returns how many experts a token visits: {outer_batch, groups_x, group_size_x}."""
+        """Returns how many experts a token has: {outer_batch, groups_x, group_size_x}."""
         visits = mtf.add_n([choice.dispatched for choice in self.inner.choices])
         return mtf.add_n(self._of_choices(visits))
 
     def first_expert(self) -> mtf.Tensor:
-        """Returns the first expert that a token visits, -1 for none, int32.
+        """Returns the first expert of a token, -1 for none, int32.
 
         {outer_batch, groups_x, group_size_x}, its number among the experts of all expert_x.
         """
@@ -214,9 +214,9 @@ def two_levels(
 
 
 def _importance_of_gates(gates: mtf.Tensor) -> mtf.Tensor:
-    """Returns 1 for a gate above 1/2, 0.5 for a smaller one, 0 for that of an empty slot.
+    """Returns 1 for a gate above 1/2, 0.5 for a smaller one, 0 for an empty slot.
 
-    So the larger choice of a token may visit two experts of the second level, the other one.
+    So the larger choice of a token may have two experts of the second level, the other choice one.
     """
     above_half = mtf.to_float(mtf.greater(gates, 0.5))
     return 0.5 * (above_half + mtf.to_float(mtf.greater(gates, 0.0)))

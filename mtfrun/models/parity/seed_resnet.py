@@ -112,7 +112,7 @@ class SeedResNet(ImageClassifier):
       batch_size: the number of images of every batch, in evaluation too.
       num_layers: the number of times that the three layers of blocks are repeated.
       layer_sizes: the number of blocks of each of the three layers; further numbers are ignored.
-      filter_sizes: their filters, likewise; the first is also that of the 7x7 convolution.
+      filter_sizes: their filters, likewise; the 7x7 convolution has the first.
       hidden_size: the width of the hidden layer.
       image_input: normalises images.
     """

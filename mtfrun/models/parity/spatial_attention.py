@@ -27,8 +27,8 @@ def local_self_attention_spatial_blocks(
     Args:
       query_antecedent: {..., num_w_blocks, w, io_channels}.
       memory_w_dim: the name of w on the side of the memory; by default "memory_" before its name.
-      mask_right: attend to the block before and causally to the own one; otherwise to the own one
-        and those on both sides.
+      mask_right: attend to the block before and causally within a block; otherwise within it and
+        to the blocks on both sides.
     """
     blocks, width = query_antecedent.shape.dims[-3:-1]
     memory_width = memory_w_dim or _memory_side(width)
@@ -129,7 +129,7 @@ def attention_bias_local_block(
 ) -> mtf.Tensor:
     """Returns the mask of a block for the block before it, all visible, and itself, causal.
 
-    {block_length, memory_length}, the memory twice as long as given.
+    {block_length, memory_length}, the memory twice as long as the argument.
     """
     size = memory_length.size
     query = np.arange(block_length.size)[:, np.newaxis]
@@ -149,8 +149,8 @@ def attention_bias_local_2d_block(
 ) -> mtf.Tensor:
     """Returns the mask of a block that allows earlier positions in reading order.
 
-    {h, w, memory_h, memory_w}, the memory twice as large as given in both directions: the blocks
-    above and to the left come first.
+    {h, w, memory_h, memory_w}, the memory twice as large as the arguments in both directions: the
+    blocks above and to the left come first.
     """
     height, width = memory_h_dim.size, memory_w_dim.size
     row = np.arange(h_dim.size)[:, None, None, None]

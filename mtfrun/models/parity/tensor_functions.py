@@ -34,7 +34,7 @@ def corr(x: mtf.Tensor, dim: mtf.Dimension) -> mtf.Tensor:
 
     Args:
       x: {samples, dim} in any order: the samples are the other dimensions.
-      dim: the dimension of the entries; those of the result have its name with `_1` and `_2`.
+      dim: the dimension of the entries; the result has its name with `_1` and `_2`.
     """
     centred = x - mtf.reduce_mean(x, output_shape=[dim])
     # Both from one sum of squares, so that the diagonal is 1.

@@ -21,7 +21,7 @@ class PaddedPrefixDecoderOnly(DecoderOnly):
 class SharedLayersEncoderDecoder(EncoderDecoder):
     """`EncoderDecoder` whose stacks have the same variables, but for the attention to the encoder.
 
-    Sublayers of one name, transforms and relative bias are those of the encoder: Raffel et al.
+    Sublayers of one name, transforms and relative bias are shared: Raffel et al.
     2020, arXiv:1910.10683, section 3.2.2, and T5's `bi_v1_shared`.
 
     Raises:

@@ -68,9 +68,9 @@ class Backbone:
       block: a class, called as a `ResidualBlock`.
       stage_sizes: the number of blocks of each stage.
       widths: the width of the blocks of each stage.
-      norm: the class of all norms; with gin, `layers.BatchNorm.momentum` is that of their averages.
+      norm: the class of all norms; `layers.BatchNorm.momentum` is for all of them.
       stem_width: the channels of the stem; None: the first of `widths`.
-      first_stride: of the first stage; that of the others is 2.
+      first_stride: of the first stage; the stride of later stages is 2.
       init_zero: whether residual blocks are initialised to the identity.
       rematerialise: whether the values inside of residual blocks are computed again in the backward
         pass instead of stored: less memory, the time of one more forward pass.

@@ -48,8 +48,8 @@ class ImageClassifier(ImageModel):
 
     @property
     def metric_shapes(self) -> dict[str, mtf.Shape]:
-        own = {name: mtf.Shape() for name in metric_names(self._classes.size)}
-        return {**own, **super().metric_shapes}
+        shapes = {name: mtf.Shape() for name in metric_names(self._classes.size)}
+        return {**shapes, **super().metric_shapes}
 
     def loss(
         self, features: Mapping[str, mtf.Tensor], *, training: bool, key: mtf.Key | None = None

@@ -15,7 +15,7 @@ from mtfrun.models.resnet.mixup import NUM_QUANTILES, beta_quantiles, previous_i
 def random_interval(dim: mtf.Dimension, half: mtf.Tensor, key: mtf.Key) -> mtf.Tensor:
     """Returns 1 in an interval of every image's rows or cols, 0 outside; {batch, dim} float32.
 
-    Its centre is uniform; what is outside of the image is cut off.
+    Its centre is uniform; its parts outside of the image are cut off.
 
     Args:
       half: {batch} int32; intervals have 2 * half pixels, from centre - half on.
@@ -36,9 +36,9 @@ def cut_rectangles(
 ) -> mtf.Tensor:
     """Returns 1 in a random rectangle of every image, 0 outside; {batch, rows, cols} float32.
 
-    Its sides are those of the image times sqrt(1 - lambda), with lambda drawn from Beta(alpha,
-    alpha); its centre is uniform, and what is outside of the image is cut off (section 3.1 and
-    appendix A of the paper).
+    Its sides are the image's times sqrt(1 - lambda), with lambda drawn from Beta(alpha, alpha); its
+    centre is uniform, and its parts outside of the image are cut off (section 3.1 and appendix A of
+    the paper).
 
     Args:
       images: {batch, rows, cols, channels}.
@@ -77,5 +77,5 @@ def paste_previous(images: mtf.Tensor, rectangles: mtf.Tensor) -> mtf.Tensor:
 
 
 def uncut_fraction(rectangles: mtf.Tensor) -> mtf.Tensor:
-    """Returns the part of each image that is its own, {batch} float32; the paper's final lambda."""
+    """Returns the share of each image outside of its rectangle: the paper's final lambda."""
     return 1.0 - mtf.reduce_mean(rectangles, output_shape=mtf.Shape(rectangles.shape.dims[:1]))

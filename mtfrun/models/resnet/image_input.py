@@ -83,7 +83,7 @@ def _are_numbers(values: float | Sequence[float]) -> bool:
 def augment(images: mtf.Tensor, key: mtf.Key, *, padding: int, flip: bool) -> mtf.Tensor:
     """Returns every image shifted and, with probability 1/2, flipped horizontally.
 
-    Each image has random numbers of its own, drawn from the key and its index in the batch: no
+    The random numbers of an image depend on the key and its index in the batch: no
     layout changes the result. Pixels are selected by a contraction with a one-hot matrix, which
     runs under every layout of the batch.
 

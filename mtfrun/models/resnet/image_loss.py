@@ -42,7 +42,7 @@ class ImageLoss:
     def mix(
         self, images: mtf.Tensor, labels: mtf.Tensor, weights: mtf.Tensor, call: Call
     ) -> tuple[mtf.Tensor, Targets]:
-        """Returns the network's input and its targets: those of two images, in training.
+        """Returns the network's input and its targets: in training the targets of two images.
 
         Args:
           images: {batch, rows, cols, channels}.
@@ -62,7 +62,7 @@ class ImageLoss:
     def _mixed(
         self, images: mtf.Tensor, weights: mtf.Tensor, key: mtf.Key
     ) -> tuple[mtf.Tensor, mtf.Tensor]:
-        """Returns images mixed with the previous ones, and their own part in each, {batch}."""
+        """Returns images mixed with the previous ones, and the share of each image, {batch}."""
         results = []
         if self.mixup_alpha:
             coefficients = mixing_coefficients(weights, key.fold_in("mixup"), self.mixup_alpha)

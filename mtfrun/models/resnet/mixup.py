@@ -19,7 +19,7 @@ NUM_QUANTILES = 1024
 def mixing_coefficients(weights: mtf.Tensor, key: mtf.Key, alpha: float) -> mtf.Tensor:
     """Returns the coefficient of every image in its mixture, drawn from Beta(alpha, alpha).
 
-    It is the paper's lambda, {batch} float32; that of the previous image is 1 - lambda.
+    It is the paper's lambda, {batch} float32; the previous image has 1 - lambda.
 
     Args:
       weights: {batch} float32, 0 for padding of the batch, which is not mixed into other images.

@@ -35,8 +35,8 @@ class DecoderOnly(TokenModel):
     Features: "targets" {batch, length} int32 ids, 0 is padding and has no loss. In packed rows
     also "targets_segmentation", the number of the document that a position belongs to (documents
     do not see each other), and "targets_position", the position in its document. Without these a
-    row is one document, and the step is a little cheaper. Padding before a document is a segment of
-    its own, 0.
+    row is one document, and the step is a little cheaper. Padding before a document is
+    segment 0.
 
     Pairs of texts are rows of "inputs end targets end", packed or not (data.DelimitedPairsData).
     They are what a prefix language model reads (Raffel et al. 2020, arXiv:1910.10683, section
@@ -110,9 +110,9 @@ class DecoderOnly(TokenModel):
     ) -> mtf.Tensor:
         """Returns the logits {batch, length, vocab} of the targets, float32; see `TokenModel`.
 
-        They are those of a first id that is given, which are zeros, as well. With a feature
+        Where the first id is not predicted, its logits are zeros. With a feature
         "inputs" {batch, length} instead of targets, the model reads these ids as they are, and the
-        logits are those of the id after each; other features are those of the inputs then.
+        logits are of the id after each; other features belong to the inputs then.
         """
         is_input = "inputs" in features
         targets = features["inputs" if is_input else "targets"]
@@ -163,7 +163,7 @@ class DecoderOnly(TokenModel):
         """Returns the step function and its first state, for the shape of features["targets"].
 
         It can read these ids in one pass, up to the padding of a row. In a prefix language model
-        they are the inputs and their end, or those of them where "targets_prefix" is not 0.
+        they are the inputs and their end, where "targets_prefix" is not 0.
         """
         targets = features["targets"]
         length = check_length(targets, self.position)

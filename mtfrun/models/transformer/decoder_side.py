@@ -97,7 +97,7 @@ class PromptReading:
       in_prefix: {batch..., length} bool: the positions of a prefix language model that see each
         other, all of which read ids of the prompt. It can read them in one pass only.
       reads_start: whether position 0 of the stack reads 0, and position i the id before position
-        i of the targets. Otherwise ids are read at their own positions, one place earlier.
+        i of the targets. Otherwise ids are read one position earlier, where they stand.
     """
 
     at_once: bool = False
@@ -182,7 +182,7 @@ class StackDecoder:
             functools.partial(self._decoder, first_state, prompt_lengths),
             self._after_prompts if can_prefill else None,
             prefix=self.reading.in_prefix is not None,
-            given_ends=self.reading.at_once,
+            ends_in_prompts=self.reading.at_once,
         )
 
     def _after_prompts(self, longest: int, prompt_lengths: mtf.Tensor) -> Decoder:

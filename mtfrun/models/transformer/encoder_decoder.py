@@ -29,7 +29,7 @@ class EncoderDecoder(TokenModel):
 
     Vaswani et al. 2017, arXiv:1706.03762, figure 1.
 
-    Features: "inputs" and "targets", each {batch, length} int32 ids with a length of its own; 0 is
+    Features: "inputs" and "targets", each {batch, length} int32 ids, whose lengths may differ; 0 is
     padding, which nothing attends to and which has no loss. In packed rows also
     "inputs_segmentation", "inputs_position", "targets_segmentation" and "targets_position": a pair
     has the same number in both segmentations, and pairs do not see each other.
@@ -38,7 +38,7 @@ class EncoderDecoder(TokenModel):
       encoder, decoder: classes, called as `encoder(mesh, d_model, dtypes)`; the decoder's sublayers
         contain `EncoderDecoderAttention`.
       embedding: how ids become vectors, and vectors logits.
-      inputs_vocabulary_size: the number of input ids, which then have an embedding of their own;
+      inputs_vocabulary_size: the number of input ids, which then have another embedding;
         None for one embedding of inputs and targets.
       shift_across_segments: see `DecoderOnly`.
       loss: of the targets.

@@ -26,7 +26,7 @@ class EncoderOnly(TokenModel):
     """Predicts the target of every position from all inputs; Devlin et al. 2018, arXiv:1810.04805.
 
     Features: "inputs" and "targets" {batch, length} int32 ids of one length. Input 0 is padding,
-    which nothing attends to; targets of 0 have no loss, such as those of inputs that are not
+    which nothing attends to; targets of 0 have no loss, such as the targets of inputs that are not
     masked (data.MaskedLanguageModelData), or all but the first of a text that has one label
     (data.TextClassificationData). In packed rows also "inputs_segmentation" and "inputs_position".
 
@@ -74,7 +74,7 @@ class EncoderOnly(TokenModel):
         """Returns a decoder of the targets, which do not depend on each other.
 
         Each is predicted from all of features["inputs"], which are at least as long as the targets,
-        in one pass before the first step. So decoding fills in the positions without a given id.
+        in one pass before the first step. So decoding fills in the positions without an id.
         """
         check_length(features["inputs"], self.position)
         logits = self.logits(features)

@@ -37,7 +37,7 @@ class LocalSelfAttention(SelfAttention):
 
     Args:
       mesh, d_model, dtypes, heads, rotary, relative_bias, dropout_rate: see `SelfAttention`.
-      window: how many positions a causal query sees, its own included.
+      window: how many positions a causal query sees, its position included.
     """
 
     def __init__(
@@ -90,9 +90,9 @@ class LocalSelfAttention(SelfAttention):
     def _ring_bias(
         self, window: mtf.Dimension, position: mtf.Tensor, call: SequenceCall
     ) -> AttentionBias:
-        """Returns what is added to a step's logits {window_length}, with heads where they differ.
+        """Returns the bias of a step's logits {window_length}, with heads where they differ.
 
-        The call's own bias is that of the positions 0, 1, ...
+        The call's bias is for the positions 0, 1, ...
         """
         positions = ring_positions(window, position)
         bias = mtf.to_float(mtf.less(positions, 0)) * MASKED

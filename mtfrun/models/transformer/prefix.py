@@ -5,7 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.decoding import END_ID, number_of_known
+from mtfrun.decoding import END_ID, count_prompt_ids
 from mtfrun.layers import AttentionBias, CausalMask, mask_segments, rename_length_to_memory_length
 
 
@@ -24,8 +24,7 @@ def prefix_of_delimited(
 ) -> mtf.Tensor:
     """Returns {..., length} bool: the positions that see each other; see `is_delimited_input`.
 
-    Those are the positions that predict inputs, and the one that reads their end and predicts the
-    first target.
+    They predict inputs, or read their end and predict the first target.
 
     Args:
       targets, length: see `is_delimited_input`.
@@ -47,7 +46,7 @@ def prefix_of_prompts(prompts: mtf.Tensor, length: mtf.Dimension) -> mtf.Tensor:
       prompts: {..., length} ids, 0 after them.
     """
     positions = mtf.range(prompts.mesh, length)
-    number = number_of_known(prompts, length)
+    number = count_prompt_ids(prompts, length)
     return mtf.less_equal(positions, number, output_shape=prompts.shape)
 
 
@@ -60,7 +59,7 @@ def prefix_bias(
       in_prefix: {batch..., length} bool, or int not 0: whether a position belongs to the prefix.
       segments: {batch..., length} the document of every position, or None for one document.
     """
-    # As in Mesh TensorFlow, a position sees those whose priority is at most its own.
+    # As in Mesh TensorFlow, a position sees positions of the same or a lower priority.
     inside = mtf.greater(mtf.cast(in_prefix, tf.int32), 0)
     positions = mtf.range(in_prefix.mesh, length)
     priority = mtf.where(inside, 0, positions, output_shape=in_prefix.shape)

@@ -49,14 +49,14 @@ class Residual(_Stateless):
     """Adds the input of the sublayer; He et al. 2015, arXiv:1512.03385.
 
     Last, with a norm before the sublayer, it makes the order of Xiong et al. 2020,
-    arXiv:2002.04745, figure 1b; before a norm that of Vaswani et al. 2017, arXiv:1706.03762.
+    arXiv:2002.04745, figure 1b; before a norm the order of Vaswani et al. 2017, arXiv:1706.03762.
     """
 
     def __call__(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
         """Returns the call's `sublayer_input` + x.
 
         Raises:
-          InputError: this is no transform around a sublayer.
+          InputError: this is not a transform around a sublayer.
         """
         if call.sublayer_input is None:
             raise InputError("Residual has its place in StackTransforms.layer only")
@@ -95,8 +95,8 @@ class StackTransforms:
     They are called as `transform_class(mesh, d_model, dtypes)`; see `Transform`.
 
     By default the order of Xiong et al. 2020, arXiv:2002.04745, figure 1b: dropout; of every
-    sublayer x + dropout(layer(norm(x))); a last normalisation and dropout. That of Vaswani et al.
-    2017, arXiv:1706.03762, has the norm last in `layer`.
+    sublayer x + dropout(layer(norm(x))); a last normalisation and dropout. Vaswani et al. 2017,
+    arXiv:1706.03762, have the norm last in `layer`.
 
     Attributes:
       initial: of the input.
@@ -113,7 +113,7 @@ class StackTransforms:
 
     @property
     def of_sublayer(self) -> Sequence[TransformClass]:
-        """Those around every sublayer, and the measurement."""
+        """The transforms around every sublayer, and `ActivationScale`."""
         return (*self.layer, ActivationScale) if self.activation_scale else self.layer
 
 

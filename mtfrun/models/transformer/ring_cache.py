@@ -53,7 +53,7 @@ def ring_after(
     Args:
       memory: {batch..., length, ...} each, the entries of positions 0, 1, ...
       number: {batch...} int32, how many of them were written.
-      shape: of the ring: that of the memory with a dimension "window_length" instead of `length`.
+      shape: of the ring: as the memory, with a dimension "window_length" instead of `length`.
     """
     positions = ring_positions(shape.get_dim_by_name(_WINDOW), number - 1)
     return memory.map(lambda x: mtf.gather(x, positions, length, output_shape=shape))

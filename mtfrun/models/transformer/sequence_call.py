@@ -17,8 +17,8 @@ class DecodingProgress:
       position: the position that a step computes, an int32 scalar; None in calls over whole
         sequences.
       prompt_lengths: {batch...} int32, how many ids of every row a `prefill` reads. The state after
-        it is that of each row before this position, and a step at an earlier position leaves it as
-        it is. None: steps read all ids.
+        it is each row's state before this position, and a step at an earlier position leaves it
+        as it is. None: steps read all ids.
     """
 
     position: mtf.Tensor | None = None
@@ -28,7 +28,7 @@ class DecodingProgress:
         """Returns the position that a step computes.
 
         Raises:
-          InputError: the call is no step.
+          InputError: the call is not a step.
         """
         if self.position is None:
             raise InputError("a step of a layer with a state needs call.progress.position")
@@ -38,7 +38,7 @@ class DecodingProgress:
         """Returns how many ids of every row are read in one pass.
 
         Raises:
-          InputError: the call is no prefill.
+          InputError: the call is not a prefill.
         """
         if self.prompt_lengths is None:
             raise InputError("a prefill needs call.progress.prompt_lengths")
@@ -56,7 +56,7 @@ class EncoderMemory:
     """What a decoder attends to besides itself.
 
     Attributes:
-      output: {batch..., length, d_model}, the encoder's output, with a length of its own.
+      output: {batch..., length, d_model}, the encoder's output.
       bias: added to the logits of the attention to it.
     """
 
@@ -66,15 +66,15 @@ class EncoderMemory:
 
 @dataclasses.dataclass(frozen=True)
 class SequenceCall(Call):
-    """One call of a Transformer, which every sublayer and transform is given.
+    """One call of a Transformer, an argument of every sublayer and transform.
 
     Attributes:
       training, key, collector: see `Call`.
       self_attention_bias: added to the logits of self-attention: of {memory_length} in a step of
-        decoding, else of {length, memory_length}, with the batch dimensions where rows have masks
-        of their own.
+        decoding, else of {length, memory_length}, with the batch dimensions where the masks of
+        rows differ.
       bidirectional: whether positions see later ones; relative positions have a sign then.
-      progress: that of decoding.
+      progress: of decoding.
       encoder: what a decoder attends to besides itself; None without an encoder.
       nonpadding: {batch..., length} float32, 1.0 for tokens and 0.0 for padding; None for no
         padding.

@@ -47,7 +47,7 @@ class Stack(Sublayer):
       scan_blocks: how many blocks a loop has in its body, which is compiled instead of all
         `num_layers`; None unrolls them. The time to compile then hardly depends on the number of
         layers. Variables, checkpoints and numbers are the same. In training only the inputs of
-        groups of this many blocks are kept, the rest is computed again as with `rematerialise`,
+        groups of this many blocks are stored, the rest is computed again as with `rematerialise`,
         which changes nothing more. Decoding is unrolled, and so are the groups on several devices.
     """
 

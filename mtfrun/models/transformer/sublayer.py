@@ -44,23 +44,21 @@ class Sublayer(Layer, abc.ABC):
     def can_prefill(self, call: SequenceCall) -> bool:
         """Returns whether the layer has a `prefill` for such calls.
 
-        A layer needs its own where it has a state, and where `step` is not for whole sequences.
+        A layer defines it where it has a state, and where `step` is not for whole sequences.
         Prompts are read by steps if any layer has none.
         """
-        own = type(self)
-        stateless = own.initial_state is Sublayer.initial_state
-        return stateless or own.prefill is not Sublayer.prefill
+        stateless = type(self).initial_state is Sublayer.initial_state
+        return stateless or type(self).prefill is not Sublayer.prefill
 
     def prefill(self, x: mtf.Tensor, state: Any, call: SequenceCall) -> tuple[mtf.Tensor, Any]:
         """Returns the output for whole sequences and the state after them; see `can_prefill`.
 
-        The state of every row is that after steps at the positions before
-        `call.progress.prompt_lengths`. Later steps at these positions leave it as it is: rows go on
-        from there. A layer that computes positions one by one, as this default does, has one step
-        for all of them.
+        The state of every row is as after steps at the positions before
+        `call.progress.prompt_lengths`; later steps at these positions leave it as it is. A layer
+        that computes positions one by one, as this default does, has one step for all of them.
 
         Args:
           x: {..., length, d_model}.
-          state: that of `initial_state` with as many positions.
+          state: of `initial_state` with as many positions.
         """
         return self.step(x, state, call)

@@ -24,16 +24,16 @@ class TokenEmbedding:
       d_model: the size of the vectors between layers.
       max_length: the largest position + 1.
       position: a class, called as `position(mesh, max_length, d_model, dtypes)`, whose vectors are
-        added to those of the ids; None for a model whose attention has positions of its own.
+        added to the ids' vectors; None for a model whose attention has positions.
       tied_softmax: the embedding's table is also the kernel of the softmax.
       scaled_softmax: a tied softmax has the factor d_model ** -0.5, for a table of unit variance.
       padding_id: fills up rows, and has no loss; -1 for models of which every id is a token.
       reads_start: a language model reads 0 before the first id of a document, and predicts it.
-        Otherwise, as in GPT-2, it reads the ids only: the first one is given, and has no loss.
+        Otherwise, as in GPT-2, it reads the ids only: the first one has no loss.
       vocabulary_divisor: the size of "vocab", the dimension of the embedding and the logits, is the
         number of ids rounded up to a multiple of this, so that a mesh axis divides it.
       masks_padding: the logits beyond the last id are too low to be predicted and do not contribute
-        to the loss. False: they are ids like all others, as in Mesh TensorFlow and T5, whose
+        to the loss. False: they are ids like any other, as in Mesh TensorFlow and T5, whose
         softmax is over all rows of its table.
     """
 
@@ -87,7 +87,7 @@ def embed(
     position: Position | None,
     call: Call,
 ) -> mtf.Tensor:
-    """Returns the vectors {..., d_model} of ids {...}, with those of their positions added.
+    """Returns the vectors {..., d_model} of ids {...}, with the vectors of their positions added.
 
     Args:
       positions: of the ids, in their shape or a scalar; None for 0, 1, ... along "length".

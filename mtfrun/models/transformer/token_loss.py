@@ -89,7 +89,7 @@ class TokenLoss:
             return Metric(mtf.reduce_sum(values * weights), weight)
 
         z_loss = self.z_loss if call.training else 0.0
-        # With a divisor of its own the total is that of Mesh TensorFlow's evaluations as well.
+        # With another divisor the total is as in Mesh TensorFlow's evaluations.
         smooths = call.training or not self.is_mean_over_targets
         label_smoothing = self.label_smoothing if smooths else 0.0
         regularised = bool(label_smoothing or z_loss)

@@ -52,7 +52,7 @@ class TokenModel(TextModel):
 
     @property
     def metric_shapes(self) -> dict[str, mtf.Shape]:
-        """The model's own metrics and those of its layers, such as a mixture's load."""
+        """The metrics of the model and of its layers, such as a mixture's load."""
         return {"loss": mtf.Shape(), "accuracy": mtf.Shape(), **super().metric_shapes}
 
     @property
@@ -74,7 +74,7 @@ class TokenModel(TextModel):
         """Returns the loss of all targets that are trained on, see `TokenLoss`.
 
         If the step divides it by another number than theirs, evaluations have the metric
-        "objective" as well: what is trained on, losses of layers included, but without z-loss.
+        "objective" as well: the trained loss, losses of layers included, but without z-loss.
         """
         collector = Collector()
         call = SequenceCall(training, key, collector)
@@ -96,7 +96,7 @@ class TokenModel(TextModel):
     ) -> mtf.Tensor:
         """Returns the logits {batch, length, vocab} of the targets, float32.
 
-        The call is that of the model, without masks; by default there is no noise either.
+        The call has no masks; by default there is no dropout either.
         """
 
     def allows_padding(self, length: int) -> bool:

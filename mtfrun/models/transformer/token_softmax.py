@@ -14,7 +14,7 @@ TRANSPOSED_FROM = 2**23
 
 
 class TokenSoftmax(mtf.Module):
-    """The logits of a vocabulary, without a bias; those of padding are too low to be predicted."""
+    """The logits of a vocabulary, without a bias; padding is too unlikely to be predicted."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class TokenSoftmax(mtf.Module):
         return logits
 
     def _masked(self, logits: mtf.Tensor) -> mtf.Tensor:
-        """Returns logits {..., vocab} in float32, those of the padding too low to be predicted."""
+        """Returns logits {..., vocab} in float32, of the padding too low to be predicted."""
         logits = mtf.to_float(logits)
         if self._vocab.size == self._num_classes:
             return logits

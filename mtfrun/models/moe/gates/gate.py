@@ -20,8 +20,8 @@ class GateContext:
       group: the dimension of the tokens that compete for the experts' slots.
       experts: the dimension of the experts, without a layout rule.
       capacity: the dimension of the slots that every expert has for a group.
-      importance: {..., group} float32 in [0, 1]: 1 for a token that may visit as many experts as
-        the gate allows, between 0 and 1 for one that may visit one, 0 for padding. None: all 1.
+      importance: {..., group} float32 in [0, 1]: 1 for a token that may have as many experts as
+        the gate allows, between 0 and 1 for a token that may have one, 0 for padding. None: all 1.
       training: whether the gate's training policies apply.
       key: of the noise of random policies.
     """

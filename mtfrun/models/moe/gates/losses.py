@@ -22,9 +22,9 @@ def load_balancing_loss(
     Args:
       mask: {..., group, experts} 1.0 at the expert that a token chooses; with a further dimension
         for several choices.
-      token_mask: {..., group} 0.0 for tokens that do not count. It scales the loss of a group by
-        the share of the others, after f_e and P_e were taken over all tokens, as Mesh TensorFlow
-        0.1.21 does for switch gates.
+      token_mask: {..., group} 1.0 for tokens that count. It scales the loss of a group by their
+        share, after f_e and P_e were taken over all tokens, as Mesh TensorFlow 0.1.21 does for
+        switch gates.
     """
     fraction = mtf.reduce_mean(mask, reduced_dim=group)
     probability = mtf.reduce_mean(gates, reduced_dim=group)

@@ -15,7 +15,7 @@ from mtfrun.models.moe.routing import Choice, Routing
 class NoTokenLeftBehind:
     """Fedus et al. 2021, arXiv:2101.03961, appendix B; Mesh TensorFlow's "ntlb".
 
-    Every token visits one expert: the first of its `top_k` best that has a slot left.
+    Every token has one expert: the first of its `top_k` best that has a free slot.
     The weight is the probability of that expert.
 
     Attributes:

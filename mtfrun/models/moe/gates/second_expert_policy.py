@@ -1,4 +1,4 @@
-"""Policies that decide which tokens visit their second expert."""
+"""Policies that decide which tokens have a second expert."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from mtfrun.models.moe.gates.gate import GateContext
 
 
 class SecondExpertPolicy(Protocol):
-    """Decides by the gate of a token's second (third, ...) expert whether it visits that."""
+    """Decides by the gate of a token's second (third, ...) expert whether it has this expert."""
 
     def __call__(self, gate: mtf.Tensor, context: GateContext, rank: int = 2) -> mtf.Tensor:
-        """Returns {..., group}: 1.0 where a token may visit its expert number `rank`, else 0.0."""
+        """Returns {..., group}: 1.0 where a token may have its expert number `rank`, else 0.0."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -51,11 +51,11 @@ class Sample:
 class Switch:
     """Fedus et al. 2021, arXiv:2101.03961, section 2.1.
 
-    Slots are assigned in the order of the group; tokens whose expert is full visit none.
+    Slots are assigned in the order of the group; tokens whose expert is full have none.
 
     Attributes:
-      policy_training, policy_evaluation: choose the expert. That of evaluation must not draw
-        random numbers.
+      policy_training, policy_evaluation: choose the expert. The policy of evaluation must not
+        draw random numbers.
       z_loss: the coefficient of the router z-loss.
     """
 

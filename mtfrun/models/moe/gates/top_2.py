@@ -1,4 +1,4 @@
-"""Top-2 gating: every token visits its best expert, and often its second best."""
+"""Top-2 gating: every token has its best expert, and often its second best."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ class Top2:
     below 1 has no first expert: its best expert is its second.
 
     Attributes:
-      second_policy_training, second_policy_evaluation: which tokens visit a second expert, by its
-        normalised gate. That of evaluation must not draw random numbers.
+      second_policy_training, second_policy_evaluation: which tokens have a second expert, by its
+        normalised gate. The policy of evaluation must not draw random
+        numbers.
       second_expert_loss: whether second choices are balanced as well, with half the weight.
       z_loss: the coefficient of the router z-loss.
     """
@@ -74,7 +75,7 @@ def top_2_candidates(
     first_mask: mtf.Tensor | None = None,
     second_mask: mtf.Tensor | None = None,
 ) -> Top2Candidates:
-    """Returns the best expert and the best of the others.
+    """Returns the best and the second best expert.
 
     Args:
       gates: probabilities {..., group, experts}.
@@ -118,13 +119,14 @@ def top_2_balancing_loss(
 class Top2V1:
     """Top-2 gating in which the only expert of a token has weight 1, whatever its gate was.
 
-    As in Mesh TensorFlow's `transformer_moe_layer_v1`. A token of importance 1 may visit two
+    As in Mesh TensorFlow's `transformer_moe_layer_v1`. A token of importance 1 may have two
     experts, one of less its best.
 
     Attributes:
-      second_policy_training, second_policy_evaluation: which tokens visit a second expert, by its
-        unnormalised gate. That of evaluation must not draw random numbers.
-      second_expert_loss, z_loss: those of `Top2`.
+      second_policy_training, second_policy_evaluation: which tokens have a second expert, by its
+        unnormalised gate. The policy of evaluation must not draw random
+        numbers.
+      second_expert_loss, z_loss: see `Top2`.
     """
 
     second_policy_training: SecondExpertPolicy = Random()

@@ -16,7 +16,7 @@ from mtfrun.models.moe.routing import Routing
 class TopK:
     """Softmax over all experts, then the k largest: Mixtral, Jiang et al. 2024, arXiv:2401.04088.
 
-    Unlike `Top2` and `TopN` it has no policy: a token visits k experts. With k = 1 and without
+    Unlike `Top2` and `TopN` it has no policy: a token has k experts. With k = 1 and without
     normalisation it is `Switch`.
 
     The load balancing loss counts all k choices: experts / k times the sum of f_e * P_e, where f_e

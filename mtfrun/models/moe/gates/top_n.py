@@ -16,13 +16,14 @@ from mtfrun.models.moe.routing import Routing
 class TopN:
     """Shazeer et al. 2017, arXiv:1701.06538, equations 3 and 5 without noise, and with capacity.
 
-    A token of any importance visits up to n experts. The gates are normalised over these before
+    A token of any importance has up to n experts. The gates are normalised over these before
     capacity drops any.
 
     Attributes:
       num_experts: n.
-      second_policy_training, second_policy_evaluation: which tokens visit their second, third, ...
-        expert, by its normalised gate. That of evaluation must not draw random numbers.
+      second_policy_training, second_policy_evaluation: which tokens have a second, third, ...
+        expert, by its normalised gate. The policy of evaluation must not draw random
+        numbers.
       z_loss: the coefficient of the router z-loss.
     """
 

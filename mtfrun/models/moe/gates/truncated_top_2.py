@@ -53,7 +53,7 @@ def truncated_top_2(
 
     Args:
       gates: probabilities, with group and experts among its dimensions.
-      token_mask: {..., group} 0.0 for tokens that visit no expert; None for none.
+      token_mask: {..., group} 0.0 for tokens without an expert; None for none.
       allow_negative: make negative choices as well, as the original did.
     """
     gate_1, expert_1 = mtf.top_1(gates, experts)

@@ -19,7 +19,7 @@ LIMITS = np.asarray([7, 6], np.int32)
 @pytest.mark.parametrize("mesh_shape", [ONE_DEVICE, "data:2,model:2"])
 @pytest.mark.parametrize("beam_size", [1, 2])
 @pytest.mark.parametrize(
-    ("given_ends", "expected"),
+    ("ends_in_prompts", "expected"),
     [
         # An end that the model decodes ends the row.
         (True, [[5, END_ID, 3, 4, END_ID, 0, 0], [END_ID, 6, END_ID, 3, 4, END_ID, 0]]),
@@ -27,14 +27,14 @@ LIMITS = np.asarray([7, 6], np.int32)
     ],
 )
 def test_an_end_in_a_prompt_ends_its_row_unless_it_is_that_of_inputs(
-    given_ends: bool, expected: list[list[int]], beam_size: int, mesh_shape: str
+    ends_in_prompts: bool, expected: list[list[int]], beam_size: int, mesh_shape: str
 ) -> None:
     mesh = mtf.Mesh(mesh_shape, LAYOUT)
     batch, length = mtf.Dimension("batch", 2), mtf.Dimension("length", PROMPTS.shape[1])
     table = 9.0 * follows({END_ID: 3, 3: 4, 4: END_ID})
 
     def decoder_for(beam: mtf.Dimension | None) -> Decoder:
-        return markov_decoder(mesh, table)._replace(given_ends=given_ends)
+        return markov_decoder(mesh, table)._replace(ends_in_prompts=ends_in_prompts)
 
     search = functools.partial(Search(beam_size=beam_size), decoder_for)
     run = mtf.function(lambda p, n: search(p, VOCAB, lines=mtf.range(mesh, batch), limits=n))
