@@ -154,7 +154,7 @@ def default_learning_rate(*, relative: bool) -> Schedule:
 
 
 class Adafactor(SlotOptimizer):
-    """Adafactor; slots `vr` and `vc` of factored variables, `v` of all other ones, `m` with momentum.
+    """Adafactor; slots `vr` and `vc` of factored variables, else `v`, and `m` with momentum.
 
     The defaults are Mesh TensorFlow's and T5's; without a learning rate, the relative step
     size of the paper, algorithms 4 and 5.
