@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -49,7 +50,7 @@ def test_texts_without_common_parts_have_the_value_0() -> None:
     assert chrf(["zzzz"], ["aaaa"])["chrf"] == pytest.approx(0.0, abs=1e-9)
 
 
-def test_bleu_is_that_of_papineni() -> None:
+def test_bleu_equals_the_value_of_papineni() -> None:
     # Precisions 5/6, 3/5, 1/4 and smoothed 1/(2*3); no brevity penalty, for the lengths are equal.
     expected = 100 * (5 / 6 * 3 / 5 * 1 / 4 * 1 / 6) ** 0.25
     assert bleu(["the cat is on the mat"], ["the cat sat on the mat"])["bleu"] == pytest.approx(
@@ -128,3 +129,39 @@ def test_a_value_that_is_not_text_is_named(targets: list[Any], predictions: list
     for metric in (bleu, chrf):
         with pytest.raises(InputError, match="compares texts"):
             metric(targets, predictions)
+
+
+def test_squad_ignores_case_articles_punctuation_and_spaces() -> None:
+    assert squad(["The  U.S. Army"], ["an us army!"]) == {"em": 1.0, "f1": 1.0}
+
+
+def test_squad_f1_is_of_words_with_their_repetitions() -> None:
+    # Two common words of three and of four: 2 * 2 / (3 + 4).
+    metrics = squad(["blue blue whale"], ["blue whale whale seen"])
+    assert metrics == pytest.approx({"em": 0.0, "f1": 4 / 7})
+
+
+def test_squad_counts_the_best_of_several_answers() -> None:
+    metrics = squad([["red fox", "fox"], "owl"], ["fox", "hawk"])
+    assert metrics == pytest.approx({"em": 0.5, "f1": 0.5})
+
+
+def test_rouge_counts_common_words_pairs_and_subsequences() -> None:
+    # Five of six words and three of five pairs are common.
+    metrics = Rouge()(["the cat sat on the mat"], ["the cat lay on the mat"])
+    assert metrics == pytest.approx({"rouge1": 500 / 6, "rouge2": 60.0, "rougeLsum": 500 / 6})
+
+
+def test_the_order_of_sentences_does_not_matter_to_rouge_l_of_summaries() -> None:
+    metrics = Rouge()(["one two . three four", "c d"], ["three four . one two", "a b"])
+    # The pair "two three" is not in the first prediction; the second one shares no word.
+    assert metrics == pytest.approx({"rouge1": 50.0, "rouge2": 100 / 3, "rougeLsum": 50.0})
+
+
+def test_without_the_package_rouge_names_the_extra_in_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "rouge_score", None)
+    with pytest.raises(ValueError, match=r"rouge-score .* pip install rouge-score$") as error:
+        Rouge()
+    assert "\n" not in str(error.value)
