@@ -108,7 +108,7 @@ def logits_signatures(experiment: Experiment, model: TextModel, rows: int) -> di
         "logits" if "targets" in names else "next_logits": LogitsGraph(
             experiment, model, names, rows
         ).signature(
-            "ids to the logits of every target, given those before it"
+            "ids to the logits of every target, from the targets before it"
             if "targets" in names
             else "ids to the logits of the id after each"
         )
