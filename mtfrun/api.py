@@ -64,7 +64,7 @@ def load(
     """
     directory = None if model_dir is None else path_of(model_dir, "model_dir")
     check_checkpoint(checkpoint)
-    named = _named(gin_files, gin_params, gin_search_paths, mesh, layout)
+    named = _check_arguments(gin_files, gin_params, gin_search_paths, mesh, layout)
     modules = names_of(gin_allow_imports, "gin_allow_imports", "my_models")
     run_module, settings_module = _import_runs()
     settings = settings_module.settings_of(**named, bindings=bindings, allowed_imports=modules)
@@ -107,7 +107,7 @@ def train(
     """
     directory = path_of(model_dir, "model_dir")
     check_switches(restart=restart, accept_changes=accept_changes, profile=profile)
-    named = _named(gin_files, gin_params, gin_search_paths, mesh, layout)
+    named = _check_arguments(gin_files, gin_params, gin_search_paths, mesh, layout)
     run_module, settings_module = _import_runs()
     settings = settings_module.settings_of(**named, bindings=bindings)
     choices = run_module.TrainChoices(restart, accept_changes, profile)
@@ -127,7 +127,7 @@ def configs() -> dict[str, GinHeader]:
     return shipped_headers()
 
 
-def _named(
+def _check_arguments(
     gin_files: object, gin_params: object, search_paths: object, mesh: object, layout: object
 ) -> dict[str, Any]:
     """Returns the arguments that `load` and `train` share, for `settings_of`."""

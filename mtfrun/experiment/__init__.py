@@ -1,4 +1,4 @@
-"""The objects that gin files configure at the top: an experiment, and what is done with it."""
+"""The objects that gin files configure at the top: an experiment, and its uses."""
 
 from mtfrun.experiment.classification import Classification as Classification
 from mtfrun.experiment.classification import Prediction as Prediction

@@ -127,11 +127,11 @@ class Classification(Inference):
     def _images_of_split(self, split: str) -> Images:
         names = self.data.label_names
 
-        def labelled() -> Iterator[tuple[np.ndarray, dict[str, object]]]:
+        def label_images() -> Iterator[tuple[np.ndarray, dict[str, object]]]:
             for index, (image, label) in enumerate(self.data.images(split)):
                 yield image, {"split": split, "index": index, "true_label": names[label]}
 
-        return Images(len(self.data.rows(split)), labelled())
+        return Images(len(self.data.rows(split)), label_images())
 
     def _best(self, images: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         shape = self.data.shapes(self.rows)[IMAGES]

@@ -196,7 +196,7 @@ class Decoding(Inference):
         """
         return self._scoring(pairs)
 
-    def _changed(self, settings: Mapping[str, Any]) -> Self:
+    def _replace_settings(self, settings: Mapping[str, Any]) -> Self:
         fields = {field.name for field in dataclasses.fields(self)}
         own_settings = {name: value for name, value in settings.items() if name in fields}
         search_settings = {name: value for name, value in settings.items() if name not in fields}

@@ -41,7 +41,7 @@ class EvaluationResult:
       metrics: numbers by name, which are printed and drawn as curves.
       texts: Markdown that TensorBoard shows, by tag.
       images: uint8 [height, width, 3] that TensorBoard shows, by tag.
-      records: outputs of the model with what they are compared to, one JSON object each, which the
+      records: outputs of the model with their targets, one JSON object each, which the
         run directory keeps.
       files: texts by their path in the directory of the evaluation's summaries.
     """

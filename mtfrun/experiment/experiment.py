@@ -55,7 +55,7 @@ class Inference(abc.ABC):
                 available = ", ".join(f"--{setting}" for setting in self.settings)
                 remedy = f"it has {available}" if available else "leave it out"
                 raise InputError(f"{type(self).__name__} has no setting --{name}: {remedy}")
-        return self._changed(settings) if settings else self
+        return self._replace_settings(settings) if settings else self
 
     @abc.abstractmethod
     def read(self, source: Source) -> Sized:
@@ -95,7 +95,7 @@ class Inference(abc.ABC):
             f"{type(self).__name__} scores no pairs: its model does not read and make text"
         )
 
-    def _changed(self, settings: Mapping[str, Any]) -> Self:
+    def _replace_settings(self, settings: Mapping[str, Any]) -> Self:
         """Returns a copy with other values of some of `self.settings`, by default its fields."""
         return dataclasses.replace(self, **settings)
 
@@ -310,16 +310,16 @@ def _check_features(model: type[Model], data: Data) -> None:
     read = {*model.required_features, *(model.optional_features or ())}
     surplus = [name for name in features if name not in read]
     if missing:
-        what = f"reads {_quoted(missing)}"
+        what = f"reads {_quote(missing)}"
     elif surplus and model.optional_features is not None:
-        what = f"reads {_quoted(model.required_features)} and not {_quoted(surplus)}"
+        what = f"reads {_quote(model.required_features)} and not {_quote(surplus)}"
     else:
         return
     remedy = "choose Experiment.data that has these features, or another Experiment.model"
     if data.remedy and not read.isdisjoint(features):
         remedy = data.remedy
     raise InputError(
-        f"{model.__name__} {what}, and {type(data).__name__} makes {_quoted(features)}: {remedy}"
+        f"{model.__name__} {what}, and {type(data).__name__} makes {_quote(features)}: {remedy}"
     )
 
 
@@ -342,5 +342,5 @@ def _check_rows(model: Model, data: Data) -> None:
         )
 
 
-def _quoted(names: Collection[str]) -> str:
+def _quote(names: Collection[str]) -> str:
     return ", ".join(f'"{name}"' for name in names)

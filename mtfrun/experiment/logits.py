@@ -70,11 +70,11 @@ class Logits:
         optional = set(self._model.optional_features or ())
         if any(set(needed) <= set(features) <= {*needed, *optional} for needed in choices):
             return
-        wanted = " or ".join(" and ".join(map(_quoted, needed)) for needed in choices)
-        more = ", ".join(map(_quoted, sorted(optional)))
+        wanted = " or ".join(" and ".join(map(_quote, needed)) for needed in choices)
+        more = ", ".join(map(_quote, sorted(optional)))
         raise InputError(
             f"logits of {type(self._model).__name__} need {wanted}, not "
-            + (", ".join(map(_quoted, features)) or "nothing")
+            + (", ".join(map(_quote, features)) or "nothing")
             + f"; it also reads {more}" * bool(more)
         )
 
@@ -134,16 +134,16 @@ class Logits:
             mtf.Dimension(dim.name, size) for dim, size in zip(self._dims(name), sizes, strict=True)
         ]
         if dims[-1].name == "length":
-            dims[-1] = mtf.Dimension("length", self._padded(array.shape[1]))
+            dims[-1] = mtf.Dimension("length", self._pad_length(array.shape[1]))
         padding = [(0, dim.size - size) for dim, size in zip(dims, array.shape, strict=True)]
         return mtf.import_tf_tensor(self._experiment.mesh, np.pad(array, padding), dims)
 
-    def _padded(self, length: int) -> int:
+    def _pad_length(self, length: int) -> int:
         padded = bucket(length)
         return padded if self._model.allows_padding(padded) else length
 
 
-def _quoted(name: str) -> str:
+def _quote(name: str) -> str:
     return f'"{name}"'
 
 

@@ -22,7 +22,7 @@ class Recording(training.Action):
 
     Args:
       record: of the run.
-      state: what is trained.
+      state: the variables.
       train_steps: where the training ends.
     """
 

@@ -90,7 +90,7 @@ class RunSummary:
         of_row = f"{self.batch_size} rows of {row}: " if row > 1 else ""
         microbatches = self.options.microbatches
         parts = f", in {microbatches} microbatches" if microbatches > 1 else ""
-        return f"{of_row}{per_step:,} {unit} a step{parts}; {_rounded(total)} {unit} in all"
+        return f"{of_row}{per_step:,} {unit} a step{parts}; {_round(total)} {unit} in all"
 
 
 def _too_few_steps(
@@ -185,7 +185,7 @@ def _once(texts: dict[str, str]) -> str:
     return "; ".join(f"{name}: {text}" for name, text in texts.items())
 
 
-def _rounded(count: int) -> str:
+def _round(count: int) -> str:
     """Returns "4.1 million" for 4,096,000."""
     for size, word in ((10**9, "billion"), (10**6, "million")):
         if count >= size:

@@ -68,8 +68,8 @@ class SavedConfiguration:
         it: to raise the number of steps is to resume with a longer schedule.
 
         Args:
-          manifest: of the checkpoint; what it has not saved has not changed.
-          has_same_variables: if not, the restoration says what is incompatible, and why.
+          manifest: of the checkpoint; entries that it lacks have not changed.
+          has_same_variables: if not, the restoration explains it.
           accept_changes: whether all but the vocabularies may have changed.
 
         Raises:

@@ -32,13 +32,13 @@ class LayerPictures(Evaluator):
     """Pictures of what a Transformer does with the first text of a split.
 
     For each layer of `layers`: the weights of its attention, and, if it is a mixture of experts,
-    the expert that each token visits first. Needs a program of its own. It reads the beginning of
+    the first expert of each token. Needs another program. It reads the beginning of
     one text, or, where tokens compete for the slots of experts, a batch as an evaluation does.
 
     Attributes:
       num_tokens: of the beginning of the text; 0 for no pictures.
       batch_size: rows of that batch.
-      num_attending: how many of these tokens a map of attention has, 0 for no maps; that of an
+      num_attending: how many of these tokens a map of attention has, 0 for no maps; the map of an
         encoder, whose tokens attend to later ones too, is a part of the whole.
       num_heads: heads of every layer whose attention is drawn.
       layers: numbers of the layers, negative ones from the end.
@@ -71,12 +71,12 @@ class LayerPictures(Evaluator):
     def _program(self) -> Callable[[Mapping[str, mtf.Tensor]], Recorded]:
         model = require(self.experiment.model, TokenModel, "LayerPictures", "")
 
-        def recorded(features: Mapping[str, mtf.Tensor]) -> Recorded:
+        def record(features: Mapping[str, mtf.Tensor]) -> Recorded:
             recorder = Recorder()
             model.logits(features, SequenceCall(recorder=recorder))
             return recorder.contents
 
-        return mtf.function(recorded)
+        return mtf.function(record)
 
     @functools.cached_property
     def _arrays(self) -> dict[str, np.ndarray]:
@@ -109,7 +109,7 @@ class LayerPictures(Evaluator):
         ):
             for stack in (True, False):  # the encoder's, the decoder's
                 paths = [path for path in weights if path.startswith(_ENCODER) == stack]
-                for path in self._chosen(paths):
+                for path in self._choose(paths):
                     queries = self._tokens(INPUTS if stack else TARGETS)
                     keys = queries if tag == "attention" else self._tokens(INPUTS)
                     name = f"{tag}/{pictures.layer_name(path)}".replace(" ", "_")
@@ -128,7 +128,7 @@ class LayerPictures(Evaluator):
         for stack in (True, False):
             paths = [path for path in recorded.experts if path.startswith(_ENCODER) == stack]
             name = INPUTS if stack else TARGETS
-            for path in self._chosen(paths):
+            for path in self._choose(paths):
                 for level, experts in recorded.experts[path].items():
                     shape = self.experiment.model.metric_shapes[f"{path}/{level}/load"]
                     rows = levels.setdefault((f"{level}/{name}", shape.size), {})
@@ -142,7 +142,7 @@ class LayerPictures(Evaluator):
             for (tag, number), of_layers in levels.items()
         }
 
-    def _chosen(self, paths: Sequence[str]) -> list[str]:
+    def _choose(self, paths: Sequence[str]) -> list[str]:
         """Returns the paths of the layers that are drawn."""
         numbers = {i % len(paths) for i in self.layers if -len(paths) <= i < len(paths)}
         return [paths[i] for i in sorted(numbers)]

@@ -18,7 +18,7 @@ EXAMPLES_SEEN = "data/examples_seen"
 
 
 class HostMetric(Protocol):
-    """A `Metric` on the host: sums over the examples of each step, and what they are divided by."""
+    """A `Metric` on the host: sums over the examples of each step, and their divisors."""
 
     @property
     def total(self) -> np.ndarray:

@@ -31,7 +31,7 @@ class BadStep(Exception):
 
     Attributes:
       step: its number.
-      what: "the loss", "variable model/embedding": what is not finite.
+      what: the part that is not finite: "the loss", "variable model/embedding".
       gradient: path of the first variable whose gradient is not finite; None if all are.
       series: how many updates in a row were skipped, where that is too many; else 0.
     """
@@ -51,7 +51,7 @@ class FiniteGuard:
     not finite, are written to `nan_step_N.json` in the run's directory.
 
     Args:
-      state: what is trained.
+      state: the variables.
       run: its directory.
       skips: whether the program of the steps skips updates that are not finite: an error then is
         only a series of more than `MOST_SKIPPED_IN_A_ROW`.
@@ -98,7 +98,7 @@ class FiniteGuard:
         """Returns the path of the first variable that is not finite; None if all are."""
         return self._check.first_non_finite()
 
-    def skipped_until(self, step: int) -> int | None:
+    def count_skipped(self, step: int) -> int | None:
         """Returns how many updates the run has skipped up to a step of the last host loop.
 
         None where none may be skipped.

@@ -62,7 +62,7 @@ class HostLoop:
     """Runs steps on the devices, from one return to the host to the next.
 
     Args:
-      state: what is trained.
+      state: the variables.
       infeed: endless batches.
       options: how the steps are computed, and how many there are at most.
       directory: of the run, for a profile.

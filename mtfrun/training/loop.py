@@ -95,7 +95,7 @@ def train(
       actions: called periodically, after checkpoints that are due at the same step.
       init_checkpoint: called if the run has no checkpoint yet; it may set the variables, and
         returns a report to print, or None.
-      description: what is shown of the training before its first step.
+      description: printed and recorded before the first step.
       metadata: more of the checkpoints' manifests.
       clock: returns the time in seconds.
 
@@ -181,7 +181,7 @@ class _Loop:
         self.schedule = Schedule([self.saver, *actions], clock)
 
     def restore(self, init_checkpoint: Initialise | None) -> str:
-        """Initialises the state, or restores the newest good checkpoint; returns what it did."""
+        """Initialises the state, or restores the newest good checkpoint; returns a line."""
         with waiting("initialising the variables"):
             self._state.initialize()
         with waiting("restoring the newest checkpoint"):
@@ -320,5 +320,5 @@ class _Loop:
     def _data_until(self, step: int) -> dict[str, float]:
         """Returns the numbers of examples and of skipped updates up to a step of the last loop."""
         seen = examples_seen(self._infeed.examples_seen(self.step - step))
-        skipped = self._guard.skipped_until(step)
+        skipped = self._guard.count_skipped(step)
         return seen if skipped is None else {**seen, SKIPPED_STEPS: float(skipped)}

@@ -28,7 +28,7 @@ class MetricHistory:
     def __init__(self, run: RunDirectory, first_step: int) -> None:
         self.run = run
         self._record = run.record()
-        known = processes.by_first(lambda: self._known(first_step), "metrics")
+        known = processes.by_first(lambda: self._read_until(first_step), "metrics")
         self._by_step = {step: dict(values) for step, values in known}
 
     def at(self, step: int) -> Mapping[str, float]:
@@ -51,7 +51,7 @@ class MetricHistory:
         if processes.is_first():
             self._record.write_metrics(self._by_step)
 
-    def _known(self, first_step: int) -> list[tuple[int, dict[str, float]]]:
+    def _read_until(self, first_step: int) -> list[tuple[int, dict[str, float]]]:
         """Returns the steps up to the first one and their metrics; drops later ones."""
         recorded = self._record.metrics()
         known = {step: values for step, values in recorded.items() if step <= first_step}

@@ -26,7 +26,7 @@ def loss_and_gradients(
     """Returns the loss of the batch and the gradients of its mean, total / weight.
 
     Args:
-      state: what is trained.
+      state: the variables.
       batch: features {batch, ...}.
       step: selects the random numbers of dropout.
       microbatches: equal parts that are computed one after the other.

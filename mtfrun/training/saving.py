@@ -52,7 +52,7 @@ class Saver(Action):
     the next save, whichever comes first; the next save waits for it.
 
     Args:
-      state: what is trained.
+      state: the variables.
       infeed: its position is saved.
       run: where checkpoints go.
       options: when and how to save, and what to retain.

@@ -140,7 +140,7 @@ def handle_signals(
     os.set_blocking(writer, False)
     acknowledge = _Acknowledge(acknowledgement)
 
-    def acknowledged(number: int, frame: FrameType | None) -> None:
+    def acknowledge_and_handle(number: int, frame: FrameType | None) -> None:
         acknowledge()
         handler(number, frame)
 
@@ -149,7 +149,7 @@ def handle_signals(
     )
     watcher.start()
     former_fd = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    former_handlers = {number: signal.signal(number, acknowledged) for number in numbers}
+    former_handlers = {number: signal.signal(number, acknowledge_and_handle) for number in numbers}
     try:
         yield
     finally:

@@ -57,7 +57,7 @@ def train_steps_function(
     of steps that were not run are zero.
 
     Args:
-      state: what is trained.
+      state: the variables.
       microbatches: parts of a batch that are computed one after the other.
       clip_norm: the largest norm of all gradients together; None does not limit it.
       skip_non_finite: whether a step changes nothing but the number of finished steps if its loss,

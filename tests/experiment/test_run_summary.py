@@ -63,7 +63,7 @@ def test_vocabularies_are_named_once_or_by_feature() -> None:
 
 
 def test_large_numbers_of_tokens_are_rounded() -> None:
-    rounded = [run_summary._rounded(x) for x in (999_999, 4_096_000, 123_456_789, 2_500_000_000)]
+    rounded = [run_summary._round(x) for x in (999_999, 4_096_000, 123_456_789, 2_500_000_000)]
     assert rounded == ["999,999", "4.1 million", "123 million", "2.5 billion"]
 
 

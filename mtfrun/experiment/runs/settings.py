@@ -60,7 +60,7 @@ class Settings:
             modules=self.modules,
         )
         if processes.count() > 1:
-            processes.check_same("configuration", _shared(values_of(config.config_text())))
+            processes.check_same("configuration", _select_shared(values_of(config.config_text())))
         if run_config is not None:
             config.override(InitCheckpoint, names=None)  # a file that only a new run needs
             files = RunFiles.of(pathlib.Path(run_config).parent)
@@ -115,11 +115,11 @@ _OF_A_PROCESS = (
 )
 
 
-def _shared(values: Mapping[str, str]) -> dict[str, str]:
+def _select_shared(values: Mapping[str, str]) -> dict[str, str]:
     """Returns the bindings that must be the same in all processes.
 
     Examples:
-      >>> _shared({"N": "5", "SEED": "0", "training.TrainOptions.iterations_per_loop": "%N"})
+      >>> _select_shared({"N": "5", "SEED": "0", "training.TrainOptions.iterations_per_loop": "%N"})
       {'SEED': '0'}
     """
     shared = {name: value for name, value in values.items() if not name.endswith(_OF_A_PROCESS)}
