@@ -237,8 +237,28 @@ def _results(name: str, mesh_shape: str) -> dict[str, np.ndarray]:
     return output_and_gradients(mesh_shape, *CASES[name])
 
 
+# Layers that are like another one.
+SLOW = [
+    "gated_feed_forward",
+    "multi_head_attention",
+    "conv_1d",
+    "conv_3d",
+    "conv_3d_transpose",
+    "dense",
+    "rms_norm",
+    "layer_norm",
+    "positional_embedding",
+    "feed_forward",
+    "self_attention",
+    "cross_entropy_with_probabilities",
+]
+
+
 @pytest.mark.parametrize("mesh_shape", meshes())
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if name in SLOW else []) for name in CASES],
+)
 def test_a_layout_changes_neither_output_nor_gradients(name: str, mesh_shape: str) -> None:
     expected, actual = _results(name, ONE_DEVICE), _results(name, mesh_shape)
     assert actual.keys() == expected.keys()

@@ -107,9 +107,10 @@ def _check_gradients(call: RandomCall, mesh_shape: str, layout: str) -> None:
             assert_close(mtf.to_numpy(gradient), mtf.to_numpy(alone))
 
 
+@pytest.mark.parametrize("examples", [1, pytest.param(4, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_random_call_is_numpys(family: str) -> None:
-    @_settings(2)
+def test_a_random_call_is_numpys(family: str, examples: int) -> None:
+    @_settings(examples)
     @given(_calls_and_meshes(family))
     def check(drawn: tuple[RandomCall, str, str]) -> None:
         _check_eagerly(*drawn)
