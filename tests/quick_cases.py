@@ -52,17 +52,6 @@ QUICK_CASES = {
     "tests/models/resnet/test_resnet_under_layouts.py::test_the_first_step_is_that_of_one_device": [
         *("rematerialised-False", "row_blocks 2 x col_blocks 2-True"),
     ],
-    "tests/models/test_collectives.py::"
-    "test_a_block_moves_each_convolutions_input_and_gradient_once": [
-        "row_blocks, the same width",
-    ],
-    "tests/models/test_collectives.py::test_a_split_length_moves_by_all_to_alls_alone": [
-        "attention in blocks",
-    ],
-    "tests/models/test_collectives.py::"
-    "test_sums_over_devices_are_those_of_statistics_and_filters": [
-        "row_blocks, the same width",
-    ],
     "tests/models/test_collectives.py::test_tokens_move_by_all_to_alls_alone": [
         "one level",
     ],
@@ -70,6 +59,14 @@ QUICK_CASES = {
     "test_decoding_step_by_step_gives_the_logits_of_whole_rows": [
         *("data:1,model:1-8388608-False-True", "data:1,model:1-0-True-False"),
         "data:2,model:2-0-False-True",
+    ],
+    "tests/models/test_decoder_only_under_layouts.py::"
+    "test_loss_and_gradients_are_the_same_everywhere": [
+        "packed, tied-data:2,model:2-True",
+    ],
+    "tests/models/test_encoder_decoder_under_layouts.py::"
+    "test_loss_and_gradients_are_the_same_everywhere": [
+        "packed-data:2,model:2-True",
     ],
     "tests/models/test_encoder_decoder.py::"
     "test_decoding_step_by_step_gives_the_logits_of_whole_rows": [
@@ -109,6 +106,10 @@ QUICK_CASES = {
     "tests/models/test_scanned_stack.py::"
     "test_a_loop_changes_neither_gradients_nor_noise_nor_what_layers_collect": [
         "data:1,model:1-2",
+    ],
+    "tests/models/test_vocabulary_padding.py::"
+    "test_logits_losses_and_gradients_are_those_without_padding": [
+        "False-data:1,model:1",
     ],
     "tests/models/test_vocabulary_padding.py::test_padding_is_never_predicted": [
         *("greedy-data:1,model:1", "sampling-data:1,model:1", "nucleus-data:1,model:1"),

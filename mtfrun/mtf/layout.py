@@ -10,16 +10,12 @@ from mtfrun.errors import LayoutError
 from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
 from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
 
-# Rules of a layout that name no dimension: optimizer slots, or also the variables themselves, are
-# split further over an axis, see `Mesh.spread`.
-SLOTS, WEIGHTS = "slots", "weights"
-
 
 class LayoutRules(Mapping[str, str]):
     """A mapping from tensor dimension names to mesh axis names; immutable and hashable.
 
     Two names are reserved: the rule "slots:data" splits the slots of optimizers over the axis
-    `data` (ZeRO-1), "weights:data" the variables as well, between their uses (FSDP); `Mesh.spread`.
+    `data` (ZeRO-1), "weights:data" the variables as well, between their uses (FSDP); see `zero`.
 
     Raises:
       LayoutError: one tensor dimension has two mesh axes.

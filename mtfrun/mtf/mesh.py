@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import functools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import tensorflow as tf
 
@@ -15,14 +15,13 @@ from mtfrun.mtf import engine
 from mtfrun.mtf.devices import DeviceSettings, choose_devices, describe_devices
 from mtfrun.mtf.dimension import Dimension
 from mtfrun.mtf.layout import (
-    SLOTS,
-    WEIGHTS,
     LayoutLike,
     check_divides,
     convert_to_layout_rules,
     legal_sizes,
 )
 from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
+from mtfrun.mtf.zero import SLOTS, WEIGHTS
 
 _DEFAULT_SETTINGS = DeviceSettings()
 _IS_PLANNING = contextvars.ContextVar("is_planning", default=False)
@@ -41,7 +40,7 @@ class Mesh:
     Args:
       shape: the mesh axes, such as "data:2;model:4".
       layout: rules "dimension:axis"; a dimension without a rule is replicated. For the rules
-        "slots:axis" and "weights:axis" see `spread`.
+        "slots:axis" and "weights:axis" see `zero`.
       devices: device names such as "GPU:0", one for each of this process's places in the mesh;
         by default the accelerators, else (simulated) CPUs. A mesh of one named device hides the
         other accelerators from TensorFlow.
@@ -69,8 +68,8 @@ class Mesh:
         self.shape = convert_to_shape(shape)
         self.layout = convert_to_layout_rules(layout)
         self._partitions: dict[Shape, tuple[str | None, ...]] = {}
-        # The axes of the dimensions that `spread` has named.
-        self._spread_dims: dict[str, str] = {}
+        # The axes of the dimensions that `zero.shard_shape` has named.
+        self.sharded_dims: dict[str, str] = {}
         axes = self.shape.dimension_names
         for dimension, axis in self.layout.items():
             if axis not in axes:
@@ -119,43 +118,12 @@ class Mesh:
 
     def axis_of(self, dim: Dimension) -> str | None:
         """Returns the mesh axis over which the rules split `dim`, or None."""
-        return self.layout.get(dim.name) or self._spread_dims.get(dim.name)
+        return self.layout.get(dim.name) or self.sharded_dims.get(dim.name)
 
     def num_splits(self, dim: Dimension) -> int:
         """Returns the number of parts that `dim` is split into."""
         axis = self.axis_of(dim)
         return 1 if axis is None else self.shape.get_dim_by_name(axis).size
-
-    def spread(self, shape: ShapeLike, rules: Sequence[str] = (WEIGHTS, SLOTS)) -> Shape:
-        """Returns the shape by which a variable or slot is split further, as reserved rules say.
-
-        A rule "slots:data" splits the largest dimension that the axis `data` divides and that is
-        not split yet; of equal ones the first. That dimension is renamed to "<name>_over_data",
-        which the axis splits. A shape stays as it is where the axis splits one of its dimensions
-        already, or divides none, or has one device.
-
-        The rules are applied one after the other: `layout.WEIGHTS` is for variables and values of
-        their shape, `layout.SLOTS` for slots.
-        """
-        shape = convert_to_shape(shape)
-        for rule in rules:
-            axis = self.layout.get(rule)
-            parts = 1 if axis is None else self.shape.get_dim_by_name(axis).size
-            if axis is None or parts == 1 or axis in self.partition(shape):
-                continue
-            free = [dim for dim in shape if dim.size % parts == 0 and self.num_splits(dim) == 1]
-            if free:
-                dim = max(free, key=lambda dim: dim.size)
-                name = _spread_name(dim.name, axis)
-                self._spread_dims[name] = axis
-                shape = shape.rename_dimension(dim.name, name)
-        return shape
-
-    def spread_names(self, names: Iterable[str]) -> set[str]:
-        """Returns the names of dimensions, and the names that `spread` gives them."""
-        names = set(names)
-        axes = self.shape.dimension_names
-        return names | {_spread_name(name, axis) for name in names for axis in axes}
 
     def partition(self, shape: ShapeLike) -> tuple[str | None, ...]:
         """Returns the mesh axis (or None) of every dimension of `shape`.
@@ -271,7 +239,7 @@ class Mesh:
     def unused_rules(self) -> list[str]:
         """Returns the names of rules that have not split anything so far."""
         seen = self.dimension_names_seen
-        if not self._spread_dims.keys().isdisjoint(seen):
+        if not self.sharded_dims.keys().isdisjoint(seen):
             seen |= {SLOTS, WEIGHTS}
         return [dimension for dimension in self.layout if dimension not in seen]
 
@@ -307,7 +275,3 @@ def planned_meshes() -> Iterator[None]:
         yield
     finally:
         _IS_PLANNING.reset(token)
-
-
-def _spread_name(name: str, axis: str) -> str:
-    return f"{name}_over_{axis}"

@@ -17,12 +17,12 @@ from mtfrun.errors import InputError, ShapeError
 from mtfrun.mtf import engine
 from mtfrun.mtf.dimension import Dimension
 from mtfrun.mtf.initializers import Initializer, Zeros
-from mtfrun.mtf.layout import SLOTS, WEIGHTS
 from mtfrun.mtf.mesh import Mesh
 from mtfrun.mtf.porting import accept_name
 from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
 from mtfrun.mtf.tensor import Arithmetic, Tensor, TensorLike, as_tensor
 from mtfrun.mtf.transfer import pack
+from mtfrun.mtf.zero import SLOT_RULES, VARIABLE_RULES, shard_shape
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,9 +57,6 @@ def _float_type(field: str, dtype: tf.DType | str) -> tf.DType:
 
 _ZEROS = Zeros()
 
-# The rules by which the storage of a variable, and of an optimizer's slot, is split further.
-VARIABLE_RULES, SLOT_RULES = (WEIGHTS,), (WEIGHTS, SLOTS)
-
 
 @dataclasses.dataclass
 class _Content:
@@ -92,7 +89,7 @@ class Variable(Arithmetic):
       trainable: whether optimizers update it.
       merged_dims: its dimensions that together are one side of a matrix, such as the heads and d_kv
         of attention's projections; see `sides`.
-      spread_by: the reserved layout rules that split the storage further, see `Mesh.spread`.
+      sharded_by: the reserved layout rules that split the storage further, see `zero`.
 
     Attributes:
       stored_shape: `shape` with the names by which the storage is laid out.
@@ -113,11 +110,11 @@ class Variable(Arithmetic):
         name: str = "",
         trainable: bool = True,
         merged_dims: Iterable[Dimension] = (),
-        spread_by: Sequence[str] = VARIABLE_RULES,
+        sharded_by: Sequence[str] = VARIABLE_RULES,
     ):
         self.mesh = mesh
         self.shape: Shape = convert_to_shape(shape)
-        self.stored_shape = mesh.spread(self.shape, spread_by)
+        self.stored_shape = shard_shape(mesh, self.shape, sharded_by)
         self.sides = _sides(self.shape, merged_dims)
         self.initializer = initializer
         self.dtype = tf.as_dtype(dtype)
@@ -155,7 +152,7 @@ class Variable(Arithmetic):
     def sharded(self) -> Variable:
         """The same variable as optimizers see it, see `mtf.shard_variables`."""
         if self._sharded is None:
-            self._sharded = self._under(self.mesh.spread(self.shape, SLOT_RULES))
+            self._sharded = self._under(shard_shape(self.mesh, self.shape, SLOT_RULES))
         return self._sharded
 
     def _under(self, shape: Shape) -> Variable:
@@ -227,22 +224,6 @@ def _sides(shape: Shape, merged_dims: Iterable[Dimension]) -> list[Shape]:
     return [side for position, side in enumerate(sides) if position not in merged[1:]]
 
 
-def shard_variables(variables: Mapping[str, Variable]) -> dict[str, Variable]:
-    """Returns variables as an optimizer should see them: split further by the layout's rules.
-
-    Under the rules "slots:axis" and "weights:axis" one dimension of a variable has another name,
-    which the axis splits (`Mesh.spread`), and so have its gradients, its slots and its new value.
-    An optimizer of these variables therefore stores and computes a part on each device: ZeRO,
-    Rajbhandari et al. 2020, https://arxiv.org/abs/1910.02054. Storage is shared: a value assigned
-    to one form is assigned to the other. Under other layouts these are the variables themselves.
-
-        variables = mtf.shard_variables(model.named_variables())
-        optimizer.init(variables)
-        loss, gradients = mtf.value_and_gradients(loss_fn, variables)
-    """
-    return {path: variable.sharded for path, variable in variables.items()}
-
-
 _NO_VALUES: Mapping[Variable, Tensor] = MappingProxyType({})
 _SUBSTITUTES = contextvars.ContextVar("substitutes", default=_NO_VALUES)
 
@@ -273,8 +254,8 @@ def read_once(variables: Mapping[str, Variable]) -> contextlib.AbstractContextMa
     For a traced function with a loop that reads variables in every round, such as a decoder, and
     assigns none: they are gathered once, before the loop.
     """
-    spread = [v for v in variables.values() if v.shape != v.stored_shape]
-    return with_values({variable: variable.read() for variable in spread})
+    sharded = [v for v in variables.values() if v.shape != v.stored_shape]
+    return with_values({variable: variable.read() for variable in sharded})
 
 
 def read_variable(var: Variable) -> Tensor:

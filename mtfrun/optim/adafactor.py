@@ -206,7 +206,7 @@ class Adafactor(SlotOptimizer):
     def init(self, variables: Mapping[str, mtf.Variable]) -> None:
         self._stacked = set(self._stacked_dim_names)
         for variable in variables.values():
-            self._stacked |= variable.mesh.spread_names(self._stacked_dim_names)
+            self._stacked |= mtf.sharded_names(variable.mesh, self._stacked_dim_names)
         super().init(variables)
         absolute: set[str] = set()
         if self._parameter_scale is not None:

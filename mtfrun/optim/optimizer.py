@@ -100,7 +100,7 @@ class SlotOptimizer(abc.ABC):
                     dtype=_precise_type(variable),
                     name=name,
                     trainable=False,
-                    spread_by=mtf.SLOT_RULES,
+                    sharded_by=mtf.SLOT_RULES,
                 )
                 for name, shape in self.slot_shapes(variable).items()
             }

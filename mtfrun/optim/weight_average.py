@@ -47,7 +47,7 @@ class WeightAverage:
                 dtype=variable.dtype,
                 name=path,
                 trainable=False,
-                spread_by=mtf.SLOT_RULES,
+                sharded_by=mtf.SLOT_RULES,
             )
             for path, variable in variables.items()
         }

@@ -117,6 +117,7 @@ def test_tokens_move_by_all_to_alls_alone_on_eight_devices(tmp_path: pathlib.Pat
         _assert_moves_by_all_to_alls_alone(programs, mesh_shape, case)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", BLOCKS)
 def test_a_block_moves_each_convolutions_input_and_gradient_once(
     programs: Programs, case: str
@@ -129,6 +130,7 @@ def test_a_block_moves_each_convolutions_input_and_gradient_once(
     assert moved == BLOCKS[case]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", BLOCKS)
 def test_sums_over_devices_are_those_of_statistics_and_filters(
     programs: Programs, case: str
@@ -140,6 +142,7 @@ def test_sums_over_devices_are_those_of_statistics_and_filters(
     assert max(sizes) <= 9 * 8 * 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ATTENTION)
 def test_a_split_length_moves_by_all_to_alls_alone(programs: Programs, case: str) -> None:
     """Of queries, keys, values and the result, and of their gradients; no keys are gathered."""

@@ -66,6 +66,7 @@ def _tokens(mesh_shape: str, sampled: bool) -> np.ndarray:
     return decoded(model, mesh, {"targets": prompts}, sample if sampled else None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "mesh_shape, sampled",
     [

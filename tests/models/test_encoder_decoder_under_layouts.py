@@ -55,6 +55,7 @@ def _tokens(mesh_shape: str) -> np.ndarray:
     return decoded(small_encoder_decoder(mesh), mesh, features)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "mesh_shape",
     [

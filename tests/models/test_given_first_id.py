@@ -170,6 +170,7 @@ def test_greedy_ids_are_those_of_the_logits_of_whole_rows() -> None:
         np.testing.assert_array_equal(ids[row, size:end], likeliest[row, size - 1 : end - 1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "mesh_shape, layout",
     [

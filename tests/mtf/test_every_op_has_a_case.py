@@ -34,6 +34,7 @@ NO_OPERATIONS = {
         "read_once",
         "read_variable",
         "shard_variables",
+        "sharded_names",
         "with_values",
     ],
     "of checkpoints; tests/rundir/checkpoints/test_snapshot.py has it": ["owned_shards"],

@@ -11,8 +11,8 @@ from typing import Any
 from mtfrun import mtf
 from mtfrun.display.table import table_lines
 from mtfrun.experiment import Training
-from mtfrun.mtf.layout import SLOTS as SLOTS_RULE
-from mtfrun.mtf.layout import WEIGHTS
+from mtfrun.mtf.zero import SLOTS as SLOTS_RULE
+from mtfrun.mtf.zero import WEIGHTS
 from mtfrun.tools.planning.collective_bytes import CollectiveGroup, group_collectives
 from mtfrun.tools.planning.plan import (
     AVERAGES,
@@ -208,7 +208,7 @@ class Replicated:
       device_bytes: their bytes on each device.
       rules: rules that would split some of them and that no shape of the model forbids, with the
         bytes that each saves on a device, the largest first; among them the reserved rules of
-        slots and weights, see `mtf.Mesh.spread`.
+        slots and weights, see `mtf.zero`.
     """
 
     axis: str

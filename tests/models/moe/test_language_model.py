@@ -99,6 +99,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mixture, mesh_shape, rematerialise, microbatches", CASES)
 def test_training_is_the_same_everywhere(
     mixture: str, mesh_shape: str, rematerialise: bool, microbatches: int

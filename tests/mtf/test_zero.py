@@ -8,6 +8,7 @@ import tensorflow as tf
 from tensorflow.experimental import dtensor
 
 from mtfrun import mtf
+from mtfrun.mtf.zero import shard_shape
 from tests.optim.updates import Known
 
 MESH = "data:2,model:2"
@@ -21,8 +22,8 @@ def _variable(layout: str, mesh_shape: str = MESH) -> mtf.Variable:
     return variable
 
 
-def _spread(layout: str, shape: str, mesh_shape: str = MESH) -> str:
-    return mtf.Mesh(mesh_shape, layout).spread(shape).to_string
+def _sharded(layout: str, shape: str, mesh_shape: str = MESH) -> str:
+    return shard_shape(mtf.Mesh(mesh_shape, layout), shape).to_string
 
 
 @pytest.mark.parametrize(
@@ -42,12 +43,12 @@ def _spread(layout: str, shape: str, mesh_shape: str = MESH) -> str:
 def test_the_largest_dimension_that_is_free_and_divisible_is_split(
     layout: str, shape: str, expected: str
 ) -> None:
-    assert _spread(layout, shape) == expected
+    assert _sharded(layout, shape) == expected
 
 
 def test_an_axis_of_one_device_splits_nothing_and_leaves_dimensions_free() -> None:
-    assert _spread("slots:data", "a:4;b:8", "data:1,model:2") == "a:4;b:8"
-    assert _spread("b:model;slots:data", "a:4;b:8", "data:2,model:1") == "a:4;b_over_data:8"
+    assert _sharded("slots:data", "a:4;b:8", "data:1,model:2") == "a:4;b:8"
+    assert _sharded("b:model;slots:data", "a:4;b:8", "data:2,model:1") == "a:4;b_over_data:8"
 
 
 def test_a_dimension_with_the_name_of_a_rule_is_an_error() -> None:
