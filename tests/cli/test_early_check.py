@@ -21,7 +21,7 @@ from tests.cli.command import ROOT, environment
 PROGRAM = """
 import json, sys
 from mtfrun.cli.early_check import configuration_error
-from mtfrun.cli.flags import parse_flags
+from mtfrun.cli.parser import parse_flags
 for line in sys.stdin:
     print(json.dumps(str(configuration_error(parse_flags(json.loads(line))))))
 assert "tensorflow" not in sys.modules and "numpy" not in sys.modules
