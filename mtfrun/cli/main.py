@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _main(arguments: list[str]) -> int:
     try:
         with named_stdout():
-            return _parsed(arguments)
+            return _parse_and_run(arguments)
     except SystemExit as stop:  # a signal, or argparse, after --help
         code = int(stop.code or 0)
         if code:
@@ -59,10 +59,10 @@ def _main(arguments: list[str]) -> int:
         discard(sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except Exception as error:
-        return _failed(error, debug="--debug" in arguments)
+        return _report_error(error, debug="--debug" in arguments)
 
 
-def _failed(error: Exception, *, debug: bool) -> int:
+def _report_error(error: Exception, *, debug: bool) -> int:
     """Prints an error and returns its exit code; other processes of the run end because of it."""
     if is_input_error(error):
         code = processes.LOST if isinstance(error, processes.ProcessesError) else BAD_INPUT
@@ -94,7 +94,7 @@ def _end_beside_others(code: int) -> None:
         processes.end(code)
 
 
-def _parsed(arguments: list[str]) -> int:
+def _parse_and_run(arguments: list[str]) -> int:
     flags = parse_flags(arguments)
     configured = flags.launched or flags
     for name in configured.gin_file:

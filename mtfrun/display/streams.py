@@ -69,12 +69,12 @@ class _Named:
 
     def write(self, text: str) -> int:
         """Writes the text with control characters escaped; returns its length."""
-        with _named():
+        with _raise_output_errors():
             self._stream.write(visible(text, self._stream.encoding or "utf-8"))
         return len(text)
 
     def flush(self) -> None:
-        with _named():
+        with _raise_output_errors():
             self._stream.flush()
 
     def __getattr__(self, name: str) -> Any:
@@ -82,7 +82,7 @@ class _Named:
 
 
 @contextlib.contextmanager
-def _named() -> Iterator[None]:
+def _raise_output_errors() -> Iterator[None]:
     try:
         yield
     except BrokenPipeError:
@@ -131,10 +131,10 @@ class _Unfailing:
 
     def write(self, text: str) -> int:
         with self._dropping():
-            self._stream.write(self._shown(text))
+            self._stream.write(self._escape(text))
         return len(text)
 
-    def _shown(self, text: str) -> str:
+    def _escape(self, text: str) -> str:
         if _MOVES.fullmatch(text):
             return text
         start = text[: text.startswith("\r")]

@@ -157,7 +157,7 @@ def by_first(function: Callable[[], _T], name: str = "by_first") -> _T:
     try:
         value = function()
     except Exception as error:
-        gather(_described(error), name)
+        gather(_describe(error), name)
         raise
     return cast(_T, gather([False, None, value], name)[0][2])
 
@@ -178,7 +178,7 @@ def together(name: str) -> Iterator[None]:
         yield
     except Exception as raised:
         error = raised
-    errors = gather(None if error is None else _described(error), name)
+    errors = gather(None if error is None else _describe(error), name)
     if error is not None and (not isinstance(error, InputError) or _all_equal(errors)):
         raise error
     failed = [i for i, described in enumerate(errors) if described is not None]
@@ -216,7 +216,7 @@ def check_same(what: str, settings: Mapping[str, Any], *, identity: str | None =
             )
 
 
-def _described(error: Exception) -> tuple[bool, str, None]:
+def _describe(error: Exception) -> tuple[bool, str, None]:
     """Returns whether it is an InputError, and its message."""
     return isinstance(error, InputError), str(error) or type(error).__name__, None
 

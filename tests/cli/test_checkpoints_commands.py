@@ -219,7 +219,7 @@ def test_the_average_is_numpys_and_can_be_evaluated(
 @pytest.mark.parametrize(
     ("flag", "change"),
     [
-        ("--gin.D_MODEL=8", "D_MODEL 16 -> 8 (models/lm_tiny.gin:16, --gin.D_MODEL=8)"),
+        ("--gin.D_MODEL=8", "D_MODEL 16 -> 8 (models/lm_tiny.gin:"),
         ("--gin.AVERAGE_DECAY=0.9", "AVERAGE_DECAY None -> 0.9 (defaults.gin:"),
     ],
 )

@@ -72,7 +72,7 @@ BEAMS, SAMPLES = ["--beam_size=3", "--num_outputs=3"], ["--temperature=1"]
 @pytest.mark.parametrize(
     ("tiny_run", "search"),
     [
-        ("encoder-decoder", GREEDY),
+        pytest.param("encoder-decoder", GREEDY, marks=pytest.mark.slow),
         ("language model", BEAMS),
         pytest.param("language model", SAMPLES, marks=pytest.mark.slow),
         pytest.param("language model", GREEDY, marks=pytest.mark.slow),

@@ -32,9 +32,10 @@ def test_a_device_that_does_not_exist_is_one_line(
     [
         # The header of a training without flags is compared in test_end_to_end.py.
         pytest.param(["--gin.mtf.Mesh.devices=['CPU:0']"], "CPU:0", marks=pytest.mark.slow),
-        (
+        pytest.param(
             ["--gin.MESH_SHAPE='data:2,model:1'", "--gin.mtf.Mesh.devices=['CPU:1', 'CPU:0']"],
             "mesh data:2,model:1 on CPU:1, CPU:0 (simulated)",
+            marks=pytest.mark.slow,
         ),
     ],
 )

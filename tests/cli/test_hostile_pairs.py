@@ -7,7 +7,7 @@ import pathlib
 
 import pytest
 
-from tests.cli.command import mtfrun, mtfrun_here, succeeded
+from tests.cli.command import mtfrun_here, succeeded
 
 LONG = 1_000_000
 # Lines, with the input and the target of each.
@@ -69,8 +69,7 @@ def test_every_line_gets_one_score_in_order(
 
 
 def test_no_pairs_give_no_scores(language_model_run: pathlib.Path) -> None:
-    # A process of its own, which reads its standard input.
-    assert succeeded(mtfrun("score", f"--model_dir={language_model_run}", "--input=-")) == []
+    assert succeeded(mtfrun_here("score", f"--model_dir={language_model_run}", "--input=-")) == []
 
 
 @pytest.mark.slow

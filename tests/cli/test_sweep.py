@@ -121,12 +121,12 @@ def test_the_same_command_goes_on_and_another_is_refused(tmp_path: pathlib.Path)
     read = SweepRecord.read(tmp_path)
     assert read == first
     more = SweepRecord.of(["a.gin"], _grid("--gin.X=2,4", "--gin.Y=3"))
-    assert read.continued(more, tmp_path).varied == {"X": ["1", "2", "4"]}
+    assert read.continue_with(more, tmp_path).varied == {"X": ["1", "2", "4"]}
     # The names of runs do not depend on the order of flags.
     two = SweepRecord.of([], _grid("--gin.A=1,2", "--gin.B=3,4"))
     swapped = _grid("--gin.B=3,4", "--gin.A=1,2")
-    order = two.continued(SweepRecord.of([], swapped), tmp_path).varied
-    assert swapped.ordered(order).runs() == _grid("--gin.A=1,2", "--gin.B=3,4").runs()
+    order = two.continue_with(SweepRecord.of([], swapped), tmp_path).varied
+    assert swapped.reorder(order).runs() == _grid("--gin.A=1,2", "--gin.B=3,4").runs()
     for flags, files, message in [
         (["--gin.X=1,2", "--gin.Y=4"], ["a.gin"], "Y 3 -> 4"),
         (["--gin.X=1,2"], ["a.gin"], "Y 3 -> (none)"),
@@ -134,7 +134,7 @@ def test_the_same_command_goes_on_and_another_is_refused(tmp_path: pathlib.Path)
         (["--gin.X=1,2", "--gin.Z=1,2", "--gin.Y=3"], ["a.gin"], "varied X -> X, Z"),
     ]:
         with pytest.raises(InputError) as raised:
-            read.continued(SweepRecord.of(files, _grid(*flags)), tmp_path)
+            read.continue_with(SweepRecord.of(files, _grid(*flags)), tmp_path)
         assert message in str(raised.value)
 
 
@@ -249,9 +249,9 @@ def test_a_bar_is_a_line_for_each_run(tmp_path: pathlib.Path) -> None:
 
     stream = Terminal()
     display = Display(2, stream)
-    display.started(1, "RATE=0.1")
-    display.advanced("RATE=0.1", Status("running", 5, 10, {"loss": 1.25}))
-    display.ended(1, "RATE=0.1", "finished")
+    display.start(1, "RATE=0.1")
+    display.advance("RATE=0.1", Status("running", 5, 10, {"loss": 1.25}))
+    display.end(1, "RATE=0.1", "finished")
     assert " 50% |" in stream.getvalue() and "RATE=0.1: step 5/10, loss 1.2500" in stream.getvalue()
     assert stream.getvalue().endswith("[1/2] RATE=0.1: finished\n")
     assert RunRecord(tmp_path).status() is None

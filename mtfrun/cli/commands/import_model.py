@@ -62,14 +62,14 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     source = pathlib.Path(os.path.expanduser(flags.source))
     importer = importer_for(source)
     imported = importer.read(source, partial=flags.partial, search_paths=flags.gin_search_paths)
-    run = write_run(imported, flags.model_dir, _built)
+    run = write_run(imported, flags.model_dir, _build_variables)
     for note in imported.notes:
         progress.note(f"mtfrun: note: {escaped(note)}")
     print_lines(f"{run.path}: step {imported.step}, imported from {source}")
     return 0
 
 
-def _built(config_path: pathlib.Path) -> tuple[Mapping[str, mtf.Variable], Sequence[str]]:
+def _build_variables(config_path: pathlib.Path) -> tuple[Mapping[str, mtf.Variable], Sequence[str]]:
     """Returns the variables of training with a configuration, and its vocabulary files.
 
     The variables are on planned devices.

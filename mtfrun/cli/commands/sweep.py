@@ -85,8 +85,8 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
     directory = pathlib.Path(run_directory.path)
     record, former = SweepRecord.of(flags.gin_file, grid), SweepRecord.read(directory)
     if former is not None:
-        record = former.continued(record, directory)
-    runs = grid.ordered(record.varied).runs()
+        record = former.continue_with(record, directory)
+    runs = grid.reorder(record.varied).runs()
     if flags.dry_run:
         _print_plan(runs, directory)
         return 0

@@ -68,13 +68,13 @@ def mesh_devices(
     rows, columns = min(num_rows, MOST_DEVICES), min(num_columns, MOST_DEVICES)
     cell = min(_MOST_CELL, (width - _LEFT - _MARGIN) / columns - _GAP)
     height_of_cell = max(34, 22 + len(bars) * (_BAR + 2))
-    titles = _wrapped([title], width)
+    titles = _wrap([title], width)
     above = [_axis_text(axis, mesh[axis], layout) for axis in column_axes] or ["one column"]
-    above = _wrapped(above, width)
+    above = _wrap(above, width)
     below = [_axis_text(rows_axis, num_rows, layout, downwards=True)]
     hidden = num_rows * num_columns - rows * columns
     below += [f"and {hidden:,} more devices"] * bool(hidden)
-    below = _wrapped([*below, *_unsplit(mesh, layout), *lines], width)
+    below = _wrap([*below, *_unsplit(mesh, layout), *lines], width)
     legend_top = _MARGIN + _LINE * len(titles)
     above_top = legend_top + len(bars) * _LINE + _GAP * bool(bars)
     top = above_top + _LINE * len(above) + _HEAD
@@ -103,7 +103,7 @@ def mesh_devices(
     return figure
 
 
-def _wrapped(lines: Sequence[str], width: int) -> list[str]:
+def _wrap(lines: Sequence[str], width: int) -> list[str]:
     """Returns lines that fit into a width in pixels."""
     characters = (width - 2 * _MARGIN) // 7
     return [part for line in lines for part in textwrap.wrap(line, characters)]

@@ -54,24 +54,24 @@ def rows_html(rows: Sequence[RowView], title: str, summary: Sequence[str]) -> It
     yield (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width">\n'
-        f"<title>{_escaped(title)}</title>\n<style>\n{_STYLE}</style>\n</head>\n<body>\n"
-        f"<h1>{_escaped(title)}</h1>\n"
+        f"<title>{_escape(title)}</title>\n<style>\n{_STYLE}</style>\n</head>\n<body>\n"
+        f"<h1>{_escape(title)}</h1>\n"
     )
     for line in summary:
-        yield f"<p>{_escaped(line)}</p>\n"
+        yield f"<p>{_escape(line)}</p>\n"
     for i, row in enumerate(rows):
         yield f"<h2>Row {i + 1} of {len(rows)}</h2>\n"
         for image in row.images:
             yield _image(image)
         for value in row.values:
-            yield f"<p>{_escaped(describe_value(value))}</p>\n"
+            yield f"<p>{_escape(describe_value(value))}</p>\n"
         for tokens in row.tokens:
             yield from _feature(tokens)
     yield "</body>\n</html>\n"
 
 
 def _feature(tokens: Tokens) -> Iterator[str]:
-    yield f"<h3>{_escaped(describe_tokens(tokens))}</h3>\n"
+    yield f"<h3>{_escape(describe_tokens(tokens))}</h3>\n"
     yield '<div class="tokens">'
     for part in tokens.parts():
         colour = f"c{(int(part.segments[0]) - 1) % _COLOURS}"
@@ -91,8 +91,8 @@ def _token(part: Tokens, i: int, colour: str) -> str:
         if part.weights[i] == 0:
             classes.append("without-loss")
     # A line end is shown by a sign and by its effect. An id that is a part of a character is a dot.
-    shown = _escaped(text.replace("\n", "\u21b5\n"), keep="\n\t") if text else "\u00b7"
-    return f'<span class="{" ".join(classes)}" title="{_escaped(hint)}">{shown}</span>'
+    shown = _escape(text.replace("\n", "\u21b5\n"), keep="\n\t") if text else "\u00b7"
+    return f'<span class="{" ".join(classes)}" title="{_escape(hint)}">{shown}</span>'
 
 
 def _image(view: ImageView) -> str:
@@ -103,13 +103,13 @@ def _image(view: ImageView) -> str:
     data = base64.b64encode(png.getvalue()).decode("ascii")
     scale = max(1, _SMALLEST_SIDE // min(image.size))
     width, height = (scale * side for side in image.size)
-    text = _escaped(describe_image(view))
+    text = _escape(describe_image(view))
     return (
         f'<p><img width="{width}" height="{height}" alt="{text}" title="{text}" '
         f'src="data:image/png;base64,{data}"></p>\n'
     )
 
 
-def _escaped(text: str, keep: str = "") -> str:
+def _escape(text: str, keep: str = "") -> str:
     """Returns a text as HTML, with characters that are not printable, except `keep`, escaped."""
     return html.escape("".join(c if c in keep else escaped(c) for c in text))

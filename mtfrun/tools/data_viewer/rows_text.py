@@ -97,7 +97,7 @@ def _columns_of_character(character: str) -> int:
 def _segment_lines(part: Tokens, width: int, *, has_tokens: bool) -> Iterator[str]:
     indent = 2 * _INDENT
     yield indent + describe_segment(part)
-    lines = list(_wrapped(escaped(part.text()), width - len(indent) - 2))
+    lines = list(_wrap(escaped(part.text()), width - len(indent) - 2))
     for line in lines if has_tokens else lines[:_MOST_LINES]:
         yield f"{indent}| {line}"
     if has_tokens:
@@ -107,7 +107,7 @@ def _segment_lines(part: Tokens, width: int, *, has_tokens: bool) -> Iterator[st
         yield f"{indent}| ..."
 
 
-def _wrapped(text: str, width: int) -> Iterator[str]:
+def _wrap(text: str, width: int) -> Iterator[str]:
     """Yields pieces of a text of at most `width` columns, at least one character each."""
     line, used = "", 0
     for character in text:

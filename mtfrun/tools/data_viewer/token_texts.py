@@ -35,7 +35,7 @@ def token_texts(vocabulary: Vocabulary, ids: Sequence[int] | np.ndarray) -> list
             context = first = i + 1
             continue
         texts.append("")
-        text = _added(vocabulary, numbers[context:first], numbers[first : i + 1])
+        text = _text_after(vocabulary, numbers[context:first], numbers[first : i + 1])
         if text.endswith(_INVALID) and i + 1 - first < _MOST_IDS_OF_A_CHARACTER:
             continue  # perhaps the beginning of a character
         if text.startswith(_INVALID):
@@ -47,7 +47,7 @@ def token_texts(vocabulary: Vocabulary, ids: Sequence[int] | np.ndarray) -> list
     return texts
 
 
-def _added(vocabulary: Vocabulary, before: list[int], ids: list[int]) -> str:
+def _text_after(vocabulary: Vocabulary, before: list[int], ids: list[int]) -> str:
     """Returns what `ids` add to the text of the ids before them, which decides about spaces."""
     text, whole = vocabulary.decode(before), vocabulary.decode([*before, *ids])
     return whole.removeprefix(text) if whole.startswith(text) else vocabulary.decode(ids)

@@ -43,7 +43,7 @@ class Display:
         tqdm.write(text, file=self._stream)
         self._stream.flush()
 
-    def started(self, number: int, name: str) -> None:
+    def start(self, number: int, name: str) -> None:
         """Shows that run `number`, from 1, has been started."""
         self._lines[name] = self._clock()
         if self._stream.isatty():
@@ -57,7 +57,7 @@ class Display:
         else:
             self.note(f"[{number}/{self._count}] {name}: starting")
 
-    def advanced(self, name: str, status: Status) -> None:
+    def advance(self, name: str, status: Status) -> None:
         """Shows the newest status of a run."""
         loss = status.values.get("loss")
         text = f"step {status.step}/{status.train_steps}"
@@ -70,7 +70,7 @@ class Display:
             self._lines[name] = self._clock()
             self.note(f"{name}: {text}")
 
-    def ended(self, number: int, name: str, text: str) -> None:
+    def end(self, number: int, name: str, text: str) -> None:
         """Shows how a run has ended."""
         bar = self._bars.pop(name, None)
         if bar is not None:

@@ -71,7 +71,7 @@ class Grid:
         for flag, text in bindings:
             name, _, values = (part.strip() for part in text.partition("="))
             texts = alternatives(flag, values)
-            checked = [_checked(flag, name, value, values) for value in texts]
+            checked = [_check_value(flag, name, value, values) for value in texts]
             if len(checked) == 1:
                 fixed.append((name, checked[0]))
                 continue
@@ -92,7 +92,7 @@ class Grid:
             )
         return cls(tuple(fixed), tuple(varied))
 
-    def ordered(self, names: Iterable[str]) -> Grid:
+    def reorder(self, names: Iterable[str]) -> Grid:
         """Returns the same grid with what varies in another order."""
         by_name = {v.name: v for v in self.varied}
         return dataclasses.replace(self, varied=tuple(by_name[name] for name in names))
@@ -158,7 +158,7 @@ def alternatives(flag: str, text: str) -> list[str]:
     return texts
 
 
-def _checked(flag: str, name: str, value: str, text: str) -> str:
+def _check_value(flag: str, name: str, value: str, text: str) -> str:
     """Returns a value, of all those in a text, as gin writes it: equal ones are equal texts."""
     statements = Statements()
     try:

@@ -66,7 +66,7 @@ class SweepRecord:
         directory.mkdir(parents=True, exist_ok=True)
         atomic_write(directory / NAME, json.dumps(dataclasses.asdict(self), indent=1) + "\n")
 
-    def continued(self, command: SweepRecord, directory: pathlib.Path) -> SweepRecord:
+    def continue_with(self, command: SweepRecord, directory: pathlib.Path) -> SweepRecord:
         """Returns the record of a sweep that a command continues; it may add alternatives."""
         differing = changes(self._comparable(), command._comparable())
         if differing:

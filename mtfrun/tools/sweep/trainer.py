@@ -121,7 +121,7 @@ class Trainer:
         self._slots[slot] = _Child(run, process, start)
         if self.signal is not None:  # it came between the two lines above
             process.send_signal(self.signal)
-        self._display.started(run.number, run.name)
+        self._display.start(run.number, run.name)
 
     def _poll(self) -> None:
         for slot, child in list(self._slots.items()):
@@ -129,11 +129,11 @@ class Trainer:
             if code is None:
                 status = RunRecord(run.directory).status()
                 if status is not None and status.state == "running":
-                    self._display.advanced(run.name, status)
+                    self._display.advance(run.name, status)
                 continue
             del self._slots[slot]
             self.codes[run.name] = code if code >= 0 else 128 - code
-            self._display.ended(run.number, run.name, self._outcome(child, code))
+            self._display.end(run.number, run.name, self._outcome(child, code))
 
     def _outcome(self, child: _Child, code: int) -> str:
         run = child.run

@@ -132,8 +132,7 @@ def _launched(tmp_path: pathlib.Path, flags: Sequence[str], *launch: str) -> tup
     return process.returncode, process.stderr.decode().splitlines()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("event", EVENTS.values(), ids=EVENTS)
+@pytest.mark.parametrize("event", PARAMETERS)
 def test_the_others_end_with_one_line(
     event: Event, flags: list[str], tmp_path: pathlib.Path
 ) -> None:
@@ -146,7 +145,8 @@ def test_the_others_end_with_one_line(
     assert RunDirectory(tmp_path / "run").checkpoints().latest() == SAVED_STEP
 
 
-@pytest.mark.parametrize("event", PARAMETERS)
+@pytest.mark.slow
+@pytest.mark.parametrize("event", EVENTS.values(), ids=EVENTS)
 def test_a_restart_finishes_with_the_losses_of_an_undisturbed_run(
     event: Event, flags: list[str], undisturbed: dict[int, float], tmp_path: pathlib.Path
 ) -> None:

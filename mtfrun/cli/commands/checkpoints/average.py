@@ -58,7 +58,7 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     directory = CheckpointDirectory.of(flags.model_dir)
     target = pathlib.Path(RunDirectory(flags.output).path)
     check_new(target, "--output")
-    steps = _chosen(directory, flags.steps, flags.last)
+    steps = _choose_steps(directory, flags.steps, flags.last)
     checkpoints = Checkpoints(directory.path)
     manifests = [checkpoints.verify(step) for step in steps]
     means = mean_values(directory.path, manifests)
@@ -126,7 +126,7 @@ def _mean(values: Sequence[np.ndarray]) -> np.ndarray:
     return mean
 
 
-def _chosen(
+def _choose_steps(
     directory: CheckpointDirectory, steps: Sequence[int] | None, last: int | None
 ) -> list[int]:
     if steps is None:

@@ -78,7 +78,9 @@ class _Stored(NamedTuple):
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     from mtfrun.rundir.checkpoints.checkpoint_values import CheckpointValues
 
-    first, second = (_stored(name, flags.model_dir) for name in (flags.first, flags.second))
+    first, second = (
+        _find_checkpoint(name, flags.model_dir) for name in (flags.first, flags.second)
+    )
     print_lines(f"A: {first.name}", f"B: {second.name}")
     saved = [_variables(stored, flags.match, with_slots=flags.slots) for stored in (first, second)]
     if not any(saved):
@@ -134,7 +136,7 @@ def _lines(differences: Sequence[Difference], most: int) -> Iterable[str]:
     yield f"{len(changed)} variables differ, {len(differences) - len(changed)} are equal"
 
 
-def _stored(name: str, model_dir: str | None) -> _Stored:
+def _find_checkpoint(name: str, model_dir: str | None) -> _Stored:
     from mtfrun.rundir.checkpoints.checkpoints import Checkpoints
     from mtfrun.rundir.checkpoints.stored_checkpoints import CheckpointDirectory
 

@@ -63,7 +63,7 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     with contextlib.nullcontext() if flags.dry_run else run.lock():
         if flags.dry_run and run.is_training():
             raise InputError(f"{run.path} is being trained: wait until it has ended")
-        steps = _chosen(directory, flags.steps, flags.keep)
+        steps = _choose_steps(directory, flags.steps, flags.keep)
         stored = {step: directory.read(step, with_hashes=False) for step in steps}
         if not flags.dry_run:
             delete_checkpoints(directory.path, steps)
@@ -95,7 +95,7 @@ def _prune_set_aside(run: RunDirectory, *, is_dry: bool) -> int:
     return 0
 
 
-def _chosen(
+def _choose_steps(
     directory: CheckpointDirectory, steps: Sequence[int] | None, keep: int | None
 ) -> list[int]:
     """Returns the steps to be deleted: those that are named, or all but the newest.

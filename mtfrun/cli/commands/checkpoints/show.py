@@ -64,7 +64,7 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     from mtfrun.rundir.checkpoints.stored_checkpoints import CheckpointDirectory
 
     directory = CheckpointDirectory.of(flags.model_dir)
-    stored = _stored(directory, flags.checkpoint)
+    stored = _find_checkpoint(directory, flags.checkpoint)
     manifest = stored.manifest
     assert manifest is not None
     chosen = [p for p in manifest.variables if re.search(flags.match, p)]
@@ -95,7 +95,7 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     return 0
 
 
-def _stored(directory: CheckpointDirectory, checkpoint: str | None) -> StoredCheckpoint:
+def _find_checkpoint(directory: CheckpointDirectory, checkpoint: str | None) -> StoredCheckpoint:
     """Returns a checkpoint whose manifest can be read: of a step, or the newest."""
     from mtfrun.rundir import RunDirError
 

@@ -85,7 +85,7 @@ def explain(name: str) -> list[Explanation]:
     if header is not None:
         return [_gin_file(header)]
     bindings = _shipped_bindings()
-    targets = _published()
+    targets = _targets_by_name()
     macros = set(macros_of(bindings))
     if name in macros:
         return [_macro(name, bindings)]
@@ -126,7 +126,7 @@ def _has(target: Any, parameter: str) -> bool:
     return parameter in signature_of(target)
 
 
-def _published() -> dict[str, Any]:
+def _targets_by_name() -> dict[str, Any]:
     from mtfrun.configuration.published import is_configurable, published
 
     return {name: target for name, target in published().items() if is_configurable(target)}
