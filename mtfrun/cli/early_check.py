@@ -147,6 +147,9 @@ def _stand_in(name: str) -> type:
 
 
 class _StandIn:
+    def __init_subclass__(cls, **_: Any) -> None:
+        pass
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         pass
 

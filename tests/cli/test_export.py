@@ -147,6 +147,7 @@ def _trained(directory: pathlib.Path, model: str, *flags: str) -> pathlib.Path:
     return run
 
 
+@pytest.mark.slow
 def test_a_t5_is_exported_with_its_sentencepiece_tokenizer(tmp_path: pathlib.Path) -> None:
     vocabulary = [flag_of_small_vocabulary(tmp_path), "--gin_file=data/sentencepiece.gin"]
     run = _trained(tmp_path, "t5.1.1.tiny", *vocabulary)
@@ -170,6 +171,7 @@ def test_a_t5_is_exported_with_its_sentencepiece_tokenizer(tmp_path: pathlib.Pat
     assert theirs["outputs"][0]["text"] == ours["outputs"][0]["text"]
 
 
+@pytest.mark.slow
 def test_a_vocabulary_that_transformers_lacks_is_refused_without_weights_only(
     tmp_path: pathlib.Path,
 ) -> None:

@@ -44,6 +44,7 @@ def flags(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return flags
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_fine_tuned_and_answers(flags: list[str], tmp_path: pathlib.Path) -> None:
     run = f"--model_dir={tmp_path / 'run'}"
     process = mtfrun_here("train", *flags, run)

@@ -39,6 +39,7 @@ VERBOSE_DECODE = [
 ]
 
 
+@pytest.mark.slow
 def test_every_line_gets_one_output_in_order(
     quick_run: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
@@ -158,6 +159,7 @@ def test_a_full_disk_leaves_the_old_file(
         pytest.param(signal.SIGKILL, -9, True, marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.slow
 def test_a_signal_leaves_no_file_under_the_final_name(
     number: signal.Signals,
     code: int,
@@ -193,6 +195,7 @@ def test_a_signal_leaves_no_file_under_the_final_name(
     assert bool(list(tmp_path.glob(".answers.jsonl.*"))) == leaves_part
 
 
+@pytest.mark.slow
 def test_progress_without_a_reader_does_not_end_decoding(
     language_model_run: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:

@@ -62,6 +62,7 @@ class Imagenette(  # type: ignore[call-arg]
             yield f"{split}_{i:05}", {"image": photo(rows, cols, i), "label": i % len(LABELS)}
 
 
+@pytest.mark.slow
 def test_imagenette_is_trained_on_evaluated_and_classified(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

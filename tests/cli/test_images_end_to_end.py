@@ -42,7 +42,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     process = mtfrun("train", *flags, f"--model_dir={folder / 'run'}")
     assert process.returncode == 0, process.stderr.decode()
     progress = process.stderr.decode()
-    assert re.search(r"step 3/3  loss \S+  accuracy \S+  lr \S+  \S+ images/s  eta", progress)
+    assert re.search(
+        r"step 3/3  loss \S+  accuracy \S+  lr \S+  \S+ images/s  (data wait \S+  )?eta", progress
+    )
     assert re.search(r"eval step 3  loss \S+  accuracy \S+  top_5_accuracy \S+\n", progress)
     return folder / "run"
 

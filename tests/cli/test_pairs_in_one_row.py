@@ -87,6 +87,7 @@ def _scores(run: pathlib.Path, pairs: list[tuple[str, str]]) -> list[dict[str, A
     return [json.loads(line) for line in (folder / "scores.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_evaluation_compares_answers_with_targets(
     run: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -130,6 +131,7 @@ def test_an_answer_does_not_depend_on_the_other_lines(run: pathlib.Path, flags: 
     assert _answers(run, lines[3] + b"\n" + lines[1], *flags) == [together[3], together[1]]
 
 
+@pytest.mark.slow
 def test_limits_are_those_of_the_output(run: pathlib.Path) -> None:
     (cut,) = _answers(run, b"3", "--decode_length=2")
     assert (cut["output"], cut["output_tokens"], cut["finished"]) == ("th", 2, False)
@@ -140,6 +142,7 @@ def test_limits_are_those_of_the_output(run: pathlib.Path) -> None:
     assert (cut["output"], cut["output_tokens"], cut["finished"]) == ("thr", 3, False)
 
 
+@pytest.mark.slow
 def test_beams_samples_and_formats_are_those_of_any_model(
     run: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

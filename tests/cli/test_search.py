@@ -70,6 +70,7 @@ def test_the_ranking_is_gin_that_can_be_pasted(tmp_path: pathlib.Path) -> None:
     assert config.argument(mtf.Mesh, "layout") == ranking[0]["layout"]
 
 
+@pytest.mark.slow
 def test_after_ctrl_c_the_best_so_far_are_printed() -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "mtfrun", *SEARCH, "--profile=t4"],

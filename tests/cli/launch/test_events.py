@@ -133,6 +133,7 @@ def _launched(tmp_path: pathlib.Path, flags: Sequence[str], *launch: str) -> tup
 
 
 @pytest.mark.parametrize("event", PARAMETERS)
+@pytest.mark.slow
 def test_the_others_end_with_one_line(
     event: Event, flags: list[str], tmp_path: pathlib.Path
 ) -> None:

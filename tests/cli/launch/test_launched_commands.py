@@ -37,6 +37,7 @@ def _without_progress(stderr: bytes) -> list[bytes]:
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=[] if n == QUICK else pytest.mark.slow) for n in COMMANDS]
 )
+@pytest.mark.slow
 def test_two_processes_print_what_one_does(name: str, language_model_run: pathlib.Path) -> None:
     (command, *flags), stdin = COMMANDS[name]
     arguments = [command, f"--model_dir={language_model_run}", *flags, *MESH]
