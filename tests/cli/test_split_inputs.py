@@ -12,13 +12,13 @@ from tests.cli.command import error_line, mtfrun_here, succeeded
 
 @pytest.mark.parametrize("command", ["decode", "score"])
 def test_a_split_of_the_data_is_an_input(
-    command: str, tiny_run: pathlib.Path, request: pytest.FixtureRequest, tmp_path: pathlib.Path
+    command: str, quick_run: pathlib.Path, request: pytest.FixtureRequest, tmp_path: pathlib.Path
 ) -> None:
     output = tmp_path / "lines.jsonl"
-    flags = [f"--model_dir={tiny_run}", f"--output={output}", "--input=split:validation"]
+    flags = [f"--model_dir={quick_run}", f"--output={output}", "--input=split:validation"]
     assert succeeded(mtfrun_here(command, *flags)) == []
     lines = [json.loads(line) for line in output.read_text().splitlines()]
-    has_pairs = request.node.callspec.params["tiny_run"] == "encoder-decoder"
+    has_pairs = request.node.callspec.params["quick_run"] == "encoder-decoder"
     assert len(lines) == (300 if has_pairs else 1)
     if command == "score":
         assert lines[0]["log_likelihood"] < 0
