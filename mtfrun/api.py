@@ -20,7 +20,7 @@ from mtfrun.configuration.arguments import (
 )
 
 if TYPE_CHECKING:
-    from mtfrun.configuration.headers import GinHeader
+    from mtfrun.configuration.files import GinHeader
     from mtfrun.experiment.runs.run import Run
 
 _importing = threading.Lock()
@@ -122,7 +122,7 @@ def configs() -> dict[str, GinHeader]:
       >>> configs()["runs/quickstart.gin"].command
       'mtfrun train --gin_file=runs/quickstart.gin --model_dir=/tmp/run'
     """
-    from mtfrun.configuration.headers import shipped_headers  # noqa: PLC0415 - takes milliseconds
+    from mtfrun.configuration.files import shipped_headers  # noqa: PLC0415 - takes milliseconds
 
     return shipped_headers()
 

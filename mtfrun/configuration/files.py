@@ -1,9 +1,10 @@
-"""The search for gin files: the working directory, the search paths, the files of the package."""
+"""Gin files: the working directory's, the search paths', and the package's with their headers."""
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mtfrun.configuration.errors import ConfigError, neighbours
@@ -11,6 +12,26 @@ from mtfrun.errors import did_you_mean
 
 # In a checkout a link, which is not resolved: errors show paths below it.
 SHIPPED = Path(__file__).absolute().parent.parent / "gin"
+
+_FIELD = re.compile(r"^ (Paper|Cost|Result|Commonly overridden|Command):", re.MULTILINE)
+_MACROS = re.compile(r"^ {5}([A-Z_]+(?:, [A-Z_]+)*): (.*(?:\n {9}.*)*)$", re.MULTILINE)
+
+
+@dataclasses.dataclass(frozen=True)
+class GinHeader:
+    """The comment at the top of a gin file.
+
+    `description` has paragraphs; `overridden` says what macros mean, by one or several names:
+    "NUM_LAYERS, D_MODEL"; `result` was measured, or is "not measured".
+    """
+
+    name: str
+    description: str
+    cost: str
+    result: str
+    overridden: Mapping[str, str]
+    command: str
+    paper: str | None = None
 
 
 def find_gin_file(name: str, search_paths: Sequence[str] = ()) -> Path | None:
@@ -60,3 +81,30 @@ def example_flag(name: str) -> str:
     flag = re.compile(rf'--gin\.{re.escape(name)}=(?:"[^"\n]*"|[^\s"]*\w)')
     texts = (Path(SHIPPED, file).read_text("utf-8") for file in shipped_gin_files())
     return next((x[-1] for x in map(flag.findall, texts) if x), f"--gin.{name}=VALUE")
+
+
+def shipped_headers() -> dict[str, GinHeader]:
+    return {
+        name: _header(name, Path(SHIPPED, name).read_text("utf-8")) for name in shipped_gin_files()
+    }
+
+
+def _header(name: str, text: str) -> GinHeader:
+    lines = text.splitlines()
+    count = next((i for i, x in enumerate(lines) if not x.startswith("#")), len(lines))
+    description, *parts = _FIELD.split("\n".join(x.removeprefix("#") for x in lines[:count]))
+    fields = dict(zip(parts[::2], parts[1::2], strict=True))
+    macros = _MACROS.findall(fields.get("Commonly overridden", ""))
+    return GinHeader(
+        name,
+        description="\n".join(x.removeprefix(" ") for x in description.split("\n")).strip(),
+        cost=_phrase(fields.get("Cost", "")),
+        result=_phrase(fields.get("Result", "")),
+        overridden={names: _phrase(meaning) for names, meaning in macros},
+        command="\n".join(map(str.strip, fields.get("Command", "").split("\n"))).strip(),
+        paper=_phrase(fields["Paper"]) if "Paper" in fields else None,
+    )
+
+
+def _phrase(text: str) -> str:
+    return " ".join(text.split())

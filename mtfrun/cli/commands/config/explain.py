@@ -16,7 +16,7 @@ from mtfrun.display.formats import wrap_lines
 from mtfrun.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
-    from mtfrun.configuration.headers import GinHeader
+    from mtfrun.configuration.files import GinHeader
     from mtfrun.configuration.statements import Binding
 
 _DESCRIPTION = """\
@@ -78,7 +78,7 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
 def explain(name: str) -> list[Explanation]:
     """Returns several explanations if classes have parameters of the same name."""
     from mtfrun import experiment  # noqa: F401 - whose classes are explained
-    from mtfrun.configuration.headers import shipped_headers
+    from mtfrun.configuration.files import shipped_headers
     from mtfrun.configuration.statements import macros_of
 
     header = shipped_headers().get(name)
@@ -142,8 +142,8 @@ def _shipped_bindings() -> list[Binding]:
 
 
 def _macro(name: str, bindings: Sequence[Binding]) -> Explanation:
+    from mtfrun.configuration.files import shipped_headers
     from mtfrun.configuration.gin_values import MACRO
-    from mtfrun.configuration.headers import shipped_headers
 
     meanings = dict.fromkeys(
         _meaning(name, names.split(", "), meaning)

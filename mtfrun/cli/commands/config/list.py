@@ -16,7 +16,7 @@ from mtfrun.display.streams import print_lines
 from mtfrun.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
-    from mtfrun.configuration.headers import GinHeader
+    from mtfrun.configuration.files import GinHeader
 
 _DESCRIPTION = """\
 Lists the gin files of the package by folder, with the first line of each.
@@ -29,7 +29,7 @@ Words choose the files whose name or description has one of them."""
 
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
-    from mtfrun.configuration.headers import shipped_headers
+    from mtfrun.configuration.files import shipped_headers
 
     headers = [h for h in shipped_headers().values() if _has_a_word(h, flags.words)]
     if not headers:

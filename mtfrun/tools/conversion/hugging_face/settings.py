@@ -6,10 +6,27 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mtfrun.configuration.gin_values import Reference, reference
 from mtfrun.errors import did_you_mean
 from mtfrun.tools.conversion.errors import ConversionError
 
 _MISSING = object()
+# The tanh form of gelu has several names: transformers/activations.py.
+_ACTIVATIONS = {
+    "relu": "mtf.relu",
+    "gelu_new": "mtf.gelu",
+    "gelu_pytorch_tanh": "mtf.gelu",
+    "gelu_fast": "mtf.gelu",
+    "gelu_accurate": "mtf.gelu",
+    "gelu_python_tanh": "mtf.gelu",
+    "gelu": "mtf.exact_gelu",
+    "gelu_python": "mtf.exact_gelu",
+    "quick_gelu": "mtf.sigmoid_gelu",
+    "silu": "mtf.swish",
+    "swish": "mtf.swish",
+    "tanh": "mtf.tanh",
+    "sigmoid": "mtf.sigmoid",
+}
 # Of a rate, a scale or a base; larger ones are no numbers of float32.
 _LARGEST_NUMBER = 1e30
 # Of a size: no dimension of an array is larger.
@@ -90,6 +107,12 @@ class Settings:
             names = ", ".join(map(repr, supported))
             raise self.error(name, f"is not supported; supported: {names}")
 
+    def activation(self, setting: str, name: str) -> Reference:
+        """Returns our function for a name of transformers, which stands in a setting."""
+        if name not in _ACTIVATIONS:
+            raise self.error(setting, f"is not supported; supported: {', '.join(_ACTIVATIONS)}")
+        return reference(f"@{_ACTIVATIONS[name]}")
+
     def error(self, name: str, problem: str) -> ConversionError:
         text = repr(self.values.get(name))
         text = f"{text[:80]}..." if len(text) > 80 else text
@@ -103,3 +126,9 @@ class Settings:
             hint = did_you_mean(name, self.values)
             raise ConversionError(f"{self.where} has no {name}{hint}")
         return default
+
+
+def name_of_activation(reference: object) -> str | None:
+    """Returns transformers' name for "@mtf.gelu"; None where it has none."""
+    names = {f"@{ours}": theirs for theirs, ours in reversed(_ACTIVATIONS.items())}
+    return names.get(reference) if isinstance(reference, str) else None

@@ -27,28 +27,35 @@ class Transform(Protocol):
         """Returns the tensors of the folder."""
 
 
-class Same:
+class _Each:
+    """A change of one array at a time."""
+
+    def to_ours(self, theirs: Sequence[np.ndarray], shapes: Sequence[Shape]) -> list[np.ndarray]:
+        return [self.ours(value, shape) for value, shape in zip(theirs, shapes, strict=True)]
+
+    def to_theirs(self, ours: Sequence[np.ndarray]) -> list[np.ndarray]:
+        return [self.theirs(value) for value in ours]
+
+    def ours(self, value: np.ndarray, shape: Shape) -> np.ndarray:
+        return reshaped(value, shape)
+
+    def theirs(self, value: np.ndarray) -> np.ndarray:
+        return value
+
+
+class Same(_Each):
     """The same dimensions in the same order: scales, embeddings."""
 
-    def to_ours(self, theirs: Sequence[np.ndarray], shapes: Sequence[Shape]) -> list[np.ndarray]:
-        return [reshaped(value, shape) for value, shape in zip(theirs, shapes, strict=True)]
 
-    def to_theirs(self, ours: Sequence[np.ndarray]) -> list[np.ndarray]:
-        return list(ours)
-
-
-class Flat:
+class Flat(_Each):
     """One dimension in the folder, several of ours: biases {heads, d_kv}."""
 
-    def to_ours(self, theirs: Sequence[np.ndarray], shapes: Sequence[Shape]) -> list[np.ndarray]:
-        return [reshaped(value, shape) for value, shape in zip(theirs, shapes, strict=True)]
-
-    def to_theirs(self, ours: Sequence[np.ndarray]) -> list[np.ndarray]:
-        return [value.reshape(-1) for value in ours]
+    def theirs(self, value: np.ndarray) -> np.ndarray:
+        return value.reshape(-1)
 
 
 @dataclasses.dataclass(frozen=True)
-class Matrix:
+class Matrix(_Each):
     """A matrix of the folder, whose inputs and outputs may be several dimensions of ours.
 
     Attributes:
@@ -59,22 +66,18 @@ class Matrix:
     inputs: int = 1
     transposed: bool = True
 
-    def to_ours(self, theirs: Sequence[np.ndarray], shapes: Sequence[Shape]) -> list[np.ndarray]:
+    def ours(self, value: np.ndarray, shape: Shape) -> np.ndarray:
         """Returns {inputs..., outputs...}."""
-        values = []
-        for value, shape in zip(theirs, shapes, strict=True):
-            sides = (math.prod(shape[: self.inputs]), math.prod(shape[self.inputs :]))
-            matrix = value.T if self.transposed else value
-            values.append(reshaped(reshaped(matrix, sides), shape))
-        return values
+        sides = (math.prod(shape[: self.inputs]), math.prod(shape[self.inputs :]))
+        return reshaped(reshaped(value.T if self.transposed else value, sides), shape)
 
-    def to_theirs(self, ours: Sequence[np.ndarray]) -> list[np.ndarray]:
-        values = [value.reshape(math.prod(value.shape[: self.inputs]), -1) for value in ours]
-        return [value.T if self.transposed else value for value in values]
+    def theirs(self, value: np.ndarray) -> np.ndarray:
+        matrix = value.reshape(math.prod(value.shape[: self.inputs]), -1)
+        return matrix.T if self.transposed else matrix
 
 
 @dataclasses.dataclass(frozen=True)
-class VocabularyRows:
+class VocabularyRows(_Each):
     """A table with a row for each id, to which ours adds padding of zeros.
 
     Attributes:
@@ -85,38 +88,30 @@ class VocabularyRows:
     size: int
     transposed: bool = False
 
-    def to_ours(self, theirs: Sequence[np.ndarray], shapes: Sequence[Shape]) -> list[np.ndarray]:
-        values = []
-        for value, shape in zip(theirs, shapes, strict=True):
-            rows = shape[-1] if self.transposed else shape[0]
-            if value.ndim != 2 or value.shape[0] != self.size:
-                raise _Misshaped(
-                    value.shape, (self.size, shape[0] if self.transposed else shape[1])
-                )
-            table = np.pad(value, [(0, max(rows - self.size, 0)), (0, 0)])
-            values.append(reshaped(table.T if self.transposed else table, shape))
-        return values
+    def ours(self, value: np.ndarray, shape: Shape) -> np.ndarray:
+        rows, width = shape[::-1] if self.transposed else shape
+        if value.ndim != 2 or value.shape[0] != self.size:
+            raise _Misshaped(value.shape, (self.size, width))
+        table = np.pad(value, [(0, max(rows - self.size, 0)), (0, 0)])
+        return reshaped(table.T if self.transposed else table, shape)
 
-    def to_theirs(self, ours: Sequence[np.ndarray]) -> list[np.ndarray]:
-        return [(value.T if self.transposed else value)[: self.size] for value in ours]
+    def theirs(self, value: np.ndarray) -> np.ndarray:
+        return (value.T if self.transposed else value)[: self.size]
 
 
 @dataclasses.dataclass(frozen=True)
-class Permuted:
+class Permuted(_Each):
     """The same dimensions in another order, `axes`: filters of convolutions."""
 
     axes: tuple[int, ...]
 
-    def to_ours(self, theirs: Sequence[np.ndarray], shapes: Sequence[Shape]) -> list[np.ndarray]:
-        values = []
-        for value, shape in zip(theirs, shapes, strict=True):
-            if value.ndim != len(self.axes):
-                raise _Misshaped(value.shape, shape)
-            values.append(reshaped(value.transpose(self.axes), shape))
-        return values
+    def ours(self, value: np.ndarray, shape: Shape) -> np.ndarray:
+        if value.ndim != len(self.axes):
+            raise _Misshaped(value.shape, shape)
+        return reshaped(value.transpose(self.axes), shape)
 
-    def to_theirs(self, ours: Sequence[np.ndarray]) -> list[np.ndarray]:
-        return [value.transpose(np.argsort(self.axes)) for value in ours]
+    def theirs(self, value: np.ndarray) -> np.ndarray:
+        return value.transpose(np.argsort(self.axes))
 
 
 @dataclasses.dataclass(frozen=True)

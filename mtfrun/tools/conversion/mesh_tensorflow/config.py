@@ -10,13 +10,13 @@ import dataclasses
 import enum
 import functools
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mtfrun.configuration.gin_values import MACRO, Reference, map_parts, references_in, value_text
 from mtfrun.configuration.statements import Binding
 from mtfrun.tools.conversion.errors import ConversionError
-from mtfrun.tools.conversion.mesh_tensorflow.ignored_settings import CALLABLES, IGNORED
+from mtfrun.tools.conversion.mesh_tensorflow.program import CALLABLES, IGNORED
 
 # Classes whose methods are configured: "Bitransformer.decode.beam_size".
 _WITH_METHODS = ("Bitransformer", "Unitransformer")
@@ -141,18 +141,24 @@ class SourceConfig:
         selector, _, parameter = target.rpartition(".")
         return any(True for _ in self._bindings_of(selector, parameter, scope))
 
-    def require(
-        self, target: str, allowed: Collection[Any], why: str, *, default: Any, scope: str = ""
-    ) -> Any:
+    def getter(self, selector: str, scope: str = "") -> Callable[..., Any]:
+        """Returns `get` for the parameters of one class or function."""
+
+        def get(parameter: str, default: Any = None) -> Any:
+            return self.get(f"{selector}.{parameter}", default, scope=scope)
+
+        return get
+
+    def require(self, target: str, allowed: Sequence[Any], why: str, *, scope: str = "") -> Any:
         """Returns the value of a parameter of which only some values are supported.
 
-        Another value is counted as not supported, and the first allowed one is returned.
+        The first one is the default, and is returned where another value counts as not supported.
         """
-        value = self.get(target, default, scope=scope)
+        value = self.get(target, allowed[0], scope=scope)
         if any(value == other and type(value) is type(other) for other in allowed):
             return value
         self.refuse(target, why, scope=scope)
-        return next(iter(allowed))
+        return allowed[0]
 
     def refuse(self, target: str, why: str, *, scope: str = "") -> None:
         """Counts a parameter, bound or not, as not supported."""

@@ -9,7 +9,7 @@ from typing import Any
 from mtfrun.configuration.gin_values import Reference, reference, value_text
 from mtfrun.tools.conversion.errors import ConversionError
 from mtfrun.tools.conversion.mesh_tensorflow.config import SourceConfig, name_of
-from mtfrun.tools.conversion.mesh_tensorflow.draft import Draft
+from mtfrun.tools.conversion.mesh_tensorflow.gin import Draft
 
 _T5_DATA = ("mesh_train_dataset_fn", "mesh_eval_dataset_fn", "mesh_inference_dataset_fn")
 _FUNCTIONS = ("run.train_dataset_fn", "run.eval_dataset_fn", "run.predict_fn", "run.vocabulary")
@@ -226,4 +226,4 @@ def write_decoding(source: SourceConfig, draft: Draft) -> None:
             draft.bind("experiment.Decoding", {ours: value})
     for target, value in _DECODED_AS_HERE.items():
         if source.has(target):
-            source.require(target, [value], f"only {value} is supported", default=value)
+            source.require(target, [value], f"only {value} is supported")

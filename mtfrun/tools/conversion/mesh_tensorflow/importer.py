@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import pathlib
+import re
 import shlex
 import textwrap
 from collections.abc import Mapping, Sequence
 
 from mtfrun.configuration.gin_values import Reference, reference
 from mtfrun.configuration.statements import bindings_in
+from mtfrun.rundir.checkpoints.partial_files import list_names
 from mtfrun.tools.conversion.errors import ConversionError
 from mtfrun.tools.conversion.importer import Imported
 from mtfrun.tools.conversion.mesh_tensorflow.checkpoint import SourceCheckpoint
@@ -20,18 +23,19 @@ from mtfrun.tools.conversion.mesh_tensorflow.data import (
     write_data,
     write_decoding,
 )
-from mtfrun.tools.conversion.mesh_tensorflow.draft import Draft
-from mtfrun.tools.conversion.mesh_tensorflow.gin import read_gin_file
+from mtfrun.tools.conversion.mesh_tensorflow.gin import Draft, read_gin_file
 from mtfrun.tools.conversion.mesh_tensorflow.mesh import read_mesh, write_mesh
 from mtfrun.tools.conversion.mesh_tensorflow.model import SourceModel, read_model, write_model
 from mtfrun.tools.conversion.mesh_tensorflow.optimizers import write_optimizer
-from mtfrun.tools.conversion.mesh_tensorflow.program_defaults import PROGRAM_DEFAULTS
-from mtfrun.tools.conversion.mesh_tensorflow.run import SourceRun, find_run, names_run
+from mtfrun.tools.conversion.mesh_tensorflow.program import PROGRAM_DEFAULTS
 from mtfrun.tools.conversion.mesh_tensorflow.schedules import write_schedule
-from mtfrun.untrusted import escaped
+from mtfrun.untrusted import escaped, is_directory, is_regular
 
 # The original trains on so many tokens, of the longest feature, unless it is told otherwise.
 _TRAIN_TOKENS = 2**36
+_OPERATIVE_CONFIG = "operative_config.gin"
+_INDEX = re.compile(r"(model\.ckpt-(\d+))\.index")
+_CHECKPOINT = re.compile(r"model\.ckpt-\d+(\.index)?")
 _NAMED = 3
 _COMMENT_WIDTH = 96
 
@@ -191,3 +195,50 @@ def _notes(account: Sequence[Account]) -> list[str]:
         if entry.fate is Fate.NOT_SUPPORTED
     ]
     return notes
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceRun:
+    """A gin file, and the prefix of a checkpoint's files or None."""
+
+    config: pathlib.Path
+    checkpoint: pathlib.Path | None
+
+    @property
+    def is_operative(self) -> bool:
+        """Whether the program has written the file, with all values."""
+        return self.config.name == _OPERATIVE_CONFIG
+
+
+def names_run(path: pathlib.Path) -> bool:
+    """Returns whether a path is a run, a checkpoint of one, or a gin file."""
+    if is_directory(path):
+        return is_regular(path / _OPERATIVE_CONFIG)
+    return path.suffix == ".gin" or bool(_CHECKPOINT.fullmatch(path.name))
+
+
+def find_run(path: pathlib.Path) -> SourceRun:
+    """Returns the files of a run: the newest checkpoint, unless the path names one.
+
+    Raises:
+      ConversionError: a file is missing.
+    """
+    if _CHECKPOINT.fullmatch(path.name):
+        prefix = path.with_name(path.name.removesuffix(".index"))
+        config = path.with_name(_OPERATIVE_CONFIG)
+        for needed in (config, prefix.with_name(f"{prefix.name}.index")):
+            if not is_regular(needed):
+                raise ConversionError(f"--from={path}: there is no file {needed}")
+        return SourceRun(config, prefix)
+    if not is_directory(path):
+        is_operative = path.name == _OPERATIVE_CONFIG
+        return SourceRun(path, _newest(path.parent) if is_operative else None)
+    return SourceRun(path / _OPERATIVE_CONFIG, _newest(path))
+
+
+def _newest(directory: pathlib.Path) -> pathlib.Path | None:
+    matches = [match for name in list_names(directory) if (match := _INDEX.fullmatch(name))]
+    if not matches:
+        return None
+    newest = max(matches, key=lambda match: int(match[2]))
+    return directory / newest[1]

@@ -138,9 +138,7 @@ def _feed_forward(source: SourceConfig, stack: SourceStack) -> _Layer:
         source.refuse(target, "a product of two with the second linear is supported", scope=scope)
     parameters["activation"] = activation(source, target, names[0], scope)
     if is_gated:
-        source.require(
-            "DenseReluDense.use_bias", [False], "gated layers have none", default=False, scope=scope
-        )
+        source.require("DenseReluDense.use_bias", [False], "gated layers have none", scope=scope)
         return "transformer.GatedFeedForward", {"transformer.GatedFeedForward": parameters}
     parameters["use_bias"] = source.get("DenseReluDense.use_bias", default=False, scope=scope)
     return "transformer.FeedForward", {"transformer.FeedForward": parameters}
@@ -171,7 +169,6 @@ def _self_attention(source: SourceConfig, stack: SourceStack) -> _Layer:
         "SelfAttention.relative_attention_type",
         [None, "bias", "bias_shared"],
         "only logits by distance are supported: bias and bias_shared",
-        default=None,
         scope=stack.scope,
     )
     target = "SelfAttention.relative_attention_num_buckets"
@@ -190,7 +187,6 @@ def _self_attention(source: SourceConfig, stack: SourceStack) -> _Layer:
             f"SelfAttention.hyperprompt_{name}",
             [None],
             "prompts that are learned are not supported",
-            default=None,
             scope=stack.scope,
         )
     return cls, parameters
@@ -207,7 +203,6 @@ def _local_self_attention(source: SourceConfig, stack: SourceStack) -> _Layer:
         "SelfAttention.relative_attention_type",
         [None],
         "LocalSelfAttention has no logits by distance",
-        default=None,
         scope=stack.scope,
     )
     return cls, parameters
@@ -218,7 +213,6 @@ def _encoder_attention(source: SourceConfig, stack: SourceStack) -> _Layer:
         "EncDecAttention.relative_attention_type",
         [None],
         "logits by distance to inputs are not supported",
-        default=None,
         scope=stack.scope,
     )
     for name in ("relative_attention_num_buckets", *_HYPERPROMPTS):
@@ -252,7 +246,7 @@ def _attention(source: SourceConfig, kind: str, cls: str, scope: str) -> dict[st
 
     def require(name: str, allowed: Sequence[Any], why: str) -> None:
         for each in kinds:
-            source.require(f"{each}.{name}", allowed, why, default=allowed[0], scope=scope)
+            source.require(f"{each}.{name}", allowed, why, scope=scope)
 
     num_heads = get("num_heads", 8)
     memory_heads = get("num_memory_heads", 0)

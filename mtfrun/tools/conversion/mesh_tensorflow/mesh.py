@@ -11,7 +11,7 @@ from typing import Any
 from mtfrun.configuration.gin_values import Reference, value_text
 from mtfrun.tools.conversion.errors import ConversionError
 from mtfrun.tools.conversion.mesh_tensorflow.config import SourceConfig
-from mtfrun.tools.conversion.mesh_tensorflow.draft import Draft
+from mtfrun.tools.conversion.mesh_tensorflow.gin import Draft
 
 # Dimensions of the original that tensors here have as well.
 _DIMENSIONS = (

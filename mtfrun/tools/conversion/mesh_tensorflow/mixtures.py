@@ -41,12 +41,10 @@ _READ_BY = {
 
 def mixture(source: SourceConfig, scope: str, activations: Activations) -> dict[str, Parameters]:
     """Returns the parameters of our classes, by class."""
-
-    def get(name: str, default: Any = None) -> Any:
-        return source.get(f"MoE1D.{name}", default, scope=scope)
+    get = source.getter("MoE1D", scope)
 
     gate = source.require(
-        "MoE1D.moe_gating", list(_GATES), f"only {', '.join(_GATES)}", default="top_2", scope=scope
+        "MoE1D.moe_gating", list(_GATES), f"only {', '.join(_GATES)}", scope=scope
     )
     for name, readers in _READ_BY.items():
         if gate not in readers:
@@ -57,7 +55,7 @@ def mixture(source: SourceConfig, scope: str, activations: Activations) -> dict[
         ("word_embed_mode", None, "routers do not read embeddings"),
         ("use_second_place_expert_prob", None, "routers do not draw second experts"),
     ):
-        source.require(f"MoE1D.{name}", [allowed], why, default=allowed, scope=scope)
+        source.require(f"MoE1D.{name}", [allowed], why, scope=scope)
     source.ignore("MoE1D.use_second_place_expert_prob_temp", _UNUSED, scope=scope)
     experts = {
         "hidden_size": get("hidden_size", 4096),
@@ -89,8 +87,7 @@ def mixture(source: SourceConfig, scope: str, activations: Activations) -> dict[
 def _router(
     source: SourceConfig, scope: str, gate: str
 ) -> tuple[Parameters, dict[str, Parameters]]:
-    def get(name: str, default: Any = None) -> Any:
-        return source.get(f"MoE1D.{name}", default, scope=scope)
+    get = source.getter("MoE1D", scope)
 
     cls = f"moe.{_GATES[gate]}"
     parameters: Parameters = {"z_loss": get("z_loss") or 0.0}
@@ -130,9 +127,8 @@ def _switch_policies(
 ) -> None:
     source.require(
         "MoE1D.switch_policy_eval",
-        ["argmax", "input_jitter", "input_dropout"],
+        ["input_jitter", "argmax", "input_dropout"],
         "evaluations draw no numbers: sample is not supported there",
-        default="input_jitter",
         scope=scope,
     )
     if training == "sample":
@@ -143,9 +139,8 @@ def _switch_policies(
     source.ignore("MoE1D.switch_temperature", _UNUSED, scope=scope)
     source.require(
         "MoE1D.switch_policy_train",
-        ["argmax", "input_jitter", "input_dropout"],
+        ["input_jitter", "argmax", "input_dropout"],
         "unknown policy",
-        default="input_jitter",
         scope=scope,
     )
 
@@ -155,11 +150,7 @@ def _second_policy(
 ) -> Reference:
     target, threshold = f"MoE1D.second_policy_{phase}", f"MoE1D.second_threshold_{phase}"
     policy = source.require(
-        target,
-        ["random", "all", "none", "threshold"],
-        "unknown policy",
-        default="random",
-        scope=scope,
+        target, ["random", "all", "none", "threshold"], "unknown policy", scope=scope
     )
     if policy in ("all", "none"):
         source.ignore(threshold, _UNUSED, scope=scope)

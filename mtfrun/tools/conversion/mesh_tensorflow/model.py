@@ -9,7 +9,7 @@ from typing import Any
 from mtfrun.configuration.gin_values import reference
 from mtfrun.tools.conversion.mesh_tensorflow.config import SourceConfig
 from mtfrun.tools.conversion.mesh_tensorflow.data import RowForm
-from mtfrun.tools.conversion.mesh_tensorflow.draft import Draft
+from mtfrun.tools.conversion.mesh_tensorflow.gin import Draft
 from mtfrun.tools.conversion.mesh_tensorflow.layers import Parameters, SourceStack, read_stack
 from mtfrun.tools.conversion.mesh_tensorflow.variable_patterns import VariablePatterns
 
@@ -76,24 +76,20 @@ def read_model(source: SourceConfig) -> SourceModel:
         "run.model_type",
         ["bitransformer", *LANGUAGE_MODELS],
         "only bitransformer, lm and delimited_lm are supported",
-        default="bitransformer",
     )
-    source.require(
-        "unit_scaling_convention.value", [False], "variables are not scaled so", default=False
-    )
+    source.require("unit_scaling_convention.value", [False], "variables are not scaled so")
     source.require(
         "VocabEmbedding.scale_variable_like_classifier_weights",
         [False],
         "embeddings are not scaled so",
-        default=False,
     )
     if source.get("get_vocab_embedding_cls.cls", None) is not None:
         source.refuse("get_vocab_embedding_cls.cls", "only VocabEmbedding is supported")
     for name, value in (("bos_id", 0), ("eos_id", 1)):
         if source.has(f"shift_targets.{name}"):
             why = "decoders begin with id 0, and texts end with id 1"
-            source.require(f"shift_targets.{name}", [value], why, default=value)
-    source.require("run.ensemble_inputs", [None], "ensembles are not supported", default=None)
+            source.require(f"shift_targets.{name}", [value], why)
+    source.require("run.ensemble_inputs", [None], "ensembles are not supported")
     of_model: Parameters = {}
     if model_type in LANGUAGE_MODELS:
         name = source.get("Unitransformer.name", "transformer")
@@ -111,7 +107,6 @@ def _two_stacks(source: SourceConfig) -> list[SourceStack]:
         "Bitransformer.shared_embedding",
         [True],
         "encoder and decoder with embeddings of their own are not supported",
-        default=True,
     )
     why = "only decoders have a loss and logits"
     for name in (
@@ -121,7 +116,7 @@ def _two_stacks(source: SourceConfig) -> list[SourceStack]:
         source.ignore_in_scope(f"Unitransformer.{name}", why, "encoder")
     for name in ("input_full_attention", "loss_on_targets_only"):
         why = "only language models have inputs and targets in one row"
-        source.require(f"Unitransformer.{name}", [False], why, default=False, scope="decoder")
+        source.require(f"Unitransformer.{name}", [False], why, scope="decoder")
     for name in (
         *("d_model", "max_length", "vocab_divisor"),
         *("positional_embedding", "sinusoid_positional_embedding"),
@@ -161,12 +156,11 @@ def _require_plain(source: SourceConfig, scope: str) -> None:
         ("token_dropout_rate", 0.0, "ids are not dropped"),
     ):
         key = f"Unitransformer.{name}"
-        source.require(key, [value], why, default=value, scope=scope)
+        source.require(key, [value], why, scope=scope)
 
 
 def _embedding(source: SourceConfig, scope: str) -> Parameters:
-    def get(name: str, default: Any) -> Any:
-        return source.get(f"Unitransformer.{name}", default, scope=scope)
+    get = source.getter("Unitransformer", scope)
 
     _require_plain(source, scope)
     position = None
@@ -188,16 +182,9 @@ def _embedding(source: SourceConfig, scope: str) -> Parameters:
 
 
 def _loss(source: SourceConfig, scope: str) -> Parameters:
-    def get(name: str, default: Any) -> Any:
-        return source.get(f"Unitransformer.{name}", default, scope=scope)
+    get = source.getter("Unitransformer", scope)
 
-    source.require(
-        "Unitransformer.loss_fn",
-        [None],
-        "only cross entropy is supported",
-        default=None,
-        scope=scope,
-    )
+    source.require("Unitransformer.loss_fn", [None], "only cross entropy is supported", scope=scope)
     denominator = source.get_optional("Unitransformer.loss_denominator", 0, scope=scope)
     loss: Parameters = {
         "label_smoothing": get("label_smoothing", 0.0),

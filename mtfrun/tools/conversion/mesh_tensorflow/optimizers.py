@@ -7,7 +7,7 @@ from typing import Any
 
 from mtfrun.configuration.gin_values import Reference, reference
 from mtfrun.tools.conversion.mesh_tensorflow.config import SourceConfig, name_of
-from mtfrun.tools.conversion.mesh_tensorflow.draft import Draft
+from mtfrun.tools.conversion.mesh_tensorflow.gin import Draft
 from mtfrun.tools.conversion.mesh_tensorflow.variable_patterns import VariablePatterns
 
 _TARGET = "run.optimizer"
@@ -32,8 +32,7 @@ def write_optimizer(
 def _adafactor(
     source: SourceConfig, draft: Draft, patterns: VariablePatterns
 ) -> tuple[str, dict[str, Any]]:
-    def get(name: str, default: Any) -> Any:
-        return source.get(f"AdafactorOptimizer.{name}", default)
+    get = source.getter("AdafactorOptimizer")
 
     minimum = get("min_dim_size_to_factor", 128)
     parameters: dict[str, Any] = {
@@ -88,8 +87,7 @@ def _decay_rate(source: SourceConfig, draft: Draft) -> Reference | None:
 
 
 def _adam(source: SourceConfig, _: Draft, patterns: VariablePatterns) -> tuple[str, dict[str, Any]]:
-    def get(name: str, default: Any) -> Any:
-        return source.get(f"AdamWeightDecayOptimizer.{name}", default)
+    get = source.getter("AdamWeightDecayOptimizer")
 
     target = "AdamWeightDecayOptimizer.exclude_from_weight_decay"
     exclude = source.get_optional(target, []) or []

@@ -8,7 +8,7 @@ from typing import Any
 
 from mtfrun.configuration.gin_values import Reference, reference
 from mtfrun.tools.conversion.mesh_tensorflow.config import SourceConfig, name_of
-from mtfrun.tools.conversion.mesh_tensorflow.draft import Draft
+from mtfrun.tools.conversion.mesh_tensorflow.gin import Draft
 
 _TARGET = "run.learning_rate_schedule"
 

@@ -3,54 +3,51 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 from mtfrun.configuration.gin_values import reference
 from mtfrun.tools.conversion.gin_file import GinFile
 from mtfrun.tools.conversion.hugging_face.families.decoder_only import Blocks
-from mtfrun.tools.conversion.hugging_face.families.gpt2 import (
-    embedding_rows,
-    feed_forward_rows,
-    name_prefix,
-    norm_rows,
-    ties,
-    write_dropout,
-    write_embedding,
-    write_sizes,
-)
-from mtfrun.tools.conversion.hugging_face.family import TextFamily
+from mtfrun.tools.conversion.hugging_face.families.gpt2 import GPT2
 from mtfrun.tools.conversion.hugging_face.settings import Settings
-from mtfrun.tools.conversion.hugging_face.tensor_table import Matrix, Row, Same, TensorTable, row
+from mtfrun.tools.conversion.hugging_face.tensor_table import Matrix, Row, Same, row
+from mtfrun.tools.conversion.model_description import ModelDescription
 
 _GLOBAL, _LOCAL = "global", "local"
 
 
-class GPTNeo(TextFamily):
+class GPTNeo(GPT2):
     """GPT-2 whose layers attend to everything or to a window, with logits that are not scaled."""
 
     model_types: ClassVar[Sequence[str]] = ("gpt_neo",)
     architectures: ClassVar[Sequence[str]] = ("GPTNeoForCausalLM",)
-    pad_id: ClassVar[int] = -1
+    width: ClassVar[str] = "hidden_size"
+    num_heads: ClassVar[str] = "num_heads"
+    d_ff: ClassVar[str] = "intermediate_size"
+    num_positions: ClassVar[tuple[str, int]] = ("max_position_embeddings", 2048)
+    rates: ClassVar[Sequence[tuple[str, float]]] = (
+        ("resid_dropout", 0.0),
+        ("attention_dropout", 0.0),
+        ("embed_dropout", 0.0),
+    )
+    matrix: ClassVar[Matrix] = Matrix()
+    masks: ClassVar[str] = r"(transformer\.)?h\.\d+\.attn\.attention\.(masked_)?bias"
 
     def title(self, settings: Settings) -> str:
         return "GPT-Neo"
 
-    def ties(self, settings: Settings) -> Mapping[str, str]:
-        return ties(settings)
+    def settings_of(self, model: ModelDescription) -> Settings | None:
+        return None
 
-    def write_gin(self, settings: Settings, file: GinFile) -> None:
-        width, heads = settings.integer("hidden_size"), settings.integer("num_heads")
-        d_ff = settings.optional_integer("intermediate_size") or 4 * width
-        blocks = _blocks(settings)
-        write_sizes(settings, file, blocks, (width, heads, d_ff))
-        write_dropout(
-            file,
-            settings.number("resid_dropout", 0.0),
-            settings.number("attention_dropout", 0.0),
-            settings.number("embed_dropout", 0.0),
-        )
-        write_embedding(settings, file, settings.integer("max_position_embeddings", 2048))
+    def blocks(self, settings: Settings) -> Blocks:
+        number = settings.count("num_layers")
+        kinds = _kinds(settings, number + 1)
+        if len(kinds) != number:
+            raise settings.error("attention_types", f"must describe {number} layers")
+        return Blocks([kind == _LOCAL for kind in kinds], "transformer.FeedForward")
+
+    def write_attention(self, settings: Settings, file: GinFile, blocks: Blocks) -> None:
         file.bind("transformer.AttentionHeads", {"scaled_logits": False, "use_bias": False})
         if any(blocks.windows):
             file.bind(
@@ -62,28 +59,11 @@ class GPTNeo(TextFamily):
                 },
             )
 
-    def table(self, settings: Settings) -> TensorTable:
-        rows, prefix = embedding_rows(settings), name_prefix(settings)
-        blocks = _blocks(settings)
-        for layer in range(len(blocks.windows)):
-            theirs = f"{prefix}h.{layer}"
-            attention, feed_forward = blocks.paths(layer)
-            rows += norm_rows(f"{theirs}.ln_1", f"{attention}/norm")
-            rows += _attention(f"{theirs}.attn.attention", f"{attention}/layer/attention")
-            rows += norm_rows(f"{theirs}.ln_2", f"{feed_forward}/norm")
-            rows += feed_forward_rows(f"{theirs}.mlp", f"{feed_forward}/layer", Matrix())
-        rows += norm_rows(f"{prefix}ln_f", "decoder_stack/final_norm")
-        # Masks in files of earlier versions.
-        kept = [r"(transformer\.)?h\.\d+\.attn\.attention\.(masked_)?bias"]
-        return TensorTable(rows, kept)
-
-
-def _blocks(settings: Settings) -> Blocks:
-    number = settings.count("num_layers")
-    kinds = _kinds(settings, number + 1)
-    if len(kinds) != number:
-        raise settings.error("attention_types", f"must describe {number} layers")
-    return Blocks([kind == _LOCAL for kind in kinds], "transformer.FeedForward")
+    def attention(self, theirs: str, ours: str) -> Iterator[Row]:
+        for letter, name in (("q", "query"), ("k", "key"), ("v", "value")):
+            yield row(f"{theirs}.attention.{letter}_proj.weight", f"{ours}/{name}", Matrix())
+        yield row(f"{theirs}.attention.out_proj.weight", f"{ours}/output", Matrix(inputs=2))
+        yield row(f"{theirs}.attention.out_proj.bias", f"{ours}/output_bias", Same())
 
 
 def _kinds(settings: Settings, most: int) -> list[str]:
@@ -100,10 +80,3 @@ def _kinds(settings: Settings, most: int) -> list[str]:
     if any(kind not in (_GLOBAL, _LOCAL) for kind in kinds):
         raise settings.error(name, f"must be of the kinds {_GLOBAL} and {_LOCAL}")
     return kinds
-
-
-def _attention(theirs: str, ours: str) -> Iterator[Row]:
-    for letter, name in (("q", "query"), ("k", "key"), ("v", "value")):
-        yield row(f"{theirs}.{letter}_proj.weight", f"{ours}/{name}", Matrix())
-    yield row(f"{theirs}.out_proj.weight", f"{ours}/output", Matrix(inputs=2))
-    yield row(f"{theirs}.out_proj.bias", f"{ours}/output_bias", Same())

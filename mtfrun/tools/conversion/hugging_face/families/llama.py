@@ -11,11 +11,10 @@ from typing import ClassVar
 
 from mtfrun.configuration.gin_values import reference
 from mtfrun.tools.conversion.gin_file import GinFile
-from mtfrun.tools.conversion.hugging_face.activations import activation, name_of_activation
 from mtfrun.tools.conversion.hugging_face.families.decoder_only import Blocks, write_row_length
 from mtfrun.tools.conversion.hugging_face.families.rotary import rotary_base, write_rotary_scaling
 from mtfrun.tools.conversion.hugging_face.family import TextFamily, write_text_data
-from mtfrun.tools.conversion.hugging_face.settings import Settings
+from mtfrun.tools.conversion.hugging_face.settings import Settings, name_of_activation
 from mtfrun.tools.conversion.hugging_face.tensor_table import (
     Flat,
     Matrix,
@@ -147,7 +146,7 @@ class Llama(TextFamily):
         name = settings.text("hidden_act", "silu")
         parameters: dict[str, object] = {}
         if name not in ("silu", "swish"):
-            parameters["activation"] = activation(settings, "hidden_act", name)
+            parameters["activation"] = settings.activation("hidden_act", name)
         if settings.flag("mlp_bias", default=False):
             parameters["use_bias"] = True
         if parameters:

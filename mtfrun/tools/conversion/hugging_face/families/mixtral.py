@@ -12,7 +12,6 @@ import numpy as np
 
 from mtfrun.configuration.gin_values import reference
 from mtfrun.tools.conversion.gin_file import GinFile
-from mtfrun.tools.conversion.hugging_face.activations import activation
 from mtfrun.tools.conversion.hugging_face.families.llama import Mistral
 from mtfrun.tools.conversion.hugging_face.settings import Settings
 from mtfrun.tools.conversion.hugging_face.tensor_table import (
@@ -58,7 +57,7 @@ class Mixtral(Mistral):
             file.bind("moe.Jitter", {"epsilon": noise})
         name = settings.text("hidden_act", "silu")
         if name not in ("silu", "swish"):
-            function = activation(settings, "hidden_act", name)
+            function = settings.activation("hidden_act", name)
             file.bind("moe.Experts", {"activations": [function, None]})
 
     def feed_forward(self, settings: Settings, theirs: str, ours: str) -> Iterator[Row]:

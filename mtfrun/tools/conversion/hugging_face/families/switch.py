@@ -6,16 +6,14 @@ Fedus et al. 2021, arXiv:2101.03961.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 from mtfrun.configuration.gin_values import Reference, reference
 from mtfrun.tools.conversion.gin_file import GinFile
-from mtfrun.tools.conversion.hugging_face.activations import activation
 from mtfrun.tools.conversion.hugging_face.families.t5 import (
-    EMBEDDING,
-    EMBEDDING_COPIES,
     SOFTMAX,
+    T5,
     UNTIED_BUT_SCALED,
     all_rows,
     kernel_rows,
@@ -24,7 +22,6 @@ from mtfrun.tools.conversion.hugging_face.families.t5 import (
     sublayer_path,
     write_encoder_decoder,
 )
-from mtfrun.tools.conversion.hugging_face.family import TextFamily
 from mtfrun.tools.conversion.hugging_face.settings import Settings
 from mtfrun.tools.conversion.hugging_face.tensor_table import (
     Matrix,
@@ -33,6 +30,7 @@ from mtfrun.tools.conversion.hugging_face.tensor_table import (
     TensorTable,
     row,
 )
+from mtfrun.tools.conversion.model_description import ModelDescription
 
 _SUBLAYERS = {
     "encoder": ("SelfAttention",),
@@ -40,7 +38,7 @@ _SUBLAYERS = {
 }
 
 
-class SwitchTransformers(TextFamily):
+class SwitchTransformers(T5):
     """Encoder-decoders of T5 1.0 whose blocks have a mixture of experts at equal distances."""
 
     model_types: ClassVar[Sequence[str]] = ("switch_transformers",)
@@ -49,11 +47,8 @@ class SwitchTransformers(TextFamily):
     def title(self, settings: Settings) -> str:
         return "Switch Transformer"
 
-    def ties(self, settings: Settings) -> Mapping[str, str]:
-        names = [*EMBEDDING_COPIES]
-        if settings.flag("tie_word_embeddings", default=True):
-            names.append(SOFTMAX)
-        return dict.fromkeys(names, EMBEDDING)
+    def settings_of(self, model: ModelDescription) -> Settings | None:
+        return None
 
     def write_gin(self, settings: Settings, file: GinFile) -> None:
         settings.require("router_bias", *(False,))
@@ -65,7 +60,7 @@ class SwitchTransformers(TextFamily):
         elif settings.flag("tie_word_embeddings", default=True):
             raise settings.error("tie_word_embeddings", UNTIED_BUT_SCALED)
         write_encoder_decoder(settings, file, "models/t5.1.0.gin", softmax)
-        function = activation(settings, "dense_act_fn", settings.text("dense_act_fn", "relu"))
+        function = settings.activation("dense_act_fn", settings.text("dense_act_fn", "relu"))
         for stack, blocks in zip(_SUBLAYERS, num_blocks(settings), strict=True):
             periods = _Periods.of(settings, stack, blocks)
             file.bind(

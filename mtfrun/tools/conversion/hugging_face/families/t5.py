@@ -10,9 +10,8 @@ from typing import ClassVar
 
 from mtfrun.configuration.gin_values import Reference
 from mtfrun.tools.conversion.gin_file import GinFile
-from mtfrun.tools.conversion.hugging_face.activations import activation, name_of_activation
 from mtfrun.tools.conversion.hugging_face.family import TextFamily, write_text_data
-from mtfrun.tools.conversion.hugging_face.settings import Settings
+from mtfrun.tools.conversion.hugging_face.settings import Settings, name_of_activation
 from mtfrun.tools.conversion.hugging_face.tensor_table import (
     Matrix,
     Row,
@@ -155,7 +154,7 @@ def _activation(settings: Settings) -> Reference:
     # Configurations of T5 1.1 say gated-gelu, and mean the tanh form.
     name = "gelu_new" if text == "gated-gelu" else text.removeprefix("gated-")
     name = settings.text("dense_act_fn", name)
-    return activation(settings, "feed_forward_proj", name)
+    return settings.activation("feed_forward_proj", name)
 
 
 def _is_tied(settings: Settings) -> bool:
