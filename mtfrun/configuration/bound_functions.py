@@ -18,7 +18,7 @@ class _BoundFunction(ConfigurableReference):  # type: ignore[misc]
     """`@function` in a value of the configuration.
 
     When gin passes the value to a class, the function takes its arguments from the configuration
-    once and for all. gin's own references take them at every call, from the configuration of that
+    once and for all. gin's references take them at every call, from the configuration of that
     moment: an activation or a preprocessor is called long after another run was loaded.
     """
 

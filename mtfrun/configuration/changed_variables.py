@@ -29,7 +29,7 @@ def values_of(text: str) -> dict[str, str]:
       {'optim.Adam.learning_rate': '%LEARNING_RATE'}
 
     Raises:
-      ConfigError: it is no gin file.
+      ConfigError: it is not a gin file.
     """
     return {binding.name: value_text(binding.value) for binding in bindings_in(text)}
 

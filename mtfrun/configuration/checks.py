@@ -153,7 +153,7 @@ def calls_of(bindings: Iterable[Binding], roots: Iterable[Any]) -> dict[_Call, N
 
 
 def scopes_of(call: _Call) -> list[str]:
-    """Returns the scopes whose bindings apply to a call: in a/b those of "", of a and of a/b."""
+    """Returns the scopes whose bindings apply to a call: for a/b "", a and a/b."""
     scopes = call[0]
     return ["/".join(scopes[:i]) for i in range(len(scopes) + 1)]
 
@@ -177,7 +177,7 @@ def _check_cycles(bindings: Iterable[Binding], calls: Iterable[_Call]) -> None:
                 if reference.called:
                     yield binding, _call_of(reference, call)
 
-    # Depth-first search; `path` is its stack, with the calls that each entry still has to visit.
+    # Depth-first search; `path` is its stack, with the unchecked calls of each entry.
     checked: set[_Call] = set()
     for first in calls:
         path: dict[_Call, Iterator[tuple[Binding, _Call]]] = {first: needed(first)}

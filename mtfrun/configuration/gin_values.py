@@ -14,7 +14,7 @@ from mtfrun.configuration.spelling import better_flag
 
 MACRO = "gin.macro"
 
-# Values of a deeper nesting exceed what Python's own functions for copying and printing can do.
+# Values of a deeper nesting exceed what Python's functions for copying and printing can do.
 _MAX_DEPTH = 64
 # Strings that follow each other are one string; gin's parser is quadratic in their number.
 _MOST_STRINGS = 1000
@@ -129,7 +129,7 @@ def parse_gin(text: Any, source: str) -> tuple[list[Any], list[tuple[int, Refere
     except RecursionError:
         raise _too_deep(shorten_flag(source)) from None
     except SyntaxError as error:
-        # gin appends the error of Python's parser in further lines; where a token is no Python
+        # gin appends the error of Python's parser in further lines; where a token is not a Python
         # constant, its whole message is that error.
         message = " ".join(str(error.msg).split("\n")[0].split())
         if "Failed to parse token" in error.msg:

@@ -20,7 +20,7 @@ from mtfrun.configuration.published import parameters_of, published_name
 from mtfrun.configuration.statements import Binding, bindings_in, values_of_macros
 
 DATA = ("experiment.Experiment", "data")
-"""The parameter of the data, which have a fingerprint of their own."""
+"""The parameter of the data, which have a fingerprint."""
 
 # The classes whose parameters are followed.
 _ROOTS = ("experiment.Experiment", "experiment.Training")
@@ -82,11 +82,11 @@ class _Parameter:
 class Hyperparameters(NamedTuple):
     """Macros in use, and parameters that flags have set, by name.
 
-    `own` has the names that flags, or the gin files that the user has named, have set.
+    `set_by_user` has the names that flags, or the gin files that the user has named, have set.
     """
 
     values: Mapping[str, Any]
-    own: Collection[str]
+    set_by_user: Collection[str]
 
 
 def hyperparameters(bindings: Sequence[Binding], files: Sequence[str]) -> Hyperparameters:
@@ -97,15 +97,15 @@ def hyperparameters(bindings: Sequence[Binding], files: Sequence[str]) -> Hyperp
         name: with_reference_texts(replace_macros(value, macros))
         for name, value in {**macros, **flags}.items()
     }
-    own = {b.name for b in bindings if b.from_flag or b.place.rpartition(":")[0] in files}
-    return Hyperparameters(values, own & values.keys())
+    names = {b.name for b in bindings if b.from_flag or b.place.rpartition(":")[0] in files}
+    return Hyperparameters(values, names & values.keys())
 
 
 def training_hyperparameters(*, with_data: bool) -> dict[str, dict[str, str]]:
     """Returns the parameters in use that change the results of a training, as texts by name.
 
-    Under "given" are those that differ from the defaults of their classes, under "defaults" the
-    others. The objects must have been built.
+    Values that differ from the defaults of their classes are under "given", the rest under
+    "defaults". The objects must have been built.
     """
     parameters = list(_parameters_in_use())
     neutral = _neutral_targets(parameters, with_data=with_data)
@@ -129,8 +129,8 @@ def _parameters_in_use() -> Iterator[_Parameter]:
 
 
 def _neutral_targets(parameters: Iterable[_Parameter], *, with_data: bool) -> set[str]:
-    followed: dict[str, set[str]] = {}  # what a class refers to by parameters that are not neutral
-    referred: dict[str, set[str]] = {}  # what it refers to at all
+    followed: dict[str, set[str]] = {}  # by parameters that are not neutral
+    referred: dict[str, set[str]] = {}  # by all parameters
     neutral_starts = {_EVALUATION}
     for parameter in parameters:
         is_data = (parameter.target, parameter.parameter) == DATA

@@ -112,7 +112,7 @@ def signature_of(target: Any) -> dict[str, inspect.Parameter]:
     try:
         # A subclass that gin makes has another signature, but its __init__ has the class's.
         signature = inspect.signature(target.__init__ if inspect.isclass(target) else target)
-    except ValueError:  # exceptions and others that are written in C
+    except ValueError:  # exceptions and other classes that are written in C
         return {}
     return {
         name: p

@@ -1,8 +1,8 @@
-"""The numbers that parameters of mtfrun may be.
+"""Ranges of the numeric parameters of mtfrun.
 
 A name means the same in all classes of mtfrun, so that names tell the range. The classes check
 their arguments too, for those who use them from Python; here it is known which line or flag has set
-a value, and nothing has been built. Parameters of a user's own classes have no range.
+a value, and nothing has been built. Parameters of a user's classes have no range.
 """
 
 from __future__ import annotations

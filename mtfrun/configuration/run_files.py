@@ -95,7 +95,7 @@ class RunFiles:
         for copy in self.copies.values():
             folder, _, name = copy.file.partition("/")
             if folder not in FOLDERS or not is_plain_name(name):
-                raise InputError(f"{copy.file!r} is no file in {' or '.join(FOLDERS)}")
+                raise InputError(f"{copy.file!r} is not a file in {' or '.join(FOLDERS)}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,7 +24,7 @@ class Setting:
     """A parameter of a class or function that a run calls.
 
     Attributes:
-      owner: "optim.Adafactor"; with its scope, if it has values of its own there,
+      owner: "optim.Adafactor"; with its scope, if it has values there,
         "encoder/transformer.Stack".
       name: the parameter.
       value: as gin writes it, with the values of macros; None where the program gives it.

@@ -53,7 +53,7 @@ def _list_spelling(items: str) -> str | None:
 
 
 def gin_flag(name: str, text: str) -> str | None:
-    r"""Returns the flag that gives a macro or a parameter what a text seems to mean.
+    r"""Returns the flag that gives a macro or a parameter the value that a text seems to mean.
 
     It can be pasted into a shell; None where the text cannot be understood.
 

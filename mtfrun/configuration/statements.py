@@ -123,7 +123,7 @@ class Statements:
         if len(including) > _MOST_INCLUDED:
             raise ConfigError(
                 f"gin file {short_path(source.path)} is included by way of more than "
-                f"{_MOST_INCLUDED} others"
+                f"{_MOST_INCLUDED} files"
             )
         if len(self.files) >= _MOST_FILES:
             raise ConfigError(
@@ -157,13 +157,13 @@ class Statements:
             with path.open("rb") as file:
                 content = file.read(_MOST_BYTES + 1)
             if len(content) > _MOST_BYTES:
-                raise ConfigError(f"{short_path(path)} is no gin file: it is larger than 1 MiB")
+                raise ConfigError(f"{short_path(path)} is not a gin file: it is larger than 1 MiB")
             try:
                 text = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8").read()
                 self.sources[name] = SourceFile(path, text)
             except UnicodeDecodeError as error:
                 raise ConfigError(
-                    f"{short_path(path)} is no gin file: it is not UTF-8 ({error.reason}); "
+                    f"{short_path(path)} is not a gin file: it is not UTF-8 ({error.reason}); "
                     "--gin_file names a text such as runs/quickstart.gin"
                 ) from None
         return self.sources[name]

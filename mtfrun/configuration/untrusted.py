@@ -24,7 +24,7 @@ from mtfrun.configuration.statements import SourceStatement, Statements
 FLAG = "--gin_allow_imports"
 
 _OURS = ("mtfrun",)
-# gin's own, by the only name that gin gives it.
+# Callables of gin, by the only name that gin gives them.
 _BUILTIN = ("gin.macro", "gin.constant", "gin.singleton")
 _DYNAMIC_REGISTRATION = "__gin__.dynamic_registration"
 _RECORD = re.compile(rf"^# .*{FLAG}=([\w.,]+)$", re.MULTILINE)
@@ -41,12 +41,12 @@ class _Unlisted(NamedTuple):
 def check_untrusted(statements: Statements, allowed: Sequence[str], config_of_run: str) -> None:
     """Raises ConfigError if a configuration uses a module or object that is not allowed.
 
-    Nothing is imported before all imports are known to be allowed.
+    Nothing is imported before all imports were checked.
 
     Args:
       statements: of all files, included ones too.
       allowed: prefixes of modules that may be used besides mtfrun's.
-      config_of_run: the run's configuration, which says what it was trained with.
+      config_of_run: the run's configuration, which names the modules of its training.
     """
     unlisted = list(_unlisted_imports(statements, allowed))
     if not unlisted:

@@ -1,6 +1,6 @@
 """Models of other programs: runs made of them, and files for other programs made of runs.
 
-An importer (`importer.py`: `Importer`, two methods) reads what is at a path and returns `Imported`:
+An importer (`importer.py`: `Importer`, two methods) reads a path and returns `Imported`:
 the text of a gin file, a function that gives values for variables, a step, further files.
 `run_writer.write_run` makes a run directory of it, `config.gin`, a checkpoint and `import.json`.
 `gin_file.GinFile` writes gin files. `hugging_face` has the importer of folders: `Folder` reads one,

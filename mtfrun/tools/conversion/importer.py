@@ -21,8 +21,8 @@ class Imported:
         that the configuration names will be.
       values: returns values by checkpoint path, called with all variables that the configuration
         has by that path: "model/embedding/table", "optimizer/embedding/table/vr", "averages/...",
-        "step". They have the shapes of the variables. Those of the model are all needed; others
-        that are left out begin with 0. None for a configuration alone, without a checkpoint.
+        "step". They have the shapes of the variables. All values of the model are needed;
+        slots that are left out begin with 0. None for a configuration alone, without a checkpoint.
       step: the number of finished steps.
       files: contents of further files by their name in the directory, "tokenizer/spiece.model".
       record: JSON values for import.json, what an export needs to give back the same bytes.

@@ -1,4 +1,4 @@
-"""What is known of a model that was built: the arguments of its classes, and its variables."""
+"""A model that was built: the arguments of its classes, and its variables."""
 
 from __future__ import annotations
 
@@ -51,14 +51,14 @@ class ModelDescription:
         if dict(self.shapes) != dict(other.shapes):
             paths = sorted(set(self.shapes.items()) ^ set(other.shapes.items()))
             raise ConversionError(
-                f"the model is not that of {what}: {paths[0][0]} differs; export it with "
+                f"the model differs from {what}: {paths[0][0]} differs; export it with "
                 "--format=safetensors"
             )
         ours, theirs = _of_model(self.parameters), _of_model(other.parameters)
         for name in sorted({*ours, *theirs}):
             if ours.get(name) != theirs.get(name):
                 raise ConversionError(
-                    f"the model is not that of {what}: {name}={ours.get(name)!r} there is "
+                    f"the model differs from {what}: {name}={ours.get(name)!r} there is "
                     f"{theirs.get(name)!r}; export it with --format=safetensors"
                 )
 

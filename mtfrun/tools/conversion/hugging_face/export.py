@@ -112,7 +112,7 @@ def describe_model(model: ModelDescription, vocabulary: Vocabulary) -> tuple[Ori
         origin = Origin(shards, {"format": "pt"}, {}, files, {}, keeps_files=False)
         return origin, file.text()
     raise ConversionError(
-        "the model is none that transformers has: those of import are, and models of "
+        "transformers has no such model, only the families of import and models of "
         "models/t5.1.0.gin, t5.1.1.gin, gpt2.gin and llama.gin; export it with --format=safetensors"
     )
 

@@ -30,7 +30,7 @@ class Processor(Protocol):
 
     @property
     def notes(self) -> Sequence[str]:
-        """Lines about what the user must know."""
+        """Lines that the user must know."""
 
     def write_gin(self, file: GinFile, directory: pathlib.Path) -> None:
         """Adds it to a gin file with the model and its data, of the run in `directory`."""

@@ -71,9 +71,9 @@ class Folder:
         try:
             content = parse_json(self._read(name, _LARGEST_JSON))
         except JsonError as error:
-            raise ConversionError(f"{self.path / name} is no JSON: {error}") from error
+            raise ConversionError(f"{self.path / name} is not JSON: {error}") from error
         if not isinstance(content, dict):
-            raise ConversionError(f"{self.path / name} is no JSON object")
+            raise ConversionError(f"{self.path / name} is not a JSON object")
         return content
 
     @functools.cached_property
@@ -122,13 +122,13 @@ class Folder:
     def _check_shard(self, name: Any) -> None:
         if not is_plain_name(name):
             raise ConversionError(
-                f"{self.path / INDEX} names {name!r:.80}, which is no file of the folder"
+                f"{self.path / INDEX} names {name!r:.80}, which is not a file of the folder"
             )
         if name.endswith(_PICKLES):
             raise pickle_error(self.path / name)
         if not name.endswith(".safetensors"):
             raise ConversionError(
-                f"{self.path / INDEX} names {name!r:.80}, which is no safetensors"
+                f"{self.path / INDEX} names {name!r:.80}, which is not a safetensors file"
             )
 
     def _single(self) -> str:
@@ -167,7 +167,7 @@ class Folder:
             folder = self.path.resolve()
             target = (folder / name).resolve()
         except (OSError, RuntimeError, ValueError):
-            return  # opening it says what is wrong
+            return  # the error of opening it is better
         places = [folder]
         if folder.parent.name == "snapshots":
             places.append(folder.parents[1] / "blobs")

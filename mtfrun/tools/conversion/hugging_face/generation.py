@@ -11,8 +11,8 @@ from mtfrun.tools.conversion.hugging_face.folder import CONFIG, GENERATION_CONFI
 from mtfrun.tools.conversion.hugging_face.settings import Settings
 from mtfrun.tools.conversion.hugging_face.special_tokens import end_ids
 
-# Without a meaning here, or of what the vocabulary and the model say already.
-_MEANINGLESS = frozenset(
+# Ignored, or said by the vocabulary and the model already.
+_IGNORED = frozenset(
     (
         *("transformers_version", "_from_model_config", "use_cache", "cache_implementation"),
         *("output_attentions", "output_hidden_states", "output_scores", "output_logits"),
@@ -74,7 +74,7 @@ def read_generation(folder: Folder, settings: Settings) -> Generation:
         decoding["num_outputs"] = min(outputs, values.integer("num_beams", 1))
     if len(end_ids(values.values)) > 1:
         notes.append(f"outputs end at the first of eos_token_id={end_ids(values.values)} only")
-    known = {*_TAKEN, *_TAKEN_BY_SAMPLING, *_MEANINGLESS}
+    known = {*_TAKEN, *_TAKEN_BY_SAMPLING, *_IGNORED}
     others = [
         name
         for name, value in values.values.items()
@@ -99,7 +99,7 @@ def _limits(values: Settings, *, is_answer: bool) -> dict[str, object]:
         if new_tokens is None:
             return {}
         _check_length(values, new_tokens)
-        # The length of the prompt sets no limit of its own.
+        # The length of the prompt sets no limit.
         return {
             "decode_length": new_tokens,
             "decode_length_multiplier": 0.0,

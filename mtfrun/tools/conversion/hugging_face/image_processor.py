@@ -41,7 +41,7 @@ class ImageProcessor:
     def write_gin(self, file: GinFile, directory: pathlib.Path) -> None:
         file.macro("IMAGE_SIZE", self.size)
         file.bind("data.ImageData", {"image_size": reference("%IMAGE_SIZE"), "resize": self.resize})
-        # Not by the macros of models/resnet.gin: files of data set these to their own.
+        # Not by the macros of models/resnet.gin: files of data set these.
         file.bind(
             "resnet.ImageInput",
             {"mean": self.mean, "stddev": self.stddev},
@@ -72,7 +72,7 @@ def read_image_processor(folder: Folder, channels: int) -> ImageProcessor:
         stddev = _per_channel(settings, "image_std", channels, 0.5)
     if scale <= 0 or min(stddev) <= 0:
         raise settings.error("image_std", "and rescale_factor must be above 0")
-    # (scale * pixel - mean) / stddev, by numbers of pixels.
+    # (scale * pixel - mean) / stddev, for pixels from 0 to 255.
     return ImageProcessor(
         size,
         resize,

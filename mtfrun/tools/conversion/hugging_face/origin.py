@@ -149,7 +149,7 @@ def read_origin(directory: pathlib.Path) -> Origin | None:
 
 def _folder(path: pathlib.Path) -> Folder:
     if os.path.lexists(path) and (path.is_symlink() or not is_directory(path)):
-        raise ConversionError(f"{path} is no directory, or a link to one: import the model again")
+        raise ConversionError(f"{path} is a link, or not a directory: import the model again")
     return Folder(path, follows_links=False)
 
 
@@ -157,25 +157,25 @@ def _check_record(record: Mapping[str, Any]) -> None:
     if record.get("format") != FORMAT:
         raise InputError(f"its format is {record.get('format')!r:.80}")
     if type(record.get("from")) is not str:
-        raise InputError("'from' is no text")
+        raise InputError("'from' is not a text")
     for name in ("metadata", "copies"):
         _check_texts(record.get(name), name)
     shards = record.get("shards")
     if type(shards) is not dict or not shards:
-        raise InputError("'shards' are no files")
+        raise InputError("'shards' are not files")
     types: dict[str, str] = {}
     for file, tensors in shards.items():
         if not is_plain_name(file) or not file.endswith(".safetensors"):
-            raise InputError(f"{file!r:.80} is no name of a file of tensors")
+            raise InputError(f"{file!r:.80} is not a name of a file of tensors")
         _check_texts(tensors, file)
         wrong = [name for name in tensors if name in types or tensors[name] not in DTYPES]
         if wrong:
-            raise InputError(f"{wrong[0]!r:.80} has no known type, or is in two files")
+            raise InputError(f"{wrong[0]!r:.80} has no type of safetensors, or is in two files")
         types.update(tensors)
     copies = record["copies"]
     for name, original in copies.items():
         if name not in types or original not in types or original in copies:
-            raise InputError(f"{name!r:.80} is no copy of a tensor")
+            raise InputError(f"{name!r:.80} is not a copy of a tensor")
 
 
 def _check_texts(value: object, what: str) -> None:

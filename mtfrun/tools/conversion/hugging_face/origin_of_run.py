@@ -1,4 +1,4 @@
-"""What an export of a run for transformers is made of: the folder it came from, or a new one."""
+"""The origin of a run that is exported for transformers: its folder, or a new one."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ def origin_of_run(
 ) -> Origin:
     """Returns the configuration, the types and the files with which a run is exported.
 
-    An imported run has those of the folder that it was imported from, and so has a run that started
-    from it by INIT_CHECKPOINT. For a model of a supported family that was trained here they are
-    made. The tokenizer is made from the run's vocabulary.
+    An imported run, and a run that started from it by INIT_CHECKPOINT, has those of its folder. For
+    a model of a supported family that was trained here they are made. The tokenizer is made from
+    the run's vocabulary.
 
     Args:
       run: the directory.

@@ -43,7 +43,7 @@ FLOATS = ("F32", "BF16", "F16")
 """The types of weights, all of which float32 holds."""
 
 _NAMES = {np.dtype(dtype): name for name, dtype in DTYPES.items()}
-# The order of types in a file: that of the library, the widest first.
+# The order of types in a file, as in the library: the widest first.
 _ORDER = ("U64", "I64", "F64", "F32", "U32", "I32", "BF16", "F16", "U16", "I16", "I8", "U8", "BOOL")
 _METADATA = "__metadata__"
 # numpy's maximum.
@@ -91,7 +91,7 @@ def read_header(path: pathlib.Path, open_file: BinaryIO) -> Header:
     length = int.from_bytes(open_file.read(8), "little")
     if size < 8 or length > min(LONGEST_HEADER, size - 8):
         raise ConversionError(
-            f"{path}: a header of {length} bytes in a file of {size}: it is truncated or no "
+            f"{path}: a header of {length} bytes in a file of {size}: it is truncated or not a "
             "safetensors file; copy it again"
         )
     try:

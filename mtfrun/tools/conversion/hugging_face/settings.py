@@ -27,7 +27,7 @@ _ACTIVATIONS = {
     "tanh": "mtf.tanh",
     "sigmoid": "mtf.sigmoid",
 }
-# Of a rate, a scale or a base; larger ones are no numbers of float32.
+# Of a rate, a scale or a base; larger ones do not fit float32.
 _LARGEST_NUMBER = 1e30
 # Of a size: no dimension of an array is larger.
 _LARGEST_INTEGER = 2**40

@@ -12,7 +12,7 @@ from mtfrun.tools.conversion.hugging_face.folder import INDEX, SINGLE
 from mtfrun.tools.conversion.hugging_face.safetensors_file import write_file
 
 MAX_SHARD_BYTES = 50 * 10**9
-"""The size of the largest file, by default: that of transformers 5."""
+"""The size of the largest file, by default, as in transformers 5."""
 
 Shards = Mapping[str, Mapping[str, np.ndarray]]
 

@@ -35,7 +35,7 @@ class SourceCheckpoint:
         self._prefix = prefix
         self._stacks = stacks
         self._tensors = StoredTensors(str(prefix))
-        # The usual name by which the table of names knows a variable, and its own.
+        # From the usual name of a variable, which the table of names has, to its name here.
         self._names = {_usual_name(name, stacks): name for name in sorted(self._tensors.shapes)}
 
     @property
@@ -66,7 +66,7 @@ class SourceCheckpoint:
             for path, variable in variables.items()
             if path.startswith(_MODEL)
         }
-        # Layers that a decoder shares with its encoder have no variables of its own.
+        # Layers that a decoder shares with its encoder have no separate variables.
         order = [path for stack in self._stacks for path in sublayer_paths(stack)]
         values: dict[str, np.ndarray] = {}
         used: set[str] = set()

@@ -1,7 +1,7 @@
 """The configuration of a program of Mesh TensorFlow, and an account of every binding of it.
 
-The conversion asks for the parameters that it understands; what it never asks for has no meaning
-here for a reason that is known, or is not supported. So no binding is forgotten.
+The conversion asks for the parameters that it understands. A binding that it never asks for is
+ignored for a reason in `program.py`, or is not supported, so that none is forgotten.
 """
 
 from __future__ import annotations

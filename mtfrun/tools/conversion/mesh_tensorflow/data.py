@@ -67,7 +67,7 @@ def _targets_length(source: SourceConfig) -> int:
     )
     if not inputs or not mean or density is None or not 0 <= density < 1:
         raise ConversionError(
-            "run.sequence_length is that of random_spans_helper, which needs inputs_length,"
+            "run.sequence_length comes from random_spans_helper, which needs inputs_length,"
             " mean_noise_span_length, and a noise_density below 1"
         )
 

@@ -81,7 +81,7 @@ def sublayer_paths(stack: SourceStack) -> list[str]:
 
 
 def read_stack(source: SourceConfig, name: str, scope: str) -> SourceStack:
-    """Returns the stack of a scope; what is not supported is counted by `source`."""
+    """Returns the stack of a scope; `source` counts bindings that are not supported."""
     stack = SourceStack(name, scope, has_encoder=bool(scope))
     stack.num_layers = source.get("make_layer_stack.num_layers", 6, scope=scope)
     stack.block_scope = source.get("make_layer_stack.block_scope", default=True, scope=scope)
@@ -103,12 +103,12 @@ def _add_layer(source: SourceConfig, stack: SourceStack, entry: Any, name: str) 
     names = [part for part in parts if isinstance(part, str)]
     target, scope = "make_layer_stack.layers", stack.scope
     if any(isinstance(part, dict) for part in parts):
-        source.refuse(target, "layers with arguments of their own are not supported", scope=scope)
+        source.refuse(target, "layers with arguments are not supported", scope=scope)
     if len(references) != 1:
         source.refuse(target, f"an entry has {len(references)} classes", scope=scope)
         return
     if references[0].scopes:
-        source.refuse(target, f"{references[0]} has a scope of its own", scope=scope)
+        source.refuse(target, f"{references[0]} has a scope", scope=scope)
     kind = short_name(references[0].selector)
     if kind not in _LAYERS:
         supported = ", ".join(_LAYERS)
@@ -250,7 +250,7 @@ def _attention(source: SourceConfig, kind: str, cls: str, scope: str) -> dict[st
 
     num_heads = get("num_heads", 8)
     memory_heads = get("num_memory_heads", 0)
-    require("shared_kv", [False], "keys and values have projections of their own")
+    require("shared_kv", [False], "keys and values have separate projections")
     require("attention_kwargs", [None, {}], "arguments of the attention are not supported")
     if kind != "LocalSelfAttention":
         require("attention_func", [None], "only the softmax of dot products is supported")

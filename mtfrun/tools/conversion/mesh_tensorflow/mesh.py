@@ -74,7 +74,7 @@ def write_mesh(source: SourceConfig, mesh: SourceMesh, draft: Draft) -> None:
 def _axes(source: SourceConfig) -> dict[str, int]:
     shape = source.get("run.mesh_shape")
     if isinstance(shape, Reference):
-        # tpu_mesh_shape() divides the cores of a TPU; here devices are what the machine has.
+        # tpu_mesh_shape() divides the cores of a TPU; here the machine has devices.
         return {}
     try:
         axes = {name: int(size) for name, size in _pairs(shape)}
@@ -83,7 +83,7 @@ def _axes(source: SourceConfig) -> dict[str, int]:
     except (TypeError, ValueError):
         pass
     raise ConversionError(
-        f"run.mesh_shape={value_text(shape)} is no mesh such as 'batch:4,model:2'"
+        f"run.mesh_shape={value_text(shape)} is not a mesh such as 'batch:4,model:2'"
     )
 
 

@@ -21,7 +21,7 @@ _GATES = {
     "expert_selection": "ExpertChoice",
 }
 _UNUSED = "no gate of this configuration reads it"
-_DETERMINISTIC = "evaluations draw no numbers: the second expert is visited above the threshold"
+_DETERMINISTIC = "evaluations draw no numbers: the second expert is used above the threshold"
 # What only some gates read, by the gates' names.
 _READ_BY = {
     "use_second_place_loss": ("top_2",),

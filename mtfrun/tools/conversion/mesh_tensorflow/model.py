@@ -106,7 +106,7 @@ def _two_stacks(source: SourceConfig) -> list[SourceStack]:
     source.require(
         "Bitransformer.shared_embedding",
         [True],
-        "encoder and decoder with embeddings of their own are not supported",
+        "encoder and decoder with separate embeddings are not supported",
     )
     why = "only decoders have a loss and logits"
     for name in (

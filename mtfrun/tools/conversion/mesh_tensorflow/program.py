@@ -11,13 +11,13 @@ _NAMES_BY_REASON = {
     "belongs to T5's class for Python programs; the macros of config.gin say it here": """
         MtfModel.* HfPyTorchModel.*
     """,
-    "a property of the original's graph; the numbers are the same": """
+    "a property of the original's graph; the results are the same": """
         run.autostack rewrite_stack_variables.*
     """,
     "the position in the data is part of every checkpoint": """
         run.checkpoint_input_pipeline run.seen_data_init_step run.skip_seen_data
     """,
-    'training reads the split "train"; EVAL_SPLIT is that of evaluations': "run.dataset_split",
+    'training reads the split "train"; evaluations read EVAL_SPLIT': "run.dataset_split",
     "the commands choose checkpoints by --checkpoint": """
         run.eval_checkpoint_step run.export_checkpoint_step get_checkpoint_iterator.*
     """,

@@ -121,10 +121,10 @@ class VariablePatterns:
         try:
             selected = [self._selects(expressions, examples) for _, examples in self._kinds()]
         except re.error as error:
-            source.refuse(target, f"no regular expression: {error}")
+            source.refuse(target, f"not a regular expression: {error}")
             return []
         if None in selected:
-            source.refuse(target, "selects some variables of a kind and others not")
+            source.refuse(target, "selects some variables of a kind only")
         kinds = [
             ours
             for (ours, _), is_selected in zip(self._kinds(), selected, strict=True)

@@ -115,19 +115,25 @@ def _sparse(path: pathlib.Path) -> None:
 
 DEEP = '{"a":' * 100_000
 LLAMA: dict[str, tuple[Change, str]] = {
-    "a name above": (_shard("../../victim"), "is no name of a file of tensors"),
-    "a name above of weights": (_shard("../victim.safetensors"), "is no name of a file"),
-    "an absolute name": (_shard("/tmp/records_victim.safetensors"), "is no name of a file"),
-    "a name of another file": (_shard("config.json"), "is no name of a file of tensors"),
-    "a name with a line break": (_shard("a\nb.safetensors"), "is no name of a file of tensors"),
-    "a name with an escape": (_shard("a\x1b[2J.safetensors"), "is no name of a file of tensors"),
-    "a name that is too long": (_shard("a" * 300 + ".safetensors"), "is no name of a file"),
+    "a name above": (_shard("../../victim"), "is not a name of a file of tensors"),
+    "a name above of weights": (_shard("../victim.safetensors"), "is not a name of a file"),
+    "an absolute name": (_shard("/tmp/records_victim.safetensors"), "is not a name of a file"),
+    "a name of another file": (_shard("config.json"), "is not a name of a file of tensors"),
+    "a name with a line break": (
+        _shard("a\nb.safetensors"),
+        "is not a name of a file of tensors",
+    ),
+    "a name with an escape": (
+        _shard("a\x1b[2J.safetensors"),
+        "is not a name of a file of tensors",
+    ),
+    "a name that is too long": (_shard("a" * 300 + ".safetensors"), "is not a name of a file"),
     "half of a character": (_file("import.json", '{"a": "\\ud800"}'), "half of a surrogate pair"),
-    "a list": (_file("import.json", "[]"), "is no JSON object"),
-    "a text": (_file("import.json", '"a"'), "is no JSON object"),
-    "nothing": (_file("import.json", ""), "is no JSON: "),
-    "deep JSON": (_file("import.json", DEEP), "is no JSON: its values are too deep"),
-    "no UTF-8": (_file("import.json", b"\xff"), "is no JSON: byte 0"),
+    "a list": (_file("import.json", "[]"), "is not a JSON object"),
+    "a text": (_file("import.json", '"a"'), "is not a JSON object"),
+    "nothing": (_file("import.json", ""), "is not JSON: "),
+    "deep JSON": (_file("import.json", DEEP), "is not JSON: its values are too deep"),
+    "no UTF-8": (_file("import.json", b"\xff"), "is not JSON: byte 0"),
     "a pipe": (_instead("import.json", os.mkfifo), "import.json: Not a regular file"),
     "a directory": (_instead("import.json", os.mkdir), "import.json: Is a directory"),
     "a device": (_instead("import.json", _link("/dev/zero")), "not a regular file but a link"),
@@ -135,14 +141,14 @@ LLAMA: dict[str, tuple[Change, str]] = {
     "no format": (_record(lambda record: record.pop("format")), "its format is None"),
     "a format that is a list": (_entry("format", ["huggingface"]), "its format is ['hugg"),
     "an unknown format": (_entry("format", "x"), "its format is 'x'"),
-    "no source": (_entry("from", None), "'from' is no text"),
+    "no source": (_entry("from", None), "'from' is not a text"),
     "no metadata": (_record(lambda record: record.pop("metadata")), "'metadata' has other"),
     "metadata of numbers": (_entry("metadata", {"format": 1}), "'metadata' has other values"),
     "metadata that are a text": (_entry("metadata", "pt"), "'metadata' has other values"),
     "copies that are a list": (_entry("copies", []), "'copies' has other values"),
-    "a copy of nothing": (_entry("copies", {"a": "b"}), "'a' is no copy of a tensor"),
-    "no shards": (_entry("shards", {}), "'shards' are no files"),
-    "shards that are a list": (_entry("shards", [1]), "'shards' are no files"),
+    "a copy of nothing": (_entry("copies", {"a": "b"}), "'a' is not a copy of a tensor"),
+    "no shards": (_entry("shards", {}), "'shards' are not files"),
+    "shards that are a list": (_entry("shards", [1]), "'shards' are not files"),
     "shards of numbers": (_entry("shards", {"a.safetensors": 1}), "has other values than texts"),
     "shards without tensors": (_entry("shards", {"a.safetensors": {}}), "names other files"),
     "an unknown type": (_first_tensors(lambda t: t.update(a="F31")), "'a' has no known type"),
@@ -155,12 +161,12 @@ LLAMA: dict[str, tuple[Change, str]] = {
         _file("origin/model.safetensors.index.json", '{"weight_map": {"lm_head.weight": {}}}'),
         "names other files than import.json",
     ),
-    "an index that is a list": (_file("origin/model.safetensors.index.json", "[]"), "no JSON obj"),
+    "an index that is a list": (_file("origin/model.safetensors.index.json", "[]"), "JSON obj"),
     "no configuration": (_instead("origin/config.json", lambda path: None), "config.json: No such"),
-    "a configuration that is a list": (_file("origin/config.json", "[]"), "is no JSON object"),
+    "a configuration that is a list": (_file("origin/config.json", "[]"), "is not a JSON object"),
     "a deep configuration": (_file("origin/config.json", DEEP), "too deep"),
-    "other settings that are a list": (_file("origin/generation_config.json", "[]"), "no JSON obj"),
-    "a tokenizer's settings": (_file("tokenizer/tokenizer_config.json", "{"), "is no JSON"),
+    "other settings that are a list": (_file("origin/generation_config.json", "[]"), "JSON obj"),
+    "a tokenizer's settings": (_file("tokenizer/tokenizer_config.json", "{"), "is not JSON"),
     "a link to a secret": (_instead("origin/config.json", _link("secret")), "but a link"),
     "a link to another secret": (
         _instead("origin/generation_config.json", _link("secret")),
@@ -184,9 +190,12 @@ LLAMA: dict[str, tuple[Change, str]] = {
     ),
     "a pipe of the tokenizer": (_instead("tokenizer/vocab.json", os.mkfifo), "not a regular file"),
     "a huge file of the tokenizer": (_instead("tokenizer/vocab.json", _sparse), "it has more than"),
-    "a linked directory": (_linked_directory("origin"), "is no directory, or a link to one"),
-    "a linked tokenizer": (_linked_directory("tokenizer"), "is no directory, or a link to one"),
-    "a tokenizer that is a pipe": (_instead("tokenizer", os.mkfifo), "is no directory"),
+    "a linked directory": (_linked_directory("origin"), "is a link, or not a directory"),
+    "a linked tokenizer": (_linked_directory("tokenizer"), "is a link, or not a directory"),
+    "a tokenizer that is a pipe": (
+        _instead("tokenizer", os.mkfifo),
+        "is a link, or not a directory",
+    ),
     "no origin": (_instead("origin", lambda path: None), "config.json: No such file"),
     "another model": (_config(model_type="resnet"), "architectures="),
     "other sizes": (_config(hidden_size=2**30), ""),
@@ -257,7 +266,7 @@ def test_a_training_from_a_run_with_a_forged_record_is_not_exported(
     assert trained.returncode == 0, trained.stderr.decode()
     export = ["export", f"--model_dir={tmp_path / 'new'}", "--format=huggingface"]
     line = error_line(mtfrun_here(*export, f"--to={tmp_path / 'x' / 'target'}"))
-    assert "is no name of a file of tensors" in line
+    assert "is not a name of a file of tensors" in line
     assert not list(tmp_path.rglob("victim*")) and not (tmp_path / "x").exists()
 
 

@@ -23,7 +23,7 @@ from mtfrun.tools.conversion.hugging_face.tensor_table import (
     row,
 )
 
-# The kernels of an expert: the activated one, its factor, and that of the output.
+# The kernels of an expert: the activated one, its factor, the output's.
 _NAMES = ("w1", "w3", "w2")
 
 
@@ -49,7 +49,7 @@ class Mixtral(Mistral):
             # all layers; ours is 1, and a sum over them.
             coefficient = settings.number("router_aux_loss_coef", 0.001) * choices
             layers = settings.count("num_hidden_layers")
-            comment = "that of all layers in transformers, for each of them"
+            comment = "for each layer; transformers has one for all of them"
             file.macro("BALANCE_LOSS", coefficient / layers, comment)
         noise = settings.number("router_jitter_noise", 0.0)
         if noise:

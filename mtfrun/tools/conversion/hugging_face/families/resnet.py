@@ -32,7 +32,7 @@ _FILTER = Permuted((2, 3, 1, 0))
 _NORM = {"epsilon": 1e-5, "unbiased": True}
 # Batches that torch has counted: of use with other moving averages than its and ours.
 _COUNTERS = r".*\.normalization\.num_batches_tracked"
-# Output channels of a bottleneck by those of its 3x3 convolution.
+# Output channels of a bottleneck by the channels of its 3x3 convolution.
 _EXPANSION = 4
 
 

@@ -168,7 +168,7 @@ class _Periods:
         return layers
 
     def place(self, stack: str, block: int, sublayer: str) -> str:
-        """Returns the path of a sublayer; sublayers that a block of ours has twice have numbers."""
+        """Returns the path of a sublayer; sublayers that a block of ours has twice are numbered."""
         ours, position = divmod(block, self.length)
         kinds = {"moe_1d": [i for i, sparse in enumerate(self.sparse) if sparse]}
         kinds["feed_forward"] = [i for i, sparse in enumerate(self.sparse) if not sparse]

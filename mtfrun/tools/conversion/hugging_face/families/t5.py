@@ -39,7 +39,7 @@ SOFTMAX = "lm_head.weight"
 
 
 UNTIED_BUT_SCALED = (
-    "scales the logits of a softmax of its own, lm_head, which is not supported: train with "
+    "scales the logits of a separate softmax, lm_head, which is not supported: train with "
     "tie_word_embeddings=false, or without lm_head"
 )
 
@@ -183,7 +183,7 @@ def write_encoder_decoder(
     settings: Settings, file: GinFile, model: str, softmax: dict[str, bool]
 ) -> None:
     """Adds a shipped model, its sizes, and the parameters of `transformer.TokenEmbedding`."""
-    # Id 0 is padding here, and what a decoder reads first.
+    # Id 0 is padding here, and the first input of a decoder.
     settings.require("pad_token_id", 0)
     settings.require("decoder_start_token_id", 0)
     file.include(model)
