@@ -146,13 +146,8 @@ def run_training(
             processes.by_first(begin)
             hparams = prepared.hparams
             stack.enter_context(
-<<<<<<< HEAD
                 record_hparams(
-                    run.path, hparams.values, metrics=_metrics(prepared), first=hparams.own
-=======
-                recorded_hparams(
                     run.path, hparams.values, metrics=_metrics(prepared), first=hparams.set_by_user
->>>>>>> 80435b5c (Plain words in the messages and comments of configuration and conversion)
                 )
             )
             yield

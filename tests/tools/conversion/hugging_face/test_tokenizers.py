@@ -152,19 +152,11 @@ def test_what_is_not_used_of_a_tokenizer_is_said(tmp_path: pathlib.Path) -> None
 @pytest.mark.parametrize(
     "files, pad_id, message",
     [
-<<<<<<< HEAD
         ({"spiece.model": b"damaged"}, 0, "spiece.model is not a SentencePiece model, or damaged"),
-        ({"tokenizer.json": b"[]"}, 0, "tokenizer.json is no JSON object"),
-        ({"tokenizer.json": b"{}"}, 0, "tokenizer.json is not a tokenizer.json, or damaged"),
-        ({"tokenizer.json": b'{"a": \xff}'}, 0, "is no JSON: byte 6 is no UTF-8"),
-        ({"tokenizer_config.json": b'{"a": NaN}'}, 0, "tokenizer_config.json is no JSON: NaN"),
-=======
-        ({"spiece.model": b"damaged"}, 0, "spiece.model is no SentencePiece model, or damaged"),
         ({"tokenizer.json": b"[]"}, 0, "tokenizer.json is not a JSON object"),
-        ({"tokenizer.json": b"{}"}, 0, "tokenizer.json is no tokenizer.json, or damaged"),
+        ({"tokenizer.json": b"{}"}, 0, "tokenizer.json is not a tokenizer.json, or damaged"),
         ({"tokenizer.json": b'{"a": \xff}'}, 0, "is not JSON: byte 6 is no UTF-8"),
         ({"tokenizer_config.json": b'{"a": NaN}'}, 0, "tokenizer_config.json is not JSON: NaN"),
->>>>>>> 80435b5c (Plain words in the messages and comments of configuration and conversion)
         (
             {"tokenizer_config.json": {"extra_ids": -1}, "spiece.model": trained(70, "nmt_nfkc")},
             0,
