@@ -54,7 +54,7 @@ def test_a_softmax_of_its_own_is_not_tied(values: dict[str, Any]) -> None:
 
 
 def _write(values: dict[str, Any]) -> str:
-    """Returns the gin file of a folder with a softmax of its own."""
+    """Returns the gin file of a folder with a separate softmax."""
     # There are no more layers than tensors.
     tensors = frozenset([SOFTMAX, *map(str, range(8))])
     settings, file = Settings(values, "config.json", tensors), GinFile(["A model."])

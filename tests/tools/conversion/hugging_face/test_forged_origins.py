@@ -151,7 +151,10 @@ LLAMA: dict[str, tuple[Change, str]] = {
     "shards that are a list": (_entry("shards", [1]), "'shards' are not files"),
     "shards of numbers": (_entry("shards", {"a.safetensors": 1}), "has other values than texts"),
     "shards without tensors": (_entry("shards", {"a.safetensors": {}}), "names other files"),
-    "an unknown type": (_first_tensors(lambda t: t.update(a="F31")), "'a' has no known type"),
+    "an unknown type": (
+        _first_tensors(lambda t: t.update(a="F31")),
+        "'a' has no type of safetensors",
+    ),
     "a type that is a list": (_first_tensors(lambda t: t.update(a=[])), "has other values than"),
     "a tensor too many": (_first_tensors(lambda t: t.update(a="F32")), "for which config.json"),
     "a tensor less": (_first_tensors(lambda t: t.popitem()), "names other files"),
