@@ -15,7 +15,7 @@ from mtfrun.tools.conversion.errors import ConversionError
 from mtfrun.tools.conversion.gin_file import GinFile
 from mtfrun.tools.conversion.hugging_face.folder import Folder
 from mtfrun.tools.conversion.hugging_face.settings import Settings
-from mtfrun.tools.conversion.hugging_face.special_tokens import SpecialTokens
+from mtfrun.tools.conversion.hugging_face.special_tokens import SpecialTokens, end_ids
 
 _SENTENCEPIECE = ("spiece.model", "sentencepiece.model", "tokenizer.model")
 TOKENIZER = "tokenizer.json"
@@ -162,19 +162,10 @@ def _ids(settings: Settings, pad_id: int, has_old_files: bool) -> Tokenizer:  # 
             f"there is no {TOKENIZER}, which transformers makes of the other files with "
             "AutoTokenizer.from_pretrained(...).save_pretrained(...): texts are ids in decimals"
         )
-    parameters = {
-        "size": settings.integer("vocab_size"),
-        "end_id": _end_id(settings, pad_id),
-        "pad_id": pad_id,
-    }
-    return Tokenizer("@data.IdVocabulary()", parameters, pad_id=pad_id, notes=[note])
-
-
-def _end_id(settings: Settings, pad_id: int) -> int | None:
-    value = settings.values.get("eos_token_id")
     size = settings.integer("vocab_size")
-    candidates = value if isinstance(value, list) else [value]
-    return next((x for x in candidates if type(x) is int and pad_id < x < size), None)
+    end_id = next((x for x in end_ids(settings.values) if pad_id < x < size), None)
+    parameters = {"size": size, "end_id": end_id, "pad_id": pad_id}
+    return Tokenizer("@data.IdVocabulary()", parameters, pad_id=pad_id, notes=[note])
 
 
 def _checked(make: Callable[[], _Made]) -> _Made:

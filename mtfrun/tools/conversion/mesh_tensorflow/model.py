@@ -273,27 +273,18 @@ def _write_stacks(model: SourceModel, draft: Draft) -> None:
     for cls in classes:
         having = [stack for stack in stacks if cls in stack.parameters]
         for name in having[0].parameters[cls]:
-            values = [stack.parameters[cls].get(name) for stack in having]
-            _write_parameter(
-                draft, macros, cls, name, dict(zip(map(id, having), values, strict=True)), having
-            )
+            _write_parameter(draft, macros, cls, name, having)
     for name, value in macros.items():
         draft.macro(name, value)
 
 
 def _write_parameter(
-    draft: Draft,
-    macros: dict[str, Any],
-    cls: str,
-    name: str,
-    values: dict[int, Any],
-    stacks: Sequence[SourceStack],
+    draft: Draft, macros: dict[str, Any], cls: str, name: str, stacks: Sequence[SourceStack]
 ) -> None:
     macro = _MACROS.get((cls, name))
-    distinct = list(values.values())
-    is_shared = all(value == distinct[0] for value in distinct)
-    for stack in stacks[:1] if is_shared else stacks:
-        value = values[id(stack)]
+    values = [stack.parameters[cls].get(name) for stack in stacks]
+    is_shared = all(value == values[0] for value in values)
+    for stack, value in zip(stacks[:1] if is_shared else stacks, values, strict=False):
         target = cls if is_shared else _scoped(cls, stack)
         if macro is not None and macros.setdefault(macro, value) == value:
             value = reference(f"%{macro}")
