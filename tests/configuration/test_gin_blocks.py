@@ -149,7 +149,7 @@ def test_a_block_is_not_the_value_of_a_flag() -> None:
         ),
     ],
 )
-def test_a_block_of_a_run_directory_names_nothing_foreign(
+def test_a_block_of_a_run_directory_is_untrusted(
     block: str, line: int, name: str, tmp_path: pathlib.Path
 ) -> None:
     path = tmp_path / "config.gin"
