@@ -20,24 +20,24 @@ from mtfrun.training.step import train_steps_function
 from tests.cli.command import mtfrun_here
 from tests.oracle.reference_cases import FOLDER
 
-OLD_RUNS = FOLDER / "old_runs"
+ORIGINALS = FOLDER / "old_runs"
 BATCH_SIZE = 4
 
 
 def result_of(name: str) -> dict[str, Any]:
     """Returns the original's losses and evaluation."""
-    result: dict[str, Any] = json.loads((OLD_RUNS / name / "result.json").read_text())
+    result: dict[str, Any] = json.loads((ORIGINALS / name / "result.json").read_text())
     return result
 
 
-def imported(source: pathlib.Path, model_dir: pathlib.Path) -> RunDirectory:
+def import_run(source: pathlib.Path, model_dir: pathlib.Path) -> RunDirectory:
     """Returns the run that the command makes of a run of the original."""
     process = mtfrun_here("import", f"--from={source}", f"--model_dir={model_dir}")
     assert process.returncode == 0, process.stderr.decode()
     return RunDirectory(model_dir)
 
 
-def restored(run: RunDirectory, **macros: str) -> Training:
+def restore(run: RunDirectory, **macros: str) -> Training:
     """Returns the training of a run, with its newest checkpoint; macros are for the mesh."""
     flags = [(f"--gin.{name}", f"{name} = {value!r}") for name, value in macros.items()]
     config.parse([run.config_path], flags, roots=ROOTS, allowed_imports=[])
@@ -83,7 +83,7 @@ def evaluation_of(training: Training, name: str, batches: int) -> dict[str, floa
 def _features(name: str, mesh: mtf.Mesh, first: int, number: int) -> dict[str, mtf.Tensor]:
     """Returns the rows of steps {steps, batch, length}."""
     begin, end = first * BATCH_SIZE, (first + number) * BATCH_SIZE
-    with np.load(OLD_RUNS / name / "rows.npz") as rows:
+    with np.load(ORIGINALS / name / "rows.npz") as rows:
         stored = {feature: rows[feature][begin:end] for feature in rows}
     return {
         feature: mtf.import_tf_tensor(

@@ -11,11 +11,11 @@ import pytest
 from mtfrun import mtf
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, assert_close
 from tests.tools.conversion.mesh_tensorflow.imported_runs import (
-    OLD_RUNS,
+    ORIGINALS,
     evaluation_of,
-    imported,
+    import_run,
     losses_of_steps,
-    restored,
+    restore,
     result_of,
 )
 
@@ -48,12 +48,12 @@ def _mesh(name: str, several: bool) -> dict[str, str]:
 def test_a_run_goes_on_from_any_step(name: str, several: bool, tmp_path: pathlib.Path) -> None:
     result = result_of(name)
     mesh = _mesh(name, several)
-    from_0 = restored(imported(OLD_RUNS / name / "model.ckpt-0.index", tmp_path / "0"), **mesh)
+    from_0 = restore(import_run(ORIGINALS / name / "model.ckpt-0.index", tmp_path / "0"), **mesh)
     losses = losses_of_steps(from_0, name, 0, STEPS)
     np.testing.assert_allclose(losses, result["train_losses"], rtol=0, atol=LOSS_TOLERANCE)
 
     # Without a step in its name the newest checkpoint, of step 3.
-    from_3 = restored(imported(OLD_RUNS / name, tmp_path / "3"), **mesh)
+    from_3 = restore(import_run(ORIGINALS / name, tmp_path / "3"), **mesh)
     assert from_3.state.finished_steps == STEPS
     values = from_3.state.named_variables()
     for path, variable in from_0.state.named_variables().items():
@@ -74,8 +74,8 @@ def test_a_run_goes_on_from_any_step(name: str, several: bool, tmp_path: pathlib
 
 
 def test_the_record_accounts_for_every_binding(tmp_path: pathlib.Path) -> None:
-    source = OLD_RUNS / "bi_moe_switch"
-    run = imported(source, tmp_path / "run")
+    source = ORIGINALS / "bi_moe_switch"
+    run = import_run(source, tmp_path / "run")
     record = json.loads((pathlib.Path(run.path) / "import.json").read_text())
     lists = record["bindings"]
     assert set(lists) == {"taken over", "ignored", "not supported"}
