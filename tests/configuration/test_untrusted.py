@@ -161,7 +161,7 @@ _STATEMENTS = "from mtfrun.configuration import statements\n"
         ("{} = @experiment.Training.__subclasses__()", None, "builtins"),
         ("{} = @experiment.Training.run.__globals__.get()", None, "mtfrun.experiment.training"),
         (
-            "from mtfrun.tools.planning import collectives\n{} = @collectives.re.compile()",
+            "from mtfrun.tools.planning import estimate\n{} = @estimate.re.compile()",
             None,
             "re",
         ),

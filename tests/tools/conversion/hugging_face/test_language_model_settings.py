@@ -93,7 +93,7 @@ LAYERS = """transformer.Stack:
         ({**MIXTRAL, "hidden_act": "gelu"}, ["activations = [@mtf.exact_gelu, None]"]),
         (
             {**MIXTRAL, "output_router_logits": True, "router_aux_loss_coef": 0.5},
-            ["BALANCE_LOSS = 0.25  # that of all layers"],
+            ["BALANCE_LOSS = 0.25  # for each layer"],
         ),
         (
             {**MIXTRAL, "sliding_window": 9},
