@@ -215,4 +215,4 @@ def test_a_classifier_keeps_the_names_of_its_classes(tmp_path: pathlib.Path) -> 
         forged = {**content["source_summary"], **summary}
         (run / "files.json").write_text(json.dumps({**content, "source_summary": forged}))
         process = mtfrun_here("decode", f"--model_dir={run}", f"--input={picture}")
-        assert "ImageData.kept_source has values that no source has" in error_line(process)
+        assert "ImageData.trained_source has values that no source has" in error_line(process)

@@ -69,7 +69,7 @@ class ImageData(Data):
       augmentations: functions of an image and a numpy generator, applied in training, in order,
         such as [@data.RandAugment()]. More are part of the network, see `resnet.ImageInput`.
       cache_dir: directory of all caches; by default $MTFRUN_CACHE_DIR, else ~/.cache/mtfrun.
-      kept_source: `source_summary` of the data that the model was trained on, which the run
+      trained_source: `source_summary` of the data that the model was trained on, which the run
         directory stores; by default the summary of `source`.
     """
 
@@ -79,7 +79,7 @@ class ImageData(Data):
     crop: Crop | None = None
     augmentations: Sequence[Augmentation] = ()
     cache_dir: str | None = None
-    kept_source: Mapping[str, Any] | None = dataclasses.field(default=None, kw_only=True)
+    trained_source: Mapping[str, Any] | None = dataclasses.field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         if self.image_size is None:
@@ -205,14 +205,14 @@ class ImageData(Data):
 
     @functools.cached_property
     def _of_source(self) -> _SourceSummary:
-        if self.kept_source is None:
+        if self.trained_source is None:
             return _SourceSummary(self.source.size, self.source.label_names)
         try:
-            rows, cols, channels = self.kept_source["size"]
-            names = self.kept_source["label_names"]
+            rows, cols, channels = self.trained_source["size"]
+            names = self.trained_source["label_names"]
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(
-                f"ImageData.kept_source is not a summary of a source: {error}"
+                f"ImageData.trained_source is not a summary of a source: {error}"
             ) from error
         sizes = [n for n in (rows, cols) if n is not None]
         has_sizes = channels in (1, 2, 3, 4) and all(
@@ -220,7 +220,7 @@ class ImageData(Data):
         )
         has_names = isinstance(names, list | tuple) and all(type(n) is str for n in names)
         if not has_sizes or not has_names:
-            raise DataError("ImageData.kept_source has values that no source has")
+            raise DataError("ImageData.trained_source has values that no source has")
         return _SourceSummary((rows, cols, channels), tuple(names))
 
     @property

@@ -28,10 +28,10 @@ class ImageFolders(ImageSource):
     Attributes:
       directory: has a folder for each class, which holds images at any depth: a hash of an image's
         path below the directory decides its split, 80 % train, 10 % validation, 10 % test. Or a
-        mapping from split to such a directory; the classes are those of the first one.
+        mapping from split to such a directory; the first one has the classes.
       channels: 3 for colour, 1 for grey; other images are converted.
-      skip_bad_records: so many images that cannot be read are left out of a split, with a warning
-        that counts them; one more is an error.
+      skip_bad_records: at most so many images of a split that cannot be read are left out, with a
+        warning; one more is an error.
     """
 
     directory: str | Mapping[str, str]

@@ -20,7 +20,7 @@ class ImageExample(NamedTuple):
       content: where all images of the source have one size, the pixels: uint8, row by row, the
         channels of a pixel together. Otherwise a JPEG or PNG file, upright and of 8 bits, see
         `encode_image`.
-      label: the number of the class.
+      label: the index of the class.
     """
 
     content: bytes

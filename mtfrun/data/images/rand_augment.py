@@ -26,7 +26,7 @@ _MAX_POSTERIZED_BITS = 4  # of 8, that are lost
 class RandAugment:
     """Applies operations that are drawn from 14, each with one magnitude for all.
 
-    Those with a direction (rotations, shears, translations, and less or more colour, contrast,
+    Operations with a direction (rotations, shears, translations, and less or more colour, contrast,
     brightness or sharpness) go either way. At every operation a larger magnitude changes more; in
     the authors' code it changes less where `Posterize` and `Solarize` are concerned.
 

@@ -31,8 +31,8 @@ class TfdsImages(TfdsDataset, ImageSource):
         prepared in `data_dir`, in TFDS's form `name[/config][:version]`.
       image_feature, label_feature: the features.
       data_dir: by default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
-      skip_bad_records: of images of many sizes, so many that cannot be read are left out of a
-        split, with a warning that counts them; one more is an error.
+      skip_bad_records: of images of many sizes, at most so many of a split that cannot be read are
+        left out, with a warning; one more is an error.
     """
 
     embedded: ClassVar[Embedded] = {Digits.name: Digits}

@@ -165,10 +165,10 @@ def newlines_before(path: str, position: int) -> int:
 
 
 def lines(contents: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:
-    r"""Yields the lines of a text in blocks, without their LF or CRLF, and whether each is whole.
+    r"""Yields the lines of a text in blocks, without LF or CRLF, and whether each is whole.
 
     If the first block has CR but no LF, lines end with CR, as on old Macintoshes. A line longer
-    than LONGEST_PART is yielded in parts, all but the last of which are marked as not whole.
+    than LONGEST_PART is yielded in parts, all but the last of which are not whole.
 
     Examples:
       >>> list(lines([b"one\ntw", b"o\r\n\n", b"three"]))

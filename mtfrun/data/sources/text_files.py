@@ -121,7 +121,7 @@ class TextLines(_DocumentsInFiles):
 class TextParagraphs(_DocumentsInFiles):
     r"""Text files, one document per paragraph: lines that no blank line divides.
 
-    A blank line holds nothing but spaces and tabs. Line ends within a paragraph are LF; it has none
+    A blank line has only spaces and tabs. Line ends within a paragraph are LF; it has none
     at its end.
 
     Attributes:

@@ -46,8 +46,8 @@ class Tfds(TfdsDataset, Source):
         element of a list of texts, "answers/text/0", which is empty if the list is too short;
         "answers/text/*" selects all elements as "answers/text/0", "answers/text/1", .... By
         default all features that are not lists, by TFDS's names.
-      slices: our splits to those of TFDS or slices of them: {"train": "train[:90%]", "validation":
-        "train[90%:]"}. By default those of the dataset.
+      slices: TFDS's split, or a slice of one, for each of our splits: {"train": "train[:90%]",
+        "validation": "train[90%:]"}. By default the splits of the dataset.
       data_dir: by default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
       download: whether a dataset that is not prepared is downloaded. Never by default.
     """

@@ -65,7 +65,7 @@ class Settings:
             config.override(InitCheckpoint, names=None)  # a file that only a new run needs
             files = RunFiles.of(pathlib.Path(run_config).parent)
             if files is not None and files.source_summary is not None:
-                config.override(ImageData, kept_source=files.source_summary)
+                config.override(ImageData, trained_source=files.source_summary)
         return bindings
 
     def as_flags(self) -> list[str]:
