@@ -51,5 +51,5 @@ def test_the_row_comes_last() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
     table = mtf.import_tf_tensor(mesh, TABLE[:, 0, 0], [E, C, M])
     index = mtf.import_tf_tensor(mesh, SLOT[0, 0], [S])
-    with pytest.raises(mtf.ShapeError, match="those of the row last: not"):
+    with pytest.raises(mtf.ShapeError, match="the row's last: not"):
         mtf.gather_rows(table, [(C, index)], [E, M, S])
