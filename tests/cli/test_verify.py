@@ -100,7 +100,7 @@ def test_the_numbers_are_printed_as_json(tmp_path: pathlib.Path) -> None:
     ("flags", "expected"),
     [
         (["--model_dir=/tmp/run"], "verify uses no run: leave --model_dir out"),
-        (["--layout=batch:data"], "--layout=batch:data needs a --mesh of its own before it"),
+        (["--layout=batch:data"], "--layout=batch:data needs a --mesh before it"),
         (["--steps=0"], "--steps and --decode_length must be at least 1, --decodes at least 0"),
         (["--tolerance=nan"], "--tolerance=nan must be a number of at least 0"),
         ([], "the mesh data:1;model:1 is one device: name one to compare with it, --mesh="),
