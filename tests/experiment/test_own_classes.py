@@ -195,23 +195,26 @@ def test_the_layer_and_the_gate_compute_the_same_on_a_mesh(folder: pathlib.Path)
             ["--gin_param=Experiment.inference = @experiment.Classification"],
             "Classification needs ImageModel, which PairsOfIds is not: set Experiment.inference",
         ),
-        (
+        pytest.param(
             [
                 "--gin_param=Evaluation.evaluators = [@experiment.DecodedPairs]",
                 "--gin.DecodedPairs.num_decodes=3",
             ],
             "DecodedPairs.num_decodes=3 needs pairs to compare outputs with: set it to 0 or use",
+            marks=pytest.mark.slow,
         ),
-        (
+        pytest.param(
             [
                 "--gin_param=Evaluation.evaluators = [@experiment.Entropies]",
                 "--gin.Entropies.orders=[2]",
             ],
             "Entropies.orders=[2] needs running text, which Counting is not: set it to []",
+            marks=pytest.mark.slow,
         ),
-        (
+        pytest.param(
             ["--gin_param=Evaluation.evaluators = [@experiment.LabelledImages]"],
             "Evaluation.evaluators: LabelledImages needs ImageData, which Counting is not:",
+            marks=pytest.mark.slow,
         ),
     ],
 )

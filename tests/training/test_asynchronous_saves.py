@@ -64,7 +64,7 @@ class AtStep(Action):
 
 
 @pytest.mark.parametrize(
-    "mesh_shape", [pytest.param(ONE_DEVICE, marks=pytest.mark.slow), "data:2,model:2"]
+    "mesh_shape", [ONE_DEVICE, pytest.param("data:2,model:2", marks=pytest.mark.slow)]
 )
 def test_a_run_is_the_same_with_and_without_waiting(
     tmp_path: pathlib.Path, mesh_shape: str

@@ -65,6 +65,7 @@ def test_what_a_killed_save_has_not_deleted_goes_at_the_next_start(tmp_path: pat
     assert _train(tmp_path, 6, {}, max_to_keep=2) == [4, 6]
 
 
+@pytest.mark.slow
 def test_the_highest_value_may_be_the_best(tmp_path: pathlib.Path) -> None:
     options = {"best_metric": "eval/loss", "best_mode": "highest"}
     assert _train(tmp_path, 8, {2: 3.0, 4: 2.0}, **options) == [2, 6, 8]

@@ -81,7 +81,7 @@ def test_norms_are_those_of_numpy_before_clipping(microbatches: int) -> None:
 
 
 LAYOUTS = [
-    (Setting(mesh_shape="data:2,model:2"), "", False),
+    (Setting(mesh_shape="data:2,model:2"), "", True),
     (Setting(mesh_shape="data:2,model:2", microbatches=2), "weights:data", False),
     (Setting("adafactor", "transformer in a loop"), "slots:data", True),
     (Setting("adafactor", "transformer", microbatches=2), "weights:data", True),

@@ -29,7 +29,7 @@ class _Reporting(Bigram):
 
 
 @pytest.mark.parametrize(
-    "mesh_shape", [pytest.param(ONE_DEVICE, marks=pytest.mark.slow), "data:2,model:2"]
+    "mesh_shape", [ONE_DEVICE, pytest.param("data:2,model:2", marks=pytest.mark.slow)]
 )
 def test_every_microbatch_is_printed_with_its_step_and_curves_are_means(
     mesh_shape: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]

@@ -109,7 +109,7 @@ def _device_bytes(variables: dict[str, mtf.Variable]) -> int:
 
 ALL = Setting("adafactor", microbatches=2, frozen=("hidden",), average_decay=0.9)
 SETTINGS = [
-    (Setting(), "slots:data", False),
+    (Setting(), "slots:data", True),
     (ALL, "weights:data", False),
     (ALL, "slots:data", True),
     (Setting(average_decay=0.9), "weights:data", True),
