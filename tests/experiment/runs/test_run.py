@@ -81,8 +81,8 @@ def test_training_leaves_what_the_command_leaves(language_model: Run) -> None:
 @pytest.mark.parametrize(
     "settings",
     [
-        BEAMS,
-        pytest.param({}, marks=pytest.mark.slow),
+        {},
+        pytest.param(BEAMS, marks=pytest.mark.slow),
         pytest.param({"temperature": 0.7, "seed": 5}, marks=pytest.mark.slow),
     ],
 )
