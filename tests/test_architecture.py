@@ -47,8 +47,6 @@ LEVELS = {
     "api": 9,  # one file: the functions of `import mtfrun`
     "__main__": 9,  # python -m mtfrun
 }
-# To be removed: run_training keeps the origin of an imported run, and names misspelt rules.
-EXEMPT = {"mtfrun/experiment/runs/run_training.py"}
 
 # Which of its siblings a sub-package imports. Those that are not listed import none.
 SIBLINGS: dict[str, dict[str, set[str]]] = {
@@ -90,10 +88,7 @@ def test_a_package_imports_only_packages_of_a_lower_level() -> None:
             is_ours = name.split(".")[0] == "mtfrun"
             if not is_ours or imported in ("", "__version__", package):
                 continue
-            if (
-                LEVELS.get(imported, LEVELS[package]) >= LEVELS[package]
-                and _name(path) not in EXEMPT
-            ):
+            if LEVELS.get(imported, LEVELS[package]) >= LEVELS[package]:
                 violations.append(f"{_name(path)} imports {name}")
     _assert_none(violations, "only packages of a lower level may be imported, see LEVELS")
 
