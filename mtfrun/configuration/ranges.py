@@ -58,7 +58,7 @@ _OF_NAMES: dict[str, Range] = {
         POSITIVE,
     ),
     **dict.fromkeys(("top_p",), SHARE_ABOVE_0),
-    **dict.fromkeys(("character_coverage", "random_probability", "keep_probability"), SHARE),
+    **dict.fromkeys(("random_probability", "keep_probability"), SHARE),
     **dict.fromkeys(
         (
             *("dropout_rate", "beta1", "beta2", "momentum", "average_decay", "decay"),

@@ -20,7 +20,6 @@ def _parameters() -> dict[str, list[object]]:
 
 
 def test_every_range_is_that_of_a_parameter() -> None:
-    # Of the flags of commands: `vocab train` has one of them.
     assert set(_OF_NAMES) - set(_parameters()) == set()
 
 
