@@ -25,7 +25,7 @@ QUICK_CASES = {
     "tests/models/moe/test_formulas.py::test_a_switch_with_a_slot_for_every_token_is_the_formula": [
         *("relu-d_model:6", "gelu-n:6", "gelu_linear-n:3"),
     ],
-    "tests/models/moe/test_identities.py::test_padding_visits_no_expert_and_takes_no_slot": [
+    "tests/models/moe/test_identities.py::test_padding_is_sent_to_no_expert_and_takes_no_slot": [
         "one_level",
     ],
     "tests/models/moe/test_language_model.py::"

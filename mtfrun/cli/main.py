@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from mtfrun import __version__, processes
 from mtfrun.cli.command import Command
 from mtfrun.cli.early_check import configuration_error
-from mtfrun.cli.joining import join_processes, may_follow
+from mtfrun.cli.join_processes import join_processes, may_follow
 from mtfrun.cli.parser import COMMANDS, complete, parse_flags
 from mtfrun.cli.program_dump import program_dump
 from mtfrun.configuration.errors import one_line
@@ -124,7 +124,7 @@ def _run(called: Command, flags: argparse.Namespace, command: list[str]) -> int:
             stack.enter_context(quiet_import())
         import tensorflow as tf  # noqa: PLC0415 - only commands that need it import it
 
-        from mtfrun.cli.terminable import terminable  # noqa: PLC0415 - as above
+        from mtfrun.cli.stop_signals import terminable  # noqa: PLC0415 - as above
         from mtfrun.cli.trained_run import NON_FINITE  # noqa: PLC0415
         from mtfrun.models import NonFiniteError  # noqa: PLC0415
 

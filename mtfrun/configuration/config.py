@@ -40,7 +40,7 @@ from mtfrun.configuration.statements import (
     short_path,
     values_of_macros,
 )
-from mtfrun.configuration.untrusted import check_untrusted, name_modules
+from mtfrun.configuration.untrusted_configuration import check_untrusted, name_modules
 from mtfrun.configuration.value_types import Part, resolved
 from mtfrun.errors import InputError
 

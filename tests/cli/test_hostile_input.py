@@ -33,7 +33,7 @@ FILES = {
 VERBOSE_DECODE = [
     sys.executable,
     "-c",
-    "import sys; from mtfrun.cli import main; from mtfrun.display.progress import work; "
+    "import sys; from mtfrun.cli import main; from mtfrun.display.progress import bar; "
     "work.LINE_SECS = 0.0; sys.exit(main.main())",
     "decode",
 ]

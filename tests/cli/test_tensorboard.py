@@ -49,7 +49,7 @@ OF_LAYERS = {
         for name in ("dropped", "entropy", "balance_loss", "greatest_load", "least_load")
     ),
     f"moe_load/{_MIXTURE}/level_1/expert_3",
-    f"moe_load/{_MIXTURE}/visits_1",
+    f"moe_load/{_MIXTURE}/experts_per_token_1",
     *(
         f"activations/decoder/block_0/{layer}/{name}"
         for layer in ("self_attention", "moe_1d")
@@ -141,7 +141,8 @@ def test_custom_charts_overlay_training_and_evaluation(server: TensorBoard) -> N
         drawn = {tag for tag in of_run if any(re.match(pattern, tag) for pattern in patterns)}
         others = {tag for tag in of_run if tag not in drawn}
         assert all(
-            tag.startswith(("data/", "loss/objective", "perf/steps")) or "/visits_" in tag
+            tag.startswith(("data/", "loss/objective", "perf/steps"))
+            or "/experts_per_token_" in tag
             for tag in others
         )
     for split in ("train", "eval"):

@@ -9,7 +9,7 @@ import pytest
 from mtfrun.configuration import config
 from mtfrun.configuration.errors import ConfigError
 from mtfrun.configuration.statements import Statements
-from mtfrun.configuration.untrusted import check_untrusted
+from mtfrun.configuration.untrusted_configuration import check_untrusted
 from mtfrun.experiment.runs.build import ROOTS
 
 HEAD = """include "defaults.gin"

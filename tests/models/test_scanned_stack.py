@@ -146,7 +146,7 @@ def test_a_loop_changes_neither_gradients_nor_noise_nor_what_layers_collect(
 ) -> None:
     expected = _unrolled(True)
     assert "losses of blocks/3/moe_1d/layer, 0" in expected
-    assert "metrics of blocks/3/moe_1d/layer/visits, 0" in expected
+    assert "metrics of blocks/3/moe_1d/layer/experts_per_token, 0" in expected
     assert "updates of blocks/3/scaled_by_mean/layer/mean, 0" in expected
     for path in ("x", "encoder", "bias", "blocks/0/scaled_by_mean/layer/kernel"):
         assert np.abs(expected[f"gradient of {path}"]).max() > 0.0

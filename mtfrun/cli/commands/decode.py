@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mtfrun.cli.command import Command
-from mtfrun.cli.joining import add_process_flags, check_processes
+from mtfrun.cli.join_processes import add_process_flags, check_processes
 from mtfrun.cli.shared_flags import (
     RUN_HELP,
     add_inference_flags,

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from mtfrun.cli.command import Command
-from mtfrun.cli.joining import add_process_flags, check_processes
+from mtfrun.cli.join_processes import add_process_flags, check_processes
 from mtfrun.cli.shared_flags import RUN_HELP, check_run
 from mtfrun.display import progress
 from mtfrun.errors import InputError
@@ -121,14 +121,16 @@ def routing_table(values: Mapping[str, float]) -> list[str]:
 
     vectors = metric_tags.vectors(values)
     rows = [_HEADING]
-    visits = []
+    experts_per_token = []
     for name, shares in vectors.items():
-        if name.endswith("/visits"):
+        if name.endswith("/experts_per_token"):
             labels = [*map(str, range(len(shares) - 1)), f"{len(shares) - 1} or more"]
             counted = "  ".join(
                 f"{n}: {share:.1%}" for n, share in zip(labels, shares, strict=True)
             )
-            visits.append(f"experts visited, {name.removesuffix('/visits')}  {counted}")
+            experts_per_token.append(
+                f"experts per token, {name.removesuffix('/experts_per_token')}  {counted}"
+            )
         match = _LEVEL.fullmatch(name)
         if not match:
             continue
@@ -153,7 +155,7 @@ def routing_table(values: Mapping[str, float]) -> list[str]:
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     ]
-    return table + visits
+    return table + experts_per_token
 
 
 EVAL = Command("eval", _DESCRIPTION, _add_flags, _check, run)

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from mtfrun.cli.command import Command
-from mtfrun.cli.joining import add_process_flags, check_processes
+from mtfrun.cli.join_processes import add_process_flags, check_processes
 from mtfrun.cli.shared_flags import RUN_HELP, add_output_flags, check_files, check_run
 from mtfrun.errors import InputError
 

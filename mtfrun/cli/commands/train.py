@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import Sequence
 
 from mtfrun.cli.command import Command
-from mtfrun.cli.joining import add_process_flags, check_processes
+from mtfrun.cli.join_processes import add_process_flags, check_processes
 from mtfrun.cli.shared_flags import settings_of
 from mtfrun.display import progress
 from mtfrun.errors import InputError

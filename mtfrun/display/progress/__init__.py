@@ -1,5 +1,7 @@
 """What a person sees while a program works: bars, elapsed times, lines, colours."""
 
+from mtfrun.display.progress.bar import Work as Work
+from mtfrun.display.progress.bar import present_work as present_work
 from mtfrun.display.progress.lines import error as error
 from mtfrun.display.progress.lines import log as log
 from mtfrun.display.progress.lines import log_to as log_to
@@ -13,5 +15,3 @@ from mtfrun.display.progress.screen import fit_fields as fit_fields
 from mtfrun.display.progress.screen import is_terminal as is_terminal
 from mtfrun.display.progress.screen import label_lines as label_lines
 from mtfrun.display.progress.waiting import waiting as waiting
-from mtfrun.display.progress.work import Work as Work
-from mtfrun.display.progress.work import present_work as present_work

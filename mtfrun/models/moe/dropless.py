@@ -11,7 +11,7 @@ from mtfrun.layers import Call
 from mtfrun.models.moe.dispatch import GatherDispatch
 from mtfrun.models.moe.dropless_rounds import Rounds
 from mtfrun.models.moe.experts import Experts
-from mtfrun.models.moe.metrics import level_metrics, visits_metric
+from mtfrun.models.moe.metrics import experts_per_token_metric, level_metrics
 from mtfrun.models.moe.mixture import Mixture
 from mtfrun.models.moe.router import Router
 from mtfrun.models.moe.routing import Routing
@@ -153,12 +153,12 @@ class DroplessMoE(Mixture):
         logits = mtf.reshape(self.router.logits(x, call), [group, self._experts_unsplit])
         routing = self.router.route(logits, group, capacity, importance, call)
         if call.collector is not None:
-            visits = mtf.add_n([choice.dispatched for choice in routing.choices])
+            experts_per_token = mtf.add_n([choice.dispatched for choice in routing.choices])
             self._collect(
                 call.collector,
                 routing.loss,
                 {"level_1": level_metrics(routing, importance)},
-                visits_metric(visits, importance),
+                experts_per_token_metric(experts_per_token, importance),
             )
         if call.recorder is not None:
             call.recorder.add_experts(self, "level_1", routing.first_expert())

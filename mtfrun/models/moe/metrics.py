@@ -7,7 +7,7 @@ from mtfrun.layers import Metric
 from mtfrun.models.moe.routing import Routing
 
 # Tokens by their number of experts: 0, 1, 2, 3, or 4 and more.
-VISITS = mtf.Dimension("visits", 5)
+EXPERTS_PER_TOKEN = mtf.Dimension("experts_per_token", 5)
 # The experts of the first of two levels: a batch dimension of the second level's routing.
 _OUTER_EXPERTS = "expert_x"
 
@@ -57,16 +57,18 @@ def level_metrics(routing: Routing, importance: mtf.Tensor | None) -> dict[str, 
     return {name: _without_gradient(mean) for name, mean in means.items()}
 
 
-def visits_metric(visits: mtf.Tensor, importance: mtf.Tensor | None) -> Metric:
-    """Returns the shares {visits} of tokens by their number of experts.
+def experts_per_token_metric(
+    experts_per_token: mtf.Tensor, importance: mtf.Tensor | None
+) -> Metric:
+    """Returns the shares {experts_per_token} of tokens by their number of experts.
 
     Args:
-      visits: {...} float32, the number of experts of a token.
+      experts_per_token: {...} float32, the number of experts of a token.
       importance: {...}, 0 for padding; None for tokens everywhere.
     """
-    nonpadding = _nonpadding(visits, importance)
-    column = mtf.to_int32(mtf.minimum(visits + 0.5, float(VISITS.size - 1)))
-    counts = mtf.einsum([mtf.one_hot(column, VISITS), nonpadding], [VISITS])
+    nonpadding = _nonpadding(experts_per_token, importance)
+    column = mtf.to_int32(mtf.minimum(experts_per_token + 0.5, float(EXPERTS_PER_TOKEN.size - 1)))
+    counts = mtf.einsum([mtf.one_hot(column, EXPERTS_PER_TOKEN), nonpadding], [EXPERTS_PER_TOKEN])
     return _without_gradient(Metric(counts, mtf.reduce_sum(nonpadding)))
 
 

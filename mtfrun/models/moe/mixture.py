@@ -12,7 +12,7 @@ from mtfrun.layers import Collector, Metric
 from mtfrun.models.moe.capacity import Capacity
 from mtfrun.models.moe.dispatch import Dispatch
 from mtfrun.models.moe.experts import Experts
-from mtfrun.models.moe.metrics import VISITS, level_shapes
+from mtfrun.models.moe.metrics import EXPERTS_PER_TOKEN, level_shapes
 from mtfrun.models.transformer.sequence_call import SequenceCall
 from mtfrun.models.transformer.sublayer import Sublayer
 
@@ -53,7 +53,7 @@ class Mixture(Sublayer):
             for level, experts in self._experts_of_levels.items()
             for name, shape in level_shapes(experts).items()
         }
-        return {**shapes, "visits": mtf.Shape([VISITS])}
+        return {**shapes, "experts_per_token": mtf.Shape([EXPERTS_PER_TOKEN])}
 
     def _output_shape(self, x: mtf.Tensor) -> mtf.Shape:
         return (x.shape - self._d_model) + self.experts.output_dim
@@ -63,11 +63,11 @@ class Mixture(Sublayer):
         collector: Collector,
         loss: mtf.Tensor,
         levels: Mapping[str, Mapping[str, Metric]],
-        visits: Metric,
+        experts_per_token: Metric,
     ) -> None:
         collector.add_loss(self, self._loss_coef * loss)
         metrics = {f"{level}/{n}": m for level, means in levels.items() for n, m in means.items()}
-        collector.add_metrics(self, {**metrics, "visits": visits})
+        collector.add_metrics(self, {**metrics, "experts_per_token": experts_per_token})
 
 
 class CapacityMixture(Mixture):

@@ -10,7 +10,7 @@ from mtfrun.models.moe.capacity import Capacity
 from mtfrun.models.moe.dispatch import Dispatch, GatherDispatch
 from mtfrun.models.moe.expert_parallelism import apply_experts
 from mtfrun.models.moe.experts import Experts
-from mtfrun.models.moe.metrics import level_metrics, visits_metric
+from mtfrun.models.moe.metrics import experts_per_token_metric, level_metrics
 from mtfrun.models.moe.mixture import CapacityMixture, importance_of_tokens
 from mtfrun.models.moe.router import Router
 from mtfrun.models.transformer.sequence_call import SequenceCall
@@ -100,12 +100,12 @@ class MoE1D(CapacityMixture):
         capacity = mtf.Dimension("expert_capacity", slots)
         routing = self.router(x, group, capacity, importance, call)
         if call.collector is not None:
-            visits = mtf.add_n([choice.dispatched for choice in routing.choices])
+            experts_per_token = mtf.add_n([choice.dispatched for choice in routing.choices])
             self._collect(
                 call.collector,
                 routing.loss,
                 {"level_1": level_metrics(routing, importance)},
-                visits_metric(visits, importance),
+                experts_per_token_metric(experts_per_token, importance),
             )
         if call.recorder is not None:
             call.recorder.add_experts(self, "level_1", routing.first_expert())

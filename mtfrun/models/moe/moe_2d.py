@@ -10,7 +10,7 @@ from mtfrun.errors import InputError
 from mtfrun.models.moe.capacity import Capacity
 from mtfrun.models.moe.dispatch import Dispatch, GatherDispatch
 from mtfrun.models.moe.experts import Experts
-from mtfrun.models.moe.metrics import level_metrics, visits_metric
+from mtfrun.models.moe.metrics import experts_per_token_metric, level_metrics
 from mtfrun.models.moe.mixture import CapacityMixture, importance_of_tokens
 from mtfrun.models.moe.router import Router
 from mtfrun.models.moe.two_level_all_to_all import NO_OUTER_BATCH, TwoLevelDims, two_levels
@@ -131,7 +131,7 @@ class MoE2D(CapacityMixture):
                     "level_1": level_metrics(mixture.outer, importance),
                     "level_2": level_metrics(mixture.inner, mixture.inner_importance),
                 },
-                visits_metric(mixture.visits(), importance),
+                experts_per_token_metric(mixture.experts_per_token(), importance),
             )
         if call.recorder is not None:
             call.recorder.add_experts(self, "level_1", mixture.outer.first_expert())

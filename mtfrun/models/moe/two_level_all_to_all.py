@@ -113,10 +113,10 @@ class TwoLevels(NamedTuple):
     slots_by_group: mtf.Shape
     slots_by_expert: mtf.Shape
 
-    def visits(self) -> mtf.Tensor:
+    def experts_per_token(self) -> mtf.Tensor:
         """Returns how many experts a token has: {outer_batch, groups_x, group_size_x}."""
-        visits = mtf.add_n([choice.dispatched for choice in self.inner.choices])
-        return mtf.add_n(self._of_choices(visits))
+        experts_per_token = mtf.add_n([choice.dispatched for choice in self.inner.choices])
+        return mtf.add_n(self._of_choices(experts_per_token))
 
     def first_expert(self) -> mtf.Tensor:
         """Returns the first expert of a token, -1 for none, int32.

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from mtfrun.mtf.dimension import DimensionLike, convert_to_dimension
 from mtfrun.mtf.mesh import Mesh
-from mtfrun.mtf.ops.lift import lay_out
+from mtfrun.mtf.ops.wrappers import lay_out
 from mtfrun.mtf.porting import accept_name
 from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
 from mtfrun.mtf.tensor import Tensor, TensorLike, align, as_tensor

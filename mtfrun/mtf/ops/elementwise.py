@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from mtfrun.mtf.ops.lift import unary
+from mtfrun.mtf.ops.wrappers import unary
 from mtfrun.mtf.porting import accept_name
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 

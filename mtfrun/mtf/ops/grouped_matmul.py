@@ -15,8 +15,8 @@ from mtfrun.mtf.gradients import custom_gradient
 from mtfrun.mtf.ops.constants import one_hot, range
 from mtfrun.mtf.ops.contraction import einsum
 from mtfrun.mtf.ops.elementwise import to_int32
-from mtfrun.mtf.ops.lift import reorder
 from mtfrun.mtf.ops.reductions import cumsum, reduce_sum
+from mtfrun.mtf.ops.wrappers import reorder
 from mtfrun.mtf.shape import Shape
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 

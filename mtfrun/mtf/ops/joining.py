@@ -13,7 +13,7 @@ import tensorflow as tf
 from mtfrun.errors import ShapeError
 from mtfrun.mtf import engine
 from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
-from mtfrun.mtf.ops.lift import (
+from mtfrun.mtf.ops.wrappers import (
     gather_along,
     lay_out,
     lay_out_gathered,

@@ -17,7 +17,7 @@ from mtfrun.mtf.function import is_traced_for_xla
 from mtfrun.mtf.ops.binary import add, maximum, minimum
 from mtfrun.mtf.ops.elementwise import exp, log, stop_gradient
 from mtfrun.mtf.ops.joining import stack
-from mtfrun.mtf.ops.lift import (
+from mtfrun.mtf.ops.wrappers import (
     apply_along,
     gather_along,
     lay_out_gathered,

@@ -10,7 +10,7 @@ import tensorflow as tf
 from mtfrun.errors import ShapeError
 from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
 from mtfrun.mtf.gradients import custom_gradient
-from mtfrun.mtf.ops.lift import lay_out
+from mtfrun.mtf.ops.wrappers import lay_out
 from mtfrun.mtf.porting import accept_name
 from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor, binary

@@ -147,7 +147,7 @@ CATALOGUE = (
         "Mixture of experts: load of {each}",
     ),
     Entry(
-        r"moe_load/(?P<layer>.+)/visits_(?P<number>\d+)",
+        r"moe_load/(?P<layer>.+)/experts_per_token_(?P<number>\d+)",
         "{layer}: {number} experts",
         "Share of the tokens that go to this number of experts; the last one counts more as well.",
     ),

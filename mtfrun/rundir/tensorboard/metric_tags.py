@@ -15,10 +15,10 @@ import numpy as np
 from mtfrun.rundir.tensorboard.metric_catalogue import CATALOGUE
 
 _ENTRY = re.compile(r"(.*)/(\d+)")
-# The metrics of mixtures, "path/level_1/load/3", "path/visits/0", and of residual streams.
+# Mixtures: "path/level_1/load/3", "path/experts_per_token/0". Also residual streams.
 _LOAD = re.compile(r"(.+)/(level_\d+)/load/(\d+)")
 _LEVEL = re.compile(r"(.+)/(level_\d+)/(dropped|entropy|balance_loss|greatest_load|least_load)")
-_VISITS = re.compile(r"(.+)/visits/(\d+)")
+_EXPERTS_PER_TOKEN = re.compile(r"(.+)/experts_per_token/(\d+)")
 _ACTIVATION = re.compile(r"(.+)/activation/(rms|max)")
 _IMAGE_ACTIVATION = re.compile(r"activation/(\d+)/(\d+)/(rms|max)")
 _LAYER = re.compile(r"(.*/)?blocks/\d+/.+")
@@ -88,8 +88,8 @@ def tag_of(name: str, tasks: Collection[str] = ()) -> str:
             return f"{group}/{name}"
     if match := _LOAD.fullmatch(name):
         return f"moe_load/{layer_name(match[1])}/{match[2]}/expert_{match[3]}"
-    if match := _VISITS.fullmatch(name):
-        return f"moe_load/{layer_name(match[1])}/visits_{match[2]}"
+    if match := _EXPERTS_PER_TOKEN.fullmatch(name):
+        return f"moe_load/{layer_name(match[1])}/experts_per_token_{match[2]}"
     if match := _LEVEL.fullmatch(name):
         return f"moe/{layer_name(match[1])}/{match[2]}/{match[3]}"
     if match := _ACTIVATION.fullmatch(name):

@@ -118,30 +118,30 @@ def test_a_token_that_is_dropped_gives_exactly_zero() -> None:
     assert np.all(np.abs(result.output[:, :3]).max(axis=-1) > 0.0)
     assert np.all(result.gradients["x"][:, 3:].std(axis=(0, 1)) < 1e-6)
     assert result.metrics["/level_1/dropped"] == 9 * BATCH.size
-    assert_close(result.metrics["/visits"], np.asarray([72, 24, 0, 0, 0], np.float32))
+    assert_close(result.metrics["/experts_per_token"], np.asarray([72, 24, 0, 0, 0], np.float32))
 
 
 @pytest.mark.parametrize("make", [one_level, two_levels])
-def test_padding_visits_no_expert_and_takes_no_slot(
+def test_padding_is_sent_to_no_expert_and_takes_no_slot(
     make: Callable[[mtf.Mesh], Sublayer],
 ) -> None:
     result = run(make, mtf.Mesh(ONE_DEVICE), with_padding=True)
     padding = padding_mask() == 0.0
     assert np.all(result.output[padding] == 0.0)
-    assert result.metrics["/visits"].sum() == (~padding).sum()
+    assert result.metrics["/experts_per_token"].sum() == (~padding).sum()
     changed = inputs()
     changed[padding] = 9.0
     with_other_padding = run(make, mtf.Mesh(ONE_DEVICE), with_padding=True, x=changed)
     np.testing.assert_array_equal(with_other_padding.output, result.output)
 
 
-def test_a_token_visits_three_experts_of_two_levels_at_most() -> None:
+def test_a_token_has_three_experts_of_two_levels_at_most() -> None:
     all_second = moe.Top2(second_policy_training=moe.All())
     result = run(
         lambda mesh: two_levels(mesh, gate=all_second, capacity=A_SLOT_FOR_ALL),
         mtf.Mesh(ONE_DEVICE),
     )
-    assert_close(result.metrics["/visits"], np.asarray([0, 0, 0, 96, 0], np.float32))
+    assert_close(result.metrics["/experts_per_token"], np.asarray([0, 0, 0, 96, 0], np.float32))
 
 
 @pytest.mark.parametrize("option", [{"num_experts": (4,)}, {"routers": (moe.Router,)}])

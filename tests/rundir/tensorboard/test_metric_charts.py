@@ -16,20 +16,20 @@ def test_vectors_come_back_from_the_names_of_their_entries() -> None:
     values: dict[str, np.ndarray | float] = {
         "loss": 2.0,
         "blocks/1/load": np.array([0.25, 0.75]),
-        "visits": np.arange(3.0),
+        "experts_per_token": np.arange(3.0),
     }
     named = entries(values)
     assert list(named) == [
         "loss",
         "blocks/1/load/0",
         "blocks/1/load/1",
-        "visits/0",
-        "visits/1",
-        "visits/2",
+        "experts_per_token/0",
+        "experts_per_token/1",
+        "experts_per_token/2",
     ]
     named_vectors = vectors(named)
-    assert named_vectors.keys() == {"blocks/1/load", "visits"}
-    np.testing.assert_array_equal(named_vectors["visits"], values["visits"])
+    assert named_vectors.keys() == {"blocks/1/load", "experts_per_token"}
+    np.testing.assert_array_equal(named_vectors["experts_per_token"], values["experts_per_token"])
 
 
 def test_loads_become_scalars_histograms_and_one_heat_map_a_level(tmp_path: pathlib.Path) -> None:

@@ -21,7 +21,7 @@ TAGS = {
     "perf/steps_per_sec": "perf/steps_per_sec",
     f"{LAYER}/level_1/load/3": "moe_load/decoder/block_11/moe_2d/level_1/expert_3",
     f"{LAYER}/level_2/dropped": "moe/decoder/block_11/moe_2d/level_2/dropped",
-    f"{LAYER}/visits/4": "moe_load/decoder/block_11/moe_2d/visits_4",
+    f"{LAYER}/experts_per_token/4": "moe_load/decoder/block_11/moe_2d/experts_per_token_4",
     "encoder_stack/blocks/0/mlp/activation/rms": "activations/encoder/block_0/mlp/rms",
     "activation/2/0/max": "activations/stage_2/block_0/max",
     "decoder_stack/blocks/0/mine/surprise": "layers/decoder/block_0/mine/surprise",

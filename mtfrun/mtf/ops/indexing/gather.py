@@ -11,9 +11,9 @@ from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
 from mtfrun.mtf.gradients import custom_gradient
 from mtfrun.mtf.ops.constants import constant, one_hot, range
 from mtfrun.mtf.ops.contraction import einsum
-from mtfrun.mtf.ops.lift import lay_out, reorder
 from mtfrun.mtf.ops.reductions import reduce_sum
 from mtfrun.mtf.ops.structure import reshape
+from mtfrun.mtf.ops.wrappers import lay_out, reorder
 from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape, union
 from mtfrun.mtf.tensor import Tensor, TensorLike, align, as_tensor
 

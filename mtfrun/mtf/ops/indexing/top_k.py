@@ -12,13 +12,13 @@ from mtfrun.mtf.ops.constants import one_hot
 from mtfrun.mtf.ops.contraction import einsum
 from mtfrun.mtf.ops.elementwise import log, negative
 from mtfrun.mtf.ops.indexing.gather import gather
-from mtfrun.mtf.ops.lift import (
+from mtfrun.mtf.ops.reductions import reduce_max
+from mtfrun.mtf.ops.wrappers import (
     gather_along,
     lay_out,
     lay_out_gathered,
     reorder,
 )
-from mtfrun.mtf.ops.reductions import reduce_max
 from mtfrun.mtf.porting import accept_name
 from mtfrun.mtf.random import Key, random_uniform
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor

@@ -9,7 +9,7 @@ from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
 from mtfrun.mtf.function import is_traced_for_xla
 from mtfrun.mtf.ops.binary import equal, logical_and, where
 from mtfrun.mtf.ops.constants import range
-from mtfrun.mtf.ops.lift import lay_out, reorder
+from mtfrun.mtf.ops.wrappers import lay_out, reorder
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 
 

@@ -25,7 +25,6 @@ from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
 from mtfrun.mtf.flops import add_product
 from mtfrun.mtf.ops.joining import slice as slice_along
 from mtfrun.mtf.ops.joining import unstack
-from mtfrun.mtf.ops.lift import lay_out
 from mtfrun.mtf.ops.spatial.halo import add_margins
 from mtfrun.mtf.ops.spatial.patches import convolve_patches
 from mtfrun.mtf.ops.spatial.windows import (
@@ -42,6 +41,7 @@ from mtfrun.mtf.ops.spatial.windows import (
     windows_over,
 )
 from mtfrun.mtf.ops.structure import reshape, transpose
+from mtfrun.mtf.ops.wrappers import lay_out
 from mtfrun.mtf.shape import Shape
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 

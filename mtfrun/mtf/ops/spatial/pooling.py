@@ -18,7 +18,6 @@ from mtfrun.errors import ShapeError
 from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
 from mtfrun.mtf.ops.joining import reduce_first
 from mtfrun.mtf.ops.joining import slice as slice_along
-from mtfrun.mtf.ops.lift import lay_out
 from mtfrun.mtf.ops.reductions import reduce_mean
 from mtfrun.mtf.ops.spatial.convolution import resize, spatial_strides
 from mtfrun.mtf.ops.spatial.windows import (
@@ -35,6 +34,7 @@ from mtfrun.mtf.ops.spatial.windows import (
     windows_over,
 )
 from mtfrun.mtf.ops.structure import replace_dimensions
+from mtfrun.mtf.ops.wrappers import lay_out
 from mtfrun.mtf.porting import accept_name
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 

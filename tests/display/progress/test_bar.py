@@ -1,4 +1,4 @@
-"""Tests of mtfrun.display.progress.work: bars on terminals, lines in pipes."""
+"""Tests of mtfrun.display.progress.bar: bars on terminals, lines in pipes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pytest
 
 from mtfrun.display import progress
-from mtfrun.display.progress import work as work_module
+from mtfrun.display.progress import bar as work_module
 from tests.display.progress.terminals import terminal, without_colours
 
 

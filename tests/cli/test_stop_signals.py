@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from mtfrun.cli.terminable import terminable
+from mtfrun.cli.stop_signals import terminable
 
 LONGEST_SECS = 5.0
 
