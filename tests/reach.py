@@ -77,12 +77,14 @@ READ_BY = {
 
 
 @functools.cache
-def _names(module: str, *, in_functions: bool) -> frozenset[str]:
+def _names(module: str, *, in_functions: bool, with_types: bool = False) -> frozenset[str]:
     """Returns the dotted names that a module imports, and the attributes of them that it uses."""
     tree = parse(PATHS[module])
     names = set()
     bound: dict[str, str] = {}
     nodes = list(runtime_nodes(tree) if in_functions else _at_import(tree))
+    if with_types:
+        nodes = list(ast.walk(tree))
     for node in nodes:
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -144,9 +146,14 @@ def _defining_module(name: str) -> str | None:
     return None
 
 
-def uses(module: str) -> set[str]:
-    """Returns the modules whose code a module uses, without the facades between them."""
-    targets = {_defining_module(name) for name in _names(module, in_functions=True)}
+def uses(module: str, *, with_types: bool = False) -> set[str]:
+    """Returns the modules whose code a module uses, without the facades between them.
+
+    Imports under `if TYPE_CHECKING:` count only `with_types`.
+    """
+    targets = {
+        _defining_module(name) for name in _names(module, in_functions=True, with_types=with_types)
+    }
     used = {target for target in targets if target and not _is_facade(target)}
     if module == "tests.cli.command":
         used |= {"mtfrun.cli.main", *_named_by_gin_files()}

@@ -10,7 +10,7 @@ import graphlib
 import pathlib
 from typing import TypeGuard
 
-from tests.reach import ROOT, module_name, runtime_nodes
+from tests.reach import PATHS, ROOT, module_name, runtime_nodes, uses
 from tests.structure import (
     MODULES,
     SOURCES,
@@ -117,6 +117,16 @@ def test_no_imports_form_a_cycle() -> None:
         graphlib.TopologicalSorter(graph).prepare()
     except graphlib.CycleError as error:
         raise AssertionError("imports form a cycle: " + " <- ".join(error.args[1])) from None
+
+
+def test_types_form_no_cycle_either() -> None:
+    # Imports under `if TYPE_CHECKING:` count here; what facades pass on is followed to its file.
+    modules = [module for module in PATHS if module.startswith("mtfrun")]
+    graph = {module: uses(module, with_types=True) for module in modules}
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        raise AssertionError("types form a cycle: " + " <- ".join(error.args[1])) from None
 
 
 def test_only_the_engine_uses_dtensor() -> None:

@@ -192,7 +192,7 @@ from mtfrun.mtf.variables import assign_add as assign_add
 from mtfrun.mtf.variables import assign_sub as assign_sub
 from mtfrun.mtf.variables import read_once as read_once
 from mtfrun.mtf.variables import read_variable as read_variable
+from mtfrun.mtf.variables import shard_variables as shard_variables
 from mtfrun.mtf.variables import with_values as with_values
 from mtfrun.mtf.zero import SLOT_RULES as SLOT_RULES
-from mtfrun.mtf.zero import shard_variables as shard_variables
 from mtfrun.mtf.zero import sharded_names as sharded_names

@@ -10,6 +10,9 @@ from mtfrun.errors import LayoutError
 from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
 from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
 
+SLOTS, WEIGHTS = "slots", "weights"
+"""Rules that name no dimension, see `zero`."""
+
 
 class LayoutRules(Mapping[str, str]):
     """A mapping from tensor dimension names to mesh axis names; immutable and hashable.

@@ -15,13 +15,14 @@ from mtfrun.mtf import engine
 from mtfrun.mtf.devices import DeviceSettings, choose_devices, describe_devices
 from mtfrun.mtf.dimension import Dimension
 from mtfrun.mtf.layout import (
+    SLOTS,
+    WEIGHTS,
     LayoutLike,
     check_divides,
     convert_to_layout_rules,
     legal_sizes,
 )
 from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
-from mtfrun.mtf.zero import SLOTS, WEIGHTS
 
 _DEFAULT_SETTINGS = DeviceSettings()
 _IS_PLANNING = contextvars.ContextVar("is_planning", default=False)

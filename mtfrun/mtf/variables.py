@@ -297,3 +297,18 @@ def _stored_form(variable: Variable, x: TensorLike) -> tf.Tensor:
         # of a stack, compute with the layout of the storage, and refuses it.
         value = variable.mesh.constrain(value, variable.shape)
     return variable.mesh.constrain(value, variable.stored_shape)
+
+
+def shard_variables(variables: Mapping[str, Variable]) -> dict[str, Variable]:
+    """Returns variables as an optimizer should see them: split further by the layout's rules.
+
+    One dimension of such a variable has another name, which the axis splits, and so have its
+    gradients, its slots and its new value. An optimizer of these variables therefore stores and
+    computes a part on each device. Storage is shared: a value assigned to one form is assigned to
+    the other. Under other layouts these are the variables themselves.
+
+        variables = mtf.shard_variables(model.named_variables())
+        optimizer.init(variables)
+        loss, gradients = mtf.value_and_gradients(loss_fn, variables)
+    """
+    return {path: variable.sharded for path, variable in variables.items()}

@@ -8,16 +8,12 @@ between their uses (FSDP).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
 
+from mtfrun.mtf.layout import SLOTS, WEIGHTS
+from mtfrun.mtf.mesh import Mesh
 from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
 
-if TYPE_CHECKING:
-    from mtfrun.mtf.mesh import Mesh
-    from mtfrun.mtf.variables import Variable
-
-SLOTS, WEIGHTS = "slots", "weights"
 # By which the storage of a variable, and of an optimizer's slot, is split further: one rule after
 # the other.
 VARIABLE_RULES, SLOT_RULES = (WEIGHTS,), (WEIGHTS, SLOTS)
@@ -51,21 +47,6 @@ def sharded_names(mesh: Mesh, names: Iterable[str]) -> set[str]:
     names = set(names)
     axes = mesh.shape.dimension_names
     return names | {_sharded_name(name, axis) for name in names for axis in axes}
-
-
-def shard_variables(variables: Mapping[str, Variable]) -> dict[str, Variable]:
-    """Returns variables as an optimizer should see them: split further by the layout's rules.
-
-    One dimension of such a variable has another name, which the axis splits, and so have its
-    gradients, its slots and its new value. An optimizer of these variables therefore stores and
-    computes a part on each device. Storage is shared: a value assigned to one form is assigned to
-    the other. Under other layouts these are the variables themselves.
-
-        variables = mtf.shard_variables(model.named_variables())
-        optimizer.init(variables)
-        loss, gradients = mtf.value_and_gradients(loss_fn, variables)
-    """
-    return {path: variable.sharded for path, variable in variables.items()}
 
 
 def _sharded_name(name: str, axis: str) -> str:

@@ -11,8 +11,8 @@ from typing import Any
 from mtfrun import mtf
 from mtfrun.display.table import table_lines
 from mtfrun.experiment import Training
-from mtfrun.mtf.zero import SLOTS as SLOTS_RULE
-from mtfrun.mtf.zero import WEIGHTS
+from mtfrun.mtf.layout import SLOTS as SLOTS_RULE
+from mtfrun.mtf.layout import WEIGHTS
 from mtfrun.tools.planning.collective_bytes import CollectiveGroup, group_collectives
 from mtfrun.tools.planning.plan import (
     AVERAGES,

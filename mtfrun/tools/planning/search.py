@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
-from mtfrun.mtf.zero import SLOTS, WEIGHTS
+from mtfrun.mtf.layout import SLOTS, WEIGHTS
 from mtfrun.tools.planning.candidates import BATCHES, Candidate
 from mtfrun.tools.planning.estimate import Estimate, estimate
 from mtfrun.tools.planning.plan import Plan
