@@ -8,6 +8,9 @@ from __future__ import annotations
 
 # By a test's path and name: the identifiers of its quick cases, as pytest prints them in brackets.
 QUICK_CASES = {
+    "tests/cli/test_verify.py::test_what_is_wrong_first_is_listed_first": [
+        "Experiment.model = @wrong_classes.WrongLoss-step 1  gradients  1  table [",
+    ],
     "tests/decoding/test_beam_search.py::test_a_rows_hypotheses_do_not_depend_on_the_other_rows": [
         "True",
     ],

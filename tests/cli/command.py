@@ -27,7 +27,9 @@ TINY = [
     "--gin.SEQUENCE_LENGTH=32",
     "--gin.BATCH_SIZE=8",
 ]
+# Of one layer, since compiling takes most of the time, with little evaluation and decoding.
 TWO_STEPS = [
+    "--gin.NUM_LAYERS=1",
     "--gin.TRAIN_STEPS=2",
     "--gin.ITERATIONS_PER_LOOP=1",
     "--gin.LOG_EVERY=1",

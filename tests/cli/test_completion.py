@@ -62,10 +62,10 @@ def _candidates(line: str) -> list[str]:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("mtfrun tr", ["train"]),
+        pytest.param("mtfrun tr", ["train"], marks=pytest.mark.slow),
         ("mtfrun data s", ["show", "stats"]),
         ("mtfrun vocab train --si", ["--size"]),
-        ("mtfrun train --dry", ["--dry_run"]),
+        pytest.param("mtfrun train --dry", ["--dry_run"], marks=pytest.mark.slow),
         ("mtfrun train --gin_file=runs/quick", ["--gin_file=runs/quickstart.gin"]),
         ("mtfrun train --gin_file gin/runs/quick", ["gin/runs/quickstart.gin"]),
         ("mtfrun train --gin_file=gin/lay", ["--gin_file=gin/layouts/"]),

@@ -42,7 +42,7 @@ def test_a_device_that_does_not_exist_is_one_line(
 def test_training_prints_its_devices_before_its_first_step(
     flags: list[str], line: str, tmp_path: pathlib.Path
 ) -> None:
-    flags = [*tiny_experiment(tmp_path), *flags, "--gin.NUM_LAYERS=1"]
+    flags = [*tiny_experiment(tmp_path), *flags]
     process = mtfrun("train", *flags, f"--model_dir={tmp_path}/run")
     assert process.returncode == 0, process.stderr.decode()
     devices, _, hardware = header_of(process)["devices"].rpartition(", ")

@@ -57,7 +57,7 @@ def test_training_is_silent_but_for_its_progress(trained: pathlib.Path, flags: l
     assert header == {
         "run": str(trained),
         "devices": f"CPU:0, {len(os.sched_getaffinity(0))} cores",
-        "model": "DecoderOnly, 10,832 parameters; Adafactor",
+        "model": "DecoderOnly, 8,752 parameters; Adafactor",
         "data": header["data"],
         "vocabulary": "ByteVocabulary, 384 ids",
         "batch": "8 rows of 32: 256 tokens a step; 768 tokens in all",
@@ -122,6 +122,8 @@ def test_eval_of_a_step_that_does_not_exist_names_those_that_do(trained: pathlib
     assert re.search(r"no checkpoint of step 77 .*; choose one of the steps 2", line)
 
 
+# By default test_pairs_in_one_row.py has such lines.
+@pytest.mark.slow
 def test_decode_answers_every_line_whatever_its_bytes(
     trained: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
@@ -168,7 +170,7 @@ def test_sampling_depends_on_the_seed_alone(trained: pathlib.Path) -> None:
 def test_decoding_on_a_mesh_gives_the_same_text(trained: pathlib.Path) -> None:
     decode = ["decode", f"--model_dir={trained}", "--prompt=the ", "--prompt=line"]
     alone = succeeded(mtfrun_here(*decode))
-    on_mesh = succeeded(mtfrun_here(*decode, "--gin.MESH_SHAPE='data:2,model:2'"))
+    on_mesh = succeeded(mtfrun_here(*decode, "--gin.MESH_SHAPE='data:1,model:2'"))
     scores, mesh_scores = (
         [output.pop("score") for answer in answers for output in answer["outputs"]]
         for answers in (alone, on_mesh)
@@ -193,7 +195,7 @@ def dry_run(flags: list[str], tmp_path_factory: pytest.TempPathFactory) -> str:
     """The report of a dry run on two times two devices, with two rules for no dimension."""
     run = tmp_path_factory.mktemp("dry") / "run"
     rules = "batch:data;heads:model;d_ff:model;vocab:model;d_fff:model;outer_batch:model"
-    mesh = ["--gin.MESH_SHAPE='data:2,model:2'", f"--gin.LAYOUT='{rules}'"]
+    mesh = ["--gin.MESH_SHAPE='data:2,model:2'", f"--gin.LAYOUT='{rules}'", "--gin.NUM_LAYERS=2"]
     process = mtfrun("train", *flags, *mesh, f"--model_dir={run}", "--dry_run")
     assert process.returncode == 0, process.stderr.decode()
     assert process.stderr == b"" and not run.exists()
@@ -244,14 +246,11 @@ def test_one_device_has_no_collectives(flags: list[str]) -> None:
     assert "collectives     none: one device\n" in process.stdout.decode()
 
 
+# By default test_terminal.py ends a training by Ctrl-C, and test_stopping.py its evaluation.
+@pytest.mark.slow
 @pytest.mark.usefixtures("hangup_not_ignored")
 @pytest.mark.parametrize(
-    ("number", "code"),
-    [
-        (signal.SIGTERM, 143),
-        pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
-        pytest.param(signal.SIGHUP, 129, marks=pytest.mark.slow),
-    ],
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)]
 )
 def test_a_signal_saves_and_the_run_goes_on(
     number: signal.Signals, code: int, flags: list[str], tmp_path: pathlib.Path
@@ -278,9 +277,14 @@ def test_a_signal_saves_and_the_run_goes_on(
     assert stopped and (run / f"checkpoints/ckpt-{stopped[1]}.json").exists()
 
 
-def test_output_without_a_reader_ends_the_command_silently(trained: pathlib.Path) -> None:
+@pytest.mark.parametrize(
+    "command", [["checkpoints", "list"], pytest.param(["eval"], marks=pytest.mark.slow)]
+)
+def test_output_without_a_reader_ends_the_command_silently(
+    command: list[str], trained: pathlib.Path
+) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "mtfrun.cli.main", "eval", f"--model_dir={trained}"],
+        [sys.executable, "-m", "mtfrun.cli.main", *command, f"--model_dir={trained}"],
         cwd=ROOT,
         env=environment(),
         stdout=subprocess.PIPE,

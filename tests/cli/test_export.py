@@ -69,8 +69,7 @@ def test_a_checkpoint_of_tensorflow_holds_all_variables_by_path(
     "form, largest",
     [
         *(("safetensors", 1000), ("tensorflow", 1000)),
-        ("saved_model", 1000),
-        pytest.param("saved_model", 100_000, marks=pytest.mark.slow),
+        *(pytest.param("saved_model", n, marks=pytest.mark.slow) for n in (1000, 100_000)),
     ],
 )
 def test_a_full_disk_is_one_line_and_leaves_nothing(

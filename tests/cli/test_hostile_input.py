@@ -67,6 +67,8 @@ def test_an_empty_file_gives_an_empty_file(quick_run: pathlib.Path, tmp_path: pa
     assert output.read_bytes() == b""
 
 
+# By default test_images_end_to_end.py prints texts.
+@pytest.mark.slow
 def test_the_text_format_prints_the_outputs_unchanged(quick_run: pathlib.Path) -> None:
     flags = [f"--model_dir={quick_run}", "--input=-"]
     answers = succeeded(mtfrun_here("decode", *flags, stdin=b"a\n\nb\nc"))

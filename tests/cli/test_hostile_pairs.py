@@ -50,7 +50,16 @@ def _counts(kind: str, prompt: bytes, target: bytes) -> tuple[int, int]:
     return scored + 1, len(prompt) - read + len(target) - scored
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize(
+    ("tiny_run", "name"),
+    [
+        ("language model", "pairs.jsonl"),
+        ("encoder-decoder", "pairs.tsv"),
+        pytest.param("language model", "pairs.tsv", marks=pytest.mark.slow),
+        pytest.param("encoder-decoder", "pairs.jsonl", marks=pytest.mark.slow),
+    ],
+    indirect=["tiny_run"],
+)
 def test_every_line_gets_one_score_in_order(
     name: str, tiny_run: pathlib.Path, tmp_path: pathlib.Path, request: pytest.FixtureRequest
 ) -> None:

@@ -8,6 +8,7 @@ import pathlib
 import re
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """A run of three steps on two times two devices; tests only add to it."""
+    """A run of three steps on two devices, with averages of its weights; tests only add to it."""
     folder = tmp_path_factory.mktemp("images")
     flags = [
         "--gin_file=runs/digits.gin",
@@ -37,9 +38,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
         "--gin.WIDTHS=[4]",
         "--gin.TRAIN_STEPS=3",
         "--gin.ITERATIONS_PER_LOOP=2",
-        "--gin.MESH_SHAPE='data:2,model:2'",
+        "--gin.EVAL_AT_START=False",
+        "--gin.MESH_SHAPE='data:2,model:1'",
+        "--gin.WARMUP_STEPS=1",
+        "--gin.AVERAGE_DECAY=0.9",
     ]
-    process = mtfrun("train", *flags, f"--model_dir={folder / 'run'}")
+    process = mtfrun_here("train", *flags, f"--model_dir={folder / 'run'}")
     assert process.returncode == 0, process.stderr.decode()
     progress = process.stderr.decode()
     assert re.search(
@@ -53,9 +57,15 @@ def _decode(trained: pathlib.Path, *flags: str) -> list[str]:
     return ["decode", f"--model_dir={trained}", "--gin.MESH_SHAPE='data:1,model:1'", *flags]
 
 
-def test_eval_prints_the_metrics(trained: pathlib.Path) -> None:
-    eval_flags = [f"--model_dir={trained}", "--gin.MESH_SHAPE='data:1,model:1'"]
-    (metrics,) = succeeded(mtfrun_here("eval", *eval_flags))
+@pytest.fixture(scope="module")
+def metrics(trained: pathlib.Path) -> dict[str, Any]:
+    """What `eval` prints, on one device."""
+    flags = [f"--model_dir={trained}", "--gin.MESH_SHAPE='data:1,model:1'"]
+    (metrics,) = succeeded(mtfrun_here("eval", *flags))
+    return metrics
+
+
+def test_eval_prints_the_metrics(metrics: dict[str, Any]) -> None:
     assert metrics.keys() == {"step", "loss", "accuracy", "top_5_accuracy"}
     assert metrics["step"] == 3
     assert 0.0 <= metrics["accuracy"] <= metrics["top_5_accuracy"] <= 1.0
@@ -80,7 +90,7 @@ def test_tensorboard_shows_the_confusion_matrix_and_images_with_predictions(
 
 @pytest.mark.slow
 def test_a_dry_run_counts_images(trained: pathlib.Path) -> None:
-    flags = [f"--gin_file={trained / 'config.gin'}", "--gin.AVERAGE_DECAY=0.9"]
+    flags = [f"--gin_file={trained / 'config.gin'}"]
     # In a process of its own: TensorFlow reads the flag that dumps programs when it is imported.
     process = mtfrun("train", *flags, "--dry_run")
     assert process.returncode == 0, process.stderr.decode()
@@ -91,7 +101,7 @@ def test_a_dry_run_counts_images(trained: pathlib.Path) -> None:
 
 
 def test_decode_classifies_a_split_and_the_same_images_from_files(
-    trained: pathlib.Path, tmp_path: pathlib.Path
+    trained: pathlib.Path, metrics: dict[str, Any], tmp_path: pathlib.Path
 ) -> None:
     output = tmp_path / "split.jsonl"
     decode = _decode(trained, "--input=split:test", f"--output={output}")
@@ -123,9 +133,6 @@ def test_decode_classifies_a_split_and_the_same_images_from_files(
         assert len(line["top"]) == 2
     assert classified[3]["probability"] == pytest.approx(classified[1]["probability"], abs=0.1)
     # The accuracy that eval reports is that of these labels.
-    (metrics,) = succeeded(
-        mtfrun_here("eval", f"--model_dir={trained}", "--gin.MESH_SHAPE='data:1,model:1'")
-    )
     right = Counter(line["label"] == line["true_label"] for line in lines)[True]
     assert metrics["accuracy"] == pytest.approx(right / 377, abs=1e-6)
 
@@ -165,19 +172,13 @@ def test_a_label_of_a_file_stands_after_its_name() -> None:
 
 
 def test_evaluation_uses_averages_of_the_weights_by_default(
-    tmp_path: pathlib.Path,
+    trained: pathlib.Path, metrics: dict[str, Any]
 ) -> None:
-    run = f"--model_dir={tmp_path / 'run'}"
-    flags = ["--gin.TRAIN_STEPS=6", "--gin.WARMUP_STEPS=1", "--gin.AVERAGE_DECAY=0.9"]
-    process = mtfrun_here(
-        "train", "--gin_file=runs/digits.gin", "--gin.WIDTHS=[4, 4, 4]", *flags, run
-    )
-    assert process.returncode == 0, process.stderr.decode()
-    evaluation = re.search(r"eval step 6  loss (\S+)", process.stderr.decode())
-    (averages,) = succeeded(mtfrun_here("eval", run))
-    (weights,) = succeeded(mtfrun_here("eval", run, "--gin.USE_AVERAGES=False"))
-    assert evaluation and float(evaluation[1]) == pytest.approx(averages["loss"], abs=1e-4)
-    assert abs(weights["loss"] - averages["loss"]) > 1e-3
+    evaluation = re.search(r"eval step 3  loss (\S+)", (trained / "train.log").read_text())
+    flags = [f"--model_dir={trained}", "--gin.MESH_SHAPE='data:1,model:1'"]
+    (weights,) = succeeded(mtfrun_here("eval", *flags, "--gin.USE_AVERAGES=False"))
+    assert evaluation and float(evaluation[1]) == pytest.approx(metrics["loss"], abs=1e-4)
+    assert abs(weights["loss"] - metrics["loss"]) > 1e-3
 
 
 def test_score_is_for_texts(trained: pathlib.Path, tmp_path: pathlib.Path) -> None:

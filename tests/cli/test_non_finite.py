@@ -53,7 +53,14 @@ def test_eval_prints_null_and_ends_with_3(run: pathlib.Path) -> None:
     assert bad["step"] == 3 and bad["loss"] is None and bad["perplexity"] is None
 
 
-@pytest.mark.parametrize("search", [[], ["--beam_size=3"], ["--temperature=1", "--top_k=5"]])
+@pytest.mark.parametrize(
+    "search",
+    [
+        [],
+        pytest.param(["--beam_size=3"], marks=pytest.mark.slow),
+        pytest.param(["--temperature=1", "--top_k=5"], marks=pytest.mark.slow),
+    ],
+)
 def test_decode_is_one_line_and_writes_nothing(
     search: list[str], run: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:

@@ -49,7 +49,10 @@ def test_a_file_without_a_byte_for_a_split_is_one_line(tmp_path: pathlib.Path) -
 
 
 @pytest.mark.parametrize(("bad", "tabs"), [("no tab", 0), ("a\tb\tc", 2), ("", 0)])
-@pytest.mark.parametrize("place", [1, 299, 301])
+@pytest.mark.parametrize(
+    "place",
+    [1, pytest.param(299, marks=pytest.mark.slow), pytest.param(301, marks=pytest.mark.slow)],
+)
 def test_a_line_of_pairs_without_one_tab_is_named(
     bad: str, tabs: int, place: int, tmp_path: pathlib.Path
 ) -> None:

@@ -56,6 +56,7 @@ def _trained(kind: str, folder: pathlib.Path) -> pathlib.Path:
         "--gin.TRAIN_STEPS=150",
         "--gin.WARMUP_STEPS=10",
         "--gin.LEARNING_RATE=0.1",
+        "--gin.EVAL_AT_START=False",
         "--gin.DecodedPairs.num_decodes=10",
         "--gin.Decoding.decode_length_constant=8",
         f"--model_dir={folder / 'run'}",
@@ -123,7 +124,8 @@ def test_every_line_is_answered_in_order_whatever_its_bytes(run: pathlib.Path) -
 
 @pytest.mark.parametrize(
     "flags",
-    [pytest.param([], marks=pytest.mark.slow), ["--beam_size=3", "--num_outputs=2"]],
+    # test_concurrency.py has beams by default.
+    [[], pytest.param(["--beam_size=3", "--num_outputs=2"], marks=pytest.mark.slow)],
 )
 def test_an_answer_does_not_depend_on_the_other_lines(run: pathlib.Path, flags: list[str]) -> None:
     lines = [b"1", b"x" * 1000, b"", b"4"]

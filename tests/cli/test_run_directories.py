@@ -64,7 +64,9 @@ def test_a_run_begins_again_with_restart_and_from_the_directory_of_another_run(
 
 
 COMMANDS = pytest.mark.parametrize(
-    "command", [["eval"], ["decode", "--prompt=the "], ["score"]], ids=lambda command: command[0]
+    "command",
+    [["eval"], pytest.param(["decode", "--prompt=the "], marks=pytest.mark.slow), ["score"]],
+    ids=lambda command: command[0],
 )
 
 

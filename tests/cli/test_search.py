@@ -17,6 +17,7 @@ from mtfrun.tools.planning import shipped_profiles
 from tests.cli.command import ROOT, TINY, environment, mtfrun, mtfrun_here
 
 SEARCH = ["plan", "--search", "--devices=8", "--gin_file=runs/quickstart.gin", *TINY]
+SEARCH.append("--gin.NUM_LAYERS=1")
 
 
 @pytest.mark.parametrize(

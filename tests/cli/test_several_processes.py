@@ -28,8 +28,9 @@ LM = ["--gin_file=runs/quickstart.gin"]
 MIXTURE = ["--gin_file=runs/moe_quickstart.gin"]
 DIGITS = ["--gin_file=runs/digits.gin", "--gin.WARMUP_STEPS=5", "--gin.LEARNING_RATE=0.02"]
 
-# The tiny model needs few batches, and a checkpoint in the middle.
-QUICK = ["--gin.Evaluation.max_batches=4", "--gin.CHECKPOINT_EVERY=2", "--gin.TRAIN_STEPS=4"]
+# One device a process, few batches, and a checkpoint in the middle.
+DATA_2 = ["--gin.MESH_SHAPE='data:2,model:1'", "--gin.LAYOUT='batch:data'"]
+QUICK = ["--gin.Evaluation.max_batches=1", "--gin.CHECKPOINT_EVERY=1", "--gin.EVAL_AT_START=False"]
 
 
 def _train(
@@ -67,16 +68,16 @@ def _position(model_dir: pathlib.Path, step: int) -> object:
 
 
 def test_two_processes_train_as_one_and_one_goes_on(tmp_path: pathlib.Path) -> None:
-    flags = [*tiny_experiment(tmp_path), *QUICK, "--gin.NUM_LAYERS=1"]
-    curves = _train(tmp_path / "two", flags, TWO_BY_TWO, processes=2)
-    _assert_equal(curves, _train(tmp_path / "one", flags, TWO_BY_TWO), SAME_MESH_TOLERANCE)
-    assert [_position(tmp_path / "two", step) for step in (2, 4)] == [16, 32]
+    flags = [*tiny_experiment(tmp_path), *QUICK]
+    curves = _train(tmp_path / "two", flags, DATA_2, processes=2)
+    _assert_equal(curves, _train(tmp_path / "one", flags, DATA_2), SAME_MESH_TOLERANCE)
+    assert [_position(tmp_path / "two", step) for step in (1, 2)] == [8, 16]
     # From their checkpoint in the middle, on one device.
-    for path in (tmp_path / "two" / "checkpoints").glob("ckpt-4.*"):
+    for path in (tmp_path / "two" / "checkpoints").glob("ckpt-2.*"):
         path.unlink()
     again = _train(tmp_path / "two", flags, ONE_DEVICE)
     _assert_equal(again, curves, ONE_DEVICE_TOLERANCE)
-    assert _position(tmp_path / "two", 4) == 32
+    assert _position(tmp_path / "two", 2) == 16
 
 
 CASES = {

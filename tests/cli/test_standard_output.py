@@ -32,7 +32,13 @@ def test_a_full_disk_under_help_and_version_is_one_line(arguments: list[str]) ->
 
 
 @pytest.mark.parametrize(
-    "command", [["eval"], ["decode", "--prompt=x"], ["decode", "--input="], ["score", "--input="]]
+    "command",
+    [
+        ["eval"],
+        pytest.param(["decode", "--prompt=x"], marks=pytest.mark.slow),
+        pytest.param(["decode", "--input="], marks=pytest.mark.slow),
+        ["score", "--input="],
+    ],
 )
 def test_a_full_disk_under_results_is_one_line(
     command: list[str],

@@ -36,8 +36,8 @@ def _cpu_secs(*arguments: str) -> float:
     ],
 )
 def test_it_answers_at_once(arguments: list[str], most: float) -> None:
-    # The least of three: an emptied cache of files is no matter of the program.
-    assert min(_cpu_secs(*arguments) for _ in range(3)) < most
+    # At the third try at the latest: an emptied cache of files is no matter of the program.
+    assert any(_cpu_secs(*arguments) < most for _ in range(3))
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -21,7 +21,7 @@ from mtfrun.tools.sweep.display import Display
 from mtfrun.tools.sweep.grid import Grid, alternatives
 from mtfrun.tools.sweep.record import SweepRecord
 from mtfrun.tools.sweep.trainer import LOG, TrainedRun, Trainer
-from tests.cli.command import error_line, mtfrun_here, tiny_experiment
+from tests.cli.command import error_line, mtfrun_here, succeeded, tiny_experiment
 
 # Writes the record of a run as training does, and waits for a signal if its name says so.
 PROGRAM = """
@@ -213,10 +213,15 @@ def test_a_signal_lets_runs_save_and_starts_no_others(tmp_path: pathlib.Path) ->
 
 
 def test_a_sweep_trains_its_runs_and_prints_a_table(tmp_path: pathlib.Path) -> None:
-    flags = [*tiny_experiment(tmp_path), f"--model_dir={tmp_path}/sweep", "--jobs=2"]
+    experiment = [*tiny_experiment(tmp_path), "--gin.EVAL_AT_START=False"]
+    flags = [*experiment, f"--model_dir={tmp_path}/sweep", "--jobs=2"]
+    # The first run has been trained, as by a sweep that was interrupted.
+    first_run = f"--model_dir={tmp_path}/sweep/LEARNING_RATE=0.01"
+    succeeded(mtfrun_here("train", *experiment, "--gin.LEARNING_RATE=0.01", first_run))
     command = ["sweep", *flags, "--gin.LEARNING_RATE=0.01,0.3"]
     process = mtfrun_here(*command)
     assert process.returncode == 0, process.stderr.decode()
+    assert process.stderr.decode().startswith("1 of 2 runs are finished\n")
     heading, first, second, board = process.stdout.decode().splitlines()
     assert heading.split()[:4] == ["LEARNING_RATE", "state", "step", "loss"]
     for row, rate in ((first, "0.01"), (second, "0.3")):

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.cli.command import mtfrun_here, succeeded, tiny_experiment
-from tests.cli.tensorboard_server import LOADERS, TensorBoard, serving
+from tests.cli.tensorboard_server import TensorBoard, serving
 
 SETTINGS = """
 from __gin__ import dynamic_registration
@@ -67,6 +67,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     flags = [
         *tiny_experiment(tmp_path_factory.mktemp("texts")),
         "--gin_file=models/moe_1d_tiny.gin",
+        "--gin.NUM_LAYERS=2",  # a mixture is in every second one
         f"--gin_file={settings}",
         '--gin.Samples.prompts=["the "]',
     ]
@@ -74,7 +75,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     return run
 
 
-@pytest.fixture(scope="module", params=LOADERS)
+# test_tensorboard_pages.py has the other loader by default.
+@pytest.fixture(
+    scope="module", params=["data server", pytest.param("python", marks=pytest.mark.slow)]
+)
 def server(run: pathlib.Path, request: pytest.FixtureRequest) -> Iterator[TensorBoard]:
     """A server with one of the two loaders."""
     with serving(run, request.param) as server:
@@ -100,14 +104,21 @@ def test_time_series_has_the_descriptions_too(server: TensorBoard) -> None:
     assert set(tags["tagDescriptions"]) >= OF_BOTH | OF_TRAINING | OF_LAYERS
 
 
-def test_evaluation_begins_before_the_first_step(server: TensorBoard, run: pathlib.Path) -> None:
+def test_evaluation_begins_before_the_first_step(server: TensorBoard) -> None:
     points = server.get("scalars/scalars", run="train", tag="loss")
     assert [step for _, step, _ in points] == [1, 2]
     points = server.get("scalars/scalars", run="eval", tag="loss/bits_per_byte")
     values = {step: value for _, step, value in points}
+    assert list(values) == [0, 2] and values[0] != values[2]
+
+
+# By default test_best_checkpoint.py compares a loss of training with what `eval` prints.
+@pytest.mark.slow
+def test_a_value_is_that_which_eval_prints(server: TensorBoard, run: pathlib.Path) -> None:
+    *_, (_, step, value) = server.get("scalars/scalars", run="eval", tag="loss/bits_per_byte")
     (printed,) = succeeded(mtfrun_here("eval", f"--model_dir={run}"))
-    assert list(values) == [0, 2] and printed["step"] == 2
-    assert values[0] != values[2] == pytest.approx(printed["bits_per_byte"], rel=1e-5)
+    assert printed["step"] == step == 2
+    assert value == pytest.approx(printed["bits_per_byte"], rel=1e-5)
 
 
 def test_values_have_their_units(server: TensorBoard) -> None:

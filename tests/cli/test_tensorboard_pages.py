@@ -16,7 +16,7 @@ from PIL import Image
 from mtfrun.display.pictures.canvas import HEIGHT, WIDTH
 from mtfrun.rundir.tensorboard.hparams import Metric, record_hparams, write_hparams
 from tests.cli.command import mtfrun_here, succeeded, tiny_experiment
-from tests.cli.tensorboard_server import LOADERS, TensorBoard, serving
+from tests.cli.tensorboard_server import TensorBoard, serving
 
 RATES = (0.01, 0.02)
 
@@ -33,6 +33,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
         '--gin.Samples.prompts=["the |*", "<b>"]',
         "--gin.LayerPictures.num_tokens=16",
         "--gin.Projector.num_rows=100",
+        "--gin.NUM_LAYERS=2",  # a mixture is in every second one
         f"--gin.LEARNING_RATE={RATES[0]}",
         *("--gin.MESH_SHAPE='data:2,model:1'", "--gin.GROUP_SIZE=128"),
         f"--model_dir={first}",
@@ -46,7 +47,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     return runs
 
 
-@pytest.fixture(scope="module", params=LOADERS)
+# test_tensorboard.py has the other loader by default.
+@pytest.fixture(
+    scope="module", params=["python", pytest.param("data server", marks=pytest.mark.slow)]
+)
 def server(runs: pathlib.Path, request: pytest.FixtureRequest) -> Iterator[TensorBoard]:
     with serving(runs, request.param) as server:
         server.wait_for("scalars/tags", {f"rate_{r}/{p}" for r in RATES for p in ("train", "eval")})

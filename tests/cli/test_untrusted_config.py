@@ -40,7 +40,7 @@ def test_a_run_says_what_it_was_trained_with(tmp_path: pathlib.Path, modules: pa
         "data.Task.vocabulary = @my_package.Mine()\n"
     )
     run = tmp_path / "run"
-    flags = [*tiny_experiment(tmp_path), f"--gin_file={tmp_path}/mine.gin", "--gin.NUM_LAYERS=1"]
+    flags = [*tiny_experiment(tmp_path), f"--gin_file={tmp_path}/mine.gin"]
     succeeded(mtfrun_here("train", *flags, f"--model_dir={run}"))
     line = error_line(mtfrun_here("eval", f"--model_dir={run}"))
     assert "imports my_package: " in line

@@ -30,6 +30,8 @@ def _wrong_layer(folder: pathlib.Path) -> list[str]:
     return [_file(folder, TRANSFORMER_CONFIG + layers), *SIZES, "--steps=1", "--decodes=0"]
 
 
+# Of the wrong classes only a loss is tested by default.
+@pytest.mark.slow
 def test_a_layer_with_a_wrong_gradient_is_found(tmp_path: pathlib.Path) -> None:
     process = mtfrun_here("verify", *_wrong_layer(tmp_path), MESH)
     assert process.returncode == NOT_EQUAL, process.stderr.decode()
@@ -57,7 +59,6 @@ def test_every_mesh_may_have_its_own_layout(tmp_path: pathlib.Path) -> None:
     assert "\n  layout          d_ff:all\n" in wrong and "  NOT equal within 0.0001" in wrong
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flag", "first"),
     [

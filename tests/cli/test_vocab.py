@@ -7,7 +7,7 @@ import pathlib
 import pytest
 
 from mtfrun.data import SentencePieceVocabulary
-from tests.cli.command import TINY, TWO_STEPS, error_line, mtfrun_here, succeeded
+from tests.cli.command import TINY, TWO_STEPS, error_line, mtfrun_here, succeeded, tiny_experiment
 
 USE_VOCABULARY = "--gin.VOCABULARY=@data.SentencePieceVocabulary()"
 
@@ -59,11 +59,10 @@ def test_a_run_uses_the_vocabulary_that_was_trained_on_its_texts(tmp_path: pathl
 
 
 def test_a_run_refuses_another_vocabulary_and_asks_about_other_texts(
-    tmp_path: pathlib.Path,
+    run_copy: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
-    experiment = _experiment(tmp_path)
-    run = f"--model_dir={tmp_path / 'run'}"
-    succeeded(mtfrun_here("train", *experiment, run))
+    experiment = tiny_experiment(tmp_path)  # whose texts are those of the run
+    run = f"--model_dir={run_copy}"
     model = tmp_path / "vocab.model"
     _train(experiment, model)
     other = [*experiment, run, USE_VOCABULARY, _file(model)]
@@ -75,7 +74,7 @@ def test_a_run_refuses_another_vocabulary_and_asks_about_other_texts(
         line = error_line(mtfrun_here(*command))
         assert "ckpt-2 was trained with another vocabulary than " in line
         assert f"SentencePieceVocabulary('{model}', extra_ids=100)" in line
-    with (tmp_path / "text.txt").open("a") as text:
+    with (tmp_path / "train.txt").open("a") as text:
         text.write("more text\n" * 30)
     command = ["train", *experiment, run, "--gin.TRAIN_STEPS=3"]
     assert "the data have changed since ckpt-2" in error_line(mtfrun_here(*command))

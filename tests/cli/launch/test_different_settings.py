@@ -18,7 +18,7 @@ REFUSED = {
     "the seed": (["--gin.SEED=3"], r"configuration: SEED 0 -> 3" + _SAME),
     "the rate": (["--gin.LEARNING_RATE=0.5"], r"configuration: LEARNING_RATE .* -> 0.5" + _SAME),
     "the batch": (["--gin.BATCH_SIZE=16"], r"configuration: BATCH_SIZE 8 -> 16" + _SAME),
-    "the layers": (["--gin.NUM_LAYERS=1"], r"configuration: NUM_LAYERS 2 -> 1" + _SAME),
+    "the layers": (["--gin.NUM_LAYERS=3"], r"configuration: NUM_LAYERS 1 -> 3" + _SAME),
     "the steps": (["--gin.TRAIN_STEPS=4"], r"configuration: TRAIN_STEPS .* -> 4" + _SAME),
     "the mesh": (["--gin.MESH_SHAPE='data:4,model:1'"], r"configuration: MESH_SHAPE .*" + _SAME),
     "a flag": (["--accept_changes"], r"command: --accept_changes False -> True" + _SAME),

@@ -92,7 +92,6 @@ def flags(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         *tiny_experiment(tmp_path_factory.mktemp("texts")),
         "--gin.MESH_SHAPE='data:2,model:1'",
         "--gin.LAYOUT='batch:data'",
-        "--gin.NUM_LAYERS=1",
         f"--gin.TRAIN_STEPS={STEPS}",
         f"--gin.CHECKPOINT_EVERY={EVERY}",
         "--gin.training.CheckpointOptions.asynchronous=False",  # step 6 is saved before step 7
