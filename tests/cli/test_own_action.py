@@ -59,7 +59,7 @@ def test_a_gin_line_adds_an_action_that_ends_training(
 @pytest.mark.parametrize(
     ("flag", "expected"),
     [
-        ("--gin_file={}/uncalled.gin", "is no action: give objects of a subclass"),
+        ("--gin_file={}/uncalled.gin", "is not an action: give objects of a subclass"),
         ("--gin.EVAL_EVERY=0", "evaluate_every_steps is 0: it must be at least 1"),
         ("--gin.CHECKPOINT_EVERY=0", "CheckpointOptions.every_steps is 0: it must be at least 1"),
     ],
