@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pathlib
-from typing import Any
+import shutil
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ def _trained(
     trainer = Training(
         experiment,
         evaluation,
-        optim.Adam(0.01),
+        optim.Momentum(0.01),
         training.TrainOptions(steps, log_every_steps=1),
         batch_size=8,
         evaluate_every_steps=None,
@@ -47,28 +48,17 @@ def text_file(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     return text_file
 
 
-def test_it_is_the_first_point_and_changes_no_bit(
-    tmp_path: pathlib.Path, text_file: pathlib.Path
-) -> None:
-    values: dict[bool, dict[str, Any]] = {}
-    for at_start in (True, False):
-        experiment = language_model(text_file, dropout_rate=0.2)
-        values[at_start] = _trained(tmp_path / str(at_start), experiment, 3, at_start=at_start)
-    steps = {
-        at_start: list(curve(str(tmp_path / str(at_start)), split="eval")) for at_start in values
-    }
-    assert steps == {True: [0, 3], False: [3]}
-    assert curve(str(tmp_path / "True")) == curve(str(tmp_path / "False"))
-    for path, value in values[True].items():
-        np.testing.assert_array_equal(value, values[False][path], err_msg=path)
-    # Not again in a run that goes on.
-    _trained(tmp_path / "True", language_model(text_file, dropout_rate=0.2), 5)
-    assert list(curve(str(tmp_path / "True"), split="eval")) == [0, 3, 5]
+class First(NamedTuple):
+    """A run of 3 steps, its last values, and what its two evaluations have seen."""
+
+    run: pathlib.Path
+    values: dict[str, np.ndarray]
+    shown: list[bool]
+    batches: list[int | None]
 
 
-def test_the_evaluation_at_start_reads_few_batches_and_draws_nothing(
-    tmp_path: pathlib.Path, text_file: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory, text_file: pathlib.Path) -> First:
     shown: list[bool] = []
     batches: list[int | None] = []
 
@@ -77,24 +67,49 @@ def test_the_evaluation_at_start_reads_few_batches_and_draws_nothing(
             shown.append(context.is_shown)
             return EvaluationResult()
 
-    experiment = language_model(text_file)
+    experiment = language_model(text_file, dropout_rate=0.2)
     infeed = experiment.evaluation_infeed
 
     def noting(size: int, split: str, most: int | None, *, data: Data) -> Infeed:
         batches.append(most)
-        return infeed(size, split, 1, data=data)
+        return infeed(size, split, most, data=data)
 
-    monkeypatch.setattr(experiment, "evaluation_infeed", noting)
-    _trained(tmp_path, experiment, 1, evaluators=[Noting])
-    assert batches == [BATCHES_AT_START, None] == [32, None]
-    assert shown == [False, True]
+    run = tmp_path_factory.mktemp("first") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experiment, "evaluation_infeed", noting)
+        values = _trained(run, experiment, 3, evaluators=[Noting])
+    return First(run, values, shown, batches)
+
+
+def test_it_is_the_first_point_and_changes_no_bit(
+    first: First, tmp_path: pathlib.Path, text_file: pathlib.Path
+) -> None:
+    experiment = language_model(text_file, dropout_rate=0.2)
+    values = _trained(tmp_path / "without", experiment, 3, at_start=False)
+    assert list(curve(str(first.run), split="eval")) == [0, 3]
+    assert list(curve(str(tmp_path / "without"), split="eval")) == [3]
+    assert curve(str(first.run)) == curve(str(tmp_path / "without"))
+    for path, value in first.values.items():
+        np.testing.assert_array_equal(value, values[path], err_msg=path)
+
+
+def test_a_run_that_is_resumed_has_no_second_one(
+    first: First, tmp_path: pathlib.Path, text_file: pathlib.Path
+) -> None:
+    run = shutil.copytree(first.run, tmp_path / "run")
+    _trained(run, language_model(text_file, dropout_rate=0.2), 5)
+    assert list(curve(str(run), split="eval")) == [0, 3, 5]
+
+
+def test_the_evaluation_at_start_reads_few_batches_and_draws_nothing(first: First) -> None:
+    assert first.batches == [BATCHES_AT_START, None] == [32, None]
+    assert first.shown == [False, True]
 
 
 def test_of_an_initialised_run_it_is_of_the_weights_of_the_checkpoint(
-    tmp_path: pathlib.Path, text_file: pathlib.Path
+    first: First, tmp_path: pathlib.Path, text_file: pathlib.Path
 ) -> None:
-    _trained(tmp_path / "first", language_model(text_file), 3)
-    start = InitCheckpoint(str(tmp_path / "first"))
-    _trained(tmp_path / "second", language_model(text_file, init_checkpoint=start), 2)
-    last = curve(str(tmp_path / "first"), split="eval")[3]
-    assert curve(str(tmp_path / "second"), split="eval")[0] == pytest.approx(last, rel=1e-6)
+    start = InitCheckpoint(str(first.run))
+    _trained(tmp_path, language_model(text_file, init_checkpoint=start), 1)
+    last = curve(str(first.run), split="eval")[3]
+    assert curve(str(tmp_path), split="eval")[0] == pytest.approx(last, rel=1e-6)

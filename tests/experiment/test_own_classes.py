@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import math
 import pathlib
 import re
@@ -31,6 +32,7 @@ BLOCKS = {
 CONFIG = "\n".join(BLOCKS["own.gin"].findall(PAGE.partition("## A layer")[0]))
 TRANSFORMER_CONFIG = "\n".join(BLOCKS["own.gin"].findall(PAGE))
 ALLOWED = "--gin_allow_imports=own_classes"
+UNMEASURED = "--gin_param=Evaluation.evaluators = []"
 TINY_SIZES = [
     "--gin.NUM_LAYERS=1",
     "--gin.D_MODEL=16",
@@ -127,20 +129,19 @@ def test_the_source_of_texts_is_shown_and_trained(folder: pathlib.Path) -> None:
 
 def test_the_inference_makes_the_records(run: pathlib.Path) -> None:
     flags = [f"--model_dir={run}", "--gin_param=Experiment.inference = @own_classes.Lengths"]
-    measured = "--gin_param=Evaluation.evaluators = []"
-    decode = ["decode", *flags, measured, ALLOWED, "--prompt=abc"]
+    decode = ["decode", *flags, UNMEASURED, ALLOWED, "--prompt=abc"]
     assert succeeded(mtfrun_here(*decode)) == [{"length": 3, "step": 20}]
     assert mtfrun_here(*decode, "--format=text").stdout == b"3\n"
     refused = error_line(mtfrun_here(*decode, "--beam_size=2"))
     assert "Lengths has no setting --beam_size: leave it out" in refused
     (run.parent / "pairs.tsv").write_text("a\tb\n")
-    score = ["score", *flags, measured, ALLOWED, f"--input={run.parent / 'pairs.tsv'}"]
+    score = ["score", *flags, UNMEASURED, ALLOWED, f"--input={run.parent / 'pairs.tsv'}"]
     assert "Lengths scores no pairs" in error_line(mtfrun_here(*score))
 
 
 def test_the_action_ends_training(folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
     flags = [f"--gin_file={folder}/own.gin", "--gin.StopBelow.loss=100.0"]
-    process = mtfrun_here("train", *flags, f"--model_dir={tmp_path}/run")
+    process = mtfrun_here("train", *flags, UNMEASURED, f"--model_dir={tmp_path}/run")
     lines = process.stderr.decode().splitlines()
     assert process.returncode == 0, lines
     assert "ending at step 5: the loss is below 100.0" in lines
@@ -157,9 +158,9 @@ def test_the_optimizer_moves_by_the_sign_of_the_average() -> None:
 
 
 def test_the_layer_and_the_gate_are_trained_in_a_transformer(folder: pathlib.Path) -> None:
-    run = _trained(folder, "transformer.gin", *TINY_SIZES)
-    (metrics,) = succeeded(mtfrun_here("eval", f"--model_dir={run}", ALLOWED))
-    assert metrics["step"] == 20 and metrics["loss"] < 0.9 * math.log(384)
+    run = _trained(folder, "transformer.gin", UNMEASURED, *TINY_SIZES)
+    metrics = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+    assert metrics["step"] == 20 and metrics["eval/loss"] < 0.9 * math.log(384)
     decode = ["decode", f"--model_dir={run}", ALLOWED, "--prompt=1", "--decode_length=3"]
     (answer,) = succeeded(mtfrun_here(*decode))
     assert answer["prompt"] == "1"
@@ -170,7 +171,7 @@ def test_the_layer_and_the_gate_are_trained_in_a_transformer(folder: pathlib.Pat
 
 @pytest.mark.slow
 def test_the_layer_and_the_gate_compute_the_same_on_a_mesh(folder: pathlib.Path) -> None:
-    run = _trained(folder, "transformer.gin", *TINY_SIZES)
+    run = _trained(folder, "transformer.gin", UNMEASURED, *TINY_SIZES)
     losses = []
     for mesh_shape in (ONE_DEVICE, "data:2,model:2"):
         flags = [f"--model_dir={run}", ALLOWED, f"--gin.MESH_SHAPE='{mesh_shape}'"]

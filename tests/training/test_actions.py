@@ -14,7 +14,7 @@ from mtfrun.data import Infeed
 from mtfrun.errors import InputError
 from mtfrun.rundir import RunDirectory
 from mtfrun.training import Action, ActionContext, CheckpointOptions, TrainOptions
-from tests.training.toy_run import curve, toy_train
+from tests.training.toy_run import curve, quick_train
 
 
 class Recording(Action):
@@ -49,7 +49,7 @@ def test_an_action_sees_the_newest_point_and_writes_lines_and_summaries(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     action = Recording(every_steps=3)
-    toy_train(str(tmp_path), _options(8), actions=[action])
+    quick_train(str(tmp_path), _options(8), actions=[action])
     assert action.steps == [3, 6]
     losses = curve(str(tmp_path))
     assert [values["loss"] for _, values in action.seen] == pytest.approx([losses[2], losses[6]])
@@ -72,7 +72,7 @@ def test_visits_end_where_an_action_is_due(
 
     monkeypatch.setattr(Infeed, "next", recorded)
     actions = [Recording(every_steps=5), Recording(every_steps=7)]
-    toy_train(str(tmp_path), _options(16), actions=actions, clock=lambda: 0.0)
+    quick_train(str(tmp_path), _options(16), actions=actions, clock=lambda: 0.0)
     assert visits == [1, 1, 3, 2, 3, 4, 1, 1]
     assert [action.steps for action in actions] == [[5, 10, 15], [7, 14]]
 
@@ -87,7 +87,7 @@ def test_the_end_is_one_call_and_seconds_come_at_the_next_visit(tmp_path: pathli
     at_end = [Recording(at_end=True), Recording(every_steps=4, at_end=True)]
     by_seconds = Recording(every_secs=1e-3)
     options = dataclasses.replace(_options(8), iterations_per_loop=2)
-    toy_train(str(tmp_path), options, actions=[*at_end, by_seconds], clock=clock)
+    quick_train(str(tmp_path), options, actions=[*at_end, by_seconds], clock=clock)
     assert [action.steps for action in at_end] == [[8], [4, 8]]
     assert by_seconds.steps[-1] == 8 and len(by_seconds.steps) >= 4
 
@@ -95,13 +95,15 @@ def test_the_end_is_one_call_and_seconds_come_at_the_next_visit(tmp_path: pathli
 @pytest.mark.parametrize(
     ("triggers", "expected"),
     [
-        ({"every_secs": 30.0}, [3, 6, 9, 12]),
+        pytest.param({"every_secs": 30.0}, [3, 6, 9, 12], marks=pytest.mark.slow),
         # Between two steps: at the first visit after that.
         ({"every_secs": 35.0}, [4, 8, 12]),
         # The seconds count from when it was last due, by steps or by time.
         ({"every_secs": 30.0, "every_steps": 4}, [3, 4, 7, 8, 11, 12]),
-        ({"every_secs": 30.0, "every_steps": 2}, [2, 4, 6, 8, 10, 12]),
-        ({"every_secs": 1000.0}, []),
+        pytest.param(
+            {"every_secs": 30.0, "every_steps": 2}, [2, 4, 6, 8, 10, 12], marks=pytest.mark.slow
+        ),
+        pytest.param({"every_secs": 1000.0}, [], marks=pytest.mark.slow),
     ],
 )
 def test_actions_by_time_with_steps_of_ten_seconds(
@@ -121,7 +123,7 @@ def test_actions_by_time_with_steps_of_ten_seconds(
     monkeypatch.setattr(Infeed, "next", ten_seconds_a_step)
     action = Recording(**triggers)
     options = dataclasses.replace(_options(13), iterations_per_loop=1)
-    toy_train(str(tmp_path), options, actions=[action], clock=lambda: now)
+    quick_train(str(tmp_path), options, actions=[action], clock=lambda: now)
     assert action.steps == expected
 
 
@@ -138,11 +140,11 @@ def test_an_action_ends_training_and_a_later_run_goes_on(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     after = Recording(every_steps=3, at_end=True)
-    _, result = toy_train(str(tmp_path), _options(9), actions=[Stopping(), after])
+    _, result = quick_train(str(tmp_path), _options(9), actions=[Stopping(), after])
     assert (result.step, result.signal, after.steps) == (3, None, [3])
     assert RunDirectory(str(tmp_path)).checkpoints().steps() == [3]
     assert "ending at step 3: it is good enough" in capsys.readouterr().err.splitlines()
-    _, result = toy_train(str(tmp_path), _options(9), actions=[])
+    _, result = quick_train(str(tmp_path), _options(9), actions=[])
     assert result.step == 9
 
 
@@ -159,7 +161,7 @@ class Slow(Action):
 
 def test_a_signal_ends_an_action_that_checks_and_the_run_is_saved(tmp_path: pathlib.Path) -> None:
     quick = Recording(every_steps=4)
-    _, result = toy_train(str(tmp_path), _options(9), actions=[Slow(), quick])
+    _, result = quick_train(str(tmp_path), _options(9), actions=[Slow(), quick])
     assert (result.step, result.signal) == (4, signal.SIGTERM)
     assert quick.steps == [4]  # since a resumed run does not reach this step again
     assert RunDirectory(str(tmp_path)).checkpoints().steps() == [4]
@@ -193,11 +195,11 @@ def test_an_action_that_is_never_due_is_refused(
     action: Action, expected: str, tmp_path: pathlib.Path
 ) -> None:
     with pytest.raises(InputError, match=expected):
-        toy_train(str(tmp_path), _options(4), actions=[action])
+        quick_train(str(tmp_path), _options(4), actions=[action])
 
 
 def test_an_action_with_fields_may_be_listed_twice(tmp_path: pathlib.Path) -> None:
-    _, result = toy_train(str(tmp_path), _options(2), actions=[Configured(), Configured()])
+    _, result = quick_train(str(tmp_path), _options(2), actions=[Configured(), Configured()])
     assert result.step == 2
 
 
@@ -239,7 +241,7 @@ def test_the_clock_of_the_first_process_decides_what_is_due(
 
     monkeypatch.setattr("mtfrun.processes.agree", agree)
     action = Recording(every_secs=1e9)
-    toy_train(str(tmp_path), _options(4), actions=[action])
+    quick_train(str(tmp_path), _options(4), actions=[action])
     assert action.steps == [1, 2, 4]
 
 
@@ -253,17 +255,17 @@ class MissingOnce(Recording):
 
 
 def test_what_a_kill_has_left_undone_is_made_up_for(tmp_path: pathlib.Path) -> None:
-    toy_train(str(tmp_path), _options(4))
+    quick_train(str(tmp_path), _options(4))
     undone, done = MissingOnce(every_steps=2), MissingOnce(every_steps=2)
     not_due = MissingOnce(every_steps=3)
     undone.missing = not_due.missing = (4,)
-    toy_train(str(tmp_path), _options(6), actions=[undone, done, not_due])
+    quick_train(str(tmp_path), _options(6), actions=[undone, done, not_due])
     assert (undone.steps, done.steps, not_due.steps) == ([4, 6], [6], [6])
 
 
 def test_a_finished_run_makes_up_for_what_was_due_at_its_end(tmp_path: pathlib.Path) -> None:
-    toy_train(str(tmp_path), _options(5))
+    quick_train(str(tmp_path), _options(5))
     undone, done = MissingOnce(at_end=True), MissingOnce(at_end=True)
     undone.missing = (5,)
-    _, result = toy_train(str(tmp_path), _options(5), actions=[undone, done])
+    _, result = quick_train(str(tmp_path), _options(5), actions=[undone, done])
     assert (undone.steps, done.steps, result.step) == ([5], [], 5)

@@ -12,13 +12,12 @@ from collections.abc import Callable
 
 import pytest
 
-from mtfrun import optim
 from mtfrun.models import NonFiniteError
 from mtfrun.rundir import RunDirectory, RunDirError
 from mtfrun.rundir.checkpoints.snapshot import Snapshot
 from mtfrun.training import Action, ActionContext, CheckpointOptions, TrainOptions
 from tests.layouts import ONE_DEVICE
-from tests.training.toy_run import curve, parameters, toy_train
+from tests.training.toy_run import curve, parameters, quick_train
 
 Write = Callable[[Snapshot, pathlib.Path], None]
 
@@ -72,7 +71,7 @@ def test_a_run_is_the_same_with_and_without_waiting(
     states = {}
     for name, is_asynchronous in (("waiting", False), ("going_on", True)):
         options = _options(10, asynchronous=is_asynchronous)
-        states[name], _ = toy_train(str(tmp_path / name), options, mesh_shape=mesh_shape)
+        states[name], _ = quick_train(str(tmp_path / name), options, mesh_shape=mesh_shape)
     waiting, going_on = parameters(states["waiting"]), parameters(states["going_on"])
     assert all(waiting[path].tobytes() == going_on[path].tobytes() for path in waiting)
     assert curve(str(tmp_path / "waiting")) == curve(str(tmp_path / "going_on"))
@@ -102,12 +101,12 @@ def test_steps_run_during_a_write_and_the_next_save_waits(
         jit_compile=jit_compile,
         checkpoints=CheckpointOptions(4, asynchronous=True),
     )
-    state, _ = toy_train(str(tmp_path), options, actions=[AtStep(7, look)])
+    state, _ = quick_train(str(tmp_path), options, actions=[AtStep(7, look)])
     assert seen == [(7, [])], "step 4 was written while steps 5 to 7 ran"
     assert checkpoints.steps() == [4, 8]
     assert checkpoints.verify(4).step == 4
     # What was saved at step 4 is what a run of 4 steps has.
-    expected, _ = toy_train(str(tmp_path / "four"), TrainOptions(4, jit_compile=jit_compile))
+    expected, _ = quick_train(str(tmp_path / "four"), TrainOptions(4, jit_compile=jit_compile))
     restored = parameters(expected)
     checkpoints.restore(4, state.storage())
     four = parameters(state)
@@ -119,7 +118,7 @@ def test_a_write_that_fails_is_the_error_of_a_synchronous_one(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, last_step: int
 ) -> None:
     """At the end, or at a visit before."""
-    toy_train(str(tmp_path), _options(4))
+    quick_train(str(tmp_path), _options(4))
     original: Write = Snapshot.write
 
     def full(self: Snapshot, prefix: pathlib.Path) -> None:
@@ -131,7 +130,7 @@ def test_a_write_that_fails_is_the_error_of_a_synchronous_one(
     for is_asynchronous in (False, True):
         options = _options(last_step, asynchronous=is_asynchronous, every_steps=6)
         with pytest.raises(RunDirError) as raised:
-            toy_train(str(tmp_path), options)
+            quick_train(str(tmp_path), options)
         messages.append(str(raised.value))
     assert messages[0] == messages[1]
     assert "cannot save step 6 in" in messages[0] and "No space left on device" in messages[0]
@@ -143,7 +142,7 @@ def test_a_signal_waits_for_the_write(tmp_path: pathlib.Path, slow_disk: threadi
         os.kill(os.getpid(), signal.SIGTERM)
         threading.Timer(0.2, slow_disk.set).start()
 
-    _, result = toy_train(str(tmp_path), _options(100), actions=[AtStep(4, stop)])
+    _, result = quick_train(str(tmp_path), _options(100), actions=[AtStep(4, stop)])
     assert (result.step, result.signal) == (4, signal.SIGTERM)
     assert RunDirectory(tmp_path).checkpoints().steps() == [4]
 
@@ -157,7 +156,7 @@ def test_an_error_names_the_checkpoint_whose_write_it_waits_for(
         threading.Timer(0.2, slow_disk.set).start()
 
     with pytest.raises(NonFiniteError, match="last good checkpoint is step 4"):
-        toy_train(str(tmp_path), _options(8), actions=[AtStep(5, spoil)])
+        quick_train(str(tmp_path), _options(8), actions=[AtStep(5, spoil)])
     assert RunDirectory(tmp_path).checkpoints().steps() == [4]
 
 
@@ -169,7 +168,7 @@ def test_an_error_of_an_action_leaves_the_write_complete(
         raise ValueError("mine")
 
     with pytest.raises(ValueError, match="mine"):
-        toy_train(str(tmp_path), _options(8), actions=[AtStep(5, fail)])
+        quick_train(str(tmp_path), _options(8), actions=[AtStep(5, fail)])
     assert RunDirectory(tmp_path).checkpoints().verify(4).step == 4
 
 
@@ -187,8 +186,7 @@ def test_memory_holds_one_copy_at_most(
         original(self, variables)
 
     monkeypatch.setattr(Snapshot, "__init__", made)
-    options = _options(6, every_steps=1)
-    toy_train(str(tmp_path), options, optimizer=optim.Sgd(learning_rate=0.1))
+    quick_train(str(tmp_path), _options(6, every_steps=1))
     assert most == [0] * 6
 
 
@@ -200,7 +198,7 @@ def test_the_manifest_is_written_last(tmp_path: pathlib.Path, slow_disk: threadi
         names.append(_names(tmp_path))
         slow_disk.set()
 
-    toy_train(str(tmp_path), _options(6), actions=[AtStep(6, look)])
+    quick_train(str(tmp_path), _options(6), actions=[AtStep(6, look)])
     assert all(name.endswith(".partial") for name in names[0]) and len(names[0]) == 1
     manifest = json.loads((tmp_path / "checkpoints/ckpt-4.json").read_text())
     assert set(manifest["files"]) == {"ckpt-4.index", "ckpt-4.data-00000-of-00001"}

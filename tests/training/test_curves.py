@@ -14,7 +14,7 @@ import pytest
 
 from mtfrun.training import CheckpointOptions, TrainOptions
 from mtfrun.training.curves import CountedMetric, Curves, HostMetric
-from tests.training.toy_run import Evaluating, curve, toy_train
+from tests.training.toy_run import Evaluating, curve, quick_train
 
 
 def _options(train_steps: int) -> TrainOptions:
@@ -53,12 +53,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str, str]:
     """A run of 30 steps; one that a signal interrupts after 15; one of 15, extended to 30."""
     folder: pathlib.Path = tmp_path_factory.mktemp("runs")
     uninterrupted, interrupted, extended = (str(folder / name) for name in "abc")
-    toy_train(uninterrupted, _options(30))
-    _, stopped = toy_train(interrupted, _options(30), actions=[Evaluating(_interrupt, 15)])
+    quick_train(uninterrupted, _options(30))
+    _, stopped = quick_train(interrupted, _options(30), actions=[Evaluating(_interrupt, 15)])
     assert (stopped.step, stopped.signal) == (15, signal.SIGTERM)
-    toy_train(interrupted, _options(30))
-    toy_train(extended, _options(15))
-    toy_train(extended, _options(30))
+    quick_train(interrupted, _options(30))
+    quick_train(extended, _options(15))
+    quick_train(extended, _options(30))
     return uninterrupted, interrupted, extended
 
 

@@ -12,7 +12,7 @@ import pytest
 from mtfrun.errors import InputError
 from mtfrun.rundir import Best, RunDirectory, RunDirError
 from mtfrun.training import Action, ActionContext, CheckpointOptions, TrainOptions
-from tests.training.toy_run import toy_train
+from tests.training.toy_run import quick_train
 
 
 class AddingMetrics(Action):
@@ -34,7 +34,7 @@ def _train(
 ) -> list[int]:
     """Trains with a checkpoint every 2 steps and returns the steps of those that are left."""
     checkpoints = CheckpointOptions(**{"every_steps": 2, "max_to_keep": 2, **options})  # type: ignore[arg-type]
-    toy_train(
+    quick_train(
         str(model_dir),
         TrainOptions(train_steps, iterations_per_loop=1, checkpoints=checkpoints),
         actions=[AddingMetrics(values)],

@@ -29,8 +29,8 @@ BATCH, LENGTH, VOCABULARY, STEPS = 8, 16, 64, 20
 
 MESHES = ("data:2,model:2", "data:4,model:1", "data:1,model:4", "data:4,model:2")
 VARIANTS = [(False, 1), (True, 1), (False, 2), (True, 2)]
-# In the default suite: all options together on one mesh.
-QUICK = {("data:2,model:2", True, 2)}
+# In the default suite; tests/models has rematerialisation on a mesh, test_step.py microbatches.
+QUICK = {("data:2,model:2", False, 1)}
 CASES = [
     pytest.param(*case, marks=[] if case in QUICK else [pytest.mark.slow])
     for case in ((mesh_shape, *variant) for mesh_shape in MESHES for variant in VARIANTS)
@@ -97,6 +97,7 @@ def test_losses_and_gradient_norms_are_those_of_one_device(
     assert_close(actual[1], expected[1], FLOAT32_MODEL_TOLERANCE)
 
 
+@pytest.mark.slow
 def test_rematerialisation_changes_nothing_on_one_device() -> None:
     plain = losses("data:1,model:1", False, 1)
     rematerialised = losses("data:1,model:1", True, 1)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import pathlib
-from typing import Any
+import shutil
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from mtfrun.rundir import RunDirectory
 from mtfrun.training import CheckpointOptions, TrainOptions
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, assert_close
 from tests.training.toy_model import batches
-from tests.training.toy_run import Evaluating, curve, parameters, toy_train
+from tests.training.toy_run import Evaluating, curve, parameters, quick_train, toy_train
 
 
 def options(train_steps: int, **changes: Any) -> TrainOptions:
@@ -27,28 +28,42 @@ def options(train_steps: int, **changes: Any) -> TrainOptions:
     return TrainOptions(train_steps=train_steps, **{**settings, **changes})
 
 
-def test_a_resumed_run_ends_with_the_same_bits(tmp_path: pathlib.Path) -> None:
-    uninterrupted, _ = toy_train(str(tmp_path / "uninterrupted"), options(10))
-    toy_train(str(tmp_path / "resumed"), options(4))
-    resumed, result = toy_train(str(tmp_path / "resumed"), options(10))
+class Runs(NamedTuple):
+    """A run of 10 steps and its last values, and one of 4 steps, to be copied and resumed."""
+
+    whole: pathlib.Path
+    values: dict[str, np.ndarray]
+    part: pathlib.Path
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    folder = tmp_path_factory.mktemp("runs")
+    state, _ = toy_train(str(folder / "whole"), options(10))
+    toy_train(str(folder / "part"), options(4))
+    return Runs(folder / "whole", parameters(state), folder / "part")
+
+
+def test_a_resumed_run_ends_with_the_same_bits(runs: Runs, tmp_path: pathlib.Path) -> None:
+    shutil.copytree(runs.part, tmp_path / "resumed")
+    state, result = toy_train(str(tmp_path / "resumed"), options(10))
     assert result.step == 10
-    for path, value in parameters(uninterrupted).items():
-        np.testing.assert_array_equal(parameters(resumed)[path], value, err_msg=path)
-    assert curve(str(tmp_path / "resumed")) == curve(str(tmp_path / "uninterrupted"))
+    resumed = parameters(state)
+    for path, value in runs.values.items():
+        np.testing.assert_array_equal(resumed[path], value, err_msg=path)
+    assert curve(str(tmp_path / "resumed")) == curve(str(runs.whole))
 
 
-def test_a_run_is_resumed_on_another_mesh(tmp_path: pathlib.Path) -> None:
-    unmoved, _ = toy_train(str(tmp_path / "unmoved"), options(8))
-    toy_train(str(tmp_path / "moved"), options(4))
-    moved, _ = toy_train(str(tmp_path / "moved"), options(8), mesh_shape="data:2,model:2")
-    expected = parameters(unmoved)
-    for path, value in parameters(moved).items():
-        assert_close(value, expected[path], FLOAT32_MODEL_TOLERANCE)
+def test_a_run_is_resumed_on_another_mesh(runs: Runs, tmp_path: pathlib.Path) -> None:
+    shutil.copytree(runs.part, tmp_path / "moved")
+    state, _ = toy_train(str(tmp_path / "moved"), options(10), mesh_shape="data:2,model:2")
+    for path, value in parameters(state).items():
+        assert_close(value, runs.values[path], FLOAT32_MODEL_TOLERANCE)
 
 
 def test_points_are_means_over_windows(tmp_path: pathlib.Path) -> None:
-    toy_train(str(tmp_path / "single"), options(7))
-    toy_train(str(tmp_path / "means"), options(7, log_every_steps=3))
+    quick_train(str(tmp_path / "single"), options(7))
+    quick_train(str(tmp_path / "means"), options(7, log_every_steps=3))
     single, means = curve(str(tmp_path / "single")), curve(str(tmp_path / "means"))
     assert list(single) == [1, 2, 3, 4, 5, 6, 7]
     assert list(means) == [3, 6, 7]
@@ -57,19 +72,19 @@ def test_points_are_means_over_windows(tmp_path: pathlib.Path) -> None:
 
 
 def test_the_usual_tags_are_written(tmp_path: pathlib.Path) -> None:
-    toy_train(str(tmp_path), options(2))
+    quick_train(str(tmp_path), options(2))
     tags = ("loss", "loss/perplexity", "learning_rate", "norm/gradient")
     rates = ("perf/steps_per_sec", "perf/tokens_per_sec", "perf/data_wait_fraction")
     for tag in (*tags, *rates, "data/padding_fraction"):
         assert list(curve(str(tmp_path), tag)) == [1, 2], tag
-    assert curve(str(tmp_path), "learning_rate")[2] == pytest.approx(0.05)
+    assert curve(str(tmp_path), "learning_rate")[2] == pytest.approx(0.1)
 
 
 def test_checkpoints_and_evaluations_are_due_at_their_steps_and_at_the_end(
     tmp_path: pathlib.Path,
 ) -> None:
     evaluated: list[int] = []
-    toy_train(
+    quick_train(
         str(tmp_path),
         options(11, checkpoints=CheckpointOptions(every_steps=4, max_to_keep=None)),
         actions=[Evaluating(lambda step, note, check: evaluated.append(step), 5)],
@@ -81,11 +96,11 @@ def test_checkpoints_and_evaluations_are_due_at_their_steps_and_at_the_end(
 def test_a_finished_run_is_not_changed(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    toy_train(str(tmp_path), options(3))
+    quick_train(str(tmp_path), options(3))
     files = sorted(path for path in tmp_path.rglob("*"))
     capsys.readouterr()
     evaluated: list[int] = []
-    _, result = toy_train(
+    _, result = quick_train(
         str(tmp_path),
         options(3),
         actions=[Evaluating(lambda step, note, check: evaluated.append(step))],
@@ -99,11 +114,11 @@ def test_a_finished_run_is_not_changed(
 
 def test_data_that_ends_is_an_error(tmp_path: pathlib.Path) -> None:
     with pytest.raises(ValueError, match="training data has come to an end"):
-        toy_train(str(tmp_path), options(9), data=itertools.islice(batches(), 3))
+        quick_train(str(tmp_path), options(9), data=itertools.islice(batches(), 3))
 
 
 def test_a_profile_is_recorded(tmp_path: pathlib.Path) -> None:
-    toy_train(str(tmp_path), options(7, profile=True))
+    quick_train(str(tmp_path), options(7, profile=True))
     traces = tf.io.gfile.glob(str(tmp_path / "train/plugins/profile/*/*"))
     assert traces
 

@@ -94,16 +94,16 @@ def test_the_acknowledgement_says_what_is_interrupted() -> None:
 
 
 WRITING = """
-import hashlib, sys
+import hashlib, runpy, sys
 from mtfrun.rundir import atomic_open, remove_outputs_in_progress
-from mtfrun.training.signals import handle_signals
+signals = runpy.run_path(sys.argv[1])
 with (
-    handle_signals(
+    signals["handle_signals"](
         lambda number, frame: None,
         acknowledgement=lambda: "stopping",
         before_exit=remove_outputs_in_progress,
     ),
-    atomic_open(sys.argv[1]) as file,
+    atomic_open(sys.argv[2]) as file,
 ):
     file.write("half")
     file.flush()
@@ -115,7 +115,7 @@ with (
 def test_the_second_signal_removes_an_output_in_progress(
     processes: list[subprocess.Popen[str]], tmp_path: pathlib.Path
 ) -> None:
-    process = _started(processes, [WRITING, str(tmp_path / "answers.jsonl")])
+    process = _started(processes, [WRITING, signals.__file__, str(tmp_path / "answers.jsonl")])
     assert len(list(tmp_path.iterdir())) == 1
     process.send_signal(signal.SIGTERM)
     time.sleep(0.2)

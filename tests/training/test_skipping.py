@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -137,39 +140,51 @@ def _options(train_steps: int, on_nan: str, log_every_steps: int = 2) -> TrainOp
     )
 
 
+PLACES = {3: IN_LOSS, 4: IN_GRADIENT, 5: IN_LOSS, 9: IN_GRADIENT}
+
+
+class Whole(NamedTuple):
+    """A run of 10 steps, poisoned at PLACES, its last values and what it has printed."""
+
+    run: pathlib.Path
+    values: dict[str, np.ndarray]
+    printed: str
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    run = tmp_path_factory.mktemp("whole")
+    with contextlib.redirect_stderr(io.StringIO()) as stream:
+        state, _ = toy_train(str(run), _options(10, "skip"), model=Poisoned, data=_data(PLACES))
+    return Whole(run, parameters(state), stream.getvalue())
+
+
 def test_skipped_steps_are_counted_on_the_line_in_the_curve_and_in_the_manifest(
-    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+    whole: Whole,
 ) -> None:
-    data = _data({3: IN_LOSS, 4: IN_GRADIENT, 7: IN_GRADIENT})
-    options = _options(10, "skip")
-    state, _ = toy_train(str(tmp_path), options, model=Poisoned, data=data)
-    errors = capsys.readouterr().err
-    assert "step 3: the loss is not finite, its update was skipped" in errors
-    assert f"step 7: the gradient of {NAMED} is not finite, its update was skipped" in errors
-    assert "skipped 3" in next(line for line in errors.splitlines() if line.startswith("step 8/"))
-    assert curve(str(tmp_path), SKIPPED_STEPS) == {2: 0, 4: 2, 6: 2, 8: 3, 10: 3}
-    losses = curve(str(tmp_path))
+    lines = whole.printed.splitlines()
+    assert "step 3: the loss is not finite, its update was skipped" in whole.printed
+    skipped = f"step 9: the gradient of {NAMED} is not finite, its update was skipped"
+    assert skipped in whole.printed
+    assert "skipped 3" in next(line for line in lines if line.startswith("step 8/"))
+    assert curve(str(whole.run), SKIPPED_STEPS) == {2: 0, 4: 2, 6: 3, 8: 3, 10: 4}
+    losses = curve(str(whole.run))
     assert np.isfinite(list(losses.values())).all()
     assert 4 not in losses, "both steps of the window were skipped"
-    manifest = RunDirectory(tmp_path).checkpoints().verify(10)
-    assert manifest.metadata["skipped_steps"] == 3
-    report = json.loads((tmp_path / "nan_step_7.json").read_text())
+    manifest = RunDirectory(whole.run).checkpoints().verify(10)
+    assert manifest.metadata["skipped_steps"] == 4
+    report = json.loads((whole.run / "nan_step_9.json").read_text())
     assert report["gradient"] == NAMED and len(report["rows"]["targets"]) == 8
-    assert all(np.isfinite(value).all() for value in parameters(state).values())
+    assert all(np.isfinite(value).all() for value in whole.values.values())
 
 
-def test_an_interrupted_run_counts_the_same(tmp_path: pathlib.Path) -> None:
-    places = {4: IN_LOSS, 5: IN_LOSS, 6: IN_LOSS, 9: IN_GRADIENT}
-    whole, _ = toy_train(
-        str(tmp_path / "a"), _options(12, "skip", 1), model=Poisoned, data=_data(places)
-    )
-    for last in (5, 12):
-        halves, _ = toy_train(
-            str(tmp_path / "b"), _options(last, "skip", 1), model=Poisoned, data=_data(places)
-        )
-    expected, values = parameters(whole), parameters(halves)
-    assert all(values[path].tobytes() == expected[path].tobytes() for path in expected)
-    assert curve(str(tmp_path / "a"), SKIPPED_STEPS) == curve(str(tmp_path / "b"), SKIPPED_STEPS)
+def test_an_interrupted_run_counts_the_same(whole: Whole, tmp_path: pathlib.Path) -> None:
+    for last in (4, 10):
+        options = _options(last, "skip")
+        halves, _ = toy_train(str(tmp_path), options, model=Poisoned, data=_data(PLACES))
+    values = parameters(halves)
+    assert all(values[path].tobytes() == value.tobytes() for path, value in whole.values.items())
+    assert curve(str(tmp_path), SKIPPED_STEPS) == curve(str(whole.run), SKIPPED_STEPS)
 
 
 def test_too_many_in_a_row_end_training(tmp_path: pathlib.Path) -> None:

@@ -49,7 +49,7 @@ def losses(
     return np.array(values), mtf.to_numpy(state.model.named_variables()["embedding"])
 
 
-@pytest.mark.parametrize("microbatches", [1, 2])
+@pytest.mark.parametrize("microbatches", [pytest.param(1, marks=pytest.mark.slow), 2])
 @pytest.mark.parametrize("mesh_shape", meshes())
 def test_losses_and_parameters_are_those_of_one_device(mesh_shape: str, microbatches: int) -> None:
     expected = losses("data:1,model:1", microbatches=microbatches)

@@ -18,7 +18,7 @@ from mtfrun.training import (
     TrainResult,
 )
 from tests.training.test_keeping import AddingMetrics
-from tests.training.toy_run import toy_train
+from tests.training.toy_run import quick_train
 
 VALUES = {2: 3.0, 4: 2.0, 6: 2.0, 8: 1.99, 10: 2.5, 12: 2.5, 14: 2.5}
 
@@ -32,14 +32,14 @@ def _train(
     options = TrainOptions(
         train_steps, iterations_per_loop=1, checkpoints=CheckpointOptions(every_steps=3)
     )
-    _, result = toy_train(str(model_dir), options, actions=[AddingMetrics(values), *actions])
+    _, result = quick_train(str(model_dir), options, actions=[AddingMetrics(values), *actions])
     return result
 
 
 @pytest.mark.parametrize(
     ("stopping", "last"),
     [
-        (EarlyStopping(patience=1), 6),
+        pytest.param(EarlyStopping(patience=1), 6, marks=pytest.mark.slow),
         (EarlyStopping(patience=2), 12),
         (EarlyStopping(patience=2, min_delta=0.1), 8),
         (EarlyStopping(patience=2, mode="highest"), 6),
@@ -96,7 +96,7 @@ def test_after_so_many_hours_training_saves_and_ends(
 ) -> None:
     ticks = iter(range(10_000))
     options = TrainOptions(1000, checkpoints=CheckpointOptions(every_steps=None))
-    _, result = toy_train(
+    _, result = quick_train(
         str(tmp_path), options, actions=[MaxHours(20 / 3600)], clock=lambda: float(next(ticks))
     )
     assert 0 < result.step < 1000 and result.signal is None

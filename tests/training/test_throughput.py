@@ -9,7 +9,7 @@ import pytest
 from mtfrun.data import Infeed
 from mtfrun.training import TrainOptions
 from mtfrun.training.throughput import Throughput
-from tests.training.toy_run import curve, toy_train
+from tests.training.toy_run import curve, quick_train
 
 
 def test_the_first_visits_have_one_step_and_later_ones_as_many_as_fit() -> None:
@@ -67,7 +67,7 @@ def test_visits_last_five_seconds_at_most_and_points_do_not_move(
 
     monkeypatch.setattr(Infeed, "next", two_seconds_a_step)
     options = TrainOptions(train_steps=13, iterations_per_loop=8, log_every_steps=4)
-    toy_train(str(tmp_path), options, clock=lambda: now[0])
+    quick_train(str(tmp_path), options, clock=lambda: now[0])
     assert visits == [1, 1, 2, 2, 2, 2, 2, 1]
     # The point at 4 leaves out the 32 seconds of the first step.
     assert curve(str(tmp_path), "perf/steps_per_sec") == {4: 0.5, 8: 0.5, 12: 0.5, 13: 0.5}
@@ -83,5 +83,5 @@ def test_quick_steps_fill_a_visit(tmp_path: pathlib.Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(Infeed, "next", recorded)
     options = TrainOptions(train_steps=20, iterations_per_loop=6, log_every_steps=6)
-    toy_train(str(tmp_path), options, clock=lambda: 0.0)
+    quick_train(str(tmp_path), options, clock=lambda: 0.0)
     assert visits == [1, 1, 4, 6, 6, 2]

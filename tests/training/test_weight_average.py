@@ -12,10 +12,17 @@ from tensorflow.experimental import dtensor
 
 from mtfrun import mtf, optim
 from mtfrun.data import Infeed
-from mtfrun.training import CheckpointOptions, TrainOptions, TrainState, train_steps_function
+from mtfrun.training import (
+    Action,
+    ActionContext,
+    CheckpointOptions,
+    TrainOptions,
+    TrainState,
+    train_steps_function,
+)
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.resnet.small_resnet import SHAPES, image_batch, small_resnet
-from tests.training.toy_run import Evaluating, parameters, toy_train
+from tests.training.toy_run import Evaluating, parameters, quick_train, toy_train
 
 DECAY = 0.4
 
@@ -33,13 +40,24 @@ def _options(steps: int) -> TrainOptions:
     return TrainOptions(steps, 3, checkpoints=CheckpointOptions(every_steps=None))
 
 
+class Recording(Action):
+    """Notes the values of all variables after every step."""
+
+    every_steps = 1
+
+    def __init__(self, values: list[dict[str, np.ndarray]]):
+        self._values = values
+
+    def __call__(self, context: ActionContext) -> None:
+        self._values.append(parameters(context.state))
+
+
 def test_averages_are_those_of_the_values_after_each_step(tmp_path: pathlib.Path) -> None:
     steps = 9  # from the eighth on the decay is DECAY
-    runs = [
-        parameters(toy_train(str(tmp_path / f"{i}"), _options(i))[0]) for i in range(1, steps + 1)
-    ]
+    runs: list[dict[str, np.ndarray]] = []
+    toy_train(str(tmp_path / "plain"), _options(steps), actions=[Recording(runs)])
     averaged = parameters(
-        toy_train(str(tmp_path / "averaged"), _options(9), average_decay=DECAY)[0]
+        toy_train(str(tmp_path / "averaged"), _options(steps), average_decay=DECAY)[0]
     )
     for path in ("embedding", "hidden", "softmax"):
         np.testing.assert_array_equal(averaged[f"model/{path}"], runs[-1][f"model/{path}"])
@@ -49,9 +67,9 @@ def test_averages_are_those_of_the_values_after_each_step(tmp_path: pathlib.Path
 
 
 def test_a_resumed_run_has_the_same_averages_to_the_bit(tmp_path: pathlib.Path) -> None:
-    uninterrupted, _ = toy_train(str(tmp_path / "one"), _options(10), average_decay=DECAY)
-    toy_train(str(tmp_path / "two"), _options(4), average_decay=DECAY)
-    resumed, _ = toy_train(
+    uninterrupted, _ = quick_train(str(tmp_path / "one"), _options(10), average_decay=DECAY)
+    quick_train(str(tmp_path / "two"), _options(4), average_decay=DECAY)
+    resumed, _ = quick_train(
         str(tmp_path / "two"),
         _options(10),
         average_decay=DECAY,
@@ -129,4 +147,4 @@ def test_a_model_has_its_averages_in_the_block(mesh_shape: str, layout: str) -> 
 @pytest.mark.parametrize("decay", [0.0, 1.0, -0.5])
 def test_a_decay_outside_of_zero_to_one_is_an_error(decay: float, tmp_path: pathlib.Path) -> None:
     with pytest.raises(ValueError, match=f"average_decay is {decay}: it must be"):
-        toy_train(str(tmp_path), _options(1), average_decay=decay)
+        quick_train(str(tmp_path), _options(1), average_decay=decay)

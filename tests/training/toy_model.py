@@ -50,6 +50,22 @@ class Bigram(Model):
         return Loss(total, weight, {"loss": Metric(total, weight)})
 
 
+class OneVariable(Model):
+    """The mean of the ids, for tests of what surrounds a step: it compiles sooner."""
+
+    def __init__(self, mesh: mtf.Mesh):
+        super().__init__()
+        self.hidden = mtf.Variable(mesh, "d_ff:2", mtf.initializers.Constant(1.0))
+
+    def loss(
+        self, features: Mapping[str, mtf.Tensor], *, training: bool, key: mtf.Key | None = None
+    ) -> Loss:
+        targets = features["targets"]
+        total = mtf.reduce_sum(mtf.square(0.1 * mtf.cast(targets, tf.float32) - self.hidden))
+        weight = mtf.constant(targets.mesh, float(targets.shape.size))
+        return Loss(total, weight, {"loss": Metric(total, weight)})
+
+
 class _Sequences(Rows):
     """Sequences in which mostly i + 1 follows id i."""
 

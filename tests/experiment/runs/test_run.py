@@ -29,6 +29,9 @@ LOGITS = 1e-5
 # Of one length when they are padded: one program decodes them.
 PROMPTS = ["line 1", "line ü"]
 BEAMS = {"beam_size": 2, "num_outputs": 2}
+SEARCHES = pytest.mark.parametrize(
+    "settings", [{}, pytest.param(BEAMS, marks=pytest.mark.slow)], ids=["greedy", "beams"]
+)
 PAIRS = [("train 7", "the quick"), ("x", ""), ("train 8", "the quick brown fox")]
 
 
@@ -166,9 +169,10 @@ def test_every_run_decodes_as_its_own_configuration_says(language_model: Run, fo
         assert {answer.output_tokens for answer in language_model.decode(PROMPTS)} == {8}
 
 
-def test_threads_decode_at_once(language_model: Run, former: Run) -> None:
+@SEARCHES
+def test_threads_decode_at_once(language_model: Run, former: Run, settings: dict[str, Any]) -> None:
     uses: list[Callable[[], object]] = [
-        lambda: language_model.decode(PROMPTS, **BEAMS),
+        lambda: language_model.decode(PROMPTS, **settings),
         lambda: former.score(PAIRS),
         lambda: language_model.score(PAIRS),
         language_model.evaluate,
@@ -207,9 +211,12 @@ def test_threads_take_turns_on_a_mesh(language_model: Run) -> None:
     assert answers == [use() for use in uses] * 3
 
 
-def test_programs_are_compiled_once(language_model: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+@SEARCHES
+def test_programs_are_compiled_once(
+    language_model: Run, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     uses: list[Callable[[], object]] = [
-        lambda: language_model.decode(PROMPTS, **BEAMS),
+        lambda: language_model.decode(PROMPTS, **settings),
         lambda: language_model.score(PAIRS),
         lambda: language_model.logits({"targets": [[5, 6, 7]]}).tolist(),
         language_model.evaluate,
