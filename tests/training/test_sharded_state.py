@@ -108,9 +108,12 @@ def _device_bytes(variables: dict[str, mtf.Variable]) -> int:
 
 
 ALL = Setting("adafactor", microbatches=2, frozen=("hidden",), average_decay=0.9)
+# Of the default suite.
+QUICK = dataclasses.replace(ALL, mesh_shape="data:2,model:2")
 SETTINGS = [
+    (QUICK, "weights:data", False),
     (Setting(), "slots:data", True),
-    (ALL, "weights:data", False),
+    (ALL, "weights:data", True),
     (ALL, "slots:data", True),
     (Setting(average_decay=0.9), "weights:data", True),
     (Setting(microbatches=2, mesh_shape="data:8,model:1"), "weights:data", True),
@@ -154,12 +157,12 @@ def test_a_device_stores_its_part_of_slots_and_averages_and_with_fsdp_of_weights
 
 
 def test_a_checkpoint_fits_layouts_with_and_without_the_rules(tmp_path: pathlib.Path) -> None:
-    fsdp, _ = _trained(ALL, "weights:data")
+    fsdp, _ = _trained(QUICK, "weights:data")
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(STEPS, fsdp.storage())
     expected = mtf.to_numpy(fsdp.named_variables())
     for mesh_shape, rule in (("data:1,model:1", ""), (MESH, ""), ("data:2,model:2", "slots:model")):
-        state = make_state(dataclasses.replace(ALL, mesh_shape=mesh_shape), rule)
+        state = make_state(dataclasses.replace(QUICK, mesh_shape=mesh_shape), rule)
         checkpoints.restore(STEPS, state.storage())
         restored = mtf.to_numpy(state.named_variables())
         assert restored.keys() == expected.keys()
@@ -168,13 +171,13 @@ def test_a_checkpoint_fits_layouts_with_and_without_the_rules(tmp_path: pathlib.
 
 
 def test_averages_are_exchanged_with_weights_to_the_bit() -> None:
-    state, _ = _trained(ALL, "weights:data")
+    state, _ = _trained(QUICK, "weights:data")
     before = mtf.to_numpy(state.named_variables())
     with state.swap_averages():
         inside = mtf.to_numpy(state.model.named_variables())
     after = mtf.to_numpy(state.named_variables())
     for path, value in inside.items():
-        if path not in ALL.frozen:
+        if path not in QUICK.frozen:
             np.testing.assert_array_equal(value, before[f"averages/{path}"])
         np.testing.assert_array_equal(after[f"model/{path}"], before[f"model/{path}"])
 
@@ -186,7 +189,7 @@ WORKER = "tests.training.sharded_collectives_worker"
 def collectives(tmp_path_factory: pytest.TempPathFactory) -> Collectives:
     """Returns the collectives of a step over the axis of the batch, by rule and optimizer."""
     folder = tmp_path_factory.mktemp("programs")
-    found: Collectives = collectives_of(WORKER, folder, ["adam;", "adam;weights:data", "a loop"])
+    found: Collectives = collectives_of(WORKER, folder, ["adam;weights:data", "a loop"])
     return found
 
 
@@ -195,7 +198,7 @@ def more_collectives(
     tmp_path_factory: pytest.TempPathFactory, collectives: Collectives
 ) -> Collectives:
     folder = tmp_path_factory.mktemp("programs")
-    names = ["adam;slots:data", "adafactor;weights:data", "a stack"]
+    names = ["adam;", "adam;slots:data", "adafactor;weights:data", "a stack"]
     return {**collectives, **collectives_of(WORKER, folder, names)}
 
 
@@ -206,18 +209,24 @@ VARIABLES = [[8, 16], [16, 8], [16, 16]]
 def test_gradients_are_reduced_and_scattered_and_weights_are_gathered_once(
     collectives: Collectives,
 ) -> None:
-    _check_collectives(collectives, "weights:data")
+    _check_collectives(collectives["adam;weights:data"])
+
+
+@pytest.mark.slow
+def test_gradients_are_reduced_where_weights_and_slots_are_whole(
+    more_collectives: Collectives,
+) -> None:
+    plain = more_collectives["adam;"]
+    assert plain["reduce-scatter"] == [] and plain["all-gather"] == []
+    assert [sizes for sizes in plain["all-reduce"] if sizes] == VARIABLES
 
 
 @pytest.mark.slow
 def test_sharded_slots_need_the_same_collectives(more_collectives: Collectives) -> None:
-    _check_collectives(more_collectives, "slots:data")
+    _check_collectives(more_collectives["adam;slots:data"])
 
 
-def _check_collectives(collectives: Collectives, rule: str) -> None:
-    plain, sharded = collectives["adam;"], collectives[f"adam;{rule}"]
-    assert plain["reduce-scatter"] == [] and plain["all-gather"] == []
-    assert [sizes for sizes in plain["all-reduce"] if sizes] == VARIABLES
+def _check_collectives(sharded: dict[str, Any]) -> None:
     assert sharded["reduce-scatter"] == sharded["all-gather"] == VARIABLES
     # What DTensor itself inserts; a later pass replaces it on CPUs.
     assert sharded["inserted reduce-scatters"] == len(VARIABLES)
