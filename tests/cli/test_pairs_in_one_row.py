@@ -122,11 +122,9 @@ def test_every_line_is_answered_in_order_whatever_its_bytes(run: pathlib.Path) -
     assert answers[0]["finished"] and answers[0]["output_tokens"] == len("three")
 
 
-@pytest.mark.parametrize(
-    "flags",
-    # test_concurrency.py has beams by default.
-    [[], pytest.param(["--beam_size=3", "--num_outputs=2"], marks=pytest.mark.slow)],
-)
+# By default test_concurrency.py has answers that do not depend on the batch.
+@pytest.mark.slow
+@pytest.mark.parametrize("flags", [[], ["--beam_size=3", "--num_outputs=2"]])
 def test_an_answer_does_not_depend_on_the_other_lines(run: pathlib.Path, flags: list[str]) -> None:
     lines = [b"1", b"x" * 1000, b"", b"4"]
     together = _answers(run, b"\n".join(lines), *flags)

@@ -22,6 +22,7 @@ from tests.cli.command import ROOT, environment, mtfrun_here, tiny_experiment
 pytestmark = pytest.mark.usefixtures("hangup_not_ignored")
 
 SIGNALS = [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)]
+SIGNAL_CASES = [SIGNALS[0], *(pytest.param(*s, marks=pytest.mark.slow) for s in SIGNALS[1:])]
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,7 @@ def _without_progress(process: subprocess.CompletedProcess[bytes]) -> list[bytes
     return [x for x in lines if not x.startswith((b"decoding: ", b"scoring: ", b"evaluating "))]
 
 
-@pytest.mark.parametrize(("number", "code"), SIGNALS)
+@pytest.mark.parametrize(("number", "code"), SIGNAL_CASES)
 def test_an_evaluation_ends_between_batches(
     number: int,
     code: int,
@@ -105,10 +106,7 @@ def test_scoring_ends_between_batches(
     assert len(calls) == 2
 
 
-@pytest.mark.parametrize(
-    ("number", "code"),
-    [SIGNALS[0], *(pytest.param(*s, marks=pytest.mark.slow) for s in SIGNALS[1:])],
-)
+@pytest.mark.parametrize(("number", "code"), SIGNAL_CASES)
 def test_an_evaluation_of_training_ends_between_batches_and_all_is_saved(
     number: int,
     code: int,
