@@ -1,4 +1,4 @@
-"""Endless batches whose position is one integer, and a number of batches for an evaluation."""
+"""Endless batches whose position is one integer, and counted batches for evaluation."""
 
 from __future__ import annotations
 
@@ -14,23 +14,17 @@ from mtfrun.data.rows import Batch, Rows, Selection
 
 
 class Batches(Iterator[Batch]):
-    """Endless batches of shuffled rows.
+    """Endless batches of shuffled rows of mixed components.
 
-    A batch is a pure function of the seed, the position and the host: setting `position` resumes a
-    run, with another batch size or other hosts as well.
+    A batch is a pure function of seed, position and host. Setting `position`, the number of
+    examples consumed by all hosts, resumes a run, also with another batch size or other hosts.
 
     Args:
-      components: rows of the same features, which are mixed.
-      batch: rows of a batch, over all hosts.
-      seed: of the order and of all noise.
-      rates: how often rows of each component are drawn, relative to each other.
-      max_epochs: after how many epochs rows of each component are no longer drawn, see `Order`.
-      examples_per_row: the mean number of examples in a row of each component, by its name, for
-        `examples_before`; by default 1, and names are "0", "1", ..., or "" for one component.
-      host: the part of every batch that is returned.
-
-    Attributes:
-      position: number of examples that all hosts have consumed; may be set.
+      batch: rows over all hosts.
+      rates, max_epochs: see `Order`.
+      examples_per_row: mean examples per row by component name, for `examples_before`; by default
+        1, with names "0", "1", ..., or "" for one component.
+      host: the part of every batch to return.
     """
 
     def __init__(
@@ -65,7 +59,6 @@ class Batches(Iterator[Batch]):
         return batch
 
     def components_at(self, count: int) -> list[str]:
-        """Returns the names of the components of the next `count` rows of all hosts."""
         names = list(self._examples_per_row)
         components = [""] * count
         for component, places, _ in self._order.at(self.position + np.arange(count)):
@@ -74,7 +67,6 @@ class Batches(Iterator[Batch]):
         return components
 
     def examples_before(self, position: int) -> dict[str, float]:
-        """Returns how many examples of every component stand before a position, by its name."""
         rows = self._order.drawn_before(position)
         named = zip(self._examples_per_row.items(), rows, strict=True)
         return {name: count * per_row for (name, per_row), count in named}
@@ -89,7 +81,6 @@ class CountedBatches(Iterator[Batch]):
 
     @classmethod
     def chained(cls, parts: Sequence[Iterator[Batch]]) -> CountedBatches:
-        """Returns the batches of all parts, one after the other."""
         return cls(itertools.chain.from_iterable(parts), sum(map(operator.length_hint, parts)))
 
     def __next__(self) -> Batch:
@@ -115,10 +106,7 @@ def every_row(rows: Rows, batch: int, max_rows: int | None = None) -> CountedBat
 
 
 def chosen(count: int, limit: int | None) -> np.ndarray:
-    """Returns `limit` of the numbers below `count`, int64, ascending; all for None or if fewer.
-
-    The random choice is always the same, so that evaluations can be compared.
-    """
+    """Returns `limit` integers below `count`, ascending, always the same random choice."""
     if limit is None or limit >= count:
         return np.arange(count)
     generator = np.random.Generator(np.random.Philox(0))
@@ -126,7 +114,7 @@ def chosen(count: int, limit: int | None) -> np.ndarray:
 
 
 def filled(values: np.ndarray, batch: int, padding: int = 0) -> np.ndarray:
-    """Returns the values [rows, ...] followed by rows of padding, [batch, ...]."""
+    """Appends rows of padding to the values [rows, ...]; returns [batch, ...]."""
     if len(values) == batch:
         return values
     whole = np.full([batch, *values.shape[1:]], padding, values.dtype)

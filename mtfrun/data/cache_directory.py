@@ -1,7 +1,4 @@
-"""Directories of caches, built beside their place and renamed, so complete or absent.
-
-And the choice of caches for commands.
-"""
+"""Directories of caches, built beside their place and renamed, so complete or absent."""
 
 from __future__ import annotations
 
@@ -36,8 +33,8 @@ class CacheChoice:
 
     Attributes:
       tasks: a regular expression that the whole name of a task matches.
-      cache_dir: directory of all caches; None for the directory of each task.
-      overwrite: whether caches that exist are built again.
+      cache_dir: directory of all caches; None for each task's directory.
+      overwrite: whether to rebuild existing caches.
       anew: whether to compare caches with their hashes even if they have not changed.
     """
 
@@ -54,13 +51,12 @@ EVERY_CACHE = CacheChoice()
 
 
 def resolve_cache_dir(cache_dir: str | None) -> Path:
-    """Returns `cache_dir`, else $MTFRUN_CACHE_DIR, else ~/.cache/mtfrun."""
     chosen = cache_dir or os.environ.get("MTFRUN_CACHE_DIR") or "~/.cache/mtfrun"
     return absolute_path(chosen)
 
 
 def cache_path(cache_dir: str | None, name: str, split: str, origin: object) -> Path:
-    """Returns the directory of a cache, whose name changes with the JSON that it is made of."""
+    """Returns the directory of a cache, named after a hash of its origin's JSON."""
     digest = hashlib.sha256(json.dumps(origin, sort_keys=True).encode()).hexdigest()[:16]
     return resolve_cache_dir(cache_dir) / _file_name(name) / f"{_file_name(split)}-{digest}"
 
@@ -78,15 +74,14 @@ def open_or_build(
     Waits while another process builds the same cache.
 
     Args:
-      place: returns the cache's directory for an origin; see `cache_path`.
-      origin: returns JSON that identifies the sources; called before and after the cache is built.
+      place: returns the cache's directory for an origin.
+      origin: returns JSON that identifies the sources; called before and after the build.
       build: called with an empty directory and the cache's directory; writes the files into the
         first and returns the counts for the manifest.
       open_files: opens the cache in a directory, for an origin; may raise DamagedCacheError.
-      overwrite: whether to build the cache even if it exists.
 
     Raises:
-      DataError: the cache cannot be written, or a source changes while it is built.
+      DataError: the cache cannot be written, or a source changes during the build.
     """
     before = origin()
     directory = place(before)
@@ -112,10 +107,7 @@ def open_or_build(
 
 
 def cache_directories(cache_dir: str | None) -> list[Path]:
-    """Returns the directories of all caches, sorted, including partial ones from killed builds.
-
-    Skips everything else in the cache directory, such as prepared datasets.
-    """
+    """Returns all directories of caches, sorted, including killed builds' partial ones."""
     root = resolve_cache_dir(cache_dir)
     if not root.exists():
         return []
@@ -145,7 +137,6 @@ def remove_cache(directory: Path) -> bool:
 
 @contextlib.contextmanager
 def writing(directory: Path) -> Iterator[None]:
-    """Turns errors of the file system into a DataError about the cache `directory`."""
     try:
         yield
     except OSError as error:
@@ -166,7 +157,6 @@ def _check_unchanged(before: Mapping[str, Any], after: Mapping[str, Any]) -> Non
 
 @contextlib.contextmanager
 def _work(directory: Path) -> Iterator[Path]:
-    """Makes a directory beside the cache's directory, and removes it at the end."""
     with writing(directory):
         work = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
     try:
@@ -208,7 +198,7 @@ def _remove_partial_files(directory: Path) -> None:
 
 @contextlib.contextmanager
 def _lock(directory: Path) -> Iterator[None]:
-    """Holds the exclusive lock of a cache, which the system releases when the process ends."""
+    """Holds an exclusive lock, which the system releases when the process ends."""
     with writing(directory):
         directory.parent.mkdir(parents=True, exist_ok=True)
         file = open_to_write(directory.with_name(f".{directory.name}.lock"), "rb+")

@@ -2,7 +2,7 @@
 
 Files are compared with their hashes when a cache is first opened on a machine, and again whenever
 one may have changed: `checked.json` stores each file's inode, size and times at the last
-comparison. A copy has another inode, and the time of an inode's last change (ctime) cannot be set.
+comparison. A copy has another inode, and an inode's time of last change (ctime) cannot be set.
 """
 
 from __future__ import annotations
@@ -96,14 +96,10 @@ def read_manifest(
     origin: Mapping[str, Any] | None = None,
     anew: bool = False,
 ) -> dict[str, Any]:
-    """Returns the manifest of a cache, after comparing its files with their hashes if necessary.
+    """Returns a cache's manifest, after comparing its files with their hashes if necessary.
 
-    Args:
-      directory: the directory of the cache.
-      files: names of the files that the cache must have.
-      check: checks their content after the comparison; may raise DamagedCacheError.
-      origin: the sources that the cache must be made from.
-      anew: whether to compare the files even if they have not changed since the last comparison.
+    `check` checks the content after the comparison and may raise DamagedCacheError. `origin` is
+    what the cache must be made from. `anew` compares files even if they have not changed.
     """
     manifest: dict[str, Any]
     with reading(directory):
@@ -126,7 +122,7 @@ def read_manifest(
 
 
 def last_use(directory: Path) -> float:
-    """Returns when a cache was last opened, or else when its build started, as a Unix time."""
+    """Returns the Unix time at which a cache was last opened, or else its build started."""
     path = directory / _CHECKED
     return (path if path.exists() else directory).stat().st_mtime
 

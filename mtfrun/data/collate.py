@@ -8,13 +8,10 @@ import numpy as np
 
 
 class Texts(NamedTuple):
-    """Texts, or the beginnings of texts, in a sequence of tokens; all int64 [texts].
+    """Beginnings of texts in a sequence of tokens: `sizes` ids, at least 1, from `starts`.
 
-    Attributes:
-      starts: where each begins.
-      sizes: how many ids are read, at least 1.
-      stops: where the whole text ends. If it is not start + size, the text is trimmed: the last of
-        the ids that are read is replaced by the whole text's last one, its end id.
+    The whole text ends at `stops`. If that is later, the last id that is read is replaced by the
+    whole text's last one, its end id. All int64 [texts].
     """
 
     starts: np.ndarray
@@ -23,12 +20,10 @@ class Texts(NamedTuple):
 
 
 class Collated(NamedTuple):
-    """Rows of ids; all int32 [rows, length], 0 for padding.
+    """Texts one after the other, int32 [rows, length].
 
-    Attributes:
-      ids: texts, one after the other; the vocabulary's id of padding behind them.
-      segmentation: number of each id's segment in its row, from 1.
-      position: of each id in its segment, from 0.
+    Segments count from 1 in each row, positions from 0 in each segment; padding has 0, and the
+    vocabulary's padding id.
     """
 
     ids: np.ndarray
@@ -46,20 +41,15 @@ def collate(
 ) -> Collated:
     """Returns rows of texts from a sequence of tokens.
 
+    `counts` [rows] is the number of texts in each row, which have at most `length` ids together.
+    `texts_per_segment` is 2 for segments that are pairs; it divides all `counts`.
+
     Examples:
       >>> texts = Texts(np.array([0, 2, 5]), np.array([2, 3, 2]), np.array([2, 5, 9]))
       >>> tokens = np.array([8, 1, 6, 7, 1, 4, 5, 3, 1])
       >>> rows = collate(tokens, texts, np.array([2, 1]), 6)
       >>> rows.ids.tolist(), rows.segmentation.tolist()
       ([[8, 1, 6, 7, 1, 0], [4, 1, 0, 0, 0, 0]], [[1, 1, 2, 2, 2, 0], [1, 1, 0, 0, 0, 0]])
-
-    Args:
-      tokens: [tokens] of all texts.
-      texts: the texts of the first row, of the second, ...; in no row more than `length` ids.
-      counts: [rows] number of texts in each row.
-      length: of a row.
-      texts_per_segment: 2 for segments that are pairs; divides all `counts`.
-      padding_id: the id behind the texts of a row.
     """
     rows = counts.size
     # Every row becomes a sequence of runs: its texts, and padding. So whatever is constant in a run
@@ -101,12 +91,7 @@ def collate(
 
 
 def indices_within(counts: np.ndarray) -> np.ndarray:
-    """Returns 0, 1, ..., count - 1 for every count, one after the other.
-
-    Examples:
-      >>> indices_within(np.array([2, 0, 3])).tolist()
-      [0, 1, 0, 1, 2]
-    """
+    """Returns 0, 1, ..., count - 1 for every count: 0, 1, 0, 1, 2 for counts 2, 0, 3."""
     first = np.cumsum(counts) - counts
     indices: np.ndarray = np.arange(counts.sum()) - np.repeat(first, counts)
     return indices

@@ -26,11 +26,9 @@ from mtfrun.data.vocabularies.vocabulary import Vocabulary
 class Data(abc.ABC):
     """Batches of integer features for training and evaluation.
 
-    Attributes:
-      remedy: what to configure instead for a model that reads other features, for messages; may be
-        empty.
-      has_rows_of_pairs: whether every row holds pairs of texts, each "inputs end targets end".
-      has_text: whether splits are running text, which `TextData.text` returns.
+    `remedy` says in messages what to configure instead for a model that reads other features.
+    With `has_rows_of_pairs` every row holds pairs of texts, each "inputs end targets end". With
+    `has_text` splits are running text, which `TextData.text` returns.
     """
 
     remedy: ClassVar[str] = ""
@@ -40,9 +38,9 @@ class Data(abc.ABC):
     @property
     @abc.abstractmethod
     def features(self) -> Mapping[str, Feature]:
-        """The features of every batch of training, by name.
+        """The features of training batches, by name.
 
-        Batches of an evaluation may have shorter rows, and lack the features of packed rows.
+        Evaluation batches may have shorter rows, and lack the features of packed rows.
         """
 
     @property
@@ -80,23 +78,18 @@ class Data(abc.ABC):
 
     @property
     def cached_tasks(self) -> Sequence[str]:
-        """The names of the tasks that `caches` can build."""
         return ()
 
     def caches(self, split: str, choice: CacheChoice = EVERY_CACHE) -> Iterator[Cached]:
-        """Yields the caches of a split, after building those that are missing; none by default."""
+        """Yields the caches of a split, after building missing ones; none by default."""
         return iter(())
 
     def densities(self, split: str) -> Mapping[str, Density]:
-        """Returns how full a split's rows of training are, by task.
-
-        Without the tasks for which this is unknown before all rows are made.
-        """
+        """Returns how full a split's training rows are, by task, where that is known in advance."""
         return {}
 
     @property
     def vocabularies(self) -> Mapping[str, Vocabulary]:
-        """The vocabularies of the features that are ids, by name."""
         return {}
 
     @property
@@ -106,23 +99,22 @@ class Data(abc.ABC):
 
     @property
     def class_names(self) -> Mapping[str, Sequence[str]]:
-        """Of the features that are classes, the name of every class."""
+        """The name of every class, by feature that is a class."""
         return {}
 
     def fingerprint(self) -> dict[str, object]:
-        """Returns what determines the rows of training, as JSON by the name of a setting.
+        """Returns what determines the training rows, as JSON by setting, for checkpoints.
 
-        Checkpoints store it: a run is not resumed with other data unnoticed.
+        With it a run is not resumed with other data unnoticed.
         """
         return {}
 
     def vocabulary_files(self) -> list[str]:
-        """Returns the names of the files that the vocabularies read, without duplicates."""
         files = [name for vocabulary in self.vocabularies.values() for name in vocabulary.files]
         return list(dict.fromkeys(files))
 
     def source_summary(self) -> Mapping[str, object] | None:
-        """Returns JSON that a model needs from the source, such as the names of classes.
+        """Returns JSON that a model needs from the source, such as class names, or None.
 
         A run directory stores it, so that the model can be used without the source.
         """
@@ -145,18 +137,15 @@ class Data(abc.ABC):
         return None
 
     def shapes(self, batch: int) -> dict[str, mtf.Shape]:
-        """Returns the shape {batch, ...} of every feature of a batch of training."""
+        """Returns the shape {batch, ...} of every training feature."""
         rows = mtf.Shape([mtf.Dimension("batch", batch)])
         return {name: rows + feature.shape for name, feature in self.features.items()}
 
 
 class TextData(Data):
-    """Data of token ids.
+    """Data of token ids; a split may be pairs of texts, which `pairs` returns.
 
     By default prompts are continued, and the input of a scored pair precedes its target in one row.
-
-    Attributes:
-      has_pairs: whether a split is pairs of texts, which `pairs` returns.
     """
 
     has_pairs: ClassVar[bool] = False
@@ -164,7 +153,7 @@ class TextData(Data):
     @property
     @abc.abstractmethod
     def vocabulary(self) -> Vocabulary:
-        """Text to ids and back, of the targets."""
+        """The vocabulary of the targets."""
 
     @property
     def tokens_per_row(self) -> int:
@@ -194,11 +183,9 @@ class TextData(Data):
         return ()
 
     def postprocess(self, text: str) -> object:
-        """Returns what the metrics compare, by default the text."""
         return text
 
     def prompt_format(self, limits: PromptLimits) -> PromptFormat:
-        """Returns the conversion of prompts to rows."""
         return LanguageModelPrompts(self.vocabulary, limits)
 
     def text(self, split: str) -> bytes:
@@ -210,7 +197,7 @@ class TextData(Data):
         raise DataError(f"{type(self).__name__} has no texts: choose data made of a task")
 
     def pairs(self, split: str, count: int) -> list[tuple[bytes, bytes]]:
-        """Returns pairs of inputs and targets of a split, at most `count`, the same every time."""
+        """Returns at most `count` pairs of inputs and targets of a split, the same every time."""
         raise DataError(
             f"{type(self).__name__} has no pairs of texts: use @data.SequenceToSequenceData() or "
             "@data.DelimitedPairsData()"

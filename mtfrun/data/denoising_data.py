@@ -23,20 +23,18 @@ from mtfrun.data.task_data import TaskData
 
 @dataclasses.dataclass(frozen=True)
 class DenoisingData(TaskData):
-    """Running text of which an objective makes inputs and targets, for encoder-decoder models.
+    """Running text from which an objective makes inputs and targets, for encoder-decoder models.
 
-    The documents of a split form one stream of ids, without ends between them, which is cut every
-    so many ids as make features of the given lengths. Every epoch has other noise; an evaluation
-    always has the noise of the first epoch.
+    Documents form one stream of ids without ends, cut into texts that fill the features. Noise
+    differs in every epoch; an evaluation always has the noise of the first.
 
-    Prompts are inputs, as the model sees them in training: with sentinels, if the vocabulary can
-    encode these, and with a mode in front if the objective has modes.
+    Prompts are inputs as in training: with sentinels, if the vocabulary can encode them, after a
+    mode if the objective has modes.
 
     Attributes:
-      objective: what the inputs and the targets are.
+      objective: makes the inputs and the targets.
       inputs_length: maximum number of ids of the inputs, including the end.
-      targets_length: of the targets; by default what the objective makes of the longest text whose
-        inputs fit.
+      targets_length: of the targets; by default for the longest text whose inputs fit.
     """
 
     remedy: ClassVar[str] = (
@@ -84,14 +82,14 @@ class DenoisingData(TaskData):
 
 @dataclasses.dataclass(frozen=True)
 class DelimitedDenoisingData(TaskData):
-    """Running text of which an objective makes rows "inputs end targets end", for decoders.
+    """Running text from which an objective makes rows "inputs end targets end", for decoders.
 
     One text a row; otherwise as `DenoisingData`. For prefix language models, whose inputs see each
     other, and for causal ones; see `DelimitedPairsData`.
 
     Attributes:
-      objective: what the inputs and the targets are.
-      length: of a row.
+      objective: makes the inputs and the targets.
+      length: ids of a row.
     """
 
     remedy: ClassVar[str] = "set Experiment.data = @data.DenoisingData()"
@@ -122,7 +120,6 @@ class DelimitedDenoisingData(TaskData):
 
     @property
     def _lengths_of_pairs(self) -> FeatureLengths:
-        """The maximum lengths of prompts and outputs, which a row holds both."""
         inputs, targets, length = self._lengths
         inputs = min(inputs, max(length - targets, length // 2))
         return FeatureLengths(inputs, min(targets, length - inputs), length)

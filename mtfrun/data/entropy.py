@@ -13,21 +13,17 @@ MAX_ORDER = 7
 
 
 def conditional_entropy(text: bytes, order: int) -> float:
-    """Returns H(byte | the `order` bytes before it) of `text`, in bits per byte.
+    """Returns H(byte | the `order` bytes before it) of `text`, in bits per byte; `order` in 0..7.
 
-    H = -(1/n) sum over (c, x) of N(c, x) log2(N(c, x) / N(c)), where N counts the contexts c and
-    their continuations x in the same text: the code length under a table of frequencies that is
-    estimated from the text itself, not counting the table. So it is a lower bound of what such a
-    table reaches on unseen text, and the lower the shorter the text is.
+    H = -(1/n) sum over (c, x) of N(c, x) log2(N(c, x) / N(c)), where N counts contexts c and their
+    continuations x: the code length under a table of frequencies estimated from the same text, not
+    counting the table. A lower bound for such a table on unseen text, lower for shorter texts.
 
     Examples:
       >>> conditional_entropy(b"aabb" * 100, 0)
       1.0
       >>> conditional_entropy(b"abab" * 100, 1)
       0.0
-
-    Raises:
-      DataError: the order is not in 0..7, or the text is not longer than it.
     """
     if not 0 <= order <= MAX_ORDER:
         raise DataError(f"conditional_entropy: order must be in 0..{MAX_ORDER}, not {order}")
@@ -51,7 +47,6 @@ def bz2_bits_per_byte(text: bytes) -> float:
 
 
 def _entropy(symbols: np.ndarray) -> float:
-    """Returns the entropy of the symbols' frequencies, in bits per symbol."""
     _, counts = np.unique(symbols, return_counts=True)
     frequencies = counts / symbols.size
     return float(-(frequencies * np.log2(frequencies)).sum())

@@ -18,19 +18,17 @@ OUTER_BATCH = "outer_batch"
 
 
 class Feature(NamedTuple):
-    """A feature of a batch: the shape of one row, without "batch", and what its values mean."""
+    """The shape of one row, without "batch", and what its values mean."""
 
     shape: mtf.Shape
     meaning: str
 
 
 def ids_feature(length: int, meaning: str) -> Feature:
-    """Returns a feature {length} of ids."""
     return Feature(mtf.Shape([mtf.Dimension("length", length)]), meaning)
 
 
 def packed_features(length: int, name: str = TARGETS) -> dict[str, Feature]:
-    """Returns the features of rows of packed texts, `name` and what belongs to it."""
     return {
         name: ids_feature(length, "ids, 0 for padding, which has no loss"),
         f"{name}_segmentation": ids_feature(
@@ -41,12 +39,7 @@ def packed_features(length: int, name: str = TARGETS) -> dict[str, Feature]:
 
 
 def split_batch(shape: mtf.Shape, outer_batch: int) -> mtf.Shape:
-    """Returns {outer_batch, batch, ...} for {batch, ...}: the same rows along two dimensions.
-
-    Examples:
-      >>> split_batch(mtf.convert_to_shape("batch:8;length:128"), 2)
-      Shape(outer_batch:2;batch:4;length:128)
-    """
+    """Returns {outer_batch, batch, ...} for {batch, ...}: the same rows along two dimensions."""
     batch, *row_dims = shape
     if outer_batch < 1 or batch.size % outer_batch:
         raise DataError(
@@ -97,19 +90,14 @@ def validate_batch(batch: Mapping[str, np.ndarray], shapes: Mapping[str, mtf.Sha
 
 
 class Padding(NamedTuple):
-    """Positions of batches of texts: how many are `empty`, of how many."""
+    """How many positions of batches of texts are `empty`, of how many."""
 
     empty: int
     positions: int
 
 
 def padding_of(batch: Mapping[str, np.ndarray]) -> Padding:
-    """Returns the positions of inputs and targets; no positions for batches without text.
-
-    Examples:
-      >>> padding_of({"targets": np.array([[5, 1, 0, 0]])})
-      Padding(empty=2, positions=4)
-    """
+    """Returns the positions of inputs and targets; no positions for batches without text."""
     empty = positions = 0
     for name in (INPUTS, TARGETS):
         ids = batch.get(name)

@@ -19,7 +19,7 @@ LARGEST_CONTENT = 1 << 30
 
 
 def file_state(path: Path) -> str:
-    """Returns the size of a file and the time of its last change, as readable text to compare."""
+    """Returns a file's size and time of last change, as readable text to compare."""
     try:
         status = path.stat()
     except OSError as error:
@@ -30,9 +30,9 @@ def file_state(path: Path) -> str:
 
 
 def absolute_path(name: str) -> Path:
-    """Returns an absolute path, in which `~` is the home directory.
+    """Replaces `~` by the home directory.
 
-    `~name` of a user who does not exist is the name of a file: `Path.expanduser` raises an error.
+    `~name` of a user who does not exist is a file name: `Path.expanduser` raises an error.
     """
     if not isinstance(name, str | os.PathLike) or "\0" in os.fspath(name):
         raise DataError(f"{name!r} is not a name of a file: give a text, without NUL")
@@ -40,7 +40,7 @@ def absolute_path(name: str) -> Path:
 
 
 def fixed_directory(pattern: str) -> tuple[str, str]:
-    """Splits an absolute pattern into the directory in which it searches and the remaining pattern.
+    """Splits an absolute pattern into the directory to search and the remaining pattern.
 
     An existing name is taken literally, even if it contains "[", "*" or "?".
     """
@@ -90,7 +90,6 @@ def _expanded(directory: str, parts: Sequence[str]) -> Iterator[str]:
 
 
 def _folders(base: str) -> Iterator[str]:
-    """Yields a directory and those below it, once each, without hidden ones."""
     links, seen = [base], set[str]()
     while links:
         for folder, names, _ in os.walk(links.pop()):

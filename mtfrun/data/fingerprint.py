@@ -1,6 +1,6 @@
-"""Comparison of the data of a run with those that its checkpoint was trained on.
+"""Comparison of a run's data with the data that its checkpoint was trained on.
 
-`Data.fingerprint` returns JSON, which checkpoints hold. Two entries of it have a meaning here:
+`Data.fingerprint` returns JSON, which checkpoints hold. Two entries have a meaning here:
 
   "vocabularies"  hashes by feature; a model can never be used with another vocabulary.
   "ids"           in a mapping: a hash of what the mapping's other entries determine. While it is
@@ -47,9 +47,9 @@ def check_vocabularies(
 def check_unchanged(
     saved: Mapping[str, object], present: Mapping[str, object], checkpoint: str
 ) -> None:
-    """Raises DataError if the data have changed since a checkpoint; vocabularies are not compared.
+    """Raises DataError if the data have changed since a checkpoint; ignores vocabularies.
 
-    `saved` is the fingerprint in the checkpoint, empty for one that has none.
+    `saved` is empty for a checkpoint without a fingerprint.
     """
     if not saved:
         return

@@ -37,10 +37,7 @@ _BYTES_STACKED_AHEAD = 1 << 28
 def host_of(mesh: mtf.Mesh, shape: mtf.Shape, outer_batch: int = 1) -> Host:
     """Returns the rows of a batch that the devices of this process hold.
 
-    Args:
-      mesh: the mesh, over any number of processes.
-      shape: of a feature, {batch, ...}.
-      outer_batch: see `Infeed`.
+    `shape` is a feature's, {batch, ...}; `outer_batch` as in `Infeed`.
     """
     rows = _split(mtf.Shape(shape.dims[:1]), outer_batch)
     numbers = np.arange(rows.size).reshape(rows.to_integer_list)
@@ -49,7 +46,7 @@ def host_of(mesh: mtf.Mesh, shape: mtf.Shape, outer_batch: int = 1) -> Host:
 
 
 class _BatchAhead(NamedTuple):
-    """A batch that was read ahead; the position of the data behind it, in examples; its sizes."""
+    """A batch that was read ahead, with the position of the data after it, in examples."""
 
     batch: Batch
     position: int
@@ -68,22 +65,21 @@ class Infeed:
     """Puts the next batches on a mesh, the batches of several steps at a time.
 
     A thread reads the batches that follow and stacks the next call's, which is expected to be like
-    the last one. The position is the one behind the batches that `next` has returned.
+    the last one. The position is the one after the batches that `next` has returned.
 
     Args:
-      batches: dicts of integer arrays, int32 or uint8, whose first dimension is the batch, e.g.
+      batches: dicts of arrays, int32 or uint8, with the batch as first dimension, e.g.
         `data.train(batch, seed=0)`.
-      mesh: where the batches go.
       shapes: the named shape of each feature, e.g. `data.shapes(batch)`.
-      outer_batch: number of parts into which the batch is split; above 1 features are {outer_batch,
-        batch, ...}, for layouts that split a batch over two mesh axes.
-      with_shorter_rows: whether batches may have shorter rows than `shapes` say, and lack features,
-        as in an evaluation.
+      outer_batch: parts into which the batch is split; above 1 features are {outer_batch, batch,
+        ...}, for layouts that split a batch over two mesh axes.
+      with_shorter_rows: whether batches may have shorter rows and lack features, as in an
+        evaluation.
       host: the rows that `batches` have of every batch, see `host_of`; by default all.
 
     Attributes:
       wait_secs: time that calls of `next` have waited for the data.
-      padding: of every batch that the last call of `next` has returned.
+      padding: of each batch that the last `next` returned.
     """
 
     def __init__(
@@ -123,15 +119,14 @@ class Infeed:
 
     @property
     def batches_left(self) -> int | None:
-        """How many batches have not been read, of data that end; None if unknown."""
+        """Number of batches not yet read, of data that end; None if unknown."""
         return operator.length_hint(self._batches) or None
 
     def next(self, steps: int, capacity: int | None = None) -> dict[str, mtf.Tensor] | None:
         """Returns the next batches' features {steps, [outer_batch,] batch, ...}; None at the end.
 
-        If fewer than `steps` are left, or `capacity` is larger than `steps`, batches of zeros
-        (padding, loss weight 0) fill up the `capacity` steps, so that the shape, and with it the
-        compiled step, is always the same.
+        If fewer than `steps` are left, or `capacity` is larger, batches of zeros (padding, loss
+        weight 0) fill up the `capacity` steps: the shape, so the compiled step, stays the same.
         """
         capacity = steps if capacity is None else capacity
         check_range("steps", steps, COUNT)
@@ -157,7 +152,7 @@ class Infeed:
     def examples_seen(self, steps_ago: int = 0) -> Mapping[str, float]:
         """Returns the examples of every task before the position, `steps_ago` batches earlier.
 
-        By the name of the task, "" if there is only one. Nothing for batches that end.
+        By task name, "" if there is only one. Nothing for batches that end.
         """
         if not isinstance(self._batches, Batches):
             return {}
@@ -176,7 +171,6 @@ class Infeed:
         return self._started
 
     def _stack(self, batches: Sequence[_BatchAhead], capacity: int) -> _Stacked:
-        """Stacks batches, after checking them; runs in the thread."""
         if not batches:
             return _Stacked(batches, {})
         first = batches[0].batch
@@ -207,9 +201,9 @@ class Infeed:
 class _Producer:
     """Reads batches ahead in a thread, and stacks the next call's when enough are there.
 
-    A call stacks them itself if the thread is still reading: a batch that takes long delays nobody
-    while others are ahead. The executor ends its thread before Python does: a thread that still
-    runs native code then would abort the process.
+    A call stacks them itself if the thread is still reading: a slow batch delays nobody while
+    enough are ahead. The executor ends its thread before Python does: a thread that still runs
+    native code then would abort the process.
     """
 
     def __init__(
@@ -232,7 +226,6 @@ class _Producer:
             self._run()
 
     def peek(self, steps: int, capacity: int) -> _Stacked:
-        """Waits for the batches of the next call; raises the error of reading them."""
         with self._changed:
             self._expected = steps, capacity
             while len(self._ahead) < steps and not self._has_ended:
@@ -243,7 +236,6 @@ class _Producer:
             return self._stack_first(steps, capacity)
 
     def next(self, steps: int, capacity: int) -> _Stacked:
-        """Returns the next batches; raises the error of reading them."""
         with self._changed:
             stacked = self.peek(steps, capacity)
             for _ in stacked.batches:
@@ -253,7 +245,6 @@ class _Producer:
             return stacked
 
     def stop(self) -> None:
-        """Ends the thread, after the batch that it reads."""
         self._is_stopped = True
         self._executor.shutdown(cancel_futures=True)
 
@@ -269,7 +260,6 @@ class _Producer:
             self._executor.submit(self._work)
 
     def _work(self) -> None:
-        """Stacks the expected batches, or reads one, and queues itself."""
         with self._changed:
             if self._expected is not None and len(self._ahead) >= self._expected[0]:
                 expected, self._expected = self._expected, None
@@ -289,7 +279,7 @@ class _Producer:
         return max(num_stacked + most, self._expected[0] if self._expected else 0)
 
     def _read(self) -> None:
-        """Reads a batch; keeps an error until the batches before it are consumed."""
+        """Reads a batch; holds back an error until the batches before it are consumed."""
         try:
             ahead = self._next_batch()
         except BaseException as error:

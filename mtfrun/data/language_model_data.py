@@ -17,16 +17,13 @@ from mtfrun.data.text_rows import PackedRows, StreamRows
 class LanguageModelData(TaskData):
     """Running text in rows of `length` tokens.
 
-    The documents of a split, each closed by the end id, form one stream of tokens, which is cut
-    every `length` tokens. Only the last row is padded. A document that exceeds the end of a row
-    continues in the next row as that row's first segment, with positions from 0, and does not
-    attend to its beginning. Every token is in exactly one row.
-
-    Targets that are padding have no loss. Prompts are continued.
+    A split's documents, each closed by the end id, form one stream, cut every `length` tokens. Only
+    the last row is padded, and padding has no loss. A document that exceeds a row continues as the
+    next row's first segment, with positions from 0, and does not attend to its beginning.
 
     Attributes:
       length: tokens of a row.
-      whole_documents: whether to keep documents whole instead: a row holds as many as fit; longer
+      whole_documents: whether to pack whole documents instead: a row holds as many as fit; longer
         documents are cut.
     """
 
@@ -41,7 +38,6 @@ class LanguageModelData(TaskData):
 
     @property
     def features(self) -> dict[str, Feature]:
-        """Targets, and the document and the position in it of every target."""
         return packed_features(self.length)
 
     def _rows(self, task: Task, split: str) -> Rows:

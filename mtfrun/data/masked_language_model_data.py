@@ -25,12 +25,9 @@ from mtfrun.data.vocabularies import Vocabulary
 class MaskedLanguageModelData(TaskData):
     """Running text in rows of `length` ids, of which some are masked in the inputs.
 
-    The documents of a split form one stream of ids, without ends between them. Targets are the ids
-    of the noise, 0 elsewhere, so that loss and accuracy are about the noise. Every epoch has
-    other noise; an evaluation always has the noise of the first epoch.
-
-    Prompts are texts with masks, the first sentinel of the vocabulary, and outputs are the texts
-    with predictions in the place of the masks.
+    Documents form one stream of ids without ends. Targets are the ids of the noise, 0 elsewhere, so
+    that loss and accuracy are about the noise. Noise differs in every epoch; an evaluation always
+    has the noise of the first.
 
     Attributes:
       length: ids of a row.
@@ -102,7 +99,6 @@ class MaskedLanguageModelPrompts(PromptFormat):
         return {INPUTS: inputs, TARGETS: np.where(inputs == self.mask, 0, inputs).astype(np.int32)}
 
     def scored_row(self, inputs: bytes, target: bytes) -> ScoredRow:
-        """Raises DataError: a masked language model has no likelihood of a text."""
         raise DataError(
             "MaskedLanguageModelData scores no pairs: a masked language model predicts masked ids "
             "only"

@@ -23,7 +23,7 @@ class ProportionalToExamples:
     Attributes:
       scale: factor of the number of examples.
       maximum: limit of that product, so that a large task does not displace the small ones.
-      temperature: 1 mixes in proportion to sizes; the higher it is, the more equal are the rates.
+      temperature: 1 mixes in proportion to sizes; higher values make rates more equal.
 
     Examples:
       >>> ProportionalToExamples(maximum=10_000, temperature=2.0)(1_000_000)
@@ -39,7 +39,6 @@ class ProportionalToExamples:
         check_fields(self, POSITIVE, "maximum", optional=True)
 
     def __call__(self, examples: int) -> float:
-        """Returns the rate of a task of so many examples."""
         size = examples * self.scale
         if self.maximum is not None:
             size = min(size, self.maximum)
@@ -50,18 +49,16 @@ class ProportionalToExamples:
 class Mixture:
     """Tasks of the same features and vocabularies, whose examples are mixed in training.
 
-    Every stretch of training has its share of each task: mixing is deterministic, see `Mixing`. An
-    evaluation reads each task by itself.
-
-    An example is a pair of texts, or a row of running text. A row of packed pairs counts as so many
-    examples as it holds on average.
+    Every stretch of training has its share of each task, see `Mixing`; an evaluation reads each
+    task by itself. An example is a pair of texts, or a row of running text. A row of packed pairs
+    counts as so many examples as it holds on average.
 
     Attributes:
       tasks: of different names.
       rates: how often examples of each task are drawn, relative to each other; or a function of a
         task's number of examples.
-      max_epochs: by the name of a task, after how many epochs it is no longer drawn; one task
-        has no such limit.
+      max_epochs: by task name, after how many epochs it is no longer drawn; at least one task has
+        no such limit.
       name: for the choice by name, see `choose`.
     """
 
@@ -149,17 +146,11 @@ Tasks = Task | Mixture
 
 
 def mixture_of(tasks: Tasks) -> Mixture:
-    """Returns a mixture; a task becomes a mixture of one."""
     return tasks if isinstance(tasks, Mixture) else Mixture([tasks], name=tasks.title)
 
 
 def feature_length(lengths: Mapping[str, int], feature: str) -> int:
-    """Returns one of T5's `TASK_FEATURE_LENGTHS`, for gin files.
-
-    Examples:
-      >>> feature_length({"inputs": 512, "targets": 114}, "targets")
-      114
-    """
+    """Returns one of T5's `TASK_FEATURE_LENGTHS`, for gin files."""
     if feature not in lengths:
         raise DataError(
             f'TASK_FEATURE_LENGTHS has no length of "{feature}"; it has {", ".join(lengths)}'

@@ -15,8 +15,8 @@ from mtfrun.data.vocabularies import Vocabulary
 class RawStream:
     """The texts of a cache's only feature, joined without ends and cut every `length` ids.
 
-    So T5 reads text for its objectives (Raffel et al. 2020, https://arxiv.org/abs/1910.10683,
-    section 3.1.4).
+    As T5's objectives read text (Raffel et al. 2020, https://arxiv.org/abs/1910.10683, section
+    3.1.4).
     """
 
     def __init__(self, cache: TokenCache, length: int):
@@ -29,7 +29,6 @@ class RawStream:
         return -(-self._size // self._length)
 
     def take(self, numbers: np.ndarray) -> RawText:
-        """Returns texts by their numbers, int64 [batch]."""
         batch, length = len(numbers), self._length
         starts = numbers * length
         lengths = np.minimum(self._size - starts, length)
@@ -48,15 +47,11 @@ class RawStream:
         return RawText(ids, lengths)
 
     def _stops(self, documents: np.ndarray) -> np.ndarray:
-        """Returns where documents end in the stream, exclusively."""
         stops: np.ndarray = self._ends[documents] - documents - 1
         return stops
 
     def _documents_before(self, places: np.ndarray) -> np.ndarray:
-        """Returns the number of documents that end at or before places in the stream.
-
-        By bisection: an array of all `_stops` would take memory.
-        """
+        """By bisection: an array of all `_stops` would take memory."""
         low = np.zeros_like(places)
         high = np.full_like(places, self._ends.size)
         while (is_open := low < high).any():
@@ -87,7 +82,6 @@ class ObjectiveRows(Rows):
         return len(self._texts)
 
     def take(self, selection: Selection) -> Batch:
-        """Returns "inputs" and "targets" with the noise of each row's epoch."""
         text = self._texts.take(selection.rows)
         return self._objective(text, selection.generators(), self._lengths, self._vocabulary)
 
@@ -96,7 +90,6 @@ class JoinedObjectiveRows(ObjectiveRows):
     """As `ObjectiveRows`, but in one feature "targets", each row "inputs end targets end"."""
 
     def take(self, selection: Selection) -> Batch:
-        """Returns "targets", int32 [batch, lengths.joined]."""
         batch = super().take(selection)
         parts = np.concatenate([batch[INPUTS], batch[TARGETS]], axis=1)
         row, column = np.nonzero(parts)

@@ -19,16 +19,11 @@ _PARTS = 1 << 20
 
 @dataclasses.dataclass(frozen=True)
 class Host:
-    """The part of every batch that a process reads.
-
-    Attributes:
-      rows: the numbers of its rows in the batch, ascending; None for all of them.
-    """
+    """The part of every batch that a process reads: row indices, ascending; None for all rows."""
 
     rows: Sequence[int] | None = None
 
     def rows_of(self, batch: int) -> np.ndarray:
-        """Returns the numbers, int64, of its rows in a batch of this size."""
         if self.rows is None:
             return np.arange(batch)
         rows = np.asarray(self.rows, np.int64)
@@ -44,15 +39,9 @@ class Order:
     """The rows that stand at each position of an endless sequence of examples.
 
     Every component is shuffled anew in each epoch by a permutation with random access, and
-    components are mixed in proportion to their rates. The order depends neither on the batch size
-    nor on the number of hosts, and any position is reached at once.
-
-    Args:
-      sizes: number of rows of every component.
-      rates: how often rows of each component are drawn, relative to each other.
-      max_epochs: after how many epochs rows of each component are no longer drawn; None for any
-        number, as for one component at least.
-      seed: of the shuffles.
+    components are mixed in proportion to `rates`. After `max_epochs` a component is no longer
+    drawn; one at least has no such limit. The order depends neither on the batch size nor on the
+    number of hosts, and any position is reached at once.
     """
 
     def __init__(
@@ -94,9 +83,9 @@ class Order:
 
 
 class _Phase(NamedTuple):
-    """A part of the sequence in which the same components are drawn: their numbers and int shares.
+    """A part of the sequence, from position `first`, in which the same components are drawn.
 
-    It begins at the position `first`, before which `drawn` elements of every component stand.
+    `shares` are integers; `drawn` elements of every component stand before it.
     """
 
     first: int
@@ -109,13 +98,10 @@ class Mixing:
     """An endless sequence in which every component has its share of each stretch of positions.
 
     The counts of components among the first n positions differ from n times their shares by less
-    than the number of components. Nothing is drawn at random, so that any position is reached by
+    than the number of components. Nothing is drawn at random, so any position is reached by
     arithmetic: the first component has n - floor(n (1 - share)) of n positions, and the remaining
-    ones are shared in the same way. A component with a limit is no longer drawn once it is reached.
-
-    Args:
-      rates: above 0, relative to each other.
-      limits: how many elements of a component are drawn at most; None for any number. One has None.
+    ones are shared in the same way. `limits` are how many elements of a component are drawn at
+    most; None for any number, which one has.
     """
 
     def __init__(self, rates: Sequence[float], limits: Sequence[int | None]):
@@ -146,7 +132,6 @@ class Mixing:
         return components, within
 
     def drawn_before(self, position: int) -> list[int]:
-        """Returns how many elements of every component stand before a position."""
         phase = self._phases[bisect.bisect_right(self._firsts, position) - 1]
         drawn = list(phase.drawn)
         counts = _counts(position - phase.first, phase.shares)
@@ -180,7 +165,6 @@ def _first_with(count: int, component: int, shares: Sequence[int]) -> int:
 
 
 def _in_phase(phase: _Phase, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the component, and the position within it, at each position of a phase."""
     components, within = np.empty_like(positions), np.empty_like(positions)
     # The component whose count rises between the lengths n and n + 1 has position n.
     before = positions - phase.first

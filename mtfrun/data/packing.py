@@ -41,12 +41,7 @@ _FEW = 512
 
 
 class Plan(NamedTuple):
-    """The texts of every row.
-
-    Attributes:
-      examples: int32 [examples] numbers of the examples, row by row.
-      row_starts: int64 [rows + 1] where the examples of each row begin in `examples`.
-    """
+    """The texts of every row: `examples` int32, row by row, from `row_starts` int64 [rows + 1]."""
 
     examples: np.ndarray
     row_starts: np.ndarray
@@ -64,8 +59,7 @@ def pack(lengths: np.ndarray, capacities: Sequence[int]) -> Plan:
     proportional to the number of examples.
 
     Several features: the same for the scarcest one, if the rest then fits nearly everywhere; else
-    examples are dealt out to as many rows as their tokens need, so that all rows are about equally
-    full in the two scarcest features, see `_deal`. What does not fit is packed again.
+    `_deal`, into as many rows as the tokens need. What does not fit is packed again.
 
     Examples:
       >>> plan = pack(np.array([[3], [7], [5], [5]]), [10])
@@ -136,8 +130,8 @@ def _store(plan: Plan, path: Path, name: str) -> None:
 def _best_fit(sizes: np.ndarray, capacity: int) -> np.ndarray:
     """Returns the row of each size, int32 [examples], by best fit, longest first.
 
-    Rows with the same free space are interchangeable, and so are examples of the same size: each
-    step puts as many of those as possible into as many of these.
+    Rows with the same free space are interchangeable, as are examples of the same size: each step
+    puts as many of these as possible into as many of those.
     """
     by_size = np.argsort(capacity - sizes, kind="stable")
     counts = np.bincount(sizes, minlength=capacity + 1)
@@ -170,7 +164,6 @@ def _best_fit(sizes: np.ndarray, capacity: int) -> np.ndarray:
 
 
 def _fit(sizes: np.ndarray, capacity: np.ndarray) -> np.ndarray:
-    """Returns the row of each example, int32 [examples], in which all features fit."""
     row_of = np.empty(len(sizes), np.int32)
     unpacked = np.arange(len(sizes))
     num_rows = 0
@@ -195,11 +188,11 @@ def _fit(sizes: np.ndarray, capacity: np.ndarray) -> np.ndarray:
 def _deal(sizes: np.ndarray, capacity: np.ndarray) -> np.ndarray:
     """Returns the row of each example, int [examples], so that all rows are about equally full.
 
-    Every row has the same number of places, some of them empty. For one place after the other, the
-    examples in that place of all rows are distributed anew: rows in the order of what their other
-    places lack receive examples in the order of their sizes. Like the rule that assigns the longest
-    job to the machine with the least work (Graham 1969, https://doi.org/10.1137/0117039), but for
-    two features and all rows at once.
+    Every row has the same number of places, some empty. For one place after the other, the examples
+    in that place of all rows are distributed anew: rows in the order of what their other places
+    lack receive examples in the order of their sizes. Like the rule that assigns the longest job to
+    the machine with the least work (Graham 1969, https://doi.org/10.1137/0117039), but for two
+    features and all rows at once.
     """
     fractions = sizes / capacity
     scarcity = fractions.sum(0)
@@ -228,8 +221,8 @@ def _ordered(amounts: np.ndarray) -> np.ndarray:
     """Returns the order of amounts [number, 2] by the first, and within groups by the second.
 
     If two sets are ordered like this, those at the same place are similar in both amounts: in the
-    first one by the width of a group, and in the second one the better, the larger groups are. The
-    exponent is the best one of several for 25,000 rows of translations.
+    first by the width of a group, in the second the better, the larger groups are. The exponent is
+    the best of several for 25,000 rows of translations.
     """
     number = len(amounts)
     groups = int(number**0.4)
@@ -242,10 +235,9 @@ def _ordered(amounts: np.ndarray) -> np.ndarray:
 
 
 def _fit_one_by_one(sizes: np.ndarray, capacity: np.ndarray) -> np.ndarray:
-    """Returns the row of each example, int32 [examples]: the fullest one in which it fits.
+    """Puts each example into the fullest row in which it fits, the largest first.
 
-    The largest come first; how large an example is, or how full a row, is the largest fraction that
-    it takes of any feature's capacity.
+    Largest and fullest by the largest fraction that is taken of any feature's capacity.
     """
     row_of = np.empty(len(sizes), np.int32)
     spaces = np.broadcast_to(capacity, sizes.shape).copy()

@@ -26,10 +26,8 @@ from mtfrun.data.vocabularies import Vocabulary
 class PairsData(TaskData):
     """Pairs of texts as ids; subclasses define the rows that are made of them.
 
-    Every text ends with the end id. Texts that exceed `inputs_length` or `targets_length` are
-    truncated before it; the features `cut_at_front` lose the beginning of their texts instead.
-
-    An evaluation has one pair per row, and batches of rows of similar length.
+    Every text ends with the end id; longer texts are truncated before it. An evaluation has one
+    pair per row, and batches of rows of similar length.
 
     Attributes:
       inputs_length, targets_length: maximum number of ids of a text, including the end.
@@ -107,7 +105,6 @@ class SequenceToSequenceData(PairsData):
 
     @property
     def features(self) -> dict[str, Feature]:
-        """Inputs and targets; if packed, the pair and position of every id."""
         if self.packed:
             return {
                 **packed_features(self.inputs_length, INPUTS),
@@ -119,7 +116,6 @@ class SequenceToSequenceData(PairsData):
         }
 
     def model_arguments(self) -> dict[str, object]:
-        """Returns the size of the vocabulary, and of the inputs' if it is another one."""
         inputs, targets = self._vocabularies
         if inputs.fingerprint == targets.fingerprint:
             return super().model_arguments()
@@ -136,9 +132,8 @@ class DelimitedPairsData(PairsData):
     Packed pairs do not attend to each other, and positions count from 0 in each.
     These are the rows of a prefix language model (seqio's PrefixLM), and of a causal one that
     answers inputs (Mesh TensorFlow's delimited_lm); the model's `loss_on_targets_only` says whether
-    inputs are trained on.
-
-    Inputs and targets are distinguished by counting ends. So a pair is never divided between rows.
+    inputs are trained on. Counting ends distinguishes inputs and targets, so a pair is never
+    divided between rows.
 
     Attributes:
       length: of a row, at least inputs_length + targets_length, which is the default.
@@ -170,7 +165,6 @@ class DelimitedPairsData(PairsData):
 
     @property
     def features(self) -> dict[str, Feature]:
-        """Targets, which hold the inputs too; if packed, the pair and position of every id."""
         features = packed_features(self._joined)
         return features if self.packed else {TARGETS: features[TARGETS]}
 

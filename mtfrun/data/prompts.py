@@ -35,13 +35,9 @@ class PromptLimits:
 
 
 class ScoredRow(NamedTuple):
-    """A pair whose target is scored.
+    """A pair whose target is scored, as features to be padded to `lengths`.
 
-    Attributes:
-      features: the ids, by feature.
-      lengths: the length to which each feature is padded.
-      begin: index of the target's first id in the feature "targets"; the target extends to its end.
-      truncated: number of tokens of input and target that were cut off.
+    The target is "targets" from index `begin` on; `truncated` tokens of the pair were cut off.
     """
 
     features: dict[str, np.ndarray]
@@ -51,14 +47,10 @@ class ScoredRow(NamedTuple):
 
 
 class PromptRow(NamedTuple):
-    """One prompt as ids.
+    """One prompt as ids of the model's input, of which `read` are tokens of the prompt.
 
-    Attributes:
-      ids: input of the model.
-      read: number of tokens of the prompt among them.
-      truncated: number of tokens of the prompt that were cut off.
-      prefix: number of the prompt's ids at the beginning of the output.
-      limit: maximum number of ids of the output, the prefix included.
+    `truncated` tokens of the prompt were cut off; `prefix` ids of it begin the output, which has at
+    most `limit` ids, the prefix included.
     """
 
     ids: np.ndarray
@@ -76,14 +68,13 @@ class PromptFormat(abc.ABC):
 
     Attributes:
       continues: whether outputs continue the prompts.
-      prompt_vocabulary: text to ids, of prompts.
-      output_vocabulary: ids to text, of outputs.
+      prompt_vocabulary, output_vocabulary: of prompts, and of outputs.
       max_lengths: the longest rows, by feature.
       feature: the feature that holds the prompt: the targets, if there are no inputs.
       longest: maximum number of ids of a prompt.
-      from_end: whether the last ids of a longer prompt stay, not the first.
+      from_end: whether a longer prompt loses its first ids, not the last.
       after: ids that follow.
-      padding: the id behind the row's.
+      padding: the padding id.
       mask: the id that a prediction replaces; the targets hold all other ids as well. None where
         the targets hold no ids of the inputs.
     """
@@ -179,7 +170,6 @@ class LanguageModelPrompts(PromptFormat):
         return min(num_ids + self._limits.decode_length, self._limits.max_length)
 
     def longest_prefix(self, lengths: Mapping[str, int]) -> int:
-        """Returns the longest prompt of rows of this length."""
         length = lengths[TARGETS]
         # Rows that are shorter than `max_length` can hold `decode_length` ids behind the prompt.
         output_length = self._limits.decode_length if length < self._limits.max_length else 0
@@ -275,26 +265,20 @@ def truncate(ids: np.ndarray, longest: int, *, from_end: bool = False) -> np.nda
 
 
 def ends(vocabulary: Vocabulary) -> list[int]:
-    """Returns the end id, if there is one."""
     return [] if vocabulary.end_id == NO_END else [vocabulary.end_id]
 
 
 def with_end(
     vocabulary: Vocabulary, ids: np.ndarray, length: int, *, from_end: bool = False
 ) -> np.ndarray:
-    """Returns the first or last ids, then the end id, if there is one; int32 [<= length]."""
+    """Returns at most `length` ids int32: the first or last, then the end id, if there is one."""
     after = ends(vocabulary)
     truncated = truncate(ids, length - len(after), from_end=from_end)
     return np.concatenate([truncated, after]).astype(np.int32)
 
 
 def bucket(length: int, longest: int | None = None) -> int:
-    """Returns the least power of two, 16 or more, that is at least `length`; at most `longest`.
-
-    Examples:
-      >>> [bucket(n, 100) for n in (1, 17, 65, 100)]
-      [16, 32, 100, 100]
-    """
+    """Returns the least power of two, 16 or more, that is at least `length`; at most `longest`."""
     size = SHORTEST_ROW
     while size < length:
         size *= 2
@@ -302,7 +286,6 @@ def bucket(length: int, longest: int | None = None) -> int:
 
 
 def padded(rows: Sequence[np.ndarray], batch: int, length: int, padding_id: int = 0) -> np.ndarray:
-    """Returns the rows as int32 [batch, length], padded, with rows of padding behind them."""
     ids = np.full([batch, length], padding_id, np.int32)
     for i, row in enumerate(rows):
         ids[i, : len(row)] = row

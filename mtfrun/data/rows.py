@@ -13,14 +13,10 @@ Batch = Mapping[str, np.ndarray]
 
 
 class Selection(NamedTuple):
-    """The rows of a batch.
+    """The rows of a batch, int64 [batch].
 
-    Attributes:
-      rows: int64 [batch] numbers of rows.
-      epochs: int64 [batch] how often each has been drawn before. A row and its epoch seed the noise
-        of objectives and augmentations, so that noise depends neither on the batch size nor on the
-        number of hosts.
-      seed: of all noise.
+    A row, its epoch (how often it has been drawn before) and the seed fix the noise of objectives
+    and augmentations: noise depends neither on the batch size nor on the number of hosts.
     """
 
     rows: np.ndarray
@@ -44,7 +40,6 @@ class Density(NamedTuple):
 
     @property
     def fraction(self) -> float:
-        """The part of all positions that holds tokens."""
         return self.tokens / self.capacity
 
 
@@ -70,7 +65,7 @@ class Rows(abc.ABC):
 
 
 class SelectedRows(NamedTuple):
-    """Positions int64 [rows] within a batch, and the rows of one component that stand there."""
+    """Rows of one component, and their positions int64 [rows] within a batch."""
 
     component: int
     positions: np.ndarray

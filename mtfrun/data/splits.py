@@ -45,7 +45,7 @@ def split_of_fraction(fraction: float) -> str:
 def record_selector(split: str) -> Callable[[bytes], bool]:
     """Returns the function that says whether a record is in `split`, by its bytes alone.
 
-    It is quicker than `split_of`: CRC-32 of the record's first 64 KiB, spread by a multiplication,
+    Quicker than `split_of`: CRC-32 of the record's first 64 KiB, spread by a multiplication,
     because records that differ in a few bits only have checksums that do as well.
 
     Examples:
@@ -58,7 +58,6 @@ def record_selector(split: str) -> Callable[[bytes], bool]:
 
 
 def check_split(source_name: str, split: str, splits: Sequence[str]) -> None:
-    """Raises DataError unless `split` is one of `splits`."""
     if split not in splits:
         raise DataError(
             f'{source_name} has no split "{split}"; it has {", ".join(splits)}'

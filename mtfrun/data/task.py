@@ -30,10 +30,10 @@ class Task:
         fields rather than lambdas.
       name: of the task in metrics, messages and the cache; by default made from the source.
       cache_dir: directory of all caches; by default $MTFRUN_CACHE_DIR, else ~/.cache/mtfrun.
-      metrics: functions of all targets and all predictions, texts that `postprocess` has read, to
-        values by name; by default the metrics of `experiment.DecodedPairs`.
-      postprocess: of every target and prediction, to what the metrics compare: see
-        `LabelNumber` and `Number`. The text itself by default.
+      metrics: functions of all targets and all predictions, after `postprocess`, to values by name;
+        by default the metrics of `experiment.DecodedPairs`.
+      postprocess: from each target's and prediction's text to what the metrics compare, such as
+        `LabelNumber` and `Number`; by default the text.
       labels: all texts that a target may be. If there are any, the likeliest of them is compared
         with the target as well, see `experiment.RankedLabels`.
     """
@@ -49,7 +49,6 @@ class Task:
 
     @property
     def title(self) -> str:
-        """The name, by default the source's."""
         return self.name or self.source.title
 
     def vocabulary_of(self, feature: str) -> Vocabulary:
@@ -63,7 +62,6 @@ class Task:
         return self.vocabulary[feature]
 
     def examples(self, split: str) -> Iterator[Example]:
-        """Yields the examples of a split, preprocessed."""
         examples = self.source.examples(split)
         for preprocess in self.preprocessors:
             examples = _preprocessed(preprocess, examples)
@@ -75,7 +73,6 @@ class Task:
             yield tuple(self.text_of(example.fields, feature) for feature in features)
 
     def text_of(self, fields: Fields, feature: str) -> bytes:
-        """Returns the text of a feature; raises DataError if the example has no such field."""
         if feature not in fields and feature == TARGETS and TEXT in fields:
             feature = TEXT
         if feature not in fields:
@@ -101,20 +98,15 @@ def _preprocessed(
 
 @dataclasses.dataclass(frozen=True)
 class LabelNumber:
-    """Text to the number of a label, for metrics of classes.
+    """Text to the number of a label, for metrics of classes; -1 for other texts.
 
     Attributes:
-      labels: the texts, in the order of their numbers.
-
-    Examples:
-      >>> LabelNumber(["no", "yes"])(" yes")
-      1
+      labels: the texts, in the order of their numbers. Spaces around a text do not count.
     """
 
     labels: Sequence[str]
 
     def __call__(self, text: str) -> int:
-        """Returns the number; -1 for other texts. Spaces around a text do not count."""
         text = text.strip()
         return self.labels.index(text) if text in self.labels else -1
 
@@ -125,10 +117,6 @@ class Number:
 
     Attributes:
       default: for a text that is not a finite number.
-
-    Examples:
-      >>> Number()("2.6"), Number()("two")
-      (2.6, -1.0)
     """
 
     default: float = -1.0

@@ -29,10 +29,9 @@ from mtfrun.data.vocabularies.vocabulary import Vocabulary
 
 @dataclasses.dataclass(frozen=True)
 class TaskData(TextData):
-    """Rows of a task's texts; subclasses say what a row is.
+    """Rows of a task's texts; subclasses say what a row is, and which features are `texts`.
 
     Attributes:
-      texts: names of the features that are read.
       task: the source, the preprocessors and the vocabulary; or a mixture of tasks, which are
         mixed in training and evaluated one by one.
     """
@@ -43,7 +42,6 @@ class TaskData(TextData):
 
     @functools.cached_property
     def mixture(self) -> Mixture:
-        """The tasks, of which there may be one."""
         return mixture_of(self.task)
 
     @property
@@ -142,7 +140,6 @@ class TaskData(TextData):
         }
 
     def source_texts(self, split: str, features: Collection[str]) -> Iterator[bytes]:
-        """Yields the preprocessed texts of all tasks, one after the other."""
         chosen = [feature for feature in self.texts if feature in features]
         if not chosen:
             raise DataError(
@@ -171,10 +168,7 @@ class TaskData(TextData):
                     yield dict(zip(self.texts, texts, strict=True))
 
     def pairs(self, split: str, count: int) -> list[tuple[bytes, bytes]]:
-        """Returns pairs of a split, at most `count`: a random choice, the same every time.
-
-        Every task of a mixture has the same number.
-        """
+        """Returns a random choice of pairs, the same every time, with as many of each task."""
         if not self.has_pairs:
             return super().pairs(split, count)
         tasks = self.mixture.tasks
@@ -187,16 +181,14 @@ class TaskData(TextData):
 
     @property
     def metrics(self) -> Sequence[Metrics]:
-        """Those of the task; the tasks of a mixture are evaluated by themselves, see `by_task`."""
+        """Of the task; the tasks of a mixture are evaluated by themselves, see `by_task`."""
         return self.mixture.tasks[0].metrics
 
     @property
     def labels(self) -> Sequence[str]:
-        """Those of the task, as `metrics`."""
         return self.mixture.tasks[0].labels
 
     def postprocess(self, text: str) -> object:
-        """Returns what the metrics of the task compare."""
         return self.mixture.tasks[0].postprocess(text)
 
     def _chosen_pairs(self, task: Task, split: str, count: int) -> list[tuple[bytes, bytes]]:
@@ -209,7 +201,7 @@ class TaskData(TextData):
         return open_cache(task, split, self.texts)
 
     def _num_examples(self, task: Task, split: str, rows: Rows) -> int:
-        """Returns the number of examples in rows of training, by default one a row."""
+        """Returns the number of examples in training rows, by default one a row."""
         return len(rows)
 
     def _evaluation(self, batch: int, split: str, max_rows: int | None) -> Iterator[Batch]:
@@ -221,7 +213,7 @@ class TaskData(TextData):
 
     @abc.abstractmethod
     def _rows(self, task: Task, split: str) -> Rows:
-        """Returns the rows of training."""
+        """Returns the training rows."""
 
     def _rows_of_evaluation(
         self, task: Task, batch: int, split: str, max_rows: int | None

@@ -23,8 +23,8 @@ class TextClassificationData(TaskData):
     """Texts as inputs, and their labels as the target of the first position.
 
     Devlin et al. 2018, https://arxiv.org/abs/1810.04805, section 3: an encoder predicts the class
-    of a text where the text begins. Every other position has no loss, so that loss and accuracy are
-    about the labels. Texts that exceed `length` are truncated before their end.
+    of a text where the text begins. No other position has a loss, so loss and accuracy are about
+    the labels. Texts that exceed `length` are truncated before their end.
 
     The vocabulary of the task's targets is a `LabelVocabulary`. The softmax is over all ids of the
     model, of which the first ones are labels, so that the weights of a masked language model
@@ -45,7 +45,6 @@ class TextClassificationData(TaskData):
 
     @property
     def features(self) -> dict[str, Feature]:
-        """Inputs, and targets of the same length."""
         return {
             INPUTS: ids_feature(self.length, "ids and the end, then 0 for padding"),
             TARGETS: ids_feature(self.length, "the id of the label, then 0, which has no loss"),
@@ -85,7 +84,6 @@ class LabelledRows(Rows):
         return len(self._rows)
 
     def take(self, selection: Selection) -> Batch:
-        """Returns "inputs" and "targets", int32 [batch, length]."""
         batch = self._rows.take(selection)
         targets = np.zeros_like(batch[INPUTS])
         targets[:, 0] = batch[TARGETS][:, 0]

@@ -64,7 +64,6 @@ class StreamRows(TextRows):
         return -(-self.cache.tokens.size // self._length)
 
     def take(self, selection: Selection) -> Batch:
-        """Returns the feature, its segmentation and its position, int32 [rows, length]."""
         begins = selection.rows * self._length
         stops = np.minimum(begins + self._length, self.cache.tokens.size)
         # Text d extends to ends[d], exclusively.
@@ -86,11 +85,7 @@ class StreamRows(TextRows):
 
 
 class _ExampleRows(TextRows):
-    """Rows of undivided examples.
-
-    Attributes:
-      lengths: of the rows, by feature: one if the features are joined.
-    """
+    """Rows of undivided examples; one length of the rows if the features are joined."""
 
     def __init__(
         self,
@@ -144,18 +139,16 @@ class _ExampleRows(TextRows):
 class PackedRows(_ExampleRows):
     """Packed examples, none divided.
 
-    One feature: texts, of which those that are longer than a row are cut into pieces, so that every
-    token is in exactly one row. Several features: a text that exceeds its length is trimmed to one
-    id less, and its end; segment n of every feature is of the same example.
+    One feature: texts longer than a row are cut into pieces, so that every token is in exactly one
+    row. Several features: a text that exceeds its length is trimmed to one id less, and its end, or
+    at the beginning in `cut_at_front`; segment n of every feature is of the same example.
 
     Args:
-      cache: the cache of the texts.
       lengths: [features] the maximum length of a text, and of a row unless features are joined.
       joined: length of rows of the single feature "targets", in which the features of an example
         follow each other as one segment, for example "inputs end targets end"; None for rows of
         each feature.
       plan: the examples of every row, by default from `pack`, stored with the cache.
-      cut_at_front: features, if there are several, whose texts are trimmed at the beginning.
     """
 
     def __init__(
@@ -181,7 +174,6 @@ class PackedRows(_ExampleRows):
         return self._plan.rows
 
     def take(self, selection: Selection) -> Batch:
-        """Returns every feature, its segmentation and its position, int32 [rows, length]."""
         first = self._plan.row_starts[selection.rows]
         counts = self._plan.row_starts[selection.rows + 1] - first
         examples = self._plan.examples[np.repeat(first, counts) + indices_within(counts)]
@@ -211,7 +203,6 @@ class PaddedRows(_ExampleRows):
         return len(self.cache)
 
     def take(self, selection: Selection) -> Batch:
-        """Returns the ids of every feature, int32 [rows, length]."""
         return self.take_short(selection.rows, self.lengths)
 
     def take_short(self, rows: np.ndarray, lengths: Mapping[str, int]) -> dict[str, np.ndarray]:
@@ -327,7 +318,6 @@ class _Pieces:
 
 
 def _bounds(cache: TokenCache, examples: np.ndarray, column: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns where texts begin and end in the cache's tokens, int64 [examples]."""
     ends = cache.ends.reshape(-1)
     texts = examples.astype(np.int64) * cache.ends.shape[1] + column
     return np.where(texts > 0, ends[texts - 1], 0), ends[texts]

@@ -41,14 +41,9 @@ _LENGTHS_PER_STEP = 1 << 16
 
 @dataclasses.dataclass(frozen=True)
 class TokenCache:
-    """The ids of one split of a task.
+    """The ids of one split of a task, mapped into memory; see the files above.
 
-    Attributes:
-      directory: where the files are.
-      tokens: uint16 or int32 [tokens] ids of all texts, each with its end id, mapped into memory.
-      ends: int64 [examples, features] where each text ends in `tokens`, mapped into memory.
-      manifest: counts, hashes and origin.
-      padding_id: the vocabulary's id of padding.
+    `padding_id` is the vocabulary's.
     """
 
     directory: Path
@@ -98,14 +93,8 @@ class TokenCache:
 class Cached(NamedTuple):
     """A cache of a task's split.
 
-    Attributes:
-      title: name of the task.
-      split: name of the split.
-      counts: numbers by name: "examples", "tokens", "bytes".
-      directory: where it is.
-      fingerprint: a hash of the content.
-      texts: the ids; None for a cache of something else.
-      files: paths of the files that it was made from; empty if the source does not read files.
+    `counts` are "examples", "tokens" and "bytes"; `fingerprint` is a hash of the content. `texts`
+    are None for a cache of something else, `files` empty for a source that does not read files.
     """
 
     title: str

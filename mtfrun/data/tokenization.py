@@ -32,7 +32,6 @@ _TEXTS_PER_CALL = 1 << 14
 def cache_directory(
     task: Task, split: str, features: Sequence[str], cache_dir: str | None = None
 ) -> Path:
-    """Returns the place of a cache, whose name changes with everything it is made of."""
     origin = _origin(task, split, features)
     return cache_path(cache_dir or task.cache_dir, task.title, split, origin)
 
@@ -42,13 +41,9 @@ def open_cache(
 ) -> TokenCache:
     """Returns the ids of a split of a task, after tokenising it if there is no cache of it.
 
-    Waits while another process builds the same cache.
-
-    Args:
-      task: source, preprocessors and vocabularies.
-      split: a split of the source.
-      features: whose texts are stored: ["targets"] or ["inputs", "targets"].
-      choice: the directory, and whether to build or to check a cache that exists.
+    Waits while another process builds the same cache. `features`, whose texts are stored, are
+    ["targets"] or ["inputs", "targets"]; `choice` says whether to build or to check an existing
+    cache.
 
     Raises:
       DataError: the source cannot be read or is empty, or the cache cannot be written.
@@ -93,7 +88,6 @@ def _origin(task: Task, split: str, features: Sequence[str]) -> dict[str, Any]:
 def _write_texts(
     work: Path, directory: Path, task: Task, split: str, features: Sequence[str]
 ) -> dict[str, Any]:
-    """Writes tokens.bin and ends.npy into `work`; returns the counts for the manifest."""
     vocabularies = [task.vocabulary_of(feature) for feature in features]
     expected = task.source.expected_bytes(split)
     with (
@@ -111,10 +105,9 @@ def _write_texts(
 
 
 class _Chunk(NamedTuple):
-    """Texts that are tokenised together.
+    """Texts that are tokenised together, feature by feature of one example after the other.
 
     Attributes:
-      texts: [examples * features], feature by feature of the first example, of the second, ...
       is_whole: [examples] False if the next example continues the text.
       is_continuation: [examples] whether it continues the text of the example before.
       text_bytes: of all texts.
@@ -160,8 +153,6 @@ def _chunks(task: Task, split: str, features: Sequence[str]) -> Iterator[_Chunk]
 
 
 class _Writer:
-    """Writes tokens.bin and ends.npy in pieces, and counts them."""
-
     def __init__(self, work: Path, directory: Path, vocabularies: Sequence[Vocabulary]):
         self.examples = self.tokens = self.text_bytes = self.largest_id = 0
         self._directory = directory
@@ -200,7 +191,6 @@ class _Writer:
         self.text_bytes += chunk.text_bytes
 
     def finish(self) -> dict[str, Any]:
-        """Completes the files and returns the counts for the manifest."""
         shape = (self.examples, len(self._vocabularies))
         with writing(self._directory):
             self._files[ENDS].seek(0)
@@ -245,7 +235,6 @@ def _encode(chunk: _Chunk, vocabularies: Sequence[Vocabulary]) -> EncodedTexts:
 
 
 def _in_range(vocabulary: Vocabulary, encoded: EncodedTexts) -> EncodedTexts:
-    """Returns the ids after checking that they are in the vocabulary."""
     if encoded.ids.size and not 0 <= encoded.ids.min() <= encoded.ids.max() < vocabulary.size:
         raise DataError(
             f"{type(vocabulary).__name__} returned ids from {encoded.ids.min()} to "
