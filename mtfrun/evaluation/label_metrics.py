@@ -29,12 +29,7 @@ class BinaryF1:
 
 
 def mean_f1(targets: Sequence[object], predictions: Sequence[object]) -> dict[str, float]:
-    """Returns "mean_f1", the mean of the F1 of every class among the targets.
-
-    Examples:
-      >>> mean_f1([0, 0, 1, 1], [0, 0, 1, 0])["mean_f1"] == (0.8 + 2 / 3) / 2
-      True
-    """
+    """Returns "mean_f1", the mean of the F1 of every class among the targets."""
     check_paired("mean_f1", targets, predictions)
     classes = dict.fromkeys(targets)
     return {"mean_f1": float(np.mean([_f1_of(x, targets, predictions) for x in classes]))}
@@ -45,8 +40,7 @@ def matthews_correlation(
 ) -> dict[str, float]:
     """Returns "matthews_correlation", -1 to 1, of any number of classes; 0 if one side is constant.
 
-    The correlation of targets and predictions as indicators of the classes; Gorodkin 2004,
-    https://doi.org/10.1016/j.compbiolchem.2004.09.006, equation 8.
+    Gorodkin 2004, https://doi.org/10.1016/j.compbiolchem.2004.09.006, equation 8.
     """
     check_paired("matthews_correlation", targets, predictions)
     classes = list(dict.fromkeys([*targets, *predictions]))

@@ -20,31 +20,21 @@ _BYTES = "bytes"
 
 
 class MetricMeans(NamedTuple):
-    """Results of an evaluation.
-
-    Attributes:
-      values: means, by metric.
-      tables: sums over all examples of metrics with two dimensions, such as a confusion matrix.
-    """
+    """Means by metric, and sums of metrics with two dimensions, such as a confusion matrix."""
 
     values: dict[str, float]
     tables: dict[str, np.ndarray]
 
 
 class Sums(NamedTuple):
-    """Sums of metrics over examples.
-
-    Attributes:
-      totals: float64, by metric.
-      weights: the numbers that divide them to means.
-    """
+    """Float64 sums of metrics over examples, and the weights that divide them to means."""
 
     totals: dict[str, np.ndarray]
     weights: dict[str, float]
 
     @classmethod
     def over(cls, parts: Iterable[Sums]) -> Sums:
-        """Returns the sums over all examples of several parts."""
+        """Returns the sums over all parts."""
         totals: dict[str, np.ndarray] = {}
         weights: dict[str, float] = {}
         for part in parts:
@@ -57,11 +47,8 @@ class Sums(NamedTuple):
 class ModelMetrics:
     """Computes a model's metrics over all batches of an infeed with a program compiled once.
 
-    Args:
-      model: with initialised variables, whose values are read at every call.
-      mesh: the model's mesh.
-      bytes_per_id: [vocabulary] bytes of text that each target id represents, for the metric
-        "bits_per_byte"; None omits it.
+    The values of the model's variables are read at every call. `bytes_per_id` [vocabulary] are the
+    bytes of text that each target id represents, for the metric "bits_per_byte"; None omits it.
     """
 
     def __init__(
@@ -87,10 +74,7 @@ class ModelMetrics:
     def sums(self, infeed: Infeed, before_batch: Callable[[], None] = lambda: None) -> Sums:
         """Returns sums over all examples, independent of padding, batch size and devices.
 
-        `before_batch` may raise to stop.
-
-        Raises:
-          InputError: there is no batch.
+        `before_batch` may raise to stop. Raises InputError if there is no batch.
         """
         # One batch per call: a signal waits for one only, and the sums do not depend on timing.
         batches = iter(lambda: infeed.next(1), None)
@@ -100,7 +84,7 @@ class ModelMetrics:
         return sums
 
     def means(self, sums: Sums) -> MetricMeans:
-        """Returns the means of sums.
+        """Divides sums by their weights.
 
         A metric with one dimension has a value for every entry, see `metric_tags.entries`; one with
         more is a table.
@@ -142,12 +126,7 @@ class ModelMetrics:
 
 
 def bits_per_byte(total_nats: float, num_bytes: float) -> float:
-    """Returns the length of a text under the model's code, in bits per byte of the text.
-
-    Examples:
-      >>> round(bits_per_byte(total_nats=math.log(256) * 10, num_bytes=10), 6)
-      8.0
-    """
+    """Returns the length of a text under the model's code, in bits per byte of the text."""
     return total_nats / math.log(2.0) / max(num_bytes, 1.0)
 
 

@@ -34,24 +34,14 @@ def text_metrics(targets: Sequence[str], predictions: Sequence[str]) -> dict[str
 
 
 def exact_match(targets: Sequence[object], predictions: Sequence[object]) -> dict[str, float]:
-    """Returns "exact_match", the share of predictions that equal their target.
-
-    Examples:
-      >>> exact_match(["two", "three"], ["two", "tree"])
-      {'exact_match': 0.5}
-    """
+    """Returns "exact_match", the share of predictions that equal their target."""
     check_paired("exact_match", targets, predictions)
     pairs = zip(targets, predictions, strict=True)
     return {"exact_match": float(np.mean([target == prediction for target, prediction in pairs]))}
 
 
 def token_accuracy(targets: Sequence[np.ndarray], predictions: Sequence[np.ndarray]) -> float:
-    """Returns the share of the targets' tokens that are at the same position in the prediction.
-
-    Examples:
-      >>> token_accuracy([np.array([5, 6, 8, 9, 4])], [np.array([5, 6, 7, 9])])
-      0.6
-    """
+    """Returns the share of the targets' tokens that are at the same position in the prediction."""
     pairs = list(zip(targets, predictions, strict=True))
     correct = sum(int(np.sum(a[: len(b)] == b[: len(a)])) for a, b in pairs)
     return correct / max(sum(len(target) for target, _ in pairs), 1)
@@ -71,10 +61,6 @@ def bleu(
       tokenizer: how sacrebleu divides texts into words: "intl", as in T5, for the punctuation of
         all scripts; "13a", sacrebleu's default, used for most published values; "char", "zh",
         "none", "ja-mecab" or "ko-mecab".
-
-    Raises:
-      InputError: targets and predictions are not paired, a value is not a text, or the tokenizer
-        does not exist.
     """
     # Importing it takes longer than most commands, which do not need it.
     import sacrebleu  # noqa: PLC0415
@@ -106,14 +92,10 @@ def chrf(targets: Sequence[str | Sequence[str]], predictions: Sequence[str]) -> 
 def squad(targets: Sequence[str | Sequence[str]], predictions: Sequence[str]) -> dict[str, float]:
     """Returns "em" and "f1" of answers, shares; Rajpurkar et al. 2016, section 6.1.
 
-    Both ignore case, punctuation, the articles "a", "an" and "the", and repeated spaces. "em" is
-    the share of predictions that equal one of their answers, "f1" the mean of the greatest F1 of
-    the words of prediction and answer; a question has one answer or several.
-    https://aclanthology.org/D16-1264
-
-    Examples:
-      >>> squad([["the Nile", "Nile river"]], ["Nile!"])
-      {'em': 1.0, 'f1': 1.0}
+    https://aclanthology.org/D16-1264. Both ignore case, punctuation, the articles "a", "an" and
+    "the", and repeated spaces. "em" is the share of predictions that equal one of their answers,
+    "f1" the mean of the greatest F1 of the words of prediction and answer; a question has one
+    answer or several.
     """
     check_paired("squad", targets, predictions)
     exact, overlap = [], []
@@ -142,10 +124,7 @@ class Rouge:
 
     Lin 2004, https://aclanthology.org/W04-1013. As in T5: Google's `rouge-score` without stemming,
     where " . " ends a sentence for rougeLsum. Values are means over the texts, which T5 estimates
-    by a bootstrap.
-
-    Raises:
-      InputError: `rouge-score` is not installed.
+    by a bootstrap. Raises InputError if `rouge-score` is not installed.
     """
 
     def __init__(self) -> None:

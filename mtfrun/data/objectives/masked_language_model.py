@@ -37,8 +37,8 @@ class MaskedLanguageModel(Objective):
       noise_density: the probability of an id to be noise.
       random_probability: the share of the noise that becomes a random id instead of the mask.
       keep_probability: the share of the noise that stays as it is.
-      full_targets: the targets are all ids, as T5's, for models that generate them: both features
-        then have an end. By default they are those of the noise, and 0 elsewhere.
+      full_targets: the targets are all ids, as T5's, for models that generate them, and both
+        features have an end. By default they are the ids of the noise, and 0 elsewhere.
     """
 
     noise_density: float = 0.15
@@ -56,12 +56,10 @@ class MaskedLanguageModel(Objective):
             )
 
     def feature_lengths(self, raw_length: int, vocabulary: Vocabulary) -> FeatureLengths:
-        """Returns the number of ids for both features, and the ends if there are any."""
         length = raw_length + int(self.full_targets)
         return FeatureLengths(length, length, 2 * length)
 
     def check(self, raw_length: int, vocabulary: Vocabulary) -> None:
-        """Raises DataError if the vocabulary has no sentinel."""
         check_sentinels(self, 1, vocabulary)
 
     def __call__(
@@ -106,6 +104,5 @@ def masked(text: RawText, is_replaced: np.ndarray, replacements: np.ndarray) -> 
 
 
 def _of_length(ids: np.ndarray, length: int) -> np.ndarray:
-    """Returns int32 [batch, length]: the ids, cut or padded with 0."""
     padding = max(0, length - ids.shape[1])
     return np.pad(ids[:, :length], [(0, 0), (0, padding)]).astype(np.int32)

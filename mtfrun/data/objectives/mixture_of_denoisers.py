@@ -23,7 +23,7 @@ class Denoiser:
     Attributes:
       objective: of its rows.
       mode: text in front of the inputs, by which a prompt chooses this kind of answer; "" for none.
-      rate: how often rows have this objective, relative to the others.
+      rate: how often rows have this objective, relative to the mixture's other rates.
     """
 
     objective: Objective
@@ -49,10 +49,8 @@ class MixtureOfDenoisers(Objective):
     By default UL2's seven in equal parts (Tay et al. 2022, https://arxiv.org/abs/2205.05131,
     section 3.1): regular denoising (spans of 3 or 8 ids on average, 15 % noise), sequential (25 %
     on average, at the end), and extreme (spans of 3 or 8 and 50 %, of 64 and 15 %, of 64 and 50 %).
-    Lengths of spans are distributed as in `SpanCorruption`, where the paper's are normal.
-
-    All texts have the same number of ids, whatever their objective, so that some features are
-    shorter than others; they are padded.
+    Lengths of spans are distributed as in `SpanCorruption`, where the paper's are normal. All texts
+    have the same number of ids; features that an objective makes shorter are padded.
 
     Attributes:
       denoisers: the objectives.
@@ -108,7 +106,7 @@ class MixtureOfDenoisers(Objective):
         return features
 
     def choices(self, generators: Sequence[np.random.Generator]) -> np.ndarray:
-        """Returns int64 [batch] the number of every row's denoiser."""
+        """Returns int64 [batch] the index of every row's denoiser."""
         bounds = np.cumsum([denoiser.rate for denoiser in self.denoisers])
         draws = uniform(generators, 1)[:, 0] * bounds[-1]
         # A product that is rounded up to the last bound still belongs to the last denoiser.

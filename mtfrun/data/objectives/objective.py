@@ -18,12 +18,9 @@ _SHORTEST_TEXT = 2
 
 
 class RawText(NamedTuple):
-    """Running text, without ends between documents.
+    """Running text, without ends between documents: int32 [batch, raw_length], 0 after a text.
 
-    Attributes:
-      ids: int32 [batch, raw_length], 0 after a text.
-      lengths: int64 [batch] number of ids of each text, at least 1; only the last text of a stream
-        is shorter than raw_length.
+    Lengths are int64 [batch], at least 1; only the last text of a stream has fewer ids.
     """
 
     ids: np.ndarray
@@ -35,18 +32,14 @@ class RawText(NamedTuple):
         return np.arange(self.ids.shape[1]) < self.lengths[:, None]
 
     def of_rows(self, rows: np.ndarray) -> RawText:
-        """Returns some of the texts, int64 [rows]."""
         return RawText(self.ids[rows], self.lengths[rows])
 
 
 class FeatureLengths(NamedTuple):
     """Lengths of the features of a row, their ends included.
 
-    Attributes:
-      inputs: ids of the inputs.
-      targets: ids of the targets.
-      joined: ids of both in one row, "inputs end targets end"; at most their sum, for both may not
-        reach their maximum in the same row.
+    `joined` is for both in one row, "inputs end targets end": at most their sum, for both may not
+    reach their maximum in the same row.
     """
 
     inputs: int
@@ -63,10 +56,7 @@ class Objective(abc.ABC):
 
     @abc.abstractmethod
     def feature_lengths(self, raw_length: int, vocabulary: Vocabulary) -> FeatureLengths:
-        """Returns the largest lengths of the features of a text of `raw_length` ids.
-
-        They do not decrease with `raw_length`.
-        """
+        """Returns the features' largest lengths for `raw_length` ids; they grow with it or stay."""
 
     @abc.abstractmethod
     def __call__(
@@ -78,11 +68,8 @@ class Objective(abc.ABC):
     ) -> Batch:
         """Returns "inputs" and "targets", int32 [batch, length of the feature], padded with 0.
 
-        Args:
-          text: rows of at most as many ids as `raw_length` says.
-          generators: of the noise of every row.
-          lengths: of the features; what does not fit is cut before the end.
-          vocabulary: of the text.
+        `text` has rows of at most `raw_length` ids. What does not fit into `lengths` is cut before
+        the end.
         """
 
     def check(self, raw_length: int, vocabulary: Vocabulary) -> None:  # noqa: B027, optional

@@ -20,8 +20,8 @@ class PrefixLanguageModel(Objective):
     """Inputs are the beginning of the text, and targets are what follows.
 
     Raffel et al. 2020, https://arxiv.org/abs/1910.10683, section 3.1.4: the length of the prefix of
-    a text of n ids is uniform in [1, n). Where targets are a smaller share of the text, as in UL2
-    (Tay et al. 2022, https://arxiv.org/abs/2205.05131, section 3.1), their length is uniform in
+    a text of n ids is uniform in [1, n). For a smaller `noise_density`, as in UL2 (Tay et al. 2022,
+    https://arxiv.org/abs/2205.05131, section 3.1), the length of the targets is uniform in
     [1, 2 * noise_density * n).
 
     Attributes:
@@ -57,7 +57,6 @@ class PrefixLanguageModel(Objective):
         return prefix_lengths
 
     def _most_targets(self, lengths: np.ndarray) -> np.ndarray:
-        """Returns the largest number of targets, in the shape of `lengths`."""
         most = np.ceil(2 * self.noise_density * lengths).astype(np.int64) - 1
         return np.clip(most, 1, np.maximum(lengths - 1, 1))
 
@@ -65,7 +64,6 @@ class PrefixLanguageModel(Objective):
 def divided(
     text: RawText, prefix_lengths: np.ndarray, lengths: FeatureLengths, vocabulary: Vocabulary
 ) -> Batch:
-    """Returns the first `prefix_lengths` ids of every text and the following ones, with ends."""
     is_prefix = np.arange(text.ids.shape[1]) < prefix_lengths[:, None]
     end_id = vocabulary.end_id
     return {

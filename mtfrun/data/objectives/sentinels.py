@@ -46,13 +46,10 @@ def with_sentinels(
 
 
 def compacted(values: np.ndarray, is_selected: np.ndarray, length: int, end_id: int) -> np.ndarray:
-    """Returns int32 [batch, length]: the selected values, moved together, and the end id.
+    """Returns the selected values, moved together, and the end id; int32 [batch, length].
 
-    Args:
-      values: int32 [batch, raw_length].
-      is_selected: bool [batch, raw_length].
-      length: of the result, padded with 0; ids that do not fit before the end are cut.
-      end_id: the end.
+    `values` and `is_selected` are [batch, raw_length]. The result is padded with 0; ids that do not
+    fit before the end are cut.
     """
     batch = len(values)
     column = np.cumsum(is_selected, axis=1, dtype=np.int32) - 1
@@ -67,7 +64,6 @@ def compacted(values: np.ndarray, is_selected: np.ndarray, length: int, end_id: 
 
 
 def check_sentinels(objective: object, runs: int, vocabulary: Vocabulary) -> None:
-    """Raises DataError if a vocabulary has fewer sentinels than an objective needs."""
     available = len(vocabulary.sentinels)
     if runs > available:
         raise DataError(

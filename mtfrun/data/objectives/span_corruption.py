@@ -36,7 +36,6 @@ class SpanCorruption(Objective):
         check_fields(self, AT_LEAST_1, "mean_noise_span_length")
 
     def feature_lengths(self, raw_length: int, vocabulary: Vocabulary) -> FeatureLengths:
-        """Returns the lengths of the features, which are the same for all texts of one length."""
         noise, spans = (int(number) for number in self._noise_and_spans(np.array(raw_length)))
         inputs = raw_length - noise + spans + 1
         targets = noise + spans + 1
@@ -97,13 +96,8 @@ class SpanCorruption(Objective):
 def random_composition(keys: np.ndarray, items: np.ndarray, parts: np.ndarray) -> np.ndarray:
     """Returns int64 [batch, most parts]: the sizes of the parts of items in a row, 0 after them.
 
-    No part is empty; all such divisions are equally likely: the items
-    are cut at the `parts - 1` of their `items - 1` gaps that have the smallest keys.
-
-    Args:
-      keys: uint64 [batch, gaps or more] random.
-      items: int64 [batch] their number.
-      parts: int64 [batch] number of parts, from 1 to the number of items.
+    No part is empty; all such divisions are equally likely: the items are cut at the `parts - 1` of
+    their `items - 1` gaps that have the smallest `keys`, uint64 [batch, gaps or more] random.
     """
     gaps = np.arange(int(items.max()) - 1, dtype=np.uint64)
     low_bits = np.uint64((1 << gaps.size.bit_length()) - 1)

@@ -50,12 +50,11 @@ class HuggingFaceVocabulary(FileVocabulary):
     Ids are the file's. Where models take id 0 for padding, it must be a special token: <pad>
     in T5's file, [PAD] in BERT's, <unk> in Llama 2's, <s> in RoBERTa's. Where it is a piece of
     text, as in GPT-2's and Qwen's ("!"), models need `TokenEmbedding.padding_id` -1, and this class
-    the same `pad_id`. No tokens are added before or after a text except `begin_token` and the end.
+    the same `pad_id`. No tokens are added around a text except `begin_token` and the end.
     The sentinels are the added tokens <extra_id_0>, <extra_id_1>, ...
 
-    `bytes_per_id` follows the file's decoder: bytes for byte-level tokenizers and for byte
-    fallback, a space for each mark of one. What the normalizer changed is counted as `decode`
-    writes it.
+    `bytes_per_id` follows the file's decoder: bytes for byte-level tokenizers and byte fallback, a
+    space for each mark of one; what the normalizer changed counts as `decode` writes it.
 
     Args:
       tokenizer_file: the tokenizer.json.
@@ -125,7 +124,6 @@ class HuggingFaceVocabulary(FileVocabulary):
 
     @functools.cached_property
     def sentinels(self) -> np.ndarray:
-        """<extra_id_0>, <extra_id_1>, ... among the added tokens."""
         numbered = {}
         for token, number in self._added.items():
             if match := _SENTINEL.fullmatch(token):
@@ -163,7 +161,6 @@ class HuggingFaceVocabulary(FileVocabulary):
     encode_continuation = _encode
 
     def encode_texts(self, texts: Sequence[bytes]) -> EncodedTexts:
-        """Returns the ids of many texts, made on all processors."""
         with _package_errors(*_UNREADABLE):
             encoded = self._tokenizer.encode_batch_fast(
                 [_as_text(text) for text in texts], add_special_tokens=False
@@ -251,7 +248,6 @@ def _parts(settings: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _load(name: str, content: bytes) -> tuple[Any, dict[str, Any]]:
-    """Returns the tokenizer, and the content of its file."""
     try:
         tokenizers = importlib.import_module("tokenizers")
     except ImportError as error:
@@ -277,8 +273,7 @@ def _load(name: str, content: bytes) -> tuple[Any, dict[str, Any]]:
 def _package_errors(what: str, remedy: str) -> Iterator[None]:
     """Turns the package's errors into DataErrors: plain Exceptions, and panics.
 
-    Panics are not Exceptions. For example, a regular expression in the file may exceed the
-    package's limit of steps.
+    Panics are not Exceptions: a regular expression may exceed the package's limit of steps.
     """
     try:
         yield
@@ -290,5 +285,4 @@ def _package_errors(what: str, remedy: str) -> Iterator[None]:
 
 
 def _as_text(text: str | bytes) -> str:
-    """Returns a text with U+FFFD for bytes that are not UTF-8."""
     return as_bytes(text).decode("utf-8", "replace")

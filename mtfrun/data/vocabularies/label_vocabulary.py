@@ -18,13 +18,6 @@ class LabelVocabulary(Vocabulary):
 
     Args:
       labels: the names of the classes, in the order of their ids.
-
-    Examples:
-      >>> vocabulary = LabelVocabulary(["animal", "plant"])
-      >>> vocabulary.encode("plant").tolist()
-      [4]
-      >>> vocabulary.decode([4, 1])
-      'plant'
     """
 
     pad_id = 0

@@ -49,26 +49,23 @@ class SentencePieceModels(NamedTuple):
 class SentencePieceVocabulary(FileVocabulary):
     """The pieces of a SentencePiece model, then `extra_ids` sentinels, as T5 numbers them.
 
-    <extra_id_0> is the last id, <extra_id_1> the one before: a model of 32,000 pieces and 100 extra
-    ids has 32,100 ids, and <extra_id_0> is 32,099. The size is padded to a multiple of 128, 32,128,
-    as in T5's checkpoints; the ids above the last sentinel occur in no text.
+    Kudo and Richardson 2018, https://arxiv.org/abs/1808.06226; Raffel et al. 2020 (T5),
+    https://arxiv.org/abs/1910.10683. <extra_id_0> is the last id, <extra_id_1> the one before: with
+    32,000 pieces and 100 extra ids, <extra_id_0> is 32,099. The size is padded to a multiple of
+    128, 32,128, as in T5's checkpoints; the ids above the last sentinel occur in no text.
 
-    In text "<extra_id_7>" stands for its id, and a space before it belongs to it: "The <extra_id_0>
-    walks" is The, <extra_id_0>, walks. So do T5's tokenizers in Hugging Face's Transformers, and
-    seqio's where a space precedes; text about these marks is not told from the marks.
+    In text "<extra_id_7>" stands for its id, with a space before it: "The <extra_id_0> walks" is
+    The, <extra_id_0>, walks, as in T5's tokenizers in Hugging Face's Transformers, and in seqio's
+    where a space precedes. Text about these marks is not told from the marks.
 
     Most models, T5's too, put a space before a text, so that its first word is the same piece as in
-    the middle: that byte is taken off again at the text's end id, whose `bytes_per_id` is -1. The
-    bytes of a text are those that `decode` returns: a model that normalises, as T5's does with NFKC
-    and with spaces for line ends and for several spaces, does not represent other texts. An unknown
-    piece counts 0 bytes, so that bits per byte never look better than they are. Bytes that are not
-    UTF-8 become U+FFFD.
+    the middle; the `bytes_per_id` of the end id, -1, takes that byte off again. The bytes of a text
+    are those that `decode` returns: models that normalise, such as T5's (NFKC; spaces for line ends
+    and repeated spaces), do not represent other texts. An unknown piece counts 0 bytes, so that
+    bits per byte never look better than they are. Bytes that are not UTF-8 become U+FFFD.
 
-    The file is read when the vocabulary is first used, so that a configuration may name the file
-    that `mtfrun vocab train` makes from that configuration's data.
-
-    Sources: Kudo and Richardson 2018, "SentencePiece", https://arxiv.org/abs/1808.06226; Raffel et
-    al. 2020, "T5", https://arxiv.org/abs/1910.10683.
+    The file is read at the first use: a configuration may name the file that `mtfrun vocab train`
+    makes from its data.
 
     Args:
       sentencepiece_model_file: the model; `mtfrun vocab train` makes one. Its padding must be id 0,
@@ -97,7 +94,6 @@ class SentencePieceVocabulary(FileVocabulary):
 
     @property
     def unpadded_size(self) -> int:
-        """Number of pieces and sentinels; the ids from there on only pad."""
         return int(self._encoder.get_piece_size()) + self._extra_ids
 
     @property
@@ -114,7 +110,6 @@ class SentencePieceVocabulary(FileVocabulary):
 
     @property
     def sentinels(self) -> np.ndarray:
-        """<extra_id_0>, <extra_id_1>, ..., the last ids from the end."""
         last = self.unpadded_size - 1
         return np.arange(last, last - self._extra_ids, -1, dtype=np.int32)
 
@@ -139,7 +134,6 @@ class SentencePieceVocabulary(FileVocabulary):
 
     @functools.cached_property
     def models(self) -> SentencePieceModels:
-        """The models that encode and decode."""
         continuing = self._parsed()
         removes_spaces = bool(continuing.normalizer_spec.remove_extra_whitespaces)
         continuing.normalizer_spec.add_dummy_prefix = False
@@ -212,7 +206,6 @@ class SentencePieceVocabulary(FileVocabulary):
 
     @functools.cached_property
     def _begin_ids(self) -> np.ndarray:
-        """int32 ids before a text, one or none."""
         begin_id = int(self._encoder.bos_id())
         if self._puts_begin and begin_id < 0:
             raise DataError(
@@ -234,7 +227,6 @@ class SentencePieceVocabulary(FileVocabulary):
         return sentencepiece.SentencePieceProcessor(model_proto=self.models.continuing_decoder)
 
     def _with_sentinels(self, model: Any) -> bytes:
-        """Returns a model to which the sentinels are added."""
         kind = _PROTOS.ModelProto.SentencePiece.USER_DEFINED
         for number in reversed(range(self._extra_ids)):
             model.pieces.add(piece=f"{_SPACE}<extra_id_{number}>", score=0.0, type=kind)

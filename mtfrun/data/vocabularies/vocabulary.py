@@ -29,7 +29,7 @@ class Vocabulary(abc.ABC):
     @property
     @abc.abstractmethod
     def size(self) -> int:
-        """Number of ids, those included that only pad the size to what a mesh axis can divide."""
+        """Number of ids, including those that only pad it to what a mesh axis can divide."""
 
     @property
     def unpadded_size(self) -> int:
@@ -54,21 +54,17 @@ class Vocabulary(abc.ABC):
     @property
     @abc.abstractmethod
     def sentinels(self) -> np.ndarray:
-        """int32 [sentinels] ids of the marks of span corruption, in the order of their use.
-
-        May be empty. Raffel et al. 2020, https://arxiv.org/abs/1910.10683, section 3.1.4.
-        """
+        """int32 [sentinels], maybe none: ids of the marks of span corruption, in order of use."""
 
     @property
     @abc.abstractmethod
     def bytes_per_id(self) -> np.ndarray:
         """[size] int32 bytes of text that each id represents, 0 for special ids.
 
-        So `bytes_per_id[targets].sum()` is the number of bytes of a batch, and bits per byte =
-        (sum of the loss in nats over all targets) / ln 2 / (that number). The loss of the end id is
-        part of the numerator, because a code for several documents must encode where each one ends,
-        but it adds no byte to the denominator; it has -1 if texts begin with a byte of the
-        vocabulary.
+        Bits per byte = (sum of the loss in nats over all targets) / ln 2 /
+        `bytes_per_id[targets].sum()`. The loss of the end id is part of the numerator, because a
+        code for several documents must encode where each one ends, but it adds no byte to the
+        denominator; it has -1 if texts begin with a byte of the vocabulary.
         """
 
     @property
@@ -78,7 +74,6 @@ class Vocabulary(abc.ABC):
 
     @property
     def files(self) -> Sequence[str]:
-        """The paths of the files that it reads."""
         return ()
 
     @abc.abstractmethod
@@ -165,17 +160,11 @@ class FileVocabulary(Vocabulary):
 
 
 def padded_size(ids: int) -> int:
-    """Returns the least multiple of 128 that is at least `ids`, so that a mesh axis can divide it.
-
-    Examples:
-      >>> padded_size(32_100)
-      32128
-    """
+    """Rounds up to a multiple of 128, so that a mesh axis can divide the size: 32,100 to 32,128."""
     return -(-ids // 128) * 128
 
 
 def model_size(name: str, ids: int, size: int | None) -> int:
-    """Returns the number of ids of a vocabulary: `size`, by default `padded_size(ids)`."""
     if size is not None and size < ids:
         raise DataError(
             f"{name} has {ids} ids, more than size={size}, the ids that the model knows: choose "
@@ -190,7 +179,6 @@ def as_bytes(text: str | bytes) -> bytes:
 
 
 def before_end(ids: Sequence[int] | np.ndarray, end_id: int) -> np.ndarray:
-    """Returns the ids before the first end id, int64."""
     array = np.asarray(ids, dtype=np.int64).reshape(-1)
     ends = np.flatnonzero(array == end_id)
     return array[: ends[0]] if ends.size else array
