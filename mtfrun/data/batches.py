@@ -18,13 +18,9 @@ class Batches(Iterator[Batch]):
 
     A batch is a pure function of seed, position and host. Setting `position`, the number of
     examples consumed by all hosts, resumes a run, also with another batch size or other hosts.
-
-    Args:
-      batch: rows over all hosts.
-      rates, max_epochs: see `Order`.
-      examples_per_row: mean examples per row by component name, for `examples_before`; by default
-        1, with names "0", "1", ..., or "" for one component.
-      host: the part of every batch to return.
+    `batch` counts rows over all hosts; `rates` and `max_epochs` are as in `Order`. For
+    `examples_before`, `examples_per_row` are means by component name; by default 1, with names "0",
+    "1", ..., or "" for one component.
     """
 
     def __init__(

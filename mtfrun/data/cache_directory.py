@@ -71,17 +71,11 @@ def open_or_build(
 ) -> T:
     """Opens a cache, after building it if it is missing or damaged.
 
-    Waits while another process builds the same cache.
-
-    Args:
-      place: returns the cache's directory for an origin.
-      origin: returns JSON that identifies the sources; called before and after the build.
-      build: called with an empty directory and the cache's directory; writes the files into the
-        first and returns the counts for the manifest.
-      open_files: opens the cache in a directory, for an origin; may raise DamagedCacheError.
-
-    Raises:
-      DataError: the cache cannot be written, or a source changes during the build.
+    Waits while another process builds the same cache. `place` returns the cache's directory for an
+    origin, JSON that identifies the sources, which is made before and after the build. `build`
+    writes the files into an empty directory and returns the counts for the manifest; its second
+    argument is the cache's directory. `open_files` may raise DamagedCacheError. Raises DataError if
+    the cache cannot be written, or a source changes during the build.
     """
     before = origin()
     directory = place(before)

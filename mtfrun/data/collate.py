@@ -10,8 +10,8 @@ import numpy as np
 class Texts(NamedTuple):
     """Beginnings of texts in a sequence of tokens: `sizes` ids, at least 1, from `starts`.
 
-    The whole text ends at `stops`. If that is later, the last id that is read is replaced by the
-    whole text's last one, its end id. All int64 [texts].
+    Where the whole text does not end there but at `stops`, the last id that is read is replaced by
+    the whole text's last one, its end id. All int64 [texts].
     """
 
     starts: np.ndarray
@@ -22,8 +22,7 @@ class Texts(NamedTuple):
 class Collated(NamedTuple):
     """Texts one after the other, int32 [rows, length].
 
-    Segments count from 1 in each row, positions from 0 in each segment; padding has 0, and the
-    vocabulary's padding id.
+    Segments count from 1 in each row, positions from 0 in each segment; padding has 0.
     """
 
     ids: np.ndarray

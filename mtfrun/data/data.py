@@ -103,10 +103,7 @@ class Data(abc.ABC):
         return {}
 
     def fingerprint(self) -> dict[str, object]:
-        """Returns what determines the training rows, as JSON by setting, for checkpoints.
-
-        With it a run is not resumed with other data unnoticed.
-        """
+        """Returns what determines the training rows, as JSON by setting, for checkpoints."""
         return {}
 
     def vocabulary_files(self) -> list[str]:
@@ -114,10 +111,7 @@ class Data(abc.ABC):
         return list(dict.fromkeys(files))
 
     def source_summary(self) -> Mapping[str, object] | None:
-        """Returns JSON that a model needs from the source, such as class names, or None.
-
-        A run directory stores it, so that the model can be used without the source.
-        """
+        """Returns JSON from the source, such as class names, to use a model without it; or None."""
         return None
 
     @property
@@ -137,7 +131,6 @@ class Data(abc.ABC):
         return None
 
     def shapes(self, batch: int) -> dict[str, mtf.Shape]:
-        """Returns the shape {batch, ...} of every training feature."""
         rows = mtf.Shape([mtf.Dimension("batch", batch)])
         return {name: rows + feature.shape for name, feature in self.features.items()}
 
@@ -157,7 +150,6 @@ class TextData(Data):
 
     @property
     def tokens_per_row(self) -> int:
-        """Positions of inputs and targets together."""
         features = self.features
         return sum(features[name].shape.size for name in (INPUTS, TARGETS) if name in features)
 

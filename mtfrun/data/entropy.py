@@ -40,7 +40,6 @@ def conditional_entropy(text: bytes, order: int) -> float:
 
 
 def bz2_bits_per_byte(text: bytes) -> float:
-    """Returns the size of `text` compressed by bz2 (-9), in bits per byte of `text`."""
     if not text:
         raise DataError("bz2_bits_per_byte: the text is empty")
     return 8 * len(bz2.compress(text)) / len(text)

@@ -70,11 +70,10 @@ class Infeed:
     Args:
       batches: dicts of arrays, int32 or uint8, with the batch as first dimension, e.g.
         `data.train(batch, seed=0)`.
-      shapes: the named shape of each feature, e.g. `data.shapes(batch)`.
+      shapes: e.g. `data.shapes(batch)`.
       outer_batch: parts into which the batch is split; above 1 features are {outer_batch, batch,
         ...}, for layouts that split a batch over two mesh axes.
-      with_shorter_rows: whether batches may have shorter rows and lack features, as in an
-        evaluation.
+      with_shorter_rows: whether batches may have shorter rows and lack features.
       host: the rows that `batches` have of every batch, see `host_of`; by default all.
 
     Attributes:

@@ -15,8 +15,7 @@ from mtfrun.data.vocabularies import Vocabulary
 class RawStream:
     """The texts of a cache's only feature, joined without ends and cut every `length` ids.
 
-    As T5's objectives read text (Raffel et al. 2020, https://arxiv.org/abs/1910.10683, section
-    3.1.4).
+    As for T5's objectives: Raffel et al. 2020, https://arxiv.org/abs/1910.10683, section 3.1.4.
     """
 
     def __init__(self, cache: TokenCache, length: int):

@@ -78,7 +78,6 @@ class Order:
                 yield SelectedRows(component, places, Selection(rows, drawn // size, self._seed))
 
     def drawn_before(self, position: int) -> list[int]:
-        """Returns how many rows of every component stand before a position."""
         return self._mixing.drawn_before(position)
 
 

@@ -54,6 +54,8 @@ class Plan(NamedTuple):
 def pack(lengths: np.ndarray, capacities: Sequence[int]) -> Plan:
     """Returns a plan of rows in which every feature fits.
 
+    `lengths` are [examples, features] tokens, at least 1; longer ones count as the capacity.
+
     One feature: best fit, longest first (Johnson et al. 1974, https://doi.org/10.1137/0203025: at
     most 11/9 of the optimal number of rows, plus 4), over the histogram of lengths, in time
     proportional to the number of examples.
@@ -65,11 +67,6 @@ def pack(lengths: np.ndarray, capacities: Sequence[int]) -> Plan:
       >>> plan = pack(np.array([[3], [7], [5], [5]]), [10])
       >>> [sorted(x.tolist()) for x in np.split(plan.examples, plan.row_starts[1:-1])]
       [[0, 1], [2, 3]]
-
-    Args:
-      lengths: [examples, features] tokens of every text, at least 1. Those that are longer than the
-        capacity count as the capacity.
-      capacities: [features] tokens of a row.
     """
     capacity = np.asarray(capacities, np.int32)
     examples, features = lengths.shape
@@ -189,10 +186,9 @@ def _deal(sizes: np.ndarray, capacity: np.ndarray) -> np.ndarray:
     """Returns the row of each example, int [examples], so that all rows are about equally full.
 
     Every row has the same number of places, some empty. For one place after the other, the examples
-    in that place of all rows are distributed anew: rows in the order of what their other places
-    lack receive examples in the order of their sizes. Like the rule that assigns the longest job to
-    the machine with the least work (Graham 1969, https://doi.org/10.1137/0117039), but for two
-    features and all rows at once.
+    in that place of all rows are dealt anew: rows in the order of what their other places lack
+    receive examples in the order of their sizes. Like assigning the longest job to the machine with
+    the least work (Graham 1969, https://doi.org/10.1137/0117039), for two features and all rows.
     """
     fractions = sizes / capacity
     scarcity = fractions.sum(0)
@@ -250,7 +246,6 @@ def _fit_one_by_one(sizes: np.ndarray, capacity: np.ndarray) -> np.ndarray:
 
 
 def _exceeding(rows: np.ndarray, sizes: np.ndarray, capacity: np.ndarray) -> float:
-    """Returns the part of the rows in which not all features fit."""
     exceeds = np.zeros(int(rows.max()) + 1, bool)
     for feature, limit in enumerate(capacity.tolist()):
         exceeds |= np.bincount(rows, sizes[:, feature], exceeds.size) > limit

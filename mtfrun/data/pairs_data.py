@@ -129,11 +129,10 @@ class SequenceToSequenceData(PairsData):
 class DelimitedPairsData(PairsData):
     """Pairs of texts for decoder-only models: rows of "inputs end targets end".
 
-    Packed pairs do not attend to each other, and positions count from 0 in each.
-    These are the rows of a prefix language model (seqio's PrefixLM), and of a causal one that
-    answers inputs (Mesh TensorFlow's delimited_lm); the model's `loss_on_targets_only` says whether
-    inputs are trained on. Counting ends distinguishes inputs and targets, so a pair is never
-    divided between rows.
+    Positions count from 0 in each packed pair. These are the rows of a prefix language model
+    (seqio's PrefixLM), and of a causal one that answers inputs (Mesh TensorFlow's delimited_lm);
+    the model's `loss_on_targets_only` says whether inputs are trained on. Counting ends
+    distinguishes inputs and targets, so a pair is never divided between rows.
 
     Attributes:
       length: of a row, at least inputs_length + targets_length, which is the default.

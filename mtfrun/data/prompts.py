@@ -67,14 +67,9 @@ class PromptFormat(abc.ABC):
     make rows from the attributes likewise.
 
     Attributes:
-      continues: whether outputs continue the prompts.
-      prompt_vocabulary, output_vocabulary: of prompts, and of outputs.
       max_lengths: the longest rows, by feature.
       feature: the feature that holds the prompt: the targets, if there are no inputs.
-      longest: maximum number of ids of a prompt.
       from_end: whether a longer prompt loses its first ids, not the last.
-      after: ids that follow.
-      padding: the padding id.
       mask: the id that a prediction replaces; the targets hold all other ids as well. None where
         the targets hold no ids of the inputs.
     """
@@ -139,7 +134,6 @@ class PromptFormat(abc.ABC):
         }
 
     def longest_prefix(self, lengths: Mapping[str, int]) -> int:
-        """Returns the longest prefix of the outputs of rows of these lengths."""
         if self.feature == INPUTS:
             return 0
         return min(self.longest + len(self.after), lengths[TARGETS])
@@ -260,7 +254,6 @@ class DecoderOnlyPrompts(PromptFormat):
 
 
 def truncate(ids: np.ndarray, longest: int, *, from_end: bool = False) -> np.ndarray:
-    """Returns the first or last ids, at most `longest`."""
     return ids[max(0, len(ids) - longest) :] if from_end else ids[:longest]
 
 

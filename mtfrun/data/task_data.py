@@ -109,7 +109,6 @@ class TaskData(TextData):
 
     @property
     def vocabularies(self) -> Mapping[str, Vocabulary]:
-        """The vocabulary of every feature that is read, and of inputs that are made of targets."""
         names = [name for name in (INPUTS, TARGETS) if name in self.texts or name in self.features]
         return {
             name: self.mixture.vocabulary_of(name if name in self.texts else TARGETS)
@@ -117,7 +116,7 @@ class TaskData(TextData):
         }
 
     def fingerprint(self) -> dict[str, object]:
-        """Returns the hashes of ids and vocabularies, and the settings that make rows of them.
+        """Returns hashes of ids and vocabularies, and the settings that make rows of them.
 
         The sources of the ids are there to name what has changed.
         """
@@ -154,7 +153,6 @@ class TaskData(TextData):
         return None if None in sizes else sum(size for size in sizes if size is not None)
 
     def text(self, split: str) -> bytes:
-        """Returns the targets of a split, one document after the other."""
         if not self.has_text:
             return super().text(split)
         texts = (text for task in self.mixture.tasks for (text,) in task.texts(split, [TARGETS]))
@@ -201,7 +199,6 @@ class TaskData(TextData):
         return open_cache(task, split, self.texts)
 
     def _num_examples(self, task: Task, split: str, rows: Rows) -> int:
-        """Returns the number of examples in training rows, by default one a row."""
         return len(rows)
 
     def _evaluation(self, batch: int, split: str, max_rows: int | None) -> Iterator[Batch]:

@@ -23,12 +23,10 @@ class TextClassificationData(TaskData):
     """Texts as inputs, and their labels as the target of the first position.
 
     Devlin et al. 2018, https://arxiv.org/abs/1810.04805, section 3: an encoder predicts the class
-    of a text where the text begins. No other position has a loss, so loss and accuracy are about
-    the labels. Texts that exceed `length` are truncated before their end.
-
-    The vocabulary of the task's targets is a `LabelVocabulary`. The softmax is over all ids of the
-    model, of which the first ones are labels, so that the weights of a masked language model
-    fit. Prompts are texts, and outputs are labels; a beam search returns several, best first.
+    of a text where the text begins; no other position has a loss. Longer texts are truncated before
+    their end. The vocabulary of the task's targets is a `LabelVocabulary`. The softmax is over all
+    ids of the model, of which the first ones are labels, so that the weights of a masked language
+    model fit. A beam search returns several labels, best first.
 
     Attributes:
       length: ids of a row, the end included.

@@ -51,8 +51,8 @@ class TextRows(Rows):
 class StreamRows(TextRows):
     """The texts of a cache's only feature, joined and cut every `length` tokens.
 
-    Only the last row is padded. A text that exceeds the end of a row continues in the next row as
-    that row's first segment, with positions from 0. Every token is in exactly one row.
+    Only the last row is padded. A text that exceeds the end of a row continues as the next row's
+    first segment, with positions from 0.
     """
 
     def __init__(self, cache: TokenCache, length: int):
@@ -145,9 +145,8 @@ class PackedRows(_ExampleRows):
 
     Args:
       lengths: [features] the maximum length of a text, and of a row unless features are joined.
-      joined: length of rows of the single feature "targets", in which the features of an example
-        follow each other as one segment, for example "inputs end targets end"; None for rows of
-        each feature.
+      joined: length of rows of the single feature "targets", in which an example is one segment,
+        such as "inputs end targets end"; None for rows of each feature.
       plan: the examples of every row, by default from `pack`, stored with the cache.
     """
 
@@ -184,10 +183,7 @@ class PackedRows(_ExampleRows):
 
 
 class PaddedRows(_ExampleRows):
-    """One example a row; arguments as in `PackedRows`.
-
-    A text that exceeds its length is trimmed to one id less, and its end.
-    """
+    """One example a row, longer texts trimmed to one id less, and their end; see `PackedRows`."""
 
     def __init__(
         self,

@@ -41,10 +41,7 @@ _LENGTHS_PER_STEP = 1 << 16
 
 @dataclasses.dataclass(frozen=True)
 class TokenCache:
-    """The ids of one split of a task, mapped into memory; see the files above.
-
-    `padding_id` is the vocabulary's.
-    """
+    """The ids of one split of a task, mapped into memory; see the files above."""
 
     directory: Path
     tokens: np.ndarray

@@ -41,12 +41,9 @@ def open_cache(
 ) -> TokenCache:
     """Returns the ids of a split of a task, after tokenising it if there is no cache of it.
 
-    Waits while another process builds the same cache. `features`, whose texts are stored, are
-    ["targets"] or ["inputs", "targets"]; `choice` says whether to build or to check an existing
-    cache.
-
-    Raises:
-      DataError: the source cannot be read or is empty, or the cache cannot be written.
+    Waits while another process builds the same cache. `features` are the stored texts: ["targets"]
+    or ["inputs", "targets"]. Raises DataError if the source cannot be read or is empty, or the
+    cache cannot be written.
     """
     vocabularies = [task.vocabulary_of(feature) for feature in features]
     for vocabulary in vocabularies:
@@ -107,10 +104,8 @@ def _write_texts(
 class _Chunk(NamedTuple):
     """Texts that are tokenised together, feature by feature of one example after the other.
 
-    Attributes:
-      is_whole: [examples] False if the next example continues the text.
-      is_continuation: [examples] whether it continues the text of the example before.
-      text_bytes: of all texts.
+    `is_continuation` [examples] says whether an example continues the text of the one before,
+    `is_whole` whether the next one does not.
     """
 
     texts: list[bytes]
@@ -172,7 +167,6 @@ class _Writer:
                 file.close()
 
     def write(self, chunk: _Chunk) -> None:
-        """Appends the ids of texts, with an end where a text is whole."""
         features = len(self._vocabularies)
         encoded = _encode(chunk, self._vocabularies)
         has_end = np.repeat(chunk.is_whole, features)
@@ -215,7 +209,6 @@ class _Writer:
 
 
 def _encode(chunk: _Chunk, vocabularies: Sequence[Vocabulary]) -> EncodedTexts:
-    """Returns the ids of texts [examples * features], in their order."""
     features = len(vocabularies)
     texts = chunk.texts
     if any(chunk.is_continuation):  # of running text, which has one feature
