@@ -54,10 +54,7 @@ class Data(abc.ABC):
 
     @abc.abstractmethod
     def train(self, batch: int, *, seed: int, host: Host = ONLY_HOST) -> Batches:
-        """Returns endless shuffled batches of `batch` rows over all hosts.
-
-        `seed` fixes the order, which differs in every epoch, and all noise.
-        """
+        """Returns endless batches of `batch` rows over all hosts; `seed` fixes order and noise."""
 
     @abc.abstractmethod
     def evaluation(self, batch: int, *, split: str) -> Iterator[Batch]:

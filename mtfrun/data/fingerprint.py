@@ -47,10 +47,7 @@ def check_vocabularies(
 def check_unchanged(
     saved: Mapping[str, object], present: Mapping[str, object], checkpoint: str
 ) -> None:
-    """Raises DataError if the data have changed since a checkpoint; ignores vocabularies.
-
-    `saved` is empty for a checkpoint without a fingerprint.
-    """
+    """Raises DataError if the data have changed since a checkpoint; ignores vocabularies."""
     if not saved:
         return
     old, new = (

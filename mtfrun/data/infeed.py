@@ -35,10 +35,7 @@ _BYTES_STACKED_AHEAD = 1 << 28
 
 
 def host_of(mesh: mtf.Mesh, shape: mtf.Shape, outer_batch: int = 1) -> Host:
-    """Returns the rows of a batch that the devices of this process hold.
-
-    `shape` is a feature's, {batch, ...}; `outer_batch` as in `Infeed`.
-    """
+    """Returns the rows of a batch {batch, ...} that the devices of this process hold."""
     rows = _split(mtf.Shape(shape.dims[:1]), outer_batch)
     numbers = np.arange(rows.size).reshape(rows.to_integer_list)
     local = np.unique(np.concatenate([numbers[part].ravel() for part in mesh.local_slices(rows)]))
@@ -149,10 +146,7 @@ class Infeed:
         self._producer.peek(steps, capacity)
 
     def examples_seen(self, steps_ago: int = 0) -> Mapping[str, float]:
-        """Returns the examples of every task before the position, `steps_ago` batches earlier.
-
-        By task name, "" if there is only one. Nothing for batches that end.
-        """
+        """Returns the examples of tasks before the position, `steps_ago` batches earlier."""
         if not isinstance(self._batches, Batches):
             return {}
         return self._batches.examples_before(self._position - steps_ago * self._batches.batch)

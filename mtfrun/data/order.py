@@ -82,10 +82,7 @@ class Order:
 
 
 class _Phase(NamedTuple):
-    """A part of the sequence, from position `first`, in which the same components are drawn.
-
-    `shares` are integers; `drawn` elements of every component stand before it.
-    """
+    """From position `first` on, before which `drawn` elements stand, components do not change."""
 
     first: int
     components: list[int]

@@ -1,7 +1,4 @@
-"""Plans of rows: which texts are packed into one row.
-
-All sorts are stable, so that every machine makes the same plan of the same lengths.
-"""
+"""Plans of rows: which texts share a row. Stable sorts make the same plan on every machine."""
 
 from __future__ import annotations
 
@@ -87,10 +84,7 @@ def pack(lengths: np.ndarray, capacities: Sequence[int]) -> Plan:
 
 
 def stored_plan(directory: Path, name: str, examples: int, make: Callable[[], Plan]) -> Plan:
-    """Returns the plan that is stored with a cache, after making it if necessary.
-
-    `name` identifies all that the plan depends on; a plan of other than `examples` is replaced.
-    """
+    """Returns the plan stored as `name`, which must identify its input; made if necessary."""
     path = directory / f"plan-{VERSION}-{name}.npz"
     with contextlib.suppress(*_DAMAGE_ERRORS):
         with open_regular(path) as file, np.load(file) as stored:
@@ -231,10 +225,7 @@ def _ordered(amounts: np.ndarray) -> np.ndarray:
 
 
 def _fit_one_by_one(sizes: np.ndarray, capacity: np.ndarray) -> np.ndarray:
-    """Puts each example into the fullest row in which it fits, the largest first.
-
-    Largest and fullest by the largest fraction that is taken of any feature's capacity.
-    """
+    """Puts the largest examples first, each into the fullest row with room, by scarcest feature."""
     row_of = np.empty(len(sizes), np.int32)
     spaces = np.broadcast_to(capacity, sizes.shape).copy()
     for example in np.argsort(-(sizes / capacity).max(1), kind="stable"):

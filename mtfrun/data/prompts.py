@@ -35,10 +35,7 @@ class PromptLimits:
 
 
 class ScoredRow(NamedTuple):
-    """A pair whose target is scored, as features to be padded to `lengths`.
-
-    The target is "targets" from index `begin` on; `truncated` tokens of the pair were cut off.
-    """
+    """A pair as features to be padded to `lengths`; the target begins at `begin` in "targets"."""
 
     features: dict[str, np.ndarray]
     lengths: dict[str, int]
@@ -170,10 +167,7 @@ class LanguageModelPrompts(PromptFormat):
         return max(0, min(self.longest, length - output_length))
 
     def scored_row(self, inputs: bytes, target: bytes) -> ScoredRow:
-        """Returns the row "inputs target end" of at most `max_length` ids.
-
-        If it is too long, the inputs are truncated first, at their beginning, then the target.
-        """
+        """Returns the row "inputs target end"; if too long, inputs lose their beginning first."""
         vocabulary, max_length = self.prompt_vocabulary, self._limits.max_length
         encode_target = vocabulary.encode_continuation if inputs else vocabulary.encode
         input_ids, target_ids = vocabulary.encode(inputs), encode_target(target)

@@ -116,10 +116,7 @@ class TaskData(TextData):
         }
 
     def fingerprint(self) -> dict[str, object]:
-        """Returns hashes of ids and vocabularies, and the settings that make rows of them.
-
-        The sources of the ids are there to name what has changed.
-        """
+        """Returns hashes of ids and vocabularies, settings, and sources to name a change."""
         settings = {
             field.name: _setting(getattr(self, field.name))
             for field in dataclasses.fields(self)

@@ -1,7 +1,4 @@
-"""Rows of texts: a stream that is cut, whole texts packed together, and one example a row.
-
-Segments count from 1 in each row, positions from 0 in each segment, and both are 0 for padding.
-"""
+"""Rows of texts: a stream that is cut, whole texts packed together, and one example a row."""
 
 from __future__ import annotations
 
@@ -51,8 +48,7 @@ class TextRows(Rows):
 class StreamRows(TextRows):
     """The texts of a cache's only feature, joined and cut every `length` tokens.
 
-    Only the last row is padded. A text that exceeds the end of a row continues as the next row's
-    first segment, with positions from 0.
+    A text that exceeds a row continues as the next row's first segment, with positions from 0.
     """
 
     def __init__(self, cache: TokenCache, length: int):
@@ -240,10 +236,7 @@ def batches_by_length(rows: PaddedRows, batch: int, max_rows: int | None = None)
 
 
 class _TrimmedTexts:
-    """The texts of a cache, each trimmed to the maximum length of its feature.
-
-    The features `cut_at_front` are trimmed at the beginning, all other features before the end id.
-    """
+    """The texts of a cache, trimmed to their features' lengths before the end id, or at the front."""
 
     def __init__(self, cache: TokenCache, limits: Sequence[int], cut_at_front: Collection[str]):
         self._cache = cache
@@ -276,10 +269,7 @@ class _TrimmedTexts:
 
 
 class _Pieces:
-    """The texts of a cache's only feature; those that are too long are cut into several pieces.
-
-    Piece `n`, for n less than the number of texts, begins text `n`; further pieces follow.
-    """
+    """A cache's texts, long ones cut into pieces: text n begins with piece n; more follow."""
 
     cut_tokens = 0
 

@@ -53,10 +53,7 @@ class TokenCache:
     def open(
         cls, directory: Path, *, origin: Mapping[str, Any] | None = None, anew: bool = False
     ) -> TokenCache:
-        """Opens the cache in a directory, and checks its ids if `anew` or they may have changed.
-
-        Raises DamagedCacheError if they are not those written, or of another origin.
-        """
+        """Opens and checks a cache; raises DamagedCacheError for other ids or another origin."""
         check = functools.partial(_check_content, directory)
         manifest = read_manifest(directory, (TOKENS, ENDS), check, origin=origin, anew=anew)
         return cls(directory, *_mapped(directory, manifest), manifest)

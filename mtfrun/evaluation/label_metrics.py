@@ -1,8 +1,4 @@
-"""Metrics of predicted labels and numbers against their targets.
-
-A task's `postprocess` makes labels or numbers of texts, see `mtfrun.data.LabelNumber` and
-`mtfrun.data.Number`. The accuracy of labels is their `exact_match`.
-"""
+"""Metrics of labels and numbers, which a task's `postprocess` makes of texts."""
 
 from __future__ import annotations
 

@@ -131,10 +131,7 @@ def bits_per_byte(total_nats: float, num_bytes: float) -> float:
 
 
 def target_log_probs(model: TextModel, features: Mapping[str, mtf.Tensor]) -> mtf.Tensor:
-    """Returns the log-probability of every target, {batch, length} float32; 0 for padding.
-
-    It is conditioned on the preceding targets and on the inputs.
-    """
+    """Returns log p(target | inputs, targets before it), {batch, length} float32; padding: 0."""
     targets = features["targets"]
     logits = model.logits(features)
     (vocab,) = logits.shape - targets.shape

@@ -1,8 +1,4 @@
-"""Metrics of predicted texts against their targets.
-
-Every metric of a task is a function of all targets and all predictions, in that order, that returns
-values by name.
-"""
+"""Metrics: functions of all targets and all predictions, in order, to values by name."""
 
 from __future__ import annotations
 
@@ -79,10 +75,7 @@ def bleu(
 
 
 def chrf(targets: Sequence[str | Sequence[str]], predictions: Sequence[str]) -> dict[str, float]:
-    """Returns "chrf", chrF2 of the corpus, 0 to 100; Popovic 2015, https://aclanthology.org/W15-3049.
-
-    Targets are as in `bleu`.
-    """
+    """Returns "chrf", chrF2 of the corpus, 0 to 100; Popovic 2015, https://aclanthology.org/W15-3049."""
     import sacrebleu  # noqa: PLC0415, as in `bleu`
 
     references = _references("chrf", targets, predictions)

@@ -81,10 +81,7 @@ class SpanCorruption(Objective):
         return is_noise
 
     def _noise_and_spans(self, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the numbers of ids of noise and of spans, int64 in the shape of `lengths`.
-
-        T5's programs compute in float32 and round halves to even numbers.
-        """
+        """Counts ids of noise and spans as T5's programs do: in float32, halves to even numbers."""
         # A text of one id gets the mask of two, of which the first is not noise.
         lengths = np.maximum(lengths, 2)
         noise = np.rint(lengths.astype(np.float32) * np.float32(self.noise_density))

@@ -271,10 +271,7 @@ def _load(name: str, content: bytes) -> tuple[Any, dict[str, Any]]:
 
 @contextlib.contextmanager
 def _package_errors(what: str, remedy: str) -> Iterator[None]:
-    """Turns the package's errors into DataErrors: plain Exceptions, and panics.
-
-    Panics are not Exceptions: a regular expression may exceed the package's limit of steps.
-    """
+    """Turns the package's errors into DataErrors: Exceptions, and panics, which are not."""
     try:
         yield
     except BaseException as error:
