@@ -236,7 +236,7 @@ def batches_by_length(rows: PaddedRows, batch: int, max_rows: int | None = None)
 
 
 class _TrimmedTexts:
-    """The texts of a cache, trimmed to their features' lengths before the end id, or at the front."""
+    """The texts of a cache, cut to their features' lengths before the end id, or at the front."""
 
     def __init__(self, cache: TokenCache, limits: Sequence[int], cut_at_front: Collection[str]):
         self._cache = cache
