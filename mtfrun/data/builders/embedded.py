@@ -101,14 +101,12 @@ class Digits(Embedded):
     supervised_keys = ("image", "label")
 
     def features(self) -> Mapping[str, tfds.features.FeatureConnector]:
-        """An image and a label."""
         return {
             "image": tfds.features.Image(shape=(_DIGITS_SIZE, _DIGITS_SIZE, 1)),
             "label": tfds.features.ClassLabel(names=[str(digit) for digit in range(10)]),
         }
 
     def examples(self, split: str) -> Iterator[tuple[int, Mapping[str, object]]]:
-        """Yields the images, by number."""
         for number, line in enumerate(read_digits()):
             in_test = _hash(number) / 2**64 < _DIGITS_TEST_SHARE
             if in_test == (split == "test"):
@@ -127,22 +125,16 @@ class NumberWords(Embedded):
     disable_shuffling = True  # `shuffled_numbers` shuffles already
 
     def features(self) -> Mapping[str, tfds.features.FeatureConnector]:
-        """Two texts."""
         return {"number": tfds.features.Text(), "words": tfds.features.Text()}
 
     def examples(self, split: str) -> Iterator[tuple[int, Mapping[str, object]]]:
-        """Yields the numbers in a fixed pseudorandom order."""
         for key, number in enumerate(shuffled_numbers()):
             if is_held_out(number) == (split == "validation"):
                 yield key, {"number": str(number), "words": spell(number)}
 
 
 def running_python() -> tfds.core.BuilderConfig:
-    """Returns the config of the running interpreter, named e.g. `cpython_3_11_7`.
-
-    Two datasets are made of files of the interpreter. The config is part of the path of the
-    prepared copy, so that every version of Python has a copy.
-    """
+    """The interpreter's config, e.g. `cpython_3_11_7`, for a prepared copy of each version."""
     version = platform.python_version()
     return tfds.core.BuilderConfig(
         name=f"{sys.implementation.name}_{version.replace('.', '_').replace('+', '')}",
@@ -160,15 +152,12 @@ class PythonDocs(Embedded):
     homepage = "https://docs.python.org/3/reference/"
 
     def features(self) -> Mapping[str, tfds.features.FeatureConnector]:
-        """A name and a text."""
         return {"name": tfds.features.Text(), "text": tfds.features.Text()}
 
     def check(self) -> None:
-        """Raises DataError if this Python has no topics."""
         _topics()
 
     def examples(self, split: str) -> Iterator[tuple[str, Mapping[str, object]]]:
-        """Yields the topics, by name."""
         topics = distinct_topics(_topics())
         for name in sorted(topics):
             if split_of(name) == split:
@@ -185,11 +174,9 @@ class PythonSource(Embedded):
     homepage = "https://docs.python.org/3/library/"
 
     def features(self) -> Mapping[str, tfds.features.FeatureConnector]:
-        """A name and a text."""
         return {"name": tfds.features.Text(), "text": tfds.features.Text()}
 
     def check(self) -> None:
-        """Raises DataError if this Python has no source files."""
         library = _library()
         if not source_files(library):
             raise DataError(
@@ -228,7 +215,6 @@ def is_held_out(number: int) -> bool:
 
 
 def _hash(number: int) -> int:
-    """Returns a number below 2**64, which depends on the digits of `number`."""
     return int.from_bytes(hashlib.sha256(str(number).encode()).digest()[:8])
 
 
@@ -236,8 +222,6 @@ def spell(number: int) -> str:
     """Returns an integer from 0 to 999,999 in English words.
 
     Examples:
-      >>> spell(999_999)
-      'nine hundred ninety-nine thousand nine hundred ninety-nine'
       >>> spell(40_013), spell(0)
       ('forty thousand thirteen', 'zero')
     """

@@ -34,9 +34,6 @@ def prepare(
     """Returns the builder of an embedded dataset, after preparing its files in `data_dir`.
 
     Waits while another process prepares the same dataset.
-
-    Raises:
-      DataError: `data_dir` cannot be written, or its files are damaged.
     """
     files = _files(builder_class, data_dir)
     with silent_tfds():
@@ -102,11 +99,7 @@ def _remove_abandoned(directory: Path) -> None:
 
 @contextlib.contextmanager
 def silent_tfds() -> Iterator[None]:
-    """Suppresses TFDS's prints, progress bars and warnings; errors are raised as usual.
-
-    Its warnings are about its deprecations and about files that are about to be written; our
-    commands print JSON to standard output.
-    """
+    """Suppresses TFDS's prints, bars and warnings: our commands print JSON to standard output."""
     bars = tfds.core.utils.tqdm_utils
     bars_were_shown, verbosity = bars._active, logging.get_verbosity()
     bars.display_progress_bar(enable=False)

@@ -32,18 +32,12 @@ _UNREADABLE = (
 
 
 class PreparedFiles(NamedTuple):
-    """Location of a dataset that TFDS has prepared.
-
-    Attributes:
-      directory: has `dataset_info.json`, `features.json` and the records.
-      remedy: how to prepare the dataset again once the directory is deleted, for messages.
-    """
+    """A dataset that TFDS has prepared, and the `remedy` in messages if the files are damaged."""
 
     directory: Path
     remedy: str
 
     def damaged(self, reason: object) -> DataError:
-        """Returns the error that the files cannot be read."""
         line = " ".join(str(reason).split()).rstrip(".")
         if is_shortage(line):
             return DataError(
@@ -57,9 +51,7 @@ class PreparedFiles(NamedTuple):
     def open(self, make: Callable[[], tfds.core.DatasetBuilder]) -> tfds.core.DatasetBuilder:
         """Returns `make()`, which reads the descriptions, after checking that they are harmless.
 
-        Raises:
-          DataError: one is damaged, or names a class of features that is not TFDS's: reading it
-            would run that class's module.
+        A class of features that is not TFDS's is a DataError: its module would run.
         """
         self._check()
         try:
@@ -70,7 +62,6 @@ class PreparedFiles(NamedTuple):
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[None]:
-        """Turns TensorFlow's errors of files into DataErrors."""
         try:
             yield
         except _UNREADABLE as error:

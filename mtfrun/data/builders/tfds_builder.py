@@ -29,14 +29,9 @@ _LONGEST_REASON = 300
 
 
 class TfdsDataset:
-    """What sources of TFDS datasets share.
+    """A TFDS dataset: one of `embedded`, prepared on first use, or one that TFDS has prepared.
 
-    Attributes:
-      name: one of `embedded`, which is prepared on first use, or a dataset that TFDS has prepared,
-        in TFDS's form `name[/config][:version]`.
-      data_dir: the directory of all datasets; see `resolve_data_dir`.
-      download: whether a dataset that is not prepared is downloaded; never otherwise.
-      embedded: the datasets that need no download, by name.
+    `name` is in TFDS's form `name[/config][:version]`. Nothing is downloaded without `download`.
     """
 
     name: str
@@ -57,7 +52,6 @@ class TfdsDataset:
 
     @property
     def files(self) -> PreparedFiles:
-        """The location of the dataset's files."""
         return PreparedFiles(Path(self.builder.data_dir), _remedy(self.name, self.embedded))
 
     def check_tfds_split(self, split: str) -> None:
@@ -72,13 +66,9 @@ class TfdsDataset:
     ) -> tf.data.Dataset:
         """Returns the examples of a split in the order of the files, with some of their features.
 
-        Args:
-          split: the name of a split, or TFDS's slice of one (`train[:10%]`), or several with `+`.
-          features: the features to parse, nested ones as "outer/inner".
-          encoded: features that stay as they are stored, such as the bytes of a JPEG file.
-
-        Raises:
-          DataError: there is no such split, or a file is damaged.
+        `split` is the name of a split, or TFDS's slice of one (`train[:10%]`), or several with `+`.
+        `features` are parsed, nested ones as "outer/inner"; `encoded` ones stay as they are stored,
+        such as the bytes of a JPEG file.
         """
         self.check_tfds_split(split)
         self.files.check_records()
@@ -96,7 +86,7 @@ class TfdsDataset:
             raise DataError(f'TFDS dataset "{self.name}", split "{split}": {reason}') from error
 
     def iterate(self, dataset: tf.data.Dataset) -> Iterator[Any]:
-        """Yields the elements of what `read` returned, as arrays."""
+        """Yields the elements of a dataset from `read`, as arrays."""
         with self.files.reading():
             yield from dataset.as_numpy_iterator()
 
@@ -181,7 +171,6 @@ def _remedy(name: str, embedded: Embedded) -> str:
 
 
 def _prepared_files(name: str, data_dir: Path, embedded: Embedded) -> PreparedFiles:
-    """Returns the location of a prepared dataset; raises DataError if it is missing."""
     remedy = _remedy(name, embedded)
     try:
         directory = _find(name, data_dir)
@@ -199,7 +188,6 @@ def _prepared_files(name: str, data_dir: Path, embedded: Embedded) -> PreparedFi
 
 
 def _find(name: str, data_dir: Path) -> Path | None:
-    """Returns the directory of a prepared dataset, None if there is none."""
     try:
         with tfds.core.utils.error_utils.record_error_context():
             directory = tfds.core.read_only_builder._find_builder_dir(name, data_dir=data_dir)

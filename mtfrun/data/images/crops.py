@@ -25,10 +25,9 @@ class Crop(abc.ABC):
 
 @dataclasses.dataclass(frozen=True)
 class RandomResizedCrop(Crop):
-    """A window of random area, aspect ratio and place.
+    """A window of random area, aspect ratio (with uniform logarithm) and place.
 
-    Szegedy et al. 2015, https://arxiv.org/abs/1409.4842, section 6; the logarithm of the aspect
-    ratio is uniform.
+    Szegedy et al. 2015, https://arxiv.org/abs/1409.4842, section 6.
 
     Attributes:
       area: the smallest and the largest share of the image's area.
@@ -76,7 +75,6 @@ class CentreCrop(Crop):
     resize: int
 
     def __call__(self, size: tuple[int, int], generator: np.random.Generator) -> Window:
-        """Returns the square."""
         side = max(1, round(min(size) * self.size / self.resize))
         return _centre(size, side, side)
 
@@ -86,7 +84,6 @@ class WholeImage(Crop):
     """The whole image."""
 
     def __call__(self, size: tuple[int, int], generator: np.random.Generator) -> Window:
-        """Returns the image's rectangle."""
         return Window(0, 0, *size)
 
 

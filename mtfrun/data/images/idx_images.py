@@ -41,22 +41,18 @@ class IdxImages(ImageSource):
 
     @property
     def size(self) -> ImageSize:
-        """Rows, columns and channels."""
         _, rows, cols = _sizes(self._path("train", _IMAGES), 3)
         return rows, cols, 1
 
     @property
     def label_names(self) -> tuple[str, ...]:
-        """The name of every class: its number."""
         return tuple(str(label) for label in range(self.num_classes))
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """Train and test."""
         return tuple(_PREFIXES)
 
     def examples(self, split: str) -> Iterator[ImageExample]:
-        """Yields the images in the order of the files."""
         self.check_split(split)
         images_path, labels_path = (self._path(split, name) for name in (_IMAGES, _LABELS))
         images, labels = read_idx(images_path, 3), read_idx(labels_path, 1)
@@ -79,7 +75,6 @@ class IdxImages(ImageSource):
             yield ImageExample(image.tobytes(), label)
 
     def fingerprint(self, split: str) -> object:
-        """Returns path, size and time of modification of the files, and the classes."""
         self.check_split(split)
         paths = [_find(self._path(split, name)) for name in (_IMAGES, _LABELS)]
         files = {str(path): file_state(path) for path in paths}
@@ -91,13 +86,7 @@ class IdxImages(ImageSource):
 
 
 def read_idx(path: str, num_dims: int) -> np.ndarray:
-    """Returns the uint8 array of the IDX file `path` or `path`.gz.
-
-    http://yann.lecun.com/exdb/mnist/ describes the format.
-
-    Raises:
-      DataError: there is no such file, or it is not an IDX file.
-    """
+    """Returns the uint8 array of `path` or `path`.gz; http://yann.lecun.com/exdb/mnist/."""
     sizes = _sizes(path, num_dims)
     expected = math.prod(sizes)
     # One byte more, of which a compressed file may make any number.
@@ -110,7 +99,6 @@ def read_idx(path: str, num_dims: int) -> np.ndarray:
 
 
 def _sizes(path: str, num_dims: int) -> list[int]:
-    """Reads the dimensions from the beginning of a file."""
     header = _read(path, _header_bytes(num_dims))
     if header[:4] != bytes([0, 0, _UINT8, num_dims]) or len(header) < _header_bytes(num_dims):
         raise DataError(f"{path} is not an IDX file of bytes with {num_dims} dimension(s)")

@@ -41,13 +41,7 @@ PIXELS, RECORDS, SIZES, LABELS = "images.bin", "images.array_record", "sizes.npy
 
 
 class ImageCache(abc.ABC):
-    """The images of one split of a source, with random access.
-
-    Attributes:
-      directory: where the files are.
-      labels: int32 [images] indices of the classes.
-      manifest: counts, hashes and origin.
-    """
+    """The images of one split of a source, with random access; labels int32 [images]."""
 
     # Names of the files with the images.
     files: ClassVar[Sequence[str]]
@@ -57,8 +51,7 @@ class ImageCache(abc.ABC):
     ):
         """Opens the cache in `directory`; reads its images if `anew` or if they may have changed.
 
-        Raises:
-          DamagedCacheError: the files differ from what was written, or `origin`, its sources, do.
+        Raises DamagedCacheError if the files or `origin` differ from those written.
         """
         self.directory = directory
         names = (*self.files, LABELS)
@@ -75,12 +68,11 @@ class ImageCache(abc.ABC):
 
     @property
     def fingerprint(self) -> str:
-        """Hexadecimal SHA-256 of the images and labels."""
         return str(self.manifest["sha256"])
 
     @abc.abstractmethod
     def images(self, numbers: np.ndarray) -> Sequence[StoredImage]:
-        """Returns the images of the numbers, int64 [images], in their order."""
+        """Returns the images with these numbers, int64 [images], in their order."""
 
     @classmethod
     @abc.abstractmethod
@@ -89,11 +81,7 @@ class ImageCache(abc.ABC):
 
 
 class PixelCache(ImageCache):
-    """Images of one size, mapped into memory.
-
-    Attributes:
-      pixels: uint8 [images, rows, cols, channels].
-    """
+    """Images of one size, mapped into memory: `pixels` are uint8 [images, rows, cols, channels]."""
 
     files: ClassVar[Sequence[str]] = (PIXELS,)
 
@@ -110,12 +98,10 @@ class PixelCache(ImageCache):
             self.pixels = np.asarray(np.memmap(directory / PIXELS, np.uint8, "r", shape=shape))
 
     def images(self, numbers: np.ndarray) -> Sequence[StoredImage]:
-        """Returns the images of the numbers."""
         return [PixelImage(pixels) for pixels in self.pixels[numbers]]
 
     @classmethod
     def write(cls, work: Path, directory: Path, examples: Iterator[ImageExample]) -> None:
-        """Writes the pixels."""
         with writing(directory):
             file = (work / PIXELS).open("wb")
         with file:
@@ -143,11 +129,7 @@ class EncodedCache(ImageCache):
                 raise RuntimeError(f"{RECORDS} has {self._reader.num_records()} images")
 
     def images(self, numbers: np.ndarray) -> Sequence[StoredImage]:
-        """Returns the images of the numbers.
-
-        Raises:
-          DataError: the cache is damaged: every record has a checksum.
-        """
+        """Raises DataError if the cache is damaged: every record has a checksum."""
         with reading(self.directory, *_DAMAGE_ERRORS):
             contents = self._reader.read(numbers.tolist())
         channels = self.manifest["size"][-1]
@@ -158,7 +140,6 @@ class EncodedCache(ImageCache):
 
     @classmethod
     def write(cls, work: Path, directory: Path, examples: Iterator[ImageExample]) -> None:
-        """Writes the files and their sizes."""
         # Images are compressed already; a group of one record is read without its neighbours.
         writer = ArrayRecordWriter(str(work / RECORDS), "group_size:1,uncompressed")
         sizes: list[tuple[int, int]] = []
@@ -191,19 +172,9 @@ def open_cache(
 ) -> Cache:
     """Returns the cache of a split, after building it if there is none or if `overwrite`.
 
-    Waits while another process builds the same cache.
-
-    Args:
-      kind: PixelCache for images of one size, EncodedCache for different sizes.
-      source: the source of the images.
-      split: a split of the source.
-      cache_dir: see `resolve_cache_dir`.
-      overwrite: builds it in any case.
-      anew: reads the images even if they have not changed.
-
-    Raises:
-      DataError: there is no such split, it cannot be read or holds no images, or the cache cannot
-        be written.
+    Waits while another process builds the same cache. `kind` is PixelCache for images of one size,
+    EncodedCache for different sizes; `anew` reads the images even if they have not changed. Raises
+    DataError if the split cannot be read or has no images, or the cache cannot be written.
     """
 
     def origin() -> dict[str, Any]:

@@ -43,7 +43,7 @@ _LARGEST_SIDE = 1 << 16
 
 
 class _SourceSummary(NamedTuple):
-    """What a model needs from a source, see `ImageSource`."""
+    """The facts about a source that a model needs, see `ImageSource`."""
 
     size: ImageSize
     label_names: tuple[str, ...]
@@ -58,7 +58,6 @@ class ImageData(Data):
     """Batches of labelled images.
 
     Attributes:
-      source: the source of the images.
       image_size: rows and columns to scale images to; needed where they differ in size. None: the
         size of the source's images, which are not scaled.
       resize: in evaluation and classification the shorter side of an image is scaled to so many
@@ -94,7 +93,6 @@ class ImageData(Data):
 
     @property
     def tokens_per_row(self) -> int:
-        """1: progress counts images."""
         return 1
 
     @property
@@ -105,17 +103,14 @@ class ImageData(Data):
 
     @property
     def label_names(self) -> tuple[str, ...]:
-        """The name of every class."""
         return self._of_source.label_names
 
     @property
     def num_classes(self) -> int:
-        """The number of classes."""
         return len(self.label_names)
 
     @property
     def features(self) -> dict[str, Feature]:
-        """Images, their labels and weights."""
         return {
             IMAGES: Feature(self.image, "pixels, uint8, which the model normalises on the devices"),
             LABELS: Feature(mtf.Shape(), "the number of the class"),
@@ -123,13 +118,11 @@ class ImageData(Data):
         }
 
     def model_arguments(self) -> dict[str, object]:
-        """Returns the number of classes and the shape of every image."""
         return {"num_classes": self.num_classes, "image": self.image}
 
     def train(
         self, batch: int, *, seed: int, host: Host = ONLY_HOST, split: str = "train"
     ) -> Batches:
-        """Returns endless shuffled batches, see `Data.train`."""
         rows: Rows
         if self.crop is None and not self.augmentations:
             rows = self.rows(split)
@@ -158,11 +151,7 @@ class ImageData(Data):
             yield from ((image, label) for image, label, weight in examples if weight)
 
     def read_image(self, path: str) -> np.ndarray:
-        """Returns the pixels of an image file, scaled and cropped as for evaluation.
-
-        Raises:
-          DataError: it cannot be read.
-        """
+        """Returns the pixels of an image file, scaled and cropped as for evaluation."""
         channels = self._of_source.size[-1]
         if self.image_size is None:
             return read_image(path, (*self._rows_and_cols, channels))
@@ -172,12 +161,10 @@ class ImageData(Data):
 
     @property
     def class_names(self) -> dict[str, Sequence[str]]:
-        """The names of the labels."""
         return {LABELS: self.label_names}
 
     @property
     def cached_tasks(self) -> Sequence[str]:
-        """The name of the source."""
         return [self.source.title]
 
     def caches(self, split: str, choice: CacheChoice = EVERY_CACHE) -> Iterator[Cached]:
@@ -190,7 +177,6 @@ class ImageData(Data):
             yield Cached(title, split, counts, cache.directory, cache.fingerprint)
 
     def fingerprint(self) -> dict[str, object]:
-        """Returns the hash of the images and the settings that make rows of them."""
         return {
             "images": self._cache("train").fingerprint,
             "labels": short_json(list(self.label_names)),
@@ -200,7 +186,6 @@ class ImageData(Data):
         }
 
     def source_summary(self) -> dict[str, object]:
-        """Returns the size of the images and the names of the classes."""
         return self._of_source._asdict()
 
     @functools.cached_property
@@ -225,7 +210,6 @@ class ImageData(Data):
 
     @property
     def _rows_and_cols(self) -> tuple[int, int]:
-        """Rows and columns of the images of a batch."""
         if self.image_size is not None:
             return self.image_size, self.image_size
         rows, cols, _ = self._of_source.size

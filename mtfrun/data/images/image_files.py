@@ -53,10 +53,8 @@ def read_image(path: str, size: tuple[int, int, int]) -> np.ndarray:
     Images are converted to grey (the luma of ITU-R 601-2) or to colour as the channels require. An
     image of another size is scaled to cover rows and cols, by bicubic interpolation, and cropped to
     its centre. It is rotated by its EXIF orientation; transparent pixels become white; 16 bits are
-    reduced to the upper 8; of several frames the first one is read.
-
-    Raises:
-      DataError: the file is missing, broken, or not a PNG or JPEG; or channels are neither 1 nor 3.
+    reduced to the upper 8; of several frames the first one is read. Raises DataError if the file is
+    missing, broken, or not a PNG or JPEG.
     """
     rows, cols, channels = size
     image, _ = _open(read_file(path), channels, path)
@@ -70,10 +68,7 @@ def encode_image(content: bytes, channels: int, place: str) -> EncodedImage:
 
     An upright JPEG file of 8 bits in grey or RGB is returned unchanged, after decoding it once with
     the training decoder; any other image as a PNG file of the pixels that `read_image` describes.
-    `place` names the file in messages.
-
-    Raises:
-      DataError: the file is broken, or not a PNG or JPEG; or `channels` is neither 1 nor 3.
+    `place` names the file in messages. Raises DataError as `read_image`.
     """
     image, is_plain = _open(content, channels, place)
     if not is_plain:

@@ -43,21 +43,17 @@ class ImageFolders(ImageSource):
 
     @property
     def size(self) -> ImageSize:
-        """The number of channels; rows and columns differ."""
         return None, None, self.channels
 
     @property
     def label_names(self) -> tuple[str, ...]:
-        """The names of the folders, sorted."""
         return self._label_names
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The keys of the mapping; train, validation and test without one."""
         return tuple(self.directory) if isinstance(self.directory, Mapping) else SPLITS
 
     def examples(self, split: str) -> Iterator[ImageExample]:
-        """Yields the images, sorted by path."""
         self.check_split(split)
         numbers = {name: number for number, name in enumerate(self.label_names)}
         files = (
@@ -67,14 +63,12 @@ class ImageFolders(ImageSource):
         return check_images(files, self.channels, BadRecords(self, split, self.skip_bad_records))
 
     def fingerprint(self, split: str) -> object:
-        """Returns the settings, and path, size and time of modification of every image."""
         self.check_split(split)
         files = {str(path): file_state(path) for _, path in self._paths(split)}
         settings = {"channels": self.channels, "skip_bad_records": self.skip_bad_records}
         return {"source": type(self).__name__, "settings": settings, "files": files}
 
     def why_empty(self, split: str) -> str:
-        """Returns the total number of images, and how they are assigned to splits."""
         if isinstance(self.directory, Mapping) or next(self._paths(split), None) is not None:
             return "none of them can be read"
         count = sum(1 for other in SPLITS for _ in self._paths(other))

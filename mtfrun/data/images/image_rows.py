@@ -29,16 +29,12 @@ class PixelRows(Rows):
         return len(self.cache)
 
     def take(self, selection: Selection) -> Batch:
-        """Returns the images of a batch."""
         return _features(self.cache, selection, self.cache.pixels[selection.rows])
 
 
 @dataclasses.dataclass(frozen=True)
 class CroppedRows(Rows):
-    """Windows of images, scaled to `size`, rows and columns, and augmented in order; in threads.
-
-    Crops and augmentations depend on the seed, the epoch and the row only.
-    """
+    """Windows of images, scaled to `size`, rows and columns, and augmented in order; in threads."""
 
     cache: ImageCache
     size: tuple[int, int]
@@ -49,7 +45,6 @@ class CroppedRows(Rows):
         return len(self.cache)
 
     def take(self, selection: Selection) -> Batch:
-        """Returns the images of a batch."""
         images = self.cache.images(selection.rows)
         prepared = in_threads(self._prepare, list(zip(images, selection.generators(), strict=True)))
         return _features(self.cache, selection, np.stack(prepared))

@@ -14,13 +14,10 @@ ImageSize = tuple[int | None, int | None, int]
 
 
 class ImageExample(NamedTuple):
-    """A labelled image.
+    """A labelled image: its content, and the index of its class.
 
-    Attributes:
-      content: where all images of the source have one size, the pixels: uint8, row by row, the
-        channels of a pixel together. Otherwise a JPEG or PNG file, upright and of 8 bits, see
-        `encode_image`.
-      label: the index of the class.
+    If all images have one size: uint8 pixels, row by row, the channels of a pixel together.
+    Otherwise a JPEG or PNG file, see `encode_image`.
     """
 
     content: bytes
@@ -58,10 +55,8 @@ class NoImages(MissingSource[ImageExample], ImageSource):
 
     @property
     def size(self) -> ImageSize:
-        """Images of any size."""
         return None, None, self.channels
 
     @property
     def label_names(self) -> tuple[str, ...]:
-        """The name of every class."""
         return tuple(self.labels)

@@ -47,7 +47,6 @@ class RandAugment:
             )
 
     def __call__(self, pixels: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        """Returns an image of the same shape; uint8 [rows, cols, channels]."""
         is_grey = pixels.shape[-1] == 1
         image = Image.fromarray(pixels[:, :, 0] if is_grey else pixels)
         strength = self.magnitude / MAX_MAGNITUDE

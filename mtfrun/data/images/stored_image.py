@@ -52,12 +52,10 @@ class PixelImage(StoredImage):
 
     @property
     def size(self) -> tuple[int, int]:
-        """Rows and columns."""
         rows, cols, _ = self._pixels.shape
         return rows, cols
 
     def crop(self, window: Window, size: tuple[int, int]) -> np.ndarray:
-        """Returns a window scaled to `size`."""
         return _resize(_cut(self._pixels, window), size)
 
 
@@ -72,11 +70,10 @@ class EncodedImage(StoredImage):
 
     @property
     def size(self) -> tuple[int, int]:
-        """Rows and columns."""
         return self._size
 
     def crop(self, window: Window, size: tuple[int, int]) -> np.ndarray:
-        """Returns a window scaled to `size`. Of a JPEG file only the window is decoded."""
+        """Decodes only the window of a JPEG file."""
         if self.content.startswith(_JPEG):
             return self._decode(window, size)
         with Image.open(io.BytesIO(self.content), formats=["PNG"]) as image:
@@ -122,9 +119,8 @@ def resize_window(
 ) -> Image.Image:
     """Returns a window of an image, by default all of it, scaled to `size`, rows and columns.
 
-    Along the rows first, then along the columns. The order of Pillow, and with it the rounding
-    of pixels, depends on its version and on the sizes (since version 13, see
-    https://github.com/python-pillow/Pillow/pull/9549).
+    Along the rows first, then along the columns: Pillow's order, and with it the rounding, depends
+    on version and sizes (since version 13, https://github.com/python-pillow/Pillow/pull/9549).
     """
     rows, cols = size
     left, top, right, bottom = box or (0, 0, image.width, image.height)

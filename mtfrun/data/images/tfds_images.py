@@ -23,12 +23,11 @@ from mtfrun.errors import did_you_mean
 class TfdsImages(TfdsDataset, ImageSource):
     """The images and labels of a TFDS dataset for classification, of one size or of many.
 
-    A split is the name of a split or TFDS's slice of one (`train[:10%]`). Nothing is ever
-    downloaded.
+    A split is the name of a split or TFDS's slice of one (`train[:10%]`). Nothing is downloaded.
 
     Attributes:
-      name: `digits`, which is prepared on first use; or the name of any dataset that TFDS has
-        prepared in `data_dir`, in TFDS's form `name[/config][:version]`.
+      name: `digits`, which is prepared on first use; or any dataset that TFDS has prepared in
+        `data_dir`, as `name[/config][:version]`.
       image_feature, label_feature: the features.
       data_dir: by default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
       skip_bad_records: of images of many sizes, at most so many of a split that cannot be read are
@@ -48,7 +47,6 @@ class TfdsImages(TfdsDataset, ImageSource):
 
     @property
     def size(self) -> ImageSize:
-        """Rows, columns and channels of every image; None for rows and columns that differ."""
         feature = self._feature(self.image_feature, tfds.features.Image)
         if feature.np_dtype != np.uint8:
             raise DataError(f"{self}: images of {feature.np_dtype}, not uint8")
@@ -59,16 +57,13 @@ class TfdsImages(TfdsDataset, ImageSource):
 
     @property
     def label_names(self) -> tuple[str, ...]:
-        """The name of every class."""
         return tuple(self._feature(self.label_feature, tfds.features.ClassLabel).names)
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """Those of the dataset."""
         return tuple(self.builder.info.splits)
 
     def examples(self, split: str) -> Iterator[ImageExample]:
-        """Yields the images in the order of the files."""
         rows, _, channels = self.size
         if rows is None:
             return check_images(
@@ -82,7 +77,6 @@ class TfdsImages(TfdsDataset, ImageSource):
         )
 
     def fingerprint(self, split: str) -> object:
-        """Returns the dataset's name and version, the split, the features, and sizes of files."""
         features = [self.image_feature, self.label_feature]
         return self.describe(split, features=features, skip_bad_records=self.skip_bad_records)
 

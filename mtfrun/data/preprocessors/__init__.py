@@ -1,7 +1,4 @@
-"""Preprocessors of tasks, which make inputs and targets from the fields of examples.
-
-They write texts as T5 does, so that T5's checkpoints recognise them.
-"""
+"""Preprocessors that write texts as T5 does, so that T5's checkpoints recognise them."""
 
 from mtfrun.data.preprocessors.fields import FilterByStringLength as FilterByStringLength
 from mtfrun.data.preprocessors.fields import LabelNames as LabelNames

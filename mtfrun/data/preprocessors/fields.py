@@ -13,15 +13,11 @@ from mtfrun.data.sources.source import TEXT
 
 @dataclasses.dataclass(frozen=True)
 class Rekey:
-    """Renames fields; fields that are not named are left out.
-
-    `mapping` has the old name of every new name, or "" for an empty text, as in seqio.
-    """
+    """Renames fields by {new name: old name}, "" for an empty text (seqio); omits all others."""
 
     mapping: Mapping[str, str | None]
 
     def __call__(self, fields: Mapping[str, bytes]) -> Mapping[str, bytes]:
-        """Returns the fields of the mapping."""
         return {
             new: field_of(self, fields, old) if old else b"" for new, old in self.mapping.items()
         }
@@ -29,22 +25,13 @@ class Rekey:
 
 @dataclasses.dataclass(frozen=True)
 class ParseTsv:
-    """Splits a text at its tabs.
-
-    Attributes:
-      fields: names of the values.
-      text: the field to split.
-    """
+    """Splits the field `text` at its tabs into `fields`."""
 
     fields: Sequence[str] = (INPUTS, TARGETS)
     text: str = TEXT
 
     def __call__(self, fields: Mapping[str, bytes]) -> Mapping[str, bytes]:
-        """Returns the values between the tabs.
-
-        Raises:
-          DataError: the number of values is not the number of `fields`.
-        """
+        """Raises DataError if the number of values is not the number of `fields`."""
         line = field_of(self, fields, self.text)
         values = line.split(b"\t")
         if len(values) != len(self.fields):
@@ -58,32 +45,22 @@ class ParseTsv:
 
 @dataclasses.dataclass(frozen=True)
 class LabelNames:
-    """Replaces the index of a class by its name; a label that is a name already does not change.
-
-    Attributes:
-      names: names of the classes, by index.
-      label_key: the field.
-    """
+    """Replaces the index of a class by its name in the field `label_key`; names do not change."""
 
     names: Sequence[str]
     label_key: str = "label"
 
     def __call__(self, fields: Mapping[str, bytes]) -> Mapping[str, bytes]:
-        """Returns all fields.
-
-        Raises:
-          DataError: a label is neither a name nor an index.
-        """
+        """Raises DataError for a label that is neither a name nor an index."""
         label = field_of(self, fields, self.label_key)
         return {**fields, self.label_key: label_name(self, label, self.names)}
 
 
 @dataclasses.dataclass(frozen=True)
 class FilterByStringLength:
-    """Leaves out examples in which a text is too short or too long, like T5's function.
+    """Leaves out examples with a text outside of a range of lengths, like T5's function.
 
     Attributes:
-      feature_key: the field.
       min_length, max_length: bounds of the text's bytes, inclusive.
     """
 
@@ -92,6 +69,5 @@ class FilterByStringLength:
     max_length: int = 1_000_000
 
     def __call__(self, fields: Fields) -> Fields | Sequence[Fields]:
-        """Returns all fields, or no example."""
         length = len(field_of(self, fields, self.feature_key))
         return fields if self.min_length <= length <= self.max_length else []

@@ -48,15 +48,13 @@ class Glue:
 
     "mrpc sentence1: We saw it. sentence2: It was seen." and "equivalent": the name of the task, and
     each text after the name of its field, sorted by name. The target is the name of the label, or
-    "<unk>" for an example without a label (-1); for stsb the score, rounded to a fifth.
-
+    "<unk>" for an example without a label (-1); for stsb the score, rounded to a fifth. For WSC and
+    ReCoRD see `Wsc` and `Record`.
     https://github.com/google-research/text-to-text-transfer-transformer, t5/data/glue_utils.py.
-    WSC and ReCoRD have other forms, see `Wsc` and `Record`.
 
     Attributes:
       benchmark_name: the name of the task in TFDS, such as "mrpc".
-      label_names: names of the labels by index, if the source returns indices; data.Tfds returns
-        names.
+      label_names: by index, if the source returns indices; data.Tfds returns names.
       feature_names: the fields of the inputs, in order; by default all except "label" and "idx".
     """
 
@@ -65,7 +63,6 @@ class Glue:
     feature_names: Sequence[str] | None = None
 
     def __call__(self, fields: Mapping[str, bytes]) -> Mapping[str, bytes]:
-        """Returns inputs and targets."""
         names = self.feature_names or _ORDERS.get(self.benchmark_name)
         names = names or sorted(set(fields) - set(_NO_INPUTS))
         words = [_BENCHMARKS.get(self.benchmark_name, self.benchmark_name).encode()]
@@ -126,10 +123,7 @@ class Record:
     """ReCoRD of SuperGLUE: one example for each answer, or one with "<unk>" if there is none.
 
     "record query: A @placeholder is a bird. entities: penguin, potato passage: ..." and "penguin".
-    The source must read "entities/*" and "answers/*".
-
-    Attributes:
-      passthrough: fields to copy to each of the examples.
+    The source must read "entities/*" and "answers/*". Each example has the fields `passthrough`.
     """
 
     passthrough: Sequence[str] = ("idx/passage", "idx/query")

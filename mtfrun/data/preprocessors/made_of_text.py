@@ -25,12 +25,8 @@ class FillInTheBlank:
 
     "fill: The fat X the X" with "X cat sat on X mat.", and the reverse. The text is split between
     two words with a probability from 1 / (words + 2) to 1/2, drawn log-uniformly; all draws depend
-    only on the seed and the text. Texts of fewer than two words are left out.
-
-    Attributes:
-      text_key: the field.
-      label: text before the inputs.
-      seed: seed of the draws.
+    only on the seed and the text. Texts of fewer than two words are left out. `label` stands before
+    the inputs.
     """
 
     text_key: str = TEXT
@@ -38,7 +34,6 @@ class FillInTheBlank:
     seed: int = 0
 
     def __call__(self, fields: Fields) -> Sequence[Fields]:
-        """Returns inputs and targets."""
         text = field_of(self, fields, self.text_key)
         words = text.split()
         if len(words) < 2:
@@ -68,13 +63,12 @@ class NextSentencePrediction(StreamPreprocessor):
     two pairs exchange their second sentences.
 
     Attributes:
-      text_key: the field.
       reuse_sentences: whether a sentence is the second of one pair and the first of the next.
       label_sentences: whether to write "sentence1: " and "sentence2: " before the sentences.
       p_neighbors: probability that two pairs are not exchanged.
       label: text before the inputs.
       buffer_size: number of pairs in the shuffle buffer; 1 does not shuffle.
-      seed: seed of all draws, which happen once, before the texts are tokenised.
+      seed: of all draws, which happen once, before the texts are tokenised.
     """
 
     text_key: str = TEXT
@@ -86,7 +80,6 @@ class NextSentencePrediction(StreamPreprocessor):
     seed: int = 0
 
     def of_all(self, examples: Iterable[Fields]) -> Iterator[Fields]:
-        """Yields inputs and targets."""
         rng = np.random.default_rng(self.seed)
         texts = (field_of(self, fields, self.text_key) for fields in examples)
         pairs = (pair for text in texts for pair in self._neighbours(text))
@@ -116,7 +109,6 @@ class NextSentencePrediction(StreamPreprocessor):
 def _shuffle(
     pairs: Iterable[tuple[bytes, bytes]], buffer_size: int, rng: np.random.Generator
 ) -> Iterator[tuple[bytes, bytes]]:
-    """Yields all pairs, each drawn from a buffer of `buffer_size` pairs."""
     buffer: list[tuple[bytes, bytes]] = []
     for pair in pairs:
         buffer.append(pair)

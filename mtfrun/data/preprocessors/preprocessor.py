@@ -1,8 +1,4 @@
-"""The interface of preprocessors, and how they read the fields of an example.
-
-A list in an example consists of the fields "answers/0", "answers/1", ..., which a source makes if
-its fields include "answers/*".
-"""
+"""The interface of preprocessors; a list is fields "answers/0", "answers/1", ... of an example."""
 
 from __future__ import annotations
 

@@ -28,7 +28,6 @@ class Squad:
 
     Attributes:
       include_context: if False, the inputs are "squad trivia question: Who ? ".
-      answers: the field of the answers.
     """
 
     include_context: bool = True
@@ -54,20 +53,15 @@ class Squad:
 
 @dataclasses.dataclass(frozen=True)
 class TriviaQa:
-    """One example for each context and each answer that occurs in it, ignoring case.
+    """One example for each of `contexts` and each answer that occurs in it, ignoring case.
 
-    The source must read the lists, such as "answer/normalized_aliases/*".
-
-    Attributes:
-      contexts: the fields of the contexts, each of which may be missing.
-      answers: the field of the answers.
+    The source must read the lists, such as "answer/normalized_aliases/*"; contexts may be missing.
     """
 
     contexts: Sequence[str] = ("entity_pages/wiki_context", "search_results/search_context")
     answers: str = "answer/normalized_aliases"
 
     def __call__(self, fields: Fields) -> Sequence[Fields]:
-        """Returns inputs and targets."""
         question = space_punctuation(field_of(self, fields, "question"))
         answers = [space_punctuation(a) for a in required_texts_of(self, fields, self.answers)]
         contexts = [space_punctuation(c) for name in self.contexts for c in texts_of(fields, name)]
@@ -83,12 +77,7 @@ class TriviaQa:
 
 
 def space_punctuation(text: bytes) -> bytes:
-    """Puts spaces around ASCII punctuation, and merges several spaces into one.
-
-    Examples:
-      >>> space_punctuation(b"A question?")
-      b'A question ? '
-    """
+    """Puts spaces around ASCII punctuation, and merges several spaces into one."""
     return _SPACES.sub(b" ", _PUNCTUATION.sub(rb" \1 ", text))
 
 

@@ -59,7 +59,6 @@ class RankClassification(StreamPreprocessor):
             )
 
     def of_all(self, examples: Iterable[Fields]) -> Iterator[Fields]:
-        """Yields inputs, targets, "is_correct", "idx/0", "idx/1", "weight" and `passthrough`."""
         for number, fields in enumerate(examples):
             yield from self._of_one(number, fields)
 

@@ -75,7 +75,6 @@ class Translate:
         self._name(self.target_language)
 
     def __call__(self, fields: Mapping[str, bytes]) -> Mapping[str, bytes]:
-        """Returns inputs and targets."""
         languages = (self.source_language, self.target_language)
         prefix = "translate {} to {}: ".format(*map(self._name, languages)).encode()
         source, target = (field_of(self, fields, language) for language in languages)
@@ -96,11 +95,7 @@ class MultiTranslate:
     """Translations from examples with a list of languages and a list of their texts.
 
     An example without one of the two languages is left out. data.Tfds needs
-    `fields = ["translations/language/*", "translations/translation/*"]`.
-
-    Attributes:
-      source_language, target_language, names: see `Translate`.
-      translations: the feature that contains "language" and "translation".
+    `fields = ["translations/language/*", "translations/translation/*"]`. Otherwise as `Translate`.
     """
 
     source_language: str
@@ -112,7 +107,6 @@ class MultiTranslate:
         self._translate()
 
     def __call__(self, fields: Fields) -> Fields | Sequence[Fields]:
-        """Returns inputs and targets, or no example."""
         languages, texts = (
             required_texts_of(self, fields, f"{self.translations}/{name}")
             for name in ("language", "translation")
@@ -132,17 +126,12 @@ class MultiTranslate:
 
 @dataclasses.dataclass(frozen=True)
 class Summarize:
-    """Inputs and targets of a summary: "summarize: " and the article.
-
-    Attributes:
-      article_key, summary_key: names of the fields.
-    """
+    """Inputs and targets of a summary: "summarize: " and the article."""
 
     article_key: str
     summary_key: str
 
     def __call__(self, fields: Mapping[str, bytes]) -> Mapping[str, bytes]:
-        """Returns inputs and targets."""
         article = field_of(self, fields, self.article_key)
         return {
             INPUTS: b"summarize: " + article,

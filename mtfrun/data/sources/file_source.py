@@ -41,15 +41,10 @@ class FileSource(Source):
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The keys of the mapping; train, validation and test without one."""
         return tuple(self.patterns) if isinstance(self.patterns, Mapping) else SPLITS
 
     def paths(self, split: str) -> list[str]:
-        """Returns the absolute paths of the files that are read for a split.
-
-        Raises:
-          DataError: there is no such split, or a pattern matches no file.
-        """
+        """Returns absolute paths; raises DataError if there is no such split, or none matches."""
         self.check_split(split)
         patterns = self.patterns
         return list(matches(patterns[split] if isinstance(patterns, Mapping) else patterns))
@@ -74,7 +69,6 @@ class FileSource(Source):
         return round(sum(Path(path).stat().st_size for path in paths) * self._share(split))
 
     def why_empty(self, split: str) -> str:
-        """Returns the number of records, and how they are assigned to splits."""
         keys = [key for path in self.paths(split) for key in self._keys(path)]
         if any(map(self._in_split(split), keys)):
             return "its texts are empty, or the preprocessors leave them out"
@@ -91,7 +85,6 @@ class FileSource(Source):
         return iter(())
 
     def _blocks(self, path: str, start: int = 0, size: int | None = None) -> Iterator[bytes]:
-        """Yields the content of a file, see `blocks`."""
         return blocks(path, start, size)
 
     def _share(self, split: str) -> float:
@@ -99,7 +92,6 @@ class FileSource(Source):
         return 1.0 if isinstance(self.patterns, Mapping) else SHARES[split]
 
     def _in_split(self, split: str) -> Callable[[bytes], bool]:
-        """Returns whether a record is in a split, as a function of its bytes."""
         if isinstance(self.patterns, Mapping):
             return lambda _: True
         return record_selector(split)
@@ -110,7 +102,6 @@ class TextSource(FileSource):
     """Text files, which should be UTF-8.
 
     Attributes:
-      patterns: as in FileSource.
       invalid_utf8: what to do about invalid UTF-8: "warn" names the file and the line, "refuse" is
         an error, "keep" is silent. Subword vocabularies read the invalid bytes as U+FFFD.
     """
@@ -144,11 +135,7 @@ class TextSource(FileSource):
 
 
 def matches(patterns: Patterns) -> dict[str, str]:
-    """Returns {absolute path: path below the pattern's fixed directory}, sorted by path.
-
-    Raises:
-      DataError: a pattern matches no file, or searches the whole disk.
-    """
+    """Returns {absolute path: path below the pattern's fixed directory}, sorted by path."""
     names: dict[str, str] = {}
     if not isinstance(patterns, str | Sequence):
         raise DataError(f"{patterns!r} is not a pattern: give names of files, such as 'a/*.txt'")
@@ -171,7 +158,6 @@ def matches(patterns: Patterns) -> dict[str, str]:
 
 
 def _nearby(directory: Path) -> str:
-    """Names the first entries of a directory, for a message."""
     if not directory.is_dir():
         return f"there is no directory {directory}"
     entries = sorted(path.name for path in directory.iterdir())

@@ -25,11 +25,7 @@ _DECODER = json.JSONDecoder(parse_float=str, parse_int=str, object_pairs_hook=_w
 
 
 def json_value(line: bytes, decoder: json.JSONDecoder = _NUMBERS) -> object:
-    """Parses a line of JSON.
-
-    Raises:
-      BadRecordError: the line is not JSON, or an object has a field twice.
-    """
+    """Raises BadRecordError for a line that is not JSON, or an object with a field twice."""
     try:
         return decoder.decode(line.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
@@ -44,10 +40,7 @@ def json_value(line: bytes, decoder: json.JSONDecoder = _NUMBERS) -> object:
 
 @dataclasses.dataclass(frozen=True)
 class JsonLines(LineRecordFiles, FieldRecords):
-    """Text files with one JSON object per line (JSONL); blank lines are left out.
-
-    Numbers are texts as they are written, truth values are "true" and "false".
-    """
+    """Text files with a JSON object per line, or blank; numbers and truth values as written."""
 
     def _values(self, record: bytes) -> Mapping[str, object] | None:
         if not record.strip():

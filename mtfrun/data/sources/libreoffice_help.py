@@ -34,7 +34,7 @@ class LibreOfficeHelp(Source):
 
     Attributes:
       directory: has a directory for every language.
-      languages: names of the directories of the first and of the second language.
+      languages: names of these directories, of the first and of the second language.
     """
 
     directory: str = "/usr/share/libreoffice/help"
@@ -46,11 +46,9 @@ class LibreOfficeHelp(Source):
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """Train, validation and test."""
         return SPLITS
 
     def examples(self, split: str) -> Iterator[Example]:
-        """Yields the pairs of a split, file by file."""
         self.check_split(split)
         pairs: set[bytes] = set()
         for name in self._names():
@@ -67,7 +65,6 @@ class LibreOfficeHelp(Source):
                         yield Example({INPUTS: inputs, TARGETS: targets})
 
     def fingerprint(self, split: str) -> object:
-        """Returns the settings and a hash of the names, sizes and times of all files."""
         self.check_split(split)
         files = [
             (language, name, file_state(self._text(language) / name))

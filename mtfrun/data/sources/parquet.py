@@ -20,11 +20,7 @@ _BATCH = 256
 
 @dataclasses.dataclass(frozen=True)
 class Parquet(FieldRecords):
-    """Parquet files, one example per row.
-
-    Fields are columns. Without patterns for each split, a hash of the columns that are read decides
-    a row's split.
-    """
+    """Parquet files, one example per row; a hash of the columns that are read decides its split."""
 
     def expected_bytes(self, split: str) -> int | None:
         """Returns None: columns are compressed."""

@@ -18,19 +18,12 @@ class BadRecordError(Exception):
 
 
 def by_our_name(fields: FieldNames) -> dict[str, str]:
-    """Returns {our name: name in the data}.
-
-    Examples:
-      >>> by_our_name(["a"]), by_our_name({"inputs": "question"})
-      ({'a': 'a'}, {'inputs': 'question'})
-    """
+    """Returns {our name: name in the data}."""
     return dict(fields) if isinstance(fields, Mapping) else {name: name for name in fields}
 
 
 def text_of_value(value: object) -> bytes | None:
-    r"""Returns a text, number or truth value as UTF-8, None for values of any other kind.
-
-    Numbers are decimals, truth values are JSON's words. Bytes do not change.
+    r"""Returns a text, number (decimals) or truth value (JSON's word) as UTF-8, else None.
 
     Examples:
       >>> [text_of_value(value) for value in ("é", b"\xff", 12, 0.5, True, ["a"])]
@@ -53,11 +46,9 @@ def texts_of_record(
 ) -> dict[str, bytes]:
     """Returns texts, numbers and truth values of a record as UTF-8.
 
-    `fields` maps our name of each field to the name in the record, which may be nested, as in
-    `FieldRecords`. None for all values except lists, mappings and missing values.
-
-    Raises:
-      BadRecordError: the record lacks a field, or a field is neither text, number nor truth value.
+    `fields` maps our names to names in the record, as in `FieldRecords`; None for all values but
+    lists, mappings and missing values. Raises BadRecordError if the record lacks a field, or one is
+    neither text, number nor truth value.
     """
     if fields is None:
         values_of = {name: text_of_value(value) for name, value in record.items()}
@@ -74,12 +65,7 @@ def texts_of_record(
 
 
 def list_fields(ours: str, texts: Iterable[bytes]) -> dict[str, bytes]:
-    """Returns a field for each element of a list.
-
-    Examples:
-      >>> list_fields("answers/*", [b"a", b"b"])
-      {'answers/0': b'a', 'answers/1': b'b'}
-    """
+    """Returns a field for each text: "answers/0", "answers/1", ... for "answers/*"."""
     name = "/".join(key for key in ours.split("/") if key != ALL)
     return {f"{name}/{i}": text for i, text in enumerate(texts)}
 

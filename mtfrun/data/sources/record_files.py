@@ -40,7 +40,6 @@ class BadRecords:
             )
 
     def warn(self) -> None:
-        """Logs the number of records that were left out, and the first one."""
         if self._messages:
             logging.warning(
                 '%s: left out %d bad record(s) of split "%s"; the first: %s',
@@ -53,7 +52,6 @@ class RecordFiles(FileSource):
     """Files of records with named fields.
 
     Attributes:
-      patterns: as in FileSource.
       skip_bad_records: at most so many malformed records of a split are left out, with a warning;
         one more is an error. A file that cannot be read to its end is always an error.
     """
@@ -64,7 +62,6 @@ class RecordFiles(FileSource):
     place: ClassVar[str] = "{path}, record {number}"
 
     def examples(self, split: str) -> Iterator[Example]:
-        """Yields the records of a split."""
         is_in_split = self._in_split(split)
         bad = BadRecords(self, split, self.skip_bad_records)
         for path in self.paths(split):
@@ -105,11 +102,7 @@ class RecordFiles(FileSource):
 
 @dataclasses.dataclass(frozen=True)
 class LineRecordFiles(RecordFiles):
-    """Text files of one record per line.
-
-    Attributes:
-      patterns, skip_bad_records: as in RecordFiles.
-    """
+    """Text files of one record per line."""
 
     place: ClassVar[str] = "{path}:{number}"
 
@@ -122,7 +115,6 @@ class FieldRecords(RecordFiles):
     """Files of records whose fields are chosen by name.
 
     Attributes:
-      patterns, skip_bad_records: as in RecordFiles.
       fields: our name of each field to the name in the records, {"inputs": "question"}, or a
         sequence of names that do not change. "outer/inner" is nested; a number selects an element
         of a list, "answers/0"; "answers/*" selects all as "answers/0", "answers/1", .... By default

@@ -18,12 +18,9 @@ T = TypeVar("T")
 
 
 class Example(NamedTuple):
-    """One example of a source.
+    """Fields as bytes by name, text in UTF-8, numbers in decimals.
 
-    Attributes:
-      fields: bytes by name: text in UTF-8, numbers in decimals.
-      is_whole: False for a part of a text that is too long for memory, which continues in the next
-        example.
+    `is_whole` is False for a part of a text too long for memory, which the next example continues.
     """
 
     fields: Mapping[str, bytes]
@@ -31,10 +28,9 @@ class Example(NamedTuple):
 
 
 class SplitSource(abc.ABC, Generic[T]):
-    """Examples in splits, in the same order every time.
+    """Examples in splits, in the same order every time; read once, for a cache.
 
-    A source is read when a cache is built; nothing else reads it, so it need not be fast at random
-    access. It must not hold all its examples in memory.
+    It need not be fast at random access, and must not hold all its examples in memory.
     """
 
     @property
@@ -44,20 +40,13 @@ class SplitSource(abc.ABC, Generic[T]):
 
     @abc.abstractmethod
     def examples(self, split: str) -> Iterator[T]:
-        """Yields the examples of `split`, in order, once.
-
-        Raises:
-          DataError: there is no such split, or it cannot be read: the message names file and line.
-        """
+        """Yields the examples of `split`, in order; a DataError names file and line."""
 
     @abc.abstractmethod
     def fingerprint(self, split: str) -> object:
-        """Returns what changes when the examples may have changed, as JSON, without reading them.
+        """Returns JSON that changes when the examples may have changed, without reading them.
 
-        For files: their paths, sizes and times of change, and all settings.
-
-        Raises:
-          DataError: there is no such split, or no file.
+        For files: their paths, sizes and times of change, and all settings. May raise DataError.
         """
 
     @property
@@ -70,7 +59,6 @@ class SplitSource(abc.ABC, Generic[T]):
         return "choose another source or split"
 
     def check_split(self, split: str) -> None:
-        """Raises DataError unless `split` is one of `splits`."""
         check_split(str(self), split, self.splits)
 
 
@@ -94,23 +82,19 @@ class MissingSource(SplitSource[T]):
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """None."""
         return ()
 
     def check_split(self, split: str) -> None:
-        """Raises DataError."""
         raise DataError(
             f"the configuration names no {self.missing} to train on or to evaluate with: add a "
             f"file of data behind it, such as {self.remedy}"
         )
 
     def examples(self, split: str) -> Iterator[T]:
-        """Raises DataError."""
         self.check_split(split)
         return iter(())
 
     def fingerprint(self, split: str) -> object:
-        """Raises DataError."""
         self.check_split(split)
         return None
 

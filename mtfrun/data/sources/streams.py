@@ -73,17 +73,11 @@ def naming_the_file(path: str) -> Iterator[None]:
 
 
 def is_compressed(path: str) -> bool:
-    """Returns whether `open_stream` decompresses the file."""
     return path.lower().endswith(_SUFFIXES)
 
 
 def kind_of(path: str) -> str:
-    """Returns the suffix that tells the format of a file, in lower case, before compression.
-
-    Examples:
-      >>> kind_of("a/pairs.CSV"), kind_of("pairs.csv.gz"), kind_of("-")
-      ('.csv', '.csv', '')
-    """
+    """Returns the suffix that tells a file's format, in lower case: .csv for "pairs.CSV.gz"."""
     plain = Path(path).with_suffix("") if is_compressed(path) else Path(path)
     return plain.suffix.lower()
 
@@ -91,16 +85,10 @@ def kind_of(path: str) -> str:
 def blocks(
     path: str, start: int = 0, size: int | None = None, *, is_raw: bool = False
 ) -> Iterator[bytes]:
-    """Yields the content of a file in blocks, decompressed if its suffix is a compressed format.
+    """Yields a file, or `size` bytes from `start`, in blocks, decompressed if its suffix says so.
 
-    Args:
-      path: path of the file.
-      start: the first byte.
-      size: number of bytes; by default all that follow.
-      is_raw: includes a byte-order mark, and allows files that are not text.
-
-    Raises:
-      DataError: the file cannot be read, is not text, or needs a package that is not installed.
+    `is_raw` includes a byte-order mark, and allows files that are not text. Raises DataError if the
+    file cannot be read, is not text, or needs a package that is not installed.
     """
     end = sys.maxsize if size is None else start + size
     with naming_the_file(path), Path(path).open("rb") as file:
@@ -122,11 +110,7 @@ def blocks(
 
 
 def check_expansion(path: str, produced: int, compressed: int) -> None:
-    """Raises DataError if a file decompresses to far more bytes than text would.
-
-    Text compresses to a third or a tenth; 2 MB of gzip can become 2 GB of zeros. `produced` and
-    `compressed` count bytes so far.
-    """
+    """Raises DataError if a file decompresses to far more bytes than text, e.g. 2 GB of zeros."""
     if produced > _ALWAYS_ALLOWED + _LARGEST_EXPANSION * compressed:
         raise DataError(
             f"{path}: {compressed:,} bytes became more than {produced >> 20} MiB, over "
@@ -194,11 +178,7 @@ def lines(contents: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:
 
 
 def whole_lines(path: str, contents: Iterable[bytes]) -> Iterator[bytes]:
-    """Yields the lines of a text in blocks, without LF or CRLF.
-
-    Raises:
-      DataError: a line is longer than LONGEST_LINE.
-    """
+    """As `lines`, but a line longer than LONGEST_LINE is a DataError."""
     number = 1
     pending: list[bytes] = []
     for line, is_whole in lines(contents):
@@ -229,9 +209,7 @@ def parts(contents: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:
 
 
 def character_start(text: bytes, position: int) -> int:
-    r"""Returns the beginning of the UTF-8 character that the byte at `position` belongs to.
-
-    `position` itself where the text is not UTF-8.
+    r"""Returns where the UTF-8 character of the byte at `position` begins; else `position`.
 
     Examples:
       >>> character_start("a\u20acb".encode(), 3), character_start(b"a\x80\x80\x80\x80\x80", 5)
@@ -245,11 +223,7 @@ def character_start(text: bytes, position: int) -> int:
 
 
 def _cut(text: bytes) -> tuple[bytes, bytes]:
-    """Returns the first part of a long text, and the remainder.
-
-    Cuts before a line end or a space: a subword vocabulary treats the beginning of a text as the
-    beginning of a word.
-    """
+    """Divides before a line end or a space: subword vocabularies take a beginning for a word's."""
     for separator in (b"\n", b" "):
         position = text.rfind(separator, LONGEST_PART - _REACH, LONGEST_PART)
         if position > 0:
@@ -271,10 +245,7 @@ def _decompress(path: str, file: IO[bytes]) -> Iterator[bytes]:
 
 
 def _zstandard_blocks(path: str, file: IO[bytes]) -> Iterator[bytes]:
-    """Yields the content of all Zstandard frames.
-
-    The reader of files in the package takes a truncated file for a whole one.
-    """
+    """Yields all Zstandard frames; the package's reader takes a truncated file for a whole one."""
     try:
         # Imported when a file needs it: an optional package.
         import zstandard  # noqa: PLC0415

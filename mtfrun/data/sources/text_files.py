@@ -39,7 +39,6 @@ class TextFiles(TextSource):
     """
 
     def paths(self, split: str) -> list[str]:
-        """Returns the paths of the files of a split; of a single file, which is divided."""
         self.check_split(split)
         if isinstance(self.patterns, Mapping):
             return list(matches(self.patterns[split]))
@@ -59,7 +58,6 @@ class TextFiles(TextSource):
         return SHARES[split] if self._is_divided() else 1.0
 
     def examples(self, split: str) -> Iterator[Example]:
-        """Yields the content of every file, a long one in parts."""
         paths = self.paths(split)
         start, size = self._part(paths[0], split) if self._is_divided() else (0, None)
         for path in paths:
@@ -86,7 +84,6 @@ class _DocumentsInFiles(TextSource):
     """Text files of many documents."""
 
     def examples(self, split: str) -> Iterator[Example]:
-        """Yields the documents of a split, long ones in parts."""
         is_in_split = self._in_split(split)
         for path in self.paths(split):
             is_selected, begins = False, True
@@ -107,11 +104,7 @@ class _DocumentsInFiles(TextSource):
 
 @dataclasses.dataclass(frozen=True)
 class TextLines(_DocumentsInFiles):
-    """Text files, one document per line, without its LF or CRLF.
-
-    Attributes:
-      patterns: as in FileSource.
-    """
+    """Text files, one document per line, without its LF or CRLF."""
 
     def _documents(self, content: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:
         return lines(content)
@@ -119,14 +112,7 @@ class TextLines(_DocumentsInFiles):
 
 @dataclasses.dataclass(frozen=True)
 class TextParagraphs(_DocumentsInFiles):
-    r"""Text files, one document per paragraph: lines that no blank line divides.
-
-    A blank line has only spaces and tabs. Line ends within a paragraph are LF; it has none
-    at its end.
-
-    Attributes:
-      patterns: as in FileSource.
-    """
+    r"""Text files, one document per paragraph, between lines of only spaces and tabs; LF inside."""
 
     def _documents(self, content: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:
         paragraph: list[bytes] = []
@@ -159,11 +145,7 @@ def range_of_split(path: str, split: str) -> FileRange:
     """Returns the range of a split: the first 80 % train, then 10 % validation and 10 % test.
 
     The three are disjoint and cover the file. Cuts are where a line begins, or where none is near,
-    a UTF-8 character. A split of a file of a few bytes may be empty. A compressed file is read once
-    for its length, and once for each cut.
-
-    Raises:
-      DataError: the file cannot be read.
+    a UTF-8 character. A compressed file is read once for its length, and once for each cut.
     """
     if is_compressed(path):
         size = sum(map(len, blocks(path, is_raw=True)))

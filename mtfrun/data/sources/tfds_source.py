@@ -34,13 +34,11 @@ class Tfds(TfdsDataset, Source):
     """Texts, labels and numbers of a TFDS dataset.
 
     A split is the name of a split or TFDS's slice of one (`train[:10%]`). The label of a class
-    becomes its name, other numbers become decimals. A class of -1, TFDS's mark of examples without
-    label, becomes "-1".
+    becomes its name, or "-1" without a label (TFDS's -1); other numbers become decimals.
 
     Attributes:
       name: `python_docs`, `python_source` or `number_words`, which are prepared on first use; or
-        the name of any dataset that TFDS has prepared in `data_dir`, in TFDS's form
-        `name[/config][:version]`.
+        any dataset that TFDS has prepared in `data_dir`, as `name[/config][:version]`.
       fields: our name of each field to the name of TFDS's feature: {"inputs": "sentence1",
         "targets": "label"}. A nested feature is "outer/inner"; a number at the end chooses one
         element of a list of texts, "answers/text/0", which is empty if the list is too short;
@@ -67,14 +65,12 @@ class Tfds(TfdsDataset, Source):
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The keys of `slices`; the splits of the dataset without them."""
         if self.slices is not None:
             return tuple(self.slices)
         # Datasets of which mock_data makes examples up have any split.
         return tuple(self.builder.info.splits) or SPLITS
 
     def examples(self, split: str) -> Iterator[Example]:
-        """Yields the examples in the order of the dataset's files."""
         features = self._features
         names = sorted({feature.name for feature in features.values()})
         dataset = self.read(self._tfds_split(split), names).map(
@@ -91,16 +87,13 @@ class Tfds(TfdsDataset, Source):
                 yield from in_parts(fields)
 
     def fingerprint(self, split: str) -> object:
-        """Returns the dataset's name and version, the split, the fields, and sizes of files."""
         fields = {name: str(feature) for name, feature in self._features.items()}
         return self.describe(self._tfds_split(split), fields=fields)
 
     def check_split(self, split: str) -> None:
-        """Raises DataError unless the dataset has `split`."""
         self._tfds_split(split)
 
     def _tfds_split(self, split: str) -> str:
-        """Returns TFDS's name of a split, which exists."""
         if self.slices is not None:
             check_split(str(self), split, self.splits)
             split = self.slices[split]
@@ -109,7 +102,6 @@ class Tfds(TfdsDataset, Source):
 
     @functools.cached_property
     def _features(self) -> dict[str, _TextFeature]:
-        """The features of `fields`, by our names."""
         features = self._text_features
         if self.fields is None:
             return {name: feature for name, feature in features.items() if not feature.is_list}
@@ -139,14 +131,7 @@ class Tfds(TfdsDataset, Source):
 
 @dataclasses.dataclass(frozen=True)
 class _TextFeature:
-    """A feature of TFDS that can become text.
-
-    Attributes:
-      name: name of the feature; nested features as "outer/inner".
-      label_names: the names of the classes of a label, else empty.
-      is_list: whether an example has a list of texts rather than one value.
-      element: index of the element to read; None for all.
-    """
+    """A feature of TFDS that can become text; `element` of a list, None for all."""
 
     name: str
     label_names: Sequence[str] = ()
@@ -158,7 +143,6 @@ class _TextFeature:
         return f"{self.name}/{element}" if self.is_list else self.name
 
     def value(self, example: Any) -> tf.Tensor:
-        """Returns the scalar of an example."""
         for name in self.name.split("/"):
             example = example[name]
         if not self.is_list:
@@ -186,8 +170,7 @@ class _TextFeature:
 def _text_features(feature: Any, info: Any, name: str = "") -> dict[str, _TextFeature]:
     """Returns the features that can become text by their names, nested ones as "outer/inner".
 
-    `info` has the shapes and types of `feature`; there a list of dictionaries is a dictionary of
-    lists.
+    `info` has their shapes and types; there a list of dictionaries is a dictionary of lists.
     """
     if isinstance(feature, tfds.features.Dataset):  # examples within examples
         return {}

@@ -21,8 +21,7 @@ from mtfrun.untrusted import check_record_lengths
 class Tfrecord(FieldRecords):
     """TFRecord files of tf.train.Example, plain or `.gz`.
 
-    A record whose checksum is wrong is an error, which `skip_bad_records` does not leave out: the
-    format does not say where the next one begins.
+    `skip_bad_records` cannot skip a wrong checksum: nothing says where the next record begins.
     """
 
     def _records(self, path: str) -> Iterator[bytes]:

@@ -21,14 +21,7 @@ CSV = ".csv"
 
 
 class _Line(NamedTuple):
-    """A record: one line, or several lines of a comma-separated file.
-
-    Attributes:
-      values: all values.
-      columns: indices of the values that become fields.
-      names: expected names of all values.
-      separator: for messages.
-    """
+    """A record of a line, or of several lines of a `.csv` file; `columns` become fields."""
 
     values: list[bytes]
     columns: Sequence[int]
@@ -41,14 +34,10 @@ class Tsv(TextSource, LineRecordFiles):
     """Text files with one example per line: values with tabs between them; or `.csv` files.
 
     There is no quoting: a value holds neither tabs nor line ends. Blank lines at the end of a file
-    are left out.
-
-    Files whose names end in `.csv`, before a compression suffix, have commas between values, quotes
-    around values that need them (RFC 4180), and the column names in the first line.
+    are left out. Files whose names end in `.csv`, before a compression suffix, have commas between
+    values, quotes around values that need them (RFC 4180), and the column names in the first line.
 
     Attributes:
-      patterns, skip_bad_records: as in RecordFiles.
-      invalid_utf8: as in TextSource.
       fields: names of all columns of a line; for `.csv` files our name of each field to the name of
         a column, {"inputs": "question"}, or a sequence of names that do not change.
       header_lines: number of lines to skip at the beginning of each `.tsv` file.
@@ -111,11 +100,7 @@ def _without_blank_end(lines: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int
 
 
 def csv_records(path: str, contents: Iterable[bytes]) -> Iterator[tuple[int, list[bytes]]]:
-    """Yields the first line's number and the values of every comma-separated record.
-
-    Raises:
-      DataError: a quote is not closed, or a value is longer than LONGEST_LINE.
-    """
+    """Yields the first line's number and the values of every comma-separated record."""
     csv.field_size_limit(LONGEST_LINE)
     # Restore line ends: a quoted value may contain some.
     lines = (line.decode("utf-8", "surrogateescape") + "\n" for line in whole_lines(path, contents))

@@ -41,10 +41,8 @@ class WordNetGlosses(LineRecordFiles):
     The files are data.noun, data.verb, data.adj and data.adv of WordNet 3.0, in Debian's package
     wordnet-base, in the format of wndb(5WN): 117,659 definitions with examples of use. The fields
     are "inputs", the definition; "targets", the class, such as "noun.animal"; and "words", the
-    words with this meaning. Fellbaum 1998, WordNet: An Electronic Lexical Database.
-
-    Attributes:
-      patterns, skip_bad_records: as in RecordFiles. A hash of the definition decides its split.
+    words with this meaning. A hash of the definition decides its split. Fellbaum 1998, WordNet: An
+    Electronic Lexical Database.
     """
 
     patterns: Patterns | Mapping[str, Patterns] = "/usr/share/wordnet/data.*"
