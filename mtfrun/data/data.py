@@ -82,7 +82,7 @@ class Data(abc.ABC):
         return iter(())
 
     def densities(self, split: str) -> Mapping[str, Density]:
-        """Returns how full a split's training rows are, by task, where that is known in advance."""
+        """Returns how full a split's training rows are, by task, where it is clear before they are made."""
         return {}
 
     @property

@@ -32,7 +32,6 @@ class DenoisingData(TaskData):
     mode if the objective has modes.
 
     Attributes:
-      objective: makes the inputs and the targets.
       inputs_length: maximum number of ids of the inputs, including the end.
       targets_length: of the targets; by default for the longest text whose inputs fit.
     """
@@ -86,10 +85,6 @@ class DelimitedDenoisingData(TaskData):
 
     One text a row; otherwise as `DenoisingData`. For prefix language models, whose inputs see each
     other, and for causal ones; see `DelimitedPairsData`.
-
-    Attributes:
-      objective: makes the inputs and the targets.
-      length: ids of a row.
     """
 
     remedy: ClassVar[str] = "set Experiment.data = @data.DenoisingData()"

@@ -22,7 +22,6 @@ class LanguageModelData(TaskData):
     next row's first segment, with positions from 0, and does not attend to its beginning.
 
     Attributes:
-      length: tokens of a row.
       whole_documents: whether to pack whole documents instead: a row holds as many as fit; longer
         documents are cut.
     """

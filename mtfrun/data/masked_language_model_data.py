@@ -28,10 +28,6 @@ class MaskedLanguageModelData(TaskData):
     Documents form one stream of ids without ends. Targets are the ids of the noise, 0 elsewhere, so
     that loss and accuracy are about the noise. Noise differs in every epoch; an evaluation always
     has the noise of the first.
-
-    Attributes:
-      length: ids of a row.
-      objective: the noise.
     """
 
     remedy: ClassVar[str] = (

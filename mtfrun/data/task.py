@@ -22,7 +22,6 @@ class Task:
     """Examples of a source as ids, and how predictions for them are measured.
 
     Attributes:
-      source: of the examples.
       vocabulary: text to ids and back; one for all features, or one for each by name.
       preprocessors: functions of an example's fields, applied in order: they return other fields,
         several examples or none; or a `StreamPreprocessor`, which reads all examples. Their `repr`

@@ -53,7 +53,6 @@ def bleu(
 
     Args:
       targets: the reference of every prediction, or a sequence of references.
-      predictions: one for each target.
       tokenizer: how sacrebleu divides texts into words: "intl", as in T5, for the punctuation of
         all scripts; "13a", sacrebleu's default, used for most published values; "char", "zh",
         "none", "ja-mecab" or "ko-mecab".

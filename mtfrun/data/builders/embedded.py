@@ -219,12 +219,7 @@ def _hash(number: int) -> int:
 
 
 def spell(number: int) -> str:
-    """Returns an integer from 0 to 999,999 in English words.
-
-    Examples:
-      >>> spell(40_013), spell(0)
-      ('forty thousand thirteen', 'zero')
-    """
+    """Returns an integer from 0 to 999,999 in English words: "forty thousand thirteen"."""
     if not 0 <= number <= LARGEST_NUMBER:
         raise InputError(f"number={number} must be between 0 and {LARGEST_NUMBER}")
     if number >= 1000:

@@ -28,7 +28,6 @@ class TfdsImages(TfdsDataset, ImageSource):
     Attributes:
       name: `digits`, which is prepared on first use; or any dataset that TFDS has prepared in
         `data_dir`, as `name[/config][:version]`.
-      image_feature, label_feature: the features.
       data_dir: by default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
       skip_bad_records: of images of many sizes, at most so many of a split that cannot be read are
         left out, with a warning; one more is an error.

@@ -21,7 +21,6 @@ class Denoiser:
     """An objective of a mixture.
 
     Attributes:
-      objective: of its rows.
       mode: text in front of the inputs, by which a prompt chooses this kind of answer; "" for none.
       rate: how often rows have this objective, relative to the mixture's other rates.
     """
@@ -51,9 +50,6 @@ class MixtureOfDenoisers(Objective):
     on average, at the end), and extreme (spans of 3 or 8 and 50 %, of 64 and 15 %, of 64 and 50 %).
     Lengths of spans are distributed as in `SpanCorruption`, where the paper's are normal. All texts
     have the same number of ids; features that an objective makes shorter are padded.
-
-    Attributes:
-      denoisers: the objectives.
     """
 
     denoisers: Sequence[Denoiser] = _UL2

@@ -13,7 +13,7 @@ from mtfrun.data.sources.source import TEXT
 
 @dataclasses.dataclass(frozen=True)
 class Rekey:
-    """Renames fields by {new name: old name}, "" for an empty text (seqio); omits all others."""
+    """Renames fields by {new name: old name}, "" for an empty text (seqio); omits all other fields."""
 
     mapping: Mapping[str, str | None]
 

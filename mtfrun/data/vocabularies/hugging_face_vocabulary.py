@@ -57,7 +57,6 @@ class HuggingFaceVocabulary(FileVocabulary):
     space for each mark of one; what the normalizer changed counts as `decode` writes it.
 
     Args:
-      tokenizer_file: the tokenizer.json.
       end_token: the special token that ends a text; by default the first of </s>, <|endoftext|>,
         <|end_of_text|>, <eos>, <|end|>, <|im_end|> and [SEP] that the file has.
       unknown_token: by default the model's, else <unk>, [UNK] or <|unk|>, else the token of id 0.

@@ -15,7 +15,6 @@ class IdVocabulary(Vocabulary):
     """Texts that are ids in decimals, separated by spaces: for models without a tokenizer.
 
     Args:
-      size: the number of ids.
       end_id: the id that ends a text; None where none does: outputs end at their largest length,
         and texts cannot be trained on.
       pad_id: 0, or -1 where 0 is an ordinary id.
