@@ -82,7 +82,7 @@ class Data(abc.ABC):
         return iter(())
 
     def densities(self, split: str) -> Mapping[str, Density]:
-        """Returns how full a split's training rows are, by task, where it is clear before they are made."""
+        """Returns how full a split's training rows are, by task; not if all must be made first."""
         return {}
 
     @property

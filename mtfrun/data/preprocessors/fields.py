@@ -13,7 +13,7 @@ from mtfrun.data.sources.source import TEXT
 
 @dataclasses.dataclass(frozen=True)
 class Rekey:
-    """Renames fields by {new name: old name}, "" for an empty text (seqio); omits all other fields."""
+    """Renames fields by {new name: old name}, "" for an empty text, and omits all other fields."""
 
     mapping: Mapping[str, str | None]
 
@@ -58,7 +58,7 @@ class LabelNames:
 
 @dataclasses.dataclass(frozen=True)
 class FilterByStringLength:
-    """Leaves out examples with a text outside of a range of lengths, like T5's function.
+    """Leaves out examples in which a text is too short or too long, like T5's function.
 
     Attributes:
       min_length, max_length: bounds of the text's bytes, inclusive.

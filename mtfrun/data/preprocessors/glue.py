@@ -54,7 +54,7 @@ class Glue:
 
     Attributes:
       benchmark_name: the name of the task in TFDS, such as "mrpc".
-      label_names: by index, if the source returns indices; data.Tfds returns names.
+      label_names: names by index, if the source returns indices; data.Tfds returns names.
       feature_names: the fields of the inputs, in order; by default all except "label" and "idx".
     """
 
