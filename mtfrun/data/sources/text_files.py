@@ -112,7 +112,7 @@ class TextLines(_DocumentsInFiles):
 
 @dataclasses.dataclass(frozen=True)
 class TextParagraphs(_DocumentsInFiles):
-    r"""Text files, one document per paragraph, between lines of only spaces and tabs; LF inside."""
+    r"""Text files, one document per paragraph, between blank lines (or spaces and tabs); LF inside."""
 
     def _documents(self, content: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:
         paragraph: list[bytes] = []
