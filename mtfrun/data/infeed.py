@@ -146,7 +146,10 @@ class Infeed:
         self._producer.peek(steps, capacity)
 
     def examples_seen(self, steps_ago: int = 0) -> Mapping[str, float]:
-        """Returns the examples of tasks before the position, `steps_ago` batches earlier."""
+        """Returns the examples of every task before the position, `steps_ago` batches earlier.
+
+        By task name, "" if there is only one. Nothing for batches that end.
+        """
         if not isinstance(self._batches, Batches):
             return {}
         return self._batches.examples_before(self._position - steps_ago * self._batches.batch)

@@ -81,7 +81,7 @@ class Objective(abc.ABC):
         return self.feature_lengths(raw_length, vocabulary).targets
 
     def raw_length(self, inputs_length: int, targets_length: int, vocabulary: Vocabulary) -> int:
-        """Returns the ids of the longest text whose inputs and targets fit; else a DataError."""
+        """Returns the number of ids of the longest text that fits both; DataError if none does."""
         raw_length = min(
             self._longest("inputs", inputs_length, vocabulary),
             self._longest("targets", targets_length, vocabulary),

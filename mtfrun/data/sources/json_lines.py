@@ -40,7 +40,7 @@ def json_value(line: bytes, decoder: json.JSONDecoder = _NUMBERS) -> object:
 
 @dataclasses.dataclass(frozen=True)
 class JsonLines(LineRecordFiles, FieldRecords):
-    """Text files with a JSON object per line, or blank; numbers and truth values as written."""
+    """One JSON object per line; blank lines are left out, numbers stay as they are written."""
 
     def _values(self, record: bytes) -> Mapping[str, object] | None:
         if not record.strip():

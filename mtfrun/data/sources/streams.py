@@ -223,7 +223,7 @@ def character_start(text: bytes, position: int) -> int:
 
 
 def _cut(text: bytes) -> tuple[bytes, bytes]:
-    """Divides before a line end or a space: subword vocabularies take a beginning for a word's."""
+    """Cuts before a line end or a space: subword vocabularies begin a word where a text begins."""
     for separator in (b"\n", b" "):
         position = text.rfind(separator, LONGEST_PART - _REACH, LONGEST_PART)
         if position > 0:

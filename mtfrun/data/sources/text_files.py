@@ -112,7 +112,10 @@ class TextLines(_DocumentsInFiles):
 
 @dataclasses.dataclass(frozen=True)
 class TextParagraphs(_DocumentsInFiles):
-    r"""Text files, one document per paragraph, between blank lines (or spaces and tabs); LF inside."""
+    """Text files, one document per paragraph: lines that no blank line divides.
+
+    A blank line has only spaces and tabs. Lines within a paragraph end with LF, except the last.
+    """
 
     def _documents(self, content: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:
         paragraph: list[bytes] = []

@@ -270,7 +270,7 @@ def _load(name: str, content: bytes) -> tuple[Any, dict[str, Any]]:
 
 @contextlib.contextmanager
 def _package_errors(what: str, remedy: str) -> Iterator[None]:
-    """Turns the package's errors into DataErrors: Exceptions, and panics, which are not."""
+    """Turns plain Exceptions and panics, which are not Exceptions, into DataErrors."""
     try:
         yield
     except BaseException as error:
