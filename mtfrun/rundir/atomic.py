@@ -28,13 +28,9 @@ _outputs_in_progress: set[pathlib.Path] = set()
 def atomic_open(path: str | os.PathLike[str]) -> Iterator[TextIO]:
     """Opens `path` for writing UTF-8 text that appears there only if the block succeeds.
 
-    The text goes to a temporary file in the same directory, is forced to the disk and renamed, so a
-    reader sees the old file or the new one, never a part. An error or an interrupt in the block
-    removes the temporary file and leaves the old one. Missing parent directories are created. A
-    terminal, pipe or other device (`/dev/stdout`) cannot be replaced and is written directly.
-
-    Raises:
-      RunDirError: the file cannot be written (disk full, not permitted, a directory of that name).
+    The text goes to a temporary file beside it, is forced to the disk and renamed: a reader sees
+    the old file or the new one. Missing parent directories are created. A terminal, pipe or other
+    device (`/dev/stdout`) cannot be replaced and is written directly. Failures are RunDirErrors.
     """
     if "\0" in os.fspath(path):
         raise RunDirError(f"cannot write {os.fspath(path)!r}: a name of a file has no NUL")
@@ -52,7 +48,6 @@ def atomic_open(path: str | os.PathLike[str]) -> Iterator[TextIO]:
 
 @contextlib.contextmanager
 def _in_progress(temporary: pathlib.Path) -> Iterator[None]:
-    """Lets `remove_outputs_in_progress` remove a temporary file as long as the block lasts."""
     _outputs_in_progress.add(temporary)
     try:
         yield
@@ -61,9 +56,9 @@ def _in_progress(temporary: pathlib.Path) -> Iterator[None]:
 
 
 def remove_outputs_in_progress() -> None:
-    """Removes the temporary files that `atomic_open` and `atomic_write` are writing.
+    """Removes the temporary files of `atomic_open` and `atomic_write`.
 
-    For a process that is about to exit without leaving these blocks; may be called in any thread.
+    For a process that exits without leaving these blocks; may be called in any thread.
     """
     for temporary in tuple(_outputs_in_progress):
         with contextlib.suppress(OSError):
@@ -78,9 +73,6 @@ def atomic_replace(path: pathlib.Path) -> Iterator[TextIO]:
     touched. A pipe, device or directory of that name is moved to another name, with a warning.
     `remove_outputs_in_progress` does not remove the temporary file: beside a checkpoint it marks
     the checkpoint as incomplete, see partial_files.py.
-
-    Raises:
-      RunDirError: the file cannot be written.
     """
     _move_special(path)
     with _replacing(path, path, temporary_path(path)) as file:
@@ -88,7 +80,6 @@ def atomic_replace(path: pathlib.Path) -> Iterator[TextIO]:
 
 
 def _move_special(path: pathlib.Path) -> None:
-    """Moves a pipe, a device, a directory, or a link to one out of the way of a file."""
     if not is_special(path):
         return
     numbers = (path.with_name(f"{path.name}.moved-{number}") for number in itertools.count(1))
@@ -102,7 +93,6 @@ def _move_special(path: pathlib.Path) -> None:
 def _replacing(
     path: pathlib.Path, target: pathlib.Path, temporary: pathlib.Path
 ) -> Iterator[TextIO]:
-    """Opens `temporary`, which replaces `target` if the block succeeds; errors name `path`."""
     with _write_errors(path, temporary):
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -129,12 +119,11 @@ def atomic_write(path: str | os.PathLike[str], text: str) -> None:
 
 
 def temporary_path(path: pathlib.Path) -> pathlib.Path:
-    """Returns a new path beside `path` whose name matches `TEMPORARY`."""
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
 
 
 def remove_temporary_files(path: pathlib.Path) -> None:
-    """Removes what killed processes have left of writing `path`; no other may be writing it."""
+    """Removes what killed processes have left of writing `path`; no process may be writing it."""
     for temporary in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
         if TEMPORARY.fullmatch(temporary.name):
             with contextlib.suppress(OSError):
@@ -151,7 +140,7 @@ def sync_file(path: pathlib.Path) -> None:
 
 
 def sync_directory(directory: pathlib.Path) -> None:
-    """Waits until the names in `directory` are on the disk, where the file system allows it."""
+    """Does nothing where the file system does not allow it."""
     with contextlib.suppress(OSError):
         sync_file(directory)
 

@@ -32,7 +32,7 @@ def reason(error: BaseException) -> str:
     """Returns why `error` was raised, as one short line; the caller names the path.
 
     TensorFlow's message about a file is "path; No space left on device", surrounded by names of
-    operations: of that the system's reason alone is returned.
+    operations: only the system's reason is returned.
     """
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
@@ -43,5 +43,5 @@ def reason(error: BaseException) -> str:
 
 
 def is_system_error(error: BaseException) -> bool:
-    """Returns whether the system failed to do something, such as write to a full disk."""
+    """Whether the system failed to do something, such as write to a full disk."""
     return isinstance(error, OSError) or reason(error) in _SYSTEM_REASONS

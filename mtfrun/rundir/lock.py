@@ -56,7 +56,7 @@ def writer_lock(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def is_locked(path: str | os.PathLike[str]) -> bool:
-    """Returns whether a process holds the lock file `path`; False where there is none."""
+    """False where there is no file."""
     try:
         with open_regular(pathlib.Path(path)) as file:
             # Shared, so that two processes that call this function do not see each other's lock.
@@ -69,7 +69,7 @@ def is_locked(path: str | os.PathLike[str]) -> bool:
 
 
 def _lock(descriptor: int) -> None:
-    """Takes the lock; tries again, since `is_locked` of another process holds it for a moment."""
+    """Tries again, since `is_locked` of another process holds the lock for a moment."""
     for _ in range(_ATTEMPTS - 1):
         with contextlib.suppress(BlockingIOError):
             return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

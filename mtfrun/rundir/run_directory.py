@@ -46,7 +46,6 @@ class RunDirectory:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Stores the path, in which `~` is the home directory; nothing is read or created."""
         if not isinstance(path, str | os.PathLike):
             # What argparse makes of --model_dir=--.
             raise RunDirError(
@@ -157,7 +156,6 @@ class RunDirectory:
             )
 
     def lock(self) -> AbstractContextManager[None]:
-        """Returns the lock that a process holds during training; see `writer_lock`."""
         return writer_lock(self._lock_path)
 
     def clean(self) -> None:
@@ -178,12 +176,9 @@ class RunDirectory:
         return Checkpoints(self._checkpoints_path, max_to_keep=max_to_keep)
 
     def set_checkpoints_aside(self) -> str | None:
-        """Renames `checkpoints` to `checkpoints.1`, or the first free number.
+        """Renames `checkpoints` to `checkpoints.1`, or the first free number; returns the new path.
 
-        Then a run starts again at step 0 and nothing is deleted.
-
-        Returns:
-          The new path; None if there are no checkpoints.
+        Then a run starts again at step 0 and nothing is deleted. None if there are no checkpoints.
         """
         if not list_names(self._checkpoints_path):
             return None
@@ -201,7 +196,7 @@ class RunDirectory:
         return aside
 
     def checkpoints_set_aside(self) -> list[pathlib.Path]:
-        """Returns the directories that `set_checkpoints_aside` made, by number; skips links."""
+        """The directories that `set_checkpoints_aside` made, by number; skips links."""
         numbers = (
             re.fullmatch(rf"{CHECKPOINTS}\.([1-9][0-9]{{0,8}})", n) for n in list_names(self._path)
         )

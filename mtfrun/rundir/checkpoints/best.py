@@ -18,18 +18,12 @@ MODES = (LOWEST, HIGHEST)
 
 
 def is_better(value: float, other: float, mode: str) -> bool:
-    """Returns whether a value of a metric is better than another one; NaN never is.
-
-    >>> is_better(1.0, 2.0, "lowest"), is_better(1.0, 2.0, "highest")
-    (True, False)
-    """
+    """NaN is never better."""
     return value < other if mode == LOWEST else value > other
 
 
 @dataclasses.dataclass(frozen=True)
 class Best:
-    """The best checkpoint so far."""
-
     step: int
     metric: str
     value: float
@@ -45,7 +39,6 @@ class Best:
 
 
 def read_best(directory: pathlib.Path) -> Best | None:
-    """Returns the record in a directory of checkpoints, None where there is none."""
     path = _path(directory)
     try:
         return Best(**read_json(path))

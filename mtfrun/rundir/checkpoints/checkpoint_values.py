@@ -45,7 +45,7 @@ class StoredTensors:
 
 
 class CheckpointValues:
-    """The variables of one checkpoint of mtfrun, by path, such as "model/embedding/table"."""
+    """The variables of a checkpoint of mtfrun, by path, such as "model/embedding/table"."""
 
     def __init__(self, directory: pathlib.Path, manifest: Manifest) -> None:
         self._tensors = StoredTensors(str(directory / manifest.prefix))

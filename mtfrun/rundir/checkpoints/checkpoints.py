@@ -27,29 +27,26 @@ BEST, LATEST = "best", "latest"
 class Checkpoints:
     """The checkpoints of one run: `ckpt-300.*` by step.
 
-    `save.py` writes them, `reader.py` reads them, `retention.py` deletes old ones.
-
     Tensors are written by `tf.train.Checkpoint`, so a checkpoint saved from one mesh restores bit
     for bit onto any other, or onto plain variables. A checkpoint exists once its manifest
     `ckpt-300.json` does, which is finished last; partial_files.py says what happens to other files.
     TensorFlow's `checkpoint` text file is neither written nor read.
 
-    Only the holder of the run's lock may call `save` and `clean`. Any process may read, even while
-    the holder deletes old checkpoints.
+    Only the holder of the run's lock may write (`save`, `clean`, `set_best`). Any process may read,
+    even while the holder deletes old checkpoints.
 
-    The processes of one run call `save`, `restore` and `read` together. Each writes the parts of
-    variables that its devices hold; the first one holds the lock, writes the manifest and deletes
-    old checkpoints. The directory must be on a file system that all share.
+    `save`, `restore` and `read` are collective. Each process writes the parts of variables that its
+    devices hold; the first one holds the lock, writes the manifest and deletes old checkpoints. The
+    directory must be on a file system that all processes share.
     """
 
     def __init__(self, directory: str | os.PathLike[str], *, max_to_keep: int | None = 5) -> None:
-        """Stores the directory's name; nothing is read or created."""
         self._directory = pathlib.Path(directory)
         self._retention = Retention(max_to_keep)
         self._reader = CheckpointReader(self._directory)
 
     def steps(self) -> list[int]:
-        """Returns the steps that have a manifest, ascending; other files are not read."""
+        """The steps that have a manifest, ascending; only names are read."""
         return list_steps(self._directory)
 
     def latest(self) -> int | None:
@@ -65,23 +62,17 @@ class Checkpoints:
         return TRAIN_STEPS in metadata and step >= int(metadata[TRAIN_STEPS])
 
     def best(self) -> Best | None:
-        """Returns the best checkpoint; None where none was named, or it is not there any more."""
+        """None also if the recorded one is not there any more."""
         best = read_best(self._directory)
         return best if best is not None and best.step in self.steps() else None
 
     def set_best(self, best: Best) -> None:
-        """Names the best checkpoint, which must exist; only the holder of the run's lock may."""
         write_best(self._directory, best)
 
     def named_step(self, name: int | str | None) -> int | None:
-        """Returns the step that a user's name of a checkpoint means.
+        """Returns the step that a user's name of a checkpoint means: a step, its digits, or "best".
 
-        Args:
-          name: a step, its digits, "best", or "latest" or None for the newest good one, for which
-            None is returned.
-
-        Raises:
-          RunDirError: it is the best one, and none is recorded.
+        None for None and "latest": the newest good one. RunDirError if no best one is recorded.
         """
         if name is None or name == LATEST:
             return None
@@ -102,7 +93,6 @@ class Checkpoints:
         *,
         metadata: Mapping[str, Any] | None = None,
     ) -> str:
-        """Saves the variables and returns the manifest's path; see `start_save`."""
         return self.start_save(step, variables, metadata=metadata).wait()
 
     def start_save(
@@ -114,8 +104,8 @@ class Checkpoints:
     ) -> Save:
         """Copies the variables and returns their save, which a thread finishes.
 
-        A step saved before is replaced, and stays complete until the new files are. Then older
-        checkpoints are deleted, see above. 100 MB take about half a second.
+        A step saved before is replaced, and stays complete until the new files are. 100 MB take
+        about half a second.
         """
         delete = functools.partial(self.delete_old, step)
         return Save(self._directory, step, variables, metadata or {}, after=delete)
@@ -136,7 +126,7 @@ class Checkpoints:
         for the next older good one; a wrong model is an error immediately.
 
         Args:
-          step: a step to restore, or None for the newest good one.
+          step: None for the newest good one.
           variables: raw tf.Variables or DVariables by path, on any mesh.
           subset: the checkpoint may hold further variables.
           preferred: for some of the paths another path, whose value is restored instead if the
@@ -166,7 +156,7 @@ class Checkpoints:
         return None if chosen is None else self._reader.manifest(chosen)
 
     def read(self, step: int | None, reader: Callable[[Manifest], T]) -> T:
-        """Returns `reader(manifest)` of an undamaged checkpoint; see `CheckpointReader.read`."""
+        """See `CheckpointReader.read`."""
         return self._reader.read(step, reader)
 
     def verify(self, step: int) -> Manifest:
@@ -174,7 +164,6 @@ class Checkpoints:
         return self.read(step, lambda manifest: manifest)
 
     def clean(self) -> list[str]:
-        """Removes what killed saves left; see `partial_files.clean`."""
         return clean(self._directory)
 
     def delete_old(self, step: int) -> None:

@@ -40,8 +40,6 @@ _NAMED = 3
 
 @dataclasses.dataclass(frozen=True)
 class InitReport:
-    """What was initialised, variable by variable."""
-
     path: str
     step: int
     matched: Mapping[str, str]
@@ -70,10 +68,10 @@ class InitCheckpoint:
     """Sets a model's variables to the values in a checkpoint of mtfrun or Mesh TensorFlow.
 
     Attributes:
-      path: a checkpoint without the suffix of its files' names, such as "/models/model.ckpt-1000",
-        whose files are compared with their hashes if it has a manifest; or a run directory of
-        mtfrun, or its directory of checkpoints, for the newest good one; or a directory with a
-        "checkpoint" file that names the newest; None for random initial values.
+      path: a checkpoint without the suffix of its files, such as "/models/model.ckpt-1000", whose
+        files are compared with their hashes if it has a manifest; or a run directory of mtfrun, or
+        its directory of checkpoints, for the newest good one; or a directory with a "checkpoint"
+        file that names the newest; None for random initial values.
       strict: raise unless every variable of the model is in the checkpoint, and all variables of
         the checkpoint are used, except slots of optimizers.
       variables: a regular expression; variables in whose path it is not found keep their random
@@ -81,9 +79,6 @@ class InitCheckpoint:
       names: the names of variables in the checkpoint, where mtfrun does not know them, by our path
         or by a regular expression of paths, see `variable_names.Names`; or the path of a JSON file
         that has them. `mtfrun checkpoints show` lists our paths, after "model/".
-
-    Raises:
-      RunDirError: `variables` is not a regular expression, or `names` cannot be used.
     """
 
     path: str | None = None
@@ -113,10 +108,6 @@ class InitCheckpoint:
           vocabulary_sizes: the vocabulary size, by the path of variables whose dimension "vocab"
             may be larger. A value with at least so many entries along it fits; it is padded with
             zeros.
-
-        Raises:
-          RunDirError: the checkpoint does not fit and `strict` is set, does not exist, or cannot be
-            read.
         """
         if not self.path:
             return None
@@ -194,7 +185,7 @@ class InitCheckpoint:
 
 
 def find_source(sources: Iterable[Source], names: Sequence[str]) -> tuple[str, Source] | None:
-    """Returns a name that a source's pattern matches, and the first such source; None if none."""
+    """Returns a name that a source's pattern matches, and the first such source."""
     for source in sources:
         pattern = re.compile(source.pattern)
         for name in names:
@@ -252,7 +243,6 @@ def _merges(sizes: Sequence[int], merged: Sequence[int]) -> bool:
 
 
 def _checkpoint_directory(path: str) -> pathlib.Path | None:
-    """Returns `path`, or its directory `checkpoints`, if that has checkpoints of mtfrun."""
     for directory in (pathlib.Path(path), pathlib.Path(path, CHECKPOINTS)):
         if list_steps(directory) or lost_manifests(directory):
             return directory
@@ -260,7 +250,7 @@ def _checkpoint_directory(path: str) -> pathlib.Path | None:
 
 
 def _checkpoint_with_manifest(path: str) -> tuple[pathlib.Path | None, int | None]:
-    """Returns the directory and the step of a checkpoint of mtfrun, whose hashes are known."""
+    """Returns the directory and the step of a checkpoint of mtfrun, which has hashes."""
     match = PREFIX.fullmatch(pathlib.Path(path).name)
     directory = pathlib.Path(path).parent
     if match is None or int(match[1]) not in list_steps(directory):
@@ -281,7 +271,6 @@ def _prefix(path: str) -> str:
 
 
 def _newest_in(directory: pathlib.Path) -> pathlib.Path:
-    """Returns the checkpoint that TensorFlow's file `checkpoint` names."""
     state = CheckpointState()
     try:
         with open_regular(directory / "checkpoint") as file:

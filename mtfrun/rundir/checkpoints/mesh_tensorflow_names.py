@@ -20,8 +20,7 @@ class Source(NamedTuple):
       pattern: a regular expression that matches the full name of a variable.
       entry: index into that variable's first dimension, as text; None for the complete value.
       dims: names of the dimensions after indexing, separated by spaces, where their order may
-        differ from ours; None where it is the same, except that neighbouring dimensions of ours may
-        be merged there.
+        differ from ours; None where only neighbouring dimensions of ours may be merged there.
     """
 
     pattern: str
@@ -30,8 +29,6 @@ class Source(NamedTuple):
 
 
 class _Row(NamedTuple):
-    """A row of the table."""
-
     path: str
     sources: Sequence[Source]
 
@@ -51,7 +48,7 @@ _GATE = r"(?:top_2|top_n|switch|switch_max|ntlb|expert_selection)_"
 
 
 def _projection(ours: str, theirs: str, entry: str) -> list[_Row]:
-    """Returns the rows of one of attention's four projections, which Tensor2Tensor stacks."""
+    """One of attention's four projections, which Tensor2Tensor stacks."""
     stacked = [
         Source(_T2T_2018 + r"/{kind}/qkvo", entry, "heads d_model d_kv"),
         Source(_T2T_HEAD + r"/\w+/qkvo", entry, "heads d_model d_kv"),
@@ -141,10 +138,7 @@ _TABLE = [
 def sources_of(path: str, paths: Iterable[str]) -> list[Source]:
     """Returns where the value of the variable `path` may be in a checkpoint.
 
-    Args:
-      path: one of `paths`.
-      paths: of all variables of the model, in the model's order, which says which number a
-        sublayer has in its block.
+    `paths` are the model's variables in its order, which numbers the sublayers of a block.
     """
     # Also as `mtfrun export --format=tensorflow` writes it.
     sources = [Source(re.escape(tensor_key(f"model/{path}"))), Source(re.escape(path))]
@@ -157,14 +151,13 @@ def sources_of(path: str, paths: Iterable[str]) -> list[Source]:
 
 
 def slot_names(name: str, slot: str) -> list[str]:
-    """Returns the names that Mesh TensorFlow's optimizers may give to a slot of a variable."""
     if slot == "velocity":
         return [f"{name}_momentum_v"]
     return [f"{name}_slot_{slot}", f"{name}/adam_{slot}"]
 
 
 def is_bookkeeping(name: str) -> bool:
-    """Returns whether a checkpoint's variable is not a parameter: the step, a slot, an average."""
+    """Whether a checkpoint's variable is not a parameter: the step, a slot, an average."""
     return bool(
         is_step(name)
         or _SLOT.search(name)
@@ -178,7 +171,6 @@ def is_step(name: str) -> bool:
 
 
 def _template_values(groups: dict[str, str], paths: Iterable[str]) -> dict[str, str | int]:
-    """Returns the values for the placeholders of the table's patterns."""
     values: dict[str, str | int] = dict(groups)
     stack = groups.get("stack")
     # A language model is a stack without a name.

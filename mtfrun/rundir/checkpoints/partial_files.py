@@ -36,7 +36,6 @@ _SHARD = re.compile(r"\.data-([0-9]{5})-of-([0-9]{5})")
 
 
 def list_names(directory: pathlib.Path) -> list[str]:
-    """Returns the sorted names in `directory`; none where it does not exist."""
     try:
         return sorted(path.name for path in directory.iterdir())
     except (FileNotFoundError, NotADirectoryError):
@@ -48,7 +47,6 @@ def list_names(directory: pathlib.Path) -> list[str]:
 
 
 def list_steps(directory: pathlib.Path) -> list[int]:
-    """Returns the steps that have a manifest in `directory`, ascending."""
     matches = (MANIFEST_NAME.fullmatch(name) for name in list_names(directory))
     return sorted(int(match[1]) for match in matches if match)
 
@@ -60,7 +58,7 @@ def files_of_save(directory: pathlib.Path, prefix: str) -> list[str]:
 def lost_manifests(directory: pathlib.Path) -> dict[str, int]:
     """Returns the steps of the saves whose complete data have lost their manifest, ascending.
 
-    The keys are prefixes such as `ckpt-300`. See the rule above; saves in progress are left out.
+    The keys are prefixes such as `ckpt-300`. Saves in progress are left out.
     """
     names = list_names(directory)
     has_manifest = {*list_steps(directory), *_unfinished_steps(names)}
@@ -76,11 +74,7 @@ def lost_manifests(directory: pathlib.Path) -> dict[str, int]:
 def remove_partial_files(directory: pathlib.Path, prefix: str | None = None) -> list[str]:
     """Removes files of saves that no manifest names, by the rule above, and returns their names.
 
-    Links are removed, never followed.
-
-    Args:
-      directory: the checkpoint directory.
-      prefix: of a save that has failed, to remove its files alone; None for all saves.
+    Links are removed, never followed. With a `prefix`, only the files of that failed save.
     """
     named: set[str] = set()
     unreadable: set[int] = set()
@@ -116,8 +110,6 @@ def remove_partial_files(directory: pathlib.Path, prefix: str | None = None) -> 
 
 def clean(directory: pathlib.Path) -> list[str]:
     """Removes what killed saves left and returns the names; to be called before training.
-
-    Only files of a save are removed, and no complete data.
 
     Raises:
       RunDirError: there are complete data newer than every manifest. Training from an older step,

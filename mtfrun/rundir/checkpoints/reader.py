@@ -36,8 +36,6 @@ _CHOICE = "choice of a checkpoint"
 
 
 class CheckpointReader:
-    """Reads the checkpoints in a directory; see `read`."""
-
     def __init__(self, directory: pathlib.Path) -> None:
         self._directory = directory
 
@@ -53,7 +51,7 @@ class CheckpointReader:
         return status.st_ino, status.st_mtime_ns
 
     def manifest(self, step: int) -> Manifest | None:
-        """Returns the manifest of a step without reading the data; None if it is damaged."""
+        """Without reading the data; None if it is damaged."""
         try:
             manifest = read_manifest(self._directory, step)
             _check_claims(manifest)
@@ -82,10 +80,7 @@ class CheckpointReader:
         return self._read_together(step, reader) if together else self._read_alone(step, reader)
 
     def _read_together(self, step: int | None, reader: Callable[[Manifest], T]) -> T:
-        """Returns `reader(manifest)` for the checkpoint that the first process chooses. Collective.
-
-        Every process compares a part of the files with their hashes.
-        """
+        """The first process chooses; each compares a part of the files with their hashes. Collective."""
         for attempt in range(_ATTEMPTS):
             chosen, identity = self._choose_together(step)
             try:

@@ -19,10 +19,7 @@ KEPT = "kept"
 
 @dataclasses.dataclass(frozen=True)
 class Retention:
-    """Which checkpoints remain after a save.
-
-    The newest ones, the best one, and those whose metadata say that they are `KEPT`.
-    """
+    """The newest checkpoints remain, the best one, and those whose metadata say `KEPT`."""
 
     max_to_keep: int | None = 5
 
@@ -33,7 +30,7 @@ class Retention:
             )
 
     def delete_old(self, directory: pathlib.Path, saved: int) -> None:
-        """Deletes old checkpoints, and the files that the save of a step has replaced."""
+        """Deletes old checkpoints, and the files that the save of step `saved` has replaced."""
         old: list[int] = []
         if self.max_to_keep is not None:
             steps = [step for step in list_steps(directory) if step != saved]
@@ -46,14 +43,14 @@ class Retention:
 
 
 def delete_checkpoints(directory: pathlib.Path, steps: Sequence[int]) -> None:
-    """Deletes the checkpoints of some steps; the caller holds the run's lock."""
+    """The caller holds the run's lock."""
     for step in steps:
         _delete(directory, step)
     remove_partial_files(directory)
 
 
 def is_protected(directory: pathlib.Path, step: int) -> bool:
-    """Returns whether a checkpoint is the best one or is `KEPT`, as far as can be read."""
+    """Whether a checkpoint is the best one or is `KEPT`, as far as can be read."""
     with contextlib.suppress(RunDirError):
         best = read_best(directory)
         if best is not None and best.step == step:

@@ -44,7 +44,6 @@ class _Threads:
         os.register_at_fork(after_in_child=self._idle.clear)
 
     def call(self, function: _Call) -> None:
-        """Calls a function, which raises no error, in an idle thread or a new one."""
         try:
             calls = self._idle.pop()
         except IndexError:
@@ -67,9 +66,8 @@ class Save:
     First the unfinished manifest, then the data, their hashes, and at last the manifest's name, see
     partial_files.py. An error removes the files of this save, and `wait` raises it.
 
-    Of several processes all make one, and call `is_finished` and `wait` together, in their main
-    thread: each thread writes the parts that its process owns, then the first process makes one
-    checkpoint of them.
+    Construction, `is_finished` and `wait` are collective, in the main thread: each thread writes
+    the parts that its process owns, then the first process makes one checkpoint of them.
     """
 
     def __init__(
@@ -101,7 +99,6 @@ class Save:
         _THREADS.call(self._run)
 
     def is_finished(self) -> bool:
-        """Returns whether `wait` would return, or raise, without waiting."""
         states = processes.gather(self._state(), _STATE)
         if _FAILED in states:
             return True
@@ -201,7 +198,6 @@ class Save:
             self._record = manifests.record_file(self._data(self._index))
 
     def _add_other_parts(self) -> dict[int, FileRecord]:
-        """Waits until all processes have written, and merges their parts into one checkpoint."""
         self._has_written.set()
         self._may_finish.wait()
         if self._has_failed_elsewhere:
@@ -223,7 +219,7 @@ class Save:
         return self._free_prefix()
 
     def _free_prefix(self) -> str:
-        """Returns `ckpt-300`, or `ckpt-300.1`, ... where files of an earlier save are there."""
+        """`ckpt-300`, or `ckpt-300.1`, ... where files of an earlier save are there."""
         prefix, attempt = f"ckpt-{self.step}", 0
         while files_of_save(self._directory, prefix):
             attempt += 1

@@ -15,13 +15,12 @@ _LONGEST_IN_TAG = 60
 def decompress(block: bytes, size: int) -> bytes:
     """Decompresses a block to `size` bytes; the caller has read the size in front of the block.
 
-    Examples:
-      >>> decompress(bytes([2 << 2]) + b"abc" + bytes([(6 << 2) | 2, 3, 0]), 10)
-      b'abcabcabca'
-
     Raises:
       InputError: the block is damaged.
       IndexError: the block is truncated.
+
+    >>> decompress(bytes([2 << 2]) + b"abc" + bytes([(6 << 2) | 2, 3, 0]), 10)
+    b'abcabcabca'
     """
     position = 0
     content = bytearray()

@@ -22,8 +22,6 @@ _DAMAGE = (ValueError, TypeError, LookupError, AttributeError, RuntimeError, Dec
 
 
 class _Tensor(NamedTuple):
-    """One tensor of a file: its key, the part of the key's tensor that it is, and its value."""
-
     key: str
     part: str
     value: tf.Tensor
@@ -55,7 +53,7 @@ class Snapshot:
         return bool(self._tensors)
 
     def write(self, prefix: pathlib.Path) -> None:
-        """Writes the tensors to `prefix.index` and `prefix.data-*`, and forgets them."""
+        """Writes the tensors to `prefix.index` and `prefix.data-*`, and frees them."""
         tensors, self._tensors = self._tensors, []
         if not tensors:
             return
@@ -69,7 +67,7 @@ class Snapshot:
 
 
 def merge(parts: Sequence[pathlib.Path], prefix: pathlib.Path) -> None:
-    """Makes one checkpoint of those that several processes have written; removes the parts."""
+    """Makes one checkpoint of several processes' parts, which it removes."""
     tf.raw_ops.MergeV2Checkpoints(
         checkpoint_prefixes=list(map(str, parts)),
         destination_prefix=str(prefix),
@@ -78,7 +76,7 @@ def merge(parts: Sequence[pathlib.Path], prefix: pathlib.Path) -> None:
 
 
 def read_variables(prefix: str, what: str, variables: Mapping[str, Any]) -> None:
-    """Restores variables by path from the checkpoint `prefix`; all of them must be there."""
+    """All variables must be in the checkpoint `prefix`."""
     check_index(prefix)
     try:
         status = tf.train.Checkpoint(**{_ROOT: dict(variables)}).read(prefix)
@@ -105,7 +103,7 @@ def _part(spec: VariableSpec, shard: mtf.Shard) -> str:
 
 
 def _object_graph(paths: Iterable[str]) -> bytes:
-    """Returns the description of the variables by which tf.train.Checkpoint restores them.
+    """Describes the variables, for tf.train.Checkpoint to restore them.
 
     Source: tensorflow/core/protobuf/trackable_object_graph.proto.
     """

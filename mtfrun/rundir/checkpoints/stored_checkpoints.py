@@ -25,7 +25,7 @@ class StoredCheckpoint:
     Attributes:
       step: finished steps.
       time: when it was saved, or copied without its times, in seconds since 1970.
-      manifest: None if that is damaged.
+      manifest: None if it is damaged.
       damages: a line for every file that is not as it was saved.
     """
 
@@ -41,8 +41,6 @@ class StoredCheckpoint:
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointDirectory:
-    """The checkpoints of a run directory, or of a directory of checkpoints itself."""
-
     run: pathlib.Path
     path: pathlib.Path
 
@@ -67,7 +65,6 @@ class CheckpointDirectory:
         return list_steps(self.path)
 
     def lost_manifests(self) -> dict[str, int]:
-        """Returns the steps of complete data without a manifest by their prefix."""
         return lost_manifests(self.path)
 
     def require(self, step: int) -> None:
@@ -77,11 +74,7 @@ class CheckpointDirectory:
             raise RunDirError(f"no checkpoint of step {step} in {self.path}; there are {listed}")
 
     def read(self, step: int, *, with_hashes: bool) -> StoredCheckpoint | None:
-        """Returns a checkpoint, with its damages; None if a trainer has deleted it meanwhile.
-
-        Raises:
-          RunDirError: a later mtfrun wrote it.
-        """
+        """None if a trainer has deleted it meanwhile; RunDirError if a later mtfrun wrote it."""
         try:
             time = manifest_path(self.path, step).stat().st_mtime
             manifest = read_manifest(self.path, step)
@@ -101,7 +94,6 @@ class CheckpointDirectory:
                 yield stored
 
     def newest_good(self) -> int | None:
-        """Returns the newest step all of whose files are as they were saved; None without one."""
         for step in reversed(self.steps()):
             stored = self.read(step, with_hashes=True)
             if stored is not None and not stored.damages:

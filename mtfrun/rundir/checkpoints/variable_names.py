@@ -23,11 +23,7 @@ _FIELDS = {"name", "dims", "entry"}
 
 
 def read_names(names: Names | str, what: str) -> Names:
-    """Returns names, of a JSON file if they are the name of one; checks their form.
-
-    Raises:
-      RunDirError: it cannot be read, or an entry is neither a name nor an object with one.
-    """
+    """Returns names, of a JSON file if they are the name of one; checks their form."""
     if isinstance(names, str):
         what = f"{what}={names}"
         names = _of_file(pathlib.Path(names).expanduser(), what)

@@ -30,8 +30,6 @@ _TIMEOUT_SECS = 10.0
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """What a command ran with."""
-
     configuration: str
     seed: int
     mesh: str
@@ -118,9 +116,8 @@ def _next_file(directory: pathlib.Path) -> pathlib.Path:
 
 
 def describe_working_tree(directory: pathlib.Path) -> dict[str, Any] | None:
-    """Returns the commit of a directory, its uncommitted changes and the files git does not know.
+    """{"commit", "diff", "diff_is_whole", "untracked"}; None without git or a repository.
 
-    {"commit", "diff", "diff_is_whole", "untracked"}; None without git, or outside of a repository.
     A diff of more than MAX_DIFF_BYTES is cut. No program that the repository configures is run.
     """
     commit = _git_output(directory, "rev-parse", "HEAD", limit=_MAX_LIST_BYTES)

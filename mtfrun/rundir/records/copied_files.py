@@ -95,8 +95,7 @@ def keep_origin(source: pathlib.Path, target: pathlib.Path) -> None:
 def copy_file(source: pathlib.Path, target: pathlib.Path, largest: int = LARGEST_COPY) -> None:
     """Copies a file of another run directory, if it exists.
 
-    Raises:
-      RunDirError: it is a link, not a regular file or too large, or cannot be written.
+    RunDirError if it is a link, not a regular file or too large, or cannot be written.
     """
     if not os.path.lexists(source):
         return
@@ -127,5 +126,5 @@ def _copy(run: pathlib.Path, name: str) -> Copy:
 
 
 def _plain(name: str) -> str:
-    """Returns the end of a name, with characters that records or file systems reject replaced."""
+    """The end of a name, with characters that records or file systems reject replaced."""
     return re.sub(r"[^A-Za-z0-9._-]", "_", name)[-100:]

@@ -41,7 +41,7 @@ class Status:
       step: finished steps.
       train_steps: the step at which training ends.
       values: the newest values of the curves, by tag; NaN where not finite.
-      speed: units of data a second; None before it is known.
+      speed: units of data a second; None before the first measurement.
       unit: what `speed` counts, such as "tok".
       error: the line of the error of a failed training.
       time: when it was written, in seconds since 1970.
@@ -73,8 +73,6 @@ RECORD_FILES = ("status.json", "metrics.jsonl")
 
 
 class StepMetrics(NamedTuple):
-    """The result of an evaluation during training."""
-
     step: int
     metrics: Mapping[str, float]
 
@@ -108,7 +106,7 @@ class RunRecord:
             self._warn(error)
 
     def status(self) -> Status | None:
-        """Returns the newest status; None without one that can be read."""
+        """The newest status; None without one that can be read."""
         try:
             fields = read_json(self._status_path)
             status = Status(**{**fields, "values": _from_json(fields["values"])})
@@ -117,7 +115,7 @@ class RunRecord:
             return None
 
     def metrics(self) -> dict[int, dict[str, float]]:
-        """Returns the metrics of actions, by step and name; nothing without the file."""
+        """By step and name; empty without the file."""
         try:
             content = read_regular(self._metrics_path, LARGEST_TEXT)
             lines = [parse_json(line) for line in content.splitlines()]
@@ -131,7 +129,7 @@ class RunRecord:
             ) from error
 
     def evaluations(self) -> list[StepMetrics]:
-        """Returns the evaluations by ascending step; none if their file is damaged."""
+        """By ascending step; none if their file is damaged."""
         try:
             by_step = self.metrics()
         except RunDirError:
@@ -152,14 +150,13 @@ class RunRecord:
 def best_of(
     evaluations: Sequence[StepMetrics], metric: str, *, is_lower_better: bool
 ) -> StepMetrics | None:
-    """Returns the first evaluation with the best finite value of a metric; None without any."""
+    """Returns the first evaluation with the best finite value of a metric."""
     finite = [e for e in evaluations if math.isfinite(e.metrics.get(metric, math.nan))]
     choose = min if is_lower_better else max
     return choose(finite, key=lambda e: e.metrics[metric], default=None)
 
 
 def _as_json(values: Mapping[str, float]) -> dict[str, float | None]:
-    """Returns numbers as JSON has them: null where not finite."""
     return {name: float(x) if math.isfinite(x) else None for name, x in values.items()}
 
 

@@ -23,10 +23,9 @@ _DAMAGE = (ValueError, TypeError, LookupError, AttributeError, OverflowError, De
 
 
 def read_curves(directory: str | pathlib.Path) -> Curves:
-    """Returns the numbers of a directory of event files, `train` or `eval`, by tag and step.
+    """Returns the values of a directory of event files, `train` or `eval`, by tag and step.
 
-    Those that an interrupted run wrote for later steps are left out, see `Summaries`. Empty if
-    there is no file.
+    Values that an interrupted run wrote for later steps are left out, see `Summaries`.
     """
     if not pathlib.Path(directory).is_dir():
         return {}

@@ -41,7 +41,7 @@ class Metric(NamedTuple):
     """A curve whose last value is a column of the table.
 
     Attributes:
-      tag: its name.
+      tag: its tag.
       group: the part of the run that has it, "train" or "eval".
       name: of the column, behind the group; by default the tag.
     """
@@ -52,7 +52,7 @@ class Metric(NamedTuple):
 
 
 def as_hparams(values: Mapping[str, Any]) -> dict[str, HParam]:
-    """Returns values in a form that TensorBoard knows: numbers, truth values, or else texts.
+    """Returns values in a form that TensorBoard accepts: numbers, truth values, or else texts.
 
     >>> as_hparams({"LEARNING_RATE": 0.1, "WIDTHS": [16, 32], "AVERAGE_DECAY": None})
     {'LEARNING_RATE': 0.1, 'WIDTHS': '[16, 32]', 'AVERAGE_DECAY': 'None'}
@@ -119,7 +119,7 @@ def write_hparams(
     """Describes the runs in the directories below one: their parameters and their metrics.
 
     Every parameter that varies is listed, with its values, or with the interval of more than ten
-    numbers. Parameters that all runs share are left out. Call it before the runs, or after them.
+    numbers. Call it before the runs, or after them.
     """
     values: dict[str, list[HParam]] = {}
     for run in runs:

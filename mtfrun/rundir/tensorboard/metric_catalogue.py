@@ -11,7 +11,7 @@ class Entry(NamedTuple):
 
     Attributes:
       pattern: a regular expression of the tag; its groups may stand in the title and in the text.
-      title: its title; "" for an entry that only has a chart.
+      title: "" for an entry that only has a chart.
       text: Markdown that says what is shown, in which unit, and how to read it.
       chart: the category and the title of its chart on the page Custom Scalars, in the order in
         which the page has them; a group "each" makes a chart of everything that it matches.
@@ -317,11 +317,10 @@ _LOWER_IS_BETTER = re.compile(
 
 
 def is_lower_better(metric: str) -> bool:
-    """Returns whether the best value of a metric is the smallest one, by its name.
+    """Decides by the metric's name.
 
-    Examples:
-      >>> is_lower_better("eval/loss"), is_lower_better("accuracy"), is_lower_better("bleu")
-      (True, False, False)
+    >>> is_lower_better("eval/loss"), is_lower_better("accuracy"), is_lower_better("bleu")
+    (True, False, False)
     """
     return bool(_LOWER_IS_BETTER.search(metric.lower()))
 

@@ -35,12 +35,7 @@ _USER_DEFINED = (
 
 
 def entries(values: Mapping[str, np.ndarray | float]) -> dict[str, float]:
-    """Returns every entry of a vector "load" as "load/0", "load/1", ..., and numbers unchanged.
-
-    Examples:
-      >>> entries({"loss": 2.0, "load": np.array([0.25, 0.75])})
-      {'loss': 2.0, 'load/0': 0.25, 'load/1': 0.75}
-    """
+    """Returns every entry of a vector "load" as "load/0", "load/1", ..., and numbers unchanged."""
     named: dict[str, float] = {}
     for name, value in values.items():
         array = np.asarray(value)
@@ -54,9 +49,8 @@ def entries(values: Mapping[str, np.ndarray | float]) -> dict[str, float]:
 def vectors(named: Mapping[str, float]) -> dict[str, np.ndarray]:
     """Returns the vectors whose entries `entries` named; numbers are left out.
 
-    Examples:
-      >>> vectors({"loss": 2.0, "load/0": 0.25, "load/1": 0.75})
-      {'load': array([0.25, 0.75])}
+    >>> vectors({"loss": 2.0, "load/0": 0.25, "load/1": 0.75})
+    {'load': array([0.25, 0.75])}
     """
     entries_by_name: dict[str, list[float]] = {}
     for name, value in named.items():
@@ -70,11 +64,10 @@ def vectors(named: Mapping[str, float]) -> dict[str, np.ndarray]:
 def tag_of(name: str, tasks: Collection[str] = ()) -> str:
     """Returns the tag of a metric.
 
-    Examples:
-      >>> tag_of("loss"), tag_of("perplexity"), tag_of("spell/loss", ["spell"])
-      ('loss', 'loss/perplexity', 'tasks/spell/loss')
-      >>> tag_of("decoder_stack/blocks/1/moe_2d/layer/level_1/dropped")
-      'moe/decoder/block_1/moe_2d/level_1/dropped'
+    >>> tag_of("loss"), tag_of("perplexity"), tag_of("spell/loss", ["spell"])
+    ('loss', 'loss/perplexity', 'tasks/spell/loss')
+    >>> tag_of("decoder_stack/blocks/1/moe_2d/layer/level_1/dropped")
+    'moe/decoder/block_1/moe_2d/level_1/dropped'
     """
     task, _, metric = name.partition("/")
     if metric and task in tasks:
@@ -100,31 +93,23 @@ def tag_of(name: str, tasks: Collection[str] = ()) -> str:
 
 
 def layer_name(path: str) -> str:
-    """Returns a short name of a layer's path.
-
-    Examples:
-      >>> layer_name("decoder_stack/blocks/1/moe_2d/layer")
-      'decoder/block_1/moe_2d'
-    """
+    """Returns "decoder/block_1/moe_2d" for "decoder_stack/blocks/1/moe_2d/layer"."""
     path = re.sub(r"(^|/)blocks/(\d+)", r"\1block_\2", path)
     return re.sub(r"_stack/", "/", path).removesuffix("/layer")
 
 
 class Description(NamedTuple):
-    """A title, and Markdown that says what is shown, in which unit, and how to read it."""
-
     title: str
     text: str
 
 
 def description_of(tag: str) -> Description:
-    """Returns what TensorBoard says about a tag.
+    """Returns the title and the text that TensorBoard shows for a tag.
 
-    Examples:
-      >>> description_of("norm/update/embedding").title
-      'update norm embedding'
-      >>> description_of("tasks/spell/loss").title
-      'spell: loss (nats)'
+    >>> description_of("norm/update/embedding").title
+    'update norm embedding'
+    >>> description_of("tasks/spell/loss").title
+    'spell: loss (nats)'
     """
     for entry in CATALOGUE:
         match = re.fullmatch(entry.pattern, tag)

@@ -34,13 +34,12 @@ _EVENT_FILE = re.compile(r"events\.out\.tfevents\.(\d{1,12})\..*")
 class Summaries:
     """Writes scalars, text, histograms and images of one directory, `train` or `eval`.
 
-    Every tag has a title and a description, see `metric_catalogue`.
-
-    The file is created at the first value. If the disk is full or not writable, one warning says so
+    Every tag has a title and a description, see `metric_catalogue`. The file is created at the
+    first value, by the first process. If the disk is full or not writable, one warning says so
     and later summaries are dropped: a run is worth more than its charts.
 
     The records are written by `tf.io.TFRecordWriter`, not through `tf.summary`, whose public
-    functions cannot write the restart mark below. Of several processes only the first one writes.
+    functions cannot write the restart mark below.
     """
 
     def __init__(
@@ -87,13 +86,7 @@ class Summaries:
         self._write(step, histogram_pb(tag, np.asarray(values)))
 
     def buckets(self, tag: str, buckets: np.ndarray, step: int) -> None:
-        """Writes a distribution that was counted elsewhere.
-
-        Args:
-          tag: of the histogram.
-          buckets: float64 [buckets, 3]: from, to, and the number of elements in between.
-          step: finished steps.
-        """
+        """Writes a histogram: float64 [buckets, 3], from, to, and the number of elements."""
         summary = histogram_pb(tag, [])
         summary.value[0].tensor.CopyFrom(tensor_util.make_tensor_proto(buckets, np.float64))
         self._write(step, summary)
@@ -160,10 +153,7 @@ class Summaries:
             self._give_up(error)
 
     def _describe(self, summary: Summary) -> None:
-        """Gives the tags that are new in the file a title and a description.
-
-        TensorBoard shows the ones of the first value of a tag.
-        """
+        """Describes the tags that are new in the file: TensorBoard shows the first description."""
         for value in summary.value:
             if value.tag not in self._described:
                 self._described.add(value.tag)
@@ -192,7 +182,7 @@ class Summaries:
         return writer
 
     def _file_name(self) -> str:
-        """Returns a name that sorts last: TensorBoard reads files in order of name."""
+        """TensorBoard reads files in order of name: this one sorts last."""
         matches = (_EVENT_FILE.fullmatch(path.name) for path in self._directory.iterdir())
         newest = max((int(match[1]) for match in matches if match), default=0)
         seconds = max(int(time.time()), newest + 1)
