@@ -50,11 +50,10 @@ class ActionContext:
 class Action(abc.ABC):
     """Something that the training loop does periodically, in the order in which actions are listed.
 
-    It is due at every multiple of `every_steps`, exactly, and after the first host loop that
-    ends after `every_secs`, counted from the start or from when it was last due; and after an
-    action before it has added the metric `on_metric`. With several of these, whichever comes
-    first. A signal does not change this, see `ActionContext.check_signals`. An action must not
-    change the model or the optimizer: the checkpoint of its step has been saved before.
+    It is due at every multiple of `every_steps`, exactly; after the first host loop that ends after
+    `every_secs`, counted from the start or from when it was last due; and after an action before it
+    has added the metric `on_metric`; whichever comes first. A signal does not change this. It must
+    not change the model or the optimizer: the checkpoint of its step has been saved before.
 
     Collective: every process calls it, at the same steps. What uses tensors must run in all of
     them, what writes a file only where `processes.is_first()`.
@@ -80,8 +79,7 @@ class Action(abc.ABC):
       on_resume: called before the first step of a process in which a run resumes.
       at_end: called when training ends, after a signal too, unless it was called at that step.
       at_start: called before the first step of a new run, at step 0.
-      after_saving: whether it is called only once the newest checkpoint is complete, and the best
-        one recorded.
+      after_saving: called only once the newest checkpoint is complete, and the best one recorded.
     """
 
     every_steps: int | None = None
@@ -97,10 +95,10 @@ class Action(abc.ABC):
         """Performs the action."""
 
     def is_missing(self, step: int) -> bool:
-        """Returns whether the call that was due at `step` has to be made up for.
+        """Returns whether the call that was due at `step` has to be made up for; by default not.
 
         Asked where a run resumes from the checkpoint of that step, which was saved before the other
-        actions were called: the process may have been killed within one. By default none is.
+        actions were called: the process may have been killed within one.
         """
         return False
 
@@ -126,16 +124,9 @@ def check_actions(actions: Sequence[Action]) -> None:
 class Every:
     """A trigger that is due every so many steps or seconds, whichever comes first.
 
-    Args:
-      steps: due at the multiples of it; None for never.
-      secs: due when so many seconds have passed since it was last due, or since it was made; None
-        for never.
-      clock: returns the time in seconds.
-
-    Examples:
-      >>> every = Every(steps=10)
-      >>> every.next_step(13), every.is_due(19, 20), every.is_due(20, 29)
-      (20, True, False)
+    >>> every = Every(steps=10)
+    >>> every.next_step(13), every.is_due(19, 20), every.is_due(20, 29)
+    (20, True, False)
     """
 
     def __init__(
@@ -175,12 +166,7 @@ class _Entry:
 
 
 class Schedule:
-    """Which actions are due when, in the order in which they are listed.
-
-    Args:
-      actions: in the order of calls.
-      clock: returns the time in seconds.
-    """
+    """Which actions are due when, in the order in which they are listed."""
 
     def __init__(self, actions: Sequence[Action], clock: Callable[[], float]):
         check_actions(actions)
@@ -190,7 +176,7 @@ class Schedule:
         ]
 
     def next_step(self, step: int) -> int | None:
-        """Returns the next step after `step` at which an action is due by steps, or None."""
+        """Returns the next step after `step` at which an action is due by steps."""
         steps = [entry.every.next_step(step) for entry in self._entries]
         return min((s for s in steps if s is not None), default=None)
 
@@ -221,9 +207,7 @@ class Schedule:
     def missing(self, step: int, *, is_last: bool) -> Iterator[Action]:
         """Yields the actions that were due at the step that a run resumes from, and not finished.
 
-        Args:
-          step: of the checkpoint.
-          is_last: whether training had ended at it.
+        `is_last`: training had ended at this step.
         """
 
         def is_missing(entry: _Entry) -> bool:

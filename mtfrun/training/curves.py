@@ -45,9 +45,8 @@ def padding_metric(padding: Sequence[Padding]) -> dict[str, HostMetric]:
 def examples_seen(examples: Mapping[str, float]) -> dict[str, float]:
     """Returns the curves of the numbers of examples by the name of their task, "" for a single one.
 
-    Examples:
-      >>> examples_seen({"spell": 64.0})
-      {'data/examples_seen/spell': 64.0}
+    >>> examples_seen({"spell": 64.0})
+    {'data/examples_seen/spell': 64.0}
     """
     return {f"{EXAMPLES_SEEN}/{name}".rstrip("/"): count for name, count in examples.items()}
 
@@ -55,13 +54,8 @@ def examples_seen(examples: Mapping[str, float]) -> dict[str, float]:
 class Curves:
     """Averages of metrics over windows of steps, which end at multiples of `every_steps`.
 
-    The last window ends at the end of training. The sums since the last multiple can be saved with
-    a checkpoint, so that an interruption does not change the curves.
-
-    Args:
-      every_steps: steps of a window.
-      last_step: the end of training.
-      with_perplexity: see `means`.
+    The last window ends at `last_step`, the end of training. The sums since the last multiple can
+    be saved with a checkpoint, so that an interruption does not change the curves.
     """
 
     def __init__(self, every_steps: int, last_step: int, *, with_perplexity: bool = True):
@@ -121,11 +115,7 @@ class Curves:
         }
 
     def restore(self, sums: Mapping[str, Any]) -> None:
-        """Sets the sums of the unfinished window to those that `sums` has returned.
-
-        Raises:
-          InputError: `sums` has not returned them.
-        """
+        """Sets the unfinished window to what `sums` returned; InputError for anything else."""
         try:
             for name, saved in sums.items():
                 total = [float.fromhex(entry) for entry in saved["total"]]

@@ -48,13 +48,9 @@ class FiniteGuard:
     """Finds bad steps, and counts those whose update was skipped.
 
     The examples of a bad step, and the names of the first variable and the first gradient that are
-    not finite, are written to `nan_step_N.json` in the run's directory.
-
-    Args:
-      state: the variables.
-      run: its directory.
-      skips: whether the program of the steps skips updates that are not finite: an error then is
-        only a series of more than `MOST_SKIPPED_IN_A_ROW`.
+    not finite, are written to `nan_step_N.json` in the run's directory. With `skips` the compiled
+    steps skip updates that are not finite: only a series of more than `MOST_SKIPPED_IN_A_ROW` is an
+    error.
     """
 
     def __init__(self, state: TrainState, run: RunDirectory, *, skips: bool = False):
@@ -68,7 +64,7 @@ class FiniteGuard:
         self._files = 0
 
     def check_steps(self, host: HostRecord) -> Sequence[BadStep]:
-        """Returns the steps of a host loop whose update was skipped; raises one that is an error.
+        """Returns the steps of a host loop whose update was skipped.
 
         Raises:
           BadStep: a loss, a gradient or a weight is not finite, or too many in a row are not.
@@ -95,14 +91,11 @@ class FiniteGuard:
             raise BadStep(step, f"variable {variable}")
 
     def first_non_finite(self) -> str | None:
-        """Returns the path of the first variable that is not finite; None if all are."""
+        """Returns the path of the first variable that is not finite."""
         return self._check.first_non_finite()
 
     def count_skipped(self, step: int) -> int | None:
-        """Returns how many updates the run has skipped up to a step of the last host loop.
-
-        None where none may be skipped.
-        """
+        """Returns the skipped updates of the run up to a step of the last host loop, if it `skips`."""
         if not self._skips:
             return None
         return self._skipped_steps - sum(bad.step > step for bad in self._last_skipped)
@@ -121,9 +114,7 @@ class FiniteGuard:
     def describe_skipped(self, host: HostRecord, features: Features) -> str:
         """Returns a line about the skipped steps of a host loop, and writes a file about the first.
 
-        Args:
-          host: in which `check_steps` has found skipped steps.
-          features: of its steps.
+        `check_steps` has found skipped steps in `host`.
         """
         first, *later = self._last_skipped
         line = f"step {first.step}: {first.what} is not finite, its update was skipped"
@@ -143,7 +134,7 @@ class FiniteGuard:
           bad: the step.
           features: {steps, batch, ...}
           index: of the step in `features`.
-          good_step: of the newest good checkpoint; None without one.
+          good_step: the newest good checkpoint's step.
         """
         written = self._write(bad, self.first_non_finite(), features, index)
         what = str(bad)
@@ -171,7 +162,7 @@ class FiniteGuard:
         return BadStep(host.step + index + 1, what, gradient, series)
 
     def _write(self, bad: BadStep, variable: str | None, features: Features, index: int) -> str:
-        """Writes the file about a step, and returns where it is, or why it is not there."""
+        """Returns where the file is, or why it is not there."""
         path = pathlib.Path(self._run.path, f"nan_step_{bad.step}.json")
         rows = _rows(features, index)
         report = {"step": bad.step, "variable": variable, "gradient": bad.gradient, "rows": rows}

@@ -61,13 +61,6 @@ class HostRecord:
 class HostLoop:
     """Runs steps on the devices, from one return to the host to the next.
 
-    Args:
-      state: the variables.
-      infeed: endless batches.
-      options: how the steps are computed, and how many there are at most.
-      directory: of the run, for a profile.
-      clock: returns the time in seconds.
-
     Attributes:
       products: of a forward pass, once a loop has run.
       loops: how many have run.

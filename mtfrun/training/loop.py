@@ -56,8 +56,8 @@ class TrainResult:
 
     Attributes:
       step: finished steps.
-      values: the newest values of the curves, by tag; empty if there are none.
-      signal: the number of the signal that stopped it, or None.
+      values: the newest values of the curves, by tag.
+      signal: the number of the signal that stopped it.
       is_saved: whether there is a checkpoint of `step`; not after a signal before the first step.
     """
 
@@ -81,11 +81,10 @@ def train(
 ) -> TrainResult:
     """Trains to `options.train_steps`, from the newest good checkpoint of the run if there is one.
 
-    The caller holds the run's lock. Collective: every process must call it, and the first one holds
-    the lock, writes and prints. After SIGTERM, SIGINT or SIGHUP the current steps, or the current
-    part of an action that checks for signals, are finished and saved; a second signal ends the
-    process immediately, see `handle_signals`. A run that has reached its last step before is not
-    changed.
+    The caller holds the run's lock. Collective: the first process holds it, writes and prints.
+    After SIGTERM, SIGINT or SIGHUP the current steps, or the current part of an action that checks
+    for signals, are finished and saved; a second signal ends the process immediately, see
+    `handle_signals`. A run that has reached its last step before is not changed.
 
     Args:
       state: is initialised.
@@ -97,7 +96,7 @@ def train(
         returns a report to print, or None.
       description: printed and recorded before the first step.
       metadata: more of the checkpoints' manifests.
-      clock: returns the time in seconds.
+      clock: returns seconds.
 
     Raises:
       NonFiniteError: the loss, the gradients or a variable is not finite; the message says which,
@@ -132,11 +131,9 @@ def train(
 
 
 class _Loop:
-    """One call of `train`; see there for the arguments.
+    """One call of `train`.
 
     Attributes:
-      step: finished steps.
-      values: the newest values of the curves, by tag.
       stop_reason: why an action of this process has asked for the end.
     """
 
@@ -197,7 +194,6 @@ class _Loop:
         return start if report is None else f"{start}, initialised with {report}"
 
     def run(self, progress: Progress, summaries: Summaries, signals: StopSignals) -> TrainResult:
-        """Trains until the last step, or until a signal or an action ends training."""
         options, infeed, clock = self._options, self._infeed, self._clock
         throughput = self._throughput
         metrics = MetricHistory(self._run, self.step)
@@ -291,7 +287,6 @@ class _Loop:
         return TrainResult(self.step, self.values, signals.agree())
 
     def error(self, bad: BadStep) -> NonFiniteError:
-        """Returns the error that ends training, and writes a file about the bad step."""
         self.saver.finish_before_error()  # it names the newest checkpoint
         host = self._host_loop
         return self._guard.error(bad, host.features, host.index(bad.step), self.saver.good_step)

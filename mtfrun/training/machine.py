@@ -30,11 +30,9 @@ _ROWS_CPU, _ROWS_ACCELERATOR, _PRODUCTS = 1024, 4096, 4
 
 
 class Machine:
-    """Measures the memory and the speed of a run. Collective: every process must make one.
+    """Measures memory and speed. Collective: every process must make one.
 
-    Args:
-      mesh: of the model.
-      products: of a forward pass, once the step has been traced.
+    `products` are those of a forward pass, once the step has been traced.
     """
 
     def __init__(self, mesh: mtf.Mesh, products: mtf.FlopCount):
@@ -61,9 +59,8 @@ class Machine:
         The products of the forward pass times three: for a Transformer the 6 N + 12 L H Q T
         operations a token of Chowdhery et al. 2022, https://arxiv.org/abs/2204.02311, appendix B,
         which do not depend on rematerialisation. The peak is reached by products of square matrices
-        of the type that most of the model's products have, on all devices; it is measured once.
-        Nothing is returned for a model without products, and no share in other processes than the
-        first.
+        of the type that most of the model's products have, on all devices; it is measured once, and
+        the share returned in the first process only. A model without products has no speed.
         """
         if not self._products.total:
             return {}
@@ -99,7 +96,7 @@ _peak_of_device = functools.cache(products_per_sec)
 
 
 def _resident_bytes() -> int:
-    """Returns the memory of this process; where the system does not tell, the most so far."""
+    """The memory of this process; where the system does not tell, the most so far."""
     statm = pathlib.Path("/proc/self/statm")
     if statm.is_file():
         return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -1,4 +1,4 @@
-"""The metrics that actions have added in a run, by step."""
+"""The metrics that actions add to a run."""
 
 from __future__ import annotations
 
@@ -12,17 +12,8 @@ from mtfrun.rundir import RunDirectory
 class MetricHistory:
     """The metrics that actions have added in a run, in earlier processes too; `metrics.jsonl`.
 
-    Metrics of later steps than the first one of this process are dropped, as it repeats them.
-
-    Args:
-      run: the run directory.
-      first_step: of this process.
-
-    Attributes:
-      run: the argument.
-
-    Raises:
-      InputError: the file is damaged.
+    Metrics of later steps than `first_step`, where this process starts, are dropped, as it repeats
+    them. A damaged file is an InputError.
     """
 
     def __init__(self, run: RunDirectory, first_step: int) -> None:
@@ -36,7 +27,7 @@ class MetricHistory:
         return self._by_step.get(step, {})
 
     def history(self, name: str) -> list[tuple[int, float]]:
-        """Returns the steps and values of a metric, in the order of the steps."""
+        """Returns (step, value) of a metric by ascending step."""
         return [
             (step, self.at(step)[name]) for step in sorted(self._by_step) if name in self.at(step)
         ]
@@ -52,7 +43,6 @@ class MetricHistory:
             self._record.write_metrics(self._by_step)
 
     def _read_until(self, first_step: int) -> list[tuple[int, dict[str, float]]]:
-        """Returns the steps up to the first one and their metrics; drops later ones."""
         recorded = self._record.metrics()
         known = {step: values for step, values in recorded.items() if step <= first_step}
         if known != recorded:
@@ -63,12 +53,8 @@ class MetricHistory:
 def check_metric_exists(owner: str, metric: str, names: Collection[str]) -> None:
     """Raises InputError if an action has added `names`, and `metric` should be one of them.
 
-    The metrics of one action begin alike: "eval/loss", "eval/accuracy".
-
-    Args:
-      owner: what waits for the metric, for the message.
-      metric: its name.
-      names: metrics that were added at one step.
+    The metrics of one action begin alike: "eval/loss", "eval/accuracy". The message names `owner`,
+    which waits for the metric.
     """
     kind, _, _ = metric.partition("/")
     siblings = [name for name in names if name.startswith(f"{kind}/")]

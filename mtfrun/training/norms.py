@@ -15,17 +15,12 @@ _KINDS = ("gradient", "parameter", "update")
 
 
 class Norms:
-    """Computes norms on the devices, at the last step of every window of the curves.
+    """Computes norms on the devices, at multiples of `every_steps` and at `last_step`.
 
-    A norm is the root of the sum of the squares of all entries of the trained variables: of their
-    gradients before clipping, of their values before the step, and of the differences that the
-    step makes. A module is the first part of a variable's path, such as "embedding" or "decoder".
-    Every device squares the entries that it holds; only sums are exchanged.
-
-    Args:
-      paths: of the trained variables.
-      every_steps: norms are computed at the multiples,
-      last_step: and at this step.
+    A norm is the root of the sum of the squares of all entries of the trained variables (`paths`):
+    of their gradients before clipping, of their values before the step, and of the differences that
+    the step makes. A module is the first part of a variable's path, such as "embedding". Every
+    device squares the entries that it holds; only sums are exchanged.
 
     Attributes:
       dim: the dimension of the results: for every kind of norm its modules.
@@ -48,11 +43,8 @@ class Norms:
     ) -> mtf.Tensor:
         """Returns half the sums of squares {norms}, float32; zeros at other steps.
 
-        Args:
-          step: finished steps before this one, a scalar.
-          gradients: by path.
-          before: the values of the variables before the step.
-          after: their values after it.
+        `step`, a scalar, counts finished steps before this one; `before` and `after` are the variables'
+        values.
         """
 
         def sums() -> mtf.Tensor:

@@ -26,14 +26,11 @@ class CheckpointOptions:
       max_to_keep: how many of the newest to keep; None keeps all.
       keep_every_hours: one checkpoint of every so many hours is never deleted; None for none.
       best_metric: name of a metric, such as "eval/loss". The checkpoint with the best value is
-        retained until there is a better one, and is what `--checkpoint=best` means; a step with a
-        better value that is not due to be saved is saved. None for none.
+        retained until there is a better one; `--checkpoint=best` names it. A step with a better
+        value that is not due to be saved is saved. None for none.
       best_mode: whether the "lowest" or the "highest" value is the best.
       asynchronous: whether training runs while a checkpoint is written, from a copy of the
         variables in the memory of the host. Otherwise it waits.
-
-    Raises:
-      InputError: a number below 1, or a value that does not exist.
     """
 
     every_steps: int | None = 1000
@@ -65,9 +62,6 @@ class StepOptions:
         counts them, and more than `finite.MOST_SKIPPED_IN_A_ROW` end training too.
       jit_compile: whether XLA compiles the steps; None compiles them by XLA on one GPU or TPU. On
         CPUs that is slower, and on several GPUs nothing has been tried.
-
-    Raises:
-      InputError: a number is not positive or not whole, or `on_nan` is none of its values.
     """
 
     microbatches: int = 1
@@ -104,9 +98,6 @@ class TrainOptions(StepOptions):
       checkpoints: when checkpoints are saved, and which are retained.
       profile: record a profiler trace of one host loop, the third of this process: the first one
         compiles, the second one measures a step.
-
-    Raises:
-      InputError: a value is not positive, or a number of steps is not an integer.
     """
 
     train_steps: int

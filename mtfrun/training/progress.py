@@ -20,11 +20,7 @@ _INDENT = 4
 class Progress:
     """Prints a line for every value of the curves; on a terminal a bar as well.
 
-    Args:
-      first_step: where this process starts.
-      train_steps: where it ends.
-      stream: by default standard error.
-      reporting: which metrics to print, and the unit of the speed.
+    This process trains from `first_step` to `train_steps`; `stream` is by default standard error.
     """
 
     def __init__(

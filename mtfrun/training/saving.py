@@ -49,16 +49,8 @@ class Saver(Action):
     """Saves the state, the position in the data and the sums of the curves, also at the end.
 
     A save runs in a thread while the next steps run. Its error is raised by `poll`, `finish` or
-    the next save, whichever comes first; the next save waits for it.
-
-    Args:
-      state: the variables.
-      infeed: its position is saved.
-      run: where checkpoints go.
-      options: when and how to save, and what to retain.
-      curves: whose sums since the last window are saved.
-      guard: checks the variables before they are saved; its counts are saved.
-      metadata: more of the manifests.
+    the next save, whichever comes first; the next save waits for it. `guard` checks the variables
+    before they are saved, and its counts are saved.
 
     Attributes:
       good_step: step of the newest checkpoint whose variables are all finite; None without one.
@@ -135,8 +127,7 @@ class Saver(Action):
     def consider_best(self, step: int, metrics: Mapping[str, float]) -> None:
         """Saves `step`, the present one, if it is the best by its metrics.
 
-        Raises:
-          InputError: the metric of the options should be among them, and is not.
+        InputError if the metric of the options should be among them, and is not.
         """
         metric, mode = self._options.best_metric, self._options.best_mode
         if metric is None or step == 0:  # an untrained model is not worth a checkpoint
@@ -167,7 +158,7 @@ class Saver(Action):
         self._record_best()
 
     def finish_before_error(self) -> None:
-        """Waits for the save in progress; its error is only logged, for another one is raised."""
+        """Waits for the save in progress; its error is only logged, as another one is raised."""
         try:
             self.finish()
         except RunDirError as error:
@@ -240,7 +231,6 @@ class Saver(Action):
         return self._guard.first_non_finite() is None
 
     def _read_best(self) -> dict[str, Any] | None:
-        """Returns the fields of the best checkpoint by the metric of the options."""
         if self._options.best_metric is None:
             return None
         best = self._checkpoints.best()

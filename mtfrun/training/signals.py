@@ -33,13 +33,11 @@ class Stopped(Exception):
 class StopSignals:
     """Records SIGTERM, SIGINT and SIGHUP inside the block, so that work can be finished and saved.
 
-    See `handle_signals` for a second signal, and for the line that acknowledges the first.
-
     Attributes:
-      finishing: work that a signal does not interrupt, for that line: "step 120".
+      finishing: work that a signal does not interrupt, for the line of acknowledgement: "step 120".
       abandons: whether a signal raises Stopped at once, in the main thread.
-      received: the number of the first signal when `agree` was last called, or None; the same in
-        all processes.
+      received: the number of the first signal when `agree` was last called; the same in all
+        processes.
     """
 
     def __init__(self) -> None:
@@ -81,7 +79,7 @@ class StopSignals:
 
     @contextlib.contextmanager
     def abandoning(self) -> Iterator[None]:
-        """Sets `abandons` in the block, unless there are other processes: they would not know."""
+        """Sets `abandons` in the block, unless there are other processes, which would not notice."""
         self.abandons = processes.count() == 1
         try:
             if self.abandons and self._recorded is not None:
@@ -197,7 +195,7 @@ def _watch(
 
 
 def _is_abandoned(reader: int, abandons: Callable[[], bool]) -> bool:
-    """Returns whether `abandons` is still true after some seconds without another signal."""
+    """Whether `abandons` is still true after some seconds without another signal."""
     end = time.monotonic() + _ABANDON_SECS
     while abandons():
         if time.monotonic() > end:

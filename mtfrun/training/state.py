@@ -1,4 +1,4 @@
-"""The state of training: all variables that it changes."""
+"""All variables that training changes."""
 
 from __future__ import annotations
 

@@ -58,15 +58,13 @@ def train_steps_function(
 
     Args:
       state: the variables.
-      microbatches: parts of a batch that are computed one after the other.
-      clip_norm: the largest norm of all gradients together; None does not limit it.
+      microbatches, clip_norm, jit_compile: see `StepOptions`.
       skip_non_finite: whether a step changes nothing but the number of finished steps if its loss,
         the norm of its gradients, or anything that it would assign is not finite.
-      norms: further norms; None for none.
+      norms: further norms.
       products: takes the products of a forward pass over a batch when the function is traced.
       with_gradients: whether the record has the gradients: {steps, ...} as large as all parameters
         for every step.
-      jit_compile: whether XLA compiles the function.
     """
 
     def train_steps(features: Features, num_steps: mtf.Tensor) -> StepRecord:
@@ -200,9 +198,8 @@ def _all_finite(tensors: Sequence[mtf.Tensor]) -> mtf.Tensor:
 def _first_non_finite(halves: Mapping[str, mtf.Tensor]) -> mtf.Tensor:
     """Returns 1 + the index of the first gradient that is not finite; 0.0 if all are finite.
 
-    Args:
-      halves: `optim.half_squares` of the gradients, which are the same on all devices, and not
-        finite if an entry on any of them is not.
+    `halves` are `optim.half_squares` of the gradients, the same on all devices, and not finite if
+    an entry on any of them is not.
     """
     squares = mtf.stack(list(halves.values()), "gradients")
     none = float(squares.shape.size + 1)

@@ -28,9 +28,6 @@ class EarlyStopping(Action):
       patience: number of evaluations.
       min_delta: by how much a better one must differ from the best one before.
       mode: whether the "lowest" or the "highest" value is the best.
-
-    Raises:
-      InputError: `patience` is not positive, `min_delta` negative, or `mode` another word.
     """
 
     metric: str = "eval/loss"
@@ -73,9 +70,6 @@ class MaxHours(Action):
     Attributes:
       hours: above 0.
       is_over: whether it has ended the training.
-
-    Raises:
-      InputError: `hours` is not positive.
     """
 
     hours: float

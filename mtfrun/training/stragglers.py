@@ -23,11 +23,7 @@ class Stragglers:
 
     A step ends in all processes at the same time, when the slowest one has finished it. `find`
     therefore compares the time outside of steps and messages, for data, actions and results, and
-    the speed of matrix products on the device.
-
-    Args:
-      device: a device of this process, such as "GPU:0".
-      clock: returns the time in seconds.
+    the speed of matrix products on the device of this process, such as "GPU:0".
     """
 
     def __init__(self, device: str, clock: Callable[[], float] = time.monotonic):

@@ -1,4 +1,4 @@
-"""The speed of steps, which decides how many a host loop has."""
+"""The speed of steps, and the length of host loops."""
 
 from __future__ import annotations
 
@@ -11,11 +11,8 @@ class Throughput:
     """Measures host loops, to choose the length of the next one and to report the speed.
 
     The first one compiles the program, so that its time says nothing about steps: it has one step
-    only and is left out of the speed once there is another.
-
-    Args:
-      secs_per_loop: largest time of a host loop. A signal waits for its end.
-      rate: tag of the speed in units of data.
+    only and is left out of the speed once there is another. A signal waits for the end of a host
+    loop, hence `secs_per_loop`. `rate` is the tag of the speed in units of data.
     """
 
     def __init__(self, secs_per_loop: float, rate: str):
@@ -39,14 +36,9 @@ class Throughput:
         wait_secs: float = 0.0,
         device_secs: float = 0.0,
     ) -> None:
-        """Adds a host loop.
+        """Adds a host loop of `steps` steps with `units` of data.
 
-        Args:
-          steps: that it had.
-          units: of data in them.
-          secs: of all of it.
-          wait_secs: of them, until there were data.
-          device_secs: of them, in which the devices computed.
+        Of its `secs`, it waited `wait_secs` for data, and the devices computed for `device_secs`.
         """
         secs = max(secs, 1e-9)
         self._loops += 1
