@@ -116,11 +116,10 @@ def train(
 
 
 def configs() -> dict[str, GinHeader]:
-    """Returns what the header of every shipped gin file says, by the file's name.
+    """Returns the header of every shipped gin file by the file's name.
 
-    Examples:
-      >>> configs()["runs/quickstart.gin"].command
-      'mtfrun train --gin_file=runs/quickstart.gin --model_dir=/tmp/run'
+    >>> configs()["runs/quickstart.gin"].command
+    'mtfrun train --gin_file=runs/quickstart.gin --model_dir=/tmp/run'
     """
     from mtfrun.configuration.files import shipped_headers  # noqa: PLC0415 - takes milliseconds
 
@@ -130,7 +129,6 @@ def configs() -> dict[str, GinHeader]:
 def _check_arguments(
     gin_files: object, gin_params: object, search_paths: object, mesh: object, layout: object
 ) -> dict[str, Any]:
-    """Returns the arguments that `load` and `train` share, for `settings_of`."""
     check_optional_text(mesh, "mesh", "data:2,model:2")
     check_optional_text(layout, "layout", "batch:data")
     return {
@@ -143,7 +141,7 @@ def _check_arguments(
 
 
 def _import_runs() -> tuple[ModuleType, ModuleType]:
-    """Returns the modules `run` and `settings`, which take seconds to import."""
+    """These modules take seconds to import."""
     from mtfrun.display.quiet import quiet_import  # noqa: PLC0415 - takes milliseconds
 
     with _importing:

@@ -15,15 +15,7 @@ from mtfrun.errors import InputError
 
 
 class Range(NamedTuple):
-    """Numbers from `lowest` to `highest`, with or without these.
-
-    Attributes:
-      lowest: the smallest number.
-      highest: the largest number.
-      without_lowest: whether `lowest` itself is not allowed.
-      without_highest: whether `highest` itself is not allowed.
-      whole: whether only integers are allowed.
-    """
+    """Numbers from `lowest` to `highest`, with or without these; `whole` allows only integers."""
 
     lowest: float
     highest: float = math.inf
@@ -32,7 +24,6 @@ class Range(NamedTuple):
     whole: bool = False
 
     def __contains__(self, number: object) -> bool:
-        """Returns whether a finite number is allowed; what is not a number is not."""
         if isinstance(number, bool) or not isinstance(number, numbers.Real):
             return False
         value = float(number)
@@ -41,7 +32,7 @@ class Range(NamedTuple):
         return above and below and math.isfinite(value) and (not self.whole or value.is_integer())
 
     def __str__(self) -> str:
-        """Returns it as the end of "it must be ..."."""
+        """The end of "it must be ..."."""
         low = f"{'more than' if self.without_lowest else 'at least'} {self.lowest:g}"
         low = f"an integer of {low}" if self.whole else low
         if self.highest == math.inf:

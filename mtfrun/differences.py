@@ -12,12 +12,7 @@ _HASH_CHARACTERS = 12
 
 
 class Change(NamedTuple):
-    """An entry that differs.
-
-    Attributes:
-      path: the keys of the entry in the nested mappings.
-      old, new: its values; None where there is none.
-    """
+    """An entry that differs: its keys in the nested mappings, its values or None."""
 
     path: tuple[Any, ...]
     old: Any
@@ -37,14 +32,11 @@ def changes(
 ) -> list[Change]:
     """Returns the entries that differ, in the order of `old`; an entry that is None is missing.
 
-    Args:
-      old, new: mappings, in which there may be further mappings and lists.
-      identity: a key. Mappings that have the same value of it are the same, whatever else they
-        hold; it is named only if nothing else differs.
+    Mappings that have the same value of the key `identity` are the same, whatever else they hold; it
+    is named only if nothing else differs.
 
-    Examples:
-      >>> list_changes(changes({"rows": {"length": 8, "packed": True}}, {"rows": {"length": 9}}))
-      'rows: length 8 -> 9; rows: packed true -> (none)'
+    >>> list_changes(changes({"rows": {"length": 8, "packed": True}}, {"rows": {"length": 9}}))
+    'rows: length 8 -> 9; rows: packed true -> (none)'
     """
     return list(_changes(old, new, (), identity))
 
@@ -88,7 +80,7 @@ def _is_list(value: Any) -> bool:
 
 
 def _short(value: Any) -> str:
-    """Returns a value in a few characters; the first ones of a SHA-256."""
+    """A SHA-256 by its first characters."""
     if value is None:
         return "(none)"
     text = value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)

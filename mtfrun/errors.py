@@ -15,7 +15,7 @@ class InputError(ValueError):
     """An error in a setting, a file or a shape, in one line: what, where, the remedy.
 
     The command prints the message alone and exits with code 2. All other exceptions are defects and
-    are shown with their traceback. A module of your own may raise InputError for its settings too.
+    are shown with their traceback. Users' modules may raise InputError for their settings too.
     """
 
 
@@ -28,12 +28,7 @@ class LayoutError(InputError):
 
 
 def shorten(text: str, most: int, ellipsis: str = "...") -> str:
-    """Returns a text of at most `most` characters.
-
-    Examples:
-      >>> shorten("a name that has no end", 10)
-      'a name ...'
-    """
+    """Returns a text of at most `most` characters: "a name ..."."""
     return text if len(text) <= most else text[: most - len(ellipsis)] + ellipsis
 
 
@@ -43,12 +38,7 @@ def install_command(package: str) -> str:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Returns ", did you mean 'x'?" for the known name nearest to `name`, or "".
-
-    Examples:
-      >>> did_you_mean("modle", ["data", "model"])
-      ", did you mean 'model'?"
-    """
+    """Returns ", did you mean 'x'?" for the name nearest to `name`, or ""."""
     near = nearest(name, known)
     return f", did you mean {near!r}?" if near else ""
 
@@ -81,8 +71,8 @@ def is_shortage(reason: object) -> bool:
 def is_input_error(error: BaseException) -> bool:
     """Returns whether a user can correct an error: an InputError, or one of the operating system.
 
-    Too little memory is one of the latter. All other exceptions of libraries and of a user's own
-    modules, a plain ValueError too, are defects of a program, whose author needs the traceback.
+    A lack of memory counts. All other exceptions of libraries and of users' modules, a plain
+    ValueError too, are defects of a program, whose author needs the traceback.
     """
     return isinstance(error, InputError | OSError | MemoryError) or (
         isinstance(error, RuntimeError) and is_shortage(error)  # no more threads

@@ -49,9 +49,9 @@ class JsonError(InputError):
 
 
 def is_plain_name(value: object) -> bool:
-    """Returns whether a value from a record is a plain file name, without a directory.
+    """Returns whether a file name from an untrusted record of a run has no directory.
 
-    All code that reads a file name from an untrusted record of a run calls this.
+    All code that reads such a name calls this.
     """
     return (
         type(value) is str
@@ -63,25 +63,25 @@ def is_plain_name(value: object) -> bool:
 
 
 def is_regular(path: pathlib.Path) -> bool:
-    """Returns whether `path`, links followed, is a regular file."""
+    """Follows links."""
     mode = _mode(path)
     return mode is not None and stat.S_ISREG(mode)
 
 
 def is_directory(path: pathlib.Path) -> bool:
-    """Returns whether `path`, links followed, is a directory."""
+    """Follows links; False, not an error, where `stat` fails."""
     mode = _mode(path)
     return mode is not None and stat.S_ISDIR(mode)
 
 
 def is_special(path: pathlib.Path) -> bool:
-    """Returns whether `path`, links followed, exists and is not a regular file."""
+    """Whether `path`, links followed, exists and is not a regular file."""
     mode = _mode(path)
     return mode is not None and not stat.S_ISREG(mode)
 
 
 def _mode(path: pathlib.Path) -> int | None:
-    """Returns the type and the permissions of a file; None if `stat` fails.
+    """None if `stat` fails.
 
     `Path.is_file` raises an error instead, for example below a directory that is not readable.
     """
@@ -92,14 +92,10 @@ def _mode(path: pathlib.Path) -> int | None:
 
 
 def open_regular(path: pathlib.Path, *, follows_links: bool = True) -> BinaryIO:
-    """Returns the regular file `path`, open for reading bytes.
+    """Opens a file for reading bytes; OSError unless it is regular.
 
     Opening a pipe would wait for its other end, possibly for ever: it is opened with O_NONBLOCK,
-    and refused.
-
-    Raises:
-      OSError: it cannot be opened, or is a pipe, device or directory, or a link although
-        `follows_links` is False.
+    and refused. So is a link unless `follows_links`.
     """
     if not follows_links and path.is_symlink():
         raise OSError(errno.ELOOP, "Not a regular file but a link", path)
@@ -118,13 +114,10 @@ def open_regular(path: pathlib.Path, *, follows_links: bool = True) -> BinaryIO:
 
 
 def open_to_write(path: pathlib.Path, mode: Literal["ab", "rb+"]) -> io.FileIO:
-    """Returns a file open for writing, unbuffered and not truncated; creates it if it is missing.
+    """Opens a file for writing, unbuffered and not truncated; creates it if it is missing.
 
     It follows no link, which in an untrusted directory may lead to any file, and does not wait for
-    a pipe.
-
-    Raises:
-      OSError: it cannot be created, or is not a regular file.
+    a pipe. OSError if it is not a regular file.
     """
     append = os.O_APPEND if mode == "ab" else 0
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | append
@@ -136,11 +129,7 @@ def open_to_write(path: pathlib.Path, mode: Literal["ab", "rb+"]) -> io.FileIO:
 
 
 def read_regular(path: pathlib.Path, largest: int, *, follows_links: bool = True) -> bytes:
-    """Returns the content of the regular file `path`; see `open_regular`.
-
-    Raises:
-      OSError: see `open_regular`; also if it has more than `largest` bytes.
-    """
+    """Returns the content of a regular file; OSError if it has more than `largest` bytes."""
     with open_regular(path, follows_links=follows_links) as file:
         # Check the size first: read() allocates memory for the whole file.
         if os.fstat(file.fileno()).st_size > largest:
@@ -149,28 +138,20 @@ def read_regular(path: pathlib.Path, largest: int, *, follows_links: bool = True
 
 
 def read_regular_text(path: pathlib.Path) -> str:
-    """Returns the UTF-8 text of the regular file `path`; see `read_regular`."""
+    """UTF-8."""
     return read_regular(path, LARGEST_TEXT).decode()
 
 
 def read_json(path: pathlib.Path) -> Any:
-    """Returns the value of the JSON file `path`.
-
-    Raises:
-      OSError: see `read_regular`.
-      JsonError: it is not strict JSON; a ValueError whose message does not name the file.
-    """
+    """Returns the value of a JSON file; see `read_regular` and `parse_json` for errors."""
     return parse_json(read_regular(path, LARGEST_TEXT))
 
 
 def parse_json(content: bytes) -> Any:
-    """Returns the value of a JSON text in UTF-8.
+    """Returns the value of a JSON text in UTF-8; raises JsonError.
 
     Rejects repeated names in an object, which readers resolve differently, NaN and Infinity, which
     are not JSON, numbers beyond float64, and texts that cannot be written in UTF-8.
-
-    Raises:
-      JsonError: the text is not such JSON.
     """
     try:
         text = content.decode("utf-8-sig")
@@ -217,14 +198,8 @@ def check_record_lengths(file: BinaryIO, *, is_compressed: bool = False) -> None
     """Raises InputError if the length field of a record is larger than LONGEST_RECORD.
 
     Without that much memory TensorFlow aborts the process, from C++. An incomplete record at the
-    end is left to the reader.
-
-    Args:
-      file: positioned at its beginning.
-      is_compressed: whether it is compressed with gzip.
-
-    Raises:
-      OSError: it cannot be read, or is not compressed.
+    end is left to the reader. The file is positioned at its beginning; OSError if it cannot be read,
+    or is not compressed with gzip although `is_compressed`.
     """
     content = cast(IO[bytes], gzip.open(file)) if is_compressed else file  # noqa: SIM115
     number = 0

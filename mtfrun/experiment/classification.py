@@ -22,25 +22,14 @@ _REMEDY = "set Experiment.inference to one that fits, such as @experiment.Decodi
 
 
 class LabelProbability(NamedTuple):
-    """A class and its predicted probability.
-
-    Attributes:
-      label: the name of the class.
-      probability: of the class.
-    """
+    """A class and its predicted probability."""
 
     label: str
     probability: float
 
 
 class Prediction(NamedTuple):
-    """The prediction for an image.
-
-    Attributes:
-      label: the most probable class.
-      probability: of that class.
-      top: the most probable classes, best first.
-    """
+    """The most probable class of an image, and in `top` several, best first."""
 
     label: str
     probability: float
@@ -73,8 +62,7 @@ class Classification(Inference):
     ) -> list[Prediction]:
         """Returns a prediction for every image, uint8 [rows, cols, channels], in order.
 
-        Raises:
-          NonFiniteError: a probability is not a number.
+        NonFiniteError if a probability is not a number.
         """
         names = self.data.label_names
         predictions: list[Prediction] = []
@@ -160,7 +148,6 @@ class Classification(Inference):
 
 
 def _batches(images: Iterable[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:
-    """Yields the images in lists of `size`, the last one shorter."""
     iterator = iter(images)
     while batch := list(itertools.islice(iterator, size)):
         yield batch

@@ -25,10 +25,7 @@ def number_of_threads(mesh: mtf.Mesh, limit: int) -> int:
 
 @contextlib.contextmanager
 def concurrent_map(threads: int) -> Iterator[Callable[..., Iterator[Any]]]:
-    """Yields a function like `map`, in the same order, that uses this number of threads.
-
-    Calls that have not begun when the context is left are cancelled.
-    """
+    """Yields a function like `map`, in the same order; leaving cancels calls that have not begun."""
     if threads == 1:
         yield map
         return

@@ -40,7 +40,7 @@ class DecodingShape(NamedTuple):
     """The shape of a program that decodes rows.
 
     Attributes:
-      lengths: names and lengths of the features, sorted by name.
+      lengths: of the features, sorted by name.
       prefill: whether prompts are read in one pass. This is decided for each row, not for its
         batch, so that not even the rounding of an answer depends on the other rows.
     """
@@ -50,12 +50,7 @@ class DecodingShape(NamedTuple):
 
 
 class _Batch(NamedTuple):
-    """A batch of prompts.
-
-    Attributes:
-      shape: of its program.
-      rows: indices of the rows.
-    """
+    """`rows` are indices."""
 
     shape: DecodingShape
     rows: Sequence[int]
@@ -191,8 +186,7 @@ class Decoding(Inference):
     def score(self, pairs: Sequence[tuple[bytes, bytes]]) -> list[Score]:
         """Returns the score of the target of each (input, target), in order.
 
-        Raises:
-          NonFiniteError: a score is infinite or not a number.
+        NonFiniteError if a score is infinite or not a number.
         """
         return self._scoring(pairs)
 
@@ -257,7 +251,6 @@ class Decoding(Inference):
         return DecodingShape(tuple(sorted(lengths.items())), prefill)
 
     def _batches(self, rows: Sequence[PromptRow]) -> Iterator[_Batch]:
-        """Yields batches of rows of equal lengths."""
         by_shape: dict[DecodingShape, list[int]] = {}
         for index, row in enumerate(rows):
             by_shape.setdefault(self.shape_of(row), []).append(index)
@@ -270,7 +263,7 @@ class Decoding(Inference):
     def _search_batch(
         self, all_rows: Sequence[PromptRow], batch: _Batch
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Returns ids [rows, beam, length], scores and finished [rows, beam] of a batch's rows."""
+        """Returns ids [rows, beam, length], scores and finished [rows, beam]."""
         mesh = self.experiment.mesh
         rows = [all_rows[index] for index in batch.rows]
         batch_dim = mtf.Dimension("batch", self.rows)
@@ -350,7 +343,7 @@ class Decoding(Inference):
 
 
 def _line_of_draws(line: int, sample: int) -> int:
-    """Returns the number that selects the draws of a sample: `line` for the first sample."""
+    """Selects the draws of a sample: `line` for the first one."""
     return (line + sample * _SAMPLES_APART) % 2**31
 
 

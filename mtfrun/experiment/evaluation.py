@@ -1,7 +1,4 @@
-"""Evaluation of an experiment: the metrics of the model, and evaluators of more.
-
-The metrics of a mixture's tasks have the names "task/metric".
-"""
+"""Evaluation of an experiment: the metrics of the model, and evaluators of more."""
 
 from __future__ import annotations
 
@@ -45,9 +42,6 @@ class Evaluation:
       at_start: whether training evaluates a new run before its first step, on at most
         BATCHES_AT_START batches, so that curves begin with the initial weights, or with the
         checkpoint that the run starts from.
-
-    Attributes:
-      at_start: the argument.
     """
 
     def __init__(
@@ -102,10 +96,7 @@ class Evaluation:
         return other
 
     def is_brief(self, name: str) -> bool:
-        """Returns whether a metric belongs into one line: not the metrics of single layers.
-
-        The names of these are paths.
-        """
+        """Returns whether a metric belongs into one line: metrics of single layers, by paths, do not."""
         task, _, metric = name.rpartition("/")
         return not task or (task in self._experiment.data.by_task() and bool(metric))
 
@@ -123,7 +114,7 @@ class Evaluation:
         Evaluators that use the model are skipped if its metrics are not finite.
 
         Args:
-          step: of the weights, under which metrics, texts and images are written.
+          step: under which metrics, texts and images are written.
           summaries: where they are written; None writes nothing.
           before_batch: called before every batch; may raise to stop.
           run: where decodes and predictions are stored; None stores none.

@@ -41,8 +41,7 @@ class EvaluationResult:
       metrics: numbers by name, which are printed and drawn as curves.
       texts: Markdown that TensorBoard shows, by tag.
       images: uint8 [height, width, 3] that TensorBoard shows, by tag.
-      records: outputs of the model with their targets, one JSON object each, which the
-        run directory keeps.
+      records: outputs of the model with their targets, one JSON object each, for the run directory.
       files: texts by their path in the directory of the evaluation's summaries.
     """
 
@@ -54,12 +53,7 @@ class EvaluationResult:
 
 
 def prefix_task(task: str, values: Mapping[str, T]) -> dict[str, T]:
-    """Returns metrics, texts or images of a task by the names "task/name"; as they are for "".
-
-    Examples:
-      >>> prefix_task("mnli", {"f1": 0.5})
-      {'mnli/f1': 0.5}
-    """
+    """Returns metrics, texts or images of a task by the names "task/name"; as they are for ""."""
     return {f"{task}/{name}" if task else name: value for name, value in values.items()}
 
 
@@ -68,11 +62,7 @@ class Evaluator(abc.ABC):
     """Evaluates the model on a split of an experiment's data.
 
     The program calls a subclass with `experiment` and `split`; gin sets the other fields.
-
-    Attributes:
-      uses_model: whether to skip it if the model's metrics are not finite.
-      experiment: has the model, the data and the inference.
-      split: of the data.
+    `uses_model`: whether to skip it if the model's metrics are not finite.
     """
 
     uses_model: ClassVar[bool] = True

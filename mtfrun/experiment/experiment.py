@@ -36,7 +36,6 @@ class Inference(abc.ABC):
     Attributes:
       settings: names of the settings that flags of the command line change, such as "top_k".
       example: flags of `mtfrun decode` to try a trained model; empty for none.
-      experiment: has the model and the data.
     """
 
     settings: ClassVar[Sequence[str]] = ()
@@ -45,11 +44,7 @@ class Inference(abc.ABC):
     experiment: Experiment
 
     def with_settings(self, settings: Mapping[str, Any]) -> Self:
-        """Returns a copy with other values of some settings.
-
-        Raises:
-          InputError: it does not have one of them.
-        """
+        """Returns a copy with other values of some settings; InputError if it lacks one."""
         for name in settings:
             if name not in self.settings:
                 available = ", ".join(f"--{setting}" for setting in self.settings)
@@ -59,25 +54,19 @@ class Inference(abc.ABC):
 
     @abc.abstractmethod
     def read(self, source: Source) -> Sized:
-        """Returns the inputs of a source, for `records`.
-
-        Raises:
-          InputError: they are of another kind.
-        """
+        """Returns the inputs of a source, for `records`; InputError if they are of another kind."""
 
     @abc.abstractmethod
     def records(self, inputs: Any, progress: Progress | None = None) -> Sequence[Record]:
         """Returns the record of each input, in order; reports to `progress`.
 
-        Raises:
-          NonFiniteError: an output is infinite or not a number.
+        NonFiniteError if an output is infinite or not a number.
         """
 
     def pairs(self, split: str) -> Sequence[tuple[bytes, bytes]]:
         """Returns the pairs of input and target of a split of the data, for `scores`.
 
-        Raises:
-          InputError: it cannot score pairs.
+        InputError if it cannot score pairs.
         """
         raise self._no_scores()
 
@@ -141,7 +130,6 @@ class Experiment:
         results do not change.
 
     Attributes:
-      mesh, data, seed, init_checkpoint, use_averages: the arguments.
       model, inference: the objects that the two classes make.
     """
 
@@ -200,10 +188,7 @@ class Experiment:
         return {name: split_batch(shape, self._outer_batch) for name, shape in shapes.items()}
 
     def train_infeed(self, batch_size: int) -> Infeed:
-        """Returns the infeed of endless batches of the training split.
-
-        Every process reads only the rows that its devices hold.
-        """
+        """Returns endless batches of the training split; every process reads only its devices' rows."""
         shapes = self.data.shapes(batch_size)
         host = host_of(self.mesh, next(iter(shapes.values())), self._outer_batch)
         batches = self.data.train(batch_size, seed=self.seed, host=host)
@@ -212,13 +197,9 @@ class Experiment:
     def evaluation_infeed(
         self, batch_size: int, split: str, max_batches: int | None, *, data: Data | None = None
     ) -> Infeed:
-        """Returns the infeed of the batches of a split, once.
+        """Returns the batches of a split, once, of all data or of one task's; see `Data.by_task`.
 
-        Args:
-          batch_size: rows of a batch.
-          split: of the data.
-          max_batches: see `Data.evaluation_subset`; None for all.
-          data: of one task, see `Data.by_task`; by default all.
+        `max_batches`: see `Data.evaluation_subset`; None for all.
         """
         data = data or self.data
         if max_batches is None:
@@ -248,9 +229,7 @@ class Experiment:
         """Restores the model from a checkpoint, the newest for None, and returns its step.
 
         Variables are restored from their averages, if `use_averages` and the checkpoint has any.
-
-        Raises:
-          DataError: it was trained with another vocabulary.
+        DataError if it was trained with another vocabulary.
         """
         named = self.model.named_variables()
         self._check_compatible(run, step)
@@ -288,8 +267,7 @@ class Experiment:
     def restore_without_run(self) -> int:
         """Initialises the model from `init_checkpoint` and returns the step of its checkpoint.
 
-        Raises:
-          RunDirError: there is no such checkpoint, or it is incompatible with the model.
+        RunDirError if there is no such checkpoint, or it is incompatible with the model.
         """
         mtf.initialize(self.model, self.seed)
         report = None
@@ -304,7 +282,6 @@ class Experiment:
 
 
 def _check_features(model: type[Model], data: Data) -> None:
-    """Raises InputError unless the data has the features that a class of models reads."""
     features = data.features
     missing = [name for name in model.required_features if name not in features]
     read = {*model.required_features, *(model.optional_features or ())}

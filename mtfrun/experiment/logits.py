@@ -25,9 +25,6 @@ class Logits:
     A program is compiled for every shape of the features. Where the model allows it, ids are padded
     to the next power of two, so that a program serves several lengths. If the mesh splits a batch
     into more parts than it has rows, rows of zeros are added.
-
-    Args:
-      experiment: has the model, and the data, which says what the dimensions of features are.
     """
 
     def __init__(self, experiment: Experiment):
@@ -36,15 +33,7 @@ class Logits:
         self._program = mtf.function(self._model.logits)
 
     def __call__(self, features: Features) -> np.ndarray:
-        """Returns logits, float32: [batch, length, vocab] of targets, or [batch, classes].
-
-        Args:
-          features: by name: ids [batch, length], 0 is padding, or images [batch, rows, cols,
-            channels], uint8 or floats that are normalised already.
-
-        Raises:
-          InputError: a feature is missing, or one has another type or shape.
-        """
+        """See `Run.logits`."""
         if not isinstance(features, Mapping):
             raise InputError(
                 'features are a dictionary such as {"inputs": ids}, not a '
@@ -79,11 +68,6 @@ class Logits:
         )
 
     def _array(self, name: str, values: npt.ArrayLike) -> np.ndarray:
-        """Returns the values of a feature, ids as int32.
-
-        Raises:
-          InputError: they have another type or shape.
-        """
         try:
             array = np.asarray(values)
         except (ValueError, TypeError):
@@ -108,7 +92,7 @@ class Logits:
         return self._ids(name, array) if dims[-1].name == "length" else _pixels(name, array)
 
     def _dims(self, name: str) -> mtf.Shape:
-        """Returns the dimensions of a feature; a feature that the data lacks is of ids."""
+        """A feature that the data lacks is of ids."""
         ids = mtf.convert_to_shape("batch:1;length:1")
         return self._experiment.data.shapes(1).get(name, ids)
 

@@ -18,13 +18,7 @@ _ERROR_CHARACTERS = 500
 
 
 class Recording(training.Action):
-    """Records step, values and speed every few seconds, and how the training has ended.
-
-    Args:
-      record: of the run.
-      state: the variables.
-      train_steps: where the training ends.
-    """
+    """Records step, values and speed every few seconds, and how the training has ended."""
 
     every_secs = 5.0
     at_end = True
@@ -65,11 +59,9 @@ class Recording(training.Action):
             raise
 
     def record_end(self, result: training.TrainResult, *, is_cut_off: bool = False) -> None:
-        """Records a training that has reached its end, or was stopped.
+        """Records a training that has reached its end, or was stopped by a signal.
 
-        Args:
-          result: of the training; a signal in it has stopped it.
-          is_cut_off: whether a limit of time has stopped it.
+        `is_cut_off`: a limit of time has stopped it.
         """
         status = self._status or self._record.status()
         if status is None or status.step != result.step:

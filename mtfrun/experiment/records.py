@@ -17,12 +17,7 @@ Progress = Callable[[int], None]
 
 
 class Record(NamedTuple):
-    """The output for one input.
-
-    Attributes:
-      fields: of its JSON line.
-      texts: of the output in human-readable form, the best one first.
-    """
+    """The output for one input: fields of its JSON line, and texts for people, best first."""
 
     fields: dict[str, object]
     texts: Sequence[str] = ()
@@ -33,7 +28,6 @@ class Images:
     """Images to make records of, which are read once and in order.
 
     Attributes:
-      count: number of images.
       examples: pixels, uint8 [rows, cols, channels], and identifying fields of each image.
     """
 
@@ -45,11 +39,7 @@ class Images:
 
 
 class Prompts(list[bytes]):
-    """Prompts with fields for their records.
-
-    Attributes:
-      fields: identifying fields of each prompt, which come first in its record.
-    """
+    """Prompts, and identifying fields of each, which come first in its record."""
 
     fields: Sequence[Mapping[str, object]] = ()
 
@@ -72,7 +62,6 @@ class Output(NamedTuple):
     """One output for a prompt.
 
     Attributes:
-      text: the output.
       score: log-probability; with beam search, divided by the length penalty.
       tokens: number of tokens of the text, without the end.
       finished: whether the output ends with the end id, not at the limit of its length.
@@ -118,8 +107,7 @@ def record_of(answer: Answer) -> Record:
 def require(value: object, contract: type[T], who: str, remedy: str) -> T:
     """Returns the value if it fulfils the contract.
 
-    Raises:
-      InputError: it does not; the message says who needs it, and the remedy.
+    InputError if not; the message says who needs it, and the remedy.
     """
     if isinstance(value, contract):
         return value

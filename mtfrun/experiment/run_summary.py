@@ -1,4 +1,4 @@
-"""The lines printed about a training before its first step and after its last one."""
+"""Lines that are printed before training and after it."""
 
 from __future__ import annotations
 
@@ -28,12 +28,7 @@ _MOST_METRICS = 4
 
 @dataclasses.dataclass(frozen=True)
 class RunSummary:
-    """The lines, by their labels, that are printed about a training.
-
-    Attributes:
-      run: its run directory.
-      experiment, state, options, batch_size: see `Training`.
-    """
+    """The lines, by their labels, that are printed about a training; see `Training`."""
 
     run: RunDirectory
     experiment: Experiment
@@ -42,11 +37,7 @@ class RunSummary:
     batch_size: int
 
     def before(self, hyperparameters: TrainingHyperparameters) -> dict[str, str]:
-        """Returns the lines before the first step.
-
-        Args:
-          hyperparameters: of the configuration; may be empty.
-        """
+        """Returns the lines before the first step; `hyperparameters` may be empty."""
         notes = "\n".join(_too_few_steps(self.options, hyperparameters))
         return {
             "run": self.run.path,

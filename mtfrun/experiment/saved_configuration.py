@@ -62,7 +62,7 @@ class SavedConfiguration:
     def check(
         self, manifest: Manifest, *, has_same_variables: bool, accept_changes: bool
     ) -> list[str]:
-        """Returns notes on changes since a checkpoint.
+        """Returns notes on changes since a checkpoint; InputError if one changes the results.
 
         A parameter that follows the number of steps, as the end of a schedule does, may change with
         it: to raise the number of steps is to resume with a longer schedule.
@@ -71,9 +71,6 @@ class SavedConfiguration:
           manifest: of the checkpoint; entries that it lacks have not changed.
           has_same_variables: if not, the restoration explains it.
           accept_changes: whether all but the vocabularies may have changed.
-
-        Raises:
-          InputError: something has changed that changes the results of the training.
         """
         check_same_vocabularies(manifest, self._data)
         if not accept_changes:
@@ -128,9 +125,7 @@ def check_same_training_data(data: Data) -> None:
 def check_same_split(data: Data, split: str | None) -> None:
     """Raises InputError if the processes have different vocabularies or texts. Collective.
 
-    Args:
-      data: the run's data.
-      split: the split whose examples are also compared; None compares vocabularies only.
+    Compares the examples of `split`; with None the vocabularies only.
     """
     if processes.count() > 1:
         caches = data.caches(split) if split is not None else ()

@@ -34,12 +34,7 @@ class Scoring:
     """Computes log-likelihoods of targets, in batches.
 
     The data says where a model reads the input: before the target, with an end between them for
-    models of pairs, or as separate inputs.
-
-    Args:
-      experiment: has the model.
-      batch_size: pairs of a batch; more if the mesh splits a batch into more parts.
-      limits: of the lengths of rows.
+    models of pairs, or as separate inputs. `limits` are of the lengths of rows.
     """
 
     def __init__(self, experiment: Experiment, batch_size: int, limits: PromptLimits):
@@ -58,8 +53,7 @@ class Scoring:
     def __call__(self, pairs: Sequence[tuple[bytes, bytes]]) -> list[Score]:
         """Returns the score of each (input, target), in order.
 
-        Raises:
-          NonFiniteError: a score is infinite or not a number.
+        NonFiniteError if a score is infinite or not a number.
         """
         rows = [self._prompt_format.scored_row(*pair) for pair in pairs]
         by_lengths: dict[tuple[tuple[str, int], ...], list[int]] = {}

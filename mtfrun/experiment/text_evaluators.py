@@ -213,11 +213,7 @@ class RankedLabels(Evaluator):
 
     @functools.cached_property
     def _pairs(self) -> dict[str, list[tuple[bytes, bytes]]]:
-        """The examples of every task.
-
-        Raises:
-          DataError: a target is none of the labels.
-        """
+        """The examples of every task; DataError if a target is none of the labels."""
         pairs = {name: x.pairs(self.split, self.num_examples) for name, x in self._parts.items()}
         for name, pairs_of_task in pairs.items():
             labels = set(self._parts[name].labels)
@@ -232,11 +228,7 @@ class RankedLabels(Evaluator):
 
 @dataclasses.dataclass(frozen=True)
 class Samples(Evaluator):
-    """Decodes of some prompts, which TensorBoard shows.
-
-    Attributes:
-      prompts: the prompts.
-    """
+    """Decodes of some prompts, which TensorBoard shows."""
 
     prompts: Sequence[str] = ()
 
@@ -268,13 +260,7 @@ def _numbers(record: Record) -> dict[str, object]:
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Returns a table whose cells show texts as they are, line breaks and blanks included.
-
-    >>> print(markdown_table(["input", "output"], [["2 * 3", "<b>"]]))
-    | input | output |
-    | --- | --- |
-    | 2 &#42; 3 | &lt;b&gt; |
-    """
+    """Returns a table whose cells show texts as they are, line breaks and blanks included."""
     lines = [list(header), ["---"] * len(header), *([_cell(text) for text in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

@@ -46,7 +46,6 @@ class Training:
       actions: further actions of the loop, after an evaluation that is due at the same step.
 
     Attributes:
-      experiment, options, batch_size: the arguments.
       state: model, optimizer and averages.
     """
 
@@ -133,9 +132,6 @@ class Training:
           hyperparameters: of the configuration, which affect the results of the training, to
             compare with the checkpoint's; None compares none.
           recording: see `training.Description`.
-
-        Raises:
-          InputError: the data or the configuration have changed since the checkpoint.
         """
         mesh = self.experiment.mesh
         check_same_training_data(self.experiment.data)
@@ -199,8 +195,6 @@ class Training:
 
 
 class _DrawMesh(training.Action):
-    """Shows the devices of the mesh, and the dimensions that are split over them."""
-
     # After the first steps, because the first drawing of a process takes a second.
     every_secs = 1.0
     at_end = True

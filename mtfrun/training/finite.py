@@ -95,7 +95,7 @@ class FiniteGuard:
         return self._check.first_non_finite()
 
     def count_skipped(self, step: int) -> int | None:
-        """Returns the skipped updates of the run up to a step of the last host loop, if it `skips`."""
+        """Returns the run's skipped updates up to a step of the last host loop."""
         if not self._skips:
             return None
         return self._skipped_steps - sum(bad.step > step for bad in self._last_skipped)

@@ -43,8 +43,7 @@ class Norms:
     ) -> mtf.Tensor:
         """Returns half the sums of squares {norms}, float32; zeros at other steps.
 
-        `step`, a scalar, counts finished steps before this one; `before` and `after` are the variables'
-        values.
+        `step`, a scalar, counts finished steps before this one; `before` and `after` are values.
         """
 
         def sums() -> mtf.Tensor:

@@ -79,7 +79,7 @@ class StopSignals:
 
     @contextlib.contextmanager
     def abandoning(self) -> Iterator[None]:
-        """Sets `abandons` in the block, unless there are other processes, which would not notice."""
+        """Sets `abandons` in the block, unless there are other processes: they would not notice."""
         self.abandons = processes.count() == 1
         try:
             if self.abandons and self._recorded is not None:

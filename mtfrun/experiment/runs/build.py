@@ -12,12 +12,7 @@ ROOTS = (Experiment, Evaluation, Training)
 
 
 class Built(NamedTuple):
-    """The objects that all commands need.
-
-    Attributes:
-      experiment: the mesh, the model, its data, and its inference.
-      evaluation: on its data.
-    """
+    """The objects that all commands need."""
 
     experiment: Experiment
     evaluation: Evaluation

@@ -40,12 +40,7 @@ class Configuration:
 
 
 class RunObjects(NamedTuple):
-    """The objects of a run, and the configuration that they were built from.
-
-    Attributes:
-      experiment, evaluation: see `Built`.
-      configuration: explains incompatible checkpoints.
-    """
+    """The objects of a run, and their configuration, which explains incompatible checkpoints."""
 
     experiment: Experiment
     evaluation: Evaluation
@@ -53,11 +48,7 @@ class RunObjects(NamedTuple):
 
 
 def find_trained_run(model_dir: str) -> RunDirectory:
-    """Returns the run of a directory.
-
-    Raises:
-      RunDirError: there is no directory, or no checkpoint in it.
-    """
+    """Returns the run of a directory; RunDirError without a directory, or a checkpoint in it."""
     run = RunDirectory(model_dir)
     run.require()
     run.checkpoints().require()
@@ -69,13 +60,7 @@ def build_run(
 ) -> RunObjects:
     """Returns the objects of the named gin files, or of the run's configuration if there are none.
 
-    Args:
-      run: has the configuration.
-      settings: the gin files and bindings.
-      on_one_device: whether the mesh is one device, whatever the configuration says.
-
-    Raises:
-      ConfigError: a setting is invalid.
+    `on_one_device`: whatever mesh the configuration says. ConfigError if a setting is invalid.
     """
     run_config = None
     if run is not None and not settings.files:
@@ -116,11 +101,8 @@ def restore_model(
 def explain_incompatible(configuration: Configuration) -> Iterator[None]:
     """Explains an IncompatibleError that is raised inside by the settings that differ.
 
-    Args:
-      configuration: the new one, which is not yet in config.gin of the run.
-
-    Raises:
-      RunDirError: the explanation, where there is one; else the error as it is.
+    `configuration` is the new one, which is not yet in config.gin of the run. Without an explanation
+    the error is raised as it is.
     """
     try:
         yield

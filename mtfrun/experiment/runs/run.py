@@ -54,9 +54,9 @@ class Run:
     """A trained model with its data; made by `mtfrun.load` and `mtfrun.train`.
 
     Its methods do what the commands `decode`, `score` and `eval` do, with the same results, and
-    raise InputError with the line that the command prints. Programs stay compiled between calls.
-    Several threads may call them, also of several runs: on one device they compute
-    concurrently, on a mesh of several devices one after the other.
+    raise InputError with the line that the command prints, or NonFiniteError if an output is
+    infinite or not a number. Programs stay compiled between calls. Several threads may call them,
+    also of several runs: on one device they compute concurrently, on a mesh one after the other.
 
     Attributes:
       experiment: the model, its data and its mesh.
@@ -65,7 +65,6 @@ class Run:
     """
 
     def __init__(self, built: Built, step: int, model_dir: str | None) -> None:
-        """Takes a model that was restored; `mtfrun.load` does so."""
         self.experiment: Experiment = built.experiment
         self.step = step
         self.model_dir = model_dir
@@ -110,9 +109,6 @@ class Run:
 
         Returns:
           [batch, length, vocab], or [batch, classes] for images.
-
-        Raises:
-          InputError: a feature is missing, or one has another type or shape.
         """
         with self._in_use():
             return self._logits(features)
@@ -144,10 +140,6 @@ class Run:
           top_p: draws among the fewest likeliest tokens that have this probability.
           decode_length: maximum number of tokens of an output.
           seed: of the draws.
-
-        Raises:
-          InputError: the model makes no text, or a setting is invalid.
-          NonFiniteError: a score is infinite or not a number.
         """
         settings = {
             "beam_size": beam_size,
@@ -166,12 +158,7 @@ class Run:
     def score(self, pairs: Sequence[tuple[str | bytes, str | bytes]]) -> list[Score]:
         """Returns the likelihood of the target of each (input, target), as `mtfrun score` does.
 
-        Args:
-          pairs: texts; the input of a language model may be "".
-
-        Raises:
-          InputError: the model scores no text.
-          NonFiniteError: a score is infinite or not a number.
+        The input of a language model may be "".
         """
         texts = pairs_of(pairs)
         with self._in_use():
@@ -186,10 +173,6 @@ class Run:
           images: pixels, uint8 [rows, cols, channels] in the size that the model reads, or the
             paths of image files, which are brought to that size.
           top_k: the number of classes to return for each; None for the configuration's.
-
-        Raises:
-          InputError: the model classifies no images, or one cannot be read.
-          NonFiniteError: a probability is not a number.
         """
         listed, chosen = list_of(images, "images", '"photo.png"'), numbers_of({"top_k": top_k})
         with self._in_use():
@@ -200,11 +183,7 @@ class Run:
     def evaluate(self, split: str | None = None) -> dict[str, float]:
         """Returns the metrics over a split, as `mtfrun eval` prints them; nothing is written.
 
-        Args:
-          split: of the data; None for the configuration's.
-
-        Raises:
-          InputError: the split has no batch, or its data cannot be read.
+        None for the configuration's split.
         """
         check_optional_text(split, "split", "validation")
         with self._in_use():
@@ -233,7 +212,7 @@ class Run:
 
 
 def load(model_dir: str | None, settings: Settings, checkpoint: int | str | None) -> Run:
-    """Returns the run of a directory; see `mtfrun.load`."""
+    """See `mtfrun.load`."""
     with one_line_errors():
         run = None if model_dir is None else find_trained_run(model_dir)
         built = build_run(run, settings)
@@ -242,7 +221,7 @@ def load(model_dir: str | None, settings: Settings, checkpoint: int | str | None
 
 
 def train(model_dir: str, settings: Settings, choices: TrainChoices) -> Run:
-    """Trains and returns the run; see `mtfrun.train`."""
+    """See `mtfrun.train`."""
     run = RunDirectory(model_dir)
     command = ["mtfrun", "train", *settings.as_flags(), f"--model_dir={model_dir}"]
     with one_line_errors():
@@ -257,11 +236,7 @@ def train(model_dir: str, settings: Settings, choices: TrainChoices) -> Run:
 
 
 def _pixels(image: np.ndarray | str | os.PathLike[str], data: ImageData) -> np.ndarray:
-    """Returns the pixels of an image, uint8 [rows, cols, channels].
-
-    Raises:
-      InputError: they have another type or size than those that the model reads.
-    """
+    """Returns pixels, uint8 [rows, cols, channels]; InputError unless the model reads their size."""
     if isinstance(image, str | os.PathLike):
         return data.read_image(os.fspath(image))
     if not isinstance(image, np.ndarray):

@@ -76,12 +76,7 @@ class Preparation(NamedTuple):
 def prepare(settings: Settings, *, planned: bool = False) -> Preparation:
     """Returns the objects of a configuration, after reading its first batch to evaluate.
 
-    Args:
-      settings: the gin files and bindings.
-      planned: only to be described: on a mesh whose devices need not exist.
-
-    Raises:
-      InputError: a setting is invalid, or the data cannot be read.
+    `planned`: only to be described, on a mesh whose devices need not exist.
     """
     with config.exclusive():
         bindings = settings.parse()
@@ -109,11 +104,7 @@ def prepare(settings: Settings, *, planned: bool = False) -> Preparation:
 def run_training(
     prepared: Preparation, run: RunDirectory, command: Sequence[str], choices: TrainChoices
 ) -> TrainResult:
-    """Trains in a run directory, which is locked and records the configuration and the command.
-
-    Raises:
-      InputError: the directory cannot be used, or training has failed.
-    """
+    """Trains in a run directory, which is locked and records the configuration and the command."""
     training = prepared.training
     gpu = unused_gpu()
     misspelt = prepared.built.experiment.mesh.misspelt_rules()
@@ -124,7 +115,6 @@ def run_training(
 
     @contextlib.contextmanager
     def records() -> Iterator[None]:
-        """Writes the records of this training in the run directory."""
         restarted.settle()
         with contextlib.ExitStack() as stack:
 
@@ -175,7 +165,7 @@ def run_training(
 
 
 def _metrics(prepared: Preparation) -> list[Metric]:
-    """Returns the model's metrics in evaluation and training: columns of a table of runs."""
+    """The model's metrics in evaluation and training: columns of a table of runs."""
     shapes = prepared.built.experiment.model.metric_shapes
     names = [name for name, shape in shapes.items() if not shape and "/" not in name]
     return [Metric(tag_of(name), group, name) for group in ("eval", "train") for name in names]
@@ -192,7 +182,6 @@ class _Restarted:
         self._aside = self._run.set_checkpoints_aside()
 
     def settle(self) -> None:
-        """Leaves the checkpoints set aside, because training begins."""
         if self._aside is not None:
             progress.note(
                 f"mtfrun: beginning again; the old checkpoints are in {self._aside} until "
@@ -218,15 +207,8 @@ def record_training(
     """Records configuration and command, and restores the former ones on an error before any step.
 
     A configuration that is refused, because it is incompatible with the run's checkpoints or has no
-    data, must not replace the one of the run.
-
-    Args:
-      run: a run whose lock is held.
-      data: the files of its vocabularies are copied into the directory.
-      setup: the configuration, and what the command runs with.
-      operative_config: the arguments of all classes and functions that were called.
-      command: the command line.
-      finished_steps: returns the number of finished steps of the state that is trained.
+    data, must not replace the one of the run. The run's lock is held. The files of the data's
+    vocabularies are copied into the directory.
     """
     run.clean()
     directory = pathlib.Path(run.path)

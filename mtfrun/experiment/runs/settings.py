@@ -87,11 +87,7 @@ def settings_of(
     search_paths: Sequence[str],
     allowed_imports: Sequence[str] = (),
 ) -> Settings:
-    """Returns gin files and bindings; see `mtfrun.load` for the arguments.
-
-    Raises:
-      ConfigError: a value has no form in gin.
-    """
+    """Returns gin files and bindings; see `mtfrun.load` for the arguments."""
     of_mesh = {"mtf.Mesh.shape": mesh, "mtf.Mesh.layout": layout}
     return Settings(
         files,
@@ -118,9 +114,8 @@ _OF_A_PROCESS = (
 def _select_shared(values: Mapping[str, str]) -> dict[str, str]:
     """Returns the bindings that must be the same in all processes.
 
-    Examples:
-      >>> _select_shared({"N": "5", "SEED": "0", "training.TrainOptions.iterations_per_loop": "%N"})
-      {'SEED': '0'}
+    >>> _select_shared({"N": "5", "SEED": "0", "training.TrainOptions.iterations_per_loop": "%N"})
+    {'SEED': '0'}
     """
     shared = {name: value for name, value in values.items() if not name.endswith(_OF_A_PROCESS)}
     macros = {values[name].removeprefix("%") for name in values.keys() - shared.keys()}
@@ -131,14 +126,11 @@ def _select_shared(values: Mapping[str, str]) -> dict[str, str]:
 def literal_bindings(values: Mapping[str, object]) -> list[tuple[str, str]]:
     """Returns the bindings of Python values to macros and parameters.
 
-    A text that begins with @ or % is a reference, as in a gin file.
+    A text that begins with @ or % is a reference, as in a gin file. ConfigError if a value has no
+    form in gin.
 
-    Examples:
-      >>> literal_bindings({"BATCH_SIZE": 8, "TASK": "@data.Task()"})
-      [('BATCH_SIZE=8', 'BATCH_SIZE = 8'), ('TASK=@data.Task()', 'TASK = @data.Task()')]
-
-    Raises:
-      ConfigError: a value has no form in gin.
+    >>> literal_bindings({"BATCH_SIZE": 8, "TASK": "@data.Task()"})
+    [('BATCH_SIZE=8', 'BATCH_SIZE = 8'), ('TASK=@data.Task()', 'TASK = @data.Task()')]
     """
     texts = {name: _literal(name, value) for name, value in values.items()}
     return [(f"{name}={text}", f"{name} = {text}") for name, text in texts.items()]

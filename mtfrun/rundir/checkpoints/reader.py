@@ -80,7 +80,7 @@ class CheckpointReader:
         return self._read_together(step, reader) if together else self._read_alone(step, reader)
 
     def _read_together(self, step: int | None, reader: Callable[[Manifest], T]) -> T:
-        """Collective. The first process chooses; all compare a part of the files with their hashes."""
+        """Collective. The first process chooses; all compare parts of the files with their hashes."""
         for attempt in range(_ATTEMPTS):
             chosen, identity = self._choose_together(step)
             try:
