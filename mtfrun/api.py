@@ -90,20 +90,15 @@ def train(
         run = mtfrun.train("runs/quickstart.gin", model_dir="/tmp/run", TRAIN_STEPS=100)
 
     It resumes from the newest checkpoint in the directory, which is locked and gets the same files.
-    Ctrl-C and SIGTERM take effect after the current steps are saved.
+    Ctrl-C and SIGTERM take effect after the current steps are saved. Errors and further arguments
+    are those of `load`.
 
     Args:
       gin_files: a name of a gin file, or several, of which later ones override earlier ones.
       model_dir: the directory of the run.
-      mesh, layout, gin_params, gin_search_paths: see `load`.
       restart: begin at step 0; existing checkpoints are moved to checkpoints.1.
-      accept_changes: resume although the data or the configuration have changed since the
-        checkpoint.
+      accept_changes: resume although the data or the configuration have changed.
       profile: record a trace of some steps in `model_dir`.
-      **bindings: see `load`.
-
-    Raises:
-      InputError: an invalid setting, a directory in use or a failed training, in one line.
     """
     directory = path_of(model_dir, "model_dir")
     check_switches(restart=restart, accept_changes=accept_changes, profile=profile)

@@ -1,8 +1,4 @@
-"""Checks of settings, which constructors call: each raises an InputError of one line.
-
-Gin values were checked before anything was built, see `configuration.ranges`; these checks are for
-those who construct the classes from Python.
-"""
+"""Checks of settings in constructors, for Python; `configuration.ranges` checks gin values."""
 
 from __future__ import annotations
 

@@ -32,8 +32,8 @@ def changes(
 ) -> list[Change]:
     """Returns the entries that differ, in the order of `old`; an entry that is None is missing.
 
-    Mappings that have the same value of the key `identity` are the same, whatever else they hold; it
-    is named only if nothing else differs.
+    Mappings with the same value of the key `identity` are the same, whatever else they hold; it is
+    named only if nothing else differs.
 
     >>> list_changes(changes({"rows": {"length": 8, "packed": True}}, {"rows": {"length": 9}}))
     'rows: length 8 -> 9; rows: packed true -> (none)'

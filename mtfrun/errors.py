@@ -28,7 +28,11 @@ class LayoutError(InputError):
 
 
 def shorten(text: str, most: int, ellipsis: str = "...") -> str:
-    """Returns a text of at most `most` characters: "a name ..."."""
+    """Returns a text of at most `most` characters.
+
+    >>> shorten("a name that has no end", 10)
+    'a name ...'
+    """
     return text if len(text) <= most else text[: most - len(ellipsis)] + ellipsis
 
 
@@ -38,7 +42,11 @@ def install_command(package: str) -> str:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Returns ", did you mean 'x'?" for the name nearest to `name`, or ""."""
+    """Returns a question for the name nearest to `name`, or "".
+
+    >>> did_you_mean("modle", ["data", "model"])
+    ", did you mean 'model'?"
+    """
     near = nearest(name, known)
     return f", did you mean {near!r}?" if near else ""
 

@@ -1,9 +1,8 @@
 """Reads of files, and prints of texts, that another person may have written.
 
-Files: no waiting for a pipe, strict JSON, bounded sizes. Texts: `escaped` is for names and messages
-in one line. All output passes through `visible` on its way to a standard stream: a text of a model,
-of a data set or of a run directory cannot move the cursor, change colours, or make the terminal
-answer.
+Files: no waiting for a pipe, strict JSON, bounded sizes. `escaped` is for names in one line. All
+output passes through `visible`: a text of a model, of a data set or of a run directory cannot move
+the cursor, change colours, or make the terminal answer.
 """
 
 from __future__ import annotations
@@ -49,10 +48,7 @@ class JsonError(InputError):
 
 
 def is_plain_name(value: object) -> bool:
-    """Returns whether a file name from an untrusted record of a run has no directory.
-
-    All code that reads such a name calls this.
-    """
+    """Returns whether a file name from an untrusted record of a run has no directory."""
     return (
         type(value) is str
         and value.isprintable()
@@ -81,10 +77,7 @@ def is_special(path: pathlib.Path) -> bool:
 
 
 def _mode(path: pathlib.Path) -> int | None:
-    """None if `stat` fails.
-
-    `Path.is_file` raises an error instead, for example below a directory that is not readable.
-    """
+    """Not `Path.is_file`, which raises an error below a directory that is not readable."""
     try:
         return path.stat().st_mode
     except (OSError, ValueError):
@@ -116,8 +109,7 @@ def open_regular(path: pathlib.Path, *, follows_links: bool = True) -> BinaryIO:
 def open_to_write(path: pathlib.Path, mode: Literal["ab", "rb+"]) -> io.FileIO:
     """Opens a file for writing, unbuffered and not truncated; creates it if it is missing.
 
-    It follows no link, which in an untrusted directory may lead to any file, and does not wait for
-    a pipe. OSError if it is not a regular file.
+    OSError for a pipe, or for a link, which in an untrusted directory may lead to any file.
     """
     append = os.O_APPEND if mode == "ab" else 0
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | append
@@ -198,8 +190,7 @@ def check_record_lengths(file: BinaryIO, *, is_compressed: bool = False) -> None
     """Raises InputError if the length field of a record is larger than LONGEST_RECORD.
 
     Without that much memory TensorFlow aborts the process, from C++. An incomplete record at the
-    end is left to the reader. The file is positioned at its beginning; OSError if it cannot be read,
-    or is not compressed with gzip although `is_compressed`.
+    end is left to the reader. The file is at its beginning; OSError if it cannot be read.
     """
     content = cast(IO[bytes], gzip.open(file)) if is_compressed else file  # noqa: SIM115
     number = 0

@@ -60,10 +60,7 @@ class Classification(Inference):
     def __call__(
         self, images: Iterable[np.ndarray], progress: Progress | None = None
     ) -> list[Prediction]:
-        """Returns a prediction for every image, uint8 [rows, cols, channels], in order.
-
-        NonFiniteError if a probability is not a number.
-        """
+        """Predicts images, uint8 [rows, cols, channels], in order; NonFiniteError for NaN."""
         names = self.data.label_names
         predictions: list[Prediction] = []
         for batch in _batches(images, self.rows):

@@ -15,8 +15,8 @@ def number_of_threads(mesh: mtf.Mesh, limit: int) -> int:
     """Returns the number of batches to decode concurrently, at most `limit`.
 
     XLA's programs leave cores of a CPU idle: on two cores, 4,000 lines took 13.6 s with two
-    concurrent batches and 19.1 s with one (docs/benchmarks.md). One batch uses an accelerator
-    fully. The devices of a mesh wait for each other, which concurrent programs would disrupt.
+    batches and 19.1 s with one (docs/benchmarks.md). An accelerator is busy with one, and the
+    devices of a mesh wait for each other, which concurrent programs would disrupt.
     """
     if mesh.is_distributed or not mesh.is_on_cpu:
         return 1
@@ -25,7 +25,7 @@ def number_of_threads(mesh: mtf.Mesh, limit: int) -> int:
 
 @contextlib.contextmanager
 def concurrent_map(threads: int) -> Iterator[Callable[..., Iterator[Any]]]:
-    """Yields a function like `map`, in the same order; leaving cancels calls that have not begun."""
+    """Yields a function like `map`, in the same order; leaving cancels calls not yet begun."""
     if threads == 1:
         yield map
         return

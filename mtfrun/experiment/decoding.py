@@ -37,12 +37,10 @@ _REMEDY = "set Experiment.inference to one that fits, such as @experiment.Classi
 
 
 class DecodingShape(NamedTuple):
-    """The shape of a program that decodes rows.
+    """Lengths of a program's features, by name, and whether prompts are read in one pass.
 
-    Attributes:
-      lengths: of the features, sorted by name.
-      prefill: whether prompts are read in one pass. This is decided for each row, not for its
-        batch, so that not even the rounding of an answer depends on the other rows.
+    `prefill` is decided for each row, not for its batch, so that not even the rounding of an answer
+    depends on the other rows.
     """
 
     lengths: tuple[tuple[str, int], ...]
@@ -50,8 +48,6 @@ class DecodingShape(NamedTuple):
 
 
 class _Batch(NamedTuple):
-    """`rows` are indices."""
-
     shape: DecodingShape
     rows: Sequence[int]
 
@@ -110,9 +106,7 @@ class Decoding(Inference):
     def __call__(self, prompts: Sequence[bytes], progress: Progress | None = None) -> list[Answer]:
         """Returns the answer to each prompt, in order.
 
-        Raises:
-          InputError: a prompt is empty, and the model continues tokens only.
-          NonFiniteError: a score is infinite or not a number.
+        InputError for an empty prompt that cannot be continued; NonFiniteError for a bad score.
         """
         # Each sample of a prompt is a separate row.
         samples = self._samples
@@ -184,10 +178,7 @@ class Decoding(Inference):
         ]
 
     def score(self, pairs: Sequence[tuple[bytes, bytes]]) -> list[Score]:
-        """Returns the score of the target of each (input, target), in order.
-
-        NonFiniteError if a score is infinite or not a number.
-        """
+        """Returns the score of each target, in order; NonFiniteError for a bad one."""
         return self._scoring(pairs)
 
     def _replace_settings(self, settings: Mapping[str, Any]) -> Self:
@@ -288,8 +279,8 @@ class Decoding(Inference):
     def program(self, shape: DecodingShape) -> Callable[..., decoding.Hypotheses]:
         """Returns the function that decodes batches of a shape; thread-safe.
 
-        It takes the features {batch, length} by name, and {batch} int32 the numbers of the rows in
-        the input and the largest numbers of their ids, 0 for rows of padding.
+        From the features {batch, length}, and {batch} int32 the rows' numbers in the input and the
+        largest numbers of their ids, 0 for padding.
         """
         longest_prompt = self.prompt_format.longest_prefix(dict(shape.lengths))
 

@@ -67,12 +67,7 @@ class Evaluation:
         )
 
     def check_split(self) -> None:
-        """Reads the first batch of the split. Collective.
-
-        Raises:
-          DataError: there is no batch, or it cannot be read.
-          InputError: the processes have different data.
-        """
+        """Reads the first batch. Collective; DataError without one, InputError if data differ."""
         check_same_split(self._experiment.data, self._split)
         for data in self._experiment.data.by_task().values():
             batches = data.evaluation(self._batch_size, split=self._split)
@@ -96,7 +91,7 @@ class Evaluation:
         return other
 
     def is_brief(self, name: str) -> bool:
-        """Returns whether a metric belongs into one line: metrics of single layers, by paths, do not."""
+        """Returns whether a metric is not one of a single layer, whose name is a path."""
         task, _, metric = name.rpartition("/")
         return not task or (task in self._experiment.data.by_task() and bool(metric))
 

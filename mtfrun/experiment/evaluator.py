@@ -23,8 +23,7 @@ class EvaluationContext:
       metrics: means over the split.
       tables: sums over the split of metrics with two dimensions, such as a confusion matrix.
       is_shown: whether texts and images are written; otherwise they need not be made.
-      progress: to be called between batches with the number of inputs that are done; may raise to
-        stop.
+      progress: call it between batches with the number of finished inputs; may raise to stop.
     """
 
     metrics: Mapping[str, float]
@@ -39,8 +38,8 @@ class EvaluationResult:
 
     Attributes:
       metrics: numbers by name, which are printed and drawn as curves.
-      texts: Markdown that TensorBoard shows, by tag.
-      images: uint8 [height, width, 3] that TensorBoard shows, by tag.
+      texts: Markdown by TensorBoard's tag.
+      images: uint8 [height, width, 3] by TensorBoard's tag.
       records: outputs of the model with their targets, one JSON object each, for the run directory.
       files: texts by their path in the directory of the evaluation's summaries.
     """
@@ -59,10 +58,9 @@ def prefix_task(task: str, values: Mapping[str, T]) -> dict[str, T]:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluator(abc.ABC):
-    """Evaluates the model on a split of an experiment's data.
+    """Evaluates the model on a split; called with `experiment` and `split`, other fields from gin.
 
-    The program calls a subclass with `experiment` and `split`; gin sets the other fields.
-    `uses_model`: whether to skip it if the model's metrics are not finite.
+    If `uses_model`, it is skipped where the model's metrics are not finite.
     """
 
     uses_model: ClassVar[bool] = True

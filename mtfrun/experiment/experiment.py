@@ -58,25 +58,14 @@ class Inference(abc.ABC):
 
     @abc.abstractmethod
     def records(self, inputs: Any, progress: Progress | None = None) -> Sequence[Record]:
-        """Returns the record of each input, in order; reports to `progress`.
-
-        NonFiniteError if an output is infinite or not a number.
-        """
+        """Returns the record of each input, in order; NonFiniteError for an output that is not."""
 
     def pairs(self, split: str) -> Sequence[tuple[bytes, bytes]]:
-        """Returns the pairs of input and target of a split of the data, for `scores`.
-
-        InputError if it cannot score pairs.
-        """
+        """Returns the (input, target) pairs of a split; InputError if it cannot score pairs."""
         raise self._no_scores()
 
     def scores(self, pairs: Sequence[tuple[bytes, bytes]]) -> Sequence[Record]:
-        """Returns the likelihood of the target of each (input, target), in order.
-
-        Raises:
-          InputError: it cannot score pairs.
-          NonFiniteError: a score is infinite or not a number.
-        """
+        """Returns the likelihood of each target, in order; errors as `pairs` and `records`."""
         raise self._no_scores()
 
     def _no_scores(self) -> InputError:
@@ -173,10 +162,7 @@ class Experiment:
             self.mesh.partition(shape)
 
     def rows_for(self, batch_size: int) -> int:
-        """Returns the least batch size, `batch_size` or more, that the mesh can split.
-
-        For inference, where the results of a row do not depend on the other rows.
-        """
+        """Returns the least batch size, `batch_size` or more, that the mesh can split."""
         parts = self.mesh.num_splits(mtf.Dimension("batch", batch_size))
         return math.ceil(batch_size / parts) * parts
 
@@ -188,7 +174,7 @@ class Experiment:
         return {name: split_batch(shape, self._outer_batch) for name, shape in shapes.items()}
 
     def train_infeed(self, batch_size: int) -> Infeed:
-        """Returns endless batches of the training split; every process reads only its devices' rows."""
+        """Returns endless training batches; every process reads only its devices' rows."""
         shapes = self.data.shapes(batch_size)
         host = host_of(self.mesh, next(iter(shapes.values())), self._outer_batch)
         batches = self.data.train(batch_size, seed=self.seed, host=host)
@@ -197,10 +183,7 @@ class Experiment:
     def evaluation_infeed(
         self, batch_size: int, split: str, max_batches: int | None, *, data: Data | None = None
     ) -> Infeed:
-        """Returns the batches of a split, once, of all data or of one task's; see `Data.by_task`.
-
-        `max_batches`: see `Data.evaluation_subset`; None for all.
-        """
+        """Returns the batches of a split, once; see `Data.evaluation_subset` and `Data.by_task`."""
         data = data or self.data
         if max_batches is None:
             batches = data.evaluation(batch_size, split=split)
@@ -226,9 +209,9 @@ class Experiment:
         )
 
     def restore(self, run: RunDirectory, step: int | None) -> int:
-        """Restores the model from a checkpoint, the newest for None, and returns its step.
+        """Restores a checkpoint, the newest for None, and returns its step.
 
-        Variables are restored from their averages, if `use_averages` and the checkpoint has any.
+        With `use_averages` the weights are restored from their averages, if there are any.
         DataError if it was trained with another vocabulary.
         """
         named = self.model.named_variables()
@@ -248,10 +231,7 @@ class Experiment:
         return manifest.step
 
     def _check_compatible(self, run: RunDirectory, step: int | None) -> None:
-        """Raises RunDirError if the model is incompatible, before it needs memory.
-
-        A configuration from elsewhere may claim a model of any size.
-        """
+        """Before the model needs memory: a configuration from elsewhere may claim any size."""
         manifest = run.checkpoints().manifest(step)
         if manifest is None:
             return
@@ -265,10 +245,7 @@ class Experiment:
         )
 
     def restore_without_run(self) -> int:
-        """Initialises the model from `init_checkpoint` and returns the step of its checkpoint.
-
-        RunDirError if there is no such checkpoint, or it is incompatible with the model.
-        """
+        """Initialises the model from `init_checkpoint` and returns the step of its checkpoint."""
         mtf.initialize(self.model, self.seed)
         report = None
         if self.init_checkpoint is not None:

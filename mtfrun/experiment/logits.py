@@ -23,8 +23,7 @@ class Logits:
     """Computes the logits of an experiment's model.
 
     A program is compiled for every shape of the features. Where the model allows it, ids are padded
-    to the next power of two, so that a program serves several lengths. If the mesh splits a batch
-    into more parts than it has rows, rows of zeros are added.
+    to the next power of two. Rows of zeros are added where the mesh needs more.
     """
 
     def __init__(self, experiment: Experiment):

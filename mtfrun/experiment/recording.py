@@ -41,8 +41,8 @@ class Recording(training.Action):
     def record_errors(self, *, is_resumed: bool) -> Iterator[None]:
         """Records an error that is raised inside.
 
-        A training that is refused before its first step, such as one whose model does not fit the
-        checkpoints, does not replace an earlier record, and adds none if the run `is_resumed`.
+        An error before the first step, such as an incompatible model, does not replace an earlier
+        record, and adds none if the run `is_resumed`.
         """
         try:
             yield
@@ -59,10 +59,7 @@ class Recording(training.Action):
             raise
 
     def record_end(self, result: training.TrainResult, *, is_cut_off: bool = False) -> None:
-        """Records a training that has reached its end, or was stopped by a signal.
-
-        `is_cut_off`: a limit of time has stopped it.
-        """
+        """Records the end, or a stop by a signal; `is_cut_off` if by a limit of time."""
         status = self._status or self._record.status()
         if status is None or status.step != result.step:
             status = Status("running", result.step, self._train_steps)

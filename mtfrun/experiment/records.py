@@ -25,11 +25,7 @@ class Record(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Images:
-    """Images to make records of, which are read once and in order.
-
-    Attributes:
-      examples: pixels, uint8 [rows, cols, channels], and identifying fields of each image.
-    """
+    """Images, uint8 [rows, cols, channels], read once and in order, with identifying fields."""
 
     count: int
     examples: Iterable[tuple[np.ndarray, dict[str, object]]]
@@ -64,7 +60,7 @@ class Output(NamedTuple):
     Attributes:
       score: log-probability; with beam search, divided by the length penalty.
       tokens: number of tokens of the text, without the end.
-      finished: whether the output ends with the end id, not at the limit of its length.
+      finished: whether it ends with the end id, not at the limit of its length.
     """
 
     text: str
@@ -78,13 +74,9 @@ class Answer(NamedTuple):
 
     Attributes:
       prompt: the text, with U+FFFD for invalid UTF-8, which the model reads as it is.
-      output: text of the first output.
-      outputs: the best outputs, best first; samples in the order in which they were drawn.
-      prompt_tokens: number of tokens that the model read.
+      outputs: best first; samples in the order in which they were drawn. `output`, `output_tokens`
+        and `finished` are of the first one.
       truncated_tokens: number of tokens of the prompt that were cut off.
-      output_tokens: number of tokens of the first output, without the end.
-      finished: whether the first output ends with the end id.
-      valid_utf8: whether the prompt was valid UTF-8.
     """
 
     prompt: str
@@ -105,10 +97,7 @@ def record_of(answer: Answer) -> Record:
 
 
 def require(value: object, contract: type[T], who: str, remedy: str) -> T:
-    """Returns the value if it fulfils the contract.
-
-    InputError if not; the message says who needs it, and the remedy.
-    """
+    """Returns the value if it fulfils the contract, else an InputError says who needs it."""
     if isinstance(value, contract):
         return value
     raise InputError(

@@ -107,10 +107,7 @@ def _evaluation(evaluation: StepMetrics, names: Sequence[str]) -> str:
 
 
 def tensorboard_command(directory: str) -> str:
-    """Returns a command that can be pasted into any shell of this machine.
-
-    The program of this Python's environment; by its name alone if that is found.
-    """
+    """Returns a command for any shell: this Python's program, by name alone where that is found."""
     program = pathlib.Path(sys.executable).parent / "tensorboard"
     if shutil.which("tensorboard") == str(program):
         program = pathlib.Path("tensorboard")

@@ -30,11 +30,7 @@ def run_versions() -> dict[str, str]:
 class SavedConfiguration:
     """What a training runs with, to be saved in its checkpoints and compared with theirs.
 
-    Args:
-      data: of the training.
-      hyperparameters: of the configuration; None compares none.
-      train_steps: the number of steps of the whole training.
-      versions: by package; by default `run_versions`.
+    Without hyperparameters none are compared; `versions` are by default `run_versions`.
     """
 
     def __init__(
@@ -65,12 +61,9 @@ class SavedConfiguration:
         """Returns notes on changes since a checkpoint; InputError if one changes the results.
 
         A parameter that follows the number of steps, as the end of a schedule does, may change with
-        it: to raise the number of steps is to resume with a longer schedule.
-
-        Args:
-          manifest: of the checkpoint; entries that it lacks have not changed.
-          has_same_variables: if not, the restoration explains it.
-          accept_changes: whether all but the vocabularies may have changed.
+        it: to raise the number of steps is to resume with a longer schedule. Entries that the
+        manifest lacks have not changed. If variables differ, the restoration explains it.
+        `accept_changes` accepts all but other vocabularies.
         """
         check_same_vocabularies(manifest, self._data)
         if not accept_changes:
@@ -123,10 +116,7 @@ def check_same_training_data(data: Data) -> None:
 
 
 def check_same_split(data: Data, split: str | None) -> None:
-    """Raises InputError if the processes have different vocabularies or texts. Collective.
-
-    Compares the examples of `split`; with None the vocabularies only.
-    """
+    """Raises InputError if the processes have different vocabularies, or texts of `split`."""
     if processes.count() > 1:
         caches = data.caches(split) if split is not None else ()
         value = {
@@ -152,11 +142,7 @@ def _name(manifest: Manifest) -> str:
 
 
 def _changes_of_hyperparameters(saved: Any, present: TrainingHyperparameters) -> list[Change]:
-    """Returns the parameters that differ.
-
-    One that only one side has counts unless its value is the default there: another version of a
-    class may have a parameter more or less.
-    """
+    """A parameter that only one side has counts unless it has its default: classes change."""
     old_given, old_defaults = _texts(saved)
     new_given, new_defaults = _texts(present)
     in_old = old_given.keys() | old_defaults.keys()

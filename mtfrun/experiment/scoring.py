@@ -20,8 +20,7 @@ class Score(NamedTuple):
 
     Attributes:
       log_likelihood: of the target and its end, in nats.
-      tokens: number of tokens in that sum: the target's and the end, without a first token that
-        the model cannot predict.
+      tokens: number of tokens in that sum, without a first one that the model cannot predict.
       truncated_tokens: number of tokens of input and target that were cut off; not in the sum.
     """
 
@@ -31,11 +30,7 @@ class Score(NamedTuple):
 
 
 class Scoring:
-    """Computes log-likelihoods of targets, in batches.
-
-    The data says where a model reads the input: before the target, with an end between them for
-    models of pairs, or as separate inputs. `limits` are of the lengths of rows.
-    """
+    """Computes log-likelihoods of targets, in batches; `limits` are of the lengths of rows."""
 
     def __init__(self, experiment: Experiment, batch_size: int, limits: PromptLimits):
         self._experiment = experiment
@@ -51,10 +46,7 @@ class Scoring:
         )
 
     def __call__(self, pairs: Sequence[tuple[bytes, bytes]]) -> list[Score]:
-        """Returns the score of each (input, target), in order.
-
-        NonFiniteError if a score is infinite or not a number.
-        """
+        """Returns the score of each (input, target), in order; NonFiniteError for a bad score."""
         rows = [self._prompt_format.scored_row(*pair) for pair in pairs]
         by_lengths: dict[tuple[tuple[str, int], ...], list[int]] = {}
         for i, row in enumerate(rows):

@@ -44,9 +44,6 @@ class Training:
       evaluate_every_steps: steps between evaluations; None evaluates only at the end, and where
         `Evaluation.at_start` at the start.
       actions: further actions of the loop, after an evaluation that is due at the same step.
-
-    Attributes:
-      state: model, optimizer and averages.
     """
 
     def __init__(
@@ -123,14 +120,10 @@ class Training:
         """Trains; the caller holds the run's lock.
 
         Args:
-          run: where checkpoints and summaries are written.
           texts: Markdown for TensorBoard, by tag.
           profile: records a trace of this process; `options.profile`, of the first process.
-          max_hours: after which training saves and ends; None for no limit.
-          accept_changes: resumes although the data (except their vocabularies) or the
-            configuration have changed since the checkpoint.
-          hyperparameters: of the configuration, which affect the results of the training, to
-            compare with the checkpoint's; None compares none.
+          max_hours, accept_changes: see `TrainChoices`.
+          hyperparameters: of the configuration, compared with the checkpoint's unless None.
           recording: see `training.Description`.
         """
         mesh = self.experiment.mesh

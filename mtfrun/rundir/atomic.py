@@ -28,9 +28,9 @@ _outputs_in_progress: set[pathlib.Path] = set()
 def atomic_open(path: str | os.PathLike[str]) -> Iterator[TextIO]:
     """Opens `path` for writing UTF-8 text that appears there only if the block succeeds.
 
-    The text goes to a temporary file beside it, is forced to the disk and renamed: a reader sees
-    the old file or the new one. Missing parent directories are created. A terminal, pipe or other
-    device (`/dev/stdout`) cannot be replaced and is written directly. Failures are RunDirErrors.
+    The text goes to a temporary file beside it, is forced to the disk and renamed. Missing parent
+    directories are created. A terminal, pipe or other device (`/dev/stdout`) cannot be replaced and
+    is written directly. Failures are RunDirErrors.
     """
     if "\0" in os.fspath(path):
         raise RunDirError(f"cannot write {os.fspath(path)!r}: a name of a file has no NUL")
@@ -56,10 +56,7 @@ def _in_progress(temporary: pathlib.Path) -> Iterator[None]:
 
 
 def remove_outputs_in_progress() -> None:
-    """Removes the temporary files of `atomic_open` and `atomic_write`.
-
-    For a process that exits without leaving these blocks; may be called in any thread.
-    """
+    """For a process that exits without leaving `atomic_open` or `atomic_write`; in any thread."""
     for temporary in tuple(_outputs_in_progress):
         with contextlib.suppress(OSError):
             temporary.unlink()
@@ -69,10 +66,10 @@ def remove_outputs_in_progress() -> None:
 def atomic_replace(path: pathlib.Path) -> Iterator[TextIO]:
     """Opens a file of a run directory as `atomic_open` does, but writes nothing outside of it.
 
-    The directory may be untrusted: a symbolic link of that name is replaced, and its target is not
-    touched. A pipe, device or directory of that name is moved to another name, with a warning.
-    `remove_outputs_in_progress` does not remove the temporary file: beside a checkpoint it marks
-    the checkpoint as incomplete, see partial_files.py.
+    A symbolic link of that name is replaced, and its target is not touched: the directory may be
+    untrusted. A pipe, device or directory is moved to another name, with a warning.
+    `remove_outputs_in_progress` leaves the temporary file, which marks a checkpoint beside it as
+    incomplete, see partial_files.py.
     """
     _move_special(path)
     with _replacing(path, path, temporary_path(path)) as file:
@@ -110,7 +107,6 @@ def _replacing(
 
 
 def atomic_write(path: str | os.PathLike[str], text: str) -> None:
-    """Writes a file of a run directory, all of it or nothing; see `atomic_replace`."""
     path = pathlib.Path(path)
     _move_special(path)
     temporary = temporary_path(path)
@@ -131,7 +127,6 @@ def remove_temporary_files(path: pathlib.Path) -> None:
 
 
 def sync_file(path: pathlib.Path) -> None:
-    """Waits until what any process has written to `path` is on the disk."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
         os.fsync(descriptor)

@@ -1,5 +1,3 @@
-"""Errors of reading and writing a run directory."""
-
 from __future__ import annotations
 
 import errno
@@ -14,7 +12,7 @@ _SYSTEM_REASONS = frozenset(os.strerror(number) for number in errno.errorcode)
 
 
 class RunDirError(InputError):
-    """A run directory cannot be read or written; one line: what, where, why, the remedy."""
+    """One line: what, where, why, the remedy."""
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.split()))
@@ -29,10 +27,10 @@ class DeletedCheckpointError(RunDirError):
 
 
 def reason(error: BaseException) -> str:
-    """Returns why `error` was raised, as one short line; the caller names the path.
+    """Why `error` was raised, as one short line; the caller names the path.
 
-    TensorFlow's message about a file is "path; No space left on device", surrounded by names of
-    operations: only the system's reason is returned.
+    Of TensorFlow's "path; No space left on device", amid names of operations, only the system's
+    reason.
     """
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
@@ -43,5 +41,4 @@ def reason(error: BaseException) -> str:
 
 
 def is_system_error(error: BaseException) -> bool:
-    """Whether the system failed to do something, such as write to a full disk."""
     return isinstance(error, OSError) or reason(error) in _SYSTEM_REASONS

@@ -1,5 +1,3 @@
-"""The lock that lets one process at a time write to a run directory."""
-
 from __future__ import annotations
 
 import contextlib
@@ -23,10 +21,7 @@ def writer_lock(path: str | os.PathLike[str]) -> Iterator[None]:
     """Holds the lock file `path` during the block; the kernel frees it however the process ends.
 
     The file is not removed, but emptied: otherwise two processes could lock two files of one name.
-
-    Raises:
-      RunDirError: another process holds it (the message names its pid, host and start time), or the
-        file cannot be created, or its file system has no locks.
+    RunDirError names the pid, host and start time of another holder.
     """
     path = pathlib.Path(path)
     try:
@@ -56,7 +51,6 @@ def writer_lock(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def is_locked(path: str | os.PathLike[str]) -> bool:
-    """False where there is no file."""
     try:
         with open_regular(pathlib.Path(path)) as file:
             # Shared, so that two processes that call this function do not see each other's lock.
@@ -86,7 +80,7 @@ def _this_process() -> dict[str, object]:
 
 
 def _replace_text(descriptor: int, text: str) -> None:
-    """Replaces the note about the holder; on a full disk the lock works without one."""
+    """On a full disk the lock works without the note about its holder."""
     with contextlib.suppress(OSError):
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, text.encode(), 0)

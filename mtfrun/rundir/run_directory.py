@@ -41,8 +41,8 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 class RunDirectory:
     """The files under `--model_dir`, a path in a mounted file system.
 
-    Locks, atomic renames and forced writes make a run safe to kill. Object stores (`gs://`,
-    `s3://`) have none of them and are refused.
+    Object stores (`gs://`, `s3://`) have no locks, atomic renames and forced writes, which make a
+    run safe to kill, and are refused.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -75,10 +75,7 @@ class RunDirectory:
         return str(self._path / "config.gin")
 
     def write_decodes(self, step: int, records: Sequence[Mapping[str, object]]) -> None:
-        """Writes the outputs of an evaluation to `decodes/eval_STEP.jsonl`, in the first process.
-
-        If that fails, a warning says so: a run is worth more than its decodes.
-        """
+        """Writes `decodes/eval_STEP.jsonl` in the first process; a failure is only a warning."""
         path = pathlib.Path(self.decodes_path, f"eval_{step}.jsonl")
         lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in records]
         if not processes.is_first():
@@ -89,7 +86,6 @@ class RunDirectory:
             logging.warning("%s", error)
 
     def prepare(self) -> None:
-        """Creates the directory with its parents, and makes sure that it can be written."""
         try:
             if self._path.exists() and not self._path.is_dir():
                 raise RunDirError(
@@ -112,18 +108,14 @@ class RunDirectory:
         return True
 
     def _try_to_write(self) -> None:
-        """Raises OSError if a write fails; permissions alone do not show a full or read-only disk.
-
-        The file has no name, so that nothing remains.
-        """
+        """Permissions do not show a full or read-only disk. The file has no name: none remains."""
         with tempfile.TemporaryFile(dir=self._path, buffering=0) as file:
             file.write(b"mtfrun")
 
     def check_shared(self) -> None:
         """Raises RunDirError unless all processes see the same directory. Collective.
 
-        The first process briefly creates a file with a random name. If it cannot write, nothing is
-        checked.
+        The first process briefly creates a file; if it cannot write, nothing is checked.
         """
         if processes.count() == 1:
             return
@@ -176,10 +168,7 @@ class RunDirectory:
         return Checkpoints(self._checkpoints_path, max_to_keep=max_to_keep)
 
     def set_checkpoints_aside(self) -> str | None:
-        """Renames `checkpoints` to `checkpoints.1`, or the first free number; returns the new path.
-
-        Then a run starts again at step 0 and nothing is deleted. None if there are no checkpoints.
-        """
+        """Renames `checkpoints` to the first free `checkpoints.1`, ...; returns the new path."""
         if not list_names(self._checkpoints_path):
             return None
         number = 1
@@ -208,17 +197,15 @@ class RunDirectory:
         return self._path / CHECKPOINTS
 
     def summaries(self, name: str, *, resumed_step: int | None = None) -> Summaries:
-        """Returns a writer of TensorBoard values in the subdirectory `train` or `eval`."""
         from mtfrun.rundir.tensorboard.summaries import Summaries  # noqa: PLC0415 - imports TensorFlow
 
         return Summaries(self._path / name, resumed_step=resumed_step)
 
     @contextlib.contextmanager
     def log(self) -> Iterator[None]:
-        """Copies lines printed inside to `train.log`, and the error that ends the block.
+        """Copies lines printed inside, and the error that ends the block, to `train.log`.
 
-        Each process has a file: the second process writes `train.1.log`. If a file cannot be
-        written, a warning says so.
+        The second process writes `train.1.log`. A file that cannot be written is only a warning.
         """
         index = processes.index()
         path = self._path / (f"train.{index}.log" if index else "train.log")
@@ -243,7 +230,6 @@ class RunDirectory:
         return read_record(self.config_path)
 
     def write_operative_config(self, text: str) -> None:
-        """Replaces `operative_config.gin`: the values in use, defaults included."""
         _replace(self._path / "operative_config.gin", text)
 
     def record_command(self, arguments: Sequence[str], setup: Setup | None = None) -> str:

@@ -21,19 +21,17 @@ class ActionContext:
     """State of training at a call of an action, and what the action may ask for.
 
     Attributes:
-      step: finished steps.
       values: the newest values of the curves, by tag; empty before this process has any.
       state: the model with its weights, the optimizer, averages.
       batch: returns the features {batch, ...} of the last step, which some step must precede.
       summaries: the training curves in TensorBoard: `summaries.scalars({"mine": 1.0}, step)`.
       note: prints a line above the progress bar.
-      metrics: the metrics of actions, such as "eval/loss"; an action adds more:
-        `metrics.add(step, {"mine/score": 0.5})`. Then actions that wait for it are called
-        (`Action.on_metric`), and the best checkpoint may be chosen by it.
-      check_signals: to be called between pieces of long work; after a signal it raises Stopped,
-        which ends the action, not the run: the loop saves and stops.
-      request_stop: ends training at this step, after the other actions that are due; its argument
-        is the reason, which is printed.
+      metrics: the metrics of actions, such as "eval/loss". After `metrics.add(step, {"mine/score":
+        0.5})` actions that wait for it are called, and it may choose the best checkpoint.
+      check_signals: call it between pieces of long work; after a signal it raises Stopped, which
+        ends the action, not the run: the loop saves and stops.
+      request_stop: ends training at this step, after the other actions that are due, and prints
+        its argument, the reason.
     """
 
     step: int
@@ -97,8 +95,8 @@ class Action(abc.ABC):
     def is_missing(self, step: int) -> bool:
         """Returns whether the call that was due at `step` has to be made up for; by default not.
 
-        Asked where a run resumes from the checkpoint of that step, which was saved before the other
-        actions were called: the process may have been killed within one.
+        A run resumes from its checkpoint, after which the process may have been killed within an
+        action.
         """
         return False
 
@@ -205,10 +203,7 @@ class Schedule:
         return self._call(step, lambda e: is_due[id(e)] or e.has_news(metrics, step))
 
     def missing(self, step: int, *, is_last: bool) -> Iterator[Action]:
-        """Yields the actions that were due at the step that a run resumes from, and not finished.
-
-        `is_last`: training had ended at this step.
-        """
+        """Yields the actions that were due at the step of a resumption, and not finished."""
 
         def is_missing(entry: _Entry) -> bool:
             by_steps = entry.every.next_step(step - 1) == step  # by time it is soon due again

@@ -1,4 +1,4 @@
-"""The curves of training: metrics, averaged over windows of steps."""
+"""Averages of metrics over windows of steps."""
 
 from __future__ import annotations
 
@@ -43,11 +43,7 @@ def padding_metric(padding: Sequence[Padding]) -> dict[str, HostMetric]:
 
 
 def examples_seen(examples: Mapping[str, float]) -> dict[str, float]:
-    """Returns the curves of the numbers of examples by the name of their task, "" for a single one.
-
-    >>> examples_seen({"spell": 64.0})
-    {'data/examples_seen/spell': 64.0}
-    """
+    """Returns the numbers of examples by tag, from the names of tasks, "" for a single one."""
     return {f"{EXAMPLES_SEEN}/{name}".rstrip("/"): count for name, count in examples.items()}
 
 
@@ -75,13 +71,9 @@ class Curves:
     ) -> Iterator[tuple[int, dict[str, float]]]:
         """Yields (step, values) of every window that ends among the `count` steps after `step`.
 
-        Args:
-          step, count: which steps.
-          metrics: by name; a curve is the weighted mean over the window, one for every entry of a
-            vector.
-          values: [steps] by tag; a curve is the value of the window's last step.
-          skipped: [steps], above 0 where an update was skipped: such a step is left out, except for
-            its learning rate.
+        A curve is the weighted mean of a metric over the window, one for every entry of a vector,
+        or one of the `values` [steps] at the window's last step. Steps whose update was `skipped`
+        are left out, except for their learning rate.
         """
         for i in range(count):
             is_skipped = skipped[i] > 0

@@ -30,7 +30,6 @@ class BadStep(Exception):
     """A step after which training must not continue, or whose update was skipped.
 
     Attributes:
-      step: its number.
       what: the part that is not finite: "the loss", "variable model/embedding".
       gradient: path of the first variable whose gradient is not finite; None if all are.
       series: how many updates in a row were skipped, where that is too many; else 0.
@@ -64,11 +63,7 @@ class FiniteGuard:
         self._files = 0
 
     def check_steps(self, host: HostRecord) -> Sequence[BadStep]:
-        """Returns the steps of a host loop whose update was skipped.
-
-        Raises:
-          BadStep: a loss, a gradient or a weight is not finite, or too many in a row are not.
-        """
+        """Returns the skipped steps of a host loop; raises a BadStep that is an error."""
         record, count = host.record, host.count
         if not self._skips:
             finite = np.isfinite(record.objective.total) & np.isfinite(record.gradient_norm)
@@ -112,10 +107,7 @@ class FiniteGuard:
         self._in_a_row = int(metadata.get(_IN_A_ROW, 0))
 
     def describe_skipped(self, host: HostRecord, features: Features) -> str:
-        """Returns a line about the skipped steps of a host loop, and writes a file about the first.
-
-        `check_steps` has found skipped steps in `host`.
-        """
+        """Returns a line about the skipped steps of a host loop; writes a file about the first."""
         first, *later = self._last_skipped
         line = f"step {first.step}: {first.what} is not finite, its update was skipped"
         if later:
@@ -130,11 +122,8 @@ class FiniteGuard:
     ) -> NonFiniteError:
         """Returns the error that ends training, and writes the examples of the bad step.
 
-        Args:
-          bad: the step.
-          features: {steps, batch, ...}
-          index: of the step in `features`.
-          good_step: the newest good checkpoint's step.
+        `index` is its position in `features` {steps, batch, ...}; `good_step` the newest good
+        checkpoint's.
         """
         written = self._write(bad, self.first_non_finite(), features, index)
         what = str(bad)
@@ -178,11 +167,7 @@ class FiniteGuard:
 
 
 def _rows(features: Features, index: int) -> dict[str, list[Any]]:
-    """Returns the examples of one step by feature.
-
-    An example is a list of ids, or, if it has several dimensions, as images have, the SHA-256 of
-    its bytes in hexadecimal.
-    """
+    """Returns the examples of one step by feature, those of several dimensions as SHA-256."""
     rows = {}
     for name, feature in features.items():
         dimensions = feature.shape.dimension_names

@@ -38,7 +38,6 @@ class HostRecord:
 
     Attributes:
       step: finished steps before them.
-      count: their number.
       record: arrays [steps, ...].
       metrics: of the model, the data and reports, by name.
       values: [steps] by tag, which are not means over examples.
@@ -63,8 +62,7 @@ class HostLoop:
 
     Attributes:
       products: of a forward pass, once a loop has run.
-      loops: how many have run.
-      features: of the last one, {steps, batch, ...}.
+      features: of the last loop, {steps, batch, ...}.
     """
 
     def __init__(

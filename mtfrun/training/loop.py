@@ -39,8 +39,7 @@ class Description:
 
     Attributes:
       texts: Markdown by tag, for TensorBoard: the configuration, the command.
-      summary: of the run, lines by their labels, printed when there is data and before the first
-        step; a line about that step is added.
+      summary: lines by their labels, printed before the first step, about which one is added.
       recording: returns a context that is entered after restoring the checkpoint and reading the
         first batches, before the first write to the run directory, and left at the end.
     """
@@ -55,7 +54,6 @@ class TrainResult:
     """Result of a call of `train`.
 
     Attributes:
-      step: finished steps.
       values: the newest values of the curves, by tag.
       signal: the number of the signal that stopped it.
       is_saved: whether there is a checkpoint of `step`; not after a signal before the first step.
@@ -131,11 +129,7 @@ def train(
 
 
 class _Loop:
-    """One call of `train`.
-
-    Attributes:
-      stop_reason: why an action of this process has asked for the end.
-    """
+    """`stop_reason` is why an action of this process has asked for the end."""
 
     def __init__(
         self,

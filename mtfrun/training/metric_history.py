@@ -12,8 +12,7 @@ from mtfrun.rundir import RunDirectory
 class MetricHistory:
     """The metrics that actions have added in a run, in earlier processes too; `metrics.jsonl`.
 
-    Metrics of later steps than `first_step`, where this process starts, are dropped, as it repeats
-    them. A damaged file is an InputError.
+    Later steps than `first_step`, where this process starts, are dropped, as it repeats them.
     """
 
     def __init__(self, run: RunDirectory, first_step: int) -> None:
@@ -51,10 +50,9 @@ class MetricHistory:
 
 
 def check_metric_exists(owner: str, metric: str, names: Collection[str]) -> None:
-    """Raises InputError if an action has added `names`, and `metric` should be one of them.
+    """Raises InputError if `metric`, which `owner` waits for, should be among `names`, and is not.
 
-    The metrics of one action begin alike: "eval/loss", "eval/accuracy". The message names `owner`,
-    which waits for the metric.
+    The metrics of one action begin alike: "eval/loss", "eval/accuracy".
     """
     kind, _, _ = metric.partition("/")
     siblings = [name for name in names if name.startswith(f"{kind}/")]

@@ -23,14 +23,9 @@ def loss_and_gradients(
     microbatches: int,
     products: mtf.FlopCount | None = None,
 ) -> tuple[Loss, Gradients]:
-    """Returns the loss of the batch and the gradients of its mean, total / weight.
+    """Returns the loss of the batch {batch, ...} and the gradients of its mean, total / weight.
 
-    Args:
-      state: the variables.
-      batch: features {batch, ...}.
-      step: selects the random numbers of dropout.
-      microbatches: equal parts that are computed one after the other.
-      products: takes the products of the forward pass.
+    `step` selects the random numbers of dropout; `products` takes those of the forward pass.
     """
 
     def part(

@@ -33,12 +33,10 @@ _SECS_PER_HOUR = 3600.0
 
 @dataclasses.dataclass(frozen=True)
 class Metadata:
-    """Further entries of the manifests of a training's checkpoints.
+    """Further entries of manifests, JSON by name, besides mesh, layout, seed and position.
 
-    Attributes:
-      values: JSON by name, besides mesh, layout, seed and position.
-      check: called with the manifest of a checkpoint before it is restored; raises an InputError
-        where the run must not resume from it.
+    `check` is called with a manifest before its checkpoint is restored, and may raise an
+    InputError.
     """
 
     values: Mapping[str, object] = dataclasses.field(default_factory=dict)
@@ -89,8 +87,7 @@ class Saver(Action):
     def restore(self) -> int | None:
         """Restores the newest good checkpoint and returns its step; None if there is none.
 
-        Raises:
-          NonFiniteError: a variable in it is not finite; the message names an older good one.
+        NonFiniteError if a variable in it is not finite; the message names an older good one.
         """
         processes.note_saved(0)
         processes.by_first(self._checkpoints.clean)
@@ -125,10 +122,7 @@ class Saver(Action):
         self._start(context.step)
 
     def consider_best(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Saves `step`, the present one, if it is the best by its metrics.
-
-        InputError if the metric of the options should be among them, and is not.
-        """
+        """Saves `step`, the present one, if it is the best by its metrics, which must be there."""
         metric, mode = self._options.best_metric, self._options.best_mode
         if metric is None or step == 0:  # an untrained model is not worth a checkpoint
             return

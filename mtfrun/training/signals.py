@@ -117,8 +117,8 @@ def handle_signals(
     a line at once, in the handler or in the thread, whichever runs first. The thread ends the
     process at the second SIGTERM or SIGINT, without delay, with the exit code 128 + number. SIGHUP
     is never the second: when a terminal is closed, the kernel and the shell send one each. A SIGHUP
-    that is ignored, as with `nohup`, remains ignored. In another thread than the main one, where
-    Python allows no handlers, it does nothing.
+    that is ignored, as with `nohup`, remains ignored. Outside of the main thread, where Python
+    allows no handlers, it does nothing.
 
     Args:
       handler: called in the main thread.
@@ -206,10 +206,7 @@ def _is_abandoned(reader: int, abandons: Callable[[], bool]) -> bool:
 
 
 def _print_at_once(line: str) -> None:
-    """Prints a line on standard error of the first process.
-
-    Past `sys.stderr`, whose lock the interrupted code may hold; over a bar, which is drawn anew.
-    """
+    """Past `sys.stderr`, whose lock interrupted code may hold; over a bar, which is redrawn."""
     if not processes.is_first():
         return
     clear = _CLEAR_BELOW if is_terminal(sys.__stderr__) else ""

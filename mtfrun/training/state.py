@@ -21,8 +21,7 @@ class TrainState:
       seed: of initial values and of random numbers in training.
       frozen: regular expressions of variable paths that are not trained.
       average_decay: decay of moving averages of all variables that steps change in the model, the
-        moving averages of batch normalisation included; None for no averages. See
-        `optim.WeightAverage`.
+        moving averages of batch normalisation included, see `optim.WeightAverage`; None for none.
 
     Raises:
       PatternError: an expression matches no variable, or all of them.

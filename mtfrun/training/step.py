@@ -20,7 +20,6 @@ class StepRecord(NamedTuple):
     Attributes:
       metrics: `Metric`s of the model, by name.
       objective: the `Metric` that is differentiated, per unit of weight.
-      learning_rate: of the step.
       gradient_norm: of all gradients together, before clipping.
       skipped: 1 if the update was skipped, else 0.
       non_finite_gradient: 1 + the index among the trainable variables of the first one whose
@@ -63,8 +62,7 @@ def train_steps_function(
         the norm of its gradients, or anything that it would assign is not finite.
       norms: further norms.
       products: takes the products of a forward pass over a batch when the function is traced.
-      with_gradients: whether the record has the gradients: {steps, ...} as large as all parameters
-        for every step.
+      with_gradients: whether the record has the gradients, as large as all parameters a step.
     """
 
     def train_steps(features: Features, num_steps: mtf.Tensor) -> StepRecord:
@@ -116,10 +114,7 @@ def _train_step(
     *,
     skip_non_finite: bool,
 ) -> StepRecord:
-    """Updates the state by one batch.
-
-    Every variable is read first and assigned last, see `optim.Optimizer`.
-    """
+    """Every variable is read first and assigned last, see `optim.Optimizer`."""
     before = {} if norms is None else {p: mtf.read_variable(v) for p, v in state.trainable.items()}
     loss, gradients = compute_gradients()
     before_clipping = gradients
@@ -198,8 +193,7 @@ def _all_finite(tensors: Sequence[mtf.Tensor]) -> mtf.Tensor:
 def _first_non_finite(halves: Mapping[str, mtf.Tensor]) -> mtf.Tensor:
     """Returns 1 + the index of the first gradient that is not finite; 0.0 if all are finite.
 
-    `halves` are `optim.half_squares` of the gradients, the same on all devices, and not finite if
-    an entry on any of them is not.
+    `halves`, from `optim.half_squares`, are the same on all devices.
     """
     squares = mtf.stack(list(halves.values()), "gradients")
     none = float(squares.shape.size + 1)

@@ -21,9 +21,9 @@ _ROWS, _DTYPE = 512, "float32"
 class Stragglers:
     """Compares the speed of the processes of a run.
 
-    A step ends in all processes at the same time, when the slowest one has finished it. `find`
-    therefore compares the time outside of steps and messages, for data, actions and results, and
-    the speed of matrix products on the device of this process, such as "GPU:0".
+    A step ends in all processes at the same time, with the slowest one. `find` therefore compares
+    the time outside of steps and messages, for data, actions and results, and the speed of matrix
+    products on the device of this process, such as "GPU:0".
     """
 
     def __init__(self, device: str, clock: Callable[[], float] = time.monotonic):

@@ -28,12 +28,7 @@ _INCLUDE = re.compile(r"^include\b", re.MULTILINE)
 
 @dataclasses.dataclass(frozen=True)
 class Configuration:
-    """The configuration that objects were built from.
-
-    Attributes:
-      text: as a run directory records it.
-      bindings: of files and flags, with their places.
-    """
+    """The configuration that objects were built from: its text and the bindings' places."""
 
     text: str
     bindings: Sequence[Binding]
@@ -81,13 +76,8 @@ def restore_model(
 ) -> int:
     """Restores a model and returns the step of its checkpoint.
 
-    Args:
-      objects: of the experiment with the model.
-      run: has the checkpoints; without one the model begins with `Experiment.init_checkpoint`.
-      checkpoint: a step, "best", or "latest" or None for the newest.
-
-    Raises:
-      RunDirError: there is no such checkpoint, or it is incompatible with the model.
+    Without a run the model begins with `Experiment.init_checkpoint`. `checkpoint` is a step,
+    "best", or "latest" or None for the newest. RunDirError if there is none, or it is incompatible.
     """
     experiment = objects.experiment
     with explain_incompatible(objects.configuration):
@@ -99,10 +89,9 @@ def restore_model(
 
 @contextlib.contextmanager
 def explain_incompatible(configuration: Configuration) -> Iterator[None]:
-    """Explains an IncompatibleError that is raised inside by the settings that differ.
+    """Explains an IncompatibleError that is raised inside by the settings that differ, if they do.
 
-    `configuration` is the new one, which is not yet in config.gin of the run. Without an explanation
-    the error is raised as it is.
+    `configuration` is the new one, which is not yet in config.gin of the run.
     """
     try:
         yield

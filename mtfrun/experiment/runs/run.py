@@ -156,10 +156,7 @@ class Run:
             return self._decoding_with(**chosen)(texts)
 
     def score(self, pairs: Sequence[tuple[str | bytes, str | bytes]]) -> list[Score]:
-        """Returns the likelihood of the target of each (input, target), as `mtfrun score` does.
-
-        The input of a language model may be "".
-        """
+        """Returns the likelihood of each target; the input of a language model may be ""."""
         texts = pairs_of(pairs)
         with self._in_use():
             return self._decoding_with().score(texts)
@@ -169,10 +166,8 @@ class Run:
     ) -> list[Prediction]:
         """Returns the prediction for each image, as `mtfrun decode` prints it.
 
-        Args:
-          images: pixels, uint8 [rows, cols, channels] in the size that the model reads, or the
-            paths of image files, which are brought to that size.
-          top_k: the number of classes to return for each; None for the configuration's.
+        Pixels are uint8 [rows, cols, channels] in the size that the model reads; files are brought
+        to that size. `top_k` classes are returned for each; None for the configuration's.
         """
         listed, chosen = list_of(images, "images", '"photo.png"'), numbers_of({"top_k": top_k})
         with self._in_use():
@@ -181,10 +176,7 @@ class Run:
             return classification(_pixels(image, data) for image in listed)
 
     def evaluate(self, split: str | None = None) -> dict[str, float]:
-        """Returns the metrics over a split, as `mtfrun eval` prints them; nothing is written.
-
-        None for the configuration's split.
-        """
+        """Returns the metrics over a split, by default the configuration's; nothing is written."""
         check_optional_text(split, "split", "validation")
         with self._in_use():
             evaluation = self._evaluation if split is None else self._evaluation_of(split)
@@ -236,7 +228,7 @@ def train(model_dir: str, settings: Settings, choices: TrainChoices) -> Run:
 
 
 def _pixels(image: np.ndarray | str | os.PathLike[str], data: ImageData) -> np.ndarray:
-    """Returns pixels, uint8 [rows, cols, channels]; InputError unless the model reads their size."""
+    """Returns uint8 [rows, cols, channels] of the size that the model reads, else an InputError."""
     if isinstance(image, str | os.PathLike):
         return data.read_image(os.fspath(image))
     if not isinstance(image, np.ndarray):

@@ -41,8 +41,7 @@ class TrainChoices:
 
     Attributes:
       restart: begin at step 0; existing checkpoints are moved to checkpoints.1.
-      accept_changes: resume although the data or the configuration have changed since the
-        checkpoint.
+      accept_changes: resume although the data or the configuration have changed.
       profile: record a trace of some steps.
       max_hours: after which training saves and ends; None for no limit.
     """
@@ -57,8 +56,6 @@ class Preparation(NamedTuple):
     """A training that has not begun.
 
     Attributes:
-      built: the experiment and its evaluation.
-      training: of the experiment.
       texts: "config" and "operative_config", which the run directory records.
       training_hyperparameters: parameters that change the results of the training.
       configuration: explains incompatible checkpoints.
@@ -76,7 +73,7 @@ class Preparation(NamedTuple):
 def prepare(settings: Settings, *, planned: bool = False) -> Preparation:
     """Returns the objects of a configuration, after reading its first batch to evaluate.
 
-    `planned`: only to be described, on a mesh whose devices need not exist.
+    If `planned`, on a mesh whose devices need not exist.
     """
     with config.exclusive():
         bindings = settings.parse()
@@ -206,9 +203,8 @@ def record_training(
 ) -> Iterator[None]:
     """Records configuration and command, and restores the former ones on an error before any step.
 
-    A configuration that is refused, because it is incompatible with the run's checkpoints or has no
-    data, must not replace the one of the run. The run's lock is held. The files of the data's
-    vocabularies are copied into the directory.
+    A configuration that is incompatible with the run's checkpoints or has no data must not replace
+    the run's. The run's lock is held. The data's vocabularies are copied into the directory.
     """
     run.clean()
     directory = pathlib.Path(run.path)

@@ -30,7 +30,6 @@ class Settings:
     """Gin files and bindings.
 
     Attributes:
-      files: names of gin files.
       bindings: pairs of what errors call a binding, such as a flag, and its text in gin.
       search_paths: directories in which gin files are searched for.
       allowed_imports: modules that the configuration in a run directory may use besides mtfrun's.
@@ -44,12 +43,9 @@ class Settings:
     modules: Sequence[str] = ()
 
     def parse(self, run_config: str | None = None) -> list[Binding]:
-        """Makes the files gin's configuration, or `run_config`, the file of a run, if not None.
+        """Makes the files, or a run's `run_config`, gin's configuration, inside `config.exclusive`.
 
-        The caller has entered `config.exclusive`. Collective: every process must call it.
-
-        Raises:
-          InputError: a setting is invalid, or another process has a different configuration.
+        Collective; InputError also if another process has a different configuration.
         """
         bindings = config.parse(
             self.files if run_config is None else [run_config],

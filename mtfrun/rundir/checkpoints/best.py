@@ -1,5 +1,3 @@
-"""The record of the best checkpoint of a run, `best.json` beside the checkpoints."""
-
 from __future__ import annotations
 
 import dataclasses

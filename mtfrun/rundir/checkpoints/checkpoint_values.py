@@ -1,5 +1,3 @@
-"""The values in a checkpoint, read variable by variable without building the model."""
-
 from __future__ import annotations
 
 import pathlib
@@ -45,7 +43,7 @@ class StoredTensors:
 
 
 class CheckpointValues:
-    """The variables of a checkpoint of mtfrun, by path, such as "model/embedding/table"."""
+    """The variables by path, such as "model/embedding/table", read without building the model."""
 
     def __init__(self, directory: pathlib.Path, manifest: Manifest) -> None:
         self._tensors = StoredTensors(str(directory / manifest.prefix))

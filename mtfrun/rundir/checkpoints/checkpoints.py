@@ -1,5 +1,3 @@
-"""Checkpoints that survive a kill at any moment and say when they are damaged."""
-
 from __future__ import annotations
 
 import functools
@@ -46,14 +44,12 @@ class Checkpoints:
         self._reader = CheckpointReader(self._directory)
 
     def steps(self) -> list[int]:
-        """The steps that have a manifest, ascending; only names are read."""
         return list_steps(self._directory)
 
     def latest(self) -> int | None:
         return max(self.steps(), default=None)
 
     def identity(self, step: int) -> tuple[int, int] | None:
-        """Returns numbers that differ for every manifest of a step; None where there is none."""
         return self._reader.identity(step)
 
     def is_of_last_step(self, step: int) -> bool:
@@ -62,7 +58,6 @@ class Checkpoints:
         return TRAIN_STEPS in metadata and step >= int(metadata[TRAIN_STEPS])
 
     def best(self) -> Best | None:
-        """None also if the recorded one is not there any more."""
         best = read_best(self._directory)
         return best if best is not None and best.step in self.steps() else None
 
@@ -70,9 +65,9 @@ class Checkpoints:
         write_best(self._directory, best)
 
     def named_step(self, name: int | str | None) -> int | None:
-        """Returns the step that a user's name of a checkpoint means: a step, its digits, or "best".
+        """Resolves a user's name: a step, its digits, or "best"; None for None and "latest".
 
-        None for None and "latest": the newest good one. RunDirError if no best one is recorded.
+        None means the newest good one.
         """
         if name is None or name == LATEST:
             return None
@@ -102,10 +97,9 @@ class Checkpoints:
         *,
         metadata: Mapping[str, Any] | None = None,
     ) -> Save:
-        """Copies the variables and returns their save, which a thread finishes.
+        """Copies the variables; a thread finishes the save. 100 MB take about half a second.
 
-        A step saved before is replaced, and stays complete until the new files are. 100 MB take
-        about half a second.
+        A step saved before is replaced, and stays complete until the new files are.
         """
         delete = functools.partial(self.delete_old, step)
         return Save(self._directory, step, variables, metadata or {}, after=delete)
@@ -148,19 +142,14 @@ class Checkpoints:
         return self.read(step, read)
 
     def manifest(self, step: int | None) -> Manifest | None:
-        """Returns the manifest of a step, the newest for None, without reading the data.
-
-        None where there is none, or it is damaged: `restore` says so, or takes another one.
-        """
+        """Returns the manifest of a step, the newest for None, without reading the data."""
         chosen = self.latest() if step is None else step
         return None if chosen is None else self._reader.manifest(chosen)
 
     def read(self, step: int | None, reader: Callable[[Manifest], T]) -> T:
-        """See `CheckpointReader.read`."""
         return self._reader.read(step, reader)
 
     def verify(self, step: int) -> Manifest:
-        """Returns the manifest of `step` if all its files are as they were saved, or raises."""
         return self.read(step, lambda manifest: manifest)
 
     def clean(self) -> list[str]:

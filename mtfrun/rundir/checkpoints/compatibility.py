@@ -1,5 +1,3 @@
-"""Comparison of the variables of a checkpoint and of a model."""
-
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -31,7 +29,7 @@ def check_compatible(
 ) -> None:
     """Raises one IncompatibleError with the first differences of saved and wanted variables.
 
-    If variables of the model differ, the slots of its optimizer do too, and are not named.
+    Slots of the optimizer are not named if variables of the model differ.
     """
     paths = sorted(wanted) + ([] if subset else sorted(saved.keys() - wanted.keys()))
     old, new = (

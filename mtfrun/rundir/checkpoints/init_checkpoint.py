@@ -48,7 +48,6 @@ class InitReport:
     unused: Sequence[str]
 
     def problems(self) -> str:
-        """Returns why not all variables were initialised; "" if they were."""
         wrong = [f"{path} ({why})" for path, why in self.misshaped.items()]
         nearest_names = {path: nearest(path, self.unused) for path in self.missing[:_NAMED]}
         missing = [
@@ -101,13 +100,10 @@ class InitCheckpoint:
         variables: Mapping[str, mtf.Variable],
         vocabulary_sizes: Mapping[str, int] | None = None,
     ) -> InitReport | None:
-        """Sets the variables, or none if there is an error, and returns a report.
+        """Sets the variables, all of a model in its order, or none if there is an error.
 
-        Args:
-          variables: all of a model, by path, in the model's order, with their initial values.
-          vocabulary_sizes: the vocabulary size, by the path of variables whose dimension "vocab"
-            may be larger. A value with at least so many entries along it fits; it is padded with
-            zeros.
+        A variable whose dimension "vocab" may be larger takes a value with at least
+        `vocabulary_sizes[path]` entries along it, padded with zeros.
         """
         if not self.path:
             return None
@@ -185,7 +181,6 @@ class InitCheckpoint:
 
 
 def find_source(sources: Iterable[Source], names: Sequence[str]) -> tuple[str, Source] | None:
-    """Returns a name that a source's pattern matches, and the first such source."""
     for source in sources:
         pattern = re.compile(source.pattern)
         for name in names:
@@ -250,7 +245,6 @@ def _checkpoint_directory(path: str) -> pathlib.Path | None:
 
 
 def _checkpoint_with_manifest(path: str) -> tuple[pathlib.Path | None, int | None]:
-    """Returns the directory and the step of a checkpoint of mtfrun, which has hashes."""
     match = PREFIX.fullmatch(pathlib.Path(path).name)
     directory = pathlib.Path(path).parent
     if match is None or int(match[1]) not in list_steps(directory):

@@ -105,7 +105,6 @@ def describe(variables: Mapping[str, Any]) -> dict[str, VariableSpec]:
 
 
 def record_file(path: pathlib.Path) -> FileRecord:
-    """Forces the file to the disk first."""
     sync_file(path)
     return FileRecord(path.stat().st_size, _sha256(path))
 
@@ -128,13 +127,7 @@ def manifest_text(manifest: Manifest) -> str:
 
 
 def read_manifest(directory: pathlib.Path, step: int) -> Manifest:
-    """Returns the manifest of `step`, checked against its hash.
-
-    Raises:
-      FileNotFoundError: there is no such checkpoint.
-      DamagedCheckpointError: the manifest has changed.
-      RunDirError: a later mtfrun wrote it, in another format.
-    """
+    """Raises FileNotFoundError, DamagedCheckpointError, or RunDirError for a later format."""
     path = manifest_path(directory, step)
     try:
         content = _check_type(read_json(path), dict, "the manifest")
@@ -158,10 +151,7 @@ def read_manifest(directory: pathlib.Path, step: int) -> Manifest:
 def damaged_files(
     directory: pathlib.Path, files: Mapping[str, FileRecord], *, with_hashes: bool = True
 ) -> Iterator[str]:
-    """Yields a line for every file of a manifest that has another size or hash.
-
-    Sizes are compared first: that detects truncated and missing files without reading any.
-    """
+    """Yields a line for every file of a manifest that has another size or hash, sizes first."""
     of_right_size = []
     for name, record in files.items():
         try:

@@ -1,7 +1,7 @@
 """Names of our variables in the checkpoints of other programs.
 
-The table below has the names of Mesh TensorFlow's transformer package, with which T5 was trained,
-of both generations of Tensor2Tensor's MtfTransformer, and of our checkpoints.
+The table has the names of Mesh TensorFlow's transformer package, with which T5 was trained, of both
+generations of Tensor2Tensor's MtfTransformer, and of our checkpoints.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ class Source(NamedTuple):
     Attributes:
       pattern: a regular expression that matches the full name of a variable.
       entry: index into that variable's first dimension, as text; None for the complete value.
-      dims: names of the dimensions after indexing, separated by spaces, where their order may
-        differ from ours; None where only neighbouring dimensions of ours may be merged there.
+      dims: names of the dimensions after indexing, where their order may differ from ours; None
+        where only neighbouring dimensions of ours may be merged there.
     """
 
     pattern: str
@@ -48,7 +48,6 @@ _GATE = r"(?:top_2|top_n|switch|switch_max|ntlb|expert_selection)_"
 
 
 def _projection(ours: str, theirs: str, entry: str) -> list[_Row]:
-    """One of attention's four projections, which Tensor2Tensor stacks."""
     stacked = [
         Source(_T2T_2018 + r"/{kind}/qkvo", entry, "heads d_model d_kv"),
         Source(_T2T_HEAD + r"/\w+/qkvo", entry, "heads d_model d_kv"),
@@ -136,10 +135,7 @@ _TABLE = [
 
 
 def sources_of(path: str, paths: Iterable[str]) -> list[Source]:
-    """Returns where the value of the variable `path` may be in a checkpoint.
-
-    `paths` are the model's variables in its order, which numbers the sublayers of a block.
-    """
+    """Returns where a variable's value may be; the order of `paths` numbers a block's sublayers."""
     # Also as `mtfrun export --format=tensorflow` writes it.
     sources = [Source(re.escape(tensor_key(f"model/{path}"))), Source(re.escape(path))]
     for row in _TABLE:

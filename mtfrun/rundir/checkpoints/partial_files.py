@@ -56,10 +56,7 @@ def files_of_save(directory: pathlib.Path, prefix: str) -> list[str]:
 
 
 def lost_manifests(directory: pathlib.Path) -> dict[str, int]:
-    """Returns the steps of the saves whose complete data have lost their manifest, ascending.
-
-    The keys are prefixes such as `ckpt-300`. Saves in progress are left out.
-    """
+    """Returns the steps of complete data without a manifest by their prefix, such as `ckpt-300`."""
     names = list_names(directory)
     has_manifest = {*list_steps(directory), *_unfinished_steps(names)}
     saves = {}
@@ -72,9 +69,9 @@ def lost_manifests(directory: pathlib.Path) -> dict[str, int]:
 
 
 def remove_partial_files(directory: pathlib.Path, prefix: str | None = None) -> list[str]:
-    """Removes files of saves that no manifest names, by the rule above, and returns their names.
+    """Removes files of saves that no manifest names, and returns their names.
 
-    Links are removed, never followed. With a `prefix`, only the files of that failed save.
+    With a `prefix`, only files of that save, which has failed. Links are removed, never followed.
     """
     named: set[str] = set()
     unreadable: set[int] = set()
@@ -111,9 +108,7 @@ def remove_partial_files(directory: pathlib.Path, prefix: str | None = None) -> 
 def clean(directory: pathlib.Path) -> list[str]:
     """Removes what killed saves left and returns the names; to be called before training.
 
-    Raises:
-      RunDirError: there are complete data newer than every manifest. Training from an older step,
-        or from the beginning, would lose them.
+    RunDirError if complete data are newer than every manifest: training would lose them.
     """
     removed = remove_partial_files(directory)
     lost, newest = lost_manifests(directory), max(list_steps(directory), default=None)

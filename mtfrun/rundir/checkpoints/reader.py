@@ -43,7 +43,7 @@ class CheckpointReader:
         return list_steps(self._directory)
 
     def identity(self, step: int) -> tuple[int, int] | None:
-        """Returns numbers that differ for every manifest of a step; None where there is none."""
+        """Returns numbers that differ for every manifest of a step."""
         try:
             status = manifest_path(self._directory, step).stat()
         except OSError:
@@ -73,14 +73,14 @@ class CheckpointReader:
         Raises:
           DeletedCheckpointError: that step was deleted meanwhile.
           DamagedCheckpointError: that step, or every checkpoint, is damaged.
-          RunDirError: there is no checkpoint, or `reader` raises it.
+          RunDirError: there is no checkpoint.
           ProcessesError: `reader` raises an error in another process.
         """
         together = processes.count() > 1
         return self._read_together(step, reader) if together else self._read_alone(step, reader)
 
     def _read_together(self, step: int | None, reader: Callable[[Manifest], T]) -> T:
-        """Collective. The first process chooses; all compare parts of the files with their hashes."""
+        """Collective: the first process chooses; all compare parts of the files with hashes."""
         for attempt in range(_ATTEMPTS):
             chosen, identity = self._choose_together(step)
             try:
@@ -93,10 +93,7 @@ class CheckpointReader:
         raise AssertionError("unreachable")
 
     def _choose_together(self, step: int | None) -> list[Any]:
-        """Returns step and identity of the checkpoint that the first process chooses. Collective.
-
-        Until it has chosen, every process helps to check files for damage.
-        """
+        """Returns step and identity that the first process chooses; all help to check files."""
 
         def choose() -> list[Any]:
             return [None, *self._read_alone(step, lambda x: [x.step, self.identity(x.step)])]
@@ -108,7 +105,7 @@ class CheckpointReader:
             self._damages(parts)
 
     def _damages(self, parts: list[dict[str, list[Any]]]) -> list[str]:
-        """Returns the damage that all processes find, each in a part of the files. Collective."""
+        """Collective: each process checks a part of the files."""
         records = {name: FileRecord(*record) for name, record in parts[processes.index()].items()}
         found = processes.gather(list(damaged_files(self._directory, records)), "damages")
         return [damage for damages in found for damage in damages]
@@ -222,8 +219,8 @@ class CheckpointReader:
     def _watch(self, step: int, before: tuple[int, int] | None) -> Iterator[None]:
         """Turns a failure in the block into a DeletedCheckpointError if the files are gone.
 
-        The manifest is the first file that is deleted or replaced: if it is still the same one as
-        `before`, the failure has another cause.
+        The manifest is deleted or replaced first: is it still `before`, the failure has another
+        cause.
         """
         try:
             yield
@@ -251,8 +248,7 @@ def _in_parts(files: Mapping[str, FileRecord], count: int) -> list[dict[str, lis
 def _check_claims(manifest: Manifest) -> None:
     """Raises DamagedCheckpointError unless the variables are about as large as their files.
 
-    A larger variable would allocate memory that nothing fills; hashing a sparse file of 1 TB, which
-    takes no disk space, would take hours.
+    A larger one would allocate memory that nothing fills; hashing a sparse 1 TB would take hours.
     """
     claimed = 0
     for path, spec in manifest.variables.items():

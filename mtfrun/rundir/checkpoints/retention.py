@@ -1,5 +1,3 @@
-"""Deletion of checkpoints: of old ones after a save, and of those that a person chooses."""
-
 from __future__ import annotations
 
 import contextlib
@@ -30,7 +28,6 @@ class Retention:
             )
 
     def delete_old(self, directory: pathlib.Path, saved: int) -> None:
-        """Deletes old checkpoints, and the files that the save of step `saved` has replaced."""
         old: list[int] = []
         if self.max_to_keep is not None:
             steps = [step for step in list_steps(directory) if step != saved]

@@ -1,5 +1,3 @@
-"""One save of a checkpoint, which a thread writes while training continues."""
-
 from __future__ import annotations
 
 import contextlib
@@ -32,11 +30,10 @@ _Call = Callable[[], object]
 
 
 class _Threads:
-    """Threads that make calls, and are used again.
+    """Daemon threads that make calls, and are used again.
 
     TensorFlow and the allocator keep memory for every thread that they have seen: a new one for
-    each save would take megabytes. They are daemons: a second signal, or the end of another
-    process, need not wait for them.
+    each save would take megabytes. A second signal need not wait for daemons.
     """
 
     def __init__(self) -> None:
@@ -122,7 +119,6 @@ class Save:
         return _IS_WRITTEN if self._has_written.is_set() else _WRITING
 
     def wait(self) -> str:
-        """Returns the manifest's path once the checkpoint is complete."""
         try:
             self._has_written.wait()
             with processes.together(_WRITTEN):
@@ -219,7 +215,6 @@ class Save:
         return self._free_prefix()
 
     def _free_prefix(self) -> str:
-        """`ckpt-300`, or `ckpt-300.1`, ... where files of an earlier save are there."""
         prefix, attempt = f"ckpt-{self.step}", 0
         while files_of_save(self._directory, prefix):
             attempt += 1

@@ -1,5 +1,3 @@
-"""Writing of copies of variables as a checkpoint of TensorFlow, and reading of one."""
-
 from __future__ import annotations
 
 import pathlib
@@ -30,11 +28,9 @@ class _Tensor(NamedTuple):
 class Snapshot:
     """The values of variables at one moment, which training may change at once.
 
-    The constructor waits for the devices, and copies values to the memory of this process's CPU.
-    Everything else needs no other device, and may be called in a thread.
-
-    The files are those that `tf.train.Checkpoint(variables=variables).write` makes. Of several
-    processes each has the parts of variables that it owns, see `mtf.owned_shards`.
+    The constructor waits for the devices, and copies values to the memory of this process's CPU;
+    the rest may be called in a thread. The files are those of `tf.train.Checkpoint.write`. Of
+    several processes each has the parts of variables that it owns, see `mtf.owned_shards`.
     """
 
     def __init__(self, variables: Mapping[str, Any]) -> None:
@@ -53,7 +49,6 @@ class Snapshot:
         return bool(self._tensors)
 
     def write(self, prefix: pathlib.Path) -> None:
-        """Writes the tensors to `prefix.index` and `prefix.data-*`, and frees them."""
         tensors, self._tensors = self._tensors, []
         if not tensors:
             return
@@ -76,7 +71,6 @@ def merge(parts: Sequence[pathlib.Path], prefix: pathlib.Path) -> None:
 
 
 def read_variables(prefix: str, what: str, variables: Mapping[str, Any]) -> None:
-    """All variables must be in the checkpoint `prefix`."""
     check_index(prefix)
     try:
         status = tf.train.Checkpoint(**{_ROOT: dict(variables)}).read(prefix)
@@ -90,10 +84,9 @@ def read_variables(prefix: str, what: str, variables: Mapping[str, Any]) -> None
 
 
 def _part(spec: VariableSpec, shard: mtf.Shard) -> str:
-    """Returns which part of a variable a shard is, as SaveV2 reads it; "" for all of it.
+    """Returns the part that a shard is, as SaveV2 reads it; "" for all.
 
-    The sizes of the variable, then for every dimension where the part begins and its size:
-    "4 8 0,2:4,4".
+    "4 8 0,2:4,4": the variable's sizes, then where the part begins and its size.
     """
     sizes = tuple(shard.value.shape.as_list())
     if sizes == spec.shape:
@@ -103,10 +96,7 @@ def _part(spec: VariableSpec, shard: mtf.Shard) -> str:
 
 
 def _object_graph(paths: Iterable[str]) -> bytes:
-    """Describes the variables, for tf.train.Checkpoint to restore them.
-
-    Source: tensorflow/core/protobuf/trackable_object_graph.proto.
-    """
+    """For tf.train.Checkpoint: tensorflow/core/protobuf/trackable_object_graph.proto."""
     graph = trackable_object_graph_pb2.TrackableObjectGraph()
     root, variables = graph.nodes.add(), graph.nodes.add()
     root.children.add(node_id=1, local_name=_ROOT)

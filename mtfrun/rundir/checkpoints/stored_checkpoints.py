@@ -20,13 +20,10 @@ from mtfrun.rundir.run_directory import CHECKPOINTS, RunDirectory
 
 @dataclasses.dataclass(frozen=True)
 class StoredCheckpoint:
-    """A checkpoint as it lies on the disk.
+    """A checkpoint on the disk; `damages` has a line for every file that is not as it was saved.
 
-    Attributes:
-      step: finished steps.
-      time: when it was saved, or copied without its times, in seconds since 1970.
-      manifest: None if it is damaged.
-      damages: a line for every file that is not as it was saved.
+    `time` is when it was saved, or copied without its times, in seconds since 1970. A damaged
+    manifest is None.
     """
 
     step: int
@@ -46,7 +43,6 @@ class CheckpointDirectory:
 
     @classmethod
     def of(cls, name: str | os.PathLike[str]) -> CheckpointDirectory:
-        """Opens a run directory, or its `checkpoints` or `checkpoints.1`."""
         run = RunDirectory(name)
         run.require()
         directory = pathlib.Path(run.path)

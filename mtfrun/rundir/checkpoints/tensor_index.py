@@ -206,10 +206,7 @@ def _sizes(entry: BundleEntryProto) -> tuple[int, ...]:
 
 
 def _check_strings(entry: BundleEntryProto, count: int, files: _Files) -> None:
-    """Raises InputError unless the lengths of the strings add up to the size of the tensor.
-
-    The tensor consists of the lengths, a checksum of four bytes, and the strings.
-    """
+    """Raises InputError unless lengths, a checksum of four bytes, and strings fill the tensor."""
     if count > _MOST_STRINGS:
         raise InputError(f"it has {count} texts")
     with open_regular(files.path(entry.shard_id)) as file:

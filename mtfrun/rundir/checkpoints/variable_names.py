@@ -23,7 +23,6 @@ _FIELDS = {"name", "dims", "entry"}
 
 
 def read_names(names: Names | str, what: str) -> Names:
-    """Returns names, of a JSON file if they are the name of one; checks their form."""
     if isinstance(names, str):
         what = f"{what}={names}"
         names = _of_file(pathlib.Path(names).expanduser(), what)
@@ -44,11 +43,10 @@ def read_names(names: Names | str, what: str) -> Names:
 def sources_in_names(
     names: Names, paths: Collection[str], stored: Collection[str], what: str
 ) -> dict[str, Source]:
-    """Returns where the values of variables are that `names` names, by our path.
+    """Returns sources by our path.
 
-    Raises:
-      RunDirError: a key matches no variable, or one that another key matches too; a name is not in
-        the checkpoint, or one key gives it to two variables.
+    RunDirError if a key matches no variable, or one that another key matches too; a name is not in
+    the checkpoint, or one key gives it to two variables.
     """
     sources: dict[str, Source] = {}
     keys: dict[str, str] = {}

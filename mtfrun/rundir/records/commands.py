@@ -40,11 +40,10 @@ class Setup:
 def record_command(
     directory: str | os.PathLike[str], arguments: Sequence[str], setup: Setup | None = None
 ) -> str:
-    """Writes all that is needed to reproduce a command, and returns the path.
+    """Writes all that is needed to reproduce a command to the next `directory/0001.json`.
 
-    The file is the next `directory/0001.json`: one JSON object with the command as a list and as it
-    is typed in a shell, date, host, process, working directory, versions, the commit and the diff
-    of the working directory where it is in a git repository, and the fields of the `setup`.
+    One JSON object: the command as a list and as it is typed in a shell, date, host, process,
+    working directory, versions, git commit and diff, and the fields of the `setup`.
     """
     path = _next_file(pathlib.Path(directory))
     place = pathlib.Path.cwd()
@@ -82,7 +81,6 @@ def package_versions() -> dict[str, str]:
 
 
 def read_record(path: str | os.PathLike[str]) -> str:
-    """Returns the text of a record, such as the `config.gin` that evaluation reads."""
     path = pathlib.Path(path)
     try:
         return read_regular_text(path)

@@ -57,13 +57,7 @@ def write_run_files(
     """Copies files into a run directory and records them, with the base of relative paths.
 
     The name of a copy contains a hash of its content, so that no copy replaces another one, even if
-    the configuration is refused later.
-
-    Args:
-      run: the run directory.
-      names: the files, as the configuration names them.
-      source_summary: see `Data.source_summary`.
-      place: final path of the run directory, if it will be renamed.
+    the configuration is refused later. `place` is the final path of a run that will be renamed.
     """
     place = place or run
     copies = {name: _copy(run, name) for name in names}
@@ -77,8 +71,7 @@ def write_run_files(
 def keep_origin(source: pathlib.Path, target: pathlib.Path) -> None:
     """Copies the origin of an imported run into a run that starts from it, if there is one.
 
-    After more training, the run can then be exported without the imported run. An export checks the
-    contents when it reads them.
+    The run can then be exported without the imported run; an export checks the contents.
     """
     if not os.path.lexists(source / ORIGIN_RECORD):
         return
@@ -93,10 +86,7 @@ def keep_origin(source: pathlib.Path, target: pathlib.Path) -> None:
 
 
 def copy_file(source: pathlib.Path, target: pathlib.Path, largest: int = LARGEST_COPY) -> None:
-    """Copies a file of another run directory, if it exists.
-
-    RunDirError if it is a link, not a regular file or too large, or cannot be written.
-    """
+    """Copies a file, if it exists; RunDirError for a link, a special or a too large file."""
     if not os.path.lexists(source):
         return
     try:

@@ -39,10 +39,8 @@ class Status:
     Attributes:
       state: "running"; "finished"; "stopped" by a signal, after a save; "failed" by an error.
       step: finished steps.
-      train_steps: the step at which training ends.
       values: the newest values of the curves, by tag; NaN where not finite.
-      speed: units of data a second; None before the first measurement.
-      unit: what `speed` counts, such as "tok".
+      speed: units of data a second, such as "tok", the `unit`.
       error: the line of the error of a failed training.
       time: when it was written, in seconds since 1970.
     """
@@ -78,10 +76,7 @@ class StepMetrics(NamedTuple):
 
 
 class RunRecord:
-    """The two files of one run directory. Only the holder of the run's lock may write.
-
-    A failure to write is a warning, once: a run is worth more than its record.
-    """
+    """Only the holder of the run's lock may write. A failure to write is a warning, once."""
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
         self._status_path, self._metrics_path = (

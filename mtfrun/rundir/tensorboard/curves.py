@@ -23,7 +23,7 @@ _DAMAGE = (ValueError, TypeError, LookupError, AttributeError, OverflowError, De
 
 
 def read_curves(directory: str | pathlib.Path) -> Curves:
-    """Returns the values of a directory of event files, `train` or `eval`, by tag and step.
+    """Reads the event files of `train` or `eval` by tag and step.
 
     Values that an interrupted run wrote for later steps are left out, see `Summaries`.
     """

@@ -40,10 +40,7 @@ _MOST_ENTRIES = 1000
 class Metric(NamedTuple):
     """A curve whose last value is a column of the table.
 
-    Attributes:
-      tag: its tag.
-      group: the part of the run that has it, "train" or "eval".
-      name: of the column, behind the group; by default the tag.
+    `group` is "train" or "eval"; `name` is the column's, by default the tag.
     """
 
     tag: str
@@ -71,10 +68,9 @@ def record_hparams(
     metrics: Sequence[Metric] = (),
     first: Collection[str] = (),
 ) -> Iterator[None]:
-    """Writes the hyperparameters of a run, and whether the block has ended or failed.
+    """Writes a run's hyperparameters, in place of earlier ones, and whether the block has failed.
 
-    They replace those that an earlier part of the run has written. If the files cannot be written,
-    a warning says so: a run is worth more than its table.
+    If the files cannot be written, a warning says so: a run is worth more than its table.
 
     Args:
       directory: the run directory, in which `train` and `eval` have the curves.
@@ -116,10 +112,9 @@ def record_hparams(
 def write_hparams(
     directory: str, runs: Sequence[Mapping[str, Any]], metrics: Sequence[Metric]
 ) -> None:
-    """Describes the runs in the directories below one: their parameters and their metrics.
+    """Describes the runs in the directories below one, before or after them.
 
-    Every parameter that varies is listed, with its values, or with the interval of more than ten
-    numbers. Call it before the runs, or after them.
+    Every parameter that varies is listed, with its values, or an interval of more than ten numbers.
     """
     values: dict[str, list[HParam]] = {}
     for run in runs:
@@ -138,7 +133,7 @@ def write_hparams(
 
 
 def _runs_beside(path: pathlib.Path) -> dict[pathlib.Path, dict[str, bytes]]:
-    """Returns the hyperparameters of this user's runs in the same directory, by event file."""
+    """Only runs of this user, by event file."""
     beside = {}
     with contextlib.suppress(OSError):
         for folder in sorted(path.parent.iterdir())[:_MOST_ENTRIES]:
@@ -190,7 +185,7 @@ def _description(
 
 
 def _domain(values: Sequence[HParam]) -> summary_v2.Domain | None:
-    """Returns the values of a parameter; None where they have several types."""
+    """None for values of several types."""
     kinds = {type(value) for value in values}
     if kinds <= {int, float}:
         numbers = sorted({float(value) for value in values})
@@ -201,10 +196,7 @@ def _domain(values: Sequence[HParam]) -> summary_v2.Domain | None:
 
 
 def _replace_events(directory: str, summaries: Sequence[Summary]) -> pathlib.Path | None:
-    """Writes summaries to the only file of hyperparameters in a directory; returns its path.
-
-    Returns None where it cannot be written, and in all processes but the first.
-    """
+    """Returns the file's path; None where it cannot be written, or not in the first process."""
     if not processes.is_first():
         return None
     # TensorBoard reads nothing older after a file's last event: the newer one needs a later name.

@@ -67,7 +67,6 @@ def write_metrics(
 
 
 def scalar_charts(tags: Collection[str]) -> layout_pb2.Layout:
-    """Returns the charts that have one of the tags of a run."""
     is_training = "learning_rate" in tags
     by_chart: dict[str, list[str]] = {}
     for entry in CATALOGUE:

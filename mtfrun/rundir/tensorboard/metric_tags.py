@@ -35,7 +35,7 @@ _USER_DEFINED = (
 
 
 def entries(values: Mapping[str, np.ndarray | float]) -> dict[str, float]:
-    """Returns every entry of a vector "load" as "load/0", "load/1", ..., and numbers unchanged."""
+    """Names the entries of a vector "load" "load/0", "load/1", ...; numbers are unchanged."""
     named: dict[str, float] = {}
     for name, value in values.items():
         array = np.asarray(value)

@@ -34,24 +34,18 @@ _EVENT_FILE = re.compile(r"events\.out\.tfevents\.(\d{1,12})\..*")
 class Summaries:
     """Writes scalars, text, histograms and images of one directory, `train` or `eval`.
 
-    Every tag has a title and a description, see `metric_catalogue`. The file is created at the
-    first value, by the first process. If the disk is full or not writable, one warning says so
-    and later summaries are dropped: a run is worth more than its charts.
+    The first process creates the file at the first value. If it cannot be written, one warning says
+    so and later summaries are dropped: a run is worth more than its charts.
 
-    The records are written by `tf.io.TFRecordWriter`, not through `tf.summary`, whose public
-    functions cannot write the restart mark below.
+    `tf.io.TFRecordWriter` writes the records: `tf.summary` cannot write the restart mark below.
     """
 
     def __init__(
         self, directory: str | os.PathLike[str], *, resumed_step: int | None = None
     ) -> None:
-        """Stores the arguments.
+        """At `resumed_step`, 0 for a new run, TensorBoard discards later steps of an earlier run.
 
-        Args:
-          directory: where the event file goes.
-          resumed_step: step from which this run continues, 0 for a new run: TensorBoard then
-            discards what an interrupted run wrote for later steps (its fast loader waits for the
-            next value of a tag). None discards nothing.
+        Its fast loader waits for the next value of a tag. None discards nothing.
         """
         self._directory = pathlib.Path(directory)
         self._resumed_step = resumed_step
@@ -67,7 +61,6 @@ class Summaries:
         self._write(step, summary)
 
     def layout(self, layout: layout_pb2.Layout, step: int) -> None:
-        """Writes the charts of the page Custom Scalars."""
         summary = Summary()
         self.has_layout = True
         summary.value.add(
