@@ -90,12 +90,11 @@ def train(
         run = mtfrun.train("runs/quickstart.gin", model_dir="/tmp/run", TRAIN_STEPS=100)
 
     It resumes from the newest checkpoint in the directory, which is locked and gets the same files.
-    Ctrl-C and SIGTERM take effect after the current steps are saved. Errors and further arguments
-    are those of `load`.
+    Ctrl-C and SIGTERM take effect after the current steps are saved. Further arguments are as for
+    `load`. InputError also if the directory is in use, or training fails.
 
     Args:
       gin_files: a name of a gin file, or several, of which later ones override earlier ones.
-      model_dir: the directory of the run.
       restart: begin at step 0; existing checkpoints are moved to checkpoints.1.
       accept_changes: resume although the data or the configuration have changed.
       profile: record a trace of some steps in `model_dir`.

@@ -48,7 +48,7 @@ class JsonError(InputError):
 
 
 def is_plain_name(value: object) -> bool:
-    """Returns whether a file name from an untrusted record of a run has no directory."""
+    """Returns whether a value from an untrusted record is a file name without a directory."""
     return (
         type(value) is str
         and value.isprintable()
@@ -59,7 +59,7 @@ def is_plain_name(value: object) -> bool:
 
 
 def is_regular(path: pathlib.Path) -> bool:
-    """Follows links."""
+    """Follows links; False, not an error, where `stat` fails."""
     mode = _mode(path)
     return mode is not None and stat.S_ISREG(mode)
 
@@ -130,7 +130,7 @@ def read_regular(path: pathlib.Path, largest: int, *, follows_links: bool = True
 
 
 def read_regular_text(path: pathlib.Path) -> str:
-    """UTF-8."""
+    """Returns UTF-8 text; see `read_regular`."""
     return read_regular(path, LARGEST_TEXT).decode()
 
 

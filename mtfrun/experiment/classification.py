@@ -60,7 +60,7 @@ class Classification(Inference):
     def __call__(
         self, images: Iterable[np.ndarray], progress: Progress | None = None
     ) -> list[Prediction]:
-        """Predicts images, uint8 [rows, cols, channels], in order; NonFiniteError for NaN."""
+        """Returns predictions for images, uint8 [rows, cols, channels]; NonFiniteError for NaN."""
         names = self.data.label_names
         predictions: list[Prediction] = []
         for batch in _batches(images, self.rows):

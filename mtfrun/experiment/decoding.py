@@ -279,8 +279,8 @@ class Decoding(Inference):
     def program(self, shape: DecodingShape) -> Callable[..., decoding.Hypotheses]:
         """Returns the function that decodes batches of a shape; thread-safe.
 
-        From the features {batch, length}, and {batch} int32 the rows' numbers in the input and the
-        largest numbers of their ids, 0 for padding.
+        It takes the features {batch, length} by name, and {batch} int32 the rows' numbers in the
+        input and the largest numbers of their ids, 0 for rows of padding.
         """
         longest_prompt = self.prompt_format.longest_prefix(dict(shape.lengths))
 

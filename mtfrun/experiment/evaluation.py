@@ -32,7 +32,6 @@ class Evaluation:
     them as well, as "task/loss".
 
     Args:
-      experiment: has the model and the data.
       batch_size: rows of a batch.
       split: of the data.
       max_batches: number of batches to evaluate, of every task; None for all. Their rows are a

@@ -58,7 +58,7 @@ class Inference(abc.ABC):
 
     @abc.abstractmethod
     def records(self, inputs: Any, progress: Progress | None = None) -> Sequence[Record]:
-        """Returns the record of each input, in order; NonFiniteError for an output that is not."""
+        """Returns the record of each input, in order; NonFiniteError for an infinite or NaN one."""
 
     def pairs(self, split: str) -> Sequence[tuple[bytes, bytes]]:
         """Returns the (input, target) pairs of a split; InputError if it cannot score pairs."""
@@ -104,10 +104,8 @@ class Experiment:
     """A model and its data on a mesh.
 
     Args:
-      mesh: the devices and the layout.
       model: a class, called as `model(mesh, **data.model_arguments())`: with the `vocabulary_size`
         for text, with `num_classes` and the shape of an `image` for images.
-      data: the data of training and evaluation.
       inference: use of the model beyond training; a class, called with the experiment.
       seed: of initial values, the order of the data and dropout.
       init_checkpoint: source of the initial values of a new run, and of the values to evaluate or

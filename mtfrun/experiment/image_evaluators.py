@@ -35,7 +35,7 @@ class LabelledImages(Evaluator):
     """The first images of a split with their predictions.
 
     Attributes:
-      num_images: number of images; 0 for none.
+      num_images: 0 for none.
     """
 
     num_images: int = 12

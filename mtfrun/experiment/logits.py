@@ -111,7 +111,7 @@ class Logits:
         return array.astype(np.int32)
 
     def _laid_out(self, name: str, array: np.ndarray, rows: int) -> mtf.Tensor:
-        """Returns a feature on the mesh, with rows, and positions of ids, of zeros."""
+        """Returns a feature on the mesh, padded with rows, and positions of ids, of zeros."""
         sizes = [rows, *array.shape[1:]]
         dims = [
             mtf.Dimension(dim.name, size) for dim, size in zip(self._dims(name), sizes, strict=True)

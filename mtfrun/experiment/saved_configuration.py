@@ -116,7 +116,10 @@ def check_same_training_data(data: Data) -> None:
 
 
 def check_same_split(data: Data, split: str | None) -> None:
-    """Raises InputError if the processes have different vocabularies, or texts of `split`."""
+    """Raises InputError if the processes have different vocabularies or texts. Collective.
+
+    `split` None compares vocabularies only.
+    """
     if processes.count() > 1:
         caches = data.caches(split) if split is not None else ()
         value = {
@@ -142,7 +145,7 @@ def _name(manifest: Manifest) -> str:
 
 
 def _changes_of_hyperparameters(saved: Any, present: TrainingHyperparameters) -> list[Change]:
-    """A parameter that only one side has counts unless it has its default: classes change."""
+    """A parameter of one side counts unless it has its default: classes gain and lose some."""
     old_given, old_defaults = _texts(saved)
     new_given, new_defaults = _texts(present)
     in_old = old_given.keys() | old_defaults.keys()

@@ -34,9 +34,6 @@ class Training:
     """Trains an experiment; until it runs, variables are specifications without values.
 
     Args:
-      experiment: has the model and its data.
-      evaluation: of the model during training.
-      optimizer: the update rule.
       options: of the loop: number of steps, checkpoints, microbatches, ...
       batch_size: rows of a step, over all devices and microbatches.
       frozen: regular expressions of variable paths that are not trained.

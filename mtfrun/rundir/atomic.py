@@ -29,8 +29,8 @@ def atomic_open(path: str | os.PathLike[str]) -> Iterator[TextIO]:
     """Opens `path` for writing UTF-8 text that appears there only if the block succeeds.
 
     The text goes to a temporary file beside it, is forced to the disk and renamed. Missing parent
-    directories are created. A terminal, pipe or other device (`/dev/stdout`) cannot be replaced and
-    is written directly. Failures are RunDirErrors.
+    directories are created. A terminal, pipe or other device (`/dev/stdout`) is written directly.
+    Failures are RunDirErrors.
     """
     if "\0" in os.fspath(path):
         raise RunDirError(f"cannot write {os.fspath(path)!r}: a name of a file has no NUL")

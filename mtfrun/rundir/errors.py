@@ -27,10 +27,9 @@ class DeletedCheckpointError(RunDirError):
 
 
 def reason(error: BaseException) -> str:
-    """Why `error` was raised, as one short line; the caller names the path.
+    """Returns why `error` was raised, as one short line; the caller names the path.
 
-    Of TensorFlow's "path; No space left on device", amid names of operations, only the system's
-    reason.
+    TensorFlow surrounds "path; No space left on device" by names of operations, which are cut.
     """
     if isinstance(error, OSError) and error.strerror:
         return error.strerror

@@ -21,6 +21,7 @@ class ActionContext:
     """State of training at a call of an action, and what the action may ask for.
 
     Attributes:
+      step: finished steps.
       values: the newest values of the curves, by tag; empty before this process has any.
       state: the model with its weights, the optimizer, averages.
       batch: returns the features {batch, ...} of the last step, which some step must precede.
@@ -50,8 +51,9 @@ class Action(abc.ABC):
 
     It is due at every multiple of `every_steps`, exactly; after the first host loop that ends after
     `every_secs`, counted from the start or from when it was last due; and after an action before it
-    has added the metric `on_metric`; whichever comes first. A signal does not change this. It must
-    not change the model or the optimizer: the checkpoint of its step has been saved before.
+    has added the metric `on_metric`; whichever comes first. A signal does not change this. An
+    action must not change the model or the optimizer: the checkpoint of its step has been saved
+    before.
 
     Collective: every process calls it, at the same steps. What uses tensors must run in all of
     them, what writes a file only where `processes.is_first()`.
@@ -95,8 +97,8 @@ class Action(abc.ABC):
     def is_missing(self, step: int) -> bool:
         """Returns whether the call that was due at `step` has to be made up for; by default not.
 
-        A run resumes from its checkpoint, after which the process may have been killed within an
-        action.
+        Asked where a run resumes: its checkpoint was saved before the actions of that step were
+        called.
         """
         return False
 
@@ -203,7 +205,7 @@ class Schedule:
         return self._call(step, lambda e: is_due[id(e)] or e.has_news(metrics, step))
 
     def missing(self, step: int, *, is_last: bool) -> Iterator[Action]:
-        """Yields the actions that were due at the step of a resumption, and not finished."""
+        """Yields unfinished actions of the step that a run resumes from, maybe the last one."""
 
         def is_missing(entry: _Entry) -> bool:
             by_steps = entry.every.next_step(step - 1) == step  # by time it is soon due again

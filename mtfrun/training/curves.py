@@ -43,7 +43,7 @@ def padding_metric(padding: Sequence[Padding]) -> dict[str, HostMetric]:
 
 
 def examples_seen(examples: Mapping[str, float]) -> dict[str, float]:
-    """Returns the numbers of examples by tag, from the names of tasks, "" for a single one."""
+    """Returns the curves "data/examples_seen/spell" of tasks, "" being a single one."""
     return {f"{EXAMPLES_SEEN}/{name}".rstrip("/"): count for name, count in examples.items()}
 
 

@@ -20,10 +20,8 @@ class Norms:
     A norm is the root of the sum of the squares of all entries of the trained variables (`paths`):
     of their gradients before clipping, of their values before the step, and of the differences that
     the step makes. A module is the first part of a variable's path, such as "embedding". Every
-    device squares the entries that it holds; only sums are exchanged.
-
-    Attributes:
-      dim: the dimension of the results: for every kind of norm its modules.
+    device squares the entries that it holds; only sums are exchanged. The dimension `dim` has, for
+    every kind of norm, its modules.
     """
 
     def __init__(self, paths: Iterable[str], every_steps: int, last_step: int):
@@ -43,7 +41,8 @@ class Norms:
     ) -> mtf.Tensor:
         """Returns half the sums of squares {norms}, float32; zeros at other steps.
 
-        `step`, a scalar, counts finished steps before this one; `before` and `after` are values.
+        `step` is a scalar, the number of steps before; `before` and `after` are the variables'
+        values.
         """
 
         def sums() -> mtf.Tensor:

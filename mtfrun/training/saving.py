@@ -46,12 +46,10 @@ class Metadata:
 class Saver(Action):
     """Saves the state, the position in the data and the sums of the curves, also at the end.
 
-    A save runs in a thread while the next steps run. Its error is raised by `poll`, `finish` or
-    the next save, whichever comes first; the next save waits for it. `guard` checks the variables
-    before they are saved, and its counts are saved.
-
-    Attributes:
-      good_step: step of the newest checkpoint whose variables are all finite; None without one.
+    A save runs in a thread while the next steps run. Its error is raised by `poll`, `finish` or the
+    next save, whichever comes first; the next save waits for it. `guard` checks the variables
+    before they are saved, and its counts are saved. `good_step` is the step of the newest
+    checkpoint whose variables are all finite.
     """
 
     at_end = True
@@ -122,7 +120,7 @@ class Saver(Action):
         self._start(context.step)
 
     def consider_best(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Saves `step`, the present one, if it is the best by its metrics, which must be there."""
+        """Saves `step`, the present one, if it is the best; InputError if its metric is missing."""
         metric, mode = self._options.best_metric, self._options.best_mode
         if metric is None or step == 0:  # an untrained model is not worth a checkpoint
             return

@@ -17,7 +17,6 @@ class TrainState:
     Args:
       model: its variables may be specifications without storage; they get their paths.
       optimizer: not used for another model before.
-      mesh: the model's mesh.
       seed: of initial values and of random numbers in training.
       frozen: regular expressions of variable paths that are not trained.
       average_decay: decay of moving averages of all variables that steps change in the model, the

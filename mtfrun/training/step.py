@@ -56,11 +56,9 @@ def train_steps_function(
     of steps that were not run are zero.
 
     Args:
-      state: the variables.
       microbatches, clip_norm, jit_compile: see `StepOptions`.
       skip_non_finite: whether a step changes nothing but the number of finished steps if its loss,
         the norm of its gradients, or anything that it would assign is not finite.
-      norms: further norms.
       products: takes the products of a forward pass over a batch when the function is traced.
       with_gradients: whether the record has the gradients, as large as all parameters a step.
     """

@@ -25,7 +25,6 @@ class EarlyStopping(Action):
 
     Attributes:
       metric: name; "eval/loss" is the loss of the evaluations.
-      patience: number of evaluations.
       min_delta: by how much a better one must differ from the best one before.
       mode: whether the "lowest" or the "highest" value is the best.
     """

@@ -59,7 +59,6 @@ class Run:
     also of several runs: on one device they compute concurrently, on a mesh one after the other.
 
     Attributes:
-      experiment: the model, its data and its mesh.
       step: of the checkpoint that the model was restored from.
       model_dir: the directory of the run; None for a model without one.
     """

@@ -55,11 +55,9 @@ class TrainChoices:
 class Preparation(NamedTuple):
     """A training that has not begun.
 
-    Attributes:
-      texts: "config" and "operative_config", which the run directory records.
-      training_hyperparameters: parameters that change the results of the training.
-      configuration: explains incompatible checkpoints.
-      hparams: what distinguishes runs, see `hyperparameters`.
+    `texts` are "config" and "operative_config", which the run directory records;
+    `training_hyperparameters` change the results of the training; `configuration` explains
+    incompatible checkpoints; `hparams` distinguish runs, see `hyperparameters`.
     """
 
     built: Built

@@ -65,10 +65,7 @@ class Checkpoints:
         write_best(self._directory, best)
 
     def named_step(self, name: int | str | None) -> int | None:
-        """Resolves a user's name: a step, its digits, or "best"; None for None and "latest".
-
-        None means the newest good one.
-        """
+        """Resolves a step, its digits, or "best"; "latest" is None, the newest good one."""
         if name is None or name == LATEST:
             return None
         if name != BEST:
@@ -142,7 +139,7 @@ class Checkpoints:
         return self.read(step, read)
 
     def manifest(self, step: int | None) -> Manifest | None:
-        """Returns the manifest of a step, the newest for None, without reading the data."""
+        """The newest manifest for None, without reading the data; None also if it is damaged."""
         chosen = self.latest() if step is None else step
         return None if chosen is None else self._reader.manifest(chosen)
 

@@ -19,7 +19,7 @@ class Source(NamedTuple):
     Attributes:
       pattern: a regular expression that matches the full name of a variable.
       entry: index into that variable's first dimension, as text; None for the complete value.
-      dims: names of the dimensions after indexing, where their order may differ from ours; None
+      dims: names of the dimensions after indexing, with spaces, where their order may differ; None
         where only neighbouring dimensions of ours may be merged there.
     """
 

@@ -15,9 +15,7 @@ _LONGEST_IN_TAG = 60
 def decompress(block: bytes, size: int) -> bytes:
     """Decompresses a block to `size` bytes; the caller has read the size in front of the block.
 
-    Raises:
-      InputError: the block is damaged.
-      IndexError: the block is truncated.
+    InputError if the block is damaged, IndexError if it is truncated.
 
     >>> decompress(bytes([2 << 2]) + b"abc" + bytes([(6 << 2) | 2, 3, 0]), 10)
     b'abcabcabca'

@@ -96,7 +96,7 @@ def _part(spec: VariableSpec, shard: mtf.Shard) -> str:
 
 
 def _object_graph(paths: Iterable[str]) -> bytes:
-    """For tf.train.Checkpoint: tensorflow/core/protobuf/trackable_object_graph.proto."""
+    """Source: tensorflow/core/protobuf/trackable_object_graph.proto."""
     graph = trackable_object_graph_pb2.TrackableObjectGraph()
     root, variables = graph.nodes.add(), graph.nodes.add()
     root.children.add(node_id=1, local_name=_ROOT)

@@ -20,10 +20,9 @@ from mtfrun.rundir.run_directory import CHECKPOINTS, RunDirectory
 
 @dataclasses.dataclass(frozen=True)
 class StoredCheckpoint:
-    """A checkpoint on the disk; `damages` has a line for every file that is not as it was saved.
+    """`damages` has a line for every file that is not as it was saved.
 
-    `time` is when it was saved, or copied without its times, in seconds since 1970. A damaged
-    manifest is None.
+    `time`, in seconds since 1970, is when it was saved, or copied without its times.
     """
 
     step: int

@@ -86,7 +86,7 @@ def keep_origin(source: pathlib.Path, target: pathlib.Path) -> None:
 
 
 def copy_file(source: pathlib.Path, target: pathlib.Path, largest: int = LARGEST_COPY) -> None:
-    """Copies a file, if it exists; RunDirError for a link, a special or a too large file."""
+    """Copies a file, if it exists; RunDirError for a link, a pipe or more than `largest` bytes."""
     if not os.path.lexists(source):
         return
     try:

@@ -38,7 +38,6 @@ class Status:
 
     Attributes:
       state: "running"; "finished"; "stopped" by a signal, after a save; "failed" by an error.
-      step: finished steps.
       values: the newest values of the curves, by tag; NaN where not finite.
       speed: units of data a second, such as "tok", the `unit`.
       error: the line of the error of a failed training.

@@ -23,10 +23,7 @@ _DAMAGE = (ValueError, TypeError, LookupError, AttributeError, OverflowError, De
 
 
 def read_curves(directory: str | pathlib.Path) -> Curves:
-    """Reads the event files of `train` or `eval` by tag and step.
-
-    Values that an interrupted run wrote for later steps are left out, see `Summaries`.
-    """
+    """Reads values by tag and step, without an interrupted run's later steps, see `Summaries`."""
     if not pathlib.Path(directory).is_dir():
         return {}
     for path in pathlib.Path(directory).glob("*tfevents*"):

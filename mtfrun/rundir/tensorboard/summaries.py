@@ -43,7 +43,7 @@ class Summaries:
     def __init__(
         self, directory: str | os.PathLike[str], *, resumed_step: int | None = None
     ) -> None:
-        """At `resumed_step`, 0 for a new run, TensorBoard discards later steps of an earlier run.
+        """TensorBoard discards what an interrupted run wrote after `resumed_step`, 0 for a new run.
 
         Its fast loader waits for the next value of a tag. None discards nothing.
         """
