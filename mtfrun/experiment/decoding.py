@@ -39,8 +39,7 @@ _REMEDY = "set Experiment.inference to one that fits, such as @experiment.Classi
 class DecodingShape(NamedTuple):
     """Lengths of a program's features, by name, and whether prompts are read in one pass.
 
-    `prefill` is decided for each row, not for its batch, so that not even the rounding of an answer
-    depends on the other rows.
+    `prefill` is decided for each row: not even the rounding of an answer depends on other rows.
     """
 
     lengths: tuple[tuple[str, int], ...]
@@ -104,10 +103,7 @@ class Decoding(Inference):
         require(self.experiment.model, TextModel, type(self).__name__, _REMEDY)
 
     def __call__(self, prompts: Sequence[bytes], progress: Progress | None = None) -> list[Answer]:
-        """Returns the answer to each prompt, in order.
-
-        InputError for an empty prompt that cannot be continued; NonFiniteError for a bad score.
-        """
+        """Returns the answer to each prompt; InputError if the model cannot continue an empty one."""
         # Each sample of a prompt is a separate row.
         samples = self._samples
         rows = [row for prompt in prompts for row in [self.prompt_format.row(prompt)] * samples]

@@ -32,11 +32,7 @@ class ConfusionMatrix(Evaluator):
 
 @dataclasses.dataclass(frozen=True)
 class LabelledImages(Evaluator):
-    """The first images of a split with their predictions.
-
-    Attributes:
-      num_images: 0 for none.
-    """
+    """The first `num_images` images of a split with their predictions; 0 for none."""
 
     num_images: int = 12
 

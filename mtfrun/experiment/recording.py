@@ -41,8 +41,7 @@ class Recording(training.Action):
     def record_errors(self, *, is_resumed: bool) -> Iterator[None]:
         """Records an error that is raised inside.
 
-        An error before the first step, such as an incompatible model, does not replace an earlier
-        record, and adds none if the run `is_resumed`.
+        Before the first step it does not replace a record, and adds none if the run `is_resumed`.
         """
         try:
             yield

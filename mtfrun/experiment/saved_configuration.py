@@ -28,10 +28,7 @@ def run_versions() -> dict[str, str]:
 
 
 class SavedConfiguration:
-    """What a training runs with, to be saved in its checkpoints and compared with theirs.
-
-    Without hyperparameters none are compared; `versions` are by default `run_versions`.
-    """
+    """What a training runs with, to be saved in its checkpoints and compared with theirs."""
 
     def __init__(
         self,
@@ -116,10 +113,7 @@ def check_same_training_data(data: Data) -> None:
 
 
 def check_same_split(data: Data, split: str | None) -> None:
-    """Raises InputError if the processes have different vocabularies or texts. Collective.
-
-    `split` None compares vocabularies only.
-    """
+    """Raises InputError if vocabularies differ, or texts unless `split` is None. Collective."""
     if processes.count() > 1:
         caches = data.caches(split) if split is not None else ()
         value = {

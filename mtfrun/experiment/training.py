@@ -207,10 +207,7 @@ class _DrawMesh(training.Action):
 
 
 class _Evaluate(training.Action):
-    """Evaluates before, during and after training, in the context `averaged`; a signal ends it.
-
-    Its metrics are "eval/loss" and more.
-    """
+    """Adds "eval/loss" and more, in the context `averaged`; a signal ends it."""
 
     at_end = True
 

@@ -97,8 +97,7 @@ class Action(abc.ABC):
     def is_missing(self, step: int) -> bool:
         """Returns whether the call that was due at `step` has to be made up for; by default not.
 
-        Asked where a run resumes: its checkpoint was saved before the actions of that step were
-        called.
+        Asked where a run resumes: a checkpoint is saved before the other actions are called.
         """
         return False
 

@@ -122,8 +122,8 @@ class FiniteGuard:
     ) -> NonFiniteError:
         """Returns the error that ends training, and writes the examples of the bad step.
 
-        `index` is its position in `features` {steps, batch, ...}; `good_step` the newest good
-        checkpoint's.
+        `index` is its position in `features` {steps, batch, ...}; `good_step` is the newest good
+        one.
         """
         written = self._write(bad, self.first_non_finite(), features, index)
         what = str(bad)
@@ -167,7 +167,7 @@ class FiniteGuard:
 
 
 def _rows(features: Features, index: int) -> dict[str, list[Any]]:
-    """Returns the examples of one step by feature, those of several dimensions as SHA-256."""
+    """Returns the examples of a step by feature; images, [rows, cols, ...], as SHA-256 in hex."""
     rows = {}
     for name, feature in features.items():
         dimensions = feature.shape.dimension_names

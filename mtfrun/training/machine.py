@@ -30,10 +30,7 @@ _ROWS_CPU, _ROWS_ACCELERATOR, _PRODUCTS = 1024, 4096, 4
 
 
 class Machine:
-    """Measures memory and speed. Collective: every process must make one.
-
-    `products` are those of a forward pass, once the step has been traced.
-    """
+    """Measures memory and speed. Collective; `products` are counted when a step is traced."""
 
     def __init__(self, mesh: mtf.Mesh, products: mtf.FlopCount):
         self._mesh = mesh

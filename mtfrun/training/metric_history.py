@@ -34,8 +34,8 @@ class MetricHistory:
     def add(self, step: int, values: Mapping[str, float]) -> None:
         """Adds metrics of the present step, by name: {"eval/loss": 2.5}.
 
-        The names of one action begin alike. In all processes the values are the same, and the model
-        has the weights of training, as the checkpoint of the step may be saved for them.
+        The names of one action begin alike. All processes have the same values, and the model has
+        the weights of training, as the checkpoint of the step may be saved for them.
         """
         self._by_step.setdefault(step, {}).update(values)
         if processes.is_first():

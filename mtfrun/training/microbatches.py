@@ -25,7 +25,7 @@ def loss_and_gradients(
 ) -> tuple[Loss, Gradients]:
     """Returns the loss of the batch {batch, ...} and the gradients of its mean, total / weight.
 
-    `step` selects the random numbers of dropout; `products` takes those of the forward pass.
+    `step` selects the random numbers of dropout; `products` takes the forward pass's.
     """
 
     def part(

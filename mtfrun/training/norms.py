@@ -41,8 +41,7 @@ class Norms:
     ) -> mtf.Tensor:
         """Returns half the sums of squares {norms}, float32; zeros at other steps.
 
-        `step` is a scalar, the number of steps before; `before` and `after` are the variables'
-        values.
+        `step` is a scalar, the number of steps before; `before` and `after` are weights by path.
         """
 
         def sums() -> mtf.Tensor:

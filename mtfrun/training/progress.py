@@ -18,10 +18,7 @@ _INDENT = 4
 
 
 class Progress:
-    """Prints a line for every value of the curves; on a terminal a bar as well.
-
-    This process trains from `first_step` to `train_steps`; `stream` is by default standard error.
-    """
+    """Prints a line for every value of the curves; on a terminal a bar as well."""
 
     def __init__(
         self,

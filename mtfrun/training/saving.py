@@ -35,8 +35,7 @@ _SECS_PER_HOUR = 3600.0
 class Metadata:
     """Further entries of manifests, JSON by name, besides mesh, layout, seed and position.
 
-    `check` is called with a manifest before its checkpoint is restored, and may raise an
-    InputError.
+    `check` may raise an InputError for a manifest whose checkpoint must not be restored.
     """
 
     values: Mapping[str, object] = dataclasses.field(default_factory=dict)

@@ -191,7 +191,7 @@ def _all_finite(tensors: Sequence[mtf.Tensor]) -> mtf.Tensor:
 def _first_non_finite(halves: Mapping[str, mtf.Tensor]) -> mtf.Tensor:
     """Returns 1 + the index of the first gradient that is not finite; 0.0 if all are finite.
 
-    `halves`, from `optim.half_squares`, are the same on all devices.
+    `halves`, of `optim.half_squares`, are the same on all devices, not finite if any entry is not.
     """
     squares = mtf.stack(list(halves.values()), "gradients")
     none = float(squares.shape.size + 1)

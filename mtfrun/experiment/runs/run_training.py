@@ -69,10 +69,7 @@ class Preparation(NamedTuple):
 
 
 def prepare(settings: Settings, *, planned: bool = False) -> Preparation:
-    """Returns the objects of a configuration, after reading its first batch to evaluate.
-
-    If `planned`, on a mesh whose devices need not exist.
-    """
+    """Returns a configuration's objects, and has read a batch; `planned`: devices need not exist."""
     with config.exclusive():
         bindings = settings.parse()
         with (

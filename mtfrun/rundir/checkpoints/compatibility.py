@@ -27,10 +27,7 @@ def check_compatible(
     *,
     subset: bool,
 ) -> None:
-    """Raises one IncompatibleError with the first differences of saved and wanted variables.
-
-    Slots of the optimizer are not named if variables of the model differ.
-    """
+    """Slots of the optimizer are not named if variables of the model differ."""
     paths = sorted(wanted) + ([] if subset else sorted(saved.keys() - wanted.keys()))
     old, new = (
         {path: str(specs[path]) if path in specs else None for path in paths}

@@ -127,10 +127,7 @@ def manifest_text(manifest: Manifest) -> str:
 
 
 def read_manifest(directory: pathlib.Path, step: int) -> Manifest:
-    """Compares the manifest with its hash.
-
-    FileNotFoundError without one, DamagedCheckpointError, or RunDirError for a later format.
-    """
+    """Raises FileNotFoundError, DamagedCheckpointError, or RunDirError for a later format."""
     path = manifest_path(directory, step)
     try:
         content = _check_type(read_json(path), dict, "the manifest")

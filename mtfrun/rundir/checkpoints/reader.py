@@ -219,8 +219,7 @@ class CheckpointReader:
     def _watch(self, step: int, before: tuple[int, int] | None) -> Iterator[None]:
         """Turns a failure in the block into a DeletedCheckpointError if the files are gone.
 
-        If the manifest, which is deleted or replaced first, is still `before`, it has another
-        cause.
+        The manifest goes first: if it is still `before`, the failure has another cause.
         """
         try:
             yield

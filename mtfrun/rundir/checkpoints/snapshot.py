@@ -29,7 +29,7 @@ class Snapshot:
     """The values of variables at one moment, which training may change at once.
 
     The constructor waits for the devices, and copies values to the memory of this process's CPU;
-    the rest may be called in a thread. The files are those of `tf.train.Checkpoint.write`. Of
+    the rest may be called in a thread. `tf.train.Checkpoint.write` makes the same files. Of
     several processes each has the parts of variables that it owns, see `mtf.owned_shards`.
     """
 

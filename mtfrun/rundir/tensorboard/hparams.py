@@ -38,10 +38,7 @@ _MOST_ENTRIES = 1000
 
 
 class Metric(NamedTuple):
-    """A curve whose last value is a column of the table.
-
-    `group` is "train" or "eval"; `name` is the column's, by default the tag.
-    """
+    """A column of the table: a tag's last value in `group` "train" or "eval"."""
 
     tag: str
     group: str

@@ -12,7 +12,7 @@ class Entry(NamedTuple):
     Attributes:
       pattern: a regular expression of the tag; its groups may stand in the title and in the text.
       title: "" for an entry that only has a chart.
-      text: Markdown that says what is shown, in which unit, and how to read it.
+      text: Markdown: meaning, unit, and how to read it.
       chart: the category and the title of its chart on the page Custom Scalars, in the order in
         which the page has them; a group "each" makes a chart of everything that it matches.
     """
