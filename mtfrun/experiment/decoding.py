@@ -103,7 +103,7 @@ class Decoding(Inference):
         require(self.experiment.model, TextModel, type(self).__name__, _REMEDY)
 
     def __call__(self, prompts: Sequence[bytes], progress: Progress | None = None) -> list[Answer]:
-        """Returns the answer to each prompt; InputError if the model cannot continue an empty one."""
+        """Answers each prompt; InputError for an empty one that the model cannot continue."""
         # Each sample of a prompt is a separate row.
         samples = self._samples
         rows = [row for prompt in prompts for row in [self.prompt_format.row(prompt)] * samples]

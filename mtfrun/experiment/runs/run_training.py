@@ -69,7 +69,7 @@ class Preparation(NamedTuple):
 
 
 def prepare(settings: Settings, *, planned: bool = False) -> Preparation:
-    """Returns a configuration's objects, and has read a batch; `planned`: devices need not exist."""
+    """Builds a configuration and reads a batch; if `planned`, the devices need not exist."""
     with config.exclusive():
         bindings = settings.parse()
         with (
