@@ -107,6 +107,7 @@ def _replacing(
 
 
 def atomic_write(path: str | os.PathLike[str], text: str) -> None:
+    """Writes a file of a run directory, all of it or nothing; see `atomic_replace`."""
     path = pathlib.Path(path)
     _move_special(path)
     temporary = temporary_path(path)
