@@ -8,20 +8,13 @@ from typing import NamedTuple
 
 
 class Command(NamedTuple):
-    """A command: its name, its help text, its flags, and what it does.
+    """A command: its name (one word, or two such as "data show"), its help text, and what it does.
 
-    Attributes:
-      name: one word, or two such as "data show".
-      description: the help text; its first line is shown in the list of commands.
-      add_flags: adds its flags to a parser.
-      check: raises InputError for values of flags that cannot be used.
-      run: called with the flags, and the words as they were typed, the program first; returns the
-        exit code. It imports what it needs, since many modules import TensorFlow.
-      imports_tensorflow: whether `run` does, which takes seconds.
-      is_configured: whether gin files and their flags are for this command itself; if not they are
-        not in its help text.
-      is_of_run: whether it is about one run; if not --model_dir is not in its help text.
-      takes_words: whether words that are not flags follow it; they become `flags.words`.
+    The list of commands shows the first line of `description`. `check` raises InputError for flags
+    that cannot be used. `run` gets the flags, and the words as typed, the program first; it returns
+    the exit code and imports what it needs, since many modules import TensorFlow. The help shows
+    the flags of gin only if `is_configured`, --model_dir only if `is_of_run`. With `takes_words`,
+    words that are not flags become `flags.words`.
     """
 
     name: str

@@ -1,6 +1,6 @@
 """Checks a configuration before TensorFlow is imported, which takes seconds.
 
-A child process imports mtfrun with stubs for TensorFlow and other large libraries: that is enough
+A child process imports mtfrun with stubs for TensorFlow and other large libraries, which suffices
 to parse a configuration and to check its values against the types of parameters.
 """
 
@@ -39,11 +39,7 @@ _OF_WORDS = "config diff"
 
 
 def configuration_error(flags: argparse.Namespace) -> InputError | None:
-    """Returns the error in the configuration of a command's flags, or of the run that they name.
-
-    None if it has no error, if only the command itself can tell, or if TensorFlow is imported
-    already.
-    """
+    """Returns None also if only the command can tell, or if TensorFlow is imported already."""
     may_appear = getattr(flags, "continuous", False)
     if may_appear or "tensorflow" in sys.modules:
         return None
@@ -63,7 +59,6 @@ def configuration_error(flags: argparse.Namespace) -> InputError | None:
 def _message(
     flags: argparse.Namespace, alternatives: Sequence[Sequence[str]], directory: str | None
 ) -> str:
-    """Returns the message of a configuration's error, "" without one."""
     from mtfrun.configuration import config  # noqa: PLC0415 - imports gin
 
     sys.meta_path.insert(0, _StandIns())
@@ -92,7 +87,7 @@ def _message(
 
 
 def _in_a_child(function: Callable[[], str]) -> str:
-    """Returns the result of a function that runs in a forked child; "" if it raises."""
+    """Returns the result of a function that runs in a forked child; empty if it raises."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -112,8 +107,6 @@ def _in_a_child(function: Callable[[], str]) -> str:
 
 
 class _StandIns(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds an empty module for every module of `_STAND_INS`."""
-
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: types.ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:

@@ -35,11 +35,10 @@ class FlagSource:
 
     @property
     def split(self) -> str | None:
-        """The name after --input=split:, None for other inputs."""
         return split_of_input(self._flags.input)
 
     def texts(self) -> list[bytes]:
-        """Returns the prompts; of --interactive none."""
+        """Returns the prompts; none with --interactive."""
         path = self._flags.input
         if (path or "").lower().endswith(IMAGE_SUFFIXES):
             raise InputError(
@@ -51,7 +50,6 @@ class FlagSource:
         return [prompt_bytes(text) for text in self._flags.prompt]
 
     def images(self, read: Callable[[str], np.ndarray]) -> Images:
-        """Returns the images of the files of --input, see `image_paths`."""
         if self._flags.input is None:
             name = "interactive" if self._flags.interactive else "prompt"
             raise InputError(
@@ -64,13 +62,6 @@ class FlagSource:
 
 @dataclasses.dataclass(frozen=True)
 class TypedText:
-    """A text that was typed.
-
-    Attributes:
-      text: its bytes.
-      split: None, see `FlagSource.split`.
-    """
-
     text: bytes
     split: str | None = None
 
@@ -97,9 +88,8 @@ _LIST_SUFFIX = ".txt"
 def image_paths(argument: str) -> list[str]:
     """Returns the paths of image files, all of which exist.
 
-    The argument is an image, a folder (its PNG and JPEG files by name), a pattern such as
-    "photos/**/*.png", or a `.txt` file (or "-", standard input) with a path a line; or several of
-    these, separated by commas.
+    `argument` has, separated by commas, images, folders (their PNG and JPEG files by name),
+    patterns such as "photos/**/*.png", or `.txt` files ("-" is standard input) with a path a line.
     """
     parts = [argument] if os.path.exists(argument) else argument.split(",")
     paths = [path for part in parts for path in _paths(part)]

@@ -53,10 +53,7 @@ def add_process_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def check_processes(flags: argparse.Namespace, environment: Mapping[str, str] = os.environ) -> None:
-    """Sets the three flags of several processes, and raises InputError for unusable values.
-
-    Without flags they come from a step of SLURM with several tasks, else there is one process.
-    """
+    """Sets the flags of several processes; the default is a SLURM step of several tasks, if any."""
     names = ("num_processes", "process_id", "coordinator")
     values = [getattr(flags, name) for name in names]
     if values == [None] * 3:
@@ -86,12 +83,11 @@ def check_processes(flags: argparse.Namespace, environment: Mapping[str, str] = 
 
 
 def slurm_processes(environment: Mapping[str, str]) -> list[object] | None:
-    """Returns number of processes, number of this one, and coordinator of a step of SLURM.
+    """Returns the number of processes, this process's number, and the coordinator of a SLURM step.
 
-    None outside of a step that has several tasks: `srun` makes steps, a batch script alone is none.
-    The coordinator is the step's first node; its port follows from the job and the step.
-
-    Source: https://slurm.schedmd.com/srun.html, "output environment variables".
+    None without a step of several tasks: `srun` makes steps, a batch script alone does not. The
+    coordinator is the step's first node; its port follows from the job and the step. Source:
+    https://slurm.schedmd.com/srun.html, "output environment variables".
     """
 
     def number(name: str, default: str = "") -> int:
@@ -121,9 +117,8 @@ def slurm_processes(environment: Mapping[str, str]) -> list[object] | None:
 def first_host(nodes: str) -> str:
     """Returns the first host of a list as SLURM abbreviates it.
 
-    Examples:
-      >>> first_host("node[003-005,17],login1"), first_host("a1,b2"), first_host("r[1-2]n[4,6]-ib")
-      ('node003', 'a1', 'r1n4-ib')
+    >>> first_host("node[003-005,17],login1"), first_host("a1,b2"), first_host("r[1-2]n[4,6]-ib")
+    ('node003', 'a1', 'r1n4-ib')
     """
     match = re.match(r"(?:[^,\[]|\[[^\]]*\])*", nodes)
     name = match[0] if match else nodes
@@ -140,10 +135,7 @@ def _check_address(text: str) -> None:
 
 @contextlib.contextmanager
 def join_processes(flags: argparse.Namespace) -> Iterator[None]:
-    """Joins the other processes that run the command, and leaves together with them.
-
-    Commands without these flags are run by one process.
-    """
+    """Leaves together with the other processes. A command without these flags runs alone."""
     number: int = getattr(flags, "num_processes", 1)
     if number > 1:
         if not (flags.trusted_network or private_network.is_private()):
@@ -184,10 +176,7 @@ def _common(flags: argparse.Namespace) -> dict[str, str]:
 
 
 def may_follow(error: BaseException) -> bool:
-    """Returns whether the loss of another process may have caused an error.
-
-    TensorFlow's collectives raise one of TensorFlow's errors then, of several classes.
-    """
+    """TensorFlow's collectives raise errors of several classes when another process is lost."""
     return type(error).__module__.partition(".")[0] == "tensorflow"
 
 

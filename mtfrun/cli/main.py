@@ -31,10 +31,10 @@ OK, FAILED, BAD_INPUT = 0, 1, 2
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code.
 
-    0: success. 2: bad input, one line on standard error. 3: a model's numbers are infinite or not a
-    number, one line. 4: another process of the run has ended, one line. 5: `verify` found unequal
-    numbers, or `checkpoints verify` a damaged file. 6: `plan` found too little memory. 1: an
-    unexpected error, with its traceback. 128 + number: a signal.
+    0: success. 1: an unexpected error, with its traceback. 2: bad input. 3: a model's values are
+    infinite or not a number. 4: another process of the run has ended. 5: `verify` found unequal
+    values, or `checkpoints verify` a damaged file. 6: `plan` found too little memory. 128 + number:
+    a signal. 2 to 4 print one line on standard error.
     """
     if "_ARGCOMPLETE" in os.environ:
         complete()
@@ -63,7 +63,7 @@ def _main(arguments: list[str]) -> int:
 
 
 def _report_error(error: Exception, *, debug: bool) -> int:
-    """Prints an error and returns its exit code; other processes of the run end because of it."""
+    """Returns the exit code; other processes of the run end because of the error."""
     if is_input_error(error):
         code = processes.LOST if isinstance(error, processes.ProcessesError) else BAD_INPUT
         line = one_line(error)
@@ -89,7 +89,7 @@ def _report_error(error: Exception, *, debug: bool) -> int:
 
 
 def _end_beside_others(code: int) -> None:
-    """Ends this process of several: the end of Python would wait for the other processes."""
+    """The end of Python would wait for the other processes."""
     if processes.count() > 1:
         processes.end(code)
 

@@ -1,7 +1,6 @@
 """Answers to flags of other programs, and to words where a flag belongs.
 
-Flags that mtfrun takes as T5 and T5X do are in shared_flags.py. The flags here have another name,
-are macros of the configuration, or are not needed.
+shared_flags.py has the flags that mtfrun takes as T5 and T5X do.
 """
 
 from __future__ import annotations
@@ -85,7 +84,7 @@ _ANSWERS = {
 
 
 def run_mode_answer(arguments: Sequence[str], commands: Collection[str]) -> str | None:
-    """Returns the answer to --run_mode=train, which names the command; None without this flag."""
+    """Names the command that --run_mode=train means."""
     for position, argument in enumerate(arguments):
         name, equals, value = argument.partition("=")
         if name not in ("--run_mode", "--mode"):
@@ -105,7 +104,6 @@ def run_mode_answer(arguments: Sequence[str], commands: Collection[str]) -> str 
 
 
 def word_answer(word: str) -> str | None:
-    """Returns the flag that a word seems to be meant for; None if there is none."""
     if word.endswith(".gin") or find_gin_file(word) is not None:
         return f"{word} is a gin file: write --gin_file={shlex.quote(word)}"
     name, equals, value = word.partition("=")

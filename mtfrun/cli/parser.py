@@ -1,5 +1,3 @@
-"""The command line: all commands, and the parser of their flags."""
-
 from __future__ import annotations
 
 import argparse
@@ -121,10 +119,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def parse_flags(arguments: Sequence[str]) -> argparse.Namespace:
-    """Returns the flags; `.command` is the command, `.bindings` has (flag, gin binding) pairs.
-
-    `.launched` are the flags of the command that follows "--" after `launch`, else None.
-    """
+    """`.bindings` are (flag, gin binding) pairs, `.launched` the flags behind `launch ... --`."""
     root, parsers = build_parsers()
     before, launched = _split_launched(_ask_for_help(arguments))
     plain, bindings = _split_gin_flags(_with_two_dashes(before))
@@ -220,7 +215,6 @@ def _complete_gin_file(prefix: str, **_: Any) -> list[str]:
 
 
 def _ask_for_help(arguments: Sequence[str]) -> Sequence[str]:
-    """Returns arguments with the words "help" and "version" replaced by --help and --version."""
     if list(arguments) in ([], ["help"], ["help", "help"], ["help", "version"]):
         return ["--help"]
     if list(arguments) == ["version"]:
@@ -233,10 +227,7 @@ def _ask_for_help(arguments: Sequence[str]) -> Sequence[str]:
 
 
 def _split_command(arguments: Sequence[str]) -> tuple[str, list[str]]:
-    """Returns the name of the command, "" without one, and the other arguments.
-
-    Flags may stand before it. The name of a group alone is an error, except for its help.
-    """
+    """Flags may stand before the command. A group's name alone is an error, except for its help."""
     words = [i for i, argument in enumerate(arguments) if not argument.startswith("-")]
     name = " ".join(arguments[i] for i in words[:1])
     if name in _GROUPS:
@@ -299,7 +290,6 @@ def _bindings(
 
 
 def _split_launched(arguments: Sequence[str]) -> tuple[list[str], list[str] | None]:
-    """Returns the arguments before "--", and those after it, None without it; of `launch` only."""
     before: list[str] = list(arguments)
     launched: list[str] | None = None
     if "--" in before:
@@ -316,10 +306,7 @@ def _split_launched(arguments: Sequence[str]) -> tuple[list[str], list[str] | No
 
 
 def _split_gin_flags(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
-    """Returns the arguments without those that start with --gin., and these as (flag, binding).
-
-    The value may be a separate argument: --gin.TRAIN_STEPS 100.
-    """
+    """The value may be a separate argument: --gin.TRAIN_STEPS 100."""
     plain: list[str] = []
     bindings = []
     remaining = list(arguments)
@@ -340,9 +327,8 @@ def _split_gin_flags(arguments: Sequence[str]) -> tuple[list[str], list[tuple[st
 def _with_two_dashes(arguments: Sequence[str]) -> list[str]:
     """Returns the arguments with -flag as --flag.
 
-    Examples:
-      >>> _with_two_dashes(["-gin_file=a.gin", "-gin.SEED=1", "-n", "2", "-"])
-      ['--gin_file=a.gin', '--gin.SEED=1', '-n', '2', '-']
+    >>> _with_two_dashes(["-gin_file=a.gin", "-gin.SEED=1", "-n", "2", "-"])
+    ['--gin_file=a.gin', '--gin.SEED=1', '-n', '2', '-']
     """
     return [f"-{text}" if _ONE_DASH.match(text) else text for text in arguments]
 
@@ -350,9 +336,8 @@ def _with_two_dashes(arguments: Sequence[str]) -> list[str]:
 def _with_plain_switches(arguments: Sequence[str], switches: Collection[str]) -> list[str]:
     """Returns the arguments with --switch=true as --switch, without --noswitch, --switch=false.
 
-    Examples:
-      >>> _with_plain_switches(["--debug=true", "--noprofile", "--json=0"], ["debug", "profile"])
-      ['--debug', '--json=0']
+    >>> _with_plain_switches(["--debug=true", "--noprofile", "--json=0"], ["debug", "profile"])
+    ['--debug', '--json=0']
     """
     plain = []
     for text in arguments:

@@ -1,5 +1,3 @@
-"""Dumps of the programs that TensorFlow compiles, in a temporary folder."""
-
 from __future__ import annotations
 
 import contextlib
@@ -12,10 +10,9 @@ _PASSES = ("DTensorSPMDExpansion", "CSE", "DTensorFunctionRenaming")
 
 
 def dump_environment(folder: str) -> dict[str, str]:
-    """Returns the environment variables that make TensorFlow write programs to `folder`.
+    """Returns the variables that make TensorFlow, when it is imported, write programs to `folder`.
 
-    TensorFlow reads them when it is imported. `mtfrun.tools.planning` reads the programs; this
-    function is not there because importing that package imports TensorFlow.
+    `mtfrun.tools.planning` reads the programs; importing it imports TensorFlow.
     """
     return {
         "TF_DUMP_GRAPH_PREFIX": folder,

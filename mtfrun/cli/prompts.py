@@ -21,10 +21,10 @@ _TARGET_KEYS = ("target", "targets", "output")
 
 
 def read_prompts(path: str) -> list[bytes]:
-    """Returns the prompts of a file: lines, columns of `.tsv` and `.csv`, the inputs of `.jsonl`.
+    """Returns the lines of a file; of `.tsv` the first column.
 
-    A `.tsv` file has prompts in its first column, a `.csv` file in the column called "input" (or
-    "inputs", or "prompt"). A line of `.jsonl` is a string or an object with "input".
+    Of `.csv` it is the column "input", "inputs" or "prompt"; a line of `.jsonl` is a string or an
+    object with "input".
     """
     kind = kind_of(path)
     if kind == CSV:
@@ -43,8 +43,8 @@ def read_prompts(path: str) -> list[bytes]:
 def read_pairs(path: str) -> list[tuple[bytes, bytes]]:
     """Returns the (input, target) pairs of a file: objects of `.jsonl`, or columns.
 
-    A `.csv` file names its columns like the fields of objects; in other files a tab follows the
-    input. Without a tab, or without inputs in the file, pairs have an empty input.
+    `.csv` names its columns like the fields of objects; in other files a tab follows the input.
+    Pairs without an input have an empty one.
     """
     kind = kind_of(path)
     if kind == CSV:
@@ -71,10 +71,7 @@ def read_pairs(path: str) -> list[tuple[bytes, bytes]]:
 
 
 def read_lines(path: str) -> list[bytes]:
-    """Returns the lines of a file, or of standard input for "-", without their ends.
-
-    A line may have any bytes, or none; blank lines at the end of a `.tsv` file are skipped.
-    """
+    """Returns lines of any bytes without ends ("-": stdin), `.tsv` without blank lines at its end."""
     if path == "-":
         text = agreed_bytes(lambda: standard_input().read())
         content: Iterable[bytes] = [text.removeprefix(codecs.BOM_UTF8)]

@@ -43,7 +43,6 @@ describes the model, with the values of any checkpoint that training could start
 def add_shared_flags(
     parser: argparse.ArgumentParser, *, is_configured: bool = True, is_of_run: bool = True
 ) -> None:
-    """Adds the flags that every command has; see `Command` for those that its help text shows."""
     parser.add_argument(
         "--model_dir",
         help="the directory of the run" if is_of_run else argparse.SUPPRESS,
@@ -89,7 +88,6 @@ def add_shared_flags(
 
 
 def _add_flags_of_t5(add: Callable[..., None]) -> None:
-    """Adds flags that T5 and T5X have; their aliases are the second names of ours."""
     add(
         "--gin_location_prefix",
         action="append",
@@ -136,7 +134,7 @@ def check_shared(flags: argparse.Namespace) -> None:
 
 
 def _check_model_dir(name: str | None) -> None:
-    """Raises InputError for a directory that TensorFlow cannot open: its paths must be UTF-8."""
+    """TensorFlow opens only paths that are UTF-8."""
     try:
         # pathlib's expanduser raises for the name of an unknown user.
         os.path.abspath(os.path.expanduser(name or "")).encode()  # noqa: PTH100
@@ -148,7 +146,6 @@ def _check_model_dir(name: str | None) -> None:
 
 
 def check_mesh(mesh: str | None, layout: str | None) -> None:
-    """Raises InputError unless --mesh and --layout are lists of pairs in the right form."""
     for flag, text, pair, example in (
         ("--mesh", mesh, r"[^:]+:\d+", "data:2,model:2"),
         ("--layout", layout, r"[^:]+:[^:]+", "'batch:data;d_ff:model'"),
@@ -183,7 +180,6 @@ def add_output_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def check_run(flags: argparse.Namespace, *checkpoints: str) -> None:
-    """Raises InputError unless there is a run or a configuration, and --checkpoint can be used."""
     if flags.model_dir is None:
         if not flags.gin_file:
             raise InputError(f"{flags.command} needs the directory of a run: --model_dir=/tmp/run")

@@ -1,5 +1,3 @@
-"""The end of a command by a signal, with removal of unfinished files."""
-
 from __future__ import annotations
 
 import contextlib
@@ -17,11 +15,7 @@ _AGAIN_SECS = 0.01
 
 @contextlib.contextmanager
 def terminable() -> Iterator[None]:
-    """Makes SIGTERM, SIGINT and SIGHUP raise SystemExit(128 + number) inside.
-
-    The exception is raised when the devices have finished their current batch. A second signal ends
-    the process immediately, see `handle_signals`.
-    """
+    """A signal raises SystemExit(128 + number) after the current batch; a second one kills."""
     code: int | None = None
 
     def stop(number: int, _frame: object) -> None:

@@ -35,7 +35,7 @@ NON_FINITE = 3
 def open_run(
     flags: argparse.Namespace, command: Sequence[str]
 ) -> tuple[RunDirectory | None, RunObjects]:
-    """Returns the run of --model_dir, None without it, and the objects of its configuration."""
+    """The directory is None without --model_dir."""
     run = None if flags.model_dir is None else find_trained_run(flags.model_dir)
     with progress.waiting("building the model and its data"):
         built = build_run(run, settings_of(flags))
@@ -50,7 +50,6 @@ def open_run(
 
 
 def _check_devices(mesh: mtf.Mesh, flags: argparse.Namespace) -> None:
-    """Raises InputError unless the mesh has the devices that the flags give."""
     of_each = flags.devices_per_process
     if of_each is not None and mesh.size != of_each * processes.count():
         raise InputError(
@@ -61,7 +60,7 @@ def _check_devices(mesh: mtf.Mesh, flags: argparse.Namespace) -> None:
 
 
 def _record_where_possible(run: RunDirectory, command: Sequence[str], setup: Setup) -> None:
-    """Records a command that only reads the run, unless the directory cannot be written."""
+    """Does nothing if the run's directory cannot be written."""
     try:
         run.record_command(command, setup)
     except RunDirError as error:
@@ -89,7 +88,7 @@ def wait_for_checkpoint(
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
-    """Waits until a run has a checkpoint, as long as `steps_as_they_appear` would wait for one."""
+    """Waits for the first checkpoint as long as `steps_as_they_appear` would wait for a new one."""
     start = clock()
     while True:
         training, steps = processes.by_first(
@@ -109,10 +108,10 @@ def steps_as_they_appear(
 ) -> Iterator[int]:
     """Yields the steps of all checkpoints, then of new ones, until training has ended.
 
-    That is when no process trains the run, and either the newest checkpoint is of the last step or
-    there is no time-out. A checkpoint that is deleted before its step is yielded is left out; one
-    whose step is saved again is yielded again. `timeout_secs` is how long to wait for a new one,
-    whether or not a process trains, for runs that are interrupted; None waits while one trains.
+    It has ended when no process trains, and the newest checkpoint is of the last step or there is
+    no time-out. Deleted checkpoints are left out; one that is saved again is yielded again.
+    `timeout_secs` limits the wait for a new one, even if no process trains; None waits for
+    training.
     """
     yielded: dict[int, object] = {}
 
@@ -147,11 +146,7 @@ def restore_steps(
     *,
     leave_out_damaged: bool = False,
 ) -> Iterator[int]:
-    """Yields each of the steps after its checkpoint was restored.
-
-    The trainer deletes old checkpoints: one that it deletes between the listing and the end of the
-    reading is left out, and a line on standard error says so.
-    """
+    """Yields restored steps; a line names checkpoints that the trainer deletes before that."""
     for step in steps:
         try:
             restore(step)
@@ -171,10 +166,7 @@ def restore_steps(
 
 @contextlib.contextmanager
 def open_output(path: str) -> Iterator[TextIO]:
-    """Opens --output, a file that appears once it is complete, or standard output for "-".
-
-    Of several processes only the first one writes; the output of all other processes is dropped.
-    """
+    """A file appears once it is complete. Of several processes only the first one writes."""
     if not processes.is_first():
         with pathlib.Path(os.devnull).open("w", encoding="utf-8") as nowhere:
             yield nowhere
@@ -196,8 +188,7 @@ def json_line(record: Record, step: int) -> str:
 def as_text(text: str) -> str:
     r"""Returns a text with a line end, and control characters other than line ends escaped.
 
-    Examples:
-      >>> as_text("two\nlines \x1b[31m")
-      'two\nlines \\u001b[31m\n'
+    >>> as_text("two\nlines \x1b[31m")
+    'two\nlines \\u001b[31m\n'
     """
     return f"{visible(text)}\n"

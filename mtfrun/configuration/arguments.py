@@ -20,7 +20,6 @@ _SHOWN = 60
 
 
 def list_of(values: object, name: str, example: str) -> list[Any]:
-    """Returns the values of an argument that is a list or another ordered iterable."""
     if isinstance(values, str | bytes):
         raise InputError(f"{name} are a list: [{shown(values)}]")
     if isinstance(values, Mapping | Set) or not isinstance(values, Iterable):
@@ -115,7 +114,6 @@ def check_checkpoint(checkpoint: Any) -> None:
 
 
 def shown(value: object) -> str:
-    """Returns a value as one short line for an error."""
     text = " ".join(repr(value).split())
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}... ({type(value).__name__})"
 

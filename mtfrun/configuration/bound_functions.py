@@ -17,23 +17,22 @@ from mtfrun.configuration.gin_values import map_parts
 class _BoundFunction(ConfigurableReference):  # type: ignore[misc]
     """`@function` in a value of the configuration.
 
-    When gin passes the value to a class, the function takes its arguments from the configuration
-    once and for all. gin's references take them at every call, from the configuration of that
-    moment: an activation or a preprocessor is called long after another run was loaded.
+    The function takes its arguments from the configuration when gin passes the value to a class.
+    gin's references take them at every call, perhaps after another run was loaded.
     """
 
     def __init__(self, reference: ConfigurableReference) -> None:
         self.__dict__.update(vars(reference))
 
     def __eq__(self, other: object) -> bool:
-        """Compares as in a gin file: gin compares references before it writes one."""
+        """Before gin writes a reference, it compares it."""
         return isinstance(other, ConfigurableReference) and repr(self) == repr(other)
 
     def __hash__(self) -> int:
         return hash(repr(self))
 
     def __deepcopy__(self, memo: object) -> Callable[..., Any]:
-        """Returns the function: gin copies a reference to evaluate it."""
+        """To evaluate a reference, gin copies it."""
         scope = gin.config_scope(self.scopes) if self.scopes else contextlib.nullcontext()
         with scope:
             arguments = gin.get_bindings(self.configurable.selector)
@@ -41,7 +40,6 @@ class _BoundFunction(ConfigurableReference):  # type: ignore[misc]
 
 
 def bind_functions(value: Any) -> Any:
-    """Returns a value of a configuration whose functions have their arguments."""
     if isinstance(value, ConfigurableReference):
         is_function = not value.evaluate and not inspect.isclass(value.configurable.wrapped)
         return _BoundFunction(value) if is_function else value

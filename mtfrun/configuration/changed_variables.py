@@ -1,4 +1,4 @@
-"""The settings that explain why a model has other variables. Nothing is imported that they name."""
+"""The settings that explain why a model has other variables. Nothing that they name is imported."""
 
 from __future__ import annotations
 
@@ -24,23 +24,14 @@ _MOST_CHANGES = 4
 def values_of(text: str) -> dict[str, str]:
     """Returns the values in a recorded configuration by the names of its bindings.
 
-    Examples:
-      >>> values_of("optim.Adam.learning_rate = %LEARNING_RATE")
-      {'optim.Adam.learning_rate': '%LEARNING_RATE'}
-
-    Raises:
-      ConfigError: it is not a gin file.
+    >>> values_of("optim.Adam.learning_rate = %LEARNING_RATE")
+    {'optim.Adam.learning_rate': '%LEARNING_RATE'}
     """
     return {binding.name: value_text(binding.value) for binding in bindings_in(text)}
 
 
 def changes_of_variables(old_text: str, new_text: str, parts: Iterable[str]) -> list[Change]:
-    """Returns the changes that may explain why a model has other variables than before.
-
-    Args:
-      old_text, new_text: recorded configurations.
-      parts: parts of the checkpoint whose variables differ: "model", "optimizer", "averages".
-    """
+    """`parts` of the checkpoint have other variables: "model", "optimizer", "averages"."""
     old, new = bindings_in(old_text), bindings_in(new_text)
     changed = [
         change
@@ -60,12 +51,7 @@ def changes_of_variables(old_text: str, new_text: str, parts: Iterable[str]) -> 
 
 
 def describe_changes(found: Sequence[Change], present: Sequence[Binding]) -> str:
-    """Returns "D_MODEL 64 -> 128 (models/lm_tiny.gin:14, --gin.D_MODEL=128); 2 more".
-
-    Args:
-      found: the changes.
-      present: the bindings of the new configuration, which have the places.
-    """
+    """Returns "D_MODEL 64 -> 128 (models/lm_tiny.gin:14, --gin.D_MODEL=128); 2 more"."""
     texts = []
     for change in found:
         # The flag that has set it, and the line of a file that it overrides.

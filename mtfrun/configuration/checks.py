@@ -1,8 +1,7 @@
 """Checks that gin does not make: unused bindings, unknown macros, values of a wrong type.
 
-gin binds any name to any value. A mistyped macro, or a parameter of a base class or of an optimizer
-that was replaced, has no effect, and gin does not report it. Which bindings can take effect follows
-from the references, starting at the classes that the program calls.
+To gin, a mistyped macro, or a parameter of an optimizer that was replaced, is not an error. Which
+bindings can take effect follows from the references, starting at the classes the program calls.
 """
 
 from __future__ import annotations
@@ -36,16 +35,7 @@ _CALLED = re.compile(r"^# Parameters for (?:.*/)?(.*):$", re.MULTILINE)
 
 
 def check_bindings(bindings: Sequence[Binding], roots: Sequence[Any]) -> set[_Target]:
-    """Returns the targets of all bindings that can take effect.
-
-    Args:
-      bindings: in the order in which they take effect.
-      roots: the registered classes that the program itself calls.
-
-    Raises:
-      ConfigError: an unknown macro, a value that depends on itself, a binding without effect, a
-        value of a wrong type.
-    """
+    """Returns the targets of all bindings that can take effect; the program calls `roots`."""
     last = {(_target(binding), binding.parameter): binding for binding in bindings}
     macros = macros_of(last.values())
     _check_macros_exist(bindings, last.values())
@@ -69,10 +59,7 @@ def check_bindings(bindings: Sequence[Binding], roots: Sequence[Any]) -> set[_Ta
 
 
 def check_macros(bindings: Sequence[Binding]) -> None:
-    """Raises ConfigError for macros without a value, and for unused macros that a flag sets.
-
-    Nothing is imported.
-    """
+    """Raises ConfigError for macros without a value and unused ones of flags; imports nothing."""
     last = {(b.scope, b.selector.rpartition(".")[2], b.parameter): b for b in bindings}
     _check_macros_exist(bindings, last.values())
     used = {r.macro for binding in bindings for r in binding.references() if r.macro}
@@ -82,10 +69,7 @@ def check_macros(bindings: Sequence[Binding]) -> None:
 
 
 def check_taken(bindings: Sequence[Binding], operative_config: str) -> None:
-    """Raises ConfigError if a class was called with another value than the configuration's.
-
-    Where the program itself passes an argument, gin ignores the value that is bound to it.
-    """
+    """Raises ConfigError for values that gin ignored, since the program passes the argument."""
     called = {target_of(name) for name in _CALLED.findall(operative_config)}
     operative = bindings_in(operative_config)
     taken = {(target_of(b.selector), b.parameter) for b in operative}
@@ -201,10 +185,7 @@ def _check_cycles(bindings: Iterable[Binding], calls: Iterable[_Call]) -> None:
 
 
 def _check_sizes(bindings: Iterable[Binding], macros: Mapping[str, Binding]) -> None:
-    """Raises ConfigError if a value is too large once its macros have their values.
-
-    n macros that are lists of the next one twice are a value of 2^n parts. There are no cycles.
-    """
+    """Macros that are lists of the next one twice give a value of 2^n parts. Needs no cycles."""
     sizes: dict[str, int] = {}
 
     def size_of(binding: Binding) -> int:

@@ -59,7 +59,7 @@ gin.config._FINALIZE_HOOKS.remove(gin.config.find_missing_overrides_hook)
 
 
 class _Bindings:
-    """The user's bindings in order, and gin's values by target, which gin passes to hooks only."""
+    """The user's bindings in order, and gin's by target, which gin passes to hooks only."""
 
     of_user: ClassVar[list[Binding]] = []
     by_target: ClassVar[dict[tuple[str, str], dict[str, Any]]] = {}
@@ -76,10 +76,7 @@ _lock = threading.RLock()
 
 @contextlib.contextmanager
 def exclusive() -> Iterator[None]:
-    """Keeps other threads out until the objects of a configuration are built.
-
-    `parse` replaces gin's only configuration, from which the classes take their arguments.
-    """
+    """Holds a lock until the objects are built, since `parse` replaces gin's only configuration."""
     with _lock:
         yield
 
@@ -93,18 +90,12 @@ def parse(
     allowed_imports: Sequence[str] | None = None,
     modules: Sequence[str] = (),
 ) -> list[Binding]:
-    """Makes files and flags gin's configuration and returns their bindings, in that order.
+    """Replaces gin's configuration by files and flags and returns their bindings, in that order.
 
-    An earlier configuration is discarded.
-
-    Args:
-      files: names of gin files.
-      flags: pairs of a flag, for messages, and its binding.
-      search_paths: directories in which gin files are searched for.
-      roots: the classes that the program calls.
-      allowed_imports: prefixes of the modules that files from a run directory may import besides
-        mtfrun's; None for files that the user names, which are code.
-      modules: names of modules that are imported, and whose classes and functions flags may name.
+    `flags` are pairs of a flag, for messages, and its binding; `roots` the classes that the program
+    calls; `modules` are imported, and flags may name their contents. Files from a run directory may
+    import mtfrun and modules with a prefix in `allowed_imports`; None is for the user's files,
+    which are code.
 
     Raises:
       ConfigError: one line, with the place and the nearest valid name.
@@ -150,11 +141,7 @@ def parse(
 def check_statements(
     files: Sequence[str], flags: Sequence[tuple[str, str]], search_paths: Sequence[str]
 ) -> Collection[str]:
-    """Returns the names of the modules that files import, without importing them.
-
-    Raises:
-      ConfigError: an error that can be found without the imports.
-    """
+    """Returns the modules that files import, without importing them; raises early ConfigErrors."""
     statements, _, _ = _read(files, flags, search_paths)
     check_macros(statements.bindings)
     return statements.imports.values()
@@ -219,7 +206,6 @@ def _is_named(value: object, parameter: str, text: str) -> bool:
 
 
 def argument(cls: Callable[..., object], name: str, default: object = None) -> Any:
-    """Returns one argument of a class without calling the class."""
     value = gin.get_bindings(cls, resolve_references=False).get(name, default)
     try:
         return copy.deepcopy(value)  # so gin evaluates references
@@ -231,7 +217,7 @@ def argument(cls: Callable[..., object], name: str, default: object = None) -> A
 
 
 def override(cls: type, **arguments: object) -> None:
-    """Gives arguments of a class of mtfrun other values, without the checks of `parse`."""
+    """Sets arguments of a class of mtfrun without the checks of `parse`."""
     target = shown_name(cls)
     module = target.partition(".")[0]
     lines = [override_statement(f"{target}.{name}", value) for name, value in arguments.items()]
@@ -243,10 +229,7 @@ def override(cls: type, **arguments: object) -> None:
 
 
 def config_text(allowed_imports: Sequence[str] = ()) -> str:
-    """Returns the configuration as one gin file without includes, the bindings of flags among it.
-
-    Its first line names the modules that it needs besides mtfrun's.
-    """
+    """Returns one gin file without includes; its first line names the modules besides mtfrun's."""
     return name_modules(gin.config_str(max_line_length=100), allowed_imports)
 
 
@@ -280,8 +263,8 @@ def _read(
 ) -> tuple[Statements, list[tuple[str, str]], ConfigError | None]:
     """Returns statements, flags, and the error of a flag that is not valid gin syntax.
 
-    Such a flag gets the value that was probably meant. If that value passes the checks, the caller
-    raises the syntax error, which says how to write the flag.
+    Such a flag gets the value that was probably meant; if that passes the checks, the caller raises
+    the syntax error, which says how to write the flag.
     """
     statements = Statements()
     for name in files:
@@ -302,10 +285,9 @@ def _read(
 
 
 def _import_from_the_working_directory() -> None:
-    """Appends the working directory to Python's path, so that gin files can import its modules.
+    """Appends the working directory to the path, as `python -m` does and a script does not.
 
-    `python -m` prepends it, a script does not. Only for configurations that may import the user's
-    modules: in a directory from elsewhere, the import of an optional package would run its files.
+    Not for directories from elsewhere: the import of an optional package would run their files.
     """
     directory = str(Path.cwd())
     if directory not in sys.path and "" not in sys.path:
@@ -328,7 +310,7 @@ def _explained(imports: Mapping[str, str], flag: str | None = None) -> Iterator[
 def _register_named(
     statements: Statements, flag: str, names: Mapping[str, tuple[str, str]]
 ) -> None:
-    """Registers the classes and functions that a flag names, as gin does for files only."""
+    """Registers what a flag names, as gin does for files only."""
     for binding in statements.bindings:
         if binding.place != flag:
             continue
@@ -356,10 +338,7 @@ def _register(import_statement: str, name: str) -> None:
 
 
 def _remove_unused(used: set[tuple[str, Any]]) -> None:
-    """Removes bindings without effect, whose reference a later binding has replaced.
-
-    `config.gin` then has this run's bindings only, and can be read again without an error.
-    """
+    """Removes bindings whose reference a later one replaced: config.gin could not be read again."""
     bindings = _Bindings.by_target
     for scope, selector in list(bindings):
         if (scope, target_of(selector)) not in used:

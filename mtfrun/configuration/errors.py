@@ -31,10 +31,7 @@ class ConfigError(InputError):
 
 
 def one_line(error: BaseException) -> str:
-    """Returns the message of an error in one line, without gin's additions.
-
-    Characters that change a terminal are escaped.
-    """
+    """Drops gin's additions, and escapes characters that change a terminal."""
     text = escaped(_text(error))
     if len(text) > _LONGEST:
         return f"{text[: _LONGEST - _END]} ... {text[-_END:]}"
@@ -78,7 +75,6 @@ def path_hint(error: OSError) -> str:
 
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Raises InputErrors with the line that the command would print."""
     try:
         yield
     except InputError as error:
@@ -89,7 +85,7 @@ def one_line_errors() -> Iterator[None]:
 
 
 def without_gin(kind: type[InputError]) -> type[InputError]:
-    """Returns the class of an error; gin raises errors of classes that derive from it."""
+    """Drops the class that gin derives from an error's class."""
     while getattr(vars(kind).get("__str__"), "__module__", "").startswith("gin."):
         (kind,) = kind.__bases__
     return kind

@@ -21,8 +21,8 @@ _MACROS = re.compile(r"^ {5}([A-Z_]+(?:, [A-Z_]+)*): (.*(?:\n {9}.*)*)$", re.MUL
 class GinHeader:
     """The comment at the top of a gin file.
 
-    `description` has paragraphs; `overridden` says what macros mean, by one or several names:
-    "NUM_LAYERS, D_MODEL"; `result` was measured, or is "not measured".
+    `description` has paragraphs; `overridden` says what macros mean, by names such as "NUM_LAYERS,
+    D_MODEL"; `result` was measured, or is "not measured".
     """
 
     name: str
@@ -43,11 +43,7 @@ def find_gin_file(name: str, search_paths: Sequence[str] = ()) -> Path | None:
 
 
 def require_gin_file(name: str, search_paths: Sequence[str] = ()) -> Path:
-    """Returns the path of the first file of that name.
-
-    Raises:
-      ConfigError: there is none.
-    """
+    """Returns the first file of that name, or raises ConfigError."""
     path = find_gin_file(name, search_paths)
     if path is None:
         if Path(name).is_dir():
@@ -61,7 +57,7 @@ def require_gin_file(name: str, search_paths: Sequence[str] = ()) -> Path:
 
 
 def shipped_gin_files() -> list[str]:
-    """Returns the names of the files in the package, such as "models/lm_small.gin"."""
+    """Returns names such as "models/lm_small.gin"."""
     return sorted(path.relative_to(SHIPPED).as_posix() for path in SHIPPED.rglob("*.gin"))
 
 
@@ -74,9 +70,8 @@ def shipped_files_with(macro: str) -> list[str]:
 def example_flag(name: str) -> str:
     r"""Returns a flag that sets a macro, to the value in one of the package's commands if any.
 
-    Examples:
-      >>> example_flag("TSV_FILES"), example_flag("MY_FILES")
-      ('--gin.TSV_FILES="\'pairs/*.tsv\'"', '--gin.MY_FILES=VALUE')
+    >>> example_flag("TSV_FILES"), example_flag("MY_FILES")
+    ('--gin.TSV_FILES="\'pairs/*.tsv\'"', '--gin.MY_FILES=VALUE')
     """
     flag = re.compile(rf'--gin\.{re.escape(name)}=(?:"[^"\n]*"|[^\s"]*\w)')
     texts = (Path(SHIPPED, file).read_text("utf-8") for file in shipped_gin_files())

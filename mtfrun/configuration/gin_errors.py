@@ -34,13 +34,7 @@ _FILES_WITH = {
 
 
 def explain(error: Exception, imports: _ImportedModules, flag: str | None) -> ConfigError | None:
-    """Returns the error for the user; None if the exception is not one of gin's.
-
-    Args:
-      error: an exception of `gin.parse_config` or `gin.parse_config_file`.
-      imports: modules by their names in gin files.
-      flag: the flag that was parsed; None for files.
-    """
+    """Returns None for exceptions that are not gin's. `imports` are by their names in gin files."""
     text = str(error)
     place = _PLACE.search(text)
     where = flag or (f"{short_path(place['file'])}:{place['line']}" if place else "configuration")

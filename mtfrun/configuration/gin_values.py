@@ -26,10 +26,7 @@ _PYTHON_NAMES = {"true": "True", "false": "False", "null": "None", "none": "None
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-    """`@scope/selector` in a value, `@scope/selector()` if called, or `%NAME`.
-
-    A macro has the selector MACRO, and its name as the scope.
-    """
+    """`@scope/selector`, `@scope/selector()` if called, or `%NAME`: selector MACRO, scope NAME."""
 
     scopes: tuple[str, ...]
     selector: str
@@ -37,7 +34,7 @@ class Reference:
 
     @property
     def macro(self) -> str:
-        """The name of a macro, "" for a class or function."""
+        """Empty for a class or function."""
         return self.scopes[-1] if self.selector == MACRO else ""
 
     def __str__(self) -> str:
@@ -56,9 +53,8 @@ def reference(text: str) -> Reference:
 def value_text(value: Any) -> str:
     """Returns a value as gin writes it.
 
-    Examples:
-      >>> value_text({"inputs": (1e-6, None), "layers": [reference("@mtf.relu")]})
-      "{'inputs': (1e-06, None), 'layers': [@mtf.relu]}"
+    >>> value_text({"inputs": (1e-6, None), "layers": [reference("@mtf.relu")]})
+    "{'inputs': (1e-06, None), 'layers': [@mtf.relu]}"
     """
     if isinstance(value, Reference):
         return str(value)
@@ -75,9 +71,8 @@ def value_text(value: Any) -> str:
 def override(name: str, value: Any) -> str:
     """Returns the statement that gives a macro or parameter a value.
 
-    Examples:
-      >>> override("mtf.Mesh.shape", "data:2")
-      "mtf.Mesh.shape = 'data:2'"
+    >>> override("mtf.Mesh.shape", "data:2")
+    "mtf.Mesh.shape = 'data:2'"
     """
     return f"{name} = {value_text(value)}"
 
@@ -116,11 +111,8 @@ def with_reference_texts(value: Any) -> Any:
 def parse_gin(text: Any, source: str) -> tuple[list[Any], list[tuple[int, Reference]]]:
     """Returns the statements of an open file, or of a flag's text, as gin's parser returns them.
 
-    References are `Reference`, and are returned with their lines as well: a value lacks some of
-    them if a dictionary has a key twice.
-
-    Raises:
-      ConfigError: a syntax error, or a value that is too large.
+    All references are returned with their lines as well: a value lacks some of them if a dictionary
+    has a key twice. Raises ConfigError for a syntax error, or a value that is too large.
     """
     is_flag = isinstance(text, str)
     try:
@@ -174,7 +166,6 @@ def check_size(value: Any, place: str) -> None:
 
 
 def shorten_flag(flag: str) -> str:
-    """Returns a flag as errors show it."""
     return flag if len(flag) <= 200 else f"{flag[:200]}..."
 
 
@@ -200,7 +191,7 @@ class _Parser(config_parser.ConfigParser):  # type: ignore[misc]
 
 
 class _Delegate(config_parser.ParserDelegate):  # type: ignore[misc]
-    """Makes References without looking anything up, and lists them with their lines."""
+    """Makes References, with their lines, without looking anything up."""
 
     def __init__(self, text: Any) -> None:
         self.references: list[tuple[int, Reference]] = []

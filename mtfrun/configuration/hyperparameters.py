@@ -52,11 +52,7 @@ NEUTRAL: Mapping[str, frozenset[str]] = {
 
 
 class _Parameter:
-    """A parameter in use, by the names that mtfrun publishes.
-
-    `text` is the value as gin writes it, without macros; `refers_to` has the classes and functions
-    in the value.
-    """
+    """A parameter in use, by the names that mtfrun publishes; `text` is without macros."""
 
     def __init__(self, binding: Binding, macros: Mapping[str, Any]):
         self.target = _name_of(binding.selector)
@@ -90,7 +86,6 @@ class Hyperparameters(NamedTuple):
 
 
 def hyperparameters(bindings: Sequence[Binding], files: Sequence[str]) -> Hyperparameters:
-    """Returns the hyperparameters of the objects that were built from `bindings`."""
     macros = values_of_macros(bindings_in(operative_config_text()))
     flags = {b.name: b.value for b in bindings if b.from_flag and b.selector != MACRO}
     values = {
@@ -102,10 +97,10 @@ def hyperparameters(bindings: Sequence[Binding], files: Sequence[str]) -> Hyperp
 
 
 def training_hyperparameters(*, with_data: bool) -> dict[str, dict[str, str]]:
-    """Returns the parameters in use that change the results of a training, as texts by name.
+    """Returns the parameters that change the results of a training, of objects that were built.
 
     Values that differ from the defaults of their classes are under "given", the rest under
-    "defaults". The objects must have been built.
+    "defaults", as texts by name.
     """
     parameters = list(_parameters_in_use())
     neutral = _neutral_targets(parameters, with_data=with_data)

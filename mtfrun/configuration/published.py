@@ -65,7 +65,7 @@ def _published_names() -> dict[tuple[str, str], str]:
 
 
 def is_configurable(value: object) -> bool:
-    """Returns whether gin can give a value arguments: whether it is a class or function."""
+    """Returns whether gin can bind arguments: whether it is a class or function."""
     return inspect.isclass(value) or inspect.isfunction(value)
 
 
@@ -85,7 +85,7 @@ def exported_names(module: Any) -> list[str]:
 
 
 def public_names(imports: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    """Returns the classes and functions of imported modules by their full and short names.
+    """Returns imported classes and functions by their full and short names.
 
     "optim.Adam" and "Adam" stand for ("from mtfrun import optim", "optim.Adam").
     """
@@ -108,7 +108,6 @@ def import_statement(name: str, path: str) -> str:
 
 
 def signature_of(target: Any) -> dict[str, inspect.Parameter]:
-    """Returns the parameters that gin can bind."""
     try:
         # A subclass that gin makes has another signature, but its __init__ has the class's.
         signature = inspect.signature(target.__init__ if inspect.isclass(target) else target)
@@ -129,7 +128,6 @@ def parameters_of(selector: str) -> dict[str, inspect.Parameter]:
 
 
 def default_text(target: Any, parameter: inspect.Parameter) -> str | None:
-    """Returns the default of a parameter as Python writes it, None without one."""
     default = parameter.default
     if default is parameter.empty:
         return None

@@ -1,8 +1,7 @@
-"""Ranges of the numeric parameters of mtfrun.
+"""Ranges of the numeric parameters of mtfrun, by name: it means the same in all its classes.
 
-A name means the same in all classes of mtfrun, so that names tell the range. The classes check
-their arguments too, for those who use them from Python; here it is known which line or flag has set
-a value, and nothing has been built. Parameters of a user's classes have no range.
+The classes check their arguments too, for users of Python. Here it is clear which line or flag has
+set a value, before anything is built. Parameters of a user's classes have no range.
 """
 
 from __future__ import annotations
@@ -74,5 +73,5 @@ _OF_NAMES: dict[str, Range] = {
 
 
 def range_of(module: str, parameter: str) -> Range | None:
-    """Returns the range of a parameter of a class of a module, None if any number is allowed."""
+    """Returns None if any number is allowed."""
     return _OF_NAMES.get(parameter) if module.partition(".")[0] == "mtfrun" else None

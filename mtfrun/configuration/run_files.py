@@ -34,7 +34,7 @@ _PATH = re.compile(r"(?:.*_)?(?:files?|dirs?|directory|folder|paths?|patterns?)"
 
 @dataclasses.dataclass(frozen=True)
 class Copy:
-    """A file in a run directory, "vocabulary/1f2e3d4c-spm.model", and its SHA-256."""
+    """A file in a run directory, such as "vocabulary/1f2e3d4c-spm.model"."""
 
     file: str
     sha256: str
@@ -42,13 +42,10 @@ class Copy:
 
 @dataclasses.dataclass(frozen=True)
 class RunFiles:
-    """The files that a run directory records.
+    """The files that a run directory records, by the paths of the originals in the configuration.
 
-    Attributes:
-      directory: the working directory in which the configuration was written.
-      run: the path of the run directory at that time.
-      copies: copies by the path of the original, as in the configuration.
-      source_summary: see `Data.source_summary`.
+    `directory` is the working directory, and `run` the path of the run directory, when the
+    configuration was written; for `source_summary` see `Data.source_summary`.
     """
 
     directory: str
@@ -58,11 +55,7 @@ class RunFiles:
 
     @classmethod
     def of(cls, run: Path) -> RunFiles | None:
-        """Reads the record of a run directory; None if it has none.
-
-        Raises:
-          ConfigError: the record is damaged.
-        """
+        """Reads the record of a run directory, None without one; ConfigError if it is damaged."""
         path = run / RECORD
         if not os.path.lexists(path):
             return None
@@ -151,11 +144,8 @@ def relocations(bindings: Sequence[Binding], runs: Mapping[str, Path]) -> dict[i
     """Returns functions that resolve the paths in bindings, by the index of the binding.
 
     The path of a copied file becomes the path of the copy, paths inside the run directory follow
-    it, and relative paths start at the directory where the configuration was written.
-
-    Args:
-      bindings: in the order in which they take effect.
-      runs: from the path of a configuration, as in `Binding.place`, to the run directory.
+    it, and relative paths start at the directory where the configuration was written. `runs` has
+    the run directory by the path of its configuration, as in `Binding.place`.
     """
     records = {place: (run, RunFiles.of(run)) for place, run in runs.items()}
     macros = _macros_of_paths(bindings)

@@ -23,15 +23,10 @@ _ENTRY = re.compile(r"^(\*{0,2}\w+(?:, \*{0,2}\w+)*): (.*(?:\n[ ]+.*)*)", re.MUL
 class Setting:
     """A parameter of a class or function that a run calls.
 
-    Attributes:
-      owner: "optim.Adafactor"; with its scope, if it has values there,
-        "encoder/transformer.Stack".
-      name: the parameter.
-      value: as gin writes it, with the values of macros; None where the program gives it.
-      default: as Python writes it; None without one.
-      place: the line or flag that has set the value; None for a default.
-      macros: the macros by which it was set, first the one that the parameter is bound to.
-      doc: the docstring's words.
+    `owner` is "optim.Adafactor", or "encoder/transformer.Stack" if there are values in a scope.
+    `value`, as gin writes it and without macros, is None where the program passes it; `default` is
+    None without one; `place`, the line or flag, is None for a default. The first of `macros` is the
+    one that the parameter is bound to.
     """
 
     owner: str
@@ -56,10 +51,7 @@ class _Target(NamedTuple):
 
 
 def settings_in_use(bindings: Sequence[Binding], roots: Sequence[type]) -> list[Setting]:
-    """Returns the parameters of all classes and functions that a configuration refers to.
-
-    Nothing is built and no data are read. `roots` are the classes that the program calls.
-    """
+    """Builds nothing and reads no data. `roots` are the classes that the program calls."""
     last = {(b.scope, target_of(b.selector), b.parameter): b for b in bindings}
     macros = macros_of(last.values())
     settings: dict[tuple[str, str], Setting] = {}
@@ -130,9 +122,8 @@ def parameter_docs(target: Any) -> dict[str, str]:
 def first_sentence(text: str) -> str:
     """Returns a text up to its first full stop or semicolon.
 
-    Examples:
-      >>> first_sentence("Which are saved; None for all. By default all.")
-      'Which are saved'
+    >>> first_sentence("Which are saved; None for all. By default all.")
+    'Which are saved'
     """
     return re.split(r"[.;](?= |$)", text, maxsplit=1)[0]
 
@@ -140,9 +131,8 @@ def first_sentence(text: str) -> str:
 def _entries(docstring: str) -> dict[str, str]:
     r"""Returns the entries of the sections Args and Attributes.
 
-    Examples:
-      >>> _entries("Does.\n\nArgs:\n  a, b: two\n    numbers.\n\nRaises:\n  ValueError: never.")
-      {'a': 'two numbers.', 'b': 'two numbers.'}
+    >>> _entries("Does.\n\nArgs:\n  a, b: two\n    numbers.\n\nRaises:\n  ValueError: never.")
+    {'a': 'two numbers.', 'b': 'two numbers.'}
     """
     entries = {}
     # Some classes say of their attributes that they are the arguments: these come last.

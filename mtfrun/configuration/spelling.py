@@ -20,11 +20,10 @@ _FLAG = re.compile(r"(--gin\.|--gin_param=|--gin_bindings=|)([^=]*?)( *= *)(.*)"
 def gin_spelling(text: str) -> str | None:
     """Returns the gin value that a text seems to mean; None for an open bracket.
 
-    Examples:
-      >>> [gin_spelling(text) for text in ("true", "3", "test", "a,b", "[1,b]", "Adam()")]
-      ['True', '3', "'test'", "['a', 'b']", "[1, 'b']", '@Adam()']
-      >>> gin_spelling("data:2,model:2")
-      "'data:2,model:2'"
+    >>> [gin_spelling(text) for text in ("true", "3", "test", "a,b", "[1,b]", "Adam()")]
+    ['True', '3', "'test'", "['a', 'b']", "[1, 'b']", '@Adam()']
+    >>> gin_spelling("data:2,model:2")
+    "'data:2,model:2'"
     """
     text = text.strip()
     if text.lower() in _CONSTANTS:
@@ -53,24 +52,20 @@ def _list_spelling(items: str) -> str | None:
 
 
 def gin_flag(name: str, text: str) -> str | None:
-    r"""Returns the flag that gives a macro or a parameter the value that a text seems to mean.
+    r"""Returns a flag for a shell, with the value that a text seems to mean; None if unclear.
 
-    It can be pasted into a shell; None where the text cannot be understood.
-
-    Examples:
-      >>> gin_flag("SEED", "1"), gin_flag("EVAL_SPLIT", "test")
-      ('--gin.SEED=1', '--gin.EVAL_SPLIT="\'test\'"')
+    >>> gin_flag("SEED", "1"), gin_flag("EVAL_SPLIT", "test")
+    ('--gin.SEED=1', '--gin.EVAL_SPLIT="\'test\'"')
     """
     value = gin_spelling(text)
     return None if value is None else f"--gin.{name}={_in_shell(value)}"
 
 
 def better_flag(flag: str) -> str | None:
-    r"""Returns a flag whose value gin cannot read as it seems to be meant, None if it is unclear.
+    r"""Returns a corrected flag, whose value gin can read, or None if its meaning is unclear.
 
-    Examples:
-      >>> better_flag("--gin.USE_AVERAGES=true"), better_flag("--gin_param=Adam.beta1 = a,b")
-      ('--gin.USE_AVERAGES=True', '--gin_param="Adam.beta1 = [\'a\', \'b\']"')
+    >>> better_flag("--gin.USE_AVERAGES=true"), better_flag("--gin_param=Adam.beta1 = a,b")
+    ('--gin.USE_AVERAGES=True', '--gin_param="Adam.beta1 = [\'a\', \'b\']"')
     """
     match = _FLAG.fullmatch(flag)
     if match is None or not match[2] or match[2].startswith("--"):
@@ -85,11 +80,10 @@ def better_flag(flag: str) -> str | None:
 
 
 def better_binding(text: str) -> str | None:
-    r"""Returns a corrected binding that gin can read, or None if its meaning is unclear.
+    """Returns a corrected binding that gin can read, or None if its meaning is unclear.
 
-    Examples:
-      >>> better_binding("EVAL_SPLIT = test"), better_binding("D_MODEL = [64")
-      ("EVAL_SPLIT = 'test'", None)
+    >>> better_binding("EVAL_SPLIT = test"), better_binding("D_MODEL = [64")
+    ("EVAL_SPLIT = 'test'", None)
     """
     name, equals, value = text.partition("=")
     better = gin_spelling(value) if equals else None

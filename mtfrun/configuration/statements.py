@@ -1,4 +1,4 @@
-"""The statements of gin files and flags with their places, which gin does not keep."""
+"""The statements of gin files and flags with their places, which gin drops."""
 
 from __future__ import annotations
 
@@ -34,9 +34,7 @@ _MOST_BYTES = 1 << 20
 class Binding:
     """`scope/selector.parameter = value`; of `NAME = value` the selector is MACRO, scope NAME.
 
-    Attributes:
-      value: a Python literal, with `Reference`s.
-      place: "models/lm_small.gin:12", or the flag.
+    `value` is a Python literal with `Reference`s; `place` is "models/lm_small.gin:12", or the flag.
     """
 
     scope: str
@@ -64,7 +62,7 @@ class Binding:
         return value_text(self.value)
 
     def source(self, macros: Mapping[str, Binding]) -> Binding:
-        """Returns the binding of the macro that gives the value, or this one."""
+        """Returns the binding of the macro that sets the value, or this one."""
         return [self, *macro_chain(self.value, macros)][-1]
 
 
@@ -77,8 +75,6 @@ class SourceStatement(NamedTuple):
 
 
 class SourceFile(NamedTuple):
-    """A gin file that was read."""
-
     path: Path
     text: str
 
@@ -95,13 +91,10 @@ class _NamedText(io.StringIO):
 
 @dataclasses.dataclass
 class Statements:
-    """All statements of files and flags.
+    """All statements of files and flags, `bindings` in the order in which they take effect.
 
-    Attributes:
-      bindings: in the order in which they take effect.
-      imports: modules by their names in gin files.
-      files: the statements of each file, without `include`; imported names hold in their file only.
-      sources: each name of a file is looked up and read once.
+    `imports` are by their names in gin files. `files` has statements without `include`, by file,
+    since imported names hold in their file only. Each name in `sources` is looked up and read once.
     """
 
     bindings: list[Binding] = dataclasses.field(default_factory=list)
@@ -112,11 +105,7 @@ class Statements:
     def add_file(
         self, name: str, search_paths: Sequence[str], including: tuple[Path, ...] = ()
     ) -> None:
-        """Reads a file and the files that it includes, which are searched for as `find` says.
-
-        Raises:
-          ConfigError: a syntax error, a file that does not exist or includes itself, or too many.
-        """
+        """Reads a file and the files that it includes; ConfigError also for cycles, or too many."""
         source = self._source(name, search_paths, including)
         if source.path in including:
             raise ConfigError(f"gin file {short_path(source.path)} includes itself")
@@ -169,11 +158,6 @@ class Statements:
         return self.sources[name]
 
     def add_flag(self, flag: str, text: str) -> None:
-        """Reads the binding of a flag.
-
-        Raises:
-          ConfigError: a syntax error, or a text that is not one binding.
-        """
         entries = list(_parse(text, flag))
         if len(entries) != 1 or not isinstance(
             entries[0].statement, config_parser.BindingStatement
@@ -231,10 +215,7 @@ def macro_chain(value: Any, macros: Mapping[str, Binding]) -> list[Binding]:
 
 
 def name_to_override(bindings: Sequence[Binding], parameter: str) -> str:
-    """Returns what to bind to change "mtf.Mesh.shape": the macro with its value, or itself.
-
-    A macro that nothing uses any more would be an error.
-    """
+    """Returns what to bind for "mtf.Mesh.shape": its macro, since an unused one is an error."""
     cls, _, name = parameter.rpartition(".")
     for binding in reversed(bindings):
         if binding.parameter == name and last_part(binding.selector) == last_part(cls):
@@ -261,10 +242,7 @@ def last_part(selector: str) -> str:
 
 
 def _parse(text: Any, source: str) -> Iterator[SourceStatement]:
-    """Yields the statements of an open file or of the text of a flag.
-
-    Those of a block are its declaration and its bindings.
-    """
+    """A block yields its declaration and its bindings."""
     statements, references = parse_gin(text, source)
     # The parser reads a whole block before it returns the first statement, so that only lines tell
     # which binding a reference belongs to.

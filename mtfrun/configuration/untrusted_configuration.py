@@ -1,9 +1,8 @@
 """The check of a run directory's configuration, which may come from somebody else.
 
 gin imports every module that a file imports, and calls every function that a value refers to. Files
-that are named on the command line are code. The `config.gin` of a run directory is data: it may
-import mtfrun and refer to the classes and functions that mtfrun publishes for configurations; other
-modules only if --gin_allow_imports names them.
+on the command line are code. The `config.gin` of a run directory is data: it may use mtfrun's
+published classes and functions; other modules only if --gin_allow_imports names them.
 """
 
 from __future__ import annotations
@@ -41,12 +40,8 @@ class _Unlisted(NamedTuple):
 def check_untrusted(statements: Statements, allowed: Sequence[str], config_of_run: str) -> None:
     """Raises ConfigError if a configuration uses a module or object that is not allowed.
 
-    Nothing is imported before all imports were checked.
-
-    Args:
-      statements: of all files, included ones too.
-      allowed: prefixes of modules that may be used besides mtfrun's.
-      config_of_run: the run's configuration, which names the modules of its training.
+    Nothing is imported before all imports were checked. `allowed` has prefixes of modules besides
+    mtfrun's; `config_of_run` names the modules of its training.
     """
     unlisted = list(_unlisted_imports(statements, allowed))
     if not unlisted:
@@ -66,7 +61,7 @@ def check_untrusted(statements: Statements, allowed: Sequence[str], config_of_ru
 
 
 def name_modules(text: str, allowed: Sequence[str]) -> str:
-    """Returns a trusted configuration, with a comment at the top that names its other modules."""
+    """Adds a comment at the top that names the modules of a trusted configuration."""
     statements = Statements()
     statements.add_text(text)
     needed = [*allowed]
@@ -144,8 +139,7 @@ def _imported(entry: SourceStatement, imports: Mapping[str, str]) -> ModuleType:
 def _path_of(selector: str, modules: Mapping[str, ModuleType]) -> Iterator[object]:
     """Yields the objects on the path of a dotted name, attribute by attribute as gin resolves it.
 
-    An attribute is read after its object was yielded. An attribute that does not exist ends the
-    path: gin reports it.
+    An attribute is read after its object was yielded. A missing one ends the path: gin reports it.
     """
     first, *attributes = selector.split(".")
     target: Any = modules.get(first)

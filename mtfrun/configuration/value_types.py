@@ -33,10 +33,7 @@ class Part(NamedTuple):
 
 
 def check_value(binding: Binding, function: Any, macros: Mapping[str, Binding]) -> None:
-    """Raises ConfigError if a value does not fit the type or the range of a parameter.
-
-    References are not checked, since their objects do not exist yet.
-    """
+    """Checks the type and the range, but not references: their objects do not exist yet."""
     whole = resolved(Part(binding.value, binding.place), macros)
     annotation = _annotation(function, binding.parameter)
     wrong, remedy = _misfit(whole, annotation, macros), _type_text(annotation)
@@ -54,7 +51,6 @@ def check_value(binding: Binding, function: Any, macros: Mapping[str, Binding]) 
 
 
 def resolved(part: Part, macros: Mapping[str, Binding]) -> Part:
-    """Replaces a macro by its value and the place that set it."""
     chain = macro_chain(part.value, macros)
     return Part(chain[-1].value, chain[-1].place) if chain else part
 
@@ -127,10 +123,7 @@ def _misfit_of_one(part: Part, option: Any, macros: Mapping[str, Binding]) -> Pa
 
 
 def _is_reference(option: Any) -> bool:
-    """Returns whether only a reference can make a value of this type.
-
-    False for user-defined classes: the function that takes one may convert a plain value.
-    """
+    """False for user-defined classes: the function that takes one may convert a plain value."""
     origin = typing.get_origin(option) or option
     module = origin.__module__ if isinstance(origin, type) else ""
     return origin is Callable or module.partition(".")[0] in ("mtfrun", "tensorflow")

@@ -15,7 +15,7 @@ _SIGNS = {" ": "␣", "\n": "↵", "\t": "⇥", "\r": "␍", "▁": "␣"}
 
 
 def mark_blanks(text: str) -> str:
-    r"""Returns the text of a token with signs for blanks and other characters that nobody sees.
+    r"""Returns the text of a token with signs for blanks and invisible characters.
 
     >>> mark_blanks("a b" + chr(10) + chr(0))
     'a␣b↵\\x00'
@@ -24,11 +24,10 @@ def mark_blanks(text: str) -> str:
 
 
 def number_text(value: float | None) -> str:
-    """Returns a metric with four decimals or digits, "-" for none.
+    """Returns a metric with four decimals or digits, "-" for None.
 
-    Examples:
-      >>> number_text(2.30259), number_text(0.00001234), number_text(123456.7)
-      ('2.3026', '1.234e-05', '123457')
+    >>> number_text(2.30259), number_text(0.00001234), number_text(123456.7)
+    ('2.3026', '1.234e-05', '123457')
     """
     if value is None:
         return "-"
@@ -40,9 +39,8 @@ def number_text(value: float | None) -> str:
 def bytes_text(count: int) -> str:
     """Returns a size with a unit.
 
-    Examples:
-      >>> bytes_text(999), bytes_text(2_340_000)
-      ('999 B', '2.3 MB')
+    >>> bytes_text(999), bytes_text(2_340_000)
+    ('999 B', '2.3 MB')
     """
     size, unit = float(count), "B"
     for larger in ("kB", "MB", "GB", "TB"):
@@ -58,7 +56,7 @@ def time_text(secs: float) -> str:
 
 
 def json_time(secs: float) -> str:
-    """Returns a time since 1970 in the form of ISO 8601, in the local time zone."""
+    """Returns a time since 1970 in ISO 8601, in the local time zone."""
     return time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(secs))
 
 
@@ -82,13 +80,10 @@ def short_number(number: float) -> str:
 
 
 def shorten_cell(text: str, width: int) -> str:
-    """Returns a text of at most so many characters, with an ellipsis where some are missing.
+    """Returns at most `width` characters: the end of a path, both ends of other texts, an ellipsis.
 
-    Of a path the end remains, of other texts both ends.
-
-    Examples:
-      >>> shorten_cell("blocks/0/norm/scale", 14), shorten_cell("a long sentence", 8)
-      ('…/0/norm/scale', 'a l…ence')
+    >>> shorten_cell("blocks/0/norm/scale", 14), shorten_cell("a long sentence", 8)
+    ('…/0/norm/scale', 'a l…ence')
     """
     if len(text) <= width:
         return text

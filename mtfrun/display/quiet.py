@@ -15,10 +15,9 @@ from collections.abc import Iterator
 def quiet_import() -> Iterator[None]:
     """Calls `quiet_stderr` for the import of TensorFlow, and raises TensorFlow's log level.
 
-    While it is imported, TensorFlow 2.21 prints six lines about oneDNN and missing GPUs from C++,
-    before its log level is read: no variable and no Python logger suppresses them. Later, level 3
-    hides messages that are logged as errors and are none, such as kernels that oneDNN lacks on this
-    CPU; real errors are exceptions.
+    TensorFlow 2.21 prints six lines about oneDNN and missing GPUs from C++ before it reads its log
+    level. Later, level 3 hides messages that are logged as errors and are not, such as kernels that
+    oneDNN lacks on this CPU; real errors are exceptions.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)

@@ -24,10 +24,10 @@ class OutputError(InputError):
 
 @contextlib.contextmanager
 def named_stdout() -> Iterator[None]:
-    """Makes `sys.stdout` a stream inside whose errors are OutputErrors; flushes it at the end.
+    """Inside, errors of `sys.stdout` are OutputErrors; flushes it at the end.
 
-    The system's error has no file name, and one when Python exits has a traceback. An output that
-    its reader has closed is a BrokenPipeError.
+    The system's error has no file name, and an error while Python exits has a traceback. If the
+    reader has closed the output, a BrokenPipeError is raised.
     """
     former = sys.stdout
     if former is None:  # closed: print() does nothing then
@@ -47,16 +47,12 @@ def named_stdout() -> Iterator[None]:
 
 
 def print_lines(*lines: str) -> None:
-    """Prints lines on standard output, with unprintable characters escaped.
-
-    For all output that may contain names or texts from data or untrusted files.
-    """
+    """Escapes unprintable characters: for names and texts from data or untrusted files."""
     for line in lines:
         print(escaped(line), flush=True)
 
 
 def discard(descriptor: int) -> None:
-    """Redirects a file descriptor to the null device."""
     null = os.open(os.devnull, os.O_WRONLY)
     if null != descriptor:
         os.dup2(null, descriptor)
@@ -68,7 +64,7 @@ class _Named:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Writes the text with control characters escaped; returns its length."""
+        """Escapes control characters; returns the length of the text."""
         with _raise_output_errors():
             self._stream.write(visible(text, self._stream.encoding or "utf-8"))
         return len(text)
@@ -96,11 +92,7 @@ def _raise_output_errors() -> Iterator[None]:
 
 @contextlib.contextmanager
 def unfailing_stderr() -> Iterator[None]:
-    """Makes `sys.stderr` a stream inside that drops text that cannot be written.
-
-    Progress, warnings and errors are for a person: if a terminal was closed, a pipe has no reader
-    or a log's disk is full, the command continues, and its exit code says its result.
-    """
+    """`sys.stderr` drops text that cannot be written: the exit code alone says the result."""
     former = sys.stderr
     if former is None:
         # It was closed when Python started. The next file that is opened would get its number, and
@@ -121,7 +113,7 @@ def unfailing(stream: TextIO) -> Any:
 
 
 class _Unfailing:
-    """A text stream that forwards to another one until writing to that fails.
+    """Forwards to another text stream until writing to that fails.
 
     Control characters are escaped, except for bars and, on a terminal, colours.
     """

@@ -19,10 +19,7 @@ _LEAST_WIDTH = 40
 
 
 def terminal_columns() -> int | None:
-    """Returns the columns of the terminal of standard output; None for a file or pipe.
-
-    The variable COLUMNS sets them for those too.
-    """
+    """Returns None for a file or pipe, unless the variable COLUMNS is set."""
     if (sys.stdout is not None and sys.stdout.isatty()) or os.environ.get(
         "COLUMNS", ""
     ).isdecimal():
@@ -33,10 +30,10 @@ def terminal_columns() -> int | None:
 def table_lines(
     headings: Sequence[str], rows: Sequence[Sequence[str]], columns: int | None
 ) -> list[str]:
-    """Returns a heading and a line for every row, in aligned columns.
+    """Returns a heading and a line for every row, in aligned columns, numbers to the right.
 
-    Columns of numbers stand to the right. In a narrow terminal the longest texts are cut, paths of
-    variables at their start, then the last columns are left out, which a last line says.
+    In a narrow terminal the longest texts are cut, paths at their start, then the last columns are
+    left out, which a last line says.
     """
     cells = [[escaped(text) for text in row] for row in (headings, *rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]

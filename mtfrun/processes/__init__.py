@@ -1,7 +1,6 @@
 """Several processes of one run: who takes part, what all agree on, and what ends all of them.
 
-Without TensorFlow. A process that has not called `join` is the only one, and all calls return at
-once.
+It imports no TensorFlow. A process that has not called `join` is alone: all calls return at once.
 """
 
 from mtfrun.processes.coordinator import TOKEN_VARIABLE as TOKEN_VARIABLE

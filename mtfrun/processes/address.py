@@ -1,5 +1,3 @@
-"""The address of the first process."""
-
 from __future__ import annotations
 
 import ipaddress
@@ -20,9 +18,8 @@ _NAME_SECS = 5.0
 class Address(NamedTuple):
     """A host and a port.
 
-    Examples:
-      >>> str(Address.parse("node0:8476"))
-      'node0:8476'
+    >>> str(Address.parse("node0:8476"))
+    'node0:8476'
     """
 
     host: str
@@ -30,7 +27,7 @@ class Address(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Address:
-        """Returns the address in a text such as "node0:8476" or "[::1]:8476"."""
+        """Parses a text such as "node0:8476" or "[::1]:8476"."""
         match = _ADDRESS.fullmatch(text)
         if match is None or not 0 < int(match[2]) < 1 << 16:
             raise InputError(
@@ -43,10 +40,9 @@ class Address(NamedTuple):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     def listen(self) -> socket.socket:
-        """Returns a socket that listens on the port.
+        """Listens on the loopback if the address names it, else on all addresses of this machine.
 
-        On all addresses of this machine, since the name of the host may stand for another one
-        inside it; on the loopback alone if that is what the address names.
+        The name of the host may stand for another address inside the machine.
         """
         self._await_name(_NAME_SECS)
         try:
@@ -65,7 +61,6 @@ class Address(NamedTuple):
             ) from None
 
     def connect(self, secs: float) -> socket.socket:
-        """Returns a socket connected to the address; tries for so many seconds."""
         limit = time.monotonic() + secs
         self._await_name(secs)
         while True:
@@ -81,7 +76,7 @@ class Address(NamedTuple):
             time.sleep(_PAUSE_SECS)
 
     def _await_name(self, secs: float) -> None:
-        """Waits up to `_NAME_SECS` until the host name resolves: the host may have just started."""
+        """The name may not resolve at first: the host may have just started."""
         limit = time.monotonic() + min(secs, _NAME_SECS)
         while True:
             try:

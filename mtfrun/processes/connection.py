@@ -76,12 +76,8 @@ def decode(line: bytes) -> Message:
 class Connection:
     """Sends messages to another process and receives messages from it.
 
-    It has two threads, see `start`: one sends heartbeats, the other receives. Values wait
-    for `receive_value`; all other messages are passed on at once.
-
-    Args:
-      connected: a socket; it is closed with the connection.
-      timeouts: of the run.
+    One thread sends heartbeats, another receives. Values wait for `receive_value`; all other
+    messages are passed on at once. The socket `connected` is closed with the connection.
     """
 
     def __init__(self, connected: socket.socket, timeouts: Timeouts):
@@ -105,8 +101,8 @@ class Connection:
     def start(self, on_message: Callable[[Message], None], on_end: Callable[[str], None]) -> None:
         """Starts the threads, in one of which both functions are called.
 
-        `on_message` gets every message that is not a value, `on_end` what has happened if the
-        connection ends without `close`.
+        `on_message` gets every message that is not a value, `on_end` the cause if the connection
+        ends without `close`.
         """
 
         def receive() -> None:
@@ -118,13 +114,12 @@ class Connection:
             threading.Thread(target=target, daemon=True, name="processes").start()
 
     def send(self, message: Message) -> None:
-        """Sends a message. A broken connection is reported by the receiving thread, not here."""
+        """The receiving thread, not this method, reports a broken connection."""
         line = encode(message)
         with contextlib.suppress(OSError), self._sending:
             self._socket.sendall(line)
 
     def send_value(self, name: str, value: Any) -> None:
-        """Sends a value for `receive_value`; `name` says what it is."""
         self.send({KIND: VALUE, "name": name, "value": value})
 
     def receive_value(self, secs: float | None = None) -> tuple[str, Any]:
@@ -154,15 +149,14 @@ class Connection:
         return decode(line)
 
     def close(self) -> None:
-        """Closes the connection; the other side should do the same at about the same time."""
+        """The other side should close at about the same time."""
         self.send({KIND: BYE})
         self.finish()
 
     def finish(self) -> None:
-        """Waits until the other side has read the last message and closed, then closes too.
+        """Closes once the other side has read the last message and closed.
 
-        Closing with unread data resets the connection, and the other side loses messages that it
-        has not read yet.
+        Closing with unread data resets the connection, and the other side loses unread messages.
         """
         if self._is_started:
             self._over.wait(self._timeouts.failure_secs)
@@ -177,11 +171,9 @@ class Connection:
         self.drop()
 
     def wait(self, secs: float) -> None:
-        """Waits at most some seconds until the other side has closed the connection."""
         self._over.wait(secs)
 
     def drop(self) -> None:
-        """Closes the connection without a word."""
         self._over.set()
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)

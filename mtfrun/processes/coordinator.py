@@ -54,14 +54,9 @@ class _Failure(NamedTuple):
 class Coordinator(Group):
     """The first process: it listens, and passes on the messages of the other processes.
 
-    The constructor waits until all processes have come.
-
-    Args:
-      count: the number of processes, at least 2.
-      address: where to listen.
-      timeouts: of the run.
-      end: called in a thread, once, when another process has failed or is lost; ends this process.
-      token: the secret that the processes of the run share; "" for none.
+    The constructor waits until all `count` (2 or more) processes have come, which share the secret
+    `token`. A thread calls `end`, which ends this process, once, when another one has failed or is
+    lost.
 
     Raises:
       InputError: the address cannot be used.
@@ -145,7 +140,7 @@ class Coordinator(Group):
                     threading.Thread(target=self._greet, args=[connected], daemon=True).start()
 
     def _greet(self, connected: socket.socket) -> None:
-        """Adds a process that has connected; a connection of something else is dropped."""
+        """Drops the connection unless it is from a process of the run."""
         connection = Connection(connected, self._timeouts)
         try:
             hello = connection.receive(_HELLO_SECS, _HELLO_BYTES)
@@ -250,7 +245,7 @@ class Coordinator(Group):
         self._end(cause)
 
     def _end_all(self, index: int | None, cause: str | None) -> None:
-        """Ends all other processes and waits for them: exiting would reset their connections."""
+        """Waits for all other processes to end: exiting would reset their connections."""
         self._send_to_all({KIND: END, "cause": cause, "index": index})
         limit = time.monotonic() + _END_SECS
         for worker in list(self._workers.values()):

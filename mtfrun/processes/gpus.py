@@ -1,5 +1,3 @@
-"""The GPUs of each of several processes or trials on one machine."""
-
 from __future__ import annotations
 
 import os
@@ -17,10 +15,10 @@ _MACHINE = pathlib.Path("/proc/sys/kernel/random/boot_id")
 
 
 def share_gpus(environment: MutableMapping[str, str] = os.environ, devices: str = "/dev") -> None:
-    """Gives this process its part of the GPUs that it shares with other processes. Collective.
+    """Assigns this process its part of the GPUs. Collective, before TensorFlow is imported.
 
-    Must be called before TensorFlow is imported. Processes share GPUs if they are on one machine,
-    see the same device files, and have the same value of CUDA_VISIBLE_DEVICES.
+    Processes share GPUs if they are on one machine, see the same device files, and have the same
+    value of CUDA_VISIBLE_DEVICES.
     """
     machine = _MACHINE.read_text() if _MACHINE.is_file() else socket.gethostname()
     visible = [machine, environment.get(_VARIABLE), _device_files(devices)]
@@ -34,13 +32,12 @@ def share_gpus(environment: MutableMapping[str, str] = os.environ, devices: str 
 def gpus_of_process(
     process: int, num_processes: int, environment: Mapping[str, str], devices: str = "/dev"
 ) -> dict[str, str]:
-    """Returns the variable that gives a process its own GPUs; nothing where there are too few.
+    """Returns the variable that selects the GPUs of a process; nothing if there are too few.
 
-    CUDA gives every process all GPUs otherwise, and the first process takes their memory.
+    By default every process gets all GPUs, and the first one takes their memory.
 
-    Examples:
-      >>> gpus_of_process(1, 2, {"CUDA_VISIBLE_DEVICES": "0,3,5,6"})
-      {'CUDA_VISIBLE_DEVICES': '5,6'}
+    >>> gpus_of_process(1, 2, {"CUDA_VISIBLE_DEVICES": "0,3,5,6"})
+    {'CUDA_VISIBLE_DEVICES': '5,6'}
     """
     if _VARIABLE in environment:
         names = [name.strip() for name in environment[_VARIABLE].split(",") if name.strip()]

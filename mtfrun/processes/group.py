@@ -1,5 +1,3 @@
-"""What a process can do with the other processes of its run, and the errors of that."""
-
 from __future__ import annotations
 
 import abc
@@ -20,13 +18,7 @@ class DisagreementError(ProcessesError):
 
 
 class Group(abc.ABC):
-    """The processes of a run, as one of them sees them.
-
-    Attributes:
-      count: the number of processes.
-      index: the number of this process, from 0.
-      host: an address of this machine that the other processes reach.
-    """
+    """The processes of a run, seen from process `index` (from 0), which all reach at `host`."""
 
     count: int
     index: int
@@ -34,26 +26,18 @@ class Group(abc.ABC):
 
     @abc.abstractmethod
     def gather(self, name: str, value: Any) -> list[Any]:
-        """Returns the JSON values of all processes, in their order, to each of them.
+        """Returns the JSON values of all processes, in their order, to each of them. Collective.
 
-        All processes call it in the same order with the same names. It waits for the slowest.
-
-        Raises:
-          DisagreementError: another process has asked for another name.
+        It waits for the slowest; DisagreementError if another process calls it with another name.
         """
 
     @abc.abstractmethod
     def fail(self, line: str, *, may_follow: bool) -> bool:
         """Announces that this process ends with an error; all other processes end too.
 
-        Args:
-          line: the error.
-          may_follow: whether the loss of another process may have caused the error: then it waits
-            until such a loss would have been noticed, which ends this process.
-
-        Returns:
-          Whether this process should print the error: not if all processes have the same one, and
-          this is not the first.
+        If the loss of another process may have caused it (`may_follow`), it first waits until such
+        a loss would have been noticed, which ends this process. Returns whether to print the error:
+        False if all processes have the same one, and this is not the first process.
         """
 
     @abc.abstractmethod
@@ -62,8 +46,6 @@ class Group(abc.ABC):
 
 
 class Alone(Group):
-    """A process that is the only one of its run."""
-
     count, index, host = 1, 0, "localhost"
 
     def gather(self, name: str, value: Any) -> list[Any]:
@@ -91,8 +73,7 @@ def this_process() -> str:
 def process_name(index: int, count: int, place: str) -> str:
     """Returns the name of a process in messages.
 
-    Examples:
-      >>> process_name(1, 4, "pid 300 on node7")
-      'process 1 of 4 (pid 300 on node7)'
+    >>> process_name(1, 4, "pid 300 on node7")
+    'process 1 of 4 (pid 300 on node7)'
     """
     return f"process {index} of {count} ({place})"

@@ -21,12 +21,9 @@ _LAST_SECS = 5.0
 class Timeouts:
     """Seconds that processes wait for each other.
 
-    Attributes:
-      join_secs: until all processes of a run have come.
-      heartbeat_secs: between two heartbeats of a process.
-      silence_secs: without a heartbeat until a process counts as lost; longer than any native
-        call that holds Python's lock.
-      failure_secs: that an error of one process waits for the same error of all others.
+    `join_secs`: for all processes of a run. `heartbeat_secs`: between heartbeats. `silence_secs`:
+    without a heartbeat, until a process counts as lost; longer than native calls that hold Python's
+    lock. `failure_secs`: from an error of one process until all have the same one.
     """
 
     join_secs: float = 300.0
@@ -36,16 +33,14 @@ class Timeouts:
 
     @property
     def consequence_secs(self) -> float:
-        """That an error which the loss of another process may have caused waits for that loss."""
+        """How long an error waits for a loss of another process that may have caused it."""
         return self.silence_secs + self.failure_secs
 
 
 class Monitor:
-    """Ends this process when it is told to, in any thread, even if all others wait in native code.
+    """Ends this process on demand, from any thread, even if all other threads wait in native code.
 
-    Args:
-      before_exit: called before the process ends; no block is left then, so that nothing else
-        removes temporary files.
+    `before_exit` is called first; no block is left, so nothing else removes temporary files.
     """
 
     def __init__(self, before_exit: Callable[[], object] = lambda: None):
@@ -54,11 +49,10 @@ class Monitor:
         self._ending = threading.Lock()
 
     def note_saved(self, step: int) -> None:
-        """Notes the newest step that is saved, 0 for none yet."""
+        """0: no step is saved yet."""
         self._saved_step = step
 
     def line(self, cause: str) -> str:
-        """Returns the printed line: the cause, and the step that is saved."""
         if self._saved_step is None:
             return f"mtfrun: error: {cause}"
         if not self._saved_step:

@@ -1,6 +1,6 @@
 """This process's part in its run: functions that every package may call.
 
-A process that has not joined is alone, and they return at once.
+Most are collective. A process that has not joined is alone, and they return at once.
 """
 
 from __future__ import annotations
@@ -33,8 +33,6 @@ _T = TypeVar("_T")
 
 
 class _Membership:
-    """The group of this process."""
-
     def __init__(self) -> None:
         self.group: Group = Alone()
         self.waited_secs = 0.0
@@ -53,18 +51,12 @@ def join(
     timeouts: Timeouts = Timeouts(),  # noqa: B008 - it is frozen
     before_exit: Callable[[], object] = lambda: None,
 ) -> None:
-    """Brings the processes of a run together; returns when all have come.
+    """Brings the processes of a run together; returns when all have come, at once if `count` is 1.
 
-    To be called before anything of TensorFlow is set up. From then on a process that fails, stops,
-    or is killed ends all others: they print one line and exit with the code `LOST`.
-
-    Args:
-      count: the number of processes; with 1, nothing happens.
-      index: the number of this process, from 0.
-      coordinator: "host:port", where the first process listens.
-      token: the secret that the processes of the run share; "" for none.
-      timeouts: how long processes wait for each other.
-      before_exit: called, in a thread, before another process ends this one; no block is left then.
+    To be called before TensorFlow is set up. From then on a process that fails, stops, or is killed
+    ends all of them: they print one line and exit with the code `LOST`. `coordinator` is the
+    "host:port" where the first process listens, `token` the secret that they share; a thread calls
+    `before_exit` before another process ends this one, since no block is left then.
 
     Raises:
       InputError: the arguments are wrong, or the first process refuses this one.
@@ -119,10 +111,8 @@ def host() -> str:
 def gather(value: Any, name: str = "gather") -> list[Any]:
     """Returns the JSON values of all processes, in their order.
 
-    All processes must call it, in the same order and with the same name, as all functions below.
-
-    Raises:
-      DisagreementError: another process has called a function with another name.
+    Like all functions below, it is collective: every process must call it, in the same order and
+    with the same name, else all raise DisagreementError.
     """
     start = time.monotonic()
     values = _OURS.group.gather(name, value)
@@ -141,11 +131,10 @@ def barrier(name: str) -> None:
 
 
 def by_first(function: Callable[[], _T], name: str = "by_first") -> _T:
-    """Returns what `function`, which only the first process calls, returns, of JSON's types.
+    """Returns the JSON value of `function`, which only the first process calls.
 
-    Raises:
-      InputError: raised by `function`; the other processes raise one with the same message.
-      ProcessesError: in the other processes, if the first one raised something else.
+    An InputError is raised in all processes; after another error, the other processes raise
+    ProcessesErrors.
     """
     if not is_first():
         is_input_error, message, result = gather(None, name)[0]
@@ -166,9 +155,7 @@ def by_first(function: Callable[[], _T], name: str = "by_first") -> _T:
 def together(name: str) -> Iterator[None]:
     """Runs the block in all processes, and waits for all: an error in one is raised in each.
 
-    Raises:
-      InputError: with the same message in every process, if processes have raised InputErrors.
-      ProcessesError: another process raised another error.
+    InputErrors have the same message in every process; others are ProcessesErrors elsewhere.
     """
     if count() == 1:
         yield
@@ -190,12 +177,7 @@ def together(name: str) -> Iterator[None]:
 
 
 def check_same(what: str, settings: Mapping[str, Any], *, identity: str | None = None) -> None:
-    """Compares JSON settings of all processes. Collective: every process must call it.
-
-    Raises:
-      InputError: with the same line in all processes, which names the first process that differs
-        from process 0, and how.
-    """
+    """Raises the same InputError everywhere, for the first process whose JSON settings differ."""
     if count() == 1:
         return
     # Texts of megabytes are sent only if they differ.
@@ -226,10 +208,7 @@ def _all_equal(values: list[Any]) -> bool:
 
 
 def note_saved(step: int) -> None:
-    """Notes the newest step that is saved, for the line that is printed if a process is lost.
-
-    0 means that a run has begun, and has saved nothing yet.
-    """
+    """Notes the newest saved step, 0 for none, for the line that reports a lost process."""
     _OURS.monitor.note_saved(step)
 
 
@@ -239,10 +218,7 @@ def fail(line: str, *, may_follow: bool = False) -> bool:
 
 
 def end(code: int) -> NoReturn:
-    """Ends this process after `fail`; the end of Python would wait for other processes.
-
-    Libraries wait at their end for processes that will never get there.
-    """
+    """Ends this process after `fail`; the end of Python would wait for the other processes."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()

@@ -1,8 +1,6 @@
-"""A network namespace for this process and its children, which nobody else reaches.
+"""A Linux network namespace that no other process reaches.
 
-TensorFlow's servers listen on all addresses of a machine and run code that any client sends. In a
-Linux network namespace with only the loopback interface no other process reaches them.
-
+TensorFlow's servers listen on all addresses of a machine and run code that any client sends.
 Source: https://man7.org/linux/man-pages/man7/network_namespaces.7.html and user_namespaces.7.html.
 """
 
@@ -34,9 +32,9 @@ def is_private() -> bool:
 
 
 def enter() -> None:
-    """Moves this process, which must be single-threaded, into a private network.
+    """Moves this process, which must be single-threaded, and its later children into the namespace.
 
-    Its later children are there too. Access to files and the user id do not change.
+    Access to files and the user id do not change.
     """
     user, group = os.geteuid(), os.getegid()
     try:

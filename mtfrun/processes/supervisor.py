@@ -27,8 +27,7 @@ def end_with_launcher(environment: MutableMapping[str, str] = os.environ) -> lis
     """Returns the command line of the launcher that has started this process; None without one.
 
     From then on this process gets SIGTERM when its launcher ends (on Linux), so that a training is
-    saved and nothing remains after `kill -9` of the launcher. The variable is removed: programs
-    that this process starts are not the launcher's.
+    saved even after `kill -9`. The variable is removed, for programs that this process starts.
     """
     text = environment.pop(_VARIABLE, None)
     if text is None:
@@ -64,7 +63,7 @@ def start_child(
 
 @contextlib.contextmanager
 def forward_signals(send: Callable[[int], None]) -> Iterator[None]:
-    """Calls `send` with the number of each signal; one that is ignored, as by nohup, remains so."""
+    """A signal that is ignored, as by nohup, remains so."""
     numbers = [n for n in _FORWARDED if signal.getsignal(n) is not signal.SIG_IGN]
     former = {number: signal.signal(number, lambda n, _: send(n)) for number in numbers}
     try:

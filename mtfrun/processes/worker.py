@@ -1,5 +1,3 @@
-"""Every process of a run but the first one."""
-
 from __future__ import annotations
 
 import threading
@@ -29,15 +27,7 @@ from mtfrun.processes.heartbeat import Timeouts
 
 
 class Worker(Group):
-    """A process that is connected to the first one; the constructor waits until all have come.
-
-    Args:
-      index: the number of this process, at least 1.
-      count: the number of processes.
-      address: of the first process.
-      timeouts: of the run.
-      end: called in a thread, once, when another process has failed or is lost; ends this process.
-      token: the secret that the processes of the run share; "" for none.
+    """A process that is connected to the first one; see `Coordinator` for the arguments.
 
     Raises:
       InputError: the host name cannot be resolved, or the first process refuses this one.
@@ -91,10 +81,7 @@ class Worker(Group):
         self._coordinator.close()
 
     def _await_all(self) -> None:
-        """Waits until all processes have joined.
-
-        The first process may have begun to wait only when this one connected.
-        """
+        """The first process may have begun to wait only when this one connected."""
         secs = self._timeouts.join_secs + self._timeouts.silence_secs
         if not self._joined.wait(secs):
             self._refuse(ProcessesError(f"process 0 {self._place} has not answered in {secs:g} s"))

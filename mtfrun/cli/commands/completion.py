@@ -1,5 +1,3 @@
-"""The command `completion`."""
-
 from __future__ import annotations
 
 import argparse

@@ -1,5 +1,3 @@
-"""The command `curves`."""
-
 from __future__ import annotations
 
 import argparse
@@ -61,10 +59,7 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
 
 
 def curve_table(train: Curves, evaluations: Curves, rows: int) -> list[str]:
-    """Returns a heading and a line for each of at most `rows` steps, evenly chosen.
-
-    The steps of evaluations come first, and the first and last step are among them.
-    """
+    """Returns a heading and a line for each of at most `rows` steps, preferably of evaluations."""
     from mtfrun.rundir.tensorboard.metric_tags import tag_of
 
     columns = {f"train {tag}": train[tag] for tag in _TRAIN_METRICS if tag in train}
@@ -83,9 +78,7 @@ def curve_table(train: Curves, evaluations: Curves, rows: int) -> list[str]:
 
 
 def choose_steps(steps: Iterable[int], preferred: Iterable[int], count: int) -> list[int]:
-    """Returns at most `count` steps, as evenly apart as possible, the first and last included.
-
-    Where two are as good, one of the preferred.
+    """Returns at most `count` evenly spaced steps with the first and last; ties go to `preferred`.
 
     >>> choose_steps([1, 100, 200, 300, 400, 500], [300], 3)
     [1, 300, 500]

@@ -1,5 +1,3 @@
-"""The command `decode`."""
-
 from __future__ import annotations
 
 import argparse
@@ -118,7 +116,7 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
 
 
 def _converse(inference: Inference) -> None:
-    """Answers lines of standard input until it ends; the programs stay compiled."""
+    """Answers lines of standard input; the programs stay compiled."""
     from mtfrun import processes
     from mtfrun.cli.inputs import TypedText
     from mtfrun.cli.prompts import agreed_bytes, standard_input

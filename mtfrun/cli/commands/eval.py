@@ -1,5 +1,3 @@
-"""The command `eval`."""
-
 from __future__ import annotations
 
 import argparse
@@ -114,8 +112,7 @@ def routing_table(values: Mapping[str, float]) -> list[str]:
     """Returns a line for every layer and level of experts; none for models without mixtures.
 
     "busiest" and "idlest" are loads relative to an equal share, "dropped" is the share of choices
-    whose expert was full, entropy is in nats. The lines below the table have the shares of tokens
-    by the number of experts that processed them.
+    whose expert was full, entropy is in nats. Below are the shares of tokens by number of experts.
     """
     from mtfrun.rundir.tensorboard import metric_tags
 

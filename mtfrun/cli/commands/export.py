@@ -1,5 +1,3 @@
-"""The command `export`."""
-
 from __future__ import annotations
 
 import argparse

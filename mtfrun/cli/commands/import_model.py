@@ -1,5 +1,3 @@
-"""The command `import`."""
-
 from __future__ import annotations
 
 import argparse
@@ -70,10 +68,7 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
 
 
 def _build_variables(config_path: pathlib.Path) -> tuple[Mapping[str, mtf.Variable], Sequence[str]]:
-    """Returns the variables of training with a configuration, and its vocabulary files.
-
-    The variables are on planned devices.
-    """
+    """Returns the variables of training, on planned devices, and the vocabulary files."""
     from mtfrun import mtf
     from mtfrun.configuration import config
     from mtfrun.configuration.checks import check_taken

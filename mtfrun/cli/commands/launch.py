@@ -1,5 +1,3 @@
-"""The command `launch`."""
-
 from __future__ import annotations
 
 import argparse
@@ -129,17 +127,13 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
 
 
 def _command_of(name: str, typed: Sequence[str]) -> list[str]:
-    """Returns what follows "--", the name of the command first."""
     arguments = list(typed[typed.index("--") + 1 :])
     arguments.remove(name)
     return [name, *arguments]
 
 
 def _python() -> list[str]:
-    """Returns what starts Python with the same path for modules.
-
-    `python -m` prepends the working directory, the script `mtfrun` does not.
-    """
+    """`python -m` prepends the working directory to the path; the script `mtfrun` does not."""
     is_first = sys.path[:1] in ([""], [str(pathlib.Path.cwd())])
     return [sys.executable] if is_first else [sys.executable, "-P"]
 

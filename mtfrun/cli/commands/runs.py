@@ -1,5 +1,3 @@
-"""The command `runs`."""
-
 from __future__ import annotations
 
 import argparse
@@ -88,7 +86,7 @@ def _names_below(word: str, *, alone: bool) -> dict[pathlib.Path, str]:
 
 
 def _sort_key(name: str, metric: str) -> Callable[[RunSummary], Any]:
-    """Returns the key of an order: the best, newest and fastest runs come first."""
+    """The best, newest or fastest runs come first."""
     from mtfrun.rundir.tensorboard.metric_catalogue import is_lower_better
 
     def by_metric(summary: RunSummary) -> tuple[bool, float, str]:

@@ -1,5 +1,3 @@
-"""The command `score`."""
-
 from __future__ import annotations
 
 import argparse

@@ -1,5 +1,3 @@
-"""The command `sweep`."""
-
 from __future__ import annotations
 
 import argparse
@@ -134,7 +132,6 @@ def _report(
     trainer: Trainer,
     command: Sequence[str],
 ) -> int:
-    """Prints the table and what to do next; returns the exit code."""
     from mtfrun.tools.runs.tables import metric_of, sweep_table
     from mtfrun.tools.sweep.hparams import describe_sweep
 
@@ -157,7 +154,7 @@ def _report(
 
 
 def _summary(run: GridRun, directory: pathlib.Path, trainer: Trainer) -> RunSummary:
-    """Returns the summary of a run of the grid; one that was refused at its start has failed."""
+    """A run that was refused at its start has failed."""
     from mtfrun.tools.runs.summary import summary_of
 
     summary = summary_of(directory / run.name, run.name)

@@ -1,5 +1,3 @@
-"""The command `train`."""
-
 from __future__ import annotations
 
 import argparse

@@ -1,5 +1,3 @@
-"""The command `verify`."""
-
 from __future__ import annotations
 
 import argparse
@@ -43,12 +41,7 @@ With float32 they are about 0.000001; with bfloat16 choose --tolerance=0.05, or 
 
 
 class MeshFlags(NamedTuple):
-    """A mesh to verify.
-
-    Attributes:
-      shape: its axes.
-      layout: its rules; None for the configuration's.
-    """
+    """`layout` is None for the configuration's rules."""
 
     shape: str
     layout: str | None
@@ -196,7 +189,6 @@ def _observe(
     bindings: Sequence[Binding],
     expected: Observation | None = None,
 ) -> Observation:
-    """Returns the observation on a mesh; `expected` is the observation on one device."""
     from mtfrun import mtf
     from mtfrun.configuration import config
     from mtfrun.configuration.checks import check_taken

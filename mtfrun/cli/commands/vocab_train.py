@@ -1,5 +1,3 @@
-"""The command `vocab train`. No model is built, no device is used."""
-
 from __future__ import annotations
 
 import argparse
@@ -79,7 +77,6 @@ def _check(flags: argparse.Namespace) -> None:
 
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
-    """Trains a SentencePiece model on the texts of a configuration, and prints its size."""
     from mtfrun.configuration import config
     from mtfrun.data import Data
     from mtfrun.experiment import Experiment

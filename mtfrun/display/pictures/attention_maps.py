@@ -1,5 +1,3 @@
-"""Attention weights of a sample."""
-
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -33,14 +31,9 @@ _MOST_TOKEN = 8
 def attention_maps(
     weights: Mapping[str, np.ndarray], queries: Sequence[str], keys: Sequence[str]
 ) -> np.ndarray:
-    """Returns a picture uint8 [height, width, 3] with a map for every head, side by side.
+    """Returns a picture uint8 [height, width, 3] with a map for every head, as wide as a card.
 
-    Where they do not fit into the width of a card, more are below.
-
-    Args:
-      weights: by the name of the head, [queries, keys]; rows add up to 1.
-      queries: the tokens that attend: a row each.
-      keys: the tokens that they attend to: a column each.
+    `weights` are [queries, keys] by the name of the head; the keys of a query add up to 1.
     """
     from matplotlib.colors import PowerNorm  # noqa: PLC0415  small weights stay visible
 
@@ -73,7 +66,6 @@ def attention_maps(
 
 
 def _draw_legend(figure: Figure, image: Any, top: float, width: float) -> None:
-    """Draws the scale of colours, and what rows and columns are, below the maps."""
     text = placed_axes(figure, 0, top, width, _LEGEND)
     text.set_axis_off()
     what = "a row attends to a column:"

@@ -1,8 +1,7 @@
 """Figures whose units are pixels, without matplotlib's global state.
 
-The page Images scales every picture to the width of its cards, the page Time Series into a box of a
-fixed height, both without smoothing: letters are legible in pictures that have this width, and are
-not higher.
+TensorBoard's Images scales pictures to the width of its cards, Time Series into a box of a fixed
+height, both without smoothing: letters are legible at this width, in pictures that are not higher.
 """
 
 from __future__ import annotations
@@ -39,19 +38,18 @@ _FONT = "DejaVu Sans"  # comes with matplotlib
 
 
 def points(pixels: float) -> float:
-    """Returns a size in points, which matplotlib counts in."""
+    """Returns a size in points, matplotlib's unit."""
     return pixels * 72 / _DPI
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Returns an empty white figure of so many pixels."""
     from matplotlib.figure import Figure  # noqa: PLC0415
 
     return Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, facecolor="white")
 
 
 def pixel_axes(figure: Figure) -> Axes:
-    """Returns axes over a whole figure whose units are pixels, from the upper left corner."""
+    """Returns axes over a whole figure, in pixels from the upper left corner."""
     width, height = (_DPI * inches for inches in figure.get_size_inches())
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     axes.set_axis_off()
@@ -61,7 +59,7 @@ def pixel_axes(figure: Figure) -> Axes:
 
 
 def placed_axes(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
-    """Returns axes whose corner and size are pixels, from the upper left corner."""
+    """Returns axes at a place in pixels from the upper left corner."""
     total_width, total_height = (_DPI * inches for inches in figure.get_size_inches())
     return figure.add_axes(
         (
@@ -86,7 +84,6 @@ def draw_box(
 
 
 def as_pixels(figure: Figure) -> np.ndarray:
-    """Returns a figure as uint8 [height, width, 3]."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
 
     canvas: Any = FigureCanvasAgg(figure)  # without types
@@ -105,23 +102,18 @@ def as_svg(figure: Figure) -> str:
 
 
 def plain(text: str) -> str:
-    """Returns a text as matplotlib shows it unchanged: it would take "$...$" for a formula.
-
-    A character that the font does not have becomes a box.
-    """
+    """Escapes "$", which begins a formula; a box replaces characters that the font lacks."""
     available = _characters()
     shown = "".join(c if ord(c) in available else "\N{WHITE SQUARE}" for c in text)
     return shown.replace("$", r"\$")
 
 
 def shorten(text: str, length: int) -> str:
-    """Returns a text in one line of at most `length` characters."""
     return errors.shorten(" ".join(text.split()), length, "…")
 
 
 @functools.cache
 def _characters() -> frozenset[int]:
-    """Returns the code points that the font has."""
     from matplotlib.font_manager import findfont, get_font  # noqa: PLC0415
 
     return frozenset(get_font(findfont(_FONT)).get_charmap())

@@ -1,5 +1,3 @@
-"""Picture of a confusion matrix."""
-
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -32,15 +30,10 @@ _LONG = 2
 
 
 def confusion_matrix(counts: np.ndarray, label_names: Sequence[str]) -> np.ndarray:
-    """Returns a picture of a confusion matrix, uint8 [height, width, 3].
+    """Returns a picture uint8 [height, width, 3] of counts [classes, predicted].
 
-    Rows are true classes, columns predicted ones. The strength of the colour is the square root of
-    the count's share of its row, so that rare errors are visible: blue on the diagonal, orange
-    elsewhere.
-
-    Args:
-      counts: [classes, predicted].
-      label_names: names of the classes.
+    The strength of the colour is the square root of the count's share of its row, so that rare
+    errors are visible: blue on the diagonal, orange elsewhere.
     """
     classes = len(label_names)
     # In the height of a card, unless the cells would be too small for their numbers.
@@ -82,7 +75,7 @@ def confusion_matrix(counts: np.ndarray, label_names: Sequence[str]) -> np.ndarr
 
 
 def _labels(names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Returns the labels of rows and of columns: names, or numbers of the classes where long."""
+    """Returns the labels of rows and columns: names, or indices of the classes if long."""
     shown = [plain(shorten(name, _MOST_NAME)) for name in names]
     if max(map(len, shown)) <= _LONG:
         return shown, shown
@@ -95,7 +88,6 @@ def _title(counts: np.ndarray) -> str:
 
 
 def _colours(strength: np.ndarray) -> np.ndarray:
-    """Returns [classes, predicted, 3] from 0 to 1: white for 0, the full colour for 1."""
     right, wrong = (
         np.array([int(name[i : i + 2], 16) for i in (1, 3, 5)]) / 255 for name in (RIGHT, WRONG)
     )

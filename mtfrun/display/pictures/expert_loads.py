@@ -1,5 +1,3 @@
-"""Heat map of the loads of experts."""
-
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -31,14 +29,9 @@ _BUSY = 2.0
 
 
 def expert_loads(loads: np.ndarray, layers: Sequence[str]) -> np.ndarray:
-    """Returns a picture uint8 [height, width, 3] with a row for each layer, a column an expert.
+    """Returns a picture uint8 [height, width, 3] of loads [layers, experts].
 
-    The number of a cell and its colour are the expert's load: 1 is an equal share of the tokens, 0
-    none, 2 twice as much.
-
-    Args:
-      loads: [layers, experts].
-      layers: the names of the rows.
+    A load of 1 is an equal share of the tokens, 2 is twice as much.
     """
     rows, experts = loads.shape
     names = [plain(shorten(name, 20)) for name in layers]

@@ -1,5 +1,3 @@
-"""Grid of images with their labels and a model's predictions."""
-
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -30,14 +28,7 @@ _MOST_NAME = 9
 
 
 class LabelledImage(NamedTuple):
-    """An image with its prediction.
-
-    Attributes:
-      pixels: uint8 [rows, cols, channels], 1 or 3 channels.
-      true_label: its class.
-      label: the predicted class.
-      probability: predicted, of that class.
-    """
+    """`pixels` are uint8 [rows, cols, channels], 1 or 3 channels; `probability` is of `label`."""
 
     pixels: np.ndarray
     true_label: str
@@ -46,11 +37,7 @@ class LabelledImage(NamedTuple):
 
 
 def image_grid(images: Sequence[LabelledImage]) -> np.ndarray:
-    """Returns a picture of all images in a grid, uint8 [height, width, 3].
-
-    Below each are the predicted class, its probability, and the true class. The frame is blue if
-    the prediction is right, else orange and thicker.
-    """
+    """Returns a grid uint8 [height, width, 3]; wrong predictions have an orange, thicker frame."""
     rows = -(-len(images) // _COLUMNS)
     row_height = _IMAGE + 3 * _LINE + _GAP
     figure = new_figure(WIDTH, _TOP + rows * row_height)

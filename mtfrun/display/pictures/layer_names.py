@@ -1,5 +1,3 @@
-"""Short names of layers in pictures."""
-
 from __future__ import annotations
 
 import re

@@ -29,12 +29,7 @@ _MOST_CELL, _BAR, _GAP = 96, 12, 8
 
 
 class DeviceBar(NamedTuple):
-    """One of the parts of what every device holds.
-
-    Attributes:
-      name: of the part.
-      num_bytes: on each device.
-    """
+    """A part of the memory of every device; `num_bytes` are on each device."""
 
     name: str
     num_bytes: int
@@ -52,16 +47,9 @@ def mesh_devices(
 ) -> Figure:
     """Returns a figure with a box for every device: a row for each place along the first axis.
 
-    The other axes lie along the columns, the last one moving fastest.
-
-    Args:
-      mesh: sizes of the axes by name.
-      layout: the axis of every dimension that is split.
-      title: above the picture.
-      bars: the parts of what a device holds, drawn into every box.
-      full_bar: bytes of a bar as wide as the box.
-      lines: below the picture.
-      width: in pixels.
+    The other axes lie along the columns, the last one moving fastest. `layout` has the axis of
+    every split dimension. Each box has all `bars`; `full_bar` is the bytes of one as wide as the
+    box. `lines` are below the picture, `width` is in pixels.
     """
     rows_axis, *column_axes = mesh
     num_rows, num_columns = mesh[rows_axis], math.prod(mesh[axis] for axis in column_axes)
@@ -104,7 +92,6 @@ def mesh_devices(
 
 
 def _wrap(lines: Sequence[str], width: int) -> list[str]:
-    """Returns lines that fit into a width in pixels."""
     characters = (width - 2 * _MARGIN) // 7
     return [part for line in lines for part in textwrap.wrap(line, characters)]
 
@@ -144,7 +131,6 @@ def _device(
     bars: Sequence[DeviceBar],
     full_bar: int,
 ) -> None:
-    """Draws the box of a device, with its number and bars."""
     x, y, width, height = box
     draw_box(axes, box, "#f3f6fa", name=f"device_{device}")
     if not bars:

@@ -1,5 +1,3 @@
-"""Tokens of a text in the colours of their experts."""
-
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,15 +27,10 @@ _LEGEND_COLUMNS, _LEGEND_LEFT, _LEGEND_LINE = 8, 78, 18
 def token_experts(
     tokens: Sequence[str], experts: Mapping[str, np.ndarray], num_experts: int
 ) -> np.ndarray:
-    """Returns a picture uint8 [height, width, 3] of a text, once for each layer.
+    """Returns a picture uint8 [height, width, 3]: for each layer, tokens in their experts' colours.
 
-    Every token has the colour of its first expert; a token without an expert is
-    white. Of more experts than there are colours, the number is below each token.
-
-    Args:
-      tokens: their texts.
-      experts: by the name of a layer, [tokens] the number of the expert, -1 for none.
-      num_experts: their number.
+    `experts` has, by layer, the index [tokens] of each token's first expert; tokens with -1 are
+    white. If there are more experts than colours, the index is below each token.
     """
     boxes = list(_boxes(tokens))
     lines = boxes[-1][1] + 1 if boxes else 0
@@ -80,7 +73,6 @@ def token_experts(
 
 
 def _boxes(tokens: Sequence[str]) -> Iterator[tuple[float, int, float]]:
-    """Yields the left side, the line and the width of the box of every token."""
     x, line = float(_MARGIN), 0
     for token in tokens:
         width = min(max(_LEAST_BOX, _CHARACTER * len(token) + 4), WIDTH - 2 * _MARGIN)
@@ -91,7 +83,7 @@ def _boxes(tokens: Sequence[str]) -> Iterator[tuple[float, int, float]]:
 
 
 def _colours(number: int) -> Sequence[str]:
-    """Returns a colour for each expert; of many, neighbours differ little, numbers tell them."""
+    """Returns a colour for each expert; many are hard to tell apart."""
     from matplotlib import colormaps  # noqa: PLC0415
     from matplotlib.colors import to_hex  # noqa: PLC0415
 

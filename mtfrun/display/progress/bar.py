@@ -1,4 +1,4 @@
-"""Work whose progress is shown: a bar with the remaining time, or a line now and then."""
+"""Progress: a bar with the remaining time, or a line now and then."""
 
 from __future__ import annotations
 
@@ -39,24 +39,12 @@ def present_work() -> str | None:
 
 
 class Work:
-    """Shows how far the work in a `with` block is: of several processes, the first one.
+    """Shows the progress of the work in a `with` block, in the first of several processes.
 
     On a terminal a bar, which is removed at the end; in a pipe a line every ten seconds at first,
-    later less often, and one at the end, so that quick work prints nothing. Whoever knows the work
-    calls `advance` or `move_to`.
-
-    Args:
-      text: names the work: "evaluating step 100".
-      total: the amount of work in units; None if it is unknown.
-      unit: "batches"; "B" are bytes, shown in MB.
-      done: the amount that was done before.
-      has_lines: whether lines are printed in a pipe.
-      stream: by default standard error.
-      clock: returns seconds.
-
-    Attributes:
-      text: names the work.
-      done: the amount that is done.
+    later less often, and one at the end, so that quick work prints nothing (`has_lines`). `total`
+    may be None; the unit "B" is bytes, shown in MB; `done` was done before; `clock` returns
+    seconds.
     """
 
     def __init__(
@@ -100,11 +88,10 @@ class Work:
         self.close()
 
     def advance(self, amount: float = 1) -> None:
-        """Says that so much more is done."""
         self.move_to(self.done + amount)
 
     def move_to(self, done: float, detail: str = "") -> None:
-        """Says how much is done by now."""
+        """`done` is the amount done by now."""
         self.done, self._detail = done, detail
         if self._bar is not None:
             if detail:
@@ -126,7 +113,6 @@ class Work:
             )
 
     def close(self) -> None:
-        """Removes the bar."""
         if self._bar is not None:
             # A bar that a line above it has drawn before its delay was over is not removed by tqdm.
             # One below another bar would scroll the screen here.

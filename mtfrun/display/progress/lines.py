@@ -23,7 +23,7 @@ _logs: list[RawIOBase] = []
 
 @contextlib.contextmanager
 def log_to(file: RawIOBase) -> Iterator[None]:
-    """Also writes the lines of `note` and `print_line` inside to a file, each with the time.
+    """Writes the lines of `note` and `print_line` inside, with their times, also to a file.
 
     In every process, even where `note` prints nothing. Lines that cannot be written are dropped: a
     file without a buffer does not retry them.
@@ -62,21 +62,16 @@ def print_line(text: str, stream: TextIO | None = None) -> None:
 
 
 def warning(text: str) -> str:
-    """Returns "mtfrun: warning: TEXT"."""
     return f"{apply_style('mtfrun: warning:', 'yellow')} {text}"
 
 
 def error(text: str) -> str:
-    """Returns "mtfrun: error: TEXT"."""
     return f"{apply_style('mtfrun: error:', 'red')} {text}"
 
 
 @contextlib.contextmanager
 def warnings_as_lines() -> Iterator[None]:
-    """Prints each message that is logged inside as a line "mtfrun: warning: ..." on standard error.
-
-    Without a handler absl would install its own, whose lines begin with "WARNING:absl:".
-    """
+    """Without a handler absl would install one whose lines begin with "WARNING:absl:"."""
     handler = _Lines(logging.WARNING)
     root = logging.getLogger()
     root.addHandler(handler)

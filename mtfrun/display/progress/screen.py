@@ -17,19 +17,13 @@ _DEFAULT_SIZE = os.terminal_size((80, 24))
 
 
 def is_terminal(stream: TextIO | None = None) -> bool:
-    """Returns whether lines of a stream, by default standard error, can be written over.
-
-    Not in a pipe or a file, and not on a terminal with TERM=dumb, as in Emacs.
-    """
+    """Returns whether lines of a stream (default stderr) can be overwritten: not if TERM=dumb."""
     stream = sys.stderr if stream is None else stream
     return stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def apply_style(text: str, style: Style, stream: TextIO | None = None) -> str:
-    """Returns a text in a colour, or as it is where the stream, by default stderr, shows none.
-
-    Nor does it if NO_COLOR is set to anything, see https://no-color.org.
-    """
+    """Leaves the text plain if a stream (default stderr) has no colours, https://no-color.org."""
     if not is_terminal(stream) or os.environ.get("NO_COLOR"):
         return text
     return f"\x1b[{_CODES[style]}m{text}\x1b[0m"
@@ -48,7 +42,7 @@ def fit_fields(
 
 
 def label_lines(texts: Mapping[str, str], stream: TextIO | None = None) -> str:
-    """Returns texts after their labels in bold, the further lines of a text below its first one.
+    """Returns texts after bold labels, and the further lines of each indented.
 
     On a terminal lines are broken between words to fit it, except commands, which people paste.
     """

@@ -27,10 +27,9 @@ def waiting(
     stream: TextIO | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[None]:
-    """Shows that a piece of work is being done, of several processes in the first one.
+    """Shows a line with the elapsed time on a terminal; in the first of several processes only.
 
-    On a terminal a line with the elapsed time, which is removed at the end. `finished` is printed
-    at the end with the seconds; in a pipe `text` is printed at the beginning, too, then.
+    `finished` is printed at the end, with the seconds; in a pipe `text` is then printed first.
     """
     stream = stream or sys.stderr
     if not processes.is_first() or stream is None:

@@ -1,5 +1,3 @@
-"""The command `checkpoints average`."""
-
 from __future__ import annotations
 
 import argparse

@@ -1,5 +1,3 @@
-"""The command `checkpoints diff`."""
-
 from __future__ import annotations
 
 import argparse
@@ -56,13 +54,7 @@ _AT_STEP = re.compile(r"(.*)@(\d+)", re.DOTALL)
 
 
 class Difference(NamedTuple):
-    """The difference of the two values of a variable.
-
-    Attributes:
-      path: of the variable.
-      largest: the largest absolute difference.
-      relative: the norm of the difference over the norm of the first value, perhaps infinite.
-    """
+    """`relative`: the norm of the difference over the norm of the first value, perhaps infinite."""
 
     path: str
     largest: float
@@ -104,7 +96,6 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
 
 
 def _variables(stored: _Stored, match: str, *, with_slots: bool) -> dict[str, VariableSpec]:
-    """Returns the variables of a checkpoint that are compared: all, or the model's."""
     return {
         path: spec
         for path, spec in sorted(stored.manifest.variables.items())

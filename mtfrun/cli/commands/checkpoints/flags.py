@@ -1,5 +1,3 @@
-"""Flags that several commands about checkpoints have."""
-
 from __future__ import annotations
 
 import argparse
@@ -9,7 +7,6 @@ from mtfrun.errors import InputError
 
 
 def _steps(text: str) -> list[int]:
-    """Returns the steps of "100,200"."""
     words = text.split(",")
     if not all(word.strip().isdecimal() for word in words):
         raise InputError(f"--steps={text}: name steps, separated by commas: --steps=1000,2000")
@@ -44,7 +41,6 @@ def check_match(flags: argparse.Namespace) -> None:
 
 
 def check_choice(flags: argparse.Namespace, count: str) -> None:
-    """Raises InputError unless there is either a number of checkpoints or a list of steps."""
     number = getattr(flags, count)
     if (number is None) == (flags.steps is None):
         raise InputError(f"{flags.command} needs either --{count}=N or --steps=1000,2000")

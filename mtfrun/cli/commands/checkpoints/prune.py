@@ -1,5 +1,3 @@
-"""The command `checkpoints prune`."""
-
 from __future__ import annotations
 
 import argparse
@@ -98,10 +96,7 @@ def _prune_set_aside(run: RunDirectory, *, is_dry: bool) -> int:
 def _choose_steps(
     directory: CheckpointDirectory, steps: Sequence[int] | None, keep: int | None
 ) -> list[int]:
-    """Returns the steps to be deleted: those that are named, or all but the newest.
-
-    The best one, and those that `CheckpointOptions.keep_every_hours` keeps, must be named.
-    """
+    """The best step and steps of `CheckpointOptions.keep_every_hours` go only if they are named."""
     from mtfrun.rundir.checkpoints.retention import is_protected
 
     for step in steps or ():

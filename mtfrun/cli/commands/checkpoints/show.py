@@ -1,5 +1,3 @@
-"""The command `checkpoints show`."""
-
 from __future__ import annotations
 
 import argparse
@@ -96,7 +94,6 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
 
 
 def _find_checkpoint(directory: CheckpointDirectory, checkpoint: str | None) -> StoredCheckpoint:
-    """Returns a checkpoint whose manifest can be read: of a step, or the newest."""
     from mtfrun.rundir import RunDirError
 
     if checkpoint is not None:
@@ -122,7 +119,6 @@ def _row(path: str, spec: VariableSpec, names: str | None, norms: Mapping[str, f
 
 
 def _bits(dtype: str) -> int:
-    """Returns the bits of an element of a type such as "bfloat16"."""
     digits = re.search(r"\d+$", dtype)
     return int(digits[0]) if digits else _BITS.get(dtype, 0)
 

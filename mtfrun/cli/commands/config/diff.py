@@ -1,5 +1,3 @@
-"""The command `config diff`."""
-
 from __future__ import annotations
 
 import argparse
@@ -60,7 +58,7 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
 
 
 def compare_settings(first: Sequence[Setting], second: Sequence[Setting]) -> list[Change]:
-    """Returns the parameters whose values differ; the path is (class or function, parameter)."""
+    """The path of a change is (class or function, parameter)."""
     from mtfrun.differences import changes
 
     values: list[dict[str, dict[str, str | None]]] = []

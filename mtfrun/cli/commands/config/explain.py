@@ -1,5 +1,3 @@
-"""The command `config explain`."""
-
 from __future__ import annotations
 
 import argparse
@@ -44,16 +42,11 @@ def _check(flags: argparse.Namespace) -> None:
 
 
 class Explanation(NamedTuple):
-    """What explains a name.
+    """`kind` is "macro", "class", "function", "parameter" or "gin file".
 
-    Attributes:
-      name: as gin files write it.
-      kind: "macro", "class", "function", "parameter" or "gin file".
-      text: the docstring, the meaning of a macro, or the header of a gin file.
-      parameters: the default and the meaning of each parameter of a class or function.
-      default: of a parameter, as Python writes it; None if there is none.
-      set_by: the lines of the package that set it, "place: value".
-      used_by: the parameters that are bound to a macro.
+    `text` is the docstring, the meaning of a macro, or the header of a gin file; `default` is
+    written as in Python; `set_by` has lines of the package, "place: value"; `used_by` has the
+    parameters that are bound to a macro.
     """
 
     name: str

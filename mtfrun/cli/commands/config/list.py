@@ -1,5 +1,3 @@
-"""The command `config list`."""
-
 from __future__ import annotations
 
 import argparse

@@ -1,5 +1,3 @@
-"""The command `data cache`."""
-
 from __future__ import annotations
 
 import argparse
@@ -59,7 +57,6 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
 
 
 def print_caches(flags: argparse.Namespace, choice: CacheChoice) -> int:
-    """Builds the selected caches of a configuration, and prints a line for each."""
     from mtfrun.tools.data_viewer.configured_data import title_of
 
     configured = configure_data(flags)

@@ -1,5 +1,3 @@
-"""The command `data caches`."""
-
 from __future__ import annotations
 
 import argparse

@@ -1,5 +1,3 @@
-"""Flags that several commands about data have."""
-
 from __future__ import annotations
 
 import argparse

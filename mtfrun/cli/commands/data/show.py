@@ -1,5 +1,3 @@
-"""The command `data show`."""
-
 from __future__ import annotations
 
 import argparse

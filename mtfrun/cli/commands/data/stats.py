@@ -1,5 +1,3 @@
-"""The command `data stats`."""
-
 from __future__ import annotations
 
 import argparse
