@@ -71,7 +71,7 @@ def read_pairs(path: str) -> list[tuple[bytes, bytes]]:
 
 
 def read_lines(path: str) -> list[bytes]:
-    """Returns lines of any bytes without ends ("-": stdin), `.tsv` without blank lines at its end."""
+    """Returns lines of any bytes without ends ("-": stdin); `.tsv` without blank last lines."""
     if path == "-":
         text = agreed_bytes(lambda: standard_input().read())
         content: Iterable[bytes] = [text.removeprefix(codecs.BOM_UTF8)]

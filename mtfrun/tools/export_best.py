@@ -1,5 +1,3 @@
-"""The export of the best checkpoint, for other programs."""
-
 from __future__ import annotations
 
 import contextlib
@@ -30,13 +28,12 @@ _POLL_SECS = 0.2
 class ExportBest(Action):
     """Exports the best checkpoint to `export/best` in the run's directory, by `mtfrun export`.
 
-    `export/best` is a link to `export/step-300`, which was written completely before; the link is
-    replaced at once, and then the former directory is removed. It is done at the end of training,
-    and every `every_steps` before, where there is a better checkpoint than the one that was
-    exported. Training waits for it; a signal ends it, and the next process of the run does it. An
-    export that fails is a line, and does not end training.
+    `export/best` is a link to a complete directory such as `export/step-300`, which is replaced
+    atomically; then the former directory is removed. Exports run at the end of training and every
+    `every_steps`, if there is a better checkpoint. Training waits for them; a signal ends one, and
+    the next process of the run repeats it. An export that fails prints a line.
 
-    It runs in a process of its own, on the CPU. It needs `CheckpointOptions.best_metric`, and in a
+    It runs in a separate process, on the CPU. It needs `CheckpointOptions.best_metric`, and in a
     gin file:
 
         experiment.Training.actions = [@export_best.ExportBest()]
@@ -46,9 +43,6 @@ class ExportBest(Action):
       format: of `mtfrun export`: "safetensors", "huggingface", "saved_model" or "tensorflow".
       every_steps: steps between two exports; None for the end alone.
       flags: further flags of `mtfrun export`, such as "--gin_allow_imports=my_models".
-
-    Raises:
-      InputError: there is no such format.
     """
 
     format: str = "safetensors"
@@ -63,7 +57,6 @@ class ExportBest(Action):
         check_intervals(self)
 
     def __call__(self, context: ActionContext) -> None:
-        """Exports the best checkpoint unless it was exported."""
         context.check_signals()
         export = _Export(context.metrics.run, self.format, self.flags)
         try:
@@ -79,7 +72,7 @@ class ExportBest(Action):
 
 
 class _Export:
-    """One export, in a process; used by the first process of the run alone."""
+    """One export, in a process; only the first process of the run has one."""
 
     def __init__(self, run: RunDirectory, format_name: str, flags: Sequence[str]) -> None:
         self._run = run
@@ -92,7 +85,7 @@ class _Export:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with this object
 
     def start(self) -> bool:
-        """Starts the process; returns False if there is nothing to export."""
+        """Returns False if there is nothing to export."""
         try:
             self._best = self._run.checkpoints().best()
         except RunDirError as error:
@@ -122,14 +115,13 @@ class _Export:
         return True
 
     def is_running(self) -> bool:
-        """Returns whether the process runs, after a short time if it does."""
+        """Waits for a short time."""
         assert self._process is not None
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_POLL_SECS)
         return self._process.poll() is None
 
     def close(self) -> None:
-        """Ends a process that still runs; it removes what it has written."""
         self._errors.close()
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
@@ -165,7 +157,6 @@ class _Export:
                 shutil.rmtree(path, ignore_errors=True)
 
     def _exported(self) -> str | None:
-        """Returns what `best` is a link to."""
         try:
             return str(self._link_path.readlink())
         except OSError:
@@ -182,5 +173,5 @@ class _Export:
 
 
 def _search_path() -> str:
-    """Returns where this process finds modules, for a user's own."""
+    """Returns where this process finds modules, for a user's modules."""
     return os.pathsep.join(path for path in sys.path if path)

@@ -1,5 +1,3 @@
-"""An action that shows the distributions of weights and gradients in TensorBoard."""
-
 from __future__ import annotations
 
 import dataclasses
@@ -20,12 +18,10 @@ _BUCKETS = 30
 
 
 class Distribution(NamedTuple):
-    """A histogram of a tensor, on the devices or on the host.
+    """A histogram of a tensor, on the devices or on the host, between `low` and `high`.
 
-    Attributes:
-      low, high: the least and the greatest entry.
-      below: {buckets} how many entries lie below the end of each of the equal buckets in between;
-        the last is their number.
+    `below` {buckets} counts the entries below the end of each of the equal buckets; the last is
+    all.
     """
 
     low: Any
@@ -47,7 +43,7 @@ class Histograms(Action):
 
     Gradients are computed for the last batch at the weights after the step, before clipping:
     another forward and backward pass, in a program that is compiled the first time. Training is not
-    affected. Every device counts the entries that it holds.
+    affected.
 
         experiment.Training.actions = [@histograms.Histograms()]
         histograms.Histograms.every_steps = 500
@@ -67,7 +63,6 @@ class Histograms(Action):
         self._program: Callable[[Features], Mapping[str, Distribution]] | None = None
 
     def __call__(self, context: ActionContext) -> None:
-        """Computes and writes them."""
         if self._program is None:
             self._program = self._program_of(context.state)
         batch = context.batch() if self.gradients else {}
@@ -76,8 +71,6 @@ class Histograms(Action):
                 context.summaries.buckets(tag, distribution.buckets(), context.step)
 
     def _program_of(self, state: TrainState) -> Callable[[Features], Mapping[str, Distribution]]:
-        """Returns the compiled function from a batch to distributions by tag."""
-
         def of_batch(batch: Features) -> dict[str, Distribution]:
             tensors = {
                 f"weights/{layer_name(path)}": v.read() for path, v in state.trainable.items()
@@ -92,7 +85,7 @@ class Histograms(Action):
 
 
 def distributions(tensors: Sequence[mtf.Tensor]) -> list[Distribution]:
-    """Returns the histograms of tensors, however they are laid out."""
+    """Every device counts the entries that it holds."""
     mesh = tensors[0].mesh
     dim = mtf.Dimension("buckets", _BUCKETS)
     positions = mtf.range(mesh, dim, tf.int32)

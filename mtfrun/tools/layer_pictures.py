@@ -1,5 +1,3 @@
-"""Pictures of what the layers of a Transformer do with a text: attention, experts of tokens."""
-
 from __future__ import annotations
 
 import dataclasses
@@ -31,9 +29,9 @@ _NO_MAPS = (
 class LayerPictures(Evaluator):
     """Pictures of what a Transformer does with the first text of a split.
 
-    For each layer of `layers`: the weights of its attention, and, if it is a mixture of experts,
-    the first expert of each token. Needs another program. It reads the beginning of
-    one text, or, where tokens compete for the slots of experts, a batch as an evaluation does.
+    For each layer: its attention weights and, of mixtures, the first expert of each token. It needs
+    another program. It reads the beginning of one text, or, where tokens compete for the slots of
+    experts, a batch as an evaluation does.
 
     Attributes:
       num_tokens: of the beginning of the text; 0 for no pictures.
@@ -41,7 +39,7 @@ class LayerPictures(Evaluator):
       num_attending: how many of these tokens a map of attention has, 0 for no maps; the map of an
         encoder, whose tokens attend to later ones too, is a part of the whole.
       num_heads: heads of every layer whose attention is drawn.
-      layers: numbers of the layers, negative ones from the end.
+      layers: indices of the layers, negative ones from the end.
     """
 
     num_tokens: int = 0
@@ -59,7 +57,6 @@ class LayerPictures(Evaluator):
             require(self.experiment.model, TokenModel, "LayerPictures", remedy)
 
     def __call__(self, context: EvaluationContext) -> EvaluationResult:
-        """Returns the pictures."""
         if not self.num_tokens or not context.is_shown:
             return EvaluationResult()
         recorded = mtf.to_numpy(self._program(self._features))
@@ -123,7 +120,6 @@ class LayerPictures(Evaluator):
         return {f"head {i}": x[:queries, :keys] for i, x in enumerate(first)}
 
     def _experts(self, recorded: Any) -> dict[str, np.ndarray]:
-        """Returns pictures of the experts of tokens by tag; see `_attention`."""
         levels: dict[tuple[str, int], dict[str, np.ndarray]] = {}
         for stack in (True, False):
             paths = [path for path in recorded.experts if path.startswith(_ENCODER) == stack]
@@ -143,7 +139,6 @@ class LayerPictures(Evaluator):
         }
 
     def _choose(self, paths: Sequence[str]) -> list[str]:
-        """Returns the paths of the layers that are drawn."""
         numbers = {i % len(paths) for i in self.layers if -len(paths) <= i < len(paths)}
         return [paths[i] for i in sorted(numbers)]
 

@@ -1,5 +1,3 @@
-"""Embeddings for TensorBoard's projector."""
-
 from __future__ import annotations
 
 import dataclasses
@@ -64,7 +62,6 @@ class Projector(Evaluator):
 
     @functools.cached_property
     def _tables(self) -> Mapping[str, Vocabulary]:
-        """The vocabulary of every table of vectors, by its path."""
         vocabularies = self.experiment.data.vocabularies
         tables = {}
         for path in self.experiment.model.vocabulary_sizes:

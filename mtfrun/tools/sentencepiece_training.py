@@ -1,5 +1,3 @@
-"""Training of SentencePiece models."""
-
 from __future__ import annotations
 
 import dataclasses
@@ -35,14 +33,13 @@ class SentencePieceTraining:
 
     Attributes:
       size: number of pieces, extra ids not included.
-      max_bytes: a sample of so much text is used, at random with a fixed seed if there is more;
-        SentencePiece needs about 30 times as much memory.
-      with_byte_fallback: whether 256 pieces are bytes, for characters that have no piece of their
-        own; otherwise these are unknown, as in T5's model.
-      normalization: "identity" keeps texts as they are, and `decode` returns them; "nmt_nfkc" is
-        T5's: NFKC, one space for line ends and for several spaces.
-      character_coverage: the share of all characters in the text that have a piece of their own;
-        the rarest have none.
+      max_bytes: a larger text is sampled, with a fixed seed; SentencePiece needs about 30 times as
+        much memory.
+      with_byte_fallback: whether 256 pieces are bytes, for characters without a piece, which are
+        unknown otherwise, as in T5's model.
+      normalization: with "identity" `decode` returns the texts; "nmt_nfkc" is T5's: NFKC, one space
+        for line ends and for several spaces.
+      character_coverage: the share of the text's characters with a piece; the rarest have none.
     """
 
     size: int
@@ -71,8 +68,6 @@ class SentencePieceTraining:
 
 
 class TrainedModel:
-    """A SentencePiece model that has just been trained on `num_bytes` of text."""
-
     def __init__(self, proto: bytes, sample: list[bytes]):
         self.proto = proto
         processor = sentencepiece.SentencePieceProcessor(model_proto=proto)
@@ -88,11 +83,7 @@ def train_sentencepiece(
     training: SentencePieceTraining,
     expected_bytes: int | None = None,
 ) -> TrainedModel:
-    """Returns a model of all the texts, which are about `expected_bytes` long.
-
-    Raises:
-      DataError: there is no text, or too little for the size.
-    """
+    """Raises DataError if there is no text, or too little for the size."""
     with progress.Work("reading texts", expected_bytes, "B") as reading:
         sample = sample_of(sentences(_noted(texts, reading)), training.max_bytes)
     if not sample:
@@ -136,9 +127,8 @@ def _trained(sample: list[bytes], training: SentencePieceTraining) -> bytes:
 def _interruptible(function: Callable[[], T]) -> T:
     """Returns the function's result; meanwhile this thread handles signals.
 
-    Python calls the handlers of signals in the main thread, between bytecodes: if that was in
-    SentencePiece's code, they would wait until it returns, which takes minutes. What a handler
-    raises ends the wait; the thread ends with the process.
+    Python calls handlers in the main thread, between bytecodes: SentencePiece's code would delay
+    them for minutes. An exception of a handler ends the wait; the thread ends with the process.
     """
     results: list[T] = []
     errors: list[BaseException] = []
@@ -163,9 +153,8 @@ def sentences(texts: Iterable[bytes]) -> Iterator[bytes]:
     They end behind a line if possible, else at a space, which is left out: SentencePiece puts one
     before every part.
 
-    Examples:
-      >>> list(sentences([b"a line\nanother", b""]))
-      [b'a line\nanother']
+    >>> list(sentences([b"a line\nanother", b""]))
+    [b'a line\nanother']
     """
     for text in texts:
         begin = 0
@@ -193,7 +182,7 @@ def _end_of_part(text: bytes, begin: int) -> int:
 def sample_of(parts: Iterable[bytes], max_bytes: int) -> list[bytes]:
     """Returns all parts, in order, or a random sample of at most `max_bytes` in total.
 
-    Each part draws a number, and the parts with the smallest ones stay. No more is held in memory.
+    Each part draws a number; only the parts with the smallest ones are held in memory.
     """
     generator = np.random.default_rng(_SEED)
     heap: list[tuple[float, int, bytes]] = []  # the largest number first
@@ -213,7 +202,6 @@ def sample_of(parts: Iterable[bytes], max_bytes: int) -> list[bytes]:
 
 
 def _remedy(message: str, training: SentencePieceTraining) -> str:
-    """Returns SentencePiece's error as one line with what to change."""
     size = training.size
     if match := re.search(r"value <= (\d+)", message):
         return f"the text is too small for {size} pieces: choose --size={match[1]} or less"

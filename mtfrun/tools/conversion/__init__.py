@@ -1,10 +1,8 @@
 """Models of other programs: runs made of them, and files for other programs made of runs.
 
-An importer (`importer.py`: `Importer`, two methods) reads a path and returns `Imported`:
-the text of a gin file, a function that gives values for variables, a step, further files.
-`run_writer.write_run` makes a run directory of it, `config.gin`, a checkpoint and `import.json`.
-`gin_file.GinFile` writes gin files. `hugging_face` has the importer of folders: `Folder` reads one,
-a `Family` takes its configuration and has one two-way table of its tensors, see `family.py`.
+An `Importer` reads a path and returns `Imported`, of which `run_writer.write_run` makes a run
+directory: `config.gin` (see `gin_file.GinFile`), a checkpoint and `import.json`. In `hugging_face`
+a `Family` takes a folder's configuration and has one two-way table of its tensors.
 """
 
 from mtfrun.tools.conversion.errors import ConversionError as ConversionError

@@ -1,5 +1,3 @@
-"""Text of gin files, in the form of the files that are shipped."""
-
 from __future__ import annotations
 
 import dataclasses
@@ -22,7 +20,7 @@ _PARENTS = {
 
 @dataclasses.dataclass
 class _Statement:
-    """A macro, or a parameter of a class; a comment behind it, or before it if it is long."""
+    """A macro, or a parameter of a class; a long comment stands before it."""
 
     name: str
     value: object
@@ -51,17 +49,12 @@ class GinFile:
         file = GinFile(["T5 1.1 of /models/t5."])
         file.include("defaults.gin", "models/t5.1.1.gin")
         file.macro("D_MODEL", 512)
-        file.bind("transformer.RelativePositionBias", {"max_distance": 64})
         file.bind("decoder/transformer.Stack", {"layers": [reference("@transformer.FeedForward")]})
         text = file.text()
 
-    The file imports the modules that its statements name. A line break in a comment, for example in
-    the name of a directory, is escaped, so that it cannot start a statement.
-
-    Attributes:
-      header: lines of the comment at the top, without "#".
-      macros: statements; None for an empty line.
-      blocks: statements by target, such as "encoder/transformer.Stack", and parameter.
+    The file imports the modules that its statements name. Line breaks in comments, for example in
+    the name of a directory, are escaped, so that they cannot start a statement. `blocks` has
+    statements by target, such as "encoder/transformer.Stack", and parameter.
     """
 
     header: Sequence[str]
@@ -73,7 +66,7 @@ class GinFile:
         self.includes += names
 
     def macro(self, name: str, value: object, comment: str = "") -> None:
-        """Sets a macro; a later value replaces an earlier one in its place."""
+        """A later value replaces an earlier one in its place."""
         statement = _Statement(name, value, comment)
         for position, old in enumerate(self.macros):
             if old is not None and old.name == name:

@@ -1,5 +1,3 @@
-"""What an importer makes of the files of another program."""
-
 from __future__ import annotations
 
 import dataclasses
@@ -17,16 +15,13 @@ class Imported:
     """A model, or a whole run, of another program.
 
     Attributes:
-      config: returns the text of config.gin, called with the directory of the run, in which files
-        that the configuration names will be.
-      values: returns values by checkpoint path, called with all variables that the configuration
-        has by that path: "model/embedding/table", "optimizer/embedding/table/vr", "averages/...",
-        "step". They have the shapes of the variables. All values of the model are needed;
-        slots that are left out begin with 0. None for a configuration alone, without a checkpoint.
-      step: the number of finished steps.
-      files: contents of further files by their name in the directory, "tokenizer/spiece.model".
-      record: JSON values for import.json, what an export needs to give back the same bytes.
-      notes: lines about what was taken over and what was not, for the user.
+      config: returns config.gin's text; called with the run's directory, where `files` will be.
+      values: returns the variables' values by checkpoint path; called with the variables by path:
+        "model/embedding/table", "optimizer/embedding/table/vr", "averages/...", "step". All values
+        of the model are needed; omitted slots start with 0. None without a checkpoint.
+      files: contents by their name in the directory, "tokenizer/spiece.model".
+      record: JSON values for import.json, with which an export returns the same bytes.
+      notes: lines for the user: what was imported and what was not.
     """
 
     config: Callable[[pathlib.Path], str]
@@ -38,21 +33,10 @@ class Imported:
 
 
 class Importer(Protocol):
-    """Reads the files of one program."""
-
     def recognises(self, path: pathlib.Path) -> bool:
-        """Returns whether there are files of this program at a path, without reading much."""
+        """Must not read much."""
 
     def read(
         self, path: pathlib.Path, *, partial: bool, search_paths: Sequence[str] = ()
     ) -> Imported:
-        """Imports a model or run.
-
-        Args:
-          path: a directory or file.
-          search_paths: directories to search for included files.
-          partial: leave out, with a note, what is not supported.
-
-        Raises:
-          ConversionError: the path cannot be imported.
-        """
+        """Raises ConversionError; `partial` leaves out, with a note, what is not supported."""

@@ -1,5 +1,3 @@
-"""All importers, and which of them reads a path."""
-
 from __future__ import annotations
 
 import pathlib
@@ -19,11 +17,7 @@ IMPORTERS: Sequence[Importer] = (HuggingFaceImporter(), MeshTensorFlowImporter()
 
 
 def importer_for(path: pathlib.Path) -> Importer:
-    """Returns the importer of the files at a path.
-
-    Raises:
-      ConversionError: no importer recognises them.
-    """
+    """Raises ConversionError if no importer recognises the files."""
     # Before anything else: the path of a checkpoint is the beginning of its files' names.
     for importer in IMPORTERS:
         if importer.recognises(path):

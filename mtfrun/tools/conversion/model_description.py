@@ -1,5 +1,3 @@
-"""A model that was built: the arguments of its classes, and its variables."""
-
 from __future__ import annotations
 
 import dataclasses
@@ -24,13 +22,11 @@ _WITHOUT_EFFECT = (
 
 @dataclasses.dataclass(frozen=True)
 class ModelDescription:
-    """A model and its configuration.
+    """A model that was built, as its configuration and variables.
 
-    Attributes:
-      parameters: the arguments of all calls by "scope/module.Class" and name; references are texts,
-        "@transformer.SelfAttention".
-      shapes: the sizes of all variables by path.
-      vocabulary_sizes: the number of ids, by the paths of the variables with a row for each.
+    `parameters` has the arguments of all calls by "scope/module.Class" and name, with texts for
+    references, "@transformer.SelfAttention"; `vocabulary_sizes` the number of ids by the path of
+    each variable with a row for each.
     """
 
     parameters: Parameters
@@ -42,7 +38,7 @@ class ModelDescription:
         return self.parameters.get(target, {}).get(name)
 
     def num_blocks(self, stack: str) -> int:
-        """Returns the number of blocks of "encoder_stack" or "decoder_stack"."""
+        """The stack is "encoder_stack" or "decoder_stack"."""
         prefix = f"{stack}/blocks/"
         return len({p.split("/")[2] for p in self.shapes if p.startswith(prefix)})
 

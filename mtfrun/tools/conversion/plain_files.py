@@ -24,8 +24,6 @@ STEP = "global_step"
 
 
 class RunValues(NamedTuple):
-    """The values of a model by the path of the variable, such as "embedding/table"."""
-
     step: int
     values: Mapping[str, np.ndarray]
 
@@ -33,15 +31,10 @@ class RunValues(NamedTuple):
 def values_of_run(
     run: RunDirectory, checkpoint: int | str | None = None, *, use_averages: bool = True
 ) -> RunValues:
-    """Returns the values of a run's model, from its checkpoint alone.
+    """Returns the values by path, such as "embedding/table", from the run's checkpoint alone.
 
-    Args:
-      run: the directory.
-      checkpoint: a step, "best", or "latest" or None for the newest good one.
-      use_averages: take the averages of the weights, if there are any.
-
-    Raises:
-      RunDirError: there is no such checkpoint.
+    The checkpoint is a step, "best", or "latest" or None for the newest good one (RunDirError if
+    there is none); `use_averages` takes the averages of the weights, if there are any.
     """
     run.require()
     checkpoints = run.checkpoints()
@@ -78,8 +71,8 @@ def export_safetensors(
 def export_tensorflow(directory: pathlib.Path, run: RunValues) -> None:
     """Writes a checkpoint of TensorFlow, model.ckpt-STEP, into an empty directory.
 
-    Variables have the names "embedding/table", ... and "global_step", as `tf.train.load_checkpoint`
-    reads them: they belong to no object of Python.
+    Variables "embedding/table", ... and "global_step" belong to no Python object, as
+    `tf.train.load_checkpoint` reads them.
     """
     values: dict[str, np.ndarray] = {**run.values, STEP: np.asarray(run.step, np.int64)}
     prefix = f"model.ckpt-{run.step}"

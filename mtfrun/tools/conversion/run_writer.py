@@ -1,5 +1,3 @@
-"""Run directories made of imported models."""
-
 from __future__ import annotations
 
 import contextlib
@@ -35,11 +33,7 @@ def write_run(imported: Imported, model_dir: str, build: Build) -> RunDirectory:
     """Makes the run directory of an imported model, whole or not at all.
 
     `build` is called with the configuration in a temporary directory beside `model_dir`, which must
-    be new or empty.
-
-    Raises:
-      ConversionError: the directory is not empty, or values do not fit the configuration.
-      RunDirError: it cannot be written.
+    be new or empty. Raises ConversionError if it is not, or values do not match the configuration.
     """
     run = RunDirectory(model_dir)
     target = pathlib.Path(run.path)
@@ -62,10 +56,7 @@ def check_new(target: pathlib.Path, flag: str) -> None:
 
 @contextlib.contextmanager
 def replaced_directory(target: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Gives a new directory beside `target` that takes its place at the end of the block.
-
-    An error removes it. The target must not exist, or be empty.
-    """
+    """Yields a new directory that replaces `target` (absent or empty) unless there is an error."""
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
     missing = [parent for parent in target.parents if not parent.exists()]
     try:

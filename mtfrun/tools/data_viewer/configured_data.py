@@ -1,5 +1,3 @@
-"""The data of a configuration, its first rows, and how full they are."""
-
 from __future__ import annotations
 
 import itertools
@@ -23,14 +21,6 @@ _SAMPLED_ROWS = 1024
 
 
 class ConfiguredData(NamedTuple):
-    """The data of a configuration.
-
-    Attributes:
-      data: the data.
-      splits: of training and of the evaluation.
-      seed: of the order of training.
-    """
-
     data: Data
     splits: Sequence[str]
     seed: int
@@ -41,7 +31,7 @@ def named_rows(
 ) -> Iterator[tuple[str | None, RowView]]:
     """Yields the first rows of training, or of every task's evaluation on another split.
 
-    With each the name of its task, None where there is only one.
+    The name of the task comes with each, None where there is only one.
     """
     meanings = Meanings(data.vocabularies, data.class_names)
     parts = data.by_task()
@@ -63,7 +53,7 @@ def _batches(data: Data, split: str, rows: int, seed: int) -> Iterator[Batch]:
 
 
 def _without_empty_rows(batch: Batch) -> Mapping[str, np.ndarray]:
-    """Returns a batch without the rows of zeros that fill it up, unless there is no other row."""
+    """Removes the rows of zeros that pad a batch, unless there is no other row."""
     size = len(next(iter(batch.values())))
     occupied = np.zeros(size, bool)
     for values in batch.values():
@@ -94,7 +84,6 @@ def density_lines(data: Data, split: str, seed: int) -> list[str]:
 
 
 def statistics_of(cached: Cached, data: Data) -> Iterator[str]:
-    """Yields lines on the texts of a task's split."""
     yield f"{title_of(cached)}: " + ", ".join(f"{n:,} {name}" for name, n in cached.counts.items())
     if cached.texts is None:
         return
@@ -112,5 +101,4 @@ def title_of(cached: Cached) -> str:
 
 
 def terminal_width() -> int:
-    """Returns the columns of the terminal."""
     return shutil.get_terminal_size().columns

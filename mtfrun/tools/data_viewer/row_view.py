@@ -1,5 +1,3 @@
-"""A row of a batch, prepared for a person to read."""
-
 from __future__ import annotations
 
 import dataclasses
@@ -18,17 +16,11 @@ _PADDING = 0
 
 @dataclasses.dataclass(frozen=True)
 class Tokens:
-    """The ids of one feature of a row, without padding.
+    """The ids of one feature of a row, without padding; arrays are [tokens].
 
-    Attributes:
-      name: of the feature.
-      columns: int [tokens] where in the row each stands.
-      ids: int [tokens].
-      texts: [tokens] what each stands for, see `token_texts`.
-      segments: int [tokens] the number of the text in the row, from 1.
-      positions: int [tokens] the position in the text, from 0.
-      weights: float [tokens] the weight of the loss of each; None for a feature without a loss.
-      length: positions of the row, padding included.
+    `columns` are places in the row, for `texts` see `token_texts`, `segments` count from 1,
+    `positions` in the text from 0; `weights` of the loss are None for a feature without one;
+    `length` includes padding.
     """
 
     name: str
@@ -46,12 +38,11 @@ class Tokens:
         return self.length - len(self.ids)
 
     def parts(self) -> list[Tokens]:
-        """Returns the tokens of every segment."""
         numbers = np.unique(self.segments)
         return [self._where(self.segments == number) for number in numbers]
 
     def text(self) -> str:
-        """Returns the decoded text; sentinels and other special ids but padding stand by name."""
+        """Returns the decoded text; special ids except padding are shown by name."""
         return "".join(
             text for text, number in zip(self.texts, self.ids, strict=True) if number != _PADDING
         )
@@ -71,12 +62,7 @@ class Tokens:
 
 @dataclasses.dataclass(frozen=True)
 class ImageView:
-    """An image of a row.
-
-    Attributes:
-      name: of the feature.
-      pixels: uint8 [rows, cols, channels].
-    """
+    """Pixels are uint8 [rows, cols, channels]."""
 
     name: str
     pixels: np.ndarray
@@ -84,45 +70,30 @@ class ImageView:
 
 @dataclasses.dataclass(frozen=True)
 class Value:
-    """A number of a row, or the name of a class.
-
-    Attributes:
-      name: of the feature.
-      text: the value.
-    """
-
     name: str
     text: str
 
 
 @dataclasses.dataclass(frozen=True)
 class RowView:
-    """A row, by kind of feature."""
-
     tokens: Sequence[Tokens] = ()
     images: Sequence[ImageView] = ()
     values: Sequence[Value] = ()
 
     def of_task(self, name: str) -> RowView:
-        """Returns the row with the name of its task as the first value."""
+        """Adds the name of the task as the first value."""
         return dataclasses.replace(self, values=[Value("task", name), *self.values])
 
 
 @dataclasses.dataclass(frozen=True)
 class Meanings:
-    """What the numbers of a batch stand for.
-
-    Attributes:
-      vocabularies: of the features that are ids, by name.
-      class_names: of the features that are classes, the name of every class.
-    """
+    """Vocabularies of features that are ids, and all class names of features that are classes."""
 
     vocabularies: Mapping[str, Vocabulary]
     class_names: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
 
 
 def row_views(batch: Mapping[str, np.ndarray], meanings: Meanings) -> list[RowView]:
-    """Returns the rows of a batch."""
     (size,) = {len(values) for values in batch.values()}
     return [
         _row_view({name: values[i] for name, values in batch.items()}, meanings)

@@ -1,5 +1,3 @@
-"""Rows of a batch as a page of HTML that needs no other file."""
-
 from __future__ import annotations
 
 import base64
@@ -47,10 +45,7 @@ img { image-rendering: pixelated; border: 1px solid #999; }
 
 
 def rows_html(rows: Sequence[RowView], title: str, summary: Sequence[str]) -> Iterator[str]:
-    """Yields the parts of a page with all rows.
-
-    Every token shows its id, position, segment and weight of the loss when the mouse is over it.
-    """
+    """Yields the parts of a page, without other files, with all rows; tokens have tooltips."""
     yield (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width">\n'
@@ -111,5 +106,5 @@ def _image(view: ImageView) -> str:
 
 
 def _escape(text: str, keep: str = "") -> str:
-    """Returns a text as HTML, with characters that are not printable, except `keep`, escaped."""
+    """Also escapes characters that are not printable, except `keep`."""
     return html.escape("".join(c if c in keep else escaped(c) for c in text))

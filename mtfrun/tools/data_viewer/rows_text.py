@@ -1,5 +1,3 @@
-"""Rows of a batch as lines for a terminal."""
-
 from __future__ import annotations
 
 import textwrap
@@ -20,9 +18,8 @@ _LABEL_WIDTH = max(map(len, _LABELS)) + 2
 def rows_text(rows: Sequence[RowView], width: int, *, has_tokens: bool = False) -> Iterator[str]:
     """Yields lines of at most `width` columns, unless a single token is wider.
 
-    The beginnings of the first segments are printed as texts. With `has_tokens` whole segments are
-    printed, each followed by columns of its tokens with id, position and, if it differs within the
-    segment, the weight of the loss.
+    The first segments are cut short. With `has_tokens` they are printed whole, each with a list of
+    its tokens: id, position and, if it differs within the segment, the weight of the loss.
     """
     for i, row in enumerate(rows):
         yield f"row {i + 1} of {len(rows)}"
@@ -41,7 +38,7 @@ def rows_text(rows: Sequence[RowView], width: int, *, has_tokens: bool = False) 
 
 
 def heading_lines(text: str, width: int, indent: str = "") -> list[str]:
-    """Returns a text as lines of at most `width` columns; all but the first are indented more."""
+    """Wraps a text; all lines but the first are indented more."""
     further = indent + 2 * _INDENT
     return textwrap.wrap(text, width, initial_indent=indent, subsequent_indent=further)
 
@@ -81,9 +78,8 @@ def describe_value(value: Value) -> str:
 def columns_of(text: str) -> int:
     """Returns the columns of a terminal that a printable text takes.
 
-    Examples:
-      >>> columns_of("né"), columns_of("語")
-      (2, 2)
+    >>> columns_of("né"), columns_of("語")
+    (2, 2)
     """
     return sum(_columns_of_character(character) for character in text)
 
@@ -108,7 +104,7 @@ def _segment_lines(part: Tokens, width: int, *, has_tokens: bool) -> Iterator[st
 
 
 def _wrap(text: str, width: int) -> Iterator[str]:
-    """Yields pieces of a text of at most `width` columns, at least one character each."""
+    """Yields pieces of at most `width` columns, at least one character each."""
     line, used = "", 0
     for character in text:
         columns = _columns_of_character(character)

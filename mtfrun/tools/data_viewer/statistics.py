@@ -1,5 +1,3 @@
-"""Statistics of the lengths of texts."""
-
 from __future__ import annotations
 
 import dataclasses
@@ -16,18 +14,11 @@ _IDS_PER_STEP = 1 << 22
 
 @dataclasses.dataclass(frozen=True)
 class LengthStatistics:
-    """Statistics of the texts of one feature.
+    """Statistics of the lengths in tokens, ends included, of the texts of one feature.
 
-    Attributes:
-      count: number of texts.
-      tokens: of all texts, their ends included.
-      mean: tokens of a text.
-      percentiles: tokens of a text, by percentage of the texts that are not longer.
-      longest: tokens of the longest text.
-      histogram: number of texts by the shortest and the longest length of each bin.
-      capacity: length at which texts are cut; None where none is.
-      cut_texts: number of texts that are longer.
-      cut_tokens: number of their tokens behind that length.
+    `percentiles` has lengths by the percentage of texts that are not longer; `histogram` counts
+    texts by the shortest and the longest length of a bin. Of `cut_texts`, which are longer than
+    `capacity`, `cut_tokens` are behind it; a `capacity` of None cuts none.
     """
 
     count: int
@@ -42,10 +33,7 @@ class LengthStatistics:
 
 
 def length_statistics(lengths: np.ndarray, capacity: int | None = None) -> LengthStatistics:
-    """Returns the statistics of lengths.
-
-    A text that is cut keeps its end, so that one token less of it than the capacity remains.
-    """
+    """A text that is cut retains its end, so that one token less than the capacity remains."""
     longest = int(lengths.max())
     percentiles = np.percentile(lengths, PERCENTILES, method="inverted_cdf")
     excess = np.zeros_like(lengths) if capacity is None else np.maximum(lengths - capacity, 0)
@@ -65,8 +53,8 @@ def length_statistics(lengths: np.ndarray, capacity: int | None = None) -> Lengt
 def bytes_of(tokens: np.ndarray, bytes_per_id: Sequence[np.ndarray], ends: np.ndarray) -> list[int]:
     """Returns the bytes of text that the ids of each feature represent.
 
-    tokens: int [tokens] of all texts, an example's features one after the other.
-    bytes_per_id: of each feature, int [vocabulary]. ends: int [examples, features], in `tokens`.
+    tokens: int [tokens] of all texts, an example's features one after the other. bytes_per_id: of
+    each feature, int [vocabulary]. ends: int [examples, features], in `tokens`.
     """
     """Returns the bytes of text that the ids of each feature represent."""
     features = ends.shape[1]
@@ -89,7 +77,7 @@ def bytes_of(tokens: np.ndarray, bytes_per_id: Sequence[np.ndarray], ends: np.nd
 
 
 def _histogram(lengths: np.ndarray, longest: int) -> dict[tuple[int, int], int]:
-    """Returns counts in bins of 0, 1, 2 to 3, 4 to 7, ...: lengths differ by orders of ten."""
+    """Bins are 0, 1, 2 to 3, 4 to 7, ...: lengths differ by orders of ten."""
     bins = [(0, 0)] + [(1 << i, (2 << i) - 1) for i in range(longest.bit_length())]
     bounds = [first for first, _ in bins] + [bins[-1][1] + 1]
     counts = np.histogram(lengths, bounds)[0].tolist()
@@ -105,7 +93,6 @@ _LONGEST_BAR = 50
 def statistics_lines(
     feature: str, statistics: LengthStatistics, text_bytes: int, width: int
 ) -> Iterator[str]:
-    """Yields lines on the texts of a feature."""
     s = statistics
     yield from heading_lines(
         f"{feature}: {s.count:,} texts, {s.tokens:,} tokens, {text_bytes:,} bytes, "

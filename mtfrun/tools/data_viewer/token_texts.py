@@ -1,5 +1,3 @@
-"""The text that each id of a row stands for."""
-
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -15,14 +13,13 @@ _MOST_IDS_OF_A_CHARACTER = 4
 
 
 def token_texts(vocabulary: Vocabulary, ids: Sequence[int] | np.ndarray) -> list[str]:
-    r"""Returns what each id adds to the decoded text; special ids by name.
+    """Returns what each id adds to the decoded text; special ids by name.
 
-    A character of several ids stands at the last of them, with "" at the ones before.
+    The text of a character of several ids is at the last of them; the ones before have "".
 
-    Examples:
-      >>> from mtfrun.data.vocabularies.byte_vocabulary import ByteVocabulary
-      >>> token_texts(ByteVocabulary(), [113, 198, 172, 1, 258, 113])
-      ['n', '', 'é', '<end>', '<extra_id_0>', 'n']
+    >>> from mtfrun.data.vocabularies.byte_vocabulary import ByteVocabulary
+    >>> token_texts(ByteVocabulary(), [113, 198, 172, 1, 258, 113])
+    ['n', '', 'é', '<end>', '<extra_id_0>', 'n']
     """
     names = _SpecialNames(vocabulary)
     numbers = [int(number) for number in ids]
@@ -48,7 +45,7 @@ def token_texts(vocabulary: Vocabulary, ids: Sequence[int] | np.ndarray) -> list
 
 
 def _text_after(vocabulary: Vocabulary, before: list[int], ids: list[int]) -> str:
-    """Returns what `ids` add to the text of the ids before them, which decides about spaces."""
+    """The ids before `ids` decide about spaces."""
     text, whole = vocabulary.decode(before), vocabulary.decode([*before, *ids])
     return whole.removeprefix(text) if whole.startswith(text) else vocabulary.decode(ids)
 
@@ -56,14 +53,12 @@ def _text_after(vocabulary: Vocabulary, before: list[int], ids: list[int]) -> st
 def _name_undecodable(
     texts: list[str], ids: list[int], first: int, last: int, names: _SpecialNames
 ) -> None:
-    """Names the ids from `first` to before `last`, which have turned out to be no character."""
+    """Names the ids from `first` to before `last`, which are not a character."""
     for i in range(first, last):
         texts[i] = names.name(ids[i])
 
 
 class _SpecialNames:
-    """The names of ids that represent no text, such as "<end>"."""
-
     def __init__(self, vocabulary: Vocabulary):
         self._bytes_per_id = vocabulary.bytes_per_id
         self._names = {int(s): f"<extra_id_{i}>" for i, s in enumerate(vocabulary.sentinels)}
@@ -77,6 +72,6 @@ class _SpecialNames:
         return not 0 <= number < len(self._bytes_per_id) or not self._bytes_per_id[number]
 
     def name(self, number: int) -> str:
-        """Returns the name of a special id; a replacement character for a part of a character."""
+        """A part of a character is a replacement character."""
         default = f"<{number}>" if self.is_special(number) else _INVALID
         return self._names.get(number, default)

@@ -1,5 +1,3 @@
-"""The processes of one start of a run, on this machine: their start, their output and their end."""
-
 from __future__ import annotations
 
 import contextlib
@@ -21,14 +19,6 @@ _CHUNK_BYTES = 1 << 16
 
 @dataclasses.dataclass(frozen=True)
 class Start:
-    """How to start one process.
-
-    Attributes:
-      command: the program and its arguments.
-      typed: the launcher's command line.
-      environment: further environment variables.
-    """
-
     command: Sequence[str]
     typed: Sequence[str]
     environment: Mapping[str, str]
@@ -37,13 +27,9 @@ class Start:
 class Children:
     """Started processes, of which process 0 alone has standard input and standard output.
 
-    `grace_secs` after the first failure of one all that remain are killed: they notice it and
-    leave, unless they are stopped or wait in native code.
-
-    Attributes:
-      codes: the exit codes of the processes that have ended, in the order of their end; negative
-        is the number of a signal.
-      killed: the processes that were killed because they remained.
+    All that remain `grace_secs` after the first failure are killed: they notice it and leave,
+    unless they are stopped or wait in native code. `codes` are exit codes in the order of the ends,
+    negative for signals.
     """
 
     def __init__(
@@ -54,7 +40,6 @@ class Children:
         stdin: int | None = None,
         grace_secs: float,
     ) -> None:
-        """Starts the processes."""
         self.codes: dict[int, int] = {}
         self.killed: set[int] = set()
         self._output = output
@@ -89,23 +74,20 @@ class Children:
 
     @property
     def running(self) -> list[int]:
-        """The processes that have not ended."""
         return [number for number in range(len(self._processes)) if number not in self.codes]
 
     def send_signal(self, number: int) -> None:
-        """Sends a signal to all that run."""
         for process in self.running:
             self._processes[process].send_signal(number)
 
     def kill(self) -> None:
-        """Kills all that run."""
         for process in self.running:
             self._processes[process].kill()
             self.killed.add(process)
 
     def wait(self, is_stopping: Callable[[], bool]) -> None:
         # If all were told to end, an exit code other than 0 is not a failure.
-        """Forwards output until all have ended; after a failure kills what remains."""
+        """Forwards output until all have ended; after a failure kills all that remain."""
         while self.running:
             self._forward_output(_POLL_SECS)
             for number in self.running:
@@ -124,7 +106,6 @@ class Children:
         self.close()
 
     def close(self) -> None:
-        """Kills what runs and closes the streams."""
         self.kill()
         for process in self._processes:
             process.wait()
@@ -134,7 +115,7 @@ class Children:
         self._selector.close()
 
     def _forward_output(self, secs: float) -> bool:
-        """Forwards what arrives within some seconds; returns whether anything did."""
+        """Returns whether anything arrived within some seconds."""
         ready = self._selector.select(secs) if self._selector.get_map() else []
         if not ready and secs:
             time.sleep(0.0 if self._selector.get_map() else secs)

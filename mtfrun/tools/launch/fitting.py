@@ -1,7 +1,7 @@
 """The program that finds the largest mesh of fewer processes on which a training can be built.
 
-`python -m mtfrun.tools.launch.fitting 4 3 SETTINGS`, with `GinSettings` as JSON, finds it for at
-most 3 of 4 processes and prints it as JSON. It makes no variables.
+`python -m mtfrun.tools.launch.fitting 4 3 SETTINGS`, with `GinSettings` as JSON, prints it for at
+most 3 of 4 processes as JSON. It makes no variables.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ _OF_BATCHES = ("batch", "outer_batch")
 def largest_that_can_be_built(
     settings: GinSettings, num_processes: int, remaining: int
 ) -> SmallerMesh:
-    """Returns the largest smaller mesh on which model, data and batches fit."""
     name = name_to_override(_parse(settings), "mtf.Mesh.shape")
     shape = mtf.convert_to_shape(config.argument(mtf.Mesh, "shape"))
     layout = mtf.convert_to_layout_rules(config.argument(mtf.Mesh, "layout", ""))

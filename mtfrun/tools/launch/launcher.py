@@ -1,5 +1,3 @@
-"""The launcher: starts the processes of a run, and starts them again where one was lost."""
-
 from __future__ import annotations
 
 import contextlib
@@ -31,16 +29,10 @@ _MANIFEST = re.compile(r"ckpt-([0-9]+)\.json")
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """What every process runs.
+    """What every process runs: `python`, `arguments` ("-m", "mtfrun"), `command` ("train", flags).
 
-    Attributes:
-      python: what starts Python.
-      arguments: of Python, before the command, such as ["-m", "mtfrun"].
-      command: the command with its flags: ["train", "--gin_file=...", ...].
-      model_dir: of the run; None without one.
-      stdin: a file descriptor that process 0 reads, or None.
-      typed: the launcher's command line.
-      settings: the gin files and bindings of the command, see `largest_that_fits`.
+    Process 0 reads the descriptor `stdin`; `typed` is the launcher's command line; for `settings`
+    see `largest_that_fits`.
     """
 
     python: Sequence[str]
@@ -54,16 +46,11 @@ class Program:
 
 @dataclasses.dataclass(frozen=True)
 class Launch:
-    """What is to be launched, and how often.
+    """What to launch, and how often after a process is lost.
 
-    Attributes:
-      program: what every process runs.
-      num_processes: how many.
-      devices_per_process: None for the mesh's share.
-      max_restarts: how often all are started again after one was lost.
-      is_elastic: whether the run goes on without processes that were lost.
-      join_secs: how long the processes wait for each other to start.
-      grace_secs: from the first failure of a process until those that remain are killed.
+    `devices_per_process` is None for the mesh's share; `is_elastic`: the run continues without lost
+    processes; processes wait `join_secs` for each other, and are killed `grace_secs` after the
+    first failure.
     """
 
     program: Program
@@ -75,7 +62,7 @@ class Launch:
     grace_secs: float = GRACE_SECS
 
     def resume(self, smaller: SmallerMesh | None = None) -> Launch:
-        """Returns the launch that continues the run; --restart would begin at step 0 again."""
+        """--restart is dropped: it would begin at step 0 again."""
         program = self.program
         command = [word for word in program.command if word != "--restart"]
         if smaller is None:
@@ -90,19 +77,12 @@ Shrink = Callable[[Launch, int], SmallerMesh]
 
 
 def shrink(launch: Launch, remaining: int) -> SmallerMesh:
-    """Returns the largest smaller mesh for the processes that remain."""
     program = launch.program
     return largest_that_fits(program.python, program.settings, launch.num_processes, remaining)
 
 
 class Launcher:
-    """Runs a launch to its end.
-
-    Args:
-      launch: what to run.
-      output: gets the lines of the processes and of the launcher.
-      shrink: chooses the mesh of a run that goes on without lost processes.
-    """
+    """`shrink` chooses the mesh of a run that continues without lost processes."""
 
     def __init__(self, launch: Launch, output: Output, shrink: Shrink = shrink) -> None:
         self._launch = launch

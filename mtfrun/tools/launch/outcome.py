@@ -14,12 +14,10 @@ _PERMANENT = (2, 3)
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """The end of all processes.
+    """The end of all processes: exit codes in the order of the ends; negative for signals.
 
-    Attributes:
-      codes: exit codes in the order of the ends; negative is the number of a signal.
-      killed: those that the launcher has killed because they remained after another's failure.
-      signal: the number of the signal that has asked the launcher to end them, or None.
+    The launcher has killed the `killed`, because they remained after another process failed.
+    `signal` has asked the launcher to end them, if any.
     """
 
     codes: Mapping[int, int]
@@ -28,10 +26,9 @@ class Outcome:
 
     @property
     def cause(self) -> int | None:
-        """The process whose end made the others end; None if all have succeeded.
+        """The first process that failed by itself; None if all have succeeded.
 
-        It is the first that failed by itself. Where the rest only say that another one is lost,
-        it is one that had to be killed.
+        Where the rest only say that another one is lost, it is one that had to be killed.
         """
         failed = [number for number, code in self.codes.items() if code]
         causes = [n for n in failed if n not in self.killed and self.codes[n] != LOST]

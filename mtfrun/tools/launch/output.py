@@ -1,5 +1,3 @@
-"""What the processes of a run print on standard error, as one stream of lines."""
-
 from __future__ import annotations
 
 import os
@@ -12,14 +10,11 @@ _OWN = b"mtfrun: "
 class Output:
     """Prints the lines of several processes: of process 0 as they are, of process 1 as "[1] ...".
 
-    Errors and warnings that several processes print alike are printed once, without a number.
-
-    Attributes:
-      errors: the lines of errors, in their order.
+    Errors and warnings that several processes print alike are printed once, without an index.
     """
 
     def __init__(self, stream: TextIO, *, is_conversation: bool = False) -> None:
-        """Stores where the lines go, and whether process 0 asks questions that end no line."""
+        """In a conversation, process 0 asks questions that end no line."""
         self._is_conversation = is_conversation
         self.errors: list[str] = []
         self._stream = stream
@@ -37,17 +32,14 @@ class Output:
         self._unfinished[process] = unfinished
 
     def finish(self, process: int) -> None:
-        """Prints the unfinished line of a process that has ended."""
         unfinished = self._unfinished.pop(process, b"")
         if unfinished:
             self._print_line(process, unfinished)
 
     def note(self, text: str) -> None:
-        """Prints a line of the launcher itself."""
         self._write(_OWN + os.fsencode(text) + b"\n")
 
     def error(self, text: str) -> None:
-        """Prints an error of the launcher itself."""
         self._print_line(0, _ERROR + os.fsencode(text))
 
     def forget(self) -> None:

@@ -1,5 +1,3 @@
-"""The meshes for fewer processes than a configuration was made for."""
-
 from __future__ import annotations
 
 import dataclasses
@@ -17,13 +15,7 @@ FITTING = "mtfrun.tools.launch.fitting"
 
 @dataclasses.dataclass(frozen=True)
 class SmallerMesh:
-    """A run with fewer processes.
-
-    Attributes:
-      num_processes: how many.
-      mesh: the shape of its mesh.
-      name: the macro or parameter that sets it.
-    """
+    """A run with fewer processes; `name` is the macro or parameter that sets its mesh."""
 
     num_processes: int
     mesh: str
@@ -31,30 +23,21 @@ class SmallerMesh:
 
     @property
     def flag(self) -> str:
-        """The flag that sets the mesh."""
         return f"--gin.{self.name}={self.mesh!r}"
 
     @property
     def binding(self) -> str:
-        """The gin binding of the flag."""
         return f"{self.name} = {self.mesh!r}"
 
 
 class GinSettings(NamedTuple):
-    """The gin files and bindings of a command.
-
-    Attributes:
-      files: names of gin files.
-      bindings: pairs of a flag and its gin binding.
-      search_paths: directories in which gin files are searched for.
-    """
+    """`bindings` are pairs of a flag and its gin binding."""
 
     files: Sequence[str] = ()
     bindings: Sequence[tuple[str, str]] = ()
     search_paths: Sequence[str] = ()
 
     def with_binding(self, flag: str, binding: str) -> GinSettings:
-        """Returns the settings with a further binding."""
         return self._replace(bindings=[*self.bindings, (flag, binding)])
 
 
@@ -63,9 +46,8 @@ def smaller_meshes(
 ) -> Iterator[SmallerMesh]:
     """Yields the meshes of fewer processes with as many devices each, the largest first.
 
-    Examples:
-      >>> [m.mesh for m in smaller_meshes({"data": 4, "model": 2}, "data", 4, 2)]
-      ['data:2,model:2', 'data:1,model:2']
+    >>> [m.mesh for m in smaller_meshes({"data": 4, "model": 2}, "data", 4, 2)]
+    ['data:2,model:2', 'data:1,model:2']
     """
     for number in range(remaining, 0, -1):
         if sizes[axis] * number % num_processes == 0:

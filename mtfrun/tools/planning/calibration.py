@@ -1,5 +1,3 @@
-"""Measures a `DeviceProfile` on the devices of this machine: `mtfrun plan --calibrate`."""
-
 from __future__ import annotations
 
 import math
@@ -30,10 +28,7 @@ def calibrate(
     note: Callable[[str], None] = lambda _: None,
     clock: Clock = time.perf_counter,
 ) -> DeviceProfile:
-    """Returns the profile of a number of devices of this machine, all of them busy.
-
-    Takes about a minute on the CPU. Nothing else should run meanwhile.
-    """
+    """Measures devices that are all busy; about a minute on the CPU, when nothing else runs."""
     mesh = mtf.Mesh([("groups", 1), ("members", devices)], _LAYOUT)
     stopwatch = _Stopwatch(clock)
     operations = _curve((12 * n, _operation(mesh, n, stopwatch)) for n in _SIZES)
@@ -145,18 +140,13 @@ def _part(mesh: mtf.Mesh) -> mtf.Shape:
 
 
 class _Stopwatch:
-    """Measures operations in a compiled loop."""
-
     def __init__(self, clock: Clock):
         self._clock = clock
 
     def __call__(self, body: Body, x: mtf.Tensor, unrolled: int = 2) -> float:
-        """Returns the seconds of `body`, which is applied to its result again and again.
+        """Returns the seconds of `body`, which is repeatedly applied to its result.
 
-        Args:
-          body: returns a tensor of the shape of its argument.
-          x: its first argument.
-          unrolled: how often a round of the loop applies it, so that the loop itself counts little.
+        A round of the loop applies it `unrolled` times, so that the loop itself counts little.
         """
         mesh = x.mesh
 
@@ -194,7 +184,7 @@ def _without(secs: float, overhead: float) -> float:
 
 
 def _curve(points: Iterable[tuple[float, float]]) -> Curve:
-    """Returns the curve of measured points, without those that noise has made fall."""
+    """Drops points that noise has made fall."""
     rising: list[tuple[float, float]] = []
     for size, secs in points:
         rising.append((size, max(secs, rising[-1][1] if rising else 0.0)))

@@ -1,4 +1,4 @@
-"""The meshes and layouts that a search considers, from the dimensions of the model itself."""
+"""The meshes and layouts that a search considers, by the dimensions of the model."""
 
 from __future__ import annotations
 
@@ -23,13 +23,8 @@ _LEAST_SHARE = 0.02
 class Candidate:
     """A mesh, a layout, and the settings that trade time for memory.
 
-    Attributes:
-      mesh: the axes and their sizes.
-      layout: the rules.
-      outer_batch: parts of a batch that another mesh axis may split.
-      microbatches: parts of a batch that are computed one after the other.
-      rematerialise: whether the backward pass computes activations again; None for models that
-        have no such setting.
+    `outer_batch` parts of a batch may be split by another mesh axis; `microbatches` are computed
+    one after the other; `rematerialise` is None for models without this setting.
     """
 
     mesh: mtf.Shape
@@ -50,12 +45,9 @@ class Candidate:
 class Dimensions:
     """The dimensions of a model that an axis may split.
 
-    Attributes:
-      shapes: of all tensors of a step on one device.
-      roots: the names of the dimensions of variables and features, from which all other dimensions
-        are made.
-      batch_size: rows of a microbatch, which `batch` and `outer_batch` have together. A model that
-        reads `outer_batch` has it in `shapes` with any size.
+    `shapes` are of all tensors of a step on one device; `roots` are the dimensions of variables and
+    features, from which all others are made. `batch_size`, rows of a microbatch, is of `batch` and
+    `outer_batch` together; models that read `outer_batch` have it in `shapes` with any size.
     """
 
     shapes: tuple[mtf.Shape, ...]
@@ -73,10 +65,10 @@ class Dimensions:
 
     @functools.cached_property
     def neighbours(self) -> Mapping[str, frozenset[str]]:
-        """Of each dimension those that stand beside it in a tensor: one axis cannot split both.
+        """The dimensions beside each one in a tensor: one axis cannot split both.
 
         Except where a model exchanges parts of the batch for parts of another dimension, as a
-        mixture does for experts: it has the other dimension by the name "..._unsplit" as well.
+        mixture does for experts: it then has "..._unsplit" as well.
         """
         neighbours: dict[str, set[str]] = collections.defaultdict(set)
         for shape in self.shapes:
@@ -90,7 +82,7 @@ class Dimensions:
         return {name: frozenset(others) for name, others in neighbours.items()}
 
     def share(self, name: str) -> float:
-        """Returns which share of the numbers of all tensors, one of each shape, has a dimension."""
+        """Returns the share of the entries of all tensors, one of each shape, with a dimension."""
         total = sum(shape.size for shape in self.shapes)
         return sum(shape.size for shape in self.shapes if name in shape.dimension_names) / total
 
@@ -111,10 +103,7 @@ class Dimensions:
         return sorted(sets, key=sorted)
 
     def entries(self, layout: Mapping[str, str], mesh: Mapping[str, int]) -> float:
-        """Returns the numbers of all tensors, one of each shape, that a device holds.
-
-        It is a rough measure of what a device has to do besides sending.
-        """
+        """Returns a rough measure of a device's work: the entries that it holds of each shape."""
         return sum(
             shape.size
             / math.prod(
@@ -129,8 +118,8 @@ def layouts(
 ) -> list[Candidate]:
     """Returns the candidates for a number of devices, of one to three axes.
 
-    Every axis splits as many dimensions as it can. Those that leave a device with the least to do
-    come first, of every four candidates one with one axis, two with two and one with three axes.
+    Every axis splits as many dimensions as it can. The least work on a device comes first; of every
+    four candidates one has one axis, two have two and one has three axes.
     """
     names = [*axes, *(axis for axis in _AXES if axis not in axes)]
     by_axes: dict[int, dict[Candidate, float]] = {1: {}, 2: {}, 3: {}}
@@ -152,7 +141,7 @@ def _candidate(
     sets: Sequence[frozenset[str]],
     names: Sequence[str],
 ) -> Candidate | None:
-    """Returns the candidate whose axes, of these sizes, split these sets; None if it is a double.
+    """Returns the candidate whose axes split these sets; None if it is a double.
 
     The axis of the batch comes first: on a cluster it connects the hosts.
     """
@@ -202,8 +191,8 @@ def _independent_sets(
 ) -> Iterator[frozenset[str]]:
     """Yields the largest sets of names of which no two are neighbours.
 
-    Bron and Kerbosch 1973, algorithm 457, https://doi.org/10.1145/362342.362367, for the
-    complement of the graph.
+    Bron and Kerbosch 1973, algorithm 457, https://doi.org/10.1145/362342.362367, for the complement
+    of the graph.
     """
 
     def extend(
@@ -223,7 +212,7 @@ def _independent_sets(
 
 
 def dimensions_of(training: Training) -> Dimensions:
-    """Returns the dimensions of a model whose step was compiled for one device."""
+    """The training's step was compiled for one device."""
     experiment = training.experiment
     shapes = [
         *(variable.shape for variable in experiment.model.named_variables().values()),

@@ -1,5 +1,3 @@
-"""The bytes that collectives send, and the dimensions that cause them."""
-
 from __future__ import annotations
 
 import collections
@@ -11,13 +9,9 @@ from mtfrun import mtf
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
-    """How the devices exchange a value.
+    """`kind` is "all-reduce", "all-gather", "all-to-all" or "reduce-scatter".
 
-    Attributes:
-      kind: "all-reduce", "all-gather", "all-to-all" or "reduce-scatter".
-      axes: the mesh axes along which devices communicate.
-      group_size: the number of devices that communicate with each other.
-      device_bytes: the size of the result on one device.
+    `group_size` devices communicate along `axes`; `device_bytes` is the size of a device's result.
     """
 
     kind: str
@@ -30,7 +24,7 @@ class Collective:
         """The bytes that a device sends, with the algorithms that send the least.
 
         Of n devices, each sends (n - 1) / n of what an all-gather or an all-to-all returns, and
-        twice that for an all-reduce, which is a reduce-scatter and an all-gather (Thakur et al.,
+        twice that for an all-reduce, a reduce-scatter and an all-gather (Thakur et al.,
         "Optimization of Collective Communication Operations in MPICH", 2005). A reduce-scatter
         begins with n times its result.
         """
@@ -42,12 +36,8 @@ class Collective:
 class NeededCollective:
     """A collective before DTensor merges it with another one, or sends it differently.
 
-    Attributes:
-      collective: its kind, axes and bytes.
-      sizes: the global sizes of the result.
-      partition: the mesh axis of every dimension of the operand (of an all-reduce and of a
-        reduce-scatter: of the result), None where it is not split.
-      times: how often it runs in a step.
+    `sizes` are global, of the result. `partition` has the mesh axis, or None, of every dimension of
+    the operand (for an all-reduce and a reduce-scatter: of the result); it runs `times` in a step.
     """
 
     collective: Collective
@@ -124,7 +114,7 @@ def group_collectives(needed: Iterable[NeededCollective], mesh: mtf.Mesh) -> lis
 
 
 def _split_axes(mesh: mtf.Mesh, shape: mtf.Shape) -> tuple[str | None, ...]:
-    """Returns the mesh axis of every dimension, None where it is not split, or by one device."""
+    """Returns the mesh axis of every dimension; None also for an axis of one device."""
     return tuple(
         axis if mesh.num_splits(dim) > 1 else None
         for dim, axis in zip(shape, mesh.partition(shape), strict=True)

@@ -1,5 +1,3 @@
-"""The searching part of the command plan, and its measurement of devices."""
-
 from __future__ import annotations
 
 import argparse
@@ -44,7 +42,6 @@ _CANDIDATES = 40
 
 
 def calibrate_devices(flags: argparse.Namespace) -> int:
-    """Measures the devices of this machine and writes their profile."""
     profile = calibrate(flags.devices, lambda line: print(line, file=sys.stderr, flush=True))
     with atomic_open(flags.profile) as file:
         file.write(profile.to_json() + "\n")
@@ -53,7 +50,6 @@ def calibrate_devices(flags: argparse.Namespace) -> int:
 
 
 def search_layouts(flags: argparse.Namespace) -> int:
-    """Prints the candidates with the shortest estimated steps."""
     profile = _profile(flags)
     memory = profile.memory_bytes
     if flags.device_memory is not None:
@@ -245,7 +241,7 @@ class _Settings:
 
 
 def _rematerialisation(bindings: Sequence[Binding]) -> list[str]:
-    """Returns what the configuration binds of this name; models give it to different classes."""
+    """Models bind this name in different classes."""
     macros = macros_of(bindings)
     names = (b.source(macros).name for b in bindings if b.parameter == "rematerialise")
     return list(dict.fromkeys(names))

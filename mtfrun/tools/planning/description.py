@@ -1,5 +1,3 @@
-"""A plan as text, and as values for JSON."""
-
 from __future__ import annotations
 
 import collections
@@ -32,7 +30,6 @@ _INDENT = 16
 
 
 def describe(training: Training, plan: Plan | None, resources: Resources) -> list[str]:
-    """Returns the lines of a description."""
     state, mesh = training.state, training.experiment.mesh
     lines = [*variable_lines(mesh, state.model.named_variables()), "", *_describe_run(training)]
     if plan is not None:
@@ -64,7 +61,7 @@ def variable_lines(mesh: mtf.Mesh, variables: Mapping[str, mtf.Variable]) -> lis
 
 
 def as_json(training: Training, plan: Plan, resources: Resources) -> dict[str, Any]:
-    """Returns the values of a plan, numbers in bytes and seconds."""
+    """In bytes and seconds."""
     memory = {kind: plan.device_bytes(kind) for kind in (PARAMETERS, SLOTS, AVERAGES)}
     memory |= {"constants": plan.constant_bytes, "process": PROCESS_BYTES}
     memory |= {"step": plan.peak.num_bytes, "total": plan.peak_bytes}
@@ -189,7 +186,7 @@ def _sizes(variables: Sequence[PlannedVariable]) -> str:
 
 
 def describe_dry_run(training: Training, program_dump: str) -> str:
-    """Returns the description of a run on a planned mesh; of one device, without its step."""
+    """Describes a run on a planned mesh; of one device, without its step."""
     mesh = training.experiment.mesh
     mesh.require_division()
     if mesh.size == 1:
@@ -201,14 +198,10 @@ def describe_dry_run(training: Training, program_dump: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Replicated:
-    """Variables that all devices along a mesh axis hold whole.
+    """Variables, of `device_bytes`, that all devices along a mesh axis hold whole.
 
-    Attributes:
-      axis: the mesh axis.
-      device_bytes: their bytes on each device.
-      rules: rules that would split some of them and that no shape of the model forbids, with the
-        bytes that each saves on a device, the largest first; among them the reserved rules of
-        slots and weights, see `mtf.zero`.
+    `rules`, which no shape of the model forbids, would split some of them, by the bytes that each
+    saves on a device, the largest first; the reserved rules of `mtf.zero` are among them.
     """
 
     axis: str
@@ -240,7 +233,7 @@ def _saved_bytes(variable: PlannedVariable, axis: mtf.Dimension) -> int:
 
 
 def _reserved_rules(variable: PlannedVariable, axis: mtf.Dimension, mesh: mtf.Mesh) -> list[str]:
-    """Returns which of the reserved rules, as far as the layout lacks them, split a variable."""
+    """Returns the reserved rules that the layout lacks and that split a variable."""
     has_part = any(
         of_axis is None and dim.size % axis.size == 0
         for dim, of_axis in zip(variable.shape, variable.partition, strict=True)

@@ -1,7 +1,6 @@
-"""The programs that DTensor compiles, which it writes to files in MLIR's generic form.
+"""The programs that DTensor compiles and writes to files, in MLIR's generic form.
 
-It does so where the environment asks for this before TensorFlow is imported, see
-`mtfrun.cli.program_dump`, which imports no TensorFlow. For the form see https://mlir.llvm.org.
+`mtfrun.cli.program_dump` makes it do so, before TensorFlow is imported. See https://mlir.llvm.org.
 """
 
 from __future__ import annotations
@@ -55,12 +54,10 @@ _EXPANSION, _SIMPLIFICATION, _LAST = "DTensorSPMDExpansion", "CSE", "DTensorFunc
 
 
 class CompiledStep(NamedTuple):
-    """A program at two times of its compilation.
+    """A program with the collectives that it needs, with their layouts, and as it is run.
 
-    Attributes:
-      needed: with the collectives that it needs, each with its layouts.
-      running: as it runs: on CPUs an all-gather has become an all-reduce of zeros and the device's
-        part, and small all-reduces are merged.
+    On CPUs an all-gather becomes an all-reduce of zeros and the device's part, and small
+    all-reduces are merged.
     """
 
     needed: Program
@@ -68,10 +65,7 @@ class CompiledStep(NamedTuple):
 
 
 def take_programs(folder: str | pathlib.Path) -> list[CompiledStep]:
-    """Returns the programs of the `mtf.function`s compiled since the last call, in their order.
-
-    All files of programs are removed.
-    """
+    """Returns and removes the programs of `mtf.function`s since the last call, in their order."""
     folder = pathlib.Path(folder)
     programs = []
     for file in sorted(folder.glob(f"dtensor.*.after_{_EXPANSION}.__inference__trace_*.mlir")):
@@ -95,10 +89,7 @@ def _of_pass(folder: pathlib.Path, name_of_pass: str, name: str) -> list[pathlib
 
 
 def parse_module(lines: Iterable[str]) -> Program:
-    """Returns the program of one device from the lines of a module.
-
-    The module is one of a single `mtf.function`: its function `main` calls at most one other.
-    """
+    """The module is one of a single `mtf.function`: its function `main` calls at most one other."""
     return _Parser(lines).program()
 
 
@@ -113,10 +104,7 @@ class _Parser:
         self._producers: dict[Value, Operation] = {}
 
     def _shorten(self, lines: Iterable[str]) -> Iterator[str]:
-        """Yields lines without device IDs, and finds the mesh.
-
-        With thousands of devices their IDs are most of the text.
-        """
+        """Yields lines without device IDs, most of the text of large meshes, and finds the mesh."""
         devices = ""
         for line in lines:
             line = line.rstrip("\n")
@@ -242,10 +230,7 @@ class _Parser:
         return [int(x) for x in constant_array(self._constants[self._origin(groups)])[0]]
 
     def _running_group(self, key: Value) -> list[int]:
-        """Returns the devices that communicate with the first one in a program that can run.
-
-        They are those with the same key, which each device slices from a constant for all devices.
-        """
+        """Like `_group`, when each device slices its group's key from a constant."""
         key = self._origin(key)
         while key not in self._constants:
             key = self._origin(self._producers[key].operands[0])
@@ -256,7 +241,7 @@ class _Parser:
 
 
 def constant_array(attributes: str) -> np.ndarray:
-    """Returns the integers of a constant: 'value = dense<[[0, 1], [2, 3]]> : tensor<2x2xi32>'."""
+    """Parses 'value = dense<[[0, 1], [2, 3]]> : tensor<2x2xi32>'."""
     match = _CONSTANT.search(attributes)
     assert match is not None, attributes
     sizes = [int(size) for size in match[2].split("x") if size]

@@ -1,5 +1,3 @@
-"""The time of a training step from its program and the profile of the devices."""
-
 from __future__ import annotations
 
 import collections
@@ -23,10 +21,8 @@ _FREE |= {"ExpandDims", "Const", "ReadVariableOp", "AssignVariableOp", "Yield"}
 class Estimate:
     """The seconds of a step on one device, while all devices are as busy.
 
-    Attributes:
-      product_secs: in matrix products and convolutions.
-      operation_secs: in all other operations but collectives.
-      collective_secs: by mesh axes, such as "data" or "data,model".
+    `product_secs` are of matrix products and convolutions, `operation_secs` of all other operations
+    but collectives, which are by mesh axes, such as "data,model".
     """
 
     product_secs: float

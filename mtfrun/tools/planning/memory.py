@@ -1,5 +1,3 @@
-"""The memory that a program needs on one device, by the lives of its tensors."""
-
 from __future__ import annotations
 
 import collections
@@ -30,12 +28,10 @@ _WITHOUT_MEMORY = {"Const", "ReadVariableOp", "VarHandleOp"}
 
 @dataclasses.dataclass(frozen=True)
 class Peak:
-    """The moment of a step at which a device needs most memory.
+    """The moment of a step at which a device needs most memory, and the operation that runs then.
 
-    Attributes:
-      num_bytes: of all tensors that exist then, variables and constants excluded.
-      operation: what runs then.
-      by_operation: the bytes by the name of the operation that made them, the largest first.
+    `num_bytes` excludes variables and constants; `by_operation` has the bytes by the operation that
+    made them, the largest first.
     """
 
     num_bytes: int
@@ -46,9 +42,8 @@ class Peak:
 def peak_of(program: Program) -> Peak:
     """Returns the peak of a program, in the order in which TensorFlow runs it.
 
-    A tensor lives from the operation that makes it to the last one that reads it. The values of a
-    variable before and after a step are of the same size; the new one lives from its operation to
-    its assignment, when it takes the place of the old one.
+    A tensor lives from the operation that makes it to the last one that reads it. A variable's new
+    value, of the same size, lives until its assignment, when it replaces the old one.
     """
     return _Lives(program.body).peak
 
@@ -56,10 +51,9 @@ def peak_of(program: Program) -> Peak:
 def order_of_execution(block: Block) -> list[Operation]:
     """Returns the operations in the order in which their operands become complete.
 
-    TensorFlow's executor takes the operation that has been ready for longest. Compared with the
-    order of the program, where branches are computed one after the other, more tensors of branches
-    that do not depend on each other exist at once, such as the gradients of queries, keys and
-    values; measured, the peak is nearer to this order's.
+    TensorFlow's executor takes the operation that has been ready for longest, so that more tensors
+    of independent branches exist at once, such as gradients of queries, keys and values, than in
+    the order of the program. The measured peak is nearer to this order's.
     """
     makers = {
         value: position
@@ -86,8 +80,6 @@ def order_of_execution(block: Block) -> list[Operation]:
 
 
 class _Lives:
-    """Goes through a block and follows which tensors exist."""
-
     def __init__(self, block: Block, outside: int = 0):
         self._bytes: dict[Value, int] = {}
         self._makers: dict[Value, str] = {}
@@ -159,7 +151,7 @@ class _Lives:
 
 
 def _reads(operation: Operation) -> Iterable[Value]:
-    """Yields the values that an operation reads, those in its regions included."""
+    """Yields the values that an operation reads, also in its regions."""
     yield from operation.operands
     for region in operation.regions:
         for inner in region.operations:

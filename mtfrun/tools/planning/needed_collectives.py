@@ -1,5 +1,3 @@
-"""The collectives that a program needs, reduce-scatters among them."""
-
 from __future__ import annotations
 
 import collections
@@ -43,10 +41,9 @@ def _as_needed(operation: Operation, times: int, program: Program) -> NeededColl
 def with_reduce_scatters(program: Program) -> Program:
     """Returns a program with reduce-scatters where DTensor inserts them.
 
-    Its pass DTensorAllReduceScatterOptimization replaces an all-reduce whose only use is to split
-    the sum over the same axes. The pass runs after the collectives that a program needs are known,
-    and on CPUs, which have no reduce-scatter, a later one reverses it; so the pass is repeated
-    here.
+    Its pass DTensorAllReduceScatterOptimization, repeated here, replaces an all-reduce whose only
+    use is to split the sum over the same axes. It runs after the needed collectives are written,
+    and on CPUs, which have no reduce-scatter, a later pass reverses it.
     """
     return dataclasses.replace(program, body=_block(program.body))
 
@@ -80,7 +77,7 @@ def _block(block: Block) -> Block:
 
 
 def _reduce_scatter(all_reduce: Operation, scatter: Operation) -> Collective | None:
-    """Returns the reduce-scatter of the two; None where they are over different axes."""
+    """Returns None if the two are over different axes."""
     layouts = layouts_of_relayout(scatter.attributes)
     assert layouts is not None and all_reduce.collective is not None, scatter.attributes
     axes = {after for before, after in zip(*layouts, strict=True) if after != before}

@@ -1,5 +1,3 @@
-"""A picture of a mesh: the bytes that its devices hold, and send along its axes."""
-
 from __future__ import annotations
 
 import html
@@ -32,10 +30,7 @@ def picture_as_text(plan: Plan, resources: Resources) -> list[str]:
 
 
 def picture_as_svg(plan: Plan, resources: Resources) -> str:
-    """Returns the mesh as SVG: in the box of every device, bars of the bytes that it holds.
-
-    A full bar is --device_memory or, without it, the peak.
-    """
+    """Returns the mesh as SVG. A full bar is --device_memory or, without it, the peak."""
     figure = pictures.mesh_devices(
         {axis.name: axis.size for axis in plan.mesh.shape},
         dict(plan.mesh.layout),

@@ -28,8 +28,6 @@ PROCESS_BYTES = 30_000_000
 
 @dataclasses.dataclass(frozen=True)
 class PlannedVariable:
-    """A variable and its layout."""
-
     path: str
     kind: str
     shape: mtf.Shape
@@ -40,14 +38,11 @@ class PlannedVariable:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What a training needs, for one step.
+    """What a training needs, for one step. Its devices need not exist.
 
-    Attributes:
-      mesh: the devices and the layout; the devices need not exist.
-      variables: of the model, the optimizer and the averages.
-      collectives: what devices must exchange, each with the dimensions that cause it.
-      program: what a device runs; its collectives are those that CPUs run.
-      peak: when a device needs most memory besides its variables.
+    `variables` are of the model, the optimizer and the averages; `collectives`, needed ones, have
+    the dimensions that cause them, the `program`'s are those that CPUs run; `peak` excludes
+    variables.
     """
 
     mesh: mtf.Mesh
@@ -73,11 +68,10 @@ class Plan:
         return sum(value.type.num_bytes for value in self.program.constants)
 
     def collective_seconds(self, bandwidths: Mapping[str, float]) -> dict[str, float]:
-        """Returns the seconds that the collectives of a step take at least, by axes.
+        """Returns the least seconds of the collectives of a step, by axes.
 
-        Args:
-          bandwidths: bytes a second that a device sends along each axis. A collective over several
-            axes has the least of theirs; one over an axis that is not named is left out.
+        `bandwidths` are bytes a second that a device sends along each axis. A collective over
+        several axes has the least; one over an axis without a bandwidth is left out.
         """
         seconds: dict[str, float] = {}
         for item in self.collectives:
@@ -90,11 +84,7 @@ class Plan:
 
 
 def plan_training(training: Training, folder: str | pathlib.Path) -> Plan:
-    """Returns the plan of a training, whose step it compiles.
-
-    Raises:
-      LayoutError: mesh axes do not divide dimensions; all of these are named.
-    """
+    """Compiles the step; LayoutError names all dimensions that mesh axes do not divide."""
     training.experiment.mesh.require_division()
     take_programs(folder)
     with _nothing_in_vain():
@@ -113,8 +103,8 @@ def plan_training(training: Training, folder: str | pathlib.Path) -> Plan:
 def _nothing_in_vain() -> Iterator[None]:
     """Disables TensorFlow's graph optimizer and Python's garbage collector.
 
-    The graph optimizer starts after DTensor has written the program, and took a tenth of the time
-    of a plan; the garbage collector repeatedly scans millions of objects.
+    The optimizer starts after DTensor has written the program, and took a tenth of the time of a
+    plan; the garbage collector repeatedly scans millions of objects.
     """
     options = tf.config.optimizer.get_experimental_options()
     collects = gc.isenabled()
@@ -129,7 +119,6 @@ def _nothing_in_vain() -> Iterator[None]:
 
 
 def planned_variables(training: Training) -> list[PlannedVariable]:
-    """Returns the variables of a training, which need no storage."""
     state = training.state
     groups: Mapping[str, Mapping[str, mtf.Variable]] = {
         PARAMETERS: state.model.named_variables(),

@@ -22,11 +22,10 @@ class ProfileError(InputError):
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """Seconds by size (bytes, or floating point operations), known at some sizes.
+    """Seconds by size (bytes, or floating point operations), measured at some sizes.
 
-    Examples:
-      >>> Curve(((0, 1.0), (10, 2.0))).secs(5), Curve(((0, 1.0), (10, 2.0))).secs(30)
-      (1.5, 4.0)
+    >>> Curve(((0, 1.0), (10, 2.0))).secs(5), Curve(((0, 1.0), (10, 2.0))).secs(30)
+    (1.5, 4.0)
     """
 
     points: tuple[tuple[float, float], ...]
@@ -47,10 +46,7 @@ class Curve:
         return cls(((0.0, latency_secs), (per_sec, latency_secs + 1.0)))
 
     def secs(self, size: float) -> float:
-        """Returns the seconds of a size, between or beyond the known ones on a straight line.
-
-        Below the smallest size they are constant.
-        """
+        """Interpolates and extrapolates linearly; constant below the smallest size."""
         sizes = [known for known, _ in self.points]
         if size <= sizes[0]:
             return self.points[0][1]
@@ -65,13 +61,10 @@ class Network(Protocol):
     def secs(
         self, kind: str, device_bytes: int, mesh: Mapping[str, int], axes: Sequence[str]
     ) -> float:
-        """Returns the seconds of a collective, in all groups of devices at once.
+        """Returns the seconds of a collective (`COLLECTIVES`), in all groups of devices at once.
 
-        Args:
-          kind: one of `COLLECTIVES`.
-          device_bytes: the size of its result on one device.
-          mesh: the sizes of the axes by name; the last axis has neighbouring devices.
-          axes: along which the devices communicate.
+        `device_bytes` is the size of a device's result. Neighbouring devices are on the mesh's last
+        axis.
         """
 
     def to_json(self) -> dict[str, Any]:
@@ -80,11 +73,10 @@ class Network(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class MeasuredNetwork:
-    """Collectives that were measured on the devices themselves.
+    """Collectives that were measured in several groups at a time, so that all devices were busy.
 
-    Attributes:
-      curves: by kind and number of devices in a group, seconds by the bytes of the result on a
-        device. Several groups communicated at the same time, so that all devices were busy.
+    `curves` has, by kind and number of devices in a group, seconds by the bytes of a device's
+    result.
     """
 
     curves: Mapping[str, Mapping[int, Curve]]
@@ -107,12 +99,7 @@ class MeasuredNetwork:
 
 @dataclasses.dataclass(frozen=True)
 class Link:
-    """A connection of a device.
-
-    Attributes:
-      latency_secs: of a message.
-      bytes_per_sec: that one device sends while all devices send.
-    """
+    """`latency_secs` of a message; `bytes_per_sec` that one device sends while all devices send."""
 
     latency_secs: float
     bytes_per_sec: float
@@ -127,18 +114,13 @@ class Link:
 
 @dataclasses.dataclass(frozen=True)
 class HostNetwork:
-    """Hosts with several devices each, one kind of link inside a host and one between hosts.
+    """Hosts with several devices each, one kind of link inside a host and one across hosts.
 
-    Collectives go around a ring: n devices send n - 1 messages, of a part each, to their
-    neighbour (Thakur et al. 2005, https://doi.org/10.1177/1094342005051521, section 4). An
-    all-reduce sends twice as much, and waits for 2 log2(n) messages one after the other: it goes up
-    and down two trees, as NCCL's does (Sanders et al. 2009,
-    https://doi.org/10.1016/j.parco.2009.09.001). The slowest link decides.
-
-    Attributes:
-      devices_per_host: devices are numbered host by host.
-      inside: the links inside a host.
-      across: those between hosts.
+    Collectives go around a ring: n devices send n - 1 messages, of a part each, to their neighbour
+    (Thakur et al. 2005, https://doi.org/10.1177/1094342005051521, section 4). An all-reduce sends
+    twice as much, and waits for 2 log2(n) messages one after the other: it goes up and down two
+    trees, as NCCL's does (Sanders et al. 2009, https://doi.org/10.1016/j.parco.2009.09.001). The
+    slowest link decides. Devices are numbered host by host.
     """
 
     devices_per_host: int
@@ -168,16 +150,11 @@ class HostNetwork:
 class DeviceProfile:
     """How long one device of a mesh takes, while all devices are as busy.
 
-    Attributes:
-      name: for messages.
-      operations: seconds by the bytes that an operation reads and writes. Those of the smallest
-        size are what every operation costs.
-      products: by type, "float32" or "bfloat16", seconds of a matrix product by its floating point
-        operations: two for each multiplication.
-      network: the connections.
-      devices: the number that was measured together; None for a data sheet. Simulated devices
-        share their processor, so a measurement is of a number of devices.
-      memory_bytes: of a device; None if it is not known or shared.
+    `operations` has seconds by the bytes that an operation reads and writes; every operation costs
+    at least the smallest size's. `products` has, by type ("float32", "bfloat16"), seconds of a
+    matrix product by its floating point operations, two a multiplication. `devices` were measured
+    together, since simulated ones share their processor; None for a data sheet. `memory_bytes` of a
+    device is None if it is shared or not published.
     """
 
     name: str
@@ -192,7 +169,7 @@ class DeviceProfile:
             raise ProfileError('the profile has no products of "float32"')
 
     def product_secs(self, flops: float, dtype: str) -> float:
-        """Returns the seconds of a product; types that the profile lacks count as float32."""
+        """Types that the profile lacks count as float32."""
         return self.products.get(dtype, self.products["float32"]).secs(flops)
 
     def require_devices(self, devices: int) -> None:
@@ -216,16 +193,7 @@ class DeviceProfile:
 
     @classmethod
     def from_json(cls, text: str, where: str) -> DeviceProfile:
-        """Returns the profile of a text.
-
-        Args:
-          text: JSON, as `to_json` writes it; "collectives" has measurements, "hosts" the links of
-            a data sheet in their place.
-          where: the place of the text, for messages.
-
-        Raises:
-          ProfileError: it is malformed.
-        """
+        """Reads `to_json`'s text, or a data sheet's with "hosts"; ProfileErrors name `where`."""
         try:
             fields = parse_json(text.encode())
             _check_names(fields, {"name", "operations", "products"})

@@ -14,12 +14,7 @@ _BYTES |= {"i8": 1, "ui8": 1, "i1": 1, "resource": 0, "variant": 0, "string": 0}
 
 @dataclasses.dataclass(frozen=True)
 class TensorType:
-    """The type of a tensor on one device.
-
-    Attributes:
-      sizes: of its dimensions, on the device.
-      dtype: such as "f32", "bf16", "i32", "i1"; "resource" is the handle of a variable.
-    """
+    """Sizes on one device; types such as "f32", "bf16", "i1"; "resource" is a variable's handle."""
 
     sizes: tuple[int, ...]
     dtype: str
@@ -35,30 +30,17 @@ class TensorType:
 
 @dataclasses.dataclass(frozen=True)
 class Value:
-    """A tensor that a program computes.
-
-    Attributes:
-      number: different for every value of a program.
-      type: its sizes and elements.
-    """
-
     number: int
     type: TensorType
 
 
 @dataclasses.dataclass(frozen=True)
 class Operation:
-    """One operation on one device.
+    """One operation of TensorFlow, such as "Einsum", on one device.
 
-    Attributes:
-      name: of TensorFlow's operation, such as "Einsum".
-      operands, results: its tensors.
-      attributes: as text, such as 'equation = "ab,bc->ac"'.
-      layouts: as text, what DTensor notes about its tensors.
-      regions: of a loop its condition and its body, of a conditional its branches.
-      trip_count: of a loop: how often its body runs. 1 where that depends on the values: a program
-        runs one step of training.
-      collective: what the devices exchange, if they do.
+    `attributes` and `layouts` (DTensor's notes) are texts, such as 'equation = "ab,bc->ac"'.
+    `regions` are a loop's condition and body, or a conditional's branches. A loop runs its body
+    `trip_count` times, 1 where that depends on values: a program runs one step of training.
     """
 
     name: str
@@ -81,13 +63,7 @@ class Operation:
 
 @dataclasses.dataclass(frozen=True)
 class Block:
-    """Operations in their order.
-
-    Attributes:
-      arguments: its parameters.
-      operations: in an order in which they can run.
-      results: values that it returns.
-    """
+    """Operations in an order in which they can run."""
 
     arguments: tuple[Value, ...]
     operations: tuple[Operation, ...]
@@ -96,20 +72,15 @@ class Block:
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """The program of one device, for a step of training.
-
-    Attributes:
-      mesh: the size of each axis.
-      body: its operations; the step is the body of its outermost loop.
-      constants: the text of every constant.
-    """
-
     mesh: Mapping[str, int]
     body: Block
     constants: Mapping[Value, str]
 
     def operations_of_step(self) -> Iterator[tuple[Operation, int]]:
-        """Yields every operation, without loops themselves, and how often it runs in a step."""
+        """Yields every operation, without loops themselves, and how often it runs in a step.
+
+        The step is the body of the outermost loop.
+        """
         yield from _count_runs(self.body, 1)
 
     @property

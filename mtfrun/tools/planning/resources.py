@@ -1,5 +1,3 @@
-"""The devices that a plan is compared with: their memory, and how fast they send."""
-
 from __future__ import annotations
 
 import dataclasses
@@ -15,12 +13,7 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]i?|)B?(?:/s)?")
 
 @dataclasses.dataclass(frozen=True)
 class Resources:
-    """What is known of the devices.
-
-    Attributes:
-      device_memory: bytes of each device; None if it does not matter.
-      bandwidths: bytes a second that a device sends along each mesh axis; axes may be missing.
-    """
+    """Memory in bytes, None to ignore it, and bytes a second by mesh axis; axes may be missing."""
 
     device_memory: int | None = None
     bandwidths: Mapping[str, float] = dataclasses.field(default_factory=dict)
@@ -29,12 +22,8 @@ class Resources:
 def parse_size(text: str) -> int:
     """Returns the bytes of a text such as "16GB", "15.5 GiB", "25GB/s" or "1000000".
 
-    Raises:
-      InputError: it is another text.
-
-    Examples:
-      >>> parse_size("1.5GB"), parse_size("2KiB")
-      (1500000000, 2048)
+    >>> parse_size("1.5GB"), parse_size("2KiB")
+    (1500000000, 2048)
     """
     match = _SIZE.fullmatch(text.strip())
     if match is None or not float(match[1]):
@@ -43,11 +32,7 @@ def parse_size(text: str) -> int:
 
 
 def parse_bandwidths(text: str) -> dict[str, float]:
-    """Returns the bandwidth of every axis of a text such as "data:12GB/s,model:300GB/s".
-
-    Raises:
-      InputError: it is another text.
-    """
+    """Parses "data:12GB/s,model:300GB/s"."""
     bandwidths = {}
     for part in text.split(","):
         axis, colon, size = part.partition(":")

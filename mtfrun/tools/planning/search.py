@@ -23,14 +23,7 @@ _VARIED = 4
 
 @dataclasses.dataclass(frozen=True)
 class Option:
-    """A candidate that was planned.
-
-    Attributes:
-      candidate: the mesh, the layout and the settings.
-      estimate: the time of a step.
-      peak_bytes: the memory of a device.
-      state_bytes: of it, for variables.
-    """
+    """A candidate that was planned; `state_bytes` of `peak_bytes` are variables."""
 
     candidate: Candidate
     estimate: Estimate
@@ -50,19 +43,12 @@ class Option:
         )
 
     def fits(self, device_memory: int | None) -> bool:
-        """Whether a device has enough memory; None for any."""
+        """None stands for any memory."""
         return device_memory is None or self.peak_bytes <= device_memory
 
 
 @dataclasses.dataclass(frozen=True)
 class Rejection:
-    """A candidate for which no program can be compiled.
-
-    Attributes:
-      candidate: the mesh, the layout and the settings.
-      reason: one line.
-    """
-
     candidate: Candidate
     reason: str
 
@@ -72,13 +58,7 @@ class Rejection:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What a search has found.
-
-    Attributes:
-      ranking: the options that fit the memory, the fastest first.
-      too_large: those that do not fit, the smallest first.
-      rejections: candidates without a program.
-    """
+    """Options that fit, the fastest first; too large ones, the smallest first; rejections."""
 
     ranking: tuple[Option, ...]
     too_large: tuple[Option, ...]
@@ -90,17 +70,9 @@ class Search:
 
     The settings that save memory are tried where they may help: slots and weights that are split
     over the axis of the batch for the fastest layouts; rematerialisation and more microbatches,
-    which cost time, for those that do not fit without them.
-
-    Args:
-      plan: returns the plan of a candidate; raises InputError or mtf's errors if it has none.
-      profile: of the devices.
-      device_memory: bytes of each device; None if it does not matter.
-      most: the number of options; candidates without a program are not counted.
-      note: takes every option or rejection.
-
-    Attributes:
-      left: how many more options may be planned.
+    which cost time, for those that do not fit without them. `plan` raises InputError or mtf's
+    errors for candidates without a program, which `most`, the number of options, does not count.
+    `note` takes every option or rejection; `left` is how many more options may be planned.
     """
 
     def __init__(
@@ -121,11 +93,9 @@ class Search:
         self._rejections: list[Rejection] = []
 
     def __call__(self, layouts: Sequence[Candidate], max_microbatches: int) -> Outcome:
-        """Plans candidates and returns their ranking.
+        """Plans `layouts`, without settings that save memory, in order, and returns their ranking.
 
-        Args:
-          layouts: candidates without settings that save memory; the first are tried first.
-          max_microbatches: into so many parts a device's part of a batch can be split.
+        A device's part of a batch can be split into `max_microbatches`.
         """
         reserved = min(self.left // 3, 3 * _VARIED)
         for layout in layouts:
@@ -153,7 +123,7 @@ class Search:
         return sorted(options, key=lambda option: option.estimate.secs)
 
     def _option(self, candidate: Candidate) -> Option | None:
-        """Returns the option of a candidate, None if it has none or enough have been planned."""
+        """Returns None if the candidate has none or enough have been planned."""
         if candidate not in self._options and self.left:
             result = self._try(candidate)
             if isinstance(result, Option):

@@ -1,4 +1,4 @@
-"""What a run directory says about its run, read in milliseconds. Without TensorFlow."""
+"""Summaries of run directories, read in milliseconds without TensorFlow."""
 
 from __future__ import annotations
 
@@ -23,16 +23,11 @@ _MOST_LEVELS = 4
 
 @dataclasses.dataclass(frozen=True)
 class RunSummary:
-    """A run.
+    """A run, named by its path below the directory that was searched.
 
-    Attributes:
-      name: its path below the directory that was searched.
-      state: "running", "finished", "stopped", "killed", "failed", "damaged" or "waiting".
-      error: of a failed or a damaged run, one line; else "".
-      status: the newest record; None without one.
-      step: finished steps of the record or of the newest checkpoint.
-      evaluations: by ascending step.
-      config: values in its configuration by name; empty if there is none that can be read.
+    `state` is "running", "finished", "stopped", "killed", "failed", "damaged" or "waiting"; `error`
+    is one line, or ""; `status` the newest record, or None; `step` is the record's or the newest
+    checkpoint's; `evaluations` are by step; `config` is empty if it cannot be read.
     """
 
     name: str
@@ -49,17 +44,15 @@ class RunSummary:
         return next(values, math.nan)
 
     def best(self, metric: str) -> StepMetrics | None:
-        """Returns the evaluation with the best value of a metric."""
         return best_of(self.evaluations, metric, is_lower_better=is_lower_better(metric))
 
     @property
     def metrics(self) -> list[str]:
-        """The names of the metrics of its evaluations."""
         return list(dict.fromkeys(name for e in self.evaluations for name in e.metrics))
 
 
 def summary_of(directory: pathlib.Path, name: str) -> RunSummary:
-    """Returns the summary of a run directory, which need not exist: then the run is waiting."""
+    """A directory that does not exist is a waiting run."""
     run = RunDirectory(directory)
     record = run.record()
     status = record.status()

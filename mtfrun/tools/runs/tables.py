@@ -1,5 +1,3 @@
-"""Tables and JSON of several runs."""
-
 from __future__ import annotations
 
 import math
@@ -41,10 +39,7 @@ def sweep_table(
 def runs_table(
     summaries: Sequence[RunSummary], varied: Sequence[str], metric: str, columns: int | None
 ) -> list[str]:
-    """Returns a table of any runs; see `sweep_table` for the arguments.
-
-    The best value of a metric and its step, of all the best one with a *.
-    """
+    """Like `sweep_table` for any runs, with best values and their steps, the best of all with a *."""
     bests = [s.best(metric) for s in summaries]
     best = _best_of([math.nan if b is None else b.metrics[metric] for b in bests], metric)
     rows = []
@@ -69,13 +64,12 @@ def runs_table(
 
 
 def error_lines(summaries: Sequence[RunSummary]) -> list[str]:
-    """Returns a line with the error of every run that has one."""
     # Without the remedies that follow; the whole line is in status.json.
     return [f"{s.name}: {s.state}: {s.error.partition('; ')[0]}" for s in summaries if s.error]
 
 
 def as_json(summary: RunSummary, varied: Sequence[str]) -> dict[str, object]:
-    """Returns a run as JSON; null for numbers that are not finite."""
+    """Has null for values that are not finite."""
     status = summary.status
     last = {name: _finite(summary.last(name)) for name in summary.metrics}
     bests = {name: summary.best(name) for name in summary.metrics}

@@ -1,5 +1,3 @@
-"""What a sweep prints while its runs are trained: a bar for each on a terminal, else lines."""
-
 from __future__ import annotations
 
 import sys
@@ -18,14 +16,6 @@ _LONGEST_NAME = 40
 
 
 class Display:
-    """Prints to standard error.
-
-    Args:
-      count: the number of runs.
-      stream: by default standard error.
-      clock: returns the time in seconds.
-    """
-
     def __init__(
         self,
         count: int,
@@ -44,7 +34,6 @@ class Display:
         self._stream.flush()
 
     def start(self, number: int, name: str) -> None:
-        """Shows that run `number`, from 1, has been started."""
         self._lines[name] = self._clock()
         if self._stream.isatty():
             self._bars[name] = tqdm(
@@ -58,7 +47,6 @@ class Display:
             self.note(f"[{number}/{self._count}] {name}: starting")
 
     def advance(self, name: str, status: Status) -> None:
-        """Shows the newest status of a run."""
         loss = status.values.get("loss")
         text = f"step {status.step}/{status.train_steps}"
         text += f", loss {number_text(loss)}" if loss is not None else ""
@@ -71,7 +59,6 @@ class Display:
             self.note(f"{name}: {text}")
 
     def end(self, number: int, name: str, text: str) -> None:
-        """Shows how a run has ended."""
         bar = self._bars.pop(name, None)
         if bar is not None:
             bar.close()

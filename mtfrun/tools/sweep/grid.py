@@ -22,12 +22,7 @@ _IN_NAMES = re.compile(r"[^A-Za-z0-9_.+-]+")
 
 @dataclasses.dataclass(frozen=True)
 class Varied:
-    """A parameter or macro with its alternatives.
-
-    Attributes:
-      name: as the user writes it.
-      values: the alternatives as gin writes them, without repetition.
-    """
+    """A parameter or macro with its alternatives, as gin writes them, without repetition."""
 
     name: str
     values: tuple[str, ...]
@@ -35,37 +30,26 @@ class Varied:
 
 @dataclasses.dataclass(frozen=True)
 class GridRun:
-    """A run of a grid.
-
-    Attributes:
-      name: of its directory.
-      values: of the parameters that differ, as gin writes them, by name.
-    """
+    """The directory of a run, and its values that differ, as gin writes them."""
 
     name: str
     values: dict[str, str]
 
     @property
     def flags(self) -> list[str]:
-        """The flags of the command `train`."""
         return [f"--gin.{name}={value}" for name, value in self.values.items()]
 
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-    """What a command line says: the same settings of all runs, and those that vary.
-
-    Attributes:
-      fixed: (name, value) pairs of bindings, in their order.
-      varied: what has alternatives, in their order.
-    """
+    """The settings that all runs share, as (name, value) pairs, and the alternatives, in order."""
 
     fixed: tuple[tuple[str, str], ...]
     varied: tuple[Varied, ...]
 
     @classmethod
     def of(cls, bindings: Iterable[tuple[str, str]]) -> Grid:
-        """Returns the grid of pairs of a flag and its gin binding "NAME = values"."""
+        """Parses pairs of a flag and its gin binding "NAME = values"."""
         fixed: list[tuple[str, str]] = []
         varied: list[Varied] = []
         for flag, text in bindings:
@@ -93,7 +77,6 @@ class Grid:
         return cls(tuple(fixed), tuple(varied))
 
     def reorder(self, names: Iterable[str]) -> Grid:
-        """Returns the same grid with what varies in another order."""
         by_name = {v.name: v for v in self.varied}
         return dataclasses.replace(self, varied=tuple(by_name[name] for name in names))
 
@@ -113,10 +96,7 @@ class Grid:
         return list(runs.values())
 
     def check_macros(self, files: Sequence[str], search_paths: Sequence[str]) -> None:
-        """Raises InputError if a macro that varies stands in none of the gin files.
-
-        Every run would be refused for it, seconds after its start. Nothing is imported.
-        """
+        """Raises InputError, before any run starts, if no gin file has a varied macro."""
         statements = Statements()
         for file in files:
             statements.add_file(file, search_paths)
@@ -133,9 +113,8 @@ class Grid:
 def alternatives(flag: str, text: str) -> list[str]:
     """Returns the texts between the commas outside of brackets and quotes, by Python's tokens.
 
-    Examples:
-      >>> alternatives("--gin.X", "0.01,0.03"), alternatives("--gin.X", "[1,2],'a,b'")
-      (['0.01', '0.03'], ['[1,2]', "'a,b'"])
+    >>> alternatives("--gin.X", "0.01,0.03"), alternatives("--gin.X", "[1,2],'a,b'")
+    (['0.01', '0.03'], ['[1,2]', "'a,b'"])
     """
     depth, commas = 0, []
     try:
@@ -159,7 +138,7 @@ def alternatives(flag: str, text: str) -> list[str]:
 
 
 def _check_value(flag: str, name: str, value: str, text: str) -> str:
-    """Returns a value, of all those in a text, as gin writes it: equal ones are equal texts."""
+    """Returns a value as gin writes it: equal ones are equal texts."""
     statements = Statements()
     try:
         statements.add_flag(flag, f"{name} = {value}")

@@ -1,5 +1,3 @@
-"""The description of a sweep for TensorBoard's HParams page."""
-
 from __future__ import annotations
 
 import ast
@@ -15,8 +13,8 @@ def describe_sweep(
 ) -> None:
     """Writes which parameters vary, over which values, and which metrics count.
 
-    TensorBoard's library imports TensorFlow, which takes seconds: this is called once the runs have
-    ended. Until then the page has what each run says of itself.
+    It is called once the runs have ended, since TensorBoard's library imports TensorFlow, which
+    takes seconds. Until then the page has each run's description of itself.
     """
     with quiet_import():
         from mtfrun.rundir.tensorboard.hparams import Metric, write_hparams  # noqa: PLC0415 - see above
@@ -30,7 +28,7 @@ def describe_sweep(
 
 
 def _python(text: str) -> Any:
-    """Returns a value as a run records it: references remain texts."""
+    """References remain texts."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):

@@ -19,27 +19,18 @@ NAME = "sweep.json"
 
 @dataclasses.dataclass(frozen=True)
 class SweepRecord:
-    """What all runs of a sweep share, and what varies.
-
-    Attributes:
-      files: the gin files.
-      fixed: values by the name of the binding.
-      varied: alternatives by the name of the binding.
-    """
-
     files: Sequence[str]
     fixed: Mapping[str, str]
     varied: Mapping[str, Sequence[str]]
 
     @classmethod
     def of(cls, files: Sequence[str], grid: Grid) -> SweepRecord:
-        """Returns the record of a command line."""
         varied = {v.name: list(v.values) for v in grid.varied}
         return cls(list(files), dict(grid.fixed), varied)
 
     @classmethod
     def read(cls, directory: pathlib.Path) -> SweepRecord | None:
-        """Returns the record in a directory; None without one."""
+        """Returns None without a record."""
         path = directory / NAME
         try:
             record = cls(**read_json(path))
@@ -53,7 +44,6 @@ class SweepRecord:
             ) from error
 
     def _check(self) -> None:
-        """Raises InputError unless all values are texts."""
         texts = [self.files, self.fixed, self.varied]
         if list(map(type, texts)) != [list, dict, dict]:
             raise InputError("it has other fields")
@@ -62,12 +52,11 @@ class SweepRecord:
             raise InputError("a value is not a text")
 
     def write(self, directory: pathlib.Path) -> None:
-        """Writes the record."""
         directory.mkdir(parents=True, exist_ok=True)
         atomic_write(directory / NAME, json.dumps(dataclasses.asdict(self), indent=1) + "\n")
 
     def continue_with(self, command: SweepRecord, directory: pathlib.Path) -> SweepRecord:
-        """Returns the record of a sweep that a command continues; it may add alternatives."""
+        """The command may add alternatives."""
         differing = changes(self._comparable(), command._comparable())
         if differing:
             raise InputError(

@@ -1,5 +1,3 @@
-"""The processes that train the runs of a sweep, a few at a time."""
-
 from __future__ import annotations
 
 import contextlib
@@ -34,15 +32,6 @@ _LONGEST_OUTPUT = 1 << 24
 
 @dataclasses.dataclass(frozen=True)
 class TrainedRun:
-    """A run to be trained.
-
-    Attributes:
-      number: in the sweep, from 1.
-      name: for the display.
-      directory: of the run.
-      arguments: of `mtfrun`: "train" and its flags.
-    """
-
     number: int
     name: str
     directory: pathlib.Path
@@ -59,18 +48,12 @@ class Trainer:
     """Trains runs as child processes, at most `jobs` at a time, until all have ended.
 
     A signal is forwarded to them, so that they save and end; no further run is started then. A
-    second one ends them at once.
-
-    Attributes:
-      signal: the number of the first signal, or None.
-      codes: the exit codes of the runs that have ended, by name.
-      errors: the errors of those that have failed.
+    second one ends them at once. `codes` has the exit codes of all runs that have ended, by name.
     """
 
     def __init__(
         self, jobs: int, display: Display, metric: str, program: Sequence[str] = PROGRAM
     ) -> None:
-        """Stores the number of runs at a time, the display, its metric, and what starts a run."""
         self.signal: int | None = None
         self.codes: dict[str, int] = {}
         self.errors: dict[str, str] = {}
@@ -81,7 +64,7 @@ class Trainer:
         self._slots: dict[int, _Child] = {}
 
     def train(self, runs: Sequence[TrainedRun]) -> None:
-        """Trains all runs; a failed one does not end the sweep."""
+        """A run that fails does not end the sweep."""
         waiting = list(runs)
         with forward_signals(self._forward):
             try:

@@ -1,5 +1,3 @@
-"""The differences between what training computes on a mesh and on one device."""
-
 from __future__ import annotations
 
 import dataclasses
@@ -35,17 +33,11 @@ _LEAST_NUMBER_OF_DECODES = 1.0
 
 
 class Difference(NamedTuple):
-    """The largest difference of one number, array or decode.
+    """The largest difference of one number, array or decode between a mesh (`here`) and one device.
 
-    Attributes:
-      kind: one of KINDS.
-      step: the step after which it was observed, from 1; 0 for initial values and evaluations
-        before training, and the last step for decodes.
-      name: the path of a variable, the name of a loss or a metric, or the place in a decode.
-      relative: the difference relative to the size of the array; infinite for texts that differ,
-        and where only one of two numbers is finite.
-      place: the index of the entry, such as "[3, 0]"; empty for numbers and texts.
-      here, expected: the values on the mesh and on one device.
+    `step` counts from 1; 0 is before training. `name` is a variable's path, a loss, a metric, or a
+    place in a decode; `place` is the index of the entry, such as "[3, 0]". `relative`, to the size
+    of the array, is infinite for texts that differ, and where only one number is finite.
     """
 
     kind: str
@@ -59,12 +51,10 @@ class Difference(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """The differences between a mesh and one device.
+    """The largest difference of every variable, loss and decode at every step.
 
-    Attributes:
-      differences: the largest one of every variable, loss and decode at every step; the gradients
-        of variables that were made last come first, since they are mostly computed first.
-      tolerance: the relative difference up to which they count as equal.
+    Gradients of variables that were made last come first, since they are mostly computed first.
+    Values with at most the relative difference `tolerance` are equal.
     """
 
     differences: Sequence[Difference]
@@ -77,23 +67,18 @@ class Comparison:
         return sorted(above, key=lambda d: (d.step, KINDS.index(d.kind)))
 
     def largest(self, kind: str) -> Difference | None:
-        """Returns the largest difference of a kind; None if nothing of it was compared."""
+        """Returns None if nothing of the kind was compared."""
         of_kind = [d for d in self.differences if d.kind == kind]
         return max(of_kind, key=lambda difference: difference.relative, default=None)
 
 
 def compare(here: Observation, expected: Observation, tolerance: float) -> Comparison:
-    """Returns the differences of all that the two have observed.
+    """Returns the differences between an observation on a mesh (`here`) and on one device.
 
     Losses are relative to the largest loss on one device, initial values to the largest entry of
-    the variable, gradients to the largest entry of the variable's gradient, and every entry
-    of an update to itself (averages to their largest change), with the exceptions at the top of
-    this file.
-
-    Args:
-      here: on a mesh.
-      expected: on one device.
-      tolerance: the relative difference up to which numbers count as equal.
+    the variable, gradients to the largest entry of the variable's gradient, and every entry of an
+    update to itself (averages to their largest change), with the exceptions at the top of this
+    file.
     """
     differences = [
         *_of_values(here, expected),
@@ -177,7 +162,7 @@ def _of_decodes(
 
 
 def _of_json(here: Any, expected: Any, name: str, step: int) -> Iterator[Difference]:
-    """Yields the differences of two values of a record, at least one."""
+    """Yields at least one difference."""
     if (
         isinstance(expected, Mapping)
         and isinstance(here, Mapping)
@@ -206,14 +191,7 @@ def _difference(
     expected: np.ndarray,
     scale: float,
 ) -> Difference:
-    """Returns the largest difference of two arrays.
-
-    Args:
-      kind, step, name: see `Difference`.
-      error: the size of the difference of every entry; negative ones count as 0.
-      here, expected: the arrays.
-      scale: what the error is relative to.
-    """
+    """Returns the largest difference; a negative `error` of an entry counts as 0."""
     if here.shape != expected.shape:
         shapes = f"shape {list(here.shape)}", f"shape {list(expected.shape)}"
         return Difference(kind, step, name, math.inf, "", *shapes)

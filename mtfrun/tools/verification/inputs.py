@@ -1,5 +1,3 @@
-"""Inputs of decodes: the first rows of training."""
-
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,20 +14,11 @@ _MOST_IDS = 16
 
 
 class FirstRows:
-    """The first rows of training as an `experiment.Source`.
+    """The first rows of training as an `experiment.Source`, which is not a split of the data.
 
-    A text is the first input of a row, where rows have inputs, else the first half of its first
-    target, at most 16 ids.
-
-    Args:
-      data: of the experiment.
-      seed: of the order of training.
-      count: number of inputs; fewer if the first rows are alike.
-      settings: of the inference, such as "decode_length"; those that it does not have are ignored.
-
-    Attributes:
-      settings: the argument.
-      split: None: the inputs are not a split of the data.
+    A text is the first input of a row or, without inputs, the first half of its first target, at
+    most 16 ids. There are fewer than `count` if the first rows are alike. `settings`, such as
+    "decode_length", that the inference lacks are ignored.
     """
 
     split: str | None = None

@@ -1,5 +1,3 @@
-"""What a few steps of training compute: losses, gradients, values of variables, decodes."""
-
 from __future__ import annotations
 
 import contextlib
@@ -26,13 +24,7 @@ Values: TypeAlias = Mapping[str, np.ndarray]
 
 
 class Evaluated(NamedTuple):
-    """The results of evaluating a batch.
-
-    Attributes:
-      sums: the metrics.
-      logits: an array, which shows differences that the means of metrics hide; None if the model
-        has no logits.
-    """
+    """`logits`, None if the model has none, show differences that the means of metrics hide."""
 
     sums: Sums
     logits: np.ndarray | None
@@ -42,19 +34,10 @@ class Evaluated(NamedTuple):
 class Observation:
     """What training under one layout has computed; index 0 of a list is the first step.
 
-    Attributes:
-      devices: a description of the mesh, or of the one device.
-      layout: its rules.
-      losses: by name, at every step.
-      gradients: before clipping, by the path of the variable, at every step.
-      averages: the variables that training changes without the optimizer, such as moving
-        averages, by path, before the first step and after every step.
-      updated: the variables that the optimizer changes and its slots, by path, before the first
-        step and after every step.
-      evaluations: of a training batch, before the first step and after the last one, by the number
-        of finished steps.
-      decodes: the records of a few inputs after the last step.
-      no_decodes: why there are none; else empty.
+    `losses` are by name; `gradients`, before clipping, by path. `averages` (changed without the
+    optimizer) and `updated` (variables and slots of the optimizer) are by path, before the first
+    and after every step. `evaluations` of a training batch are by the number of finished steps,
+    first and last. `decodes` are records after the last step; `no_decodes` says why there are none.
     """
 
     devices: str
@@ -87,15 +70,10 @@ def observe(
 ) -> Observation:
     """Returns what the first steps of training compute, by the program that training runs.
 
-    On a mesh every step, evaluation and decode starts with the values on one device, and the
-    optimizer takes the gradients from one device, so that errors do not accumulate and each is
-    attributed to the computation that causes it.
-
-    Args:
-      training: has not run; its variables get their initial values, also from a checkpoint.
-      steps: number of steps.
-      inputs: are decoded after the last step; None for none.
-      expected: the observation on one device; None if this is the one device.
+    On a mesh every step, evaluation and decode starts with the values on one device (`expected`),
+    and the optimizer takes the gradients from one device, so that errors do not accumulate and each
+    is attributed to its cause. `training` has not run; initial values may be from a checkpoint.
+    `inputs` are decoded after the last step.
     """
     state, options, experiment = training.state, training.options, training.experiment
     state.initialize()

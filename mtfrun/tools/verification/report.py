@@ -1,5 +1,3 @@
-"""Text and JSON about the differences between a mesh and one device."""
-
 from __future__ import annotations
 
 from mtfrun.errors import shorten
@@ -13,7 +11,6 @@ _LONGEST_VALUE = 60
 
 
 def reference_lines(expected: Observation) -> list[str]:
-    """Returns lines on what one device has computed."""
     losses = " ".join(f"{next(iter(step.values())):.6g}" for step in expected.losses)
     decodes = f"{len(expected.decodes)}" if expected.decodes else f"none: {expected.no_decodes}"
     return [
@@ -47,7 +44,7 @@ def as_lines(here: Observation, comparison: Comparison) -> list[str]:
 
 
 def as_json(here: Observation, comparison: Comparison) -> dict[str, object]:
-    """Returns the largest difference of every kind, and all above the tolerance, as JSON."""
+    """Has the largest difference of every kind, and all above the tolerance."""
     largest = {kind: comparison.largest(kind) for kind in KINDS}
     return {
         "devices": here.devices,
@@ -79,7 +76,7 @@ def _above_line(difference: Difference) -> str:
 
 
 def _fields(difference: Difference) -> dict[str, object]:
-    """Returns a difference as JSON, which has no infinity: null for it."""
+    """JSON has no infinity: null for it."""
     fields = difference._asdict()
     return {
         **fields,

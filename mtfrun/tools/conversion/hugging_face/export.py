@@ -1,5 +1,3 @@
-"""Folders of Hugging Face made of runs."""
-
 from __future__ import annotations
 
 import dataclasses
@@ -38,11 +36,9 @@ def export_folder(
 ) -> None:
     """Writes the files of a model for transformers into an empty directory.
 
-    Imported values that were not changed have their original bytes. `max_shard_bytes` None keeps
-    the files of the origin, or if it has none, the limit of 50 GB.
-
-    Raises:
-      ConversionError: the model is not the one of the configuration.
+    Imported values that were not changed have their original bytes. Without `max_shard_bytes` the
+    files are the origin's, or at most 50 GB. Raises ConversionError if the model differs from its
+    configuration.
     """
     settings = Settings(parse_json(origin.files[CONFIG]), CONFIG, frozenset(origin.dtypes))
     family = family_of(settings)
@@ -83,10 +79,8 @@ def _tensors(
 def describe_model(model: ModelDescription, vocabulary: Vocabulary) -> tuple[Origin, str]:
     """Returns the origin of a model that was not imported, and the gin file of its import.
 
-    The caller compares the model with the gin file's model, and adds the tokenizer.
-
-    Raises:
-      ConversionError: the model does not belong to a supported family.
+    The caller compares the model with the gin file's model, and adds the tokenizer. Raises
+    ConversionError if no supported family has the model.
     """
     for family in FAMILIES:
         settings = family.settings_of(model)

@@ -1,7 +1,7 @@
 """A family of models of Hugging Face: its configurations, their gin files, their tensors.
 
-A new family is a file in `families` with a class, and a line in `model_types.py`. It has one
-two-way table of its tensors (`tensor_table.py`), so that import and export cannot disagree.
+A new family is a file in `families` and a line in `model_types.py`. Import and export share one
+two-way table of its tensors (`tensor_table.py`), so that they cannot disagree.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ class Processor(Protocol):
 
     @property
     def files(self) -> Mapping[str, bytes]:
-        """The contents of files that the run needs and the export gives back, by name."""
+        """Files that the run needs and the export returns, by name."""
 
     @property
     def notes(self) -> Sequence[str]:
         """Lines that the user must know."""
 
     def write_gin(self, file: GinFile, directory: pathlib.Path) -> None:
-        """Adds it to a gin file with the model and its data, of the run in `directory`."""
+        """Adds the preparation to the gin file of the run in `directory`, after model and data."""
 
 
 class Family(Protocol):
@@ -62,18 +62,16 @@ class Family(Protocol):
     def write_gin(self, settings: Settings, file: GinFile) -> None:
         """Adds model and data of a configuration to a gin file: includes, macros, parameters.
 
-        The file includes defaults.gin already. The importer adds the vocabulary of texts, or the
-        size of images.
-
-        Raises:
-          ConversionError: a setting is not supported; its name and value are in the message.
+        The file includes defaults.gin already; the importer adds the vocabulary of texts, or the
+        size of images. Raises ConversionError for unsupported settings, with their names and
+        values.
         """
 
     def settings_of(self, model: ModelDescription) -> Settings | None:
         """Returns the configuration of a model that was not imported, None for other families.
 
-        The caller compares the model with the one of `write_gin`, so settings that the family does
-        not have may be wrong.
+        Settings that the family lacks may be wrong: the caller compares the model with
+        `write_gin`'s.
         """
 
     def table(self, settings: Settings) -> TensorTable:
@@ -101,10 +99,9 @@ class TextProcessor:
 
 
 class TextFamily:
-    """A family whose inputs are the ids of a tokenizer.
+    """A family whose inputs are ids of a tokenizer.
 
-    Attributes:
-      pad_id: the id that fills up rows of ids: 0, or -1 for models of which every id is a token.
+    Ids are padded with `pad_id`: 0, or -1 for models of which every id is a token.
     """
 
     pad_id: ClassVar[int] = 0
@@ -120,7 +117,7 @@ class TextFamily:
 
 
 def write_text_data(file: GinFile, example: str) -> None:
-    """Leaves a place for data, such as the file `example`, in a gin file."""
+    """Leaves a place for data, such as the file `example`."""
     file.macro(
         "TRAINING_DATA",
         reference("@data.NoSource()"),

@@ -34,10 +34,7 @@ _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 @dataclasses.dataclass(frozen=True)
 class Folder:
-    """The files of a model.
-
-    `follows_links`: to files in the folder or in huggingface_hub's cache.
-    """
+    """`follows_links`: to files in the folder or in huggingface_hub's cache."""
 
     path: pathlib.Path
     follows_links: bool = True
@@ -46,11 +43,7 @@ class Folder:
         return is_regular(self.path / name)
 
     def bytes_of(self, name: str) -> bytes:
-        """Returns the content of a file.
-
-        Raises:
-          ConversionError: it cannot be read, or is too large.
-        """
+        """Raises ConversionError if the file cannot be read, or is too large."""
         return self._read(name, _LARGEST_FILE)
 
     def text_of(self, name: str) -> str:
@@ -63,11 +56,7 @@ class Folder:
         return self._header(name).tensors
 
     def json_of(self, name: str) -> dict[str, Any]:
-        """Returns the JSON object in a file.
-
-        Raises:
-          ConversionError: it cannot be read, or holds something else.
-        """
+        """Raises ConversionError unless the file has a JSON object."""
         try:
             content = parse_json(self._read(name, _LARGEST_JSON))
         except JsonError as error:

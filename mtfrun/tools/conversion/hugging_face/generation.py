@@ -44,7 +44,7 @@ _TAKEN_BY_SAMPLING = ("do_sample", "temperature", "top_k", "top_p")
 
 @dataclasses.dataclass(frozen=True)
 class Generation:
-    """Parameters of `experiment.Decoding` and `decoding.Search`, and notes on what is left out."""
+    """Parameters of `experiment.Decoding` and `decoding.Search`, and notes on the omitted ones."""
 
     decoding: Mapping[str, object] = dataclasses.field(default_factory=dict)
     search: Mapping[str, object] = dataclasses.field(default_factory=dict)
@@ -58,7 +58,7 @@ class Generation:
 
 
 def read_generation(folder: Folder, settings: Settings) -> Generation:
-    """Returns the settings of generation_config.json, or of config.json in older folders."""
+    """Older folders have the settings in config.json."""
     if folder.has(GENERATION_CONFIG):
         where = str(folder.path / GENERATION_CONFIG)
         values = Settings(folder.json_of(GENERATION_CONFIG), where)
@@ -87,10 +87,7 @@ def read_generation(folder: Folder, settings: Settings) -> Generation:
 
 
 def _limits(values: Settings, *, is_answer: bool) -> dict[str, object]:
-    """Returns the limits of an output's length.
-
-    An answer begins with an id that counts in `max_length`; a continuation's prompt counts in it.
-    """
+    """`max_length` counts the first id of an answer, and the prompt of a continuation."""
     new_tokens = values.optional_integer("max_new_tokens")
     length = values.optional_integer("max_length")
     if is_answer:

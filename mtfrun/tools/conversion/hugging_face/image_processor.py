@@ -23,12 +23,10 @@ _LARGEST_CROPPED = 384
 
 @dataclasses.dataclass(frozen=True)
 class ImageProcessor:
-    """The images that a model reads.
+    """The images that a model reads, of `size` rows and columns, cut out of the centre.
 
-    Attributes:
-      size: rows and columns.
-      resize: the length to which the shorter side is scaled before the centre is cut out.
-      mean, stddev: of pixels from 0 to 255, a number for each channel or one for all.
+    Before that the shorter side is scaled to `resize`. `mean` and `stddev` are of pixels from 0 to
+    255, for each channel or all.
     """
 
     size: int

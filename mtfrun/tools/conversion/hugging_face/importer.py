@@ -1,5 +1,3 @@
-"""The importer of folders of Hugging Face."""
-
 from __future__ import annotations
 
 import dataclasses
@@ -34,8 +32,6 @@ _CODE = ("auto_map", "trust_remote_code", "custom_pipelines")
 
 
 class HuggingFaceImporter:
-    """Reads config.json, safetensors and tokenizers."""
-
     def recognises(self, path: pathlib.Path) -> bool:
         folder = Folder(path)
         return is_pickle(path) or any(folder.has(name) for name in (CONFIG, SINGLE, INDEX))

@@ -29,11 +29,7 @@ FAMILIES: Sequence[Family] = (
 
 
 def family_of(settings: Settings) -> Family:
-    """Returns the family of a configuration.
-
-    Raises:
-      ConversionError: the model type or class is not supported, or the weights are quantised.
-    """
+    """Raises ConversionError for unsupported model types or classes, and quantised weights."""
     kind = settings.text("model_type")
     by_type = {name: family for family in FAMILIES for name in family.model_types}
     if kind not in by_type:

@@ -1,7 +1,7 @@
 """The origin of a run directory that was imported from a Hugging Face folder.
 
-A run directory may be untrusted: `read_origin` reads only files that an import writes, only if they
-are regular files, and checks every entry of the record.
+A run directory may be untrusted: `read_origin` reads only regular files that an import writes, and
+checks every entry of the record.
 """
 
 from __future__ import annotations
@@ -43,15 +43,10 @@ _LARGEST_KEPT = 1 << 30
 class Origin:
     """The folder that a run was imported from.
 
-    Attributes:
-      shards: the types of its tensors by file and name, both in their order.
-      metadata: texts in the headers of the files.
-      copies: tensors that equal another one, with its name.
-      files: contents by name: config.json, generation_config.json, a tokenizer.
-      kept: tensors that the model does not use, by name.
-      keeps_files: whether an export writes the same weights files, unless the user sets their size.
-      path: the folder.
-      configuration: the gin file that the import made, "" for none.
+    `shards` has the types of its tensors by file and name, in order; `copies` the names of tensors
+    that equal another one, with its name; `files` contents such as config.json; `kept` tensors that
+    the model does not use. With `keeps_files` an export writes the same weights files, unless the
+    user sets their size. `configuration` is the import's gin file, "" for none.
     """
 
     shards: Mapping[str, Mapping[str, str]]
@@ -106,11 +101,7 @@ def origin_of(
 
 
 def read_origin(directory: pathlib.Path) -> Origin | None:
-    """Reads the origin of a run; None if the run was not imported from a Hugging Face folder.
-
-    Raises:
-      ConversionError: a file is not as an import writes it.
-    """
+    """Returns None if the run was not imported from a folder; ConversionError for damaged files."""
     if not os.path.lexists(directory / ORIGIN_RECORD):
         return None
     record = Folder(directory, follows_links=False).json_of(ORIGIN_RECORD)

@@ -32,13 +32,6 @@ _IMPORTED_VOCABULARY = (
 
 
 class _Described(NamedTuple):
-    """A configuration that was built.
-
-    Attributes:
-      model: the model.
-      vocabularies: the different vocabularies of its data.
-    """
-
     model: ModelDescription
     vocabularies: Sequence[Vocabulary]
 
@@ -48,14 +41,9 @@ def origin_of_run(
 ) -> Origin:
     """Returns the configuration, the types and the files with which a run is exported.
 
-    An imported run, and a run that started from it by INIT_CHECKPOINT, has those of its folder. For
-    a model of a supported family that was trained here they are made. The tokenizer is made from
-    the run's vocabulary.
-
-    Args:
-      run: the directory.
-      allowed_imports: see `config.parse`.
-      weights_only: whether to leave out the tokenizer.
+    An imported run, and one that started from it by INIT_CHECKPOINT, has its folder's; for a model
+    of a supported family that was trained here they are made. The tokenizer, unless `weights_only`,
+    is made from the run's vocabulary.
 
     Raises:
       ConversionError: the model belongs to no supported family, or no longer matches the folder, or
@@ -99,7 +87,6 @@ def origin_of_run(
 
 
 def _described(path: pathlib.Path, settings: Settings) -> _Described:
-    """Returns the model of a gin file, built on planned devices, and its vocabularies."""
     with config.exclusive():
         settings.parse(str(path))
         with mtf.planned_meshes():

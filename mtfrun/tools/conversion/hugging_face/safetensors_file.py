@@ -1,4 +1,4 @@
-"""Reading and writing of safetensors files, whose header is checked before anything is read.
+"""Reads and writes safetensors files; checks the header before anything is read.
 
 The format: 8 bytes with the length of a JSON header, the header, then the tensors one after the
 other; https://huggingface.co/docs/safetensors. The library reads no bfloat16 into numpy.
@@ -51,7 +51,7 @@ _MOST_DIMENSIONS = 64
 
 
 class StoredTensor(NamedTuple):
-    """Place of a tensor in a file; `begin` is its first byte."""
+    """A tensor's place in a file; `begin` is its first byte."""
 
     file: pathlib.Path
     dtype: str
@@ -60,7 +60,7 @@ class StoredTensor(NamedTuple):
 
     @property
     def size(self) -> int:
-        """The number of its bytes."""
+        """In bytes."""
         return math.prod(self.shape) * int(np.dtype(DTYPES[self.dtype]).itemsize)
 
     def read(self) -> np.ndarray:
@@ -73,19 +73,14 @@ class StoredTensor(NamedTuple):
 
 
 class Header(NamedTuple):
-    """The tensors of a file in their order, and texts of the program that wrote it."""
+    """The tensors of a file in order, and texts of the program that wrote it."""
 
     tensors: Mapping[str, StoredTensor]
     metadata: Mapping[str, str]
 
 
 def read_header(path: pathlib.Path, open_file: BinaryIO) -> Header:
-    """Returns the tensors of a safetensors file, which are not read.
-
-    Raises:
-      ConversionError: the file is not a safetensors file, is truncated, or holds a type that is not
-        supported.
-    """
+    """Raises ConversionError for damaged files, and types that are not supported."""
     size = open_file.seek(0, 2)
     open_file.seek(0)
     length = int.from_bytes(open_file.read(8), "little")
@@ -112,10 +107,7 @@ def read_header(path: pathlib.Path, open_file: BinaryIO) -> Header:
 def _check_order(
     path: pathlib.Path, tensors: Sequence[StoredTensor], start: int, size: int
 ) -> None:
-    """Raises ConversionError unless every byte after the header is part of one tensor.
-
-    Overlaps would let a small file stand for much memory.
-    """
+    """Every byte belongs to one tensor: overlaps would let a small file stand for much memory."""
     end = start
     for tensor in sorted(tensors, key=lambda tensor: (tensor.begin, tensor.size)):
         if tensor.begin != end:
@@ -157,7 +149,7 @@ def file_content(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str])
 def write_file(
     path: pathlib.Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]
 ) -> None:
-    """Writes a safetensors file, with the same bytes as the library."""
+    """Writes the same bytes as the library."""
     with path.open("wb") as file:
         _write(file, tensors, metadata)
 

@@ -1,4 +1,4 @@
-"""Converts a SentencePiece model to a tokenizer.json that gives the same ids."""
+"""Converts a SentencePiece model to a tokenizer.json that produces the same ids."""
 
 from __future__ import annotations
 
@@ -26,12 +26,9 @@ _ALL = 1_000_000
 def sentencepiece_json(content: bytes, num_sentinels: int) -> dict[str, Any]:
     """Returns a tokenizer.json that encodes and decodes like `SentencePieceVocabulary`.
 
-    The sentinels follow the pieces; <extra_id_0> has the last id. Source: SentencePiece's
-    normalizer, unigram and BPE models, see src/normalizer.cc and src/sentencepiece_processor.cc of
-    https://github.com/google/sentencepiece.
-
-    Raises:
-      ConversionError: tokenizers cannot express the model.
+    The sentinels follow the pieces; <extra_id_0> has the last id. Raises ConversionError for models
+    that tokenizers cannot express. Source: src/normalizer.cc and src/sentencepiece_processor.cc
+    (the unigram and BPE models) of https://github.com/google/sentencepiece.
     """
     model = _PROTOS.ModelProto.FromString(content)
     _check(model)
@@ -117,8 +114,8 @@ def _decoders(model: Any, num_sentinels: int) -> list[dict[str, Any]]:
 def _splits(model: Any) -> list[dict[str, Any]]:
     """Returns the steps that split a text: around user-defined pieces, and inside marks.
 
-    A mark such as "</s>" in a text is ordinary text. If one of its characters has no piece,
-    tokenizers would encode it as the special piece, so it is split at a character that has one.
+    A mark such as "</s>" in a text is ordinary text; tokenizers would encode it as the special
+    piece if one of its characters has no piece, so it is split at a character that has one.
     """
     pieces = list(model.pieces)
     user_defined = [piece.piece for piece in pieces if piece.type == piece.USER_DEFINED]

@@ -1,5 +1,3 @@
-"""The settings in a config.json, read by name and type."""
-
 from __future__ import annotations
 
 import dataclasses
@@ -35,11 +33,10 @@ _LARGEST_INTEGER = 2**40
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """A configuration of transformers, of version 4 or 5.
+    """A configuration of transformers, of version 4 or 5; `where` is the file, for messages.
 
-    `where` is the file, for messages. `tensors` has the names of the folder's tensors without
-    copies, empty for a model of ours: transformers uses a separate softmax if the folder has one,
-    whatever the configuration says.
+    `tensors` are the names of the folder's tensors without copies, empty for a model of ours:
+    transformers uses a separate softmax if the folder has one, whatever the configuration says.
     """
 
     values: Mapping[str, Any]
@@ -47,7 +44,7 @@ class Settings:
     tensors: frozenset[str] = frozenset()
 
     def integer(self, name: str, default: int | None = None) -> int:
-        """Returns an integer of at least 1."""
+        """At least 1."""
         value = self._value(name, _MISSING if default is None else default)
         if type(value) is not int or not 1 <= value <= _LARGEST_INTEGER:
             raise self.error(name, "must be an integer of at least 1, and no impossible size")
@@ -60,17 +57,14 @@ class Settings:
         return value
 
     def count(self, name: str, default: int | None = None) -> int:
-        """Returns the number of modules that have tensors: layers, experts.
-
-        There are no more than tensors, so that no list of names gets longer than the folder.
-        """
+        """At most the number of tensors, which limits the lists of their names."""
         value = self.integer(name, default)
         if self.tensors and value > len(self.tensors):
             raise self.error(name, f"is more than the {len(self.tensors)} tensors of the folder")
         return value
 
     def integers(self, name: str, default: Sequence[int] | None = None) -> list[int]:
-        """Returns a list of integers of at least 1, which is not empty."""
+        """A list, not empty, of integers of at least 1."""
         value = self._value(name, _MISSING if default is None else list(default))
         if type(value) is not list or not value:
             raise self.error(name, "must be a list of integers")
@@ -108,7 +102,6 @@ class Settings:
             raise self.error(name, f"is not supported; supported: {names}")
 
     def activation(self, setting: str, name: str) -> Reference:
-        """Returns our function for a name of transformers, which stands in a setting."""
         if name not in _ACTIVATIONS:
             raise self.error(setting, f"is not supported; supported: {', '.join(_ACTIVATIONS)}")
         return reference(f"@{_ACTIVATIONS[name]}")

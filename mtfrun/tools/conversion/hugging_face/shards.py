@@ -1,5 +1,3 @@
-"""The files over which the tensors of a model are spread."""
-
 from __future__ import annotations
 
 import json
@@ -22,9 +20,8 @@ def shards_by_size(
 ) -> dict[str, dict[str, np.ndarray]]:
     """Returns the tensors of every file, in their order, as transformers spreads them.
 
-    A file ends before the tensor with which it would hold more than `max_bytes`; a larger tensor
-    has a file alone. See `split_state_dict_into_shards_factory` in
-    https://github.com/huggingface/huggingface_hub.
+    A file ends before it would exceed `max_bytes`; a larger tensor has a file alone. See
+    `split_state_dict_into_shards_factory` in https://github.com/huggingface/huggingface_hub.
     """
     parts: list[dict[str, np.ndarray]] = []
     current: dict[str, np.ndarray] = {}

@@ -41,7 +41,7 @@ class SpecialTokens:
         return Settings(self.config, "tokenizer_config.json").flag("add_bos_token", default=default)
 
     def end_token(self, tokenizer: Mapping[str, Any]) -> str | None:
-        """Returns the token that ends a text; None for the vocabulary's default."""
+        """Returns None for the vocabulary's default."""
         if self.end_id is None:
             return self._text("eos_token") or None
         return tokens_of(tokenizer).get(self.end_id)
@@ -61,14 +61,14 @@ _NAMES = ("bos_token", "eos_token", "unk_token", "pad_token")
 
 
 def end_ids(values: Mapping[str, Any]) -> list[int]:
-    """Returns the ids of `eos_token_id`, a number or a list."""
+    """`eos_token_id` is a number or a list."""
     value = values.get("eos_token_id")
     candidates = value if type(value) is list else [value]
     return [number for number in candidates if type(number) is int and number >= 0]
 
 
 def tokens_of(tokenizer: Mapping[str, Any]) -> dict[int, str]:
-    """Returns the tokens of tokenizer.json by id, added tokens included."""
+    """Added tokens are included."""
     model = tokenizer.get("model")
     vocab = model.get("vocab") if type(model) is dict else None
     tokens: dict[int, str] = {}

@@ -58,9 +58,8 @@ class Flat(_Each):
 class Matrix(_Each):
     """A matrix of the folder, whose inputs and outputs may be several dimensions of ours.
 
-    Attributes:
-      inputs: how many of our dimensions, the first ones, are the inputs.
-      transposed: the folder has [outputs, inputs], as torch.nn.Linear.
+    The first `inputs` dimensions of ours are the inputs; `transposed`: the folder has [outputs,
+    inputs], as torch.nn.Linear.
     """
 
     inputs: int = 1
@@ -78,12 +77,7 @@ class Matrix(_Each):
 
 @dataclasses.dataclass(frozen=True)
 class VocabularyRows(_Each):
-    """A table with a row for each id, to which ours adds padding of zeros.
-
-    Attributes:
-      size: the rows of the folder.
-      transposed: ours is {d_model, vocab}, the kernel of a softmax.
-    """
+    """`size` rows, padded with zeros in our table, which is {d_model, vocab} if `transposed`."""
 
     size: int
     transposed: bool = False
@@ -159,15 +153,13 @@ def reshaped(value: np.ndarray, shape: Shape) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """Tensors of a folder (`names`), and variables of ours (`paths`) that have the same values."""
-
     names: tuple[str, ...]
     paths: tuple[str, ...]
     transform: Transform
 
 
 def row(names: str | Sequence[str], paths: str | Sequence[str], transform: Transform) -> Row:
-    """Returns a `Row`; a text stands for one name or path."""
+    """A text stands for one name or path."""
     return Row(
         (names,) if isinstance(names, str) else tuple(names),
         (paths,) if isinstance(paths, str) else tuple(paths),
@@ -177,11 +169,7 @@ def row(names: str | Sequence[str], paths: str | Sequence[str], transform: Trans
 
 @dataclasses.dataclass(frozen=True)
 class TensorTable:
-    """All tensors of a model.
-
-    `kept` has regular expressions of the names of tensors without a meaning for a model of ours:
-    buffers, counters. They are stored with the run for the export.
-    """
+    """`kept`: patterns of tensors without a use in our model; they are stored for the export."""
 
     rows: Sequence[Row]
     kept: Sequence[str] = ()
@@ -190,7 +178,7 @@ class TensorTable:
         return any(re.fullmatch(pattern, name) for pattern in self.kept)
 
     def check_names(self, tensors: Collection[str], where: object) -> None:
-        """Raises ConversionError unless a folder has all tensors of the table, and no others."""
+        """Raises ConversionError unless a folder has exactly the tensors of the table."""
         needed = {name for row in self.rows for name in row.names}
         missing = [name for row in self.rows for name in row.names if name not in tensors]
         surplus = [name for name in tensors if name not in needed and not self.is_kept(name)]
@@ -204,11 +192,7 @@ class TensorTable:
     def to_ours(
         self, read: Callable[[str], np.ndarray], shapes: Mapping[str, Shape], where: object
     ) -> dict[str, np.ndarray]:
-        """Returns the values of our variables by path, in the types of the folder.
-
-        Raises:
-          ConversionError: a tensor has other sizes than config.json says.
-        """
+        """Returns values by path, in the folder's types; ConversionError for unexpected sizes."""
         values: dict[str, np.ndarray] = {}
         for entry in self.rows:
             theirs = [read(name) for name in entry.names]
@@ -223,11 +207,7 @@ class TensorTable:
         return values
 
     def to_theirs(self, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Returns the tensors of a folder by name, in the types of the values.
-
-        Raises:
-          ConversionError: the paths are not the variables of this table.
-        """
+        """Returns the tensors of a folder by name; ConversionError if paths are not the table's."""
         tensors: dict[str, np.ndarray] = {}
         used: set[str] = set()
         for entry in self.rows:

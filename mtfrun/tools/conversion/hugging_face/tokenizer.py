@@ -1,5 +1,3 @@
-"""The tokenizer of a folder as a vocabulary of ours."""
-
 from __future__ import annotations
 
 import dataclasses
@@ -32,13 +30,9 @@ _EXTRA_IDS = 100
 class Tokenizer:
     """A vocabulary for a gin file.
 
-    Attributes:
-      reference: the value of VOCABULARY, "@data.SentencePieceVocabulary()".
-      parameters: of that class, by name.
-      file: the parameter that names the file, and the name of the file.
-      files: the contents of all files of the tokenizer by name.
-      pad_id: 0, or -1 where id 0 is a token.
-      notes: lines that the user must know.
+    `reference` is "@data.SentencePieceVocabulary()", `parameters` are its class's, `file` is the
+    parameter that names the file, and the file's name. `files` has contents by name; `pad_id` is -1
+    where id 0 is a token; `notes` are for the user.
     """
 
     reference: str
@@ -66,11 +60,7 @@ class Tokenizer:
 
 
 def read_tokenizer(folder: Folder, settings: Settings, pad_id: int) -> Tokenizer:
-    """Returns the vocabulary of a folder; ids in decimals where it has no tokenizer.
-
-    Raises:
-      ConversionError: a file is damaged, or belongs to another model.
-    """
+    """Without a tokenizer, returns ids in decimals. Raises ConversionError for damaged files."""
     files = {name: folder.bytes_of(name) for name in TOKENIZER_FILES if folder.has(name)}
     config = folder.json_of(TOKENIZER_CONFIG) if TOKENIZER_CONFIG in files else {}
     tokens = SpecialTokens.of(folder, settings, config)

@@ -1,5 +1,3 @@
-"""Makes the tokenizer files of transformers from a vocabulary."""
-
 from __future__ import annotations
 
 import dataclasses
@@ -47,7 +45,6 @@ def without_tokenizer(origin: Origin) -> Origin:
 
 
 def has_tokenizer_of(origin: Origin, vocabulary: Vocabulary) -> bool:
-    """Returns whether an imported model's tokenizer is the vocabulary's."""
     config = json.loads(origin.files.get(TOKENIZER_CONFIG, b"{}"))
     if config.get("tokenizer_class") == "ByT5Tokenizer":
         return isinstance(vocabulary, ByteVocabulary)
@@ -67,10 +64,7 @@ def tokenizer_files(
     """Returns the files, by name, with which transformers produces the ids of a vocabulary.
 
     Register a function for a custom vocabulary class. `ends_texts`: every text ends with the end
-    id, as for encoders; prompts do not.
-
-    Raises:
-      ConversionError: transformers cannot express the vocabulary.
+    id, as for encoders; prompts do not. Raises ConversionError if transformers cannot express it.
     """
     raise ConversionError(
         f"transformers has no tokenizer like {type(vocabulary).__name__}: export the configuration "
@@ -178,7 +172,7 @@ def _special(
     *,
     has_unknown: bool,
 ) -> dict[str, str]:
-    """Returns the texts of special tokens, by their names in transformers.
+    """Returns special tokens by their names in transformers.
 
     `has_unknown` is False if the unknown token is a piece of text or decodes to another text.
     """
@@ -213,10 +207,7 @@ def _template(begin: list[int], end: list[int], tokens: Mapping[int, str]) -> di
 
 
 def _byte_characters() -> list[str]:
-    """Returns the characters that represent bytes in byte-level tokenizers, as in GPT-2.
-
-    Printable bytes represent themselves; the remaining bytes become characters 256, 257, ...
-    """
+    """Returns GPT-2's characters for bytes: printable bytes as they are, then from 256 on."""
     printed = {*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = iter(range(256, 512))
     return [chr(byte if byte in printed else next(others)) for byte in range(256)]

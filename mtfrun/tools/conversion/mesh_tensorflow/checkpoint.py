@@ -29,8 +29,6 @@ _EMBEDDING = re.compile(r".*/embedding")
 
 
 class SourceCheckpoint:
-    """A checkpoint whose layers have the names in the configuration."""
-
     def __init__(self, prefix: Path, stacks: Sequence[SourceStack]) -> None:
         self._prefix = prefix
         self._stacks = stacks
@@ -44,23 +42,19 @@ class SourceCheckpoint:
 
     @property
     def has_slots(self) -> bool:
-        """Whether there are slots of an optimizer; without, they begin with 0."""
+        """Without slots of the optimizer they start with 0."""
         return any(is_bookkeeping(name) and name != _STEP for name in self._names)
 
     @property
     def vocabulary_size(self) -> int | None:
-        """The number of rows of the embedding, padding included; None if there is none."""
+        """The rows of the embedding with padding; None without one."""
         for usual, name in self._names.items():
             if _EMBEDDING.fullmatch(usual) and self._tensors.shapes[name]:
                 return int(self._tensors.shapes[name][0])
         return None
 
     def values(self, variables: Mapping[str, mtf.Variable]) -> dict[str, np.ndarray]:
-        """Returns the values of variables by checkpoint path, see `Imported.values`.
-
-        Raises:
-          ConversionError: a variable has no value or other sizes, or a value has no variable.
-        """
+        """See `Imported.values`; ConversionError if values and variables do not correspond."""
         paths = {
             path.removeprefix(_MODEL): variable
             for path, variable in variables.items()
@@ -113,7 +107,7 @@ class SourceCheckpoint:
 
 
 def _usual_name(name: str, stacks: Sequence[SourceStack]) -> str:
-    """Returns the name that a variable has where layers and stacks have no given names."""
+    """Returns the default name, for layers and stacks that the configuration names."""
     for stack in stacks:
         usual = {"encoder": "encoder", "decoder": "decoder"}.get(stack.scope, "transformer")
         path = name.removeprefix(f"{stack.name}/")

@@ -1,7 +1,7 @@
 """The configuration of a program of Mesh TensorFlow, and an account of every binding of it.
 
-The conversion asks for the parameters that it understands. A binding that it never asks for is
-ignored for a reason in `program.py`, or is not supported, so that none is forgotten.
+The conversion asks for the parameters that it understands. All other bindings are ignored for a
+reason in `program.py`, or not supported, so that none is forgotten.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _NOTHING_CALLS_IT = "nothing in this configuration uses it"
 
 
 class Fate(enum.Enum):
-    """What becomes of a binding; the values are the names of the three lists."""
+    """The result for a binding; the values are the names of the three lists."""
 
     TAKEN_OVER = "taken over"
     IGNORED = "ignored"
@@ -49,8 +49,6 @@ class Key(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Account:
-    """What became of one binding, and the reason; the value is as gin writes it."""
-
     name: str
     value: str
     fate: Fate
@@ -60,11 +58,10 @@ class Account:
 def short_name(name: str) -> str:
     """Returns the name of a class or function without its modules.
 
-    Examples:
-      >>> short_name("mesh_tensorflow.transformer.transformer_layers.SelfAttention")
-      'SelfAttention'
-      >>> short_name("transformer.Bitransformer.decode")
-      'Bitransformer.decode'
+    >>> short_name("mesh_tensorflow.transformer.transformer_layers.SelfAttention")
+    'SelfAttention'
+    >>> short_name("transformer.Bitransformer.decode")
+    'Bitransformer.decode'
     """
     parts = name.split(".")
     return ".".join(parts[-2:] if len(parts) > 1 and parts[-2] in _WITH_METHODS else parts[-1:])
@@ -87,10 +84,9 @@ def name_of(value: Any) -> str:
 
 
 class SourceConfig:
-    """Bindings by scope, class and parameter; bindings of the `program` come before the user's.
+    """Bindings by scope, class and parameter; the user's come after the `program`'s.
 
-    Raises:
-      ConversionError: a macro is not defined, or defined by itself.
+    Raises ConversionError for macros that are not defined, or defined by themselves.
     """
 
     def __init__(self, bindings: Iterable[Binding], program: Iterable[Binding] = ()) -> None:
@@ -107,16 +103,10 @@ class SourceConfig:
         self._not_supported: dict[Key, str] = {}
 
     def get(self, target: str, default: Any = None, *, scope: str = "") -> Any:
-        """Returns the value of a parameter, macros replaced, and counts its binding as taken over.
+        """Returns the value of "SelfAttention.num_heads" and counts its binding as converted.
 
-        Args:
-          target: "SelfAttention.num_heads".
-          default: the program's default.
-          scope: the caller's scope, "encoder"; a binding without a scope holds in all.
-
-        Raises:
-          ConversionError: the default is a number, a boolean, a text or a list, and the value is of
-            another kind.
+        Macros are replaced. `scope` is the caller's, "encoder"; a binding without one holds in all.
+        Raises ConversionError for a value of another kind than the default.
         """
         selector, _, parameter = target.rpartition(".")
         self._called.add(selector)
@@ -142,18 +132,13 @@ class SourceConfig:
         return any(True for _ in self._bindings_of(selector, parameter, scope))
 
     def getter(self, selector: str, scope: str = "") -> Callable[..., Any]:
-        """Returns `get` for the parameters of one class or function."""
-
         def get(parameter: str, default: Any = None) -> Any:
             return self.get(f"{selector}.{parameter}", default, scope=scope)
 
         return get
 
     def require(self, target: str, allowed: Sequence[Any], why: str, *, scope: str = "") -> Any:
-        """Returns the value of a parameter of which only some values are supported.
-
-        The first one is the default, and is returned where another value counts as not supported.
-        """
+        """Returns the value; the first of `allowed`, the default, for an unsupported value."""
         value = self.get(target, allowed[0], scope=scope)
         if any(value == other and type(value) is type(other) for other in allowed):
             return value
@@ -185,10 +170,7 @@ class SourceConfig:
                 self._ignored.setdefault(key, why)
 
     def parameters_of(self, selector: str) -> dict[str, Any]:
-        """Returns the parameters that are bound, without scopes; counts nothing.
-
-        A macro that another file may define stays as it is.
-        """
+        """Ignores scopes, counts nothing, and leaves macros that another file may define."""
         return {
             key.parameter: self._resolved(value, lenient=True)
             for key, value in self._values.items()

@@ -1,5 +1,3 @@
-"""Data and decoding of Mesh TensorFlow and T5 in our terms."""
-
 from __future__ import annotations
 
 import enum
@@ -36,7 +34,7 @@ class RowForm(enum.Enum):
 
 
 def read_lengths(source: SourceConfig) -> dict[str, int]:
-    """Returns the positions of a row by feature."""
+    """By feature, in positions."""
     lengths = source.get("run.sequence_length") or {"inputs": 512, "targets": 512}
     if type(lengths) is int:
         lengths = {"inputs": lengths, "targets": lengths}
@@ -123,7 +121,7 @@ def _is_packed(source: SourceConfig) -> bool:
 
 
 def names_of_data(source: SourceConfig) -> list[str]:
-    """Returns the names of the original's data, and counts their functions as ignored."""
+    """Counts the functions of the data as ignored."""
     names: list[str] = []
     for target in _FUNCTIONS:
         value = source.get(target, None)

@@ -1,5 +1,3 @@
-"""Gin files of Mesh TensorFlow, and the file that is made of one."""
-
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -45,12 +43,10 @@ _DEFAULTS = {
 
 
 def read_gin_file(path: Path, search_paths: Sequence[str] = ()) -> list[Binding]:
-    """Returns the bindings of a file and of the files that it includes, in the order of effect.
+    """Returns the bindings of a file and the files that it includes, in the order of effect.
 
     Included files are searched for in `search_paths`, then in the directories above the file.
-
-    Raises:
-      ConversionError: a file is missing, is not a gin file, includes itself or includes too many.
+    Raises ConversionError for missing or invalid files, and too many or circular includes.
     """
     statements = _Statements()
     try:

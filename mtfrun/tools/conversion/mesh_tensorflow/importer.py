@@ -1,5 +1,3 @@
-"""The importer of runs of Mesh TensorFlow and T5."""
-
 from __future__ import annotations
 
 import dataclasses
@@ -218,11 +216,7 @@ def names_run(path: pathlib.Path) -> bool:
 
 
 def find_run(path: pathlib.Path) -> SourceRun:
-    """Returns the files of a run: the newest checkpoint, unless the path names one.
-
-    Raises:
-      ConversionError: a file is missing.
-    """
+    """Returns the newest checkpoint unless the path names one; ConversionError without files."""
     if _CHECKPOINT.fullmatch(path.name):
         prefix = path.with_name(path.name.removesuffix(".index"))
         config = path.with_name(_OPERATIVE_CONFIG)

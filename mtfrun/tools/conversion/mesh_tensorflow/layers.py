@@ -1,5 +1,3 @@
-"""The sublayers, transforms and mixtures of a stack of Mesh TensorFlow in our terms."""
-
 from __future__ import annotations
 
 import dataclasses
@@ -47,14 +45,10 @@ ACTIVATIONS = ("relu", "gelu", "swish", "sigmoid", "tanh", "elu", "softplus")
 class SourceStack:
     """A stack in our terms.
 
-    Attributes:
-      name: in the original's variables.
-      scope: "encoder", "decoder" or "".
-      has_encoder: whether the model is an encoder-decoder, whose padding is set to 0.
-      names: of the layers in a block, in variables of the original.
-      block_scope: whether these have a part for the block.
-      parameters: of our classes, by class and name.
-      relative_buckets: of the relative position bias that all blocks share; None for none.
+    `name` and `names` (of a block's layers) are in variables of the original, with a part for the
+    block if `block_scope`. The padding of encoder-decoders (`has_encoder`) is set to 0. `scope` is
+    "encoder", "decoder" or "". `parameters` are of our classes, by class and name. All blocks may
+    share a relative position bias with `relative_buckets`.
     """
 
     name: str
@@ -81,7 +75,7 @@ def sublayer_paths(stack: SourceStack) -> list[str]:
 
 
 def read_stack(source: SourceConfig, name: str, scope: str) -> SourceStack:
-    """Returns the stack of a scope; `source` counts bindings that are not supported."""
+    """Counts bindings in `source` that are not supported."""
     stack = SourceStack(name, scope, has_encoder=bool(scope))
     stack.num_layers = source.get("make_layer_stack.num_layers", 6, scope=scope)
     stack.block_scope = source.get("make_layer_stack.block_scope", default=True, scope=scope)

@@ -1,5 +1,3 @@
-"""The mesh, the layout and the size of batches of Mesh TensorFlow in our terms."""
-
 from __future__ import annotations
 
 import dataclasses

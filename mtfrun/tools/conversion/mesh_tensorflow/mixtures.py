@@ -1,5 +1,3 @@
-"""Mixtures of experts of Mesh TensorFlow in our terms."""
-
 from __future__ import annotations
 
 from collections.abc import Callable

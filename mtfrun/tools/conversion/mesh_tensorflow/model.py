@@ -1,5 +1,3 @@
-"""Models of Mesh TensorFlow's transformer package in our terms."""
-
 from __future__ import annotations
 
 import dataclasses

@@ -1,5 +1,3 @@
-"""Optimizers of Mesh TensorFlow in our terms."""
-
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
@@ -16,7 +14,7 @@ _TARGET = "run.optimizer"
 def write_optimizer(
     source: SourceConfig, draft: Draft, rate: Reference | None, patterns: VariablePatterns
 ) -> None:
-    """Adds the optimizer to a file; `rate` None stands for the optimizer's default."""
+    """`rate` None stands for the optimizer's default."""
     name = name_of(source.get(_TARGET, None))
     if name == "None":
         source.ignore(_TARGET, "the file is of a program that does not train: Adafactor would")

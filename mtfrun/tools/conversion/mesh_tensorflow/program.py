@@ -1,7 +1,4 @@
-"""The programs of Mesh TensorFlow and T5: defaults, settings that are ignored here, callables.
-
-The names and their meaning are of mesh-tensorflow 0.1.21 and t5 0.9.4 on PyPI.
-"""
+"""Defaults, ignored settings and callables of mesh-tensorflow 0.1.21 and t5 0.9.4 on PyPI."""
 
 from __future__ import annotations
 

@@ -1,5 +1,3 @@
-"""Learning rates of Mesh TensorFlow in our terms."""
-
 from __future__ import annotations
 
 import dataclasses
@@ -15,9 +13,9 @@ _TARGET = "run.learning_rate_schedule"
 
 @dataclasses.dataclass
 class _Factors:
-    """The product of all numbers, and the parameters of our schedules by class.
+    """The product of all constants, and the parameters of our schedules by class.
 
-    `total_steps` of the schedule begin at the step `offset`; the training has `train_steps`.
+    The schedule has `total_steps` from the step `offset` on; the training has `train_steps`.
     """
 
     total_steps: int
@@ -38,7 +36,7 @@ class _Factors:
 
 
 def write_schedule(source: SourceConfig, draft: Draft, train_steps: int) -> Reference | None:
-    """Adds the learning rate to a file; returns None for the optimizer's default."""
+    """Returns None for the optimizer's default."""
     total = source.get_optional("run.total_run_steps", 0) or train_steps
     schedule = source.get(_TARGET, None)
     if schedule is None:

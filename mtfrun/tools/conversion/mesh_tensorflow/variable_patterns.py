@@ -15,11 +15,9 @@ _BLOCK = "block_000/layer_000"
 class _Kind:
     """Variables of one kind.
 
-    Attributes:
-      pattern: of our paths, which follows the name of the stack.
-      examples: endings of the original's names.
-      classes: ours that have such variables; none for all models.
-      in_stack: whether every stack has some.
+    `pattern`, of our paths, follows the name of the stack; `examples` are endings of the original's
+    names; `classes` of ours have such variables, all models if empty; `in_stack`: every stack has
+    some.
     """
 
     pattern: str
@@ -98,9 +96,8 @@ _KINDS = [
 class VariablePatterns:
     """Translates patterns, for the variables that a model has.
 
-    Attributes:
-      classes: of the model, also PositionalEmbedding, and TokenSoftmax for a separate kernel.
-      stacks: pairs of their names in the original and ours: ("encoder", "encoder_stack").
+    `classes` of the model also have PositionalEmbedding, and TokenSoftmax for a separate kernel;
+    `stacks` are pairs of their names in the original and ours: ("encoder", "encoder_stack").
     """
 
     classes: Collection[str]
@@ -109,10 +106,9 @@ class VariablePatterns:
     def translated(
         self, source: SourceConfig, target: str, patterns: Sequence[str], *, is_text: bool = False
     ) -> list[str]:
-        """Returns patterns of the paths that the original's patterns are found in.
+        """Returns patterns of the paths that the original's regular expressions, or texts, match.
 
-        If there are none, the binding of `target` counts as not supported. The patterns are regular
-        expressions, or texts.
+        If there are none, the binding of `target` counts as not supported.
         """
         if not all(isinstance(pattern, str) for pattern in patterns):
             source.refuse(target, "not a list of texts")
@@ -133,7 +129,7 @@ class VariablePatterns:
         return list(dict.fromkeys(kinds))
 
     def complement(self, source: SourceConfig, target: str, pattern: str) -> list[str]:
-        """Returns patterns of all paths that a pattern of the original's is not found in."""
+        """Returns patterns of all paths that a pattern of the original's does not match."""
         found = self.translated(source, target, [pattern])
         return list(dict.fromkeys(ours for ours, _ in self._kinds() if ours not in found))
 

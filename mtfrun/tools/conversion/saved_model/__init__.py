@@ -1,4 +1,4 @@
-"""SavedModels of TensorFlow made of trained models, which need mtfrun no more."""
+"""SavedModels of TensorFlow made of trained models; programs that load them do not need mtfrun."""
 
 # The modules register what they offer.
 from mtfrun.tools.conversion.saved_model import image_signatures as image_signatures

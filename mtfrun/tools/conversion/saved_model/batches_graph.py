@@ -1,5 +1,3 @@
-"""Requests of any size in batches of a fixed size."""
-
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -13,14 +11,9 @@ def in_batches(
     inputs: Sequence[tf.Tensor],
     outputs: Sequence[tf.TensorSpec],
 ) -> list[tf.Tensor]:
-    """Returns compute(*inputs), which is called with `size` rows at a time.
+    """Returns compute(*inputs), called with `size` rows at a time, the last ones padded with zeros.
 
-    Args:
-      compute: a function of tensors [size, ...]; a row of its results depends on the same row of
-        its arguments only. The last batch is filled up with zeros.
-      size: rows of a batch.
-      inputs: tensors [rows, ...].
-      outputs: the results [size, ...] of `compute`.
+    Inputs and outputs are [rows, ...]; a row of the results depends on the same row of inputs only.
     """
     rows = tf.shape(inputs[0])[0]
     number = -(-rows // size)

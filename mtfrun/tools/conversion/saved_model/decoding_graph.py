@@ -1,5 +1,3 @@
-"""Decoding as operations of TensorFlow: rows of any number and length to hypotheses."""
-
 from __future__ import annotations
 
 import functools
@@ -17,17 +15,16 @@ from mtfrun.tools.conversion.saved_model.batches_graph import in_batches
 
 
 class Outputs(NamedTuple):
-    """The outputs for prompts {batch}, best first; `num_outputs` places for each.
+    """Of prompts {batch}, best first. All but the last three are [batch, num_outputs, ...], padded.
 
     Attributes:
-      ids: int32 [batch, num_outputs, longest_output], before the end id; padding behind them.
-      lengths: int32 [batch, num_outputs], the number of positions before the end or the limit.
-      scores: float32 [batch, num_outputs].
-      tokens: int32 [batch, num_outputs], the number of tokens, without padding.
-      finished: bool [batch, num_outputs], whether the end was reached.
+      ids: int32 [batch, num_outputs, longest_output], without the end id.
+      lengths: int32, positions before the end or the limit.
+      tokens: int32, the number of tokens, without padding.
+      finished: bool, whether the end was reached.
       count: int32 [batch], the number of outputs; the places behind them are empty.
       read: int32 [batch], the ids of the prompt that were read.
-      truncated: int32 [batch], those that were cut off.
+      truncated: int32 [batch], the ids that were cut off.
     """
 
     ids: tf.Tensor
@@ -41,14 +38,11 @@ class Outputs(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """Rows made of prompts; nothing but `ids` depends on more than the number of a prompt's ids.
+    """Rows made of prompts; all but `ids` depend only on the number of a prompt's ids.
 
-    Attributes:
-      ids: int32 [batch, width], padded.
-      lengths: int32 [batch].
-      prefix: int32 [batch], the ids at the beginning of an output that are the prompt's.
-      limit: int32 [batch], the largest number of ids of an output, the prefix included.
-      program: int32 [batch], the index of the program that decodes a row.
+    `ids` are int32 [batch, width], padded. The rest is int32 [batch]: `prefix` ids at the beginning
+    of an output are the prompt's, `limit` is an output's most ids with the prefix, `program` the
+    index of the program that decodes a row.
     """
 
     ids: tf.Tensor
@@ -59,14 +53,9 @@ class Rows(NamedTuple):
 
 
 class DecodingGraph:
-    """Decodes as the inference does, with its programs and in its batches, bit for bit.
+    """Decodes as the inference on one device does, with its programs and batches, bit for bit.
 
-    Args:
-      decoding: on one device, restored.
-
-    Attributes:
-      num_ids: the size of the vocabulary of prompts.
-      longest_output: the largest number of ids of an output, behind the prefix.
+    `num_ids` is the size of the prompts' vocabulary; `longest_output` counts ids behind the prefix.
     """
 
     def __init__(self, decoding: Decoding) -> None:
@@ -86,12 +75,7 @@ class DecodingGraph:
         self.longest_output = int((self._limits - self._prefixes).max())
 
     def __call__(self, ids: tf.Tensor, lengths: tf.Tensor) -> Outputs:
-        """Returns the outputs for prompts; traced once for all numbers and lengths.
-
-        Args:
-          ids: int32 [batch, length], without an end, padded on the right with anything.
-          lengths: int32 [batch], the ids of each prompt.
-        """
+        """ids: int32 [batch, length], without end ids, padded on the right. Traced once."""
         rows = self.rows(ids, lengths)
         if not self._decoding.predicts_first_id:
             check = tf.debugging.assert_positive(
@@ -147,7 +131,7 @@ class DecodingGraph:
         limits: tf.Tensor,
         is_row: tf.Tensor,
     ) -> list[tf.Tensor]:
-        """Returns the hypotheses of a full batch; rows of padding have zeros in all arguments."""
+        """Of a full batch; rows of padding have zeros in all arguments."""
         size, mesh = self._decoding.rows, self._decoding.experiment.mesh
         batch = mtf.Dimension("batch", size)
 

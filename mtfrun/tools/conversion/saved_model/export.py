@@ -1,5 +1,3 @@
-"""SavedModels: their signatures, and writing them."""
-
 from __future__ import annotations
 
 import functools
@@ -23,12 +21,9 @@ FACTS = "assets.extra/mtfrun.json"
 
 
 class Signature(NamedTuple):
-    """A function of tensors that have a batch as their first dimension.
+    """A function from tensors to tensors by name, with a batch as their first dimension.
 
-    Attributes:
-      inputs: the arguments, with the names that requests use.
-      function: returns tensors by name.
-      about: one line for people.
+    `inputs` have the names that requests use; `about` is one line for people.
     """
 
     inputs: Sequence[tf.TensorSpec]
@@ -37,14 +32,11 @@ class Signature(NamedTuple):
 
 
 class Served(NamedTuple):
-    """What a SavedModel of an inference offers.
+    """The contents of a SavedModel.
 
-    Attributes:
-      signatures: by name.
-      default: the signature of requests that name none.
-      settings: further facts for people and clients, as JSON.
-      vocabularies: their files become assets.
-      converters: modules that the signatures use besides the model's variables.
+    Requests that name no signature get `default`; `settings` are JSON for people and clients; the
+    files of `vocabularies` become assets; signatures use the modules `converters` besides the
+    model.
     """
 
     signatures: Mapping[str, Signature]
@@ -56,13 +48,10 @@ class Served(NamedTuple):
 
 @functools.singledispatch
 def signatures_of(inference: Inference, *, tensorflow_text: bool = False) -> Served:
-    """Returns what a SavedModel of an inference offers, which is restored on one device.
+    """Returns the contents of a SavedModel; ConversionError if there are none.
 
-    `tensorflow_text` says whether programs that load it import that package, whose operations then
-    convert texts.
-
-    Raises:
-      ConversionError: there is nothing to offer.
+    The inference is restored on one device. `tensorflow_text`: the programs that load the model
+    import that package, whose operations then convert texts.
     """
     del tensorflow_text
     raise ConversionError(
@@ -74,12 +63,9 @@ def signatures_of(inference: Inference, *, tensorflow_text: bool = False) -> Ser
 def export_saved_model(
     directory: pathlib.Path, experiment: Experiment, step: int, offered: Served
 ) -> None:
-    """Writes a SavedModel into an empty directory; `step` is the checkpoint's step.
+    """Writes a SavedModel, which has variables by path and no Python, into an empty directory.
 
-    The experiment's model is on one device. A SavedModel has its variables, by path, and no Python.
-
-    Raises:
-      ConversionError: the graph is too large for a file.
+    The experiment's model is on one device. Raises ConversionError if the graph is too large.
     """
     root = tf.Module()
     root.variables_by_path = {

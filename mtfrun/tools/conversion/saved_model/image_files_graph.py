@@ -1,8 +1,7 @@
-"""Reading of PNG and JPEG files as operations of TensorFlow, as `data.ImageData.read_image` reads.
+"""Reads PNG and JPEG files by operations of TensorFlow, as `data.ImageData.read_image` does.
 
-Pixels differ a little, because TensorFlow scales in float32 and Pillow rounds to 8 bits between the
-two directions: see docs/saved_model.md. The orientation in EXIF data and the colours of CMYK files
-are ignored.
+Pixels differ a little (see docs/saved_model.md), because TensorFlow scales in float32 and Pillow
+rounds to 8 bits between the two directions. EXIF orientation and CMYK colours are ignored.
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ def _decode_jpeg(content: tf.Tensor, channels: int, ratio: int) -> tf.Tensor:
 
 
 def _decode_png(content: tf.Tensor, channels: int) -> tf.Tensor:
-    """Returns pixels, transparent ones on white."""
+    """Puts transparent pixels on white."""
     # In the file's channels: grey, grey and alpha, colour, or colour and alpha.
     pixels = tf.cast(tf.io.decode_png(content, 0), tf.float32)
     number = tf.shape(pixels)[2]
@@ -88,7 +87,7 @@ def _square_of_jpeg(crop: CentreCrop, content: tf.Tensor, channels: int) -> tupl
 def _scale(
     pixels: tf.Tensor, first: tf.Tensor, size: tf.Tensor, result: list[int], kernel: str
 ) -> tf.Tensor:
-    """Returns a window of float32 pixels, from `first`, of `size`, scaled to `result`; uint8."""
+    """Scales a window, from `first`, of `size`, of float32 pixels; returns uint8."""
     # `tf.image.resize` does the same for windows of whole pixels only.
     scale = result / size
     scaled = tf.raw_ops.ScaleAndTranslate(

@@ -1,5 +1,3 @@
-"""Signatures of models of images."""
-
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence

@@ -1,5 +1,3 @@
-"""Signatures of logits, for rows of any number and length."""
-
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
@@ -18,10 +16,9 @@ _LARGEST = 1 << 26
 
 
 class LogitsGraph:
-    """The logits of a text model for one choice of its features, by name.
+    """The logits of a text model for one choice of its features, by name; `rows` at a time.
 
     Rows are padded to one of a few lengths, where the model allows padding, else to the longest.
-    `rows` are computed together.
     """
 
     def __init__(
@@ -80,7 +77,6 @@ class LogitsGraph:
         return logits[:, : tf.shape(features[name])[1], : self._model.num_classes]
 
     def _padded_to(self, length: int, features: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        """Pads each feature to `length` or its longest."""
         lengths = {name: min(length, self.longest[name]) for name in self.names}
         inputs = []
         for name, ids in features.items():

@@ -1,5 +1,3 @@
-"""SentencePiece as operations of tensorflow_text."""
-
 from __future__ import annotations
 
 import hashlib

@@ -1,5 +1,3 @@
-"""Signatures of models of text."""
-
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -108,7 +106,6 @@ def _common_outputs(outputs: Outputs) -> dict[str, tf.Tensor]:
 
 
 def _checked_ids(ids: tf.Tensor, lengths: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns ids and lengths after checking them; `size` is the vocabulary's."""
     columns = tf.shape(ids)[1]
     within = tf.where(tf.sequence_mask(lengths, columns), ids, 0)
     checks = [
@@ -126,7 +123,7 @@ def _checked_ids(ids: tf.Tensor, lengths: tf.Tensor, size: int) -> tuple[tf.Tens
 def _label_signatures(
     graph: DecodingGraph, logits: LogitsGraph, labels: Mapping[str, int], encoder: Encoder | None
 ) -> dict[str, Signature]:
-    """Returns the signatures of labels, whose probability is that of the first id of an output."""
+    """The probability of a label is its first id's."""
 
     def classify_rows(ids: tf.Tensor, lengths: tf.Tensor) -> Mapping[str, tf.Tensor]:
         rows = graph.rows(ids, lengths)

@@ -1,5 +1,3 @@
-"""Texts to ids and back as operations of TensorFlow."""
-
 from __future__ import annotations
 
 import abc
@@ -30,10 +28,7 @@ class Decoder(tf.Module, abc.ABC):  # type: ignore[misc]
 
 @functools.singledispatch
 def encoder_of(vocabulary: Vocabulary, *, tensorflow_text: bool) -> Encoder | None:
-    """Returns the encoder of a vocabulary of prompts, None if it has none.
-
-    `tensorflow_text` says whether operations of that package may be used.
-    """
+    """Returns None without a vocabulary of prompts; `tensorflow_text` allows that package."""
     del vocabulary, tensorflow_text
     return None
 
@@ -42,7 +37,7 @@ def encoder_of(vocabulary: Vocabulary, *, tensorflow_text: bool) -> Encoder | No
 def decoder_of(
     vocabulary: Vocabulary, *, continuing: bool, tensorflow_text: bool
 ) -> Decoder | None:
-    """Returns the decoder of a vocabulary; `continuing`: of texts that continue a prompt."""
+    """Decodes texts that continue a prompt if `continuing`."""
     del vocabulary, continuing, tensorflow_text
     return None
 
@@ -60,7 +55,7 @@ def _(vocabulary: LabelVocabulary) -> Mapping[str, int]:
 
 
 def replace_invalid_utf8(texts: tf.Tensor) -> tf.Tensor:
-    """Returns texts with U+FFFD for bytes that are not UTF-8, as `bytes.decode` does."""
+    """Inserts U+FFFD as `bytes.decode` does."""
     return tf.strings.unicode_transcode(
         texts, "UTF-8", "UTF-8", errors="replace", replacement_char=0xFFFD
     )

@@ -1,5 +1,3 @@
-"""What decoder-only models share: blocks of layers in turn, and the length of rows."""
-
 from __future__ import annotations
 
 import dataclasses
@@ -19,12 +17,8 @@ _GLOBAL, _LOCAL = "transformer.SelfAttention", "transformer.LocalSelfAttention"
 class Blocks:
     """The layers of a model, each of attention and a feed-forward sublayer, as blocks of a stack.
 
-    A block has as many layers as it takes until all blocks are alike: one in most models, two in
-    models whose layers attend to everything and to a window in turn.
-
-    Attributes:
-      windows: whether a layer attends to a window only, for every layer.
-      feed_forward: the class of the other sublayer, "transformer.GatedFeedForward".
+    All blocks are alike: of one layer in most models, of two if layers attend to everything and to
+    a window (`windows`) in turn. `feed_forward` is a class such as "transformer.GatedFeedForward".
     """
 
     windows: Sequence[bool]

@@ -27,10 +27,8 @@ _SOFTMAX = "lm_head.weight"
 class GPT2(TextFamily):
     """Learned positions, layer norms, biases; matrices are [in, out], and one has three parts.
 
-    Attributes:
-      width, num_heads, d_ff, num_positions, rates: names of settings, with their defaults.
-      matrix: the form of kernels.
-      masks: tensors in files of earlier versions.
+    `width`, `num_heads`, `d_ff`, `num_positions` and `rates` are names of settings with their
+    defaults; `masks` are tensors in files of earlier versions.
     """
 
     model_types: ClassVar[Sequence[str]] = ("gpt2",)
@@ -141,7 +139,6 @@ class GPT2(TextFamily):
         return Blocks([False] * settings.count("n_layer"), "transformer.FeedForward")
 
     def write_attention(self, settings: Settings, file: GinFile, blocks: Blocks) -> None:
-        """Adds what differs in the attention layers."""
         del blocks
         for name in ("add_cross_attention", "scale_attn_by_inverse_layer_idx"):
             settings.require(name, *(False,))
@@ -149,7 +146,6 @@ class GPT2(TextFamily):
             file.bind("transformer.AttentionHeads", {"scaled_logits": False})
 
     def attention(self, theirs: str, ours: str) -> Iterator[Row]:
-        """Yields the tensors of an attention layer."""
         names = ("query", "key", "value")
         kernels, biases = Joined(1, self.matrix), Joined(0, Flat())
         yield row(f"{theirs}.c_attn.weight", [f"{ours}/{name}" for name in names], kernels)

@@ -31,7 +31,7 @@ _FULL, _SLIDING = "full_attention", "sliding_attention"
 
 
 class Llama(TextFamily):
-    """Llama 1, 2 and 3, and models of its form; subclasses have another file or sublayer."""
+    """Llama 1, 2 and 3; a subclass has another file or sublayer."""
 
     model_types: ClassVar[Sequence[str]] = ("llama",)
     architectures: ClassVar[Sequence[str]] = ("LlamaForCausalLM",)
@@ -135,11 +135,11 @@ class Llama(TextFamily):
         return has_bias, has_bias
 
     def windows(self, settings: Settings) -> Sequence[bool]:
-        """Whether a layer attends to a window only, for every layer."""
+        """For every layer, whether it attends to a window only."""
         return [False] * settings.count("num_hidden_layers")
 
     def window(self, settings: Settings) -> int | None:
-        """The number of positions in a window."""
+        """The number of positions."""
         return None
 
     def write_feed_forward(self, settings: Settings, file: GinFile) -> None:

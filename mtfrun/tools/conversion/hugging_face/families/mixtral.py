@@ -1,7 +1,4 @@
-"""Mixtral: Mistral with a mixture of experts in every layer.
-
-Jiang et al. 2024, arXiv:2401.04088.
-"""
+"""Mixtral: Mistral with mixtures of experts. Jiang et al. 2024, arXiv:2401.04088."""
 
 from __future__ import annotations
 
@@ -82,7 +79,6 @@ class _FusedExperts:
     """One tensor [experts, outputs, inputs] with the outputs of one or two kernels."""
 
     def to_ours(self, theirs: Sequence[np.ndarray], shapes: Sequence[Shape]) -> list[np.ndarray]:
-        """Returns kernels {experts, inputs, outputs}."""
         (value,) = theirs
         experts, inputs, outputs = shapes[0]
         value = reshaped(value, (experts, outputs * len(shapes), inputs))

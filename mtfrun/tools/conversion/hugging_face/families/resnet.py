@@ -1,7 +1,4 @@
-"""Residual networks: ResNet-18 to ResNet-152, with basic blocks or bottlenecks.
-
-He et al. 2015, arXiv:1512.03385.
-"""
+"""ResNet-18 to ResNet-152, with basic blocks or bottlenecks. He et al. 2015, arXiv:1512.03385."""
 
 from __future__ import annotations
 
@@ -37,8 +34,6 @@ _EXPANSION = 4
 
 
 class ResNet:
-    """A stem for large images, stages of residual blocks, the mean, a classifier."""
-
     model_types: ClassVar[Sequence[str]] = ("resnet",)
     architectures: ClassVar[Sequence[str]] = ("ResNetForImageClassification",)
 

@@ -1,7 +1,4 @@
-"""Switch Transformers: T5 with one of many experts in some blocks.
-
-Fedus et al. 2021, arXiv:2101.03961.
-"""
+"""Switch Transformers: T5 with experts in some blocks. Fedus et al. 2021, arXiv:2101.03961."""
 
 from __future__ import annotations
 
@@ -134,9 +131,9 @@ def _mixture(theirs: str, ours: str, num_experts: int) -> Iterator[Row]:
 
 @dataclasses.dataclass(frozen=True)
 class _Periods:
-    """Blocks of theirs, some with experts, as equal blocks of ours.
+    """Blocks of transformers, some with experts, as equal blocks of ours.
 
-    `length` of their blocks are one of ours; `sparse` says which of these have experts; `sublayers`
+    One block of ours is `length` of theirs; `sparse` says which of them have experts; `sublayers`
     are the classes of attention in a block of theirs.
     """
 

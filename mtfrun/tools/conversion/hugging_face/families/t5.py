@@ -165,7 +165,7 @@ def _is_tied(settings: Settings) -> bool:
 def _is_scaled(settings: Settings) -> bool:
     """Returns whether a tied softmax has the factor d_model ** -0.5.
 
-    Transformers 4 scales where `tie_word_embeddings` is true. Version 5 ties always: T5 has the
+    Transformers 4 scales where `tie_word_embeddings` is true. Version 5 ties always; T5 has the
     setting `scale_decoder_outputs` instead, and mT5 does not scale.
     """
     is_tied = settings.flag(_TIED, default=True)
@@ -223,10 +223,7 @@ def all_rows(
     place: Place = sublayer_path,
     is_tied: bool,
 ) -> list[Row]:
-    """Returns the rows of a whole model, in the order of transformers' modules.
-
-    `blocks` are the numbers of blocks of the encoder and of the decoder.
-    """
+    """Returns all rows in the order of transformers' modules; `blocks` are (encoder, decoder)."""
     rows = [row(EMBEDDING, "embedding/table", VocabularyRows(vocabulary_size))]
     for stack, number in zip(("encoder", "decoder"), blocks, strict=True):
         for block in range(number):
