@@ -1,5 +1,3 @@
-"""What the command line knows of a command."""
-
 from __future__ import annotations
 
 import argparse

@@ -87,7 +87,7 @@ def _message(
 
 
 def _in_a_child(function: Callable[[], str]) -> str:
-    """Returns the result of a function that runs in a forked child; empty if it raises."""
+    """Returns the result of a function that runs in a forked child, or nothing if it raises."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:

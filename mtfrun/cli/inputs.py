@@ -1,5 +1,3 @@
-"""The input of `decode` by its flags: texts, images or a split."""
-
 # Not pathlib: names are shown as they were typed, and its tests for a file raise an error where a
 # list of names is longer than a name can be.
 # ruff: noqa: PTH100, PTH110, PTH112, PTH113, PTH117, PTH118, PTH208

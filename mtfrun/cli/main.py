@@ -1,5 +1,3 @@
-"""The program `mtfrun`."""
-
 from __future__ import annotations
 
 import argparse

@@ -1,7 +1,4 @@
-"""Answers to flags of other programs, and to words where a flag belongs.
-
-shared_flags.py has the flags that mtfrun takes as T5 and T5X do.
-"""
+"""Answers to flags of other programs, unless mtfrun takes them too (shared_flags.py)."""
 
 from __future__ import annotations
 

@@ -21,11 +21,7 @@ _TARGET_KEYS = ("target", "targets", "output")
 
 
 def read_prompts(path: str) -> list[bytes]:
-    """Returns the lines of a file; of `.tsv` the first column.
-
-    Of `.csv` it is the column "input", "inputs" or "prompt"; a line of `.jsonl` is a string or an
-    object with "input".
-    """
+    """Returns lines; of `.tsv` the first column, of `.csv` and `.jsonl` the inputs."""
     kind = kind_of(path)
     if kind == CSV:
         records = _csv_columns(path)

@@ -15,7 +15,7 @@ _AGAIN_SECS = 0.01
 
 @contextlib.contextmanager
 def terminable() -> Iterator[None]:
-    """A signal raises SystemExit(128 + number) after the current batch; a second one kills."""
+    """A signal raises SystemExit(128 + number) after the current batch; a second one, at once."""
     code: int | None = None
 
     def stop(number: int, _frame: object) -> None:

@@ -1,4 +1,4 @@
-"""What `eval`, `decode` and `score` share: the run that they open, its checkpoints, the output."""
+"""The parts that `eval`, `decode` and `score` share: run, checkpoints, output."""
 
 from __future__ import annotations
 
@@ -106,12 +106,11 @@ def steps_as_they_appear(
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[int]:
-    """Yields the steps of all checkpoints, then of new ones, until training has ended.
+    """Yields the steps of all checkpoints, then of new or replaced ones, until training has ended.
 
     It has ended when no process trains, and the newest checkpoint is of the last step or there is
-    no time-out. Deleted checkpoints are left out; one that is saved again is yielded again.
-    `timeout_secs` limits the wait for a new one, even if no process trains; None waits for
-    training.
+    no time-out. `timeout_secs` limits the wait for a new one, even if no process trains. Deleted
+    checkpoints are left out.
     """
     yielded: dict[int, object] = {}
 
@@ -146,7 +145,7 @@ def restore_steps(
     *,
     leave_out_damaged: bool = False,
 ) -> Iterator[int]:
-    """Yields restored steps; a line names checkpoints that the trainer deletes before that."""
+    """A line on standard error names a checkpoint that the trainer deletes meanwhile."""
     for step in steps:
         try:
             restore(step)

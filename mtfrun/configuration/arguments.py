@@ -1,7 +1,4 @@
-"""Checks of the arguments of Python functions: each raises an InputError that names the argument.
-
-Annotations do not stop a caller, and an error deep inside would not name the argument.
-"""
+"""Checks of the arguments of Python functions; an error deep inside would not name the argument."""
 
 from __future__ import annotations
 

@@ -1,5 +1,3 @@
-"""Functions that a configuration names, with the arguments that it gives them."""
-
 from __future__ import annotations
 
 import contextlib

@@ -59,7 +59,7 @@ def check_bindings(bindings: Sequence[Binding], roots: Sequence[Any]) -> set[_Ta
 
 
 def check_macros(bindings: Sequence[Binding]) -> None:
-    """Raises ConfigError for macros without a value and unused ones of flags; imports nothing."""
+    """Raises ConfigError for macros without a value and unused macros of flags; imports nothing."""
     last = {(b.scope, b.selector.rpartition(".")[2], b.parameter): b for b in bindings}
     _check_macros_exist(bindings, last.values())
     used = {r.macro for binding in bindings for r in binding.references() if r.macro}
@@ -185,7 +185,7 @@ def _check_cycles(bindings: Iterable[Binding], calls: Iterable[_Call]) -> None:
 
 
 def _check_sizes(bindings: Iterable[Binding], macros: Mapping[str, Binding]) -> None:
-    """Macros that are lists of the next one twice give a value of 2^n parts. Needs no cycles."""
+    """Nested macros may give a value of 2^n parts. There are no cycles at this point."""
     sizes: dict[str, int] = {}
 
     def size_of(binding: Binding) -> int:

@@ -1,5 +1,3 @@
-"""The configuration of the program: gin files and flags, parsed, checked and recorded."""
-
 from __future__ import annotations
 
 import contextlib
@@ -141,7 +139,7 @@ def parse(
 def check_statements(
     files: Sequence[str], flags: Sequence[tuple[str, str]], search_paths: Sequence[str]
 ) -> Collection[str]:
-    """Returns the modules that files import, without importing them; raises early ConfigErrors."""
+    """Returns the modules that files import; finds the errors that need no imports."""
     statements, _, _ = _read(files, flags, search_paths)
     check_macros(statements.bindings)
     return statements.imports.values()
@@ -167,7 +165,6 @@ def _relocate(statements: Statements, files: Sequence[str]) -> None:
 
 
 def configured(cls: Callable[..., T], *args: Any) -> T:
-    """Returns `cls(*args)` with all other arguments from the configuration."""
     try:
         return cast(T, gin.get_configurable(cls)(*args))
     except InputError as error:
@@ -263,8 +260,7 @@ def _read(
 ) -> tuple[Statements, list[tuple[str, str]], ConfigError | None]:
     """Returns statements, flags, and the error of a flag that is not valid gin syntax.
 
-    Such a flag gets the value that was probably meant; if that passes the checks, the caller raises
-    the syntax error, which says how to write the flag.
+    If the value that was probably meant passes the checks, the caller raises this error.
     """
     statements = Statements()
     for name in files:
@@ -285,10 +281,7 @@ def _read(
 
 
 def _import_from_the_working_directory() -> None:
-    """Appends the working directory to the path, as `python -m` does and a script does not.
-
-    Not for directories from elsewhere: the import of an optional package would run their files.
-    """
+    """Not for directories from elsewhere: importing an optional package would run their files."""
     directory = str(Path.cwd())
     if directory not in sys.path and "" not in sys.path:
         sys.path.append(directory)
@@ -338,7 +331,7 @@ def _register(import_statement: str, name: str) -> None:
 
 
 def _remove_unused(used: set[tuple[str, Any]]) -> None:
-    """Removes bindings whose reference a later one replaced: config.gin could not be read again."""
+    """A binding whose reference was replaced would be an error when config.gin is read again."""
     bindings = _Bindings.by_target
     for scope, selector in list(bindings):
         if (scope, target_of(selector)) not in used:

@@ -1,5 +1,3 @@
-"""The error of an invalid configuration, and the messages of errors in one line."""
-
 from __future__ import annotations
 
 import contextlib
@@ -92,7 +90,6 @@ def without_gin(kind: type[InputError]) -> type[InputError]:
 
 
 def neighbours(name: str) -> list[str]:
-    """Returns the paths in the directory in which a file is missing."""
     try:
         return [str(path) for path in Path(name).parent.iterdir()]
     except OSError:

@@ -1,5 +1,3 @@
-"""Gin files: the working directory's, the search paths', and the package's with their headers."""
-
 from __future__ import annotations
 
 import dataclasses

@@ -1,5 +1,3 @@
-"""gin's errors as one line each, with the place and the nearest valid name."""
-
 from __future__ import annotations
 
 import contextlib

@@ -1,5 +1,3 @@
-"""Values in gin files: references, printing, and a parser that looks nothing up."""
-
 from __future__ import annotations
 
 import dataclasses
@@ -84,7 +82,7 @@ def parts_of(value: Any) -> Sequence[Any]:
 
 
 def map_parts(function: Callable[[Any], Any], value: Any) -> Any:
-    """Applies a function to the values of a list, tuple or dictionary; returns others unchanged."""
+    """Applies a function to the parts of a list, tuple or dictionary; else returns the value."""
     if isinstance(value, dict):
         return {key: function(item) for key, item in value.items()}
     return type(value)(map(function, value)) if isinstance(value, list | tuple) else value

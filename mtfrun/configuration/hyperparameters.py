@@ -1,5 +1,3 @@
-"""What distinguishes runs, and the parameters on which the results of a training depend."""
-
 from __future__ import annotations
 
 import dataclasses
@@ -76,10 +74,7 @@ class _Parameter:
 
 
 class Hyperparameters(NamedTuple):
-    """Macros in use, and parameters that flags have set, by name.
-
-    `set_by_user` has the names that flags, or the gin files that the user has named, have set.
-    """
+    """Macros in use, and parameters set by flags. The user sets some by flags or named files."""
 
     values: Mapping[str, Any]
     set_by_user: Collection[str]
@@ -97,11 +92,7 @@ def hyperparameters(bindings: Sequence[Binding], files: Sequence[str]) -> Hyperp
 
 
 def training_hyperparameters(*, with_data: bool) -> dict[str, dict[str, str]]:
-    """Returns the parameters that change the results of a training, of objects that were built.
-
-    Values that differ from the defaults of their classes are under "given", the rest under
-    "defaults", as texts by name.
-    """
+    """Texts by name, under "given" if they differ from the defaults, else under "defaults"."""
     parameters = list(_parameters_in_use())
     neutral = _neutral_targets(parameters, with_data=with_data)
     texts: dict[str, dict[str, str]] = {"given": {}, "defaults": {}}

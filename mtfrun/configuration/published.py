@@ -1,5 +1,3 @@
-"""The classes and functions that mtfrun publishes for configurations, and their parameters."""
-
 from __future__ import annotations
 
 import dataclasses
@@ -42,7 +40,7 @@ def module_names() -> dict[str, str]:
 
 @functools.cache
 def published() -> Mapping[str, Any]:
-    """Returns what configurations may use by its name in gin files, such as "optim.Adam"."""
+    """Returns the classes and functions for configurations by name, such as "optim.Adam"."""
     objects = {}
     for package, path in module_names().items():
         module = importlib.import_module(path)
@@ -65,7 +63,6 @@ def _published_names() -> dict[tuple[str, str], str]:
 
 
 def is_configurable(value: object) -> bool:
-    """Returns whether gin can bind arguments: whether it is a class or function."""
     return inspect.isclass(value) or inspect.isfunction(value)
 
 
@@ -85,10 +82,7 @@ def exported_names(module: Any) -> list[str]:
 
 
 def public_names(imports: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    """Returns imported classes and functions by their full and short names.
-
-    "optim.Adam" and "Adam" stand for ("from mtfrun import optim", "optim.Adam").
-    """
+    """Maps "optim.Adam" and "Adam" to ("from mtfrun import optim", "optim.Adam"), for example."""
     names = {}
     for name, path in imports.items():
         statement = import_statement(name, path)

@@ -42,10 +42,9 @@ class Copy:
 
 @dataclasses.dataclass(frozen=True)
 class RunFiles:
-    """The files that a run directory records, by the paths of the originals in the configuration.
+    """The files that a run directory records, by the originals' paths in the configuration.
 
-    `directory` is the working directory, and `run` the path of the run directory, when the
-    configuration was written; for `source_summary` see `Data.source_summary`.
+    `directory` is the working directory, and `run` the run directory, when it was written.
     """
 
     directory: str

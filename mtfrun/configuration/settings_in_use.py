@@ -1,5 +1,3 @@
-"""Every parameter that a configuration uses: its value, its default, and what has set it."""
-
 from __future__ import annotations
 
 import dataclasses

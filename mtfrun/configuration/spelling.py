@@ -1,4 +1,4 @@
-"""The spelling of gin's values, which is Python's, for what users of other programs type."""
+"""Corrections of values whose spelling is not gin's, which is Python's."""
 
 from __future__ import annotations
 

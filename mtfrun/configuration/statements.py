@@ -46,7 +46,6 @@ class Binding:
 
     @property
     def name(self) -> str:
-        """The left side, as the user writes it."""
         if self.selector == MACRO:
             return self.scope
         return f"{self.scope}/" * bool(self.scope) + f"{self.selector}.{self.parameter}"
@@ -67,8 +66,6 @@ class Binding:
 
 
 class SourceStatement(NamedTuple):
-    """A statement as gin's parser returns it, its place, and all references in it."""
-
     statement: Any
     place: str
     references: Sequence[Reference]

@@ -38,11 +38,7 @@ class _Unlisted(NamedTuple):
 
 
 def check_untrusted(statements: Statements, allowed: Sequence[str], config_of_run: str) -> None:
-    """Raises ConfigError if a configuration uses a module or object that is not allowed.
-
-    Nothing is imported before all imports were checked. `allowed` has prefixes of modules besides
-    mtfrun's; `config_of_run` names the modules of its training.
-    """
+    """Raises ConfigError for modules and objects not `allowed`; checks all imports before any."""
     unlisted = list(_unlisted_imports(statements, allowed))
     if not unlisted:
         _check_registration(statements)
@@ -137,10 +133,7 @@ def _imported(entry: SourceStatement, imports: Mapping[str, str]) -> ModuleType:
 
 
 def _path_of(selector: str, modules: Mapping[str, ModuleType]) -> Iterator[object]:
-    """Yields the objects on the path of a dotted name, attribute by attribute as gin resolves it.
-
-    An attribute is read after its object was yielded. A missing one ends the path: gin reports it.
-    """
+    """Yields the objects on the path of a dotted name; an attribute is read after its object."""
     first, *attributes = selector.split(".")
     target: Any = modules.get(first)
     for attribute in attributes:

@@ -1,5 +1,3 @@
-"""Checks that the values of a configuration fit the types and ranges of parameters."""
-
 from __future__ import annotations
 
 import ast
@@ -26,8 +24,6 @@ _MAPPINGS = (dict, Mapping)
 
 
 class Part(NamedTuple):
-    """A value, or a value within one, and the flag or the line that set it."""
-
     value: Any
     place: str
 

@@ -1,1 +1,1 @@
-"""What a person sees: progress, texts made safe for a terminal, pictures."""
+"""Output for people: progress, texts made safe for a terminal, pictures."""

@@ -1,5 +1,3 @@
-"""Numbers, sizes, times and shortened texts as a person reads them."""
-
 from __future__ import annotations
 
 import textwrap

@@ -24,10 +24,9 @@ class OutputError(InputError):
 
 @contextlib.contextmanager
 def named_stdout() -> Iterator[None]:
-    """Inside, errors of `sys.stdout` are OutputErrors; flushes it at the end.
+    """Errors of `sys.stdout` become OutputErrors, or BrokenPipeErrors if the reader closed it.
 
-    The system's error has no file name, and an error while Python exits has a traceback. If the
-    reader has closed the output, a BrokenPipeError is raised.
+    The system's error has no file name, and an error while Python exits has a traceback.
     """
     former = sys.stdout
     if former is None:  # closed: print() does nothing then
@@ -113,10 +112,7 @@ def unfailing(stream: TextIO) -> Any:
 
 
 class _Unfailing:
-    """Forwards to another text stream until writing to that fails.
-
-    Control characters are escaped, except for bars and, on a terminal, colours.
-    """
+    """Escapes control characters, except for bars and, on a terminal, colours."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream

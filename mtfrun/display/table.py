@@ -1,5 +1,3 @@
-"""Tables of text that fit the terminal."""
-
 from __future__ import annotations
 
 import os
@@ -30,10 +28,9 @@ def terminal_columns() -> int | None:
 def table_lines(
     headings: Sequence[str], rows: Sequence[Sequence[str]], columns: int | None
 ) -> list[str]:
-    """Returns a heading and a line for every row, in aligned columns, numbers to the right.
+    """Returns a heading and a line for every row; numbers are aligned to the right.
 
-    In a narrow terminal the longest texts are cut, paths at their start, then the last columns are
-    left out, which a last line says.
+    In a narrow terminal the longest texts are cut, then the last columns are left out.
     """
     cells = [[escaped(text) for text in row] for row in (headings, *rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]

@@ -40,10 +40,7 @@ class Address(NamedTuple):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     def listen(self) -> socket.socket:
-        """Listens on the loopback if the address names it, else on all addresses of this machine.
-
-        The name of the host may stand for another address inside the machine.
-        """
+        """Uses all addresses, unless the loopback is named: a host's name may mean another one."""
         self._await_name(_NAME_SECS)
         try:
             if _is_loopback(self.host):

@@ -1,4 +1,4 @@
-"""A connection between two processes: its heartbeats, and its messages, one line of JSON each."""
+"""A connection between two processes: heartbeats, and messages of one line of JSON."""
 
 from __future__ import annotations
 
@@ -76,8 +76,7 @@ def decode(line: bytes) -> Message:
 class Connection:
     """Sends messages to another process and receives messages from it.
 
-    One thread sends heartbeats, another receives. Values wait for `receive_value`; all other
-    messages are passed on at once. The socket `connected` is closed with the connection.
+    Values wait for `receive_value`; all other messages are passed on at once.
     """
 
     def __init__(self, connected: socket.socket, timeouts: Timeouts):
@@ -99,10 +98,10 @@ class Connection:
         return str(self._socket.getsockname()[0])
 
     def start(self, on_message: Callable[[Message], None], on_end: Callable[[str], None]) -> None:
-        """Starts the threads, in one of which both functions are called.
+        """Two threads send heartbeats and receive; one of them calls the functions.
 
-        `on_message` gets every message that is not a value, `on_end` the cause if the connection
-        ends without `close`.
+        `on_message` gets all messages but values, `on_end` the cause if the connection ends by
+        itself.
         """
 
         def receive() -> None:
@@ -154,10 +153,7 @@ class Connection:
         self.finish()
 
     def finish(self) -> None:
-        """Closes once the other side has read the last message and closed.
-
-        Closing with unread data resets the connection, and the other side loses unread messages.
-        """
+        """Closes after the other side: closing with unread data would lose its last messages."""
         if self._is_started:
             self._over.wait(self._timeouts.failure_secs)
         else:

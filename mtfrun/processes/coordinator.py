@@ -1,4 +1,4 @@
-"""The first process of a run, to which all other processes are connected."""
+"""The first process of a run, to which all processes connect."""
 
 from __future__ import annotations
 
@@ -45,8 +45,6 @@ _END_SECS = 0.5
 
 
 class _Failure(NamedTuple):
-    """An error that a process has announced; see `Group.fail`."""
-
     line: str
     may_follow: bool
 
@@ -55,12 +53,8 @@ class Coordinator(Group):
     """The first process: it listens, and passes on the messages of the other processes.
 
     The constructor waits until all `count` (2 or more) processes have come, which share the secret
-    `token`. A thread calls `end`, which ends this process, once, when another one has failed or is
-    lost.
-
-    Raises:
-      InputError: the address cannot be used.
-      ProcessesError: a process has not joined in time.
+    `token`; it raises InputError for an unusable address, ProcessesError after the time-out. A
+    thread calls `end`, which ends this process, once, when another one has failed or is lost.
     """
 
     def __init__(
@@ -215,7 +209,6 @@ class Coordinator(Group):
         timer.start()
 
     def _decide(self) -> None:
-        """Ends all processes because of the errors that some of them have announced."""
         with self._state:
             if self._over:
                 return

@@ -17,8 +17,7 @@ _MACHINE = pathlib.Path("/proc/sys/kernel/random/boot_id")
 def share_gpus(environment: MutableMapping[str, str] = os.environ, devices: str = "/dev") -> None:
     """Assigns this process its part of the GPUs. Collective, before TensorFlow is imported.
 
-    Processes share GPUs if they are on one machine, see the same device files, and have the same
-    value of CUDA_VISIBLE_DEVICES.
+    Processes share GPUs on one machine with equal device files and CUDA_VISIBLE_DEVICES.
     """
     machine = _MACHINE.read_text() if _MACHINE.is_file() else socket.gethostname()
     visible = [machine, environment.get(_VARIABLE), _device_files(devices)]

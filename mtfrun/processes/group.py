@@ -26,10 +26,7 @@ class Group(abc.ABC):
 
     @abc.abstractmethod
     def gather(self, name: str, value: Any) -> list[Any]:
-        """Returns the JSON values of all processes, in their order, to each of them. Collective.
-
-        It waits for the slowest; DisagreementError if another process calls it with another name.
-        """
+        """Collective: returns all JSON values, or raises DisagreementError if names differ."""
 
     @abc.abstractmethod
     def fail(self, line: str, *, may_follow: bool) -> bool:

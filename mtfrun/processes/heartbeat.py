@@ -1,5 +1,3 @@
-"""How long processes wait for a heartbeat, and the end of this process when another one is lost."""
-
 from __future__ import annotations
 
 import contextlib

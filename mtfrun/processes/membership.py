@@ -1,7 +1,4 @@
-"""This process's part in its run: functions that every package may call.
-
-Most are collective. A process that has not joined is alone, and they return at once.
-"""
+"""Functions that every package may call; most are collective, or return at once without `join`."""
 
 from __future__ import annotations
 
@@ -96,7 +93,7 @@ def index() -> int:
 
 
 def is_first() -> bool:
-    """Returns whether this is the process that prints and writes what exists once."""
+    """Returns whether this process prints, and writes files of the run."""
     return _OURS.group.index == 0
 
 
@@ -153,10 +150,7 @@ def by_first(function: Callable[[], _T], name: str = "by_first") -> _T:
 
 @contextlib.contextmanager
 def together(name: str) -> Iterator[None]:
-    """Runs the block in all processes, and waits for all: an error in one is raised in each.
-
-    InputErrors have the same message in every process; others are ProcessesErrors elsewhere.
-    """
+    """Waits for the block in all processes; all raise its InputError, or a ProcessesError."""
     if count() == 1:
         yield
         return
@@ -199,7 +193,6 @@ def check_same(what: str, settings: Mapping[str, Any], *, identity: str | None =
 
 
 def _describe(error: Exception) -> tuple[bool, str, None]:
-    """Returns whether it is an InputError, and its message."""
     return isinstance(error, InputError), str(error) or type(error).__name__, None
 
 

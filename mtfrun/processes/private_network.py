@@ -32,10 +32,7 @@ def is_private() -> bool:
 
 
 def enter() -> None:
-    """Moves this process, which must be single-threaded, and its later children into the namespace.
-
-    Access to files and the user id do not change.
-    """
+    """Moves this process, which must be single-threaded, and later children into a namespace."""
     user, group = os.geteuid(), os.getegid()
     try:
         try:
@@ -63,7 +60,6 @@ def _unshare(flags: int) -> None:
 
 
 def _interface_flags(name: str, added: int = 0) -> int:
-    """Returns the flags of an interface, after setting the flags `added`."""
     import fcntl  # noqa: PLC0415 - Windows has none
 
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:

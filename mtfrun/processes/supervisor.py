@@ -1,5 +1,3 @@
-"""Child processes that do the work of a command: their start, their signals, their last error."""
-
 from __future__ import annotations
 
 import contextlib

@@ -29,9 +29,7 @@ from mtfrun.processes.heartbeat import Timeouts
 class Worker(Group):
     """A process that is connected to the first one; see `Coordinator` for the arguments.
 
-    Raises:
-      InputError: the host name cannot be resolved, or the first process refuses this one.
-      ProcessesError: the first process is not there, or a process has not come in time.
+    It raises InputError if the host name cannot be resolved, or the first process refuses it.
     """
 
     def __init__(

@@ -173,5 +173,5 @@ class _Export:
 
 
 def _search_path() -> str:
-    """Returns where this process finds modules, for a user's modules."""
+    """Lets a child import a user's modules."""
     return os.pathsep.join(path for path in sys.path if path)

@@ -18,11 +18,7 @@ _BUCKETS = 30
 
 
 class Distribution(NamedTuple):
-    """A histogram of a tensor, on the devices or on the host, between `low` and `high`.
-
-    `below` {buckets} counts the entries below the end of each of the equal buckets; the last is
-    all.
-    """
+    """A histogram from `low` to `high` on a device or the host; `below` {buckets} is cumulative."""
 
     low: Any
     high: Any
@@ -85,7 +81,6 @@ class Histograms(Action):
 
 
 def distributions(tensors: Sequence[mtf.Tensor]) -> list[Distribution]:
-    """Every device counts the entries that it holds."""
     mesh = tensors[0].mesh
     dim = mtf.Dimension("buckets", _BUCKETS)
     positions = mtf.range(mesh, dim, tf.int32)

@@ -96,7 +96,7 @@ class LayerPictures(Evaluator):
         return features
 
     def _attention(self, recorded: Any) -> dict[str, np.ndarray]:
-        """Returns pictures of attention by tag; `recorded` is a `Recorded` of arrays."""
+        """Returns pictures by tag; `recorded` is a `Recorded` of arrays."""
         images: dict[str, np.ndarray] = {}
         if not self.num_attending:
             return images
@@ -143,7 +143,6 @@ class LayerPictures(Evaluator):
         return [paths[i] for i in sorted(numbers)]
 
     def _tokens(self, name: str, count: int | None = None) -> list[str]:
-        """Returns the texts of the first ids that the model reads of a feature."""
         ids = self._arrays[name][0].tolist()
         # Without the padding behind the text.
         ids = ids[: 1 + max(np.flatnonzero(ids), default=0)]

@@ -180,10 +180,7 @@ def _end_of_part(text: bytes, begin: int) -> int:
 
 
 def sample_of(parts: Iterable[bytes], max_bytes: int) -> list[bytes]:
-    """Returns all parts, in order, or a random sample of at most `max_bytes` in total.
-
-    Each part draws a number; only the parts with the smallest ones are held in memory.
-    """
+    """Returns all parts, or a random sample of `max_bytes`, holding no more in memory."""
     generator = np.random.default_rng(_SEED)
     heap: list[tuple[float, int, bytes]] = []  # the largest number first
     total = 0

@@ -59,7 +59,7 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
 
 
 def curve_table(train: Curves, evaluations: Curves, rows: int) -> list[str]:
-    """Returns a heading and a line for each of at most `rows` steps, preferably of evaluations."""
+    """Returns a heading and lines for at most `rows` steps, preferably with evaluations."""
     from mtfrun.rundir.tensorboard.metric_tags import tag_of
 
     columns = {f"train {tag}": train[tag] for tag in _TRAIN_METRICS if tag in train}

@@ -31,10 +31,7 @@ _MOST_TOKEN = 8
 def attention_maps(
     weights: Mapping[str, np.ndarray], queries: Sequence[str], keys: Sequence[str]
 ) -> np.ndarray:
-    """Returns a picture uint8 [height, width, 3] with a map for every head, as wide as a card.
-
-    `weights` are [queries, keys] by the name of the head; the keys of a query add up to 1.
-    """
+    """Returns a picture uint8 [height, width, 3] of weights [queries, keys] for every head."""
     from matplotlib.colors import PowerNorm  # noqa: PLC0415  small weights stay visible
 
     rows, columns = ([shorten(token, _MOST_TOKEN) for token in x] for x in (queries, keys))

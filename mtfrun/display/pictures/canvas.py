@@ -38,7 +38,6 @@ _FONT = "DejaVu Sans"  # comes with matplotlib
 
 
 def points(pixels: float) -> float:
-    """Returns a size in points, matplotlib's unit."""
     return pixels * 72 / _DPI
 
 
@@ -59,7 +58,6 @@ def pixel_axes(figure: Figure) -> Axes:
 
 
 def placed_axes(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
-    """Returns axes at a place in pixels from the upper left corner."""
     total_width, total_height = (_DPI * inches for inches in figure.get_size_inches())
     return figure.add_axes(
         (

@@ -32,8 +32,7 @@ _LONG = 2
 def confusion_matrix(counts: np.ndarray, label_names: Sequence[str]) -> np.ndarray:
     """Returns a picture uint8 [height, width, 3] of counts [classes, predicted].
 
-    The strength of the colour is the square root of the count's share of its row, so that rare
-    errors are visible: blue on the diagonal, orange elsewhere.
+    The colour's strength is the square root of a row's share, so that rare errors are visible.
     """
     classes = len(label_names)
     # In the height of a card, unless the cells would be too small for their numbers.

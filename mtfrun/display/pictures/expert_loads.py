@@ -29,10 +29,7 @@ _BUSY = 2.0
 
 
 def expert_loads(loads: np.ndarray, layers: Sequence[str]) -> np.ndarray:
-    """Returns a picture uint8 [height, width, 3] of loads [layers, experts].
-
-    A load of 1 is an equal share of the tokens, 2 is twice as much.
-    """
+    """Returns a picture uint8 [height, width, 3] of loads [layers, experts]; 1 is a fair share."""
     rows, experts = loads.shape
     names = [plain(shorten(name, 20)) for name in layers]
     left = 14 + round(6.4 * max(map(len, names)))

@@ -1,5 +1,3 @@
-"""The devices of a mesh as a grid, with its axes and the dimensions that are split over them."""
-
 from __future__ import annotations
 
 import math
@@ -29,7 +27,7 @@ _MOST_CELL, _BAR, _GAP = 96, 12, 8
 
 
 class DeviceBar(NamedTuple):
-    """A part of the memory of every device; `num_bytes` are on each device."""
+    """`num_bytes` are on each device."""
 
     name: str
     num_bytes: int
@@ -47,9 +45,8 @@ def mesh_devices(
 ) -> Figure:
     """Returns a figure with a box for every device: a row for each place along the first axis.
 
-    The other axes lie along the columns, the last one moving fastest. `layout` has the axis of
-    every split dimension. Each box has all `bars`; `full_bar` is the bytes of one as wide as the
-    box. `lines` are below the picture, `width` is in pixels.
+    The last axis moves fastest. `layout` has the axis of every split dimension; `full_bar` is the
+    bytes of a bar as wide as the box.
     """
     rows_axis, *column_axes = mesh
     num_rows, num_columns = mesh[rows_axis], math.prod(mesh[axis] for axis in column_axes)

@@ -29,8 +29,7 @@ def token_experts(
 ) -> np.ndarray:
     """Returns a picture uint8 [height, width, 3]: for each layer, tokens in their experts' colours.
 
-    `experts` has, by layer, the index [tokens] of each token's first expert; tokens with -1 are
-    white. If there are more experts than colours, the index is below each token.
+    `experts` has, by layer, the index [tokens] of each token's first expert; -1 is white.
     """
     boxes = list(_boxes(tokens))
     lines = boxes[-1][1] + 1 if boxes else 0
@@ -83,7 +82,7 @@ def _boxes(tokens: Sequence[str]) -> Iterator[tuple[float, int, float]]:
 
 
 def _colours(number: int) -> Sequence[str]:
-    """Returns a colour for each expert; many are hard to tell apart."""
+    """Many colours are hard to tell apart."""
     from matplotlib import colormaps  # noqa: PLC0415
     from matplotlib.colors import to_hex  # noqa: PLC0415
 

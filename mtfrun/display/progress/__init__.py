@@ -1,4 +1,4 @@
-"""What a person sees while a program works: bars, elapsed times, lines, colours."""
+"""Progress of a program: bars, elapsed times, lines, colours."""
 
 from mtfrun.display.progress.bar import Work as Work
 from mtfrun.display.progress.bar import present_work as present_work

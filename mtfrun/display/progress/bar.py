@@ -1,5 +1,3 @@
-"""Progress: a bar with the remaining time, or a line now and then."""
-
 from __future__ import annotations
 
 import sys
@@ -41,10 +39,9 @@ def present_work() -> str | None:
 class Work:
     """Shows the progress of the work in a `with` block, in the first of several processes.
 
-    On a terminal a bar, which is removed at the end; in a pipe a line every ten seconds at first,
-    later less often, and one at the end, so that quick work prints nothing (`has_lines`). `total`
-    may be None; the unit "B" is bytes, shown in MB; `done` was done before; `clock` returns
-    seconds.
+    On a terminal a bar, which is removed at the end; in a pipe (`has_lines`) a line every ten
+    seconds at first, later less often, and one at the end, so that quick work prints nothing.
+    `total` may be None; the unit "B" is bytes, shown in MB.
     """
 
     def __init__(

@@ -1,5 +1,3 @@
-"""Lines on standard error that do not disturb bars, and in a log."""
-
 from __future__ import annotations
 
 import contextlib
@@ -23,10 +21,9 @@ _logs: list[RawIOBase] = []
 
 @contextlib.contextmanager
 def log_to(file: RawIOBase) -> Iterator[None]:
-    """Writes the lines of `note` and `print_line` inside, with their times, also to a file.
+    """Writes the lines of `note` and `print_line` also to a file, with times, in every process.
 
-    In every process, even where `note` prints nothing. Lines that cannot be written are dropped: a
-    file without a buffer does not retry them.
+    Lines that cannot be written are dropped: a file without a buffer does not retry them.
     """
     _logs.append(file)
     try:

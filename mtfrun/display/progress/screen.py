@@ -1,5 +1,3 @@
-"""Whether a stream is a terminal, its colours, and lines that fit it."""
-
 from __future__ import annotations
 
 import os
@@ -42,10 +40,7 @@ def fit_fields(
 
 
 def label_lines(texts: Mapping[str, str], stream: TextIO | None = None) -> str:
-    """Returns texts after bold labels, and the further lines of each indented.
-
-    On a terminal lines are broken between words to fit it, except commands, which people paste.
-    """
+    """Wraps texts after bold labels to fit a terminal, except commands, which people paste."""
     width = terminal_size(stream).columns - 1 - _LABEL_WIDTH
     indent = "\n" + " " * _LABEL_WIDTH
     lines = []

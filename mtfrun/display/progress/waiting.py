@@ -1,5 +1,3 @@
-"""Work of unknown length that cannot report: its name and the elapsed time."""
-
 from __future__ import annotations
 
 import contextlib

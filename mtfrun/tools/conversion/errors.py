@@ -1,5 +1,3 @@
-"""The error of files of other programs that cannot be converted."""
-
 from mtfrun.errors import InputError
 
 

@@ -75,7 +75,6 @@ class GinFile:
         self.macros.append(statement)
 
     def gap(self) -> None:
-        """Leaves a line empty between macros."""
         self.macros.append(None)
 
     def bind(self, target: str, parameters: Mapping[str, object], *, comment: str = "") -> None:

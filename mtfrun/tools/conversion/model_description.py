@@ -22,19 +22,14 @@ _WITHOUT_EFFECT = (
 
 @dataclasses.dataclass(frozen=True)
 class ModelDescription:
-    """A model that was built, as its configuration and variables.
-
-    `parameters` has the arguments of all calls by "scope/module.Class" and name, with texts for
-    references, "@transformer.SelfAttention"; `vocabulary_sizes` the number of ids by the path of
-    each variable with a row for each.
-    """
+    """`parameters` are by "scope/module.Class" and name, `vocabulary_sizes` by a table's path."""
 
     parameters: Parameters
     shapes: Mapping[str, tuple[int, ...]]
     vocabulary_sizes: Mapping[str, int]
 
     def parameter(self, target: str, name: str) -> Any:
-        """Returns an argument; None where the class was not called."""
+        """Returns None where the class was not called."""
         return self.parameters.get(target, {}).get(name)
 
     def num_blocks(self, stack: str) -> int:

@@ -1,5 +1,3 @@
-"""The values of a run's model by the paths of its variables, as safetensors or for TensorFlow."""
-
 from __future__ import annotations
 
 import pathlib
@@ -31,11 +29,7 @@ class RunValues(NamedTuple):
 def values_of_run(
     run: RunDirectory, checkpoint: int | str | None = None, *, use_averages: bool = True
 ) -> RunValues:
-    """Returns the values by path, such as "embedding/table", from the run's checkpoint alone.
-
-    The checkpoint is a step, "best", or "latest" or None for the newest good one (RunDirError if
-    there is none); `use_averages` takes the averages of the weights, if there are any.
-    """
+    """The checkpoint is a step, "best", or "latest" or None for the newest good one."""
     run.require()
     checkpoints = run.checkpoints()
     checkpoints.require()
@@ -61,19 +55,14 @@ def export_safetensors(
 ) -> None:
     """Writes model.safetensors, or several files with an index, into an empty directory.
 
-    A tensor has the path of its variable, "embedding/table", and its dimensions in their order. The
-    step is in the header of every file.
+    A tensor is named by its path, "embedding/table"; the step is in the header of every file.
     """
     shards = shards_by_size(run.values, max_shard_bytes or MAX_SHARD_BYTES)
     write_shards(directory, shards, {"format": "np", STEP: str(run.step)})
 
 
 def export_tensorflow(directory: pathlib.Path, run: RunValues) -> None:
-    """Writes a checkpoint of TensorFlow, model.ckpt-STEP, into an empty directory.
-
-    Variables "embedding/table", ... and "global_step" belong to no Python object, as
-    `tf.train.load_checkpoint` reads them.
-    """
+    """Writes model.ckpt-STEP: "embedding/table", ... and "global_step", without Python objects."""
     values: dict[str, np.ndarray] = {**run.values, STEP: np.asarray(run.step, np.int64)}
     prefix = f"model.ckpt-{run.step}"
     tf.raw_ops.SaveV2(

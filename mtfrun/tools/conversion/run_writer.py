@@ -30,11 +30,7 @@ Build = Callable[[pathlib.Path], tuple[Mapping[str, mtf.Variable], Sequence[str]
 
 
 def write_run(imported: Imported, model_dir: str, build: Build) -> RunDirectory:
-    """Makes the run directory of an imported model, whole or not at all.
-
-    `build` is called with the configuration in a temporary directory beside `model_dir`, which must
-    be new or empty. Raises ConversionError if it is not, or values do not match the configuration.
-    """
+    """Makes `model_dir` (new or empty) whole or not at all; `build` uses a directory beside it."""
     run = RunDirectory(model_dir)
     target = pathlib.Path(run.path)
     check_new(target, "--model_dir")

@@ -1,1 +1,1 @@
-"""What the commands `mtfrun data` print: rows of batches, and statistics of texts."""
+"""Output of the commands `mtfrun data`: rows of batches, and statistics of texts."""

@@ -29,10 +29,7 @@ class ConfiguredData(NamedTuple):
 def named_rows(
     data: Data, split: str, count: int, seed: int
 ) -> Iterator[tuple[str | None, RowView]]:
-    """Yields the first rows of training, or of every task's evaluation on another split.
-
-    The name of the task comes with each, None where there is only one.
-    """
+    """Yields first rows of a split, with the name of the task where there are several."""
     meanings = Meanings(data.vocabularies, data.class_names)
     parts = data.by_task()
     if split == TRAIN:

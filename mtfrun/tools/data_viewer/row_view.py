@@ -87,7 +87,7 @@ class RowView:
 
 @dataclasses.dataclass(frozen=True)
 class Meanings:
-    """Vocabularies of features that are ids, and all class names of features that are classes."""
+    """Vocabularies of features that are ids, and the class names of features that are classes."""
 
     vocabularies: Mapping[str, Vocabulary]
     class_names: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)

@@ -18,8 +18,8 @@ _LABEL_WIDTH = max(map(len, _LABELS)) + 2
 def rows_text(rows: Sequence[RowView], width: int, *, has_tokens: bool = False) -> Iterator[str]:
     """Yields lines of at most `width` columns, unless a single token is wider.
 
-    The first segments are cut short. With `has_tokens` they are printed whole, each with a list of
-    its tokens: id, position and, if it differs within the segment, the weight of the loss.
+    With `has_tokens` segments are whole, each with a list of its tokens: id, position and, if it
+    differs within the segment, the weight of the loss.
     """
     for i, row in enumerate(rows):
         yield f"row {i + 1} of {len(rows)}"

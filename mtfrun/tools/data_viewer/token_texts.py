@@ -72,6 +72,6 @@ class _SpecialNames:
         return not 0 <= number < len(self._bytes_per_id) or not self._bytes_per_id[number]
 
     def name(self, number: int) -> str:
-        """A part of a character is a replacement character."""
+        """Returns a replacement character for a part of a character."""
         default = f"<{number}>" if self.is_special(number) else _INVALID
         return self._names.get(number, default)

@@ -29,11 +29,7 @@ _MANIFEST = re.compile(r"ckpt-([0-9]+)\.json")
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """What every process runs: `python`, `arguments` ("-m", "mtfrun"), `command` ("train", flags).
-
-    Process 0 reads the descriptor `stdin`; `typed` is the launcher's command line; for `settings`
-    see `largest_that_fits`.
-    """
+    """What every process runs; process 0 reads `stdin`; `typed` is the launcher's command line."""
 
     python: Sequence[str]
     arguments: Sequence[str]
@@ -46,11 +42,9 @@ class Program:
 
 @dataclasses.dataclass(frozen=True)
 class Launch:
-    """What to launch, and how often after a process is lost.
+    """`devices_per_process`: None for the mesh's share; `is_elastic`: run without lost processes.
 
-    `devices_per_process` is None for the mesh's share; `is_elastic`: the run continues without lost
-    processes; processes wait `join_secs` for each other, and are killed `grace_secs` after the
-    first failure.
+    Processes wait `join_secs` for each other; `grace_secs` after the first failure they are killed.
     """
 
     program: Program
@@ -150,7 +144,7 @@ class Launcher:
 
 
 def newest_step(model_dir: str | None) -> int | None:
-    """Returns the step of the newest checkpoint of a run, by the names of files, or None."""
+    """Reads only the names of files."""
     folder = pathlib.Path(os.path.expanduser(model_dir or os.devnull)) / "checkpoints"
     with contextlib.suppress(OSError):
         matches = [_MANIFEST.fullmatch(path.name) for path in folder.iterdir()]

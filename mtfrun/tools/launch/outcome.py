@@ -1,5 +1,3 @@
-"""How the processes of a run have ended, and what that says about starting them again."""
-
 from __future__ import annotations
 
 import dataclasses
@@ -14,11 +12,7 @@ _PERMANENT = (2, 3)
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """The end of all processes: exit codes in the order of the ends; negative for signals.
-
-    The launcher has killed the `killed`, because they remained after another process failed.
-    `signal` has asked the launcher to end them, if any.
-    """
+    """`codes` are in the order of the ends, negative for signals; `killed` by the launcher."""
 
     codes: Mapping[int, int]
     killed: Set[int] = frozenset()
@@ -26,10 +20,7 @@ class Outcome:
 
     @property
     def cause(self) -> int | None:
-        """The first process that failed by itself; None if all have succeeded.
-
-        Where the rest only say that another one is lost, it is one that had to be killed.
-        """
+        """The first failure by itself, or a killed process if the rest only report a lost one."""
         failed = [number for number, code in self.codes.items() if code]
         causes = [n for n in failed if n not in self.killed and self.codes[n] != LOST]
         candidates = causes or sorted(self.killed) or failed
@@ -56,7 +47,6 @@ class Outcome:
 
     @property
     def is_transient(self) -> bool:
-        """Whether another start may succeed."""
         return self.cause is not None and self.signal is None and self.code not in _PERMANENT
 
     def describe(self) -> str:

@@ -8,10 +8,7 @@ _OWN = b"mtfrun: "
 
 
 class Output:
-    """Prints the lines of several processes: of process 0 as they are, of process 1 as "[1] ...".
-
-    Errors and warnings that several processes print alike are printed once, without an index.
-    """
+    """Lines of process 1 start with "[1]"; equal errors and warnings are printed once."""
 
     def __init__(self, stream: TextIO, *, is_conversation: bool = False) -> None:
         """In a conversation, process 0 asks questions that end no line."""

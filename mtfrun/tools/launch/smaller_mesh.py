@@ -59,7 +59,6 @@ def smaller_meshes(
 def largest_that_fits(
     python: Sequence[str], settings: GinSettings, num_processes: int, remaining: int
 ) -> SmallerMesh:
-    """Returns the largest smaller mesh on which a training can be built."""
     process = subprocess.run(
         [*python, "-m", FITTING, str(num_processes), str(remaining), json.dumps(settings)],
         # Simulated devices: this machine need not have the devices of all processes.

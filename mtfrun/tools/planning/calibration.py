@@ -144,10 +144,7 @@ class _Stopwatch:
         self._clock = clock
 
     def __call__(self, body: Body, x: mtf.Tensor, unrolled: int = 2) -> float:
-        """Returns the seconds of `body`, which is repeatedly applied to its result.
-
-        A round of the loop applies it `unrolled` times, so that the loop itself counts little.
-        """
+        """Returns the seconds of `body`; `unrolled`, so that the loop itself counts little."""
         mesh = x.mesh
 
         def rounds(count: mtf.Tensor, x: mtf.Tensor) -> mtf.Tensor:
@@ -179,7 +176,7 @@ class _Stopwatch:
 
 
 def _without(secs: float, overhead: float) -> float:
-    """Some remain, however noisy both are."""
+    """A positive time remains, however noisy both are."""
     return max(secs - overhead, 0.1 * secs)
 
 

@@ -1,5 +1,3 @@
-"""The meshes and layouts that a search considers, by the dimensions of the model."""
-
 from __future__ import annotations
 
 import collections
@@ -45,9 +43,9 @@ class Candidate:
 class Dimensions:
     """The dimensions of a model that an axis may split.
 
-    `shapes` are of all tensors of a step on one device; `roots` are the dimensions of variables and
-    features, from which all others are made. `batch_size`, rows of a microbatch, is of `batch` and
-    `outer_batch` together; models that read `outer_batch` have it in `shapes` with any size.
+    `shapes` are of all tensors of a step on one device; all dimensions derive from `roots`, of
+    variables and features. `batch_size` is of `batch` and `outer_batch` together, in a microbatch;
+    models that read `outer_batch` have it in `shapes` with any size.
     """
 
     shapes: tuple[mtf.Shape, ...]
@@ -56,7 +54,7 @@ class Dimensions:
 
     @functools.cached_property
     def sizes(self) -> Mapping[str, frozenset[int]]:
-        """All sizes of each dimension, 1 excluded: a part has it."""
+        """Returns sizes without 1, which a part has."""
         sizes: dict[str, set[int]] = collections.defaultdict(set)
         for dim in itertools.chain(*self.shapes):
             if dim.size > 1:
@@ -82,7 +80,7 @@ class Dimensions:
         return {name: frozenset(others) for name, others in neighbours.items()}
 
     def share(self, name: str) -> float:
-        """Returns the share of the entries of all tensors, one of each shape, with a dimension."""
+        """Returns the share of entries, in one tensor of each shape, with a dimension."""
         total = sum(shape.size for shape in self.shapes)
         return sum(shape.size for shape in self.shapes if name in shape.dimension_names) / total
 
@@ -141,10 +139,7 @@ def _candidate(
     sets: Sequence[frozenset[str]],
     names: Sequence[str],
 ) -> Candidate | None:
-    """Returns the candidate whose axes split these sets; None if it is a double.
-
-    The axis of the batch comes first: on a cluster it connects the hosts.
-    """
+    """Returns None for a double. The batch's axis is first: on a cluster it connects the hosts."""
     pairs = [
         (size, dims - frozenset().union(*sets[:position]))
         for position, (size, dims) in enumerate(zip(sizes, sets, strict=True))
@@ -212,7 +207,7 @@ def _independent_sets(
 
 
 def dimensions_of(training: Training) -> Dimensions:
-    """The training's step was compiled for one device."""
+    """The step of the training was compiled for one device."""
     experiment = training.experiment
     shapes = [
         *(variable.shape for variable in experiment.model.named_variables().values()),

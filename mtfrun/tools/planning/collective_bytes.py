@@ -9,10 +9,7 @@ from mtfrun import mtf
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
-    """`kind` is "all-reduce", "all-gather", "all-to-all" or "reduce-scatter".
-
-    `group_size` devices communicate along `axes`; `device_bytes` is the size of a device's result.
-    """
+    """`group_size` devices along `axes` each get a result of `device_bytes`."""
 
     kind: str
     axes: tuple[str, ...]

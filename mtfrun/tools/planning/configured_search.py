@@ -162,8 +162,6 @@ def _profile(flags: argparse.Namespace) -> DeviceProfile:
 
 
 class _Settings:
-    """The gin configuration of every candidate."""
-
     def __init__(self, flags: argparse.Namespace):
         self._flags = flags
         bindings = self._parse([])

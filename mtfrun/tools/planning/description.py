@@ -42,7 +42,7 @@ def describe(training: Training, plan: Plan | None, resources: Resources) -> lis
 
 
 def variable_lines(mesh: mtf.Mesh, variables: Mapping[str, mtf.Variable]) -> list[str]:
-    """Returns a table of variables, which need no storage: their part and bytes on a device."""
+    """The table has a variable's part and bytes on a device; storage is not needed."""
     rows = []
     for path, variable in variables.items():
         stored = variable.stored_shape
@@ -233,7 +233,6 @@ def _saved_bytes(variable: PlannedVariable, axis: mtf.Dimension) -> int:
 
 
 def _reserved_rules(variable: PlannedVariable, axis: mtf.Dimension, mesh: mtf.Mesh) -> list[str]:
-    """Returns the reserved rules that the layout lacks and that split a variable."""
     has_part = any(
         of_axis is None and dim.size % axis.size == 0
         for dim, of_axis in zip(variable.shape, variable.partition, strict=True)
@@ -243,7 +242,6 @@ def _reserved_rules(variable: PlannedVariable, axis: mtf.Dimension, mesh: mtf.Me
 
 
 def _may_be_split(name: str, axis: mtf.Dimension, mesh: mtf.Mesh) -> bool:
-    """Returns whether a rule for a dimension fits all shapes that were laid out."""
     if name in mesh.layout:
         return False
     return all(

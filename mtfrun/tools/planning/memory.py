@@ -151,7 +151,6 @@ class _Lives:
 
 
 def _reads(operation: Operation) -> Iterable[Value]:
-    """Yields the values that an operation reads, also in its regions."""
     yield from operation.operands
     for region in operation.regions:
         for inner in region.operations:

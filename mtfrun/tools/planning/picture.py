@@ -60,7 +60,6 @@ def _grid(plan: Plan) -> tuple[range, range, int]:
 
 
 def _stride(plan: Plan) -> int:
-    """Returns the number of devices in a row: those along all axes but the first."""
     return plan.mesh.size // plan.mesh.shape[0].size
 
 

@@ -1,5 +1,3 @@
-"""The plan of a training: what every device holds, computes and sends, without the devices."""
-
 from __future__ import annotations
 
 import contextlib

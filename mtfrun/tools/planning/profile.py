@@ -1,4 +1,4 @@
-"""What devices and the connections between them do in a second: measured, or of a data sheet."""
+"""Speeds of devices and the connections between them: measured, or of a data sheet."""
 
 from __future__ import annotations
 
@@ -56,15 +56,12 @@ class Curve:
 
 
 class Network(Protocol):
-    """The connections between the devices of a mesh."""
-
     def secs(
         self, kind: str, device_bytes: int, mesh: Mapping[str, int], axes: Sequence[str]
     ) -> float:
         """Returns the seconds of a collective (`COLLECTIVES`), in all groups of devices at once.
 
-        `device_bytes` is the size of a device's result. Neighbouring devices are on the mesh's last
-        axis.
+        `device_bytes` is of a device's result; devices along the last axis are neighbours.
         """
 
     def to_json(self) -> dict[str, Any]:
@@ -73,11 +70,7 @@ class Network(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class MeasuredNetwork:
-    """Collectives that were measured in several groups at a time, so that all devices were busy.
-
-    `curves` has, by kind and number of devices in a group, seconds by the bytes of a device's
-    result.
-    """
+    """Seconds by bytes of a device's result, by kind and group size, while all devices are busy."""
 
     curves: Mapping[str, Mapping[int, Curve]]
 

@@ -1,4 +1,4 @@
-"""What one device runs in a step of training: operations, tensors, loops, collectives."""
+"""The program of one device for a training step: operations, tensors, loops, collectives."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _BYTES |= {"i8": 1, "ui8": 1, "i1": 1, "resource": 0, "variant": 0, "string": 0}
 
 @dataclasses.dataclass(frozen=True)
 class TensorType:
-    """Sizes on one device; types such as "f32", "bf16", "i1"; "resource" is a variable's handle."""
+    """On one device; `dtype` is "f32", "bf16", "i1", ...; "resource" is a variable's handle."""
 
     sizes: tuple[int, ...]
     dtype: str
@@ -77,10 +77,7 @@ class Program:
     constants: Mapping[Value, str]
 
     def operations_of_step(self) -> Iterator[tuple[Operation, int]]:
-        """Yields every operation, without loops themselves, and how often it runs in a step.
-
-        The step is the body of the outermost loop.
-        """
+        """Yields all operations but loops, and how often each runs in the outermost loop."""
         yield from _count_runs(self.body, 1)
 
     @property

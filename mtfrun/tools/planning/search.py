@@ -1,5 +1,3 @@
-"""The search for the mesh and the layout with the shortest step: `mtfrun plan --search`."""
-
 from __future__ import annotations
 
 import dataclasses

@@ -24,7 +24,7 @@ def metric_of(summaries: Sequence[RunSummary], name: str | None) -> str:
 def sweep_table(
     summaries: Sequence[RunSummary], varied: Sequence[str], metric: str, columns: int | None
 ) -> list[str]:
-    """Returns the table of a sweep, in its order: what differs, state, step, final metrics."""
+    """Columns: the settings that differ, state, step, final metrics."""
     others = list(dict.fromkeys(m for s in summaries for m in s.metrics if m != metric))
     best = _best_of([s.last(metric) for s in summaries], metric)
     rows = []
@@ -39,7 +39,7 @@ def sweep_table(
 def runs_table(
     summaries: Sequence[RunSummary], varied: Sequence[str], metric: str, columns: int | None
 ) -> list[str]:
-    """Like `sweep_table` for any runs, with best values and their steps, the best of all with a *."""
+    """Like `sweep_table` for any runs, with best values and their steps; a * marks the best."""
     bests = [s.best(metric) for s in summaries]
     best = _best_of([math.nan if b is None else b.metrics[metric] for b in bests], metric)
     rows = []

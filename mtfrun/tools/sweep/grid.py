@@ -1,5 +1,3 @@
-"""The grid of a sweep: alternatives of flags, their combinations, and the names of runs."""
-
 from __future__ import annotations
 
 import dataclasses
@@ -30,8 +28,6 @@ class Varied:
 
 @dataclasses.dataclass(frozen=True)
 class GridRun:
-    """The directory of a run, and its values that differ, as gin writes them."""
-
     name: str
     values: dict[str, str]
 
@@ -153,7 +149,6 @@ def _check_value(flag: str, name: str, value: str, text: str) -> str:
 
 
 def _run_name(values: dict[str, str]) -> str:
-    """Returns the name of a directory such as "LEARNING_RATE=0.01,D_MODEL=64"."""
     parts = [f"{_plain(name)}={_plain(value)}" for name, value in values.items()]
     name = ",".join(parts)
     if len(name) <= _LONGEST_NAME:

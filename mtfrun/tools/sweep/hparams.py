@@ -11,11 +11,7 @@ from mtfrun.display.quiet import quiet_import
 def describe_sweep(
     directory: pathlib.Path, runs: Sequence[Mapping[str, str]], metrics: Sequence[str]
 ) -> None:
-    """Writes which parameters vary, over which values, and which metrics count.
-
-    It is called once the runs have ended, since TensorBoard's library imports TensorFlow, which
-    takes seconds. Until then the page has each run's description of itself.
-    """
+    """To be called once the runs have ended: TensorBoard's library imports TensorFlow."""
     with quiet_import():
         from mtfrun.rundir.tensorboard.hparams import Metric, write_hparams  # noqa: PLC0415 - see above
         from mtfrun.rundir.tensorboard.metric_tags import tag_of  # noqa: PLC0415

@@ -162,7 +162,6 @@ def _of_decodes(
 
 
 def _of_json(here: Any, expected: Any, name: str, step: int) -> Iterator[Difference]:
-    """Yields at least one difference."""
     if (
         isinstance(expected, Mapping)
         and isinstance(here, Mapping)
@@ -226,6 +225,5 @@ def _spacing(value: np.ndarray) -> np.ndarray:
 
 
 def _size(array: np.ndarray) -> float:
-    """Returns the largest absolute value of the finite entries."""
     finite = array.astype(np.float64)[np.isfinite(array.astype(np.float64))]
     return float(np.abs(finite).max(initial=0.0))

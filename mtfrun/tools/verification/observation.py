@@ -32,7 +32,7 @@ class Evaluated(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Observation:
-    """What training under one layout has computed; index 0 of a list is the first step.
+    """The results of a training under one layout; index 0 of a list is the first step.
 
     `losses` are by name; `gradients`, before clipping, by path. `averages` (changed without the
     optimizer) and `updated` (variables and slots of the optimizer) are by path, before the first
@@ -68,7 +68,7 @@ def observe(
     inputs: FirstRows | None,
     expected: Observation | None = None,
 ) -> Observation:
-    """Returns what the first steps of training compute, by the program that training runs.
+    """Returns the results of the first steps of training, by the program that training runs.
 
     On a mesh every step, evaluation and decode starts with the values on one device (`expected`),
     and the optimizer takes the gradients from one device, so that errors do not accumulate and each
@@ -140,7 +140,6 @@ def _optimizer_updates(state: TrainState) -> dict[str, mtf.Variable]:
 
 
 def _update_function(training: Training) -> Callable[[Values, int], None]:
-    """Returns a function of the gradients of a step and its number, which updates variables."""
     state, clip_norm = training.state, training.options.clip_norm
 
     @mtf.function

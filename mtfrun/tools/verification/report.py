@@ -44,7 +44,6 @@ def as_lines(here: Observation, comparison: Comparison) -> list[str]:
 
 
 def as_json(here: Observation, comparison: Comparison) -> dict[str, object]:
-    """Has the largest difference of every kind, and all above the tolerance."""
     largest = {kind: comparison.largest(kind) for kind in KINDS}
     return {
         "devices": here.devices,

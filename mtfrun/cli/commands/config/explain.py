@@ -44,9 +44,8 @@ def _check(flags: argparse.Namespace) -> None:
 class Explanation(NamedTuple):
     """`kind` is "macro", "class", "function", "parameter" or "gin file".
 
-    `text` is the docstring, the meaning of a macro, or the header of a gin file; `default` is
-    written as in Python; `set_by` has lines of the package, "place: value"; `used_by` has the
-    parameters that are bound to a macro.
+    `text` is a docstring, the meaning of a macro, or the header of a gin file; `set_by` has lines,
+    "place: value"; `used_by` the parameters that are bound to a macro.
     """
 
     name: str

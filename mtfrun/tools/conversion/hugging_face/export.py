@@ -77,11 +77,7 @@ def _tensors(
 
 
 def describe_model(model: ModelDescription, vocabulary: Vocabulary) -> tuple[Origin, str]:
-    """Returns the origin of a model that was not imported, and the gin file of its import.
-
-    The caller compares the model with the gin file's model, and adds the tokenizer. Raises
-    ConversionError if no supported family has the model.
-    """
+    """Returns the import's gin file, too; the caller compares models, and adds the tokenizer."""
     for family in FAMILIES:
         settings = family.settings_of(model)
         if settings is None:

@@ -22,8 +22,6 @@ from mtfrun.tools.conversion.model_description import ModelDescription
 
 
 class Processor(Protocol):
-    """The preparation of inputs."""
-
     @property
     def files(self) -> Mapping[str, bytes]:
         """Files that the run needs and the export returns, by name."""
@@ -37,8 +35,6 @@ class Processor(Protocol):
 
 
 class Family(Protocol):
-    """Models of one or several `model_type`s that are built the same way."""
-
     @property
     def model_types(self) -> Sequence[str]:
         """The values of "model_type" in config.json."""
@@ -51,28 +47,20 @@ class Family(Protocol):
         """Returns the name for users, "T5 1.1"."""
 
     def ties(self, settings: Settings) -> Mapping[str, str]:
-        """Returns the names of tensors that a folder may have twice, with the name of the original.
-
-        A tensor that equals its original is a copy, and is not in the table.
-        """
+        """Maps tensors that may be copies, and are not in the table, to their originals."""
 
     def processor(self, folder: Folder, settings: Settings) -> Processor:
         """Returns the preparation of the inputs."""
 
     def write_gin(self, settings: Settings, file: GinFile) -> None:
-        """Adds model and data of a configuration to a gin file: includes, macros, parameters.
+        """Adds model and data to a gin file that includes defaults.gin.
 
-        The file includes defaults.gin already; the importer adds the vocabulary of texts, or the
-        size of images. Raises ConversionError for unsupported settings, with their names and
-        values.
+        The importer adds the vocabulary, or the size of images. Raises ConversionError for
+        unsupported settings.
         """
 
     def settings_of(self, model: ModelDescription) -> Settings | None:
-        """Returns the configuration of a model that was not imported, None for other families.
-
-        Settings that the family lacks may be wrong: the caller compares the model with
-        `write_gin`'s.
-        """
+        """For a model that was not imported. The caller compares the model with `write_gin`'s."""
 
     def table(self, settings: Settings) -> TensorTable:
         """Returns the tensors of a configuration."""
@@ -80,8 +68,6 @@ class Family(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class TextProcessor:
-    """A tokenizer, and settings of decoding."""
-
     tokenizer: Tokenizer
     generation: Generation
 
@@ -99,10 +85,7 @@ class TextProcessor:
 
 
 class TextFamily:
-    """A family whose inputs are ids of a tokenizer.
-
-    Ids are padded with `pad_id`: 0, or -1 for models of which every id is a token.
-    """
+    """`pad_id` fills rows of ids: 0, or -1 for models of which every id is a token."""
 
     pad_id: ClassVar[int] = 0
 

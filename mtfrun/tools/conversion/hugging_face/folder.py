@@ -146,10 +146,7 @@ class Folder:
             raise ConversionError(f"{path}: {error.strerror}") from error
 
     def _check_place(self, name: str) -> None:
-        """Refuses a link to a place outside the folder and huggingface_hub's cache.
-
-        There snapshots/REVISION/config.json is a link to blobs/HASH beside "snapshots".
-        """
+        """In huggingface_hub's cache, snapshots/REVISION/config.json links to blobs/HASH."""
         if not self.follows_links:
             return  # opening the file reports the link
         try:

@@ -1,5 +1,3 @@
-"""The generation_config.json of a folder as settings of decoding."""
-
 from __future__ import annotations
 
 import dataclasses

@@ -1,5 +1,3 @@
-"""The preprocessor_config.json of a folder as the size and the normalisation of images."""
-
 from __future__ import annotations
 
 import dataclasses
@@ -23,11 +21,7 @@ _LARGEST_CROPPED = 384
 
 @dataclasses.dataclass(frozen=True)
 class ImageProcessor:
-    """The images that a model reads, of `size` rows and columns, cut out of the centre.
-
-    Before that the shorter side is scaled to `resize`. `mean` and `stddev` are of pixels from 0 to
-    255, for each channel or all.
-    """
+    """The shorter side is scaled to `resize`, `size` cut out; `mean` is of pixels up to 255."""
 
     size: int
     resize: int

@@ -1,5 +1,3 @@
-"""The families that can be imported and exported, by model type."""
-
 from __future__ import annotations
 
 from collections.abc import Sequence

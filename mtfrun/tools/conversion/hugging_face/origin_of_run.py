@@ -1,5 +1,3 @@
-"""The origin of a run that is exported for transformers: its folder, or a new one."""
-
 from __future__ import annotations
 
 import pathlib
@@ -41,13 +39,10 @@ def origin_of_run(
 ) -> Origin:
     """Returns the configuration, the types and the files with which a run is exported.
 
-    An imported run, and one that started from it by INIT_CHECKPOINT, has its folder's; for a model
-    of a supported family that was trained here they are made. The tokenizer, unless `weights_only`,
-    is made from the run's vocabulary.
-
-    Raises:
-      ConversionError: the model belongs to no supported family, or no longer matches the folder, or
-        transformers cannot express the vocabulary.
+    They are the folder's for an imported run, and for one that started from it by INIT_CHECKPOINT,
+    else made for the model. The tokenizer, unless `weights_only`, is made from the run's
+    vocabulary. Raises ConversionError if the folder, a supported family or transformers cannot
+    express them.
     """
     directory = pathlib.Path(run.path)
     origin = read_origin(directory)

@@ -57,7 +57,7 @@ class Settings:
         return value
 
     def count(self, name: str, default: int | None = None) -> int:
-        """At most the number of tensors, which limits the lists of their names."""
+        """At most the number of tensors, so that lists of their names stay short."""
         value = self.integer(name, default)
         if self.tensors and value > len(self.tensors):
             raise self.error(name, f"is more than the {len(self.tensors)} tensors of the folder")

@@ -1,5 +1,3 @@
-"""The ids and tokens that begin and end texts, from all files that name them."""
-
 from __future__ import annotations
 
 import dataclasses

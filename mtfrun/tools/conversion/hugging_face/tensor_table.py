@@ -1,4 +1,4 @@
-"""The two-way table between the tensors of a folder and the variables of a model of ours."""
+"""The two-way table between the tensors of a folder and our variables."""
 
 from __future__ import annotations
 
@@ -28,8 +28,6 @@ class Transform(Protocol):
 
 
 class _Each:
-    """A change of one array at a time."""
-
     def to_ours(self, theirs: Sequence[np.ndarray], shapes: Sequence[Shape]) -> list[np.ndarray]:
         return [self.ours(value, shape) for value, shape in zip(theirs, shapes, strict=True)]
 
@@ -56,11 +54,7 @@ class Flat(_Each):
 
 @dataclasses.dataclass(frozen=True)
 class Matrix(_Each):
-    """A matrix of the folder, whose inputs and outputs may be several dimensions of ours.
-
-    The first `inputs` dimensions of ours are the inputs; `transposed`: the folder has [outputs,
-    inputs], as torch.nn.Linear.
-    """
+    """`inputs` of our first dimensions are inputs; `transposed`: theirs is [outputs, inputs]."""
 
     inputs: int = 1
     transposed: bool = True

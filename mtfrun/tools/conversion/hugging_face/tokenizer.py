@@ -28,11 +28,10 @@ _EXTRA_IDS = 100
 
 @dataclasses.dataclass(frozen=True)
 class Tokenizer:
-    """A vocabulary for a gin file.
+    """A vocabulary for a gin file: `reference` is such as "@data.SentencePieceVocabulary()".
 
-    `reference` is "@data.SentencePieceVocabulary()", `parameters` are its class's, `file` is the
-    parameter that names the file, and the file's name. `files` has contents by name; `pad_id` is -1
-    where id 0 is a token; `notes` are for the user.
+    `parameters` are of its class; `file` is (parameter, file name); `files` has contents by name;
+    `pad_id` is -1 where id 0 is a token.
     """
 
     reference: str

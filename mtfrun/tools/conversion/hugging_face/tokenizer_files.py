@@ -63,8 +63,8 @@ def tokenizer_files(
 ) -> dict[str, bytes]:
     """Returns the files, by name, with which transformers produces the ids of a vocabulary.
 
-    Register a function for a custom vocabulary class. `ends_texts`: every text ends with the end
-    id, as for encoders; prompts do not. Raises ConversionError if transformers cannot express it.
+    A custom class needs a registered function. With `ends_texts`, as for encoders, texts end with
+    the end id. Raises ConversionError if transformers cannot express it.
     """
     raise ConversionError(
         f"transformers has no tokenizer like {type(vocabulary).__name__}: export the configuration "
@@ -172,10 +172,7 @@ def _special(
     *,
     has_unknown: bool,
 ) -> dict[str, str]:
-    """Returns special tokens by their names in transformers.
-
-    `has_unknown` is False if the unknown token is a piece of text or decodes to another text.
-    """
+    """`has_unknown` is False if the unknown token is a piece of text or decodes to another text."""
     numbers = {
         "eos_token": [vocabulary.end_id],
         "pad_token": [vocabulary.pad_id],

@@ -1,5 +1,3 @@
-"""Variables and slots of a checkpoint of Mesh TensorFlow by our paths."""
-
 from __future__ import annotations
 
 import re
@@ -42,7 +40,7 @@ class SourceCheckpoint:
 
     @property
     def has_slots(self) -> bool:
-        """Without slots of the optimizer they start with 0."""
+        """Slots of an optimizer that the checkpoint lacks start with 0."""
         return any(is_bookkeeping(name) and name != _STEP for name in self._names)
 
     @property
@@ -107,7 +105,7 @@ class SourceCheckpoint:
 
 
 def _usual_name(name: str, stacks: Sequence[SourceStack]) -> str:
-    """Returns the default name, for layers and stacks that the configuration names."""
+    """The configuration may name layers and stacks."""
     for stack in stacks:
         usual = {"encoder": "encoder", "decoder": "decoder"}.get(stack.scope, "transformer")
         path = name.removeprefix(f"{stack.name}/")

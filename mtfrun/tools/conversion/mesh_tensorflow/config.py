@@ -27,7 +27,7 @@ _NOTHING_CALLS_IT = "nothing in this configuration uses it"
 
 
 class Fate(enum.Enum):
-    """The result for a binding; the values are the names of the three lists."""
+    """Values are the names of the three lists."""
 
     TAKEN_OVER = "taken over"
     IGNORED = "ignored"
@@ -84,10 +84,7 @@ def name_of(value: Any) -> str:
 
 
 class SourceConfig:
-    """Bindings by scope, class and parameter; the user's come after the `program`'s.
-
-    Raises ConversionError for macros that are not defined, or defined by themselves.
-    """
+    """The user's bindings come after the `program`'s; ConversionError for undefined macros."""
 
     def __init__(self, bindings: Iterable[Binding], program: Iterable[Binding] = ()) -> None:
         self._values: dict[Key, Any] = {}
@@ -103,10 +100,9 @@ class SourceConfig:
         self._not_supported: dict[Key, str] = {}
 
     def get(self, target: str, default: Any = None, *, scope: str = "") -> Any:
-        """Returns the value of "SelfAttention.num_heads" and counts its binding as converted.
+        """Returns the value of "SelfAttention.num_heads", and counts its binding as converted.
 
-        Macros are replaced. `scope` is the caller's, "encoder"; a binding without one holds in all.
-        Raises ConversionError for a value of another kind than the default.
+        A binding without a scope holds in all. ConversionError for a value of another kind.
         """
         selector, _, parameter = target.rpartition(".")
         self._called.add(selector)

@@ -34,7 +34,7 @@ class RowForm(enum.Enum):
 
 
 def read_lengths(source: SourceConfig) -> dict[str, int]:
-    """By feature, in positions."""
+    """Returns positions by feature."""
     lengths = source.get("run.sequence_length") or {"inputs": 512, "targets": 512}
     if type(lengths) is int:
         lengths = {"inputs": lengths, "targets": lengths}
@@ -112,7 +112,7 @@ def write_data(
 
 
 def _is_packed(source: SourceConfig) -> bool:
-    """T5's rows hold several pairs; the rows of other functions need not."""
+    """T5's rows hold several pairs; the rows of other functions may not."""
     function = source.get("run.train_dataset_fn", None)
     if not isinstance(function, Reference) or name_of(function) not in _T5_DATA:
         return False

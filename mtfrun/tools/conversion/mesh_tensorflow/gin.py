@@ -43,11 +43,7 @@ _DEFAULTS = {
 
 
 def read_gin_file(path: Path, search_paths: Sequence[str] = ()) -> list[Binding]:
-    """Returns the bindings of a file and the files that it includes, in the order of effect.
-
-    Included files are searched for in `search_paths`, then in the directories above the file.
-    Raises ConversionError for missing or invalid files, and too many or circular includes.
-    """
+    """Includes are searched for in `search_paths`, then in the directories above the file."""
     statements = _Statements()
     try:
         statements.add_file(str(path), search_paths)

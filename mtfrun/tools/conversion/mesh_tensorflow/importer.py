@@ -197,8 +197,6 @@ def _notes(account: Sequence[Account]) -> list[str]:
 
 @dataclasses.dataclass(frozen=True)
 class SourceRun:
-    """A gin file, and the prefix of a checkpoint's files or None."""
-
     config: pathlib.Path
     checkpoint: pathlib.Path | None
 
@@ -209,7 +207,6 @@ class SourceRun:
 
 
 def names_run(path: pathlib.Path) -> bool:
-    """Returns whether a path is a run, a checkpoint of one, or a gin file."""
     if is_directory(path):
         return is_regular(path / _OPERATIVE_CONFIG)
     return path.suffix == ".gin" or bool(_CHECKPOINT.fullmatch(path.name))

@@ -13,10 +13,7 @@ _TARGET = "run.learning_rate_schedule"
 
 @dataclasses.dataclass
 class _Factors:
-    """The product of all constants, and the parameters of our schedules by class.
-
-    The schedule has `total_steps` from the step `offset` on; the training has `train_steps`.
-    """
+    """`total_steps` of the schedule start at `offset`; `schedules` are by class."""
 
     total_steps: int
     train_steps: int

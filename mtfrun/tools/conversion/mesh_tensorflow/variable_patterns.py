@@ -1,5 +1,3 @@
-"""Patterns of the names of Mesh TensorFlow's variables as patterns of our paths."""
-
 from __future__ import annotations
 
 import dataclasses
@@ -13,11 +11,9 @@ _BLOCK = "block_000/layer_000"
 
 @dataclasses.dataclass(frozen=True)
 class _Kind:
-    """Variables of one kind.
+    """`pattern`, of our paths, follows the stack's name; `examples` are endings in the original.
 
-    `pattern`, of our paths, follows the name of the stack; `examples` are endings of the original's
-    names; `classes` of ours have such variables, all models if empty; `in_stack`: every stack has
-    some.
+    `classes` of ours have such variables, all models if empty; `in_stack`: every stack has some.
     """
 
     pattern: str
@@ -94,10 +90,9 @@ _KINDS = [
 
 @dataclasses.dataclass(frozen=True)
 class VariablePatterns:
-    """Translates patterns, for the variables that a model has.
+    """Translates patterns for `classes` of the model, also PositionalEmbedding and TokenSoftmax.
 
-    `classes` of the model also have PositionalEmbedding, and TokenSoftmax for a separate kernel;
-    `stacks` are pairs of their names in the original and ours: ("encoder", "encoder_stack").
+    `stacks` are pairs of names in the original and ours: ("encoder", "encoder_stack").
     """
 
     classes: Collection[str]
@@ -106,10 +101,7 @@ class VariablePatterns:
     def translated(
         self, source: SourceConfig, target: str, patterns: Sequence[str], *, is_text: bool = False
     ) -> list[str]:
-        """Returns patterns of the paths that the original's regular expressions, or texts, match.
-
-        If there are none, the binding of `target` counts as not supported.
-        """
+        """Returns patterns of our paths; `target` counts as not supported if there are none."""
         if not all(isinstance(pattern, str) for pattern in patterns):
             source.refuse(target, "not a list of texts")
             return []

@@ -11,10 +11,7 @@ def in_batches(
     inputs: Sequence[tf.Tensor],
     outputs: Sequence[tf.TensorSpec],
 ) -> list[tf.Tensor]:
-    """Returns compute(*inputs), called with `size` rows at a time, the last ones padded with zeros.
-
-    Inputs and outputs are [rows, ...]; a row of the results depends on the same row of inputs only.
-    """
+    """Computes `size` rows at a time, padded with zeros; rows must not depend on each other."""
     rows = tf.shape(inputs[0])[0]
     number = -(-rows // size)
 

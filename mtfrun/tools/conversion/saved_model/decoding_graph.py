@@ -53,10 +53,7 @@ class Rows(NamedTuple):
 
 
 class DecodingGraph:
-    """Decodes as the inference on one device does, with its programs and batches, bit for bit.
-
-    `num_ids` is the size of the prompts' vocabulary; `longest_output` counts ids behind the prefix.
-    """
+    """Decodes as the inference on one device does, with its programs and batches, bit for bit."""
 
     def __init__(self, decoding: Decoding) -> None:
         self._decoding = decoding
@@ -178,7 +175,6 @@ class DecodingGraph:
         read: tf.Tensor,
         truncated: tf.Tensor,
     ) -> Outputs:
-        """Returns the best hypotheses of every row, without prefix and end."""
         number = self._decoding.num_outputs
         ids, scores, finished = hypotheses
         filled = scores > EMPTY_BELOW  # as `decoding.n_best`

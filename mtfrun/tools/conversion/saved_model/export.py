@@ -21,10 +21,7 @@ FACTS = "assets.extra/mtfrun.json"
 
 
 class Signature(NamedTuple):
-    """A function from tensors to tensors by name, with a batch as their first dimension.
-
-    `inputs` have the names that requests use; `about` is one line for people.
-    """
+    """`inputs` have the names of requests and a batch as first dimension; `about` is one line."""
 
     inputs: Sequence[tf.TensorSpec]
     function: Callable[..., Mapping[str, tf.Tensor]]
@@ -32,11 +29,9 @@ class Signature(NamedTuple):
 
 
 class Served(NamedTuple):
-    """The contents of a SavedModel.
+    """Requests that name no signature get `default`; `settings` are JSON for people and clients.
 
-    Requests that name no signature get `default`; `settings` are JSON for people and clients; the
-    files of `vocabularies` become assets; signatures use the modules `converters` besides the
-    model.
+    The files of `vocabularies` become assets; signatures use `converters` besides the model.
     """
 
     signatures: Mapping[str, Signature]
@@ -48,11 +43,7 @@ class Served(NamedTuple):
 
 @functools.singledispatch
 def signatures_of(inference: Inference, *, tensorflow_text: bool = False) -> Served:
-    """Returns the contents of a SavedModel; ConversionError if there are none.
-
-    The inference is restored on one device. `tensorflow_text`: the programs that load the model
-    import that package, whose operations then convert texts.
-    """
+    """The inference is on one device. `tensorflow_text`: loading programs import that package."""
     del tensorflow_text
     raise ConversionError(
         f"--format=saved_model: {type(inference).__name__} has no signatures: set "
@@ -63,10 +54,7 @@ def signatures_of(inference: Inference, *, tensorflow_text: bool = False) -> Ser
 def export_saved_model(
     directory: pathlib.Path, experiment: Experiment, step: int, offered: Served
 ) -> None:
-    """Writes a SavedModel, which has variables by path and no Python, into an empty directory.
-
-    The experiment's model is on one device. Raises ConversionError if the graph is too large.
-    """
+    """Writes variables by path, of a model on one device; ConversionError if it is too large."""
     root = tf.Module()
     root.variables_by_path = {
         path: variable.variable for path, variable in experiment.model.named_variables().items()

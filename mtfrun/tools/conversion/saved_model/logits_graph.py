@@ -16,10 +16,7 @@ _LARGEST = 1 << 26
 
 
 class LogitsGraph:
-    """The logits of a text model for one choice of its features, by name; `rows` at a time.
-
-    Rows are padded to one of a few lengths, where the model allows padding, else to the longest.
-    """
+    """Logits of `rows` at a time, padded to one of a few lengths where the model allows it."""
 
     def __init__(
         self, experiment: Experiment, model: TextModel, names: Collection[str], rows: int

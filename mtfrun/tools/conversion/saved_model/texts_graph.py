@@ -28,7 +28,7 @@ class Decoder(tf.Module, abc.ABC):  # type: ignore[misc]
 
 @functools.singledispatch
 def encoder_of(vocabulary: Vocabulary, *, tensorflow_text: bool) -> Encoder | None:
-    """Returns None without a vocabulary of prompts; `tensorflow_text` allows that package."""
+    """Returns None if there is none; `tensorflow_text` allows operations of that package."""
     del vocabulary, tensorflow_text
     return None
 

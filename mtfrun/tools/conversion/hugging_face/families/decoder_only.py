@@ -37,7 +37,6 @@ class Blocks:
         return [name for attention in attentions for name in (attention, self.feed_forward)]
 
     def paths(self, layer: int) -> tuple[str, str]:
-        """Returns the paths of the two sublayers of a layer."""
         block, place = divmod(layer, self.layers_of_block)
         names = distinct_names([_class(name) for name in self.sublayers])
         first, second = names[2 * place : 2 * place + 2]

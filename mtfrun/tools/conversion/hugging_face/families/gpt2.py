@@ -27,8 +27,7 @@ _SOFTMAX = "lm_head.weight"
 class GPT2(TextFamily):
     """Learned positions, layer norms, biases; matrices are [in, out], and one has three parts.
 
-    `width`, `num_heads`, `d_ff`, `num_positions` and `rates` are names of settings with their
-    defaults; `masks` are tensors in files of earlier versions.
+    `width` to `rates` are names of settings with their defaults; `masks` are in older files.
     """
 
     model_types: ClassVar[Sequence[str]] = ("gpt2",)

@@ -139,7 +139,7 @@ class Llama(TextFamily):
         return [False] * settings.count("num_hidden_layers")
 
     def window(self, settings: Settings) -> int | None:
-        """The number of positions."""
+        """In positions."""
         return None
 
     def write_feed_forward(self, settings: Settings, file: GinFile) -> None:

@@ -1,5 +1,3 @@
-"""Rotary positions in a configuration of transformers, of version 4 or 5."""
-
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping

@@ -131,11 +131,7 @@ def _mixture(theirs: str, ours: str, num_experts: int) -> Iterator[Row]:
 
 @dataclasses.dataclass(frozen=True)
 class _Periods:
-    """Blocks of transformers, some with experts, as equal blocks of ours.
-
-    One block of ours is `length` of theirs; `sparse` says which of them have experts; `sublayers`
-    are the classes of attention in a block of theirs.
-    """
+    """Equal blocks of ours, each for `length` blocks of transformers, of which some are `sparse`."""
 
     length: int
     sparse: tuple[bool, ...]
