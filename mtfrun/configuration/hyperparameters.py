@@ -74,7 +74,7 @@ class _Parameter:
 
 
 class Hyperparameters(NamedTuple):
-    """Macros in use, and parameters set by flags. The user sets some by flags or named files."""
+    """Macros in use and parameters set by flags; `set_by_user`: by flags or by the user's files."""
 
     values: Mapping[str, Any]
     set_by_user: Collection[str]
@@ -92,7 +92,7 @@ def hyperparameters(bindings: Sequence[Binding], files: Sequence[str]) -> Hyperp
 
 
 def training_hyperparameters(*, with_data: bool) -> dict[str, dict[str, str]]:
-    """Texts by name, under "given" if they differ from the defaults, else under "defaults"."""
+    """Returns the parameters that change results: "given" if not the default, else "defaults"."""
     parameters = list(_parameters_in_use())
     neutral = _neutral_targets(parameters, with_data=with_data)
     texts: dict[str, dict[str, str]] = {"given": {}, "defaults": {}}

@@ -40,7 +40,10 @@ class Address(NamedTuple):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     def listen(self) -> socket.socket:
-        """Uses all addresses, unless the loopback is named: a host's name may mean another one."""
+        """Listens on all addresses, or on the loopback if it is named.
+
+        Inside the machine, the name of the host may stand for another address.
+        """
         self._await_name(_NAME_SECS)
         try:
             if _is_loopback(self.host):

@@ -26,7 +26,7 @@ class Group(abc.ABC):
 
     @abc.abstractmethod
     def gather(self, name: str, value: Any) -> list[Any]:
-        """Collective: returns all JSON values, or raises DisagreementError if names differ."""
+        """Collective: returns all JSON values in order; DisagreementError if names differ."""
 
     @abc.abstractmethod
     def fail(self, line: str, *, may_follow: bool) -> bool:

@@ -1,4 +1,4 @@
-"""Functions that every package may call; most are collective, or return at once without `join`."""
+"""Functions that every package may call; in a process that has not joined they return at once."""
 
 from __future__ import annotations
 

@@ -131,7 +131,7 @@ def _mixture(theirs: str, ours: str, num_experts: int) -> Iterator[Row]:
 
 @dataclasses.dataclass(frozen=True)
 class _Periods:
-    """Equal blocks of ours, each for `length` blocks of transformers, of which some are `sparse`."""
+    """Blocks of ours, each for `length` blocks of transformers, of which some are `sparse`."""
 
     length: int
     sparse: tuple[bool, ...]
