@@ -10,7 +10,7 @@ from pathlib import Path
 from mtfrun.errors import InputError
 from mtfrun.untrusted import escaped
 
-# What gin appends to the message of every exception that passes one of its wrappers.
+# The text that gin appends to the message of every exception that passes one of its wrappers.
 _GIN_SUFFIX = re.compile(
     r"\n {1,8}(No values supplied by Gin|Gin had values|Caller supplied|In call to configurable).*",
     re.DOTALL,

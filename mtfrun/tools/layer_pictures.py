@@ -17,7 +17,7 @@ from mtfrun.experiment.records import require
 from mtfrun.layers import Recorded, Recorder
 from mtfrun.models.transformer import SequenceCall, TokenModel
 
-_START = "<s>"  # what the first position of a decoder reads
+_START = "<s>"  # the input of a decoder's first position
 _ENCODER = "encoder_stack/"
 _NO_MAPS = (
     "There are no maps of attention: the weights are never all computed at once. Attention runs in "

@@ -6,7 +6,7 @@ import numpy as np
 
 from mtfrun.data.vocabularies.vocabulary import Vocabulary
 
-# What a decoder returns for bytes that are not a whole character of UTF-8.
+# A decoder's result for bytes that are not a whole character of UTF-8.
 _INVALID = "\ufffd"
 # A character of UTF-8 has at most four bytes, and so at most four ids.
 _MOST_IDS_OF_A_CHARACTER = 4

@@ -55,7 +55,7 @@ class Children:
             raise
         pipe = self._processes[0].stdin
         if pipe is not None and stdin is not None:
-            # Not given to the process itself: a terminal stops a reader that is in the background.
+            # Not inherited by the process: a terminal stops a reader that is in the background.
             threading.Thread(target=_forward, args=(stdin, pipe), daemon=True).start()
 
     def _start(self, number: int, start: Start, *, has_input: bool) -> None:

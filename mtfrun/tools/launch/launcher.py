@@ -23,7 +23,7 @@ JOIN_SECS = 25.0
 GRACE_SECS = 5.0
 """From the first failure of a process until those that remain are killed."""
 
-# What a checkpoint's last file is called; mtfrun.rundir, which knows it, imports TensorFlow.
+# The name of a checkpoint's last file; mtfrun.rundir, which defines it, imports TensorFlow.
 _MANIFEST = re.compile(r"ckpt-([0-9]+)\.json")
 
 

@@ -48,8 +48,8 @@ _KINDS = {
 FORWARDING = {"Identity", "Reshape", "Squeeze", "ExpandDims", "StopGradient", "PreventGradient"}
 
 
-# The passes after which it writes: that which adds collectives, that which removes repeated ones,
-# and the last one. A pass that changes nothing writes no file.
+# The passes after which DTensor writes a program: it has added collectives, removed repeated ones,
+# and ended. A pass that changes nothing writes no file.
 _EXPANSION, _SIMPLIFICATION, _LAST = "DTensorSPMDExpansion", "CSE", "DTensorFunctionRenaming"
 
 
@@ -284,5 +284,5 @@ def specs(text: str) -> tuple[str | None, ...]:
 
 def _types(text: str) -> Iterator[TensorType]:
     for _, sizes, dtype in _TYPE.findall(text):
-        # What a device does not know before it runs is taken as one element.
+        # A size that only a run tells counts as 1.
         yield TensorType(tuple(int(x.replace("?", "1")) for x in sizes.split("x") if x), dtype)

@@ -19,8 +19,8 @@ from mtfrun.tools.planning.program import Program
 
 PARAMETERS, SLOTS, AVERAGES = "parameters", "slots", "averages"
 
-# What a process on CPUs takes besides, when it runs its first step: the code of operations, stacks
-# of threads. Measured: 18 to 55 MB.
+# Other memory of a process on CPUs in its first step: code of operations, stacks of threads.
+# Measured: 18 to 55 MB.
 PROCESS_BYTES = 30_000_000
 
 

@@ -245,7 +245,7 @@ def _optional_integer(value: Any) -> int | None:
     return None if value is None else int(value)
 
 
-# Of what a data sheet promises, that which programs usually reach.
+# The share of a data sheet's speed that programs usually reach.
 _REACHED = 0.5
 
 

@@ -13,9 +13,9 @@ from mtfrun.tools.planning.estimate import Estimate, estimate
 from mtfrun.tools.planning.plan import Plan
 from mtfrun.tools.planning.profile import DeviceProfile
 
-# What is raised where DTensor, or a layer, has no program for a layout.
+# Errors of DTensor, or of a layer, that has no program for a layout.
 _WITHOUT_PROGRAM = (InputError, tf.errors.OpError, ValueError)
-# Of how many of the fastest layouts other settings are tried as well.
+# The number of fastest layouts for which other settings are tried as well.
 _VARIED = 4
 
 

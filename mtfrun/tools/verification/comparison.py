@@ -10,7 +10,7 @@ import numpy as np
 from mtfrun.experiment import Record
 from mtfrun.tools.verification.observation import Observation, Values
 
-# What is compared, in the order in which training computes it.
+# The kinds of compared values, in the order in which training computes them.
 INITIAL_VALUES, LOSS, GRADIENTS, UPDATES, EVALUATION, DECODES = KINDS = (
     *("initial values", "loss", "gradients", "updates", "evaluation", "decodes"),
 )

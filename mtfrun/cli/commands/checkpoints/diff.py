@@ -116,7 +116,7 @@ def difference(path: str, first: np.ndarray, second: np.ndarray) -> Difference:
 
 
 def _lines(differences: Sequence[Difference], most: int) -> Iterable[str]:
-    # What is not a number differs, and is shown first.
+    # NaN differs, and is shown first.
     changed = sorted((d for d in differences if d.relative), key=lambda d: d.relative == d.relative)
     shown = changed[:most] if most else changed
     if shown:

@@ -218,7 +218,7 @@ def _lines(explanation: Explanation) -> list[str]:
         for name, (default, meaning) in explanation.parameters.items():
             text = "none, it must be given" if default is None else default
             lines += wrap_lines(f"{name} = {text}", first="    ", other="      ")
-            # That of the constructor is not part of the docstring of a class.
+            # The constructor's docstring is not part of the class's docstring.
             if meaning and f"{name}:" not in explanation.text:
                 lines += wrap_lines(meaning, first="        ")
     for title, items in (("used by", explanation.used_by), ("set by", explanation.set_by)):

@@ -15,7 +15,7 @@ from mtfrun.untrusted import is_regular, open_regular
 # Files name what they include relative to a search path, which is a directory above them.
 _DIRECTORIES_ABOVE = 4
 
-# What our classes have if nothing is bound to it.
+# Defaults of our classes.
 _DEFAULTS = {
     "transformer.FeedForward.use_bias": False,
     "transformer.FeedForward.activation": reference("@mtf.relu"),

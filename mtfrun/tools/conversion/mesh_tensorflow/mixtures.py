@@ -20,7 +20,7 @@ _GATES = {
 }
 _UNUSED = "no gate of this configuration reads it"
 _DETERMINISTIC = "evaluations draw no numbers: the second expert is used above the threshold"
-# What only some gates read, by the gates' names.
+# Parameters that only some gates read, with their gates.
 _READ_BY = {
     "use_second_place_loss": ("top_2",),
     "second_policy_train": ("top_2", "top_n"),
