@@ -27,7 +27,7 @@ _NO_MAPS = (
 
 @dataclasses.dataclass(frozen=True)
 class LayerPictures(Evaluator):
-    """Pictures of what a Transformer does with the first text of a split.
+    """Pictures of a Transformer's work on the first text of a split.
 
     For each layer: its attention weights and, of mixtures, the first expert of each token. It needs
     another program. It reads the beginning of one text, or, where tokens compete for the slots of

@@ -29,7 +29,7 @@ class ConfiguredData(NamedTuple):
 def named_rows(
     data: Data, split: str, count: int, seed: int
 ) -> Iterator[tuple[str | None, RowView]]:
-    """Yields first rows of a split, with the name of the task where there are several."""
+    """Yields rows of training, or of all tasks' evaluations on another split, with task names."""
     meanings = Meanings(data.vocabularies, data.class_names)
     parts = data.by_task()
     if split == TRAIN:

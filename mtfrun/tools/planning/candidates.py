@@ -54,7 +54,7 @@ class Dimensions:
 
     @functools.cached_property
     def sizes(self) -> Mapping[str, frozenset[int]]:
-        """Returns sizes without 1, which a part has."""
+        """Returns the sizes by dimension, without 1, the size of parts."""
         sizes: dict[str, set[int]] = collections.defaultdict(set)
         for dim in itertools.chain(*self.shapes):
             if dim.size > 1:

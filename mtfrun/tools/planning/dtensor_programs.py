@@ -54,7 +54,7 @@ _EXPANSION, _SIMPLIFICATION, _LAST = "DTensorSPMDExpansion", "CSE", "DTensorFunc
 
 
 class CompiledStep(NamedTuple):
-    """A program with the collectives that it needs, with their layouts, and as it is run.
+    """A program at two times: `needed` has its collectives with layouts, `running` is executed.
 
     On CPUs an all-gather becomes an all-reduce of zeros and the device's part, and small
     all-reduces are merged.

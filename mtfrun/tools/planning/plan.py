@@ -36,7 +36,7 @@ class PlannedVariable:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What a training needs, for one step. Its devices need not exist.
+    """The needs of a training, for one step. Its devices need not exist.
 
     `variables` are of the model, the optimizer and the averages; `collectives`, needed ones, have
     the dimensions that cause them, the `program`'s are those that CPUs run; `peak` excludes

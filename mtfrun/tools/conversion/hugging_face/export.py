@@ -77,7 +77,7 @@ def _tensors(
 
 
 def describe_model(model: ModelDescription, vocabulary: Vocabulary) -> tuple[Origin, str]:
-    """Returns the import's gin file, too; the caller compares models, and adds the tokenizer."""
+    """Returns the origin and its gin file; the caller compares models and adds the tokenizer."""
     for family in FAMILIES:
         settings = family.settings_of(model)
         if settings is None:
