@@ -27,17 +27,7 @@ from mtfrun.decoding.prompt import Start, forced_ids, id_before, ids_before, is_
 
 
 class _Progress(NamedTuple):
-    """The loop's variables.
-
-    Attributes:
-      position: int32 scalar, the position of the next step.
-      previous: {batch, beam} int32, the ids of the position before.
-      active: the beams that are extended.
-      finished: the beams that have ended.
-      unfinished_rows: {batch} bool, the rows that need another step.
-      unfinished: bool scalar, whether any row does.
-      state: that of the decoder.
-    """
+    """`previous`: ids {batch, beam} of the position before; `unfinished_rows`: bool {batch}."""
 
     position: mtf.Tensor
     previous: mtf.Tensor
@@ -53,15 +43,13 @@ class BeamSearch:
     """Search for the sequences of the highest log-probability, divided by a length penalty.
 
     Attributes:
-      alpha: the exponent of the length penalty, which does not count the ids of prompts; 0 for no
-        penalty.
+      alpha: the exponent of the length penalty, which does not count ids of prompts; 0 for none.
       stop_early: end a row when no active beam can beat its finished ones.
       independent_rows: do not change a row that has ended. Otherwise, as in Mesh TensorFlow, all
         rows are extended until the last one has ended, and the hypotheses after the best one depend
-        on the other rows of the batch.
+        on the rest of the batch.
       num_prefilter: see `grow_topk`.
-      as_transformers: end hypotheses by the rules of transformers' search with `early_stopping`;
-        see `Search`.
+      as_transformers: see `Search`.
     """
 
     alpha: float = 0.6
@@ -82,20 +70,9 @@ class BeamSearch:
         end_id: int = END_ID,
         padding_id: int = 0,
     ) -> Hypotheses:
-        """Returns the best continuations of every prompt.
+        """Returns the best continuations of every prompt; the arguments are as in `generate`.
 
-        To be called inside `mtf.function`: one compiled program serves all prompts of one batch and
-        length. It stops when all rows have ended.
-
-        Args:
-          prompts: {batch, length} int32, of any lengths, padded on the right. Where an id is not
-            padding, all hypotheses have it, with a log-probability of 0; an end id ends the row,
-            but see `Decoder.ends_in_prompts`.
-          beam: the dimension of the hypotheses, smaller than `vocab`.
-          limits: {batch} int32, the largest number of ids that a row may have, prompt included; 0
-            for rows that pad the batch. By default the size of `length`.
-          longest_prompt: the largest number of ids in a prompt; None for the size of `length`. So
-            many positions are read in one pass, where the decoder can do so.
+        A prompt's ids have a log-probability of 0. `beam` must be smaller than `vocab`.
         """
         prompts = forced_ids(prompts, padding_id)
         if limits is None:
@@ -109,14 +86,7 @@ class BeamSearch:
 
 @dataclasses.dataclass(frozen=True)
 class _Loop:
-    """The loop of one search.
-
-    Attributes:
-      search: the settings.
-      beam, vocab, limits, end_id: the arguments of `BeamSearch.__call__`.
-      prompts: {batch, length} int32, see `forced_ids`.
-      start: what the decoder has read before the first step.
-    """
+    """`prompts` {batch, length} int32: see `forced_ids`."""
 
     search: BeamSearch
     prompts: mtf.Tensor
@@ -144,7 +114,6 @@ class _Loop:
         )
 
     def advance(self, progress: _Progress, step: StepFunction) -> _Progress:
-        """Returns the variables after one more position."""
         position = progress.position
         logits, state = step(progress.previous, position, progress.state)
         candidates = self._candidates(position, progress.active, logits)
@@ -188,7 +157,7 @@ class _Loop:
         return candidates._replace(finished=ends)
 
     def with_ends(self, hypotheses: Hypotheses) -> Hypotheses:
-        """Returns the hypotheses; those that the limit has ended are not finished."""
+        """Hypotheses that the limit has ended are not finished."""
         *_, length = hypotheses.ids.shape
         is_end_id = mtf.equal(hypotheses.ids, self.end_id)
         if self.start.prompt_lengths is not None:
@@ -216,7 +185,6 @@ class _Loop:
     def _unfinished_rows(
         self, position: mtf.Tensor, active: Active, finished: Finished
     ) -> mtf.Tensor:
-        """Returns {batch} bool: whether a row needs another step."""
         if self.search.as_transformers:
             has_place = mtf.reduce_any(mtf.logical_not(finished.flags), reduced_dim=self.beam)
             return mtf.logical_and(mtf.less(position, self.limits), has_place)

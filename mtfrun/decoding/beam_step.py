@@ -26,25 +26,14 @@ from mtfrun.decoding.hypotheses import INFINITY
 
 
 class Active(NamedTuple):
-    """The beams that are extended.
-
-    Attributes:
-      seq: {batch, beam, length} int32.
-      log_probs: {batch, beam} float32.
-    """
+    """The beams that are extended: {batch, beam, length} int32 and {batch, beam} float32."""
 
     seq: mtf.Tensor
     log_probs: mtf.Tensor
 
 
 class Finished(NamedTuple):
-    """The best beams that have ended.
-
-    Attributes:
-      seq: {batch, beam, length} int32.
-      scores: {batch, beam} float32.
-      flags: {batch, beam} bool, False where a place is empty.
-    """
+    """The best beams that have ended; scores {batch, beam}, flags False where a place is empty."""
 
     seq: mtf.Tensor
     scores: mtf.Tensor
@@ -54,13 +43,8 @@ class Finished(NamedTuple):
 class Candidates(NamedTuple):
     """The best continuations of the active beams: twice as many, for half may have ended.
 
-    Attributes:
-      seq: {batch, double_beam, length} int32.
-      log_probs: {batch, double_beam} float32.
-      scores: {batch, double_beam} float32, best first.
-      finished: {batch, double_beam} bool.
-      token: {batch, double_beam} int32, the last id.
-      parents: {batch, double_beam} int32, the index of the beam that each continues.
+    `seq`: {batch, double_beam, length}; the rest: {batch, double_beam}, the best score first.
+    `token`: the last id; `parents`: the index of the beam that each continues.
     """
 
     seq: mtf.Tensor
@@ -72,10 +56,7 @@ class Candidates(NamedTuple):
 
 
 def first_active(prompts: mtf.Tensor, beam: mtf.Dimension) -> Active:
-    """Returns the beams before the first step, all of which hold the prompts {batch, length}.
-
-    All but beam 0 have a log-probability of -INFINITY: otherwise all beams would stay the same.
-    """
+    """Returns beams that hold the prompts; all but beam 0 at -INFINITY, or all would stay equal."""
     batch, length = prompts.shape
     log_probs = mtf.one_hot(
         mtf.zeros(prompts.mesh, [batch], tf.int32), beam, on_value=0.0, off_value=-INFINITY
@@ -109,13 +90,11 @@ def grow_topk(
 
     Args:
       position: int32 scalar, the position that is written.
-      active: the beams up to there.
       logits: {batch, beam, vocab} of the position.
-      forced: {batch} int32: where not negative, the id that a row must have at the position. Its
+      forced: {batch} int32: where not negative, the id that a row must have there. Its
         log-probability counts as 0.
-      prompt_lengths: {batch} int32, ids that the length penalty does not count: their
-        log-probability is 0, and after a long prompt the penalty would be nearly the same for all
-        outputs. By default 0.
+      prompt_lengths: {batch} int32, ids that the length penalty does not count: after a long prompt
+        it would be nearly the same for all outputs. By default 0.
       num_prefilter: the number of continuations of each beam that are compared; 0 for as many as
         can be among the best. (Mesh TensorFlow's option, for parity: fewer give other results.)
     """
@@ -151,11 +130,7 @@ def grow_topk(
 def _with_forced(
     forced: mtf.Tensor, token: mtf.Tensor, log_probs: mtf.Tensor, rank: mtf.Dimension
 ) -> tuple[mtf.Tensor, mtf.Tensor]:
-    """Returns ids and log-probabilities {batch, beam, rank} that allow a forced id only.
-
-    In a row whose `forced` is not negative, that id has rank 0 and a log-probability of 0; the
-    other ranks have one of -INFINITY.
-    """
+    """Where `forced` is not negative, it has rank 0 and log-probability 0, the rest -INFINITY."""
     is_forced = mtf.greater_equal(forced, 0)
     token = mtf.where(is_forced, forced, token)
     first = mtf.one_hot(
@@ -207,17 +182,11 @@ def is_unfinished(
     stop_early: bool,
     prompt_lengths: mtf.Tensor | None = None,
 ) -> mtf.Tensor:
-    """Returns {batch} bool: whether a row needs another step.
+    """Returns {batch} bool: whether a row needs another step at `position`.
 
     With `stop_early` a row ends as soon as no active beam can beat the finished ones, at the
     largest length penalty that it could get. Empty places do not count, so that a row may end with
-    fewer than `beam` finished beams.
-
-    Args:
-      position: int32 scalar, the position of the next step.
-      active, finished: the beams up to there.
-      limits: {batch} int32, the largest number of ids that a row may have, prompt included.
-      prompt_lengths: see `grow_topk`.
+    fewer than `beam` finished beams. `limits`: see `generate`; `prompt_lengths`: see `grow_topk`.
     """
     below_limit = mtf.less(position, limits)
     if not stop_early:
@@ -233,16 +202,9 @@ def is_unfinished(
 
 
 def reorder(x: mtf.Tensor, parents: mtf.Tensor, beam: mtf.Dimension) -> mtf.Tensor:
-    """Returns the entries of x at the indices `parents` along `beam`, by a gather in every row.
+    """Returns x {batch, beam, ...} at `parents` {batch, beams}, a gather in every row.
 
-    No data is sent between devices, whichever of the other dimensions are split.
-
-    Args:
-      x: {batch, beam, ...}.
-      parents: {batch, beams} int32, below the size of `beam`; `beams` may be `beam` itself.
-
-    Returns:
-      {batch, beams, ...}.
+    Devices exchange no data, whichever other dimensions are split. `beams` may be `beam` itself.
     """
     batch, beams = parents.shape
     inner = [dim for dim in x.shape if dim not in (batch, beam)]
@@ -264,20 +226,10 @@ def reorder_state(state: Any, parents: mtf.Tensor, beam: mtf.Dimension) -> Any:
 
 
 def length_penalty(length: mtf.Tensor, alpha: float) -> mtf.Tensor:
-    """Returns ((5 + length) / 6) ** alpha, by which log-probabilities are divided.
-
-    Args:
-      length: an integer tensor, the number of ids that count, see `new_ids`.
-      alpha: 0 for no penalty.
-    """
+    """Returns ((5 + length) / 6) ** alpha, the divisor of log-probabilities; see `new_ids`."""
     return mtf.pow((mtf.to_float(length) + 5.0) * (1.0 / 6.0), alpha)
 
 
 def new_ids(length: mtf.Tensor, prompt_lengths: mtf.Tensor | None) -> mtf.Tensor:
-    """Returns the number of ids after the prompts in sequences of a length, at least 0.
-
-    Args:
-      length: an integer tensor.
-      prompt_lengths: the lengths of the prompts; None without prompts.
-    """
+    """Returns the number of ids after the prompts in sequences of a length, at least 0."""
     return length if prompt_lengths is None else mtf.maximum(length - prompt_lengths, 0)

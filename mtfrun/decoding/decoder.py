@@ -19,17 +19,15 @@ class Decoder(NamedTuple):
     Attributes:
       step: decodes one position.
       initial_state: the state before position 0. A beam search reorders the tensors that have its
-        beam dimension; those that all beams share, such as an encoded input, lack it.
-      within: called as within(n), returns a decoder of the first n positions, whose caches are
-        shorter, so that its steps cost less. Its initial state is this decoder's, cut off.
-      at_once: called as at_once(n, prompt_lengths), returns a decoder whose initial state has read
-        prompts in one pass over n positions (prefilling): of each row the first `prompt_lengths`
-        {batch} int32 ids, at most n. A step at the position of one of these ids does not change the
-        state of that row. None: steps read the prompts.
-      prefix: whether prompts must be read in one pass, as in a prefix language model, whose
-        positions attend to each other.
-      ends_in_prompts: whether an end id in a prompt ends the inputs, before the targets, and does
-        not end the row.
+        beam dimension; tensors that all beams share, such as an encoded input, lack it.
+      within: within(n) returns a decoder of the first n positions, whose caches are shorter, so
+        that its steps cost less. Its initial state is this decoder's, cut off.
+      at_once: at_once(n, prompt_lengths) returns a decoder whose initial state has read, in one
+        pass over n positions (prefilling), the first `prompt_lengths` {batch} int32 ids of each
+        row; steps at these positions do not change the row's state. None: steps read the prompts.
+      prefix: prompts must be read in one pass, as in a prefix language model, whose positions
+        attend to each other.
+      ends_in_prompts: an end id in a prompt ends the inputs, before the targets, not the row.
     """
 
     step: StepFunction

@@ -33,13 +33,12 @@ def generate(
     Args:
       decoder: the model, for these prompts without a beam.
       prompts: {batch, length} int32, of any lengths, padded on the right. Where an id is not
-            padding, it replaces the model's choice; an end id ends its row, but see
+        padding, it replaces the model's choice; an end id ends its row, but see
         `Decoder.ends_in_prompts`.
-      choose: returns the next ids for the logits.
-      limits: {batch} int32, the largest number of ids that a row may have, prompt included; 0 for
-        rows that pad the batch. By default the size of `length`.
-      longest_prompt: the largest number of ids in a prompt; None for the size of `length`. So many
-        positions are read in one pass, where the decoder can do so.
+      limits: {batch} int32, the largest number of ids of a row, prompt included; 0 for rows that
+        pad the batch. By default the size of `length`.
+      longest_prompt: the largest number of ids in a prompt, by default the size of `length`: so
+        many positions are read in one pass, where the decoder can do so.
     """
     batch, length = prompts.shape
     prompts = forced_ids(prompts, padding_id)
@@ -52,18 +51,7 @@ def generate(
 
 
 class _Progress(NamedTuple):
-    """The loop's variables.
-
-    Attributes:
-      position: int32 scalar, the position of the next step.
-      previous: {batch} int32, the ids of the position before.
-      ids: {batch, length} int32, all ids so far, 0 beyond.
-      log_probs: {batch} float32, of the ids that were chosen.
-      ended: {batch} bool, the rows that have their end id.
-      done: {batch} bool, the rows that have their end id or reached their limit.
-      unfinished: bool scalar, whether any row is not done.
-      state: that of the decoder.
-    """
+    """The loop's variables; `done` rows have ended or reached their limit."""
 
     position: mtf.Tensor
     previous: mtf.Tensor
@@ -77,13 +65,7 @@ class _Progress(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class _Loop:
-    """The loop of one call of `generate`.
-
-    Attributes:
-      choose, limits, end_id: the arguments of `generate`.
-      prompts: {batch, length} int32, see `forced_ids`.
-      start: what the decoder has read before the first step.
-    """
+    """`prompts` {batch, length} int32: see `forced_ids`."""
 
     choose: ChooseToken
     prompts: mtf.Tensor
@@ -108,7 +90,6 @@ class _Loop:
         )
 
     def advance(self, progress: _Progress, step: StepFunction) -> _Progress:
-        """Returns the variables after one more position."""
         batch, length = self.prompts.shape
         position = progress.position
         logits, state = step(progress.previous, position, progress.state)

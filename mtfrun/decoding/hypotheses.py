@@ -22,9 +22,9 @@ class Hypotheses(NamedTuple):
     Attributes:
       ids: {batch, beam, length} int32, 0 after the end id.
       scores: {batch, beam} float32: of a beam search the log-probability divided by the length
-        penalty (in rows without any finished sequence the log-probability), else the
-        log-probability of all ids after the prompt.
-      finished: {batch, beam} bool: whether the sequence has ended.
+        penalty (not divided in rows without a finished sequence), else the log-probability of all
+        ids after the prompt.
+      finished: {batch, beam} bool.
     """
 
     ids: mtf.Tensor
@@ -35,11 +35,6 @@ class Hypotheses(NamedTuple):
 def n_best(
     ids: np.ndarray, scores: np.ndarray, finished: np.ndarray
 ) -> list[tuple[np.ndarray, float, bool]]:
-    """Returns (ids, score, finished) of one row's hypotheses, without empty places.
-
-    Args:
-      ids: [beam, length].
-      scores, finished: [beam].
-    """
+    """Returns (ids, score, finished) of one row's [beam, ...] hypotheses, without empty places."""
     filled = np.flatnonzero(scores > EMPTY_BELOW)
     return [(ids[i], float(scores[i]), bool(finished[i])) for i in filled]

@@ -29,14 +29,7 @@ def over_positions(
     first: P,
     advance: Callable[[P, StepFunction], P],
 ) -> P:
-    """Returns the variables after steps up to the end of `length`, or until none is unfinished.
-
-    Args:
-      start: the decoder, and the position of the first step.
-      length: the dimension of the positions.
-      first: the variables before the first step, whose `state` is set by this function.
-      advance: returns the variables after one step, at `position`, with the next position.
-    """
+    """Returns the variables after steps up to the end of `length`, or until none is unfinished."""
     progress: Any = first
     decoder, state = start.decoder, None
     for end in segment_ends(decoder, length, progress.position.mesh, start.read_at_once):
@@ -56,10 +49,9 @@ def over_positions(
 def segment_ends(
     decoder: Decoder, length: mtf.Dimension, mesh: mtf.Mesh, read_at_once: int
 ) -> list[int]:
-    """Returns the ends of the segments, where caches grow; the last one is the size of `length`.
+    """Returns the ends of the segments, where caches grow, after the positions read in one pass.
 
-    None of them lies within the positions that were read in one pass. On several devices there is
-    one segment, because every loop takes seconds to compile.
+    On several devices there is one segment, because every loop takes seconds to compile.
     """
     number = min(SEGMENTS, length.size // SHORTEST_SEGMENT)
     if decoder.within is None or mesh.is_distributed or number < 2:
@@ -69,11 +61,7 @@ def segment_ends(
 
 
 def fit_state(state: Any, larger: Any) -> Any:
-    """Returns a state in the shapes of `larger`, which has the same structure.
-
-    Dimensions that are larger there are padded with zeros at their end, and the state is broadcast
-    along those that it lacks, such as a beam.
-    """
+    """Returns a state, padded with zeros and broadcast along a beam to the shapes of `larger`."""
 
     def fit(x: mtf.Tensor, larger_x: mtf.Tensor) -> mtf.Tensor:
         for dim in x.shape:

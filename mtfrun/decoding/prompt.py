@@ -39,12 +39,8 @@ def start_of(
 ) -> Start:
     """Returns the start of decoding, whose first step is at the end of the shortest prompt.
 
-    Where the decoder cannot read prompts in one pass, it is at position 0.
-
-    Args:
-      prompts: {batch, length} int32, padded on the right with -1.
-      limits: {batch} int32, see `generate`. Rows of limit 0, which pad the batch, are not regarded.
-      longest_prompt: the largest number of ids in a prompt; None for the size of `length`.
+    Where the decoder cannot read prompts in one pass, it is at position 0. `prompts` are padded
+    with -1; rows of limit 0, which pad the batch, are ignored.
     """
     length = prompts.shape.get_dim_by_name("length")
     longest = length.size if longest_prompt is None else min(longest_prompt, length.size)
@@ -60,14 +56,7 @@ def start_of(
 
 
 def worth_reading_at_once(number: int, longest: int) -> bool:
-    """Returns whether reading a prompt in one pass takes less time than reading it in steps.
-
-    A position of such a pass takes at most a quarter of the time of a step (measured).
-
-    Args:
-      number: the ids of the prompt.
-      longest: the positions of the pass, padding included.
-    """
+    """Returns whether a pass is faster than steps: 1/4 of a step a position (measured)."""
     return 0 < longest <= 3 * number
 
 
@@ -95,10 +84,7 @@ def forced_ids(prompts: mtf.Tensor, padding_id: int) -> mtf.Tensor:
 
 
 def ids_before(prompts: mtf.Tensor, position: mtf.Tensor) -> mtf.Tensor:
-    """Returns {batch, length}: the prompts' ids before a position, 0 at it and after it.
-
-    Rows that pad a batch have no ids there; theirs are negative.
-    """
+    """Returns {batch, length}: ids before a position, else 0; negative in rows that pad a batch."""
     length = prompts.shape.get_dim_by_name("length")
     before = mtf.less(mtf.range(prompts.mesh, length), position)
     return mtf.where(before, prompts, 0, output_shape=prompts.shape)
@@ -110,9 +96,6 @@ def id_before(prompts: mtf.Tensor, position: mtf.Tensor) -> mtf.Tensor:
 
 
 def is_end(start: Start, token: mtf.Tensor, position: mtf.Tensor, end_id: int) -> mtf.Tensor:
-    """Returns whether a token {batch...} at a position ends its row, in the shape of the token.
-
-    End ids in prompts may not end it, see `Decoder.ends_in_prompts`.
-    """
+    """Returns whether a token {batch...} ends its row; see `Decoder.ends_in_prompts`."""
     may_end = mtf.greater_equal(position, start.prompt_lengths)
     return mtf.logical_and(mtf.equal(token, end_id), may_end)

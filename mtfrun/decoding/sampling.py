@@ -10,7 +10,7 @@ from mtfrun.checks import POSITIVE, SHARE_ABOVE_0, Range, check_range
 
 
 class ChooseToken(Protocol):
-    """Chooses every row's next token."""
+    """Chooses the next token of every row."""
 
     def __call__(self, logits: mtf.Tensor, position: mtf.Tensor) -> mtf.Tensor:
         """Returns ids {batch} int32 for logits {batch, vocab}; position: an int32 scalar."""
@@ -23,7 +23,6 @@ class Greedy:
     vocab: mtf.Dimension
 
     def __call__(self, logits: mtf.Tensor, position: mtf.Tensor) -> mtf.Tensor:
-        """Returns ids {batch} int32."""
         return mtf.argmax(logits, self.vocab)
 
 
@@ -33,20 +32,15 @@ class Sample:
 
     By the Gumbel-max trick (Maddison et al. 2014, arXiv:1411.0030, section 2): the token with the
     largest sum of logit and noise. The noise depends on the key, the position and the line's number
-    alone, so that a line's tokens depend neither on the layout nor on the other lines of its batch.
+    alone, so that a line's tokens depend neither on the layout nor on the rest of its batch.
 
     Attributes:
-      vocab: the dimension of the ids.
-      key: the random key of all draws.
       lines: {batch} int32, the number of each row's line in the input.
       temperature: above 0; 1 draws from the model's distribution.
       top_k: the number of most likely tokens among which is drawn; 0 for all.
       top_p: the draw is among the fewest most likely tokens that together have at least this
         probability, at this temperature and after top_k; 1 for all. Holtzman et al. 2019,
         arXiv:1904.09751, section 3.1.
-
-    Raises:
-      InputError: temperature, top_k or top_p is out of range.
     """
 
     vocab: mtf.Dimension
@@ -63,7 +57,6 @@ class Sample:
         check_range("top_p", self.top_p, SHARE_ABOVE_0, remedy="1 is for all ids")
 
     def __call__(self, logits: mtf.Tensor, position: mtf.Tensor) -> mtf.Tensor:
-        """Returns ids {batch} int32."""
         key = self.key.fold_in(position).fold_in(self.lines)
         logits = mtf.to_float(logits) * (1.0 / self.temperature)
         if not self.top_k and self.top_p == 1.0:
@@ -75,10 +68,7 @@ class Sample:
 
 
 def _nucleus(logits: mtf.Tensor, rank: mtf.Dimension, top_p: float) -> mtf.Tensor:
-    """Returns logits, sorted along `rank`, with all masked but the fewest of probability `top_p`.
-
-    The first one is never masked.
-    """
+    """Masks logits, sorted along `rank`, after the fewest of probability `top_p`, at least one."""
     if top_p == 1.0:
         return logits
     probabilities = mtf.softmax(logits, rank)

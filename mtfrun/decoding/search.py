@@ -26,13 +26,12 @@ class Search:
       stop_early: end a beam search when no active beam can beat the finished ones.
       as_transformers: end the hypotheses of a beam search by the rules of transformers with
         `early_stopping`: an end counts only if its hypothesis is among the `beam_size` best of the
-        step, a row is done when it has `beam_size` finished hypotheses, and those that the limit of
-        their length has ended compete with the finished ones by their scores.
+        step, a row is done when it has `beam_size` finished hypotheses, and hypotheses that the
+        limit has ended compete with the finished ones by their scores.
       temperature: 0 takes the most likely token each time, 1 draws from the model's distribution.
       top_k: the number of most likely tokens among which is drawn; 0 for all.
       top_p: the draw is among the fewest most likely tokens that together have this probability; 1
         for all.
-      seed: of the draws.
     """
 
     beam_size: int = 1
@@ -81,16 +80,10 @@ class Search:
         end_id: int = END_ID,
         padding_id: int = 0,
     ) -> Hypotheses:
-        """Returns the hypotheses {batch, beam, ...} of every row, best first.
+        """Returns the hypotheses {batch, beam, ...} of every row, best first; see `generate`.
 
-        To be called inside `mtf.function`.
-
-        Args:
-          decoder_for: returns the model's decoder for these prompts, with a beam dimension or None.
-          prompts: {batch, length} int32, padded on the right.
-          lines: {batch} int32, the number of each row's line in the input, which seeds its draws.
-          limits: {batch} int32, the largest number of ids that a row may have, prompt included.
-          longest_prompt: see `generate`.
+        `decoder_for` takes the beam dimension or None. `lines` {batch} int32, the number of each
+        row's line in the input, seeds its draws.
         """
         self.check(vocab.size)
         batch = prompts.shape[0]

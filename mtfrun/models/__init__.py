@@ -1,4 +1,4 @@
-"""Base classes of models, means of their metrics, and checks of their numbers."""
+"""Base classes of models, means of their metrics, and checks for non-finite values."""
 
 from mtfrun.layers import Metric as Metric
 from mtfrun.models.metrics import Reporting as Reporting

@@ -13,14 +13,13 @@ from mtfrun.rundir.tensorboard import metric_tags
 
 @dataclasses.dataclass(frozen=True)
 class Reporting:
-    """How the numbers of a model are reported: `Model.reporting`.
+    """How the metrics of a model are reported: `Model.reporting`.
 
     Attributes:
       unit: what the weights of the loss count; it names the speed, "perf/tokens_per_sec".
       short_unit: the same in a progress line, "tok/s".
       progress: the metrics in a progress line.
-      with_perplexity: whether exp(loss) is reported too, the number of equally likely tokens that
-        are as hard to guess.
+      with_perplexity: whether exp(loss) is reported too, see `means`.
     """
 
     unit: str = "tokens"
@@ -42,11 +41,8 @@ def means(
 ) -> dict[str, float]:
     """Returns total / weight of every metric; 0 where the weight is 0.
 
-    A metric with a dimension has a value for every entry, see `metric_tags.entries`.
-
-    If there is a "loss", in nats, its "perplexity" is added, exp(loss): the number of equally
-    likely tokens that are as hard to guess; not with `with_perplexity` False, for models of other
-    data than tokens.
+    A metric with a dimension has a value for every entry, see `metric_tags.entries`. The perplexity
+    of a "loss" in nats is added: how many equally likely tokens are as hard to guess.
 
     Examples:
       >>> means({"loss": 8.0, "accuracy": 3.0}, {"loss": 4.0, "accuracy": 4.0})

@@ -45,17 +45,14 @@ class Model(mtf.Module, abc.ABC):
     """A module with a loss, which can be trained.
 
     A subclass has a `loss`; the other members have defaults. It is constructed as
-    `model_class(mesh, **arguments)` with arguments that its data determines.
-
-    A model whose layers have losses, metrics or updates of variables calls them with a
-    collector, and returns `loss.with_collected(collector)`.
+    `model_class(mesh, **arguments)` with arguments that its data determines. A model whose layers
+    have losses, metrics or updates of variables calls them with a collector, and returns
+    `loss.with_collected(collector)`.
 
     Attributes:
-      reporting: the units of its numbers, and the metrics of a progress line.
-      required_features: the features that every batch must have.
       optional_features: further features that it reads; None: batches may have any, which it
         ignores.
-      pairs_needed_by: of a model that reads pairs only with some settings, these settings.
+      pairs_needed_by: the settings with which a model reads pairs, if it does with some only.
       reads_outer_batch: whether features may be {outer_batch, batch, ...}.
       padding_id: the id that fills up rows of text and has no loss, as in the vocabularies.
     """
@@ -76,65 +73,41 @@ class Model(mtf.Module, abc.ABC):
     def metric_shapes(self) -> Mapping[str, mtf.Shape]:
         """The shape of the total of every metric in `Loss.metrics` in training, by name.
 
-        By default the scalar "loss" and the metrics of all layers. It is known before the
-        first call, once the module has its paths. Outside of training there may be more metrics.
+        By default the scalar "loss" and the metrics of all layers; available once the module has
+        its paths. Outside of training there may be more metrics.
         """
         return {"loss": mtf.Shape(), **layers.metric_shapes(self)}
 
     @property
     def updated_paths(self) -> Sequence[str]:
-        """The keys of `Loss.updates` in training, once the module has its paths.
-
-        By default the updated variables of all layers.
-        """
+        """The keys of `Loss.updates` in training, by default the updated variables of layers."""
         return layers.updated_paths(self)
 
     @property
     def vocabulary_sizes(self) -> Mapping[str, int]:
-        """The vocabulary size, by the paths of the variables with a dimension "vocab".
-
-        The dimension may be larger, with padding at its end.
-        """
+        """The vocabulary size, without padding, by path of variables with a dimension "vocab"."""
         return {}
 
     @property
     def num_classes(self) -> int | None:
-        """How many of its logits can be predicted; those behind them are padding. None: all."""
+        """How many of the logits can be predicted, from the first on; None: all."""
         return None
 
     @abc.abstractmethod
     def loss(self, features: Features, *, training: bool, key: mtf.Key | None = None) -> Loss:
-        """Returns the loss of a batch.
-
-        Args:
-          training: whether dropout and other noise is on.
-          key: the random key of this step; needed in training by layers that draw.
-        """
+        """Returns the loss of a batch; layers that draw need the key in training."""
 
     def logits(self, features: Features) -> mtf.Tensor:
-        """Returns the logits of a batch, without noise; float32.
-
-        Args:
-          features: one of the `logits_features`, and optional ones.
-
-        Raises:
-          InputError: the model has none.
-        """
+        """Returns the logits, float32, without dropout; an InputError if there are none."""
         raise InputError(f"{type(self).__name__} has no logits")
 
     @property
     def logits_features(self) -> Sequence[Collection[str]]:
-        """The features that `logits` needs, by default those that every batch must have.
-
-        If there are several choices, the model reads any one of them.
-        """
+        """The sets of features, any of which `logits` reads; by default all required ones."""
         return [self.required_features]
 
     def allows_padding(self, length: int) -> bool:
-        """Returns whether zeros may follow every row, up to a length, without other logits.
-
-        A program for a few lengths then serves all rows.
-        """
+        """Returns whether zeros after rows, up to a length, leave the logits as they are."""
         return False
 
     def target_weights(self, features: Features) -> mtf.Tensor:
@@ -156,11 +129,7 @@ class Model(mtf.Module, abc.ABC):
 
 
 class TextModel(Model):
-    """A model of token ids, which may also generate them.
-
-    Attributes:
-      vocab: the dimension of its logits whose index is an id.
-    """
+    """A model of token ids, which may also generate them; logits have the dimension `vocab`."""
 
     required_features: ClassVar[Collection[str]] = ("targets",)
 
@@ -178,16 +147,14 @@ class TextModel(Model):
 
     @abc.abstractmethod
     def logits(self, features: Features) -> mtf.Tensor:
-        """Returns the logits {batch, length, vocab} of the targets, without noise; float32."""
+        """Returns the logits {batch, length, vocab} of the targets, without dropout; float32."""
 
     @abc.abstractmethod
     def decoder(self, features: Features, beam: mtf.Dimension | None = None) -> Decoder:
         """Returns the model as a step function, for the batch and length of features["targets"].
 
-        Args:
-          features: of the batch; "targets" are the prompts {batch, length}, padded with
-            `padding_id`, which decoding replaces.
-          beam: the dimension of the hypotheses of a prompt; None without beams.
+        These are the prompts {batch, length}, padded with `padding_id`, which decoding replaces.
+        `beam` is the dimension of a prompt's hypotheses, if any.
 
         Raises:
           InputError: the model cannot generate.
@@ -201,9 +168,8 @@ class ImageModel(Model):
 
     @property
     def logits_features(self) -> Sequence[Collection[str]]:
-        """The images."""
         return [["images"]]
 
     @abc.abstractmethod
     def logits(self, features: Features) -> mtf.Tensor:
-        """Returns the logits {batch, classes} of features["images"], without noise; float32."""
+        """Returns the logits {batch, classes} of features["images"], without dropout; float32."""

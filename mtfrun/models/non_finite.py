@@ -1,4 +1,4 @@
-"""Check of a model's variables for numbers that are not finite."""
+"""Check of a model's variables for values that are not finite."""
 
 from __future__ import annotations
 
@@ -9,15 +9,11 @@ from mtfrun.errors import InputError
 
 
 class NonFiniteError(InputError):
-    """Numbers of a model, or of its training, are infinite or NaN."""
+    """Values of a model, or of its training, are infinite or NaN."""
 
 
 class FiniteCheck:
-    """Checks on the devices that variables are finite, in one program, compiled at the first use.
-
-    Args:
-      variables: by path; those that are not of a floating type are ignored.
-    """
+    """Checks floating variables on the devices, in one program, compiled at the first use."""
 
     def __init__(self, variables: Mapping[str, mtf.Variable]):
         floating = {path: v for path, v in variables.items() if v.dtype.is_floating}
@@ -26,10 +22,7 @@ class FiniteCheck:
         self._flags = mtf.function(self._are_finite)
 
     def first_non_finite(self) -> str | None:
-        """Returns the path of the first variable with a number that is not finite, or None.
-
-        Only one flag per variable is copied to the host.
-        """
+        """Returns the path of the first variable that is not finite, or None; copies only flags."""
         flags = mtf.to_numpy(self._flags())
         return next((path for path, is_finite in flags.items() if not is_finite), None)
 

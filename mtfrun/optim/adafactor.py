@@ -29,9 +29,6 @@ class PowerDecay:
     Examples:
       >>> [round(PowerDecay()(step), 4) for step in (0, 1, 99)]
       [0.0, 0.4257, 0.9749]
-
-    Attributes:
-      exponent: of the formula.
     """
 
     exponent: float = 0.8
@@ -49,9 +46,6 @@ class AdamDecay:
     Examples:
       >>> [round(AdamDecay(0.9)(step), 4) for step in (0, 1, 99)]
       [0.0, 0.4737, 0.9]
-
-    Attributes:
-      beta2: of the formula.
     """
 
     beta2: float = 0.999
@@ -118,15 +112,9 @@ def factored_direction(
 ) -> tuple[mtf.Tensor, mtf.Tensor, mtf.Tensor]:
     """Returns gradient / sqrt(V) and the new vr and vc; V is their outer product, rescaled.
 
-    Algorithm 4. vr is the average over the largest side and vc over the second largest; both have
-    the dimensions of neither side, so that every matrix of a stack is factored separately.
-
-    Args:
-      vr: the parameter's shape without its largest side.
-      vc: the parameter's shape without its second largest side.
-      second: the second largest side.
-      decay: the paper's beta2_t.
-      epsilon1: added to squared gradients.
+    Algorithm 4. vr lacks the largest side of the parameter, vc `second`, the second largest: both
+    have the other dimensions, so that every matrix of a stack is factored separately. `decay` is
+    the paper's beta2_t; `epsilon1` is added to squared gradients.
     """
     squared = mtf.square(gradient)
     # epsilon1 is added to the means instead of every entry: equal, and much less work.
@@ -145,10 +133,7 @@ def unfactored_direction(
 
 
 def default_learning_rate(*, relative: bool) -> Schedule:
-    """Returns min(0.01, 1 / sqrt(t)) for update number t = step + 1 (section 8 and table 6).
-
-    That is the relative step size; absolute steps are 0.05 times as large.
-    """
+    """Returns min(0.01, 1 / sqrt(t)), t = step + 1, times 0.05 if absolute; section 8, table 6."""
     relative_step = Shifted(TruncatedRsqrt(10_000), start_step=-1)
     return relative_step if relative else Product([0.05, relative_step])
 
@@ -158,6 +143,20 @@ class Adafactor(SlotOptimizer):
 
     The defaults are Mesh TensorFlow's and T5's; without a learning rate, the relative step
     size of the paper, algorithms 4 and 5.
+
+    Args:
+      learning_rate: multiplies the parameter's scale; None for `default_learning_rate`.
+      decay_rate: decay of the second moments, the paper's beta2_t.
+      beta1: decay of the average over updates; 0 means no average and no slot for it.
+      epsilon1: added to squared gradients.
+      clipping_threshold: largest root mean square of the unscaled update (section 6), the
+        paper's d; None does not clip.
+      min_dim_size_to_factor: smallest size of both sides of a matrix whose second moments are
+        stored as two vectors (section 3); None factors nothing. The heads and d_kv of
+        attention's projections are one side, see `mtf.Variable.sides`.
+      stacked_dim_names: dimensions over which similar parameters are stacked in one variable;
+        each of them is factored and scaled separately.
+      parameter_scale: relative step size; None for absolute steps.
     """
 
     def __init__(
@@ -172,23 +171,6 @@ class Adafactor(SlotOptimizer):
         parameter_scale: ParameterScale | None = ParameterScale(),
         learning_rate_factors: Mapping[str, float] | None = None,
     ) -> None:
-        """Stores the constants of the paper.
-
-        Args:
-          learning_rate: multiplies the parameter's scale; None for `default_learning_rate`.
-          decay_rate: of the second moments, the paper's beta2_t.
-          beta1: decay of the average over updates; 0 means no average and no slot for it.
-          epsilon1: added to squared gradients.
-          clipping_threshold: largest root mean square of the unscaled update (section 6), the
-            paper's d; None does not clip.
-          min_dim_size_to_factor: smallest size of both sides of a matrix whose second moments are
-            stored as two vectors (section 3); None factors nothing. The heads and d_kv of
-            attention's projections are one side, see `mtf.Variable.sides`.
-          stacked_dim_names: dimensions over which similar parameters are stacked in one variable;
-            each of them is factored and scaled separately.
-          parameter_scale: relative step size; None for absolute steps.
-          learning_rate_factors: factors of the learning rate by pattern of the variable's path.
-        """
         if learning_rate is None:
             learning_rate = default_learning_rate(relative=parameter_scale is not None)
         super().__init__(learning_rate, learning_rate_factors)
@@ -304,15 +286,10 @@ class Adafactor(SlotOptimizer):
 
 @dataclasses.dataclass(frozen=True)
 class _Group:
-    """Variables that are updated together, stacked: one program, and one all-reduce a quantity.
+    """Variables of one shape that are updated together, stacked: one all-reduce for each quantity.
 
     Without groups the update would be most of the program of a deep model, and its scalars most of
-    what devices send each other, in number.
-
-    Attributes:
-      paths: of the variables, which have one shape.
-      sides: the largest and the second largest side of all, None where they are not factored.
-      is_relative: whether their steps are relative to their size.
+    the messages between devices.
     """
 
     paths: list[str]
@@ -329,6 +306,5 @@ class _Group:
         return mtf.stack(tensors, _GROUP) if len(tensors) > 1 else tensors[0]
 
     def unstacked(self, x: mtf.Tensor) -> list[mtf.Tensor]:
-        """Returns the tensors of a stack."""
         number = len(self.paths)
         return mtf.unstack(x, mtf.Dimension(_GROUP, number)) if number > 1 else [x]

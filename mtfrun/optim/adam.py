@@ -43,6 +43,12 @@ class Adam(SlotOptimizer):
 
     With `bias_correction=False` it is the AdamWeightDecay of BERT and of Mesh TensorFlow, whose
     defaults are beta1 0.9, beta2 0.999, epsilon 1e-6 and weight_decay 0.
+
+    Args:
+      beta1: decay of m.
+      beta2: decay of v.
+      exclude_from_weight_decay: patterns of the paths of variables without weight decay.
+      bias_correction: whether m and v are divided by 1 - beta1^t and 1 - beta2^t.
     """
 
     def __init__(
@@ -57,18 +63,6 @@ class Adam(SlotOptimizer):
         bias_correction: bool = True,
         learning_rate_factors: Mapping[str, float] | None = None,
     ) -> None:
-        """Stores the constants of the formula.
-
-        Args:
-          learning_rate: a number or a schedule.
-          beta1: decay of m.
-          beta2: decay of v.
-          epsilon: of the formula.
-          weight_decay: of the formula.
-          exclude_from_weight_decay: patterns of the paths of variables without weight decay.
-          bias_correction: whether m and v are divided by 1 - beta1^t and 1 - beta2^t.
-          learning_rate_factors: factors of the learning rate by pattern of the variable's path.
-        """
         super().__init__(learning_rate, learning_rate_factors)
         self._beta1 = beta1
         self._beta2 = beta2

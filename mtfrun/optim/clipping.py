@@ -1,4 +1,4 @@
-"""Clipping of gradients by their global norm."""
+"""Gradient clipping by global norm."""
 
 from __future__ import annotations
 
@@ -31,15 +31,8 @@ def clip_by_global_norm(
 ) -> tuple[dict[str, mtf.Tensor], mtf.Tensor]:
     """Returns the gradients, scaled by a common factor to a norm of at most `max_norm`, and a norm.
 
-    The norm is the one before clipping, for summaries. The direction does not change (Pascanu et
-    al. 2013, algorithm 1, https://arxiv.org/abs/1211.5063). If an entry is not finite, neither is
-    the norm.
-
-    Args:
-      norm: of the gradients; None computes it.
-
-    Raises:
-      InputError: `max_norm` is not positive.
+    The norm is the one before clipping, for summaries; not finite if an entry is not. `norm` is
+    computed if None. Pascanu et al. 2013, algorithm 1, https://arxiv.org/abs/1211.5063.
     """
     check_range("max_norm", max_norm, POSITIVE)
     if norm is None:

@@ -29,10 +29,8 @@ def momentum_update(
     gradients only.
 
     With `nesterov`, momentum * velocity + learning_rate * gradient is subtracted, with the new
-    velocity: equations 3 and 4 there, written for the point at which the gradient is computed.
-
-    With `delayed`, the velocity before the update is subtracted: every gradient has its first
-    effect in the next step.
+    velocity: equations 3 and 4 there, written for the point at which the gradient is computed. With
+    `delayed`, the velocity before the update: every gradient has its first effect in the next step.
     """
     step = learning_rate * gradient
     if delayed:
@@ -42,10 +40,16 @@ def momentum_update(
 
 
 class Momentum(SlotOptimizer):
-    """Gradient descent with momentum; one slot, `velocity`.
+    """Gradient descent with momentum, see `momentum_update`; one slot, `velocity`.
 
-    Weight decay is the one usual for image models (Krizhevsky et al. 2012, section 5): weight_decay
-    * parameter is added to the gradient, before the momentum.
+    Args:
+      momentum: decay of the velocity.
+      nesterov: use Nesterov's form.
+      delayed: subtract the velocity before the update. Mesh TensorFlow's program does, whose
+        two assignments have no order: with resource variables it reads the velocity first.
+      weight_decay: times the parameter, added to the gradient before the momentum, as is usual for
+        image models (Krizhevsky et al. 2012, section 5).
+      exclude_from_weight_decay: patterns of the paths of variables without weight decay.
     """
 
     def __init__(
@@ -59,18 +63,6 @@ class Momentum(SlotOptimizer):
         exclude_from_weight_decay: Sequence[str] = (),
         learning_rate_factors: Mapping[str, float] | None = None,
     ) -> None:
-        """Stores the constants of `momentum_update`.
-
-        Args:
-          learning_rate: a number or a schedule.
-          momentum: decay of the velocity.
-          nesterov: use Nesterov's form.
-          delayed: subtract the velocity before the update. Mesh TensorFlow's program does, whose
-            two assignments have no order: with resource variables it reads the velocity first.
-          weight_decay: times the parameter, added to the gradient.
-          exclude_from_weight_decay: patterns of the paths of variables without weight decay.
-          learning_rate_factors: factors of the learning rate by pattern of the variable's path.
-        """
         super().__init__(learning_rate, learning_rate_factors)
         if delayed and nesterov:
             raise InputError("Momentum: nesterov=True and delayed=True exclude each other")

@@ -49,6 +49,10 @@ class MissingGradientError(InputError):
 class SlotOptimizer(abc.ABC):
     """Base class of optimizers; a subclass has the shapes of the slots and the update.
 
+    Args:
+      learning_rate: a number or a schedule.
+      learning_rate_factors: factors of the learning rate by pattern of the variable's path.
+
     Attributes:
       variables: the trained variables, by path.
       slots: their slots, by path and then by the slot's name.
@@ -59,12 +63,6 @@ class SlotOptimizer(abc.ABC):
         learning_rate: float | schedules.Schedule,
         learning_rate_factors: Mapping[str, float] | None,
     ) -> None:
-        """Stores the learning rate.
-
-        Args:
-          learning_rate: a number or a schedule.
-          learning_rate_factors: factors of it by pattern of the variable's path.
-        """
         self._schedule = (
             learning_rate if callable(learning_rate) else schedules.Constant(learning_rate)
         )
@@ -81,13 +79,12 @@ class SlotOptimizer(abc.ABC):
     def update(
         self, gradients: Mapping[str, mtf.Tensor | None], step: mtf.Tensor
     ) -> dict[mtf.Variable, mtf.Tensor]:
-        """Returns the new value of every variable and slot, from one gradient per variable."""
+        """See `Optimizer`."""
 
     def init(self, variables: Mapping[str, mtf.Variable]) -> None:
-        """Stores the variables to be trained, by path, and makes the specs of their slots.
+        """See `Optimizer`. Slots are zero at first, in at least float32.
 
-        The dimensions of a slot are dimensions of its variable, so that both have the same layout.
-        Slots are initially zero, and are float32 if the variable's type has fewer bits.
+        Their dimensions are dimensions of the variable, and so they have its layout.
         """
         self.variables = dict(variables)
         self._factors = learning_rate_factors(variables, self._factors_by_pattern)
@@ -116,7 +113,7 @@ class SlotOptimizer(abc.ABC):
         }
 
     def learning_rate(self, step: mtf.Tensor) -> mtf.Tensor:
-        """Returns the learning rate of the update number `step`, a scalar, without factors."""
+        """See `Optimizer`; without factors."""
         rate = self._schedule(step)
         return rate if isinstance(rate, mtf.Tensor) else mtf.constant(step.mesh, rate)
 
@@ -127,12 +124,7 @@ class SlotOptimizer(abc.ABC):
     def _matched(
         self, gradients: Mapping[str, mtf.Tensor | None]
     ) -> Iterator[tuple[str, mtf.Variable, mtf.Tensor]]:
-        """Yields path, variable and gradient, the last in the type of `read_precisely`.
-
-        Raises:
-          MissingGradientError: a variable has no gradient.
-          InputError: a gradient has no variable.
-        """
+        """Yields path, variable and gradient, the last in the type of `read_precisely`."""
         missing = [path for path in self.variables if gradients.get(path) is None]
         if missing:
             omitted = f" and {len(missing) - 1} more" if len(missing) > 1 else ""

@@ -1,8 +1,4 @@
-"""Mathematical functions of a scalar that is a Python number or a named tensor.
-
-Schedules use these, so that the same formula works in the training step, where the step is a
-tensor, and in Python, where a user calls a schedule with an integer to see its values.
-"""
+"""Functions of Python numbers or named tensors: schedules run in the step and in Python."""
 
 from __future__ import annotations
 

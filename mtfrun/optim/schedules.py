@@ -1,15 +1,13 @@
 """Learning rates as functions of the step.
 
-A schedule is called with the global step, 0 for the first update, and returns the learning rate
-(or a factor of it). For an integer it returns a float, for a scalar tensor a scalar tensor (or a
-float, if the value does not depend on the step). Schedules can be composed:
+A schedule is called with the global step, `t` in formulas, 0 for the first update. For an integer
+it returns a float, for a scalar tensor a scalar tensor (or a float, if the value does not depend
+on the step). Schedules can be composed:
 
 Examples:
       >>> schedule = Product([0.5, LinearWarmup(1000), TruncatedRsqrt(1000)])
       >>> [round(schedule(step), 5) for step in (0, 500, 1000, 4000)]
       [0.0, 0.00791, 0.01581, 0.00791]
-
-In the formulas `t` is the step.
 """
 
 from __future__ import annotations
@@ -33,15 +31,7 @@ class Schedule(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Constant:
-    """The same `value` at every step.
-
-    Examples:
-      >>> Constant(0.1)(1000)
-      0.1
-
-    Attributes:
-      value: the learning rate.
-    """
+    """The same `value` at every step."""
 
     value: float
 
@@ -56,9 +46,6 @@ class LinearWarmup:
     Examples:
       >>> [LinearWarmup(100)(step) for step in (0, 25, 100, 1000)]
       [0.0, 0.25, 1.0, 1.0]
-
-    Attributes:
-      warmup_steps: steps until the value is 1.
     """
 
     warmup_steps: int
@@ -77,9 +64,6 @@ class TruncatedRsqrt:
     Examples:
       >>> [TruncatedRsqrt(100)(step) for step in (0, 100, 400)]
       [0.1, 0.1, 0.05]
-
-    Attributes:
-      warmup_steps: steps until the value falls.
     """
 
     warmup_steps: int = 10_000
@@ -102,8 +86,7 @@ class LinearDecay:
     Attributes:
       total_steps: steps until the value is 0.
       fraction: the part of them in which the value falls.
-      extrapolate: whether the value falls below 0 after `total_steps`, as it does in Mesh
-        TensorFlow, instead of remaining 0.
+      extrapolate: fall below 0 after `total_steps`, as in Mesh TensorFlow, instead of remaining 0.
     """
 
     total_steps: int
@@ -130,10 +113,6 @@ class CosineDecay:
     Examples:
       >>> [round(CosineDecay(100)(step), 6) for step in (0, 50, 100, 1000)]
       [1.0, 0.5, 0.0, 0.0]
-
-    Attributes:
-      total_steps: steps until the value is `minimum`.
-      minimum: the lowest value.
     """
 
     total_steps: int
@@ -154,9 +133,8 @@ class SlantedTriangular:
     """maximum * (1 + p * (ratio - 1)) / ratio: a short linear rise, a long linear fall.
 
     With cut = floor(total_steps * cut_fraction), p = t / cut rises from 0 to 1 before the cut and
-    p = 1 - (t - cut) / (cut * (1 / cut_fraction - 1)) falls back to 0 after it, so the rate goes
-    from maximum / ratio to maximum and back. Howard & Ruder 2018, "Universal language model
-    fine-tuning", equation 3: https://arxiv.org/abs/1801.06146
+    p = 1 - (t - cut) / (cut * (1 / cut_fraction - 1)) falls back to 0 after it. Howard & Ruder
+    2018, "Universal language model fine-tuning", equation 3: https://arxiv.org/abs/1801.06146
 
     Examples:
       >>> [SlantedTriangular(100, ratio=10)(step) for step in (0, 10, 55, 100, 200)]
@@ -167,8 +145,7 @@ class SlantedTriangular:
       cut_fraction: the part of them in which the rate rises.
       ratio: the highest rate divided by the lowest.
       maximum: the highest rate.
-      extrapolate: whether p falls below 0 outside of the training, as it does in Mesh TensorFlow,
-        instead of remaining 0.
+      extrapolate: let p fall below 0 outside of the training, as in Mesh TensorFlow.
     """
 
     total_steps: int
@@ -202,9 +179,6 @@ class Product:
     Examples:
       >>> Product([0.5, LinearWarmup(100), Constant(0.1)])(50)
       0.025
-
-    Attributes:
-      factors: schedules and numbers.
     """
 
     factors: Sequence[Schedule | float]
@@ -220,17 +194,11 @@ class Product:
 
 @dataclasses.dataclass(frozen=True)
 class Shifted:
-    """schedule(t - start_step): the schedule as if training began at `start_step`.
-
-    For fine-tuning, where the first step is the checkpoint's.
+    """schedule(t - start_step), for fine-tuning: as if training began at the checkpoint's step.
 
     Examples:
       >>> Shifted(LinearWarmup(100), start_step=5000)(5050)
       0.5
-
-    Attributes:
-      schedule: any schedule.
-      start_step: the step at which it is called with 0.
     """
 
     schedule: Schedule

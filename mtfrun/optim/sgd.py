@@ -24,12 +24,6 @@ class Sgd(SlotOptimizer):
         learning_rate: float | Schedule,
         learning_rate_factors: Mapping[str, float] | None = None,
     ) -> None:
-        """Stores the learning rate.
-
-        Args:
-          learning_rate: a number or a schedule.
-          learning_rate_factors: factors of it by pattern of the variable's path.
-        """
         super().__init__(learning_rate, learning_rate_factors)
 
     def slot_shapes(self, variable: mtf.Variable) -> dict[str, mtf.Shape]:

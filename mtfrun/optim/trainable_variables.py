@@ -19,15 +19,10 @@ class PatternError(InputError):
 
 
 def matching_paths(paths: Iterable[str], patterns: Sequence[str], purpose: str) -> set[str]:
-    """Returns the paths in which any of the patterns is found.
-
-    Args:
-      patterns: regular expressions.
-      purpose: name of the setting, for the error.
+    """Returns the paths in which any of the patterns is found; `purpose` is for the error.
 
     Raises:
-      PatternError: a pattern is found in no path, which is nearly always a typing error that would
-        go unnoticed, or is not a regular expression.
+      PatternError: a pattern is not a regular expression, or is in no path (often a typing error).
     """
     paths = list(paths)
     return {path for pattern in patterns for path in _matches(paths, pattern, purpose)}
@@ -36,13 +31,7 @@ def matching_paths(paths: Iterable[str], patterns: Sequence[str], purpose: str) 
 def trainable_variables(
     variables: Mapping[str, mtf.Variable], frozen: Sequence[str] = ()
 ) -> dict[str, mtf.Variable]:
-    """Returns the variables that are trainable and that no pattern of `frozen` matches.
-
-    Frozen variables need no gradients and get no slots.
-
-    Raises:
-      PatternError: a pattern is found in no path, or all variables are frozen.
-    """
+    """Returns the trainable variables without frozen ones, which get no gradients and no slots."""
     trainable = {path: variable for path, variable in variables.items() if variable.trainable}
     frozen_paths = matching_paths(trainable, frozen, "frozen")
     trained = {path: variable for path, variable in trainable.items() if path not in frozen_paths}
@@ -52,14 +41,7 @@ def trainable_variables(
 
 
 def learning_rate_factors(paths: Iterable[str], factors: Mapping[str, float]) -> dict[str, float]:
-    """Returns the factor of every path: of the first pattern found in it, otherwise 1.
-
-    Args:
-      factors: factors by pattern, `{"^embedding": 0.1, "norm": 2.0}`.
-
-    Raises:
-      PatternError: a pattern is found in no path.
-    """
+    """Returns the factor of every path: of the first pattern found in it, otherwise 1."""
     paths = list(paths)
     result = dict.fromkeys(paths, 1.0)
     for pattern, factor in reversed(list(factors.items())):

@@ -25,15 +25,11 @@ class WeightAverage:
     """Exponential moving averages of variables, for evaluation and decoding.
 
     An average over the steps of training is better than the last value (Polyak and Juditsky 1992,
-    https://doi.org/10.1137/0330046), especially with a large learning rate.
+    https://doi.org/10.1137/0330046), especially with a large learning rate. It has its variable's
+    dimensions, layout and type.
 
     Args:
-      variables: by path; an average has its variable's dimensions, layout and type.
-      decay: factor of the old average in an update after many steps, see `average_decay`: the
-        average is over about 1 / (1 - decay) steps.
-
-    Raises:
-      InputError: `decay` is not between 0 and 1.
+      decay: between 0 and 1; the average is over about 1 / (1 - decay) steps, see `average_decay`.
     """
 
     def __init__(self, variables: Mapping[str, mtf.Variable], decay: float):
@@ -60,12 +56,7 @@ class WeightAverage:
     def update(
         self, values: Mapping[str, mtf.Tensor], step: mtf.Tensor
     ) -> dict[mtf.Variable, mtf.Tensor]:
-        """Returns the new averages; assigns nothing, see `Optimizer`.
-
-        Args:
-          values: new values of the variables in the update number `step`, by path.
-          step: counted from 0.
-        """
+        """Returns the new averages for new values; assigns nothing, see `Optimizer`."""
         decay = average_decay(step, self._decay)
         updates = {}
         for path, average in self._averages.items():
@@ -76,10 +67,7 @@ class WeightAverage:
         return updates
 
     def exchange(self) -> None:
-        """Exchanges the values of every variable and its average.
-
-        It is exact to the bit: a second call restores the values before the first.
-        """
+        """Exchanges every variable with its average, exact to the bit: a second call restores."""
         mesh = next(iter(self._variables.values())).mesh
         self._exchanged(mtf.constant(mesh, 0.0))
 

@@ -21,9 +21,6 @@ class Capacity:
       second_level: the factor of the second level of two.
       min_expert_capacity: the smallest number of slots, on every level.
       group_size: about the number of tokens in a group, on every level; see `num_groups`.
-
-    Raises:
-      InputError: a factor or the group size is not positive.
     """
 
     training: float = 1.25
@@ -37,16 +34,7 @@ class Capacity:
         check_fields(self, INDEX, "min_expert_capacity")
 
     def groups(self, mesh: mtf.Mesh, name: str, tokens: int) -> mtf.Dimension:
-        """Returns the dimension of the groups that `tokens` are split into.
-
-        Args:
-          mesh: must divide the groups.
-          name: of the dimension, which the layout splits by this name.
-          tokens: their number.
-
-        Raises:
-          LayoutError: the mesh does not divide the groups; with the remedy.
-        """
+        """Returns the groups of `tokens`; a LayoutError if the mesh does not divide them."""
         groups = mtf.Dimension(name, num_groups(tokens, self.group_size))
         parts = mesh.num_splits(groups)
         if groups.size % parts:
@@ -59,15 +47,10 @@ class Capacity:
         return groups
 
     def first_level(self, group_size: int, num_experts: int, *, training: bool) -> int:
-        """Returns the slots of an expert for a group of tokens, on one level or the first of two.
-
-        Raises:
-          InputError: it would be 0.
-        """
+        """Returns the slots of an expert for a group; an InputError if there are none."""
         return self._slots("training" if training else "evaluation", group_size, num_experts)
 
     def of_second_level(self, group_size: int, num_experts: int) -> int:
-        """Returns the slots of an expert of the second level; see `first_level`."""
         return self._slots("second_level", group_size, num_experts)
 
     def _slots(self, name: str, group_size: int, num_experts: int) -> int:
@@ -86,8 +69,8 @@ class Capacity:
 def num_groups(tokens: int, group_size: int) -> int:
     """Returns the number of equal groups of about `group_size` tokens.
 
-    The least number from tokens // group_size on that divides the tokens: a property of the
-    configuration alone, so that no mesh changes which tokens compete.
+    The least number from tokens // group_size on that divides the tokens. It does not depend on the
+    mesh, and neither do the tokens that compete.
 
     Examples:
       >>> num_groups(4096, 1024), num_groups(18, 8), num_groups(5, 8)

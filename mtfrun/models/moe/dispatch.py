@@ -1,7 +1,4 @@
-"""Dispatch: tokens move to the slots of experts and back.
-
-`EinsumDispatch` is the reference, `GatherDispatch` costs less.
-"""
+"""Dispatch: tokens move to the slots of experts and back."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ from mtfrun.models.moe.routing import Choice, Routing
 class Dispatch(Protocol):
     """Moves rows between tokens {..., group} and slots {..., experts, capacity}.
 
-    Dimensions may be in any order in the shapes that are asked for, rows last.
+    Dimensions of `shape` may be in any order, rows last.
     """
 
     def to_slots(self, x: mtf.Tensor, routing: Routing, shape: mtf.Shape) -> mtf.Tensor:
@@ -27,10 +24,7 @@ class Dispatch(Protocol):
         """Returns the sums over a token's slots of gate * y {..., experts, capacity, d}."""
 
     def gates_of_slots(self, routing: Routing, shape: mtf.Shape, like: mtf.Tensor) -> mtf.Tensor:
-        """Returns the weight of every slot in its token's output; 0 where empty.
-
-        It is rounded to the type of `like`, and float32. It has no gradient.
-        """
+        """Returns every slot's weight, float32 rounded to the type of `like`; no gradient."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,8 +32,7 @@ class EinsumDispatch:
     """Contracts with {..., group, experts, capacity} tensors, as Mesh TensorFlow does.
 
     Lepikhin et al. 2020, arXiv:2006.16668, algorithm 2. Costs group * experts * capacity
-    multiplications per entry of a row, which grows with the square of the group size:
-    `GatherDispatch` gives the same and does not.
+    multiplications per entry of a row, which grows with the square of the group size.
     """
 
     def to_slots(self, x: mtf.Tensor, routing: Routing, shape: mtf.Shape) -> mtf.Tensor:
@@ -71,10 +64,10 @@ def dispatch_tensor(routing: Routing, dtype: tf.DType = tf.float32) -> mtf.Tenso
 
 @dataclasses.dataclass(frozen=True)
 class GatherDispatch:
-    """Moves rows by index: a slot has at most one token, a token has a slot for every choice.
+    """Moves rows by index, with the results of `EinsumDispatch` in a time linear in the tokens.
 
-    The time does not depend on the group size. Both directions and both gradients are gathers: the
-    gradient of `to_slots` moves rows to tokens, the gradient of `to_tokens` moves rows to slots.
+    A slot has at most one token, a token has a slot for every choice: both directions and both
+    gradients are gathers.
     """
 
     def to_slots(self, x: mtf.Tensor, routing: Routing, shape: mtf.Shape) -> mtf.Tensor:
@@ -142,7 +135,6 @@ def _rows_of_tokens(
 
 
 def _sum_of_slots(y: mtf.Tensor, routing: Routing, shape: mtf.Shape) -> mtf.Tensor:
-    """Returns the sums of a token's slots of y {..., experts, capacity, d}."""
     return mtf.add_n(
         [
             _rows_of_tokens(y, choice, routing, shape) * mtf.cast(choice.dispatched, y.dtype)
@@ -152,7 +144,6 @@ def _sum_of_slots(y: mtf.Tensor, routing: Routing, shape: mtf.Shape) -> mtf.Tens
 
 
 def _gates_of_slots(gates: list[mtf.Tensor], routing: Routing, shape: mtf.Shape) -> mtf.Tensor:
-    """Returns the gates {..., group} of all choices by slot, 0 for an empty one."""
     source = routing.source_of_slot
     sources = mtf.Dimension("sources", len(gates) * routing.group.size)
     stacked = mtf.stack(gates, "choice", axis=routing.batch.ndims)

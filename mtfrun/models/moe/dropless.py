@@ -23,16 +23,11 @@ _DISPATCH = GatherDispatch()
 def apply_to_sorted_rows(
     experts: Experts, x: mtf.Tensor, routing: Routing, expert: mtf.Dimension, call: Call
 ) -> mtf.Tensor:
-    """Returns the weighted outputs {group, n} of the experts of every token.
+    """Returns the weighted outputs {group, n} of the experts of every token x {group, d_model}.
 
     There is a row for every choice of every token; the rows of an expert are one piece, as long as
-    it is. Gale et al. 2022, arXiv:2211.15841, section 4.
-
-    Args:
-      experts: with the dimension `expert`; n is their output dimension.
-      x: the tokens {group, d_model}.
-      routing: {group}, of a capacity that drops none.
-      call: see `Call`. Noise of the experts depends on the number of the choice and of the token.
+    it is. Gale et al. 2022, arXiv:2211.15841, section 4. `routing` must have a capacity that drops
+    none. Dropout in the experts depends on the index of the choice and of the token.
     """
     *_, d_model = x.shape.dims
     by_row = routing_to_sorted_rows(routing)
@@ -48,11 +43,10 @@ def apply_to_sorted_rows(
 
 
 def routing_to_sorted_rows(routing: Routing) -> Routing:
-    """Returns the routing {group} as one to the rows {rows} of all experts, one after the other.
+    """Returns the routing {group} as one to a single expert: slots are the rows of all experts.
 
-    To one expert, that is, whose slots are these rows: the tokens of expert 0 by their position
-    there, then those of expert 1, and so on. Choices of no expert have no row, so that the last
-    ones are empty.
+    The tokens of expert 0 by their position there, then the tokens of expert 1, and so on. Choices
+    of no expert have no row, so that the last rows are empty.
     """
     one = mtf.Dimension("all_experts", 1)
     rows = mtf.Dimension("rows", len(routing.choices) * routing.group.size)
@@ -73,19 +67,16 @@ class DroplessMoE(Mixture):
 
     "Dropless", as in MegaBlocks, Gale et al. 2022, arXiv:2211.15841. The output of a token depends
     on this token alone: it is the same in training, in evaluation, and in a step of decoding. Any
-    gate by which tokens choose experts will do (`TopK`, `Switch`, `Top2`, ...), and its losses are
-    those of one group of all tokens of a call.
+    gate by which tokens choose experts will do (`TopK`, `Switch`, `Top2`, ...); its losses see all
+    tokens of a call as one group. It has the variables of `MoE1D`, and reads its checkpoints.
 
-    One device sorts the choices of all tokens by expert and computes as many rows as there are
-    choices; the time grows with the tokens and not with the imbalance, and so does the memory. On
-    several devices every round is a mixture with a capacity, and there are as many as the fullest
-    expert needs, see `Rounds`: the memory does not depend on the balance, and the time does. There
-    all devices have the router's logits of all tokens.
-
-    It has the variables of `MoE1D`: a checkpoint of one is a checkpoint of the other.
+    One device sorts the choices of all tokens by expert; time and memory grow with the tokens, not
+    with the imbalance. On several devices there are as many `Rounds` as the fullest expert needs:
+    the memory does not depend on the balance, and the time does. There all devices have the
+    router's logits of all tokens.
 
     Args:
-      num_experts, router, experts, loss_coef: see `MoE1D`.
+      router, experts, loss_coef: see `MoE1D`.
       round_factor: on several devices the slots of all experts together in a round, relative to the
         choices of all tokens.
       routes_padding: padding is dispatched to experts as well, and counts in the losses of the
@@ -118,10 +109,7 @@ class DroplessMoE(Mixture):
         self.experts = experts(mesh, [self._experts], d_model, dtypes)
 
     def __call__(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
-        """Returns {outer..., batch, length, n} for x {outer..., batch, length, d_model}.
-
-        n is the experts' output dimension, by default d_model.
-        """
+        """Returns {outer..., batch, length, n} for x {..., d_model}; n: the experts' output."""
         *outer, batch, length, _ = x.shape.dims
         tokens = mtf.combined_dimension([batch, length])
         nonpadding = None if self._routes_padding else call.nonpadding
@@ -129,11 +117,7 @@ class DroplessMoE(Mixture):
         return mtf.reshape(y, self._output_shape(x))
 
     def step(self, x: mtf.Tensor, state: Any, call: SequenceCall) -> tuple[mtf.Tensor, Any]:
-        """Returns {batch..., n} for x {batch..., d_model}.
-
-        Raises:
-          InputError: the gate draws random numbers.
-        """
+        """Returns {batch..., n} for x {batch..., d_model}; gates must not draw random numbers."""
         tokens = mtf.combined_dimension(x.shape.dims[:-1])
         y = self._mixture(mtf.reshape(x, [tokens, self._d_model]), None, call)
         return mtf.reshape(y, self._output_shape(x)), state
@@ -141,10 +125,7 @@ class DroplessMoE(Mixture):
     def _mixture(
         self, x: mtf.Tensor, nonpadding: mtf.Tensor | None, call: SequenceCall
     ) -> mtf.Tensor:
-        """Returns the mixture {outer..., tokens, n} for x {outer..., tokens, d_model}.
-
-        `nonpadding` has the same tokens in any dimensions.
-        """
+        """Returns {outer..., tokens, n} for x {outer..., tokens, d_model}."""
         *outer, tokens, _ = x.shape.dims
         # All tokens in one group, whatever the mesh.
         group = mtf.Dimension("group_size", mtf.Shape([*outer, tokens]).size)

@@ -25,17 +25,12 @@ class Rounds:
     """A mixture in as many rounds as its fullest expert needs.
 
     Devices have buffers of a fixed size, which the worst case, all tokens to one expert, would make
-    as large as all tokens together. Here a round is a mixture with a capacity: it dispatches to
-    every expert the next `slots` of the tokens that chose it, and the rounds end when no expert
-    has any left. So the time depends on the balance, and the memory does not. With loads up to
-    `slots` there is one round; where all tokens choose one of E experts, E / (factor * choices)
-    rounds.
-
-    The backward pass computes a round's inner values again.
+    as large as all tokens together. So a round is a mixture with a capacity: it dispatches to every
+    expert the next `slots` of the tokens that chose it. The time depends on the balance, the memory
+    does not. With loads up to `slots` there is one round; where all tokens choose one of E experts,
+    E / (factor * choices) rounds. The backward pass computes a round's inner values again.
 
     Attributes:
-      experts: with the dimension `expert`.
-      expert: the dimension of the experts.
       factor: the slots of all experts together in a round, relative to the choices of all tokens.
     """
 
@@ -46,14 +41,11 @@ class Rounds:
     def __call__(
         self, x: mtf.Tensor, routing: Routing, groups: mtf.Dimension, call: Call
     ) -> mtf.Tensor:
-        """Returns the weighted outputs {..., groups, group, n} of the experts of every token.
+        """Returns {..., groups, group, n} for tokens x {..., groups, group, d_model}.
 
-        Args:
-          x: the tokens {..., groups, group, d_model}; a group's tokens are on one device.
-          routing: of all tokens in this order, of a capacity that drops none.
-          groups: the dimension of the groups, which may have the same mesh axis as the experts.
-          call: see `Call`. Noise of the experts depends on the number of the choice and of the
-            token.
+        A group's tokens are on one device; `groups` may have the same mesh axis as the experts. The
+        routing is of all tokens in this order, of a capacity that drops none. Dropout in the
+        experts depends on the index of the choice and of the token.
         """
         *_, group, _ = x.shape.dims
         in_groups = _in_groups(routing, mtf.Shape(x.shape.dims[:-1]), group)
@@ -77,7 +69,6 @@ class Rounds:
     def _round(
         self, x: mtf.Tensor, routing: Routing, groups: mtf.Dimension, call: Call
     ) -> mtf.Tensor:
-        """Returns the part of one round in the output, {..., groups, group, n}."""
         *outer, _, _, d_model = x.shape.dims
         slots = mtf.Shape([routing.experts, *outer, groups, routing.capacity])
         inputs = _DISPATCH.to_slots(x, routing, slots + d_model)
@@ -90,12 +81,7 @@ class Rounds:
 
 
 def _in_groups(routing: Routing, shape: mtf.Shape, group: mtf.Dimension) -> Routing:
-    """Returns a routing of all tokens as one of groups, each with its positions.
-
-    Args:
-      routing: {tokens}, of which none are dropped.
-      shape: {..., groups, group} of the same tokens.
-    """
+    """Returns a routing {tokens} without dropped ones as a routing {..., groups, group}."""
     context = GateContext(group, routing.experts, mtf.Dimension("expert_capacity", group.size))
     candidates = []
     for choice in routing.choices:
@@ -110,11 +96,7 @@ def _in_groups(routing: Routing, shape: mtf.Shape, group: mtf.Dimension) -> Rout
 def _of_round(
     routing: Routing, gates: Sequence[mtf.Tensor], capacity: mtf.Dimension, i: mtf.Tensor
 ) -> Routing:
-    """Returns the routing of round i: to each expert its tokens from i * capacity on.
-
-    Args:
-      routing: of the tokens of all rounds.
-    """
+    """Returns the routing of round i: to each expert its tokens from i * capacity on."""
     choices = []
     for choice, gate in zip(routing.choices, gates, strict=True):
         position = choice.position - i * capacity.size
@@ -129,10 +111,7 @@ def _of_round(
 
 
 def _source_of_slot(routing: Routing, slots: mtf.Shape) -> mtf.Tensor:
-    """Returns the number, among the choices of all tokens, of the one in every slot: int32.
-
-    Choice k of token t is k * tokens + t, whatever the groups.
-    """
+    """Returns int32 k * tokens + t for choice k of token t, the one in every slot."""
     *_, experts, capacity = routing.source_of_slot.shape.dims
     tokens = mtf.Dimension("tokens", (routing.batch + routing.group).size)
     number = mtf.range(routing.source_of_slot.mesh, tokens, tf.int32)
@@ -149,12 +128,7 @@ def _sum_of_rounds(
     inputs: Sequence[mtf.Tensor],
     output_shape: mtf.Shape,
 ) -> mtf.Tensor:
-    """Returns the sum of round_(i, inputs) for i from 0 to `rounds`, with gradients of the inputs.
-
-    Args:
-      round_: of {output_shape}; it depends on no other tensor that needs a gradient.
-      output_shape: of the sum, which has the type of the first input.
-    """
+    """With gradients of the inputs; `round_` must use no other tensor that needs a gradient."""
 
     def loop(
         add_round: Callable[[mtf.Tensor, list[mtf.Tensor]], list[mtf.Tensor]],
@@ -162,7 +136,7 @@ def _sum_of_rounds(
         zeros: list[mtf.Tensor],
     ) -> list[mtf.Tensor]:
         def body(i: mtf.Tensor, *sums: mtf.Tensor) -> list[mtf.Tensor]:
-            # Copies of the loop's own, see `layers.scan_layers`.
+            # The loop needs copies, see `layers.scan_layers`.
             terms = add_round(i, list(map(mtf.identity, inputs)))
             return [i + 1, *map(mtf.add, sums, terms)]
 

@@ -24,12 +24,10 @@ def apply_experts(
     algorithm 2.
 
     Args:
-      experts: with the dimension `expert`; n is their output dimension.
       slots: {expert_unsplit, ..., groups, ..., d_model}; the first dimension has no layout rule.
-      expert: the dimension of the experts, with a layout rule or none.
       groups: the dimension of the groups that share the mesh axis with the experts.
-      noise: {expert_unsplit, ..., groups, ...} int32, a number for every slot, which the noise of
-        the experts depends on instead of on the slot itself; None for the slot.
+      noise: {expert_unsplit, ..., groups, ...} int32, the numbers that seed dropout in the experts;
+        None for the slots' indices.
     """
     expert_unsplit, *others, _ = slots.shape.dims
     axis = slots.mesh.axis_of(expert)

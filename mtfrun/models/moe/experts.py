@@ -11,7 +11,11 @@ Activation = Callable[[mtf.Tensor], mtf.Tensor] | None
 
 
 class Experts(mtf.Module):
-    """activation(x * wi) * wo with separate weights for every expert, without biases."""
+    """activation(x * wi) * wo with separate weights for every expert, without biases.
+
+    wi {*expert_dims, d_model, expert_hidden}, wo {*expert_dims, expert_hidden, n}; n is d_model
+    where `output_dim` is None. Several activations make a gated layer, see `DenseProduct`.
+    """
 
     def __init__(
         self,
@@ -25,11 +29,6 @@ class Experts(mtf.Module):
         dropout_rate: float = 0.0,
         output_dim: mtf.Dimension | None = None,
     ) -> None:
-        """Makes wi {*expert_dims, d_model, expert_hidden} and wo {*expert_dims, expert_hidden, n}.
-
-        Several activations make a gated layer, see `DenseProduct`. The output dimension n is
-        d_model where `output_dim` is None.
-        """
         super().__init__()
         hidden = mtf.Dimension("expert_hidden", hidden_size)
         self.output_dim = output_dim or d_model
@@ -46,10 +45,9 @@ class Experts(mtf.Module):
         return self.wo(self.dropout(self.wi(x, call), call), call)
 
     def of_rows(self, x: mtf.Tensor, sizes: mtf.Tensor, call: Call) -> mtf.Tensor:
-        """Returns {rows, n} for x {rows, d_model}, every row by its expert.
+        """Returns {rows, n} for x {rows, d_model}, for experts of one dimension.
 
-        The first sizes[0] rows belong to expert 0, and so on; rows after these give zeros. For
-        experts of one dimension.
+        The first sizes[0] rows belong to expert 0, and so on; rows after these give zeros.
         """
         hidden = self.dropout(self.wi.of_rows(x, sizes, call), call)
         return self.wo.of_rows(hidden, sizes, call)

@@ -24,15 +24,12 @@ def level_shapes(num_experts: int) -> dict[str, mtf.Shape]:
 
 
 def level_metrics(routing: Routing, importance: mtf.Tensor | None) -> dict[str, Metric]:
-    """Returns the metrics of one level.
+    """Returns the metrics of one level; importance: {..., group}, 0 for padding.
 
     "load" {experts_of_level}: every expert's share of the dispatched tokens. "dropped": the share
     of choices that capacity dropped. "entropy": of a token's gates, in nats. "balance_loss": 1
     where the load is uniform; its means count padding, and on the second of two levels empty slots
     and second choices, so that it is smaller there.
-
-    Args:
-      importance: {..., group}, 0 for padding; None for tokens everywhere.
     """
     outer = [dim for dim in routing.batch if dim.name == _OUTER_EXPERTS]
     counts = mtf.reduce_sum(routing.counts, output_shape=[*outer, routing.experts])
@@ -60,12 +57,7 @@ def level_metrics(routing: Routing, importance: mtf.Tensor | None) -> dict[str, 
 def experts_per_token_metric(
     experts_per_token: mtf.Tensor, importance: mtf.Tensor | None
 ) -> Metric:
-    """Returns the shares {experts_per_token} of tokens by their number of experts.
-
-    Args:
-      experts_per_token: {...} float32, the number of experts of a token.
-      importance: {...}, 0 for padding; None for tokens everywhere.
-    """
+    """Returns the shares {experts_per_token} of tokens; importance: {...}, 0 for padding."""
     nonpadding = _nonpadding(experts_per_token, importance)
     column = mtf.to_int32(mtf.minimum(experts_per_token + 0.5, float(EXPERTS_PER_TOKEN.size - 1)))
     counts = mtf.einsum([mtf.one_hot(column, EXPERTS_PER_TOKEN), nonpadding], [EXPERTS_PER_TOKEN])

@@ -18,10 +18,9 @@ from mtfrun.models.transformer.sublayer import Sublayer
 
 
 class Mixture(Sublayer):
-    """A mixture of experts of one or more levels; subclasses route tokens.
+    """A mixture of experts of one or more levels; subclasses make the experts and route tokens.
 
-    Attributes:
-      experts: made by the subclass.
+    `experts_of_levels`: the number of experts that a level chooses among, by the level's name.
     """
 
     experts: Experts
@@ -34,11 +33,6 @@ class Mixture(Sublayer):
         loss_coef: float,
         experts_of_levels: Mapping[str, int],
     ) -> None:
-        """Takes the settings of all mixtures, see `MoE1D`, and the numbers of experts.
-
-        `experts_of_levels` has the number of the experts that a level chooses among, by the name of
-        the level.
-        """
         super().__init__()
         self._mesh = mesh
         self._d_model = d_model
@@ -92,10 +86,7 @@ class CapacityMixture(Mixture):
         return True
 
     def prefill(self, x: mtf.Tensor, state: Any, call: SequenceCall) -> tuple[mtf.Tensor, Any]:
-        """Returns the outputs of `step` at all positions of x {batch..., length, d_model}.
-
-        It computes about a group of tokens at a time, since every expert has a slot for each.
-        """
+        """Computes about a group of tokens at a time, since every expert has a slot for each."""
         y = _map_chunks(
             lambda chunk: self.step(chunk, (), call)[0],
             x,
@@ -113,14 +104,7 @@ def importance_of_tokens(call: SequenceCall, shape: mtf.Shape) -> mtf.Tensor | N
 def _map_chunks(
     fn: Callable[[mtf.Tensor], mtf.Tensor], x: mtf.Tensor, output_dim: mtf.Dimension, tokens: int
 ) -> mtf.Tensor:
-    """Returns fn(x), computed for chunks of about `tokens` tokens.
-
-    Args:
-      fn: from {batch..., positions, d_model} to {batch..., positions, output_dim}; its positions
-        do not depend on each other.
-      x: {batch..., length, d_model}.
-      tokens: the size of a chunk; it has at least one position of all sequences.
-    """
+    """Returns fn(x) in chunks of about `tokens` tokens; positions must not depend on each other."""
     *batch, length, d_model = x.shape.dims
     positions = max(1, tokens // mtf.Shape(batch).size)
     number = -(-length.size // positions)

@@ -26,7 +26,6 @@ class MoE1D(CapacityMixture):
     back by two all-to-alls.
 
     Args:
-      num_experts: the number of experts.
       router: a class, called as `router(mesh, d_model, experts_dim, dtypes)`.
       experts: a class, called as `experts(mesh, [experts_dim], d_model, dtypes)`.
       capacity: the size of groups, and the slots of an expert in training and in evaluation. In
@@ -64,10 +63,7 @@ class MoE1D(CapacityMixture):
         self.experts = experts(mesh, [self._experts], d_model, dtypes)
 
     def __call__(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
-        """Returns {outer..., batch, length, n} for x {outer..., batch, length, d_model}.
-
-        n is the experts' output dimension, by default d_model.
-        """
+        """Returns {outer..., batch, length, n} for x {..., d_model}; n: the experts' output."""
         *outer, batch, length, _ = x.shape.dims
         tokens = batch.size * length.size
         groups = self._capacity.groups(self._mesh, batch.name, tokens)
@@ -79,13 +75,7 @@ class MoE1D(CapacityMixture):
         return mtf.reshape(y, self._output_shape(x))
 
     def step(self, x: mtf.Tensor, state: Any, call: SequenceCall) -> tuple[mtf.Tensor, Any]:
-        """Returns {batch..., n} for x {batch..., d_model}.
-
-        Every token is one group, with a slot in every expert.
-
-        Raises:
-          InputError: the gate draws random numbers.
-        """
+        """Every token is a group, with slots everywhere; the gate must not draw random numbers."""
         groups = mtf.combined_dimension(x.shape.dims[:-1])
         group = mtf.Dimension("group_size", 1)
         inputs = mtf.reshape(x, [groups, group, self._d_model])

@@ -30,12 +30,10 @@ class MoE2D(CapacityMixture):
     axis computes the first level.
 
     Args:
-      mesh, d_model, dtypes, experts, loss_coef, dispatch: see `MoE1D`.
+      experts, loss_coef, dispatch: see `MoE1D`.
       num_experts: (expert_x, expert_y).
-      routers: of the first and of the second level; the second is called with `outer_experts` as
-        well.
-      capacity: see `MoE1D`; `second_level` is the factor of the second level, in training and in
-        evaluation.
+      routers: of both levels; the second is called with `outer_experts` as well.
+      capacity: see `MoE1D`; `second_level` is the factor of the second level.
     """
 
     short_name = "moe_2d"
@@ -77,10 +75,7 @@ class MoE2D(CapacityMixture):
         self.experts = experts(mesh, [expert_y, expert_x], d_model, dtypes)
 
     def __call__(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
-        """Returns {[outer,] batch, length, n} for x {[outer,] batch, length, d_model}.
-
-        n is the experts' output dimension, by default d_model.
-        """
+        """Returns {[outer,] batch, length, n} for x {..., d_model}; n: the experts' output."""
         *outer, batch, length, _ = x.shape.dims
         (outer_batch,) = outer or [NO_OUTER_BATCH]
         dims = TwoLevelDims.of_sequences(
@@ -96,13 +91,7 @@ class MoE2D(CapacityMixture):
         return mtf.reshape(y, self._output_shape(x))
 
     def step(self, x: mtf.Tensor, state: Any, call: SequenceCall) -> tuple[mtf.Tensor, Any]:
-        """Returns {batch..., n} for x {batch..., d_model}.
-
-        Every token is one group, with a slot in every expert.
-
-        Raises:
-          InputError: a gate draws random numbers.
-        """
+        """Every token is a group, with slots everywhere; gates must not draw random numbers."""
         batch = mtf.combined_dimension(x.shape.dims[:-1])
         dims = TwoLevelDims.of_step(batch)
         inputs = mtf.reshape(x, [NO_OUTER_BATCH, batch, dims.group_size_x, self._d_model])

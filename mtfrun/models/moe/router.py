@@ -46,7 +46,13 @@ class Router(mtf.Module):
     """A linear map from a token to logits of the experts, and a gate.
 
     Computes in float32 whatever the activations are: with bfloat16 the quality falls (Fedus et al.
-    2021, arXiv:2101.03961, section 2.4).
+    2021, arXiv:2101.03961, section 2.4). The kernel is {*outer_experts, d_model, experts}.
+
+    Args:
+      experts: a dimension without a layout rule.
+      outer_experts: dimensions of the tokens, for every index of which there is a separate map.
+      gate: chooses experts by the logits.
+      input_noise: noise on the input, in training.
     """
 
     def __init__(
@@ -60,16 +66,6 @@ class Router(mtf.Module):
         gate: Gate = Top2(),
         input_noise: InputNoise | None = None,
     ) -> None:
-        """Makes the spec of the kernel {*outer_experts, d_model, experts}.
-
-        Args:
-          d_model: the dimension of the tokens' vectors.
-          experts: the dimension of the experts, without a layout rule.
-          dtypes: of the kernel.
-          outer_experts: dimensions of the tokens, for every index of which there is a separate map.
-          gate: chooses experts by the logits.
-          input_noise: noise on the input, in training.
-        """
         super().__init__()
         self._gate = gate
         self._d_model = d_model
@@ -108,7 +104,7 @@ class Router(mtf.Module):
         importance: mtf.Tensor | None,
         call: Call,
     ) -> Routing:
-        """Returns what the gate makes of logits {..., group, experts}."""
+        """Returns the routing for logits {..., group, experts}."""
         # Evaluation has no key; a policy that needs one raises an error.
         key = None if call.key is None else call.key_of(self)
         gate_context = GateContext(

@@ -13,15 +13,13 @@ from mtfrun import mtf
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """One expert for every token, all {..., group}.
+    """One expert for every token, all {..., group}; float32 but for the int32 expert and position.
 
     Attributes:
-      expert: int32, the expert.
-      position: int32, the position in the expert, which is the token's slot there; undefined where
-        the token was not dispatched.
-      dispatched: 1.0 where the token has the slot, 0.0 where it has none for any reason; float32.
-      selected: 1.0 where the gate selected the expert, before capacity; float32.
-      gate: the weight of the expert's output, 0 where the token was not dispatched; float32.
+      position: the token's slot in the expert; undefined where the token was not dispatched.
+      dispatched: 1.0 where the token has the slot, 0.0 where it has none for any reason.
+      selected: 1.0 where the gate selected the expert, before capacity.
+      gate: the weight of the expert's output, 0 where the token was not dispatched.
     """
 
     expert: mtf.Tensor
@@ -39,7 +37,6 @@ class Routing:
 
     Attributes:
       choices: the experts of every token, best first.
-      group, experts, capacity: the dimensions.
       gates: the router's probabilities {..., group, experts}, for metrics.
       loss: added to the training loss: load balancing loss and router z-loss; a scalar.
       balance_loss: the load balancing loss alone.

@@ -56,11 +56,7 @@ class TwoLevelDims(NamedTuple):
         *,
         training: bool,
     ) -> TwoLevelDims:
-        """Returns the dimensions for sequences (outer_batch, batch, length).
-
-        Raises:
-          LayoutError: the mesh does not divide the groups of a level.
-        """
+        """Returns the dimensions for sequences (outer_batch, batch, length)."""
         outer_batch, batch, length = sequences
         num_x, num_y = num_experts
         tokens = batch.size * length.size
@@ -84,10 +80,7 @@ class TwoLevelDims(NamedTuple):
 
     @classmethod
     def of_step(cls, tokens: mtf.Dimension) -> TwoLevelDims:
-        """Returns the dimensions of a step of decoding, without an outer batch.
-
-        Every token is one group, with a slot in every expert.
-        """
+        """Returns the dimensions of a decoding step: a token is a group, with slots everywhere."""
         groups_y = mtf.Dimension("outer_batch", tokens.size)
         group_size_x, group_size_y = (mtf.Dimension(f"group_size_{level}", 1) for level in "xy")
         capacity_x, capacity_y = (mtf.Dimension(f"expert_capacity_{level}", 1) for level in "xy")
@@ -119,10 +112,7 @@ class TwoLevels(NamedTuple):
         return mtf.add_n(self._of_choices(experts_per_token))
 
     def first_expert(self) -> mtf.Tensor:
-        """Returns the first expert of a token, -1 for none, int32.
-
-        {outer_batch, groups_x, group_size_x}, its number among the experts of all expert_x.
-        """
+        """{outer_batch, groups_x, group_size_x} int32, among all experts; -1 for none."""
         of_slots = mtf.to_float(self.inner.first_expert()) + 1.0  # 0 for none
         first = mtf.to_int32(mtf.zeros_like(self.outer.choices[0].dispatched)) - 1
         for choice, number in reversed(
@@ -133,14 +123,7 @@ class TwoLevels(NamedTuple):
         return first
 
     def _of_choices(self, of_slots: mtf.Tensor) -> list[mtf.Tensor]:
-        """Returns the values of the slots of every choice of a token; 0 where it has none.
-
-        Args:
-          of_slots: {expert_x, groups_y, group_size_y} float32.
-
-        Returns:
-          {outer_batch, groups_x, group_size_x} for each choice of level x.
-        """
+        """For each choice of level x {outer_batch, groups_x, group_size_x}; 0 without a slot."""
         of_slots = mtf.reshape(mtf.reshape(of_slots, self.slots_by_expert), self.slots_by_group)
         last_slot = self.outer.capacity.size - 1
         values = []
@@ -164,14 +147,9 @@ def two_levels(
     dispatch: Dispatch,
     call: Call,
 ) -> TwoLevels:
-    """Returns the weighted outputs of the experts of every token, and how tokens were routed.
+    """Returns the outputs for x {outer_batch, groups_x, group_size_x, d_model}.
 
-    Args:
-      x: {outer_batch, groups_x, group_size_x, d_model}.
-      importance: {outer_batch, groups_x, group_size_x}; None where all is 1.
-      dims: of the groups and capacities.
-      outer_router, inner_router: of level x and of level y.
-      experts: with the dimensions (expert_y, expert_x).
+    Experts have the dimensions (expert_y, expert_x). An importance of None is 1 everywhere.
     """
     outer_batch, groups_x, group_size_x, d_model = x.shape.dims
     _, _, expert_capacity_x, groups_y, group_size_y, expert_capacity_y = dims
@@ -214,9 +192,6 @@ def two_levels(
 
 
 def _importance_of_gates(gates: mtf.Tensor) -> mtf.Tensor:
-    """Returns 1 for a gate above 1/2, 0.5 for a smaller one, 0 for an empty slot.
-
-    So the larger choice of a token may have two experts of the second level, the other choice one.
-    """
+    """The larger choice of a token may have two experts of level y, the other choice one."""
     above_half = mtf.to_float(mtf.greater(gates, 0.5))
     return 0.5 * (above_half + mtf.to_float(mtf.greater(gates, 0.0)))

@@ -1,6 +1,6 @@
 """Layers and functions that exist for parity with Mesh TensorFlow and Tensor2Tensor only.
 
-They have the names, arguments and numbers of the originals, oddities included, and read their
+They have the names, arguments and results of the originals, oddities included, and read their
 checkpoints. New models use `mtfrun.layers` and `mtfrun.models`, which import nothing from here.
 """
 

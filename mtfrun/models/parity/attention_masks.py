@@ -11,11 +11,7 @@ from mtfrun.layers import MASKED, rename_length_to_memory_length
 def attention_mask_autoregressive(
     query_pos: mtf.Tensor, dtype: tf.DType = tf.float32
 ) -> mtf.Tensor:
-    """Returns {..., length, memory_length}: attend to the same or earlier positions.
-
-    Args:
-      query_pos: {..., length} int, the positions of the queries, and of the memory.
-    """
+    """Returns {..., length, memory_length}: attend to the same or earlier positions."""
     return _mask(mtf.less(query_pos, rename_length_to_memory_length(query_pos)), dtype)
 
 
@@ -24,12 +20,7 @@ def attention_mask_same_segment(
     memory_segment: mtf.Tensor | None = None,
     dtype: tf.DType = tf.float32,
 ) -> mtf.Tensor:
-    """Returns {..., length, memory_length}: attend within the same packed document.
-
-    Args:
-      query_segment: {..., length} int.
-      memory_segment: {..., length} or {..., memory_length} int; by default the queries'.
-    """
+    """Returns {..., length, memory_length}: attend within the same packed document."""
     memory = query_segment if memory_segment is None else memory_segment
     return _mask(mtf.not_equal(query_segment, rename_length_to_memory_length(memory)), dtype)
 

@@ -29,13 +29,10 @@ def multihead_self_attention_memory_compressed(
     *,
     drop: Drop | None = None,
 ) -> mtf.Tensor:
-    """Returns self-attention to the means of groups of positions, of the shape of x.
+    """Returns self-attention of x {..., length, io_channels} to the means of groups of positions.
 
-    With a further logit of 0 a position attends to nothing.
-
-    Args:
-      x: {..., length, io_channels}.
-      mask_right: only the last position of a group and later ones attend to it.
+    With a further logit of 0 a position attends to nothing. `mask_right`: only the last position of
+    a group and later ones attend to it.
     """
     length = x.shape.get_dim_by_name("length")
     memory, groups = _group_means(x, compression_factor)
@@ -60,15 +57,8 @@ def multihead_self_attention_memory_compressed_incremental(
     """Returns the attention of one position to the groups that it completes or follows.
 
     The projections are linear, so the key of a group's mean is the mean of its positions' keys: the
-    cache holds the sum of the keys computed so far, divided by the size of a group.
-
-    Args:
-      x: {batch..., io_channels}.
-      prev_k, prev_v: {batch..., heads, memory_length, kv_channels}, of groups; first zeros.
-      condition: {batch...} bool, the rows whose cache changes; None for all.
-
-    Returns:
-      {batch..., io_channels}, and the keys and values with this position.
+    cache {batch..., heads, memory_length, kv_channels} of groups, first zeros, holds the sum of the
+    keys computed so far, divided by the size of a group. Rows without `condition` do not change.
     """
     groups = prev_k.shape.get_dim_by_name("memory_length")
     group = mtf.floordiv(step_num, compression_factor)
@@ -84,15 +74,7 @@ def multihead_self_attention_memory_compressed_incremental(
 def memory_compressed_keys_and_values(
     x: mtf.Tensor, number: mtf.Tensor, compression_factor: int, params: AttentionParams
 ) -> KeysAndValues:
-    """Returns the cache of `multihead_self_attention_memory_compressed_incremental` after steps.
-
-    Args:
-      x: {batch..., length, io_channels}.
-      number: {batch...} int32, how many positions of a row are in the cache.
-
-    Returns:
-      {batch..., heads, memory_length, kv_channels} each, of groups.
-    """
+    """Returns the cache of the incremental function after `number` {batch...} positions of x."""
     length = x.shape.dims[-2]
     positions = mtf.range(x.mesh, length)
     is_cached = mtf.less(positions, number, output_shape=[*number.shape, length])
@@ -114,7 +96,6 @@ def _group_means(x: mtf.Tensor, compression_factor: int) -> tuple[mtf.Tensor, mt
 
 
 def _last_positions(mesh: mtf.Mesh, groups: mtf.Dimension, compression_factor: int) -> mtf.Tensor:
-    """Returns the last position of every group, {groups} int32."""
     return mtf.range(mesh, groups) * compression_factor + (compression_factor - 1)
 
 
@@ -145,7 +126,6 @@ class CompressedSelfAttention(ProjectedAttention):
         return True
 
     def __call__(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
-        """Returns {batch..., length, d_model} for x of the same shape."""
         return multihead_self_attention_memory_compressed(
             x,
             not call.bidirectional,

@@ -20,22 +20,16 @@ def masked_local_attention_1d(
     window_size: int = 128,
     length_per_split: int | None = None,
 ) -> tuple[mtf.Tensor, mtf.Tensor, mtf.Tensor]:
-    """Returns causal self-attention in blocks of the sequence, and its keys and values.
+    """Returns causal self-attention in blocks of x {..., length, io_channels}, keys and values.
 
     Every block attends to itself and to the `window_size` positions before it. As in the original,
     a position attends to at most as many positions as a block has, and the softmax includes the
-    zeros before the start.
+    zeros before the start. A split length is gathered unless every device has whole blocks.
 
     Args:
-      x: {batch..., length, io_channels}. The length may be split; it is gathered unless every
-        device has whole blocks.
-      window_size: the number of positions before a block that it attends to.
       length_per_split: a block must divide it, by default the length. The block is its largest
         divisor that is not above max(window_size, 128). (It does not depend on the layout, which
-        would change the numbers.)
-
-    Returns:
-      {batch..., length, io_channels}, and {batch..., heads, length, kv_channels} twice.
+        would change the results.)
     """
     length, io = x.shape.dims[-2:]
     batch = x.shape.dims[:-2]
@@ -90,16 +84,9 @@ def masked_local_attention_1d_incremental(
 ) -> tuple[mtf.Tensor, mtf.Tensor, mtf.Tensor]:
     """Returns the attention of one position to the last ones, and the new cache.
 
-    The cache is a ring, see `ring_positions`. As in the original there is no mask: the softmax
-    includes entries that are not yet written, which are zeros.
-
-    Args:
-      x: {batch..., io_channels}.
-      prev_k, prev_v: {batch..., heads, window_length, kv_channels}.
-      condition: {batch...} bool, the rows whose cache changes; None for all.
-
-    Returns:
-      {batch..., io_channels}, and the keys and values with this position.
+    The cache {batch..., heads, window_length, kv_channels} is a ring, see `ring_positions`. As in
+    the original there is no mask: the softmax includes entries that are not yet written, which are
+    zeros. Rows without `condition` do not change.
     """
     entries = KeysAndValues(params.key(x), params.value(x))
     ring, window = write_to_ring(KeysAndValues(prev_k, prev_v), entries, step_num, condition)
@@ -109,15 +96,7 @@ def masked_local_attention_1d_incremental(
 def masked_local_attention_1d_by_steps(
     x: mtf.Tensor, params: AttentionParams, window_size: int
 ) -> tuple[mtf.Tensor, KeysAndValues]:
-    """Returns `masked_local_attention_1d_incremental` of all positions, and their keys and values.
-
-    Args:
-      x: {batch..., length, io_channels}.
-      window_size: the size of the ring.
-
-    Returns:
-      {batch..., length, io_channels}, and {batch..., heads, length, kv_channels} each.
-    """
+    """Returns the outputs of the steps at all positions, and their keys and values."""
     length = x.shape.dims[-2]
     q, (k, v) = params.query(x), params.keys_and_values(x)
     q = mtf.transpose(q, k.shape)
@@ -142,9 +121,8 @@ def masked_local_attention_1d_by_steps(
 class MaskedLocalAttention(ProjectedAttention):
     """Causal attention in blocks; see `masked_local_attention_1d`.
 
-    As in the original, a step of decoding is another attention than that over whole sequences: it
-    attends to the last `window` positions only, not to the block as well. Documents of packed rows
-    attend to each other.
+    As in the original, a step of decoding attends to the last `window` positions only, not to the
+    block as well. Documents of packed rows attend to each other.
     """
 
     def __init__(
@@ -161,7 +139,6 @@ class MaskedLocalAttention(ProjectedAttention):
         self._window = window
 
     def __call__(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
-        """Returns {batch..., length, d_model} for x of the same shape."""
         return masked_local_attention_1d(x, self.parameters.projections(), self._window)[0]
 
     def prefill(

@@ -16,23 +16,18 @@ def serialize_training_step(
     num_splits: int,
     variables: Mapping[str, mtf.Variable],
 ) -> tuple[dict[str, mtf.Tensor], dict[str, mtf.Tensor]]:
-    """Returns gradients and outputs of a batch, computed in microbatches to save memory.
+    """Returns gradients by path, and outputs by name, of a batch computed in microbatches.
 
     Microbatch m has the examples m, m + num_splits, m + 2 num_splits, ..., so that the examples of
-    a split batch do not move. Inside `mtf.function` only.
+    a split batch do not move. Gradients and outputs without a batch dimension are sums over the
+    microbatches, other outputs are concatenated in order. Inside `mtf.function` only.
 
     Args:
       features: by name, tensors that have `batch_dim`.
       model_fn: takes the features of one microbatch and returns outputs by name; "loss", a scalar
         sum over examples, is differentiated.
-      batch_dim: the dimension of examples.
       num_splits: the number of microbatches; it divides the batch.
-      variables: by path, the variables whose gradients are computed (Mesh TensorFlow's graph knew
-        them).
-
-    Returns:
-      (gradients by path, outputs by name): gradients and outputs without a batch dimension are sums
-      over the microbatches, the others are concatenated in the order of the batch.
+      variables: by path; Mesh TensorFlow takes them from its graph.
     """
     batch = mtf.convert_to_dimension(batch_dim)
     if batch.size % num_splits:
@@ -77,10 +72,7 @@ def _select(x: mtf.Tensor, parts: list[mtf.Dimension], number: mtf.Tensor) -> mt
 
 
 def _place(x: mtf.Tensor, parts: list[mtf.Dimension], number: mtf.Tensor) -> mtf.Tensor:
-    """Returns a microbatch at its places in the batch, zeros elsewhere: their sum is the batch.
-
-    A tensor without the examples is returned as it is.
-    """
+    """Returns a microbatch at its places in the batch, zeros elsewhere: their sum is the batch."""
     examples, microbatches = parts
     if examples not in x.shape:
         return x

@@ -22,11 +22,7 @@ from mtfrun.models.transformer import SequenceCall, Sublayer
 
 
 class AttentionParams(NamedTuple):
-    """The projections that the ported attention functions take; see `AttentionParameters`.
-
-    Attributes:
-      wq, wk, wv, wo: {heads, io_channels, kv_channels}, of queries, keys, values and outputs.
-    """
+    """Projections, each {heads, io_channels, kv_channels}; see `AttentionParameters`."""
 
     wq: mtf.Tensor
     wk: mtf.Tensor
@@ -35,17 +31,14 @@ class AttentionParams(NamedTuple):
 
     @property
     def heads(self) -> mtf.Dimension:
-        """The dimension of the heads."""
         return self.wq.shape[0]
 
     @property
     def io_channels(self) -> mtf.Dimension:
-        """The dimension of the inputs and outputs."""
         return self.wq.shape[1]
 
     @property
     def kv_channels(self) -> mtf.Dimension:
-        """The dimension of the keys and values of one head."""
         return self.wq.shape[2]
 
     def query(self, x: mtf.Tensor) -> mtf.Tensor:
@@ -53,11 +46,9 @@ class AttentionParams(NamedTuple):
         return mtf.einsum([x, self.wq], reduced_dims=[self.io_channels])
 
     def key(self, memory: mtf.Tensor) -> mtf.Tensor:
-        """Returns {..., heads, kv_channels} for memory {..., io_channels}."""
         return mtf.einsum([memory, self.wk], reduced_dims=[self.io_channels])
 
     def value(self, memory: mtf.Tensor) -> mtf.Tensor:
-        """Returns {..., heads, kv_channels} for memory {..., io_channels}."""
         return mtf.einsum([memory, self.wv], reduced_dims=[self.io_channels])
 
     def keys_and_values(self, memory: mtf.Tensor) -> KeysAndValues:
@@ -121,14 +112,7 @@ def attend(
     extra_logit: float | None = None,
     drop: Drop | None = None,
 ) -> mtf.Tensor:
-    """Returns the attention of the positions of x to keys and values, in the shape of x.
-
-    Args:
-      x: {..., io_channels}.
-      keys, values: {..., heads, memory_length, kv_channels}.
-      params: the projections, of which `wq` and `wo` are used.
-      bias, extra_logit, drop: see `dot_product_attention`.
-    """
+    """Returns the attention of x {..., io_channels} to {..., heads, memory_length, kv_channels}."""
     mixed = dot_product_attention(
         params.query(x),
         keys,
@@ -152,10 +136,7 @@ def multihead_attention(
 ) -> mtf.Tensor:
     """Returns {..., length, io_channels}: multi-head attention; Vaswani et al. 2017, section 3.2.2.
 
-    Args:
-      query_antecedent: {..., length, io_channels}.
-      memory_antecedent: {..., memory_length, io_channels}; None for self-attention.
-      mask: added to the logits, see `attention_masks`; float32.
+    Self-attention if there is no memory. The mask is added to the logits, see `attention_masks`.
     """
     memory = memory_antecedent
     if memory is None:
@@ -174,14 +155,7 @@ def multihead_self_attention_incremental(
 ) -> tuple[mtf.Tensor, mtf.Tensor, mtf.Tensor]:
     """Returns the attention of one position to itself and earlier ones, and the new cache.
 
-    As in the original, the new keys and values are added at the position: it must be zero before.
-
-    Args:
-      query_antecedent: {batch..., io_channels}.
-      prev_k, prev_v: {batch..., heads, memory_length, kv_channels}.
-
-    Returns:
-      {batch..., io_channels}, and the keys and values with this position.
+    As in the original, keys and values are added to the cache: it must be zero at the position.
     """
     memory_length = prev_k.shape.get_dim_by_name("memory_length")
     is_position = mtf.one_hot(step_num, memory_length, dtype=prev_k.dtype)
@@ -197,13 +171,7 @@ def add_to_cache(
     share: mtf.Tensor,
     params: AttentionParams,
 ) -> tuple[mtf.Tensor, mtf.Tensor]:
-    """Returns a cache with a share of one position's keys and values added to every entry.
-
-    Args:
-      x: {batch..., io_channels}.
-      prev_k, prev_v: {batch..., heads, memory_length, kv_channels}.
-      share: {memory_length}, with batch dimensions where rows differ.
-    """
+    """Returns a cache with a `share` {memory_length} of a position's keys and values added."""
     return (
         prev_k + mtf.multiply(params.key(x), share, output_shape=prev_k.shape),
         prev_v + mtf.multiply(params.value(x), share, output_shape=prev_v.shape),
@@ -218,16 +186,10 @@ def multihead_encdec_attention_incremental(
     v: mtf.Tensor,
     mask: mtf.Tensor | None,
 ) -> mtf.Tensor:
-    """Returns the attention of one position to keys and values that are computed already.
+    """Returns the attention {batch..., io_channels} of one position to keys and values.
 
-    Args:
-      query_antecedent: {batch..., io_channels}, with a beam dimension or without.
-      wq, wo: {heads, io_channels, kv_channels}.
-      k, v: {batch..., heads, memory_length, kv_channels}, shared by the beams.
-      mask: {batch..., memory_length}, added to the logits; float32.
-
-    Returns:
-      {batch..., io_channels}.
+    They are {batch..., heads, memory_length, kv_channels}, shared by the beams that the query may
+    have. The mask {batch..., memory_length} is added to the logits.
     """
     params = AttentionParams(wq, wq, wq, wo)
     memory_length = k.shape.get_dim_by_name("memory_length")
@@ -235,10 +197,7 @@ def multihead_encdec_attention_incremental(
 
 
 class ProjectedAttention(Sublayer):
-    """Causal attention with a cache of another kind than the keys and values of all positions.
-
-    It cannot be used in prefix language models, where a position attends to later ones.
-    """
+    """Causal attention with a cache of another kind; not for prefix language models."""
 
     def __init__(
         self,
@@ -267,15 +226,11 @@ class ProjectedAttention(Sublayer):
         position: mtf.Tensor,
         condition: mtf.Tensor | None,
     ) -> tuple[mtf.Tensor, mtf.Tensor, mtf.Tensor]:
-        """Returns the output at a position, and the keys and values of the cache with it.
-
-        Rows where the condition does not hold keep their cache.
-        """
+        """Returns the output and the new cache, which changes in the rows of `condition` only."""
 
     def initial_state(
         self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension, call: SequenceCall
     ) -> KeysAndValues:
-        """Returns an empty cache of keys and values."""
         heads, _, kv = self.parameters.wq.shape
         shape = [*batch, heads, self._cache_dimension(memory_length), kv]
         return KeysAndValues.zeros(self._mesh, shape, self._dtypes.activation)
@@ -283,7 +238,6 @@ class ProjectedAttention(Sublayer):
     def step(
         self, x: mtf.Tensor, state: KeysAndValues, call: SequenceCall
     ) -> tuple[mtf.Tensor, KeysAndValues]:
-        """Returns the output at one position and the cache with that position."""
         position, condition = call.progress.step_position(), call.progress.is_after_prompt()
         y, keys, values = self._attend_once(x, state, position, condition)
         return y, KeysAndValues(keys, values)

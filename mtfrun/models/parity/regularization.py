@@ -19,9 +19,6 @@ def multiplicative_jitter(x: mtf.Tensor, epsilon: float = 0.01, *, key: mtf.Key)
 
     It makes a model robust against rounding to bfloat16, such as of close router logits; Fedus et
     al. 2021, arXiv:2101.03961, section 2.4.
-
-    Args:
-      epsilon: half the width of the interval; 0 returns x.
     """
     return x if epsilon == 0.0 else Jitter(epsilon)(x, key)
 
@@ -40,18 +37,9 @@ def annealed_dropout(
 ) -> mtf.Tensor:
     """Returns x with elements dropped at a rate that falls from `init_rate` to 0.
 
-    Rennie et al. 2014, "Annealed dropout training of deep networks". The rate is `init_rate` up to
-    `start_step`, from there linear in the step, and 0 from `end_step` on. (In Mesh TensorFlow the
-    rate is linear before `start_step` as well, above `init_rate`.)
-
-    Args:
-      training: False returns x.
-      start_step, end_step: the steps at which the rate begins to fall, and reaches 0.
-      init_rate: the rate at first, in [0, 1); None returns x.
-      step: the global step, a scalar.
-
-    Raises:
-      InputError: the rate is not in [0, 1), or the steps are not in order.
+    Rennie et al. 2014, "Annealed dropout training of deep networks". The rate is `init_rate`, in
+    [0, 1), up to `start_step`, from there linear in the step, and 0 from `end_step` on. (In Mesh
+    TensorFlow the rate is linear before `start_step` as well, above `init_rate`.)
     """
     if not training or not init_rate:
         return x
@@ -70,16 +58,10 @@ def annealed_dropout(
 
 
 def clip_activation_gradient(x: mtf.Tensor, clip_rms_norm: float | None = None) -> mtf.Tensor:
-    """Returns x, whose gradient is scaled down where its root mean square exceeds a bound.
+    """Returns x, whose gradient is scaled down to a root mean square of at most `clip_rms_norm`.
 
     The mean is over the whole gradient, of all devices: {} for x {...}, one all-reduce over every
     axis that splits x.
-
-    Args:
-      clip_rms_norm: the bound, positive; None does not clip.
-
-    Raises:
-      InputError: the bound is not positive.
     """
     check_range("clip_rms_norm", clip_rms_norm, POSITIVE, optional=True)
     if clip_rms_norm is None:

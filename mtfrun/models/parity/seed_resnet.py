@@ -1,6 +1,6 @@
 """The ResNet of Mesh TensorFlow's users in 2018. New models use `resnet.ResNet`.
 
-It has all properties of the original that its numbers depend on: images are cut into blocks of
+It has all properties of the original that its results depend on: images are cut into blocks of
 32 x 96 with the channels folded into the columns; only the first convolution reads across the
 border of a block, and only to the left and right; the normalisation takes statistics over the batch
 alone and has a scale for every example of a batch; its moving averages are never updated.
@@ -44,11 +44,7 @@ class SeedBatchNorm(mtf.Module):
         self.moving_variance = mtf.Variable(mesh, shape, one, trainable=False)
 
     def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
-        """Returns x normalised, by the statistics of this batch in training, else by the averages.
-
-        Args:
-          x: {batch, *positions}.
-        """
+        """In training by this batch's statistics, else by the averages; x: {batch, *positions}."""
         if call.training:
             centred = x - mtf.reduce_mean(x, reduced_dim=self._batch)
             variance = mtf.reduce_mean(mtf.square(centred), reduced_dim=self._batch)
@@ -69,10 +65,7 @@ class SeedBottleneck(mtf.Module):
         stride: int,
         project: bool,
     ) -> None:
-        """Makes the layers for x of `shape` {batch, row_blocks, col_blocks, rows, cols, filters}.
-
-        With `project` the shortcut is a convolution with the stride too.
-        """
+        """With `project` the shortcut is a convolution with the stride too."""
         super().__init__()
         batch, row_blocks, col_blocks, rows, cols, inputs = shape.dims
         outputs = mtf.Dimension(inputs.name, filters)
@@ -107,14 +100,11 @@ class SeedResNet(ImageClassifier):
     """A 7x7 convolution, bottlenecks, a hidden layer, logits.
 
     Args:
-      num_classes: the number of labels.
       image: {rows, cols, channels}; rows a multiple of 32, cols * channels of 96.
       batch_size: the number of images of every batch, in evaluation too.
       num_layers: the number of times that the three layers of blocks are repeated.
-      layer_sizes: the number of blocks of each of the three layers; further numbers are ignored.
+      layer_sizes: the number of blocks of each of the three layers; further values are ignored.
       filter_sizes: their filters, likewise; the 7x7 convolution has the first.
-      hidden_size: the width of the hidden layer.
-      image_input: normalises images.
     """
 
     def __init__(

@@ -53,7 +53,6 @@ def local_2d_self_attention_spatial_blocks(
 
     Args:
       query_antecedent: {..., num_h_blocks, num_w_blocks, h, w, io_channels}.
-      memory_h_dim, memory_w_dim: the names on the side of the memory, by default "memory_" before.
       mask_right: attend to earlier positions in reading order, in the block and those above, to
         the left, and diagonally above; otherwise to all eight neighbours. (Raises in the original.)
       sum_logits_over_rows: as in the original, add up the logits of a column before the softmax
@@ -127,9 +126,9 @@ def attention_bias_local_block(
     memory_length: mtf.Dimension,
     dtype: tf.DType = tf.float32,
 ) -> mtf.Tensor:
-    """Returns the mask of a block for the block before it, all visible, and itself, causal.
+    """Returns {block_length, memory_length}: the mask for the block before and, causal, itself.
 
-    {block_length, memory_length}, the memory twice as long as the argument.
+    The memory is twice as long as the argument.
     """
     size = memory_length.size
     query = np.arange(block_length.size)[:, np.newaxis]
@@ -147,10 +146,10 @@ def attention_bias_local_2d_block(
     memory_w_dim: mtf.Dimension,
     dtype: tf.DType = tf.float32,
 ) -> mtf.Tensor:
-    """Returns the mask of a block that allows earlier positions in reading order.
+    """Returns {h, w, memory_h, memory_w}: the mask of earlier positions in reading order.
 
-    {h, w, memory_h, memory_w}, the memory twice as large as the arguments in both directions: the
-    blocks above and to the left come first.
+    The memory is twice as large as the arguments in both directions: the blocks above and to the
+    left come first.
     """
     height, width = memory_h_dim.size, memory_w_dim.size
     row = np.arange(h_dim.size)[:, None, None, None]

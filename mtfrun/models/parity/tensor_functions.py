@@ -12,13 +12,8 @@ def decode_limits(
 ) -> mtf.Tensor:
     """Returns {batch} int32: int(number of ids in the input * multiplier + constant).
 
-    A row without any id has the limit 0: it pads the batch.
-
-    Args:
-      inputs: {batch, input_length} int32, 0 is padding.
-      multiplier, constant: 1.5 and 10 in Mesh TensorFlow.
-      batch_wide: whether all rows have the limit of the longest input, as in Mesh TensorFlow; then
-        the output of a row depends on the other rows of its batch.
+    A row without any id has the limit 0: it pads the batch. Mesh TensorFlow has 1.5, 10 and
+    `batch_wide`: the limit of the longest input for all rows, which then depend on each other.
     """
     batch, length = inputs.shape
     numbers = mtf.reduce_sum(mtf.to_int32(mtf.not_equal(inputs, 0)), reduced_dim=length)
@@ -30,12 +25,7 @@ def decode_limits(
 
 
 def corr(x: mtf.Tensor, dim: mtf.Dimension) -> mtf.Tensor:
-    """Returns {dim_1, dim_2}: Pearson's correlation of every two entries along `dim`.
-
-    Args:
-      x: {samples, dim} in any order: the samples are the other dimensions.
-      dim: the dimension of the entries; the result has its name with `_1` and `_2`.
-    """
+    """Returns {dim_1, dim_2}: Pearson's correlation of every two entries of x {samples, dim}."""
     centred = x - mtf.reduce_mean(x, output_shape=[dim])
     # Both from one sum of squares, so that the diagonal is 1.
     normal = centred * mtf.rsqrt(mtf.reduce_sum(mtf.square(centred), output_shape=[dim]))

@@ -10,9 +10,8 @@ from mtfrun.models.transformer import DecoderOnly, EncoderDecoder
 class PaddedPrefixDecoderOnly(DecoderOnly):
     """`DecoderOnly` whose prefix has the padding behind the last target.
 
-    Rows that are not packed have no mask of padding in Mesh TensorFlow's language models, which
-    take what follows an even number of ends for inputs. So every position of a prefix language
-    model sees the padding, in training and evaluation.
+    Mesh TensorFlow's language models do not mask padding in rows that are not packed, and take all
+    ids after an even number of ends for inputs: every position sees the padding.
     """
 
     prefix_has_padding: ClassVar[bool] = True
@@ -21,11 +20,8 @@ class PaddedPrefixDecoderOnly(DecoderOnly):
 class SharedLayersEncoderDecoder(EncoderDecoder):
     """`EncoderDecoder` whose stacks have the same variables, but for the attention to the encoder.
 
-    Sublayers of one name, transforms and relative bias are shared: Raffel et al.
-    2020, arXiv:1910.10683, section 3.2.2, and T5's `bi_v1_shared`.
-
-    Raises:
-      InputError: the stacks have different numbers of blocks.
+    Sublayers of one name, transforms and relative bias are shared: Raffel et al. 2020,
+    arXiv:1910.10683, section 3.2.2, and T5's `bi_v1_shared`. Both stacks need equally many blocks.
     """
 
     shares_layers: ClassVar[bool] = True

@@ -30,7 +30,6 @@ class SmallImageStem(mtf.Module):
         self.convolution = ConvolutionNorm(mesh, inputs, outputs, blocking, dtypes, norm=norm)
 
     def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
-        """Returns {..., rows, cols, outputs} for x {..., rows, cols, inputs}."""
         return mtf.relu(self.convolution(x, call))
 
 

@@ -18,11 +18,7 @@ class Blocking:
 
     Where a number is 1, images lack the dimension that counts blocks. Convolutions still treat them
     as blocks: with a stride they begin half a filter before the image in every direction, so that
-    any blocking gives the same numbers.
-
-    Attributes:
-      rows: the number of blocks of rows.
-      cols: the number of blocks of cols.
+    any blocking gives the same results.
     """
 
     rows: int = 1
@@ -33,7 +29,6 @@ class Blocking:
 
     @property
     def dims(self) -> tuple[mtf.Dimension, mtf.Dimension]:
-        """The dimensions that count blocks of rows and of cols."""
         return mtf.Dimension("row_blocks", self.rows), mtf.Dimension("col_blocks", self.cols)
 
 
@@ -68,7 +63,6 @@ class ConvolutionNorm(mtf.Module):
         self.norm = norm(mesh, [outputs], dtypes, init_zero=init_zero)
 
     def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
-        """Returns {..., rows, cols, outputs} for x {..., rows, cols, inputs}."""
         return self.norm(self.convolution(x, call), call)
 
 
@@ -79,14 +73,8 @@ class ResidualBlock(mtf.Module, abc.ABC):
     (option B there). A subclass defines the convolutions.
 
     Args:
-      inputs: the channels of x.
-      width: the block's width.
-      blocking: the blocks that images are cut into.
-      dtypes: of variables and of activations.
-      stride: of the block, in rows and cols.
       init_zero: whether the block is initialised to its shortcut alone (Goyal et al. 2017,
         arXiv:1706.02677, section 5.1).
-      norm: the class of all norms.
     """
 
     expansion = 1  # output channels / width

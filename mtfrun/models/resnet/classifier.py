@@ -28,7 +28,6 @@ class ImageClassifier(ImageModel):
     Args:
       num_classes: the number of labels.
       image_input: normalises images, and augments them in training.
-      loss: the loss and its metrics.
     """
 
     reporting: ClassVar[Reporting] = Reporting(
@@ -56,8 +55,7 @@ class ImageClassifier(ImageModel):
     ) -> Loss:
         """Returns the loss of all images that are not padding, see `ImageLoss`.
 
-        Outside of training the metrics also have "confusion_matrix", the number of images of each
-        class that each class is predicted for.
+        Outside of training the metrics also have "confusion_matrix" {classes, predicted}.
         """
         collector = Collector()
         call = Call(training=training, key=key, collector=collector)

@@ -15,10 +15,7 @@ from mtfrun.models.resnet.mixup import NUM_QUANTILES, beta_quantiles, previous_i
 def random_interval(dim: mtf.Dimension, half: mtf.Tensor, key: mtf.Key) -> mtf.Tensor:
     """Returns 1 in an interval of every image's rows or cols, 0 outside; {batch, dim} float32.
 
-    Its centre is uniform; its parts outside of the image are cut off.
-
-    Args:
-      half: {batch} int32; intervals have 2 * half pixels, from centre - half on.
+    Intervals have 2 * `half` {batch} pixels around a uniform centre, but end with the image.
     """
     (batch,) = half.shape.dims
     # 24 bits of a uniform number times a size: rounding cannot reach maxval.
@@ -38,12 +35,7 @@ def cut_rectangles(
 
     Its sides are the image's times sqrt(1 - lambda), with lambda drawn from Beta(alpha, alpha); its
     centre is uniform, and its parts outside of the image are cut off (section 3.1 and appendix A of
-    the paper).
-
-    Args:
-      images: {batch, rows, cols, channels}.
-      weights: {batch} float32, 0 for padding of the batch, of which nothing is pasted.
-      alpha: at 1, the paper's, lambda is uniform.
+    the paper, where alpha is 1: lambda is uniform). Padding, of weight 0, is not pasted.
     """
     batch, rows, cols, _ = images.shape.dims
     mesh = images.mesh
@@ -62,12 +54,7 @@ def cut_rectangles(
 
 
 def paste_previous(images: mtf.Tensor, rectangles: mtf.Tensor) -> mtf.Tensor:
-    """Returns the images with the previous images of the batch where `rectangles` is 1.
-
-    Args:
-      images: {batch, rows, cols, channels}.
-      rectangles: {batch, rows, cols}.
-    """
+    """Returns the images with the previous images of the batch where `rectangles` is 1."""
     return mtf.where(
         mtf.greater(rectangles, 0.5),
         previous_in_batch(images),

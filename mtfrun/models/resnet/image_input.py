@@ -48,11 +48,7 @@ class ImageInput:
             raise InputError(f"stddev={self.stddev} must be above 0: pixels are divided by it")
 
     def __call__(self, images: mtf.Tensor, call: Call) -> mtf.Tensor:
-        """Returns float32 {batch, rows, cols, channels} for images of that shape.
-
-        Raises:
-          InputError: the call has no key to draw augmentation from.
-        """
+        """Returns float32 {batch, rows, cols, channels}; augmentation needs the call's key."""
         if not images.dtype.is_floating:
             images = self._normalised(images)
         if not call.training or not (self.crop_padding or self.flip or self.cutout):
@@ -86,9 +82,6 @@ def augment(images: mtf.Tensor, key: mtf.Key, *, padding: int, flip: bool) -> mt
     The random numbers of an image depend on the key and its index in the batch: no
     layout changes the result. Pixels are selected by a contraction with a one-hot matrix, which
     runs under every layout of the batch.
-
-    Args:
-      images: {batch, rows, cols, channels}.
     """
     batch, rows, cols, _ = images.shape.dims
     source_rows = _shifted_indices(images.mesh, batch, rows, key.fold_in("rows"), padding)
@@ -107,9 +100,6 @@ def cut_out(images: mtf.Tensor, key: mtf.Key, size: int) -> mtf.Tensor:
     """Returns every image with a random square of 0; see `augment` for its random numbers.
 
     The square has 2 * (size // 2) pixels in each direction, as in the authors' code.
-
-    Args:
-      images: {batch, rows, cols, channels}.
     """
     batch, rows, cols, _ = images.shape.dims
     half = mtf.constant(images.mesh, size // 2, [batch], tf.int32)

@@ -42,16 +42,7 @@ class ImageLoss:
     def mix(
         self, images: mtf.Tensor, labels: mtf.Tensor, weights: mtf.Tensor, call: Call
     ) -> tuple[mtf.Tensor, Targets]:
-        """Returns the network's input and its targets: in training the targets of two images.
-
-        Args:
-          images: {batch, rows, cols, channels}.
-          labels: {batch} int32.
-          weights: {batch} float32, 0 for padding of the batch.
-
-        Raises:
-          InputError: the call has no key to draw mixtures from.
-        """
+        """Returns the input and its targets: in training mixtures, drawn with the call's key."""
         if not call.training or not (self.mixup_alpha or self.cutmix_alpha):
             return images, [(labels, mtf.ones_like(weights))]
         if call.key is None:
@@ -83,18 +74,12 @@ class ImageLoss:
     def __call__(
         self, logits: mtf.Tensor, targets: Targets, weights: mtf.Tensor, call: Call
     ) -> Loss:
-        """Returns the sum of the cross entropies of all images.
+        """Returns the sum of the cross entropies of all images, for the targets of `mix`.
 
         Metrics: "loss", nats per image without label smoothing; "accuracy", the fraction of labels
         whose logit no other class exceeds; with more than five classes also "top_5_accuracy", the
         fraction that at most four exceed. With mixup or CutMix they are means over both labels of
         an image, weighted by their coefficients.
-
-        Args:
-          logits: {batch, classes} float32.
-          targets: of `mix`.
-          weights: {batch} float32.
-          call: of the model; labels are smoothed in training.
         """
         weight = mtf.reduce_sum(weights)
         smoothed = call.training and bool(self.label_smoothing)

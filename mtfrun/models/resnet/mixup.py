@@ -19,11 +19,9 @@ NUM_QUANTILES = 1024
 def mixing_coefficients(weights: mtf.Tensor, key: mtf.Key, alpha: float) -> mtf.Tensor:
     """Returns the coefficient of every image in its mixture, drawn from Beta(alpha, alpha).
 
-    It is the paper's lambda, {batch} float32; the previous image has 1 - lambda.
-
-    Args:
-      weights: {batch} float32, 0 for padding of the batch, which is not mixed into other images.
-      alpha: near 0 mixtures are nearly one of the two images; at 1 coefficients are uniform.
+    It is the paper's lambda, {batch} float32; the previous image has 1 - lambda. Images of weight
+    0, padding, are not mixed into other images. At alpha = 1 coefficients are uniform; near 0
+    mixtures are nearly one of the two images.
     """
     (batch,) = weights.shape.dims
     quantiles = mtf.Dimension("quantiles", NUM_QUANTILES)
@@ -35,12 +33,7 @@ def mixing_coefficients(weights: mtf.Tensor, key: mtf.Key, alpha: float) -> mtf.
 
 
 def mix_with_previous(images: mtf.Tensor, coefficients: mtf.Tensor) -> mtf.Tensor:
-    """Returns coefficients * images + (1 - coefficients) * previous images of the batch.
-
-    Args:
-      images: {batch, ...}.
-      coefficients: {batch}.
-    """
+    """Returns coefficients * images + (1 - coefficients) * previous images of the batch."""
     previous = previous_in_batch(images)
     return previous + coefficients * (images - previous)
 

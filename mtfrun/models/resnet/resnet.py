@@ -18,17 +18,13 @@ class ResNet(ImageClassifier):
     """A stem, stages of residual blocks, the mean over the image, logits.
 
     The image may be cut into blocks, which the layout can split over mesh axes: no blocking and no
-    layout changes the numbers. The rows and cols of a block must be even before every stage but the
+    layout changes the results. The rows and cols of a block must be even before every stage but the
     first.
 
     Args:
-      num_classes: the number of labels.
       image: {rows, cols, channels} of an image.
       backbone: the stem and the residual blocks.
       blocking: the blocks that images are cut into.
-      image_input: normalises images, and augments them in training.
-      loss: the loss and its metrics.
-      dtypes: of variables and of activations.
       activation_scale: whether the output of every block is measured, see
         `layers.ActivationScale`: "activations/" in TensorBoard.
     """
@@ -79,12 +75,7 @@ class ResNet(ImageClassifier):
 
 
 def cut_into_blocks(images: mtf.Tensor, blocking: Blocking) -> mtf.Tensor:
-    """Returns images {batch, rows, cols, channels} cut into blocks.
-
-    Returns:
-      {batch, row_blocks, col_blocks, rows, cols, channels}, with the rows and cols of one block;
-      row_blocks and col_blocks are absent where there is one block.
-    """
+    """Returns {batch, [row_blocks, col_blocks,] rows, cols, channels}, without counts of 1."""
     batch, rows, cols, channels = images.shape.dims
     row_blocks, col_blocks = ([dim] if dim.size > 1 else [] for dim in blocking.dims)
     rows = mtf.Dimension(rows.name, rows.size // blocking.rows)

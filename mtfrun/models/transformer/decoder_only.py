@@ -34,25 +34,21 @@ class DecoderOnly(TokenModel):
 
     Features: "targets" {batch, length} int32 ids, 0 is padding and has no loss. In packed rows
     also "targets_segmentation", the number of the document that a position belongs to (documents
-    do not see each other), and "targets_position", the position in its document. Without these a
-    row is one document, and the step is a little cheaper. Padding before a document is
-    segment 0.
+    do not see each other; 0 is padding before a document), and "targets_position", the position in
+    it. Without these a row is one document, and the step is a little cheaper.
 
-    Pairs of texts are rows of "inputs end targets end", packed or not (data.DelimitedPairsData).
-    They are what a prefix language model reads (Raffel et al. 2020, arXiv:1910.10683, section
-    3.2.1): its inputs see each other, also later ones. In rows of another form "targets_prefix"
-    {batch, length} is not 0 at the positions that do.
+    Pairs of texts are rows of "inputs end targets end", packed or not (data.DelimitedPairsData),
+    which prefix language models read (Raffel et al. 2020, arXiv:1910.10683, section 3.2.1): inputs
+    see each other, also later ones. In rows of another form "targets_prefix" {batch, length} is not
+    0 at the positions that do.
 
     Args:
-      embedding: how ids become vectors, and vectors logits.
       stack: a class, called as `stack(mesh, d_model, dtypes)`.
       prefix: this is a prefix language model.
       shift_across_segments: a packed document's first position reads the last id of the document
         before it, as in Tensor2Tensor, instead of 0.
-      loss: of the targets.
       loss_on_targets_only: in rows of pairs, inputs and their ends have no loss. In a prefix
         language model they see the ids that they predict, so that their loss trains nothing useful.
-      dtypes: of variables and of activations.
     """
 
     optional_features: ClassVar[Collection[str]] = (
@@ -108,11 +104,10 @@ class DecoderOnly(TokenModel):
     def logits(
         self, features: Mapping[str, mtf.Tensor], call: SequenceCall = SequenceCall()
     ) -> mtf.Tensor:
-        """Returns the logits {batch, length, vocab} of the targets, float32; see `TokenModel`.
+        """See `TokenModel`. Where the first id is not predicted, its logits are zeros.
 
-        Where the first id is not predicted, its logits are zeros. With a feature
-        "inputs" {batch, length} instead of targets, the model reads these ids as they are, and the
-        logits are of the id after each; other features belong to the inputs then.
+        With a feature "inputs" {batch, length} instead of targets, the model reads these ids as
+        they are, and the logits are of the id after each; other features belong to the inputs then.
         """
         is_input = "inputs" in features
         targets = features["inputs" if is_input else "targets"]
@@ -160,10 +155,9 @@ class DecoderOnly(TokenModel):
     def decoder(
         self, features: Mapping[str, mtf.Tensor], beam: mtf.Dimension | None = None
     ) -> Decoder:
-        """Returns the step function and its first state, for the shape of features["targets"].
+        """See `TextModel`. It can read prompts in one pass, up to the padding of a row.
 
-        It can read these ids in one pass, up to the padding of a row. In a prefix language model
-        they are the inputs and their end, where "targets_prefix" is not 0.
+        In a prefix language model: inputs and their end, where "targets_prefix" is not 0.
         """
         targets = features["targets"]
         length = check_length(targets, self.position)

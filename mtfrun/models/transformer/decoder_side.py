@@ -25,34 +25,21 @@ Embed = Callable[[mtf.Tensor, mtf.Tensor | None], mtf.Tensor]
 def causal_bias(
     mesh: mtf.Mesh, length: mtf.Dimension, segments: mtf.Tensor | None
 ) -> AttentionBias:
-    """Returns the mask by which positions see earlier ones of the same document.
-
-    Args:
-      segments: {batch..., length} the document of every position; None for one document, where
-        the mask has no batch.
-    """
+    """Returns the mask by which positions see earlier ones of the same document."""
     return mask_segments(AttentionBias.of(causal_mask(mesh, length)), segments)
 
 
 def decoder_inputs(
     targets: mtf.Tensor, length: mtf.Dimension, segments: mtf.Tensor | None
 ) -> mtf.Tensor:
-    """Returns the ids {..., length} that a decoder reads: the targets one position later.
-
-    Negative ids, which are read but have no loss, lose their sign; see `shift_right`.
-    """
+    """Returns the ids {..., length} that a decoder reads, without signs; see `shift_right`."""
     return mtf.abs(shift_right(targets, length, segments))
 
 
 def is_first_id(
     targets: mtf.Tensor, length: mtf.Dimension, segments: mtf.Tensor | None
 ) -> mtf.Tensor:
-    """Returns bool {length}, or {batch, length} with segments: whether a document begins there.
-
-    Args:
-      targets: {batch, length} ids.
-      segments: {batch, length} the document of every position; None for one document.
-    """
+    """Returns bool {length}, or {batch, length} with segments: whether a document begins there."""
     begins = mtf.equal(mtf.range(targets.mesh, length), 0)
     if segments is None:
         return begins
@@ -63,14 +50,7 @@ def is_first_id(
 def shift_right(
     targets: mtf.Tensor, length: mtf.Dimension, segments: mtf.Tensor | None = None
 ) -> mtf.Tensor:
-    """Returns the targets one position later; 0 at the start of the row and of every segment.
-
-    Teacher forcing: a decoder reads the id that it should have predicted one position earlier.
-
-    Args:
-      targets: {..., length} ids.
-      segments: {..., length} the packed document that a position belongs to.
-    """
+    """Returns the targets one position later, 0 where segments start: teacher forcing."""
     shifted = _shift(targets, length)
     if segments is None:
         return shifted
@@ -92,12 +72,11 @@ class PromptReading:
     """How a decoder reads prompts.
 
     Attributes:
-      at_once: prompts are read in one pass if all sublayers have a `prefill`; an end among
-        their ids ends nothing.
+      at_once: in one pass if all sublayers have a `prefill`; an end among their ids ends nothing.
       in_prefix: {batch..., length} bool: the positions of a prefix language model that see each
         other, all of which read ids of the prompt. It can read them in one pass only.
-      reads_start: whether position 0 of the stack reads 0, and position i the id before position
-        i of the targets. Otherwise ids are read one position earlier, where they stand.
+      reads_start: position 0 of the stack reads 0, and position i the id before position i of the
+        targets. Otherwise ids are read one position earlier, where they stand.
     """
 
     at_once: bool = False
@@ -109,16 +88,8 @@ class PromptReading:
 class StackDecoder:
     """Makes a `Decoder` of a stack: steps over one position, and a pass that reads prompts.
 
-    Attributes:
-      stack: of causal sublayers.
-      targets: {batch..., length} the prompts, and padding after them; unless they are read at once
-        only the shape is used.
-      beam: the dimension of the hypotheses of a row, if there is one.
-      call: of all steps; masks and progress are added to it.
-      embed: see `Embed`.
-      classify: returns the logits of the stack's output.
-      dtype: of masks.
-      reading: of the prompts; by default steps read them.
+    `targets` {batch..., length}: the prompts, padded; unless they are read at once only the shape
+    is used. `call` is for all steps, which add masks and progress. `dtype` is for masks.
     """
 
     stack: Stack
@@ -131,11 +102,7 @@ class StackDecoder:
     reading: PromptReading = PromptReading()
 
     def decoder(self) -> Decoder:
-        """Returns the decoder before position 0.
-
-        Raises:
-          InputError: a sublayer of a prefix language model has no `prefill`.
-        """
+        """Returns the decoder before position 0; an InputError if a prefix lacks a `prefill`."""
         if self.reading.in_prefix is not None:
             self._check_prefill()
         return self._decoder(None, None, self._length.size)
@@ -151,12 +118,7 @@ class StackDecoder:
     def _decoder(
         self, first_state: Any, prompt_lengths: mtf.Tensor | None, positions: int
     ) -> Decoder:
-        """Returns the decoder of a number of positions.
-
-        Args:
-          first_state: of the stack, perhaps for fewer positions; None for the initial one.
-          prompt_lengths: {batch...} int32, how many ids of a prompt have been read at once.
-        """
+        """Returns the decoder of a number of positions, after `prompt_lengths` {batch...} ids."""
         memory_length = mtf.Dimension("memory_length", positions)
         batch = self._batch if self.beam is None else self._batch + self.beam
         state = self.stack.initial_state(batch, memory_length, self.call)
@@ -186,12 +148,7 @@ class StackDecoder:
         )
 
     def _after_prompts(self, longest: int, prompt_lengths: mtf.Tensor) -> Decoder:
-        """Returns the decoder whose first state has read the prompts in one pass.
-
-        Args:
-          longest: the length of the longest prompt, or more.
-          prompt_lengths: {batch...} int32.
-        """
+        """Returns the decoder whose first state has read the prompts in one pass."""
         first_state = self._prefilled(self._positions_read(longest), prompt_lengths)
         return self._decoder(first_state, prompt_lengths, self._length.size)
 
@@ -219,8 +176,7 @@ class StackDecoder:
     def _positions_read(self, longest: int) -> int:
         """Returns how many positions are read in one pass: all where the mesh splits the length.
 
-        The position that reads a prompt's last id is the first step's, but the other positions of a
-        prefix see it.
+        The first step reads a prompt's last id, but the other positions of a prefix see it.
         """
         length = self._length
         memory_length = mtf.Dimension("memory_length", length.size)

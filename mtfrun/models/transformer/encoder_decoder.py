@@ -37,12 +37,9 @@ class EncoderDecoder(TokenModel):
     Args:
       encoder, decoder: classes, called as `encoder(mesh, d_model, dtypes)`; the decoder's sublayers
         contain `EncoderDecoderAttention`.
-      embedding: how ids become vectors, and vectors logits.
       inputs_vocabulary_size: the number of input ids, which then have another embedding;
         None for one embedding of inputs and targets.
       shift_across_segments: see `DecoderOnly`.
-      loss: of the targets.
-      dtypes: of variables and of activations.
     """
 
     required_features: ClassVar[Collection[str]] = ("inputs", "targets")
@@ -105,10 +102,7 @@ class EncoderDecoder(TokenModel):
     def decoder(
         self, features: Mapping[str, mtf.Tensor], beam: mtf.Dimension | None = None
     ) -> Decoder:
-        """Returns the step function and its first state, for the shape of features["targets"].
-
-        The hypotheses of a beam share the encoder's output.
-        """
+        """See `TextModel`. The hypotheses of a beam share the encoder's output."""
         check_length(features["targets"], self.position)
         unpacked = {name: features[name] for name in ("inputs", "targets")}
         call = self._encoded(unpacked, SequenceCall())

@@ -17,10 +17,7 @@ from mtfrun.models.transformer.sublayer import Sublayer
 
 
 class EncoderDecoderAttention(Sublayer):
-    """Every position attends to the encoder's output, as far as the bias does not mask it.
-
-    Vaswani et al. 2017, arXiv:1706.03762, section 3.2.3.
-    """
+    """Attention to the encoder's output; Vaswani et al. 2017, arXiv:1706.03762, section 3.2.3."""
 
     def __init__(
         self,
@@ -43,7 +40,6 @@ class EncoderDecoderAttention(Sublayer):
         )
 
     def __call__(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
-        """Returns {batch..., length, d_model} for x of the same shape."""
         encoder = _encoder(call)
         return self.attention.over_sequences(x, encoder.output, encoder.bias, call)
 

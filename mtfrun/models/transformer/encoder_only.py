@@ -31,10 +31,7 @@ class EncoderOnly(TokenModel):
     (data.TextClassificationData). In packed rows also "inputs_segmentation" and "inputs_position".
 
     Args:
-      embedding: how ids become vectors, and vectors logits.
       stack: a class, called as `stack(mesh, d_model, dtypes)`.
-      loss: of the targets.
-      dtypes: of variables and of activations.
     """
 
     required_features: ClassVar[Collection[str]] = ("inputs", "targets")
@@ -73,8 +70,8 @@ class EncoderOnly(TokenModel):
     ) -> Decoder:
         """Returns a decoder of the targets, which do not depend on each other.
 
-        Each is predicted from all of features["inputs"], which are at least as long as the targets,
-        in one pass before the first step. So decoding fills in the positions without an id.
+        All are predicted from features["inputs"], which are at least as long, in one pass before
+        the first step: decoding fills in the positions without an id.
         """
         check_length(features["inputs"], self.position)
         logits = self.logits(features)
@@ -88,12 +85,7 @@ class EncoderOnly(TokenModel):
 
 
 def encoder_bias(inputs: mtf.Tensor, segments: mtf.Tensor | None) -> AttentionBias:
-    """Returns the mask of an encoder: within documents, or without them all but padding.
-
-    Args:
-      inputs: {batch..., length} ids.
-      segments: {batch..., length} the document of every position, or None.
-    """
+    """Returns the mask of an encoder: within documents, or without `segments` all but padding."""
     if segments is not None:
         return mask_segments(AttentionBias(), segments)
     return AttentionBias.of(PaddingMask(rename_length_to_memory_length(inputs)))

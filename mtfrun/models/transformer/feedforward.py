@@ -23,7 +23,6 @@ class FeedForward(Sublayer):
         use_bias: bool = False,
         dropout_rate: float = 0.0,
     ) -> None:
-        """Makes the maps {d_model, d_ff} and {d_ff, d_model}, with dropout between them."""
         super().__init__()
         hidden = mtf.Dimension("d_ff", d_ff)
         self.wi = Dense(mesh, [d_model], [hidden], dtypes, use_bias=use_bias, activation=activation)
@@ -31,12 +30,14 @@ class FeedForward(Sublayer):
         self.wo = Dense(mesh, [hidden], [d_model], dtypes, use_bias=use_bias)
 
     def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
-        """Returns {..., d_model} for x of the same shape."""
         return self.wo(self.dropout(self.wi(x, call), call), call)
 
 
 class GatedFeedForward(Sublayer):
-    """(activation(x * wi_0) . (x * wi_1)) * wo; Shazeer 2020, arXiv:2002.05202, eq. 6."""
+    """(activation(x * wi_0) . (x * wi_1)) * wo; Shazeer 2020, arXiv:2002.05202, eq. 6.
+
+    GEGLU by default; mtf.swish gives SwiGLU, mtf.sigmoid GLU.
+    """
 
     def __init__(
         self,
@@ -49,10 +50,6 @@ class GatedFeedForward(Sublayer):
         use_bias: bool = False,
         dropout_rate: float = 0.0,
     ) -> None:
-        """Makes two maps {d_model, d_ff} and one {d_ff, d_model}, with dropout between them.
-
-        GEGLU by default; mtf.swish gives SwiGLU, mtf.sigmoid GLU.
-        """
         super().__init__()
         hidden = mtf.Dimension("d_ff", d_ff)
         self.wi_0 = Dense(
@@ -63,6 +60,5 @@ class GatedFeedForward(Sublayer):
         self.wo = Dense(mesh, [hidden], [d_model], dtypes, use_bias=use_bias)
 
     def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
-        """Returns {..., d_model} for x of the same shape."""
         hidden = self.wi_0(x, call) * self.wi_1(x, call)
         return self.wo(self.dropout(hidden, call), call)

@@ -36,7 +36,6 @@ class LocalSelfAttention(SelfAttention):
     the last `window` positions only, in a ring, and cost as much as that.
 
     Args:
-      mesh, d_model, dtypes, heads, rotary, relative_bias, dropout_rate: see `SelfAttention`.
       window: how many positions a causal query sees, its position included.
     """
 
@@ -90,10 +89,7 @@ class LocalSelfAttention(SelfAttention):
     def _ring_bias(
         self, window: mtf.Dimension, position: mtf.Tensor, call: SequenceCall
     ) -> AttentionBias:
-        """Returns the bias of a step's logits {window_length}, with heads where they differ.
-
-        The call's bias is for the positions 0, 1, ...
-        """
+        """Returns the bias {window_length}; the call's bias is for the positions 0, 1, ..."""
         positions = ring_positions(window, position)
         bias = mtf.to_float(mtf.less(positions, 0)) * MASKED
         mask = call.self_attention_bias.value()

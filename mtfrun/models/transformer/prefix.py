@@ -12,8 +12,7 @@ from mtfrun.layers import AttentionBias, CausalMask, mask_segments, rename_lengt
 def is_delimited_input(targets: mtf.Tensor, length: mtf.Dimension) -> mtf.Tensor:
     """Returns {..., length} bool: whether an id belongs to inputs, their end included.
 
-    Args:
-      targets: {..., length} ids; the number of ends before inputs is even, also in packed rows.
+    The number of ends before inputs is even, also in packed rows.
     """
     ends = mtf.cumsum(mtf.cast(mtf.equal(targets, END_ID), tf.int32), length, exclusive=True)
     return mtf.equal(mtf.mod(ends, 2), 0)
@@ -24,12 +23,8 @@ def prefix_of_delimited(
 ) -> mtf.Tensor:
     """Returns {..., length} bool: the positions that see each other; see `is_delimited_input`.
 
-    They predict inputs, or read their end and predict the first target.
-
-    Args:
-      targets, length: see `is_delimited_input`.
-      with_padding: padding after the last end counts as inputs do, so that all positions see it;
-        otherwise it is excluded.
+    They predict inputs, or read their end and predict the first target. `with_padding`: padding
+    after the last end counts as inputs do, so that all positions see it.
     """
     inside = mtf.cast(is_delimited_input(targets, length), tf.int32)
     reads_inputs = mtf.maximum(inside, mtf.shift(inside, 1, length, wrap=False))
@@ -38,13 +33,7 @@ def prefix_of_delimited(
 
 
 def prefix_of_prompts(prompts: mtf.Tensor, length: mtf.Dimension) -> mtf.Tensor:
-    """Returns {..., length} bool: the positions that predict or read the ids of a prompt.
-
-    As with `prefix_of_delimited`, the last of these positions predicts the first id after it.
-
-    Args:
-      prompts: {..., length} ids, 0 after them.
-    """
+    """Returns {..., length} bool: the positions that predict or read the ids of a prompt."""
     positions = mtf.range(prompts.mesh, length)
     number = count_prompt_ids(prompts, length)
     return mtf.less_equal(positions, number, output_shape=prompts.shape)
@@ -53,12 +42,7 @@ def prefix_of_prompts(prompts: mtf.Tensor, length: mtf.Dimension) -> mtf.Tensor:
 def prefix_bias(
     length: mtf.Dimension, in_prefix: mtf.Tensor, segments: mtf.Tensor | None
 ) -> AttentionBias:
-    """Returns the mask by which positions see earlier ones of their document, and the prefix.
-
-    Args:
-      in_prefix: {batch..., length} bool, or int not 0: whether a position belongs to the prefix.
-      segments: {batch..., length} the document of every position, or None for one document.
-    """
+    """Returns the mask by which positions see earlier ones of their document, and the prefix."""
     # As in Mesh TensorFlow, a position sees positions of the same or a lower priority.
     inside = mtf.greater(mtf.cast(in_prefix, tf.int32), 0)
     positions = mtf.range(in_prefix.mesh, length)

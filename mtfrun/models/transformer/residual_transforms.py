@@ -53,11 +53,6 @@ class Residual(_Stateless):
     """
 
     def __call__(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
-        """Returns the call's `sublayer_input` + x.
-
-        Raises:
-          InputError: this is not a transform around a sublayer.
-        """
         if call.sublayer_input is None:
             raise InputError("Residual has its place in StackTransforms.layer only")
         return call.sublayer_input + x
@@ -126,11 +121,7 @@ def add_transforms(
     *,
     prefix: str = "",
 ) -> list[str]:
-    """Makes transforms the attributes of a module, named after their classes; returns the names.
-
-    Args:
-      module: gets the attributes, so that its path precedes the names of their variables.
-    """
+    """Makes transforms the attributes of a module, named after their classes; returns the names."""
     names = [prefix + name for name in distinct_names(classes)]
     for name, transform_class in zip(names, classes, strict=True):
         setattr(module, name, transform_class(mesh, d_model, dtypes))
@@ -140,8 +131,7 @@ def add_transforms(
 def distinct_names(classes: Sequence[Callable[..., Any]]) -> list[str]:
     """Returns an attribute name for each class: "self_attention" for SelfAttention.
 
-    A class may have a `short_name` instead. One that is listed twice gets numbers, "norm_0" and
-    "norm_1".
+    A class may have a `short_name` instead. One that is listed twice gets numbers: "norm_0".
     """
     # A functools.partial stands for its class.
     classes = [getattr(cls, "func", cls) for cls in classes]

@@ -14,11 +14,7 @@ def ring_dimension(size: int) -> mtf.Dimension:
 
 
 def ring_positions(window: mtf.Dimension, position: mtf.Tensor) -> mtf.Tensor:
-    """Returns {..., window} int32: the position in every slot, negative in an empty one.
-
-    Args:
-      position: {...} int32, the last position that was written.
-    """
+    """Returns the position in every slot after `position` was written; negative if empty."""
     slots = mtf.range(position.mesh, window)
     age = mtf.mod(mtf.sub(position, slots, output_shape=[*position.shape, window]), window.size)
     return position - age
@@ -32,10 +28,8 @@ def write_to_ring(
 ) -> tuple[KeysAndValues, mtf.Dimension]:
     """Returns the ring with the entries of a position, and the dimension of its slots.
 
-    Args:
-      ring: {batch..., window_length, ...} each.
-      entries: {batch..., ...} each, of one position.
-      condition: {batch...} bool: rows where it does not hold keep their ring; None for all.
+    `ring`: {batch..., window_length, ...} each; `entries`: {batch..., ...}. Rows where `condition`
+    {batch...} does not hold do not change.
     """
     window = ring.keys.shape.get_dim_by_name(_WINDOW)
     slot = position % window.size
@@ -50,10 +44,8 @@ def ring_after(
 ) -> KeysAndValues:
     """Returns the ring after the first positions were written; zeros in empty slots.
 
-    Args:
-      memory: {batch..., length, ...} each, the entries of positions 0, 1, ...
-      number: {batch...} int32, how many of them were written.
-      shape: of the ring: as the memory, with a dimension "window_length" instead of `length`.
+    `memory`: {batch..., length, ...} each; `number` {batch...}: how many positions were written;
+    `shape` has a dimension "window_length" instead of `length`.
     """
     positions = ring_positions(shape.get_dim_by_name(_WINDOW), number - 1)
     return memory.map(lambda x: mtf.gather(x, positions, length, output_shape=shape))

@@ -25,7 +25,12 @@ RelativeBiasClass = Callable[..., RelativePositionBias]
 
 
 class SelfAttention(Sublayer):
-    """Every position attends to those that the call's `self_attention_bias` does not mask."""
+    """Every position attends to those that the call's `self_attention_bias` does not mask.
+
+    Args:
+      relative_bias: a class, called as `relative_bias(mesh, dtypes)`, for logits by distance of
+        this layer alone; a `Stack` can have one for all layers.
+    """
 
     def __init__(
         self,
@@ -39,11 +44,6 @@ class SelfAttention(Sublayer):
         dropout_rate: float = 0.0,
         block_length: int | None = None,
     ) -> None:
-        """Makes the projections; see `MultiHeadAttention`.
-
-        `relative_bias` is a class, called as `relative_bias(mesh, dtypes)`, for logits by distance
-        of this layer alone; a `Stack` can have one for all layers.
-        """
         super().__init__()
         self.attention = MultiHeadAttention(
             mesh,
@@ -57,7 +57,6 @@ class SelfAttention(Sublayer):
         self.relative_bias = None if relative_bias is None else relative_bias(mesh, dtypes)
 
     def __call__(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
-        """Returns {batch..., length, d_model} for x of the same shape."""
         return self.attention.over_sequences(x, x, self._bias(x, call), call)
 
     def initial_state(
@@ -68,10 +67,7 @@ class SelfAttention(Sublayer):
     def step(
         self, x: mtf.Tensor, state: KeysAndValues, call: SequenceCall
     ) -> tuple[mtf.Tensor, KeysAndValues]:
-        """Returns the output at one position and the cache with that position written.
-
-        The bias must mask later positions.
-        """
+        """Returns the output and the cache with the position; the bias must mask later ones."""
         position = call.progress.step_position()
         cache, memory_length = self.attention.extend_cache(
             state, x, position, call.progress.is_after_prompt()

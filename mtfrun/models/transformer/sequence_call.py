@@ -25,21 +25,13 @@ class DecodingProgress:
     prompt_lengths: mtf.Tensor | None = None
 
     def step_position(self) -> mtf.Tensor:
-        """Returns the position that a step computes.
-
-        Raises:
-          InputError: the call is not a step.
-        """
+        """Returns the position; an InputError if the call is not a step."""
         if self.position is None:
             raise InputError("a step of a layer with a state needs call.progress.position")
         return self.position
 
     def prefill_lengths(self) -> mtf.Tensor:
-        """Returns how many ids of every row are read in one pass.
-
-        Raises:
-          InputError: the call is not a prefill.
-        """
+        """Returns `prompt_lengths`; an InputError if the call is not a prefill."""
         if self.prompt_lengths is None:
             raise InputError("a prefill needs call.progress.prompt_lengths")
         return self.prompt_lengths
@@ -53,12 +45,7 @@ class DecodingProgress:
 
 @dataclasses.dataclass(frozen=True)
 class EncoderMemory:
-    """What a decoder attends to besides itself.
-
-    Attributes:
-      output: {batch..., length, d_model}, the encoder's output.
-      bias: added to the logits of the attention to it.
-    """
+    """The output {batch..., length, d_model} of an encoder, and the bias of the attention to it."""
 
     output: mtf.Tensor = differentiated_field()
     bias: AttentionBias = NO_BIAS
@@ -69,12 +56,10 @@ class SequenceCall(Call):
     """One call of a Transformer, an argument of every sublayer and transform.
 
     Attributes:
-      training, key, collector: see `Call`.
-      self_attention_bias: added to the logits of self-attention: of {memory_length} in a step of
-        decoding, else of {length, memory_length}, with the batch dimensions where the masks of
-        rows differ.
+      self_attention_bias: added to the logits of self-attention: {memory_length} in a step of
+        decoding, else {length, memory_length}, with the batch dimensions where the masks of rows
+        differ.
       bidirectional: whether positions see later ones; relative positions have a sign then.
-      progress: of decoding.
       encoder: what a decoder attends to besides itself; None without an encoder.
       nonpadding: {batch..., length} float32, 1.0 for tokens and 0.0 for padding; None for no
         padding.

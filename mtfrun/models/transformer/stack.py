@@ -36,19 +36,18 @@ class Stack(Sublayer):
     numbers: "feed_forward_0", "feed_forward_1".
 
     Args:
-      mesh, d_model, dtypes: of all layers.
       num_layers: the number of blocks.
       layers: classes, called as `sublayer_class(mesh, d_model, dtypes)` for every block.
       transforms: of the input, around every sublayer, and of the output: see `StackTransforms`.
       relative_bias: a class, called as `relative_bias(mesh, dtypes)`, for logits by distance in the
         self-attention of all blocks; None for none.
-      rematerialise: compute the inner values of every block again in the backward pass instead of
-        keeping them: less memory for about a third more time.
+      rematerialise: compute the inner values of every block again in the backward pass: less memory
+        for about a third more time.
       scan_blocks: how many blocks a loop has in its body, which is compiled instead of all
         `num_layers`; None unrolls them. The time to compile then hardly depends on the number of
-        layers. Variables, checkpoints and numbers are the same. In training only the inputs of
-        groups of this many blocks are stored, the rest is computed again as with `rematerialise`,
-        which changes nothing more. Decoding is unrolled, and so are the groups on several devices.
+        layers; variables, checkpoints and results are the same. In training only the inputs of
+        groups of this many blocks are stored, as with `rematerialise`, which changes nothing more.
+        Decoding is unrolled, and so are the groups on several devices.
     """
 
     def __init__(
@@ -96,11 +95,7 @@ class Stack(Sublayer):
     def share_layers(self, other: Stack) -> None:
         """Takes the sublayers of another stack's blocks that have the same names here.
 
-        Their variables are those of the other stack, and so are those of the transforms and of the
-        relative bias.
-
-        Raises:
-          InputError: the other stack has another number of blocks.
+        The transforms and the relative bias as well. Both stacks need the same number of blocks.
         """
         if len(self.blocks) != len(other.blocks):
             raise InputError(
@@ -115,7 +110,6 @@ class Stack(Sublayer):
             self.relative_bias = other.relative_bias
 
     def __call__(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
-        """Returns {batch..., length, d_model} for x of the same shape."""
         x, call = self._begin(x, call)
         # What a loop computes inside cannot be recorded.
         if self._scan_blocks is not None and call.recorder is None:

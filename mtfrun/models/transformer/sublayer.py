@@ -26,39 +26,32 @@ class Sublayer(Layer, abc.ABC):
     ) -> Any:
         """Returns the state before the first position, of `step` and `prefill`: nested tensors.
 
-        Args:
-          batch: the dimensions of x in `step`, without d_model. What belongs to one row, such as a
-            cache of keys, has them all; what rows share may lack those that they share it over.
-          call: of all steps, still without a position.
+        `batch`: the dimensions of x in `step`, without d_model. A tensor for one row, such as a
+        cache of keys, has them all; a tensor that rows share may lack those that they share it
+        over. The call has no position yet.
         """
         return ()
 
     def step(self, x: mtf.Tensor, state: Any, call: SequenceCall) -> tuple[mtf.Tensor, Any]:
-        """Returns the output at one position and the next state; x: {..., d_model}.
+        """Returns the output at `call.progress.position` and the next state; x: {..., d_model}.
 
-        The position is `call.progress.position`. A layer that computes positions one by one, as
-        this default does, has no state.
+        A layer that computes positions one by one, as this default does, has no state.
         """
         return self(x, call), state
 
     def can_prefill(self, call: SequenceCall) -> bool:
-        """Returns whether the layer has a `prefill` for such calls.
+        """Returns whether the layer has a `prefill` for such calls; otherwise steps read prompts.
 
         A layer defines it where it has a state, and where `step` is not for whole sequences.
-        Prompts are read by steps if any layer has none.
         """
         stateless = type(self).initial_state is Sublayer.initial_state
         return stateless or type(self).prefill is not Sublayer.prefill
 
     def prefill(self, x: mtf.Tensor, state: Any, call: SequenceCall) -> tuple[mtf.Tensor, Any]:
-        """Returns the output for whole sequences and the state after them; see `can_prefill`.
+        """Returns the output for whole sequences and the state after it; see `can_prefill`.
 
         The state of every row is as after steps at the positions before
         `call.progress.prompt_lengths`; later steps at these positions leave it as it is. A layer
         that computes positions one by one, as this default does, has one step for all of them.
-
-        Args:
-          x: {..., length, d_model}.
-          state: of `initial_state` with as many positions.
         """
         return self.step(x, state, call)

@@ -56,7 +56,6 @@ class TokenEmbedding:
 
     @property
     def width(self) -> mtf.Dimension:
-        """The dimension of the vectors."""
         return mtf.Dimension("d_model", self.d_model)
 
     def table(
@@ -87,15 +86,7 @@ def embed(
     position: Position | None,
     call: Call,
 ) -> mtf.Tensor:
-    """Returns the vectors {..., d_model} of ids {...}, with the vectors of their positions added.
-
-    Args:
-      positions: of the ids, in their shape or a scalar; None for 0, 1, ... along "length".
-      position: the vectors of positions; None adds nothing.
-
-    Raises:
-      ShapeError: `position` has no vectors for all of the length.
-    """
+    """Returns vectors of ids plus vectors of positions, by default 0, 1, ... along "length"."""
     x = embedding(ids, call)
     if position is None:
         return x
@@ -107,11 +98,7 @@ def embed(
 
 
 def check_length(ids: mtf.Tensor, position: Position | None) -> mtf.Dimension:
-    """Returns the dimension "length" of ids.
-
-    Raises:
-      ShapeError: `position` has no vectors for all of it.
-    """
+    """Returns the dimension "length"; a ShapeError if `position` has no vectors for all of it."""
     length = ids.shape.get_dim_by_name("length")
     if position is not None:
         position.check_length(length)

@@ -16,10 +16,8 @@ def target_weights(
 ) -> mtf.Tensor:
     """Returns the weight {batch, length} of every target in the loss: 1 or, for padding, 0.
 
-    Args:
-      targets: {batch, length} int32; what has no loss may be negative.
-      is_input: {batch, length} bool, which positions are inputs and have no loss either.
-      padding_id: 0 or -1, see `TokenEmbedding`.
+    Ids without a loss may be negative; positions of `is_input` {batch, length} have none either.
+    `padding_id` is 0 or -1, see `TokenEmbedding`.
     """
     has_loss = mtf.greater(targets, padding_id)
     if is_input is not None:
@@ -39,7 +37,7 @@ class TokenLoss:
         all of them. The gradients of a batch with much padding are smaller, so that Adam's epsilon
         has a larger share.
       denominator: the step divides the loss of a batch, or of a microbatch, by this number instead:
-        Mesh TensorFlow's "loss_denominator", by which gradients grow with the batch. None for none.
+        Mesh TensorFlow's "loss_denominator", by which gradients grow with the batch.
     """
 
     label_smoothing: float = 0.0
@@ -70,17 +68,11 @@ class TokenLoss:
         *,
         num_classes: int,
     ) -> Loss:
-        """Returns the sum of the cross entropies of all targets that are trained on.
+        """Returns the sum of the cross entropies of targets {batch, length}, by their weights.
 
         Metrics: "loss", nats per token without label smoothing and z-loss; "accuracy", the share of
-        targets that no other id's logit exceeds.
-
-        Args:
-          logits: {batch, length, vocab} float32.
-          targets: {batch, length} int32; those that have no weight may be negative.
-          weights: {batch, length} float32, of every target.
-          num_classes: the number of ids that can be predicted; the other entries of "vocab" are
-            padding.
+        targets that no other id's logit exceeds. Targets without a weight may be negative; entries
+        of "vocab" from `num_classes` on are padding.
         """
         vocab = logits.shape.get_dim_by_name("vocab")
         weight = mtf.reduce_sum(weights)
@@ -114,7 +106,6 @@ class TokenLoss:
         return Loss(total, self._divisor(targets, weight), metrics)
 
     def _divisor(self, targets: mtf.Tensor, weight: mtf.Tensor) -> mtf.Tensor:
-        """Returns what the step divides the sum over targets {batch, length} by."""
         if self.is_mean_over_targets:
             return weight
         number = self.denominator or float(targets.shape.size)

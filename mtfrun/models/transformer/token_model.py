@@ -22,7 +22,6 @@ class TokenModel(TextModel):
 
     Args:
       embedding: how ids become vectors, and vectors logits.
-      loss: of the targets.
       dtypes: of variables and of activations.
     """
 
@@ -52,12 +51,10 @@ class TokenModel(TextModel):
 
     @property
     def metric_shapes(self) -> dict[str, mtf.Shape]:
-        """The metrics of the model and of its layers, such as a mixture's load."""
         return {"loss": mtf.Shape(), "accuracy": mtf.Shape(), **super().metric_shapes}
 
     @property
     def vocabulary_sizes(self) -> dict[str, int]:
-        """The number of ids, by the paths of the variables with a dimension "vocab"."""
         sizes = {"embedding/table": self._vocabulary_size}
         if self.softmax.kernel is not self.embedding.table:
             sizes["softmax/kernel"] = self._vocabulary_size
@@ -65,7 +62,6 @@ class TokenModel(TextModel):
 
     @property
     def num_classes(self) -> int:
-        """The number of ids, without those that only pad "vocab"."""
         return self._num_classes
 
     def loss(
@@ -94,10 +90,7 @@ class TokenModel(TextModel):
     def logits(
         self, features: Mapping[str, mtf.Tensor], call: SequenceCall = SequenceCall()
     ) -> mtf.Tensor:
-        """Returns the logits {batch, length, vocab} of the targets, float32.
-
-        The call has no masks; by default there is no dropout either.
-        """
+        """Returns float32 logits {batch, length, vocab} of the targets; the call has no masks."""
 
     def allows_padding(self, length: int) -> bool:
         """Returns whether all layers ignore padding, and there are positions for the length."""
@@ -105,5 +98,4 @@ class TokenModel(TextModel):
         return has_positions and not depends_on_padding(self)
 
     def target_weights(self, features: Mapping[str, mtf.Tensor]) -> mtf.Tensor:
-        """Returns the weight {batch, length} of every position in the loss, float32."""
         return target_weights(features["targets"], padding_id=self.padding_id)

@@ -14,7 +14,11 @@ TRANSPOSED_FROM = 2**23
 
 
 class TokenSoftmax(mtf.Module):
-    """The logits of a vocabulary, without a bias; padding is too unlikely to be predicted."""
+    """The logits of a vocabulary, without a bias; padding is too unlikely to be predicted.
+
+    The kernel is {d_model, vocab}, or the table of the embedding `tied`. Entries of `vocab` from
+    `num_classes` on are padding. `dtypes` are the product's too; logits are float32.
+    """
 
     def __init__(
         self,
@@ -26,16 +30,6 @@ class TokenSoftmax(mtf.Module):
         *,
         tied: Embedding | None = None,
     ) -> None:
-        """Makes the spec of the kernel {d_model, vocab}, or takes the table of an embedding.
-
-        Args:
-          num_classes: the number of ids that can be predicted; the other entries of `vocab` are
-            padding.
-          vocab: the dimension of the logits.
-          d_model: the dimension of the vectors.
-          dtypes: of the kernel, and of the product; logits are float32.
-          tied: the embedding whose table is used, see `Embedding.logits`.
-        """
         super().__init__()
         self._mesh = mesh
         self._num_classes = num_classes
@@ -80,7 +74,6 @@ class TokenSoftmax(mtf.Module):
         return logits
 
     def _masked(self, logits: mtf.Tensor) -> mtf.Tensor:
-        """Returns logits {..., vocab} in float32, of the padding too low to be predicted."""
         logits = mtf.to_float(logits)
         if self._vocab.size == self._num_classes:
             return logits

@@ -17,12 +17,9 @@ SublayerClass = Callable[..., Sublayer]
 
 
 class TransformedLayer(Sublayer):
-    """Transforms in their order, with a sublayer in the place of `CallLayer`.
+    """Transforms in their order, with a sublayer in the place of the only `CallLayer`.
 
     Variables are named "layer/..." and after the classes of the transforms, "norm/scale".
-
-    Raises:
-      InputError: `CallLayer` is not listed exactly once.
     """
 
     def __init__(
@@ -44,7 +41,6 @@ class TransformedLayer(Sublayer):
         self.layer = layer(mesh, d_model, dtypes)
 
     def __call__(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
-        """Returns {..., length, d_model} for x of the same shape."""
         return self._run(lambda y: self.layer(y, call), x, call)
 
     def initial_state(

@@ -20,9 +20,8 @@ class ExpertChoice:
     An expert takes the `capacity` tokens of a group with the largest scores. Unlike in the paper's
     equation 1, scores are normalised over the tokens of a group, and a token's weights are divided
     by the number of its experts. The routing of a token depends on the tokens after it in its
-    group, which do not exist yet while decoding.
-
-    The routing has a choice for every expert, and combining costs as much.
+    group, which do not exist yet while decoding. Combining costs as much as a choice for every
+    expert.
 
     Attributes:
       z_loss: the coefficient of the router z-loss.

@@ -17,13 +17,11 @@ class GateContext:
     """One call of a gate: its dimensions, the importance of the tokens, training or not.
 
     Attributes:
-      group: the dimension of the tokens that compete for the experts' slots.
-      experts: the dimension of the experts, without a layout rule.
-      capacity: the dimension of the slots that every expert has for a group.
+      group: the tokens that compete for the experts' slots.
+      experts: has no layout rule.
+      capacity: the slots that every expert has for a group.
       importance: {..., group} float32 in [0, 1]: 1 for a token that may have as many experts as
         the gate allows, between 0 and 1 for a token that may have one, 0 for padding. None: all 1.
-      training: whether the gate's training policies apply.
-      key: of the noise of random policies.
     """
 
     group: mtf.Dimension
@@ -35,7 +33,6 @@ class GateContext:
 
     @property
     def dims(self) -> tuple[mtf.Dimension, mtf.Dimension, mtf.Dimension]:
-        """The dimensions (group, experts, capacity)."""
         return self.group, self.experts, self.capacity
 
     def full_importance(self) -> mtf.Tensor | None:
@@ -47,11 +44,7 @@ class GateContext:
         return None if self.importance is None else mtf.to_float(mtf.greater(self.importance, 0.0))
 
     def key_for(self, policy: object, stream: str) -> mtf.Key:
-        """Returns the key of a policy's noise; draws of different streams are independent.
-
-        Raises:
-          InputError: the call has no key.
-        """
+        """Returns the key of a random policy; draws of different streams are independent."""
         if self.key is None:
             raise InputError(
                 f"{type(policy).__name__} needs random numbers and this call has no key: "
@@ -68,7 +61,7 @@ class Gate(Protocol):
 
 
 def masked(x: mtf.Tensor, mask: mtf.Tensor | None) -> mtf.Tensor:
-    """Returns x times a mask; x for None."""
+    """Returns x times a mask, if there is one."""
     return x if mask is None else x * mask
 
 
@@ -81,12 +74,7 @@ def make_routing(
     logits: mtf.Tensor,
     z_loss: float = 0.0,
 ) -> Routing:
-    """Returns the routing of a gate. Its loss is the balance loss, in training plus the z-loss.
-
-    Args:
-      choices, gates, balance_loss: see `Routing`.
-      logits: {..., group, experts} of the gates.
-    """
+    """Returns the routing of a gate. Its loss is the balance loss, in training plus the z-loss."""
     loss = balance_loss
     if z_loss and context.training:
         token_mask = context.full_importance()

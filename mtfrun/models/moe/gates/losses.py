@@ -14,10 +14,9 @@ def load_balancing_loss(
 ) -> mtf.Tensor:
     """Returns experts**2 times the mean of f_e * P_e, 1 where the load is uniform; a scalar.
 
-    f_e is the fraction of the tokens that choose expert e, P_e the mean of their gates for it:
-    the fraction has no gradient, the mean has. Lepikhin et al. 2020, arXiv:2006.16668, section 2.2;
-    Fedus et al. 2021, arXiv:2101.03961, equations 4 to 6. Means are over the whole group, padding
-    included.
+    f_e is the fraction of the tokens that choose expert e, without a gradient, P_e the mean of
+    their gates for it. Lepikhin et al. 2020, arXiv:2006.16668, section 2.2; Fedus et al. 2021,
+    arXiv:2101.03961, equations 4 to 6. Means are over the whole group, padding included.
 
     Args:
       mask: {..., group, experts} 1.0 at the expert that a token chooses; with a further dimension
@@ -39,14 +38,7 @@ def load_balancing_loss(
 def router_z_loss(
     logits: mtf.Tensor, experts: mtf.Dimension, token_mask: mtf.Tensor | None = None
 ) -> mtf.Tensor:
-    """Returns the mean of logsumexp(logits)**2 over the tokens, a scalar: it keeps logits small.
-
-    Zoph et al. 2022, arXiv:2202.08906, equation 5.
-
-    Args:
-      logits: {..., group, experts}.
-      token_mask: {..., group} 0.0 for tokens that do not count; None for none.
-    """
+    """Returns the mean of logsumexp(logits)**2; Zoph et al. 2022, arXiv:2202.08906, eq. 5."""
     square = mtf.square(mtf.reduce_logsumexp(logits, experts))
     if token_mask is None:
         return mtf.reduce_mean(square)

@@ -15,8 +15,8 @@ from mtfrun.models.moe.routing import Choice, Routing
 class NoTokenLeftBehind:
     """Fedus et al. 2021, arXiv:2101.03961, appendix B; Mesh TensorFlow's "ntlb".
 
-    Every token has one expert: the first of its `top_k` best that has a free slot.
-    The weight is the probability of that expert.
+    Every token has one expert, the first of its `top_k` best that has a free slot, with this
+    expert's probability as the weight.
 
     Attributes:
       top_k: how many experts a token tries; at most their number.

@@ -15,12 +15,10 @@ EPSILON = 1e-9
 
 
 class Candidate(NamedTuple):
-    """One expert for every token, before capacity.
+    """One expert {..., group} int32 for every token, before capacity.
 
-    Attributes:
-      expert: {..., group} int32.
-      gate: {..., group} float32, the weight of the expert's output if the token is dispatched.
-      mask: {..., group, experts} float32, 1.0 at the expert that a token selects.
+    `gate` {..., group} float32: the weight of the expert's output if the token is dispatched.
+    `mask` {..., group, experts} float32: 1.0 at the expert.
     """
 
     expert: mtf.Tensor
@@ -29,13 +27,10 @@ class Candidate(NamedTuple):
 
 
 class Positions(NamedTuple):
-    """The positions of the tokens of one choice.
+    """The positions {..., group} of the tokens of one choice, at or above capacity where dropped.
 
-    Attributes:
-      position: {..., group} int32, the position in the expert, at or above capacity where dropped.
-      dispatched: {..., group} float32, 1.0 where the position is below the capacity.
-      selected: {..., group} float32, 1.0 where the token selected an expert.
-      used: {..., experts} float32, the slots that are used after this choice.
+    `dispatched`: 1.0 where the position is below the capacity. `selected`: 1.0 where the token
+    selected an expert. `used` {..., experts}: the slots that are used after this choice.
     """
 
     position: mtf.Tensor
@@ -56,9 +51,8 @@ def position_in_expert(
     Lepikhin et al. 2020, arXiv:2006.16668, algorithm 1: the running count c_e. Computed in float32,
     which is exact up to groups of 16 million tokens and has a cumulative sum on every device.
 
-    Args:
-      mask: {..., group, experts} 1.0 at the expert of a token, at most one.
-      used: {..., experts} the slots that earlier choices use; None for none.
+    `mask` {..., group, experts}: 1.0 at the expert of a token, at most one. `used` {..., experts}:
+    the slots that earlier choices use.
     """
     before = mtf.cumsum(mask, group, exclusive=True)
     if used is not None:
@@ -72,10 +66,7 @@ def position_in_expert(
 
 
 def dispatch_in_order(candidates: Iterable[Candidate], context: GateContext) -> list[Choice]:
-    """Returns the choices: the first of all tokens get their slots before the second of any.
-
-    The gate of a token that is dropped becomes 0.
-    """
+    """Returns the choices: all first ones get slots before any second; dropped gates are 0."""
     used = None
     choices = []
     for expert, gate, mask in candidates:
@@ -94,15 +85,7 @@ def normalise_gates(choices: Iterable[Choice]) -> tuple[Choice, ...]:
 def rank_tokens(
     scores: mtf.Tensor, group: mtf.Dimension, rank: mtf.Dimension
 ) -> tuple[mtf.Tensor, mtf.Tensor]:
-    """Returns the tokens in descending order of their scores, and the rank of every token.
-
-    Args:
-      scores: {..., group}.
-      rank: a dimension of the same size.
-
-    Returns:
-      token_of_rank {..., rank} and its inverse rank_of_token {..., group}, both int32.
-    """
+    """Returns token_of_rank {..., rank} by descending scores, and its inverse {..., group}."""
     by_rank = mtf.Dimension("by_rank", group.size)
     _, token_of_rank = mtf.top_k(mtf.stop_gradient(scores), group, rank)
     _, inverse = mtf.top_k(mtf.negative(token_of_rank), rank, by_rank)

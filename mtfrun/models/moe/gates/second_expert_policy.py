@@ -44,10 +44,7 @@ class Threshold:
 
 @dataclasses.dataclass(frozen=True)
 class Random:
-    """Tokens with probability min(1, gate / threshold).
-
-    Lepikhin et al. 2020, arXiv:2006.16668, algorithm 1, with the threshold 1/2.
-    """
+    """Tokens with probability min(1, gate / threshold); arXiv:2006.16668, algorithm 1."""
 
     threshold: float = 0.2
 

@@ -30,11 +30,7 @@ class Argmax:
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """A draw from softmax(logits / temperature); Fedus et al. 2021, table 11.
-
-    Raises:
-      InputError: the temperature is not above 0.
-    """
+    """A draw from softmax(logits / temperature), temperature > 0; Fedus et al. 2021, table 11."""
 
     temperature: float = 1.0
 
@@ -54,8 +50,7 @@ class Switch:
     Slots are assigned in the order of the group; tokens whose expert is full have none.
 
     Attributes:
-      policy_training, policy_evaluation: choose the expert. The policy of evaluation must not
-        draw random numbers.
+      policy_training, policy_evaluation: choose the expert, in evaluation without random numbers.
       z_loss: the coefficient of the router z-loss.
     """
 

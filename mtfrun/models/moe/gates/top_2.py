@@ -27,8 +27,7 @@ class Top2:
 
     Attributes:
       second_policy_training, second_policy_evaluation: which tokens have a second expert, by its
-        normalised gate. The policy of evaluation must not draw random
-        numbers.
+        normalised gate. The policy of evaluation must not draw random numbers.
       second_expert_loss: whether second choices are balanced as well, with half the weight.
       z_loss: the coefficient of the router z-loss.
     """
@@ -57,12 +56,7 @@ class Top2:
 
 
 class Top2Candidates(NamedTuple):
-    """The two best experts of every token.
-
-    Attributes:
-      first, second: the candidates, their gates not normalised.
-      gates_without_first: {..., group, experts} the gates, 0 at the first expert.
-    """
+    """The two best experts, gates not normalised; `gates_without_first` are 0 at the first."""
 
     first: Candidate
     second: Candidate
@@ -75,13 +69,10 @@ def top_2_candidates(
     first_mask: mtf.Tensor | None = None,
     second_mask: mtf.Tensor | None = None,
 ) -> Top2Candidates:
-    """Returns the best and the second best expert.
+    """Returns the best and the second best expert by probabilities {..., group, experts}.
 
-    Args:
-      gates: probabilities {..., group, experts}.
-      first_mask: {..., group} 0.0 for tokens without a first expert, whose best one is then the
-        second; None for none.
-      second_mask: {..., group} 0.0 for tokens without a second expert; None for none.
+    `first_mask` {..., group} is 0.0 for tokens without a first expert, whose best one is then the
+    second, `second_mask` for tokens without a second expert.
     """
     gate_1, expert_1 = mtf.top_1(gates, experts)
     mask_1 = masked(mtf.one_hot(expert_1, experts), first_mask)
@@ -98,14 +89,7 @@ def top_2_candidates(
 def top_2_balancing_loss(
     top_2: Top2Candidates, gates: mtf.Tensor, context: GateContext, *, second_expert_loss: bool
 ) -> mtf.Tensor:
-    """Returns the load balancing loss of first choices, plus half that of second ones if asked for.
-
-    Both are of the candidates, before policy and capacity drop any.
-
-    Args:
-      gates: {..., group, experts} of the tokens that count.
-      second_expert_loss: whether second choices are balanced as well.
-    """
+    """Returns the loss of first candidates, plus half the loss of second ones if asked for."""
     group, experts = context.group, context.experts
     balance_loss = load_balancing_loss(top_2.first.mask, gates, group, experts)
     if not second_expert_loss:
@@ -124,8 +108,7 @@ class Top2V1:
 
     Attributes:
       second_policy_training, second_policy_evaluation: which tokens have a second expert, by its
-        unnormalised gate. The policy of evaluation must not draw random
-        numbers.
+        unnormalised gate. The policy of evaluation must not draw random numbers.
       second_expert_loss, z_loss: see `Top2`.
     """
 

@@ -17,14 +17,12 @@ class TopK:
     """Softmax over all experts, then the k largest: Mixtral, Jiang et al. 2024, arXiv:2401.04088.
 
     Unlike `Top2` and `TopN` it has no policy: a token has k experts. With k = 1 and without
-    normalisation it is `Switch`.
-
-    The load balancing loss counts all k choices: experts / k times the sum of f_e * P_e, where f_e
-    is the mean number of choices of expert e by a token and P_e its mean probability, so that it is
-    1 where the load is uniform.
+    normalisation it is `Switch`. The load balancing loss counts all k choices: experts / k times
+    the sum of f_e * P_e, where f_e is the mean number of choices of expert e by a token and P_e its
+    mean probability, so that it is 1 where the load is uniform.
 
     Attributes:
-      num_experts: k.
+      num_experts: k, at most the number of experts.
       normalise: whether the weights are the probabilities divided by the sum of the k largest, as
         in Mixtral, or the probabilities themselves.
       z_loss: the coefficient of the router z-loss.
@@ -35,11 +33,6 @@ class TopK:
     z_loss: float = 0.0
 
     def __call__(self, logits: mtf.Tensor, context: GateContext) -> Routing:
-        """Returns the routing for logits {..., group, experts}, float32.
-
-        Raises:
-          InputError: there are fewer than k experts.
-        """
         group, experts, nonpadding = context.group, context.experts, context.nonpadding()
         check_fields(self, Range(1, experts.size, whole=True), "num_experts")
         ranks = mtf.Dimension("ranks", self.num_experts)

@@ -22,8 +22,7 @@ class TopN:
     Attributes:
       num_experts: n.
       second_policy_training, second_policy_evaluation: which tokens have a second, third, ...
-        expert, by its normalised gate. The policy of evaluation must not draw random
-        numbers.
+        expert, by its normalised gate. The policy of evaluation must not draw random numbers.
       z_loss: the coefficient of the router z-loss.
     """
 
