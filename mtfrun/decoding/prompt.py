@@ -56,7 +56,7 @@ def start_of(
 
 
 def worth_reading_at_once(number: int, longest: int) -> bool:
-    """Returns whether a pass is faster than steps: 1/4 of a step a position (measured)."""
+    """Returns whether a pass is faster than steps; a position costs 1/4 step at most (measured)."""
     return 0 < longest <= 3 * number
 
 
