@@ -12,11 +12,9 @@ from mtfrun.layers.layer import Call, Layer
 
 
 class ActivationScale(Layer):
-    """Returns its input, and adds metrics of it: "rms" and "max".
+    """Returns its input, and adds its metrics "rms" (root mean square) and "max" (absolute).
 
-    These are the root of the mean square of all entries, padding included, and the largest absolute
-    value; over steps and microbatches they are averaged. It can stand among the transforms of a
-    stack, which make it with the arguments of all transforms; it needs none of them.
+    All entries count, also padding; steps and microbatches are averaged. It can be a transform.
     """
 
     short_name = "activation"
@@ -27,7 +25,6 @@ class ActivationScale(Layer):
         d_model: mtf.Dimension | None = None,
         dtypes: mtf.DTypePolicy | None = None,
     ) -> None:
-        """Takes the arguments of all transforms."""
         super().__init__()
 
     @property

@@ -16,22 +16,17 @@ from mtfrun.errors import InputError
 class AttentionHeads:
     """The number and the size of the heads of attention, and what their projections have.
 
-    With fewer memory heads than heads, `num_heads // num_memory_heads` queries share keys and
-    values (Ainslie et al. 2023, arXiv:2305.13245); with one memory head, all queries do (Shazeer
-    2019, arXiv:1911.02150).
-
     Attributes:
       num_heads: the number of queries of a position.
-      num_memory_heads: the number of keys and values of a position; None for `num_heads`.
+      num_memory_heads: the number of keys and values of a position, which divides `num_heads`; None
+        for as many. Fewer are shared by queries (Ainslie et al. 2023, arXiv:2305.13245), one by all
+        (Shazeer 2019, arXiv:1911.02150).
       d_kv: the size of a query, a key or a value.
       scaled_logits: logits are divided by the square root of `d_kv`, as in Vaswani et al. 2017,
         arXiv:1706.03762, equation 1. Otherwise, as in Mesh TensorFlow, this factor is part of the
         initial projection of queries.
       use_bias: the projections to queries, keys and values have biases.
       use_output_bias: the projection of the result has one.
-
-    Raises:
-      InputError: a size is below 1, or the memory heads do not divide the heads.
     """
 
     num_heads: int = 8
@@ -89,18 +84,13 @@ def dot_product_attention(
     """Returns softmax(query * key + bias) * value; Vaswani et al. 2017, arXiv:1706.03762, eq. 1.
 
     Without the paper's factor d_kv ** -0.5: as in Mesh TensorFlow it is part of the initial query
-    projection. The softmax is in float32. Storage orders in which the two products need no
-    transposes: query {batch..., heads, length, d_kv}, key and value {batch..., heads,
-    memory_length, d_kv}.
+    projection. The softmax is in float32. No transposes: query {batch..., heads, length, d_kv}, key
+    and value {batch..., heads, memory_length, d_kv}, which share the dimensions that they lack.
 
     Args:
-      query: {..., d_kv}, without `memory_length`.
-      key, value: {..., memory_length, d_kv}; dimensions that they lack, such as heads, are shared.
-      memory_length: the dimension attended to.
-      d_kv: the dimension of the product of query and key.
       d_v: the dimension of the values and, last, of the result; None for `d_kv`.
       bias: added to the logits, broadcast by name; in float32, unless it has the query's type: for
-        a mask bfloat16 is enough and cheaper, a trained bias should be float32.
+        a mask bfloat16 is enough and cheaper.
       extra_logit: a further logit in the softmax, whose value is 0: attention to nothing.
       drop: applied to the weights, such as dropout.
     """
@@ -119,10 +109,7 @@ def dot_product_attention(
 
 
 class KeysAndValues(NamedTuple):
-    """The keys and values of a memory, which decoding caches.
-
-    {batch..., heads, memory_length, d_kv} each, without `heads` where all queries share one head.
-    """
+    """Cached {batch..., heads, memory_length, d_kv} each, without `heads` if queries share one."""
 
     keys: mtf.Tensor
     values: mtf.Tensor

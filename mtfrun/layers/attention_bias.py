@@ -1,9 +1,8 @@
 """The bias of attention logits, in a form of which any block can be computed.
 
-A bias of all queries and all memory positions has length * memory_length entries for every mask, in
+A bias of all queries and memory positions has length * memory_length entries for every mask, in
 bfloat16 2 GB for 32,768 positions. Here it is a sum of terms that are functions of a few numbers a
-position, such as its document. A block of the bias is computed by the same terms from the numbers
-of the block's positions.
+position, such as its document: a block needs the numbers of its positions only.
 """
 
 from __future__ import annotations
@@ -24,10 +23,7 @@ TermT = TypeVar("TermT", bound="BiasTerm")
 
 
 class AttentionWindow(NamedTuple):
-    """How far queries see: at most from `before` positions earlier to `after` later ones.
-
-    None stands for any distance. It is a bound, by which blocks are skipped; not a mask.
-    """
+    """How far queries see `before` and `after` (None: any): it skips blocks and is not a mask."""
 
     before: int | None = None
     after: int | None = None
@@ -40,9 +36,8 @@ class AttentionWindow(NamedTuple):
 class BiasTerm(abc.ABC):
     """A term of a bias, a frozen dataclass whose tensors are the numbers that it is computed from.
 
-    A tensor {..., length} belongs to the queries, {..., memory_length} to the memory, and a tensor
-    with neither to all positions. The names of the two dimensions are not fixed. A tensor that
-    needs a gradient is a `differentiated_field()`.
+    A tensor {..., length} is of the queries, {..., memory_length} of the memory, one with neither
+    of all positions; the names are free. `differentiated_field()`s have gradients.
     """
 
     @property
@@ -110,10 +105,7 @@ NO_BIAS = AttentionBias()
 
 @dataclasses.dataclass(frozen=True)
 class TensorBias(BiasTerm):
-    """A tensor {..., length, memory_length} or {..., memory_length}.
-
-    It takes the memory that the other terms avoid, but may be any function.
-    """
+    """Any {..., length, memory_length} or {..., memory_length}, whose memory other terms avoid."""
 
     bias: mtf.Tensor = dataclasses.field(metadata=DIFFERENTIATED)
 

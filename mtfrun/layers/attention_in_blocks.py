@@ -1,10 +1,9 @@
 """Dot-product attention in blocks of queries and memory, with memory proportional to the length.
 
-The logits of all queries and all positions of the memory are never stored. The softmax of a query
-is summed up block by block with a running maximum (Milakov & Gimelshein 2018, arXiv:1805.02867;
-Rabe & Staats 2021, arXiv:2112.05682), and the backward pass computes the weights of a block again
-from the logarithm of the sum (Dao et al. 2022, arXiv:2205.14135, algorithms 1 and 4). Blocks that
-no query sees, such as those above the diagonal of a causal mask, are skipped.
+The logits of all queries and memory positions are never stored. The softmax of a query is summed up
+block by block with a running maximum (Milakov & Gimelshein 2018, arXiv:1805.02867; Rabe & Staats
+2021, arXiv:2112.05682); the backward pass recomputes a block's weights from the logarithm of the
+sum (Dao et al. 2022, arXiv:2205.14135, algorithms 1 and 4). Blocks that no query sees are skipped.
 """
 
 from __future__ import annotations
@@ -28,13 +27,7 @@ _LOWEST = -1e30
 
 @dataclasses.dataclass(frozen=True)
 class Blocks:
-    """Positions cut into blocks of one size; the last one may be filled with zeros.
-
-    Attributes:
-      whole: the dimension of all positions.
-      number: the dimension of the blocks.
-      block: the dimension of the positions of a block.
-    """
+    """Positions (`whole`) cut into equal blocks; the last one may be filled with zeros."""
 
     whole: mtf.Dimension
     number: mtf.Dimension
@@ -99,8 +92,7 @@ def attention_in_blocks(
     """Returns `dot_product_attention`, up to rounding, in the shape and type of the query.
 
     query: {..., length, d_kv}; memory: {..., memory_length, d_kv}, dimensions that it lacks are
-    shared; neither length is split over devices. The window of the bias counts both lengths from
-    the same position. A block has at most `block_length` queries and positions of the memory.
+    shared; neither length is split over devices. The bias's window counts both from one position.
     """
     queries, positions = Blocks.of(length, block_length), Blocks.of(memory_length, block_length)
     window = bias.window
@@ -208,7 +200,6 @@ class _Passes:
         return [of_query, of_keys, of_values, *of_trained]
 
     def _query_gradients(self, inputs: Sequence[mtf.Tensor], rows: _Rows) -> list[mtf.Tensor]:
-        """Returns the gradients of the queries and of what the bias is computed from."""
         query, _, _, *trained = inputs
         mesh = query.mesh
 
@@ -312,12 +303,9 @@ class _Passes:
 
 
 class _Rows(NamedTuple):
-    """What the backward pass needs of every query.
+    """What the backward pass needs of every query: {..., blocks, block}, of `gradient` with d_kv.
 
-    Attributes:
-      log_sums: {..., blocks, block} float32.
-      gradient: {..., blocks, block, d_kv} of the result.
-      lost: {..., blocks, block} float32, the mean of the gradients of a query's weights.
+    `log_sums` and `lost`, the mean of the gradients of a query's weights, are float32.
     """
 
     log_sums: mtf.Tensor
@@ -328,10 +316,7 @@ class _Rows(NamedTuple):
 def _visible_blocks(
     index: mtf.Tensor, blocks: Blocks, other: Blocks, window: AttentionWindow
 ) -> tuple[mtf.Tensor | int, mtf.Tensor | int]:
-    """Returns the first block of `other` that a block sees, and the one after the last.
-
-    At least one, also where nothing is within the window.
-    """
+    """Returns the range (end excluded, never empty) of the blocks of `other` that a block sees."""
     size, number = other.block.size, other.number.size
     first: mtf.Tensor | int = 0
     last: mtf.Tensor | int = number
@@ -359,7 +344,6 @@ def _loop(
     start: Sequence[mtf.Tensor],
     rounds: int = 1,
 ) -> list[mtf.Tensor]:
-    """Returns the variables of a loop over first, ..., last - 1, one round at a time."""
     index = mtf.constant(mesh, first, dtype=tf.int32) if isinstance(first, int) else first
     after: list[mtf.Tensor]
     _, *after = mtf.while_loop(

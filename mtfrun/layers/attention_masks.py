@@ -70,10 +70,7 @@ class PaddingMask(BiasTerm):
 
 @dataclasses.dataclass(frozen=True)
 class WindowMask(BiasTerm):
-    """A query sees the memory that is less than `size` positions away.
-
-    query: {length} int32 positions; memory: {memory_length} int32 positions.
-    """
+    """A query {length} sees memory {memory_length} less than `size` away; both int32 positions."""
 
     query: mtf.Tensor
     memory: mtf.Tensor
@@ -91,10 +88,7 @@ class WindowMask(BiasTerm):
 
 
 def causal_mask(mesh: mtf.Mesh, length: mtf.Dimension) -> CausalMask:
-    """Returns the mask {length, memory_length} by which position i sees 0..i.
-
-    Two ranges, which are compared when the mask is needed: never a constant of the program.
-    """
+    """Returns {length, memory_length}, where i sees 0..i, of ranges: no constant of the program."""
     memory_length = mtf.Dimension("memory_length", length.size)
     return CausalMask(mtf.range(mesh, length), mtf.range(mesh, memory_length), after=0)
 

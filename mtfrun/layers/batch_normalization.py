@@ -11,9 +11,9 @@ from mtfrun.layers.layer import Call, Layer
 class BatchNorm(Layer):
     """`mtf.batch_normalize` with a trained scale and bias, and moving averages for evaluation.
 
-    In training the next moving averages go to the call's collector: they are assigned at the end of
-    the step, because a variable must not be read after it was assigned. They are linear in the
-    statistics of the batch, so that over microbatches their mean is right.
+    In training the next moving averages go to the call's collector, to be assigned at the end of
+    the step: a variable must not be read after it was assigned. They are linear in the statistics
+    of the batch, so that over microbatches their mean is right.
     """
 
     def __init__(
@@ -30,12 +30,8 @@ class BatchNorm(Layer):
         """Makes the specs of scale, bias, moving_mean and moving_variance {*features}.
 
         Args:
-          mesh: the mesh.
-          features: dimensions such as the channels; the statistics are taken over all other
-            dimensions of x, blocks and batch included.
-          dtypes: of the variables; x keeps its type.
-          momentum: the factor of the moving averages in a step; the batch's statistics have the
-            factor 1 - momentum.
+          features: such as the channels; the statistics are over all other dimensions of x.
+          momentum: the factor of the moving averages in a step; the batch's is 1 - momentum.
           epsilon: added to the variance.
           init_zero: the scale is initialised to 0, not 1: a residual block begins as the identity
             (Goyal et al. 2017, arXiv:1706.02677, section 5.1).

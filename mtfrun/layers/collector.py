@@ -10,11 +10,7 @@ from mtfrun.errors import InputError
 
 
 class Metric(NamedTuple):
-    """A mean as its two parts, float32; value = total / weight.
-
-    The weight is a scalar, the total may have dimensions. Parts of batches, microbatches and hosts
-    add up to the exact mean of all.
-    """
+    """The mean total / weight (a scalar), float32; parts of batches and hosts add up exactly."""
 
     total: mtf.Tensor
     weight: mtf.Tensor
@@ -23,11 +19,9 @@ class Metric(NamedTuple):
 class Collected(NamedTuple):
     """The contents of a `Collector`, a nested structure of tensors.
 
-    Attributes:
-      losses: scalars by the path of their layer, each added to the mean loss of a batch.
-      metrics: by path of the layer and name, "path/name"; without gradients.
-      updates: the next values of variables by their path, such as moving averages; they are
-        assigned after the optimizer's step, since a step must not read what it has assigned.
+    `losses`: scalars by the path of their layer, added to the mean loss of a batch; `metrics`: by
+    "path/name", without gradients; `updates`: the next values of variables by path, such as moving
+    averages, assigned after the optimizer's step, since a step must not read what it has assigned.
     """
 
     losses: dict[str, mtf.Tensor]
@@ -39,7 +33,6 @@ class Collector:
     """Takes the losses, metrics and updates of layers during one call of a model."""
 
     def __init__(self) -> None:
-        """Starts empty."""
         self._collected = Collected({}, {}, {})
 
     @property
@@ -94,13 +87,11 @@ class Collector:
 
 
 class Recorded(NamedTuple):
-    """The contents of a `Recorder`, a nested structure of tensors.
+    """The contents of a `Recorder`, a nested structure of tensors by the path of their layer.
 
-    Attributes:
-      self_attention, memory_attention: by the path of the attention {batch..., heads..., length,
-        memory_length}, the weights of vectors to their sequence, and to another one.
-      experts: by the path of the mixture and the name of a level, the expert to which every token
-        is dispatched first, int32, -1 for none; {...} of all tokens, in batch order.
+    Attention weights {batch..., heads..., length, memory_length} of vectors to their sequence, and
+    to another one; by level the expert of every token, int32 {...} in batch order: the one to which
+    it is dispatched first, -1 for none.
     """
 
     self_attention: dict[str, mtf.Tensor]
@@ -109,13 +100,9 @@ class Recorded(NamedTuple):
 
 
 class Recorder:
-    """Takes inner values of layers during one call of a model, which is not for training.
-
-    A layer that computes them in another way, such as attention in blocks, leaves them out.
-    """
+    """Takes layers' inner values, outside of training; attention in blocks, for one, has none."""
 
     def __init__(self) -> None:
-        """Starts empty."""
         self.contents = Recorded({}, {}, {})
 
     def add_attention(self, layer: mtf.Module, weights: mtf.Tensor, *, to_itself: bool) -> None:

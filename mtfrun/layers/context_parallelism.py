@@ -20,8 +20,8 @@ QUERY_LENGTH = "query_length"
 class HeadGroups:
     """Groups of heads, one for each of the `number` parts that the length is split into.
 
-    Head h is number h // groups of group h % groups, so that heads which are split over another
-    axis stay where they are. `heads` is the dimension of the heads of keys and values.
+    Head h of `heads`, which keys and values have, is number h // groups of group h % groups, so
+    that heads which are split over another axis stay where they are.
     """
 
     heads: mtf.Dimension
@@ -46,8 +46,7 @@ class HeadGroups:
     def exchange(self, x: mtf.Tensor, positions: mtf.Dimension, name: str) -> mtf.Tensor:
         """Returns a group's heads of all positions, for all heads of a part: an all-to-all.
 
-        x: {groups, ..., positions, d_kv}, its positions split; the result: {length: number, ...,
-        name: positions, d_kv}, of which the first dimension is split.
+        x: {groups, ..., split positions, d_kv}; result: {split length, ..., name: positions, d_kv}.
         """
         return mtf.reshape(x, _rename(x.shape, positions.name, name, "length"))
 
@@ -58,8 +57,7 @@ class HeadGroups:
     def part(self, x: mtf.Tensor) -> mtf.Tensor:
         """Returns the numbers of a bias that a device with a group's heads needs.
 
-        Numbers of positions are gathered; numbers of heads {..., heads, ...} become
-        {length: number, ..., heads of a group, ...}.
+        Positions are gathered, {..., heads, ...} become {length: number, ..., of a group, ...}.
         """
         if "length" in x.shape.dimension_names:
             x = mtf.rename_dimension(x, "length", QUERY_LENGTH)

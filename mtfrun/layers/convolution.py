@@ -12,14 +12,10 @@ from mtfrun.layers.layer import Call
 
 
 class _Convolution(mtf.Module):
-    """Base class of convolutions with a trained filter and without a bias.
+    """A trained filter without a bias, for `_convolve`: (x, filter, strides, padding, *blocks).
 
-    Attributes:
-      _convolve: the operation, called as (x, filter, strides, padding, *blocks).
-      _spatial: the names of the filter's spatial dimensions.
-      _default_size, _default_stride: of the filter along each of them.
-      _transposed: the filter is {*spatial, output_dim, input_dim}, not {*spatial, input_dim,
-        output_dim}.
+    `_default_size` and `_default_stride` are of each of `_spatial`; `_transposed`: output_dim
+    first.
     """
 
     _convolve: ClassVar[Callable[..., mtf.Tensor]]
@@ -43,11 +39,7 @@ class _Convolution(mtf.Module):
     ) -> None:
         """Makes the spec of the filter {*spatial, input_dim, output_dim}.
 
-        Sizes and strides are one number for each spatial dimension. `blocks` are the dimensions
-        that count blocks of the first spatial dimensions, None for none.
-
-        Raises:
-          InputError: `filter_size` has not one size for each spatial dimension.
+        `blocks` are the dimensions that count blocks of the first spatial ones, None for none.
         """
         super().__init__()
         n = len(self._spatial)
@@ -93,30 +85,21 @@ class Conv1D(_Convolution):
 
 
 class Conv2D(_Convolution):
-    """`mtf.conv2d_with_blocks` with a trained filter {height, width, input_dim, output_dim}.
-
-    `blocks`: of rows and of columns.
-    """
+    """`mtf.conv2d_with_blocks` by {height, width, input_dim, output_dim}; blocks of both."""
 
     _spatial = ("filter_height", "filter_width")
     _convolve = staticmethod(mtf.conv2d_with_blocks)
 
 
 class Conv3D(_Convolution):
-    """`mtf.conv3d_with_blocks` with a trained filter {depth, height, width, input_dim, output_dim}.
-
-    `blocks`: of the depth and the height.
-    """
+    """`mtf.conv3d_with_blocks` by {depth, height, width, input_dim, output_dim}; blocks of two."""
 
     _spatial = ("filter_depth", "filter_height", "filter_width")
     _convolve = staticmethod(mtf.conv3d_with_blocks)
 
 
 class Conv2DTranspose(_Convolution):
-    """`mtf.conv2d_transpose_with_blocks` with a filter {height, width, output_dim, input_dim}.
-
-    `blocks`: of rows and of columns.
-    """
+    """`mtf.conv2d_transpose_with_blocks` by {height, width, output_dim, input_dim}."""
 
     _spatial = Conv2D._spatial
     _default_size = _default_stride = 2
@@ -125,10 +108,7 @@ class Conv2DTranspose(_Convolution):
 
 
 class Conv3DTranspose(_Convolution):
-    """`mtf.conv3d_transpose_with_blocks`: {depth, height, width, output_dim, input_dim}.
-
-    `blocks`: of the depth and the height.
-    """
+    """`mtf.conv3d_transpose_with_blocks` by {depth, height, width, output_dim, input_dim}."""
 
     _spatial = Conv3D._spatial
     _default_size = _default_stride = 2
@@ -137,10 +117,7 @@ class Conv3DTranspose(_Convolution):
 
 
 class SeparableConv1D(mtf.Module):
-    """A depthwise convolution along a sequence, then a pointwise one over the channels.
-
-    The separable convolution of Chollet 2016, arXiv:1610.02357, in one dimension.
-    """
+    """A depthwise convolution of a sequence, then a pointwise; Chollet 2016, arXiv:1610.02357."""
 
     def __init__(
         self,
@@ -157,8 +134,7 @@ class SeparableConv1D(mtf.Module):
     ) -> None:
         """Makes the specs of a filter {relative_position, input_dim} and its bias, and a `Dense`.
 
-        Position l reads the positions l + first ... l + last, `relative_positions` being (first,
-        last).
+        Position l reads l + first ... l + last, `relative_positions` being (first, last).
         """
         super().__init__()
         self._dtypes = dtypes

@@ -44,8 +44,7 @@ class Dense(mtf.Module):
     ) -> None:
         """Makes the specs of kernel {*reduced_dims, *new_dims} and bias {*new_dims}.
 
-        With expert_dims, which x has too, both have these first: every expert has a map. A
-        reduced dimension with the name of a new one is called "_name" in the kernel.
+        expert_dims come first in both. A reduced dimension with a new one's name is called "_name".
         """
         super().__init__()
         experts = tuple(expert_dims)
@@ -80,10 +79,9 @@ class Dense(mtf.Module):
         return y if self._activation is None else self._activation(y)
 
     def of_rows(self, x: mtf.Tensor, sizes: mtf.Tensor, call: Call) -> mtf.Tensor:
-        """Returns {rows, *new_dims}: every row by the map of its expert.
+        """Returns {rows, *new_dims}: every row by the map of its expert; see `mtf.grouped_matmul`.
 
-        x: {rows, *reduced_dims}, sorted by expert; sizes: {expert} int32, how many rows each has;
-        see `mtf.grouped_matmul`.
+        x: {rows, *reduced_dims}, sorted by expert; sizes: {expert} int32, the rows of each.
         """
         dtype = self._dtypes.activation
         x = self._input(x)
@@ -96,7 +94,6 @@ class Dense(mtf.Module):
         return y if self._activation is None else self._activation(y)
 
     def _input(self, x: mtf.Tensor) -> mtf.Tensor:
-        """Returns x in the activation type, with the dimensions of the kernel."""
         for name, inner_name in self._renamed.items():
             x = mtf.rename_dimension(x, name, inner_name)
         return mtf.cast(x, self._dtypes.activation)
@@ -105,8 +102,7 @@ class Dense(mtf.Module):
 class DenseProduct(mtf.Module):
     """The product of activation_i(x * kernel_i); Shazeer 2020, arXiv:2002.05202.
 
-    With (mtf.gelu, None) it is GEGLU, with (mtf.swish, None) SwiGLU; with one activation it is a
-    `Dense`.
+    (mtf.gelu, None) is GEGLU, (mtf.swish, None) SwiGLU; one activation is a `Dense`.
     """
 
     def __init__(
@@ -120,10 +116,7 @@ class DenseProduct(mtf.Module):
         activations: Sequence[Callable[[mtf.Tensor], mtf.Tensor] | None] = (mtf.gelu, None),
         use_bias: bool = False,
     ) -> None:
-        """Makes one map {*reduced_dims, *new_dims} for every activation; None is the identity.
-
-        `expert_dims` as in `Dense`.
-        """
+        """Makes a map for every activation, None for the identity; `expert_dims` as in `Dense`."""
         super().__init__()
         experts = tuple(expert_dims)
         self.factors = [

@@ -13,12 +13,10 @@ from mtfrun.layers.layer import Call
 class Dropout(mtf.Module):
     """Sets a share of the elements to 0 in training; Srivastava et al. 2014.
 
-    The draws depend on the step's key, the module's path and the element's index, so that no
-    layout and no rematerialisation changes them. An InputError if the rate is not in [0, 1).
+    Draws depend on key, path and element: no layout and no rematerialisation changes them.
     """
 
     def __init__(self, rate: float) -> None:
-        """Takes the share of elements that are dropped."""
         super().__init__()
         check_range("dropout_rate", rate, SHARE_BELOW_1)
         self.rate = rate
@@ -34,11 +32,7 @@ class Dropout(mtf.Module):
 class AttentionDropout:
     """The dropout of attention weights, of every part of them as if all were computed at once.
 
-    Attributes:
-      rate: the share of weights that are dropped.
-      key: the key of all weights.
-      within: the dimensions {..., length, memory_length} of all weights, with the indices along
-        them that the part has.
+    `within` has the dimensions {..., length, memory_length} of all weights, and the part's indices.
     """
 
     rate: float

@@ -23,10 +23,7 @@ class Embedding(mtf.Module):
         initializer: mtf.Initializer = mtf.initializers.RandomNormal(1.0),
         logits_scale: float | None = None,
     ) -> None:
-        """Makes the spec of the table {vocab, d_model}.
-
-        `logits_scale` is the factor of the vectors in `logits`; None for d_model ** -0.5.
-        """
+        """Makes the spec of the table {vocab, d_model}; for `logits_scale` see `logits`."""
         super().__init__()
         self.logits_scale = d_model.size**-0.5 if logits_scale is None else logits_scale
         self._vocab = vocab
@@ -63,7 +60,6 @@ class PositionalEmbedding(mtf.Module):
         *,
         initializer: mtf.Initializer = mtf.initializers.RandomNormal(1.0),
     ) -> None:
-        """Makes the spec of the table {max_length, d_model}."""
         super().__init__()
         self._max_length = mtf.Dimension("max_length", max_length)
         self._dtypes = dtypes
@@ -97,8 +93,7 @@ class PositionalEmbedding(mtf.Module):
 class SinusoidPositions(mtf.Module):
     """Sines and cosines of the position; Vaswani et al. 2017, arXiv:1706.03762, section 3.5.
 
-    All sines come first, and the wavelengths end at 2 pi * 10000 exactly, as in Tensor2Tensor. No
-    variables, and any position: `max_length` only refuses longer sequences than the user expects.
+    All sines come first, and the wavelengths end at 2 pi * 10000 exactly, as in Tensor2Tensor.
     """
 
     def __init__(
@@ -108,7 +103,6 @@ class SinusoidPositions(mtf.Module):
         d_model: mtf.Dimension,
         dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
     ) -> None:
-        """Takes an even `d_model`."""
         super().__init__()
         if d_model.size % 2:
             raise mtf.ShapeError(f"sinusoid positions need an even d_model, not {d_model}")

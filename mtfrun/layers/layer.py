@@ -15,16 +15,15 @@ from mtfrun.layers.collector import Collector, Recorder
 class Call:
     """One call of a model; immutable, made once a step, and handed to every layer.
 
-    A layer is called as `layer(x, call)` and returns a tensor. Further results, such as a
-    mixture's balance loss or the next moving averages of a normalisation, go to the collector.
+    A layer is called as `layer(x, call)` and returns a tensor. Further results, such as a mixture's
+    balance loss or next moving averages, go to the collector.
 
     Attributes:
       training: whether dropout is on.
       key: the random key of this step; needed in training by layers that draw.
       collector: takes the losses, metrics and updates of layers; None drops them.
-      path_number: takes the path of a module of the first block and returns, in a loop over
-        blocks, the number of the path that it has in this round's block, an int32 scalar; see
-        `scan_layers`. None outside of loops.
+      path_number: in a loop over blocks, returns for the path of a module of the first block the
+        number of its path in this round's block, an int32 scalar; see `scan_layers`.
       recorder: takes inner values of layers, for pictures; None, as in training, for none.
     """
 
@@ -37,8 +36,7 @@ class Call:
     def key_of(self, module: mtf.Module) -> mtf.Key:
         """Returns the random key of a module; an InputError if the call has none.
 
-        It depends on the module's path, not on the order of calls, so that rematerialisation draws
-        the same numbers again.
+        It depends on the module's path, not the order of calls: rematerialisation draws it again.
         """
         if self.key is None:
             raise InputError(
@@ -52,11 +50,7 @@ CallT = TypeVar("CallT", bound=Call)
 
 
 class Layer(mtf.Module):
-    """A module that is called as `layer(x, call)` and returns a tensor; see `Call`.
-
-    A layer declares what it gives to the call's collector before the first call. Layers that
-    collect nothing may be plain modules.
-    """
+    """A module that is called as `layer(x, call)` and declares what it adds to the collector."""
 
     @property
     def depends_on_padding(self) -> bool:

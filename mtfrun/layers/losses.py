@@ -29,10 +29,7 @@ def sigmoid_cross_entropy_with_logits(
 ) -> mtf.Tensor:
     """Returns -targets * log(sigmoid(logits)) - (1 - targets) * log(1 - sigmoid(logits)), float32.
 
-    logits: {...}, of independent binary classifications; targets: probabilities {...}.
-
-    Raises:
-      ShapeError: the dimensions differ.
+    Of independent binary classifications {...}; targets: probabilities {...}.
     """
     logits, targets = mtf.to_float(logits), mtf.to_float(targets)
     if set(logits.shape) != set(targets.shape):
@@ -80,10 +77,7 @@ def regularised_cross_entropy(
     z_loss: float,
     num_classes: int | None = None,
 ) -> mtf.Tensor:
-    """Returns the loss of `softmax_cross_entropy_with_ids`, from a cross entropy without terms.
-
-    Label smoothing is spread over the first `num_classes` classes; None for all.
-    """
+    """Returns `softmax_cross_entropy_with_ids`; smoothing is over `num_classes`, None for all."""
     loss = cross_entropy.loss
     if label_smoothing:
         if num_classes is None:

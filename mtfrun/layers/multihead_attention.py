@@ -38,18 +38,10 @@ class MultiHeadAttention(mtf.Module):
         maps to: "query_bias" {heads, d_kv}, "output_bias" {d_model}.
 
         Args:
-          mesh: the mesh.
-          d_model: the dimension of the vectors.
-          dtypes: of variables and of activations.
-          heads: their number and size, and what the projections have.
           rotary: queries and keys are rotated by their position; True for the usual frequencies.
           dropout_rate: of the attention weights.
-          block_length: whole sequences with more positions are computed in blocks of at most so
-            many, with memory proportional to their length, see `attention_in_blocks`; None to
-            compute all weights at once.
-
-        Raises:
-          InputError: the block length is below 1.
+          block_length: longer sequences are computed in blocks of at most so many positions, with
+            memory proportional to their length, see `attention_in_blocks`; None for never.
         """
         super().__init__()
         check_range("block_length", block_length, COUNT, optional=True)
@@ -98,15 +90,9 @@ class MultiHeadAttention(mtf.Module):
     ) -> mtf.Tensor:
         """Returns the attention of every vector of x to keys and values, in the shape of x.
 
-        For steps of decoding, and memory whose keys and values are cached.
-
-        Args:
-          x: {batch..., length, d_model}, or {batch..., d_model} for one position.
-          memory: of `keys_and_values`, or a cache.
-          memory_length: its dimension.
-          bias: added to the logits.
-          call: see `Call`.
-          position: x's where x is one position, an int32 scalar; rotary queries need it.
+        For decoding and cached memory, whose dimension is `memory_length`. x: {batch..., length,
+        d_model}, or {batch..., d_model} for one position, whose int32 `position` rotary queries
+        need.
         """
         query = self._queries(x, position)
         mixed = dot_product_attention(
@@ -160,10 +146,7 @@ class MultiHeadAttention(mtf.Module):
         dropout: AttentionDropout | None,
         record: Callable[[mtf.Tensor], None] | None,
     ) -> mtf.Tensor:
-        """Returns the values by weight, of a device's heads: at once, or in blocks.
-
-        `record` takes the weights where they are computed at once.
-        """
+        """Returns the values by weight; `record` takes the weights unless there are blocks."""
         length = query.shape.dims[-2]
         if self._block_length is None or self._block_length >= max(length.size, memory_length.size):
             logits = [*(query.shape - self._d_kv), memory_length]
@@ -198,11 +181,7 @@ class MultiHeadAttention(mtf.Module):
         position: mtf.Tensor | None = None,
         groups: HeadGroups | None = None,
     ) -> KeysAndValues:
-        """Returns the keys and values of a memory {batch..., memory_length, d_model}.
-
-        Or of one position {batch..., d_model}, an int32 scalar; groups are None where no length is
-        split.
-        """
+        """Returns the keys and values of {batch..., memory_length, d_model}, or of one position."""
         heads = self._memory_heads
         keys = self._project(memory, self.key, self.key_bias, heads, groups)
         values = self._project(memory, self.value, self.value_bias, heads, groups)
@@ -224,8 +203,7 @@ class MultiHeadAttention(mtf.Module):
     ) -> tuple[KeysAndValues, mtf.Dimension]:
         """Returns the cache with the keys and values of a position, and its memory dimension.
 
-        x: {batch..., d_model}; position: an int32 scalar; condition: {batch...} bool: rows where it
-        does not hold keep their cache, None for all rows.
+        x: {batch..., d_model}; condition: {batch...} bool: where it is false the cache stays.
         """
         memory_length = cache.keys.shape.get_dim_by_name("memory_length")
         extended = cache.map(
@@ -237,11 +215,6 @@ class MultiHeadAttention(mtf.Module):
         return extended, memory_length
 
     def _head_groups(self, length: mtf.Dimension) -> HeadGroups | None:
-        """Returns the groups of heads that devices exchange; None where the length is not split.
-
-        Raises:
-          LayoutError: the devices do not divide the heads of keys and values.
-        """
         parts = self._mesh.num_splits(length)
         if parts == 1:
             return None
@@ -263,7 +236,6 @@ class MultiHeadAttention(mtf.Module):
         return query if self._logits_scale == 1.0 else query * self._logits_scale
 
     def _rotate(self, x: mtf.Tensor, position: mtf.Tensor | None) -> mtf.Tensor:
-        """Returns x {..., length, d_kv} rotated by position; None for positions 0, 1, ..."""
         if self._rotary is None:
             return x
         if position is None:
@@ -271,7 +243,6 @@ class MultiHeadAttention(mtf.Module):
         return rotate(x, position, self._d_kv, self._rotary)
 
     def _of_grouped_heads(self, x: mtf.Tensor) -> mtf.Tensor:
-        """Returns x {heads, ...} with the dimensions of grouped heads in place of heads."""
         if len(self._query_heads) == 1 or "heads" not in x.shape.dimension_names:
             return x
         heads = x.shape.get_dim_by_name("heads")
@@ -285,10 +256,7 @@ class MultiHeadAttention(mtf.Module):
         heads: Sequence[mtf.Dimension],
         groups: HeadGroups | None = None,
     ) -> mtf.Tensor:
-        """Returns {batch..., heads, length, d_kv}, so that attention needs no transposes.
-
-        With groups {groups, batch..., heads of a group, length, d_kv}.
-        """
+        """Returns {groups, batch..., heads (of a group), length, d_kv}: nothing to transpose."""
         dtype = self._dtypes.activation
         outer = (x.shape - self._d_model).dims
         sequence = [dim for dim in outer[-1:] if dim.name in ("length", "memory_length")]

@@ -51,7 +51,6 @@ class RMSNorm(mtf.Module):
         *,
         epsilon: float = 1e-6,
     ) -> None:
-        """Makes the spec of the scale {dim}, first 1."""
         super().__init__()
         self._dim = dim
         self._epsilon = epsilon
@@ -76,7 +75,6 @@ class LayerNorm(mtf.Module):
         *,
         epsilon: float = 1e-6,
     ) -> None:
-        """Makes the specs of the scale {dim}, first 1, and the bias {dim}, first 0."""
         super().__init__()
         self._dim = dim
         self._epsilon = epsilon

@@ -18,9 +18,8 @@ DIFFERENTIATED = MappingProxyType({"differentiated": True})
 def differentiated_field(*, default: Any = dataclasses.MISSING) -> Any:
     """Returns a dataclass field of a `Call`, for a tensor or None, that `recompute` differentiates.
 
-    A rematerialised function gives gradients to its arguments and to variables only, so what else
-    it reads must be declared. A field that is a dataclass, or a tuple of them, may have such
-    fields too.
+    A rematerialised function gives gradients to its arguments and to variables only: other tensors
+    must be declared. A field that is a dataclass, or a tuple of them, may have such fields too.
     """
     return dataclasses.field(default=default, metadata=DIFFERENTIATED)
 
@@ -30,8 +29,7 @@ def recompute(
 ) -> mtf.Tensor:
     """Returns function(x, call), whose inner values are computed again in the backward pass.
 
-    See `mtf.recompute_grad`. Gradients reach x, the variables of layers, and the fields of the call
-    that are `differentiated_field`s; what layers collect reaches the call's collector.
+    Gradients reach x, variables and `differentiated_field`s of the call, metrics its collector.
     """
 
     def run(x: mtf.Tensor, *fields: mtf.Tensor) -> tuple[mtf.Tensor, Collected]:

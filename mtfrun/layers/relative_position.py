@@ -21,11 +21,8 @@ def relative_position_bucket(
     """Returns the bucket, in [0, num_buckets), of each memory position - query position.
 
     Raffel et al. 2020, arXiv:1910.10683, section 2.1: short distances have a bucket each, longer
-    ones share buckets whose width grows with the logarithm, up to `max_distance`. Half of
-    bidirectional buckets are for later positions, which otherwise count as 0.
-
-    Raises:
-      InputError: no bucket is left for distances that share one.
+    ones share buckets whose width grows with the logarithm, up to `max_distance`: an InputError if
+    none is left. Half of bidirectional buckets are for later positions, which otherwise count as 0.
     """
     distance = -relative_position
     first = np.zeros_like(distance)
@@ -67,8 +64,7 @@ class RelativeLogits(BiasTerm):
     def value(self, dtype: tf.DType) -> mtf.Tensor:
         """Returns {heads, length, memory_length} float32.
 
-        A diagonal has one distance, so that there are length + memory_length - 1 of them to look
-        up. Each query has them all, one further to the left than the query before it.
+        A diagonal has one distance: every query has them all, one further left than the one before.
         """
         length, memory_length = self.query.shape.dims[-1], self.memory.shape.dims[-1]
         # One more than there are: rows of this size, read in steps of one less, move to the left.
@@ -121,7 +117,6 @@ class RelativePositionBias(mtf.Module):
         num_buckets: int = 32,
         max_distance: int = 128,
     ) -> None:
-        """Makes the spec of the table {heads, buckets}; `num_heads` as in the attention."""
         super().__init__()
         self._max_distance = max_distance
         dims = [mtf.Dimension("heads", num_heads), mtf.Dimension("buckets", num_buckets)]

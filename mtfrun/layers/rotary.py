@@ -45,15 +45,14 @@ class LinearScaling:
 
 @dataclasses.dataclass(frozen=True)
 class Llama3Scaling:
-    """Slow rotations are divided by a factor and fast ones are not, with a ramp between them.
+    """Slow rotations are divided by a factor and fast ones are not, with a ramp between: Llama 3.1.
 
-    Of Llama 3.1; Grattafiori et al. 2024, arXiv:2407.21783. A pair that turns less than
-    `low_frequency_factor` times in the original length is slow, and one that turns more than
-    `high_frequency_factor` times is fast.
+    Grattafiori et al. 2024, arXiv:2407.21783.
 
     Attributes:
       factor: of slow rotations.
-      low_frequency_factor, high_frequency_factor: turns in the original length.
+      low_frequency_factor, high_frequency_factor: pairs that turn less than the first times in the
+        original length are slow, more than the second, fast.
       original_length: the positions of the first training.
     """
 
@@ -89,13 +88,13 @@ class YarnScaling:
 
     Peng et al. 2023, arXiv:2309.00071, section 3.2 (their alpha is `slow_turns` and their beta is
     `fast_turns`) and section 3.4 (the magnitude). As in their program the ramp is linear in the
-    number of the pair, and begins and ends at whole pairs.
+    number of the pair.
 
     Attributes:
       factor: of slow rotations.
       original_length: the positions of the first training.
       slow_turns, fast_turns: turns in the original length.
-      whole_pairs: whether the ramp begins and ends at whole pairs.
+      whole_pairs: the ramp begins and ends at whole pairs, as in their program.
       attention_factor: the magnitude; None for the paper's, 0.1 * ln(factor) + 1.
     """
 
@@ -162,8 +161,7 @@ class RotaryPositions:
 
     Attributes:
       base: pair i of d_kv / 2 rotates by base ** (-2 * i / d_kv) radians a position.
-      scaling: changes these frequencies for longer sequences than in the first training;
-        None leaves them as they are.
+      scaling: of these frequencies, for longer sequences than in the first training; None for none.
     """
 
     base: float = 10000.0
@@ -190,10 +188,9 @@ def rotate(
 ) -> mtf.Tensor:
     """Returns x with its vectors rotated by their position; Su et al. 2021, arXiv:2104.09864.
 
-    The product of a rotated query and a rotated key depends on their distance only. As in equation
-    34, but with the two halves of a vector as the pairs, which is the same up to the order of d_kv.
-
-    x: {..., d_kv}; position: an int32 scalar, or {length} where x has that dimension.
+    The product of a rotated query and key depends on their distance only. As in equation 34, but
+    the pairs are the two halves of a vector, which is the same up to the order of d_kv. x: {...,
+    d_kv}; position: an int32 scalar, or {length} where x has that dimension.
     """
     half = mtf.Dimension(d_kv.name, d_kv.size // 2)
     frequencies = mtf.constant(x.mesh, positions.frequencies(d_kv.size), [half], tf.float32)

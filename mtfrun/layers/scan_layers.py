@@ -30,20 +30,14 @@ def scan_layers(
 ) -> mtf.Tensor:
     """Returns x after all rounds, each `function` with the variables of its modules.
 
-    The program holds one round and its backward pass, so that the time to trace and compile it
-    hardly grows with the number of rounds. Results are as of the rounds one after the other:
-    dropout is drawn, and losses, metrics and updates are collected, by the paths of each round's
-    modules.
-
-    In training only the input of every round is stored. The backward pass computes the inner
-    values of a round again, as `recompute` does, at the cost of one more forward pass.
+    The program holds one round and its backward pass, so that tracing and compiling hardly take
+    longer with more rounds. Dropout, losses, metrics and updates are as of the rounds one after the
+    other, by the paths of each round's modules. In training only the input of every round is
+    stored, and its inner values are recomputed, at the cost of one more forward pass.
 
     `function` calls the modules of the first round with the x and the call that it takes, and
-    returns a tensor of x's shape and type; the modules of all rounds are alike. Gradients reach the
-    fields of the call that are `differentiated_field`s.
-
-    Raises:
-      InputError: two rounds have different variables.
+    returns a tensor of x's shape and type. The rounds' variables are alike: else an InputError.
+    Gradients reach the fields of the call that are `differentiated_field`s.
     """
     loop = _Loop(function, rounds, x.mesh, call)
     fields = differentiated_tensors(call)
@@ -64,9 +58,6 @@ class _Loop:
     one place, so that this round's values are always at the same place; nothing is copied. (One
     tensor for all rounds would be copied in every round: TensorFlow's arrays have no rule in
     DTensor.)
-
-    Attributes:
-      variables: of every round, in one order.
     """
 
     def __init__(
@@ -89,7 +80,6 @@ class _Loop:
     def with_gradient(
         self, x: mtf.Tensor, fields: Sequence[mtf.Tensor], weights: Sequence[Weights]
     ) -> list[mtf.Tensor]:
-        """Returns the output and the collected values, see `forward`."""
         first_weight, per_round = 1 + len(fields), len(weights[0])
         stored: list[mtf.Tensor] = []
 
@@ -158,11 +148,7 @@ class _Loop:
         weights: Sequence[Weights],
         cotangents: Sequence[mtf.Tensor | None],
     ) -> list[mtf.Tensor | None]:
-        """Returns the gradients of x, the fields, and the weights of all rounds.
-
-        The rounds go from the last to the first, and the gradients of a round take the place of its
-        weights: after all rounds the places hold all gradients.
-        """
+        """Returns the gradients of x, the fields, and of the weights in the weights' places."""
         losses = sorted(self._collected.losses)
         of_losses = dict(zip(losses, cotangents[1 : 1 + len(losses)], strict=True))
         unused: list[bool] = []
@@ -228,7 +214,6 @@ class _Loop:
             return self._function(x, call), collector.contents
 
     def _path_number(self, i: mtf.Tensor, path: str) -> mtf.Tensor:
-        """Returns the number of the path that a module of the first round has in round i."""
         numbers = np.array([mtf.text_number(p) for p in self._paths[path]], np.uint32)
         # As int32, which all devices can look up.
         table = mtf.constant(i.mesh, numbers.view(np.int32), [self._dim], tf.int32)
@@ -252,7 +237,6 @@ class _Loop:
 
 
 def _variables(rounds: Sequence[Sequence[mtf.Module]]) -> list[list[mtf.Variable]]:
-    """Returns the variables of every round; an InputError if two rounds differ."""
     by_name = [
         {f"{i}/{name}": v for i, m in enumerate(ms) for name, v in m.named_variables().items()}
         for ms in rounds
@@ -271,7 +255,6 @@ def _variables(rounds: Sequence[Sequence[mtf.Module]]) -> list[list[mtf.Variable
 def _paths(
     rounds: Sequence[Sequence[mtf.Module]], variables: Sequence[Sequence[mtf.Variable]]
 ) -> Mapping[str, list[str]]:
-    """Returns the paths in all rounds, by that in the first, of modules and variables."""
     paths: dict[str, list[str]] = {}
     for modules in zip(*rounds, strict=True):
         inner = [module.named_modules() for module in modules]
@@ -287,5 +270,4 @@ def _or_zeros(gradient: mtf.Tensor | None, x: mtf.Tensor) -> mtf.Tensor:
 
 
 def _without(gradients: Sequence[mtf.Tensor], unused: Sequence[bool]) -> list[mtf.Tensor | None]:
-    """Returns the gradients with None for those that are not used."""
     return [None if no else gradient for gradient, no in zip(gradients, unused, strict=True)]

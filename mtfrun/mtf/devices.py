@@ -27,15 +27,12 @@ _NAME = re.compile(r"(?:.*/)?(?:device:)?([A-Za-z_]+):(\d+)")
 class DeviceSettings:
     """How TensorFlow uses the devices of this process; the last mesh decides.
 
-    CPUs ignore all but `deterministic`.
-
     Attributes:
-      tensor_float_32: a GPU may round the factors of float32 products to 10 bits (TF32), which is
-        faster, but then results on GPUs and CPUs differ. TensorFlow's default is true.
-      deterministic: operations sum in a fixed order, even where a varying one is faster, so that a
-        resumed run repeats every bit. It cannot be switched off again.
-      memory_growth: GPU memory is taken as it is needed, so that several programs share a GPU,
-        instead of almost all of it at once.
+      tensor_float_32: GPUs may round the factors of float32 products to 10 bits (TF32): faster, but
+        then results on GPUs and CPUs differ. TensorFlow's default is true.
+      deterministic: operations sum in a fixed order, even where that is slower, so that a resumed
+        run repeats every bit, on CPUs too. It cannot be switched off again.
+      memory_growth: GPU memory is taken as it is needed, so that several programs share a GPU.
     """
 
     tensor_float_32: bool = False
@@ -61,12 +58,9 @@ class DeviceSettings:
 def choose_devices(shape: Shape, names: Sequence[str] | None) -> list[str]:
     """Returns a name such as "GPU:0" for each place of a mesh, and sets up TensorFlow for them.
 
-    Without names these are the accelerators, else CPUs, which are simulated where a CPU-only
-    machine has fewer than the mesh. Of several processes each has an equal part of the places.
-
-    Raises:
-      LayoutError: a device does not exist, there are too few, TensorFlow has already started with
-        other devices, or the processes do not divide the mesh.
+    Without names these are the accelerators, else CPUs, simulated where a CPU-only machine has too
+    few. Each of several processes has an equal part of the places. A LayoutError if devices do not
+    exist, are too few, or TensorFlow has started with different ones.
     """
     if shape.size % processes.count():
         raise LayoutError(
@@ -89,12 +83,7 @@ def _needs_start(shape: Shape, kind: str) -> bool:
 
 
 def describe_devices(names: Sequence[str]) -> str:
-    """Returns a short form of device names: "GPU:0", or "CPU:0..3 (simulated)".
-
-    Examples:
-      >>> describe_devices(["GPU:0", "GPU:1"]), describe_devices(["GPU:1", "GPU:0"])
-      ('GPU:0..1', 'GPU:1, GPU:0')
-    """
+    """Returns "GPU:0", "GPU:0..1", "GPU:1, GPU:0" or "CPU:0..3 (simulated)", for example."""
     numbers = list(map(_number, names))
     text = ", ".join(names)
     if len(names) > 1 and numbers == list(range(numbers[0], numbers[0] + len(numbers))):
@@ -124,10 +113,7 @@ def nvidia_traces() -> list[str]:
 
 
 def unused_gpu(probe: Callable[[], Sequence[str]] = nvidia_traces) -> str | None:
-    """Returns why TensorFlow lists no GPU although `probe` finds traces of one, else None.
-
-    None too where CUDA_VISIBLE_DEVICES is -1, by which users say that they want no GPU.
-    """
+    """Returns why TensorFlow lists no GPU that `probe` finds; None with CUDA_VISIBLE_DEVICES=-1."""
     if tf.config.list_physical_devices("GPU"):
         return None
     traces = probe()
@@ -191,7 +177,6 @@ def _check_names(shape: Shape, names: Sequence[str]) -> list[str]:
 
 
 def _list_devices(shape: Shape) -> list[str]:
-    """Returns the names of all devices that a mesh of this shape may have, accelerators first."""
     counts = {kind: _physical(kind) for kind in _KINDS}
     if shape.size > 1:  # simulated
         counts["CPU"] = max(len(_logical_cpus()), _own_places(shape))

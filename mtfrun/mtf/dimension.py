@@ -9,12 +9,7 @@ from mtfrun.errors import ShapeError
 
 
 class Dimension(NamedTuple):
-    """A name and a size; two dimensions are equal when both are.
-
-    Examples:
-      >>> Dimension("batch", 8)
-      Dimension(name='batch', size=8)
-    """
+    """A name and a size; two dimensions are equal when both are."""
 
     name: str
     size: int
@@ -29,15 +24,7 @@ _TEXT = re.compile(r"^\s*([^\s:;,.]+)\s*:\s*(\d+)\s*$")
 
 
 def convert_to_dimension(d: DimensionLike) -> Dimension:
-    """Returns the dimension of a `Dimension`, a (name, size) pair or "name:size".
-
-    Raises:
-      ShapeError: `d` is anything else, or its size is below 1.
-
-    Examples:
-      >>> convert_to_dimension("heads:4")
-      Dimension(name='heads', size=4)
-    """
+    """Returns the dimension of a `Dimension`, (name, size) or "name:size"; else a ShapeError."""
     if isinstance(d, str):
         match = _TEXT.match(d)
         if match is None:

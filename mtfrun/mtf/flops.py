@@ -10,11 +10,7 @@ import tensorflow as tf
 
 
 class FlopCount:
-    """Floating point operations of matrix products and convolutions, two for each multiplication.
-
-    They are the whole computation's, over all devices, however it is split; `by_dtype` has them by
-    the name of the factors' type.
-    """
+    """Operations of products and convolutions over all devices, two for each multiplication."""
 
     def __init__(self) -> None:
         self.by_dtype: dict[str, int] = {}
@@ -50,10 +46,7 @@ _COUNT: contextvars.ContextVar[FlopCount | None] = contextvars.ContextVar(
 
 @contextlib.contextmanager
 def count_flops(count: FlopCount | None, rounds: int = 1) -> Iterator[None]:
-    """Adds products to a count when they are traced in the context, each `rounds` times.
-
-    None counts nothing, also where an outer context counts.
-    """
+    """Counts products that are traced in the context; None counts none, also inside a count."""
     token = _COUNT.set(count)
     try:
         with contextlib.nullcontext() if count is None else count.repeat(rounds):

@@ -21,11 +21,10 @@ _CONCURRENT = "--xla_cpu_enable_concurrency_optimized_scheduler"
 def order_for_caches() -> None:
     """Makes XLA order the operations of CPU programs for the processor's caches.
 
-    Values are then used while they are still cached. A setting in the user's XLA_FLAGS takes
-    precedence. XLA's default distributes independent operations over many cores. In a beam search
-    all key/value caches are then reordered after the last layer instead of each after its layer;
-    measured on one core, a search takes 7 % longer (small) and 4.5 % (medium, see bin/bench
-    decode). XLA reads the variable when it first compiles.
+    By default it distributes independent operations over many cores: in a beam search all key/value
+    caches are reordered after the last layer, not each after its layer. Measured on one core, a
+    search takes 7 % longer (small) and 4.5 % (medium, see bin/bench decode). The user's XLA_FLAGS
+    take precedence; XLA reads them when it first compiles.
     """
     flags = os.environ.get("XLA_FLAGS", "")
     if _CONCURRENT not in flags:
@@ -46,22 +45,17 @@ def trace_for_xla(for_xla: bool) -> Iterator[None]:
 
 
 def is_traced_for_xla(mesh: Mesh) -> bool:
-    """Returns whether operations on this mesh are traced for XLA, on one device.
-
-    On several devices DTensor compiles first: operations take the form that it supports.
-    """
+    """Returns whether XLA compiles what is traced: on one device only, where DTensor does not."""
     return _FOR_XLA.get() and not mesh.is_distributed
 
 
 def function(fn: Callable[..., Any], jit_compile: bool = False) -> Callable[..., Any]:
     """Returns `fn` traced and compiled like `tf.function`, for nested structures of named tensors.
 
-    Arguments and results are nested dictionaries, lists and tuples of tensors; every other leaf
-    must be hashable and is static: a new value of it, like new shapes, traces again. `fn` may use
-    variables without taking them as arguments. On one device several threads may call it
-    concurrently.
-
-    With `jit_compile` XLA compiles it: on CPU measured slower for training, faster for decoding.
+    Arguments and results are nested dictionaries, lists and tuples of tensors; all other leaves are
+    hashable and static: new values, like new shapes, trace again. `fn` may use variables that are
+    not arguments. On one device several threads may call it concurrently. With `jit_compile` XLA
+    compiles it: measured on CPU, training is slower and decoding faster.
     """
     compiled: dict[Any, _Compiled] = {}
 
@@ -148,7 +142,6 @@ class _Compiled:
 
 
 def _skeleton(structure: Any) -> Any:
-    """Returns a hashable form of a nested structure without its leaves."""
     if isinstance(structure, Mapping):
         return tuple((key, _skeleton(structure[key])) for key in sorted(structure))
     if isinstance(structure, (list, tuple)):

@@ -18,13 +18,11 @@ Result = TypeVar("Result")
 def value_and_gradients(
     fn: Callable[[], Any], variables: Mapping[str, Variable]
 ) -> tuple[Any, dict[str, Tensor | None]]:
-    """Returns fn() and the gradients of its (first) result with respect to the variables.
+    """Returns fn() and the gradients of its (first) result, by the path of the variables.
 
-    For use inside `mtf.function`, because DTensor has no eager tape for some operations.
-
-    fn returns a scalar tensor, or a tuple that begins with one. The gradients are by path and have
-    the shapes of the variables: for `mtf.shard_variables` ones only a part on each device; None
-    where the result does not depend on a variable.
+    Inside `mtf.function` only: DTensor has no eager tape for some operations. fn returns a scalar,
+    or a tuple that begins with one. Gradients have the variables' shapes (after
+    `mtf.shard_variables` a device has a part only); None where the result does not depend on one.
     """
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         for variable in variables.values():
@@ -50,9 +48,8 @@ def gradients(
 ) -> list[Tensor | None]:
     """Returns the gradients of the sum of `ys` with respect to `xs`; inside `mtf.function` only.
 
-    `xs` are tensors that the ys were computed from, or variables. Each y is weighted by its
-    cotangent in `grad_ys`, by default ones. A gradient has the shape and layout of its x; it is
-    None where no y depends on x.
+    `xs` are variables, or tensors that the ys were computed from; `grad_ys` the ys' cotangents, by
+    default ones. A gradient has the shape and layout of its x, or is None where no y depends on x.
     """
     tensors = [as_tensor(y) for y in ys]
     cotangents = [
@@ -65,7 +62,6 @@ def gradients(
 
 
 def _gradient_of(x: TensorLike, value: Any) -> Tensor | None:
-    """Returns a raw gradient of x as a dense tensor with x's shape and layout."""
     if value is None:
         return None
     return Tensor(x.mesh, x.mesh.constrain(tf.convert_to_tensor(value), x.shape), x.shape)
@@ -78,13 +74,10 @@ def custom_gradient(
 ) -> Result:
     """Returns fn(*explicit_inputs), with grad_fn as its gradient.
 
-    Args:
-      fn: returns a tensor or a tuple of tensors; variables that it captures get no gradient.
-      grad_fn: takes (explicit_inputs, outputs, output_grads), three lists of tensors, and returns
-        for every explicit input its gradient or None. An output that nothing depends on has None
-        or zeros as its gradient. (Mesh TensorFlow's took the operations of the forward pass as
-        well, which do not exist here.)
-      explicit_inputs: the tensors that fn takes.
+    fn returns a tensor or a tuple of tensors; variables that it captures get no gradient. grad_fn
+    takes three lists (explicit_inputs, outputs, output_grads) and returns a gradient or None for
+    every explicit input. (Mesh TensorFlow's also took the forward operations, which do not exist
+    here.) An output that nothing depends on has None or zeros as its gradient.
     """
     inputs = [as_tensor(x) for x in explicit_inputs]
     result: Any = None

@@ -59,10 +59,7 @@ class RandomNormal:
 
 @dataclasses.dataclass(frozen=True)
 class TruncatedNormal:
-    """Draws from a normal distribution, redrawn beyond two standard deviations.
-
-    `stddev` is the deviation before truncation.
-    """
+    """Normal draws, redrawn beyond two standard deviations; `stddev` is before truncation."""
 
     stddev: float = 1.0
     mean: float = 0.0
@@ -94,12 +91,10 @@ class RandomUniform:
 
 @dataclasses.dataclass(frozen=True)
 class VarianceScaling:
-    """Variance inversely proportional to the number of inputs (or outputs) of a linear map.
+    """Initializers of linear maps, with variance scale / fan_in, fan_out or fan_avg (their mean).
 
-    Called with the dimensions that the map contracts and those that it adds, it returns the
-    initializer of the kernel: variance = scale / n, where n is fan_in, fan_out or their mean
-    (fan_avg); He et al. 2015, arXiv:1502.01852; Glorot and Bengio 2010. The distribution is
-    "normal", "truncated_normal" or "uniform".
+    He et al. 2015, arXiv:1502.01852; Glorot and Bengio 2010. The distribution is "normal",
+    "truncated_normal" or "uniform".
 
     Examples:
       >>> VarianceScaling()([Dimension("d_model", 16)], [Dimension("d_ff", 64)])

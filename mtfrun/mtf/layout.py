@@ -17,11 +17,8 @@ SLOTS, WEIGHTS = "slots", "weights"
 class LayoutRules(Mapping[str, str]):
     """A mapping from tensor dimension names to mesh axis names; immutable and hashable.
 
-    Two names are reserved: the rule "slots:data" splits the slots of optimizers over the axis
-    `data` (ZeRO-1), "weights:data" the variables as well, between their uses (FSDP); see `zero`.
-
-    Raises:
-      LayoutError: one tensor dimension has two mesh axes.
+    The rules "slots:axis" and "weights:axis" name no dimension, see `zero`. A LayoutError if one
+    dimension has two mesh axes.
 
     Examples:
       >>> LayoutRules([("batch", "data"), ("d_ff", "model")])["d_ff"]
@@ -63,14 +60,7 @@ LayoutLike: TypeAlias = LayoutRules | Iterable[tuple[str, str]] | str
 
 
 def convert_to_layout_rules(x: LayoutLike) -> LayoutRules:
-    """Returns the rules of a `LayoutRules`, of a list of pairs or of a text.
-
-    A text is "dimension:axis" pairs separated by `;`, `,`, `.` or spaces.
-
-    Examples:
-      >>> convert_to_layout_rules("batch:data;heads:model")
-      LayoutRules(batch:data;heads:model)
-    """
+    """Returns the rules of pairs, or of "dimension:axis" separated by `;`, `,`, `.` or spaces."""
     if isinstance(x, LayoutRules):
         return x
     if not isinstance(x, str):
@@ -95,12 +85,7 @@ def convert_to_layout_rules(x: LayoutLike) -> LayoutRules:
 def tensor_dim_to_mesh_dim_size(
     layout: LayoutLike, mesh_shape: ShapeLike, tensor_dim: DimensionLike
 ) -> int:
-    """Returns the number of parts that a layout splits a dimension into.
-
-    Examples:
-      >>> tensor_dim_to_mesh_dim_size("batch:data", "data:4;model:2", "batch:8")
-      4
-    """
+    """Returns the number of parts that a layout splits a dimension into."""
     axis = convert_to_layout_rules(layout).get(convert_to_dimension(tensor_dim).name)
     sizes = {dim.name: dim.size for dim in convert_to_shape(mesh_shape)}
     return sizes.get(axis, 1) if axis else 1

@@ -33,25 +33,21 @@ _OF_SOME_MODELS = {"outer_batch", "experts", "expert_x", "expert_y", "expert_hid
 class Mesh:
     """Devices in a grid with named axes, and the rules that split tensors over them.
 
-    A mesh of one device does not use DTensor: values are plain tensors. Where a CPU-only machine
-    has fewer devices than the mesh, they are simulated. Of several processes, see
-    `mtfrun.processes`, each has an equal part of the mesh in row-major order: the first axes lie
-    across processes, the last ones inside of each.
+    A mesh of one device does not use DTensor: values are plain tensors. A CPU-only machine
+    simulates the devices that it lacks. Each of several processes, see `mtfrun.processes`, has an
+    equal part in row-major order: the first axes lie across processes. A LayoutError if a rule
+    names an axis that the mesh does not have, or a device does not exist.
 
     Args:
       shape: the mesh axes, such as "data:2;model:4".
-      layout: rules "dimension:axis"; a dimension without a rule is replicated. For the rules
-        "slots:axis" and "weights:axis" see `zero`.
-      devices: device names such as "GPU:0", one for each of this process's places in the mesh;
-        by default the accelerators, else (simulated) CPUs. A mesh of one named device hides the
-        other accelerators from TensorFlow.
+      layout: rules "dimension:axis", see also `zero`; a dimension without a rule is replicated.
+      devices: names such as "GPU:0", one for each of this process's places in the mesh; by default
+        the accelerators, else (simulated) CPUs. One named device hides the other accelerators from
+        TensorFlow.
       settings: of TensorFlow for the devices.
 
     Attributes:
       is_planned: whether its devices need not exist, see `mtf.planned_meshes`.
-
-    Raises:
-      LayoutError: a rule names an axis that the mesh does not have, or a device does not exist.
 
     Examples:
       >>> mesh = Mesh("data:1,model:1", "batch:data;heads:model")
@@ -129,8 +125,7 @@ class Mesh:
     def partition(self, shape: ShapeLike) -> tuple[str | None, ...]:
         """Returns the mesh axis (or None) of every dimension of `shape`.
 
-        Raises:
-          LayoutError: two dimensions are on one axis, or an axis does not divide its dimension.
+        A LayoutError if two dimensions are on one axis, or an axis does not divide its dimension.
         """
         shape = convert_to_shape(shape)
         partition = self._partitions.get(shape)
@@ -165,8 +160,7 @@ class Mesh:
     def require_division(self) -> None:
         """Ends the description of a planned mesh, until which undivided dimensions are only noted.
 
-        Raises:
-          LayoutError: an axis does not divide a dimension; lists all, with the nearest legal sizes.
+        A LayoutError lists them all, with the nearest legal sizes.
         """
         undivided, self._undivided = self._undivided, None
         if undivided:
@@ -217,10 +211,9 @@ class Mesh:
         return layout
 
     def constrain(self, value: tf.Tensor, shape: ShapeLike) -> tf.Tensor:
-        """Returns `value`, whose dimensions are `shape`, laid out by the rules.
+        """Returns `value`, whose dimensions are `shape`, laid out by the rules as in `partition`.
 
-        Inside a traced function it may be any tensor; eagerly it must already be on the mesh
-        (`mtf.import_tf_tensor` transfers it there). A LayoutError as in `partition`.
+        Eagerly it must already be on the mesh: `mtf.import_tf_tensor` transfers it there.
         """
         if self.device_mesh is None:
             self.partition(shape)
@@ -264,11 +257,10 @@ class Mesh:
 def planned_meshes() -> Iterator[None]:
     """Makes every `Mesh` that is constructed inside a planned one, of any size.
 
-    DTensor compiles a program for the mesh that it is told of; only collectives that run need all
-    of its devices. A planned mesh has its first device only, a CPU, and its variables have the
-    part of that device, zeros. A program that reached a collective would wait forever for the
-    other devices, so it may only be called with arguments with which it reaches none: the training
-    step is compiled by a call for 0 steps. A planned mesh of one device uses DTensor too, so that
+    DTensor compiles for a mesh that does not exist; only collectives need all devices when they
+    run. A planned mesh has its first device only, a CPU, and zeros in its part of the variables. A
+    program that reaches a collective waits forever, so call it with arguments with which it reaches
+    none: the training step is compiled by a call for 0 steps. One device uses DTensor too, so that
     its program can be read.
     """
     token = _IS_PLANNING.set(True)

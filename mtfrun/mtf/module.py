@@ -14,9 +14,7 @@ from mtfrun.mtf.variables import Variable
 class Module(tf.Module):  # type: ignore[misc]
     """An object with variables and sub-modules in its attributes, lists and dictionaries.
 
-    `mtf.initialize` on the root gives variables and modules their paths, such as
-    "decoder/blocks/0/attention/query", by which checkpoints, reports, regular expressions and
-    random keys refer to them.
+    Checkpoints, reports and random keys use paths such as "decoder/blocks/0/attention/query".
     """
 
     def __init__(self) -> None:
@@ -44,9 +42,8 @@ class Module(tf.Module):  # type: ignore[misc]
 def initialize(root: Any, seed: int = 0) -> None:
     """Gives every module and variable below `root` its path, and every variable its initial value.
 
-    The value depends on `seed` and the path alone, not on the layout. Variables that already have a
-    value (shared with another root) keep it and their path. The root is a module, or a nested list
-    or dictionary of modules and variables.
+    The value depends on `seed` and the path alone, not on the layout. Variables that have a value
+    (shared with another root) keep it and their path. The root may be a nested list or dictionary.
     """
     assign_paths(root)
     for path, x in _walk(root, ""):
@@ -55,11 +52,7 @@ def initialize(root: Any, seed: int = 0) -> None:
 
 
 def assign_paths(root: Any) -> None:
-    """Gives every module and variable below `root` its path, without allocating storage.
-
-    Raises:
-      ShapeError: two of them have the same path.
-    """
+    """Gives modules and variables their paths, without storage; a ShapeError if two are equal."""
     paths = set()
     for path, x in _walk(root, ""):
         if path in paths:
@@ -75,7 +68,6 @@ def assign_paths(root: Any) -> None:
 
 
 def _walk(root: Any, prefix: str, seen: set[int] | None = None) -> Iterator[tuple[str, Any]]:
-    """Yields (path, module or variable) once each, in the order of the attributes."""
     seen = set() if seen is None else seen
     if isinstance(root, (Module, Variable)):
         if id(root) in seen:

@@ -15,10 +15,7 @@ _Op = TypeVar("_Op", bound=Callable[..., Any])
 
 
 def accept_name(op: _Op) -> _Op:
-    """Returns the operation with one more argument, `name`, which has no effect.
-
-    Models written for Mesh TensorFlow pass it, after the other positional arguments.
-    """
+    """Returns the operation with one more positional argument, `name`, which has no effect."""
     signature = inspect.signature(op)
     parameters = list(signature.parameters.values())
     position = sum(p.kind is not inspect.Parameter.KEYWORD_ONLY for p in parameters)

@@ -1,7 +1,6 @@
 """Returns the values of `Print` and `scalar_summary` from compiled programs to the host.
 
-On a mesh an operation that prints would do so on every device. Reports are therefore additional
-results of a program, and of its loops and branches.
+They are results of programs, loops and branches: a printing operation would print on every device.
 """
 
 from __future__ import annotations
@@ -28,13 +27,9 @@ from mtfrun.mtf.transfer import to_numpy
 
 @dataclasses.dataclass(eq=False)
 class Place:
-    """A call of `Print` or `scalar_summary` in a program.
+    """A call of `Print` or `scalar_summary` (a curve), whose text is the message or the name.
 
-    Attributes:
-      text: the message, or the name of the curve.
-      shapes: the shapes of its tensors, whose first entries are reported.
-      remaining: how many more lines may be printed; None for no limit.
-      is_curve: whether it is a `scalar_summary`.
+    `remaining` counts the lines that may still be printed; None for no limit.
     """
 
     text: str
@@ -46,8 +41,7 @@ class Place:
 class Report(NamedTuple):
     """The reported values of a call in a number of rounds of the loops around it.
 
-    `happened` {rounds} is 1 for each round in which the call ran, else 0; `values` has the first
-    entries of each of its tensors, {rounds, entries}.
+    `happened` {rounds} is 1 where the call ran, else 0; `values` has {rounds, entries} of each.
     """
 
     place: Place
@@ -61,10 +55,7 @@ class Report(NamedTuple):
 
 
 def with_values(reports: Iterable[Report], values: Iterable[tf.Tensor]) -> list[Report]:
-    """Returns the reports with new values for all their tensors, in order.
-
-    The dimension of rounds takes its size from the new value.
-    """
+    """Returns the reports with new values of all their tensors, in order, for any rounds."""
     remaining = iter(values)
 
     def replace(x: Tensor) -> Tensor:
@@ -76,10 +67,7 @@ def with_values(reports: Iterable[Report], values: Iterable[tf.Tensor]) -> list[
 
 
 class _Collected(list[Report]):
-    """The reports of a program, or of a part of it, while it is traced.
-
-    `expected` has the expected reports of the functions of its loops and branches, by function.
-    """
+    """The reports of what is traced; `expected`: of its loops and branches, by their function."""
 
     expected: dict[Any, Sequence[Report]]
 
@@ -102,10 +90,7 @@ def collect_reports() -> Iterator[list[Report]]:
 
 
 def deliver(reports: Sequence[Report]) -> None:
-    """Passes reports to the context, such as the program that is traced, or prints them.
-
-    In graphs that are not traced by `mtf.function`, such as a SavedModel, they are dropped.
-    """
+    """Passes reports to the program that is traced, or prints them; a SavedModel drops them."""
     collected = _COLLECTED.get()
     if collected is not None:
         collected.extend(reports)
@@ -114,10 +99,7 @@ def deliver(reports: Sequence[Report]) -> None:
 
 
 def reports_of_body() -> contextlib.AbstractContextManager[list[Report]]:
-    """Returns a context that collects the reports of a loop's body or a branch.
-
-    In eager mode it collects nothing: reports are delivered at once.
-    """
+    """Collects the reports of a loop's body or a branch; eagerly they are delivered at once."""
     return contextlib.nullcontext([]) if tf.executing_eagerly() else collect_reports()
 
 
@@ -155,9 +137,8 @@ def _specification(x: Tensor) -> _Specification:
 def trace_with_reports(key: Any, trace: Callable[[Sequence[Report]], Any]) -> Any:
     """Returns trace(expected) with the reports that `require_expected(key, ...)` accepts in it.
 
-    A loop needs variables for the reports of its body, and only tracing the body shows them: if
-    there are any, the loop is traced again. `key` identifies the body, so that this happens once in
-    a program.
+    A loop needs variables for its body's reports, and only tracing the body shows them: if there
+    are any, it is traced again, once in a program for each `key`.
     """
     collected = _COLLECTED.get()
     expected = {} if collected is None else collected.expected
@@ -185,11 +166,8 @@ def print_reports(
 ) -> None:
     """Prints the lines of reports, round by round. Collective: every process must call it.
 
-    Args:
-      reports: in the order in which a round prints them.
-      rounds: number of rounds of the outermost loop.
-      prefix: returns the beginning of a line for the index of its round.
-      print_line: called with every line; by default the first process prints to standard error.
+    `reports` are in the order of a round; `rounds` are the outermost loop's; `prefix` begins the
+    lines of a round's index. By default the first process prints to standard error.
     """
     if any(x.mesh.is_planned for report in reports for x in report.tensors):
         return
@@ -207,10 +185,7 @@ def print_reports(
 def curves_of(
     reports: Sequence[Report], rounds: int
 ) -> Mapping[str, tuple[np.ndarray, np.ndarray]]:
-    """Returns the sum and the count of the values of every `scalar_summary`, {rounds} each.
-
-    Collective: every process must call it.
-    """
+    """Returns (sum, count) {rounds} by `scalar_summary`. Collective: every process must call it."""
     curves: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for report in reports:
         if report.place.is_curve:
@@ -222,7 +197,6 @@ def curves_of(
 
 
 def _in_rounds(report: Report, rounds: int) -> Report:
-    """Returns a report as arrays {rounds, inner rounds, ...}."""
     happened, *values = to_numpy(report.tensors)
     shape = [rounds, len(happened) // rounds]
     return Report(

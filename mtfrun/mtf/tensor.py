@@ -15,8 +15,6 @@ _Method: TypeAlias = "Callable[[Any, Any], Tensor]"
 
 
 def _operators(tf_fn: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]) -> tuple[_Method, _Method]:
-    """Returns the methods of an operator with the object on its left and on its right side."""
-
     def operate(self: Arithmetic, other: TensorLike) -> Tensor:
         return binary(tf_fn, self, other)
 
@@ -46,12 +44,9 @@ class Arithmetic:
 
 
 class Tensor(Arithmetic):
-    """A `tf.Tensor` whose dimensions have names, on a mesh.
+    """A `tf.Tensor` whose dimensions have names, on a mesh; a ShapeError if the sizes differ.
 
     `value` has its dimensions in the order of `shape`; on several devices it is a DTensor.
-
-    Raises:
-      ShapeError: `shape` and `value` have different sizes.
     """
 
     __slots__ = ("mesh", "shape", "value")
@@ -96,11 +91,7 @@ def binary(
     x2: TensorLike,
     output_shape: ShapeLike | None = None,
 ) -> Tensor:
-    """Returns tf_fn(x1, x2), element by element, of operands that are broadcast by name.
-
-    Either may be a Python number, which gets the type of the other operand. The result has by
-    default the shape of the operand that contains the other's dimensions, else their union.
-    """
+    """Returns tf_fn(x1, x2) of operands broadcast by name; a number takes the other's type."""
     number1 = isinstance(x1, (bool, int, float))
     number2 = isinstance(x2, (bool, int, float))
     if number1 or number2:

@@ -25,13 +25,9 @@ def import_tf_tensor(
 ) -> Tensor:
     """Returns a value of the host as a tensor laid out on the mesh.
 
-    Inside a traced function a host value, a numpy array or a Python number or list, becomes a
-    constant of the graph. Without a shape the dimensions have no layout rules, see
-    `anonymous_shape`; without `dtype` the value keeps its type.
-
-    Raises:
-      ShapeError: the sizes differ.
-      LayoutError: `shape` cannot be laid out on the mesh.
+    Inside a traced function a numpy array, number or list becomes a constant of the graph. Without
+    a shape the dimensions have no layout rules, see `anonymous_shape`; without `dtype` the value
+    keeps its type. A ShapeError if the sizes differ, a LayoutError if `shape` cannot be laid out.
     """
     if shape is None:
         sizes = tf_tensor.shape if tf.is_tensor(tf_tensor) else np.shape(tf_tensor)
@@ -60,19 +56,13 @@ def import_tf_tensor(
 
 
 def pack(mesh: Mesh, array: np.ndarray, shape: Shape) -> tf.Tensor:
-    """Returns the DTensor of a host array, of which every device gets its slice only.
-
-    Of several processes each reads only the slices of its devices.
-    """
+    """Returns the DTensor of a host array, of which devices and processes read their parts only."""
     slices = [tf.convert_to_tensor(array[index]) for index in mesh.local_slices(shape)]
     return engine.pack(slices, mesh.device_layout(shape))
 
 
 def to_numpy(structure: Any) -> Any:
-    """Returns a nested structure with all tensors and variables as numpy arrays.
-
-    Collective: every process must call it, in the same order, and all receive whole arrays.
-    """
+    """Returns whole arrays for tensors and variables. Collective: every process must call it."""
     return tf.nest.map_structure(
         lambda x: _value_to_numpy(as_tensor(x)) if isinstance(x, Arithmetic) else x, structure
     )
@@ -85,22 +75,16 @@ def _value_to_numpy(x: Tensor) -> np.ndarray:
 
 
 class Shard(NamedTuple):
-    """A part of a variable, copied to the host.
-
-    Attributes:
-      value: a plain tensor in the memory of this process's CPU; it does not change any more.
-      begin: where the part begins in each dimension.
-    """
+    """A part of a variable and where it begins; `value` is in CPU memory and does not change."""
 
     value: tf.Tensor
     begin: tuple[int, ...]
 
 
 def owned_shards(variable: tf.Variable) -> list[Shard]:
-    """Returns copies of the parts of a raw `tf.Variable` or `DVariable` that are this process's.
+    """Returns copies of this process's parts of a raw variable; over all processes every part once.
 
-    Over all processes there is every part once. It is not a collective, but uses the devices: call
-    it in the main thread.
+    It is not a collective, but uses the devices: call it in the main thread.
     """
     return [Shard(_on_host(part), begin) for part, begin in engine.distinct_parts(variable)]
 

@@ -31,10 +31,6 @@ class DTypePolicy:
 
     Softmax, losses, norms and gating always compute in float32, and the slots and updates of
     optimizers have at least float32.
-
-    Examples:
-      >>> DTypePolicy(activation="bfloat16").activation.name
-      'bfloat16'
     """
 
     master: tf.DType | str = tf.float32
@@ -69,36 +65,24 @@ class _Content:
 class Variable(Arithmetic):
     """A parameter or another value that training updates; operations take it like a tensor.
 
-    The constructor makes a specification only. `mtf.initialize(module, seed)` gives every variable
-    of a module its path and its storage, so that a model can be described without memory.
-
-    Within one traced function a variable must be read before it is assigned, never after: under
-    DTensor a read after an assignment can return the old value.
+    A specification only, until `mtf.initialize(module, seed)` gives it a path and storage: a model
+    can be described without memory. Within one traced function a variable must be read before it is
+    assigned, never after: under DTensor a read after an assignment can return the old value.
 
     Under a layout rule "weights:axis" the storage is split further than the shape: reading gathers
-    the value, and its gradient is reduced and scattered (FSDP: Zhao et al. 2023,
-    https://arxiv.org/abs/2304.11277; stage 3 of Rajbhandari et al. 2020,
-    https://arxiv.org/abs/1910.02054).
+    the value, and its gradient is reduced and scattered, see `zero`.
 
     Args:
-      mesh: the mesh.
-      shape: the named dimensions.
-      initializer: returns the initial value from (shape, random generator).
-      dtype: the type of the storage.
       name: its name in error messages before it has a path.
       trainable: whether optimizers update it.
       merged_dims: its dimensions that together are one side of a matrix, such as the heads and d_kv
-        of attention's projections; see `sides`.
-      sharded_by: the reserved layout rules that split the storage further, see `zero`.
+        of attention's projections.
+      sharded_by: the reserved layout rules that split the storage further.
 
     Attributes:
       stored_shape: `shape` with the names by which the storage is laid out.
-      sides: the dimensions in their order, each alone except for the merged ones, which are one
-        shape: the rows and columns of optimizers with statistics of both.
-
-    Raises:
-      LayoutError: the shape cannot be laid out on the mesh.
-      ShapeError: a merged dimension is not in the shape.
+      sides: each dimension alone, but the merged ones as one shape: the rows and columns of
+        optimizers with statistics of both.
     """
 
     def __init__(
@@ -202,10 +186,7 @@ class Variable(Arithmetic):
         return Tensor(self.mesh, self.mesh.constrain(stored.value, self.shape), self.shape)
 
     def read_stored(self) -> Tensor:
-        """Returns the value as it is stored, {stored_shape}: nothing is gathered.
-
-        Within `with_values` it returns the variable's tensor there, of either shape.
-        """
+        """Returns {stored_shape}, nothing gathered; in `with_values` its tensor of either shape."""
         substitute = substitutes().get(self)
         if substitute is not None:
             return substitute
@@ -216,7 +197,6 @@ class Variable(Arithmetic):
 
 
 def _sides(shape: Shape, merged_dims: Iterable[Dimension]) -> list[Shape]:
-    """Returns every dimension alone, the merged ones together at the position of the first."""
     merged = sorted({shape.index(dim) for dim in merged_dims})
     sides = [Shape([dim]) for dim in shape]
     if merged:
@@ -235,11 +215,10 @@ def substitutes() -> Mapping[Variable, Tensor]:
 
 @contextlib.contextmanager
 def with_values(values: Mapping[Variable, Tensor]) -> Iterator[None]:
-    """Returns a context in which reading a variable gives its tensor in `values`.
+    """Makes reading a variable give its tensor in `values`; gradients are the tensors'.
 
-    So a layer computes with the values of another layer, such as the next block in a loop, and
-    gradients are the tensors'. A tensor has the shape of the variable or of its storage, see
-    `Variable.read_stored`; the latter is gathered each time it is read.
+    So a layer computes with another layer's values, such as the next block's in a loop. A tensor
+    has the variable's shape or its `stored_shape`; the latter is gathered each time it is read.
     """
     token = _SUBSTITUTES.set({**substitutes(), **values})
     try:
@@ -249,11 +228,7 @@ def with_values(values: Mapping[Variable, Tensor]) -> Iterator[None]:
 
 
 def read_once(variables: Mapping[str, Variable]) -> contextlib.AbstractContextManager[None]:
-    """Reads the variables whose reading gathers a value, which they have in the context.
-
-    For a traced function with a loop that reads variables in every round, such as a decoder, and
-    assigns none: they are gathered once, before the loop.
-    """
+    """Gathers variables once, before a loop, such as a decoder's, that reads and assigns none."""
     sharded = [v for v in variables.values() if v.shape != v.stored_shape]
     return with_values({variable: variable.read() for variable in sharded})
 
@@ -265,11 +240,7 @@ def read_variable(var: Variable) -> Tensor:
 
 @accept_name
 def assign(var: Variable, new_val: TensorLike) -> None:
-    """Assigns a value with the variable's dimensions in any order, cast to its type.
-
-    Raises:
-      ShapeError: the dimensions differ.
-    """
+    """Assigns a value with the variable's dimensions in any order, cast; else a ShapeError."""
     var.variable.assign(_stored_form(var, new_val))
 
 

@@ -1,9 +1,8 @@
 """ZeRO and FSDP: every device of a mesh axis stores a part of the slots, or of the weights as well.
 
-Rajbhandari et al. 2020, https://arxiv.org/abs/1910.02054; Zhao et al. 2023,
-https://arxiv.org/abs/2304.11277. Two rules of a layout name no dimension: "slots:data" splits the
-slots of optimizers further over the axis `data` (ZeRO-1), "weights:data" the variables as well,
-between their uses (FSDP).
+Two layout rules name no dimension: "slots:data" splits the slots of optimizers further over the
+axis `data` (ZeRO-1: Rajbhandari et al. 2020, https://arxiv.org/abs/1910.02054), "weights:data" the
+variables as well, between their uses (FSDP: Zhao et al. 2023, https://arxiv.org/abs/2304.11277).
 """
 
 from __future__ import annotations
@@ -22,10 +21,9 @@ VARIABLE_RULES, SLOT_RULES = (WEIGHTS,), (WEIGHTS, SLOTS)
 def shard_shape(mesh: Mesh, shape: ShapeLike, rules: Sequence[str] = SLOT_RULES) -> Shape:
     """Returns the shape by which a variable or slot is stored.
 
-    A rule "slots:data" splits the largest dimension that the axis `data` divides and that is not
-    split yet; of equal ones the first. That dimension is renamed to "<name>_over_data", which the
-    axis splits. A shape stays as it is where the axis splits one of its dimensions already, or
-    divides none, or has one device.
+    Of the dimensions that the rule's axis divides and that are not split yet, it splits the (first)
+    largest, renamed to "<name>_over_<axis>". A shape stays as it is where the axis splits one of
+    its dimensions already, or divides none, or has one device.
     """
     shape = convert_to_shape(shape)
     for rule in rules:

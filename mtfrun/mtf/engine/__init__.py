@@ -1,7 +1,6 @@
-"""All uses of DTensor, and workarounds for its defects.
+"""All uses of DTensor, and workarounds for its defects, with the tests that show them.
 
-Nothing outside of this package uses DTensor. A layout has a mesh axis, or None, for each dimension.
-docs/dtensor.md lists the limitations; a function that avoids one names the test that shows it.
+A layout has a mesh axis, or None, for each dimension. docs/dtensor.md lists the limitations.
 """
 
 from mtfrun.mtf.engine.start import connect_processes as connect_processes

@@ -22,13 +22,9 @@ class _Started:
 
 
 def start_accelerators(kind: str, description: str) -> None:
-    """Starts DTensor for the GPUs or TPUs of this process, before TensorFlow makes a tensor.
+    """Starts DTensor for the GPUs or TPUs of this process, before any tensor; else a LayoutError.
 
-    DTensor then makes as many logical CPUs as there are accelerators: it saves and restores the
-    variables of each through one of them. `description` is the mesh's, for messages.
-
-    Raises:
-      LayoutError: TensorFlow has already started.
+    It makes a logical CPU for each, which saves and restores the accelerator's variables.
     """
     if _Started.accelerators == kind:
         return
@@ -45,12 +41,9 @@ def start_accelerators(kind: str, description: str) -> None:
 def connect_processes(kind: str, count: int, description: str) -> None:
     """Connects TensorFlow with the other processes, if any, before it makes a tensor.
 
-    Each process chooses a port and the processes tell each other. TensorFlow's servers accept any
-    connection: the network must be trusted. Each process has `count` devices of a kind such as
-    "GPU", and the same description of the mesh.
-
-    Raises:
-      LayoutError: another process has another mesh, or TensorFlow has already started.
+    Each has `count` devices of a kind such as "GPU", and the same mesh: otherwise, or after a
+    tensor, a LayoutError. Each chooses a port and the processes tell each other. TensorFlow's
+    servers accept any connection: the network must be trusted.
     """
     if processes.count() == 1:
         return

@@ -18,10 +18,7 @@ DeviceLayout: TypeAlias = dtensor.Layout
 
 
 def make_mesh(axes: Sequence[tuple[str, int]], devices: Sequence[str]) -> DeviceMesh:
-    """Returns a mesh of (name, size) axes on the devices of this process, such as "GPU:0".
-
-    Of several processes, which `connect_processes` has connected, each has the next devices.
-    """
+    """Returns a mesh of (name, size) axes; each connected process has the next `devices`."""
     _keep_all_reduces_apart()
     if processes.count() == 1:
         return dtensor.create_mesh(axes, devices=devices)
@@ -44,12 +41,11 @@ def make_planned_mesh(axes: Sequence[tuple[str, int]]) -> DeviceMesh:
 
 
 def _keep_all_reduces_apart() -> None:
-    """Makes DTensor keep the all-reduces of a program apart.
+    """Makes DTensor keep a program's all-reduces apart, unless the user's environment decides.
 
-    It combines all-reduces of which none needs another one's result, but does not see what a loop
-    reads: of one that a loop reads and one that needs the loop's result it makes a program that it
-    then refuses ("operand does not dominate this use"). It reads the variable for its first
-    program; a setting of the user takes precedence. Shown by
+    It combines independent ones, but does not see that a loop reads one and another needs the
+    loop's result: it refuses its program ("operand does not dominate this use"). It reads the
+    variable for its first program. Shown by
     tests/models/test_context_parallelism.py::test_heads_may_be_split_over_another_axis.
     """
     os.environ.setdefault("DTENSOR_ENABLE_COMBINE_ALL_REDUCES_OPTIMIZATION", "0")
@@ -63,7 +59,7 @@ def places(mesh: DeviceMesh) -> list[dict[str, int]]:
 def make_layout(mesh: DeviceMesh, axes: Sequence[str | None]) -> DeviceLayout:
     """Returns the layout whose dimensions are split over these axes.
 
-    An axis of one device is left out: it splits nothing, but some operations would refuse it, see
+    Some operations refuse axes of one device, which are left out:
     tests/mtf/test_mesh.py::test_an_axis_of_one_device_splits_nothing.
     """
     specs = [axis if axis and mesh.dim_size(axis) > 1 else dtensor.UNSHARDED for axis in axes]
@@ -92,10 +88,9 @@ def make_variable(value: tf.Tensor, *, trainable: bool) -> tf.Variable:
 
 
 def distinct_parts(variable: tf.Variable) -> Iterator[tuple[tf.Tensor, tuple[int, ...]]]:
-    """Yields the parts of a variable that this process has, and where each begins.
+    """Yields this process's parts of a variable and their begins; over all processes each once.
 
-    Over all processes there is every part once: of devices with the same part the first yields it.
-    A plain `tf.Variable` is a part of the first process.
+    Of devices with the same part the first yields it; a plain `tf.Variable` is the first process's.
     """
     value = variable.read_value()
     if not isinstance(variable, dtensor.DVariable):

@@ -23,12 +23,11 @@ _FOLDED_BELOW = 32
 def run_again_if_names_clash(run: Callable[[], ResultT], retrace: Callable[[], None]) -> ResultT:
     """Returns run(), which is called again after `retrace` where the names of loops clash.
 
-    DTensor's compiler exists as long as the process and seems to store the names of loops by the
-    address of the loop's operation in memory. Where the loop of a new program happens to have the
-    address of a freed one, its functions get the old names, and the program is refused before it
-    runs ("a different function with the same name already exists"), so that no assignment happens
-    twice. Measured: one in three of the decoding programs of a process. A loop with another number
-    of variables is an operation of another size, at another address: see `spare_counters`. Shown by
+    DTensor's compiler lives as long as the process and seems to store the names of loops by their
+    operation's address. A new loop at the address of a freed one gets its names, and the program is
+    refused before it runs ("a different function with the same name already exists"), so that no
+    assignment happens twice: one in three of the decoding programs of a process. A loop with
+    another number of variables has another size and address: see `spare_counters`. Shown by
     tests/mtf/test_programs_with_loops.py::test_many_programs_with_loops_work_side_by_side_on_a_mesh
     """
     for attempt in range(_ATTEMPTS):
@@ -49,8 +48,8 @@ def spare_counters() -> list[tf.Tensor]:
     """Returns initial values of counters that a loop must increment beside its variables.
 
     Several processes must compile the same programs, and one whose program is refused cannot tell
-    the others, which already run it. There every loop has one variable more than the loop before,
-    from the start: of 40 programs 7 were refused without these variables and none with them. See
+    the rest, which already run it. There every loop has one variable more than the loop before: of
+    40 programs 7 were refused without these variables and none with them. See
     tests/mtf/test_programs_with_loops.py::test_loops_of_several_processes_have_growing_numbers_of_variables
     """
     number = _SPARE.get() + (next(_LOOPS) if processes.count() > 1 else 0)
@@ -64,11 +63,10 @@ def is_folded(size: int) -> bool:
 
 
 def widen_small_inputs(values: Sequence[tf.Tensor], is_small: Sequence[bool]) -> list[tf.Tensor]:
-    """Returns the inputs of a program, with many copies of each small one.
+    """Returns the inputs of a program, with many copies of each small one: see `take_small_inputs`.
 
     DTensor folds an input of few elements into the program and compiles a second program, for any
-    value, when it changes. That doubles the time to start, and the names of its nested loops clash
-    with the first one's. The program itself calls `take_small_inputs`. See
+    value, when it changes: twice the time to start, and names of nested loops clash. See
     tests/mtf/test_function.py::test_other_values_of_the_same_shape_give_other_results.
     """
     return [
@@ -109,9 +107,8 @@ def choose(condition: tf.Tensor, x: tf.Tensor, y: tf.Tensor, *, rank: int) -> tf
 
 
 def copy_loop_variable(value: tf.Tensor) -> tf.Tensor:
-    """Returns a copy of a value that the body of a loop computes.
+    """Returns a copy of a loop variable's next value: the case `while_loop_with_a_constant`.
 
-    DTensor ends the process where a body returns a loop variable unchanged, or only lays it out
-    again: the case `while_loop_with_a_constant`.
+    DTensor ends the process where a body returns a variable unchanged, or only lays it out again.
     """
     return tf.identity(value)

@@ -1,7 +1,6 @@
-"""Element-wise functions of two and three tensors, broadcast by name.
+"""Element-wise functions of tensors, variables or (one of them) a number, broadcast by name.
 
-Every function takes tensors, variables or (one of them) a Python number. `output_shape` is by
-default the shape of the operand that contains the other's dimensions, else their union.
+`output_shape` is by default the operand's that contains the other's dimensions, else their union.
 """
 
 from __future__ import annotations
@@ -70,11 +69,7 @@ def maximum(x1: TensorLike, x2: TensorLike, output_shape: ShapeLike | None = Non
 def _with_full_gradient_on_ties(
     tf_fn: Callable[..., tf.Tensor], wins: Callable[..., tf.Tensor]
 ) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
-    """Returns tf_fn, min or max, whose gradient goes to every operand that equals the result.
-
-    Written as a sum in which only the winner's path is open: TensorFlow
-    gives the gradient of a tie to one operand.
-    """
+    """Gives both operands the full gradient on ties, which TensorFlow gives to one."""
 
     def fn(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
         if not a.dtype.is_floating:
@@ -135,8 +130,7 @@ def where(
 ) -> Tensor:
     """Returns if_true where `condition` (bool) holds, else if_false, without arithmetic.
 
-    The values have one type; Python numbers take the other's. The result has by default the union
-    of the three shapes, beginning with the values'.
+    The default shape is the union, beginning with the values'.
     """
     condition = as_tensor(condition)
     numbers = [isinstance(x, (bool, int, float)) for x in (if_true, if_false)]

@@ -71,10 +71,9 @@ def one_hot(
     off_value: float = 0.0,
     dtype: tf.DType = tf.float32,
 ) -> Tensor:
-    """Returns on_value where `output_dim`'s index equals `indices`, else off_value.
+    """Returns on_value where the index of `output_dim`, the last, equals `indices`, else off_value.
 
-    `output_dim` becomes the last dimension; an index outside of it gives off_value everywhere.
-    Every device computes its part only.
+    An index outside of it gives off_value everywhere. Every device computes its part only.
     """
     indices = as_tensor(indices)
     dim = convert_to_dimension(output_dim)

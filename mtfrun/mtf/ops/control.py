@@ -52,20 +52,16 @@ def while_loop(
 
     Args:
       cond_fn: takes the loop variables and returns a bool scalar tensor.
-      body_fn: takes them and returns the next ones, in the same structure, with the same shapes.
-      inputs: a list or tuple of (nested structures of) tensors: the initial loop variables.
-      num_loop_vars: how many of the loop variables are returned; by default all. (Mesh TensorFlow
-        stored the rest in variables, which is not needed.)
-      has_accumulators: body_fn returns further tensors after the loop variables. They are summed
-        over the rounds and returned after the loop variables. body_fn is then traced twice.
-      rounds: the expected number of rounds, by which the products of body_fn are multiplied, see
-        `count_flops`.
-      most_rounds: the number of rounds, from the first, whose `Print` and `scalar_summary` are
-        reported; by default `rounds`, or 100 if `rounds` is 1.
+      body_fn: returns the next ones, in the same structure, with the same shapes.
+      inputs: (nested structures of) tensors: the initial loop variables.
+      num_loop_vars: how many of them are returned; by default all. (Mesh TensorFlow stored the
+        rest.)
+      has_accumulators: body_fn, which is traced twice, returns further tensors, which are summed
+        over the rounds and returned after the loop variables.
+      rounds: the expected number, by which `count_flops` multiplies the products of body_fn.
+      most_rounds: how many, from the first, report their `Print` and `scalar_summary`; by default
+        `rounds`, or 100 if `rounds` is 1.
       **kwargs: of `tf.while_loop`, such as maximum_iterations.
-
-    Raises:
-      ShapeError: body_fn changes a shape or the number of loop variables.
     """
     number = len(inputs)
     with count_flops(None):
@@ -77,7 +73,6 @@ def while_loop(
     reported: list[Report] = []
 
     def body(values: Sequence[Any], expected: Sequence[Report]) -> list[Any]:
-        """Returns the next values of the loop variables and of the stored reports."""
         with repeat_products(rounds), reports_of_body() as reports:
             results = list(body_fn(*values[:number]))
         require_expected(key, reports, expected)
@@ -131,13 +126,9 @@ def _while_loop(
 
 
 def cond(pred: Tensor, true_fn: Callable[[], Any], false_fn: Callable[[], Any]) -> Any:
-    """Returns true_fn() where `pred` holds, else false_fn(); only one of them is computed.
+    """Returns true_fn() where `pred`, a bool scalar, holds, else false_fn(); computes only one.
 
-    `pred` is a bool scalar, the same on all devices. Both functions return the same nested
-    structure of tensors, with the same shapes and types; they may use tensors from outside.
-
-    Raises:
-      ShapeError: the shapes differ.
+    Both give the same structure, shapes (else a ShapeError) and types; they may use outer tensors.
     """
     keys = [(i, getattr(fn, "__code__", fn)) for i, fn in enumerate((true_fn, false_fn))]
     results: list[Any] = []
@@ -239,11 +230,9 @@ def _copy(mesh: Mesh, value: tf.Tensor) -> tf.Tensor:
 
 
 def optimization_barrier(x: TensorLike) -> Tensor:
-    """Returns x, which XLA computes separately from the operations that use it.
+    """Returns x itself; XLA, on one device, computes it separately from the operations that use it.
 
-    XLA otherwise rewrites across operations: the transpose of a product, for instance, becomes the
-    product of the transposed factors, even where that is slower. Without XLA, and on several
-    devices, this returns x itself.
+    XLA otherwise rewrites across operations, such as a product's transpose, even if that is slower.
     """
     x = as_tensor(x)
     if not is_traced_for_xla(x.mesh):
@@ -253,10 +242,7 @@ def optimization_barrier(x: TensorLike) -> Tensor:
 
 
 def compute_after(first: TensorLike, tensors: Any) -> Any:
-    """Returns tensors, in any structure, that are computed after another one.
-
-    A program otherwise leaves out what none of its results needs.
-    """
+    """Returns tensors that wait for another one, which a program otherwise leaves out if unused."""
     with tf.control_dependencies([as_tensor(first).value]):
         return tf.nest.map_structure(
             lambda x: Tensor(x.mesh, tf.identity(x.value), x.shape), tensors

@@ -19,11 +19,8 @@ from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 class CrossEntropy(NamedTuple):
     """The cross entropy with its by-products; all have the targets' shape.
 
-    Attributes:
-      loss: logsumexp(logits) - logits[targets], which is -log softmax(logits)[targets].
-      logsumexp: the normaliser of the logits.
-      margin: the largest logit minus the target's; 0 where the target is the most likely class. It
-        has no gradient.
+    `loss` is logsumexp(logits) - logits[targets], which is -log softmax(logits)[targets]; `margin`,
+    without gradient, is the largest logit minus the target's: 0 where the target is most likely.
     """
 
     loss: Tensor
@@ -47,14 +44,13 @@ def sparse_cross_entropy(
 ) -> CrossEntropy:
     """Returns the cross entropy of class ids, with its by-products.
 
-    Computed by a softmax and two maxima, which is exact and takes a third of the time of
-    TensorFlow's fused operation on CPU: logsumexp(logits) = max(logits) - log(max(softmax(logits)))
-    and the largest probability is at least 1 / vocab_dim.size, so that the logarithm is safe. Where
-    the classes are split, every device does this for its part and sends three numbers a target.
-
     logits: {..., vocab_dim} float32; targets: {...} integer ids from 0. Without
     `logsumexp_gradient`, if nothing that is differentiated depends on `logsumexp`, the backward
     pass saves one pass over the logits.
+
+    Exact, and on CPU in a third of the time of TensorFlow's fused operation: logsumexp(logits) =
+    max(logits) - log(max(softmax(logits))), whose logarithm is safe: the largest probability is at
+    least 1 / vocab_dim.size. Where classes are split, every device sends three numbers a target.
     """
     logits, targets, vocab = as_tensor(logits), as_tensor(targets), convert_to_dimension(vocab_dim)
     logits.shape.index(vocab)
@@ -75,8 +71,7 @@ def sparse_cross_entropy(
 def _forward(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Returns the fields of a CrossEntropy and the softmax {..., part, classes}.
 
-    `part` counts the parts that `vocab_dim` is split into, 1 if it is not split; `classes` are
-    the classes of one part.
+    `part` counts the parts that `vocab_dim` is split into; `classes` are the classes of one.
     """
     vocab = logits.shape[-1]
     part = Dimension(vocab.name, logits.mesh.num_splits(vocab))

@@ -1,8 +1,4 @@
-"""Concatenation, slicing, stacking and padding along a dimension.
-
-Where that dimension is split over a mesh axis, it is gathered first and the result is laid out
-again. Keep such dimensions without a layout rule.
-"""
+"""Concatenation, slicing, stacking and padding; a dimension that is split is gathered first."""
 
 from __future__ import annotations
 
@@ -47,11 +43,7 @@ def concat(xs: Sequence[TensorLike], concat_dim_name: str) -> Tensor:
 def split(
     x: TensorLike, split_dim: DimensionLike, num_or_size_splits: int | Sequence[int]
 ) -> list[Tensor]:
-    """Returns x split along a dimension into equal parts, or into parts of the sizes in a list.
-
-    Raises:
-      ShapeError: the sizes of the parts do not sum to the dimension's.
-    """
+    """Returns x split along a dimension into so many equal parts, or parts of these sizes."""
     x = as_tensor(x)
     dim = convert_to_dimension(split_dim)
     x.shape.index(dim)
@@ -105,11 +97,7 @@ def unstack(x: TensorLike, dim: DimensionLike) -> list[Tensor]:
 
 @accept_name
 def slice(x: TensorLike, begin: int, size: int, slice_dim_name: str) -> Tensor:  # Mesh TF's name
-    """Returns `size` entries from `begin` along the dimension of this name.
-
-    Raises:
-      ShapeError: the entries are outside of the dimension.
-    """
+    """Returns `size` entries from `begin` along a dimension; a ShapeError if they are outside."""
     x = as_tensor(x)
     dim = x.shape.get_dim_by_name(slice_dim_name)
     if begin < 0 or size < 1 or begin + size > dim.size:

@@ -18,12 +18,11 @@ def batch_normalize(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Returns x {..., *features} normalised by the batch's statistics, and their mean and variance.
 
-    (x - mean) / std * scale + bias; Ioffe and Szegedy 2015, arXiv:1502.03167, algorithm 1. The
-    statistics {*features} float32 are taken over the whole batch on all devices, by two
-    all-reduces of the features, and have no gradient; the variance is divided by the number of
-    entries, not by one less. `scale` and `bias` {*features} are float32; the result has x's type.
-    On one device TensorFlow's fused kernel is used where the features come last; it takes half the
-    time on CPU.
+    (x - mean) / std * scale + bias; Ioffe and Szegedy 2015, arXiv:1502.03167, algorithm 1. `scale`,
+    `bias` and the statistics are {*features} float32; the result has x's type. Statistics are over
+    all devices, by two all-reduces, without gradient; the variance is divided by the number of
+    entries. On one device, with the features last, TensorFlow's fused kernel halves the time on
+    CPU.
     """
     x, scale, bias = as_tensor(x), as_tensor(scale), as_tensor(bias)
     features = scale.shape

@@ -1,7 +1,6 @@
 """Reductions over named dimensions, the softmax family, and running sums.
 
-The simple reductions take either `output_shape` (the dimensions of the result, in order) or
-`reduced_dim`; without both they reduce to a scalar.
+Reductions take `output_shape` (in order) or `reduced_dim`; without both they give a scalar.
 """
 
 from __future__ import annotations
@@ -56,10 +55,7 @@ def add_n(xs: Sequence[TensorLike]) -> Tensor:
 
 
 def l2_loss(x: TensorLike) -> Tensor:
-    """Returns half the sum of the squares of all entries, in one pass over them.
-
-    Measured against `reduce_sum(square(x))`: three times as fast for two million entries.
-    """
+    """Returns half the sum of squares in one pass: three times as fast for two million entries."""
     x = as_tensor(x)
     # A scalar has one layout only.
     return Tensor(x.mesh, tf.nn.l2_loss(x.value), Shape())
@@ -120,11 +116,7 @@ def _extremum(
     output_shape: ShapeLike | None,
     reduced_dim: DimensionLike | None,
 ) -> Tensor:
-    """Returns a minimum or maximum in which every tied entry gets the full gradient.
-
-    TensorFlow divides the gradient among ties. As a custom gradient, so that the forward pass
-    is the reduction alone.
-    """
+    """A custom gradient gives every tied entry all of it, where TensorFlow's divides it."""
 
     def fn(value: tf.Tensor, axes: list[int]) -> tf.Tensor:
         @tf.custom_gradient  # type: ignore[untyped-decorator]
@@ -172,10 +164,7 @@ def reduce_any(
 def reduce_logsumexp(
     x: TensorLike, reduced_dim: DimensionLike, extra_logit: TensorLike | None = None
 ) -> Tensor:
-    """Returns log(sum(exp(x))) over a dimension, without overflow.
-
-    `extra_logit` is a further term of the sum: a number, or a tensor without `reduced_dim`.
-    """
+    """Returns log(sum(exp(x))) safely; `extra_logit`, without `reduced_dim`, is a further term."""
     x = as_tensor(x)
     if extra_logit is None:
         fn = _logsumexp_for_xla if is_traced_for_xla(x.mesh) else tf.reduce_logsumexp
@@ -186,7 +175,6 @@ def reduce_logsumexp(
 
 
 def _logsumexp_for_xla(value: tf.Tensor, axes: list[int]) -> tf.Tensor:
-    """Returns tf.reduce_logsumexp; along the first axis with all other axes merged."""
     if axes != [0]:
         return tf.reduce_logsumexp(value, axes)
     # XLA's inner loop runs over the last axis: a long one is fastest. Measured for
@@ -226,11 +214,7 @@ def _last_axis(tf_fn: Callable[..., tf.Tensor], x: TensorLike, dim: DimensionLik
 
 
 def cumsum(x: TensorLike, dim: DimensionLike, exclusive: bool = False) -> Tensor:
-    """Returns the running sum along a dimension.
-
-    A dimension that is split is gathered, and the result is split again: keep such dimensions
-    without a layout rule.
-    """
+    """Returns the running sum along a dimension, which is gathered where it is split."""
     x = as_tensor(x)
     dim = convert_to_dimension(dim)
     value = tf.cumsum(gather_along(x, dim), x.shape.index(dim), exclusive=exclusive)

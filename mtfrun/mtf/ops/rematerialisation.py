@@ -16,13 +16,10 @@ from mtfrun.mtf.variables import substitutes, with_values
 def recompute_grad(fn: Callable[..., Any], explicit_inputs: Sequence[TensorLike]) -> Any:
     """Returns fn(*explicit_inputs), whose activations are recomputed in the backward pass.
 
-    Saves the memory of fn's intermediate values at the cost of one more forward pass; Chen et al.
-    2016, arXiv:1604.06174. fn returns a nested structure of tensors. Variables that it uses get
-    their gradients, other tensors that it captures do not. It must not use stateful random numbers:
-    draws with keys are the same both times.
-
-    (Not `tf.recompute_grad`: to delay the second pass it flattens a gradient, for which DTensor
-    gathers all of it on every device.)
+    Saves the memory of fn's intermediate values for one more forward pass; Chen et al. 2016,
+    arXiv:1604.06174. Variables that fn uses get their gradients, other tensors that it captures do
+    not. It draws with keys, which repeat, not with stateful random numbers. (Not
+    `tf.recompute_grad`, which flattens a gradient: DTensor gathers all of it on every device.)
     """
     # Where tensors stand for the values of variables, they are inputs as well.
     substituted = substitutes()
@@ -64,10 +61,7 @@ def recompute_grad(fn: Callable[..., Any], explicit_inputs: Sequence[TensorLike]
 
 
 def moment_of(outputs: Sequence[Tensor], output_grads: Sequence[tf.Tensor | None]) -> Any:
-    """Returns a zero that depends on the first output's gradient, or None if no output has one.
-
-    Computed from a thin slice, so that devices send each other no more than this number.
-    """
+    """Returns a zero that depends through a thin slice on the first output's gradient, or None."""
     for y, gradient in zip(outputs, output_grads, strict=True):
         if gradient is None or not y.dtype.is_floating:
             continue
@@ -90,17 +84,13 @@ def reversible_residuals(
 ) -> tuple[Tensor, Tensor]:
     """Returns x1 and x2 after `x1, x2 = x2, x1 + f(x2)` for every f, as in a RevNet.
 
-    Gomez et al. 2017, arXiv:1707.04585, equations 6 to 8. Only the last x1 and x2 are stored,
-    however many functions there are: the backward pass computes the earlier ones as x2 - f(x1), at
-    the cost of one more forward pass, and up to rounding.
+    Gomez et al. 2017, arXiv:1707.04585, equations 6 to 8. Only the last x1 and x2 are stored: the
+    backward pass computes the earlier ones as x2 - f(x1), up to rounding, at the cost of one more
+    forward pass.
 
-    All tensors have one shape and type. Variables that the functions use get their gradients. A
-    function must not use stateful random numbers: draws with keys are the same both times. (A
-    function that is defined in a loop must bind the loop's variables as defaults, because the
-    backward pass calls it once more.)
-
-    Raises:
-      ShapeError: a shape differs.
+    All tensors have one shape (else a ShapeError) and type. Variables that the functions use get
+    their gradients; draws need keys. A function that is defined in a loop must bind the loop's
+    variables as defaults: the backward pass calls it once more.
     """
     first = as_tensor(x1)
     mesh, shape = first.mesh, first.shape

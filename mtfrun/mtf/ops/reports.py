@@ -33,18 +33,10 @@ def Print(
 ) -> Tensor:
     """Returns x, and prints a message and the first entries of tensors in row-major order.
 
-    The line goes to standard error when the `mtf.function` that computes x has returned. Training
-    prefixes it with the number of the step. A loop prints it in every round, but only in the first
-    100 if `while_loop` is called without `rounds` and `most_rounds`. A backward pass that
-    recomputes x does not print it again.
-
-    Args:
-      x: a tensor.
-      data: the tensors that are printed.
-      message: the beginning of the line; the names and shapes of the tensors follow.
-      first_n: how many lines are printed; by default all.
-      summarize: how many entries of each tensor are printed, by default 3; -1 for all.
-      name: ignored.
+    The line goes to standard error when the `mtf.function` that computes x has returned; training
+    prefixes the step. A loop prints it in every round, but only in the first 100 if `while_loop`
+    has no `rounds` and `most_rounds`. A backward pass that recomputes x does not print it again. At
+    most `first_n` lines have `summarize` entries of each tensor, by default 3; -1 for all.
     """
     del name
     tensors = [as_tensor(y) for y in data]
@@ -55,10 +47,7 @@ def Print(
 
 
 def scalar_summary(name: str, x: TensorLike) -> Tensor:
-    """Returns x, a scalar; training shows its values in TensorBoard as a curve of this name.
-
-    The curve has the mean over all calls since its last value. A ShapeError if x has dimensions.
-    """
+    """Returns the scalar x, whose mean since the last value training shows in TensorBoard."""
     x = as_tensor(x)
     if x.shape.ndims:
         raise ShapeError(f"scalar_summary {name!r} takes a scalar, not {x.shape}: use its mean")
@@ -87,10 +76,7 @@ def _first_entries(x: Tensor, number: int) -> Tensor:
 
 
 def loop_variables(expected: Sequence[Report], most_rounds: int) -> list[Tensor]:
-    """Returns initial values of the variables in which a loop stores the reports of its rounds.
-
-    The last one is the number of the round.
-    """
+    """Returns initial variables for the reports of a loop's rounds, and last the round's number."""
     loop = Dimension(_LOOP, most_rounds)
     tensors = [x for report in expected for x in report.tensors]
     numbers = [constant(x.mesh, 0, dtype=tf.int32) for x in tensors[:1]]

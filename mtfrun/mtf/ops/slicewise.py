@@ -25,14 +25,7 @@ def cwise(
     output_dtype: tf.DType | None = None,
     grad_function: GradFunction | None = None,
 ) -> Tensor:
-    """Returns an element-wise TensorFlow function of tensors that have one shape.
-
-    tf_fn takes as many `tf.Tensor`s as there are xs and returns one of the same sizes, which is
-    cast to `output_dtype`; for `grad_function` see `mtf.custom_gradient`.
-
-    Raises:
-      ShapeError: the shapes differ.
-    """
+    """Returns an element-wise TensorFlow function of tensors of one shape; see `slicewise`."""
     shapes = [as_tensor(x).shape for x in xs]
     if len(set(shapes)) > 1:
         raise ShapeError(f"cwise needs tensors of one shape, got {', '.join(map(str, shapes))}")
@@ -51,19 +44,12 @@ def slicewise(
 ) -> Any:
     """Returns a TensorFlow function of raw values, which devices compute on their slices.
 
-    tf_fn is traced once for all devices and sees global sizes; it must consist of operations that
-    DTensor supports. Dimensions that are not splittable are gathered first.
+    tf_fn must be pure and consist of operations that DTensor supports: it is traced once for all
+    devices and sees global sizes. It may compute slices along `splittable_dims` independently;
+    other dimensions are gathered first, by default all.
 
-    Args:
-      tf_fn: takes as many `tf.Tensor`s as there are xs; returns one, or as many as there are
-        output shapes. It must be pure.
-      xs: the tensors.
-      output_shape: the result's dimensions, or a list of shapes for several results; by default
-        the shape of the first x.
-      output_dtype: the type to cast the results to.
-      splittable_dims: the dimensions along which tf_fn may compute slices independently; by default
-        none.
-      grad_function: instead of tf_fn's gradient, see `mtf.custom_gradient`.
+    `output_shape` is by default the first x's; for several results it is a list of shapes. They are
+    cast to `output_dtype`. `grad_function` replaces tf_fn's gradient, see `mtf.custom_gradient`.
     """
     tensors = [as_tensor(x) for x in xs]
     several, shapes = _output_shapes(output_shape, tensors[0].shape)
@@ -93,7 +79,6 @@ def slicewise(
 def _output_shapes(
     output_shape: ShapeLike | Sequence[ShapeLike] | None, default: Shape
 ) -> tuple[bool, list[Shape]]:
-    """Returns whether there are several results, and their shapes."""
     if output_shape is None:
         return False, [default]
     shapes = list(output_shape) if isinstance(output_shape, (list, tuple)) else []

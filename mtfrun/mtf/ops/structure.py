@@ -38,13 +38,9 @@ def broadcast(x: TensorLike, new_shape: ShapeLike) -> Tensor:
 def reshape(x: TensorLike, new_shape: ShapeLike) -> Tensor:
     """Returns the same entries, in storage order, with other dimensions of the same total size.
 
-    It splits, merges and renames dimensions; it never transposes. Where the layout changes (a
-    dimension on a mesh axis becomes one without, or one on another axis), values move between
-    devices by an all-gather or all-to-all; this is how mixtures of experts exchange tokens. It is
-    an all-to-all for up to three dimensions, and where an axis moves from or to the first one.
-
-    Raises:
-      ShapeError: the total sizes differ.
+    It splits, merges and renames dimensions; it never transposes. Where the layout changes, values
+    move by an all-gather or all-to-all, by which mixtures of experts exchange tokens: an all-to-all
+    for up to three dimensions, and where an axis moves from or to the first one.
     """
     x = as_tensor(x)
     shape = convert_to_shape(new_shape)
@@ -72,9 +68,8 @@ def reshape(x: TensorLike, new_shape: ShapeLike) -> Tensor:
 def _lay_out_from(x: Tensor, value: tf.Tensor, before: Shape, shape: Shape) -> Tensor:
     """Returns `value`, laid out for `before`, laid out for `shape`, which has the same sizes.
 
-    DTensor's all-to-all permutes the entries of a value of four and more dimensions where neither
-    of the two dimensions is the first (measured, eagerly and compiled). There the axis is gathered
-    instead.
+    DTensor's all-to-all permutes entries of four and more dimensions where neither of the two is
+    the first (measured, eagerly and compiled). There the axis is gathered instead.
     """
     old, new = x.mesh.partition(before), x.mesh.partition(shape)
     lost = {axis for axis, other in zip(old[1:], new[1:], strict=True) if axis != other}
@@ -92,8 +87,7 @@ def _name_splits(x: Tensor, shape: Shape) -> tuple[Shape, Shape]:
     """Returns x's shape and `shape` with names that have only the splits a reshape preserves.
 
     DTensor can reshape a split dimension that is neither merged nor divided, or that leads its
-    group; it cannot merge two split dimensions, or split inside a group. The dimensions of such a
-    group are gathered first.
+    group; the dimensions of other groups are gathered first.
     """
     before = list(x.shape.dimension_names)
     after = [f"_whole_{i}" for i in range(shape.ndims)]
@@ -182,11 +176,7 @@ def replace_dimensions(
     old_dim_or_dims: Dimensions,
     new_dim_or_dims: Dimensions,
 ) -> Shape | Tensor:
-    """Returns a tensor or shape with adjacent dimensions replaced, by the same total size.
-
-    A tensor's entries are reshaped. A ShapeError if the old dimensions are not adjacent in this
-    order.
-    """
+    """Returns x with dimensions, adjacent in this order, replaced by ones of the same size."""
     if not isinstance(tensor_or_shape, Shape):
         x = as_tensor(tensor_or_shape)
         return reshape(x, replace_dimensions(x.shape, old_dim_or_dims, new_dim_or_dims))

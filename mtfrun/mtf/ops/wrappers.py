@@ -1,7 +1,4 @@
-"""Wrappers, one per kind of operation, that lift TensorFlow functions to named tensors.
-
-They avoid what DTensor cannot do, so that the operations need not.
-"""
+"""Wrappers that lift TensorFlow functions to named tensors, around what DTensor cannot do."""
 
 from __future__ import annotations
 
@@ -66,10 +63,7 @@ def reduction(
     output_shape: ShapeLike | None = None,
     reduced_dim: DimensionLike | None = None,
 ) -> Tensor:
-    """Returns tf_fn(value, axes) over the dimensions that the output lacks.
-
-    The output has all dimensions but `reduced_dim`, or the ones of `output_shape`, by default none.
-    """
+    """Returns tf_fn(value, axes) over `reduced_dim`, or over what `output_shape` lacks."""
     x = as_tensor(x)
     if reduced_dim is None:
         shape = convert_to_shape(output_shape if output_shape is not None else ())

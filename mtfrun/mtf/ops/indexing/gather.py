@@ -24,18 +24,17 @@ def gather(
     dim: DimensionLike,
     output_shape: ShapeLike | None = None,
 ) -> Tensor:
-    """Returns the entries of `weights` {dim, ...} at integer `indices` along `dim`.
+    """Returns the entries of `weights` {dim, ...} at integer `indices` along `dim`, else zeros.
 
-    Entries out of range are zeros. Dimensions that `weights` and `indices` share are batch
-    dimensions (a batched gather). The result has by default the dimensions of `indices`, then the
-    remaining ones of `weights`.
+    Dimensions that both share are batch dimensions. By default the result has the dimensions of
+    `indices`, then the remaining ones of `weights`.
 
-    The cost on several devices: a table, without shared dimensions, whose `dim` is split is
-    gathered first, and every device holds all of its gradient before that is split. (A contraction
-    with one-hot indices avoids both and took ten times as long for an embedding of 8192 x 256 and
-    1024 tokens.) In other gathers every device looks up the entries that it holds, and the results
-    are summed; the gradient of a batched gather is a contraction with one-hot indices. Where
-    dimensions of `indices` other than shared ones are split, all but the first are gathered.
+    On several devices a table, without shared dimensions, whose `dim` is split is gathered first,
+    and every device holds all of its gradient before that is split. (For an embedding of 8192 x 256
+    and 1024 tokens a contraction with one-hot indices took ten times as long.) In other gathers
+    every device looks up the entries that it holds, and the results are summed; a batched gather's
+    gradient is such a contraction. Where dimensions of `indices` other than shared ones are split,
+    all but the first are gathered.
     """
     weights = as_tensor(weights)
     if isinstance(indices, int):
@@ -115,16 +114,11 @@ def gather_rows(
 ) -> Tensor:
     """Returns the rows of x at the positions that int32 indices along several dimensions select.
 
-    For x {b, e, c, m} and indices of e and c, {b, s} each: the rows {b, s, m} = x[b, e[b, s],
-    c[b, s], m]. Dimensions that x and the indices share (b) are batch dimensions and may be split;
-    the dimensions that are selected from may not. A negative index selects the first entry. The
-    output has the dimensions of the indices in any order, then the row's in x's order.
-    There is no gradient: a caller with the inverse map writes it as another selection.
-
-    On one device one gather, without a transpose, writes the rows in the order of `output_shape`.
-
-    Raises:
-      ShapeError: the output lacks a dimension, or the dimensions of a row are not its last ones.
+    For x {b, e, c, m} and indices of e and c, {b, s} each: the rows {b, s, m} = x[b, e[b, s], c[b,
+    s], m]. Shared dimensions (b) may be split, selected ones may not. A negative index selects the
+    first entry. The output has the dimensions of the indices in any order, then the row's in x's
+    order: else a ShapeError. On one device one gather writes them so, without a transpose. There is
+    no gradient: a caller with the inverse map writes it as another selection.
     """
     x = as_tensor(x)
     shape = convert_to_shape(output_shape)

@@ -22,11 +22,9 @@ def write_position(
 ) -> Tensor:
     """Returns x with `entry` at one index along a dimension, as a cache is after a decoding step.
 
-    On one device under XLA it is written in place where x is not used again; otherwise this is a
-    selection, because DTensor would replicate the result of a scatter.
-
-    x: {..., dim, ...}; entry: x's dimensions without `dim`; position: an int32 scalar; condition:
-    bool, with dimensions of the entry: where it is false, x is not changed.
+    x: {..., dim, ...}; entry: the same without `dim`; position: an int32 scalar; condition: bool,
+    with dimensions of the entry: where it is false, x is not changed. XLA on one device writes in
+    place where x is not used again; elsewhere it is a selection: DTensor would replicate a scatter.
     """
     x, entry = as_tensor(x), as_tensor(entry)
     dim = convert_to_dimension(dim)

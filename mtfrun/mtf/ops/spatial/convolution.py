@@ -1,14 +1,11 @@
 """Convolutions over named spatial dimensions, of whole images or of images in blocks.
 
-The form depends on the layout of the operands:
-
-* Fused, by TensorFlow's kernel: on one device, and where at most one of the leading dimensions
-  (batch, blocks) is split.
-* Composed, as one contraction of the filter with the patches that it covers: where two leading
-  dimensions or the channels are split, which the kernel does not support under DTensor. Every
-  device does its share of the work; on CPU this takes 0.8 to 3.4 times as long per product as the
-  fused kernel, and the patches take `filter size` times the memory of x. Split input channels are
-  summed over by an all-reduce of the result; split output channels gather the result's gradient.
+Fused, by TensorFlow's kernel: on one device, and where at most one of the leading dimensions
+(batch, blocks) is split. Composed, as one contraction of the filter with the patches that it
+covers: where two leading dimensions or the channels are split, which the kernel does not support
+under DTensor. On CPU this takes 0.8 to 3.4 times as long per product, and the patches take `filter
+size` times the memory of x. Split input channels are summed over by an all-reduce of the result;
+split output channels gather the result's gradient.
 
 Blocks exchange their edges first, see `mtf.halo_exchange`. A spatial dimension that is split itself
 is treated as blocks, one on each device.
@@ -66,9 +63,8 @@ def conv2d(
     """Returns the convolution (cross-correlation) of x with a filter, as `tf.nn.conv2d` does.
 
     x: {..., height, width, channels}; filter: {filter_height, filter_width, channels, out}; the
-    result: {..., height, width, out}, the spatial dimensions with their names. Strides are for
-    height and width, or Mesh TensorFlow's [1, height, width, 1]. The padding is "VALID" or "SAME",
-    which adds zeros so that there are ceil(size / stride) results.
+    result: {..., height, width, out}. Strides are for height and width, or Mesh TensorFlow's [1,
+    height, width, 1]. "SAME" adds zeros so that there are ceil(size / stride) results.
     """
     return _convolution(x, filter, strides, padding, [None, None])
 
@@ -84,13 +80,10 @@ def conv2d_with_blocks(
     """Returns the convolution of an image in blocks, which does not depend on the blocks.
 
     x: {..., height, width, channels}, with the dimensions that count blocks of rows and columns
-    among the leading ones. One of size 1 may be absent from x: it only selects the padding of
-    "SAME", see below. Without block dimensions this is `conv2d`.
-
-    With one or both, "SAME" begins half a filter, rounded down, before the image in both
-    directions: for stride 1 and odd filters that is TensorFlow's, otherwise not. "VALID" is always
-    TensorFlow's. The blocks must be able to share the results equally; with "SAME" they can where
-    the stride divides their size.
+    among the leading ones; one of size 1 may be absent and only selects the padding. With either,
+    "SAME" begins half a filter, rounded down, before the image: TensorFlow's only for stride 1 and
+    odd filters. "VALID" is always TensorFlow's. The blocks must be able to share the results
+    equally; with "SAME" they can where the stride divides their size.
     """
     return _convolution(x, filter, strides, padding, [h_blocks_dim, w_blocks_dim])
 
@@ -110,10 +103,7 @@ def conv3d_with_blocks(
     d_blocks_dim: DimensionLike | None = None,
     h_blocks_dim: DimensionLike | None = None,
 ) -> Tensor:
-    """Returns the convolution of a volume in blocks of depth and height.
-
-    See `conv2d_with_blocks`.
-    """
+    """Returns the convolution in blocks of depth and of height; see `conv2d_with_blocks`."""
     return _convolution(x, filter, strides, padding, [d_blocks_dim, h_blocks_dim, None])
 
 
@@ -210,10 +200,10 @@ def depthwise_conv1d(
 ) -> Tensor:
     """Returns the sum over i of filter[i] * x[l + min_relative_pos + i] for every position l.
 
-    x: {..., length, channels}, padded with zeros at both ends; filter: {size, channels};
-    `min_relative_pos = 1 - size` is causal. On one device by TensorFlow's fused kernel, which is
-    five times faster on CPU than the sum of shifted products; on a mesh by the latter, because
-    DTensor has no gradient of the kernel's filter. A split length exchanges halos.
+    x: {..., length, channels}, padded with zeros; filter: {size, channels}; `min_relative_pos = 1 -
+    size` is causal. On one device TensorFlow's fused kernel is five times faster on CPU than a
+    mesh's sum of shifted products: DTensor lacks the filter's gradient. A split length exchanges
+    halos.
     """
     x, filter = as_tensor(x), as_tensor(filter)
     length = convert_to_dimension(length_dim)
@@ -235,7 +225,6 @@ def depthwise_conv1d(
 
 
 def _composed_depthwise(x: Tensor, filter: Tensor, part: Dimension, begin: int) -> Tensor:
-    """Returns the sum of shifted products, for `part` positions of x from `begin`."""
     weights = unstack(filter, filter.shape[0])
     y = slice_along(x, begin, part.size, part.name) * weights[0]
     for i, weight in enumerate(weights[1:], start=1):
@@ -244,7 +233,6 @@ def _composed_depthwise(x: Tensor, filter: Tensor, part: Dimension, begin: int) 
 
 
 def _fused_depthwise(x: Tensor, filter: Tensor) -> tf.Tensor:
-    """Returns the value of the kernel for images of height 1."""
     kernel = tf.reshape(filter.value, [1, *filter.shape.to_integer_list, 1])
 
     def depthwise(merged: tf.Tensor) -> tf.Tensor:

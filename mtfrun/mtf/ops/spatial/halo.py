@@ -1,7 +1,6 @@
 """Shifts along a dimension, and halo exchange between neighbouring blocks.
 
-An image (or a sequence) that is split over devices has a dimension of blocks, which is laid out on
-a mesh axis, and one of positions within a block, which is not: {row_blocks, rows, ...}.
+{row_blocks, rows, ...}: a split image's blocks are laid out on a mesh axis, their positions not.
 """
 
 from __future__ import annotations
@@ -25,17 +24,13 @@ def shift(x: TensorLike, offset: int, dim: DimensionLike, wrap: bool) -> Tensor:
     """Returns x shifted along a dimension: entry i of the result is entry i - offset of x.
 
     Entries that leave at one end enter at the other with `wrap`, otherwise zeros do. Along a split
-    dimension the devices exchange `abs(offset)` entries each (an all-gather of these only), or all
-    of x where the offset is longer than a device's part.
+    dimension devices exchange `abs(offset)` entries, or all of x if that exceeds a device's part.
     """
     return _shift(as_tensor(x), offset, convert_to_dimension(dim), wrap, 0.0)
 
 
 def dynamic_shift(x: TensorLike, offset: TensorLike, dim: DimensionLike, wrap: bool) -> Tensor:
-    """Returns x shifted along a dimension by an integer tensor with any of x's other dimensions.
-
-    As `shift`, but a split dimension is gathered.
-    """
+    """Returns `shift` by integers {any of x's other dimensions}; a split dimension is gathered."""
     x, offset = as_tensor(x), as_tensor(offset)
     dim = convert_to_dimension(dim)
     x.shape.index(dim)
@@ -57,9 +52,8 @@ def halo_exchange(
 ) -> Tensor:
     """Returns every block with the edges of its neighbours before and after it.
 
-    x: {..., blocks_dim, block_size_dim, ...} in any order; `blocks_dim` is None for a single
-    block. `block_size_dim` grows by `2 * halo_size`; a halo may be larger than a block. With `wrap`
-    the first and the last block are neighbours, otherwise there are zeros beyond them.
+    `block_size_dim` grows by `2 * halo_size`, which may exceed a block; `blocks_dim` is None for
+    one block. With `wrap` the first and last block are neighbours, else zeros are beyond them.
     """
     return add_margins(as_tensor(x), blocks_dim, block_size_dim, halo_size, halo_size, wrap=wrap)
 
@@ -85,10 +79,9 @@ def add_margins(
     wrap: bool = False,
     fill: float = 0.0,
 ) -> Tensor:
-    """Returns every block with `before` and `after` positions of its neighbours.
+    """Returns every block with `before` and `after` positions of its neighbours, else `fill`.
 
-    Only the edges move between devices. Without `wrap`, the first and last block are padded with
-    `fill`. A ShapeError if x lacks a dimension, or a margin is negative.
+    Only the edges move between devices. With `wrap` the first and last block are neighbours.
     """
     dim = convert_to_dimension(block_size_dim)
     x.shape.index(dim)
@@ -160,7 +153,6 @@ def _shift_between_parts(x: Tensor, offset: int, dim: Dimension, wrap: bool, fil
 
 
 def _pad(x: Tensor, dim: Dimension, before: int, after: int, fill: float) -> Tensor:
-    """Returns x with `fill` before and after its entries along `dim`, which is not split."""
     paddings = [[before, after] if d == dim else [0, 0] for d in x.shape]
     value = tf.pad(x.value, paddings, constant_values=fill)
     return lay_out(x, value, x.shape.resize_dimension(dim.name, dim.size + before + after))

@@ -45,9 +45,9 @@ def _product_of_patches(
 ) -> tf.Tensor:
     """Returns patches {*leading, *places, taps, channels} times {taps, channels, out}, out split.
 
-    DTensor would all-reduce the gradient of all patches, which is as many times too much as there
-    are taps. Instead the result's gradient is gathered, and the filter is split by its channels;
-    every device then computes its part of the channels.
+    DTensor would all-reduce the gradient of all patches, `taps` times too much. Instead the
+    result's gradient is gathered and the filter split by its channels, of which a device has a
+    part.
     """
     *sizes, num_taps, channels = patches.shape.as_list()
     names = [*leading, *(f"_place_{i}" for i in range(len(sizes) - len(leading)))]

@@ -1,10 +1,9 @@
 """Pooling: the maximum or mean of every window over spatial dimensions.
 
 Fused, by TensorFlow's kernels, on one device. Under DTensor max pooling is fused where at most one
-of the leading dimensions is split, and otherwise composed of maxima of strided slices (ten times
-slower on CPU); average pooling, whose fused gradient DTensor does not have, is composed of a
-reshape and a mean. The channels may always be split. The gradient of ties in a window goes to the
-first entry.
+leading dimension is split, otherwise composed of maxima of strided slices (ten times slower on
+CPU); average pooling, whose fused gradient DTensor lacks, is a reshape and a mean. Channels may
+always be split. The gradient of ties in a window goes to the first entry.
 """
 
 from __future__ import annotations
@@ -41,11 +40,7 @@ from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 
 @accept_name
 def max_pool2d(x: TensorLike, ksize: Sequence[int] = (2, 2)) -> Tensor:
-    """Returns the largest entry of every window of x {..., height, width, channels}.
-
-    The windows do not overlap; entries at the end that do not fill a window are dropped. The
-    spatial dimensions keep their names.
-    """
+    """Returns maxima of windows of x {..., height, width, channels}, dropping incomplete ones."""
     return _max_pool(x, ksize, ksize, "VALID", [None, None])
 
 
@@ -59,8 +54,7 @@ def max_pool2d_with_blocks(
 ) -> Tensor:
     """Returns `max_pool2d` of an image in blocks, also with overlapping windows.
 
-    Strides are by default `ksize`; blocks and padding as in `mtf.conv2d_with_blocks`; padding is
-    never the largest entry.
+    Strides default to `ksize`; padding, never the maximum, and blocks as in `conv2d_with_blocks`.
     """
     return _max_pool(x, ksize, strides or ksize, padding, [h_blocks_dim, w_blocks_dim])
 
@@ -89,11 +83,7 @@ def pool_tensor_1d(
     reduce_fn: Callable[..., Tensor] = reduce_mean,
     pool_size: int = 2,
 ) -> Tensor:
-    """Returns a tensor in which every `pool_size` entries along `pool_dim` are reduced to one.
-
-    The pool size must divide the dimension, which keeps its name; `reduce_fn` takes a tensor and
-    `reduced_dim`.
-    """
+    """Returns reduce_fn(x, reduced_dim=...) of every `pool_size` entries along `pool_dim`."""
     x = as_tensor(tensor)
     dim = convert_to_dimension(pool_dim)
     x.shape.index(dim)

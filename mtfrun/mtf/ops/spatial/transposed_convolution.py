@@ -1,8 +1,7 @@
 """Transposed convolutions: the gradients of convolutions with respect to their inputs.
 
-Their form, fused or composed, is the convolutions', see `convolution.py`. The composed form
-puts zeros between the entries of x, and convolves with the mirrored filter, which multiplies with
-those zeros too: product(strides) times the work.
+Fused or composed as convolutions are, see `convolution.py`. The composed form convolves x, with
+zeros between its entries, with the mirrored filter: product(strides) times the work.
 """
 
 from __future__ import annotations
@@ -37,9 +36,8 @@ def conv2d_transpose(
 ) -> Tensor:
     """Returns the transposed convolution of x with a filter, as `tf.nn.conv2d_transpose` does.
 
-    x: {..., height, width, channels}; filter: {filter_height, filter_width, out, channels}, the
-    order of a convolution from `out` to `channels`; the result: {..., height, width, out}. "SAME"
-    gives results of size `size * stride`, "VALID" all results that are not zero.
+    x: {..., height, width, channels}; filter: {filter_height, filter_width, out, channels}; the
+    result: {..., height, width, out}. "SAME" has size `size * stride`, "VALID" all nonzero results.
     """
     return _transpose(x, filter, strides, padding, [None, None])
 
@@ -52,11 +50,7 @@ def conv2d_transpose_with_blocks(
     h_blocks_dim: DimensionLike | None = None,
     w_blocks_dim: DimensionLike | None = None,
 ) -> Tensor:
-    """Returns `conv2d_transpose` of an image in blocks, which does not depend on the blocks.
-
-    "VALID" only where the result's size is `size * stride`; the blocks are counted by dimensions
-    among x's leading ones.
-    """
+    """Returns `conv2d_transpose` of blocks; "VALID" only where the size is `size * stride`."""
     return _transpose(x, filter, strides, padding, [h_blocks_dim, w_blocks_dim])
 
 
@@ -122,7 +116,6 @@ def _transpose(
 
 
 def _transpose_valid(x: Tensor, filter: Tensor, windows: Sequence[Window]) -> tf.Tensor:
-    """Returns the value of the "VALID" transposed convolution of every block by itself."""
     out, channels = filter.shape.dims[-2:]
     num_leading = x.shape.ndims - len(windows) - 1
     lengths = [
@@ -162,7 +155,6 @@ def _fused_transpose(
 
 
 def _insert_zeros(value: tf.Tensor, axis: int, stride: int) -> tf.Tensor:
-    """Returns value with `stride - 1` zeros after each of its entries along an axis."""
     if stride == 1:
         return value
     sizes = value.shape.as_list()

@@ -1,7 +1,4 @@
-"""Windows that slide over spatial dimensions: their padding, halos and positions.
-
-Shared by convolutions and pooling.
-"""
+"""Windows that slide over spatial dimensions (convolutions, pooling): padding, halos, positions."""
 
 from __future__ import annotations
 
@@ -27,13 +24,7 @@ Blocks: TypeAlias = "Sequence[DimensionLike | None]"
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-    """A window over one dimension.
-
-    Attributes:
-      size: the number of positions that it covers.
-      stride: the distance from one place of the window to the next.
-      before, after: the numbers of positions that are added at the dimension's start and end.
-    """
+    """A window of `size` positions, over a dimension with `before` and `after` positions added."""
 
     size: int
     stride: int
@@ -46,10 +37,7 @@ class Window:
 
 
 def same_window(length: int, size: int, stride: int) -> Window:
-    """Returns the window of TensorFlow's "SAME": ceil(length / stride) places, evenly padded.
-
-    Where the padding is odd, there is one more position at the end.
-    """
+    """Returns TensorFlow's "SAME": ceil(length / stride) places; odd padding is more at the end."""
     places = -(-length // stride)
     total = max(0, (places - 1) * stride + size - length)
     return Window(size, stride, total // 2, total - total // 2)
@@ -58,8 +46,7 @@ def same_window(length: int, size: int, stride: int) -> Window:
 def centred_window(size: int, stride: int) -> Window:
     """Returns the window of "SAME" with blocks: place i begins at i * stride - size // 2.
 
-    For stride 1 and odd sizes it is TensorFlow's. Otherwise it differs: Mesh TensorFlow's blocks
-    add half a window on both sides.
+    As in Mesh TensorFlow; TensorFlow's differs except for stride 1 and odd sizes.
     """
     return Window(size, stride, size // 2, (size - 1) // 2)
 
@@ -73,9 +60,8 @@ def windows_over(
 ) -> list[Window]:
     """Returns the windows over the whole length of every spatial dimension.
 
-    "SAME" is TensorFlow's where no dimension has blocks, otherwise `centred_window` in all of them,
-    which every blocking leaves the same. A ShapeError for another padding, or a window that is
-    longer than its dimension.
+    Without blocks "SAME" is TensorFlow's, else `centred_window` in all dimensions, whatever the
+    blocks. A ShapeError for another padding, or a window that is longer than its dimension.
     """
     if padding not in ("SAME", "VALID"):
         raise ShapeError(f"padding must be 'SAME' or 'VALID', got {padding!r}")
@@ -104,8 +90,7 @@ def add_halos(
 ) -> tuple[Tensor, list[Window]]:
     """Returns x, each block with the halo that its windows need, and the windows over one block.
 
-    The windows slide over the whole length, all blocks together. A ShapeError if the blocks
-    cannot share the places of a window equally.
+    A ShapeError if the blocks cannot share the places of a window equally.
     """
     remaining = []
     for dim, block, window in zip(spatial, blocks, windows, strict=True):
@@ -121,8 +106,7 @@ def add_halos(
 def _add_halo(x: Tensor, block: Dimension, dim: Dimension, window: Window, fill: float) -> Tensor:
     """Returns for every block the positions that its equal share of all places covers.
 
-    The share of block j begins j * `lag` positions before the block, not counting the padding. With
-    "SAME" the lag is zero; with "VALID" it is not, because there are fewer places than positions.
+    It begins `lag` positions earlier with every block: "VALID" has fewer places than positions.
     """
     places = window.num_places(block.size * dim.size)
     if places % block.size:
@@ -159,10 +143,9 @@ def split_spatial_as_blocks(
 ) -> tuple[Tensor, list[Dimension], list[DimensionLike | None]]:
     """Returns x with every spatial dimension that is split as blocks of an unsplit part.
 
-    {batch, height, width, channels} with height on a mesh axis of 2 becomes {batch, height:2,
-    _height_part, width, channels}: nothing moves between devices, and the operations that follow
-    only handle blocks. `split_spatial_again` is the inverse. A LayoutError if a dimension that has
-    several blocks already is split.
+    {batch, height, width, channels} with height over 2 becomes {batch, height:2, _height_part,
+    width, channels}: nothing moves between devices, and the operations that follow only handle
+    blocks. A LayoutError if a split dimension has several blocks already.
     """
     new_spatial, new_blocks = list(spatial), list(blocks)
     for i, (dim, block) in enumerate(zip(spatial, blocks, strict=True)):
@@ -218,8 +201,7 @@ def drop_skipped_entries(
 ) -> tuple[tf.Tensor, list[Window]]:
     """Returns a padded value without the entries that windows of size 1 skip, and its windows.
 
-    A window of size 1 with a stride reads every `stride`-th entry; over these alone its stride is
-    1. TensorFlow's fused kernels must not get such strides: the filter gradient of a strided 1x1
+    TensorFlow's fused kernels must not get their strides: the filter gradient of a strided 1x1
     convolution corrupts memory on some CPUs, see docs/dtensor.md.
     """
     step = [1] * value.shape.rank
@@ -265,9 +247,8 @@ def over_merged_batch(
 ) -> tf.Tensor:
     """Returns fn(value), computed with merged leading dimensions, which fn does not change.
 
-    They are merged into one where at most one of them is split. Otherwise the split ones are not
-    merged, because a dimension cannot be split over two mesh axes, and the rest become one after
-    them. x's shape says which leading dimensions of the value are split.
+    Several split ones stay, because no dimension can be split over two mesh axes, and the rest
+    become one after them. x's shape says which leading dimensions are split.
     """
     split = split_leading_axes(x, num_leading)
     # DTensor can merge a split dimension only where it is the first.
