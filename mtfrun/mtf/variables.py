@@ -271,15 +271,10 @@ def _stored_form(variable: Variable, x: TensorLike) -> tf.Tensor:
 
 
 def shard_variables(variables: Mapping[str, Variable]) -> dict[str, Variable]:
-    """Returns variables as an optimizer should see them: split further by the layout's rules.
+    """Returns variables as an optimizer and its gradients need them: split further by the rules.
 
-    One dimension of such a variable has another name, which the axis splits, and so have its
-    gradients, its slots and its new value. An optimizer of these variables therefore stores and
-    computes a part on each device. Storage is shared: a value assigned to one form is assigned to
-    the other. Under other layouts these are the variables themselves.
-
-        variables = mtf.shard_variables(model.named_variables())
-        optimizer.init(variables)
-        loss, gradients = mtf.value_and_gradients(loss_fn, variables)
+    One dimension has another name, which the axis splits, also in gradients, slots and new values:
+    an optimizer stores and computes a part on each device. Both forms share their storage; without
+    such rules they are the same.
     """
     return {path: variable.sharded for path, variable in variables.items()}
