@@ -47,7 +47,7 @@ def check_bindings(bindings: Sequence[Binding], roots: Sequence[Any]) -> set[_Ta
     once_used = _reachable(bindings, roots)
     for (target, _), binding in last.items():
         if target not in (used if binding.from_flag else once_used):
-            raise ConfigError(_unused(binding, target, used))
+            raise ConfigError(_find_unused(binding, target, used))
         if target in used and any(map(_is_required, binding.references())):
             raise ConfigError(
                 f"{binding.place}: {binding.name} must be given a value, as in "
@@ -214,7 +214,7 @@ def _cycle_text(cycle: Sequence[_Call]) -> str:
     return f"the value of {names[0]} depends on itself, by way of {others}: give one a value"
 
 
-def _unused(binding: Binding, target: _Target, used: set[_Target]) -> str:
+def _find_unused(binding: Binding, target: _Target, used: set[_Target]) -> str:
     if target[1] == MACRO:
         return _unused_macro(binding, [scope for scope, function in used if function == MACRO])
     derived = [

@@ -107,13 +107,13 @@ def parse(
     _sources.clear()
     _sources.update(statements.sources)
     for name in files:
-        with _explained(statements.imports):
+        with _explain_errors(statements.imports):
             gin.parse_config_file(name)
     for root in roots:
         parent, _, module = _EXPERIMENT.rpartition(".")
         _register(f"from {parent} import {module}", f"{module}.{root.__name__}")
     for module in modules:
-        with _explained(statements.imports, f"--module_import={module}"):
+        with _explain_errors(statements.imports, f"--module_import={module}"):
             importlib.import_module(module)
         statements.imports.setdefault(module, module)
     # Flags may name classes that no file imports.
@@ -121,12 +121,12 @@ def parse(
     names = public_names(imports) | public_names(statements.imports)
     for flag, text in flags:
         _register_named(statements, flag, names)
-        with _explained(imports, flag):
+        with _explain_errors(imports, flag):
             gin.parse_config(text)
     used = check_bindings(statements.bindings, [gin.get_configurable(root) for root in roots])
     if misspelt is not None:
         raise misspelt
-    with _explained(statements.imports):
+    with _explain_errors(statements.imports):
         gin.finalize()
     _Bindings.of_user = statements.bindings
     _remove_unused(used)
@@ -288,7 +288,7 @@ def _import_from_the_working_directory() -> None:
 
 
 @contextlib.contextmanager
-def _explained(imports: Mapping[str, str], flag: str | None = None) -> Iterator[None]:
+def _explain_errors(imports: Mapping[str, str], flag: str | None = None) -> Iterator[None]:
     try:
         yield
     except ConfigError:

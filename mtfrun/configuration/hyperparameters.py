@@ -125,10 +125,10 @@ def _neutral_targets(parameters: Iterable[_Parameter], *, with_data: bool) -> se
             neutral_starts |= parameter.refers_to
         else:
             followed.setdefault(parameter.target, set()).update(parameter.refers_to)
-    return _reached(neutral_starts, referred) - _reached(_ROOTS, followed)
+    return _reachable(neutral_starts, referred) - _reachable(_ROOTS, followed)
 
 
-def _reached(starts: Iterable[str], references: Mapping[str, Iterable[str]]) -> set[str]:
+def _reachable(starts: Iterable[str], references: Mapping[str, Iterable[str]]) -> set[str]:
     reached: set[str] = set()
     queue = list(starts)
     while queue:

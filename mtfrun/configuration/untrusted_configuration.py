@@ -85,7 +85,7 @@ def _unlisted_references(statements: Statements, allowed: Sequence[str]) -> Iter
         for entry in file:
             statement = entry.statement
             if isinstance(statement, config_parser.ImportStatement) and not _is_gins(statement):
-                modules[statement.bound_name()] = _imported(entry, statements.imports)
+                modules[statement.bound_name()] = _import_module(entry, statements.imports)
             for selector in _selectors(entry):
                 for target in _path_of(selector, modules):
                     module = _unlisted_module(target, identities, allowed)
@@ -118,7 +118,7 @@ def _selectors(entry: SourceStatement) -> Iterator[str]:
     yield from (selector for selector in selectors if selector not in _BUILTIN)
 
 
-def _imported(entry: SourceStatement, imports: Mapping[str, str]) -> ModuleType:
+def _import_module(entry: SourceStatement, imports: Mapping[str, str]) -> ModuleType:
     statement = entry.statement
     try:
         module = importlib.import_module(statement.module)

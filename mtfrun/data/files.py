@@ -63,7 +63,7 @@ def matching_files(pattern: str) -> list[str]:
     directory, remainder = fixed_directory(pattern)
     names: dict[str, list[str]] = {}
     real_directory = functools.cache(os.path.realpath)
-    for path in _expanded(directory, remainder.split("/")):
+    for path in _expand(directory, remainder.split("/")):
         if os.path.isfile(path):
             parent, name = os.path.split(path)
             real = os.path.join(real_directory(parent), name)
@@ -75,7 +75,7 @@ def matching_files(pattern: str) -> list[str]:
     )
 
 
-def _expanded(directory: str, parts: Sequence[str]) -> Iterator[str]:
+def _expand(directory: str, parts: Sequence[str]) -> Iterator[str]:
     if "**" not in parts:
         yield from glob.iglob(os.path.join(glob.escape(directory), *parts))
         return
@@ -86,7 +86,7 @@ def _expanded(directory: str, parts: Sequence[str]) -> Iterator[str]:
     for base in bases:
         if base == directory or not _leads_up(base):
             for folder in _folders(base):
-                yield from _expanded(folder, parts[place + 1 :] or ["*"])
+                yield from _expand(folder, parts[place + 1 :] or ["*"])
 
 
 def _folders(base: str) -> Iterator[str]:

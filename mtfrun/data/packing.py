@@ -200,14 +200,14 @@ def _deal(sizes: np.ndarray, capacity: np.ndarray) -> np.ndarray:
     totals = amounts[examples].sum(0)
     for place in examples:
         without_place = totals - amounts[place]
-        place[_ordered(-without_place)] = place[_ordered(amounts[place])]
+        place[_order(-without_place)] = place[_order(amounts[place])]
         totals = without_place + amounts[place]
     row_of = np.empty(places * num_rows, np.int32)
     row_of[examples] = np.arange(num_rows)
     return row_of[: len(sizes)]
 
 
-def _ordered(amounts: np.ndarray) -> np.ndarray:
+def _order(amounts: np.ndarray) -> np.ndarray:
     """Returns the order of amounts [number, 2] by the first, and within groups by the second.
 
     If two sets are ordered like this, those at the same place are similar in both amounts: in the

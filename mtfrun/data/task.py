@@ -63,7 +63,7 @@ class Task:
     def examples(self, split: str) -> Iterator[Example]:
         examples = self.source.examples(split)
         for preprocess in self.preprocessors:
-            examples = _preprocessed(preprocess, examples)
+            examples = _preprocess(preprocess, examples)
         yield from examples
 
     def texts(self, split: str, features: Sequence[str]) -> Iterator[tuple[bytes, ...]]:
@@ -82,7 +82,7 @@ class Task:
         return fields[feature]
 
 
-def _preprocessed(
+def _preprocess(
     preprocess: Preprocessor | StreamPreprocessor, examples: Iterator[Example]
 ) -> Iterator[Example]:
     if isinstance(preprocess, StreamPreprocessor):

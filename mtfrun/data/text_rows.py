@@ -73,7 +73,7 @@ class StreamRows(TextRows):
         pieces = Texts(starts, ends - starts, ends)
         padding_id = self.cache.padding_id
         rows = collate(self.cache.tokens, pieces, counts, self._length, padding_id=padding_id)
-        return _packed(self.cache.features[0], rows)
+        return _pack(self.cache.features[0], rows)
 
     @property
     def density(self) -> Density:
@@ -174,7 +174,7 @@ class PackedRows(_ExampleRows):
         examples = self._plan.examples[np.repeat(first, counts) + indices_within(counts)]
         batch: dict[str, np.ndarray] = {}
         for name, rows in self._collate(examples, counts, self.lengths):
-            batch |= _packed(name, rows)
+            batch |= _pack(name, rows)
         return batch
 
 
@@ -309,7 +309,7 @@ def _bounds(cache: TokenCache, examples: np.ndarray, column: int) -> tuple[np.nd
     return np.where(texts > 0, ends[texts - 1], 0), ends[texts]
 
 
-def _packed(name: str, rows: Collated) -> dict[str, np.ndarray]:
+def _pack(name: str, rows: Collated) -> dict[str, np.ndarray]:
     return {
         name: rows.ids,
         f"{name}_segmentation": rows.segmentation,

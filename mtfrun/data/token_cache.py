@@ -56,7 +56,7 @@ class TokenCache:
         """Opens and checks a cache; raises DamagedCacheError for other ids or another origin."""
         check = functools.partial(_check_content, directory)
         manifest = read_manifest(directory, (TOKENS, ENDS), check, origin=origin, anew=anew)
-        return cls(directory, *_mapped(directory, manifest), manifest)
+        return cls(directory, *_map_file(directory, manifest), manifest)
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -100,7 +100,7 @@ class Cached(NamedTuple):
     files: Sequence[str] = ()
 
 
-def _mapped(directory: Path, manifest: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+def _map_file(directory: Path, manifest: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     """Returns the ids and the ends of the texts as plain arrays: np.memmap slows every access."""
     with reading(directory):
         shape = (int(manifest["examples"]), len(manifest["features"]))
@@ -112,7 +112,7 @@ def _mapped(directory: Path, manifest: Mapping[str, Any]) -> tuple[np.ndarray, n
 
 def _check_content(directory: Path, manifest: Mapping[str, Any]) -> None:
     """Raises DamagedCacheError if the files contradict the manifest, even with correct hashes."""
-    tokens, ends = _mapped(directory, manifest)
+    tokens, ends = _map_file(directory, manifest)
     largest, last = -1, 0
     for first in range(0, tokens.size, _LENGTHS_PER_STEP):
         part = tokens[first : first + _LENGTHS_PER_STEP]

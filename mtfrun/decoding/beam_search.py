@@ -118,7 +118,7 @@ class _Loop:
         logits, state = step(progress.previous, position, progress.state)
         candidates = self._candidates(position, progress.active, logits)
         active, chosen = grow_active(candidates, self.beam)
-        ended = candidates._replace(finished=self._ended(candidates, position))
+        ended = candidates._replace(finished=self._has_ended(candidates, position))
         finished = grow_finished(progress.finished, ended)
         if self.search.independent_rows:
             active, finished = _where(
@@ -171,7 +171,7 @@ class _Loop:
         has_end = mtf.reduce_any(is_end_id, reduced_dim=length)
         return hypotheses._replace(finished=mtf.logical_and(hypotheses.finished, has_end))
 
-    def _ended(self, candidates: Candidates, position: mtf.Tensor) -> mtf.Tensor:
+    def _has_ended(self, candidates: Candidates, position: mtf.Tensor) -> mtf.Tensor:
         """Returns which candidates {batch, double_beam} may take a place of the finished beams."""
         # Continuations of the beams that start at -INFINITY must not become finished beams.
         possible = mtf.greater(candidates.log_probs, -INFINITY / 2)

@@ -217,7 +217,7 @@ class Adafactor(SlotOptimizer):
     ) -> dict[mtf.Variable, mtf.Tensor]:
         learning_rate = self.learning_rate(step)
         decay = self._decay_rate(step)
-        matched = {path: gradient for path, _, gradient in self._matched(gradients)}
+        matched = {path: gradient for path, _, gradient in self._match(gradients)}
         updates: dict[mtf.Variable, mtf.Tensor] = {}
         for group in self._groups:
             variables = [self.variables[path] for path in group.paths]
@@ -233,7 +233,7 @@ class Adafactor(SlotOptimizer):
             gradient = group.stacked([matched[path] for path in group.paths])
             direction = self._direction(group, gradient, state, decay)
             # All scalars are multiplied first: one operation over the parameter instead of several.
-            rate = self._scaled(learning_rate, group.paths[0])
+            rate = self._scale(learning_rate, group.paths[0])
             scale = rate * self._step_scale(group, parameter, direction)
             delta = direction * scale
             if self._beta1:

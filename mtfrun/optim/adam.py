@@ -92,7 +92,7 @@ class Adam(SlotOptimizer):
             correction1 = one_minus_power(self._beta1, t)
             correction2 = one_minus_power(self._beta2, t)
         updates = {}
-        for path, variable, gradient in self._matched(gradients):
+        for path, variable, gradient in self._match(gradients):
             slots = self.slots[path]
             parameter = read_precisely(variable)
             direction, updates[slots["m"]], updates[slots["v"]] = adam_direction(
@@ -107,5 +107,5 @@ class Adam(SlotOptimizer):
             )
             if self._weight_decay and path not in self._without_decay:
                 direction = direction + parameter * self._weight_decay
-            updates[variable] = parameter - direction * self._scaled(learning_rate, path)
+            updates[variable] = parameter - direction * self._scale(learning_rate, path)
         return updates

@@ -87,7 +87,7 @@ class Momentum(SlotOptimizer):
     ) -> dict[mtf.Variable, mtf.Tensor]:
         learning_rate = self.learning_rate(step)
         updates = {}
-        for path, variable, gradient in self._matched(gradients):
+        for path, variable, gradient in self._match(gradients):
             velocity = self.slots[path]["velocity"]
             parameter = read_precisely(variable)
             if self._weight_decay and path not in self._without_decay:
@@ -96,7 +96,7 @@ class Momentum(SlotOptimizer):
                 parameter,
                 gradient,
                 mtf.read_variable(velocity),
-                self._scaled(learning_rate, path),
+                self._scale(learning_rate, path),
                 momentum=self._momentum,
                 nesterov=self._nesterov,
                 delayed=self._delayed,

@@ -117,11 +117,11 @@ class SlotOptimizer(abc.ABC):
         rate = self._schedule(step)
         return rate if isinstance(rate, mtf.Tensor) else mtf.constant(step.mesh, rate)
 
-    def _scaled(self, learning_rate: mtf.Tensor, path: str) -> mtf.Tensor:
+    def _scale(self, learning_rate: mtf.Tensor, path: str) -> mtf.Tensor:
         factor = self._factors[path]
         return learning_rate if factor == 1.0 else learning_rate * factor
 
-    def _matched(
+    def _match(
         self, gradients: Mapping[str, mtf.Tensor | None]
     ) -> Iterator[tuple[str, mtf.Variable, mtf.Tensor]]:
         """Yields path, variable and gradient, the last in the type of `read_precisely`."""

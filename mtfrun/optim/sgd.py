@@ -35,7 +35,7 @@ class Sgd(SlotOptimizer):
         learning_rate = self.learning_rate(step)
         return {
             variable: sgd_update(
-                read_precisely(variable), gradient, self._scaled(learning_rate, path)
+                read_precisely(variable), gradient, self._scale(learning_rate, path)
             )
-            for path, variable, gradient in self._matched(gradients)
+            for path, variable, gradient in self._match(gradients)
         }

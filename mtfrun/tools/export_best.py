@@ -96,7 +96,7 @@ class _Export:
                 "no checkpoint is the best one: set training.CheckpointOptions.best_metric"
             )
             return False
-        if self._exported() == self._target.name:
+        if self._exported_name() == self._target.name:
             self._best = None
             return False
         if self._directory.is_symlink():  # its target would be emptied
@@ -156,7 +156,7 @@ class _Export:
             if path != self._target:
                 shutil.rmtree(path, ignore_errors=True)
 
-    def _exported(self) -> str | None:
+    def _exported_name(self) -> str | None:
         try:
             return str(self._link_path.readlink())
         except OSError:

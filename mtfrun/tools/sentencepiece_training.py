@@ -85,21 +85,21 @@ def train_sentencepiece(
 ) -> TrainedModel:
     """Raises DataError if there is no text, or too little for the size."""
     with progress.Work("reading texts", expected_bytes, "B") as reading:
-        sample = sample_of(sentences(_noted(texts, reading)), training.max_bytes)
+        sample = sample_of(sentences(_note_sizes(texts, reading)), training.max_bytes)
     if not sample:
         raise DataError("there is no text to train a vocabulary on: choose another source or split")
     pieces = f"{training.size:,} pieces from {sum(map(len, sample)) / 1e6:.1f} MB of text"
     with progress.waiting(f"training {pieces}", f"trained {pieces}"):
-        return _interruptible(lambda: TrainedModel(_trained(sample, training), sample))
+        return _interruptible(lambda: TrainedModel(_train(sample, training), sample))
 
 
-def _noted(texts: Iterable[bytes], reading: progress.Work) -> Iterator[bytes]:
+def _note_sizes(texts: Iterable[bytes], reading: progress.Work) -> Iterator[bytes]:
     for text in texts:
         yield text
         reading.advance(len(text))
 
 
-def _trained(sample: list[bytes], training: SentencePieceTraining) -> bytes:
+def _train(sample: list[bytes], training: SentencePieceTraining) -> bytes:
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(

@@ -118,12 +118,12 @@ class SentencePieceVocabulary(FileVocabulary):
         """Bytes of each piece; -1 for the end id if the model puts a space before a text."""
         bytes_per_id = np.zeros([self.size], np.int32)
         kinds = _PROTOS.ModelProto.SentencePiece
-        for number, piece in enumerate(self._parsed().pieces):
+        for number, piece in enumerate(self._parse().pieces):
             if piece.type in (kinds.NORMAL, kinds.USER_DEFINED):
                 bytes_per_id[number] = len(piece.piece.replace(_SPACE, " ").encode())
             elif piece.type == kinds.BYTE:
                 bytes_per_id[number] = 1
-        if self._parsed().normalizer_spec.add_dummy_prefix:
+        if self._parse().normalizer_spec.add_dummy_prefix:
             bytes_per_id[self.end_id] = -1
         return bytes_per_id
 
@@ -134,7 +134,7 @@ class SentencePieceVocabulary(FileVocabulary):
 
     @functools.cached_property
     def models(self) -> SentencePieceModels:
-        continuing = self._parsed()
+        continuing = self._parse()
         removes_spaces = bool(continuing.normalizer_spec.remove_extra_whitespaces)
         continuing.normalizer_spec.add_dummy_prefix = False
         continuing_encoder = continuing.SerializeToString()
@@ -142,7 +142,7 @@ class SentencePieceVocabulary(FileVocabulary):
         return SentencePieceModels(
             self._proto,
             continuing_encoder,
-            self._with_sentinels(self._parsed()),
+            self._with_sentinels(self._parse()),
             self._with_sentinels(continuing),
             removes_spaces=removes_spaces,
         )
@@ -270,6 +270,6 @@ class SentencePieceVocabulary(FileVocabulary):
                 )
         return proto, processor
 
-    def _parsed(self) -> Any:
+    def _parse(self) -> Any:
         """Returns the model as a new protocol buffer, which is not cached: it cannot be pickled."""
         return _PROTOS.ModelProto.FromString(self._proto)

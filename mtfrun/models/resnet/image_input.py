@@ -50,7 +50,7 @@ class ImageInput:
     def __call__(self, images: mtf.Tensor, call: Call) -> mtf.Tensor:
         """Returns float32 {batch, rows, cols, channels}; augmentation needs the call's key."""
         if not images.dtype.is_floating:
-            images = self._normalised(images)
+            images = self._normalise(images)
         if not call.training or not (self.crop_padding or self.flip or self.cutout):
             return images
         if call.key is None:
@@ -62,7 +62,7 @@ class ImageInput:
             images = cut_out(images, key.fold_in("cutout"), self.cutout)
         return images
 
-    def _normalised(self, images: mtf.Tensor) -> mtf.Tensor:
+    def _normalise(self, images: mtf.Tensor) -> mtf.Tensor:
         channels = images.shape.dims[-1]
         mean, stddev = (
             _per_channel(images.mesh, name, getattr(self, name), channels)
@@ -92,8 +92,8 @@ def augment(images: mtf.Tensor, key: mtf.Key, *, padding: int, flip: bool) -> mt
         source_cols = mtf.where(
             mtf.less(coin, 0.5), flipped, source_cols, output_shape=source_cols.shape
         )
-    images = _selected(images, rows, source_rows)
-    return _selected(images, cols, source_cols)
+    images = _select(images, rows, source_rows)
+    return _select(images, cols, source_cols)
 
 
 def cut_out(images: mtf.Tensor, key: mtf.Key, size: int) -> mtf.Tensor:
@@ -119,7 +119,7 @@ def _shifted_indices(
     return mtf.add(offset, indices, output_shape=mtf.Shape([batch, dim]))
 
 
-def _selected(images: mtf.Tensor, dim: mtf.Dimension, indices: mtf.Tensor) -> mtf.Tensor:
+def _select(images: mtf.Tensor, dim: mtf.Dimension, indices: mtf.Tensor) -> mtf.Tensor:
     source = mtf.Dimension(f"_{dim.name}", dim.size)
     selection = mtf.one_hot(indices, source, dtype=images.dtype)
     renamed = mtf.rename_dimension(images, dim.name, source.name)

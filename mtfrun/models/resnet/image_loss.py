@@ -47,10 +47,10 @@ class ImageLoss:
             return images, [(labels, mtf.ones_like(weights))]
         if call.key is None:
             raise InputError("mixup and CutMix need a key in training")
-        mixed, coefficients = self._mixed(images, weights, call.key)
+        mixed, coefficients = self._mix(images, weights, call.key)
         return mixed, [(labels, coefficients), (previous_in_batch(labels), 1.0 - coefficients)]
 
-    def _mixed(
+    def _mix(
         self, images: mtf.Tensor, weights: mtf.Tensor, key: mtf.Key
     ) -> tuple[mtf.Tensor, mtf.Tensor]:
         """Returns images mixed with the previous ones, and the share of each image, {batch}."""

@@ -149,10 +149,10 @@ class StackDecoder:
 
     def _after_prompts(self, longest: int, prompt_lengths: mtf.Tensor) -> Decoder:
         """Returns the decoder whose first state has read the prompts in one pass."""
-        first_state = self._prefilled(self._positions_read(longest), prompt_lengths)
+        first_state = self._prefill(self._positions_read(longest), prompt_lengths)
         return self._decoder(first_state, prompt_lengths, self._length.size)
 
-    def _prefilled(self, number: int, prompt_lengths: mtf.Tensor) -> Any:
+    def _prefill(self, number: int, prompt_lengths: mtf.Tensor) -> Any:
         length, memory_length = (
             mtf.Dimension(name, number) for name in ("length", "memory_length")
         )

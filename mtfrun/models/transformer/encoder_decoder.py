@@ -91,7 +91,7 @@ class EncoderDecoder(TokenModel):
         segments = features.get("targets_segmentation")
         length = targets.shape.get_dim_by_name("length")
         call = dataclasses.replace(
-            self._encoded(features, call),
+            self._encode(features, call),
             self_attention_bias=causal_bias(self._mesh, length, segments),
             nonpadding=weights_nonzero(targets),
         )
@@ -105,7 +105,7 @@ class EncoderDecoder(TokenModel):
         """See `TextModel`. The hypotheses of a beam share the encoder's output."""
         check_length(features["targets"], self.position)
         unpacked = {name: features[name] for name in ("inputs", "targets")}
-        call = self._encoded(unpacked, SequenceCall())
+        call = self._encode(unpacked, SequenceCall())
         return StackDecoder(
             self.decoder_stack,
             features["targets"],
@@ -116,7 +116,7 @@ class EncoderDecoder(TokenModel):
             dtype=self._activation,
         ).decoder()
 
-    def _encoded(self, features: Mapping[str, mtf.Tensor], call: SequenceCall) -> SequenceCall:
+    def _encode(self, features: Mapping[str, mtf.Tensor], call: SequenceCall) -> SequenceCall:
         inputs = features["inputs"]
         segments = features.get("inputs_segmentation")
         bias = decoder_bias = encoder_bias(inputs, segments)

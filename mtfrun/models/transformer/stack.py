@@ -114,11 +114,11 @@ class Stack(Sublayer):
         # What a loop computes inside cannot be recorded.
         if self._scan_blocks is not None and call.recorder is None:
             x = self._in_loop(x, call, self._scan_blocks)
-            return self._transformed(self._final, x, call)
+            return self._transform(self._final, x, call)
         for block in self.blocks:
             run = functools.partial(_run_layers, block.values())
             x = recompute(run, x, call) if self._rematerialise and call.training else run(x, call)
-        return self._transformed(self._final, x, call)
+        return self._transform(self._final, x, call)
 
     def initial_state(
         self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension, call: SequenceCall
@@ -155,7 +155,7 @@ class Stack(Sublayer):
             for name, sublayer in block.items():
                 x, results[name] = run(sublayer, x, block_state[name], call)
             next_state.append(results)
-        return self._transformed(self._final, x, call), next_state
+        return self._transform(self._final, x, call), next_state
 
     def _in_loop(self, x: mtf.Tensor, call: SequenceCall, size: int) -> mtf.Tensor:
         groups = [
@@ -167,9 +167,9 @@ class Stack(Sublayer):
     def _begin(self, x: mtf.Tensor, call: SequenceCall) -> tuple[mtf.Tensor, SequenceCall]:
         if self.relative_bias is not None:
             call = with_relative_bias(self.relative_bias, x, call)
-        return self._transformed(self._initial, x, call), call
+        return self._transform(self._initial, x, call), call
 
-    def _transformed(self, names: Sequence[str], x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
+    def _transform(self, names: Sequence[str], x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
         for name in names:
             x = getattr(self, name)(x, call)
         return x

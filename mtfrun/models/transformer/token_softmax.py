@@ -46,9 +46,9 @@ class TokenSoftmax(mtf.Module):
     def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
         """Returns the logits {..., vocab} of x {..., d_model}, float32."""
         if self._tied is not None:
-            return self._masked(self._tied.logits(x))
+            return self._mask(self._tied.logits(x))
         x, kernel = mtf.cast(x, self._activation), mtf.cast(self.kernel, self._activation)
-        return self._masked(dense(x, kernel, reduced_dims=[self._d_model], new_dims=[self._vocab]))
+        return self._mask(dense(x, kernel, reduced_dims=[self._d_model], new_dims=[self._vocab]))
 
     def for_steps(self, call: Call) -> Callable[[mtf.Tensor], mtf.Tensor]:
         """Returns the function of one position {batch..., d_model} for the steps of a decoder.
@@ -69,11 +69,11 @@ class TokenSoftmax(mtf.Module):
             x = mtf.cast(x, self._activation) * scale
             product = mtf.einsum([kernel, x], output_shape=[self._vocab, *batch])
             # Without the barrier XLA would transpose the factors back.
-            return self._masked(mtf.optimization_barrier(product))
+            return self._mask(mtf.optimization_barrier(product))
 
         return logits
 
-    def _masked(self, logits: mtf.Tensor) -> mtf.Tensor:
+    def _mask(self, logits: mtf.Tensor) -> mtf.Tensor:
         logits = mtf.to_float(logits)
         if self._vocab.size == self._num_classes:
             return logits

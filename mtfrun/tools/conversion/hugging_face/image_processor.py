@@ -47,8 +47,8 @@ def read_image_processor(folder: Folder, channels: int) -> ImageProcessor:
         return ImageProcessor(
             _SIZE,
             round(_SIZE * 256 / 224),
-            _divided(_MEAN, 1 / 255) if is_colour else 127.5,
-            _divided(_STDDEV, 1 / 255) if is_colour else 127.5,
+            _divide(_MEAN, 1 / 255) if is_colour else 127.5,
+            _divide(_STDDEV, 1 / 255) if is_colour else 127.5,
             [f"there is no {PREPROCESSOR_CONFIG}: see resnet.ImageInput in config.gin"],
         )
     where = str(folder.path / PREPROCESSOR_CONFIG)
@@ -68,8 +68,8 @@ def read_image_processor(folder: Folder, channels: int) -> ImageProcessor:
     return ImageProcessor(
         size,
         resize,
-        _divided(mean, scale),
-        _divided(stddev, scale),
+        _divide(mean, scale),
+        _divide(stddev, scale),
         notes,
     )
 
@@ -113,7 +113,7 @@ def _per_channel(settings: Settings, name: str, channels: int, default: float) -
     return [float(x) for x in numbers]
 
 
-def _divided(numbers: Sequence[float], scale: float) -> list[float] | float:
+def _divide(numbers: Sequence[float], scale: float) -> list[float] | float:
     """Returns numbers / scale, without the digits of its rounding; one of one number."""
     quotients = [float(f"{number / scale:.10g}") for number in numbers]
     return quotients if len(quotients) > 1 else quotients[0]

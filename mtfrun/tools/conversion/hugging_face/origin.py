@@ -132,7 +132,7 @@ def read_origin(directory: pathlib.Path) -> Origin | None:
         record["metadata"],
         record["copies"],
         files,
-        _kept(origin, record["shards"]),
+        _read_kept(origin, record["shards"]),
         path=record["from"],
         configuration=origin.text_of(IMPORTED_CONFIG),
     )
@@ -185,7 +185,7 @@ def _check_index(origin: Folder, shards: Mapping[str, Mapping[str, str]]) -> Non
         )
 
 
-def _kept(origin: Folder, shards: Mapping[str, Mapping[str, str]]) -> dict[str, np.ndarray]:
+def _read_kept(origin: Folder, shards: Mapping[str, Mapping[str, str]]) -> dict[str, np.ndarray]:
     path = origin.path / UNUSED_TENSORS
     if not os.path.lexists(path):
         return {}

@@ -49,7 +49,7 @@ def origin_of_run(
     if origin is not None and run.read_config() == origin.configuration:
         return without_tokenizer(origin) if weights_only else origin
     run_config = pathlib.Path(run.config_path)
-    model, vocabularies = _described(run_config, Settings(allowed_imports=allowed_imports))
+    model, vocabularies = _describe(run_config, Settings(allowed_imports=allowed_imports))
     if origin is not None:
         imported = directory / ORIGIN_FOLDER / IMPORTED_CONFIG
         settings = Settings()
@@ -61,7 +61,7 @@ def origin_of_run(
             settings = Settings(
                 bindings=[(n, t.format(**numbers)) for n, t in _IMPORTED_VOCABULARY]
             )
-        model.check_computes_as(_described(imported, settings).model, str(imported))
+        model.check_computes_as(_describe(imported, settings).model, str(imported))
         if not vocabularies or (
             len(vocabularies) == 1 and has_tokenizer_of(origin, vocabularies[0])
         ):
@@ -76,12 +76,12 @@ def origin_of_run(
         with tempfile.TemporaryDirectory() as temporary:
             path = pathlib.Path(temporary, "config.gin")
             path.write_text(text, encoding="utf-8")
-            theirs = _described(path, Settings()).model
+            theirs = _describe(path, Settings()).model
             model.check_computes_as(theirs, "a model that transformers has")
     return without_tokenizer(origin) if weights_only else with_tokenizer(origin, vocabularies[0])
 
 
-def _described(path: pathlib.Path, settings: Settings) -> _Described:
+def _describe(path: pathlib.Path, settings: Settings) -> _Described:
     with config.exclusive():
         settings.parse(str(path))
         with mtf.planned_meshes():

@@ -93,7 +93,8 @@ def read_header(path: pathlib.Path, open_file: BinaryIO) -> Header:
         content = parse_json(open_file.read(length))
         metadata = content.pop(_METADATA, {})
         tensors = {
-            name: _stored(path, name, entry, 8 + length, size) for name, entry in content.items()
+            name: _read_header(path, name, entry, 8 + length, size)
+            for name, entry in content.items()
         }
         texts = {str(key): str(value) for key, value in dict(metadata or {}).items()}
     except ConversionError:
@@ -119,7 +120,7 @@ def _check_order(
         raise ConversionError(f"{path} has {size - end} bytes after its last tensor; copy it again")
 
 
-def _stored(path: pathlib.Path, name: str, entry: Any, start: int, size: int) -> StoredTensor:
+def _read_header(path: pathlib.Path, name: str, entry: Any, start: int, size: int) -> StoredTensor:
     dtype = entry["dtype"]
     if dtype not in DTYPES:
         raise ConversionError(

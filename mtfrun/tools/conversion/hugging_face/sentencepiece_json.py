@@ -42,8 +42,11 @@ def sentencepiece_json(content: bytes, num_sentinels: int) -> dict[str, Any]:
         "truncation": None,
         "padding": None,
         "added_tokens": [
-            *(_added(number, name, special=True) for number, name in control),
-            *(_added(len(names) + i, name, special=False) for i, name in enumerate(sentinels)),
+            *(_added_tokens(number, name, special=True) for number, name in control),
+            *(
+                _added_tokens(len(names) + i, name, special=False)
+                for i, name in enumerate(sentinels)
+            ),
         ],
         "normalizer": {"type": "Sequence", "normalizers": _normalizers(model, num_sentinels)},
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": _splits(model)},
@@ -67,7 +70,7 @@ def _check(model: Any) -> None:
             raise ConversionError(f"transformers cannot express the SentencePiece model: {problem}")
 
 
-def _added(number: int, name: str, *, special: bool) -> dict[str, Any]:
+def _added_tokens(number: int, name: str, *, special: bool) -> dict[str, Any]:
     # Sentinels are matched in the normalized text, so that the text is normalized as a whole.
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip"), False)
     return {"id": number, "content": name, **flags, "normalized": not special, "special": special}
@@ -126,7 +129,7 @@ def _splits(model: Any) -> list[dict[str, Any]]:
         if piece.type not in (piece.NORMAL, piece.USER_DEFINED) and len(piece.piece) > 1
     ]
     patterns = [
-        "|".join(_escaped(piece) for piece in sorted(user_defined, key=len, reverse=True)),
+        "|".join(_escape(piece) for piece in sorted(user_defined, key=len, reverse=True)),
         "|".join(_inside(mark, characters) for mark in marks if not characters.issuperset(mark)),
     ]
     return [
@@ -139,11 +142,11 @@ def _splits(model: Any) -> list[dict[str, Any]]:
 def _inside(mark: str, characters: Collection[str]) -> str:
     """Returns a regular expression for one character of a mark, preferably one with a piece."""
     place = next((i for i, c in enumerate(mark) if c in characters), 1)
-    before, after = _escaped(mark[:place]), _escaped(mark[place + 1 :])
-    return f"(?<={before}){_escaped(mark[place])}(?={after})"
+    before, after = _escape(mark[:place]), _escape(mark[place + 1 :])
+    return f"(?<={before}){_escape(mark[place])}(?={after})"
 
 
-def _escaped(text: str) -> str:
+def _escape(text: str) -> str:
     """Unlike `re.escape`, leaves spaces alone."""
     return "".join(f"\\{c}" if c in r"\.^$|?*+()[]{}-&~#" else c for c in text)
 

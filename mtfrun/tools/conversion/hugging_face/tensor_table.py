@@ -177,10 +177,10 @@ class TensorTable:
         missing = [name for row in self.rows for name in row.names if name not in tensors]
         surplus = [name for name in tensors if name not in needed and not self.is_kept(name)]
         if missing:
-            raise ConversionError(f"{where} lacks {_listed(missing)}, which config.json asks for")
+            raise ConversionError(f"{where} lacks {_as_list(missing)}, which config.json asks for")
         if surplus:
             raise ConversionError(
-                f"{where} has {_listed(surplus)}, for which config.json has no place"
+                f"{where} has {_as_list(surplus)}, for which config.json has no place"
             )
 
     def to_ours(
@@ -218,10 +218,10 @@ class TensorTable:
                 ) from error
         surplus = sorted(values.keys() - used)
         if surplus:
-            raise ConversionError(f"config.json has no place for {_listed(surplus)}: {_CHANGED}")
+            raise ConversionError(f"config.json has no place for {_as_list(surplus)}: {_CHANGED}")
         return tensors
 
 
-def _listed(names: Sequence[str]) -> str:
+def _as_list(names: Sequence[str]) -> str:
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return f"{', '.join(names[:3])}{more}"

@@ -99,7 +99,7 @@ def _sentencepiece(
     path = str(folder.path / name)
 
     def vocabulary() -> data.SentencePieceVocabulary:
-        return _checked(lambda: data.SentencePieceVocabulary(path, **parameters))  # type: ignore[arg-type]
+        return _check(lambda: data.SentencePieceVocabulary(path, **parameters))  # type: ignore[arg-type]
 
     pieces = vocabulary().unpadded_size
     if pad_id == 0:
@@ -135,7 +135,7 @@ def _tokenizer_json(
     begin_token = tokens.begin_token(content)
     if begin_token is not None:
         parameters["begin_token"] = begin_token
-    _checked(lambda: data.HuggingFaceVocabulary(path, **parameters))  # type: ignore[arg-type]
+    _check(lambda: data.HuggingFaceVocabulary(path, **parameters))  # type: ignore[arg-type]
     return Tokenizer(
         "@data.HuggingFaceVocabulary()",
         parameters,
@@ -157,7 +157,7 @@ def _ids(settings: Settings, pad_id: int, has_old_files: bool) -> Tokenizer:  # 
     return Tokenizer("@data.IdVocabulary()", parameters, pad_id=pad_id, notes=[note])
 
 
-def _checked(make: Callable[[], _Made]) -> _Made:
+def _check(make: Callable[[], _Made]) -> _Made:
     try:
         vocabulary = make()
         _ = vocabulary.size

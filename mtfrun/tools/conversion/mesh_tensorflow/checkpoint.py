@@ -69,7 +69,7 @@ class SourceCheckpoint:
                 raise ConversionError(f"{self._prefix} has no variable for {path}")
             usual, source = match
             used.add(usual)
-            values[_MODEL + path] = self._fitted(usual, source, path, variable)
+            values[_MODEL + path] = self._fit(usual, source, path, variable)
             slots = f"{_OPTIMIZER}{path}/"
             for slot_path, slot in variables.items():
                 if not slot_path.startswith(slots):
@@ -79,7 +79,7 @@ class SourceCheckpoint:
                 if name is None:
                     missing.append(slot_path)
                 else:
-                    values[slot_path] = self._fitted(name, source, slot_path, slot)
+                    values[slot_path] = self._fit(name, source, slot_path, slot)
         if missing and self.has_slots:
             raise ConversionError(
                 f"{self._prefix} has no slot {missing[0]}: the optimizer of the configuration is "
@@ -94,7 +94,7 @@ class SourceCheckpoint:
             )
         return values
 
-    def _fitted(self, usual: str, source: Source, path: str, variable: mtf.Variable) -> np.ndarray:
+    def _fit(self, usual: str, source: Source, path: str, variable: mtf.Variable) -> np.ndarray:
         stored = self._tensors[self._names[usual]]
         if _GROUPED_BIAS.search(usual) and stored.ndim == len(_GROUPED_BIAS_DIMS):
             stored = stored.reshape(-1, stored.shape[-1])

@@ -109,7 +109,7 @@ class SourceConfig:
         value = default
         for key in self._bindings_of(selector, parameter, scope):
             self._taken.add(key)
-            value = self._resolved(self._values[key])
+            value = self._resolve(self._values[key])
         kind = _kind(default)
         if kind is not None and kind is not _kind(value):
             raise ConversionError(
@@ -168,7 +168,7 @@ class SourceConfig:
     def parameters_of(self, selector: str) -> dict[str, Any]:
         """Ignores scopes, counts nothing, and leaves macros that another file may define."""
         return {
-            key.parameter: self._resolved(value, lenient=True)
+            key.parameter: self._resolve(value, lenient=True)
             for key, value in self._values.items()
             if key.selector == selector
         }
@@ -231,17 +231,15 @@ class SourceConfig:
             if key in self._values:
                 yield key
 
-    def _resolved(self, value: Any, *, lenient: bool = False) -> Any:
-        return self._replaced(value, 0, iter(range(_MAX_VALUES)), lenient=lenient)
+    def _resolve(self, value: Any, *, lenient: bool = False) -> Any:
+        return self._replace(value, 0, iter(range(_MAX_VALUES)), lenient=lenient)
 
-    def _replaced(self, value: Any, depth: int, budget: Iterator[int], *, lenient: bool) -> Any:
+    def _replace(self, value: Any, depth: int, budget: Iterator[int], *, lenient: bool) -> Any:
         if next(budget, None) is None or depth > _MAX_DEPTH:
             raise ConversionError(
                 f"a value has more than {_MAX_VALUES} parts, or {_MAX_DEPTH} in one another"
             )
-        replaced = functools.partial(
-            self._replaced, depth=depth + 1, budget=budget, lenient=lenient
-        )
+        replaced = functools.partial(self._replace, depth=depth + 1, budget=budget, lenient=lenient)
         if not isinstance(value, Reference) or not value.macro:
             return map_parts(replaced, value)
         key = Key("", "", value.macro)

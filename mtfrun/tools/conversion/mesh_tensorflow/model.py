@@ -261,7 +261,7 @@ def _write_stacks(model: SourceModel, draft: Draft) -> None:
     numbers = [stack.num_layers for stack in stacks]
     draft.macro("NUM_LAYERS", numbers[0])
     for stack in stacks:
-        target = _scoped("transformer.Stack", stack)
+        target = _in_scope("transformer.Stack", stack)
         parameters: Parameters = {"layers": stack.layers}
         if stack.num_layers != numbers[0]:
             parameters["num_layers"] = stack.num_layers
@@ -283,7 +283,7 @@ def _write_parameter(
     values = [stack.parameters[cls].get(name) for stack in stacks]
     is_shared = all(value == values[0] for value in values)
     for stack, value in zip(stacks[:1] if is_shared else stacks, values, strict=False):
-        target = cls if is_shared else _scoped(cls, stack)
+        target = cls if is_shared else _in_scope(cls, stack)
         if macro is not None and macros.setdefault(macro, value) == value:
             value = reference(f"%{macro}")
         draft.bind(target, {name: value})
@@ -301,12 +301,12 @@ def _write_relative_bias(model: SourceModel, draft: Draft) -> None:
         if stack.relative_buckets is None:
             continue
         if None in buckets:
-            draft.bind(_scoped("transformer.Stack", stack), {"relative_bias": bias})
+            draft.bind(_in_scope("transformer.Stack", stack), {"relative_bias": bias})
         heads = stack.parameters["transformer.AttentionHeads"]["num_heads"]
         parameters = {"num_heads": heads, "num_buckets": stack.relative_buckets}
         known = stack.parameters.setdefault("transformer.RelativePositionBias", parameters)
         known.update(parameters)
 
 
-def _scoped(cls: str, stack: SourceStack) -> str:
+def _in_scope(cls: str, stack: SourceStack) -> str:
     return f"{stack.scope}/{cls}" if stack.scope else cls

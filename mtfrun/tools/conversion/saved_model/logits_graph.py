@@ -67,13 +67,13 @@ class LogitsGraph:
                 fits = tf.shape(ids)[1] <= min(length, self.longest[name])
                 number = tf.where(fits, number, self._lengths.index(length) + 1)
         branches = [
-            lambda length=length: self._padded_to(length, features) for length in self._lengths
+            lambda length=length: self._pad_to(length, features) for length in self._lengths
         ]
         logits = branches[0]() if len(branches) == 1 else tf.switch_case(number, branches)
         name = "targets" if "targets" in features else self.names[0]
         return logits[:, : tf.shape(features[name])[1], : self._model.num_classes]
 
-    def _padded_to(self, length: int, features: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    def _pad_to(self, length: int, features: Mapping[str, tf.Tensor]) -> tf.Tensor:
         lengths = {name: min(length, self.longest[name]) for name in self.names}
         inputs = []
         for name, ids in features.items():
