@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from mtfrun.errors import shorten
+
 _MOST_CHANGES = 3
 _MOST_CHARACTERS = 60
 _HASH_CHARACTERS = 12
@@ -87,4 +89,4 @@ def _short(value: Any) -> str:
     is_hash = len(text) == 64 and all(c in "0123456789abcdef" for c in text)
     if is_hash:
         return text[:_HASH_CHARACTERS]
-    return text if len(text) <= _MOST_CHARACTERS else f"{text[: _MOST_CHARACTERS - 3]}..."
+    return shorten(text, _MOST_CHARACTERS)

@@ -275,10 +275,8 @@ def _changed_files() -> set[pathlib.Path]:
 
 def main() -> None:
     """Prints the files, one a line."""
-    paths = without_tensorflow() if sys.argv[1:] == ["without-tensorflow"] else None
-    if paths is None:
-        paths = reached_tests(_changed_files())
-    for path in paths:
+    is_changed = sys.argv[1] == "changed"
+    for path in reached_tests(_changed_files()) if is_changed else without_tensorflow():
         print(path.relative_to(ROOT))
 
 
