@@ -58,7 +58,6 @@ SIBLINGS: dict[str, dict[str, set[str]]] = {
     },
     "mtfrun.models": {"moe": {"transformer"}, "parity": {"moe", "resnet", "transformer"}},
     "mtfrun.mtf": {"ops": {"engine"}},
-    "mtfrun.tools": {"sweep": {"runs"}},
     "mtfrun.mtf.ops": {"spatial": {"indexing"}},
 }
 

@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from mtfrun.cli.program_dump import dump_environment
+from mtfrun.tools.launch.children import Output
 from mtfrun.tools.launch.launcher import Launch, Launcher, Program
-from mtfrun.tools.launch.output import Output
 
 SUBJECT = "tests.bench.mtfrun_memory"
 LAYOUT = "length:sequence;max_length:sequence"

@@ -10,17 +10,15 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
 from mtfrun.errors import InputError
 from mtfrun.rundir import RunRecord, Status
-from mtfrun.tools.runs.summary import summary_of
-from mtfrun.tools.sweep.display import Display
+from mtfrun.tools.runs import summary_of
 from mtfrun.tools.sweep.grid import Grid, alternatives
-from mtfrun.tools.sweep.record import SweepRecord
-from mtfrun.tools.sweep.trainer import LOG, TrainedRun, Trainer
+from mtfrun.tools.sweep.trainer import LOG, Display, TrainedRun, Trainer
 from tests.cli.command import error_line, mtfrun_here, succeeded, tiny_experiment
 
 # Writes the record of a run as training does, and waits for a signal if its name says so.
@@ -46,9 +44,9 @@ record.write_status(Status("finished", 9, 9))
 """
 
 
-def _grid(*flags: str) -> Grid:
+def _grid(*flags: str, files: Sequence[str] = ()) -> Grid:
     pairs = [flag.removeprefix("--gin.").partition("=") for flag in flags]
-    return Grid.of([(f, f"{p[0]} = {p[2]}") for f, p in zip(flags, pairs, strict=True)])
+    return Grid.of(files, [(f, f"{p[0]} = {p[2]}") for f, p in zip(flags, pairs, strict=True)])
 
 
 @pytest.mark.parametrize(
@@ -116,17 +114,16 @@ def test_a_misspelt_macro_is_refused_before_a_run_is_started(tmp_path: pathlib.P
 
 
 def test_the_same_command_goes_on_and_another_is_refused(tmp_path: pathlib.Path) -> None:
-    first = SweepRecord.of(["a.gin"], _grid("--gin.X=1,2", "--gin.Y=3"))
+    first = _grid("--gin.X=1,2", "--gin.Y=3", files=["a.gin"])
     first.write(tmp_path)
-    read = SweepRecord.read(tmp_path)
+    read = Grid.read(tmp_path)
     assert read == first
-    more = SweepRecord.of(["a.gin"], _grid("--gin.X=2,4", "--gin.Y=3"))
+    more = _grid("--gin.X=2,4", "--gin.Y=3", files=["a.gin"])
     assert read.continue_with(more, tmp_path).varied == {"X": ["1", "2", "4"]}
     # The names of runs do not depend on the order of flags.
-    two = SweepRecord.of([], _grid("--gin.A=1,2", "--gin.B=3,4"))
-    swapped = _grid("--gin.B=3,4", "--gin.A=1,2")
-    order = two.continue_with(SweepRecord.of([], swapped), tmp_path).varied
-    assert swapped.reorder(order).runs() == _grid("--gin.A=1,2", "--gin.B=3,4").runs()
+    two, swapped = _grid("--gin.A=1,2", "--gin.B=3,4"), _grid("--gin.B=3,4", "--gin.A=1,2")
+    order = two.continue_with(swapped, tmp_path).varied
+    assert swapped.runs(order) == two.runs()
     for flags, files, message in [
         (["--gin.X=1,2", "--gin.Y=4"], ["a.gin"], "Y 3 -> 4"),
         (["--gin.X=1,2"], ["a.gin"], "Y 3 -> (none)"),
@@ -134,7 +131,7 @@ def test_the_same_command_goes_on_and_another_is_refused(tmp_path: pathlib.Path)
         (["--gin.X=1,2", "--gin.Z=1,2", "--gin.Y=3"], ["a.gin"], "varied X -> X, Z"),
     ]:
         with pytest.raises(InputError) as raised:
-            read.continue_with(SweepRecord.of(files, _grid(*flags)), tmp_path)
+            read.continue_with(_grid(*flags, files=files), tmp_path)
         assert message in str(raised.value)
 
 
@@ -153,7 +150,7 @@ def test_the_same_command_goes_on_and_another_is_refused(tmp_path: pathlib.Path)
 def test_a_forged_record_of_a_sweep_is_one_line(text: str, tmp_path: pathlib.Path) -> None:
     (tmp_path / "sweep.json").write_text(text)
     with pytest.raises(InputError, match=r"sweep.json is not a record of a sweep"):
-        SweepRecord.read(tmp_path)
+        Grid.read(tmp_path)
 
 
 def _trained(directory: pathlib.Path, *names: str) -> tuple[Trainer, list[TrainedRun], io.StringIO]:

@@ -101,7 +101,7 @@ PHASES = {
         text="large.txt",
     ),
     "sweep": Phase(
-        "mtfrun.tools.sweep.display:Display.advance",
+        "mtfrun.tools.sweep.trainer:Display.advance",
         ["sweep", *_TRAIN[1:], *_LONG, *_RARELY, "--gin.LEARNING_RATE=0.1,0.2"],
     ),
 }

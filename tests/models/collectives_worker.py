@@ -17,8 +17,8 @@ from mtfrun import layers, mtf
 from mtfrun.layers import Call
 from mtfrun.models.resnet import BasicBlock, Blocking
 from mtfrun.models.transformer import SequenceCall
+from mtfrun.tools.planning.collectives import needed_collectives
 from mtfrun.tools.planning.dtensor_programs import take_programs
-from mtfrun.tools.planning.needed_collectives import needed_collectives
 from tests.models.moe import mixtures
 
 

@@ -100,17 +100,19 @@ def _check(flags: argparse.Namespace) -> None:
 
 
 def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
-    from mtfrun.tools.launch.launcher import Launch, Launcher, Program
-    from mtfrun.tools.launch.output import Output
+    from mtfrun.tools.launch.children import Output
+    from mtfrun.tools.launch.launcher import GinSettings, Launch, Launcher, Program
 
-    words = _command_of(flags.launched.command, command)
+    launched = flags.launched
+    words = _command_of(launched.command, command)
     program = Program(
         python=_python(),
         arguments=["-m", "mtfrun"],
         command=[*words, *["--trusted_network"] * flags.trusted_network],
-        model_dir=flags.launched.model_dir,
-        stdin=_standard_input() if _reads_input(flags.launched) else None,
+        model_dir=launched.model_dir,
+        stdin=_standard_input() if _reads_input(launched) else None,
         typed=command,
+        settings=GinSettings(launched.gin_file, launched.bindings, launched.gin_search_paths),
     )
     plan = Launch(
         program,
@@ -119,10 +121,10 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
         max_restarts=flags.max_restarts,
         is_elastic=flags.elastic,
     )
-    is_trusted = flags.trusted_network or flags.launched.trusted_network
+    is_trusted = flags.trusted_network or launched.trusted_network
     if flags.num_processes > 1 and not is_trusted and not private_network.is_private():
         private_network.enter()
-    is_conversation = getattr(flags.launched, "interactive", False)
+    is_conversation = getattr(launched, "interactive", False)
     return Launcher(plan, Output(sys.stderr, is_conversation=is_conversation)).run()
 
 

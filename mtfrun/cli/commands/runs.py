@@ -13,7 +13,7 @@ from mtfrun.display.table import terminal_columns
 from mtfrun.errors import InputError
 
 if TYPE_CHECKING:
-    from mtfrun.tools.runs.summary import RunSummary
+    from mtfrun.tools.runs import RunSummary
 
 _DESCRIPTION = """\
 Prints a table of the runs in directories and below them: differences, state, steps, metrics.
@@ -49,8 +49,14 @@ def _check(flags: argparse.Namespace) -> None:
 
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
-    from mtfrun.tools.runs.summary import summary_of, varied_names
-    from mtfrun.tools.runs.tables import as_json, error_lines, metric_of, runs_table
+    from mtfrun.tools.runs import (
+        as_json,
+        error_lines,
+        metric_of,
+        runs_table,
+        summary_of,
+        varied_names,
+    )
 
     names: dict[pathlib.Path, str] = {}
     for word in flags.words:
@@ -69,7 +75,7 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
 
 def _names_below(word: str, *, alone: bool) -> dict[pathlib.Path, str]:
     from mtfrun.rundir import RunDirectory
-    from mtfrun.tools.runs.summary import find_runs
+    from mtfrun.tools.runs import find_runs
 
     above = RunDirectory(word)
     above.require()

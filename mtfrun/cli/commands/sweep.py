@@ -18,7 +18,7 @@ from mtfrun.display.table import table_lines, terminal_columns
 from mtfrun.errors import InputError
 
 if TYPE_CHECKING:
-    from mtfrun.tools.runs.summary import RunSummary
+    from mtfrun.tools.runs import RunSummary
     from mtfrun.tools.sweep.grid import Grid, GridRun
     from mtfrun.tools.sweep.trainer import Trainer
 
@@ -75,22 +75,21 @@ _LOSS = "loss"
 
 def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
     from mtfrun.rundir import RunDirectory, writer_lock
-    from mtfrun.tools.sweep.record import SweepRecord
+    from mtfrun.tools.sweep.grid import Grid
 
     grid = _grid(flags)
-    grid.check_macros(flags.gin_file, flags.gin_search_paths)
+    grid.check_macros(flags.gin_search_paths)
     run_directory = RunDirectory(flags.model_dir)
     directory = pathlib.Path(run_directory.path)
-    record, former = SweepRecord.of(flags.gin_file, grid), SweepRecord.read(directory)
-    if former is not None:
-        record = former.continue_with(record, directory)
-    runs = grid.reorder(record.varied).runs()
+    former = Grid.read(directory)
+    whole = grid if former is None else former.continue_with(grid, directory)
+    runs = grid.runs(order=whole.varied)
     if flags.dry_run:
         _print_plan(runs, directory)
         return 0
     run_directory.prepare()
     with writer_lock(directory / ".sweep.lock"):
-        record.write(directory)
+        whole.write(directory)
         trainer = _train(flags, runs, directory)
     return _report(flags, runs, directory, trainer, command)
 
@@ -99,7 +98,7 @@ def _grid(flags: argparse.Namespace) -> Grid:
     from mtfrun.tools.sweep.grid import Grid
 
     try:
-        return Grid.of(flags.bindings)
+        return Grid.of(flags.gin_file, flags.bindings)
     except InputError as error:
         of_one_run = argparse.Namespace(**{**vars(flags), "command": "train"})
         wrong = configuration_error(of_one_run)
@@ -108,9 +107,8 @@ def _grid(flags: argparse.Namespace) -> Grid:
 
 
 def _train(flags: argparse.Namespace, runs: Sequence[GridRun], directory: pathlib.Path) -> Trainer:
-    from mtfrun.tools.runs.summary import summary_of
-    from mtfrun.tools.sweep.display import Display
-    from mtfrun.tools.sweep.trainer import TrainedRun, Trainer
+    from mtfrun.tools.runs import summary_of
+    from mtfrun.tools.sweep.trainer import Display, TrainedRun, Trainer
 
     display = Display(len(runs))
     trainer = Trainer(flags.jobs, display, flags.metric or _LOSS)
@@ -132,8 +130,8 @@ def _report(
     trainer: Trainer,
     command: Sequence[str],
 ) -> int:
-    from mtfrun.tools.runs.tables import metric_of, sweep_table
-    from mtfrun.tools.sweep.hparams import describe_sweep
+    from mtfrun.tools.runs import metric_of, sweep_table
+    from mtfrun.tools.sweep.trainer import describe_sweep
 
     summaries = [_summary(run, directory, trainer) for run in runs]
     try:
@@ -155,7 +153,7 @@ def _report(
 
 def _summary(run: GridRun, directory: pathlib.Path, trainer: Trainer) -> RunSummary:
     """A run that was refused at its start has failed."""
-    from mtfrun.tools.runs.summary import summary_of
+    from mtfrun.tools.runs import summary_of
 
     summary = summary_of(directory / run.name, run.name)
     # A configuration that was refused is recorded nowhere.
@@ -187,8 +185,8 @@ def _arguments(flags: argparse.Namespace, run: GridRun, directory: pathlib.Path)
 
 
 def _print_plan(runs: Sequence[GridRun], directory: pathlib.Path) -> None:
-    from mtfrun.tools.runs.summary import summary_of
-    from mtfrun.tools.sweep.record import NAME
+    from mtfrun.tools.runs import summary_of
+    from mtfrun.tools.sweep.grid import NAME
 
     names = list(runs[0].values)
     rows = []

@@ -1,30 +1,34 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from mtfrun.data import Batch, Data
 from mtfrun.data.features import TARGETS, occupied
 from mtfrun.data.vocabularies.vocabulary import Vocabulary
-from mtfrun.tools.data_viewer.token_texts import token_texts
 
+TRAIN = "train"
 # Features that say something about the ids of another one: "targets_position".
 _SEGMENTATION, _POSITION, _WEIGHTS = "_segmentation", "_position", "_weights"
 _PADDING = 0
+# A decoder's result for bytes that are not a whole character of UTF-8.
+_INVALID = "\ufffd"
+# A character of UTF-8 has at most four bytes, and so at most four ids.
+_MOST_IDS_OF_A_CHARACTER = 4
 
 
 @dataclasses.dataclass(frozen=True)
 class Tokens:
     """The ids of one feature of a row, without padding; arrays are [tokens].
 
-    `columns` are places in the row, for `texts` see `token_texts`, `segments` count from 1,
-    `positions` in the text from 0; `weights` of the loss are None for a feature without one;
-    `length` includes padding.
+    For `texts` see `token_texts`; `segments` count from 1, `positions` in the text from 0;
+    `weights` of the loss are None for a feature without one; `length` includes padding.
     """
 
     name: str
-    columns: np.ndarray
     ids: np.ndarray
     texts: Sequence[str]
     segments: np.ndarray
@@ -51,7 +55,6 @@ class Tokens:
         weights = None if self.weights is None else self.weights[chosen]
         return dataclasses.replace(
             self,
-            columns=self.columns[chosen],
             ids=self.ids[chosen],
             texts=[text for text, here in zip(self.texts, chosen, strict=True) if here],
             segments=self.segments[chosen],
@@ -80,41 +83,31 @@ class RowView:
     images: Sequence[ImageView] = ()
     values: Sequence[Value] = ()
 
-    def of_task(self, name: str) -> RowView:
-        """Adds the name of the task as the first value."""
-        return dataclasses.replace(self, values=[Value("task", name), *self.values])
 
-
-@dataclasses.dataclass(frozen=True)
-class Meanings:
-    """Vocabularies of features that are ids, and the class names of features that are classes."""
-
-    vocabularies: Mapping[str, Vocabulary]
-    class_names: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
-
-
-def row_views(batch: Mapping[str, np.ndarray], meanings: Meanings) -> list[RowView]:
+def row_views(
+    batch: Mapping[str, np.ndarray],
+    vocabularies: Mapping[str, Vocabulary],
+    class_names: Mapping[str, Sequence[str]] | None = None,
+) -> list[RowView]:
+    """`vocabularies` are of features that are ids, `class_names` of features that are classes."""
     (size,) = {len(values) for values in batch.values()}
-    return [
-        _row_view({name: values[i] for name, values in batch.items()}, meanings)
-        for i in range(size)
-    ]
-
-
-def _row_view(row: Mapping[str, np.ndarray], meanings: Meanings) -> RowView:
-    vocabularies = {n: v for n, v in meanings.vocabularies.items() if n in row}
+    vocabularies = {n: v for n, v in vocabularies.items() if n in batch}
     shown = {n + suffix for n in vocabularies for suffix in ("", _SEGMENTATION, _POSITION)}
-    others = [name for name in row if name not in shown]
-    images = [name for name in others if row[name].dtype == np.uint8 and row[name].ndim == 3]
-    return RowView(
-        [_tokens(name, row, vocabulary) for name, vocabulary in vocabularies.items()],
-        [ImageView(name, row[name]) for name in images],
-        [
-            _value(name, row[name], meanings.class_names.get(name))
-            for name in others
-            if name not in images
-        ],
-    )
+    others = [name for name in batch if name not in shown]
+    images = [name for name in others if batch[name].dtype == np.uint8 and batch[name].ndim == 4]
+    rows = [{name: values[i] for name, values in batch.items()} for i in range(size)]
+    return [
+        RowView(
+            [_tokens(name, row, vocabulary) for name, vocabulary in vocabularies.items()],
+            [ImageView(name, row[name]) for name in images],
+            [
+                _value(name, row[name], (class_names or {}).get(name))
+                for name in others
+                if name not in images
+            ],
+        )
+        for row in rows
+    ]
 
 
 def _tokens(name: str, row: Mapping[str, np.ndarray], vocabulary: Vocabulary) -> Tokens:
@@ -125,15 +118,13 @@ def _tokens(name: str, row: Mapping[str, np.ndarray], vocabulary: Vocabulary) ->
     weights = None
     if name == TARGETS:
         weights = row.get(name + _WEIGHTS, (ids != _PADDING).astype(np.float32))
-    (columns,) = np.nonzero(is_token)
     return Tokens(
         name,
-        columns,
-        ids[columns],
-        token_texts(vocabulary, ids[columns]),
-        segments[columns],
-        positions[columns],
-        None if weights is None else weights[columns],
+        ids[is_token],
+        token_texts(vocabulary, ids[is_token]),
+        segments[is_token],
+        positions[is_token],
+        None if weights is None else weights[is_token],
         len(ids),
     )
 
@@ -146,3 +137,102 @@ def _value(name: str, values: np.ndarray, class_names: Sequence[str] | None) -> 
     if class_names is not None and 0 <= number < len(class_names):
         return Value(name, f"{number} ({class_names[number]})")
     return Value(name, str(number))
+
+
+def rows_of(data: Data, split: str, count: int, seed: int) -> Iterator[RowView]:
+    """Yields rows of training, or of all tasks' evaluations on another split.
+
+    If there are several tasks, the first value of a row is its task's name.
+    """
+    parts = data.by_task()
+    rows: Iterable[tuple[str, RowView]]
+    if split == TRAIN:
+        batches = data.train(count, seed=seed)
+        tasks = batches.components_at(count)
+        rows = zip(
+            tasks, row_views(next(batches), data.vocabularies, data.class_names), strict=True
+        )
+    else:
+        rows = (
+            (task, row)
+            for task, part in parts.items()
+            for batch in itertools.islice(part.evaluation(count, split=split), 1)
+            for row in row_views(_without_empty_rows(batch), data.vocabularies, data.class_names)
+        )
+    for task, row in rows:
+        task_values = [Value("task", task)] if len(parts) > 1 else []
+        yield dataclasses.replace(row, values=[*task_values, *row.values])
+
+
+def _without_empty_rows(batch: Batch) -> Mapping[str, np.ndarray]:
+    """Removes the rows of zeros that pad a batch, unless there is no other row."""
+    size = len(next(iter(batch.values())))
+    occupied = np.zeros(size, bool)
+    for values in batch.values():
+        occupied |= values.reshape(size, -1).any(axis=1)
+    return {name: values[occupied] for name, values in batch.items()} if occupied.any() else batch
+
+
+def token_texts(vocabulary: Vocabulary, ids: Sequence[int] | np.ndarray) -> list[str]:
+    """Returns what each id adds to the decoded text; special ids by name.
+
+    The text of a character of several ids is at the last of them; the ones before have "".
+
+    >>> from mtfrun.data.vocabularies.byte_vocabulary import ByteVocabulary
+    >>> token_texts(ByteVocabulary(), [113, 198, 172, 1, 258, 113])
+    ['n', '', 'é', '<end>', '<extra_id_0>', 'n']
+    """
+    names = _SpecialNames(vocabulary)
+    numbers = [int(number) for number in ids]
+    texts: list[str] = []
+    context, first = 0, 0  # the ids of the text before, and those that are not yet decoded
+    for i, number in enumerate(numbers):
+        if names.is_special(number):
+            texts.append(names.name(number))
+            _name_undecodable(texts, numbers, first, i, names)
+            context = first = i + 1
+            continue
+        texts.append("")
+        text = _text_after(vocabulary, numbers[context:first], numbers[first : i + 1])
+        if text.endswith(_INVALID) and i + 1 - first < _MOST_IDS_OF_A_CHARACTER:
+            continue  # perhaps the beginning of a character
+        if text.startswith(_INVALID):
+            _name_undecodable(texts, numbers, first, i, names)
+            text = vocabulary.decode([number])
+        texts[i] = names.name(number) if text == _INVALID else text
+        context, first = first, i + 1
+    _name_undecodable(texts, numbers, first, len(numbers), names)
+    return texts
+
+
+def _text_after(vocabulary: Vocabulary, before: list[int], ids: list[int]) -> str:
+    """The ids before `ids` decide about spaces."""
+    text, whole = vocabulary.decode(before), vocabulary.decode([*before, *ids])
+    return whole.removeprefix(text) if whole.startswith(text) else vocabulary.decode(ids)
+
+
+def _name_undecodable(
+    texts: list[str], ids: list[int], first: int, last: int, names: _SpecialNames
+) -> None:
+    """Names the ids from `first` to before `last`, which are not a character."""
+    for i in range(first, last):
+        texts[i] = names.name(ids[i])
+
+
+class _SpecialNames:
+    def __init__(self, vocabulary: Vocabulary):
+        self._bytes_per_id = vocabulary.bytes_per_id
+        self._names = {int(s): f"<extra_id_{i}>" for i, s in enumerate(vocabulary.sentinels)}
+        self._names |= {
+            vocabulary.pad_id: "<pad>",
+            vocabulary.end_id: "<end>",
+            vocabulary.unknown_id: "<unknown>",
+        }
+
+    def is_special(self, number: int) -> bool:
+        return not 0 <= number < len(self._bytes_per_id) or not self._bytes_per_id[number]
+
+    def name(self, number: int) -> str:
+        """Returns a replacement character for a part of a character."""
+        default = f"<{number}>" if self.is_special(number) else _INVALID
+        return self._names.get(number, default)

@@ -1,15 +1,25 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import math
+import shutil
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from mtfrun.data import Data, padding_of
+from mtfrun.data.token_cache import Cached
+from mtfrun.tools.data_viewer.row_view import TRAIN
 from mtfrun.tools.data_viewer.rows_text import heading_lines
 
 PERCENTILES = (5, 25, 50, 75, 95, 99)
 # Ids whose bytes are counted at a time.
 _IDS_PER_STEP = 1 << 22
+# Rows of which the padding is counted where the data do not count it.
+_SAMPLED_ROWS = 1024
+# Columns of the longest bar.
+_LONGEST_BAR = 50
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +66,6 @@ def bytes_of(tokens: np.ndarray, bytes_per_id: Sequence[np.ndarray], ends: np.nd
     tokens: int [tokens] of all texts, an example's features one after the other. bytes_per_id: of
     each feature, int [vocabulary]. ends: int [examples, features], in `tokens`.
     """
-    """Returns the bytes of text that the ids of each feature represent."""
     features = ends.shape[1]
     totals = [0] * features
     # Several examples at a time, so that a mapped file is not read into memory as a whole.
@@ -84,10 +93,6 @@ def _histogram(lengths: np.ndarray, longest: int) -> dict[tuple[int, int], int]:
     occupied = [i for i, count in enumerate(counts) if count]
     chosen = range(occupied[0], occupied[-1] + 1)
     return {bins[i]: counts[i] for i in chosen}
-
-
-# Columns of the longest bar.
-_LONGEST_BAR = 50
 
 
 def statistics_lines(
@@ -123,3 +128,40 @@ def _bars(histogram: dict[tuple[int, int], int], count: int, width: int) -> Iter
         # A bin that is not empty has a bar.
         bar = "#" * max(round(room * number / largest), int(number > 0))
         yield f"    {label:>{label_width}} {100 * number / count:5.1f} %  {bar}".rstrip()
+
+
+def density_lines(data: Data, split: str, seed: int) -> list[str]:
+    """Returns lines on how full the rows of training are that a split makes."""
+    densities = data.densities(split)
+    if densities:
+        return [
+            f"{title}: {density.fraction:.2%} of {density.capacity:,} positions hold a token, "
+            f"{density.cut_tokens:,} tokens are cut"
+            for title, density in densities.items()
+        ]
+    rows = 64
+    batches = data.train(rows, seed=seed) if split == TRAIN else data.evaluation(rows, split=split)
+    counts = list(map(padding_of, itertools.islice(batches, math.ceil(_SAMPLED_ROWS / rows))))
+    positions = sum(count.positions for count in counts)
+    if not positions:
+        return []
+    tokens = positions - sum(count.empty for count in counts)
+    return [
+        f"{tokens / positions:.2%} of {positions:,} positions hold a token, "
+        f"in the first {rows * len(counts):,} rows"
+    ]
+
+
+def statistics_of(cached: Cached, data: Data) -> Iterator[str]:
+    counts = ", ".join(f"{number:,} {name}" for name, number in cached.counts.items())
+    yield f"{cached.title} {cached.split}: {counts}"
+    if cached.texts is None:
+        return
+    features = cached.texts.features
+    lengths = cached.texts.lengths
+    bytes_per_id = [data.vocabularies[feature].bytes_per_id for feature in features]
+    width = shutil.get_terminal_size().columns
+    text_bytes = bytes_of(cached.texts.tokens, bytes_per_id, cached.texts.ends)
+    for column, feature in enumerate(features):
+        statistics = length_statistics(lengths[:, column], data.text_limits.get(feature))
+        yield from statistics_lines(feature, statistics, text_bytes[column], width)

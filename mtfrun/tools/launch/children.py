@@ -1,40 +1,35 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import selectors
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import IO
+from typing import IO, TextIO
 
 from mtfrun.processes.supervisor import start_child
-from mtfrun.tools.launch.output import Output
 
 _POLL_SECS = 0.05
 _CHUNK_BYTES = 1 << 16
-
-
-@dataclasses.dataclass(frozen=True)
-class Start:
-    command: Sequence[str]
-    typed: Sequence[str]
-    environment: Mapping[str, str]
+_ERROR, _WARNING = b"mtfrun: error: ", b"mtfrun: warning: "
+_OWN = b"mtfrun: "
 
 
 class Children:
     """Started processes, of which process 0 alone has standard input and standard output.
 
     All that remain `grace_secs` after the first failure are killed: they notice it and leave,
-    unless they are stopped or wait in native code. `codes` are exit codes in the order of the ends,
-    negative for signals.
+    unless they are stopped or wait in native code. `typed` is the launcher's command line. `codes`
+    are exit codes in the order of the ends, negative for signals.
     """
 
     def __init__(
         self,
-        starts: Sequence[Start],
+        commands: Sequence[Sequence[str]],
+        typed: Sequence[str],
+        environment: Mapping[str, str],
         output: Output,
         *,
         stdin: int | None = None,
@@ -48,8 +43,18 @@ class Children:
         self._processes: list[subprocess.Popen[bytes]] = []
         self._selector = selectors.DefaultSelector()
         try:
-            for number, start in enumerate(starts):
-                self._start(number, start, has_input=number == 0 and stdin is not None)
+            for number, command in enumerate(commands):
+                process = start_child(
+                    command,
+                    typed,
+                    environment,
+                    stdin=subprocess.DEVNULL if number or stdin is None else subprocess.PIPE,
+                    stdout=subprocess.PIPE if number else None,
+                    stderr=subprocess.PIPE,
+                )
+                self._processes.append(process)
+                for stream in filter(None, (process.stdout, process.stderr)):
+                    self._selector.register(stream, selectors.EVENT_READ, number)
         except OSError:
             self.kill()
             raise
@@ -57,20 +62,6 @@ class Children:
         if pipe is not None and stdin is not None:
             # Not inherited by the process: a terminal stops a reader that is in the background.
             threading.Thread(target=_forward, args=(stdin, pipe), daemon=True).start()
-
-    def _start(self, number: int, start: Start, *, has_input: bool) -> None:
-        process = start_child(
-            start.command,
-            start.typed,
-            start.environment,
-            stdin=subprocess.PIPE if has_input else subprocess.DEVNULL,
-            stdout=None if number == 0 else subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        self._processes.append(process)
-        for stream in (process.stdout, process.stderr):
-            if stream is not None:
-                self._selector.register(stream, selectors.EVENT_READ, number)
 
     @property
     def running(self) -> list[int]:
@@ -86,8 +77,10 @@ class Children:
             self.killed.add(process)
 
     def wait(self, is_stopping: Callable[[], bool]) -> None:
-        # If all were told to end, an exit code other than 0 is not a failure.
-        """Forwards output until all have ended; after a failure kills all that remain."""
+        """Forwards output until all have ended; after a failure kills all that remain.
+
+        If all were told to end (`is_stopping`), an exit code other than 0 is not a failure.
+        """
         while self.running:
             self._forward_output(_POLL_SECS)
             for number in self.running:
@@ -109,9 +102,8 @@ class Children:
         self.kill()
         for process in self._processes:
             process.wait()
-            for stream in (process.stdout, process.stderr):
-                if stream is not None:
-                    stream.close()
+            for stream in filter(None, (process.stdout, process.stderr)):
+                stream.close()
         self._selector.close()
 
     def _forward_output(self, secs: float) -> bool:
@@ -133,3 +125,65 @@ def _forward(source: int, target: IO[bytes]) -> None:
         while content := os.read(source, _CHUNK_BYTES):
             target.write(content)
             target.flush()
+
+
+class Output:
+    """Lines of process 1 start with "[1]"; equal errors and warnings are printed once."""
+
+    def __init__(self, stream: TextIO, *, is_conversation: bool = False) -> None:
+        """In a conversation, process 0 asks questions that end no line."""
+        self._is_conversation = is_conversation
+        self.errors: list[str] = []
+        self._stream = stream
+        self._messages: set[bytes] = set()
+        self._unfinished: dict[int, bytes] = {}
+
+    def add(self, process: int, content: bytes) -> None:
+        """Prints the lines that a process has finished with these bytes."""
+        *lines, unfinished = (self._unfinished.get(process, b"") + content).split(b"\n")
+        for line in lines:
+            self._print_line(process, line)
+        if process == 0 and self._is_conversation and not _may_become_message(unfinished):
+            self._write(unfinished)
+            unfinished = b""
+        self._unfinished[process] = unfinished
+
+    def finish(self, process: int) -> None:
+        unfinished = self._unfinished.pop(process, b"")
+        if unfinished:
+            self._print_line(process, unfinished)
+
+    def note(self, text: str) -> None:
+        self._write(_OWN + os.fsencode(text) + b"\n")
+
+    def error(self, text: str) -> None:
+        self._print_line(0, _ERROR + os.fsencode(text))
+
+    def forget(self) -> None:
+        """Lets messages that were printed before count as new, for another start."""
+        self.errors.clear()
+        self._messages.clear()
+
+    def _print_line(self, process: int, line: bytes) -> None:
+        if line.startswith((_ERROR, _WARNING)):
+            if line in self._messages:
+                return
+            self._messages.add(line)
+            if line.startswith(_ERROR):
+                self.errors.append(_text(line))
+        elif process:
+            line = b"[%d] %s" % (process, line)
+        self._write(line + b"\n")
+
+    def _write(self, content: bytes) -> None:
+        if content:
+            self._stream.write(_text(content))
+            self._stream.flush()
+
+
+def _may_become_message(start: bytes) -> bool:
+    return _OWN.startswith(start) or start.startswith(_OWN)
+
+
+def _text(content: bytes) -> str:
+    return content.decode("utf-8", "replace")

@@ -2,20 +2,21 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import os
 import pathlib
 import re
 import secrets
+import signal
 import socket
-from collections.abc import Callable, Sequence
+import subprocess
+from collections.abc import Callable, Mapping, Sequence, Set
+from typing import NamedTuple
 
 from mtfrun.errors import InputError
-from mtfrun.processes import TOKEN_VARIABLE
+from mtfrun.processes import LOST, TOKEN_VARIABLE
 from mtfrun.processes.supervisor import forward_signals
-from mtfrun.tools.launch.children import Children, Start
-from mtfrun.tools.launch.outcome import Outcome
-from mtfrun.tools.launch.output import Output
-from mtfrun.tools.launch.smaller_mesh import GinSettings, SmallerMesh, largest_that_fits
+from mtfrun.tools.launch.children import Children, Output
 
 JOIN_SECS = 25.0
 """How long processes that are started at the same time wait for each other."""
@@ -23,8 +24,39 @@ JOIN_SECS = 25.0
 GRACE_SECS = 5.0
 """From the first failure of a process until those that remain are killed."""
 
+# The program that builds a configuration on smaller meshes; it imports TensorFlow.
+_SMALLER_MESH = "mtfrun.tools.launch.smaller_mesh"
+
+# Exit codes of errors that come again: bad input, and numbers that are not finite.
+_PERMANENT = (2, 3)
+
 # The name of a checkpoint's last file; mtfrun.rundir, which defines it, imports TensorFlow.
 _MANIFEST = re.compile(r"ckpt-([0-9]+)\.json")
+
+
+@dataclasses.dataclass(frozen=True)
+class SmallerMesh:
+    """A run with fewer processes; `name` is the macro or parameter that sets its mesh."""
+
+    num_processes: int
+    mesh: str
+    name: str = "Mesh.shape"
+
+    @property
+    def flag(self) -> str:
+        return f"--gin.{self.name}={self.mesh!r}"
+
+
+class GinSettings(NamedTuple):
+    """`bindings` are pairs of a flag and its gin binding."""
+
+    files: Sequence[str] = ()
+    bindings: Sequence[tuple[str, str]] = ()
+    search_paths: Sequence[str] = ()
+
+    def with_mesh(self, smaller: SmallerMesh) -> GinSettings:
+        binding = f"{smaller.name} = {smaller.mesh!r}"
+        return self._replace(bindings=[*self.bindings, (smaller.flag, binding)])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +93,7 @@ class Launch:
         command = [word for word in program.command if word != "--restart"]
         if smaller is None:
             return dataclasses.replace(self, program=dataclasses.replace(program, command=command))
-        settings = program.settings.with_binding(smaller.flag, smaller.binding)
+        settings = program.settings.with_mesh(smaller)
         program = dataclasses.replace(program, command=[*command, smaller.flag], settings=settings)
         return dataclasses.replace(self, program=program, num_processes=smaller.num_processes)
 
@@ -71,8 +103,71 @@ Shrink = Callable[[Launch, int], SmallerMesh]
 
 
 def shrink(launch: Launch, remaining: int) -> SmallerMesh:
-    program = launch.program
-    return largest_that_fits(program.python, program.settings, launch.num_processes, remaining)
+    settings = json.dumps(launch.program.settings)
+    numbers = [str(launch.num_processes), str(remaining)]
+    process = subprocess.run(
+        [*launch.program.python, "-m", _SMALLER_MESH, *numbers, settings],
+        # Simulated devices: this machine need not have the devices of all processes.
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+    )
+    if process.returncode:
+        reason = (process.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise InputError(f"the run cannot go on with fewer processes: {reason}")
+    return SmallerMesh(**json.loads(process.stdout.splitlines()[-1]))
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """`codes` are in the order of the ends, negative for signals; `killed` by the launcher."""
+
+    codes: Mapping[int, int]
+    killed: Set[int] = frozenset()
+    signal: int | None = None
+
+    @property
+    def cause(self) -> int | None:
+        """The first failure by itself, or a killed process if the rest only report a lost one."""
+        failed = [number for number, code in self.codes.items() if code]
+        causes = [n for n in failed if n not in self.killed and self.codes[n] != LOST]
+        candidates = causes or sorted(self.killed) or failed
+        return candidates[0] if candidates else None
+
+    @property
+    def code(self) -> int:
+        """The exit code of the launcher: the cause's, 128 + number for a signal."""
+        if self.cause is None:
+            return 0
+        code = self.codes[self.cause]
+        if self.signal is not None and code in (LOST, -self.signal):
+            return 128 + self.signal
+        return 128 - code if code < 0 else code
+
+    @property
+    def lost(self) -> set[int]:
+        """The processes that did not end by themselves: the machine took them, or they hung."""
+        if self.cause is None or not self.is_transient:
+            return set()
+        if self.cause in self.killed:
+            return set(self.killed)
+        return {self.cause} if self.codes[self.cause] < 0 else set()
+
+    @property
+    def is_transient(self) -> bool:
+        return self.cause is not None and self.signal is None and self.code not in _PERMANENT
+
+    def describe(self) -> str:
+        """Returns "process 1 of 2 was ended by SIGKILL"."""
+        assert self.cause is not None
+        who, code = f"process {self.cause} of {len(self.codes)}", self.codes[self.cause]
+        if self.cause in self.killed:
+            return f"{who} did not react and was killed"
+        if code < 0:
+            return f"{who} was ended by {signal.Signals(-code).name}"
+        if code == LOST:
+            return f"{who} has lost another process"
+        return f"{who} failed with exit code {code}"
 
 
 class Launcher:
@@ -106,7 +201,12 @@ class Launcher:
     def _run_once(self, launch: Launch) -> Outcome:
         self._output.forget()
         children = self._children = Children(
-            _starts(launch), self._output, stdin=launch.program.stdin, grace_secs=launch.grace_secs
+            _commands(launch),
+            launch.program.typed,
+            {TOKEN_VARIABLE: secrets.token_hex()},
+            self._output,
+            stdin=launch.program.stdin,
+            grace_secs=launch.grace_secs,
         )
         with contextlib.closing(children):
             if self._signal is not None:  # it came before they were there
@@ -157,22 +257,15 @@ def _from_step(model_dir: str | None) -> str:
     return "from the beginning" if step is None else f"from step {step}"
 
 
-def _starts(launch: Launch) -> list[Start]:
-    program, number_of = launch.program, launch.num_processes
+def _commands(launch: Launch) -> list[list[str]]:
+    program, number = launch.program, launch.num_processes
     name, *flags = program.command
-    shared = [f"--num_processes={number_of}", f"--coordinator=127.0.0.1:{_free_port()}"]
+    shared = [f"--num_processes={number}", f"--coordinator=127.0.0.1:{_free_port()}"]
     if launch.devices_per_process is not None:
         shared.append(f"--devices_per_process={launch.devices_per_process}")
     shared.append(f"--join_secs={launch.join_secs:g}")
-    environment = {TOKEN_VARIABLE: secrets.token_hex()}
-    return [
-        Start(
-            [*program.python, *program.arguments, name, f"--process_id={i}", *shared, *flags],
-            program.typed,
-            environment,
-        )
-        for i in range(number_of)
-    ]
+    start = [*program.python, *program.arguments, name]
+    return [[*start, f"--process_id={i}", *shared, *flags] for i in range(number)]
 
 
 def _free_port() -> int:

@@ -1,44 +1,27 @@
+"""The program that finds the largest mesh of fewer processes on which a training can be built.
+
+`python -m mtfrun.tools.launch.smaller_mesh 4 3 SETTINGS`, with `GinSettings` as JSON, prints it as
+JSON, for at most 3 of 4 processes. It makes no variables.
+"""
+
 from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
 
+from mtfrun import mtf
+from mtfrun.configuration import config
+from mtfrun.configuration.errors import one_line
+from mtfrun.configuration.statements import Binding, name_to_override
 from mtfrun.errors import InputError
+from mtfrun.experiment import Training
+from mtfrun.experiment.runs.build import ROOTS, build
+from mtfrun.tools.launch.launcher import GinSettings, SmallerMesh
 
-FITTING = "mtfrun.tools.launch.fitting"
-"""The program that builds a configuration on smaller meshes; it imports TensorFlow."""
-
-
-@dataclasses.dataclass(frozen=True)
-class SmallerMesh:
-    """A run with fewer processes; `name` is the macro or parameter that sets its mesh."""
-
-    num_processes: int
-    mesh: str
-    name: str = "Mesh.shape"
-
-    @property
-    def flag(self) -> str:
-        return f"--gin.{self.name}={self.mesh!r}"
-
-    @property
-    def binding(self) -> str:
-        return f"{self.name} = {self.mesh!r}"
-
-
-class GinSettings(NamedTuple):
-    """`bindings` are pairs of a flag and its gin binding."""
-
-    files: Sequence[str] = ()
-    bindings: Sequence[tuple[str, str]] = ()
-    search_paths: Sequence[str] = ()
-
-    def with_binding(self, flag: str, binding: str) -> GinSettings:
-        return self._replace(bindings=[*self.bindings, (flag, binding)])
+# The dimensions of a batch that a mesh axis may split.
+_OF_BATCHES = ("batch", "outer_batch")
 
 
 def smaller_meshes(
@@ -56,17 +39,51 @@ def smaller_meshes(
             yield SmallerMesh(number, mesh)
 
 
-def largest_that_fits(
-    python: Sequence[str], settings: GinSettings, num_processes: int, remaining: int
+def largest_that_can_be_built(
+    settings: GinSettings, num_processes: int, remaining: int
 ) -> SmallerMesh:
-    process = subprocess.run(
-        [*python, "-m", FITTING, str(num_processes), str(remaining), json.dumps(settings)],
-        # Simulated devices: this machine need not have the devices of all processes.
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
+    name = name_to_override(_parse(settings), "mtf.Mesh.shape")
+    shape = mtf.convert_to_shape(config.argument(mtf.Mesh, "shape"))
+    layout = mtf.convert_to_layout_rules(config.argument(mtf.Mesh, "layout", ""))
+    axes = [axis for name in _OF_BATCHES if (axis := layout.get(name)) is not None]
+    if not axes:
+        raise InputError(
+            f"the layout {layout.to_string or 'without rules'} does not split the batch over an "
+            "axis of the mesh, which could become smaller"
+        )
+    sizes = {dimension.name: dimension.size for dimension in shape}
+    names = " and ".join(map(repr, dict.fromkeys(axes)))
+    reason = f"no axis of {names} can be divided by {num_processes} processes"
+    for axis in dict.fromkeys(axes):
+        for smaller in smaller_meshes(sizes, axis, num_processes, remaining):
+            smaller = dataclasses.replace(smaller, name=name)
+            _parse(settings.with_mesh(smaller))
+            try:
+                config.configured(Training, *build())
+            except InputError as error:
+                reason = one_line(error)
+            else:
+                return smaller
+    raise InputError(reason)
+
+
+def _parse(settings: GinSettings) -> list[Binding]:
+    return config.parse(
+        settings.files, settings.bindings, search_paths=settings.search_paths, roots=ROOTS
     )
-    if process.returncode:
-        reason = (process.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise InputError(f"the run cannot go on with fewer processes: {reason}")
-    return SmallerMesh(**json.loads(process.stdout.splitlines()[-1]))
+
+
+def _main(arguments: Sequence[str]) -> int:
+    num_processes, remaining = map(int, arguments[:2])
+    try:
+        settings = GinSettings(*json.loads(arguments[2]))
+        smaller = largest_that_can_be_built(settings, num_processes, remaining)
+    except InputError as error:
+        print(one_line(error), file=sys.stderr)
+        return 2
+    print(json.dumps(dataclasses.asdict(smaller)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(_main(sys.argv[1:]))

@@ -19,25 +19,17 @@ _ROWS = (16, 64, 128, 256, 512, 1024)
 _COLLECTIVE_SIZES = (16, 16384, 262144, 1 << 20)
 _DTYPES = (tf.float32, tf.bfloat16)
 
-Body = Callable[[mtf.Tensor], mtf.Tensor]
-Clock = Callable[[], float]
+_LAYOUT = "group:groups;member:members"
 
 
-def calibrate(
-    devices: int,
-    note: Callable[[str], None] = lambda _: None,
-    clock: Clock = time.perf_counter,
-) -> DeviceProfile:
+def calibrate(devices: int, note: Callable[[str], None]) -> DeviceProfile:
     """Measures devices that are all busy; about a minute on the CPU, when nothing else runs."""
     mesh = mtf.Mesh([("groups", 1), ("members", devices)], _LAYOUT)
-    stopwatch = _Stopwatch(clock)
-    operations = _curve((12 * n, _operation(mesh, n, stopwatch)) for n in _SIZES)
+    operations = _curve((12 * n, _operation(mesh, n)) for n in _SIZES)
     note(f"an operation: {operations.points[0][1] * 1e6:.1f} us")
     products = {}
     for dtype in _DTYPES:
-        products[dtype.name] = _curve(
-            (2 * rows**3, _product(mesh, rows, dtype, stopwatch)) for rows in _ROWS
-        )
+        products[dtype.name] = _curve((2 * rows**3, _product(mesh, rows, dtype)) for rows in _ROWS)
         flops, secs = products[dtype.name].points[-1]
         note(f"products in {dtype.name}: {flops / secs / 1e9:.1f} GFLOP/s on each device")
     curves: dict[str, dict[int, Curve]] = {kind: {} for kind in COLLECTIVES}
@@ -45,7 +37,7 @@ def calibrate(
         groups = mtf.Mesh([("groups", devices // size), ("members", size)], _LAYOUT)
         for kind, measure in _COLLECTIVES.items():
             curves[kind][size] = _curve(
-                (4 * n, measure(groups, n, operations, stopwatch)) for n in _COLLECTIVE_SIZES
+                (4 * n, measure(groups, n, operations)) for n in _COLLECTIVE_SIZES
             )
             (_, least), *_, (most_bytes, most) = curves[kind][size].points
             note(
@@ -61,16 +53,13 @@ def calibrate(
     )
 
 
-_LAYOUT = "group:groups;member:members"
-
-
-def _operation(mesh: mtf.Mesh, elements: int, stopwatch: _Stopwatch) -> float:
+def _operation(mesh: mtf.Mesh, elements: int) -> float:
     shape = [*_part(mesh), mtf.Dimension("element", elements)]
     other = mtf.constant(mesh, 0.5, shape)
-    return stopwatch(lambda x: mtf.relu(x - other), mtf.ones(mesh, shape), 8) / 2
+    return _seconds(lambda x: mtf.relu(x - other), mtf.ones(mesh, shape), 8) / 2
 
 
-def _product(mesh: mtf.Mesh, rows: int, dtype: tf.DType, stopwatch: _Stopwatch) -> float:
+def _product(mesh: mtf.Mesh, rows: int, dtype: tf.DType) -> float:
     row, column = mtf.Dimension("row", rows), mtf.Dimension("column", rows)
     contracted = mtf.Dimension("contracted", rows)
     shape = [*_part(mesh), row, contracted]
@@ -80,38 +69,36 @@ def _product(mesh: mtf.Mesh, rows: int, dtype: tf.DType, stopwatch: _Stopwatch) 
         product = mtf.einsum([x, weights], [*_part(mesh), row, column])
         return mtf.rename_dimension(product, "column", "contracted")
 
-    return stopwatch(body, mtf.ones(mesh, shape, dtype), 8)
+    return _seconds(body, mtf.ones(mesh, shape, dtype), 8)
 
 
-def _all_reduce(mesh: mtf.Mesh, elements: int, operations: Curve, stopwatch: _Stopwatch) -> float:
+def _all_reduce(mesh: mtf.Mesh, elements: int, operations: Curve) -> float:
     group, member = _part(mesh)
     weights = mtf.constant(mesh, 1.0 / member.size, [member])
     x = mtf.ones(mesh, [group, mtf.Dimension("element", elements)])
-    secs = stopwatch(lambda x: mtf.reduce_sum(x * weights, reduced_dim=member), x)
+    secs = _seconds(lambda x: mtf.reduce_sum(x * weights, reduced_dim=member), x)
     return _without(secs, 2 * operations.secs(8 * elements))
 
 
-def _all_gather(mesh: mtf.Mesh, elements: int, operations: Curve, stopwatch: _Stopwatch) -> float:
+def _all_gather(mesh: mtf.Mesh, elements: int, operations: Curve) -> float:
     group, member = _part(mesh)
     split = mtf.Shape([group, member, mtf.Dimension("element", elements // member.size)])
     whole = split.rename_dimension("member", "all_members")
-    secs = stopwatch(lambda x: mtf.reshape(mtf.reshape(x, whole), split), mtf.ones(mesh, split))
+    secs = _seconds(lambda x: mtf.reshape(mtf.reshape(x, whole), split), mtf.ones(mesh, split))
     return _without(secs, operations.secs(8 * elements // member.size))
 
 
-def _all_to_all(mesh: mtf.Mesh, elements: int, operations: Curve, stopwatch: _Stopwatch) -> float:
+def _all_to_all(mesh: mtf.Mesh, elements: int, operations: Curve) -> float:
     del operations  # there are none beside it
     group, member = _part(mesh)
     other = mtf.Dimension("other", member.size)
     element = mtf.Dimension("element", elements // member.size)
     before, after = (mtf.Shape([group, *x, element]) for x in ([member, other], [other, member]))
     x = mtf.ones(mesh, before)
-    return stopwatch(lambda x: mtf.reshape(mtf.reshape(x, after), before), x) / 2
+    return _seconds(lambda x: mtf.reshape(mtf.reshape(x, after), before), x) / 2
 
 
-def _reduce_scatter(
-    mesh: mtf.Mesh, elements: int, operations: Curve, stopwatch: _Stopwatch
-) -> float:
+def _reduce_scatter(mesh: mtf.Mesh, elements: int, operations: Curve) -> float:
     group, member = _part(mesh)
     part = mtf.Dimension("part", member.size)
     split = mtf.Shape([group, member, mtf.Dimension("element", elements)])
@@ -121,11 +108,11 @@ def _reduce_scatter(
         products = mtf.multiply(x, weights, output_shape=[group, member, part, split[2]])
         return mtf.reshape(mtf.reduce_sum(products, reduced_dim=member), split)
 
-    secs = stopwatch(body, mtf.ones(mesh, split))
+    secs = _seconds(body, mtf.ones(mesh, split))
     return _without(secs, 2 * operations.secs(8 * elements * member.size))
 
 
-_COLLECTIVES: dict[str, Callable[[mtf.Mesh, int, Curve, _Stopwatch], float]] = {
+_COLLECTIVES: dict[str, Callable[[mtf.Mesh, int, Curve], float]] = {
     "all-reduce": _all_reduce,
     "all-gather": _all_gather,
     "all-to-all": _all_to_all,
@@ -139,40 +126,34 @@ def _part(mesh: mtf.Mesh) -> mtf.Shape:
     return mtf.Shape([mtf.Dimension("group", groups.size), mtf.Dimension("member", members.size)])
 
 
-class _Stopwatch:
-    def __init__(self, clock: Clock):
-        self._clock = clock
+def _seconds(body: Callable[[mtf.Tensor], mtf.Tensor], x: mtf.Tensor, unrolled: int = 2) -> float:
+    """Returns the seconds of `body`; `unrolled`, so that the loop itself counts little."""
+    mesh = x.mesh
 
-    def __call__(self, body: Body, x: mtf.Tensor, unrolled: int = 2) -> float:
-        """Returns the seconds of `body`; `unrolled`, so that the loop itself counts little."""
-        mesh = x.mesh
+    def rounds(count: mtf.Tensor, x: mtf.Tensor) -> mtf.Tensor:
+        def a_round(i: mtf.Tensor, x: mtf.Tensor) -> tuple[mtf.Tensor, mtf.Tensor]:
+            for _ in range(unrolled):
+                x = body(x)
+            return i + 1, x
 
-        def rounds(count: mtf.Tensor, x: mtf.Tensor) -> mtf.Tensor:
-            def a_round(i: mtf.Tensor, x: mtf.Tensor) -> tuple[mtf.Tensor, mtf.Tensor]:
-                for _ in range(unrolled):
-                    x = body(x)
-                return i + 1, x
+        first = mtf.constant(mesh, 0, dtype=tf.int32)
+        _, x = mtf.while_loop(lambda i, _: i < count, a_round, (first, x), parallel_iterations=1)
+        return mtf.reduce_sum(x)
 
-            first = mtf.constant(mesh, 0, dtype=tf.int32)
-            _, x = mtf.while_loop(
-                lambda i, _: i < count, a_round, (first, x), parallel_iterations=1
-            )
-            return mtf.reduce_sum(x)
+    compiled = mtf.function(rounds)
 
-        compiled = mtf.function(rounds)
+    def time_calls(count: int) -> float:
+        start = time.perf_counter()
+        mtf.to_numpy(compiled(mtf.constant(mesh, count, dtype=tf.int32), x))
+        return time.perf_counter() - start
 
-        def time_calls(count: int) -> float:
-            start = self._clock()
-            mtf.to_numpy(compiled(mtf.constant(mesh, count, dtype=tf.int32), x))
-            return self._clock() - start
-
-        time_calls(0)
-        count = 1
-        while (secs := time_calls(count)) < _LEAST_SECS:
-            count = math.ceil(count * min(max(1.5 * _LEAST_SECS / max(secs, 1e-6), 2), 10))
-        without = min(time_calls(0) for _ in range(_CALLS))
-        fastest = min(time_calls(count) for _ in range(_CALLS))
-        return _without(fastest, without) / (count * unrolled)
+    time_calls(0)
+    count = 1
+    while (secs := time_calls(count)) < _LEAST_SECS:
+        count = math.ceil(count * min(max(1.5 * _LEAST_SECS / max(secs, 1e-6), 2), 10))
+    without = min(time_calls(0) for _ in range(_CALLS))
+    fastest = min(time_calls(count) for _ in range(_CALLS))
+    return _without(fastest, without) / (count * unrolled)
 
 
 def _without(secs: float, overhead: float) -> float:

@@ -11,7 +11,7 @@ from mtfrun.display.table import table_lines
 from mtfrun.experiment import Training
 from mtfrun.mtf.layout import SLOTS as SLOTS_RULE
 from mtfrun.mtf.layout import WEIGHTS
-from mtfrun.tools.planning.collective_bytes import CollectiveGroup, group_collectives
+from mtfrun.tools.planning.collectives import CollectiveGroup, group_collectives
 from mtfrun.tools.planning.plan import (
     AVERAGES,
     PARAMETERS,
@@ -22,7 +22,7 @@ from mtfrun.tools.planning.plan import (
     plan_training,
     planned_variables,
 )
-from mtfrun.tools.planning.resources import Resources
+from mtfrun.tools.planning.profile import Resources
 
 # Of the operations at the peak, and of the rules that would split replicated variables.
 _MOST_NAMED = 4

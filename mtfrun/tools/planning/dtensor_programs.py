@@ -14,8 +14,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mtfrun.tools.planning.collective_bytes import Collective
-from mtfrun.tools.planning.program import Block, Operation, Program, TensorType, Value
+from mtfrun.tools.planning.program import (
+    FORWARDING,
+    Block,
+    Collective,
+    Operation,
+    Program,
+    TensorType,
+    Value,
+)
 
 _FUNCTION = re.compile(r"^  func\.func (?:private )?@([\w.]+)\((.*)\)")
 _ARGUMENT = re.compile(r"%(\w+): (tensor<.*?>+)(?=[,) {]|$)")
@@ -44,10 +51,6 @@ _KINDS = {
     "CollectiveAllToAllV2": "all-to-all",
     "CollectiveReduceScatterV2": "reduce-scatter",
 }
-# Operations that return their operand, with another shape at most.
-FORWARDING = {"Identity", "Reshape", "Squeeze", "ExpandDims", "StopGradient", "PreventGradient"}
-
-
 # The passes after which DTensor writes a program: it has added collectives, removed repeated ones,
 # and ended. A pass that changes nothing writes no file.
 _EXPANSION, _SIMPLIFICATION, _LAST = "DTensorSPMDExpansion", "CSE", "DTensorFunctionRenaming"

@@ -7,14 +7,13 @@ import re
 from collections.abc import Callable, Mapping
 
 from mtfrun.tools.planning.profile import DeviceProfile
-from mtfrun.tools.planning.program import Operation, Program
+from mtfrun.tools.planning.program import FORWARDING, Operation, Program
 
 _EQUATION = re.compile(r'equation = "([a-zA-Z]*),([a-zA-Z]*)->([a-zA-Z]*)"')
 _ADJOINT = re.compile(r"adj_x = (true|false)")
 _DTYPES = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
-# Operations that return their operand without touching its entries, or constants.
-_FREE = {"Identity", "StopGradient", "PreventGradient", "IdentityN", "Reshape", "Squeeze"}
-_FREE |= {"ExpandDims", "Const", "ReadVariableOp", "AssignVariableOp", "Yield"}
+# Operations that touch no entries of their operands, or constants.
+_FREE = {*FORWARDING, "IdentityN", "Const", "ReadVariableOp", "AssignVariableOp", "Yield"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,11 +39,8 @@ def estimate(program: Program, profile: DeviceProfile) -> Estimate:
     collectives: dict[str, float] = collections.defaultdict(float)
     for operation, times in program.operations_of_step():
         if operation.collective is not None:
-            collective = operation.collective
-            axes = collective.axes
-            collectives[",".join(axes)] += times * profile.network.secs(
-                collective.kind, collective.device_bytes, program.mesh, axes
-            )
+            secs = profile.network.secs(operation.collective, program.mesh)
+            collectives[",".join(operation.collective.axes)] += times * secs
         elif flops := product_flops(operation):
             dtype = _DTYPES.get(operation.results[0].type.dtype, "float32")
             products += times * max(

@@ -4,18 +4,10 @@ import collections
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
-from mtfrun.tools.planning.program import Block, Operation, Program, Value
+from mtfrun.tools.planning.program import FORWARDING, Block, Operation, Program, Value
 
 # Operations whose results are the memory of their operands: of the first, or each of its operand.
-_SAME_MEMORY = {
-    "Identity",
-    "IdentityN",
-    "Reshape",
-    "Squeeze",
-    "ExpandDims",
-    "StopGradient",
-    "PreventGradient",
-}
+_SAME_MEMORY = {*FORWARDING, "IdentityN"}
 # Operations whose result takes the memory of an operand that nothing needs any more.
 _IN_PLACE = {"AddV2", "Sub", "Mul", "Neg", "Exp", "Log", "Sqrt", "Rsqrt", "Square", "Relu"}
 _IN_PLACE |= {"Maximum", "Minimum", "SelectV2", "RealDiv", "ReluGrad", "Softmax", "LogSoftmax"}

@@ -5,9 +5,9 @@ import math
 from collections.abc import Sequence
 
 from mtfrun.display import pictures
-from mtfrun.tools.planning.collective_bytes import group_collectives
+from mtfrun.tools.planning.collectives import group_collectives
 from mtfrun.tools.planning.plan import AVERAGES, PARAMETERS, SLOTS, Plan
-from mtfrun.tools.planning.resources import Resources
+from mtfrun.tools.planning.profile import Resources
 
 _SVG_WIDTH = 800  # pixels
 

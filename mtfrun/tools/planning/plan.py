@@ -11,10 +11,9 @@ import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.experiment import Training
-from mtfrun.tools.planning.collective_bytes import NeededCollective
+from mtfrun.tools.planning.collectives import NeededCollective, needed_collectives
 from mtfrun.tools.planning.dtensor_programs import take_programs
 from mtfrun.tools.planning.memory import Peak, peak_of
-from mtfrun.tools.planning.needed_collectives import needed_collectives
 from mtfrun.tools.planning.program import Program
 
 PARAMETERS, SLOTS, AVERAGES = "parameters", "slots", "averages"

@@ -7,11 +7,17 @@ import dataclasses
 import itertools
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from mtfrun.errors import InputError, did_you_mean
+from mtfrun.tools.planning.program import Collective
 from mtfrun.untrusted import parse_json
+
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+_UNITS |= {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]i?|)B?(?:/s)?")
 
 COLLECTIVES = ("all-reduce", "all-gather", "all-to-all", "reduce-scatter")
 
@@ -56,12 +62,10 @@ class Curve:
 
 
 class Network(Protocol):
-    def secs(
-        self, kind: str, device_bytes: int, mesh: Mapping[str, int], axes: Sequence[str]
-    ) -> float:
-        """Returns the seconds of a collective (`COLLECTIVES`), in all groups of devices at once.
+    def secs(self, collective: Collective, mesh: Mapping[str, int]) -> float:
+        """Returns the seconds of a collective in all groups of devices at once.
 
-        `device_bytes` is of a device's result; devices along the last axis are neighbours.
+        Devices along the last axis of the mesh are neighbours.
         """
 
     def to_json(self) -> dict[str, Any]:
@@ -74,12 +78,10 @@ class MeasuredNetwork:
 
     curves: Mapping[str, Mapping[int, Curve]]
 
-    def secs(
-        self, kind: str, device_bytes: int, mesh: Mapping[str, int], axes: Sequence[str]
-    ) -> float:
-        by_devices, group = self.curves[kind], math.prod(mesh[axis] for axis in axes)
-        nearest = min(by_devices, key=lambda devices: abs(devices - group))
-        return by_devices[nearest].secs(device_bytes)
+    def secs(self, collective: Collective, mesh: Mapping[str, int]) -> float:
+        by_devices = self.curves[collective.kind]
+        nearest = min(by_devices, key=lambda devices: abs(devices - collective.group_size))
+        return by_devices[nearest].secs(collective.device_bytes)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -120,20 +122,15 @@ class HostNetwork:
     inside: Link
     across: Link
 
-    def secs(
-        self, kind: str, device_bytes: int, mesh: Mapping[str, int], axes: Sequence[str]
-    ) -> float:
-        devices, names = math.prod(mesh[axis] for axis in axes), list(mesh)
+    def secs(self, collective: Collective, mesh: Mapping[str, int]) -> float:
+        names = list(mesh)
         # A group is within so many neighbouring devices, from its first axis on.
-        span = math.prod(mesh[name] for name in names[min(map(names.index, axes)) :])
-        is_inside = self.devices_per_host % span == 0
-        link = self.inside if is_inside else self.across
-        # The result of a reduce-scatter is a part.
-        part = 1.0 if kind == "reduce-scatter" else 1.0 / devices
-        sent, messages = (devices - 1) * part * device_bytes, devices - 1
-        if kind == "all-reduce":
-            sent, messages = 2.0 * sent, 2 * (devices - 1).bit_length()
-        return messages * link.latency_secs + sent / link.bytes_per_sec
+        span = math.prod(mesh[name] for name in names[min(map(names.index, collective.axes)) :])
+        link = self.inside if self.devices_per_host % span == 0 else self.across
+        messages = collective.group_size - 1
+        if collective.kind == "all-reduce":
+            messages = 2 * messages.bit_length()
+        return messages * link.latency_secs + collective.sent_bytes / link.bytes_per_sec
 
     def to_json(self) -> dict[str, Any]:
         return {"hosts": dataclasses.asdict(self)}
@@ -291,3 +288,34 @@ def _t4() -> DeviceProfile:
         network=HostNetwork(devices_per_host=1, inside=link, across=link),
         memory_bytes=16 * 10**9,
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class Resources:
+    """Memory in bytes, None to ignore it, and bytes a second by mesh axis; axes may be missing."""
+
+    device_memory: int | None = None
+    bandwidths: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+
+def parse_size(text: str) -> int:
+    """Returns the bytes of a text such as "16GB", "15.5 GiB", "25GB/s" or "1000000".
+
+    >>> parse_size("1.5GB"), parse_size("2KiB")
+    (1500000000, 2048)
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if match is None or not float(match[1]):
+        raise InputError(f"{text!r} is not a number of bytes: write 16GB, 15.5GiB or 25GB/s")
+    return round(float(match[1]) * _UNITS[match[2]])
+
+
+def parse_bandwidths(text: str) -> dict[str, float]:
+    """Parses "data:12GB/s,model:300GB/s"."""
+    bandwidths = {}
+    for part in text.split(","):
+        axis, colon, size = part.partition(":")
+        if not colon or not axis.strip():
+            raise InputError(f"{part!r} is not a bandwidth: write data:12GB/s,model:300GB/s")
+        bandwidths[axis.strip()] = float(parse_size(size))
+    return bandwidths

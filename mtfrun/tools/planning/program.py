@@ -6,10 +6,10 @@ import dataclasses
 import math
 from collections.abc import Iterator, Mapping
 
-from mtfrun.tools.planning.collective_bytes import Collective
-
 _BYTES = {"f64": 8, "i64": 8, "ui64": 8, "bf16": 2, "f16": 2, "i16": 2, "ui16": 2}
 _BYTES |= {"i8": 1, "ui8": 1, "i1": 1, "resource": 0, "variant": 0, "string": 0}
+# Operations that return their operand, with another shape at most.
+FORWARDING = {"Identity", "Reshape", "Squeeze", "ExpandDims", "StopGradient", "PreventGradient"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +32,28 @@ class TensorType:
 class Value:
     number: int
     type: TensorType
+
+
+@dataclasses.dataclass(frozen=True)
+class Collective:
+    """`group_size` devices along `axes` each get a result of `device_bytes`."""
+
+    kind: str
+    axes: tuple[str, ...]
+    group_size: int
+    device_bytes: int
+
+    @property
+    def sent_bytes(self) -> float:
+        """The bytes that a device sends, with the algorithms that send the least.
+
+        Of n devices, each sends (n - 1) / n of what an all-gather or an all-to-all returns, and
+        twice that for an all-reduce, a reduce-scatter and an all-gather (Thakur et al.,
+        "Optimization of Collective Communication Operations in MPICH", 2005). A reduce-scatter
+        begins with n times its result.
+        """
+        factor = {"all-reduce": 2.0, "reduce-scatter": float(self.group_size)}.get(self.kind, 1.0)
+        return factor * self.device_bytes * (self.group_size - 1) / self.group_size
 
 
 @dataclasses.dataclass(frozen=True)

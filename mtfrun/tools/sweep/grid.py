@@ -3,27 +3,28 @@ from __future__ import annotations
 import dataclasses
 import io
 import itertools
+import json
+import pathlib
 import re
 import tokenize
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from mtfrun.configuration.errors import ConfigError
 from mtfrun.configuration.gin_values import value_text
 from mtfrun.configuration.statements import Statements, macros_of
+from mtfrun.differences import changes, list_changes
 from mtfrun.errors import InputError, did_you_mean
+from mtfrun.rundir import atomic_write
+from mtfrun.rundir.errors import reason
+from mtfrun.untrusted import read_json
+
+NAME = "sweep.json"
+"""The file in the directory of a sweep with its grid."""
 
 _OPENING, _CLOSING = "([{", ")]}"
 # Of the name of a directory: Linux allows 255 bytes.
 _LONGEST_NAME = 120
 _IN_NAMES = re.compile(r"[^A-Za-z0-9_.+-]+")
-
-
-@dataclasses.dataclass(frozen=True)
-class Varied:
-    """A parameter or macro with its alternatives, as gin writes them, without repetition."""
-
-    name: str
-    values: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,50 +39,91 @@ class GridRun:
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-    """The settings that all runs share, as (name, value) pairs, and the alternatives, in order."""
+    """The gin files and settings that all runs share, and the alternatives, as gin writes them.
 
-    fixed: tuple[tuple[str, str], ...]
-    varied: tuple[Varied, ...]
+    A sweep has it in its directory, which says whether a command continues the sweep.
+    """
+
+    files: Sequence[str]
+    fixed: Mapping[str, str]
+    varied: Mapping[str, Sequence[str]]
 
     @classmethod
-    def of(cls, bindings: Iterable[tuple[str, str]]) -> Grid:
+    def of(cls, files: Sequence[str], bindings: Iterable[tuple[str, str]]) -> Grid:
         """Parses pairs of a flag and its gin binding "NAME = values"."""
-        fixed: list[tuple[str, str]] = []
-        varied: list[Varied] = []
+        fixed: dict[str, str] = {}
+        varied: dict[str, list[str]] = {}
         for flag, text in bindings:
             name, _, values = (part.strip() for part in text.partition("="))
-            texts = alternatives(flag, values)
-            checked = [_check_value(flag, name, value, values) for value in texts]
-            if len(checked) == 1:
-                fixed.append((name, checked[0]))
-                continue
+            checked = [_check_value(flag, name, x, values) for x in alternatives(flag, values)]
             repeated = next((value for value in checked if checked.count(value) > 1), None)
             if repeated is not None:
                 raise InputError(f"{flag}: {repeated} is there twice")
-            varied.append(Varied(name, tuple(checked)))
-        names = [v.name for v in varied]
-        for name in names:
-            if names.count(name) > 1 or name in dict(fixed):
+            if name in varied or (name in fixed and len(checked) > 1):
                 raise InputError(
                     f"--gin.{name} is given twice: give all its alternatives in one flag"
                 )
+            if len(checked) == 1:
+                fixed[name] = checked[0]
+            else:
+                varied[name] = checked
         if not varied:
             raise InputError(
                 "nothing varies: give a flag several values, as in --gin.LEARNING_RATE=0.01,0.03 "
                 "(a list in brackets is one value)"
             )
-        return cls(tuple(fixed), tuple(varied))
+        return cls(list(files), fixed, varied)
 
-    def reorder(self, names: Iterable[str]) -> Grid:
-        by_name = {v.name: v for v in self.varied}
-        return dataclasses.replace(self, varied=tuple(by_name[name] for name in names))
+    @classmethod
+    def read(cls, directory: pathlib.Path) -> Grid | None:
+        """Returns the grid of the sweep in a directory, None without one."""
+        path = directory / NAME
+        try:
+            grid = cls(**read_json(path))
+            grid._check()
+            return grid
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError) as error:
+            raise InputError(
+                f"{path} is not a record of a sweep ({reason(error)}): name another --model_dir"
+            ) from error
 
-    def runs(self) -> list[GridRun]:
-        """Returns all combinations; the last parameter changes fastest."""
-        names = [v.name for v in self.varied]
-        combinations = itertools.product(*(v.values for v in self.varied))
+    def _check(self) -> None:
+        texts = [self.files, self.fixed, self.varied]
+        if list(map(type, texts)) != [list, dict, dict]:
+            raise InputError("it has other fields")
+        lists = [self.files, [*self.fixed.values()], *self.varied.values()]
+        if not all(type(x) is list and all(type(text) is str for text in x) for x in lists):
+            raise InputError("a value is not a text")
+
+    def write(self, directory: pathlib.Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        atomic_write(directory / NAME, json.dumps(dataclasses.asdict(self), indent=1) + "\n")
+
+    def continue_with(self, command: Grid, directory: pathlib.Path) -> Grid:
+        """Returns the grid of the sweep and the command, which may add alternatives."""
+        differing = changes(self._comparable(), command._comparable())
+        if differing:
+            raise InputError(
+                f"{directory} has the sweep of another command: {list_changes(differing)}; give "
+                "that command, or name another --model_dir"
+            )
+        varied = {  # in the order of the first command, which the names of runs have
+            name: list(dict.fromkeys([*values, *command.varied[name]]))
+            for name, values in self.varied.items()
+        }
+        return dataclasses.replace(self, varied=varied)
+
+    def _comparable(self) -> dict[str, str]:
+        files, varied = ", ".join(self.files), ", ".join(sorted(self.varied))
+        return {**self.fixed, "gin files": files, "varied": varied}
+
+    def runs(self, order: Iterable[str] | None = None) -> list[GridRun]:
+        """Returns all combinations; the last parameter, in `order`, changes fastest."""
+        names = list(order or self.varied)
         runs: dict[str, GridRun] = {}
-        for combination in combinations:
+        for combination in itertools.product(*(self.varied[name] for name in names)):
             values = dict(zip(names, combination, strict=True))
             name = _run_name(values)
             number = 2
@@ -91,18 +133,17 @@ class Grid:
             runs[name] = GridRun(name, values)
         return list(runs.values())
 
-    def check_macros(self, files: Sequence[str], search_paths: Sequence[str]) -> None:
+    def check_macros(self, search_paths: Sequence[str]) -> None:
         """Raises InputError, before any run starts, if no gin file has a varied macro."""
         statements = Statements()
-        for file in files:
+        for file in self.files:
             statements.add_file(file, search_paths)
         references = (r for binding in statements.bindings for r in binding.references())
         macros = {*macros_of(statements.bindings), *(r.macro for r in references if r.macro)}
-        for varied in self.varied:
-            if "." not in varied.name and varied.name not in macros:
+        for name in self.varied:
+            if "." not in name and name not in macros:
                 raise InputError(
-                    f"--gin.{varied.name}: no gin file has this macro"
-                    f"{did_you_mean(varied.name, macros)}"
+                    f"--gin.{name}: no gin file has this macro{did_you_mean(name, macros)}"
                 )
 
 

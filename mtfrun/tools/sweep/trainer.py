@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 import contextlib
 import dataclasses
 import os
@@ -7,17 +8,19 @@ import pathlib
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TextIO
 
-from mtfrun.display.formats import number_text
+from tqdm import tqdm
+
+from mtfrun.display.formats import number_text, shorten_cell
+from mtfrun.display.quiet import quiet_import
 from mtfrun.errors import InputError
 from mtfrun.processes.gpus import gpus_of_process
 from mtfrun.processes.supervisor import forward_signals, last_error, start_child
-from mtfrun.rundir import RunRecord
+from mtfrun.rundir import RunRecord, Status
 from mtfrun.rundir.errors import reason
-from mtfrun.tools.runs.summary import summary_of
-from mtfrun.tools.sweep.display import Display
+from mtfrun.tools.runs import summary_of
 from mtfrun.untrusted import open_regular, open_to_write
 
 PROGRAM = (sys.executable, "-m", "mtfrun")
@@ -26,6 +29,9 @@ LOG = "sweep.log"
 """The file in a run directory with the output of its trainings."""
 
 _POLL_SECS = 0.2
+# Seconds between two lines of a run where there is no terminal.
+_LINE_SECS = 60.0
+_LONGEST_NAME = 40
 # How many bytes of a training's output are searched for its error.
 _LONGEST_OUTPUT = 1 << 24
 
@@ -42,6 +48,57 @@ class _Child(NamedTuple):
     run: TrainedRun
     process: subprocess.Popen[bytes]
     start: int
+
+
+class Display:
+    def __init__(
+        self,
+        count: int,
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._count = count
+        self._stream = stream or sys.stderr
+        self._clock = clock
+        self._bars: dict[str, tqdm] = {}
+        self._lines: dict[str, float] = {}  # when the last line of a run was printed
+
+    def note(self, text: str) -> None:
+        """Prints a line, on a terminal above the bars."""
+        tqdm.write(text, file=self._stream)
+        self._stream.flush()
+
+    def start(self, number: int, name: str) -> None:
+        self._lines[name] = self._clock()
+        if self._stream.isatty():
+            self._bars[name] = tqdm(
+                total=1,
+                desc=f"{shorten_cell(name, _LONGEST_NAME)}: starting",
+                file=self._stream,
+                leave=False,
+                bar_format="{percentage:3.0f}% |{bar:15}| {desc}",
+            )
+        else:
+            self.note(f"[{number}/{self._count}] {name}: starting")
+
+    def advance(self, name: str, status: Status) -> None:
+        loss = status.values.get("loss")
+        text = f"step {status.step}/{status.train_steps}"
+        text += f", loss {number_text(loss)}" if loss is not None else ""
+        bar = self._bars.get(name)
+        if bar is not None:
+            bar.total, bar.n = status.train_steps, status.step
+            bar.set_description_str(f"{shorten_cell(name, _LONGEST_NAME)}: {text}")
+        elif self._clock() - self._lines[name] >= _LINE_SECS:
+            self._lines[name] = self._clock()
+            self.note(f"{name}: {text}")
+
+    def end(self, number: int, name: str, text: str) -> None:
+        bar = self._bars.pop(name, None)
+        if bar is not None:
+            bar.close()
+            self._stream.write("\r")  # tqdm leaves the cursor behind the bar
+        self.note(f"[{number}/{self._count}] {name}: {text}")
 
 
 class Trainer:
@@ -147,3 +204,26 @@ def _last_error(log: pathlib.Path, start: int) -> str | None:
         file.seek(start)
         return last_error(file.read(_LONGEST_OUTPUT))
     return None
+
+
+def describe_sweep(
+    directory: pathlib.Path, runs: Sequence[Mapping[str, str]], metrics: Sequence[str]
+) -> None:
+    """To be called once the runs have ended: TensorBoard's library imports TensorFlow."""
+    with quiet_import():
+        from mtfrun.rundir.tensorboard.hparams import Metric, write_hparams  # noqa: PLC0415 - see above
+        from mtfrun.rundir.tensorboard.metric_tags import tag_of  # noqa: PLC0415
+
+    values = [{name: _python(text) for name, text in run.items()} for run in runs]
+    # The metrics of a mixture's tasks: "task/loss", "task/accuracy", ...
+    tasks = [name.removesuffix("/loss") for name in metrics if name.endswith("/loss")]
+    shown = [Metric(tag_of(name, tasks), "eval", name) for name in metrics]
+    write_hparams(str(directory), values, shown)
+
+
+def _python(text: str) -> Any:
+    """References remain texts."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text

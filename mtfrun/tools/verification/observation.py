@@ -2,25 +2,79 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import tensorflow as tf
 
 from mtfrun import mtf, optim
+from mtfrun.data import IMAGES, INPUTS, TARGETS, Data
+from mtfrun.data.vocabularies.vocabulary import before_end
 from mtfrun.errors import InputError
 from mtfrun.evaluation.model_metrics import ModelMetrics, Sums
-from mtfrun.experiment import Record, Training
+from mtfrun.experiment import Images, Record, Training
 from mtfrun.models import Model, NonFiniteError
-from mtfrun.tools.verification.inputs import FirstRows
 from mtfrun.training import TrainState, train_steps_function
 from mtfrun.training.curves import OBJECTIVE
 
 # The model's loss; OBJECTIVE also has the losses of its layers.
 _LOSS = "loss"
+# At most so many ids of a target are a prompt.
+_MOST_IDS = 16
 
 Values: TypeAlias = Mapping[str, np.ndarray]
+
+
+class FirstRows:
+    """The first rows of training as an `experiment.Source`, which is not a split of the data.
+
+    A text is the first input of a row or, without inputs, the first half of its first target, at
+    most 16 ids. There are fewer than `count` if the first rows are alike. `settings`, such as
+    "decode_length", that the inference lacks are ignored.
+    """
+
+    split: str | None = None
+
+    def __init__(
+        self, data: Data, seed: int, count: int, settings: Mapping[str, object] | None = None
+    ):
+        self.settings = dict(settings or {})
+        self._data = data
+        self._seed = seed
+        self._count = count
+
+    def texts(self) -> Sequence[bytes]:
+        batch = self._batch()
+        name = next((name for name in (INPUTS, TARGETS) if name in batch), None)
+        vocabulary = None if name is None else self._data.vocabularies.get(name)
+        if name is None or vocabulary is None:
+            raise InputError(f"the rows of {type(self._data).__name__} have no texts")
+        texts: dict[bytes, None] = {}
+        for row in batch[name]:
+            ids = before_end(np.trim_zeros(row, "b"), vocabulary.end_id)
+            if name == TARGETS:
+                ids = ids[: min(_MOST_IDS, len(ids) // 2)]
+            texts[vocabulary.decode(ids).encode()] = None
+        texts.pop(b"", None)
+        if not texts:
+            raise InputError("the first rows of training have no text to decode")
+        return list(texts)[: self._count]
+
+    def images(self, read: Callable[[str], np.ndarray]) -> Images:
+        pixels = self._batch().get(IMAGES)
+        if pixels is None:
+            raise InputError(f"the rows of {type(self._data).__name__} have no images")
+
+        def records() -> Iterator[tuple[np.ndarray, dict[str, object]]]:
+            for index, image in enumerate(pixels[: self._count]):
+                yield image, {"index": index}
+
+        return Images(len(pixels[: self._count]), records())
+
+    def _batch(self) -> Mapping[str, np.ndarray]:
+        # More rows than inputs, since some texts may be equal or empty.
+        return next(self._data.train(4 * self._count, seed=self._seed))
 
 
 class Evaluated(NamedTuple):

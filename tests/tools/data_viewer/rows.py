@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mtfrun.data import ByteVocabulary
-from mtfrun.tools.data_viewer.row_view import Meanings, RowView, row_views
+from mtfrun.tools.data_viewer.row_view import RowView, row_views
 
 VOCABULARY = ByteVocabulary()
 
@@ -27,4 +27,4 @@ def packed_row(*texts: str, length: int) -> dict[str, np.ndarray]:
 def views(batch: dict[str, np.ndarray]) -> list[RowView]:
     """Returns the rows of a batch of ids of bytes, and of labels of three classes."""
     vocabularies = {"inputs": VOCABULARY, "targets": VOCABULARY}
-    return row_views(batch, Meanings(vocabularies, {"labels": ["cat", "dog", "cow"]}))
+    return row_views(batch, vocabularies, {"labels": ["cat", "dog", "cow"]})

@@ -17,16 +17,17 @@ from typing import Any
 import pytest
 
 from mtfrun.errors import InputError
+from mtfrun.processes import LOST
 from mtfrun.tools.launch import launcher
-from mtfrun.tools.launch.launcher import Launch, Launcher, Program
-from mtfrun.tools.launch.output import Output
-from mtfrun.tools.launch.smaller_mesh import SmallerMesh
+from mtfrun.tools.launch.children import Output
+from mtfrun.tools.launch.launcher import Launch, Launcher, Outcome, Program, SmallerMesh
 from tests.cli.command import ROOT
 
 # Until processes that remain after a failure are killed.
 GRACE_SECS = 0.5
 # A program that hangs is noticed after these.
 PATIENCE_SECS = 20.0
+KILLED = -signal.SIGKILL
 
 # What the programs of the tests begin with; each gets a process's flags.
 _HEADER = """
@@ -37,6 +38,30 @@ folder = pathlib.Path(os.environ["FOLDER"])
 def say(text):
     print(text, file=sys.stderr, flush=True)
 """
+
+
+@pytest.mark.parametrize(
+    ("outcome", "cause", "code", "lost", "is_transient"),
+    [
+        (Outcome({0: 0, 1: 0}), None, 0, set(), False),
+        (Outcome({1: KILLED, 0: LOST}), 1, 137, {1}, True),
+        (Outcome({0: LOST, 1: KILLED}), 1, 137, {1}, True),
+        (Outcome({0: 1, 1: LOST}), 0, 1, set(), True),
+        (Outcome({0: LOST, 2: LOST, 1: KILLED}, {1}), 1, 137, {1}, True),
+        (Outcome({1: 2, 0: KILLED}, {0}), 1, 2, set(), False),
+        (Outcome({0: 3, 1: 3}), 0, 3, set(), False),
+        (Outcome({0: LOST, 1: LOST}), 0, LOST, set(), True),
+        (Outcome({0: 143, 1: 143}, signal=15), 0, 143, set(), False),
+        (Outcome({0: LOST, 1: 143}, signal=15), 1, 143, set(), False),
+        (Outcome({0: -15, 1: LOST}, signal=15), 0, 143, set(), False),
+        (Outcome({0: 2, 1: 143}, signal=15), 0, 2, set(), False),
+    ],
+)
+def test_the_cause_of_an_end(
+    outcome: Outcome, cause: int | None, code: int, lost: set[int], is_transient: bool
+) -> None:
+    assert (outcome.cause, outcome.code) == (cause, code)
+    assert (outcome.lost, outcome.is_transient) == (lost, is_transient)
 
 
 class Launched:

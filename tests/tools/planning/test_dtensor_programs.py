@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mtfrun.tools.planning.collective_bytes import Collective, NeededCollective
+from mtfrun.tools.planning.collectives import NeededCollective, needed_collectives
 from mtfrun.tools.planning.dtensor_programs import constant_array, parse_module, varying_axes
-from mtfrun.tools.planning.needed_collectives import needed_collectives
-from mtfrun.tools.planning.program import TensorType
+from mtfrun.tools.planning.program import Collective, TensorType
 from tests.tools.planning.programs import LOOPS, NEEDED
 
 

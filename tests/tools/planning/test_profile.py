@@ -1,20 +1,26 @@
-"""Profiles of devices: curves, networks, and their file."""
+"""Profiles of devices (curves, networks, their file), and the flags for memory and bandwidths."""
 
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 
+from mtfrun.errors import InputError
 from mtfrun.tools.planning import (
+    Collective,
     Curve,
     DeviceProfile,
     HostNetwork,
     Link,
     MeasuredNetwork,
     ProfileError,
+    parse_bandwidths,
+    parse_size,
     shipped_profiles,
 )
+from mtfrun.tools.planning.profile import Network
 
 LINE = Curve.line(1e-6, 1e9)
 MEASURED = DeviceProfile(
@@ -36,6 +42,11 @@ HOSTS = HostNetwork(4, INSIDE, ACROSS)
 MESH = {"data": 2, "model": 4}
 
 
+def _secs(network: Network, kind: str, device_bytes: int, axes: list[str]) -> float:
+    devices = math.prod(MESH[axis] for axis in axes)
+    return network.secs(Collective(kind, tuple(axes), devices, device_bytes), MESH)
+
+
 def test_a_curve_is_straight_between_and_beyond_its_points() -> None:
     curve = Curve(((10, 1.0), (20, 2.0), (40, 6.0)))
     assert [curve.secs(size) for size in (5, 10, 15, 30, 60)] == [1.0, 1.0, 1.5, 4.0, 10.0]
@@ -52,31 +63,31 @@ def test_a_curve_refuses_points_that_are_none(points: tuple[tuple[float, float],
 def test_a_ring_inside_a_host_uses_its_links() -> None:
     # 3 of 4 parts go around a ring of 4.
     once = 3 * (1e-6 + 1000 / 4 / 1e9)
-    assert HOSTS.secs("all-gather", 1000, MESH, ["model"]) == pytest.approx(once)
-    assert HOSTS.secs("all-to-all", 1000, MESH, ["model"]) == pytest.approx(once)
+    assert _secs(HOSTS, "all-gather", 1000, ["model"]) == pytest.approx(once)
+    assert _secs(HOSTS, "all-to-all", 1000, ["model"]) == pytest.approx(once)
     # Of a reduce-scatter the bytes are those of the result, a part.
-    assert HOSTS.secs("reduce-scatter", 250, MESH, ["model"]) == pytest.approx(once)
+    assert _secs(HOSTS, "reduce-scatter", 250, ["model"]) == pytest.approx(once)
 
 
 def test_an_all_reduce_waits_for_the_messages_of_a_tree() -> None:
     for axes, devices, link in ((["model"], 4, INSIDE), (["data", "model"], 8, ACROSS)):
         sent = 2 * 1000 * (devices - 1) / devices / link.bytes_per_sec
         messages = {4: 4, 8: 6}[devices]
-        secs = HOSTS.secs("all-reduce", 1000, MESH, axes)
+        secs = _secs(HOSTS, "all-reduce", 1000, axes)
         assert secs == pytest.approx(messages * link.latency_secs + sent)
 
 
 @pytest.mark.parametrize("axes", [["data"], ["data", "model"]])
 def test_devices_of_several_hosts_use_the_links_between_them(axes: list[str]) -> None:
     devices = 2 if axes == ["data"] else 8
-    secs = HOSTS.secs("all-gather", 1000, MESH, axes)
+    secs = _secs(HOSTS, "all-gather", 1000, axes)
     assert secs == pytest.approx((devices - 1) * (1e-5 + 1000 / devices / 1e8))
 
 
 def test_a_measured_network_takes_the_nearest_number_of_devices() -> None:
     network = MEASURED.network
-    assert network.secs("all-reduce", 0, MESH, ["data"]) == pytest.approx(1e-6)
-    assert network.secs("all-reduce", 0, MESH, ["data", "model"]) == pytest.approx(5e-6)
+    assert _secs(network, "all-reduce", 0, ["data"]) == pytest.approx(1e-6)
+    assert _secs(network, "all-reduce", 0, ["data", "model"]) == pytest.approx(5e-6)
 
 
 @pytest.mark.parametrize("profile", [MEASURED, *shipped_profiles().values()])
@@ -114,3 +125,20 @@ def test_a_measurement_is_of_a_number_of_devices() -> None:
 
 def test_a_type_without_products_counts_as_float32() -> None:
     assert MEASURED.product_secs(1000, "bfloat16") == MEASURED.product_secs(1000, "float32")
+
+
+def test_sizes_have_decimal_and_binary_units() -> None:
+    texts = {"16GB": 16 * 10**9, "15.5 GiB": 15.5 * 2**30, "7": 7, "25GB/s": 25 * 10**9}
+    assert {text: parse_size(text) for text in texts} == texts
+
+
+@pytest.mark.parametrize("text", ["", "GB", "0GB", "16 bytes", "-1GB"])
+def test_what_is_no_size_is_refused_with_examples(text: str) -> None:
+    with pytest.raises(InputError, match=r"is not a number of bytes: write 16GB"):
+        parse_size(text)
+
+
+def test_bandwidths_are_by_axis() -> None:
+    assert parse_bandwidths("data:12GB/s, model:1.5GB") == {"data": 12e9, "model": 1.5e9}
+    with pytest.raises(InputError, match=r"^'12GB' is not a bandwidth: write data:12GB/s"):
+        parse_bandwidths("12GB")

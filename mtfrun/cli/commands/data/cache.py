@@ -57,8 +57,6 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
 
 
 def print_caches(flags: argparse.Namespace, choice: CacheChoice) -> int:
-    from mtfrun.tools.data_viewer.configured_data import title_of
-
     configured = configure_data(flags)
     data, splits = configured.data, configured.splits
     if not data.cached_tasks:
@@ -72,7 +70,9 @@ def print_caches(flags: argparse.Namespace, choice: CacheChoice) -> int:
         for cached in data.caches(split, choice):
             secs = time.monotonic() - start
             counts = ", ".join(f"{number:,} {name}" for name, number in cached.counts.items())
-            print_lines(f"{title_of(cached)}: {counts}, {secs:.1f} s, {cached.directory}")
+            print_lines(
+                f"{cached.title} {cached.split}: {counts}, {secs:.1f} s, {cached.directory}"
+            )
             start = time.monotonic()
     return 0
 

@@ -2,13 +2,23 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from mtfrun.errors import InputError
 
 if TYPE_CHECKING:
-    from mtfrun.tools.data_viewer.configured_data import ConfiguredData
+    from mtfrun.data import Data
+
+# The split of an evaluation if the configuration names none.
+_EVALUATION = "validation"
+
+
+class ConfiguredData(NamedTuple):
+    data: Data
+    splits: Sequence[str]
+    seed: int
 
 
 def check_configured(flags: argparse.Namespace) -> None:
@@ -42,7 +52,7 @@ def configure_data(flags: argparse.Namespace) -> ConfiguredData:
     from mtfrun.experiment.records import require
     from mtfrun.experiment.runs.build import ROOTS
     from mtfrun.rundir import RunDirectory
-    from mtfrun.tools.data_viewer.configured_data import EVALUATION, TRAIN, ConfiguredData
+    from mtfrun.tools.data_viewer.row_view import TRAIN
 
     files, allowed_imports = flags.gin_file, None
     if not files:
@@ -59,6 +69,6 @@ def configure_data(flags: argparse.Namespace) -> ConfiguredData:
     )
     data = config.argument(Experiment, "data")
     require(data, Data, "Experiment.data", ALL_DATA)
-    evaluated = config.argument(Evaluation, "split", EVALUATION)
+    evaluated = config.argument(Evaluation, "split", _EVALUATION)
     seed = config.argument(Experiment, "seed", 0)
     return ConfiguredData(data, list(dict.fromkeys([TRAIN, evaluated])), seed)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 from collections.abc import Sequence
 
 from mtfrun.cli.command import Command
@@ -42,15 +43,13 @@ def _check(flags: argparse.Namespace) -> None:
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     from mtfrun.data import DataError
     from mtfrun.rundir import atomic_open
-    from mtfrun.tools.data_viewer.configured_data import density_lines, named_rows, terminal_width
+    from mtfrun.tools.data_viewer.row_view import rows_of
     from mtfrun.tools.data_viewer.rows_html import rows_html
     from mtfrun.tools.data_viewer.rows_text import heading_lines, rows_text
+    from mtfrun.tools.data_viewer.statistics import density_lines
 
     data, _, seed = configure_data(flags)
-    rows = [
-        row if task is None else row.of_task(task)
-        for task, row in named_rows(data, flags.split, flags.rows, seed)
-    ]
+    rows = list(rows_of(data, flags.split, flags.rows, seed))
     if not rows:
         raise DataError(f'split "{flags.split}" has no rows: choose another')
     summary = [
@@ -61,10 +60,11 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
         with atomic_open(flags.html) as file:
             file.writelines(rows_html(rows, f"Rows of the split {flags.split}", summary))
         return 0
-    print_lines(*summary, "", *rows_text(rows, terminal_width(), has_tokens=flags.tokens))
+    width = shutil.get_terminal_size().columns
+    print_lines(*summary, "", *rows_text(rows, width, has_tokens=flags.tokens))
     if not flags.tokens:
         hint = "--tokens shows whole texts, and every token with its id, position and loss"
-        print_lines(*heading_lines(hint, terminal_width()))
+        print_lines(*heading_lines(hint, width))
     return 0
 
 

@@ -19,7 +19,7 @@ every split: the share of the positions of its rows that hold a token."""
 
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
-    from mtfrun.tools.data_viewer.configured_data import density_lines, statistics_of
+    from mtfrun.tools.data_viewer.statistics import density_lines, statistics_of
 
     data, splits, seed = configure_data(flags)
     for split in splits:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pathlib
 
 from mtfrun import mtf
-from mtfrun.tools.planning.collective_bytes import Collective, NeededCollective, group_collectives
+from mtfrun.tools.planning.collectives import NeededCollective, group_collectives
 from mtfrun.tools.planning.dtensor_programs import take_programs
+from mtfrun.tools.planning.program import Collective
 from tests.tools.planning.programs import LOOPS, NEEDED
 
 

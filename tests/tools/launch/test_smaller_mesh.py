@@ -10,13 +10,8 @@ import pytest
 
 from mtfrun.cli.parser import parse_flags
 from mtfrun.errors import InputError
-from mtfrun.tools.launch.fitting import largest_that_can_be_built
-from mtfrun.tools.launch.smaller_mesh import (
-    GinSettings,
-    SmallerMesh,
-    largest_that_fits,
-    smaller_meshes,
-)
+from mtfrun.tools.launch.launcher import GinSettings, Launch, Program, SmallerMesh, shrink
+from mtfrun.tools.launch.smaller_mesh import largest_that_can_be_built, smaller_meshes
 from tests.cli.command import tiny_experiment
 
 
@@ -64,4 +59,4 @@ def test_only_equal_parts_of_the_axis_are_tried() -> None:
 def test_the_program_says_why_nothing_fits(train: list[str]) -> None:
     with pytest.raises(InputError, match=r"^the run cannot go on with fewer processes: no axis of"):
         flags = parse_flags([*train, "--gin.MESH_SHAPE='data:1,model:2'"])
-        largest_that_fits([sys.executable], _settings(flags), 2, 1)
+        shrink(Launch(Program([sys.executable], [], [], settings=_settings(flags)), 2), 1)

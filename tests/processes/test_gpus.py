@@ -1,43 +1,14 @@
-"""Which process is the cause of an end, and whether another start may succeed."""
+"""The GPUs that processes of one machine share."""
 
 from __future__ import annotations
 
 import pathlib
-import signal
 from typing import Any
 
 import pytest
 
 from mtfrun import processes
-from mtfrun.processes import LOST
 from mtfrun.processes.gpus import gpus_of_process, share_gpus
-from mtfrun.tools.launch.outcome import Outcome
-
-KILLED = -signal.SIGKILL
-
-
-@pytest.mark.parametrize(
-    ("outcome", "cause", "code", "lost", "is_transient"),
-    [
-        (Outcome({0: 0, 1: 0}), None, 0, set(), False),
-        (Outcome({1: KILLED, 0: LOST}), 1, 137, {1}, True),
-        (Outcome({0: LOST, 1: KILLED}), 1, 137, {1}, True),
-        (Outcome({0: 1, 1: LOST}), 0, 1, set(), True),
-        (Outcome({0: LOST, 2: LOST, 1: KILLED}, {1}), 1, 137, {1}, True),
-        (Outcome({1: 2, 0: KILLED}, {0}), 1, 2, set(), False),
-        (Outcome({0: 3, 1: 3}), 0, 3, set(), False),
-        (Outcome({0: LOST, 1: LOST}), 0, LOST, set(), True),
-        (Outcome({0: 143, 1: 143}, signal=15), 0, 143, set(), False),
-        (Outcome({0: LOST, 1: 143}, signal=15), 1, 143, set(), False),
-        (Outcome({0: -15, 1: LOST}, signal=15), 0, 143, set(), False),
-        (Outcome({0: 2, 1: 143}, signal=15), 0, 2, set(), False),
-    ],
-)
-def test_the_cause_of_an_end(
-    outcome: Outcome, cause: int | None, code: int, lost: set[int], is_transient: bool
-) -> None:
-    assert (outcome.cause, outcome.code) == (cause, code)
-    assert (outcome.lost, outcome.is_transient) == (lost, is_transient)
 
 
 def test_gpus_are_shared_equally() -> None:

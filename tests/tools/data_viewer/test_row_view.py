@@ -1,9 +1,9 @@
-"""Tests of mtfrun.tools.data_viewer.token_texts."""
+"""The texts of ids, as rows show them."""
 
 from __future__ import annotations
 
 from mtfrun.data import ByteVocabulary
-from mtfrun.tools.data_viewer.token_texts import token_texts
+from mtfrun.tools.data_viewer.row_view import token_texts
 
 VOCABULARY = ByteVocabulary()
 
