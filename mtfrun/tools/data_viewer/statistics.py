@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import math
 import shutil
@@ -20,44 +19,6 @@ _IDS_PER_STEP = 1 << 22
 _SAMPLED_ROWS = 1024
 # Columns of the longest bar.
 _LONGEST_BAR = 50
-
-
-@dataclasses.dataclass(frozen=True)
-class LengthStatistics:
-    """Statistics of the lengths in tokens, ends included, of the texts of one feature.
-
-    `percentiles` has lengths by the percentage of texts that are not longer; `histogram` counts
-    texts by the shortest and the longest length of a bin. Of `cut_texts`, which are longer than
-    `capacity`, `cut_tokens` are behind it; a `capacity` of None cuts none.
-    """
-
-    count: int
-    tokens: int
-    mean: float
-    percentiles: dict[int, int]
-    longest: int
-    histogram: dict[tuple[int, int], int]
-    capacity: int | None
-    cut_texts: int
-    cut_tokens: int
-
-
-def length_statistics(lengths: np.ndarray, capacity: int | None = None) -> LengthStatistics:
-    """A text that is cut retains its end, so that one token less than the capacity remains."""
-    longest = int(lengths.max())
-    percentiles = np.percentile(lengths, PERCENTILES, method="inverted_cdf")
-    excess = np.zeros_like(lengths) if capacity is None else np.maximum(lengths - capacity, 0)
-    return LengthStatistics(
-        count=len(lengths),
-        tokens=int(lengths.sum()),
-        mean=float(lengths.mean()),
-        percentiles=dict(zip(PERCENTILES, map(int, percentiles), strict=True)),
-        longest=longest,
-        histogram=_histogram(lengths, longest),
-        capacity=capacity,
-        cut_texts=int((excess > 0).sum()),
-        cut_tokens=int(excess.sum()),
-    )
 
 
 def bytes_of(tokens: np.ndarray, bytes_per_id: Sequence[np.ndarray], ends: np.ndarray) -> list[int]:
@@ -85,9 +46,12 @@ def bytes_of(tokens: np.ndarray, bytes_per_id: Sequence[np.ndarray], ends: np.nd
     return totals
 
 
-def _histogram(lengths: np.ndarray, longest: int) -> dict[tuple[int, int], int]:
-    """Bins are 0, 1, 2 to 3, 4 to 7, ...: lengths differ by orders of ten."""
-    bins = [(0, 0)] + [(1 << i, (2 << i) - 1) for i in range(longest.bit_length())]
+def histogram(lengths: np.ndarray) -> dict[tuple[int, int], int]:
+    """Returns the number of texts by the shortest and the longest length of a bin.
+
+    Bins are 0, 1, 2 to 3, 4 to 7, ...: lengths differ by orders of ten.
+    """
+    bins = [(0, 0)] + [(1 << i, (2 << i) - 1) for i in range(int(lengths.max()).bit_length())]
     bounds = [first for first, _ in bins] + [bins[-1][1] + 1]
     counts = np.histogram(lengths, bounds)[0].tolist()
     occupied = [i for i, count in enumerate(counts) if count]
@@ -96,35 +60,47 @@ def _histogram(lengths: np.ndarray, longest: int) -> dict[tuple[int, int], int]:
 
 
 def statistics_lines(
-    feature: str, statistics: LengthStatistics, text_bytes: int, width: int
+    feature: str, lengths: np.ndarray, text_bytes: int, width: int, capacity: int | None = None
 ) -> Iterator[str]:
-    s = statistics
+    """Yields lines about the lengths in tokens, ends included, of the texts of one feature.
+
+    They are cut at `capacity`, None for no limit.
+    """
+    count, tokens = len(lengths), int(lengths.sum())
     yield from heading_lines(
-        f"{feature}: {s.count:,} texts, {s.tokens:,} tokens, {text_bytes:,} bytes, "
-        f"{text_bytes / s.tokens:.2f} bytes a token",
+        f"{feature}: {count:,} texts, {tokens:,} tokens, {text_bytes:,} bytes, "
+        f"{text_bytes / tokens:.2f} bytes a token",
         width,
         "  ",
     )
-    percentiles = ", ".join(f"{p}%: {length:,}" for p, length in s.percentiles.items())
-    yield from heading_lines(
-        f"tokens of a text: mean {s.mean:,.1f}, {percentiles}, longest {s.longest:,}", width, "    "
+    limits = map(int, np.percentile(lengths, PERCENTILES, method="inverted_cdf"))
+    percentiles = ", ".join(
+        f"{percent}%: {length:,}" for percent, length in zip(PERCENTILES, limits, strict=True)
     )
-    if s.capacity is not None:
+    yield from heading_lines(
+        f"tokens of a text: mean {lengths.mean():,.1f}, {percentiles}, longest "
+        f"{int(lengths.max()):,}",
+        width,
+        "    ",
+    )
+    if capacity is not None:
+        excess = np.maximum(lengths - capacity, 0)
+        cut_texts, cut_tokens = int((excess > 0).sum()), int(excess.sum())
         yield from heading_lines(
-            f"cut at {s.capacity:,} tokens: {s.cut_texts:,} texts ({s.cut_texts / s.count:.2%}), "
-            f"{s.cut_tokens:,} tokens ({s.cut_tokens / s.tokens:.2%})",
+            f"cut at {capacity:,} tokens: {cut_texts:,} texts ({cut_texts / count:.2%}), "
+            f"{cut_tokens:,} tokens ({cut_tokens / tokens:.2%})",
             width,
             "    ",
         )
-    yield from _bars(s.histogram, s.count, width)
+    yield from _bars(histogram(lengths), count, width)
 
 
-def _bars(histogram: dict[tuple[int, int], int], count: int, width: int) -> Iterator[str]:
-    labels = [f"{low:,}" if low == high else f"{low:,}-{high:,}" for low, high in histogram]
+def _bars(bins: dict[tuple[int, int], int], count: int, width: int) -> Iterator[str]:
+    labels = [f"{low:,}" if low == high else f"{low:,}-{high:,}" for low, high in bins]
     label_width = max(map(len, labels))
     room = max(5, min(_LONGEST_BAR, width - label_width - len("      100.0 %  ")))
-    largest = max(histogram.values())
-    for label, number in zip(labels, histogram.values(), strict=True):
+    largest = max(bins.values())
+    for label, number in zip(labels, bins.values(), strict=True):
         # A bin that is not empty has a bar.
         bar = "#" * max(round(room * number / largest), int(number > 0))
         yield f"    {label:>{label_width}} {100 * number / count:5.1f} %  {bar}".rstrip()
@@ -157,11 +133,9 @@ def statistics_of(cached: Cached, data: Data) -> Iterator[str]:
     yield f"{cached.title} {cached.split}: {counts}"
     if cached.texts is None:
         return
-    features = cached.texts.features
-    lengths = cached.texts.lengths
-    bytes_per_id = [data.vocabularies[feature].bytes_per_id for feature in features]
-    width = shutil.get_terminal_size().columns
-    text_bytes = bytes_of(cached.texts.tokens, bytes_per_id, cached.texts.ends)
-    for column, feature in enumerate(features):
-        statistics = length_statistics(lengths[:, column], data.text_limits.get(feature))
-        yield from statistics_lines(feature, statistics, text_bytes[column], width)
+    texts, width = cached.texts, shutil.get_terminal_size().columns
+    bytes_per_id = [data.vocabularies[feature].bytes_per_id for feature in texts.features]
+    text_bytes = bytes_of(texts.tokens, bytes_per_id, texts.ends)
+    for column, feature in enumerate(texts.features):
+        lengths, capacity = texts.lengths[:, column], data.text_limits.get(feature)
+        yield from statistics_lines(feature, lengths, text_bytes[column], width, capacity)

@@ -5,7 +5,6 @@ import dataclasses
 import json
 import os
 import pathlib
-import re
 import secrets
 import signal
 import socket
@@ -16,6 +15,9 @@ from typing import NamedTuple
 from mtfrun.errors import InputError
 from mtfrun.processes import LOST, TOKEN_VARIABLE
 from mtfrun.processes.supervisor import forward_signals
+from mtfrun.rundir import RunDirectory
+from mtfrun.rundir.checkpoints.partial_files import list_steps
+from mtfrun.rundir.run_directory import CHECKPOINTS
 from mtfrun.tools.launch.children import Children, Output
 
 JOIN_SECS = 25.0
@@ -29,9 +31,6 @@ _SMALLER_MESH = "mtfrun.tools.launch.smaller_mesh"
 
 # Exit codes of errors that come again: bad input, and numbers that are not finite.
 _PERMANENT = (2, 3)
-
-# The name of a checkpoint's last file; mtfrun.rundir, which defines it, imports TensorFlow.
-_MANIFEST = re.compile(r"ckpt-([0-9]+)\.json")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,7 +214,8 @@ class Launcher:
         return Outcome(children.codes, children.killed, self._signal)
 
     def _next(self, launch: Launch, outcome: Outcome, number: int) -> Launch:
-        text, remaining = outcome.describe(), launch.num_processes - len(outcome.lost)
+        step = _newest_step(launch.program.model_dir)
+        remaining = launch.num_processes - len(outcome.lost)
         if launch.is_elastic and 0 < remaining < launch.num_processes:
             smaller = self._shrink(launch, remaining)
             launch = launch.resume(smaller)
@@ -223,9 +223,9 @@ class Launcher:
         else:
             launch = launch.resume()
             plan = "starting all again"
+        start = "from the beginning" if step is None else f"from step {step}"
         self._output.note(
-            f"{text}; {plan}, {_from_step(launch.program.model_dir)} (restart {number} of "
-            f"{launch.max_restarts})"
+            f"{outcome.describe()}; {plan}, {start} (restart {number} of {launch.max_restarts})"
         )
         return launch
 
@@ -233,7 +233,7 @@ class Launcher:
         """Prints the one line that names a process that has failed, unless a process has."""
         if outcome.signal is not None or self._output.errors:
             return
-        step = newest_step(self._launch.program.model_dir)
+        step = _newest_step(self._launch.program.model_dir)
         safe = "no step is saved" if step is None else f"the last saved step is {step}"
         self._output.error(f"{outcome.describe()}; {safe}")
 
@@ -243,18 +243,10 @@ class Launcher:
             self._children.send_signal(number)
 
 
-def newest_step(model_dir: str | None) -> int | None:
-    """Reads only the names of files."""
-    folder = pathlib.Path(os.path.expanduser(model_dir or os.devnull)) / "checkpoints"
-    with contextlib.suppress(OSError):
-        matches = [_MANIFEST.fullmatch(path.name) for path in folder.iterdir()]
-        return max((int(match[1]) for match in matches if match), default=None)
-    return None
-
-
-def _from_step(model_dir: str | None) -> str:
-    step = newest_step(model_dir)
-    return "from the beginning" if step is None else f"from step {step}"
+def _newest_step(model_dir: str | None) -> int | None:
+    if model_dir is None:
+        return None
+    return max(list_steps(pathlib.Path(RunDirectory(model_dir).path, CHECKPOINTS)), default=None)
 
 
 def _commands(launch: Launch) -> list[list[str]]:

@@ -6,6 +6,7 @@ import functools
 import itertools
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
 
 from mtfrun import mtf
 from mtfrun.experiment import Training
@@ -31,8 +32,15 @@ class Candidate:
     microbatches: int = 1
     rematerialise: bool | None = None
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The fields by name, mesh and layout as texts."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        texts = {"mesh": self.mesh.to_string.replace(";", ","), "layout": self.layout.to_string}
+        return {**fields, **texts}
+
     def __str__(self) -> str:
-        words = [self.mesh.to_string.replace(";", ","), self.layout.to_string or "nothing is split"]
+        words = [self.settings["mesh"], self.layout.to_string or "nothing is split"]
         words += [f"outer_batch={self.outer_batch}"] * (self.outer_batch > 1)
         words += [f"microbatches={self.microbatches}"] * (self.microbatches > 1)
         words += ["rematerialised"] * bool(self.rematerialise)

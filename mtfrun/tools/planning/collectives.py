@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from mtfrun import mtf
 from mtfrun.tools.planning.dtensor_programs import layouts_of_relayout, specs
@@ -34,11 +34,6 @@ class NeededCollective:
     @property
     def axes(self) -> tuple[str, ...]:
         return self.collective.axes
-
-    @property
-    def bytes_of_step(self) -> int:
-        """The bytes of its results on one device, of all times in a step."""
-        return self.times * self.collective.device_bytes
 
     def dimensions(self, mesh: mtf.Mesh) -> list[str]:
         """Returns the names of the dimensions that may cause it.
@@ -88,7 +83,7 @@ def group_collectives(needed: Iterable[NeededCollective], mesh: mtf.Mesh) -> lis
             axes,
             dimensions,
             count=sum(item.times for item in items),
-            device_bytes=sum(item.bytes_of_step for item in items),
+            device_bytes=sum(item.times * item.collective.device_bytes for item in items),
             sent_bytes=round(sum(item.times * item.collective.sent_bytes for item in items)),
         )
         for (kind, axes, dimensions), items in sorted(groups.items())
@@ -140,7 +135,7 @@ def with_reduce_scatters(program: Program) -> Program:
 
 
 def _block(block: Block) -> Block:
-    uses = collections.Counter(_uses(block))
+    uses = collections.Counter(block.reads())
     sums = {
         operation.results[0]: operation
         for operation in block.operations
@@ -179,11 +174,3 @@ def _reduce_scatter(all_reduce: Operation, scatter: Operation) -> Collective | N
         kind="reduce-scatter",
         device_bytes=scatter.results[0].type.num_bytes,
     )
-
-
-def _uses(block: Block) -> Iterator[Value]:
-    yield from block.results
-    for operation in block.operations:
-        yield from operation.operands
-        for region in operation.regions:
-            yield from _uses(region)

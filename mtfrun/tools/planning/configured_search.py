@@ -108,15 +108,9 @@ def as_json(outcome: Outcome, settings: _Settings) -> dict[str, Any]:
 
 def _option_json(option: Option, settings: _Settings) -> dict[str, Any]:
     return {
-        "mesh": option.candidate.mesh.to_string.replace(";", ","),
-        "layout": option.candidate.layout.to_string,
-        "outer_batch": option.candidate.outer_batch,
-        "microbatches": option.candidate.microbatches,
-        "rematerialise": option.candidate.rematerialise,
+        **option.candidate.settings,
         "step_secs": option.estimate.secs,
-        "product_secs": option.estimate.product_secs,
-        "operation_secs": option.estimate.operation_secs,
-        "collective_secs": dict(option.estimate.collective_secs),
+        **dataclasses.asdict(option.estimate),
         "peak_bytes": option.peak_bytes,
         "state_bytes": option.state_bytes,
         "bindings": settings.bindings(option.candidate),
@@ -214,16 +208,9 @@ class _Settings:
         return list(dict.fromkeys(lines))
 
     def _values(self, candidate: Candidate) -> list[tuple[str, object]]:
-        values = {
-            "mesh": candidate.mesh.to_string.replace(";", ","),
-            "layout": candidate.layout.to_string,
-            "outer_batch": candidate.outer_batch,
-            "microbatches": candidate.microbatches,
-            "rematerialise": candidate.rematerialise,
-        }
         return [
             (bound, value)
-            for name, value in values.items()
+            for name, value in candidate.settings.items()
             if name not in self._configured or value != self._configured[name]
             for bound in self._names[name]
         ]

@@ -2,16 +2,17 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
 
 from mtfrun import mtf
 from mtfrun.display.table import table_lines
 from mtfrun.experiment import Training
 from mtfrun.mtf.layout import SLOTS as SLOTS_RULE
 from mtfrun.mtf.layout import WEIGHTS
-from mtfrun.tools.planning.collectives import CollectiveGroup, group_collectives
+from mtfrun.tools.planning.collectives import group_collectives
 from mtfrun.tools.planning.plan import (
     AVERAGES,
     PARAMETERS,
@@ -27,18 +28,24 @@ from mtfrun.tools.planning.profile import Resources
 # Of the operations at the peak, and of the rules that would split replicated variables.
 _MOST_NAMED = 4
 _INDENT = 16
+_NO_COLLECTIVES = "none: one device"
+
+Section: TypeAlias = tuple[str, Iterable[str]]
 
 
 def describe(training: Training, plan: Plan | None, resources: Resources) -> list[str]:
-    state, mesh = training.state, training.experiment.mesh
-    lines = [*variable_lines(mesh, state.model.named_variables()), "", *_describe_run(training)]
+    mesh = training.experiment.mesh
+    sections = _describe_run(training)
     if plan is not None:
-        lines += _section("memory", _describe_memory(plan, resources))
-        groups = group_collectives(plan.collectives, mesh)
-        lines += _section("collectives", _describe_collectives(plan, groups))
-        lines += _section("seconds", _describe_seconds(plan, resources))
-        lines += _section("replicated", map(_describe_replicated, find_replicated(plan)))
-    return lines + _describe_unused_rules(mesh)
+        sections += [
+            ("memory", _describe_memory(plan, resources)),
+            ("collectives", _describe_collectives(plan)),
+            ("seconds", _describe_seconds(plan, resources)),
+            ("replicated", map(_describe_replicated, find_replicated(plan))),
+        ]
+    sections += _describe_unused_rules(mesh)
+    lines = variable_lines(mesh, training.state.model.named_variables())
+    return [*lines, "", *itertools.chain(*(_section(*section) for section in sections))]
 
 
 def variable_lines(mesh: mtf.Mesh, variables: Mapping[str, mtf.Variable]) -> list[str]:
@@ -89,38 +96,33 @@ def as_json(training: Training, plan: Plan, resources: Resources) -> dict[str, A
     }
 
 
-def _describe_run(training: Training) -> Iterator[str]:
+def _describe_run(training: Training) -> list[Section]:
     state, mesh, options = training.state, training.experiment.mesh, training.options
-    variables = planned_variables(training)
     by_kind: Mapping[str, list[PlannedVariable]] = collections.defaultdict(list)
-    for variable in variables:
+    for variable in planned_variables(training):
         by_kind[variable.kind].append(variable)
     per_step, row = training.tokens_per_step, training.experiment.data.tokens_per_row
     unit = state.model.reporting.unit
     of_row = f" rows of {row}: {per_step:,} {unit}" if row > 1 else f" {unit}"
-    parameters = by_kind[PARAMETERS]
+    parameters, averages = by_kind[PARAMETERS], by_kind[AVERAGES]
     number = sum(variable.shape.size for variable in parameters)
     trainable = [v for v in state.model.named_variables().values() if v.trainable]
     frozen = len(trainable) - len(state.trainable)
-    optimizer = f"{type(state.optimizer).__name__}: {_sizes(by_kind[SLOTS])}"
-    yield from _section("mesh", [f"{mesh.shape.to_string}: {mesh.size} device(s)"])
-    yield from _section("layout", [mesh.layout.to_string or "nothing is split"])
-    yield from _section(
-        "parameters",
-        [
-            f"{number:,} in {len(parameters)} variables"
-            + f", {frozen} of them frozen" * bool(frozen),
-            _sizes(parameters),
-        ],
-    )
-    yield from _section("optimizer", [optimizer])
-    yield from _section("averages", [_sizes(by_kind[AVERAGES])] if by_kind[AVERAGES] else [])
-    yield from _section(
-        "batch",
-        [f"{training.batch_size}{of_row} a step, in {options.microbatches} microbatch(es)"],
-    )
+    of_frozen = f", {frozen} of them frozen" * bool(frozen)
+    batch = f"{training.batch_size}{of_row} a step, in {options.microbatches} microbatch(es)"
     steps = options.train_steps
-    yield from _section("steps", [f"{steps:,}: {steps * per_step:,} {unit}"])
+    return [
+        ("mesh", [f"{mesh.shape.to_string}: {mesh.size} device(s)"]),
+        ("layout", [mesh.layout.to_string or "nothing is split"]),
+        (
+            "parameters",
+            [f"{number:,} in {len(parameters)} variables{of_frozen}", _sizes(parameters)],
+        ),
+        ("optimizer", [f"{type(state.optimizer).__name__}: {_sizes(by_kind[SLOTS])}"]),
+        ("averages", [_sizes(averages)] if averages else []),
+        ("batch", [batch]),
+        ("steps", [f"{steps:,}: {steps * per_step:,} {unit}"]),
+    ]
 
 
 def _describe_memory(plan: Plan, resources: Resources) -> Iterator[str]:
@@ -141,10 +143,11 @@ def _describe_memory(plan: Plan, resources: Resources) -> Iterator[str]:
         yield f"of {memory:,} bytes of a device {abs(difference):,} {verdict}"
 
 
-def _describe_collectives(plan: Plan, groups: Sequence[CollectiveGroup]) -> Iterator[str]:
+def _describe_collectives(plan: Plan) -> Iterator[str]:
     if plan.mesh.size == 1:
-        yield "none: one device"
+        yield _NO_COLLECTIVES
         return
+    groups = group_collectives(plan.collectives, plan.mesh)
     count = sum(group.count for group in groups)
     yield f"{count} a step, by mesh axis and the dimensions that cause them"
     yield from map(str, groups)
@@ -163,19 +166,18 @@ def _describe_replicated(whole: Replicated) -> str:
     )
 
 
-def _describe_unused_rules(mesh: mtf.Mesh) -> list[str]:
+def _describe_unused_rules(mesh: mtf.Mesh) -> list[Section]:
     unused = mesh.unused_rules()
     if not unused:
         return []
     rules = ", ".join(f"{dimension}:{mesh.layout[dimension]}" for dimension in unused)
-    lines = [f"{rules}: no parameter and no batch has such a dimension"]
     return [
-        *_section("rules unused", lines),
-        *(line for text in mesh.misspelt_rules() for line in _section("warning", [text])),
+        ("rules unused", [f"{rules}: no parameter and no batch has such a dimension"]),
+        *(("warning", [text]) for text in mesh.misspelt_rules()),
     ]
 
 
-def _section(name: str, lines: Iterator[str] | Sequence[str] | map[str]) -> list[str]:
+def _section(name: str, lines: Iterable[str]) -> list[str]:
     return [f"{'' if i else name:<{_INDENT}}{line}" for i, line in enumerate(lines)]
 
 
@@ -189,11 +191,11 @@ def describe_dry_run(training: Training, program_dump: str) -> str:
     """Describes a run on a planned mesh; of one device, without its step."""
     mesh = training.experiment.mesh
     mesh.require_division()
-    if mesh.size == 1:
-        lines = describe(training, None, Resources())
-        return "\n".join([*lines, f"{'collectives':<16}none: one device"])
-    planned = plan_training(training, program_dump)
-    return "\n".join(describe(training, planned, Resources()))
+    plan = None if mesh.size == 1 else plan_training(training, program_dump)
+    lines = describe(training, plan, Resources())
+    if plan is None:
+        lines += _section("collectives", [_NO_COLLECTIVES])
+    return "\n".join(lines)
 
 
 @dataclasses.dataclass(frozen=True)

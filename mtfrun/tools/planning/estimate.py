@@ -107,4 +107,5 @@ _FLOPS: dict[str, Callable[[Operation], int]] = {
 
 
 def _bytes(operation: Operation) -> int:
-    return 0 if operation.name in _FREE else operation.operand_bytes + operation.result_bytes
+    values = () if operation.name in _FREE else (*operation.operands, *operation.results)
+    return sum(value.type.num_bytes for value in values)

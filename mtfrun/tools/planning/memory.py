@@ -55,7 +55,7 @@ def order_of_execution(block: Block) -> list[Operation]:
     missing = []
     users: list[list[int]] = [[] for _ in block.operations]
     for position, operation in enumerate(block.operations):
-        needed = {makers[value] for value in _reads(operation) if value in makers}
+        needed = {makers[value] for value in operation.reads() if value in makers}
         missing.append(len(needed))
         for maker in needed:
             users[maker].append(position)
@@ -88,7 +88,7 @@ class _Lives:
     def _run(self, position: int, operation: Operation) -> None:
         dying = {
             root
-            for value in _reads(operation)
+            for value in operation.reads()
             if self._last_reads.get(root := self._roots.get(value, value)) == position
             and root in self._bytes
         }
@@ -142,14 +142,6 @@ class _Lives:
         self._total -= self._bytes.pop(value, 0)
 
 
-def _reads(operation: Operation) -> Iterable[Value]:
-    yield from operation.operands
-    for region in operation.regions:
-        for inner in region.operations:
-            yield from _reads(inner)
-        yield from region.results
-
-
 def _roots(operations: Iterable[Operation]) -> dict[Value, Value]:
     """Returns, for values without new memory, the value whose memory they have."""
     roots: dict[Value, Value] = {}
@@ -166,6 +158,6 @@ def _last_reads(
     """Returns the position of the last operation that reads each value; the end for results."""
     last: dict[Value, int] = {}
     for position, operation in enumerate(operations):
-        for value in _reads(operation):
+        for value in operation.reads():
             last[roots.get(value, value)] = position
     return last | {roots.get(value, value): len(operations) for value in results}

@@ -84,7 +84,7 @@ def plan_training(training: Training, folder: str | pathlib.Path) -> Plan:
     """Compiles the step; LayoutError names all dimensions that mesh axes do not divide."""
     training.experiment.mesh.require_division()
     take_programs(folder)
-    with _nothing_in_vain():
+    with _compile_quickly():
         training.compile_step()
     compiled = take_programs(folder)[-1]
     return Plan(
@@ -97,7 +97,7 @@ def plan_training(training: Training, folder: str | pathlib.Path) -> Plan:
 
 
 @contextlib.contextmanager
-def _nothing_in_vain() -> Iterator[None]:
+def _compile_quickly() -> Iterator[None]:
     """Disables TensorFlow's graph optimizer and Python's garbage collector.
 
     The optimizer starts after DTensor has written the program, and took a tenth of the time of a

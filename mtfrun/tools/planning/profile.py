@@ -8,7 +8,7 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from mtfrun.errors import InputError, did_you_mean
@@ -186,14 +186,13 @@ class DeviceProfile:
         """Reads `to_json`'s text, or a data sheet's with "hosts"; ProfileErrors name `where`."""
         try:
             fields = parse_json(text.encode())
-            _check_names(fields, {"name", "operations", "products"})
+            _check_names(fields)
             return cls(
                 name=str(fields["name"]),
                 operations=_curve(fields["operations"]),
                 products={dtype: _curve(points) for dtype, points in fields["products"].items()},
                 network=_network(fields),
-                devices=_optional_integer(fields.get("devices")),
-                memory_bytes=_optional_integer(fields.get("memory_bytes")),
+                **{name: int(fields[name]) for name in _INTEGERS if fields.get(name) is not None},
             )
         except ProfileError as error:
             raise ProfileError(f"{where}: {error}") from None
@@ -204,14 +203,15 @@ class DeviceProfile:
             ) from None
 
 
-_FIELDS = {"name", "devices", "memory_bytes", "operations", "products", "collectives", "hosts"}
+_REQUIRED, _INTEGERS = ("name", "operations", "products"), ("devices", "memory_bytes")
+_FIELDS = (*_REQUIRED, *_INTEGERS, "collectives", "hosts")
 
 
-def _check_names(fields: Mapping[str, object], required: Iterable[str]) -> None:
+def _check_names(fields: Mapping[str, object]) -> None:
     for name in fields:
         if name not in _FIELDS:
             raise ProfileError(f'unknown field "{name}"{did_you_mean(name, _FIELDS)}')
-    missing = [name for name in sorted(required) if name not in fields]
+    missing = [name for name in _REQUIRED if name not in fields]
     if missing:
         raise ProfileError(f"the fields {', '.join(missing)} are missing")
 
@@ -236,10 +236,6 @@ def _network(fields: Mapping[str, Any]) -> Network:
         if not curves.get(kind):
             raise ProfileError(f'"collectives" has no {kind}')
     return MeasuredNetwork(curves)
-
-
-def _optional_integer(value: Any) -> int | None:
-    return None if value is None else int(value)
 
 
 # The share of a data sheet's speed that programs usually reach.

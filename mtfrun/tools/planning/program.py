@@ -74,13 +74,11 @@ class Operation:
     trip_count: int = 1
     collective: Collective | None = None
 
-    @property
-    def result_bytes(self) -> int:
-        return sum(value.type.num_bytes for value in self.results)
-
-    @property
-    def operand_bytes(self) -> int:
-        return sum(value.type.num_bytes for value in self.operands)
+    def reads(self) -> Iterator[Value]:
+        """Yields the values that it reads, in its regions too, and the results of these."""
+        yield from self.operands
+        for region in self.regions:
+            yield from region.reads()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +88,11 @@ class Block:
     arguments: tuple[Value, ...]
     operations: tuple[Operation, ...]
     results: tuple[Value, ...]
+
+    def reads(self) -> Iterator[Value]:
+        for operation in self.operations:
+            yield from operation.reads()
+        yield from self.results
 
 
 @dataclasses.dataclass(frozen=True)

@@ -121,27 +121,25 @@ class Search:
         return sorted(options, key=lambda option: option.estimate.secs)
 
     def _option(self, candidate: Candidate) -> Option | None:
-        """Returns None if the candidate has none or enough have been planned."""
-        if candidate not in self._options and self.left:
-            result = self._try(candidate)
-            if isinstance(result, Option):
-                self._options[candidate] = result
-                self.left -= 1
-            else:
-                self._options[candidate] = None
-                self._rejections.append(result)
-            self._note(result)
-        return self._options.get(candidate)
-
-    def _try(self, candidate: Candidate) -> Option | Rejection:
+        """Returns None if the candidate has no program, or enough have been planned."""
+        if candidate in self._options or not self.left:
+            return self._options.get(candidate)
+        option = None
         try:
             plan = self._plan(candidate)
         except _WITHOUT_PROGRAM as error:
             lines = str(error).strip().splitlines()
-            return Rejection(candidate, lines[0] if lines else type(error).__name__)
-        return Option(
-            candidate, estimate(plan.program, self._profile), plan.peak_bytes, plan.state_bytes
-        )
+            rejection = Rejection(candidate, lines[0] if lines else type(error).__name__)
+            self._rejections.append(rejection)
+            self._note(rejection)
+        else:
+            time = estimate(plan.program, self._profile)
+            option = Option(candidate, time, plan.peak_bytes, plan.state_bytes)
+            self.left -= 1
+        self._options[candidate] = option
+        if option is not None:
+            self._note(option)
+        return option
 
     def _fit(self, option: Option | None, max_microbatches: int) -> None:
         """Saves memory step by step until the candidate fits, the cheapest way first."""

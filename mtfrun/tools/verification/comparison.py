@@ -100,8 +100,7 @@ def compare(here: Observation, expected: Observation, tolerance: float) -> Compa
 def _of_values(here: Observation, expected: Observation) -> Iterator[Difference]:
     values_here = {**here.averages[0], **here.updated[0]}
     for path, value in {**expected.averages[0], **expected.updated[0]}.items():
-        there = values_here[path]
-        yield _difference(INITIAL_VALUES, 0, path, _error(there, value), there, value, _size(value))
+        yield _difference(INITIAL_VALUES, 0, path, values_here[path], value, _size(value))
 
 
 def _of_losses(here: Observation, expected: Observation) -> Iterator[Difference]:
@@ -111,17 +110,15 @@ def _of_losses(here: Observation, expected: Observation) -> Iterator[Difference]
             zip(here.losses, expected.losses, strict=True), 1
         ):
             value, expected_value = np.array(losses[name]), np.array(expected_losses[name])
-            error = _error(value, expected_value)
-            yield _difference(LOSS, step, name, error, value, expected_value, scale)
+            yield _difference(LOSS, step, name, value, expected_value, scale)
 
 
 def _of_gradients(here: Observation, expected: Observation) -> Iterator[Difference]:
     for i, gradients in enumerate(expected.gradients):
         least = _LEAST_SHARE_OF_ALL * max(map(_size, gradients.values()), default=0.0)
         for path, gradient in reversed(list(gradients.items())):
-            there, scale = here.gradients[i][path], max(_size(gradient), least)
-            error = _error(there, gradient)
-            yield _difference(GRADIENTS, i + 1, path, error, there, gradient, scale)
+            scale = max(_size(gradient), least)
+            yield _difference(GRADIENTS, i + 1, path, here.gradients[i][path], gradient, scale)
 
 
 def _of_updates(
@@ -130,13 +127,15 @@ def _of_updates(
     """Yields differences relative to each entry, but at least to a share of the largest."""
     for i, values in enumerate(expected[1:]):
         for path, after in values.items():
-            change = _change(expected[i][path], after)
-            change_here = _change(expected[i][path], here[i + 1][path])
-            error = _error(change_here, change) - _ROUNDED_UNITS * _spacing(after)
-            size = np.abs(change)
-            scale = np.maximum(size, least_share * _size(change))
+            before = expected[i][path].astype(np.float64)
+            change = after.astype(np.float64) - before
+            change_here = here[i + 1][path].astype(np.float64) - before
+            # Distances of the entries to the next numbers of their type.
+            spacing = np.abs(np.spacing(after).astype(np.float64))
+            error = _error(change_here, change) - _ROUNDED_UNITS * spacing
+            scale = np.maximum(np.abs(change), least_share * _size(change))
             relative = np.divide(error, scale, where=scale > 0, out=np.where(error > 0, np.inf, 0))
-            yield _difference(UPDATES, i + 1, path, relative, change_here, change, 1.0)
+            yield _difference(UPDATES, i + 1, path, change_here, change, 1.0, relative)
 
 
 def _of_evaluations(here: Observation, expected: Observation) -> Iterator[Difference]:
@@ -149,11 +148,10 @@ def _of_evaluations(here: Observation, expected: Observation) -> Iterator[Differ
                 # A count, such as of correct predictions: rounding may decide one of them.
                 error = error - 1.0 / (sums.weights[name] or 1)
             scale = max(_size(mean), _LEAST_METRIC)
-            yield _difference(EVALUATION, step, name, error, mean_here, mean, scale)
+            yield _difference(EVALUATION, step, name, mean_here, mean, scale, error)
         if logits is not None and logits_here is not None:
             scale = _size(logits[np.abs(logits) < _LIKE_INFINITY])
-            error = _error(logits_here, logits)
-            yield _difference(EVALUATION, step, "logits", error, logits_here, logits, scale)
+            yield _difference(EVALUATION, step, "logits", logits_here, logits, scale)
 
 
 def _of_decodes(
@@ -179,8 +177,7 @@ def _of_json(here: Any, expected: Any, name: str, step: int) -> Iterator[Differe
             yield from _of_json(here[i], value, f"{name}, {i}", step)
     elif isinstance(expected, float) and isinstance(here, float):
         scale = max(abs(expected), _LEAST_NUMBER_OF_DECODES)
-        error = _error(np.array(here), np.array(expected))
-        yield _difference(DECODES, step, name, error, np.array(here), np.array(expected), scale)
+        yield _difference(DECODES, step, name, np.array(here), np.array(expected), scale)
     else:
         relative = 0.0 if here == expected else math.inf
         yield Difference(DECODES, step, name, relative, "", repr(here), repr(expected))
@@ -190,15 +187,19 @@ def _difference(
     kind: str,
     step: int,
     name: str,
-    error: np.ndarray,
     here: np.ndarray,
     expected: np.ndarray,
     scale: float,
+    error: np.ndarray | None = None,
 ) -> Difference:
-    """Returns the largest difference; a negative `error` of an entry counts as 0."""
+    """Returns the largest difference.
+
+    `error`, |here - expected| by default, is of the entries; a negative one counts as 0.
+    """
     if here.shape != expected.shape:
         shapes = f"shape {list(here.shape)}", f"shape {list(expected.shape)}"
         return Difference(kind, step, name, math.inf, "", *shapes)
+    error = _error(here, expected) if error is None else error
     index = np.unravel_index(np.argmax(error), error.shape) if error.size else ()
     largest = max(float(error[index]), 0.0) if error.size else 0.0
     relative = 0.0 if largest == 0.0 else largest / scale if scale else math.inf
@@ -216,17 +217,6 @@ def _error(here: np.ndarray, expected: np.ndarray) -> np.ndarray:
     error = np.abs(np.subtract(here, expected, where=both_finite, out=np.zeros(here.shape)))
     same = (here == expected) | (np.isnan(here) & np.isnan(expected))
     return np.where(both_finite | same, error, np.inf)
-
-
-def _change(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    change: np.ndarray = after.astype(np.float64) - before.astype(np.float64)
-    return change
-
-
-def _spacing(value: np.ndarray) -> np.ndarray:
-    """Returns the distance of every entry to the next number of its type."""
-    spacing: np.ndarray = np.abs(np.spacing(value).astype(np.float64))
-    return spacing
 
 
 def _size(array: np.ndarray) -> float:
@@ -288,7 +278,7 @@ def _largest_line(difference: Difference) -> str:
 
 def _above_line(difference: Difference) -> str:
     when = f"step {difference.step}" if difference.step else "before"
-    size = "" if difference.relative == float("inf") else f"{difference.relative:.2g}  "
+    size = "" if difference.relative == math.inf else f"{difference.relative:.2g}  "
     here, expected = (
         shorten(text, _LONGEST_VALUE) for text in (difference.here, difference.expected)
     )
@@ -300,8 +290,5 @@ def _above_line(difference: Difference) -> str:
 
 def _fields(difference: Difference) -> dict[str, object]:
     """JSON has no infinity: null for it."""
-    fields = difference._asdict()
-    return {
-        **fields,
-        "relative": None if difference.relative == float("inf") else fields["relative"],
-    }
+    relative = None if difference.relative == math.inf else difference.relative
+    return {**difference._asdict(), "relative": relative}

@@ -171,19 +171,15 @@ def observe(
             updated.append(mtf.to_numpy(variables))
         begin(steps)
         evaluations[steps] = _evaluate(state.model, batch)
-    decodes, refusal = _decodes(training, inputs)
-    layout = experiment.mesh.layout.to_string
-    devices = experiment.mesh.describe_devices()
     return Observation(
-        devices,
-        layout,
+        experiment.mesh.describe_devices(),
+        experiment.mesh.layout.to_string,
         losses,
         gradients,
         values,
         updated,
         evaluations,
-        decodes,
-        refusal,
+        *_decodes(training, inputs),
     )
 
 

@@ -6,15 +6,18 @@ import numpy as np
 import pytest
 
 from mtfrun.tools.data_viewer import statistics as module
-from mtfrun.tools.data_viewer.statistics import bytes_of, length_statistics, statistics_lines
+from mtfrun.tools.data_viewer.statistics import bytes_of, histogram, statistics_lines
 
 
 def test_counts_percentiles_and_what_is_cut() -> None:
-    statistics = length_statistics(np.arange(1, 101), capacity=90)
-    assert (statistics.count, statistics.tokens, statistics.mean) == (100, 5050, 50.5)
-    assert statistics.percentiles == {5: 5, 25: 25, 50: 50, 75: 75, 95: 95, 99: 99}
-    assert (statistics.longest, statistics.cut_texts, statistics.cut_tokens) == (100, 10, 55)
-    assert statistics.histogram == {
+    lines = list(statistics_lines("x", np.arange(1, 101), 5050, width=200, capacity=90))
+    assert lines[:3] == [
+        "  x: 100 texts, 5,050 tokens, 5,050 bytes, 1.00 bytes a token",
+        "    tokens of a text: mean 50.5, 5%: 5, 25%: 25, 50%: 50, 75%: 75, 95%: 95, 99%: 99, "
+        "longest 100",
+        "    cut at 90 tokens: 10 texts (10.00%), 55 tokens (1.09%)",
+    ]
+    assert histogram(np.arange(1, 101)) == {
         (1, 1): 1,
         (2, 3): 2,
         (4, 7): 4,
@@ -27,11 +30,14 @@ def test_counts_percentiles_and_what_is_cut() -> None:
 
 @pytest.mark.parametrize("lengths", [[1], [0], [8], [7, 8], [1, 1024]])
 def test_every_text_is_in_the_histogram(lengths: list[int]) -> None:
-    statistics = length_statistics(np.array(lengths))
-    assert sum(statistics.histogram.values()) == len(lengths)
-    assert (statistics.cut_texts, statistics.cut_tokens) == (0, 0)
-    for (low, high), count in statistics.histogram.items():
+    bins = histogram(np.array(lengths))
+    assert sum(bins.values()) == len(lengths)
+    for (low, high), count in bins.items():
         assert count == sum(low <= length <= high for length in lengths)
+
+
+def test_texts_without_a_limit_are_not_cut() -> None:
+    assert not any("cut" in line for line in statistics_lines("x", np.array([8]), 8, width=80))
 
 
 @pytest.mark.parametrize("ids_per_step", [1, 7, 1 << 22])
@@ -50,8 +56,8 @@ def test_bytes_are_counted_by_feature(ids_per_step: int, monkeypatch: pytest.Mon
 
 
 def test_lines_have_bars_of_the_shares() -> None:
-    statistics = length_statistics(np.array([4, 4, 4, 20]), capacity=16)
-    assert list(statistics_lines("targets", statistics, 96, width=50)) == [
+    lengths = np.array([4, 4, 4, 20])
+    assert list(statistics_lines("targets", lengths, 96, width=50, capacity=16)) == [
         "  targets: 4 texts, 32 tokens, 96 bytes, 3.00",
         "      bytes a token",
         "    tokens of a text: mean 8.0, 5%: 4, 25%: 4,",
