@@ -17,9 +17,9 @@ from tests.faults.hooks import Environment, FailingSummaries, Several
 from tests.faults.outcome import Outcome, leftovers, outcome
 from tests.faults.training_run import TrainingRun
 
-BEGUN, RUN = TrainingRun(steps=20), TrainingRun(steps=120)
+BEGUN, RUN = TrainingRun(steps=20), TrainingRun(steps=60)
 # One schedule of both, and no checkpoint that is deleted.
-FLAGS = ["--gin.CosineDecay.total_steps=120", "--gin.CheckpointOptions.max_to_keep=None"]
+FLAGS = ["--gin.CosineDecay.total_steps=60", "--gin.CheckpointOptions.max_to_keep=None"]
 # The default suite has one of each kind of write.
 QUICK = {"checkpoints": "full", "summaries": "limit of a file", "caches": "full", "decodes": "full"}
 Record = Callable[[str, object], None]

@@ -102,15 +102,14 @@ def test_a_killed_run_ends_with_the_same_bits(
 
 
 @pytest.mark.parametrize("saves", SHORT_SAVES)
-def test_some_killed_runs_end_with_the_same_bits(
+def test_one_killed_run_ends_with_the_same_bits(
     saves: str,
     undisturbed: Callable[[TrainingRun], Outcome],
     tmp_path: pathlib.Path,
     record_property: Record,
 ) -> None:
-    for number in range(2):
-        run = TrainingRun(steps=60, saves=saves)
-        _check_kill(run, number, undisturbed, tmp_path / str(number), record_property)
+    run = TrainingRun(steps=30, saves=saves)
+    _check_kill(run, 1, undisturbed, tmp_path / "killed", record_property)
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from tests.rundir.small_model import names
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 # Of the default suite, and of the long form.
-ROUNDS, MANY_ROUNDS = 12, 200
+ROUNDS, MANY_ROUNDS = 4, 200
 
 # TensorFlow is imported once; every round forks a trainer from that, before TensorFlow has started
 # any thread. The trainer restores, then saves step after step until it is killed.
