@@ -136,7 +136,7 @@ def _check_arguments(
 
 def _import_runs() -> tuple[ModuleType, ModuleType]:
     """These modules take seconds to import."""
-    from mtfrun.display.quiet import quiet_import  # noqa: PLC0415 - takes milliseconds
+    from mtfrun.display.streams import quiet_import  # noqa: PLC0415 - takes milliseconds
 
     with _importing:
         quiet = quiet_import() if "tensorflow" not in sys.modules else contextlib.nullcontext()

@@ -1,4 +1,4 @@
-"""Checks of settings in constructors, for Python; `configuration.ranges` checks gin values."""
+"""Checks of settings in constructors, for Python; `configuration.arguments` has ranges by name."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Reads of files, and prints of texts, that another person may have written.
 
-Files: no waiting for a pipe, strict JSON, bounded sizes. `escaped` is for names in one line. All
+Files: no waiting for a pipe, strict JSON, bounded sizes. `escape` is for names in one line. All
 output passes through `visible`: a text of a model, of a data set or of a run directory cannot move
 the cursor, change colours, or make the terminal answer.
 """
@@ -59,29 +59,18 @@ def is_plain_name(value: object) -> bool:
 
 
 def is_regular(path: pathlib.Path) -> bool:
-    """Follows links; False, not an error, where `stat` fails."""
-    mode = _mode(path)
-    return mode is not None and stat.S_ISREG(mode)
+    """Follows links; False, not an error, below a directory that is not readable."""
+    return os.path.isfile(path)  # noqa: PTH113 - pathlib's method raises an error there
 
 
 def is_directory(path: pathlib.Path) -> bool:
-    """Follows links; False, not an error, where `stat` fails."""
-    mode = _mode(path)
-    return mode is not None and stat.S_ISDIR(mode)
+    """Follows links; False, not an error, below a directory that is not readable."""
+    return os.path.isdir(path)  # noqa: PTH112 - as above
 
 
 def is_special(path: pathlib.Path) -> bool:
     """Whether `path`, links followed, exists and is not a regular file."""
-    mode = _mode(path)
-    return mode is not None and not stat.S_ISREG(mode)
-
-
-def _mode(path: pathlib.Path) -> int | None:
-    """Not `Path.is_file`, which raises an error below a directory that is not readable."""
-    try:
-        return path.stat().st_mode
-    except (OSError, ValueError):
-        return None
+    return os.path.exists(path) and not is_regular(path)  # noqa: PTH110 - as above
 
 
 def open_regular(path: pathlib.Path, *, follows_links: bool = True) -> BinaryIO:
@@ -202,10 +191,10 @@ def check_record_lengths(file: BinaryIO, *, is_compressed: bool = False) -> None
         content.seek(length + _TRAILER, 1)
 
 
-def escaped(text: str) -> str:
+def escape(text: str) -> str:
     r"""Returns a text with its unprintable characters escaped.
 
-    >>> escaped("a \x1b[31mb")
+    >>> escape("a \x1b[31mb")
     'a \\x1b[31mb'
     """
     if text.isprintable():

@@ -11,6 +11,22 @@ QUICK_CASES = {
     "tests/cli/test_verify.py::test_what_is_wrong_first_is_listed_first": [
         "Experiment.model = @wrong_classes.WrongLoss-step 1  gradients  1  table [",
     ],
+    "tests/configuration/test_gin_headers.py::test_the_number_of_parameters_in_a_header_is_right": [
+        *("models/lm_base.gin", "models/moe_2d_base.gin", "models/resnet50.gin"),
+        *("models/t2t_transformer_base.gin", "models/t5.1.1.base.gin", "runs/quickstart.gin"),
+    ],
+    "tests/configuration/test_shipped_gin_files.py::test_a_shipped_file_builds_tiny": [
+        *("data/delimited_denoising.gin", "data/masked_lm.gin", "data/number_tasks.gin"),
+        *("data/pairs.gin", "data/prefix_lm_objective.gin", "data/span_corruption.gin"),
+        *("data/text_classification.gin", "data/ul2.gin", "layouts/2x2.gin"),
+        *("layouts/context_parallel_4.gin", "layouts/fsdp_2.gin", "layouts/moe_2d_2x2.gin"),
+        *("models/encoder_decoder.gin", "models/encoder_only.gin", "models/llama.gin"),
+        *("models/moe_1d_tiny.gin", "models/moe_2d_tiny.gin", "models/prefix_lm.gin"),
+        *("models/t2t_transformer_tiny.gin", "models/t5.1.1.tiny.gin", "runs/quickstart.gin"),
+    ],
+    "tests/configuration/test_shipped_gin_files.py::test_a_shipped_file_of_images_builds_tiny": [
+        *("layouts/spatial_2x2.gin", "models/resnet_seed.gin", "runs/digits.gin"),
+    ],
     "tests/decoding/test_beam_search.py::test_a_rows_hypotheses_do_not_depend_on_the_other_rows": [
         "True",
     ],
@@ -189,6 +205,9 @@ QUICK_CASES = {
     "tests/oracle/test_tensor2tensor_transformer.py::test_beam_searches": [
         "t2t_transformer_2018/lm-beam3-False",
         "t2t_transformer_head/encdec-beam3-False",
+    ],
+    "tests/processes/test_membership.py::test_a_lost_process_ends_the_others_with_one_line": [
+        *("9-1", "19-0"),
     ],
     "tests/oracle/test_tensor2tensor_transformer.py::test_greedy_decodes": [
         "t2t_transformer_2018/lm-greedy-False",

@@ -58,7 +58,6 @@ TENSORFLOW = {"tensorflow", "tensorflow_datasets", "tensorboard", "torch", "tran
 HIDDEN_TENSORFLOW = {
     "tests.configuration.test_arguments",
     "tests.configuration.test_bound_functions",
-    "tests.configuration.test_ranges",
     "tests.models.test_collectives",
     "tests.rundir.test_checkpoint_processes",
 }

@@ -18,8 +18,7 @@ from mtfrun.configuration.errors import one_line
 from mtfrun.configuration.files import require_gin_file
 from mtfrun.display import progress
 from mtfrun.display.progress import warnings_as_lines
-from mtfrun.display.quiet import quiet_import
-from mtfrun.display.streams import discard, named_stdout, unfailing, unfailing_stderr
+from mtfrun.display.streams import discard, named_stdout, quiet_import, unfailing, unfailing_stderr
 from mtfrun.errors import is_input_error
 from mtfrun.processes.supervisor import end_with_launcher
 

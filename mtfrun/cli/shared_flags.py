@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from mtfrun.configuration.ranges import range_of
+from mtfrun.configuration.arguments import range_of
 from mtfrun.errors import InputError
 
 if TYPE_CHECKING:

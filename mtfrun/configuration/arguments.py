@@ -1,4 +1,7 @@
-"""Checks of the arguments of Python functions; an error deep inside would not name the argument."""
+"""Ranges of numeric parameters, and checks of the arguments of Python functions.
+
+An error deep inside a function would not name the argument.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,45 @@ import os
 from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
-from mtfrun.configuration.ranges import range_of
+from mtfrun.checks import (
+    AT_LEAST_1,
+    NOT_NEGATIVE,
+    POSITIVE,
+    SHARE,
+    SHARE_ABOVE_0,
+    SHARE_BELOW_1,
+    SHARE_WITHIN,
+    Range,
+)
 from mtfrun.errors import InputError
+
+# Numeric parameters of mtfrun by range: a name means the same in all classes. The classes check
+# their arguments too, for users of Python. Of gin's values it is clear which line or flag has set
+# them, if they are checked before anything is built. Parameters of a user's classes have no range.
+_NAMES = {
+    AT_LEAST_1: """
+        d_model d_ff d_kv num_heads num_memory_heads num_layers hidden_size num_experts group_size
+        vocabulary_size inputs_vocabulary_size vocabulary_divisor num_classes num_buckets
+        max_distance length inputs_length targets_length max_length block_length window image_size
+        widths stage_sizes scan_blocks stem_width batch_size outer_batch microbatches train_steps
+        iterations_per_loop log_every_steps every_steps evaluate_every_steps max_to_keep max_batches
+        total_steps beam_size num_outputs concurrent_batches mean_noise_span_length
+    """,
+    NOT_NEGATIVE: """
+        learning_rate factors weight_decay warmup_steps seed temperature top_k skip_bad_records
+        z_loss loss_coef num_decodes num_examples decode_length_multiplier decode_length_constant
+        cutout crop_padding mixup_alpha cutmix_alpha min_expert_capacity learning_rate_factors
+        start_step epsilon stddev
+    """,
+    POSITIVE: "epsilon1 clip_norm clipping_threshold secs_per_loop every_secs max_norm",
+    SHARE_ABOVE_0: "top_p",
+    SHARE: "random_probability keep_probability",
+    SHARE_BELOW_1: "dropout_rate beta1 beta2 momentum average_decay decay label_smoothing",
+    SHARE_WITHIN: "noise_density",
+    # Longer outputs would take hours, and their rows terabytes.
+    Range(1, 1_000_000): "decode_length",
+}
+_OF_NAMES = {name: allowed for allowed, names in _NAMES.items() for name in names.split()}
 
 _FRACTIONS = ("alpha", "temperature", "top_p")
 # Characters of a value that an error shows.
@@ -18,13 +58,13 @@ _SHOWN = 60
 
 def list_of(values: object, name: str, example: str) -> list[Any]:
     if isinstance(values, str | bytes):
-        raise InputError(f"{name} are a list: [{shown(values)}]")
+        raise InputError(f"{name} are a list: [{quote(values)}]")
     if isinstance(values, Mapping | Set) or not isinstance(values, Iterable):
-        raise InputError(f"{name} are a list: [{example}], not {shown(values)}")
+        raise InputError(f"{name} are a list: [{example}], not {quote(values)}")
     try:
         return list(values)
     except TypeError:  # an array without dimensions
-        raise InputError(f"{name} are a list: [{example}], not {shown(values)}") from None
+        raise InputError(f"{name} are a list: [{example}], not {quote(values)}") from None
 
 
 def texts_of(prompts: object) -> list[bytes]:
@@ -42,7 +82,7 @@ def pairs_of(pairs: object) -> list[tuple[bytes, bytes]]:
         except InputError:
             both = []
         if len(both) != 2:
-            raise InputError(f"pairs[{i}] is a pair (input, target), not {shown(pair)}")
+            raise InputError(f"pairs[{i}] is a pair (input, target), not {quote(pair)}")
         texts = [_as_bytes(text, f"pairs[{i}][{j}]") for j, text in enumerate(both)]
         result.append((texts[0], texts[1]))
     return result
@@ -56,22 +96,19 @@ def numbers_of(settings: Mapping[str, Any]) -> dict[str, int | float]:
             continue
         is_fraction = name in _FRACTIONS
         kind = numbers.Real if is_fraction else numbers.Integral
-        if not _is_number(value, kind):
-            wanted = "a number" if is_fraction else "an integer"
-            raise InputError(f"{name}={shown(value)}: it must be {wanted}")
+        wanted = "a number" if is_fraction else "an integer"
+        _require(_is_number(value, kind), name, value, wanted)
         result[name] = number = float(value) if is_fraction else int(value)
         allowed = range_of("mtfrun", name)
-        if allowed is not None and number not in allowed:
-            raise InputError(f"{name}={shown(value)}: it must be {allowed}")
-        if not math.isfinite(number):
-            raise InputError(f"{name}={shown(value)}: it must be finite")
+        _require(allowed is None or number in allowed, name, value, str(allowed))
+        _require(math.isfinite(number), name, value, "finite")
     return result
 
 
 def path_of(path: object, name: str) -> str:
     text = os.fspath(path) if isinstance(path, os.PathLike) else path
     if not isinstance(text, str):
-        raise InputError(f"{name}={shown(path)}: it must be a path, such as '/tmp/run'")
+        raise InputError(f"{name}={quote(path)}: it must be a path, such as '/tmp/run'")
     return text
 
 
@@ -84,19 +121,18 @@ def paths_of(paths: object, name: str) -> list[str]:
 def names_of(values: object, name: str, example: str) -> list[str]:
     for value in (values := list_of(values, name, repr(example))):
         if not isinstance(value, str):
-            raise InputError(f"{name} are texts: [{example!r}], not {shown(value)}")
+            raise InputError(f"{name} are texts: [{example!r}], not {quote(value)}")
     return values
 
 
 def check_optional_text(value: object, name: str, example: str) -> None:
-    if value is not None and not isinstance(value, str):
-        raise InputError(f"{name}={shown(value)}: it must be a text such as {example!r}, or None")
+    is_valid = value is None or isinstance(value, str)
+    _require(is_valid, name, value, f"a text such as {example!r}, or None")
 
 
 def check_switches(**switches: object) -> None:
     for name, value in switches.items():
-        if not isinstance(value, bool):
-            raise InputError(f"{name}={shown(value)}: it must be True or False")
+        _require(isinstance(value, bool), name, value, "True or False")
 
 
 def check_checkpoint(checkpoint: Any) -> None:
@@ -104,15 +140,18 @@ def check_checkpoint(checkpoint: Any) -> None:
     is_name = isinstance(checkpoint, str) and (
         checkpoint in ("latest", "best") or checkpoint.isdecimal()
     )
-    if not (checkpoint is None or is_name or is_step):
-        raise InputError(
-            f"checkpoint={shown(checkpoint)}: it must be a step, 'latest', 'best' or None"
-        )
+    is_valid = checkpoint is None or is_name or is_step
+    _require(is_valid, "checkpoint", checkpoint, "a step, 'latest', 'best' or None")
 
 
-def shown(value: object) -> str:
+def quote(value: object) -> str:
     text = " ".join(repr(value).split())
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}... ({type(value).__name__})"
+
+
+def _require(is_valid: bool, name: str, value: object, wanted: str) -> None:  # noqa: FBT001
+    if not is_valid:
+        raise InputError(f"{name}={quote(value)}: it must be {wanted}")
 
 
 def _is_number(value: object, kind: type) -> bool:
@@ -121,5 +160,10 @@ def _is_number(value: object, kind: type) -> bool:
 
 def _as_bytes(text: object, name: str) -> bytes:
     if not isinstance(text, str | bytes):
-        raise InputError(f"{name} is a text or bytes, not {shown(text)}")
+        raise InputError(f"{name} is a text or bytes, not {quote(text)}")
     return text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
+
+
+def range_of(module: str, parameter: str) -> Range | None:
+    """Returns None if any number is allowed."""
+    return _OF_NAMES.get(parameter) if module.partition(".")[0] == "mtfrun" else None

@@ -6,15 +6,17 @@ bindings can take effect follows from the references, starting at the classes th
 
 from __future__ import annotations
 
+import graphlib
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import gin
 from mtfrun.configuration.errors import ConfigError
 from mtfrun.configuration.files import example_flag, shipped_files_with
-from mtfrun.configuration.gin_values import MACRO, Reference
-from mtfrun.configuration.statements import Binding, bindings_in, macros_of
+from mtfrun.configuration.gin_values import MACRO, Reference, num_parts
+from mtfrun.configuration.statements import Binding, bindings_in, follow, macros_of
 from mtfrun.configuration.value_types import check_value
 from mtfrun.errors import did_you_mean
 
@@ -36,16 +38,17 @@ _CALLED = re.compile(r"^# Parameters for (?:.*/)?(.*):$", re.MULTILINE)
 
 def check_bindings(bindings: Sequence[Binding], roots: Sequence[Any]) -> set[_Target]:
     """Returns the targets of all bindings that can take effect; the program calls `roots`."""
-    last = {(_target(binding), binding.parameter): binding for binding in bindings}
-    macros = macros_of(last.values())
-    _check_macros_exist(bindings, last.values())
-    _check_cycles(last.values(), calls_of(last.values(), roots))
-    _check_sizes(last.values(), macros)
-    used = _reachable(last.values(), roots)
+    last = last_bindings(bindings)
+    macros = macros_of(last)
+    _check_macros_exist(bindings, last)
+    calls = calls_of(last, roots)
+    _check_nesting(arguments_of(last, calls))
+    used = _targets_of(calls)
     # A user who replaces the optimizer need not unbind the parameters of the one in defaults.gin: a
     # binding in a file may also be used by a reference that a later binding has replaced.
-    once_used = _reachable(bindings, roots)
-    for (target, _), binding in last.items():
+    once_used = _targets_of(calls_of(bindings, roots))
+    for binding in last:
+        target = _target(binding)
         if target not in (used if binding.from_flag else once_used):
             raise ConfigError(_find_unused(binding, target, used))
         if target in used and any(map(_is_required, binding.references())):
@@ -114,29 +117,43 @@ def _remedy(name: str, macros: Iterable[str]) -> str:
     return f"; it has one in {', '.join(files)}" if files else "; give it one in a gin file"
 
 
-def _reachable(bindings: Iterable[Binding], roots: Iterable[Any]) -> set[_Target]:
-    calls = calls_of(bindings, roots)
-    return {(scope, call[1]) for call in calls for scope in scopes_of(call)}
+def last_bindings(bindings: Iterable[Binding]) -> list[Binding]:
+    """Returns the bindings that no later one replaces."""
+    return list({(_target(binding), binding.parameter): binding for binding in bindings}.values())
 
 
-def calls_of(bindings: Iterable[Binding], roots: Iterable[Any]) -> dict[_Call, None]:
+def calls_of(bindings: Iterable[Binding], roots: Iterable[Any]) -> list[_Call]:
     """Returns the calls that may follow when the program calls the roots, in a fixed order."""
     references: dict[_Target, list[Reference]] = {}
     for binding in bindings:
         references.setdefault(_target(binding), []).extend(binding.references())
-    calls: dict[_Call, None] = {}
-    queue: list[_Call] = [((), root) for root in roots]
-    while queue:
-        call = queue.pop()
-        if call in calls:
-            continue
-        calls[call] = None
-        for scope in scopes_of(call):
-            queue.extend(_call_of(ref, call) for ref in references.get((scope, call[1]), ()))
-    return calls
+
+    def calls_in(call: _Call) -> Iterator[_Call]:
+        for scope in _scopes_of(call):
+            yield from (_call_of(ref, call) for ref in references.get((scope, call[1]), ()))
+
+    return follow([((), root) for root in roots], calls_in)
 
 
-def scopes_of(call: _Call) -> list[str]:
+def arguments_of(
+    bindings: Iterable[Binding], calls: Iterable[_Call]
+) -> dict[_Call, dict[str, Binding]]:
+    """Returns the bindings that apply to each call, by parameter; an inner scope goes first."""
+    of_targets: dict[_Target, dict[str, Binding]] = {}
+    for binding in bindings:
+        of_targets.setdefault(_target(binding), {})[binding.parameter] = binding
+    arguments: dict[_Call, dict[str, Binding]] = {call: {} for call in calls}
+    for call, of_call in arguments.items():
+        for scope in _scopes_of(call):
+            of_call |= of_targets.get((scope, call[1]), {})
+    return arguments
+
+
+def _targets_of(calls: Iterable[_Call]) -> set[_Target]:
+    return {(scope, call[1]) for call in calls for scope in _scopes_of(call)}
+
+
+def _scopes_of(call: _Call) -> list[str]:
     """Returns the scopes whose bindings apply to a call: for a/b "", a and a/b."""
     scopes = call[0]
     return ["/".join(scopes[:i]) for i in range(len(scopes) + 1)]
@@ -146,61 +163,43 @@ def _call_of(reference: Reference, inside: _Call) -> _Call:
     return reference.scopes or inside[0], target_of(reference.selector)
 
 
-def _check_cycles(bindings: Iterable[Binding], calls: Iterable[_Call]) -> None:
-    """Raises ConfigError if the arguments of a call depend on its result, or are too deep."""
-    arguments: dict[_Target, dict[str, Binding]] = {}
-    for binding in bindings:
-        arguments.setdefault(_target(binding), {})[binding.parameter] = binding
+def _check_nesting(arguments: Mapping[_Call, Mapping[str, Binding]]) -> None:
+    """Raises ConfigError for calls whose arguments need their result, are too deep or too large.
 
-    def needed(call: _Call) -> Iterator[tuple[Binding, _Call]]:
-        effective: dict[str, Binding] = {}
-        for scope in scopes_of(call):
-            effective |= arguments.get((scope, call[1]), {})
-        for binding in effective.values():
-            for reference in binding.references():
-                if reference.called:
-                    yield binding, _call_of(reference, call)
-
-    # Depth-first search; `path` is its stack, with the unchecked calls of each entry.
-    checked: set[_Call] = set()
-    for first in calls:
-        path: dict[_Call, Iterator[tuple[Binding, _Call]]] = {first: needed(first)}
-        while path:
-            call, unvisited = next(reversed(path.items()))
-            argument = next(unvisited, None)
-            if argument is None:
-                checked.add(call)
-                del path[call]
-                continue
-            binding, inner = argument
-            if inner in path:
-                cycle = list(path)[list(path).index(inner) :]
-                raise ConfigError(f"{binding.place}: {_cycle_text(cycle)}")
-            elif len(path) > _MAX_CALLS:
+    Nested macros may give a value of 2^n parts.
+    """
+    inner_calls = {
+        call: {
+            _call_of(reference, call): binding
+            for binding in of_call.values()
+            for reference in binding.references()
+            if reference.called
+        }
+        for call, of_call in arguments.items()
+    }
+    try:
+        inner_first = list(graphlib.TopologicalSorter(inner_calls).static_order())
+    except graphlib.CycleError as error:
+        cycle = error.args[1][:0:-1]  # each needs the next one
+        place = inner_calls[cycle[-1]][cycle[0]].place
+        raise ConfigError(f"{place}: {_cycle_text(cycle)}") from None
+    depths: Counter[_Call] = Counter()
+    sizes: Counter[_Call] = Counter()  # of macros
+    for call in inner_first:
+        for inner, binding in inner_calls[call].items():
+            depths[call] = max(depths[call], depths[inner] + 1)
+            if depths[call] > _MAX_CALLS:
                 raise ConfigError(
                     f"{binding.place}: {binding.name} is {_MAX_CALLS} references deep: give a value"
                 )
-            elif inner not in checked:
-                path[inner] = needed(inner)
-
-
-def _check_sizes(bindings: Iterable[Binding], macros: Mapping[str, Binding]) -> None:
-    """Nested macros may give a value of 2^n parts. There are no cycles at this point."""
-    sizes: dict[str, int] = {}
-
-    def size_of(binding: Binding) -> int:
-        size = binding.num_parts()
-        for reference in binding.references():
-            if (name := reference.macro) in macros:
-                if name not in sizes:
-                    sizes[name] = size_of(macros[name])
-                size += sizes[name]
-        if size > _MOST_PARTS:
-            raise ConfigError(f"{binding.place}: {binding.name} has more than {_MOST_PARTS} parts")
-        return size
-
-    for binding in bindings:
-        size_of(binding)
+        for binding in arguments[call].values():
+            references = (_call_of(reference, call) for reference in binding.references())
+            size = num_parts(binding.value) + sum(sizes[inner] for inner in references)
+            if size > _MOST_PARTS:
+                raise ConfigError(
+                    f"{binding.place}: {binding.name} has more than {_MOST_PARTS} parts"
+                )
+            sizes[call] = size if call[1] == MACRO else 0
 
 
 def _cycle_text(cycle: Sequence[_Call]) -> str:

@@ -9,16 +9,16 @@ import sys
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import gin
-from mtfrun.configuration.bound_functions import bind_functions
 from mtfrun.configuration.checks import check_bindings, check_macros, target_of
 from mtfrun.configuration.errors import ConfigError, one_line, without_gin
 from mtfrun.configuration.gin_errors import explain, explain_call, explain_missing
 from mtfrun.configuration.gin_values import (
     MACRO,
     Reference,
+    bind_functions,
     replace_macros,
     with_reference_texts,
 )
@@ -39,7 +39,7 @@ from mtfrun.configuration.statements import (
     values_of_macros,
 )
 from mtfrun.configuration.untrusted_configuration import check_untrusted, name_modules
-from mtfrun.configuration.value_types import Part, resolved
+from mtfrun.configuration.value_types import Part, resolve
 from mtfrun.errors import InputError
 
 T = TypeVar("T")
@@ -56,17 +56,11 @@ gin.config._FILE_READERS.insert(0, (lambda name: _sources[name].open(), _sources
 gin.config._FINALIZE_HOOKS.remove(gin.config.find_missing_overrides_hook)
 
 
-class _Bindings:
-    """The user's bindings in order, and gin's by target, which gin passes to hooks only."""
+# gin's values by parameter, by the scope and the selector of their class or function.
+_gin_values: dict[tuple[str, str], dict[str, Any]] = gin.config._CONFIG
 
-    of_user: ClassVar[list[Binding]] = []
-    by_target: ClassVar[dict[tuple[str, str], dict[str, Any]]] = {}
-
-
-@gin.config.register_finalize_hook  # type: ignore[untyped-decorator]
-def _expose_bindings(bindings: dict[tuple[str, str], dict[str, Any]]) -> None:
-    _Bindings.by_target = bindings
-
+# The bindings of the user's files and flags, in order.
+_bindings: list[Binding] = []
 
 # gin has one configuration in a process.
 _lock = threading.RLock()
@@ -128,10 +122,10 @@ def parse(
         raise misspelt
     with _explain_errors(statements.imports):
         gin.finalize()
-    _Bindings.of_user = statements.bindings
     _remove_unused(used)
     _relocate(statements, files)
-    for arguments in _Bindings.by_target.values():
+    _bindings[:] = statements.bindings
+    for arguments in _gin_values.values():
         arguments.update({name: bind_functions(value) for name, value in arguments.items()})
     return statements.bindings
 
@@ -153,7 +147,7 @@ def _relocate(statements: Statements, files: Sequence[str]) -> None:
         (binding.scope, target_of(binding.selector), binding.parameter): number
         for number, binding in enumerate(statements.bindings)
     }
-    for (scope, selector), arguments in _Bindings.by_target.items():
+    for (scope, selector), arguments in _gin_values.items():
         for name, value in arguments.items():
             number = last.get((scope, target_of(selector), name), -1)
             if number not in functions:
@@ -164,7 +158,7 @@ def _relocate(statements: Statements, files: Sequence[str]) -> None:
                 statements.bindings[number] = dataclasses.replace(binding, value=arguments[name])
 
 
-def configured(cls: Callable[..., T], *args: Any) -> T:
+def build(cls: Callable[..., T], *args: Any) -> T:
     try:
         return cast(T, gin.get_configurable(cls)(*args))
     except InputError as error:
@@ -184,12 +178,12 @@ def configured(cls: Callable[..., T], *args: Any) -> T:
 def _place_of(error: InputError) -> str | None:
     """Returns the flag or line that set the value of an error; None if unclear or already named."""
     text, call, caller = str(error).partition("In call to configurable '")
-    macros = macros_of(_Bindings.of_user)
-    for binding in reversed(_Bindings.of_user):
+    macros = macros_of(_bindings)
+    for binding in reversed(_bindings):
         name = binding.selector.rpartition(".")[2]
         if not call or caller.partition("'")[0].rpartition(".")[2] != name:
             continue
-        value, place = resolved(Part(binding.value, binding.place), macros)
+        value, place = resolve(Part(binding.value, binding.place), macros)
         if place not in text and _is_named(value, binding.parameter, text):
             return place
     return None
@@ -332,7 +326,6 @@ def _register(import_statement: str, name: str) -> None:
 
 def _remove_unused(used: set[tuple[str, Any]]) -> None:
     """A binding whose reference was replaced would be an error when config.gin is read again."""
-    bindings = _Bindings.by_target
-    for scope, selector in list(bindings):
+    for scope, selector in list(_gin_values):
         if (scope, target_of(selector)) not in used:
-            del bindings[scope, selector]
+            del _gin_values[scope, selector]

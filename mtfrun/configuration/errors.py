@@ -1,14 +1,13 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from mtfrun.errors import InputError
-from mtfrun.untrusted import escaped
+from mtfrun.errors import InputError, nearest
+from mtfrun.untrusted import escape
 
 # The text that gin appends to the message of every exception that passes one of its wrappers.
 _GIN_SUFFIX = re.compile(
@@ -30,7 +29,7 @@ class ConfigError(InputError):
 
 def one_line(error: BaseException) -> str:
     """Drops gin's additions, and escapes characters that change a terminal."""
-    text = escaped(_text(error))
+    text = escape(_text(error))
     if len(text) > _LONGEST:
         return f"{text[: _LONGEST - _END]} ... {text[-_END:]}"
     return text
@@ -67,8 +66,8 @@ def path_hint(error: OSError) -> str:
         return ""
     folder, name = os.path.split(path)
     names = [os.path.basename(other) for other in neighbours(path)]  # noqa: PTH119 - of texts
-    near = difflib.get_close_matches(name, names, n=1)
-    return f", did you mean {os.path.join(folder, near[0])!r}?" if near else "; check the path"  # noqa: PTH118
+    near = nearest(name, names)
+    return f", did you mean {os.path.join(folder, near)!r}?" if near else "; check the path"  # noqa: PTH118
 
 
 @contextlib.contextmanager

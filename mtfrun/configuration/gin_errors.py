@@ -41,12 +41,12 @@ def explain(error: Exception, imports: _ImportedModules, flag: str | None) -> Co
         match = re.search(pattern, first_line)
         if match:
             return ConfigError(f"{where}: {explanation(match, imports)}")
-    if is_of_own_module(error):
+    if _is_of_own_module(error):
         return None
     return ConfigError(f"{where}: not a configuration: {first_line or type(error).__name__}")
 
 
-def is_of_own_module(error: Exception) -> bool:
+def _is_of_own_module(error: Exception) -> bool:
     """Returns whether an exception has passed a module of the user, who needs its traceback."""
     modules = (
         frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)
@@ -57,7 +57,7 @@ def is_of_own_module(error: Exception) -> bool:
 def explain_call(error: Exception) -> ConfigError | None:
     """Returns the error of a class of mtfrun that was called with values of wrong kinds."""
     call = _CALL.search(str(error))
-    if call is None or is_of_own_module(error):
+    if call is None or _is_of_own_module(error):
         return None
     kind = type(error).__name__
     reason = str(error)[: call.start()].split("\n")[0].strip()

@@ -1,14 +1,20 @@
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
+import inspect
 import re
 import tokenize
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from gin.config import ConfigurableReference
+
+import gin
 from gin import config_parser
 from mtfrun.configuration.errors import ConfigError
-from mtfrun.configuration.spelling import better_flag
+from mtfrun.configuration.spelling import CONSTANTS, better_flag
 
 MACRO = "gin.macro"
 
@@ -18,8 +24,6 @@ _MAX_DEPTH = 64
 _MOST_STRINGS = 1000
 # TensorFlow, numpy and JSON readers have no larger integers.
 _INTEGERS = range(-(2**63), 2**63)
-# Other languages' names of Python's constants.
-_PYTHON_NAMES = {"true": "True", "false": "False", "null": "None", "none": "None", "nil": "None"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +90,10 @@ def map_parts(function: Callable[[Any], Any], value: Any) -> Any:
     if isinstance(value, dict):
         return {key: function(item) for key, item in value.items()}
     return type(value)(map(function, value)) if isinstance(value, list | tuple) else value
+
+
+def num_parts(value: Any) -> int:
+    return 1 + sum(map(num_parts, parts_of(value)))
 
 
 def references_in(value: Any) -> Iterator[Reference]:
@@ -219,7 +227,7 @@ def _constant_hint(message: str) -> str:
     if "integer string conversion" in message:
         return ": an integer does not fit 64 bits"
     token = re.search(r"Failed to parse token '(\w+)'", message)
-    name = _PYTHON_NAMES.get(token[1].lower()) if token else None
+    name = CONSTANTS.get(token[1].lower()) if token else None
     return f": write {name}, as in Python, for {token[1]}" if token and name else ""
 
 
@@ -230,3 +238,50 @@ def _value_hint(flag: str) -> str:
     if better is None:
         return " (is a bracket or a quote left open?)" if re.search(r"[\[({'\"]", flag) else ""
     return f": values are written as in Python, in quotes for the shell: {better}"
+
+
+class _BoundFunction(ConfigurableReference):  # type: ignore[misc]
+    """`@function` in a value of the configuration.
+
+    The function takes its arguments from the configuration when gin passes the value to a class.
+    gin's references take them at every call, perhaps after another run was loaded.
+    """
+
+    def __init__(self, reference: ConfigurableReference) -> None:
+        self.__dict__.update(vars(reference))
+
+    def __eq__(self, other: object) -> bool:
+        """Before gin writes a reference, it compares it."""
+        return isinstance(other, ConfigurableReference) and repr(self) == repr(other)
+
+    def __hash__(self) -> int:
+        return hash(repr(self))
+
+    def __deepcopy__(self, memo: object) -> Callable[..., Any]:
+        """To evaluate a reference, gin copies it."""
+        scope = gin.config_scope(self.scopes) if self.scopes else contextlib.nullcontext()
+        with scope:
+            arguments = gin.get_bindings(self.configurable.selector)
+        return _bound(self.configurable.wrapped, arguments)
+
+
+def bind_functions(value: Any) -> Any:
+    if isinstance(value, ConfigurableReference):
+        is_function = not value.evaluate and not inspect.isclass(value.configurable.wrapped)
+        return _BoundFunction(value) if is_function else value
+    return map_parts(bind_functions, value)
+
+
+def _bound(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Callable[..., Any]:
+    """A caller's arguments replace the bound ones."""
+    if not arguments:
+        return function
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        positional = signature.bind_partial(*args).arguments
+        bound = {name: value for name, value in arguments.items() if name not in positional}
+        return function(*args, **{**bound, **kwargs})
+
+    return call

@@ -15,10 +15,17 @@ from mtfrun.configuration.gin_values import (
     with_reference_texts,
 )
 from mtfrun.configuration.published import parameters_of, published_name
-from mtfrun.configuration.statements import Binding, bindings_in, values_of_macros
+from mtfrun.configuration.statements import (
+    Binding,
+    bindings_in,
+    follow,
+    last_part,
+    values_of_macros,
+)
+from mtfrun.differences import Change, changes, list_changes
 
-DATA = ("experiment.Experiment", "data")
-"""The parameter of the data, which have a fingerprint."""
+# The parameter of the data, which have a fingerprint.
+_DATA = ("experiment.Experiment", "data")
 
 # The classes whose parameters are followed.
 _ROOTS = ("experiment.Experiment", "experiment.Training")
@@ -119,27 +126,104 @@ def _neutral_targets(parameters: Iterable[_Parameter], *, with_data: bool) -> se
     referred: dict[str, set[str]] = {}  # by all parameters
     neutral_starts = {_EVALUATION}
     for parameter in parameters:
-        is_data = (parameter.target, parameter.parameter) == DATA
+        is_data = (parameter.target, parameter.parameter) == _DATA
         referred.setdefault(parameter.target, set()).update(parameter.refers_to)
         if parameter.is_neutral or (is_data and not with_data):
             neutral_starts |= parameter.refers_to
         else:
             followed.setdefault(parameter.target, set()).update(parameter.refers_to)
-    return _reachable(neutral_starts, referred) - _reachable(_ROOTS, followed)
-
-
-def _reachable(starts: Iterable[str], references: Mapping[str, Iterable[str]]) -> set[str]:
-    reached: set[str] = set()
-    queue = list(starts)
-    while queue:
-        target = queue.pop()
-        if target not in reached:
-            reached.add(target)
-            queue.extend(references.get(target, ()))
-    return reached
+    neutral = follow(neutral_starts, lambda target: referred.get(target, ()))
+    essential = follow(_ROOTS, lambda target: followed.get(target, ()))
+    return {*neutral}.difference(essential)
 
 
 def _name_of(selector: str) -> str:
     target = target_of(selector)
     module = str(target.__module__).rpartition(".")[2]
     return published_name(target) or f"{module}.{target.__qualname__}"
+
+
+# The parameters of classes that the program calls, whose values make the variables of a part of a
+# checkpoint. A part is explained by the first entry that has changed.
+_SOURCES = {
+    "model": (("Experiment.model",), ("Experiment.data",)),
+    "optimizer": (("Training.optimizer", "Training.frozen"),),
+    "averages": (("Training.average_decay",),),
+}
+# Parameters on which no variable depends, and so nothing below them.
+_WITHOUT_VARIABLES = ("learning_rate",)
+# How many changes a line names.
+_MOST_CHANGES = 4
+
+
+def values_of(text: str) -> dict[str, str]:
+    """Returns the values in a recorded configuration by the names of its bindings.
+
+    >>> values_of("optim.Adam.learning_rate = %LEARNING_RATE")
+    {'optim.Adam.learning_rate': '%LEARNING_RATE'}
+    """
+    return {binding.name: value_text(binding.value) for binding in bindings_in(text)}
+
+
+def changes_of_variables(old_text: str, new_text: str, parts: Iterable[str]) -> list[Change]:
+    """`parts` of the checkpoint have other variables: "model", "optimizer", "averages"."""
+    old, new = bindings_in(old_text), bindings_in(new_text)
+    changed = [
+        change
+        for change in changes(values_of(old_text), values_of(new_text))
+        # Rates do not change variables, whatever else they do.
+        if not (_is_fraction(change.old) and _is_fraction(change.new))
+    ]
+    explaining: dict[str, Change] = {}
+    for part in parts:
+        for sources in _SOURCES.get(part, ()):
+            names = _names_below(old, sources) | _names_below(new, sources)
+            found = {change.name: change for change in changed if change.name in names}
+            explaining |= found
+            if found:
+                break
+    return list(explaining.values())
+
+
+def describe_changes(found: Sequence[Change], present: Sequence[Binding]) -> str:
+    """Returns "D_MODEL 64 -> 128 (models/lm_tiny.gin:14, --gin.D_MODEL=128); 2 more"."""
+    texts = []
+    for change in found:
+        # The flag that has set it, and the line of a file that it overrides.
+        own = [binding for binding in present if _is_of(binding, change.name)]
+        places = [b.place for b in own if not b.from_flag][-1:] + [
+            b.place for b in own if b.from_flag
+        ][-1:]
+        where = f" ({', '.join(places)})" if places else ""
+        texts.append(f"{change}{where}")
+    return list_changes(texts, _MOST_CHANGES)
+
+
+def _names_below(bindings: Sequence[Binding], sources: tuple[str, ...]) -> set[str]:
+    named = {b.name: b for b in bindings if b.parameter not in _WITHOUT_VARIABLES}
+    below: dict[str, list[str]] = {}  # by the name of a macro, or of a class without its module
+    for name, binding in named.items():
+        key = binding.scope if binding.selector == MACRO else last_part(binding.selector)
+        below.setdefault(key, []).append(name)
+
+    def names_in(name: str) -> Iterator[str]:
+        for reference in named[name].references():
+            yield from below.get(reference.macro or last_part(reference.selector), ())
+
+    return {*follow([name for name in named if name.endswith(sources)], names_in)}
+
+
+def _is_of(binding: Binding, name: str) -> bool:
+    """The name of a user's binding may have less of the module."""
+    return name == binding.name or (
+        binding.selector != MACRO
+        and name.endswith(f"{last_part(binding.selector)}.{binding.parameter}")
+        and name.startswith(f"{binding.scope}/" * bool(binding.scope))
+    )
+
+
+def _is_fraction(text: str | None) -> bool:
+    try:
+        return text is not None and not float(text).is_integer()
+    except ValueError:
+        return False

@@ -39,7 +39,7 @@ def module_names() -> dict[str, str]:
 
 
 @functools.cache
-def published() -> Mapping[str, Any]:
+def load_published() -> Mapping[str, Any]:
     """Returns the classes and functions for configurations by name, such as "optim.Adam"."""
     objects = {}
     for package, path in module_names().items():
@@ -57,7 +57,7 @@ def published_name(target: Any) -> str | None:
 def _published_names() -> dict[tuple[str, str], str]:
     return {
         (value.__module__, value.__qualname__): name
-        for name, value in published().items()
+        for name, value in load_published().items()
         if is_configurable(value)
     }
 

@@ -7,13 +7,13 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mtfrun.configuration.errors import ConfigError, note_path
 from mtfrun.configuration.gin_values import MACRO, map_parts
-from mtfrun.configuration.statements import Binding
+from mtfrun.configuration.statements import Binding, follow
 from mtfrun.errors import InputError
 from mtfrun.untrusted import is_plain_name, parse_json, read_regular
 
@@ -166,16 +166,9 @@ def _is_path(binding: Binding) -> bool:
 
 
 def _macros_of_paths(bindings: Sequence[Binding]) -> set[str]:
-    of_macros: dict[str, list[Binding]] = {}
-    for binding in bindings:
-        if binding.selector == MACRO:
-            of_macros.setdefault(binding.scope, []).append(binding)
-    macros: set[str] = set()
-    queue = [binding for binding in bindings if _is_path(binding)]
-    while queue:
-        for reference in queue.pop().references():
-            name = reference.scopes[-1] if reference.selector == MACRO else ""
-            if name and name not in macros:
-                macros.add(name)
-                queue += of_macros.get(name, [])
-    return macros
+    def macros_in(values: Iterable[Binding]) -> list[str]:
+        return [r.macro for binding in values for r in binding.references() if r.macro]
+
+    of_macros = [binding for binding in bindings if binding.selector == MACRO]
+    paths = macros_in(binding for binding in bindings if _is_path(binding))
+    return {*follow(paths, lambda name: macros_in(b for b in of_macros if b.scope == name))}

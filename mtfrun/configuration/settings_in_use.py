@@ -4,11 +4,11 @@ import dataclasses
 import inspect
 import re
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import gin
-from mtfrun.configuration.checks import calls_of, scopes_of, target_of
+from mtfrun.configuration.checks import arguments_of, calls_of, last_bindings
 from mtfrun.configuration.gin_values import MACRO, replace_macros, value_text
 from mtfrun.configuration.published import default_text, shown_name, signature_of
 from mtfrun.configuration.statements import Binding, macro_chain, macros_of, values_of_macros
@@ -36,67 +36,35 @@ class Setting:
     doc: str
 
 
-class _Target(NamedTuple):
-    """A class or function in the innermost scope with bindings, which are by parameter."""
-
-    function: Any
-    scope: str
-    bindings: Mapping[str, Binding]
-
-    @property
-    def owner(self) -> str:
-        return f"{self.scope}/" * bool(self.scope) + shown_name(self.function)
-
-
 def settings_in_use(bindings: Sequence[Binding], roots: Sequence[type]) -> list[Setting]:
     """Builds nothing and reads no data. `roots` are the classes that the program calls."""
-    last = {(b.scope, target_of(b.selector), b.parameter): b for b in bindings}
-    macros = macros_of(last.values())
+    last = last_bindings(bindings)
+    macros = macros_of(last)
+    calls = calls_of(last, [gin.get_configurable(root) for root in roots])
     settings: dict[tuple[str, str], Setting] = {}
-    for target in _targets(last, [gin.get_configurable(root) for root in roots]):
-        docs = parameter_docs(target.function)
-        for parameter in signature_of(target.function).values():
-            setting = _setting(target, parameter, macros, docs.get(parameter.name, ""))
-            settings.setdefault((setting.owner, setting.name), setting)
+    for (_, function), arguments in arguments_of(last, calls).items():
+        if function == MACRO:
+            continue
+        scope = max((binding.scope for binding in arguments.values()), key=len, default="")
+        owner = f"{scope}/" * bool(scope) + shown_name(function)
+        docs = parameter_docs(function)
+        for name, parameter in signature_of(function).items():
+            default = default_text(function, parameter)
+            setting = Setting(owner, name, default, default, None, (), docs.get(name, ""))
+            if name in arguments:
+                setting = _set(setting, arguments[name], macros)
+            settings.setdefault((owner, name), setting)
     return list(settings.values())
 
 
-def _targets(
-    last: Mapping[tuple[str, Any, str], Binding], roots: Sequence[Any]
-) -> Iterator[_Target]:
-    of_target: dict[tuple[str, Any], dict[str, Binding]] = {}
-    for (scope, function, parameter), binding in last.items():
-        of_target.setdefault((scope, function), {})[parameter] = binding
-    for call in calls_of(last.values(), roots):
-        function = call[1]
-        if function == MACRO:
-            continue
-        bindings: dict[str, Binding] = {}
-        own_scope = ""
-        for scope in scopes_of(call):
-            if (scope, function) in of_target:
-                bindings |= of_target[scope, function]
-                own_scope = scope
-        yield _Target(function, own_scope, bindings)
-
-
-def _setting(
-    target: _Target, parameter: inspect.Parameter, macros: Mapping[str, Binding], doc: str
-) -> Setting:
-    default = default_text(target.function, parameter)
-    binding = target.bindings.get(parameter.name)
-    if binding is None:
-        return Setting(target.owner, parameter.name, default, default, None, (), doc)
+def _set(setting: Setting, binding: Binding, macros: Mapping[str, Binding]) -> Setting:
     chain = macro_chain(binding.value, macros)
     values = values_of_macros(macros.values())
-    return Setting(
-        target.owner,
-        parameter.name,
-        value_text(replace_macros(binding.value, values)),
-        default,
-        [binding, *chain][-1].place,
-        tuple(macro.scope for macro in chain),
-        doc,
+    return dataclasses.replace(
+        setting,
+        value=value_text(replace_macros(binding.value, values)),
+        place=[binding, *chain][-1].place,
+        macros=tuple(macro.scope for macro in chain),
     )
 
 

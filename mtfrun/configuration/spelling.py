@@ -6,12 +6,13 @@ import ast
 import re
 import shlex
 
-# Other languages' names of Python's constants.
-_CONSTANTS = {
+CONSTANTS = {
     **dict.fromkeys(("true", "yes", "on"), "True"),
     **dict.fromkeys(("false", "no", "off"), "False"),
     **dict.fromkeys(("null", "none", "nil"), "None"),
 }
+"""Python's names of other languages' constants."""
+
 _CALL = re.compile(r"@?([A-Za-z_][\w./]*)\(\)")
 _SAFE_IN_A_SHELL = re.compile(r"[\w@%.:,/+=-]+", re.ASCII)
 _FLAG = re.compile(r"(--gin\.|--gin_param=|--gin_bindings=|)([^=]*?)( *= *)(.*)", re.DOTALL)
@@ -26,8 +27,8 @@ def gin_spelling(text: str) -> str | None:
     "'data:2,model:2'"
     """
     text = text.strip()
-    if text.lower() in _CONSTANTS:
-        return _CONSTANTS[text.lower()]
+    if text.lower() in CONSTANTS:
+        return CONSTANTS[text.lower()]
     if text.startswith(("@", "%")):
         return text
     if (call := _CALL.fullmatch(text)) is not None:

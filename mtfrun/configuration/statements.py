@@ -6,9 +6,9 @@ import dataclasses
 import io
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, TypeVar
 
 from gin import config_parser
 from mtfrun.configuration.errors import ConfigError
@@ -18,11 +18,12 @@ from mtfrun.configuration.gin_values import (
     Reference,
     check_size,
     parse_gin,
-    parts_of,
     references_in,
     shorten_flag,
     value_text,
 )
+
+_Item = TypeVar("_Item")
 
 # gin parses a file as often as it is included: n files that include the next one twice are 2^n.
 _MOST_FILES = 500
@@ -53,9 +54,6 @@ class Binding:
     def references(self) -> Iterator[Reference]:
         yield from references_in(self.value)
 
-    def num_parts(self) -> int:
-        return _num_parts(self.value)
-
     @property
     def value_text(self) -> str:
         return value_text(self.value)
@@ -77,13 +75,9 @@ class SourceFile(NamedTuple):
 
     def open(self) -> IO[str]:
         """Returns the text as an open file; gin's errors name the path."""
-        return _NamedText(self.text, self.path)
-
-
-class _NamedText(io.StringIO):
-    def __init__(self, text: str, path: Path) -> None:
-        super().__init__(text)
-        self.name = str(path)
+        file = io.StringIO(self.text)
+        vars(file)["name"] = str(self.path)
+        return file
 
 
 @dataclasses.dataclass
@@ -228,6 +222,18 @@ def values_of_macros(bindings: Iterable[Binding]) -> dict[str, Any]:
     return {name: binding.value for name, binding in macros_of(bindings).items()}
 
 
+def follow(starts: Iterable[_Item], next_of: Callable[[_Item], Iterable[_Item]]) -> list[_Item]:
+    """Returns everything that references lead to from `starts`, these included; each item once."""
+    reached: dict[_Item, None] = {}
+    queue = list(starts)
+    while queue:
+        item = queue.pop()
+        if item not in reached:
+            reached[item] = None
+            queue.extend(next_of(item))
+    return list(reached)
+
+
 def bindings_in(text: str) -> list[Binding]:
     statements = Statements()
     statements.add_text(text)
@@ -251,7 +257,3 @@ def _parse(text: Any, source: str) -> Iterator[SourceStatement]:
             check_size(statement.value, place)
         of_statement = (r for line, r in references if start <= line < end)
         yield SourceStatement(statement, place, tuple(of_statement))
-
-
-def _num_parts(value: Any) -> int:
-    return 1 + sum(map(_num_parts, parts_of(value)))

@@ -8,6 +8,7 @@ published classes and functions; other modules only if --gin_allow_imports names
 from __future__ import annotations
 
 import importlib
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType
@@ -17,7 +18,7 @@ from gin import config_parser
 from mtfrun.configuration.errors import ConfigError
 from mtfrun.configuration.gin_errors import explain
 from mtfrun.configuration.gin_values import shorten_flag
-from mtfrun.configuration.published import published
+from mtfrun.configuration.published import load_published
 from mtfrun.configuration.statements import SourceStatement, Statements
 
 FLAG = "--gin_allow_imports"
@@ -70,22 +71,20 @@ def name_modules(text: str, allowed: Sequence[str]) -> str:
 
 
 def _unlisted_imports(statements: Statements, allowed: Sequence[str]) -> Iterator[_Unlisted]:
-    for statement, place, _ in _all(statements):
-        if not isinstance(statement, config_parser.ImportStatement) or _is_gins(statement):
-            continue
-        if not _is_within(statement.module, (*_OURS, *allowed)):
+    for statement, place, _ in itertools.chain.from_iterable(statements.files):
+        if _is_import(statement) and not _is_within(statement.module, (*_OURS, *allowed)):
             yield _Unlisted(place, f"imports {statement.module}", statement.module)
 
 
 def _unlisted_references(statements: Statements, allowed: Sequence[str]) -> Iterator[_Unlisted]:
     """Yields the uses of objects that are not allowed; imports are allowed, and carried out."""
-    identities = {id(value) for value in published().values()}
+    identities = {id(value) for value in load_published().values()}
     for file in statements.files:
         modules: dict[str, ModuleType] = {}
         for entry in file:
-            statement = entry.statement
-            if isinstance(statement, config_parser.ImportStatement) and not _is_gins(statement):
-                modules[statement.bound_name()] = _import_module(entry, statements.imports)
+            if _is_import(entry.statement):
+                name = entry.statement.bound_name()
+                modules[name] = _import_module(entry, statements.imports)
             for selector in _selectors(entry):
                 for target in _path_of(selector, modules):
                     module = _unlisted_module(target, identities, allowed)
@@ -99,7 +98,7 @@ def _check_registration(statements: Statements) -> None:
     for file in statements.files:
         is_on = False
         for entry in file:
-            is_on = is_on or _is_gins(entry.statement)
+            is_on = is_on or _is_registration(entry.statement)
             if not is_on and any(_selectors(entry)):
                 raise ConfigError(
                     f"{entry.place}: a run's configuration begins with "
@@ -155,17 +154,13 @@ def _unlisted_module(target: object, identities: set[int], allowed: Sequence[str
     return None if _is_within(name, prefixes) else name
 
 
-def _all(statements: Statements) -> Iterator[SourceStatement]:
-    for file in statements.files:
-        yield from file
+def _is_import(statement: Any) -> bool:
+    is_import = isinstance(statement, config_parser.ImportStatement)
+    return is_import and not _is_registration(statement)
 
 
-def _is_gins(statement: Any) -> bool:
-    return (
-        isinstance(statement, config_parser.ImportStatement)
-        and statement.is_from
-        and statement.module == _DYNAMIC_REGISTRATION
-    )
+def _is_registration(statement: Any) -> bool:
+    return getattr(statement, "module", None) == _DYNAMIC_REGISTRATION and statement.is_from
 
 
 def _is_within(module: str, prefixes: Sequence[str]) -> bool:

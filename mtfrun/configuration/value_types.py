@@ -3,7 +3,6 @@ from __future__ import annotations
 import ast
 import contextlib
 import dataclasses
-import difflib
 import inspect
 import sys
 import types
@@ -11,12 +10,13 @@ import typing
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from mtfrun.configuration.arguments import range_of
 from mtfrun.configuration.errors import ConfigError
 from mtfrun.configuration.gin_values import Reference
-from mtfrun.configuration.published import published
-from mtfrun.configuration.ranges import range_of
+from mtfrun.configuration.published import load_published
 from mtfrun.configuration.spelling import gin_spelling
 from mtfrun.configuration.statements import Binding, macro_chain
+from mtfrun.errors import nearest
 
 _PLAIN = (int, float, bool, str, type(None))
 _LISTS = (list, tuple, Sequence, Collection, Iterable)
@@ -30,7 +30,7 @@ class Part(NamedTuple):
 
 def check_value(binding: Binding, function: Any, macros: Mapping[str, Binding]) -> None:
     """Checks the type and the range, but not references: their objects do not exist yet."""
-    whole = resolved(Part(binding.value, binding.place), macros)
+    whole = resolve(Part(binding.value, binding.place), macros)
     annotation = _annotation(function, binding.parameter)
     wrong, remedy = _misfit(whole, annotation, macros), _type_text(annotation)
     if wrong is whole:
@@ -46,7 +46,7 @@ def check_value(binding: Binding, function: Any, macros: Mapping[str, Binding]) 
         raise ConfigError(f"{wrong.place}: {name} is {text}: it must be {remedy}")
 
 
-def resolved(part: Part, macros: Mapping[str, Binding]) -> Part:
+def resolve(part: Part, macros: Mapping[str, Binding]) -> Part:
     chain = macro_chain(part.value, macros)
     return Part(chain[-1].value, chain[-1].place) if chain else part
 
@@ -83,7 +83,7 @@ def _options(annotation: Any) -> tuple[Any, ...]:
 
 
 def _misfit(part: Part, annotation: Any, macros: Mapping[str, Binding]) -> Part | None:
-    part = resolved(part, macros)
+    part = resolve(part, macros)
     if isinstance(part.value, Reference):
         return None
     misfits = [_misfit_of_one(part, option, macros) for option in _options(annotation)]
@@ -126,7 +126,7 @@ def _is_reference(option: Any) -> bool:
 
 
 def _outside(part: Part, numbers: Collection[float], macros: Mapping[str, Binding]) -> Part | None:
-    part = resolved(part, macros)
+    part = resolve(part, macros)
     value = part.value
     if isinstance(value, dict):
         value = list(value.values())
@@ -178,7 +178,7 @@ def _hint(value: Any, annotation: Any) -> str:
 def _as_reference(value: Any) -> str:
     names = {
         name.partition(".")[2].lower(): f"@{name}{'()' * isinstance(target, type)}"
-        for name, target in published().items()
+        for name, target in load_published().items()
     }
-    near = difflib.get_close_matches(str(value).lower(), names, n=1)
-    return f", such as {names[near[0]]}" if near else ": @module.Class() or @module.function"
+    near = nearest(str(value).lower(), names)
+    return f", such as {names[near]}" if near else ": @module.Class() or @module.function"

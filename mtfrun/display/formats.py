@@ -3,7 +3,7 @@ from __future__ import annotations
 import textwrap
 import time
 
-from mtfrun.untrusted import escaped
+from mtfrun.untrusted import escape
 
 WIDTH = 80
 """The columns that every terminal has."""
@@ -18,7 +18,7 @@ def mark_blanks(text: str) -> str:
     >>> mark_blanks("a b" + chr(10) + chr(0))
     'a␣b↵\\x00'
     """
-    return escaped("".join(_SIGNS.get(c, c) for c in text))
+    return escape("".join(_SIGNS.get(c, c) for c in text))
 
 
 def number_text(value: float | None) -> str:

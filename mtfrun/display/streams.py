@@ -1,16 +1,19 @@
-"""Standard output, whose errors are InputErrors, and standard error, which never fails."""
+"""Standard output, whose errors are InputErrors; standard error, which never fails; silence."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
+import shutil
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
 from mtfrun.errors import InputError
-from mtfrun.untrusted import escaped, visible
+from mtfrun.untrusted import escape, visible
 
 _STANDARD_ERROR = 2
 # The control characters that tqdm writes to move between its bars, and the colours of lines.
@@ -32,7 +35,8 @@ def named_stdout() -> Iterator[None]:
     if former is None:  # closed: print() does nothing then
         yield
         return
-    sys.stdout = _Named(former)
+    encoding = former.encoding or "utf-8"
+    sys.stdout = _Stream(former, lambda text: visible(text, encoding), _raise_output_errors)
     try:
         try:
             yield
@@ -48,7 +52,7 @@ def named_stdout() -> Iterator[None]:
 def print_lines(*lines: str) -> None:
     """Escapes unprintable characters: for names and texts from data or untrusted files."""
     for line in lines:
-        print(escaped(line), flush=True)
+        print(escape(line), flush=True)
 
 
 def discard(descriptor: int) -> None:
@@ -58,18 +62,26 @@ def discard(descriptor: int) -> None:
         os.close(null)
 
 
-class _Named:
-    def __init__(self, stream: TextIO) -> None:
+class _Stream:
+    """Writes to another stream what `escape` returns, inside the block `handle_errors()`."""
+
+    def __init__(
+        self,
+        stream: TextIO,
+        escape: Callable[[str], str],
+        handle_errors: Callable[[], contextlib.AbstractContextManager[None]],
+    ) -> None:
         self._stream = stream
+        self._escape = escape
+        self._handle_errors = handle_errors
 
     def write(self, text: str) -> int:
-        """Escapes control characters; returns the length of the text."""
-        with _raise_output_errors():
-            self._stream.write(visible(text, self._stream.encoding or "utf-8"))
+        with self._handle_errors():
+            self._stream.write(self._escape(text))
         return len(text)
 
     def flush(self) -> None:
-        with _raise_output_errors():
+        with self._handle_errors():
             self._stream.flush()
 
     def __getattr__(self, name: str) -> Any:
@@ -108,39 +120,59 @@ def unfailing_stderr() -> Iterator[None]:
 
 
 def unfailing(stream: TextIO) -> Any:
-    return _Unfailing(stream)
-
-
-class _Unfailing:
     """Escapes control characters, except for bars and, on a terminal, colours."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def write(self, text: str) -> int:
-        with self._dropping():
-            self._stream.write(self._escape(text))
-        return len(text)
-
-    def _escape(self, text: str) -> str:
+    def escape_text(text: str) -> str:
         if _MOVES.fullmatch(text):
             return text
         start = text[: text.startswith("\r")]
-        colours = _COLOURS if self._stream.isatty() else _NOTHING
+        colours = _COLOURS if stream.isatty() else _NOTHING
         parts = colours.split(text[len(start) :])  # odd entries are colours
         return start + "".join(part if i % 2 else visible(part) for i, part in enumerate(parts))
 
-    def flush(self) -> None:
-        with self._dropping():
-            self._stream.flush()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
     @contextlib.contextmanager
-    def _dropping(self) -> Iterator[None]:
+    def drop_errors() -> Iterator[None]:
         try:
             yield
         except OSError:
             # Later writes succeed, also Python's flush when it exits.
-            discard(self._stream.fileno())
+            discard(stream.fileno())
+
+    return _Stream(stream, escape_text, drop_errors)
+
+
+@contextlib.contextmanager
+def quiet_import() -> Iterator[None]:
+    """Calls `quiet_stderr` for the import of TensorFlow, and raises TensorFlow's log level.
+
+    TensorFlow 2.21 prints six lines about oneDNN and missing GPUs from C++ before it reads its log
+    level. Later, level 3 hides messages that are logged as errors and are not, such as kernels that
+    oneDNN lacks on this CPU; real errors are exceptions.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    with quiet_stderr():
+        yield
+
+
+@contextlib.contextmanager
+def quiet_stderr() -> Iterator[None]:
+    """Drops text that is written to standard error inside; prints it if there is an error."""
+    if sys.stderr is not None:
+        sys.stderr.flush()
+    stderr_copy = os.dup(2)
+    with tempfile.TemporaryFile() as captured:
+        os.dup2(captured.fileno(), 2)
+        try:
+            yield
+        except Exception:  # not Ctrl-C
+            os.dup2(stderr_copy, 2)
+            captured.seek(0)
+            with contextlib.suppress(OSError), open(2, "wb", closefd=False) as stderr:
+                shutil.copyfileobj(captured, stderr)
+            raise
+        finally:
+            if sys.stderr is not None:
+                sys.stderr.flush()
+            os.dup2(stderr_copy, 2)
+            os.close(stderr_copy)

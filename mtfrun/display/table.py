@@ -1,17 +1,22 @@
+"""Texts that fit a terminal: tables, fields, labelled lines."""
+
 from __future__ import annotations
 
 import os
 import re
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TextIO
 
 from mtfrun.display.formats import shorten_cell
-from mtfrun.untrusted import escaped
+from mtfrun.display.progress import Style, apply_style, is_terminal, terminal_size
+from mtfrun.untrusted import escape
 
 # Also "3/10", "2.1 MB", "1.5k tok/s" and "0.25*".
 _NUMBER = re.compile(r"([-+]?[\d.,]+(e[-+]?\d+)?(/\d+| ?[kMGT]?B?|[kMG]? \w+/s)?|nan|inf|-?)[ *]?")
 _GAP = "  "
+_LABEL_WIDTH = 12
 # A column of text is cut down to so many characters before further columns are left out.
 _LEAST_WIDTH = 40
 
@@ -32,7 +37,7 @@ def table_lines(
 
     In a narrow terminal the longest texts are cut, then the last columns are left out.
     """
-    cells = [[escaped(text) for text in row] for row in (headings, *rows)]
+    cells = [[escape(text) for text in row] for row in (headings, *rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     most = columns or sum(widths) + len(_GAP) * len(widths)
     while _total(widths) > most and max(widths) > _LEAST_WIDTH:
@@ -60,3 +65,50 @@ def table_lines(
 
 def _total(widths: Sequence[int]) -> int:
     return sum(widths) + len(_GAP) * (len(widths) - 1)
+
+
+def fit_fields(
+    fields: Iterable[tuple[str, Style | None]],
+    *,
+    indent: int = 0,
+    stream: TextIO | None = None,
+) -> str:
+    # The last column is left free, for a terminal may wrap there.
+    columns = terminal_size(stream).columns - 1 if is_terminal(stream) else sys.maxsize
+    pieces = ((x, x if style is None else apply_style(x, style, stream)) for x, style in fields)
+    return "\n".join(_fit(pieces, columns, indent=" " * indent))
+
+
+def label_lines(texts: Mapping[str, str], stream: TextIO | None = None) -> str:
+    """Wraps texts after bold labels to fit a terminal, except commands, which people paste."""
+    width = terminal_size(stream).columns - 1 - _LABEL_WIDTH
+    indent = "\n" + " " * _LABEL_WIDTH
+    lines = []
+    for label, text in texts.items():
+        parts = text.split("\n")
+        if is_terminal(stream):
+            parts = [part for line in parts for part in _break_line(line, width)]
+        lines.append(apply_style(f"{label:<{_LABEL_WIDTH}}", "bold", stream) + indent.join(parts))
+    return "\n".join(lines)
+
+
+def _break_line(line: str, width: int) -> list[str]:
+    separator = _GAP if _GAP in line else " "
+    pieces = [line] if " --" in line else line.split(separator)
+    return _fit(((piece, piece) for piece in pieces), width, separator)
+
+
+def _fit(
+    pieces: Iterable[tuple[str, str]], columns: int, separator: str = _GAP, indent: str = ""
+) -> list[str]:
+    lines: list[str] = []
+    width = 0
+    for text, printed in pieces:
+        if lines and width + len(separator) + len(text) <= columns:
+            lines[-1] += separator + printed
+            width += len(separator) + len(text)
+        else:
+            start = indent if lines else ""
+            lines.append(start + printed)
+            width = len(start) + len(text)
+    return lines

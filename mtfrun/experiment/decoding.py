@@ -11,7 +11,7 @@ import numpy as np
 
 from mtfrun import decoding, mtf
 from mtfrun.checks import check_range
-from mtfrun.configuration.ranges import range_of
+from mtfrun.configuration.arguments import range_of
 from mtfrun.data import INPUTS, TARGETS, PromptFormat, PromptLimits, PromptRow, TextData
 from mtfrun.display.progress import Work
 from mtfrun.errors import InputError

@@ -20,7 +20,7 @@ from mtfrun.rundir import LOWEST, RunDirectory, StepMetrics
 from mtfrun.rundir.records.run_record import best_of
 from mtfrun.rundir.run_directory import CHECKPOINTS
 from mtfrun.training import TrainOptions, TrainState
-from mtfrun.untrusted import escaped
+from mtfrun.untrusted import escape
 
 _MOST_NAMES = 3
 _MOST_METRICS = 4
@@ -144,7 +144,7 @@ def _data(data: Data) -> str:
         f"{number:,} {name.removesuffix('s') if number == 1 else name}"
         for name, number in counts.items()
     ]
-    files = list(dict.fromkeys(escaped(path) for cached in caches for path in cached.files))
+    files = list(dict.fromkeys(escape(path) for cached in caches for path in cached.files))
     of_files = f" of {len(files):,} files: {_first(files)}" if len(files) > 1 else ""
     if len(files) == 1:
         of_files = f" of {files[0]}"

@@ -14,6 +14,7 @@ import tensorflow as tf
 from mtfrun import mtf, optim, processes, training
 from mtfrun.checks import COUNT, check_range
 from mtfrun.display import pictures, progress
+from mtfrun.display.table import fit_fields, label_lines
 from mtfrun.experiment.evaluation import Evaluation
 from mtfrun.experiment.experiment import Experiment
 from mtfrun.experiment.recording import Recording
@@ -27,7 +28,7 @@ from mtfrun.rundir import Manifest, RunDirectory
 from mtfrun.rundir.checkpoints.manifest import describe
 from mtfrun.rundir.tensorboard.metric_catalogue import is_better
 from mtfrun.rundir.tensorboard.summaries import Summaries
-from mtfrun.untrusted import escaped
+from mtfrun.untrusted import escape
 
 
 class Training:
@@ -166,7 +167,7 @@ class Training:
         if result.values and result.signal is None and not is_cut_off:
             with run.log():
                 secs = time.monotonic() - start
-                progress.note(progress.label_lines(summary.after(secs)))
+                progress.note(label_lines(summary.after(secs)))
         return result
 
     def _metadata(
@@ -179,7 +180,7 @@ class Training:
             for note in saved.check(
                 manifest, has_same_variables=is_same, accept_changes=accept_changes
             ):
-                progress.note(f"mtfrun: note: {escaped(note)}")
+                progress.note(f"mtfrun: note: {escape(note)}")
 
         return training.Metadata(saved.metadata(), check)
 
@@ -249,7 +250,7 @@ class _Evaluate(training.Action):
         fields: list[tuple[str, progress.Style | None]] = [(f"eval step {context.step}", "bold")]
         for name, value in brief.items():
             fields.append((f"{name} {value:.4f}", "green" if self._is_best(name, value) else None))
-        context.note(progress.fit_fields(fields, indent=4))
+        context.note(fit_fields(fields, indent=4))
         measured = {f"eval/{name}": value for name, value in brief.items()}
         context.metrics.add(context.step, measured)
 

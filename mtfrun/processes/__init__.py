@@ -3,8 +3,8 @@
 It imports no TensorFlow. A process that has not called `join` is alone: all calls return at once.
 """
 
+from mtfrun.processes.connection import ProcessesError as ProcessesError
 from mtfrun.processes.coordinator import TOKEN_VARIABLE as TOKEN_VARIABLE
-from mtfrun.processes.group import ProcessesError as ProcessesError
 from mtfrun.processes.heartbeat import LOST as LOST
 from mtfrun.processes.heartbeat import Timeouts as Timeouts
 from mtfrun.processes.membership import agree as agree

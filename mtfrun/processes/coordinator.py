@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from mtfrun.processes.address import Address
 from mtfrun.processes.connection import (
     END,
     FAILED,
@@ -18,14 +17,15 @@ from mtfrun.processes.connection import (
     KIND,
     REFUSED,
     WELCOME,
+    Address,
     Connection,
     MalformedError,
     Message,
+    ProcessesError,
 )
 from mtfrun.processes.group import (
     DisagreementError,
     Group,
-    ProcessesError,
     as_json,
     process_name,
     this_process,

@@ -13,18 +13,17 @@ from typing import Any, NoReturn, TypeVar, cast
 
 from mtfrun.differences import changes, list_changes
 from mtfrun.errors import InputError
-from mtfrun.processes.address import Address
+from mtfrun.processes.connection import Address, ProcessesError
 from mtfrun.processes.coordinator import Coordinator
 from mtfrun.processes.group import (
     Alone,
     DisagreementError,
     Group,
-    ProcessesError,
+    Worker,
     process_name,
     this_process,
 )
 from mtfrun.processes.heartbeat import Monitor, Timeouts
-from mtfrun.processes.worker import Worker
 
 _T = TypeVar("_T")
 

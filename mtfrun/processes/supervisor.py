@@ -17,10 +17,6 @@ _VARIABLE = "MTFRUN_LAUNCHER"
 _PR_SET_PDEATHSIG = 1
 
 
-def _environment_of_child(typed: Sequence[str]) -> dict[str, str]:
-    return {_VARIABLE: json.dumps({"pid": os.getpid(), "command": list(typed)})}
-
-
 def end_with_launcher(environment: MutableMapping[str, str] = os.environ) -> list[str] | None:
     """Returns the command line of the launcher that has started this process; None without one.
 
@@ -49,9 +45,10 @@ def start_child(
     stderr: int | IO[bytes] | None = None,
 ) -> subprocess.Popen[bytes]:
     """Starts a process in a new session: Ctrl-C on a terminal reaches this process alone."""
+    launcher = json.dumps({"pid": os.getpid(), "command": list(typed)})
     return subprocess.Popen(
         arguments,
-        env={**os.environ, **_environment_of_child(typed), **(environment or {})},
+        env={**os.environ, _VARIABLE: launcher, **(environment or {})},
         stdin=stdin,
         stdout=stdout,
         stderr=stderr,

@@ -8,8 +8,8 @@ import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 
-from mtfrun.configuration.changed_variables import values_of
 from mtfrun.configuration.errors import ConfigError
+from mtfrun.configuration.hyperparameters import values_of
 from mtfrun.display.formats import json_time, number_text, short_number, time_text
 from mtfrun.display.table import table_lines
 from mtfrun.errors import InputError, did_you_mean

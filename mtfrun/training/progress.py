@@ -8,6 +8,7 @@ from typing import TextIO
 
 from mtfrun.display import progress
 from mtfrun.display.formats import duration_text, short_number
+from mtfrun.display.table import fit_fields, label_lines
 from mtfrun.models import Reporting
 from mtfrun.training.curves import SKIPPED_STEPS
 from mtfrun.training.throughput import DATA_WAIT
@@ -36,7 +37,7 @@ class Progress:
 
     def print_summary(self, labelled: Mapping[str, str]) -> None:
         """Prints a line for each text, after its label."""
-        self.note(progress.label_lines(labelled, self._stream))
+        self.note(label_lines(labelled, self._stream))
 
     def advance(self, steps: int) -> None:
         """Advances the bar, which appears at the first call: compiling tells nothing of the end."""
@@ -77,7 +78,7 @@ class Progress:
             fields.append((f"data wait {values[DATA_WAIT]:.0%}", "yellow"))
         if rate:
             fields.append((f"eta {duration_text((self._train_steps - step) / rate)}", None))
-        self.note(progress.fit_fields(fields, indent=_INDENT, stream=self._stream))
+        self.note(fit_fields(fields, indent=_INDENT, stream=self._stream))
 
     def note(self, text: str) -> None:
         """Prints a line above the bar, in the first process."""

@@ -21,7 +21,7 @@ def setup(arguments: argparse.Namespace) -> Step:
     bindings = [(f"--gin_param={text}", text) for text in arguments.bindings]
     config.parse(arguments.gin_file, bindings, roots=ROOTS)
     experiment, evaluation = build()
-    trainer = config.configured(Training, experiment, evaluation)
+    trainer = config.build(Training, experiment, evaluation)
     trainer.state.initialize()
     options = trainer.options
     train_steps = train_steps_function(

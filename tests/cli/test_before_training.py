@@ -10,9 +10,9 @@ import sys
 import pytest
 
 from mtfrun.cli.main import main
-from mtfrun.display.progress import bar as progress_bar
+from mtfrun.display import progress
 from tests.cli.command import error_line, mtfrun_here, tiny_experiment
-from tests.display.progress.terminals import without_colours
+from tests.display.terminals import without_colours
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def test_lines_stand_above_the_progress_bar_and_in_the_log(
     terminal = _Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setattr(progress_bar, "_BAR_DELAY_SECS", 0.0)
+    monkeypatch.setattr(progress, "_BAR_DELAY_SECS", 0.0)
     run = tmp_path / "run"
     train = ["train", *flags, f"--model_dir={run}", "--gin.EVAL_EVERY=1", "--gin.LOG_EVERY=3"]
     assert main(train) == 0

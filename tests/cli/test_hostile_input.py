@@ -33,8 +33,8 @@ FILES = {
 VERBOSE_DECODE = [
     sys.executable,
     "-c",
-    "import sys; from mtfrun.cli import main; from mtfrun.display.progress import bar; "
-    "work.LINE_SECS = 0.0; sys.exit(main.main())",
+    "import sys; from mtfrun.cli import main; from mtfrun.display import progress; "
+    "progress.LINE_SECS = 0.0; sys.exit(main.main())",
     "decode",
 ]
 

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from tests.cli.command import ROOT, environment, tiny_experiment
-from tests.display.progress.terminals import without_colours
+from tests.display.terminals import without_colours
 
 LONGEST_SECS = 240.0
 

@@ -24,7 +24,7 @@ def _held(path: pathlib.Path, bindings: str) -> Holder:
     path.write_text(FILE.format(bindings=bindings))
     with config.exclusive():
         config.parse([str(path)], [], roots=[Holder])
-        return config.configured(Holder)
+        return config.build(Holder)
 
 
 def test_functions_keep_their_arguments(

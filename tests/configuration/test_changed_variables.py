@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mtfrun.configuration.changed_variables import (
+from mtfrun.configuration.hyperparameters import (
     changes_of_variables,
     describe_changes,
     values_of,

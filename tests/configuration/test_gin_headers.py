@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import pathlib
 import re
 import shlex
@@ -136,7 +137,7 @@ def _built(arguments: Sequence[str]) -> Training:
     flags = parse_flags(list(arguments))
     bindings = config.parse(flags.gin_file, flags.bindings, roots=ROOTS)
     built = build()
-    training = config.configured(Training, built.experiment, built.evaluation)
+    training = config.build(Training, built.experiment, built.evaluation)
     check_taken(bindings, config.operative_config_text())
     return training
 
@@ -184,16 +185,21 @@ def test_a_run_includes_at_most_three_files(name: str) -> None:
     assert len(_includes(name)) <= 3
 
 
+@functools.cache
+def _built_with_macros(name: str, image_directory: str) -> tuple[Training, set[str]]:
+    """Returns what a file's command trains, and the macros that have an effect."""
+    with pytest.MonkeyPatch.context() as patch:
+        training = _built(_with_data(name, image_directory, patch))
+    return training, set(re.findall(r"^([A-Z_]+) = ", config.config_text(), re.MULTILINE))
+
+
 @pytest.mark.parametrize("name", FILES)
-def test_what_is_commonly_overridden_are_macros_of_the_run(name: str) -> None:
+def test_what_is_commonly_overridden_are_macros_of_the_run(name: str, image_directory: str) -> None:
     text = _fields(name)["Commonly overridden"].strip("\n")
     lines = list(OVERRIDDEN.finditer(text))
     assert "\n".join(line[0] for line in lines) == text
     overridden = [macro for line in lines for macro in line[1].split(", ")]
-    flags = parse_flags([*_command(name), "--dry_run"])
-    config.parse(flags.gin_file, flags.bindings, roots=ROOTS)
-    # Macros without effect are not in it.
-    macros = set(re.findall(r"^([A-Z_]+) = ", config.config_text(), re.MULTILINE))
+    _, macros = _built_with_macros(name, image_directory)
     assert overridden and set(overridden) <= macros
     assert len(overridden) == len(set(overridden))
 
@@ -213,7 +219,8 @@ def test_bindings_stand_in_blocks(name: str) -> None:
 def test_the_command_of_a_header_describes_its_run(
     name: str, image_directory: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    training = _built(_with_data(name, image_directory, monkeypatch))
+    training, _ = _built_with_macros(name, image_directory)
+    _with_data(name, image_directory, monkeypatch)  # which the description may read
     if training.experiment.mesh.is_distributed:
         # Compiled by the slow test below.
         assert variable_lines(training.experiment.mesh, training.state.named_variables())

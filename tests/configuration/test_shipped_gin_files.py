@@ -91,7 +91,7 @@ def _build(files: list[str], flags: list[str]) -> Training:
     built = build()
     # A run that is trained with it can be read without --gin_allow_imports.
     assert "--gin_allow_imports" not in config.config_text()
-    return config.configured(Training, built.experiment, built.evaluation)
+    return config.build(Training, built.experiment, built.evaluation)
 
 
 def test_every_kind_of_file_is_shipped() -> None:

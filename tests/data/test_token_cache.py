@@ -33,7 +33,7 @@ from mtfrun.data.task import Task
 from mtfrun.data.token_cache import TokenCache
 from mtfrun.data.tokenization import cache_directory, open_cache
 from mtfrun.data.vocabularies import ByteVocabulary, Vocabulary
-from mtfrun.display.progress import bar as progress_bar
+from mtfrun.display import progress
 
 TARGETS_ONLY = ("targets",)
 PAIRS = ("inputs", "targets")
@@ -542,7 +542,7 @@ def test_a_long_text_is_not_held_in_memory(tmp_path: Path, is_whole: bool) -> No
 def test_progress_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(progress_bar, "LINE_SECS", 0.0)
+    monkeypatch.setattr(progress, "LINE_SECS", 0.0)
     texts = documents(b"ab" * 1_000_000, b"c" * 500_000)
     open_cache(task_of(texts, tmp_path), "train", TARGETS_ONLY)
     *lines, last = capsys.readouterr().err.splitlines()

@@ -8,13 +8,12 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from mtfrun.processes.address import Address
+from mtfrun.processes.connection import Address
 from mtfrun.processes.coordinator import Coordinator
-from mtfrun.processes.group import Group
+from mtfrun.processes.group import Group, Worker
 from mtfrun.processes.heartbeat import Timeouts
-from mtfrun.processes.worker import Worker
 
-QUICK = Timeouts(join_secs=5.0, heartbeat_secs=0.05, silence_secs=1.0, failure_secs=1.0)
+QUICK = Timeouts(join_secs=5.0, heartbeat_secs=0.05, silence_secs=0.8, failure_secs=0.4)
 
 
 def free_address() -> Address:

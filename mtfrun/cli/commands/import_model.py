@@ -10,7 +10,7 @@ from mtfrun.cli.command import Command
 from mtfrun.display import progress
 from mtfrun.display.streams import print_lines
 from mtfrun.errors import InputError
-from mtfrun.untrusted import escaped
+from mtfrun.untrusted import escape
 
 if TYPE_CHECKING:
     from mtfrun import mtf
@@ -62,7 +62,7 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     imported = importer.read(source, partial=flags.partial, search_paths=flags.gin_search_paths)
     run = write_run(imported, flags.model_dir, _build_variables)
     for note in imported.notes:
-        progress.note(f"mtfrun: note: {escaped(note)}")
+        progress.note(f"mtfrun: note: {escape(note)}")
     print_lines(f"{run.path}: step {imported.step}, imported from {source}")
     return 0
 
@@ -78,7 +78,7 @@ def _build_variables(config_path: pathlib.Path) -> tuple[Mapping[str, mtf.Variab
     bindings = config.parse([str(config_path)], [], roots=ROOTS, allowed_imports=[])
     with mtf.planned_meshes():
         experiment, evaluation = build()
-        training: Training = config.configured(Training, experiment, evaluation)
+        training: Training = config.build(Training, experiment, evaluation)
     check_taken(bindings, config.operative_config_text())
     return training.state.named_variables(), experiment.data.vocabulary_files()
 

@@ -127,7 +127,7 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     with mtf.planned_meshes():
         _rebind_mesh(flags)
         experiment, evaluation = build()
-        training = config.configured(Training, experiment, evaluation)
+        training = config.build(Training, experiment, evaluation)
     check_taken(bindings, config.operative_config_text())
     resources = _resources(flags, experiment.mesh)
     planned = plan_training(training, flags.program_dump)

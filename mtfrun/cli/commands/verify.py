@@ -165,7 +165,7 @@ def _set_up_devices(meshes: Sequence[MeshFlags], flags: argparse.Namespace) -> N
     if flags.cpu:
         mtf.Mesh(devices=["CPU:0"])  # hides accelerators
     _bind(largest, flags)
-    config.configured(mtf.Mesh)
+    config.build(mtf.Mesh)
 
 
 def _bind(mesh: MeshFlags, flags: argparse.Namespace) -> None:
@@ -200,7 +200,7 @@ def _observe(
     experiment, evaluation = build()
     if experiment.mesh.shape != mtf.convert_to_shape(mesh.shape):
         raise InputError("Experiment.mesh must be @mtf.Mesh(), whose shape verify sets")
-    training = config.configured(Training, experiment, evaluation)
+    training = config.build(Training, experiment, evaluation)
     check_taken(bindings, config.operative_config_text())
     inputs = None
     if flags.decodes:

@@ -22,7 +22,7 @@ from mtfrun.data.files import LARGEST_CONTENT
 from mtfrun.data.images.image_source import ImageExample
 from mtfrun.data.images.stored_image import EncodedImage, Window, resize_to_cover
 from mtfrun.data.sources.record_files import BadRecords
-from mtfrun.display.quiet import quiet_stderr
+from mtfrun.display.streams import quiet_stderr
 from mtfrun.untrusted import read_regular
 
 FORMATS = ("PNG", "JPEG")

@@ -22,7 +22,7 @@ from mtfrun.data.vocabularies.vocabulary import (
     padded_size,
     read_vocabulary_file,
 )
-from mtfrun.display.quiet import quiet_stderr
+from mtfrun.display.streams import quiet_stderr
 from mtfrun.errors import install_command
 
 # Tokens that end a text, and unknown tokens, in the order in which they are searched.

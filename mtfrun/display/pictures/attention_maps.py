@@ -7,6 +7,7 @@ import numpy as np
 
 from mtfrun.display.pictures.canvas import (
     HEIGHT,
+    MONO,
     SEQUENTIAL,
     TEXT,
     WIDTH,
@@ -55,8 +56,8 @@ def attention_maps(
         axes = placed_axes(figure, x, y, width, height)
         image = axes.imshow(of_head, cmap=SEQUENTIAL, norm=PowerNorm(0.5, 0.0, 1.0), aspect="auto")
         axes.set_title(plain(head), fontsize=points(11), color=TEXT, loc="left", pad=3)
-        axes.set_xticks(range(len(columns)), columns, rotation=90, family="DejaVu Sans Mono")
-        axes.set_yticks(range(len(rows)), rows if column == 0 else [], family="DejaVu Sans Mono")
+        axes.set_xticks(range(len(columns)), columns, rotation=90, family=MONO)
+        axes.set_yticks(range(len(rows)), rows if column == 0 else [], family=MONO)
         axes.tick_params(labelsize=points(min(10, cell)), colors=TEXT, length=1, pad=2)
     _draw_legend(figure, image, map_height * map_rows, total_width)
     return as_pixels(figure)

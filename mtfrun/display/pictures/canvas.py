@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import functools
 import io
+import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,6 +34,8 @@ RIGHT, WRONG = "#0072B2", "#D55E00"
 
 SEQUENTIAL = "cividis"
 """The colour map of numbers: its lightness grows evenly for people with any colour vision."""
+
+MONO = "DejaVu Sans Mono"
 
 _DPI = 100
 _FONT = "DejaVu Sans"  # comes with matplotlib
@@ -81,6 +85,28 @@ def draw_box(
     axes.add_patch(patch)
 
 
+def draw_text(
+    axes: Axes,
+    x: float,
+    y: float,
+    text: str,
+    pixels: float = 12,
+    *,
+    centred: bool = False,
+    bold: bool = False,
+    colour: str = TEXT,
+    family: str | None = None,
+) -> None:
+    axes.text(
+        *(x, y, plain(text)),
+        ha="center" if centred else "left",
+        fontsize=points(pixels),
+        color=colour,
+        weight="bold" if bold else "normal",
+        family=family,
+    )
+
+
 def as_pixels(figure: Figure) -> np.ndarray:
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
 
@@ -115,3 +141,33 @@ def _characters() -> frozenset[int]:
     from matplotlib.font_manager import findfont, get_font  # noqa: PLC0415
 
     return frozenset(get_font(findfont(_FONT)).get_charmap())
+
+
+_BLOCK = re.compile(r"(?:(?P<stack>\w+)_stack/)?blocks/(?P<number>\d+)(?:/|$)")
+
+
+def layer_names(paths: Sequence[str]) -> list[str]:
+    """Returns the names of the layers that paths lead to, without their common part.
+
+    >>> layer_names(["decoder_stack/blocks/0/moe_1d", "decoder_stack/blocks/2/moe_1d"])
+    ['layer 0', 'layer 2']
+    """
+    names = [layer_name(path) for path in paths]
+    stacks = {name.partition(" layer ")[0] for name in names if " layer " in name}
+    if len(stacks) == 1:
+        names = [name.removeprefix(f"{next(iter(stacks))} ") for name in names]
+    return names
+
+
+def layer_name(path: str) -> str:
+    """Returns the name of the layer that a module's path leads to.
+
+    >>> layer_name("decoder_stack/blocks/3/moe_2d/layer")
+    'decoder layer 3'
+    >>> layer_name("blocks/0/moe_1d"), layer_name("head/moe_1d")
+    ('layer 0', 'head/moe_1d')
+    """
+    match = _BLOCK.search(path)
+    if match is None:
+        return path
+    return " ".join(part for part in (match["stack"], "layer", match["number"]) if part)

@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from mtfrun.display.pictures.canvas import (
     PALETTE,
-    TEXT,
     WIDTH,
     draw_box,
+    draw_text,
     new_figure,
     pixel_axes,
-    plain,
-    points,
 )
 
 if TYPE_CHECKING:
@@ -70,16 +68,16 @@ def mesh_devices(
     for i, bar in enumerate(bars):
         y = legend_top + _LINE * i
         draw_box(axes, (_MARGIN, y + 2, 12, 12), PALETTE[i])
-        _write(axes, _MARGIN + 18, y + 12, f"{bar.name}: {bar.num_bytes:,} bytes")
+        draw_text(axes, _MARGIN + 18, y + 12, f"{bar.name}: {bar.num_bytes:,} bytes")
     _write_lines(axes, above, above_top)
     for column in range(columns):
         place = ", ".join(map(str, _places(column, [mesh[axis] for axis in column_axes]))) or "0"
         if len(column_axes) == 1 and cell > 60:
             place = f"{column_axes[0]} {place}"
-        _write(axes, _LEFT + column * (cell + _GAP) + cell / 2, top - 6, place, centred=True)
+        draw_text(axes, _LEFT + column * (cell + _GAP) + cell / 2, top - 6, place, centred=True)
     for row in range(rows):
         y = top + row * (height_of_cell + _GAP)
-        _write(axes, _MARGIN, y + 20, f"{rows_axis} {row}")
+        draw_text(axes, _MARGIN, y + 20, f"{rows_axis} {row}")
         for column in range(columns):
             x = _LEFT + column * (cell + _GAP)
             device = row * num_columns + column
@@ -95,7 +93,7 @@ def _wrap(lines: Sequence[str], width: int) -> list[str]:
 
 def _write_lines(axes: Axes, lines: Sequence[str], top: float, *, bold: bool = False) -> None:
     for i, line in enumerate(lines):
-        _write(axes, _MARGIN, top + _LINE * i + 12, line, bold=bold)
+        draw_text(axes, _MARGIN, top + _LINE * i + 12, line, bold=bold)
 
 
 def _axis_text(axis: str, size: int, layout: Mapping[str, str], *, downwards: bool = False) -> str:
@@ -131,22 +129,10 @@ def _device(
     x, y, width, height = box
     draw_box(axes, box, "#f3f6fa", name=f"device_{device}")
     if not bars:
-        _write(axes, x + width / 2, y + height / 2 + 5, str(device), centred=True, bold=True)
+        draw_text(axes, x + width / 2, y + height / 2 + 5, str(device), centred=True, bold=True)
         return
-    _write(axes, x + 5, y + 15, str(device), bold=True)
+    draw_text(axes, x + 5, y + 15, str(device), bold=True)
     for i, bar in enumerate(bars):
         length = (width - 8) * min(bar.num_bytes / full_bar, 1.0)
         top = y + 20 + i * (_BAR + 2)
         draw_box(axes, (x + 4, top, length, _BAR), PALETTE[i], name=f"bar_{device}_{i}")
-
-
-def _write(
-    axes: Axes, x: float, y: float, text: str, *, centred: bool = False, bold: bool = False
-) -> None:
-    axes.text(
-        *(x, y, plain(text)),
-        ha="center" if centred else "left",
-        fontsize=points(12),
-        color=TEXT,
-        weight="bold" if bold else "normal",
-    )

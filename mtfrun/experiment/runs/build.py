@@ -20,5 +20,5 @@ class Built(NamedTuple):
 
 def build() -> Built:
     """Returns the objects of the parsed configuration."""
-    experiment = config.configured(Experiment)
-    return Built(experiment, config.configured(Evaluation, experiment))
+    experiment = config.build(Experiment)
+    return Built(experiment, config.build(Evaluation, experiment))

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 from mtfrun import mtf, processes
 from mtfrun.configuration import config
-from mtfrun.configuration.changed_variables import changes_of_variables, describe_changes
 from mtfrun.configuration.checks import check_taken
 from mtfrun.configuration.errors import ConfigError
+from mtfrun.configuration.hyperparameters import changes_of_variables, describe_changes
 from mtfrun.configuration.statements import Binding
 from mtfrun.experiment import Evaluation, Experiment
 from mtfrun.experiment.runs.build import build

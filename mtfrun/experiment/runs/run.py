@@ -18,7 +18,7 @@ from mtfrun.configuration.arguments import (
     list_of,
     numbers_of,
     pairs_of,
-    shown,
+    quote,
     texts_of,
 )
 from mtfrun.configuration.errors import one_line_errors
@@ -231,7 +231,7 @@ def _pixels(image: np.ndarray | str | os.PathLike[str], data: ImageData) -> np.n
     if isinstance(image, str | os.PathLike):
         return data.read_image(os.fspath(image))
     if not isinstance(image, np.ndarray):
-        raise InputError(f"an image is an array of pixels or the path of a file: {shown(image)}")
+        raise InputError(f"an image is an array of pixels or the path of a file: {quote(image)}")
     sizes = data.shapes(1)["images"].to_integer_list[1:]
     if image.dtype != np.uint8 or list(image.shape) != sizes:
         raise InputError(

@@ -77,7 +77,7 @@ def prepare(settings: Settings, *, planned: bool = False) -> Preparation:
             progress.waiting("building the model and its data"),
         ):
             built = build()
-            training = config.configured(Training, *built)
+            training = config.build(Training, *built)
         check_taken(bindings, config.operative_config_text())
         with progress.waiting("reading the first batch to evaluate"):
             built.evaluation.check_split()

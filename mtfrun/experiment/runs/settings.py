@@ -12,9 +12,9 @@ import numpy as np
 
 from mtfrun import processes
 from mtfrun.configuration import config
-from mtfrun.configuration.arguments import shown
-from mtfrun.configuration.changed_variables import values_of
+from mtfrun.configuration.arguments import quote
 from mtfrun.configuration.errors import ConfigError
+from mtfrun.configuration.hyperparameters import values_of
 from mtfrun.configuration.run_files import RunFiles
 from mtfrun.configuration.statements import Binding
 from mtfrun.data import ImageData
@@ -146,7 +146,7 @@ def _literal(name: str, value: object) -> str:
         is_literal = False
     if not is_literal:
         raise ConfigError(
-            f"{name}={shown(value)}: a value is a number, a text, True, False, None, or a list, "
+            f"{name}={quote(value)}: a value is a number, a text, True, False, None, or a list, "
             'tuple or dictionary of these; what gin should make is a text such as "@optim.Adam()"'
         )
     return text

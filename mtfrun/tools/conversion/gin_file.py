@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from mtfrun.configuration.gin_values import override, references_in, value_text
-from mtfrun.untrusted import escaped
+from mtfrun.untrusted import escape
 
 _LINE = 100
 
@@ -27,7 +27,7 @@ class _Statement:
     comment: str = ""
 
     def __post_init__(self) -> None:
-        self.comment = escaped(self.comment)
+        self.comment = escape(self.comment)
 
     def lines(self, indent: str) -> list[str]:
         text = indent + override(self.name, self.value)
@@ -98,7 +98,7 @@ class GinFile:
         imports = ["from __gin__ import dynamic_registration"]
         imports += [f"from {parent} import {module}" for parent, module in self._modules()]
         parts = [
-            [f"# {escaped(line)}".rstrip() for line in self.header],
+            [f"# {escape(line)}".rstrip() for line in self.header],
             [f'include "{name}"' for name in self.includes],
             imports,
             macros[:-1] if macros and not macros[-1] else macros,

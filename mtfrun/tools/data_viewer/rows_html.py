@@ -14,7 +14,7 @@ from mtfrun.tools.data_viewer.rows_text import (
     describe_tokens,
     describe_value,
 )
-from mtfrun.untrusted import escaped
+from mtfrun.untrusted import escape
 
 # Number of colours, after which the first one is used again.
 _COLOURS = 6
@@ -107,4 +107,4 @@ def _image(view: ImageView) -> str:
 
 def _escape(text: str, keep: str = "") -> str:
     """Also escapes characters that are not printable, except `keep`."""
-    return html.escape("".join(c if c in keep else escaped(c) for c in text))
+    return html.escape("".join(c if c in keep else escape(c) for c in text))

@@ -5,7 +5,7 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 
 from mtfrun.tools.data_viewer.row_view import ImageView, RowView, Tokens, Value
-from mtfrun.untrusted import escaped
+from mtfrun.untrusted import escape
 
 # Limits without tokens: segments shown of a feature, lines shown of a segment.
 _MOST_SEGMENTS, _MOST_LINES = 3, 3
@@ -72,7 +72,7 @@ def describe_image(image: ImageView) -> str:
 
 def describe_value(value: Value) -> str:
     """Returns "labels: 3 (cat)"."""
-    return f"{value.name}: {escaped(value.text)}"
+    return f"{value.name}: {escape(value.text)}"
 
 
 def columns_of(text: str) -> int:
@@ -93,7 +93,7 @@ def _columns_of_character(character: str) -> int:
 def _segment_lines(part: Tokens, width: int, *, has_tokens: bool) -> Iterator[str]:
     indent = 2 * _INDENT
     yield indent + describe_segment(part)
-    lines = list(_wrap(escaped(part.text()), width - len(indent) - 2))
+    lines = list(_wrap(escape(part.text()), width - len(indent) - 2))
     for line in lines if has_tokens else lines[:_MOST_LINES]:
         yield f"{indent}| {line}"
     if has_tokens:
@@ -118,7 +118,7 @@ def _wrap(text: str, width: int) -> Iterator[str]:
 
 def _cells(part: Tokens, i: int) -> list[str]:
     # An open box for a space, which would not be seen.
-    text = escaped(part.texts[i]).replace(" ", "\u2423")
+    text = escape(part.texts[i]).replace(" ", "\u2423")
     cells = [text, str(part.ids[i]), str(part.positions[i])]
     if part.weights is not None and _differ(part):
         cells.append(f"{part.weights[i]:g}")

@@ -59,7 +59,7 @@ def largest_that_can_be_built(
             smaller = dataclasses.replace(smaller, name=name)
             _parse(settings.with_mesh(smaller))
             try:
-                config.configured(Training, *build())
+                config.build(Training, *build())
             except InputError as error:
                 reason = one_line(error)
             else:

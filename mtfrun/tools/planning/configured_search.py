@@ -197,7 +197,7 @@ class _Settings:
         self._parse(self.bindings(candidate))
         with mtf.planned_meshes():
             experiment, evaluation = build()
-            return config.configured(Training, experiment, evaluation)
+            return config.build(Training, experiment, evaluation)
 
     def bindings(self, candidate: Candidate) -> list[str]:
         """Returns the values of flags --gin_param that set up a candidate."""

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TextIO
 from tqdm import tqdm
 
 from mtfrun.display.formats import number_text, shorten_cell
-from mtfrun.display.quiet import quiet_import
+from mtfrun.display.streams import quiet_import
 from mtfrun.errors import InputError
 from mtfrun.processes.gpus import gpus_of_process
 from mtfrun.processes.supervisor import forward_signals, last_error, start_child

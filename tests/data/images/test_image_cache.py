@@ -20,7 +20,7 @@ from mtfrun.data.images import (
 )
 from mtfrun.data.images.image_cache import EncodedCache, PixelCache
 from mtfrun.data.images.image_source import ImageExample
-from mtfrun.display.progress import bar as progress_bar
+from mtfrun.display import progress
 from tests.data.images.photos import save_folders
 
 NAMES = ("a", "b")
@@ -191,8 +191,8 @@ def test_progress_is_told(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(image_cache, "_IMAGES_PER_REPORT", 125)
-    monkeypatch.setattr(progress_bar, "LINE_SECS", 0.0)
-    monkeypatch.setattr(progress_bar, "_SHARE_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr(progress, "LINE_SECS", 0.0)
+    monkeypatch.setattr(progress, "_SHARE_BETWEEN_LINES", 0.0)
     open_cache(PixelCache, TfdsImages("digits"), "test", str(tmp_path))
     *lines, last = capsys.readouterr().err.splitlines()
     assert lines == [f"caching digits test: 0.0 MB, {n} images" for n in (125, 250, 375)]

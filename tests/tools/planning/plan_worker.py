@@ -50,7 +50,7 @@ def main(folder: str, *arguments: str) -> None:
 def _planned(folder: str, meshes: contextlib.AbstractContextManager[None]) -> dict[str, Any]:
     with meshes:
         experiment, evaluation = build()
-        one = config.configured(Training, experiment, evaluation)
+        one = config.build(Training, experiment, evaluation)
     plan = plan_training(one, folder)
     values = as_json(one, plan, Resources()) | {"operations": _operations(plan)}
     # The second program of a process has more scalar constants, see `engine.spare_counters`.
@@ -70,7 +70,7 @@ def _operations(plan: Plan) -> list[Any]:
 def _measured(folder: str) -> dict[str, int]:
     """Returns the peak that is planned for all devices, and that of the process."""
     experiment, evaluation = build()
-    one = config.configured(Training, experiment, evaluation)
+    one = config.build(Training, experiment, evaluation)
     plan = plan_training(one, folder)
     steps = training.train_steps_function(
         one.state, microbatches=one.options.microbatches, clip_norm=one.options.clip_norm

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from mtfrun.cli.command import Command
 from mtfrun.cli.commands.checkpoints.flags import add_checkpoint, add_match, check_run
 from mtfrun.display.formats import bytes_text, number_text, time_text
-from mtfrun.display.quiet import quiet_import
-from mtfrun.display.streams import print_lines
+from mtfrun.display.streams import print_lines, quiet_import
 from mtfrun.display.table import table_lines, terminal_columns
 from mtfrun.errors import InputError
 

@@ -119,9 +119,9 @@ def _has(target: Any, parameter: str) -> bool:
 
 
 def _targets_by_name() -> dict[str, Any]:
-    from mtfrun.configuration.published import is_configurable, published
+    from mtfrun.configuration.published import is_configurable, load_published
 
-    return {name: target for name, target in published().items() if is_configurable(target)}
+    return {name: target for name, target in load_published().items() if is_configurable(target)}
 
 
 def _shipped_bindings() -> list[Binding]:

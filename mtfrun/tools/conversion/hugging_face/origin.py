@@ -30,7 +30,7 @@ from mtfrun.tools.conversion.hugging_face.folder import CONFIG, INDEX, Folder
 from mtfrun.tools.conversion.hugging_face.safetensors_file import DTYPES, file_content
 from mtfrun.tools.conversion.hugging_face.tensor_table import TensorTable
 from mtfrun.tools.conversion.hugging_face.tokenizer import TOKENIZER_CONFIG
-from mtfrun.untrusted import escaped, is_directory, is_plain_name
+from mtfrun.untrusted import escape, is_directory, is_plain_name
 
 FORMAT = "huggingface"
 """The format in import.json."""
@@ -96,7 +96,7 @@ def origin_of(
             **{name: folder.bytes_of(name) for name in MODEL_FILES if folder.has(name)},
         },
         {name: t.read() for name, t in folder.tensors.items() if table.is_kept(name)},
-        path=escaped(str(folder.path)),
+        path=escape(str(folder.path)),
     )
 
 

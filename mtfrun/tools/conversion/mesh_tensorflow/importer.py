@@ -27,7 +27,7 @@ from mtfrun.tools.conversion.mesh_tensorflow.model import SourceModel, read_mode
 from mtfrun.tools.conversion.mesh_tensorflow.optimizers import write_optimizer
 from mtfrun.tools.conversion.mesh_tensorflow.program import PROGRAM_DEFAULTS
 from mtfrun.tools.conversion.mesh_tensorflow.schedules import write_schedule
-from mtfrun.untrusted import escaped, is_directory, is_regular
+from mtfrun.untrusted import escape, is_directory, is_regular
 
 # The original trains on so many tokens, of the longest feature, unless it is told otherwise.
 _TRAIN_TOKENS = 2**36
@@ -64,7 +64,7 @@ class MeshTensorFlowImporter:
             step=0 if checkpoint is None else checkpoint.step,
             record={
                 "format": "mesh_tensorflow",
-                "from": escaped(str(path)),
+                "from": escape(str(path)),
                 "bindings": _lists(account),
             },
             notes=_notes(account),

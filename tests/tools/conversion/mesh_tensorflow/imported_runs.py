@@ -42,7 +42,7 @@ def restore(run: RunDirectory, **macros: str) -> Training:
     flags = [(f"--gin.{name}", f"{name} = {value!r}") for name, value in macros.items()]
     config.parse([run.config_path], flags, roots=ROOTS, allowed_imports=[])
     experiment, evaluation = build()
-    training = config.configured(Training, experiment, evaluation)
+    training = config.build(Training, experiment, evaluation)
     training.state.initialize()
     run.checkpoints().restore(None, training.state.storage())
     return training

@@ -5,18 +5,24 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from mtfrun.display.pictures.canvas import (
+    HEIGHT,
+    MONO,
     PALETTE,
+    SEQUENTIAL,
     TEXT,
     WIDTH,
     as_pixels,
     draw_box,
+    draw_text,
     new_figure,
     pixel_axes,
+    placed_axes,
     plain,
     points,
+    shorten,
 )
 
-_MARGIN, _TOP = 10, 4
+_MARGIN, _LEGEND_TOP = 10, 4
 # Pixels of a character, the least width of a box, its height, and the height of a number below it.
 _CHARACTER, _LEAST_BOX, _BOX, _NUMBER = 7.2, 17, 17, 12
 _SPACE, _TITLE = 2, 18
@@ -38,35 +44,29 @@ def token_experts(
     layer_height = _TITLE + lines * line_height
     legend_rows = -(-num_experts // _LEGEND_COLUMNS)
     colours = _colours(num_experts)
-    height = _TOP + legend_rows * _LEGEND_LINE + len(experts) * layer_height + _SPACE
+    height = _LEGEND_TOP + legend_rows * _LEGEND_LINE + len(experts) * layer_height + _SPACE
     figure = new_figure(WIDTH, height)
     axes = pixel_axes(figure)
-    axes.text(_MARGIN, _TOP + 11, "first expert", fontsize=points(11), color=TEXT)
+    draw_text(axes, _MARGIN, _LEGEND_TOP + 11, "first expert", 11)
     step = (WIDTH - _LEGEND_LEFT - _MARGIN) / _LEGEND_COLUMNS
     for expert in range(num_experts):
         x = _LEGEND_LEFT + expert % _LEGEND_COLUMNS * step
-        y = _TOP + expert // _LEGEND_COLUMNS * _LEGEND_LINE
+        y = _LEGEND_TOP + expert // _LEGEND_COLUMNS * _LEGEND_LINE
         draw_box(axes, (x, y, 14, 14), colours[expert])
-        axes.text(x + 18, y + 11, str(expert), fontsize=points(11), color=TEXT)
-    top = _TOP + legend_rows * _LEGEND_LINE
+        draw_text(axes, x + 18, y + 11, str(expert), 11)
+    top = _LEGEND_TOP + legend_rows * _LEGEND_LINE
     for layer, of_tokens in experts.items():
-        axes.text(_MARGIN, top + 13, plain(layer), fontsize=points(12), color=TEXT, weight="bold")
+        draw_text(axes, _MARGIN, top + 13, layer, bold=True)
         top += _TITLE
         for (x, line, width), token, expert in zip(boxes, tokens, of_tokens.tolist(), strict=True):
             y = top + line * line_height
             draw_box(axes, (x, y, width, _BOX), colours[expert] if expert >= 0 else "white")
             middle = x + width / 2
-            axes.text(
-                *(middle, y + 13, plain(token)),
-                ha="center",
-                fontsize=points(12),
-                color="black" if _is_light(colours[expert]) or expert < 0 else "white",
-                family="DejaVu Sans Mono",
-            )
+            colour = "black" if _is_light(colours[expert]) or expert < 0 else "white"
+            draw_text(axes, middle, y + 13, token, centred=True, colour=colour, family=MONO)
             if has_numbers:
                 number = str(expert) if expert >= 0 else "-"
-                below = y + _BOX + 10
-                axes.text(middle, below, number, ha="center", fontsize=points(9), color=TEXT)
+                draw_text(axes, middle, y + _BOX + 10, number, 9, centred=True)
         top += lines * line_height
     return as_pixels(figure)
 
@@ -94,3 +94,46 @@ def _colours(number: int) -> Sequence[str]:
 def _is_light(colour: str) -> bool:
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     return 0.299 * red + 0.587 * green + 0.114 * blue > 130
+
+
+# Bounds of the pixels of a row of the map.
+_LEAST_ROW, _MOST_ROW = 14, 28
+# Pixels of the text above and below the map, and of the legend at the right.
+_TOP, _BOTTOM, _RIGHT = 24, 36, 48
+# Least width of a cell with a number, and of one with its expert's number below it.
+_NUMBERED, _LABELLED = 24, 16
+_MOST_HEIGHT = 1200
+# Loads from here on have one colour.
+_BUSY = 2.0
+
+
+def expert_loads(loads: np.ndarray, layers: Sequence[str]) -> np.ndarray:
+    """Returns a picture uint8 [height, width, 3] of loads [layers, experts]; 1 is a fair share."""
+    rows, experts = loads.shape
+    names = [plain(shorten(name, 20)) for name in layers]
+    left = 14 + round(6.4 * max(map(len, names)))
+    row_height = min(max((HEIGHT - _TOP - _BOTTOM) // rows, _LEAST_ROW), _MOST_ROW)
+    height = min(row_height * rows, _MOST_HEIGHT)
+    figure = new_figure(WIDTH, _TOP + height + _BOTTOM)
+    axes = placed_axes(figure, left, _TOP, WIDTH - left - _RIGHT, height)
+    image = axes.imshow(
+        loads, cmap=SEQUENTIAL, vmin=0.0, vmax=_BUSY, aspect="auto", interpolation="nearest"
+    )
+    small, normal = points(10.5), points(12)
+    axes.set_title("load of experts (1: an equal share)", fontsize=normal, color=TEXT)
+    axes.set_xlabel("expert", fontsize=normal, color=TEXT)
+    cell = (WIDTH - left - _RIGHT) / experts
+    every = max(1, int(np.ceil(_LABELLED / cell)))
+    axes.set_xticks(range(0, experts, every))
+    axes.set_yticks(range(rows), names)
+    axes.tick_params(labelsize=small, colors=TEXT, length=2)
+    if cell >= _NUMBERED and height / rows >= _LEAST_ROW:
+        for (row, column), load in np.ndenumerate(loads):
+            colour = "white" if load < 0.9 else "black"
+            axes.text(
+                column, row, f"{load:.2f}", ha="center", va="center", color=colour, fontsize=small
+            )
+    legend = placed_axes(figure, WIDTH - _RIGHT + 10, _TOP, 12, height)
+    bar = figure.colorbar(image, cax=legend, extend="max", ticks=[0.0, 1.0, 2.0])
+    bar.ax.tick_params(labelsize=small, colors=TEXT, length=2)
+    return as_pixels(figure)

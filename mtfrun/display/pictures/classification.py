@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,7 +12,9 @@ from mtfrun.display.pictures.canvas import (
     WIDTH,
     WRONG,
     as_pixels,
+    draw_text,
     new_figure,
+    pixel_axes,
     placed_axes,
     plain,
     points,
@@ -92,3 +95,49 @@ def _colours(strength: np.ndarray) -> np.ndarray:
     )
     full = np.where(np.eye(len(strength), dtype=bool)[:, :, np.newaxis], right, wrong)
     return np.asarray(1.0 + strength[:, :, np.newaxis] * (full - 1.0))
+
+
+# Two rows are as high as a card.
+_COLUMNS = 6
+# The side of an image, the space between two, and the height of a line, in pixels.
+_IMAGE, _GAP, _LINE = 50, 7, 13
+_GRID_TOP = 23
+_LONGEST_LABEL = 9
+
+
+class LabelledImage(NamedTuple):
+    """`pixels` are uint8 [rows, cols, channels], 1 or 3 channels; `probability` is of `label`."""
+
+    pixels: np.ndarray
+    true_label: str
+    label: str
+    probability: float
+
+
+def image_grid(images: Sequence[LabelledImage]) -> np.ndarray:
+    """Returns a grid uint8 [height, width, 3]; wrong predictions have an orange, thicker frame."""
+    rows = -(-len(images) // _COLUMNS)
+    row_height = _IMAGE + 3 * _LINE + _GAP
+    figure = new_figure(WIDTH, _GRID_TOP + rows * row_height)
+    texts = pixel_axes(figure)
+    right = sum(image.label == image.true_label for image in images)
+    title = f"{right} of {len(images)} right; below: predicted, probability, true"
+    draw_text(texts, _GAP, 15, title, 11)
+    for i, image in enumerate(images):
+        x = _GAP + i % _COLUMNS * (_IMAGE + _GAP)
+        y = _GRID_TOP + i // _COLUMNS * row_height
+        is_right = image.label == image.true_label
+        colour = RIGHT if is_right else WRONG
+        axes = placed_axes(figure, x, y, _IMAGE, _IMAGE)
+        axes.set_xticks([])
+        axes.set_yticks([])
+        for spine in axes.spines.values():
+            spine.set(color=colour, linewidth=1.5 if is_right else 3.0)
+        shown = np.repeat(image.pixels, 3, axis=2) if image.pixels.shape[2] == 1 else image.pixels
+        axes.imshow(shown, interpolation="nearest" if max(shown.shape) < _IMAGE else "antialiased")
+        label, true = (shorten(s, _LONGEST_LABEL) for s in (image.label, image.true_label))
+        lines = ((label, colour), (f"{100 * image.probability:.0f} %", colour), (true, TEXT))
+        for line, (text, of_text) in enumerate(lines, 1):
+            place = (x + _IMAGE / 2, y + _IMAGE + line * _LINE - 1)
+            draw_text(texts, *place, text, 10, centred=True, colour=of_text)
+    return as_pixels(figure)

@@ -1,17 +1,33 @@
+"""Progress of a program: lines, colours, bars, elapsed times."""
+
 from __future__ import annotations
 
+import contextlib
+import logging
+import os
+import re
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from io import RawIOBase
 from types import TracebackType
-from typing import TextIO
+from typing import Literal, TextIO
 
 from tqdm import tqdm
 
 from mtfrun import processes
 from mtfrun.display.formats import duration_text
-from mtfrun.display.progress.lines import note
-from mtfrun.display.progress.screen import is_terminal, terminal_size
+from mtfrun.untrusted import escape
+
+Style = Literal["bold", "dim", "red", "yellow", "green"]
+
+# Parameters of "Select Graphic Rendition", ECMA-48, section 8.3.117.
+_CODES: dict[Style, int] = {"bold": 1, "dim": 2, "red": 31, "green": 32, "yellow": 33}
+_DEFAULT_SIZE = os.terminal_size((80, 24))
+
+_STYLE = re.compile(r"\x1b\[[0-9]*m")
+_logs: list[RawIOBase] = []
 
 # Seconds of work before a bar appears: shorter work needs none.
 _BAR_DELAY_SECS = 1.0
@@ -28,8 +44,100 @@ _MOST_COLUMNS, _FREE_COLUMNS = 100, 4
 # With fewer columns there is no space for amounts and a bar.
 _LEAST_COLUMNS = 60
 
+# Seconds between two changes of an elapsed time.
+_TICK_SECS = 0.5
+
 # From the outermost to the innermost that is being done.
 _present: list[Work] = []
+
+
+def is_terminal(stream: TextIO | None = None) -> bool:
+    """Returns whether lines of a stream (default stderr) can be overwritten: not if TERM=dumb."""
+    stream = sys.stderr if stream is None else stream
+    return stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def apply_style(text: str, style: Style, stream: TextIO | None = None) -> str:
+    """Leaves the text plain if a stream (default stderr) has no colours, https://no-color.org."""
+    if not is_terminal(stream) or os.environ.get("NO_COLOR"):
+        return text
+    return f"\x1b[{_CODES[style]}m{text}\x1b[0m"
+
+
+def terminal_size(stream: TextIO | None = None) -> os.terminal_size:
+    stream = sys.stderr if stream is None else stream
+    try:
+        return os.get_terminal_size(stream.fileno())
+    except (OSError, ValueError):  # ValueError: it was closed
+        return _DEFAULT_SIZE
+
+
+@contextlib.contextmanager
+def log_to(file: RawIOBase) -> Iterator[None]:
+    """Writes the lines of `note` and `print_line` also to a file, with times, in every process.
+
+    Lines that cannot be written are dropped: a file without a buffer does not retry them.
+    """
+    _logs.append(file)
+    try:
+        yield
+    finally:
+        _logs.remove(file)
+
+
+def log(text: str) -> None:
+    """Writes a line, or several, only to the files of `log_to`."""
+    now = time.strftime("%Y-%m-%d %H:%M:%S")
+    lines = "".join(f"{now}  {line}\n" for line in _STYLE.sub("", text).splitlines())
+    for file in _logs:
+        with contextlib.suppress(OSError):
+            file.write(lines.encode("utf-8", "backslashreplace"))
+
+
+def note(text: str, stream: TextIO | None = None) -> None:
+    """Prints a line above all bars; of several processes only the first one does."""
+    if processes.is_first():
+        print_line(text, stream)
+    else:
+        log(text)
+
+
+def print_line(text: str, stream: TextIO | None = None) -> None:
+    log(text)
+    stream = sys.stderr if stream is None else stream
+    if stream is None:  # a closed standard error, where print() does nothing either
+        return
+    tqdm.write(text, file=stream)
+    stream.flush()
+
+
+def warning(text: str) -> str:
+    return f"{apply_style('mtfrun: warning:', 'yellow')} {text}"
+
+
+def error(text: str) -> str:
+    return f"{apply_style('mtfrun: error:', 'red')} {text}"
+
+
+@contextlib.contextmanager
+def warnings_as_lines() -> Iterator[None]:
+    """Without a handler absl would install one whose lines begin with "WARNING:absl:"."""
+    handler = _Lines(logging.WARNING)
+    root = logging.getLogger()
+    root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+
+
+class _Lines(logging.Handler):
+    """Prints records to the current `sys.stderr`."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = escape(" ".join(record.getMessage().split()))
+        kind = error if record.levelno >= logging.ERROR else warning
+        print_line(kind(text))
 
 
 def present_work() -> str | None:
@@ -157,3 +265,53 @@ class Work:
             return ""
         secs = (now - self._start) / done * (self._total - self.done)
         return f"  eta {duration_text(secs)}"
+
+
+@contextlib.contextmanager
+def waiting(
+    text: str,
+    finished: str | None = None,
+    *,
+    stream: TextIO | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[None]:
+    """Shows a line with the elapsed time on a terminal; in the first of several processes only.
+
+    `finished` is printed at the end, with the seconds; in a pipe `text` is then printed first.
+    """
+    stream = stream or sys.stderr
+    if not processes.is_first() or stream is None:
+        yield
+        return
+    start = clock()
+    with contextlib.ExitStack() as stack:
+        if is_terminal(stream):
+            stack.enter_context(_ticking(text, stream, lambda: clock() - start))
+        elif finished is not None:
+            note(text, stream)
+        yield
+    if finished is not None:
+        note(f"{finished} in {clock() - start:.0f} s", stream)
+
+
+@contextlib.contextmanager
+def _ticking(text: str, stream: TextIO, elapsed: Callable[[], float]) -> Iterator[None]:
+    ended = threading.Event()
+
+    def line() -> str:
+        return apply_style(f"{text} ... {duration_text(elapsed())}", "dim", stream)
+
+    def tick(bar: tqdm[object]) -> None:
+        while not ended.wait(_TICK_SECS):
+            bar.set_description_str(line())
+
+    with tqdm(
+        desc=line(), bar_format="{desc}", file=stream, leave=False, dynamic_ncols=True
+    ) as bar:
+        thread = threading.Thread(target=tick, args=[bar], daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
