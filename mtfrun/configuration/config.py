@@ -20,14 +20,11 @@ from mtfrun.configuration.gin_values import (
     Reference,
     bind_functions,
     replace_macros,
+    value_text,
     with_reference_texts,
 )
-from mtfrun.configuration.gin_values import (
-    override as override_statement,
-)
 from mtfrun.configuration.published import module_names, public_names, shown_name
-from mtfrun.configuration.run_files import CONFIG as RUN_CONFIG
-from mtfrun.configuration.run_files import relocations
+from mtfrun.configuration.run_files import CONFIG, relocations
 from mtfrun.configuration.spelling import better_binding
 from mtfrun.configuration.statements import (
     Binding,
@@ -141,7 +138,7 @@ def check_statements(
 
 def _relocate(statements: Statements, files: Sequence[str]) -> None:
     sources = [statements.sources[name].path for name in files]
-    runs = {short_path(path): path.absolute().parent for path in sources if path.name == RUN_CONFIG}
+    runs = {short_path(path): path.absolute().parent for path in sources if path.name == CONFIG}
     functions = relocations(statements.bindings, runs)
     last = {
         (binding.scope, target_of(binding.selector), binding.parameter): number
@@ -211,7 +208,7 @@ def override(cls: type, **arguments: object) -> None:
     """Sets arguments of a class of mtfrun without the checks of `parse`."""
     target = shown_name(cls)
     module = target.partition(".")[0]
-    lines = [override_statement(f"{target}.{name}", value) for name, value in arguments.items()]
+    lines = [f"{target}.{name} = {value_text(value)}" for name, value in arguments.items()]
     with gin.unlock_config():
         gin.parse_config(
             f"from __gin__ import dynamic_registration\nfrom mtfrun import {module}\n"

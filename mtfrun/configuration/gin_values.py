@@ -153,22 +153,16 @@ def parse_gin(text: Any, source: str) -> tuple[list[Any], list[tuple[int, Refere
         raise ConfigError(f"{source}:{line}: {message} (is a bracket left open?)") from None
 
 
-def check_size(value: Any, place: str) -> None:
+def check_size(value: Any, place: str, depth: int = 0) -> None:
     """Raises ConfigError where a value is nested too deeply or holds too large an integer."""
-    items = [value]
-    for _ in range(_MAX_DEPTH):
-        if not items:
-            return
-        for item in items:
-            if isinstance(item, int) and item not in _INTEGERS:
-                # Python refuses to write more than 4300 digits in decimals, for their time.
-                digits = str(item) if item.bit_length() < 10_000 else hex(item)
-                raise ConfigError(
-                    f"{place}: an integer does not fit 64 bits: {shorten_flag(digits)}"
-                )
-        items = [part for item in items for part in parts_of(item)]
-    if items:
+    if depth == _MAX_DEPTH:
         raise _too_deep(place)
+    if isinstance(value, int) and value not in _INTEGERS:
+        # Python refuses to write more than 4300 digits in decimals, for their time.
+        digits = str(value) if value.bit_length() < 10_000 else hex(value)
+        raise ConfigError(f"{place}: an integer does not fit 64 bits: {shorten_flag(digits)}")
+    for part in parts_of(value):
+        check_size(part, place, depth + 1)
 
 
 def shorten_flag(flag: str) -> str:

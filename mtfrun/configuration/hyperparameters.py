@@ -33,26 +33,16 @@ _EVALUATION = "experiment.Evaluation"
 
 # The parameters that change no number of a training but by rounding. Every other one does, unless
 # it belongs to a class that only these refer to.
-NEUTRAL: Mapping[str, frozenset[str]] = {
-    "experiment.Experiment": frozenset(
-        {"inference", "outer_batch", "use_averages", "init_checkpoint"}
-    ),
-    "experiment.Training": frozenset({"actions", "evaluate_every_steps"}),
-    "mtf.DeviceSettings": frozenset({"deterministic", "memory_growth"}),
-    "mtf.Mesh": frozenset({"devices", "layout", "shape"}),
-    "training.TrainOptions": frozenset(
-        {
-            "checkpoints",
-            "iterations_per_loop",
-            "jit_compile",
-            "log_every_steps",
-            "on_nan",
-            "profile",
-            "secs_per_loop",
-            "train_steps",
-        }
-    ),
-    "transformer.Stack": frozenset({"rematerialise", "scan_blocks"}),
+NEUTRAL: Mapping[str, set[str]] = {
+    "experiment.Experiment": {"inference", "outer_batch", "use_averages", "init_checkpoint"},
+    "experiment.Training": {"actions", "evaluate_every_steps"},
+    "mtf.DeviceSettings": {"deterministic", "memory_growth"},
+    "mtf.Mesh": {"devices", "layout", "shape"},
+    "training.TrainOptions": {
+        *("checkpoints", "iterations_per_loop", "jit_compile", "log_every_steps", "on_nan"),
+        *("profile", "secs_per_loop", "train_steps"),
+    },
+    "transformer.Stack": {"rematerialise", "scan_blocks"},
 }
 
 

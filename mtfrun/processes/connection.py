@@ -143,10 +143,6 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def encode(message: Message) -> bytes:
-    return json.dumps(message).encode() + b"\n"
-
-
 def decode(line: bytes) -> Message:
     try:
         message: Any = json.loads(line)
@@ -210,7 +206,7 @@ class Connection:
 
     def send(self, message: Message) -> None:
         """The receiving thread, not this method, reports a broken connection."""
-        line = encode(message)
+        line = json.dumps(message).encode() + b"\n"
         with contextlib.suppress(OSError), self._sending:
             self._socket.sendall(line)
 

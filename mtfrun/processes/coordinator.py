@@ -186,7 +186,12 @@ class Coordinator(Group):
         with self._state:
             self._over = True
         missing = [i for i in range(1, self.count) if i not in self._workers]
-        line = _have_not_come(missing, self.count, self._timeouts)
+        subject, verb = ("process", "has") if len(missing) == 1 else ("processes", "have")
+        line = (
+            f"{subject} {', '.join(map(str, missing))} of {self.count} {verb} not come within "
+            f"{self._timeouts.join_secs:g} s: start {self.count} processes, --process_id=0 to "
+            f"{self.count - 1}, with the same --coordinator, which all must reach"
+        )
         self._send_to_all({KIND: END, "cause": line, "index": None})
         for worker in self._workers.values():
             worker.finish()
@@ -250,14 +255,3 @@ class Coordinator(Group):
 
     def _name(self, index: int) -> str:
         return process_name(index, self.count, self._places[index])
-
-
-def _have_not_come(missing: list[int], count: int, timeouts: Timeouts) -> str:
-    numbers = ", ".join(map(str, missing))
-    subject = f"process {numbers}" if len(missing) == 1 else f"processes {numbers}"
-    verb = "has" if len(missing) == 1 else "have"
-    return (
-        f"{subject} of {count} {verb} not come within {timeouts.join_secs:g} s: start "
-        f"{count} processes, --process_id=0 to {count - 1}, with the same --coordinator, which all "
-        "must reach"
-    )

@@ -1,8 +1,7 @@
-"""The processes of a run, seen from one of them: alone, or connected to the first one."""
+"""The processes of a run, seen from one that is alone, or connected to the first one."""
 
 from __future__ import annotations
 
-import abc
 import json
 import os
 import socket
@@ -30,18 +29,19 @@ class DisagreementError(ProcessesError):
     """Two processes have asked for different things at the same time: their programs differ."""
 
 
-class Group(abc.ABC):
-    """The processes of a run, seen from process `index` (from 0), which all reach at `host`."""
+class Group:
+    """The processes of a run, seen from process `index` (from 0), which all reach at `host`.
 
-    count: int
-    index: int
-    host: str
+    This class is a process alone; the others override all methods.
+    """
 
-    @abc.abstractmethod
+    count, index, host = 1, 0, "localhost"
+
     def gather(self, name: str, value: Any) -> list[Any]:
         """Collective: returns all JSON values in order; DisagreementError if names differ."""
+        del name
+        return [as_json(value)]
 
-    @abc.abstractmethod
     def fail(self, line: str, *, may_follow: bool) -> bool:
         """Announces that this process ends with an error; all other processes end too.
 
@@ -49,25 +49,11 @@ class Group(abc.ABC):
         a loss would have been noticed, which ends this process. Returns whether to print the error:
         False if all processes have the same one, and this is not the first process.
         """
-
-    @abc.abstractmethod
-    def leave(self) -> None:
-        """Waits until all processes leave; then none misses another."""
-
-
-class Alone(Group):
-    count, index, host = 1, 0, "localhost"
-
-    def gather(self, name: str, value: Any) -> list[Any]:
-        del name
-        return [as_json(value)]
-
-    def fail(self, line: str, *, may_follow: bool) -> bool:
         del line, may_follow
         return True
 
     def leave(self) -> None:
-        pass
+        """Waits until all processes leave; then none misses another."""
 
 
 def as_json(value: Any) -> Any:

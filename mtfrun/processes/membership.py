@@ -16,7 +16,6 @@ from mtfrun.errors import InputError
 from mtfrun.processes.connection import Address, ProcessesError
 from mtfrun.processes.coordinator import Coordinator
 from mtfrun.processes.group import (
-    Alone,
     DisagreementError,
     Group,
     Worker,
@@ -30,7 +29,7 @@ _T = TypeVar("_T")
 
 class _Membership:
     def __init__(self) -> None:
-        self.group: Group = Alone()
+        self.group = Group()
         self.waited_secs = 0.0
         self.monitor = Monitor()
 
@@ -80,7 +79,7 @@ def join(
 def leave() -> None:
     """Waits until all processes call it; then this process is alone again."""
     _OURS.group.leave()
-    _OURS.group = Alone()
+    _OURS.group = Group()
 
 
 def count() -> int:
@@ -176,7 +175,7 @@ def check_same(what: str, settings: Mapping[str, Any], *, identity: str | None =
     # Texts of megabytes are sent only if they differ.
     text = json.dumps(settings, sort_keys=True)
     hashes = gather(hashlib.sha256(text.encode()).hexdigest(), f"hash of the {what}")
-    if all(other == hashes[0] for other in hashes):
+    if _all_equal(hashes):
         return
     values = gather([settings, this_process()], what)
     if not all(isinstance(v, list) and len(v) == 2 and isinstance(v[0], dict) for v in values):

@@ -45,8 +45,10 @@ def enter() -> None:
             (process / "gid_map").write_text(f"{group} {group} 1")
         _interface_flags(_LOOPBACK, _IFF_UP)
     except (OSError, ImportError, AttributeError) as error:  # not Linux, or an old one
+        is_forbidden = getattr(error, "errno", None) in (errno.EPERM, errno.EACCES, errno.ENOSPC)
+        reason = "it forbids network namespaces" if is_forbidden else str(error)
         raise InputError(
-            f"this system does not allow a private network for the processes ({_reason(error)}), "
+            f"this system does not allow a private network for the processes ({reason}), "
             "and whoever reaches the ports of TensorFlow's servers can run code as you: give "
             "`mtfrun launch --trusted_network` if you trust all who reach this machine, or run "
             "one process, without launch"
@@ -69,10 +71,3 @@ def _interface_flags(name: str, added: int = 0) -> int:
             flags |= added
             fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sH14x", name.encode(), flags))
         return flags
-
-
-def _reason(error: Exception) -> str:
-    number = getattr(error, "errno", None)
-    if number in (errno.EPERM, errno.EACCES, errno.ENOSPC):
-        return "it forbids network namespaces"
-    return str(error)

@@ -5,6 +5,8 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
 from mtfrun.display.pictures.canvas import (
     PALETTE,
     WIDTH,
@@ -71,7 +73,8 @@ def mesh_devices(
         draw_text(axes, _MARGIN + 18, y + 12, f"{bar.name}: {bar.num_bytes:,} bytes")
     _write_lines(axes, above, above_top)
     for column in range(columns):
-        place = ", ".join(map(str, _places(column, [mesh[axis] for axis in column_axes]))) or "0"
+        places = np.unravel_index(column, tuple(mesh[axis] for axis in column_axes))
+        place = ", ".join(map(str, places)) or "0"
         if len(column_axes) == 1 and cell > 60:
             place = f"{column_axes[0]} {place}"
         draw_text(axes, _LEFT + column * (cell + _GAP) + cell / 2, top - 6, place, centred=True)
@@ -108,15 +111,6 @@ def _axis_text(axis: str, size: int, layout: Mapping[str, str], *, downwards: bo
 def _unsplit(mesh: Mapping[str, int], layout: Mapping[str, str]) -> list[str]:
     is_split = any(mesh.get(axis, 1) > 1 for axis in layout.values())
     return ["all other dimensions are whole on every device"] if is_split else []
-
-
-def _places(index: int, sizes: Sequence[int]) -> list[int]:
-    """Returns the place of a column along each of its axes."""
-    places = []
-    for size in reversed(sizes):
-        index, place = divmod(index, size)
-        places.append(place)
-    return places[::-1]
 
 
 def _device(
