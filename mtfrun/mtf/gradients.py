@@ -7,8 +7,7 @@ from typing import Any, TypeVar, cast
 
 import tensorflow as tf
 
-from mtfrun.mtf.ops.wrappers import reorder
-from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
+from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor, reorder
 from mtfrun.mtf.variables import Variable
 
 # A tensor or a tuple of tensors.

@@ -10,8 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from mtfrun.errors import InputError
-from mtfrun.mtf.dimension import Dimension
-from mtfrun.mtf.shape import Shape
+from mtfrun.mtf.shape import Dimension, Shape
 
 
 class Initializer(Protocol):

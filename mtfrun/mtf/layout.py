@@ -7,8 +7,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeAlias
 
 from mtfrun.errors import LayoutError
-from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
-from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
+from mtfrun.mtf.shape import (
+    Dimension,
+    DimensionLike,
+    Shape,
+    ShapeLike,
+    convert_to_dimension,
+    convert_to_shape,
+)
 
 SLOTS, WEIGHTS = "slots", "weights"
 """Rules that name no dimension, see `zero`."""

@@ -13,7 +13,6 @@ from mtfrun import processes
 from mtfrun.errors import LayoutError, did_you_mean
 from mtfrun.mtf import engine
 from mtfrun.mtf.devices import DeviceSettings, choose_devices, describe_devices
-from mtfrun.mtf.dimension import Dimension
 from mtfrun.mtf.layout import (
     SLOTS,
     WEIGHTS,
@@ -22,7 +21,7 @@ from mtfrun.mtf.layout import (
     convert_to_layout_rules,
     legal_sizes,
 )
-from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
+from mtfrun.mtf.shape import Dimension, Shape, ShapeLike, convert_to_shape
 
 _DEFAULT_SETTINGS = DeviceSettings()
 _IS_PLANNING = contextvars.ContextVar("is_planning", default=False)

@@ -7,9 +7,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar, cast, overload
 
-from mtfrun.mtf import dimension, shape
-from mtfrun.mtf.dimension import Dimension, DimensionLike
-from mtfrun.mtf.shape import Shape, ShapeLike
+from mtfrun.mtf import shape
+from mtfrun.mtf.shape import Dimension, DimensionLike, Shape, ShapeLike
 
 _Op = TypeVar("_Op", bound=Callable[..., Any])
 
@@ -41,7 +40,7 @@ def convert_to_dimension(d: None) -> None: ...
 def convert_to_dimension(d: DimensionLike) -> Dimension: ...
 def convert_to_dimension(d: DimensionLike | None) -> Dimension | None:
     """Returns the dimension of anything that stands for one, and None of None."""
-    return None if d is None else dimension.convert_to_dimension(d)
+    return None if d is None else shape.convert_to_dimension(d)
 
 
 @overload

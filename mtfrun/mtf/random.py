@@ -18,10 +18,9 @@ import numpy as np
 import tensorflow as tf
 
 from mtfrun.errors import InputError
-from mtfrun.mtf.dimension import Dimension
 from mtfrun.mtf.mesh import Mesh
 from mtfrun.mtf.porting import accept_name
-from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape, union
+from mtfrun.mtf.shape import Dimension, Shape, ShapeLike, convert_to_shape, union
 from mtfrun.mtf.tensor import Tensor, TensorLike, align, as_tensor
 from mtfrun.mtf.transfer import import_tf_tensor
 

@@ -17,10 +17,9 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from mtfrun import processes
-from mtfrun.mtf.dimension import Dimension
 from mtfrun.mtf.flops import forget_on_error
 from mtfrun.mtf.mesh import Mesh
-from mtfrun.mtf.shape import Shape
+from mtfrun.mtf.shape import Dimension, Shape
 from mtfrun.mtf.tensor import Tensor
 from mtfrun.mtf.transfer import to_numpy
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from mtfrun.errors import ShapeError
 from mtfrun.mtf.mesh import Mesh
-from mtfrun.mtf.shape import Shape, ShapeLike, broadcast_shape, convert_to_shape
+from mtfrun.mtf.shape import Dimension, Shape, ShapeLike, broadcast_shape, convert_to_shape
 
 _Method: TypeAlias = "Callable[[Any, Any], Tensor]"
 
@@ -155,3 +155,42 @@ def combine(
     if result.shape != output_shape.to_integer_list:  # a dimension that no operand has
         result = tf.broadcast_to(result, output_shape.to_integer_list)
     return mesh.constrain(result, output_shape)
+
+
+def lay_out(x: Tensor, value: tf.Tensor, shape: ShapeLike) -> Tensor:
+    """Returns `value` as a tensor on x's mesh, laid out by the rules for `shape`."""
+    shape = convert_to_shape(shape)
+    return Tensor(x.mesh, x.mesh.constrain(value, shape), shape)
+
+
+def gather_along(x: Tensor, dim: Dimension) -> tf.Tensor:
+    """Returns x's value, gathered along `dim` where that is split."""
+    if x.mesh.num_splits(dim) == 1:
+        return x.value
+    return x.mesh.constrain(x.value, _unsplit(x.shape, dim))
+
+
+def lay_out_gathered(x: Tensor, value: tf.Tensor, shape: ShapeLike, dim: Dimension) -> Tensor:
+    """Returns `value`, computed with `dim` unsplit on every device, laid out by the rules.
+
+    In two steps: DTensor otherwise lets an operation, or its gradient, compute with `dim` split
+    although it cannot, and fails or gives wrong numbers.
+    """
+    shape = convert_to_shape(shape)
+    if x.mesh.num_splits(dim) > 1:
+        value = x.mesh.constrain(value, _unsplit(shape, dim))
+    return lay_out(x, value, shape)
+
+
+def _unsplit(shape: Shape, dim: Dimension) -> Shape:
+    return Shape(Dimension(f"{d.name}_whole", d.size) if d.name == dim.name else d for d in shape)
+
+
+def reorder(x: TensorLike, shape: Shape) -> Tensor:
+    """Returns x with its dimensions in the order of `shape`, which has the same ones."""
+    x = as_tensor(x)
+    if x.shape == shape:
+        return x
+    if len(shape) != len(x.shape) or any(dim not in x.shape for dim in shape):
+        raise ShapeError(f"{x.shape} cannot be transposed to {shape}: the dimensions differ")
+    return lay_out(x, tf.transpose(x.value, [x.shape.index(dim) for dim in shape]), shape)

@@ -15,11 +15,10 @@ import tensorflow as tf
 
 from mtfrun.errors import InputError, ShapeError
 from mtfrun.mtf import engine
-from mtfrun.mtf.dimension import Dimension
 from mtfrun.mtf.initializers import Initializer, Zeros
 from mtfrun.mtf.mesh import Mesh
 from mtfrun.mtf.porting import accept_name
-from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
+from mtfrun.mtf.shape import Dimension, Shape, ShapeLike, convert_to_shape
 from mtfrun.mtf.tensor import Arithmetic, Tensor, TensorLike, as_tensor
 from mtfrun.mtf.transfer import pack
 from mtfrun.mtf.zero import SLOT_RULES, VARIABLE_RULES, shard_shape

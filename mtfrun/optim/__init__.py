@@ -9,7 +9,6 @@ from mtfrun.optim.clipping import clip_by_global_norm as clip_by_global_norm
 from mtfrun.optim.clipping import global_norm as global_norm
 from mtfrun.optim.clipping import half_squares as half_squares
 from mtfrun.optim.clipping import norm_of as norm_of
-from mtfrun.optim.momentum import Momentum as Momentum
 from mtfrun.optim.optimizer import MissingGradientError as MissingGradientError
 from mtfrun.optim.optimizer import Optimizer as Optimizer
 from mtfrun.optim.optimizer import SlotOptimizer as SlotOptimizer
@@ -23,6 +22,7 @@ from mtfrun.optim.schedules import Shifted as Shifted
 from mtfrun.optim.schedules import SlantedTriangular as SlantedTriangular
 from mtfrun.optim.schedules import TruncatedRsqrt as TruncatedRsqrt
 from mtfrun.optim.schedules import noam as noam
+from mtfrun.optim.sgd import Momentum as Momentum
 from mtfrun.optim.sgd import Sgd as Sgd
 from mtfrun.optim.trainable_variables import PatternError as PatternError
 from mtfrun.optim.trainable_variables import trainable_variables as trainable_variables

@@ -12,8 +12,18 @@ from typing import Any
 
 from mtfrun import mtf
 from mtfrun.optim.optimizer import SlotOptimizer, read_precisely
-from mtfrun.optim.scalar_math import Scalar, maximum, one_minus_power, power, to_float
-from mtfrun.optim.schedules import Constant, Product, Schedule, Shifted, TruncatedRsqrt
+from mtfrun.optim.schedules import (
+    Constant,
+    Product,
+    Scalar,
+    Schedule,
+    Shifted,
+    TruncatedRsqrt,
+    maximum,
+    one_minus_power,
+    power,
+    to_float,
+)
 from mtfrun.optim.trainable_variables import matching_paths
 
 # The dimension over which variables of one shape are stacked.

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from mtfrun import mtf
 from mtfrun.optim.optimizer import SlotOptimizer, read_precisely
-from mtfrun.optim.scalar_math import Scalar, one_minus_power, rsqrt, to_float
-from mtfrun.optim.schedules import Schedule
+from mtfrun.optim.schedules import Scalar, Schedule, one_minus_power, rsqrt, to_float
 from mtfrun.optim.trainable_variables import matching_paths
 
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.checks import POSITIVE, check_range
-from mtfrun.optim.scalar_math import maximum
+from mtfrun.optim.schedules import maximum
 
 
 def half_squares(tensors: Mapping[str, mtf.Tensor]) -> dict[str, mtf.Tensor]:

@@ -13,8 +13,7 @@ import tensorflow as tf
 from tensorflow.experimental import dtensor
 
 from mtfrun import mtf
-from mtfrun.mtf import devices
-from mtfrun.mtf.engine import start
+from mtfrun.mtf import devices, engine
 from tests.cli.command import ROOT
 
 
@@ -40,26 +39,26 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Gpus]:
     monkeypatch.setattr(experimental, "get_memory_growth", pretended.growth.__getitem__)
     monkeypatch.setattr(experimental, "set_memory_growth", pretended.growth.__setitem__)
     monkeypatch.setattr(dtensor, "initialize_accelerator_system", pretended.started.append)
-    monkeypatch.setattr(start._Started, "accelerators", None)
-    monkeypatch.delenv(start.NCCL, raising=False)
+    monkeypatch.setattr(engine._Started, "accelerators", None)
+    monkeypatch.delenv(engine.NCCL, raising=False)
     yield pretended
-    os.environ.pop(start.NCCL, None)
+    os.environ.pop(engine.NCCL, None)
 
 
 def test_several_gpus_are_started_once_and_use_nccl(gpus: _Gpus) -> None:
     for _ in range(2):
         assert devices.choose_devices(mtf.convert_to_shape("data:2"), None) == ["GPU:0", "GPU:1"]
     assert gpus.started == ["GPU"]
-    assert os.environ[start.NCCL] == "1"
+    assert os.environ[engine.NCCL] == "1"
 
 
 def test_the_users_environment_decides_about_nccl(
     gpus: _Gpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(start.NCCL, "0")
+    monkeypatch.setenv(engine.NCCL, "0")
     devices.choose_devices(mtf.convert_to_shape("data:2"), None)
     assert gpus.started == ["GPU"]
-    assert os.environ[start.NCCL] == "0"
+    assert os.environ[engine.NCCL] == "0"
 
 
 def test_one_gpu_and_cpus_need_no_start(gpus: _Gpus) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mtfrun import mtf
-from mtfrun.mtf.ops.indexing.top_k import BLOCK, BLOCKS_FOR_EACH, fits_blocks
+from mtfrun.mtf.ops.top_k import BLOCK, BLOCKS_FOR_EACH, fits_blocks
 from tests.layouts import ONE_DEVICE, assert_close
 
 ROWS, SIZE = 6, 4 * BLOCK * BLOCKS_FOR_EACH

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from mtfrun import mtf, optim
+from mtfrun.optim.schedules import one_minus_power
 from tests.case_tables import exported, require_a_case_of_each
 from tests.layouts import LAYOUTS, ONE_DEVICE, assert_close
 from tests.optim.public_names import is_schedule
@@ -147,3 +148,12 @@ def _number(value: float | mtf.Tensor) -> float:
     """Returns a schedule's value in Python, which must be a float."""
     assert isinstance(value, float)
     return value
+
+
+@pytest.mark.parametrize("base", [0.5, 0.9, 0.999, 0.999999])
+@pytest.mark.parametrize("exponent", [1, 2, 1000, 1_000_000])
+def test_one_minus_power_does_not_cancel(base: float, exponent: int) -> None:
+    exact = -np.expm1(exponent * np.log(base))
+    tensor = mtf.import_tf_tensor(mtf.Mesh(ONE_DEVICE), np.float32(exponent), [])
+    assert_close(np.array(one_minus_power(base, exponent)), exact, 1e-12)
+    assert_close(mtf.to_numpy(one_minus_power(base, tensor)), exact, 1e-6)

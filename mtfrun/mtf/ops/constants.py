@@ -7,12 +7,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from mtfrun.mtf.dimension import DimensionLike, convert_to_dimension
 from mtfrun.mtf.mesh import Mesh
-from mtfrun.mtf.ops.wrappers import lay_out
 from mtfrun.mtf.porting import accept_name
-from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
-from mtfrun.mtf.tensor import Tensor, TensorLike, align, as_tensor
+from mtfrun.mtf.shape import DimensionLike, Shape, ShapeLike, convert_to_dimension, convert_to_shape
+from mtfrun.mtf.tensor import Tensor, TensorLike, align, as_tensor, lay_out
 from mtfrun.mtf.transfer import import_tf_tensor
 
 

@@ -8,14 +8,20 @@ from collections.abc import Iterable, Sequence
 import tensorflow as tf
 
 from mtfrun.errors import ShapeError
-from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
 from mtfrun.mtf.flops import add_product
 from mtfrun.mtf.ops.reductions import reduce_sum
 from mtfrun.mtf.ops.structure import reshape, transpose
-from mtfrun.mtf.ops.wrappers import lay_out
 from mtfrun.mtf.porting import accept_name
-from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape, union
-from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
+from mtfrun.mtf.shape import (
+    Dimension,
+    DimensionLike,
+    Shape,
+    ShapeLike,
+    convert_to_dimension,
+    convert_to_shape,
+    union,
+)
+from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor, lay_out
 
 
 @accept_name

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
 from mtfrun.mtf.gradients import custom_gradient
 from mtfrun.mtf.ops.constants import one_hot, range
 from mtfrun.mtf.ops.elementwise import exp, log
-from mtfrun.mtf.ops.indexing.gather import gather
+from mtfrun.mtf.ops.indexing import gather
 from mtfrun.mtf.ops.reductions import reduce_max, reduce_sum, softmax
 from mtfrun.mtf.ops.structure import reshape
-from mtfrun.mtf.ops.wrappers import reorder
-from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
+from mtfrun.mtf.shape import Dimension, DimensionLike, convert_to_dimension
+from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor, reorder
 
 
 class CrossEntropy(NamedTuple):

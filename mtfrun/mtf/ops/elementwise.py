@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import tensorflow as tf
 
-from mtfrun.mtf.ops.wrappers import unary
 from mtfrun.mtf.porting import accept_name
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 
@@ -179,3 +180,9 @@ def is_finite(x: TensorLike) -> Tensor:
 def stop_gradient(x: TensorLike) -> Tensor:
     """Returns x, through which no gradient flows."""
     return unary(tf.stop_gradient, x)
+
+
+def unary(tf_fn: Callable[[tf.Tensor], tf.Tensor], x: TensorLike) -> Tensor:
+    """Returns an element-wise function of one tensor; the layout does not change."""
+    x = as_tensor(x)
+    return Tensor(x.mesh, tf_fn(x.value), x.shape)

@@ -8,7 +8,6 @@ import tensorflow as tf
 from tensorflow.compiler.tf2xla.python import xla
 
 from mtfrun.errors import ShapeError
-from mtfrun.mtf.dimension import Dimension
 from mtfrun.mtf.flops import add_product, count_flops
 from mtfrun.mtf.function import is_traced_for_xla
 from mtfrun.mtf.gradients import custom_gradient
@@ -16,9 +15,8 @@ from mtfrun.mtf.ops.constants import one_hot, range
 from mtfrun.mtf.ops.contraction import einsum
 from mtfrun.mtf.ops.elementwise import to_int32
 from mtfrun.mtf.ops.reductions import cumsum, reduce_sum
-from mtfrun.mtf.ops.wrappers import reorder
-from mtfrun.mtf.shape import Shape
-from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
+from mtfrun.mtf.shape import Dimension, Shape
+from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor, reorder
 
 # The most rows that XLA's form multiplies at once: it computes up to one such tile too much for
 # every matrix, and reads a matrix once for every tile.

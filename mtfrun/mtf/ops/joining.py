@@ -8,16 +8,17 @@ import tensorflow as tf
 
 from mtfrun.errors import ShapeError
 from mtfrun.mtf import engine
-from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
-from mtfrun.mtf.ops.wrappers import (
+from mtfrun.mtf.porting import accept_name
+from mtfrun.mtf.shape import Dimension, DimensionLike, Shape, convert_to_dimension
+from mtfrun.mtf.tensor import (
+    Tensor,
+    TensorLike,
+    as_tensor,
     gather_along,
     lay_out,
     lay_out_gathered,
     reorder,
 )
-from mtfrun.mtf.porting import accept_name
-from mtfrun.mtf.shape import Shape
-from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 
 
 @accept_name

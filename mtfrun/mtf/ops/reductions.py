@@ -10,21 +10,22 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
-from mtfrun.errors import InputError
-from mtfrun.mtf.dimension import DimensionLike, convert_to_dimension
+from mtfrun.errors import InputError, ShapeError
 from mtfrun.mtf.function import is_traced_for_xla
 from mtfrun.mtf.ops.binary import add, maximum, minimum
 from mtfrun.mtf.ops.elementwise import exp, log, stop_gradient
 from mtfrun.mtf.ops.joining import stack
-from mtfrun.mtf.ops.wrappers import (
-    apply_along,
-    gather_along,
-    lay_out_gathered,
-    reduction,
-)
 from mtfrun.mtf.porting import accept_name
-from mtfrun.mtf.shape import Shape, ShapeLike
-from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
+from mtfrun.mtf.shape import DimensionLike, Shape, ShapeLike, convert_to_dimension, convert_to_shape
+from mtfrun.mtf.tensor import (
+    Tensor,
+    TensorLike,
+    as_tensor,
+    gather_along,
+    lay_out,
+    lay_out_gathered,
+    reorder,
+)
 
 # oneDNN's softmax, which TensorFlow calls on CPU, aborts for tensors of a higher rank.
 _ONEDNN_SOFTMAX_MAX_RANK = 5
@@ -219,3 +220,37 @@ def cumsum(x: TensorLike, dim: DimensionLike, exclusive: bool = False) -> Tensor
     dim = convert_to_dimension(dim)
     value = tf.cumsum(gather_along(x, dim), x.shape.index(dim), exclusive=exclusive)
     return lay_out_gathered(x, value, x.shape, dim)
+
+
+def reduction(
+    tf_fn: Callable[..., tf.Tensor],
+    x: TensorLike,
+    output_shape: ShapeLike | None = None,
+    reduced_dim: DimensionLike | None = None,
+) -> Tensor:
+    """Returns tf_fn(value, axes) over `reduced_dim`, or over what `output_shape` lacks."""
+    x = as_tensor(x)
+    if reduced_dim is None:
+        shape = convert_to_shape(output_shape if output_shape is not None else ())
+        for dim in shape:
+            x.shape.index(dim)
+    elif output_shape is not None:
+        raise ShapeError("give output_shape or reduced_dim, not both")
+    else:
+        dim = convert_to_dimension(reduced_dim)
+        x.shape.index(dim)
+        shape = x.shape - dim
+    axes = [axis for axis, dim in enumerate(x.shape) if dim not in shape]
+    if not axes:
+        return reorder(x, shape)
+    in_order = Shape(dim for dim in x.shape if dim in shape)
+    return reorder(lay_out(x, tf_fn(x.value, axes), in_order), shape)
+
+
+def apply_along(
+    tf_fn: Callable[[tf.Tensor, int], tf.Tensor], x: TensorLike, dim: DimensionLike
+) -> Tensor:
+    """Returns tf_fn(value, axis): a function along one dimension that keeps the shape."""
+    x = as_tensor(x)
+    axis = x.shape.index(convert_to_dimension(dim))
+    return lay_out(x, tf_fn(x.value, axis), x.shape)

@@ -8,14 +8,13 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from mtfrun.errors import ShapeError
-from mtfrun.mtf.dimension import Dimension
 from mtfrun.mtf.ops.binary import equal, where
 from mtfrun.mtf.ops.constants import constant, ones, range, zeros
 from mtfrun.mtf.ops.elementwise import cast, stop_gradient
 from mtfrun.mtf.ops.joining import reduce_first
 from mtfrun.mtf.ops.structure import anonymize, replace_dimensions
 from mtfrun.mtf.reports import Place, Report, deliver, with_values
-from mtfrun.mtf.shape import Shape
+from mtfrun.mtf.shape import Dimension, Shape
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 
 _SUMMARIZED = 3  # entries of a tensor, as in tf.Print

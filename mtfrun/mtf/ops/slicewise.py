@@ -8,12 +8,17 @@ from typing import Any, TypeAlias
 import tensorflow as tf
 
 from mtfrun.errors import ShapeError
-from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
 from mtfrun.mtf.gradients import custom_gradient
-from mtfrun.mtf.ops.wrappers import lay_out
 from mtfrun.mtf.porting import accept_name
-from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
-from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor, binary
+from mtfrun.mtf.shape import (
+    Dimension,
+    DimensionLike,
+    Shape,
+    ShapeLike,
+    convert_to_dimension,
+    convert_to_shape,
+)
+from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor, binary, lay_out
 
 GradFunction: TypeAlias = "Callable[..., Sequence[TensorLike | None]]"
 

@@ -9,12 +9,18 @@ import numpy as np
 import tensorflow as tf
 
 from mtfrun.errors import ShapeError
-from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
 from mtfrun.mtf.mesh import Mesh
-from mtfrun.mtf.ops.wrappers import lay_out, reorder
 from mtfrun.mtf.porting import accept_name
-from mtfrun.mtf.shape import Shape, ShapeLike, anonymous_shape, convert_to_shape
-from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor, combine
+from mtfrun.mtf.shape import (
+    Dimension,
+    DimensionLike,
+    Shape,
+    ShapeLike,
+    anonymous_shape,
+    convert_to_dimension,
+    convert_to_shape,
+)
+from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor, combine, lay_out, reorder
 from mtfrun.mtf.transfer import import_tf_tensor
 
 # One dimension or several.

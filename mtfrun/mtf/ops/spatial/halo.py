@@ -8,15 +8,14 @@ from __future__ import annotations
 import tensorflow as tf
 
 from mtfrun.errors import ShapeError
-from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
 from mtfrun.mtf.ops.constants import range as index_range
-from mtfrun.mtf.ops.indexing.gather import gather
+from mtfrun.mtf.ops.indexing import gather
 from mtfrun.mtf.ops.joining import concat
 from mtfrun.mtf.ops.joining import slice as slice_along
 from mtfrun.mtf.ops.structure import rename_dimension, replace_dimensions
-from mtfrun.mtf.ops.wrappers import lay_out
 from mtfrun.mtf.porting import accept_name
-from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
+from mtfrun.mtf.shape import Dimension, DimensionLike, convert_to_dimension
+from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor, lay_out
 
 
 @accept_name

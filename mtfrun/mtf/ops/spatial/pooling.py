@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 import tensorflow as tf
 
 from mtfrun.errors import ShapeError
-from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
 from mtfrun.mtf.ops.joining import reduce_first
 from mtfrun.mtf.ops.joining import slice as slice_along
 from mtfrun.mtf.ops.reductions import reduce_mean
@@ -33,9 +32,9 @@ from mtfrun.mtf.ops.spatial.windows import (
     windows_over,
 )
 from mtfrun.mtf.ops.structure import replace_dimensions
-from mtfrun.mtf.ops.wrappers import lay_out
 from mtfrun.mtf.porting import accept_name
-from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
+from mtfrun.mtf.shape import Dimension, DimensionLike, convert_to_dimension
+from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor, lay_out
 
 
 @accept_name

@@ -12,11 +12,14 @@ import tensorflow as tf
 
 from mtfrun.errors import ShapeError
 from mtfrun.mtf import engine
-from mtfrun.mtf.dimension import DimensionLike, convert_to_dimension
 from mtfrun.mtf.flops import add_product
-from mtfrun.mtf.ops.spatial.convolution import check_filter, resize, spatial_strides
+from mtfrun.mtf.ops.spatial.convolution import (
+    check_filter,
+    convolve_patches,
+    resize,
+    spatial_strides,
+)
 from mtfrun.mtf.ops.spatial.halo import add_margins
-from mtfrun.mtf.ops.spatial.patches import convolve_patches
 from mtfrun.mtf.ops.spatial.windows import (
     Blocks,
     Window,
@@ -26,9 +29,8 @@ from mtfrun.mtf.ops.spatial.windows import (
     split_spatial_as_blocks,
 )
 from mtfrun.mtf.ops.structure import transpose
-from mtfrun.mtf.ops.wrappers import lay_out
-from mtfrun.mtf.shape import Shape
-from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
+from mtfrun.mtf.shape import DimensionLike, Shape, convert_to_dimension
+from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor, lay_out
 
 
 def conv2d_transpose(

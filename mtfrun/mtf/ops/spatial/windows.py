@@ -11,12 +11,12 @@ from typing import TypeAlias
 import tensorflow as tf
 
 from mtfrun.errors import LayoutError, ShapeError
-from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
 from mtfrun.mtf.ops.binary import where
 from mtfrun.mtf.ops.constants import range as index_range
 from mtfrun.mtf.ops.joining import slice as slice_along
 from mtfrun.mtf.ops.spatial.halo import add_margins
 from mtfrun.mtf.ops.structure import replace_dimensions, transpose
+from mtfrun.mtf.shape import Dimension, DimensionLike, convert_to_dimension
 from mtfrun.mtf.tensor import Tensor
 
 Blocks: TypeAlias = "Sequence[DimensionLike | None]"

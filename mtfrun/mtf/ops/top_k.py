@@ -5,23 +5,25 @@ from __future__ import annotations
 import tensorflow as tf
 
 from mtfrun.errors import InputError, ShapeError
-from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
 from mtfrun.mtf.function import is_traced_for_xla
 from mtfrun.mtf.gradients import custom_gradient
 from mtfrun.mtf.ops.constants import one_hot
 from mtfrun.mtf.ops.contraction import einsum
 from mtfrun.mtf.ops.elementwise import log, negative
-from mtfrun.mtf.ops.indexing.gather import gather
+from mtfrun.mtf.ops.indexing import gather
 from mtfrun.mtf.ops.reductions import reduce_max
-from mtfrun.mtf.ops.wrappers import (
+from mtfrun.mtf.porting import accept_name
+from mtfrun.mtf.random import Key, random_uniform
+from mtfrun.mtf.shape import Dimension, DimensionLike, convert_to_dimension
+from mtfrun.mtf.tensor import (
+    Tensor,
+    TensorLike,
+    as_tensor,
     gather_along,
     lay_out,
     lay_out_gathered,
     reorder,
 )
-from mtfrun.mtf.porting import accept_name
-from mtfrun.mtf.random import Key, random_uniform
-from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 
 
 @accept_name

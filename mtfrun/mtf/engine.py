@@ -1,0 +1,317 @@
+"""All uses of DTensor, and workarounds for its defects, with the tests that show them.
+
+A layout has a mesh axis, or None, for each dimension. docs/dtensor.md lists the limitations.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import itertools
+import os
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeAlias, TypeVar, cast
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.experimental import dtensor
+
+from mtfrun import processes
+from mtfrun.errors import LayoutError
+
+DeviceMesh: TypeAlias = dtensor.Mesh
+DeviceLayout: TypeAlias = dtensor.Layout
+
+
+def make_mesh(axes: Sequence[tuple[str, int]], devices: Sequence[str]) -> DeviceMesh:
+    """Returns a mesh of (name, size) axes; each connected process has the next `devices`."""
+    _keep_all_reduces_apart()
+    if processes.count() == 1:
+        return dtensor.create_mesh(axes, devices=devices)
+    kind = devices[0].partition(":")[0]
+    return dtensor.create_distributed_mesh(axes, local_devices=devices, device_type=kind)
+
+
+def make_planned_mesh(axes: Sequence[tuple[str, int]]) -> DeviceMesh:
+    """Returns a mesh of which only the first device, a CPU, exists: programs compile for it."""
+    _keep_all_reduces_apart()
+    sizes = [size for _, size in axes]
+    return dtensor.Mesh(
+        dim_names=[name for name, _ in axes],
+        global_device_ids=np.arange(np.prod(sizes)).reshape(sizes),
+        local_device_ids=[0],
+        local_devices=[
+            tf.DeviceSpec(job="localhost", replica=0, task=0, device_type="CPU", device_index=0)
+        ],
+    )
+
+
+def _keep_all_reduces_apart() -> None:
+    """Makes DTensor keep a program's all-reduces apart, unless the user's environment decides.
+
+    It combines independent ones, but does not see that a loop reads one and another needs the
+    loop's result: it refuses its program ("operand does not dominate this use"). It reads the
+    variable for its first program. Shown by
+    tests/models/test_context_parallelism.py::test_heads_may_be_split_over_another_axis.
+    """
+    os.environ.setdefault("DTENSOR_ENABLE_COMBINE_ALL_REDUCES_OPTIMIZATION", "0")
+
+
+def places(mesh: DeviceMesh) -> list[dict[str, int]]:
+    """Returns the index along every axis of each device of this process; scans all devices."""
+    return cast("list[dict[str, int]]", mesh.local_device_locations())
+
+
+def make_layout(mesh: DeviceMesh, axes: Sequence[str | None]) -> DeviceLayout:
+    """Returns the layout whose dimensions are split over these axes.
+
+    Some operations refuse axes of one device, which are left out:
+    tests/mtf/test_mesh.py::test_an_axis_of_one_device_splits_nothing.
+    """
+    specs = [axis if axis and mesh.dim_size(axis) > 1 else dtensor.UNSHARDED for axis in axes]
+    return dtensor.Layout(specs, mesh)
+
+
+def relayout(value: tf.Tensor, layout: DeviceLayout) -> tf.Tensor:
+    """Returns a value in another layout; inside a traced function it may be a plain tensor."""
+    return dtensor.relayout(value, layout)
+
+
+def pack(parts: Sequence[tf.Tensor], layout: DeviceLayout) -> tf.Tensor:
+    """Returns the value with these parts on the devices of this process, in order."""
+    return dtensor.pack(parts, layout)
+
+
+def to_numpy(value: tf.Tensor, mesh: DeviceMesh) -> np.ndarray:
+    """Returns a whole value. Collective: every process must call it."""
+    replicated = dtensor.Layout.replicated(mesh, rank=value.shape.rank)
+    return cast(np.ndarray, dtensor.unpack(dtensor.relayout(value, replicated))[0].numpy())
+
+
+def make_variable(value: tf.Tensor, *, trainable: bool) -> tf.Variable:
+    """Returns a variable with the layout of its initial value."""
+    return dtensor.DVariable(value, trainable=trainable)
+
+
+def distinct_parts(variable: tf.Variable) -> Iterator[tuple[tf.Tensor, tuple[int, ...]]]:
+    """Yields this process's parts of a variable and their begins; over all processes each once.
+
+    Of devices with the same part the first yields it; a plain `tf.Variable` is the first process's.
+    """
+    value = variable.read_value()
+    if not isinstance(variable, dtensor.DVariable):
+        if processes.is_first():
+            yield value, (0,) * value.shape.rank
+        return
+    layout = variable.layout
+    sharding = [None if axis == dtensor.UNSHARDED else axis for axis in layout.sharding_specs]
+    for place, part in zip(places(layout.mesh), dtensor.unpack(value), strict=True):
+        if any(index for axis, index in place.items() if axis not in sharding):
+            continue  # another device has the same part
+        yield (
+            part,
+            tuple(
+                0 if axis is None else place[axis] * size
+                for axis, size in zip(sharding, part.shape.as_list(), strict=True)
+            ),
+        )
+
+
+def run_on(mesh: DeviceMesh | None) -> contextlib.AbstractContextManager[None]:
+    """Returns a context whose programs without arguments run on a mesh; None for no mesh.
+
+    See
+    tests/mtf/test_function.py::test_a_function_without_arguments_runs_on_the_mesh_of_its_results
+    """
+    if mesh is None:
+        return contextlib.nullcontext()
+    context: contextlib.AbstractContextManager[None] = dtensor.run_on(mesh)
+    return context
+
+
+# DTensor's collectives between GPUs use NVIDIA's library if this is "1", else the host's memory.
+NCCL = "DTENSOR_GPU_USE_NCCL_COMMUNICATION"
+# What DTensor calls the processes of a run.
+_JOB = "worker"
+
+
+class _Started:
+    accelerators: str | None = None
+    devices: tuple[str, int] | None = None
+
+
+def start_accelerators(kind: str, description: str) -> None:
+    """Starts DTensor for the GPUs or TPUs of this process, before any tensor; else a LayoutError.
+
+    It makes a logical CPU for each, which saves and restores the accelerator's variables.
+    """
+    if _Started.accelerators == kind:
+        return
+    _use_nccl(kind)
+    try:
+        dtensor.initialize_accelerator_system(kind)
+    except (ValueError, RuntimeError) as error:
+        raise LayoutError(
+            f"mesh {description} cannot use {kind}s ({error}): make the mesh before any tensor"
+        ) from error
+    _Started.accelerators = kind
+
+
+def connect_processes(kind: str, count: int, description: str) -> None:
+    """Connects TensorFlow with the other processes, if any, before it makes a tensor.
+
+    Each has `count` devices of a kind such as "GPU", and the same mesh: otherwise, or after a
+    tensor, a LayoutError. Each chooses a port and the processes tell each other. TensorFlow's
+    servers accept any connection: the network must be trusted.
+    """
+    if processes.count() == 1:
+        return
+    devices = (kind, count)
+    for index, other in enumerate(processes.gather([*devices, description], "mesh")):
+        if other != [*devices, description]:
+            raise LayoutError(
+                f"process {processes.index()} has the mesh {description} on {count} {kind} "
+                f"device(s), process {index} has {other[2]} on {other[1]} {other[0]} device(s): "
+                "start all with the same configuration on machines of one kind"
+            )
+    if _Started.devices == devices:
+        return
+    if _Started.devices is not None:
+        raise LayoutError(
+            f"this process has started with {_Started.devices[1]} {_Started.devices[0]} device(s): "
+            "all meshes of several processes need the same devices"
+        )
+    jobs = processes.gather(_free_address(), "jobs")
+    os.environ["DTENSOR_JOB_NAME"] = _JOB
+    os.environ["DTENSOR_CLIENT_ID"] = str(processes.index())
+    os.environ["DTENSOR_NUM_CLIENTS"] = str(processes.count())
+    os.environ["DTENSOR_JOBS"] = ",".join(jobs)
+    _use_nccl(kind)
+    try:
+        dtensor.initialize_accelerator_system(kind)
+    except ValueError as error:  # TensorFlow has already started
+        raise LayoutError(
+            f"several processes cannot be connected ({error}): make the mesh before any tensor"
+        ) from error
+    _Started.devices = devices
+
+
+def _use_nccl(kind: str) -> None:
+    """Lets collectives between GPUs use NCCL, unless the user's environment decides."""
+    if kind == "GPU":
+        os.environ.setdefault(NCCL, "1")
+
+
+def _free_address() -> str:
+    host = processes.host()
+    # Closed before TensorFlow takes it: the system gives such a port to another program only after
+    # all free ones were used.
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.bind(("", 0))
+        port = probe.getsockname()[1]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+ResultT = TypeVar("ResultT")
+
+_SPARE: contextvars.ContextVar[int] = contextvars.ContextVar("spare_counters", default=0)
+_LOOPS = itertools.count()  # of this process, if it is one of several
+_ATTEMPTS = 8
+# Inputs of fewer elements are folded into the program by DTensor (measured: 16 are, 32 are not).
+_FOLDED_BELOW = 32
+
+
+def run_again_if_names_clash(run: Callable[[], ResultT], retrace: Callable[[], None]) -> ResultT:
+    """Returns run(), which is called again after `retrace` where the names of loops clash.
+
+    DTensor's compiler lives as long as the process and seems to store the names of loops by their
+    operation's address. A new loop at the address of a freed one gets its names, and the program is
+    refused before it runs ("a different function with the same name already exists"), so that no
+    assignment happens twice: one in three of the decoding programs of a process. A loop with
+    another number of variables has another size and address: see `spare_counters`. Shown by
+    tests/mtf/test_programs_with_loops.py::test_many_programs_with_loops_work_side_by_side_on_a_mesh
+    """
+    for attempt in range(_ATTEMPTS):
+        token = _SPARE.set(attempt)
+        try:
+            return run()
+        except tf.errors.InvalidArgumentError as error:
+            clashes = "a different function with the same name already exists" in str(error)
+            if not clashes or attempt == _ATTEMPTS - 1 or processes.count() > 1:
+                raise
+        finally:
+            _SPARE.reset(token)
+        retrace()
+    raise AssertionError("unreachable")
+
+
+def spare_counters() -> list[tf.Tensor]:
+    """Returns initial values of counters that a loop must increment beside its variables.
+
+    Several processes must compile the same programs, and one whose program is refused cannot tell
+    the rest, which already run it. There every loop has one variable more than the loop before: of
+    40 programs 7 were refused without these variables and none with them. See
+    tests/mtf/test_programs_with_loops.py::test_loops_of_several_processes_have_growing_numbers_of_variables
+    """
+    number = _SPARE.get() + (next(_LOOPS) if processes.count() > 1 else 0)
+    # With different values, and incremented: equal or constant variables are optimised away.
+    return [tf.constant(i, tf.int32) for i in range(number)]
+
+
+def is_folded(size: int) -> bool:
+    """Returns whether DTensor folds a replicated input of so many elements into the program."""
+    return size < _FOLDED_BELOW
+
+
+def widen_small_inputs(values: Sequence[tf.Tensor], is_small: Sequence[bool]) -> list[tf.Tensor]:
+    """Returns the inputs of a program, with many copies of each small one: see `take_small_inputs`.
+
+    DTensor folds an input of few elements into the program and compiles a second program, for any
+    value, when it changes: twice the time to start, and names of nested loops clash. See
+    tests/mtf/test_function.py::test_other_values_of_the_same_shape_give_other_results.
+    """
+    return [
+        tf.broadcast_to(x, [_FOLDED_BELOW, *x.shape]) if small else x
+        for x, small in zip(values, is_small, strict=True)
+    ]
+
+
+def take_small_inputs(values: Sequence[tf.Tensor], is_small: Sequence[bool]) -> list[tf.Tensor]:
+    """Returns the inputs of a program without the copies of `widen_small_inputs`."""
+    return [
+        tf.reshape(tf.slice(x, [0] * x.shape.rank, [1, *x.shape[1:]]), x.shape[1:]) if small else x
+        for x, small in zip(values, is_small, strict=True)
+    ]
+
+
+def stack(values: Sequence[tf.Tensor], axis: int) -> tf.Tensor:
+    """Returns tf.stack: DTensor gathers its last dimension, see the case `stack`."""
+    return tf.concat([tf.expand_dims(value, axis) for value in values], axis)
+
+
+def reverse(value: tf.Tensor, axis: int) -> tf.Tensor:
+    """Returns tf.reverse along one axis, for which DTensor has no rule.
+
+    See tests/mtf/test_transposed_convolution.py::test_blocks_change_no_transposed_convolution.
+    """
+    return tf.concat(tf.split(value, value.shape[axis], axis)[::-1], axis)
+
+
+def choose(condition: tf.Tensor, x: tf.Tensor, y: tf.Tensor, *, rank: int) -> tf.Tensor:
+    """Returns tf.where, of a scalar condition too: the case `where_of_a_scalar_condition`.
+
+    DTensor ends the process where a scalar chooses between tensors; `rank` is the result's.
+    """
+    if not condition.shape.rank:
+        condition = tf.reshape(condition, [1] * rank)
+    return tf.where(condition, x, y)
+
+
+def copy_loop_variable(value: tf.Tensor) -> tf.Tensor:
+    """Returns a copy of a loop variable's next value: the case `while_loop_with_a_constant`.
+
+    DTensor ends the process where a body returns a variable unchanged, or only lays it out again.
+    """
+    return tf.identity(value)

@@ -1,1 +1,0 @@
-"""Selection and replacement of entries by their index."""
