@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias, TypeVar, cast
 
 import tensorflow as tf
 
@@ -11,6 +11,7 @@ from mtfrun.errors import ShapeError
 from mtfrun.mtf.mesh import Mesh
 from mtfrun.mtf.shape import Dimension, Shape, ShapeLike, broadcast_shape, convert_to_shape
 
+_Op = TypeVar("_Op", bound=Callable[..., Any])
 _Method: TypeAlias = "Callable[[Any, Any], Tensor]"
 
 
@@ -114,6 +115,13 @@ def binary(
         shape = convert_to_shape(output_shape)
     value = combine(tf_fn, x1.mesh, [x1.value, x2.value], [x1.shape, x2.shape], shape)
     return Tensor(x1.mesh, value, shape)
+
+
+def describe(op: _Op, name: str, doc: str) -> _Op:
+    """Returns `op`, made by the function for its kind of operations, with a name and docstring."""
+    op.__name__ = op.__qualname__ = name
+    op.__doc__ = doc
+    return op
 
 
 def align(value: tf.Tensor, shape: Shape, output_shape: Shape) -> tf.Tensor:

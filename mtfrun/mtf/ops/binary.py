@@ -6,64 +6,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 import tensorflow as tf
 
 from mtfrun.mtf import engine
 from mtfrun.mtf.porting import accept_name
 from mtfrun.mtf.shape import ShapeLike, convert_to_shape, union
-from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor, binary, combine
+from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor, binary, combine, describe
 
 
-@accept_name
-def add(x1: TensorLike, x2: TensorLike, output_shape: ShapeLike | None = None) -> Tensor:
-    """Returns x1 + x2."""
-    return binary(tf.add, x1, x2, output_shape)
+class Broadcasting(Protocol):
+    """An element-wise function of two operands, which are broadcast by name."""
+
+    def __call__(
+        self, x1: TensorLike, x2: TensorLike, output_shape: ShapeLike | None = None
+    ) -> Tensor:
+        """Returns {*output_shape}."""
 
 
-@accept_name
-def sub(x1: TensorLike, x2: TensorLike, output_shape: ShapeLike | None = None) -> Tensor:
-    """Returns x1 - x2."""
-    return binary(tf.subtract, x1, x2, output_shape)
+def broadcasting(name: str, tf_fn: Callable[..., tf.Tensor], doc: str) -> Broadcasting:
+    """Returns the operation of this name and docstring that applies `tf_fn` to all entries."""
 
+    def op(x1: TensorLike, x2: TensorLike, output_shape: ShapeLike | None = None) -> Tensor:
+        return binary(tf_fn, x1, x2, output_shape)
 
-@accept_name
-def multiply(x1: TensorLike, x2: TensorLike, output_shape: ShapeLike | None = None) -> Tensor:
-    """Returns x1 * x2."""
-    return binary(tf.multiply, x1, x2, output_shape)
-
-
-@accept_name
-def divide(x1: TensorLike, x2: TensorLike, output_shape: ShapeLike | None = None) -> Tensor:
-    """Returns x1 / x2."""
-    return binary(tf.truediv, x1, x2, output_shape)
-
-
-def floordiv(x1: TensorLike, x2: TensorLike, output_shape: ShapeLike | None = None) -> Tensor:
-    """Returns the quotient rounded towards minus infinity."""
-    return binary(tf.math.floordiv, x1, x2, output_shape)
-
-
-def mod(x1: TensorLike, x2: TensorLike, output_shape: ShapeLike | None = None) -> Tensor:
-    """Returns the remainder of `floordiv`; it has the sign of x2."""
-    return binary(tf.math.floormod, x1, x2, output_shape)
-
-
-def pow(x: TensorLike, y: TensorLike) -> Tensor:  # Mesh TensorFlow's name
-    """Returns x to the power of y, also for negative x (Mesh TensorFlow: exp(y log x))."""
-    return binary(tf.pow, x, y)
-
-
-@accept_name
-def minimum(x1: TensorLike, x2: TensorLike, output_shape: ShapeLike | None = None) -> Tensor:
-    """Returns the smaller operand; on a tie both get the full gradient."""
-    return binary(_with_full_gradient_on_ties(tf.minimum, tf.less_equal), x1, x2, output_shape)
-
-
-@accept_name
-def maximum(x1: TensorLike, x2: TensorLike, output_shape: ShapeLike | None = None) -> Tensor:
-    """Returns the larger operand; on a tie both get the full gradient."""
-    return binary(_with_full_gradient_on_ties(tf.maximum, tf.greater_equal), x1, x2, output_shape)
+    return describe(op, name, doc)
 
 
 def _with_full_gradient_on_ties(
@@ -82,44 +50,43 @@ def _with_full_gradient_on_ties(
     return fn
 
 
-def less(x1: TensorLike, x2: TensorLike, output_shape: ShapeLike | None = None) -> Tensor:
-    """Returns x1 < x2."""
-    return binary(tf.less, x1, x2, output_shape)
+add = accept_name(broadcasting("add", tf.add, "Returns x1 + x2."))
+sub = accept_name(broadcasting("sub", tf.subtract, "Returns x1 - x2."))
+multiply = accept_name(broadcasting("multiply", tf.multiply, "Returns x1 * x2."))
+divide = accept_name(broadcasting("divide", tf.truediv, "Returns x1 / x2."))
+floordiv = broadcasting(
+    "floordiv", tf.math.floordiv, "Returns the quotient rounded towards minus infinity."
+)
+mod = broadcasting(
+    "mod", tf.math.floormod, "Returns the remainder of `floordiv`; it has the sign of x2."
+)
+less = broadcasting("less", tf.less, "Returns x1 < x2.")
+less_equal = broadcasting("less_equal", tf.less_equal, "Returns x1 <= x2.")
+greater = broadcasting("greater", tf.greater, "Returns x1 > x2.")
+greater_equal = broadcasting("greater_equal", tf.greater_equal, "Returns x1 >= x2.")
+equal = broadcasting("equal", tf.equal, "Returns where x1 equals x2.")
+not_equal = broadcasting("not_equal", tf.not_equal, "Returns where x1 differs from x2.")
+logical_and = broadcasting("logical_and", tf.logical_and, "Returns x1 and x2, bool.")
+logical_or = broadcasting("logical_or", tf.logical_or, "Returns x1 or x2, bool.")
+minimum = accept_name(
+    broadcasting(
+        "minimum",
+        _with_full_gradient_on_ties(tf.minimum, tf.less_equal),
+        "Returns the smaller operand; on a tie both get the full gradient.",
+    )
+)
+maximum = accept_name(
+    broadcasting(
+        "maximum",
+        _with_full_gradient_on_ties(tf.maximum, tf.greater_equal),
+        "Returns the larger operand; on a tie both get the full gradient.",
+    )
+)
 
 
-def less_equal(x1: TensorLike, x2: TensorLike, output_shape: ShapeLike | None = None) -> Tensor:
-    """Returns x1 <= x2."""
-    return binary(tf.less_equal, x1, x2, output_shape)
-
-
-def greater(x1: TensorLike, x2: TensorLike, output_shape: ShapeLike | None = None) -> Tensor:
-    """Returns x1 > x2."""
-    return binary(tf.greater, x1, x2, output_shape)
-
-
-def greater_equal(x1: TensorLike, x2: TensorLike, output_shape: ShapeLike | None = None) -> Tensor:
-    """Returns x1 >= x2."""
-    return binary(tf.greater_equal, x1, x2, output_shape)
-
-
-def equal(x1: TensorLike, x2: TensorLike, output_shape: ShapeLike | None = None) -> Tensor:
-    """Returns where x1 equals x2."""
-    return binary(tf.equal, x1, x2, output_shape)
-
-
-def not_equal(x1: TensorLike, x2: TensorLike, output_shape: ShapeLike | None = None) -> Tensor:
-    """Returns where x1 differs from x2."""
-    return binary(tf.not_equal, x1, x2, output_shape)
-
-
-def logical_and(x1: TensorLike, x2: TensorLike, output_shape: ShapeLike | None = None) -> Tensor:
-    """Returns x1 and x2, bool."""
-    return binary(tf.logical_and, x1, x2, output_shape)
-
-
-def logical_or(x1: TensorLike, x2: TensorLike, output_shape: ShapeLike | None = None) -> Tensor:
-    """Returns x1 or x2, bool."""
-    return binary(tf.logical_or, x1, x2, output_shape)
+def pow(x: TensorLike, y: TensorLike) -> Tensor:  # Mesh TensorFlow's name
+    """Returns x to the power of y, also for negative x (Mesh TensorFlow: exp(y log x))."""
+    return binary(tf.pow, x, y)
 
 
 def where(

@@ -13,7 +13,8 @@ from mtfrun.mtf import engine
 from mtfrun.mtf.flops import count_flops, repeat_products
 from mtfrun.mtf.function import is_traced_for_xla
 from mtfrun.mtf.mesh import Mesh
-from mtfrun.mtf.ops.constants import zeros
+from mtfrun.mtf.ops.binary import add
+from mtfrun.mtf.ops.constants import zeros_like
 from mtfrun.mtf.ops.reports import (
     branch_values,
     loop_variables,
@@ -66,7 +67,7 @@ def while_loop(
     number = len(inputs)
     with count_flops(None):
         sums = _trace(body_fn, inputs)[number:] if has_accumulators else []
-    variables = [*inputs, *tf.nest.map_structure(_zeros, sums)] if sums else inputs
+    variables = [*inputs, *tf.nest.map_structure(zeros_like, sums)] if sums else inputs
     variables = tf.nest.map_structure(as_tensor, variables)
     count = len(variables)
     key = getattr(body_fn, "__code__", body_fn)
@@ -78,9 +79,7 @@ def while_loop(
         require_expected(key, reports, expected)
         reported[:] = reports
         _require_number(results, count, has_accumulators)
-        results[number:] = tf.nest.map_structure(
-            _plus, list(values[number:count]), results[number:]
-        )
+        results[number:] = tf.nest.map_structure(add, list(values[number:count]), results[number:])
         return [*results, *next_loop_variables(values[count:], reports)]
 
     def loop(expected: Sequence[Report]) -> Any:
@@ -206,14 +205,6 @@ def _trace(body_fn: Callable[..., Any], inputs: Any) -> list[Any]:
 
     scratch.get_concrete_function()
     return results
-
-
-def _zeros(x: TensorLike) -> Tensor:
-    return zeros(x.mesh, x.shape, x.dtype)
-
-
-def _plus(total: Tensor, x: TensorLike) -> Tensor:
-    return total + x
 
 
 def _next_value(before: Tensor, after: Tensor, passed_on: set[int]) -> tf.Tensor:

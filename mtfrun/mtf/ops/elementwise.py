@@ -3,106 +3,69 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 import tensorflow as tf
 
 from mtfrun.mtf.porting import accept_name
-from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
+from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor, describe
 
 
-@accept_name
-def identity(x: TensorLike) -> Tensor:
-    """Returns x."""
-    return unary(tf.identity, x)
+class Elementwise(Protocol):
+    """An element-wise function of one tensor."""
+
+    def __call__(self, x: TensorLike) -> Tensor:
+        """Returns a tensor of x's shape and layout."""
 
 
-@accept_name
-def sin(x: TensorLike) -> Tensor:
-    """Returns the sine."""
-    return unary(tf.sin, x)
+def elementwise(name: str, tf_fn: Callable[[tf.Tensor], tf.Tensor], doc: str) -> Elementwise:
+    """Returns the operation of this name and docstring that applies `tf_fn` to every entry."""
+
+    def op(x: TensorLike) -> Tensor:
+        return unary(tf_fn, x)
+
+    return describe(op, name, doc)
 
 
-@accept_name
-def cos(x: TensorLike) -> Tensor:
-    """Returns the cosine."""
-    return unary(tf.cos, x)
+def unary(tf_fn: Callable[[tf.Tensor], tf.Tensor], x: TensorLike) -> Tensor:
+    """Returns an element-wise function of one tensor; the layout does not change."""
+    x = as_tensor(x)
+    return Tensor(x.mesh, tf_fn(x.value), x.shape)
 
 
-@accept_name
-def square(x: TensorLike) -> Tensor:
-    """Returns x * x."""
-    return unary(tf.square, x)
-
-
-@accept_name
-def sqrt(x: TensorLike) -> Tensor:
-    """Returns the square root."""
-    return unary(tf.sqrt, x)
-
-
-@accept_name
-def rsqrt(x: TensorLike) -> Tensor:
-    """Returns 1 / sqrt(x)."""
-    return unary(tf.math.rsqrt, x)
-
-
-@accept_name
-def log(x: TensorLike) -> Tensor:
-    """Returns the natural logarithm."""
-    return unary(tf.math.log, x)
-
-
-@accept_name
-def exp(x: TensorLike) -> Tensor:
-    """Returns e to the power of x."""
-    return unary(tf.exp, x)
-
-
-@accept_name
-def sigmoid(x: TensorLike) -> Tensor:
-    """Returns 1 / (1 + exp(-x))."""
-    return unary(tf.sigmoid, x)
-
-
-@accept_name
-def tanh(x: TensorLike) -> Tensor:
-    """Returns the hyperbolic tangent."""
-    return unary(tf.tanh, x)
-
-
-@accept_name
-def negative(x: TensorLike) -> Tensor:
-    """Returns -x."""
-    return unary(tf.negative, x)
-
-
-@accept_name
-def reciprocal(x: TensorLike) -> Tensor:
-    """Returns 1 / x."""
-    return unary(tf.math.reciprocal, x)
-
-
-@accept_name
-def sign(x: TensorLike) -> Tensor:
-    """Returns -1, 0 or 1."""
-    return unary(tf.sign, x)
-
-
-def abs(x: TensorLike) -> Tensor:  # Mesh TensorFlow's name
-    """Returns the absolute value."""
-    return unary(tf.abs, x)
-
-
-@accept_name
-def logical_not(x: TensorLike) -> Tensor:
-    """Returns the negation of a bool tensor."""
-    return unary(tf.logical_not, x)
-
-
-@accept_name
-def relu(x: TensorLike) -> Tensor:
-    """Returns max(x, 0); its gradient at 0 is 0."""
-    return unary(tf.nn.relu, x)
+identity = accept_name(elementwise("identity", tf.identity, "Returns x."))
+sin = accept_name(elementwise("sin", tf.sin, "Returns the sine."))
+cos = accept_name(elementwise("cos", tf.cos, "Returns the cosine."))
+square = accept_name(elementwise("square", tf.square, "Returns x * x."))
+sqrt = accept_name(elementwise("sqrt", tf.sqrt, "Returns the square root."))
+rsqrt = accept_name(elementwise("rsqrt", tf.math.rsqrt, "Returns 1 / sqrt(x)."))
+log = accept_name(elementwise("log", tf.math.log, "Returns the natural logarithm."))
+exp = accept_name(elementwise("exp", tf.exp, "Returns e to the power of x."))
+sigmoid = accept_name(elementwise("sigmoid", tf.sigmoid, "Returns 1 / (1 + exp(-x))."))
+tanh = accept_name(elementwise("tanh", tf.tanh, "Returns the hyperbolic tangent."))
+negative = accept_name(elementwise("negative", tf.negative, "Returns -x."))
+reciprocal = accept_name(elementwise("reciprocal", tf.math.reciprocal, "Returns 1 / x."))
+sign = accept_name(elementwise("sign", tf.sign, "Returns -1, 0 or 1."))
+abs = elementwise("abs", tf.abs, "Returns the absolute value.")
+logical_not = accept_name(
+    elementwise("logical_not", tf.logical_not, "Returns the negation of a bool tensor.")
+)
+relu = accept_name(elementwise("relu", tf.nn.relu, "Returns max(x, 0); its gradient at 0 is 0."))
+elu = elementwise(
+    "elu",
+    tf.nn.elu,
+    "Returns x where positive, else exp(x) - 1; Clevert et al. 2015, arXiv:1511.07289.",
+)
+selu = elementwise(
+    "selu", tf.nn.selu, "Returns the self-normalising elu; Klambauer et al. 2017, arXiv:1706.02515."
+)
+softplus = elementwise("softplus", tf.nn.softplus, "Returns log(1 + exp(x)).")
+is_finite = elementwise(
+    "is_finite", tf.math.is_finite, "Returns where x is neither infinite nor not-a-number."
+)
+stop_gradient = elementwise(
+    "stop_gradient", tf.stop_gradient, "Returns x, through which no gradient flows."
+)
 
 
 @accept_name
@@ -131,21 +94,6 @@ def swish(x: TensorLike) -> Tensor:
     return unary(lambda value: value * tf.sigmoid(value), x)
 
 
-def elu(x: TensorLike) -> Tensor:
-    """Returns x where positive, else exp(x) - 1; Clevert et al. 2015, arXiv:1511.07289."""
-    return unary(tf.nn.elu, x)
-
-
-def selu(x: TensorLike) -> Tensor:
-    """Returns the self-normalising elu; Klambauer et al. 2017, arXiv:1706.02515."""
-    return unary(tf.nn.selu, x)
-
-
-def softplus(x: TensorLike) -> Tensor:
-    """Returns log(1 + exp(x))."""
-    return unary(tf.nn.softplus, x)
-
-
 @accept_name
 def cast(x: TensorLike, dtype: tf.DType) -> Tensor:
     """Returns x converted to a type; x itself where it has that type already."""
@@ -170,19 +118,3 @@ def to_bfloat16(x: TensorLike) -> Tensor:
 def to_int32(x: TensorLike) -> Tensor:
     """Returns x as int32, rounded towards zero."""
     return cast(x, tf.int32)
-
-
-def is_finite(x: TensorLike) -> Tensor:
-    """Returns where x is neither infinite nor not-a-number."""
-    return unary(tf.math.is_finite, x)
-
-
-def stop_gradient(x: TensorLike) -> Tensor:
-    """Returns x, through which no gradient flows."""
-    return unary(tf.stop_gradient, x)
-
-
-def unary(tf_fn: Callable[[tf.Tensor], tf.Tensor], x: TensorLike) -> Tensor:
-    """Returns an element-wise function of one tensor; the layout does not change."""
-    x = as_tensor(x)
-    return Tensor(x.mesh, tf_fn(x.value), x.shape)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import tensorflow as tf
 
@@ -21,6 +22,7 @@ from mtfrun.mtf.tensor import (
     Tensor,
     TensorLike,
     as_tensor,
+    describe,
     gather_along,
     lay_out,
     lay_out_gathered,
@@ -31,198 +33,34 @@ from mtfrun.mtf.tensor import (
 _ONEDNN_SOFTMAX_MAX_RANK = 5
 
 
-@accept_name
-def reduce_sum(
-    x: TensorLike,
-    *,
-    output_shape: ShapeLike | None = None,
-    reduced_dim: DimensionLike | None = None,
-) -> Tensor:
-    """Returns the sum."""
-    return reduction(tf.reduce_sum, x, output_shape, reduced_dim)
+class Reduction(Protocol):
+    """A function of all entries along some dimensions."""
+
+    def __call__(
+        self,
+        x: TensorLike,
+        *,
+        output_shape: ShapeLike | None = None,
+        reduced_dim: DimensionLike | None = None,
+    ) -> Tensor:
+        """Returns {*output_shape}, or x's shape without `reduced_dim`."""
 
 
-def add_n(xs: Sequence[TensorLike]) -> Tensor:
-    """Returns the sum of one or more tensors, broadcast by name."""
-    if not xs:
-        raise InputError("add_n needs at least one tensor")
-    tensors = [as_tensor(x) for x in xs]
-    if len(tensors) > 2 and all(not x.shape and x.dtype == tensors[0].dtype for x in tensors):
-        # TensorFlow makes an AddN of a chain of sums, which begins with an operand whose memory
-        # nothing else holds at that moment: numbers of other devices come when they come, so that
-        # the last bit would differ from run to run.
-        return reduce_sum(stack(tensors, "summands"))
-    return functools.reduce(add, tensors[1:], tensors[0])
+def reduction(name: str, tf_fn: Callable[..., tf.Tensor], doc: str) -> Reduction:
+    """Returns the operation of this name and docstring that applies tf_fn(value, axes)."""
+
+    def op(
+        x: TensorLike,
+        *,
+        output_shape: ShapeLike | None = None,
+        reduced_dim: DimensionLike | None = None,
+    ) -> Tensor:
+        return _reduce(tf_fn, x, output_shape, reduced_dim)
+
+    return describe(op, name, doc)
 
 
-def l2_loss(x: TensorLike) -> Tensor:
-    """Returns half the sum of squares in one pass: three times as fast for two million entries."""
-    x = as_tensor(x)
-    # A scalar has one layout only.
-    return Tensor(x.mesh, tf.nn.l2_loss(x.value), Shape())
-
-
-@accept_name
-def reduce_mean(
-    x: TensorLike,
-    *,
-    output_shape: ShapeLike | None = None,
-    reduced_dim: DimensionLike | None = None,
-) -> Tensor:
-    """Returns the mean."""
-    return reduction(tf.reduce_mean, x, output_shape, reduced_dim)
-
-
-@accept_name
-def reduce_max(
-    x: TensorLike,
-    *,
-    output_shape: ShapeLike | None = None,
-    reduced_dim: DimensionLike | None = None,
-) -> Tensor:
-    """Returns the maximum; every tied entry gets the full gradient."""
-    return _extremum(tf.reduce_max, x, output_shape, reduced_dim)
-
-
-@accept_name
-def reduce_min(
-    x: TensorLike,
-    *,
-    output_shape: ShapeLike | None = None,
-    reduced_dim: DimensionLike | None = None,
-) -> Tensor:
-    """Returns the minimum; every tied entry gets the full gradient."""
-    return _extremum(tf.reduce_min, x, output_shape, reduced_dim)
-
-
-def reduction_fn(reduction_fn_string: str) -> Callable[..., Tensor]:
-    """Returns the reduction of Mesh TensorFlow's name: "SUM", "MAX" or "MIN"."""
-    return _find({"SUM": reduce_sum, "MAX": reduce_max, "MIN": reduce_min}, reduction_fn_string)
-
-
-def binary_reduction_fn(reduction_fn_string: str) -> Callable[..., Tensor]:
-    """Returns the function of two tensors of that name: "SUM", "MAX" or "MIN"."""
-    return _find({"SUM": add, "MAX": maximum, "MIN": minimum}, reduction_fn_string)
-
-
-def _find(functions: dict[str, Callable[..., Tensor]], name: str) -> Callable[..., Tensor]:
-    if name not in functions:
-        raise InputError(f"no reduction {name!r}: there are {', '.join(functions)}")
-    return functions[name]
-
-
-def _extremum(
-    tf_fn: Callable[..., tf.Tensor],
-    x: TensorLike,
-    output_shape: ShapeLike | None,
-    reduced_dim: DimensionLike | None,
-) -> Tensor:
-    """A custom gradient gives every tied entry all of it, where TensorFlow's divides it."""
-
-    def fn(value: tf.Tensor, axes: list[int]) -> tf.Tensor:
-        @tf.custom_gradient  # type: ignore[untyped-decorator]
-        def extremum(value: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
-            best = tf_fn(value, axes)
-
-            def gradient(upstream: tf.Tensor) -> tf.Tensor:
-                wide_best, wide_upstream = best, upstream
-                for axis in axes:
-                    wide_best = tf.expand_dims(wide_best, axis)
-                    wide_upstream = tf.expand_dims(wide_upstream, axis)
-                zero = tf.zeros([], value.dtype)
-                return tf.where(tf.equal(value, wide_best), wide_upstream, zero)
-
-            return best, gradient
-
-        return extremum(value) if value.dtype.is_floating else tf_fn(value, axes)
-
-    return reduction(fn, x, output_shape, reduced_dim)
-
-
-@accept_name
-def reduce_all(
-    x: TensorLike,
-    *,
-    output_shape: ShapeLike | None = None,
-    reduced_dim: DimensionLike | None = None,
-) -> Tensor:
-    """Returns whether all entries of a bool tensor hold."""
-    return reduction(tf.reduce_all, x, output_shape, reduced_dim)
-
-
-@accept_name
-def reduce_any(
-    x: TensorLike,
-    *,
-    output_shape: ShapeLike | None = None,
-    reduced_dim: DimensionLike | None = None,
-) -> Tensor:
-    """Returns whether any entry of a bool tensor holds."""
-    return reduction(tf.reduce_any, x, output_shape, reduced_dim)
-
-
-@accept_name
-def reduce_logsumexp(
-    x: TensorLike, reduced_dim: DimensionLike, extra_logit: TensorLike | None = None
-) -> Tensor:
-    """Returns log(sum(exp(x))) safely; `extra_logit`, without `reduced_dim`, is a further term."""
-    x = as_tensor(x)
-    if extra_logit is None:
-        fn = _logsumexp_for_xla if is_traced_for_xla(x.mesh) else tf.reduce_logsumexp
-        return reduction(fn, x, reduced_dim=reduced_dim)
-    peak = stop_gradient(maximum(reduce_max(x, reduced_dim=reduced_dim), extra_logit))
-    total = reduce_sum(exp(x - peak), reduced_dim=reduced_dim) + exp(_minus(extra_logit, peak))
-    return log(total) + peak
-
-
-def _logsumexp_for_xla(value: tf.Tensor, axes: list[int]) -> tf.Tensor:
-    if axes != [0]:
-        return tf.reduce_logsumexp(value, axes)
-    # XLA's inner loop runs over the last axis: a long one is fastest. Measured for
-    # [32128, 16, 4]: 2.2 to 0.8 ms.
-    flat = tf.reduce_logsumexp(tf.reshape(value, [value.shape[0], -1]), 0)
-    return tf.reshape(flat, value.shape[1:])
-
-
-def _minus(x: TensorLike, y: Tensor) -> Tensor:
-    return x - y
-
-
-@accept_name
-def softmax(
-    x: TensorLike, reduced_dim: DimensionLike, extra_logit: TensorLike | None = None
-) -> Tensor:
-    """Returns exp(x) normalised over a dimension; `extra_logit` as in `reduce_logsumexp`."""
-    x = as_tensor(x)
-    if extra_logit is None and x.shape.ndims <= _ONEDNN_SOFTMAX_MAX_RANK:
-        return _last_axis(tf.nn.softmax, x, reduced_dim)
-    return exp(log_softmax(x, reduced_dim, extra_logit))
-
-
-@accept_name
-def log_softmax(
-    x: TensorLike, reduced_dim: DimensionLike, extra_logit: TensorLike | None = None
-) -> Tensor:
-    """Returns x - reduce_logsumexp(x); `extra_logit` as there."""
-    if extra_logit is None:
-        return _last_axis(tf.nn.log_softmax, x, reduced_dim)
-    x = as_tensor(x)
-    return x - reduce_logsumexp(x, reduced_dim, extra_logit)
-
-
-def _last_axis(tf_fn: Callable[..., tf.Tensor], x: TensorLike, dim: DimensionLike) -> Tensor:
-    return apply_along(lambda value, axis: tf_fn(value, axis=axis), x, dim)
-
-
-def cumsum(x: TensorLike, dim: DimensionLike, exclusive: bool = False) -> Tensor:
-    """Returns the running sum along a dimension, which is gathered where it is split."""
-    x = as_tensor(x)
-    dim = convert_to_dimension(dim)
-    value = tf.cumsum(gather_along(x, dim), x.shape.index(dim), exclusive=exclusive)
-    return lay_out_gathered(x, value, x.shape, dim)
-
-
-def reduction(
+def _reduce(
     tf_fn: Callable[..., tf.Tensor],
     x: TensorLike,
     output_shape: ShapeLike | None = None,
@@ -247,10 +85,144 @@ def reduction(
     return reorder(lay_out(x, tf_fn(x.value, axes), in_order), shape)
 
 
-def apply_along(
-    tf_fn: Callable[[tf.Tensor, int], tf.Tensor], x: TensorLike, dim: DimensionLike
+def _with_full_gradient_on_ties(tf_fn: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
+    """Gives every tied entry all of the gradient, which TensorFlow divides."""
+
+    def fn(value: tf.Tensor, axes: list[int]) -> tf.Tensor:
+        @tf.custom_gradient  # type: ignore[untyped-decorator]
+        def extremum(value: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+            best = tf_fn(value, axes)
+
+            def gradient(upstream: tf.Tensor) -> tf.Tensor:
+                wide_best, wide_upstream = best, upstream
+                for axis in axes:
+                    wide_best = tf.expand_dims(wide_best, axis)
+                    wide_upstream = tf.expand_dims(wide_upstream, axis)
+                zero = tf.zeros([], value.dtype)
+                return tf.where(tf.equal(value, wide_best), wide_upstream, zero)
+
+            return best, gradient
+
+        return extremum(value) if value.dtype.is_floating else tf_fn(value, axes)
+
+    return fn
+
+
+reduce_sum = accept_name(reduction("reduce_sum", tf.reduce_sum, "Returns the sum."))
+reduce_mean = accept_name(reduction("reduce_mean", tf.reduce_mean, "Returns the mean."))
+reduce_max = accept_name(
+    reduction(
+        "reduce_max",
+        _with_full_gradient_on_ties(tf.reduce_max),
+        "Returns the maximum; every tied entry gets the full gradient.",
+    )
+)
+reduce_min = accept_name(
+    reduction(
+        "reduce_min",
+        _with_full_gradient_on_ties(tf.reduce_min),
+        "Returns the minimum; every tied entry gets the full gradient.",
+    )
+)
+reduce_all = accept_name(
+    reduction("reduce_all", tf.reduce_all, "Returns whether all entries of a bool tensor hold.")
+)
+reduce_any = accept_name(
+    reduction("reduce_any", tf.reduce_any, "Returns whether any entry of a bool tensor holds.")
+)
+
+
+def add_n(xs: Sequence[TensorLike]) -> Tensor:
+    """Returns the sum of one or more tensors, broadcast by name."""
+    if not xs:
+        raise InputError("add_n needs at least one tensor")
+    tensors = [as_tensor(x) for x in xs]
+    if len(tensors) > 2 and all(not x.shape and x.dtype == tensors[0].dtype for x in tensors):
+        # TensorFlow makes an AddN of a chain of sums, which begins with an operand whose memory
+        # nothing else holds at that moment: numbers of other devices come when they come, so that
+        # the last bit would differ from run to run.
+        return reduce_sum(stack(tensors, "summands"))
+    return functools.reduce(add, tensors[1:], tensors[0])
+
+
+def l2_loss(x: TensorLike) -> Tensor:
+    """Returns half the sum of squares in one pass: three times as fast for two million entries."""
+    x = as_tensor(x)
+    # A scalar has one layout only.
+    return Tensor(x.mesh, tf.nn.l2_loss(x.value), Shape())
+
+
+def reduction_fn(reduction_fn_string: str) -> Callable[..., Tensor]:
+    """Returns the reduction of Mesh TensorFlow's name: "SUM", "MAX" or "MIN"."""
+    return _find({"SUM": reduce_sum, "MAX": reduce_max, "MIN": reduce_min}, reduction_fn_string)
+
+
+def binary_reduction_fn(reduction_fn_string: str) -> Callable[..., Tensor]:
+    """Returns the function of two tensors of that name: "SUM", "MAX" or "MIN"."""
+    return _find({"SUM": add, "MAX": maximum, "MIN": minimum}, reduction_fn_string)
+
+
+def _find(functions: dict[str, Callable[..., Tensor]], name: str) -> Callable[..., Tensor]:
+    if name not in functions:
+        raise InputError(f"no reduction {name!r}: there are {', '.join(functions)}")
+    return functions[name]
+
+
+@accept_name
+def reduce_logsumexp(
+    x: TensorLike, reduced_dim: DimensionLike, extra_logit: TensorLike | None = None
 ) -> Tensor:
-    """Returns tf_fn(value, axis): a function along one dimension that keeps the shape."""
+    """Returns log(sum(exp(x))) safely; `extra_logit`, without `reduced_dim`, is a further term."""
+    x = as_tensor(x)
+    if extra_logit is None:
+        fn = _logsumexp_for_xla if is_traced_for_xla(x.mesh) else tf.reduce_logsumexp
+        return _reduce(fn, x, reduced_dim=reduced_dim)
+    peak = stop_gradient(maximum(reduce_max(x, reduced_dim=reduced_dim), extra_logit))
+    total = reduce_sum(exp(x - peak), reduced_dim=reduced_dim) + exp(extra_logit - peak)
+    return log(total) + peak
+
+
+def _logsumexp_for_xla(value: tf.Tensor, axes: list[int]) -> tf.Tensor:
+    if axes != [0]:
+        return tf.reduce_logsumexp(value, axes)
+    # XLA's inner loop runs over the last axis: a long one is fastest. Measured for
+    # [32128, 16, 4]: 2.2 to 0.8 ms.
+    flat = tf.reduce_logsumexp(tf.reshape(value, [value.shape[0], -1]), 0)
+    return tf.reshape(flat, value.shape[1:])
+
+
+@accept_name
+def softmax(
+    x: TensorLike, reduced_dim: DimensionLike, extra_logit: TensorLike | None = None
+) -> Tensor:
+    """Returns exp(x) normalised over a dimension; `extra_logit` as in `reduce_logsumexp`."""
+    x = as_tensor(x)
+    if extra_logit is None and x.shape.ndims <= _ONEDNN_SOFTMAX_MAX_RANK:
+        return _apply_along(tf.nn.softmax, x, reduced_dim)
+    return exp(log_softmax(x, reduced_dim, extra_logit))
+
+
+@accept_name
+def log_softmax(
+    x: TensorLike, reduced_dim: DimensionLike, extra_logit: TensorLike | None = None
+) -> Tensor:
+    """Returns x - reduce_logsumexp(x); `extra_logit` as there."""
+    if extra_logit is None:
+        return _apply_along(tf.nn.log_softmax, x, reduced_dim)
+    x = as_tensor(x)
+    return x - reduce_logsumexp(x, reduced_dim, extra_logit)
+
+
+def _apply_along(tf_fn: Callable[..., tf.Tensor], x: TensorLike, dim: DimensionLike) -> Tensor:
+    """Returns tf_fn(value, axis=axis): a function along one dimension that keeps the shape."""
     x = as_tensor(x)
     axis = x.shape.index(convert_to_dimension(dim))
-    return lay_out(x, tf_fn(x.value, axis), x.shape)
+    return lay_out(x, tf_fn(x.value, axis=axis), x.shape)
+
+
+def cumsum(x: TensorLike, dim: DimensionLike, exclusive: bool = False) -> Tensor:
+    """Returns the running sum along a dimension, which is gathered where it is split."""
+    x = as_tensor(x)
+    dim = convert_to_dimension(dim)
+    value = tf.cumsum(gather_along(x, dim), x.shape.index(dim), exclusive=exclusive)
+    return lay_out_gathered(x, value, x.shape, dim)
