@@ -1,14 +1,14 @@
 """Decoding with any model that is a step function with a state: greedy, sampled, beam search."""
 
 from mtfrun.decoding.beam_search import BeamSearch as BeamSearch
+from mtfrun.decoding.decoder import EMPTY_BELOW as EMPTY_BELOW
+from mtfrun.decoding.decoder import END_ID as END_ID
 from mtfrun.decoding.decoder import Decoder as Decoder
+from mtfrun.decoding.decoder import Hypotheses as Hypotheses
 from mtfrun.decoding.decoder import StepFunction as StepFunction
+from mtfrun.decoding.decoder import n_best as n_best
+from mtfrun.decoding.generate import fit_state as fit_state
 from mtfrun.decoding.generate import generate as generate
-from mtfrun.decoding.hypotheses import EMPTY_BELOW as EMPTY_BELOW
-from mtfrun.decoding.hypotheses import END_ID as END_ID
-from mtfrun.decoding.hypotheses import Hypotheses as Hypotheses
-from mtfrun.decoding.hypotheses import n_best as n_best
-from mtfrun.decoding.position_loop import fit_state as fit_state
 from mtfrun.decoding.prompt import count_prompt_ids as count_prompt_ids
 from mtfrun.decoding.prompt import worth_reading_at_once as worth_reading_at_once
 from mtfrun.decoding.sampling import ChooseToken as ChooseToken

@@ -20,10 +20,9 @@ from mtfrun.decoding.beam_step import (
     is_unfinished,
     reorder_state,
 )
-from mtfrun.decoding.decoder import Decoder, StepFunction
-from mtfrun.decoding.hypotheses import END_ID, INFINITY, Hypotheses
-from mtfrun.decoding.position_loop import over_positions
-from mtfrun.decoding.prompt import Start, forced_ids, id_before, ids_before, is_end, start_of
+from mtfrun.decoding.decoder import END_ID, INFINITY, Decoder, Hypotheses, StepFunction
+from mtfrun.decoding.generate import decode_positions
+from mtfrun.decoding.prompt import Prompts, read_prompts
 
 
 class _Progress(NamedTuple):
@@ -74,38 +73,37 @@ class BeamSearch:
 
         A prompt's ids have a log-probability of 0. `beam` must be smaller than `vocab`.
         """
-        prompts = forced_ids(prompts, padding_id)
-        if limits is None:
-            limits = mtf.constant(prompts.mesh, prompts.shape[1].size, [prompts.shape[0]], tf.int32)
-        start = start_of(decoder, prompts, limits, longest_prompt=longest_prompt, end_id=end_id)
-        loop = _Loop(self, prompts, start, beam, vocab, limits, end_id)
-        last = over_positions(start, prompts.shape[1], loop.first(), loop.advance)
+        start = read_prompts(
+            decoder,
+            prompts,
+            limits=limits,
+            longest_prompt=longest_prompt,
+            end_id=end_id,
+            padding_id=padding_id,
+        )
+        loop = _Loop(self, start, beam, vocab)
+        last = decode_positions(start, loop.first(), loop.advance)
         result = _result(last.active, last.finished, beam)
         return loop.with_ends(result) if self.as_transformers else result
 
 
 @dataclasses.dataclass(frozen=True)
 class _Loop:
-    """`prompts` {batch, length} int32: see `forced_ids`."""
-
     search: BeamSearch
-    prompts: mtf.Tensor
-    start: Start
+    prompts: Prompts
     beam: mtf.Dimension
     vocab: mtf.Dimension
-    limits: mtf.Tensor
-    end_id: int
 
     def first(self) -> _Progress:
         """Returns the variables before the first step, without the decoder's state."""
-        batch, length = self.prompts.shape
-        position = self.start.position
-        active = first_active(ids_before(self.prompts, position), self.beam)
-        finished = first_finished(self.prompts.mesh, mtf.Shape([batch, self.beam, length]))
+        batch, length = self.prompts.ids.shape
+        position = self.prompts.position
+        active = first_active(self.prompts.ids_before(position), self.beam)
+        finished = first_finished(self.prompts.ids.mesh, mtf.Shape([batch, self.beam, length]))
         unfinished_rows = self._unfinished_rows(position, active, finished)
         return _Progress(
             position=position,
-            previous=mtf.broadcast(id_before(self.prompts, position), [batch, self.beam]),
+            previous=mtf.broadcast(self.prompts.id_at(position - 1), [batch, self.beam]),
             active=active,
             finished=finished,
             unfinished_rows=unfinished_rows,
@@ -116,7 +114,18 @@ class _Loop:
     def advance(self, progress: _Progress, step: StepFunction) -> _Progress:
         position = progress.position
         logits, state = step(progress.previous, position, progress.state)
-        candidates = self._candidates(position, progress.active, logits)
+        candidates = grow_topk(
+            position,
+            progress.active,
+            logits,
+            vocab=self.vocab,
+            alpha=self.search.alpha,
+            end_id=self.prompts.end_id,
+            forced=self.prompts.id_at(position),
+            prompt_lengths=self.prompts.lengths,
+            num_prefilter=self.search.num_prefilter,
+        )
+        candidates = candidates._replace(finished=self.prompts.is_end(candidates.token, position))
         active, chosen = grow_active(candidates, self.beam)
         ended = candidates._replace(finished=self._has_ended(candidates, position))
         finished = grow_finished(progress.finished, ended)
@@ -141,34 +150,14 @@ class _Loop:
             state=reorder_state(state, parents, self.beam),
         )
 
-    def _candidates(self, position: mtf.Tensor, active: Active, logits: mtf.Tensor) -> Candidates:
-        candidates = grow_topk(
-            position,
-            active,
-            logits,
-            vocab=self.vocab,
-            alpha=self.search.alpha,
-            end_id=self.end_id,
-            forced=mtf.gather(self.prompts, position, self.prompts.shape[1]),
-            prompt_lengths=self.start.prompt_lengths,
-            num_prefilter=self.search.num_prefilter,
-        )
-        ends = is_end(self.start, candidates.token, position, self.end_id)
-        return candidates._replace(finished=ends)
-
     def with_ends(self, hypotheses: Hypotheses) -> Hypotheses:
         """Hypotheses that the limit has ended are not finished."""
-        *_, length = hypotheses.ids.shape
-        is_end_id = mtf.equal(hypotheses.ids, self.end_id)
-        if self.start.prompt_lengths is not None:
-            positions = mtf.range(self.prompts.mesh, length)
-            is_new = mtf.greater_equal(
-                positions,
-                self.start.prompt_lengths,
-                output_shape=[*self.start.prompt_lengths.shape, length],
-            )
-            is_end_id = mtf.logical_and(is_end_id, is_new)
-        has_end = mtf.reduce_any(is_end_id, reduced_dim=length)
+        lengths, length = self.prompts.lengths, self.prompts.length
+        is_new = mtf.greater_equal(
+            mtf.range(lengths.mesh, length), lengths, output_shape=[*lengths.shape, length]
+        )
+        is_end_id = mtf.equal(hypotheses.ids, self.prompts.end_id)
+        has_end = mtf.reduce_any(mtf.logical_and(is_end_id, is_new), reduced_dim=length)
         return hypotheses._replace(finished=mtf.logical_and(hypotheses.finished, has_end))
 
     def _has_ended(self, candidates: Candidates, position: mtf.Tensor) -> mtf.Tensor:
@@ -177,9 +166,9 @@ class _Loop:
         possible = mtf.greater(candidates.log_probs, -INFINITY / 2)
         if not self.search.as_transformers:
             return mtf.logical_and(candidates.finished, possible)
-        is_at_limit = mtf.greater_equal(position + 1, self.limits)
+        is_at_limit = mtf.greater_equal(position + 1, self.prompts.limits)
         ended = mtf.logical_or(candidates.finished, is_at_limit)
-        rank = mtf.range(self.prompts.mesh, candidates.scores.shape[1])
+        rank = mtf.range(self.prompts.ids.mesh, candidates.scores.shape[1])
         return mtf.logical_and(mtf.logical_and(ended, possible), mtf.less(rank, self.beam.size))
 
     def _unfinished_rows(
@@ -187,15 +176,15 @@ class _Loop:
     ) -> mtf.Tensor:
         if self.search.as_transformers:
             has_place = mtf.reduce_any(mtf.logical_not(finished.flags), reduced_dim=self.beam)
-            return mtf.logical_and(mtf.less(position, self.limits), has_place)
+            return mtf.logical_and(mtf.less(position, self.prompts.limits), has_place)
         return is_unfinished(
             position,
             active,
             finished,
-            self.limits,
+            self.prompts.limits,
             alpha=self.search.alpha,
             stop_early=self.search.stop_early,
-            prompt_lengths=self.start.prompt_lengths,
+            prompt_lengths=self.prompts.lengths,
         )
 
 

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.decoding.hypotheses import INFINITY
+from mtfrun.decoding.decoder import INFINITY
 
 
 class Active(NamedTuple):
@@ -155,18 +155,18 @@ def grow_finished(finished: Finished, candidates: Candidates) -> Finished:
     ended = candidates.finished
     scores = candidates.scores - mtf.to_float(mtf.logical_not(ended)) * INFINITY
 
-    def joined(old: mtf.Tensor, new: mtf.Tensor) -> mtf.Tensor:
+    def join(old: mtf.Tensor, new: mtf.Tensor) -> mtf.Tensor:
         names = [(beam.name, "pool"), ("double_beam", "pool")]
         parts = [mtf.rename_dimension(x, *n) for x, n in zip((old, new), names, strict=True)]
         return mtf.concat(parts, "pool")
 
     # In this order: of equal scores the older beam stays.
-    pool_scores = joined(finished.scores, scores)
+    pool_scores = join(finished.scores, scores)
     pool = pool_scores.shape[1]
     best, chosen = mtf.top_k(pool_scores, pool, beam)
-    flags = mtf.cast(joined(mtf.to_int32(finished.flags), mtf.to_int32(ended)), tf.int32)
+    flags = mtf.cast(join(mtf.to_int32(finished.flags), mtf.to_int32(ended)), tf.int32)
     return Finished(
-        reorder(joined(finished.seq, candidates.seq), chosen, pool),
+        reorder(join(finished.seq, candidates.seq), chosen, pool),
         best,
         mtf.equal(mtf.gather(flags, chosen, pool), 1),
     )

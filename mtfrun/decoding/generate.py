@@ -1,18 +1,23 @@
-"""Greedy and sampled decoding: one hypothesis a row."""
+"""Decoding position by position, and its greedy and sampled form: one hypothesis a row."""
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any, NamedTuple
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar, cast
 
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.decoding.decoder import Decoder, StepFunction
-from mtfrun.decoding.hypotheses import END_ID, Hypotheses
-from mtfrun.decoding.position_loop import over_positions
-from mtfrun.decoding.prompt import Start, forced_ids, id_before, ids_before, is_end, start_of
+from mtfrun.decoding.decoder import END_ID, Decoder, Hypotheses, StepFunction
+from mtfrun.decoding.prompt import Prompts, read_prompts
 from mtfrun.decoding.sampling import ChooseToken
+
+# Attention reads the whole cache at every step. In four segments it reads 5/8 of it on average, for
+# a program of four times the size: measured 16 % faster with beams, 3-4 % without.
+_SEGMENTS = 4
+# Shorter segments save less time than their loops cost.
+_SHORTEST_SEGMENT = 16
 
 
 def generate(
@@ -40,13 +45,15 @@ def generate(
       longest_prompt: the largest number of ids in a prompt, by default the size of `length`: so
         many positions are read in one pass, where the decoder can do so.
     """
-    batch, length = prompts.shape
-    prompts = forced_ids(prompts, padding_id)
-    if limits is None:
-        limits = mtf.constant(prompts.mesh, length.size, [batch], tf.int32)
-    start = start_of(decoder, prompts, limits, longest_prompt=longest_prompt, end_id=end_id)
-    loop = _Loop(choose, prompts, start, limits, end_id)
-    last = over_positions(start, length, loop.first(), loop.advance)
+    start = read_prompts(
+        decoder,
+        prompts,
+        limits=limits,
+        longest_prompt=longest_prompt,
+        end_id=end_id,
+        padding_id=padding_id,
+    )
+    last = decode_positions(start, _first(start), functools.partial(_advance, start, choose))
     return Hypotheses(last.ids, last.log_probs, last.ended)
 
 
@@ -63,55 +70,94 @@ class _Progress(NamedTuple):
     state: Any
 
 
-@dataclasses.dataclass(frozen=True)
-class _Loop:
-    """`prompts` {batch, length} int32: see `forced_ids`."""
+def _first(prompts: Prompts) -> _Progress:
+    """Returns the variables before the first step, without the decoder's state."""
+    mesh, position, rows = prompts.ids.mesh, prompts.position, prompts.limits.shape
+    done = mtf.less_equal(prompts.limits, position)
+    return _Progress(
+        position=position,
+        previous=prompts.id_at(position - 1),
+        ids=prompts.ids_before(position),
+        log_probs=mtf.zeros(mesh, rows),
+        ended=mtf.zeros(mesh, rows, tf.bool),
+        done=done,
+        unfinished=mtf.logical_not(mtf.reduce_all(done)),
+        state=(),
+    )
 
-    choose: ChooseToken
-    prompts: mtf.Tensor
-    start: Start
-    limits: mtf.Tensor
-    end_id: int
 
-    def first(self) -> _Progress:
-        """Returns the variables before the first step, without the decoder's state."""
-        batch, _ = self.prompts.shape
-        mesh, position = self.prompts.mesh, self.start.position
-        done = mtf.less_equal(self.limits, position)
-        return _Progress(
-            position=position,
-            previous=id_before(self.prompts, position),
-            ids=ids_before(self.prompts, position),
-            log_probs=mtf.zeros(mesh, [batch]),
-            ended=mtf.zeros(mesh, [batch], tf.bool),
-            done=done,
-            unfinished=mtf.logical_not(mtf.reduce_all(done)),
-            state=(),
+def _advance(
+    prompts: Prompts, choose: ChooseToken, progress: _Progress, step: StepFunction
+) -> _Progress:
+    position = progress.position
+    logits, state = step(progress.previous, position, progress.state)
+    logits = mtf.to_float(logits)
+    (vocab,) = logits.shape - prompts.limits.shape
+    forced = prompts.id_at(position)
+    is_forced = mtf.greater_equal(forced, 0)
+    token = mtf.where(is_forced, forced, choose(logits, position))
+    log_prob = mtf.gather(logits, token, vocab) - mtf.reduce_logsumexp(logits, vocab)
+    counts = mtf.logical_not(mtf.logical_or(progress.done, is_forced))
+    token = mtf.where(progress.done, 0, token)
+    ended = mtf.logical_or(progress.ended, prompts.is_end(token, position))
+    done = mtf.logical_or(ended, mtf.greater_equal(position + 1, prompts.limits))
+    is_written = mtf.equal(mtf.range(prompts.ids.mesh, prompts.length), position)
+    return _Progress(
+        position=position + 1,
+        previous=token,
+        ids=mtf.where(is_written, token, progress.ids, output_shape=prompts.ids.shape),
+        log_probs=progress.log_probs + mtf.where(counts, log_prob, 0.0),
+        ended=ended,
+        done=done,
+        unfinished=mtf.logical_not(mtf.reduce_all(done)),
+        state=state,
+    )
+
+
+# A NamedTuple of the loop's variables, among them `position`, the position of the next step, an
+# int32 scalar; `unfinished`, a bool scalar; `state`, the decoder's.
+P = TypeVar("P")
+
+
+def decode_positions(prompts: Prompts, first: P, advance: Callable[[P, StepFunction], P]) -> P:
+    """Returns the variables after steps to the last position, or until none is unfinished."""
+    progress: Any = first
+    decoder, length, state = prompts.decoder, prompts.length, None
+    for end in _segment_ends(prompts):
+        shorter = decoder
+        if end < length.size and decoder.within is not None:
+            shorter = decoder.within(end)
+        state = shorter.initial_state if state is None else fit_state(state, shorter.initial_state)
+        (progress,) = mtf.while_loop(
+            lambda p, end=end: mtf.logical_and(p.unfinished, mtf.less(p.position, end)),
+            lambda p, step=shorter.step: [advance(p, step)],
+            [progress._replace(state=state)],
         )
+        state = progress.state
+    return cast(P, progress)
 
-    def advance(self, progress: _Progress, step: StepFunction) -> _Progress:
-        batch, length = self.prompts.shape
-        position = progress.position
-        logits, state = step(progress.previous, position, progress.state)
-        logits = mtf.to_float(logits)
-        (vocab,) = logits.shape - batch
-        forced = mtf.gather(self.prompts, position, length)
-        is_forced = mtf.greater_equal(forced, 0)
-        token = mtf.where(is_forced, forced, self.choose(logits, position))
-        log_prob = mtf.gather(logits, token, vocab) - mtf.reduce_logsumexp(logits, vocab)
-        counts = mtf.logical_not(mtf.logical_or(progress.done, is_forced))
-        token = mtf.where(progress.done, 0, token)
-        is_last = is_end(self.start, token, position, self.end_id)
-        ended = mtf.logical_or(progress.ended, is_last)
-        done = mtf.logical_or(ended, mtf.greater_equal(position + 1, self.limits))
-        is_written = mtf.equal(mtf.range(self.prompts.mesh, length), position)
-        return _Progress(
-            position=position + 1,
-            previous=token,
-            ids=mtf.where(is_written, token, progress.ids, output_shape=self.prompts.shape),
-            log_probs=progress.log_probs + mtf.where(counts, log_prob, 0.0),
-            ended=ended,
-            done=done,
-            unfinished=mtf.logical_not(mtf.reduce_all(done)),
-            state=state,
-        )
+
+def _segment_ends(prompts: Prompts) -> list[int]:
+    """Returns the ends of the segments, where caches grow, after the positions read in one pass.
+
+    On several devices there is one segment, because every loop takes seconds to compile.
+    """
+    size = prompts.length.size
+    number = min(_SEGMENTS, size // _SHORTEST_SEGMENT)
+    if prompts.decoder.within is None or prompts.ids.mesh.is_distributed or number < 2:
+        return [size]
+    ends = [-(-size * i // number) for i in range(1, number + 1)]
+    return [end for end in ends if end > prompts.read_at_once] or [size]
+
+
+def fit_state(state: Any, larger: Any) -> Any:
+    """Returns a state, padded with zeros and broadcast along a beam to the shapes of `larger`."""
+
+    def fit(x: mtf.Tensor, larger_x: mtf.Tensor) -> mtf.Tensor:
+        for dim in x.shape:
+            size = larger_x.shape.get_dim_by_name(dim.name).size
+            if size != dim.size:
+                x = mtf.pad(x, [0, size - dim.size], dim.name)
+        return x if x.shape == larger_x.shape else mtf.broadcast(x, larger_x.shape)
+
+    return tf.nest.map_structure(fit, state, larger)

@@ -1,8 +1,8 @@
-"""The start of decoding: prompts, as far as they are read before the first step."""
+"""Prompts: their ids, limits and ends, and how far they are read before the first step."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import dataclasses
 
 import tensorflow as tf
 
@@ -10,49 +10,81 @@ from mtfrun import mtf
 from mtfrun.decoding.decoder import Decoder
 
 # In prompts, where the model chooses the id.
-FREE = -1
+_FREE = -1
 
 
-class Start(NamedTuple):
-    """The state of decoding before the first step.
+@dataclasses.dataclass(frozen=True)
+class Prompts:
+    """The prompts of a batch, and the state of decoding before the first step.
 
     Attributes:
       decoder: a decoder that has read the prompts so far.
-      read_at_once: the number of positions that it has read in one pass; 0 if steps read prompts.
-      prompt_lengths: {batch} int32, the number of ids at the beginning of a row that do not end it.
+      ids: {batch, length} int32; -1 where the model chooses.
+      lengths: {batch} int32, the number of ids at the beginning of a row that do not end it.
+      limits: {batch} int32, the largest number of ids of a row; 0 for rows that pad the batch.
+      end_id: the id that ends a row, see `Decoder.ends_in_prompts`.
+      read_at_once: the number of positions that were read in one pass; 0 if steps read prompts.
       position: int32 scalar, the position of the first step.
     """
 
     decoder: Decoder
+    ids: mtf.Tensor
+    lengths: mtf.Tensor
+    limits: mtf.Tensor
+    end_id: int
     read_at_once: int
-    prompt_lengths: mtf.Tensor
     position: mtf.Tensor
 
+    @property
+    def length(self) -> mtf.Dimension:
+        """The positions of a row."""
+        return self.ids.shape.get_dim_by_name("length")
 
-def start_of(
+    def ids_before(self, position: mtf.Tensor) -> mtf.Tensor:
+        """Returns {batch, length}: ids before a position, else 0; -1 in rows that pad a batch."""
+        before = mtf.less(mtf.range(self.ids.mesh, self.length), position)
+        return mtf.where(before, self.ids, 0, output_shape=self.ids.shape)
+
+    def id_at(self, position: mtf.Tensor) -> mtf.Tensor:
+        """Returns {batch}: the id at a position; negative where the model chooses, 0 at -1."""
+        return mtf.gather(self.ids, position, self.length)
+
+    def is_end(self, token: mtf.Tensor, position: mtf.Tensor) -> mtf.Tensor:
+        """Returns whether a token {batch...} ends its row."""
+        may_end = mtf.greater_equal(position, self.lengths)
+        return mtf.logical_and(mtf.equal(token, self.end_id), may_end)
+
+
+def read_prompts(
     decoder: Decoder,
-    prompts: mtf.Tensor,
-    limits: mtf.Tensor,
+    ids: mtf.Tensor,
     *,
+    limits: mtf.Tensor | None,
     longest_prompt: int | None,
     end_id: int,
-) -> Start:
-    """Returns the start of decoding, whose first step is at the end of the shortest prompt.
+    padding_id: int,
+) -> Prompts:
+    """Returns the prompts; the first step is at the end of the shortest one.
 
-    Where the decoder cannot read prompts in one pass, it is at position 0. `prompts` are padded
-    with -1; rows of limit 0, which pad the batch, are ignored.
+    Where the decoder cannot read prompts in one pass, it is at position 0. The arguments are as in
+    `generate`.
     """
-    length = prompts.shape.get_dim_by_name("length")
+    batch, length = ids.shape
+    if padding_id != _FREE:
+        ids = mtf.where(mtf.equal(ids, padding_id), _FREE, ids)
+    if limits is None:
+        limits = mtf.constant(ids.mesh, length.size, [batch], tf.int32)
     longest = length.size if longest_prompt is None else min(longest_prompt, length.size)
     # The id that ends a row is always decoded by a step.
     ends = None if decoder.ends_in_prompts else end_id
-    prompt_lengths = count_prompt_ids(prompts, length, ends, padding_id=FREE)
-    prompt_lengths = mtf.minimum(prompt_lengths, limits)
+    lengths = mtf.minimum(count_prompt_ids(ids, length, ends, padding_id=_FREE), limits)
     if decoder.at_once is None or not longest:
-        return Start(decoder, 0, prompt_lengths, mtf.constant(prompts.mesh, 0, dtype=tf.int32))
-    prompt_lengths = mtf.minimum(prompt_lengths, longest)
-    position = mtf.reduce_min(mtf.where(mtf.greater(limits, 0), prompt_lengths, longest))
-    return Start(decoder.at_once(longest, prompt_lengths), longest, prompt_lengths, position)
+        first = mtf.constant(ids.mesh, 0, dtype=tf.int32)
+        return Prompts(decoder, ids, lengths, limits, end_id, 0, first)
+    lengths = mtf.minimum(lengths, longest)
+    first = mtf.reduce_min(mtf.where(mtf.greater(limits, 0), lengths, longest))
+    decoder = decoder.at_once(longest, lengths)
+    return Prompts(decoder, ids, lengths, limits, end_id, longest, first)
 
 
 def worth_reading_at_once(number: int, longest: int) -> bool:
@@ -74,28 +106,3 @@ def count_prompt_ids(
     positions = mtf.range(prompts.mesh, length)
     first = mtf.where(unknown, positions, length.size, output_shape=prompts.shape)
     return mtf.reduce_min(first, reduced_dim=length)
-
-
-def forced_ids(prompts: mtf.Tensor, padding_id: int) -> mtf.Tensor:
-    """Returns the prompts, padded with `padding_id`, with -1 for it: where a model chooses."""
-    if padding_id == FREE:
-        return prompts
-    return mtf.where(mtf.equal(prompts, padding_id), FREE, prompts)
-
-
-def ids_before(prompts: mtf.Tensor, position: mtf.Tensor) -> mtf.Tensor:
-    """Returns {batch, length}: ids before a position, else 0; negative in rows that pad a batch."""
-    length = prompts.shape.get_dim_by_name("length")
-    before = mtf.less(mtf.range(prompts.mesh, length), position)
-    return mtf.where(before, prompts, 0, output_shape=prompts.shape)
-
-
-def id_before(prompts: mtf.Tensor, position: mtf.Tensor) -> mtf.Tensor:
-    """Returns {batch}: the prompts' id just before a position; 0 before the first one."""
-    return mtf.gather(prompts, position - 1, prompts.shape.get_dim_by_name("length"))
-
-
-def is_end(start: Start, token: mtf.Tensor, position: mtf.Tensor, end_id: int) -> mtf.Tensor:
-    """Returns whether a token {batch...} ends its row; see `Decoder.ends_in_prompts`."""
-    may_end = mtf.greater_equal(position, start.prompt_lengths)
-    return mtf.logical_and(mtf.equal(token, end_id), may_end)

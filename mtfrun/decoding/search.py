@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 from mtfrun import mtf
 from mtfrun.checks import COUNT, INDEX, NOT_NEGATIVE, SHARE_ABOVE_0, check_range
 from mtfrun.decoding.beam_search import BeamSearch
-from mtfrun.decoding.decoder import Decoder
+from mtfrun.decoding.decoder import END_ID, Decoder, Hypotheses
 from mtfrun.decoding.generate import generate
-from mtfrun.decoding.hypotheses import END_ID, Hypotheses
 from mtfrun.decoding.sampling import ChooseToken, Greedy, Sample
 from mtfrun.errors import InputError
 
@@ -88,33 +88,19 @@ class Search:
         self.check(vocab.size)
         batch = prompts.shape[0]
         beam = mtf.Dimension("beam", self.beam_size)
+        decode: Callable[..., Hypotheses]
         if self.beam_size > 1:
-            beam_search = BeamSearch(
-                self.alpha, self.stop_early, as_transformers=self.as_transformers
-            )
-            return beam_search(
-                decoder_for(beam),
-                prompts,
-                beam,
-                vocab,
-                limits=limits,
-                longest_prompt=longest_prompt,
-                end_id=end_id,
-                padding_id=padding_id,
-            )
-        choose: ChooseToken = Greedy(vocab)
-        if self.temperature:
-            key = mtf.random_key(self.seed)
-            choose = Sample(vocab, key, lines, self.temperature, self.top_k, self.top_p)
-        hypotheses = generate(
-            decoder_for(None),
-            prompts,
-            choose,
-            limits=limits,
-            longest_prompt=longest_prompt,
-            end_id=end_id,
-            padding_id=padding_id,
+            search = BeamSearch(self.alpha, self.stop_early, as_transformers=self.as_transformers)
+            decode = functools.partial(search, decoder_for(beam), prompts, beam, vocab)
+        else:
+            choose: ChooseToken = Greedy(vocab)
+            if self.temperature:
+                key = mtf.random_key(self.seed)
+                choose = Sample(vocab, key, lines, self.temperature, self.top_k, self.top_p)
+            decode = functools.partial(generate, decoder_for(None), prompts, choose)
+        hypotheses = decode(
+            limits=limits, longest_prompt=longest_prompt, end_id=end_id, padding_id=padding_id
         )
         return Hypotheses(
-            *(mtf.reshape(x, mtf.Shape([batch, beam, *x.shape.dims[1:]])) for x in hypotheses)
+            *(mtf.reshape(x, [batch, beam, *(x.shape - [batch, beam])]) for x in hypotheses)
         )
