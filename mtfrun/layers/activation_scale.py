@@ -29,11 +29,9 @@ class ActivationScale(Layer):
 
     @property
     def metric_shapes(self) -> Mapping[str, mtf.Shape]:
-        """Two scalars."""
         return {"rms": mtf.Shape(), "max": mtf.Shape()}
 
     def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
-        """Returns x, of any shape."""
         if call.collector is not None:
             values = mtf.stop_gradient(mtf.cast(x, tf.float32))
             one = mtf.constant(x.mesh, 1.0)

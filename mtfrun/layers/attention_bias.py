@@ -75,7 +75,6 @@ class AttentionBias:
 
     @property
     def window(self) -> AttentionWindow:
-        """How far queries see at most."""
         return functools.reduce(
             AttentionWindow.intersection, (term.window for term in self.terms), AttentionWindow()
         )

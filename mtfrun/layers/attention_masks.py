@@ -37,11 +37,9 @@ class CausalMask(BiasTerm):
 
     @property
     def window(self) -> AttentionWindow:
-        """How far queries see at most."""
         return AttentionWindow(after=self.after)
 
     def value(self, dtype: tf.DType) -> mtf.Tensor:
-        """Returns the mask."""
         return _mask_where(mtf.less, self.query, self.memory, dtype)
 
 
@@ -53,7 +51,6 @@ class SegmentMask(BiasTerm):
     memory: mtf.Tensor
 
     def value(self, dtype: tf.DType) -> mtf.Tensor:
-        """Returns the mask."""
         return _mask_where(mtf.not_equal, self.query, self.memory, dtype)
 
 
@@ -64,7 +61,6 @@ class PaddingMask(BiasTerm):
     memory: mtf.Tensor
 
     def value(self, dtype: tf.DType) -> mtf.Tensor:
-        """Returns the mask."""
         return _mask(mtf.equal(self.memory, 0), dtype)
 
 
@@ -78,11 +74,9 @@ class WindowMask(BiasTerm):
 
     @property
     def window(self) -> AttentionWindow:
-        """How far queries see at most."""
         return AttentionWindow(self.size - 1, self.size - 1)
 
     def value(self, dtype: tf.DType) -> mtf.Tensor:
-        """Returns the mask."""
         distance = mtf.sub(self.query, self.memory, output_shape=_both(self.query, self.memory))
         return _mask(mtf.greater_equal(mtf.abs(distance), self.size), dtype)
 

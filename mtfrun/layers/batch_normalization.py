@@ -52,7 +52,6 @@ class BatchNorm(Layer):
 
     @property
     def updated_variables(self) -> Sequence[mtf.Variable]:
-        """The moving averages."""
         return self.moving_mean, self.moving_variance
 
     def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:

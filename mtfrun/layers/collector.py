@@ -42,48 +42,38 @@ class Collector:
 
     def add_loss(self, layer: mtf.Module, loss: mtf.Tensor) -> None:
         """Adds a scalar to the loss; the losses of a layer that is called twice add up."""
-        self._add_loss(layer.path, loss)
+        self.add_all(Collected({layer.path: loss}, {}, {}))
 
     def add_metrics(self, layer: mtf.Module, metrics: Mapping[str, Metric]) -> None:
         """Adds the metrics of a layer by name; two calls add up."""
-        for name, metric in metrics.items():
-            self._add_metric(f"{layer.path}/{name}", metric)
+        by_path = {f"{layer.path}/{name}": metric for name, metric in metrics.items()}
+        self.add_all(Collected({}, by_path, {}))
 
     def add_update(self, variable: mtf.Variable, value: mtf.Tensor) -> None:
         """Sets the value that a variable takes after the step; an InputError for a second one."""
-        self._add_update(variable.path, value)
+        self.add_all(Collected({}, {}, {variable.path: value}))
 
     def add_all(self, collected: Collected) -> None:
         """Adds the contents of another collector."""
+        losses, metrics, updates = self._collected
         for path, loss in collected.losses.items():
-            self._add_loss(path, loss)
-        for name, metric in collected.metrics.items():
-            self._add_metric(name, metric)
+            losses[path] = losses[path] + loss if path in losses else loss
+        for name, (total, weight) in collected.metrics.items():
+            if name in metrics:
+                total, weight = metrics[name].total + total, metrics[name].weight + weight
+            metrics[name] = Metric(total, weight)
         for path, value in collected.updates.items():
-            self._add_update(path, value)
+            if path in updates:
+                raise InputError(
+                    f"{path} has two updates in one step: a layer that updates variables is called "
+                    "once"
+                )
+            updates[path] = value
 
     def total_loss(self) -> mtf.Tensor | None:
         """Returns the sum of all losses; None where no layer has one."""
         losses = list(self._collected.losses.values())
         return mtf.add_n(losses) if losses else None
-
-    def _add_loss(self, path: str, loss: mtf.Tensor) -> None:
-        losses = self._collected.losses
-        losses[path] = losses[path] + loss if path in losses else loss
-
-    def _add_metric(self, name: str, metric: Metric) -> None:
-        metrics = self._collected.metrics
-        former = metrics.get(name)
-        if former is not None:
-            metric = Metric(former.total + metric.total, former.weight + metric.weight)
-        metrics[name] = metric
-
-    def _add_update(self, path: str, value: mtf.Tensor) -> None:
-        if path in self._collected.updates:
-            raise InputError(
-                f"{path} has two updates in one step: a layer that updates variables is called once"
-            )
-        self._collected.updates[path] = value
 
 
 class Recorded(NamedTuple):

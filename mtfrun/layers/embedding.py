@@ -48,7 +48,21 @@ class Embedding(mtf.Module):
         return mtf.einsum([x, mtf.cast(self.table, dtype)], output_shape=output_shape)
 
 
-class PositionalEmbedding(mtf.Module):
+class _Positions(mtf.Module):
+    def __init__(self, max_length: int) -> None:
+        super().__init__()
+        self.max_length = max_length
+
+    def check_length(self, length: mtf.Dimension) -> None:
+        """Raises a ShapeError for a sequence that is longer than `max_length`."""
+        if length.size > self.max_length:
+            raise mtf.ShapeError(
+                f"sequences of {length.name}:{length.size} are longer than the positional "
+                f"embedding's max_length={self.max_length}: raise max_length"
+            )
+
+
+class PositionalEmbedding(_Positions):
     """One trained vector for each absolute position; a ShapeError for longer sequences."""
 
     def __init__(
@@ -60,7 +74,7 @@ class PositionalEmbedding(mtf.Module):
         *,
         initializer: mtf.Initializer = mtf.initializers.RandomNormal(1.0),
     ) -> None:
-        super().__init__()
+        super().__init__(max_length)
         self._max_length = mtf.Dimension("max_length", max_length)
         self._dtypes = dtypes
         self.table = mtf.Variable(mesh, [self._max_length, d_model], initializer, dtypes.master)
@@ -73,24 +87,12 @@ class PositionalEmbedding(mtf.Module):
     def first(self, length: mtf.Dimension) -> mtf.Tensor:
         """Returns the vectors {length, d_model} of positions 0, 1, ...: cheaper than a gather."""
         self.check_length(length)
-        if length.size == self._max_length.size:
-            vectors = mtf.read_variable(self.table)
-        else:
-            vectors = mtf.slice(self.table, 0, length.size, self._max_length.name)
+        vectors = mtf.slice(self.table, 0, length.size, self._max_length.name)
         vectors = mtf.rename_dimension(vectors, self._max_length.name, length.name)
         return mtf.cast(vectors, self._dtypes.activation)
 
-    @property
-    def max_length(self) -> int:
-        """The number of positions that have a vector."""
-        return self._max_length.size
 
-    def check_length(self, length: mtf.Dimension) -> None:
-        """Raises a ShapeError for a sequence that is longer than the table."""
-        _check_length(length, self._max_length.size)
-
-
-class SinusoidPositions(mtf.Module):
+class SinusoidPositions(_Positions):
     """Sines and cosines of the position; Vaswani et al. 2017, arXiv:1706.03762, section 3.5.
 
     All sines come first, and the wavelengths end at 2 pi * 10000 exactly, as in Tensor2Tensor.
@@ -103,28 +105,15 @@ class SinusoidPositions(mtf.Module):
         d_model: mtf.Dimension,
         dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
     ) -> None:
-        super().__init__()
+        super().__init__(max_length)
         if d_model.size % 2:
             raise mtf.ShapeError(f"sinusoid positions need an even d_model, not {d_model}")
         self._mesh = mesh
-        self.max_length = max_length
         self._d_model = d_model
         self._dtypes = dtypes
 
     def __call__(self, positions: mtf.Tensor, call: Call) -> mtf.Tensor:
         """Returns the vectors {..., d_model} of int positions {...}."""
-        return self._vectors(positions)
-
-    def first(self, length: mtf.Dimension) -> mtf.Tensor:
-        """Returns the vectors {length, d_model} of positions 0, 1, ..."""
-        self.check_length(length)
-        return self._vectors(mtf.range(self._mesh, length))
-
-    def check_length(self, length: mtf.Dimension) -> None:
-        """Raises a ShapeError for a sequence that is longer than `max_length`."""
-        _check_length(length, self.max_length)
-
-    def _vectors(self, positions: mtf.Tensor) -> mtf.Tensor:
         half = self._d_model.size // 2
         frequency = _LONGEST_WAVE ** (-np.arange(half) / max(half - 1, 1))
         # cos(x) = sin(x + pi / 2)
@@ -134,10 +123,7 @@ class SinusoidPositions(mtf.Module):
         angle = mtf.multiply(mtf.to_float(positions), frequencies, output_shape=shape)
         return mtf.cast(mtf.sin(angle + phase), self._dtypes.activation)
 
-
-def _check_length(length: mtf.Dimension, max_length: int) -> None:
-    if length.size > max_length:
-        raise mtf.ShapeError(
-            f"sequences of {length.name}:{length.size} are longer than the positional "
-            f"embedding's max_length={max_length}: raise max_length"
-        )
+    def first(self, length: mtf.Dimension) -> mtf.Tensor:
+        """Returns the vectors {length, d_model} of positions 0, 1, ..."""
+        self.check_length(length)
+        return self(mtf.range(self._mesh, length), Call())

@@ -18,14 +18,15 @@ class RotaryScaling(Protocol):
 
     @property
     def magnitude(self) -> float:
-        """The factor of rotated queries and keys."""
+        """The factor of rotated queries and keys; logits have its square."""
+        return 1.0
 
     def __call__(self, frequencies: np.ndarray, base: float) -> np.ndarray:
         """Returns the [d_kv / 2] frequencies to use instead of base ** (-2 * i / d_kv)."""
 
 
 @dataclasses.dataclass(frozen=True)
-class LinearScaling:
+class LinearScaling(RotaryScaling):
     """Positions are divided by a factor; Chen et al. 2023, arXiv:2306.15595, eq. 3."""
 
     factor: float = 1.0
@@ -33,18 +34,12 @@ class LinearScaling:
     def __post_init__(self) -> None:
         _check_factor(self.factor)
 
-    @property
-    def magnitude(self) -> float:
-        """1."""
-        return 1.0
-
     def __call__(self, frequencies: np.ndarray, base: float) -> np.ndarray:
-        """Returns the frequencies divided by the factor."""
         return frequencies / self.factor
 
 
 @dataclasses.dataclass(frozen=True)
-class Llama3Scaling:
+class Llama3Scaling(RotaryScaling):
     """Slow rotations are divided by a factor and fast ones are not, with a ramp between: Llama 3.1.
 
     Grattafiori et al. 2024, arXiv:2407.21783.
@@ -69,13 +64,7 @@ class Llama3Scaling:
                 f"high_frequency_factor={self.high_frequency_factor}"
             )
 
-    @property
-    def magnitude(self) -> float:
-        """1."""
-        return 1.0
-
     def __call__(self, frequencies: np.ndarray, base: float) -> np.ndarray:
-        """Returns the frequencies, the slow ones divided by the factor."""
         turns = self.original_length * frequencies / (2 * math.pi)
         low, high = self.low_frequency_factor, self.high_frequency_factor
         fast = np.clip((turns - low) / (high - low), 0.0, 1.0)
@@ -83,7 +72,7 @@ class Llama3Scaling:
 
 
 @dataclasses.dataclass(frozen=True)
-class YarnScaling:
+class YarnScaling(RotaryScaling):
     """As `Llama3Scaling` with a ramp over the pairs, and larger logits: YaRN.
 
     Peng et al. 2023, arXiv:2309.00071, section 3.2 (their alpha is `slow_turns` and their beta is
@@ -115,13 +104,11 @@ class YarnScaling:
 
     @property
     def magnitude(self) -> float:
-        """The factor of queries and of keys; logits have its square."""
         if self.attention_factor is not None:
             return self.attention_factor
         return yarn_magnitude(self.factor)
 
     def __call__(self, frequencies: np.ndarray, base: float) -> np.ndarray:
-        """Returns the frequencies, the slow ones divided by the factor."""
         d_kv = 2 * frequencies.size
         first = self._pair(self.fast_turns, d_kv, base)
         last = self._pair(self.slow_turns, d_kv, base)

@@ -73,13 +73,10 @@ def choose_devices(shape: Shape, names: Sequence[str] | None) -> list[str]:
             _use_alone(chosen[0], shape)
     elif _kind(chosen[0]) == "CPU":
         _simulate(1 + max(map(_number, chosen)), shape)
-    if _needs_start(shape, _kind(chosen[0])):
-        engine.start_accelerators(_kind(chosen[0]), shape.to_string)
+    kind = _kind(chosen[0])
+    if processes.count() == 1 and (kind == "TPU" or (kind == "GPU" and shape.size > 1)):
+        engine.start_accelerators(kind, shape.to_string)
     return chosen
-
-
-def _needs_start(shape: Shape, kind: str) -> bool:
-    return processes.count() == 1 and (kind == "TPU" or (kind == "GPU" and shape.size > 1))
 
 
 def describe_devices(names: Sequence[str]) -> str:

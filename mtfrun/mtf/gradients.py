@@ -86,7 +86,7 @@ def custom_gradient(
         nonlocal result
         arguments = [Tensor(x.mesh, v, x.shape) for x, v in zip(inputs, values, strict=True)]
         result = fn(*arguments)
-        outputs = _as_list(result)
+        outputs = tf.nest.flatten(result)
 
         def backward(*output_values: tf.Tensor, variables: Sequence[Any] = ()) -> Any:
             cotangents = [
@@ -102,9 +102,6 @@ def custom_gradient(
         return [y.value for y in outputs], backward
 
     values = on_values(*(x.value for x in inputs))
-    named = [Tensor(y.mesh, v, y.shape) for y, v in zip(_as_list(result), values, strict=True)]
+    outputs = tf.nest.flatten(result)
+    named = [Tensor(y.mesh, v, y.shape) for y, v in zip(outputs, values, strict=True)]
     return cast(Result, named[0] if isinstance(result, Tensor) else type(result)(named))
-
-
-def _as_list(result: Any) -> list[Tensor]:
-    return list(result) if isinstance(result, (list, tuple)) else [result]

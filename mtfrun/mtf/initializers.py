@@ -27,7 +27,6 @@ class Constant:
     value: float = 0.0
 
     def __call__(self, shape: Shape, rng: np.random.Generator) -> np.ndarray:
-        """Returns `value` with the sizes of `shape`."""
         return np.full(shape.to_integer_list, self.value, np.float32)
 
 
@@ -51,7 +50,6 @@ class RandomNormal:
     mean: float = 0.0
 
     def __call__(self, shape: Shape, rng: np.random.Generator) -> np.ndarray:
-        """Returns normal draws."""
         draws = rng.standard_normal(shape.to_integer_list, dtype=np.float32)
         return draws * np.float32(self.stddev) + np.float32(self.mean)
 
@@ -64,7 +62,6 @@ class TruncatedNormal:
     mean: float = 0.0
 
     def __call__(self, shape: Shape, rng: np.random.Generator) -> np.ndarray:
-        """Returns truncated normal draws."""
         draws = rng.standard_normal(shape.size, dtype=np.float32)
         while True:
             (outside,) = np.nonzero(np.abs(draws) > 2.0)
@@ -83,7 +80,6 @@ class RandomUniform:
     maxval: float = 1.0
 
     def __call__(self, shape: Shape, rng: np.random.Generator) -> np.ndarray:
-        """Returns uniform draws."""
         draws = rng.random(shape.to_integer_list, dtype=np.float32)
         return draws * np.float32(self.maxval - self.minval) + np.float32(self.minval)
 

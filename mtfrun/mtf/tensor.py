@@ -101,12 +101,10 @@ def binary(
             tf.constant(x1, x.dtype) if number1 else x.value,
             tf.constant(x2, x.dtype) if number2 else x.value,
         )
-        if output_shape is None or convert_to_shape(output_shape) == x.shape:
-            return Tensor(x.mesh, value, x.shape)
-        output_shape = convert_to_shape(output_shape)
-        return Tensor(
-            x.mesh, combine(tf.identity, x.mesh, [value], [x.shape], output_shape), output_shape
-        )
+        shape = x.shape if output_shape is None else convert_to_shape(output_shape)
+        if shape != x.shape:
+            value = combine(tf.identity, x.mesh, [value], [x.shape], shape)
+        return Tensor(x.mesh, value, shape)
     x1, x2 = as_tensor(x1), as_tensor(x2)
     if x1.mesh is not x2.mesh:
         raise ShapeError(f"operands are on two meshes, {x1.mesh} and {x2.mesh}: use one mesh")
@@ -171,11 +169,10 @@ def lay_out(x: Tensor, value: tf.Tensor, shape: ShapeLike) -> Tensor:
     return Tensor(x.mesh, x.mesh.constrain(value, shape), shape)
 
 
-def gather_along(x: Tensor, dim: Dimension) -> tf.Tensor:
-    """Returns x's value, gathered along `dim` where that is split."""
-    if x.mesh.num_splits(dim) == 1:
-        return x.value
-    return x.mesh.constrain(x.value, _unsplit(x.shape, dim))
+def gather_along(x: Tensor, *dims: Dimension) -> tf.Tensor:
+    """Returns x's value, gathered along those of these dimensions that are split."""
+    names = [dim.name for dim in dims if x.mesh.num_splits(dim) > 1]
+    return x.mesh.constrain(x.value, _unsplit(x.shape, names)) if names else x.value
 
 
 def lay_out_gathered(x: Tensor, value: tf.Tensor, shape: ShapeLike, dim: Dimension) -> Tensor:
@@ -186,12 +183,12 @@ def lay_out_gathered(x: Tensor, value: tf.Tensor, shape: ShapeLike, dim: Dimensi
     """
     shape = convert_to_shape(shape)
     if x.mesh.num_splits(dim) > 1:
-        value = x.mesh.constrain(value, _unsplit(shape, dim))
+        value = x.mesh.constrain(value, _unsplit(shape, [dim.name]))
     return lay_out(x, value, shape)
 
 
-def _unsplit(shape: Shape, dim: Dimension) -> Shape:
-    return Shape(Dimension(f"{d.name}_whole", d.size) if d.name == dim.name else d for d in shape)
+def _unsplit(shape: Shape, names: Sequence[str]) -> Shape:
+    return Shape(Dimension(f"{d.name}_whole", d.size) if d.name in names else d for d in shape)
 
 
 def reorder(x: TensorLike, shape: Shape) -> Tensor:

@@ -235,12 +235,12 @@ class Adafactor(SlotOptimizer):
                 name: [self.slots[path][name] for path in group.paths]
                 for name in self.slots[group.paths[0]]
             }
-            parameter = group.stacked(list(map(read_precisely, variables)))
+            parameter = group.stack(list(map(read_precisely, variables)))
             state = {
-                name: group.stacked(list(map(mtf.read_variable, of_all)))
+                name: group.stack(list(map(mtf.read_variable, of_all)))
                 for name, of_all in slots.items()
             }
-            gradient = group.stacked([matched[path] for path in group.paths])
+            gradient = group.stack([matched[path] for path in group.paths])
             direction = self._direction(group, gradient, state, decay)
             # All scalars are multiplied first: one operation over the parameter instead of several.
             rate = self._scale(learning_rate, group.paths[0])
@@ -250,10 +250,10 @@ class Adafactor(SlotOptimizer):
                 delta = state["m"] = moving_average(state["m"], delta, self._beta1)
             # Not from the stack of parameters, which is made when the step begins: it would take
             # memory until the gradients are there.
-            for variable, of_one in zip(variables, group.unstacked(delta), strict=True):
+            for variable, of_one in zip(variables, group.unstack(delta), strict=True):
                 updates[variable] = read_precisely(variable) - of_one
             for name, of_all in slots.items():
-                updates.update(zip(of_all, group.unstacked(state[name]), strict=True))
+                updates.update(zip(of_all, group.unstack(state[name]), strict=True))
         return updates
 
     def _factored_sides(self, variable: mtf.Variable) -> tuple[mtf.Shape, mtf.Shape] | None:
@@ -311,10 +311,10 @@ class _Group:
         size = math.prod(variable.mesh.local_sizes(variable.shape))
         return size * (len(self.paths) + 1) <= _MAX_STACK
 
-    def stacked(self, tensors: Sequence[mtf.Tensor]) -> mtf.Tensor:
+    def stack(self, tensors: Sequence[mtf.Tensor]) -> mtf.Tensor:
         """Returns {group, ...}; the tensor itself where it is the only one."""
         return mtf.stack(tensors, _GROUP) if len(tensors) > 1 else tensors[0]
 
-    def unstacked(self, x: mtf.Tensor) -> list[mtf.Tensor]:
+    def unstack(self, x: mtf.Tensor) -> list[mtf.Tensor]:
         number = len(self.paths)
         return mtf.unstack(x, mtf.Dimension(_GROUP, number)) if number > 1 else [x]

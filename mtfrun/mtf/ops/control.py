@@ -30,7 +30,7 @@ from mtfrun.mtf.reports import (
     trace_with_reports,
     with_values,
 )
-from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
+from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor, lay_out
 
 _MOST_ROUNDS = 100
 
@@ -179,11 +179,7 @@ def _lay_out(variables: list[Any]) -> list[Any]:
     DTensor ends the process for a gradient in a body through a relayout of values computed from
     variables that come from another loop, because it does not know their mesh yet.
     """
-    return list(
-        tf.nest.map_structure(
-            lambda x: Tensor(x.mesh, x.mesh.constrain(x.value, x.shape), x.shape), variables
-        )
-    )
+    return list(tf.nest.map_structure(lambda x: lay_out(x, x.value, x.shape), variables))
 
 
 def _require_number(results: Sequence[Any], number: int, has_accumulators: bool) -> None:

@@ -103,7 +103,7 @@ def slice(x: TensorLike, begin: int, size: int, slice_dim_name: str) -> Tensor: 
     dim = x.shape.get_dim_by_name(slice_dim_name)
     if begin < 0 or size < 1 or begin + size > dim.size:
         raise ShapeError(f"slice [{begin}, {begin + size}) is outside of {dim.name}:{dim.size}")
-    return _slice(x, gather_along(x, dim), dim, begin, size)
+    return x if size == dim.size else _slice(x, gather_along(x, dim), dim, begin, size)
 
 
 def reduce_first(tensor: TensorLike, reduced_dim: DimensionLike) -> Tensor:

@@ -9,16 +9,16 @@ import tensorflow as tf
 
 from mtfrun.errors import ShapeError
 from mtfrun.mtf.gradients import custom_gradient
+from mtfrun.mtf.ops.elementwise import cast
 from mtfrun.mtf.porting import accept_name
 from mtfrun.mtf.shape import (
-    Dimension,
     DimensionLike,
     Shape,
     ShapeLike,
     convert_to_dimension,
     convert_to_shape,
 )
-from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor, binary, lay_out
+from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor, binary, gather_along, lay_out
 
 GradFunction: TypeAlias = "Callable[..., Sequence[TensorLike | None]]"
 
@@ -67,7 +67,8 @@ def slicewise(
             )
 
     def apply(*inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
-        values = tf_fn(*(_gather_but(x, splittable) for x in inputs))
+        gathered = (gather_along(x, *(d for d in x.shape if d not in splittable)) for x in inputs)
+        values = tf_fn(*gathered)
         values = list(values) if several else [values]
         if output_dtype is not None:
             values = [tf.cast(value, output_dtype) for value in values]
@@ -92,16 +93,6 @@ def _output_shapes(
     return False, [convert_to_shape(output_shape)]  # type: ignore[arg-type]
 
 
-def _gather_but(x: Tensor, splittable: set[Dimension]) -> tf.Tensor:
-    dims = [
-        dim
-        if dim in splittable or x.mesh.num_splits(dim) == 1
-        else Dimension(f"{dim.name}_whole", dim.size)
-        for dim in x.shape
-    ]
-    return x.value if dims == x.shape.dims else x.mesh.constrain(x.value, Shape(dims))
-
-
 def binary_op_with_broadcasting(
     tf_fn: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
     x1: TensorLike,
@@ -111,8 +102,4 @@ def binary_op_with_broadcasting(
 ) -> Tensor:
     """Returns an element-wise TensorFlow function of two tensors, broadcast by name."""
     result = binary(tf_fn, x1, x2, output_shape)
-    return (
-        result
-        if output_dtype is None
-        else lay_out(result, tf.cast(result.value, output_dtype), result.shape)
-    )
+    return result if output_dtype is None else cast(result, output_dtype)

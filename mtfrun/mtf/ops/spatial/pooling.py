@@ -160,10 +160,6 @@ def _fused_avg_pool(x: Tensor, ksize: Sequence[int]) -> Tensor:
 
 def _composed_avg_pool(x: Tensor, spatial: Sequence[Dimension], ksize: Sequence[int]) -> Tensor:
     for dim, size in zip(spatial, ksize, strict=True):
-        places = Dimension(dim.name, dim.size // size)
-        window = Dimension(f"_{dim.name}_window", size)
-        if dim.size % size:
-            x = slice_along(x, 0, places.size * size, dim.name)
-        covered = x.shape.get_dim_by_name(dim.name)
-        x = reduce_mean(replace_dimensions(x, covered, [places, window]), reduced_dim=window)
+        covered = Dimension(dim.name, dim.size // size * size)
+        x = pool_tensor_1d(slice_along(x, 0, covered.size, dim.name), covered, reduce_mean, size)
     return x

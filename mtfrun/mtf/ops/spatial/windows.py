@@ -123,19 +123,14 @@ def _add_halo(x: Tensor, block: Dimension, dim: Dimension, window: Window, fill:
     after = max(0, max(begins) + needed - dim.size)
     wide = add_margins(x, block, dim, before, after, fill=fill)
     if lag == 0:
-        return _slice(wide, begins[0] + before, needed, dim)
+        return slice_along(wide, begins[0] + before, needed, dim.name)
     # Every device slices all of the few candidates and selects one.
     index = index_range(x.mesh, block)
-    result = _slice(wide, begins[0] + before, needed, dim)
+    result = slice_along(wide, begins[0] + before, needed, dim.name)
     for j in range(1, block.size):
-        candidate = _slice(wide, begins[j] + before, needed, dim)
+        candidate = slice_along(wide, begins[j] + before, needed, dim.name)
         result = where(index >= j, candidate, result, output_shape=candidate.shape)
     return result
-
-
-def _slice(x: Tensor, begin: int, size: int, dim: Dimension) -> Tensor:
-    is_all = begin == 0 and size == x.shape.get_dim_by_name(dim.name).size
-    return x if is_all else slice_along(x, begin, size, dim.name)
 
 
 def split_spatial_as_blocks(
