@@ -16,8 +16,7 @@ import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.layers.attention import KeysAndValues
-from mtfrun.layers.attention_bias import AttentionBias, AttentionWindow
-from mtfrun.layers.attention_masks import PaddingMask
+from mtfrun.layers.attention_masks import AttentionBias, AttentionWindow, PaddingMask
 from mtfrun.layers.dropout import AttentionDropout
 from mtfrun.layers.recompute import differentiated_tensors, map_differentiated
 

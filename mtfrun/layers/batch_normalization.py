@@ -69,8 +69,6 @@ class BatchNorm(Layer):
             variance = variance * (entries / max(entries - 1, 1))
         if call.collector is not None:
             for average, statistic in ((self.moving_mean, mean), (self.moving_variance, variance)):
-                call.collector.add_update(average, self._next_average(average, statistic))
+                before = mtf.to_float(average) * self._momentum
+                call.collector.add_update(average, before + statistic * (1.0 - self._momentum))
         return y
-
-    def _next_average(self, average: mtf.Variable, statistic: mtf.Tensor) -> mtf.Tensor:
-        return mtf.to_float(average) * self._momentum + statistic * (1.0 - self._momentum)

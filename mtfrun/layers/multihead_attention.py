@@ -8,9 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from mtfrun import mtf
 from mtfrun.checks import COUNT, check_range
 from mtfrun.layers.attention import AttentionHeads, KeysAndValues, dot_product_attention
-from mtfrun.layers.attention_bias import AttentionBias
 from mtfrun.layers.attention_in_blocks import attention_in_blocks
-from mtfrun.layers.attention_masks import rename_length_to_memory_length
+from mtfrun.layers.attention_masks import AttentionBias, rename_length_to_memory_length
 from mtfrun.layers.context_parallelism import QUERY_LENGTH, HeadGroups
 from mtfrun.layers.dropout import AttentionDropout, Dropout
 from mtfrun.layers.layer import Call

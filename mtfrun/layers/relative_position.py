@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
-from mtfrun.layers.attention_bias import BiasTerm
+from mtfrun.layers.attention_masks import BiasTerm
 from mtfrun.layers.layer import Call
 from mtfrun.layers.recompute import DIFFERENTIATED
 

@@ -98,7 +98,7 @@ def _product(x: Tensor, y: Tensor, shape: Shape) -> Tensor:
     dims = union(x.shape, y.shape)
     if len(dims) > len(shape):  # otherwise a multiplication by element
         add_product(2 * dims.size, x.dtype)
-    product = _batched_matmul(x, y, shape)
+    product = _matmul(x, y, shape)
     if product is not None:
         return product
     letters = dict(zip(dims, string.ascii_letters, strict=False))
@@ -106,18 +106,16 @@ def _product(x: Tensor, y: Tensor, shape: Shape) -> Tensor:
     def term(dims: Shape) -> str:
         return "".join(letters[dim] for dim in dims)
 
-    merged = _merged_matmul(x, y, shape)
-    if merged is not None:
-        return merged
     equation = f"{term(x.shape)},{term(y.shape)}->{term(shape)}"
     return lay_out(x, tf.einsum(equation, x.value, y.value), shape)
 
 
-def _batched_matmul(x: Tensor, y: Tensor, shape: Shape) -> Tensor | None:
-    """Returns {batch, rows, inner} times {batch, inner, columns}, or None for other shapes.
+def _matmul(x: Tensor, y: Tensor, shape: Shape) -> Tensor | None:
+    """Returns {*batch, *rows, *inner} times {*batch, *inner, *columns}, or None for other shapes.
 
-    Each is one or more dimensions. TensorFlow's einsum has a slower kernel. Measured on mixtures of
-    experts, forward and backward: 125 to 97 ms on one core, 122 to 108 on a simulated 2 x 2 mesh.
+    TensorFlow's einsum has a slower kernel for a batch: mixtures of experts, forward and backward,
+    125 to 97 ms on one core, 122 to 108 on a simulated 2 x 2 mesh. Without a batch it is slower for
+    several inner dimensions: all pixels of an image, one core, 23 to 11 ms.
     """
     batch = [d for d in x.shape if d in y.shape and d in shape]
     inner = [d for d in x.shape if d in y.shape and d not in shape]
@@ -128,35 +126,19 @@ def _batched_matmul(x: Tensor, y: Tensor, shape: Shape) -> Tensor | None:
         and y.shape.dims == batch + inner + columns
         and shape.dims == batch + rows + columns
     )
-    if not (in_order and batch and rows and inner and columns):
+    is_faster = (rows and inner and columns) if batch else len(inner) > 1
+    if not in_order or not is_faster:
         return None
     if x.mesh.is_distributed:
         # DTensor cannot merge split dimensions, except for the first of a group.
-        if len(inner) > 1 or len(columns) > 1 or any(x.mesh.num_splits(d) > 1 for d in rows[1:]):
+        is_split = any(x.mesh.num_splits(d) > 1 for d in rows[1:])
+        if not batch or len(inner) > 1 or len(columns) > 1 or is_split:
             return None
         row = Dimension(rows[0].name, Shape(rows).size)
         merged = reshape(x, [*batch, row, *inner])
         product = tf.matmul(merged.value, y.value)
         return reshape(lay_out(x, product, [*batch, row, *columns]), shape)
-    b, r, i, c = (Shape(dims).size for dims in (batch, rows, inner, columns))
-    product = tf.matmul(tf.reshape(x.value, [b, r, i]), tf.reshape(y.value, [b, i, c]))
-    return Tensor(x.mesh, tf.reshape(product, shape.to_integer_list), shape)
-
-
-def _merged_matmul(x: Tensor, y: Tensor, shape: Shape) -> Tensor | None:
-    """Returns {*rows, *inner} times {*inner, *columns} on one device, or None for other shapes.
-
-    And for one inner dimension: einsum is as fast. All pixels of an image, one core: 23 to 11 ms.
-    """
-    inner = [d for d in x.shape if d in y.shape]
-    rows, columns = x.shape - inner, y.shape - inner
-    in_order = (
-        x.shape.dims == [*rows, *inner]
-        and y.shape.dims == [*inner, *columns]
-        and shape.dims == [*rows, *columns]
-    )
-    if x.mesh.is_distributed or len(inner) < 2 or not in_order:
-        return None
-    r, i, c = rows.size, Shape(inner).size, columns.size
-    product = tf.matmul(tf.reshape(x.value, [r, i]), tf.reshape(y.value, [i, c]))
+    r, i, c = (Shape(dims).size for dims in (rows, inner, columns))
+    b = [Shape(batch).size] if batch else []
+    product = tf.matmul(tf.reshape(x.value, [*b, r, i]), tf.reshape(y.value, [*b, i, c]))
     return Tensor(x.mesh, tf.reshape(product, shape.to_integer_list), shape)

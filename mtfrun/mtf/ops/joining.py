@@ -116,8 +116,8 @@ def reduce_first(tensor: TensorLike, reduced_dim: DimensionLike) -> Tensor:
 
 
 @accept_name
-def pad(x: TensorLike, paddings: Sequence[int], dim_name: str) -> Tensor:
-    """Returns x padded with zeros along a dimension; `paddings` is (before, after)."""
+def pad(x: TensorLike, paddings: Sequence[int], dim_name: str, *, fill: float = 0.0) -> Tensor:
+    """Returns x padded along a dimension, by default with zeros; `paddings` is (before, after)."""
     x = as_tensor(x)
     dim = x.shape.get_dim_by_name(dim_name)
     before, after = paddings
@@ -125,7 +125,8 @@ def pad(x: TensorLike, paddings: Sequence[int], dim_name: str) -> Tensor:
         raise ShapeError(f"paddings must not be negative, got {(before, after)} for {dim.name}")
     amounts = [[before, after] if d == dim else [0, 0] for d in x.shape]
     shape = x.shape.resize_dimension(dim_name, dim.size + before + after)
-    return lay_out_gathered(x, tf.pad(gather_along(x, dim), amounts), shape, dim)
+    value = tf.pad(gather_along(x, dim), amounts, constant_values=fill)
+    return lay_out_gathered(x, value, shape, dim)
 
 
 def _slice(x: Tensor, gathered: tf.Tensor, dim: Dimension, begin: int, size: int) -> Tensor:

@@ -10,7 +10,7 @@ import tensorflow as tf
 from mtfrun.errors import ShapeError
 from mtfrun.mtf.ops.constants import range as index_range
 from mtfrun.mtf.ops.indexing import gather
-from mtfrun.mtf.ops.joining import concat
+from mtfrun.mtf.ops.joining import concat, pad
 from mtfrun.mtf.ops.joining import slice as slice_along
 from mtfrun.mtf.ops.structure import rename_dimension, replace_dimensions
 from mtfrun.mtf.porting import accept_name
@@ -90,7 +90,7 @@ def add_margins(
         return x
     blocks = None if blocks_dim is None else convert_to_dimension(blocks_dim)
     if (blocks is None or blocks.size == 1) and not wrap:
-        return _pad(x, dim, before, after, fill)
+        return pad(x, (before, after), dim.name, fill=fill)
 
     def from_neighbour(edge: Tensor, offset: int) -> Tensor:
         return edge if blocks is None else _shift(edge, offset, blocks, wrap, fill)
@@ -128,15 +128,15 @@ def _shift(x: Tensor, offset: int, dim: Dimension, wrap: bool, fill: float) -> T
     # Not tf.roll: DTensor has no rule for it. Under another name the dimension is not split.
     whole = rename_dimension(x, dim.name, f"{dim.name}_whole")
     along = Dimension(f"{dim.name}_whole", dim.size)
-    begin, remaining = max(0, -offset), Dimension(along.name, dim.size - abs(offset))
-    shifted = slice_along(whole, begin, remaining.size, along.name)
+    remaining = dim.size - abs(offset)
+    shifted = slice_along(whole, max(0, -offset), remaining, along.name)
     if wrap and offset > 0:
-        edge = slice_along(whole, remaining.size, offset, along.name)
+        edge = slice_along(whole, remaining, offset, along.name)
         shifted = concat([edge, shifted], along.name)
     elif wrap:
         shifted = concat([shifted, slice_along(whole, 0, -offset, along.name)], along.name)
     else:
-        shifted = _pad(shifted, remaining, max(0, offset), max(0, -offset), fill)
+        shifted = pad(shifted, (max(0, offset), max(0, -offset)), along.name, fill=fill)
     return rename_dimension(shifted, along.name, dim.name)
 
 
@@ -149,9 +149,3 @@ def _shift_between_parts(x: Tensor, offset: int, dim: Dimension, wrap: bool, fil
     wide = add_margins(blocked, parts, part, before, after, wrap=wrap, fill=fill)
     shifted = slice_along(wide, after, part.size, part.name)
     return replace_dimensions(shifted, [parts, part], dim)
-
-
-def _pad(x: Tensor, dim: Dimension, before: int, after: int, fill: float) -> Tensor:
-    paddings = [[before, after] if d == dim else [0, 0] for d in x.shape]
-    value = tf.pad(x.value, paddings, constant_values=fill)
-    return lay_out(x, value, x.shape.resize_dimension(dim.name, dim.size + before + after))

@@ -179,14 +179,10 @@ def _composed_transpose(
         value = tf.pad(value, paddings)
     out, channels = filter.shape.dims[-2:]
     with_zeros = Tensor(x.mesh, value, resize(x.shape, value, channels))
-    mirrored = lay_out(filter, _mirror(filter, len(windows)), filter.shape)
-    kernel = transpose(mirrored, Shape([*filter.shape.dims[:-2], channels, out]))
+    mirrored = filter.value
+    for axis in range(len(windows)):
+        mirrored = engine.reverse(mirrored, axis)
+    laid_out = lay_out(filter, mirrored, filter.shape)
+    kernel = transpose(laid_out, Shape([*filter.shape.dims[:-2], channels, out]))
     dense_windows = [Window(window.size, 1) for window in windows]
     return convolve_patches(with_zeros, kernel, dense_windows)
-
-
-def _mirror(filter: Tensor, num_spatial: int) -> tf.Tensor:
-    value = filter.value
-    for axis in range(num_spatial):
-        value = engine.reverse(value, axis)
-    return value
