@@ -12,7 +12,7 @@ from mtfrun import mtf
 from mtfrun.data import Infeed
 from mtfrun.errors import InputError
 from mtfrun.layers import Metric
-from mtfrun.models.metrics import means
+from mtfrun.models import means
 from mtfrun.models.model import Model, TextModel
 
 # Name of the metric for the bytes of text that the targets with a loss represent.

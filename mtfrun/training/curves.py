@@ -9,7 +9,7 @@ import numpy as np
 
 from mtfrun.data import Padding
 from mtfrun.errors import InputError
-from mtfrun.models.metrics import means
+from mtfrun.models import means
 
 # Tags of curves that every model has; SKIPPED_STEPS only where updates may be skipped.
 OBJECTIVE, LEARNING_RATE, SKIPPED_STEPS = "objective", "learning_rate", "skipped_steps"

@@ -19,7 +19,7 @@ from mtfrun.models.transformer import (
     Stack,
     StackTransforms,
 )
-from mtfrun.models.transformer.sequence_call import SequenceCall
+from mtfrun.models.transformer.sublayer import SequenceCall
 from tests.layouts import ONE_DEVICE, assert_close
 
 SHAPE = mtf.convert_to_shape("batch:4;length:6;d_model:8")

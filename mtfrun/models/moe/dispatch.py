@@ -95,7 +95,8 @@ class GatherDispatch:
             (grad,) = grads
             of_slots = mtf.cast(_gates_of_slots(gates, routing, y.shape - d), grad.dtype)
             # Empty slots have gate 0, which masks whatever row they have.
-            to_y = _unmasked_rows_of_slots(grad, routing, y.shape) * of_slots
+            rows_of_slots = mtf.gather_rows(grad, [(routing.group, routing.token_of_slot)], y.shape)
+            to_y = rows_of_slots * of_slots
             to_gates = [
                 mtf.to_float(mtf.reduce_sum(grad * row, output_shape=gate.shape))
                 for row, gate in zip(rows, gates, strict=True)
@@ -112,15 +113,10 @@ class GatherDispatch:
         return mtf.stop_gradient(mtf.to_float(mtf.cast(weights, like.dtype)))
 
 
-def _unmasked_rows_of_slots(x: mtf.Tensor, routing: Routing, shape: mtf.Shape) -> mtf.Tensor:
-    """Returns every slot's row of x {..., group, d}; undefined for an empty slot."""
-    return mtf.gather_rows(x, [(routing.group, routing.token_of_slot)], shape)
-
-
 def _rows_of_slots(x: mtf.Tensor, routing: Routing, shape: mtf.Shape) -> mtf.Tensor:
     """Returns every slot's row of x {..., group, d}; 0 for an empty slot."""
     used = mtf.greater_equal(routing.token_of_slot, 0)
-    rows = _unmasked_rows_of_slots(x, routing, shape)
+    rows = mtf.gather_rows(x, [(routing.group, routing.token_of_slot)], shape)
     return rows * mtf.cast(used, x.dtype)
 
 

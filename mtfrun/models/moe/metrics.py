@@ -35,7 +35,7 @@ def level_metrics(routing: Routing, importance: mtf.Tensor | None) -> dict[str, 
     counts = mtf.reduce_sum(routing.counts, output_shape=[*outer, routing.experts])
     experts = _all_experts(counts.shape.size)
     counts = mtf.reshape(mtf.anonymize(counts), [experts])
-    dispatched = mtf.add_n([choice.dispatched for choice in routing.choices])
+    dispatched = routing.experts_per_token()
     selected = mtf.add_n([choice.selected for choice in routing.choices])
     minus_entropy = mtf.reduce_sum(
         routing.gates * mtf.log(routing.gates + 1e-9), output_shape=dispatched.shape

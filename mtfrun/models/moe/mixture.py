@@ -8,13 +8,18 @@ from typing import Any
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.layers import Collector, Metric
 from mtfrun.models.moe.capacity import Capacity
 from mtfrun.models.moe.dispatch import Dispatch
 from mtfrun.models.moe.experts import Experts
-from mtfrun.models.moe.metrics import EXPERTS_PER_TOKEN, level_shapes
-from mtfrun.models.transformer.sequence_call import SequenceCall
-from mtfrun.models.transformer.sublayer import Sublayer
+from mtfrun.models.moe.metrics import (
+    EXPERTS_PER_TOKEN,
+    experts_per_token_metric,
+    level_metrics,
+    level_shapes,
+)
+from mtfrun.models.moe.routing import Routing
+from mtfrun.models.moe.two_level_all_to_all import TwoLevels
+from mtfrun.models.transformer.sublayer import SequenceCall, Sublayer
 
 
 class Mixture(Sublayer):
@@ -52,34 +57,39 @@ class Mixture(Sublayer):
     def _output_shape(self, x: mtf.Tensor) -> mtf.Shape:
         return (x.shape - self._d_model) + self.experts.output_dim
 
-    def _collect(
+    def _report(
         self,
-        collector: Collector,
-        loss: mtf.Tensor,
-        levels: Mapping[str, Mapping[str, Metric]],
-        experts_per_token: Metric,
+        levels: Mapping[str, tuple[Routing, mtf.Tensor | None]],
+        mixture: Routing | TwoLevels,
+        call: SequenceCall,
     ) -> None:
-        collector.add_loss(self, self._loss_coef * loss)
-        metrics = {f"{level}/{n}": m for level, means in levels.items() for n, m in means.items()}
-        collector.add_metrics(self, {**metrics, "experts_per_token": experts_per_token})
+        """Adds losses and metrics to the call's collector, and first experts to its recorder.
+
+        `levels`: by name the routing of each level, and the importance of its tokens. `mixture`:
+        how all levels together route a token, which is the routing if there is one level.
+        """
+        if call.collector is not None:
+            loss = mtf.add_n([routing.loss for routing, _ in levels.values()])
+            call.collector.add_loss(self, self._loss_coef * loss)
+            metrics = {
+                f"{level}/{name}": metric
+                for level, (routing, importance) in levels.items()
+                for name, metric in level_metrics(routing, importance).items()
+            }
+            _, importance = levels["level_1"]
+            per_token = experts_per_token_metric(mixture.experts_per_token(), importance)
+            call.collector.add_metrics(self, {**metrics, "experts_per_token": per_token})
+        if call.recorder is not None:
+            *outer, _ = (routing for routing, _ in levels.values())
+            for level, routed in zip(levels, [*outer, mixture], strict=True):
+                call.recorder.add_experts(self, level, routed.first_expert())
 
 
 class CapacityMixture(Mixture):
     """A mixture whose experts have a limited number of slots."""
 
-    def __init__(
-        self,
-        mesh: mtf.Mesh,
-        d_model: mtf.Dimension,
-        *,
-        capacity: Capacity,
-        dispatch: Dispatch,
-        loss_coef: float,
-        experts_of_levels: Mapping[str, int],
-    ) -> None:
-        super().__init__(mesh, d_model, loss_coef=loss_coef, experts_of_levels=experts_of_levels)
-        self._capacity = capacity
-        self._dispatch = dispatch
+    _capacity: Capacity
+    _dispatch: Dispatch
 
     @property
     def depends_on_padding(self) -> bool:

@@ -8,12 +8,10 @@ from typing import Any
 from mtfrun import mtf
 from mtfrun.models.moe.capacity import Capacity
 from mtfrun.models.moe.dispatch import Dispatch, GatherDispatch
-from mtfrun.models.moe.expert_parallelism import apply_experts
-from mtfrun.models.moe.experts import Experts
-from mtfrun.models.moe.metrics import experts_per_token_metric, level_metrics
+from mtfrun.models.moe.experts import Experts, apply_experts
 from mtfrun.models.moe.mixture import CapacityMixture, importance_of_tokens
 from mtfrun.models.moe.router import Router
-from mtfrun.models.transformer.sequence_call import SequenceCall
+from mtfrun.models.transformer.sublayer import SequenceCall
 
 
 class MoE1D(CapacityMixture):
@@ -50,13 +48,10 @@ class MoE1D(CapacityMixture):
         dispatch: Dispatch = GatherDispatch(),
     ) -> None:
         super().__init__(
-            mesh,
-            d_model,
-            capacity=capacity,
-            dispatch=dispatch,
-            loss_coef=loss_coef,
-            experts_of_levels={"level_1": num_experts},
+            mesh, d_model, loss_coef=loss_coef, experts_of_levels={"level_1": num_experts}
         )
+        self._capacity = capacity
+        self._dispatch = dispatch
         self._experts = mtf.Dimension("experts", num_experts)
         experts_unsplit = mtf.Dimension("experts_unsplit", num_experts)
         self.router = router(mesh, d_model, experts_unsplit, dtypes)
@@ -89,16 +84,7 @@ class MoE1D(CapacityMixture):
         *outer, groups, group, _ = x.shape.dims
         capacity = mtf.Dimension("expert_capacity", slots)
         routing = self.router(x, group, capacity, importance, call)
-        if call.collector is not None:
-            experts_per_token = mtf.add_n([choice.dispatched for choice in routing.choices])
-            self._collect(
-                call.collector,
-                routing.loss,
-                {"level_1": level_metrics(routing, importance)},
-                experts_per_token_metric(experts_per_token, importance),
-            )
-        if call.recorder is not None:
-            call.recorder.add_experts(self, "level_1", routing.first_expert())
+        self._report({"level_1": (routing, importance)}, routing, call)
         inputs = self._dispatch.to_slots(
             x, routing, mtf.Shape([routing.experts, *outer, groups, capacity, self._d_model])
         )

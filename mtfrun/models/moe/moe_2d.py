@@ -10,11 +10,10 @@ from mtfrun.errors import InputError
 from mtfrun.models.moe.capacity import Capacity
 from mtfrun.models.moe.dispatch import Dispatch, GatherDispatch
 from mtfrun.models.moe.experts import Experts
-from mtfrun.models.moe.metrics import experts_per_token_metric, level_metrics
 from mtfrun.models.moe.mixture import CapacityMixture, importance_of_tokens
 from mtfrun.models.moe.router import Router
 from mtfrun.models.moe.two_level_all_to_all import NO_OUTER_BATCH, TwoLevelDims, two_levels
-from mtfrun.models.transformer.sequence_call import SequenceCall
+from mtfrun.models.transformer.sublayer import SequenceCall
 
 
 class MoE2D(CapacityMixture):
@@ -55,14 +54,10 @@ class MoE2D(CapacityMixture):
             if len(values) != 2:
                 raise InputError(f"MoE2D.{name}={values!r} must be two, one for each level")
         num_x, num_y = num_experts
-        super().__init__(
-            mesh,
-            d_model,
-            capacity=capacity,
-            dispatch=dispatch,
-            loss_coef=loss_coef,
-            experts_of_levels={"level_1": num_x, "level_2": num_x * num_y},
-        )
+        levels = {"level_1": num_x, "level_2": num_x * num_y}
+        super().__init__(mesh, d_model, loss_coef=loss_coef, experts_of_levels=levels)
+        self._capacity = capacity
+        self._dispatch = dispatch
         self._num_experts = (num_x, num_y)
         expert_x, expert_y = mtf.Dimension("expert_x", num_x), mtf.Dimension("expert_y", num_y)
         expert_x_unsplit = mtf.Dimension("expert_x_unsplit", num_x)
@@ -112,17 +107,9 @@ class MoE2D(CapacityMixture):
             self._dispatch,
             call,
         )
-        if call.collector is not None:
-            self._collect(
-                call.collector,
-                mixture.outer.loss + mixture.inner.loss,
-                {
-                    "level_1": level_metrics(mixture.outer, importance),
-                    "level_2": level_metrics(mixture.inner, mixture.inner_importance),
-                },
-                experts_per_token_metric(mixture.experts_per_token(), importance),
-            )
-        if call.recorder is not None:
-            call.recorder.add_experts(self, "level_1", mixture.outer.first_expert())
-            call.recorder.add_experts(self, "level_2", mixture.first_expert())
+        levels = {
+            "level_1": (mixture.outer, importance),
+            "level_2": (mixture.inner, mixture.inner_importance),
+        }
+        self._report(levels, mixture, call)
         return mixture.output

@@ -66,6 +66,10 @@ class Routing:
             ]
         )
 
+    def experts_per_token(self) -> mtf.Tensor:
+        """Returns how many experts a token has: {..., group} float32."""
+        return mtf.add_n([choice.dispatched for choice in self.choices])
+
     def first_expert(self) -> mtf.Tensor:
         """Returns the best expert in which a token has a slot: {..., group} int32, -1 for none."""
         first = mtf.where(

@@ -27,8 +27,7 @@ from mtfrun import mtf
 from mtfrun.layers import Call
 from mtfrun.models.moe.capacity import Capacity
 from mtfrun.models.moe.dispatch import Dispatch
-from mtfrun.models.moe.expert_parallelism import apply_experts
-from mtfrun.models.moe.experts import Experts
+from mtfrun.models.moe.experts import Experts, apply_experts
 from mtfrun.models.moe.router import Router
 from mtfrun.models.moe.routing import Routing
 
@@ -108,8 +107,7 @@ class TwoLevels(NamedTuple):
 
     def experts_per_token(self) -> mtf.Tensor:
         """Returns how many experts a token has: {outer_batch, groups_x, group_size_x}."""
-        experts_per_token = mtf.add_n([choice.dispatched for choice in self.inner.choices])
-        return mtf.add_n(self._of_choices(experts_per_token))
+        return mtf.add_n(self._of_choices(self.inner.experts_per_token()))
 
     def first_expert(self) -> mtf.Tensor:
         """{outer_batch, groups_x, group_size_x} int32, among all experts; -1 for none."""
@@ -164,7 +162,10 @@ def two_levels(
     # {expert_x_unsplit, outer_batch, groups_x, expert_capacity_x, d_model}
     slots_x = dispatch.to_slots(x, outer, slots_by_group + d_model)
     # {expert_x_unsplit, outer_batch, groups_x, expert_capacity_x}
-    importance_x = _importance_of_gates(dispatch.gates_of_slots(outer, slots_by_group, x))
+    gates = dispatch.gates_of_slots(outer, slots_by_group, x)
+    # The larger choice of a token may have two experts of level y, the other choice one.
+    above_half = mtf.to_float(mtf.greater(gates, 0.5))
+    importance_x = 0.5 * (above_half + mtf.to_float(mtf.greater(gates, 0.0)))
 
     # First all-to-all, from groups_x to expert_x; then new groups, of all slots of an expert_x.
     tokens_y = mtf.Shape([expert_x, groups_y, group_size_y])
@@ -189,9 +190,3 @@ def two_levels(
     # {outer_batch, groups_x, group_size_x, d_output}
     output = dispatch.to_tokens(slots_x, outer, x.shape - d_model + d_output)
     return TwoLevels(output, outer, inner, inner_importance, slots_by_group, slots_by_expert)
-
-
-def _importance_of_gates(gates: mtf.Tensor) -> mtf.Tensor:
-    """The larger choice of a token may have two experts of level y, the other choice one."""
-    above_half = mtf.to_float(mtf.greater(gates, 0.5))
-    return 0.5 * (above_half + mtf.to_float(mtf.greater(gates, 0.0)))

@@ -4,22 +4,10 @@ They have the names, arguments and results of the originals, oddities included, 
 checkpoints. New models use `mtfrun.layers` and `mtfrun.models`, which import nothing from here.
 """
 
-from mtfrun.models.parity.attention_masks import (
-    attention_mask_autoregressive as attention_mask_autoregressive,
-)
-from mtfrun.models.parity.attention_masks import (
-    attention_mask_ignore_padding as attention_mask_ignore_padding,
-)
-from mtfrun.models.parity.attention_masks import (
-    attention_mask_same_segment as attention_mask_same_segment,
-)
 from mtfrun.models.parity.compressed_attention import (
     CompressedSelfAttention as CompressedSelfAttention,
 )
 from mtfrun.models.parity.compressed_attention import compress_mean as compress_mean
-from mtfrun.models.parity.compressed_attention import (
-    memory_compressed_keys_and_values as memory_compressed_keys_and_values,
-)
 from mtfrun.models.parity.compressed_attention import (
     multihead_self_attention_memory_compressed as multihead_self_attention_memory_compressed,
 )
@@ -31,14 +19,20 @@ from mtfrun.models.parity.masked_local_attention import (
     masked_local_attention_1d as masked_local_attention_1d,
 )
 from mtfrun.models.parity.masked_local_attention import (
-    masked_local_attention_1d_by_steps as masked_local_attention_1d_by_steps,
-)
-from mtfrun.models.parity.masked_local_attention import (
     masked_local_attention_1d_incremental as masked_local_attention_1d_incremental,
 )
 from mtfrun.models.parity.microbatches import serialize_training_step as serialize_training_step
 from mtfrun.models.parity.multihead_attention import AttentionParameters as AttentionParameters
 from mtfrun.models.parity.multihead_attention import AttentionParams as AttentionParams
+from mtfrun.models.parity.multihead_attention import (
+    attention_mask_autoregressive as attention_mask_autoregressive,
+)
+from mtfrun.models.parity.multihead_attention import (
+    attention_mask_ignore_padding as attention_mask_ignore_padding,
+)
+from mtfrun.models.parity.multihead_attention import (
+    attention_mask_same_segment as attention_mask_same_segment,
+)
 from mtfrun.models.parity.multihead_attention import multihead_attention as multihead_attention
 from mtfrun.models.parity.multihead_attention import (
     multihead_encdec_attention_incremental as multihead_encdec_attention_incremental,
@@ -46,9 +40,6 @@ from mtfrun.models.parity.multihead_attention import (
 from mtfrun.models.parity.multihead_attention import (
     multihead_self_attention_incremental as multihead_self_attention_incremental,
 )
-from mtfrun.models.parity.regularization import annealed_dropout as annealed_dropout
-from mtfrun.models.parity.regularization import clip_activation_gradient as clip_activation_gradient
-from mtfrun.models.parity.regularization import multiplicative_jitter as multiplicative_jitter
 from mtfrun.models.parity.seed_resnet import SeedResNet as SeedResNet
 from mtfrun.models.parity.spatial_attention import (
     attention_bias_local_2d_block as attention_bias_local_2d_block,
@@ -64,8 +55,13 @@ from mtfrun.models.parity.spatial_attention import (
 from mtfrun.models.parity.spatial_attention import (
     local_self_attention_spatial_blocks as local_self_attention_spatial_blocks,
 )
+from mtfrun.models.parity.tensor_functions import annealed_dropout as annealed_dropout
+from mtfrun.models.parity.tensor_functions import (
+    clip_activation_gradient as clip_activation_gradient,
+)
 from mtfrun.models.parity.tensor_functions import corr as corr
 from mtfrun.models.parity.tensor_functions import decode_limits as decode_limits
+from mtfrun.models.parity.tensor_functions import multiplicative_jitter as multiplicative_jitter
 from mtfrun.models.parity.transformers import PaddedPrefixDecoderOnly as PaddedPrefixDecoderOnly
 from mtfrun.models.parity.transformers import (
     SharedLayersEncoderDecoder as SharedLayersEncoderDecoder,

@@ -71,7 +71,7 @@ def multihead_self_attention_memory_compressed_incremental(
     return attend(x, k, v, groups, params, bias=mask, extra_logit=0.0), k, v
 
 
-def memory_compressed_keys_and_values(
+def _memory_compressed_keys_and_values(
     x: mtf.Tensor, number: mtf.Tensor, compression_factor: int, params: AttentionParams
 ) -> KeysAndValues:
     """Returns the cache of the incremental function after `number` {batch...} positions of x."""
@@ -134,13 +134,26 @@ class CompressedSelfAttention(ProjectedAttention):
             drop=functools.partial(self.dropout, call=call),
         )
 
+    def step(
+        self, x: mtf.Tensor, state: KeysAndValues, call: SequenceCall
+    ) -> tuple[mtf.Tensor, KeysAndValues]:
+        y, *cache = multihead_self_attention_memory_compressed_incremental(
+            x,
+            *state,
+            call.progress.step_position(),
+            self._compression_factor,
+            self.parameters.projections(),
+            call.progress.is_after_prompt(),
+        )
+        return y, KeysAndValues(*cache)
+
     def prefill(
         self, x: mtf.Tensor, state: KeysAndValues, call: SequenceCall
     ) -> tuple[mtf.Tensor, KeysAndValues]:
         length = x.shape.get_dim_by_name("length")
         padding = -length.size % self._compression_factor
         x = mtf.pad(x, [0, padding], length.name)
-        cache = memory_compressed_keys_and_values(
+        cache = _memory_compressed_keys_and_values(
             x,
             call.progress.prefill_lengths(),
             self._compression_factor,
@@ -151,14 +164,3 @@ class CompressedSelfAttention(ProjectedAttention):
     def _cache_dimension(self, memory_length: mtf.Dimension) -> mtf.Dimension:
         number = -(-memory_length.size // self._compression_factor)
         return mtf.Dimension(memory_length.name, number)
-
-    def _attend_once(
-        self,
-        x: mtf.Tensor,
-        cache: KeysAndValues,
-        position: mtf.Tensor,
-        condition: mtf.Tensor | None,
-    ) -> tuple[mtf.Tensor, mtf.Tensor, mtf.Tensor]:
-        return multihead_self_attention_memory_compressed_incremental(
-            x, *cache, position, self._compression_factor, self.parameters.projections(), condition
-        )

@@ -11,7 +11,7 @@ from mtfrun import mtf
 from mtfrun.layers import MASKED, KeysAndValues, dot_product_attention
 from mtfrun.models.parity.multihead_attention import AttentionParams, ProjectedAttention, attend
 from mtfrun.models.transformer import SequenceCall
-from mtfrun.models.transformer.ring_cache import ring_after, ring_dimension, write_to_ring
+from mtfrun.models.transformer.local_self_attention import ring_after, ring_dimension, write_to_ring
 
 
 def masked_local_attention_1d(
@@ -93,7 +93,7 @@ def masked_local_attention_1d_incremental(
     return attend(x, *ring, window, params), *ring
 
 
-def masked_local_attention_1d_by_steps(
+def _masked_local_attention_1d_by_steps(
     x: mtf.Tensor, params: AttentionParams, window_size: int
 ) -> tuple[mtf.Tensor, KeysAndValues]:
     """Returns the outputs of the steps at all positions, and their keys and values."""
@@ -141,23 +141,24 @@ class MaskedLocalAttention(ProjectedAttention):
     def __call__(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
         return masked_local_attention_1d(x, self.parameters.projections(), self._window)[0]
 
+    def step(
+        self, x: mtf.Tensor, state: KeysAndValues, call: SequenceCall
+    ) -> tuple[mtf.Tensor, KeysAndValues]:
+        y, *cache = masked_local_attention_1d_incremental(
+            x,
+            *state,
+            call.progress.step_position(),
+            self.parameters.projections(),
+            call.progress.is_after_prompt(),
+        )
+        return y, KeysAndValues(*cache)
+
     def prefill(
         self, x: mtf.Tensor, state: KeysAndValues, call: SequenceCall
     ) -> tuple[mtf.Tensor, KeysAndValues]:
         params, length = self.parameters.projections(), x.shape.get_dim_by_name("length")
-        y, memory = masked_local_attention_1d_by_steps(x, params, self._window)
+        y, memory = _masked_local_attention_1d_by_steps(x, params, self._window)
         return y, ring_after(memory, length, call.progress.prefill_lengths(), state.keys.shape)
 
     def _cache_dimension(self, memory_length: mtf.Dimension) -> mtf.Dimension:
         return ring_dimension(self._window)
-
-    def _attend_once(
-        self,
-        x: mtf.Tensor,
-        cache: KeysAndValues,
-        position: mtf.Tensor,
-        condition: mtf.Tensor | None,
-    ) -> tuple[mtf.Tensor, mtf.Tensor, mtf.Tensor]:
-        return masked_local_attention_1d_incremental(
-            x, *cache, position, self.parameters.projections(), condition
-        )

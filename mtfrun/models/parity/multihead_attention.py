@@ -1,4 +1,4 @@
-"""Mesh TensorFlow's multi-head attention: its projections, functions of them, a sublayer's base.
+"""Mesh TensorFlow's multi-head attention: projections, masks, functions, a sublayer's base.
 
 New models use `layers.MultiHeadAttention`.
 """
@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.layers import (
+    MASKED,
     KeysAndValues,
     causal_mask_at,
     dot_product_attention,
@@ -126,6 +127,36 @@ def attend(
     return params.output(mixed, x.shape)
 
 
+def attention_mask_autoregressive(
+    query_pos: mtf.Tensor, dtype: tf.DType = tf.float32
+) -> mtf.Tensor:
+    """Returns {..., length, memory_length}: attend to the same or earlier positions.
+
+    Masks are 0 where a query may attend, and MASKED where not.
+    """
+    return _mask(mtf.less(query_pos, rename_length_to_memory_length(query_pos)), dtype)
+
+
+def attention_mask_same_segment(
+    query_segment: mtf.Tensor,
+    memory_segment: mtf.Tensor | None = None,
+    dtype: tf.DType = tf.float32,
+) -> mtf.Tensor:
+    """Returns {..., length, memory_length}: attend within the same packed document."""
+    memory = query_segment if memory_segment is None else memory_segment
+    return _mask(mtf.not_equal(query_segment, rename_length_to_memory_length(memory)), dtype)
+
+
+def attention_mask_ignore_padding(inputs: mtf.Tensor, dtype: tf.DType = tf.float32) -> mtf.Tensor:
+    """Returns {..., memory_length}: attend to ids {..., length or memory_length} that are not 0."""
+    return _mask(mtf.equal(rename_length_to_memory_length(inputs), 0), dtype)
+
+
+def _mask(is_masked: mtf.Tensor, dtype: tf.DType) -> mtf.Tensor:
+    zero = mtf.constant(is_masked.mesh, 0.0, dtype=dtype)
+    return mtf.where(is_masked, MASKED, zero, output_shape=is_masked.shape)
+
+
 def multihead_attention(
     query_antecedent: mtf.Tensor,
     memory_antecedent: mtf.Tensor | None,
@@ -136,7 +167,7 @@ def multihead_attention(
 ) -> mtf.Tensor:
     """Returns {..., length, io_channels}: multi-head attention; Vaswani et al. 2017, section 3.2.2.
 
-    Self-attention if there is no memory. The mask is added to the logits, see `attention_masks`.
+    Self-attention if there is no memory. The mask is added to the logits.
     """
     memory = memory_antecedent
     if memory is None:
@@ -218,29 +249,12 @@ class ProjectedAttention(Sublayer):
     def _cache_dimension(self, memory_length: mtf.Dimension) -> mtf.Dimension:
         """Returns the dimension of the cache for the positions `memory_length`."""
 
-    @abc.abstractmethod
-    def _attend_once(
-        self,
-        x: mtf.Tensor,
-        cache: KeysAndValues,
-        position: mtf.Tensor,
-        condition: mtf.Tensor | None,
-    ) -> tuple[mtf.Tensor, mtf.Tensor, mtf.Tensor]:
-        """Returns the output and the new cache, which changes in the rows of `condition` only."""
-
     def initial_state(
         self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension, call: SequenceCall
     ) -> KeysAndValues:
         heads, _, kv = self.parameters.wq.shape
         shape = [*batch, heads, self._cache_dimension(memory_length), kv]
         return KeysAndValues.zeros(self._mesh, shape, self._dtypes.activation)
-
-    def step(
-        self, x: mtf.Tensor, state: KeysAndValues, call: SequenceCall
-    ) -> tuple[mtf.Tensor, KeysAndValues]:
-        position, condition = call.progress.step_position(), call.progress.is_after_prompt()
-        y, keys, values = self._attend_once(x, state, position, condition)
-        return y, KeysAndValues(keys, values)
 
     def can_prefill(self, call: SequenceCall) -> bool:
         """Returns whether positions attend to earlier ones only."""

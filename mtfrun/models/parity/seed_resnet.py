@@ -20,6 +20,7 @@ from mtfrun.models.resnet.image_input import ImageInput
 
 _BLOCK_ROWS, _BLOCK_COLS = 32, 96
 _STRIDES = (1, 2, 2)
+_EPSILON = 1e-5
 
 
 class SeedBatchNorm(mtf.Module):
@@ -30,14 +31,12 @@ class SeedBatchNorm(mtf.Module):
         mesh: mtf.Mesh,
         batch: mtf.Dimension,
         positions: Iterable[mtf.Dimension],
-        epsilon: float = 1e-5,
     ) -> None:
         """Makes the specs of scale and bias {batch}, moving mean and variance {*positions}."""
         super().__init__()
         shape = mtf.Shape(positions)
         one = mtf.initializers.Ones()
         self._batch = batch
-        self._epsilon = epsilon
         self.scale = mtf.Variable(mesh, [batch], one)
         self.bias = mtf.Variable(mesh, [batch])
         self.moving_mean = mtf.Variable(mesh, shape, trainable=False)
@@ -50,7 +49,7 @@ class SeedBatchNorm(mtf.Module):
             variance = mtf.reduce_mean(mtf.square(centred), reduced_dim=self._batch)
         else:
             centred, variance = x - self.moving_mean, mtf.read_variable(self.moving_variance)
-        return centred * mtf.rsqrt(variance + self._epsilon) * self.scale + self.bias
+        return centred * mtf.rsqrt(variance + _EPSILON) * self.scale + self.bias
 
 
 class SeedBottleneck(mtf.Module):

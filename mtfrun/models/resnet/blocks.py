@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import abc
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import ClassVar
 
 from mtfrun import mtf
 from mtfrun.checks import COUNT, check_fields
@@ -66,18 +65,20 @@ class ConvolutionNorm(mtf.Module):
         return self.norm(self.convolution(x, call), call)
 
 
-class ResidualBlock(mtf.Module, abc.ABC):
+class ResidualBlock(mtf.Module):
     """relu(convolutions(x) + shortcut(x)); He et al. 2015, arXiv:1512.03385, figure 2.
 
     The shortcut is the identity, or where the shape changes a 1x1 convolution with the stride
-    (option B there). A subclass defines the convolutions.
+    (option B there).
 
     Args:
       init_zero: whether the block is initialised to its shortcut alone (Goyal et al. 2017,
         arXiv:1706.02677, section 5.1).
     """
 
-    expansion = 1  # output channels / width
+    filter_sizes: ClassVar[Sequence[int]]  # of the convolutions
+    strided: ClassVar[int] = 0  # the convolution with the stride
+    expansion: ClassVar[int] = 1  # output channels / width
 
     def __init__(
         self,
@@ -93,11 +94,21 @@ class ResidualBlock(mtf.Module, abc.ABC):
     ) -> None:
         super().__init__()
         self.output_dim = mtf.Dimension(inputs.name, width * self.expansion)
+        last = len(self.filter_sizes) - 1
+        dims = [inputs, *[mtf.Dimension(inputs.name, width)] * last, self.output_dim]
         self.convolutions = [
-            ConvolutionNorm(mesh, first, last, blocking, dtypes, norm=norm, **options)
-            for first, last, options in self._plan(
-                inputs, mtf.Dimension(inputs.name, width), stride=stride, init_zero=init_zero
+            ConvolutionNorm(
+                mesh,
+                dims[i],
+                dims[i + 1],
+                blocking,
+                dtypes,
+                size=size,
+                stride=stride if i == self.strided else 1,
+                init_zero=init_zero and i == last,
+                norm=norm,
             )
+            for i, size in enumerate(self.filter_sizes)
         ]
         self.shortcut = None
         if stride != 1 or inputs != self.output_dim:
@@ -112,23 +123,11 @@ class ResidualBlock(mtf.Module, abc.ABC):
             x = convolution(mtf.relu(x) if i else x, call)
         return mtf.relu(x + shortcut)
 
-    @abc.abstractmethod
-    def _plan(
-        self, inputs: mtf.Dimension, inner: mtf.Dimension, *, stride: int, init_zero: bool
-    ) -> Sequence[tuple[mtf.Dimension, mtf.Dimension, dict[str, Any]]]:
-        """Returns the input channels, output channels and options of each convolution."""
-
 
 class BasicBlock(ResidualBlock):
     """Two 3x3 convolutions, the first with the stride."""
 
-    def _plan(
-        self, inputs: mtf.Dimension, inner: mtf.Dimension, *, stride: int, init_zero: bool
-    ) -> Sequence[tuple[mtf.Dimension, mtf.Dimension, dict[str, Any]]]:
-        return [
-            (inputs, inner, {"stride": stride}),
-            (inner, inner, {"init_zero": init_zero}),
-        ]
+    filter_sizes = (3, 3)
 
 
 class BottleneckBlock(ResidualBlock):
@@ -137,23 +136,12 @@ class BottleneckBlock(ResidualBlock):
     This is ResNet-50 v1.5: https://github.com/facebookarchive/fb.resnet.torch#notes
     """
 
+    filter_sizes = (1, 3, 1)
+    strided = 1
     expansion = 4
-
-    def _plan(
-        self, inputs: mtf.Dimension, inner: mtf.Dimension, *, stride: int, init_zero: bool
-    ) -> Sequence[tuple[mtf.Dimension, mtf.Dimension, dict[str, Any]]]:
-        return [
-            (inputs, inner, {"size": 1}),
-            (inner, inner, {"stride": stride}),
-            (inner, self.output_dim, {"size": 1, "init_zero": init_zero}),
-        ]
 
 
 class StridedFirstBottleneckBlock(BottleneckBlock):
     """A bottleneck whose first convolution has the stride; He et al. 2015, section 4.1."""
 
-    def _plan(
-        self, inputs: mtf.Dimension, inner: mtf.Dimension, *, stride: int, init_zero: bool
-    ) -> Sequence[tuple[mtf.Dimension, mtf.Dimension, dict[str, Any]]]:
-        first, second, last = super()._plan(inputs, inner, stride=1, init_zero=init_zero)
-        return [(*first[:2], {**first[2], "stride": stride}), second, last]
+    strided = 0

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import ClassVar
 
 from mtfrun import mtf
 from mtfrun.layers import Call, Collector, Metric
-from mtfrun.models.metrics import Reporting
-from mtfrun.models.model import ImageModel, Loss
+from mtfrun.models.model import Features, ImageModel, Loss, Reporting
 from mtfrun.models.resnet.image_input import ImageInput
 from mtfrun.models.resnet.image_loss import ImageLoss, metric_names
 
@@ -50,9 +49,7 @@ class ImageClassifier(ImageModel):
         shapes = {name: mtf.Shape() for name in metric_names(self._classes.size)}
         return {**shapes, **super().metric_shapes}
 
-    def loss(
-        self, features: Mapping[str, mtf.Tensor], *, training: bool, key: mtf.Key | None = None
-    ) -> Loss:
+    def loss(self, features: Features, *, training: bool, key: mtf.Key | None = None) -> Loss:
         """Returns the loss of all images that are not padding, see `ImageLoss`.
 
         Outside of training the metrics also have "confusion_matrix" {classes, predicted}.
@@ -69,7 +66,7 @@ class ImageClassifier(ImageModel):
             loss = loss._replace(metrics={**loss.metrics, CONFUSION_MATRIX: confusion})
         return loss.with_collected(collector)
 
-    def logits(self, features: Mapping[str, mtf.Tensor]) -> mtf.Tensor:
+    def logits(self, features: Features) -> mtf.Tensor:
         call = Call()
         return mtf.to_float(self._classify(self._image_input(features["images"], call), call))
 

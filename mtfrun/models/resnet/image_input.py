@@ -12,7 +12,7 @@ from mtfrun import mtf
 from mtfrun.checks import INDEX, check_fields
 from mtfrun.errors import InputError
 from mtfrun.layers import Call
-from mtfrun.models.resnet.cutmix import random_interval
+from mtfrun.models.resnet.mixup_and_cutmix import random_interval
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,8 +9,14 @@ from mtfrun.checks import NOT_NEGATIVE, SHARE_BELOW_1, check_fields
 from mtfrun.errors import InputError
 from mtfrun.layers import Call, Metric, regularised_cross_entropy
 from mtfrun.models.model import Loss
-from mtfrun.models.resnet.cutmix import cut_rectangles, paste_previous, uncut_fraction
-from mtfrun.models.resnet.mixup import mix_with_previous, mixing_coefficients, previous_in_batch
+from mtfrun.models.resnet.mixup_and_cutmix import (
+    cut_rectangles,
+    mix_with_previous,
+    mixing_coefficients,
+    paste_previous,
+    previous_in_batch,
+    uncut_fraction,
+)
 
 # Pairs of labels {batch} int32 and their coefficients {batch} float32, which add up to 1.
 Targets = list[tuple[mtf.Tensor, mtf.Tensor]]

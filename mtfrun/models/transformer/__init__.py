@@ -27,10 +27,10 @@ from mtfrun.models.transformer.residual_transforms import StackTransforms as Sta
 from mtfrun.models.transformer.residual_transforms import SublayerDropout as SublayerDropout
 from mtfrun.models.transformer.residual_transforms import Transform as Transform
 from mtfrun.models.transformer.self_attention import SelfAttention as SelfAttention
-from mtfrun.models.transformer.sequence_call import DecodingProgress as DecodingProgress
-from mtfrun.models.transformer.sequence_call import EncoderMemory as EncoderMemory
-from mtfrun.models.transformer.sequence_call import SequenceCall as SequenceCall
 from mtfrun.models.transformer.stack import Stack as Stack
+from mtfrun.models.transformer.sublayer import DecodingProgress as DecodingProgress
+from mtfrun.models.transformer.sublayer import EncoderMemory as EncoderMemory
+from mtfrun.models.transformer.sublayer import SequenceCall as SequenceCall
 from mtfrun.models.transformer.sublayer import Sublayer as Sublayer
 from mtfrun.models.transformer.token_embedding import TokenEmbedding as TokenEmbedding
 from mtfrun.models.transformer.token_loss import TokenLoss as TokenLoss

@@ -1,31 +1,30 @@
-"""A decoder-only Transformer: a language model."""
+"""A decoder-only Transformer: a language model, also a prefix language model."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Mapping, Sequence
+import functools
+from collections.abc import Callable, Collection, Sequence
 from typing import ClassVar
 
+import tensorflow as tf
+
 from mtfrun import mtf
-from mtfrun.decoding import Decoder
+from mtfrun.decoding import END_ID, Decoder, count_prompt_ids
 from mtfrun.errors import InputError
+from mtfrun.models.model import Features
 from mtfrun.models.transformer.decoder_side import (
     PromptReading,
     StackDecoder,
     causal_bias,
     decoder_inputs,
     is_first_id,
-)
-from mtfrun.models.transformer.prefix import (
-    is_delimited_input,
     prefix_bias,
-    prefix_of_delimited,
-    prefix_of_prompts,
 )
-from mtfrun.models.transformer.sequence_call import SequenceCall
 from mtfrun.models.transformer.stack import Stack
-from mtfrun.models.transformer.token_embedding import TokenEmbedding, check_length, embed
-from mtfrun.models.transformer.token_loss import TokenLoss, target_weights
+from mtfrun.models.transformer.sublayer import SequenceCall
+from mtfrun.models.transformer.token_embedding import TokenEmbedding
+from mtfrun.models.transformer.token_loss import TokenLoss
 from mtfrun.models.transformer.token_model import TokenModel
 
 
@@ -101,9 +100,7 @@ class DecoderOnly(TokenModel):
     def predicts_first_id(self) -> bool:
         return self._reads_start
 
-    def logits(
-        self, features: Mapping[str, mtf.Tensor], call: SequenceCall = SequenceCall()
-    ) -> mtf.Tensor:
+    def logits(self, features: Features, call: SequenceCall = SequenceCall()) -> mtf.Tensor:
         """See `TokenModel`. Where the first id is not predicted, its logits are zeros.
 
         With a feature "inputs" {batch, length} instead of targets, the model reads these ids as
@@ -132,7 +129,7 @@ class DecoderOnly(TokenModel):
             ids = mtf.abs(targets)
         else:
             ids = decoder_inputs(targets, length, None if self._shift_across_segments else segments)
-        x = embed(ids, features.get("targets_position"), self.embedding, self.position, call)
+        x = self._embed(ids, features.get("targets_position"), call)
         x = self.decoder_stack(x, call)
         if not is_input and not self._reads_start:
             # The vector of an id predicts the next one.
@@ -140,27 +137,23 @@ class DecoderOnly(TokenModel):
             x = mtf.where(is_first, 0.0, mtf.shift(x, 1, length, wrap=False), output_shape=x.shape)
         return self.softmax(x, call)
 
-    def target_weights(self, features: Mapping[str, mtf.Tensor]) -> mtf.Tensor:
-        targets = features["targets"]
+    def target_weights(self, features: Features) -> mtf.Tensor:
+        targets, weights = features["targets"], super().target_weights(features)
         length = targets.shape.get_dim_by_name("length")
-        is_input = None
         if self._loss_on_targets_only:
-            is_input = is_delimited_input(targets, length)
-        weights = target_weights(targets, is_input, padding_id=self.padding_id)
+            weights = mtf.where(is_delimited_input(targets, length), 0.0, weights)
         if self._reads_start:
             return weights
         is_first = is_first_id(targets, length, features.get("targets_segmentation"))
         return mtf.where(is_first, 0.0, weights, output_shape=weights.shape)
 
-    def decoder(
-        self, features: Mapping[str, mtf.Tensor], beam: mtf.Dimension | None = None
-    ) -> Decoder:
+    def decoder(self, features: Features, beam: mtf.Dimension | None = None) -> Decoder:
         """See `TextModel`. It can read prompts in one pass, up to the padding of a row.
 
         In a prefix language model: inputs and their end, where "targets_prefix" is not 0.
         """
         targets = features["targets"]
-        length = check_length(targets, self.position)
+        length = self._check_length(targets)
         in_prefix = None
         if self._prefix:
             in_prefix = prefix_of_prompts(targets, length)
@@ -173,8 +166,38 @@ class DecoderOnly(TokenModel):
             targets,
             beam,
             call,
-            embed=lambda ids, positions: embed(ids, positions, self.embedding, self.position, call),
+            embed=functools.partial(self._embed, call=call),
             classify=self.softmax.for_steps(call),
             dtype=self._activation,
             reading=PromptReading(at_once=True, in_prefix=in_prefix, reads_start=self._reads_start),
         ).decoder()
+
+
+def is_delimited_input(targets: mtf.Tensor, length: mtf.Dimension) -> mtf.Tensor:
+    """Returns {..., length} bool: whether an id belongs to inputs, their end included.
+
+    The number of ends before inputs is even, also in packed rows.
+    """
+    ends = mtf.cumsum(mtf.cast(mtf.equal(targets, END_ID), tf.int32), length, exclusive=True)
+    return mtf.equal(mtf.mod(ends, 2), 0)
+
+
+def prefix_of_delimited(
+    targets: mtf.Tensor, length: mtf.Dimension, *, with_padding: bool = False
+) -> mtf.Tensor:
+    """Returns {..., length} bool: the positions that see each other; see `is_delimited_input`.
+
+    They predict inputs, or read their end and predict the first target. `with_padding`: padding
+    after the last end counts as inputs do, so that all positions see it.
+    """
+    inside = mtf.cast(is_delimited_input(targets, length), tf.int32)
+    reads_inputs = mtf.maximum(inside, mtf.shift(inside, 1, length, wrap=False))
+    reads = mtf.greater(reads_inputs, 0)
+    return reads if with_padding else mtf.logical_and(reads, mtf.not_equal(targets, 0))
+
+
+def prefix_of_prompts(prompts: mtf.Tensor, length: mtf.Dimension) -> mtf.Tensor:
+    """Returns {..., length} bool: the positions that predict or read the ids of a prompt."""
+    positions = mtf.range(prompts.mesh, length)
+    number = count_prompt_ids(prompts, length)
+    return mtf.less_equal(positions, number, output_shape=prompts.shape)

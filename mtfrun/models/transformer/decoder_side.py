@@ -12,10 +12,17 @@ import tensorflow as tf
 from mtfrun import mtf
 from mtfrun.decoding import Decoder, fit_state
 from mtfrun.errors import InputError
-from mtfrun.layers import AttentionBias, TensorBias, causal_mask, causal_mask_at, mask_segments
-from mtfrun.models.transformer.prefix import prefix_bias
-from mtfrun.models.transformer.sequence_call import DecodingProgress, SequenceCall
+from mtfrun.layers import (
+    AttentionBias,
+    CausalMask,
+    TensorBias,
+    causal_mask,
+    causal_mask_at,
+    mask_segments,
+    rename_length_to_memory_length,
+)
 from mtfrun.models.transformer.stack import Stack
+from mtfrun.models.transformer.sublayer import DecodingProgress, SequenceCall
 
 # Returns the vectors {..., d_model} of ids at a position, an int32 scalar; where that is None, at
 # the positions 0, 1, ... of ids {..., length}.
@@ -27,6 +34,18 @@ def causal_bias(
 ) -> AttentionBias:
     """Returns the mask by which positions see earlier ones of the same document."""
     return mask_segments(AttentionBias.of(causal_mask(mesh, length)), segments)
+
+
+def prefix_bias(
+    length: mtf.Dimension, in_prefix: mtf.Tensor, segments: mtf.Tensor | None
+) -> AttentionBias:
+    """Returns the mask by which positions see earlier ones of their document, and the prefix."""
+    # As in Mesh TensorFlow, a position sees positions of the same or a lower priority.
+    inside = mtf.greater(mtf.cast(in_prefix, tf.int32), 0)
+    positions = mtf.range(in_prefix.mesh, length)
+    priority = mtf.where(inside, 0, positions, output_shape=in_prefix.shape)
+    sees = CausalMask(priority, rename_length_to_memory_length(priority))
+    return mask_segments(AttentionBias.of(sees), segments)
 
 
 def decoder_inputs(
@@ -51,20 +70,11 @@ def shift_right(
     targets: mtf.Tensor, length: mtf.Dimension, segments: mtf.Tensor | None = None
 ) -> mtf.Tensor:
     """Returns the targets one position later, 0 where segments start: teacher forcing."""
-    shifted = _shift(targets, length)
+    shifted = mtf.shift(targets, 1, length, wrap=False)
     if segments is None:
         return shifted
-    same = mtf.equal(segments, _shift(segments, length))
+    same = mtf.equal(segments, mtf.shift(segments, 1, length, wrap=False))
     return mtf.where(same, shifted, 0)
-
-
-def _shift(x: mtf.Tensor, length: mtf.Dimension) -> mtf.Tensor:
-    # Under a name without a layout rule, for the mesh need not divide the shorter dimension.
-    x = mtf.rename_dimension(x, length.name, "shifted_length")
-    x = mtf.slice(x, 0, length.size - 1, "shifted_length") if length.size > 1 else x * 0
-    if length.size > 1:
-        x = mtf.pad(x, [1, 0], "shifted_length")
-    return mtf.rename_dimension(x, "shifted_length", length.name)
 
 
 @dataclasses.dataclass(frozen=True)

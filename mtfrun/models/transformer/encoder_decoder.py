@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Mapping
+import functools
+from collections.abc import Callable, Collection
 from typing import ClassVar
 
 from mtfrun import mtf
@@ -15,11 +16,12 @@ from mtfrun.layers import (
     rename_length_to_memory_length,
     weights_nonzero,
 )
+from mtfrun.models.model import Features
 from mtfrun.models.transformer.decoder_side import StackDecoder, causal_bias, decoder_inputs
-from mtfrun.models.transformer.encoder_only import encoder_bias
-from mtfrun.models.transformer.sequence_call import EncoderMemory, SequenceCall
+from mtfrun.models.transformer.encoder_only import encoder_call
 from mtfrun.models.transformer.stack import Stack
-from mtfrun.models.transformer.token_embedding import TokenEmbedding, check_length, embed
+from mtfrun.models.transformer.sublayer import EncoderMemory, SequenceCall
+from mtfrun.models.transformer.token_embedding import TokenEmbedding
 from mtfrun.models.transformer.token_loss import TokenLoss
 from mtfrun.models.transformer.token_model import TokenModel
 
@@ -84,9 +86,7 @@ class EncoderDecoder(TokenModel):
             return super().vocabulary_sizes
         return {**super().vocabulary_sizes, "inputs_embedding/table": self._inputs_vocabulary_size}
 
-    def logits(
-        self, features: Mapping[str, mtf.Tensor], call: SequenceCall = SequenceCall()
-    ) -> mtf.Tensor:
+    def logits(self, features: Features, call: SequenceCall = SequenceCall()) -> mtf.Tensor:
         targets = features["targets"]
         segments = features.get("targets_segmentation")
         length = targets.shape.get_dim_by_name("length")
@@ -96,14 +96,12 @@ class EncoderDecoder(TokenModel):
             nonpadding=weights_nonzero(targets),
         )
         ids = decoder_inputs(targets, length, None if self._shift_across_segments else segments)
-        x = embed(ids, features.get("targets_position"), self.embedding, self.position, call)
+        x = self._embed(ids, features.get("targets_position"), call)
         return self.softmax(self.decoder_stack(x, call), call)
 
-    def decoder(
-        self, features: Mapping[str, mtf.Tensor], beam: mtf.Dimension | None = None
-    ) -> Decoder:
+    def decoder(self, features: Features, beam: mtf.Dimension | None = None) -> Decoder:
         """See `TextModel`. The hypotheses of a beam share the encoder's output."""
-        check_length(features["targets"], self.position)
+        self._check_length(features["targets"])
         unpacked = {name: features[name] for name in ("inputs", "targets")}
         call = self._encode(unpacked, SequenceCall())
         return StackDecoder(
@@ -111,25 +109,20 @@ class EncoderDecoder(TokenModel):
             features["targets"],
             beam,
             call,
-            embed=lambda ids, positions: embed(ids, positions, self.embedding, self.position, call),
+            embed=functools.partial(self._embed, call=call),
             classify=self.softmax.for_steps(call),
             dtype=self._activation,
         ).decoder()
 
-    def _encode(self, features: Mapping[str, mtf.Tensor], call: SequenceCall) -> SequenceCall:
+    def _encode(self, features: Features, call: SequenceCall) -> SequenceCall:
         inputs = features["inputs"]
         segments = features.get("inputs_segmentation")
-        bias = decoder_bias = encoder_bias(inputs, segments)
+        encoding = encoder_call(inputs, segments, call)
+        bias = encoding.self_attention_bias
         if segments is not None:
             memory = rename_length_to_memory_length(segments)
-            decoder_bias = AttentionBias.of(SegmentMask(features["targets_segmentation"], memory))
-        encoder_call = dataclasses.replace(
-            call,
-            self_attention_bias=bias,
-            bidirectional=True,
-            nonpadding=weights_nonzero(inputs),
-        )
+            bias = AttentionBias.of(SegmentMask(features["targets_segmentation"], memory))
         positions = features.get("inputs_position")
-        x = embed(inputs, positions, self.inputs_embedding, self.position, encoder_call)
-        output = self.encoder_stack(x, encoder_call)
-        return dataclasses.replace(call, encoder=EncoderMemory(output, decoder_bias))
+        x = self._embed(inputs, positions, encoding, self.inputs_embedding)
+        output = self.encoder_stack(x, encoding)
+        return dataclasses.replace(call, encoder=EncoderMemory(output, bias))

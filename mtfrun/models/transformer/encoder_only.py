@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from typing import Any, ClassVar
 
 from mtfrun import mtf
@@ -15,9 +15,10 @@ from mtfrun.layers import (
     rename_length_to_memory_length,
     weights_nonzero,
 )
-from mtfrun.models.transformer.sequence_call import SequenceCall
+from mtfrun.models.model import Features
 from mtfrun.models.transformer.stack import Stack
-from mtfrun.models.transformer.token_embedding import TokenEmbedding, check_length, embed
+from mtfrun.models.transformer.sublayer import SequenceCall
+from mtfrun.models.transformer.token_embedding import TokenEmbedding
 from mtfrun.models.transformer.token_loss import TokenLoss
 from mtfrun.models.transformer.token_model import TokenModel
 
@@ -50,30 +51,19 @@ class EncoderOnly(TokenModel):
         super().__init__(mesh, vocabulary_size, embedding, loss, dtypes)
         self.encoder_stack = stack(mesh, embedding.width, dtypes)
 
-    def logits(
-        self, features: Mapping[str, mtf.Tensor], call: SequenceCall = SequenceCall()
-    ) -> mtf.Tensor:
+    def logits(self, features: Features, call: SequenceCall = SequenceCall()) -> mtf.Tensor:
         inputs = features["inputs"]
-        segments = features.get("inputs_segmentation")
-        bias = encoder_bias(inputs, segments)
-        call = dataclasses.replace(
-            call,
-            self_attention_bias=bias,
-            bidirectional=True,
-            nonpadding=weights_nonzero(inputs),
-        )
-        x = embed(inputs, features.get("inputs_position"), self.embedding, self.position, call)
+        call = encoder_call(inputs, features.get("inputs_segmentation"), call)
+        x = self._embed(inputs, features.get("inputs_position"), call)
         return self.softmax(self.encoder_stack(x, call), call)
 
-    def decoder(
-        self, features: Mapping[str, mtf.Tensor], beam: mtf.Dimension | None = None
-    ) -> Decoder:
+    def decoder(self, features: Features, beam: mtf.Dimension | None = None) -> Decoder:
         """Returns a decoder of the targets, which do not depend on each other.
 
         All are predicted from features["inputs"], which are at least as long, in one pass before
         the first step: decoding fills in the positions without an id.
         """
-        check_length(features["inputs"], self.position)
+        self._check_length(features["inputs"])
         logits = self.logits(features)
         length = logits.shape.get_dim_by_name("length")
 
@@ -84,8 +74,17 @@ class EncoderOnly(TokenModel):
         return Decoder(step, initial_state=())
 
 
-def encoder_bias(inputs: mtf.Tensor, segments: mtf.Tensor | None) -> AttentionBias:
-    """Returns the mask of an encoder: within documents, or without `segments` all but padding."""
+def encoder_call(
+    inputs: mtf.Tensor, segments: mtf.Tensor | None, call: SequenceCall
+) -> SequenceCall:
+    """Returns the call of an encoder: it sees documents, or without `segments` all but padding."""
     if segments is not None:
-        return mask_segments(AttentionBias(), segments)
-    return AttentionBias.of(PaddingMask(rename_length_to_memory_length(inputs)))
+        bias = mask_segments(AttentionBias(), segments)
+    else:
+        bias = AttentionBias.of(PaddingMask(rename_length_to_memory_length(inputs)))
+    return dataclasses.replace(
+        call,
+        self_attention_bias=bias,
+        bidirectional=True,
+        nonpadding=weights_nonzero(inputs),
+    )

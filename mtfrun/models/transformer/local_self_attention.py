@@ -1,4 +1,4 @@
-"""Self-attention to the nearest positions only."""
+"""Self-attention to the nearest positions only, with a ring cache of the last ones."""
 
 from __future__ import annotations
 
@@ -15,17 +15,14 @@ from mtfrun.layers import (
     TensorBias,
     WindowMask,
 )
-from mtfrun.models.transformer.ring_cache import (
-    ring_after,
-    ring_dimension,
-    ring_positions,
-    write_to_ring,
-)
 from mtfrun.models.transformer.self_attention import RelativeBiasClass, SelfAttention
-from mtfrun.models.transformer.sequence_call import SequenceCall
+from mtfrun.models.transformer.sublayer import SequenceCall
 
 # Of fewer positions, the products of a block would cost less than starting them.
 _SMALLEST_BLOCK = 128
+
+# The slots of a ring cache: position i is in slot i % size, in place of an older one.
+_WINDOW = "window_length"
 
 
 class LocalSelfAttention(SelfAttention):
@@ -110,3 +107,46 @@ class LocalSelfAttention(SelfAttention):
         memory_length = mtf.Dimension("memory_length", positions.shape.size)
         near = WindowMask(positions, mtf.range(x.mesh, memory_length), self._window)
         return super()._bias(x, call).plus(near)
+
+
+def ring_dimension(size: int) -> mtf.Dimension:
+    """Returns the dimension of the slots of a ring."""
+    return mtf.Dimension(_WINDOW, size)
+
+
+def ring_positions(window: mtf.Dimension, position: mtf.Tensor) -> mtf.Tensor:
+    """Returns the position in every slot after `position` was written; negative if empty."""
+    slots = mtf.range(position.mesh, window)
+    age = mtf.mod(mtf.sub(position, slots, output_shape=[*position.shape, window]), window.size)
+    return position - age
+
+
+def write_to_ring(
+    ring: KeysAndValues,
+    entries: KeysAndValues,
+    position: mtf.Tensor,
+    condition: mtf.Tensor | None = None,
+) -> tuple[KeysAndValues, mtf.Dimension]:
+    """Returns the ring with the entries of a position, and the dimension of its slots.
+
+    `ring`: {batch..., window_length, ...} each; `entries`: {batch..., ...}. Rows where `condition`
+    {batch...} does not hold do not change.
+    """
+    window = ring.keys.shape.get_dim_by_name(_WINDOW)
+    slot = position % window.size
+    written = ring.map(
+        lambda memory, entry: mtf.write_position(memory, entry, window, slot, condition), entries
+    )
+    return written, window
+
+
+def ring_after(
+    memory: KeysAndValues, length: mtf.Dimension, number: mtf.Tensor, shape: mtf.Shape
+) -> KeysAndValues:
+    """Returns the ring after the first positions were written; zeros in empty slots.
+
+    `memory`: {batch..., length, ...} each; `number` {batch...}: how many positions were written;
+    `shape` has a dimension "window_length" instead of `length`.
+    """
+    positions = ring_positions(shape.get_dim_by_name(_WINDOW), number - 1)
+    return memory.map(lambda x: mtf.gather(x, positions, length, output_shape=shape))

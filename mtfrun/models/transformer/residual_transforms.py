@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
 from mtfrun.layers import ActivationScale, Dropout, RMSNorm
-from mtfrun.models.transformer.sequence_call import SequenceCall
+from mtfrun.models.transformer.sublayer import SequenceCall, Sublayer
 
 
 class Transform(Protocol):
@@ -144,3 +144,65 @@ def distinct_names(classes: Sequence[Callable[..., Any]]) -> list[str]:
 
 def _snake_case(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+
+
+# Made as `sublayer_class(mesh, d_model, dtypes)`.
+SublayerClass = Callable[..., Sublayer]
+
+
+class TransformedLayer(Sublayer):
+    """Transforms in their order, with a sublayer in the place of the only `CallLayer`.
+
+    Variables are named "layer/..." and after the classes of the transforms, "norm/scale".
+    """
+
+    def __init__(
+        self,
+        layer: SublayerClass,
+        transforms: Sequence[TransformClass],
+        mesh: mtf.Mesh,
+        d_model: mtf.Dimension,
+        dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
+    ) -> None:
+        super().__init__()
+        self._names = tuple(add_transforms(self, transforms, mesh, d_model, dtypes))
+        places = [name for name in self._names if isinstance(getattr(self, name), CallLayer)]
+        if len(places) != 1:
+            raise InputError(
+                f"StackTransforms.layer has CallLayer {len(places)} times, not once: it is where"
+                " the sublayer is called"
+            )
+        self.layer = layer(mesh, d_model, dtypes)
+
+    def __call__(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
+        return self._run(lambda y, state, call: (self.layer(y, call), state), x, (), call)[0]
+
+    def initial_state(
+        self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension, call: SequenceCall
+    ) -> Any:
+        return self.layer.initial_state(batch, memory_length, call)
+
+    def step(self, x: mtf.Tensor, state: Any, call: SequenceCall) -> tuple[mtf.Tensor, Any]:
+        return self._run(self.layer.step, x, state, call)
+
+    def can_prefill(self, call: SequenceCall) -> bool:
+        return self.layer.can_prefill(call)
+
+    def prefill(self, x: mtf.Tensor, state: Any, call: SequenceCall) -> tuple[mtf.Tensor, Any]:
+        return self._run(self.layer.prefill, x, state, call)
+
+    def _run(
+        self,
+        call_layer: Callable[[mtf.Tensor, Any, SequenceCall], tuple[mtf.Tensor, Any]],
+        x: mtf.Tensor,
+        state: Any,
+        call: SequenceCall,
+    ) -> tuple[mtf.Tensor, Any]:
+        transform_call = dataclasses.replace(call, sublayer_input=x)
+        for name in self._names:
+            transform = getattr(self, name)
+            if transform is self.layer:
+                x, state = call_layer(x, state, call)
+            else:
+                x = transform(x, transform_call)
+        return x, state

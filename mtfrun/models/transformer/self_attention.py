@@ -17,8 +17,7 @@ from mtfrun.layers import (
     TensorBias,
     rename_length_to_memory_length,
 )
-from mtfrun.models.transformer.sequence_call import SequenceCall
-from mtfrun.models.transformer.sublayer import Sublayer
+from mtfrun.models.transformer.sublayer import SequenceCall, Sublayer
 
 # Made as `relative_bias_class(mesh, dtypes)`.
 RelativeBiasClass = Callable[..., RelativePositionBias]

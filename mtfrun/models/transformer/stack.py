@@ -12,6 +12,8 @@ from mtfrun.layers import recompute, scan_layers
 from mtfrun.models.transformer.feedforward import FeedForward
 from mtfrun.models.transformer.residual_transforms import (
     StackTransforms,
+    SublayerClass,
+    TransformedLayer,
     add_transforms,
     distinct_names,
 )
@@ -20,9 +22,7 @@ from mtfrun.models.transformer.self_attention import (
     SelfAttention,
     with_relative_bias,
 )
-from mtfrun.models.transformer.sequence_call import SequenceCall
-from mtfrun.models.transformer.sublayer import Sublayer
-from mtfrun.models.transformer.transformed_layer import SublayerClass, TransformedLayer
+from mtfrun.models.transformer.sublayer import SequenceCall, Sublayer
 
 # More would take hours to build, whatever their size.
 _MOST_LAYERS = 10_000

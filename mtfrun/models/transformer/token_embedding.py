@@ -8,7 +8,7 @@ from collections.abc import Callable
 from mtfrun import mtf
 from mtfrun.checks import COUNT, check_fields
 from mtfrun.errors import InputError
-from mtfrun.layers import Call, Embedding, PositionalEmbedding, SinusoidPositions
+from mtfrun.layers import Embedding, PositionalEmbedding, SinusoidPositions
 
 Position = PositionalEmbedding | SinusoidPositions
 
@@ -77,29 +77,3 @@ class TokenEmbedding:
     def num_classes(self, vocabulary_size: int) -> int:
         """Returns the number of logits that can be predicted."""
         return vocabulary_size if self.masks_padding else self.vocab(vocabulary_size).size
-
-
-def embed(
-    ids: mtf.Tensor,
-    positions: mtf.Tensor | None,
-    embedding: Embedding,
-    position: Position | None,
-    call: Call,
-) -> mtf.Tensor:
-    """Returns vectors of ids plus vectors of positions, by default 0, 1, ... along "length"."""
-    x = embedding(ids, call)
-    if position is None:
-        return x
-    if positions is None:
-        return x + position.first(ids.shape.get_dim_by_name("length"))
-    if "length" in ids.shape.dimension_names:
-        check_length(ids, position)
-    return x + position(positions, call)
-
-
-def check_length(ids: mtf.Tensor, position: Position | None) -> mtf.Dimension:
-    """Returns the dimension "length"; a ShapeError if `position` has no vectors for all of it."""
-    length = ids.shape.get_dim_by_name("length")
-    if position is not None:
-        position.check_length(length)
-    return length

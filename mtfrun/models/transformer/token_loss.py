@@ -11,20 +11,6 @@ from mtfrun.layers import Call, Metric, regularised_cross_entropy
 from mtfrun.models.model import Loss
 
 
-def target_weights(
-    targets: mtf.Tensor, is_input: mtf.Tensor | None = None, *, padding_id: int = 0
-) -> mtf.Tensor:
-    """Returns the weight {batch, length} of every target in the loss: 1 or, for padding, 0.
-
-    Ids without a loss may be negative; positions of `is_input` {batch, length} have none either.
-    `padding_id` is 0 or -1, see `TokenEmbedding`.
-    """
-    has_loss = mtf.greater(targets, padding_id)
-    if is_input is not None:
-        has_loss = mtf.logical_and(has_loss, mtf.logical_not(is_input))
-    return mtf.to_float(has_loss)
-
-
 @dataclasses.dataclass(frozen=True)
 class TokenLoss:
     """The cross entropy of tokens, with label smoothing, and with z-loss in training.

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping
 
 from mtfrun import mtf
-from mtfrun.layers import Collector, Metric, depends_on_padding
-from mtfrun.models.model import Loss, TextModel
-from mtfrun.models.transformer.sequence_call import SequenceCall
+from mtfrun.layers import Call, Collector, Embedding, Metric, depends_on_padding
+from mtfrun.models.model import Features, Loss, TextModel
+from mtfrun.models.transformer.sublayer import SequenceCall
 from mtfrun.models.transformer.token_embedding import TokenEmbedding
-from mtfrun.models.transformer.token_loss import TokenLoss, target_weights
+from mtfrun.models.transformer.token_loss import TokenLoss
 from mtfrun.models.transformer.token_softmax import TokenSoftmax
 
 
@@ -64,9 +63,7 @@ class TokenModel(TextModel):
     def num_classes(self) -> int:
         return self._num_classes
 
-    def loss(
-        self, features: Mapping[str, mtf.Tensor], *, training: bool, key: mtf.Key | None = None
-    ) -> Loss:
+    def loss(self, features: Features, *, training: bool, key: mtf.Key | None = None) -> Loss:
         """Returns the loss of all targets that are trained on, see `TokenLoss`.
 
         If the step divides it by another number than theirs, evaluations have the metric
@@ -87,9 +84,7 @@ class TokenModel(TextModel):
         return loss
 
     @abc.abstractmethod
-    def logits(
-        self, features: Mapping[str, mtf.Tensor], call: SequenceCall = SequenceCall()
-    ) -> mtf.Tensor:
+    def logits(self, features: Features, call: SequenceCall = SequenceCall()) -> mtf.Tensor:
         """Returns float32 logits {batch, length, vocab} of the targets; the call has no masks."""
 
     def allows_padding(self, length: int) -> bool:
@@ -97,5 +92,29 @@ class TokenModel(TextModel):
         has_positions = self.position is None or length <= self.position.max_length
         return has_positions and not depends_on_padding(self)
 
-    def target_weights(self, features: Mapping[str, mtf.Tensor]) -> mtf.Tensor:
-        return target_weights(features["targets"], padding_id=self.padding_id)
+    def target_weights(self, features: Features) -> mtf.Tensor:
+        return mtf.to_float(mtf.greater(features["targets"], self.padding_id))
+
+    def _embed(
+        self,
+        ids: mtf.Tensor,
+        positions: mtf.Tensor | None,
+        call: Call,
+        embedding: Embedding | None = None,
+    ) -> mtf.Tensor:
+        """Returns vectors of ids plus vectors of positions, by default 0, 1, ... along "length"."""
+        x = (self.embedding if embedding is None else embedding)(ids, call)
+        if self.position is None:
+            return x
+        if positions is None:
+            return x + self.position.first(ids.shape.get_dim_by_name("length"))
+        if "length" in ids.shape.dimension_names:
+            self._check_length(ids)
+        return x + self.position(positions, call)
+
+    def _check_length(self, ids: mtf.Tensor) -> mtf.Dimension:
+        """Returns the dimension "length"; a ShapeError if it has positions without a vector."""
+        length = ids.shape.get_dim_by_name("length")
+        if self.position is not None:
+            self.position.check_length(length)
+        return length

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 
 from mtfrun import mtf
-from mtfrun.models.moe.gates.gate import GateContext, make_routing, masked
-from mtfrun.models.moe.gates.position_in_expert import rank_tokens
+from mtfrun.models.moe.capacity import rank_tokens
+from mtfrun.models.moe.gates.gate import GateContext, apply_mask, make_routing
 from mtfrun.models.moe.routing import Choice, Routing
 
 # Added to the logits of padding.
@@ -39,7 +39,7 @@ class ExpertChoice:
 
         # The rank of a token among those of an expert is its slot there: {..., experts, group}.
         _, position = rank_tokens(scores, group, mtf.Dimension("rank", group.size))
-        dispatched = masked(mtf.to_float(mtf.less(position, capacity.size)), nonpadding)
+        dispatched = apply_mask(mtf.to_float(mtf.less(position, capacity.size)), nonpadding)
         experts_of_token = mtf.maximum(mtf.reduce_sum(dispatched, reduced_dim=experts), 1.0)
         weight = mtf.transpose(scores, dispatched.shape) * dispatched / experts_of_token
 
@@ -57,7 +57,7 @@ class ExpertChoice:
 def _token_balancing_loss(scores: mtf.Tensor, context: GateContext) -> mtf.Tensor:
     # Smallest, 1, where experts spread their scores over the tokens.
     mean_score = mtf.reduce_mean(scores, reduced_dim=context.experts)
-    square = mtf.square(masked(mean_score, context.full_importance()))
+    square = mtf.square(apply_mask(mean_score, context.full_importance()))
     size = float(context.group.size)
     if context.importance is None:
         return mtf.reduce_mean(square) * size * size

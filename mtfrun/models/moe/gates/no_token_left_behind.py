@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 
 from mtfrun import mtf
-from mtfrun.models.moe.gates.gate import GateContext, make_routing, masked
-from mtfrun.models.moe.gates.losses import load_balancing_loss
-from mtfrun.models.moe.gates.position_in_expert import position_in_expert
+from mtfrun.models.moe.capacity import position_in_expert
+from mtfrun.models.moe.gates.gate import GateContext, apply_mask, load_balancing_loss, make_routing
 from mtfrun.models.moe.routing import Choice, Routing
 
 
@@ -38,14 +37,10 @@ class NoTokenLeftBehind:
         unassigned = token_mask
         used = None
         choices = []
-        for mask, gate, expert in zip(
-            mtf.unstack(masks, attempts),
-            mtf.unstack(attempt_gates, attempts),
-            mtf.unstack(attempt_experts, attempts),
-            strict=True,
-        ):
+        candidates = (attempt_experts, attempt_gates, masks)
+        for expert, gate, mask in zip(*(mtf.unstack(x, attempts) for x in candidates), strict=True):
             position, dispatched, selected, used = position_in_expert(
-                masked(mask, unassigned), group, experts, capacity, used
+                apply_mask(mask, unassigned), group, experts, capacity, used
             )
             unassigned = (1.0 if unassigned is None else unassigned) - dispatched
             choices.append(Choice(expert, position, dispatched, selected, gate * dispatched))

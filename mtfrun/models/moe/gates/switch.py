@@ -7,10 +7,9 @@ from typing import Protocol
 
 from mtfrun import mtf
 from mtfrun.checks import POSITIVE, check_range
-from mtfrun.models.moe.gates.gate import GateContext, make_routing, masked
-from mtfrun.models.moe.gates.losses import load_balancing_loss
-from mtfrun.models.moe.gates.position_in_expert import Candidate, dispatch_in_order
-from mtfrun.models.moe.routing import Routing
+from mtfrun.models.moe.capacity import Candidate, dispatch_in_order
+from mtfrun.models.moe.gates.gate import GateContext, apply_mask, load_balancing_loss, make_routing
+from mtfrun.models.moe.routing import Choice, Routing
 
 
 class SwitchPolicy(Protocol):
@@ -64,8 +63,11 @@ class Switch:
         gates = mtf.softmax(logits, experts)
         expert = policy(logits, context)
         one_hot = mtf.one_hot(expert, experts)
-        gate = mtf.reduce_sum(gates * one_hot, reduced_dim=experts)
-        candidate = Candidate(expert, gate, masked(one_hot, token_mask))
-        choices = dispatch_in_order([candidate], context)
+        mask = apply_mask(one_hot, token_mask)
+        gate = mtf.reduce_sum(gates * mask, reduced_dim=experts)
+        choices = self._assign_slots(Candidate(expert, gate, mask), context)
         loss = load_balancing_loss(one_hot, gates, group, experts, token_mask)
         return make_routing(choices, gates, loss, context, logits=logits, z_loss=self.z_loss)
+
+    def _assign_slots(self, candidate: Candidate, context: GateContext) -> list[Choice]:
+        return dispatch_in_order([candidate], context)

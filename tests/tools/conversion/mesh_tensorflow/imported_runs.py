@@ -14,7 +14,7 @@ from mtfrun.configuration import config
 from mtfrun.experiment import Training
 from mtfrun.experiment.runs.build import ROOTS, build
 from mtfrun.layers import Metric
-from mtfrun.models.metrics import means
+from mtfrun.models import means
 from mtfrun.rundir import RunDirectory
 from mtfrun.training.step import train_steps_function
 from tests.cli.command import mtfrun_here

@@ -1,0 +1,122 @@
+"""Mixup and CutMix: training on mixtures of two images, and on images with a part of another one.
+
+Zhang et al. 2018, arXiv:1710.09412; Yun et al. 2019, arXiv:1905.04899. The other image is the
+previous one in the batch, which is a random one because the data is shuffled. So a device needs
+only one image of another device, and no layout changes the mixtures.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import tensorflow as tf
+
+from mtfrun import mtf
+
+# Coefficients are drawn from so many equally probable values.
+_NUM_QUANTILES = 1024
+
+
+def mixing_coefficients(weights: mtf.Tensor, key: mtf.Key, alpha: float) -> mtf.Tensor:
+    """Returns the coefficient of every image in its mixture, drawn from Beta(alpha, alpha).
+
+    It is the paper's lambda, {batch} float32; the previous image has 1 - lambda. Images of weight
+    0, padding, are not mixed into other images. At alpha = 1 coefficients are uniform; near 0
+    mixtures are nearly one of the two images.
+    """
+    (batch,) = weights.shape.dims
+    quantiles = mtf.Dimension("quantiles", _NUM_QUANTILES)
+    table = mtf.constant(weights.mesh, beta_quantiles(alpha, _NUM_QUANTILES), [quantiles])
+    # 24 bits times 2**10: rounding cannot reach _NUM_QUANTILES.
+    draws = mtf.random_uniform(weights.mesh, [batch], key=key, maxval=float(_NUM_QUANTILES))
+    coefficients = mtf.gather(table, mtf.to_int32(draws), quantiles)
+    return 1.0 - (1.0 - coefficients) * previous_in_batch(weights)
+
+
+def mix_with_previous(images: mtf.Tensor, coefficients: mtf.Tensor) -> mtf.Tensor:
+    """Returns coefficients * images + (1 - coefficients) * previous images of the batch."""
+    previous = previous_in_batch(images)
+    return previous + coefficients * (images - previous)
+
+
+def previous_in_batch(x: mtf.Tensor) -> mtf.Tensor:
+    """Returns x rotated by one along the batch, its first dimension."""
+    return mtf.shift(x, 1, x.shape.dims[0], wrap=True)
+
+
+@functools.cache
+def beta_quantiles(alpha: float, count: int) -> np.ndarray:
+    """Returns the medians of `count` equally probable parts of Beta(alpha, alpha), float32.
+
+    Examples:
+      >>> beta_quantiles(1.0, 4).tolist()
+      [0.125, 0.375, 0.625, 0.875]
+    """
+    # With s = x**alpha the density x**(alpha - 1) * (1 - x)**(alpha - 1) dx is finite up to 1/2,
+    # (1 - s**(1 / alpha))**(alpha - 1) ds / alpha; beyond it the distribution is symmetric.
+    s = np.linspace(0.0, 0.5**alpha, 100_001)
+    density = (1.0 - s ** (1.0 / alpha)) ** (alpha - 1.0)
+    cumulative = np.concatenate([[0.0], np.cumsum(density[1:] + density[:-1])])
+    probabilities = (np.arange(count) + 0.5) / count
+    lower = np.interp(probabilities[: (count + 1) // 2], 0.5 * cumulative / cumulative[-1], s)
+    lower = lower ** (1.0 / alpha)
+    return np.concatenate([lower, 1.0 - lower[: count // 2][::-1]]).astype(np.float32)
+
+
+def random_interval(dim: mtf.Dimension, half: mtf.Tensor, key: mtf.Key) -> mtf.Tensor:
+    """Returns 1 in an interval of every image's rows or cols, 0 outside; {batch, dim} float32.
+
+    Intervals have 2 * `half` {batch} pixels around a uniform centre, but end with the image.
+    """
+    (batch,) = half.shape.dims
+    # 24 bits of a uniform number times a size: rounding cannot reach maxval.
+    draws = mtf.random_uniform(half.mesh, [batch], key=key, maxval=float(dim.size))
+    centre = mtf.to_int32(draws)
+    index = mtf.range(half.mesh, dim, tf.int32)
+    shape = mtf.Shape([batch, dim])
+    begins = mtf.less_equal(centre - half, index, output_shape=shape)
+    ends = mtf.less(index, centre + half, output_shape=shape)
+    return mtf.to_float(begins) * mtf.to_float(ends)
+
+
+def cut_rectangles(
+    images: mtf.Tensor, weights: mtf.Tensor, key: mtf.Key, alpha: float
+) -> mtf.Tensor:
+    """Returns 1 in a random rectangle of every image, 0 outside; {batch, rows, cols} float32.
+
+    Its sides are the image's times sqrt(1 - lambda), with lambda drawn from Beta(alpha, alpha); its
+    centre is uniform, and its parts outside of the image are cut off (section 3.1 and appendix A of
+    the paper, where alpha is 1: lambda is uniform). Padding, of weight 0, is not pasted.
+    """
+    batch, rows, cols, _ = images.shape.dims
+    mesh = images.mesh
+    quantiles = mtf.Dimension("quantiles", _NUM_QUANTILES)
+    sides = np.sqrt(1.0 - beta_quantiles(alpha, _NUM_QUANTILES))
+    # 24 bits times 2**10: rounding cannot reach _NUM_QUANTILES.
+    draws = mtf.random_uniform(
+        mesh, [batch], key=key.fold_in("sides"), maxval=float(_NUM_QUANTILES)
+    )
+    intervals = []
+    for dim in (rows, cols):
+        table = mtf.constant(mesh, (dim.size * sides).astype(np.int32) // 2, [quantiles], tf.int32)
+        half = mtf.gather(table, mtf.to_int32(draws), quantiles)
+        intervals.append(random_interval(dim, half, key.fold_in(dim.name)))
+    return mtf.einsum(
+        [*intervals, previous_in_batch(weights)], output_shape=mtf.Shape([batch, rows, cols])
+    )
+
+
+def paste_previous(images: mtf.Tensor, rectangles: mtf.Tensor) -> mtf.Tensor:
+    """Returns the images with the previous images of the batch where `rectangles` is 1."""
+    return mtf.where(
+        mtf.greater(rectangles, 0.5),
+        previous_in_batch(images),
+        images,
+        output_shape=images.shape,
+    )
+
+
+def uncut_fraction(rectangles: mtf.Tensor) -> mtf.Tensor:
+    """Returns the share of each image outside of its rectangle: the paper's final lambda."""
+    return 1.0 - mtf.reduce_mean(rectangles, output_shape=mtf.Shape(rectangles.shape.dims[:1]))
