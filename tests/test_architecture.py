@@ -51,10 +51,9 @@ LEVELS = {
 # Which of its siblings a sub-package imports. Those that are not listed import none.
 SIBLINGS: dict[str, dict[str, set[str]]] = {
     "mtfrun.data": {
-        "images": {"builders", "sources"},
+        "images": {"sources"},
         "objectives": {"vocabularies"},
         "preprocessors": {"sources"},
-        "sources": {"builders"},
     },
     "mtfrun.models": {"moe": {"transformer"}, "parity": {"moe", "resnet", "transformer"}},
 }

@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from mtfrun import processes
 from mtfrun.data.sources.json_lines import json_value
-from mtfrun.data.sources.record_fields import BadRecordError
+from mtfrun.data.sources.records import BadRecordError
 from mtfrun.data.sources.streams import blocks, kind_of, whole_lines
 from mtfrun.data.sources.tsv import CSV, csv_records
 from mtfrun.errors import InputError

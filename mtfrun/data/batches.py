@@ -1,16 +1,53 @@
-"""Endless batches whose position is one integer, and counted batches for evaluation."""
+"""Rows, and batches of them: endless ones with a position, and counted ones for evaluation."""
 
 from __future__ import annotations
 
+import abc
 import itertools
 import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from mtfrun.checks import COUNT, check_range
-from mtfrun.data.order import ONLY_HOST, Host, Order
-from mtfrun.data.rows import Batch, Rows, Selection
+from mtfrun.data.order import ONLY_HOST, Host, Order, Selection
+
+Batch = Mapping[str, np.ndarray]
+"""Features [batch, ...] by name, int32 or uint8."""
+
+
+class Density(NamedTuple):
+    """How full rows are: their tokens and positions, and the tokens of texts that are cut off."""
+
+    tokens: int
+    capacity: int
+    cut_tokens: int
+
+    @property
+    def fraction(self) -> float:
+        return self.tokens / self.capacity
+
+
+class Rows(abc.ABC):
+    """A finite number of rows of features; an epoch has each row once."""
+
+    @abc.abstractmethod
+    def __len__(self) -> int:
+        """Returns the number of rows."""
+
+    @abc.abstractmethod
+    def take(self, selection: Selection) -> Batch:
+        """Returns the features of the selected rows, in their order; pure, and thread-safe."""
+
+    def padding_of(self, feature: str) -> int:
+        """Returns what a feature has in rows that fill up a batch."""
+        return 0
+
+    @property
+    def density(self) -> Density | None:
+        """How full the rows are, exactly; None if unknown before all are made."""
+        return None
 
 
 class Batches(Iterator[Batch]):
@@ -63,7 +100,7 @@ class Batches(Iterator[Batch]):
         return components
 
     def examples_before(self, position: int) -> dict[str, float]:
-        rows = self._order.drawn_before(position)
+        rows = self._order.count_before(position)
         named = zip(self._examples_per_row.items(), rows, strict=True)
         return {name: count * per_row for (name, per_row), count in named}
 
@@ -76,7 +113,7 @@ class CountedBatches(Iterator[Batch]):
         self._left = count
 
     @classmethod
-    def chained(cls, parts: Sequence[Iterator[Batch]]) -> CountedBatches:
+    def chain(cls, parts: Sequence[Iterator[Batch]]) -> CountedBatches:
         return cls(itertools.chain.from_iterable(parts), sum(map(operator.length_hint, parts)))
 
     def __next__(self) -> Batch:
@@ -89,19 +126,18 @@ class CountedBatches(Iterator[Batch]):
 
 
 def every_row(rows: Rows, batch: int, max_rows: int | None = None) -> CountedBatches:
-    """Returns every row, or those `chosen`, once and in order; padding fills up the last batch."""
-    numbers = chosen(len(rows), max_rows)
+    """Returns all rows, or the `max_rows` of `choose_rows`, in order; padding fills up a batch."""
+    numbers = choose_rows(len(rows), max_rows)
 
-    def taken(first: int) -> Batch:
+    def take(first: int) -> Batch:
         some = numbers[first : first + batch]
-        values = rows.take(Selection(some, np.zeros_like(some)))
-        return {name: filled(value, batch, rows.padding_of(name)) for name, value in values.items()}
+        return fill_up(rows.take(Selection(some, np.zeros_like(some))), batch, rows)
 
     starts = range(0, len(numbers), batch)
-    return CountedBatches(map(taken, starts), len(starts))
+    return CountedBatches(map(take, starts), len(starts))
 
 
-def chosen(count: int, limit: int | None) -> np.ndarray:
+def choose_rows(count: int, limit: int | None) -> np.ndarray:
     """Returns `limit` integers below `count`, ascending, always the same random choice."""
     if limit is None or limit >= count:
         return np.arange(count)
@@ -109,10 +145,12 @@ def chosen(count: int, limit: int | None) -> np.ndarray:
     return np.sort(generator.choice(count, limit, replace=False))
 
 
-def filled(values: np.ndarray, batch: int, padding: int = 0) -> np.ndarray:
-    """Appends rows of padding to the values [rows, ...]; returns [batch, ...]."""
-    if len(values) == batch:
-        return values
-    whole = np.full([batch, *values.shape[1:]], padding, values.dtype)
-    whole[: len(values)] = values
+def fill_up(features: Batch, batch: int, rows: Rows) -> Batch:
+    """Returns features [batch, ...] of features [rows, ...], with rows of padding at the end."""
+    whole = dict(features)
+    for name, values in features.items():
+        if len(values) < batch:
+            shape = [batch - len(values), *values.shape[1:]]
+            padding = np.full(shape, rows.padding_of(name), values.dtype)
+            whole[name] = np.concatenate([values, padding])
     return whole

@@ -1,9 +1,11 @@
-"""Base classes of data: the interface that experiments use."""
+"""Base classes of data, which experiments use, and the comparison of a run's data with its past."""
 
 from __future__ import annotations
 
 import abc
+import hashlib
 import itertools
+import json
 import operator
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import ClassVar
@@ -11,16 +13,23 @@ from typing import ClassVar
 import numpy as np
 
 from mtfrun import mtf
-from mtfrun.data.batches import Batches, CountedBatches
+from mtfrun.data.batches import Batch, Batches, CountedBatches, Density
 from mtfrun.data.cache_directory import EVERY_CACHE, CacheChoice
 from mtfrun.data.errors import DataError
-from mtfrun.data.features import INPUTS, TARGETS, Feature
+from mtfrun.data.features import INPUTS, TARGETS
 from mtfrun.data.order import ONLY_HOST, Host
 from mtfrun.data.prompts import LanguageModelPrompts, PromptFormat, PromptLimits
-from mtfrun.data.rows import Batch, Density
 from mtfrun.data.task import Metrics
 from mtfrun.data.token_cache import Cached
 from mtfrun.data.vocabularies.vocabulary import Vocabulary
+from mtfrun.differences import changes, list_changes
+
+# Entries of fingerprints. "vocabularies": hashes by feature; a model can never be used with another
+# vocabulary. "ids" in a mapping: a hash of what the mapping's other entries determine. While it is
+# the same, they may differ: a file that was copied has another time.
+IDS, VOCABULARIES = "ids", "vocabularies"
+# Characters of JSON that are stored; of longer JSON, such as thousands of names of files, a hash.
+_LONGEST_JSON = 600
 
 
 class Data(abc.ABC):
@@ -37,8 +46,8 @@ class Data(abc.ABC):
 
     @property
     @abc.abstractmethod
-    def features(self) -> Mapping[str, Feature]:
-        """The features of training batches, by name.
+    def features(self) -> Mapping[str, mtf.Shape]:
+        """The shapes of the features of a training row, without "batch", by name.
 
         Evaluation batches may have shorter rows, and lack the features of packed rows.
         """
@@ -129,7 +138,7 @@ class Data(abc.ABC):
 
     def shapes(self, batch: int) -> dict[str, mtf.Shape]:
         rows = mtf.Shape([mtf.Dimension("batch", batch)])
-        return {name: rows + feature.shape for name, feature in self.features.items()}
+        return {name: rows + shape for name, shape in self.features.items()}
 
 
 class TextData(Data):
@@ -148,7 +157,7 @@ class TextData(Data):
     @property
     def tokens_per_row(self) -> int:
         features = self.features
-        return sum(features[name].shape.size for name in (INPUTS, TARGETS) if name in features)
+        return sum(features[name].size for name in (INPUTS, TARGETS) if name in features)
 
     def model_arguments(self) -> dict[str, object]:
         return {"vocabulary_size": self.vocabulary.size}
@@ -190,4 +199,44 @@ class TextData(Data):
         raise DataError(
             f"{type(self).__name__} has no pairs of texts: use @data.SequenceToSequenceData() or "
             "@data.DelimitedPairsData()"
+        )
+
+
+def short_json(value: object) -> object:
+    """Returns JSON to store in a checkpoint: the value, or a hash of it if it is long."""
+    text = json.dumps(value, sort_keys=True)
+    return value if len(text) <= _LONGEST_JSON else hashlib.sha256(text.encode()).hexdigest()
+
+
+def check_vocabularies(
+    saved: Mapping[str, object], vocabularies: Mapping[str, Vocabulary], checkpoint: str
+) -> None:
+    """Raises DataError if a checkpoint, with the fingerprint `saved`, had another vocabulary."""
+    hashes = saved.get(VOCABULARIES, {})
+    if not isinstance(hashes, Mapping):
+        return
+    present = {name: vocabulary.fingerprint for name, vocabulary in vocabularies.items()}
+    for change in changes({name: hashes.get(name) for name in present}, present):
+        if change.old is not None:
+            raise DataError(
+                f"{checkpoint} was trained with another vocabulary than "
+                f"{vocabularies[change.name]}: {change}; name that one, or begin a new run"
+            )
+
+
+def check_unchanged(
+    saved: Mapping[str, object], present: Mapping[str, object], checkpoint: str
+) -> None:
+    """Raises DataError if the data have changed since a checkpoint; ignores vocabularies."""
+    if not saved:
+        return
+    old, new = (
+        {name: value for name, value in fingerprint.items() if name != VOCABULARIES}
+        for fingerprint in (saved, present)
+    )
+    differing = changes(old, new, identity=IDS)
+    if differing:
+        raise DataError(
+            f"the data have changed since {checkpoint}: {list_changes(differing)}: restore them, "
+            "or resume with --accept_changes"
         )

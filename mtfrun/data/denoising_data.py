@@ -1,35 +1,86 @@
-"""Batches of running text with an objective, for models of pairs of texts."""
+"""Batches of running text that an objective changes: denoising, masked language models."""
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import functools
 from typing import ClassVar
 
+import numpy as np
+
+from mtfrun import mtf
 from mtfrun.checks import COUNT, check_fields
-from mtfrun.data.features import INPUTS, TARGETS, Feature, ids_feature
-from mtfrun.data.objective_rows import JoinedObjectiveRows, ObjectiveRows
-from mtfrun.data.objectives import FeatureLengths, Objective
+from mtfrun.data.batches import Batch, Rows
+from mtfrun.data.collate import indices_within
+from mtfrun.data.errors import DataError
+from mtfrun.data.features import INPUTS, TARGETS, ids_shape
+from mtfrun.data.objectives.masked_language_model import MaskedLanguageModel
+from mtfrun.data.objectives.objective import FeatureLengths, Objective, RawText
+from mtfrun.data.order import Selection
 from mtfrun.data.prompts import (
     DecoderOnlyPrompts,
     EncoderDecoderPrompts,
+    MaskedLanguageModelPrompts,
     PromptFormat,
     PromptLimits,
 )
-from mtfrun.data.rows import Rows
 from mtfrun.data.task import Task
 from mtfrun.data.task_data import TaskData
+from mtfrun.data.token_cache import TokenCache
+from mtfrun.data.vocabularies.vocabulary import Vocabulary
 
 
-@dataclasses.dataclass(frozen=True)
-class DenoisingData(TaskData):
-    """Running text from which an objective makes inputs and targets, for encoder-decoder models.
+class ObjectiveData(TaskData):
+    """Running text from which an objective makes inputs and targets.
 
     Documents form one stream of ids without ends, cut into texts that fill the features. Noise
     differs in every epoch; an evaluation always has the noise of the first.
+    """
+
+    has_text: ClassVar[bool] = True
+
+    objective: Objective
+
+    @property
+    def features(self) -> dict[str, mtf.Shape]:
+        lengths = self._lengths
+        return {INPUTS: ids_shape(lengths.inputs), TARGETS: ids_shape(lengths.targets)}
+
+    @property
+    @abc.abstractmethod
+    def _lengths(self) -> FeatureLengths:
+        """The lengths of the features of every row."""
+
+    @functools.cached_property
+    def _raw_length(self) -> int:
+        """The number of ids of a text of which the objective makes a row."""
+        lengths = self._lengths
+        return self.objective.raw_length(lengths.inputs, lengths.targets, self.vocabulary)
+
+    def _encoder_decoder_prompts(
+        self, lengths: FeatureLengths, limits: PromptLimits
+    ) -> EncoderDecoderPrompts:
+        max_lengths = {INPUTS: lengths.inputs, TARGETS: lengths.targets}
+        return EncoderDecoderPrompts(self.vocabulary, self.vocabulary, max_lengths, limits)
+
+    def _rows(self, task: Task, split: str) -> Rows:
+        return ObjectiveRows(
+            self._cache(task, split),
+            self._raw_length,
+            self.objective,
+            self._lengths,
+            self.vocabulary,
+            in_one_row=self.has_rows_of_pairs,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class DenoisingData(ObjectiveData):
+    """Inputs and targets that an objective makes of running text, for encoder-decoder models.
 
     Prompts are inputs as in training: with sentinels, if the vocabulary can encode them, after a
-    mode if the objective has modes.
+    mode if the objective has modes. Otherwise see `ObjectiveData`.
 
     Attributes:
       inputs_length: maximum number of ids of the inputs, including the end.
@@ -39,7 +90,6 @@ class DenoisingData(TaskData):
     remedy: ClassVar[str] = (
         "set Experiment.data = @data.DelimitedDenoisingData(), which puts both in one row"
     )
-    has_text: ClassVar[bool] = True
 
     objective: Objective
     inputs_length: int
@@ -49,21 +99,8 @@ class DenoisingData(TaskData):
         check_fields(self, COUNT, "inputs_length")
         check_fields(self, COUNT, "targets_length", optional=True)
 
-    @property
-    def features(self) -> dict[str, Feature]:
-        meaning = "ids and the end, then 0 for padding"
-        return {
-            INPUTS: ids_feature(self._lengths.inputs, meaning),
-            TARGETS: ids_feature(self._lengths.targets, meaning),
-        }
-
     def prompt_format(self, limits: PromptLimits) -> PromptFormat:
-        return _prompts(self, self._lengths, limits)
-
-    @functools.cached_property
-    def _raw_length(self) -> int:
-        targets_length = self._lengths.targets
-        return self.objective.raw_length(self.inputs_length, targets_length, self.vocabulary)
+        return self._encoder_decoder_prompts(self._lengths, limits)
 
     @functools.cached_property
     def _lengths(self) -> FeatureLengths:
@@ -72,23 +109,16 @@ class DenoisingData(TaskData):
             targets = self.objective.targets_length(inputs, self.vocabulary)
         return FeatureLengths(inputs, targets, inputs + targets)
 
-    def _rows(self, task: Task, split: str) -> Rows:
-        cache = self._cache(task, split)
-        return ObjectiveRows(
-            cache, self._raw_length, self.objective, self._lengths, self.vocabulary
-        )
-
 
 @dataclasses.dataclass(frozen=True)
-class DelimitedDenoisingData(TaskData):
-    """Running text from which an objective makes rows "inputs end targets end", for decoders.
+class DelimitedDenoisingData(ObjectiveData):
+    """Rows "inputs end targets end" that an objective makes of running text, for decoders.
 
-    One text a row; otherwise as `DenoisingData`. For prefix language models, whose inputs see each
-    other, and for causal ones; see `DelimitedPairsData`.
+    One text a row. For prefix language models, whose inputs see each other, and for causal ones;
+    see `DelimitedPairsData`. Otherwise see `DenoisingData`.
     """
 
     remedy: ClassVar[str] = "set Experiment.data = @data.DenoisingData()"
-    has_text: ClassVar[bool] = True
     has_rows_of_pairs: ClassVar[bool] = True
 
     objective: Objective
@@ -98,11 +128,14 @@ class DelimitedDenoisingData(TaskData):
         check_fields(self, COUNT, "length")
 
     @property
-    def features(self) -> dict[str, Feature]:
-        return {TARGETS: ids_feature(self.length, "ids, 0 for padding, which has no loss")}
+    def features(self) -> dict[str, mtf.Shape]:
+        return {TARGETS: ids_shape(self.length)}
 
     def prompt_format(self, limits: PromptLimits) -> PromptFormat:
-        return DecoderOnlyPrompts(_prompts(self, self._lengths_of_pairs, limits))
+        inputs, targets, length = self._lengths
+        inputs = min(inputs, max(length - targets, length // 2))
+        lengths = FeatureLengths(inputs, min(targets, length - inputs), length)
+        return DecoderOnlyPrompts(self._encoder_decoder_prompts(lengths, limits))
 
     @functools.cached_property
     def _raw_length(self) -> int:
@@ -113,21 +146,126 @@ class DelimitedDenoisingData(TaskData):
         lengths = self.objective.feature_lengths(self._raw_length, self.vocabulary)
         return lengths._replace(joined=self.length)
 
+
+@dataclasses.dataclass(frozen=True)
+class MaskedLanguageModelData(ObjectiveData):
+    """Running text in rows of `length` ids, of which some are masked in the inputs, for encoders.
+
+    Targets are the ids of the noise, 0 elsewhere, so that loss and accuracy are about the noise.
+    Otherwise see `ObjectiveData`.
+    """
+
+    remedy: ClassVar[str] = (
+        "choose @transformer.EncoderOnly, or @data.DenoisingData() for an encoder-decoder"
+    )
+
+    length: int
+    objective: MaskedLanguageModel = dataclasses.field(default_factory=MaskedLanguageModel)
+
+    def __post_init__(self) -> None:
+        check_fields(self, COUNT, "length")
+        if self.objective.full_targets:
+            raise DataError(
+                "MaskedLanguageModelData.objective: full_targets is for models that generate text: "
+                "set it to False, or use @data.DenoisingData()"
+            )
+
     @property
-    def _lengths_of_pairs(self) -> FeatureLengths:
-        inputs, targets, length = self._lengths
-        inputs = min(inputs, max(length - targets, length // 2))
-        return FeatureLengths(inputs, min(targets, length - inputs), length)
+    def tokens_per_row(self) -> int:
+        return self.length
 
-    def _rows(self, task: Task, split: str) -> Rows:
-        cache = self._cache(task, split)
-        return JoinedObjectiveRows(
-            cache, self._raw_length, self.objective, self._lengths, self.vocabulary
-        )
+    def prompt_format(self, limits: PromptLimits) -> PromptFormat:
+        return MaskedLanguageModelPrompts(self.vocabulary, self.length)
+
+    @functools.cached_property
+    def _lengths(self) -> FeatureLengths:
+        return FeatureLengths(self.length, self.length, 2 * self.length)
 
 
-def _prompts(
-    data: TaskData, lengths: FeatureLengths, limits: PromptLimits
-) -> EncoderDecoderPrompts:
-    max_lengths = {INPUTS: lengths.inputs, TARGETS: lengths.targets}
-    return EncoderDecoderPrompts(data.vocabulary, data.vocabulary, max_lengths, limits)
+class ObjectiveRows(Rows):
+    """Inputs and targets that an objective makes of texts of `raw_length` ids of a cache.
+
+    With `in_one_row` there is one feature "targets", whose rows are "inputs end targets end".
+    """
+
+    def __init__(
+        self,
+        cache: TokenCache,
+        raw_length: int,
+        objective: Objective,
+        lengths: FeatureLengths,
+        vocabulary: Vocabulary,
+        *,
+        in_one_row: bool = False,
+    ):
+        self._texts = RawStream(cache, raw_length)
+        self._objective = objective
+        self._lengths = lengths
+        self._vocabulary = vocabulary
+        self._in_one_row = in_one_row
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def take(self, selection: Selection) -> Batch:
+        text = self._texts.take(selection.rows)
+        batch = self._objective(text, selection.generators(), self._lengths, self._vocabulary)
+        return self._join(batch) if self._in_one_row else batch
+
+    def _join(self, batch: Batch) -> Batch:
+        parts = np.concatenate([batch[INPUTS], batch[TARGETS]], axis=1)
+        row, column = np.nonzero(parts)
+        is_id = parts != 0
+        place = np.cumsum(is_id, axis=1)[row, column] - 1
+        joined = np.zeros([len(parts), self._lengths.joined], np.int32)
+        joined[row, place] = parts[row, column]
+        return {TARGETS: joined}
+
+
+class RawStream:
+    """The texts of a cache's only feature, joined without ends and cut every `length` ids.
+
+    As for T5's objectives: Raffel et al. 2020, https://arxiv.org/abs/1910.10683, section 3.1.4.
+    """
+
+    def __init__(self, cache: TokenCache, length: int):
+        self._tokens = cache.tokens
+        self._ends = cache.ends.reshape(-1)
+        self._length = length
+        self._size = cache.tokens.size - self._ends.size
+
+    def __len__(self) -> int:
+        return -(-self._size // self._length)
+
+    def take(self, numbers: np.ndarray) -> RawText:
+        batch, length = len(numbers), self._length
+        starts = numbers * length
+        lengths = np.minimum(self._size - starts, length)
+        # An id stands in the cache after as many ends as there are documents before it.
+        first = self._documents_before(starts)
+        counts = self._documents_before(starts + lengths - 1) - first
+        row = np.repeat(np.arange(batch), counts)
+        nth = indices_within(counts)
+        columns = self._stops(first[row] + nth) - starts[row]
+        ends = np.bincount(row * length + columns, minlength=batch * length)
+        ends_before = first[:, None] + np.cumsum(ends.reshape(batch, length), axis=1)
+        column = np.arange(length)
+        places = starts[:, None] + column + ends_before
+        ids = self._tokens[np.minimum(places, self._tokens.size - 1)].astype(np.int32)
+        ids[column >= lengths[:, None]] = 0
+        return RawText(ids, lengths)
+
+    def _stops(self, documents: np.ndarray) -> np.ndarray:
+        stops: np.ndarray = self._ends[documents] - documents - 1
+        return stops
+
+    def _documents_before(self, places: np.ndarray) -> np.ndarray:
+        """By bisection: an array of all `_stops` would take memory."""
+        low = np.zeros_like(places)
+        high = np.full_like(places, self._ends.size)
+        while (is_open := low < high).any():
+            middle = np.minimum((low + high) // 2, self._ends.size - 1)
+            is_before = self._stops(middle) <= places
+            low = np.where(is_open & is_before, middle + 1, low)
+            high = np.where(is_open & ~is_before, middle, high)
+        return low

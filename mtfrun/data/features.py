@@ -17,25 +17,18 @@ TARGETS_POSITION = "targets_position"
 OUTER_BATCH = "outer_batch"
 
 
-class Feature(NamedTuple):
-    """The shape of one row, without "batch", and what its values mean."""
-
-    shape: mtf.Shape
-    meaning: str
+def ids_shape(length: int) -> mtf.Shape:
+    return mtf.Shape([mtf.Dimension("length", length)])
 
 
-def ids_feature(length: int, meaning: str) -> Feature:
-    return Feature(mtf.Shape([mtf.Dimension("length", length)]), meaning)
+def packed_features(length: int, name: str = TARGETS) -> dict[str, mtf.Shape]:
+    """Returns the shapes {length} of rows that hold several texts, by feature.
 
-
-def packed_features(length: int, name: str = TARGETS) -> dict[str, Feature]:
-    return {
-        name: ids_feature(length, "ids, 0 for padding, which has no loss"),
-        f"{name}_segmentation": ids_feature(
-            length, "the number of the text in the row of each id, from 1; 0 for padding"
-        ),
-        f"{name}_position": ids_feature(length, "the position of each id in its text, from 0"),
-    }
+    `name` has ids, 0 for padding, which has no loss; `{name}_segmentation` the number of each id's
+    text in the row, from 1, 0 for padding; `{name}_position` the position in its text, from 0.
+    """
+    names = (name, f"{name}_segmentation", f"{name}_position")
+    return dict.fromkeys(names, ids_shape(length))
 
 
 def split_batch(shape: mtf.Shape, outer_batch: int) -> mtf.Shape:
@@ -103,12 +96,12 @@ def padding_of(batch: Mapping[str, np.ndarray]) -> Padding:
         ids = batch.get(name)
         if ids is None or ids.ndim != 2:  # a class is not text
             continue
-        empty += ids.size - int(np.count_nonzero(occupied(batch, name)))
+        empty += ids.size - int(np.count_nonzero(find_tokens(batch, name)))
         positions += ids.size
     return Padding(empty, positions)
 
 
-def occupied(features: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+def find_tokens(features: Mapping[str, np.ndarray], name: str) -> np.ndarray:
     """Returns which positions of a feature of ids hold a token, bool of its shape.
 
     Segments say so if there are any. Else an id of 0 is padding, and -1 in rows that have it. A
@@ -116,7 +109,7 @@ def occupied(features: Mapping[str, np.ndarray], name: str) -> np.ndarray:
 
     Examples:
       >>> batch = {"inputs": np.array([[5, 9, 1, 0]]), "targets": np.array([[0, 7, 0, 0]])}
-      >>> occupied(batch, "targets").tolist()
+      >>> find_tokens(batch, "targets").tolist()
       [[True, True, True, False]]
     """
     segmentation = features.get(f"{name}_segmentation")

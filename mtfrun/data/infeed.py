@@ -15,7 +15,7 @@ import numpy as np
 
 from mtfrun import mtf
 from mtfrun.checks import COUNT, Range, check_range
-from mtfrun.data.batches import Batches
+from mtfrun.data.batches import Batch, Batches
 from mtfrun.data.features import (
     Padding,
     padding_of,
@@ -24,7 +24,6 @@ from mtfrun.data.features import (
     validate_batch,
 )
 from mtfrun.data.order import ONLY_HOST, Host
-from mtfrun.data.rows import Batch
 
 STEPS = "steps"
 # Bytes of batches that are read ahead, at least one batch, and their greatest number.

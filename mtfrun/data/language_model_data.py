@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar
 
+from mtfrun import mtf
 from mtfrun.checks import COUNT, check_fields
-from mtfrun.data.features import Feature, packed_features
-from mtfrun.data.rows import Rows
+from mtfrun.data.batches import Rows
+from mtfrun.data.features import packed_features
 from mtfrun.data.task import Task
 from mtfrun.data.task_data import TaskData
 from mtfrun.data.text_rows import PackedRows, StreamRows
@@ -36,7 +37,7 @@ class LanguageModelData(TaskData):
         check_fields(self, COUNT, "length")
 
     @property
-    def features(self) -> dict[str, Feature]:
+    def features(self) -> dict[str, mtf.Shape]:
         return packed_features(self.length)
 
     def _rows(self, task: Task, split: str) -> Rows:

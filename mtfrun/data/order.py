@@ -11,7 +11,6 @@ import grain
 import numpy as np
 
 from mtfrun.data.errors import DataError
-from mtfrun.data.rows import SelectedRows, Selection
 
 # Rates are rounded to shares of this number. Products with positions up to 2^42 fit into int64.
 _PARTS = 1 << 20
@@ -33,6 +32,33 @@ class Host:
 
 
 ONLY_HOST = Host()
+
+
+class Selection(NamedTuple):
+    """The rows of a batch, int64 [batch].
+
+    A row, its epoch (how often it has been drawn before) and the seed fix the noise of objectives
+    and augmentations: noise depends neither on the batch size nor on the number of hosts.
+    """
+
+    rows: np.ndarray
+    epochs: np.ndarray
+    seed: int = 0
+
+    def generators(self) -> list[np.random.Generator]:
+        """Returns generators of random numbers, each a function of seed, epoch and row."""
+        return [
+            np.random.Generator(np.random.Philox(key=[self.seed, 0], counter=[0, 0, row, epoch]))
+            for row, epoch in zip(self.rows.tolist(), self.epochs.tolist(), strict=True)
+        ]
+
+
+class SelectedRows(NamedTuple):
+    """Rows of one component, and their positions int64 [rows] within a batch."""
+
+    component: int
+    positions: np.ndarray
+    selection: Selection
 
 
 class Order:
@@ -77,8 +103,8 @@ class Order:
                 rows = np.array([shuffled[number] for number in drawn.tolist()], np.int64)
                 yield SelectedRows(component, places, Selection(rows, drawn // size, self._seed))
 
-    def drawn_before(self, position: int) -> list[int]:
-        return self._mixing.drawn_before(position)
+    def count_before(self, position: int) -> list[int]:
+        return self._mixing.count_before(position)
 
 
 class _Phase(NamedTuple):
@@ -127,7 +153,7 @@ class Mixing:
             components[places], within[places] = _in_phase(self._phases[number], positions[places])
         return components, within
 
-    def drawn_before(self, position: int) -> list[int]:
+    def count_before(self, position: int) -> list[int]:
         phase = self._phases[bisect.bisect_right(self._firsts, position) - 1]
         drawn = list(phase.drawn)
         counts = _counts(position - phase.first, phase.shares)

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
+from mtfrun import mtf
 from mtfrun.checks import COUNT, check_fields
+from mtfrun.data.batches import Batch, Rows
 from mtfrun.data.errors import DataError
-from mtfrun.data.features import INPUTS, TARGETS, Feature, ids_feature, packed_features
+from mtfrun.data.features import INPUTS, TARGETS, ids_shape, packed_features
 from mtfrun.data.prompts import (
     DecoderOnlyPrompts,
     EncoderDecoderPrompts,
     PromptFormat,
     PromptLimits,
 )
-from mtfrun.data.rows import Batch, Rows
 from mtfrun.data.task import Task
 from mtfrun.data.task_data import TaskData
 from mtfrun.data.text_rows import PackedRows, PaddedRows, batches_by_length
-from mtfrun.data.vocabularies import Vocabulary
+from mtfrun.data.vocabularies.vocabulary import Vocabulary
+
+R = TypeVar("R", PackedRows, PaddedRows)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,19 +78,18 @@ class PairsData(TaskData):
         )
 
     def _rows(self, task: Task, split: str) -> Rows:
-        if not self.packed:
-            return self._padded_rows(task, split)
-        cache, lengths = self._cache(task, split), list(self.text_limits.values())
-        return PackedRows(cache, lengths, joined=self._joined, cut_at_front=self.cut_at_front)
-
-    def _padded_rows(self, task: Task, split: str) -> PaddedRows:
-        cache, lengths = self._cache(task, split), list(self.text_limits.values())
-        return PaddedRows(cache, lengths, joined=self._joined, cut_at_front=self.cut_at_front)
+        if self.packed:
+            return self._make_rows(PackedRows, task, split)
+        return self._make_rows(PaddedRows, task, split)
 
     def _rows_of_evaluation(
         self, task: Task, batch: int, split: str, max_rows: int | None
     ) -> Iterator[Batch]:
-        return batches_by_length(self._padded_rows(task, split), batch, max_rows)
+        return batches_by_length(self._make_rows(PaddedRows, task, split), batch, max_rows)
+
+    def _make_rows(self, kind: type[R], task: Task, split: str) -> R:
+        cache, lengths = self._cache(task, split), list(self.text_limits.values())
+        return kind(cache, lengths, joined=self._joined, cut_at_front=self.cut_at_front)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,16 +106,13 @@ class SequenceToSequenceData(PairsData):
     )
 
     @property
-    def features(self) -> dict[str, Feature]:
+    def features(self) -> dict[str, mtf.Shape]:
         if self.packed:
             return {
                 **packed_features(self.inputs_length, INPUTS),
                 **packed_features(self.targets_length, TARGETS),
             }
-        return {
-            INPUTS: ids_feature(self.inputs_length, "ids, 0 for padding"),
-            TARGETS: ids_feature(self.targets_length, "ids, 0 for padding, which has no loss"),
-        }
+        return {INPUTS: ids_shape(self.inputs_length), TARGETS: ids_shape(self.targets_length)}
 
     def model_arguments(self) -> dict[str, object]:
         inputs, targets = self._vocabularies
@@ -163,7 +162,7 @@ class DelimitedPairsData(PairsData):
             )
 
     @property
-    def features(self) -> dict[str, Feature]:
+    def features(self) -> dict[str, mtf.Shape]:
         features = packed_features(self._joined)
         return features if self.packed else {TARGETS: features[TARGETS]}
 

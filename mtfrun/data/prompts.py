@@ -9,9 +9,9 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
+from mtfrun.data.errors import DataError
 from mtfrun.data.features import INPUTS, TARGETS
-from mtfrun.data.vocabularies import Vocabulary
-from mtfrun.data.vocabularies.vocabulary import NO_END
+from mtfrun.data.vocabularies.vocabulary import NO_END, Vocabulary
 
 # The shortest row. Lengths of rows are powers of two: a program is compiled for each.
 SHORTEST_ROW = 16
@@ -122,11 +122,11 @@ class PromptFormat(abc.ABC):
         """Returns the features [batch, length] of the rows; targets are the outputs' prefixes."""
         ids = [row.ids for row in rows]
         if self.feature == TARGETS:
-            return {TARGETS: padded(ids, batch, lengths[TARGETS], self.padding)}
+            return {TARGETS: pad_rows(ids, batch, lengths[TARGETS], self.padding)}
         # Rows of padding have an end, so that attention has an id to attend to.
         ids += [np.array([self.prompt_vocabulary.end_id], np.int32)] * (batch - len(rows))
         return {
-            INPUTS: padded(ids, batch, lengths[INPUTS]),
+            INPUTS: pad_rows(ids, batch, lengths[INPUTS]),
             TARGETS: np.zeros([batch, lengths[TARGETS]], np.int32),
         }
 
@@ -247,6 +247,55 @@ class DecoderOnlyPrompts(PromptFormat):
         return ScoredRow({TARGETS: row}, lengths, len(pair.features[INPUTS]), pair.truncated)
 
 
+class MaskedLanguageModelPrompts(PromptFormat):
+    """Prompts are texts with masks, and outputs are the texts with predictions in their place.
+
+    The score of an output is the log-probability of the predictions. A prompt that is too long is
+    truncated at its end. The vocabulary's first sentinel is the mask.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, length: int):
+        super().__init__(vocabulary, vocabulary, {INPUTS: length, TARGETS: length}, length)
+        self.mask: int = vocabulary.sentinel(0)
+
+    def output_limit(self, num_ids: int) -> int:
+        return num_ids
+
+    def features(
+        self, rows: Sequence[PromptRow], batch: int, lengths: Mapping[str, int]
+    ) -> dict[str, np.ndarray]:
+        """Returns the prompts as inputs, and as targets their ids that are not masks."""
+        # Rows of padding have an id, so that attention has one to attend to.
+        ids = [row.ids if row.ids.size else np.array([self.mask], np.int32) for row in rows]
+        ids += [np.array([self.mask], np.int32)] * (batch - len(rows))
+        inputs = pad_rows(ids, batch, lengths[INPUTS])
+        return {INPUTS: inputs, TARGETS: np.where(inputs == self.mask, 0, inputs).astype(np.int32)}
+
+    def scored_row(self, inputs: bytes, target: bytes) -> ScoredRow:
+        raise DataError(
+            "MaskedLanguageModelData scores no pairs: a masked language model predicts masked ids "
+            "only"
+        )
+
+
+class TextClassificationPrompts(PromptFormat):
+    """Prompts are inputs of at most `length` ids, and outputs are one id."""
+
+    def __init__(self, vocabulary: Vocabulary, labels: Vocabulary, length: int):
+        after = ends(vocabulary)
+        lengths = {INPUTS: length, TARGETS: 1}
+        super().__init__(vocabulary, labels, lengths, length - len(after), after=after)
+
+    def output_limit(self, num_ids: int) -> int:
+        return 1
+
+    def scored_row(self, inputs: bytes, target: bytes) -> ScoredRow:
+        row = self.row(inputs)
+        length = bucket(len(row.ids), self.max_lengths[INPUTS])
+        features = {INPUTS: row.ids, TARGETS: self.output_vocabulary.encode(target)}
+        return ScoredRow(features, {INPUTS: length, TARGETS: length}, 0, row.truncated)
+
+
 def truncate(ids: np.ndarray, longest: int, *, from_end: bool = False) -> np.ndarray:
     return ids[max(0, len(ids) - longest) :] if from_end else ids[:longest]
 
@@ -272,7 +321,9 @@ def bucket(length: int, longest: int | None = None) -> int:
     return size if longest is None else min(size, longest)
 
 
-def padded(rows: Sequence[np.ndarray], batch: int, length: int, padding_id: int = 0) -> np.ndarray:
+def pad_rows(
+    rows: Sequence[np.ndarray], batch: int, length: int, padding_id: int = 0
+) -> np.ndarray:
     ids = np.full([batch, length], padding_id, np.int32)
     for i, row in enumerate(rows):
         ids[i, : len(row)] = row

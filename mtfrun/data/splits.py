@@ -32,11 +32,7 @@ def split_of(name: str) -> str:
       ['train', 'validation', 'test']
     """
     digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()
-    return split_of_fraction(int.from_bytes(digest[:8], "big") / 2**64)
-
-
-def split_of_fraction(fraction: float) -> str:
-    """Returns the split of a document whose hash is `fraction` of the hash's range, in [0, 1)."""
+    fraction = int.from_bytes(digest[:8], "big") / 2**64
     if fraction < 0.8:
         return "train"
     return "validation" if fraction < 0.9 else "test"

@@ -12,18 +12,23 @@ from typing import ClassVar
 import numpy as np
 
 from mtfrun.checks import COUNT, check_range
-from mtfrun.data.batches import Batches, CountedBatches, chosen, every_row
+from mtfrun.data.batches import (
+    Batch,
+    Batches,
+    CountedBatches,
+    Density,
+    Rows,
+    choose_rows,
+    every_row,
+)
 from mtfrun.data.cache_directory import EVERY_CACHE, CacheChoice
-from mtfrun.data.data import TextData
+from mtfrun.data.data import IDS, VOCABULARIES, TextData, short_json
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import INPUTS, TARGETS
-from mtfrun.data.fingerprint import IDS, VOCABULARIES, short_json
 from mtfrun.data.mixture import Mixture, Tasks, mixture_of
 from mtfrun.data.order import ONLY_HOST, Host
-from mtfrun.data.rows import Batch, Density, Rows
 from mtfrun.data.task import Metrics, Task
-from mtfrun.data.token_cache import Cached, TokenCache
-from mtfrun.data.tokenization import open_cache
+from mtfrun.data.token_cache import Cached, TokenCache, open_cache
 from mtfrun.data.vocabularies.vocabulary import Vocabulary
 
 
@@ -187,7 +192,7 @@ class TaskData(TextData):
         return self.mixture.tasks[0].postprocess(text)
 
     def _chosen_pairs(self, task: Task, split: str, count: int) -> list[tuple[bytes, bytes]]:
-        numbers = chosen(self._cache(task, split).manifest["examples"], count).tolist()
+        numbers = choose_rows(self._cache(task, split).manifest["examples"], count).tolist()
         texts = enumerate(task.texts(split, [INPUTS, TARGETS]))
         # Each number takes up the reading where the one before has left it.
         return [next((x, y) for i, (x, y) in texts if i == number) for number in numbers]
@@ -203,7 +208,7 @@ class TaskData(TextData):
         tasks = self.mixture.tasks
         # In a list, so that a split that cannot be read is an error now.
         batches = [self._rows_of_evaluation(task, batch, split, max_rows) for task in tasks]
-        return CountedBatches.chained(batches)
+        return CountedBatches.chain(batches)
 
     @abc.abstractmethod
     def _rows(self, task: Task, split: str) -> Rows:
@@ -212,7 +217,7 @@ class TaskData(TextData):
     def _rows_of_evaluation(
         self, task: Task, batch: int, split: str, max_rows: int | None
     ) -> Iterator[Batch]:
-        """Yields batches of an evaluation, by default of training's rows, or those `chosen`."""
+        """Yields batches of an evaluation, by default of training's rows, or a choice."""
         return every_row(self._rows(task, split), batch, max_rows)
 
 

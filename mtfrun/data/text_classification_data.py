@@ -1,21 +1,27 @@
-"""Batches of labelled texts, for encoders."""
+"""Batches of labelled texts, for encoders, and the vocabulary of the labels."""
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
 
+from mtfrun import mtf
 from mtfrun.checks import Range, check_fields
-from mtfrun.data.features import INPUTS, TARGETS, Feature, ids_feature
-from mtfrun.data.prompts import PromptFormat, PromptLimits, ScoredRow, bucket, ends
-from mtfrun.data.rows import Batch, Rows, Selection
+from mtfrun.data.batches import Batch, Rows
+from mtfrun.data.errors import DataError
+from mtfrun.data.features import INPUTS, TARGETS, ids_shape
+from mtfrun.data.order import Selection
+from mtfrun.data.prompts import PromptFormat, PromptLimits, TextClassificationPrompts
 from mtfrun.data.task import Task
 from mtfrun.data.task_data import TaskData
 from mtfrun.data.text_rows import PaddedRows
-from mtfrun.data.vocabularies import Vocabulary
+from mtfrun.data.vocabularies.vocabulary import Vocabulary
+from mtfrun.errors import did_you_mean
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,11 +48,8 @@ class TextClassificationData(TaskData):
         check_fields(self, Range(2, whole=True), "length")
 
     @property
-    def features(self) -> dict[str, Feature]:
-        return {
-            INPUTS: ids_feature(self.length, "ids and the end, then 0 for padding"),
-            TARGETS: ids_feature(self.length, "the id of the label, then 0, which has no loss"),
-        }
+    def features(self) -> dict[str, mtf.Shape]:
+        return dict.fromkeys((INPUTS, TARGETS), ids_shape(self.length))
 
     @property
     def tokens_per_row(self) -> int:
@@ -88,19 +91,48 @@ class LabelledRows(Rows):
         return {INPUTS: batch[INPUTS], TARGETS: targets}
 
 
-class TextClassificationPrompts(PromptFormat):
-    """Prompts are inputs of at most `length` ids, and outputs are one id."""
+class LabelVocabulary(Vocabulary):
+    """One id for each label of a classification, from 3 on.
 
-    def __init__(self, vocabulary: Vocabulary, labels: Vocabulary, length: int):
-        after = ends(vocabulary)
-        lengths = {INPUTS: length, TARGETS: 1}
-        super().__init__(vocabulary, labels, lengths, length - len(after), after=after)
+    Args:
+      labels: the names of the classes, in the order of their ids.
+    """
 
-    def output_limit(self, num_ids: int) -> int:
-        return 1
+    pad_id = 0
+    end_id = 1
+    unknown_id = 2
+    size: int = 0
+    fingerprint: str = ""
+    # Labels are not running text.
+    sentinels = np.zeros([0], np.int32)
+    bytes_per_id = np.zeros([0], np.int32)
 
-    def scored_row(self, inputs: bytes, target: bytes) -> ScoredRow:
-        row = self.row(inputs)
-        length = bucket(len(row.ids), self.max_lengths[INPUTS])
-        features = {INPUTS: row.ids, TARGETS: self.output_vocabulary.encode(target)}
-        return ScoredRow(features, {INPUTS: length, TARGETS: length}, 0, row.truncated)
+    _first_label_id = 3
+
+    def __init__(self, labels: Sequence[str]):
+        self.labels = tuple(labels)
+        self._id_of = {label: self._first_label_id + i for i, label in enumerate(self.labels)}
+        if not self.labels or len(self._id_of) < len(self.labels):
+            raise DataError("LabelVocabulary.labels: there must be one, and none twice")
+        self.size = self._first_label_id + len(self.labels)
+        self.bytes_per_id = np.zeros([self.size], np.int32)
+        content = json.dumps(["LabelVocabulary", *self.labels])
+        self.fingerprint = hashlib.sha256(content.encode()).hexdigest()
+
+    def __repr__(self) -> str:
+        return f"LabelVocabulary({list(self.labels)})"
+
+    def encode(self, text: str | bytes) -> np.ndarray:
+        label = text if isinstance(text, str) else text.decode("utf-8", "replace")
+        if label not in self._id_of:
+            raise DataError(
+                f'"{label}" is none of LabelVocabulary.labels, {", ".join(self.labels)}'
+                f"{did_you_mean(label, self.labels)}"
+            )
+        return np.array([self._id_of[label]], np.int32)
+
+    def decode(self, ids: Sequence[int] | np.ndarray) -> str:
+        """Returns the label of the first id, "" if it is not the id of a label."""
+        first = np.asarray(ids).reshape(-1)[:1]
+        number = int(first[0]) - self._first_label_id if first.size else -1
+        return self.labels[number] if 0 <= number < len(self.labels) else ""

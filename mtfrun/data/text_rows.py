@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import abc
 import functools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from mtfrun.checks import COUNT, check_range
-from mtfrun.data.batches import CountedBatches, chosen, filled
+from mtfrun.data.batches import Batch, CountedBatches, Density, Rows, choose_rows, fill_up
 from mtfrun.data.collate import Collated, Texts, collate, indices_within
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import TARGETS
+from mtfrun.data.order import Selection
 from mtfrun.data.packing import Plan, pack, stored_plan
 from mtfrun.data.prompts import bucket
-from mtfrun.data.rows import Batch, Density, Rows, Selection
 from mtfrun.data.token_cache import TokenCache
 
 # Characters of a cache's fingerprint in the names of plans.
@@ -38,11 +37,6 @@ class TextRows(Rows):
         """Returns the vocabulary's id of padding, and 0 for the segmentation and positions."""
         is_ids = feature in (*self.cache.features, TARGETS)
         return self.cache.padding_id if is_ids else 0
-
-    @property
-    @abc.abstractmethod
-    def density(self) -> Density:
-        """How full the rows of all features together are, exactly."""
 
 
 class StreamRows(TextRows):
@@ -87,9 +81,9 @@ class _ExampleRows(TextRows):
         self,
         cache: TokenCache,
         lengths: Sequence[int],
-        joined: int | None,
-        cut_at_front: Collection[str],
         *,
+        joined: int | None = None,
+        cut_at_front: Collection[str] = (),
         cuts_into_pieces: bool = False,
     ):
         super().__init__(cache, lengths)
@@ -155,15 +149,18 @@ class PackedRows(_ExampleRows):
         plan: Plan | None = None,
         cut_at_front: Collection[str] = (),
     ):
-        super().__init__(cache, lengths, joined, cut_at_front, cuts_into_pieces=True)
+        super().__init__(
+            cache, lengths, joined=joined, cut_at_front=cut_at_front, cuts_into_pieces=True
+        )
         if plan is None:
             name = "-".join(map(str, lengths)) + ("" if joined is None else f"-joined-{joined}")
             name = f"{name}-{cache.fingerprint[:_FINGERPRINT]}"
-            plan = stored_plan(cache.directory, name, len(self._examples), self._make_plan)
+            capacities = list(self.lengths.values())
+            plan = stored_plan(
+                *(cache.directory, name, len(self._examples)),
+                lambda: pack(self.row_sizes, capacities),
+            )
         self._plan = plan
-
-    def _make_plan(self) -> Plan:
-        return pack(self.row_sizes, list(self.lengths.values()))
 
     def __len__(self) -> int:
         return self._plan.rows
@@ -180,16 +177,6 @@ class PackedRows(_ExampleRows):
 
 class PaddedRows(_ExampleRows):
     """One example a row, longer texts trimmed to one id less, and their end; see `PackedRows`."""
-
-    def __init__(
-        self,
-        cache: TokenCache,
-        lengths: Sequence[int],
-        *,
-        joined: int | None = None,
-        cut_at_front: Collection[str] = (),
-    ):
-        super().__init__(cache, lengths, joined, cut_at_front)
 
     def __len__(self) -> int:
         return len(self.cache)
@@ -208,10 +195,10 @@ def batches_by_length(rows: PaddedRows, batch: int, max_rows: int | None = None)
 
     Features are as long as the longest text of the batch needs, rounded up by `bucket`: a program
     is compiled for each combination of lengths. Rows of zeros fill up its last batch. With
-    `max_rows` only the examples that are `chosen`.
+    `max_rows` only the examples that `choose_rows` names.
     """
     names = list(rows.lengths)
-    numbers = chosen(len(rows), max_rows)
+    numbers = choose_rows(len(rows), max_rows)
     buckets = rows.row_sizes[numbers]
     for column, longest in enumerate(rows.lengths.values()):
         of_length = np.array([bucket(length, longest) for length in range(longest + 1)])
@@ -227,12 +214,10 @@ def batches_by_length(rows: PaddedRows, batch: int, max_rows: int | None = None)
         for first in range(0, group.size, batch)
     ]
 
-    def taken(part: tuple[Mapping[str, int], np.ndarray]) -> Batch:
-        lengths, some = part
-        values = rows.take_short(some, lengths)
-        return {name: filled(value, batch, rows.padding_of(name)) for name, value in values.items()}
-
-    return CountedBatches(map(taken, parts), len(parts))
+    whole_batches = (
+        fill_up(rows.take_short(some, lengths), batch, rows) for lengths, some in parts
+    )
+    return CountedBatches(whole_batches, len(parts))
 
 
 class _TrimmedTexts:

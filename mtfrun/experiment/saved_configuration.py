@@ -9,7 +9,7 @@ from typing import Any
 
 from mtfrun import processes
 from mtfrun.data import Data
-from mtfrun.data.fingerprint import IDS, VOCABULARIES, check_unchanged, check_vocabularies
+from mtfrun.data.data import IDS, VOCABULARIES, check_unchanged, check_vocabularies
 from mtfrun.differences import Change, changes, list_changes
 from mtfrun.errors import InputError
 from mtfrun.rundir import TRAIN_STEPS, Manifest, package_versions

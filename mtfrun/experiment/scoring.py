@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mtfrun import evaluation, mtf
-from mtfrun.data import TARGETS, PromptLimits, ScoredRow, TextData, padded
+from mtfrun.data import TARGETS, PromptLimits, ScoredRow, TextData, pad_rows
 from mtfrun.display.progress import Work
 from mtfrun.experiment.experiment import Experiment
 from mtfrun.experiment.records import require
@@ -77,7 +77,7 @@ class Scoring:
         features = {
             name: mtf.import_tf_tensor(
                 self._experiment.mesh,
-                padded(
+                pad_rows(
                     [row[name] for row in rows],
                     batch.size,
                     length,

@@ -13,7 +13,7 @@ from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 from mtfrun import mtf
 from mtfrun.checks import INDEX, check_fields
 from mtfrun.data import INPUTS, TARGETS
-from mtfrun.data.vocabularies import Vocabulary
+from mtfrun.data.vocabularies.vocabulary import Vocabulary
 from mtfrun.display.formats import mark_blanks
 from mtfrun.errors import InputError
 from mtfrun.experiment.evaluator import EvaluationContext, EvaluationResult, Evaluator

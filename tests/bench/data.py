@@ -27,8 +27,7 @@ import sentencepiece
 from mtfrun import data
 from mtfrun.data.cache_directory import CacheChoice
 from mtfrun.data.text_rows import PackedRows, StreamRows, TextRows
-from mtfrun.data.token_cache import ENDS, TOKENS, TokenCache
-from mtfrun.data.tokenization import open_cache
+from mtfrun.data.token_cache import ENDS, TOKENS, TokenCache, open_cache
 from mtfrun.tools.sentencepiece_training import SentencePieceTraining, train_sentencepiece
 
 BATCH = 64  # rows of 512
@@ -208,6 +207,7 @@ def bench_packing(directory: Path, rounds: int) -> None:
                     column += size
 
         density = make().density
+        assert density is not None
         compare(
             name,
             epoch,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from mtfrun.data.builders.prepare import silent_tfds
+from mtfrun.data.sources.tfds_dataset import silent_tfds
 from tests.cli.command import error_line, mtfrun_here, succeeded
 
 LABELS = [

@@ -11,7 +11,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from mtfrun.data.builders.prepare import silent_tfds
+from mtfrun.data.sources.tfds_dataset import silent_tfds
 from tests.cli.command import error_line, mtfrun_here, succeeded
 from tests.data.images.photos import photo, save_folders
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import tensorflow_datasets as tfds
 
-from mtfrun.data.builders.prepare import silent_tfds
+from mtfrun.data.sources.tfds_dataset import silent_tfds
 from tests.cli.command import TINY, TWO_STEPS, error_line, mtfrun_here, succeeded
 
 FLAGS = [

@@ -15,7 +15,7 @@ from mtfrun import mtf
 from mtfrun.cli.parser import parse_flags
 from mtfrun.configuration import config
 from mtfrun.configuration.files import SHIPPED, shipped_gin_files
-from mtfrun.data.builders.prepare import silent_tfds
+from mtfrun.data.sources.tfds_dataset import silent_tfds
 from mtfrun.experiment import Training
 from mtfrun.experiment.runs.build import ROOTS, build
 from tests.cli.command import TINY

@@ -24,8 +24,8 @@ from mtfrun.data import (
     SpanCorruption,
     Vocabulary,
 )
-from mtfrun.data.objective_rows import RawStream
-from mtfrun.data.tokenization import open_cache
+from mtfrun.data.denoising_data import RawStream
+from mtfrun.data.token_cache import open_cache
 from tests.data.in_memory import texts_task
 
 TEXTS = [b"The first document. ", b"", b"x", b"Another one, which is somewhat longer. " * 7]
@@ -90,7 +90,7 @@ def test_an_epoch_is_all_text_once_with_other_noise_than_the_next() -> None:
 
 def test_features_have_the_lengths_that_the_objective_needs() -> None:
     data = _data()
-    assert {name: feature.shape.to_integer_list for name, feature in data.features.items()} == {
+    assert {name: shape.to_integer_list for name, shape in data.features.items()} == {
         "inputs": [32],
         "targets": [SpanCorruption().targets_length(32, ByteVocabulary())],
     }
@@ -184,7 +184,7 @@ class Shifting(Objective):
 
 def test_your_own_objective_is_used_as_it_is() -> None:
     data = DenoisingData(texts_task(TEXTS), Shifting(), inputs_length=30)
-    assert data.features["targets"].shape.to_integer_list == [30]
+    assert data.features["targets"].to_integer_list == [30]
     batch = next(data.train(8, seed=0))
     added = batch["targets"][:, 0] - batch["inputs"][:, 0]
     assert (added >= 0).all() and (added < 9).all() and len(set(added.tolist())) > 1

@@ -35,7 +35,7 @@ def test_each_component_is_drawn_in_order_up_to_its_limit(
         assert limit is None or len(drawn) <= limit
     for position in (0, 1, 37, 399):
         before = np.bincount(components[:position], minlength=len(rates))
-        assert mixing.drawn_before(position) == before.tolist()
+        assert mixing.count_before(position) == before.tolist()
 
 
 def test_a_component_at_its_limit_leaves_the_others_their_rates() -> None:
@@ -58,7 +58,7 @@ def test_a_far_position_equals_one_that_was_reached_by_counting(limits: list[int
     far = 5_000_000 * 64
     mixing = Mixing([1.0, 2.0], limits)
     components, own = mixing.at(far + np.arange(64))
-    first, second = mixing.drawn_before(far)
+    first, second = mixing.count_before(far)
     assert first + second == far
     for component, drawn in enumerate((first, second)):
         here = own[components == component]

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtfrun.data.batches import every_row
+from mtfrun.data.batches import Rows, every_row
 from mtfrun.data.errors import DataError
+from mtfrun.data.order import Selection
 from mtfrun.data.prompts import bucket
-from mtfrun.data.rows import Rows, Selection
 from mtfrun.data.text_rows import (
     PackedRows,
     PaddedRows,
@@ -20,7 +20,7 @@ from mtfrun.data.text_rows import (
     TextRows,
     batches_by_length,
 )
-from mtfrun.data.tokenization import open_cache
+from mtfrun.data.token_cache import open_cache
 from mtfrun.errors import InputError
 from tests.data.in_memory import texts_task
 from tests.data.token_caches import token_cache

@@ -14,25 +14,24 @@ import sys
 import threading
 import time
 import tracemalloc
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mtfrun.data import token_cache, tokenization
-from mtfrun.data.cache_directory import CacheChoice
-from mtfrun.data.cache_manifest import write_manifest
+from mtfrun.data import token_cache
+from mtfrun.data.cache_directory import CacheChoice, cache_path, write_manifest
 from mtfrun.data.errors import DataError
 from mtfrun.data.files import file_state
-from mtfrun.data.preprocessors import Fields
+from mtfrun.data.preprocessors.preprocessor import Fields
 from mtfrun.data.sources.source import Example, Source
 from mtfrun.data.sources.text_files import TextLines
 from mtfrun.data.task import Task
-from mtfrun.data.token_cache import TokenCache
-from mtfrun.data.tokenization import cache_directory, open_cache
-from mtfrun.data.vocabularies import ByteVocabulary, Vocabulary
+from mtfrun.data.token_cache import TokenCache, open_cache
+from mtfrun.data.vocabularies.byte_vocabulary import ByteVocabulary
+from mtfrun.data.vocabularies.vocabulary import Vocabulary
 from mtfrun.display import progress
 
 TARGETS_ONLY = ("targets",)
@@ -88,6 +87,11 @@ def task_of(examples: list[Example], directory: Path, version: int = 0) -> Task:
     """Returns a task of examples."""
     source = Examples(lambda: examples, version)
     return Task(source, ByteVocabulary(), name="task", cache_dir=str(directory))
+
+
+def cache_directory(task: Task, split: str, features: Sequence[str]) -> Path:
+    """Returns the directory of a cache, which need not exist."""
+    return cache_path(task.cache_dir, task.title, split, token_cache._origin(task, split, features))
 
 
 def documents(*texts: bytes) -> list[Example]:
@@ -163,7 +167,7 @@ def test_the_size_of_chunks_does_not_matter(
         for size in rng.integers(0, 40, 300)
     ]
     whole = open_cache(task_of(examples, tmp_path / "a"), "train", TARGETS_ONLY)
-    monkeypatch.setattr(tokenization, "_BYTES_PER_CALL", 30)
+    monkeypatch.setattr(token_cache, "_BYTES_PER_CALL", 30)
     monkeypatch.setattr(token_cache, "_LENGTHS_PER_STEP", 7)
     chunks = open_cache(task_of(examples, tmp_path / "b"), "train", TARGETS_ONLY)
     np.testing.assert_array_equal(chunks.tokens, whole.tokens)

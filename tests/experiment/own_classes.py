@@ -56,8 +56,8 @@ class Counting(data.TextData):
     length: int = 4
 
     @property
-    def features(self) -> dict[str, data.Feature]:
-        return {"targets": data.ids_feature(self.length, "digits and the end")}
+    def features(self) -> dict[str, mtf.Shape]:
+        return {"targets": data.ids_shape(self.length)}
 
     @property
     def tokens_per_row(self) -> int:
@@ -76,7 +76,7 @@ class NumberRows(data.Rows):
     def __init__(self, counting: Counting) -> None:
         encode, end = counting.vocabulary.encode, counting.vocabulary.end_id
         rows = [np.append(encode(str(number)), end) for number in range(100)]
-        self._targets = data.padded(rows, len(rows), counting.length)
+        self._targets = data.pad_rows(rows, len(rows), counting.length)
 
     def __len__(self) -> int:
         return len(self._targets)

@@ -20,13 +20,12 @@ from PIL import Image
 
 from mtfrun import data
 from mtfrun.cli.prompts import read_pairs, read_prompts
-from mtfrun.data.cache_manifest import _sum_of, write_manifest
+from mtfrun.data.cache_directory import _sum_of, write_manifest
 from mtfrun.data.images.idx_images import read_idx
 from mtfrun.data.images.image_cache import PixelCache
 from mtfrun.data.images.image_files import encode_image, size_of
 from mtfrun.data.packing import Plan, stored_plan
-from mtfrun.data.token_cache import TokenCache
-from mtfrun.data.tokenization import open_cache
+from mtfrun.data.token_cache import TokenCache, open_cache
 from mtfrun.errors import InputError
 from mtfrun.rundir.checkpoints.checkpoints import Checkpoints
 from mtfrun.rundir.checkpoints.manifest import _digest, read_manifest

@@ -93,7 +93,7 @@ PHASES = {
         call=2,
     ),
     "building data": Phase(
-        "mtfrun.data.tokenization:_Writer.write", [*_TRAIN], call=2, text="large.txt"
+        "mtfrun.data.token_cache:_Writer.write", [*_TRAIN], call=2, text="large.txt"
     ),
     "building a vocabulary": Phase(
         "sentencepiece:SentencePieceTrainer.train",

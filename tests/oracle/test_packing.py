@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from mtfrun.data.collate import Texts, collate
+from mtfrun.data.order import Selection
 from mtfrun.data.packing import Plan, pack
-from mtfrun.data.rows import Selection
 from mtfrun.data.text_rows import PackedRows, PaddedRows
 from mtfrun.data.token_cache import TokenCache
 from tests.data.token_caches import token_cache

@@ -5,14 +5,23 @@ from __future__ import annotations
 import abc
 import dataclasses
 import math
+from typing import NamedTuple
 
 import numpy as np
 
 from mtfrun.data.errors import DataError
-from mtfrun.data.images.stored_image import Window
 
 # Windows that are drawn before the centre is taken, as in Inception.
 _ATTEMPTS = 10
+
+
+class Window(NamedTuple):
+    """A rectangle of an image, in pixels: its first row and column, and its numbers of both."""
+
+    top: int
+    left: int
+    rows: int
+    cols: int
 
 
 class Crop(abc.ABC):

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import gzip
 import math
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,13 +12,13 @@ import numpy as np
 from mtfrun.data.errors import DataError
 from mtfrun.data.files import absolute_path, file_state
 from mtfrun.data.images.image_source import ImageExample, ImageSize, ImageSource
+from mtfrun.data.sources.streams import blocks
 
 # Prefixes of the files' names; "t10k" stands for 10,000 test images.
 _PREFIXES = {"train": "train", "test": "t10k"}
 _IMAGES, _LABELS = "images-idx3-ubyte", "labels-idx1-ubyte"
 # An IDX file begins with two zeros, the type, 8 for uint8, and the number of dimensions.
 _UINT8 = 8
-_BLOCK_BYTES = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,19 +108,7 @@ def _header_bytes(num_dims: int) -> int:
 
 
 def _read(path: str, size: int) -> bytes:
-    existing = _find(path)
-    try:
-        with gzip.open(existing) if existing.suffix == ".gz" else existing.open("rb") as file:
-            content = bytearray()
-            # In blocks: a call with the size that a forged header claims would ask for its memory.
-            while block := file.read(min(_BLOCK_BYTES, size - len(content))):
-                content += block
-            return bytes(content)
-    except EOFError as error:
-        raise DataError(f"{existing} is truncated: download it again") from error
-    except (OSError, zlib.error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(f"cannot read {existing}: {reason}") from error
+    return b"".join(blocks(str(_find(path)), 0, size, is_raw=True))
 
 
 def _find(path: str) -> Path:

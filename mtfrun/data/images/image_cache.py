@@ -6,7 +6,7 @@ A cache is a directory with the images of one split of a source:
   images.array_record  else: JPEG and PNG files, each a record that is read by its number
   sizes.npy            of these; int32 [images, 2] rows and columns
   labels.npy           int32 [images] indices of the classes
-  manifest.json        counts, hashes, and the sources of the cache, see cache_manifest.py
+  manifest.json        counts, hashes, and the sources of the cache, see cache_directory.py
 """
 
 from __future__ import annotations
@@ -23,12 +23,10 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
-from mtfrun.data.cache_directory import cache_path, open_or_build, writing
-from mtfrun.data.cache_manifest import read_manifest, reading
+from mtfrun.data.cache_directory import cache_path, open_or_build, read_manifest, reading, writing
 from mtfrun.data.errors import DataError
-from mtfrun.data.images.image_files import size_of
+from mtfrun.data.images.image_files import EncodedImage, PixelImage, StoredImage, size_of
 from mtfrun.data.images.image_source import ImageExample, ImageSource
-from mtfrun.data.images.stored_image import EncodedImage, PixelImage, StoredImage
 from mtfrun.display import progress
 
 # Version of the format and of the code that makes it; another one is another cache.
@@ -62,6 +60,7 @@ class ImageCache(abc.ABC):
                 raise RuntimeError(f"{LABELS} has {len(self.labels)} labels")
             if not 0 <= self.labels.min() <= self.labels.max() < len(self.manifest["label_names"]):
                 raise RuntimeError(f"{LABELS} has a label that is not a class")
+            self._map_images()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -69,6 +68,10 @@ class ImageCache(abc.ABC):
     @property
     def fingerprint(self) -> str:
         return str(self.manifest["sha256"])
+
+    @abc.abstractmethod
+    def _map_images(self) -> None:
+        """Opens the files with the images; raises RuntimeError if they do not fit the labels."""
 
     @abc.abstractmethod
     def images(self, numbers: np.ndarray) -> Sequence[StoredImage]:
@@ -85,17 +88,14 @@ class PixelCache(ImageCache):
 
     files: ClassVar[Sequence[str]] = (PIXELS,)
 
-    def __init__(
-        self, directory: Path, origin: Mapping[str, Any] | None = None, *, anew: bool = False
-    ):
-        super().__init__(directory, origin, anew=anew)
-        with reading(directory, *_DAMAGE_ERRORS):
-            shape = (len(self), *self.manifest["size"])
-            size = (directory / PIXELS).stat().st_size
-            if size != math.prod(shape):
-                raise RuntimeError(f"{PIXELS} has {size} bytes instead of {math.prod(shape)}")
-            # A plain array: the class memmap makes every access slower.
-            self.pixels = np.asarray(np.memmap(directory / PIXELS, np.uint8, "r", shape=shape))
+    def _map_images(self) -> None:
+        path = self.directory / PIXELS
+        shape = (len(self), *self.manifest["size"])
+        size = path.stat().st_size
+        if size != math.prod(shape):
+            raise RuntimeError(f"{PIXELS} has {size} bytes instead of {math.prod(shape)}")
+        # A plain array: the class memmap makes every access slower.
+        self.pixels = np.asarray(np.memmap(path, np.uint8, "r", shape=shape))
 
     def images(self, numbers: np.ndarray) -> Sequence[StoredImage]:
         return [PixelImage(pixels) for pixels in self.pixels[numbers]]
@@ -117,16 +117,12 @@ class EncodedCache(ImageCache):
 
     files: ClassVar[Sequence[str]] = (RECORDS, SIZES)
 
-    def __init__(
-        self, directory: Path, origin: Mapping[str, Any] | None = None, *, anew: bool = False
-    ):
-        super().__init__(directory, origin, anew=anew)
-        with reading(directory, *_DAMAGE_ERRORS):
-            self._sizes: np.ndarray = np.load(directory / SIZES, mmap_mode="r")
-            # No reading ahead: records are read at random.
-            self._reader = ArrayRecordReader(str(directory / RECORDS), "readahead_buffer_size:0")
-            if self._reader.num_records() != len(self):
-                raise RuntimeError(f"{RECORDS} has {self._reader.num_records()} images")
+    def _map_images(self) -> None:
+        self._sizes: np.ndarray = np.load(self.directory / SIZES, mmap_mode="r")
+        # No reading ahead: records are read at random.
+        self._reader = ArrayRecordReader(str(self.directory / RECORDS), "readahead_buffer_size:0")
+        if self._reader.num_records() != len(self):
+            raise RuntimeError(f"{RECORDS} has {self._reader.num_records()} images")
 
     def images(self, numbers: np.ndarray) -> Sequence[StoredImage]:
         """Raises DataError if the cache is damaged: every record has a checksum."""

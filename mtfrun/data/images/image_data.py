@@ -4,40 +4,39 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from mtfrun import mtf
 from mtfrun.checks import COUNT, check_fields, check_range
-from mtfrun.data.batches import Batches, every_row
+from mtfrun.data.batches import Batch, Batches, Rows, every_row
 from mtfrun.data.cache_directory import EVERY_CACHE, CacheChoice
-from mtfrun.data.data import Data
+from mtfrun.data.data import Data, short_json
 from mtfrun.data.errors import DataError
-from mtfrun.data.features import Feature
-from mtfrun.data.fingerprint import short_json
 from mtfrun.data.images.crops import CentreCrop, Crop, WholeImage
 from mtfrun.data.images.image_cache import EncodedCache, ImageCache, PixelCache, open_cache
-from mtfrun.data.images.image_files import encode_image, read_file, read_image
-from mtfrun.data.images.image_rows import (
-    IMAGES,
-    LABELS,
-    WEIGHTS,
-    Augmentation,
-    CroppedRows,
-    PixelRows,
+from mtfrun.data.images.image_files import (
+    StoredImage,
+    encode_image,
+    in_threads,
+    read_file,
+    read_image,
 )
 from mtfrun.data.images.image_source import ImageSize, ImageSource
-from mtfrun.data.order import ONLY_HOST, Host
-from mtfrun.data.rows import Batch, Rows
+from mtfrun.data.order import ONLY_HOST, Host, Selection
 from mtfrun.data.token_cache import Cached
+
+IMAGES, LABELS, WEIGHTS = "images", "labels", "weights"
+
+Augmentation = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+"""Changes an image, uint8 [rows, cols, channels], with draws of a generator."""
 
 # Networks for images of 224 pixels are evaluated on the centre of images of 256.
 _RESIZE = 256 / 224
 # Images that are decoded together, in threads.
 _TOGETHER = 32
-
 # Limit for image sizes in a run's record of its source.
 _LARGEST_SIDE = 1 << 16
 
@@ -110,12 +109,8 @@ class ImageData(Data):
         return len(self.label_names)
 
     @property
-    def features(self) -> dict[str, Feature]:
-        return {
-            IMAGES: Feature(self.image, "pixels, uint8, which the model normalises on the devices"),
-            LABELS: Feature(mtf.Shape(), "the number of the class"),
-            WEIGHTS: Feature(mtf.Shape(), "1, and 0 for padding"),
-        }
+    def features(self) -> dict[str, mtf.Shape]:
+        return {IMAGES: self.image, LABELS: mtf.Shape(), WEIGHTS: mtf.Shape()}
 
     def model_arguments(self) -> dict[str, object]:
         return {"num_classes": self.num_classes, "image": self.image}
@@ -251,3 +246,46 @@ class ImageData(Data):
                 f"{self.source} has {present}, and the run was trained on {self._of_source}: name "
                 "images of the same classes and size"
             )
+
+
+@dataclasses.dataclass(frozen=True)
+class PixelRows(Rows):
+    """Images of one size as the cache stores them; a batch is one gather."""
+
+    cache: PixelCache
+
+    def __len__(self) -> int:
+        return len(self.cache)
+
+    def take(self, selection: Selection) -> Batch:
+        return _features(self.cache, selection, self.cache.pixels[selection.rows])
+
+
+@dataclasses.dataclass(frozen=True)
+class CroppedRows(Rows):
+    """Windows of images, scaled to `size`, rows and columns, and augmented in order; in threads."""
+
+    cache: ImageCache
+    size: tuple[int, int]
+    crop: Crop
+    augmentations: Sequence[Augmentation] = ()
+
+    def __len__(self) -> int:
+        return len(self.cache)
+
+    def take(self, selection: Selection) -> Batch:
+        images = self.cache.images(selection.rows)
+        prepared = in_threads(self._prepare, list(zip(images, selection.generators(), strict=True)))
+        return _features(self.cache, selection, np.stack(prepared))
+
+    def _prepare(self, image_and_noise: tuple[StoredImage, np.random.Generator]) -> np.ndarray:
+        image, generator = image_and_noise
+        pixels = image.crop(self.crop(image.size, generator), self.size)
+        for augment in self.augmentations:
+            pixels = augment(pixels, generator)
+        return pixels
+
+
+def _features(cache: ImageCache, selection: Selection, images: np.ndarray) -> Batch:
+    labels = cache.labels[selection.rows]
+    return {IMAGES: images, LABELS: labels, WEIGHTS: np.ones_like(labels)}

@@ -10,9 +10,15 @@ from pathlib import Path
 
 from mtfrun.data.errors import DataError
 from mtfrun.data.files import absolute_path, file_state
-from mtfrun.data.images.image_files import ImageFile, check_images, read_file
-from mtfrun.data.images.image_source import ImageExample, ImageSize, ImageSource
-from mtfrun.data.sources.record_files import BadRecords
+from mtfrun.data.images.image_files import read_file
+from mtfrun.data.images.image_source import (
+    ImageExample,
+    ImageFile,
+    ImageSize,
+    ImageSource,
+    check_images,
+)
+from mtfrun.data.sources.records import BadRecords
 from mtfrun.data.splits import SHARES, SPLITS, split_of
 from mtfrun.errors import did_you_mean
 
@@ -45,9 +51,14 @@ class ImageFolders(ImageSource):
     def size(self) -> ImageSize:
         return None, None, self.channels
 
-    @property
+    @functools.cached_property
     def label_names(self) -> tuple[str, ...]:
-        return self._label_names
+        first = self.directory
+        if isinstance(first, Mapping):
+            if not first:
+                raise DataError("ImageFolders.directory is an empty mapping: name a split")
+            first = next(iter(first.values()))
+        return tuple(path.name for path in _class_folders(absolute_path(first)))
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -77,15 +88,6 @@ class ImageFolders(ImageSource):
             f"{count}; add more, or give folders per split: "
             "{'train': 'photos/train', 'validation': 'photos/val'}"
         )
-
-    @functools.cached_property
-    def _label_names(self) -> tuple[str, ...]:
-        first = self.directory
-        if isinstance(first, Mapping):
-            if not first:
-                raise DataError("ImageFolders.directory is an empty mapping: name a split")
-            first = next(iter(first.values()))
-        return tuple(path.name for path in _class_folders(absolute_path(first)))
 
     def _paths(self, split: str) -> Iterator[tuple[str, Path]]:
         """Yields (class, path) of the images of a split, sorted."""

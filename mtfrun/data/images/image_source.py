@@ -1,14 +1,21 @@
-"""The base class of sources of labelled images."""
+"""The base class of sources of labelled images, and the check of their files."""
 
 from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from mtfrun.data.errors import DataError
+from mtfrun.data.images.image_files import encode_image, in_threads
+from mtfrun.data.sources.records import BadRecords
 from mtfrun.data.sources.source import MissingSource, SplitSource
+from mtfrun.display.streams import quiet_stderr
 
+# Images that are decoded together, to be checked: enough to keep threads busy.
+_TOGETHER = 128
 # Rows, columns and channels; None for rows and columns that differ from image to image.
 ImageSize = tuple[int | None, int | None, int]
 
@@ -60,3 +67,34 @@ class NoImages(MissingSource[ImageExample], ImageSource):
     @property
     def label_names(self) -> tuple[str, ...]:
         return tuple(self.labels)
+
+
+class ImageFile(NamedTuple):
+    """An image file that has not been read; `place` is its path, for messages."""
+
+    place: str
+    label: int
+    read: Callable[[], bytes]
+
+
+def check_images(
+    files: Iterable[ImageFile], channels: int, bad: BadRecords
+) -> Iterator[ImageExample]:
+    """Yields the images in their order, after decoding each to see that it is whole."""
+
+    def check(file: ImageFile) -> ImageExample | DataError:
+        try:
+            return ImageExample(encode_image(file.read(), channels, file.place).content, file.label)
+        except DataError as error:
+            return error
+
+    remaining = iter(files)
+    while chunk := list(itertools.islice(remaining, _TOGETHER)):
+        with quiet_stderr():  # libjpeg prints warnings about damaged files
+            examples = in_threads(check, chunk)
+        for example in examples:
+            if isinstance(example, DataError):
+                bad.add(str(example))
+            else:
+                yield example
+    bad.warn()

@@ -10,12 +10,17 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 
-from mtfrun.data.builders import Digits
-from mtfrun.data.builders.tfds_builder import Embedded, TfdsDataset
 from mtfrun.data.errors import DataError
-from mtfrun.data.images.image_files import ImageFile, check_images
-from mtfrun.data.images.image_source import ImageExample, ImageSize, ImageSource
-from mtfrun.data.sources.record_files import BadRecords
+from mtfrun.data.images.image_source import (
+    ImageExample,
+    ImageFile,
+    ImageSize,
+    ImageSource,
+    check_images,
+)
+from mtfrun.data.sources.embedded_datasets import Digits
+from mtfrun.data.sources.records import BadRecords
+from mtfrun.data.sources.tfds_dataset import Embedded, TfdsDataset
 from mtfrun.errors import did_you_mean
 
 

@@ -8,17 +8,18 @@ from collections.abc import Sequence
 import numpy as np
 
 from mtfrun.checks import SHARE_WITHIN, check_fields
+from mtfrun.data.batches import Batch
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import INPUTS, TARGETS
 from mtfrun.data.objectives.objective import (
     FeatureLengths,
     Objective,
     RawText,
+    check_sentinels,
+    compact,
     uniform,
 )
-from mtfrun.data.objectives.sentinels import check_sentinels, compacted
-from mtfrun.data.rows import Batch
-from mtfrun.data.vocabularies import Vocabulary
+from mtfrun.data.vocabularies.vocabulary import Vocabulary
 
 # Ids that are never drawn: padding, the end, and unknown text.
 _NUM_RESERVED_IDS = 3
@@ -78,12 +79,12 @@ class MaskedLanguageModel(Objective):
             vocabulary.sentinel(0),
         )
         is_kept = choices >= 1 - self.keep_probability
-        inputs = masked(text, is_noise & ~is_kept, replacements)
+        inputs = replace_ids(text, is_noise & ~is_kept, replacements)
         if self.full_targets:
             targets, ends = text.ids, vocabulary.end_id
             return {
-                INPUTS: compacted(inputs, text.is_id, lengths.inputs, ends),
-                TARGETS: compacted(targets, text.is_id, lengths.targets, ends),
+                INPUTS: compact(inputs, text.is_id, lengths.inputs, ends),
+                TARGETS: compact(targets, text.is_id, lengths.targets, ends),
             }
         targets = np.where(is_noise, text.ids, 0)
         return {
@@ -99,7 +100,7 @@ class MaskedLanguageModel(Objective):
         return np.stack([generator.integers(*bounds, width, np.int32) for generator in generators])
 
 
-def masked(text: RawText, is_replaced: np.ndarray, replacements: np.ndarray) -> np.ndarray:
+def replace_ids(text: RawText, is_replaced: np.ndarray, replacements: np.ndarray) -> np.ndarray:
     return np.where(is_replaced, replacements, text.ids).astype(np.int32)
 
 

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mtfrun.data.batches import Batch
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import INPUTS, TARGETS
 from mtfrun.data.objectives.objective import FeatureLengths, Objective, RawText, uniform
 from mtfrun.data.objectives.prefix_language_model import PrefixLanguageModel
 from mtfrun.data.objectives.span_corruption import SpanCorruption
-from mtfrun.data.rows import Batch
-from mtfrun.data.vocabularies import Vocabulary
+from mtfrun.data.vocabularies.vocabulary import Vocabulary
 
 
 @dataclasses.dataclass(frozen=True)

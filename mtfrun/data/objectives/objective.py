@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mtfrun.data.batches import Batch
 from mtfrun.data.errors import DataError
-from mtfrun.data.rows import Batch
-from mtfrun.data.vocabularies import Vocabulary
+from mtfrun.data.vocabularies.vocabulary import Vocabulary
 
-# The shortest text that can be divided into inputs and targets.
+# The shortest text that can be divide into inputs and targets.
 _SHORTEST_TEXT = 2
 
 
@@ -98,20 +98,47 @@ class Objective(abc.ABC):
     def _longest(self, feature: str, length: int, vocabulary: Vocabulary) -> int:
         """Returns the number of ids of the longest text one of whose `feature_lengths` fits."""
 
-        def needed(raw_length: int) -> int:
+        def count_ids(raw_length: int) -> int:
             ids: int = getattr(self.feature_lengths(raw_length, vocabulary), feature)
             return ids
 
-        if needed(_SHORTEST_TEXT) > length:
+        if count_ids(_SHORTEST_TEXT) > length:
             raise DataError(
                 f"{self}: no text fits into {feature} of {length} ids: make them longer"
             )
         too_long = 2 * _SHORTEST_TEXT
-        while needed(too_long) <= length:
+        while count_ids(too_long) <= length:
             too_long *= 2
-        return bisect.bisect_right(range(too_long), length, lo=_SHORTEST_TEXT, key=needed) - 1
+        return bisect.bisect_right(range(too_long), length, lo=_SHORTEST_TEXT, key=count_ids) - 1
 
 
 def uniform(generators: Sequence[np.random.Generator], width: int) -> np.ndarray:
     """Returns float64 [batch, width] in [0, 1); row i is drawn from generator i."""
     return np.stack([generator.random(width) for generator in generators])
+
+
+def compact(values: np.ndarray, is_selected: np.ndarray, length: int, end_id: int) -> np.ndarray:
+    """Returns the selected values, moved together, and the end id; int32 [batch, length].
+
+    `values` and `is_selected` are [batch, raw_length]. The result is padded with 0; ids that do not
+    fit before the end are cut.
+    """
+    batch = len(values)
+    column = np.cumsum(is_selected, axis=1, dtype=np.int32) - 1
+    first = np.arange(0, batch * length, length)
+    # Flat indices: they are much faster than pairs of row and column.
+    selected = np.flatnonzero(is_selected & (column < length - 1))
+    places = (column + first[:, None]).reshape(-1)[selected]
+    ids = np.zeros(batch * length, np.int32)
+    ids[places] = values.reshape(-1)[selected]
+    ids[first + np.minimum(column[:, -1] + 1, length - 1)] = end_id
+    return ids.reshape(batch, length)
+
+
+def check_sentinels(objective: object, runs: int, vocabulary: Vocabulary) -> None:
+    available = len(vocabulary.sentinels)
+    if runs > available:
+        raise DataError(
+            f"{objective} needs {runs} sentinels for a row, and {type(vocabulary).__name__} has "
+            f"{available}: choose shorter rows, longer spans, or a vocabulary with more extra_ids"
+        )

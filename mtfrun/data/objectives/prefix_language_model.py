@@ -8,11 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from mtfrun.checks import Range, check_fields
+from mtfrun.data.batches import Batch
 from mtfrun.data.features import INPUTS, TARGETS
-from mtfrun.data.objectives.objective import FeatureLengths, Objective, RawText, uniform
-from mtfrun.data.objectives.sentinels import compacted
-from mtfrun.data.rows import Batch
-from mtfrun.data.vocabularies import Vocabulary
+from mtfrun.data.objectives.objective import FeatureLengths, Objective, RawText, compact, uniform
+from mtfrun.data.vocabularies.vocabulary import Vocabulary
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +44,7 @@ class PrefixLanguageModel(Objective):
         lengths: FeatureLengths,
         vocabulary: Vocabulary,
     ) -> Batch:
-        return divided(text, self.prefix_lengths(text, generators), lengths, vocabulary)
+        return divide(text, self.prefix_lengths(text, generators), lengths, vocabulary)
 
     def prefix_lengths(
         self, text: RawText, generators: Sequence[np.random.Generator]
@@ -61,12 +60,12 @@ class PrefixLanguageModel(Objective):
         return np.clip(most, 1, np.maximum(lengths - 1, 1))
 
 
-def divided(
+def divide(
     text: RawText, prefix_lengths: np.ndarray, lengths: FeatureLengths, vocabulary: Vocabulary
 ) -> Batch:
     is_prefix = np.arange(text.ids.shape[1]) < prefix_lengths[:, None]
     end_id = vocabulary.end_id
     return {
-        INPUTS: compacted(text.ids, text.is_id & is_prefix, lengths.inputs, end_id),
-        TARGETS: compacted(text.ids, text.is_id & ~is_prefix, lengths.targets, end_id),
+        INPUTS: compact(text.ids, text.is_id & is_prefix, lengths.inputs, end_id),
+        TARGETS: compact(text.ids, text.is_id & ~is_prefix, lengths.targets, end_id),
     }

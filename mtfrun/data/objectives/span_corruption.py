@@ -1,17 +1,28 @@
-"""Span corruption, the pre-training objective of T5."""
+"""Denoising with sentinels, one id in the place of a run of ids: spans, as T5, or single ids."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from mtfrun.checks import AT_LEAST_1, SHARE_WITHIN, check_fields
-from mtfrun.data.objectives.objective import FeatureLengths, Objective, RawText
-from mtfrun.data.objectives.sentinels import check_sentinels, denoised
-from mtfrun.data.rows import Batch
-from mtfrun.data.vocabularies import Vocabulary
+from mtfrun.data.batches import Batch
+from mtfrun.data.features import INPUTS, TARGETS
+from mtfrun.data.objectives.objective import (
+    FeatureLengths,
+    Objective,
+    RawText,
+    check_sentinels,
+    compact,
+    uniform,
+)
+from mtfrun.data.vocabularies.vocabulary import Vocabulary
+
+# Standard deviations above the mean: one text in a thousand has more noise.
+_DEVIATIONS = 3.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +67,7 @@ class SpanCorruption(Objective):
         lengths: FeatureLengths,
         vocabulary: Vocabulary,
     ) -> Batch:
-        return denoised(text, self.mask(text, generators), lengths, vocabulary)
+        return replace_noise(text, self.mask(text, generators), lengths, vocabulary)
 
     def mask(self, text: RawText, generators: Sequence[np.random.Generator]) -> np.ndarray:
         """Returns bool [batch, raw_length]: whether an id is noise."""
@@ -88,6 +99,100 @@ class SpanCorruption(Objective):
         noise = np.clip(noise.astype(np.int64), 1, lengths - 1)
         spans = np.rint(noise.astype(np.float32) / np.float32(self.mean_noise_span_length))
         return noise, np.clip(spans.astype(np.int64), 1, np.minimum(noise, lengths - noise))
+
+
+@dataclasses.dataclass(frozen=True)
+class IidDenoising(Objective):
+    """Inputs lack ids that are drawn independently, which are the targets.
+
+    Raffel et al. 2020, https://arxiv.org/abs/1910.10683, section 3.1.4: sentinels as in
+    `SpanCorruption`. The lengths of the features vary. The targets have room for three standard
+    deviations more than the mean; longer ones are cut. A row in which the sentinels do not suffice
+    has no more noise after the last one.
+
+    Attributes:
+      noise_density: the probability of an id to be noise.
+    """
+
+    noise_density: float = 0.15
+
+    def __post_init__(self) -> None:
+        check_fields(self, SHARE_WITHIN, "noise_density")
+
+    def feature_lengths(self, raw_length: int, vocabulary: Vocabulary) -> FeatureLengths:
+        """Returns the largest lengths of the features, but see the class about targets."""
+        density = self.noise_density
+        variance = raw_length * density * (1 - density)
+        runs = variance + density
+        # Ids and sentinels of the targets; the deviation is at most the deviation of both together.
+        targets = raw_length * density + runs + _DEVIATIONS * 2 * math.sqrt(variance)
+        targets_length = min(math.ceil(targets), raw_length) + 1
+        # A run takes a sentinel on either side; the ids are the text's.
+        sentinels = 2 * (runs + _DEVIATIONS * math.sqrt(variance)) + 1
+        joined = raw_length + min(math.ceil(sentinels), raw_length + 1) + 2
+        inputs_length = raw_length + 1
+        return FeatureLengths(inputs_length, targets_length, joined)
+
+    def check(self, raw_length: int, vocabulary: Vocabulary) -> None:
+        """Raises DataError if the vocabulary has fewer sentinels than a text needs on average."""
+        runs = math.ceil(raw_length * self.noise_density * (1 - self.noise_density)) + 1
+        check_sentinels(self, runs, vocabulary)
+
+    def __call__(
+        self,
+        text: RawText,
+        generators: Sequence[np.random.Generator],
+        lengths: FeatureLengths,
+        vocabulary: Vocabulary,
+    ) -> Batch:
+        return replace_noise(text, self.mask(text, generators, vocabulary), lengths, vocabulary)
+
+    def mask(
+        self, text: RawText, generators: Sequence[np.random.Generator], vocabulary: Vocabulary
+    ) -> np.ndarray:
+        """Returns bool [batch, raw_length]: whether an id is noise."""
+        is_noise = uniform(generators, text.ids.shape[1]) < self.noise_density
+        is_noise &= text.is_id
+        begins = is_noise.copy()
+        begins[:, 1:] &= ~is_noise[:, :-1]
+        # The targets may have one run more than the inputs.
+        most_runs = len(vocabulary.sentinels) - 1
+        is_noise &= np.cumsum(begins, axis=1, dtype=np.int32) <= most_runs
+        return is_noise
+
+
+def replace_noise(
+    text: RawText, is_noise: np.ndarray, lengths: FeatureLengths, vocabulary: Vocabulary
+) -> Batch:
+    """Returns inputs without noise, and targets that are the noise.
+
+    Every run of noise is one sentinel in the inputs, and every run of other ids is one in the
+    targets; both count them from the first on. So the inputs "a <0> d <1>" and the targets
+    "<0> b c <1> e" make the text "a b c d e". Raffel et al. 2020,
+    https://arxiv.org/abs/1910.10683, section 3.1.4 and figure 2.
+
+    `is_noise` is bool [batch, raw_length], False after a text.
+    """
+    return {
+        INPUTS: with_sentinels(text, is_noise, lengths.inputs, vocabulary),
+        TARGETS: with_sentinels(text, text.is_id & ~is_noise, lengths.targets, vocabulary),
+    }
+
+
+def with_sentinels(
+    text: RawText, is_replaced: np.ndarray, length: int, vocabulary: Vocabulary
+) -> np.ndarray:
+    """Returns int32 [batch, length]: the ids, with a sentinel for each run that is replaced.
+
+    The end id follows; ids that do not fit before it are cut. `is_replaced` is bool
+    [batch, raw_length], False after a text.
+    """
+    begins = is_replaced.copy()
+    begins[:, 1:] &= ~is_replaced[:, :-1]
+    number_of_run = np.cumsum(begins, axis=1, dtype=np.int32) - 1
+    values = np.where(begins, vocabulary.sentinels[number_of_run], text.ids)
+    is_selected = text.is_id & (begins | ~is_replaced)
+    return compact(values, is_selected, length, vocabulary.end_id)
 
 
 def random_composition(keys: np.ndarray, items: np.ndarray, parts: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from mtfrun.data.preprocessors.preprocessor import (
     required_texts_of,
     texts_of,
 )
-from mtfrun.data.sources.record_fields import list_fields
+from mtfrun.data.sources.records import list_fields
 
 # Fields of GLUE and SuperGLUE that are not inputs, and inputs that T5 does not sort by name.
 _NO_INPUTS = ("label", "idx")
@@ -62,7 +62,7 @@ class Glue:
     label_names: Sequence[str] | None = None
     feature_names: Sequence[str] | None = None
 
-    def __call__(self, fields: Mapping[str, bytes]) -> Mapping[str, bytes]:
+    def __call__(self, fields: Fields) -> Fields:
         names = self.feature_names or _ORDERS.get(self.benchmark_name)
         names = names or sorted(set(fields) - set(_NO_INPUTS))
         words = [_BENCHMARKS.get(self.benchmark_name, self.benchmark_name).encode()]

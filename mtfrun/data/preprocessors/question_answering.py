@@ -13,7 +13,7 @@ from mtfrun.data.preprocessors.preprocessor import (
     required_texts_of,
     texts_of,
 )
-from mtfrun.data.sources.record_fields import list_fields
+from mtfrun.data.sources.records import list_fields
 
 _PUNCTUATION = re.compile(rb"([!-/:-@\[-`{-~])")
 _SPACES = re.compile(rb"[\t\n\f\r ]+")

@@ -15,7 +15,7 @@ from mtfrun.data.preprocessors.preprocessor import (
     label_name,
     required_texts_of,
 )
-from mtfrun.data.sources.record_fields import list_fields
+from mtfrun.data.sources.records import list_fields
 
 _MODES = ("train", "eval")
 _KEY = re.compile(r"\{([^\s{}]+)\}")

@@ -74,7 +74,7 @@ class Translate:
         self._name(self.source_language)
         self._name(self.target_language)
 
-    def __call__(self, fields: Mapping[str, bytes]) -> Mapping[str, bytes]:
+    def __call__(self, fields: Fields) -> Fields:
         languages = (self.source_language, self.target_language)
         prefix = "translate {} to {}: ".format(*map(self._name, languages)).encode()
         source, target = (field_of(self, fields, language) for language in languages)
@@ -131,7 +131,7 @@ class Summarize:
     article_key: str
     summary_key: str
 
-    def __call__(self, fields: Mapping[str, bytes]) -> Mapping[str, bytes]:
+    def __call__(self, fields: Fields) -> Fields:
         article = field_of(self, fields, self.article_key)
         return {
             INPUTS: b"summarize: " + article,

@@ -7,8 +7,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 
-from mtfrun.data.sources.record_fields import BadRecordError
-from mtfrun.data.sources.record_files import FieldRecords, LineRecordFiles
+from mtfrun.data.sources.records import BadRecordError, FieldRecords, LineRecordFiles
 
 
 def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:

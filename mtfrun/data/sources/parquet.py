@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mtfrun.data.errors import DataError
-from mtfrun.data.sources.record_fields import BadRecordError
-from mtfrun.data.sources.record_files import FieldRecords
+from mtfrun.data.sources.records import BadRecordError, FieldRecords
 from mtfrun.data.sources.streams import check_expansion, unreadable
 from mtfrun.errors import did_you_mean, install_command
 

@@ -1,20 +1,37 @@
-"""The base classes of sources: examples of a split, read one after another."""
+"""The base classes of sources, and of those that are files: examples, read one after another."""
 
 from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import ClassVar, Generic, NamedTuple, TypeVar
 
+from absl import logging
+
 from mtfrun.data.errors import DataError
-from mtfrun.data.sources.streams import LONGEST_PART, parts
-from mtfrun.data.splits import check_split
+from mtfrun.data.files import absolute_path, file_state, fixed_directory, matching_files
+from mtfrun.data.sources.streams import (
+    LONGEST_PART,
+    blocks,
+    check_utf8,
+    is_compressed,
+    newlines_before,
+    parts,
+)
+from mtfrun.data.splits import SHARES, SPLITS, check_split, record_selector
 
 # The field of sources of running text.
 TEXT = "text"
 
 T = TypeVar("T")
+Patterns = str | Sequence[str]
+
+_INVALID_UTF8 = ("warn", "refuse", "keep")
+
+PATTERNS_PER_SPLIT = "{'train': 'a/*', 'validation': 'b/*'}"
 
 
 class Example(NamedTuple):
@@ -74,6 +91,118 @@ class Source(SplitSource[Example]):
         return None
 
 
+@dataclasses.dataclass(frozen=True)
+class FileSource(Source):
+    """Files that glob patterns match, in the order of their sorted paths.
+
+    Attributes:
+      patterns: one glob pattern or several (`**` matches directories at any depth), or a mapping
+        from split to patterns. Without a mapping a hash decides the split of every record: 80 %
+        train, 10 % validation, 10 % test; equal records are always in the same split. Each file is
+        read once, even if several links lead to it. Files whose names end in `.gz`, `.bz2`, `.xz`
+        or `.zst` are decompressed.
+    """
+
+    patterns: Patterns | Mapping[str, Patterns]
+
+    def __str__(self) -> str:
+        return f"{type(self).__name__}({self.patterns!r})"
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return tuple(self.patterns) if isinstance(self.patterns, Mapping) else SPLITS
+
+    def paths(self, split: str) -> list[str]:
+        """Returns absolute paths; raises DataError if there is no such split, or none matches."""
+        self.check_split(split)
+        patterns = self.patterns
+        return list(matches(patterns[split] if isinstance(patterns, Mapping) else patterns))
+
+    def fingerprint(self, split: str) -> object:
+        """Returns the settings, and path, size and time of change (ns) of every file."""
+        settings = {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if field.name != "patterns"
+        }
+        files = {path: file_state(Path(path)) for path in self.paths(split)}
+        # Where the patterns have no splits, the split decides which part of the files is read.
+        part = None if isinstance(self.patterns, Mapping) else split
+        return {"source": type(self).__name__, "part": part, "settings": settings, "files": files}
+
+    def expected_bytes(self, split: str) -> int | None:
+        """Returns the split's share of the files' sizes; None if one is compressed."""
+        paths = self.paths(split)
+        if any(map(is_compressed, paths)):
+            return None
+        return round(sum(Path(path).stat().st_size for path in paths) * self._share(split))
+
+    def why_empty(self, split: str) -> str:
+        keys = [key for path in self.paths(split) for key in self._keys(path)]
+        if any(map(self._in_split(split), keys)):
+            return "its texts are empty, or the preprocessors leave them out"
+        if isinstance(self.patterns, Mapping):
+            return f"{len(self.paths(split))} file(s) without a record; name other files"
+        return (
+            f"a hash of each record puts {SHARES[split]:.0%} of them there, equal ones into the "
+            f"same split, and there are {len(keys)}, {len(set(keys))} of them different; add more, "
+            f"or give patterns per split, e.g. {PATTERNS_PER_SPLIT}"
+        )
+
+    def _keys(self, path: str) -> Iterator[bytes]:
+        """Yields the bytes of every record of a file whose hash decides its split."""
+        return iter(())
+
+    def _blocks(self, path: str, start: int = 0, size: int | None = None) -> Iterator[bytes]:
+        return blocks(path, start, size)
+
+    def _share(self, split: str) -> float:
+        """Returns about which share of a split's files belongs to it."""
+        return 1.0 if isinstance(self.patterns, Mapping) else SHARES[split]
+
+    def _in_split(self, split: str) -> Callable[[bytes], bool]:
+        if isinstance(self.patterns, Mapping):
+            return lambda _: True
+        return record_selector(split)
+
+
+@dataclasses.dataclass(frozen=True)
+class TextSource(FileSource):
+    """Text files, which should be UTF-8.
+
+    Attributes:
+      invalid_utf8: what to do about invalid UTF-8: "warn" names the file and the line, "refuse" is
+        an error, "keep" is silent. Subword vocabularies read the invalid bytes as U+FFFD.
+    """
+
+    invalid_utf8: str = dataclasses.field(default="warn", kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.invalid_utf8 not in _INVALID_UTF8:
+            raise DataError(
+                f"{type(self).__name__}.invalid_utf8={self.invalid_utf8!r} must be one of "
+                f"{', '.join(_INVALID_UTF8)}"
+            )
+
+    def _blocks(self, path: str, start: int = 0, size: int | None = None) -> Iterator[bytes]:
+        content = super()._blocks(path, start, size)
+        if self.invalid_utf8 == "keep":
+            return content
+
+        def report(line: int, byte: int) -> None:
+            line += newlines_before(path, start)
+            text = f"{path}:{line} is not UTF-8 (byte {byte:#04x})"
+            if self.invalid_utf8 == "refuse":
+                raise DataError(f"{text}: convert the file, or set invalid_utf8 to 'warn'")
+            logging.warning(
+                "%s: its bytes are read as they are; if another encoding is meant, convert the "
+                "file, such as with iconv -f LATIN1 -t UTF-8",
+                text,
+            )
+
+        return check_utf8(content, report)
+
+
 class MissingSource(SplitSource[T]):
     """The source of a configuration that names no data: it raises an error when it is read."""
 
@@ -116,3 +245,34 @@ def in_parts(fields: Mapping[str, bytes]) -> Iterator[Example]:
                 yield Example({name: part}, is_whole)
             return
     yield Example(fields)
+
+
+def matches(patterns: Patterns) -> dict[str, str]:
+    """Returns {absolute path: path below the pattern's fixed directory}, sorted by path."""
+    names: dict[str, str] = {}
+    if not isinstance(patterns, str | Sequence):
+        raise DataError(f"{patterns!r} is not a pattern: give names of files, such as 'a/*.txt'")
+    for pattern in [patterns] if isinstance(patterns, str) else patterns:
+        # Removes ".." without following symbolic links, as `Path.resolve` would.
+        pattern = os.path.abspath(absolute_path(pattern))  # noqa: PTH100
+        root, _ = fixed_directory(pattern)
+        if root == "/" and "**" in pattern:
+            raise DataError(f'"{pattern}" searches the whole disk: name a directory before the "*"')
+        paths = matching_files(pattern)
+        if not paths:
+            raise DataError(f'no file matches "{pattern}"; {_nearby(Path(root))}')
+        names.update((path, os.path.relpath(path, root)) for path in paths)
+    if not isinstance(patterns, str):  # several names may lead to the same file
+        names = {
+            path: names[path]
+            for path in {os.path.realpath(path): path for path in reversed(names)}.values()
+        }
+    return dict(sorted(names.items()))
+
+
+def _nearby(directory: Path) -> str:
+    if not directory.is_dir():
+        return f"there is no directory {directory}"
+    entries = sorted(path.name for path in directory.iterdir())
+    suffix = f" and {len(entries) - 5} more" if len(entries) > 5 else ""
+    return f"{directory} holds {', '.join(entries[:5]) or 'nothing'}{suffix}"

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mtfrun.data.errors import DataError
-from mtfrun.data.sources.file_source import PATTERNS_PER_SPLIT, TextSource, matches
-from mtfrun.data.sources.source import TEXT, Example
+from mtfrun.data.sources.source import PATTERNS_PER_SPLIT, TEXT, Example, TextSource, matches
 from mtfrun.data.sources.streams import (
     LONGEST_PART,
     blocks,

@@ -11,17 +11,11 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from mtfrun.data.builders import NumberWords, PythonDocs, PythonSource
-from mtfrun.data.builders.tfds_builder import Embedded, TfdsDataset
 from mtfrun.data.errors import DataError
-from mtfrun.data.sources.record_fields import (
-    ALL,
-    FieldNames,
-    by_our_name,
-    list_fields,
-    text_of_value,
-)
+from mtfrun.data.sources.embedded_datasets import NumberWords, PythonDocs, PythonSource
+from mtfrun.data.sources.records import ALL, FieldNames, by_our_name, list_fields, text_of_value
 from mtfrun.data.sources.source import Example, Source, in_parts
+from mtfrun.data.sources.tfds_dataset import Embedded, TfdsDataset
 from mtfrun.data.splits import SPLITS, check_split
 from mtfrun.errors import did_you_mean
 

@@ -10,8 +10,7 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 
 from mtfrun.data.errors import DataError
-from mtfrun.data.sources.record_fields import BadRecordError
-from mtfrun.data.sources.record_files import FieldRecords
+from mtfrun.data.sources.records import BadRecordError, FieldRecords
 from mtfrun.data.sources.streams import check_expansion, is_compressed, naming_the_file, unreadable
 from mtfrun.errors import InputError
 from mtfrun.untrusted import check_record_lengths

@@ -10,9 +10,8 @@ from typing import NamedTuple
 
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import INPUTS, TARGETS
-from mtfrun.data.sources.file_source import TextSource
-from mtfrun.data.sources.record_fields import BadRecordError, FieldNames, by_our_name
-from mtfrun.data.sources.record_files import LineRecordFiles
+from mtfrun.data.sources.records import BadRecordError, FieldNames, LineRecordFiles, by_our_name
+from mtfrun.data.sources.source import TextSource
 from mtfrun.data.sources.streams import LONGEST_LINE, kind_of, whole_lines
 from mtfrun.errors import did_you_mean
 

@@ -7,9 +7,8 @@ import itertools
 from collections.abc import Iterator, Mapping
 
 from mtfrun.data.features import INPUTS, TARGETS
-from mtfrun.data.sources.file_source import Patterns
-from mtfrun.data.sources.record_fields import BadRecordError
-from mtfrun.data.sources.record_files import LineRecordFiles
+from mtfrun.data.sources.records import BadRecordError, LineRecordFiles
+from mtfrun.data.sources.source import Patterns
 
 # The names of the lexicographer files, in the order of their numbers: lexnames(5WN).
 WORDNET_CLASSES = (

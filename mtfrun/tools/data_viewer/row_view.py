@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 
 from mtfrun.data import Batch, Data
-from mtfrun.data.features import TARGETS, occupied
+from mtfrun.data.features import TARGETS, find_tokens
 from mtfrun.data.vocabularies.vocabulary import Vocabulary
 
 TRAIN = "train"
@@ -112,7 +112,7 @@ def row_views(
 
 def _tokens(name: str, row: Mapping[str, np.ndarray], vocabulary: Vocabulary) -> Tokens:
     ids = row[name]
-    is_token = occupied(row, name)
+    is_token = find_tokens(row, name)
     segments = row.get(name + _SEGMENTATION, is_token.astype(np.int32))
     positions = row.get(name + _POSITION, np.arange(len(ids)))
     weights = None

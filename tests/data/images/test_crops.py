@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from mtfrun.data import CentreCrop, DataError, RandomResizedCrop
-from mtfrun.data.images import EncodedImage, PixelImage, WholeImage, Window
+from mtfrun.data.images.crops import WholeImage, Window
+from mtfrun.data.images.image_files import EncodedImage, PixelImage
 from tests.data.images.photos import jpeg, photo
 
 SIZE = (60, 90)

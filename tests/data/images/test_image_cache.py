@@ -12,13 +12,9 @@ import pytest
 from PIL import Image
 
 from mtfrun.data import DataError, ImageData, ImageFolders, TfdsImages
-from mtfrun.data.images import (
-    CentreCrop,
-    Window,
-    image_cache,
-    open_cache,
-)
-from mtfrun.data.images.image_cache import EncodedCache, PixelCache
+from mtfrun.data.images import image_cache
+from mtfrun.data.images.crops import CentreCrop, Window
+from mtfrun.data.images.image_cache import EncodedCache, PixelCache, open_cache
 from mtfrun.data.images.image_source import ImageExample
 from mtfrun.display import progress
 from tests.data.images.photos import save_folders

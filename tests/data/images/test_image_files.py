@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from mtfrun.data import DataError, read_image
-from mtfrun.data.images import Window, encode_image
+from mtfrun.data.images.crops import Window
+from mtfrun.data.images.image_files import encode_image
 
 GREY, COLOUR = (5, 4, 1), (5, 4, 3)
 JPEG_TOLERANCE = 3  # of 255

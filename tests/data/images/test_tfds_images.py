@@ -13,8 +13,8 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from mtfrun.data import DataError, ImageData, TfdsImages
-from mtfrun.data.builders.embedded import read_digits
-from mtfrun.data.builders.prepare import silent_tfds
+from mtfrun.data.sources.embedded_datasets import read_digits
+from mtfrun.data.sources.tfds_dataset import silent_tfds
 
 
 class PreparedImages(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mtfrun.data import ByteVocabulary, Selection
-from mtfrun.data.objectives import FeatureLengths, RawText
+from mtfrun.data.objectives.objective import FeatureLengths, RawText
 
 END = 1
 FIRST_SENTINEL = 32_099

@@ -10,18 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtfrun.data import ByteVocabulary, DataError
-from mtfrun.data.objectives import (
-    Denoiser,
-    IidDenoising,
-    MaskedLanguageModel,
-    MixtureOfDenoisers,
-    Objective,
-    PrefixLanguageModel,
-    SpanCorruption,
-)
-from mtfrun.data.objectives.masked_language_model import masked
-from mtfrun.data.objectives.prefix_language_model import divided
-from mtfrun.data.objectives.sentinels import denoised
+from mtfrun.data.objectives.masked_language_model import MaskedLanguageModel, replace_ids
+from mtfrun.data.objectives.mixture_of_denoisers import Denoiser, MixtureOfDenoisers
+from mtfrun.data.objectives.objective import Objective
+from mtfrun.data.objectives.prefix_language_model import PrefixLanguageModel, divide
+from mtfrun.data.objectives.span_corruption import IidDenoising, SpanCorruption, replace_noise
 from mtfrun.errors import InputError
 from tests.data.objectives.reference import (
     FIRST_SENTINEL,
@@ -50,7 +43,7 @@ def test_denoised_is_the_reference_for_any_mask(mask: list[bool], length: int) -
     noise = np.zeros([2, 60], bool)
     noise[0, : len(mask)] = mask
     lengths = of_lengths(length, length + 3)
-    batch = denoised(raw_text([ids, [7]], 60), noise, lengths, VOCABULARY)
+    batch = replace_noise(raw_text([ids, [7]], 60), noise, lengths, VOCABULARY)
     others = [not noise for noise in mask]
     assert batch["inputs"][0].tolist() == padded(with_sentinels(ids, mask), length)
     assert batch["targets"][0].tolist() == padded(with_sentinels(ids, others), length + 3)
@@ -150,12 +143,12 @@ def test_masked_is_the_reference() -> None:
     text = raw_text([[5, 6, 7], [8]], 3)
     is_replaced = np.array([[False, True, True], [True, False, False]])
     replacements = np.array([[1, 2, 3], [4, 5, 6]])
-    assert masked(text, is_replaced, replacements).tolist() == [[5, 2, 3], [4, 0, 0]]
+    assert replace_ids(text, is_replaced, replacements).tolist() == [[5, 2, 3], [4, 0, 0]]
 
 
 def test_a_prefix_language_model_divides_the_text() -> None:
     text = raw_text([[5, 6, 7, 8], [9, 10]], 4)
-    batch = divided(text, np.array([3, 1]), of_lengths(4, 4), VOCABULARY)
+    batch = divide(text, np.array([3, 1]), of_lengths(4, 4), VOCABULARY)
     assert batch["inputs"].tolist() == [[5, 6, 7, 1], [9, 1, 0, 0]]
     assert batch["targets"].tolist() == [[8, 1, 0, 0], [10, 1, 0, 0]]
 

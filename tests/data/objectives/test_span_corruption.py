@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtfrun.data import ByteVocabulary, DataError
-from mtfrun.data.objectives import SpanCorruption
-from mtfrun.data.objectives.span_corruption import random_composition
+from mtfrun.data.objectives.span_corruption import SpanCorruption, random_composition
 from mtfrun.errors import InputError
 from tests.data.objectives.reference import (
     NUM_SENTINELS,

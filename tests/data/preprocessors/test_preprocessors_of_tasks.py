@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from mtfrun import data
-from mtfrun.data.sources.record_fields import list_fields
+from mtfrun.data.sources.records import list_fields
 
 Fields = Mapping[str, bytes]
 

@@ -15,7 +15,7 @@ import pytest
 import zstandard
 
 from mtfrun.data import DataError, Source, TextFiles, TextLines, TextParagraphs
-from mtfrun.data.sources.file_source import TextSource
+from mtfrun.data.sources.source import TextSource
 from mtfrun.data.sources.streams import LONGEST_PART
 from mtfrun.data.splits import split_of
 

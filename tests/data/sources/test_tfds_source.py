@@ -17,7 +17,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from mtfrun.data import DataError, Tfds
-from mtfrun.data.builders.prepare import silent_tfds
+from mtfrun.data.sources.tfds_dataset import silent_tfds
 from mtfrun.data.splits import SPLITS
 
 TEXT_FEATURES = "answers/text/0, label, pair/en, pair/score, review"

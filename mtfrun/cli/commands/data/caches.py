@@ -46,8 +46,7 @@ def _check(flags: argparse.Namespace) -> None:
 
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
-    from mtfrun.data.cache_directory import remove_cache, resolve_cache_dir
-    from mtfrun.data.cache_manifest import last_use
+    from mtfrun.data.cache_directory import last_use, remove_cache, resolve_cache_dir
 
     now = time.time()
     rows, total, busy = [], 0, 0

@@ -40,8 +40,12 @@ def check_verify(flags: argparse.Namespace) -> None:
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     from mtfrun.data import DataError
-    from mtfrun.data.cache_directory import CacheChoice, resolve_cache_dir
-    from mtfrun.data.cache_manifest import MANIFEST, DamagedCacheError
+    from mtfrun.data.cache_directory import (
+        MANIFEST,
+        CacheChoice,
+        DamagedCacheError,
+        resolve_cache_dir,
+    )
 
     if flags.gin_file or flags.model_dir is not None:
         return print_caches(flags, CacheChoice(flags.tasks or ".*", flags.cache_dir, anew=True))

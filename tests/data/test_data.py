@@ -1,4 +1,4 @@
-"""Tests of mtfrun.data.fingerprint: changed data are refused by name."""
+"""Fingerprints of data: changed data are refused by name."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mtfrun.data import ByteVocabulary, DataError
-from mtfrun.data.fingerprint import check_unchanged, check_vocabularies, short_json
+from mtfrun.data.data import check_unchanged, check_vocabularies, short_json
 
 VOCABULARY = ByteVocabulary()
 SAVED: dict[str, Any] = {

@@ -37,7 +37,7 @@ class PreparedFiles(NamedTuple):
     directory: Path
     remedy: str
 
-    def damaged(self, reason: object) -> DataError:
+    def describe_damage(self, reason: object) -> DataError:
         line = " ".join(str(reason).split()).rstrip(".")
         if is_shortage(line):
             return DataError(
@@ -58,7 +58,7 @@ class PreparedFiles(NamedTuple):
             return make()
         # TFDS raises many kinds of errors for damaged files.
         except Exception as error:
-            raise self.damaged(error) from error
+            raise self.describe_damage(error) from error
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[None]:
@@ -70,7 +70,7 @@ class PreparedFiles(NamedTuple):
             reason = re.sub(nodes, "", error.message, flags=re.DOTALL).strip()
             torn = self._torn_file()
             name = "" if torn is None or torn.name in reason else f"{torn.name}: "
-            raise self.damaged(f"{name}{reason}") from error
+            raise self.describe_damage(f"{name}{reason}") from error
 
     def check_records(self) -> None:
         """Raises DataError for a record file at which TensorFlow would hang or crash."""
@@ -80,7 +80,7 @@ class PreparedFiles(NamedTuple):
                     check_record_lengths(file)
             except (OSError, InputError) as error:
                 why = error.strerror if isinstance(error, OSError) else error
-                raise self.damaged(f"{path.name}: {why}") from error
+                raise self.describe_damage(f"{path.name}: {why}") from error
 
     def _torn_file(self) -> Path | None:
         """Returns the first record file that cannot be read to its end."""
@@ -113,11 +113,11 @@ class PreparedFiles(NamedTuple):
         try:
             content = json.loads(path.read_bytes().decode())
         except OSError as error:
-            raise self.damaged(f"{name}: {error.strerror}") from error
+            raise self.describe_damage(f"{name}: {error.strerror}") from error
         except (ValueError, RecursionError) as error:
-            raise self.damaged(f"{name} is not JSON: {error}") from error
+            raise self.describe_damage(f"{name} is not JSON: {error}") from error
         if not isinstance(content, dict) or not content:
-            raise self.damaged(f"{name} is empty")
+            raise self.describe_damage(f"{name} is empty")
         return content
 
 

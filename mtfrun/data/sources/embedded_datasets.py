@@ -62,7 +62,7 @@ class Embedded(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type
         """Returns the features by name."""
 
     @abc.abstractmethod
-    def examples(self, split: str) -> Iterator[tuple[int | str, Mapping[str, object]]]:
+    def _generate_examples(self, split: str) -> Iterator[tuple[int | str, Mapping[str, object]]]:
         """Yields (key, example) of a split."""
 
     def check(self) -> None:
@@ -82,10 +82,7 @@ class Embedded(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type
         self, dl_manager: tfds.download.DownloadManager
     ) -> dict[str, Iterator[Any]]:
         self.check()
-        return {split: self.examples(split) for split in self.split_names}
-
-    def _generate_examples(self, split: str) -> Iterator[Any]:
-        return self.examples(split)
+        return {split: self._generate_examples(split) for split in self.split_names}
 
 
 class Digits(Embedded):
@@ -106,7 +103,7 @@ class Digits(Embedded):
             "label": tfds.features.ClassLabel(names=[str(digit) for digit in range(10)]),
         }
 
-    def examples(self, split: str) -> Iterator[tuple[int, Mapping[str, object]]]:
+    def _generate_examples(self, split: str) -> Iterator[tuple[int, Mapping[str, object]]]:
         for number, line in enumerate(read_digits()):
             in_test = _hash(number) / 2**64 < _DIGITS_TEST_SHARE
             if in_test == (split == "test"):
@@ -127,7 +124,7 @@ class NumberWords(Embedded):
     def features(self) -> Mapping[str, tfds.features.FeatureConnector]:
         return {"number": tfds.features.Text(), "words": tfds.features.Text()}
 
-    def examples(self, split: str) -> Iterator[tuple[int, Mapping[str, object]]]:
+    def _generate_examples(self, split: str) -> Iterator[tuple[int, Mapping[str, object]]]:
         for key, number in enumerate(shuffled_numbers()):
             if is_held_out(number) == (split == "validation"):
                 yield key, {"number": str(number), "words": spell(number)}
@@ -157,7 +154,7 @@ class PythonDocs(Embedded):
     def check(self) -> None:
         _topics()
 
-    def examples(self, split: str) -> Iterator[tuple[str, Mapping[str, object]]]:
+    def _generate_examples(self, split: str) -> Iterator[tuple[str, Mapping[str, object]]]:
         topics = distinct_topics(_topics())
         for name in sorted(topics):
             if split_of(name) == split:
@@ -184,7 +181,7 @@ class PythonSource(Embedded):
                 "install the full standard library or use python_docs"
             )
 
-    def examples(self, split: str) -> Iterator[tuple[str, Mapping[str, object]]]:
+    def _generate_examples(self, split: str) -> Iterator[tuple[str, Mapping[str, object]]]:
         """Yields the files, by path; files that are empty or not UTF-8 are left out."""
         library = _library()
         for name in source_files(library):

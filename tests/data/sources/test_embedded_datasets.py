@@ -15,9 +15,10 @@ import pytest
 import tensorflow_datasets as tfds
 
 from mtfrun.data import DataError, Tfds
-from mtfrun.data.builders import PythonDocs, PythonSource
-from mtfrun.data.builders.embedded import (
+from mtfrun.data.sources.embedded_datasets import (
     LARGEST_NUMBER,
+    PythonDocs,
+    PythonSource,
     distinct_topics,
     is_held_out,
     running_python,
@@ -25,7 +26,7 @@ from mtfrun.data.builders.embedded import (
     source_files,
     spell,
 )
-from mtfrun.data.builders.prepare import prepare
+from mtfrun.data.sources.tfds_dataset import prepare
 from mtfrun.data.splits import SPLITS, split_of
 
 LIBRARY = Path(sysconfig.get_path("stdlib"))

@@ -1,0 +1,276 @@
+"""TFDS datasets: the embedded ones, prepared on first use, and those prepared on this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import io
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import tensorflow as tf
+import tensorflow_datasets as tfds
+from absl import logging
+
+from mtfrun.data.errors import DataError
+from mtfrun.data.files import absolute_path
+from mtfrun.data.sources.tfds_files import FEATURES_FILE, INFO_FILE, PreparedFiles
+from mtfrun.data.splits import check_split
+from mtfrun.errors import did_you_mean
+
+Embedded = Mapping[str, type[tfds.core.DatasetBuilder]]
+
+# What happens to an embedded dataset once its directory is deleted, for messages.
+_PREPARED_AGAIN = "and it is prepared again"
+# Characters of TFDS's reason in a message.
+_LONGEST_REASON = 300
+
+
+class TfdsDataset:
+    """A TFDS dataset: one of `embedded`, prepared on first use, or one that TFDS has prepared.
+
+    `name` is in TFDS's form `name[/config][:version]`. Nothing is downloaded without `download`.
+    """
+
+    name: str
+    data_dir: str | None
+    download: bool = False
+    embedded: ClassVar[Embedded] = {}
+
+    @property
+    def title(self) -> str:
+        """The name of the dataset, without its configuration and version."""
+        return re.split("[/:]", self.name)[0]
+
+    @functools.cached_property
+    def builder(self) -> tfds.core.DatasetBuilder:
+        """The builder of the dataset, whose files exist; else raises DataError."""
+        directory = _resolve_data_dir(self.data_dir)
+        if self.name in self.embedded:
+            return prepare(self.embedded[self.name], directory)
+        with silent_tfds():
+            if _is_mocked():
+                return tfds.builder(self.name, data_dir=directory)
+            if self.download and _find(self.name, directory) is None:
+                return _download(self.name, directory)
+            files = self._find_prepared(directory)
+            # From its files, not from its code, which would download or query a server.
+            return files.open(lambda: tfds.builder_from_directory(files.directory))
+
+    @property
+    def files(self) -> PreparedFiles:
+        return PreparedFiles(Path(self.builder.data_dir), self._remedy)
+
+    def check_tfds_split(self, split: str) -> None:
+        """Raises DataError unless every part of TFDS's `split` is of a split of the dataset."""
+        splits = tuple(self.builder.info.splits)
+        # The code of a dataset, of which `mock_data` makes examples, does not say its splits.
+        for part in split.split("+") if splits else ():
+            check_split(f'TFDS dataset "{self.name}"', part.split("[", maxsplit=1)[0], splits)
+
+    def read(
+        self, split: str, features: Sequence[str], encoded: Sequence[str] = ()
+    ) -> tf.data.Dataset:
+        """Returns the examples of a split in the order of the files, with some of their features.
+
+        `split` is the name of a split, or TFDS's slice of one (`train[:10%]`), or several with `+`.
+        `features` are parsed, nested ones as "outer/inner"; `encoded` ones stay as they are stored,
+        such as the bytes of a JPEG file.
+        """
+        self.check_tfds_split(split)
+        self.files.check_records()
+        try:
+            with silent_tfds():
+                return self.builder.as_dataset(
+                    split=split,
+                    shuffle_files=False,
+                    decoders=_partial_decoding(self.builder, features, encoded),
+                    # TFDS's cache would hold the dataset in memory.
+                    read_config=tfds.ReadConfig(try_autocache=False, skip_prefetch=True),
+                )
+        except ValueError as error:
+            reason = " ".join(str(error).split())
+            raise DataError(f'TFDS dataset "{self.name}", split "{split}": {reason}') from error
+
+    def iterate(self, dataset: tf.data.Dataset) -> Iterator[Any]:
+        """Yields the elements of a dataset from `read`, as arrays."""
+        with self.files.reading():
+            yield from dataset.as_numpy_iterator()
+
+    def describe(self, split: str, **settings: object) -> dict[str, object]:
+        """Returns a fingerprint: the dataset's name and version, settings, and sizes of files."""
+        self.check_tfds_split(split)
+        return {
+            "source": type(self).__name__,
+            "dataset": self.builder.info.full_name,
+            "split": split,
+            **settings,
+            "files": [
+                [path.name, path.stat().st_size]
+                for path in sorted(self.files.directory.glob("*"))
+                if path.is_file()
+            ],
+        }
+
+    @property
+    def _remedy(self) -> str:
+        if self.name in self.embedded:
+            return _PREPARED_AGAIN
+        return f"and prepare it again where there is a network: tfds build {self.name}"
+
+    def _find_prepared(self, data_dir: Path) -> PreparedFiles:
+        try:
+            directory = _find(self.name, data_dir)
+        except Exception as error:
+            files = PreparedFiles(data_dir / self.name, self._remedy)
+            raise files.describe_damage(error) from error
+        if directory is not None:
+            return PreparedFiles(directory, self._remedy)
+        # A name may not lead out of the directory of datasets, as "../other" would.
+        dataset = re.match(r"\w+(?=[/:]|$)", self.name)
+        for info_file in data_dir.glob(f"{dataset[0]}/**/{INFO_FILE}") if dataset else ():
+            if not info_file.with_name(FEATURES_FILE).exists():
+                files = PreparedFiles(info_file.parent, self._remedy)
+                raise files.describe_damage(f"it has no {FEATURES_FILE}")
+        prepared = {
+            path.relative_to(data_dir).parts[0]
+            for pattern in (f"*/*/{INFO_FILE}", f"*/*/*/{INFO_FILE}")
+            for path in data_dir.glob(pattern)
+        }
+        names = {*self.embedded, *prepared}
+        raise DataError(
+            f'TFDS dataset "{self.name}" is not prepared in {data_dir}'
+            f"{did_you_mean(self.name, names) or '.'} "
+            f"Without a download there are {', '.join(sorted(names))}; to add it, run where there "
+            f"is a network: tfds build {self.name} --data_dir={data_dir}"
+        )
+
+
+def prepare(
+    builder_class: type[tfds.core.DatasetBuilder], data_dir: Path
+) -> tfds.core.DatasetBuilder:
+    """Returns the builder of an embedded dataset, after preparing its files in `data_dir`.
+
+    Waits while another process prepares the same dataset.
+    """
+    directory = data_dir / builder_class.name
+    if builder_class.BUILDER_CONFIGS:
+        directory /= builder_class.BUILDER_CONFIGS[0].name
+    files = PreparedFiles(directory / str(builder_class.VERSION), _PREPARED_AGAIN)
+    with silent_tfds():
+        if not files.directory.exists():
+            try:
+                _prepare_once(builder_class, data_dir, files.directory)
+            except Exception as error:
+                cause = _file_error(error)
+                if cause is None:
+                    raise
+                raise DataError(
+                    f"cannot prepare {builder_class.name} in {data_dir}: {cause}; "
+                    "make room there, give a writable data_dir or set TFDS_DATA_DIR"
+                ) from error
+        return files.open(lambda: builder_class(data_dir=data_dir))
+
+
+@contextlib.contextmanager
+def silent_tfds() -> Iterator[None]:
+    """Suppresses TFDS's prints, bars and warnings: our commands print JSON to standard output."""
+    bars = tfds.core.utils.tqdm_utils
+    bars_were_shown, verbosity = bars._active, logging.get_verbosity()
+    bars.display_progress_bar(enable=False)
+    logging.set_verbosity(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+        bars.display_progress_bar(enable=bars_were_shown)
+
+
+def _resolve_data_dir(data_dir: str | None) -> Path:
+    """Returns `data_dir`, else $TFDS_DATA_DIR, else ~/tensorflow_datasets (TFDS's own rule)."""
+    return absolute_path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
+
+
+def _prepare_once(
+    builder_class: type[tfds.core.DatasetBuilder], data_dir: Path, directory: Path
+) -> None:
+    data_dir.mkdir(parents=True, exist_ok=True)
+    with (data_dir / f".{builder_class.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if directory.exists():
+            return
+        for abandoned in directory.parent.glob("incomplete.*"):  # by killed processes
+            shutil.rmtree(abandoned, ignore_errors=True)
+        # Writes to a temporary directory and renames it, so that a prepared copy is complete.
+        # The lock is ours: without it the second of two writers fails at TFDS's rename.
+        builder_class(data_dir=data_dir).download_and_prepare(
+            download_config=tfds.download.DownloadConfig(try_download_gcs=False)
+        )
+
+
+def _file_error(error: BaseException | None) -> str | None:
+    """Returns the system's message if a file could not be written; TFDS may wrap the error."""
+    while error is not None:
+        if isinstance(error, OSError):
+            return error.strerror or str(error)
+        if isinstance(error, tf.errors.OpError):  # of the writer of records, which is not Python's
+            return str(error.message).rpartition("; ")[2]
+        error = error.__cause__
+    return None
+
+
+def _is_mocked() -> bool:
+    """Returns whether `tfds.testing.mock_data` makes up examples, which have no files."""
+    method = tfds.core.DatasetBuilder.download_and_prepare
+    return bool(method.__module__ == tfds.testing.mock_data.__module__)
+
+
+def _partial_decoding(
+    builder: tfds.core.DatasetBuilder, features: Sequence[str], encoded: Sequence[str]
+) -> tfds.decode.PartialDecoding | None:
+    selected = _select(builder.info.features, [name.split("/") for name in features])
+    if selected is True:
+        return None
+    skipped = {feature: tfds.decode.SkipDecoding() for feature in encoded}
+    return tfds.decode.PartialDecoding(selected, skipped)
+
+
+def _select(feature: Any, paths: Sequence[Sequence[str]]) -> Any:
+    """Returns {"a": {"b": True}} for [["a", "b"]], or True for all of `feature`."""
+    inner = feature.feature if isinstance(feature, tfds.features.Sequence) else feature
+    # TFDS restricts plain dictionaries only, not pairs of translations.
+    if type(inner) is not tfds.features.FeaturesDict or [] in paths:
+        return True
+    names = {path[0] for path in paths}
+    return {
+        name: _select(inner[name], [path[1:] for path in paths if path[0] == name])
+        for name in sorted(names)
+    }
+
+
+def _download(name: str, directory: Path) -> tfds.core.DatasetBuilder:
+    try:
+        builder = tfds.builder(name, data_dir=directory)
+        builder.download_and_prepare()
+    # TFDS and the servers of datasets raise many kinds of errors.
+    except Exception as error:
+        reason = " ".join(str(error).split())[:_LONGEST_REASON] or type(error).__name__
+        raise DataError(
+            f'TFDS dataset "{name}" cannot be downloaded into {directory}: {reason}'
+        ) from error
+    return builder
+
+
+def _find(name: str, data_dir: Path) -> Path | None:
+    try:
+        with tfds.core.utils.error_utils.record_error_context():
+            directory = tfds.core.read_only_builder._find_builder_dir(name, data_dir=data_dir)
+    except (tfds.core.DatasetNotFoundError, ValueError):
+        return None
+    return None if directory is None else Path(directory)
