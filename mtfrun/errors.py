@@ -8,7 +8,7 @@ import itertools
 import os
 import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class InputError(ValueError):
@@ -34,6 +34,16 @@ def shorten(text: str, most: int, ellipsis: str = "...") -> str:
     'a name ...'
     """
     return text if len(text) <= most else text[: most - len(ellipsis)] + ellipsis
+
+
+def list_some(names: Sequence[str], most: int = 3) -> str:
+    """Returns the first names and the number of the others.
+
+    >>> list_some(["a", "b", "c", "d", "e"])
+    'a, b, c and 2 more'
+    """
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def install_command(package: str) -> str:

@@ -73,7 +73,7 @@ def is_special(path: pathlib.Path) -> bool:
     return os.path.exists(path) and not is_regular(path)  # noqa: PTH110 - as above
 
 
-def open_regular(path: pathlib.Path, *, follows_links: bool = True) -> BinaryIO:
+def open_regular(path: pathlib.Path, *, follows_links: bool = True) -> io.BufferedReader:
     """Opens a file for reading bytes; OSError unless it is regular.
 
     Opening a pipe would wait for its other end, possibly for ever: it is opened with O_NONBLOCK,

@@ -10,7 +10,7 @@ import os
 import pathlib
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TextIO
 
 from mtfrun import mtf, processes
@@ -22,7 +22,7 @@ from mtfrun.experiment import Record
 from mtfrun.experiment.runs.opening import RunObjects, build_run, find_trained_run, restore_model
 from mtfrun.experiment.runs.run_training import describe_setup
 from mtfrun.experiment.saved_configuration import check_same_split
-from mtfrun.rundir import DamagedCheckpointError, RunDirectory, RunDirError, Setup, atomic_open
+from mtfrun.rundir import DamagedCheckpointError, RunDirectory, RunDirError, atomic_open
 from mtfrun.untrusted import visible
 
 POLL_SECS = 10.0
@@ -59,7 +59,9 @@ def _check_devices(mesh: mtf.Mesh, flags: argparse.Namespace) -> None:
         )
 
 
-def _record_where_possible(run: RunDirectory, command: Sequence[str], setup: Setup) -> None:
+def _record_where_possible(
+    run: RunDirectory, command: Sequence[str], setup: Mapping[str, object]
+) -> None:
     """Does nothing if the run's directory cannot be written."""
     try:
         run.record_command(command, setup)

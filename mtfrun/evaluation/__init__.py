@@ -1,19 +1,19 @@
 """Evaluation of a model on a split: metrics."""
 
-from mtfrun.evaluation.label_metrics import BinaryF1 as BinaryF1
-from mtfrun.evaluation.label_metrics import matthews_correlation as matthews_correlation
-from mtfrun.evaluation.label_metrics import mean_f1 as mean_f1
-from mtfrun.evaluation.label_metrics import pearson_correlation as pearson_correlation
-from mtfrun.evaluation.label_metrics import spearman_correlation as spearman_correlation
 from mtfrun.evaluation.model_metrics import MetricMeans as MetricMeans
 from mtfrun.evaluation.model_metrics import ModelMetrics as ModelMetrics
 from mtfrun.evaluation.model_metrics import Sums as Sums
 from mtfrun.evaluation.model_metrics import bits_per_byte as bits_per_byte
 from mtfrun.evaluation.model_metrics import target_log_probs as target_log_probs
-from mtfrun.evaluation.text_metrics import Rouge as Rouge
-from mtfrun.evaluation.text_metrics import bleu as bleu
-from mtfrun.evaluation.text_metrics import chrf as chrf
-from mtfrun.evaluation.text_metrics import exact_match as exact_match
-from mtfrun.evaluation.text_metrics import squad as squad
-from mtfrun.evaluation.text_metrics import text_metrics as text_metrics
-from mtfrun.evaluation.text_metrics import token_accuracy as token_accuracy
+from mtfrun.evaluation.task_metrics import BinaryF1 as BinaryF1
+from mtfrun.evaluation.task_metrics import Rouge as Rouge
+from mtfrun.evaluation.task_metrics import bleu as bleu
+from mtfrun.evaluation.task_metrics import chrf as chrf
+from mtfrun.evaluation.task_metrics import exact_match as exact_match
+from mtfrun.evaluation.task_metrics import matthews_correlation as matthews_correlation
+from mtfrun.evaluation.task_metrics import mean_f1 as mean_f1
+from mtfrun.evaluation.task_metrics import pearson_correlation as pearson_correlation
+from mtfrun.evaluation.task_metrics import spearman_correlation as spearman_correlation
+from mtfrun.evaluation.task_metrics import squad as squad
+from mtfrun.evaluation.task_metrics import text_metrics as text_metrics
+from mtfrun.evaluation.task_metrics import token_accuracy as token_accuracy

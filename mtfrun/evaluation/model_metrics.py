@@ -34,7 +34,6 @@ class Sums(NamedTuple):
 
     @classmethod
     def over(cls, parts: Iterable[Sums]) -> Sums:
-        """Returns the sums over all parts."""
         totals: dict[str, np.ndarray] = {}
         weights: dict[str, float] = {}
         for part in parts:
@@ -64,12 +63,8 @@ class ModelMetrics:
         self._metrics = mtf.function(self._metrics_of_batch)
 
     def __call__(self, infeed: Infeed) -> dict[str, float]:
-        """Returns the values of `evaluate`."""
-        return self.evaluate(infeed).values
-
-    def evaluate(self, infeed: Infeed) -> MetricMeans:
         """Returns the means over all examples, see `sums` and `means`."""
-        return self.means(self.sums(infeed))
+        return self.means(self.sums(infeed)).values
 
     def sums(self, infeed: Infeed, before_batch: Callable[[], None] = lambda: None) -> Sums:
         """Returns sums over all examples, independent of padding, batch size and devices.

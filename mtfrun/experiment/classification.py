@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
@@ -15,7 +14,7 @@ from mtfrun.checks import COUNT, check_fields
 from mtfrun.data import IMAGES, ImageData
 from mtfrun.display.progress import Work
 from mtfrun.experiment.experiment import Experiment, Inference
-from mtfrun.experiment.records import Images, Progress, Record, Source, require
+from mtfrun.experiment.records import Images, Progress, Record, Source, batched, require
 from mtfrun.models import ImageModel
 
 _REMEDY = "set Experiment.inference to one that fits, such as @experiment.Decoding"
@@ -63,7 +62,7 @@ class Classification(Inference):
         """Returns predictions for images, uint8 [rows, cols, channels]; NonFiniteError for NaN."""
         names = self.data.label_names
         predictions: list[Prediction] = []
-        for batch in _batches(images, self.rows):
+        for batch in batched(images, self.rows):
             probabilities, labels = self._best(batch)
             for row in zip(labels.tolist(), probabilities.tolist(), strict=True):
                 top = [LabelProbability(names[i], p) for i, p in zip(*row, strict=True)]
@@ -73,13 +72,11 @@ class Classification(Inference):
         return predictions
 
     def read(self, source: Source) -> Images:
-        """Returns the images of a source, a split of the data or files."""
         if source.split is None:
             return source.images(self.data.read_image)
         return self._images_of_split(source.split)
 
     def records(self, inputs: Images, progress: Progress | None = None) -> list[Record]:
-        """Returns the prediction for each image, after its identifying fields."""
         fields_of_images = []
 
         def pixels() -> Iterator[np.ndarray]:
@@ -102,7 +99,6 @@ class Classification(Inference):
 
     @functools.cached_property
     def data(self) -> ImageData:
-        """The data, which says what images are."""
         return require(self.experiment.data, ImageData, type(self).__name__, _REMEDY)
 
     @functools.cached_property
@@ -129,7 +125,6 @@ class Classification(Inference):
 
     @functools.cached_property
     def rows(self) -> int:
-        """Number of images of a batch."""
         return self.experiment.rows_for(self.batch_size)
 
     @functools.cached_property
@@ -142,12 +137,6 @@ class Classification(Inference):
         (classes,) = logits.shape - images.shape
         top = mtf.Dimension("top", min(self.top_k, classes.size))
         return mtf.top_k(mtf.softmax(logits, classes), classes, top)
-
-
-def _batches(images: Iterable[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:
-    iterator = iter(images)
-    while batch := list(itertools.islice(iterator, size)):
-        yield batch
 
 
 def _record(fields: Mapping[str, object], prediction: Prediction) -> Record:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
+import itertools
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
 from mtfrun import decoding, mtf
-from mtfrun.checks import check_range
+from mtfrun.checks import COUNT, check_range
 from mtfrun.configuration.arguments import range_of
 from mtfrun.data import INPUTS, TARGETS, PromptFormat, PromptLimits, PromptRow, TextData
 from mtfrun.display.progress import Work
 from mtfrun.errors import InputError
-from mtfrun.experiment.concurrency import concurrent_map, number_of_threads
 from mtfrun.experiment.experiment import Experiment, Inference
 from mtfrun.experiment.records import (
     Answer,
@@ -24,6 +27,7 @@ from mtfrun.experiment.records import (
     Prompts,
     Record,
     Source,
+    batched,
     record_of,
     require,
 )
@@ -44,11 +48,6 @@ class DecodingShape(NamedTuple):
 
     lengths: tuple[tuple[str, int], ...]
     prefill: bool
-
-
-class _Batch(NamedTuple):
-    shape: DecodingShape
-    rows: Sequence[int]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,9 +90,7 @@ class Decoding(Inference):
     def __post_init__(self) -> None:
         names = ("batch_size", "concurrent_batches", "max_length", "decode_length", "num_outputs")
         for name in names:
-            allowed = range_of(__name__, name)
-            if allowed is not None:
-                check_range(name, getattr(self, name), allowed)
+            check_range(name, getattr(self, name), range_of(__name__, name) or COUNT)
         if self.num_outputs > self.search.beam_size and not self.search.temperature:
             raise InputError(
                 f"num_outputs={self.num_outputs} must be at most beam_size={self.search.beam_size},"
@@ -120,8 +117,8 @@ class Decoding(Inference):
             concurrent_map(threads) as map_batches,
         ):
             results = map_batches(functools.partial(self._search_batch, rows), batches)
-            for batch, (ids, scores, finished) in zip(batches, results, strict=True):
-                for i, row in enumerate(batch.rows):
+            for (_, batch), (ids, scores, finished) in zip(batches, results, strict=True):
+                for i, row in enumerate(batch):
                     n_best = decoding.n_best(ids[i], scores[i], finished[i])
                     hypotheses[row] = n_best[: self.num_outputs]
                 work.move_to(len(hypotheses) // samples)
@@ -146,7 +143,6 @@ class Decoding(Inference):
         return prompts
 
     def records(self, inputs: Sequence[bytes], progress: Progress | None = None) -> list[Record]:
-        """Returns the answer to each prompt, and the texts of its outputs."""
         records = [record_of(answer) for answer in self(inputs, progress)]
         if not isinstance(inputs, Prompts):
             return records
@@ -161,15 +157,8 @@ class Decoding(Inference):
         return [(example.get(INPUTS, b""), example[TARGETS]) for example in examples]
 
     def scores(self, pairs: Sequence[tuple[bytes, bytes]]) -> list[Record]:
-        """Returns the log-likelihood of the target of each (input, target)."""
         return [
-            Record(
-                {
-                    "input": _text(inputs),
-                    "target": _text(target),
-                    **score._asdict(),
-                }
-            )
+            Record({"input": _text(inputs), "target": _text(target), **score._asdict()})
             for (inputs, target), score in zip(pairs, self.score(pairs), strict=True)
         ]
 
@@ -179,13 +168,13 @@ class Decoding(Inference):
 
     def _replace_settings(self, settings: Mapping[str, Any]) -> Self:
         fields = {field.name for field in dataclasses.fields(self)}
-        own_settings = {name: value for name, value in settings.items() if name in fields}
+        of_decoding = {name: value for name, value in settings.items() if name in fields}
         search_settings = {name: value for name, value in settings.items() if name not in fields}
         if search_settings.get("beam_size", 1) > 1:
             # Who asks for beams does without the temperature that the configuration has.
             search_settings = {"temperature": 0.0, **search_settings}
         search = dataclasses.replace(self.search, **search_settings)
-        return dataclasses.replace(self, search=search, **own_settings)
+        return dataclasses.replace(self, search=search, **of_decoding)
 
     @functools.cached_property
     def _data(self) -> TextData:
@@ -206,21 +195,15 @@ class Decoding(Inference):
 
     @property
     def _limits(self) -> PromptLimits:
-        return PromptLimits(
-            self.max_length,
-            self.decode_length,
-            self.decode_length_multiplier,
-            self.decode_length_constant,
-        )
+        of_answers = (self.decode_length_multiplier, self.decode_length_constant)
+        return PromptLimits(self.max_length, self.decode_length, *of_answers)
 
     @functools.cached_property
     def rows(self) -> int:
-        """Number of rows of a batch."""
         return self.experiment.rows_for(self.batch_size)
 
     @functools.cached_property
     def prompt_format(self) -> PromptFormat:
-        """The conversion of prompts to rows."""
         return self._data.prompt_format(self._limits)
 
     @property
@@ -229,7 +212,6 @@ class Decoding(Inference):
         return self._model.predicts_first_id
 
     def shape_of(self, row: PromptRow) -> DecodingShape:
-        """Returns the shape of the program that decodes a row."""
         lengths = self.prompt_format.lengths(row)
         longest = self.prompt_format.longest_prefix(lengths)
         prefill = self._model.reads_prompts_at_once or decoding.worth_reading_at_once(
@@ -237,24 +219,23 @@ class Decoding(Inference):
         )
         return DecodingShape(tuple(sorted(lengths.items())), prefill)
 
-    def _batches(self, rows: Sequence[PromptRow]) -> Iterator[_Batch]:
-        by_shape: dict[DecodingShape, list[int]] = {}
-        for index, row in enumerate(rows):
-            by_shape.setdefault(self.shape_of(row), []).append(index)
-        for shape, indices in sorted(by_shape.items()):
-            # Decoding begins after the shortest prompt of a batch.
-            indices.sort(key=lambda index: rows[index].prefix)
-            for start in range(0, len(indices), self.rows):
-                yield _Batch(shape, indices[start : start + self.rows])
+    def _batches(self, rows: Sequence[PromptRow]) -> Iterator[tuple[DecodingShape, list[int]]]:
+        shapes = [self.shape_of(row) for row in rows]
+        # Decoding begins after the shortest prompt of a batch.
+        order = sorted(range(len(rows)), key=lambda index: (shapes[index], rows[index].prefix))
+        for shape, indices in itertools.groupby(order, shapes.__getitem__):
+            for batch in batched(indices, self.rows):
+                yield shape, batch
 
     def _search_batch(
-        self, all_rows: Sequence[PromptRow], batch: _Batch
+        self, all_rows: Sequence[PromptRow], batch: tuple[DecodingShape, list[int]]
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Returns ids [rows, beam, length], scores and finished [rows, beam]."""
         mesh = self.experiment.mesh
-        rows = [all_rows[index] for index in batch.rows]
+        shape, indices = batch
+        rows = [all_rows[index] for index in indices]
         batch_dim = mtf.Dimension("batch", self.rows)
-        arrays = self.prompt_format.features(rows, self.rows, dict(batch.shape.lengths))
+        arrays = self.prompt_format.features(rows, self.rows, dict(shape.lengths))
         features = {
             name: mtf.import_tf_tensor(mesh, x, [batch_dim, mtf.Dimension("length", x.shape[1])])
             for name, x in arrays.items()
@@ -262,10 +243,10 @@ class Decoding(Inference):
         # Rows of padding have the limit 0, so that they are finished from the beginning.
         lines_and_limits = np.zeros([2, self.rows], np.int32)
         lines_and_limits[:, : len(rows)] = [
-            [_line_of_draws(*divmod(index, self._samples)) for index in batch.rows],
+            [_line_of_draws(*divmod(index, self._samples)) for index in indices],
             [row.limit for row in rows],
         ]
-        hypotheses = self.program(batch.shape)(
+        hypotheses = self.program(shape)(
             features, *(mtf.import_tf_tensor(mesh, x, [batch_dim]) for x in lines_and_limits)
         )
         ids, scores, finished = (x[: len(rows)] for x in mtf.to_numpy(hypotheses))
@@ -299,7 +280,7 @@ class Decoding(Inference):
                     padding_id=self._data.vocabulary.pad_id,
                 )
 
-        # EvaluationResult: XLA makes decoding faster on one device.
+        # XLA makes decoding faster on one device.
         program = mtf.function(hypotheses, jit_compile=not self.experiment.mesh.is_distributed)
         return self._programs.setdefault(shape, program)
 
@@ -336,3 +317,28 @@ def _line_of_draws(line: int, sample: int) -> int:
 
 def _text(text: bytes) -> str:
     return text.decode("utf-8", "replace")
+
+
+def number_of_threads(mesh: mtf.Mesh, limit: int) -> int:
+    """Returns the number of batches to decode concurrently, at most `limit`.
+
+    XLA's programs leave cores of a CPU idle: on two cores, 4,000 lines took 13.6 s with two
+    batches and 19.1 s with one (docs/benchmarks.md). An accelerator is busy with one, and the
+    devices of a mesh wait for each other, which concurrent programs would disrupt.
+    """
+    if mesh.is_distributed or not mesh.is_on_cpu:
+        return 1
+    return min(limit, len(os.sched_getaffinity(0)))
+
+
+@contextlib.contextmanager
+def concurrent_map(threads: int) -> Iterator[Callable[..., Iterator[Any]]]:
+    """Yields a function like `map`, in the same order; leaving cancels calls not yet begun."""
+    if threads == 1:
+        yield map
+        return
+    pool = ThreadPoolExecutor(threads)
+    try:
+        yield pool.map
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -18,7 +18,7 @@ from mtfrun.experiment.records import Progress, Record, Source, require
 from mtfrun.experiment.saved_configuration import check_same_vocabularies
 from mtfrun.models import FiniteCheck, Model, NonFiniteError
 from mtfrun.rundir import RunDirectory, RunDirError, VariableSpec
-from mtfrun.rundir.checkpoints.compatibility import check_compatible
+from mtfrun.rundir.checkpoints.checkpoints import check_compatible
 from mtfrun.rundir.checkpoints.init_checkpoint import InitCheckpoint
 
 ALL_DATA = (
@@ -82,22 +82,16 @@ class TrainingOnly(Inference):
     """Refuses all inputs: the model is only trained and evaluated."""
 
     def read(self, source: Source) -> Sized:
-        """Raises InputError."""
-        raise self._refusal()
+        return self.records(source)
 
     def records(self, inputs: Any, progress: Progress | None = None) -> Sequence[Record]:
-        """Raises InputError."""
-        raise self._refusal()
-
-    def scores(self, pairs: Sequence[tuple[bytes, bytes]]) -> Sequence[Record]:
-        """Raises InputError."""
-        raise self._refusal()
-
-    def _refusal(self) -> InputError:
-        return InputError(
+        raise InputError(
             f"{type(self.experiment.model).__name__} is trained and evaluated only: "
             "Experiment.inference says what else to do with it, such as @experiment.Decoding"
         )
+
+    def scores(self, pairs: Sequence[tuple[bytes, bytes]]) -> Sequence[Record]:
+        return self.records(pairs)
 
 
 class Experiment:
@@ -262,17 +256,16 @@ def _check_features(model: type[Model], data: Data) -> None:
     read = {*model.required_features, *(model.optional_features or ())}
     surplus = [name for name in features if name not in read]
     if missing:
-        what = f"reads {_quote(missing)}"
+        what = f"reads {quote_names(missing)}"
     elif surplus and model.optional_features is not None:
-        what = f"reads {_quote(model.required_features)} and not {_quote(surplus)}"
+        what = f"reads {quote_names(model.required_features)} and not {quote_names(surplus)}"
     else:
         return
     remedy = "choose Experiment.data that has these features, or another Experiment.model"
     if data.remedy and not read.isdisjoint(features):
         remedy = data.remedy
-    raise InputError(
-        f"{model.__name__} {what}, and {type(data).__name__} makes {_quote(features)}: {remedy}"
-    )
+    makes = f"{type(data).__name__} makes {quote_names(features)}"
+    raise InputError(f"{model.__name__} {what}, and {makes}: {remedy}")
 
 
 def _check_rows(model: Model, data: Data) -> None:
@@ -294,5 +287,6 @@ def _check_rows(model: Model, data: Data) -> None:
         )
 
 
-def _quote(names: Collection[str]) -> str:
-    return ", ".join(f'"{name}"' for name in names)
+def quote_names(names: Iterable[str], separator: str = ", ") -> str:
+    """Returns names in quotation marks, for a message."""
+    return separator.join(f'"{name}"' for name in names)

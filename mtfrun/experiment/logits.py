@@ -10,7 +10,7 @@ import numpy.typing as npt
 from mtfrun import mtf
 from mtfrun.data.prompts import bucket
 from mtfrun.errors import InputError
-from mtfrun.experiment.experiment import Experiment
+from mtfrun.experiment.experiment import Experiment, quote_names
 
 # Features by name.
 Features = Mapping[str, npt.ArrayLike]
@@ -46,8 +46,8 @@ class Logits:
             raise InputError(f"all features must have the same number of rows: {shapes}")
         (batch,) = batches
         rows = self._experiment.rows_for(batch)
-        laid_out = {name: self._laid_out(name, x, rows) for name, x in arrays.items()}
-        logits: np.ndarray = mtf.to_numpy(self._program(laid_out))[:batch]
+        tensors = {name: self._tensor(name, x, rows) for name, x in arrays.items()}
+        logits: np.ndarray = mtf.to_numpy(self._program(tensors))[:batch]
         if logits.ndim == 2:
             return logits
         ids = arrays["targets" if "targets" in arrays else "inputs"]
@@ -58,11 +58,11 @@ class Logits:
         optional = set(self._model.optional_features or ())
         if any(set(needed) <= set(features) <= {*needed, *optional} for needed in choices):
             return
-        wanted = " or ".join(" and ".join(map(_quote, needed)) for needed in choices)
-        more = ", ".join(map(_quote, sorted(optional)))
+        wanted = " or ".join(quote_names(needed, " and ") for needed in choices)
+        more = quote_names(sorted(optional))
         raise InputError(
             f"logits of {type(self._model).__name__} need {wanted}, not "
-            + (", ".join(map(_quote, features)) or "nothing")
+            + (quote_names(features) or "nothing")
             + f"; it also reads {more}" * bool(more)
         )
 
@@ -73,7 +73,7 @@ class Logits:
             raise InputError(
                 f'feature "{name}" has rows of unequal lengths: add zeros at their ends'
             ) from None
-        if array.dtype.kind not in "biuf" and array.dtype.kind not in "US":
+        if array.dtype.kind not in "biufUS":
             raise InputError(f'feature "{name}" has values that are not numbers: {array.dtype}')
         if array.dtype.kind in "US":
             raise InputError(
@@ -110,24 +110,16 @@ class Logits:
             )
         return array.astype(np.int32)
 
-    def _laid_out(self, name: str, array: np.ndarray, rows: int) -> mtf.Tensor:
+    def _tensor(self, name: str, array: np.ndarray, rows: int) -> mtf.Tensor:
         """Returns a feature on the mesh, padded with rows, and positions of ids, of zeros."""
         sizes = [rows, *array.shape[1:]]
-        dims = [
-            mtf.Dimension(dim.name, size) for dim, size in zip(self._dims(name), sizes, strict=True)
-        ]
-        if dims[-1].name == "length":
-            dims[-1] = mtf.Dimension("length", self._pad_length(array.shape[1]))
+        names = self._dims(name).dimension_names
+        if names[-1] == "length":
+            padded = bucket(sizes[1])
+            sizes[1] = padded if self._model.allows_padding(padded) else sizes[1]
+        dims = [mtf.Dimension(name, size) for name, size in zip(names, sizes, strict=True)]
         padding = [(0, dim.size - size) for dim, size in zip(dims, array.shape, strict=True)]
         return mtf.import_tf_tensor(self._experiment.mesh, np.pad(array, padding), dims)
-
-    def _pad_length(self, length: int) -> int:
-        padded = bucket(length)
-        return padded if self._model.allows_padding(padded) else length
-
-
-def _quote(name: str) -> str:
-    return f'"{name}"'
 
 
 def _pixels(name: str, array: np.ndarray) -> np.ndarray:

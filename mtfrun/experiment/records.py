@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -94,6 +95,13 @@ def record_of(answer: Answer) -> Record:
     outputs = [output._asdict() for output in answer.outputs]
     texts = [output.text for output in answer.outputs]
     return Record({**answer._asdict(), "outputs": outputs}, texts)
+
+
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Yields lists of `size` items, the last one shorter; `itertools.batched` of Python 3.12."""
+    iterator = iter(items)
+    while batch := list(itertools.islice(iterator, size)):
+        yield batch
 
 
 def require(value: object, contract: type[T], who: str, remedy: str) -> T:

@@ -13,16 +13,16 @@ from collections.abc import Iterator, Sequence
 from mtfrun import mtf
 from mtfrun.data import Data
 from mtfrun.display.formats import duration_text
+from mtfrun.errors import list_some
 from mtfrun.experiment.experiment import Experiment
 from mtfrun.experiment.saved_configuration import TrainingHyperparameters
 from mtfrun.mtf.devices import describe_hardware
 from mtfrun.rundir import LOWEST, RunDirectory, StepMetrics
-from mtfrun.rundir.records.run_record import best_of
 from mtfrun.rundir.run_directory import CHECKPOINTS
+from mtfrun.rundir.run_record import best_of
 from mtfrun.training import TrainOptions, TrainState
 from mtfrun.untrusted import escape
 
-_MOST_NAMES = 3
 _MOST_METRICS = 4
 
 
@@ -145,15 +145,10 @@ def _data(data: Data) -> str:
         for name, number in counts.items()
     ]
     files = list(dict.fromkeys(escape(path) for cached in caches for path in cached.files))
-    of_files = f" of {len(files):,} files: {_first(files)}" if len(files) > 1 else ""
+    of_files = f" of {len(files):,} files: {list_some(files)}" if len(files) > 1 else ""
     if len(files) == 1:
         of_files = f" of {files[0]}"
-    return f"{type(data).__name__} of {_first(data.cached_tasks)}: {', '.join(sizes)}{of_files}"
-
-
-def _first(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _MOST_NAMES:,} more" if len(names) > _MOST_NAMES else ""
-    return ", ".join(names[:_MOST_NAMES]) + more
+    return f"{type(data).__name__} of {list_some(data.cached_tasks)}: {', '.join(sizes)}{of_files}"
 
 
 def _vocabulary(data: Data) -> dict[str, str]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-import platform
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +12,7 @@ from mtfrun.data import Data
 from mtfrun.data.data import IDS, VOCABULARIES, check_unchanged, check_vocabularies
 from mtfrun.differences import Change, changes, list_changes
 from mtfrun.errors import InputError
-from mtfrun.rundir import TRAIN_STEPS, Manifest, package_versions
+from mtfrun.rundir import TRAIN_STEPS, Manifest, run_versions
 
 TrainingHyperparameters = Mapping[str, Mapping[str, str]]
 """Parameters that change the results of a training, see `training_hyperparameters`."""
@@ -22,35 +22,23 @@ _DATA, _CONFIGURATION, _VERSIONS = "data", "configuration", "versions"
 _HYPERPARAMETERS = "numbers"
 
 
-def run_versions() -> dict[str, str]:
-    """Returns the versions of Python and of the packages that a run's results depend on."""
-    return {"python": platform.python_version(), **package_versions()}
-
-
+@dataclasses.dataclass(frozen=True)
 class SavedConfiguration:
     """What a training runs with, to be saved in its checkpoints and compared with theirs."""
 
-    def __init__(
-        self,
-        data: Data,
-        hyperparameters: TrainingHyperparameters | None,
-        train_steps: int,
-        versions: Mapping[str, str] | None = None,
-    ) -> None:
-        self._data = data
-        self._hyperparameters = hyperparameters
-        self._train_steps = train_steps
-        self._versions = run_versions() if versions is None else versions
+    data: Data
+    hyperparameters: TrainingHyperparameters | None
+    train_steps: int
+    versions: Mapping[str, str] = dataclasses.field(default_factory=run_versions)
 
     def metadata(self) -> dict[str, object]:
-        """Returns the entries of a manifest."""
-        entries: dict[str, object] = {_VERSIONS: dict(self._versions)}
-        if self._hyperparameters is not None:
+        entries: dict[str, object] = {_VERSIONS: dict(self.versions)}
+        if self.hyperparameters is not None:
             entries[_CONFIGURATION] = {
-                _HYPERPARAMETERS: self._hyperparameters,
-                TRAIN_STEPS: self._train_steps,
+                _HYPERPARAMETERS: self.hyperparameters,
+                TRAIN_STEPS: self.train_steps,
             }
-        return {**entries, _DATA: _fingerprint(self._data), TRAIN_STEPS: self._train_steps}
+        return {**entries, _DATA: _fingerprint(self.data), TRAIN_STEPS: self.train_steps}
 
     def check(
         self, manifest: Manifest, *, has_same_variables: bool, accept_changes: bool
@@ -62,19 +50,19 @@ class SavedConfiguration:
         manifest lacks have not changed. If variables differ, the restoration explains it.
         `accept_changes` accepts all but other vocabularies.
         """
-        check_same_vocabularies(manifest, self._data)
+        check_same_vocabularies(manifest, self.data)
         if not accept_changes:
-            check_unchanged(_saved_data(manifest), _fingerprint(self._data), _name(manifest))
+            check_unchanged(_saved_data(manifest), _fingerprint(self.data), _name(manifest))
         if not has_same_variables:
             return []
         notes = []
         saved_versions = manifest.metadata.get(_VERSIONS)  # an imported checkpoint has none
-        versions = changes(saved_versions, self._versions) if saved_versions else []
+        versions = changes(saved_versions, self.versions) if saved_versions else []
         if versions:
             listed = list_changes(versions, most=len(versions))
             notes.append(f"the versions have changed since {_name(manifest)}: {listed}")
         saved = manifest.metadata.get(_CONFIGURATION)
-        present = self._hyperparameters
+        present = self.hyperparameters
         if present is None or not isinstance(saved, Mapping) or _HYPERPARAMETERS not in saved:
             return notes
         differing = _changes_of_hyperparameters(saved[_HYPERPARAMETERS], present)
@@ -97,7 +85,7 @@ class SavedConfiguration:
         return (
             change.name.endswith("steps")
             and change.old == str(old_steps)
-            and change.new == str(self._train_steps)
+            and change.new == str(self.train_steps)
         )
 
 
@@ -149,9 +137,7 @@ def _changes_of_hyperparameters(saved: Any, present: TrainingHyperparameters) ->
     return changes(old, new)
 
 
-def _texts(parameters: Any) -> tuple[dict[str, str], dict[str, str]]:
-    sides = []
-    for name in ("given", "defaults"):
-        values = parameters.get(name) if isinstance(parameters, Mapping) else None
-        sides.append(dict(values) if isinstance(values, Mapping) else {})
-    return sides[0], sides[1]
+def _texts(parameters: Any) -> list[dict[str, str]]:
+    parts = parameters if isinstance(parameters, Mapping) else {}
+    values = [parts.get(name) for name in ("given", "defaults")]
+    return [dict(part) if isinstance(part, Mapping) else {} for part in values]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 
 import numpy as np
@@ -15,20 +15,24 @@ from mtfrun import mtf, optim, processes, training
 from mtfrun.checks import COUNT, check_range
 from mtfrun.display import pictures, progress
 from mtfrun.display.table import fit_fields, label_lines
+from mtfrun.errors import InputError
 from mtfrun.experiment.evaluation import Evaluation
 from mtfrun.experiment.experiment import Experiment
-from mtfrun.experiment.recording import Recording
 from mtfrun.experiment.run_summary import RunSummary
 from mtfrun.experiment.saved_configuration import (
     SavedConfiguration,
     TrainingHyperparameters,
     check_same_training_data,
 )
-from mtfrun.rundir import Manifest, RunDirectory
+from mtfrun.models import NonFiniteError
+from mtfrun.rundir import Manifest, RunDirectory, RunRecord, State, Status
 from mtfrun.rundir.checkpoints.manifest import describe
 from mtfrun.rundir.tensorboard.metric_catalogue import is_better
 from mtfrun.rundir.tensorboard.summaries import Summaries
 from mtfrun.untrusted import escape
+
+# An error is recorded as one line of at most so many characters.
+_ERROR_CHARACTERS = 500
 
 
 class Training:
@@ -126,13 +130,21 @@ class Training:
         """
         mesh = self.experiment.mesh
         check_same_training_data(self.experiment.data)
-        metadata = self._metadata(hyperparameters, accept_changes=accept_changes)
+        saved = SavedConfiguration(self.experiment.data, hyperparameters, self.options.train_steps)
+
+        def check(manifest: Manifest) -> None:
+            is_same = manifest.variables == describe(self.state.storage())
+            for note in saved.check(
+                manifest, has_same_variables=is_same, accept_changes=accept_changes
+            ):
+                progress.note(f"mtfrun: note: {escape(note)}")
+
         profile = profile or (self.options.profile and processes.is_first())
         options = dataclasses.replace(self.options, profile=profile)
         averaged = (
             self.state.swap_averages if self.experiment.use_averages else contextlib.nullcontext
         )
-        status = Recording(run.record(), self.state, options.train_steps)
+        status = _Recording(run.record(), options.train_steps)
         summary = RunSummary(run, self.experiment, self.state, self.options, self.batch_size)
         limit = None if max_hours is None else training.MaxHours(max_hours)
         newest = run.checkpoints().latest()
@@ -158,9 +170,12 @@ class Training:
                 ],
                 init_checkpoint=self.experiment.init_checkpoint,
                 description=training.Description(
-                    texts or {}, summary.before(hyperparameters or {}), recording
+                    texts or {},
+                    summary.before(hyperparameters or {}),
+                    recording,
+                    saved.metadata(),
+                    check,
                 ),
-                metadata=metadata,
             )
         is_cut_off = limit is not None and limit.is_over
         status.record_end(result, is_cut_off=is_cut_off)
@@ -170,92 +185,122 @@ class Training:
                 progress.note(label_lines(summary.after(secs)))
         return result
 
-    def _metadata(
-        self, hyperparameters: TrainingHyperparameters | None, *, accept_changes: bool
-    ) -> training.Metadata:
-        saved = SavedConfiguration(self.experiment.data, hyperparameters, self.options.train_steps)
 
-        def check(manifest: Manifest) -> None:
-            is_same = manifest.variables == describe(self.state.storage())
-            for note in saved.check(
-                manifest, has_same_variables=is_same, accept_changes=accept_changes
-            ):
-                progress.note(f"mtfrun: note: {escape(note)}")
-
-        return training.Metadata(saved.metadata(), check)
-
-
+@dataclasses.dataclass
 class _DrawMesh(training.Action):
+    mesh: mtf.Mesh
+    is_drawn: bool = False
+
     # After the first steps, because the first drawing of a process takes a second.
     every_secs = 1.0
     at_end = True
 
-    def __init__(self, mesh: mtf.Mesh):
-        self._mesh = mesh
-        self._is_drawn = False
-
     def __call__(self, context: training.ActionContext) -> None:
-        if self._is_drawn:
+        if self.is_drawn:
             return
-        self._is_drawn = True
-        axes = {axis.name: axis.size for axis in self._mesh.shape}
-        figure = pictures.mesh_devices(
-            axes,
-            dict(self._mesh.layout),
-            title=self._mesh.describe_devices(),
-        )
+        self.is_drawn = True
+        axes = {axis.name: axis.size for axis in self.mesh.shape}
+        layout, title = dict(self.mesh.layout), self.mesh.describe_devices()
+        figure = pictures.mesh_devices(axes, layout, title=title)
         context.summaries.image("mesh", pictures.as_pixels(figure), context.step)
 
 
+@dataclasses.dataclass
 class _Evaluate(training.Action):
     """Adds "eval/loss" and more, in the context `averaged`; a signal ends it."""
 
+    evaluation: Evaluation
+    run: RunDirectory
+    summaries: Summaries
+    averaged: Callable[[], AbstractContextManager[None]]
+    every_steps: int | None
+    best: dict[str, float] = dataclasses.field(default_factory=dict)
+
     at_end = True
 
-    def __init__(
-        self,
-        evaluation: Evaluation,
-        run: RunDirectory,
-        summaries: Summaries,
-        averaged: Callable[[], AbstractContextManager[None]],
-        every_steps: int | None,
-    ):
-        self.every_steps = every_steps
-        self.at_start = evaluation.at_start
-        self._evaluation = evaluation
-        self._run = run
-        self._summaries = summaries
-        self._record = run.record()
-        self._averaged = averaged
-        self._best: dict[str, float] = {}
+    def __post_init__(self) -> None:
+        self.at_start = self.evaluation.at_start
 
     def is_missing(self, step: int) -> bool:
-        steps = processes.by_first(lambda: [e.step for e in self._record.evaluations()])
+        steps = processes.by_first(lambda: [e.step for e in self.run.record().evaluations()])
         return not steps or steps[-1] < step
 
     def __call__(self, context: training.ActionContext) -> None:
         context.check_signals()
-        is_first = context.step == 0
-        evaluation = self._evaluation.before_first_step() if is_first else self._evaluation
-        with self._averaged():
+        step, is_first = context.step, context.step == 0
+        evaluation = self.evaluation.before_first_step() if is_first else self.evaluation
+        with self.averaged():
             metrics = evaluation(
-                context.step,
-                self._summaries,
-                context.check_signals,
-                self._run,
-                with_pictures=not is_first,
+                step, self.summaries, context.check_signals, self.run, with_pictures=not is_first
             )
         # All metrics are in TensorBoard.
-        brief = {name: value for name, value in metrics.items() if self._evaluation.is_brief(name)}
-        fields: list[tuple[str, progress.Style | None]] = [(f"eval step {context.step}", "bold")]
+        brief = {name: value for name, value in metrics.items() if evaluation.is_brief(name)}
+        fields: list[tuple[str, progress.Style | None]] = [(f"eval step {step}", "bold")]
         for name, value in brief.items():
             fields.append((f"{name} {value:.4f}", "green" if self._is_best(name, value) else None))
         context.note(fit_fields(fields, indent=4))
-        measured = {f"eval/{name}": value for name, value in brief.items()}
-        context.metrics.add(context.step, measured)
+        context.metrics.add(step, {f"eval/{name}": value for name, value in brief.items()})
 
     def _is_best(self, name: str, value: float) -> bool:
-        best = self._best.get(name)
+        best = self.best.get(name)
         if best is None or is_better(name, value, best):
-            self._best[name] = value
+            self.best[name] = value
         return best is not None and is_better(name, value, best)
+
+
+@dataclasses.dataclass
+class _Recording(training.Action):
+    """Records step, values and speed every few seconds, and how the training has ended.
+
+    See `rundir.RunRecord`.
+    """
+
+    record: RunRecord
+    train_steps: int
+    status: Status | None = None  # what this process has written
+
+    every_secs = 5.0
+    at_end = True
+
+    def __call__(self, context: training.ActionContext) -> None:
+        reporting = context.state.model.reporting
+        speed = context.values.get(reporting.rate)
+        values = {name: value for name, value in context.values.items() if "/" not in name}
+        status = Status("running", context.step, self.train_steps, values, speed)
+        self._write(dataclasses.replace(status, unit=reporting.short_unit))
+
+    @contextlib.contextmanager
+    def record_errors(self, *, is_resumed: bool) -> Iterator[None]:
+        """Records an error that is raised inside.
+
+        Before the first step it does not replace a record, and adds none if the run `is_resumed`.
+        """
+        try:
+            yield
+        except Exception as error:
+            former = self.status or self.record.status()
+            is_input_error = isinstance(error, InputError)
+            is_refused = is_input_error and not isinstance(error, NonFiniteError)
+            is_new = former is None and not is_resumed
+            if is_new or self.status is not None or not is_refused:
+                text = str(error) if is_input_error else f"{type(error).__name__}: {error}"
+                status = former or Status("failed", 0, self.train_steps)
+                line = " ".join(text.split())[:_ERROR_CHARACTERS]
+                self._write(dataclasses.replace(status, state="failed", error=line))
+            raise
+
+    def record_end(self, result: training.TrainResult, *, is_cut_off: bool = False) -> None:
+        """Records the end, or a stop by a signal; `is_cut_off` if by a limit of time."""
+        status = self.status or self.record.status()
+        if status is None or status.step != result.step:
+            status = Status("running", result.step, self.train_steps)
+        is_stopped = result.signal is not None or is_cut_off
+        state: State = "stopped" if is_stopped else "finished"
+        self._write(
+            dataclasses.replace(status, state=state, train_steps=self.train_steps, error=None)
+        )
+
+    def _write(self, status: Status) -> None:
+        self.status = dataclasses.replace(status, time=time.time())
+        if processes.is_first():
+            self.record.write_status(self.status)

@@ -20,7 +20,7 @@ from mtfrun.untrusted import is_special
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.partial")
 """Names of files that are being written; a killed process leaves them behind."""
 
-# The temporary files of `atomic_open` and `atomic_write` in this process.
+# Temporary files that this process is writing.
 _outputs_in_progress: set[pathlib.Path] = set()
 
 
@@ -40,40 +40,35 @@ def atomic_open(path: str | os.PathLike[str]) -> Iterator[TextIO]:
             yield file
         return
     # A symbolic link remains, and its target is replaced.
-    target = pathlib.Path(os.path.realpath(path))
-    temporary = temporary_path(target)
-    with _in_progress(temporary), _replacing(path, target, temporary) as file:
+    with _replacing(path, pathlib.Path(os.path.realpath(path)), is_removed_on_exit=True) as file:
         yield file
 
 
-@contextlib.contextmanager
-def _in_progress(temporary: pathlib.Path) -> Iterator[None]:
-    _outputs_in_progress.add(temporary)
-    try:
-        yield
-    finally:
-        _outputs_in_progress.discard(temporary)
-
-
 def remove_outputs_in_progress() -> None:
-    """For a process that exits without leaving `atomic_open` or `atomic_write`; in any thread."""
+    """For a process that exits without leaving the functions here; in any thread."""
     for temporary in tuple(_outputs_in_progress):
         with contextlib.suppress(OSError):
             temporary.unlink()
 
 
 @contextlib.contextmanager
-def atomic_replace(path: pathlib.Path) -> Iterator[TextIO]:
+def atomic_replace(path: pathlib.Path, *, is_removed_on_exit: bool = True) -> Iterator[TextIO]:
     """Opens a file of a run directory as `atomic_open` does, but writes nothing outside of it.
 
     A symbolic link of that name is replaced, and its target is not touched: the directory may be
     untrusted. A pipe, device or directory is moved to another name, with a warning.
-    `remove_outputs_in_progress` leaves the temporary file, which marks a checkpoint beside it as
-    incomplete, see partial_files.py.
+    `is_removed_on_exit`: whether `remove_outputs_in_progress` removes the temporary file. That of a
+    manifest remains, as it marks its checkpoint as incomplete, see partial_files.py.
     """
     _move_special(path)
-    with _replacing(path, path, temporary_path(path)) as file:
+    with _replacing(path, path, is_removed_on_exit=is_removed_on_exit) as file:
         yield file
+
+
+def atomic_write(path: str | os.PathLike[str], text: str) -> None:
+    """Writes a file of a run directory, all of it or nothing; see `atomic_replace`."""
+    with atomic_replace(pathlib.Path(path)) as file:
+        file.write(text)
 
 
 def _move_special(path: pathlib.Path) -> None:
@@ -88,10 +83,13 @@ def _move_special(path: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def _replacing(
-    path: pathlib.Path, target: pathlib.Path, temporary: pathlib.Path
+    path: pathlib.Path, target: pathlib.Path, *, is_removed_on_exit: bool
 ) -> Iterator[TextIO]:
+    temporary = temporary_path(target)
     with _write_errors(path, temporary):
         target.parent.mkdir(parents=True, exist_ok=True)
+        if is_removed_on_exit:
+            _outputs_in_progress.add(temporary)
         try:
             # surrogateescape: a command line may hold bytes that are not UTF-8.
             with temporary.open("x", encoding="utf-8", errors="surrogateescape") as file:
@@ -103,16 +101,9 @@ def _replacing(
             with contextlib.suppress(OSError):
                 temporary.unlink()
             raise
+        finally:
+            _outputs_in_progress.discard(temporary)
         sync_directory(target.parent)
-
-
-def atomic_write(path: str | os.PathLike[str], text: str) -> None:
-    """Writes a file of a run directory, all of it or nothing; see `atomic_replace`."""
-    path = pathlib.Path(path)
-    _move_special(path)
-    temporary = temporary_path(path)
-    with _in_progress(temporary), _replacing(path, path, temporary) as file:
-        file.write(text)
 
 
 def temporary_path(path: pathlib.Path) -> pathlib.Path:

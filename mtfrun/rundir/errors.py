@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+from collections.abc import Sequence
 
 from mtfrun.errors import InputError
 
@@ -24,6 +25,16 @@ class DamagedCheckpointError(RunDirError):
 
 class DeletedCheckpointError(RunDirError):
     """The process that trains the run deleted or replaced a checkpoint while it was read."""
+
+
+class IncompatibleError(RunDirError):
+    """A checkpoint has other variables than a model."""
+
+    def __init__(self, name: str, problems: str, parts: Sequence[str], remedy: str) -> None:
+        super().__init__(f"{name} is incompatible with the model's variables: {problems}; {remedy}")
+        self.name = name
+        self.parts = tuple(parts)
+        self.remedy = remedy
 
 
 def reason(error: BaseException) -> str:

@@ -14,6 +14,7 @@ from mtfrun.untrusted import open_regular, open_to_write, read_json
 
 _ATTEMPTS = 5
 _PAUSE_SECS = 0.05
+_TIME = "%Y-%m-%d %H:%M:%S"
 
 
 @contextlib.contextmanager
@@ -43,7 +44,8 @@ def writer_lock(path: str | os.PathLike[str]) -> Iterator[None]:
                 f"cannot lock {path}: {reason(error)};"
                 " use a --model_dir on a file system with locks"
             ) from error
-        _replace_text(file.fileno(), json.dumps(_this_process()))
+        holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime(_TIME)}
+        _replace_text(file.fileno(), json.dumps(holder))
         try:
             yield
         finally:
@@ -69,14 +71,6 @@ def _lock(descriptor: int) -> None:
             return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         time.sleep(_PAUSE_SECS)
     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def _this_process() -> dict[str, object]:
-    return {
-        "pid": os.getpid(),
-        "host": socket.gethostname(),
-        "since": time.strftime("%Y-%m-%d %H:%M:%S"),
-    }
 
 
 def _replace_text(descriptor: int, text: str) -> None:

@@ -18,14 +18,14 @@ from absl import logging
 
 from mtfrun import processes
 from mtfrun.configuration.errors import one_line
-from mtfrun.configuration.run_files import RECORD
+from mtfrun.configuration.run_files import CONFIG, RECORD
 from mtfrun.display import progress
-from mtfrun.rundir.atomic import atomic_replace, remove_temporary_files
+from mtfrun.rundir.atomic import atomic_write, remove_temporary_files
 from mtfrun.rundir.checkpoints.partial_files import list_names
+from mtfrun.rundir.commands import read_record, record_command
 from mtfrun.rundir.errors import RunDirError, reason
 from mtfrun.rundir.lock import is_locked, writer_lock
-from mtfrun.rundir.records.commands import Setup, read_record, record_command
-from mtfrun.rundir.records.run_record import RECORD_FILES, RunRecord
+from mtfrun.rundir.run_record import RECORD_FILES, RunRecord
 from mtfrun.untrusted import is_directory, open_to_write
 
 if TYPE_CHECKING:
@@ -62,26 +62,21 @@ class RunDirectory:
         # Path.expanduser raises an error for unknown users, and Path.absolute keeps "..".
         self.path = os.path.abspath(os.path.expanduser(text))  # noqa: PTH100
         self._path = pathlib.Path(self.path)
+        self._checkpoints_path = self._path / CHECKPOINTS
+        self._lock_path = self._path / ".lock"
+        self.config_path = str(self._path / CONFIG)
+        self.decodes_path = str(self._path / "decodes")
 
     def __repr__(self) -> str:
         return f"RunDirectory({self.path!r})"
 
-    @property
-    def decodes_path(self) -> str:
-        return str(self._path / "decodes")
-
-    @property
-    def config_path(self) -> str:
-        return str(self._path / "config.gin")
-
     def write_decodes(self, step: int, records: Sequence[Mapping[str, object]]) -> None:
         """Writes `decodes/eval_STEP.jsonl` in the first process; a failure is only a warning."""
-        path = pathlib.Path(self.decodes_path, f"eval_{step}.jsonl")
         lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in records]
         if not processes.is_first():
             return
         try:
-            _replace(path, "".join(lines))
+            atomic_write(f"{self.decodes_path}/eval_{step}.jsonl", "".join(lines))
         except RunDirError as error:
             logging.warning("%s", error)
 
@@ -152,15 +147,11 @@ class RunDirectory:
 
     def clean(self) -> None:
         """Removes what a killed training has left of the files that the lock's holder writes."""
-        for name in ("config.gin", "operative_config.gin", RECORD, *RECORD_FILES):
+        for name in (CONFIG, "operative_config.gin", RECORD, *RECORD_FILES):
             remove_temporary_files(self._path / name)
 
     def is_training(self) -> bool:
         return is_locked(self._lock_path)
-
-    @property
-    def _lock_path(self) -> pathlib.Path:
-        return self._path / ".lock"
 
     def checkpoints(self, *, max_to_keep: int | None = 5) -> Checkpoints:
         from mtfrun.rundir.checkpoints.checkpoints import Checkpoints  # noqa: PLC0415 - imports TensorFlow
@@ -192,10 +183,6 @@ class RunDirectory:
         paths = [self._path / m[0] for m in sorted(filter(None, numbers), key=lambda m: int(m[1]))]
         return [path for path in paths if path.is_dir() and not path.is_symlink()]
 
-    @property
-    def _checkpoints_path(self) -> pathlib.Path:
-        return self._path / CHECKPOINTS
-
     def summaries(self, name: str, *, resumed_step: int | None = None) -> Summaries:
         from mtfrun.rundir.tensorboard.summaries import Summaries  # noqa: PLC0415 - imports TensorFlow
 
@@ -224,18 +211,15 @@ class RunDirectory:
         return RunRecord(self.path)
 
     def write_config(self, text: str) -> None:
-        _replace(self._path / "config.gin", text)
+        atomic_write(self.config_path, text)
 
     def read_config(self) -> str:
         return read_record(self.config_path)
 
     def write_operative_config(self, text: str) -> None:
-        _replace(self._path / "operative_config.gin", text)
+        atomic_write(self._path / "operative_config.gin", text)
 
-    def record_command(self, arguments: Sequence[str], setup: Setup | None = None) -> str:
+    def record_command(
+        self, arguments: Sequence[str], setup: Mapping[str, object] | None = None
+    ) -> str:
         return record_command(self._path / "commands", arguments, setup)
-
-
-def _replace(path: pathlib.Path, text: str) -> None:
-    with atomic_replace(path) as file:
-        file.write(text)

@@ -12,7 +12,7 @@ from mtfrun.checks import COUNT, INDEX, check_fields
 from mtfrun.data import INPUTS, TARGETS, TextData
 from mtfrun.display import pictures
 from mtfrun.display.formats import mark_blanks
-from mtfrun.experiment.evaluator import EvaluationContext, EvaluationResult, Evaluator
+from mtfrun.experiment.evaluation import EvaluationContext, EvaluationResult, Evaluator
 from mtfrun.experiment.records import require
 from mtfrun.layers import Recorded, Recorder
 from mtfrun.models.transformer import SequenceCall, TokenModel

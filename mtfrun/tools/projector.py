@@ -16,7 +16,7 @@ from mtfrun.data import INPUTS, TARGETS
 from mtfrun.data.vocabularies.vocabulary import Vocabulary
 from mtfrun.display.formats import mark_blanks
 from mtfrun.errors import InputError
-from mtfrun.experiment.evaluator import EvaluationContext, EvaluationResult, Evaluator
+from mtfrun.experiment.evaluation import EvaluationContext, EvaluationResult, Evaluator
 
 _CONFIG = "projector_config.pbtxt"
 _DIRECTORY = "projector"

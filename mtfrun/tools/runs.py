@@ -15,7 +15,7 @@ from mtfrun.display.table import table_lines
 from mtfrun.errors import InputError, did_you_mean
 from mtfrun.rundir import RunDirectory, Status, StepMetrics
 from mtfrun.rundir.checkpoints.stored_checkpoints import CheckpointDirectory
-from mtfrun.rundir.records.run_record import best_of
+from mtfrun.rundir.run_record import best_of
 from mtfrun.rundir.tensorboard.metric_catalogue import is_lower_better
 from mtfrun.untrusted import read_regular_text
 

@@ -2,16 +2,15 @@
 
 from mtfrun.training.actions import Action as Action
 from mtfrun.training.actions import ActionContext as ActionContext
+from mtfrun.training.actions import MetricHistory as MetricHistory
 from mtfrun.training.actions import check_actions as check_actions
 from mtfrun.training.loop import Description as Description
 from mtfrun.training.loop import TrainResult as TrainResult
 from mtfrun.training.loop import train as train
-from mtfrun.training.metric_history import MetricHistory as MetricHistory
 from mtfrun.training.microbatches import check_microbatches as check_microbatches
 from mtfrun.training.options import CheckpointOptions as CheckpointOptions
 from mtfrun.training.options import StepOptions as StepOptions
 from mtfrun.training.options import TrainOptions as TrainOptions
-from mtfrun.training.saving import Metadata as Metadata
 from mtfrun.training.state import TrainState as TrainState
 from mtfrun.training.step import train_steps_function as train_steps_function
 from mtfrun.training.stopping import EarlyStopping as EarlyStopping

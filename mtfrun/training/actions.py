@@ -1,4 +1,4 @@
-"""Actions of the training loop: objects that it calls every so many steps or seconds."""
+"""Actions of the training loop, called every so many steps or seconds; the metrics they add."""
 
 from __future__ import annotations
 
@@ -9,11 +9,62 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from mtfrun import processes
 from mtfrun.checks import check_intervals
-from mtfrun.errors import InputError
+from mtfrun.errors import InputError, did_you_mean
+from mtfrun.rundir import RunDirectory
 from mtfrun.rundir.tensorboard.summaries import Summaries
-from mtfrun.training.metric_history import MetricHistory, check_metric_exists
 from mtfrun.training.microbatches import Features
 from mtfrun.training.state import TrainState
+
+
+class MetricHistory:
+    """The metrics that actions have added in a run, in earlier processes too; `metrics.jsonl`.
+
+    Later steps than `first_step`, where this process starts, are dropped, as it repeats them.
+    """
+
+    def __init__(self, run: RunDirectory, first_step: int) -> None:
+        self.run = run
+        self._record = run.record()
+        known = processes.by_first(lambda: self._read_until(first_step), "metrics")
+        self._by_step = {step: dict(values) for step, values in known}
+
+    def at(self, step: int) -> Mapping[str, float]:
+        return self._by_step.get(step, {})
+
+    def history(self, name: str) -> list[tuple[int, float]]:
+        """Returns (step, value) of a metric by ascending step."""
+        return [
+            (step, self.at(step)[name]) for step in sorted(self._by_step) if name in self.at(step)
+        ]
+
+    def add(self, step: int, values: Mapping[str, float]) -> None:
+        """Adds metrics of the present step, by name: {"eval/loss": 2.5}.
+
+        The names of one action begin alike. All processes have the same values, and the model has
+        the weights of training, as the checkpoint of the step may be saved for them.
+        """
+        self._by_step.setdefault(step, {}).update(values)
+        if processes.is_first():
+            self._record.write_metrics(self._by_step)
+
+    def _read_until(self, first_step: int) -> list[tuple[int, dict[str, float]]]:
+        recorded = self._record.metrics()
+        known = {step: values for step, values in recorded.items() if step <= first_step}
+        if known != recorded:
+            self._record.write_metrics(known)
+        return list(known.items())
+
+
+def check_metric_exists(owner: str, metric: str, names: Collection[str]) -> None:
+    """Raises InputError if `metric`, which `owner` waits for, should be among `names`, and is not.
+
+    The metrics of one action begin alike: "eval/loss", "eval/accuracy".
+    """
+    kind, _, _ = metric.partition("/")
+    siblings = [name for name in names if name.startswith(f"{kind}/")]
+    if siblings and metric not in siblings:
+        hint = did_you_mean(metric, siblings) or f"; there are {', '.join(siblings)}"
+        raise InputError(f"{owner}={metric!r} is not one of the metrics{hint}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,9 +123,8 @@ class Action(abc.ABC):
         mine.Announce.every_secs = 60.0
 
     Attributes:
-      every_steps: steps between two calls; None for no calls by steps. A subclass sets it, on the
-        class or on the object, as the next two.
-      every_secs: seconds between two calls; None for no calls by time.
+      every_steps, every_secs: steps and seconds between two calls; None for no calls by them. A
+        subclass sets what follows on the class or on the object.
       on_metric: name of a metric, such as "eval/loss", after which it is called; or None.
       on_resume: called before the first step of a process in which a run resumes.
       at_end: called when training ends, after a signal too, unless it was called at that step.
@@ -145,7 +195,6 @@ class Every:
         return None if self._steps is None else (step // self._steps + 1) * self._steps
 
     def is_due(self, before: int, after: int) -> bool:
-        """Returns whether it became due between step `before` and step `after`."""
         now = self._clock()
         by_step = self._steps is not None and before // self._steps != after // self._steps
         by_time = self._secs is not None and now - self._last >= self._secs
@@ -175,7 +224,6 @@ class Schedule:
         ]
 
     def next_step(self, step: int) -> int | None:
-        """Returns the next step after `step` at which an action is due by steps."""
         steps = [entry.every.next_step(step) for entry in self._entries]
         return min((s for s in steps if s is not None), default=None)
 
@@ -187,11 +235,9 @@ class Schedule:
                 check_metric_exists(owner, entry.action.on_metric, names)
 
     def at_start(self) -> Iterator[Action]:
-        """Yields the actions that are due before the first step of a new run."""
         return self._call(0, lambda entry: entry.action.at_start)
 
     def on_resume(self) -> Iterator[Action]:
-        """Yields the actions that are due before the first step of a process that resumes."""
         return (entry.action for entry in self._entries if entry.action.on_resume)
 
     def due(self, before: int, step: int, metrics: MetricHistory) -> Iterator[Action]:

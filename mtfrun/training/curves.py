@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,20 +17,8 @@ PADDING = "data/padding_fraction"
 EXAMPLES_SEEN = "data/examples_seen"
 
 
-class HostMetric(Protocol):
-    """A `Metric` on the host: sums over the examples of each step, and their divisors."""
-
-    @property
-    def total(self) -> np.ndarray:
-        """[steps, ...]."""
-
-    @property
-    def weight(self) -> np.ndarray:
-        """[steps]."""
-
-
-class CountedMetric(NamedTuple):
-    """A `HostMetric` that the host has counted."""
+class HostMetric(NamedTuple):
+    """A `Metric` on the host: sums over the examples of steps, [steps, ...], and divisors."""
 
     total: np.ndarray
     weight: np.ndarray
@@ -39,7 +27,7 @@ class CountedMetric(NamedTuple):
 def padding_metric(padding: Sequence[Padding]) -> dict[str, HostMetric]:
     """Returns the share of padding in the batch of every step; nothing for data without text."""
     empty, positions = np.array(padding, np.float64).reshape(-1, 2).T
-    return {PADDING: CountedMetric(empty, positions)} if positions.any() else {}
+    return {PADDING: HostMetric(empty, positions)} if positions.any() else {}
 
 
 def examples_seen(examples: Mapping[str, float]) -> dict[str, float]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -53,7 +52,7 @@ class FiniteGuard:
     """
 
     def __init__(self, state: TrainState, run: RunDirectory, *, skips: bool = False):
-        self._check = FiniteCheck(state.named_variables())
+        self.first_non_finite = FiniteCheck(state.named_variables()).first_non_finite
         self._gradients = [f"model/{path}" for path in state.trainable]
         self._run = run
         self._skips = skips
@@ -85,10 +84,6 @@ class FiniteGuard:
         if variable is not None:
             raise BadStep(step, f"variable {variable}")
 
-    def first_non_finite(self) -> str | None:
-        """Returns the path of the first variable that is not finite."""
-        return self._check.first_non_finite()
-
     def count_skipped(self, step: int) -> int | None:
         """Returns the run's skipped updates up to a step of the last host loop."""
         if not self._skips:
@@ -96,13 +91,11 @@ class FiniteGuard:
         return self._skipped_steps - sum(bad.step > step for bad in self._last_skipped)
 
     def counts(self) -> dict[str, int]:
-        """Returns the entries of a manifest about skipped steps."""
         if not self._skipped_steps and not self._skips:
             return {}
         return {_SKIPPED_STEPS: self._skipped_steps, _IN_A_ROW: self._in_a_row}
 
     def restore_counts(self, metadata: Mapping[str, Any]) -> None:
-        """Sets the numbers of skipped steps to those in a manifest."""
         self._skipped_steps = int(metadata.get(_SKIPPED_STEPS, 0))
         self._in_a_row = int(metadata.get(_IN_A_ROW, 0))
 
@@ -152,7 +145,7 @@ class FiniteGuard:
 
     def _write(self, bad: BadStep, variable: str | None, features: Features, index: int) -> str:
         """Returns where the file is, or why it is not there."""
-        path = pathlib.Path(self._run.path, f"nan_step_{bad.step}.json")
+        path = f"{self._run.path}/nan_step_{bad.step}.json"
         rows = _rows(features, index)
         report = {"step": bad.step, "variable": variable, "gradient": bad.gradient, "rows": rows}
 

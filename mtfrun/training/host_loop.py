@@ -18,7 +18,6 @@ from mtfrun.errors import InputError, install_command
 from mtfrun.training.curves import (
     LEARNING_RATE,
     OBJECTIVE,
-    CountedMetric,
     HostMetric,
     padding_metric,
 )
@@ -121,7 +120,7 @@ class HostLoop:
             **padding_metric(self._padding_of_all_processes()),
         }
         for name, (total, number) in mtf.curves_of(reports, capacity).items():
-            metrics[f"summary/{name}" if name in metrics else name] = CountedMetric(total, number)
+            metrics[f"summary/{name}" if name in metrics else name] = HostMetric(total, number)
         values = {
             LEARNING_RATE: record.learning_rate,
             GRADIENT: record.gradient_norm,

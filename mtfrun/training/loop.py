@@ -12,22 +12,20 @@ from mtfrun import mtf, processes
 from mtfrun.data import Infeed
 from mtfrun.display.progress import waiting, warning
 from mtfrun.models import NonFiniteError
-from mtfrun.rundir import RunDirectory
+from mtfrun.rundir import Manifest, RunDirectory
 from mtfrun.rundir.tensorboard.metric_charts import write_metrics
 from mtfrun.rundir.tensorboard.summaries import Summaries
-from mtfrun.training.actions import Action, ActionContext, Schedule
+from mtfrun.training.actions import Action, ActionContext, MetricHistory, Schedule
 from mtfrun.training.curves import SKIPPED_STEPS, Curves, examples_seen
 from mtfrun.training.finite import BadStep, FiniteGuard
 from mtfrun.training.host_loop import HostLoop
-from mtfrun.training.machine import Machine
-from mtfrun.training.metric_history import MetricHistory
 from mtfrun.training.options import TrainOptions
 from mtfrun.training.progress import Progress
-from mtfrun.training.saving import Metadata, Saver
+from mtfrun.training.saving import Saver
 from mtfrun.training.signals import Stopped, StopSignals
 from mtfrun.training.state import TrainState
 from mtfrun.training.stragglers import Stragglers
-from mtfrun.training.throughput import STEPS_PER_SEC, Throughput
+from mtfrun.training.throughput import STEPS_PER_SEC, Machine, Throughput
 
 # Called with a model's variables by path, and the vocabulary sizes by the path of embeddings.
 Initialise = Callable[[Mapping[str, mtf.Variable], Mapping[str, int]], object]
@@ -42,11 +40,15 @@ class Description:
       summary: lines by their labels, printed before the first step, about which one is added.
       recording: returns a context that is entered after restoring the checkpoint and reading the
         first batches, before the first write to the run directory, and left at the end.
+      metadata: entries of manifests, JSON by name, besides mesh, layout, seed and position.
+      check: may raise an InputError for a manifest whose checkpoint must not be restored.
     """
 
     texts: Mapping[str, str] = dataclasses.field(default_factory=dict)
     summary: Mapping[str, str] = dataclasses.field(default_factory=dict)
     recording: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext
+    metadata: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    check: Callable[[Manifest], None] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +76,6 @@ def train(
     actions: Sequence[Action] = (),
     init_checkpoint: Initialise | None = None,
     description: Description | None = None,
-    metadata: Metadata | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> TrainResult:
     """Trains to `options.train_steps`, from the newest good checkpoint of the run if there is one.
@@ -92,7 +93,6 @@ def train(
       init_checkpoint: called if the run has no checkpoint yet; it may set the variables, and
         returns a report to print, or None.
       description: printed and recorded before the first step.
-      metadata: more of the checkpoints' manifests.
 
     Raises:
       NonFiniteError: the loss, the gradients or a variable is not finite; the message says which,
@@ -100,7 +100,7 @@ def train(
       RunDirError: a checkpoint is incompatible with the model, or cannot be written.
     """
     description = description or Description()
-    loop = _Loop(state, infeed, run, options, actions, metadata or Metadata(), clock)
+    loop = _Loop(state, infeed, run, options, actions, description, clock)
     start = loop.restore(init_checkpoint)
     progress = Progress(loop.step, options.train_steps, reporting=state.model.reporting)
     with contextlib.ExitStack() as stack:
@@ -136,7 +136,7 @@ class _Loop:
         run: RunDirectory,
         options: TrainOptions,
         actions: Sequence[Action],
-        metadata: Metadata,
+        description: Description,
         clock: Callable[[], float],
     ):
         reporting = state.model.reporting
@@ -147,6 +147,7 @@ class _Loop:
         self._infeed = infeed
         self._run = run
         self._options = options
+        self._check = description.check
         self._clock = clock
         self._curves = Curves(
             options.log_every_steps,
@@ -165,7 +166,7 @@ class _Loop:
             options.checkpoints,
             curves=self._curves,
             guard=self._guard,
-            metadata=metadata,
+            metadata=description.metadata,
         )
         self.schedule = Schedule([self.saver, *actions], clock)
 
@@ -174,7 +175,7 @@ class _Loop:
         with waiting("initialising the variables"):
             self._state.initialize()
         with waiting("restoring the newest checkpoint"):
-            step = self.saver.restore()
+            step = self.saver.restore(self._check)
         processes.by_first(self._run.record().metrics)  # raises if damaged
         self.step = step or 0
         start = f"step {self.step:,} of {self._options.train_steps:,}"

@@ -76,7 +76,6 @@ class StepOptions:
 
     @property
     def skips(self) -> bool:
-        """Whether updates that are not finite are skipped."""
         return self.on_nan == SKIP
 
     def uses_xla(self, mesh: mtf.Mesh) -> bool:

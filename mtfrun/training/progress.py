@@ -36,7 +36,6 @@ class Progress:
         self._work: progress.Work | None = None
 
     def print_summary(self, labelled: Mapping[str, str]) -> None:
-        """Prints a line for each text, after its label."""
         self.note(label_lines(labelled, self._stream))
 
     def advance(self, steps: int) -> None:
@@ -85,6 +84,5 @@ class Progress:
         progress.note(text, self._stream)
 
     def close(self) -> None:
-        """Removes the bar."""
         if self._work is not None:
             self._work.close()

@@ -18,10 +18,9 @@ from mtfrun.models import NonFiniteError
 from mtfrun.rundir import KEPT, Best, Manifest, RunDirectory, RunDirError, is_better
 from mtfrun.rundir.checkpoints.manifest import DIMENSIONS
 from mtfrun.rundir.checkpoints.save import Save
-from mtfrun.training.actions import Action, ActionContext
+from mtfrun.training.actions import Action, ActionContext, check_metric_exists
 from mtfrun.training.curves import Curves
 from mtfrun.training.finite import FiniteGuard
-from mtfrun.training.metric_history import check_metric_exists
 from mtfrun.training.options import CheckpointOptions
 from mtfrun.training.state import TrainState
 
@@ -29,17 +28,6 @@ from mtfrun.training.state import TrainState
 # checkpoint of `keep_every_hours` was saved, or else the run began, in seconds of the epoch.
 _SUMS, _POSITION, _LAST_KEPT = "curve_sums", "data_position", "last_kept"
 _SECS_PER_HOUR = 3600.0
-
-
-@dataclasses.dataclass(frozen=True)
-class Metadata:
-    """Further entries of manifests, JSON by name, besides mesh, layout, seed and position.
-
-    `check` may raise an InputError for a manifest whose checkpoint must not be restored.
-    """
-
-    values: Mapping[str, object] = dataclasses.field(default_factory=dict)
-    check: Callable[[Manifest], None] | None = None
 
 
 class Saver(Action):
@@ -62,7 +50,7 @@ class Saver(Action):
         *,
         curves: Curves,
         guard: FiniteGuard,
-        metadata: Metadata,
+        metadata: Mapping[str, object],
     ):
         self.every_steps = options.every_steps
         self.every_secs = options.every_secs
@@ -81,7 +69,7 @@ class Saver(Action):
         self._best: Best | None = None
         self._is_best_recorded = True
 
-    def restore(self) -> int | None:
+    def restore(self, check: Callable[[Manifest], None] | None) -> int | None:
         """Restores the newest good checkpoint and returns its step; None if there is none.
 
         NonFiniteError if a variable in it is not finite; the message names an older good one.
@@ -91,9 +79,7 @@ class Saver(Action):
         newest = processes.by_first(self._checkpoints.latest)
         if newest is None:
             return None
-        manifest = self._checkpoints.restore(
-            None, self._state.storage(), check=self._metadata.check
-        )
+        manifest = self._checkpoints.restore(None, self._state.storage(), check=check)
         self._require_finite(manifest.step)
         if _POSITION not in manifest.metadata:
             raise RunDirError(
@@ -168,7 +154,7 @@ class Saver(Action):
         self._guard.check_variables(step)
         mesh = self._state.mesh
         metadata = {
-            **self._metadata.values,
+            **self._metadata,
             "mesh": mesh.shape.to_string,
             "layout": mesh.layout.to_string,
             DIMENSIONS: {

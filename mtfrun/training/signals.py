@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from types import FrameType, TracebackType
+from types import FrameType
 
 from mtfrun import processes
 from mtfrun.display.progress import is_terminal, present_work
@@ -48,21 +48,13 @@ class StopSignals:
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> StopSignals:
-        self._stack.enter_context(
-            handle_signals(
-                self._record,
-                acknowledgement=self._acknowledgement,
-                abandons=lambda: self.abandons,
-            )
+        handling = handle_signals(
+            self._record, acknowledgement=self._acknowledgement, abandons=lambda: self.abandons
         )
+        self._stack.enter_context(handling)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._stack.close()
 
     def agree(self) -> int | None:
@@ -136,7 +128,11 @@ def handle_signals(
         numbers.append(signal.SIGHUP)
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
-    acknowledge = _Acknowledge(acknowledgement)
+    first = threading.Lock()  # is never released
+
+    def acknowledge() -> None:  # in whatever thread
+        if first.acquire(blocking=False):
+            _print_at_once(f"mtfrun: {acknowledgement()}; again to stop now")
 
     def acknowledge_and_handle(number: int, frame: FrameType | None) -> None:
         acknowledge()
@@ -158,18 +154,6 @@ def handle_signals(
         watcher.join()
         os.close(writer)
         os.close(reader)
-
-
-class _Acknowledge:
-    """Prints a line at the first call, from whatever thread."""
-
-    def __init__(self, text: Callable[[], str]) -> None:
-        self._text = text
-        self._first = threading.Lock()  # is never released
-
-    def __call__(self) -> None:
-        if self._first.acquire(blocking=False):
-            _print_at_once(f"mtfrun: {self._text()}; again to stop now")
 
 
 def _watch(

@@ -51,7 +51,6 @@ class TrainState:
             self.average = optim.WeightAverage(changed, average_decay)
 
     def initialize(self) -> None:
-        """Sets all variables to their initial values."""
         mtf.initialize(self.model, self.seed)
         mtf.initialize(
             {
@@ -91,5 +90,4 @@ class TrainState:
 
     @property
     def finished_steps(self) -> int:
-        """The number of finished steps."""
         return int(mtf.to_numpy(self.step))

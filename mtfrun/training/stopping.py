@@ -43,7 +43,6 @@ class EarlyStopping(Action):
         self.on_metric = self.metric
 
     def __call__(self, context: ActionContext) -> None:
-        """Asks for the end of training if the evaluations up to now say so."""
         history = context.metrics.history(self.metric)
         best = best_of(history, self.min_delta, self.mode)
         later = [step for step, _ in history if best is None or step > best[0]]
@@ -79,7 +78,6 @@ class MaxHours(Action):
         self.every_secs = self.hours * _SECS_PER_HOUR
 
     def __call__(self, context: ActionContext) -> None:
-        """Asks for the end of training."""
         self.is_over = True
         context.request_stop(f"{self.hours:g} hours are over; the same command resumes there")
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from mtfrun import processes
 from mtfrun.processes.group import process_name, this_process
-from mtfrun.training.machine import products_per_sec
+from mtfrun.training.throughput import products_per_sec
 
 # A process is reported when it is slow in this many consecutive windows of at least this length.
 _WINDOWS, _WINDOW_SECS = 3, 2.0

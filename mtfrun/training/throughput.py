@@ -1,10 +1,35 @@
-"""The speed of steps, and the length of host loops."""
+"""The speed of steps, the length of host loops, and the memory and operations of the machine."""
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import os
+import pathlib
+import resource
+import socket
+import sys
+import time
+
+import tensorflow as tf
+
+from mtfrun import mtf, processes
+
+STEPS_PER_SEC = "perf/steps_per_sec"
 DATA_WAIT = "perf/data_wait_fraction"
 _DEVICE, _HOST = "perf/device_fraction", "perf/host_fraction"
-STEPS_PER_SEC = "perf/steps_per_sec"
+HOST_MEMORY = "perf/host_memory_gb"
+DEVICE_MEMORY = "perf/device_memory_gb"
+DEVICE_MEMORY_PEAK = "perf/device_memory_peak_gb"
+MODEL_SPEED = "perf/model_tflop_per_sec"
+PEAK_FRACTION = "perf/peak_fraction"
+
+# The backward pass has two products for each one of the forward pass.
+_PASSES = 3
+_GB, _TERA = 1e9, 1e12
+# Rows of the square matrices by which the peak is measured, and the number of products; the fastest
+# counts, for other programs only add time.
+_ROWS_CPU, _ROWS_ACCELERATOR, _PRODUCTS = 1024, 4096, 4
 
 
 class Throughput:
@@ -73,6 +98,77 @@ class Throughput:
         }
 
     def start_window(self) -> None:
-        """Starts the window over which the speed is measured."""
         self._steps, self._units = 0, 0.0
         self._secs = self._wait_secs = self._device_secs = 0.0
+
+
+class Machine:
+    """Measures memory and speed. Collective; `products` are counted when a step is traced."""
+
+    def __init__(self, mesh: mtf.Mesh, products: mtf.FlopCount):
+        self._mesh = mesh
+        self._products = products
+        hosts = len(set(processes.gather(socket.gethostname(), "host")))
+        # Simulated devices share the processor of their host.
+        self._units = hosts if mesh.is_on_cpu else mesh.size
+
+    def memory(self) -> dict[str, float]:
+        """Returns the memory in use by tag, in 10^9 bytes; of the first accelerator."""
+        values = {HOST_MEMORY: _resident_bytes() / _GB}
+        # Not every kind of device reports its memory.
+        with contextlib.suppress(ValueError, tf.errors.OpError):
+            if not self._mesh.is_on_cpu:
+                device = tf.config.experimental.get_memory_info(self._mesh.devices[0])
+                values[DEVICE_MEMORY] = device["current"] / _GB
+                values[DEVICE_MEMORY_PEAK] = device["peak"] / _GB
+        return values
+
+    def speed(self, steps_per_sec: float) -> dict[str, float]:
+        """Returns the model's operations a second by tag, and their share of the peak.
+
+        The products of the forward pass times three: for a Transformer the 6 N + 12 L H Q T
+        operations a token of Chowdhery et al. 2022, https://arxiv.org/abs/2204.02311, appendix B,
+        which do not depend on rematerialisation. The peak is reached by products of square matrices
+        of the type that most of the model's products have, on all devices; it is measured once, and
+        the share returned in the first process only. A model without products has no speed.
+        """
+        if not self._products.total:
+            return {}
+        per_sec = _PASSES * self._products.total * steps_per_sec
+        values = {MODEL_SPEED: per_sec / _TERA}
+        # A device whose memory is full has no place for the measurement.
+        with contextlib.suppress(tf.errors.ResourceExhaustedError):
+            if processes.is_first():
+                values[PEAK_FRACTION] = per_sec / self._peak()
+        return values
+
+    def _peak(self) -> float:
+        by_dtype = self._products.by_dtype
+        dtype = max(by_dtype, key=by_dtype.__getitem__)
+        rows = _ROWS_CPU if self._mesh.is_on_cpu else _ROWS_ACCELERATOR
+        return self._units * _peak_of_device(self._mesh.devices[0], dtype, rows)
+
+
+def products_per_sec(device: str, dtype: str, rows: int) -> float:
+    """Returns the floating point operations a second of products of square matrices."""
+    with tf.device(device):
+        x = tf.fill([rows, rows], tf.constant(1.0 / rows, dtype))
+        secs = []
+        for _ in range(_PRODUCTS):
+            start = time.perf_counter()
+            # A number that depends on all of it, so that the device has finished.
+            tf.reduce_sum(tf.matmul(x, x)[0]).numpy()
+            secs.append(time.perf_counter() - start)
+    return 2.0 * rows**3 / max(min(secs), 1e-9)
+
+
+_peak_of_device = functools.cache(products_per_sec)
+
+
+def _resident_bytes() -> int:
+    """The memory of this process; where the system does not tell, the most so far."""
+    statm = pathlib.Path("/proc/self/statm")
+    if statm.is_file():
+        return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else 1024 * most

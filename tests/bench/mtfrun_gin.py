@@ -11,7 +11,8 @@ import tensorflow as tf  # noqa: E402
 from mtfrun import mtf  # noqa: E402
 from mtfrun.configuration import config  # noqa: E402
 from mtfrun.experiment import Training  # noqa: E402
-from mtfrun.experiment.runs.build import ROOTS, build  # noqa: E402
+from mtfrun.experiment.runs.opening import build  # noqa: E402
+from mtfrun.experiment.runs.settings import ROOTS  # noqa: E402
 from mtfrun.training import train_steps_function  # noqa: E402
 from tests.bench.worker import Step, serve  # noqa: E402
 

@@ -14,7 +14,7 @@ import pytest
 
 from mtfrun.configuration import config
 from mtfrun.configuration.files import shipped_gin_files
-from mtfrun.experiment.runs.build import ROOTS
+from mtfrun.experiment.runs.settings import ROOTS
 from tests.cli.command import ROOT, environment
 
 # Prints the message about every command line on standard input.

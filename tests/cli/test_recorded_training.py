@@ -12,12 +12,12 @@ import pytest
 
 from mtfrun.data import ByteVocabulary, LanguageModelData, NoSource, Task
 from mtfrun.experiment.runs.run_training import command_text, record_training
-from mtfrun.rundir import RunDirectory, Setup
+from mtfrun.rundir import RunDirectory
 from mtfrun.rundir.checkpoints.manifest import _digest
 from tests.cli.command import error_line, mtfrun_here, tiny_experiment
 
 DATA = LanguageModelData(Task(NoSource(), ByteVocabulary()), length=8)
-SETUP = Setup("NEW = 1\n", seed=3, mesh="data:1", layout="", devices="devices: CPU:0")
+SETUP = {"configuration": "NEW = 1\n", "seed": 3, "mesh": "data:1"}
 
 
 def _files(run: pathlib.Path) -> dict[str, bytes]:

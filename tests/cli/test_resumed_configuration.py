@@ -10,8 +10,7 @@ import tensorflow as tf
 
 import mtfrun as mtfrun_package
 from mtfrun.errors import InputError
-from mtfrun.experiment.saved_configuration import run_versions
-from mtfrun.rundir import RunDirectory
+from mtfrun.rundir import RunDirectory, run_versions
 from mtfrun.rundir.checkpoints import manifest as manifests
 from tests.cli.command import error_line, mtfrun_here, succeeded, tiny_experiment
 

@@ -12,7 +12,7 @@ import pytest
 
 from mtfrun import mtf
 from mtfrun.configuration import config
-from mtfrun.experiment.runs.build import ROOTS
+from mtfrun.experiment.runs.settings import ROOTS
 from mtfrun.tools.planning import shipped_profiles
 from tests.cli.command import ROOT, TINY, environment, mtfrun, mtfrun_here
 

@@ -10,7 +10,7 @@ from mtfrun.configuration import config
 from mtfrun.configuration.errors import ConfigError
 from mtfrun.configuration.statements import Statements
 from mtfrun.configuration.untrusted_configuration import check_untrusted
-from mtfrun.experiment.runs.build import ROOTS
+from mtfrun.experiment.runs.settings import ROOTS
 
 HEAD = """include "defaults.gin"
 include "models/lm_tiny.gin"

@@ -8,7 +8,8 @@ from mtfrun import data
 from mtfrun.cli.parser import parse_flags
 from mtfrun.configuration import config
 from mtfrun.experiment import Experiment
-from mtfrun.experiment.runs.build import ROOTS, build
+from mtfrun.experiment.runs.opening import build
+from mtfrun.experiment.runs.settings import ROOTS
 from tests.cli.command import TINY
 
 BASE = ["defaults.gin", "models/t5.1.1.tiny.gin"]
@@ -17,7 +18,8 @@ BASE = ["defaults.gin", "models/t5.1.1.tiny.gin"]
 def _experiment(files: list[str], *flags: str) -> Experiment:
     arguments = ["train", "--dry_run", "--gin_file=x", *TINY, *flags]
     config.parse([*BASE, *files], parse_flags(arguments).bindings, roots=ROOTS)
-    return build().experiment
+    experiment, _ = build()
+    return experiment
 
 
 @pytest.mark.parametrize("macro", ["MIXTURE_OR_TASK_NAME", "MIXTURE_NAME"])

@@ -19,7 +19,8 @@ from mtfrun.configuration.checks import check_taken
 from mtfrun.configuration.files import SHIPPED, shipped_gin_files
 from mtfrun.data.sources.tfds_dataset import silent_tfds
 from mtfrun.experiment import Training
-from mtfrun.experiment.runs.build import ROOTS, build
+from mtfrun.experiment.runs.opening import build
+from mtfrun.experiment.runs.settings import ROOTS
 from mtfrun.tools.planning import describe_dry_run
 from mtfrun.tools.planning.description import variable_lines
 from tests.cli.command import mtfrun
@@ -136,8 +137,7 @@ def _built(arguments: Sequence[str]) -> Training:
     """Returns what `train` would describe or train, in the size that the command says."""
     flags = parse_flags(list(arguments))
     bindings = config.parse(flags.gin_file, flags.bindings, roots=ROOTS)
-    built = build()
-    training = config.build(Training, built.experiment, built.evaluation)
+    training = config.build(Training, *build())
     check_taken(bindings, config.operative_config_text())
     return training
 

@@ -17,7 +17,8 @@ from mtfrun.configuration import config
 from mtfrun.configuration.files import SHIPPED, shipped_gin_files
 from mtfrun.data.sources.tfds_dataset import silent_tfds
 from mtfrun.experiment import Training
-from mtfrun.experiment.runs.build import ROOTS, build
+from mtfrun.experiment.runs.opening import build
+from mtfrun.experiment.runs.settings import ROOTS
 from tests.cli.command import TINY
 from tests.cli.small_vocabulary import FILES_WITH_SUBWORDS, SIZE, flag_of_small_vocabulary
 
@@ -88,10 +89,10 @@ def _build(files: list[str], flags: list[str]) -> Training:
     named = [f"--gin.{macro}='/none/*'" for macro in required]
     bindings = parse_flags(["train", "--dry_run", "--gin_file=x", *named, *flags]).bindings
     config.parse(files, bindings, roots=ROOTS)
-    built = build()
+    experiment, evaluation = build()
     # A run that is trained with it can be read without --gin_allow_imports.
     assert "--gin_allow_imports" not in config.config_text()
-    return config.build(Training, built.experiment, built.evaluation)
+    return config.build(Training, experiment, evaluation)
 
 
 def test_every_kind_of_file_is_shipped() -> None:

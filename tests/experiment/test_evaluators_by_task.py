@@ -13,7 +13,7 @@ import pytest
 from mtfrun import data, mtf
 from mtfrun.errors import InputError
 from mtfrun.experiment import DecodedPairs, Decoding, Evaluation, Experiment, RankedLabels
-from mtfrun.experiment.evaluator import EvaluationContext
+from mtfrun.experiment.evaluation import EvaluationContext
 from mtfrun.models.transformer import (
     AttentionHeads,
     EncoderDecoder,

@@ -8,7 +8,7 @@ import pytest
 
 from mtfrun.configuration import config
 from mtfrun.configuration.statements import Statements
-from mtfrun.experiment.runs.build import ROOTS
+from mtfrun.experiment.runs.settings import ROOTS
 from tests.faults.fuzzing import KINDS, damaged, fuzz
 
 FILES = ["defaults.gin", "models/lm_tiny.gin", "data/text_files.gin"]

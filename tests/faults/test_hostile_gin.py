@@ -8,7 +8,7 @@ import pytest
 
 from mtfrun.configuration import config
 from mtfrun.configuration.errors import ConfigError, one_line
-from mtfrun.experiment.runs.build import ROOTS
+from mtfrun.experiment.runs.settings import ROOTS
 from tests.faults.fuzzing import CPU_SECS, cpu_limit, some_quick
 
 DEEP = 100_000

@@ -72,7 +72,7 @@ PHASES = {
         call=2,  # the first is before the first step
     ),
     "saving": Phase(
-        "mtfrun.rundir.checkpoints.snapshot:Snapshot.write",
+        "mtfrun.rundir.checkpoints.save:Snapshot.write",
         [*_TRAIN, "--gin.TRAIN_STEPS=1000000", "--gin.CHECKPOINT_EVERY=10"],
         call=3,
         slow_disk=0.2,

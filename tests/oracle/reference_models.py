@@ -16,7 +16,7 @@ from mtfrun.models import Loss, moe, parity
 from mtfrun.models import transformer as t
 from mtfrun.models.transformer.token_model import TokenModel
 from mtfrun.rundir.checkpoints.init_checkpoint import InitCheckpoint, find_source, fit_value
-from mtfrun.rundir.checkpoints.mesh_tensorflow_names import sources_of
+from mtfrun.rundir.checkpoints.variable_names import sources_of
 from tests.layouts import ONE_DEVICE
 from tests.oracle.reference_cases import ReferenceCase
 

@@ -83,7 +83,7 @@ def test_a_parent_that_cannot_be_created_is_one_line() -> None:
 def test_outputs_in_progress_are_removed_but_not_files_of_a_run(tmp_path: pathlib.Path) -> None:
     with (
         pytest.raises(RunDirError, match=r"cannot write .*answers\.jsonl: No such file"),
-        atomic_replace(tmp_path / "ckpt-1.json"),
+        atomic_replace(tmp_path / "ckpt-1.json", is_removed_on_exit=False),
         atomic_open(tmp_path / "answers.jsonl") as file,
     ):
         file.write("half")

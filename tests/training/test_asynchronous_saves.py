@@ -14,7 +14,7 @@ import pytest
 
 from mtfrun.models import NonFiniteError
 from mtfrun.rundir import RunDirectory, RunDirError
-from mtfrun.rundir.checkpoints.snapshot import Snapshot
+from mtfrun.rundir.checkpoints.save import Snapshot
 from mtfrun.training import Action, ActionContext, CheckpointOptions, TrainOptions
 from tests.layouts import ONE_DEVICE
 from tests.training.toy_run import curve, parameters, quick_train

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from mtfrun.training import CheckpointOptions, TrainOptions
-from mtfrun.training.curves import CountedMetric, Curves, HostMetric
+from mtfrun.training.curves import Curves, HostMetric
 from tests.training.toy_run import Evaluating, curve, quick_train
 
 
@@ -63,7 +63,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str, str]:
 
 
 def _metric(total: object, weight: object) -> HostMetric:
-    return CountedMetric(np.array(total, np.float32), np.array(weight, np.float32))
+    return HostMetric(np.array(total, np.float32), np.array(weight, np.float32))
 
 
 def test_sums_survive_json_to_the_bit_even_if_not_finite() -> None:

@@ -14,7 +14,7 @@ from mtfrun import mtf, optim
 from mtfrun.models import FiniteCheck, NonFiniteError
 from mtfrun.rundir import RunDirectory
 from mtfrun.training import CheckpointOptions, TrainOptions, TrainState
-from mtfrun.training.curves import CountedMetric
+from mtfrun.training.curves import HostMetric
 from mtfrun.training.finite import BadStep, FiniteGuard
 from mtfrun.training.host_loop import HostRecord
 from mtfrun.training.step import StepRecord
@@ -85,7 +85,7 @@ def test_an_infinite_gradient_is_found_in_its_step(tmp_path: pathlib.Path) -> No
     state = TrainState(Bigram(mesh), optim.Sgd(learning_rate=1.0), mesh)
     state.initialize()
     zeros = np.zeros(4)
-    objective, norms = CountedMetric(np.ones(4), np.ones(4)), np.array([1.0, 2.0, np.inf, 0.0])
+    objective, norms = HostMetric(np.ones(4), np.ones(4)), np.array([1.0, 2.0, np.inf, 0.0])
     record = StepRecord({}, objective, zeros, norms, skipped=zeros, non_finite_gradient=zeros)
     guard = FiniteGuard(state, RunDirectory(tmp_path))
     guard.check_steps(HostRecord(10, 2, record, {}, {}, 0.0))

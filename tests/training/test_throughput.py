@@ -1,56 +1,62 @@
-"""Tests of mtfrun.training.throughput: the length of visits, and the speed."""
+"""The length of host loops, the speed, the share of the peak, and memory."""
 
 from __future__ import annotations
 
+import functools
 import pathlib
 
 import pytest
+import tensorflow as tf
 
+from mtfrun import mtf, optim
 from mtfrun.data import Infeed
-from mtfrun.training import TrainOptions
-from mtfrun.training.throughput import Throughput
+from mtfrun.training import TrainOptions, TrainState, throughput, train_steps_function
+from mtfrun.training.throughput import Machine, Throughput
+from tests.layouts import ONE_DEVICE
+from tests.models.small_model import BATCH, LENGTH, small_model
+from tests.training.toy_model import batches
 from tests.training.toy_run import curve, quick_train
 
 
 def test_the_first_visits_have_one_step_and_later_ones_as_many_as_fit() -> None:
-    throughput = Throughput(5.0, "perf/tokens_per_sec")
-    assert throughput.steps(100) == 1
-    throughput.add(1, 10.0, 60.0)  # compiles
-    assert throughput.steps(100) == 1
-    throughput.add(1, 10.0, 0.5)
-    assert throughput.steps(100) == 10 and throughput.steps(7) == 7
-    throughput.add(10, 100.0, 20.0)
-    assert throughput.steps(100) == 2
-    throughput.add(2, 20.0, 42.0)
-    assert throughput.steps(100) == 1
+    speed = Throughput(5.0, "perf/tokens_per_sec")
+    assert speed.steps(100) == 1
+    speed.add(1, 10.0, 60.0)  # compiles
+    assert speed.steps(100) == 1
+    speed.add(1, 10.0, 0.5)
+    assert speed.steps(100) == 10 and speed.steps(7) == 7
+    speed.add(10, 100.0, 20.0)
+    assert speed.steps(100) == 2
+    speed.add(2, 20.0, 42.0)
+    assert speed.steps(100) == 1
 
 
 def test_the_speed_leaves_out_the_visit_that_compiles() -> None:
-    throughput = Throughput(5.0, "perf/tokens_per_sec")
-    throughput.add(1, 10.0, 60.0)
-    assert _speed(throughput) == (1 / 60, 1 / 6)
-    throughput.add(1, 10.0, 0.5)
-    throughput.add(4, 40.0, 2.0)
-    assert _speed(throughput) == (2.0, 20.0)
-    throughput.start_window()
-    throughput.add(1, 10.0, 1.0)
-    assert _speed(throughput) == (1.0, 10.0)
+    speed = Throughput(5.0, "perf/tokens_per_sec")
+    speed.add(1, 10.0, 60.0)
+    assert _speed(speed) == (1 / 60, 1 / 6)
+    speed.add(1, 10.0, 0.5)
+    speed.add(4, 40.0, 2.0)
+    assert _speed(speed) == (2.0, 20.0)
+    speed.start_window()
+    speed.add(1, 10.0, 1.0)
+    assert _speed(speed) == (1.0, 10.0)
 
 
-def _speed(throughput: Throughput) -> tuple[float, float]:
-    rates = throughput.rates()
+def _speed(speed: Throughput) -> tuple[float, float]:
+    rates = speed.rates()
     return rates["perf/steps_per_sec"], rates["perf/tokens_per_sec"]
 
 
 def test_the_share_of_waiting_is_that_since_the_last_point() -> None:
-    throughput = Throughput(5.0, "perf/tokens_per_sec")
-    throughput.add(1, 10.0, 60.0, 30.0)  # compiles
-    throughput.add(1, 10.0, 0.5, 0.0)
-    throughput.add(4, 40.0, 1.5, 0.5)
-    assert throughput.rates()["perf/data_wait_fraction"] == 0.25
-    throughput.start_window()
-    throughput.add(4, 40.0, 2.0, 0.0)
-    assert throughput.rates()["perf/data_wait_fraction"] == 0.0
+    speed = Throughput(5.0, "perf/tokens_per_sec")
+    speed.add(1, 10.0, 60.0, 30.0)  # compiles
+    speed.add(1, 10.0, 0.5, 0.0)
+    speed.add(4, 40.0, 1.5, 0.5)
+    assert speed.rates()["perf/data_wait_fraction"] == 0.25
+    speed.start_window()
+    speed.add(4, 40.0, 2.0, 0.0)
+    assert speed.rates()["perf/data_wait_fraction"] == 0.0
 
 
 def test_visits_last_five_seconds_at_most_and_points_do_not_move(
@@ -85,3 +91,69 @@ def test_quick_steps_fill_a_visit(tmp_path: pathlib.Path, monkeypatch: pytest.Mo
     options = TrainOptions(train_steps=20, iterations_per_loop=6, log_every_steps=6)
     quick_train(str(tmp_path), options, clock=lambda: 0.0)
     assert visits == [1, 1, 4, 6, 6, 2]
+
+
+@functools.cache
+def _products(mesh_shape: str, microbatches: int = 1, scan_blocks: int | None = None) -> int:
+    """Returns the operations of a forward pass of the small model."""
+    mesh = mtf.Mesh(mesh_shape, "batch:data;heads:model;d_ff:model;vocab:model")
+    model = small_model(mesh, tied_softmax=False, scan_blocks=scan_blocks)
+    state = TrainState(model, optim.Sgd(0.1), mesh)
+    state.initialize()
+    data = batches(batch=BATCH.size, length=LENGTH.size)
+    features = Infeed(data, mesh, {"targets": mtf.Shape([BATCH, LENGTH])}).next(1)
+    assert features is not None
+    products = mtf.FlopCount()
+    run = train_steps_function(state, microbatches=microbatches, products=products)
+    run(features, mtf.constant(mesh, 0, dtype=tf.int32))
+    assert list(products.by_dtype) == ["float32"]
+    return products.total
+
+
+def test_operations_are_six_for_each_parameter_and_token_and_those_of_attention() -> None:
+    """Chowdhery et al. 2022, https://arxiv.org/abs/2204.02311, appendix B: 6 N + 12 L H Q T."""
+    mesh = mtf.Mesh()
+    state = TrainState(small_model(mesh, tied_softmax=False), optim.Sgd(0.1), mesh)
+    in_products = [v for path, v in state.trainable.items() if "/layer/" in path or "soft" in path]
+    layers, heads, d_kv, length = 2, 4, 4, LENGTH.size
+    per_token = 6 * sum(v.shape.size for v in in_products) + 12 * layers * heads * d_kv * length
+    assert 3 * _products(ONE_DEVICE) == per_token * BATCH.size * length
+
+
+@pytest.mark.parametrize(
+    ("mesh_shape", "microbatches", "scan_blocks"),
+    [("data:2,model:2", 2, None), (ONE_DEVICE, 1, 1)],
+)
+def test_operations_do_not_depend_on_layout_microbatches_and_loops(
+    mesh_shape: str, microbatches: int, scan_blocks: int | None
+) -> None:
+    assert _products(mesh_shape, microbatches, scan_blocks) == _products(ONE_DEVICE)
+
+
+def test_the_peak_is_that_of_the_type_of_most_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[str] = []
+
+    def peak(device: str, dtype: str, rows: int) -> float:
+        measured.append(dtype)
+        return 1e12
+
+    monkeypatch.setattr(throughput, "_peak_of_device", peak)
+    products = mtf.FlopCount()
+    of_machine = Machine(mtf.Mesh("data:2,model:2"), products)
+    assert of_machine.speed(10.0) == {}
+    products.add(10**9, tf.float32)
+    products.add(9 * 10**9, tf.bfloat16)
+    # Three passes of 10^10 operations ten times a second. Simulated devices share one processor.
+    assert of_machine.speed(10.0) == pytest.approx(
+        {"perf/model_tflop_per_sec": 0.3, "perf/peak_fraction": 0.3}
+    )
+    assert measured == ["bfloat16"]
+
+
+def test_the_peak_and_the_memory_of_this_machine() -> None:
+    # Between a slow core that is shared by many and the fastest processor.
+    assert 1e8 < throughput.products_per_sec("CPU:0", "float32", 256) < 1e14
+    before = Machine(mtf.Mesh(), mtf.FlopCount()).memory()["perf/host_memory_gb"]
+    block = bytearray(b"x" * 300_000_000)
+    after = Machine(mtf.Mesh(), mtf.FlopCount()).memory()["perf/host_memory_gb"]
+    assert after - before > 0.2 and len(block) > 0

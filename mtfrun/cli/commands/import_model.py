@@ -73,7 +73,8 @@ def _build_variables(config_path: pathlib.Path) -> tuple[Mapping[str, mtf.Variab
     from mtfrun.configuration import config
     from mtfrun.configuration.checks import check_taken
     from mtfrun.experiment import Training
-    from mtfrun.experiment.runs.build import ROOTS, build
+    from mtfrun.experiment.runs.opening import build
+    from mtfrun.experiment.runs.settings import ROOTS
 
     bindings = config.parse([str(config_path)], [], roots=ROOTS, allowed_imports=[])
     with mtf.planned_meshes():

@@ -113,7 +113,8 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     from mtfrun.configuration import config
     from mtfrun.configuration.checks import check_taken
     from mtfrun.experiment import Training
-    from mtfrun.experiment.runs.build import ROOTS, build
+    from mtfrun.experiment.runs.opening import build
+    from mtfrun.experiment.runs.settings import ROOTS
     from mtfrun.tools.planning import as_json, describe, plan_training
     from mtfrun.tools.planning.configured_search import calibrate_devices, search_layouts
 

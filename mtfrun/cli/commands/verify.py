@@ -111,7 +111,7 @@ NOT_EQUAL = 5
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     from mtfrun import mtf
     from mtfrun.configuration import config
-    from mtfrun.experiment.runs.build import ROOTS
+    from mtfrun.experiment.runs.settings import ROOTS
     from mtfrun.tools.verification import as_json, as_lines, compare, reference_lines
 
     bindings = config.parse(
@@ -193,7 +193,7 @@ def _observe(
     from mtfrun.configuration import config
     from mtfrun.configuration.checks import check_taken
     from mtfrun.experiment import Training
-    from mtfrun.experiment.runs.build import build
+    from mtfrun.experiment.runs.opening import build
     from mtfrun.tools.verification import FirstRows, observe
 
     _bind(mesh, flags)

@@ -82,7 +82,7 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     from mtfrun.experiment import Experiment
     from mtfrun.experiment.experiment import ALL_DATA
     from mtfrun.experiment.records import require
-    from mtfrun.experiment.runs.build import ROOTS
+    from mtfrun.experiment.runs.settings import ROOTS
     from mtfrun.rundir import atomic_open
     from mtfrun.tools.sentencepiece_training import SentencePieceTraining, train_sentencepiece
 

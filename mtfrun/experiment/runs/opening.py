@@ -14,15 +14,14 @@ from mtfrun.configuration import config
 from mtfrun.configuration.checks import check_taken
 from mtfrun.configuration.errors import ConfigError
 from mtfrun.configuration.hyperparameters import changes_of_variables, describe_changes
+from mtfrun.configuration.run_files import CONFIG
 from mtfrun.configuration.statements import Binding
 from mtfrun.experiment import Evaluation, Experiment
-from mtfrun.experiment.runs.build import build
 from mtfrun.experiment.runs.settings import Settings
 from mtfrun.rundir import RunDirectory, RunDirError
-from mtfrun.rundir.checkpoints.compatibility import IncompatibleError
+from mtfrun.rundir.errors import IncompatibleError
 from mtfrun.untrusted import read_regular_text
 
-_CONFIG = "config.gin"
 _INCLUDE = re.compile(r"^include\b", re.MULTILINE)
 
 
@@ -48,6 +47,12 @@ def find_trained_run(model_dir: str) -> RunDirectory:
     run.require()
     run.checkpoints().require()
     return run
+
+
+def build() -> tuple[Experiment, Evaluation]:
+    """Returns the objects of the parsed configuration, as the arguments of a `Training`."""
+    experiment = config.build(Experiment)
+    return experiment, config.build(Evaluation, experiment)
 
 
 def build_run(
@@ -109,20 +114,15 @@ def _explanation(error: IncompatibleError, configuration: Configuration) -> str:
     """Returns the lines that differ; "" if no saved configuration explains the error."""
     path = pathlib.Path(error.name)
     for directory in (path, path.parent, path.parent.parent):
-        text = _read(directory)
-        if text is not None:
-            if _INCLUDE.search(text):  # as `import` writes it: its values are in other files
-                return ""
-            try:
-                found = changes_of_variables(text, configuration.text, error.parts)
-            except ConfigError:  # not a file that gin has written
-                return ""
-            return describe_changes(found, configuration.bindings) if found else ""
+        try:
+            text = read_regular_text(directory / CONFIG)
+        except (OSError, ValueError):
+            continue
+        if _INCLUDE.search(text):  # as `import` writes it: its values are in other files
+            return ""
+        try:
+            found = changes_of_variables(text, configuration.text, error.parts)
+        except ConfigError:  # not a file that gin has written
+            return ""
+        return describe_changes(found, configuration.bindings) if found else ""
     return ""
-
-
-def _read(directory: pathlib.Path) -> str | None:
-    try:
-        return read_regular_text(directory / _CONFIG)
-    except (OSError, ValueError):
-        return None

@@ -35,8 +35,12 @@ from mtfrun.experiment import (
 )
 from mtfrun.experiment.logits import Features
 from mtfrun.experiment.records import require
-from mtfrun.experiment.runs.build import Built
-from mtfrun.experiment.runs.opening import RunObjects, build_run, find_trained_run, restore_model
+from mtfrun.experiment.runs.opening import (
+    RunObjects,
+    build_run,
+    find_trained_run,
+    restore_model,
+)
 from mtfrun.experiment.runs.run_training import TrainChoices, prepare, run_training
 from mtfrun.experiment.runs.settings import Settings
 from mtfrun.models import Model
@@ -63,13 +67,13 @@ class Run:
       model_dir: the directory of the run; None for a model without one.
     """
 
-    def __init__(self, built: Built, step: int, model_dir: str | None) -> None:
-        self.experiment: Experiment = built.experiment
+    def __init__(self, objects: RunObjects, step: int, model_dir: str | None) -> None:
+        self.experiment: Experiment = objects.experiment
         self.step = step
         self.model_dir = model_dir
-        self._evaluation_of = functools.lru_cache(built.evaluation.of_split)
-        self._evaluation = built.evaluation
-        self._logits = Logits(built.experiment)
+        self._evaluation_of = functools.lru_cache(objects.evaluation.of_split)
+        self._evaluation = objects.evaluation
+        self._logits = Logits(objects.experiment)
         self._decoding_with = functools.lru_cache(_SETTINGS_KEPT)(self._changed_decoding)
         self._classification_with = functools.lru_cache(self._changed_classification)
 
@@ -79,12 +83,10 @@ class Run:
 
     @property
     def model(self) -> Model:
-        """The model, a module of named variables."""
         return self.experiment.model
 
     @property
     def mesh(self) -> mtf.Mesh:
-        """The devices and the layout."""
         return self.experiment.mesh
 
     def variables(self) -> dict[str, np.ndarray]:
@@ -171,8 +173,7 @@ class Run:
         listed, chosen = list_of(images, "images", '"photo.png"'), numbers_of({"top_k": top_k})
         with self._in_use():
             classification = self._classification_with(**chosen)
-            data = require(self.experiment.data, ImageData, "classify", "use decode")
-            return classification(_pixels(image, data) for image in listed)
+            return classification(_pixels(image, classification.data) for image in listed)
 
     def evaluate(self, split: str | None = None) -> dict[str, float]:
         """Returns the metrics over a split, by default the configuration's; nothing is written."""
@@ -206,9 +207,9 @@ def load(model_dir: str | None, settings: Settings, checkpoint: int | str | None
     """See `mtfrun.load`."""
     with one_line_errors():
         run = None if model_dir is None else find_trained_run(model_dir)
-        built = build_run(run, settings)
-        step = restore_model(built, run, checkpoint)
-    return Run(Built(built.experiment, built.evaluation), step, None if run is None else run.path)
+        objects = build_run(run, settings)
+        step = restore_model(objects, run, checkpoint)
+    return Run(objects, step, None if run is None else run.path)
 
 
 def train(model_dir: str, settings: Settings, choices: TrainChoices) -> Run:
@@ -222,8 +223,8 @@ def train(model_dir: str, settings: Settings, choices: TrainChoices) -> Run:
         # Training has held it back until a checkpoint was saved.
         signal.raise_signal(result.signal)
     with one_line_errors():
-        step = restore_model(RunObjects(*preparation.built, preparation.configuration), run, None)
-    return Run(preparation.built, step, run.path)
+        step = restore_model(preparation.objects, run, None)
+    return Run(preparation.objects, step, run.path)
 
 
 def _pixels(image: np.ndarray | str | os.PathLike[str], data: ImageData) -> np.ndarray:

@@ -22,13 +22,12 @@ from mtfrun.configuration.run_files import CONFIG, RECORD
 from mtfrun.data import Data
 from mtfrun.display import progress
 from mtfrun.experiment import Experiment, Training
-from mtfrun.experiment.runs.build import Built, build
-from mtfrun.experiment.runs.opening import Configuration, explain_incompatible
+from mtfrun.experiment.runs.opening import Configuration, RunObjects, build, explain_incompatible
 from mtfrun.experiment.runs.settings import Settings
 from mtfrun.experiment.saved_configuration import TrainingHyperparameters
 from mtfrun.mtf.devices import unused_gpu
-from mtfrun.rundir import RunDirectory, Setup, atomic_write
-from mtfrun.rundir.records.copied_files import keep_origin, write_run_files
+from mtfrun.rundir import RunDirectory, atomic_write
+from mtfrun.rundir.copied_files import keep_origin, write_run_files
 from mtfrun.rundir.run_directory import CHECKPOINTS
 from mtfrun.rundir.tensorboard.hparams import Metric, record_hparams
 from mtfrun.rundir.tensorboard.metric_tags import tag_of
@@ -56,15 +55,14 @@ class Preparation(NamedTuple):
     """A training that has not begun.
 
     `texts` are "config" and "operative_config", which the run directory records;
-    `training_hyperparameters` change the results of the training; `configuration` explains
-    incompatible checkpoints; `hparams` distinguish runs, see `hyperparameters`.
+    `training_hyperparameters` change the results of the training; `hparams` distinguish runs, see
+    `hyperparameters`.
     """
 
-    built: Built
+    objects: RunObjects
     training: Training
     texts: Mapping[str, str]
     training_hyperparameters: TrainingHyperparameters
-    configuration: Configuration
     hparams: Hyperparameters
 
 
@@ -76,30 +74,30 @@ def prepare(settings: Settings, *, planned: bool = False) -> Preparation:
             mtf.planned_meshes() if planned else contextlib.nullcontext(),
             progress.waiting("building the model and its data"),
         ):
-            built = build()
-            training = config.build(Training, *built)
+            experiment, evaluation = build()
+            training = config.build(Training, experiment, evaluation)
         check_taken(bindings, config.operative_config_text())
         with progress.waiting("reading the first batch to evaluate"):
-            built.evaluation.check_split()
+            evaluation.check_split()
         texts = {
             "operative_config": config.operative_config_text(),
             "config": config.config_text(settings.allowed_imports),
         }
         # Data of a user's class that has no fingerprint.
-        with_data = type(built.experiment.data).fingerprint is Data.fingerprint
+        with_data = type(experiment.data).fingerprint is Data.fingerprint
         in_training = training_hyperparameters(with_data=with_data)
-        configuration = Configuration(texts["config"], bindings)
         hparams = hyperparameters(bindings, settings.files)
-    return Preparation(built, training, texts, in_training, configuration, hparams)
+    objects = RunObjects(experiment, evaluation, Configuration(texts["config"], bindings))
+    return Preparation(objects, training, texts, in_training, hparams)
 
 
 def run_training(
     prepared: Preparation, run: RunDirectory, command: Sequence[str], choices: TrainChoices
 ) -> TrainResult:
     """Trains in a run directory, which is locked and records the configuration and the command."""
-    training = prepared.training
+    training, experiment = prepared.training, prepared.objects.experiment
     gpu = unused_gpu()
-    misspelt = prepared.built.experiment.mesh.misspelt_rules()
+    misspelt = experiment.mesh.misspelt_rules()
     for warning in [*misspelt, *([gpu] if gpu else [])]:
         progress.note(progress.warning(warning))
     texts = {**prepared.texts, "command": command_text(command)}
@@ -112,7 +110,6 @@ def run_training(
 
             def begin() -> None:
                 finished_steps = lambda: training.state.finished_steps  # noqa: E731
-                experiment = prepared.built.experiment
                 setup = describe_setup(experiment, prepared.texts["config"])
                 operative_config = prepared.texts["operative_config"]
                 stack.enter_context(
@@ -135,7 +132,7 @@ def run_training(
             yield
 
     with contextlib.ExitStack() as stack:
-        stack.enter_context(explain_incompatible(prepared.configuration))
+        stack.enter_context(explain_incompatible(prepared.objects.configuration))
 
         def lock() -> None:
             run.prepare()
@@ -158,7 +155,7 @@ def run_training(
 
 def _metrics(prepared: Preparation) -> list[Metric]:
     """The model's metrics in evaluation and training: columns of a table of runs."""
-    shapes = prepared.built.experiment.model.metric_shapes
+    shapes = prepared.objects.experiment.model.metric_shapes
     names = [name for name, shape in shapes.items() if not shape and "/" not in name]
     return [Metric(tag_of(name), group, name) for group in ("eval", "train") for name in names]
 
@@ -191,7 +188,7 @@ class _Restarted:
 def record_training(
     run: RunDirectory,
     data: Data,
-    setup: Setup,
+    setup: Mapping[str, object],
     operative_config: str,
     command: Sequence[str],
     finished_steps: Callable[[], int],
@@ -207,7 +204,7 @@ def record_training(
     former = {path: path.read_bytes() for path in files if path.is_file()}
     first_step = run.checkpoints().latest() or 0
     write_run_files(directory, data.vocabulary_files(), data.source_summary())
-    run.write_config(setup.configuration)
+    run.write_config(str(setup["configuration"]))
     run.write_operative_config(operative_config)
     record = run.record_command(command, setup)
     try:
@@ -220,16 +217,16 @@ def record_training(
         raise
 
 
-def describe_setup(experiment: Experiment, configuration: str) -> Setup:
+def describe_setup(experiment: Experiment, configuration: str) -> dict[str, object]:
     """Returns what a command about an experiment runs with, for its record."""
     mesh = experiment.mesh
-    return Setup(
-        configuration,
-        experiment.seed,
-        mesh=mesh.shape.to_string,
-        layout=mesh.layout.to_string,
-        devices=mesh.describe_devices(),
-    )
+    return {
+        "configuration": configuration,
+        "seed": experiment.seed,
+        "mesh": mesh.shape.to_string,
+        "layout": mesh.layout.to_string,
+        "devices": mesh.describe_devices(),
+    }
 
 
 def command_text(command: Sequence[str]) -> str:

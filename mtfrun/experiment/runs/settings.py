@@ -18,8 +18,11 @@ from mtfrun.configuration.hyperparameters import values_of
 from mtfrun.configuration.run_files import RunFiles
 from mtfrun.configuration.statements import Binding
 from mtfrun.data import ImageData
-from mtfrun.experiment.runs.build import ROOTS
+from mtfrun.experiment import Evaluation, Experiment, Training
 from mtfrun.rundir.checkpoints.init_checkpoint import InitCheckpoint
+
+ROOTS = (Experiment, Evaluation, Training)
+"""The classes that the program itself calls; a gin file's other objects are their arguments."""
 
 # What a gin reference or macro begins with.
 _REFERENCE_SIGNS = ("@", "%")

@@ -1,10 +1,14 @@
+"""Reads the values of checkpoints: into variables, or one by one without a model."""
+
 from __future__ import annotations
 
 import pathlib
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from google.protobuf.message import DecodeError
 
 from mtfrun.rundir.checkpoints.manifest import Manifest, tensor_key
 from mtfrun.rundir.checkpoints.tensor_index import check_index
@@ -12,6 +16,21 @@ from mtfrun.rundir.errors import RunDirError, reason
 
 # TensorFlow's reader raises different errors for different damage.
 _READER_ERRORS = (tf.errors.OpError, ValueError, RuntimeError, LookupError, OSError)
+# TensorFlow's errors for a forged object graph.
+_DAMAGE = (ValueError, TypeError, LookupError, AttributeError, RuntimeError, DecodeError)
+
+
+def read_variables(prefix: str, what: str, variables: Mapping[str, Any]) -> None:
+    check_index(prefix)
+    try:
+        status = tf.train.Checkpoint(variables=dict(variables)).read(prefix)
+        status.assert_existing_objects_matched()
+        # Other values of the checkpoint are ignored on purpose: no warning about them at exit.
+        status.expect_partial()
+    except (tf.errors.OpError, AssertionError, OSError, *_DAMAGE) as error:
+        raise RunDirError(
+            f"cannot restore {what}: {reason(error)}; use the configuration it was saved with"
+        ) from error
 
 
 class StoredTensors:
@@ -42,11 +61,11 @@ class StoredTensors:
         return max(int(value.item()), 0)
 
 
-class CheckpointValues:
+class CheckpointValues(StoredTensors):
     """The variables by path, such as "model/embedding/table", read without building the model."""
 
     def __init__(self, directory: pathlib.Path, manifest: Manifest) -> None:
-        self._tensors = StoredTensors(str(directory / manifest.prefix))
+        super().__init__(str(directory / manifest.prefix))
 
     def __getitem__(self, path: str) -> np.ndarray:
-        return self._tensors[tensor_key(path)]
+        return super().__getitem__(tensor_key(path))

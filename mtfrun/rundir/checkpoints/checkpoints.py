@@ -4,25 +4,26 @@ import functools
 import os
 import pathlib
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any
 
-from mtfrun.rundir.checkpoints.best import Best, read_best, write_best
-from mtfrun.rundir.checkpoints.compatibility import check_compatible
-from mtfrun.rundir.checkpoints.manifest import TRAIN_STEPS, Manifest, describe
-from mtfrun.rundir.checkpoints.partial_files import clean, list_steps
+from mtfrun.checks import COUNT, check_range
+from mtfrun.differences import changes, list_changes
+from mtfrun.rundir.checkpoints.checkpoint_values import read_variables
+from mtfrun.rundir.checkpoints.manifest import TRAIN_STEPS, Manifest, VariableSpec, describe
+from mtfrun.rundir.checkpoints.partial_files import clean
 from mtfrun.rundir.checkpoints.reader import CheckpointReader
-from mtfrun.rundir.checkpoints.retention import Retention
+from mtfrun.rundir.checkpoints.retention import Best, delete_old, read_best, write_best
 from mtfrun.rundir.checkpoints.save import Save
-from mtfrun.rundir.checkpoints.snapshot import read_variables
-from mtfrun.rundir.errors import RunDirError
-
-T = TypeVar("T")
+from mtfrun.rundir.errors import IncompatibleError, RunDirError
 
 BEST, LATEST = "best", "latest"
 """Names of checkpoints besides their steps."""
 
+# The parts of a checkpoint, by the start of a path, in the order in which they are explained.
+_PARTS = ("model", "optimizer", "averages")
 
-class Checkpoints:
+
+class Checkpoints(CheckpointReader):
     """The checkpoints of one run: `ckpt-300.*` by step.
 
     Tensors are written by `tf.train.Checkpoint`, so a checkpoint saved from one mesh restores bit
@@ -39,18 +40,9 @@ class Checkpoints:
     """
 
     def __init__(self, directory: str | os.PathLike[str], *, max_to_keep: int | None = 5) -> None:
-        self._directory = pathlib.Path(directory)
-        self._retention = Retention(max_to_keep)
-        self._reader = CheckpointReader(self._directory)
-
-    def steps(self) -> list[int]:
-        return list_steps(self._directory)
-
-    def latest(self) -> int | None:
-        return max(self.steps(), default=None)
-
-    def identity(self, step: int) -> tuple[int, int] | None:
-        return self._reader.identity(step)
+        super().__init__(pathlib.Path(directory))
+        check_range("max_to_keep", max_to_keep, COUNT, optional=True)
+        self._max_to_keep = max_to_keep
 
     def is_of_last_step(self, step: int) -> bool:
         manifest = self.manifest(step)
@@ -138,24 +130,43 @@ class Checkpoints:
 
         return self.read(step, read)
 
-    def manifest(self, step: int | None) -> Manifest | None:
-        """The newest manifest for None, without reading the data; None also if it is damaged."""
-        chosen = self.latest() if step is None else step
-        return None if chosen is None else self._reader.manifest(chosen)
-
-    def read(self, step: int | None, reader: Callable[[Manifest], T]) -> T:
-        return self._reader.read(step, reader)
-
-    def verify(self, step: int) -> Manifest:
-        return self.read(step, lambda manifest: manifest)
-
     def clean(self) -> list[str]:
         return clean(self._directory)
 
     def delete_old(self, step: int) -> None:
         """Deletes what the save of a step would have deleted, had it not been killed before."""
-        self._retention.delete_old(self._directory, step)
+        delete_old(self._directory, step, self._max_to_keep)
 
-    def require(self) -> None:
-        """Raises RunDirError unless there is a checkpoint; only names are read."""
-        self._reader.require()
+
+def check_compatible(
+    name: str,
+    saved: Mapping[str, VariableSpec],
+    wanted: Mapping[str, VariableSpec],
+    *,
+    subset: bool,
+) -> None:
+    """Slots of the optimizer are not named if variables of the model differ."""
+    paths = sorted(wanted) + ([] if subset else sorted(saved.keys() - wanted.keys()))
+    old, new = (
+        {path: str(specs[path]) if path in specs else None for path in paths}
+        for specs in (saved, wanted)
+    )
+    differing = changes(old, new)
+    if not differing:
+        return
+    starts = {change.name.partition("/")[0] for change in differing}
+    parts = [part for part in _PARTS if part in starts]
+    if parts[:1] == ["optimizer"] and not any(path.startswith("optimizer/") for path in saved):
+        raise IncompatibleError(
+            name,
+            "it has weights without an optimizer",
+            parts,
+            f"train in another --model_dir, with --gin.INIT_CHECKPOINT=\"'{name}'\"",
+        )
+    of_part = [x for x in differing if not parts or x.name.startswith(f"{parts[0]}/")]
+    raise IncompatibleError(
+        name,
+        f"(checkpoint -> model) {list_changes(of_part)}",
+        parts,
+        "use the configuration that it was saved with (config.gin), or another --model_dir",
+    )

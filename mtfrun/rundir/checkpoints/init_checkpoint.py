@@ -13,20 +13,21 @@ from google.protobuf import text_format
 from tensorflow.python.training.checkpoint_state_pb2 import CheckpointState
 
 from mtfrun import mtf
-from mtfrun.errors import nearest
+from mtfrun.errors import list_some, nearest
 from mtfrun.rundir.checkpoints.checkpoint_values import StoredTensors
 from mtfrun.rundir.checkpoints.checkpoints import Checkpoints
-from mtfrun.rundir.checkpoints.compatibility import IncompatibleError
 from mtfrun.rundir.checkpoints.manifest import PREFIX
-from mtfrun.rundir.checkpoints.mesh_tensorflow_names import (
+from mtfrun.rundir.checkpoints.partial_files import list_steps, lost_manifests
+from mtfrun.rundir.checkpoints.variable_names import (
+    Names,
     Source,
     is_bookkeeping,
     is_step,
+    read_names,
+    sources_in_names,
     sources_of,
 )
-from mtfrun.rundir.checkpoints.partial_files import list_steps, lost_manifests
-from mtfrun.rundir.checkpoints.variable_names import Names, read_names, sources_in_names
-from mtfrun.rundir.errors import RunDirError, reason
+from mtfrun.rundir.errors import IncompatibleError, RunDirError, reason
 from mtfrun.rundir.run_directory import CHECKPOINTS
 from mtfrun.untrusted import is_directory, open_regular
 
@@ -48,14 +49,17 @@ class InitReport:
     unused: Sequence[str]
 
     def problems(self) -> str:
-        wrong = [f"{path} ({why})" for path, why in self.misshaped.items()]
         nearest_names = {path: nearest(path, self.unused) for path in self.missing[:_NAMED]}
         missing = [
             f"{path} (nearest: {name})" if (name := nearest_names.get(path)) else path
             for path in self.missing
         ]
-        parts = [_list("lacks", missing), _list("has other sizes for", wrong)]
-        return "; ".join(part for part in [*parts, _list("has in addition", self.unused)] if part)
+        parts = {
+            "lacks": missing,
+            "has other sizes for": [f"{path} ({why})" for path, why in self.misshaped.items()],
+            "has in addition": self.unused,
+        }
+        return "; ".join(f"{what} {list_some(x, _NAMED)}" for what, x in parts.items() if x)
 
     def __str__(self) -> str:
         counts = f"{len(self.matched)} variables from {self.path}"
@@ -283,10 +287,3 @@ def _newest_in(directory: pathlib.Path) -> pathlib.Path:
             "model.ckpt-1000, without .index"
         )
     return directory / str(state.model_checkpoint_path)
-
-
-def _list(verb: str, items: Sequence[str]) -> str:
-    if not items:
-        return ""
-    omitted = f" and {len(items) - _NAMED} more" if len(items) > _NAMED else ""
-    return f"{verb} {', '.join(items[:_NAMED])}{omitted}"

@@ -28,7 +28,6 @@ DATA_NAME = re.compile(
 )
 """Files of one save. A step saved again goes to `ckpt-300.1.*`, beside the older files."""
 
-_BLOCK_BYTES = 1 << 20
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 DIMENSIONS = "dimensions"
 """Manifest entry with the dimension names of every variable, by path."""
@@ -262,8 +261,5 @@ def _digest(content: dict[str, Any]) -> str:
 
 
 def _sha256(path: pathlib.Path) -> str:
-    digest = hashlib.sha256()
     with open_regular(path) as file:
-        while block := file.read(_BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -58,7 +58,8 @@ def files_of_save(directory: pathlib.Path, prefix: str) -> list[str]:
 def lost_manifests(directory: pathlib.Path) -> dict[str, int]:
     """Returns the steps of complete data without a manifest by their prefix, such as `ckpt-300`."""
     names = list_names(directory)
-    has_manifest = {*list_steps(directory), *_unfinished_steps(names)}
+    unfinished = filter(None, map(_UNFINISHED_MANIFEST.fullmatch, names))
+    has_manifest = {*list_steps(directory), *(int(match[1]) for match in unfinished)}
     saves = {}
     for name in names:
         save, step = _save_of(name)
@@ -125,11 +126,6 @@ def clean(directory: pathlib.Path) -> list[str]:
         f" --gin.INIT_CHECKPOINT=\"'{directory}/{prefix}'\", or begin again with"
         " --restart, which keeps the old files in another directory"
     )
-
-
-def _unfinished_steps(names: list[str]) -> set[int]:
-    matches = (_UNFINISHED_MANIFEST.fullmatch(name) for name in names)
-    return {int(match[1]) for match in matches if match}
 
 
 def _is_complete(directory: pathlib.Path, save: str, names: list[str]) -> bool:

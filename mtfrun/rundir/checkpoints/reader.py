@@ -50,16 +50,26 @@ class CheckpointReader:
             return None
         return status.st_ino, status.st_mtime_ns
 
-    def manifest(self, step: int) -> Manifest | None:
-        """Without reading the data; None if it is damaged."""
+    def latest(self) -> int | None:
+        return max(self.steps(), default=None)
+
+    def manifest(self, step: int | None) -> Manifest | None:
+        """The newest manifest for None, without reading the data; None also if it is damaged."""
+        chosen = self.latest() if step is None else step
+        if chosen is None:
+            return None
         try:
-            manifest = read_manifest(self._directory, step)
+            manifest = read_manifest(self._directory, chosen)
             _check_claims(manifest)
             return manifest
         except (RunDirError, FileNotFoundError):
             return None
 
+    def verify(self, step: int) -> Manifest:
+        return self.read(step, lambda manifest: manifest)
+
     def require(self) -> None:
+        """Raises RunDirError unless there is a checkpoint; only names are read."""
         if not self.steps():
             raise RunDirError(self._no_checkpoint())
 
@@ -87,8 +97,8 @@ class CheckpointReader:
                 with processes.together("reading of a checkpoint"):
                     return reader(self._shared_manifest(chosen))
             except InputError:
-                is_same = functools.partial(self._is_same, chosen, identity)
-                if processes.by_first(is_same) or attempt == _ATTEMPTS - 1:
+                present = processes.by_first(functools.partial(self.identity, chosen))
+                if identity in (None, present) or attempt == _ATTEMPTS - 1:
                     raise
         raise AssertionError("unreachable")
 
@@ -109,9 +119,6 @@ class CheckpointReader:
         records = {name: FileRecord(*record) for name, record in parts[processes.index()].items()}
         found = processes.gather(list(damaged_files(self._directory, records)), "damages")
         return [damage for damages in found for damage in damages]
-
-    def _is_same(self, step: int, identity: list[int] | None) -> bool:
-        return identity is None or self.identity(step) == tuple(identity)
 
     def _shared_manifest(self, step: int) -> Manifest:
         try:
@@ -192,7 +199,7 @@ class CheckpointReader:
         raise RunDirError(self._no_checkpoint())
 
     def _warn_of_newer_data(self) -> None:
-        lost, newest = lost_manifests(self._directory), max(self.steps(), default=None)
+        lost, newest = lost_manifests(self._directory), self.latest()
         if newest is not None and lost and max(lost.values()) > newest:
             step = max(lost.values())
             logging.warning(

@@ -1,42 +1,80 @@
+"""Which checkpoints remain: the newest ones, the best one, and those that are marked."""
+
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
+import math
 import pathlib
 from collections.abc import Sequence
 
-from mtfrun.rundir import atomic
-from mtfrun.rundir.checkpoints import manifest as manifests
-from mtfrun.rundir.checkpoints.best import read_best
+from mtfrun.errors import InputError
+from mtfrun.rundir.atomic import atomic_write, temporary_path
+from mtfrun.rundir.checkpoints.manifest import manifest_path, read_manifest
 from mtfrun.rundir.checkpoints.partial_files import list_steps, remove_partial_files
 from mtfrun.rundir.errors import RunDirError, reason
+from mtfrun.untrusted import read_json
 
 KEPT = "kept"
 """Entry of a manifest, True where no later save may delete the checkpoint."""
 
+LOWEST, HIGHEST = "lowest", "highest"
+MODES = (LOWEST, HIGHEST)
+"""Which value of a metric is the best."""
+
+_BEST = "best.json"
+
+
+def is_better(value: float, other: float, mode: str) -> bool:
+    """NaN is never better."""
+    return value < other if mode == LOWEST else value > other
+
 
 @dataclasses.dataclass(frozen=True)
-class Retention:
-    """The newest checkpoints remain, the best one, and those whose metadata say `KEPT`."""
-
-    max_to_keep: int | None = 5
+class Best:
+    step: int
+    metric: str
+    value: float
+    mode: str = LOWEST
 
     def __post_init__(self) -> None:
-        if self.max_to_keep is not None and self.max_to_keep < 1:
-            raise RunDirError(
-                f"max_to_keep is {self.max_to_keep}: it must be at least 1, or None for all"
-            )
+        kinds = {"step": int, "metric": str, "value": float, "mode": str}
+        for name, kind in kinds.items():
+            if type(getattr(self, name)) is not kind:
+                raise InputError(f"{name} is {getattr(self, name)!r}, not {kind.__name__}")
+        if self.step < 0 or not math.isfinite(self.value) or self.mode not in MODES:
+            raise InputError("a value is out of its range")
 
-    def delete_old(self, directory: pathlib.Path, saved: int) -> None:
-        old: list[int] = []
-        if self.max_to_keep is not None:
-            steps = [step for step in list_steps(directory) if step != saved]
-            old = steps[: max(0, len(steps) + 1 - self.max_to_keep)]
-        for step in old:
-            if not is_protected(directory, step):
-                with contextlib.suppress(RunDirError):
-                    _delete(directory, step)
-        remove_partial_files(directory)
+
+def read_best(directory: pathlib.Path) -> Best | None:
+    path = directory / _BEST
+    try:
+        return Best(**read_json(path))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError) as error:
+        raise RunDirError(
+            f"{path} is damaged: {reason(error)}; name a step, or remove the file: the next better "
+            "evaluation writes another"
+        ) from error
+
+
+def write_best(directory: pathlib.Path, best: Best) -> None:
+    atomic_write(directory / _BEST, json.dumps(dataclasses.asdict(best)) + "\n")
+
+
+def delete_old(directory: pathlib.Path, saved: int, max_to_keep: int | None) -> None:
+    """Deletes what the save of a step leaves superfluous; None keeps all."""
+    old: list[int] = []
+    if max_to_keep is not None:
+        steps = [step for step in list_steps(directory) if step != saved]
+        old = steps[: max(0, len(steps) + 1 - max_to_keep)]
+    for step in old:
+        if not is_protected(directory, step):
+            with contextlib.suppress(RunDirError):
+                _delete(directory, step)
+    remove_partial_files(directory)
 
 
 def delete_checkpoints(directory: pathlib.Path, steps: Sequence[int]) -> None:
@@ -53,16 +91,16 @@ def is_protected(directory: pathlib.Path, step: int) -> bool:
         if best is not None and best.step == step:
             return True
     with contextlib.suppress(RunDirError, FileNotFoundError):
-        return manifests.read_manifest(directory, step).metadata.get(KEPT) is True
+        return read_manifest(directory, step).metadata.get(KEPT) is True
     return False
 
 
 def _delete(directory: pathlib.Path, step: int) -> None:
     # The manifest first: without it there is no checkpoint, whatever files remain. Its new name
     # says that the files may be removed, see partial_files.py.
-    path = manifests.manifest_path(directory, step)
+    path = manifest_path(directory, step)
     try:
-        path.replace(atomic.temporary_path(path))
+        path.replace(temporary_path(path))
     except OSError as error:
         raise RunDirError(
             f"cannot delete {path}: {reason(error)}; check the permissions of {directory}"

@@ -1,3 +1,5 @@
+"""Saves checkpoints: a copy of the variables, which a thread writes while training continues."""
+
 from __future__ import annotations
 
 import contextlib
@@ -6,17 +8,23 @@ import os
 import pathlib
 import queue
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import tensorflow as tf
+from tensorflow.core.protobuf import trackable_object_graph_pb2
 
-from mtfrun import processes
+from mtfrun import mtf, processes
 from mtfrun.rundir import atomic
 from mtfrun.rundir.checkpoints import manifest as manifests
-from mtfrun.rundir.checkpoints.manifest import FileRecord, Manifest
+from mtfrun.rundir.checkpoints.manifest import (
+    FileRecord,
+    Manifest,
+    VariableSpec,
+    describe,
+    tensor_key,
+)
 from mtfrun.rundir.checkpoints.partial_files import files_of_save, remove_partial_files
-from mtfrun.rundir.checkpoints.snapshot import Snapshot, merge
 from mtfrun.rundir.errors import RunDirError, reason
 
 # What processes tell each other during a save.
@@ -24,6 +32,8 @@ _PREFIX, _PARTS, _STATE = "prefix of the save", "parts of the save", "state of t
 _WRITING, _IS_WRITTEN, _FINISHED, _FAILED = "writing", "written", "finished", "failed"
 _WRITTEN, _SAVED = "variables are written", "step is saved"
 _RECORDS = "records of the parts"
+# What tf.train.Checkpoint(variables={path: variable}) calls its parts.
+_GRAPH, _ROOT, _VALUE = "_CHECKPOINTABLE_OBJECT_GRAPH", "variables", "VARIABLE_VALUE"
 
 
 _Call = Callable[[], object]
@@ -55,6 +65,57 @@ class _Threads:
 
 
 _THREADS = _Threads()
+
+
+class _Tensor(NamedTuple):
+    key: str
+    part: str
+    value: tf.Tensor
+
+
+class Snapshot:
+    """The values of variables at one moment, which training may change at once.
+
+    The constructor waits for the devices, and copies values to the memory of this process's CPU;
+    the rest may be called in a thread. `tf.train.Checkpoint.write` makes the same files. Of
+    several processes each has the parts of variables that it owns, see `mtf.owned_shards`.
+    """
+
+    def __init__(self, variables: Mapping[str, Any]) -> None:
+        self.specs = describe(variables)
+        self._tensors = [
+            _Tensor(tensor_key(path), _part(self.specs[path], shard), shard.value)
+            for path, variable in variables.items()
+            for shard in mtf.owned_shards(variable)
+        ]
+        if processes.is_first():
+            graph = tf.constant(_object_graph(variables))
+            self._tensors.append(_Tensor(_GRAPH, "", graph))
+
+    @property
+    def has_tensors(self) -> bool:
+        return bool(self._tensors)
+
+    def write(self, prefix: pathlib.Path) -> None:
+        tensors, self._tensors = self._tensors, []
+        if not tensors:
+            return
+        with tf.device(tensors[0].value.device):
+            tf.raw_ops.SaveV2(
+                prefix=str(prefix),
+                tensor_names=[tensor.key for tensor in tensors],
+                shape_and_slices=[tensor.part for tensor in tensors],
+                tensors=[tensor.value for tensor in tensors],
+            )
+
+
+def merge(parts: Sequence[pathlib.Path], prefix: pathlib.Path) -> None:
+    """Makes one checkpoint of several processes' parts, which it removes."""
+    tf.raw_ops.MergeV2Checkpoints(
+        checkpoint_prefixes=list(map(str, parts)),
+        destination_prefix=str(prefix),
+        delete_old_dirs=True,
+    )
 
 
 class Save:
@@ -164,7 +225,10 @@ class Save:
         try:
             # As long as the manifest is unfinished the data may be removed, see partial_files.py.
             target = manifests.manifest_path(directory, self.step)
-            with self._save_errors(), atomic.atomic_replace(target) as file:
+            with (
+                self._save_errors(),
+                atomic.atomic_replace(target, is_removed_on_exit=False) as file,
+            ):
                 atomic.sync_directory(directory)
                 self._write_part()
                 written = self._add_other_parts() if self._count > 1 else {}
@@ -210,11 +274,9 @@ class Save:
         return self._part(index).with_suffix(".data-00000-of-00001")
 
     def _prepare(self) -> str:
+        """Makes the directory and returns a prefix that no file has."""
         with self._save_errors():
             self._directory.mkdir(parents=True, exist_ok=True)
-        return self._free_prefix()
-
-    def _free_prefix(self) -> str:
         prefix, attempt = f"ckpt-{self.step}", 0
         while files_of_save(self._directory, prefix):
             attempt += 1
@@ -234,3 +296,30 @@ class Save:
 
 def _system_reason(error: BaseException) -> str:
     return reason(error.__cause__ if isinstance(error.__cause__, OSError) else error)
+
+
+def _part(spec: VariableSpec, shard: mtf.Shard) -> str:
+    """Returns the part that a shard is, as SaveV2 reads it; "" for all.
+
+    "4 8 0,2:4,4": the variable's sizes, then where the part begins and its size.
+    """
+    sizes = tuple(shard.value.shape.as_list())
+    if sizes == spec.shape:
+        return ""
+    places = [f"{begin},{size}" for begin, size in zip(shard.begin, sizes, strict=True)]
+    return " ".join([*map(str, spec.shape), ":".join(places)])
+
+
+def _object_graph(paths: Iterable[str]) -> bytes:
+    """Source: tensorflow/core/protobuf/trackable_object_graph.proto."""
+    graph = trackable_object_graph_pb2.TrackableObjectGraph()
+    root, variables = graph.nodes.add(), graph.nodes.add()
+    root.children.add(node_id=1, local_name=_ROOT)
+    for path in paths:
+        variables.children.add(node_id=len(graph.nodes), local_name=path)
+        node = graph.nodes.add()
+        node.attributes.add(name=_VALUE, full_name=path, checkpoint_key=tensor_key(path))
+    for node in graph.nodes:
+        node.has_checkpoint_values.value = True
+    serialized: bytes = graph.SerializeToString()
+    return serialized

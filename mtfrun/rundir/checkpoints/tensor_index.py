@@ -23,7 +23,6 @@ from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf.tensor_bundle_pb2 import BundleEntryProto, BundleHeaderProto
 
 from mtfrun.errors import RAISE_THE_LIMIT, InputError, is_shortage
-from mtfrun.rundir.checkpoints.snappy import decompress
 from mtfrun.rundir.errors import RunDirError, reason
 from mtfrun.untrusted import open_regular
 
@@ -35,6 +34,8 @@ _MOST_BYTES, _MOST_ENTRIES, _LONGEST_KEY = 1 << 26, 200_000, 4096
 _MOST_UNPACKED = 1 << 23
 # numpy has no more dimensions; checking parts compares them with each other.
 _MOST_DIMENSIONS, _MOST_PARTS, _MOST_STRINGS = 32, 10_000, 100_000
+# Kinds of a part of a block in the Snappy format, and the length from which on it follows the tag.
+_LITERAL, _SHORT_COPY, _LONGEST_IN_TAG = 0, 1, 60
 _TYPES = {
     dtype.as_datatype_enum: dtype.size
     for dtype in (
@@ -144,7 +145,62 @@ def _plain(content: bytes, place: _Handle) -> tuple[bytes, _Handle]:
     size, begin = _varint(content, place.offset)
     if size > _MOST_UNPACKED:
         raise InputError(f"it has more than {_MOST_UNPACKED >> 20} MiB, unpacked")
-    return decompress(content[begin:end], size), _Handle(0, size)
+    return _decompress(content[begin:end], size), _Handle(0, size)
+
+
+def _decompress(block: bytes, size: int) -> bytes:
+    """Decompresses a block in the Snappy format, as in T5's checkpoints, to `size` bytes.
+
+    https://github.com/google/snappy/blob/main/format_description.txt; the size stands before it.
+
+    InputError if the block is damaged, IndexError if it is truncated.
+
+    >>> _decompress(bytes([2 << 2]) + b"abc" + bytes([(6 << 2) | 2, 3, 0]), 10)
+    b'abcabcabca'
+    """
+    position = 0
+    content = bytearray()
+    while position < len(block):
+        tag = block[position]
+        kind, upper = tag & 3, tag >> 2
+        position += 1
+        if kind == _LITERAL:
+            length, position = _length(block, upper, position)
+            part = block[position : position + length]
+            position += length
+        else:
+            if kind == _SHORT_COPY:
+                length, offset = 4 + (upper & 7), (tag >> 5 << 8) | block[position]
+                position += 1
+            else:
+                width = 2 if kind == 2 else 4
+                length, offset = 1 + upper, _little(block, position, width)
+                position += width
+            if not 0 < offset <= len(content):
+                raise InputError("a compressed block is damaged")
+            start = len(content) - offset
+            part = bytes(content[start : start + length])
+            # A copy may overlap its output.
+            part = (part * (length // len(part) + 1))[:length]
+        content += part
+        if len(part) != length or len(content) > size:
+            raise InputError("a compressed block is damaged")
+    if len(content) != size:
+        raise InputError("a compressed block is damaged")
+    return bytes(content)
+
+
+def _length(block: bytes, upper: int, position: int) -> tuple[int, int]:
+    if upper < _LONGEST_IN_TAG:
+        return upper + 1, position
+    width = upper - _LONGEST_IN_TAG + 1
+    return _little(block, position, width) + 1, position + width
+
+
+def _little(block: bytes, position: int, width: int) -> int:
+    if position + width > len(block):
+        raise IndexError(position)
+    return int.from_bytes(block[position : position + width], "little")
 
 
 def _block(content: bytes, place: _Handle) -> Iterator[tuple[bytes, bytes]]:

@@ -1,14 +1,19 @@
-"""Names that a user has for a model's variables in a checkpoint: `InitCheckpoint.names`."""
+"""Names of a model's variables in the checkpoints of other programs, and of ours.
+
+`sources_of` knows the names of Mesh TensorFlow's transformer package, with which T5 was trained, of
+both generations of Tensor2Tensor's MtfTransformer, and of our checkpoints. A user gives the names
+of other checkpoints: `InitCheckpoint.names`.
+"""
 
 from __future__ import annotations
 
 import pathlib
 import re
-from collections.abc import Collection, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 from mtfrun.errors import did_you_mean
-from mtfrun.rundir.checkpoints.mesh_tensorflow_names import Source
+from mtfrun.rundir.checkpoints.manifest import tensor_key
 from mtfrun.rundir.errors import RunDirError, reason
 from mtfrun.untrusted import JsonError, read_json
 
@@ -22,10 +27,192 @@ A name may have the groups of the expression: "transformer/h_\\1/scale". In its 
 _FIELDS = {"name", "dims", "entry"}
 
 
+class Source(NamedTuple):
+    """Place of a variable's value in a checkpoint.
+
+    Attributes:
+      pattern: a regular expression that matches the full name of a variable.
+      entry: index into that variable's first dimension, as text; None for the complete value.
+      dims: names of the dimensions after indexing, with spaces, where their order may differ; None
+        where only neighbouring dimensions of ours may be merged there.
+    """
+
+    pattern: str
+    entry: str | None = None
+    dims: str | None = None
+
+
+class _Row(NamedTuple):
+    path: str
+    sources: Sequence[Source]
+
+
+# Slots of Mesh TensorFlow's optimizers: Adafactor (mean squares, whole or of rows and columns, and
+# momentum), AdamWeightDecay, Momentum. SGD has none.
+_SLOT = re.compile(r"(?:_slot_(?:v|vr|vc|m)|/adam_[mv]|_momentum_v)$")
+
+_STACK = r"(?P<stack>encoder|decoder)_stack"
+_LAYER = _STACK + r"/blocks/(?P<block>\d+)/(?P<sublayer>\w+)"
+_MTF_LAYER = r"{mtf}/block_{block:03d}/layer_{layer:03d}"
+_T2T_2018 = r"transformer/{stack}/layer_{block}"
+_T2T_HEAD = r"transformer/{stack}/\w+_{flat}"
+_NORM = r"(?:rms_norm|layer_norm)/scale"
+_LAYER_NORM = r"true_layer_norm/layer_prepostprocess/layer_norm/layer_norm_{part}"
+_GATE = r"(?:top_2|top_n|switch|switch_max|ntlb|expert_selection)_"
+
+
+def _projection(ours: str, theirs: str, entry: str) -> list[_Row]:
+    stacked = [
+        Source(_T2T_2018 + r"/{kind}/qkvo", entry, "heads d_model d_kv"),
+        Source(_T2T_HEAD + r"/\w+/qkvo", entry, "heads d_model d_kv"),
+    ]
+    return [
+        _Row(
+            rf"{_LAYER}/layer/attention/{ours}", [Source(rf"{_MTF_LAYER}/\w+/{theirs}"), *stacked]
+        ),
+        _Row(rf"{_LAYER}/layer/parameters/w{theirs}", stacked),
+    ]
+
+
+def _feed_forward(name: str, entry: str) -> _Row:
+    return _Row(
+        rf"{_LAYER}/layer/{name}/kernel",
+        [
+            Source(rf"{_MTF_LAYER}/\w+/{name}/kernel"),
+            Source(_T2T_2018 + r"/dense_relu_dense/kernel", entry, "d_model d_ff"),
+            Source(rf"{_T2T_HEAD}/dense_relu_dense/{name}/kernel"),
+        ],
+    )
+
+
+_TABLE = [
+    _Row(
+        r"embedding/table",
+        [Source(r"shared/embedding"), Source(r"(?:decoder|transformer)/(?:targets_)?embedding")],
+    ),
+    _Row(
+        r"inputs_embedding/table",
+        [Source(r"encoder/embedding"), Source(r"transformer/inputs_embedding")],
+    ),
+    _Row(r"position/table", [Source(r"(?:shared|decoder|transformer)/positional_embedding")]),
+    _Row(
+        r"softmax/kernel",
+        [
+            Source(r"(?:decoder|transformer)/logits/kernel"),
+            Source(r"transformer/softmax", None, "vocab d_model"),
+        ],
+    ),
+    _Row(
+        rf"{_STACK}/relative_bias/table",
+        [Source(r"{mtf}/block_000/layer_\d+/\w+/relative_attention_bias")],
+    ),
+    _Row(
+        rf"{_STACK}/final_norm/scale",
+        [
+            Source(r"{mtf}/(?:final_)?" + _NORM),
+            Source(r"transformer/{stack}/layer_norm_scale", "-1"),
+        ],
+    ),
+    _Row(
+        rf"{_LAYER}/norm/scale",
+        [
+            Source(rf"{_MTF_LAYER}/{_NORM}"),
+            Source(r"transformer/{stack}/layer_norm_scale", "{flat}"),
+        ],
+    ),
+    _Row(rf"{_STACK}/final_norm/(?P<part>scale|bias)", [Source(r"{mtf}/" + _LAYER_NORM)]),
+    _Row(rf"{_LAYER}/norm/(?P<part>scale|bias)", [Source(rf"{_MTF_LAYER}/{_LAYER_NORM}")]),
+    *_projection("query", "q", "0"),
+    *_projection("key", "k", "1"),
+    *_projection("value", "v", "2"),
+    *_projection("output", "o", "3"),
+    _Row(
+        rf"{_LAYER}/layer/relative_bias/table",
+        [Source(_MTF_LAYER + r"/\w+/relative_attention_bias")],
+    ),
+    _feed_forward("wi", "0"),
+    _feed_forward("wo", "1"),
+    _Row(
+        rf"{_LAYER}/layer/(?P<router>(?:outer_|inner_)?)router/kernel",
+        [Source(_MTF_LAYER + r"/\w+/(?:{gate}|{router})gating/kernel")],
+    ),
+    _Row(
+        rf"{_LAYER}/layer/experts/wi/factors/(?P<factor>\d)/kernel",
+        [Source(_MTF_LAYER + r"/\w+/(?:wi|wi_{factor})/kernel")],
+    ),
+    _Row(rf"{_LAYER}/layer/experts/wo/kernel", [Source(_MTF_LAYER + r"/\w+/wo/kernel")]),
+    _Row(
+        rf"{_LAYER}/layer/(?P<parameter>wi_0/kernel|wi_1/kernel|wi/bias|wo/bias)",
+        [Source(_MTF_LAYER + r"/\w+/{parameter}")],
+    ),
+]
+
+
+def sources_of(path: str, paths: Iterable[str]) -> list[Source]:
+    """Returns where a variable's value may be; the order of `paths` numbers a block's sublayers."""
+    # Also as `mtfrun export --format=tensorflow` writes it.
+    sources = [Source(re.escape(tensor_key(f"model/{path}"))), Source(re.escape(path))]
+    for row in _TABLE:
+        match = re.fullmatch(row.path, path)
+        if match:
+            values = _template_values(match.groupdict(), paths)
+            sources += [_fill(source, values) for source in row.sources]
+    return sources
+
+
+def slot_names(name: str, slot: str) -> list[str]:
+    if slot == "velocity":
+        return [f"{name}_momentum_v"]
+    return [f"{name}_slot_{slot}", f"{name}/adam_{slot}"]
+
+
+def is_bookkeeping(name: str) -> bool:
+    """Whether a checkpoint's variable is not a parameter: the step, a slot, an average."""
+    return bool(
+        is_step(name)
+        or _SLOT.search(name)
+        or re.search(r"^_CHECKPOINTABLE|^save_counter/", name)
+        or name.startswith(("variables/optimizer.S", "variables/averages.S"))
+    )
+
+
+def is_step(name: str) -> bool:
+    return name in ("global_step", tensor_key("step"))
+
+
+def _template_values(groups: dict[str, str], paths: Iterable[str]) -> dict[str, str | int]:
+    values: dict[str, str | int] = dict(groups)
+    stack = groups.get("stack")
+    # A language model is a stack without a name.
+    values["gate"] = _GATE
+    values["mtf"] = "encoder" if stack == "encoder" else "(?:decoder|transformer)"
+    if "block" in groups:
+        block, sublayer = int(groups["block"]), groups["sublayer"]
+        start = f"{stack}_stack/blocks/{block}/"
+        names = list(
+            dict.fromkeys(p.removeprefix(start).split("/")[0] for p in paths if p.startswith(start))
+        )
+        layer = names.index(sublayer)
+        values |= {"block": block, "layer": layer, "flat": block * len(names) + layer}
+        is_cross_attention = sublayer.startswith("encoder_decoder")
+        values["kind"] = "encdec_attention" if is_cross_attention else "self_attention"
+    return values
+
+
+def _fill(source: Source, values: dict[str, str | int]) -> Source:
+    entry = None if source.entry is None else source.entry.format(**values)
+    return source._replace(pattern=source.pattern.format(**values), entry=entry)
+
+
 def read_names(names: Names | str, what: str) -> Names:
     if isinstance(names, str):
         what = f"{what}={names}"
-        names = _of_file(pathlib.Path(names).expanduser(), what)
+        try:
+            names = read_json(pathlib.Path(names).expanduser())
+        except JsonError as error:
+            raise RunDirError(f"{what} is not JSON: {error}") from error
+        except (OSError, ValueError) as error:
+            raise RunDirError(f"{what}: cannot be read: {reason(error)}") from error
     if not isinstance(names, Mapping):
         raise RunDirError(f"{what}: names are a dictionary, our paths to the checkpoint's names")
     for key, entry in names.items():
@@ -79,15 +266,6 @@ def sources_in_names(
             keys[path] = key
             sources[path] = source._replace(pattern=re.escape(name))
     return sources
-
-
-def _of_file(path: pathlib.Path, what: str) -> Any:
-    try:
-        return read_json(path)
-    except JsonError as error:
-        raise RunDirError(f"{what} is not JSON: {error}") from error
-    except (OSError, ValueError) as error:
-        raise RunDirError(f"{what}: cannot be read: {reason(error)}") from error
 
 
 def _compile(key: str, what: str) -> re.Pattern[str]:

@@ -138,12 +138,14 @@ def _runs_beside(path: pathlib.Path) -> dict[pathlib.Path, dict[str, bytes]]:
                 continue
             for file in _files(folder):
                 with contextlib.suppress(OSError, RunDirError, DecodeError):
-                    check_events(file)
-                    starts = [
-                        _start(event.summary) for event in LegacyEventFileLoader(str(file)).Load()
-                    ]
+                    starts = (_start(event.summary) for event in _load(file))
                     beside[file] = next(filter(None, starts), {})
     return beside
+
+
+def _load(path: pathlib.Path) -> list[Any]:
+    check_events(path)
+    return list(LegacyEventFileLoader(str(path)).Load())
 
 
 def _start(summary: Any) -> dict[str, bytes]:
@@ -215,16 +217,13 @@ def _files(directory: pathlib.Path) -> list[pathlib.Path]:
 
 def _remove_description(path: pathlib.Path) -> None:
     try:
-        check_events(path)
         events = [
             event
-            for event in LegacyEventFileLoader(str(path)).Load()
+            for event in _load(path)
             if not any(value.tag == metadata.EXPERIMENT_TAG for value in event.summary.value)
         ]
         replacement = temporary_path(path)
-        with replacement.open("xb") as file:
-            for event in events:
-                RecordWriter(file).write(event.SerializeToString())
+        _write(replacement, events)
         replacement.replace(path)
     except (OSError, RunDirError, DecodeError) as error:
         _warn(path, error)
@@ -235,14 +234,17 @@ def _append(path: pathlib.Path, summaries: Sequence[Summary], *, is_new: bool = 
     if is_new:
         events.insert(0, Event(wall_time=time.time(), file_version="brain.Event:2"))
     try:
-        with path.open("ab") as file:
-            writer = RecordWriter(file)
-            for event in events:
-                writer.write(event.SerializeToString())
+        _write(path, events)
     except OSError as error:
         _warn(path, error)
         return False
     return True
+
+
+def _write(path: pathlib.Path, events: Sequence[Any]) -> None:
+    with path.open("ab") as file:
+        for event in events:
+            RecordWriter(file).write(event.SerializeToString())
 
 
 def _warn(path: pathlib.Path, error: Exception) -> None:

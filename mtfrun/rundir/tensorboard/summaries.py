@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import re
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from tensorboard.plugins.text.summary_v2 import text_pb
 from tensorboard.util import tensor_util
 
 from mtfrun import processes
-from mtfrun.rundir.atomic import atomic_replace
+from mtfrun.rundir.atomic import atomic_write
 from mtfrun.rundir.errors import RunDirError, reason
 from mtfrun.rundir.tensorboard.metric_tags import description_of
 
@@ -103,29 +104,21 @@ class Summaries:
         """Replaces files of plugins such as the projector, by their path in the directory."""
         if self._failed or not processes.is_first():
             return
-        for path, text in texts.items():
-            try:
-                with atomic_replace(self._directory / path) as file:
-                    file.write(text)
-            except RunDirError as error:
-                self._give_up(error)
-                return
+        with self._errors():
+            for path, text in texts.items():
+                atomic_write(self._directory / path, text)
 
     def flush(self) -> None:
         if self._writer is not None:
-            try:
+            with self._errors():
                 self._writer.flush()
-            except (OSError, tf.errors.OpError) as error:
-                self._give_up(error)
 
     def close(self) -> None:
         self.flush()
-        if self._writer is not None:
-            writer, self._writer = self._writer, None
-            try:
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            with self._errors():
                 writer.close()
-            except (OSError, tf.errors.OpError) as error:
-                self._give_up(error)
 
     def __enter__(self) -> Summaries:
         return self
@@ -136,14 +129,12 @@ class Summaries:
     def _write(self, step: int, summary: Summary) -> None:
         if self._failed or not processes.is_first():
             return
-        try:
+        with self._errors():
             if self._writer is None:
                 self._writer = self._open()
             self._describe(summary)
             event = Event(wall_time=time.time(), step=int(step), summary=summary)
             self._writer.write(event.SerializeToString())
-        except (OSError, tf.errors.OpError) as error:
-            self._give_up(error)
 
     def _describe(self, summary: Summary) -> None:
         """Describes the tags that are new in the file: TensorBoard shows the first description."""
@@ -181,11 +172,15 @@ class Summaries:
         seconds = max(int(time.time()), newest + 1)
         return f"events.out.tfevents.{seconds:010d}.{socket.gethostname()}.{os.getpid()}"
 
-    def _give_up(self, error: BaseException) -> None:
-        self._failed = True
-        self._writer = None
-        logging.warning(
-            "cannot write summaries in %s: %s; the run continues without them",
-            self._directory,
-            reason(error),
-        )
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, RunDirError, tf.errors.OpError) as error:
+            self._failed = True
+            self._writer = None
+            logging.warning(
+                "cannot write summaries in %s: %s; the run continues without them",
+                self._directory,
+                reason(error),
+            )

@@ -13,14 +13,14 @@ import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
-from mtfrun.rundir import RunDirectory, package_versions
-from mtfrun.rundir.errors import is_system_error, reason
-from mtfrun.rundir.records.copied_files import (
+from mtfrun.rundir import RunDirectory, run_versions
+from mtfrun.rundir.copied_files import (
     IMPORTED_CONFIG,
     ORIGIN_FOLDER,
     ORIGIN_RECORD,
     write_run_files,
 )
+from mtfrun.rundir.errors import is_system_error, reason
 from mtfrun.tools.conversion.errors import ConversionError
 from mtfrun.tools.conversion.importer import Imported
 
@@ -108,7 +108,7 @@ def _save(
 ) -> None:
     _check_values(values, variables)
     values["step"] = np.asarray(step, np.int64)
-    metadata = {"data_position": 0, "seed": 0, "versions": package_versions()}
+    metadata = {"data_position": 0, "seed": 0, "versions": run_versions()}
     run.checkpoints().save(
         step,
         {path: _variable(path, variable, values) for path, variable in variables.items()},

@@ -17,7 +17,8 @@ from mtfrun.configuration.errors import one_line
 from mtfrun.configuration.statements import Binding, name_to_override
 from mtfrun.errors import InputError
 from mtfrun.experiment import Training
-from mtfrun.experiment.runs.build import ROOTS, build
+from mtfrun.experiment.runs.opening import build
+from mtfrun.experiment.runs.settings import ROOTS
 from mtfrun.tools.launch.launcher import GinSettings, SmallerMesh
 
 # The dimensions of a batch that a mesh axis may split.

@@ -17,7 +17,8 @@ from mtfrun.display.progress import waiting
 from mtfrun.display.streams import print_lines
 from mtfrun.errors import InputError
 from mtfrun.experiment import Experiment, Training
-from mtfrun.experiment.runs.build import ROOTS, build
+from mtfrun.experiment.runs.opening import build
+from mtfrun.experiment.runs.settings import ROOTS
 from mtfrun.rundir import atomic_open
 from mtfrun.tools.planning import (
     Candidate,

@@ -8,7 +8,7 @@ import pathlib
 import sentencepiece
 
 from mtfrun.data import ByteVocabulary, IdVocabulary, LabelVocabulary, SentencePieceVocabulary
-from mtfrun.experiment.text_evaluators import markdown_table
+from mtfrun.experiment.evaluators import markdown_table
 
 
 def test_special_ids_and_bytes_have_a_text() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from mtfrun.errors import InputError
 from mtfrun.rundir import RunDirError
 from mtfrun.rundir.checkpoints.checkpoints import Checkpoints
 from tests.rundir.small_model import names, values, variables
@@ -74,7 +75,7 @@ def test_all_are_kept_without_a_limit_and_a_limit_of_none_is_an_error(
     for step in range(8):
         checkpoints.save(step, variables(step))
     assert checkpoints.steps() == list(range(8))
-    with pytest.raises(RunDirError, match="max_to_keep is 0: it must be at least 1, or None"):
+    with pytest.raises(InputError, match="max_to_keep is 0: it must be an integer of at least 1"):
         Checkpoints(tmp_path, max_to_keep=0)
 
 

@@ -13,7 +13,7 @@ from mtfrun import mtf
 from mtfrun.rundir import RunDirError
 from mtfrun.rundir.checkpoints.checkpoints import Checkpoints
 from mtfrun.rundir.checkpoints.init_checkpoint import InitCheckpoint
-from mtfrun.rundir.checkpoints.mesh_tensorflow_names import is_bookkeeping, sources_of
+from mtfrun.rundir.checkpoints.variable_names import is_bookkeeping, sources_of
 
 MESH = mtf.Mesh("data:1,model:1")
 NAMES = {

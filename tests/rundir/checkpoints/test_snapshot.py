@@ -12,7 +12,7 @@ from mtfrun import mtf
 from mtfrun.rundir.checkpoints.checkpoint_values import CheckpointValues
 from mtfrun.rundir.checkpoints.checkpoints import Checkpoints
 from mtfrun.rundir.checkpoints.init_checkpoint import InitCheckpoint
-from mtfrun.rundir.checkpoints.snapshot import Snapshot
+from mtfrun.rundir.checkpoints.save import Snapshot
 from tests.rundir.small_model import values, variables
 
 

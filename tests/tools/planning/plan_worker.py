@@ -20,7 +20,8 @@ from mtfrun import mtf, training
 from mtfrun.cli.parser import parse_flags
 from mtfrun.configuration import config
 from mtfrun.experiment import Training
-from mtfrun.experiment.runs.build import ROOTS, build
+from mtfrun.experiment.runs.opening import build
+from mtfrun.experiment.runs.settings import ROOTS
 from mtfrun.tools.planning import Plan, Resources, as_json, plan_training
 
 

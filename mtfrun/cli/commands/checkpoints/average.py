@@ -47,7 +47,7 @@ _WEIGHTS = ("model/", "averages/")
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     import tensorflow as tf
 
-    from mtfrun.rundir import RunDirectory, package_versions
+    from mtfrun.rundir import RunDirectory, run_versions
     from mtfrun.rundir.checkpoints.checkpoints import Checkpoints
     from mtfrun.rundir.checkpoints.manifest import DIMENSIONS
     from mtfrun.rundir.checkpoints.stored_checkpoints import CheckpointDirectory
@@ -63,7 +63,7 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     newest = manifests[-1]
     retained = ("seed", "mesh", "layout", "data", DIMENSIONS)  # true of the average as well
     metadata = {name: newest.metadata[name] for name in retained if name in newest.metadata}
-    metadata |= {"versions": package_versions(), "averaged": f"{directory.run}, steps {steps}"}
+    metadata |= {"versions": run_versions(), "averaged": f"{directory.run}, steps {steps}"}
     with replaced_directory(target) as temporary:
         _copy_files(directory.run, temporary)
         run = RunDirectory(temporary)
@@ -79,7 +79,7 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
 
 def _copy_files(source: pathlib.Path, target: pathlib.Path) -> None:
     from mtfrun.configuration.run_files import CONFIG, RECORD, RunFiles
-    from mtfrun.rundir.records.copied_files import copy_file, keep_origin
+    from mtfrun.rundir.copied_files import copy_file, keep_origin
 
     files = RunFiles.of(source)
     copies = files.copies.values() if files is not None else ()

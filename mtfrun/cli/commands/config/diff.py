@@ -72,7 +72,7 @@ def compare_settings(first: Sequence[Setting], second: Sequence[Setting]) -> lis
 def _settings(name: str, flags: argparse.Namespace) -> list[Setting]:
     from mtfrun.configuration import config
     from mtfrun.configuration.settings_in_use import settings_in_use
-    from mtfrun.experiment.runs.build import ROOTS
+    from mtfrun.experiment.runs.settings import ROOTS
     from mtfrun.rundir import RunDirectory
 
     settings = settings_of(flags)

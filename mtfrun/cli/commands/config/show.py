@@ -45,7 +45,7 @@ def _check(flags: argparse.Namespace) -> None:
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     from mtfrun.configuration import config
     from mtfrun.configuration.settings_in_use import settings_in_use
-    from mtfrun.experiment.runs.build import ROOTS
+    from mtfrun.experiment.runs.settings import ROOTS
     from mtfrun.rundir import RunDirectory
 
     run_config = None

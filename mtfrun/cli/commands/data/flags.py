@@ -50,7 +50,7 @@ def configure_data(flags: argparse.Namespace) -> ConfiguredData:
     from mtfrun.experiment import Evaluation, Experiment
     from mtfrun.experiment.experiment import ALL_DATA
     from mtfrun.experiment.records import require
-    from mtfrun.experiment.runs.build import ROOTS
+    from mtfrun.experiment.runs.settings import ROOTS
     from mtfrun.rundir import RunDirectory
     from mtfrun.tools.data_viewer.row_view import TRAIN
 

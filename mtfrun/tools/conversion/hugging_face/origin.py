@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from mtfrun.errors import InputError
-from mtfrun.rundir.records.copied_files import (
+from mtfrun.rundir.copied_files import (
     IMPORTED_CONFIG,
     MODEL_FILES,
     ORIGIN_FOLDER,

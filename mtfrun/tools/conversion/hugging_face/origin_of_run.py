@@ -8,10 +8,10 @@ from typing import NamedTuple
 from mtfrun import mtf
 from mtfrun.configuration import config
 from mtfrun.data import Vocabulary
-from mtfrun.experiment.runs.build import build
+from mtfrun.experiment.runs.opening import build
 from mtfrun.experiment.runs.settings import Settings
 from mtfrun.rundir import RunDirectory
-from mtfrun.rundir.records.copied_files import IMPORTED_CONFIG, ORIGIN_FOLDER
+from mtfrun.rundir.copied_files import IMPORTED_CONFIG, ORIGIN_FOLDER
 from mtfrun.tools.conversion import ConversionError, ModelDescription
 from mtfrun.tools.conversion.hugging_face import (
     Origin,
@@ -85,7 +85,7 @@ def _describe(path: pathlib.Path, settings: Settings) -> _Described:
     with config.exclusive():
         settings.parse(str(path))
         with mtf.planned_meshes():
-            experiment = build().experiment
+            experiment, _ = build()
         parameters = config.operative_parameters()
     model = experiment.model
     mtf.assign_paths(model)

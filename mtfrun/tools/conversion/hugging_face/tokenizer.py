@@ -8,7 +8,7 @@ from typing import TypeVar
 from mtfrun import data
 from mtfrun.configuration.gin_values import reference
 from mtfrun.errors import InputError
-from mtfrun.rundir.records.copied_files import TOKENIZER_FILES, TOKENIZER_FOLDER
+from mtfrun.rundir.copied_files import TOKENIZER_FILES, TOKENIZER_FOLDER
 from mtfrun.tools.conversion.errors import ConversionError
 from mtfrun.tools.conversion.gin_file import GinFile
 from mtfrun.tools.conversion.hugging_face.folder import Folder

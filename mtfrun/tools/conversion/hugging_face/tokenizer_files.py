@@ -14,7 +14,7 @@ from mtfrun.data import (
     SentencePieceVocabulary,
     Vocabulary,
 )
-from mtfrun.rundir.records.copied_files import TOKENIZER_FILES
+from mtfrun.rundir.copied_files import TOKENIZER_FILES
 from mtfrun.tools.conversion.errors import ConversionError
 from mtfrun.tools.conversion.hugging_face.export import special_ids
 from mtfrun.tools.conversion.hugging_face.folder import CONFIG, GENERATION_CONFIG

@@ -16,8 +16,7 @@ import ml_dtypes
 import numpy as np
 
 from mtfrun import mtf
-from mtfrun.experiment.runs.build import Built
-from mtfrun.experiment.runs.opening import build_run, find_trained_run, restore_model
+from mtfrun.experiment.runs.opening import RunObjects, build_run, find_trained_run, restore_model
 from mtfrun.experiment.runs.settings import Settings, literal_bindings
 from mtfrun.tools.conversion.hugging_face.folder import Folder
 from mtfrun.tools.conversion.hugging_face.safetensors_file import write_file
@@ -52,13 +51,13 @@ class Imported:
         with np.load(FOLDERS / self.name / "case.npz") as arrays:
             return dict(arrays)
 
-    def opened(self, mesh: str = ONE_DEVICE, **bindings: object) -> Built:
+    def opened(self, mesh: str = ONE_DEVICE, **bindings: object) -> RunObjects:
         """Returns the model on a mesh, with its values."""
         run = find_trained_run(str(self.run))
         settings = Settings(bindings=literal_bindings({"MESH_SHAPE": mesh, **bindings}))
         built = build_run(run, settings)
         restore_model(built, run, None)
-        return Built(built.experiment, built.evaluation)
+        return built
 
 
 def imported(name: str, directory: pathlib.Path) -> Imported:
@@ -146,7 +145,9 @@ def on_mesh(mesh: mtf.Mesh, ids: np.ndarray) -> mtf.Tensor:
     return mtf.import_tf_tensor(mesh, rows, dims)
 
 
-def logits_and_loss(built: Built, features: Mapping[str, np.ndarray]) -> tuple[np.ndarray, float]:
+def logits_and_loss(
+    built: RunObjects, features: Mapping[str, np.ndarray]
+) -> tuple[np.ndarray, float]:
     """Returns the logits of all rows and the mean loss of an evaluation."""
     model, mesh = built.experiment.model, built.experiment.mesh
 

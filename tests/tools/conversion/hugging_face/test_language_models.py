@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from mtfrun.experiment import Logits
-from mtfrun.experiment.runs.build import Built
+from mtfrun.experiment.runs.opening import RunObjects
 from mtfrun.tools.conversion.hugging_face.folder import Folder
 from mtfrun.tools.conversion.hugging_face.safetensors_file import write_file
 from tests.cli.command import mtfrun_here, succeeded
@@ -196,7 +196,7 @@ def test_other_configurations_compute_what_transformers_does(
     assert_same_folder(exported(model), folder)
 
 
-def _assert_same_results(built: Built, case: Mapping[str, np.ndarray]) -> None:
+def _assert_same_results(built: RunObjects, case: Mapping[str, np.ndarray]) -> None:
     logits = Logits(built.experiment)({"inputs": case["inputs"]})
     assert_close(logits, case["logits"], LOGITS_TOLERANCE)
     of_targets, loss = logits_and_loss(built, {"targets": case["inputs"]})

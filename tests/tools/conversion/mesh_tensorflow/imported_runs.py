@@ -12,7 +12,8 @@ import tensorflow as tf
 from mtfrun import mtf
 from mtfrun.configuration import config
 from mtfrun.experiment import Training
-from mtfrun.experiment.runs.build import ROOTS, build
+from mtfrun.experiment.runs.opening import build
+from mtfrun.experiment.runs.settings import ROOTS
 from mtfrun.layers import Metric
 from mtfrun.models import means
 from mtfrun.rundir import RunDirectory

@@ -85,19 +85,13 @@ class RunRecord:
 
     def write_status(self, status: Status) -> None:
         fields = {**dataclasses.asdict(status), "values": _as_json(status.values)}
-        try:
-            atomic_write(self._status_path, json.dumps(fields, indent=1) + "\n")
-        except RunDirError as error:
-            self._warn(error)
+        self._write(self._status_path, json.dumps(fields, indent=1) + "\n")
 
     def write_metrics(self, by_step: Mapping[int, Mapping[str, float]]) -> None:
         lines = [
             json.dumps({"step": step, **_as_json(by_step[step])}) + "\n" for step in sorted(by_step)
         ]
-        try:
-            atomic_write(self._metrics_path, "".join(lines))
-        except RunDirError as error:
-            self._warn(error)
+        self._write(self._metrics_path, "".join(lines))
 
     def status(self) -> Status | None:
         """The newest status; None without one that can be read."""
@@ -135,9 +129,12 @@ class RunRecord:
         }
         return [StepMetrics(step, metrics) for step, metrics in sorted(named.items()) if metrics]
 
-    def _warn(self, error: Exception) -> None:
-        if not self._has_warned:
-            logging.warning("cannot record the state of the run: %s", reason(error))
+    def _write(self, path: pathlib.Path, text: str) -> None:
+        try:
+            atomic_write(path, text)
+        except RunDirError as error:
+            if not self._has_warned:
+                logging.warning("cannot record the state of the run: %s", reason(error))
             self._has_warned = True
 
 

@@ -1,8 +1,12 @@
-"""Metrics: functions of all targets and all predictions, in order, to values by name."""
+"""Metrics of a task: of texts, and of the labels and numbers that `postprocess` makes of texts.
+
+They are functions of all targets and all predictions, in order, to values by name.
+"""
 
 from __future__ import annotations
 
 import collections
+import dataclasses
 import itertools
 import re
 import string
@@ -31,7 +35,7 @@ def text_metrics(targets: Sequence[str], predictions: Sequence[str]) -> dict[str
 
 def exact_match(targets: Sequence[object], predictions: Sequence[object]) -> dict[str, float]:
     """Returns "exact_match", the share of predictions that equal their target."""
-    check_paired("exact_match", targets, predictions)
+    _check_paired("exact_match", targets, predictions)
     pairs = zip(targets, predictions, strict=True)
     return {"exact_match": float(np.mean([target == prediction for target, prediction in pairs]))}
 
@@ -89,7 +93,7 @@ def squad(targets: Sequence[str | Sequence[str]], predictions: Sequence[str]) ->
     "f1" the mean of the greatest F1 of the words of prediction and answer; a question has one
     answer or several.
     """
-    check_paired("squad", targets, predictions)
+    _check_paired("squad", targets, predictions)
     exact, overlap = [], []
     for answers, prediction in zip(targets, predictions, strict=True):
         several = [answers] if isinstance(answers, str) else answers
@@ -130,8 +134,7 @@ class Rouge:
         self._scorer = rouge_scorer.RougeScorer(list(_ROUGE_KINDS))
 
     def __call__(self, targets: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
-        """Returns the metrics of predictions with one target each."""
-        check_paired("Rouge", targets, predictions)
+        _check_paired("Rouge", targets, predictions)
         scores = [
             self._scorer.score(
                 target=_one_sentence_per_line(target),
@@ -149,7 +152,82 @@ def _one_sentence_per_line(text: str) -> str:
     return text.replace(" . ", " .\n")
 
 
-def check_paired(metric: str, targets: Sequence[object], predictions: Sequence[object]) -> None:
+@dataclasses.dataclass(frozen=True)
+class BinaryF1:
+    """Computes "f1" of the class `positive`, the harmonic mean of its precision and recall."""
+
+    positive: object = 1
+
+    def __call__(
+        self, targets: Sequence[object], predictions: Sequence[object]
+    ) -> dict[str, float]:
+        """Returns the metric: 0 if the class is neither a target nor predicted."""
+        _check_paired("BinaryF1", targets, predictions)
+        return {"f1": _f1_of(self.positive, targets, predictions)}
+
+
+def mean_f1(targets: Sequence[object], predictions: Sequence[object]) -> dict[str, float]:
+    """Returns "mean_f1", the mean of the F1 of every class among the targets."""
+    _check_paired("mean_f1", targets, predictions)
+    classes = dict.fromkeys(targets)
+    return {"mean_f1": float(np.mean([_f1_of(x, targets, predictions) for x in classes]))}
+
+
+def matthews_correlation(
+    targets: Sequence[object], predictions: Sequence[object]
+) -> dict[str, float]:
+    """Returns "matthews_correlation", -1 to 1, of any number of classes; 0 if one side is constant.
+
+    Gorodkin 2004, https://doi.org/10.1016/j.compbiolchem.2004.09.006, equation 8.
+    """
+    _check_paired("matthews_correlation", targets, predictions)
+    classes = list(dict.fromkeys([*targets, *predictions]))
+    x, y = (
+        np.array([[value == label for label in classes] for value in values], np.float64)
+        for values in (targets, predictions)
+    )
+    x, y = x - x.mean(0), y - y.mean(0)
+    return {"matthews_correlation": _ratio(np.sum(x * y), np.sum(x * x) * np.sum(y * y))}
+
+
+def pearson_correlation(targets: Sequence[float], predictions: Sequence[float]) -> dict[str, float]:
+    """Returns "pearson_correlation", -1 to 1; 0 if one side is constant."""
+    _check_paired("pearson_correlation", targets, predictions)
+    return {"pearson_correlation": _correlation(np.asarray(targets), np.asarray(predictions))}
+
+
+def spearman_correlation(
+    targets: Sequence[float], predictions: Sequence[float]
+) -> dict[str, float]:
+    """Returns "spearman_correlation", -1 to 1, of ranks; equal values have equal ranks."""
+    _check_paired("spearman_correlation", targets, predictions)
+    return {"spearman_correlation": _correlation(_ranks(targets), _ranks(predictions))}
+
+
+def _f1_of(label: object, targets: Sequence[object], predictions: Sequence[object]) -> float:
+    pairs = list(zip(targets, predictions, strict=True))
+    correct = sum(target == label == prediction for target, prediction in pairs)
+    total = sum((target == label) + (prediction == label) for target, prediction in pairs)
+    return 2.0 * correct / max(total, 1)
+
+
+def _ranks(values: Sequence[float]) -> np.ndarray:
+    """Returns the mean rank of every value in ascending order, float64 [values]."""
+    _, groups, counts = np.unique(np.asarray(values), return_inverse=True, return_counts=True)
+    ranks: np.ndarray = (np.cumsum(counts) - (counts - 1) / 2.0)[groups]
+    return ranks
+
+
+def _correlation(x: np.ndarray, y: np.ndarray) -> float:
+    x, y = x - x.mean(), y - y.mean()
+    return _ratio(np.sum(x * y), np.sum(x * x) * np.sum(y * y))
+
+
+def _ratio(covariance: np.floating, product_of_variances: np.floating) -> float:
+    return float(covariance / np.sqrt(product_of_variances)) if product_of_variances else 0.0
+
+
+def _check_paired(metric: str, targets: Sequence[object], predictions: Sequence[object]) -> None:
     """Raises InputError unless there is a prediction for each of at least one target."""
     if not len(targets) == len(predictions) > 0:
         raise InputError(
@@ -162,7 +240,7 @@ def _references(
     metric: str, targets: Sequence[str | Sequence[str]], predictions: Sequence[str]
 ) -> Any:
     """Returns columns of references; None where a prediction has fewer, which sacrebleu accepts."""
-    check_paired(metric, targets, predictions)
+    _check_paired(metric, targets, predictions)
     several = [[target] if isinstance(target, str) else target for target in targets]
     for values in (list(predictions), *several):
         is_list = isinstance(values, Sequence) and len(values) > 0

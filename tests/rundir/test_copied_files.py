@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from mtfrun.rundir import RunDirError
-from mtfrun.rundir.records.copied_files import keep_origin
+from mtfrun.rundir.copied_files import keep_origin
 
 NAMES = ("import.json", "origin/config.json", "origin/imported.gin", "tokenizer/tokenizer.json")
 

@@ -7,8 +7,8 @@ import subprocess
 
 import pytest
 
-from mtfrun.rundir.records import commands as module
-from mtfrun.rundir.records.commands import describe_working_tree
+from mtfrun.rundir import commands as module
+from mtfrun.rundir.commands import describe_working_tree
 
 
 def _git(directory: pathlib.Path, *arguments: str) -> str:

@@ -1,27 +1,31 @@
-"""Evaluators of text: entropies, decodes against references, the likeliest label, samples."""
+"""Evaluators: entropies, decodes against references, the likeliest label, samples, images."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import html
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import numpy as np
 
 from mtfrun import evaluation
-from mtfrun.data import DataError, TextData, conditional_entropy
+from mtfrun.checks import INDEX, check_fields
+from mtfrun.data import DataError, ImageData, TextData, conditional_entropy
 from mtfrun.data.task import Metrics
+from mtfrun.display import pictures
 from mtfrun.errors import InputError
-from mtfrun.experiment.evaluator import (
+from mtfrun.experiment.evaluation import (
     EvaluationContext,
     EvaluationResult,
     Evaluator,
     prefix_task,
 )
-from mtfrun.experiment.records import Record, require
+from mtfrun.experiment.records import Images, Record, require
+from mtfrun.models.resnet import CONFUSION_MATRIX
 
 # Number of decodes that TensorBoard shows, and that a file of the run directory has.
 SHOWN_DECODES, SAVED_DECODES = 10, 100
@@ -53,7 +57,6 @@ class Entropies(Evaluator):
             )
 
     def __call__(self, context: EvaluationContext) -> EvaluationResult:
-        """Returns the entropies, which do not depend on the model."""
         return EvaluationResult(metrics=self._entropies)
 
     @property
@@ -86,14 +89,13 @@ class DecodedPairs(Evaluator):
     metrics: Sequence[Metrics] = (evaluation.text_metrics,)
 
     def __post_init__(self) -> None:
-        if self.num_decodes and not self._data.has_pairs:
+        if self.num_decodes and not all(data.has_pairs for data in self._parts.values()):
             raise InputError(
                 f"DecodedPairs.num_decodes={self.num_decodes} needs pairs to compare outputs with: "
                 "set it to 0 or use @data.SequenceToSequenceData() or @data.DelimitedPairsData()"
             )
 
     def __call__(self, context: EvaluationContext) -> EvaluationResult:
-        """Returns the metrics, and texts of the first decodes."""
         if not self.num_decodes:
             return EvaluationResult()
         metrics: dict[str, float] = {}
@@ -134,18 +136,9 @@ class DecodedPairs(Evaluator):
         ]
         return EvaluationResult(metrics, texts={"decodes": shown}, records=saved)
 
-    @property
-    def _data(self) -> TextData:
-        return require(self.experiment.data, TextData, self._who, "set it to 0")
-
-    @property
-    def _who(self) -> str:
-        return f"DecodedPairs.num_decodes={self.num_decodes}"
-
     @functools.cached_property
     def _parts(self) -> dict[str, TextData]:
-        parts = self._data.by_task()
-        return {name: require(x, TextData, self._who, "set it to 0") for name, x in parts.items()}
+        return _texts_by_task(self, f"num_decodes={self.num_decodes}")
 
     @functools.cached_property
     def _pairs(self) -> dict[str, list[tuple[bytes, bytes]]]:
@@ -169,12 +162,11 @@ class RankedLabels(Evaluator):
     def __post_init__(self) -> None:
         if self.num_examples and not self._parts:
             raise InputError(
-                f"{self._who} needs a task with labels: set Task.labels to all texts that a target "
-                "may be, or num_examples to 0"
+                f"RankedLabels.num_examples={self.num_examples} needs a task with labels: set "
+                "Task.labels to all texts that a target may be, or num_examples to 0"
             )
 
     def __call__(self, context: EvaluationContext) -> EvaluationResult:
-        """Returns "ranked_accuracy" of every task with labels."""
         if not self.num_examples:
             return EvaluationResult()
         metrics: dict[str, float] = {}
@@ -199,16 +191,9 @@ class RankedLabels(Evaluator):
             yield from np.argmax(scores.reshape(len(some), len(labels)), axis=1).tolist()
             context.progress(first + len(some))
 
-    @property
-    def _who(self) -> str:
-        return f"RankedLabels.num_examples={self.num_examples}"
-
     @functools.cached_property
     def _parts(self) -> dict[str, TextData]:
-        parts = {
-            name: require(data, TextData, self._who, "set it to 0")
-            for name, data in self.experiment.data.by_task().items()
-        }
+        parts = _texts_by_task(self, f"num_examples={self.num_examples}")
         return {name: data for name, data in parts.items() if data.has_pairs and data.labels}
 
     @functools.cached_property
@@ -237,7 +222,6 @@ class Samples(Evaluator):
             require(self.experiment.data, TextData, "Samples.prompts", "set it to []")
 
     def __call__(self, context: EvaluationContext) -> EvaluationResult:
-        """Returns the prompts and their outputs as text."""
         if not self.prompts or not context.is_shown:
             return EvaluationResult()
         records = self.experiment.inference.records(
@@ -251,6 +235,66 @@ class Samples(Evaluator):
         return EvaluationResult(
             texts={"samples": markdown_table(["prompt", "output"], rows)}, records=saved
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class ConfusionMatrix(Evaluator):
+    """The confusion matrix, if the model counts it."""
+
+    def __call__(self, context: EvaluationContext) -> EvaluationResult:
+        if CONFUSION_MATRIX not in context.tables or not context.is_shown:
+            return EvaluationResult()
+        names = _image_data(self).label_names
+        image = pictures.confusion_matrix(context.tables[CONFUSION_MATRIX], names)
+        return EvaluationResult(images={CONFUSION_MATRIX: image})
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelledImages(Evaluator):
+    """The first `num_images` images of a split with their predictions; 0 for none."""
+
+    num_images: int = 12
+
+    def __post_init__(self) -> None:
+        check_fields(self, INDEX, "num_images")
+        _image_data(self)
+
+    def __call__(self, context: EvaluationContext) -> EvaluationResult:
+        if not self.num_images or not context.is_shown:
+            return EvaluationResult()
+        images = Images(len(self._first), [(image, {}) for image, _ in self._first])
+        records = self.experiment.inference.records(images, context.progress)
+        names = _image_data(self).label_names
+        labelled = [
+            pictures.LabelledImage(
+                image,
+                names[label],
+                str(record.fields["label"]),
+                cast(float, record.fields["probability"]),
+            )
+            for (image, label), record in zip(self._first, records, strict=True)
+        ]
+        saved = [
+            {"index": i, "true_label": names[label], **record.fields}
+            for i, ((_, label), record) in enumerate(zip(self._first, records, strict=True))
+        ]
+        grid = pictures.image_grid(labelled)
+        return EvaluationResult(images={"predictions": grid}, records=saved)
+
+    @functools.cached_property
+    def _first(self) -> list[tuple[np.ndarray, int]]:
+        return list(itertools.islice(_image_data(self).images(self.split), self.num_images))
+
+
+def _image_data(evaluator: Evaluator) -> ImageData:
+    who = f"Evaluation.evaluators: {type(evaluator).__name__}"
+    return require(evaluator.experiment.data, ImageData, who, "leave it out")
+
+
+def _texts_by_task(evaluator: Evaluator, setting: str) -> dict[str, TextData]:
+    who = f"{type(evaluator).__name__}.{setting}"
+    parts = evaluator.experiment.data.by_task()
+    return {name: require(data, TextData, who, "set it to 0") for name, data in parts.items()}
 
 
 def _numbers(record: Record) -> dict[str, object]:

@@ -9,7 +9,7 @@ import pathlib
 import pytest
 
 from mtfrun.rundir import RunDirError, RunRecord, Status
-from mtfrun.rundir.records.run_record import best_of
+from mtfrun.rundir.run_record import best_of
 
 
 def test_a_status_is_read_as_it_was_written(tmp_path: pathlib.Path) -> None:

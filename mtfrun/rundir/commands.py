@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import datetime
 import importlib.metadata
 import json
@@ -15,7 +14,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mtfrun.rundir.atomic import atomic_write
@@ -28,24 +27,15 @@ MAX_DIFF_BYTES, _MAX_LIST_BYTES = 1 << 20, 1 << 14
 _TIMEOUT_SECS = 10.0
 
 
-@dataclasses.dataclass(frozen=True)
-class Setup:
-    configuration: str
-    seed: int
-    mesh: str
-    layout: str
-    devices: str
-
-
 def record_command(
-    directory: str | os.PathLike[str], arguments: Sequence[str], setup: Setup | None = None
+    directory: pathlib.Path, arguments: Sequence[str], setup: Mapping[str, object] | None = None
 ) -> str:
     """Writes all that is needed to reproduce a command to the next `directory/0001.json`.
 
     One JSON object: the command as a list and as it is typed in a shell, date, host, process,
-    working directory, versions, git commit and diff, and the fields of the `setup`.
+    working directory, versions, git commit and diff, and the entries of `setup`.
     """
-    path = _next_file(pathlib.Path(directory))
+    path = _next_file(directory)
     place = pathlib.Path.cwd()
     record = {
         "command": list(arguments),
@@ -55,9 +45,9 @@ def record_command(
         "process": os.getpid(),
         "directory": str(place),
         "platform": platform.platform(),
-        "versions": {"python": platform.python_version(), **package_versions()},
+        "versions": run_versions(),
         "git": describe_working_tree(place),
-        **(dataclasses.asdict(setup) if setup is not None else {}),
+        **(setup or {}),
     }
     try:
         # Bytes that are not UTF-8 become surrogates in Python, and escapes in JSON.
@@ -71,9 +61,10 @@ def record_command(
     return str(path)
 
 
-def package_versions() -> dict[str, str]:
+def run_versions() -> dict[str, str]:
+    """Returns the versions of Python and of the packages that a run's results depend on."""
     # The package was imported before its modules; to import it here would be a cycle.
-    versions = {"mtfrun": str(sys.modules["mtfrun"].__version__)}
+    versions = {"python": platform.python_version(), "mtfrun": sys.modules["mtfrun"].__version__}
     for name in _PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)

@@ -1,4 +1,4 @@
-"""Tests of mtfrun.rundir.records.commands: commands and configurations."""
+"""Tests of mtfrun.rundir.commands: commands and configurations."""
 
 from __future__ import annotations
 
@@ -13,9 +13,15 @@ from typing import Any
 import pytest
 
 import mtfrun
-from mtfrun.rundir import RunDirectory, RunDirError, Setup, package_versions
+from mtfrun.rundir import RunDirectory, RunDirError, run_versions
 
-SETUP = Setup("SEED = 7\n", seed=7, mesh="data:2", layout="batch:data", devices="mesh on CPU:0..1")
+SETUP = {
+    "configuration": "SEED = 7\n",
+    "seed": 7,
+    "mesh": "data:2",
+    "layout": "batch:data",
+    "devices": "mesh on CPU:0..1",
+}
 
 
 def _record(path: str) -> dict[str, Any]:
@@ -46,7 +52,7 @@ def test_a_record_has_what_reproduces_a_command(tmp_path: pathlib.Path) -> None:
     assert (record["layout"], record["devices"]) == ("batch:data", "mesh on CPU:0..1")
     assert record["versions"]["mtfrun"] == mtfrun.__version__
     assert record["versions"]["python"] == platform.python_version()
-    assert record["versions"]["tensorflow"] == package_versions()["tensorflow"]
+    assert record["versions"]["tensorflow"] == run_versions()["tensorflow"]
     assert record["directory"] == str(pathlib.Path.cwd()) and record["host"]
     assert before <= datetime.datetime.fromisoformat(record["date"])
 

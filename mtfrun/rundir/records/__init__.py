@@ -1,1 +1,0 @@
-"""The records of a run: commands, state, copied files."""
