@@ -96,7 +96,7 @@ class _Export:
                 "no checkpoint is the best one: set training.CheckpointOptions.best_metric"
             )
             return False
-        if self._exported_name() == self._target.name:
+        if self._link_path.is_symlink() and str(self._link_path.readlink()) == self._target.name:
             self._best = None
             return False
         if self._directory.is_symlink():  # its target would be emptied
@@ -105,10 +105,11 @@ class _Export:
         # A directory that a killed process has not linked.
         shutil.rmtree(self._target, ignore_errors=True)
         command = ["export", f"--model_dir={self._run.path}", f"--checkpoint={self._best.step}"]
+        search_path = os.pathsep.join(path for path in sys.path if path)  # of a user's modules
         self._process = start_child(
             [sys.executable, "-m", "mtfrun", *command, f"--to={self._target}", *self._flags],
             ["mtfrun", *command],
-            {"CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": _search_path()},
+            {"CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": search_path},
             stdout=subprocess.DEVNULL,
             stderr=self._errors,
         )
@@ -156,12 +157,6 @@ class _Export:
             if path != self._target:
                 shutil.rmtree(path, ignore_errors=True)
 
-    def _exported_name(self) -> str | None:
-        try:
-            return str(self._link_path.readlink())
-        except OSError:
-            return None
-
     @property
     def _link_path(self) -> pathlib.Path:
         return self._directory / "best"
@@ -170,8 +165,3 @@ class _Export:
     def _target(self) -> pathlib.Path:
         assert self._best is not None
         return self._directory / f"step-{self._best.step}"
-
-
-def _search_path() -> str:
-    """Lets a child import a user's modules."""
-    return os.pathsep.join(path for path in sys.path if path)

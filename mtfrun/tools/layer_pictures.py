@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -104,33 +104,25 @@ class LayerPictures(Evaluator):
             ("attention", recorded.self_attention),
             ("attention_to_encoder", recorded.memory_attention),
         ):
-            for stack in (True, False):  # the encoder's, the decoder's
-                paths = [path for path in weights if path.startswith(_ENCODER) == stack]
-                for path in self._choose(paths):
-                    queries = self._tokens(INPUTS if stack else TARGETS)
-                    keys = queries if tag == "attention" else self._tokens(INPUTS)
-                    name = f"{tag}/{pictures.layer_name(path)}".replace(" ", "_")
-                    heads = self._heads(weights[path], len(queries), len(keys))
-                    images[name] = pictures.attention_maps(heads, queries, keys)
+            for feature, path in self._choose_layers(weights):
+                queries = self._tokens(feature)
+                keys = queries if tag == "attention" else self._tokens(INPUTS)
+                # Of the first text, {heads, queries, keys}.
+                first = weights[path].reshape(-1, *weights[path].shape[-2:])[: self.num_heads]
+                heads = {f"head {i}": x[: len(queries), : len(keys)] for i, x in enumerate(first)}
+                name = f"{tag}/{pictures.layer_name(path)}".replace(" ", "_")
+                images[name] = pictures.attention_maps(heads, queries, keys)
         return images
-
-    def _heads(self, weights: np.ndarray, queries: int, keys: int) -> dict[str, np.ndarray]:
-        """Returns the first weights [queries, keys] of the first text, by head."""
-        first = weights.reshape(-1, *weights.shape[-2:])[: self.num_heads]
-        return {f"head {i}": x[:queries, :keys] for i, x in enumerate(first)}
 
     def _experts(self, recorded: Any) -> dict[str, np.ndarray]:
         levels: dict[tuple[str, int], dict[str, np.ndarray]] = {}
-        for stack in (True, False):
-            paths = [path for path in recorded.experts if path.startswith(_ENCODER) == stack]
-            name = INPUTS if stack else TARGETS
-            for path in self._choose(paths):
-                for level, experts in recorded.experts[path].items():
-                    shape = self.experiment.model.metric_shapes[f"{path}/{level}/load"]
-                    rows = levels.setdefault((f"{level}/{name}", shape.size), {})
-                    rows[pictures.layer_name(path)] = experts.reshape(self._arrays[name].shape)[
-                        0, : len(self._tokens(name, self.num_tokens))
-                    ]
+        for feature, path in self._choose_layers(recorded.experts):
+            count = len(self._tokens(feature, self.num_tokens))
+            for level, experts in recorded.experts[path].items():
+                shape = self.experiment.model.metric_shapes[f"{path}/{level}/load"]
+                rows = levels.setdefault((f"{level}/{feature}", shape.size), {})
+                of_tokens = experts.reshape(self._arrays[feature].shape)
+                rows[pictures.layer_name(path)] = of_tokens[0, :count]
         return {
             f"experts_of_tokens/{tag}".removesuffix("/targets"): pictures.token_experts(
                 self._tokens(tag.split("/")[1], self.num_tokens), of_layers, number
@@ -138,9 +130,12 @@ class LayerPictures(Evaluator):
             for (tag, number), of_layers in levels.items()
         }
 
-    def _choose(self, paths: Sequence[str]) -> list[str]:
-        numbers = {i % len(paths) for i in self.layers if -len(paths) <= i < len(paths)}
-        return [paths[i] for i in sorted(numbers)]
+    def _choose_layers(self, paths: Collection[str]) -> Iterator[tuple[str, str]]:
+        """Yields the feature whose tokens a layer reads, inputs in an encoder, and its path."""
+        for feature in (INPUTS, TARGETS):
+            stack = [x for x in paths if x.startswith(_ENCODER) == (feature == INPUTS)]
+            numbers = {i % len(stack) for i in self.layers if -len(stack) <= i < len(stack)}
+            yield from ((feature, stack[i]) for i in sorted(numbers))
 
     def _tokens(self, name: str, count: int | None = None) -> list[str]:
         ids = self._arrays[name][0].tolist()

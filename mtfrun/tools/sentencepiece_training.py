@@ -11,6 +11,7 @@ from typing import TypeVar
 import numpy as np
 import sentencepiece
 
+from mtfrun.checks import COUNT, SHARE_ABOVE_0, Range, check_choice, check_range
 from mtfrun.data.errors import DataError
 from mtfrun.display import progress
 
@@ -22,7 +23,7 @@ _MAX_SENTENCE_BYTES = 4096
 # processors there are.
 _NUM_THREADS = 16
 _SEED = 0
-_ALLOWED_NORMALIZATIONS = ("identity", "nmt_nfkc", "nfkc", "nmt_nfkc_cf", "nfkc_cf")
+_NORMALIZATIONS = ("identity", "nmt_nfkc", "nfkc", "nmt_nfkc_cf", "nfkc_cf")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,22 +50,10 @@ class SentencePieceTraining:
     character_coverage: float = 0.9995
 
     def __post_init__(self) -> None:
-        if self.size < 1:
-            raise DataError(f"size={self.size} must be at least 1")
-        if self.max_bytes < _MAX_SENTENCE_BYTES:
-            raise DataError(
-                f"max_bytes={self.max_bytes} must be at least {_MAX_SENTENCE_BYTES}, for that is "
-                "how long the parts are that texts are cut into"
-            )
-        if not 0 < self.character_coverage <= 1:
-            raise DataError(
-                f"character_coverage={self.character_coverage} must be above 0 and at most 1"
-            )
-        if self.normalization not in _ALLOWED_NORMALIZATIONS:
-            raise DataError(
-                f'normalization="{self.normalization}": choose one of '
-                f"{', '.join(_ALLOWED_NORMALIZATIONS)}"
-            )
+        check_range("size", self.size, COUNT)
+        check_range("max_bytes", self.max_bytes, Range(_MAX_SENTENCE_BYTES, whole=True))
+        check_range("character_coverage", self.character_coverage, SHARE_ABOVE_0)
+        check_choice("normalization", self.normalization, _NORMALIZATIONS)
 
 
 class TrainedModel:

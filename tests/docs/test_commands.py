@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.cli.command import ROOT, environment
+from tests.cli.command import ROOT, environment, mtfrun_here
 from tests.docs.test_pages import commands
 
 _PAGES = ("README.md", "docs/index.md", "docs/commands.md")
@@ -117,9 +118,7 @@ def test_the_commands_of_a_section_run_one_after_the_other(
 @pytest.mark.parametrize(
     ("command", "output"), _SHOWN.findall((ROOT / "README.md").read_text("utf-8"))
 )
-def test_an_error_in_the_readme_is_printed_by_its_command(
-    command: str, output: str, tmp_path: pathlib.Path
-) -> None:
-    process = _run(command, tmp_path)
+def test_an_error_in_the_readme_is_printed_by_its_command(command: str, output: str) -> None:
+    process = mtfrun_here(*shlex.split(command)[1:])
     assert process.returncode == 2
-    assert process.stderr.split() == output.split()
+    assert process.stderr.decode().split() == output.split()

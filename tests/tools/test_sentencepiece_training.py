@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mtfrun.data.errors import DataError
+from mtfrun.errors import InputError
 from mtfrun.tools.sentencepiece_training import (
     SentencePieceTraining,
     sample_of,
@@ -77,7 +78,7 @@ def test_no_text_is_refused(texts: list[bytes]) -> None:
     [{"size": 0}, {"max_bytes": 0}, {"character_coverage": 1.1}, {"normalization": "nfd"}],
 )
 def test_settings_out_of_range_are_refused(settings: dict[str, object]) -> None:
-    with pytest.raises(DataError, match=next(iter(settings))):
+    with pytest.raises(InputError, match=next(iter(settings))):
         SentencePieceTraining(**{"size": 300, **settings})  # type: ignore[arg-type]
 
 

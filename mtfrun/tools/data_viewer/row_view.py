@@ -64,24 +64,12 @@ class Tokens:
 
 
 @dataclasses.dataclass(frozen=True)
-class ImageView:
-    """Pixels are uint8 [rows, cols, channels]."""
-
-    name: str
-    pixels: np.ndarray
-
-
-@dataclasses.dataclass(frozen=True)
-class Value:
-    name: str
-    text: str
-
-
-@dataclasses.dataclass(frozen=True)
 class RowView:
-    tokens: Sequence[Tokens] = ()
-    images: Sequence[ImageView] = ()
-    values: Sequence[Value] = ()
+    """`images` are uint8 [rows, cols, channels] by name; other values are texts by name."""
+
+    tokens: Sequence[Tokens]
+    images: Mapping[str, np.ndarray]
+    values: Mapping[str, str]
 
 
 def row_views(
@@ -99,12 +87,12 @@ def row_views(
     return [
         RowView(
             [_tokens(name, row, vocabulary) for name, vocabulary in vocabularies.items()],
-            [ImageView(name, row[name]) for name in images],
-            [
-                _value(name, row[name], (class_names or {}).get(name))
+            {name: row[name] for name in images},
+            {
+                name: _value_text(row[name], (class_names or {}).get(name))
                 for name in others
                 if name not in images
-            ],
+            },
         )
         for row in rows
     ]
@@ -129,14 +117,14 @@ def _tokens(name: str, row: Mapping[str, np.ndarray], vocabulary: Vocabulary) ->
     )
 
 
-def _value(name: str, values: np.ndarray, class_names: Sequence[str] | None) -> Value:
+def _value_text(values: np.ndarray, class_names: Sequence[str] | None) -> str:
     if values.ndim:
         numbers = " ".join(map(str, values.ravel()[:16].tolist()))
-        return Value(name, numbers + " ..." * (values.size > 16))
+        return numbers + " ..." * (values.size > 16)
     number = int(values)
     if class_names is not None and 0 <= number < len(class_names):
-        return Value(name, f"{number} ({class_names[number]})")
-    return Value(name, str(number))
+        return f"{number} ({class_names[number]})"
+    return str(number)
 
 
 def rows_of(data: Data, split: str, count: int, seed: int) -> Iterator[RowView]:
@@ -160,8 +148,8 @@ def rows_of(data: Data, split: str, count: int, seed: int) -> Iterator[RowView]:
             for row in row_views(_without_empty_rows(batch), data.vocabularies, data.class_names)
         )
     for task, row in rows:
-        task_values = [Value("task", task)] if len(parts) > 1 else []
-        yield dataclasses.replace(row, values=[*task_values, *row.values])
+        task_values = {"task": task} if len(parts) > 1 else {}
+        yield dataclasses.replace(row, values={**task_values, **row.values})
 
 
 def _without_empty_rows(batch: Batch) -> Mapping[str, np.ndarray]:

@@ -5,14 +5,14 @@ import html
 import io
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 from PIL import Image
 
-from mtfrun.tools.data_viewer.row_view import ImageView, RowView, Tokens
+from mtfrun.tools.data_viewer.row_view import RowView, Tokens
 from mtfrun.tools.data_viewer.rows_text import (
     describe_image,
     describe_segment,
     describe_tokens,
-    describe_value,
 )
 from mtfrun.untrusted import escape
 
@@ -56,10 +56,10 @@ def rows_html(rows: Sequence[RowView], title: str, summary: Sequence[str]) -> It
         yield f"<p>{_escape(line)}</p>\n"
     for i, row in enumerate(rows):
         yield f"<h2>Row {i + 1} of {len(rows)}</h2>\n"
-        for image in row.images:
-            yield _image(image)
-        for value in row.values:
-            yield f"<p>{_escape(describe_value(value))}</p>\n"
+        for name, pixels in row.images.items():
+            yield _image(name, pixels)
+        for name, value in row.values.items():
+            yield f"<p>{_escape(f'{name}: {value}')}</p>\n"
         for tokens in row.tokens:
             yield from _feature(tokens)
     yield "</body>\n</html>\n"
@@ -90,15 +90,14 @@ def _token(part: Tokens, i: int, colour: str) -> str:
     return f'<span class="{" ".join(classes)}" title="{_escape(hint)}">{shown}</span>'
 
 
-def _image(view: ImageView) -> str:
-    pixels = view.pixels
+def _image(name: str, pixels: np.ndarray) -> str:
     image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
     png = io.BytesIO()
     image.save(png, format="PNG")
     data = base64.b64encode(png.getvalue()).decode("ascii")
     scale = max(1, _SMALLEST_SIDE // min(image.size))
     width, height = (scale * side for side in image.size)
-    text = _escape(describe_image(view))
+    text = _escape(describe_image(name, pixels))
     return (
         f'<p><img width="{width}" height="{height}" alt="{text}" title="{text}" '
         f'src="data:image/png;base64,{data}"></p>\n'

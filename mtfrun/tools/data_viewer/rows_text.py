@@ -4,7 +4,9 @@ import textwrap
 import unicodedata
 from collections.abc import Iterator, Sequence
 
-from mtfrun.tools.data_viewer.row_view import ImageView, RowView, Tokens, Value
+import numpy as np
+
+from mtfrun.tools.data_viewer.row_view import RowView, Tokens
 from mtfrun.untrusted import escape
 
 # Limits without tokens: segments shown of a feature, lines shown of a segment.
@@ -23,10 +25,10 @@ def rows_text(rows: Sequence[RowView], width: int, *, has_tokens: bool = False) 
     """
     for i, row in enumerate(rows):
         yield f"row {i + 1} of {len(rows)}"
-        for image in row.images:
-            yield from heading_lines(describe_image(image), width, _INDENT)
-        for value in row.values:
-            yield from heading_lines(describe_value(value), width, _INDENT)
+        for name, pixels in row.images.items():
+            yield from heading_lines(describe_image(name, pixels), width, _INDENT)
+        for name, value in row.values.items():
+            yield from heading_lines(f"{name}: {escape(value)}", width, _INDENT)
         for tokens in row.tokens:
             yield from heading_lines(describe_tokens(tokens), width, _INDENT)
             parts = tokens.parts()
@@ -64,15 +66,10 @@ def describe_segment(part: Tokens) -> str:
     return text
 
 
-def describe_image(image: ImageView) -> str:
+def describe_image(name: str, pixels: np.ndarray) -> str:
     """Returns "images: 8 x 8, 1 channel"."""
-    rows, columns, channels = image.pixels.shape
-    return f"{image.name}: {rows} x {columns}, {channels} channel{'s' * (channels != 1)}"
-
-
-def describe_value(value: Value) -> str:
-    """Returns "labels: 3 (cat)"."""
-    return f"{value.name}: {escape(value.text)}"
+    rows, columns, channels = pixels.shape
+    return f"{name}: {rows} x {columns}, {channels} channel{'s' * (channels != 1)}"
 
 
 def columns_of(text: str) -> int:
@@ -97,8 +94,7 @@ def _segment_lines(part: Tokens, width: int, *, has_tokens: bool) -> Iterator[st
     for line in lines if has_tokens else lines[:_MOST_LINES]:
         yield f"{indent}| {line}"
     if has_tokens:
-        for first, last in _blocks(_column_widths(part), width - len(indent) - _LABEL_WIDTH):
-            yield from (indent + line for line in _block_lines(part, first, last))
+        yield from (indent + line for line in _token_lines(part, width - len(indent)))
     elif len(lines) > _MOST_LINES:
         yield f"{indent}| ..."
 
@@ -129,27 +125,20 @@ def _differ(part: Tokens) -> bool:
     return part.weights is not None and len(set(part.weights.tolist())) > 1
 
 
-def _column_widths(part: Tokens) -> list[int]:
-    return [max(map(columns_of, _cells(part, i))) for i in range(len(part.ids))]
+def _token_lines(part: Tokens, width: int) -> Iterator[str]:
+    """Yields a line for each label, and so on below them for the tokens that are too many."""
+    block, used = [list(_LABELS)], 0
+    for i in range(len(part.ids)):
+        cells = _cells(part, i)
+        columns = max(map(columns_of, cells))
+        if len(block) > 1 and used + columns > width - _LABEL_WIDTH:
+            yield from _block_lines(block)
+            block, used = [list(_LABELS)], 0
+        block.append([cell + " " * (columns - columns_of(cell)) for cell in cells])
+        used += columns + 1
+    yield from _block_lines(block)
 
 
-def _blocks(widths: Sequence[int], width: int) -> Iterator[tuple[int, int]]:
-    first, used = 0, 0
-    for i, column in enumerate(widths):
-        if i > first and used + column > width:
-            yield first, i
-            first, used = i, 0
-        used += column + 1
-    if first < len(widths):
-        yield first, len(widths)
-
-
-def _block_lines(part: Tokens, first: int, last: int) -> Iterator[str]:
-    columns = [_cells(part, i) for i in range(first, last)]
-    widths = [max(map(columns_of, cells)) for cells in columns]
-    for label, *cells in zip(_LABELS, *columns, strict=False):
-        padded = [
-            cell + " " * (width - columns_of(cell))
-            for cell, width in zip(cells, widths, strict=True)
-        ]
-        yield (label.ljust(_LABEL_WIDTH) + " ".join(padded)).rstrip()
+def _block_lines(block: Sequence[Sequence[str]]) -> Iterator[str]:
+    for label, *cells in zip(*block, strict=False):
+        yield (label.ljust(_LABEL_WIDTH) + " ".join(cells)).rstrip()

@@ -85,8 +85,7 @@ def as_json(training: Training, plan: Plan, resources: Resources) -> dict[str, A
         ],
         "seconds": plan.collective_seconds(resources.bandwidths),
         "replicated": [
-            {"axis": x.axis, "device_bytes": x.device_bytes, "rules": dict(x.rules)}
-            for x in find_replicated(plan)
+            dataclasses.asdict(x) | {"rules": dict(x.rules)} for x in find_replicated(plan)
         ],
         "unused_rules": plan.mesh.unused_rules(),
         "variables": [

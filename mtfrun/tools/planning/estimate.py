@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 
 from mtfrun.tools.planning.profile import DeviceProfile
-from mtfrun.tools.planning.program import FORWARDING, Operation, Program
+from mtfrun.tools.planning.program import FORWARDING, Operation, Program, Value
 
 _EQUATION = re.compile(r'equation = "([a-zA-Z]*),([a-zA-Z]*)->([a-zA-Z]*)"')
 _ADJOINT = re.compile(r"adj_x = (true|false)")
@@ -76,33 +76,21 @@ def _matrix_product_flops(operation: Operation) -> int:
     return 2 * operation.results[0].type.num_elements * contracted
 
 
-def _convolution_flops(operation: Operation) -> int:
+def _convolution_flops(filters: Value, output: Value) -> int:
     """Every output is a sum over the filter and the input channels."""
-    _, filters = operation.operands
     height, width, channels, _ = filters.type.sizes
-    return 2 * operation.results[0].type.num_elements * height * width * channels
+    return 2 * output.type.num_elements * height * width * channels
 
 
-def _input_gradient_flops(operation: Operation) -> int:
-    """Operands: the sizes of the input, the filter, the gradient of the output."""
-    _, filters, gradient = operation.operands
-    height, width, channels, _ = filters.type.sizes
-    return 2 * gradient.type.num_elements * height * width * channels
-
-
-def _filter_gradient_flops(operation: Operation) -> int:
-    """Operands: the input, the sizes of the filter, the gradient of the output."""
-    height, width, channels, _ = operation.results[0].type.sizes
-    return 2 * operation.operands[2].type.num_elements * height * width * channels
-
-
+# The operands of gradients of convolutions are the input, the filter and the output's gradient; of
+# the one that is computed there are only the sizes.
 _FLOPS: dict[str, Callable[[Operation], int]] = {
     "Einsum": _einsum_flops,
     "BatchMatMulV2": _matrix_product_flops,
     "BatchMatMulV3": _matrix_product_flops,
-    "Conv2D": _convolution_flops,
-    "Conv2DBackpropInput": _input_gradient_flops,
-    "Conv2DBackpropFilter": _filter_gradient_flops,
+    "Conv2D": lambda x: _convolution_flops(x.operands[1], x.results[0]),
+    "Conv2DBackpropInput": lambda x: _convolution_flops(x.operands[1], x.operands[2]),
+    "Conv2DBackpropFilter": lambda x: _convolution_flops(x.results[0], x.operands[2]),
 }
 
 

@@ -5,7 +5,6 @@ import math
 from collections.abc import Sequence
 
 from mtfrun.display import pictures
-from mtfrun.tools.planning.collectives import group_collectives
 from mtfrun.tools.planning.plan import AVERAGES, PARAMETERS, SLOTS, Plan
 from mtfrun.tools.planning.profile import Resources
 
@@ -14,19 +13,24 @@ _SVG_WIDTH = 800  # pixels
 
 def picture_as_text(plan: Plan, resources: Resources) -> list[str]:
     """Returns lines with a cell for each device, and the bytes that it holds and sends."""
-    rows, columns, hidden = _grid(plan)
-    width = max(len(f"{plan.mesh.size - 1}"), 3) + 2
+    num_rows, size = plan.mesh.shape[0].size, plan.mesh.size
+    row_length = size // num_rows
+    rows = range(min(num_rows, pictures.MOST_DEVICES))
+    columns = range(min(row_length, pictures.MOST_DEVICES))
+    width = max(len(f"{size - 1}"), 3) + 2
     border = "+" + "+".join(["-" * width] * len(columns)) + "+"
-    lines = [f"{_title(plan)}", border]
+    lines = [_title(plan), border]
     for row in rows:
-        cells = [f"{row * _stride(plan) + column}".center(width) for column in columns]
+        cells = [f"{row * row_length + column}".center(width) for column in columns]
         lines += ["|" + "|".join(cells) + "|", border]
+    hidden = size - len(rows) * len(columns)
     lines += [f"and {hidden} more devices"] * bool(hidden)
     scale = _full_bar(plan, resources)
     for name, num_bytes in _parts(plan):
         length = math.ceil(40 * num_bytes / scale) if num_bytes else 0
         lines.append(f"{name:<12}{num_bytes:>18,}  {'#' * length}")
-    return lines + [f"{axes:<12}{sent:>18,}  sent a step" for axes, sent in _sent(plan)]
+    sent_bytes = plan.sent_bytes.items()
+    return lines + [f"{axes:<12}{sent:>18,.0f}  sent a step" for axes, sent in sent_bytes]
 
 
 def picture_as_svg(plan: Plan, resources: Resources) -> str:
@@ -37,7 +41,9 @@ def picture_as_svg(plan: Plan, resources: Resources) -> str:
         title=_title(plan),
         bars=[pictures.DeviceBar(name, num_bytes) for name, num_bytes in _parts(plan)],
         full_bar=_full_bar(plan, resources),
-        lines=[f"{sent:,} bytes sent a step over {axes}" for axes, sent in _sent(plan)],
+        lines=[
+            f"{sent:,.0f} bytes sent a step over {axes}" for axes, sent in plan.sent_bytes.items()
+        ],
         width=_SVG_WIDTH,
     )
     return pictures.as_svg(figure)
@@ -52,17 +58,6 @@ def picture_as_html(plan: Plan, resources: Resources, description: Sequence[str]
     )
 
 
-def _grid(plan: Plan) -> tuple[range, range, int]:
-    """Returns the drawn rows and columns, and the number of devices that are not drawn."""
-    rows = range(min(plan.mesh.size // _stride(plan), pictures.MOST_DEVICES))
-    columns = range(min(_stride(plan), pictures.MOST_DEVICES))
-    return rows, columns, plan.mesh.size - len(rows) * len(columns)
-
-
-def _stride(plan: Plan) -> int:
-    return plan.mesh.size // plan.mesh.shape[0].size
-
-
 def _title(plan: Plan) -> str:
     return f"{plan.mesh.shape.to_string}: {plan.peak_bytes:,} bytes on each of {plan.mesh.size}"
 
@@ -74,11 +69,3 @@ def _full_bar(plan: Plan, resources: Resources) -> int:
 def _parts(plan: Plan) -> list[tuple[str, int]]:
     kinds = [(kind, plan.device_bytes(kind)) for kind in (PARAMETERS, SLOTS, AVERAGES)]
     return [*kinds, ("step", plan.constant_bytes + plan.peak.num_bytes)]
-
-
-def _sent(plan: Plan) -> list[tuple[str, int]]:
-    sent: dict[str, int] = {}
-    for group in group_collectives(plan.collectives, plan.mesh):
-        axes = ",".join(group.axes)
-        sent[axes] = sent.get(axes, 0) + group.sent_bytes
-    return sorted(sent.items())

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
 import gc
@@ -64,20 +65,25 @@ class Plan:
     def constant_bytes(self) -> int:
         return sum(value.type.num_bytes for value in self.program.constants)
 
+    @property
+    def sent_bytes(self) -> dict[str, float]:
+        """The bytes that a device sends in a step, by axes such as "data,model"."""
+        sent: dict[str, float] = collections.defaultdict(float)
+        for item in self.collectives:
+            sent[",".join(item.axes)] += item.times * item.collective.sent_bytes
+        return dict(sorted(sent.items()))
+
     def collective_seconds(self, bandwidths: Mapping[str, float]) -> dict[str, float]:
         """Returns the least seconds of the collectives of a step, by axes.
 
         `bandwidths` are bytes a second that a device sends along each axis. A collective over
         several axes has the least; one over an axis without a bandwidth is left out.
         """
-        seconds: dict[str, float] = {}
-        for item in self.collectives:
-            if all(axis in bandwidths for axis in item.axes):
-                bandwidth = min(bandwidths[axis] for axis in item.axes)
-                sent = item.times * item.collective.sent_bytes
-                axes = ",".join(item.axes)
-                seconds[axes] = seconds.get(axes, 0.0) + sent / bandwidth
-        return dict(sorted(seconds.items()))
+        return {
+            axes: sent / min(bandwidths[axis] for axis in axes.split(","))
+            for axes, sent in self.sent_bytes.items()
+            if {*axes.split(",")} <= bandwidths.keys()
+        }
 
 
 def plan_training(training: Training, folder: str | pathlib.Path) -> Plan:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from mtfrun.checks import NOT_NEGATIVE, POSITIVE, check_fields
 from mtfrun.errors import InputError, did_you_mean
 from mtfrun.tools.planning.program import Collective
 from mtfrun.untrusted import parse_json
@@ -100,11 +101,8 @@ class Link:
     bytes_per_sec: float
 
     def __post_init__(self) -> None:
-        if not self.latency_secs >= 0 or not self.bytes_per_sec > 0:
-            raise ProfileError(
-                f"link: latency_secs={self.latency_secs} must be at least 0, "
-                f"bytes_per_sec={self.bytes_per_sec} above 0"
-            )
+        check_fields(self, NOT_NEGATIVE, "latency_secs")
+        check_fields(self, POSITIVE, "bytes_per_sec")
 
 
 @dataclasses.dataclass(frozen=True)

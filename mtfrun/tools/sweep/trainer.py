@@ -8,12 +8,13 @@ import pathlib
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TextIO
 
 from tqdm import tqdm
 
 from mtfrun.display.formats import number_text, shorten_cell
+from mtfrun.display.progress import print_line
 from mtfrun.display.streams import quiet_import
 from mtfrun.errors import InputError
 from mtfrun.processes.gpus import gpus_of_process
@@ -51,25 +52,18 @@ class _Child(NamedTuple):
 
 
 class Display:
-    def __init__(
-        self,
-        count: int,
-        stream: TextIO | None = None,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, count: int, stream: TextIO | None = None) -> None:
         self._count = count
         self._stream = stream or sys.stderr
-        self._clock = clock
         self._bars: dict[str, tqdm] = {}
         self._lines: dict[str, float] = {}  # when the last line of a run was printed
 
     def note(self, text: str) -> None:
         """Prints a line, on a terminal above the bars."""
-        tqdm.write(text, file=self._stream)
-        self._stream.flush()
+        print_line(text, self._stream)
 
     def start(self, number: int, name: str) -> None:
-        self._lines[name] = self._clock()
+        self._lines[name] = time.monotonic()
         if self._stream.isatty():
             self._bars[name] = tqdm(
                 total=1,
@@ -89,8 +83,8 @@ class Display:
         if bar is not None:
             bar.total, bar.n = status.train_steps, status.step
             bar.set_description_str(f"{shorten_cell(name, _LONGEST_NAME)}: {text}")
-        elif self._clock() - self._lines[name] >= _LINE_SECS:
-            self._lines[name] = self._clock()
+        elif time.monotonic() - self._lines[name] >= _LINE_SECS:
+            self._lines[name] = time.monotonic()
             self.note(f"{name}: {text}")
 
     def end(self, number: int, name: str, text: str) -> None:
@@ -136,10 +130,6 @@ class Trainer:
                 for child in self._slots.values():  # after an error of this program
                     child.process.terminate()
 
-    def was_stopped(self, name: str) -> bool:
-        """Returns whether a run has ended because of a signal to this process."""
-        return self.signal is not None and self.codes.get(name) == 128 + self.signal
-
     def _start(self, run: TrainedRun) -> None:
         slot = next(i for i in range(self._jobs) if i not in self._slots)
         run.directory.mkdir(parents=True, exist_ok=True)
@@ -181,7 +171,7 @@ class Trainer:
         if code == 0:
             last = summary.last(self._metric)
             return f"finished, step {summary.step}, {self._metric} {number_text(last)}"
-        if self.was_stopped(run.name):
+        if self.signal is not None and self.codes[run.name] == 128 + self.signal:
             is_saved = summary.state == "stopped"
             return f"stopped and saved at step {summary.step}" if is_saved else "stopped"
         how = f"ended with exit code {code}" if code > 0 else f"ended by signal {-code}"

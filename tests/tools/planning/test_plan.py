@@ -30,6 +30,7 @@ WIDE = [*LM, "--gin.D_MODEL=1024", "--gin.D_FF=4096"]
 PEAK_TOLERANCE = 0.10
 
 SAME = {
+    "2x2 language model of one layer": ("data:2,model:2", [*SMALL, "--gin.NUM_LAYERS=1"]),
     "2x2 language model": ("data:2,model:2", SMALL),
     "1x2 language model": ("data:1,model:2", SMALL),
     "2x1 language model": ("data:2,model:1", SMALL),
