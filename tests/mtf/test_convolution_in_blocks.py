@@ -20,7 +20,6 @@ from tests.layouts import FLOAT32_OP_TOLERANCE, assert_close
 BATCH, ROWS, COLUMNS, CHANNELS, OUT = 4, 8, 16, 4, 4
 ONE_DEVICE = ("data:1,model:1", "")
 BLOCKINGS = list(itertools.product([1, 2, 4], [1, 2, 4]))
-QUICK_BLOCKINGS = [(4, 2)]
 QUICK = [("data:2,model:2", "column_blocks:data;channels:model")]
 LAYOUTS = [
     ("data:2,model:1", "batch:data"),
@@ -164,18 +163,16 @@ def _fits(layout: str, mesh_shape: str, blocking: tuple[int, int]) -> bool:
 FITTING = [(*where, b) for where in LAYOUTS for b in BLOCKINGS if _fits(where[1], where[0], b)]
 
 
-@pytest.mark.parametrize(
-    "blocking",
-    [pytest.param(b, marks=[] if b in QUICK_BLOCKINGS else pytest.mark.slow) for b in BLOCKINGS],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("blocking", BLOCKINGS)
 def test_blocks_change_nothing_on_one_device(blocking: tuple[int, int]) -> None:
     _check(*ONE_DEVICE, blocking, CALLS)
 
 
 @pytest.mark.parametrize(
     "mesh_shape, layout, blocking",
-    # The finest blocking; the slow test takes all that fit.
-    [[f for f in FITTING if f[:2] == where][-1] for where in QUICK],
+    # The finest blocking of the mesh; the slow tests take all that fit, and all calls.
+    [(*ONE_DEVICE, (4, 2)), *([f for f in FITTING if f[:2] == where][-1] for where in QUICK)],
 )
 def test_blocks_change_nothing_under_layouts(
     mesh_shape: str, layout: str, blocking: tuple[int, int]

@@ -12,7 +12,7 @@ import pytest
 from mtfrun import mtf, optim
 from mtfrun.optim.schedules import one_minus_power
 from tests.case_tables import exported, require_a_case_of_each
-from tests.layouts import LAYOUTS, ONE_DEVICE, assert_close
+from tests.layouts import ONE_DEVICE, assert_close, meshes
 from tests.optim.public_names import is_schedule
 
 STEPS = (0, 1, 5, 10, 11, 50, 99, 100, 150)
@@ -100,7 +100,7 @@ def test_a_schedule_is_the_same_in_python_and_in_a_step(name: str) -> None:
         assert_close(mtf.to_numpy(rate), _number(schedule(step)))
 
 
-@pytest.mark.parametrize("mesh_shape", LAYOUTS)
+@pytest.mark.parametrize("mesh_shape", [ONE_DEVICE, *meshes()])
 def test_a_schedule_gives_a_scalar_under_every_layout(mesh_shape: str) -> None:
     mesh = mtf.Mesh(mesh_shape)
     schedule = CASES["product"].schedule()
