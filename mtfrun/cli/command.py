@@ -1,34 +1,301 @@
+"""What a command is, and the flags that several commands have."""
+
 from __future__ import annotations
 
 import argparse
+import os
+import re
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from mtfrun.configuration.arguments import range_of
+from mtfrun.errors import InputError
+
+if TYPE_CHECKING:
+    from mtfrun.experiment.runs.settings import Settings
 
 
 class Command(NamedTuple):
     """A command: its name (one word, or two such as "data show"), its help text, and what it does.
 
-    The list of commands shows the first line of `description`. `check` raises InputError for flags
-    that cannot be used. `run` gets the flags, and the words as typed, the program first; it returns
-    the exit code and imports what it needs, since many modules import TensorFlow. The help shows
-    the flags of gin only if `is_configured`, --model_dir only if `is_of_run`. With `takes_words`,
-    words that are not flags become `flags.words`.
+    The list of commands shows the first line of `description`. `run` gets the flags, and the words
+    as typed, the program first; it returns the exit code and imports what it needs, since many
+    modules import TensorFlow. `check` raises InputError for flags that cannot be used. The help
+    shows the flags of gin only if the `subject` is a configuration, --model_dir also if it is a
+    run. With `takes_words`, words that are not flags become `flags.words`.
     """
 
     name: str
     description: str
-    add_flags: Callable[[argparse.ArgumentParser], None]
-    check: Callable[[argparse.Namespace], None]
     run: Callable[[argparse.Namespace, Sequence[str]], int]
+    add_flags: Callable[[argparse.ArgumentParser], None] = lambda _: None
+    check: Callable[[argparse.Namespace], None] = lambda _: None
     imports_tensorflow: bool = True
-    is_configured: bool = True
-    is_of_run: bool = True
+    subject: Literal["configuration", "run", "nothing"] = "configuration"
     takes_words: bool = False
 
 
-def no_flags(_: argparse.ArgumentParser) -> None:
-    pass
+GIN_HELP = """\
+configuration:
+  gin files are searched in the working directory, in --gin_search_paths, then among the files of
+  the package (runs/quickstart.gin, models/lm_small.gin, layouts/2x2.gin, ...). Later files and
+  flags override earlier ones. Macros in capitals are meant to be overridden:
+
+    --gin.TRAIN_STEPS=100                          a macro
+    --gin.MESH_SHAPE="'data:2,model:2'"            a string needs quotes within quotes
+    --gin.FeedForward.d_ff=512                     a parameter of a class or function
+    --gin_param="Training.optimizer = @Adam()"     the same, as gin writes it
+
+  `mtfrun config list` lists the files of the package, `mtfrun config show` all settings of a run.
+  As in T5 and T5X: --gin_bindings is --gin_param, --gin_location_prefix=DIR,DIR searches gin files
+  there too, --module_import=MODULE imports a module whose classes flags may then name, and
+  --tfds_data_dir=DIR is --gin.TFDS_DATA_DIR="'DIR'". -flag and --flag=VALUE may be written too.
+"""
 
 
-def accept(_: argparse.Namespace) -> None:
-    """Accepts all flags."""
+RUN_HELP = """\
+Without --gin_file the configuration is --model_dir/config.gin, which may import mtfrun alone:
+--gin_allow_imports=my_models names other modules that you trust. Without --model_dir --gin_file
+describes the model, with the values of any checkpoint that training could start from:
+--gin.INIT_CHECKPOINT="'/models/t5/model.ckpt-1000'"."""
+
+
+def add_shared_flags(parser: argparse.ArgumentParser, subject: str) -> None:
+    text = argparse.SUPPRESS if subject == "nothing" else "the directory of the run"
+    parser.add_argument("--model_dir", help=text, metavar="DIR")
+
+    def add(*names: str, **options: Any) -> None:
+        hidden = {} if subject == "configuration" else {"help": argparse.SUPPRESS}
+        parser.add_argument(*names, **{**options, **hidden})
+
+    add("--gin_file", action="append", default=[], help="a gin file; repeatable", metavar="FILE")
+    add(
+        *("--gin_param", "--gin_bindings"),
+        action="append",
+        default=[],
+        help="a gin binding; repeatable",
+        metavar="B",
+    )
+    add(
+        "--gin_search_paths",
+        action="append",
+        default=[],
+        help=f"directories of gin files, separated by {os.pathsep!r}; repeatable",
+        metavar="DIRS",
+    )
+    add(
+        "--gin_allow_imports",
+        action="append",
+        default=[],
+        help="modules that the configuration in a run directory may use besides mtfrun, with all "
+        "below them, separated by commas; what --gin_file names may use anything",
+        metavar="MODULES",
+    )
+    add(
+        "--skip_bad_records",
+        type=int,
+        help="the same as --gin.SKIP_BAD_RECORDS=N: how many malformed records of a split are left "
+        "out, with a warning that counts them",
+        metavar="N",
+    )
+    _add_flags_of_t5(add)
+    parser.add_argument("--debug", action="store_true", help="show tracebacks and TensorFlow's log")
+
+
+def _add_flags_of_t5(add: Callable[..., None]) -> None:
+    add(
+        "--gin_location_prefix",
+        action="append",
+        default=[],
+        help="as in T5: directories of gin files, separated by commas; repeatable",
+        metavar="DIRS",
+    )
+    add(
+        "--module_import",
+        action="append",
+        default=[],
+        help="as in T5: a module, which is imported; flags may name its classes; repeatable",
+        metavar="MODULE",
+    )
+    add(
+        *("--tfds_data_dir", "--t5_tfds_data_dir"),
+        help="as in T5X: the directory of TFDS datasets, the same as --gin.TFDS_DATA_DIR=\"'DIR'\"",
+        metavar="DIR",
+    )
+
+
+def check_shared(flags: argparse.Namespace) -> None:
+    """Splits the flags that are lists, and raises InputError for values that cannot be used."""
+    flags.gin_search_paths = [
+        *(path for paths in flags.gin_search_paths for path in paths.split(os.pathsep) if path),
+        *(path for paths in flags.gin_location_prefix for path in paths.split(",") if path),
+    ]
+    for flag in ("gin_allow_imports", "module_import"):
+        modules = [name for names in getattr(flags, flag) for name in names.split(",") if name]
+        setattr(flags, flag, modules)
+        for name in modules:
+            if not all(map(str.isidentifier, name.split("."))):
+                raise InputError(
+                    f"--{flag}={name}: not the name of a module; "
+                    f"write --{flag}=my_models,my_data.text"
+                )
+    _check_model_dir(flags.model_dir)
+
+
+def _check_model_dir(name: str | None) -> None:
+    """TensorFlow opens only paths that are UTF-8."""
+    try:
+        # pathlib's expanduser raises for the name of an unknown user.
+        os.path.abspath(os.path.expanduser(name or "")).encode()  # noqa: PTH100
+    except UnicodeEncodeError:
+        raise InputError(
+            f"--model_dir={name}: the path is not UTF-8, which TensorFlow needs: rename the "
+            "directory, or name another one"
+        ) from None
+
+
+def require_gin_files(flags: argparse.Namespace) -> None:
+    if not flags.gin_file:
+        raise InputError(f"{flags.command} needs a configuration: --gin_file=runs/quickstart.gin")
+
+
+def require_configuration(flags: argparse.Namespace) -> None:
+    if not flags.gin_file and flags.model_dir is None:
+        raise InputError(
+            f"{flags.command} needs a configuration: --gin_file=runs/quickstart.gin, or a run's: "
+            "--model_dir=/tmp/run"
+        )
+
+
+def require_model_dir(flags: argparse.Namespace) -> None:
+    if flags.model_dir is None:
+        raise InputError(f"{flags.command} needs the directory of a run: --model_dir=/tmp/run")
+
+
+def run_config(model_dir: str) -> str:
+    """Returns the path of the configuration of a run; RunDirError without one."""
+    from mtfrun.rundir import RunDirectory
+
+    run = RunDirectory(model_dir)
+    run.require()
+    run.read_config()  # for its error, which names the remedy
+    return run.config_path
+
+
+def check_names(flags: argparse.Namespace, *names: str) -> None:
+    """Raises InputError for flags that name nothing, as in --output=."""
+    for name in names:
+        if getattr(flags, name) == "":
+            raise InputError(f"--{name} needs a name")
+
+
+def check_least(flags: argparse.Namespace, least: int, *names: str) -> None:
+    for name in names:
+        value = getattr(flags, name)
+        if value is not None and not value >= least:
+            raise InputError(f"--{name}={value:g} must be at least {least}")
+
+
+def check_pattern(flags: argparse.Namespace, name: str) -> None:
+    """Raises InputError if the flag is not a regular expression."""
+    text = getattr(flags, name) or ""
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise InputError(f"--{name}={text} is not a regular expression: {error}") from None
+
+
+def check_mesh(mesh: str | None, layout: str | None) -> None:
+    for flag, text, pair, example in (
+        ("--mesh", mesh, r"[^:]+:\d+", "data:2,model:2"),
+        ("--layout", layout, r"[^:]+:[^:]+", "'batch:data;d_ff:model'"),
+    ):
+        for part in re.split(r"[;,.\s]+", (text or "").strip()):
+            if part and not re.fullmatch(pair, part):
+                raise InputError(f"{flag}={text}: not a {flag[2:]}: write {flag}={example}")
+
+
+def settings_of(flags: argparse.Namespace) -> Settings:
+    from mtfrun.experiment.runs.settings import Settings
+
+    return Settings(
+        flags.gin_file,
+        flags.bindings,
+        flags.gin_search_paths,
+        # Who names a module on the command line trusts it.
+        [*flags.gin_allow_imports, *flags.module_import],
+        flags.module_import,
+    )
+
+
+def add_output_flags(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "--output",
+        default="-",
+        help="where to write; - (default) is standard output",
+        metavar="FILE",
+    )
+    add("--checkpoint", default="latest", help="latest (default), best, or a step", metavar="C")
+
+
+def check_run(flags: argparse.Namespace, *checkpoints: str) -> None:
+    if not flags.gin_file:
+        require_model_dir(flags)
+    if flags.model_dir is None and flags.checkpoint != "latest":
+        raise InputError("--checkpoint is about a run: give its --model_dir")
+    if flags.checkpoint not in checkpoints and not flags.checkpoint.isdecimal():
+        raise InputError(
+            f"--checkpoint={flags.checkpoint} is neither a step nor {' nor '.join(checkpoints)}"
+        )
+
+
+def add_inference_flags(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--beam_size", type=int, help="beams of a beam search; 1 for none", metavar="N")
+    add(
+        "--num_outputs",
+        type=int,
+        help="outputs for each prompt: beams, up to beam_size, or samples",
+        metavar="N",
+    )
+    add("--alpha", type=float, help="exponent of a beam search's length penalty", metavar="A")
+    add("--temperature", type=float, help="0 takes the most likely token each time", metavar="T")
+    add(
+        "--top_k",
+        type=int,
+        help="sample among the K most likely tokens; of images: number of labels",
+        metavar="K",
+    )
+    add(
+        "--top_p",
+        type=float,
+        help="sample among the fewest tokens of this total probability",
+        metavar="P",
+    )
+    add(
+        "--decode_length",
+        type=int,
+        help="largest number of new tokens for a prompt; an answer to n tokens also ends at "
+        "Decoding.decode_length_multiplier (1.5) * n + decode_length_constant (10)",
+        metavar="N",
+    )
+    add("--seed", type=int, help="of the random numbers of sampling", metavar="N")
+
+
+def check_inference(flags: argparse.Namespace) -> None:
+    for name, value in inference_settings(flags).items():
+        allowed = range_of("mtfrun", name)
+        if allowed is not None and value not in allowed:
+            raise InputError(f"--{name}={value}: it must be {allowed}")
+
+
+def inference_settings(flags: argparse.Namespace) -> dict[str, Any]:
+    """Returns the flags that are settings of an `Inference`, without those left out."""
+    names = ("beam_size", "num_outputs", "alpha", "temperature", "top_k", "top_p")
+    values = {name: getattr(flags, name) for name in (*names, "decode_length", "seed")}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON")

@@ -17,6 +17,7 @@ import types
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from mtfrun.cli.command import run_config, settings_of
 from mtfrun.configuration.files import SHIPPED, find_gin_file
 from mtfrun.errors import InputError
 
@@ -62,25 +63,18 @@ def _message(
     from mtfrun.configuration import config  # noqa: PLC0415 - imports gin
 
     sys.meta_path.insert(0, _StandIns())
-    run_config = None
+    path = None
     try:
         if directory is not None:
-            from mtfrun.rundir import RunDirectory  # noqa: PLC0415 - imports TensorFlow
-
-            run = RunDirectory(directory)
-            run.require()
-            run.read_config()
-            run_config = run.config_path
-            alternatives = [[run_config]] if flags.bindings else []
+            path = run_config(directory)
+            alternatives = [[path]] if flags.bindings else []
         for files in alternatives:
             modules = config.check_statements(files, flags.bindings, flags.gin_search_paths)
             if not flags.bindings and len(files) == 1 and (SHIPPED / files[0]).is_file():
                 continue  # a test checks its types
             # Importing other modules may have side effects: they are not imported twice.
             if {name.partition(".")[0] for name in [*modules, *flags.module_import]} <= {"mtfrun"}:
-                from mtfrun.cli.shared_flags import settings_of  # noqa: PLC0415 - as above
-
-                dataclasses.replace(settings_of(flags), files=files).parse(run_config)
+                dataclasses.replace(settings_of(flags), files=files).parse(path)
     except InputError as error:
         return str(error)
     return ""

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping
 
 from mtfrun import __version__, processes
+from mtfrun.cli.command import check_least
 from mtfrun.errors import InputError
 from mtfrun.processes import private_network
 from mtfrun.processes.gpus import share_gpus
@@ -74,8 +75,7 @@ def check_processes(flags: argparse.Namespace, environment: Mapping[str, str] = 
         )
     if flags.coordinator is not None:
         _check_address(flags.coordinator)
-    if flags.devices_per_process is not None and flags.devices_per_process < 1:
-        raise InputError(f"--devices_per_process={flags.devices_per_process} must be at least 1")
+    check_least(flags, 1, "devices_per_process")
     if not 0 < flags.join_secs <= _MOST_SECS:
         raise InputError(
             f"--join_secs={flags.join_secs:g} must be more than 0 and at most {_MOST_SECS}"
@@ -173,11 +173,6 @@ def _common(flags: argparse.Namespace) -> dict[str, str]:
         if n not in _MAY_DIFFER.split()
     }
     return {"mtfrun's version": __version__, **values}
-
-
-def may_follow(error: BaseException) -> bool:
-    """TensorFlow's collectives raise errors of several classes when another process is lost."""
-    return type(error).__module__.partition(".")[0] == "tensorflow"
 
 
 def _remove_unfinished_files() -> None:

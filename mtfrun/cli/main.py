@@ -10,32 +10,28 @@ from collections.abc import Iterator, Sequence
 
 from mtfrun import __version__, processes
 from mtfrun.cli.command import Command
+from mtfrun.cli.commands.completion import complete
+from mtfrun.cli.commands.plan import program_dump
 from mtfrun.cli.early_check import configuration_error
-from mtfrun.cli.join_processes import join_processes, may_follow
-from mtfrun.cli.parser import COMMANDS, complete, parse_flags
-from mtfrun.cli.program_dump import program_dump
+from mtfrun.cli.join_processes import join_processes
+from mtfrun.cli.parser import COMMANDS, build_parsers, parse_flags
 from mtfrun.configuration.errors import one_line
 from mtfrun.configuration.files import require_gin_file
 from mtfrun.display import progress
-from mtfrun.display.progress import warnings_as_lines
 from mtfrun.display.streams import discard, named_stdout, quiet_import, unfailing, unfailing_stderr
 from mtfrun.errors import is_input_error
 from mtfrun.processes.supervisor import end_with_launcher
 
-OK, FAILED, BAD_INPUT = 0, 1, 2
+FAILED, BAD_INPUT = 1, 2
+# Seconds until an exception that Python has ignored is raised again.
+_AGAIN_SECS = 0.01
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit code.
-
-    0: success. 1: an unexpected error, with its traceback. 2: bad input. 3: a model's values are
-    infinite or not a number. 4: another process of the run has ended. 5: `verify` found unequal
-    values, or `checkpoints verify` a damaged file. 6: `plan` found too little memory. 128 + number:
-    a signal. 2 to 4 print one line on standard error.
-    """
+    """Runs one command and returns its exit code, which `mtfrun help` explains."""
     if "_ARGCOMPLETE" in os.environ:
-        complete()
-    with unfailing_stderr(), warnings_as_lines():
+        complete(*build_parsers())
+    with unfailing_stderr(), progress.warnings_as_lines():
         return _main(list(sys.argv[1:] if arguments is None else arguments))
 
 
@@ -70,10 +66,10 @@ def _report_error(error: Exception, *, debug: bool) -> int:
             progress.print_line(progress.error(line))
     else:
         code = FAILED
-        # It may end this process: an error of TensorFlow because of a process that was lost.
-        if processes.fail(
-            f"{type(error).__name__}: {one_line(error)}", may_follow=may_follow(error)
-        ):
+        # It may end this process: TensorFlow's collectives raise errors of several classes when
+        # another process is lost.
+        may_follow = type(error).__module__.partition(".")[0] == "tensorflow"
+        if processes.fail(f"{type(error).__name__}: {one_line(error)}", may_follow=may_follow):
             traceback.print_exc()
             if not debug:
                 print(
@@ -121,8 +117,7 @@ def _run(called: Command, flags: argparse.Namespace, command: list[str]) -> int:
             stack.enter_context(quiet_import())
         import tensorflow as tf  # noqa: PLC0415 - only commands that need it import it
 
-        from mtfrun.cli.stop_signals import terminable  # noqa: PLC0415 - as above
-        from mtfrun.cli.trained_run import NON_FINITE  # noqa: PLC0415
+        from mtfrun.cli.trained_run import NON_FINITE  # noqa: PLC0415 - as above
         from mtfrun.models import NonFiniteError  # noqa: PLC0415
 
         # CUDA logs a missing device as an error, which `quiet_import` drops.
@@ -147,6 +142,48 @@ def _starting() -> Iterator[None]:
         progress.waiting(text, stream=unfailing(stream)),
     ):
         yield
+
+
+@contextlib.contextmanager
+def terminable() -> Iterator[None]:
+    """A signal raises SystemExit(128 + number) after the current batch; a second one, at once."""
+    from mtfrun.rundir import remove_outputs_in_progress  # noqa: PLC0415 - imports TensorFlow
+    from mtfrun.training.signals import handle_signals  # noqa: PLC0415 - as above
+
+    code: int | None = None
+
+    def stop(number: int, _frame: object) -> None:
+        nonlocal code
+        if code is None:  # a second exception would interrupt the removal of files
+            code = 128 + number
+            raise SystemExit(code)
+
+    def stop_again(_number: int, _frame: object) -> None:
+        raise SystemExit(code)
+
+    def hook(unraisable: sys.UnraisableHookArgs) -> None:
+        # A signal arrived while an object was deleted, and Python ignores what is raised then.
+        if unraisable.exc_type is SystemExit and code is not None:
+            signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECS)
+        else:
+            former_hook(unraisable)
+
+    former_hook, sys.unraisablehook = sys.unraisablehook, hook
+    former_alarm = signal.signal(signal.SIGALRM, stop_again)
+    try:
+        with handle_signals(
+            stop, acknowledgement=_acknowledgement, before_exit=remove_outputs_in_progress
+        ):
+            yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, former_alarm)
+        sys.unraisablehook = former_hook
+
+
+def _acknowledgement() -> str:
+    work = progress.present_work()
+    return f"interrupted while {work}, stopping" if work else "stopping"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Answers to flags of other programs, unless mtfrun takes them too (shared_flags.py)."""
+"""Answers to flags of other programs, unless mtfrun takes them too (command.py)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mtfrun.configuration.files import find_gin_file, shipped_files_with
 from mtfrun.configuration.spelling import gin_flag
-from mtfrun.errors import did_you_mean
+from mtfrun.errors import did_you_mean, shorten
 
 # The commands that do what T5's --mode and T5X's --run_mode say.
 _RUN_MODES = {
@@ -93,9 +93,7 @@ def run_mode_answer(arguments: Sequence[str], commands: Collection[str]) -> str 
         command = _RUN_MODES.get(mode)
         if command is None:
             return f"{name}={value}: the command says what to do: {', '.join(commands)}"
-        flags = shlex.join(rest[1:] if rest and rest[0] in commands else rest)
-        if len(flags) > 200:
-            flags = "..."
+        flags = shorten(shlex.join(rest[1:] if rest and rest[0] in commands else rest), 200)
         return f"{name}={value}: the command says so instead: mtfrun {command} {flags}".rstrip()
     return None
 

@@ -1,47 +1,38 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import shlex
 from collections.abc import Collection, Sequence
 from typing import Any, NoReturn
 
 from mtfrun import __version__
-from mtfrun.cli.command import Command
-from mtfrun.cli.commands.checkpoints.average import CHECKPOINTS_AVERAGE
-from mtfrun.cli.commands.checkpoints.diff import CHECKPOINTS_DIFF
-from mtfrun.cli.commands.checkpoints.list import CHECKPOINTS_LIST
-from mtfrun.cli.commands.checkpoints.prune import CHECKPOINTS_PRUNE
-from mtfrun.cli.commands.checkpoints.show import CHECKPOINTS_SHOW
-from mtfrun.cli.commands.checkpoints.verify import CHECKPOINTS_VERIFY
-from mtfrun.cli.commands.completion import COMPLETION
-from mtfrun.cli.commands.config.diff import CONFIG_DIFF
-from mtfrun.cli.commands.config.explain import CONFIG_EXPLAIN
-from mtfrun.cli.commands.config.list import CONFIG_LIST
-from mtfrun.cli.commands.config.show import CONFIG_SHOW
-from mtfrun.cli.commands.curves import CURVES
-from mtfrun.cli.commands.data.cache import DATA_CACHE
-from mtfrun.cli.commands.data.caches import DATA_CACHES
-from mtfrun.cli.commands.data.show import DATA_SHOW
-from mtfrun.cli.commands.data.stats import DATA_STATS
-from mtfrun.cli.commands.data.verify import DATA_VERIFY
-from mtfrun.cli.commands.decode import DECODE
-from mtfrun.cli.commands.eval import EVAL
-from mtfrun.cli.commands.export import EXPORT
-from mtfrun.cli.commands.import_model import IMPORT
-from mtfrun.cli.commands.launch import LAUNCH, LAUNCHED
-from mtfrun.cli.commands.plan import PLAN
-from mtfrun.cli.commands.runs import RUNS
-from mtfrun.cli.commands.score import SCORE
-from mtfrun.cli.commands.sweep import SWEEP
-from mtfrun.cli.commands.train import TRAIN
-from mtfrun.cli.commands.verify import VERIFY
-from mtfrun.cli.commands.vocab_train import VOCAB_TRAIN
+from mtfrun.cli.command import GIN_HELP, Command, add_shared_flags, check_shared
+from mtfrun.cli.commands import (
+    checkpoints,
+    checkpoints_average,
+    checkpoints_diff,
+    checkpoints_show,
+    completion,
+    config,
+    config_explain,
+    curves,
+    data,
+    decode,
+    export,
+    import_model,
+    launch,
+    plan,
+    runs,
+    score,
+    sweep,
+    train,
+    verify,
+    vocab_train,
+)
+from mtfrun.cli.commands import eval as eval_command
 from mtfrun.cli.other_programs import run_mode_answer, unknown_answer, word_answer
-from mtfrun.cli.shared_flags import GIN_HELP, add_shared_flags, check_shared
-from mtfrun.configuration.files import shipped_gin_files
-from mtfrun.errors import InputError, did_you_mean
+from mtfrun.errors import InputError, did_you_mean, shorten
 
 GIN_PREFIX = "--gin."
 
@@ -79,17 +70,14 @@ Lists, shows, verifies, compares, averages and deletes the checkpoints of a run.
     "vocab": "Makes vocabularies.",
 }
 
+_MODULES = (
+    *(train, eval_command, decode, score, import_model, export, launch, plan, verify, curves),
+    *(completion, sweep, runs, checkpoints, checkpoints_show, checkpoints_diff),
+    *(checkpoints_average, config, config_explain, data, vocab_train),
+)
 # By name, in the order of the help text.
-COMMANDS = {
-    command.name: command
-    for command in (
-        *(TRAIN, EVAL, DECODE, SCORE, IMPORT, EXPORT, LAUNCH, PLAN, VERIFY, CURVES, COMPLETION),
-        *(SWEEP, RUNS, CHECKPOINTS_LIST, CHECKPOINTS_SHOW, CHECKPOINTS_VERIFY, CHECKPOINTS_DIFF),
-        *(CHECKPOINTS_AVERAGE, CHECKPOINTS_PRUNE),
-        *(CONFIG_LIST, CONFIG_SHOW, CONFIG_DIFF, CONFIG_EXPLAIN),
-        *(DATA_CACHE, DATA_SHOW, DATA_STATS, DATA_CACHES, DATA_VERIFY),
-        VOCAB_TRAIN,
-    )
+COMMANDS: dict[str, Command] = {
+    command.name: command for module in _MODULES for command in module.COMMANDS
 }
 _ONE_DASH = re.compile(r"-[A-Za-z][A-Za-z_]")
 _TRUE, _FALSE = ("true", "t", "1", "yes"), ("false", "f", "0", "no")
@@ -132,7 +120,7 @@ def parse_flags(arguments: Sequence[str]) -> argparse.Namespace:
         plain = _with_plain_switches(plain, _switches(parsers[name]))
     flags, unknown = root.parse_known_args([*name.split(), *plain])
     if name not in COMMANDS:
-        root.error(_without_command(plain))
+        root.error(f"no command: write mtfrun train {shorten(shlex.join(plain), 200)}")
     if COMMANDS[name].takes_words:
         # argparse takes no words after flags if their number is not fixed.
         flags.words = [word for word in unknown if not word.startswith("-")]
@@ -179,39 +167,17 @@ def _add_parser(command: Command, words: Any) -> Parser:
         command.name.rpartition(" ")[2],
         help=_first_line(command.description),
         description=command.description,
-        epilog=GIN_HELP if command.is_configured else None,
+        epilog=GIN_HELP if command.subject == "configuration" else None,
         **_STYLE,
     )
     parser.set_defaults(command=command.name)
     command.add_flags(parser)
-    add_shared_flags(parser, is_configured=command.is_configured, is_of_run=command.is_of_run)
+    add_shared_flags(parser, command.subject)
     return parser
 
 
 def _first_line(description: str) -> str:
     return description.split("\n", maxsplit=1)[0].rstrip(".")
-
-
-def complete() -> None:
-    """Answers a shell at the tab key, see `mtfrun completion`, and ends the process."""
-    import argcomplete  # noqa: PLC0415 - for this only
-
-    root, parsers = build_parsers()
-    for parser in parsers.values():
-        gin_file: Any = parser._option_string_actions["--gin_file"]
-        gin_file.completer = _complete_gin_file
-    before, launched, line = os.environ["COMP_LINE"].partition(" -- ")
-    if launched and LAUNCH.name in before.split():
-        line = f"mtfrun {line}"
-        os.environ.update(COMP_LINE=line, COMP_POINT=str(len(line.encode())))
-    argcomplete.autocomplete(root)
-
-
-def _complete_gin_file(prefix: str, **_: Any) -> list[str]:
-    from argcomplete.completers import FilesCompleter  # noqa: PLC0415 - as above
-
-    shipped = [name for name in shipped_gin_files() if name.startswith(prefix)]
-    return [*shipped, *FilesCompleter()(prefix)]
 
 
 def _ask_for_help(arguments: Sequence[str]) -> Sequence[str]:
@@ -254,11 +220,6 @@ def _no_command(word: str) -> str:
     return f"no command {word!r}{hint}"
 
 
-def _without_command(arguments: Sequence[str]) -> str:
-    flags = shlex.join(arguments)
-    return f"no command: write mtfrun train {flags if len(flags) <= 200 else '...'}"
-
-
 def _switches(parser: Parser) -> list[str]:
     return [
         name.removeprefix("--")
@@ -280,12 +241,10 @@ def _bindings(
 ) -> list[tuple[str, str]]:
     bindings = [(f"--gin_param={text}", text) for text in flags.gin_param]
     bindings += of_gin_flags
-    if flags.tfds_data_dir is not None:
-        binding = f"TFDS_DATA_DIR = {flags.tfds_data_dir!r}"
-        bindings.append((f"--tfds_data_dir={flags.tfds_data_dir}", binding))
-    if flags.skip_bad_records is not None:
-        binding = f"SKIP_BAD_RECORDS = {flags.skip_bad_records}"
-        bindings.append((f"--skip_bad_records={flags.skip_bad_records}", binding))
+    for name in ("tfds_data_dir", "skip_bad_records"):
+        value = getattr(flags, name)
+        if value is not None:
+            bindings.append((f"--{name}={value}", f"{name.upper()} = {value!r}"))
     return bindings
 
 
@@ -295,9 +254,9 @@ def _split_launched(arguments: Sequence[str]) -> tuple[list[str], list[str] | No
     if "--" in before:
         position = before.index("--")
         before, launched = before[:position], before[position + 1 :]
-    if LAUNCH.name not in before:
+    if "launch" not in before:
         return list(arguments), None
-    command = next((word for word in before if word in LAUNCHED), None)
+    command = next((word for word in before if word in launch.LAUNCHED), None)
     if command is not None:
         raise InputError(
             f"launch: -- comes before the command: mtfrun launch -n 2 -- {command} ..."

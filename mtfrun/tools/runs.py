@@ -6,7 +6,7 @@ import dataclasses
 import math
 import os
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from mtfrun.configuration.errors import ConfigError
 from mtfrun.configuration.hyperparameters import values_of
@@ -129,9 +129,9 @@ def _config(directory: pathlib.Path) -> dict[str, str]:
         return {}
 
 
-def metric_of(summaries: Sequence[RunSummary], name: str | None) -> str:
-    """Returns the metric by which runs are compared: the named one, loss, or the first."""
-    names = list(dict.fromkeys(metric for s in summaries for metric in s.metrics))
+def metric_of(evaluations: Iterable[Iterable[str]], name: str | None) -> str:
+    """Returns the metric that tables compare: the named one, loss, or the first of evaluations."""
+    names = list(dict.fromkeys(metric for metrics in evaluations for metric in metrics))
     if name is not None and names and name not in names:
         hint = did_you_mean(name, names) or f"; there are {', '.join(names)}"
         raise InputError(f"--metric={name}: no evaluation has it{hint}")
@@ -143,13 +143,12 @@ def sweep_table(
 ) -> list[str]:
     """Columns: the settings that differ, state, step, final metrics."""
     others = list(dict.fromkeys(m for s in summaries for m in s.metrics if m != metric))
-    best = _best_of([s.last(metric) for s in summaries], metric)
+    marked = mark_best([s.last(metric) for s in summaries], metric)
     rows = []
-    for index, summary in enumerate(summaries):
+    for summary, last in zip(summaries, marked, strict=True):
         values = [summary.config.get(name, "-") for name in varied]
-        marked = _number(summary.last(metric)) + _mark(index, best)
         finals = [_number(summary.last(other)) for other in others]
-        rows.append([*values, summary.state, _step(summary), marked, *finals])
+        rows.append([*values, summary.state, _step(summary), last, *finals])
     return table_lines([*varied, "state", "step", metric, *others], rows, columns)
 
 
@@ -158,16 +157,15 @@ def runs_table(
 ) -> list[str]:
     """Like `sweep_table` for any runs, with best values and their steps; a * marks the best."""
     bests = [s.best(metric) for s in summaries]
-    best = _best_of([math.nan if b is None else b.metrics[metric] for b in bests], metric)
+    marked = mark_best([math.nan if b is None else b.metrics[metric] for b in bests], metric)
     rows = []
-    for index, (summary, at) in enumerate(zip(summaries, bests, strict=True)):
-        mark = _mark(index, best)
+    for summary, at, best in zip(summaries, bests, marked, strict=True):
         rows.append(
             [
                 summary.name,
                 summary.state,
                 _step(summary),
-                ("-" if at is None else _number(at.metrics[metric])) + mark,
+                best,
                 "-" if at is None else str(at.step),
                 _number(summary.last(metric)),
                 _speed(summary),
@@ -209,14 +207,13 @@ def as_json(summary: RunSummary, varied: Sequence[str]) -> dict[str, object]:
     }
 
 
-def _best_of(values: Sequence[float], metric: str) -> int | None:
+def mark_best(values: Sequence[float], metric: str) -> list[str]:
+    """Returns the values of a column, with * behind the best one, "-" for infinities and NaN."""
     finite = [index for index, value in enumerate(values) if math.isfinite(value)]
     choose = min if is_lower_better(metric) else max
-    return choose(finite, key=lambda index: values[index], default=None)
-
-
-def _mark(index: int, best: int | None) -> str:
-    return "" if best is None else "*" if index == best else " "
+    best = choose(finite, key=lambda index: values[index], default=None)
+    marks = ["" if best is None else "*" if i == best else " " for i in range(len(values))]
+    return [_number(value) + mark for value, mark in zip(values, marks, strict=True)]
 
 
 def _step(summary: RunSummary) -> str:

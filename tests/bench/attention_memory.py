@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Sequence
 from typing import Any
 
-from mtfrun.cli.program_dump import dump_environment
+from mtfrun.cli.commands.plan import dump_environment
 from mtfrun.tools.launch.children import Output
 from mtfrun.tools.launch.launcher import Launch, Launcher, Program
 

@@ -28,8 +28,8 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from mtfrun import training
+from mtfrun.cli.command import settings_of
 from mtfrun.cli.parser import parse_flags
-from mtfrun.cli.shared_flags import settings_of
 from mtfrun.experiment.runs.run_training import TrainChoices, prepare, run_training
 from mtfrun.rundir import RunDirectory
 from mtfrun.rundir.checkpoints.save import Save

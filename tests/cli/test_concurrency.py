@@ -73,9 +73,9 @@ BEAMS, SAMPLES = ["--beam_size=3", "--num_outputs=3"], ["--temperature=1"]
     ("tiny_run", "search"),
     [
         pytest.param("encoder-decoder", GREEDY, marks=pytest.mark.slow),
-        ("language model", BEAMS),
+        pytest.param("language model", BEAMS, marks=pytest.mark.slow),
         pytest.param("language model", SAMPLES, marks=pytest.mark.slow),
-        pytest.param("language model", GREEDY, marks=pytest.mark.slow),
+        ("language model", GREEDY),
         pytest.param("encoder-decoder", BEAMS, marks=pytest.mark.slow),
         pytest.param("encoder-decoder", SAMPLES, marks=pytest.mark.slow),
     ],

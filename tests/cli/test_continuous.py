@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import tensorflow as tf
 
-from mtfrun.cli.trained_run import restore_steps, steps_as_they_appear, wait_for_checkpoint
+from mtfrun.cli.commands.eval import restore_steps, steps_as_they_appear
 from mtfrun.rundir import DamagedCheckpointError, RunDirectory
 
 LAST_STEP = 100
@@ -94,10 +94,10 @@ def test_the_first_checkpoint_is_waited_for_while_a_process_trains(tmp_path: pat
         run.saved.append(1)
 
     with run.lock():
-        wait_for_checkpoint(run, None, sleep)
+        assert next(steps_as_they_appear(run, sleep=sleep)) == 1
     assert len(slept) == 1
     run.saved.clear()
-    wait_for_checkpoint(run, None, slept.append)
+    assert list(steps_as_they_appear(run, sleep=slept.append)) == []
     assert len(slept) == 1, "nothing trains: the command says what is missing"
 
 

@@ -57,7 +57,7 @@ def test_a_run_without_curves_is_one_line(tmp_path: pathlib.Path) -> None:
     assert "--rows=1 must be at least 2" in error_line(
         mtfrun_here("curves", f"--model_dir={tmp_path}", "--rows=1")
     )
-    assert "--model_dir=DIR" in error_line(mtfrun_here("curves"))
+    assert "curves needs the directory of a run" in error_line(mtfrun_here("curves"))
 
 
 def test_the_help_names_the_run(capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,7 +20,6 @@ from tests.cli.command import (
     environment,
     error_line,
     header_of,
-    mtfrun,
     mtfrun_here,
     succeeded,
     tiny_experiment,
@@ -46,8 +45,9 @@ def trained(flags: list[str], tmp_path_factory: pytest.TempPathFactory) -> pathl
     return run
 
 
+# In test_sweep.py a process of its own prints no more than this.
 def test_training_is_silent_but_for_its_progress(trained: pathlib.Path, flags: list[str]) -> None:
-    process = mtfrun("train", *flags, f"--model_dir={trained}", "--gin.TRAIN_STEPS=3")
+    process = mtfrun_here("train", *flags, f"--model_dir={trained}", "--gin.TRAIN_STEPS=3")
     assert process.returncode == 0, process.stderr.decode()
     changed = "with it optim.CosineDecay.total_steps 2 -> 3"
     everything = process.stderr.decode().splitlines()
@@ -188,62 +188,6 @@ def test_a_configuration_that_does_not_fit_leaves_the_run_as_it_was(
     line = error_line(mtfrun_here("train", *flags, f"--model_dir={run}", "--gin.D_MODEL=8"))
     assert "is incompatible" in line and "D_MODEL 16 -> 8" in line
     assert (run / "config.gin").read_text() == before
-
-
-@pytest.fixture(scope="module")
-def dry_run(flags: list[str], tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The report of a dry run on two times two devices, with two rules for no dimension."""
-    run = tmp_path_factory.mktemp("dry") / "run"
-    rules = "batch:data;heads:model;d_ff:model;vocab:model;d_fff:model;outer_batch:model"
-    mesh = ["--gin.MESH_SHAPE='data:2,model:2'", f"--gin.LAYOUT='{rules}'", "--gin.NUM_LAYERS=2"]
-    process = mtfrun("train", *flags, *mesh, f"--model_dir={run}", "--dry_run")
-    assert process.returncode == 0, process.stderr.decode()
-    assert process.stderr == b"" and not run.exists()
-    return process.stdout.decode()
-
-
-def test_a_dry_run_describes_the_variables_and_the_batch(dry_run: str) -> None:
-    assert re.search(
-        r"^decoder_stack/blocks/1/self_attention/layer/attention/query +"
-        r"d_model:16;heads:4;d_kv:4 +-,model,- +16x2x4 +512$",
-        dry_run,
-        re.MULTILINE,
-    )
-    assert "256 tokens a step" in dry_run and "2: 512 tokens" in dry_run
-
-
-def test_a_dry_run_names_the_rules_without_a_dimension(dry_run: str) -> None:
-    assert "rules unused    d_fff:model, outer_batch:model" in dry_run
-    assert "warning         layout rule d_fff:model names no dimension" in dry_run
-    assert "did you mean 'd_ff'?" in dry_run
-    # A layout that models with mixtures share may have this rule: it is not 'batch' misspelt.
-    assert dry_run.count("did you mean") == 1
-
-
-def test_a_dry_run_counts_the_collectives_of_a_step(dry_run: str) -> None:
-    lines = [line[16:] for line in dry_run.splitlines()]
-    # On each device: 4 rows of 32 tokens, vectors of 16, half of the 384 rows of the vocabulary.
-    activations, per_token, table = 4 * 32 * 16 * 4, 4 * 32 * 4, 384 * 16 * 4
-    # Over data: the gradients of 19 variables, half of the split ones; that of the embedding's
-    # look-up is whole and comes besides that of the logits; loss, its weight and accuracy.
-    gradients = 22_848 + table + 3 * 4
-    # Over model: each of 2 blocks sums attention's output, its 3 gradients, and in the feed-forward
-    # layer the output and 1 gradient; the logits' gradient is summed once. The cross entropy sums 3
-    # values per token over the vocabulary. Adafactor: mean squares of 13 split variables, three
-    # each; those of variables of one shape in one all-reduce.
-    sums = 13 * activations + 3 * per_token + 39 * 4
-    assert [line for line in lines if line.startswith(("63 ", "1 ", "23 ", "39 "))] == [
-        "63 a step, by mesh axis and the dimensions that cause them",
-        f"1 all-gather over model (vocab): {table:,} bytes on each device",
-        f"23 all-reduce over data (batch): {gradients:,} bytes on each device",
-        f"39 all-reduce over model (d_ff, heads, vocab): {sums:,} bytes on each device",
-    ]
-
-
-def test_one_device_has_no_collectives(flags: list[str]) -> None:
-    process = mtfrun_here("train", *flags, "--dry_run")
-    assert process.returncode == 0, process.stderr.decode()
-    assert "collectives     none: one device\n" in process.stdout.decode()
 
 
 # By default test_terminal.py ends a training by Ctrl-C, and test_stopping.py its evaluation.

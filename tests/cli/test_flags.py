@@ -9,9 +9,9 @@ import sys
 import pytest
 
 import mtfrun
+from mtfrun.cli.command import settings_of
 from mtfrun.cli.main import main
 from mtfrun.cli.parser import parse_flags
-from mtfrun.cli.shared_flags import settings_of
 from mtfrun.errors import InputError
 from tests.cli.command import ROOT
 

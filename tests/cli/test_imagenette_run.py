@@ -80,6 +80,9 @@ def test_imagenette_is_trained_on_evaluated_and_classified(
     assert sorted(line["true_label"] for line in lines) == sorted(expected)
 
 
+# By default test_self_contained_runs.py trains on folders, and test_images_end_to_end.py compares
+# the labels of a split with those of its files.
+@pytest.mark.slow
 def test_folders_are_trained_on_and_single_files_classified(tmp_path: pathlib.Path) -> None:
     save_folders(tmp_path / "train", ["cat", "dog"], 6)
     save_folders(tmp_path / "val", ["cat", "dog"], 5)

@@ -8,7 +8,7 @@ import pytest
 
 from mtfrun import processes
 from mtfrun.cli import join_processes
-from mtfrun.cli.commands.launch import LAUNCH as LAUNCH_COMMAND
+from mtfrun.cli.commands import launch
 from mtfrun.cli.commands.launch import _command_of
 from mtfrun.cli.join_processes import add_process_flags, check_processes, first_host
 from mtfrun.cli.parser import parse_flags
@@ -79,9 +79,9 @@ def test_launch_is_refused_where_there_is_no_private_network(
     monkeypatch.setattr(private_network, "enter", forbid)
     monkeypatch.setattr(launcher, "Launcher", lambda plan, _: _Ended(plan, plans))
     with pytest.raises(InputError, match="forbidden"):
-        LAUNCH_COMMAND.run(parse_flags(LAUNCH), LAUNCH)
+        launch.run(parse_flags(LAUNCH), LAUNCH)
     for trusted in (["launch", "--trusted_network", *LAUNCH[1:]], [*LAUNCH, "--trusted_network"]):
-        assert LAUNCH_COMMAND.run(parse_flags(trusted), trusted) == 0
+        assert launch.run(parse_flags(trusted), trusted) == 0
     assert [plan.program.command.count("--trusted_network") for plan in plans] == [1, 1]
 
 

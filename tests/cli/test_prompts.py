@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
-from mtfrun.cli.prompts import prompt_bytes, read_pairs, read_prompts
+from mtfrun.cli.inputs import read_pairs, read_prompts
 from mtfrun.errors import InputError
 
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {
@@ -39,10 +39,6 @@ def test_lines_end_with_lf_or_crlf_only(
     file = tmp_path / "prompts"
     file.write_bytes(content)
     assert read_prompts(str(file)) == prompts
-
-
-def test_an_argument_may_have_any_bytes() -> None:
-    assert prompt_bytes("caf\udce9 é") == b"caf\xe9 \xc3\xa9"
 
 
 @pytest.mark.parametrize("read", [read_prompts, read_pairs])

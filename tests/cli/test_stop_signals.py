@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from mtfrun.cli.stop_signals import terminable
+from mtfrun.cli.main import terminable
 
 LONGEST_SECS = 5.0
 

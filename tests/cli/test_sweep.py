@@ -229,6 +229,15 @@ def test_a_sweep_trains_its_runs_and_prints_a_table(tmp_path: pathlib.Path) -> N
     assert board == f"TensorBoard: tensorboard --logdir {tmp_path}/sweep"
     record = (tmp_path / "sweep" / "LEARNING_RATE=0.3" / "commands" / "0001.json").read_text()
     assert "mtfrun train " in record and "--gin.LEARNING_RATE=0.3" in record
+    # The whole output of a process: the lines of a training, no others.
+    log = (tmp_path / "sweep" / "LEARNING_RATE=0.3" / LOG).read_text().splitlines()
+    labels = [line.split("  ")[0] for line in log]
+    compiling = labels.index("compiling the training step")
+    header = {"run", "devices", "model", "data", "vocabulary", "batch", "curves", "note", "start"}
+    assert set(labels[:compiling]) == header
+    steps = ["step 1/2", "step 2/2", "eval step 2"]
+    end = ["finished", "last", "best", "checkpoint", "next", "", ""]
+    assert labels[compiling + 2 :] == [*steps, *end]
     (hparams,) = (tmp_path / "sweep").glob("events.*.hparams")
     # Metrics have the tags of their curves, else the page would show none of their values.
     for text in (b"LEARNING_RATE", b"eval loss", b"eval perplexity", b"loss/perplexity"):

@@ -1,13 +1,21 @@
-"""A real TensorBoard server shows the events of a run, read by both of its loaders."""
+"""A real TensorBoard server shows a run on all of its pages, read by both of its loaders."""
 
 from __future__ import annotations
 
+import html
+import io
+import json
 import pathlib
 import re
+import shutil
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from PIL import Image
 
+from mtfrun.display.pictures.canvas import HEIGHT, WIDTH
+from mtfrun.rundir.tensorboard.hparams import Metric, record_hparams, write_hparams
 from tests.cli.command import mtfrun_here, succeeded, tiny_experiment
 from tests.cli.tensorboard_server import TensorBoard, serving
 
@@ -21,6 +29,9 @@ experiment.Training.actions = [@histograms.Histograms()]
 histograms.Histograms.every_steps = 2
 transformer.StackTransforms.activation_scale = True
 """
+
+RATES = (0.01, 0.02)
+TRAIN, EVAL = "rate_0.01/train", "rate_0.01/eval"
 
 OF_BOTH = {"loss", "accuracy", "loss/perplexity"}
 OF_TRAINING = {
@@ -42,61 +53,72 @@ OF_TRAINING = {
         for module in ("", "/decoder_stack", "/embedding", "/position")
     ),
 }
-_MIXTURE = "decoder/block_1/moe_1d"
+_MIXTURE = "decoder/block_1/moe_2d"
 OF_LAYERS = {
     *(
         f"moe/{_MIXTURE}/level_1/{name}"
         for name in ("dropped", "entropy", "balance_loss", "greatest_load", "least_load")
     ),
-    f"moe_load/{_MIXTURE}/level_1/expert_3",
+    f"moe_load/{_MIXTURE}/level_1/expert_1",
     f"moe_load/{_MIXTURE}/experts_per_token_1",
     *(
         f"activations/decoder/block_0/{layer}/{name}"
-        for layer in ("self_attention", "moe_1d")
+        for layer in ("self_attention", "moe_2d")
         for name in ("rms", "max")
     ),
 }
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """A run of two steps of a mixture of experts, with everything that is written on request."""
-    run = tmp_path_factory.mktemp("runs") / "run"
+def runs(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A run of a mixture of experts with all that is written on request, and its copy."""
+    runs = tmp_path_factory.mktemp("runs")
     settings = tmp_path_factory.mktemp("gin") / "settings.gin"
     settings.write_text(SETTINGS)
-    flags = [
-        *tiny_experiment(tmp_path_factory.mktemp("texts")),
-        "--gin_file=models/moe_1d_tiny.gin",
-        "--gin.NUM_LAYERS=2",  # a mixture is in every second one
+    flags = tiny_experiment(tmp_path_factory.mktemp("texts"))
+    flags[flags.index("--gin_file=models/lm_tiny.gin")] = "--gin_file=models/moe_2d_tiny.gin"
+    first, second = (runs / f"rate_{rate}" for rate in RATES)
+    command = [
+        *flags,
         f"--gin_file={settings}",
-        '--gin.Samples.prompts=["the "]',
+        '--gin.Samples.prompts=["the |*", "<b>"]',
+        "--gin.LayerPictures.num_tokens=16",
+        "--gin.Projector.num_rows=100",
+        "--gin.NUM_LAYERS=2",  # a mixture is in every second one
+        f"--gin.LEARNING_RATE={RATES[0]}",
+        *("--gin.MESH_SHAPE='data:2,model:1'", "--gin.GROUP_SIZE=128"),
+        f"--model_dir={first}",
     ]
-    succeeded(mtfrun_here("train", *flags, f"--model_dir={run}"))
-    return run
+    succeeded(mtfrun_here("train", *command))
+    shutil.copytree(first, second)
+    with record_hparams(str(second), {"LEARNING_RATE": RATES[1]}):
+        pass
+    rates = [{"LEARNING_RATE": rate} for rate in RATES]
+    write_hparams(str(runs), rates, [Metric("loss", "eval")])
+    return runs
 
 
-# test_tensorboard_pages.py has the other loader by default.
 @pytest.fixture(
     scope="module", params=["data server", pytest.param("python", marks=pytest.mark.slow)]
 )
-def server(run: pathlib.Path, request: pytest.FixtureRequest) -> Iterator[TensorBoard]:
+def server(runs: pathlib.Path, request: pytest.FixtureRequest) -> Iterator[TensorBoard]:
     """A server with one of the two loaders."""
-    with serving(run, request.param) as server:
-        server.wait_for("scalars/tags", {"train", "eval"})
+    with serving(runs, request.param) as server:
+        server.wait_for("scalars/tags", {f"rate_{r}/{p}" for r in RATES for p in ("train", "eval")})
         yield server
 
 
 def test_train_and_eval_have_the_same_tags_and_each_its_description(server: TensorBoard) -> None:
     tags = server.get("scalars/tags")
-    assert set(tags["train"]) >= OF_BOTH | OF_TRAINING | OF_LAYERS
-    assert set(tags["eval"]) >= OF_BOTH | OF_LAYERS | {"loss/bits_per_byte"}
+    assert set(tags[TRAIN]) >= OF_BOTH | OF_TRAINING | OF_LAYERS
+    assert set(tags[EVAL]) >= OF_BOTH | OF_LAYERS | {"loss/bits_per_byte"}
     top = {tag for of_run in tags.values() for tag in of_run if "/" not in tag}
     assert top == {"loss", "accuracy", "learning_rate"}
     for of_run in tags.values():
         for tag, shown in of_run.items():
             assert "not of mtfrun" not in shown["description"], tag
             assert shown["displayName"] and len(shown["description"]) > 20, tag
-    assert tags["train"]["perf/host_memory_gb"]["displayName"] == "host memory (GB)"
+    assert tags[TRAIN]["perf/host_memory_gb"]["displayName"] == "host memory (GB)"
 
 
 def test_time_series_has_the_descriptions_too(server: TensorBoard) -> None:
@@ -105,25 +127,25 @@ def test_time_series_has_the_descriptions_too(server: TensorBoard) -> None:
 
 
 def test_evaluation_begins_before_the_first_step(server: TensorBoard) -> None:
-    points = server.get("scalars/scalars", run="train", tag="loss")
+    points = server.get("scalars/scalars", run=TRAIN, tag="loss")
     assert [step for _, step, _ in points] == [1, 2]
-    points = server.get("scalars/scalars", run="eval", tag="loss/bits_per_byte")
+    points = server.get("scalars/scalars", run=EVAL, tag="loss/bits_per_byte")
     values = {step: value for _, step, value in points}
     assert list(values) == [0, 2] and values[0] != values[2]
 
 
 # By default test_best_checkpoint.py compares a loss of training with what `eval` prints.
 @pytest.mark.slow
-def test_a_value_is_that_which_eval_prints(server: TensorBoard, run: pathlib.Path) -> None:
-    *_, (_, step, value) = server.get("scalars/scalars", run="eval", tag="loss/bits_per_byte")
-    (printed,) = succeeded(mtfrun_here("eval", f"--model_dir={run}"))
+def test_a_value_is_that_which_eval_prints(server: TensorBoard, runs: pathlib.Path) -> None:
+    *_, (_, step, value) = server.get("scalars/scalars", run=EVAL, tag="loss/bits_per_byte")
+    (printed,) = succeeded(mtfrun_here("eval", f"--model_dir={runs}/rate_0.01"))
     assert printed["step"] == step == 2
     assert value == pytest.approx(printed["bits_per_byte"], rel=1e-5)
 
 
 def test_values_have_their_units(server: TensorBoard) -> None:
     def last(tag: str) -> float:
-        value: float = server.get("scalars/scalars", run="train", tag=tag)[-1][2]
+        value: float = server.get("scalars/scalars", run=TRAIN, tag=tag)[-1][2]
         return value
 
     shares = [last(f"perf/{name}_fraction") for name in ("data_wait", "device", "host")]
@@ -156,32 +178,110 @@ def test_custom_charts_overlay_training_and_evaluation(server: TensorBoard) -> N
             or "/experts_per_token_" in tag
             for tag in others
         )
-    for split in ("train", "eval"):
+    for split in (TRAIN, EVAL):
         (tag,) = charts["Learning"]["loss"]
         page = server.get("custom_scalars/scalars", run=split, tag=tag)
         assert page["regex_valid"] and list(page["tag_to_events"]) == ["loss"]
 
 
 def test_histograms_of_weights_gradients_and_loads(server: TensorBoard) -> None:
-    tags = server.get("histograms/tags")["train"]
+    tags = server.get("histograms/tags")[TRAIN]
     path = "decoder/block_0/self_attention/layer/attention/query"
     for tag, entries in (
         (f"weights/{path}", 16 * 4 * 4),
         (f"gradients/{path}", 16 * 4 * 4),
-        (f"moe_load/{_MIXTURE}/level_1/load", 8),
+        (f"moe_load/{_MIXTURE}/level_1/load", 2),
     ):
         assert len(tags[tag]["description"]) > 20
-        *_, (_, step, buckets) = server.get("histograms/histograms", run="train", tag=tag)
+        *_, (_, step, buckets) = server.get("histograms/histograms", run=TRAIN, tag=tag)
         assert step == 2 and sum(count for _, _, count in buckets) == entries
 
 
 def test_configuration_command_and_samples_are_shown_as_text(server: TensorBoard) -> None:
     tags = server.get("text/tags")
-    assert set(tags["train"]) == {"config", "operative_config", "command"}
-    assert tags["eval"] == ["samples"]
-    (config,) = server.get("text/text", run="train", tag="operative_config")
+    assert set(tags[TRAIN]) == {"config", "operative_config", "command"}
+    assert tags[EVAL] == ["samples"]
+    (config,) = server.get("text/text", run=TRAIN, tag="operative_config")
     assert "TrainOptions.train_steps = %TRAIN_STEPS" in config["text"]
-    (command,) = server.get("text/text", run="train", tag="command")
+    (command,) = server.get("text/text", run=TRAIN, tag="command")
     assert "mtfrun train --gin_file=defaults.gin" in command["text"]
-    samples = server.get("text/text", run="eval", tag="samples")
-    assert "<td>the</td>" in samples[0]["text"]
+    samples = server.get("text/text", run=EVAL, tag="samples")
+    assert "<td>the |*</td>" in html.unescape(samples[0]["text"])
+
+
+def test_images_have_the_width_of_a_card(server: TensorBoard) -> None:
+    tags = server.get("images/tags")
+    assert set(tags[TRAIN]) == {"mesh"}
+    names = set(tags[EVAL])
+    assert {name.rpartition("/")[2] for name in names if "routing" in name} == {
+        "2_experts",
+        "8_experts",
+    }
+    assert names >= {
+        "attention/decoder_layer_0",
+        "attention/decoder_layer_1",
+        "experts_of_tokens/level_1",
+        "experts_of_tokens/level_2",
+    }
+    for run, of_run in ((TRAIN, ["mesh"]), (EVAL, names)):
+        for tag in of_run:
+            images = server.get("images/images", run=run, tag=tag, sample="0")
+            query = dict(part.split("=") for part in images[-1]["query"].split("&"))
+            png = server.get_bytes("images/individualImage", **query)
+            image = Image.open(io.BytesIO(png))
+            assert image.width == WIDTH and 90 < image.height <= HEIGHT, tag
+
+
+def test_samples_are_a_table_of_the_texts_as_they_are(server: TensorBoard) -> None:
+    assert "samples" in server.get("text/tags")[EVAL]
+    page = server.get("text/text", run=EVAL, tag="samples")[-1]["text"]
+    assert "<table>" in page and "<b>" not in page
+    assert "<td>the |*</td>" in html.unescape(page) and "<td><b></td>" in html.unescape(page)
+
+
+def test_hparams_have_the_values_and_the_metrics_of_all_runs(server: TensorBoard) -> None:
+    experiment = server.get("hparams/experiment", {"experimentName": "", "includeMetrics": True})
+    (info,) = experiment["hparamInfos"]
+    assert (info["name"], info["domainDiscrete"]) == ("LEARNING_RATE", list(RATES))
+    body = {
+        "experimentName": "",
+        "allowedStatuses": ["STATUS_SUCCESS"],
+        "colParams": [],
+        "startIndex": 0,
+        "sliceSize": 10,
+    }
+    groups = server.get("hparams/session_groups", body)["sessionGroups"]
+    assert sorted(group["hparams"]["LEARNING_RATE"] for group in groups) == list(RATES)
+    # A row begins with what tells it from the others.
+    assert {group["name"].split(" in ")[0] for group in groups} == {f"rate_{r}" for r in RATES}
+    for group in groups:
+        (metric,) = group["metricValues"]
+        run = f"{group['sessions'][0]['name']}/eval"
+        assert metric["value"] == server.get("scalars/scalars", run=run, tag="loss")[-1][2]
+    hparams = min((g["hparams"] for g in groups), key=lambda values: values["LEARNING_RATE"])
+    assert hparams["D_MODEL"] == 16 and hparams["NUM_EXPERTS"] == "(2, 4)"
+    assert hparams["Projector.num_rows"] == 100, "set by a flag"
+
+
+def test_the_projector_has_the_vectors_and_the_names_of_ids(
+    server: TensorBoard, runs: pathlib.Path
+) -> None:
+    config = server.get("projector/info", run=EVAL)
+    (table,) = config["embeddings"]
+    assert table["tensorShape"] == [100, 16] and table["tensorName"] == "embedding/table"
+    query: dict[str, Any] = {"run": EVAL, "name": "embedding/table"}
+    assert len(server.get_bytes("projector/tensor", num_rows="100", **query)) == 4 * 100 * 16
+    names = server.get_bytes("projector/metadata", num_rows="101", **query).decode().splitlines()
+    assert names[:4] == ["token\tid", "<pad>\t0", "</s>\t1", "<2>\t2"]
+    assert names[1 + ord("A") + 3] == f"A\t{ord('A') + 3}"
+    assert names[1 + ord(" ") + 3] == f"␣\t{ord(' ') + 3}"
+
+
+def test_decodes_are_kept_as_json_lines(runs: pathlib.Path) -> None:
+    files = {file.name: file for file in (runs / "rate_0.01" / "decodes").iterdir()}
+    assert files.keys() == {"eval_2.jsonl"}  # the short evaluation before step 1 decodes nothing
+    records = [json.loads(line) for line in files["eval_2.jsonl"].read_text().splitlines()]
+    assert [record["input"] for record in records] == ["the |*", "<b>"]
+    for record in records:
+        assert record["split"] == "validation"
+        assert record["outputs"][0]["text"] == record["output"] and record["outputs"][0]["score"]

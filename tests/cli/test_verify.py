@@ -102,7 +102,7 @@ def test_the_numbers_are_printed_as_json(tmp_path: pathlib.Path) -> None:
     [
         (["--model_dir=/tmp/run"], "verify uses no run: leave --model_dir out"),
         (["--layout=batch:data"], "--layout=batch:data needs a --mesh before it"),
-        (["--steps=0"], "--steps and --decode_length must be at least 1, --decodes at least 0"),
+        (["--steps=0"], "--steps=0 must be at least 1"),
         (["--tolerance=nan"], "--tolerance=nan must be a number of at least 0"),
         ([], "the mesh data:1;model:1 is one device: name one to compare with it, --mesh="),
         (["--mesh=data:4"], "layout rule heads:model names a mesh axis that does not exist"),

@@ -19,7 +19,7 @@ import tensorflow as tf
 from PIL import Image
 
 from mtfrun import data
-from mtfrun.cli.prompts import read_pairs, read_prompts
+from mtfrun.cli.inputs import read_pairs, read_prompts
 from mtfrun.data.cache_directory import _sum_of, write_manifest
 from mtfrun.data.images.idx_images import read_idx
 from mtfrun.data.images.image_cache import PixelCache

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from mtfrun import mtf
+from mtfrun.cli.command import settings_of
 from mtfrun.cli.parser import parse_flags
-from mtfrun.cli.shared_flags import settings_of
 from mtfrun.experiment.runs.run_training import TrainChoices, prepare, run_training
 from mtfrun.rundir import RunDirectory
 from mtfrun.training import TrainState

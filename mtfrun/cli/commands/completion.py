@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from mtfrun.cli.command import Command, accept
+from mtfrun.cli.command import Command
+from mtfrun.configuration.files import shipped_gin_files
 
 _DESCRIPTION = """\
 Prints a script that completes commands, flags, gin files and paths at the tab key.
@@ -25,13 +28,34 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     return 0
 
 
-COMPLETION = Command(
-    "completion",
-    _DESCRIPTION,
-    _add_flags,
-    accept,
-    run,
-    imports_tensorflow=False,
-    is_configured=False,
-    is_of_run=False,
-)
+def complete(root: argparse.ArgumentParser, parsers: Mapping[str, argparse.ArgumentParser]) -> None:
+    """Answers a shell at the tab key, and ends the process."""
+    import argcomplete
+
+    for parser in parsers.values():
+        gin_file: Any = parser._option_string_actions["--gin_file"]
+        gin_file.completer = _complete_gin_file
+    before, launched, line = os.environ["COMP_LINE"].partition(" -- ")
+    if launched and "launch" in before.split():
+        line = f"mtfrun {line}"
+        os.environ.update(COMP_LINE=line, COMP_POINT=str(len(line.encode())))
+    argcomplete.autocomplete(root)
+
+
+def _complete_gin_file(prefix: str, **_: Any) -> list[str]:
+    from argcomplete.completers import FilesCompleter
+
+    shipped = [name for name in shipped_gin_files() if name.startswith(prefix)]
+    return [*shipped, *FilesCompleter()(prefix)]
+
+
+COMMANDS = [
+    Command(
+        "completion",
+        _DESCRIPTION,
+        run,
+        _add_flags,
+        imports_tensorflow=False,
+        subject="nothing",
+    ),
+]

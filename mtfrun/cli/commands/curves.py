@@ -4,12 +4,11 @@ import argparse
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from mtfrun.cli.command import Command
+from mtfrun.cli.command import Command, check_least, require_model_dir
 from mtfrun.display import progress
 from mtfrun.display.formats import number_text
 from mtfrun.display.streams import print_lines
 from mtfrun.display.table import table_lines, terminal_columns
-from mtfrun.errors import InputError
 
 if TYPE_CHECKING:
     from mtfrun.rundir.tensorboard.curves import Curves
@@ -33,10 +32,8 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _check(flags: argparse.Namespace) -> None:
-    if flags.model_dir is None:
-        raise InputError("curves needs the directory of a run: --model_dir=DIR")
-    if flags.rows < 2:
-        raise InputError(f"--rows={flags.rows} must be at least 2, for the first and the last step")
+    require_model_dir(flags)
+    check_least(flags, 2, "rows")  # the first and the last step
 
 
 # In this order, before all other metrics by name. Tags of single tasks and layers have a "/".
@@ -96,4 +93,4 @@ def choose_steps(steps: Iterable[int], preferred: Iterable[int], count: int) -> 
     return sorted(result)
 
 
-CURVES = Command("curves", _DESCRIPTION, _add_flags, _check, run, is_configured=False)
+COMMANDS = [Command("curves", _DESCRIPTION, run, _add_flags, _check, subject="run")]

@@ -1,21 +1,23 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mtfrun.cli.command import Command
-from mtfrun.cli.join_processes import add_process_flags, check_processes
-from mtfrun.cli.shared_flags import (
+from mtfrun import processes
+from mtfrun.cli.command import (
     RUN_HELP,
+    Command,
     add_inference_flags,
     add_output_flags,
-    check_files,
     check_inference,
+    check_names,
     check_run,
     inference_settings,
 )
+from mtfrun.cli.join_processes import add_process_flags, check_processes
 from mtfrun.display import progress
 from mtfrun.errors import InputError
 
@@ -76,7 +78,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 def _check(flags: argparse.Namespace) -> None:
     check_processes(flags)
     check_run(flags, "latest", "best")
-    check_files(flags)
+    check_names(flags, "input", "output")
     check_inference(flags)
     sources = [bool(flags.prompt), flags.input is not None, flags.interactive]
     if sum(sources) != 1:
@@ -88,13 +90,15 @@ def _check(flags: argparse.Namespace) -> None:
 
 
 def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
-    from mtfrun.cli.inputs import FlagSource
-    from mtfrun.cli.trained_run import as_text, json_line, open_output, open_run, restore_each
+    from mtfrun.cli.inputs import InputSource
+    from mtfrun.cli.trained_run import as_text, json_line, open_output, open_run
+    from mtfrun.experiment.runs.opening import restore_model
 
     run, built = open_run(flags, command)
     inference = built.experiment.inference.with_settings(inference_settings(flags))
-    inputs = inference.read(FlagSource(flags))
-    (step,) = restore_each(flags, built, run)
+    prompts = [os.fsencode(prompt) for prompt in flags.prompt]
+    inputs = inference.read(InputSource(flags.input, prompts))
+    step = restore_model(built, run, flags.checkpoint)
     if flags.interactive:
         _converse(inference)
         return 0
@@ -117,9 +121,7 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
 
 def _converse(inference: Inference) -> None:
     """Answers lines of standard input; the programs stay compiled."""
-    from mtfrun import processes
-    from mtfrun.cli.inputs import TypedText
-    from mtfrun.cli.prompts import agreed_bytes, standard_input
+    from mtfrun.cli.inputs import InputSource, agreed_bytes, standard_input
     from mtfrun.cli.trained_run import as_text
 
     while True:
@@ -128,10 +130,10 @@ def _converse(inference: Inference) -> None:
         line = agreed_bytes(lambda: standard_input().readline())
         if not line:
             return
-        text = line.removesuffix(b"\n").removesuffix(b"\r")
-        (record,) = inference.records(inference.read(TypedText(text)))
+        source = InputSource(prompts=[line.removesuffix(b"\n").removesuffix(b"\r")])
+        (record,) = inference.records(inference.read(source))
         for output in record.texts if processes.is_first() else ():
             print(as_text(output), end="", flush=True)
 
 
-DECODE = Command("decode", _DESCRIPTION, _add_flags, _check, run)
+COMMANDS = [Command("decode", _DESCRIPTION, run, _add_flags, _check)]

@@ -2,16 +2,26 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
+import itertools
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from mtfrun.cli.command import Command
+from mtfrun import processes
+from mtfrun.cli.command import RUN_HELP, Command, check_run
 from mtfrun.cli.join_processes import add_process_flags, check_processes
-from mtfrun.cli.shared_flags import RUN_HELP, check_run
 from mtfrun.display import progress
+from mtfrun.display.table import table_lines
 from mtfrun.errors import InputError
+
+if TYPE_CHECKING:
+    from mtfrun.experiment.runs.opening import RunObjects
+    from mtfrun.rundir import RunDirectory
 
 _DESCRIPTION = (
     """\
@@ -63,19 +73,20 @@ def _check(flags: argparse.Namespace) -> None:
         raise InputError("--continuous evaluates all checkpoints: leave --checkpoint out")
 
 
+_POLL_SECS = 10.0
+# Where the curves of --continuous go: the trainer evaluates too, and a directory has one writer.
+_CONTINUOUS = "eval/continuous"
+
+
 def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
-    from mtfrun import processes
-    from mtfrun.cli.trained_run import (
-        NON_FINITE,
-        SUMMARIES,
-        open_run,
-        restore_each,
-        wait_for_checkpoint,
-    )
+    from mtfrun.cli.trained_run import NON_FINITE, open_run
     from mtfrun.rundir import RunDirectory
 
+    steps: Iterable[int] | None = None
     if flags.continuous:
-        wait_for_checkpoint(RunDirectory(flags.model_dir), flags.timeout_secs)
+        appearing = steps_as_they_appear(RunDirectory(flags.model_dir), flags.timeout_secs)
+        first = list(itertools.islice(appearing, 1))  # a run without checkpoints cannot be opened
+        steps = itertools.chain(first, appearing)
     run, built = open_run(flags, command)
     if processes.count() > 1:
         built.evaluation.check_split()
@@ -84,9 +95,9 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
         summaries = None
         # All have them or none: samples are only decoded if they are shown.
         if run is not None and processes.by_first(run.is_writable):
-            name = SUMMARIES if flags.continuous else "eval"
+            name = _CONTINUOUS if flags.continuous else "eval"
             summaries = stack.enter_context(run.summaries(name))
-        for step in restore_each(flags, built, run):
+        for step in _restore_each(flags, built, run, steps):
             metrics = built.evaluation(step, summaries, run=None if summaries is None else run)
             for line in routing_table(metrics):
                 progress.note(line)
@@ -104,6 +115,88 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
     return code
 
 
+def _restore_each(
+    flags: argparse.Namespace,
+    built: RunObjects,
+    run: RunDirectory | None,
+    steps: Iterable[int] | None,
+) -> Iterator[int]:
+    from mtfrun.experiment.runs.opening import restore_model
+
+    restore = functools.partial(restore_model, built, run)
+    if run is not None and flags.checkpoint == "all":
+        steps = processes.by_first(run.checkpoints().steps)
+    if run is None or steps is None:
+        yield restore(flags.checkpoint)
+    else:
+        yield from restore_steps(run, steps, restore, leave_out_damaged=flags.continuous)
+
+
+def steps_as_they_appear(
+    run: RunDirectory,
+    timeout_secs: float | None = None,
+    sleep: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[int]:
+    """Yields the steps of all checkpoints, then of new or replaced ones, until training has ended.
+
+    It has ended when no process trains, and the newest checkpoint is of the last step or there is
+    no time-out. `timeout_secs` limits the wait for a new one, even if no process trains. Deleted
+    checkpoints are left out.
+    """
+    yielded: dict[int, object] = {}
+
+    def state() -> tuple[bool, bool, list[tuple[int, object]]]:
+        # In this order: a checkpoint that is saved in between is yielded in the next round.
+        training, checkpoints = run.is_training(), run.checkpoints()
+        steps = checkpoints.steps()
+        is_last = bool(steps) and checkpoints.is_of_last_step(steps[-1])
+        return training, is_last, [(step, checkpoints.identity(step)) for step in steps]
+
+    newest = clock()
+    while True:
+        training, is_last, saved = processes.by_first(state, "checkpoints")
+        new = [(step, identity) for step, identity in saved if yielded.get(step, 0) != identity]
+        if new:
+            step, yielded[step] = new[0]
+            yield step
+            newest = clock()
+            continue
+        waited = processes.agree(clock() - newest, "time")
+        if not training and (is_last or timeout_secs is None):
+            return
+        if timeout_secs is not None and waited >= timeout_secs:
+            return
+        sleep(_POLL_SECS)
+
+
+def restore_steps(
+    run: RunDirectory,
+    steps: Iterable[int],
+    restore: Callable[[int], object],
+    *,
+    leave_out_damaged: bool = False,
+) -> Iterator[int]:
+    """A line on standard error names a checkpoint that the trainer deletes meanwhile."""
+    from mtfrun.rundir import DamagedCheckpointError, RunDirError
+
+    for step in steps:
+        try:
+            restore(step)
+        except RunDirError as error:
+            # The manifest is the first file that the trainer deletes: a checkpoint that has one is
+            # damaged.
+            line = f"step {step}: deleted before it was read, left out"
+            if step in processes.by_first(run.checkpoints().steps, "deleted"):
+                if not (leave_out_damaged and isinstance(error, DamagedCheckpointError)):
+                    raise
+                line = f"mtfrun: warning: {error}; left out"
+            if processes.is_first():
+                print(line, file=sys.stderr, flush=True)
+            continue
+        yield step
+
+
 _LEVEL = re.compile(r"(?P<layer>.*)/(?P<level>level_\d+)/load")
 _HEADING = ("layer", "level", "experts", "busiest", "idlest", "dropped", "entropy", "balance loss")
 
@@ -117,7 +210,7 @@ def routing_table(values: Mapping[str, float]) -> list[str]:
     from mtfrun.rundir.tensorboard import metric_tags
 
     vectors = metric_tags.vectors(values)
-    rows = [_HEADING]
+    rows = []
     experts_per_token = []
     for name, shares in vectors.items():
         if name.endswith("/experts_per_token"):
@@ -145,14 +238,7 @@ def routing_table(values: Mapping[str, float]) -> list[str]:
                 f"{values[prefix + 'balance_loss']:.3f}",
             )
         )
-    if len(rows) == 1:
-        return []
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    table = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
-    return table + experts_per_token
+    return [*table_lines(_HEADING, rows, None), *experts_per_token] if rows else []
 
 
-EVAL = Command("eval", _DESCRIPTION, _add_flags, _check, run)
+COMMANDS = [Command("eval", _DESCRIPTION, run, _add_flags, _check)]

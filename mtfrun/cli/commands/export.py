@@ -3,14 +3,16 @@ from __future__ import annotations
 import argparse
 import os
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mtfrun.cli.command import Command
-from mtfrun.cli.shared_flags import (
+from mtfrun.cli.command import (
+    Command,
     add_inference_flags,
     check_inference,
+    check_run,
     inference_settings,
+    require_model_dir,
     settings_of,
 )
 from mtfrun.display.streams import print_lines
@@ -67,14 +69,12 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _check(flags: argparse.Namespace) -> None:
-    if flags.model_dir is None:
-        raise InputError("export needs the directory of a run: --model_dir=/tmp/run")
+    require_model_dir(flags)
+    check_run(flags, "latest", "best")
     if not flags.to:
         raise InputError("export needs a directory to write: --to=/models/mine")
     if flags.format is None:
         raise InputError(f"export needs --format=, one of {', '.join(FORMATS)}")
-    if flags.checkpoint not in ("latest", "best") and not flags.checkpoint.isdecimal():
-        raise InputError(f"--checkpoint={flags.checkpoint} is neither a step nor latest nor best")
     check_inference(flags)
     if flags.weights_only and flags.format != "huggingface":
         raise InputError("--weights_only is for --format=huggingface: leave it out")
@@ -85,27 +85,31 @@ def _check(flags: argparse.Namespace) -> None:
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     from mtfrun.rundir import RunDirectory
-    from mtfrun.tools.conversion import check_new, replaced_directory
-
-    target = pathlib.Path(os.path.expanduser(flags.to))
-    check_new(target, "--to")
-    run = RunDirectory(flags.model_dir)
-    run.require()
-    with replaced_directory(target) as directory:
-        _EXPORTS[flags.format](flags, run, directory)
-    print_lines(f"{target}: {flags.format}")
-    return 0
-
-
-def _export_hugging_face(
-    flags: argparse.Namespace, run: RunDirectory, directory: pathlib.Path
-) -> None:
-    from mtfrun.tools.conversion import values_of_run
+    from mtfrun.tools import conversion
     from mtfrun.tools.conversion.hugging_face import export_folder
     from mtfrun.tools.conversion.hugging_face.origin_of_run import origin_of_run
+    from mtfrun.tools.planning import parse_size
 
-    origin = origin_of_run(run, flags.gin_allow_imports, weights_only=flags.weights_only)
-    export_folder(directory, values_of_run(run, flags.checkpoint).values, origin, _max_bytes(flags))
+    target = pathlib.Path(os.path.expanduser(flags.to))
+    conversion.check_new(target, "--to")
+    run = RunDirectory(flags.model_dir)
+    run.require()
+    size = None if flags.max_shard_size is None else int(parse_size(flags.max_shard_size))
+    with conversion.replaced_directory(target) as directory:
+        if flags.format == "saved_model":
+            _export_saved_model(flags, run, directory)
+        elif flags.format == "huggingface":
+            origin = origin_of_run(run, flags.gin_allow_imports, weights_only=flags.weights_only)
+            values = conversion.values_of_run(run, flags.checkpoint)
+            export_folder(directory, values.values, origin, size)
+        elif flags.format == "safetensors":
+            values = conversion.values_of_run(run, flags.checkpoint)
+            conversion.export_safetensors(directory, values, size)
+        else:
+            values = conversion.values_of_run(run, flags.checkpoint)
+            conversion.export_tensorflow(directory, values)
+    print_lines(f"{target}: {flags.format}")
+    return 0
 
 
 def _export_saved_model(
@@ -121,37 +125,4 @@ def _export_saved_model(
     export_saved_model(directory, built.experiment, step, offered)
 
 
-def _export_safetensors(
-    flags: argparse.Namespace, run: RunDirectory, directory: pathlib.Path
-) -> None:
-    from mtfrun.tools.conversion import export_safetensors, values_of_run
-
-    export_safetensors(directory, values_of_run(run, flags.checkpoint), _max_bytes(flags))
-
-
-def _export_tensorflow(
-    flags: argparse.Namespace, run: RunDirectory, directory: pathlib.Path
-) -> None:
-    from mtfrun.tools.conversion import export_tensorflow, values_of_run
-
-    export_tensorflow(directory, values_of_run(run, flags.checkpoint))
-
-
-# By --format.
-_EXPORTS: Mapping[str, Callable[[argparse.Namespace, RunDirectory, pathlib.Path], None]] = {
-    "huggingface": _export_hugging_face,
-    "saved_model": _export_saved_model,
-    "safetensors": _export_safetensors,
-    "tensorflow": _export_tensorflow,
-}
-
-
-def _max_bytes(flags: argparse.Namespace) -> int | None:
-    from mtfrun.tools.planning import parse_size
-
-    if flags.max_shard_size is None:
-        return None
-    return int(parse_size(flags.max_shard_size))
-
-
-EXPORT = Command("export", _DESCRIPTION, _add_flags, _check, run)
+COMMANDS = [Command("export", _DESCRIPTION, run, _add_flags, _check)]

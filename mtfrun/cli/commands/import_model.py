@@ -14,7 +14,6 @@ from mtfrun.untrusted import escape
 
 if TYPE_CHECKING:
     from mtfrun import mtf
-    from mtfrun.experiment import Training
 
 _DESCRIPTION = """\
 Makes a run directory of a model of another program.
@@ -71,17 +70,13 @@ def _build_variables(config_path: pathlib.Path) -> tuple[Mapping[str, mtf.Variab
     """Returns the variables of training, on planned devices, and the vocabulary files."""
     from mtfrun import mtf
     from mtfrun.configuration import config
-    from mtfrun.configuration.checks import check_taken
-    from mtfrun.experiment import Training
-    from mtfrun.experiment.runs.opening import build
+    from mtfrun.experiment.runs.opening import build_training
     from mtfrun.experiment.runs.settings import ROOTS
 
     bindings = config.parse([str(config_path)], [], roots=ROOTS, allowed_imports=[])
     with mtf.planned_meshes():
-        experiment, evaluation = build()
-        training: Training = config.build(Training, experiment, evaluation)
-    check_taken(bindings, config.operative_config_text())
-    return training.state.named_variables(), experiment.data.vocabulary_files()
+        training = build_training(bindings)
+    return training.state.named_variables(), training.experiment.data.vocabulary_files()
 
 
-IMPORT = Command("import", _DESCRIPTION, _add_flags, _check, run)
+COMMANDS = [Command("import", _DESCRIPTION, run, _add_flags, _check)]

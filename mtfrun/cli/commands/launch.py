@@ -6,7 +6,7 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-from mtfrun.cli.command import Command
+from mtfrun.cli.command import Command, check_least
 from mtfrun.errors import InputError
 from mtfrun.processes import private_network
 
@@ -85,10 +85,8 @@ def _check(flags: argparse.Namespace) -> None:
         raise InputError("launch needs the number of processes: mtfrun launch -n 2 -- ...")
     if flags.num_processes < 1:
         raise InputError(f"-n {flags.num_processes}: there must be at least one process")
-    if flags.devices_per_process is not None and flags.devices_per_process < 1:
-        raise InputError(f"--devices_per_process={flags.devices_per_process} must be at least 1")
-    if flags.max_restarts < 0:
-        raise InputError(f"--max_restarts={flags.max_restarts} must be at least 0")
+    check_least(flags, 1, "devices_per_process")
+    check_least(flags, 0, "max_restarts")
     if flags.max_restarts and launched.command != "train":
         raise InputError("--max_restarts is for train, which resumes from a checkpoint")
     if flags.elastic and not flags.max_restarts:
@@ -150,13 +148,14 @@ def _standard_input() -> int | None:
     return None
 
 
-LAUNCH = Command(
-    "launch",
-    _DESCRIPTION,
-    _add_flags,
-    _check,
-    run,
-    imports_tensorflow=False,
-    is_configured=False,
-    is_of_run=False,
-)
+COMMANDS = [
+    Command(
+        "launch",
+        _DESCRIPTION,
+        run,
+        _add_flags,
+        _check,
+        imports_tensorflow=False,
+        subject="nothing",
+    ),
+]

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
 import pathlib
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from mtfrun.cli.command import Command
-from mtfrun.cli.shared_flags import check_mesh
+from mtfrun.cli.command import Command, check_least, check_mesh, require_gin_files, settings_of
 from mtfrun.display.streams import print_lines
 from mtfrun.errors import InputError
 
@@ -72,8 +74,8 @@ def _check(flags: argparse.Namespace) -> None:
         _check_search(flags)
     elif other := [name for name in _OF_SEARCH if getattr(flags, name) is not None]:
         raise InputError(f"--{other[0]} is for plan --search or --calibrate: add one of these")
-    if not flags.gin_file and not flags.calibrate:
-        raise InputError("plan needs a configuration: --gin_file=runs/quickstart.gin")
+    if not flags.calibrate:
+        require_gin_files(flags)
     if flags.picture not in (None, "-") and pathlib.Path(flags.picture).suffix not in _PICTURES:
         raise InputError(f"--picture={flags.picture}: name a file that ends in .svg, .html or .txt")
     check_mesh(flags.mesh, flags.layout)
@@ -97,8 +99,7 @@ def _check_search(flags: argparse.Namespace) -> None:
         raise InputError(
             f"plan {word} needs a file for the devices: --profile=devices.json{measured}"
         )
-    if flags.candidates is not None and flags.candidates < 1:
-        raise InputError(f"--candidates={flags.candidates} must be at least 1")
+    check_least(flags, 1, "candidates")
     for name in ("mesh", "layout", "bandwidth", "picture"):
         if getattr(flags, name) is not None:
             raise InputError(f"--{name} describes one mesh: leave it out with {word}")
@@ -111,10 +112,7 @@ TOO_LITTLE_MEMORY = 6
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     from mtfrun import mtf
     from mtfrun.configuration import config
-    from mtfrun.configuration.checks import check_taken
-    from mtfrun.experiment import Training
-    from mtfrun.experiment.runs.opening import build
-    from mtfrun.experiment.runs.settings import ROOTS
+    from mtfrun.experiment.runs.opening import build_training
     from mtfrun.tools.planning import as_json, describe, plan_training
     from mtfrun.tools.planning.configured_search import calibrate_devices, search_layouts
 
@@ -122,15 +120,12 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
         return calibrate_devices(flags)
     if flags.search:
         return search_layouts(flags)
-    bindings = config.parse(
-        flags.gin_file, flags.bindings, search_paths=flags.gin_search_paths, roots=ROOTS
-    )
+    bindings = settings_of(flags).parse()
+    mesh = {"shape": flags.mesh, "layout": flags.layout}
     with mtf.planned_meshes():
-        _rebind_mesh(flags)
-        experiment, evaluation = build()
-        training = config.build(Training, experiment, evaluation)
-    check_taken(bindings, config.operative_config_text())
-    resources = _resources(flags, experiment.mesh)
+        config.override(mtf.Mesh, **{k: v for k, v in mesh.items() if v is not None})
+        training = build_training(bindings)
+    resources = _resources(flags, training.experiment.mesh)
     planned = plan_training(training, flags.program_dump)
     if flags.json:
         print(json.dumps(as_json(training, planned, resources), allow_nan=False))
@@ -140,16 +135,6 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
         _draw(flags.picture, training, planned, resources)
     memory = resources.device_memory
     return TOO_LITTLE_MEMORY if memory is not None and planned.peak_bytes > memory else 0
-
-
-def _rebind_mesh(flags: argparse.Namespace) -> None:
-    from mtfrun import mtf
-    from mtfrun.configuration import config
-
-    values = {"shape": flags.mesh, "layout": flags.layout}
-    values = {name: value for name, value in values.items() if value is not None}
-    if values:
-        config.override(mtf.Mesh, **values)
 
 
 def _resources(flags: argparse.Namespace, mesh: mtf.Mesh) -> Resources:
@@ -185,4 +170,32 @@ def _draw(path: str, training: Training, planned: Plan, resources: Resources) ->
         file.write(pictures[pathlib.Path(path).suffix]())
 
 
-PLAN = Command("plan", _DESCRIPTION, _add_flags, _check, run)
+# Those that `mtfrun.tools.planning` reads. After all passes it would write a hundred times as much.
+_PASSES = ("DTensorSPMDExpansion", "CSE", "DTensorFunctionRenaming")
+
+
+def dump_environment(folder: str) -> dict[str, str]:
+    """Returns the variables that make TensorFlow, when it is imported, write programs to `folder`.
+
+    `mtfrun.tools.planning` reads the programs; importing it imports TensorFlow.
+    """
+    return {
+        "TF_DUMP_GRAPH_PREFIX": folder,
+        "TF_CPP_VMODULE": "dtensor_mlir_passes=2",
+        "MLIR_BRIDGE_LOG_PASS_FILTER": ";".join(_PASSES),
+    }
+
+
+@contextlib.contextmanager
+def program_dump() -> Iterator[str]:
+    former = dict(os.environ)
+    with tempfile.TemporaryDirectory(prefix="mtfrun_programs_") as folder:
+        os.environ.update(dump_environment(folder))
+        try:
+            yield folder
+        finally:
+            os.environ.clear()
+            os.environ.update(former)
+
+
+COMMANDS = [Command("plan", _DESCRIPTION, run, _add_flags, _check)]

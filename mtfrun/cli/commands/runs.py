@@ -62,7 +62,7 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     for word in flags.words:
         names = _names_below(word, alone=len(flags.words) == 1) | names
     summaries = [summary_of(path, name) for path, name in names.items()]
-    metric = metric_of(summaries, flags.metric)
+    metric = metric_of([s.metrics for s in summaries], flags.metric)
     varied = varied_names(summaries)
     summaries.sort(key=_sort_key(flags.sort or "metric", metric))
     if flags.json:
@@ -112,14 +112,15 @@ def _sort_key(name: str, metric: str) -> Callable[[RunSummary], Any]:
     return keys[name]
 
 
-RUNS = Command(
-    "runs",
-    _DESCRIPTION,
-    _add_flags,
-    _check,
-    run,
-    imports_tensorflow=False,
-    is_configured=False,
-    is_of_run=False,
-    takes_words=True,
-)
+COMMANDS = [
+    Command(
+        "runs",
+        _DESCRIPTION,
+        run,
+        _add_flags,
+        _check,
+        imports_tensorflow=False,
+        subject="nothing",
+        takes_words=True,
+    ),
+]

@@ -3,9 +3,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from mtfrun.cli.command import Command
+from mtfrun.cli.command import RUN_HELP, Command, add_output_flags, check_names, check_run
 from mtfrun.cli.join_processes import add_process_flags, check_processes
-from mtfrun.cli.shared_flags import RUN_HELP, add_output_flags, check_files, check_run
 from mtfrun.errors import InputError
 
 _DESCRIPTION = (
@@ -36,27 +35,27 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 def _check(flags: argparse.Namespace) -> None:
     check_processes(flags)
     check_run(flags, "latest", "best")
-    check_files(flags)
+    check_names(flags, "input", "output")
     if flags.input is None:
         raise InputError("score needs pairs: --input=FILE")
 
 
 def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
-    from mtfrun.cli.inputs import split_of_input
-    from mtfrun.cli.prompts import read_pairs
-    from mtfrun.cli.trained_run import json_line, open_output, open_run, restore_each
+    from mtfrun.cli.inputs import InputSource, read_pairs
+    from mtfrun.cli.trained_run import json_line, open_output, open_run
+    from mtfrun.experiment.runs.opening import restore_model
 
-    split = split_of_input(flags.input)
+    split = InputSource(flags.input).split
     pairs: Sequence[tuple[bytes, bytes]] = read_pairs(flags.input) if split is None else ()
     run, built = open_run(flags, command)
     inference = built.experiment.inference
     if split is not None:
         pairs = inference.pairs(split)
-    (step,) = restore_each(flags, built, run)
+    step = restore_model(built, run, flags.checkpoint)
     with open_output(flags.output) as file:
         for record in inference.scores(pairs):
             file.write(json_line(record, step))
     return 0
 
 
-SCORE = Command("score", _DESCRIPTION, _add_flags, _check, run)
+COMMANDS = [Command("score", _DESCRIPTION, run, _add_flags, _check)]

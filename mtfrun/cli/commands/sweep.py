@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mtfrun.cli.command import Command
+from mtfrun.cli.command import Command, check_least, require_gin_files
 from mtfrun.cli.early_check import configuration_error
 from mtfrun.configuration.errors import one_line
 from mtfrun.display import progress
@@ -62,15 +62,10 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _check(flags: argparse.Namespace) -> None:
-    if not flags.gin_file:
-        raise InputError("sweep needs a configuration: --gin_file=runs/quickstart.gin")
+    require_gin_files(flags)
     if flags.model_dir is None:
         raise InputError("sweep needs a directory for its runs: --model_dir=/tmp/sweep")
-    if flags.jobs < 1:
-        raise InputError(f"--jobs={flags.jobs} must be at least 1")
-
-
-_LOSS = "loss"
+    check_least(flags, 1, "jobs")
 
 
 def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
@@ -111,7 +106,7 @@ def _train(flags: argparse.Namespace, runs: Sequence[GridRun], directory: pathli
     from mtfrun.tools.sweep.trainer import Display, TrainedRun, Trainer
 
     display = Display(len(runs))
-    trainer = Trainer(flags.jobs, display, flags.metric or _LOSS)
+    trainer = Trainer(flags.jobs, display, flags.metric or "loss")
     trained = [
         TrainedRun(number, run.name, directory / run.name, _arguments(flags, run, directory))
         for number, run in enumerate(runs, 1)
@@ -134,15 +129,16 @@ def _report(
     from mtfrun.tools.sweep.trainer import describe_sweep
 
     summaries = [_summary(run, directory, trainer) for run in runs]
+    evaluations = [summary.metrics for summary in summaries]
     try:
-        metric = metric_of(summaries, flags.metric)
+        metric = metric_of(evaluations, flags.metric)
     except InputError as error:  # not a reason to print no table
         progress.print_line(progress.warning(one_line(error)))
-        metric = metric_of(summaries, None)
+        metric = metric_of(evaluations, None)
     varied = list(runs[0].values)
     print_lines(*sweep_table(summaries, varied, metric, terminal_columns()))
     print_lines(f"TensorBoard: tensorboard --logdir {shlex.quote(str(directory))}")
-    metrics = dict.fromkeys(name for summary in summaries for name in summary.metrics)
+    metrics = dict.fromkeys(name for metrics in evaluations for name in metrics)
     if metrics and trainer.codes:
         describe_sweep(directory, [r.values for r in runs], list(dict.fromkeys([metric, *metrics])))
     if trainer.signal is not None:
@@ -197,11 +193,4 @@ def _print_plan(runs: Sequence[GridRun], directory: pathlib.Path) -> None:
     print_lines(f"{len(runs)} runs in {directory}, recorded in {NAME}")
 
 
-SWEEP = Command(
-    "sweep",
-    _DESCRIPTION,
-    _add_flags,
-    _check,
-    run,
-    imports_tensorflow=False,
-)
+COMMANDS = [Command("sweep", _DESCRIPTION, run, _add_flags, _check, imports_tensorflow=False)]

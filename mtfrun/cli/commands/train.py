@@ -5,9 +5,8 @@ import math
 import pathlib
 from collections.abc import Sequence
 
-from mtfrun.cli.command import Command
+from mtfrun.cli.command import Command, settings_of
 from mtfrun.cli.join_processes import add_process_flags, check_processes
-from mtfrun.cli.shared_flags import settings_of
 from mtfrun.display import progress
 from mtfrun.errors import InputError
 
@@ -122,4 +121,4 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
     return 0
 
 
-TRAIN = Command("train", _DESCRIPTION, _add_flags, _check, run)
+COMMANDS = [Command("train", _DESCRIPTION, run, _add_flags, _check)]

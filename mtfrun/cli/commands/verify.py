@@ -6,8 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mtfrun.cli.command import Command
-from mtfrun.cli.shared_flags import check_mesh
+from mtfrun.cli.command import Command, check_least, check_mesh, require_gin_files, settings_of
 from mtfrun.display.streams import print_lines
 from mtfrun.errors import InputError
 
@@ -48,26 +47,29 @@ class MeshFlags(NamedTuple):
 
 
 class _Mesh(argparse.Action):
+    """Adds a mesh to the flags, or a layout to the last mesh."""
+
     def __call__(
         self, parser: Any, flags: argparse.Namespace, value: Any, option: Any = ""
     ) -> None:
-        flags.meshes = [*flags.meshes, MeshFlags(value, None)]
-
-
-class _Layout(argparse.Action):
-    def __call__(
-        self, parser: Any, flags: argparse.Namespace, value: Any, option: Any = ""
-    ) -> None:
-        if not flags.meshes or flags.meshes[-1].layout is not None:
+        if option == "--mesh":
+            flags.meshes = [*flags.meshes, MeshFlags(value, None)]
+        elif not flags.meshes or flags.meshes[-1].layout is not None:
             raise InputError(f"--layout={value} needs a --mesh before it")
-        flags.meshes = [*flags.meshes[:-1], flags.meshes[-1]._replace(layout=value)]
+        else:
+            flags.meshes = [*flags.meshes[:-1], flags.meshes[-1]._replace(layout=value)]
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     parser.set_defaults(meshes=[])
-    add("--mesh", action=_Mesh, help="the axes of a mesh, data:2,model:2; repeatable", metavar="M")
-    add("--layout", action=_Layout, help="the layout of the --mesh before it", metavar="L")
+    add(
+        "--mesh",
+        action=_Mesh,
+        help="the axes of a mesh, data:2,model:2; repeatable",
+        metavar="M",
+    )
+    add("--layout", action=_Mesh, help="the layout of the --mesh before it", metavar="L")
     add("--steps", type=int, default=3, help="steps of training; 3 by default", metavar="N")
     add(
         "--tolerance",
@@ -89,15 +91,14 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _check(flags: argparse.Namespace) -> None:
-    if not flags.gin_file:
-        raise InputError("verify needs a configuration: --gin_file=runs/quickstart.gin")
+    require_gin_files(flags)
     if flags.model_dir is not None:
         raise InputError(
             "verify uses no run: leave --model_dir out; to begin with the values of a checkpoint, "
             "set --gin.INIT_CHECKPOINT"
         )
-    if flags.steps < 1 or flags.decodes < 0 or flags.decode_length < 1:
-        raise InputError("--steps and --decode_length must be at least 1, --decodes at least 0")
+    check_least(flags, 1, "steps", "decode_length")
+    check_least(flags, 0, "decodes")
     for mesh in flags.meshes:
         check_mesh(mesh.shape, mesh.layout)
     if not 0 <= flags.tolerance < math.inf:
@@ -111,23 +112,22 @@ NOT_EQUAL = 5
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     from mtfrun import mtf
     from mtfrun.configuration import config
-    from mtfrun.experiment.runs.settings import ROOTS
     from mtfrun.tools.verification import as_json, as_lines, compare, reference_lines
 
-    bindings = config.parse(
-        flags.gin_file, flags.bindings, search_paths=flags.gin_search_paths, roots=ROOTS
-    )
+    bindings = settings_of(flags).parse()
+    config.override(mtf.Mesh)  # gin knows the class from now on, if it did not
+    shape = config.argument(mtf.Mesh, "shape", "data:1,model:1")
+    layout = config.argument(mtf.Mesh, "layout", "")
     configured = MeshFlags(
-        mtf.convert_to_shape(_argument("shape", "data:1,model:1")).to_string,
-        mtf.convert_to_layout_rules(_argument("layout", "")).to_string,
+        mtf.convert_to_shape(shape).to_string, mtf.convert_to_layout_rules(layout).to_string
     )
     meshes = [
         MeshFlags(mesh.shape, configured.layout if mesh.layout is None else mesh.layout)
         for mesh in flags.meshes or [configured]
     ]
     _set_up_devices(meshes, flags)
-    axes = mtf.convert_to_shape(meshes[0].shape)
-    alone = MeshFlags(";".join(f"{axis.name}:1" for axis in axes), meshes[0].layout)
+    axes = mtf.convert_to_shape(meshes[0].shape).dimension_names
+    alone = MeshFlags(";".join(f"{axis}:1" for axis in axes), meshes[0].layout)
     expected = _observe(alone, flags, bindings)
     expected.require_finite()
     if not flags.json:
@@ -142,14 +142,6 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
         else:
             print_lines("", *as_lines(here, comparison))
     return 0 if are_equal else NOT_EQUAL
-
-
-def _argument(name: str, default: str) -> Any:
-    from mtfrun import mtf
-    from mtfrun.configuration import config
-
-    config.override(mtf.Mesh)  # gin knows the class from now on, if it did not
-    return config.argument(mtf.Mesh, name, default)
 
 
 def _set_up_devices(meshes: Sequence[MeshFlags], flags: argparse.Namespace) -> None:
@@ -172,15 +164,9 @@ def _bind(mesh: MeshFlags, flags: argparse.Namespace) -> None:
     from mtfrun import mtf
     from mtfrun.configuration import config
 
-    config.override(mtf.Mesh, shape=mesh.shape, layout=mesh.layout, devices=_devices(mesh, flags))
-
-
-def _devices(mesh: MeshFlags, flags: argparse.Namespace) -> list[str] | None:
-    from mtfrun import mtf
-
-    if not flags.cpu:
-        return None
-    return [f"CPU:{number}" for number in range(mtf.convert_to_shape(mesh.shape).size)]
+    size = mtf.convert_to_shape(mesh.shape).size
+    devices = [f"CPU:{number}" for number in range(size)] if flags.cpu else None
+    config.override(mtf.Mesh, shape=mesh.shape, layout=mesh.layout, devices=devices)
 
 
 def _observe(
@@ -190,18 +176,14 @@ def _observe(
     expected: Observation | None = None,
 ) -> Observation:
     from mtfrun import mtf
-    from mtfrun.configuration import config
-    from mtfrun.configuration.checks import check_taken
-    from mtfrun.experiment import Training
-    from mtfrun.experiment.runs.opening import build
+    from mtfrun.experiment.runs.opening import build_training
     from mtfrun.tools.verification import FirstRows, observe
 
     _bind(mesh, flags)
-    experiment, evaluation = build()
+    training = build_training(bindings)
+    experiment = training.experiment
     if experiment.mesh.shape != mtf.convert_to_shape(mesh.shape):
         raise InputError("Experiment.mesh must be @mtf.Mesh(), whose shape verify sets")
-    training = config.build(Training, experiment, evaluation)
-    check_taken(bindings, config.operative_config_text())
     inputs = None
     if flags.decodes:
         settings = {"decode_length": flags.decode_length}
@@ -209,4 +191,4 @@ def _observe(
     return observe(training, flags.steps, inputs, expected)
 
 
-VERIFY = Command("verify", _DESCRIPTION, _add_flags, _check, run)
+COMMANDS = [Command("verify", _DESCRIPTION, run, _add_flags, _check)]

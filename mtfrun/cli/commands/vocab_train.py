@@ -3,7 +3,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from mtfrun.cli.command import Command
+from mtfrun.cli.command import Command, check_least, require_gin_files
+from mtfrun.cli.commands.data import configure_data
 from mtfrun.errors import InputError
 
 _DESCRIPTION = """\
@@ -64,25 +65,17 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _check(flags: argparse.Namespace) -> None:
-    if not flags.gin_file:
-        raise InputError("vocab train needs a configuration: --gin_file=runs/quickstart.gin")
+    require_gin_files(flags)
     if flags.model_dir is not None:
         raise InputError("vocab train reads no run: leave --model_dir out")
     if flags.size is None:
         raise InputError("vocab train needs the number of pieces: --size=8000")
-    if flags.size < 1:
-        raise InputError(f"--size={flags.size}: it must be at least 1")
+    check_least(flags, 1, "size")
     if not flags.output:
         raise InputError("vocab train needs a file to write: --output=vocab.model")
 
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
-    from mtfrun.configuration import config
-    from mtfrun.data import Data
-    from mtfrun.experiment import Experiment
-    from mtfrun.experiment.experiment import ALL_DATA
-    from mtfrun.experiment.records import require
-    from mtfrun.experiment.runs.settings import ROOTS
     from mtfrun.rundir import atomic_open
     from mtfrun.tools.sentencepiece_training import SentencePieceTraining, train_sentencepiece
 
@@ -93,9 +86,7 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
         normalization=flags.normalization,
         character_coverage=flags.character_coverage,
     )
-    config.parse(flags.gin_file, flags.bindings, search_paths=flags.gin_search_paths, roots=ROOTS)
-    data = config.argument(Experiment, "data")
-    require(data, Data, "Experiment.data", ALL_DATA)
+    data = configure_data(flags)[0]
     texts = data.source_texts(flags.split, flags.features.split(","))
     with atomic_open(flags.output) as file:  # before the training, which takes longer
         model = train_sentencepiece(texts, training, data.expected_bytes(flags.split))
@@ -107,4 +98,4 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     return 0
 
 
-VOCAB_TRAIN = Command("vocab train", _DESCRIPTION, _add_flags, _check, run)
+COMMANDS = [Command("vocab train", _DESCRIPTION, run, _add_flags, _check)]

@@ -16,7 +16,7 @@ from mtfrun.configuration.errors import ConfigError
 from mtfrun.configuration.hyperparameters import changes_of_variables, describe_changes
 from mtfrun.configuration.run_files import CONFIG
 from mtfrun.configuration.statements import Binding
-from mtfrun.experiment import Evaluation, Experiment
+from mtfrun.experiment import Evaluation, Experiment, Training
 from mtfrun.experiment.runs.settings import Settings
 from mtfrun.rundir import RunDirectory, RunDirError
 from mtfrun.rundir.errors import IncompatibleError
@@ -53,6 +53,13 @@ def build() -> tuple[Experiment, Evaluation]:
     """Returns the objects of the parsed configuration, as the arguments of a `Training`."""
     experiment = config.build(Experiment)
     return experiment, config.build(Evaluation, experiment)
+
+
+def build_training(bindings: Sequence[Binding]) -> Training:
+    """Returns the training of the parsed configuration; ConfigError for bindings without use."""
+    training: Training = config.build(Training, *build())
+    check_taken(bindings, config.operative_config_text())
+    return training
 
 
 def build_run(

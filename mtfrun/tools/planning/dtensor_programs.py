@@ -1,6 +1,6 @@
 """The programs that DTensor compiles and writes to files, in MLIR's generic form.
 
-`mtfrun.cli.program_dump` makes it do so, before TensorFlow is imported. See https://mlir.llvm.org.
+`mtfrun.cli.commands.plan` makes it do so, before TensorFlow is imported. See https://mlir.llvm.org.
 """
 
 from __future__ import annotations

@@ -7,14 +7,17 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mtfrun.cli.command import Command
-from mtfrun.cli.shared_flags import add_json
-from mtfrun.configuration.files import find_gin_file, shipped_gin_files
+from mtfrun.cli.command import Command, add_json
+from mtfrun.configuration.files import (
+    GinHeader,
+    find_gin_file,
+    shipped_gin_files,
+    shipped_headers,
+)
 from mtfrun.display.formats import wrap_lines
 from mtfrun.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
-    from mtfrun.configuration.files import GinHeader
     from mtfrun.configuration.statements import Binding
 
 _DESCRIPTION = """\
@@ -70,24 +73,25 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
 def explain(name: str) -> list[Explanation]:
     """Returns several explanations if classes have parameters of the same name."""
     from mtfrun import experiment  # noqa: F401 - whose classes are explained
-    from mtfrun.configuration.files import shipped_headers
+    from mtfrun.configuration.published import is_configurable, load_published, signature_of
     from mtfrun.configuration.statements import macros_of
 
     header = shipped_headers().get(name)
     if header is not None:
         return [_gin_file(header)]
     bindings = _shipped_bindings()
-    targets = _targets_by_name()
+    targets = {full: target for full, target in load_published().items() if is_configurable(target)}
     macros = set(macros_of(bindings))
     if name in macros:
         return [_macro(name, bindings)]
-    named = [full for full in targets if name in (full, full.partition(".")[2])]
+    named = [full for full in targets if _is_called(full, name)]
     if named:
         # Two packages export some classes; one name of each is enough.
         of_definition = {id(targets[full]): full for full in named}
         return [_target(full, targets[full], bindings) for full in of_definition.values()]
     owner, _, parameter = name.rpartition(".")
-    owners = {id(targets[full]): full for full in targets if _has(targets[full], parameter)}
+    having = (full for full in targets if parameter in signature_of(targets[full]))
+    owners = {id(targets[full]): full for full in having}
     chosen = [full for full in owners.values() if not owner or _is_called(full, owner)]
     if chosen:
         return [_parameter(full, targets[full], parameter, bindings) for full in chosen]
@@ -112,18 +116,6 @@ def _is_called(full: str, name: str) -> bool:
     return name in (full, full.partition(".")[2])
 
 
-def _has(target: Any, parameter: str) -> bool:
-    from mtfrun.configuration.published import signature_of
-
-    return parameter in signature_of(target)
-
-
-def _targets_by_name() -> dict[str, Any]:
-    from mtfrun.configuration.published import is_configurable, load_published
-
-    return {name: target for name, target in load_published().items() if is_configurable(target)}
-
-
 def _shipped_bindings() -> list[Binding]:
     from mtfrun.configuration.statements import Statements
 
@@ -134,7 +126,6 @@ def _shipped_bindings() -> list[Binding]:
 
 
 def _macro(name: str, bindings: Sequence[Binding]) -> Explanation:
-    from mtfrun.configuration.files import shipped_headers
     from mtfrun.configuration.gin_values import MACRO
 
     meanings = dict.fromkeys(
@@ -253,13 +244,14 @@ def _narrow_docstring(docstring: str, indent: str) -> list[str]:
     return narrow
 
 
-CONFIG_EXPLAIN = Command(
-    "config explain",
-    _DESCRIPTION,
-    add_json,
-    _check,
-    run,
-    is_configured=False,
-    is_of_run=False,
-    takes_words=True,
-)
+COMMANDS = [
+    Command(
+        "config explain",
+        _DESCRIPTION,
+        run,
+        add_json,
+        _check,
+        subject="nothing",
+        takes_words=True,
+    ),
+]

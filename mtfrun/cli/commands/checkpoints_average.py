@@ -5,8 +5,8 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from mtfrun.cli.command import Command
-from mtfrun.cli.commands.checkpoints.flags import check_choice, check_run
+from mtfrun.cli.command import Command, require_model_dir
+from mtfrun.cli.commands.checkpoints import check_steps
 from mtfrun.display.streams import print_lines
 from mtfrun.errors import InputError
 
@@ -35,8 +35,8 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _check(flags: argparse.Namespace) -> None:
-    check_run(flags)
-    check_choice(flags, "last")
+    require_model_dir(flags)
+    check_steps(flags, "last")
     if not flags.output:
         raise InputError(f"{flags.command} needs a new run directory: --output=/tmp/averaged")
 
@@ -140,6 +140,6 @@ def _choose_steps(
     return list(steps)
 
 
-CHECKPOINTS_AVERAGE = Command(
-    "checkpoints average", _DESCRIPTION, _add_flags, _check, run, is_configured=False
-)
+COMMANDS = [
+    Command("checkpoints average", _DESCRIPTION, run, _add_flags, _check, subject="run"),
+]

@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mtfrun.cli.command import Command
-from mtfrun.cli.commands.checkpoints.flags import add_checkpoint, add_match, check_run
+from mtfrun.cli.command import Command, check_pattern
+from mtfrun.cli.commands.checkpoints import add_match, check_step
 from mtfrun.display.formats import bytes_text, number_text, time_text
 from mtfrun.display.streams import print_lines, quiet_import
 from mtfrun.display.table import table_lines, terminal_columns
@@ -34,11 +34,16 @@ its largest absolute value, which takes as long as reading it."""
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
-    add_checkpoint(parser, "the newest")
+    parser.add_argument("--checkpoint", help="a step; the newest by default", metavar="STEP")
     add_match(parser)
     parser.add_argument("--norms", action="store_true", help="read the values")
     parser.add_argument("--slots", action="store_true", help="optimizer and averages too")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _check(flags: argparse.Namespace) -> None:
+    check_step(flags)
+    check_pattern(flags, "match")
 
 
 _MODEL = "model/"
@@ -193,12 +198,14 @@ def _as_json(stored: StoredCheckpoint, manifest: Manifest, rows: Sequence[_Row])
     }
 
 
-CHECKPOINTS_SHOW = Command(
-    "checkpoints show",
-    _DESCRIPTION,
-    _add_flags,
-    check_run,
-    run,
-    imports_tensorflow=False,
-    is_configured=False,
-)
+COMMANDS = [
+    Command(
+        "checkpoints show",
+        _DESCRIPTION,
+        run,
+        _add_flags,
+        _check,
+        imports_tensorflow=False,
+        subject="run",
+    ),
+]

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from mtfrun.cli.command import Command
-from mtfrun.cli.commands.checkpoints.flags import add_match, check_match
+from mtfrun.cli.command import Command, check_least, check_pattern
+from mtfrun.cli.commands.checkpoints import add_match
 from mtfrun.display.streams import print_lines
 from mtfrun.display.table import table_lines, terminal_columns
 from mtfrun.errors import InputError
@@ -42,9 +42,8 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _check(flags: argparse.Namespace) -> None:
-    check_match(flags)
-    if flags.rows < 0:
-        raise InputError(f"--rows={flags.rows} must be at least 0")
+    check_pattern(flags, "match")
+    check_least(flags, 0, "rows")
     for name in (flags.first, flags.second):
         if name.isdecimal() and flags.model_dir is None:
             raise InputError(f"step {name} of which run? Give --model_dir, or DIRECTORY@{name}")
@@ -142,6 +141,6 @@ def _find_checkpoint(name: str, model_dir: str | None) -> _Stored:
     return _Stored(f"{directory.run}@{manifest.step}", directory.path, manifest)
 
 
-CHECKPOINTS_DIFF = Command(
-    "checkpoints diff", _DESCRIPTION, _add_flags, _check, run, is_configured=False
-)
+COMMANDS = [
+    Command("checkpoints diff", _DESCRIPTION, run, _add_flags, _check, subject="run"),
+]
