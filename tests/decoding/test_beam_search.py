@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -32,22 +34,31 @@ def _search(
     **options: Any,
 ) -> Any:
     """Returns Hypotheses whose fields are arrays."""
-    mesh = mtf.Mesh(mesh_shape, LAYOUT)
+    search = BeamSearch(**options)
+    mesh, run = _compile(search, beam_size, mesh_shape, table.tobytes(), jit_compile)
     ids = np.asarray(prompts, np.int32)
     batch, length = mtf.Dimension("batch", ids.shape[0]), mtf.Dimension("length", ids.shape[1])
-    beam = mtf.Dimension("beam", beam_size)
-
-    def run(prompts: mtf.Tensor, limits: mtf.Tensor) -> Hypotheses:
-        decoder = markov_decoder(mesh, table)
-        return BeamSearch(**options)(decoder, prompts, beam, VOCAB, limits=limits)
-
     row_limits = np.full([batch.size], length.size) if limits is None else np.asarray(limits)
     return mtf.to_numpy(
-        mtf.function(run, jit_compile=jit_compile)(
+        run(
             mtf.import_tf_tensor(mesh, ids, [batch, length]),
             mtf.import_tf_tensor(mesh, row_limits.astype(np.int32), [batch]),
         )
     )
+
+
+@functools.cache
+def _compile(
+    search: BeamSearch, beam_size: int, mesh_shape: str, table: bytes, jit_compile: bool
+) -> tuple[mtf.Mesh, Callable[..., Hypotheses]]:
+    mesh = mtf.Mesh(mesh_shape, LAYOUT)
+    beam = mtf.Dimension("beam", beam_size)
+
+    def run(prompts: mtf.Tensor, limits: mtf.Tensor) -> Hypotheses:
+        rows = np.frombuffer(table, np.float32).reshape(TABLE.shape)
+        return search(markov_decoder(mesh, rows), prompts, beam, VOCAB, limits=limits)
+
+    return mesh, mtf.function(run, jit_compile=jit_compile)
 
 
 def _log_probs(table: np.ndarray) -> np.ndarray:
