@@ -36,7 +36,6 @@ from mtfrun.configuration.statements import (
     values_of_macros,
 )
 from mtfrun.configuration.untrusted_configuration import check_untrusted, name_modules
-from mtfrun.configuration.value_types import Part, resolve
 from mtfrun.errors import InputError
 
 T = TypeVar("T")
@@ -91,8 +90,10 @@ def parse(
     """
     gin.clear_config()
     statements, flags, misspelt = _read(files, flags, search_paths)
-    if allowed_imports is None or allowed_imports or modules:
-        _import_from_the_working_directory()
+    # Not for directories from elsewhere: importing an optional package would run their files.
+    if (allowed_imports is None or allowed_imports or modules) and "" not in sys.path:
+        directory = str(Path.cwd())
+        sys.path += [directory] * (directory not in sys.path)
     if allowed_imports is not None:
         check_untrusted(statements, allowed_imports, statements.sources[files[0]].text)
     _sources.clear()
@@ -180,9 +181,9 @@ def _place_of(error: InputError) -> str | None:
         name = binding.selector.rpartition(".")[2]
         if not call or caller.partition("'")[0].rpartition(".")[2] != name:
             continue
-        value, place = resolve(Part(binding.value, binding.place), macros)
-        if place not in text and _is_named(value, binding.parameter, text):
-            return place
+        source = binding.source(macros)
+        if source.place not in text and _is_named(source.value, binding.parameter, text):
+            return source.place
     return None
 
 
@@ -269,13 +270,6 @@ def _read(
             text, misspelt = better, misspelt or error
         read.append((flag, text))
     return statements, read, misspelt
-
-
-def _import_from_the_working_directory() -> None:
-    """Not for directories from elsewhere: importing an optional package would run their files."""
-    directory = str(Path.cwd())
-    if directory not in sys.path and "" not in sys.path:
-        sys.path.append(directory)
 
 
 @contextlib.contextmanager

@@ -8,14 +8,15 @@ import sys
 import types
 import typing
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any
 
 from mtfrun.configuration.arguments import range_of
 from mtfrun.configuration.errors import ConfigError
 from mtfrun.configuration.gin_values import Reference
 from mtfrun.configuration.published import load_published
 from mtfrun.configuration.spelling import gin_spelling
-from mtfrun.configuration.statements import Binding, macro_chain
+from mtfrun.configuration.statements import Binding
 from mtfrun.errors import nearest
 
 _PLAIN = (int, float, bool, str, type(None))
@@ -23,14 +24,9 @@ _LISTS = (list, tuple, Sequence, Collection, Iterable)
 _MAPPINGS = (dict, Mapping)
 
 
-class Part(NamedTuple):
-    value: Any
-    place: str
-
-
 def check_value(binding: Binding, function: Any, macros: Mapping[str, Binding]) -> None:
     """Checks the type and the range, but not references: their objects do not exist yet."""
-    whole = resolve(Part(binding.value, binding.place), macros)
+    whole = binding.source(macros)
     annotation = _annotation(function, binding.parameter)
     wrong, remedy = _misfit(whole, annotation, macros), _type_text(annotation)
     if wrong is whole:
@@ -44,11 +40,6 @@ def check_value(binding: Binding, function: Any, macros: Mapping[str, Binding]) 
             text = f"{binding.value_text}, with {wrong.value!r}"
         name = f"{binding.selector}.{binding.parameter}"
         raise ConfigError(f"{wrong.place}: {name} is {text}: it must be {remedy}")
-
-
-def resolve(part: Part, macros: Mapping[str, Binding]) -> Part:
-    chain = macro_chain(part.value, macros)
-    return Part(chain[-1].value, chain[-1].place) if chain else part
 
 
 def _annotation(function: Any, parameter: str) -> Any:
@@ -82,8 +73,9 @@ def _options(annotation: Any) -> tuple[Any, ...]:
     return typing.get_args(annotation) if is_union else (annotation,)
 
 
-def _misfit(part: Part, annotation: Any, macros: Mapping[str, Binding]) -> Part | None:
-    part = resolve(part, macros)
+def _misfit(part: Binding, annotation: Any, macros: Mapping[str, Binding]) -> Binding | None:
+    """Returns the part of a value that does not fit, as a binding of its own, with its place."""
+    part = part.source(macros)
     if isinstance(part.value, Reference):
         return None
     misfits = [_misfit_of_one(part, option, macros) for option in _options(annotation)]
@@ -93,8 +85,8 @@ def _misfit(part: Part, annotation: Any, macros: Mapping[str, Binding]) -> Part 
     return next((wrong for wrong in misfits if wrong is not part), part)
 
 
-def _misfit_of_one(part: Part, option: Any, macros: Mapping[str, Binding]) -> Part | None:
-    value, place = part
+def _misfit_of_one(part: Binding, option: Any, macros: Mapping[str, Binding]) -> Binding | None:
+    value = part.value
     origin, arguments = typing.get_origin(option) or option, typing.get_args(option)
     if option in _PLAIN:
         accepts = type(value) is option or (option is float and type(value) is int)
@@ -112,7 +104,7 @@ def _misfit_of_one(part: Part, option: Any, macros: Mapping[str, Binding]) -> Pa
     else:
         return part if _is_reference(option) else None
     wrong = (
-        _misfit(Part(item, place), typing.Union[allowed or (Any,)], macros)  # noqa: UP007
+        _misfit(replace(part, value=item), typing.Union[allowed or (Any,)], macros)  # noqa: UP007
         for item, allowed in of_items
     )
     return next((item for item in wrong if item is not None), None)
@@ -125,13 +117,15 @@ def _is_reference(option: Any) -> bool:
     return origin is Callable or module.partition(".")[0] in ("mtfrun", "tensorflow")
 
 
-def _outside(part: Part, numbers: Collection[float], macros: Mapping[str, Binding]) -> Part | None:
-    part = resolve(part, macros)
+def _outside(
+    part: Binding, numbers: Collection[float], macros: Mapping[str, Binding]
+) -> Binding | None:
+    part = part.source(macros)
     value = part.value
     if isinstance(value, dict):
         value = list(value.values())
     if isinstance(value, list | tuple):
-        items = (_outside(Part(item, part.place), numbers, macros) for item in value)
+        items = (_outside(replace(part, value=item), numbers, macros) for item in value)
         return next((item for item in items if item is not None), None)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return part if is_number and value not in numbers else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import enum
 import ipaddress
 import json
 import queue
@@ -23,25 +24,26 @@ _ATTEMPT_SECS = 5.0
 _NAME_SECS = 5.0
 
 Message: TypeAlias = dict[str, Any]
-KIND = "kind"
 
-# Kinds of messages that a worker sends.
-HELLO, FAILED = "hello", "failed"
-# Kinds of messages that the coordinator sends.
-WELCOME, REFUSED, END = "welcome", "refused", "end"
-# Kinds of messages that both send.
-ALIVE, VALUE, BYE = "alive", "value", "bye"
+
+class Kind(enum.StrEnum):
+    """What a message is about; the first ones are from a worker, the next from the coordinator."""
+
+    HELLO, FAILED = "hello", "failed"
+    WELCOME, REFUSED, END = "welcome", "refused", "end"
+    ALIVE, VALUE, BYE = "alive", "value", "bye"
+
 
 # The types of the fields; True is not an integer here.
 _FIELDS: Mapping[str, Mapping[str, tuple[type, ...]]] = {
-    HELLO: {"index": (int,), "count": (int,), "place": (str,), "token": (str,)},
-    FAILED: {"line": (str,), "may_follow": (bool,)},
-    WELCOME: {"place": (str,)},
-    REFUSED: {"line": (str,)},
-    END: {"index": (int, type(None)), "cause": (str, type(None))},
-    ALIVE: {},
-    VALUE: {"name": (str,), "value": (object,)},
-    BYE: {},
+    Kind.HELLO: {"index": (int,), "count": (int,), "place": (str,), "token": (str,)},
+    Kind.FAILED: {"line": (str,), "may_follow": (bool,)},
+    Kind.WELCOME: {"place": (str,)},
+    Kind.REFUSED: {"line": (str,)},
+    Kind.END: {"index": (int, type(None)), "cause": (str, type(None))},
+    Kind.ALIVE: {},
+    Kind.VALUE: {"name": (str,), "value": (object,)},
+    Kind.BYE: {},
 }
 
 # The longest line, so that an untrusted connection cannot fill the memory.
@@ -150,18 +152,18 @@ def decode(line: bytes) -> Message:
         raise MalformedError("what is not JSON") from None
     if not isinstance(message, dict):
         raise MalformedError("what is not an object")
-    kind = message.get(KIND)
+    kind = message.get("kind")
     fields = _FIELDS.get(kind) if isinstance(kind, str) else None
     if fields is None:
         raise MalformedError("a message of an unknown kind")
-    if message.keys() != {KIND, *fields}:
+    if message.keys() != {"kind", *fields}:
         raise MalformedError(f"a message {kind!r} with other fields")
     for name, types in fields.items():
         value = message[name]
         if object not in types and type(value) not in types:
             raise MalformedError(f"a message {kind!r} whose {name} has another type")
         if isinstance(value, str):  # the value of VALUE is not changed
-            message[name] = value if kind == VALUE else escape(value)
+            message[name] = value if kind == Kind.VALUE else escape(value)
     return message
 
 
@@ -204,14 +206,14 @@ class Connection:
         for target in (self._send_heartbeats, receive):
             threading.Thread(target=target, daemon=True, name="processes").start()
 
-    def send(self, message: Message) -> None:
+    def send(self, kind: Kind, **fields: Any) -> None:
         """The receiving thread, not this method, reports a broken connection."""
-        line = json.dumps(message).encode() + b"\n"
+        line = json.dumps({"kind": kind, **fields}).encode() + b"\n"
         with contextlib.suppress(OSError), self._sending:
             self._socket.sendall(line)
 
     def send_value(self, name: str, value: Any) -> None:
-        self.send({KIND: VALUE, "name": name, "value": value})
+        self.send(Kind.VALUE, name=name, value=value)
 
     def receive_value(self, secs: float | None = None) -> tuple[str, Any]:
         """Returns the name and the value of the next `send_value`."""
@@ -241,7 +243,7 @@ class Connection:
 
     def close(self) -> None:
         """The other side should close at about the same time."""
-        self.send({KIND: BYE})
+        self.send(Kind.BYE)
         self.finish()
 
     def finish(self) -> None:
@@ -271,7 +273,7 @@ class Connection:
 
     def _send_heartbeats(self) -> None:
         while not self._over.wait(self._timeouts.heartbeat_secs):
-            self.send({KIND: ALIVE})
+            self.send(Kind.ALIVE)
 
     def _receive_all(
         self, on_message: Callable[[Message], None], on_end: Callable[[str], None]
@@ -288,13 +290,13 @@ class Connection:
             except OSError:
                 what = "has ended without a message: it was killed, or it crashed"
                 break
-            kind = message[KIND]
-            if kind == BYE:
+            kind = message["kind"]
+            if kind == Kind.BYE:
                 self._over.set()
                 return
-            if kind == VALUE:
+            if kind == Kind.VALUE:
                 self._values.put(message)
-            elif kind != ALIVE:
+            elif kind != Kind.ALIVE:
                 on_message(message)
         if not self._over.is_set():
             self._over.set()

@@ -11,14 +11,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from mtfrun.processes.connection import (
-    END,
-    FAILED,
-    HELLO,
-    KIND,
-    REFUSED,
-    WELCOME,
     Address,
     Connection,
+    Kind,
     MalformedError,
     Message,
     ProcessesError,
@@ -80,7 +75,7 @@ class Coordinator(Group):
         self._verdict = threading.Event()
         with address.listen() as server:
             self._await_all(server)
-        self._send_to_all({KIND: WELCOME, "place": self._places[0]})
+        self._send_to_all(Kind.WELCOME, place=self._places[0])
 
     def gather(self, name: str, value: Any) -> list[Any]:
         values = [as_json(value)]
@@ -138,12 +133,12 @@ class Coordinator(Group):
         connection = Connection(connected, self._timeouts)
         try:
             hello = connection.receive(_HELLO_SECS, _HELLO_BYTES)
-            refusal = self._admit(connection, hello) if hello[KIND] == HELLO else "no hello"
+            refusal = self._admit(connection, hello) if hello["kind"] == Kind.HELLO else "no hello"
         except (OSError, MalformedError):
             connection.drop()
         else:
             if refusal is not None:
-                connection.send({KIND: REFUSED, "line": refusal})
+                connection.send(Kind.REFUSED, line=refusal)
                 connection.finish()
         finally:
             self._greetings.release()
@@ -192,13 +187,13 @@ class Coordinator(Group):
             f"{self._timeouts.join_secs:g} s: start {self.count} processes, --process_id=0 to "
             f"{self.count - 1}, with the same --coordinator, which all must reach"
         )
-        self._send_to_all({KIND: END, "cause": line, "index": None})
+        self._send_to_all(Kind.END, cause=line, index=None)
         for worker in self._workers.values():
             worker.finish()
         return ProcessesError(line)
 
     def _receive(self, index: int, message: Message) -> None:
-        if message[KIND] == FAILED:
+        if message["kind"] == Kind.FAILED:
             self._note_failure(index, _Failure(message["line"], message["may_follow"]))
 
     def _note_failure(self, index: int, failure: _Failure) -> None:
@@ -244,14 +239,14 @@ class Coordinator(Group):
 
     def _end_all(self, index: int | None, cause: str | None) -> None:
         """Waits for all other processes to end: exiting would reset their connections."""
-        self._send_to_all({KIND: END, "cause": cause, "index": index})
+        self._send_to_all(Kind.END, cause=cause, index=index)
         limit = time.monotonic() + _END_SECS
         for worker in list(self._workers.values()):
             worker.wait(max(0.0, limit - time.monotonic()))
 
-    def _send_to_all(self, message: Message) -> None:
+    def _send_to_all(self, kind: Kind, **fields: Any) -> None:
         for worker in list(self._workers.values()):
-            worker.send(message)
+            worker.send(kind, **fields)
 
     def _name(self, index: int) -> str:
         return process_name(index, self.count, self._places[index])

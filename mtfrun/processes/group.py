@@ -11,14 +11,9 @@ from typing import Any
 
 from mtfrun.errors import InputError
 from mtfrun.processes.connection import (
-    END,
-    FAILED,
-    HELLO,
-    KIND,
-    REFUSED,
-    WELCOME,
     Address,
     Connection,
+    Kind,
     Message,
     ProcessesError,
 )
@@ -102,7 +97,7 @@ class Worker(Group):
         self._coordinator = Connection(address.connect(timeouts.join_secs), timeouts)
         self.host = self._coordinator.local_host
         self._coordinator.send(
-            {KIND: HELLO, "index": index, "count": count, "place": this_process(), "token": token}
+            Kind.HELLO, index=index, count=count, place=this_process(), token=token
         )
         self._coordinator.start(self._receive, self._lose_coordinator)
         self._await_all()
@@ -119,7 +114,7 @@ class Worker(Group):
 
     def fail(self, line: str, *, may_follow: bool) -> bool:
         self._failure = may_follow
-        self._coordinator.send({KIND: FAILED, "line": line, "may_follow": may_follow})
+        self._coordinator.send(Kind.FAILED, line=line, may_follow=may_follow)
         self._verdict.wait(self._timeouts.consequence_secs + self._timeouts.failure_secs)
         return not self._is_common
 
@@ -142,13 +137,13 @@ class Worker(Group):
         self._joined.set()
 
     def _receive(self, message: Message) -> None:
-        kind = message[KIND]
-        if kind == WELCOME:
+        kind = message["kind"]
+        if kind == Kind.WELCOME:
             self._place = message["place"]
             self._joined.set()
-        elif kind == REFUSED:
+        elif kind == Kind.REFUSED:
             self._refuse(InputError(message["line"]))
-        elif kind == END:
+        elif kind == Kind.END:
             self._be_ended(message["index"], message["cause"])
 
     def _be_ended(self, index: int | None, cause: str | None) -> None:
