@@ -27,6 +27,10 @@ class LayoutError(InputError):
     """A layout that is not possible on its mesh."""
 
 
+class ConfigError(InputError):
+    """An invalid configuration; the message is one line, with its place where there is one."""
+
+
 def shorten(text: str, most: int, ellipsis: str = "...") -> str:
     """Returns a text of at most `most` characters.
 

@@ -13,12 +13,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import gin
-from mtfrun.configuration.errors import ConfigError
 from mtfrun.configuration.files import example_flag, shipped_files_with
 from mtfrun.configuration.gin_values import MACRO, Reference, num_parts
 from mtfrun.configuration.statements import Binding, bindings_in, follow, macros_of
 from mtfrun.configuration.value_types import check_value
-from mtfrun.errors import did_you_mean
+from mtfrun.errors import ConfigError, did_you_mean
 
 # The object of a binding: a scope and a class or function.
 _Target = tuple[str, Any]

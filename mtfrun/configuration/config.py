@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast
 
 import gin
 from mtfrun.configuration.checks import check_bindings, check_macros, target_of
-from mtfrun.configuration.errors import ConfigError, one_line, without_gin
+from mtfrun.configuration.errors import one_line, without_gin
 from mtfrun.configuration.gin_errors import explain, explain_call, explain_missing
 from mtfrun.configuration.gin_values import (
     MACRO,
@@ -36,7 +36,7 @@ from mtfrun.configuration.statements import (
     values_of_macros,
 )
 from mtfrun.configuration.untrusted_configuration import check_untrusted, name_modules
-from mtfrun.errors import InputError
+from mtfrun.errors import ConfigError, InputError
 
 T = TypeVar("T")
 
@@ -89,7 +89,7 @@ def parse(
       ConfigError: one line, with the place and the nearest valid name.
     """
     gin.clear_config()
-    statements, flags, misspelt = _read(files, flags, search_paths)
+    statements = _read(files, flags, search_paths)
     # Not for directories from elsewhere: importing an optional package would run their files.
     if (allowed_imports is None or allowed_imports or modules) and "" not in sys.path:
         directory = str(Path.cwd())
@@ -111,13 +111,13 @@ def parse(
     # Flags may name classes that no file imports.
     imports = module_names() | statements.imports
     names = public_names(imports) | public_names(statements.imports)
-    for flag, text in flags:
+    for flag, text in statements.flags:
         _register_named(statements, flag, names)
         with _explain_errors(imports, flag):
             gin.parse_config(text)
     used = check_bindings(statements.bindings, [gin.get_configurable(root) for root in roots])
-    if misspelt is not None:
-        raise misspelt
+    if statements.misspelt is not None:
+        raise statements.misspelt
     with _explain_errors(statements.imports):
         gin.finalize()
     _remove_unused(used)
@@ -132,7 +132,7 @@ def check_statements(
     files: Sequence[str], flags: Sequence[tuple[str, str]], search_paths: Sequence[str]
 ) -> Collection[str]:
     """Returns the modules that files import; finds the errors that need no imports."""
-    statements, _, _ = _read(files, flags, search_paths)
+    statements = _read(files, flags, search_paths)
     check_macros(statements.bindings)
     return statements.imports.values()
 
@@ -249,16 +249,11 @@ def as_markdown(text: str) -> str:
 
 def _read(
     files: Sequence[str], flags: Sequence[tuple[str, str]], search_paths: Sequence[str]
-) -> tuple[Statements, list[tuple[str, str]], ConfigError | None]:
-    """Returns statements, flags, and the error of a flag that is not valid gin syntax.
-
-    If the value that was probably meant passes the checks, the caller raises this error.
-    """
+) -> Statements:
+    """Reads a flag that is not valid gin syntax as what was probably meant, if that is clear."""
     statements = Statements()
     for name in files:
         statements.add_file(name, search_paths)
-    read: list[tuple[str, str]] = []
-    misspelt: ConfigError | None = None
     for flag, text in flags:
         try:
             statements.add_flag(flag, text)
@@ -267,9 +262,8 @@ def _read(
             if better is None:
                 raise
             statements.add_flag(flag, better)
-            text, misspelt = better, misspelt or error
-        read.append((flag, text))
-    return statements, read, misspelt
+            statements.misspelt = statements.misspelt or error
+    return statements
 
 
 @contextlib.contextmanager

@@ -23,10 +23,6 @@ _LONGEST, _END = 2000, 400
 _notes: dict[str, str] = {}
 
 
-class ConfigError(InputError):
-    """An invalid configuration; the message is one line, with its place where there is one."""
-
-
 def one_line(error: BaseException) -> str:
     """Drops gin's additions, and escapes characters that change a terminal."""
     text = escape(_text(error))
@@ -43,16 +39,12 @@ def _text(error: BaseException) -> str:
         text = " ".join(str(error).split())
         return f"not enough memory{': ' * bool(text)}{text}; make the model or the batch smaller"
     text = " ".join(_GIN_SUFFIX.sub("", str(error)).split()) or type(error).__name__
-    return text + _note_on_path(text)
+    lost = (path for path in _notes if path in text and not os.path.lexists(path))
+    return text + _notes.get(next(lost, ""), "")
 
 
 def note_path(path: str, note: str) -> None:
     _notes[path] = _notes[os.path.normpath(path)] = note
-
-
-def _note_on_path(text: str) -> str:
-    lost = (path for path in _notes if path in text and not os.path.lexists(path))
-    return _notes.get(next(lost, ""), "")
 
 
 def path_hint(error: OSError) -> str:

@@ -5,8 +5,8 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mtfrun.configuration.errors import ConfigError, neighbours
-from mtfrun.errors import did_you_mean
+from mtfrun.configuration.errors import neighbours
+from mtfrun.errors import ConfigError, did_you_mean
 
 # In a checkout a link, which is not resolved: errors show paths below it.
 SHIPPED = Path(__file__).absolute().parent.parent / "gin"

@@ -8,10 +8,9 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 
-from mtfrun.configuration.errors import ConfigError
 from mtfrun.configuration.published import import_statement, parameters_of, public_names
 from mtfrun.configuration.statements import short_path
-from mtfrun.errors import did_you_mean
+from mtfrun.errors import ConfigError, did_you_mean
 
 _PLACE = re.compile(r'\n  In (?:file "(?P<file>.*)",|bindings string) line (?P<line>\d+)\n')
 _CALL = re.compile(r"\n\s+(?:.*\n\s+)*?In call to configurable '(.*?)'")

@@ -13,8 +13,8 @@ from gin.config import ConfigurableReference
 
 import gin
 from gin import config_parser
-from mtfrun.configuration.errors import ConfigError
 from mtfrun.configuration.spelling import CONSTANTS, better_flag
+from mtfrun.errors import ConfigError
 
 MACRO = "gin.macro"
 

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mtfrun.configuration.errors import ConfigError, note_path
+from mtfrun.configuration.errors import note_path
 from mtfrun.configuration.gin_values import MACRO, map_parts
 from mtfrun.configuration.statements import Binding, follow
-from mtfrun.errors import InputError
+from mtfrun.errors import ConfigError, InputError
 from mtfrun.untrusted import is_plain_name, parse_json, read_regular
 
 CONFIG = "config.gin"

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple, TypeVar
 
 from gin import config_parser
-from mtfrun.configuration.errors import ConfigError
 from mtfrun.configuration.files import SHIPPED, require_gin_file
 from mtfrun.configuration.gin_values import (
     MACRO,
@@ -22,6 +21,7 @@ from mtfrun.configuration.gin_values import (
     shorten_flag,
     value_text,
 )
+from mtfrun.errors import ConfigError
 
 _Item = TypeVar("_Item")
 
@@ -86,12 +86,15 @@ class Statements:
 
     `imports` are by their names in gin files. `files` has statements without `include`, by file,
     since imported names hold in their file only. Each name in `sources` is looked up and read once.
+    `misspelt` is the error of the first flag in `flags` whose text was corrected.
     """
 
     bindings: list[Binding] = dataclasses.field(default_factory=list)
     imports: dict[str, str] = dataclasses.field(default_factory=dict)
     files: list[list[SourceStatement]] = dataclasses.field(default_factory=list)
     sources: dict[str, SourceFile] = dataclasses.field(default_factory=dict)
+    flags: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+    misspelt: ConfigError | None = None
 
     def add_file(
         self, name: str, search_paths: Sequence[str], including: tuple[Path, ...] = ()
@@ -155,6 +158,7 @@ class Statements:
         ):
             raise ConfigError(f'{shorten_flag(flag)}: not one binding "NAME = value"')
         self._add(entries[0]._replace(place=flag), from_flag=True)
+        self.flags.append((flag, text))
 
     def add_text(self, text: str) -> None:
         """Reads a configuration that gin has written."""

@@ -15,11 +15,11 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from gin import config_parser
-from mtfrun.configuration.errors import ConfigError
 from mtfrun.configuration.gin_errors import explain
 from mtfrun.configuration.gin_values import shorten_flag
 from mtfrun.configuration.published import load_published
 from mtfrun.configuration.statements import SourceStatement, Statements
+from mtfrun.errors import ConfigError
 
 FLAG = "--gin_allow_imports"
 

@@ -12,12 +12,11 @@ from dataclasses import replace
 from typing import Any
 
 from mtfrun.configuration.arguments import range_of
-from mtfrun.configuration.errors import ConfigError
 from mtfrun.configuration.gin_values import Reference
 from mtfrun.configuration.published import load_published
 from mtfrun.configuration.spelling import gin_spelling
 from mtfrun.configuration.statements import Binding
-from mtfrun.errors import nearest
+from mtfrun.errors import ConfigError, nearest
 
 _PLAIN = (int, float, bool, str, type(None))
 _LISTS = (list, tuple, Sequence, Collection, Iterable)

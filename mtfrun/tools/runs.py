@@ -8,11 +8,10 @@ import os
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from mtfrun.configuration.errors import ConfigError
 from mtfrun.configuration.hyperparameters import values_of
 from mtfrun.display.formats import json_time, number_text, short_number, time_text
 from mtfrun.display.table import table_lines
-from mtfrun.errors import InputError, did_you_mean
+from mtfrun.errors import ConfigError, InputError, did_you_mean
 from mtfrun.rundir import RunDirectory, Status, StepMetrics
 from mtfrun.rundir.checkpoints.stored_checkpoints import CheckpointDirectory
 from mtfrun.rundir.run_record import best_of

@@ -8,10 +8,9 @@ import pytest
 
 from mtfrun.cli.main import main
 from mtfrun.cli.parser import COMMANDS
-from mtfrun.configuration.errors import ConfigError
 from mtfrun.data import DataError
 from mtfrun.display.streams import OutputError
-from mtfrun.errors import InputError, is_input_error
+from mtfrun.errors import ConfigError, InputError, is_input_error
 from mtfrun.models import NonFiniteError
 from mtfrun.mtf import LayoutError, ShapeError
 from mtfrun.optim import MissingGradientError

@@ -7,9 +7,9 @@ import pathlib
 import pytest
 
 from mtfrun.configuration import config
-from mtfrun.configuration.errors import ConfigError
 from mtfrun.configuration.statements import Statements
 from mtfrun.configuration.untrusted_configuration import check_untrusted
+from mtfrun.errors import ConfigError
 from mtfrun.experiment.runs.settings import ROOTS
 
 HEAD = """include "defaults.gin"

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import pytest
 
 from mtfrun.configuration import config as config_module
-from mtfrun.configuration.errors import ConfigError
 from mtfrun.configuration.statements import Statements
 from mtfrun.configuration.untrusted_configuration import check_untrusted
+from mtfrun.errors import ConfigError
 from mtfrun.experiment.runs.settings import ROOTS
 
 BASE = ["defaults.gin", "models/lm_tiny.gin", "data/python_docs.gin"]

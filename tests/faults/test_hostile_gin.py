@@ -7,7 +7,8 @@ import pathlib
 import pytest
 
 from mtfrun.configuration import config
-from mtfrun.configuration.errors import ConfigError, one_line
+from mtfrun.configuration.errors import one_line
+from mtfrun.errors import ConfigError
 from mtfrun.experiment.runs.settings import ROOTS
 from tests.faults.fuzzing import CPU_SECS, cpu_limit, some_quick
 

@@ -12,10 +12,10 @@ from typing import NamedTuple
 from mtfrun import mtf, processes
 from mtfrun.configuration import config
 from mtfrun.configuration.checks import check_taken
-from mtfrun.configuration.errors import ConfigError
 from mtfrun.configuration.hyperparameters import changes_of_variables, describe_changes
 from mtfrun.configuration.run_files import CONFIG
 from mtfrun.configuration.statements import Binding
+from mtfrun.errors import ConfigError
 from mtfrun.experiment import Evaluation, Experiment, Training
 from mtfrun.experiment.runs.settings import Settings
 from mtfrun.rundir import RunDirectory, RunDirError

@@ -13,11 +13,11 @@ import numpy as np
 from mtfrun import processes
 from mtfrun.configuration import config
 from mtfrun.configuration.arguments import quote
-from mtfrun.configuration.errors import ConfigError
 from mtfrun.configuration.hyperparameters import values_of
 from mtfrun.configuration.run_files import RunFiles
 from mtfrun.configuration.statements import Binding
 from mtfrun.data import ImageData
+from mtfrun.errors import ConfigError
 from mtfrun.experiment import Evaluation, Experiment, Training
 from mtfrun.rundir.checkpoints.init_checkpoint import InitCheckpoint
 

@@ -9,11 +9,10 @@ import re
 import tokenize
 from collections.abc import Iterable, Mapping, Sequence
 
-from mtfrun.configuration.errors import ConfigError
 from mtfrun.configuration.gin_values import value_text
 from mtfrun.configuration.statements import Statements, macros_of
 from mtfrun.differences import changes, list_changes
-from mtfrun.errors import InputError, did_you_mean
+from mtfrun.errors import ConfigError, InputError, did_you_mean
 from mtfrun.rundir import atomic_write
 from mtfrun.rundir.errors import reason
 from mtfrun.untrusted import read_json

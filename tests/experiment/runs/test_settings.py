@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mtfrun.cli.parser import parse_flags
-from mtfrun.configuration.errors import ConfigError
+from mtfrun.errors import ConfigError
 from mtfrun.experiment.runs.settings import Settings, literal_bindings
 
 

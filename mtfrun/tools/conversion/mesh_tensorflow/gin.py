@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mtfrun.configuration.errors import ConfigError
 from mtfrun.configuration.files import SHIPPED
 from mtfrun.configuration.gin_values import reference
 from mtfrun.configuration.statements import Binding, Statements
+from mtfrun.errors import ConfigError
 from mtfrun.tools.conversion.errors import ConversionError
 from mtfrun.tools.conversion.gin_file import GinFile
 from mtfrun.untrusted import is_regular, open_regular
