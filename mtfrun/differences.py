@@ -52,29 +52,23 @@ def list_changes(found: Iterable[object], most: int = _MOST_CHANGES) -> str:
 
 def _changes(old: Any, new: Any, path: tuple[Any, ...], identity: str | None) -> Iterator[Change]:
     if isinstance(old, Mapping) and isinstance(new, Mapping):
-        yield from _changes_of_mappings(old, new, path, identity)
+        has_identity = identity is not None and identity in old
+        if has_identity and old[identity] == new.get(identity):
+            return
+        found = [
+            change
+            for key in dict.fromkeys([*old, *new])
+            if key != identity
+            for change in _changes(old.get(key), new.get(key), (*path, key), identity)
+        ]
+        yield from found
+        if has_identity and not found:
+            yield Change(path or (identity,), old[identity], new.get(identity))
     elif _is_list(old) and _is_list(new) and len(old) == len(new):
         for old_entry, new_entry in zip(old, new, strict=True):
             yield from _changes(old_entry, new_entry, path, identity)
     elif old != new:
         yield Change(path, old, new)
-
-
-def _changes_of_mappings(
-    old: Mapping[Any, Any], new: Mapping[Any, Any], path: tuple[Any, ...], identity: str | None
-) -> Iterator[Change]:
-    has_identity = identity is not None and identity in old
-    if has_identity and old[identity] == new.get(identity):
-        return
-    found = [
-        change
-        for key in dict.fromkeys([*old, *new])
-        if key != identity
-        for change in _changes(old.get(key), new.get(key), (*path, key), identity)
-    ]
-    yield from found
-    if has_identity and not found:
-        yield Change(path or (identity,), old[identity], new.get(identity))
 
 
 def _is_list(value: Any) -> bool:

@@ -216,12 +216,8 @@ def visible(text: str, encoding: str = "utf-8") -> str:
     try:
         text.encode(encoding)
     except UnicodeEncodeError:
-        return "".join(c if _is_in(c, encoding) else _json_escape(c) for c in text)
+        return "".join(c if c.encode(encoding, "ignore") else _json_escape(c) for c in text)
     return text
-
-
-def _is_in(character: str, encoding: str) -> bool:
-    return bool(character.encode(encoding, "ignore"))
 
 
 def _json_escape(character: str) -> str:

@@ -50,7 +50,7 @@ def check_bindings(bindings: Sequence[Binding], roots: Sequence[Any]) -> set[_Ta
         target = _target(binding)
         if target not in (used if binding.from_flag else once_used):
             raise ConfigError(_find_unused(binding, target, used))
-        if target in used and any(map(_is_required, binding.references())):
+        if target in used and any(r.macro == "gin.REQUIRED" for r in binding.references()):
             raise ConfigError(
                 f"{binding.place}: {binding.name} must be given a value, as in "
                 f"{example_flag(binding.name)}"
@@ -100,10 +100,6 @@ def _check_macros_exist(bindings: Iterable[Binding], last: Iterable[Binding]) ->
                 raise ConfigError(
                     f"{binding.place}: macro {name} has no value{_remedy(name, macros)}"
                 )
-
-
-def _is_required(reference: Reference) -> bool:
-    return reference.macro == "gin.REQUIRED"
 
 
 def _remedy(name: str, macros: Iterable[str]) -> str:

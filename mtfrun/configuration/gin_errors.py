@@ -89,7 +89,10 @@ def _unknown_parameter(match: re.Match[str], _imports: _ImportedModules) -> str:
 
 
 def _unknown_name(match: re.Match[str], imports: _ImportedModules) -> str:
-    return f"nothing is called {match[1]}{_nearest_name(match[1], imports)}"
+    name = match[1]
+    # "optim.Adm" is compared with "optim.Adam", "Adm" with "Adam".
+    names = [other for other in public_names(imports) if ("." in other) == ("." in name)]
+    return f"nothing is called {name}{did_you_mean(name, names)}"
 
 
 def _unknown_import(match: re.Match[str], imports: _ImportedModules) -> str:
@@ -112,12 +115,6 @@ def _no_module(match: re.Match[str], _imports: _ImportedModules) -> str:
     if not parent and not hint:
         hint = "; start mtfrun in the directory that has it, or name that in PYTHONPATH"
     return f"no module {match[1]!r}{hint}"
-
-
-def _nearest_name(name: str, imports: _ImportedModules) -> str:
-    names = public_names(imports)
-    # "optim.Adm" is compared with "optim.Adam", "Adm" with "Adam".
-    return did_you_mean(name, [other for other in names if ("." in other) == ("." in name)])
 
 
 _EXPLANATIONS: tuple[tuple[str, Callable[[re.Match[str], _ImportedModules], str]], ...] = (

@@ -180,11 +180,8 @@ def describe_changes(found: Sequence[Change], present: Sequence[Binding]) -> str
     texts = []
     for change in found:
         # The flag that has set it, and the line of a file that it overrides.
-        own = [binding for binding in present if _is_of(binding, change.name)]
-        places = [b.place for b in own if not b.from_flag][-1:] + [
-            b.place for b in own if b.from_flag
-        ][-1:]
-        where = f" ({', '.join(places)})" if places else ""
+        places = {b.from_flag: b.place for b in present if _is_of(b, change.name)}
+        where = f" ({', '.join(places.values())})" if places else ""
         texts.append(f"{change}{where}")
     return list_changes(texts, _MOST_CHANGES)
 

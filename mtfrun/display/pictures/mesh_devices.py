@@ -59,7 +59,9 @@ def mesh_devices(
     below = [_axis_text(rows_axis, num_rows, layout, downwards=True)]
     hidden = num_rows * num_columns - rows * columns
     below += [f"and {hidden:,} more devices"] * bool(hidden)
-    below = _wrap([*below, *_unsplit(mesh, layout), *lines], width)
+    is_split = any(mesh.get(axis, 1) > 1 for axis in layout.values())
+    below += ["all other dimensions are whole on every device"] * is_split
+    below = _wrap([*below, *lines], width)
     legend_top = _MARGIN + _LINE * len(titles)
     above_top = legend_top + len(bars) * _LINE + _GAP * bool(bars)
     top = above_top + _LINE * len(above) + _HEAD
@@ -106,11 +108,6 @@ def _axis_text(axis: str, size: int, layout: Mapping[str, str], *, downwards: bo
     if size == 1:
         what = "one device, splits nothing"
     return f"{'↓' if downwards else '→'} {axis} ({size}): {what}"
-
-
-def _unsplit(mesh: Mapping[str, int], layout: Mapping[str, str]) -> list[str]:
-    is_split = any(mesh.get(axis, 1) > 1 for axis in layout.values())
-    return ["all other dimensions are whole on every device"] if is_split else []
 
 
 def _device(
