@@ -12,15 +12,7 @@ import sys
 import numpy as np
 from PIL import Image
 
-from mtfrun.display.pictures.canvas import (
-    PALETTE,
-    TEXT,
-    as_pixels,
-    draw_box,
-    new_figure,
-    pixel_axes,
-    points,
-)
+from mtfrun.display.pictures.canvas import PALETTE, TEXT, Canvas, points
 from mtfrun.rundir.tensorboard.curves import read_curves
 
 # The dimensions of the quickstart's model that the layout splits, with their sizes and axes.
@@ -31,34 +23,29 @@ WIDTH, HEIGHT = 420, 260
 
 def draw_layout() -> np.ndarray:
     """Returns what each device of the mesh data:2,model:2 holds as uint8 [height, width, 3]."""
-    figure = new_figure(WIDTH, HEIGHT)
-    axes = pixel_axes(figure)
-
-    def write(x: float, y: float, text: str, colour: str = TEXT, size: int = 12) -> None:
-        axes.text(x, y, text, fontsize=points(size), color=colour)
-
-    write(10, 22, "mesh    data:2,model:2")
-    write(10, 42, "layout  batch:data;heads:model;d_ff:model;vocab:model")
+    canvas = Canvas(WIDTH, HEIGHT)
+    canvas.text(10, 22, "mesh    data:2,model:2")
+    canvas.text(10, 42, "layout  batch:data;heads:model;d_ff:model;vocab:model")
     for row in range(2):
-        write(10, 118 + 96 * row, f"data {row}")
+        canvas.text(10, 118 + 96 * row, f"data {row}")
         for column in range(2):
             if row == 0:
-                write(128 + 178 * column, 64, f"model {column}")
+                canvas.text(128 + 178 * column, 64, f"model {column}")
             left, top = 70 + 178 * column, 72 + 96 * row
-            draw_box(axes, (left, top, 164, 86), "#f3f6fa")
+            canvas.box(left, top, 164, 86, "#f3f6fa")
             for line, (dimension, axis) in enumerate(LAYOUT.items()):
                 part = row if axis == "data" else column
                 half = SIZES[dimension] // 2
                 held = f"{dimension} {part * half} to {(part + 1) * half - 1}"
                 colour = PALETTE[6] if axis == "data" else PALETTE[5]
-                write(left + 10, top + 20 + 19 * line, held, colour, 13)
-    return as_pixels(figure)
+                canvas.text(left + 10, top + 20 + 19 * line, held, 13, colour=colour)
+    return canvas.pixels()
 
 
 def draw_losses(run: pathlib.Path) -> np.ndarray:
     """Returns the losses of training and evaluation as uint8 [height, width, 3]."""
-    figure = new_figure(WIDTH, HEIGHT)
-    axes = figure.add_axes((0.12, 0.17, 0.84, 0.7))
+    canvas = Canvas(WIDTH, HEIGHT)
+    axes = canvas.figure.add_axes((0.12, 0.17, 0.84, 0.7))
     for colour, (folder, label) in zip(
         (PALETTE[1], PALETTE[6]), (("train", "training"), ("eval", "held-out text")), strict=True
     ):
@@ -72,7 +59,7 @@ def draw_losses(run: pathlib.Path) -> np.ndarray:
     axes.set_ylim(1.0, 3.5)
     axes.tick_params(labelsize=points(11), colors=TEXT)
     axes.legend(fontsize=points(12), frameon=False)
-    return as_pixels(figure)
+    return canvas.pixels()
 
 
 def main() -> None:

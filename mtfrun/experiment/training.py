@@ -201,8 +201,8 @@ class _DrawMesh(training.Action):
         self.is_drawn = True
         axes = {axis.name: axis.size for axis in self.mesh.shape}
         layout, title = dict(self.mesh.layout), self.mesh.describe_devices()
-        figure = pictures.mesh_devices(axes, layout, title=title)
-        context.summaries.image("mesh", pictures.as_pixels(figure), context.step)
+        picture = pictures.mesh_devices(axes, layout, title=title)
+        context.summaries.image("mesh", picture.pixels(), context.step)
 
 
 @dataclasses.dataclass

@@ -1,8 +1,6 @@
 """Pictures for TensorBoard, drawn by matplotlib, which is imported when the first one is drawn."""
 
 from mtfrun.display.pictures.attention_maps import attention_maps as attention_maps
-from mtfrun.display.pictures.canvas import as_pixels as as_pixels
-from mtfrun.display.pictures.canvas import as_svg as as_svg
 from mtfrun.display.pictures.canvas import layer_name as layer_name
 from mtfrun.display.pictures.canvas import layer_names as layer_names
 from mtfrun.display.pictures.classification import LabelledImage as LabelledImage

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -11,16 +11,11 @@ from mtfrun.display.pictures.canvas import (
     SEQUENTIAL,
     TEXT,
     WIDTH,
-    as_pixels,
-    new_figure,
-    placed_axes,
+    Canvas,
     plain,
     points,
     shorten,
 )
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 # Bounds of the pixels of a cell.
 _LEAST_CELL, _MOST_CELL = 8, 24
@@ -49,27 +44,29 @@ def attention_maps(
     width, height = round(cell * len(keys)), round(cell * len(queries))
     map_height = _TITLE + height + bottom
     total_width = max(left + maps_in_row * (width + _GAP) - _GAP + _MARGIN, WIDTH)
-    figure = new_figure(total_width, map_height * map_rows + _LEGEND)
+    canvas = Canvas(total_width, map_height * map_rows + _LEGEND)
     for i, (head, of_head) in enumerate(weights.items()):
         row, column = divmod(i, maps_in_row)
         x, y = left + column * (width + _GAP), row * map_height + _TITLE
-        axes = placed_axes(figure, x, y, width, height)
+        axes = canvas.axes(x, y, width, height)
         image = axes.imshow(of_head, cmap=SEQUENTIAL, norm=PowerNorm(0.5, 0.0, 1.0), aspect="auto")
         axes.set_title(plain(head), fontsize=points(11), color=TEXT, loc="left", pad=3)
         axes.set_xticks(range(len(columns)), columns, rotation=90, family=MONO)
         axes.set_yticks(range(len(rows)), rows if column == 0 else [], family=MONO)
         axes.tick_params(labelsize=points(min(10, cell)), colors=TEXT, length=1, pad=2)
-    _draw_legend(figure, image, map_height * map_rows, total_width)
-    return as_pixels(figure)
+    _draw_legend(canvas, image, map_height * map_rows, total_width)
+    return canvas.pixels()
 
 
-def _draw_legend(figure: Figure, image: Any, top: float, width: float) -> None:
-    text = placed_axes(figure, 0, top, width, _LEGEND)
+def _draw_legend(canvas: Canvas, image: Any, top: float, width: float) -> None:
+    text = canvas.axes(0, top, width, _LEGEND)
     text.set_axis_off()
     what = "a row attends to a column:"
     text.text(
         _MARGIN / width, 0.45, what, fontsize=points(11), color=TEXT, transform=text.transAxes
     )
-    scale = placed_axes(figure, 175, top + 2, WIDTH - 175 - 2 * _MARGIN - 4, 8)
-    bar = figure.colorbar(image, cax=scale, orientation="horizontal", ticks=[0.0, 0.1, 0.5, 1.0])
+    scale = canvas.axes(175, top + 2, WIDTH - 175 - 2 * _MARGIN - 4, 8)
+    bar = canvas.figure.colorbar(
+        image, cax=scale, orientation="horizontal", ticks=[0.0, 0.1, 0.5, 1.0]
+    )
     bar.ax.tick_params(labelsize=points(10), colors=TEXT, length=2, pad=1)

@@ -18,7 +18,6 @@ from mtfrun import errors
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 WIDTH = 350
 """The width of the cards of TensorBoard's page Images in pixels."""
@@ -45,84 +44,76 @@ def points(pixels: float) -> float:
     return pixels * 72 / _DPI
 
 
-def new_figure(width: float, height: float) -> Figure:
-    from matplotlib.figure import Figure  # noqa: PLC0415
+class Canvas:
+    """A figure of that size in pixels; places are in pixels from the upper left corner."""
 
-    return Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, facecolor="white")
+    def __init__(self, width: float, height: float) -> None:
+        from matplotlib.figure import Figure  # noqa: PLC0415
 
+        size = (width / _DPI, height / _DPI)
+        self.figure = Figure(figsize=size, dpi=_DPI, facecolor="white")
+        self._width, self._height = (_DPI * inches for inches in self.figure.get_size_inches())
 
-def pixel_axes(figure: Figure) -> Axes:
-    """Returns axes over a whole figure, in pixels from the upper left corner."""
-    width, height = (_DPI * inches for inches in figure.get_size_inches())
-    axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
-    axes.set_axis_off()
-    axes.set_xlim(0, width)
-    axes.set_ylim(height, 0)
-    return axes
+    def axes(self, left: float, top: float, width: float, height: float) -> Axes:
+        place = (left / self._width, 1.0 - (top + height) / self._height)
+        return self.figure.add_axes((*place, width / self._width, height / self._height))
 
-
-def placed_axes(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
-    total_width, total_height = (_DPI * inches for inches in figure.get_size_inches())
-    return figure.add_axes(
-        (
-            left / total_width,
-            1.0 - (top + height) / total_height,
-            width / total_width,
-            height / total_height,
+    def text(
+        self,
+        x: float,
+        y: float,
+        text: str,
+        pixels: float = 12,
+        *,
+        centred: bool = False,
+        bold: bool = False,
+        colour: str = TEXT,
+        family: str | None = None,
+    ) -> None:
+        self._whole.text(
+            *(x, y, plain(text)),
+            ha="center" if centred else "left",
+            fontsize=points(pixels),
+            color=colour,
+            weight="bold" if bold else "normal",
+            family=family,
         )
-    )
 
+    def box(
+        self, left: float, top: float, width: float, height: float, colour: str, name: str = ""
+    ) -> None:
+        """Draws a filled rectangle; `name` is its id in SVG."""
+        from matplotlib.patches import Rectangle  # noqa: PLC0415
 
-def draw_box(
-    axes: Axes, box: tuple[float, float, float, float], colour: str, name: str | None = None
-) -> None:
-    """Draws a filled rectangle (left, top, width, height); `name` is its id in SVG."""
-    from matplotlib.patches import Rectangle  # noqa: PLC0415
+        patch = Rectangle((left, top), width, height, facecolor=colour, edgecolor="#666666", lw=0.7)
+        patch.set_gid(name or None)
+        self._whole.add_patch(patch)
 
-    x, y, width, height = box
-    patch = Rectangle((x, y), width, height, facecolor=colour, edgecolor="#666666", lw=0.7)
-    patch.set_gid(name)
-    axes.add_patch(patch)
+    def pixels(self) -> np.ndarray:
+        """Returns uint8 [height, width, 3]."""
+        from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
 
+        canvas: Any = FigureCanvasAgg(self.figure)  # without types
+        canvas.draw()
+        return np.array(np.asarray(canvas.buffer_rgba())[:, :, :3])
 
-def draw_text(
-    axes: Axes,
-    x: float,
-    y: float,
-    text: str,
-    pixels: float = 12,
-    *,
-    centred: bool = False,
-    bold: bool = False,
-    colour: str = TEXT,
-    family: str | None = None,
-) -> None:
-    axes.text(
-        *(x, y, plain(text)),
-        ha="center" if centred else "left",
-        fontsize=points(pixels),
-        color=colour,
-        weight="bold" if bold else "normal",
-        family=family,
-    )
+    def svg(self) -> str:
+        """Returns SVG whose texts are texts; the same figure gives the same bytes."""
+        from matplotlib import rc_context  # noqa: PLC0415
 
+        file = io.StringIO()
+        with rc_context({"svg.fonttype": "none", "svg.hashsalt": "mtfrun"}):
+            self.figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+        return file.getvalue()
 
-def as_pixels(figure: Figure) -> np.ndarray:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
-
-    canvas: Any = FigureCanvasAgg(figure)  # without types
-    canvas.draw()
-    return np.array(np.asarray(canvas.buffer_rgba())[:, :, :3])
-
-
-def as_svg(figure: Figure) -> str:
-    """Returns a figure as SVG whose texts are texts; the same figure gives the same bytes."""
-    from matplotlib import rc_context  # noqa: PLC0415
-
-    file = io.StringIO()
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "mtfrun"}):
-        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
-    return file.getvalue()
+    @functools.cached_property
+    def _whole(self) -> Axes:
+        """Axes over the whole figure, in pixels."""
+        axes = self.figure.add_axes((0.0, 0.0, 1.0, 1.0))
+        axes.set_axis_off()
+        axes.set_xlim(0, self._width)
+        axes.set_ylim(self._height, 0)
+        return axes
 
 
 def plain(text: str) -> str:

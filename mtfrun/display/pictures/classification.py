@@ -11,11 +11,7 @@ from mtfrun.display.pictures.canvas import (
     TEXT,
     WIDTH,
     WRONG,
-    as_pixels,
-    draw_text,
-    new_figure,
-    pixel_axes,
-    placed_axes,
+    Canvas,
     plain,
     points,
     shorten,
@@ -46,8 +42,8 @@ def confusion_matrix(counts: np.ndarray, label_names: Sequence[str]) -> np.ndarr
     size = min(11.0, cell) if rows else 11.0
     left = _LEFT + round(0.62 * size * max(map(len, rows), default=0))
     width = max(left + side + _RIGHT_MARGIN, WIDTH)
-    figure = new_figure(width, _TOP + side + _BOTTOM)
-    axes = placed_axes(figure, left, _TOP, side, side)
+    canvas = Canvas(width, _TOP + side + _BOTTOM)
+    axes = canvas.axes(left, _TOP, side, side)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes.imshow(_colours(np.sqrt(shares)), interpolation="nearest" if cell >= 2 else "antialiased")
     axes.set_title(_title(counts), fontsize=points(12), color=TEXT, loc="left", pad=4)
@@ -73,7 +69,7 @@ def confusion_matrix(counts: np.ndarray, label_names: Sequence[str]) -> np.ndarr
                     color="white" if is_dark else "black",
                     fontsize=points(fitting),
                 )
-    return as_pixels(figure)
+    return canvas.pixels()
 
 
 def _labels(names: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -118,17 +114,16 @@ def image_grid(images: Sequence[LabelledImage]) -> np.ndarray:
     """Returns a grid uint8 [height, width, 3]; wrong predictions have an orange, thicker frame."""
     rows = -(-len(images) // _COLUMNS)
     row_height = _IMAGE + 3 * _LINE + _GAP
-    figure = new_figure(WIDTH, _GRID_TOP + rows * row_height)
-    texts = pixel_axes(figure)
+    canvas = Canvas(WIDTH, _GRID_TOP + rows * row_height)
     right = sum(image.label == image.true_label for image in images)
     title = f"{right} of {len(images)} right; below: predicted, probability, true"
-    draw_text(texts, _GAP, 15, title, 11)
+    canvas.text(_GAP, 15, title, 11)
     for i, image in enumerate(images):
         x = _GAP + i % _COLUMNS * (_IMAGE + _GAP)
         y = _GRID_TOP + i // _COLUMNS * row_height
         is_right = image.label == image.true_label
         colour = RIGHT if is_right else WRONG
-        axes = placed_axes(figure, x, y, _IMAGE, _IMAGE)
+        axes = canvas.axes(x, y, _IMAGE, _IMAGE)
         axes.set_xticks([])
         axes.set_yticks([])
         for spine in axes.spines.values():
@@ -139,5 +134,5 @@ def image_grid(images: Sequence[LabelledImage]) -> np.ndarray:
         lines = ((label, colour), (f"{100 * image.probability:.0f} %", colour), (true, TEXT))
         for line, (text, of_text) in enumerate(lines, 1):
             place = (x + _IMAGE / 2, y + _IMAGE + line * _LINE - 1)
-            draw_text(texts, *place, text, 10, centred=True, colour=of_text)
-    return as_pixels(figure)
+            canvas.text(*place, text, 10, centred=True, colour=of_text)
+    return canvas.pixels()

@@ -11,12 +11,7 @@ from mtfrun.display.pictures.canvas import (
     SEQUENTIAL,
     TEXT,
     WIDTH,
-    as_pixels,
-    draw_box,
-    draw_text,
-    new_figure,
-    pixel_axes,
-    placed_axes,
+    Canvas,
     plain,
     points,
     shorten,
@@ -45,30 +40,29 @@ def token_experts(
     legend_rows = -(-num_experts // _LEGEND_COLUMNS)
     colours = _colours(num_experts)
     height = _LEGEND_TOP + legend_rows * _LEGEND_LINE + len(experts) * layer_height + _SPACE
-    figure = new_figure(WIDTH, height)
-    axes = pixel_axes(figure)
-    draw_text(axes, _MARGIN, _LEGEND_TOP + 11, "first expert", 11)
+    canvas = Canvas(WIDTH, height)
+    canvas.text(_MARGIN, _LEGEND_TOP + 11, "first expert", 11)
     step = (WIDTH - _LEGEND_LEFT - _MARGIN) / _LEGEND_COLUMNS
     for expert in range(num_experts):
         x = _LEGEND_LEFT + expert % _LEGEND_COLUMNS * step
         y = _LEGEND_TOP + expert // _LEGEND_COLUMNS * _LEGEND_LINE
-        draw_box(axes, (x, y, 14, 14), colours[expert])
-        draw_text(axes, x + 18, y + 11, str(expert), 11)
+        canvas.box(x, y, 14, 14, colours[expert])
+        canvas.text(x + 18, y + 11, str(expert), 11)
     top = _LEGEND_TOP + legend_rows * _LEGEND_LINE
     for layer, of_tokens in experts.items():
-        draw_text(axes, _MARGIN, top + 13, layer, bold=True)
+        canvas.text(_MARGIN, top + 13, layer, bold=True)
         top += _TITLE
         for (x, line, width), token, expert in zip(boxes, tokens, of_tokens.tolist(), strict=True):
             y = top + line * line_height
-            draw_box(axes, (x, y, width, _BOX), colours[expert] if expert >= 0 else "white")
+            canvas.box(x, y, width, _BOX, colours[expert] if expert >= 0 else "white")
             middle = x + width / 2
             colour = "black" if _is_light(colours[expert]) or expert < 0 else "white"
-            draw_text(axes, middle, y + 13, token, centred=True, colour=colour, family=MONO)
+            canvas.text(middle, y + 13, token, centred=True, colour=colour, family=MONO)
             if has_numbers:
                 number = str(expert) if expert >= 0 else "-"
-                draw_text(axes, middle, y + _BOX + 10, number, 9, centred=True)
+                canvas.text(middle, y + _BOX + 10, number, 9, centred=True)
         top += lines * line_height
-    return as_pixels(figure)
+    return canvas.pixels()
 
 
 def _boxes(tokens: Sequence[str]) -> Iterator[tuple[float, int, float]]:
@@ -114,8 +108,8 @@ def expert_loads(loads: np.ndarray, layers: Sequence[str]) -> np.ndarray:
     left = 14 + round(6.4 * max(map(len, names)))
     row_height = min(max((HEIGHT - _TOP - _BOTTOM) // rows, _LEAST_ROW), _MOST_ROW)
     height = min(row_height * rows, _MOST_HEIGHT)
-    figure = new_figure(WIDTH, _TOP + height + _BOTTOM)
-    axes = placed_axes(figure, left, _TOP, WIDTH - left - _RIGHT, height)
+    canvas = Canvas(WIDTH, _TOP + height + _BOTTOM)
+    axes = canvas.axes(left, _TOP, WIDTH - left - _RIGHT, height)
     image = axes.imshow(
         loads, cmap=SEQUENTIAL, vmin=0.0, vmax=_BUSY, aspect="auto", interpolation="nearest"
     )
@@ -133,7 +127,7 @@ def expert_loads(loads: np.ndarray, layers: Sequence[str]) -> np.ndarray:
             axes.text(
                 column, row, f"{load:.2f}", ha="center", va="center", color=colour, fontsize=small
             )
-    legend = placed_axes(figure, WIDTH - _RIGHT + 10, _TOP, 12, height)
-    bar = figure.colorbar(image, cax=legend, extend="max", ticks=[0.0, 1.0, 2.0])
+    legend = canvas.axes(WIDTH - _RIGHT + 10, _TOP, 12, height)
+    bar = canvas.figure.colorbar(image, cax=legend, extend="max", ticks=[0.0, 1.0, 2.0])
     bar.ax.tick_params(labelsize=small, colors=TEXT, length=2)
-    return as_pixels(figure)
+    return canvas.pixels()

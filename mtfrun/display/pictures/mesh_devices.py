@@ -3,22 +3,15 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from mtfrun.display.pictures.canvas import (
     PALETTE,
     WIDTH,
-    draw_box,
-    draw_text,
-    new_figure,
-    pixel_axes,
+    Canvas,
 )
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 # The most devices that are drawn along a side; more are counted.
 MOST_DEVICES = 8
@@ -42,8 +35,8 @@ def mesh_devices(
     full_bar: int = 1,
     lines: Sequence[str] = (),
     width: int = WIDTH,
-) -> Figure:
-    """Returns a figure with a box for every device: a row for each place along the first axis.
+) -> Canvas:
+    """Returns a picture with a box for every device: a row for each place along the first axis.
 
     The last axis moves fastest. `layout` has the axis of every split dimension; `full_bar` is the
     bytes of a bar as wide as the box.
@@ -66,29 +59,28 @@ def mesh_devices(
     above_top = legend_top + len(bars) * _LINE + _GAP * bool(bars)
     top = above_top + _LINE * len(above) + _HEAD
     bottom = top + rows * (height_of_cell + _GAP)
-    figure = new_figure(width, bottom + _LINE * len(below) + _MARGIN)
-    axes = pixel_axes(figure)
-    _write_lines(axes, titles, _MARGIN, bold=True)
+    canvas = Canvas(width, bottom + _LINE * len(below) + _MARGIN)
+    _write_lines(canvas, titles, _MARGIN, bold=True)
     for i, bar in enumerate(bars):
         y = legend_top + _LINE * i
-        draw_box(axes, (_MARGIN, y + 2, 12, 12), PALETTE[i])
-        draw_text(axes, _MARGIN + 18, y + 12, f"{bar.name}: {bar.num_bytes:,} bytes")
-    _write_lines(axes, above, above_top)
+        canvas.box(_MARGIN, y + 2, 12, 12, PALETTE[i])
+        canvas.text(_MARGIN + 18, y + 12, f"{bar.name}: {bar.num_bytes:,} bytes")
+    _write_lines(canvas, above, above_top)
     for column in range(columns):
         places = np.unravel_index(column, tuple(mesh[axis] for axis in column_axes))
         place = ", ".join(map(str, places)) or "0"
         if len(column_axes) == 1 and cell > 60:
             place = f"{column_axes[0]} {place}"
-        draw_text(axes, _LEFT + column * (cell + _GAP) + cell / 2, top - 6, place, centred=True)
+        canvas.text(_LEFT + column * (cell + _GAP) + cell / 2, top - 6, place, centred=True)
     for row in range(rows):
         y = top + row * (height_of_cell + _GAP)
-        draw_text(axes, _MARGIN, y + 20, f"{rows_axis} {row}")
+        canvas.text(_MARGIN, y + 20, f"{rows_axis} {row}")
         for column in range(columns):
             x = _LEFT + column * (cell + _GAP)
             device = row * num_columns + column
-            _device(axes, (x, y, cell, height_of_cell), device, bars, full_bar)
-    _write_lines(axes, below, bottom + 4)
-    return figure
+            _device(canvas, (x, y, cell, height_of_cell), device, bars, full_bar)
+    _write_lines(canvas, below, bottom + 4)
+    return canvas
 
 
 def _wrap(lines: Sequence[str], width: int) -> list[str]:
@@ -96,9 +88,9 @@ def _wrap(lines: Sequence[str], width: int) -> list[str]:
     return [part for line in lines for part in textwrap.wrap(line, characters)]
 
 
-def _write_lines(axes: Axes, lines: Sequence[str], top: float, *, bold: bool = False) -> None:
+def _write_lines(canvas: Canvas, lines: Sequence[str], top: float, *, bold: bool = False) -> None:
     for i, line in enumerate(lines):
-        draw_text(axes, _MARGIN, top + _LINE * i + 12, line, bold=bold)
+        canvas.text(_MARGIN, top + _LINE * i + 12, line, bold=bold)
 
 
 def _axis_text(axis: str, size: int, layout: Mapping[str, str], *, downwards: bool = False) -> str:
@@ -111,19 +103,19 @@ def _axis_text(axis: str, size: int, layout: Mapping[str, str], *, downwards: bo
 
 
 def _device(
-    axes: Axes,
+    canvas: Canvas,
     box: tuple[float, float, float, float],
     device: int,
     bars: Sequence[DeviceBar],
     full_bar: int,
 ) -> None:
     x, y, width, height = box
-    draw_box(axes, box, "#f3f6fa", name=f"device_{device}")
+    canvas.box(*box, "#f3f6fa", name=f"device_{device}")
     if not bars:
-        draw_text(axes, x + width / 2, y + height / 2 + 5, str(device), centred=True, bold=True)
+        canvas.text(x + width / 2, y + height / 2 + 5, str(device), centred=True, bold=True)
         return
-    draw_text(axes, x + 5, y + 15, str(device), bold=True)
+    canvas.text(x + 5, y + 15, str(device), bold=True)
     for i, bar in enumerate(bars):
         length = (width - 8) * min(bar.num_bytes / full_bar, 1.0)
         top = y + 20 + i * (_BAR + 2)
-        draw_box(axes, (x + 4, top, length, _BAR), PALETTE[i], name=f"bar_{device}_{i}")
+        canvas.box(x + 4, top, length, _BAR, PALETTE[i], name=f"bar_{device}_{i}")

@@ -35,7 +35,7 @@ def picture_as_text(plan: Plan, resources: Resources) -> list[str]:
 
 def picture_as_svg(plan: Plan, resources: Resources) -> str:
     """Returns the mesh as SVG. A full bar is --device_memory or, without it, the peak."""
-    figure = pictures.mesh_devices(
+    picture = pictures.mesh_devices(
         {axis.name: axis.size for axis in plan.mesh.shape},
         dict(plan.mesh.layout),
         title=_title(plan),
@@ -46,7 +46,7 @@ def picture_as_svg(plan: Plan, resources: Resources) -> str:
         ],
         width=_SVG_WIDTH,
     )
-    return pictures.as_svg(figure)
+    return picture.svg()
 
 
 def picture_as_html(plan: Plan, resources: Resources, description: Sequence[str]) -> str:

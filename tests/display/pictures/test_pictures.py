@@ -75,13 +75,11 @@ def test_attention_maps_have_a_map_for_every_head() -> None:
 
 
 def test_a_mesh_has_its_devices_its_axes_and_what_they_split() -> None:
-    svg = pictures.as_svg(
-        pictures.mesh_devices(
-            {"data": 16, "model": 2},
-            {"batch": "data", "heads": "model", "vocab": "model"},
-            title="a <mesh>",
-        )
-    )
+    svg = pictures.mesh_devices(
+        {"data": 16, "model": 2},
+        {"batch": "data", "heads": "model", "vocab": "model"},
+        title="a <mesh>",
+    ).svg()
     assert svg.count('id="device_') == 8 * 2
     for text in (
         "→ model (2): splits heads, vocab",
@@ -90,7 +88,7 @@ def test_a_mesh_has_its_devices_its_axes_and_what_they_split() -> None:
         "a &lt;mesh&gt;",
     ):
         assert f">{text}</text>" in svg, text
-    one = pictures.as_svg(pictures.mesh_devices({"all": 1}, {}, title="one"))
+    one = pictures.mesh_devices({"all": 1}, {}, title="one").svg()
     assert one.count('id="device_') == 1 and "splits nothing" in one
 
 
