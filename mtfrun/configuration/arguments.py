@@ -11,23 +11,14 @@ import os
 from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
-from mtfrun.checks import (
-    AT_LEAST_1,
-    NOT_NEGATIVE,
-    POSITIVE,
-    SHARE,
-    SHARE_ABOVE_0,
-    SHARE_BELOW_1,
-    SHARE_WITHIN,
-    Range,
-)
+from mtfrun import checks
 from mtfrun.errors import InputError
 
 # Numeric parameters of mtfrun by range: a name means the same in all classes. The classes check
 # their arguments too, for users of Python. Of gin's values it is clear which line or flag has set
 # them, if they are checked before anything is built. Parameters of a user's classes have no range.
 _NAMES = {
-    AT_LEAST_1: """
+    checks.AT_LEAST_1: """
         d_model d_ff d_kv num_heads num_memory_heads num_layers hidden_size num_experts group_size
         vocabulary_size inputs_vocabulary_size vocabulary_divisor num_classes num_buckets
         max_distance length inputs_length targets_length max_length block_length window image_size
@@ -35,19 +26,19 @@ _NAMES = {
         iterations_per_loop log_every_steps every_steps evaluate_every_steps max_to_keep max_batches
         total_steps beam_size num_outputs concurrent_batches mean_noise_span_length
     """,
-    NOT_NEGATIVE: """
+    checks.NOT_NEGATIVE: """
         learning_rate factors weight_decay warmup_steps seed temperature top_k skip_bad_records
         z_loss loss_coef num_decodes num_examples decode_length_multiplier decode_length_constant
         cutout crop_padding mixup_alpha cutmix_alpha min_expert_capacity learning_rate_factors
         start_step epsilon stddev
     """,
-    POSITIVE: "epsilon1 clip_norm clipping_threshold secs_per_loop every_secs max_norm",
-    SHARE_ABOVE_0: "top_p",
-    SHARE: "random_probability keep_probability",
-    SHARE_BELOW_1: "dropout_rate beta1 beta2 momentum average_decay decay label_smoothing",
-    SHARE_WITHIN: "noise_density",
+    checks.POSITIVE: "epsilon1 clip_norm clipping_threshold secs_per_loop every_secs max_norm",
+    checks.SHARE_ABOVE_0: "top_p",
+    checks.SHARE: "random_probability keep_probability",
+    checks.SHARE_BELOW_1: "dropout_rate beta1 beta2 momentum average_decay decay label_smoothing",
+    checks.SHARE_WITHIN: "noise_density",
     # Longer outputs would take hours, and their rows terabytes.
-    Range(1, 1_000_000): "decode_length",
+    checks.Range(1, 1_000_000): "decode_length",
 }
 _OF_NAMES = {name: allowed for allowed, names in _NAMES.items() for name in names.split()}
 
@@ -164,6 +155,6 @@ def _as_bytes(text: object, name: str) -> bytes:
     return text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
 
 
-def range_of(module: str, parameter: str) -> Range | None:
+def range_of(module: str, parameter: str) -> checks.Range | None:
     """Returns None if any number is allowed."""
     return _OF_NAMES.get(parameter) if module.partition(".")[0] == "mtfrun" else None

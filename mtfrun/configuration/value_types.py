@@ -47,7 +47,9 @@ def _annotation(function: Any, parameter: str) -> Any:
         # A dataclass field is annotated in the module of the base class that declares it, not in
         # the generated constructor.
         owners = [
-            base if dataclasses.is_dataclass(base) and _is_generated(init) else init
+            base
+            if dataclasses.is_dataclass(base) and init.__code__.co_filename == "<string>"
+            else init
             for base in function.__mro__
             if (init := inspect.unwrap(vars(base).get("__init__", int))) is not int
         ]
@@ -58,11 +60,6 @@ def _annotation(function: Any, parameter: str) -> Any:
             with contextlib.suppress(NameError, TypeError):  # names for type checkers only
                 return typing.get_type_hints(one, vars(sys.modules[owner.__module__]))[parameter]
     return Any
-
-
-def _is_generated(function: Callable[..., object]) -> bool:
-    code = getattr(function, "__code__", None)
-    return code is not None and code.co_filename == "<string>"
 
 
 def _options(annotation: Any) -> tuple[Any, ...]:

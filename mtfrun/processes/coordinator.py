@@ -18,13 +18,7 @@ from mtfrun.processes.connection import (
     Message,
     ProcessesError,
 )
-from mtfrun.processes.group import (
-    DisagreementError,
-    Group,
-    as_json,
-    process_name,
-    this_process,
-)
+from mtfrun.processes.group import DisagreementError, Group, as_json, process_name, this_process
 from mtfrun.processes.heartbeat import Timeouts
 
 TOKEN_VARIABLE = "MTFRUN_TOKEN"

@@ -10,13 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mtfrun.errors import InputError
-from mtfrun.processes.connection import (
-    Address,
-    Connection,
-    Kind,
-    Message,
-    ProcessesError,
-)
+from mtfrun.processes.connection import Address, Connection, Kind, Message, ProcessesError
 from mtfrun.processes.heartbeat import Timeouts
 
 

@@ -15,13 +15,7 @@ from mtfrun.differences import changes, list_changes
 from mtfrun.errors import InputError
 from mtfrun.processes.connection import Address, ProcessesError
 from mtfrun.processes.coordinator import Coordinator
-from mtfrun.processes.group import (
-    DisagreementError,
-    Group,
-    Worker,
-    process_name,
-    this_process,
-)
+from mtfrun.processes.group import DisagreementError, Group, Worker, process_name, this_process
 from mtfrun.processes.heartbeat import Monitor, Timeouts
 
 _T = TypeVar("_T")

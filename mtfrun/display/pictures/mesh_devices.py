@@ -7,11 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mtfrun.display.pictures.canvas import (
-    PALETTE,
-    WIDTH,
-    Canvas,
-)
+from mtfrun.display.pictures.canvas import PALETTE, WIDTH, Canvas
 
 # The most devices that are drawn along a side; more are counted.
 MOST_DEVICES = 8
