@@ -243,10 +243,6 @@ def operative_parameters() -> dict[str, dict[str, Any]]:
     return parameters
 
 
-def as_markdown(text: str) -> str:
-    return "".join(f"    {line}\n" for line in text.splitlines())
-
-
 def _read(
     files: Sequence[str], flags: Sequence[tuple[str, str]], search_paths: Sequence[str]
 ) -> Statements:

@@ -75,11 +75,8 @@ class RunFiles:
 
     def _check(self) -> None:
         summary = self.source_summary
-        texts = [
-            self.directory,
-            self.run,
-            *(x for c in self.copies.values() for x in vars(c).values()),
-        ]
+        texts = [self.directory, self.run]
+        texts += [text for copy in self.copies.values() for text in vars(copy).values()]
         if not all(isinstance(text, str) for text in texts) or "\0" in "".join(texts):
             raise InputError("a name is not a text")
         if not isinstance(summary, Mapping | None):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import functools
 import ipaddress
 import json
 import queue
@@ -197,11 +198,7 @@ class Connection:
         `on_message` gets all messages but values, `on_end` the cause if the connection ends by
         itself.
         """
-
-        def receive() -> None:
-            with self._incoming:
-                self._receive_all(on_message, on_end)
-
+        receive = functools.partial(self._receive_all, on_message, on_end)
         self._is_started = True
         for target in (self._send_heartbeats, receive):
             threading.Thread(target=target, daemon=True, name="processes").start()
@@ -278,26 +275,27 @@ class Connection:
     def _receive_all(
         self, on_message: Callable[[Message], None], on_end: Callable[[str], None]
     ) -> None:
-        while True:
-            try:
-                message = self.receive(self._timeouts.silence_secs)
-            except TimeoutError:
-                what = f"has sent no heartbeat for {self._timeouts.silence_secs:g} s"
-                break
-            except MalformedError as error:
-                what = f"has sent {error}"
-                break
-            except OSError:
-                what = "has ended without a message: it was killed, or it crashed"
-                break
-            kind = message["kind"]
-            if kind == Kind.BYE:
+        with self._incoming:
+            while True:
+                try:
+                    message = self.receive(self._timeouts.silence_secs)
+                except TimeoutError:
+                    what = f"has sent no heartbeat for {self._timeouts.silence_secs:g} s"
+                    break
+                except MalformedError as error:
+                    what = f"has sent {error}"
+                    break
+                except OSError:
+                    what = "has ended without a message: it was killed, or it crashed"
+                    break
+                kind = message["kind"]
+                if kind == Kind.BYE:
+                    self._over.set()
+                    return
+                if kind == Kind.VALUE:
+                    self._values.put(message)
+                elif kind != Kind.ALIVE:
+                    on_message(message)
+            if not self._over.is_set():
                 self._over.set()
-                return
-            if kind == Kind.VALUE:
-                self._values.put(message)
-            elif kind != Kind.ALIVE:
-                on_message(message)
-        if not self._over.is_set():
-            self._over.set()
-            on_end(what)
+                on_end(what)

@@ -51,14 +51,10 @@ class Monitor:
         self._saved_step = step
 
     def line(self, cause: str) -> str:
-        if self._saved_step is None:
-            return f"mtfrun: error: {cause}"
-        if not self._saved_step:
-            return f"mtfrun: error: {cause}; no step was saved"
-        return (
-            f"mtfrun: error: {cause}; step {self._saved_step} is saved, and the same command "
-            "resumes from there"
-        )
+        saved = "" if self._saved_step is None else "; no step was saved"
+        if self._saved_step:
+            saved = f"; step {self._saved_step} is saved, and the same command resumes from there"
+        return f"mtfrun: error: {cause}{saved}"
 
     def end(self, cause: str) -> NoReturn:
         self._ending.acquire()  # for ever: only one cause is printed

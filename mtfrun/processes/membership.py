@@ -111,8 +111,7 @@ def gather(value: Any, name: str = "gather") -> list[Any]:
 
 def agree(value: _T, name: str = "agree") -> _T:
     """Returns the first process's value, of JSON's types."""
-    result: _T = gather(value, name)[0]
-    return result
+    return cast(_T, gather(value, name)[0])
 
 
 def barrier(name: str) -> None:

@@ -46,7 +46,9 @@ def confusion_matrix(counts: np.ndarray, label_names: Sequence[str]) -> np.ndarr
     axes = canvas.axes(left, _TOP, side, side)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes.imshow(_colours(np.sqrt(shares)), interpolation="nearest" if cell >= 2 else "antialiased")
-    axes.set_title(_title(counts), fontsize=points(12), color=TEXT, loc="left", pad=4)
+    total = counts.sum()
+    title = f"{np.trace(counts):,.0f} of {total:,.0f} right" if total else "no examples"
+    axes.set_title(title, fontsize=points(12), color=TEXT, loc="left", pad=4)
     axes.set_xlabel("predicted class", fontsize=points(11), color=TEXT, labelpad=2)
     axes.set_ylabel("true class", fontsize=points(11), color=TEXT, labelpad=2)
     axes.tick_params(labelsize=points(size), colors=TEXT, length=2, pad=2)
@@ -78,11 +80,6 @@ def _labels(names: Sequence[str]) -> tuple[list[str], list[str]]:
     if max(map(len, shown)) <= _LONG:
         return shown, shown
     return [f"{name} {i}" for i, name in enumerate(shown)], [str(i) for i in range(len(names))]
-
-
-def _title(counts: np.ndarray) -> str:
-    total = counts.sum()
-    return f"{np.trace(counts):,.0f} of {total:,.0f} right" if total else "no examples"
 
 
 def _colours(strength: np.ndarray) -> np.ndarray:

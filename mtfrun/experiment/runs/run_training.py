@@ -7,6 +7,7 @@ import dataclasses
 import os
 import pathlib
 import shlex
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -144,7 +145,7 @@ def run_training(
         run.check_shared()
         return training.run(
             run,
-            texts={tag: config.as_markdown(text) for tag, text in texts.items()},
+            texts={tag: textwrap.indent(text, "    ") for tag, text in texts.items()},
             profile=choices.profile,
             max_hours=choices.max_hours,
             accept_changes=choices.accept_changes,
