@@ -62,11 +62,9 @@ _bindings: list[Binding] = []
 _lock = threading.RLock()
 
 
-@contextlib.contextmanager
-def exclusive() -> Iterator[None]:
-    """Holds a lock until the objects are built, since `parse` replaces gin's only configuration."""
-    with _lock:
-        yield
+def exclusive() -> contextlib.AbstractContextManager[object]:
+    """Returns a lock to hold from `parse`, which replaces the configuration, until all is built."""
+    return _lock
 
 
 def parse(

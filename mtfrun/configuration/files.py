@@ -33,11 +33,8 @@ class GinHeader:
 
 
 def find_gin_file(name: str, search_paths: Sequence[str] = ()) -> Path | None:
-    for directory in (Path(), *map(Path, search_paths), SHIPPED):
-        path = directory / name
-        if path.is_file():
-            return path
-    return None
+    paths = (directory / name for directory in (Path(), *map(Path, search_paths), SHIPPED))
+    return next((path for path in paths if path.is_file()), None)
 
 
 def require_gin_file(name: str, search_paths: Sequence[str] = ()) -> Path:

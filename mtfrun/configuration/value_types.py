@@ -21,9 +21,10 @@ from mtfrun.errors import ConfigError, nearest
 _PLAIN = (int, float, bool, str, type(None))
 _LISTS = (list, tuple, Sequence, Collection, Iterable)
 _MAPPINGS = (dict, Mapping)
+_Macros = Mapping[str, Binding]
 
 
-def check_value(binding: Binding, function: Any, macros: Mapping[str, Binding]) -> None:
+def check_value(binding: Binding, function: Any, macros: _Macros) -> None:
     """Checks the type and the range, but not references: their objects do not exist yet."""
     whole = binding.source(macros)
     annotation = _annotation(function, binding.parameter)
@@ -69,7 +70,7 @@ def _options(annotation: Any) -> tuple[Any, ...]:
     return typing.get_args(annotation) if is_union else (annotation,)
 
 
-def _misfit(part: Binding, annotation: Any, macros: Mapping[str, Binding]) -> Binding | None:
+def _misfit(part: Binding, annotation: Any, macros: _Macros) -> Binding | None:
     """Returns the part of a value that does not fit, as a binding of its own, with its place."""
     part = part.source(macros)
     if isinstance(part.value, Reference):
@@ -81,7 +82,7 @@ def _misfit(part: Binding, annotation: Any, macros: Mapping[str, Binding]) -> Bi
     return next((wrong for wrong in misfits if wrong is not part), part)
 
 
-def _misfit_of_one(part: Binding, option: Any, macros: Mapping[str, Binding]) -> Binding | None:
+def _misfit_of_one(part: Binding, option: Any, macros: _Macros) -> Binding | None:
     value = part.value
     origin, arguments = typing.get_origin(option) or option, typing.get_args(option)
     if option in _PLAIN:
@@ -113,9 +114,7 @@ def _is_reference(option: Any) -> bool:
     return origin is Callable or module.partition(".")[0] in ("mtfrun", "tensorflow")
 
 
-def _outside(
-    part: Binding, numbers: Collection[float], macros: Mapping[str, Binding]
-) -> Binding | None:
+def _outside(part: Binding, numbers: Collection[float], macros: _Macros) -> Binding | None:
     part = part.source(macros)
     value = part.value
     if isinstance(value, dict):

@@ -132,8 +132,6 @@ def warnings_as_lines() -> Iterator[None]:
 
 
 class _Lines(logging.Handler):
-    """Prints records to the current `sys.stderr`."""
-
     def emit(self, record: logging.LogRecord) -> None:
         text = escape(" ".join(record.getMessage().split()))
         kind = error if record.levelno >= logging.ERROR else warning
@@ -196,7 +194,6 @@ class Work:
         self.move_to(self.done + amount)
 
     def move_to(self, done: float, detail: str = "") -> None:
-        """`done` is the amount done by now."""
         self.done, self._detail = done, detail
         if self._bar is not None:
             if detail:

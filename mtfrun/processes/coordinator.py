@@ -194,10 +194,8 @@ class Coordinator(Group):
         timeouts = self._timeouts
         with self._state:
             self._failures[index] = failure
-            if len(self._failures) == self.count:
-                secs = 0.0
-            else:
-                secs = timeouts.consequence_secs if failure.may_follow else timeouts.failure_secs
+            secs = timeouts.consequence_secs if failure.may_follow else timeouts.failure_secs
+            secs *= len(self._failures) < self.count  # else nothing is to be waited for
         timer = threading.Timer(secs, self._decide)
         timer.daemon = True
         timer.start()
