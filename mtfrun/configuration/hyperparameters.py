@@ -1,3 +1,5 @@
+"""The settings that change the results of a training, and those that change its variables."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -44,6 +46,17 @@ NEUTRAL: Mapping[str, set[str]] = {
     },
     "transformer.Stack": {"rematerialise", "scan_blocks"},
 }
+
+# The parameters of classes that the program calls, whose values make the variables of a part of a
+# checkpoint. A part is explained by the first entry that has changed.
+_SOURCES = {
+    "model": (("Experiment.model",), ("Experiment.data",)),
+    "optimizer": (("Training.optimizer", "Training.frozen"),),
+    "averages": (("Training.average_decay",),),
+}
+# Parameters on which no variable depends, and so nothing below them.
+_WITHOUT_VARIABLES = ("learning_rate",)
+_MOST_CHANGES = 4
 
 
 class _Parameter:
@@ -131,19 +144,6 @@ def _name_of(selector: str) -> str:
     target = target_of(selector)
     module = str(target.__module__).rpartition(".")[2]
     return published_name(target) or f"{module}.{target.__qualname__}"
-
-
-# The parameters of classes that the program calls, whose values make the variables of a part of a
-# checkpoint. A part is explained by the first entry that has changed.
-_SOURCES = {
-    "model": (("Experiment.model",), ("Experiment.data",)),
-    "optimizer": (("Training.optimizer", "Training.frozen"),),
-    "averages": (("Training.average_decay",),),
-}
-# Parameters on which no variable depends, and so nothing below them.
-_WITHOUT_VARIABLES = ("learning_rate",)
-# How many changes a line names.
-_MOST_CHANGES = 4
 
 
 def values_of(text: str) -> dict[str, str]:
