@@ -79,7 +79,7 @@ class _Export:
         self._directory = pathlib.Path(run.path, DIRECTORY)
         self._flags = [f"--format={format_name}", *flags]
         self._best: Best | None = None
-        self._problem: str | None = None
+        self._line = ""
         self._process: subprocess.Popen[bytes] | None = None
         # Not a pipe, which stops the process once it is full.
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with this object
@@ -89,19 +89,14 @@ class _Export:
         try:
             self._best = self._run.checkpoints().best()
         except RunDirError as error:
-            self._problem = str(error)
-            return False
+            return self._fail(str(error))
         if self._best is None:
-            self._problem = (
-                "no checkpoint is the best one: set training.CheckpointOptions.best_metric"
-            )
-            return False
+            remedy = "set training.CheckpointOptions.best_metric"
+            return self._fail(f"no checkpoint is the best one: {remedy}")
         if self._link_path.is_symlink() and str(self._link_path.readlink()) == self._target.name:
-            self._best = None
             return False
         if self._directory.is_symlink():  # its target would be emptied
-            self._problem = f"{self._directory} is a link: remove it"
-            return False
+            return self._fail(f"{self._directory} is a link: remove it")
         # A directory that a killed process has not linked.
         shutil.rmtree(self._target, ignore_errors=True)
         command = ["export", f"--model_dir={self._run.path}", f"--checkpoint={self._best.step}"]
@@ -130,19 +125,17 @@ class _Export:
 
     def finish(self) -> str:
         """Links the export, and returns the line to print, "" for none."""
-        if self._problem is None and self._process is not None:
-            if self._process.returncode:
-                self._errors.seek(0)
-                code = f"it ended with code {self._process.returncode}"
-                self._problem = last_error(self._errors.read()) or code
-            else:
-                self._link()
-        if self._problem is not None:
-            return f"nothing was exported: {self._problem}"
-        if self._best is None:
-            return ""
-        best = self._best
-        return f"exported step {best.step}, {best.metric} {best.value:.4f}, to {self._link_path}"
+        if self._process is not None and self._process.returncode:
+            self._errors.seek(0)
+            code = f"it ended with code {self._process.returncode}"
+            self._fail(last_error(self._errors.read()) or code)
+        elif self._process is not None:
+            self._link()
+        return self._line
+
+    def _fail(self, problem: str) -> bool:
+        self._line = f"nothing was exported: {problem}"
+        return False
 
     def _link(self) -> None:
         """Makes `best` a link to the new directory, and removes the former ones."""
@@ -151,11 +144,15 @@ class _Export:
             temporary.symlink_to(self._target.name)
             temporary.replace(self._link_path)
         except OSError as error:
-            self._problem = f"cannot replace {self._link_path}: {error.strerror}"
+            self._fail(f"cannot replace {self._link_path}: {error.strerror}")
             return
         for path in self._directory.glob("step-*"):
             if path != self._target:
                 shutil.rmtree(path, ignore_errors=True)
+        best = self._best
+        assert best is not None
+        value = f"{best.metric} {best.value:.4f}"
+        self._line = f"exported step {best.step}, {value}, to {self._link_path}"
 
     @property
     def _link_path(self) -> pathlib.Path:

@@ -9,7 +9,7 @@ import secrets
 import signal
 import socket
 import subprocess
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from typing import NamedTuple
 
 from mtfrun.errors import InputError
@@ -97,11 +97,8 @@ class Launch:
         return dataclasses.replace(self, program=program, num_processes=smaller.num_processes)
 
 
-# Returns the largest smaller mesh that fits a number of processes, or raises an InputError.
-Shrink = Callable[[Launch, int], SmallerMesh]
-
-
 def shrink(launch: Launch, remaining: int) -> SmallerMesh:
+    """Returns the largest mesh on which the program can run with the remaining processes."""
     settings = json.dumps(launch.program.settings)
     numbers = [str(launch.num_processes), str(remaining)]
     process = subprocess.run(
@@ -170,12 +167,9 @@ class Outcome:
 
 
 class Launcher:
-    """`shrink` chooses the mesh of a run that continues without lost processes."""
-
-    def __init__(self, launch: Launch, output: Output, shrink: Shrink = shrink) -> None:
+    def __init__(self, launch: Launch, output: Output) -> None:
         self._launch = launch
         self._output = output
-        self._shrink = shrink
         self._children: Children | None = None
         self._signal: int | None = None
 
@@ -217,7 +211,7 @@ class Launcher:
         step = _newest_step(launch.program.model_dir)
         remaining = launch.num_processes - len(outcome.lost)
         if launch.is_elastic and 0 < remaining < launch.num_processes:
-            smaller = self._shrink(launch, remaining)
+            smaller = shrink(launch, remaining)
             launch = launch.resume(smaller)
             plan = f"going on with {smaller.num_processes} process(es), mesh {smaller.mesh}"
         else:

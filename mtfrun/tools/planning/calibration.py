@@ -123,7 +123,7 @@ _COLLECTIVES: dict[str, Callable[[mtf.Mesh, int, Curve], float]] = {
 def _part(mesh: mtf.Mesh) -> mtf.Shape:
     """Returns {group, member}: one part for every device."""
     groups, members = mesh.shape
-    return mtf.Shape([mtf.Dimension("group", groups.size), mtf.Dimension("member", members.size)])
+    return mtf.Shape([("group", groups.size), ("member", members.size)])
 
 
 def _seconds(body: Callable[[mtf.Tensor], mtf.Tensor], x: mtf.Tensor, unrolled: int = 2) -> float:

@@ -108,8 +108,9 @@ class Dimensions:
             sets.add(frozenset([BATCH]))  # plain data parallelism
         return sorted(sets, key=sorted)
 
-    def entries(self, layout: Mapping[str, str], mesh: Mapping[str, int]) -> float:
+    def entries(self, candidate: Candidate) -> float:
         """Returns a rough measure of a device's work: the entries that it holds of each shape."""
+        layout, mesh = candidate.layout, {axis.name: axis.size for axis in candidate.mesh}
         return sum(
             shape.size
             / math.prod(
@@ -133,8 +134,7 @@ def layouts(
         for sets in itertools.product(*(dimensions.sets(size) for size in sizes)):
             candidate = _candidate(dimensions, sizes, sets, names)
             if candidate is not None:
-                mesh = {axis.name: axis.size for axis in candidate.mesh}
-                by_axes[len(sizes)][candidate] = dimensions.entries(candidate.layout, mesh)
+                by_axes[len(sizes)][candidate] = dimensions.entries(candidate)
     ranked = {n: sorted(group, key=group.__getitem__) for n, group in by_axes.items()}
     turns = itertools.zip_longest(ranked[2][::2], ranked[1], ranked[2][1::2], ranked[3])
     chosen = [candidate for turn in turns for candidate in turn if candidate is not None]
@@ -161,17 +161,12 @@ def _candidate(
     ):
         return None  # one larger axis for the batch is the same
     pairs.sort(key=lambda pair: (BATCH not in pair[1], OUTER_BATCH not in pair[1], -pair[0]))
-    mesh = mtf.Shape(
-        [mtf.Dimension(name, size) for (size, _), name in zip(pairs, names, strict=False)]
-    )
-    order = {
-        name: i
-        for i, name in enumerate(dict.fromkeys(d.name for s in dimensions.shapes for d in s))
-    }
+    mesh = mtf.Shape([(name, size) for (size, _), name in zip(pairs, names, strict=False)])
+    order = [*dict.fromkeys(dim.name for dim in itertools.chain(*dimensions.shapes))]
     rules = [
         (dim, axis.name)
         for axis, (_, dims) in zip(mesh, pairs, strict=True)
-        for dim in sorted(dims, key=lambda dim: (BATCH not in dim, order[dim]))
+        for dim in sorted(dims, key=lambda dim: (BATCH not in dim, order.index(dim)))
     ]
     outer = next((size for size, dims in pairs if OUTER_BATCH in dims), 1)
     return Candidate(mesh, mtf.LayoutRules(rules), outer_batch=outer)

@@ -222,18 +222,16 @@ class _Parser:
             pairs = zip(*layouts, strict=True)
             axes = tuple(axis for axis, new in pairs if axis and axis != new)
         else:
-            is_lowered = not name.startswith("DTensor")
-            group = self._running_group(operands[2]) if is_lowered else self._group(operands[1])
+            if name.startswith("DTensor"):  # the first row has the first device's group
+                group = constant_array(self._constants[self._origin(operands[1])])[0].tolist()
+            else:
+                group = self._running_group(operands[2])
             axes = varying_axes(group, self._mesh)
         size = math.prod(self._mesh[axis] for axis in axes)
         return Collective(_KINDS[name], axes, size, results[0].type.num_bytes)
 
-    def _group(self, groups: Value) -> list[int]:
-        """Returns the devices that communicate with the first one: the first row of a constant."""
-        return [int(x) for x in constant_array(self._constants[self._origin(groups)])[0]]
-
     def _running_group(self, key: Value) -> list[int]:
-        """Like `_group`, when each device slices its group's key from a constant."""
+        """Returns the devices of the first one's group; each slices its key from a constant."""
         key = self._origin(key)
         while key not in self._constants:
             key = self._origin(self._producers[key].operands[0])

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -36,10 +36,8 @@ class FirstRows:
 
     split: str | None = None
 
-    def __init__(
-        self, data: Data, seed: int, count: int, settings: Mapping[str, object] | None = None
-    ):
-        self.settings = dict(settings or {})
+    def __init__(self, data: Data, seed: int, count: int, settings: Mapping[str, object]):
+        self.settings = dict(settings)
         self._data = data
         self._seed = seed
         self._count = count
@@ -65,12 +63,8 @@ class FirstRows:
         pixels = self._batch().get(IMAGES)
         if pixels is None:
             raise InputError(f"the rows of {type(self._data).__name__} have no images")
-
-        def records() -> Iterator[tuple[np.ndarray, dict[str, object]]]:
-            for index, image in enumerate(pixels[: self._count]):
-                yield image, {"index": index}
-
-        return Images(len(pixels[: self._count]), records())
+        first = pixels[: self._count]
+        return Images(len(first), ((image, {"index": i}) for i, image in enumerate(first)))
 
     def _batch(self) -> Mapping[str, np.ndarray]:
         # More rows than inputs, since some texts may be equal or empty.

@@ -81,7 +81,7 @@ def launch(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Callable[
     def launch(
         program: str,
         number: int = 2,
-        shrink: launcher.Shrink = launcher.shrink,
+        shrink: Callable[[Launch, int], SmallerMesh] = launcher.shrink,
         max_restarts: int = 0,
         stdin: int | None = None,
         **options: Any,
@@ -97,7 +97,8 @@ def launch(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Callable[
             grace_secs=GRACE_SECS,
             **options,
         )
-        code = Launcher(plan, Output(stream), shrink).run()
+        monkeypatch.setattr(launcher, "shrink", shrink)
+        code = Launcher(plan, Output(stream)).run()
         return Launched(code, stream.getvalue().splitlines(), time.monotonic() - start)
 
     return launch
