@@ -89,7 +89,7 @@ def test_answers_are_those_of_one_batch_after_the_other(
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2}, raising=False)
     prompts = tmp_path / "prompts"
-    prompts.write_text("".join(f"line {number}\n" for number in range(40)))
+    prompts.write_text("".join(f"line {number}\n" for number in range(22)))
     decode = ["decode", f"--model_dir={tiny_run}", f"--input={prompts}", *search]
     one, three = (
         succeeded(mtfrun_here(*decode, f"--gin.Decoding.concurrent_batches={number}"))

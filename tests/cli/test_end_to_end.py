@@ -168,7 +168,8 @@ def test_sampling_depends_on_the_seed_alone(trained: pathlib.Path) -> None:
 
 
 def test_decoding_on_a_mesh_gives_the_same_text(trained: pathlib.Path) -> None:
-    decode = ["decode", f"--model_dir={trained}", "--prompt=the ", "--prompt=line"]
+    # As Python passes an argument that is not UTF-8.
+    decode = ["decode", f"--model_dir={trained}", "--prompt=the ", "--prompt=caf\udce9"]
     alone = succeeded(mtfrun_here(*decode))
     on_mesh = succeeded(mtfrun_here(*decode, "--gin.MESH_SHAPE='data:1,model:2'"))
     scores, mesh_scores = (
@@ -176,6 +177,8 @@ def test_decoding_on_a_mesh_gives_the_same_text(trained: pathlib.Path) -> None:
         for answers in (alone, on_mesh)
     )
     assert on_mesh == alone
+    assert [answer["prompt"] for answer in alone] == ["the ", "caf\ufffd"]
+    assert [answer["valid_utf8"] for answer in alone] == [True, False]
     np.testing.assert_allclose(mesh_scores, scores, rtol=FLOAT32_MODEL_TOLERANCE)
 
 

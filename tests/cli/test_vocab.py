@@ -39,7 +39,7 @@ def _train(experiment: list[str], output: pathlib.Path, *flags: str, size: int =
     return process.stdout
 
 
-def test_a_run_uses_the_vocabulary_that_was_trained_on_its_texts(tmp_path: pathlib.Path) -> None:
+def test_the_same_texts_give_the_same_file(tmp_path: pathlib.Path) -> None:
     model = tmp_path / "new/vocab.model"
     # The configuration names the file before it exists.
     experiment = [*_experiment(tmp_path), USE_VOCABULARY, _file(model)]
@@ -50,8 +50,16 @@ def test_a_run_uses_the_vocabulary_that_was_trained_on_its_texts(tmp_path: pathl
     _train(experiment, model)
     assert model.read_bytes() == first
     assert [path.name for path in model.parent.iterdir()] == ["vocab.model"]
+    assert SentencePieceVocabulary(str(model)).unpadded_size == 400
+
+
+# By default test_self_contained_runs.py has a run with a vocabulary of its texts.
+@pytest.mark.slow
+def test_a_run_uses_the_vocabulary_that_was_trained_on_its_texts(tmp_path: pathlib.Path) -> None:
+    model = tmp_path / "vocab.model"
+    experiment = [*_experiment(tmp_path), USE_VOCABULARY, _file(model)]
+    _train(experiment, model)
     vocabulary = SentencePieceVocabulary(str(model))
-    assert vocabulary.unpadded_size == 400
     run = f"--model_dir={tmp_path / 'run'}"
     succeeded(mtfrun_here("train", *experiment, run))
     (record,) = succeeded(mtfrun_here("decode", run, "--prompt=the quick brown"))
