@@ -58,6 +58,9 @@ QUICK_CASES = {
     "tests/models/moe/test_formulas.py::test_a_switch_with_a_slot_for_every_token_is_the_formula": [
         *("relu-d_model:6", "gelu-n:6", "gelu_linear-n:3"),
     ],
+    "tests/models/moe/test_identities.py::test_a_permutation_of_the_experts_changes_nothing": [
+        "True",
+    ],
     "tests/models/moe/test_identities.py::test_padding_is_sent_to_no_expert_and_takes_no_slot": [
         "one_level",
     ],
@@ -81,6 +84,9 @@ QUICK_CASES = {
     ],
     "tests/models/resnet/test_mixup.py::test_every_layout_mixes_the_same_images": [
         "data:4,model:2",
+    ],
+    "tests/models/resnet/test_resnet.py::test_moving_averages_take_the_mean_over_microbatches": [
+        "data:1,model:1-2",
     ],
     "tests/models/resnet/test_resnet_under_layouts.py::test_the_first_step_is_that_of_one_device": [
         *("rematerialised-False", "row_blocks 2 x col_blocks 2-True"),
@@ -109,9 +115,12 @@ QUICK_CASES = {
     "test_decoding_step_by_step_gives_the_logits_of_whole_rows": [
         "data:1,model:1",
     ],
+    "tests/models/test_kinds_of_attention.py::test_bfloat16_activations_stay_near_float32": [
+        *("grouped, relative, rotary", "gated, layer norm after"),
+    ],
     "tests/models/test_kinds_of_attention.py::"
     "test_decoding_step_by_step_gives_the_logits_of_whole_rows": [
-        *("relative-data:1,model:1", "sinusoid-data:1,model:1", "multi-query-data:1,model:1"),
+        *("sinusoid-data:1,model:1", "multi-query-data:1,model:1"),
         *("grouped, relative, rotary-data:1,model:1", "local, relative-data:1,model:1"),
         *("compressed-data:1,model:1", "masked local-data:1,model:1"),
     ],
@@ -149,7 +158,7 @@ QUICK_CASES = {
         "beams that need more than all ids-data:1,model:1",
     ],
     "tests/models/test_vocabulary_padding.py::test_unmasked_padding_counts_as_ids_do": [
-        *("False-data:1,model:1", "True-data:1,model:1"),
+        "True-data:1,model:1",
     ],
     "tests/mtf/test_depthwise.py::test_depthwise_convolution_sums_shifted_products": [
         *("data:1,model:1---1-3", "data:1,model:1--1-2"),
@@ -239,14 +248,12 @@ QUICK_CASES = {
         *("one_block_each_train-data:1,model:1-", "two_col_blocks_eval-data:1,model:1-"),
     ],
     "tests/oracle/test_tensor2tensor_transformer.py::test_beam_searches": [
-        "t2t_transformer_2018/lm-beam3-False",
         "t2t_transformer_head/encdec-beam3-False",
     ],
     "tests/processes/test_membership.py::test_a_lost_process_ends_the_others_with_one_line": [
         *("9-1", "19-0"),
     ],
     "tests/oracle/test_tensor2tensor_transformer.py::test_greedy_decodes": [
-        "t2t_transformer_2018/lm-greedy-False",
         "t2t_transformer_2018/encdec-greedy-False",
         "t2t_transformer_head/lm_local_attention-greedy-False",
     ],
@@ -257,7 +264,7 @@ QUICK_CASES = {
         "t2t_transformer_head/encdec_deep_unshared-False",
     ],
     "tests/oracle/test_transformer.py::test_a_stored_checkpoint_gives_the_stored_logits": [
-        *("t5_1_1-False", "lm-False"),
+        "t5_1_1-False",
     ],
     "tests/oracle/test_transformer.py::test_a_trained_checkpoint_gives_the_loss_after_training": [
         "lm",
@@ -269,7 +276,7 @@ QUICK_CASES = {
         *("t5_1_1-greedy-False", "lm-continue-False", "lm_prefix-continue-False"),
     ],
     "tests/oracle/test_transformer.py::test_logits_losses_and_gradients": [
-        *("t5_1_1-False", "bi_switch-False", "lm-False", "lm_prefix-False", "lm_packed-False"),
+        *("t5_1_1-False", "bi_switch-False", "lm_prefix-False", "lm_packed-False"),
     ],
     "tests/oracle/test_transformer_training.py::test_steps_of_adafactor": [
         "lm-one device",

@@ -57,7 +57,7 @@ def _model(mesh: mtf.Mesh, case: Case, block_length: int | None) -> TokenModel:
         attention = functools.partial(t.LocalSelfAttention, window=case.window, **options)
     feed_forward = functools.partial(t.FeedForward, d_ff=16)
     stack = functools.partial(
-        t.Stack, num_layers=2, transforms=with_dropout(0.2), layers=[attention, feed_forward]
+        t.Stack, num_layers=1, transforms=with_dropout(0.2), layers=[attention, feed_forward]
     )
     stack = functools.partial(stack, **case.stack)
     embedding = t.TokenEmbedding(d_model=8, max_length=LENGTH)

@@ -55,13 +55,13 @@ def layouts_of(case: ReferenceCase, unsplit: Iterable[str] = ()) -> list[tuple[s
 def where(layouts: Mapping[str, list[tuple[str, str]]]) -> list[Any]:
     """Returns the parameters (case, mesh shape, layout) of a test of all cases under their layouts.
 
-    All cases on one device are in the default suite, and every fourth on its first mesh, which
+    All cases on one device are in the default suite, and every eighth on its first mesh, which
     splits two dimensions if the case has them; other meshes are slow tests. That meshes compute
     what one device does is what the tests of operations and layers check.
     """
     return [
         pytest.param(
-            name, *pair, marks=[] if i == 0 or (i == 1 and n % 4 == 0) else pytest.mark.slow
+            name, *pair, marks=[] if i == 0 or (i == 1 and n % 8 == 0) else pytest.mark.slow
         )
         for n, (name, pairs) in enumerate(layouts.items())
         for i, pair in enumerate(pairs)

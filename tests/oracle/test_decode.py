@@ -21,11 +21,10 @@ BEAM_CASES = [name for name in CASES if name.startswith("beam")]
 GREEDY_CASES = [name for name in CASES if name.startswith("greedy")]
 
 
-# On meshes in the default suite: rows that end and do not, a choice in two stages, forced tokens.
+# On meshes in the default suite: rows that end and do not, a choice in two stages.
 QUICK = {
     "beam_some_rows_unfinished",
     "beam_prefilter3_beam5",
-    "greedy_forced_contains_eos",
 }
 
 
