@@ -1,4 +1,4 @@
-"""Base classes of models: the interface that training, evaluation and decoding use."""
+"""Base classes of models, what training, evaluation and decoding use; a check of their values."""
 
 from __future__ import annotations
 
@@ -222,3 +222,28 @@ class ImageModel(Model):
     @abc.abstractmethod
     def logits(self, features: Features) -> mtf.Tensor:
         """Returns the logits {batch, classes} of features["images"], without dropout; float32."""
+
+
+class NonFiniteError(InputError):
+    """Values of a model, or of its training, are infinite or NaN."""
+
+
+class FiniteCheck:
+    """Checks floating variables on the devices, in one program, compiled at the first use."""
+
+    def __init__(self, variables: Mapping[str, mtf.Variable]):
+        floating = {path: v for path, v in variables.items() if v.dtype.is_floating}
+        # Every device checks the part that it stores; nothing is gathered.
+        self._variables = mtf.shard_variables(floating)
+        self._flags = mtf.function(self._are_finite)
+
+    def first_non_finite(self) -> str | None:
+        """Returns the path of the first variable that is not finite, or None; copies only flags."""
+        flags = mtf.to_numpy(self._flags())
+        return next((path for path, is_finite in flags.items() if not is_finite), None)
+
+    def _are_finite(self) -> dict[str, mtf.Tensor]:
+        return {
+            path: mtf.reduce_all(mtf.is_finite(mtf.read_variable(variable)))
+            for path, variable in self._variables.items()
+        }

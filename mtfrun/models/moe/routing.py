@@ -72,10 +72,8 @@ class Routing:
 
     def first_expert(self) -> mtf.Tensor:
         """Returns the best expert in which a token has a slot: {..., group} int32, -1 for none."""
-        first = mtf.where(
-            mtf.greater(self.choices[-1].dispatched, 0.0), self.choices[-1].expert, -1
-        )
-        for choice in reversed(self.choices[:-1]):
+        first = mtf.zeros_like(self.choices[0].expert) - 1
+        for choice in reversed(self.choices):
             first = mtf.where(mtf.greater(choice.dispatched, 0.0), choice.expert, first)
         return first
 

@@ -17,9 +17,9 @@ from mtfrun.models.transformer.decoder_side import (
     PromptReading,
     StackDecoder,
     causal_bias,
-    decoder_inputs,
     is_first_id,
     prefix_bias,
+    shift_right,
 )
 from mtfrun.models.transformer.stack import Stack
 from mtfrun.models.transformer.sublayer import SequenceCall
@@ -125,11 +125,10 @@ class DecoderOnly(TokenModel):
             bidirectional=self._prefix,
             nonpadding=mtf.to_float(mtf.not_equal(targets, self.padding_id)),
         )
-        if is_input or not self._reads_start:
-            ids = mtf.abs(targets)
-        else:
-            ids = decoder_inputs(targets, length, None if self._shift_across_segments else segments)
-        x = self._embed(ids, features.get("targets_position"), call)
+        ids = targets
+        if self._reads_start and not is_input:
+            ids = shift_right(targets, length, None if self._shift_across_segments else segments)
+        x = self._embed(mtf.abs(ids), features.get("targets_position"), call)
         x = self.decoder_stack(x, call)
         if not is_input and not self._reads_start:
             # The vector of an id predicts the next one.
@@ -156,7 +155,10 @@ class DecoderOnly(TokenModel):
         length = self._check_length(targets)
         in_prefix = None
         if self._prefix:
-            in_prefix = prefix_of_prompts(targets, length)
+            # The positions that predict or read the ids of a prompt.
+            number = count_prompt_ids(targets, length)
+            positions = mtf.range(targets.mesh, length)
+            in_prefix = mtf.less_equal(positions, number, output_shape=targets.shape)
             if "targets_prefix" in features:
                 is_marked = mtf.not_equal(features["targets_prefix"], 0)
                 in_prefix = mtf.logical_and(in_prefix, is_marked)
@@ -194,10 +196,3 @@ def prefix_of_delimited(
     reads_inputs = mtf.maximum(inside, mtf.shift(inside, 1, length, wrap=False))
     reads = mtf.greater(reads_inputs, 0)
     return reads if with_padding else mtf.logical_and(reads, mtf.not_equal(targets, 0))
-
-
-def prefix_of_prompts(prompts: mtf.Tensor, length: mtf.Dimension) -> mtf.Tensor:
-    """Returns {..., length} bool: the positions that predict or read the ids of a prompt."""
-    positions = mtf.range(prompts.mesh, length)
-    number = count_prompt_ids(prompts, length)
-    return mtf.less_equal(positions, number, output_shape=prompts.shape)

@@ -48,13 +48,6 @@ def prefix_bias(
     return mask_segments(AttentionBias.of(sees), segments)
 
 
-def decoder_inputs(
-    targets: mtf.Tensor, length: mtf.Dimension, segments: mtf.Tensor | None
-) -> mtf.Tensor:
-    """Returns the ids {..., length} that a decoder reads, without signs; see `shift_right`."""
-    return mtf.abs(shift_right(targets, length, segments))
-
-
 def is_first_id(
     targets: mtf.Tensor, length: mtf.Dimension, segments: mtf.Tensor | None
 ) -> mtf.Tensor:
@@ -159,10 +152,7 @@ class StackDecoder:
 
     def _after_prompts(self, longest: int, prompt_lengths: mtf.Tensor) -> Decoder:
         """Returns the decoder whose first state has read the prompts in one pass."""
-        first_state = self._prefill(self._positions_read(longest), prompt_lengths)
-        return self._decoder(first_state, prompt_lengths, self._length.size)
-
-    def _prefill(self, number: int, prompt_lengths: mtf.Tensor) -> Any:
+        number = self._positions_read(longest)
         length, memory_length = (
             mtf.Dimension(name, number) for name in ("length", "memory_length")
         )
@@ -178,10 +168,13 @@ class StackDecoder:
         )
         state = self.stack.initial_state(self._batch, memory_length, self.call)
         ids = mtf.slice(self.targets, 0, number, "length")
-        ids = decoder_inputs(ids, length, None) if self.reading.reads_start else mtf.abs(ids)
-        x, state = self.stack.prefill(self.embed(ids, None), state, call)
-        # DTensor refuses a program with a loop that computes nothing needed: the last attention's.
-        return mtf.compute_after(x, state) if self.targets.mesh.is_distributed else state
+        ids = shift_right(ids, length) if self.reading.reads_start else ids
+        x, state = self.stack.prefill(self.embed(mtf.abs(ids), None), state, call)
+        if self.targets.mesh.is_distributed:
+            # DTensor refuses a program with a loop that computes nothing needed: the last
+            # attention's.
+            state = mtf.compute_after(x, state)
+        return self._decoder(state, prompt_lengths, self._length.size)
 
     def _positions_read(self, longest: int) -> int:
         """Returns how many positions are read in one pass: all where the mesh splits the length.

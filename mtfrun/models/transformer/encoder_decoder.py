@@ -17,7 +17,7 @@ from mtfrun.layers import (
     weights_nonzero,
 )
 from mtfrun.models.model import Features
-from mtfrun.models.transformer.decoder_side import StackDecoder, causal_bias, decoder_inputs
+from mtfrun.models.transformer.decoder_side import StackDecoder, causal_bias, shift_right
 from mtfrun.models.transformer.encoder_only import encoder_call
 from mtfrun.models.transformer.stack import Stack
 from mtfrun.models.transformer.sublayer import EncoderMemory, SequenceCall
@@ -95,8 +95,8 @@ class EncoderDecoder(TokenModel):
             self_attention_bias=causal_bias(self._mesh, length, segments),
             nonpadding=weights_nonzero(targets),
         )
-        ids = decoder_inputs(targets, length, None if self._shift_across_segments else segments)
-        x = self._embed(ids, features.get("targets_position"), call)
+        ids = shift_right(targets, length, None if self._shift_across_segments else segments)
+        x = self._embed(mtf.abs(ids), features.get("targets_position"), call)
         return self.softmax(self.decoder_stack(x, call), call)
 
     def decoder(self, features: Features, beam: mtf.Dimension | None = None) -> Decoder:
