@@ -51,7 +51,7 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     from mtfrun.rundir.checkpoints.checkpoints import Checkpoints
     from mtfrun.rundir.checkpoints.manifest import DIMENSIONS
     from mtfrun.rundir.checkpoints.stored_checkpoints import CheckpointDirectory
-    from mtfrun.tools.conversion.run_writer import check_new, replaced_directory
+    from mtfrun.tools.conversion.import_run import check_new, replaced_directory
 
     directory = CheckpointDirectory.of(flags.model_dir)
     target = pathlib.Path(RunDirectory(flags.output).path)

@@ -1,19 +1,17 @@
 """Models of other programs: runs made of them, and files for other programs made of runs.
 
-An `Importer` reads a path and returns `Imported`, of which `run_writer.write_run` makes a run
+An `Importer` reads a path and returns `Imported`, of which `import_run.write_run` makes a run
 directory: `config.gin` (see `gin_file.GinFile`), a checkpoint and `import.json`. In `hugging_face`
 a `Family` takes a folder's configuration and has one two-way table of its tensors.
 """
 
-from mtfrun.tools.conversion.errors import ConversionError as ConversionError
 from mtfrun.tools.conversion.gin_file import GinFile as GinFile
+from mtfrun.tools.conversion.import_run import check_new as check_new
+from mtfrun.tools.conversion.import_run import importer_for as importer_for
+from mtfrun.tools.conversion.import_run import replaced_directory as replaced_directory
+from mtfrun.tools.conversion.import_run import write_run as write_run
+from mtfrun.tools.conversion.importer import ConversionError as ConversionError
 from mtfrun.tools.conversion.importer import Imported as Imported
-from mtfrun.tools.conversion.importer import Importer as Importer
-from mtfrun.tools.conversion.importers import importer_for as importer_for
-from mtfrun.tools.conversion.model_description import ModelDescription as ModelDescription
 from mtfrun.tools.conversion.plain_files import export_safetensors as export_safetensors
 from mtfrun.tools.conversion.plain_files import export_tensorflow as export_tensorflow
 from mtfrun.tools.conversion.plain_files import values_of_run as values_of_run
-from mtfrun.tools.conversion.run_writer import check_new as check_new
-from mtfrun.tools.conversion.run_writer import replaced_directory as replaced_directory
-from mtfrun.tools.conversion.run_writer import write_run as write_run

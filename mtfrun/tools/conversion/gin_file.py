@@ -53,7 +53,7 @@ class GinFile:
         text = file.text()
 
     The file imports the modules that its statements name. Line breaks in comments, for example in
-    the name of a directory, are escaped, so that they cannot start a statement. `blocks` has
+    the name of a directory, are escape, so that they cannot start a statement. `blocks` has
     statements by target, such as "encoder/transformer.Stack", and parameter.
     """
 

@@ -8,6 +8,12 @@ from typing import Any, Protocol
 import numpy as np
 
 from mtfrun import mtf
+from mtfrun.errors import InputError
+
+
+class ConversionError(InputError):
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from mtfrun.rundir import Manifest, RunDirectory
 from mtfrun.rundir.checkpoints.checkpoint_values import CheckpointValues
-from mtfrun.tools.conversion.hugging_face.shards import (
+from mtfrun.tools.conversion.hugging_face.safetensors_file import (
     MAX_SHARD_BYTES,
     shards_by_size,
     write_shards,
@@ -71,9 +71,5 @@ def export_tensorflow(directory: pathlib.Path, run: RunValues) -> None:
         shape_and_slices=[""] * len(values),
         tensors=[tf.constant(value) for value in values.values()],
     )
-    _write_state(directory, prefix)
-
-
-def _write_state(directory: pathlib.Path, prefix: str) -> None:
     text = f'model_checkpoint_path: "{prefix}"\nall_model_checkpoint_paths: "{prefix}"\n'
     (directory / "checkpoint").write_text(text, encoding="utf-8")

@@ -3,29 +3,148 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from mtfrun import mtf
+from mtfrun.configuration import config
 from mtfrun.configuration.gin_values import reference
 from mtfrun.data import Vocabulary
-from mtfrun.tools.conversion.errors import ConversionError
+from mtfrun.experiment.runs import settings as run_settings
+from mtfrun.experiment.runs.opening import build
+from mtfrun.rundir import RunDirectory
+from mtfrun.rundir.copied_files import IMPORTED_CONFIG, ORIGIN_FOLDER
 from mtfrun.tools.conversion.gin_file import GinFile
-from mtfrun.tools.conversion.hugging_face.folder import CONFIG, GENERATION_CONFIG, INDEX, SINGLE
-from mtfrun.tools.conversion.hugging_face.model_types import FAMILIES, family_of
-from mtfrun.tools.conversion.hugging_face.origin import Origin
-from mtfrun.tools.conversion.hugging_face.safetensors_file import DTYPES, FLOATS
-from mtfrun.tools.conversion.hugging_face.settings import Settings
-from mtfrun.tools.conversion.hugging_face.shards import (
+from mtfrun.tools.conversion.hugging_face.families.gpt2 import GPT2
+from mtfrun.tools.conversion.hugging_face.families.llama import Llama
+from mtfrun.tools.conversion.hugging_face.families.t5 import T5
+from mtfrun.tools.conversion.hugging_face.family import ModelDescription
+from mtfrun.tools.conversion.hugging_face.folder import CONFIG, GENERATION_CONFIG
+from mtfrun.tools.conversion.hugging_face.importer import family_of
+from mtfrun.tools.conversion.hugging_face.origin import Origin, read_origin
+from mtfrun.tools.conversion.hugging_face.safetensors_file import (
+    DTYPES,
+    FLOATS,
+    INDEX,
     MAX_SHARD_BYTES,
+    SINGLE,
     shards_by_size,
     write_shards,
 )
+from mtfrun.tools.conversion.hugging_face.settings import Settings
 from mtfrun.tools.conversion.hugging_face.tensor_table import TensorTable
-from mtfrun.tools.conversion.model_description import ModelDescription
+from mtfrun.tools.conversion.hugging_face.tokenizer_files import (
+    has_tokenizer_of,
+    special_ids,
+    with_tokenizer,
+    without_tokenizer,
+)
+from mtfrun.tools.conversion.importer import ConversionError
 from mtfrun.untrusted import parse_json
 
 _SPECIAL_IDS = ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id")
+_IMPORTED_VOCABULARY = (
+    ("VOCABULARY", "VOCABULARY = @data.IdVocabulary()"),
+    ("IdVocabulary.size", "data.IdVocabulary.size = {size}"),
+    ("IdVocabulary.pad_id", "data.IdVocabulary.pad_id = {pad_id}"),
+)
+
+
+def origin_of_run(
+    run: RunDirectory, allowed_imports: Sequence[str], *, weights_only: bool = False
+) -> Origin:
+    """Returns the configuration, the types and the files with which a run is exported.
+
+    They are the folder's for an imported run, and for one that started from it by INIT_CHECKPOINT,
+    else made for the model. The tokenizer, unless `weights_only`, is made from the run's
+    vocabulary. Raises ConversionError if the folder, a supported family or transformers cannot
+    express them.
+    """
+    directory = pathlib.Path(run.path)
+    origin = read_origin(directory)
+    if origin is not None and run.read_config() == origin.configuration:
+        return without_tokenizer(origin) if weights_only else origin
+    settings = run_settings.Settings(allowed_imports=allowed_imports)
+    model, vocabularies = _describe(pathlib.Path(run.config_path), settings)
+    if origin is not None:
+        imported = directory / ORIGIN_FOLDER / IMPORTED_CONFIG
+        settings = run_settings.Settings()
+        if vocabularies:  # the import's vocabulary files may have moved
+            size, pad_id = max(model.vocabulary_sizes.values()), vocabularies[0].pad_id
+            texts = [(n, t.format(size=size, pad_id=pad_id)) for n, t in _IMPORTED_VOCABULARY]
+            settings = run_settings.Settings(bindings=texts)
+        original, _ = _describe(imported, settings)
+        model.check_computes_as(original, str(imported))
+        if not vocabularies or (
+            len(vocabularies) == 1 and has_tokenizer_of(origin, vocabularies[0])
+        ):
+            return without_tokenizer(origin) if weights_only else origin
+    if len(vocabularies) != 1:
+        raise ConversionError(
+            f"transformers has one tokenizer for a model, and the run has {len(vocabularies)} "
+            "vocabularies; export it with --format=safetensors"
+        )
+    if origin is None:
+        origin, text = _describe_for_transformers(model, vocabularies[0])
+        with tempfile.TemporaryDirectory() as temporary:
+            path = pathlib.Path(temporary, "config.gin")
+            path.write_text(text, encoding="utf-8")
+            theirs, _ = _describe(path, run_settings.Settings())
+            model.check_computes_as(theirs, "a model that transformers has")
+    return without_tokenizer(origin) if weights_only else with_tokenizer(origin, vocabularies[0])
+
+
+def _describe(
+    path: pathlib.Path, settings: run_settings.Settings
+) -> tuple[ModelDescription, list[Vocabulary]]:
+    with config.exclusive():
+        settings.parse(str(path))
+        with mtf.planned_meshes():
+            experiment, _ = build()
+        parameters = config.operative_parameters()
+    model = experiment.model
+    mtf.assign_paths(model)
+    variables = model.named_variables()
+    shapes = {path: tuple(v.shape.to_integer_list) for path, v in variables.items()}
+    vocabularies = {v.fingerprint: v for v in experiment.data.vocabularies.values()}
+    description = ModelDescription(parameters, shapes, model.vocabulary_sizes)
+    return description, list(vocabularies.values())
+
+
+def _describe_for_transformers(
+    model: ModelDescription, vocabulary: Vocabulary
+) -> tuple[Origin, str]:
+    """Returns the origin and its gin file; the caller compares models and adds the tokenizer."""
+    for family in (T5(), GPT2(), Llama()):
+        settings = family.settings_of(model)
+        if settings is None:
+            continue
+        values = {**settings.values, **special_ids(vocabulary)}
+        settings = dataclasses.replace(settings, values=values)
+        file = GinFile(["A model that was trained here."])
+        file.include("defaults.gin")
+        family.write_gin(settings, file)
+        padding = model.parameter("transformer.TokenEmbedding", "padding_id")
+        if padding:
+            file.bind("transformer.TokenEmbedding", {"padding_id": padding})
+        file.macro("VOCABULARY", reference("@data.IdVocabulary()"))
+        size = settings.integer("vocab_size")
+        file.bind("data.IdVocabulary", {"size": size, "pad_id": padding or 0})
+        names = [name for row in family.table(settings).rows for name in row.names]
+        generation = {n: values[n] for n in _SPECIAL_IDS if n in values}
+        files = {
+            name: (json.dumps(content, indent=2, sort_keys=True) + "\n").encode()
+            for name, content in ((CONFIG, values), (GENERATION_CONFIG, generation))
+        }
+        shards = {SINGLE: dict.fromkeys(names, "F32")}
+        origin = Origin(shards, {"format": "pt"}, {}, files, {}, keeps_files=False)
+        return origin, file.text()
+    raise ConversionError(
+        "transformers has no such model, only the families of import and models of "
+        "models/t5.1.0.gin, t5.1.1.gin, gpt2.gin and llama.gin; export it with --format=safetensors"
+    )
 
 
 def export_folder(
@@ -74,47 +193,3 @@ def _tensors(
         raise ConversionError(f"the run has no values of {min(missing)}: import the model again")
     tensors = {name: value.astype(dtypes[name]) for name, value in tensors.items()}
     return {**origin.kept, **tensors}
-
-
-def describe_model(model: ModelDescription, vocabulary: Vocabulary) -> tuple[Origin, str]:
-    """Returns the origin and its gin file; the caller compares models and adds the tokenizer."""
-    for family in FAMILIES:
-        settings = family.settings_of(model)
-        if settings is None:
-            continue
-        values = {**settings.values, **special_ids(vocabulary)}
-        settings = dataclasses.replace(settings, values=values)
-        file = GinFile(["A model that was trained here."])
-        file.include("defaults.gin")
-        family.write_gin(settings, file)
-        padding = model.parameter("transformer.TokenEmbedding", "padding_id")
-        if padding:
-            file.bind("transformer.TokenEmbedding", {"padding_id": padding})
-        file.macro("VOCABULARY", reference("@data.IdVocabulary()"))
-        file.bind(
-            "data.IdVocabulary",
-            {"size": settings.integer("vocab_size"), "pad_id": padding or 0},
-        )
-        names = [name for row in family.table(settings).rows for name in row.names]
-        generation = {n: values[n] for n in _SPECIAL_IDS if n in values}
-        files = {CONFIG: _json(values), GENERATION_CONFIG: _json(generation)}
-        shards = {SINGLE: dict.fromkeys(names, "F32")}
-        origin = Origin(shards, {"format": "pt"}, {}, files, {}, keeps_files=False)
-        return origin, file.text()
-    raise ConversionError(
-        "transformers has no such model, only the families of import and models of "
-        "models/t5.1.0.gin, t5.1.1.gin, gpt2.gin and llama.gin; export it with --format=safetensors"
-    )
-
-
-def special_ids(vocabulary: Vocabulary) -> dict[str, int | None]:
-    begin = vocabulary.encode("").tolist()
-    return {
-        "pad_token_id": vocabulary.pad_id if vocabulary.pad_id >= 0 else None,
-        "eos_token_id": vocabulary.end_id if vocabulary.end_id >= 0 else None,
-        "bos_token_id": begin[0] if begin else None,
-    }
-
-
-def _json(values: object) -> bytes:
-    return (json.dumps(values, indent=2, sort_keys=True) + "\n").encode()

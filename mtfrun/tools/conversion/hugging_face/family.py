@@ -1,27 +1,88 @@
 """A family of models of Hugging Face: its configurations, their gin files, their tensors.
 
-A new family is a file in `families` and a line in `model_types.py`. Import and export share one
-two-way table of its tensors (`tensor_table.py`), so that they cannot disagree.
+A new family is a class in `families` and a line in `importer.py`. Import and export use the same
+table of its tensors (`tensor_table.py`), so that they cannot disagree.
 """
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from mtfrun.configuration.gin_values import reference
 from mtfrun.tools.conversion.gin_file import GinFile
 from mtfrun.tools.conversion.hugging_face.folder import Folder
-from mtfrun.tools.conversion.hugging_face.generation import Generation, read_generation
+from mtfrun.tools.conversion.hugging_face.generation import read_generation
 from mtfrun.tools.conversion.hugging_face.settings import Settings
 from mtfrun.tools.conversion.hugging_face.tensor_table import TensorTable
-from mtfrun.tools.conversion.hugging_face.tokenizer import Tokenizer, read_tokenizer
-from mtfrun.tools.conversion.model_description import ModelDescription
+from mtfrun.tools.conversion.hugging_face.tokenizer import read_tokenizer
+from mtfrun.tools.conversion.importer import ConversionError
+
+Parameters = Mapping[str, Mapping[str, Any]]
+
+# Configurations name classes of models by these modules.
+_MODULES = ("transformer", "moe", "resnet", "layers")
+# Classes and parameters on which no output for a text or an image depends, but only training, the
+# layout, the time, or what becomes of padding.
+_WITHOUT_EFFECT = (
+    *("TokenLoss", "ImageLoss", "Jitter", "InputDropout", "SublayerDropout", "Mixup", "CutMix"),
+    *("dropout_rate", "rate", "loss", "loss_coef", "z_loss", "input_noise", "round_factor"),
+    *("rematerialise", "scan_blocks", "block_length", "max_length", "vocabulary_divisor"),
+    *("routes_padding", "shift_across_segments", "loss_on_targets_only", "mixing"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelDescription:
+    """`parameters` are by "scope/module.Class" and name, `vocabulary_sizes` by a table's path."""
+
+    parameters: Parameters
+    shapes: Mapping[str, tuple[int, ...]]
+    vocabulary_sizes: Mapping[str, int]
+
+    def parameter(self, target: str, name: str) -> Any:
+        """Returns None where the class was not called."""
+        return self.parameters.get(target, {}).get(name)
+
+    def num_blocks(self, stack: str) -> int:
+        """The stack is "encoder_stack" or "decoder_stack"."""
+        prefix = f"{stack}/blocks/"
+        return len({p.split("/")[2] for p in self.shapes if p.startswith(prefix)})
+
+    def check_computes_as(self, other: ModelDescription, what: str) -> None:
+        """Raises ConversionError unless both models compute the same from the same variables."""
+        if dict(self.shapes) != dict(other.shapes):
+            paths = sorted(set(self.shapes.items()) ^ set(other.shapes.items()))
+            raise ConversionError(
+                f"the model differs from {what}: {paths[0][0]} differs; export it with "
+                "--format=safetensors"
+            )
+        ours, theirs = _of_model(self.parameters), _of_model(other.parameters)
+        for name in sorted({*ours, *theirs}):
+            if ours.get(name) != theirs.get(name):
+                raise ConversionError(
+                    f"the model differs from {what}: {name}={ours.get(name)!r} there is "
+                    f"{theirs.get(name)!r}; export it with --format=safetensors"
+                )
+
+
+def _of_model(parameters: Parameters) -> dict[str, Any]:
+    return {
+        f"{target}.{name}": value
+        for target, arguments in parameters.items()
+        for module, _, cls in [target.rpartition("/")[2].rpartition(".")]
+        if module in _MODULES and cls not in _WITHOUT_EFFECT
+        for name, value in arguments.items()
+        if name not in _WITHOUT_EFFECT
+    }
 
 
 class Processor(Protocol):
+    """What prepares the inputs of a model, or its outputs: a tokenizer, settings of decoding."""
+
     @property
     def files(self) -> Mapping[str, bytes]:
         """Files that the run needs and the export returns, by name."""
@@ -31,27 +92,35 @@ class Processor(Protocol):
         """Lines that the user must know."""
 
     def write_gin(self, file: GinFile, directory: pathlib.Path) -> None:
-        """Adds the preparation to the gin file of the run in `directory`, after model and data."""
+        """Adds its settings to the gin file of the run in `directory`, after model and data."""
 
 
-class Family(Protocol):
-    @property
-    def model_types(self) -> Sequence[str]:
-        """The values of "model_type" in config.json."""
+class Family(abc.ABC):
+    """Models of Hugging Face that one of our gin files describes.
 
-    @property
-    def architectures(self) -> Sequence[str]:
-        """The classes of models, in "architectures" of config.json, that are supported."""
+    `model_types` are values of "model_type" in config.json, `architectures` the classes of models,
+    in "architectures" there, that are supported. `name` is for users: "Mistral".
+    """
+
+    model_types: ClassVar[Sequence[str]]
+    architectures: ClassVar[Sequence[str]]
+    name: ClassVar[str]
 
     def title(self, settings: Settings) -> str:
-        """Returns the name for users, "T5 1.1"."""
+        """Returns the name for users of this configuration: "T5 1.1"."""
+        del settings
+        return self.name
 
     def ties(self, settings: Settings) -> Mapping[str, str]:
         """Maps tensors that may be copies, and are not in the table, to their originals."""
+        del settings
+        return {}
 
-    def processor(self, folder: Folder, settings: Settings) -> Processor:
-        """Returns the preparation of the inputs."""
+    @abc.abstractmethod
+    def processors(self, folder: Folder, settings: Settings) -> Sequence[Processor]:
+        """Returns what prepares the inputs and outputs, in the order of the gin file."""
 
+    @abc.abstractmethod
     def write_gin(self, settings: Settings, file: GinFile) -> None:
         """Adds model and data to a gin file that includes defaults.gin.
 
@@ -59,48 +128,23 @@ class Family(Protocol):
         unsupported settings.
         """
 
-    def settings_of(self, model: ModelDescription) -> Settings | None:
-        """For a model that was not imported. The caller compares the model with `write_gin`'s."""
-
+    @abc.abstractmethod
     def table(self, settings: Settings) -> TensorTable:
-        """Returns the tensors of a configuration."""
+        """Returns the two-way table between the tensors of a folder and our variables."""
 
 
-@dataclasses.dataclass(frozen=True)
-class TextProcessor:
-    tokenizer: Tokenizer
-    generation: Generation
-
-    @property
-    def files(self) -> Mapping[str, bytes]:
-        return self.tokenizer.files
-
-    @property
-    def notes(self) -> Sequence[str]:
-        return [*self.tokenizer.notes, *self.generation.notes]
-
-    def write_gin(self, file: GinFile, directory: pathlib.Path) -> None:
-        self.tokenizer.write_gin(file, directory)
-        self.generation.write_gin(file)
-
-
-class TextFamily:
-    """`pad_id` fills rows of ids: 0, or -1 for models of which every id is a token."""
+class TextFamily(Family):
+    """Models of text. `pad_id` fills rows of ids: 0, or -1 if every id of the model is a token."""
 
     pad_id: ClassVar[int] = 0
 
-    def settings_of(self, model: ModelDescription) -> Settings | None:
-        """By default only models that were imported are exported."""
-        return None
-
-    def processor(self, folder: Folder, settings: Settings) -> TextProcessor:
-        return TextProcessor(
-            read_tokenizer(folder, settings, self.pad_id), read_generation(folder, settings)
-        )
+    def processors(self, folder: Folder, settings: Settings) -> Sequence[Processor]:
+        tokenizer = read_tokenizer(folder, settings, self.pad_id)
+        return [tokenizer, read_generation(folder, settings)]
 
 
 def write_text_data(file: GinFile, example: str) -> None:
-    """Leaves a place for data, such as the file `example`."""
+    """Adds the macro for data, with a comment that names the gin file `example` of data."""
     file.macro(
         "TRAINING_DATA",
         reference("@data.NoSource()"),

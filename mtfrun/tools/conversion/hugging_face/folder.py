@@ -8,8 +8,14 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from mtfrun.tools.conversion.errors import ConversionError
-from mtfrun.tools.conversion.hugging_face.safetensors_file import Header, StoredTensor, read_header
+from mtfrun.tools.conversion.hugging_face.safetensors_file import (
+    INDEX,
+    SINGLE,
+    Header,
+    StoredTensor,
+    read_header,
+)
+from mtfrun.tools.conversion.importer import ConversionError
 from mtfrun.untrusted import (
     JsonError,
     is_plain_name,
@@ -22,8 +28,6 @@ from mtfrun.untrusted import (
 CONFIG = "config.json"
 GENERATION_CONFIG = "generation_config.json"
 PREPROCESSOR_CONFIG = "preprocessor_config.json"
-SINGLE = "model.safetensors"
-INDEX = "model.safetensors.index.json"
 
 # Files of configurations are of some kilobytes, tokenizers of some megabytes.
 _LARGEST_FILE = 500_000_000

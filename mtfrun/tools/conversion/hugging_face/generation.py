@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import pathlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mtfrun.tools.conversion.gin_file import GinFile
 from mtfrun.tools.conversion.hugging_face.folder import CONFIG, GENERATION_CONFIG, Folder
 from mtfrun.tools.conversion.hugging_face.settings import Settings
-from mtfrun.tools.conversion.hugging_face.special_tokens import end_ids
+from mtfrun.tools.conversion.hugging_face.tokenizer import end_ids
 
 # Ignored, or said by the vocabulary and the model already.
 _IGNORED = frozenset(
@@ -46,9 +47,11 @@ class Generation:
 
     decoding: Mapping[str, object] = dataclasses.field(default_factory=dict)
     search: Mapping[str, object] = dataclasses.field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+    notes: Sequence[str] = ()
+    files: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
 
-    def write_gin(self, file: GinFile) -> None:
+    def write_gin(self, file: GinFile, directory: pathlib.Path) -> None:
+        del directory
         if self.decoding:
             file.bind("experiment.Decoding", self.decoding)
         if self.search:

@@ -8,23 +8,21 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from mtfrun import mtf
-from mtfrun.tools.conversion.errors import ConversionError
+from mtfrun.errors import did_you_mean
 from mtfrun.tools.conversion.gin_file import GinFile
+from mtfrun.tools.conversion.hugging_face.families.gpt2 import GPT2, GPTNeo
+from mtfrun.tools.conversion.hugging_face.families.llama import Llama, Mistral, Qwen2
+from mtfrun.tools.conversion.hugging_face.families.mixtral import Mixtral
+from mtfrun.tools.conversion.hugging_face.families.resnet import ResNet
+from mtfrun.tools.conversion.hugging_face.families.switch import SwitchTransformers
+from mtfrun.tools.conversion.hugging_face.families.t5 import T5
 from mtfrun.tools.conversion.hugging_face.family import Family, Processor
-from mtfrun.tools.conversion.hugging_face.folder import (
-    CONFIG,
-    INDEX,
-    SINGLE,
-    Folder,
-    is_pickle,
-    pickle_error,
-)
-from mtfrun.tools.conversion.hugging_face.model_types import family_of
+from mtfrun.tools.conversion.hugging_face.folder import CONFIG, Folder, is_pickle, pickle_error
 from mtfrun.tools.conversion.hugging_face.origin import origin_of
-from mtfrun.tools.conversion.hugging_face.safetensors_file import FLOATS
+from mtfrun.tools.conversion.hugging_face.safetensors_file import FLOATS, INDEX, SINGLE
 from mtfrun.tools.conversion.hugging_face.settings import Settings
 from mtfrun.tools.conversion.hugging_face.tensor_table import TensorTable
-from mtfrun.tools.conversion.importer import Imported
+from mtfrun.tools.conversion.importer import ConversionError, Imported
 
 _MODEL = "model/"
 # Fields that make transformers run Python code of the folder.
@@ -50,15 +48,15 @@ class HuggingFaceImporter:
         table = family.table(settings)
         table.check_names(settings.tensors, path)
         _check_types(folder, table)
-        processor = family.processor(folder, settings)
-        notes = [*processor.notes]
+        processors = family.processors(folder, settings)
+        notes = [note for processor in processors for note in processor.notes]
         code = [name for name in _CODE if name in settings.values]
         if code:
             notes.append(f"{', '.join(code)} in {CONFIG}: no code of the folder is run")
-        _config(folder, settings, family, processor, path)  # for its errors
-        origin = origin_of(folder, table, processor, copies)
+        _config(folder, settings, family, processors, path)  # for its errors
+        origin = origin_of(folder, table, processors, copies)
         return Imported(
-            lambda directory: _config(folder, settings, family, processor, directory),
+            lambda directory: _config(folder, settings, family, processors, directory),
             lambda variables: _values(folder, table, variables),
             files=origin.run_files(),
             record=origin.record(),
@@ -70,7 +68,7 @@ def _config(
     folder: Folder,
     settings: Settings,
     family: Family,
-    processor: Processor,
+    processors: Sequence[Processor],
     directory: pathlib.Path,
 ) -> str:
     file = GinFile(
@@ -84,7 +82,8 @@ def _config(
     file.include("defaults.gin")
     file.macro("INIT_CHECKPOINT", str(directory), "where a new run of this file begins")
     family.write_gin(settings, file)
-    processor.write_gin(file, directory)
+    for processor in processors:
+        processor.write_gin(file, directory)
     return file.text()
 
 
@@ -121,3 +120,41 @@ def _copies(folder: Folder, ties: Mapping[str, str]) -> dict[str, str]:
         and tensors[name][1:3] == tensors[original][1:3]  # type and shape
         and tensors[name].read().tobytes() == tensors[original].read().tobytes()
     }
+
+
+FAMILIES: Sequence[Family] = (
+    T5(),
+    SwitchTransformers(),
+    GPT2(),
+    GPTNeo(),
+    Llama(),
+    Mistral(),
+    Mixtral(),
+    Qwen2(),
+    ResNet(),
+)
+
+
+def family_of(settings: Settings) -> Family:
+    """Raises ConversionError for unsupported model types or classes, and quantised weights."""
+    kind = settings.text("model_type")
+    by_type = {name: family for family in FAMILIES for name in family.model_types}
+    if kind not in by_type:
+        raise settings.error(
+            "model_type",
+            f"is not supported{did_you_mean(kind, by_type)}; supported: {', '.join(by_type)}",
+        )
+    if settings.values.get("quantization_config") is not None:
+        raise settings.error(
+            "quantization_config",
+            "is not supported: convert the weights to float32, bfloat16 or float16 first",
+        )
+    family = by_type[kind]
+    architectures = settings.values.get("architectures") or [family.architectures[0]]
+    if type(architectures) is not list or not any(
+        name in family.architectures for name in architectures
+    ):
+        raise settings.error(
+            "architectures", f"is not supported; supported: {', '.join(family.architectures)}"
+        )
+    return family

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,12 +24,12 @@ from mtfrun.rundir.copied_files import (
     TOKENIZER_FOLDER,
     UNUSED_TENSORS,
 )
-from mtfrun.tools.conversion.errors import ConversionError
 from mtfrun.tools.conversion.hugging_face.family import Processor
-from mtfrun.tools.conversion.hugging_face.folder import CONFIG, INDEX, Folder
-from mtfrun.tools.conversion.hugging_face.safetensors_file import DTYPES, file_content
+from mtfrun.tools.conversion.hugging_face.folder import CONFIG, Folder
+from mtfrun.tools.conversion.hugging_face.safetensors_file import DTYPES, INDEX, file_content
 from mtfrun.tools.conversion.hugging_face.tensor_table import TensorTable
 from mtfrun.tools.conversion.hugging_face.tokenizer import TOKENIZER_CONFIG
+from mtfrun.tools.conversion.importer import ConversionError
 from mtfrun.untrusted import escape, is_directory, is_plain_name
 
 FORMAT = "huggingface"
@@ -82,7 +82,10 @@ class Origin:
 
 
 def origin_of(
-    folder: Folder, table: TensorTable, processor: Processor, copies: Mapping[str, str]
+    folder: Folder,
+    table: TensorTable,
+    processors: Sequence[Processor],
+    copies: Mapping[str, str],
 ) -> Origin:
     return Origin(
         {
@@ -92,7 +95,7 @@ def origin_of(
         folder.metadata,
         copies,
         {
-            **processor.files,
+            **{name: x for processor in processors for name, x in processor.files.items()},
             **{name: folder.bytes_of(name) for name in MODEL_FILES if folder.has(name)},
         },
         {name: t.read() for name, t in folder.tensors.items() if table.is_kept(name)},

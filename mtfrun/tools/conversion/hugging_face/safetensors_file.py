@@ -1,7 +1,8 @@
 """Reads and writes safetensors files; checks the header before anything is read.
 
 The format: 8 bytes with the length of a JSON header, the header, then the tensors one after the
-other; https://huggingface.co/docs/safetensors. The library reads no bfloat16 into numpy.
+other; https://huggingface.co/docs/safetensors. The library reads no bfloat16 into numpy, and writes
+several metadata in a random order.
 """
 
 from __future__ import annotations
@@ -16,8 +17,12 @@ from typing import Any, BinaryIO, NamedTuple
 import ml_dtypes
 import numpy as np
 
-from mtfrun.tools.conversion.errors import ConversionError
+from mtfrun.tools.conversion.importer import ConversionError
 from mtfrun.untrusted import parse_json
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+"""The file of a small model, and the one that says where the tensors of a large one are."""
 
 # As the library that everybody uses.
 LONGEST_HEADER = 100_000_000
@@ -156,13 +161,14 @@ def write_file(
 
 
 def _write(file: BinaryIO, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
-    names = sorted(tensors, key=lambda name: (_ORDER.index(dtype_name(tensors[name])), name))
+    types = {name: _NAMES[value.dtype] for name, value in tensors.items()}
+    names = sorted(tensors, key=lambda name: (_ORDER.index(types[name]), name))
     header: dict[str, Any] = {_METADATA: dict(metadata)} if metadata else {}
     begin = 0
     for name in names:
         end = begin + tensors[name].nbytes
         header[name] = {
-            "dtype": dtype_name(tensors[name]),
+            "dtype": types[name],
             "shape": list(tensors[name].shape),
             "data_offsets": [begin, end],
         }
@@ -174,5 +180,58 @@ def _write(file: BinaryIO, tensors: Mapping[str, np.ndarray], metadata: Mapping[
         file.write(np.ascontiguousarray(tensors[name]).tobytes())
 
 
-def dtype_name(value: np.ndarray) -> str:
-    return _NAMES[value.dtype]
+MAX_SHARD_BYTES = 50 * 10**9
+"""The size of the largest file, by default, as in transformers 5."""
+
+Shards = Mapping[str, Mapping[str, np.ndarray]]
+
+
+def shards_by_size(
+    tensors: Mapping[str, np.ndarray], max_bytes: int
+) -> dict[str, dict[str, np.ndarray]]:
+    """Returns the tensors of every file, in their order, as transformers spreads them.
+
+    A file ends before it would exceed `max_bytes`; a larger tensor has a file alone. See
+    `split_state_dict_into_shards_factory` in https://github.com/huggingface/huggingface_hub.
+    """
+    parts: list[dict[str, np.ndarray]] = []
+    current: dict[str, np.ndarray] = {}
+    size = 0
+    for name, value in tensors.items():
+        if value.nbytes > max_bytes:
+            parts.append({name: value})
+            continue
+        if size + value.nbytes > max_bytes:
+            parts.append(current)
+            current, size = {}, 0
+        current[name] = value
+        size += value.nbytes
+    if current:
+        parts.append(current)
+    if len(parts) == 1:
+        return {SINGLE: parts[0]}
+    stem, _, suffix = SINGLE.rpartition(".")
+    return {
+        f"{stem}-{number:05d}-of-{len(parts):05d}.{suffix}": part
+        for number, part in enumerate(parts, 1)
+    }
+
+
+def write_shards(directory: pathlib.Path, shards: Shards, metadata: Mapping[str, str]) -> None:
+    """Writes files of tensors, and the index of several, in the form of transformers."""
+    if list(shards) != [SINGLE]:
+        (directory / INDEX).write_text(_index(shards), encoding="utf-8")
+    for name, shard in shards.items():
+        write_file(directory / name, shard, metadata)
+
+
+def _index(shards: Shards) -> str:
+    tensors = [value for shard in shards.values() for value in shard.values()]
+    index = {
+        "metadata": {
+            "total_parameters": sum(value.size for value in tensors),
+            "total_size": sum(value.nbytes for value in tensors),
+        },
+        "weight_map": {name: file for file, shard in shards.items() for name in shard},
+    }
+    return json.dumps(index, indent=2, sort_keys=True) + "\n"

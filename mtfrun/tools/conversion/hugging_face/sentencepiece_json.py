@@ -8,7 +8,7 @@ from typing import Any
 
 from sentencepiece import sentencepiece_model_pb2
 
-from mtfrun.tools.conversion.errors import ConversionError
+from mtfrun.tools.conversion.importer import ConversionError
 
 # Its classes are generated at import, which type checkers do not see.
 _PROTOS: Any = sentencepiece_model_pb2
@@ -62,7 +62,7 @@ def _check(model: Any) -> None:
         "it is neither a unigram nor a BPE model": trainer.model_type
         not in (trainer.UNIGRAM, trainer.BPE),
         "its spaces are at the ends of words": trainer.treat_whitespace_as_suffix,
-        "its spaces are not escaped": not normalizer.escape_whitespaces,
+        "its spaces are not escape": not normalizer.escape_whitespaces,
         "it changes the texts that it decodes": bool(model.denormalizer_spec.precompiled_charsmap),
     }
     for problem, is_there in problems.items():

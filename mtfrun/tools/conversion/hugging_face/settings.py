@@ -6,7 +6,7 @@ from typing import Any
 
 from mtfrun.configuration.gin_values import Reference, reference
 from mtfrun.errors import did_you_mean
-from mtfrun.tools.conversion.errors import ConversionError
+from mtfrun.tools.conversion.importer import ConversionError
 
 _MISSING = object()
 # The tanh form of gelu has several names: transformers/activations.py.

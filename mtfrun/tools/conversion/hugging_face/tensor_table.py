@@ -10,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from mtfrun.tools.conversion.errors import ConversionError
+from mtfrun.tools.conversion.importer import ConversionError
 
 Shape = tuple[int, ...]
 
@@ -35,7 +35,7 @@ class _Each:
         return [self.theirs(value) for value in ours]
 
     def ours(self, value: np.ndarray, shape: Shape) -> np.ndarray:
-        return reshaped(value, shape)
+        return reshape(value, shape)
 
     def theirs(self, value: np.ndarray) -> np.ndarray:
         return value
@@ -62,7 +62,7 @@ class Matrix(_Each):
     def ours(self, value: np.ndarray, shape: Shape) -> np.ndarray:
         """Returns {inputs..., outputs...}."""
         sides = (math.prod(shape[: self.inputs]), math.prod(shape[self.inputs :]))
-        return reshaped(reshaped(value.T if self.transposed else value, sides), shape)
+        return reshape(reshape(value.T if self.transposed else value, sides), shape)
 
     def theirs(self, value: np.ndarray) -> np.ndarray:
         matrix = value.reshape(math.prod(value.shape[: self.inputs]), -1)
@@ -81,7 +81,7 @@ class VocabularyRows(_Each):
         if value.ndim != 2 or value.shape[0] != self.size:
             raise _Misshaped(value.shape, (self.size, width))
         table = np.pad(value, [(0, max(rows - self.size, 0)), (0, 0)])
-        return reshaped(table.T if self.transposed else table, shape)
+        return reshape(table.T if self.transposed else table, shape)
 
     def theirs(self, value: np.ndarray) -> np.ndarray:
         return (value.T if self.transposed else value)[: self.size]
@@ -96,7 +96,7 @@ class Permuted(_Each):
     def ours(self, value: np.ndarray, shape: Shape) -> np.ndarray:
         if value.ndim != len(self.axes):
             raise _Misshaped(value.shape, shape)
-        return reshaped(value.transpose(self.axes), shape)
+        return reshape(value.transpose(self.axes), shape)
 
     def theirs(self, value: np.ndarray) -> np.ndarray:
         return value.transpose(np.argsort(self.axes))
@@ -138,27 +138,22 @@ class _Misshaped(Exception):
     """An array has other sizes than expected."""
 
 
-def reshaped(value: np.ndarray, shape: Shape) -> np.ndarray:
+def reshape(value: np.ndarray, shape: Shape) -> np.ndarray:
     """Refuses other sizes of as many dimensions: sizes that were exchanged are an error."""
     if value.size != math.prod(shape) or (value.ndim == len(shape) and value.shape != shape):
         raise _Misshaped(value.shape, shape)
     return value.reshape(shape)
 
 
-@dataclasses.dataclass(frozen=True)
 class Row:
-    names: tuple[str, ...]
-    paths: tuple[str, ...]
-    transform: Transform
+    """Tensors of the folder and variables of ours with the same values; a text stands for one."""
 
-
-def row(names: str | Sequence[str], paths: str | Sequence[str], transform: Transform) -> Row:
-    """A text stands for one name or path."""
-    return Row(
-        (names,) if isinstance(names, str) else tuple(names),
-        (paths,) if isinstance(paths, str) else tuple(paths),
-        transform,
-    )
+    def __init__(
+        self, names: str | Sequence[str], paths: str | Sequence[str], transform: Transform
+    ) -> None:
+        self.names = (names,) if isinstance(names, str) else tuple(names)
+        self.paths = (paths,) if isinstance(paths, str) else tuple(paths)
+        self.transform = transform
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,24 +3,23 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from mtfrun import data
 from mtfrun.configuration.gin_values import reference
 from mtfrun.errors import InputError
 from mtfrun.rundir.copied_files import TOKENIZER_FILES, TOKENIZER_FOLDER
-from mtfrun.tools.conversion.errors import ConversionError
 from mtfrun.tools.conversion.gin_file import GinFile
-from mtfrun.tools.conversion.hugging_face.folder import Folder
+from mtfrun.tools.conversion.hugging_face.folder import GENERATION_CONFIG, Folder
 from mtfrun.tools.conversion.hugging_face.settings import Settings
-from mtfrun.tools.conversion.hugging_face.special_tokens import SpecialTokens, end_ids
+from mtfrun.tools.conversion.importer import ConversionError
 
 _SENTENCEPIECE = ("spiece.model", "sentencepiece.model", "tokenizer.model")
 TOKENIZER = "tokenizer.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 SPECIAL_TOKENS_MAP = "special_tokens_map.json"
 _CHAT_TEMPLATE = "chat_template.jinja"
-_Made = TypeVar("_Made", bound=data.Vocabulary)
+_Opened = TypeVar("_Opened", bound=data.Vocabulary)
 
 # The ids of T5's sentinels, where tokenizer_config.json says nothing.
 _EXTRA_IDS = 100
@@ -62,7 +61,9 @@ def read_tokenizer(folder: Folder, settings: Settings, pad_id: int) -> Tokenizer
     """Without a tokenizer, returns ids in decimals. Raises ConversionError for damaged files."""
     files = {name: folder.bytes_of(name) for name in TOKENIZER_FILES if folder.has(name)}
     config = folder.json_of(TOKENIZER_CONFIG) if TOKENIZER_CONFIG in files else {}
-    tokens = SpecialTokens.of(folder, settings, config)
+    generation = folder.json_of(GENERATION_CONFIG) if folder.has(GENERATION_CONFIG) else {}
+    end_id = next(iter([*end_ids(generation), *end_ids(settings.values)]), None)
+    tokens = SpecialTokens(Settings(config, TOKENIZER_CONFIG), end_id)
     sentencepiece = next((name for name in _SENTENCEPIECE if name in files), None)
     if config.get("tokenizer_class") == "ByT5Tokenizer":
         tokenizer = _bytes(settings)
@@ -98,26 +99,20 @@ def _sentencepiece(
         parameters["pad_id"] = pad_id
     path = str(folder.path / name)
 
-    def vocabulary() -> data.SentencePieceVocabulary:
-        return _check(lambda: data.SentencePieceVocabulary(path, **parameters))  # type: ignore[arg-type]
-
-    pieces = vocabulary().unpadded_size
+    pieces = _open(data.SentencePieceVocabulary, path, parameters).unpadded_size
     if pad_id == 0:
         # mT5's model has the sentinels among its pieces.
         default = _EXTRA_IDS if pieces + _EXTRA_IDS <= size else 0
-        parameters["extra_ids"] = tokens.extra_ids(default)
-    elif tokens.puts_begin(default=True):
+        parameters["extra_ids"] = tokens.config.non_negative("extra_ids", default)
+    elif tokens.config.flag("add_bos_token", default=True):
         parameters["puts_begin"] = True
-    end_id = vocabulary().end_id
+    end_id = _open(data.SentencePieceVocabulary, path, parameters).end_id
     notes = []
     if tokens.end_id is not None and end_id != tokens.end_id:
         notes.append(f"texts end with id {end_id} of {name}, not with eos_token_id={tokens.end_id}")
+    file = ("sentencepiece_model_file", name)
     return Tokenizer(
-        "@data.SentencePieceVocabulary()",
-        parameters,
-        ("sentencepiece_model_file", name),
-        pad_id=pad_id,
-        notes=notes,
+        "@data.SentencePieceVocabulary()", parameters, file, pad_id=pad_id, notes=notes
     )
 
 
@@ -129,19 +124,11 @@ def _tokenizer_json(
         parameters["pad_id"] = pad_id
     path = str(folder.path / TOKENIZER)
     content = folder.json_of(TOKENIZER)
-    end_token = tokens.end_token(content)
-    if end_token is not None:
-        parameters["end_token"] = end_token
-    begin_token = tokens.begin_token(content)
-    if begin_token is not None:
-        parameters["begin_token"] = begin_token
-    _check(lambda: data.HuggingFaceVocabulary(path, **parameters))  # type: ignore[arg-type]
-    return Tokenizer(
-        "@data.HuggingFaceVocabulary()",
-        parameters,
-        ("tokenizer_file", TOKENIZER),
-        pad_id=pad_id,
-    )
+    special = {"end_token": tokens.end_token(content), "begin_token": tokens.begin_token(content)}
+    parameters |= {name: token for name, token in special.items() if token is not None}
+    _open(data.HuggingFaceVocabulary, path, parameters)
+    file = ("tokenizer_file", TOKENIZER)
+    return Tokenizer("@data.HuggingFaceVocabulary()", parameters, file, pad_id=pad_id)
 
 
 def _ids(settings: Settings, pad_id: int, has_old_files: bool) -> Tokenizer:  # noqa: FBT001
@@ -157,10 +144,82 @@ def _ids(settings: Settings, pad_id: int, has_old_files: bool) -> Tokenizer:  # 
     return Tokenizer("@data.IdVocabulary()", parameters, pad_id=pad_id, notes=[note])
 
 
-def _check(make: Callable[[], _Made]) -> _Made:
+def _open(cls: Callable[..., _Opened], path: str, parameters: Mapping[str, object]) -> _Opened:
     try:
-        vocabulary = make()
+        vocabulary = cls(path, **parameters)
         _ = vocabulary.size
     except InputError as error:
         raise ConversionError(str(error)) from error
     return vocabulary
+
+
+@dataclasses.dataclass(frozen=True)
+class SpecialTokens:
+    """The special tokens in tokenizer_config.json (`config`), and the id that ends a text."""
+
+    config: Settings
+    end_id: int | None
+
+    @property
+    def are_added(self) -> bool:
+        """Whether there are tokens beside the pieces of a SentencePiece model and sentinels."""
+        added = self.config.values.get("added_tokens_decoder")
+        tokens = added.values() if type(added) is dict else ()
+        names = [token.get("content", "") for token in tokens if type(token) is dict]
+        usual = {"<s>", "</s>", "<unk>", "<pad>", *map(self._text, _NAMES)}
+        return any(name not in usual and "<extra_id_" not in str(name) for name in names)
+
+    def end_token(self, tokenizer: Mapping[str, Any]) -> str | None:
+        """Returns None for the vocabulary's default."""
+        if self.end_id is None:
+            return self._text("eos_token") or None
+        return tokens_of(tokenizer).get(self.end_id)
+
+    def begin_token(self, tokenizer: Mapping[str, Any]) -> str | None:
+        if "add_bos_token" in self.config.values:
+            puts_begin = self.config.flag("add_bos_token", default=False)
+            return self._text("bos_token") or None if puts_begin else None
+        return _first_of_template(tokenizer.get("post_processor"))
+
+    def _text(self, name: str) -> str:
+        token = self.config.values.get(name)
+        text = token.get("content") if type(token) is dict else token
+        return text if type(text) is str else ""
+
+
+_NAMES = ("bos_token", "eos_token", "unk_token", "pad_token")
+
+
+def end_ids(values: Mapping[str, Any]) -> list[int]:
+    """`eos_token_id` is a number or a list."""
+    value = values.get("eos_token_id")
+    candidates = value if type(value) is list else [value]
+    return [number for number in candidates if type(number) is int and number >= 0]
+
+
+def tokens_of(tokenizer: Mapping[str, Any]) -> dict[int, str]:
+    """Added tokens are included."""
+    model = tokenizer.get("model")
+    vocab = model.get("vocab") if type(model) is dict else None
+    tokens: dict[int, str] = {}
+    if type(vocab) is dict:
+        tokens = {number: token for token, number in vocab.items() if type(number) is int}
+    elif type(vocab) is list:  # Unigram: pairs of a piece and its score
+        tokens = {i: str(pair[0]) for i, pair in enumerate(vocab) if type(pair) is list and pair}
+    added = tokenizer.get("added_tokens")
+    for token in added if type(added) is list else ():
+        if type(token) is dict and type(token.get("id")) is int:
+            tokens[token["id"]] = str(token.get("content"))
+    return tokens
+
+
+def _first_of_template(processor: Any) -> str | None:
+    if type(processor) is not dict:
+        return None
+    parts = processor.get("processors") if processor.get("type") == "Sequence" else [processor]
+    for part in parts if type(parts) is list else ():
+        template = part.get("single") if type(part) is dict else None
+        first = template[0] if type(template) is list and template else None
+        if type(first) is dict and type(first.get("SpecialToken")) is dict:
+            return str(first["SpecialToken"].get("id"))
+    return None

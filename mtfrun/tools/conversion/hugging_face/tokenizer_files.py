@@ -15,17 +15,16 @@ from mtfrun.data import (
     Vocabulary,
 )
 from mtfrun.rundir.copied_files import TOKENIZER_FILES
-from mtfrun.tools.conversion.errors import ConversionError
-from mtfrun.tools.conversion.hugging_face.export import special_ids
 from mtfrun.tools.conversion.hugging_face.folder import CONFIG, GENERATION_CONFIG
 from mtfrun.tools.conversion.hugging_face.origin import Origin
 from mtfrun.tools.conversion.hugging_face.sentencepiece_json import sentencepiece_json
-from mtfrun.tools.conversion.hugging_face.special_tokens import tokens_of
 from mtfrun.tools.conversion.hugging_face.tokenizer import (
     SPECIAL_TOKENS_MAP,
     TOKENIZER,
     TOKENIZER_CONFIG,
+    tokens_of,
 )
+from mtfrun.tools.conversion.importer import ConversionError
 
 
 def with_tokenizer(origin: Origin, vocabulary: Vocabulary) -> Origin:
@@ -37,6 +36,15 @@ def with_tokenizer(origin: Origin, vocabulary: Vocabulary) -> Origin:
             files[name] = _json({**json.loads(files[name]), **special_ids(vocabulary)})
     files |= tokenizer_files(vocabulary, ends_texts=ends_texts)
     return dataclasses.replace(origin, files=files)
+
+
+def special_ids(vocabulary: Vocabulary) -> dict[str, int | None]:
+    begin = vocabulary.encode("").tolist()
+    return {
+        "pad_token_id": vocabulary.pad_id if vocabulary.pad_id >= 0 else None,
+        "eos_token_id": vocabulary.end_id if vocabulary.end_id >= 0 else None,
+        "bos_token_id": begin[0] if begin else None,
+    }
 
 
 def without_tokenizer(origin: Origin) -> Origin:

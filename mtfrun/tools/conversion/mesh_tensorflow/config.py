@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from mtfrun.configuration.gin_values import MACRO, Reference, map_parts, references_in, value_text
 from mtfrun.configuration.statements import Binding
-from mtfrun.tools.conversion.errors import ConversionError
+from mtfrun.tools.conversion.importer import ConversionError
 from mtfrun.tools.conversion.mesh_tensorflow.program import CALLABLES, IGNORED
 
 # Classes whose methods are configured: "Bitransformer.decode.beam_size".
@@ -104,10 +104,9 @@ class SourceConfig:
 
         A binding without a scope holds in all. ConversionError for a value of another kind.
         """
-        selector, _, parameter = target.rpartition(".")
-        self._called.add(selector)
+        self._called.add(target.rpartition(".")[0])
         value = default
-        for key in self._bindings_of(selector, parameter, scope):
+        for key in self._bindings_of(target, scope):
             self._taken.add(key)
             value = self._resolve(self._values[key])
         kind = _kind(default)
@@ -124,8 +123,7 @@ class SourceConfig:
 
     def has(self, target: str, *, scope: str = "") -> bool:
         """Returns whether a parameter is bound; counts nothing."""
-        selector, _, parameter = target.rpartition(".")
-        return any(True for _ in self._bindings_of(selector, parameter, scope))
+        return any(True for _ in self._bindings_of(target, scope))
 
     def getter(self, selector: str, scope: str = "") -> Callable[..., Any]:
         def get(parameter: str, default: Any = None) -> Any:
@@ -141,23 +139,26 @@ class SourceConfig:
         self.refuse(target, why, scope=scope)
         return allowed[0]
 
+    def require_defaults(
+        self, selector: str, rules: Iterable[tuple[str, Any, str]], *, scope: str = ""
+    ) -> None:
+        """Requires the only supported value, the default, of parameters: (name, value, why)."""
+        for name, value, why in rules:
+            self.require(f"{selector}.{name}", [value], why, scope=scope)
+
     def refuse(self, target: str, why: str, *, scope: str = "") -> None:
         """Counts a parameter, bound or not, as not supported."""
-        selector, _, parameter = target.rpartition(".")
-        keys = list(self._bindings_of(selector, parameter, scope))
-        key = keys[-1] if keys else Key(scope, selector, parameter)
+        *_, key = _key_in(scope, target), *self._bindings_of(target, scope)
         self._not_supported[key] = why
 
     def ignore(self, target: str, why: str, *, scope: str = "") -> None:
-        selector, _, parameter = target.rpartition(".")
-        self._called.add(selector)
-        for key in self._bindings_of(selector, parameter, scope):
+        self._called.add(target.rpartition(".")[0])
+        for key in self._bindings_of(target, scope):
             self._ignored[key] = why
 
     def ignore_in_scope(self, target: str, why: str, scope: str) -> None:
         """Counts a parameter that is bound in this very scope as ignored."""
-        selector, _, parameter = target.rpartition(".")
-        self._ignored[Key(scope, selector, parameter)] = why
+        self._ignored[_key_in(scope, target)] = why
 
     def ignore_calls_of(self, selectors: Iterable[str], why: str) -> None:
         names = set(selectors)
@@ -222,12 +223,11 @@ class SourceConfig:
                     values.append(self._values.get(Key("", "", name)))
         return names
 
-    def _bindings_of(self, selector: str, parameter: str, scope: str) -> Iterator[Key]:
-        scopes = [""]
-        for part in filter(None, scope.split("/")):
-            scopes.append(f"{scopes[-1]}/{part}".removeprefix("/"))
-        for outer in scopes:
-            key = Key(outer, selector, parameter)
+    def _bindings_of(self, target: str, scope: str) -> Iterator[Key]:
+        """Yields the keys that bind a parameter in a scope, the outermost scope first."""
+        parts = scope.split("/") if scope else []
+        for depth in range(len(parts) + 1):
+            key = _key_in("/".join(parts[:depth]), target)
             if key in self._values:
                 yield key
 
@@ -248,6 +248,11 @@ class SourceConfig:
         if lenient:
             return value
         raise ConversionError(f"the configuration uses {value}, which it never defines")
+
+
+def _key_in(scope: str, target: str) -> Key:
+    selector, _, parameter = target.rpartition(".")
+    return Key(scope, selector, parameter)
 
 
 def _key(binding: Binding) -> Key:

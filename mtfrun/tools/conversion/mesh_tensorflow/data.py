@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mtfrun.configuration.gin_values import Reference, reference, value_text
-from mtfrun.tools.conversion.errors import ConversionError
+from mtfrun.tools.conversion.importer import ConversionError
 from mtfrun.tools.conversion.mesh_tensorflow.config import SourceConfig, name_of
 from mtfrun.tools.conversion.mesh_tensorflow.gin import Draft
 
@@ -14,17 +14,8 @@ _FUNCTIONS = ("run.train_dataset_fn", "run.eval_dataset_fn", "run.predict_fn", "
 _WHY = "makes the data of the original: name yours in TRAINING_DATA and VOCABULARY"
 _MAX_CALLS = 8
 _SEARCHES = "Bitransformer.decode", "Unitransformer.sample_autoregressive"
-_DECODE_LENGTHS = {
-    "max_decode_length": "decode_length",
-    "decode_length_multiplier": "decode_length_multiplier",
-    "decode_length_constant": "decode_length_constant",
-}
 # The only values that are supported.
-_DECODED_AS_HERE: Mapping[str, Any] = {
-    "Unitransformer.sample_autoregressive.stop_at_token": 1,
-    "Unitransformer.sample_autoregressive.never_end": False,
-    "Unitransformer.sample_autoregressive.bos_id": 0,
-}
+_DECODED_AS_HERE = {"stop_at_token": 1, "never_end": False, "bos_id": 0}
 
 
 class RowForm(enum.Enum):
@@ -58,11 +49,8 @@ def _targets_length(source: SourceConfig) -> int:
     def get(name: str) -> Any:
         return source.get_optional(f"random_spans_helper.{name}", 0)
 
-    inputs, density, mean = (
-        get("inputs_length"),
-        get("noise_density"),
-        get("mean_noise_span_length"),
-    )
+    inputs, density = get("inputs_length"), get("noise_density")
+    mean = get("mean_noise_span_length")
     if not inputs or not mean or density is None or not 0 <= density < 1:
         raise ConversionError(
             "run.sequence_length comes from random_spans_helper, which needs inputs_length,"
@@ -126,10 +114,7 @@ def names_of_data(source: SourceConfig) -> list[str]:
     for target in _FUNCTIONS:
         value = source.get(target, None)
         references = value if isinstance(value, (list, tuple)) else [value]
-        functions = [r for r in references if isinstance(r, Reference)]
-        if isinstance(value, Reference):
-            functions = [value]
-        for function in functions:
+        for function in (r for r in references if isinstance(r, Reference)):
             name = name_of(function)
             _ignore_calls(source, function)
             task = source.parameters_of(name).get("mixture_or_task_name")
@@ -155,11 +140,8 @@ def _objective(source: SourceConfig, draft: Draft) -> Reference | None:
     if "denoise" not in map(name_of, functions):
         return None
     density = source.get_optional("denoise.noise_density", 0)
-    mask, inputs, targets = (
-        _function(source, f"denoise.{name}")
-        for name in ("noise_mask_fn", "inputs_fn", "targets_fn")
-    )
-    key = (mask, inputs, targets)
+    names = ("noise_mask_fn", "inputs_fn", "targets_fn")
+    key = tuple(_function(source, f"denoise.{name}") for name in names)
     if key not in _OBJECTIVES:
         source.refuse("denoise.inputs_fn", f"no objective here does {' and '.join(map(str, key))}")
         return None
@@ -170,9 +152,8 @@ def _objective(source: SourceConfig, draft: Draft) -> Reference | None:
         draft.macro("NOISE_DENSITY", density)
         draft.macro("MEAN_NOISE_SPAN_LENGTH", mean)
         return reference("@data.SpanCorruption()")
-    if inputs == "noise_token_to_random_token_or_sentinel":
-        name = "noise_token_to_random_token_or_sentinel.random_prob"
-        parameters["random_probability"] = source.get(name, 0.1)
+    if _TO_RANDOM in key:
+        parameters["random_probability"] = source.get(f"{_TO_RANDOM}.random_prob", 0.1)
     draft.bind(cls, parameters)
     return reference(f"@{cls}()")
 
@@ -182,46 +163,36 @@ def _function(source: SourceConfig, target: str) -> str | None:
     return name_of(value) if isinstance(value, Reference) else None
 
 
+_MASKED = "data.MaskedLanguageModel"
+_TO_RANDOM = "noise_token_to_random_token_or_sentinel"
+_PREFIX = ("random_prefix_noise_mask", "drop_nonnoise_tokens", "drop_noise_tokens")
 _UNIQUE = ("noise_span_to_unique_sentinel", "nonnoise_span_to_unique_sentinel")
 _ALL_TARGETS = {"full_targets": True, "random_probability": 0.0}
 _OBJECTIVES: Mapping[Sequence[str | None], tuple[str, dict[str, Any]]] = {
     ("random_spans_noise_mask", *_UNIQUE): ("data.SpanCorruption", {}),
     ("iid_noise_mask", *_UNIQUE): ("data.IidDenoising", {}),
-    ("iid_noise_mask", "noise_token_to_sentinel", None): (
-        "data.MaskedLanguageModel",
-        _ALL_TARGETS,
-    ),
-    ("iid_noise_mask", "noise_token_to_random_token_or_sentinel", None): (
-        "data.MaskedLanguageModel",
-        {"full_targets": True},
-    ),
-    ("random_prefix_noise_mask", "drop_nonnoise_tokens", "drop_noise_tokens"): (
-        "data.PrefixLanguageModel",
-        {},
-    ),
+    ("iid_noise_mask", "noise_token_to_sentinel", None): (_MASKED, _ALL_TARGETS),
+    ("iid_noise_mask", _TO_RANDOM, None): (_MASKED, {"full_targets": True}),
+    _PREFIX: ("data.PrefixLanguageModel", {}),
 }
 
 
 def write_decoding(source: SourceConfig, draft: Draft) -> None:
     search: dict[str, Any] = {}
     for cls in _SEARCHES:
-        for name, ours in (
-            ("beam_size", "beam_size"),
-            ("alpha", "alpha"),
-            ("temperature", "temperature"),
-            ("sampling_keep_top_k", "top_k"),
-        ):
+        for name in ("beam_size", "alpha", "temperature", "sampling_keep_top_k"):
             if source.has(f"{cls}.{name}"):
-                search[ours] = source.get(f"{cls}.{name}", 0)
+                search[name.removeprefix("sampling_keep_")] = source.get(f"{cls}.{name}", 0)
     if search.get("top_k", 0) < 0:
         search["top_k"] = 0  # all
     if source.has("beam_search.stop_early"):
         search["stop_early"] = source.get("beam_search.stop_early", default=True)
     draft.bind("decoding.Search", search)
-    for name, ours in _DECODE_LENGTHS.items():
+    for name in ("max_decode_length", "decode_length_multiplier", "decode_length_constant"):
         value = source.get_optional(f"Bitransformer.decode.{name}", 0)
         if value is not None:
-            draft.bind("experiment.Decoding", {ours: value})
-    for target, value in _DECODED_AS_HERE.items():
+            draft.bind("experiment.Decoding", {name.removeprefix("max_"): value})
+    for name, only in _DECODED_AS_HERE.items():
+        target = f"Unitransformer.sample_autoregressive.{name}"
         if source.has(target):
-            source.require(target, [value], f"only {value} is supported")
+            source.require(target, [only], f"only {only} is supported")

@@ -8,8 +8,8 @@ from mtfrun.configuration.files import SHIPPED
 from mtfrun.configuration.gin_values import reference
 from mtfrun.configuration.statements import Binding, Statements
 from mtfrun.errors import ConfigError
-from mtfrun.tools.conversion.errors import ConversionError
 from mtfrun.tools.conversion.gin_file import GinFile
+from mtfrun.tools.conversion.importer import ConversionError
 from mtfrun.untrusted import is_regular, open_regular
 
 # Files name what they include relative to a search path, which is a directory above them.
@@ -34,6 +34,19 @@ _DEFAULTS = {
     "moe.Top2.second_expert_loss": False,
     "moe.Threshold.threshold": 0.2,
     "moe.Random.threshold": 0.2,
+    "optim.Adafactor.decay_rate": None,
+    "optim.Adafactor.beta1": 0.0,
+    "optim.Adafactor.epsilon1": 1e-30,
+    "optim.Adafactor.clipping_threshold": 1.0,
+    "optim.Adafactor.min_dim_size_to_factor": 128,
+    "optim.Adafactor.stacked_dim_names": [],
+    "optim.Adam.beta1": 0.9,
+    "optim.Adam.beta2": 0.999,
+    "optim.Adam.weight_decay": 0.0,
+    "optim.Adam.exclude_from_weight_decay": [],
+    "optim.ParameterScale.minimum": 1e-3,
+    "optim.ParameterScale.exclude": [],
+    "optim.PowerDecay.exponent": 0.8,
     "decoding.Search.beam_size": 1,
     "decoding.Search.alpha": 0.6,
     "decoding.Search.temperature": 0.0,
@@ -73,9 +86,6 @@ class _Statements(Statements):
 
 class Draft(GinFile):
     """A gin file without the statements that an included file makes as well."""
-
-    def has(self, target: str) -> bool:
-        return bool(self.blocks.get(target))
 
     def text(self) -> str:
         included = {

@@ -11,8 +11,7 @@ from collections.abc import Mapping, Sequence
 from mtfrun.configuration.gin_values import Reference, reference
 from mtfrun.configuration.statements import bindings_in
 from mtfrun.rundir.checkpoints.partial_files import list_names
-from mtfrun.tools.conversion.errors import ConversionError
-from mtfrun.tools.conversion.importer import Imported
+from mtfrun.tools.conversion.importer import ConversionError, Imported
 from mtfrun.tools.conversion.mesh_tensorflow.checkpoint import SourceCheckpoint
 from mtfrun.tools.conversion.mesh_tensorflow.config import Account, Fate, SourceConfig
 from mtfrun.tools.conversion.mesh_tensorflow.data import (
@@ -24,9 +23,8 @@ from mtfrun.tools.conversion.mesh_tensorflow.data import (
 from mtfrun.tools.conversion.mesh_tensorflow.gin import Draft, read_gin_file
 from mtfrun.tools.conversion.mesh_tensorflow.mesh import read_mesh, write_mesh
 from mtfrun.tools.conversion.mesh_tensorflow.model import SourceModel, read_model, write_model
-from mtfrun.tools.conversion.mesh_tensorflow.optimizers import write_optimizer
+from mtfrun.tools.conversion.mesh_tensorflow.optimizers import write_optimizer, write_schedule
 from mtfrun.tools.conversion.mesh_tensorflow.program import PROGRAM_DEFAULTS
-from mtfrun.tools.conversion.mesh_tensorflow.schedules import write_schedule
 from mtfrun.untrusted import escape, is_directory, is_regular
 
 # The original trains on so many tokens, of the longest feature, unless it is told otherwise.

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from mtfrun.configuration.gin_values import Reference, reference
@@ -132,7 +132,8 @@ def _feed_forward(source: SourceConfig, stack: SourceStack) -> _Layer:
         source.refuse(target, "a product of two with the second linear is supported", scope=scope)
     parameters["activation"] = activation(source, target, names[0], scope)
     if is_gated:
-        source.require("DenseReluDense.use_bias", [False], "gated layers have none", scope=scope)
+        rule = ("use_bias", False, "gated layers have none")
+        source.require_defaults("DenseReluDense", [rule], scope=scope)
         return "transformer.GatedFeedForward", {"transformer.GatedFeedForward": parameters}
     parameters["use_bias"] = source.get("DenseReluDense.use_bias", default=False, scope=scope)
     return "transformer.FeedForward", {"transformer.FeedForward": parameters}
@@ -176,13 +177,9 @@ def _self_attention(source: SourceConfig, stack: SourceStack) -> _Layer:
             "num_heads": heads,
             "num_buckets": buckets,
         }
-    for name in ("length_encoder", "length_decoder"):
-        source.require(
-            f"SelfAttention.hyperprompt_{name}",
-            [None],
-            "prompts that are learned are not supported",
-            scope=stack.scope,
-        )
+    why = "prompts that are learned are not supported"
+    lengths = ("hyperprompt_length_encoder", "hyperprompt_length_decoder")
+    source.require_defaults("SelfAttention", [(n, None, why) for n in lengths], scope=stack.scope)
     return cls, parameters
 
 
@@ -193,22 +190,14 @@ def _local_self_attention(source: SourceConfig, stack: SourceStack) -> _Layer:
         source.refuse("make_layer_stack.layers", why, scope=stack.scope)
     parameters = _attention(source, "LocalSelfAttention", cls, stack.scope)
     parameters[cls]["window"] = source.get("LocalSelfAttention.radius", 128, scope=stack.scope)
-    source.require(
-        "SelfAttention.relative_attention_type",
-        [None],
-        "LocalSelfAttention has no logits by distance",
-        scope=stack.scope,
-    )
+    rule = ("relative_attention_type", None, "LocalSelfAttention has no logits by distance")
+    source.require_defaults("SelfAttention", [rule], scope=stack.scope)
     return cls, parameters
 
 
 def _encoder_attention(source: SourceConfig, stack: SourceStack) -> _Layer:
-    source.require(
-        "EncDecAttention.relative_attention_type",
-        [None],
-        "logits by distance to inputs are not supported",
-        scope=stack.scope,
-    )
+    rule = ("relative_attention_type", None, "logits by distance to inputs are not supported")
+    source.require_defaults("EncDecAttention", [rule], scope=stack.scope)
     for name in ("relative_attention_num_buckets", *_HYPERPROMPTS):
         why = "attention to an encoder does not read it"
         source.ignore(f"EncDecAttention.{name}", why, scope=stack.scope)
@@ -229,6 +218,18 @@ _HYPERPROMPTS = (
 )
 
 
+# Parameters of attention with their only supported values; LocalSelfAttention has the first.
+_UNSUPPORTED = (
+    ("shared_kv", False, "keys and values have separate projections"),
+    ("attention_func", None, "only the softmax of dot products is supported"),
+    ("combine_dims", True, "the slots of Adafactor would have other shapes"),
+    ("keep_query_heads_dims", False, "the output has no heads"),
+    ("fold_scaling_into_initializer", True, "the logits are not scaled"),
+    ("z_loss_coeff", None, "attention has no z-loss"),
+    ("use_hyperprompt", False, "prompts that are learned are not supported"),
+)
+
+
 def _attention(source: SourceConfig, kind: str, cls: str, scope: str) -> dict[str, Parameters]:
     # EncDecAttention inherits unbound parameters from its base class, SelfAttention.
     kinds = ["SelfAttention", kind] if kind == "EncDecAttention" else [kind]
@@ -238,25 +239,14 @@ def _attention(source: SourceConfig, kind: str, cls: str, scope: str) -> dict[st
             default = source.get(f"{each}.{name}", default, scope=scope)
         return default
 
-    def require(name: str, allowed: Sequence[Any], why: str) -> None:
-        for each in kinds:
-            source.require(f"{each}.{name}", allowed, why, scope=scope)
-
     num_heads = get("num_heads", 8)
     memory_heads = get("num_memory_heads", 0)
-    require("shared_kv", [False], "keys and values have separate projections")
-    require("attention_kwargs", [None, {}], "arguments of the attention are not supported")
-    if kind != "LocalSelfAttention":
-        require("attention_func", [None], "only the softmax of dot products is supported")
-        require("combine_dims", [True], "the slots of Adafactor would have other shapes")
-        require("keep_query_heads_dims", [False], "the output has no heads")
-        require("fold_scaling_into_initializer", [True], "the logits are not scaled")
-        require("z_loss_coeff", [None], "attention has no z-loss")
-        require("use_hyperprompt", [False], "prompts that are learned are not supported")
-    heads: Parameters = {
-        "num_heads": num_heads,
-        "d_kv": get("key_value_size", 128),
-    }
+    for each in kinds:
+        why = "arguments of the attention are not supported"
+        source.require(f"{each}.attention_kwargs", [None, {}], why, scope=scope)
+        rules = _UNSUPPORTED[:1] if kind == "LocalSelfAttention" else _UNSUPPORTED
+        source.require_defaults(each, rules, scope=scope)
+    heads: Parameters = {"num_heads": num_heads, "d_kv": get("key_value_size", 128)}
     if memory_heads:
         heads["num_memory_heads"] = memory_heads
     return {
@@ -266,14 +256,12 @@ def _attention(source: SourceConfig, kind: str, cls: str, scope: str) -> dict[st
 
 
 def _mixture(source: SourceConfig, stack: SourceStack) -> _Layer:
-    return "moe.MoE1D", mixture(
-        source,
-        stack.scope,
-        lambda target: [
-            activation(source, target, name, stack.scope)
-            for name in activations(source, target, stack.scope)
-        ],
-    )
+    target = "MoE1D.activation"
+    functions = [
+        activation(source, target, name, stack.scope)
+        for name in activations(source, target, stack.scope)
+    ]
+    return "moe.MoE1D", mixture(source, stack.scope, functions)
 
 
 _LAYERS: Mapping[str, Callable[[SourceConfig, SourceStack], _Layer]] = {
@@ -289,9 +277,8 @@ def _add_transforms(source: SourceConfig, stack: SourceStack) -> None:
     scope = stack.scope
     rate = source.get("LayerStack.dropout_rate", None, scope=scope)
     is_legacy = rate is not None
-    why = "the original does not use it"
     if is_legacy:
-        source.ignore("LayerStack.norm_epsilon", why, scope=scope)
+        source.ignore("LayerStack.norm_epsilon", "the original does not use it", scope=scope)
     else:
         source.get("LayerStack.norm_epsilon", None, scope=scope)
     lists = {}
@@ -322,9 +309,7 @@ def _add_transforms(source: SourceConfig, stack: SourceStack) -> None:
         rate = source.get("sublayer_dropout.dropout_rate", 0.0, scope=scope)
     stack.parameters["transformer.SublayerDropout"] = {"rate": rate}
     used = {x for ours in lists.values() for x in ours}
-    if "RMSNorm" in used:
-        epsilon = source.get("sublayer_rms_norm.epsilon", 1e-6, scope=scope)
-        stack.parameters["transformer.RMSNorm"] = {"epsilon": epsilon}
-    if "LayerNorm" in used:
-        epsilon = source.get("sublayer_true_layer_norm.epsilon", 1e-6, scope=scope)
-        stack.parameters["transformer.LayerNorm"] = {"epsilon": epsilon}
+    for cls, name in (("RMSNorm", "sublayer_rms_norm"), ("LayerNorm", "sublayer_true_layer_norm")):
+        if cls in used:
+            epsilon = source.get(f"{name}.epsilon", 1e-6, scope=scope)
+            stack.parameters[f"transformer.{cls}"] = {"epsilon": epsilon}

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mtfrun.configuration.gin_values import Reference, value_text
-from mtfrun.tools.conversion.errors import ConversionError
+from mtfrun.tools.conversion.importer import ConversionError
 from mtfrun.tools.conversion.mesh_tensorflow.config import SourceConfig
 from mtfrun.tools.conversion.mesh_tensorflow.gin import Draft
 
@@ -17,10 +17,8 @@ _DIMENSIONS = (
     *("vocab", "experts", "expert_hidden", "max_length"),
 )
 _METHODS = (
-    "sequences_per_batch",
-    "tokens_per_batch",
-    "sequences_per_replica",
-    "tokens_per_replica",
+    *("sequences_per_batch", "tokens_per_batch"),
+    *("sequences_per_replica", "tokens_per_replica"),
 )
 
 

@@ -1,14 +1,12 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 from mtfrun.configuration.gin_values import Reference, reference
 from mtfrun.tools.conversion.mesh_tensorflow.config import SourceConfig
 
 Parameters = dict[str, Any]
-# Converts the activation names in a parameter to our functions.
-Activations = Callable[[str], list[Reference | None]]
 
 _GATES = {
     "top_2": "Top2",
@@ -37,8 +35,10 @@ _READ_BY = {
 }
 
 
-def mixture(source: SourceConfig, scope: str, activations: Activations) -> dict[str, Parameters]:
-    """Returns the parameters of our classes, by class."""
+def mixture(
+    source: SourceConfig, scope: str, activations: Sequence[Reference | None]
+) -> dict[str, Parameters]:
+    """Returns the parameters of our classes, by class; `activations` are multiplied."""
     get = source.getter("MoE1D", scope)
 
     gate = source.require(
@@ -47,25 +47,14 @@ def mixture(source: SourceConfig, scope: str, activations: Activations) -> dict[
     for name, readers in _READ_BY.items():
         if gate not in readers:
             source.ignore(f"MoE1D.{name}", _UNUSED, scope=scope)
-    for name, allowed, why in (
+    rules = (
         ("output_dim", None, "the output has the size of the input"),
         ("use_experts_attention", False, "experts of attention are not supported"),
         ("word_embed_mode", None, "routers do not read embeddings"),
         ("use_second_place_expert_prob", None, "routers do not draw second experts"),
-    ):
-        source.require(f"MoE1D.{name}", [allowed], why, scope=scope)
+    )
+    source.require_defaults("MoE1D", rules, scope=scope)
     source.ignore("MoE1D.use_second_place_expert_prob_temp", _UNUSED, scope=scope)
-    experts = {
-        "hidden_size": get("hidden_size", 4096),
-        "activations": activations("MoE1D.activation"),
-        "dropout_rate": get("dropout_rate", 0.0),
-    }
-    capacity = {
-        "training": get("capacity_factor_train", 1.25),
-        "evaluation": get("capacity_factor_eval", 2.0),
-        "min_expert_capacity": get("min_expert_capacity", 4),
-        "group_size": get("group_size", 1024),
-    }
     router, gates = _router(source, scope, gate)
     return {
         "moe.MoE1D": {
@@ -75,8 +64,17 @@ def mixture(source: SourceConfig, scope: str, activations: Activations) -> dict[
             "capacity": reference("@moe.Capacity()"),
             "loss_coef": get("loss_coef", 1e-2),
         },
-        "moe.Experts": experts,
-        "moe.Capacity": capacity,
+        "moe.Experts": {
+            "hidden_size": get("hidden_size", 4096),
+            "activations": activations,
+            "dropout_rate": get("dropout_rate", 0.0),
+        },
+        "moe.Capacity": {
+            "training": get("capacity_factor_train", 1.25),
+            "evaluation": get("capacity_factor_eval", 2.0),
+            "min_expert_capacity": get("min_expert_capacity", 4),
+            "group_size": get("group_size", 1024),
+        },
         "moe.Router": router,
         **gates,
     }

@@ -12,6 +12,12 @@ from mtfrun.tools.conversion.mesh_tensorflow.layers import Parameters, SourceSta
 from mtfrun.tools.conversion.mesh_tensorflow.variable_patterns import VariablePatterns
 
 LANGUAGE_MODELS = ("lm", "delimited_lm")
+_EMBEDDING_SCALE = "VocabEmbedding.scale_variable_like_classifier_weights"
+# Parameters of stacks with their only supported values.
+_UNSUPPORTED = (
+    ("ensemble", None, "ensembles are not supported"),
+    ("token_dropout_rate", 0.0, "ids are not dropped"),
+)
 _WITH_D_FF = ("transformer.FeedForward", "transformer.GatedFeedForward")
 _MACROS = {
     ("transformer.AttentionHeads", "num_heads"): "NUM_HEADS",
@@ -75,25 +81,26 @@ def read_model(source: SourceConfig) -> SourceModel:
         ["bitransformer", *LANGUAGE_MODELS],
         "only bitransformer, lm and delimited_lm are supported",
     )
-    source.require("unit_scaling_convention.value", [False], "variables are not scaled so")
-    source.require(
-        "VocabEmbedding.scale_variable_like_classifier_weights",
-        [False],
-        "embeddings are not scaled so",
-    )
+    for target, value, why in (
+        ("unit_scaling_convention.value", False, "variables are not scaled so"),
+        (_EMBEDDING_SCALE, False, "embeddings are not scaled so"),
+        ("run.ensemble_inputs", None, "ensembles are not supported"),
+    ):
+        source.require(target, [value], why)
     if source.get("get_vocab_embedding_cls.cls", None) is not None:
         source.refuse("get_vocab_embedding_cls.cls", "only VocabEmbedding is supported")
-    for name, value in (("bos_id", 0), ("eos_id", 1)):
+    for name, number in (("bos_id", 0), ("eos_id", 1)):
         if source.has(f"shift_targets.{name}"):
             why = "decoders begin with id 0, and texts end with id 1"
-            source.require(f"shift_targets.{name}", [value], why)
-    source.require("run.ensemble_inputs", [None], "ensembles are not supported")
+            source.require(f"shift_targets.{name}", [number], why)
     of_model: Parameters = {}
     if model_type in LANGUAGE_MODELS:
-        name = source.get("Unitransformer.name", "transformer")
-        stacks = [read_stack(source, name, "")]
-        of_model = _language_model(source)
-        scope = ""
+        get, scope = source.getter("Unitransformer"), ""
+        stacks = [read_stack(source, get("name", "transformer"), scope)]
+        of_model = {
+            "prefix": get("input_full_attention", default=False),
+            "loss_on_targets_only": get("loss_on_targets_only", default=False),
+        }
     else:
         stacks, scope = _two_stacks(source), "decoder"
     embedding = _embedding(source, scope)
@@ -101,20 +108,17 @@ def read_model(source: SourceConfig) -> SourceModel:
 
 
 def _two_stacks(source: SourceConfig) -> list[SourceStack]:
-    source.require(
-        "Bitransformer.shared_embedding",
-        [True],
-        "encoder and decoder with separate embeddings are not supported",
-    )
+    why = "encoder and decoder with separate embeddings are not supported"
+    source.require("Bitransformer.shared_embedding", [True], why)
     why = "only decoders have a loss and logits"
     for name in (
         *("label_smoothing", "z_loss", "loss_denominator", "loss_fn", "loss_on_targets_only"),
         *("shared_embedding_and_softmax_weights", "input_full_attention"),
     ):
         source.ignore_in_scope(f"Unitransformer.{name}", why, "encoder")
-    for name in ("input_full_attention", "loss_on_targets_only"):
-        why = "only language models have inputs and targets in one row"
-        source.require(f"Unitransformer.{name}", [False], why, scope="decoder")
+    why = "only language models have inputs and targets in one row"
+    rules = [(name, False, why) for name in ("input_full_attention", "loss_on_targets_only")]
+    source.require_defaults("Unitransformer", rules, scope="decoder")
     for name in (
         *("d_model", "max_length", "vocab_divisor"),
         *("positional_embedding", "sinusoid_positional_embedding"),
@@ -122,7 +126,7 @@ def _two_stacks(source: SourceConfig) -> list[SourceStack]:
         key = f"Unitransformer.{name}"
         if source.get(key, None, scope="encoder") != source.get(key, None, scope="decoder"):
             source.refuse(key, "encoder and decoder differ: not supported", scope="encoder")
-    _require_plain(source, "encoder")
+    source.require_defaults("Unitransformer", _UNSUPPORTED, scope="encoder")
     stacks = [
         read_stack(source, source.get(f"make_bitransformer.{scope}_name", scope), scope)
         for scope in ("encoder", "decoder")
@@ -140,27 +144,10 @@ def _check_shared(source: SourceConfig, encoder: SourceStack, decoder: SourceSta
         source.refuse("make_bitransformer.encoder_name", why)
 
 
-def _language_model(source: SourceConfig) -> Parameters:
-    prefix = source.get("Unitransformer.input_full_attention", default=False)
-    return {
-        "prefix": prefix,
-        "loss_on_targets_only": source.get("Unitransformer.loss_on_targets_only", default=False),
-    }
-
-
-def _require_plain(source: SourceConfig, scope: str) -> None:
-    for name, value, why in (
-        ("ensemble", None, "ensembles are not supported"),
-        ("token_dropout_rate", 0.0, "ids are not dropped"),
-    ):
-        key = f"Unitransformer.{name}"
-        source.require(key, [value], why, scope=scope)
-
-
 def _embedding(source: SourceConfig, scope: str) -> Parameters:
     get = source.getter("Unitransformer", scope)
 
-    _require_plain(source, scope)
+    source.require_defaults("Unitransformer", _UNSUPPORTED, scope=scope)
     position = None
     if get("positional_embedding", default=True):
         position = reference("@transformer.PositionalEmbedding")
@@ -171,7 +158,6 @@ def _embedding(source: SourceConfig, scope: str) -> Parameters:
         "position": position,
         "tied_softmax": get("shared_embedding_and_softmax_weights", default=False),
         "vocabulary_divisor": get("vocab_divisor", 128),
-        "masks_padding": False,
     }
     max_length = get("max_length", 512)
     if position is not None:
@@ -222,7 +208,6 @@ def write_model(model: SourceModel, draft: Draft, microbatches: int) -> None:
     embedding = dict(model.embedding)
     draft.macro("D_MODEL", embedding.pop("d_model"))
     draft.macro("VOCABULARY_DIVISOR", embedding.pop("vocabulary_divisor"))
-    del embedding["masks_padding"]
     draft.bind("transformer.TokenEmbedding", embedding)
     comment = "the original's softmax is over all rows of the table"
     draft.bind("transformer.TokenEmbedding", {"masks_padding": False}, comment=comment)

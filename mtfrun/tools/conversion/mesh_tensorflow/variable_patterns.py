@@ -98,7 +98,7 @@ class VariablePatterns:
     classes: Collection[str]
     stacks: Sequence[tuple[str, str]]
 
-    def translated(
+    def translate(
         self, source: SourceConfig, target: str, patterns: Sequence[str], *, is_text: bool = False
     ) -> list[str]:
         """Returns patterns of our paths; `target` counts as not supported if there are none."""
@@ -122,7 +122,7 @@ class VariablePatterns:
 
     def complement(self, source: SourceConfig, target: str, pattern: str) -> list[str]:
         """Returns patterns of all paths that a pattern of the original's does not match."""
-        found = self.translated(source, target, [pattern])
+        found = self.translate(source, target, [pattern])
         return list(dict.fromkeys(ours for ours, _ in self._kinds() if ours not in found))
 
     def _kinds(self) -> list[tuple[str, list[str]]]:

@@ -2,7 +2,6 @@
 
 # The modules register what they offer.
 from mtfrun.tools.conversion.saved_model import image_signatures as image_signatures
-from mtfrun.tools.conversion.saved_model import sentencepiece_graph as sentencepiece_graph
 from mtfrun.tools.conversion.saved_model import text_signatures as text_signatures
 from mtfrun.tools.conversion.saved_model.export import export_saved_model as export_saved_model
 from mtfrun.tools.conversion.saved_model.export import signatures_of as signatures_of

@@ -11,7 +11,7 @@ from mtfrun import mtf
 from mtfrun.data import TARGETS
 from mtfrun.decoding import EMPTY_BELOW
 from mtfrun.experiment import Decoding, DecodingShape
-from mtfrun.tools.conversion.saved_model.batches_graph import in_batches
+from mtfrun.tools.conversion.saved_model.export import in_batches
 
 
 class Outputs(NamedTuple):

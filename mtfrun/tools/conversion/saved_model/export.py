@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from mtfrun.data import Vocabulary
 from mtfrun.experiment import Experiment, Inference
-from mtfrun.tools.conversion.errors import ConversionError
+from mtfrun.tools.conversion.importer import ConversionError
 
 DEFAULT = "serving_default"
 """The name of the signature of requests that name none."""
@@ -100,3 +100,26 @@ def _trace(signature: Signature) -> tf.types.experimental.ConcreteFunction:
         signature.function, input_signature=list(signature.inputs), autograph=False
     )
     return function.get_concrete_function()
+
+
+def in_batches(
+    compute: Callable[..., Sequence[tf.Tensor]],
+    size: int,
+    inputs: Sequence[tf.Tensor],
+    outputs: Sequence[tf.TensorSpec],
+) -> list[tf.Tensor]:
+    """Computes `size` rows at a time, padded with zeros; rows must not depend on each other."""
+    rows = tf.shape(inputs[0])[0]
+    number = -(-rows // size)
+
+    def batches(x: tf.Tensor) -> tf.Tensor:
+        padding = [[0, number * size - rows], *[[0, 0]] * (x.shape.rank - 1)]
+        return tf.reshape(tf.pad(x, padding), tf.concat([[number, size], tf.shape(x)[1:]], 0))
+
+    results = tf.map_fn(
+        lambda xs: tuple(compute(*xs)),
+        tuple(map(batches, inputs)),
+        fn_output_signature=tuple(outputs),
+        parallel_iterations=1,
+    )
+    return [tf.reshape(x, tf.concat([[-1], tf.shape(x)[2:]], 0))[:rows] for x in results]

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from mtfrun.tools.conversion.errors import ConversionError
 from mtfrun.tools.conversion.gin_file import GinFile
 from mtfrun.tools.conversion.hugging_face.families.t5 import SOFTMAX
-from mtfrun.tools.conversion.hugging_face.model_types import family_of
+from mtfrun.tools.conversion.hugging_face.importer import family_of
 from mtfrun.tools.conversion.hugging_face.settings import Settings
+from mtfrun.tools.conversion.importer import ConversionError
 
 T5 = {
     "model_type": "t5",

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from mtfrun.tools.conversion.errors import ConversionError
 from mtfrun.tools.conversion.hugging_face.folder import Folder
 from mtfrun.tools.conversion.hugging_face.generation import Generation, read_generation
 from mtfrun.tools.conversion.hugging_face.settings import Settings
+from mtfrun.tools.conversion.importer import ConversionError
 
 ANSWERS = {"vocab_size": 160, "is_encoder_decoder": True}
 CONTINUES = {"vocab_size": 160}

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mtfrun.tools.conversion.errors import ConversionError
 from mtfrun.tools.conversion.hugging_face.folder import Folder
 from mtfrun.tools.conversion.hugging_face.image_processor import (
     ImageProcessor,
     read_image_processor,
 )
+from mtfrun.tools.conversion.importer import ConversionError
 
 STATISTICS = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
 

@@ -13,11 +13,11 @@ import pytest
 import tokenizers
 
 from mtfrun import data
-from mtfrun.tools.conversion.errors import ConversionError
 from mtfrun.tools.conversion.hugging_face.folder import Folder
 from mtfrun.tools.conversion.hugging_face.settings import Settings
 from mtfrun.tools.conversion.hugging_face.tokenizer import read_tokenizer
 from mtfrun.tools.conversion.hugging_face.tokenizer_files import tokenizer_files
+from mtfrun.tools.conversion.importer import ConversionError
 from tests.cli.command import environment
 from tests.data.vocabularies.small_models import trained
 from tests.data.vocabularies.test_hugging_face_vocabulary import BYTE_LEVEL, LLAMA, T5, tokenizer

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from mtfrun import data
-from mtfrun.tools.conversion.errors import ConversionError
 from mtfrun.tools.conversion.hugging_face.folder import Folder
 from mtfrun.tools.conversion.hugging_face.settings import Settings
 from mtfrun.tools.conversion.hugging_face.tokenizer import Tokenizer, read_tokenizer
+from mtfrun.tools.conversion.importer import ConversionError
 from tests.cli.command import environment, error_line, mtfrun_here, succeeded
 from tests.data.vocabularies.small_models import trained
 from tests.data.vocabularies.test_hugging_face_vocabulary import BYTE_LEVEL, LLAMA, tokenizer

@@ -14,7 +14,7 @@ from PIL import Image
 
 from mtfrun import data
 from mtfrun.data.images.image_source import ImageExample, ImageSize, ImageSource
-from mtfrun.tools.conversion.saved_model.image_files_graph import read_image
+from mtfrun.tools.conversion.saved_model.image_signatures import read_image
 from tests.data.images.photos import photo
 
 # Of values from 0 to 255, see docs/saved_model.md: the mean difference, and the share of pixels

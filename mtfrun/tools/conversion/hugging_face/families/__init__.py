@@ -1,1 +1,1 @@
-"""Families of models: a file each; `model_types.py` has the list."""
+"""Families of models: a file each; `hugging_face/importer.py` has the list."""

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from mtfrun.configuration.gin_values import reference
 from mtfrun.models import moe, transformer
@@ -18,10 +18,11 @@ class Blocks:
     """The layers of a model, each of attention and a feed-forward sublayer, as blocks of a stack.
 
     All blocks are alike: of one layer in most models, of two if layers attend to everything and to
-    a window (`windows`) in turn. `feed_forward` is a class such as "transformer.GatedFeedForward".
+    a window in turn. `windows` has the positions of every layer's window, None for all positions;
+    all windows have the same size. `feed_forward` is a class: "transformer.GatedFeedForward".
     """
 
-    windows: Sequence[bool]
+    windows: Sequence[int | None]
     feed_forward: str
 
     @property
@@ -51,6 +52,16 @@ class Blocks:
         if any(self.windows):
             layers = [reference(f"@{name}") for name in self.sublayers]
             file.bind("transformer.Stack", {"layers": layers})
+
+    def write_window(self, file: GinFile, parameters: Mapping[str, object]) -> None:
+        """Adds the window of the local layers, if there are any, and further parameters of them."""
+        window = next(filter(None, self.windows), None)
+        if window is not None:
+            heads = reference("@transformer.AttentionHeads()")
+            rate = reference("%ATTENTION_DROPOUT_RATE")
+            file.bind(
+                _LOCAL, {"window": window, "heads": heads, **parameters, "dropout_rate": rate}
+            )
 
 
 def _class(name: str) -> type:

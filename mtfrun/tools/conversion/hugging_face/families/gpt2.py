@@ -1,13 +1,22 @@
-"""GPT-2; Radford et al. 2019, "Language Models are Unsupervised Multitask Learners"."""
+"""GPT-2 and GPT-Neo.
+
+Radford et al. 2019, "Language Models are Unsupervised Multitask Learners"; Black et al. 2021,
+https://doi.org/10.5281/zenodo.5297715.
+"""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 from mtfrun.tools.conversion.gin_file import GinFile
 from mtfrun.tools.conversion.hugging_face.families.decoder_only import Blocks, write_row_length
-from mtfrun.tools.conversion.hugging_face.family import TextFamily, write_text_data
+from mtfrun.tools.conversion.hugging_face.family import (
+    ModelDescription,
+    TextFamily,
+    write_text_data,
+)
 from mtfrun.tools.conversion.hugging_face.settings import Settings, name_of_activation
 from mtfrun.tools.conversion.hugging_face.tensor_table import (
     Flat,
@@ -17,9 +26,7 @@ from mtfrun.tools.conversion.hugging_face.tensor_table import (
     Same,
     TensorTable,
     VocabularyRows,
-    row,
 )
-from mtfrun.tools.conversion.model_description import ModelDescription
 
 _SOFTMAX = "lm_head.weight"
 
@@ -32,6 +39,7 @@ class GPT2(TextFamily):
 
     model_types: ClassVar[Sequence[str]] = ("gpt2",)
     architectures: ClassVar[Sequence[str]] = ("GPT2LMHeadModel",)
+    name: ClassVar[str] = "GPT-2"
     pad_id: ClassVar[int] = -1
     width: ClassVar[str] = "n_embd"
     num_heads: ClassVar[str] = "n_head"
@@ -44,9 +52,6 @@ class GPT2(TextFamily):
     )
     matrix: ClassVar[Matrix] = Matrix(transposed=False)
     masks: ClassVar[str] = r"(transformer\.)?h\.\d+\.attn\.(masked_)?bias"
-
-    def title(self, settings: Settings) -> str:
-        return "GPT-2"
 
     def ties(self, settings: Settings) -> Mapping[str, str]:
         if not settings.flag("tie_word_embeddings", default=True):
@@ -115,11 +120,11 @@ class GPT2(TextFamily):
     def table(self, settings: Settings) -> TensorTable:
         size, prefix = settings.integer("vocab_size"), _prefix(settings)
         rows = [
-            row(f"{prefix}wte.weight", "embedding/table", VocabularyRows(size)),
-            row(f"{prefix}wpe.weight", "position/table", Same()),
+            Row(f"{prefix}wte.weight", "embedding/table", VocabularyRows(size)),
+            Row(f"{prefix}wpe.weight", "position/table", Same()),
         ]
         if not self._is_tied(settings):
-            rows.append(row(_SOFTMAX, "softmax/kernel", VocabularyRows(size, transposed=True)))
+            rows.append(Row(_SOFTMAX, "softmax/kernel", VocabularyRows(size, transposed=True)))
         blocks = self.blocks(settings)
         for layer in range(len(blocks.windows)):
             theirs = f"{prefix}h.{layer}"
@@ -129,13 +134,13 @@ class GPT2(TextFamily):
             rows += _norm(f"{theirs}.ln_2", f"{feed_forward}/norm")
             for name, ours in (("c_fc", "wi"), ("c_proj", "wo")):
                 path = f"{feed_forward}/layer/{ours}"
-                rows.append(row(f"{theirs}.mlp.{name}.weight", f"{path}/kernel", self.matrix))
-                rows.append(row(f"{theirs}.mlp.{name}.bias", f"{path}/bias", Same()))
+                rows.append(Row(f"{theirs}.mlp.{name}.weight", f"{path}/kernel", self.matrix))
+                rows.append(Row(f"{theirs}.mlp.{name}.bias", f"{path}/bias", Same()))
         rows += _norm(f"{prefix}ln_f", "decoder_stack/final_norm")
         return TensorTable(rows, [self.masks])
 
     def blocks(self, settings: Settings) -> Blocks:
-        return Blocks([False] * settings.count("n_layer"), "transformer.FeedForward")
+        return Blocks([None] * settings.count("n_layer"), "transformer.FeedForward")
 
     def write_attention(self, settings: Settings, file: GinFile, blocks: Blocks) -> None:
         del blocks
@@ -147,10 +152,10 @@ class GPT2(TextFamily):
     def attention(self, theirs: str, ours: str) -> Iterator[Row]:
         names = ("query", "key", "value")
         kernels, biases = Joined(1, self.matrix), Joined(0, Flat())
-        yield row(f"{theirs}.c_attn.weight", [f"{ours}/{name}" for name in names], kernels)
-        yield row(f"{theirs}.c_attn.bias", [f"{ours}/{name}_bias" for name in names], biases)
-        yield row(f"{theirs}.c_proj.weight", f"{ours}/output", Matrix(inputs=2, transposed=False))
-        yield row(f"{theirs}.c_proj.bias", f"{ours}/output_bias", Same())
+        yield Row(f"{theirs}.c_attn.weight", [f"{ours}/{name}" for name in names], kernels)
+        yield Row(f"{theirs}.c_attn.bias", [f"{ours}/{name}_bias" for name in names], biases)
+        yield Row(f"{theirs}.c_proj.weight", f"{ours}/output", Matrix(inputs=2, transposed=False))
+        yield Row(f"{theirs}.c_proj.bias", f"{ours}/output_bias", Same())
 
     def _is_tied(self, settings: Settings) -> bool:
         return bool(self.ties(settings)) and _SOFTMAX not in settings.tensors
@@ -162,5 +167,62 @@ def _prefix(settings: Settings) -> str:
 
 
 def _norm(theirs: str, ours: str) -> Iterator[Row]:
-    yield row(f"{theirs}.weight", f"{ours}/scale", Same())
-    yield row(f"{theirs}.bias", f"{ours}/bias", Same())
+    yield Row(f"{theirs}.weight", f"{ours}/scale", Same())
+    yield Row(f"{theirs}.bias", f"{ours}/bias", Same())
+
+
+_GLOBAL, _LOCAL = "global", "local"
+
+
+class GPTNeo(GPT2):
+    """GPT-2 whose layers attend to everything or to a window, with logits that are not scaled."""
+
+    model_types: ClassVar[Sequence[str]] = ("gpt_neo",)
+    architectures: ClassVar[Sequence[str]] = ("GPTNeoForCausalLM",)
+    name: ClassVar[str] = "GPT-Neo"
+    width: ClassVar[str] = "hidden_size"
+    num_heads: ClassVar[str] = "num_heads"
+    d_ff: ClassVar[str] = "intermediate_size"
+    num_positions: ClassVar[tuple[str, int]] = ("max_position_embeddings", 2048)
+    rates: ClassVar[Sequence[tuple[str, float]]] = (
+        ("resid_dropout", 0.0),
+        ("attention_dropout", 0.0),
+        ("embed_dropout", 0.0),
+    )
+    matrix: ClassVar[Matrix] = Matrix()
+    masks: ClassVar[str] = r"(transformer\.)?h\.\d+\.attn\.attention\.(masked_)?bias"
+
+    def blocks(self, settings: Settings) -> Blocks:
+        number = settings.count("num_layers")
+        kinds = _kinds(settings, number + 1)
+        if len(kinds) != number:
+            raise settings.error("attention_types", f"must describe {number} layers")
+        window = settings.integer("window_size", 256) if _LOCAL in kinds else None
+        windows = [window if kind == _LOCAL else None for kind in kinds]
+        return Blocks(windows, "transformer.FeedForward")
+
+    def write_attention(self, settings: Settings, file: GinFile, blocks: Blocks) -> None:
+        file.bind("transformer.AttentionHeads", {"scaled_logits": False, "use_bias": False})
+        blocks.write_window(file, {})
+
+    def attention(self, theirs: str, ours: str) -> Iterator[Row]:
+        for letter, name in (("q", "query"), ("k", "key"), ("v", "value")):
+            yield Row(f"{theirs}.attention.{letter}_proj.weight", f"{ours}/{name}", Matrix())
+        yield Row(f"{theirs}.attention.out_proj.weight", f"{ours}/output", Matrix(inputs=2))
+        yield Row(f"{theirs}.attention.out_proj.bias", f"{ours}/output_bias", Same())
+
+
+def _kinds(settings: Settings, most: int) -> list[str]:
+    """Returns "global" or "local" for every layer, of [[[kinds in turn], how often], ...]."""
+    name = "attention_types"
+    types = settings.values.get(name)
+    if types is None:
+        types = [[[_GLOBAL, _LOCAL], 12]]
+    try:
+        all_kinds = (kind for in_turn, times in types for _ in range(times) for kind in in_turn)
+        kinds = list(itertools.islice(all_kinds, most))
+    except (TypeError, ValueError) as error:
+        raise settings.error(name, "must be a list of [[kinds in turn], how often]") from error
+    if any(kind not in (_GLOBAL, _LOCAL) for kind in kinds):
+        raise settings.error(name, f"must be of the kinds {_GLOBAL} and {_LOCAL}")
+    return kinds

@@ -7,13 +7,17 @@ Yang et al. 2024, arXiv:2407.10671.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from mtfrun.configuration.gin_values import reference
+from mtfrun.layers import yarn_magnitude
 from mtfrun.tools.conversion.gin_file import GinFile
 from mtfrun.tools.conversion.hugging_face.families.decoder_only import Blocks, write_row_length
-from mtfrun.tools.conversion.hugging_face.families.rotary import rotary_base, write_rotary_scaling
-from mtfrun.tools.conversion.hugging_face.family import TextFamily, write_text_data
+from mtfrun.tools.conversion.hugging_face.family import (
+    ModelDescription,
+    TextFamily,
+    write_text_data,
+)
 from mtfrun.tools.conversion.hugging_face.settings import Settings, name_of_activation
 from mtfrun.tools.conversion.hugging_face.tensor_table import (
     Flat,
@@ -22,9 +26,7 @@ from mtfrun.tools.conversion.hugging_face.tensor_table import (
     Same,
     TensorTable,
     VocabularyRows,
-    row,
 )
-from mtfrun.tools.conversion.model_description import ModelDescription
 
 _EMBEDDING, _SOFTMAX = "model.embed_tokens.weight", "lm_head.weight"
 _FULL, _SLIDING = "full_attention", "sliding_attention"
@@ -35,13 +37,11 @@ class Llama(TextFamily):
 
     model_types: ClassVar[Sequence[str]] = ("llama",)
     architectures: ClassVar[Sequence[str]] = ("LlamaForCausalLM",)
+    name: ClassVar[str] = "Llama"
     pad_id: ClassVar[int] = -1
     rotary_base: ClassVar[float] = 10000.0
     shipped_file: ClassVar[str] = "models/llama.gin"
     sublayer: ClassVar[str] = "transformer.GatedFeedForward"
-
-    def title(self, settings: Settings) -> str:
-        return "Llama"
 
     def ties(self, settings: Settings) -> Mapping[str, str]:
         is_tied = settings.flag("tie_word_embeddings", default=False)
@@ -58,7 +58,7 @@ class Llama(TextFamily):
             for name in ("d_ff", "activation", "use_bias")
         )
         name = name_of_activation(function)
-        if self.model_types != Llama.model_types or None in (base, num_heads, name):
+        if None in (base, num_heads, name):
             return None
         values = {
             "architectures": ["LlamaForCausalLM"],
@@ -88,44 +88,44 @@ class Llama(TextFamily):
         write_text_data(file, "data/text_files.gin")
         file.gap()
         heads = settings.integer("num_attention_heads")
-        self._blocks(settings).write_gin(file)
+        blocks = self._blocks(settings)
+        blocks.write_gin(file)
         file.macro("D_MODEL", settings.integer("hidden_size"))
         file.macro("D_FF", settings.integer("intermediate_size"))
         file.macro("NUM_HEADS", heads)
         file.macro("NUM_MEMORY_HEADS", settings.integer("num_key_value_heads", heads))
         file.macro("D_KV", _head_size(settings))
-        file.macro("ROTARY_BASE", rotary_base(settings, self.rotary_base))
+        file.macro("ROTARY_BASE", _rotary_base(settings, self.rotary_base))
         file.macro("NORM_EPSILON", settings.number("rms_norm_eps", 1e-6))
         file.macro("ATTENTION_DROPOUT_RATE", settings.number("attention_dropout", 0.0))
         write_row_length(settings.integer("max_position_embeddings", 2048), file)
         if self._is_tied(settings):
             file.bind("transformer.TokenEmbedding", {"tied_softmax": True})
-        if any(self.biases(settings)):
-            use_bias, use_output_bias = self.biases(settings)
-            file.bind(
-                "transformer.AttentionHeads",
-                {"use_bias": use_bias, "use_output_bias": use_output_bias},
-            )
-        self._write_window(settings, file)
-        write_rotary_scaling(settings, file)
+        use_bias, use_output_bias = self.biases(settings)
+        if use_bias:
+            biases = {"use_bias": use_bias, "use_output_bias": use_output_bias}
+            file.bind("transformer.AttentionHeads", biases)
+        rotary = {"rotary": reference("@transformer.RotaryPositions()")}
+        blocks.write_window(file, rotary)
+        _write_rotary_scaling(settings, file)
         self.write_feed_forward(settings, file)
 
     def table(self, settings: Settings) -> TensorTable:
         size = settings.integer("vocab_size")
-        rows = [row(_EMBEDDING, "embedding/table", VocabularyRows(size))]
+        rows = [Row(_EMBEDDING, "embedding/table", VocabularyRows(size))]
         if not self._is_tied(settings):
             kernel = VocabularyRows(size, transposed=True)
-            rows.append(row(_SOFTMAX, "softmax/kernel", kernel))
+            rows.append(Row(_SOFTMAX, "softmax/kernel", kernel))
         blocks = self._blocks(settings)
         for layer in range(len(blocks.windows)):
             theirs = f"model.layers.{layer}"
             attention, feed_forward = blocks.paths(layer)
-            rows.append(row(f"{theirs}.input_layernorm.weight", f"{attention}/norm/scale", Same()))
+            rows.append(Row(f"{theirs}.input_layernorm.weight", f"{attention}/norm/scale", Same()))
             rows += self._attention(settings, f"{theirs}.self_attn", f"{attention}/layer/attention")
             norm = f"{theirs}.post_attention_layernorm.weight"
-            rows.append(row(norm, f"{feed_forward}/norm/scale", Same()))
+            rows.append(Row(norm, f"{feed_forward}/norm/scale", Same()))
             rows += self.feed_forward(settings, theirs, f"{feed_forward}/layer")
-        rows.append(row("model.norm.weight", "decoder_stack/final_norm/scale", Same()))
+        rows.append(Row("model.norm.weight", "decoder_stack/final_norm/scale", Same()))
         # Buffers of frequencies in files of earlier versions.
         return TensorTable(rows, [r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq"])
 
@@ -134,13 +134,9 @@ class Llama(TextFamily):
         has_bias = settings.flag("attention_bias", default=False)
         return has_bias, has_bias
 
-    def windows(self, settings: Settings) -> Sequence[bool]:
-        """For every layer, whether it attends to a window only."""
-        return [False] * settings.count("num_hidden_layers")
-
-    def window(self, settings: Settings) -> int | None:
-        """In positions."""
-        return None
+    def windows(self, settings: Settings) -> Sequence[int | None]:
+        """Returns the positions that each layer attends to, None for all of them."""
+        return [None] * settings.count("num_hidden_layers")
 
     def write_feed_forward(self, settings: Settings, file: GinFile) -> None:
         name = settings.text("hidden_act", "silu")
@@ -156,9 +152,9 @@ class Llama(TextFamily):
         """Yields the tensors of the feed-forward layer "model.layers.0", without its norm."""
         for their_name, name in (("gate", "wi_0"), ("up", "wi_1"), ("down", "wo")):
             prefix = f"{theirs}.mlp.{their_name}_proj"
-            yield row(f"{prefix}.weight", f"{ours}/{name}/kernel", Matrix())
+            yield Row(f"{prefix}.weight", f"{ours}/{name}/kernel", Matrix())
             if settings.flag("mlp_bias", default=False):
-                yield row(f"{prefix}.bias", f"{ours}/{name}/bias", Same())
+                yield Row(f"{prefix}.bias", f"{ours}/{name}/bias", Same())
 
     def _is_tied(self, settings: Settings) -> bool:
         return bool(self.ties(settings)) and _SOFTMAX not in settings.tensors
@@ -166,31 +162,18 @@ class Llama(TextFamily):
     def _blocks(self, settings: Settings) -> Blocks:
         return Blocks(self.windows(settings), self.sublayer)
 
-    def _write_window(self, settings: Settings, file: GinFile) -> None:
-        if not any(self.windows(settings)):
-            return
-        file.bind(
-            "transformer.LocalSelfAttention",
-            {
-                "window": self.window(settings),
-                "heads": reference("@transformer.AttentionHeads()"),
-                "rotary": reference("@transformer.RotaryPositions()"),
-                "dropout_rate": reference("%ATTENTION_DROPOUT_RATE"),
-            },
-        )
-
     def _attention(self, settings: Settings, theirs: str, ours: str) -> Iterator[Row]:
         use_bias, use_output_bias = self.biases(settings)
         for letter, name in (("q", "query"), ("k", "key"), ("v", "value")):
-            yield row(f"{theirs}.{letter}_proj.weight", f"{ours}/{name}", Matrix())
+            yield Row(f"{theirs}.{letter}_proj.weight", f"{ours}/{name}", Matrix())
             if use_bias:
-                yield row(f"{theirs}.{letter}_proj.bias", f"{ours}/{name}_bias", Flat())
+                yield Row(f"{theirs}.{letter}_proj.bias", f"{ours}/{name}_bias", Flat())
         # Its inputs are heads and their size, with the queries of a group between them.
-        yield row(
+        yield Row(
             f"{theirs}.o_proj.weight", f"{ours}/output", Matrix(inputs=_output_inputs(settings))
         )
         if use_output_bias:
-            yield row(f"{theirs}.o_proj.bias", f"{ours}/output_bias", Same())
+            yield Row(f"{theirs}.o_proj.bias", f"{ours}/output_bias", Same())
 
 
 class Mistral(Llama):
@@ -198,22 +181,15 @@ class Mistral(Llama):
 
     model_types: ClassVar[Sequence[str]] = ("mistral",)
     architectures: ClassVar[Sequence[str]] = ("MistralForCausalLM",)
+    name: ClassVar[str] = "Mistral"
     default_window: ClassVar[int | None] = 4096
-
-    def title(self, settings: Settings) -> str:
-        return "Mistral"
 
     def biases(self, settings: Settings) -> tuple[bool, bool]:
         return False, False
 
-    def windows(self, settings: Settings) -> Sequence[bool]:
-        is_local = self.window(settings) is not None
-        return [is_local] * settings.count("num_hidden_layers")
-
-    def window(self, settings: Settings) -> int | None:
-        if "sliding_window" not in settings.values:
-            return self.default_window
-        return settings.optional_integer("sliding_window")
+    def windows(self, settings: Settings) -> Sequence[int | None]:
+        window = _sliding_window(settings, self.default_window)
+        return [window] * settings.count("num_hidden_layers")
 
 
 class Qwen2(Llama):
@@ -221,35 +197,34 @@ class Qwen2(Llama):
 
     model_types: ClassVar[Sequence[str]] = ("qwen2",)
     architectures: ClassVar[Sequence[str]] = ("Qwen2ForCausalLM",)
-
-    def title(self, settings: Settings) -> str:
-        return "Qwen2"
+    name: ClassVar[str] = "Qwen2"
 
     def biases(self, settings: Settings) -> tuple[bool, bool]:
         return True, False
 
-    def windows(self, settings: Settings) -> Sequence[bool]:
+    def windows(self, settings: Settings) -> Sequence[int | None]:
         number = settings.count("num_hidden_layers")
-        if self.window(settings) is None:
-            return [False] * number
+        is_local = settings.flag("use_sliding_window", default=False)
+        window = _sliding_window(settings, 4096) if is_local else None
+        if window is None:
+            return [None] * number
         kinds = settings.values.get("layer_types")
         if kinds is None:
             first = settings.values.get("max_window_layers", 28)
             if type(first) is not int:
                 raise settings.error("max_window_layers", "must be an integer")
-            return [layer >= first for layer in range(number)]
+            return [window if layer >= first else None for layer in range(number)]
         if not isinstance(kinds, list) or any(kind not in (_FULL, _SLIDING) for kind in kinds):
             raise settings.error("layer_types", f"must be a list of {_FULL} and {_SLIDING}")
         if len(kinds) != number:
             raise settings.error("layer_types", f"must have {number} entries")
-        return [kind == _SLIDING for kind in kinds]
+        return [window if kind == _SLIDING else None for kind in kinds]
 
-    def window(self, settings: Settings) -> int | None:
-        if not settings.flag("use_sliding_window", default=False):
-            return None
-        if "sliding_window" not in settings.values:
-            return 4096
-        return settings.optional_integer("sliding_window")
+
+def _sliding_window(settings: Settings, default: int | None) -> int | None:
+    if "sliding_window" not in settings.values:
+        return default
+    return settings.optional_integer("sliding_window")
 
 
 def _head_size(settings: Settings) -> int:
@@ -266,3 +241,84 @@ def _output_inputs(settings: Settings) -> int:
     heads = settings.integer("num_attention_heads")
     memory_heads = settings.integer("num_key_value_heads", heads)
     return 2 if memory_heads in (1, heads) else 3
+
+
+def _rotary_parameters(settings: Settings) -> tuple[str, Settings]:
+    """Returns the name of the setting, which version 5 of transformers has renamed, and values."""
+    name = "rope_parameters" if settings.values.get("rope_parameters") else "rope_scaling"
+    values = settings.values.get(name)
+    if values is None:
+        values = {}
+    if not isinstance(values, Mapping) or any(isinstance(v, Mapping) for v in values.values()):
+        raise settings.error(name, "must be the parameters of all layers, by name")
+    return name, Settings(values, f"{settings.where}: {name}")
+
+
+def _rotary_base(settings: Settings, default: float) -> float:
+    _, parameters = _rotary_parameters(settings)
+    if parameters.values.get("rope_theta") is not None:
+        return parameters.number("rope_theta")
+    return settings.number("rope_theta", default)
+
+
+def _write_rotary_scaling(settings: Settings, file: GinFile) -> None:
+    """Adds changes of the frequencies of `transformer.RotaryPositions`, if there are any."""
+    name, parameters = _rotary_parameters(settings)
+    kind = parameters.text("rope_type", parameters.text("type", "default"))
+    if kind not in _SCALINGS:
+        known = ", ".join(_SCALINGS)
+        raise settings.error(name, f"has a type that is not supported; supported: {known}")
+    parameters.require("partial_rotary_factor", None, 1, 1.0)
+    cls = _SCALINGS[kind]
+    if cls is None:
+        settings.require("partial_rotary_factor", None, 1, 1.0)
+        return
+    file.bind("transformer.RotaryPositions", {"scaling": reference(f"@{cls}()")})
+    file.bind(cls, _scaling(kind, parameters, settings))
+
+
+# Our classes by the type in transformers.
+_SCALINGS = {
+    "default": None,
+    "linear": "transformer.LinearScaling",
+    "llama3": "transformer.Llama3Scaling",
+    "yarn": "transformer.YarnScaling",
+}
+
+
+def _scaling(kind: str, parameters: Settings, settings: Settings) -> dict[str, Any]:
+    if kind == "linear":
+        return {"factor": parameters.number("factor")}
+    if kind == "llama3":
+        return {
+            "factor": parameters.number("factor"),
+            "low_frequency_factor": parameters.number("low_freq_factor"),
+            "high_frequency_factor": parameters.number("high_freq_factor"),
+            "original_length": _original_length(parameters, settings),
+        }
+    original_length = _original_length(parameters, settings)
+    longest = settings.optional_integer("max_position_embeddings") or original_length
+    factor = parameters.number("factor", longest / original_length)
+    arguments = {
+        "factor": factor,
+        "original_length": original_length,
+        "slow_turns": parameters.number("beta_slow", 1.0),
+        "fast_turns": parameters.number("beta_fast", 32.0),
+        "whole_pairs": parameters.flag("truncate", default=True),
+    }
+    share, of_all = (parameters.values.get(name) for name in ("mscale", "mscale_all_dim"))
+    if parameters.values.get("attention_factor") is not None:
+        arguments["attention_factor"] = parameters.number("attention_factor")
+    elif share and of_all:
+        share, of_all = parameters.number("mscale"), parameters.number("mscale_all_dim")
+        ratio = yarn_magnitude(factor, share) / yarn_magnitude(factor, of_all)
+        arguments["attention_factor"] = ratio
+    return arguments
+
+
+def _original_length(parameters: Settings, settings: Settings) -> int:
+    """The model's setting goes first, as in transformers."""
+    name = "original_max_position_embeddings"
+    if settings.values.get(name) is not None:
+        return settings.integer(name)
+    return parameters.optional_integer(name) or settings.integer("max_position_embeddings")

@@ -16,8 +16,7 @@ from mtfrun.tools.conversion.hugging_face.tensor_table import (
     Row,
     Shape,
     Stacked,
-    reshaped,
-    row,
+    reshape,
 )
 
 # The kernels of an expert: the activated one, its factor, the output's.
@@ -29,13 +28,11 @@ class Mixtral(Mistral):
 
     model_types: ClassVar[Sequence[str]] = ("mixtral",)
     architectures: ClassVar[Sequence[str]] = ("MixtralForCausalLM",)
+    name: ClassVar[str] = "Mixtral"
     default_window: ClassVar[int | None] = None
     rotary_base: ClassVar[float] = 1e6
     shipped_file: ClassVar[str] = "models/mixtral.gin"
     sublayer: ClassVar[str] = "moe.DroplessMoE"
-
-    def title(self, settings: Settings) -> str:
-        return "Mixtral"
 
     def write_feed_forward(self, settings: Settings, file: GinFile) -> None:
         choices = settings.integer("num_experts_per_tok", 2)
@@ -63,16 +60,16 @@ class Mixtral(Mistral):
         fused = f"{theirs}.mlp.experts"
         if f"{fused}.down_proj" in settings.tensors:
             # The form in which version 5 computes, and which it saves on request.
-            yield row(f"{theirs}.mlp.gate.weight", f"{ours}/router/kernel", Matrix())
-            yield row(f"{fused}.gate_up_proj", paths[:2], _FusedExperts())
-            yield row(f"{fused}.down_proj", paths[2], _FusedExperts())
+            yield Row(f"{theirs}.mlp.gate.weight", f"{ours}/router/kernel", Matrix())
+            yield Row(f"{fused}.gate_up_proj", paths[:2], _FusedExperts())
+            yield Row(f"{fused}.down_proj", paths[2], _FusedExperts())
             return
         mixture = f"{theirs}.block_sparse_moe"
-        yield row(f"{mixture}.gate.weight", f"{ours}/router/kernel", Matrix())
+        yield Row(f"{mixture}.gate.weight", f"{ours}/router/kernel", Matrix())
         numbers = range(settings.count("num_local_experts", 8))
         for name, path in zip(_NAMES, paths, strict=True):
             names = [f"{mixture}.experts.{number}.{name}.weight" for number in numbers]
-            yield row(names, path, Stacked(Matrix()))
+            yield Row(names, path, Stacked(Matrix()))
 
 
 class _FusedExperts:
@@ -81,7 +78,7 @@ class _FusedExperts:
     def to_ours(self, theirs: Sequence[np.ndarray], shapes: Sequence[Shape]) -> list[np.ndarray]:
         (value,) = theirs
         experts, inputs, outputs = shapes[0]
-        value = reshaped(value, (experts, outputs * len(shapes), inputs))
+        value = reshape(value, (experts, outputs * len(shapes), inputs))
         return [part.swapaxes(1, 2) for part in np.split(value, len(shapes), axis=1)]
 
     def to_theirs(self, ours: Sequence[np.ndarray]) -> list[np.ndarray]:

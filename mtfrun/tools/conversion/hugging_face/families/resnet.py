@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 from mtfrun.configuration.gin_values import reference
 from mtfrun.tools.conversion.gin_file import GinFile
+from mtfrun.tools.conversion.hugging_face.family import Family, Processor
 from mtfrun.tools.conversion.hugging_face.folder import Folder
-from mtfrun.tools.conversion.hugging_face.image_processor import (
-    ImageProcessor,
-    read_image_processor,
-)
+from mtfrun.tools.conversion.hugging_face.image_processor import read_image_processor
 from mtfrun.tools.conversion.hugging_face.settings import Settings
 from mtfrun.tools.conversion.hugging_face.tensor_table import (
     Matrix,
@@ -19,9 +17,7 @@ from mtfrun.tools.conversion.hugging_face.tensor_table import (
     Row,
     Same,
     TensorTable,
-    row,
 )
-from mtfrun.tools.conversion.model_description import ModelDescription
 
 # The folder has filters [outputs, inputs, rows, columns].
 _FILTER = Permuted((2, 3, 1, 0))
@@ -33,7 +29,7 @@ _COUNTERS = r".*\.normalization\.num_batches_tracked"
 _EXPANSION = 4
 
 
-class ResNet:
+class ResNet(Family):
     model_types: ClassVar[Sequence[str]] = ("resnet",)
     architectures: ClassVar[Sequence[str]] = ("ResNetForImageClassification",)
 
@@ -41,15 +37,8 @@ class ResNet:
         layers = sum(_depths(settings)) * (3 if _is_bottleneck(settings) else 2)
         return f"ResNet-{layers + 2}"
 
-    def ties(self, settings: Settings) -> Mapping[str, str]:
-        return {}
-
-    def settings_of(self, model: ModelDescription) -> Settings | None:
-        """A model must have been imported to be exported."""
-        return None
-
-    def processor(self, folder: Folder, settings: Settings) -> ImageProcessor:
-        return read_image_processor(folder, settings.integer("num_channels", 3))
+    def processors(self, folder: Folder, settings: Settings) -> Sequence[Processor]:
+        return [read_image_processor(folder, settings.integer("num_channels", 3))]
 
     def write_gin(self, settings: Settings, file: GinFile) -> None:
         settings.require("hidden_act", "relu")
@@ -91,8 +80,8 @@ class ResNet:
                 for i in range(convolutions):
                     rows += _convolution(f"{theirs}.layer.{i}", f"{ours}/convolutions/{i}")
             channels, stride = sizes[stage], 2
-        rows.append(row("classifier.1.weight", "softmax/kernel", Matrix()))
-        rows.append(row("classifier.1.bias", "softmax/bias", Same()))
+        rows.append(Row("classifier.1.weight", "softmax/kernel", Matrix()))
+        rows.append(Row("classifier.1.bias", "softmax/bias", Same()))
         return TensorTable(rows, [_COUNTERS])
 
 
@@ -111,9 +100,9 @@ def _convolution(theirs: str, ours: str) -> list[Row]:
         "running_var": "moving_variance",
     }
     return [
-        row(f"{theirs}.convolution.weight", f"{ours}/convolution/kernel", _FILTER),
+        Row(f"{theirs}.convolution.weight", f"{ours}/convolution/kernel", _FILTER),
         *(
-            row(f"{theirs}.normalization.{name}", f"{ours}/norm/{path}", Same())
+            Row(f"{theirs}.normalization.{name}", f"{ours}/norm/{path}", Same())
             for name, path in norm.items()
         ),
     ]

@@ -12,11 +12,8 @@ from mtfrun.tools.conversion.hugging_face.families.t5 import (
     SOFTMAX,
     T5,
     UNTIED_BUT_SCALED,
-    all_rows,
     kernel_rows,
-    norm_row,
     num_blocks,
-    sublayer_path,
     write_encoder_decoder,
 )
 from mtfrun.tools.conversion.hugging_face.settings import Settings
@@ -24,10 +21,7 @@ from mtfrun.tools.conversion.hugging_face.tensor_table import (
     Matrix,
     Row,
     Stacked,
-    TensorTable,
-    row,
 )
-from mtfrun.tools.conversion.model_description import ModelDescription
 
 _SUBLAYERS = {
     "encoder": ("SelfAttention",),
@@ -40,12 +34,10 @@ class SwitchTransformers(T5):
 
     model_types: ClassVar[Sequence[str]] = ("switch_transformers",)
     architectures: ClassVar[Sequence[str]] = ("SwitchTransformersForConditionalGeneration",)
+    unused: ClassVar[Sequence[str]] = ()
 
     def title(self, settings: Settings) -> str:
         return "Switch Transformer"
-
-    def settings_of(self, model: ModelDescription) -> Settings | None:
-        return None
 
     def write_gin(self, settings: Settings, file: GinFile) -> None:
         settings.require("router_bias", *(False,))
@@ -59,7 +51,7 @@ class SwitchTransformers(T5):
         write_encoder_decoder(settings, file, "models/t5.1.0.gin", softmax)
         function = settings.activation("dense_act_fn", settings.text("dense_act_fn", "relu"))
         for stack, blocks in zip(_SUBLAYERS, num_blocks(settings), strict=True):
-            periods = _Periods.of(settings, stack, blocks)
+            periods = _Periods.of(settings, stack)
             file.bind(
                 f"{stack}/transformer.Stack",
                 {"num_layers": blocks // periods.length, "layers": periods.layers()},
@@ -92,41 +84,25 @@ class SwitchTransformers(T5):
             },
         )
 
-    def table(self, settings: Settings) -> TensorTable:
-        blocks = num_blocks(settings)
-        periods = {
-            stack: _Periods.of(settings, stack, number)
-            for stack, number in zip(_SUBLAYERS, blocks, strict=True)
-        }
-        num_experts = settings.count("num_experts")
+    def sublayer_path(self, settings: Settings, stack: str, block: int, sublayer: str) -> str:
+        return _Periods.of(settings, stack).path(stack, block, sublayer)
 
-        def place(stack: str, block: int, sublayer: str) -> str:
-            return periods[stack].place(stack, block, sublayer)
-
-        def feed_forward(stack: str, block: int, theirs: str) -> Iterator[Row]:
-            if periods[stack].is_sparse(block):
-                ours = place(stack, block, "moe_1d")
-                yield from _mixture(f"{theirs}.mlp", f"{ours}/layer", num_experts)
-            else:
-                ours = place(stack, block, "feed_forward")
-                yield from kernel_rows(f"{theirs}.mlp", f"{ours}/layer", ["wi", "wo"])
-            yield norm_row(theirs, ours)
-
-        rows = all_rows(
-            settings.integer("vocab_size"),
-            blocks,
-            feed_forward,
-            place=place,
-            is_tied=SOFTMAX not in settings.tensors,
-        )
-        return TensorTable(rows)
+    def feed_forward(
+        self, settings: Settings, stack: str, block: int, theirs: str
+    ) -> tuple[str, Iterator[Row]]:
+        if _Periods.of(settings, stack).is_sparse(block):
+            ours = self.sublayer_path(settings, stack, block, "moe_1d")
+            number = settings.count("num_experts")
+            return ours, _mixture(f"{theirs}.mlp", f"{ours}/layer", number)
+        ours = self.sublayer_path(settings, stack, block, "feed_forward")
+        return ours, kernel_rows(f"{theirs}.mlp", f"{ours}/layer", ["wi", "wo"])
 
 
 def _mixture(theirs: str, ours: str, num_experts: int) -> Iterator[Row]:
-    yield row(f"{theirs}.router.classifier.weight", f"{ours}/router/kernel", Matrix())
+    yield Row(f"{theirs}.router.classifier.weight", f"{ours}/router/kernel", Matrix())
     for name, kernel in (("wi", "wi/factors/0"), ("wo", "wo")):
         names = [f"{theirs}.experts.expert_{i}.{name}.weight" for i in range(num_experts)]
-        yield row(names, f"{ours}/experts/{kernel}/kernel", Stacked(Matrix()))
+        yield Row(names, f"{ours}/experts/{kernel}/kernel", Stacked(Matrix()))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +114,8 @@ class _Periods:
     sublayers: tuple[str, ...]
 
     @classmethod
-    def of(cls, settings: Settings, stack: str, blocks: int) -> _Periods:
+    def of(cls, settings: Settings, stack: str) -> _Periods:
+        blocks = num_blocks(settings)[list(_SUBLAYERS).index(stack)]
         # Without a step, the configuration computes it from the number of blocks with experts; see
         # transformers/models/switch_transformers/configuration_switch_transformers.py.
         number = settings.non_negative(f"num_sparse_{stack}_layers", 3)
@@ -160,11 +137,11 @@ class _Periods:
             )
         return layers
 
-    def place(self, stack: str, block: int, sublayer: str) -> str:
+    def path(self, stack: str, block: int, sublayer: str) -> str:
         """Returns the path of a sublayer; sublayers that a block of ours has twice are numbered."""
         ours, position = divmod(block, self.length)
         kinds = {"moe_1d": [i for i, sparse in enumerate(self.sparse) if sparse]}
         kinds["feed_forward"] = [i for i, sparse in enumerate(self.sparse) if not sparse]
         places = kinds.get(sublayer, list(range(self.length)))
         number = f"_{places.index(position)}" if len(places) > 1 else ""
-        return sublayer_path(stack, ours, f"{sublayer}{number}")
+        return f"{stack}_stack/blocks/{ours}/{sublayer}{number}"

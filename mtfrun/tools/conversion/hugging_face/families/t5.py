@@ -5,12 +5,16 @@ Raffel et al. 2020, arXiv:1910.10683; Xue et al. 2021, arXiv:2010.11934 and arXi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 from mtfrun.configuration.gin_values import Reference
 from mtfrun.tools.conversion.gin_file import GinFile
-from mtfrun.tools.conversion.hugging_face.family import TextFamily, write_text_data
+from mtfrun.tools.conversion.hugging_face.family import (
+    ModelDescription,
+    TextFamily,
+    write_text_data,
+)
 from mtfrun.tools.conversion.hugging_face.settings import Settings, name_of_activation
 from mtfrun.tools.conversion.hugging_face.tensor_table import (
     Matrix,
@@ -18,25 +22,15 @@ from mtfrun.tools.conversion.hugging_face.tensor_table import (
     Same,
     TensorTable,
     VocabularyRows,
-    row,
 )
-from mtfrun.tools.conversion.model_description import ModelDescription
-
-# Returns the rows of a feed-forward sublayer: of the encoder or decoder, the block, the name of the
-# sublayer's tensors, "encoder.block.0.layer.1".
-FeedForwardRows = Callable[[str, int, str], Iterator[Row]]
-
-# Returns the path of a sublayer of ours: of the encoder or decoder, the block, and the sublayer.
-Place = Callable[[str, int, str], str]
 
 # Checkpoints of T5 1.0 have it, and nothing uses it.
-UNUSED = r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight"
+_BIAS = r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight"
 
 # The tables that are one in all models.
-EMBEDDING = "shared.weight"
-EMBEDDING_COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
+_EMBEDDING = "shared.weight"
+_EMBEDDING_COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 SOFTMAX = "lm_head.weight"
-
 
 UNTIED_BUT_SCALED = (
     "scales the logits of a separate softmax, lm_head, which is not supported: train with "
@@ -56,6 +50,7 @@ class T5(TextFamily):
         "T5ForConditionalGeneration",
         "MT5ForConditionalGeneration",
     )
+    unused: ClassVar[Sequence[str]] = (_BIAS,)
 
     def title(self, settings: Settings) -> str:
         if settings.text("model_type") == "mt5":
@@ -63,10 +58,8 @@ class T5(TextFamily):
         return "T5 1.1" if _is_gated(settings) else "T5 1.0"
 
     def ties(self, settings: Settings) -> Mapping[str, str]:
-        names = [*EMBEDDING_COPIES]
-        if settings.flag(_TIED, default=True):
-            names.append(SOFTMAX)
-        return dict.fromkeys(names, EMBEDDING)
+        is_tied = settings.flag(_TIED, default=True)
+        return dict.fromkeys([*_EMBEDDING_COPIES, *[SOFTMAX] * is_tied], _EMBEDDING)
 
     def settings_of(self, model: ModelDescription) -> Settings | None:
         shapes = model.shapes
@@ -126,22 +119,52 @@ class T5(TextFamily):
             file.bind(f"transformer.{layer}", {"activation": _activation(settings)})
 
     def table(self, settings: Settings) -> TensorTable:
+        """The order of rows is that of transformers' modules."""
+        size = settings.integer("vocab_size")
+        rows = [Row(_EMBEDDING, "embedding/table", VocabularyRows(size))]
+        for stack, number in zip(("encoder", "decoder"), num_blocks(settings), strict=True):
+            for block in range(number):
+                rows += self._block(settings, stack, block)
+            norm = f"{stack}_stack/final_norm/scale"
+            rows.append(Row(f"{stack}.final_layer_norm.weight", norm, Same()))
+        if not _is_tied(settings):
+            rows.append(Row(SOFTMAX, "softmax/kernel", VocabularyRows(size, transposed=True)))
+        return TensorTable(rows, self.unused)
+
+    def sublayer_path(self, settings: Settings, stack: str, block: int, sublayer: str) -> str:
+        """Returns our path of a sublayer of the encoder or decoder."""
+        del settings
+        return f"{stack}_stack/blocks/{block}/{sublayer}"
+
+    def feed_forward(
+        self, settings: Settings, stack: str, block: int, theirs: str
+    ) -> tuple[str, Iterator[Row]]:
+        """Returns our path of a feed-forward sublayer, and its rows but for the norm's.
+
+        theirs: such as "encoder.block.0.layer.1".
+        """
         is_gated = _is_gated(settings)
         sublayer = "gated_feed_forward" if is_gated else "feed_forward"
         names = ["wi_0", "wi_1", "wo"] if is_gated else ["wi", "wo"]
+        ours = self.sublayer_path(settings, stack, block, sublayer)
+        return ours, kernel_rows(f"{theirs}.DenseReluDense", f"{ours}/layer", names)
 
-        def feed_forward(stack: str, block: int, theirs: str) -> Iterator[Row]:
-            ours = sublayer_path(stack, block, sublayer)
-            yield from kernel_rows(f"{theirs}.DenseReluDense", f"{ours}/layer", names)
-            yield norm_row(theirs, ours)
-
-        rows = all_rows(
-            settings.integer("vocab_size"),
-            num_blocks(settings),
-            feed_forward,
-            is_tied=_is_tied(settings),
-        )
-        return TensorTable(rows, kept=[UNUSED])
+    def _block(self, settings: Settings, stack: str, block: int) -> Iterator[Row]:
+        theirs = f"{stack}.block.{block}.layer"
+        ours = self.sublayer_path(settings, stack, block, "self_attention")
+        yield from _attention(f"{theirs}.0.SelfAttention", ours)
+        if block == 0:
+            table = f"{theirs}.0.SelfAttention.relative_attention_bias.weight"
+            yield Row(table, f"{stack}_stack/relative_bias/table", Matrix())
+        yield _norm_row(f"{theirs}.0", ours)
+        if stack == "decoder":
+            ours = self.sublayer_path(settings, stack, block, "encoder_decoder_attention")
+            yield from _attention(f"{theirs}.1.EncDecAttention", ours)
+            yield _norm_row(f"{theirs}.1", ours)
+        theirs = f"{theirs}.{1 if stack == 'encoder' else 2}"
+        ours, rows = self.feed_forward(settings, stack, block, theirs)
+        yield from rows
+        yield _norm_row(theirs, ours)
 
 
 def _is_gated(settings: Settings) -> bool:
@@ -211,55 +234,16 @@ def write_encoder_decoder(
     file.bind("transformer.TokenLoss", {"z_loss": 0.0}, comment="as in transformers")
 
 
-def sublayer_path(stack: str, block: int, sublayer: str) -> str:
-    return f"{stack}_stack/blocks/{block}/{sublayer}"
-
-
-def all_rows(
-    vocabulary_size: int,
-    blocks: tuple[int, int],
-    feed_forward: FeedForwardRows,
-    *,
-    place: Place = sublayer_path,
-    is_tied: bool,
-) -> list[Row]:
-    """Returns all rows in the order of transformers' modules; `blocks` are (encoder, decoder)."""
-    rows = [row(EMBEDDING, "embedding/table", VocabularyRows(vocabulary_size))]
-    for stack, number in zip(("encoder", "decoder"), blocks, strict=True):
-        for block in range(number):
-            rows += _block(stack, block, feed_forward, place)
-        norm = f"{stack}_stack/final_norm/scale"
-        rows.append(row(f"{stack}.final_layer_norm.weight", norm, Same()))
-    if not is_tied:
-        kernel = VocabularyRows(vocabulary_size, transposed=True)
-        rows.append(row(SOFTMAX, "softmax/kernel", kernel))
-    return rows
-
-
 def kernel_rows(theirs: str, ours: str, names: Sequence[str]) -> Iterator[Row]:
     for name in names:
-        yield row(f"{theirs}.{name}.weight", f"{ours}/{name}/kernel", Matrix())
-
-
-def _block(stack: str, block: int, feed_forward: FeedForwardRows, place: Place) -> Iterator[Row]:
-    theirs = f"{stack}.block.{block}.layer"
-    yield from _attention(f"{theirs}.0.SelfAttention", place(stack, block, "self_attention"))
-    if block == 0:
-        table = "SelfAttention.relative_attention_bias.weight"
-        yield row(f"{theirs}.0.{table}", f"{stack}_stack/relative_bias/table", Matrix())
-    yield norm_row(f"{theirs}.0", place(stack, block, "self_attention"))
-    if stack == "decoder":
-        ours = place(stack, block, "encoder_decoder_attention")
-        yield from _attention(f"{theirs}.1.EncDecAttention", ours)
-        yield norm_row(f"{theirs}.1", ours)
-    yield from feed_forward(stack, block, f"{theirs}.{1 if stack == 'encoder' else 2}")
+        yield Row(f"{theirs}.{name}.weight", f"{ours}/{name}/kernel", Matrix())
 
 
 def _attention(theirs: str, ours: str) -> Iterator[Row]:
     for letter, name in (("q", "query"), ("k", "key"), ("v", "value")):
-        yield row(f"{theirs}.{letter}.weight", f"{ours}/layer/attention/{name}", Matrix())
-    yield row(f"{theirs}.o.weight", f"{ours}/layer/attention/output", Matrix(inputs=2))
+        yield Row(f"{theirs}.{letter}.weight", f"{ours}/layer/attention/{name}", Matrix())
+    yield Row(f"{theirs}.o.weight", f"{ours}/layer/attention/output", Matrix(inputs=2))
 
 
-def norm_row(theirs: str, ours: str) -> Row:
-    return row(f"{theirs}.layer_norm.weight", f"{ours}/norm/scale", Same())
+def _norm_row(theirs: str, ours: str) -> Row:
+    return Row(f"{theirs}.layer_norm.weight", f"{ours}/norm/scale", Same())
