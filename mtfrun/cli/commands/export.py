@@ -85,30 +85,9 @@ def _check(flags: argparse.Namespace) -> None:
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     from mtfrun.rundir import RunDirectory
-<<<<<<< HEAD
     from mtfrun.tools import conversion
-    from mtfrun.tools.conversion.hugging_face import export_folder
-    from mtfrun.tools.conversion.hugging_face.origin_of_run import origin_of_run
-    from mtfrun.tools.planning import parse_size
-=======
-    from mtfrun.tools.conversion import check_new, replaced_directory
-
-    target = pathlib.Path(os.path.expanduser(flags.to))
-    check_new(target, "--to")
-    run = RunDirectory(flags.model_dir)
-    run.require()
-    with replaced_directory(target) as directory:
-        _EXPORTS[flags.format](flags, run, directory)
-    print_lines(f"{target}: {flags.format}")
-    return 0
-
-
-def _export_hugging_face(
-    flags: argparse.Namespace, run: RunDirectory, directory: pathlib.Path
-) -> None:
-    from mtfrun.tools.conversion import values_of_run
     from mtfrun.tools.conversion.hugging_face.export import export_folder, origin_of_run
->>>>>>> ab5ffa90 (Conversion: files of one job are one; families are classes of one base)
+    from mtfrun.tools.planning import parse_size
 
     target = pathlib.Path(os.path.expanduser(flags.to))
     conversion.check_new(target, "--to")

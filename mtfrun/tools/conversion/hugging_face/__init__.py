@@ -1,5 +1,3 @@
 """Folders of Hugging Face: config.json, safetensors, tokenizers; import and export."""
 
-from mtfrun.tools.conversion.hugging_face.importer import (
-    HuggingFaceImporter as HuggingFaceImporter,
-)
+from mtfrun.tools.conversion.hugging_face.importer import HuggingFaceImporter as HuggingFaceImporter

@@ -17,12 +17,11 @@ from mtfrun.experiment.runs.opening import build
 from mtfrun.rundir import RunDirectory
 from mtfrun.rundir.copied_files import IMPORTED_CONFIG, ORIGIN_FOLDER
 from mtfrun.tools.conversion.gin_file import GinFile
-from mtfrun.tools.conversion.hugging_face.families.gpt2 import GPT2
-from mtfrun.tools.conversion.hugging_face.families.llama import Llama
-from mtfrun.tools.conversion.hugging_face.families.t5 import T5
 from mtfrun.tools.conversion.hugging_face.family import ModelDescription
 from mtfrun.tools.conversion.hugging_face.folder import CONFIG, GENERATION_CONFIG
+from mtfrun.tools.conversion.hugging_face.gpt2 import GPT2
 from mtfrun.tools.conversion.hugging_face.importer import family_of
+from mtfrun.tools.conversion.hugging_face.llama import Llama
 from mtfrun.tools.conversion.hugging_face.origin import Origin, read_origin
 from mtfrun.tools.conversion.hugging_face.safetensors_file import (
     DTYPES,
@@ -34,6 +33,7 @@ from mtfrun.tools.conversion.hugging_face.safetensors_file import (
     write_shards,
 )
 from mtfrun.tools.conversion.hugging_face.settings import Settings
+from mtfrun.tools.conversion.hugging_face.t5 import T5
 from mtfrun.tools.conversion.hugging_face.tensor_table import TensorTable
 from mtfrun.tools.conversion.hugging_face.tokenizer_files import (
     has_tokenizer_of,

@@ -10,17 +10,17 @@ import numpy as np
 from mtfrun import mtf
 from mtfrun.errors import did_you_mean
 from mtfrun.tools.conversion.gin_file import GinFile
-from mtfrun.tools.conversion.hugging_face.families.gpt2 import GPT2, GPTNeo
-from mtfrun.tools.conversion.hugging_face.families.llama import Llama, Mistral, Qwen2
-from mtfrun.tools.conversion.hugging_face.families.mixtral import Mixtral
-from mtfrun.tools.conversion.hugging_face.families.resnet import ResNet
-from mtfrun.tools.conversion.hugging_face.families.switch import SwitchTransformers
-from mtfrun.tools.conversion.hugging_face.families.t5 import T5
 from mtfrun.tools.conversion.hugging_face.family import Family, Processor
 from mtfrun.tools.conversion.hugging_face.folder import CONFIG, Folder, is_pickle, pickle_error
+from mtfrun.tools.conversion.hugging_face.gpt2 import GPT2, GPTNeo
+from mtfrun.tools.conversion.hugging_face.llama import Llama, Mistral, Qwen2
+from mtfrun.tools.conversion.hugging_face.mixtral import Mixtral
 from mtfrun.tools.conversion.hugging_face.origin import origin_of
+from mtfrun.tools.conversion.hugging_face.resnet import ResNet
 from mtfrun.tools.conversion.hugging_face.safetensors_file import FLOATS, INDEX, SINGLE
 from mtfrun.tools.conversion.hugging_face.settings import Settings
+from mtfrun.tools.conversion.hugging_face.switch import SwitchTransformers
+from mtfrun.tools.conversion.hugging_face.t5 import T5
 from mtfrun.tools.conversion.hugging_face.tensor_table import TensorTable
 from mtfrun.tools.conversion.importer import ConversionError, Imported
 

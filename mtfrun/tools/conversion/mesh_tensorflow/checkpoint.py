@@ -9,12 +9,7 @@ import numpy as np
 from mtfrun import mtf
 from mtfrun.rundir.checkpoints.checkpoint_values import StoredTensors
 from mtfrun.rundir.checkpoints.init_checkpoint import find_source, fit_value
-from mtfrun.rundir.checkpoints.variable_names import (
-    Source,
-    is_bookkeeping,
-    slot_names,
-    sources_of,
-)
+from mtfrun.rundir.checkpoints.variable_names import Source, is_bookkeeping, slot_names, sources_of
 from mtfrun.tools.conversion.importer import ConversionError
 from mtfrun.tools.conversion.mesh_tensorflow.layers import SourceStack, sublayer_paths
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mtfrun.tools.conversion.gin_file import GinFile
-from mtfrun.tools.conversion.hugging_face.families.decoder_only import Blocks
+from mtfrun.tools.conversion.hugging_face.family import Blocks
 from mtfrun.tools.conversion.hugging_face.importer import family_of
 from mtfrun.tools.conversion.hugging_face.settings import Settings
 from mtfrun.tools.conversion.importer import ConversionError

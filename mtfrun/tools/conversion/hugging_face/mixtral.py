@@ -9,15 +9,9 @@ import numpy as np
 
 from mtfrun.configuration.gin_values import reference
 from mtfrun.tools.conversion.gin_file import GinFile
-from mtfrun.tools.conversion.hugging_face.families.llama import Mistral
+from mtfrun.tools.conversion.hugging_face.llama import Mistral
 from mtfrun.tools.conversion.hugging_face.settings import Settings
-from mtfrun.tools.conversion.hugging_face.tensor_table import (
-    Matrix,
-    Row,
-    Shape,
-    Stacked,
-    reshape,
-)
+from mtfrun.tools.conversion.hugging_face.tensor_table import Matrix, Row, Shape, Stacked, reshape
 
 # The kernels of an expert: the activated one, its factor, the output's.
 _NAMES = ("w1", "w3", "w2")

@@ -11,10 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 from mtfrun.tools.conversion.gin_file import GinFile
-from mtfrun.tools.conversion.hugging_face.families.decoder_only import Blocks, write_row_length
 from mtfrun.tools.conversion.hugging_face.family import (
+    Blocks,
     ModelDescription,
     TextFamily,
+    write_row_length,
     write_text_data,
 )
 from mtfrun.tools.conversion.hugging_face.settings import Settings, name_of_activation

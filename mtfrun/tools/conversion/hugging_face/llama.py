@@ -12,10 +12,11 @@ from typing import Any, ClassVar
 from mtfrun.configuration.gin_values import reference
 from mtfrun.layers import yarn_magnitude
 from mtfrun.tools.conversion.gin_file import GinFile
-from mtfrun.tools.conversion.hugging_face.families.decoder_only import Blocks, write_row_length
 from mtfrun.tools.conversion.hugging_face.family import (
+    Blocks,
     ModelDescription,
     TextFamily,
+    write_row_length,
     write_text_data,
 )
 from mtfrun.tools.conversion.hugging_face.settings import Settings, name_of_activation
