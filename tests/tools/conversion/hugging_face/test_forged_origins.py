@@ -248,6 +248,7 @@ def test_a_forged_record_is_not_exported(
     assert not pathlib.Path("/tmp/records_victim.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_a_training_from_a_run_with_a_forged_record_is_not_exported(
     runs: dict[str, pathlib.Path], tmp_path: pathlib.Path
 ) -> None:

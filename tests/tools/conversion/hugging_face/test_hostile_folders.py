@@ -262,7 +262,9 @@ def test_a_repeated_name_is_found_in_linear_time() -> None:
 NAMES = ["a\nTRAIN_STEPS = 5", "a\rTRAIN_STEPS = 5\n#", "b\udcff", "x; touch pwned #", "'\"\\"]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", [NAMES[0], *(pytest.param(name, marks=pytest.mark.slow) for name in NAMES[1:])]
+)
 def test_the_name_of_a_folder_adds_no_statement(name: str, tmp_path: pathlib.Path) -> None:
     names = []
     for folder, run in (("plain", "run"), (name, name.rstrip("\\\udcff") + " run")):
