@@ -105,6 +105,7 @@ def test_the_evaluation_at_start_reads_few_batches_and_draws_nothing(first: Firs
     assert first.shown == [False, True]
 
 
+@pytest.mark.slow
 def test_of_an_initialised_run_it_is_of_the_weights_of_the_checkpoint(
     first: First, tmp_path: pathlib.Path, text_file: pathlib.Path
 ) -> None:

@@ -9,6 +9,7 @@ import pathlib
 import re
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -107,21 +108,33 @@ def test_the_model_is_evaluated_scored_and_measured(run: pathlib.Path) -> None:
     np.testing.assert_allclose(metrics["loss"], nats / tokens, rtol=FLOAT32_MODEL_TOLERANCE)
 
 
-def test_the_model_decodes_greedily_and_with_beams(run: pathlib.Path) -> None:
-    flags = [f"--model_dir={run}", ALLOWED, "--prompt=1", "--prompt=23", "--decode_length=3"]
-    greedy = succeeded(mtfrun_here("decode", *flags))
-    assert [answer["prompt"] for answer in greedy] == ["1", "23"]
-    beams = succeeded(mtfrun_here("decode", *flags, "--beam_size=3", "--num_outputs=3"))
-    for answer, best in zip(greedy, beams, strict=True):
-        assert answer["finished"] or answer["output_tokens"] == 3
+def _decode(run: pathlib.Path, *flags: str) -> list[dict[str, Any]]:
+    prompts = ["--prompt=1", "--prompt=23", "--decode_length=3"]
+    answers = succeeded(mtfrun_here("decode", f"--model_dir={run}", ALLOWED, *prompts, *flags))
+    assert [answer["prompt"] for answer in answers] == ["1", "23"]
+    assert all(answer["finished"] or answer["output_tokens"] == 3 for answer in answers)
+    return answers
+
+
+@pytest.mark.slow
+def test_the_model_decodes_greedily(run: pathlib.Path) -> None:
+    assert all(len(answer["outputs"]) == 1 for answer in _decode(run))
+
+
+def test_the_model_decodes_with_beams(run: pathlib.Path) -> None:
+    for best in _decode(run, "--beam_size=3", "--num_outputs=3"):
         assert len(best["outputs"]) == 3
         assert best["outputs"][0]["score"] >= best["outputs"][2]["score"]
 
 
-def test_the_source_of_texts_is_shown_and_trained(folder: pathlib.Path) -> None:
+def test_the_source_of_texts_is_shown(folder: pathlib.Path) -> None:
     shown = mtfrun_here("data", "show", f"--gin_file={folder / 'sums.gin'}")
     assert shown.returncode == 0, shown.stderr.decode()
     assert b"Sums: " in shown.stdout and b" + " in shown.stdout
+
+
+@pytest.mark.slow
+def test_the_source_of_texts_is_trained(folder: pathlib.Path) -> None:
     sizes = ["--gin.NUM_LAYERS=1", "--gin.D_MODEL=16", "--gin.D_FF=16", "--gin.BATCH_SIZE=2"]
     run = _trained(folder, "sums.gin", *sizes, "--gin.TRAIN_STEPS=2")
     assert (run / "checkpoints/ckpt-2.json").exists()
@@ -157,6 +170,14 @@ def test_the_optimizer_moves_by_the_sign_of_the_average() -> None:
     np.testing.assert_array_equal(after["w"], [[-0.5, 0.5, 0.0], [0.0, 1.0, 0.0]])
 
 
+def test_the_layer_and_the_gate_are_built_in_a_transformer(folder: pathlib.Path) -> None:
+    config = f"--gin_file={folder / 'transformer.gin'}"
+    process = mtfrun_here("train", "--dry_run", config, UNMEASURED, *TINY_SIZES)
+    assert process.returncode == 0, process.stderr.decode()
+    assert b"router" in process.stdout and b"squared_relu" in process.stdout
+
+
+@pytest.mark.slow
 def test_the_layer_and_the_gate_are_trained_in_a_transformer(folder: pathlib.Path) -> None:
     run = _trained(folder, "transformer.gin", UNMEASURED, *TINY_SIZES)
     metrics = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])

@@ -113,7 +113,7 @@ def test_steps_run_during_a_write_and_the_next_save_waits(
     assert all(four[path].tobytes() == restored[path].tobytes() for path in restored)
 
 
-@pytest.mark.parametrize("last_step", [6, 20])
+@pytest.mark.parametrize("last_step", [6, pytest.param(20, marks=pytest.mark.slow)])
 def test_a_write_that_fails_is_the_error_of_a_synchronous_one(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, last_step: int
 ) -> None:

@@ -61,8 +61,13 @@ def _started(processes: list[subprocess.Popen[str]], program: list[str]) -> subp
     return process
 
 
-@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+SLOW_HANGUP = pytest.param(signal.SIGHUP, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT, SLOW_HANGUP])
+@pytest.mark.parametrize(
+    "second", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_the_second_signal_ends_native_code_within_a_second(
     first: int, second: int, processes: list[subprocess.Popen[str]]
 ) -> None:
@@ -74,7 +79,7 @@ def test_the_second_signal_ends_native_code_within_a_second(
     assert process.wait(timeout=1.0) == 128 + second
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, SLOW_HANGUP])
 def test_a_signal_is_acknowledged_while_native_code_runs(
     number: int, processes: list[subprocess.Popen[str]]
 ) -> None:

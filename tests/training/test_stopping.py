@@ -43,7 +43,7 @@ def _train(
         (EarlyStopping(patience=2), 12),
         (EarlyStopping(patience=2, min_delta=0.1), 8),
         (EarlyStopping(patience=2, mode="highest"), 6),
-        (EarlyStopping(patience=9), 20),
+        pytest.param(EarlyStopping(patience=9), 20, marks=pytest.mark.slow),
     ],
 )
 def test_training_ends_after_so_many_values_that_are_not_better(

@@ -15,13 +15,16 @@ import numpy as np
 from mtfrun.rundir.tensorboard.metric_catalogue import CATALOGUE
 
 _ENTRY = re.compile(r"(.*)/(\d+)")
-# Mixtures: "path/level_1/load/3", "path/experts_per_token/0". Also residual streams.
-_LOAD = re.compile(r"(.+)/(level_\d+)/load/(\d+)")
-_LEVEL = re.compile(r"(.+)/(level_\d+)/(dropped|entropy|balance_loss|greatest_load|least_load)")
-_EXPERTS_PER_TOKEN = re.compile(r"(.+)/experts_per_token/(\d+)")
-_ACTIVATION = re.compile(r"(.+)/activation/(rms|max)")
-_IMAGE_ACTIVATION = re.compile(r"activation/(\d+)/(\d+)/(rms|max)")
-_LAYER = re.compile(r"(.*/)?blocks/\d+/.+")
+_KINDS = "dropped|entropy|balance_loss|greatest_load|least_load"
+# Tags of layers by patterns of names: mixtures, residual streams, and any other metric.
+_OF_LAYERS = {
+    r"(?P<layer>.+)/(level_\d+)/load/(\d+)": "moe_load/{layer}/{1}/expert_{2}",
+    r"(?P<layer>.+)/experts_per_token/(\d+)": "moe_load/{layer}/experts_per_token_{1}",
+    rf"(?P<layer>.+)/(level_\d+)/({_KINDS})": "moe/{layer}/{1}/{2}",
+    r"(?P<layer>.+)/activation/(rms|max)": "activations/{layer}/{1}",
+    r"(?P<layer>)activation/(\d+)/(\d+)/(rms|max)": "activations/stage_{1}/block_{2}/{3}",
+    r"(?P<layer>(?:.*/)?blocks/\d+/.+)": "layers/{layer}",
+}
 # The groups of metrics that are not at the top, by patterns of names.
 _GROUPS = {
     name: group
@@ -79,17 +82,10 @@ def tag_of(name: str, tasks: Collection[str] = ()) -> str:
     for pattern, group in _GROUPS.items():
         if re.fullmatch(pattern, name):
             return f"{group}/{name}"
-    if match := _LOAD.fullmatch(name):
-        return f"moe_load/{layer_name(match[1])}/{match[2]}/expert_{match[3]}"
-    if match := _EXPERTS_PER_TOKEN.fullmatch(name):
-        return f"moe_load/{layer_name(match[1])}/experts_per_token_{match[2]}"
-    if match := _LEVEL.fullmatch(name):
-        return f"moe/{layer_name(match[1])}/{match[2]}/{match[3]}"
-    if match := _ACTIVATION.fullmatch(name):
-        return f"activations/{layer_name(match[1])}/{match[2]}"
-    if match := _IMAGE_ACTIVATION.fullmatch(name):
-        return f"activations/stage_{match[1]}/block_{match[2]}/{match[3]}"
-    return f"layers/{layer_name(name)}" if _LAYER.fullmatch(name) else name
+    for pattern, template in _OF_LAYERS.items():
+        if match := re.fullmatch(pattern, name):
+            return template.format(*match.groups(), layer=layer_name(match["layer"]))
+    return name
 
 
 def layer_name(path: str) -> str:
