@@ -170,6 +170,8 @@ def check_actions(actions: Sequence[Action]) -> None:
             )
 
 
+@dataclasses.dataclass
+@dataclasses.dataclass
 class Every:
     """A trigger that is due every so many steps or seconds, whichever comes first.
 
@@ -178,26 +180,21 @@ class Every:
     (20, True, False)
     """
 
-    def __init__(
-        self,
-        *,
-        steps: int | None = None,
-        secs: float | None = None,
-        clock: Callable[[], float] = time.monotonic,
-    ):
-        self._steps = steps
-        self._secs = secs
-        self._clock = clock
-        self._last = clock()
+    steps: int | None = None
+    secs: float | None = None
+    clock: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
+        self._last = self.clock()
 
     def next_step(self, step: int) -> int | None:
         """Returns the first step after `step` at which it is due; None without `steps`."""
-        return None if self._steps is None else (step // self._steps + 1) * self._steps
+        return None if self.steps is None else (step // self.steps + 1) * self.steps
 
     def is_due(self, before: int, after: int) -> bool:
-        now = self._clock()
-        by_step = self._steps is not None and before // self._steps != after // self._steps
-        by_time = self._secs is not None and now - self._last >= self._secs
+        now = self.clock()
+        by_step = self.steps is not None and before // self.steps != after // self.steps
+        by_time = self.secs is not None and now - self._last >= self.secs
         if by_step or by_time:
             self._last = now
         return by_step or by_time

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -35,6 +36,7 @@ def examples_seen(examples: Mapping[str, float]) -> dict[str, float]:
     return {f"{EXAMPLES_SEEN}/{name}".rstrip("/"): count for name, count in examples.items()}
 
 
+@dataclasses.dataclass
 class Curves:
     """Averages of metrics over windows of steps, which end at multiples of `every_steps`.
 
@@ -42,10 +44,11 @@ class Curves:
     be saved with a checkpoint, so that an interruption does not change the curves.
     """
 
-    def __init__(self, every_steps: int, last_step: int, *, with_perplexity: bool = True):
-        self._with_perplexity = with_perplexity
-        self._every_steps = every_steps
-        self._last_step = last_step
+    every_steps: int
+    last_step: int
+    with_perplexity: bool = True
+
+    def __post_init__(self) -> None:
         self._totals: dict[str, np.ndarray] = {}
         self._weights: dict[str, float] = {}
 
@@ -73,12 +76,12 @@ class Curves:
                 self._totals[name] = self._totals.get(name, np.float64(0.0)) + total
                 self._weights[name] = self._weights.get(name, 0.0) + float(metric.weight[i])
             after = step + i + 1
-            if after % self._every_steps == 0 or after == self._last_step:
+            if after % self.every_steps == 0 or after == self.last_step:
                 yield (
                     after,
-                    means(self._totals, self._weights, with_perplexity=self._with_perplexity),
+                    means(self._totals, self._weights, with_perplexity=self.with_perplexity),
                 )
-            if after % self._every_steps == 0:
+            if after % self.every_steps == 0:
                 self._totals.clear()
                 self._weights.clear()
 

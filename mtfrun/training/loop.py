@@ -121,82 +121,74 @@ def train(
             summaries.text(tag, text, loop.step)
         progress.print_summary({**description.summary, "start": start})
         try:
-            return loop.run(progress, summaries, signals)
+            return loop.train(progress, summaries, signals)
         except BadStep as bad:
             raise loop.error(bad) from None
 
 
+@dataclasses.dataclass
 class _Loop:
     """`stop_reason` is why an action of this process has asked for the end."""
 
-    def __init__(
-        self,
-        state: TrainState,
-        infeed: Infeed,
-        run: RunDirectory,
-        options: TrainOptions,
-        actions: Sequence[Action],
-        description: Description,
-        clock: Callable[[], float],
-    ):
-        reporting = state.model.reporting
+    state: TrainState
+    infeed: Infeed
+    run: RunDirectory
+    options: TrainOptions
+    actions: Sequence[Action]
+    description: Description
+    clock: Callable[[], float]
+
+    def __post_init__(self) -> None:
         self.step = 0
         self.values: Mapping[str, float] = {}
         self.stop_reason: str | None = None
-        self._state = state
-        self._infeed = infeed
-        self._run = run
-        self._options = options
-        self._check = description.check
-        self._clock = clock
-        self._curves = Curves(
-            options.log_every_steps,
-            options.train_steps,
-            with_perplexity=reporting.with_perplexity,
+        state, options, reporting = self.state, self.options, self.state.model.reporting
+        self.curves = Curves(
+            options.log_every_steps, options.train_steps, with_perplexity=reporting.with_perplexity
         )
-        self._host_loop = HostLoop(state, infeed, options, run.path, clock)
-        self._throughput = Throughput(options.secs_per_loop, reporting.rate)
-        self._machine = Machine(state.mesh, self._host_loop.products)
-        self._stragglers = Stragglers(state.mesh.devices[0], clock)
-        self._guard = FiniteGuard(state, run, skips=options.skips)
+        self.host_loop = HostLoop(state, self.infeed, options, self.run.path, self.clock)
+        self.throughput = Throughput(options.secs_per_loop, reporting.rate)
+        self.machine = Machine(state.mesh, self.host_loop.products)
+        self.stragglers = Stragglers(state.mesh.devices[0], self.clock)
+        self.guard = FiniteGuard(state, self.run, skips=options.skips)
         self.saver = Saver(
             state,
-            infeed,
-            run,
+            self.infeed,
+            self.run,
             options.checkpoints,
-            curves=self._curves,
-            guard=self._guard,
-            metadata=description.metadata,
+            self.curves,
+            self.guard,
+            self.description.metadata,
         )
-        self.schedule = Schedule([self.saver, *actions], clock)
+        self.schedule = Schedule([self.saver, *self.actions], self.clock)
 
     def restore(self, init_checkpoint: Initialise | None) -> str:
         """Initialises the state, or restores the newest good checkpoint; returns a line."""
         with waiting("initialising the variables"):
-            self._state.initialize()
+            self.state.initialize()
         with waiting("restoring the newest checkpoint"):
-            step = self.saver.restore(self._check)
-        processes.by_first(self._run.record().metrics)  # raises if damaged
+            step = self.saver.restore(self.description.check)
+        processes.by_first(self.run.record().metrics)  # raises if damaged
         self.step = step or 0
-        start = f"step {self.step:,} of {self._options.train_steps:,}"
+        start = f"step {self.step:,} of {self.options.train_steps:,}"
         if self.step:
             return f"resuming from {start}"
-        model, report = self._state.model, None
+        model, report = self.state.model, None
         if step is None and init_checkpoint is not None:
             report = init_checkpoint(model.named_variables(), model.vocabulary_sizes)
         return start if report is None else f"{start}, initialised with {report}"
 
-    def run(self, progress: Progress, summaries: Summaries, signals: StopSignals) -> TrainResult:
-        options, infeed, clock = self._options, self._infeed, self._clock
-        throughput = self._throughput
-        metrics = MetricHistory(self._run, self.step)
+    def train(self, progress: Progress, summaries: Summaries, signals: StopSignals) -> TrainResult:
+        options, infeed, clock = self.options, self.infeed, self.clock
+        throughput = self.throughput
+        metrics = MetricHistory(self.run, self.step)
 
         def call(hooks: Iterable[Action]) -> None:
             context = ActionContext(
                 step=self.step,
                 values=self.values,
-                state=self._state,
-                batch=lambda: self._host_loop.batch(self.step),
+                state=self.state,
+                batch=lambda: self.host_loop.batch(self.step),
                 summaries=summaries,
                 note=progress.note,
                 metrics=metrics,
@@ -233,26 +225,26 @@ class _Loop:
             before, count = self.step, processes.agree(self._next_steps(), "steps of a host loop")
             signals.finishing = f"step {before + count:,}"
             start, waited = clock(), infeed.wait_secs
-            is_compiled = self._host_loop.loops > 0
+            is_compiled = self.host_loop.loops > 0
             try:
                 with (
-                    self._host_loop.profiling(),
+                    self.host_loop.profiling(),
                     contextlib.nullcontext() if is_compiled else signals.abandoning(),
                 ):
-                    host = self._host_loop.run(before, count)
+                    host = self.host_loop.run(before, count)
             except Stopped:
                 return TrainResult(before, {}, signals.agree(), is_saved=before > 0)
             self.step += count
             secs, waited = clock() - start, infeed.wait_secs - waited
             throughput.add(count, host.units, secs, waited, host.device_secs)
-            self._stragglers.add(count, host.device_secs)
+            self.stragglers.add(count, host.device_secs)
 
             # What they have computed.
-            if self._guard.check_steps(host):
-                progress.note(self._guard.describe_skipped(host, self._host_loop.features))
+            if self.guard.check_steps(host):
+                progress.note(self.guard.describe_skipped(host, self.host_loop.features))
             start = clock()
             has_values = False
-            for step, means in self._curves.add(
+            for step, means in self.curves.add(
                 before, count, host.metrics, host.values, host.record.skipped
             ):
                 has_values = True
@@ -262,7 +254,7 @@ class _Loop:
             if has_values:
                 throughput.start_window()
             progress.advance(count)
-            for line in self._stragglers.find() if has_values else ():
+            for line in self.stragglers.find() if has_values else ():
                 progress.note(warning(line))
             summaries.flush()
             self.saver.poll()
@@ -281,8 +273,8 @@ class _Loop:
 
     def error(self, bad: BadStep) -> NonFiniteError:
         self.saver.finish_before_error()  # it names the newest checkpoint
-        host = self._host_loop
-        return self._guard.error(bad, host.features, host.index(bad.step), self.saver.good_step)
+        host = self.host_loop
+        return self.guard.error(bad, host.features, host.index(bad.step), self.saver.good_step)
 
     def _request_stop(self, reason: str) -> None:
         self.stop_reason = self.stop_reason or reason
@@ -292,21 +284,21 @@ class _Loop:
         return next((reason for reason in reasons if reason is not None), None)
 
     def _next_steps(self) -> int:
-        iterations = self._options.iterations_per_loop
+        iterations = self.options.iterations_per_loop
         stops = [
-            self._options.train_steps,
+            self.options.train_steps,
             # At the multiples, so that host loops end where windows of the curves do.
             (self.step // iterations + 1) * iterations,
             self.schedule.next_step(self.step),
         ]
-        return self._throughput.steps(min(stop for stop in stops if stop is not None) - self.step)
+        return self.throughput.steps(min(stop for stop in stops if stop is not None) - self.step)
 
     def _speed(self) -> dict[str, float]:
-        rates = self._throughput.rates()
-        return {**rates, **self._machine.speed(rates[STEPS_PER_SEC]), **self._machine.memory()}
+        rates = self.throughput.rates()
+        return {**rates, **self.machine.speed(rates[STEPS_PER_SEC]), **self.machine.memory()}
 
     def _data_until(self, step: int) -> dict[str, float]:
         """Returns the numbers of examples and of skipped updates up to a step of the last loop."""
-        seen = examples_seen(self._infeed.examples_seen(self.step - step))
-        skipped = self._guard.count_skipped(step)
+        seen = examples_seen(self.infeed.examples_seen(self.step - step))
+        skipped = self.guard.count_skipped(step)
         return seen if skipped is None else {**seen, SKIPPED_STEPS: float(skipped)}

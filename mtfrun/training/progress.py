@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Mapping
 from typing import TextIO
@@ -18,36 +19,29 @@ _LEAST_WAIT = 0.01
 _INDENT = 4
 
 
+@dataclasses.dataclass
 class Progress:
     """Prints a line for every value of the curves; on a terminal a bar as well."""
 
-    def __init__(
-        self,
-        first_step: int,
-        train_steps: int,
-        stream: TextIO | None = None,
-        *,
-        reporting: Reporting = Reporting(),
-    ):
-        self._reporting = reporting
-        self._stream = stream or sys.stderr
-        self._first_step = first_step
-        self._train_steps = train_steps
-        self._work: progress.Work | None = None
+    first_step: int
+    train_steps: int
+    stream: TextIO = dataclasses.field(default_factory=lambda: sys.stderr)
+    reporting: Reporting = Reporting()
+    _work: progress.Work | None = dataclasses.field(default=None, init=False)
 
     def print_summary(self, labelled: Mapping[str, str]) -> None:
-        self.note(label_lines(labelled, self._stream))
+        self.note(label_lines(labelled, self.stream))
 
     def advance(self, steps: int) -> None:
         """Advances the bar, which appears at the first call: compiling tells nothing of the end."""
         if self._work is None:
             self._work = progress.Work(
                 "training",
-                self._train_steps,
+                self.train_steps,
                 "steps",
-                done=self._first_step + steps,
+                done=self.first_step + steps,
                 has_lines=False,
-                stream=self._stream,
+                stream=self.stream,
             )
         else:
             self._work.advance(steps)
@@ -59,29 +53,29 @@ class Progress:
         data 1 % of the time or more, "data wait 12%" before the eta.
         """
         fields: list[tuple[str, progress.Style | None]] = [
-            (f"step {step}/{self._train_steps}", "bold")
+            (f"step {step}/{self.train_steps}", "bold")
         ]
         fields += [
             (f"{name} {values[name]:.4f}", None)
-            for name in self._reporting.progress
+            for name in self.reporting.progress
             if name in values
         ]
         fields.append((f"lr {values['learning_rate']:.2e}", None))
         if values.get(SKIPPED_STEPS):
             fields.append((f"skipped {values[SKIPPED_STEPS]:.0f}", "yellow"))
         rate = values.get("perf/steps_per_sec", 0.0)
-        if self._reporting.rate in values:
-            speed = short_number(values[self._reporting.rate])
-            fields.append((f"{speed} {self._reporting.short_unit}/s", None))
+        if self.reporting.rate in values:
+            speed = short_number(values[self.reporting.rate])
+            fields.append((f"{speed} {self.reporting.short_unit}/s", None))
         if values.get(DATA_WAIT, 0.0) >= _LEAST_WAIT:
             fields.append((f"data wait {values[DATA_WAIT]:.0%}", "yellow"))
         if rate:
-            fields.append((f"eta {duration_text((self._train_steps - step) / rate)}", None))
-        self.note(fit_fields(fields, indent=_INDENT, stream=self._stream))
+            fields.append((f"eta {duration_text((self.train_steps - step) / rate)}", None))
+        self.note(fit_fields(fields, indent=_INDENT, stream=self.stream))
 
     def note(self, text: str) -> None:
         """Prints a line above the bar, in the first process."""
-        progress.note(text, self._stream)
+        progress.note(text, self.stream)
 
     def close(self) -> None:
         if self._work is not None:

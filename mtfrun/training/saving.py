@@ -30,6 +30,7 @@ _SUMS, _POSITION, _LAST_KEPT = "curve_sums", "data_position", "last_kept"
 _SECS_PER_HOUR = 3600.0
 
 
+@dataclasses.dataclass
 class Saver(Action):
     """Saves the state, the position in the data and the sums of the curves, also at the end.
 
@@ -39,30 +40,21 @@ class Saver(Action):
     checkpoint whose variables are all finite.
     """
 
+    state: TrainState
+    infeed: Infeed
+    run: RunDirectory
+    options: CheckpointOptions
+    curves: Curves
+    guard: FiniteGuard
+    metadata: Mapping[str, object]
+
     at_end = True
 
-    def __init__(
-        self,
-        state: TrainState,
-        infeed: Infeed,
-        run: RunDirectory,
-        options: CheckpointOptions,
-        *,
-        curves: Curves,
-        guard: FiniteGuard,
-        metadata: Mapping[str, object],
-    ):
-        self.every_steps = options.every_steps
-        self.every_secs = options.every_secs
+    def __post_init__(self) -> None:
+        self.every_steps = self.options.every_steps
+        self.every_secs = self.options.every_secs
         self.good_step: int | None = None
-        self._state = state
-        self._infeed = infeed
-        self._run = run
-        self._options = options
-        self._checkpoints = run.checkpoints(max_to_keep=options.max_to_keep)
-        self._curves = curves
-        self._guard = guard
-        self._metadata = metadata
+        self._checkpoints = self.run.checkpoints(max_to_keep=self.options.max_to_keep)
         self._save: Save | None = None  # in progress
         self._saved_step: int | None = None  # of the newest checkpoint, which may be in progress
         self._last_kept = time.time()
@@ -79,21 +71,21 @@ class Saver(Action):
         newest = processes.by_first(self._checkpoints.latest)
         if newest is None:
             return None
-        manifest = self._checkpoints.restore(None, self._state.storage(), check=check)
+        manifest = self._checkpoints.restore(None, self.state.storage(), check=check)
         self._require_finite(manifest.step)
         if _POSITION not in manifest.metadata:
             raise RunDirError(
                 f"ckpt-{manifest.step} holds no position in the data: name it as INIT_CHECKPOINT "
                 "of a new run instead"
             )
-        self._infeed.position = manifest.metadata[_POSITION]
-        self._curves.restore(manifest.metadata.get(_SUMS, {}))
-        self._guard.restore_counts(manifest.metadata)
+        self.infeed.position = manifest.metadata[_POSITION]
+        self.curves.restore(manifest.metadata.get(_SUMS, {}))
+        self.guard.restore_counts(manifest.metadata)
         self._last_kept = float(manifest.metadata.get(_LAST_KEPT, self._last_kept))
         best = processes.by_first(self._read_best)
         self._best = None if best is None else Best(**best)
         # Random numbers must not change in the middle of a run, even if the configuration does.
-        self._state.seed = int(manifest.metadata.get("seed", self._state.seed))
+        self.state.seed = int(manifest.metadata.get("seed", self.state.seed))
         self._saved_step = manifest.step
         processes.note_saved(manifest.step)
         if manifest.step == newest:  # not a damaged one
@@ -106,7 +98,7 @@ class Saver(Action):
 
     def consider_best(self, step: int, metrics: Mapping[str, float]) -> None:
         """Saves `step`, the present one, if it is the best; InputError if its metric is missing."""
-        metric, mode = self._options.best_metric, self._options.best_mode
+        metric, mode = self.options.best_metric, self.options.best_mode
         if metric is None or step == 0:  # an untrained model is not worth a checkpoint
             return
         check_metric_exists("CheckpointOptions.best_metric", metric, metrics.keys())
@@ -151,29 +143,29 @@ class Saver(Action):
         if self._saved_step == step:
             return
         self.finish()
-        self._guard.check_variables(step)
-        mesh = self._state.mesh
+        self.guard.check_variables(step)
+        mesh = self.state.mesh
         metadata = {
-            **self._metadata,
+            **self.metadata,
             "mesh": mesh.shape.to_string,
             "layout": mesh.layout.to_string,
             DIMENSIONS: {
                 path: " ".join(variable.shape.dimension_names)
-                for path, variable in self._state.named_variables().items()
+                for path, variable in self.state.named_variables().items()
             },
-            "seed": self._state.seed,
-            _POSITION: self._infeed.position,
-            _SUMS: self._curves.sums(),
-            **self._guard.counts(),
+            "seed": self.state.seed,
+            _POSITION: self.infeed.position,
+            _SUMS: self.curves.sums(),
+            **self.guard.counts(),
             **self._retention_entries(),
         }
-        self._save = self._checkpoints.start_save(step, self._state.storage(), metadata=metadata)
+        self._save = self._checkpoints.start_save(step, self.state.storage(), metadata=metadata)
         self._saved_step = step
-        if not self._options.asynchronous:
+        if not self.options.asynchronous:
             self.finish()
 
     def _retention_entries(self) -> dict[str, object]:
-        hours = self._options.keep_every_hours
+        hours = self.options.keep_every_hours
         if hours is None:
             return {}
         now = time.time()
@@ -183,7 +175,7 @@ class Saver(Action):
         return {_LAST_KEPT: self._last_kept, **({KEPT: True} if is_kept else {})}
 
     def _require_finite(self, step: int) -> None:
-        variable = self._guard.first_non_finite()
+        variable = self.guard.first_non_finite()
         if variable is None:
             self.good_step = step
             return
@@ -191,27 +183,27 @@ class Saver(Action):
         good = next((s for s in reversed(older_steps) if self._is_good(s)), None)
         remedy = "there is no older one that is good: begin again in another --model_dir"
         if good is not None:
-            path = pathlib.Path(self._run.path, "checkpoints", f"ckpt-{good}")
+            path = pathlib.Path(self.run.path, "checkpoints", f"ckpt-{good}")
             remedy = (
                 f"the last good checkpoint is step {good}: start from it in another --model_dir, "
                 f"with --gin.INIT_CHECKPOINT=\"'{path}'\""
             )
         raise NonFiniteError(
-            f"variable {variable} of checkpoint {step} in {self._run.path} is not finite; {remedy}"
+            f"variable {variable} of checkpoint {step} in {self.run.path} is not finite; {remedy}"
         )
 
     def _is_good(self, step: int) -> bool:
         try:
-            self._checkpoints.restore(step, self._state.storage())
+            self._checkpoints.restore(step, self.state.storage())
         except RunDirError:
             return False
-        return self._guard.first_non_finite() is None
+        return self.guard.first_non_finite() is None
 
     def _read_best(self) -> dict[str, Any] | None:
-        if self._options.best_metric is None:
+        if self.options.best_metric is None:
             return None
         best = self._checkpoints.best()
-        wanted = (self._options.best_metric, self._options.best_mode)
+        wanted = (self.options.best_metric, self.options.best_mode)
         is_same = best is not None and (best.metric, best.mode) == wanted
         return dataclasses.asdict(best) if best is not None and is_same else None
 

@@ -161,28 +161,28 @@ def _metrics(prepared: Preparation) -> list[Metric]:
     return [Metric(tag_of(name), group, name) for group in ("eval", "train") for name in names]
 
 
+@dataclasses.dataclass
 class _Restarted:
     """Moves a run's checkpoints aside; moves them back unless training begins, see `settle`."""
 
-    def __init__(self, run: RunDirectory) -> None:
-        self._run = run
-        self._aside: str | None = None
+    run: RunDirectory
+    aside: str | None = None
 
     def __enter__(self) -> None:
-        self._aside = self._run.set_checkpoints_aside()
+        self.aside = self.run.set_checkpoints_aside()
 
     def settle(self) -> None:
-        if self._aside is not None:
+        if self.aside is not None:
             progress.note(
-                f"mtfrun: beginning again; the old checkpoints are in {self._aside} until "
+                f"mtfrun: beginning again; the old checkpoints are in {self.aside} until "
                 "`mtfrun checkpoints prune --set_aside` deletes them"
             )
-        self._aside = None
+        self.aside = None
 
     def __exit__(self, *_: object) -> None:
-        if self._aside is not None:
+        if self.aside is not None:
             with contextlib.suppress(OSError):  # the error that ends the training matters more
-                pathlib.Path(self._aside).rename(pathlib.Path(self._run.path, CHECKPOINTS))
+                pathlib.Path(self.aside).rename(pathlib.Path(self.run.path, CHECKPOINTS))
 
 
 @contextlib.contextmanager
