@@ -106,15 +106,12 @@ def _copy(run: pathlib.Path, name: str) -> Copy:
     sha256 = hashlib.sha256(content).hexdigest()
     if original.parent.parent == run and original.parent.name in FOLDERS:
         return Copy(f"{original.parent.name}/{original.name}", sha256)
-    target = run / FOLDERS[0] / f"{sha256[:8]}-{_plain(original.name)}"
+    # Characters that records or file systems reject are replaced.
+    plain_name = re.sub(r"[^A-Za-z0-9._-]", "_", original.name)[-100:]
+    target = run / FOLDERS[0] / f"{sha256[:8]}-{plain_name}"
     if target.parent.is_symlink():
         raise RunDirError(f"{target.parent} is a link, which is not followed: remove it")
     remove_temporary_files(target)
     with atomic_replace(target) as file:
         file.buffer.write(content)
     return Copy(f"{FOLDERS[0]}/{target.name}", sha256)
-
-
-def _plain(name: str) -> str:
-    """The end of a name, with characters that records or file systems reject replaced."""
-    return re.sub(r"[^A-Za-z0-9._-]", "_", name)[-100:]

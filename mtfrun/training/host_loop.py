@@ -15,12 +15,7 @@ from mtfrun import mtf, processes
 from mtfrun.data import Infeed, Padding
 from mtfrun.display.progress import note, print_line, waiting
 from mtfrun.errors import InputError, install_command
-from mtfrun.training.curves import (
-    LEARNING_RATE,
-    OBJECTIVE,
-    HostMetric,
-    padding_metric,
-)
+from mtfrun.training.curves import LEARNING_RATE, OBJECTIVE, HostMetric, padding_metric
 from mtfrun.training.microbatches import Features
 from mtfrun.training.norms import GRADIENT, Norms
 from mtfrun.training.options import TrainOptions
@@ -56,6 +51,7 @@ class HostRecord:
         return float(self.record.objective.weight[: self.count].sum())
 
 
+@dataclasses.dataclass
 class HostLoop:
     """Runs steps on the devices, from one return to the host to the next.
 
@@ -64,14 +60,14 @@ class HostLoop:
       features: of the last loop, {steps, batch, ...}.
     """
 
-    def __init__(
-        self,
-        state: TrainState,
-        infeed: Infeed,
-        options: TrainOptions,
-        directory: str,
-        clock: Callable[[], float],
-    ):
+    state: TrainState
+    infeed: Infeed
+    options: TrainOptions
+    directory: str
+    clock: Callable[[], float]
+
+    def __post_init__(self) -> None:
+        state, options = self.state, self.options
         self.products = mtf.FlopCount()
         self.loops = 0
         self.features: Features = {}
@@ -79,11 +75,6 @@ class HostLoop:
         self._batch_at = mtf.function(
             lambda features, i: {n: mtf.gather(x, i, x.shape[0]) for n, x in features.items()}
         )
-        self._state = state
-        self._infeed = infeed
-        self._options = options
-        self._directory = directory
-        self._clock = clock
         self._norms = Norms(state.trainable, options.log_every_steps, options.train_steps)
         self._train_steps = train_steps_function(
             state,
@@ -98,19 +89,19 @@ class HostLoop:
     def run(self, step: int, count: int) -> HostRecord:
         """Trains for `count` steps after `step`."""
         self.features = {}  # frees their memory before the next ones are made
-        features = self._infeed.next(count, capacity=self._options.iterations_per_loop)
+        features = self.infeed.next(count, capacity=self.options.iterations_per_loop)
         if features is None:
             raise InputError(
                 "the training data has come to an end: Data.train must return endless batches"
             )
         self.features, self._first_step = features, step
-        num_steps = mtf.constant(self._state.mesh, count, dtype=tf.int32)
+        num_steps = mtf.constant(self.state.mesh, count, dtype=tf.int32)
         compiling = waiting("compiling the training step", "compiled the training step")
         with compiling if self.loops == 0 else contextlib.nullcontext():
-            start = self._clock()
+            start = self.clock()
             with mtf.collect_reports() as reports:
                 record: StepRecord = mtf.to_numpy(self._train_steps(features, num_steps))
-            device_secs = self._clock() - start
+            device_secs = self.clock() - start
         self.loops += 1
         capacity = next(iter(features.values())).shape[0].size
         mtf.print_reports(reports, capacity, lambda i: f"step {step + i + 1}: ", note)
@@ -134,12 +125,12 @@ class HostLoop:
 
     def batch(self, step: int) -> Features:
         """Returns the features {batch, ...} of a step of the last loop."""
-        index = mtf.constant(self._state.mesh, self.index(step), dtype=tf.int32)
+        index = mtf.constant(self.state.mesh, self.index(step), dtype=tf.int32)
         batch: Features = self._batch_at(self.features, index)
         return batch
 
     def _padding_of_all_processes(self) -> list[Padding]:
-        of_processes = processes.gather([list(x) for x in self._infeed.padding], "padding")
+        of_processes = processes.gather([list(x) for x in self.infeed.padding], "padding")
         return [
             Padding(*map(sum, zip(*of_batch, strict=True)))
             for of_batch in zip(*of_processes, strict=True)
@@ -148,10 +139,10 @@ class HostLoop:
     @contextlib.contextmanager
     def profiling(self) -> Iterator[None]:
         """Records a trace of one loop for TensorBoard, if `TrainOptions.profile` is set."""
-        if not self._options.profile or self.loops != _PROFILED_LOOP:
+        if not self.options.profile or self.loops != _PROFILED_LOOP:
             yield
             return
-        tf.profiler.experimental.start(f"{self._directory}/train")
+        tf.profiler.experimental.start(f"{self.directory}/train")
         try:
             # The loop counts as one step of the profiler, `_r`: it is one program.
             with tf.profiler.experimental.Trace("host loop", step_num=self.loops, _r=1):
@@ -161,5 +152,5 @@ class HostLoop:
         plugin = f"install its plugin first: {install_command('xprof')}"
         if importlib.util.find_spec("xprof") is not None:
             plugin = "its plugin xprof is installed"
-        command = f"tensorboard --logdir={shlex.quote(self._directory)}"
+        command = f"tensorboard --logdir={shlex.quote(self.directory)}"
         print_line(f"profiled: look at it with {command}, page Profile; {plugin}")

@@ -137,9 +137,7 @@ class InitCheckpoint:
     def _newest_values(
         self, path: str, variables: Mapping[str, mtf.Variable], vocabulary_sizes: Mapping[str, int]
     ) -> tuple[dict[str, np.ndarray], InitReport]:
-        directory, step = _checkpoint_directory(path), None
-        if directory is None:
-            directory, step = _checkpoint_with_manifest(path)
+        directory, step = _find_checkpoint(path)
         if directory is None:
             return self._values(_prefix(path), variables, vocabulary_sizes)
         return Checkpoints(directory).read(
@@ -241,14 +239,11 @@ def _merges(sizes: Sequence[int], merged: Sequence[int]) -> bool:
     return not remaining
 
 
-def _checkpoint_directory(path: str) -> pathlib.Path | None:
+def _find_checkpoint(path: str) -> tuple[pathlib.Path | None, int | None]:
+    """Returns the directory and the step, None for the newest, of checkpoints with manifests."""
     for directory in (pathlib.Path(path), pathlib.Path(path, CHECKPOINTS)):
         if list_steps(directory) or lost_manifests(directory):
-            return directory
-    return None
-
-
-def _checkpoint_with_manifest(path: str) -> tuple[pathlib.Path | None, int | None]:
+            return directory, None
     match = PREFIX.fullmatch(pathlib.Path(path).name)
     directory = pathlib.Path(path).parent
     if match is None or int(match[1]) not in list_steps(directory):

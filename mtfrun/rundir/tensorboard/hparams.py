@@ -86,7 +86,9 @@ def record_hparams(
     beside = {}
     if processes.is_first() and not _files(path.parent):
         beside = _runs_beside(path)
-        differing = _differing([_start(summaries[0]), *beside.values()])
+        runs = [_start(summaries[0]), *beside.values()]
+        names = dict.fromkeys(name for run in runs for name in run)
+        differing = [name for name in names if len({run.get(name) for run in runs}) > 1]
         columns = [name for name in {**values, **dict.fromkeys(differing)} if name in differing]
         columns += [name for name in values if name in first and name not in differing]
         # Without domains, which would hide runs that have other values.
@@ -155,11 +157,6 @@ def _start(summary: Any) -> dict[str, bytes]:
             hparams = metadata.parse_session_start_info_plugin_data(content).hparams
             return {name: x.SerializeToString() for name, x in hparams.items()}
     return {}
-
-
-def _differing(runs: Sequence[Mapping[str, bytes]]) -> list[str]:
-    names = dict.fromkeys(name for run in runs for name in run)
-    return [name for name in names if len({run.get(name) for run in runs}) > 1]
 
 
 def _description(
