@@ -266,8 +266,8 @@ class _Recording(training.Action):
         reporting = context.state.model.reporting
         speed = context.values.get(reporting.rate)
         values = {name: value for name, value in context.values.items() if "/" not in name}
-        status = Status("running", context.step, self.train_steps, values, speed)
-        self._write(dataclasses.replace(status, unit=reporting.short_unit))
+        unit = reporting.short_unit
+        self._write(Status("running", context.step, self.train_steps, values, speed, unit))
 
     @contextlib.contextmanager
     def record_errors(self, *, is_resumed: bool) -> Iterator[None]:

@@ -55,14 +55,13 @@ class TrainChoices:
 class Preparation(NamedTuple):
     """A training that has not begun.
 
-    `texts` are "config" and "operative_config", which the run directory records;
     `training_hyperparameters` change the results of the training; `hparams` distinguish runs, see
     `hyperparameters`.
     """
 
     objects: RunObjects
     training: Training
-    texts: Mapping[str, str]
+    operative_config: str
     training_hyperparameters: TrainingHyperparameters
     hparams: Hyperparameters
 
@@ -80,16 +79,14 @@ def prepare(settings: Settings, *, planned: bool = False) -> Preparation:
         check_taken(bindings, config.operative_config_text())
         with progress.waiting("reading the first batch to evaluate"):
             evaluation.check_split()
-        texts = {
-            "operative_config": config.operative_config_text(),
-            "config": config.config_text(settings.allowed_imports),
-        }
+        operative_config = config.operative_config_text()
+        configuration = Configuration(config.config_text(settings.allowed_imports), bindings)
         # Data of a user's class that has no fingerprint.
         with_data = type(experiment.data).fingerprint is Data.fingerprint
         in_training = training_hyperparameters(with_data=with_data)
         hparams = hyperparameters(bindings, settings.files)
-    objects = RunObjects(experiment, evaluation, Configuration(texts["config"], bindings))
-    return Preparation(objects, training, texts, in_training, hparams)
+    objects = RunObjects(experiment, evaluation, configuration)
+    return Preparation(objects, training, operative_config, in_training, hparams)
 
 
 def run_training(
@@ -97,11 +94,15 @@ def run_training(
 ) -> TrainResult:
     """Trains in a run directory, which is locked and records the configuration and the command."""
     training, experiment = prepared.training, prepared.objects.experiment
-    gpu = unused_gpu()
-    misspelt = experiment.mesh.misspelt_rules()
-    for warning in [*misspelt, *([gpu] if gpu else [])]:
-        progress.note(progress.warning(warning))
-    texts = {**prepared.texts, "command": command_text(command)}
+    configuration = prepared.objects.configuration
+    for warning in (*experiment.mesh.misspelt_rules(), unused_gpu()):
+        if warning:
+            progress.note(progress.warning(warning))
+    texts = {
+        "config": configuration.text,
+        "operative_config": prepared.operative_config,
+        "command": command_text(command),
+    }
     restarted = _Restarted(run)
 
     @contextlib.contextmanager
@@ -111,12 +112,10 @@ def run_training(
 
             def begin() -> None:
                 finished_steps = lambda: training.state.finished_steps  # noqa: E731
-                setup = describe_setup(experiment, prepared.texts["config"])
-                operative_config = prepared.texts["operative_config"]
+                setup = describe_setup(experiment, configuration.text)
+                recorded = (setup, prepared.operative_config, command)
                 stack.enter_context(
-                    record_training(
-                        run, experiment.data, setup, operative_config, command, finished_steps
-                    )
+                    record_training(run, experiment.data, *recorded, finished_steps)
                 )
                 start = experiment.init_checkpoint
                 if start is not None and start.path and run.checkpoints().latest() is None:
@@ -133,7 +132,7 @@ def run_training(
             yield
 
     with contextlib.ExitStack() as stack:
-        stack.enter_context(explain_incompatible(prepared.objects.configuration))
+        stack.enter_context(explain_incompatible(configuration))
 
         def lock() -> None:
             run.prepare()

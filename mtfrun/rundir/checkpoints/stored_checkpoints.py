@@ -83,14 +83,9 @@ class CheckpointDirectory:
         return StoredCheckpoint(step, time, manifest, damages)
 
     def read_all(self, *, with_hashes: bool = False) -> Iterator[StoredCheckpoint]:
-        for step in self.steps():
-            stored = self.read(step, with_hashes=with_hashes)
-            if stored is not None:
-                yield stored
+        """Yields the checkpoints, newest first."""
+        stored = (self.read(s, with_hashes=with_hashes) for s in reversed(self.steps()))
+        return filter(None, stored)
 
     def newest_good(self) -> int | None:
-        for step in reversed(self.steps()):
-            stored = self.read(step, with_hashes=True)
-            if stored is not None and not stored.damages:
-                return step
-        return None
+        return next((x.step for x in self.read_all(with_hashes=True) if not x.damages), None)
