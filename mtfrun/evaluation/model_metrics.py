@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
@@ -43,6 +44,7 @@ class Sums(NamedTuple):
         return cls(totals, weights)
 
 
+@dataclasses.dataclass(eq=False)
 class ModelMetrics:
     """Computes a model's metrics over all batches of an infeed with a program compiled once.
 
@@ -50,16 +52,11 @@ class ModelMetrics:
     bytes of text that each target id represents, for the metric "bits_per_byte"; None omits it.
     """
 
-    def __init__(
-        self,
-        model: Model,
-        mesh: mtf.Mesh,
-        *,
-        bytes_per_id: np.ndarray | None = None,
-    ):
-        self._model = model
-        self._mesh = mesh
-        self._bytes_per_id = bytes_per_id
+    model: Model
+    mesh: mtf.Mesh
+    bytes_per_id: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
         self._metrics = mtf.function(self._metrics_of_batch)
 
     def __call__(self, infeed: Infeed) -> dict[str, float]:
@@ -87,7 +84,7 @@ class ModelMetrics:
         totals, weights = dict(sums.totals), sums.weights
         num_bytes = float(totals.pop(_BYTES))
         tables = {name: totals.pop(name) for name, x in list(totals.items()) if x.ndim > 1}
-        values = means(totals, weights, with_perplexity=self._model.reporting.with_perplexity)
+        values = means(totals, weights, with_perplexity=self.model.reporting.with_perplexity)
         if "loss" in values and num_bytes > 0:
             values["bits_per_byte"] = bits_per_byte(float(totals["loss"]), num_bytes)
         return MetricMeans(values, tables)
@@ -106,18 +103,18 @@ class ModelMetrics:
     def _metrics_of_batch(self, features: Mapping[str, mtf.Tensor]) -> dict[str, Metric]:
         """Returns totals and weights over features {steps:1, batch, ...}."""
         batch = {name: mtf.gather(x, 0, x.shape[0]) for name, x in features.items()}
-        metrics = dict(self._model.loss(batch, training=False, key=None).metrics)
+        metrics = dict(self.model.loss(batch, training=False, key=None).metrics)
         return {**metrics, _BYTES: self._bytes(batch)}
 
     def _bytes(self, batch: Mapping[str, mtf.Tensor]) -> Metric:
-        zero = mtf.zeros(self._mesh, [])
-        if self._bytes_per_id is None or "targets" not in batch:
+        zero = mtf.zeros(self.mesh, [])
+        if self.bytes_per_id is None or "targets" not in batch:
             return Metric(zero, zero)
         # A dimension that no layout splits: the table is small and replicated on every device.
-        ids = mtf.Dimension("vocabulary_ids", len(self._bytes_per_id))
-        table = mtf.constant(self._mesh, self._bytes_per_id, [ids])
+        ids = mtf.Dimension("vocabulary_ids", len(self.bytes_per_id))
+        table = mtf.constant(self.mesh, self.bytes_per_id, [ids])
         sizes = mtf.gather(table, mtf.maximum(batch["targets"], 0), ids)
-        return Metric(mtf.reduce_sum(sizes * self._model.target_weights(batch)), zero)
+        return Metric(mtf.reduce_sum(sizes * self.model.target_weights(batch)), zero)
 
 
 def bits_per_byte(total_nats: float, num_bytes: float) -> float:

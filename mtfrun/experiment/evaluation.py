@@ -87,13 +87,14 @@ class Evaluator(abc.ABC):
         """Returns the results for the model's present weights."""
 
 
+@dataclasses.dataclass(eq=False)
 class Evaluation:
     """Evaluates the model of an experiment on a split of its data.
 
     The model's metrics are over all examples. If the data is a mixture of tasks, each task has
     them as well, as "task/loss".
 
-    Args:
+    Attributes:
       batch_size: rows of a batch.
       split: of the data.
       max_batches: number of batches to evaluate, of every task; None for all. Their rows are a
@@ -105,40 +106,34 @@ class Evaluation:
         checkpoint that the run starts from.
     """
 
-    def __init__(
-        self,
-        experiment: Experiment,
-        batch_size: int,
-        split: str = "validation",
-        max_batches: int | None = None,
-        evaluators: Sequence[Callable[[Experiment, str], Evaluator]] = (),
-        *,
-        at_start: bool = True,
-    ):
-        experiment.check_batch(batch_size)
-        self.at_start = at_start
-        self._experiment = experiment
-        self._batch_size = batch_size
-        self._split = split
-        check_range("Evaluation.max_batches", max_batches, COUNT, optional=True)
-        self._max_batches = max_batches
-        self._evaluators = [evaluator(experiment, split) for evaluator in evaluators]
-        self._evaluator = evaluation.ModelMetrics(
+    experiment: Experiment
+    batch_size: int
+    split: str = "validation"
+    max_batches: int | None = None
+    evaluators: Sequence[Callable[[Experiment, str], Evaluator]] = ()
+    at_start: bool = dataclasses.field(default=True, kw_only=True)
+
+    def __post_init__(self) -> None:
+        experiment = self.experiment
+        experiment.check_batch(self.batch_size)
+        check_range("Evaluation.max_batches", self.max_batches, COUNT, optional=True)
+        self._evaluators = [evaluator(experiment, self.split) for evaluator in self.evaluators]
+        self._model_metrics = evaluation.ModelMetrics(
             experiment.model, experiment.mesh, bytes_per_id=experiment.data.bytes_per_id
         )
 
     def check_split(self) -> None:
         """Reads the first batch. Collective; DataError without one, InputError if data differ."""
-        check_same_split(self._experiment.data, self._split)
-        for data in self._experiment.data.by_task().values():
-            batches = data.evaluation(self._batch_size, split=self._split)
+        check_same_split(self.experiment.data, self.split)
+        for data in self.experiment.data.by_task().values():
+            batches = data.evaluation(self.batch_size, split=self.split)
             if next(batches, None) is None:
-                raise DataError(f"split {self._split!r} has no batch to evaluate: choose another")
+                raise DataError(f"split {self.split!r} has no batch to evaluate: choose another")
 
     def of_split(self, split: str) -> Evaluation:
         """Returns the evaluation of another split, with the same programs."""
         other = copy.copy(self)
-        other._split = split
+        other.split = split
         other._evaluators = [
             dataclasses.replace(evaluator, split=split) for evaluator in self._evaluators
         ]
@@ -147,14 +142,14 @@ class Evaluation:
     def before_first_step(self) -> Evaluation:
         """Returns an evaluation of at most BATCHES_AT_START batches, with the same programs."""
         other = copy.copy(self)
-        most = self._max_batches or BATCHES_AT_START
-        other._max_batches = min(most, BATCHES_AT_START)
+        most = self.max_batches or BATCHES_AT_START
+        other.max_batches = min(most, BATCHES_AT_START)
         return other
 
     def is_brief(self, name: str) -> bool:
         """Returns whether a metric is not one of a single layer, whose name is a path."""
         task, _, metric = name.rpartition("/")
-        return not task or (task in self._experiment.data.by_task() and bool(metric))
+        return not task or (task in self.experiment.data.by_task() and bool(metric))
 
     def __call__(
         self,
@@ -176,45 +171,41 @@ class Evaluation:
           run: where decodes and predictions are stored; None stores none.
           with_pictures: whether `summaries` get texts and images besides metrics.
         """
-        of_model, metrics = self._model_metrics(step, before_batch)
+        of_model, metrics = self._evaluate_model(step, before_batch)
         is_finite = all(map(math.isfinite, of_model.values.values()))
         is_shown = with_pictures and summaries is not None
         context = EvaluationContext(
             of_model.values, of_model.tables, is_shown, progress=lambda _: before_batch()
         )
-        texts: dict[str, str] = {}
-        images: dict[str, np.ndarray] = {}
-        records: list[Mapping[str, object]] = []
+        results = []
         for evaluator in self._evaluators:
             if is_finite or not evaluator.uses_model:
                 with progress.waiting(f"evaluating {type(evaluator).__name__}"):
-                    result = evaluator(context)
-                metrics |= result.metrics
-                texts |= result.texts
-                images |= result.images
-                records += [{"split": self._split, **record} for record in result.records]
-                if summaries is not None:
-                    summaries.files(result.files)
+                    results.append(evaluator(context))
+                metrics |= results[-1].metrics
+        records = [{"split": self.split, **record} for x in results for record in x.records]
         if run is not None and records:
             run.write_decodes(step, records)
         if summaries is not None:
-            tasks = self._experiment.data.by_task()
+            tasks = self.experiment.data.by_task()
             write_metrics(summaries, metrics, step, tasks=tasks, with_pictures=with_pictures)
-            for tag, text in texts.items():
-                summaries.text(tag, text, step)
-            for tag, image in images.items():
-                summaries.image(tag, image, step)
+            for result in results:
+                for tag, text in result.texts.items():
+                    summaries.text(tag, text, step)
+                for tag, image in result.images.items():
+                    summaries.image(tag, image, step)
+                summaries.files(result.files)
             summaries.flush()
         return metrics
 
-    def _model_metrics(
+    def _evaluate_model(
         self, step: int, before_batch: Callable[[], None]
     ) -> tuple[evaluation.MetricMeans, dict[str, float]]:
         infeeds = {
-            name: self._experiment.evaluation_infeed(
-                self._batch_size, self._split, self._max_batches, data=data
+            name: self.experiment.evaluation_infeed(
+                self.batch_size, self.split, self.max_batches, data=data
             )
-            for name, data in self._experiment.data.by_task().items()
+            for name, data in self.experiment.data.by_task().items()
         }
         batches = sum(infeed.batches_left or 0 for infeed in infeeds.values())
         with progress.Work(f"evaluating step {step}", batches, "batches") as evaluating:
@@ -225,11 +216,12 @@ class Evaluation:
                 evaluating.move_to(next(begun))
 
             sums = {
-                name: self._evaluator.sums(infeed, begin_batch) for name, infeed in infeeds.items()
+                name: self._model_metrics.sums(infeed, begin_batch)
+                for name, infeed in infeeds.items()
             }
             evaluating.advance()
-        of_model = self._evaluator.means(evaluation.Sums.over(sums.values()))
+        of_model = self._model_metrics.means(evaluation.Sums.over(sums.values()))
         metrics = dict(of_model.values)
         for name, of_task in sums.items():
-            metrics |= prefix_task(name, self._evaluator.means(of_task).values)
+            metrics |= prefix_task(name, self._model_metrics.means(of_task).values)
         return of_model, metrics

@@ -35,10 +35,11 @@ from mtfrun.untrusted import escape
 _ERROR_CHARACTERS = 500
 
 
+@dataclasses.dataclass(eq=False)
 class Training:
     """Trains an experiment; until it runs, variables are specifications without values.
 
-    Args:
+    Attributes:
       options: of the loop: number of steps, checkpoints, microbatches, ...
       batch_size: rows of a step, over all devices and microbatches.
       frozen: regular expressions of variable paths that are not trained.
@@ -48,38 +49,32 @@ class Training:
       actions: further actions of the loop, after an evaluation that is due at the same step.
     """
 
-    def __init__(
-        self,
-        experiment: Experiment,
-        evaluation: Evaluation,
-        optimizer: optim.Optimizer,
-        options: training.TrainOptions,
-        batch_size: int,
-        frozen: Sequence[str] = (),
-        average_decay: float | None = None,
-        evaluate_every_steps: int | None = 1000,
-        actions: Sequence[training.Action] = (),
-    ):
-        experiment.check_batch(batch_size)
-        check_range("evaluate_every_steps", evaluate_every_steps, COUNT, optional=True)
-        for shape in experiment.feature_shapes(batch_size).values():
+    experiment: Experiment
+    evaluation: Evaluation
+    optimizer: optim.Optimizer
+    options: training.TrainOptions
+    batch_size: int
+    frozen: Sequence[str] = ()
+    average_decay: float | None = None
+    evaluate_every_steps: int | None = 1000
+    actions: Sequence[training.Action] = ()
+
+    def __post_init__(self) -> None:
+        experiment, microbatches = self.experiment, self.options.microbatches
+        experiment.check_batch(self.batch_size)
+        check_range("evaluate_every_steps", self.evaluate_every_steps, COUNT, optional=True)
+        for shape in experiment.feature_shapes(self.batch_size).values():
             batch = shape.get_dim_by_name("batch")
-            if options.microbatches > 1:  # else the check of the layout has more to say
-                training.check_microbatches(batch, options.microbatches, experiment.mesh)
-        training.check_actions(actions)
-        self.experiment = experiment
-        self.options = options
-        self.batch_size = batch_size
-        self._evaluation = evaluation
-        self._evaluate_every_steps = evaluate_every_steps
-        self._actions = actions
+            if microbatches > 1:  # else the check of the layout has more to say
+                training.check_microbatches(batch, microbatches, experiment.mesh)
+        training.check_actions(self.actions)
         self.state = training.TrainState(
             experiment.model,
-            optimizer,
+            self.optimizer,
             experiment.mesh,
             seed=experiment.seed,
-            frozen=frozen,
-            average_decay=average_decay,
+            frozen=self.frozen,
+            average_decay=self.average_decay,
         )
 
     @property
@@ -153,7 +148,7 @@ class Training:
             status.record_errors(is_resumed=newest is not None),
         ):
             evaluating = _Evaluate(
-                self._evaluation, run, summaries, averaged, self._evaluate_every_steps
+                self.evaluation, run, summaries, averaged, self.evaluate_every_steps
             )
             start = time.monotonic()
             result = training.train(
@@ -164,7 +159,7 @@ class Training:
                 actions=[
                     *([_DrawMesh(mesh)] if mesh.size > 1 else []),
                     evaluating,
-                    *self._actions,
+                    *self.actions,
                     status,
                     *([] if limit is None else [limit]),
                 ],

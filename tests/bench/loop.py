@@ -187,7 +187,7 @@ def _start(every_steps: int, *, tiny: bool) -> Gate:
     ]
     preparation = prepare(settings_of(parse_flags(command)))
     # After the parts, so that a request ends with them.
-    preparation.training._actions = [gate]
+    preparation.training.actions = [gate]
 
     def train() -> None:
         run_training(preparation, RunDirectory(directory / "run"), command, TrainChoices())
