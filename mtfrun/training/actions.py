@@ -173,12 +173,7 @@ def check_actions(actions: Sequence[Action]) -> None:
 @dataclasses.dataclass
 @dataclasses.dataclass
 class Every:
-    """A trigger that is due every so many steps or seconds, whichever comes first.
-
-    >>> every = Every(steps=10)
-    >>> every.next_step(13), every.is_due(19, 20), every.is_due(20, 29)
-    (20, True, False)
-    """
+    """A trigger that is due every so many steps or seconds, whichever comes first."""
 
     steps: int | None = None
     secs: float | None = None

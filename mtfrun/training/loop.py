@@ -88,11 +88,9 @@ def train(
     Args:
       state: is initialised.
       infeed: endless batches; its position is saved and restored with every checkpoint.
-      run: where checkpoints and summaries go.
       actions: called periodically, after checkpoints that are due at the same step.
       init_checkpoint: called if the run has no checkpoint yet; it may set the variables, and
         returns a report to print, or None.
-      description: printed and recorded before the first step.
 
     Raises:
       NonFiniteError: the loss, the gradients or a variable is not finite; the message says which,
