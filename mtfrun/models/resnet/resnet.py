@@ -12,9 +12,8 @@ from mtfrun.checks import COUNT, check_fields
 from mtfrun.errors import InputError
 from mtfrun.layers import ActivationScale, BatchNorm, Call, Dense, recompute
 from mtfrun.models.resnet.blocks import BasicBlock, Blocking, ConvolutionNorm, ResidualBlock
-from mtfrun.models.resnet.classifier import ImageClassifier
+from mtfrun.models.resnet.classifier import ImageClassifier, ImageLoss
 from mtfrun.models.resnet.image_input import ImageInput
-from mtfrun.models.resnet.image_loss import ImageLoss
 
 
 class SmallImageStem(mtf.Module):
