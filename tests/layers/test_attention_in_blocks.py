@@ -13,7 +13,7 @@ from mtfrun import layers, mtf
 from mtfrun.errors import InputError
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close, meshes
 
-BATCH, HEADS, D_KV = mtf.Dimension("batch", 4), mtf.Dimension("heads", 4), mtf.Dimension("d_kv", 8)
+BATCH, HEADS, D_KV = mtf.Dimension("batch", 8), mtf.Dimension("heads", 4), mtf.Dimension("d_kv", 8)
 BUCKETS = mtf.Dimension("buckets", 8)
 LAYOUT = "batch:data;heads:model"
 
