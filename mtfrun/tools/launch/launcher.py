@@ -88,13 +88,13 @@ class Launch:
 
     def resume(self, smaller: SmallerMesh | None = None) -> Launch:
         """--restart is dropped: it would begin at step 0 again."""
-        program = self.program
-        command = [word for word in program.command if word != "--restart"]
-        if smaller is None:
-            return dataclasses.replace(self, program=dataclasses.replace(program, command=command))
-        settings = program.settings.with_mesh(smaller)
-        program = dataclasses.replace(program, command=[*command, smaller.flag], settings=settings)
-        return dataclasses.replace(self, program=program, num_processes=smaller.num_processes)
+        command = [word for word in self.program.command if word != "--restart"]
+        settings, number = self.program.settings, self.num_processes
+        if smaller is not None:
+            command.append(smaller.flag)
+            settings, number = settings.with_mesh(smaller), smaller.num_processes
+        program = dataclasses.replace(self.program, command=command, settings=settings)
+        return dataclasses.replace(self, program=program, num_processes=number)
 
 
 def shrink(launch: Launch, remaining: int) -> SmallerMesh:

@@ -169,18 +169,20 @@ class _Settings:
                 "microbatches": "training.TrainOptions.microbatches",
             }.items()
         }
-        self._names["rematerialise"] = _rematerialisation(bindings)
+        # Models bind this name in different classes.
+        macros = macros_of(bindings)
+        sources = [b.source(macros) for b in bindings if b.parameter == "rematerialise"]
+        rematerialised = {source.name: source.value for source in sources}
+        self._names["rematerialise"] = [*rematerialised]
         config.override(mtf.Mesh)  # gin knows the classes from now on, if it did not
         config.override(TrainOptions)
         self.axes = mtf.convert_to_shape(
             config.argument(mtf.Mesh, "shape", "data:1,model:1")
         ).dimension_names
-        values = {binding.name: binding.value for binding in bindings}
-        rematerialised = [values[name] for name in self._names["rematerialise"]]
         self._configured = {
             "outer_batch": config.argument(Experiment, "outer_batch", 1),
             "microbatches": config.argument(TrainOptions, "microbatches", 1),
-            "rematerialise": all(rematerialised) if rematerialised else None,
+            "rematerialise": all(rematerialised.values()) if rematerialised else None,
         }
 
     def one_device(self, outer_batch: int = 1) -> Candidate:
@@ -188,11 +190,8 @@ class _Settings:
         return self.complete(alone)
 
     def complete(self, candidate: Candidate) -> Candidate:
-        return dataclasses.replace(
-            candidate,
-            microbatches=self._configured["microbatches"],
-            rematerialise=self._configured["rematerialise"],
-        )
+        names = ("microbatches", "rematerialise")
+        return dataclasses.replace(candidate, **{name: self._configured[name] for name in names})
 
     def training(self, candidate: Candidate) -> Training:
         self._parse(self.bindings(candidate))
@@ -224,13 +223,6 @@ class _Settings:
             search_paths=flags.gin_search_paths,
             roots=ROOTS,
         )
-
-
-def _rematerialisation(bindings: Sequence[Binding]) -> list[str]:
-    """Models bind this name in different classes."""
-    macros = macros_of(bindings)
-    names = (b.source(macros).name for b in bindings if b.parameter == "rematerialise")
-    return list(dict.fromkeys(names))
 
 
 def _statements(name: str, value: object) -> list[str]:
