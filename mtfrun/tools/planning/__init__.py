@@ -1,4 +1,4 @@
-"""Plans of training on any mesh, without its devices: `from mtfrun import planning`."""
+"""Plans of training on any mesh, without its devices: `from mtfrun.tools import planning`."""
 
 from mtfrun.tools.planning.calibration import calibrate as calibrate
 from mtfrun.tools.planning.candidates import Candidate as Candidate
