@@ -18,8 +18,7 @@ import numpy as np
 
 from mtfrun import processes
 from mtfrun.data.files import matching_files
-from mtfrun.data.sources.json_lines import json_value
-from mtfrun.data.sources.records import BadRecordError
+from mtfrun.data.sources.records import BadRecordError, json_value
 from mtfrun.data.sources.streams import blocks, kind_of, whole_lines
 from mtfrun.data.sources.tsv import CSV, csv_records
 from mtfrun.errors import InputError

@@ -13,10 +13,7 @@ from mtfrun.data.entropy import bz2_bits_per_byte as bz2_bits_per_byte
 from mtfrun.data.entropy import conditional_entropy as conditional_entropy
 from mtfrun.data.errors import DataError as DataError
 from mtfrun.data.features import INPUTS as INPUTS
-from mtfrun.data.features import OUTER_BATCH as OUTER_BATCH
 from mtfrun.data.features import TARGETS as TARGETS
-from mtfrun.data.features import TARGETS_POSITION as TARGETS_POSITION
-from mtfrun.data.features import TARGETS_SEGMENTATION as TARGETS_SEGMENTATION
 from mtfrun.data.features import Padding as Padding
 from mtfrun.data.features import ids_shape as ids_shape
 from mtfrun.data.features import packed_features as packed_features
@@ -56,7 +53,6 @@ from mtfrun.data.order import ONLY_HOST as ONLY_HOST
 from mtfrun.data.order import Host as Host
 from mtfrun.data.order import Selection as Selection
 from mtfrun.data.pairs_data import DelimitedPairsData as DelimitedPairsData
-from mtfrun.data.pairs_data import PairsData as PairsData
 from mtfrun.data.pairs_data import SequenceToSequenceData as SequenceToSequenceData
 from mtfrun.data.preprocessors.glue import Glue as Glue
 from mtfrun.data.preprocessors.glue import Record as Record
@@ -83,11 +79,10 @@ from mtfrun.data.prompts import PromptFormat as PromptFormat
 from mtfrun.data.prompts import PromptLimits as PromptLimits
 from mtfrun.data.prompts import PromptRow as PromptRow
 from mtfrun.data.prompts import ScoredRow as ScoredRow
-from mtfrun.data.prompts import bucket as bucket
 from mtfrun.data.prompts import pad_rows as pad_rows
-from mtfrun.data.sources.json_lines import JsonLines as JsonLines
 from mtfrun.data.sources.libreoffice_help import LibreOfficeHelp as LibreOfficeHelp
 from mtfrun.data.sources.parquet import Parquet as Parquet
+from mtfrun.data.sources.records import JsonLines as JsonLines
 from mtfrun.data.sources.source import Example as Example
 from mtfrun.data.sources.source import NoSource as NoSource
 from mtfrun.data.sources.source import Source as Source
@@ -113,5 +108,4 @@ from mtfrun.data.vocabularies.id_vocabulary import IdVocabulary as IdVocabulary
 from mtfrun.data.vocabularies.sentencepiece_vocabulary import (
     SentencePieceVocabulary as SentencePieceVocabulary,
 )
-from mtfrun.data.vocabularies.vocabulary import EncodedTexts as EncodedTexts
 from mtfrun.data.vocabularies.vocabulary import Vocabulary as Vocabulary

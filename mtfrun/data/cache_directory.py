@@ -16,15 +16,15 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
 import stat
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from mtfrun.data.errors import DataError
-from mtfrun.data.files import LARGEST_CONTENT, absolute_path
+from mtfrun.data.files import LARGEST_CONTENT, absolute_path, try_to_write
 from mtfrun.differences import changes, list_changes
 from mtfrun.display import progress
 from mtfrun.errors import is_shortage
@@ -34,7 +34,7 @@ T = TypeVar("T")
 MANIFEST = "manifest.json"
 _CHECKED = "checked.json"
 # Manifest entries: the SHA-256 of every file by name, and the SHA-256 of all other entries.
-_FILES, _SUM = "files", "sum"
+FILES, _SUM = "files", "sum"
 _BLOCK = 1 << 20
 # Maximum characters of a reason in a message.
 _LONGEST_REASON = 200
@@ -112,12 +112,22 @@ def open_or_build(
                     text = f"the cache {directory} is damaged ({error.reason}): it is built anew"
                     progress.note(progress.warning(text))
         _remove_partial_files(directory)
-        with _work(directory) as work:
+        work = directory.with_name(f".{directory.name}.{secrets.token_hex(4)}")
+        with writing(directory):
+            work.mkdir()
+        try:
             counts = build(work, directory)
-            _check_unchanged(before, origin())
+            if differing := changes(before, origin()):
+                raise DataError(
+                    "the data changed while their cache was built: "
+                    f"{list_changes(differing, most=1)}: run the command again once nothing writes "
+                    "to them"
+                )
             with writing(directory):
                 write_manifest(work, {**counts, **before})
                 _replace(directory, work)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
     return open_files(directory, before)
 
 
@@ -196,7 +206,7 @@ def writing(directory: Path) -> Iterator[None]:
 def write_manifest(directory: Path, entries: Mapping[str, Any]) -> None:
     names = sorted(path.name for path in directory.iterdir())
     sums = {name: _sha256(directory / name) for name in names}
-    manifest = {**entries, _FILES: sums}
+    manifest = {**entries, FILES: sums}
     manifest[_SUM] = _sum_of(manifest)
     (directory / MANIFEST).write_text(json.dumps(manifest, indent=1))
     _store_states(directory, {name: _state(directory / name) for name in (*names, MANIFEST)})
@@ -223,7 +233,7 @@ def read_manifest(
         for name, value in json.loads(json.dumps(origin or {})).items():
             if manifest[name] != value:
                 raise DamagedCacheError(directory, f"{MANIFEST} belongs to another cache: {name}")
-        sums = {name: manifest[_FILES][name] for name in files}
+        sums = {name: manifest[FILES][name] for name in files}
         states = {name: _state(directory / name) for name in (*sums, MANIFEST)}
         if anew or states != _stored_states(directory):
             _compare(directory, sums)
@@ -241,32 +251,7 @@ def last_use(directory: Path) -> float:
     return (path if path.exists() else directory).stat().st_mtime
 
 
-def file_sums(manifest: Mapping[str, Any]) -> Mapping[str, str]:
-    sums: Mapping[str, str] = manifest[_FILES]
-    return sums
-
-
-def _check_unchanged(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
-    differing = changes(before, after)
-    if differing:
-        raise DataError(
-            f"the data changed while their cache was built: {list_changes(differing, most=1)}: run "
-            "the command again once nothing writes to them"
-        )
-
-
-@contextlib.contextmanager
-def _work(directory: Path) -> Iterator[Path]:
-    with writing(directory):
-        work = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
-    try:
-        yield work
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-
-
 def _replace(directory: Path, work: Path) -> None:
-    work.chmod(0o777 & ~_umask())  # mkdtemp's directories are for one user only
     replaced = work.with_name(f"{work.name}-replaced")
     if directory.exists():  # rename cannot replace a directory that is not empty
         directory.rename(replaced)
@@ -276,12 +261,6 @@ def _replace(directory: Path, work: Path) -> None:
 
 def _file_name(name: str) -> str:
     return "".join(c if c.isalnum() or c in "-_." else "_" for c in name).lstrip(".") or "_"
-
-
-def _umask() -> int:
-    mask = os.umask(0o022)  # can only be read by setting it
-    os.umask(mask)
-    return mask
 
 
 def _remove_partial_files(directory: Path) -> None:
@@ -352,10 +331,4 @@ def _stored_states(directory: Path) -> object:
 
 def _store_states(directory: Path, states: Mapping[str, list[int]]) -> None:
     # If this cannot be written, the files are compared each time.
-    with (
-        contextlib.suppress(OSError),
-        tempfile.TemporaryDirectory(dir=directory, prefix=".checked-") as work,
-    ):
-        beside = Path(work) / _CHECKED
-        beside.write_text(json.dumps(states))
-        beside.rename(directory / _CHECKED)
+    try_to_write(directory / _CHECKED, lambda beside: beside.write_text(json.dumps(states)))

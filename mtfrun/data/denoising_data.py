@@ -28,7 +28,6 @@ from mtfrun.data.prompts import (
 from mtfrun.data.task import Task
 from mtfrun.data.task_data import TaskData
 from mtfrun.data.token_cache import TokenCache
-from mtfrun.data.vocabularies.vocabulary import Vocabulary
 
 
 class ObjectiveData(TaskData):
@@ -44,18 +43,18 @@ class ObjectiveData(TaskData):
 
     @property
     def features(self) -> dict[str, mtf.Shape]:
-        lengths = self._lengths
+        lengths = self.lengths
         return {INPUTS: ids_shape(lengths.inputs), TARGETS: ids_shape(lengths.targets)}
 
     @property
     @abc.abstractmethod
-    def _lengths(self) -> FeatureLengths:
+    def lengths(self) -> FeatureLengths:
         """The lengths of the features of every row."""
 
     @functools.cached_property
-    def _raw_length(self) -> int:
+    def raw_length(self) -> int:
         """The number of ids of a text of which the objective makes a row."""
-        lengths = self._lengths
+        lengths = self.lengths
         return self.objective.raw_length(lengths.inputs, lengths.targets, self.vocabulary)
 
     def _encoder_decoder_prompts(
@@ -65,14 +64,7 @@ class ObjectiveData(TaskData):
         return EncoderDecoderPrompts(self.vocabulary, self.vocabulary, max_lengths, limits)
 
     def _rows(self, task: Task, split: str) -> Rows:
-        return ObjectiveRows(
-            self._cache(task, split),
-            self._raw_length,
-            self.objective,
-            self._lengths,
-            self.vocabulary,
-            in_one_row=self.has_rows_of_pairs,
-        )
+        return ObjectiveRows(self._cache(task, split), self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,10 +92,10 @@ class DenoisingData(ObjectiveData):
         check_fields(self, COUNT, "targets_length", optional=True)
 
     def prompt_format(self, limits: PromptLimits) -> PromptFormat:
-        return self._encoder_decoder_prompts(self._lengths, limits)
+        return self._encoder_decoder_prompts(self.lengths, limits)
 
     @functools.cached_property
-    def _lengths(self) -> FeatureLengths:
+    def lengths(self) -> FeatureLengths:
         inputs, targets = self.inputs_length, self.targets_length
         if targets is None:
             targets = self.objective.targets_length(inputs, self.vocabulary)
@@ -132,18 +124,18 @@ class DelimitedDenoisingData(ObjectiveData):
         return {TARGETS: ids_shape(self.length)}
 
     def prompt_format(self, limits: PromptLimits) -> PromptFormat:
-        inputs, targets, length = self._lengths
+        inputs, targets, length = self.lengths
         inputs = min(inputs, max(length - targets, length // 2))
         lengths = FeatureLengths(inputs, min(targets, length - inputs), length)
         return DecoderOnlyPrompts(self._encoder_decoder_prompts(lengths, limits))
 
     @functools.cached_property
-    def _raw_length(self) -> int:
+    def raw_length(self) -> int:
         return self.objective.raw_length_in_one_row(self.length, self.vocabulary)
 
     @functools.cached_property
-    def _lengths(self) -> FeatureLengths:
-        lengths = self.objective.feature_lengths(self._raw_length, self.vocabulary)
+    def lengths(self) -> FeatureLengths:
+        lengths = self.objective.feature_lengths(self.raw_length, self.vocabulary)
         return lengths._replace(joined=self.length)
 
 
@@ -178,46 +170,32 @@ class MaskedLanguageModelData(ObjectiveData):
         return MaskedLanguageModelPrompts(self.vocabulary, self.length)
 
     @functools.cached_property
-    def _lengths(self) -> FeatureLengths:
+    def lengths(self) -> FeatureLengths:
         return FeatureLengths(self.length, self.length, 2 * self.length)
 
 
 class ObjectiveRows(Rows):
-    """Inputs and targets that an objective makes of texts of `raw_length` ids of a cache.
+    """Inputs and targets that the objective of `data` makes of the texts of a cache."""
 
-    With `in_one_row` there is one feature "targets", whose rows are "inputs end targets end".
-    """
-
-    def __init__(
-        self,
-        cache: TokenCache,
-        raw_length: int,
-        objective: Objective,
-        lengths: FeatureLengths,
-        vocabulary: Vocabulary,
-        *,
-        in_one_row: bool = False,
-    ):
-        self._texts = RawStream(cache, raw_length)
-        self._objective = objective
-        self._lengths = lengths
-        self._vocabulary = vocabulary
-        self._in_one_row = in_one_row
+    def __init__(self, cache: TokenCache, data: ObjectiveData):
+        self._texts = RawStream(cache, data.raw_length)
+        self._data = data
 
     def __len__(self) -> int:
         return len(self._texts)
 
     def take(self, selection: Selection) -> Batch:
-        text = self._texts.take(selection.rows)
-        batch = self._objective(text, selection.generators(), self._lengths, self._vocabulary)
-        return self._join(batch) if self._in_one_row else batch
+        data, text = self._data, self._texts.take(selection.rows)
+        batch = data.objective(text, selection.generators(), data.lengths, data.vocabulary)
+        return self._join(batch) if data.has_rows_of_pairs else batch
 
     def _join(self, batch: Batch) -> Batch:
+        """Returns the only feature "targets", with rows "inputs end targets end"."""
         parts = np.concatenate([batch[INPUTS], batch[TARGETS]], axis=1)
         row, column = np.nonzero(parts)
         is_id = parts != 0
         place = np.cumsum(is_id, axis=1)[row, column] - 1
-        joined = np.zeros([len(parts), self._lengths.joined], np.int32)
+        joined = np.zeros([len(parts), self._data.lengths.joined], np.int32)
         joined[row, place] = parts[row, column]
         return {TARGETS: joined}
 

@@ -1,9 +1,21 @@
-"""Error of data that is missing or malformed."""
+"""The error of data that is missing or malformed, or needs a package."""
 
 from __future__ import annotations
 
-from mtfrun.errors import InputError
+import importlib
+from typing import Any
+
+from mtfrun.errors import InputError, install_command
 
 
 class DataError(InputError):
     """Data is missing or malformed; the message is one line with the remedy."""
+
+
+def import_package(name: str, user: str, *, or_else: str = "") -> Any:
+    """Imports an optional package; a DataError says that `user` needs it."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        command = install_command(name)
+        raise DataError(f"{user} needs the package {name}: {command}{or_else}") from error

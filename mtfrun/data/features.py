@@ -12,8 +12,6 @@ from mtfrun.data.errors import DataError
 
 INPUTS = "inputs"
 TARGETS = "targets"
-TARGETS_SEGMENTATION = "targets_segmentation"
-TARGETS_POSITION = "targets_position"
 OUTER_BATCH = "outer_batch"
 
 
@@ -32,7 +30,9 @@ def packed_features(length: int, name: str = TARGETS) -> dict[str, mtf.Shape]:
 
 
 def split_batch(shape: mtf.Shape, outer_batch: int) -> mtf.Shape:
-    """Returns {outer_batch, batch, ...} for {batch, ...}: the same rows along two dimensions."""
+    """Returns {outer_batch, batch, ...} for {batch, ...}; the same shape for 1."""
+    if outer_batch == 1:
+        return shape
     batch, *row_dims = shape
     if outer_batch < 1 or batch.size % outer_batch:
         raise DataError(

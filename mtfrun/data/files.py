@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import functools
 import glob
 import os
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from mtfrun.data.errors import DataError
@@ -27,6 +29,17 @@ def file_state(path: Path) -> str:
     secs, nanosecs = divmod(status.st_mtime_ns, 10**9)
     time = datetime.datetime.fromtimestamp(secs, datetime.UTC).strftime("%Y-%m-%d %H:%M:%S")
     return f"{status.st_size} bytes of {time}.{nanosecs:09}"
+
+
+def try_to_write(path: Path, write: Callable[[Path], object]) -> None:
+    """Lets `write` make a file beside `path`, and renames it; where that fails, nothing changes."""
+    with (
+        contextlib.suppress(OSError),
+        tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}-") as work,
+    ):
+        beside = Path(work) / path.name
+        write(beside)
+        beside.rename(path)
 
 
 def absolute_path(name: str) -> Path:

@@ -35,7 +35,7 @@ _BYTES_STACKED_AHEAD = 1 << 28
 
 def host_of(mesh: mtf.Mesh, shape: mtf.Shape, outer_batch: int = 1) -> Host:
     """Returns the rows of a batch {batch, ...} that the devices of this process hold."""
-    rows = _split(mtf.Shape(shape.dims[:1]), outer_batch)
+    rows = split_batch(mtf.Shape(shape.dims[:1]), outer_batch)
     numbers = np.arange(rows.size).reshape(rows.to_integer_list)
     local = np.unique(np.concatenate([numbers[part].ravel() for part in mesh.local_slices(rows)]))
     return ONLY_HOST if local.size == numbers.size else Host(local.tolist())
@@ -94,7 +94,7 @@ class Infeed:
         self._shapes = dict(shapes)
         self._outer_batch = outer_batch
         for shape in shapes.values():
-            _split(shape, outer_batch)  # raises before anything is read
+            split_batch(shape, outer_batch)  # raises before anything is read
         self._with_shorter_rows = with_shorter_rows
         self._host = host
         self._position = 0
@@ -183,7 +183,7 @@ class Infeed:
             for step, ahead in enumerate(batches):
                 stacked[step, rows] = ahead.batch[name]
             steps = mtf.Shape([mtf.Dimension(STEPS, capacity)])
-            whole_shape = steps + _split(shape, self._outer_batch)
+            whole_shape = steps + split_batch(shape, self._outer_batch)
             features[name] = stacked.reshape(whole_shape.to_integer_list), whole_shape
         return _Stacked(batches, features)
 
@@ -293,7 +293,3 @@ class _Producer:
         position = self._batches.position if isinstance(self._batches, Batches) else 0
         nbytes = sum(values.nbytes for values in batch.values())
         return _BatchAhead(batch, position, padding_of(batch), nbytes)
-
-
-def _split(shape: mtf.Shape, outer_batch: int) -> mtf.Shape:
-    return shape if outer_batch == 1 else split_batch(shape, outer_batch)

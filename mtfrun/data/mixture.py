@@ -77,8 +77,20 @@ class Mixture:
                 f'{self._who}: several tasks have the name "{repeated[0]}", under which metrics '
                 "are reported: set Task.name"
             )
-        self._check_rates()
-        self._check_max_epochs(titles)
+        if not callable(self.rates):
+            self._check_rates(self.rates)
+        for name, epochs in self.max_epochs.items():
+            if name not in titles:
+                raise DataError(
+                    f'{self._who}.max_epochs: there is no task "{name}"; there are '
+                    f"{', '.join(titles)}{did_you_mean(name, titles)}"
+                )
+            check_range(f'{self._who}.max_epochs of "{name}"', epochs, COUNT)
+        if len(self.max_epochs) == len(titles):
+            raise DataError(
+                f"{self._who}.max_epochs bounds every task, and training would run out of rows: "
+                "leave one without, and bound the training with TRAIN_STEPS"
+            )
 
     @property
     def title(self) -> str:
@@ -114,31 +126,15 @@ class Mixture:
     def _who(self) -> str:
         return f'Mixture "{self.name}"'
 
-    def _check_rates(self) -> None:
-        if callable(self.rates):
-            return
-        if len(self.rates) != len(self.tasks):
+    def _check_rates(self, rates: Sequence[float]) -> None:
+        if len(rates) != len(self.tasks):
             raise DataError(
-                f"{self._who}: {len(self.rates)} rates for {len(self.tasks)} tasks: give one for "
+                f"{self._who}: {len(rates)} rates for {len(self.tasks)} tasks: give one for "
                 "each, or @data.ProportionalToExamples()"
             )
-        for task, rate in zip(self.tasks, self.rates, strict=True):
+        for task, rate in zip(self.tasks, rates, strict=True):
             name = f'{self._who}: the rate of "{task.title}"'
             check_range(name, rate, POSITIVE, remedy="leave the task out to not train on it")
-
-    def _check_max_epochs(self, titles: Sequence[str]) -> None:
-        for name, epochs in self.max_epochs.items():
-            if name not in titles:
-                raise DataError(
-                    f'{self._who}.max_epochs: there is no task "{name}"; there are '
-                    f"{', '.join(titles)}{did_you_mean(name, titles)}"
-                )
-            check_range(f'{self._who}.max_epochs of "{name}"', epochs, COUNT)
-        if len(self.max_epochs) == len(titles):
-            raise DataError(
-                f"{self._who}.max_epochs bounds every task, and training would run out of rows: "
-                "leave one without, and bound the training with TRAIN_STEPS"
-            )
 
 
 Tasks = Task | Mixture

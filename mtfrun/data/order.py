@@ -53,14 +53,6 @@ class Selection(NamedTuple):
         ]
 
 
-class SelectedRows(NamedTuple):
-    """Rows of one component, and their positions int64 [rows] within a batch."""
-
-    component: int
-    positions: np.ndarray
-    selection: Selection
-
-
 class Order:
     """The rows that stand at each position of an endless sequence of examples.
 
@@ -93,15 +85,15 @@ class Order:
         ]
         self._mixing = Mixing(rates or [1.0] * len(sizes), limits)
 
-    def at(self, positions: np.ndarray) -> Iterator[SelectedRows]:
-        """Yields, for each component, its rows at some of the `positions`, int64 [batch]."""
+    def at(self, positions: np.ndarray) -> Iterator[tuple[int, np.ndarray, Selection]]:
+        """Yields each component, the indices of its positions, int64 [rows], and its rows there."""
         components, positions_of_component = self._mixing.at(positions)
         for component, (size, shuffled) in enumerate(zip(self._sizes, self._shuffled, strict=True)):
             (places,) = np.nonzero(components == component)
             if places.size:
                 drawn = positions_of_component[places]
                 rows = np.array([shuffled[number] for number in drawn.tolist()], np.int64)
-                yield SelectedRows(component, places, Selection(rows, drawn // size, self._seed))
+                yield component, places, Selection(rows, drawn // size, self._seed)
 
     def count_before(self, position: int) -> list[int]:
         return self._mixing.count_before(position)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 import tokenize
 import zipfile
 import zlib
@@ -13,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mtfrun.data.files import try_to_write
 from mtfrun.untrusted import open_regular
 
 # What numpy and its readers of zip files raise for damaged ones; RuntimeError: an encrypted one.
@@ -93,8 +93,7 @@ def stored_plan(directory: Path, name: str, examples: int, make: Callable[[], Pl
         if has_name and _has_every_example(plan, examples):
             return plan
     plan = make()
-    with contextlib.suppress(OSError):  # where nothing can be written, it is made anew each time
-        _store(plan, path, name)
+    try_to_write(path, lambda beside: np.savez(beside, **plan._asdict(), name=name))
     return plan
 
 
@@ -109,13 +108,6 @@ def _has_every_example(plan: Plan, examples: int) -> bool:
         and plan.examples.min() >= 0
         and (np.bincount(plan.examples, minlength=examples) == 1).all()
     )
-
-
-def _store(plan: Plan, path: Path, name: str) -> None:
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".plan-") as work:
-        beside = Path(work) / path.name
-        np.savez(beside, examples=plan.examples, row_starts=plan.row_starts, name=name)
-        beside.rename(path)
 
 
 def _best_fit(sizes: np.ndarray, capacity: int) -> np.ndarray:

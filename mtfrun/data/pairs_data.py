@@ -35,6 +35,7 @@ class PairsData(TaskData):
     Attributes:
       inputs_length, targets_length: maximum number of ids of a text, including the end.
       packed: whether a row holds as many pairs as fit; packed pairs do not attend to each other.
+        One pair per row makes attention cheaper where pairs are about as long as a row.
       cut_at_front: features whose long texts lose their beginning, "inputs" or "targets"; by
         default none.
     """
@@ -135,8 +136,6 @@ class DelimitedPairsData(PairsData):
 
     Attributes:
       length: of a row, at least inputs_length + targets_length, which is the default.
-      packed: whether a row holds as many pairs as fit. One pair per row makes attention cheaper
-        where pairs are about as long as a row.
     """
 
     remedy: ClassVar[str] = "set Experiment.data = @data.SequenceToSequenceData()"

@@ -79,7 +79,7 @@ class PromptFormat(abc.ABC):
         prompt_vocabulary: Vocabulary,
         output_vocabulary: Vocabulary,
         max_lengths: Mapping[str, int],
-        longest: int,
+        longest: int | None = None,
         *,
         from_end: bool = False,
         after: Sequence[int] = (),
@@ -88,7 +88,7 @@ class PromptFormat(abc.ABC):
         self.output_vocabulary = output_vocabulary
         self.max_lengths = max_lengths
         self.feature = INPUTS if INPUTS in max_lengths else TARGETS
-        self.longest = longest
+        self.longest = max_lengths[self.feature] - len(after) if longest is None else longest
         self.from_end = from_end
         self.after = after
         self.padding = output_vocabulary.pad_id if self.feature == TARGETS else 0
@@ -194,14 +194,10 @@ class EncoderDecoderPrompts(PromptFormat):
         limits: PromptLimits,
         cut_at_front: Collection[str] = (),
     ):
-        after = ends(inputs_vocabulary)
         super().__init__(
-            inputs_vocabulary,
-            targets_vocabulary,
-            max_lengths,
-            max_lengths[INPUTS] - len(after),
+            *(inputs_vocabulary, targets_vocabulary, max_lengths),
             from_end=INPUTS in cut_at_front,
-            after=after,
+            after=ends(inputs_vocabulary),
         )
         self._limits = limits
         self._cut_at_front = cut_at_front
@@ -255,7 +251,7 @@ class MaskedLanguageModelPrompts(PromptFormat):
     """
 
     def __init__(self, vocabulary: Vocabulary, length: int):
-        super().__init__(vocabulary, vocabulary, {INPUTS: length, TARGETS: length}, length)
+        super().__init__(vocabulary, vocabulary, {INPUTS: length, TARGETS: length})
         self.mask: int = vocabulary.sentinel(0)
 
     def output_limit(self, num_ids: int) -> int:
@@ -282,9 +278,7 @@ class TextClassificationPrompts(PromptFormat):
     """Prompts are inputs of at most `length` ids, and outputs are one id."""
 
     def __init__(self, vocabulary: Vocabulary, labels: Vocabulary, length: int):
-        after = ends(vocabulary)
-        lengths = {INPUTS: length, TARGETS: 1}
-        super().__init__(vocabulary, labels, lengths, length - len(after), after=after)
+        super().__init__(vocabulary, labels, {INPUTS: length, TARGETS: 1}, after=ends(vocabulary))
 
     def output_limit(self, num_ids: int) -> int:
         return 1

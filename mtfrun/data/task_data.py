@@ -78,7 +78,6 @@ class TaskData(TextData):
         )
 
     def evaluation(self, batch: int, *, split: str = "validation") -> Iterator[Batch]:
-        """Returns every row of `split` once, task by task. Rows of padding fill up a batch."""
         return self._evaluation(batch, split, None)
 
     def evaluation_subset(self, batch: int, max_batches: int, *, split: str) -> Iterator[Batch]:
@@ -122,11 +121,11 @@ class TaskData(TextData):
 
     def fingerprint(self) -> dict[str, object]:
         """Returns hashes of ids and vocabularies, settings, and sources to name a change."""
-        settings = {
-            field.name: _setting(getattr(self, field.name))
-            for field in dataclasses.fields(self)
-            if field.name != "task"
-        }
+        settings: dict[str, object] = {}
+        for name in (field.name for field in dataclasses.fields(self) if field.name != "task"):
+            value = getattr(self, name)
+            is_json = value is None or isinstance(value, int | float | str)
+            settings[name] = value if is_json else repr(value)
         tasks = self.mixture.tasks
         caches = {task.title: self._cache(task, "train") for task in tasks}
         if len(tasks) > 1:
@@ -135,7 +134,14 @@ class TaskData(TextData):
             settings["rates"] = list(self.mixture.example_rates(sizes))
             settings["max_epochs"] = list(self.mixture.epoch_limits)
         return {
-            "texts": {title: _origin(cache) for title, cache in caches.items()},
+            "texts": {
+                title: {
+                    IDS: cache.fingerprint,
+                    "source": short_json(cache.manifest["source"]),
+                    "preprocessors": short_json(cache.manifest["preprocessors"]),
+                }
+                for title, cache in caches.items()
+            },
             VOCABULARIES: {name: v.fingerprint for name, v in self.vocabularies.items()},
             "settings": settings,
         }
@@ -219,16 +225,3 @@ class TaskData(TextData):
     ) -> Iterator[Batch]:
         """Yields batches of an evaluation, by default of training's rows, or a choice."""
         return every_row(self._rows(task, split), batch, max_rows)
-
-
-def _setting(value: object) -> object:
-    """Returns a setting as JSON: numbers and texts as they are, objects by their `repr`."""
-    return value if value is None or isinstance(value, (int, float, str)) else repr(value)
-
-
-def _origin(cache: TokenCache) -> dict[str, object]:
-    return {
-        IDS: cache.fingerprint,
-        "source": short_json(cache.manifest["source"]),
-        "preprocessors": short_json(cache.manifest["preprocessors"]),
-    }

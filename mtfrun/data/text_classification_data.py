@@ -59,16 +59,14 @@ class TextClassificationData(TaskData):
     def text_limits(self) -> Mapping[str, int]:
         return {INPUTS: self.length}
 
-    @property
-    def inputs_vocabulary(self) -> Vocabulary:
-        return self.mixture.vocabulary_of(INPUTS)
-
     def model_arguments(self) -> dict[str, object]:
         """Returns the size of the larger vocabulary, whose ids the other one uses as well."""
-        return {"vocabulary_size": max(self.inputs_vocabulary.size, self.vocabulary.size)}
+        sizes = (vocabulary.size for vocabulary in self.vocabularies.values())
+        return {"vocabulary_size": max(sizes)}
 
     def prompt_format(self, limits: PromptLimits) -> PromptFormat:
-        return TextClassificationPrompts(self.inputs_vocabulary, self.vocabulary, self.length)
+        inputs_vocabulary = self.mixture.vocabulary_of(INPUTS)
+        return TextClassificationPrompts(inputs_vocabulary, self.vocabulary, self.length)
 
     def _rows(self, task: Task, split: str) -> Rows:
         # A label is one id, and its end.

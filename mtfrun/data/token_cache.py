@@ -27,11 +27,11 @@ import numpy as np
 
 from mtfrun.data.cache_directory import (
     EVERY_CACHE,
+    FILES,
     MANIFEST,
     CacheChoice,
     DamagedCacheError,
     cache_path,
-    file_sums,
     open_or_build,
     read_manifest,
     reading,
@@ -98,7 +98,7 @@ class TokenCache:
     @functools.cached_property
     def fingerprint(self) -> str:
         """Hexadecimal SHA-256 of the ids and of where texts end."""
-        hashes = file_sums(self.manifest)
+        hashes = self.manifest[FILES]
         return hashlib.sha256(f"{hashes[TOKENS]} {hashes[ENDS]}".encode()).hexdigest()
 
 
@@ -183,25 +183,23 @@ def _write_texts(
         return {**writer.finish(), "grain": importlib.metadata.version("grain")}
 
 
-class _Chunk(NamedTuple):
+@dataclasses.dataclass
+class _Chunk:
     """Texts that are tokenised together, feature by feature of one example after the other.
 
     `is_continuation` [examples] says whether an example continues the text of the one before,
     `is_whole` whether the next one does not.
     """
 
-    texts: list[bytes]
-    is_whole: list[bool]
-    is_continuation: list[bool]
-    text_bytes: int
+    texts: list[bytes] = dataclasses.field(default_factory=list)
+    is_whole: list[bool] = dataclasses.field(default_factory=list)
+    is_continuation: list[bool] = dataclasses.field(default_factory=list)
+    text_bytes: int = 0
 
 
 def _chunks(task: Task, split: str, features: Sequence[str]) -> Iterator[_Chunk]:
     """Yields the texts of all examples; empty documents are left out, empty texts of pairs not."""
-    texts: list[bytes] = []
-    is_whole: list[bool] = []
-    is_continuation: list[bool] = []
-    text_bytes = 0
+    chunk = _Chunk()
     is_within_text = False
     for example in task.examples(split):
         row = [task.text_of(example.fields, feature) for feature in features]
@@ -213,20 +211,20 @@ def _chunks(task: Task, split: str, features: Sequence[str]) -> Iterator[_Chunk]
         row_bytes = sum(map(len, row))
         if not row_bytes and len(features) == 1 and not (is_within_text and example.is_whole):
             continue
-        texts += row
-        is_whole.append(example.is_whole)
-        is_continuation.append(is_within_text)
+        chunk.texts += row
+        chunk.is_whole.append(example.is_whole)
+        chunk.is_continuation.append(is_within_text)
         is_within_text = not example.is_whole
-        text_bytes += row_bytes
-        if text_bytes >= _BYTES_PER_CALL or len(texts) >= _TEXTS_PER_CALL:
-            yield _Chunk(texts, is_whole, is_continuation, text_bytes)
-            texts, is_whole, is_continuation, text_bytes = [], [], [], 0
+        chunk.text_bytes += row_bytes
+        if chunk.text_bytes >= _BYTES_PER_CALL or len(chunk.texts) >= _TEXTS_PER_CALL:
+            yield chunk
+            chunk = _Chunk()
     if is_within_text:  # the source promised another part; the text ends here
-        texts.append(b"")
-        is_whole.append(True)
-        is_continuation.append(True)
-    if texts:
-        yield _Chunk(texts, is_whole, is_continuation, text_bytes)
+        chunk.texts.append(b"")
+        chunk.is_whole.append(True)
+        chunk.is_continuation.append(True)
+    if chunk.texts:
+        yield chunk
 
 
 class _Writer:
@@ -294,7 +292,13 @@ def _encode(chunk: _Chunk, vocabularies: Sequence[Vocabulary]) -> EncodedTexts:
     features = len(vocabularies)
     texts = chunk.texts
     if any(chunk.is_continuation):  # of running text, which has one feature
-        return _in_range(vocabularies[0], _encode_parts(chunk, vocabularies[0]))
+        (vocabulary,) = vocabularies
+        ids = [
+            vocabulary.encode_continuation(text) if is_continuation else vocabulary.encode(text)
+            for text, is_continuation in zip(texts, chunk.is_continuation, strict=True)
+        ]
+        lengths = np.array([len(part) for part in ids], np.int64)
+        return _in_range(vocabulary, EncodedTexts(np.concatenate(ids), lengths))
     if len({id(vocabulary) for vocabulary in vocabularies}) == 1:
         return _in_range(vocabularies[0], vocabularies[0].encode_texts(texts))
     columns = [
@@ -303,10 +307,10 @@ def _encode(chunk: _Chunk, vocabularies: Sequence[Vocabulary]) -> EncodedTexts:
     ]
     lengths = np.stack([column.lengths for column in columns], axis=1).reshape(-1)
     feature = np.repeat(np.arange(lengths.size) % features, lengths)
-    ids = np.empty(feature.size, np.int32)
+    merged = np.empty(feature.size, np.int32)
     for column, values in enumerate(columns):
-        ids[feature == column] = values.ids
-    return EncodedTexts(ids, lengths)
+        merged[feature == column] = values.ids
+    return EncodedTexts(merged, lengths)
 
 
 def _in_range(vocabulary: Vocabulary, encoded: EncodedTexts) -> EncodedTexts:
@@ -316,14 +320,6 @@ def _in_range(vocabulary: Vocabulary, encoded: EncodedTexts) -> EncodedTexts:
             f"{encoded.ids.max()}, though it has {vocabulary.size}"
         )
     return encoded
-
-
-def _encode_parts(chunk: _Chunk, vocabulary: Vocabulary) -> EncodedTexts:
-    ids = [
-        vocabulary.encode_continuation(text) if is_continuation else vocabulary.encode(text)
-        for text, is_continuation in zip(chunk.texts, chunk.is_continuation, strict=True)
-    ]
-    return EncodedTexts(np.concatenate(ids), np.array([len(part) for part in ids], np.int64))
 
 
 def _map_file(directory: Path, manifest: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:

@@ -85,26 +85,22 @@ class IdxImages(ImageSource):
 
 def read_idx(path: str, num_dims: int) -> np.ndarray:
     """Returns the uint8 array of `path` or `path`.gz; http://yann.lecun.com/exdb/mnist/."""
-    sizes = _sizes(path, num_dims)
+    sizes, header_bytes = _sizes(path, num_dims), 4 + 4 * num_dims
     expected = math.prod(sizes)
     # One byte more, of which a compressed file may make any number.
-    content = _read(path, _header_bytes(num_dims) + expected + 1)
-    count = len(content) - _header_bytes(num_dims)
+    content = _read(path, header_bytes + expected + 1)
+    count = len(content) - header_bytes
     if count != expected:
         actual = "more" if count > expected else count
         raise DataError(f"{path} has {actual} bytes of data, not {sizes}: damaged")
-    return np.frombuffer(content, np.uint8, offset=_header_bytes(num_dims)).reshape(sizes)
+    return np.frombuffer(content, np.uint8, offset=header_bytes).reshape(sizes)
 
 
 def _sizes(path: str, num_dims: int) -> list[int]:
-    header = _read(path, _header_bytes(num_dims))
-    if header[:4] != bytes([0, 0, _UINT8, num_dims]) or len(header) < _header_bytes(num_dims):
+    header = _read(path, 4 + 4 * num_dims)
+    if header[:4] != bytes([0, 0, _UINT8, num_dims]) or len(header) < 4 + 4 * num_dims:
         raise DataError(f"{path} is not an IDX file of bytes with {num_dims} dimension(s)")
     return [int(size) for size in np.frombuffer(header, ">u4", num_dims, offset=4)]
-
-
-def _header_bytes(num_dims: int) -> int:
-    return 4 + 4 * num_dims
 
 
 def _read(path: str, size: int) -> bytes:

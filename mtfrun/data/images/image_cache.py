@@ -23,7 +23,15 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
-from mtfrun.data.cache_directory import cache_path, open_or_build, read_manifest, reading, writing
+from mtfrun.data.cache_directory import (
+    EVERY_CACHE,
+    CacheChoice,
+    cache_path,
+    open_or_build,
+    read_manifest,
+    reading,
+    writing,
+)
 from mtfrun.data.errors import DataError
 from mtfrun.data.images.image_files import EncodedImage, PixelImage, StoredImage, size_of
 from mtfrun.data.images.image_source import ImageExample, ImageSource
@@ -158,19 +166,13 @@ Cache = TypeVar("Cache", bound=ImageCache)
 
 
 def open_cache(
-    kind: type[Cache],
-    source: ImageSource,
-    split: str,
-    cache_dir: str | None,
-    *,
-    overwrite: bool = False,
-    anew: bool = False,
+    kind: type[Cache], source: ImageSource, split: str, choice: CacheChoice = EVERY_CACHE
 ) -> Cache:
-    """Returns the cache of a split, after building it if there is none or if `overwrite`.
+    """Returns the cache of a split, after building it if there is none.
 
     Waits while another process builds the same cache. `kind` is PixelCache for images of one size,
-    EncodedCache for different sizes; `anew` reads the images even if they have not changed. Raises
-    DataError if the split cannot be read or has no images, or the cache cannot be written.
+    EncodedCache for different sizes. Raises DataError if the split cannot be read or has no images,
+    or the cache cannot be written.
     """
 
     def origin() -> dict[str, Any]:
@@ -208,6 +210,6 @@ def open_cache(
             np.save(work / LABELS, array)
         return {"images": len(labels), "sha256": digest.hexdigest()}
 
-    place = functools.partial(cache_path, cache_dir, type(source).__name__, split)
-    open_in = functools.partial(kind, anew=anew)
-    return open_or_build(place, origin, build, open_in, overwrite=overwrite)
+    place = functools.partial(cache_path, choice.cache_dir, type(source).__name__, split)
+    open_in = functools.partial(kind, anew=choice.anew)
+    return open_or_build(place, origin, build, open_in, overwrite=choice.overwrite)

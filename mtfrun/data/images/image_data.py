@@ -105,15 +105,11 @@ class ImageData(Data):
         return self._of_source.label_names
 
     @property
-    def num_classes(self) -> int:
-        return len(self.label_names)
-
-    @property
     def features(self) -> dict[str, mtf.Shape]:
         return {IMAGES: self.image, LABELS: mtf.Shape(), WEIGHTS: mtf.Shape()}
 
     def model_arguments(self) -> dict[str, object]:
-        return {"num_classes": self.num_classes, "image": self.image}
+        return {"num_classes": len(self.label_names), "image": self.image}
 
     def train(
         self, batch: int, *, seed: int, host: Host = ONLY_HOST, split: str = "train"
@@ -127,7 +123,6 @@ class ImageData(Data):
         return Batches([rows], batch, seed=seed, host=host)
 
     def evaluation(self, batch: int, *, split: str = "validation") -> Iterator[Batch]:
-        """Returns every image of `split` once, in order. Images of weight 0 fill up the batch."""
         check_range("batch", batch, COUNT)
         return every_row(self.rows(split), batch)
 
@@ -136,7 +131,8 @@ class ImageData(Data):
         if self.image_size is None:
             _ = self._rows_and_cols  # raises if images differ in size
             self._check_source()
-            return PixelRows(open_cache(PixelCache, self.source, split, self.cache_dir))
+            choice = CacheChoice(cache_dir=self.cache_dir)
+            return PixelRows(open_cache(PixelCache, self.source, split, choice))
         return CroppedRows(self._cache(split), self._rows_and_cols, self._crop_of_evaluation)
 
     def images(self, split: str) -> Iterator[tuple[np.ndarray, int]]:
@@ -164,7 +160,7 @@ class ImageData(Data):
 
     def caches(self, split: str, choice: CacheChoice = EVERY_CACHE) -> Iterator[Cached]:
         """Yields the cache of the images, as they are before they are cropped and augmented."""
-        (title,) = self.cached_tasks
+        title = self.source.title
         if choice.includes(title):
             cache = self._cache(split, choice)
             size = sum(path.stat().st_size for path in cache.directory.iterdir())
@@ -229,17 +225,11 @@ class ImageData(Data):
     def _cache(self, split: str, choice: CacheChoice = EVERY_CACHE) -> ImageCache:
         self._check_source()
         has_one_size = self._of_source.size[0] is not None
-        return open_cache(
-            PixelCache if has_one_size else EncodedCache,
-            self.source,
-            split,
-            self.cache_dir if choice.cache_dir is None else choice.cache_dir,
-            overwrite=choice.overwrite,
-            anew=choice.anew,
-        )
+        choice = dataclasses.replace(choice, cache_dir=choice.cache_dir or self.cache_dir)
+        kind = PixelCache if has_one_size else EncodedCache
+        return open_cache(kind, self.source, split, choice)
 
     def _check_source(self) -> None:
-        """Raises DataError unless the source has the size and classes of the training data."""
         present = _SourceSummary(self.source.size, self.source.label_names)
         if present != self._of_source:
             raise DataError(
@@ -249,34 +239,39 @@ class ImageData(Data):
 
 
 @dataclasses.dataclass(frozen=True)
-class PixelRows(Rows):
+class _ImageRows(Rows):
+    cache: ImageCache
+
+    def __len__(self) -> int:
+        return len(self.cache)
+
+    def _add_labels(self, images: np.ndarray, selection: Selection) -> Batch:
+        labels = self.cache.labels[selection.rows]
+        return {IMAGES: images, LABELS: labels, WEIGHTS: np.ones_like(labels)}
+
+
+@dataclasses.dataclass(frozen=True)
+class PixelRows(_ImageRows):
     """Images of one size as the cache stores them; a batch is one gather."""
 
     cache: PixelCache
 
-    def __len__(self) -> int:
-        return len(self.cache)
-
     def take(self, selection: Selection) -> Batch:
-        return _features(self.cache, selection, self.cache.pixels[selection.rows])
+        return self._add_labels(self.cache.pixels[selection.rows], selection)
 
 
 @dataclasses.dataclass(frozen=True)
-class CroppedRows(Rows):
+class CroppedRows(_ImageRows):
     """Windows of images, scaled to `size`, rows and columns, and augmented in order; in threads."""
 
-    cache: ImageCache
     size: tuple[int, int]
     crop: Crop
     augmentations: Sequence[Augmentation] = ()
 
-    def __len__(self) -> int:
-        return len(self.cache)
-
     def take(self, selection: Selection) -> Batch:
         images = self.cache.images(selection.rows)
         prepared = in_threads(self._prepare, list(zip(images, selection.generators(), strict=True)))
-        return _features(self.cache, selection, np.stack(prepared))
+        return self._add_labels(np.stack(prepared), selection)
 
     def _prepare(self, image_and_noise: tuple[StoredImage, np.random.Generator]) -> np.ndarray:
         image, generator = image_and_noise
@@ -284,8 +279,3 @@ class CroppedRows(Rows):
         for augment in self.augmentations:
             pixels = augment(pixels, generator)
         return pixels
-
-
-def _features(cache: ImageCache, selection: Selection, images: np.ndarray) -> Batch:
-    labels = cache.labels[selection.rows]
-    return {IMAGES: images, LABELS: labels, WEIGHTS: np.ones_like(labels)}

@@ -149,12 +149,9 @@ def _pool() -> ThreadPoolExecutor:
 
 
 class StoredImage(abc.ABC):
-    """An image that is read window by window."""
+    """An image of `size`, rows and columns, that is read window by window."""
 
-    @property
-    @abc.abstractmethod
-    def size(self) -> tuple[int, int]:
-        """Rows and columns."""
+    size: tuple[int, int]
 
     @abc.abstractmethod
     def crop(self, window: Window, size: tuple[int, int]) -> np.ndarray:
@@ -170,11 +167,8 @@ class PixelImage(StoredImage):
     def __init__(self, pixels: np.ndarray):
         """pixels: uint8 [rows, cols, channels]."""
         self._pixels = pixels
-
-    @property
-    def size(self) -> tuple[int, int]:
-        rows, cols, _ = self._pixels.shape
-        return rows, cols
+        rows, cols, _ = pixels.shape
+        self.size = rows, cols
 
     def crop(self, window: Window, size: tuple[int, int]) -> np.ndarray:
         return _resize(_cut(self._pixels, window), size)
@@ -186,19 +180,15 @@ class EncodedImage(StoredImage):
     def __init__(self, content: bytes, size: tuple[int, int], channels: int):
         """size: rows and columns; channels: of the result, 1 or 3."""
         self.content = content
-        self._size = size
+        self.size = size
         self._channels = channels
-
-    @property
-    def size(self) -> tuple[int, int]:
-        return self._size
 
     def crop(self, window: Window, size: tuple[int, int]) -> np.ndarray:
         """Decodes only the window of a JPEG file."""
         if self.content.startswith(_JPEG):
             return self._decode(window, size)
         with Image.open(io.BytesIO(self.content), formats=["PNG"]) as image:
-            pixels = np.asarray(image).reshape(*self._size, self._channels)
+            pixels = np.asarray(image).reshape(*self.size, self._channels)
         return _resize(_cut(pixels, window), size)
 
     def _decode(self, window: Window, size: tuple[int, int]) -> np.ndarray:

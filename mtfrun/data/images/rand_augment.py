@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-from mtfrun.data.errors import DataError
+from mtfrun.checks import COUNT, Range, check_fields
 
 # The magnitude at which an operation is strongest (section 3.1 there).
 MAX_MAGNITUDE = 10
@@ -39,12 +39,8 @@ class RandAugment:
     magnitude: float = 9
 
     def __post_init__(self) -> None:
-        if self.num_ops < 1:
-            raise DataError(f"RandAugment: num_ops={self.num_ops} must be at least 1")
-        if not 0 <= self.magnitude <= MAX_MAGNITUDE:
-            raise DataError(
-                f"RandAugment: magnitude={self.magnitude} must be from 0 to {MAX_MAGNITUDE}"
-            )
+        check_fields(self, COUNT, "num_ops")
+        check_fields(self, Range(0, MAX_MAGNITUDE), "magnitude")
 
     def __call__(self, pixels: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         is_grey = pixels.shape[-1] == 1

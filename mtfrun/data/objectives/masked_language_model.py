@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -13,9 +12,9 @@ from mtfrun.data.errors import DataError
 from mtfrun.data.features import INPUTS, TARGETS
 from mtfrun.data.objectives.objective import (
     FeatureLengths,
+    Generators,
     Objective,
     RawText,
-    check_sentinels,
     compact,
     uniform,
 )
@@ -61,14 +60,10 @@ class MaskedLanguageModel(Objective):
         return FeatureLengths(length, length, 2 * length)
 
     def check(self, raw_length: int, vocabulary: Vocabulary) -> None:
-        check_sentinels(self, 1, vocabulary)
+        vocabulary.sentinel(0)
 
     def __call__(
-        self,
-        text: RawText,
-        generators: Sequence[np.random.Generator],
-        lengths: FeatureLengths,
-        vocabulary: Vocabulary,
+        self, text: RawText, generators: Generators, lengths: FeatureLengths, vocabulary: Vocabulary
     ) -> Batch:
         width = text.ids.shape[1]
         is_noise = (uniform(generators, width) < self.noise_density) & text.is_id
@@ -92,9 +87,7 @@ class MaskedLanguageModel(Objective):
             TARGETS: _of_length(targets, lengths.targets),
         }
 
-    def _random_ids(
-        self, generators: Sequence[np.random.Generator], width: int, vocabulary: Vocabulary
-    ) -> np.ndarray:
+    def _random_ids(self, generators: Generators, width: int, vocabulary: Vocabulary) -> np.ndarray:
         """Returns int32 [batch, width] ids, as in T5: not reserved, and below `unpadded_size`."""
         bounds = (_NUM_RESERVED_IDS, vocabulary.unpadded_size)
         return np.stack([generator.integers(*bounds, width, np.int32) for generator in generators])

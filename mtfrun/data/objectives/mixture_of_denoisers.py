@@ -10,7 +10,7 @@ import numpy as np
 from mtfrun.data.batches import Batch
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import INPUTS, TARGETS
-from mtfrun.data.objectives.objective import FeatureLengths, Objective, RawText, uniform
+from mtfrun.data.objectives.objective import FeatureLengths, Generators, Objective, RawText, uniform
 from mtfrun.data.objectives.prefix_language_model import PrefixLanguageModel
 from mtfrun.data.objectives.span_corruption import SpanCorruption
 from mtfrun.data.vocabularies.vocabulary import Vocabulary
@@ -60,7 +60,6 @@ class MixtureOfDenoisers(Objective):
             raise DataError("MixtureOfDenoisers.denoisers: there must be one, of rates above 0")
 
     def feature_lengths(self, raw_length: int, vocabulary: Vocabulary) -> FeatureLengths:
-        """Returns the largest lengths of any denoiser's features, with its mode."""
         all_lengths = []
         for denoiser in self.denoisers:
             lengths = denoiser.objective.feature_lengths(raw_length, vocabulary)
@@ -73,11 +72,7 @@ class MixtureOfDenoisers(Objective):
             denoiser.objective.check(raw_length, vocabulary)
 
     def __call__(
-        self,
-        text: RawText,
-        generators: Sequence[np.random.Generator],
-        lengths: FeatureLengths,
-        vocabulary: Vocabulary,
+        self, text: RawText, generators: Generators, lengths: FeatureLengths, vocabulary: Vocabulary
     ) -> Batch:
         batch = len(text.ids)
         features = {
@@ -101,7 +96,7 @@ class MixtureOfDenoisers(Objective):
             features[TARGETS][rows] = made[TARGETS]
         return features
 
-    def choices(self, generators: Sequence[np.random.Generator]) -> np.ndarray:
+    def choices(self, generators: Generators) -> np.ndarray:
         """Returns int64 [batch] the index of every row's denoiser."""
         bounds = np.cumsum([denoiser.rate for denoiser in self.denoisers])
         draws = uniform(generators, 1)[:, 0] * bounds[-1]

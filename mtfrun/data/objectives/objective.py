@@ -13,6 +13,9 @@ from mtfrun.data.batches import Batch
 from mtfrun.data.errors import DataError
 from mtfrun.data.vocabularies.vocabulary import Vocabulary
 
+Generators = Sequence[np.random.Generator]
+"""Generators of random numbers, one for every row."""
+
 # The shortest text that can be divide into inputs and targets.
 _SHORTEST_TEXT = 2
 
@@ -60,11 +63,7 @@ class Objective(abc.ABC):
 
     @abc.abstractmethod
     def __call__(
-        self,
-        text: RawText,
-        generators: Sequence[np.random.Generator],
-        lengths: FeatureLengths,
-        vocabulary: Vocabulary,
+        self, text: RawText, generators: Generators, lengths: FeatureLengths, vocabulary: Vocabulary
     ) -> Batch:
         """Returns "inputs" and "targets", int32 [batch, length of the feature], padded with 0.
 
@@ -112,7 +111,7 @@ class Objective(abc.ABC):
         return bisect.bisect_right(range(too_long), length, lo=_SHORTEST_TEXT, key=count_ids) - 1
 
 
-def uniform(generators: Sequence[np.random.Generator], width: int) -> np.ndarray:
+def uniform(generators: Generators, width: int) -> np.ndarray:
     """Returns float64 [batch, width] in [0, 1); row i is drawn from generator i."""
     return np.stack([generator.random(width) for generator in generators])
 
@@ -133,12 +132,3 @@ def compact(values: np.ndarray, is_selected: np.ndarray, length: int, end_id: in
     ids[places] = values.reshape(-1)[selected]
     ids[first + np.minimum(column[:, -1] + 1, length - 1)] = end_id
     return ids.reshape(batch, length)
-
-
-def check_sentinels(objective: object, runs: int, vocabulary: Vocabulary) -> None:
-    available = len(vocabulary.sentinels)
-    if runs > available:
-        raise DataError(
-            f"{objective} needs {runs} sentinels for a row, and {type(vocabulary).__name__} has "
-            f"{available}: choose shorter rows, longer spans, or a vocabulary with more extra_ids"
-        )

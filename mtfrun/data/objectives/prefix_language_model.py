@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 
 import numpy as np
 
 from mtfrun.checks import Range, check_fields
 from mtfrun.data.batches import Batch
 from mtfrun.data.features import INPUTS, TARGETS
-from mtfrun.data.objectives.objective import FeatureLengths, Objective, RawText, compact, uniform
+from mtfrun.data.objectives.objective import (
+    FeatureLengths,
+    Generators,
+    Objective,
+    RawText,
+    compact,
+    uniform,
+)
 from mtfrun.data.vocabularies.vocabulary import Vocabulary
 
 
@@ -38,17 +44,11 @@ class PrefixLanguageModel(Objective):
         return FeatureLengths(raw_length, targets + 1, raw_length + 2)
 
     def __call__(
-        self,
-        text: RawText,
-        generators: Sequence[np.random.Generator],
-        lengths: FeatureLengths,
-        vocabulary: Vocabulary,
+        self, text: RawText, generators: Generators, lengths: FeatureLengths, vocabulary: Vocabulary
     ) -> Batch:
         return divide(text, self.prefix_lengths(text, generators), lengths, vocabulary)
 
-    def prefix_lengths(
-        self, text: RawText, generators: Sequence[np.random.Generator]
-    ) -> np.ndarray:
+    def prefix_lengths(self, text: RawText, generators: Generators) -> np.ndarray:
         """Returns int64 [batch] number of ids of the inputs, without the end."""
         draws = uniform(generators, 1)[:, 0]
         targets = 1 + np.floor(draws * self._most_targets(text.lengths)).astype(np.int64)

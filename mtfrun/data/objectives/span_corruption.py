@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -13,9 +12,9 @@ from mtfrun.data.batches import Batch
 from mtfrun.data.features import INPUTS, TARGETS
 from mtfrun.data.objectives.objective import (
     FeatureLengths,
+    Generators,
     Objective,
     RawText,
-    check_sentinels,
     compact,
     uniform,
 )
@@ -58,18 +57,14 @@ class SpanCorruption(Objective):
         return min(targets_length, inputs_length) if self.noise_density == 0.5 else targets_length
 
     def check(self, raw_length: int, vocabulary: Vocabulary) -> None:
-        check_sentinels(self, int(self._noise_and_spans(np.array(raw_length))[1]), vocabulary)
+        vocabulary.sentinel(int(self._noise_and_spans(np.array(raw_length))[1]) - 1)
 
     def __call__(
-        self,
-        text: RawText,
-        generators: Sequence[np.random.Generator],
-        lengths: FeatureLengths,
-        vocabulary: Vocabulary,
+        self, text: RawText, generators: Generators, lengths: FeatureLengths, vocabulary: Vocabulary
     ) -> Batch:
         return replace_noise(text, self.mask(text, generators), lengths, vocabulary)
 
-    def mask(self, text: RawText, generators: Sequence[np.random.Generator]) -> np.ndarray:
+    def mask(self, text: RawText, generators: Generators) -> np.ndarray:
         """Returns bool [batch, raw_length]: whether an id is noise."""
         batch, width = text.ids.shape
         noise, spans = self._noise_and_spans(text.lengths)
@@ -120,7 +115,6 @@ class IidDenoising(Objective):
         check_fields(self, SHARE_WITHIN, "noise_density")
 
     def feature_lengths(self, raw_length: int, vocabulary: Vocabulary) -> FeatureLengths:
-        """Returns the largest lengths of the features, but see the class about targets."""
         density = self.noise_density
         variance = raw_length * density * (1 - density)
         runs = variance + density
@@ -135,21 +129,14 @@ class IidDenoising(Objective):
 
     def check(self, raw_length: int, vocabulary: Vocabulary) -> None:
         """Raises DataError if the vocabulary has fewer sentinels than a text needs on average."""
-        runs = math.ceil(raw_length * self.noise_density * (1 - self.noise_density)) + 1
-        check_sentinels(self, runs, vocabulary)
+        vocabulary.sentinel(math.ceil(raw_length * self.noise_density * (1 - self.noise_density)))
 
     def __call__(
-        self,
-        text: RawText,
-        generators: Sequence[np.random.Generator],
-        lengths: FeatureLengths,
-        vocabulary: Vocabulary,
+        self, text: RawText, generators: Generators, lengths: FeatureLengths, vocabulary: Vocabulary
     ) -> Batch:
         return replace_noise(text, self.mask(text, generators, vocabulary), lengths, vocabulary)
 
-    def mask(
-        self, text: RawText, generators: Sequence[np.random.Generator], vocabulary: Vocabulary
-    ) -> np.ndarray:
+    def mask(self, text: RawText, generators: Generators, vocabulary: Vocabulary) -> np.ndarray:
         """Returns bool [batch, raw_length]: whether an id is noise."""
         is_noise = uniform(generators, text.ids.shape[1]) < self.noise_density
         is_noise &= text.is_id

@@ -91,17 +91,16 @@ class Wsc:
     def __call__(self, fields: Fields) -> Fields:
         """Returns inputs, targets, and "idx" if the example has it."""
         first, second = (self._number(fields, f"span{i}_index") for i in (1, 2))
-        text = _mark(field_of(self, fields, "text"), self._span(fields, 1), first, b"*")
+        text = _mark(
+            field_of(self, fields, "text"), field_of(self, fields, "span1_text"), first, b"*"
+        )
         # The marks around the first span count as two words.
         second += 2 * (first < second)
-        text = _mark(text, self._span(fields, 2), second, b"#")
+        text = _mark(text, field_of(self, fields, "span2_text"), second, b"#")
         label = field_of(self, fields, "label").capitalize()  # JSON has true and false
         target = NO_LABEL if label == b"-1" else label_name(self, label, self.label_names)
         idx = {"idx": fields["idx"]} if "idx" in fields else {}
         return {INPUTS: b"wsc text: " + text, TARGETS: target, **idx}
-
-    def _span(self, fields: Fields, number: int) -> bytes:
-        return field_of(self, fields, f"span{number}_text")
 
     def _number(self, fields: Fields, name: str) -> int:
         text = field_of(self, fields, name).decode("utf-8", "replace")

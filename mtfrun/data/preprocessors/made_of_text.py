@@ -110,15 +110,11 @@ def _shuffle(
     pairs: Iterable[tuple[bytes, bytes]], buffer_size: int, rng: np.random.Generator
 ) -> Iterator[tuple[bytes, bytes]]:
     buffer: list[tuple[bytes, bytes]] = []
-    for pair in pairs:
-        buffer.append(pair)
-        if len(buffer) >= buffer_size:
-            yield _draw(buffer, rng)
-    while buffer:
-        yield _draw(buffer, rng)
-
-
-def _draw(buffer: list[tuple[bytes, bytes]], rng: np.random.Generator) -> tuple[bytes, bytes]:
-    i = int(rng.integers(len(buffer)))
-    buffer[i], buffer[-1] = buffer[-1], buffer[i]
-    return buffer.pop()
+    remaining = iter(pairs)
+    while True:
+        buffer += itertools.islice(remaining, max(buffer_size, 1) - len(buffer))
+        if not buffer:
+            return
+        i = int(rng.integers(len(buffer)))
+        buffer[i], buffer[-1] = buffer[-1], buffer[i]
+        yield buffer.pop()

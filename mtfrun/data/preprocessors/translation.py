@@ -9,52 +9,17 @@ from mtfrun.data.errors import DataError
 from mtfrun.data.features import INPUTS, TARGETS
 from mtfrun.data.preprocessors.preprocessor import Fields, field_of, required_texts_of
 
-# English names of languages by ISO 639-1 code.
-LANGUAGES = {
-    "ar": "Arabic",
-    "bg": "Bulgarian",
-    "bn": "Bengali",
-    "cs": "Czech",
-    "da": "Danish",
-    "de": "German",
-    "el": "Greek",
-    "en": "English",
-    "es": "Spanish",
-    "et": "Estonian",
-    "fa": "Persian",
-    "fi": "Finnish",
-    "fr": "French",
-    "gu": "Gujarati",
-    "he": "Hebrew",
-    "hi": "Hindi",
-    "hr": "Croatian",
-    "hu": "Hungarian",
-    "id": "Indonesian",
-    "is": "Icelandic",
-    "it": "Italian",
-    "ja": "Japanese",
-    "kk": "Kazakh",
-    "ko": "Korean",
-    "lt": "Lithuanian",
-    "lv": "Latvian",
-    "nl": "Dutch",
-    "no": "Norwegian",
-    "pl": "Polish",
-    "pt": "Portuguese",
-    "ro": "Romanian",
-    "ru": "Russian",
-    "sk": "Slovak",
-    "sl": "Slovenian",
-    "sv": "Swedish",
-    "sw": "Swahili",
-    "ta": "Tamil",
-    "th": "Thai",
-    "tr": "Turkish",
-    "uk": "Ukrainian",
-    "ur": "Urdu",
-    "vi": "Vietnamese",
-    "zh": "Chinese",
-}
+# ISO 639-1 codes of languages, and their English names.
+_LANGUAGES = (
+    "ar Arabic, bg Bulgarian, bn Bengali, cs Czech, da Danish, de German, el Greek, "
+    "en English, es Spanish, et Estonian, fa Persian, fi Finnish, fr French, gu Gujarati, "
+    "he Hebrew, hi Hindi, hr Croatian, hu Hungarian, id Indonesian, is Icelandic, "
+    "it Italian, ja Japanese, kk Kazakh, ko Korean, lt Lithuanian, lv Latvian, nl Dutch, "
+    "no Norwegian, pl Polish, pt Portuguese, ro Romanian, ru Russian, sk Slovak, "
+    "sl Slovenian, sv Swedish, sw Swahili, ta Tamil, th Thai, tr Turkish, uk Ukrainian, "
+    "ur Urdu, vi Vietnamese, zh Chinese"
+)
+LANGUAGES = dict(language.split() for language in _LANGUAGES.split(", "))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +39,7 @@ class Translate:
         self._name(self.source_language)
         self._name(self.target_language)
 
-    def __call__(self, fields: Fields) -> Fields:
+    def __call__(self, fields: Fields) -> Fields | Sequence[Fields]:
         languages = (self.source_language, self.target_language)
         prefix = "translate {} to {}: ".format(*map(self._name, languages)).encode()
         source, target = (field_of(self, fields, language) for language in languages)
@@ -91,20 +56,14 @@ class Translate:
 
 
 @dataclasses.dataclass(frozen=True)
-class MultiTranslate:
+class MultiTranslate(Translate):
     """Translations from examples with a list of languages and a list of their texts.
 
     An example without one of the two languages is left out. data.Tfds needs
     `fields = ["translations/language/*", "translations/translation/*"]`. Otherwise as `Translate`.
     """
 
-    source_language: str
-    target_language: str
-    names: Mapping[str, str] | None = None
     translations: str = "translations"
-
-    def __post_init__(self) -> None:
-        self._translate()
 
     def __call__(self, fields: Fields) -> Fields | Sequence[Fields]:
         languages, texts = (
@@ -118,10 +77,7 @@ class MultiTranslate:
         }
         if not {self.source_language, self.target_language} <= set(by_language):
             return []
-        return self._translate()(by_language)
-
-    def _translate(self) -> Translate:
-        return Translate(self.source_language, self.target_language, self.names)
+        return super().__call__(by_language)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -52,8 +52,6 @@ class Embedded(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type
 
     VERSION = tfds.core.Version("1.0.0")
     split_names: ClassVar[Sequence[str]] = SPLITS
-    homepage: ClassVar[str | None] = None
-    supervised_keys: ClassVar[tuple[str, str] | None] = None
     # TFDS's shuffle reads all examples a second time.
     disable_shuffling: ClassVar[bool] = False
 
@@ -73,8 +71,6 @@ class Embedded(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type
             builder=self,
             description=type(self).__doc__,
             features=tfds.features.FeaturesDict(self.features()),
-            supervised_keys=self.supervised_keys,
-            homepage=self.homepage,
             disable_shuffling=self.disable_shuffling,
         )
 
@@ -94,8 +90,6 @@ class Digits(Embedded):
     """
 
     split_names = ("train", "test")
-    homepage = "https://doi.org/10.24432/C50P49"
-    supervised_keys = ("image", "label")
 
     def features(self) -> Mapping[str, tfds.features.FeatureConnector]:
         return {
@@ -139,56 +133,58 @@ def running_python() -> tfds.core.BuilderConfig:
     )
 
 
-class PythonDocs(Embedded):
+class _PythonTexts(Embedded, skip_registration=True):  # type: ignore[call-arg]
+    """Named texts, of which a hash of the name decides the split."""
+
+    BUILDER_CONFIGS: ClassVar[list[tfds.core.BuilderConfig]] = [running_python()]
+
+    def features(self) -> Mapping[str, tfds.features.FeatureConnector]:
+        return {"name": tfds.features.Text(), "text": tfds.features.Text()}
+
+    @abc.abstractmethod
+    def texts(self) -> Iterator[tuple[str, str | bytes]]:
+        """Yields all names, sorted, with their texts."""
+
+    def _generate_examples(self, split: str) -> Iterator[tuple[str, Mapping[str, object]]]:
+        for name, text in self.texts():
+            if split_of(name) == split:
+                yield name, {"name": name, "text": text}
+
+
+class PythonDocs(_PythonTexts):
     """English prose without a download: the topics of `pydoc_data`, one document per topic.
 
     Topics that repeat longer ones are left out (`distinct_topics`); about 0.4 MB remain.
     """
 
-    BUILDER_CONFIGS: ClassVar[list[tfds.core.BuilderConfig]] = [running_python()]
-    homepage = "https://docs.python.org/3/reference/"
-
-    def features(self) -> Mapping[str, tfds.features.FeatureConnector]:
-        return {"name": tfds.features.Text(), "text": tfds.features.Text()}
-
     def check(self) -> None:
         _topics()
 
-    def _generate_examples(self, split: str) -> Iterator[tuple[str, Mapping[str, object]]]:
-        topics = distinct_topics(_topics())
-        for name in sorted(topics):
-            if split_of(name) == split:
-                yield name, {"name": name, "text": topics[name]}
+    def texts(self) -> Iterator[tuple[str, str | bytes]]:
+        yield from sorted(distinct_topics(_topics()).items())
 
 
-class PythonSource(Embedded):
+class PythonSource(_PythonTexts):
     """Code without a download: the standard library's `.py` files, about 10 MB.
 
     One document per file, named by its path below the library, without tests and generated tables.
     """
 
-    BUILDER_CONFIGS: ClassVar[list[tfds.core.BuilderConfig]] = [running_python()]
-    homepage = "https://docs.python.org/3/library/"
-
-    def features(self) -> Mapping[str, tfds.features.FeatureConnector]:
-        return {"name": tfds.features.Text(), "text": tfds.features.Text()}
-
     def check(self) -> None:
-        library = _library()
+        library = Path(sysconfig.get_path("stdlib"))
         if not source_files(library):
             raise DataError(
                 f"python_source: no .py file under {library}; "
                 "install the full standard library or use python_docs"
             )
 
-    def _generate_examples(self, split: str) -> Iterator[tuple[str, Mapping[str, object]]]:
+    def texts(self) -> Iterator[tuple[str, str | bytes]]:
         """Yields the files, by path; files that are empty or not UTF-8 are left out."""
-        library = _library()
+        library = Path(sysconfig.get_path("stdlib"))
         for name in source_files(library):
-            if split_of(name) == split:
-                text = (library / name).read_bytes()
-                if text and text.decode("utf-8", "ignore").encode() == text:
-                    yield name, {"name": name, "text": text}
+            text = (library / name).read_bytes()
+            if text and text.decode("utf-8", "ignore").encode() == text:
+                yield name, text
 
 
 def read_digits() -> np.ndarray:
@@ -264,10 +260,6 @@ def _topics() -> Mapping[str, str]:
             "python_docs: this Python has no pydoc_data.topics; "
             "install the full standard library or use python_source"
         ) from error
-
-
-def _library() -> Path:
-    return Path(sysconfig.get_path("stdlib"))
 
 
 def source_files(library: Path) -> list[str]:

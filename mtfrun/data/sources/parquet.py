@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mtfrun.data.errors import DataError
+from mtfrun.data.errors import DataError, import_package
 from mtfrun.data.sources.records import BadRecordError, FieldRecords
 from mtfrun.data.sources.streams import check_expansion, unreadable
-from mtfrun.errors import did_you_mean, install_command
+from mtfrun.errors import did_you_mean
 
 # Rows that are in memory at once.
 _BATCH = 256
@@ -26,7 +25,8 @@ class Parquet(FieldRecords):
         return None
 
     def _records(self, path: str) -> Iterator[Mapping[str, Any]]:
-        arrow, parquet = _pyarrow(path)
+        arrow = import_package("pyarrow", path)
+        parquet = import_package("pyarrow.parquet", path)
         number = produced = 0
         try:
             with parquet.ParquetFile(path) as file:
@@ -82,11 +82,3 @@ def _rows(batch: Any) -> Iterator[Mapping[str, Any]]:
         else:
             for index in range(batch.num_rows):
                 yield from _rows(batch.slice(index, 1))
-
-
-def _pyarrow(path: str) -> tuple[Any, Any]:
-    try:
-        return importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
-    except ImportError as error:
-        command = install_command("pyarrow")
-        raise DataError(f"{path} needs the package pyarrow: {command}") from error

@@ -18,7 +18,6 @@ from mtfrun.data.sources.streams import (
     blocks,
     check_utf8,
     is_compressed,
-    newlines_before,
     parts,
 )
 from mtfrun.data.splits import SHARES, SPLITS, check_split, record_selector
@@ -190,7 +189,8 @@ class TextSource(FileSource):
             return content
 
         def report(line: int, byte: int) -> None:
-            line += newlines_before(path, start)
+            if start:
+                line += sum(block.count(b"\n") for block in blocks(path, 0, start))
             text = f"{path}:{line} is not UTF-8 (byte {byte:#04x})"
             if self.invalid_utf8 == "refuse":
                 raise DataError(f"{text}: convert the file, or set invalid_utf8 to 'warn'")

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import IO, cast
 
 from mtfrun.configuration.errors import path_hint
-from mtfrun.data.errors import DataError
-from mtfrun.errors import RAISE_THE_LIMIT, install_command, is_shortage
+from mtfrun.data.errors import DataError, import_package
+from mtfrun.errors import RAISE_THE_LIMIT, is_shortage
 
 # A longer text is read in parts of at most so many bytes.
 LONGEST_PART = 1 << 20
@@ -143,11 +143,6 @@ def check_utf8(contents: Iterator[bytes], report: Callable[[int, int], None]) ->
         report(line, error.object[error.start])
 
 
-def newlines_before(path: str, position: int) -> int:
-    """Returns the number of line ends before a byte of a file."""
-    return sum(block.count(b"\n") for block in blocks(path, 0, position)) if position else 0
-
-
 def lines(contents: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:
     r"""Yields the lines of a text in blocks, without LF or CRLF, and whether each is whole.
 
@@ -246,13 +241,7 @@ def _decompress(path: str, file: IO[bytes]) -> Iterator[bytes]:
 
 def _zstandard_blocks(path: str, file: IO[bytes]) -> Iterator[bytes]:
     """Yields all Zstandard frames; the package's reader takes a truncated file for a whole one."""
-    try:
-        # Imported when a file needs it: an optional package.
-        import zstandard  # noqa: PLC0415
-    except ImportError as error:
-        raise DataError(
-            f"{path} needs the package zstandard: {install_command('zstandard')}, or decompress it"
-        ) from error
+    zstandard = import_package("zstandard", path, or_else=", or decompress it")
     # None between frames.
     frame = None
     compressed = b""

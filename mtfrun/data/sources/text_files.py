@@ -6,7 +6,6 @@ import abc
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 from mtfrun.data.errors import DataError
 from mtfrun.data.sources.source import PATTERNS_PER_SPLIT, TEXT, Example, TextSource, matches
@@ -58,7 +57,7 @@ class TextFiles(TextSource):
 
     def examples(self, split: str) -> Iterator[Example]:
         paths = self.paths(split)
-        start, size = self._part(paths[0], split) if self._is_divided() else (0, None)
+        start, size = range_of_split(paths[0], split) if self._is_divided() else (0, None)
         for path in paths:
             for text, is_whole in parts(self._blocks(path, start, size)):
                 yield Example({TEXT: text}, is_whole)
@@ -66,16 +65,6 @@ class TextFiles(TextSource):
     def _is_divided(self) -> bool:
         """Returns whether there is one file, of which every split is a part."""
         return not isinstance(self.patterns, Mapping) and len(matches(self.patterns)) == 1
-
-    def _part(self, path: str, split: str) -> FileRange:
-        part = range_of_split(path, split)
-        if not part.size:
-            raise DataError(
-                f"{path} is the only file and too small to be split: none of its "
-                f'{Path(path).stat().st_size} byte(s) fall into "{split}"; take a longer one, or '
-                f"give patterns per split, e.g. {PATTERNS_PER_SPLIT}"
-            )
-        return part
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,15 +125,8 @@ class TextParagraphs(_DocumentsInFiles):
             yield b"".join(paragraph), True
 
 
-class FileRange(NamedTuple):
-    """A range of bytes of a file, after decompression."""
-
-    start: int
-    size: int
-
-
-def range_of_split(path: str, split: str) -> FileRange:
-    """Returns the range of a split: the first 80 % train, then 10 % validation and 10 % test.
+def range_of_split(path: str, split: str) -> tuple[int, int]:
+    """Returns first byte and size of a split: 80 % train, then 10 % validation and 10 % test.
 
     The three are disjoint and cover the file. Cuts are where a line begins, or where none is near,
     a UTF-8 character. A compressed file is read once for its length, and once for each cut.
@@ -157,7 +139,13 @@ def range_of_split(path: str, split: str) -> FileRange:
     second = max(first, _cut(path, size, size * 9 // 10))
     cuts = [0, first, second, size]
     index = SPLITS.index(split)
-    return FileRange(cuts[index], cuts[index + 1] - cuts[index])
+    if cuts[index] == cuts[index + 1]:
+        raise DataError(
+            f"{path} is the only file and too small to be split: none of its "
+            f'{Path(path).stat().st_size} byte(s) fall into "{split}"; take a longer one, or '
+            f"give patterns per split, e.g. {PATTERNS_PER_SPLIT}"
+        )
+    return cuts[index], cuts[index + 1] - cuts[index]
 
 
 def _cut(path: str, size: int, nominal: int) -> int:

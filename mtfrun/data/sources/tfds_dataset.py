@@ -50,7 +50,8 @@ class TfdsDataset:
     @functools.cached_property
     def builder(self) -> tfds.core.DatasetBuilder:
         """The builder of the dataset, whose files exist; else raises DataError."""
-        directory = _resolve_data_dir(self.data_dir)
+        data_dir = self.data_dir or os.environ.get("TFDS_DATA_DIR")
+        directory = absolute_path(data_dir or "~/tensorflow_datasets")  # TFDS's default
         if self.name in self.embedded:
             return prepare(self.embedded[self.name], directory)
         with silent_tfds():
@@ -190,11 +191,6 @@ def silent_tfds() -> Iterator[None]:
     finally:
         logging.set_verbosity(verbosity)
         bars.display_progress_bar(enable=bars_were_shown)
-
-
-def _resolve_data_dir(data_dir: str | None) -> Path:
-    """Returns `data_dir`, else $TFDS_DATA_DIR, else ~/tensorflow_datasets (TFDS's own rule)."""
-    return absolute_path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
 
 
 def _prepare_once(

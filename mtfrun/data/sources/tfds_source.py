@@ -112,10 +112,8 @@ class Tfds(TfdsDataset, Source):
         if name in features and not features[name].is_list:
             return features[name]
         outer, _, last = name.rpartition("/")
-        if last == ALL and outer in features and features[outer].is_list:
-            return dataclasses.replace(features[outer], element=None)
-        if last.isdecimal() and outer in features and features[outer].is_list:
-            return dataclasses.replace(features[outer], element=int(last))
+        if outer in features and features[outer].is_list and (last == ALL or last.isdecimal()):
+            return dataclasses.replace(features[outer], element=None if last == ALL else int(last))
         names = [f"{name}/0" if feature.is_list else name for name, feature in features.items()]
         raise DataError(
             f'TFDS dataset "{self.name}" has no text feature "{name}"; '

@@ -36,18 +36,15 @@ class Tfrecord(FieldRecords):
         records = tf.data.TFRecordDataset(path, compression).as_numpy_iterator()
         number = size = 0
         compressed_size = Path(path).stat().st_size
-        while True:
-            try:
-                record = next(records, None)
-            except tf.errors.OpError as error:
-                reason = error.message.split(" [Op:")[0].split("}} ")[-1]
-                raise unreadable(path, f"{reason}, at record {number + 1}") from error
-            if record is None:
-                return
-            number += 1
-            size += len(record)
-            check_expansion(path, size, compressed_size)
-            yield record
+        try:
+            for record in records:
+                number += 1
+                size += len(record)
+                check_expansion(path, size, compressed_size)
+                yield record
+        except tf.errors.OpError as error:
+            reason = error.message.split(" [Op:")[0].split("}} ")[-1]
+            raise unreadable(path, f"{reason}, at record {number + 1}") from error
 
     def _values(self, record: bytes) -> Mapping[str, object]:
         try:

@@ -60,8 +60,7 @@ class ByteVocabulary(Vocabulary):
 
     @property
     def bytes_per_id(self) -> np.ndarray:
-        ids = np.arange(self.size)
-        return self._is_byte(ids).astype(np.int32)
+        return self._is_byte(np.arange(self.size)).astype(np.int32)
 
     @property
     def fingerprint(self) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import importlib
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -13,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mtfrun.data.errors import DataError
+from mtfrun.data.errors import DataError, import_package
 from mtfrun.data.vocabularies.vocabulary import (
     EncodedTexts,
     FileVocabulary,
@@ -23,7 +22,6 @@ from mtfrun.data.vocabularies.vocabulary import (
     read_vocabulary_file,
 )
 from mtfrun.display.streams import quiet_stderr
-from mtfrun.errors import install_command
 
 # Tokens that end a text, and unknown tokens, in the order in which they are searched.
 _END_TOKENS = (
@@ -143,14 +141,11 @@ class HuggingFaceVocabulary(FileVocabulary):
         return bytes_per_id
 
     def __repr__(self) -> str:
-        settings = [repr(self._file), *map(repr, self._arguments[:2])]
-        if len(self._begin_ids):
-            settings.append(f"begin_token={self._arguments[2]!r}")
-        if self.size != padded_size(self.unpadded_size):
-            settings.append(f"size={self.size}")
-        if self._pad_id:
-            settings.append(f"pad_id={self._pad_id}")
-        return f"HuggingFaceVocabulary({', '.join(settings)})"
+        return self._describe(
+            *map(repr, self._arguments[:2]),
+            begin_token=self._arguments[2] if len(self._begin_ids) else None,
+            size=None if self.size == padded_size(self.unpadded_size) else self.size,
+        )
 
     def _encode(self, text: str | bytes) -> np.ndarray:
         with _package_errors(*_UNREADABLE):
@@ -247,12 +242,7 @@ def _parts(settings: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _load(name: str, content: bytes) -> tuple[Any, dict[str, Any]]:
-    try:
-        tokenizers = importlib.import_module("tokenizers")
-    except ImportError as error:
-        raise DataError(
-            f"HuggingFaceVocabulary needs the package tokenizers: {install_command('tokenizers')}"
-        ) from error
+    tokenizers = import_package("tokenizers", "HuggingFaceVocabulary")
     text = content.decode("utf-8", "replace")
     remedy = f"{name} is not a tokenizer.json, or damaged: ", "save it again with save_pretrained"
     with _package_errors(*remedy), quiet_stderr():

@@ -148,14 +148,10 @@ class SentencePieceVocabulary(FileVocabulary):
         )
 
     def __repr__(self) -> str:
-        settings = [repr(self._file), f"extra_ids={self._extra_ids}"]
-        if self._size is not None:
-            settings.append(f"size={self._size}")
-        if self._pad_id:
-            settings.append(f"pad_id={self._pad_id}")
-        if self._puts_begin:
-            settings.append("puts_begin=True")
-        return f"SentencePieceVocabulary({', '.join(settings)})"
+        puts_begin = self._puts_begin or None
+        return self._describe(
+            f"extra_ids={self._extra_ids}", size=self._size, puts_begin=puts_begin
+        )
 
     def encode_continuation(self, text: str | bytes) -> np.ndarray:
         """Returns the ids of a text that continues another one, without a space before it."""
@@ -232,34 +228,28 @@ class SentencePieceVocabulary(FileVocabulary):
             model.pieces.add(piece=f"{_SPACE}<extra_id_{number}>", score=0.0, type=kind)
         return bytes(model.SerializeToString())
 
-    @property
-    def _proto(self) -> bytes:
-        return self._loaded[0]
-
-    @property
-    def _encoder(self) -> sentencepiece.SentencePieceProcessor:
-        return self._loaded[1]
-
     @functools.cached_property
-    def _loaded(self) -> tuple[bytes, sentencepiece.SentencePieceProcessor]:
-        """The content of the file, and the processor with which it was checked."""
-        proto = read_vocabulary_file(
+    def _proto(self) -> bytes:
+        return read_vocabulary_file(
             self._file,
             "SentencePieceVocabulary.sentencepiece_model_file",
             "mtfrun vocab train makes one",
         )
+
+    @functools.cached_property
+    def _encoder(self) -> sentencepiece.SentencePieceProcessor:
         damaged = DataError(
             f"{self._file} is not a SentencePiece model, or damaged: copy it again, or make one "
             "with mtfrun vocab train"
         )
         try:
-            processor = sentencepiece.SentencePieceProcessor(model_proto=proto)
+            processor = sentencepiece.SentencePieceProcessor(model_proto=self._proto)
         except RuntimeError as error:
             raise damaged from error
         if not processor.get_piece_size():
             raise damaged
         ids = {"pad": processor.pad_id(), "eos": processor.eos_id()}
-        if self._pad_id == -1:
+        if self.pad_id == -1:
             del ids["pad"]
         for name, number in ids.items():
             if number < 0 or (name == "pad" and number != 0):
@@ -268,7 +258,7 @@ class SentencePieceVocabulary(FileVocabulary):
                     f"and its {name}_id is {number}: train it with pad_id=0, eos_id=1, unk_id=2, "
                     "as mtfrun vocab train does"
                 )
-        return proto, processor
+        return processor
 
     def _parse(self) -> Any:
         """Returns the model as a new protocol buffer, which is not cached: it cannot be pickled."""

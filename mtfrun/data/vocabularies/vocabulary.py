@@ -113,8 +113,8 @@ class Vocabulary(abc.ABC):
         """Returns the id of a sentinel; raises DataError if the vocabulary has too few."""
         if number >= len(self.sentinels):
             raise DataError(
-                f"{type(self).__name__} has {len(self.sentinels)} sentinels, and more are needed: "
-                "give it extra_ids, or choose shorter rows or longer spans"
+                f"{type(self).__name__} has {len(self.sentinels)} sentinels, and a row needs "
+                f"{number + 1}: choose shorter rows, longer spans, or more extra_ids"
             )
         return int(self.sentinels[number])
 
@@ -122,17 +122,15 @@ class Vocabulary(abc.ABC):
 class FileVocabulary(Vocabulary):
     """A vocabulary of a tokenizer's file; `pad_id` is 0 or -1."""
 
+    pad_id: int = 0
+
     def __init__(self, file: str, pad_id: int):
         if pad_id not in (0, -1):
             raise DataError(
                 f"{type(self).__name__}.pad_id={pad_id} must be 0, or -1 where 0 is a token"
             )
         self._file = file
-        self._pad_id = pad_id
-
-    @property
-    def pad_id(self) -> int:
-        return self._pad_id
+        self.pad_id = pad_id
 
     @property
     def files(self) -> Sequence[str]:
@@ -149,6 +147,13 @@ class FileVocabulary(Vocabulary):
     @abc.abstractmethod
     def _encode(self, text: str | bytes) -> np.ndarray:
         """Returns the ids of a text without `_begin_ids`."""
+
+    def _describe(self, *arguments: str, **settings: object) -> str:
+        """Returns the constructor's call, without settings that are None."""
+        parts = [f"{name}={value!r}" for name, value in settings.items() if value is not None]
+        if self.pad_id:
+            parts.append(f"pad_id={self.pad_id}")
+        return f"{type(self).__name__}({', '.join([repr(self._file), *arguments, *parts])})"
 
     def _tokens_before_end(self, ids: Sequence[int] | np.ndarray) -> list[int]:
         """Returns the ids of text; ids that the file lacks become unknown."""

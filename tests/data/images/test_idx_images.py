@@ -47,7 +47,7 @@ def test_images_and_labels_are_those_of_the_files(
     assert source.splits == ("train", "test")
     data = ImageData(source)
     assert data.image.to_string == "rows:2;cols:3;channels:1"
-    assert data.num_classes == 3
+    assert len(data.label_names) == 3
 
 
 def test_each_defect_is_an_error_of_one_line(directory: pathlib.Path) -> None:

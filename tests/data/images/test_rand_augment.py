@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mtfrun.data import DataError, RandAugment
+from mtfrun.data import RandAugment
 from mtfrun.data.images.rand_augment import OPERATIONS
+from mtfrun.errors import InputError
 from tests.data.images.photos import photo
 
 ROWS, COLS = 20, 30
@@ -100,8 +101,11 @@ def test_all_operations_are_drawn() -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [((0, 5), "num_ops=0 must be at least 1"), ((2, 11), "magnitude=11 must be from 0 to 10")],
+    [
+        ((0, 5), "num_ops is 0: it must be an integer of at least 1"),
+        ((2, 11), "magnitude is 11: it must be at least 0 and at most 10"),
+    ],
 )
 def test_bad_settings_are_errors(arguments: tuple[int, int], message: str) -> None:
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(InputError, match=message):
         RandAugment(*arguments)

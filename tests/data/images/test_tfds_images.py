@@ -79,7 +79,7 @@ def test_any_prepared_dataset_is_a_source(data_dir: str) -> None:
     source = TfdsImages("prepared_images", "photo", "kind", data_dir=data_dir)
     data = ImageData(source)
     assert data.image.to_string == "rows:2;cols:3;channels:3"
-    assert data.num_classes == 2
+    assert len(data.label_names) == 2
     examples = list(source.examples("train"))
     assert [example.content for example in examples] == [bytes([i] * 18) for i in range(3)]
     assert [example.label for example in examples] == [0, 1, 0]

@@ -184,7 +184,7 @@ def test_noise_is_that_of_the_row_and_its_epoch() -> None:
 def test_too_few_sentinels_are_an_error() -> None:
     objective = SpanCorruption(0.5, 1.0)
     assert objective.raw_length(201, 201, VOCABULARY) == 2 * NUM_SENTINELS
-    with pytest.raises(DataError, match="needs 101 sentinels for a row, and T5Vocabulary has 100"):
+    with pytest.raises(DataError, match="T5Vocabulary has 100 sentinels, and a row needs 101"):
         objective.raw_length(203, 203, VOCABULARY)
 
 
