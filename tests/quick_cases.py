@@ -27,6 +27,14 @@ QUICK_CASES = {
     "tests/configuration/test_shipped_gin_files.py::test_a_shipped_file_of_images_builds_tiny": [
         *("layouts/spatial_2x2.gin", "models/resnet_seed.gin", "runs/digits.gin"),
     ],
+    "tests/data/images/test_image_cache.py::test_a_damaged_cache_of_pixels_is_built_anew": [
+        *("True-images.bin", "False-manifest.json"),
+    ],
+    "tests/data/images/test_image_data.py::"
+    "test_a_run_continues_at_a_position_with_any_batch_size_and_number_of_hosts": [
+        *("4-stored", "12-augmented"),
+    ],
+    "tests/data/test_mixture_data.py::test_a_mixture_continues_at_a_position_exactly": ["False"],
     "tests/decoding/test_beam_search.py::test_a_beam_of_all_sequences_finds_the_best_ones": ["0.6"],
     "tests/decoding/test_beam_search.py::"
     "test_a_prompt_begins_all_hypotheses_and_does_not_change_scores": ["0.6"],

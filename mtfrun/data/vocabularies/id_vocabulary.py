@@ -69,6 +69,5 @@ class IdVocabulary(Vocabulary):
         return np.array([int(word) for word in words], np.int32)
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
-        """Returns the ids before the first end id, without padding."""
         array = before_end(ids, self.end_id)
         return " ".join(str(i) for i in array if i != self.pad_id)

@@ -140,6 +140,7 @@ sys.stdout.write(str(sum(len(example.fields["text"]) for example in source.examp
 """
 
 
+@pytest.mark.slow
 def test_processes_that_prepare_concurrently_read_the_same_complete_copy(tmp_path: Path) -> None:
     command = [sys.executable, "-c", PREPARE, str(tmp_path)]
     processes = [
