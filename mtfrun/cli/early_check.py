@@ -24,7 +24,7 @@ from mtfrun.errors import InputError
 # Libraries that mtfrun's modules import but parsing does not need.
 _STAND_INS = frozenset(
     {
-        *("PIL", "array_record", "google", "grain", "matplotlib", "sacrebleu", "safetensors"),
+        *("PIL", "array_record", "google", "grain", "matplotlib", "sacrebleu"),
         *("sentencepiece", "tensorboard", "tensorflow", "tensorflow_datasets"),
     }
 )

@@ -9,17 +9,52 @@ from mtfrun.data.errors import DataError
 from mtfrun.data.features import INPUTS, TARGETS
 from mtfrun.data.preprocessors.preprocessor import Fields, field_of, required_texts_of
 
-# ISO 639-1 codes of languages, and their English names.
-_LANGUAGES = (
-    "ar Arabic, bg Bulgarian, bn Bengali, cs Czech, da Danish, de German, el Greek, "
-    "en English, es Spanish, et Estonian, fa Persian, fi Finnish, fr French, gu Gujarati, "
-    "he Hebrew, hi Hindi, hr Croatian, hu Hungarian, id Indonesian, is Icelandic, "
-    "it Italian, ja Japanese, kk Kazakh, ko Korean, lt Lithuanian, lv Latvian, nl Dutch, "
-    "no Norwegian, pl Polish, pt Portuguese, ro Romanian, ru Russian, sk Slovak, "
-    "sl Slovenian, sv Swedish, sw Swahili, ta Tamil, th Thai, tr Turkish, uk Ukrainian, "
-    "ur Urdu, vi Vietnamese, zh Chinese"
-)
-LANGUAGES = dict(language.split() for language in _LANGUAGES.split(", "))
+# English names of languages by ISO 639-1 code.
+LANGUAGES = {
+    "ar": "Arabic",
+    "bg": "Bulgarian",
+    "bn": "Bengali",
+    "cs": "Czech",
+    "da": "Danish",
+    "de": "German",
+    "el": "Greek",
+    "en": "English",
+    "es": "Spanish",
+    "et": "Estonian",
+    "fa": "Persian",
+    "fi": "Finnish",
+    "fr": "French",
+    "gu": "Gujarati",
+    "he": "Hebrew",
+    "hi": "Hindi",
+    "hr": "Croatian",
+    "hu": "Hungarian",
+    "id": "Indonesian",
+    "is": "Icelandic",
+    "it": "Italian",
+    "ja": "Japanese",
+    "kk": "Kazakh",
+    "ko": "Korean",
+    "lt": "Lithuanian",
+    "lv": "Latvian",
+    "nl": "Dutch",
+    "no": "Norwegian",
+    "pl": "Polish",
+    "pt": "Portuguese",
+    "ro": "Romanian",
+    "ru": "Russian",
+    "sk": "Slovak",
+    "sl": "Slovenian",
+    "sv": "Swedish",
+    "sw": "Swahili",
+    "ta": "Tamil",
+    "th": "Thai",
+    "tr": "Turkish",
+    "uk": "Ukrainian",
+    "ur": "Urdu",
+    "vi": "Vietnamese",
+    "zh": "Chinese",
+}
 
 
 @dataclasses.dataclass(frozen=True)

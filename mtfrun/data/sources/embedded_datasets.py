@@ -52,6 +52,8 @@ class Embedded(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type
 
     VERSION = tfds.core.Version("1.0.0")
     split_names: ClassVar[Sequence[str]] = SPLITS
+    homepage: ClassVar[str | None] = None
+    supervised_keys: ClassVar[tuple[str, str] | None] = None
     # TFDS's shuffle reads all examples a second time.
     disable_shuffling: ClassVar[bool] = False
 
@@ -71,6 +73,8 @@ class Embedded(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type
             builder=self,
             description=type(self).__doc__,
             features=tfds.features.FeaturesDict(self.features()),
+            supervised_keys=self.supervised_keys,
+            homepage=self.homepage,
             disable_shuffling=self.disable_shuffling,
         )
 
@@ -90,6 +94,8 @@ class Digits(Embedded):
     """
 
     split_names = ("train", "test")
+    homepage = "https://doi.org/10.24432/C50P49"
+    supervised_keys = ("image", "label")
 
     def features(self) -> Mapping[str, tfds.features.FeatureConnector]:
         return {
@@ -157,6 +163,8 @@ class PythonDocs(_PythonTexts):
     Topics that repeat longer ones are left out (`distinct_topics`); about 0.4 MB remain.
     """
 
+    homepage = "https://docs.python.org/3/reference/"
+
     def check(self) -> None:
         _topics()
 
@@ -169,6 +177,8 @@ class PythonSource(_PythonTexts):
 
     One document per file, named by its path below the library, without tests and generated tables.
     """
+
+    homepage = "https://docs.python.org/3/library/"
 
     def check(self) -> None:
         library = Path(sysconfig.get_path("stdlib"))
