@@ -156,6 +156,7 @@ def test_every_mesh_has_the_same_result(mesh_shape: str) -> None:
     assert_close(result.scores, expected.scores, FLOAT32_MODEL_TOLERANCE)
 
 
+@pytest.mark.slow
 def test_xla_has_the_same_result() -> None:
     prompts = np.zeros([4, 40], np.int32)
     prompts[:, 0] = np.arange(4)

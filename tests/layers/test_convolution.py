@@ -49,6 +49,7 @@ def _loss_and_gradients(mesh_shape: str, layout: str) -> tuple[np.ndarray, dict[
     return mtf.to_numpy(mtf.function(run)(mtf.import_tf_tensor(mesh, x, shape)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mesh_shape, layout", WHERE)
 def test_a_layout_does_not_change_loss_or_gradients(mesh_shape: str, layout: str) -> None:
     loss, gradients = _loss_and_gradients(mesh_shape, layout)

@@ -95,6 +95,7 @@ def test_beams_share_what_the_encoder_made() -> None:
         assert "beam" not in block["encoder_decoder_attention"].keys.shape.dimension_names
 
 
+@pytest.mark.slow
 def test_bfloat16_activations_stay_near_float32() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
     policy = mtf.DTypePolicy(activation="bfloat16")

@@ -160,6 +160,7 @@ def test_prompts_that_are_read_in_one_pass_have_the_same_outputs(
     assert_close(actual.scores, _expected(search).scores, FLOAT32_MODEL_TOLERANCE)
 
 
+@pytest.mark.slow
 def test_greedy_ids_are_those_of_the_logits_of_whole_rows() -> None:
     ids = _expected(GREEDY).ids[:, 0]
     mesh = mtf.Mesh(ONE_DEVICE)

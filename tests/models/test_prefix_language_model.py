@@ -186,6 +186,7 @@ QUICK_SEARCHES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", QUICK_SEARCHES)
 def test_a_row_is_decoded_as_if_it_were_alone(name: str) -> None:
     together = _decoded(ONE_DEVICE, SEARCHES[name], tuple(range(8)))
@@ -260,13 +261,14 @@ def test_inputs_are_seen_whole_and_targets_causally() -> None:
     model = _model(mesh, loss_on_targets_only=True)
     rows = np.asarray([[7, 8, 9, 1, 5, 6, 1, 0]], np.int32)
 
+    logits = mtf.function(model.logits)
+
     def reach(position: int) -> list[int]:
         """Returns which logits an id has an influence on."""
         changed = rows.copy()
         changed[0, position] += 3
         before, after = (
-            mtf.to_numpy(mtf.function(model.logits)(on_mesh(mesh, {"targets": x})))
-            for x in (rows, changed)
+            mtf.to_numpy(logits(on_mesh(mesh, {"targets": x}))) for x in (rows, changed)
         )
         return [int(i) for i in np.flatnonzero(np.abs(after - before)[0].max(-1) > 1e-6)]
 

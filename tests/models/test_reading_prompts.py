@@ -305,7 +305,7 @@ QUICK_SEARCHES = [
 ]
 QUICK_SEARCH_CASES = {
     ("grouped, relative, rotary", "beam", ONE_DEVICE),
-    ("learned positions", "sampling", ONE_DEVICE),
+    ("learned positions", "greedy", ONE_DEVICE),
 }
 SEARCH_CASES = [
     pytest.param(
@@ -337,7 +337,7 @@ def test_a_program_of_xla_finds_the_same(name: str) -> None:
     _assert_same(actual, _decoded_step_by_step(kind, SEARCHES[name]))
 
 
-# test_prefix_language_model.py has a quick case of it.
+# moe/test_language_model.py has a quick case of it.
 @pytest.mark.slow
 @pytest.mark.parametrize("name", QUICK_SEARCHES)
 def test_a_row_is_decoded_as_if_it_were_alone(name: str) -> None:

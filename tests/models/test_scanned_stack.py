@@ -63,11 +63,11 @@ LIMITED = functools.partial(
 DROPLESS = functools.partial(moe.DroplessMoE, num_experts=4, experts=EXPERTS)
 
 
-def _stack(mesh: mtf.Mesh, *, mixture: Any = LIMITED, **options: Any) -> Stack:
+def _stack(mesh: mtf.Mesh, *, mixture: Any = LIMITED, num_layers: int = 4, **options: Any) -> Stack:
     stack = Stack(
         mesh,
         WIDTH,
-        num_layers=4,
+        num_layers=num_layers,
         layers=[
             functools.partial(SelfAttention, heads=HEADS, dropout_rate=0.25),
             functools.partial(EncoderDecoderAttention, heads=HEADS),
@@ -121,8 +121,8 @@ def _results(mesh_shape: str, *, training: bool = True, **options: Any) -> dict[
 
 
 @functools.cache
-def _unrolled(training: bool, mixture: Any = LIMITED) -> dict[str, Any]:
-    return _results(ONE_DEVICE, training=training, mixture=mixture)
+def _unrolled(training: bool, mixture: Any = LIMITED, num_layers: int = 4) -> dict[str, Any]:
+    return _results(ONE_DEVICE, training=training, mixture=mixture, num_layers=num_layers)
 
 
 def _assert_same(actual: dict[str, Any], expected: dict[str, Any]) -> None:
@@ -133,24 +133,27 @@ def _assert_same(actual: dict[str, Any], expected: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "mesh_shape, scan_blocks",
+    "mesh_shape, num_layers, scan_blocks",
     [
-        (ONE_DEVICE, 2),
-        ("data:2,model:2", 2),
-        pytest.param(ONE_DEVICE, 1, marks=pytest.mark.slow),
-        pytest.param(ONE_DEVICE, 4, marks=pytest.mark.slow),
+        (ONE_DEVICE, 2, 1),
+        pytest.param(ONE_DEVICE, 4, 2, marks=pytest.mark.slow),
+        pytest.param("data:2,model:2", 4, 2, marks=pytest.mark.slow),
+        pytest.param(ONE_DEVICE, 4, 1, marks=pytest.mark.slow),
+        pytest.param(ONE_DEVICE, 4, 4, marks=pytest.mark.slow),
     ],
 )
 def test_a_loop_changes_neither_gradients_nor_noise_nor_what_layers_collect(
-    mesh_shape: str, scan_blocks: int
+    mesh_shape: str, num_layers: int, scan_blocks: int
 ) -> None:
-    expected = _unrolled(True)
-    assert "losses of blocks/3/moe_1d/layer, 0" in expected
-    assert "metrics of blocks/3/moe_1d/layer/experts_per_token, 0" in expected
-    assert "updates of blocks/3/scaled_by_mean/layer/mean, 0" in expected
+    expected = _unrolled(True, num_layers=num_layers)
+    last = f"blocks/{num_layers - 1}"
+    assert f"losses of {last}/moe_1d/layer, 0" in expected
+    assert f"metrics of {last}/moe_1d/layer/experts_per_token, 0" in expected
+    assert f"updates of {last}/scaled_by_mean/layer/mean, 0" in expected
     for path in ("x", "encoder", "bias", "blocks/0/scaled_by_mean/layer/kernel"):
         assert np.abs(expected[f"gradient of {path}"]).max() > 0.0
-    _assert_same(_results(mesh_shape, scan_blocks=scan_blocks), expected)
+    results = _results(mesh_shape, num_layers=num_layers, scan_blocks=scan_blocks)
+    _assert_same(results, expected)
 
 
 @pytest.mark.slow

@@ -103,6 +103,7 @@ def _assert_allowed(collectives: Collectives) -> None:
     assert not {name for name, n in gathers.items() if name in ALLOWED and not n}, "not needed"
 
 
+@pytest.mark.slow
 def test_no_operation_gathers_more_than_it_must(collectives: Collectives) -> None:
     _assert_allowed(collectives)
 
@@ -130,6 +131,7 @@ def _assert_expected(collectives: Collectives) -> None:
     assert counts == {name: EXPECTED[name] for name in counts}
 
 
+@pytest.mark.slow
 def test_collectives_are_those_that_the_mathematics_needs(collectives: Collectives) -> None:
     _assert_expected(collectives)
 

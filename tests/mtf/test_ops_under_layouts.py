@@ -23,9 +23,9 @@ TABLES = [op_cases.CASES, moving_cases.CASES, spatial_cases.CASES]
 CASES = {case.name: case for table in TABLES for case in table}
 
 # The first layout of an operation runs on all meshes, further ones where both axes are split; in
-# the default suite every fourth operation runs on one mesh; tests of layers have the rest.
+# the default suite every eighth operation runs on one mesh; tests of layers have the rest.
 WHERE = [
-    (name, layout, shape, i % 4 == 0 and layout == case.layouts[0] and shape == TWO_BY_TWO)
+    (name, layout, shape, i % 8 == 0 and layout == case.layouts[0] and shape == TWO_BY_TWO)
     for i, (name, case) in enumerate(CASES.items())
     for layout in case.layouts
     for shape in (LAYOUTS[1:] if layout == case.layouts[0] else [TWO_BY_TWO, FOUR_BY_TWO])
@@ -87,7 +87,10 @@ def test_op_and_gradients_equal_those_of_one_device(
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=[pytest.mark.slow] if i % 8 else []) for i, name in enumerate(CASES)],
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if i % 16 else [])
+        for i, name in enumerate(CASES)
+    ],
 )
 def test_op_runs_eagerly_on_a_mesh(name: str) -> None:
     case = CASES[name]

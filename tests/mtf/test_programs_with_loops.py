@@ -35,6 +35,7 @@ def _inputs(mesh: mtf.Mesh) -> tuple[mtf.Tensor, mtf.Variable]:
     return x, matrix
 
 
+@pytest.mark.slow
 def test_many_programs_with_loops_work_side_by_side_on_a_mesh() -> None:
     programs = []
     for rounds in range(1, 13):

@@ -118,7 +118,11 @@ def test_a_random_call_is_numpys(family: str, examples: int) -> None:
     check()
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+# Every third family in the default suite: slow tests compile many calls of all.
+@pytest.mark.parametrize(
+    "family",
+    [pytest.param(f, marks=[pytest.mark.slow] if i % 3 else []) for i, f in enumerate(FAMILIES)],
+)
 def test_a_random_compiled_call_and_its_gradients_are_those_of_one_device(family: str) -> None:
     @_settings(1)
     @given(_calls_and_meshes(family))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -52,16 +52,24 @@ def layouts_of(case: ReferenceCase, unsplit: Iterable[str] = ()) -> list[tuple[s
     return layouts
 
 
-def where(layouts: Mapping[str, list[tuple[str, str]]]) -> list[Any]:
+def where(
+    layouts: Mapping[str, list[tuple[str, str]]], quick: Collection[str] | None = None
+) -> list[Any]:
     """Returns the parameters (case, mesh shape, layout) of a test of all cases under their layouts.
 
-    All cases on one device are in the default suite, and every eighth on its first mesh, which
-    splits two dimensions if the case has them; other meshes are slow tests. That meshes compute
-    what one device does is what the tests of operations and layers check.
+    All cases on one device, or those named `quick`, are in the default suite, and every sixteenth
+    on its first mesh, which splits two dimensions if the case has them; other meshes are slow
+    tests. That meshes compute what one device does is what the tests of operations and layers
+    check.
     """
+    quick = layouts if quick is None else quick
     return [
         pytest.param(
-            name, *pair, marks=[] if i == 0 or (i == 1 and n % 8 == 0) else pytest.mark.slow
+            name,
+            *pair,
+            marks=[]
+            if (i == 0 and name in quick) or (i == 1 and n % 16 == 0)
+            else pytest.mark.slow,
         )
         for n, (name, pairs) in enumerate(layouts.items())
         for i, pair in enumerate(pairs)

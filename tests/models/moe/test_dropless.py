@@ -150,7 +150,7 @@ MESHES = [
     if ("8" not in mesh_shape or "experts:data" not in layout)
     if ("model:4" not in mesh_shape or "expert_hidden" not in layout)
 ]
-QUICK_MESHES = {("switch", "one", "data:4,model:2", f"{ON_DATA};expert_hidden:model")}
+QUICK_MESHES = {("switch", "one", "data:2,model:2", f"{ON_DATA};expert_hidden:model")}
 
 
 @pytest.mark.parametrize("gate, balance, mesh_shape, layout", _parameters(MESHES, QUICK_MESHES))
@@ -171,6 +171,7 @@ def _assert_same(actual: Result, expected: Result) -> None:
     assert actual.metrics["/level_1/dropped"] == 0.0
 
 
+@pytest.mark.slow
 def test_noise_of_the_experts_is_drawn() -> None:
     with_noise = _layer("mixtral", "even", "relu", ONE_DEVICE, "", 0.3).output
     assert np.abs(with_noise - _layer("mixtral", "even", "relu", ONE_DEVICE, "").output).max() > 0.1

@@ -113,6 +113,7 @@ def test_training_and_evaluation_are_the_same_on_a_mesh() -> None:
             assert_close(actual[name], np.float32(value), FLOAT32_MODEL_TOLERANCE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "mesh_shape", [ONE_DEVICE, pytest.param("data:2,model:2", marks=pytest.mark.slow)]
 )

@@ -58,6 +58,7 @@ def test_one_expert_with_room_for_all_is_a_dense_layer() -> None:
     assert_close(result.loss, np.float32(0.01), FLOAT32_MODEL_TOLERANCE)
 
 
+@pytest.mark.slow
 def test_two_levels_with_one_expert_x_are_one_level_and_a_constant_loss() -> None:
     weights = _weights(4)
     router = RNG.normal(size=[D_MODEL.size, 4])
@@ -81,6 +82,7 @@ def test_two_levels_with_one_expert_x_are_one_level_and_a_constant_loss() -> Non
     assert_close(nested.loss, flat.loss + np.float32(0.01), FLOAT32_MODEL_TOLERANCE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("training", [False, True])
 def test_a_permutation_of_the_experts_changes_nothing(training: bool) -> None:
     weights = _weights(4)

@@ -60,6 +60,7 @@ def _coefficients(mesh: mtf.Mesh, weights: np.ndarray, step: int = 0) -> np.ndar
     return mtf.to_numpy(draw(tensor))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mesh_shape", ["data:2,model:1", "data:4,model:2", "data:8,model:1"])
 def test_every_layout_mixes_the_same_images(mesh_shape: str) -> None:
     images = np.random.default_rng(0).normal(size=[8, 3, 4, 2]).astype(np.float32)

@@ -124,6 +124,7 @@ def _train(state: TrainState, batch: dict[str, np.ndarray], microbatches: int) -
     run(features, mtf.constant(state.mesh, 1, dtype=tf.int32))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "mesh_shape, microbatches",
     [
