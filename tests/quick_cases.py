@@ -68,6 +68,7 @@ QUICK_CASES = {
     "tests/layers/test_layers_under_layouts.py::"
     "test_a_layout_changes_neither_output_nor_gradients": [
         "local_self_attention-data:2,model:2",
+        "encoder_decoder_attention-data:2,model:2",
         "relative_position_bias-data:2,model:2",
         "softmax-data:2,model:2",
         "sinusoid_positions-data:2,model:2",
@@ -115,7 +116,7 @@ QUICK_CASES = {
     "tests/models/resnet/test_collecting_layers.py::"
     "test_what_layers_collect_reaches_the_training_of_an_image_model": [
         "data:1,model:1-1-True",
-        "data:2,model:2-2-False",
+        "data:1,model:1-2-False",
     ],
     "tests/models/resnet/test_image_input.py::test_augmentation_is_the_same_under_every_layout": [
         "data:2,model:2",
@@ -137,10 +138,6 @@ QUICK_CASES = {
     "tests/models/test_decoder_only_under_layouts.py::"
     "test_loss_and_gradients_are_the_same_everywhere": [
         "packed, tied-data:2,model:2-True",
-    ],
-    "tests/models/test_encoder_decoder_under_layouts.py::"
-    "test_loss_and_gradients_are_the_same_everywhere": [
-        "packed-data:2,model:2-True",
     ],
     "tests/models/test_encoder_decoder.py::"
     "test_decoding_step_by_step_gives_the_logits_of_whole_rows": [
@@ -210,7 +207,6 @@ QUICK_CASES = {
     ],
     "tests/models/test_vocabulary_padding.py::test_padding_is_never_predicted": [
         "greedy-data:1,model:1",
-        "nucleus-data:1,model:1",
         "beams that need more than all ids-data:1,model:1",
     ],
     "tests/models/test_vocabulary_padding.py::test_unmasked_padding_counts_as_ids_do": [
@@ -301,7 +297,6 @@ QUICK_CASES = {
     ],
     "tests/oracle/test_decode.py::test_beam_search_equals_the_original": [
         "beam_alpha0_6-False",
-        "beam_some_rows_unfinished-True",
         "beam_prefilter2-False",
     ],
     "tests/oracle/test_decode.py::test_greedy_decoding_equals_the_original_up_to_each_rows_end": [
@@ -324,7 +319,6 @@ QUICK_CASES = {
     ],
     "tests/oracle/test_moe_layers.py::test_layer_equals_the_original": [
         "moe_layer_v1-eval-data:3,model:2-experts:data;batch:model-gather",
-        "moe_layer_v2-eval_3d-data:1,model:1--gather",
         "moe_layers_transformer-v1_top_2_eval-data:1,model:1--einsum",
         "moe_layers_transformer-v2_eval-data:1,model:1--gather",
     ],
@@ -353,9 +347,6 @@ QUICK_CASES = {
     ],
     "tests/oracle/test_transformer.py::test_a_trained_checkpoint_gives_the_loss_after_training": [
         "lm",
-    ],
-    "tests/oracle/test_transformer.py::test_beam_searches": [
-        "t5_1_1-beam4_long_decode-False",
     ],
     "tests/oracle/test_transformer.py::test_greedy_decodes": [
         "lm_prefix-continue-False",

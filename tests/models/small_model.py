@@ -45,6 +45,7 @@ def small_model(
     rematerialise: bool = False,
     scan_blocks: int | None = None,
     tied_softmax: bool = True,
+    num_layers: int = 2,
     **options: Any,
 ) -> DecoderOnly:
     """Returns an initialised model; `options` are those of DecoderOnly."""
@@ -53,7 +54,7 @@ def small_model(
     feed_forward = functools.partial(FeedForward, d_ff=32, dropout_rate=dropout_rate)
     stack = functools.partial(
         Stack,
-        num_layers=2,
+        num_layers=num_layers,
         layers=[attention, feed_forward],
         transforms=with_dropout(dropout_rate),
         rematerialise=rematerialise,

@@ -30,11 +30,12 @@ CASES = [
 
 @functools.cache
 def _step(variant: str, mesh_shape: str, rematerialise: bool) -> Step:
-    """Returns a training step with dropout, label smoothing and z-loss."""
+    """Returns a training step of one layer, with dropout, label smoothing and z-loss."""
     names, tied_softmax = VARIANTS[variant]
     mesh = mtf.Mesh(mesh_shape, LAYOUT)
     model = small_model(
         mesh,
+        num_layers=1,
         dropout_rate=0.2,
         rematerialise=rematerialise,
         tied_softmax=tied_softmax,

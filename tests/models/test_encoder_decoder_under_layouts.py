@@ -38,6 +38,7 @@ def _step(rows: str, mesh_shape: str, rematerialise: bool) -> Step:
     return training_step(model, mesh, FEATURES[rows]())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows, mesh_shape, rematerialise", CASES)
 def test_loss_and_gradients_are_the_same_everywhere(
     rows: str, mesh_shape: str, rematerialise: bool

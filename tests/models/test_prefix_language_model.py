@@ -206,6 +206,7 @@ def test_decodes_are_the_same_on_a_mesh(name: str) -> None:
     assert_close(hypotheses.scores, expected.scores, FLOAT32_MODEL_TOLERANCE)
 
 
+@pytest.mark.slow
 def test_greedy_ids_are_the_likeliest_of_whole_rows() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
     model = _model(mesh)

@@ -337,7 +337,7 @@ def test_a_program_of_xla_finds_the_same(name: str) -> None:
     _assert_same(actual, _decoded_step_by_step(kind, SEARCHES[name]))
 
 
-# moe/test_language_model.py has a quick case of it.
+# decoding/test_beam_search.py has a quick case of it.
 @pytest.mark.slow
 @pytest.mark.parametrize("name", QUICK_SEARCHES)
 def test_a_row_is_decoded_as_if_it_were_alone(name: str) -> None:

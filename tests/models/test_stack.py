@@ -225,6 +225,7 @@ def _gradients(*, rematerialise: bool) -> dict[str, np.ndarray]:
     return mtf.to_numpy(mtf.function(compute)())
 
 
+@pytest.mark.slow
 def test_a_rematerialised_stack_has_the_gradients_of_the_tensors_of_its_call() -> None:
     expected = _gradients(rematerialise=False)
     actual = _gradients(rematerialise=True)

@@ -134,6 +134,7 @@ def test_greedy_decodes(name: str, decode: str, several: bool) -> None:
         np.testing.assert_array_equal(row, want)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, decode, several", on_one_and_several(BEAMS, lambda name: "t5_1_1" in name)
 )

@@ -137,6 +137,7 @@ def test_padding_is_sent_to_no_expert_and_takes_no_slot(
     np.testing.assert_array_equal(with_other_padding.output, result.output)
 
 
+@pytest.mark.slow
 def test_a_token_has_three_experts_of_two_levels_at_most() -> None:
     all_second = moe.Top2(second_policy_training=moe.All())
     result = run(

@@ -199,6 +199,7 @@ def _beam_search(mixture: str, mesh_shape: str) -> tuple[mtf.Mesh, Callable[...,
     return mesh, mtf.function(run)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "mixture", ["one level", pytest.param("two levels", marks=pytest.mark.slow)]
 )
