@@ -81,6 +81,8 @@ def test_training_is_silent_but_for_its_progress(trained: pathlib.Path, flags: l
     ]
 
 
+# By default test_run_directories.py begins a run with the weights of another one.
+@pytest.mark.slow
 def test_a_new_run_starts_from_another_ones_checkpoint(
     trained: pathlib.Path, flags: list[str], tmp_path: pathlib.Path
 ) -> None:
@@ -122,8 +124,6 @@ def test_eval_of_a_step_that_does_not_exist_names_those_that_do(trained: pathlib
     assert re.search(r"no checkpoint of step 77 .*; choose one of the steps 2", line)
 
 
-# By default test_pairs_in_one_row.py has such lines.
-@pytest.mark.slow
 def test_decode_answers_every_line_whatever_its_bytes(
     trained: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
@@ -167,6 +167,8 @@ def test_sampling_depends_on_the_seed_alone(trained: pathlib.Path) -> None:
     assert first[0] != first[1], "each line has its own draws"
 
 
+# By default test_batches_on_meshes.py scores, and tests/decoding decodes, on meshes.
+@pytest.mark.slow
 def test_decoding_on_a_mesh_gives_the_same_text(trained: pathlib.Path) -> None:
     # As Python passes an argument that is not UTF-8.
     decode = ["decode", f"--model_dir={trained}", "--prompt=the ", "--prompt=caf\udce9"]

@@ -71,6 +71,8 @@ def test_decodes_are_those_of_mesh_tensorflow(flags: list[str]) -> None:
     assert [answer["step"] for answer in answers] == [0, 0]
 
 
+# By default test_imported_runs.py evaluates an imported model.
+@pytest.mark.slow
 def test_evaluation_and_scores_agree_about_the_targets(
     flags: list[str], tmp_path: pathlib.Path
 ) -> None:

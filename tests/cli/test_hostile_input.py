@@ -77,6 +77,8 @@ def test_the_text_format_prints_the_outputs_unchanged(quick_run: pathlib.Path) -
     assert process.stdout.decode() == "".join(as_text(answer["output"]) for answer in answers)
 
 
+# By default tests/decoding/test_sampling.py draws several samples.
+@pytest.mark.slow
 def test_samples_differ_and_the_first_equals_a_single_sample(quick_run: pathlib.Path) -> None:
     flags = [f"--model_dir={quick_run}", "--prompt=the ", "--prompt=quick", "--temperature=1"]
     ones = succeeded(mtfrun_here("decode", *flags))

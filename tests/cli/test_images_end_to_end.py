@@ -30,7 +30,7 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """A run of three steps on two devices, with averages of its weights; tests only add to it."""
+    """A run of three steps, with averages of its weights; tests only add to it."""
     folder = tmp_path_factory.mktemp("images")
     flags = [
         "--gin_file=runs/digits.gin",
@@ -39,7 +39,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
         "--gin.TRAIN_STEPS=3",
         "--gin.ITERATIONS_PER_LOOP=2",
         "--gin.EVAL_AT_START=False",
-        "--gin.MESH_SHAPE='data:2,model:1'",
         "--gin.WARMUP_STEPS=1",
         "--gin.AVERAGE_DECAY=0.9",
     ]

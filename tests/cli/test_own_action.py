@@ -43,6 +43,9 @@ def flags(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return [*tiny_experiment(tmp_path), "--gin.TRAIN_STEPS=6", f"--model_dir={tmp_path}/run"]
 
 
+# By default tests/training/test_actions.py runs a user's action, and test_tensorboard.py adds one
+# by a gin line.
+@pytest.mark.slow
 def test_a_gin_line_adds_an_action_that_ends_training(
     flags: list[str], tmp_path: pathlib.Path
 ) -> None:

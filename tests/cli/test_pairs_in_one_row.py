@@ -107,6 +107,8 @@ def test_evaluation_compares_answers_with_targets(
     )
 
 
+# By default test_end_to_end.py has such lines, of another model: this one is trained for long.
+@pytest.mark.slow
 def test_every_line_is_answered_in_order_whatever_its_bytes(run: pathlib.Path) -> None:
     lines = [b"3", *HOSTILE, b"8"]
     answers = _answers(run, b"\n".join(lines))
@@ -158,6 +160,8 @@ def test_beams_samples_and_formats_are_those_of_any_model(
     assert capsys.readouterr().out == "six\nzero\n"
 
 
+# By default tests/models/test_prefix_language_model.py has such models.
+@pytest.mark.slow
 def test_a_score_is_that_of_the_decoded_answer(run: pathlib.Path) -> None:
     answers = _answers(run, b"3\n9\nx")
     pairs = [(answer["prompt"], answer["output"]) for answer in answers]

@@ -30,52 +30,21 @@ SEARCH = ["plan", "--search", "--devices=8", "--gin_file=runs/quickstart.gin", *
 SEARCH.append("--gin.NUM_LAYERS=1")
 
 
-# Runs commands one after the other and prints what each prints as JSON: TensorFlow reads the
-# variables that dump programs when it is imported, so that they need a process of their own.
-PLANNING = """
-import contextlib, io, json, sys
-from mtfrun.cli.main import main
-printed = []
-for arguments in json.loads(sys.argv[1]):
-    with contextlib.redirect_stdout(io.StringIO()) as output:
-        assert main(arguments) == 0
-    printed.append(output.getvalue())
-json.dump(printed, sys.stdout)
-"""
-
-
 @pytest.fixture(scope="module")
 def flags(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return tiny_experiment(tmp_path_factory.mktemp("texts"))
 
 
 @pytest.fixture(scope="module")
-def planned(flags: list[str], tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """What is printed by a dry run, with two rules for no dimension, and by a search."""
+def dry_run(flags: list[str], tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What is printed by a dry run, with two rules for no dimension."""
     run = tmp_path_factory.mktemp("dry") / "run"
     rules = "batch:data;heads:model;d_ff:model;vocab:model;d_fff:model;outer_batch:model"
     mesh = ["--gin.MESH_SHAPE='data:2,model:2'", f"--gin.LAYOUT='{rules}'", "--gin.NUM_LAYERS=2"]
-    commands = [
-        ["train", *flags, *mesh, f"--model_dir={run}", "--dry_run"],
-        [*SEARCH, "--profile=t4", "--candidates=2", "--json"],
-    ]
-    process = subprocess.run(
-        [sys.executable, "-c", PLANNING, json.dumps(commands)],
-        cwd=ROOT,
-        env=environment(),
-        capture_output=True,
-    )
-    assert process.returncode == 0, process.stderr.decode()
-    # The search's first line: a dry run prints nothing on standard error.
-    assert process.stderr.startswith(b"planning a step on one device\n")
+    process = mtfrun("train", *flags, *mesh, f"--model_dir={run}", "--dry_run")
+    assert (process.returncode, process.stderr) == (0, b"")
     assert not run.exists()
-    printed: list[str] = json.loads(process.stdout)
-    return printed
-
-
-@pytest.fixture
-def dry_run(planned: list[str]) -> str:
-    return planned[0]
+    return process.stdout.decode()
 
 
 def test_a_dry_run_describes_the_variables_and_the_batch(dry_run: str) -> None:
@@ -190,8 +159,13 @@ def test_a_profile_of_another_number_of_devices_is_refused(tmp_path: pathlib.Pat
     assert b"measured with 4 devices, not with 8" in result.stderr
 
 
-def test_the_ranking_is_gin_that_can_be_pasted(planned: list[str], tmp_path: pathlib.Path) -> None:
-    ranking = json.loads(planned[1])["ranking"]
+# By default tests/tools/planning/test_search.py ranks candidates.
+@pytest.mark.slow
+def test_the_ranking_is_gin_that_can_be_pasted(tmp_path: pathlib.Path) -> None:
+    process = mtfrun(*SEARCH, "--profile=t4", "--candidates=2", "--json")
+    assert process.returncode == 0, process.stderr.decode()
+    assert process.stderr.startswith(b"planning a step on one device\n")
+    ranking = json.loads(process.stdout)["ranking"]
     secs = [option["step_secs"] for option in ranking]
     assert secs == sorted(secs)
     assert len(secs) == 2

@@ -23,7 +23,7 @@ FLAGS = [
     "--gin.TFDS_NAME='letters'",
     *TINY,
     *TWO_STEPS,
-    "--gin.EVAL_SPLIT='test'",
+    *("--gin.EVAL_SPLIT='test'", "--gin.EVAL_AT_START=False"),
 ]
 EMBEDDED_FLAGS = [flag for flag in FLAGS if "tfds" not in flag.lower()] + [
     "--gin_file=data/python_docs.gin"
@@ -154,7 +154,9 @@ DAMAGES: dict[str, Callable[[pathlib.Path], object]] = {
 RECORDS, INFO, FEATURES = "*-train.tfrecord*", "dataset_info.json", "features.json"
 
 
-# Of a user's dataset every damage of its records, of other files and datasets one each by default.
+# Of the records of a user's dataset three kinds of damage, of other files and datasets one each by
+# default.
+QUICK_DAMAGES = ("gone", "another bit")
 _DAMAGED = [(files, damage) for files in (RECORDS, INFO, FEATURES) for damage in DAMAGES]
 _DAMAGED.append((RECORDS, "another bit"))
 
@@ -165,7 +167,8 @@ _DAMAGED.append((RECORDS, "another bit"))
         pytest.param(
             *(of, files, damage),
             marks=[]
-            if damage == "cut off" or (of, files) == ("letters", RECORDS)
+            if damage == "cut off"
+            or (of, files, damage) in {("letters", RECORDS, other) for other in QUICK_DAMAGES}
             else pytest.mark.slow,
         )
         for of in ("letters", "python_docs")
@@ -186,6 +189,8 @@ def test_damaged_data_is_one_line_that_says_what_to_delete(
     assert line.endswith(remedy)
 
 
+# By default the last test prepares the data of a directory that has none.
+@pytest.mark.slow
 def test_data_that_was_deleted_as_the_message_says_is_prepared_again(
     data_dir: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:

@@ -95,6 +95,8 @@ def test_the_configuration_has_paths_relative_to_where_the_run_began(
     assert f"TEXT_FILES = ['{moved.parent / 'texts/text.txt'}']" in text
 
 
+# By default test_resumed_configuration.py resumes runs.
+@pytest.mark.slow
 def test_resuming_from_the_configuration_of_the_run_copies_nothing_again(
     copied: pathlib.Path, moved: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:

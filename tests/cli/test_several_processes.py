@@ -70,7 +70,7 @@ def _position(model_dir: pathlib.Path, step: int) -> object:
     return RunDirectory(model_dir).checkpoints().verify(step).metadata["data_position"]
 
 
-def test_two_processes_train_as_one_and_one_goes_on(
+def test_two_processes_train_as_one(
     language_model_run: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
     flags = [*tiny_experiment(tmp_path), "--gin.CHECKPOINT_EVERY=1"]
@@ -78,7 +78,13 @@ def test_two_processes_train_as_one_and_one_goes_on(
     # Of the same texts, on one device.
     _assert_equal(curves, _curves(language_model_run), ONE_DEVICE_TOLERANCE)
     assert [_position(tmp_path / "two", step) for step in (1, 2)] == [8, 16]
-    # From their checkpoint in the middle, on one device.
+
+
+# By default test_checkpoint_processes.py restores what several processes have saved.
+@pytest.mark.slow
+def test_one_device_goes_on_from_a_checkpoint_of_two_processes(tmp_path: pathlib.Path) -> None:
+    flags = [*tiny_experiment(tmp_path), "--gin.CHECKPOINT_EVERY=1"]
+    curves = _train(tmp_path / "two", flags, DATA_2, processes=2)
     for path in (tmp_path / "two" / "checkpoints").glob("ckpt-2.*"):
         path.unlink()
     again = _train(tmp_path / "two", flags, ONE_DEVICE)

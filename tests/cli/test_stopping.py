@@ -94,6 +94,8 @@ def test_decoding_ends_between_batches_and_leaves_no_file(
     assert len(calls) == 2 and list(output.parent.iterdir()) == []
 
 
+# By default evaluation and decoding end between batches.
+@pytest.mark.slow
 def test_scoring_ends_between_batches(
     language_model_run: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
