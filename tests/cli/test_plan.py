@@ -47,6 +47,8 @@ def dry_run(flags: list[str], tmp_path_factory: pytest.TempPathFactory) -> str:
     return process.stdout.decode()
 
 
+# By default tests/tools/planning/test_plan.py plans a step on a mesh of 2x2.
+@pytest.mark.slow
 def test_a_dry_run_describes_the_variables_and_the_batch(dry_run: str) -> None:
     assert re.search(
         r"^decoder_stack/blocks/1/self_attention/layer/attention/query +"
@@ -57,6 +59,7 @@ def test_a_dry_run_describes_the_variables_and_the_batch(dry_run: str) -> None:
     assert "256 tokens a step" in dry_run and "2: 512 tokens" in dry_run
 
 
+@pytest.mark.slow
 def test_a_dry_run_names_the_rules_without_a_dimension(dry_run: str) -> None:
     assert "rules unused    d_fff:model, outer_batch:model" in dry_run
     assert "warning         layout rule d_fff:model names no dimension" in dry_run
@@ -65,6 +68,7 @@ def test_a_dry_run_names_the_rules_without_a_dimension(dry_run: str) -> None:
     assert dry_run.count("did you mean") == 1
 
 
+@pytest.mark.slow
 def test_a_dry_run_counts_the_collectives_of_a_step(dry_run: str) -> None:
     lines = [line[16:] for line in dry_run.splitlines()]
     # On each device: 4 rows of 32 tokens, vectors of 16, half of the 384 rows of the vocabulary.
