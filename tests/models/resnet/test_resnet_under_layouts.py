@@ -42,8 +42,8 @@ FIRST_STEP = {
     "classes 2": ("data:1,model:2", "classes:model", 1, 1),
     "data 2 x col_blocks 4": ("data:2,model:4", "batch:data;col_blocks:model", 1, 4),
 }
-# Compiling takes seconds a case. In the default suite there is also a step with mixup in blocks, in
-# test_mixup.py, and a training with filters, in tests/training/test_weight_average.py.
+# Compiling takes seconds a case. In the default suite there is also a training with filters, in
+# tests/training/test_weight_average.py.
 SLOW = (
     "data 4",
     "rematerialised on data 2 x col_blocks 2",
