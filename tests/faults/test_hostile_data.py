@@ -253,7 +253,14 @@ def test_a_record_with_a_forged_length_is_refused(
     assert f"record 2 is of {length:,} bytes" in line
 
 
-@pytest.mark.parametrize("suffix", [".gz", ".bz2", ".xz"])
+@pytest.mark.parametrize(
+    "suffix",
+    [
+        ".gz",
+        pytest.param(".bz2", marks=pytest.mark.slow),
+        pytest.param(".xz", marks=pytest.mark.slow),
+    ],
+)
 def test_a_small_file_that_decompresses_to_a_large_one_is_refused(
     suffix: str, tmp_path: pathlib.Path
 ) -> None:

@@ -16,7 +16,7 @@ from mtfrun.rundir import RunDirectory
 from tests.faults.forked import finished, running
 from tests.faults.hooks import Announce
 from tests.faults.outcome import Outcome, leftovers, outcome
-from tests.faults.training_run import MESHES, SAVES, SHORT_SAVES, TrainingRun
+from tests.faults.training_run import MESHES, SAVES, TrainingRun
 
 KILLS = 50
 # A fifth of the kills comes before the first step; seconds, of which a start takes one or more.
@@ -101,7 +101,8 @@ def test_a_killed_run_ends_with_the_same_bits(
     _check_kill(run, number, undisturbed, tmp_path, record_property)
 
 
-@pytest.mark.parametrize("saves", SHORT_SAVES)
+@pytest.mark.slow  # a kill within a save is in the default suite: test_saves.py
+@pytest.mark.parametrize("saves", SAVES)
 def test_one_killed_run_ends_with_the_same_bits(
     saves: str,
     undisturbed: Callable[[TrainingRun], Outcome],

@@ -15,7 +15,7 @@ from tests.faults.forked import finished, running
 from tests.faults.kills import CountOperations, KillAtOperation
 from tests.faults.outcome import Outcome, leftovers, outcome
 from tests.faults.test_kills import Record
-from tests.faults.training_run import MESHES, SAVES, SHORT_SAVES, TrainingRun
+from tests.faults.training_run import MESHES, SAVES, TrainingRun
 
 KILLS = 50
 # Every second kill comes so many seconds after an operation, at most.
@@ -86,7 +86,9 @@ def test_a_run_killed_within_a_save_ends_with_the_same_bits(
     _check_kill(run, number, undisturbed(run), tmp_path, record_property)
 
 
-@pytest.mark.parametrize("saves", SHORT_SAVES)
+@pytest.mark.parametrize(
+    "saves", [pytest.param("synchronous", marks=pytest.mark.slow), "asynchronous"]
+)
 def test_one_run_killed_within_a_save_ends_with_the_same_bits(
     saves: str,
     undisturbed: Callable[[TrainingRun], Undisturbed],

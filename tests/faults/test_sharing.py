@@ -49,6 +49,7 @@ def test_of_two_trainers_one_is_refused(number: int, tmp_path: pathlib.Path) -> 
     _check_race(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_second_trainer_is_refused(tmp_path: pathlib.Path) -> None:
     _check_race(tmp_path)
 

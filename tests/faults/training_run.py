@@ -6,15 +6,11 @@ import dataclasses
 import pathlib
 import re
 
-import pytest
-
 from tests.cli.command import tiny_experiment
 from tests.layouts import ONE_DEVICE
 
 MESHES = {"one device": ONE_DEVICE, "2x2": "data:2,model:2"}
 SAVES = ["synchronous", "asynchronous"]
-# The saves of the short tests: synchronous ones are slow.
-SHORT_SAVES = [pytest.param("synchronous", marks=pytest.mark.slow), "asynchronous"]
 
 _GOING_ON = re.compile(r"resuming from step (\d+) of ")
 
