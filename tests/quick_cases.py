@@ -265,7 +265,7 @@ QUICK_CASES = {
     ],
     "tests/optim/test_layouts_of_optimizers.py::"
     "test_splitting_slots_and_weights_further_changes_no_update": [
-        "adam-slots:data",
+        *("adam-slots:data", "adafactor_factored_with_momentum-weights:data"),
     ],
     "tests/oracle/test_attention.py::test_attention_equals_the_original": [
         "masks_0-data:1,model:1-",

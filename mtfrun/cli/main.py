@@ -13,14 +13,14 @@ from mtfrun.cli.command import Command
 from mtfrun.cli.commands.completion import complete
 from mtfrun.cli.commands.plan import program_dump
 from mtfrun.cli.early_check import configuration_error
-from mtfrun.cli.join_processes import join_processes
 from mtfrun.cli.parser import COMMANDS, build_parsers, parse_flags
+from mtfrun.cli.process_flags import join_processes
 from mtfrun.configuration.errors import one_line
 from mtfrun.configuration.files import require_gin_file
 from mtfrun.display import progress
 from mtfrun.display.streams import discard, named_stdout, quiet_import, unfailing, unfailing_stderr
 from mtfrun.errors import is_input_error
-from mtfrun.processes.supervisor import end_with_launcher
+from mtfrun.processes.child_process import end_with_launcher
 
 FAILED, BAD_INPUT = 1, 2
 # Seconds until an exception that Python has ignored is raised again.

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from mtfrun.configuration.files import find_gin_file, shipped_files_with
-from mtfrun.configuration.spelling import gin_flag
+from mtfrun.configuration.gin_syntax import gin_flag
 from mtfrun.errors import did_you_mean, shorten
 
 # The commands that do what T5's --mode and T5X's --run_mode say.

@@ -15,6 +15,7 @@ import gin
 from mtfrun.configuration.checks import check_bindings, check_macros, target_of
 from mtfrun.configuration.errors import one_line, without_gin
 from mtfrun.configuration.gin_errors import explain, explain_call, explain_missing
+from mtfrun.configuration.gin_syntax import better_binding
 from mtfrun.configuration.gin_values import (
     MACRO,
     Reference,
@@ -25,7 +26,6 @@ from mtfrun.configuration.gin_values import (
 )
 from mtfrun.configuration.published import module_names, public_names, shown_name
 from mtfrun.configuration.run_files import CONFIG, relocations
-from mtfrun.configuration.spelling import better_binding
 from mtfrun.configuration.statements import (
     Binding,
     SourceFile,

@@ -13,7 +13,7 @@ from gin.config import ConfigurableReference
 
 import gin
 from gin import config_parser
-from mtfrun.configuration.spelling import CONSTANTS, better_flag
+from mtfrun.configuration.gin_syntax import CONSTANTS, better_flag
 from mtfrun.errors import ConfigError
 
 MACRO = "gin.macro"

@@ -12,9 +12,9 @@ from dataclasses import replace
 from typing import Any
 
 from mtfrun.configuration.arguments import range_of
+from mtfrun.configuration.gin_syntax import gin_spelling
 from mtfrun.configuration.gin_values import Reference
 from mtfrun.configuration.published import load_published
-from mtfrun.configuration.spelling import gin_spelling
 from mtfrun.configuration.statements import Binding
 from mtfrun.errors import ConfigError, nearest
 

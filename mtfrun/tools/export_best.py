@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from mtfrun import processes
 from mtfrun.checks import check_choice, check_intervals
-from mtfrun.processes.supervisor import last_error, start_child
+from mtfrun.processes.child_process import last_error, start_child
 from mtfrun.rundir import Best, RunDirectory, RunDirError
 from mtfrun.training.actions import Action, ActionContext
 

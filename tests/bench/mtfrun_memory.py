@@ -26,7 +26,7 @@ from mtfrun.models.transformer import (
     Stack,
     TokenEmbedding,
 )
-from mtfrun.processes.supervisor import end_with_launcher
+from mtfrun.processes.child_process import end_with_launcher
 from mtfrun.tools.planning.dtensor_programs import take_programs
 from mtfrun.tools.planning.memory import peak_of
 from mtfrun.training import TrainState, train_steps_function

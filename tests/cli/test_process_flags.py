@@ -7,11 +7,11 @@ import argparse
 import pytest
 
 from mtfrun import processes
-from mtfrun.cli import join_processes
+from mtfrun.cli import process_flags
 from mtfrun.cli.commands import launch
 from mtfrun.cli.commands.launch import _command_of
-from mtfrun.cli.join_processes import add_process_flags, check_processes, first_host
 from mtfrun.cli.parser import parse_flags
+from mtfrun.cli.process_flags import add_process_flags, check_processes, first_host
 from mtfrun.errors import InputError
 from mtfrun.processes import private_network
 from mtfrun.tools.launch import launcher
@@ -58,14 +58,14 @@ def test_several_processes_need_a_network_that_is_trusted_or_private(
     monkeypatch.setattr(processes, "join", lambda *args, **_: joined.append(args))
     with (
         pytest.raises(InputError, match="whoever reaches their ports can run code as you"),
-        join_processes.join_processes(parse_flags([*RUN, *TWO])),
+        process_flags.join_processes(parse_flags([*RUN, *TWO])),
     ):
         pass
     assert not joined
-    with join_processes.join_processes(parse_flags([*RUN, *TWO, "--trusted_network"])):
+    with process_flags.join_processes(parse_flags([*RUN, *TWO, "--trusted_network"])):
         assert len(joined) == 1
     monkeypatch.setattr(private_network, "is_private", lambda: True)
-    with join_processes.join_processes(parse_flags([*RUN, *TWO])):
+    with process_flags.join_processes(parse_flags([*RUN, *TWO])):
         assert len(joined) == 2
 
 

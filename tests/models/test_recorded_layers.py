@@ -58,7 +58,6 @@ def test_weights_of_packed_rows_stay_in_the_past_of_a_document(
         assert (weights[:, :, ~allowed] < 1e-6).all() and (weights[:, :, allowed] > 0).all()
 
 
-@pytest.mark.slow
 def test_weights_do_not_depend_on_the_layout() -> None:
     one, four = mtf.Mesh(ONE_DEVICE), mtf.Mesh("data:2,model:2", LAYOUT)
     expected, weights = (_of(small_model(m), m, packed_rows()) for m in (one, four))

@@ -17,7 +17,7 @@ from mtfrun.cli.command import (
     check_run,
     inference_settings,
 )
-from mtfrun.cli.join_processes import add_process_flags, check_processes
+from mtfrun.cli.process_flags import add_process_flags, check_processes
 from mtfrun.display import progress
 from mtfrun.errors import InputError
 

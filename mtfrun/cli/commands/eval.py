@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from mtfrun import processes
 from mtfrun.cli.command import RUN_HELP, Command, check_run
-from mtfrun.cli.join_processes import add_process_flags, check_processes
+from mtfrun.cli.process_flags import add_process_flags, check_processes
 from mtfrun.display import progress
 from mtfrun.display.table import table_lines
 from mtfrun.errors import InputError

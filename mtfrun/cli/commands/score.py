@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 
 from mtfrun.cli.command import RUN_HELP, Command, add_output_flags, check_names, check_run
-from mtfrun.cli.join_processes import add_process_flags, check_processes
+from mtfrun.cli.process_flags import add_process_flags, check_processes
 from mtfrun.errors import InputError
 
 _DESCRIPTION = (

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Sequence
 
 from mtfrun.cli.command import Command, settings_of
-from mtfrun.cli.join_processes import add_process_flags, check_processes
+from mtfrun.cli.process_flags import add_process_flags, check_processes
 from mtfrun.display import progress
 from mtfrun.errors import InputError
 

@@ -16,9 +16,9 @@ from mtfrun.models.moe.gates.batch_prioritized import BatchPrioritized as BatchP
 from mtfrun.models.moe.gates.expert_choice import ExpertChoice as ExpertChoice
 from mtfrun.models.moe.gates.gate import Gate as Gate
 from mtfrun.models.moe.gates.gate import GateContext as GateContext
-from mtfrun.models.moe.gates.gate import load_balancing_loss as load_balancing_loss
 from mtfrun.models.moe.gates.gate import make_routing as make_routing
-from mtfrun.models.moe.gates.gate import router_z_loss as router_z_loss
+from mtfrun.models.moe.gates.losses import load_balancing_loss as load_balancing_loss
+from mtfrun.models.moe.gates.losses import router_z_loss as router_z_loss
 from mtfrun.models.moe.gates.no_token_left_behind import NoTokenLeftBehind as NoTokenLeftBehind
 from mtfrun.models.moe.gates.switch import Argmax as Argmax
 from mtfrun.models.moe.gates.switch import Sample as Sample

@@ -1,5 +1,7 @@
 """Residual networks for image classification."""
 
+from mtfrun.models.resnet.augmentation import augment as augment
+from mtfrun.models.resnet.augmentation import cut_out as cut_out
 from mtfrun.models.resnet.blocks import BasicBlock as BasicBlock
 from mtfrun.models.resnet.blocks import Blocking as Blocking
 from mtfrun.models.resnet.blocks import BottleneckBlock as BottleneckBlock
@@ -10,8 +12,6 @@ from mtfrun.models.resnet.classifier import CONFUSION_MATRIX as CONFUSION_MATRIX
 from mtfrun.models.resnet.classifier import ImageClassifier as ImageClassifier
 from mtfrun.models.resnet.classifier import ImageLoss as ImageLoss
 from mtfrun.models.resnet.image_input import ImageInput as ImageInput
-from mtfrun.models.resnet.image_input import augment as augment
-from mtfrun.models.resnet.image_input import cut_out as cut_out
 from mtfrun.models.resnet.mixup_and_cutmix import beta_quantiles as beta_quantiles
 from mtfrun.models.resnet.mixup_and_cutmix import cut_rectangles as cut_rectangles
 from mtfrun.models.resnet.mixup_and_cutmix import mix_with_previous as mix_with_previous

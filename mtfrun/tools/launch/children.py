@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO, TextIO
 
-from mtfrun.processes.supervisor import start_child
+from mtfrun.processes.child_process import start_child
 
 _POLL_SECS = 0.05
 _CHUNK_BYTES = 1 << 16

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from mtfrun.errors import InputError
 from mtfrun.processes import LOST, TOKEN_VARIABLE
-from mtfrun.processes.supervisor import forward_signals
+from mtfrun.processes.child_process import forward_signals
 from mtfrun.rundir import RunDirectory
 from mtfrun.rundir.checkpoints.partial_files import list_steps
 from mtfrun.rundir.run_directory import CHECKPOINTS

@@ -17,8 +17,8 @@ from mtfrun.display.formats import number_text, shorten_cell
 from mtfrun.display.progress import print_line
 from mtfrun.display.streams import quiet_import
 from mtfrun.errors import InputError
+from mtfrun.processes.child_process import forward_signals, last_error, start_child
 from mtfrun.processes.gpus import gpus_of_process
-from mtfrun.processes.supervisor import forward_signals, last_error, start_child
 from mtfrun.rundir import RunRecord, Status
 from mtfrun.rundir.errors import reason
 from mtfrun.tools.runs import summary_of

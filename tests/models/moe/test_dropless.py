@@ -171,7 +171,6 @@ def _assert_same(actual: Result, expected: Result) -> None:
     assert actual.metrics["/level_1/dropped"] == 0.0
 
 
-@pytest.mark.slow
 def test_noise_of_the_experts_is_drawn() -> None:
     with_noise = _layer("mixtral", "even", "relu", ONE_DEVICE, "", 0.3).output
     assert np.abs(with_noise - _layer("mixtral", "even", "relu", ONE_DEVICE, "").output).max() > 0.1

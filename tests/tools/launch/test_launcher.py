@@ -308,7 +308,7 @@ def test_a_question_of_process_0_is_shown_before_its_line_ends() -> None:
 def test_processes_end_with_a_launcher_that_is_killed(tmp_path: pathlib.Path) -> None:
     child = tmp_path / "child.py"
     child.write_text(
-        _HEADER + "from mtfrun.processes.supervisor import end_with_launcher\n"
+        _HEADER + "from mtfrun.processes.child_process import end_with_launcher\n"
         "say(end_with_launcher())\n" + textwrap.dedent(_STOPS)
     )
     parent = (

@@ -6,7 +6,8 @@ import dataclasses
 
 from mtfrun import mtf
 from mtfrun.models.moe.capacity import position_in_expert
-from mtfrun.models.moe.gates.gate import GateContext, apply_mask, load_balancing_loss, make_routing
+from mtfrun.models.moe.gates.gate import GateContext, apply_mask, make_routing
+from mtfrun.models.moe.gates.losses import load_balancing_loss
 from mtfrun.models.moe.routing import Choice, Routing
 
 

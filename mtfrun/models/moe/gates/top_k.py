@@ -7,7 +7,8 @@ import dataclasses
 from mtfrun import mtf
 from mtfrun.checks import Range, check_fields
 from mtfrun.models.moe.capacity import EPSILON, Candidate, dispatch_in_order
-from mtfrun.models.moe.gates.gate import GateContext, apply_mask, load_balancing_loss, make_routing
+from mtfrun.models.moe.gates.gate import GateContext, apply_mask, make_routing
+from mtfrun.models.moe.gates.losses import load_balancing_loss
 from mtfrun.models.moe.gates.top_2 import Random, SecondExpertPolicy, Threshold
 from mtfrun.models.moe.routing import Routing
 
