@@ -331,6 +331,7 @@ def test_the_written_configuration_builds_the_same_model(tmp_path: pathlib.Path)
     assert any(path.startswith("optimizer/") for path in shapes[0])
 
 
+@pytest.mark.slow
 def test_the_averages_of_batch_norm_have_the_momentum_of_the_configuration(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

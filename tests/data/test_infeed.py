@@ -85,7 +85,7 @@ class PartOfMesh(mtf.Mesh):
             marks=pytest.mark.slow,
         ),
         # No axis of the batch lies across processes.
-        ("model:2,data:2", "batch:data", 1, 2, [None, None]),
+        pytest.param("model:2,data:2", "batch:data", 1, 2, [None, None], marks=pytest.mark.slow),
         pytest.param("data:2,model:2", "d_ff:model", 1, 4, [None] * 4, marks=pytest.mark.slow),
         # Each process has devices of two of four parts.
         pytest.param(

@@ -56,6 +56,7 @@ def test_training_draws_examples_in_proportion_to_the_rates(
     assert counts.total() == 25 * BATCH
 
 
+@pytest.mark.slow
 def test_rates_are_those_of_examples_however_many_a_row_holds() -> None:
     short = [("b", "") for _ in range(100)]
     long = [("a" * 18, "a" * 18) for _ in range(100)]
@@ -69,7 +70,7 @@ def test_rates_are_those_of_examples_however_many_a_row_holds() -> None:
     assert counts["b"] == pytest.approx(counts["a"], rel=0.02)
 
 
-@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("packed", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_task_that_had_its_epochs_is_no_longer_drawn(packed: bool) -> None:
     rows = _rows(packed, rates=[1.0, 1.0], max_epochs={"b": 2})
     counts = collections.Counter(_inputs(_first(rows, 60)))

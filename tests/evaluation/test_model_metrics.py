@@ -62,7 +62,9 @@ def test_image_models_have_no_perplexity() -> None:
 # "inputs end targets end": the targets are 5 and 1 bytes.
 
 
-@pytest.mark.parametrize("mesh_shape", [ONE_DEVICE, "data:2,model:2"])
+@pytest.mark.parametrize(
+    "mesh_shape", [ONE_DEVICE, pytest.param("data:2,model:2", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize(("targets_only", "num_bytes"), [(True, 6), (False, 9)])
 def test_only_bytes_of_targets_with_a_loss_count(
     mesh_shape: str, targets_only: bool, num_bytes: int

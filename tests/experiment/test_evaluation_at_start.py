@@ -92,6 +92,7 @@ def test_it_is_the_first_point_and_changes_no_bit(
         np.testing.assert_array_equal(value, values[path], err_msg=path)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_resumed_has_no_second_one(
     first: First, tmp_path: pathlib.Path, text_file: pathlib.Path
 ) -> None:

@@ -44,6 +44,7 @@ def language_model(
     return Experiment(mtf.Mesh(ONE_DEVICE), model, rows, init_checkpoint=init_checkpoint)
 
 
+@pytest.mark.slow
 def test_an_experiment_is_trained_evaluated_restored_and_decoded(tmp_path: pathlib.Path) -> None:
     text_file = tmp_path / "text.txt"
     text_file.write_text("abc" * 200)

@@ -94,10 +94,15 @@ def test_the_page_shows_the_module_and_nothing_else() -> None:
     assert len(classes) == len(CLASSES)
 
 
-def test_the_model_is_evaluated_scored_and_measured(run: pathlib.Path) -> None:
+def test_the_model_is_evaluated_and_measured(run: pathlib.Path) -> None:
     (metrics,) = succeeded(mtfrun_here("eval", f"--model_dir={run}", ALLOWED))
     assert metrics["step"] == 20 and metrics["loss"] < 0.6 * math.log(384)
     assert 0.0 <= metrics["digits"] <= 1.0
+
+
+@pytest.mark.slow
+def test_the_scores_of_the_model_add_up_to_its_loss(run: pathlib.Path) -> None:
+    (metrics,) = succeeded(mtfrun_here("eval", f"--model_dir={run}", ALLOWED))
     # The loss is the sum of the scores of all numbers, per token.
     numbers = run.parent / "numbers.jsonl"
     numbers.write_text("".join(f'{{"target": "{number}"}}\n' for number in range(100)))
@@ -121,6 +126,7 @@ def test_the_model_decodes_greedily(run: pathlib.Path) -> None:
     assert all(len(answer["outputs"]) == 1 for answer in _decode(run))
 
 
+@pytest.mark.slow
 def test_the_model_decodes_with_beams(run: pathlib.Path) -> None:
     for best in _decode(run, "--beam_size=3", "--num_outputs=3"):
         assert len(best["outputs"]) == 3

@@ -87,7 +87,7 @@ def test_the_loss_of_the_first_process_ends_all_others() -> None:
     assert all("process 0 of 3" in cause for cause in causes.values())
 
 
-@pytest.mark.parametrize("index", [0, 1])
+@pytest.mark.parametrize("index", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_an_error_of_one_process_ends_the_others_and_names_it(index: int) -> None:
     ends = Ends()
     groups = join_all(3, ends)
@@ -107,7 +107,7 @@ def test_an_error_of_all_processes_is_printed_by_the_first() -> None:
     assert not ends.causes
 
 
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_consequence_waits_for_its_cause(victim: int) -> None:
     ends = Ends()
     groups = join_all(2, ends)

@@ -147,6 +147,7 @@ def test_a_signal_waits_for_the_write(tmp_path: pathlib.Path, slow_disk: threadi
     assert RunDirectory(tmp_path).checkpoints().steps() == [4]
 
 
+@pytest.mark.slow
 def test_an_error_names_the_checkpoint_whose_write_it_waits_for(
     tmp_path: pathlib.Path, slow_disk: threading.Event
 ) -> None:
@@ -160,6 +161,7 @@ def test_an_error_names_the_checkpoint_whose_write_it_waits_for(
     assert RunDirectory(tmp_path).checkpoints().steps() == [4]
 
 
+@pytest.mark.slow
 def test_an_error_of_an_action_leaves_the_write_complete(
     tmp_path: pathlib.Path, slow_disk: threading.Event
 ) -> None:

@@ -29,12 +29,8 @@ BATCH, LENGTH, VOCABULARY, STEPS = 8, 16, 64, 20
 
 MESHES = ("data:2,model:2", "data:4,model:1", "data:1,model:4", "data:4,model:2")
 VARIANTS = [(False, 1), (True, 1), (False, 2), (True, 2)]
-# In the default suite; tests/models has rematerialisation on a mesh, test_step.py microbatches.
-QUICK = {("data:2,model:2", False, 1)}
-CASES = [
-    pytest.param(*case, marks=[] if case in QUICK else [pytest.mark.slow])
-    for case in ((mesh_shape, *variant) for mesh_shape in MESHES for variant in VARIANTS)
-]
+CASES = [(mesh_shape, *variant) for mesh_shape in MESHES for variant in VARIANTS]
+# All are slow; by default tests/models has loss and gradients on a mesh, test_step.py training.
 
 
 def batches() -> Iterator[Batch]:
@@ -86,6 +82,7 @@ def losses(mesh_shape: str, rematerialise: bool, microbatches: int) -> tuple[np.
     return loss.total / loss.weight, record.gradient_norm
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("mesh_shape", "rematerialise", "microbatches"), CASES)
 def test_losses_and_gradient_norms_are_those_of_one_device(
     mesh_shape: str, rematerialise: bool, microbatches: int
@@ -104,6 +101,7 @@ def test_rematerialisation_changes_nothing_on_one_device() -> None:
     np.testing.assert_allclose(rematerialised[0], plain[0], rtol=FLOAT32_MODEL_TOLERANCE)
 
 
+@pytest.mark.slow
 def test_the_loss_falls() -> None:
     loss, _ = losses("data:1,model:1", False, 1)
     assert loss[-3:].mean() < loss[:3].mean()

@@ -45,9 +45,15 @@ def _by_module(values: Mapping[str, np.ndarray]) -> dict[str, list[np.ndarray]]:
     return modules
 
 
-@pytest.mark.parametrize("microbatches", [pytest.param(1, marks=pytest.mark.slow), 2])
-def test_norms_are_those_of_numpy_before_clipping(microbatches: int) -> None:
-    setting = Setting("adafactor", "transformer", ONE_DEVICE, microbatches, clip_norm=0.01)
+@pytest.mark.parametrize(
+    ("model", "microbatches"),
+    [
+        *(pytest.param("transformer", n, marks=pytest.mark.slow) for n in (1, 2)),
+        ("bigram", 2),
+    ],
+)
+def test_norms_are_those_of_numpy_before_clipping(model: str, microbatches: int) -> None:
+    setting = Setting("adafactor", model, ONE_DEVICE, microbatches, clip_norm=0.01)
     state = make_state(setting, "")
     infeed = Infeed(batches(batch=16), state.mesh, {"targets": SHAPE})
     norms = Norms(state.trainable, EVERY, last_step=STEPS)

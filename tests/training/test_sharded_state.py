@@ -156,6 +156,7 @@ def test_a_device_stores_its_part_of_slots_and_averages_and_with_fsdp_of_weights
             assert _device_bytes(variables) * parts == _device_bytes(whole)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_fits_layouts_with_and_without_the_rules(tmp_path: pathlib.Path) -> None:
     fsdp, _ = _trained(QUICK, "weights:data")
     checkpoints = Checkpoints(tmp_path)
@@ -206,6 +207,7 @@ def more_collectives(
 VARIABLES = [[8, 16], [16, 8], [16, 16]]
 
 
+@pytest.mark.slow
 def test_gradients_are_reduced_and_scattered_and_weights_are_gathered_once(
     collectives: Collectives,
 ) -> None:

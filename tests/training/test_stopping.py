@@ -40,7 +40,7 @@ def _train(
     ("stopping", "last"),
     [
         pytest.param(EarlyStopping(patience=1), 6, marks=pytest.mark.slow),
-        (EarlyStopping(patience=2), 12),
+        pytest.param(EarlyStopping(patience=2), 12, marks=pytest.mark.slow),
         (EarlyStopping(patience=2, min_delta=0.1), 8),
         (EarlyStopping(patience=2, mode="highest"), 6),
         pytest.param(EarlyStopping(patience=9), 20, marks=pytest.mark.slow),

@@ -120,11 +120,12 @@ def test_operations_are_six_for_each_parameter_and_token_and_those_of_attention(
     assert 3 * _products(ONE_DEVICE) == per_token * BATCH.size * length
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mesh_shape", "microbatches", "scan_blocks"),
     [
         ("data:2,model:2", 2, None),
-        pytest.param(ONE_DEVICE, 1, 1, marks=pytest.mark.slow),
+        (ONE_DEVICE, 1, 1),
     ],
 )
 def test_operations_do_not_depend_on_layout_microbatches_and_loops(

@@ -172,6 +172,7 @@ def test_an_unusable_data_dir_is_one_clear_line(tmp_path: Path) -> None:
     assert line.endswith("give a writable data_dir or set TFDS_DATA_DIR")
 
 
+@pytest.mark.slow
 def test_preparing_twice_gives_the_same_text_in_the_same_order(
     tmp_path: Path, data_dir: str
 ) -> None:

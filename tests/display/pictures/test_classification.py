@@ -25,7 +25,7 @@ def test_a_confusion_matrix_is_blue_on_the_diagonal_and_orange_elsewhere() -> No
     assert _share(rare, "#EAAE80") > 0.01
 
 
-@pytest.mark.parametrize("classes", [1, 2, 60, 700])
+@pytest.mark.parametrize("classes", [1, 2, 60, pytest.param(700, marks=pytest.mark.slow)])
 def test_the_image_of_any_number_of_classes_has_a_moderate_size(classes: int) -> None:
     counts = np.eye(classes) * 12_345
     image = confusion_matrix(counts, [f"class $ {i} 猫" for i in range(classes)])
@@ -49,7 +49,9 @@ def test_the_frame_of_an_image_says_whether_its_prediction_is_right() -> None:
     assert _share(image_grid([wrong]), WRONG) > 0 == _share(image_grid([wrong]), RIGHT)
 
 
-@pytest.mark.parametrize("shape", [(8, 8, 1), (32, 20, 3), (224, 300, 3)])
+@pytest.mark.parametrize(
+    "shape", [(8, 8, 1), (32, 20, 3), pytest.param((224, 300, 3), marks=pytest.mark.slow)]
+)
 def test_a_grid_contains_the_pixels_of_all_images(shape: tuple[int, int, int]) -> None:
     colours = [(25 * i, 255 - 20 * i, 128) for i in range(10)]
     images = [

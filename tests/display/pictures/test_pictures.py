@@ -21,7 +21,10 @@ def _pixels_of(image: np.ndarray, colour: str) -> int:
     return int((np.abs(image.astype(int) - channels).max(axis=2) <= 1).sum())
 
 
-@pytest.mark.parametrize(("layers", "experts"), [(1, 2), (6, 8), (3, 128), (24, 64)])
+@pytest.mark.parametrize(
+    ("layers", "experts"),
+    [(1, 2), (6, 8), (3, 128), pytest.param(24, 64, marks=pytest.mark.slow)],
+)
 def test_loads_of_any_number_of_experts_fit_the_width_of_a_card(layers: int, experts: int) -> None:
     loads = np.random.default_rng(0).gamma(3, 1 / 3, [layers, experts])
     image = pictures.expert_loads(loads, [f"decoder layer {i}" for i in range(layers)])
@@ -49,7 +52,9 @@ def test_tokens_have_the_colours_of_their_experts_only() -> None:
     assert shares[PALETTE[3]] > 10 * legend and shares[PALETTE[4]] == 0
 
 
-@pytest.mark.parametrize("num_experts", [2, 8, 64])
+@pytest.mark.parametrize(
+    "num_experts", [*(pytest.param(n, marks=pytest.mark.slow) for n in (2, 64)), 8]
+)
 def test_long_texts_need_more_lines(num_experts: int) -> None:
     experts = {f"layer {i}": np.arange(-1, len(TOKENS) - 1) % num_experts for i in range(2)}
     short = pictures.token_experts(TOKENS, experts, num_experts)

@@ -173,7 +173,7 @@ def test_every_run_decodes_as_its_own_configuration_says(language_model: Run, fo
 def test_threads_decode_at_once(language_model: Run, former: Run, settings: dict[str, Any]) -> None:
     uses: list[Callable[[], object]] = [
         lambda: language_model.decode(PROMPTS, **settings),
-        lambda: former.score(PAIRS),
+        former.evaluate,
         lambda: language_model.score(PAIRS),
         language_model.evaluate,
     ]
