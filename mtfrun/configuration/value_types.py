@@ -58,7 +58,8 @@ def _annotation(function: Any, parameter: str) -> Any:
         text = getattr(owner, "__annotations__", {}).get(parameter)
         if text is not None:
             one = types.SimpleNamespace(__annotations__={parameter: text})
-            with contextlib.suppress(NameError, TypeError):  # names for type checkers only
+            # Names for type checkers only; KeyError: a module that was removed.
+            with contextlib.suppress(NameError, TypeError, KeyError):
                 return typing.get_type_hints(one, vars(sys.modules[owner.__module__]))[parameter]
     return Any
 

@@ -8,6 +8,7 @@ import os
 import pathlib
 import signal
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
@@ -197,6 +198,9 @@ def test_the_manifest_is_written_last(tmp_path: pathlib.Path, slow_disk: threadi
     names: list[list[str]] = []
 
     def look(context: ActionContext) -> None:
+        deadline = time.monotonic() + 60
+        while not _names(tmp_path) and time.monotonic() < deadline:
+            time.sleep(0.01)  # until the thread that writes has begun
         names.append(_names(tmp_path))
         slow_disk.set()
 
