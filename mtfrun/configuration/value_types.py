@@ -58,8 +58,7 @@ def _annotation(function: Any, parameter: str) -> Any:
         text = getattr(owner, "__annotations__", {}).get(parameter)
         if text is not None:
             one = types.SimpleNamespace(__annotations__={parameter: text})
-            # Names for type checkers only; KeyError: a module that was removed.
-            with contextlib.suppress(NameError, TypeError, KeyError):
+            with contextlib.suppress(NameError, TypeError):  # names for type checkers only
                 return typing.get_type_hints(one, vars(sys.modules[owner.__module__]))[parameter]
     return Any
 

@@ -8,16 +8,21 @@ import pathlib
 import pytest
 
 from tests.cli.command import error_line, mtfrun_here, succeeded, tiny_experiment
-from tests.experiment.test_own_classes import CONFIG, TRANSFORMER_CONFIG
+from tests.experiment.test_own_classes import CONFIG, FOLDER, TRANSFORMER_CONFIG
 
 NOT_EQUAL = 5
 MESH = "--mesh=data:2,model:2"
 SIZES = ["--gin.NUM_LAYERS=1", "--gin.D_MODEL=16", "--gin.NUM_HEADS=4", "--gin.D_KV=4"]
 
 
+@pytest.fixture(autouse=True)
+def own_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes the module of that page importable under its name."""
+    monkeypatch.syspath_prepend(FOLDER)
+
+
 def _file(folder: pathlib.Path, config: str) -> str:
     """Returns the flag of a gin file of docs/your_own_classes.md, which imports wrong classes."""
-    config = config.replace("import own_classes", "from tests.experiment import own_classes")
     imports = "from mtfrun import data\nfrom tests.tools.verification import wrong_classes\n"
     file = folder / "own.gin"
     file.write_text(config.replace("from mtfrun import data\n", imports, 1))

@@ -7,7 +7,6 @@ import json
 import math
 import pathlib
 import re
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -62,7 +61,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pathlib.Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(FOLDER)
         yield folder
-    sys.modules.pop("own_classes", None)
 
 
 def _trained(folder: pathlib.Path, gin_file: str, *flags: str) -> pathlib.Path:
