@@ -49,6 +49,8 @@ class StoredTensors:
         try:
             value: np.ndarray = np.asarray(self._reader.get_tensor(name))
         except _READER_ERRORS as error:
+            # After an error in a part of a tensor, the next call of a reader ends the process.
+            self._reader = tf.train.load_checkpoint(self.prefix)
             raise RunDirError(f"cannot read {name} of {self.prefix}: {reason(error)}") from error
         if value.dtype.kind in "OSUc":
             raise RunDirError(f"{name} of {self.prefix} has no real numbers, but {value.dtype}")

@@ -17,7 +17,7 @@ from mtfrun.rundir import RunDirError
 from mtfrun.rundir.checkpoints.checkpoint_values import StoredTensors
 from mtfrun.rundir.checkpoints.checkpoints import Checkpoints
 from mtfrun.rundir.checkpoints.init_checkpoint import InitCheckpoint
-from mtfrun.rundir.checkpoints.tensor_index import _MAGIC, _decompress, _entries
+from mtfrun.rundir.checkpoints.tensor_index import _MAGIC, _decompress, _entries, _part_key
 from tests.faults.fuzzing import KINDS, damaged, fuzz
 
 Entry = Any
@@ -134,6 +134,15 @@ def test_tensors_and_parts_are_read(tmp_path: pathlib.Path) -> None:
         tensors.step("a")
     with pytest.raises(RunDirError, match="no real numbers"):
         tensors["text"]
+
+
+def test_other_tensors_are_read_after_a_damaged_part(tmp_path: pathlib.Path) -> None:
+    prefix, values = _save(tmp_path)
+    forge(prefix, _part_key(b"parts", [(70, 30), (0, -1)]), lambda e: setattr(e, "crc32c", 1))
+    tensors = StoredTensors(str(prefix))
+    with pytest.raises(RunDirError, match="cannot read parts of"):
+        tensors["parts"]
+    np.testing.assert_array_equal(tensors["a"], values["a"])
 
 
 def test_a_compressed_index_is_read(tmp_path: pathlib.Path) -> None:
