@@ -65,7 +65,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pathlib.Path]:
 
 def _trained(folder: pathlib.Path, gin_file: str, *flags: str) -> pathlib.Path:
     """Returns the directory of a run."""
-    run = folder / f"{gin_file}_run"
+    run = folder / f"run {len(list(folder.glob('run *')))}"
     flags = (f"--gin_file={folder / gin_file}", f"--model_dir={run}", *flags)
     process = mtfrun_here("train", *flags)
     assert process.returncode == 0, process.stderr.decode()
