@@ -39,18 +39,23 @@ class StoredTensors:
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
         check_index(prefix)
+        self._open()
+
+    def _open(self) -> None:
         try:
-            self._reader = tf.train.load_checkpoint(prefix)
+            self._reader = tf.train.load_checkpoint(self.prefix)
             self.shapes: Mapping[str, list[int]] = self._reader.get_variable_to_shape_map()
         except _READER_ERRORS as error:
-            raise RunDirError(f"cannot read the checkpoint {prefix}: {reason(error)}") from error
+            raise RunDirError(
+                f"cannot read the checkpoint {self.prefix}: {reason(error)}"
+            ) from error
 
     def __getitem__(self, name: str) -> np.ndarray:
         try:
             value: np.ndarray = np.asarray(self._reader.get_tensor(name))
         except _READER_ERRORS as error:
             # After an error in a part of a tensor, the next call of a reader ends the process.
-            self._reader = tf.train.load_checkpoint(self.prefix)
+            self._open()
             raise RunDirError(f"cannot read {name} of {self.prefix}: {reason(error)}") from error
         if value.dtype.kind in "OSUc":
             raise RunDirError(f"{name} of {self.prefix} has no real numbers, but {value.dtype}")
