@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from mtfrun import mtf
-from mtfrun.optim.optimizer import SlotOptimizer, read_precisely
+from mtfrun.optim.optimizer import SlotOptimizer, WeightDecay, read_precisely
 from mtfrun.optim.schedules import Scalar, Schedule, one_minus_power, rsqrt, to_float
-from mtfrun.optim.trainable_variables import matching_paths
 
 
 def adam_direction(
@@ -66,16 +65,12 @@ class Adam(SlotOptimizer):
         self._beta1 = beta1
         self._beta2 = beta2
         self._epsilon = epsilon
-        self._weight_decay = weight_decay
-        self._exclude_from_weight_decay = exclude_from_weight_decay
+        self._weight_decay = WeightDecay(weight_decay, exclude_from_weight_decay)
         self._bias_correction = bias_correction
-        self._without_decay: set[str] = set()
 
     def init(self, variables: Mapping[str, mtf.Variable]) -> None:
         super().init(variables)
-        self._without_decay = matching_paths(
-            variables, self._exclude_from_weight_decay, "exclude_from_weight_decay"
-        )
+        self._weight_decay.init(variables)
 
     def slot_shapes(self, variable: mtf.Variable) -> dict[str, mtf.Shape]:
         return {"m": variable.shape, "v": variable.shape}
@@ -104,7 +99,6 @@ class Adam(SlotOptimizer):
                 correction1=correction1,
                 correction2=correction2,
             )
-            if self._weight_decay and path not in self._without_decay:
-                direction = direction + parameter * self._weight_decay
+            direction = self._weight_decay.add(path, direction, parameter)
             updates[variable] = parameter - direction * self._scale(learning_rate, path)
         return updates

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 import tensorflow as tf
@@ -11,7 +11,7 @@ import tensorflow as tf
 from mtfrun import mtf
 from mtfrun.errors import InputError
 from mtfrun.optim import schedules
-from mtfrun.optim.trainable_variables import learning_rate_factors
+from mtfrun.optim.trainable_variables import learning_rate_factors, matching_paths
 
 
 class Optimizer(Protocol):
@@ -142,6 +142,23 @@ class SlotOptimizer(abc.ABC):
             gradient = gradients[path]
             assert gradient is not None  # checked above
             yield path, variable, mtf.cast(gradient, _precise_type(variable))
+
+
+class WeightDecay:
+    """A multiple of the parameters, added to what is subtracted from them, except by some paths."""
+
+    def __init__(self, factor: float, exclude: Sequence[str]) -> None:
+        self._factor = factor
+        self._exclude = exclude
+        self._without_decay: set[str] = set()
+
+    def init(self, variables: Mapping[str, mtf.Variable]) -> None:
+        self._without_decay = matching_paths(variables, self._exclude, "exclude_from_weight_decay")
+
+    def add(self, path: str, x: mtf.Tensor, parameter: mtf.Tensor) -> mtf.Tensor:
+        if not self._factor or path in self._without_decay:
+            return x
+        return x + parameter * self._factor
 
 
 def read_precisely(variable: mtf.Variable) -> mtf.Tensor:

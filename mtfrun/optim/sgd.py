@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
-from mtfrun.optim.optimizer import SlotOptimizer, read_precisely
+from mtfrun.optim.optimizer import SlotOptimizer, WeightDecay, read_precisely
 from mtfrun.optim.schedules import Schedule
-from mtfrun.optim.trainable_variables import matching_paths
 
 
 def sgd_update(
@@ -101,15 +100,11 @@ class Momentum(SlotOptimizer):
         self._delayed = delayed
         self._momentum = momentum
         self._nesterov = nesterov
-        self._weight_decay = weight_decay
-        self._exclude_from_weight_decay = exclude_from_weight_decay
-        self._without_decay: set[str] = set()
+        self._weight_decay = WeightDecay(weight_decay, exclude_from_weight_decay)
 
     def init(self, variables: Mapping[str, mtf.Variable]) -> None:
         super().init(variables)
-        self._without_decay = matching_paths(
-            variables, self._exclude_from_weight_decay, "exclude_from_weight_decay"
-        )
+        self._weight_decay.init(variables)
 
     def slot_shapes(self, variable: mtf.Variable) -> dict[str, mtf.Shape]:
         return {"velocity": variable.shape}
@@ -122,8 +117,7 @@ class Momentum(SlotOptimizer):
         for path, variable, gradient in self._match(gradients):
             velocity = self.slots[path]["velocity"]
             parameter = read_precisely(variable)
-            if self._weight_decay and path not in self._without_decay:
-                gradient = gradient + parameter * self._weight_decay
+            gradient = self._weight_decay.add(path, gradient, parameter)
             updates[variable], updates[velocity] = momentum_update(
                 parameter,
                 gradient,
