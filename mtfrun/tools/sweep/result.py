@@ -1,0 +1,90 @@
+"""The result of one run of a sweep: a small JSON file that can be committed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import pathlib
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
+
+from mtfrun.errors import InputError
+from mtfrun.rundir import atomic_write
+from mtfrun.rundir.errors import reason
+from mtfrun.untrusted import read_json
+
+RESULTS = "results"
+"""The directory of results in the directory of a sweep."""
+
+ResultState = Literal["finished", "stopped", "failed", "killed", "missing"]
+
+
+@dataclasses.dataclass(frozen=True)
+class RunResult:
+    """How a run of a sweep ended, and what it measured.
+
+    Attributes:
+      name: of the run and its directory, such as "SwiGLU,SEED=1".
+      row: what the runs of all seeds share, such as "SwiGLU" or "LEARNING_RATE=0.03".
+      values: the bindings of the row and the grid by name, as gin writes them, without the seed.
+      state: "finished"; else `error` says why in one line.
+      step: the last step.
+      metrics: the last evaluation's, by name; NaN where not finite.
+      evaluations: of every evaluation, its step and the sweep's metric.
+      parameters: the number of trained parameters.
+      active_parameters: of these, the number that one token uses: all but the parameters of
+        experts, of which only the share counts to which a router sends a token.
+      flops_per_token: floating-point operations of products in a training step, forward and
+        backward, divided by the step's tokens, or images.
+      seconds: of the training in all its processes, with compilation and evaluations.
+      configuration: the SHA-256 of the settings that determine the result.
+      environment: versions, processor and git commit, for a person to read.
+    """
+
+    name: str
+    row: str
+    seed: int
+    values: Mapping[str, str]
+    state: ResultState
+    error: str = ""
+    step: int = 0
+    metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    evaluations: Mapping[int, float] = dataclasses.field(default_factory=dict)
+    parameters: int | None = None
+    active_parameters: int | None = None
+    flops_per_token: float | None = None
+    tokens_per_step: int | None = None
+    seconds: float | None = None
+    configuration: str = ""
+    environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def write(self, path: pathlib.Path) -> None:
+        fields = dataclasses.asdict(self)
+        for name in ("metrics", "evaluations"):
+            fields[name] = {key: _finite(value) for key, value in fields[name].items()}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(path, json.dumps(fields, indent=1, allow_nan=False) + "\n")
+
+    @classmethod
+    def read(cls, path: pathlib.Path) -> RunResult:
+        try:
+            fields = read_json(path)
+            numbers = {name: _numbers(fields[name]) for name in ("metrics", "evaluations")}
+            steps = {int(step): value for step, value in numbers["evaluations"].items()}
+            result = cls(**{**fields, **numbers, "evaluations": steps})
+            if result.state not in get_args(ResultState) or type(result.seed) is not int:
+                raise InputError("its state or seed is invalid")
+            return result
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise InputError(
+                f"{path} is not the result of a run ({reason(error)}): remove it, and sweep again"
+            ) from error
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    return {name: math.nan if x is None else float(x) for name, x in values.items()}
