@@ -121,10 +121,11 @@ def _devices(mesh: mtf.Mesh) -> str:
 
 def _model(state: TrainState) -> str:
     variables = [v for v in state.model.named_variables().values() if v.trainable]
-    parameters = sum(variable.shape.size for variable in variables)
+    parameters, active = state.model.count_parameters()
     frozen = len(variables) - len(state.trainable)
     return (
         f"{type(state.model).__name__}, {parameters:,} parameters"
+        + f", {active:,} active" * (active < parameters)
         + f", {frozen} of {len(variables)} variables frozen" * bool(frozen)
         + f"; {type(state.optimizer).__name__}"
     )

@@ -25,7 +25,7 @@ from mtfrun.experiment.saved_configuration import (
     check_same_training_data,
 )
 from mtfrun.models import NonFiniteError
-from mtfrun.rundir import Manifest, RunDirectory, RunRecord, State, Status
+from mtfrun.rundir import Manifest, RunCost, RunDirectory, RunRecord, State, Status
 from mtfrun.rundir.checkpoints.manifest import describe
 from mtfrun.rundir.tensorboard.metric_catalogue import is_better
 from mtfrun.rundir.tensorboard.summaries import Summaries
@@ -139,7 +139,11 @@ class Training:
         averaged = (
             self.state.swap_averages if self.experiment.use_averages else contextlib.nullcontext
         )
-        status = _Recording(run.record(), options.train_steps)
+        total, active = self.state.model.count_parameters()
+        size = RunCost(
+            parameters=total, active_parameters=active, tokens_per_step=self.tokens_per_step
+        )
+        status = _Recording(run.record(), options.train_steps, size)
         summary = RunSummary(run, self.experiment, self.state, self.options, self.batch_size)
         limit = None if max_hours is None else training.MaxHours(max_hours)
         newest = run.checkpoints().latest()
@@ -171,6 +175,7 @@ class Training:
                     saved.metadata(),
                     check,
                 ),
+                products=status.products,
             )
         is_cut_off = limit is not None and limit.is_over
         status.record_end(result, is_cut_off=is_cut_off)
@@ -245,17 +250,24 @@ class _Evaluate(training.Action):
 
 @dataclasses.dataclass
 class _Recording(training.Action):
-    """Records step, values and speed every few seconds, and how the training has ended.
+    """Records step, values, speed and cost every few seconds, and how the training has ended.
 
     See `rundir.RunRecord`.
     """
 
     record: RunRecord
     train_steps: int
+    size: RunCost
+    products: mtf.FlopCount = dataclasses.field(default_factory=mtf.FlopCount)
     status: Status | None = None  # what this process has written
 
     every_secs = 5.0
     at_end = True
+
+    def __post_init__(self) -> None:
+        self._start = time.monotonic()
+        former = self.record.status()
+        self._former = RunCost() if former is None else former.cost
 
     def __call__(self, context: training.ActionContext) -> None:
         reporting = context.state.model.reporting
@@ -296,6 +308,16 @@ class _Recording(training.Action):
         )
 
     def _write(self, status: Status) -> None:
-        self.status = dataclasses.replace(status, time=time.time())
+        self.status = dataclasses.replace(status, time=time.time(), cost=self._cost())
         if processes.is_first():
             self.record.write_status(self.status)
+
+    def _cost(self) -> RunCost:
+        flops_per_token = self._former.flops_per_token
+        if self.products.total:  # else no step has been compiled
+            step = training.PASSES * self.products.total
+            flops_per_token = step / (self.size.tokens_per_step or 1)
+        seconds = (self._former.seconds or 0.0) + time.monotonic() - self._start
+        return dataclasses.replace(
+            self.size, flops_per_token=flops_per_token, seconds=round(seconds, 3)
+        )

@@ -43,6 +43,7 @@ from mtfrun.layers.embedding import PositionalEmbedding as PositionalEmbedding
 from mtfrun.layers.embedding import SinusoidPositions as SinusoidPositions
 from mtfrun.layers.layer import Call as Call
 from mtfrun.layers.layer import Layer as Layer
+from mtfrun.layers.layer import active_shares as active_shares
 from mtfrun.layers.layer import depends_on_padding as depends_on_padding
 from mtfrun.layers.layer import metric_shapes as metric_shapes
 from mtfrun.layers.layer import updated_paths as updated_paths

@@ -70,6 +70,11 @@ class Layer(mtf.Module):
         """The variables that a call in training updates."""
         return ()
 
+    @property
+    def active_shares(self) -> Mapping[mtf.Variable, float]:
+        """The variables of which a token uses only a share, such as experts, and the share."""
+        return {}
+
 
 def metric_shapes(root: mtf.Module) -> dict[str, mtf.Shape]:
     """Returns the shapes of the metrics of all layers below `root` as "path/name"."""
@@ -83,6 +88,11 @@ def metric_shapes(root: mtf.Module) -> dict[str, mtf.Shape]:
 def updated_paths(root: mtf.Module) -> list[str]:
     """Returns the paths of the variables that the layers below `root` update in training."""
     return [variable.path for layer in _layers(root) for variable in layer.updated_variables]
+
+
+def active_shares(root: mtf.Module) -> dict[mtf.Variable, float]:
+    """Returns the shares of the variables below `root` of which a token uses only a share."""
+    return {v: share for layer in _layers(root) for v, share in layer.active_shares.items()}
 
 
 def depends_on_padding(root: mtf.Module) -> bool:

@@ -45,6 +45,19 @@ class Loss(NamedTuple):
         return Loss(total, self.weight, {**self.metrics, **metrics}, {**self.updates, **updates})
 
 
+class ParameterCount(NamedTuple):
+    """The number of parameters.
+
+    Attributes:
+      total: all.
+      active: those that a token uses: all but the parameters of experts, of which only the share
+        counts to which a router sends a token, see `moe.Gate.experts_per_token`.
+    """
+
+    total: int
+    active: int
+
+
 @dataclasses.dataclass(frozen=True)
 class Reporting:
     """How the metrics of a model are reported: `Model.reporting`.
@@ -136,6 +149,15 @@ class Model(mtf.Module, abc.ABC):
     def vocabulary_sizes(self) -> Mapping[str, int]:
         """The vocabulary size, without padding, by path of variables with a dimension "vocab"."""
         return {}
+
+    def count_parameters(self) -> ParameterCount:
+        """Counts the trainable variables, frozen ones included, moving averages not."""
+        variables = [v for v in self.named_variables().values() if v.trainable]
+        shares = layers.active_shares(self)
+        return ParameterCount(
+            sum(v.shape.size for v in variables),
+            round(sum(v.shape.size * shares.get(v, 1.0) for v in variables)),
+        )
 
     @property
     def num_classes(self) -> int | None:

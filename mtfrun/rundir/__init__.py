@@ -22,6 +22,7 @@ from mtfrun.rundir.errors import DeletedCheckpointError as DeletedCheckpointErro
 from mtfrun.rundir.errors import RunDirError as RunDirError
 from mtfrun.rundir.lock import writer_lock as writer_lock
 from mtfrun.rundir.run_directory import RunDirectory as RunDirectory
+from mtfrun.rundir.run_record import RunCost as RunCost
 from mtfrun.rundir.run_record import RunRecord as RunRecord
 from mtfrun.rundir.run_record import State as State
 from mtfrun.rundir.run_record import Status as Status

@@ -32,6 +32,35 @@ _LATEST = 10**11
 State = Literal["running", "finished", "stopped", "failed"]
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunCost:
+    """The size of the model of a training, and what the training has cost so far.
+
+    Attributes:
+      parameters: trainable ones, frozen ones included.
+      active_parameters: of these, the number that one token uses: all but the parameters of
+        experts, of which only the share counts to which a router sends a token.
+      flops_per_token: floating-point operations of products in a training step, forward and
+        backward, divided by the step's tokens, or images. Operations on the empty slots of experts
+        with a capacity count, those of rematerialisation do not.
+      tokens_per_step: tokens, or images, padding included.
+      seconds: of training, in all commands that have continued it, with compilation and
+        evaluations.
+    """
+
+    parameters: int | None = None
+    active_parameters: int | None = None
+    flops_per_token: float | None = None
+    tokens_per_step: int | None = None
+    seconds: float | None = None
+
+    def is_valid(self) -> bool:
+        return all(
+            value is None or (type(value) in (int, float) and 0 <= value < math.inf)
+            for value in dataclasses.astuple(self)
+        )
+
+
 @dataclasses.dataclass(frozen=True)
 class Status:
     """The state of a training when it was written.
@@ -42,6 +71,7 @@ class Status:
       speed: units of data a second, such as "tok", the `unit`.
       error: the line of the error of a failed training.
       time: when it was written, in seconds since 1970.
+      cost: its fields are fields of the file.
     """
 
     state: State
@@ -52,6 +82,7 @@ class Status:
     unit: str = ""
     error: str | None = None
     time: float = dataclasses.field(default_factory=time.time)
+    cost: RunCost = RunCost()
 
     def is_valid(self) -> bool:
         return (
@@ -62,6 +93,7 @@ class Status:
             and (self.speed is None or (type(self.speed) in (int, float) and self.speed < _LATEST))
             and type(self.unit) is str
             and (self.error is None or type(self.error) is str)
+            and self.cost.is_valid()
         )
 
 
@@ -85,6 +117,7 @@ class RunRecord:
 
     def write_status(self, status: Status) -> None:
         fields = {**dataclasses.asdict(status), "values": _as_json(status.values)}
+        fields |= fields.pop("cost")
         self._write(self._status_path, json.dumps(fields, indent=1) + "\n")
 
     def write_metrics(self, by_step: Mapping[int, Mapping[str, float]]) -> None:
@@ -97,7 +130,9 @@ class RunRecord:
         """The newest status; None without one that can be read."""
         try:
             fields = read_json(self._status_path)
-            status = Status(**{**fields, "values": _from_json(fields["values"])})
+            names = [f.name for f in dataclasses.fields(RunCost) if f.name in fields]
+            cost = RunCost(**{name: fields.pop(name) for name in names})
+            status = Status(**{**fields, "values": _from_json(fields["values"])}, cost=cost)
             return status if status.is_valid() else None
         except (OSError, *_DAMAGE):
             return None

@@ -12,7 +12,7 @@ from mtfrun.configuration.hyperparameters import values_of
 from mtfrun.display.formats import json_time, number_text, short_number, time_text
 from mtfrun.display.table import table_lines
 from mtfrun.errors import ConfigError, InputError, did_you_mean
-from mtfrun.rundir import RunDirectory, Status, StepMetrics
+from mtfrun.rundir import RunCost, RunDirectory, Status, StepMetrics
 from mtfrun.rundir.checkpoints.stored_checkpoints import CheckpointDirectory
 from mtfrun.rundir.run_record import best_of
 from mtfrun.rundir.tensorboard.metric_catalogue import is_lower_better
@@ -202,6 +202,7 @@ def as_json(summary: RunSummary, varied: Sequence[str]) -> dict[str, object]:
         "speed": _finite(status.speed) if status and status.speed is not None else None,
         "speed_unit": f"{status.unit}/s" if status and status.unit else None,
         "date": status and json_time(status.time),
+        **dataclasses.asdict(status.cost if status else RunCost()),
         "differs": {name: summary.config.get(name) for name in varied},
     }
 

@@ -56,7 +56,7 @@ class HostLoop:
     """Runs steps on the devices, from one return to the host to the next.
 
     Attributes:
-      products: of a forward pass, once a loop has run.
+      products: takes those of a forward pass over a batch, in the first loop.
       features: of the last loop, {steps, batch, ...}.
     """
 
@@ -64,11 +64,11 @@ class HostLoop:
     infeed: Infeed
     options: TrainOptions
     directory: str
+    products: mtf.FlopCount
     clock: Callable[[], float]
 
     def __post_init__(self) -> None:
         state, options = self.state, self.options
-        self.products = mtf.FlopCount()
         self.loops = 0
         self.features: Features = {}
         self._first_step = 0

@@ -76,6 +76,7 @@ def train(
     actions: Sequence[Action] = (),
     init_checkpoint: Initialise | None = None,
     description: Description | None = None,
+    products: mtf.FlopCount | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> TrainResult:
     """Trains to `options.train_steps`, from the newest good checkpoint of the run if there is one.
@@ -91,6 +92,7 @@ def train(
       actions: called periodically, after checkpoints that are due at the same step.
       init_checkpoint: called if the run has no checkpoint yet; it may set the variables, and
         returns a report to print, or None.
+      products: takes the products of a forward pass over a batch, when the step is compiled.
 
     Raises:
       NonFiniteError: the loss, the gradients or a variable is not finite; the message says which,
@@ -98,7 +100,8 @@ def train(
       RunDirError: a checkpoint is incompatible with the model, or cannot be written.
     """
     description = description or Description()
-    loop = _Loop(state, infeed, run, options, actions, description, clock)
+    products = mtf.FlopCount() if products is None else products
+    loop = _Loop(state, infeed, run, options, actions, description, products, clock)
     start = loop.restore(init_checkpoint)
     progress = Progress(loop.step, options.train_steps, reporting=state.model.reporting)
     with contextlib.ExitStack() as stack:
@@ -134,6 +137,7 @@ class _Loop:
     options: TrainOptions
     actions: Sequence[Action]
     description: Description
+    products: mtf.FlopCount
     clock: Callable[[], float]
 
     def __post_init__(self) -> None:
@@ -144,9 +148,11 @@ class _Loop:
         self.curves = Curves(
             options.log_every_steps, options.train_steps, with_perplexity=reporting.with_perplexity
         )
-        self.host_loop = HostLoop(state, self.infeed, options, self.run.path, self.clock)
+        self.host_loop = HostLoop(
+            state, self.infeed, options, self.run.path, self.products, self.clock
+        )
         self.throughput = Throughput(options.secs_per_loop, reporting.rate)
-        self.machine = Machine(state.mesh, self.host_loop.products)
+        self.machine = Machine(state.mesh, self.products)
         self.stragglers = Stragglers(state.mesh.devices[0], self.clock)
         self.guard = FiniteGuard(state, self.run, skips=options.skips)
         self.saver = Saver(

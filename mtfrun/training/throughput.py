@@ -24,8 +24,9 @@ DEVICE_MEMORY_PEAK = "perf/device_memory_peak_gb"
 MODEL_SPEED = "perf/model_tflop_per_sec"
 PEAK_FRACTION = "perf/peak_fraction"
 
-# The backward pass has two products for each one of the forward pass.
-_PASSES = 3
+PASSES = 3
+"""Products of a training step for each one of the forward pass: the backward pass has two."""
+
 _GB, _TERA = 1e9, 1e12
 # Rows of the square matrices by which the peak is measured, and the number of products; the fastest
 # counts, for other programs only add time.
@@ -134,7 +135,7 @@ class Machine:
         """
         if not self._products.total:
             return {}
-        per_sec = _PASSES * self._products.total * steps_per_sec
+        per_sec = PASSES * self._products.total * steps_per_sec
         values = {MODEL_SPEED: per_sec / _TERA}
         # A device whose memory is full has no place for the measurement.
         with contextlib.suppress(tf.errors.ResourceExhaustedError):

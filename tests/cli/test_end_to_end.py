@@ -45,6 +45,16 @@ def trained(flags: list[str], tmp_path_factory: pytest.TempPathFactory) -> pathl
     return run
 
 
+def test_a_run_records_its_size_and_cost(trained: pathlib.Path) -> None:
+    status = RunDirectory(trained).record().status()
+    assert status is not None
+    cost = status.cost
+    assert (cost.parameters, cost.active_parameters, cost.tokens_per_step) == (8752, 8752, 256)
+    # 6 N + 12 L H Q T: attention, feed-forward and softmax; 4 heads of 4, and 32 positions.
+    assert cost.flops_per_token == 6 * (1024 + 1024 + 384 * 16) + 12 * 4 * 4 * 32
+    assert cost.seconds is not None and cost.seconds > 0
+
+
 # In test_sweep.py a process of its own prints no more than this.
 def test_training_is_silent_but_for_its_progress(trained: pathlib.Path, flags: list[str]) -> None:
     process = mtfrun_here("train", *flags, f"--model_dir={trained}", "--gin.TRAIN_STEPS=3")

@@ -8,7 +8,7 @@ import pathlib
 import pytest
 
 from mtfrun.display.table import table_lines
-from mtfrun.rundir import RunDirectory, RunRecord, State, Status
+from mtfrun.rundir import RunCost, RunDirectory, RunRecord, State, Status
 from mtfrun.tools.runs import find_runs, summary_of, varied_names
 from tests.cli.command import error_line, mtfrun_here
 
@@ -23,7 +23,9 @@ def _run(
     (directory / "config.gin").write_text(CONFIG.format(rate=rate))
     record = RunRecord(directory)
     step = 5 * len(losses)
-    record.write_status(Status(state, step, 10, {}, 1500.0, "tok", error, time=1e9 + step))
+    cost = RunCost(parameters=1000, active_parameters=500, seconds=2.5)
+    status = Status(state, step, 10, {}, 1500.0, "tok", error, time=1e9 + step, cost=cost)
+    record.write_status(status)
     record.write_metrics(
         {
             5 * index: {"eval/loss": loss, "eval/accuracy": 1 / loss}
@@ -110,6 +112,7 @@ def test_json_has_what_the_table_has(runs: pathlib.Path) -> None:
     assert [row["run"] for row in rows] == ["a", "below/b", "c", "d"]
     assert rows[0]["best"]["loss"] == {"value": 1.0, "step": 10}
     assert rows[0]["differs"] == {"LEARNING_RATE": "0.1"}
+    assert (rows[0]["active_parameters"], rows[0]["seconds"]) == (500, 2.5)
     assert rows[3]["last"] == {} and rows[3]["error"].endswith("use a smaller rate")
 
 

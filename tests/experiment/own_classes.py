@@ -217,3 +217,6 @@ class SigmoidGate:
         loss = moe.load_balancing_loss(mask, mtf.softmax(logits, experts), group, experts)
         choices = moe.dispatch_in_order([moe.Candidate(expert, gate, mask)], context)
         return moe.make_routing(choices, gates, loss, context, logits=logits)
+
+    def experts_per_token(self, num_experts: int, capacity_factor: float) -> float:
+        return 1.0

@@ -8,14 +8,16 @@ import pathlib
 
 import pytest
 
-from mtfrun.rundir import RunDirError, RunRecord, Status
+from mtfrun.rundir import RunCost, RunDirError, RunRecord, Status
 from mtfrun.rundir.run_record import best_of
 
 
 def test_a_status_is_read_as_it_was_written(tmp_path: pathlib.Path) -> None:
     record = RunRecord(tmp_path)
     assert record.status() is None
-    status = Status("stopped", 3, 10, {"loss": 2.5}, 1200.0, "tok", None, time=1.5)
+    status = Status(
+        "stopped", 3, 10, {"loss": 2.5}, 1200.0, "tok", None, time=1.5, cost=RunCost(parameters=3)
+    )
     record.write_status(status)
     assert record.status() == status
     record.write_status(dataclasses.replace(status, state="failed", error="loss is not finite"))
@@ -50,6 +52,7 @@ STATUS = '{"state": "running", "step": 1, "train_steps": 2, "values": {}, %s}'
         ),
         *(STATUS % '"time": 1e300', STATUS % '"time": "now"', STATUS % '"time": 1e999'),
         *(STATUS % '"speed": 1e300', STATUS % '"speed": []', STATUS % '"unit": 3'),
+        *(STATUS % '"parameters": "many"', STATUS % '"seconds": -1'),
         *(
             STATUS % '"error": {}',
             STATUS % '"step": 2',

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -15,7 +15,7 @@ from mtfrun.models.moe.capacity import Candidate, dispatch_in_order
 from mtfrun.models.moe.dispatch import GatherDispatch
 from mtfrun.models.moe.experts import Experts, apply_experts
 from mtfrun.models.moe.gates.gate import GateContext
-from mtfrun.models.moe.mixture import Mixture
+from mtfrun.models.moe.mixture import Mixture, shares_of
 from mtfrun.models.moe.router import Router
 from mtfrun.models.moe.routing import Choice, Routing
 from mtfrun.models.transformer.sublayer import SequenceCall
@@ -110,6 +110,12 @@ class DroplessMoE(Mixture):
         self._experts_unsplit = mtf.Dimension("experts_unsplit", num_experts)
         self.router = router(mesh, d_model, self._experts_unsplit, dtypes)
         self.experts = experts(mesh, [self._experts], d_model, dtypes)
+
+    @property
+    def active_shares(self) -> Mapping[mtf.Variable, float]:
+        """Of the experts' variables, the experts that a token has at most."""
+        per_token = self.router.experts_per_token(math.inf)
+        return shares_of(self.experts, per_token / self._experts.size)
 
     def __call__(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
         """Returns {outer..., batch, length, n} for x {..., d_model}; n: the experts' output."""

@@ -106,6 +106,11 @@ class CapacityMixture(Mixture):
         return y, state
 
 
+def shares_of(module: mtf.Module, share: float) -> dict[mtf.Variable, float]:
+    """Returns the same share for all variables of a module, see `Layer.active_shares`."""
+    return dict.fromkeys(module.named_variables().values(), share)
+
+
 def importance_of_tokens(call: SequenceCall, shape: mtf.Shape) -> mtf.Tensor | None:
     """Returns 1 for tokens and 0 for padding in a shape of groups; None for tokens everywhere."""
     return None if call.nonpadding is None else mtf.reshape(call.nonpadding, shape)

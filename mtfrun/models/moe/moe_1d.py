@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from mtfrun import mtf
 from mtfrun.models.moe.capacity import Capacity
 from mtfrun.models.moe.dispatch import Dispatch, GatherDispatch
 from mtfrun.models.moe.experts import Experts, apply_experts
-from mtfrun.models.moe.mixture import CapacityMixture, importance_of_tokens
+from mtfrun.models.moe.mixture import CapacityMixture, importance_of_tokens, shares_of
 from mtfrun.models.moe.router import Router
 from mtfrun.models.transformer.sublayer import SequenceCall
 
@@ -56,6 +56,12 @@ class MoE1D(CapacityMixture):
         experts_unsplit = mtf.Dimension("experts_unsplit", num_experts)
         self.router = router(mesh, d_model, experts_unsplit, dtypes)
         self.experts = experts(mesh, [self._experts], d_model, dtypes)
+
+    @property
+    def active_shares(self) -> Mapping[mtf.Variable, float]:
+        """Of the experts' variables, the experts that a token has at most."""
+        per_token = self.router.experts_per_token(self._capacity.training)
+        return shares_of(self.experts, per_token / self._experts.size)
 
     def __call__(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
         """Returns {outer..., batch, length, n} for x {..., d_model}; n: the experts' output."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mtfrun import mtf
@@ -10,7 +10,7 @@ from mtfrun.errors import InputError
 from mtfrun.models.moe.capacity import Capacity
 from mtfrun.models.moe.dispatch import Dispatch, GatherDispatch
 from mtfrun.models.moe.experts import Experts
-from mtfrun.models.moe.mixture import CapacityMixture, importance_of_tokens
+from mtfrun.models.moe.mixture import CapacityMixture, importance_of_tokens, shares_of
 from mtfrun.models.moe.router import Router
 from mtfrun.models.moe.two_level_all_to_all import NO_OUTER_BATCH, TwoLevelDims, two_levels
 from mtfrun.models.transformer.sublayer import SequenceCall
@@ -68,6 +68,22 @@ class MoE2D(CapacityMixture):
             mesh, d_model, expert_y_unsplit, dtypes, outer_experts=[expert_x]
         )
         self.experts = experts(mesh, [expert_y, expert_x], d_model, dtypes)
+
+    @property
+    def active_shares(self) -> Mapping[mtf.Variable, float]:
+        """Of the experts' variables those that a token has at most, and of the inner router's.
+
+        The first of a token's choices on the first level has all that the second level's gate
+        chooses, each other choice one, see `two_levels`.
+        """
+        num_x, num_y = self._num_experts
+        outer = self.outer_router.experts_per_token(self._capacity.training)
+        inner = self.inner_router.experts_per_token(self._capacity.second_level)
+        experts = inner + max(0.0, outer - 1.0)
+        return {
+            **shares_of(self.inner_router, outer / num_x),
+            **shares_of(self.experts, min(1.0, experts / (num_x * num_y))),
+        }
 
     def __call__(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
         """Returns {[outer,] batch, length, n} for x {..., d_model}; n: the experts' output."""

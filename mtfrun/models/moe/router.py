@@ -89,6 +89,10 @@ class Router(mtf.Module):
         """Returns the routing of tokens x {..., group, d_model}; importance: {..., group}."""
         return self.route(self.logits(x, call), group, capacity, importance, call)
 
+    def experts_per_token(self, capacity_factor: float) -> float:
+        """Returns how many experts a token has at most, see `Gate.experts_per_token`."""
+        return self._gate.experts_per_token(self._experts.size, capacity_factor)
+
     def logits(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
         x = mtf.to_float(x)
         if self._input_noise is not None and call.training:

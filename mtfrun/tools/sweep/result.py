@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 from mtfrun.errors import InputError
-from mtfrun.rundir import atomic_write
+from mtfrun.rundir import RunCost, atomic_write
 from mtfrun.rundir.errors import reason
 from mtfrun.untrusted import read_json
 
@@ -21,41 +21,39 @@ ResultState = Literal["finished", "stopped", "failed", "killed", "missing"]
 
 
 @dataclasses.dataclass(frozen=True)
-class RunResult:
-    """How a run of a sweep ended, and what it measured.
+class RunName:
+    """Which run of a sweep it is.
 
     Attributes:
       name: of the run and its directory, such as "SwiGLU,SEED=1".
       row: what the runs of all seeds share, such as "SwiGLU" or "LEARNING_RATE=0.03".
       values: the bindings of the row and the grid by name, as gin writes them, without the seed.
-      state: "finished"; else `error` says why in one line.
-      step: the last step.
-      metrics: the last evaluation's, by name; NaN where not finite.
-      evaluations: of every evaluation, its step and the sweep's metric.
-      parameters: the number of trained parameters.
-      active_parameters: of these, the number that one token uses: all but the parameters of
-        experts, of which only the share counts to which a router sends a token.
-      flops_per_token: floating-point operations of products in a training step, forward and
-        backward, divided by the step's tokens, or images.
-      seconds: of the training in all its processes, with compilation and evaluations.
-      configuration: the SHA-256 of the settings that determine the result.
-      environment: versions, processor and git commit, for a person to read.
     """
 
     name: str
     row: str
     seed: int
     values: Mapping[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class RunResult(RunName, RunCost):
+    """How a run of a sweep ended, what it measured, and what it cost.
+
+    Attributes:
+      state: "finished"; else `error` says why in one line.
+      step: the last step.
+      metrics: the last evaluation's, by name; NaN where not finite.
+      evaluations: of every evaluation, its step and the sweep's metric.
+      configuration: the SHA-256 of the settings that determine the result.
+      environment: versions, processor and git commit, for a person to read.
+    """
+
     state: ResultState
     error: str = ""
     step: int = 0
     metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
     evaluations: Mapping[int, float] = dataclasses.field(default_factory=dict)
-    parameters: int | None = None
-    active_parameters: int | None = None
-    flops_per_token: float | None = None
-    tokens_per_step: int | None = None
-    seconds: float | None = None
     configuration: str = ""
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
 

@@ -53,6 +53,9 @@ class ExpertChoice:
         gates = mtf.softmax(logits, experts)
         return make_routing(choices, gates, loss, context, logits=logits, z_loss=self.z_loss)
 
+    def experts_per_token(self, num_experts: int, capacity_factor: float) -> float:
+        return min(capacity_factor, num_experts)
+
 
 def _token_balancing_loss(scores: mtf.Tensor, context: GateContext) -> mtf.Tensor:
     # Smallest, 1, where experts spread their scores over the tokens.

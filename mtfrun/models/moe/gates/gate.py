@@ -59,6 +59,12 @@ class Gate(Protocol):
     def __call__(self, logits: mtf.Tensor, context: GateContext) -> Routing:
         """Returns the routing for logits {..., group, experts}, float32."""
 
+    def experts_per_token(self, num_experts: int, capacity_factor: float) -> float:
+        """Returns how many experts a token has at most; on average where experts choose tokens.
+
+        Before any capacity drops some. It is what active parameters are counted by.
+        """
+
 
 def apply_mask(x: mtf.Tensor, mask: mtf.Tensor | None) -> mtf.Tensor:
     """Returns x times a mask, if there is one."""

@@ -46,3 +46,6 @@ class NoTokenLeftBehind:
             unassigned = (1.0 if unassigned is None else unassigned) - dispatched
             choices.append(Choice(expert, position, dispatched, selected, gate * dispatched))
         return make_routing(choices, gates, loss, context, logits=logits, z_loss=self.z_loss)
+
+    def experts_per_token(self, num_experts: int, capacity_factor: float) -> float:
+        return 1.0

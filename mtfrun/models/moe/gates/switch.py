@@ -70,5 +70,8 @@ class Switch:
         loss = load_balancing_loss(one_hot, gates, group, experts, token_mask)
         return make_routing(choices, gates, loss, context, logits=logits, z_loss=self.z_loss)
 
+    def experts_per_token(self, num_experts: int, capacity_factor: float) -> float:
+        return 1.0
+
     def _assign_slots(self, candidate: Candidate, context: GateContext) -> list[Choice]:
         return dispatch_in_order([candidate], context)

@@ -100,6 +100,9 @@ class Top2:
         choices = dispatch_in_order([first, second], context)
         return make_routing(choices, gates, loss, context, logits=logits, z_loss=self.z_loss)
 
+    def experts_per_token(self, num_experts: int, capacity_factor: float) -> float:
+        return 2.0
+
 
 class Top2Candidates(NamedTuple):
     """The two best experts, gates not normalised; `gates_without_first` are 0 at the first."""
@@ -199,6 +202,9 @@ class TruncatedTop2:
         if self.with_balance_loss:
             return routing
         return dataclasses.replace(routing, loss=mtf.zeros_like(balance_loss))
+
+    def experts_per_token(self, num_experts: int, capacity_factor: float) -> float:
+        return 2.0
 
 
 def truncated_top_2(

@@ -54,6 +54,9 @@ class TopK:
             choices, probabilities, loss, context, logits=logits, z_loss=self.z_loss
         )
 
+    def experts_per_token(self, num_experts: int, capacity_factor: float) -> float:
+        return float(self.num_experts)
+
 
 @dataclasses.dataclass(frozen=True)
 class TopN:
@@ -99,3 +102,6 @@ class TopN:
             candidates.append(Candidate(expert, gate, mask))
         choices = dispatch_in_order(candidates, context)
         return make_routing(choices, gates, loss, context, logits=logits, z_loss=self.z_loss)
+
+    def experts_per_token(self, num_experts: int, capacity_factor: float) -> float:
+        return float(min(self.num_experts, num_experts))

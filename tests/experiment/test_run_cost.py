@@ -1,0 +1,90 @@
+"""What a run records about its size and cost."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import pathlib
+
+import pytest
+
+from mtfrun import data, mtf, optim, training
+from mtfrun.experiment import Evaluation, Experiment, Training
+from mtfrun.experiment.training import _Recording
+from mtfrun.models import moe
+from mtfrun.models.transformer import (
+    AttentionHeads,
+    DecoderOnly,
+    SelfAttention,
+    Stack,
+    TokenEmbedding,
+)
+from mtfrun.rundir import RunCost, RunDirectory, RunRecord, Status
+from mtfrun.training import TrainResult
+from tests.layouts import ONE_DEVICE
+
+LAYOUT = "batch:data;heads:model;vocab:model;experts:data"
+
+
+def _cost_of_a_mixture(directory: pathlib.Path, mesh_shape: str) -> RunCost:
+    """Trains a mixture of four experts for one step of 128 tokens, in four groups."""
+    (directory / "text.txt").write_text("abc" * 100)
+    experts = functools.partial(moe.Experts, hidden_size=32)
+    capacity = moe.Capacity(training=1.25, group_size=32)
+    layers = [
+        functools.partial(SelfAttention, heads=AttentionHeads(num_heads=2, d_kv=8)),
+        functools.partial(moe.MoE1D, num_experts=4, experts=experts, capacity=capacity),
+    ]
+    model = functools.partial(
+        DecoderOnly,
+        embedding=TokenEmbedding(d_model=16, max_length=16),
+        stack=functools.partial(Stack, num_layers=1, layers=layers),
+    )
+    files = dict.fromkeys(("train", "validation"), str(directory / "text.txt"))
+    task = data.Task(data.TextFiles(files), data.ByteVocabulary())
+    rows = data.LanguageModelData(task, length=16)
+    experiment = Experiment(mtf.Mesh(mesh_shape, LAYOUT), model, rows)
+    options = training.TrainOptions(train_steps=1)
+    evaluation = Evaluation(experiment, batch_size=4, max_batches=1)
+    run = RunDirectory(directory / "run")
+    run.prepare()
+    with run.lock():
+        Training(experiment, evaluation, optim.Sgd(0.1), options, 8).run(run)
+    status = run.record().status()
+    assert status is not None and status.cost.seconds is not None and status.cost.seconds > 0
+    return dataclasses.replace(status.cost, seconds=None)
+
+
+@pytest.mark.parametrize(
+    "mesh_shape", [ONE_DEVICE, pytest.param("data:2,model:2", marks=pytest.mark.slow)]
+)
+def test_a_mixture_costs_the_same_on_one_device_and_on_four(
+    mesh_shape: str, tmp_path: pathlib.Path
+) -> None:
+    embedding, positions, norms = 384 * 16, 16 * 16, 3 * 16
+    attention, router, expert = 4 * 16 * 2 * 8, 16 * 4, 2 * 16 * 32
+    without_experts = embedding + positions + norms + attention + router
+    in_products = embedding + attention + router  # the embedding as the softmax
+    # An expert has floor(32 * 1.25 / 4) = 10 slots for a group of 32 tokens, empty or not.
+    slots_per_token = 4 * 10 / 32
+    of_attention = 2 * 2 * 8 * 16  # two products over the 16 positions
+    # The tokens of each of 4 experts, for both choices, and of each number of experts, 0 to 4.
+    counts = 2 * 4 + 5
+    products = in_products + slots_per_token * expert + of_attention + counts
+    assert _cost_of_a_mixture(tmp_path, mesh_shape) == RunCost(
+        parameters=without_experts + 4 * expert,
+        active_parameters=without_experts + 2 * expert,
+        flops_per_token=3 * 2 * products,
+        tokens_per_step=128,
+    )
+
+
+def test_the_seconds_of_all_commands_add_up(tmp_path: pathlib.Path) -> None:
+    record = RunRecord(tmp_path)
+    status = Status("stopped", 1, 2, cost=RunCost(flops_per_token=60.0, seconds=1000.0))
+    record.write_status(status)
+    _Recording(record, 2, RunCost(tokens_per_step=4)).record_end(TrainResult(2, {}, None))
+    ended = record.status()
+    assert ended is not None and ended.cost.seconds is not None
+    assert 1000 <= ended.cost.seconds < 1100
+    assert ended.cost.flops_per_token == 60.0  # as no step was compiled
