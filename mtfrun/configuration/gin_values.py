@@ -117,8 +117,8 @@ def with_reference_texts(value: Any) -> Any:
 def parse_gin(text: Any, source: str) -> tuple[list[Any], list[tuple[int, Reference]]]:
     """Returns the statements of an open file, or of a flag's text, as gin's parser returns them.
 
-    All references are returned with their lines as well: a value lacks some of them if a dictionary
-    has a key twice. Raises ConfigError for a syntax error, or a value that is too large.
+    All references are returned with their lines as well. Raises ConfigError for a syntax error, a
+    dictionary that has a key twice, or a value that is too large.
     """
     is_flag = isinstance(text, str)
     try:
@@ -174,6 +174,10 @@ class _Parser(config_parser.ConfigParser):  # type: ignore[misc]
 
     _strings = 0
 
+    def __init__(self, *arguments: Any) -> None:
+        self._keys: list[set[Any]] = []
+        super().__init__(*arguments)
+
     def _advance_one_token(self) -> None:
         super()._advance_one_token()
         is_string = self._current_token.type == tokenize.STRING
@@ -181,12 +185,21 @@ class _Parser(config_parser.ConfigParser):  # type: ignore[misc]
         if self._strings > _MOST_STRINGS:
             self._raise_syntax_error(f"More than {_MOST_STRINGS} strings in a row")
 
+    def _maybe_parse_container(self) -> tuple[bool, Any]:
+        self._keys.append(set())
+        result: tuple[bool, Any] = super()._maybe_parse_container()
+        self._keys.pop()
+        return result
+
     def _parse_dict_item(self) -> tuple[Any, Any]:
         key, value = super()._parse_dict_item()
         try:
             hash(key)
         except TypeError:
             self._raise_syntax_error(f"{key!r} cannot be a key")
+        if key in self._keys[-1]:
+            self._raise_syntax_error(f"The key {key!r} is there twice")
+        self._keys[-1].add(key)
         return key, value
 
 

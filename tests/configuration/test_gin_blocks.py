@@ -141,12 +141,6 @@ def test_a_block_is_not_the_value_of_a_flag() -> None:
             5,
             "statements.os.getcwd",
         ),
-        # Of two equal keys the second one's value stays; gin calls both.
-        (
-            "mtf.Mesh:\n    layout = ''\n    shape = {1: @statements.os.getcwd(),\n        1: 2}",
-            6,
-            "statements.os.getcwd",
-        ),
     ],
 )
 def test_a_block_of_a_run_directory_is_untrusted(

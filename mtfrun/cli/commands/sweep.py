@@ -19,7 +19,7 @@ from mtfrun.errors import InputError
 
 if TYPE_CHECKING:
     from mtfrun.tools.runs import RunSummary
-    from mtfrun.tools.sweep.grid import Grid, GridRun
+    from mtfrun.tools.sweep.sweep import Sweep, SweepRun
     from mtfrun.tools.sweep.trainer import Trainer
 
 _DESCRIPTION = """\
@@ -51,6 +51,12 @@ The exit code is 0, or the first failed run's. `mtfrun runs DIR` prints a table 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
+    add(
+        "--sweep_file",
+        help="a gin file with rows, a grid and seeds: sweeps/mine.gin",
+        metavar="FILE",
+    )
+    add("--seeds", type=int, help="train with SEED = 0 to N - 1", metavar="N")
     add("--jobs", type=int, default=1, help="runs at the same time; 1 by default", metavar="N")
     add("--metric", help="the metric of the table; loss by default", metavar="NAME")
     add("--dry_run", action="store_true", help="print the runs, and start none")
@@ -62,53 +68,63 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _check(flags: argparse.Namespace) -> None:
-    require_gin_files(flags)
+    if not flags.sweep_file:
+        require_gin_files(flags)
     if flags.model_dir is None:
         raise InputError("sweep needs a directory for its runs: --model_dir=/tmp/sweep")
-    check_least(flags, 1, "jobs")
+    check_least(flags, 1, "jobs", "seeds")
 
 
 def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
     from mtfrun.rundir import RunDirectory, writer_lock
-    from mtfrun.tools.sweep.grid import Grid
+    from mtfrun.tools.sweep.sweep import Sweep
 
-    grid = _grid(flags)
-    grid.check_macros(flags.gin_search_paths)
+    sweep = _sweep(flags)
+    sweep.check_macros(flags.gin_search_paths)
     run_directory = RunDirectory(flags.model_dir)
     directory = pathlib.Path(run_directory.path)
-    former = Grid.read(directory)
-    whole = grid if former is None else former.continue_with(grid, directory)
-    runs = grid.runs(order=whole.varied)
+    former = Sweep.read(directory)
+    whole = sweep if former is None else former.continue_with(sweep, directory)
+    runs = whole.runs_of(sweep)
     if flags.dry_run:
         _print_plan(runs, directory)
         return 0
     run_directory.prepare()
     with writer_lock(directory / ".sweep.lock"):
         whole.write(directory)
-        trainer = _train(flags, runs, directory)
+        trainer = _train(flags, sweep, runs, directory)
     return _report(flags, runs, directory, trainer, command)
 
 
-def _grid(flags: argparse.Namespace) -> Grid:
-    from mtfrun.tools.sweep.grid import Grid
+def _sweep(flags: argparse.Namespace) -> Sweep:
+    from mtfrun.tools.sweep.sweep import Sweep
+    from mtfrun.tools.sweep.sweep_file import read_sweep_file, with_flags
 
     try:
-        return Grid.of(flags.gin_file, flags.bindings)
+        named = flags.sweep_file
+        sweep = read_sweep_file(named, flags.gin_search_paths) if named else Sweep([])
+        if flags.seeds is not None:
+            sweep = dataclasses.replace(sweep, seeds=list(range(flags.seeds)))
+        sweep = with_flags(sweep, flags.gin_file, flags.bindings)
+        sweep.check()
+        return sweep
     except InputError as error:
         of_one_run = argparse.Namespace(**{**vars(flags), "command": "train"})
-        wrong = configuration_error(of_one_run)
+        wrong = configuration_error(of_one_run) if flags.gin_file else None
         place = str(error).partition(": ")[0]
         raise wrong if wrong is not None and str(wrong).startswith(place) else error from None
 
 
-def _train(flags: argparse.Namespace, runs: Sequence[GridRun], directory: pathlib.Path) -> Trainer:
+def _train(
+    flags: argparse.Namespace, sweep: Sweep, runs: Sequence[SweepRun], directory: pathlib.Path
+) -> Trainer:
     from mtfrun.tools.runs import summary_of
     from mtfrun.tools.sweep.trainer import Display, TrainedRun, Trainer
 
     display = Display(len(runs))
     trainer = Trainer(flags.jobs, display, flags.metric or "loss")
     trained = [
-        TrainedRun(number, run.name, directory / run.name, _arguments(flags, run, directory))
+        TrainedRun(number, run.name, directory / run.name, _arguments(flags, sweep, run, directory))
         for number, run in enumerate(runs, 1)
         if summary_of(directory / run.name, run.name).state != "finished"
     ]
@@ -120,7 +136,7 @@ def _train(flags: argparse.Namespace, runs: Sequence[GridRun], directory: pathli
 
 def _report(
     flags: argparse.Namespace,
-    runs: Sequence[GridRun],
+    runs: Sequence[SweepRun],
     directory: pathlib.Path,
     trainer: Trainer,
     command: Sequence[str],
@@ -147,7 +163,7 @@ def _report(
     return next((trainer.codes[r.name] for r in runs if trainer.codes.get(r.name)), 0)
 
 
-def _summary(run: GridRun, directory: pathlib.Path, trainer: Trainer) -> RunSummary:
+def _summary(run: SweepRun, directory: pathlib.Path, trainer: Trainer) -> RunSummary:
     """A run that was refused at its start has failed."""
     from mtfrun.tools.runs import summary_of
 
@@ -160,19 +176,16 @@ def _summary(run: GridRun, directory: pathlib.Path, trainer: Trainer) -> RunSumm
     return summary
 
 
-def _arguments(flags: argparse.Namespace, run: GridRun, directory: pathlib.Path) -> list[str]:
-    varied = run.values
-    fixed = [
-        f"--gin.{text.replace(' = ', '=', 1)}"
-        for _, text in flags.bindings
-        if text.partition("=")[0].strip() not in varied
-    ]
+def _arguments(
+    flags: argparse.Namespace, sweep: Sweep, run: SweepRun, directory: pathlib.Path
+) -> list[str]:
+    fixed = {name: text for name, text in sweep.bindings.items() if name not in run.values}
     paths = flags.gin_search_paths
     return [
         "train",
-        *(f"--gin_file={name}" for name in flags.gin_file),
+        *(f"--gin_file={name}" for name in [*sweep.gin_files, *run.gin_files]),
         *([f"--gin_search_paths={os.pathsep.join(paths)}"] if paths else []),
-        *fixed,
+        *(f"--gin.{name}={text}" for name, text in fixed.items()),
         *run.flags,
         f"--model_dir={directory / run.name}",
         *["--accept_changes"] * flags.accept_changes,
@@ -180,9 +193,9 @@ def _arguments(flags: argparse.Namespace, run: GridRun, directory: pathlib.Path)
     ]
 
 
-def _print_plan(runs: Sequence[GridRun], directory: pathlib.Path) -> None:
+def _print_plan(runs: Sequence[SweepRun], directory: pathlib.Path) -> None:
     from mtfrun.tools.runs import summary_of
-    from mtfrun.tools.sweep.grid import NAME
+    from mtfrun.tools.sweep.sweep import NAME
 
     names = list(runs[0].values)
     rows = []

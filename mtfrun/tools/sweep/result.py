@@ -5,17 +5,16 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import pathlib
-from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple, get_args
 
 from mtfrun.errors import InputError
 from mtfrun.rundir import RunCost, atomic_write
 from mtfrun.rundir.errors import reason
-from mtfrun.untrusted import read_json
-
-RESULTS = "results"
-"""The directory of results in the directory of a sweep."""
+from mtfrun.tools.sweep.sweep import NAME, RESULTS, Sweep
+from mtfrun.untrusted import is_directory, read_json
 
 ResultState = Literal["finished", "stopped", "failed", "killed", "missing"]
 
@@ -78,6 +77,29 @@ class RunResult(RunName, RunCost):
             raise InputError(
                 f"{path} is not the result of a run ({reason(error)}): remove it, and sweep again"
             ) from error
+
+
+class SweepResults(NamedTuple):
+    """A sweep and the results of its runs, which are in the sweep's order; "missing" ones too."""
+
+    sweep: Sweep
+    results: Sequence[RunResult]
+
+
+def results_of(directory: str | os.PathLike[str]) -> SweepResults:
+    """Reads the directory of a sweep, or one that holds sweep.json and results, as of --results."""
+    path = pathlib.Path(directory)
+    sweep = Sweep.read(path)
+    if sweep is None:
+        raise InputError(f"{path} has no {NAME}: name the directory of a sweep, or of its results")
+    folder = path / RESULTS if is_directory(path / RESULTS) else path
+    files = {file.stem: file for file in sorted(folder.glob("*.json")) if file.name != NAME}
+    results = []
+    for run in sweep.runs() if sweep.varies else []:
+        file = files.pop(run.name, None)
+        missing = RunResult(run.name, run.row, run.seed or 0, run.values, "missing", "not trained")
+        results.append(missing if file is None else RunResult.read(file))
+    return SweepResults(sweep, [*results, *map(RunResult.read, files.values())])
 
 
 def _finite(value: float) -> float | None:

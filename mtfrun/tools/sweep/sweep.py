@@ -1,0 +1,279 @@
+"""A sweep: rows and a grid of settings, trained with several seeds."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import math
+import pathlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from mtfrun.configuration.gin_values import MACRO, replace_macros, value_text
+from mtfrun.configuration.statements import Statements, macros_of, values_of_macros
+from mtfrun.differences import changes, list_changes
+from mtfrun.errors import InputError, did_you_mean
+from mtfrun.rundir import atomic_write
+from mtfrun.rundir.errors import reason
+from mtfrun.untrusted import read_json
+
+NAME = "sweep.json"
+"""The file in the directory of a sweep that records it."""
+
+RESULTS = "results"
+"""The directory of results in the directory of a sweep."""
+
+SEED = "SEED"
+
+# Of the name of a directory: Linux allows 255 bytes.
+_LONGEST_NAME = 120
+_IN_NAMES = re.compile(r"[^A-Za-z0-9_.+-]+")
+_MOST_SEEDS = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepRow:
+    """The gin files and the bindings, as gin writes them, that one row adds."""
+
+    gin_files: Sequence[str] = dataclasses.field(default_factory=list)
+    bindings: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepRun:
+    """A run of a sweep.
+
+    Attributes:
+      name: of the directory.
+      row: what the runs of all seeds share: a row's name, values of the grid, or both.
+      seed: None where the gin files say it.
+      gin_files: of the row.
+      values: the bindings of the row and the grid, as gin writes them.
+      baseline: the row that `row` is compared to; None without one.
+    """
+
+    name: str
+    row: str
+    seed: int | None
+    gin_files: Sequence[str]
+    values: Mapping[str, str]
+    baseline: str | None = None
+
+    @property
+    def flags(self) -> list[str]:
+        seed = {} if self.seed is None else {SEED: str(self.seed)}
+        return [f"--gin.{name}={value}" for name, value in {**self.values, **seed}.items()]
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """What a sweep trains: every row with every combination of the grid and every seed.
+
+    Attributes:
+      gin_files: of all runs.
+      bindings: of all runs, as gin writes them.
+      rows: by name; without any, the grid alone makes the rows.
+      grid: the alternatives of each setting, as gin writes them.
+      seeds: the values of the macro SEED; empty where the gin files say it.
+      metric: that tables compare; None for the loss.
+      baseline: the row that differences are taken to: a name in `rows`, or a row with its values
+        of the grid.
+      max_minutes: after which a run is stopped; None for no limit.
+      search: the ranges of settings that `--search` chooses values from, as gin writes them.
+    """
+
+    gin_files: Sequence[str]
+    bindings: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    rows: Mapping[str, SweepRow] = dataclasses.field(default_factory=dict)
+    grid: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+    seeds: Sequence[int] = dataclasses.field(default_factory=list)
+    metric: str | None = None
+    baseline: str | None = None
+    max_minutes: float | None = None
+    search: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def read(cls, directory: pathlib.Path) -> Sweep | None:
+        """Returns the sweep that a directory records, None without one."""
+        path = directory / NAME
+        try:
+            fields = read_json(path)
+            rows = {name: SweepRow(**row) for name, row in fields.pop("rows").items()}
+            sweep = cls(**fields, rows=rows)
+            sweep._check_types()
+            sweep.check()
+            return sweep
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise InputError(
+                f"{path} is not a record of a sweep ({reason(error)}): name another --model_dir"
+            ) from error
+
+    def write(self, directory: pathlib.Path) -> None:
+        atomic_write(directory / NAME, json.dumps(dataclasses.asdict(self), indent=1) + "\n")
+
+    def _check_types(self) -> None:
+        """Raises InputError for a record that this program has not written."""
+        mappings = [self.bindings, self.search, *(row.bindings for row in self.rows.values())]
+        lists = [self.gin_files, *self.grid.values(), *(r.gin_files for r in self.rows.values())]
+        lists += [list(mapping.values()) for mapping in mappings]
+        if not all(type(x) is list and all(type(text) is str for text in x) for x in lists):
+            raise InputError("a value is not a text")
+        if type(self.seeds) is not list or not all(type(seed) is int for seed in self.seeds):
+            raise InputError("a seed is not a number")
+        if not all(type(x) in (str, type(None)) for x in (self.metric, self.baseline)):
+            raise InputError("its metric or baseline is not a text")
+
+    @property
+    def varies(self) -> bool:
+        return bool(self.rows or self.grid or len(self.seeds) > 1)
+
+    def check(self) -> None:
+        """Raises InputError for a sweep that cannot be trained."""
+        if not (self.varies or self.search):
+            raise InputError(
+                "nothing varies: give a flag several values, as in --gin.LEARNING_RATE=0.01,0.03 "
+                "(a list in brackets is one value), --seeds=3, or a --sweep_file with rows"
+            )
+        minutes = self.max_minutes
+        if minutes is not None and not (type(minutes) in (int, float) and 0 < minutes < math.inf):
+            raise InputError(f"Sweep.max_minutes = {minutes!r}: it must be a number above 0")
+        if len(self.seeds) > _MOST_SEEDS:
+            raise InputError(f"{len(self.seeds)} seeds are more than {_MOST_SEEDS}")
+        names = list(dict.fromkeys([*self.rows, *(run.row for run in self.runs())]))
+        if self.baseline is not None and self.baseline not in names:
+            raise InputError(
+                f"Sweep.baseline = {self.baseline!r}: no row has this name"
+                f"{did_you_mean(self.baseline, names) or '; there are ' + ', '.join(names)}"
+            )
+
+    def continue_with(self, command: Sweep, directory: pathlib.Path) -> Sweep:
+        """Returns the sweep with the command's further rows, alternatives and seeds.
+
+        The metric, the baseline, the budget and the ranges of a search are the command's.
+        """
+        differing = changes(self._comparable(command), command._comparable(self))
+        if differing:
+            raise InputError(
+                f"{directory} has the sweep of another command: {list_changes(differing)}; give "
+                "that command, or name another --model_dir"
+            )
+        grid = {  # in the order of the first command, which the names of runs have
+            name: list(dict.fromkeys([*values, *command.grid[name]]))
+            for name, values in self.grid.items()
+        }
+        rows = {**self.rows, **command.rows}
+        seeds = sorted({*self.seeds, *command.seeds})
+        return dataclasses.replace(command, rows=rows, grid=grid, seeds=seeds)
+
+    def _comparable(self, other: Sweep) -> dict[str, Any]:
+        """Has the rows that `other` has too."""
+        rows = {
+            f"row {name}": {"gin files": ", ".join(row.gin_files), **row.bindings}
+            for name, row in self.rows.items()
+            if name in other.rows
+        }
+        return {
+            **self.bindings,
+            "gin files": ", ".join(self.gin_files),
+            "varied": ", ".join(sorted(self.grid)),
+            "rows": "given" if self.rows else None,
+            "seeds": "given" if self.seeds else None,
+            **rows,
+        }
+
+    def runs(self) -> list[SweepRun]:
+        """Returns all runs; the seed changes fastest, then the last setting of the grid."""
+        runs: list[SweepRun] = []
+        baselines = set(self.rows) & {self.baseline}
+        # Texts that differ in punctuation only get numbers.
+        rows, names = set[str](), {RESULTS}
+        seeds: Sequence[int | None] = self.seeds or [None]
+        for row, values in itertools.product(self.rows or [""], self._combinations()):
+            of_row = self.rows.get(row, SweepRow())
+            shown = _unused(_joined([row] * bool(row), values), rows)
+            compared = _joined([*baselines], values) if baselines else self.baseline
+            bound = {**of_row.bindings, **values}
+            for seed in seeds:
+                name = _unused(
+                    _plain_name([_plain(row).lstrip(".")] * bool(row), values, seed), names
+                )
+                runs.append(SweepRun(name, shown, seed, of_row.gin_files, bound, compared))
+        return runs
+
+    def _combinations(self) -> Iterator[dict[str, str]]:
+        for values in itertools.product(*self.grid.values()):
+            yield dict(zip(self.grid, values, strict=True))
+
+    def runs_of(self, command: Sweep) -> list[SweepRun]:
+        """Returns the runs that a command names of a sweep that may have more."""
+        wanted = [(run.gin_files, run.values, run.seed) for run in command.runs()]
+        return [run for run in self.runs() if (run.gin_files, run.values, run.seed) in wanted]
+
+    def check_macros(self, search_paths: Sequence[str]) -> None:
+        """Raises InputError, before any run starts, if no gin file has a macro of a row or grid."""
+        for name, row in {"": SweepRow(), **self.rows}.items():
+            statements = _statements([*self.gin_files, *row.gin_files], search_paths)
+            references = (r for binding in statements.bindings for r in binding.references())
+            macros = {*macros_of(statements.bindings), *(r.macro for r in references if r.macro)}
+            for macro in [*row.bindings, *self.grid, *[SEED] * bool(self.seeds), *self.search]:
+                if "." not in macro and macro not in macros:
+                    where = f"row {name!r}: {macro}" if macro in row.bindings else f"--gin.{macro}"
+                    hint = did_you_mean(macro, macros)
+                    raise InputError(f"{where}: no gin file has this macro{hint}")
+
+    def configuration_hash(self, run: SweepRun, search_paths: Sequence[str]) -> str:
+        """Returns the SHA-256 of the settings of a run, wherever its files are."""
+        statements = _statements([*self.gin_files, *run.gin_files], search_paths)
+        seed = {} if run.seed is None else {SEED: str(run.seed)}
+        for name, value in {**self.bindings, **run.values, **seed}.items():
+            statements.add_flag(f"--gin.{name}={value}", f"{name} = {value}")
+        macros = values_of_macros(statements.bindings)
+        settings = {
+            binding.name: value_text(replace_macros(binding.value, macros))
+            for binding in statements.bindings
+            if binding.selector != MACRO
+        }
+        text = json.dumps([sorted(settings.items()), sorted(statements.imports.items())])
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _statements(files: Sequence[str], search_paths: Sequence[str]) -> Statements:
+    statements = Statements()
+    for file in files:
+        statements.add_file(file, search_paths)
+    return statements
+
+
+def _unused(name: str, used: set[str]) -> str:
+    numbered = (f"{name}-{number}" for number in itertools.count(2))
+    unused = next(x for x in itertools.chain([name], numbered) if x not in used)
+    used.add(unused)
+    return unused
+
+
+def _joined(names: Sequence[str], values: Mapping[str, str]) -> str:
+    parts = [*names, *(f"{name}={_bare(value)}" for name, value in values.items())]
+    return ",".join(parts) or "all"
+
+
+def _plain_name(names: Sequence[str], values: Mapping[str, str], seed: int | None) -> str:
+    parts = [*names, *(f"{_plain(name)}={_plain(value)}" for name, value in values.items())]
+    last = [] if seed is None else [f"{SEED}={seed}"]
+    name = ",".join([*parts, *last])
+    if len(name) <= _LONGEST_NAME:
+        return name
+    most = max(4, (_LONGEST_NAME - len(last) * 12) // len(parts) - 1)
+    return ",".join([*(part[:most] for part in parts), *last])
+
+
+def _bare(text: str) -> str:
+    return text.strip("@'\"()[] ")
+
+
+def _plain(text: str) -> str:
+    return _IN_NAMES.sub("-", _bare(text)).strip("-") or "empty"
