@@ -26,6 +26,7 @@ from mtfrun.cli.commands import (
     runs,
     score,
     sweep,
+    table,
     train,
     verify,
     vocab_train,
@@ -51,6 +52,7 @@ Trains, evaluates and runs models that gin files describe, on one device or on a
   source <(mtfrun completion bash)      completes commands, flags and gin files; zsh, fish as well
   mtfrun sweep --gin_file=runs/quickstart.gin --gin.LEARNING_RATE=0.01,0.1 --model_dir=/tmp/sweep
   mtfrun runs /tmp/sweep
+  mtfrun table /tmp/sweep
   mtfrun checkpoints list --model_dir=/tmp/run
 
 mtfrun help COMMAND, or mtfrun COMMAND --help, explains a command; mtfrun version is the version.
@@ -72,7 +74,7 @@ Lists, shows, verifies, compares, averages and deletes the checkpoints of a run.
 
 _MODULES = (
     *(train, eval_command, decode, score, import_model, export, launch, plan, verify, curves),
-    *(completion, sweep, runs, checkpoints, checkpoints_show, checkpoints_diff),
+    *(completion, sweep, table, runs, checkpoints, checkpoints_show, checkpoints_diff),
     *(checkpoints_average, config, config_explain, data, vocab_train),
 )
 # By name, in the order of the help text.

@@ -55,9 +55,10 @@ class RunCost:
     seconds: float | None = None
 
     def is_valid(self) -> bool:
+        values = [getattr(self, field.name) for field in dataclasses.fields(RunCost)]
         return all(
             value is None or (type(value) in (int, float) and 0 <= value < math.inf)
-            for value in dataclasses.astuple(self)
+            for value in values
         )
 
 

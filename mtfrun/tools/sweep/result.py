@@ -72,6 +72,9 @@ class RunResult(RunName, RunCost):
             result = cls(**{**fields, **numbers, "evaluations": steps})
             if result.state not in get_args(ResultState) or type(result.seed) is not int:
                 raise InputError("its state or seed is invalid")
+            texts = [result.name, result.row, result.error, *result.environment.values()]
+            if not all(type(text) is str for text in texts) or not result.is_valid():
+                raise InputError("a text or a cost is invalid")
             return result
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise InputError(

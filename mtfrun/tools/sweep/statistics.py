@@ -1,0 +1,81 @@
+"""Means over seeds, differences to a baseline, and their confidence intervals."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import scipy
+
+CONFIDENCE = 0.95
+
+BOOTSTRAP_FROM = 10
+"""From so many values on intervals are bootstrapped: of fewer a bootstrap's are too narrow."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """A mean and its 95 % confidence interval, which one value does not have: `low` is None then.
+
+    Attributes:
+      count: of values.
+      low, high: the ends of the interval.
+    """
+
+    mean: float
+    count: int
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether the mean differs from 0 significantly, by a two-sided test at 5 %."""
+        return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
+
+    @property
+    def half_width(self) -> float | None:
+        return None if self.low is None or self.high is None else (self.high - self.low) / 2
+
+
+def estimate_mean(values: Sequence[float]) -> Estimate:
+    """Returns the mean of independent values, at least one, and its interval.
+
+    Student 1908, "The probable error of a mean", https://doi.org/10.2307/2331554: mean +-
+    t * s / sqrt(n), with the standard deviation s and the quantile t of n - 1 degrees of freedom.
+    From 10 values on the BCa bootstrap of Efron 1987, https://doi.org/10.2307/2289144, which does
+    not assume a normal distribution. The interval of equal values has the width 0.
+    """
+    array = np.asarray(values, np.float64)
+    count = array.size
+    if np.ptp(array) == 0:
+        mean = float(array[0])  # exactly, which a sum of many may not be
+        return Estimate(mean, count) if count == 1 else Estimate(mean, count, mean, mean)
+    mean = float(array.mean())
+    if count >= BOOTSTRAP_FROM:
+        interval = scipy.stats.bootstrap(
+            (array,),
+            np.mean,
+            confidence_level=CONFIDENCE,
+            method="BCa",
+            rng=np.random.default_rng(0),  # the same table each time
+        ).confidence_interval
+        if math.isfinite(interval.low) and math.isfinite(interval.high):
+            return Estimate(mean, count, float(interval.low), float(interval.high))
+    quantile = float(scipy.special.stdtrit(count - 1, (1 + CONFIDENCE) / 2))
+    half_width = quantile * float(array.std(ddof=1)) / math.sqrt(count)
+    return Estimate(mean, count, mean - half_width, mean + half_width)
+
+
+def estimate_difference(
+    values: Mapping[int, float], baseline: Mapping[int, float]
+) -> Estimate | None:
+    """Returns the mean of `values` minus `baseline` over the seeds of both; None without any.
+
+    Paired: what a seed does to both, such as the order of the data, does not widen the interval.
+    """
+    seeds = [seed for seed in values if seed in baseline]
+    if not seeds:
+        return None
+    return estimate_mean([values[seed] - baseline[seed] for seed in seeds])

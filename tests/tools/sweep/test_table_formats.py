@@ -1,0 +1,152 @@
+"""Tables in every format: digits, marks, and names that a format would take for markup."""
+
+from __future__ import annotations
+
+import csv
+import html.parser
+import io
+import json
+import pathlib
+import re
+
+import pytest
+
+from mtfrun.tools.sweep.comparison import compare
+from mtfrun.tools.sweep.statistics import Estimate
+from mtfrun.tools.sweep.table_formats import (
+    WRITERS,
+    csv_text,
+    estimate_text,
+    html_table,
+    latex_text,
+    markdown_page,
+    markdown_text,
+    table_cells,
+    table_notes,
+)
+from tests.tools.sweep.synthetic_sweep import write_sweep
+
+HOSTILE = "=a|b_c & <b>$x$\\{\x1b[31m"
+# Means of 2 and of 1.5, with a significant difference, and of 2.1 without one.
+ROWS = {"baseline": [1.0, 3.0], HOSTILE: [0.5, 2.501], "other": [1.0, 3.2]}
+
+
+@pytest.mark.parametrize(
+    ("estimate", "text"),
+    [
+        (Estimate(2.34567, 3, 2.33333, 2.35801), "2.346 ± 0.012"),
+        (Estimate(2.0, 3, 1.9001, 2.0999), "2.000 ± 0.100"),
+        (Estimate(123.4, 3, 100.0, 146.8), "123 ± 23"),
+        (Estimate(0.5, 2, 0.5, 0.5), "0.5000 ± 0"),
+        (Estimate(0.5, 10, 0.41, 0.53), "0.500 [0.410, 0.530]"),
+        (Estimate(0.5, 1), "0.5000"),
+        (None, "-"),
+    ],
+)
+def test_digits_are_those_that_the_interval_justifies(estimate: Estimate | None, text: str) -> None:
+    assert estimate_text(estimate) == text
+
+
+def test_differences_have_a_sign() -> None:
+    texts = [
+        estimate_text(x, signed=True)
+        for x in (Estimate(0.5, 1), Estimate(-0.5, 2, -0.5, -0.5), Estimate(0.5, 3, 0.4, 0.6))
+    ]
+    assert texts == ["+0.5000", "-0.5000 ± 0", "+0.50 ± 0.10"]
+
+
+def test_only_significant_differences_are_bold(tmp_path: pathlib.Path) -> None:
+    write_sweep(tmp_path, ROWS)
+    headings, rows = table_cells(compare(tmp_path))
+    assert headings == [
+        *("row", "loss ↓", "difference", "parameters", "active", "FLOP/token", "seconds")
+    ]
+    assert [[cell.is_bold for cell in row].count(True) for row in rows] == [0, 1, 0]
+    assert rows[1][2].is_bold and rows[1][2].text == "-0.4995 ± 0.0064"
+
+
+def test_one_seed_is_never_bold_and_a_note_says_so(tmp_path: pathlib.Path) -> None:
+    write_sweep(tmp_path, {"baseline": [0.5], "new": [0.9]}, metric="accuracy")
+    comparison = compare(tmp_path)
+    headings, rows = table_cells(comparison)
+    assert headings[1] == "accuracy ↑" and not any(cell.is_bold for row in rows for cell in row)
+    assert table_notes(comparison) == [
+        "↑: more is better.",
+        "One seed: no intervals, and no difference is significant.",
+        "Differences are to baseline, paired by seed.",
+    ]
+
+
+def test_notes_say_how_intervals_are_computed(tmp_path: pathlib.Path) -> None:
+    write_sweep(tmp_path, {"baseline": [1.0, 2.0] * 6, "new": [1.5, 2.0, 3.0] + [None] * 9})
+    notes = " ".join(table_notes(compare(tmp_path)))
+    assert "by Student's t or by the BCa bootstrap, in brackets." in notes
+    assert "without any effect 0.1 of 1 would be, on average." in notes
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_no_format_lets_control_characters_through(name: str, tmp_path: pathlib.Path) -> None:
+    write_sweep(tmp_path, ROWS)
+    assert "\x1b" not in WRITERS[name](compare(tmp_path))
+
+
+def test_markdown_escapes_names(tmp_path: pathlib.Path) -> None:
+    write_sweep(tmp_path, ROWS)
+    heading, line, _, row, *_ = markdown_text(compare(tmp_path)).splitlines()
+    assert {re.sub(r"\\.", "", text).count("|") for text in (heading, line, row)} == {8}
+    assert row.startswith(r"| =a\|b\_c &amp; &lt;b&gt;\$x\$\\{\\x1b\[31m | 1.5 ± 12.7 | **-0.4995")
+
+
+def test_latex_escapes_names(tmp_path: pathlib.Path) -> None:
+    write_sweep(tmp_path, ROWS)
+    text = latex_text(compare(tmp_path))
+    name = r"=a\textbar{}b\_c \& \textless{}b\textgreater{}\$x\$\textbackslash{}\{"
+    assert f"{name}\\textbackslash{{}}x1b{{[}}31m & 1.5 $\\pm$ 12.7 & " in text
+    assert r"\textbf{$-$0.4995 $\pm$ 0.0064}" in text
+    assert r"\begin{tabular}{lrrrrrr}" in text and text.count(r"\\" + "\n") == 4
+
+
+class _Tags(html.parser.HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.texts: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        self.tags.append(tag)
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+
+def test_html_escapes_names(tmp_path: pathlib.Path) -> None:
+    write_sweep(tmp_path, ROWS)
+    parser = _Tags()
+    parser.feed(html_table(compare(tmp_path)))
+    assert set(parser.tags) == {"table", "thead", "tbody", "tr", "th", "td", "strong"}
+    assert HOSTILE.replace("\x1b", "\\x1b") in parser.texts
+
+
+def test_csv_has_all_digits_and_no_formulas(tmp_path: pathlib.Path) -> None:
+    write_sweep(tmp_path, ROWS)
+    records = list(csv.DictReader(io.StringIO(csv_text(compare(tmp_path)))))
+    assert records[1]["row"].startswith("'=a|b_c & <b>")
+    assert float(records[1]["loss difference"]) == pytest.approx(-0.4995, abs=1e-12)
+    assert records[0]["loss difference"] == "" and records[0]["parameters"] == "1500000"
+
+
+def test_json_has_the_values_of_every_seed(tmp_path: pathlib.Path) -> None:
+    write_sweep(tmp_path, {**ROWS, "failed": ["no memory", None]})
+    rows = json.loads(WRITERS["json"](compare(tmp_path)))["rows"]
+    assert rows[1]["metrics"]["loss"]["values"] == {"0": 0.5, "1": 2.501}
+    assert rows[1]["metrics"]["loss"]["difference"]["is_significant"] is True
+    assert rows[3]["metrics"]["loss"]["mean"] is None
+    assert rows[3]["note"] == "0 of 2 seeds; seed 0 failed: no memory; seed 1 not trained"
+
+
+def test_a_page_has_a_title_the_command_and_the_environment(tmp_path: pathlib.Path) -> None:
+    write_sweep(tmp_path, ROWS)
+    page = markdown_page(compare(tmp_path), "Is it <better>?", "mtfrun table x")
+    lines = page.splitlines()
+    assert lines[:4] == ["# Is it &lt;better&gt;?", "", "    mtfrun table x", ""]
+    assert lines[-3:] == ["", "- TensorFlow: 2.21", "- host: host 0; host 1"]
