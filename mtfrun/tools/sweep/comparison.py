@@ -86,7 +86,7 @@ def compare(
             raise InputError(f"--baseline={baseline}: no row has this name{hint}")
         sweep = dataclasses.replace(sweep, baseline=baseline)
     evaluated = [list(result.metrics) for result in results]
-    chosen = metrics or [sweep.metric]
+    chosen: Sequence[str | None] = metrics or [sweep.metric]
     names = list(dict.fromkeys(metric_of(evaluated, name) for name in chosen))
     by_row: dict[str, list[RunResult]] = {}
     for result in results:

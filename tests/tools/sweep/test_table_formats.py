@@ -27,7 +27,7 @@ from mtfrun.tools.sweep.table_formats import (
 from tests.tools.sweep.synthetic_sweep import write_sweep
 
 HOSTILE = "=a|b_c & <b>$x$\\{\x1b[31m"
-# Means of 2 and of 1.5, with a significant difference, and of 2.1 without one.
+# The second row differs from the first significantly, the third does not.
 ROWS = {"baseline": [1.0, 3.0], HOSTILE: [0.5, 2.501], "other": [1.0, 3.2]}
 
 
@@ -94,14 +94,14 @@ def test_markdown_escapes_names(tmp_path: pathlib.Path) -> None:
     write_sweep(tmp_path, ROWS)
     heading, line, _, row, *_ = markdown_text(compare(tmp_path)).splitlines()
     assert {re.sub(r"\\.", "", text).count("|") for text in (heading, line, row)} == {8}
-    assert row.startswith(r"| =a\|b\_c &amp; &lt;b&gt;\$x\$\\{\\x1b\[31m | 1.5 ± 12.7 | **-0.4995")
+    assert row.startswith(r"| =a\|b\_c &amp; &lt;b&gt;\$x\$\\{\\x1b\[31m | 2 ± 13 | **-0.4995")
 
 
 def test_latex_escapes_names(tmp_path: pathlib.Path) -> None:
     write_sweep(tmp_path, ROWS)
     text = latex_text(compare(tmp_path))
     name = r"=a\textbar{}b\_c \& \textless{}b\textgreater{}\$x\$\textbackslash{}\{"
-    assert f"{name}\\textbackslash{{}}x1b{{[}}31m & 1.5 $\\pm$ 12.7 & " in text
+    assert f"{name}\\textbackslash{{}}x1b{{[}}31m & 2 $\\pm$ 13 & " in text
     assert r"\textbf{$-$0.4995 $\pm$ 0.0064}" in text
     assert r"\begin{tabular}{lrrrrrr}" in text and text.count(r"\\" + "\n") == 4
 
