@@ -80,7 +80,7 @@ def test_metric_and_baseline_may_be_others(tmp_path: pathlib.Path) -> None:
     comparison = compare(tmp_path, ["other", "loss"], "b")
     assert list(comparison.metrics) == ["other", "loss"] and comparison.baselines == ["b"]
     assert comparison.rows[0].metrics["loss"].difference == Estimate(-2.0, 1)
-    with pytest.raises(InputError, match="--metric=los: no evaluation has it; did you mean 'loss'"):
+    with pytest.raises(InputError, match="--metric=los: no evaluation has it, did you mean 'loss'"):
         compare(tmp_path, ["los"])
     with pytest.raises(InputError, match="--baseline=c: no row has this name; there are a, b"):
         compare(tmp_path, baseline="c")
