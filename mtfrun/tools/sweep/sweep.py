@@ -28,6 +28,9 @@ RESULTS = "results"
 
 SEED = "SEED"
 
+SEED_FIELD = "{SEED}"
+"""Stands for the seed in a text, such as the path of another sweep's run."""
+
 # Of the name of a directory: Linux allows 255 bytes.
 _LONGEST_NAME = 120
 _IN_NAMES = re.compile(r"[^A-Za-z0-9_.+-]+")
@@ -74,7 +77,8 @@ class Sweep:
 
     Attributes:
       gin_files: of all runs.
-      bindings: of all runs, as gin writes them.
+      bindings: of all runs, as gin writes them. "{SEED}" in them, and in those of rows and grid,
+        stands for the seed.
       rows: by name; without any, the grid alone makes the rows.
       grid: the alternatives of each setting, as gin writes them.
       seeds: the values of the macro SEED; empty where the gin files say it.
@@ -197,13 +201,19 @@ class Sweep:
             of_row = self.rows.get(row, SweepRow())
             shown = _unused(_joined([row] * bool(row), values), rows)
             compared = _joined([*baselines], values) if baselines else self.baseline
-            bound = {**of_row.bindings, **values}
+            bound = {**self._of_seeds, **of_row.bindings, **values}
             for seed in seeds:
+                of_seed = {name: _with_seed(text, seed) for name, text in bound.items()}
                 name = _unused(
                     _plain_name([_plain(row).lstrip(".")] * bool(row), values, seed), names
                 )
-                runs.append(SweepRun(name, shown, seed, of_row.gin_files, bound, compared))
+                runs.append(SweepRun(name, shown, seed, of_row.gin_files, of_seed, compared))
         return runs
+
+    @property
+    def _of_seeds(self) -> dict[str, str]:
+        """The bindings of all runs that differ from seed to seed."""
+        return {name: text for name, text in self.bindings.items() if SEED_FIELD in text}
 
     def _combinations(self) -> Iterator[dict[str, str]]:
         for values in itertools.product(*self.grid.values()):
@@ -273,6 +283,10 @@ def _plain_name(names: Sequence[str], values: Mapping[str, str], seed: int | Non
 
 def _bare(text: str) -> str:
     return text.strip("@'\"()[] ")
+
+
+def _with_seed(text: str, seed: int | None) -> str:
+    return text if seed is None else text.replace(SEED_FIELD, str(seed))
 
 
 def _plain(text: str) -> str:

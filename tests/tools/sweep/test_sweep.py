@@ -234,3 +234,11 @@ def test_results_are_read_in_the_order_of_the_sweep(tmp_path: pathlib.Path) -> N
         assert results[2] == result
     with pytest.raises(InputError, match=r"has no sweep.json"):
         results_of(tmp_path / "results")
+
+
+def test_a_text_of_a_row_or_of_all_runs_may_have_the_seed_in_it() -> None:
+    row = SweepRow(bindings={"INIT_CHECKPOINT": "'/a/x,SEED={SEED}'"})
+    sweep = Sweep(["x.gin"], {"NAME": "'{SEED}'", "STEPS": "1"}, {"x": row}, seeds=[0, 7])
+    assert [run.values for run in sweep.runs()] == [
+        {"NAME": f"'{seed}'", "INIT_CHECKPOINT": f"'/a/x,SEED={seed}'"} for seed in (0, 7)
+    ]

@@ -1,0 +1,70 @@
+"""Every shipped sweep can be read, and each of its rows can be trained."""
+
+from __future__ import annotations
+
+import pathlib
+
+import pytest
+
+from mtfrun.cli.parser import parse_flags
+from mtfrun.configuration import config
+from mtfrun.configuration.files import shipped_gin_files
+from mtfrun.experiment.runs.settings import ROOTS
+from mtfrun.tools.sweep.sweep import Sweep
+from mtfrun.tools.sweep.sweep_file import read_sweep_file
+from tests.cli.command import mtfrun_here
+from tests.cli.small_vocabulary import flag_of_small_vocabulary
+
+SWEEPS = {
+    name: read_sweep_file(name, []) for name in shipped_gin_files() if name.startswith("sweeps/")
+}
+ROWS = [(name, row) for name, sweep in SWEEPS.items() for row in sweep.rows]
+# The first phase of two, which is compared in the second.
+WITHOUT_BASELINE = ["sweeps/objectives_pretraining.gin"]
+# Debian's packages with the data of some sweeps.
+DIRECTORIES = {
+    "sweeps/decoding.gin": "/usr/share/libreoffice/help",
+    "sweeps/objectives_translation.gin": "/usr/share/libreoffice/help",
+    "sweeps/resnet.gin": "/usr/share/datasets/fashion-mnist",
+}
+TINY = {"TRAIN_STEPS": "1", "BATCH_SIZE": "8", "experiment.Evaluation.max_batches": "1"}
+TINY_TEXT = {"NUM_LAYERS": "1", "D_MODEL": "16", "D_FF": "32"}
+TINY_IMAGES = {"STAGE_SIZES": "[1, 1, 1]", "WIDTHS": "[4, 4, 4]"}
+TINY_SEED = {"NUM_LAYERS": "1", "LAYER_SIZES": "[1, 1, 1]", "FILTER_SIZES": "[4, 4, 4]"}
+
+
+def _flags(sweep: Sweep, row: str, **tiny: str) -> list[str]:
+    """Returns the flags of the training of a row's first seed."""
+    run = next(run for run in sweep.runs() if run.row == row)
+    settings = {**sweep.bindings, **run.values, **tiny}
+    if tiny:
+        settings.pop("INIT_CHECKPOINT", None)
+    files = [f"--gin_file={name}" for name in [*sweep.gin_files, *run.gin_files]]
+    return [*files, *(f"--gin.{name}={text}" for name, text in settings.items())]
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_the_rows_of_a_shipped_sweep_are_configurations(name: str) -> None:
+    sweep = SWEEPS[name]
+    sweep.check()
+    assert len(sweep.seeds) == 3 and sweep.max_minutes is not None
+    assert (sweep.baseline is None) == (name in WITHOUT_BASELINE)
+    for row in sweep.rows:
+        flags = parse_flags(["train", "--model_dir=/none", *_flags(sweep, row)])
+        config.parse(flags.gin_file, flags.bindings, roots=ROOTS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "row"), ROWS)
+def test_a_row_of_a_shipped_sweep_trains_tiny(name: str, row: str, tmp_path: pathlib.Path) -> None:
+    directory = DIRECTORIES.get(name)
+    if directory is not None and not pathlib.Path(directory).is_dir():
+        pytest.skip(f"needs {directory}")
+    tiny = {**TINY, **TINY_TEXT}
+    if name == "sweeps/resnet.gin":
+        tiny = {**TINY, **(TINY_SEED if "original" in row else TINY_IMAGES)}
+    flags = [*_flags(SWEEPS[name], row, **tiny), f"--model_dir={tmp_path / 'run'}"]
+    if name == "sweeps/decoding.gin":
+        flags += [flag_of_small_vocabulary(tmp_path), "--gin.DecodedPairs.num_decodes=2"]
+    process = mtfrun_here("train", *flags)
+    assert process.returncode == 0, process.stderr.decode()
