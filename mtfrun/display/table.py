@@ -13,8 +13,11 @@ from mtfrun.display.formats import shorten_cell
 from mtfrun.display.progress import Style, apply_style, is_terminal, terminal_size
 from mtfrun.untrusted import escape
 
-# Also "3/10", "2.1 MB", "1.5k tok/s" and "0.25*".
-_NUMBER = re.compile(r"([-+]?[\d.,]+(e[-+]?\d+)?(/\d+| ?[kMGT]?B?|[kMG]? \w+/s)?|nan|inf|-?)[ *]?")
+# Also "3/10", "2.1 MB", "1.5k tok/s", "0.25*", "2.5 ± 0.1" and "2.5 [2.4, 2.7]".
+_NUMBER = re.compile(
+    r"([-+]?[\d.,]+(e[-+]?\d+)?(/\d+| ?[kMGT]?B?|[kMG]? \w+/s| ± [\d.]+| \[[-+\d., ]+\])?"
+    r"|nan|inf|-?)[ *]?"
+)
 _GAP = "  "
 _LABEL_WIDTH = 12
 # A column of text is cut down to so many characters before further columns are left out.

@@ -23,7 +23,7 @@ def test_a_table_marks_significant_differences(sweep: pathlib.Path) -> None:
     heading, first, second, *notes = process.stdout.decode().splitlines()
     assert heading.split()[:4] == ["row", "loss", "↓", "difference"]
     assert first.split()[:5] == ["baseline", "2", "±", "13", "-"]
-    assert "-0.4995 ± 0.0064 *" in second
+    assert "-0.4995 ± 0.0064*" in second
     assert notes[-1].startswith("Those whose interval excludes 0 are marked by *")
 
 

@@ -59,7 +59,7 @@ def _cost_of_a_mixture(directory: pathlib.Path, mesh_shape: str) -> RunCost:
     "mesh_shape", [ONE_DEVICE, pytest.param("data:2,model:2", marks=pytest.mark.slow)]
 )
 def test_a_mixture_costs_the_same_on_one_device_and_on_four(
-    mesh_shape: str, tmp_path: pathlib.Path
+    mesh_shape: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     embedding, positions, norms = 384 * 16, 16 * 16, 3 * 16
     attention, router, expert = 4 * 16 * 2 * 8, 16 * 4, 2 * 16 * 32
@@ -77,6 +77,7 @@ def test_a_mixture_costs_the_same_on_one_device_and_on_four(
         flops_per_token=3 * 2 * products,
         tokens_per_step=128,
     )
+    assert "DecoderOnly, 11,632 parameters, 9,584 active; Sgd" in capsys.readouterr().err
 
 
 def test_the_seconds_of_all_commands_add_up(tmp_path: pathlib.Path) -> None:

@@ -125,7 +125,14 @@ def table_notes(comparison: Comparison, *, mark: str = "bold") -> list[str]:
 
 def terminal_text(comparison: Comparison) -> str:
     headings, rows = table_cells(comparison)
-    texts = [[cell.text + " *" * cell.is_bold for cell in row] for row in rows]
+    has_bold = [any(cell.is_bold for cell in column) for column in zip(*rows, strict=True)]
+    texts = [
+        [
+            cell.text + ("*" if cell.is_bold else " " * x)
+            for cell, x in zip(row, has_bold, strict=True)
+        ]
+        for row in rows
+    ]
     lines = table_lines(headings, texts, terminal_columns())
     return "\n".join([*lines, *map(escape, table_notes(comparison, mark="marked by *")), ""])
 
