@@ -22,6 +22,7 @@ from mtfrun.cli.commands import (
     export,
     import_model,
     launch,
+    optimum,
     plan,
     runs,
     score,
@@ -30,6 +31,7 @@ from mtfrun.cli.commands import (
     train,
     verify,
     vocab_train,
+    widths,
 )
 from mtfrun.cli.commands import eval as eval_command
 from mtfrun.cli.other_programs import run_mode_answer, unknown_answer, word_answer
@@ -58,9 +60,9 @@ Trains, evaluates and runs models that gin files describe, on one device or on a
 mtfrun help COMMAND, or mtfrun COMMAND --help, explains a command; mtfrun version is the version.
 
 Exit codes: 0; 2 for bad input, one line with the remedy; 3 where a model's numbers are infinite or
-not a number; 4 where another process of the run has ended; 5 where verify finds unequal numbers, or
-checkpoints verify a damaged file; 6 where plan finds too little memory; 128 + number for a signal;
-1 for a defect, with its traceback."""
+not a number; 4 where another process of the run has ended; 5 where verify finds unequal numbers,
+widths a drift, or checkpoints verify a damaged file; 6 where plan finds too little memory; 128 +
+number for a signal; 1 for a defect, with its traceback."""
 
 _GROUPS = {
     "checkpoints": """\
@@ -73,9 +75,9 @@ Lists, shows, verifies, compares, averages and deletes the checkpoints of a run.
 }
 
 _MODULES = (
-    *(train, eval_command, decode, score, import_model, export, launch, plan, verify, curves),
-    *(completion, sweep, table, runs, checkpoints, checkpoints_show, checkpoints_diff),
-    *(checkpoints_average, config, config_explain, data, vocab_train),
+    *(train, eval_command, decode, score, import_model, export, launch, plan, verify, widths),
+    *(curves, completion, sweep, table, optimum, runs, checkpoints, checkpoints_show),
+    *(checkpoints_diff, checkpoints_average, config, config_explain, data, vocab_train),
 )
 # By name, in the order of the help text.
 COMMANDS: dict[str, Command] = {

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from mtfrun import mtf
+from mtfrun import mtf, optim
 from mtfrun.checks import INDEX, check_range
 from mtfrun.data import Data, Infeed, host_of, split_batch
 from mtfrun.errors import InputError
@@ -109,6 +109,9 @@ class Experiment:
       outer_batch: number of parts into which a batch is split; above 1 the features of training and
         evaluation are {outer_batch, batch, ...}, for a mesh that splits a batch over two axes. The
         results do not change.
+      base_sizes: sizes of the dimensions that grow with the width, in the model for which the
+        learning rate was chosen: initial values, learning rates and logits follow by muP, see
+        `optim.set_base_sizes`. None for no such rules.
 
     Attributes:
       model, inference: the objects that the two classes make.
@@ -125,6 +128,7 @@ class Experiment:
         *,
         use_averages: bool = True,
         outer_batch: int = 1,
+        base_sizes: Mapping[str, int] | None = None,
     ):
         if not isinstance(mesh, mtf.Mesh):
             raise InputError(f"Experiment.mesh must be a mesh: @mtf.Mesh(), not {mesh!r}")
@@ -141,6 +145,8 @@ class Experiment:
         self.model = model(mesh, **data.model_arguments())
         _check_features(type(self.model), data)
         _check_rows(self.model, data)
+        if base_sizes:
+            optim.set_base_sizes(self.model, base_sizes)
         if outer_batch != 1 and not self.model.reads_outer_batch:
             raise InputError(
                 f"outer_batch={outer_batch}: {type(self.model).__name__} reads batches of one "

@@ -45,10 +45,16 @@ class BatchNorm(Layer):
         self._epsilon = epsilon
         one = mtf.initializers.Ones()
         scale_initializer = mtf.initializers.Zeros() if init_zero else one
-        self.scale = mtf.Variable(mesh, shape, scale_initializer, dtypes.master)
-        self.bias = mtf.Variable(mesh, shape, dtype=dtypes.master)
-        self.moving_mean = mtf.Variable(mesh, shape, dtype=dtypes.master, trainable=False)
-        self.moving_variance = mtf.Variable(mesh, shape, one, dtypes.master, trainable=False)
+
+        def vector(initializer: mtf.Initializer, *, trainable: bool) -> mtf.Variable:
+            return mtf.Variable(
+                mesh, shape, initializer, dtypes.master, trainable=trainable, reduced_dims=()
+            )
+
+        self.scale = vector(scale_initializer, trainable=True)
+        self.bias = vector(mtf.initializers.Zeros(), trainable=True)
+        self.moving_mean = vector(mtf.initializers.Zeros(), trainable=False)
+        self.moving_variance = vector(one, trainable=False)
 
     @property
     def updated_variables(self) -> Sequence[mtf.Variable]:

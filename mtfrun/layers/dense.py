@@ -64,7 +64,8 @@ class Dense(mtf.Module):
         )
         self.bias = None
         if use_bias:
-            self.bias = mtf.Variable(mesh, [*experts, *self._new_dims], dtype=dtypes.master)
+            shape = [*experts, *self._new_dims]
+            self.bias = mtf.Variable(mesh, shape, dtype=dtypes.master, reduced_dims=())
 
     def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
         """Returns {..., *new_dims} for x: {..., *reduced_dims}, in the activation type."""

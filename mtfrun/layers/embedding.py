@@ -25,11 +25,24 @@ class Embedding(mtf.Module):
     ) -> None:
         """Makes the spec of the table {vocab, d_model}; for `logits_scale` see `logits`."""
         super().__init__()
-        self.logits_scale = d_model.size**-0.5 if logits_scale is None else logits_scale
+        self._logits_scale = logits_scale
         self._vocab = vocab
         self._d_model = d_model
         self._dtypes = dtypes
-        self.table = mtf.Variable(mesh, [vocab, d_model], initializer, dtypes.master)
+        self.table = mtf.Variable(
+            mesh, [vocab, d_model], initializer, dtypes.master, reduced_dims=()
+        )
+
+    @property
+    def logits_scale(self) -> float:
+        """The factor of `logits`: with base sizes that at the base size over the growth.
+
+        A tied table is initialised and trained as an embedding, and so the rule of the softmax is a
+        factor here; Yang et al. 2022, arXiv:2203.03466, table 8.
+        """
+        growth = self.table.widths.growth([self._d_model])
+        scale = self._logits_scale
+        return ((self._d_model.size / growth) ** -0.5 if scale is None else scale) / growth
 
     def __call__(self, ids: mtf.Tensor, call: Call) -> mtf.Tensor:
         """Returns the vectors {..., d_model} of int ids {...}; zeros for ids out of range."""
@@ -77,7 +90,9 @@ class PositionalEmbedding(_Positions):
         super().__init__(max_length)
         self._max_length = mtf.Dimension("max_length", max_length)
         self._dtypes = dtypes
-        self.table = mtf.Variable(mesh, [self._max_length, d_model], initializer, dtypes.master)
+        self.table = mtf.Variable(
+            mesh, [self._max_length, d_model], initializer, dtypes.master, reduced_dims=()
+        )
 
     def __call__(self, positions: mtf.Tensor, call: Call) -> mtf.Tensor:
         """Returns the vectors {..., d_model} of int positions {...}."""

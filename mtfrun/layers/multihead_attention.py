@@ -53,26 +53,32 @@ class MultiHeadAttention(mtf.Module):
         self._d_kv = heads.size_dim
         inner, memory = [*self._query_heads, self._d_kv], [*self._memory_heads, self._d_kv]
         fan_in = mtf.VarianceScaling()([d_model], memory)
-        self._logits_scale = heads.d_kv**-0.5 if heads.scaled_logits else 1.0
-        # The factor d_kv ** -0.5 of the logits, squared because this scales a variance.
-        query_scale = 1.0 if heads.scaled_logits else 1.0 / heads.d_kv
-        query_init = mtf.VarianceScaling(scale=query_scale)([d_model], inner)
+        self._has_scaled_logits = heads.scaled_logits
+        # The factor d_kv ** -0.5 of the logits, where they do not have it themselves.
+        scaling = [] if heads.scaled_logits else [self._d_kv]
+        query_init = mtf.VarianceScaling()([d_model, *scaling], self._query_heads)
         output_init = mtf.VarianceScaling()(inner, [d_model])
 
         def projection(
-            shape: mtf.ShapeLike, initializer: mtf.Initializer, merged: Sequence[mtf.Dimension]
+            shape: mtf.ShapeLike,
+            initializer: mtf.Initializer,
+            merged: Sequence[mtf.Dimension],
+            reduced: Sequence[mtf.Dimension],
         ) -> mtf.Variable:
-            return mtf.Variable(mesh, shape, initializer, dtypes.master, merged_dims=merged)
+            return mtf.Variable(
+                mesh, shape, initializer, dtypes.master, merged_dims=merged, reduced_dims=reduced
+            )
 
-        self.query = projection([d_model, *inner], query_init, inner)
-        self.key = projection([d_model, *memory], fan_in, memory)
-        self.value = projection([d_model, *memory], fan_in, memory)
-        self.output = projection([*inner, d_model], output_init, inner)
+        self.query = projection([d_model, *inner], query_init, inner, [d_model])
+        self.key = projection([d_model, *memory], fan_in, memory, [d_model])
+        self.value = projection([d_model, *memory], fan_in, memory, [d_model])
+        self.output = projection([*inner, d_model], output_init, inner, inner)
         self.query_bias = self.key_bias = self.value_bias = self.output_bias = None
         if heads.use_bias:
-            self.query_bias = mtf.Variable(mesh, inner, dtype=dtypes.master)
-            self.key_bias = mtf.Variable(mesh, memory, dtype=dtypes.master)
-            self.value_bias = mtf.Variable(mesh, memory, dtype=dtypes.master)
+            zeros = mtf.initializers.Zeros()
+            self.query_bias = projection(inner, zeros, (), ())
+            self.key_bias = projection(memory, zeros, (), ())
+            self.value_bias = projection(memory, zeros, (), ())
         if heads.use_output_bias:
             self.output_bias = mtf.Variable(mesh, [d_model], dtype=dtypes.master)
         self.dropout = Dropout(dropout_rate)
@@ -232,7 +238,19 @@ class MultiHeadAttention(mtf.Module):
     ) -> mtf.Tensor:
         query = self._project(x, self.query, self.query_bias, self._query_heads, groups)
         query = self._rotate(query, position)
-        return query if self._logits_scale == 1.0 else query * self._logits_scale
+        scale = self._logits_scale
+        return query if scale == 1.0 else query * scale
+
+    @property
+    def _logits_scale(self) -> float:
+        """1 / sqrt(d_kv) at the base size of d_kv, which falls as 1 / d_kv when that grows.
+
+        After some training queries and keys are correlated: Yang et al. 2022, arXiv:2203.03466,
+        definition 4.1.
+        """
+        growth = self.query.widths.growth([self._d_kv])
+        scale = (self._d_kv.size / growth) ** -0.5 if self._has_scaled_logits else 1.0
+        return scale / growth
 
     def _rotate(self, x: mtf.Tensor, position: mtf.Tensor | None) -> mtf.Tensor:
         if self._rotary is None:

@@ -120,7 +120,8 @@ class RelativePositionBias(mtf.Module):
         super().__init__()
         self._max_distance = max_distance
         dims = [mtf.Dimension("heads", num_heads), mtf.Dimension("buckets", num_buckets)]
-        self.table = mtf.Variable(mesh, dims, mtf.initializers.RandomNormal(1.0), dtypes.master)
+        initial = mtf.initializers.RandomNormal(1.0)
+        self.table = mtf.Variable(mesh, dims, initial, dtypes.master, reduced_dims=())
 
     def __call__(
         self,

@@ -11,6 +11,7 @@ import numpy as np
 
 from mtfrun.errors import InputError
 from mtfrun.mtf.shape import Dimension, Shape
+from mtfrun.mtf.widths import NO_GROWTH, Widths
 
 
 class Initializer(Protocol):
@@ -92,7 +93,7 @@ class VarianceScaling:
     "truncated_normal" or "uniform".
 
     Examples:
-      >>> VarianceScaling()([Dimension("d_model", 16)], [Dimension("d_ff", 64)])
+      >>> VarianceScaling()([Dimension("d_model", 16)], [Dimension("d_ff", 64)]).distribution
       RandomNormal(stddev=0.25, mean=0.0)
     """
 
@@ -111,16 +112,38 @@ class VarianceScaling:
 
     def __call__(
         self, reduced_dims: Iterable[Dimension], new_dims: Iterable[Dimension]
-    ) -> Initializer:
+    ) -> KernelInitializer:
         """Returns the initializer of a kernel that maps `reduced_dims` to `new_dims`."""
-        fan_in = math.prod(dim.size for dim in reduced_dims)
-        fan_out = math.prod(dim.size for dim in new_dims)
-        fan = {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}[self.mode]
-        stddev = math.sqrt(self.scale / max(1.0, fan))
-        if self.distribution == "normal":
+        return KernelInitializer(self, tuple(reduced_dims), tuple(new_dims))
+
+
+@dataclasses.dataclass(frozen=True)
+class KernelInitializer:
+    """Draws for a kernel that maps `reduced_dims` to `new_dims`, see `VarianceScaling`."""
+
+    scaling: VarianceScaling
+    reduced_dims: tuple[Dimension, ...]
+    new_dims: tuple[Dimension, ...]
+
+    def stddev(self, widths: Widths = NO_GROWTH) -> float:
+        """Returns the standard deviation; with `widths`, that of the kernel at its base sizes."""
+        fan_in, fan_out = (
+            math.prod(dim.size for dim in dims) / widths.growth(dims)
+            for dims in (self.reduced_dims, self.new_dims)
+        )
+        fans = {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}
+        return math.sqrt(self.scaling.scale / max(1.0, fans[self.scaling.mode]))
+
+    @property
+    def distribution(self) -> Initializer:
+        stddev = self.stddev()
+        if self.scaling.distribution == "normal":
             return RandomNormal(stddev)
-        if self.distribution == "truncated_normal":
+        if self.scaling.distribution == "truncated_normal":
             # Truncation at two standard deviations leaves 0.8796 of the deviation.
             return TruncatedNormal(stddev / 0.87962566103423978)
         limit = math.sqrt(3.0) * stddev
         return RandomUniform(-limit, limit)
+
+    def __call__(self, shape: Shape, rng: np.random.Generator) -> np.ndarray:
+        return self.distribution(shape, rng)

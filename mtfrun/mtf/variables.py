@@ -7,7 +7,7 @@ import contextvars
 import copy
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
@@ -15,12 +15,13 @@ import tensorflow as tf
 
 from mtfrun.errors import InputError, ShapeError
 from mtfrun.mtf import engine
-from mtfrun.mtf.initializers import Initializer, Zeros
+from mtfrun.mtf.initializers import Initializer, KernelInitializer, Zeros
 from mtfrun.mtf.mesh import Mesh
 from mtfrun.mtf.porting import accept_name
 from mtfrun.mtf.shape import Dimension, Shape, ShapeLike, convert_to_shape
 from mtfrun.mtf.tensor import Arithmetic, Tensor, TensorLike, as_tensor
 from mtfrun.mtf.transfer import pack
+from mtfrun.mtf.widths import NO_GROWTH, SAME_SIZE, Growth, Widths
 from mtfrun.mtf.zero import SLOT_RULES, VARIABLE_RULES, shard_shape
 
 
@@ -59,6 +60,9 @@ class _Content:
 
     path: str
     storage: tf.Variable | None = None
+    widths: Widths = NO_GROWTH
+    growth: Growth = SAME_SIZE
+    initial_scale: float = 1.0
 
 
 class Variable(Arithmetic):
@@ -77,6 +81,9 @@ class Variable(Arithmetic):
       merged_dims: its dimensions that together are one side of a matrix, such as the heads and d_kv
         of attention's projections.
       sharded_by: the reserved layout rules that split the storage further.
+      reduced_dims: the dimensions over which products with it sum, none for tables and biases. None
+        takes those of its `VarianceScaling`, and otherwise none for one dimension; see
+        `optim.set_base_sizes`, which needs them.
 
     Attributes:
       stored_shape: `shape` with the names by which the storage is laid out.
@@ -94,9 +101,15 @@ class Variable(Arithmetic):
         trainable: bool = True,
         merged_dims: Iterable[Dimension] = (),
         sharded_by: Sequence[str] = VARIABLE_RULES,
+        reduced_dims: Iterable[Dimension] | None = None,
     ):
         self.mesh = mesh
         self.shape: Shape = convert_to_shape(shape)
+        if reduced_dims is None and isinstance(initializer, KernelInitializer):
+            reduced_dims = initializer.reduced_dims
+        elif reduced_dims is None and self.shape.ndims <= 1:
+            reduced_dims = ()
+        self._reduced_dims = None if reduced_dims is None else Shape(reduced_dims)
         self.stored_shape = shard_shape(mesh, self.shape, sharded_by)
         self.sides = _sides(self.shape, merged_dims)
         self.initializer = initializer
@@ -130,6 +143,38 @@ class Variable(Arithmetic):
     def is_initialized(self) -> bool:
         """Whether it has a value."""
         return self._content.storage is not None
+
+    @property
+    def widths(self) -> Widths:
+        """The dimensions of the model that have grown; none by default."""
+        return self._content.widths
+
+    @property
+    def growth(self) -> Growth:
+        """How much it has grown itself."""
+        return self._content.growth
+
+    def set_widths(self, widths: Widths, initial_scale: Callable[[Growth], float]) -> None:
+        """Scales the initial value, that of the base sizes, by a function of the growth.
+
+        Raises:
+          InputError: it has a value, or grows and does not say which dimensions are reduced.
+        """
+        if self.is_initialized:
+            raise InputError(f"variable {self.path} has a value: set base sizes before")
+        if self._reduced_dims is None and widths.grow(self.shape):
+            raise InputError(
+                f"variable {self.path} {self.shape.to_string} grows, and does not say over which "
+                "dimensions products with it sum: make it with mtf.Variable(reduced_dims=[...]), "
+                "[] for a table, a scale or a bias"
+            )
+        reduced = self._reduced_dims or Shape()
+        growth = widths.growth_of(reduced, self.shape - reduced)
+        scale = initial_scale(growth)
+        if isinstance(self.initializer, KernelInitializer):
+            scale *= self.initializer.stddev(widths) / self.initializer.stddev()
+        content = self._content
+        content.widths, content.growth, content.initial_scale = widths, growth, scale
 
     @property
     def sharded(self) -> Variable:
@@ -170,7 +215,10 @@ class Variable(Arithmetic):
             return np.broadcast_to(zero, self.shape.to_integer_list)
         digest = hashlib.blake2b(f"{seed}:{self.path}".encode(), digest_size=16).digest()
         rng = np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
-        value = np.asarray(self.initializer(self.shape, rng)).astype(self.dtype.as_numpy_dtype)
+        value = np.asarray(self.initializer(self.shape, rng))
+        if self._content.initial_scale != 1.0:
+            value = value * np.float32(self._content.initial_scale)
+        value = value.astype(self.dtype.as_numpy_dtype)
         if value.shape != tuple(self.shape.to_integer_list):
             raise ShapeError(
                 f"the initializer of {self.path} returned sizes {value.shape} for {self.shape}"

@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from mtfrun import mtf
+from mtfrun.optim.mup import adam_factor, initial_scale, relative_factor
 from mtfrun.optim.optimizer import SlotOptimizer, read_precisely
 from mtfrun.optim.schedules import (
     Constant,
@@ -193,29 +194,40 @@ class Adafactor(SlotOptimizer):
         self._parameter_scale = parameter_scale
         # The names of stacked dimensions, those of sharded variables included.
         self._stacked: set[str] = set()
+        self._absolute: set[str] = set()
         self._groups: list[_Group] = []
 
     def init(self, variables: Mapping[str, mtf.Variable]) -> None:
         self._stacked = set(self._stacked_dim_names)
         for variable in variables.values():
             self._stacked |= mtf.sharded_names(variable.mesh, self._stacked_dim_names)
-        super().init(variables)
-        absolute: set[str] = set()
         if self._parameter_scale is not None:
-            absolute = matching_paths(
+            self._absolute = matching_paths(
                 variables, self._parameter_scale.exclude, "ParameterScale.exclude"
             )
+        super().init(variables)
         self._groups = []
         by_kind: dict[Any, _Group] = {}
         for path, variable in variables.items():
-            is_relative = self._parameter_scale is not None and path not in absolute
+            least_scale = self._least_scale(path, variable)
             sides = self._factored_sides(variable)
-            kind = (variable.shape, sides, variable.dtype, is_relative, self._factors[path])
+            kind = (variable.shape, sides, variable.dtype, least_scale, self._factors[path])
             group = by_kind.get(kind)
             if group is None or not group.has_room(variable):
-                group = by_kind[kind] = _Group([], sides, is_relative)
+                group = by_kind[kind] = _Group([], sides, least_scale)
                 self._groups.append(group)
             group.paths.append(path)
+
+    def width_factor(self, path: str, variable: mtf.Variable) -> float:
+        is_absolute = self._least_scale(path, variable) is None
+        return (adam_factor if is_absolute else relative_factor)(variable.growth)
+
+    def _least_scale(self, path: str, variable: mtf.Variable) -> float | None:
+        """Returns None for absolute steps."""
+        if self._parameter_scale is None or path in self._absolute:
+            return None
+        # It falls with the width as the initial values do.
+        return self._parameter_scale.minimum * initial_scale(variable.growth)
 
     def slot_shapes(self, variable: mtf.Variable) -> dict[str, mtf.Shape]:
         shape, sides = variable.shape, self._factored_sides(variable)
@@ -283,10 +295,10 @@ class Adafactor(SlotOptimizer):
 
     def _step_scale(self, group: _Group, parameter: mtf.Tensor, direction: mtf.Tensor) -> Scalar:
         scale: Scalar = 1.0
-        if self._parameter_scale is not None and group.is_relative:
+        if group.least_scale is not None:
             names = (*self._stacked, _GROUP)
             stack = [dim for dim in parameter.shape if dim.name in names]
-            scale = maximum(rms(parameter, stack), self._parameter_scale.minimum)
+            scale = maximum(rms(parameter, stack), group.least_scale)
         if self._clipping_threshold is not None:
             # x / max(1, rms(x) / d), section 6; as in Mesh TensorFlow, over a stack as a whole.
             stack = [dim for dim in parameter.shape if dim.name == _GROUP]
@@ -304,7 +316,7 @@ class _Group:
 
     paths: list[str]
     sides: tuple[mtf.Shape, mtf.Shape] | None
-    is_relative: bool
+    least_scale: float | None  # None for absolute steps
 
     def has_room(self, variable: mtf.Variable) -> bool:
         """Returns whether a stack with one more such variable stays small on every device."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from mtfrun import mtf
+from mtfrun.optim.mup import adam_factor
 from mtfrun.optim.optimizer import SlotOptimizer, WeightDecay, read_precisely
 from mtfrun.optim.schedules import Scalar, Schedule, one_minus_power, rsqrt, to_float
 
@@ -72,6 +73,9 @@ class Adam(SlotOptimizer):
         super().init(variables)
         self._weight_decay.init(variables)
 
+    def width_factor(self, path: str, variable: mtf.Variable) -> float:
+        return adam_factor(variable.growth)
+
     def slot_shapes(self, variable: mtf.Variable) -> dict[str, mtf.Shape]:
         return {"m": variable.shape, "v": variable.shape}
 
@@ -95,10 +99,13 @@ class Adam(SlotOptimizer):
                 mtf.read_variable(slots["v"]),
                 beta1=self._beta1,
                 beta2=self._beta2,
-                epsilon=self._epsilon,
+                # As the gradients, which fall as 1 / fan_out with muP.
+                epsilon=self._epsilon / variable.growth.fan_out,
                 correction1=correction1,
                 correction2=correction2,
             )
-            direction = self._weight_decay.add(path, direction, parameter)
+            direction = self._weight_decay.add(
+                path, direction, parameter, self.width_factor(path, variable)
+            )
             updates[variable] = parameter - direction * self._scale(learning_rate, path)
         return updates

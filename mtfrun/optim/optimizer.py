@@ -81,6 +81,18 @@ class SlotOptimizer(abc.ABC):
     ) -> dict[mtf.Variable, mtf.Tensor]:
         """See `Optimizer`."""
 
+    def width_factor(self, path: str, variable: mtf.Variable) -> float:
+        """Returns the factor of a variable's learning rate by its `growth`; see `set_base_sizes`.
+
+        A subclass has one of `adam_factor`, `sgd_factor` and `relative_factor`, and scales its
+        update by `_scale`.
+        """
+        raise InputError(
+            f"base_sizes: {type(self).__name__} does not say how its learning rate changes with "
+            "the width of a model: define its method width_factor, such as "
+            "`return optim.adam_factor(variable.growth)`"
+        )
+
     def init(self, variables: Mapping[str, mtf.Variable]) -> None:
         """See `Optimizer`. Slots are zero at first, in at least float32.
 
@@ -88,6 +100,9 @@ class SlotOptimizer(abc.ABC):
         """
         self.variables = dict(variables)
         self._factors = learning_rate_factors(variables, self._factors_by_pattern)
+        for path, variable in variables.items():
+            if variable.growth != mtf.SAME_SIZE:
+                self._factors[path] *= self.width_factor(path, variable)
         self.slots = {
             path: {
                 name: mtf.Variable(
@@ -155,10 +170,13 @@ class WeightDecay:
     def init(self, variables: Mapping[str, mtf.Variable]) -> None:
         self._without_decay = matching_paths(variables, self._exclude, "exclude_from_weight_decay")
 
-    def add(self, path: str, x: mtf.Tensor, parameter: mtf.Tensor) -> mtf.Tensor:
+    def add(
+        self, path: str, x: mtf.Tensor, parameter: mtf.Tensor, width_factor: float
+    ) -> mtf.Tensor:
+        """Returns the sum, which the learning rate multiplies, but `width_factor` only x."""
         if not self._factor or path in self._without_decay:
             return x
-        return x + parameter * self._factor
+        return x + parameter * (self._factor / width_factor)
 
 
 def read_precisely(variable: mtf.Variable) -> mtf.Tensor:

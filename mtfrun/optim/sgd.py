@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
+from mtfrun.optim.mup import sgd_factor
 from mtfrun.optim.optimizer import SlotOptimizer, WeightDecay, read_precisely
 from mtfrun.optim.schedules import Schedule
 
@@ -26,6 +27,9 @@ class Sgd(SlotOptimizer):
         learning_rate_factors: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__(learning_rate, learning_rate_factors)
+
+    def width_factor(self, path: str, variable: mtf.Variable) -> float:
+        return sgd_factor(variable.growth)
 
     def slot_shapes(self, variable: mtf.Variable) -> dict[str, mtf.Shape]:
         return {}
@@ -106,6 +110,9 @@ class Momentum(SlotOptimizer):
         super().init(variables)
         self._weight_decay.init(variables)
 
+    def width_factor(self, path: str, variable: mtf.Variable) -> float:
+        return sgd_factor(variable.growth)
+
     def slot_shapes(self, variable: mtf.Variable) -> dict[str, mtf.Shape]:
         return {"velocity": variable.shape}
 
@@ -117,7 +124,9 @@ class Momentum(SlotOptimizer):
         for path, variable, gradient in self._match(gradients):
             velocity = self.slots[path]["velocity"]
             parameter = read_precisely(variable)
-            gradient = self._weight_decay.add(path, gradient, parameter)
+            gradient = self._weight_decay.add(
+                path, gradient, parameter, self.width_factor(path, variable)
+            )
             updates[variable], updates[velocity] = momentum_update(
                 parameter,
                 gradient,

@@ -116,6 +116,8 @@ VALUES = [
     _slow("train QUICK NEW --gin.MESH_SHAPE=\"'2x2'\"", r"^mtfrun: error: --gin\.MESH_SHAPE="),
     Mistake("plan QUICK --mesh=2x2", "--mesh=2x2: not a mesh: write --mesh=data:2,model:2"),
     Mistake("verify QUICK --mesh=a:2 --layout=b", "--layout=b: not a layout: write --layout='b"),
+    Mistake("widths QUICK --gin.D_MODEL=64", "one width only: .* --gin.D_MODEL=64,128,256"),
+    Mistake("widths QUICK --gin.D_MODEL=64,128,256 --gin.D_FF=1,2", "D_FF has 2 values, .* 3:"),
     _default(
         "decode --model_dir=RUN --prompt=x --temperature=-1", "--temperature=-1.0: .* least 0"
     ),

@@ -6,7 +6,7 @@ New models use `layers.MultiHeadAttention`.
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -80,23 +80,30 @@ class AttentionParameters(mtf.Module):
         self._dtypes = dtypes
         shape = [heads, io_channels, kv_channels]
         fan_in = mtf.VarianceScaling()([io_channels], [])
-        # The factor kv_channels ** -0.5 of the logits; squared, because it scales a variance.
-        query_init = mtf.VarianceScaling(scale=1.0 / kv_channels.size)([io_channels], [])
+        # The factor kv_channels ** -0.5 of the logits.
+        query_init = mtf.VarianceScaling()([io_channels, kv_channels], [])
         output_init = mtf.VarianceScaling()([heads, kv_channels], [])
+        merged = [heads, kv_channels]
 
-        def projection(initializer: mtf.Initializer) -> mtf.Variable:
-            merged = [heads, kv_channels]
-            return mtf.Variable(mesh, shape, initializer, dtypes.master, merged_dims=merged)
+        def projection(
+            initializer: mtf.Initializer, reduced: Sequence[mtf.Dimension]
+        ) -> mtf.Variable:
+            return mtf.Variable(
+                mesh, shape, initializer, dtypes.master, merged_dims=merged, reduced_dims=reduced
+            )
 
-        self.wq = projection(query_init)
-        self.wk = projection(fan_in)
-        self.wv = projection(fan_in)
-        self.wo = projection(output_init)
+        self.wq = projection(query_init, [io_channels])
+        self.wk = projection(fan_in, [io_channels])
+        self.wv = projection(fan_in, [io_channels])
+        self.wo = projection(output_init, merged)
 
     def projections(self) -> AttentionParams:
         """Returns the projections in the activation type."""
         dtype = self._dtypes.activation
-        return AttentionParams(*(mtf.cast(w, dtype) for w in (self.wq, self.wk, self.wv, self.wo)))
+        wq, wk, wv, wo = (mtf.cast(w, dtype) for w in (self.wq, self.wk, self.wv, self.wo))
+        # As in `layers.MultiHeadAttention`.
+        growth = self.wq.widths.growth([self.wq.shape[2]])
+        return AttentionParams(wq if growth == 1.0 else wq * (1.0 / growth), wk, wv, wo)
 
 
 Drop = Callable[[mtf.Tensor], mtf.Tensor]

@@ -66,7 +66,7 @@ class TokenEmbedding:
         if self.scaled_softmax or not self.tied_softmax:
             return Embedding(mesh, vocab, self.width, dtypes)
         # Logits of unit variance, as with a table of unit variance that is scaled.
-        initial = mtf.initializers.RandomNormal(self.d_model**-0.5)
+        initial = mtf.VarianceScaling()([self.width], [vocab])
         return Embedding(mesh, vocab, self.width, dtypes, initializer=initial, logits_scale=1.0)
 
     def vocab(self, vocabulary_size: int) -> mtf.Dimension:

@@ -107,10 +107,24 @@ def _describe(
     model = experiment.model
     mtf.assign_paths(model)
     variables = model.named_variables()
+    _check_factors(variables)
     shapes = {path: tuple(v.shape.to_integer_list) for path, v in variables.items()}
     vocabularies = {v.fingerprint: v for v in experiment.data.vocabularies.values()}
     description = ModelDescription(parameters, shapes, model.vocabulary_sizes)
     return description, list(vocabularies.values())
+
+
+def _check_factors(variables: Mapping[str, mtf.Variable]) -> None:
+    """Raises ConversionError if logits have factors by `optim.set_base_sizes`."""
+    growth = next(iter(variables.values())).widths.by_name
+    names = ["d_kv", *(["d_model"] if "softmax/kernel" not in variables else [])]
+    grown = [name for name in names if growth.get(name, 1.0) != 1.0]
+    if grown:
+        raise ConversionError(
+            f"base_sizes: {grown[0]} is not of its base size, so that logits of attention or of a "
+            "tied softmax have a factor that transformers does not have; export it with "
+            "--format=safetensors"
+        )
 
 
 def _describe_for_transformers(

@@ -1,0 +1,36 @@
+"""The command widths: a drift without base sizes, none with them."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.cli.command import mtfrun_here
+
+MODEL = [
+    *("--gin_file=runs/quickstart.gin", "--gin.NUM_LAYERS=1", "--gin.SEQUENCE_LENGTH=16"),
+    *("--gin.D_MODEL=64,256", "--gin.D_FF=128,512", "--gin.NUM_HEADS=2,8"),
+    *("--gin.WARMUP_STEPS=1", "--gin.LEARNING_RATE=0.2"),
+]
+
+
+@pytest.mark.slow
+def test_a_drift_without_base_sizes_is_marked_and_is_the_exit_code() -> None:
+    process = mtfrun_here("widths", *MODEL)
+    assert process.returncode == 5, process.stderr.decode()
+    lines = process.stdout.decode().splitlines()
+    assert lines[:3] == ["d_model: 64, 256", "d_ff: 128, 512", "heads: 2, 8"]
+    (line,) = [line for line in lines if line.startswith("decoder_stack/blocks/0/feed_forward ")]
+    assert line.endswith("*")
+
+
+@pytest.mark.slow
+def test_a_dimension_that_grows_and_is_not_named_is_printed() -> None:
+    process = mtfrun_here("widths", *MODEL, "--gin.BASE_SIZES={'d_model': 64, 'd_ff': 128}")
+    assert "not in BASE_SIZES: heads" in process.stdout.decode().splitlines()
+
+
+@pytest.mark.slow
+def test_base_sizes_of_all_names_let_nothing_drift() -> None:
+    base = "--gin.BASE_SIZES={'d_model': 64, 'd_ff': 128, 'heads': 2}"
+    process = mtfrun_here("widths", *MODEL, base)
+    assert process.returncode == 0, process.stdout.decode() + process.stderr.decode()
