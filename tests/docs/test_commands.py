@@ -30,11 +30,18 @@ _PAIRS = [(f"what is {i}", f"it is {i}") for i in range(400)]
 
 
 def _sections() -> Iterator[tuple[str, list[str]]]:
-    """Yields the heading and the commands of every section with commands."""
+    """Yields the heading and the commands of every section with commands.
+
+    A section about a run that it does not train begins with the page's first training of it.
+    """
     for name in _PAGES:
+        training: list[str] = []
         for section in re.split(r"^#+ ", (ROOT / name).read_text("utf-8"), flags=re.MULTILINE):
             if lines := list(commands(section)):
-                yield f"{name}: {section.splitlines()[0]}", lines
+                trainings = [x for x in lines if "mtfrun train" in x and x.endswith("=/tmp/run")]
+                training = training or trainings[:1]
+                needs_run = not trainings and any("/tmp/run" in line for line in lines)
+                yield f"{name}: {section.splitlines()[0]}", [*training * needs_run, *lines]
 
 
 SECTIONS = dict(_sections())
