@@ -21,6 +21,7 @@ from mtfrun.cli.commands import (
     decode,
     export,
     import_model,
+    ladder,
     launch,
     optimum,
     plan,
@@ -76,7 +77,7 @@ Lists, shows, verifies, compares, averages and deletes the checkpoints of a run.
 
 _MODULES = (
     *(train, eval_command, decode, score, import_model, export, launch, plan, verify, widths),
-    *(curves, completion, sweep, table, optimum, runs, checkpoints, checkpoints_show),
+    *(curves, completion, sweep, table, optimum, ladder, runs, checkpoints, checkpoints_show),
     *(checkpoints_diff, checkpoints_average, config, config_explain, data, vocab_train),
 )
 # By name, in the order of the help text.

@@ -34,8 +34,10 @@ TINY_SEED = {"NUM_LAYERS": "1", "LAYER_SIZES": "[1, 1, 1]", "FILTER_SIZES": "[4,
 
 
 def _flags(sweep: Sweep, row: str, **tiny: str) -> list[str]:
-    """Returns the flags of the training of a row's first seed."""
-    run = next(run for run in sweep.runs() if run.row == row)
+    """Returns the flags of one training of a row."""
+    # The values of a grid follow the name of the row.
+    runs = {run.row.partition(",")[0] if sweep.grid else run.row: run for run in sweep.runs()}
+    run = runs[row]
     settings = {**sweep.bindings, **run.values, **tiny}
     if tiny:
         settings.pop("INIT_CHECKPOINT", None)
