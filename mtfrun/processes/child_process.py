@@ -7,14 +7,22 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
-from typing import IO
+from typing import IO, Protocol
 
 _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _ERROR = "mtfrun: error: "
-# An environment variable: JSON with the launcher's process id and its command line.
-_VARIABLE = "MTFRUN_LAUNCHER"
+LAUNCHER = "MTFRUN_LAUNCHER"
+"""An environment variable: JSON with the launcher's process id and its command line."""
+
 # From linux/prctl.h: the signal that the kernel sends to this process when its parent ends.
 _PR_SET_PDEATHSIG = 1
+
+
+class Child(Protocol):
+    def poll(self) -> int | None:
+        """Returns the exit code, -number if a signal has ended it; None while it runs."""
+
+    def send_signal(self, sig: int, /) -> None: ...
 
 
 def end_with_launcher(environment: MutableMapping[str, str] = os.environ) -> list[str] | None:
@@ -23,7 +31,7 @@ def end_with_launcher(environment: MutableMapping[str, str] = os.environ) -> lis
     From then on this process gets SIGTERM when its launcher ends (on Linux), so that a training is
     saved even after `kill -9`. The variable is removed, for programs that this process starts.
     """
-    text = environment.pop(_VARIABLE, None)
+    text = environment.pop(LAUNCHER, None)
     if text is None:
         return None
     launcher = json.loads(text)
@@ -48,7 +56,7 @@ def start_child(
     launcher = json.dumps({"pid": os.getpid(), "command": list(typed)})
     return subprocess.Popen(
         arguments,
-        env={**os.environ, _VARIABLE: launcher, **(environment or {})},
+        env={**os.environ, LAUNCHER: launcher, **(environment or {})},
         stdin=stdin,
         stdout=stdout,
         stderr=stderr,

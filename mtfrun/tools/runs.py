@@ -137,20 +137,6 @@ def metric_of(evaluations: Iterable[Iterable[str]], name: str | None) -> str:
     return name or (_LOSS if _LOSS in names or not names else names[0])
 
 
-def sweep_table(
-    summaries: Sequence[RunSummary], varied: Sequence[str], metric: str, columns: int | None
-) -> list[str]:
-    """Columns: the settings that differ, state, step, final metrics."""
-    others = list(dict.fromkeys(m for s in summaries for m in s.metrics if m != metric))
-    marked = mark_best([s.last(metric) for s in summaries], metric)
-    rows = []
-    for summary, last in zip(summaries, marked, strict=True):
-        values = [summary.config.get(name, "-") for name in varied]
-        finals = [_number(summary.last(other)) for other in others]
-        rows.append([*values, summary.state, _step(summary), last, *finals])
-    return table_lines([*varied, "state", "step", metric, *others], rows, columns)
-
-
 def runs_table(
     summaries: Sequence[RunSummary], varied: Sequence[str], metric: str, columns: int | None
 ) -> list[str]:

@@ -14,13 +14,15 @@ from mtfrun.cli.early_check import configuration_error
 from mtfrun.configuration.errors import one_line
 from mtfrun.display import progress
 from mtfrun.display.streams import print_lines
-from mtfrun.display.table import table_lines, terminal_columns
+from mtfrun.display.table import terminal_columns
 from mtfrun.errors import InputError
 
 if TYPE_CHECKING:
-    from mtfrun.tools.runs import RunSummary
-    from mtfrun.tools.sweep.sweep import Sweep, SweepRun
+    from mtfrun.tools.sweep.plan import Plan, PlannedRun
+    from mtfrun.tools.sweep.sweep import Sweep
     from mtfrun.tools.sweep.trainer import Trainer
+
+_PRELOADED = "mtfrun.cli.preloaded"
 
 _DESCRIPTION = """\
 Trains a grid of runs: every combination of the alternatives that flags give.
@@ -57,6 +59,11 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
     )
     add("--seeds", type=int, help="train with SEED = 0 to N - 1", metavar="N")
+    add(
+        "--results",
+        help="a directory for results, which can be committed; MODEL_DIR/results by default",
+        metavar="DIR",
+    )
     add("--jobs", type=int, default=1, help="runs at the same time; 1 by default", metavar="N")
     add("--metric", help="the metric of the table; loss by default", metavar="NAME")
     add("--dry_run", action="store_true", help="print the runs, and start none")
@@ -77,23 +84,38 @@ def _check(flags: argparse.Namespace) -> None:
 
 def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
     from mtfrun.rundir import RunDirectory, writer_lock
-    from mtfrun.tools.sweep.sweep import Sweep
+    from mtfrun.tools.sweep.plan import Plan
+    from mtfrun.tools.sweep.sweep import RESULTS, Sweep
 
     sweep = _sweep(flags)
     sweep.check_macros(flags.gin_search_paths)
     run_directory = RunDirectory(flags.model_dir)
     directory = pathlib.Path(run_directory.path)
-    former = Sweep.read(directory)
-    whole = sweep if former is None else former.continue_with(sweep, directory)
-    runs = whole.runs_of(sweep)
+    results = pathlib.Path(flags.results).expanduser() if flags.results else directory / RESULTS
+    records = [directory, *([results] if flags.results else [])]
+    whole = sweep
+    for record in records:
+        if (former := Sweep.read(record)) is not None:
+            whole = former.continue_with(whole, record)
+
+    def make_plan() -> Plan:
+        runs = whole.runs_of(sweep)
+        return Plan.of(whole, runs, directory, results, flags.gin_search_paths)
+
+    plan = make_plan()
+    if not flags.accept_changes:
+        plan.check_configurations()
     if flags.dry_run:
-        _print_plan(runs, directory)
+        print_lines(*plan.table(None, terminal_columns()))
+        print_lines(f"{len(plan.runs)} runs in {directory}")
         return 0
     run_directory.prepare()
     with writer_lock(directory / ".sweep.lock"):
-        whole.write(directory)
-        trainer = _train(flags, sweep, runs, directory)
-    return _report(flags, runs, directory, trainer, command)
+        for record in records:
+            whole.write(record)
+        plan.write_results()
+        trainer = _train(flags, plan)
+    return _report(flags, make_plan(), trainer, command)
 
 
 def _sweep(flags: argparse.Namespace) -> Sweep:
@@ -115,95 +137,83 @@ def _sweep(flags: argparse.Namespace) -> Sweep:
         raise wrong if wrong is not None and str(wrong).startswith(place) else error from None
 
 
-def _train(
-    flags: argparse.Namespace, sweep: Sweep, runs: Sequence[SweepRun], directory: pathlib.Path
-) -> Trainer:
-    from mtfrun.tools.runs import summary_of
-    from mtfrun.tools.sweep.trainer import Display, TrainedRun, Trainer
+def _train(flags: argparse.Namespace, plan: Plan) -> Trainer:
+    from mtfrun.tools.sweep.outcome import Ending, result_of
+    from mtfrun.tools.sweep.result import RunResult
+    from mtfrun.tools.sweep.trainer import Display, TrainedRun, Trainer, require_space
 
-    display = Display(len(runs))
-    trainer = Trainer(flags.jobs, display, flags.metric or "loss")
+    named = {planned.run.name: planned for planned in plan.runs}
+
+    def collect(trained: TrainedRun, ending: Ending) -> RunResult:
+        planned = named[trained.name]
+        result = result_of(
+            plan.sweep, planned.run, trained.directory, planned.configuration, ending
+        )
+        result.write(plan.path(trained.name))
+        require_space(result, plan.directory)
+        return result
+
+    display = Display(len(plan.runs))
+    preloaded = [] if flags.debug else [_PRELOADED]
+    metric = flags.metric or plan.sweep.metric
+    trainer = Trainer(flags.jobs, display, collect, metric=metric, preloaded=preloaded)
     trained = [
-        TrainedRun(number, run.name, directory / run.name, _arguments(flags, sweep, run, directory))
-        for number, run in enumerate(runs, 1)
-        if summary_of(directory / run.name, run.name).state != "finished"
+        TrainedRun(
+            number,
+            planned.run.name,
+            plan.directory / planned.run.name,
+            _arguments(flags, plan, planned),
+        )
+        for number, planned in enumerate(plan.runs, 1)
+        if not planned.is_done
     ]
-    if len(trained) < len(runs):
-        display.note(f"{len(runs) - len(trained)} of {len(runs)} runs are finished")
+    if len(trained) < len(plan.runs):
+        display.note(f"{len(plan.runs) - len(trained)} of {len(plan.runs)} runs are finished")
     trainer.train(trained)
     return trainer
 
 
-def _report(
-    flags: argparse.Namespace,
-    runs: Sequence[SweepRun],
-    directory: pathlib.Path,
-    trainer: Trainer,
-    command: Sequence[str],
-) -> int:
-    from mtfrun.tools.runs import metric_of, sweep_table
+def _report(flags: argparse.Namespace, plan: Plan, trainer: Trainer, command: Sequence[str]) -> int:
+    from mtfrun.processes.forked_child import call_forked
+    from mtfrun.tools.runs import metric_of
     from mtfrun.tools.sweep.trainer import describe_sweep
 
-    summaries = [_summary(run, directory, trainer) for run in runs]
-    evaluations = [summary.metrics for summary in summaries]
+    evaluations = [p.result.metrics for p in plan.runs if p.result is not None]
+    metric = flags.metric or plan.sweep.metric
     try:
-        metric = metric_of(evaluations, flags.metric)
+        metric = metric_of(evaluations, metric)
     except InputError as error:  # not a reason to print no table
         progress.print_line(progress.warning(one_line(error)))
-        metric = metric_of(evaluations, None)
-    varied = list(runs[0].values)
-    print_lines(*sweep_table(summaries, varied, metric, terminal_columns()))
-    print_lines(f"TensorBoard: tensorboard --logdir {shlex.quote(str(directory))}")
+        metric = None
+    print_lines(*plan.table(metric, terminal_columns()))
+    print_lines(f"TensorBoard: tensorboard --logdir {shlex.quote(str(plan.directory))}")
     metrics = dict.fromkeys(name for metrics in evaluations for name in metrics)
     if metrics and trainer.codes:
-        describe_sweep(directory, [r.values for r in runs], list(dict.fromkeys([metric, *metrics])))
+        columns = list(dict.fromkeys([*[metric] * bool(metric), *metrics]))
+        # Here it would import TensorFlow.
+        call_forked(describe_sweep, plan.directory, [p.run.values for p in plan.runs], columns)
     if trainer.signal is not None:
         print(f"mtfrun: stopped; to go on: {shlex.join(command)}", file=sys.stderr, flush=True)
         return 128 + trainer.signal
-    return next((trainer.codes[r.name] for r in runs if trainer.codes.get(r.name)), 0)
+    names = [planned.run.name for planned in plan.runs]
+    return next((trainer.codes[name] for name in names if trainer.codes.get(name)), 0)
 
 
-def _summary(run: SweepRun, directory: pathlib.Path, trainer: Trainer) -> RunSummary:
-    """A run that was refused at its start has failed."""
-    from mtfrun.tools.runs import summary_of
-
-    summary = summary_of(directory / run.name, run.name)
-    # A configuration that was refused is recorded nowhere.
-    summary = dataclasses.replace(summary, config=run.values)
-    error = trainer.errors.get(run.name)
-    if error is not None and summary.state == "waiting":
-        summary = dataclasses.replace(summary, state="failed", error=error)
-    return summary
-
-
-def _arguments(
-    flags: argparse.Namespace, sweep: Sweep, run: SweepRun, directory: pathlib.Path
-) -> list[str]:
+def _arguments(flags: argparse.Namespace, plan: Plan, planned: PlannedRun) -> list[str]:
+    sweep, run = plan.sweep, planned.run
     fixed = {name: text for name, text in sweep.bindings.items() if name not in run.values}
-    paths = flags.gin_search_paths
+    paths, minutes = flags.gin_search_paths, planned.minutes
     return [
         "train",
         *(f"--gin_file={name}" for name in [*sweep.gin_files, *run.gin_files]),
         *([f"--gin_search_paths={os.pathsep.join(paths)}"] if paths else []),
         *(f"--gin.{name}={text}" for name, text in fixed.items()),
         *run.flags,
-        f"--model_dir={directory / run.name}",
+        f"--model_dir={plan.directory / run.name}",
+        *([] if minutes is None else [f"--max_hours={minutes / 60:.6g}"]),
         *["--accept_changes"] * flags.accept_changes,
         *["--debug"] * flags.debug,
     ]
-
-
-def _print_plan(runs: Sequence[SweepRun], directory: pathlib.Path) -> None:
-    from mtfrun.tools.runs import summary_of
-    from mtfrun.tools.sweep.sweep import NAME
-
-    names = list(runs[0].values)
-    rows = []
-    for run in runs:
-        summary = summary_of(directory / run.name, run.name)
-        rows.append([*(run.values[name] for name in names), summary.state, run.name])
-    print_lines(*table_lines([*names, "state", "directory"], rows, terminal_columns()))
-    print_lines(f"{len(runs)} runs in {directory}, recorded in {NAME}")
 
 
 COMMANDS = [Command("sweep", _DESCRIPTION, run, _add_flags, _check, imports_tensorflow=False)]

@@ -3,12 +3,15 @@ from __future__ import annotations
 import ast
 import contextlib
 import dataclasses
+import errno
+import io
+import math
 import os
 import pathlib
-import subprocess
+import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TextIO
 
 from tqdm import tqdm
@@ -17,11 +20,13 @@ from mtfrun.display.formats import number_text, shorten_cell
 from mtfrun.display.progress import print_line
 from mtfrun.display.streams import quiet_import
 from mtfrun.errors import InputError
-from mtfrun.processes.child_process import forward_signals, last_error, start_child
+from mtfrun.processes.child_process import Child, forward_signals, last_error, start_child
+from mtfrun.processes.forked_child import ForkedChild
 from mtfrun.processes.gpus import gpus_of_process
 from mtfrun.rundir import RunRecord, Status
 from mtfrun.rundir.errors import reason
-from mtfrun.tools.runs import summary_of
+from mtfrun.tools.sweep.outcome import Ending, count_memory_kills
+from mtfrun.tools.sweep.result import RunResult
 from mtfrun.untrusted import open_regular, open_to_write
 
 PROGRAM = (sys.executable, "-m", "mtfrun")
@@ -29,7 +34,7 @@ PROGRAM = (sys.executable, "-m", "mtfrun")
 LOG = "sweep.log"
 """The file in a run directory with the output of its trainings."""
 
-_POLL_SECS = 0.2
+_POLL_SECS = 0.05
 # Seconds between two lines of a run where there is no terminal.
 _LINE_SECS = 60.0
 _LONGEST_NAME = 40
@@ -47,8 +52,9 @@ class TrainedRun:
 
 class _Child(NamedTuple):
     run: TrainedRun
-    process: subprocess.Popen[bytes]
+    process: Child
     start: int
+    memory_kills: int
 
 
 class Display:
@@ -95,40 +101,57 @@ class Display:
         self.note(f"[{number}/{self._count}] {name}: {text}")
 
 
+Collect = Callable[[TrainedRun, Ending], RunResult]
+"""Called when a run has ended; returns its result, which it has written."""
+
+
 class Trainer:
     """Trains runs as child processes, at most `jobs` at a time, until all have ended.
 
     A signal is forwarded to them, so that they save and end; no further run is started then. A
     second one ends them at once. `codes` has the exit codes of all runs that have ended, by name.
+    With `preloaded` modules the processes are forked from one that has imported these, instead of
+    being `program`; not where each gets a part of the GPUs.
     """
 
     def __init__(
-        self, jobs: int, display: Display, metric: str, program: Sequence[str] = PROGRAM
+        self,
+        jobs: int,
+        display: Display,
+        collect: Collect,
+        *,
+        metric: str | None = None,
+        program: Sequence[str] = PROGRAM,
+        preloaded: Sequence[str] = (),
     ) -> None:
         self.signal: int | None = None
         self.codes: dict[str, int] = {}
-        self.errors: dict[str, str] = {}
         self._jobs = jobs
         self._display = display
+        self._collect = collect
         self._metric = metric
         self._program = program
+        self._preloaded = preloaded
         self._slots: dict[int, _Child] = {}
+        self._error: InputError | None = None
 
     def train(self, runs: Sequence[TrainedRun]) -> None:
-        """A run that fails does not end the sweep."""
+        """A run that fails does not end the sweep; InputError if a result cannot be written."""
         waiting = list(runs)
         with forward_signals(self._forward):
             try:
                 while waiting or self._slots:
                     while waiting and len(self._slots) < self._jobs and self.signal is None:
                         self._start(waiting.pop(0))
-                    if self.signal is not None:
+                    if self.signal is not None or self._error is not None:
                         waiting.clear()
                     time.sleep(_POLL_SECS)
                     self._poll()
             finally:
                 for child in self._slots.values():  # after an error of this program
-                    child.process.terminate()
+                    child.process.send_signal(signal.SIGTERM)
+        if self._error is not None:
+            raise self._error
 
     def _start(self, run: TrainedRun) -> None:
         slot = next(i for i in range(self._jobs) if i not in self._slots)
@@ -141,17 +164,22 @@ class Trainer:
             ) from error
         with opened as log:
             start = log.seek(0, os.SEEK_END)
-            process = start_child(
-                [*self._program, *run.arguments],
-                ["mtfrun", *run.arguments],
-                gpus_of_process(slot, self._jobs, os.environ),
-                stdout=log,
-                stderr=log,
-            )
-        self._slots[slot] = _Child(run, process, start)
+            process = self._start_process(run, slot, log)
+        self._slots[slot] = _Child(run, process, start, count_memory_kills())
         if self.signal is not None:  # it came between the two lines above
             process.send_signal(self.signal)
         self._display.start(run.number, run.name)
+
+    def _start_process(self, run: TrainedRun, slot: int, log: io.FileIO) -> Child:
+        gpus = gpus_of_process(slot, self._jobs, os.environ)
+        typed = ["mtfrun", *run.arguments]
+        if self._preloaded and not gpus:
+            try:
+                return ForkedChild(run.arguments, typed, run.directory / LOG, self._preloaded)
+            except (EOFError, OSError):  # the server has ended: a new process says why
+                self._preloaded = ()
+        arguments = [*self._program, *run.arguments]
+        return start_child(arguments, typed, gpus, stdout=log, stderr=log)
 
     def _poll(self) -> None:
         for slot, child in list(self._slots.items()):
@@ -163,20 +191,27 @@ class Trainer:
                 continue
             del self._slots[slot]
             self.codes[run.name] = code if code >= 0 else 128 - code
-            self._display.end(run.number, run.name, self._outcome(child, code))
+            ending = Ending(
+                code,
+                _last_error(run.directory / LOG, child.start),
+                self.signal,
+                out_of_memory=count_memory_kills() > child.memory_kills,
+            )
+            try:
+                text = self._describe(run, self._collect(run, ending))
+            except InputError as error:
+                self._error, text = self._error or error, str(error)
+            self._display.end(run.number, run.name, text)
 
-    def _outcome(self, child: _Child, code: int) -> str:
-        run = child.run
-        summary = summary_of(run.directory, run.name)
-        if code == 0:
-            last = summary.last(self._metric)
-            return f"finished, step {summary.step}, {self._metric} {number_text(last)}"
-        if self.signal is not None and self.codes[run.name] == 128 + self.signal:
-            is_saved = summary.state == "stopped"
-            return f"stopped and saved at step {summary.step}" if is_saved else "stopped"
-        how = f"ended with exit code {code}" if code > 0 else f"ended by signal {-code}"
-        error = self.errors[run.name] = _last_error(run.directory / LOG, child.start) or how
-        return f"failed: {error.partition('; ')[0]} (all of its output: {run.directory / LOG})"
+    def _describe(self, run: TrainedRun, result: RunResult) -> str:
+        if result.state == "finished":
+            metric = self._metric or "loss"
+            last = result.metrics.get(metric, math.nan)
+            return f"finished, step {result.step}, {metric} {number_text(last)}"
+        if result.state == "stopped":
+            return result.error
+        error = result.error.partition("; ")[0]
+        return f"{result.state}: {error} (all of its output: {run.directory / LOG})"
 
     def _forward(self, number: int) -> None:
         if self.signal is None and self._slots:
@@ -194,6 +229,15 @@ def _last_error(log: pathlib.Path, start: int) -> str | None:
         file.seek(start)
         return last_error(file.read(_LONGEST_OUTPUT))
     return None
+
+
+def require_space(result: RunResult, directory: pathlib.Path) -> None:
+    """Raises InputError after a run that has failed for a full disk: all further ones would."""
+    if os.strerror(errno.ENOSPC) in result.error:
+        raise InputError(
+            f"the disk of {directory} is full, no further run is started: {result.error}; free "
+            "space, and give the same command again"
+        )
 
 
 def describe_sweep(

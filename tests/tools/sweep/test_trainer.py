@@ -15,12 +15,14 @@ import pytest
 
 from mtfrun.errors import InputError
 from mtfrun.rundir import RunRecord, Status
-from mtfrun.tools.runs import summary_of
-from mtfrun.tools.sweep.trainer import LOG, Display, TrainedRun, Trainer
+from mtfrun.tools.sweep.outcome import Ending, result_of
+from mtfrun.tools.sweep.result import RunResult
+from mtfrun.tools.sweep.sweep import Sweep, SweepRun
+from mtfrun.tools.sweep.trainer import LOG, Display, TrainedRun, Trainer, require_space
 
 # Writes the record of a run as training does, and waits for a signal if its name says so.
 PROGRAM = """
-import pathlib, signal, sys, time
+import os, pathlib, signal, sys, time
 from mtfrun.rundir import RunRecord, Status
 directory = pathlib.Path(sys.argv[1])
 record = RunRecord(directory)
@@ -36,21 +38,45 @@ if "waits" in directory.name:
 if "fails" in directory.name:
     print("mtfrun: error: the loss of step 3 is not finite; use a smaller rate", file=sys.stderr)
     sys.exit(3)
+if "is killed" in directory.name:
+    os.kill(os.getpid(), signal.SIGKILL)
+if "lacks memory" in directory.name:
+    error = "ResourceExhaustedError: OOM when allocating"
+    record.write_status(Status("failed", 3, 9, error=error))
+    sys.exit(1)
+if "fills the disk" in directory.name:
+    print("mtfrun: error: cannot write a: No space left on device", file=sys.stderr)
+    sys.exit(2)
 record.write_metrics({9: {"eval/loss": 1.5}})
 record.write_status(Status("finished", 9, 9))
 """
 
 
-def _trained(directory: pathlib.Path, *names: str) -> tuple[Trainer, list[TrainedRun], io.StringIO]:
+def _trained(
+    directory: pathlib.Path, *names: str, jobs: int = 2
+) -> tuple[Trainer, list[TrainedRun], io.StringIO]:
     """Returns a trainer of runs that are the program above, and what it prints."""
     stream = io.StringIO()
+    sweep = Sweep(["a.gin"], seeds=[0, 1])
+
+    def collect(run: TrainedRun, ending: Ending) -> RunResult:
+        swept = SweepRun(run.name, run.name, 0, [], {})
+        result = result_of(sweep, swept, run.directory, "hash", ending)
+        result.write(directory / "results" / f"{run.name}.json")
+        require_space(result, directory)
+        return result
+
     program = [sys.executable, "-c", PROGRAM]
-    trainer = Trainer(2, Display(len(names), stream), "loss", program)
+    trainer = Trainer(jobs, Display(len(names), stream), collect, program=program)
     runs = [
         TrainedRun(number, name, directory / name, [str(directory / name)])
         for number, name in enumerate(names, 1)
     ]
     return trainer, runs, stream
+
+
+def _result(directory: pathlib.Path, name: str) -> RunResult:
+    return RunResult.read(directory / "results" / f"{name}.json")
 
 
 def test_a_run_that_fails_does_not_end_the_others(tmp_path: pathlib.Path) -> None:
@@ -63,7 +89,28 @@ def test_a_run_that_fails_does_not_end_the_others(tmp_path: pathlib.Path) -> Non
     assert f"[1/3] fails: {failure}" in lines
     assert "[2/3] a: finished, step 9, loss 1.5000" in lines
     assert (tmp_path / "b" / LOG).read_text() == "started\n"
-    assert summary_of(tmp_path / "fails", "fails").state == "killed"  # it has not said how it ended
+    failed, finished = _result(tmp_path, "fails"), _result(tmp_path, "a")
+    assert failed.state == "failed" and failed.error.startswith("the loss of step 3 is not finite;")
+    assert finished.state == "finished" and finished.metrics == {"loss": 1.5}
+    assert finished.evaluations == {9: 1.5} and finished.environment["mtfrun"]
+
+
+def test_a_killed_run_may_have_lacked_memory(tmp_path: pathlib.Path) -> None:
+    trainer, runs, _ = _trained(tmp_path, "is killed", "lacks memory")
+    trainer.train(runs)
+    killed = _result(tmp_path, "is killed")
+    assert killed.state == "killed" and killed.error.startswith("killed by signal 9")
+    lacking = _result(tmp_path, "lacks memory")
+    assert lacking.state == "failed"
+    assert lacking.error == "out of memory: ResourceExhaustedError: OOM when allocating"
+
+
+def test_no_run_is_started_on_a_full_disk(tmp_path: pathlib.Path) -> None:
+    trainer, runs, _ = _trained(tmp_path, "fills the disk", "a", jobs=1)
+    with pytest.raises(InputError, match=r"is full, no further run is started: cannot write"):
+        trainer.train(runs)
+    assert trainer.codes == {"fills the disk": 2}
+    assert _result(tmp_path, "fills the disk").state == "failed"
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("../victim")])
@@ -93,7 +140,7 @@ def test_a_signal_lets_runs_save_and_starts_no_others(tmp_path: pathlib.Path) ->
     thread.join()
     assert trainer.signal == signal.SIGINT
     assert trainer.codes == {"waits 1": 130, "waits 2": 130}
-    assert "[2/3] waits 2: stopped and saved at step 3" in stream.getvalue().splitlines()
+    assert "[2/3] waits 2: stopped by a signal, saved at step 3" in stream.getvalue().splitlines()
     assert not runs[2].directory.exists()
 
 

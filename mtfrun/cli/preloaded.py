@@ -1,0 +1,17 @@
+"""What trainings import: a server imports it once, from which those of a sweep are forked.
+
+TensorFlow initialises no device and starts no thread by that.
+"""
+
+import importlib
+
+from mtfrun.display.streams import quiet_import
+
+with quiet_import():
+    for _name in (
+        *("cli.main", "cli.trained_run", "experiment.runs.run_training", "tools.planning"),
+        *("models.moe", "models.parity", "models.resnet", "models.transformer"),
+        *("tools.export_best", "tools.histograms", "tools.layer_pictures", "tools.projector"),
+        "rundir.tensorboard.hparams",
+    ):
+        importlib.import_module(f"mtfrun.{_name}")

@@ -1,0 +1,84 @@
+"""Child processes that are forked from a server, which has imported once what all of them need."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import logging
+import multiprocessing
+import os
+import pathlib
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+
+from mtfrun.processes.child_process import LAUNCHER
+from mtfrun.untrusted import open_to_write
+
+_FORKS = multiprocessing.get_context("forkserver")
+# The server lives until its parent ends, however that ends. A terminal that is closed sends SIGHUP
+# to the server as well; it must not end before its children have saved.
+_BLOCKED = (signal.SIGTERM, signal.SIGHUP)
+
+
+class ForkedChild:
+    """`mtfrun ARGUMENTS` in a new session, with a file for its output; see `start_child`.
+
+    The first one starts the server, which imports the modules `preloaded`.
+    """
+
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        typed: Sequence[str],
+        output: pathlib.Path,
+        preloaded: Sequence[str],
+    ) -> None:
+        _FORKS.set_forkserver_preload(list(preloaded))
+        words = (list(arguments), list(typed), output)
+        self._process = _FORKS.Process(target=_run, args=words)
+        with _blocked_signals():
+            self._process.start()
+
+    def poll(self) -> int | None:
+        """Returns the exit code, -number if a signal has ended it; None while it runs."""
+        return self._process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None and self._process.pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._process.pid, number)
+
+
+def call_forked(function: Callable[..., object], *arguments: object) -> None:
+    """Calls a function in a process that is forked from the server, and waits for its end."""
+    process = _FORKS.Process(target=function, args=arguments)
+    with _blocked_signals():
+        process.start()
+    process.join()
+
+
+@contextlib.contextmanager
+def _blocked_signals() -> Iterator[None]:
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)
+
+
+def _run(arguments: list[str], typed: list[str], output: pathlib.Path) -> None:
+    with open_to_write(output, "ab") as log:
+        for descriptor in (1, 2):
+            os.dup2(log.fileno(), descriptor)
+    os.setsid()
+    server = os.getppid()
+    os.environ[LAUNCHER] = json.dumps({"pid": server, "command": typed})
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _BLOCKED)
+    # A lock that another thread of the server held would stay locked here. OpenBLAS ends its
+    # threads before a fork.
+    if len(list(pathlib.Path(f"/proc/{server}/task").glob("*"))) > 1:
+        os.execv(sys.executable, [sys.executable, "-m", "mtfrun", *arguments])
+    logging.getLogger().handlers.clear()  # that imports have added by logging
+    sys.exit(importlib.import_module("mtfrun.cli.main").main(arguments))
