@@ -16,9 +16,7 @@ def test_a_misspelt_macro_is_refused_before_a_run_is_started(tmp_path: pathlib.P
     assert "nothing varies" in error_line(mtfrun_here("sweep", *flags))
     process = mtfrun_here("sweep", *flags, "--gin.LEARNING_RATE=0.1,0.2", "--dry_run")
     assert process.returncode == 0
-    assert process.stdout.decode().splitlines()[1].split() == [
-        *("0.1", "missing", "0", "-")
-    ]
+    assert process.stdout.decode().splitlines()[1].split() == [*("0.1", "missing", "0", "-")]
     assert not (tmp_path / "sweep").exists()
 
 

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import os
 import pathlib
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from mtfrun.cli.command import Command, check_least, require_gin_files
@@ -19,6 +20,7 @@ from mtfrun.errors import InputError
 
 if TYPE_CHECKING:
     from mtfrun.tools.sweep.plan import Plan, PlannedRun
+    from mtfrun.tools.sweep.search import Search
     from mtfrun.tools.sweep.sweep import Sweep
     from mtfrun.tools.sweep.trainer import Trainer
 
@@ -64,6 +66,12 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         help="a directory for results, which can be committed; MODEL_DIR/results by default",
         metavar="DIR",
     )
+    add(
+        "--search",
+        type=int,
+        help="train N runs whose values Optuna chooses, from the ranges in Sweep.search",
+        metavar="N",
+    )
     add("--jobs", type=int, default=1, help="runs at the same time; 1 by default", metavar="N")
     add("--metric", help="the metric of the table; loss by default", metavar="NAME")
     add("--dry_run", action="store_true", help="print the runs, and start none")
@@ -79,12 +87,13 @@ def _check(flags: argparse.Namespace) -> None:
         require_gin_files(flags)
     if flags.model_dir is None:
         raise InputError("sweep needs a directory for its runs: --model_dir=/tmp/sweep")
-    check_least(flags, 1, "jobs", "seeds")
+    check_least(flags, 1, "jobs", "seeds", "search")
 
 
 def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
     from mtfrun.rundir import RunDirectory, writer_lock
     from mtfrun.tools.sweep.plan import Plan
+    from mtfrun.tools.sweep.search import Search
     from mtfrun.tools.sweep.sweep import RESULTS, Sweep
 
     sweep = _sweep(flags)
@@ -97,25 +106,30 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
     for record in records:
         if (former := Sweep.read(record)) is not None:
             whole = former.continue_with(whole, record)
-
-    def make_plan() -> Plan:
-        runs = whole.runs_of(sweep)
-        return Plan.of(whole, runs, directory, results, flags.gin_search_paths)
-
-    plan = make_plan()
+    plan = Plan(whole, directory, results, flags.gin_search_paths)
+    runs = plan.runs(whole.runs_of(sweep) if flags.search is None else [])
     if not flags.accept_changes:
-        plan.check_configurations()
+        plan.check_settings(runs)
     if flags.dry_run:
-        print_lines(*plan.table(None, terminal_columns()))
-        print_lines(f"{len(plan.runs)} runs in {directory}")
+        print_lines(*plan.table(runs, None, terminal_columns()))
+        print_lines(f"{flags.search or len(runs)} runs in {directory}")
         return 0
     run_directory.prepare()
     with writer_lock(directory / ".sweep.lock"):
+        search = None
+        if flags.search is not None:
+            search = Search(whole, results, flags.search, jobs=flags.jobs)
         for record in records:
             whole.write(record)
-        plan.write_results()
-        trainer = _train(flags, plan)
-    return _report(flags, make_plan(), trainer, command)
+        trainer = _train(flags, plan, runs, search)
+    ended = plan.runs([planned.run for planned in runs] if search is None else search.all_runs())
+    code = _report(flags, plan, ended, trainer)
+    if search is not None and (best := search.best()):
+        print_lines("best: " + " ".join(f"--gin.{name}={text}" for name, text in best.items()))
+    if trainer.signal is not None:
+        print(f"mtfrun: stopped; to go on: {shlex.join(command)}", file=sys.stderr, flush=True)
+        return 128 + trainer.signal
+    return code
 
 
 def _sweep(flags: argparse.Namespace) -> Sweep:
@@ -128,6 +142,7 @@ def _sweep(flags: argparse.Namespace) -> Sweep:
         if flags.seeds is not None:
             sweep = dataclasses.replace(sweep, seeds=list(range(flags.seeds)))
         sweep = with_flags(sweep, flags.gin_file, flags.bindings)
+        sweep = sweep.without_search() if flags.search is None else sweep.only_search()
         sweep.check()
         return sweep
     except InputError as error:
@@ -137,65 +152,79 @@ def _sweep(flags: argparse.Namespace) -> Sweep:
         raise wrong if wrong is not None and str(wrong).startswith(place) else error from None
 
 
-def _train(flags: argparse.Namespace, plan: Plan) -> Trainer:
+def _train(
+    flags: argparse.Namespace, plan: Plan, runs: Sequence[PlannedRun], search: Search | None
+) -> Trainer:
     from mtfrun.tools.sweep.outcome import Ending, result_of
     from mtfrun.tools.sweep.result import RunResult
     from mtfrun.tools.sweep.trainer import Display, TrainedRun, Trainer, require_space
 
-    named = {planned.run.name: planned for planned in plan.runs}
+    started: dict[str, PlannedRun] = {}
 
-    def collect(trained: TrainedRun, ending: Ending) -> RunResult:
-        planned = named[trained.name]
-        result = result_of(
-            plan.sweep, planned.run, trained.directory, planned.configuration, ending
-        )
-        result.write(plan.path(trained.name))
+    def record(result: RunResult) -> RunResult:
+        result.write(plan.path(result.name))
         require_space(result, plan.directory)
+        if search is not None:
+            search.record(result)
         return result
 
-    display = Display(len(plan.runs))
-    preloaded = [] if flags.debug else [_PRELOADED]
-    metric = flags.metric or plan.sweep.metric
-    trainer = Trainer(flags.jobs, display, collect, metric=metric, preloaded=preloaded)
-    trained = [
-        TrainedRun(
-            number,
-            planned.run.name,
-            plan.directory / planned.run.name,
-            _arguments(flags, plan, planned),
+    def start() -> Iterator[TrainedRun]:
+        chosen = runs if search is None else map(plan.plan, itertools.count(1), search.runs())
+        for planned in chosen:
+            if planned.is_new and planned.result is not None:
+                record(planned.result)
+            if not planned.is_done:
+                started[planned.run.name] = planned
+                directory, arguments = (
+                    plan.directory / planned.run.name,
+                    _arguments(flags, plan, planned),
+                )
+                yield TrainedRun(planned.number, planned.run.name, directory, arguments)
+
+    def collect(run: TrainedRun, ending: Ending) -> RunResult:
+        planned = started[run.name]
+        return record(
+            result_of(plan.sweep, planned.run, run.directory, planned.configuration, ending)
         )
-        for number, planned in enumerate(plan.runs, 1)
-        if not planned.is_done
-    ]
-    if len(trained) < len(plan.runs):
-        display.note(f"{len(plan.runs) - len(trained)} of {len(plan.runs)} runs are finished")
-    trainer.train(trained)
+
+    display = Display(flags.search or len(runs))
+    num_done = sum(planned.is_done for planned in runs)
+    if num_done:
+        display.note(f"{num_done} of {len(runs)} runs are finished")
+    trainer = Trainer(
+        flags.jobs,
+        display,
+        collect,
+        metric=flags.metric or plan.sweep.metric,
+        reason_to_stop=None if search is None else search.reason_to_stop,
+        preloaded=[] if flags.debug else [_PRELOADED],
+    )
+    trainer.train(start())
     return trainer
 
 
-def _report(flags: argparse.Namespace, plan: Plan, trainer: Trainer, command: Sequence[str]) -> int:
+def _report(
+    flags: argparse.Namespace, plan: Plan, runs: Sequence[PlannedRun], trainer: Trainer
+) -> int:
+    """Prints the table, and returns the exit code of the first run that has failed."""
     from mtfrun.processes.forked_child import call_forked
     from mtfrun.tools.runs import metric_of
     from mtfrun.tools.sweep.trainer import describe_sweep
 
-    evaluations = [p.result.metrics for p in plan.runs if p.result is not None]
-    metric = flags.metric or plan.sweep.metric
+    evaluations = [planned.result.metrics for planned in runs if planned.result is not None]
     try:
-        metric = metric_of(evaluations, metric)
+        metric = metric_of(evaluations, flags.metric or plan.sweep.metric)
     except InputError as error:  # not a reason to print no table
         progress.print_line(progress.warning(one_line(error)))
-        metric = None
-    print_lines(*plan.table(metric, terminal_columns()))
+        metric = metric_of(evaluations, None)
+    print_lines(*plan.table(runs, metric, terminal_columns()))
     print_lines(f"TensorBoard: tensorboard --logdir {shlex.quote(str(plan.directory))}")
     metrics = dict.fromkeys(name for metrics in evaluations for name in metrics)
     if metrics and trainer.codes:
-        columns = list(dict.fromkeys([*[metric] * bool(metric), *metrics]))
         # Here it would import TensorFlow.
-        call_forked(describe_sweep, plan.directory, [p.run.values for p in plan.runs], columns)
-    if trainer.signal is not None:
-        print(f"mtfrun: stopped; to go on: {shlex.join(command)}", file=sys.stderr, flush=True)
-        return 128 + trainer.signal
-    names = [planned.run.name for planned in plan.runs]
+        shown = list(dict.fromkeys([metric, *metrics]))
+        call_forked(describe_sweep, plan.directory, [p.run.values for p in runs], shown)
+    names = [planned.run.name for planned in runs]
     return next((trainer.codes[name] for name in names if trainer.codes.get(name)), 0)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from mtfrun.display.formats import number_text
 from mtfrun.display.table import table_lines
@@ -20,22 +20,31 @@ _SECS_PER_MINUTE = 60.0
 
 @dataclasses.dataclass(frozen=True)
 class PlannedRun:
-    """A run, the hash of its configuration, its recorded result, or None, and whether it is done.
+    """A run and what is recorded of it.
 
-    `is_new`: the result is not written yet. `minutes` are left of its budget; None without one.
+    Attributes:
+      number: its place among all runs, from 1.
+      configuration: the hash of its settings.
+      result: None without one.
+      is_done: whether it need not be trained any more.
+      is_new: whether its result is not written yet.
+      has_other_settings: whether the recorded result has.
+      minutes: that are left of its budget; None without one.
     """
 
+    number: int
     run: SweepRun
     configuration: str
     result: RunResult | None
     is_done: bool
     is_new: bool
+    has_other_settings: bool
     minutes: float | None
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """The runs that a command asks for, and where they and their results are.
+    """Where the runs of a sweep and their results are, and the gin files.
 
     A result counts if it has the settings that its run would have now, whichever machine has
     trained it. Runs that failed, were killed or were stopped by a signal are trained again.
@@ -44,63 +53,49 @@ class Plan:
     sweep: Sweep
     directory: pathlib.Path
     results: pathlib.Path
-    runs: Sequence[PlannedRun]
-    with_other_settings: Sequence[str]
+    search_paths: Sequence[str]
 
-    @classmethod
-    def of(
-        cls,
-        sweep: Sweep,
-        runs: Sequence[SweepRun],
-        directory: pathlib.Path,
-        results: pathlib.Path,
-        search_paths: Sequence[str],
-    ) -> Plan:
-        planned, changed = [], []
-        for run in runs:
-            path = results / f"{run.name}.json"
-            result = RunResult.read(path) if path.exists() else None
-            configuration = sweep.configuration_hash(run, search_paths)
-            if result is not None and result.configuration not in ("", configuration):
-                changed.append(path.name)
-            summary = summary_of(directory / run.name, run.name)
-            minutes = _minutes_left(sweep, summary)
-            is_done = _is_done(sweep, result)
-            # It has ended after the sweep was killed, or was trained by `mtfrun train`.
-            is_new = not is_done and (summary.state == "finished" or minutes == 0)
-            if is_new:
-                result = result_of(sweep, run, directory / run.name, configuration, None)
-            planned.append(
-                PlannedRun(run, configuration, result, is_done or is_new, is_new, minutes)
-            )
-        return cls(sweep, directory, results, planned, changed)
+    def runs(self, runs: Iterable[SweepRun]) -> list[PlannedRun]:
+        return [self.plan(number, run) for number, run in enumerate(runs, 1)]
 
-    def check_configurations(self) -> None:
+    def plan(self, number: int, run: SweepRun) -> PlannedRun:
+        path = self.path(run.name)
+        result = RunResult.read(path) if path.exists() else None
+        configuration = self.sweep.configuration_hash(run, self.search_paths)
+        is_other = result is not None and result.configuration not in ("", configuration)
+        summary = summary_of(self.directory / run.name, run.name)
+        minutes = _minutes_left(self.sweep, summary)
+        is_done = _is_done(self.sweep, result)
+        # It has ended after the sweep was killed, or was trained by `mtfrun train`.
+        is_new = not is_done and (summary.state == "finished" or minutes == 0)
+        if is_new:
+            place = self.directory / run.name
+            result = result_of(self.sweep, run, place, configuration, None)
+        is_done = is_done or is_new
+        return PlannedRun(number, run, configuration, result, is_done, is_new, is_other, minutes)
+
+    def check_settings(self, runs: Sequence[PlannedRun]) -> None:
         """Raises InputError if a result has other settings than its run would have now."""
-        if self.with_other_settings:
+        changed = [f"{planned.run.name}.json" for planned in runs if planned.has_other_settings]
+        if changed:
             raise InputError(
-                f"{self.results} has results of other settings: "
-                f"{list_some(self.with_other_settings)}: the gin files have changed since; remove "
-                "these results and runs to train them again, name another --model_dir, or keep "
-                "them with --accept_changes"
+                f"{self.results} has results of other settings: {list_some(changed)}: the gin "
+                "files have changed since; remove these results and runs to train them again, "
+                "name another --model_dir, or keep them with --accept_changes"
             )
-
-    def write_results(self) -> None:
-        """Writes the results of runs that another process has trained."""
-        for planned in self.runs:
-            if planned.is_new and planned.result is not None:
-                planned.result.write(self.path(planned.run.name))
 
     def path(self, name: str) -> pathlib.Path:
         return self.results / f"{name}.json"
 
-    def table(self, metric: str | None, columns: int | None) -> list[str]:
+    def table(
+        self, runs: Sequence[PlannedRun], metric: str | None, columns: int | None
+    ) -> list[str]:
         """Columns: what varies, state, step, final metrics; a * marks the best one."""
-        results = [self._shown(planned) for planned in self.runs]
+        results = [planned.result or _missing(planned.run) for planned in runs]
         metric = metric_of([result.metrics for result in results], metric)
         others = list(dict.fromkeys(m for r in results for m in r.metrics if m != metric))
         marked = mark_best([r.metrics.get(metric, math.nan) for r in results], metric)
-        varied = [] if self.sweep.rows else list(self.sweep.grid)
+        varied = [] if self.sweep.rows else list(self.sweep.grid or self.sweep.search)
         rows = []
         for result, last in zip(results, marked, strict=True):
             values = [result.values.get(name, "-") for name in varied] or [result.row]
@@ -111,10 +106,9 @@ class Plan:
         headings = [*(varied or ["row"]), *seeds, "state", "step", metric, *others]
         return table_lines(headings, rows, columns)
 
-    def _shown(self, planned: PlannedRun) -> RunResult:
-        run = planned.run
-        waiting = RunResult(run.name, run.row, run.seed or 0, run.values, "missing")
-        return planned.result or waiting
+
+def _missing(run: SweepRun) -> RunResult:
+    return RunResult(run.name, run.row, run.seed or 0, run.values, "missing")
 
 
 def _minutes_left(sweep: Sweep, summary: RunSummary) -> float | None:

@@ -134,7 +134,8 @@ class Sweep:
 
     @property
     def varies(self) -> bool:
-        return bool(self.rows or self.grid or len(self.seeds) > 1)
+        """Whether it has runs besides those of a search."""
+        return bool(self.rows or self.grid or (len(self.seeds) > 1 and not self.search))
 
     def check(self) -> None:
         """Raises InputError for a sweep that cannot be trained."""
@@ -155,10 +156,24 @@ class Sweep:
                 f"{did_you_mean(self.baseline, names) or '; there are ' + ', '.join(names)}"
             )
 
+    def without_search(self) -> Sweep:
+        if self.search and not self.varies:
+            raise InputError("the sweep file has only ranges of a search: give --search=20 as well")
+        return dataclasses.replace(self, search={})
+
+    def only_search(self) -> Sweep:
+        """Returns the sweep without rows, grid and baseline."""
+        if not self.search:
+            raise InputError(
+                "--search needs ranges in a --sweep_file: Sweep.search = "
+                '{"LEARNING_RATE": ("log", 0.005, 0.2)}'
+            )
+        return dataclasses.replace(self, rows={}, grid={}, baseline=None)
+
     def continue_with(self, command: Sweep, directory: pathlib.Path) -> Sweep:
         """Returns the sweep with the command's further rows, alternatives and seeds.
 
-        The metric, the baseline, the budget and the ranges of a search are the command's.
+        The metric, the baseline and the budget are the command's.
         """
         differing = changes(self._comparable(command), command._comparable(self))
         if differing:
@@ -187,6 +202,7 @@ class Sweep:
             "varied": ", ".join(sorted(self.grid)),
             "rows": "given" if self.rows else None,
             "seeds": "given" if self.seeds else None,
+            **{f"search of {name}": text for name, text in self.search.items()},
             **rows,
         }
 

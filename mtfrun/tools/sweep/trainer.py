@@ -11,8 +11,8 @@ import pathlib
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, TextIO
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
@@ -50,11 +50,13 @@ class TrainedRun:
     arguments: Sequence[str]
 
 
-class _Child(NamedTuple):
+@dataclasses.dataclass
+class _Child:
     run: TrainedRun
     process: Child
     start: int
     memory_kills: int
+    reason: str | None = None  # why it has been stopped
 
 
 class Display:
@@ -109,7 +111,8 @@ class Trainer:
     """Trains runs as child processes, at most `jobs` at a time, until all have ended.
 
     A signal is forwarded to them, so that they save and end; no further run is started then. A
-    second one ends them at once. `codes` has the exit codes of all runs that have ended, by name.
+    second one ends them at once. `codes` has the exit codes of the runs that it has not
+    stopped itself, by name.
     With `preloaded` modules the processes are forked from one that has imported these, instead of
     being `program`; not where each gets a part of the GPUs.
     """
@@ -121,6 +124,7 @@ class Trainer:
         collect: Collect,
         *,
         metric: str | None = None,
+        reason_to_stop: Callable[[TrainedRun], str | None] | None = None,
         program: Sequence[str] = PROGRAM,
         preloaded: Sequence[str] = (),
     ) -> None:
@@ -130,21 +134,25 @@ class Trainer:
         self._display = display
         self._collect = collect
         self._metric = metric
+        self._reason_to_stop = reason_to_stop
         self._program = program
         self._preloaded = preloaded
         self._slots: dict[int, _Child] = {}
         self._error: InputError | None = None
 
-    def train(self, runs: Sequence[TrainedRun]) -> None:
-        """A run that fails does not end the sweep; InputError if a result cannot be written."""
-        waiting = list(runs)
+    def train(self, runs: Iterable[TrainedRun]) -> None:
+        """A run that fails does not end the sweep; InputError if a result cannot be written.
+
+        Each of `runs` is taken when it can be started.
+        """
+        waiting = iter(runs)
         with forward_signals(self._forward):
             try:
-                while waiting or self._slots:
-                    while waiting and len(self._slots) < self._jobs and self.signal is None:
-                        self._start(waiting.pop(0))
-                    if self.signal is not None or self._error is not None:
-                        waiting.clear()
+                while True:
+                    while self._has_room() and (run := next(waiting, None)) is not None:
+                        self._start(run)
+                    if not self._slots:
+                        break
                     time.sleep(_POLL_SECS)
                     self._poll()
             finally:
@@ -152,6 +160,9 @@ class Trainer:
                     child.process.send_signal(signal.SIGTERM)
         if self._error is not None:
             raise self._error
+
+    def _has_room(self) -> bool:
+        return len(self._slots) < self._jobs and self.signal is None and self._error is None
 
     def _start(self, run: TrainedRun) -> None:
         slot = next(i for i in range(self._jobs) if i not in self._slots)
@@ -188,13 +199,19 @@ class Trainer:
                 status = RunRecord(run.directory).status()
                 if status is not None and status.state == "running":
                     self._display.advance(run.name, status)
+                if self._reason_to_stop is not None and child.reason is None:
+                    child.reason = self._reason_to_stop(run)
+                    if child.reason is not None:
+                        child.process.send_signal(signal.SIGTERM)
                 continue
             del self._slots[slot]
-            self.codes[run.name] = code if code >= 0 else 128 - code
+            if child.reason is None:
+                self.codes[run.name] = code if code >= 0 else 128 - code
             ending = Ending(
                 code,
                 _last_error(run.directory / LOG, child.start),
-                self.signal,
+                self.signal if child.reason is None else signal.SIGTERM,
+                child.reason,
                 out_of_memory=count_memory_kills() > child.memory_kills,
             )
             try:
