@@ -16,6 +16,9 @@ from collections.abc import Callable, Iterator, Sequence
 from mtfrun.processes.child_process import LAUNCHER
 from mtfrun.untrusted import open_to_write
 
+SERVER_ERRORS = (AssertionError, EOFError, OSError)
+"""The server cannot be started: its imports fail, or this process may have no children."""
+
 _FORKS = multiprocessing.get_context("forkserver")
 # The server lives until its parent ends, however that ends. A terminal that is closed sends SIGHUP
 # to the server as well; it must not end before its children have saved.
@@ -52,11 +55,15 @@ class ForkedChild:
 
 
 def call_forked(function: Callable[..., object], *arguments: object) -> None:
-    """Calls a function in a process that is forked from the server, and waits for its end."""
+    """Calls a function in a process that is forked from the server, or here without a server."""
     process = _FORKS.Process(target=function, args=arguments)
-    with _blocked_signals():
-        process.start()
-    process.join()
+    try:
+        with _blocked_signals():
+            process.start()
+    except SERVER_ERRORS:
+        function(*arguments)
+    else:
+        process.join()
 
 
 @contextlib.contextmanager

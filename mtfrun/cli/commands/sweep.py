@@ -27,30 +27,47 @@ if TYPE_CHECKING:
 _PRELOADED = "mtfrun.cli.preloaded"
 
 _DESCRIPTION = """\
-Trains a grid of runs: every combination of the alternatives that flags give.
+Trains many runs: the rows of a file, or every combination of alternatives, with several seeds.
 
-  mtfrun sweep --gin_file=runs/quickstart.gin --gin.LEARNING_RATE=0.01,0.03,0.1 --model_dir=/tmp/lr
-  mtfrun sweep --gin_file=runs/quickstart.gin --gin.LEARNING_RATE=0.01,0.03 --gin.D_MODEL=64,128 \\
-      --gin.TRAIN_STEPS=500 --model_dir=/tmp/grid --jobs=2
+  mtfrun sweep --sweep_file=mine.gin --model_dir=/tmp/mine
+  mtfrun sweep --gin_file=runs/quickstart.gin --gin.LEARNING_RATE=0.01,0.03,0.1 --seeds=3 \\
+      --model_dir=/tmp/lr
   mtfrun sweep ... --dry_run        prints the runs, and starts none
 
-A comma outside of brackets and quotes separates alternatives. A list is one value, in brackets, and
-so is a text, in quotes within quotes:
+A sweep file is a gin file:
+
+  Sweep.gin_files = ["runs/quickstart.gin"]
+  Sweep.bindings = {"TRAIN_STEPS": 500}
+  Sweep.rows = {"baseline": {}, "wide": {"D_FF": 512}, "other": {"gin_files": ["other.gin"]}}
+  Sweep.grid = {"LEARNING_RATE": [0.01, 0.03]}      every combination, with every row
+  Sweep.seeds = 3                                   SEED = 0, 1, 2
+  Sweep.metric = "bits_per_byte"
+  Sweep.baseline = "baseline"                       of `mtfrun table`
+  Sweep.max_minutes = 4                             after which a run is stopped
+  Sweep.search = {"LEARNING_RATE": ("log", 0.005, 0.2)}       for --search
+
+In flags a comma outside of brackets and quotes separates alternatives. A list is one value, in
+brackets, and so is a text, in quotes within quotes:
 
   --gin.Entropies.orders="[1,2],[3]"                  two alternatives: [1, 2] and [3]
   --gin.MESH_SHAPE="'data:2,model:1','data:1,model:2'"    two texts
-  --gin.Training.optimizer="@optim.Adam(),@optim.Adafactor()"
 
-Each run is trained by `mtfrun train`, in a directory of --model_dir that has the name of what
-differs, such as LEARNING_RATE=0.01,D_MODEL=64; sweep.log in it has its output. --jobs=N trains N of
-them at the same time, which share the machine's GPUs in equal parts. A run that fails does not end
-the sweep. At the end a table has step, state and metrics of every run, the best one marked by *.
+Each run is trained as by `mtfrun train`, in a directory of --model_dir that has the name of what
+differs, such as wide,SEED=0; sweep.log in it has its output. When it has ended its result is
+written to results/ in --model_dir, or to --results, a directory that can be committed. --jobs=N
+trains N runs at the same time, which share the machine's GPUs in equal parts. A run that fails does
+not end the sweep; its result has the reason. At the end a table has the last metrics of every run,
+the best one marked by *.
 
-Ctrl-C and SIGTERM save the runs that are trained and end the sweep. The same command resumes it:
-runs that are finished are left out, all other runs resume from their checkpoints. It may name
-further values of the parameters that differ; other changes are refused.
+Ctrl-C and SIGTERM save the runs that are trained and end the sweep. The same command resumes it,
+also after kill -9: runs with a result that is finished are left out, all other runs resume from
+their checkpoints. It may have further rows, alternatives and seeds; other changes are refused.
 
-The exit code is 0, or the first failed run's. `mtfrun runs DIR` prints a table later."""
+--search=30 trains 30 runs whose values Optuna chooses (pip install 'mtfrun[search]'), prunes those
+that are worse than most, and prints the flags of the best one.
+
+The exit code is 0, or the first failed run's. `mtfrun table DIR` prints means over seeds and
+differences to the baseline, `mtfrun runs DIR` the states of runs."""
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:

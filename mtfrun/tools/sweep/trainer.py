@@ -21,7 +21,7 @@ from mtfrun.display.progress import print_line
 from mtfrun.display.streams import quiet_import
 from mtfrun.errors import InputError
 from mtfrun.processes.child_process import Child, forward_signals, last_error, start_child
-from mtfrun.processes.forked_child import ForkedChild
+from mtfrun.processes.forked_child import SERVER_ERRORS, ForkedChild
 from mtfrun.processes.gpus import gpus_of_process
 from mtfrun.rundir import RunRecord, Status
 from mtfrun.rundir.errors import reason
@@ -187,7 +187,7 @@ class Trainer:
         if self._preloaded and not gpus:
             try:
                 return ForkedChild(run.arguments, typed, run.directory / LOG, self._preloaded)
-            except (EOFError, OSError):  # the server has ended: a new process says why
+            except SERVER_ERRORS:  # a new process says why
                 self._preloaded = ()
         arguments = [*self._program, *run.arguments]
         return start_child(arguments, typed, gpus, stdout=log, stderr=log)

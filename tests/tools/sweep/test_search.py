@@ -10,7 +10,7 @@ import pytest
 
 from mtfrun.errors import InputError
 from mtfrun.rundir import RunRecord
-from mtfrun.tools.sweep.result import RunResult
+from mtfrun.tools.sweep.result import ResultState, RunResult
 from mtfrun.tools.sweep.search import STUDY, Search
 from mtfrun.tools.sweep.sweep import Sweep, SweepRun
 from mtfrun.tools.sweep.trainer import TrainedRun
@@ -65,7 +65,7 @@ def test_a_run_that_is_worse_than_the_median_is_pruned(tmp_path: pathlib.Path) -
         trained = TrainedRun(1, run.name, directory, [])
         reasons.append(search.reason_to_stop(trained))
         assert reasons[-1] is not None or search.reason_to_stop(trained) is None
-        state = "finished" if reasons[-1] is None else "stopped"
+        state: ResultState = "finished" if reasons[-1] is None else "stopped"
         result = RunResult(run.name, run.row, 0, {}, state, reasons[-1] or "")
         search.record(RunResult(**{**vars(result), "metrics": {"loss": loss}}))
     assert reasons == [None] * 6 + ["pruned at step 50"]
