@@ -161,7 +161,7 @@ def ladder_rows(
             key = (result.row, result.parameters, tokens)
             groups.setdefault(key, []).append((result, loss))
     sizes = sorted({parameters for _, parameters, _ in groups})
-    held_out = set(sizes[len(sizes) - hold_out :]) if hold_out else set()
+    held_out = set(sizes[max(0, len(sizes) - hold_out) :])
     rows = [
         LadderRow(
             *(name, parameters, tokens, tokens // runs[0][0].step, runs[0][0].flops_per_token),

@@ -64,6 +64,12 @@ def test_the_runs_of_all_seeds_are_a_row_of_one_size_and_length() -> None:
     assert left_out == []
 
 
+@pytest.mark.parametrize(("hold_out", "count"), [(0, 0), (2, 2), (9, 4)])
+def test_the_largest_sizes_are_held_out(hold_out: int, count: int) -> None:
+    rows, _ = ladder_rows(RESULTS, "loss", hold_out)
+    assert {row.parameters for row in rows if row.held_out} == {*SIZES[len(SIZES) - count :]}
+
+
 def test_runs_without_a_result_are_left_out_with_their_reason() -> None:
     run = RESULTS[0]
     broken = [
