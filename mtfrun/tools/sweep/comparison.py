@@ -123,8 +123,8 @@ def _fault(run: RunResult, metric: str) -> str:
         error = run.error.partition("; ")[0]  # without the remedy
         return f"{run.state}: {error}" if error and run.state != "missing" else run.state
     if metric not in run.metrics:
-        return f"no {metric}"
-    return "" if math.isfinite(run.metrics[metric]) else f"{metric} is not finite"
+        return f"without {metric}"
+    return "" if math.isfinite(run.metrics[metric]) else f"without a finite {metric}"
 
 
 def _measure(values: Mapping[int, float], baseline: Mapping[int, float]) -> Measured:

@@ -43,7 +43,7 @@ def test_failed_and_missing_runs_are_noted_and_left_out(tmp_path: pathlib.Path) 
     row = _row(tmp_path, 1.0, None, error, math.nan, baseline=(2.0, 2.0, 2.0, 2.0))
     assert row.note == (
         "1 of 4 seeds; seed 1 not trained; seed 2 failed: the loss is NaN at step 40; "
-        "seed 3 loss is not finite"
+        "seed 3 without a finite loss"
     )
     assert row.metrics["loss"].difference == Estimate(-1.0, 1)
 
