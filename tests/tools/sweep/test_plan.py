@@ -1,0 +1,90 @@
+"""Which runs of a sweep are trained, and which count as done."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+
+import pytest
+
+from mtfrun.errors import InputError
+from mtfrun.rundir import RunRecord, Status
+from mtfrun.rundir.run_record import RunCost
+from mtfrun.tools.sweep.outcome import Ending, budget_text, result_of
+from mtfrun.tools.sweep.plan import Plan, PlannedRun
+from mtfrun.tools.sweep.result import ResultState, RunResult
+from mtfrun.tools.sweep.sweep import Sweep
+
+SWEEP = Sweep(["runs/quickstart.gin"], grid={"D_FF": ["32", "64"]}, max_minutes=4)
+
+
+def _planned(directory: pathlib.Path, sweep: Sweep = SWEEP) -> PlannedRun:
+    """Returns the first run; it is in `directory/run`, and its results are in `directory`."""
+    plan = Plan(sweep, directory, directory / "results", [])
+    return plan.runs(sweep.runs())[0]
+
+
+def _write(directory: pathlib.Path, state: ResultState, error: str = "") -> None:
+    planned = _planned(directory)
+    result = RunResult("", "", 0, {}, state, error, configuration=planned.configuration)
+    result.write(directory / "results" / f"{planned.run.name}.json")
+
+
+@pytest.mark.parametrize(
+    ("state", "error", "is_done"),
+    [
+        ("finished", "", True),
+        ("failed", "the loss is not finite", False),
+        ("killed", "killed by signal 9", False),
+        ("stopped", "stopped by a signal", False),
+        ("stopped", budget_text(4), True),
+        ("stopped", budget_text(2), False),  # the budget has grown since
+    ],
+)
+def test_runs_without_a_whole_result_are_trained_again(
+    state: ResultState, error: str, *, is_done: bool, tmp_path: pathlib.Path
+) -> None:
+    assert not _planned(tmp_path).is_done
+    _write(tmp_path, state, error)
+    assert _planned(tmp_path).is_done == is_done
+
+
+def test_a_run_that_has_ended_after_its_sweep_is_not_trained_again(tmp_path: pathlib.Path) -> None:
+    record = RunRecord(tmp_path / "D_FF=32")
+    record.write_status(Status("stopped", 3, 9, cost=RunCost(seconds=60.0)))
+    planned = _planned(tmp_path)
+    assert not planned.is_done and planned.minutes == 3.0
+    record.write_status(Status("stopped", 5, 9, cost=RunCost(seconds=240.0)))
+    planned = _planned(tmp_path)
+    assert planned.is_new and planned.result is not None
+    assert (planned.result.state, planned.result.error) == ("stopped", budget_text(4))
+    record.write_status(Status("finished", 9, 9))
+    record.write_metrics({9: {"eval/loss": 2.0}})
+    _write(tmp_path, "killed", "killed by signal 9")
+    planned = _planned(tmp_path)
+    assert planned.is_new and planned.result is not None
+    assert planned.result.state == "finished" and planned.result.metrics == {"loss": 2.0}
+
+
+def test_a_result_of_other_settings_is_refused(tmp_path: pathlib.Path) -> None:
+    _write(tmp_path, "finished")
+    changed = dataclasses.replace(SWEEP, bindings={"NUM_LAYERS": "7"})
+    planned = _planned(tmp_path, changed)
+    plan = Plan(changed, tmp_path, tmp_path / "results", [])
+    with pytest.raises(InputError, match=r"results of other settings: D_FF=32.json: the gin files"):
+        plan.check_settings([planned])
+    plan.check_settings([_planned(tmp_path)])
+
+
+def test_a_stop_by_the_budget_and_by_a_signal_differ(tmp_path: pathlib.Path) -> None:
+    RunRecord(tmp_path / "run").write_status(Status("stopped", 5, 9))
+    run = SWEEP.runs()[0]
+    errors = [
+        result_of(SWEEP, run, tmp_path / "run", "", ending).error
+        for ending in [
+            *(Ending(0), Ending(143, signal=15), Ending(-15, signal=15)),
+            Ending(143, signal=15, reason="pruned at step 5"),
+        ]
+    ]
+    saved = "stopped by a signal, saved at step 5"
+    assert errors == [budget_text(4), saved, saved, "pruned at step 5"]
