@@ -7,10 +7,12 @@ import importlib
 import json
 import logging
 import multiprocessing
+import multiprocessing.connection
 import os
 import pathlib
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 
 from mtfrun.processes.child_process import LAUNCHER
@@ -20,8 +22,8 @@ SERVER_ERRORS = (AssertionError, EOFError, OSError)
 """The server cannot be started: its imports fail, or this process may have no children."""
 
 _FORKS = multiprocessing.get_context("forkserver")
-# The server lives until its parent ends, however that ends. A terminal that is closed sends SIGHUP
-# to the server as well; it must not end before its children have saved.
+# A terminal that is closed sends SIGHUP to the server as well; it must not end before its children
+# have saved.
 _BLOCKED = (signal.SIGTERM, signal.SIGHUP)
 
 
@@ -43,15 +45,16 @@ class ForkedChild:
         self._process = _FORKS.Process(target=_run, args=words)
         with _blocked_signals():
             self._process.start()
+        self.pid = self._process.pid
 
     def poll(self) -> int | None:
         """Returns the exit code, -number if a signal has ended it; None while it runs."""
         return self._process.exitcode
 
     def send_signal(self, number: int) -> None:
-        if self.poll() is None and self._process.pid is not None:
+        if self.poll() is None and self.pid is not None:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(self._process.pid, number)
+                os.kill(self.pid, number)
 
 
 def call_forked(function: Callable[..., object], *arguments: object) -> None:
@@ -87,5 +90,14 @@ def _run(arguments: list[str], typed: list[str], output: pathlib.Path) -> None:
     # threads before a fork.
     if len(list(pathlib.Path(f"/proc/{server}/task").glob("*"))) > 1:
         os.execv(sys.executable, [sys.executable, "-m", "mtfrun", *arguments])
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     logging.getLogger().handlers.clear()  # that imports have added by logging
     sys.exit(importlib.import_module("mtfrun.cli.main").main(arguments))
+
+
+def _end_with_parent() -> None:
+    """The server, whose end ends a child as well, lives as long as any of them."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os.kill(os.getpid(), signal.SIGTERM)

@@ -23,7 +23,7 @@ from mtfrun.errors import InputError
 from mtfrun.processes.child_process import Child, forward_signals, last_error, start_child
 from mtfrun.processes.forked_child import SERVER_ERRORS, ForkedChild
 from mtfrun.processes.gpus import gpus_of_process
-from mtfrun.rundir import RunRecord, Status
+from mtfrun.rundir import RunDirectory, RunRecord, Status
 from mtfrun.rundir.errors import reason
 from mtfrun.tools.sweep.outcome import Ending, count_memory_kills
 from mtfrun.tools.sweep.result import RunResult
@@ -38,6 +38,8 @@ _POLL_SECS = 0.05
 # Seconds between two lines of a run where there is no terminal.
 _LINE_SECS = 60.0
 _LONGEST_NAME = 40
+# How long a run waits for another process that trains it, which ends when its sweep has ended.
+_LOCK_SECS = 60.0
 # How many bytes of a training's output are searched for its error.
 _LONGEST_OUTPUT = 1 << 24
 
@@ -165,6 +167,7 @@ class Trainer:
         return len(self._slots) < self._jobs and self.signal is None and self._error is None
 
     def _start(self, run: TrainedRun) -> None:
+        self._wait_for_lock(run)
         slot = next(i for i in range(self._jobs) if i not in self._slots)
         run.directory.mkdir(parents=True, exist_ok=True)
         try:
@@ -180,6 +183,14 @@ class Trainer:
         if self.signal is not None:  # it came between the two lines above
             process.send_signal(self.signal)
         self._display.start(run.number, run.name)
+
+    def _wait_for_lock(self, run: TrainedRun) -> None:
+        """A training whose sweep was killed may be saving still."""
+        directory, deadline = RunDirectory(run.directory), time.monotonic() + _LOCK_SECS
+        if directory.is_training():
+            self._display.note(f"{run.name}: waiting for the end of its former process")
+        while directory.is_training() and self.signal is None and time.monotonic() < deadline:
+            time.sleep(_POLL_SECS)
 
     def _start_process(self, run: TrainedRun, slot: int, log: io.FileIO) -> Child:
         gpus = gpus_of_process(slot, self._jobs, os.environ)

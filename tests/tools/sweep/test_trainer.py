@@ -14,7 +14,7 @@ from collections.abc import Callable
 import pytest
 
 from mtfrun.errors import InputError
-from mtfrun.rundir import RunRecord, Status
+from mtfrun.rundir import RunDirectory, RunRecord, Status
 from mtfrun.tools.sweep.outcome import Ending, result_of
 from mtfrun.tools.sweep.result import RunResult
 from mtfrun.tools.sweep.sweep import Sweep, SweepRun
@@ -93,6 +93,19 @@ def test_a_run_that_fails_does_not_end_the_others(tmp_path: pathlib.Path) -> Non
     assert failed.state == "failed" and failed.error.startswith("the loss of step 3 is not finite;")
     assert finished.state == "finished" and finished.metrics == {"loss": 1.5}
     assert finished.evaluations == {9: 1.5} and finished.environment["mtfrun"]
+
+
+def test_a_run_waits_for_its_former_process_to_save(tmp_path: pathlib.Path) -> None:
+    trainer, runs, stream = _trained(tmp_path, "a")
+    runs[0].directory.mkdir()
+    with RunDirectory(runs[0].directory).lock():
+        thread = threading.Thread(target=trainer._wait_for_lock, args=(runs[0],))
+        thread.start()
+        while "a: waiting for the end of its former process" not in stream.getvalue():
+            time.sleep(0.01)
+        assert thread.is_alive()
+    thread.join(timeout=30)
+    assert not thread.is_alive()
 
 
 def test_a_killed_run_may_have_lacked_memory(tmp_path: pathlib.Path) -> None:
