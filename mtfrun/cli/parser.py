@@ -25,6 +25,7 @@ from mtfrun.cli.commands import (
     launch,
     optimum,
     plan,
+    report,
     runs,
     score,
     sweep,
@@ -77,8 +78,9 @@ Lists, shows, verifies, compares, averages and deletes the checkpoints of a run.
 
 _MODULES = (
     *(train, eval_command, decode, score, import_model, export, launch, plan, verify, widths),
-    *(curves, completion, sweep, table, optimum, ladder, runs, checkpoints, checkpoints_show),
-    *(checkpoints_diff, checkpoints_average, config, config_explain, data, vocab_train),
+    *(curves, completion, sweep, table, optimum, ladder, runs, report),
+    *(checkpoints, checkpoints_show, checkpoints_diff, checkpoints_average),
+    *(config, config_explain, data, vocab_train),
 )
 # By name, in the order of the help text.
 COMMANDS: dict[str, Command] = {

@@ -175,7 +175,7 @@ class Training:
                     saved.metadata(),
                     check,
                 ),
-                products=status.products,
+                cost=status.process,
             )
         is_cut_off = limit is not None and limit.is_over
         status.record_end(result, is_cut_off=is_cut_off)
@@ -217,6 +217,7 @@ class _Evaluate(training.Action):
     best: dict[str, float] = dataclasses.field(default_factory=dict)
 
     at_end = True
+    cause = "evaluation"
 
     def __post_init__(self) -> None:
         self.at_start = self.evaluation.at_start
@@ -258,7 +259,7 @@ class _Recording(training.Action):
     record: RunRecord
     train_steps: int
     size: RunCost
-    products: mtf.FlopCount = dataclasses.field(default_factory=mtf.FlopCount)
+    process: training.ProcessCost = dataclasses.field(default_factory=training.ProcessCost)
     status: Status | None = None  # what this process has written
 
     every_secs = 5.0
@@ -314,10 +315,16 @@ class _Recording(training.Action):
 
     def _cost(self) -> RunCost:
         flops_per_token = self._former.flops_per_token
-        if self.products.total:  # else no step has been compiled
-            step = training.PASSES * self.products.total
+        if self.process.products.total:  # else no step has been compiled
+            step = training.PASSES * self.process.products.total
             flops_per_token = step / (self.size.tokens_per_step or 1)
         seconds = (self._former.seconds or 0.0) + time.monotonic() - self._start
+        by_cause = dict(self._former.seconds_by_cause)
+        for cause, secs in self.process.seconds.items():
+            by_cause[cause] = round(by_cause.get(cause, 0.0) + secs, 3)
         return dataclasses.replace(
-            self.size, flops_per_token=flops_per_token, seconds=round(seconds, 3)
+            self.size,
+            flops_per_token=flops_per_token,
+            seconds=round(seconds, 3),
+            seconds_by_cause=by_cause,
         )

@@ -46,6 +46,8 @@ class RunCost:
       tokens_per_step: tokens, or images, padding included.
       seconds: of training, in all commands that have continued it, with compilation and
         evaluations.
+      seconds_by_cause: of these, by what they were spent on: "steps", "evaluation"; the rest, such
+        as restoring a checkpoint, has no cause.
     """
 
     parameters: int | None = None
@@ -53,12 +55,13 @@ class RunCost:
     flops_per_token: float | None = None
     tokens_per_step: int | None = None
     seconds: float | None = None
+    seconds_by_cause: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def is_valid(self) -> bool:
-        values = [getattr(self, field.name) for field in dataclasses.fields(RunCost)]
-        return all(
+        *numbers, by_cause = (getattr(self, field.name) for field in dataclasses.fields(RunCost))
+        return type(by_cause) is dict and all(
             value is None or (type(value) in (int, float) and 0 <= value < math.inf)
-            for value in values
+            for value in (*numbers, *by_cause.values())
         )
 
 

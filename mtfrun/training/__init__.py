@@ -16,3 +16,4 @@ from mtfrun.training.step import train_steps_function as train_steps_function
 from mtfrun.training.stopping import EarlyStopping as EarlyStopping
 from mtfrun.training.stopping import MaxHours as MaxHours
 from mtfrun.training.throughput import PASSES as PASSES
+from mtfrun.training.throughput import ProcessCost as ProcessCost

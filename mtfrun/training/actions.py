@@ -129,6 +129,7 @@ class Action(abc.ABC):
       on_resume: called before the first step of a process in which a run resumes.
       at_end: called when training ends, after a signal too, unless it was called at that step.
       at_start: called before the first step of a new run, at step 0.
+      cause: what the record of a run counts its time as.
       after_saving: called only once the newest checkpoint is complete, and the best one recorded.
     """
 
@@ -139,6 +140,7 @@ class Action(abc.ABC):
     at_end: bool = False
     after_saving: bool = False
     at_start: bool = False
+    cause: str = "other actions"
 
     @abc.abstractmethod
     def __call__(self, context: ActionContext) -> None:

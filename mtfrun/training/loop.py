@@ -25,7 +25,7 @@ from mtfrun.training.saving import Saver
 from mtfrun.training.signals import Stopped, StopSignals
 from mtfrun.training.state import TrainState
 from mtfrun.training.stragglers import Stragglers
-from mtfrun.training.throughput import STEPS_PER_SEC, Machine, Throughput
+from mtfrun.training.throughput import STEPS_PER_SEC, Machine, ProcessCost, Throughput
 
 # Called with a model's variables by path, and the vocabulary sizes by the path of embeddings.
 Initialise = Callable[[Mapping[str, mtf.Variable], Mapping[str, int]], object]
@@ -76,7 +76,7 @@ def train(
     actions: Sequence[Action] = (),
     init_checkpoint: Initialise | None = None,
     description: Description | None = None,
-    products: mtf.FlopCount | None = None,
+    cost: ProcessCost | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> TrainResult:
     """Trains to `options.train_steps`, from the newest good checkpoint of the run if there is one.
@@ -92,7 +92,7 @@ def train(
       actions: called periodically, after checkpoints that are due at the same step.
       init_checkpoint: called if the run has no checkpoint yet; it may set the variables, and
         returns a report to print, or None.
-      products: takes the products of a forward pass over a batch, when the step is compiled.
+      cost: takes what the training costs in this process.
 
     Raises:
       NonFiniteError: the loss, the gradients or a variable is not finite; the message says which,
@@ -100,8 +100,8 @@ def train(
       RunDirError: a checkpoint is incompatible with the model, or cannot be written.
     """
     description = description or Description()
-    products = mtf.FlopCount() if products is None else products
-    loop = _Loop(state, infeed, run, options, actions, description, products, clock)
+    cost = ProcessCost() if cost is None else cost
+    loop = _Loop(state, infeed, run, options, actions, description, cost, clock)
     start = loop.restore(init_checkpoint)
     progress = Progress(loop.step, options.train_steps, reporting=state.model.reporting)
     with contextlib.ExitStack() as stack:
@@ -137,7 +137,7 @@ class _Loop:
     options: TrainOptions
     actions: Sequence[Action]
     description: Description
-    products: mtf.FlopCount
+    cost: ProcessCost
     clock: Callable[[], float]
 
     def __post_init__(self) -> None:
@@ -149,10 +149,10 @@ class _Loop:
             options.log_every_steps, options.train_steps, with_perplexity=reporting.with_perplexity
         )
         self.host_loop = HostLoop(
-            state, self.infeed, options, self.run.path, self.products, self.clock
+            state, self.infeed, options, self.run.path, self.cost.products, self.clock
         )
         self.throughput = Throughput(options.secs_per_loop, reporting.rate)
-        self.machine = Machine(state.mesh, self.products)
+        self.machine = Machine(state.mesh, self.cost.products)
         self.stragglers = Stragglers(state.mesh.devices[0], self.clock)
         self.guard = FiniteGuard(state, self.run, skips=options.skips)
         self.saver = Saver(
@@ -184,7 +184,7 @@ class _Loop:
 
     def train(self, progress: Progress, summaries: Summaries, signals: StopSignals) -> TrainResult:
         options, infeed, clock = self.options, self.infeed, self.clock
-        throughput = self.throughput
+        throughput, cost = self.throughput, self.cost
         metrics = MetricHistory(self.run, self.step)
 
         def call(hooks: Iterable[Action]) -> None:
@@ -202,8 +202,10 @@ class _Loop:
             for hook in hooks:
                 if hook.after_saving:
                     self.saver.finish()
+                start = clock()
                 with contextlib.suppress(Stopped):
                     hook(context)
+                cost.add(hook.cause, clock() - start)
                 added = metrics.at(self.step)
                 if added:
                     self.schedule.check_metrics(added.keys())
@@ -241,6 +243,8 @@ class _Loop:
             self.step += count
             secs, waited = clock() - start, infeed.wait_secs - waited
             throughput.add(count, host.units, secs, waited, host.device_secs)
+            cost.add("waiting for data", waited)
+            cost.add("steps" if is_compiled else "compilation", secs - waited)
             self.stragglers.add(count, host.device_secs)
 
             # What they have computed.
@@ -262,7 +266,9 @@ class _Loop:
                 progress.note(warning(line))
             summaries.flush()
             self.saver.poll()
-            throughput.add_host_secs(clock() - start)
+            secs = clock() - start
+            throughput.add_host_secs(secs)
+            cost.add("curves", secs)
 
             # The hooks: saving first, then evaluation and other actions.
             call(self.schedule.due(before, self.step, metrics))
@@ -272,7 +278,9 @@ class _Loop:
                 break
 
         call(self.schedule.at_end(self.step, metrics))
+        start = clock()
         self.saver.finish()
+        cost.add(self.saver.cause, clock() - start)
         return TrainResult(self.step, self.values, signals.agree())
 
     def error(self, bad: BadStep) -> NonFiniteError:

@@ -49,6 +49,7 @@ class Saver(Action):
     metadata: Mapping[str, object]
 
     at_end = True
+    cause = "saving"
 
     def __post_init__(self) -> None:
         self.every_steps = self.options.every_steps

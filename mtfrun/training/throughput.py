@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import os
 import pathlib
@@ -31,6 +32,23 @@ _GB, _TERA = 1e9, 1e12
 # Rows of the square matrices by which the peak is measured, and the number of products; the fastest
 # counts, for other programs only add time.
 _ROWS_CPU, _ROWS_ACCELERATOR, _PRODUCTS = 1024, 4096, 4
+
+
+@dataclasses.dataclass
+class ProcessCost:
+    """What the training in this process has cost so far; `train` adds to it.
+
+    Attributes:
+      products: of a forward pass over a batch, once the step is compiled.
+      seconds: by cause: "compilation", with the first steps, "steps", "waiting for data", "curves",
+        and the `Action.cause` of the actions.
+    """
+
+    products: mtf.FlopCount = dataclasses.field(default_factory=mtf.FlopCount)
+    seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    def add(self, cause: str, secs: float) -> None:
+        self.seconds[cause] = self.seconds.get(cause, 0.0) + secs
 
 
 class Throughput:

@@ -6,9 +6,9 @@ import pathlib
 
 import pytest
 
-from mtfrun.cli.commands.curves import choose_steps, curve_table
+from mtfrun.cli.commands.curves import curve_table
 from mtfrun.cli.main import main
-from mtfrun.rundir.tensorboard.curves import read_curves
+from mtfrun.rundir.tensorboard.curves import choose_steps, read_curves
 from tests.cli.command import error_line, mtfrun_here
 
 

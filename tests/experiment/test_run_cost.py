@@ -20,7 +20,7 @@ from mtfrun.models.transformer import (
     TokenEmbedding,
 )
 from mtfrun.rundir import RunCost, RunDirectory, RunRecord, Status
-from mtfrun.training import TrainResult
+from mtfrun.training import ProcessCost, TrainResult
 from tests.layouts import ONE_DEVICE
 
 LAYOUT = "batch:data;heads:model;vocab:model;experts:data"
@@ -52,7 +52,7 @@ def _cost_of_a_mixture(directory: pathlib.Path, mesh_shape: str) -> RunCost:
         Training(experiment, evaluation, optim.Sgd(0.1), options, 8).run(run)
     status = run.record().status()
     assert status is not None and status.cost.seconds is not None and status.cost.seconds > 0
-    return dataclasses.replace(status.cost, seconds=None)
+    return dataclasses.replace(status.cost, seconds=None, seconds_by_cause={})
 
 
 @pytest.mark.parametrize(
@@ -89,3 +89,14 @@ def test_the_seconds_of_all_commands_add_up(tmp_path: pathlib.Path) -> None:
     assert ended is not None and ended.cost.seconds is not None
     assert 1000 <= ended.cost.seconds < 1100
     assert ended.cost.flops_per_token == 60.0  # as no step was compiled
+
+
+def test_the_time_of_all_commands_is_recorded_by_cause(tmp_path: pathlib.Path) -> None:
+    record = RunRecord(tmp_path)
+    cost = RunCost(seconds_by_cause={"steps": 1.5, "saving": 0.5})
+    record.write_status(Status("stopped", 1, 2, cost=cost))
+    process = ProcessCost(seconds={"steps": 2.0, "evaluation": 1.0})
+    _Recording(record, 2, RunCost(), process).record_end(TrainResult(2, {}, None))
+    ended = record.status()
+    assert ended is not None
+    assert ended.cost.seconds_by_cause == {"steps": 3.5, "saving": 0.5, "evaluation": 1.0}

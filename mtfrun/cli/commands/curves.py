@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mtfrun.cli.command import Command, check_least, require_model_dir
@@ -57,6 +57,7 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
 
 def curve_table(train: Curves, evaluations: Curves, rows: int) -> list[str]:
     """Returns a heading and lines for at most `rows` steps, preferably with evaluations."""
+    from mtfrun.rundir.tensorboard.curves import choose_steps
     from mtfrun.rundir.tensorboard.metric_tags import tag_of
 
     columns = {f"train {tag}": train[tag] for tag in _TRAIN_METRICS if tag in train}
@@ -72,25 +73,6 @@ def curve_table(train: Curves, evaluations: Curves, rows: int) -> list[str]:
         for step in steps
     ]
     return table_lines(["step", *columns], texts, terminal_columns())
-
-
-def choose_steps(steps: Iterable[int], preferred: Iterable[int], count: int) -> list[int]:
-    """Returns at most `count` evenly spaced steps with the first and last; ties go to `preferred`.
-
-    >>> choose_steps([1, 100, 200, 300, 400, 500], [300], 3)
-    [1, 300, 500]
-    """
-    ordered, preferred = sorted(steps), set(preferred)
-    if len(ordered) <= count:
-        return ordered
-    first, last = ordered[0], ordered[-1]
-    wanted = [first + (last - first) * i / (count - 1) for i in range(count)]
-    tolerance = (last - first) / (count - 1) / 2
-    result = {first, last}
-    for place in wanted[1:-1]:
-        near = [step for step in preferred if abs(step - place) < tolerance] or ordered
-        result.add(min(near, key=lambda step: abs(step - place)))
-    return sorted(result)
 
 
 COMMANDS = [Command("curves", _DESCRIPTION, run, _add_flags, _check, subject="run")]

@@ -27,8 +27,8 @@ from mtfrun.display.table import table_lines, terminal_columns
 from mtfrun.errors import InputError
 
 if TYPE_CHECKING:
-    from mtfrun.data import Data
     from mtfrun.data.cache_directory import CacheChoice
+    from mtfrun.tools.data_viewer.configured import ConfiguredData
 
 
 def _add_tasks(parser: argparse.ArgumentParser) -> None:
@@ -36,21 +36,10 @@ def _add_tasks(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tasks", help=text, metavar="REGEX")
 
 
-def configure_data(flags: argparse.Namespace) -> tuple[Data, list[str], int]:
-    """Returns the data of the flags, the splits of training and evaluation, and the seed."""
-    from mtfrun.configuration import config
-    from mtfrun.data import Data
-    from mtfrun.experiment import Evaluation, Experiment
-    from mtfrun.experiment.experiment import ALL_DATA
-    from mtfrun.experiment.records import require
-    from mtfrun.tools.data_viewer.row_view import TRAIN
+def configure_data(flags: argparse.Namespace) -> ConfiguredData:
+    from mtfrun.tools.data_viewer.configured import configure
 
-    settings_of(flags).parse(None if flags.gin_file else run_config(flags.model_dir))
-    data = config.argument(Experiment, "data")
-    require(data, Data, "Experiment.data", ALL_DATA)
-    evaluated = config.argument(Evaluation, "split", "validation")
-    seed = config.argument(Experiment, "seed", 0)
-    return data, list(dict.fromkeys([TRAIN, evaluated])), seed
+    return configure(settings_of(flags), None if flags.gin_file else run_config(flags.model_dir))
 
 
 _CACHE = """\

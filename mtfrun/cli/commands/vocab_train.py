@@ -86,7 +86,7 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
         normalization=flags.normalization,
         character_coverage=flags.character_coverage,
     )
-    data = configure_data(flags)[0]
+    data = configure_data(flags).data
     texts = data.source_texts(flags.split, flags.features.split(","))
     with atomic_open(flags.output) as file:  # before the training, which takes longer
         model = train_sentencepiece(texts, training, data.expected_bytes(flags.split))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 
@@ -309,6 +310,41 @@ CATALOGUE = (
     ),
     Entry("layers/(?P<what>.+)", "{what}", "A metric of this layer; its class describes it."),
 )
+
+
+class ChartPattern(NamedTuple):
+    """A chart of the curves whose tags match a regular expression."""
+
+    category: str
+    title: str
+    pattern: str
+
+
+def chart_patterns(tags: Collection[str]) -> Iterator[ChartPattern]:
+    """Yields the charts that have curves, in the order of the catalogue.
+
+    >>> [chart.title for chart in chart_patterns(["loss", "moe_load/a/expert_0"])]
+    ['loss', 'load of a']
+    """
+    by_chart: dict[str, list[str]] = {}
+    for entry in CATALOGUE:
+        if entry.chart:
+            by_chart.setdefault(entry.chart, []).append(entry.pattern)
+    for chart, patterns in by_chart.items():
+        category, _, title = chart.partition(": ")
+        for name, pattern in _with_curves(title, "|".join(patterns), tags).items():
+            yield ChartPattern(category, name, pattern)
+
+
+def _with_curves(title: str, pattern: str, tags: Collection[str]) -> dict[str, str]:
+    """Returns patterns by the titles of charts that have curves, one for every "each"."""
+    patterns = {}
+    for match in filter(None, (re.fullmatch(pattern, tag) for tag in tags)):
+        each = match.groupdict().get("each", "")
+        of_each = pattern.replace("(?P<each>.+)", re.escape(each))
+        patterns[title.format(each=each)] = re.sub(r"\?P<\w+>", "", of_each)
+    return patterns
+
 
 # Of these more is worse; of accuracy, BLEU, F1 and a metric of any other name, less.
 _LOWER_IS_BETTER = re.compile(

@@ -7,14 +7,13 @@ evaluation, and the charts of several runs.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping
 
 import numpy as np
 from tensorboard.plugins.custom_scalar import layout_pb2
 
 from mtfrun.display import pictures
-from mtfrun.rundir.tensorboard.metric_catalogue import CATALOGUE
+from mtfrun.rundir.tensorboard.metric_catalogue import chart_patterns
 from mtfrun.rundir.tensorboard.metric_tags import tag_of, vectors
 from mtfrun.rundir.tensorboard.summaries import Summaries
 
@@ -67,30 +66,13 @@ def write_metrics(
 
 
 def scalar_charts(tags: Collection[str]) -> layout_pb2.Layout:
-    is_training = "learning_rate" in tags
-    by_chart: dict[str, list[str]] = {}
-    for entry in CATALOGUE:
-        if entry.chart:
-            by_chart.setdefault(entry.chart, []).append(entry.pattern)
     layout = layout_pb2.Layout()
     categories: dict[str, layout_pb2.Category] = {}
-    for chart, patterns in by_chart.items():
-        category, _, title = chart.partition(": ")
-        if not (is_training or category in _OF_EVALUATION):
+    for category, title, pattern in chart_patterns(tags):
+        if not ("learning_rate" in tags or category in _OF_EVALUATION):
             continue
-        for name, pattern in _with_curves(title, "|".join(patterns), tags).items():
-            if category not in categories:
-                categories[category] = layout.category.add(title=category)
-            content = layout_pb2.MultilineChartContent(tag=[f"({pattern})$"])
-            categories[category].chart.add(title=name, multiline=content)
+        if category not in categories:
+            categories[category] = layout.category.add(title=category)
+        content = layout_pb2.MultilineChartContent(tag=[f"({pattern})$"])
+        categories[category].chart.add(title=title, multiline=content)
     return layout
-
-
-def _with_curves(title: str, pattern: str, tags: Collection[str]) -> dict[str, str]:
-    """Returns patterns by the titles of charts that have curves, one for every "each"."""
-    patterns = {}
-    for match in filter(None, (re.fullmatch(pattern, tag) for tag in tags)):
-        each = match.groupdict().get("each", "")
-        of_each = pattern.replace("(?P<each>.+)", re.escape(each))
-        patterns[title.format(each=each)] = re.sub(r"\?P<\w+>", "", of_each)
-    return patterns

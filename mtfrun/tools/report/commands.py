@@ -1,0 +1,86 @@
+"""The commands that a run directory records: where, when and with what a run was trained."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mtfrun.rundir.errors import RunDirError, reason
+from mtfrun.untrusted import read_json
+
+_FILE = re.compile(r"[0-9]{4,9}\.json")
+_HASH_CHARACTERS = 12
+# What reading JSON that is not as it was written raises.
+_DAMAGE = (OSError, ValueError, TypeError, KeyError, AttributeError)
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordedCommand:
+    """A file of `record_command`; `fields` are texts by label, for a person to read."""
+
+    file: str
+    words: Sequence[str]
+    shell: str
+    fields: Mapping[str, str]
+
+    @property
+    def name(self) -> str:
+        """Such as "train"."""
+        return self.words[1] if len(self.words) > 1 else ""
+
+    def flag_values(self, flag: str) -> list[str]:
+        """Returns the values of --flag=VALUE and --flag VALUE, in order."""
+        values: list[str] = []
+        for i, word in enumerate(self.words):
+            name, sign, value = word.lstrip("-").partition("=")
+            if word.startswith("-") and name == flag:
+                values += [value] if sign else self.words[i + 1 : i + 2]
+        return values
+
+
+def read_commands(run: pathlib.Path) -> list[RecordedCommand]:
+    """Reads the commands in the order in which they were given; RunDirError if one is damaged."""
+    directory = run / "commands"
+    if not directory.is_dir():
+        return []
+    names = sorted(path.name for path in directory.iterdir() if _FILE.fullmatch(path.name))
+    return [_read(directory / name) for name in names]
+
+
+def _read(path: pathlib.Path) -> RecordedCommand:
+    try:
+        record = read_json(path)
+        words = [str(word) for word in record["command"]]
+        versions = {str(name): str(text) for name, text in record.get("versions", {}).items()}
+        fields = {
+            "date": record.get("date"),
+            "machine": record.get("host"),
+            "system": record.get("platform"),
+            "working directory": record.get("directory"),
+            "devices": record.get("devices"),
+            "mesh": record.get("mesh"),
+            "layout": record.get("layout"),
+            "seed": record.get("seed"),
+            "versions": ", ".join(f"{name} {text}" for name, text in versions.items()),
+            "git": _git(record["git"]) if record.get("git") else None,
+        }
+        shown = {name: str(value) for name, value in fields.items() if value not in (None, "")}
+        return RecordedCommand(path.name, words, str(record["shell"]), shown)
+    except _DAMAGE as error:
+        raise RunDirError(f"{path} is damaged ({reason(error)}): remove it") from error
+
+
+def _git(git: Mapping[str, Any]) -> str:
+    """Returns "commit 6e4b2d79b42d, 12 changed lines, 1 untracked file"."""
+    diff = str(git.get("diff", "")).splitlines()
+    changed = sum(x.startswith(("+", "-")) and not x.startswith(("+++", "---")) for x in diff)
+    more = "" if git.get("diff_is_whole", True) else "more than "
+    parts = [f"commit {str(git['commit'])[:_HASH_CHARACTERS]}"]
+    if changed:
+        parts.append(f"{more}{changed:,} changed line{'s' * (changed != 1)}")
+    if untracked := len(git.get("untracked", ())):
+        parts.append(f"{untracked:,} untracked file{'s' * (untracked != 1)}")
+    return ", ".join(parts)

@@ -1,0 +1,187 @@
+"""The page of a report, one file that fetches nothing: facts of runs in, HTML out.
+
+The texts of a run are data: Jinja2 escapes all of them, invisible characters are shown by their
+escapes, and the content security policy allows the scripts with two hashes only.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import functools
+import hashlib
+import itertools
+import json
+import pathlib
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jinja2
+import markupsafe
+
+from mtfrun import __version__
+from mtfrun.display.formats import time_text
+from mtfrun.errors import InputError
+from mtfrun.tools.report.charts import EXPERTS, Chart, charts_of, non_finite, points_of
+from mtfrun.tools.report.drawing import COLOURS, draw, library
+from mtfrun.tools.report.report import Report
+from mtfrun.tools.report.run_view import Limits, RunView, answers_together, overview_of, varied_of
+from mtfrun.untrusted import escape
+
+LARGEST_PAGE = 3_000_000
+"""Bytes of a page; a browser opens it at once, and it can be sent by mail."""
+
+_HERE = pathlib.Path(__file__).parent
+# Curves of a chart whose legend is written, and outputs of a run that are not folded away.
+_MOST_IN_LEGEND, _SHOWN_ANSWERS = 24, 15
+_SECTIONS = {
+    "asked": "What was asked",
+    "happened": "What happened",
+    "can": "What it can do",
+    "saw": "What it saw",
+    "where": "Where it ran",
+}
+
+
+# From the largest page to the smallest one.
+_LIMITS = (
+    Limits(60_000, 100),
+    Limits(30_000, 20),
+    Limits(15_000, 5, with_pictures=False),
+    Limits(8_000, 2, with_pictures=False, with_configurations=False),
+)
+
+
+def render(report: Report, now: float | None = None) -> str:
+    """Returns HTML of less than LARGEST_PAGE bytes, with fewer points and outputs if needed.
+
+    InputError if there are too many runs.
+    """
+    for limits in _LIMITS:
+        page = _render(report, limits, time.time() if now is None else now)
+        if len(page.encode("utf-8", "surrogateescape")) < LARGEST_PAGE:
+            return page
+    raise InputError(
+        f"a report of {len(report.runs)} runs would be larger than {LARGEST_PAGE:,} bytes: "
+        "name fewer runs"
+    )
+
+
+def _render(report: Report, limits: Limits, now: float) -> str:
+    runs = [
+        RunView(facts, group, report.examples.get(i), limits)
+        for i, (facts, group) in enumerate(zip(report.runs, report.group_of, strict=True))
+    ]
+    curves = [(facts.name, facts.curves) for facts in report.runs]
+    points = points_of([of_run for _, of_run in curves], limits.points)
+    charts = [
+        _ChartView.of(number, chart)
+        for number, chart in enumerate(charts_of(curves, report.group_of, points))
+    ]
+    by_category = [
+        (category, list(group))
+        for category, group in itertools.groupby(charts, key=lambda view: view.chart.category)
+    ]
+    script, drawing = (_HERE / "report.js").read_text("utf-8"), library()
+    return _template().render(
+        title=report.title,
+        several=len(runs) > 1,
+        runs=runs,
+        groups=report.groups,
+        together=answers_together(report.runs, limits.answers),
+        varied=varied_of(report.runs),
+        overview=overview_of(report.runs),
+        categories=[x for x in by_category if x[0] != EXPERTS],
+        expert_charts=[view for view in charts if view.chart.category == EXPERTS],
+        charts_json=_json([view.item for view in charts]),
+        sections=_SECTIONS.items(),
+        sweep_table=markupsafe.Markup(report.sweep_table),
+        no_examples=report.no_examples,
+        library=markupsafe.Markup(drawing),
+        script=markupsafe.Markup(script),
+        policy=_policy(drawing, script),
+        palette=COLOURS,
+        colour_count=len(COLOURS),
+        most_in_legend=_MOST_IN_LEGEND,
+        shown_answers=_SHOWN_ANSWERS,
+        token_style=markupsafe.Markup("".join({x.style for x in report.examples.values()})),
+        left_out="" if limits == _LIMITS[0] else _left_out(limits),
+        written=time_text(now),
+        version=__version__,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _ChartView:
+    """A chart with its number, which its elements have in their names."""
+
+    number: int
+    chart: Chart
+    item: Mapping[str, Any]
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    @classmethod
+    def of(cls, number: int, chart: Chart) -> _ChartView:
+        names, rows = chart.table()
+        texts = [[f"{step:,}", *map(_value_text, values)] for step, *values in rows]
+        return cls(number, chart, draw(chart), ["Step", *names], texts)
+
+    @property
+    def non_finite(self) -> int:
+        return non_finite(self.chart.series)
+
+
+def _value_text(value: float | None) -> str:
+    return "" if value is None else f"{value:.5g}"
+
+
+def _left_out(limits: Limits) -> str:
+    pictures = "" if limits.with_pictures else ", no pictures"
+    configurations = "" if limits.with_configurations else ", no configurations"
+    return (
+        f"To stay below {LARGEST_PAGE // 10**6} MB it has at most {limits.answers} outputs of a "
+        f"run{pictures}{configurations}, and fewer points of curves"
+    )
+
+
+def _policy(*scripts: str) -> str:
+    hashes = " ".join(f"'sha256-{_hash(script)}'" for script in scripts)
+    # Bokeh adds style elements.
+    return (
+        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _hash(script: str) -> str:
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
+def _json(value: object) -> markupsafe.Markup:
+    """Returns JSON for a script element: no text in it can end the element."""
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"))  # all in ASCII
+    for character in "<>&":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return markupsafe.Markup(text)
+
+
+@functools.cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=_printable,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html")
+
+
+def _printable(value: object) -> object:
+    """Escapes characters that are not seen, or change the direction of writing."""
+    if not isinstance(value, str) or isinstance(value, markupsafe.Markup) or value.isprintable():
+        return value
+    return "".join(c if c in "\n\t" else escape(c) for c in value)

@@ -1,0 +1,122 @@
+"""Reads what a report is about from directories."""
+
+from __future__ import annotations
+
+import html
+import pathlib
+from collections.abc import Sequence
+
+from mtfrun.errors import InputError
+from mtfrun.rundir import RunDirectory, StepMetrics
+from mtfrun.rundir.tensorboard.curves import Events
+from mtfrun.rundir.tensorboard.metric_tags import tag_of
+from mtfrun.tools.report.charts import EVAL, TRAIN
+from mtfrun.tools.report.configuration import Comparison
+from mtfrun.tools.report.examples import read_examples
+from mtfrun.tools.report.report import Examples, Report
+from mtfrun.tools.report.run_facts import Asked, RunFacts, read_run
+from mtfrun.tools.runs import RunSummary, find_runs
+from mtfrun.tools.sweep import RunResult, Sweep, results_of
+from mtfrun.tools.sweep.comparison import compare
+from mtfrun.tools.sweep.table_formats import html_table, table_notes
+
+# Of several runs so many have examples of their data; of more, the first one alone.
+_MOST_WITH_EXAMPLES = 4
+
+
+def report_of(
+    directories: Sequence[pathlib.Path], examples: int, allowed_imports: Sequence[str] = ()
+) -> Report:
+    """Reads the runs in directories and below them; `examples` is a number of rows of each.
+
+    A directory of a sweep, if it is the only one, has its table too.
+    """
+    if len(directories) == 1:
+        above = RunDirectory(directories[0])
+        above.require()
+        path = pathlib.Path(above.path)
+        if Sweep.read(path) is not None:
+            return _report_of_sweep(path, examples, allowed_imports)
+    names: dict[pathlib.Path, str] = {}
+    for directory in directories:
+        names |= _names_below(directory, alone=len(directories) == 1)
+    runs = [read_run(path, name) for path, name in names.items()]
+    title = f"Run {runs[0].name}" if len(runs) == 1 else f"{len(runs)} runs"
+    return Report(
+        title,
+        runs,
+        [run.name for run in runs],
+        range(len(runs)),
+        _examples_of(runs, examples, allowed_imports),
+        _no_examples(examples),
+    )
+
+
+def _report_of_sweep(path: pathlib.Path, examples: int, allowed_imports: Sequence[str]) -> Report:
+    sweep, results = results_of(path)
+    rows = list(dict.fromkeys(result.row for result in results))
+    runs = [
+        read_run(path / x.name, x.name)
+        if (path / x.name).is_dir()
+        else _run_of_result(path, x, sweep.metric or "loss")
+        for x in results
+    ]
+    comparison = compare(path)
+    notes = "".join(f"<p>{html.escape(note)}</p>" for note in table_notes(comparison))
+    return Report(
+        f"Sweep {path.name}",
+        runs,
+        rows,
+        [rows.index(result.row) for result in results],
+        _examples_of(runs, examples, allowed_imports),
+        _no_examples(examples),
+        f'<div class="wide">{html_table(comparison)}</div>{notes}',
+    )
+
+
+def _run_of_result(sweep: pathlib.Path, result: RunResult, metric: str) -> RunFacts:
+    """Returns what the result says of a run whose directory is elsewhere."""
+    evaluations = [StepMetrics(step, {metric: x}) for step, x in result.evaluations.items()]
+    if result.metrics:
+        evaluations = [*evaluations[:-1], StepMetrics(result.step, result.metrics)]
+    summary = RunSummary(
+        result.name, result.state, result.error, None, result.step, evaluations, result.values
+    )
+    return RunFacts(
+        sweep / result.name,
+        summary,
+        Asked("", Comparison((), note="Only the result of the run is there."), {}),
+        [],
+        {TRAIN: Events({}, {}), EVAL: Events({tag_of(metric): result.evaluations}, {})},
+        None,
+        [],
+        [],
+    )
+
+
+def _examples_of(
+    runs: Sequence[RunFacts], count: int, allowed_imports: Sequence[str]
+) -> dict[int, Examples]:
+    if not count:
+        return {}
+    with_examples = range(len(runs) if len(runs) <= _MOST_WITH_EXAMPLES else 1)
+    return {
+        i: read_examples(runs[i].directory, count, runs[i].answers, allowed_imports)
+        for i in with_examples
+    }
+
+
+def _no_examples(count: int) -> str:
+    return "" if count else "Not asked for: --examples=0."
+
+
+def _names_below(directory: pathlib.Path, *, alone: bool) -> dict[pathlib.Path, str]:
+    above = RunDirectory(directory)
+    above.require()
+    path = pathlib.Path(above.path)
+    paths = list(find_runs(path))
+    if not paths:
+        raise InputError(f"{path} has no run directory: name one, or a directory above some")
+    if alone:
+        return {x: path.name if x == path else str(x.relative_to(path)) for x in paths}
+    return {x: str(pathlib.Path(directory, x.relative_to(path))) for x in paths}
