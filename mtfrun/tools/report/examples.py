@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from mtfrun.configuration.run_files import CONFIG
 from mtfrun.data import Data, DataError, ImageData
 from mtfrun.errors import is_input_error
+from mtfrun.experiment.records import require
 from mtfrun.experiment.runs.settings import Settings
 from mtfrun.rundir.errors import reason
 from mtfrun.tools.data_viewer.configured import configure
@@ -45,13 +46,12 @@ def read_examples(
 
 
 def _wrong_images(data: Data, answers: Answers | None) -> dict[int, str]:
-    if answers is None or not isinstance(data, ImageData):
-        return {}
-    wrong = [x for x in answers.answers if x.is_wrong and x.index is not None][:_MOST_IMAGES]
-    by_index = {x.index: x for x in wrong if x.index is not None}
-    splits = {x.split for x in wrong}
+    wrong = [x for x in answers.answers if x.is_wrong] if answers is not None else []
+    by_index = {x.index: x for x in wrong[:_MOST_IMAGES] if x.index is not None}
+    splits = {x.split for x in by_index.values()}
     if len(splits) != 1:  # an index says nothing without its split
         return {}
+    data = require(data, ImageData, "a report of labelled images", "the run's data have changed")
     try:
         first = itertools.islice(data.images(splits.pop()), max(by_index) + 1)
         return {
