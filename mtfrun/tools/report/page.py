@@ -35,6 +35,7 @@ LARGEST_PAGE = 3_000_000
 _HERE = pathlib.Path(__file__).parent
 # Curves of a chart whose legend is written, and outputs of a run that are not folded away.
 _MOST_IN_LEGEND, _SHOWN_ANSWERS = 24, 15
+_MOST_PROBLEMS = 20
 _SECTIONS = {
     "asked": "What was asked",
     "happened": "What happened",
@@ -88,10 +89,11 @@ def _render(report: Report, limits: Limits, now: float) -> str:
         title=report.title,
         several=len(runs) > 1,
         runs=runs,
+        problems=_problems(runs),
         groups=report.groups,
         together=answers_together(report.runs, limits.answers),
         varied=varied_of(report.runs),
-        overview=overview_of(report.runs),
+        overview=overview_of(report.runs, report.metric),
         categories=[x for x in by_category if x[0] != EXPERTS],
         expert_charts=[view for view in charts if view.chart.category == EXPERTS],
         charts_json=_json([view.item for view in charts]),
@@ -110,6 +112,17 @@ def _render(report: Report, limits: Limits, now: float) -> str:
         written=time_text(now),
         version=__version__,
     )
+
+
+def _problems(runs: Sequence[RunView]) -> list[str]:
+    """Returns a line for each problem, with the name of the run if there are several runs."""
+    lines = [
+        f"{run.facts.name}: {problem}" if len(runs) > 1 else problem
+        for run in runs
+        for problem in run.problems
+    ]
+    more = [f"and {len(lines) - _MOST_PROBLEMS:,} more"] if len(lines) > _MOST_PROBLEMS else []
+    return lines[:_MOST_PROBLEMS] + more
 
 
 @dataclasses.dataclass(frozen=True)

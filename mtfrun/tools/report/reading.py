@@ -55,12 +55,9 @@ def report_of(
 def _report_of_sweep(path: pathlib.Path, examples: int, allowed_imports: Sequence[str]) -> Report:
     sweep, results = results_of(path)
     rows = list(dict.fromkeys(result.row for result in results))
-    runs = [
-        read_run(path / x.name, x.name)
-        if (path / x.name).is_dir()
-        else _run_of_result(path, x, sweep.metric or "loss")
-        for x in results
-    ]
+    runs = [_run_of_sweep(path, result, sweep.metric or "loss") for result in results]
+    if not runs:
+        raise InputError(f"{path} has no run yet: train some with `mtfrun sweep`")
     comparison = compare(path)
     notes = "".join(f"<p>{html.escape(note)}</p>" for note in table_notes(comparison))
     return Report(
@@ -71,21 +68,31 @@ def _report_of_sweep(path: pathlib.Path, examples: int, allowed_imports: Sequenc
         _examples_of(runs, examples, allowed_imports),
         _no_examples(examples),
         f'<div class="wide">{html_table(comparison)}</div>{notes}',
+        sweep.metric,
     )
 
 
-def _run_of_result(sweep: pathlib.Path, result: RunResult, metric: str) -> RunFacts:
-    """Returns what the result says of a run whose directory is elsewhere."""
+def _run_of_sweep(sweep: pathlib.Path, result: RunResult, metric: str) -> RunFacts:
+    """Returns what the result says of a run that has not begun, or whose directory is elsewhere."""
+    facts = read_run(sweep / result.name, result.name)
+    if facts.summary.state != "waiting":
+        return facts
     evaluations = [StepMetrics(step, {metric: x}) for step, x in result.evaluations.items()]
     if result.metrics:
         evaluations = [*evaluations[:-1], StepMetrics(result.step, result.metrics)]
     summary = RunSummary(
-        result.name, result.state, result.error, None, result.step, evaluations, result.values
+        result.name,
+        "waiting" if result.state == "missing" else result.state,
+        "" if result.state == "missing" else result.error,
+        None,
+        result.step,
+        evaluations,
+        result.values,
     )
     return RunFacts(
         sweep / result.name,
         summary,
-        Asked("", Comparison((), note="Only the result of the run is there."), {}),
+        Asked("", Comparison((), note="There is no directory of the run."), {}),
         [],
         {TRAIN: Events({}, {}), EVAL: Events({tag_of(metric): result.evaluations}, {})},
         None,

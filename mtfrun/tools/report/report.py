@@ -37,6 +37,7 @@ class Report:
       examples: by the index of a run; of some runs.
       no_examples: why there are none, where no run has any.
       sweep_table: HTML whose texts are escaped.
+      metric: by which runs are compared; by default the loss, or the first one.
     """
 
     title: str
@@ -46,3 +47,4 @@ class Report:
     examples: Mapping[int, Examples] = dataclasses.field(default_factory=dict)
     no_examples: str = ""
     sweep_table: str = ""
+    metric: str | None = None

@@ -194,10 +194,10 @@ def varied_of(runs: Sequence[RunFacts]) -> Table:
     return Table(["Run", *names], rows)
 
 
-def overview_of(runs: Sequence[RunFacts]) -> Table:
+def overview_of(runs: Sequence[RunFacts], metric: str | None) -> Table:
     """Returns state, steps, best and last value of the metric, and speed of runs."""
     summaries = [run.summary for run in runs]
-    metric = metric_of([x.metrics for x in summaries], None)
+    metric = metric or metric_of([x.metrics for x in summaries], None)
     bests = [x.best(metric) for x in summaries]
     marked = mark_best([math.nan if b is None else b.metrics[metric] for b in bests], metric)
     rows = [
