@@ -2,8 +2,9 @@
 
 The logits of all queries and memory positions are never stored. The softmax of a query is summed up
 block by block with a running maximum (Milakov & Gimelshein 2018, arXiv:1805.02867; Rabe & Staats
-2021, arXiv:2112.05682); the backward pass recomputes a block's weights from the logarithm of the
-sum (Dao et al. 2022, arXiv:2205.14135, algorithms 1 and 4). Blocks that no query sees are skipped.
+2021, arXiv:2112.05682); the backward pass recomputes a block's weights from the maximum and the sum
+(Dao et al. 2022, arXiv:2205.14135, algorithms 1 and 4, which store the logarithm of both). Blocks
+that no query sees are skipped.
 """
 
 from __future__ import annotations
@@ -105,7 +106,7 @@ def attention_in_blocks(
     passes = _Passes(
         queries, positions, d_kv, window, bias, None if dropout is None else dropout.map(cut)
     )
-    mixed, _ = mtf.custom_gradient(
+    mixed, *_ = mtf.custom_gradient(
         passes.forward,
         passes.backward,
         [*map(cut, (query, *memory)), *differentiated_tensors(bias)],
@@ -128,26 +129,29 @@ class _Passes:
     bias: AttentionBias
     dropout: AttentionDropout | None
 
-    def forward(self, *inputs: mtf.Tensor) -> tuple[mtf.Tensor, mtf.Tensor]:
-        """Returns the result, and for every query the logarithm of the sum of exp(logits)."""
+    def forward(self, *inputs: mtf.Tensor) -> tuple[mtf.Tensor, mtf.Tensor, mtf.Tensor]:
+        """Returns the result, and for every query the maximum and the sum of `_sum_values`.
+
+        Where all positions are masked, the logarithm of both would be that of the maximum alone.
+        """
         query = inputs[0]
         mesh, rows = query.mesh, query.shape - self.d_kv
 
-        def attend(i: mtf.Tensor, mixed: mtf.Tensor, log_sums: mtf.Tensor) -> list[mtf.Tensor]:
+        def attend(i: mtf.Tensor, *whole: mtf.Tensor) -> list[mtf.Tensor]:
             largest, total, summed = self._sum_values(inputs, i)
-            row = mtf.cast(summed / total, query.dtype)
-            log_sum = largest + mtf.log(total)
+            of_block = mtf.cast(summed / total, query.dtype), largest, total
             number = self.queries.number
-            return [
-                i + 1,
-                mtf.write_position(mixed, row, number, i),
-                mtf.write_position(log_sums, log_sum, number, i),
+            written = [
+                mtf.write_position(x, part, number, i)
+                for x, part in zip(whole, of_block, strict=True)
             ]
+            return [i + 1, *written]
 
-        start = [mtf.zeros(mesh, query.shape, query.dtype), mtf.zeros(mesh, rows)]
+        zeros = mtf.zeros(mesh, rows)
+        start = [mtf.zeros(mesh, query.shape, query.dtype), zeros, zeros]
         number_of_queries = self.queries.number.size
-        mixed, log_sums = _loop(mesh, 0, number_of_queries, attend, start, number_of_queries)
-        return mixed, log_sums
+        mixed, largest, totals = _loop(mesh, 0, number_of_queries, attend, start, number_of_queries)
+        return mixed, largest, totals
 
     def _sum_values(self, inputs: Sequence[mtf.Tensor], i: mtf.Tensor) -> list[mtf.Tensor]:
         """Returns the maximum, the sum and the weighted values of a block of queries.
@@ -187,13 +191,13 @@ class _Passes:
         outputs: Sequence[mtf.Tensor],
         output_grads: Sequence[mtf.Tensor | None],
     ) -> list[mtf.Tensor]:
-        mixed, log_sums = outputs
+        mixed, largest, totals = outputs
         gradient = output_grads[0]
         if gradient is None:
             return [mtf.zeros_like(x) for x in inputs]
         # What all weights of a query lose because they sum to 1.
         lost = mtf.reduce_sum(mtf.to_float(gradient) * mtf.to_float(mixed), reduced_dim=self.d_kv)
-        rows = _Rows(log_sums, gradient, lost)
+        rows = _Rows(largest, totals, gradient, lost)
         of_query, *of_trained = self._query_gradients(inputs, rows)
         of_keys, of_values = self._memory_gradients(inputs, rows)
         return [of_query, of_keys, of_values, *of_trained]
@@ -252,17 +256,20 @@ class _Passes:
     ) -> list[mtf.Tensor]:
         """Returns a block's gradients of its queries, keys, values and trained bias.
 
-        With the logarithms of the sums as constants, weights = exp(logits - log_sum) has the
+        With the maxima and sums as constants, weights = exp(logits - largest) / total have the
         gradient of a softmax if their sum has the gradient -lost.
         """
         operands = self._block(inputs, i, j)
         query, keys, values, *trained = operands
-        log_sums, gradient, lost = (self.queries.at(x, i) for x in rows)
+        largest, total, gradient, lost = (self.queries.at(x, i) for x in rows)
         logits = self._logits(query, keys, trained, i, j)
-        weights = mtf.exp(mtf.sub(logits, log_sums, output_shape=logits.shape))
-        mixed = self._mix(weights, values, i, j)
-        total = mtf.reduce_sum(weights, reduced_dim=self.memory.block)
-        gradients = mtf.gradients([mixed, total], operands, [mtf.to_float(gradient), -lost])
+        # The gradients are divided, since they have fewer entries than the weights.
+        multiples = mtf.exp(mtf.sub(logits, largest, output_shape=logits.shape))
+        mixed = self._mix(multiples, values, i, j)
+        summed = mtf.reduce_sum(multiples, reduced_dim=self.memory.block)
+        gradients = mtf.gradients(
+            [mixed, summed], operands, [mtf.to_float(gradient) / total, -lost / total]
+        )
         return [
             mtf.zeros_like(x) if g is None else g for g, x in zip(gradients, operands, strict=True)
         ]
@@ -304,10 +311,12 @@ class _Passes:
 class _Rows(NamedTuple):
     """What the backward pass needs of every query: {..., blocks, block}, of `gradient` with d_kv.
 
-    `log_sums` and `lost`, the mean of the gradients of a query's weights, are float32.
+    `largest` and `totals`, see `_Passes.forward`, and `lost`, the mean of the gradients of a
+    query's weights, are float32.
     """
 
-    log_sums: mtf.Tensor
+    largest: mtf.Tensor
+    totals: mtf.Tensor
     gradient: mtf.Tensor
     lost: mtf.Tensor
 

@@ -75,6 +75,7 @@ def _results(name: str, mesh_shape: str, block_length: int | None) -> list[np.nd
     ]
     ids = np.ones([BATCH.size, case.memory_length], np.int32)
     ids[1, -3:] = 0
+    ids[2] = 0  # its queries see nothing
     segments = mtf.import_tf_tensor(mesh, ids, [BATCH, memory_length])
     dropout = layers.Dropout(case.dropout_rate)
     mtf.assign_paths(dropout)

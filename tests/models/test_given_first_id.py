@@ -19,7 +19,7 @@ from tests.models.under_layouts import assert_same_step, training_step
 HEADS = t.AttentionHeads(num_heads=4, d_kv=4, scaled_logits=True)
 TWO_BY_TWO = "data:2,model:2"
 # Positions are split over devices; heads are not.
-OF_POSITIONS = "batch:data;length:model;vocab:data"
+OF_POSITIONS = "batch:data;length:model"
 NUM_PROMPTS, PROMPT, LENGTH, END = 4, 5, 20, 1
 
 
