@@ -36,6 +36,8 @@ _HERE = pathlib.Path(__file__).parent
 # Curves of a chart whose legend is written, and outputs of a run that are not folded away.
 _MOST_IN_LEGEND, _SHOWN_ANSWERS = 24, 15
 _MOST_PROBLEMS = 20
+# Of more runs the list of those in a section is folded away.
+_MANY_RUNS = 6
 _SECTIONS = {
     "asked": "What was asked",
     "happened": "What happened",
@@ -88,11 +90,12 @@ def _render(report: Report, limits: Limits, now: float) -> str:
     return _template().render(
         title=report.title,
         several=len(runs) > 1,
+        many=len(runs) > _MANY_RUNS,
         runs=runs,
         problems=_problems(runs),
         groups=report.groups,
         together=answers_together(report.runs, limits.answers),
-        varied=varied_of(report.runs),
+        varied=varied_of(report),
         overview=overview_of(report.runs, report.metric),
         categories=[x for x in by_category if x[0] != EXPERTS],
         expert_charts=[view for view in charts if view.chart.category == EXPERTS],

@@ -47,6 +47,7 @@ def report_of(
         runs,
         [run.name for run in runs],
         range(len(runs)),
+        [run.summary.config for run in runs],
         _examples_of(runs, examples, allowed_imports),
         _no_examples(examples),
     )
@@ -54,7 +55,8 @@ def report_of(
 
 def _report_of_sweep(path: pathlib.Path, examples: int, allowed_imports: Sequence[str]) -> Report:
     sweep, results = results_of(path)
-    rows = list(dict.fromkeys(result.row for result in results))
+    values = {result.row: result.values for result in results}
+    rows = list(values)
     runs = [_run_of_sweep(path, result, sweep.metric or "loss") for result in results]
     if not runs:
         raise InputError(f"{path} has no run yet: train some with `mtfrun sweep`")
@@ -65,6 +67,7 @@ def _report_of_sweep(path: pathlib.Path, examples: int, allowed_imports: Sequenc
         runs,
         rows,
         [rows.index(result.row) for result in results],
+        list(values.values()),
         _examples_of(runs, examples, allowed_imports),
         _no_examples(examples),
         f'<div class="wide">{html_table(comparison)}</div>{notes}',

@@ -34,6 +34,7 @@ class Report:
     Attributes:
       groups: names of what has a colour in the charts: the runs, or the rows of a sweep.
       group_of: the index of its group for each run.
+      settings: of each group, by name.
       examples: by the index of a run; of some runs.
       no_examples: why there are none, where no run has any.
       sweep_table: HTML whose texts are escaped.
@@ -44,6 +45,7 @@ class Report:
     runs: Sequence[RunFacts]
     groups: Sequence[str]
     group_of: Sequence[int]
+    settings: Sequence[Mapping[str, str]]
     examples: Mapping[int, Examples] = dataclasses.field(default_factory=dict)
     no_examples: str = ""
     sweep_table: str = ""

@@ -23,9 +23,9 @@ from mtfrun.rundir.tensorboard.curves import choose_steps
 from mtfrun.rundir.tensorboard.metric_tags import description_of
 from mtfrun.tools.report.answers import Answer
 from mtfrun.tools.report.commands import RecordedCommand
-from mtfrun.tools.report.report import Examples
+from mtfrun.tools.report.report import Examples, Report
 from mtfrun.tools.report.run_facts import RunFacts
-from mtfrun.tools.runs import mark_best, metric_of, varied_names
+from mtfrun.tools.runs import mark_best, metric_of
 
 _MOST_EVALUATIONS = 20
 _MOST_METRICS = 8
@@ -187,11 +187,17 @@ def answers_together(runs: Sequence[RunFacts], most: int) -> list[list[Answer]]:
     return sorted(together, key=lambda answers: -sum(x.is_wrong for x in answers))[:most]
 
 
-def varied_of(runs: Sequence[RunFacts]) -> Table:
-    """Returns the settings in which runs differ, a row for each run."""
-    names = varied_names([run.summary for run in runs]) if len(runs) > 1 else []
-    rows = [[run.name, *(run.summary.config.get(name, "-") for name in names)] for run in runs]
-    return Table(["Run", *names], rows)
+def varied_of(report: Report) -> Table:
+    """Returns the settings in which the groups differ, a row for each group."""
+    recorded = [settings for settings in report.settings if settings]
+    names = dict.fromkeys(name for settings in recorded for name in settings)
+    varied = [name for name in names if len({settings.get(name) for settings in recorded}) > 1]
+    varied.sort(key=lambda name: "." in name)  # macros first
+    rows = [
+        [group, *(settings.get(name, "-") for name in varied)]
+        for group, settings in zip(report.groups, report.settings, strict=True)
+    ]
+    return Table(["Name", *varied], rows)
 
 
 def overview_of(runs: Sequence[RunFacts], metric: str | None) -> Table:

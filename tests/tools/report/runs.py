@@ -74,7 +74,8 @@ def read_with_curves(directory: pathlib.Path, name: str = "run") -> RunFacts:
 
 
 def report_of_runs(*runs: RunFacts, title: str = "Runs") -> Report:
-    return Report(title, runs, [run.name for run in runs], range(len(runs)))
+    settings = [run.summary.config for run in runs]
+    return Report(title, runs, [run.name for run in runs], range(len(runs)), settings)
 
 
 class Page(html.parser.HTMLParser):
