@@ -93,6 +93,7 @@ def _render(report: Report, limits: Limits, now: float) -> str:
         many=len(runs) > _MANY_RUNS,
         runs=runs,
         problems=_problems(runs),
+        has_outputs=any(run.answers or run.pictures for run in runs),
         groups=report.groups,
         together=answers_together(report.runs, limits.answers),
         varied=varied_of(report),
