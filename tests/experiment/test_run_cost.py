@@ -52,6 +52,9 @@ def _cost_of_a_mixture(directory: pathlib.Path, mesh_shape: str) -> RunCost:
         Training(experiment, evaluation, optim.Sgd(0.1), options, 8).run(run)
     status = run.record().status()
     assert status is not None and status.cost.seconds is not None and status.cost.seconds > 0
+    by_cause = status.cost.seconds_by_cause
+    assert {"compilation", "waiting for data", "saving", "evaluation"} <= by_cause.keys()
+    assert sum(by_cause.values()) <= (status.cost.seconds or 0.0) + 0.1
     return dataclasses.replace(status.cost, seconds=None, seconds_by_cause={})
 
 

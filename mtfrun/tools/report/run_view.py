@@ -236,7 +236,11 @@ def _state(facts: RunFacts) -> list[tuple[str, str]]:
     if facts.checkpoints:
         rows.append(("Newest checkpoint", f"step {facts.checkpoints[0].step:,}"))
     if status is not None:
-        rows += [*_cost(status.cost), ("Speed", _speed(facts)), ("Written", time_text(status.time))]
+        rows += [
+            *_cost(status.cost),
+            ("Speed", _speed(facts)),
+            ("Last record", time_text(status.time)),
+        ]
     return rows
 
 
