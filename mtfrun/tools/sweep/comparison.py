@@ -121,7 +121,9 @@ def _fault(run: RunResult, metric: str) -> str:
     """Returns why a run has no value of a metric; "" if it has one."""
     if run.state != "finished":
         error = run.error.partition("; ")[0]  # without the remedy
-        return f"{run.state}: {error}" if error and run.state != "missing" else run.state
+        if not error or run.state == "missing":
+            return run.state
+        return error if error.startswith(run.state) else f"{run.state}: {error}"
     if metric not in run.metrics:
         return f"without {metric}"
     return "" if math.isfinite(run.metrics[metric]) else f"without a finite {metric}"
