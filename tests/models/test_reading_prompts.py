@@ -173,12 +173,13 @@ def _logits_of_steps(
     model, ids = _model(mesh, kind), _ids()
     batch = mtf.Dimension("batch", ROWS)
     features = on_mesh(mesh, {"targets": ids})
+    # Not made in the traced functions: of a constant with equal entries DTensor loses the layout.
+    sizes = None if known is None else mtf.import_tf_tensor(mesh, known.astype(np.int32), [batch])
 
     def decoder_of(room: int) -> decoding.Decoder:
         decoder = model.decoder(features)
         if known is not None:
-            assert decoder.at_once is not None
-            sizes = mtf.import_tf_tensor(mesh, known.astype(np.int32), [batch])
+            assert decoder.at_once is not None and sizes is not None
             decoder = decoder.at_once(int(known.max()), sizes)
         assert decoder.within is not None
         return decoder.within(room)
