@@ -194,7 +194,6 @@ from mtfrun.mtf.variables import read_once as read_once
 from mtfrun.mtf.variables import read_variable as read_variable
 from mtfrun.mtf.variables import shard_variables as shard_variables
 from mtfrun.mtf.variables import with_values as with_values
-from mtfrun.mtf.widths import SAME_SIZE as SAME_SIZE
 from mtfrun.mtf.widths import Growth as Growth
 from mtfrun.mtf.widths import Widths as Widths
 from mtfrun.mtf.widths import plain_name as plain_name

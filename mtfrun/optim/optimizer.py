@@ -101,7 +101,7 @@ class SlotOptimizer(abc.ABC):
         self.variables = dict(variables)
         self._factors = learning_rate_factors(variables, self._factors_by_pattern)
         for path, variable in variables.items():
-            if variable.growth != mtf.SAME_SIZE:
+            if not variable.growth.is_none:
                 self._factors[path] *= self.width_factor(path, variable)
         self.slots = {
             path: {

@@ -24,8 +24,9 @@ def language_model(
     tied_softmax: bool = False,
     scaled_softmax: bool = True,
     grows_heads: bool = True,
+    num_layers: int = 2,
 ) -> transformer.DecoderOnly:
-    """Returns two blocks of attention and `layer`; the heads grow in number, or else in size."""
+    """Returns blocks of attention and `layer`; the heads grow in number, or else in size."""
     heads, d_kv = (width // 8, 8) if grows_heads else (2, width // 2)
     attention = functools.partial(
         transformer.SelfAttention,
@@ -41,8 +42,14 @@ def language_model(
             tied_softmax=tied_softmax,
             scaled_softmax=scaled_softmax,
         ),
-        stack=functools.partial(transformer.Stack, layers=[attention, feed_forward], num_layers=2),
+        stack=functools.partial(
+            transformer.Stack, layers=[attention, feed_forward], num_layers=num_layers
+        ),
     )
+
+
+def one_block(mesh: mtf.Mesh, width: int) -> Model:
+    return language_model(mesh, width, num_layers=1)
 
 
 def language_model_of_large_heads(mesh: mtf.Mesh, width: int) -> Model:

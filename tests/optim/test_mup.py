@@ -26,6 +26,10 @@ OPTIMIZERS: Mapping[str, Callable[[], optim.Optimizer]] = {
 }
 WIDTH = 32
 SIZES = {"d_model": 32, "d_ff": 64, "d_kv": 16}
+ADAFACTOR_FIRST = pytest.mark.parametrize(
+    "optimizer",
+    ["Adafactor", *(pytest.param(name, marks=pytest.mark.slow) for name in ("Adam", "Momentum"))],
+)
 SHARDED = "batch:data;d_ff:model;vocab:model;weights:data"
 
 
@@ -35,7 +39,9 @@ def _trained(
 ) -> Mapping[str, np.ndarray]:
     """Returns the variables after two steps, of a model that has grown from its base sizes."""
     mesh = mtf.Mesh(mesh_shape, SHARDED)
-    model = models_of_widths.language_model(mesh, WIDTH, tied_softmax=True, grows_heads=False)
+    model = models_of_widths.language_model(
+        mesh, WIDTH, tied_softmax=True, grows_heads=False, num_layers=1
+    )
     if growth is not None:
         optim.set_base_sizes(model, {name: size // growth for name, size in SIZES.items()})
     state = TrainState(model, OPTIMIZERS[optimizer](), mesh)
@@ -46,7 +52,7 @@ def _trained(
     return mtf.to_numpy(model.named_variables())
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@ADAFACTOR_FIRST
 def test_a_model_of_the_base_sizes_stays_as_it_is_to_the_bit(optimizer: str) -> None:
     expected = _trained(optimizer, None)
     actual = _trained(optimizer, 1)
@@ -54,10 +60,7 @@ def test_a_model_of_the_base_sizes_stays_as_it_is_to_the_bit(optimizer: str) -> 
         np.testing.assert_array_equal(actual[path], value, err_msg=path)
 
 
-@pytest.mark.parametrize(
-    "optimizer",
-    ["Adafactor", *(pytest.param(n, marks=pytest.mark.slow) for n in ("Adam", "Momentum"))],
-)
+@ADAFACTOR_FIRST
 def test_a_layout_with_sharded_variables_computes_the_same(optimizer: str) -> None:
     expected = _trained(optimizer, 4)
     actual = _trained(optimizer, 4, "data:2,model:2")
@@ -67,7 +70,7 @@ def test_a_layout_with_sharded_variables_computes_the_same(optimizer: str) -> No
 
 def _variables(base_sizes: Mapping[str, int]) -> dict[str, mtf.Variable]:
     """Returns variables of a model that is 16 times as wide as its base."""
-    d_model, d_ff = mtf.Dimension("d_model", 1024), mtf.Dimension("d_ff", 2048)
+    d_model, d_ff = mtf.Dimension("d_model", 256), mtf.Dimension("d_ff", 512)
     vocab = mtf.Dimension("vocab", 50)
     root = {
         "input": layers.Embedding(MESH, vocab, d_model),
@@ -84,14 +87,14 @@ def _variables(base_sizes: Mapping[str, int]) -> dict[str, mtf.Variable]:
     return {p.removeprefix("parts/"): v for p, v in module.named_variables().items()}
 
 
-BASE = {"d_model": 64, "d_ff": 128}
+BASE = {"d_model": 16, "d_ff": 32}
 
 
 # Below the base size as well: the kind depends on the names and not on the sizes.
-@pytest.mark.parametrize("base", [64, 4096])
+@pytest.mark.parametrize("base", [16, 1024])
 def test_the_initial_scale_is_that_of_the_base_by_the_rule_of_the_kind(base: int) -> None:
     variables = _variables({"d_model": base, "d_ff": 2 * base})
-    growth = 1024 / base
+    growth = 256 / base
     stddev = {
         "input/table": 1.0,
         "hidden/kernel": base**-0.5 * growth**-0.5,
@@ -100,7 +103,7 @@ def test_the_initial_scale_is_that_of_the_base_by_the_rule_of_the_kind(base: int
         "filters/kernel": math.sqrt(2 / (9 * base)) * growth**-0.5,
     }
     for path, expected in stddev.items():
-        assert mtf.to_numpy(variables[path]).std() == pytest.approx(expected, rel=0.02), path
+        assert mtf.to_numpy(variables[path]).std() == pytest.approx(expected, rel=0.05), path
     assert not mtf.to_numpy(variables["hidden/bias"]).any()
 
 
@@ -173,7 +176,7 @@ def test_base_sizes_that_are_not_sizes_are_an_error(
 def test_an_optimizer_without_a_rule_is_an_error() -> None:
     with pytest.raises(InputError, match="Lion does not say how its learning rate changes"):
         Lion(0.1).init(_variables(BASE))
-    Lion(0.1).init(_variables({"d_model": 1024, "d_ff": 2048}))
+    Lion(0.1).init(_variables({"d_model": 256, "d_ff": 512}))
 
 
 def test_a_model_with_values_cannot_get_base_sizes() -> None:

@@ -48,7 +48,7 @@ def _shapes(model: mtf.Module) -> list[mtf.Shape]:
 
 
 def test_two_widths_of_a_transformer_drift_but_not_with_mup() -> None:
-    model, widths = models_of_widths.language_model, (64, 256)
+    model, widths = models_of_widths.one_block, (64, 256)
     plain = _drifts(model, "Adam", widths, with_mup=False)
     assert max(drift.slope for drift in plain.values()) > 2 * QUICK_TOLERANCE
     for drift in _drifts(model, "Adam", widths, with_mup=True).values():
