@@ -18,7 +18,7 @@ def test_a_drift_without_base_sizes_is_marked_and_is_the_exit_code() -> None:
     process = mtfrun_here("widths", *MODEL)
     assert process.returncode == 5, process.stderr.decode()
     lines = process.stdout.decode().splitlines()
-    assert lines[:3] == ["d_model: 64, 256", "d_ff: 128, 512", "heads: 2, 8"]
+    assert lines[:3] == ["d_model: 64, 256", "heads: 2, 8", "d_ff: 128, 512"]
     (line,) = [line for line in lines if line.startswith("decoder_stack/blocks/0/feed_forward ")]
     assert line.endswith("*")
 
