@@ -31,7 +31,7 @@ def test_a_trained_run_has_its_curves_outputs_and_examples(
         assert part in text, part
     assert {"loss by step", "accuracy by step"} <= set(page.texts["caption"])
     assert "compilation" in text and "evaluation" in text
-    assert f"--model_dir={language_model_run}" in text
+    assert "--gin.Decoding.batch_size=7" in text  # of the command
 
 
 def test_runs_and_their_differences_are_beside_each_other(tmp_path: pathlib.Path) -> None:
