@@ -33,8 +33,10 @@ def complete(root: argparse.ArgumentParser, parsers: Mapping[str, argparse.Argum
     import argcomplete
 
     for parser in parsers.values():
-        gin_file: Any = parser._option_string_actions["--gin_file"]
-        gin_file.completer = _complete_gin_file
+        for flag in ("--gin_file", "--sweep_file"):
+            action: Any = parser._option_string_actions.get(flag)
+            if action is not None:
+                action.completer = _complete_gin_file
     before, launched, line = os.environ["COMP_LINE"].partition(" -- ")
     if launched and "launch" in before.split():
         line = f"mtfrun {line}"
