@@ -96,14 +96,17 @@ class Plan:
         others = list(dict.fromkeys(m for r in results for m in r.metrics if m != metric))
         marked = mark_best([r.metrics.get(metric, math.nan) for r in results], metric)
         varied = [] if self.sweep.rows else list(self.sweep.grid or self.sweep.search)
+        named = not varied or bool(self.sweep.search)
         rows = []
         for result, last in zip(results, marked, strict=True):
-            values = [result.values.get(name, "-") for name in varied] or [result.row]
+            values = [result.values.get(name, "-") for name in varied]
+            if named:
+                values.insert(0, result.row)
             seed = [str(result.seed)] * bool(self.sweep.seeds)
             finals = [_number(result.metrics.get(other, math.nan)) for other in others]
             rows.append([*values, *seed, result.state, str(result.step), last, *finals])
         seeds = [SEED] * bool(self.sweep.seeds)
-        headings = [*(varied or ["row"]), *seeds, "state", "step", metric, *others]
+        headings = [*["row"] * named, *varied, *seeds, "state", "step", metric, *others]
         return table_lines(headings, rows, columns)
 
 
