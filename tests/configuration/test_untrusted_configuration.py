@@ -140,7 +140,7 @@ _STATEMENTS = "from mtfrun.configuration import statements\n"
             "os",
         ),
         (_STATEMENTS + "{} = [{{@statements.os.system(): 1}}]", None, "os"),
-        (_STATEMENTS + "{} = {{1: @statements.os.system(), 1: 2}}", None, "os"),
+        (_STATEMENTS + "{} = {{1: @statements.os.system(), 2: 2}}", None, "os"),
         (_STATEMENTS + "{} = @here/statements.os.system()", None, "os"),
         (_STATEMENTS + "statements.os.system.command = 'id'", None, "os"),
         (_STATEMENTS + "statements.os.system:\n  command = 'id'", None, "os"),

@@ -21,6 +21,7 @@ NO_OPERATIONS = {
         "convert_to_layout_rules",
         "convert_to_shape",
         "is_subsequence",
+        "plain_name",
         "tensor_dim_to_mesh_dim_size",
         "tensor_dim_to_size_per_split",
         "verify_no_new_dims",
