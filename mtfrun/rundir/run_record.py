@@ -15,7 +15,7 @@ import os
 import pathlib
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 from absl import logging
 
@@ -23,6 +23,8 @@ from mtfrun.errors import InputError
 from mtfrun.rundir.atomic import atomic_write
 from mtfrun.rundir.errors import RunDirError, reason
 from mtfrun.untrusted import LARGEST_TEXT, parse_json, read_json, read_regular
+
+_Key = TypeVar("_Key")
 
 # What reading JSON that is not as it was written raises.
 _DAMAGE = (ValueError, TypeError, KeyError, AttributeError, OverflowError)
@@ -120,13 +122,14 @@ class RunRecord:
         self._has_warned = False
 
     def write_status(self, status: Status) -> None:
-        fields = {**dataclasses.asdict(status), "values": _as_json(status.values)}
+        fields = {**dataclasses.asdict(status), "values": numbers_as_json(status.values)}
         fields |= fields.pop("cost")
         self._write(self._status_path, json.dumps(fields, indent=1) + "\n")
 
     def write_metrics(self, by_step: Mapping[int, Mapping[str, float]]) -> None:
         lines = [
-            json.dumps({"step": step, **_as_json(by_step[step])}) + "\n" for step in sorted(by_step)
+            json.dumps({"step": step, **numbers_as_json(by_step[step])}) + "\n"
+            for step in sorted(by_step)
         ]
         self._write(self._metrics_path, "".join(lines))
 
@@ -136,7 +139,7 @@ class RunRecord:
             fields = read_json(self._status_path)
             names = [f.name for f in dataclasses.fields(RunCost) if f.name in fields]
             cost = RunCost(**{name: fields.pop(name) for name in names})
-            status = Status(**{**fields, "values": _from_json(fields["values"])}, cost=cost)
+            status = Status(**{**fields, "values": numbers_from_json(fields["values"])}, cost=cost)
             return status if status.is_valid() else None
         except (OSError, *_DAMAGE):
             return None
@@ -146,7 +149,7 @@ class RunRecord:
         try:
             content = read_regular(self._metrics_path, LARGEST_TEXT)
             lines = [parse_json(line) for line in content.splitlines()]
-            return {_step(line.pop("step")): _from_json(line) for line in lines}
+            return {_step(line.pop("step")): numbers_from_json(line) for line in lines}
         except FileNotFoundError:
             return {}
         except (OSError, *_DAMAGE) as error:
@@ -186,7 +189,8 @@ def best_of(
     return choose(finite, key=lambda e: e.metrics[metric], default=None)
 
 
-def _as_json(values: Mapping[str, float]) -> dict[str, float | None]:
+def numbers_as_json(values: Mapping[_Key, float]) -> dict[_Key, float | None]:
+    """JSON has no infinity and no NaN: null for them."""
     return {name: float(x) if math.isfinite(x) else None for name, x in values.items()}
 
 
@@ -196,5 +200,6 @@ def _step(value: object) -> int:
     return value
 
 
-def _from_json(values: Mapping[str, Any]) -> dict[str, float]:
+def numbers_from_json(values: Mapping[str, Any]) -> dict[str, float]:
+    """NaN where a value was not finite."""
     return {name: math.nan if x is None else float(x) for name, x in values.items()}

@@ -152,7 +152,7 @@ def runs_table(
                 _step(summary),
                 best,
                 "-" if at is None else str(at.step),
-                _number(summary.last(metric)),
+                metric_text(summary.last(metric)),
                 _speed(summary),
                 "-" if summary.status is None else time_text(summary.status.time),
                 *(summary.config.get(name, "-") for name in varied),
@@ -199,7 +199,7 @@ def mark_best(values: Sequence[float], metric: str) -> list[str]:
     choose = min if is_lower_better(metric) else max
     best = choose(finite, key=lambda index: values[index], default=None)
     marks = ["" if best is None else "*" if i == best else " " for i in range(len(values))]
-    return [_number(value) + mark for value, mark in zip(values, marks, strict=True)]
+    return [metric_text(value) + mark for value, mark in zip(values, marks, strict=True)]
 
 
 def _step(summary: RunSummary) -> str:
@@ -214,7 +214,7 @@ def _speed(summary: RunSummary) -> str:
     return f"{short_number(status.speed)} {status.unit}/s"
 
 
-def _number(value: float) -> str:
+def metric_text(value: float) -> str:
     return number_text(value) if math.isfinite(value) else "-"
 
 

@@ -7,10 +7,9 @@ import math
 import pathlib
 from collections.abc import Iterable, Sequence
 
-from mtfrun.display.formats import number_text
 from mtfrun.display.table import table_lines
 from mtfrun.errors import InputError, list_some
-from mtfrun.tools.runs import RunSummary, mark_best, metric_of, summary_of
+from mtfrun.tools.runs import RunSummary, mark_best, metric_of, metric_text, summary_of
 from mtfrun.tools.sweep.outcome import budget_text, result_of
 from mtfrun.tools.sweep.result import RunResult
 from mtfrun.tools.sweep.sweep import SEED, Sweep, SweepRun
@@ -103,7 +102,7 @@ class Plan:
             if named:
                 values.insert(0, result.row)
             seed = [str(result.seed)] * bool(self.sweep.seeds)
-            finals = [_number(result.metrics.get(other, math.nan)) for other in others]
+            finals = [metric_text(result.metrics.get(other, math.nan)) for other in others]
             rows.append([*values, *seed, result.state, str(result.step), last, *finals])
         seeds = [SEED] * bool(self.sweep.seeds)
         headings = [*["row"] * named, *varied, *seeds, "state", "step", metric, *others]
@@ -126,7 +125,3 @@ def _is_done(sweep: Sweep, result: RunResult | None) -> bool:
         return False
     is_over = sweep.max_minutes is not None and result.error == budget_text(sweep.max_minutes)
     return result.state == "finished" or (result.state == "stopped" and is_over)
-
-
-def _number(value: float) -> str:
-    return number_text(value) if math.isfinite(value) else "-"

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 from mtfrun.errors import InputError
 from mtfrun.rundir import RunCost, atomic_write
 from mtfrun.rundir.errors import reason
+from mtfrun.rundir.run_record import numbers_as_json, numbers_from_json
 from mtfrun.tools.sweep.sweep import NAME, RESULTS, Sweep
 from mtfrun.untrusted import is_directory, read_json
 
@@ -59,7 +59,7 @@ class RunResult(RunName, RunCost):
     def write(self, path: pathlib.Path) -> None:
         fields = dataclasses.asdict(self)
         for name in ("metrics", "evaluations"):
-            fields[name] = {key: _finite(value) for key, value in fields[name].items()}
+            fields[name] = numbers_as_json(fields[name])
         path.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(path, json.dumps(fields, indent=1, allow_nan=False) + "\n")
 
@@ -67,7 +67,7 @@ class RunResult(RunName, RunCost):
     def read(cls, path: pathlib.Path) -> RunResult:
         try:
             fields = read_json(path)
-            numbers = {name: _numbers(fields[name]) for name in ("metrics", "evaluations")}
+            numbers = {name: numbers_from_json(fields[name]) for name in ("metrics", "evaluations")}
             steps = {int(step): value for step, value in numbers["evaluations"].items()}
             result = cls(**{**fields, **numbers, "evaluations": steps})
             if result.state not in get_args(ResultState) or type(result.seed) is not int:
@@ -103,11 +103,3 @@ def results_of(directory: str | os.PathLike[str]) -> SweepResults:
         missing = RunResult(run.name, run.row, run.seed or 0, run.values, "missing", "not trained")
         results.append(missing if file is None else RunResult.read(file))
     return SweepResults(sweep, [*results, *map(RunResult.read, files.values())])
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
-def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
-    return {name: math.nan if x is None else float(x) for name, x in values.items()}
