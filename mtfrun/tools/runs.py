@@ -153,7 +153,7 @@ def runs_table(
                 best,
                 "-" if at is None else str(at.step),
                 metric_text(summary.last(metric)),
-                _speed(summary),
+                speed_text(summary),
                 "-" if summary.status is None else time_text(summary.status.time),
                 *(summary.config.get(name, "-") for name in varied),
             ]
@@ -207,7 +207,7 @@ def _step(summary: RunSummary) -> str:
     return f"{summary.step}/{total}" if total is not None else str(summary.step)
 
 
-def _speed(summary: RunSummary) -> str:
+def speed_text(summary: RunSummary) -> str:
     status = summary.status
     if status is None or status.speed is None or not math.isfinite(status.speed):
         return "-"

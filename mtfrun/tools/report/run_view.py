@@ -15,7 +15,6 @@ from mtfrun.display.formats import (
     bytes_text,
     duration_text,
     number_text,
-    short_number,
     time_text,
 )
 from mtfrun.rundir import RunCost
@@ -25,7 +24,7 @@ from mtfrun.tools.report.answers import Answer
 from mtfrun.tools.report.commands import RecordedCommand
 from mtfrun.tools.report.report import Examples, Report
 from mtfrun.tools.report.run_facts import RunFacts
-from mtfrun.tools.runs import mark_best, metric_of
+from mtfrun.tools.runs import mark_best, metric_of, metric_text, speed_text
 
 _MOST_EVALUATIONS = 20
 _MOST_METRICS = 8
@@ -213,8 +212,8 @@ def overview_of(runs: Sequence[RunFacts], metric: str | None) -> Table:
             _step(run),
             value,
             "-" if best is None else f"{best.step:,}",
-            _number(x.last(metric)),
-            _speed(run),
+            metric_text(x.last(metric)),
+            speed_text(run.summary),
         ]
         for run, x, best, value in zip(runs, summaries, bests, marked, strict=True)
     ]
@@ -238,7 +237,7 @@ def _state(facts: RunFacts) -> list[tuple[str, str]]:
     if status is not None:
         rows += [
             *_cost(status.cost),
-            ("Speed", _speed(facts)),
+            ("Speed", speed_text(facts.summary)),
             ("Last record", time_text(status.time)),
         ]
     return rows
@@ -266,7 +265,7 @@ def _evaluations(facts: RunFacts) -> Table:
     preferred = [] if best is None else [best.step]
     steps = choose_steps(values, preferred, _MOST_EVALUATIONS)
     columns = [[values[step].get(name, math.nan) for step in steps] for name in names]
-    texts = [[_number(x) for x in column] for column in columns]
+    texts = [[metric_text(x) for x in column] for column in columns]
     if texts:
         texts[0] = mark_best(columns[0], metric)
     rows = [[f"{step:,}", *(column[i] for column in texts)] for i, step in enumerate(steps)]
@@ -317,17 +316,6 @@ def _step(facts: RunFacts) -> str:
     status = facts.summary.status
     total = f" of {status.train_steps:,}" if status is not None else ""
     return f"{facts.summary.step:,}{total}"
-
-
-def _speed(facts: RunFacts) -> str:
-    status = facts.summary.status
-    if status is None or status.speed is None or not math.isfinite(status.speed):
-        return "-"
-    return f"{short_number(status.speed)} {status.unit}/s"
-
-
-def _number(value: float) -> str:
-    return number_text(value) if math.isfinite(value) else "-"
 
 
 def _percent(share: float | None) -> str:
