@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from mtfrun.tools.planning.profile import DeviceProfile
 from mtfrun.tools.planning.program import FORWARDING, Operation, Program, Value
 
-_EQUATION = re.compile(r'equation = "([a-zA-Z]*),([a-zA-Z]*)->([a-zA-Z]*)"')
 _ADJOINT = re.compile(r"adj_x = (true|false)")
 _DTYPES = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
 # Operations that touch no entries of their operands, or constants.
@@ -58,13 +57,13 @@ def product_flops(operation: Operation) -> int:
 
 
 def _einsum_flops(operation: Operation) -> int:
-    match = _EQUATION.search(operation.attributes)
-    if match is None:
+    if operation.equation is None:
         return 0
     sizes: dict[str, int] = {}
-    for letters, value in zip(match.groups(), operation.operands, strict=False):
+    for letters, value in zip(operation.equation, operation.operands, strict=False):
         sizes |= dict(zip(letters, value.type.sizes, strict=True))
-    if not set(match[1]) - set(match[3]):
+    left, _, result = operation.equation
+    if not set(left) - set(result):
         return 0  # a multiplication by element
     return 2 * math.prod(sizes.values())
 

@@ -104,7 +104,7 @@ class _Lives:
         if operation.name not in _SAME_MEMORY | _WITHOUT_MEMORY:
             for result in operation.results:
                 self._add(result, operation.name)
-        self._note(operation.name)
+        self._note(operation.name, _transposed_bytes(operation))
         for value in dying:
             self._drop(value)
         for result in operation.results:
@@ -123,9 +123,13 @@ class _Lives:
                 by_operation.update(self._by_operation())
                 self.peak = Peak(peak.num_bytes, peak.operation, dict(by_operation.most_common()))
 
-    def _note(self, name: str) -> None:
-        if self._total > self.peak.num_bytes:
-            self.peak = Peak(self._total, name, dict(self._by_operation().most_common()))
+    def _note(self, name: str, temporary_bytes: int) -> None:
+        if self._total + temporary_bytes > self.peak.num_bytes:
+            by_operation = self._by_operation()
+            if temporary_bytes:
+                by_operation["Transpose"] += temporary_bytes
+            total = self._total + temporary_bytes
+            self.peak = Peak(total, name, dict(by_operation.most_common()))
 
     def _by_operation(self) -> collections.Counter[str]:
         by_operation: collections.Counter[str] = collections.Counter()
@@ -140,6 +144,30 @@ class _Lives:
 
     def _drop(self, value: Value) -> None:
         self._total -= self._bytes.pop(value, 0)
+
+
+def _transposed_bytes(operation: Operation) -> int:
+    """Returns the bytes of the copies that an einsum makes for its product of matrices.
+
+    It multiplies {batch, free, contracted} of both operands, of which the last two may be in the
+    other order, to {batch, free of the left, free of the right}.
+    """
+    if operation.equation is None:
+        return 0
+    left, right, result = operation.equation
+    num_bytes, product = 0, [letter for letter in left if letter in right and letter in result]
+    for letters, other, value in zip(
+        (left, right), (right, left), operation.operands, strict=False
+    ):
+        batch = [letter for letter in letters if letter in other and letter in result]
+        free = [letter for letter in letters if letter not in other]
+        contracted = [letter for letter in letters if letter in other and letter not in result]
+        if [*letters] not in ([*batch, *free, *contracted], [*batch, *contracted, *free]):
+            num_bytes += value.type.num_bytes
+        product += free
+    if [*result] != product:
+        num_bytes += operation.results[0].type.num_bytes
+    return num_bytes
 
 
 def _roots(operations: Iterable[Operation]) -> dict[Value, Value]:

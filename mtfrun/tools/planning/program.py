@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Iterator, Mapping
 
+_EQUATION = re.compile(r'equation = "([a-zA-Z]*),([a-zA-Z]*)->([a-zA-Z]*)"')
 _BYTES = {"f64": 8, "i64": 8, "ui64": 8, "bf16": 2, "f16": 2, "i16": 2, "ui16": 2}
 _BYTES |= {"i8": 1, "ui8": 1, "i1": 1, "resource": 0, "variant": 0, "string": 0}
 # Operations that return their operand, with another shape at most.
@@ -73,6 +75,12 @@ class Operation:
     regions: tuple[Block, ...] = ()
     trip_count: int = 1
     collective: Collective | None = None
+
+    @property
+    def equation(self) -> tuple[str, str, str] | None:
+        """The letters of an einsum's two operands and of its result."""
+        match = _EQUATION.search(self.attributes)
+        return (match[1], match[2], match[3]) if match else None
 
     def reads(self) -> Iterator[Value]:
         """Yields the values that it reads, in its regions too, and the results of these."""

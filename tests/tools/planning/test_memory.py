@@ -14,6 +14,10 @@ def _value(elements: int, dtype: str = "f32") -> Value:
     return Value(next(NUMBERS), TensorType((elements,), dtype))
 
 
+def _matrix(*sizes: int) -> Value:
+    return Value(next(NUMBERS), TensorType(sizes, "f32"))
+
+
 def _peak(*operations: Operation, results: tuple[Value, ...] = ()) -> int:
     return peak_of(Program({}, Block((), operations, results), {})).num_bytes
 
@@ -33,6 +37,22 @@ def test_an_elementwise_operation_takes_the_memory_of_an_operand_that_ends() -> 
     assert _peak(made, Operation("Relu", (x,), (y,))) == 4 * 100
     assert _peak(made, Operation("Relu", (x,), (y,)), results=(x,)) == 4 * 200
     assert _peak(made, Operation("Cast", (x,), (z,))) == 4 * 100 + 2 * 100
+
+
+def test_an_einsum_copies_what_is_not_in_the_order_of_a_product_of_matrices() -> None:
+    x, y, scores = _matrix(8, 3, 5), _matrix(8, 4, 5), _matrix(8, 3, 4)
+    made = [Operation("Fill", (), (x,)), Operation("Fill", (), (y,))]
+    total = 4 * 8 * (15 + 20 + 12)
+    for equation, copied in {
+        "bqd,bkd->bqk": 0,
+        "bdq,bkd->bqk": 0,
+        "qbd,bkd->bqk": 15,
+        "bqd,kbd->bqk": 20,
+        "qbd,kbd->bqk": 35,
+        "bqd,bkd->qbk": 12,
+    }.items():
+        product = Operation("Einsum", (x, y), (scores,), f'equation = "{equation}"')
+        assert _peak(*made, product) == total + 4 * 8 * copied, equation
 
 
 def test_a_reshape_keeps_its_operand() -> None:
