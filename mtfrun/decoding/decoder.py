@@ -18,7 +18,7 @@ EMPTY_BELOW = -1e6
 
 # (ids {batch...} of the position before, position, state) -> (logits {batch..., vocab}, next
 # state). The logits' dimensions may have any order. At position 0 the ids are 0. The position is an
-# int32 scalar, the state a nested structure of tensors.
+# int32 scalar, the state a nested structure of tensors. For blocks see `Decoder.in_blocks`.
 StepFunction = Callable[[mtf.Tensor, mtf.Tensor, Any], tuple[mtf.Tensor, Any]]
 
 
@@ -37,6 +37,10 @@ class Decoder(NamedTuple):
       prefix: prompts must be read in one pass, as in a prefix language model, whose positions
         attend to each other.
       ends_in_prompts: an end id in a prompt ends the inputs, before the targets, not the row.
+      in_blocks: in_blocks() returns a decoder before position 0 whose steps may take ids {batch,
+        block} and the consecutive positions {batch, block}, and return logits {batch, block,
+        vocab}. Positions may be repeated: the state depends on the last time only, and steps see
+        no later positions. `within(n)` may be larger than the length: blocks must not exceed it.
     """
 
     step: StepFunction
@@ -45,6 +49,7 @@ class Decoder(NamedTuple):
     at_once: Callable[[int, mtf.Tensor], Decoder] | None = None
     prefix: bool = False
     ends_in_prompts: bool = False
+    in_blocks: Callable[[], Decoder] | None = None
 
     def step_by_step(self) -> Decoder:
         """Returns a decoder that reads prompts step by step; this one if `prefix`."""

@@ -41,8 +41,12 @@ class Prompts:
         return self.ids.shape.get_dim_by_name("length")
 
     def ids_before(self, position: mtf.Tensor) -> mtf.Tensor:
-        """Returns {batch, length}: ids before a position, else 0; -1 in rows that pad a batch."""
-        before = mtf.less(mtf.range(self.ids.mesh, self.length), position)
+        """Returns {batch, length}: ids before a position, else 0; -1 in rows that pad a batch.
+
+        position: an int32 scalar, or {batch}.
+        """
+        indices = mtf.range(self.ids.mesh, self.length)
+        before = mtf.less(indices, position, output_shape=[*position.shape, self.length])
         return mtf.where(before, self.ids, 0, output_shape=self.ids.shape)
 
     def id_at(self, position: mtf.Tensor) -> mtf.Tensor:

@@ -13,7 +13,10 @@ class ChooseToken(Protocol):
     """Chooses the next token of every row."""
 
     def __call__(self, logits: mtf.Tensor, position: mtf.Tensor) -> mtf.Tensor:
-        """Returns ids {batch} int32 for logits {batch, vocab}; position: an int32 scalar."""
+        """Returns ids {batch} int32 for logits {batch, vocab}; position: an int32 scalar.
+
+        Or {batch, block} for logits {batch, block, vocab}, at positions {batch, block}.
+        """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,8 +34,9 @@ class Sample:
     """A draw from softmax(logits / temperature), among the most likely tokens.
 
     By the Gumbel-max trick (Maddison et al. 2014, arXiv:1411.0030, section 2): the token with the
-    largest sum of logit and noise. The noise depends on the key, the position and the line's number
-    alone, so that a line's tokens depend neither on the layout nor on the rest of its batch.
+    largest sum of logit and noise. The noise depends on the key, the position, the line's number
+    and the token alone, so that a line's tokens depend neither on the layout nor on the rest of its
+    batch, and a draft that is like the model draws the same tokens.
 
     Attributes:
       lines: {batch} int32, the number of each row's line in the input.
@@ -63,7 +67,7 @@ class Sample:
             return mtf.argmax(logits + _gumbel(logits, key), self.vocab)
         rank = mtf.Dimension("rank", self.top_k or self.vocab.size)
         logits, ids = mtf.top_k(logits, self.vocab, rank)
-        logits = _nucleus(logits, rank, self.top_p) + _gumbel(logits, key)
+        logits = _nucleus(logits, rank, self.top_p) + _gumbel(logits, key.fold_in(ids))
         return mtf.gather(ids, mtf.argmax(logits, rank), rank)
 
 

@@ -68,6 +68,13 @@ class Search:
                 "vocabulary"
             )
 
+    def choice(self, vocab: mtf.Dimension, lines: mtf.Tensor) -> ChooseToken:
+        """Returns the choice of tokens without beams; `lines`: see `__call__`."""
+        if not self.temperature:
+            return Greedy(vocab)
+        key = mtf.random_key(self.seed)
+        return Sample(vocab, key, lines, self.temperature, self.top_k, self.top_p)
+
     def __call__(
         self,
         decoder_for: Callable[[mtf.Dimension | None], Decoder],
@@ -93,10 +100,7 @@ class Search:
             search = BeamSearch(self.alpha, self.stop_early, as_transformers=self.as_transformers)
             decode = functools.partial(search, decoder_for(beam), prompts, beam, vocab)
         else:
-            choose: ChooseToken = Greedy(vocab)
-            if self.temperature:
-                key = mtf.random_key(self.seed)
-                choose = Sample(vocab, key, lines, self.temperature, self.top_k, self.top_p)
+            choose = self.choice(vocab, lines)
             decode = functools.partial(generate, decoder_for(None), prompts, choose)
         hypotheses = decode(
             limits=limits, longest_prompt=longest_prompt, end_id=end_id, padding_id=padding_id

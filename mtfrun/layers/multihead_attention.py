@@ -16,6 +16,10 @@ from mtfrun.layers.layer import Call
 from mtfrun.layers.rotary import RotaryPositions, rotate
 
 
+# Names of the dimensions of positions.
+_SEQUENCES = ("length", "memory_length", "block")
+
+
 class MultiHeadAttention(mtf.Module):
     """Attention with trained projections; Vaswani et al. 2017, arXiv:1706.03762, section 3.2.2."""
 
@@ -96,8 +100,8 @@ class MultiHeadAttention(mtf.Module):
         """Returns the attention of every vector of x to keys and values, in the shape of x.
 
         For decoding and cached memory, whose dimension is `memory_length`. x: {batch..., length,
-        d_model}, or {batch..., d_model} for one position, whose int32 `position` rotary queries
-        need.
+        d_model}, {batch, block, d_model}, or {batch..., d_model} for one position; rotary queries
+        of the latter two need their int32 `position`.
         """
         query = self._queries(x, position)
         mixed = dot_product_attention(
@@ -208,9 +212,19 @@ class MultiHeadAttention(mtf.Module):
     ) -> tuple[KeysAndValues, mtf.Dimension]:
         """Returns the cache with the keys and values of a position, and its memory dimension.
 
-        x: {batch..., d_model}; condition: {batch...} bool: where it is false the cache stays.
+        x: {batch..., d_model}; condition: {batch...} bool: where it is false the cache stays. Or of
+        the consecutive positions {block} or {batch, block}; x: {batch, block, d_model}.
         """
         memory_length = cache.keys.shape.get_dim_by_name("memory_length")
+        if position.shape.ndims:
+            block = position.shape.dims[-1]
+            first = mtf.reduce_first(position, block)
+            return cache.map(
+                lambda memory, entries: mtf.write_block(
+                    memory, entries, memory_length, block, first
+                ),
+                self.keys_and_values(x, position),
+            ), memory_length
         extended = cache.map(
             lambda memory, entry: mtf.write_position(
                 memory, entry, memory_length, position, condition
@@ -276,7 +290,7 @@ class MultiHeadAttention(mtf.Module):
         """Returns {groups, batch..., heads (of a group), length, d_kv}: nothing to transpose."""
         dtype = self._dtypes.activation
         outer = (x.shape - self._d_model).dims
-        sequence = [dim for dim in outer[-1:] if dim.name in ("length", "memory_length")]
+        sequence = [dim for dim in outer[-1:] if dim.name in _SEQUENCES]
         inner = [*outer[: len(outer) - len(sequence)], *heads, *sequence, self._d_kv]
         weights = mtf.cast(kernel, dtype)
         if groups is not None:

@@ -177,7 +177,7 @@ def rotate(
 
     The product of a rotated query and key depends on their distance only. As in equation 34, but
     the pairs are the two halves of a vector, which is the same up to the order of d_kv. x: {...,
-    d_kv}; position: an int32 scalar, or {length} where x has that dimension.
+    d_kv}; position: int32, a scalar or with dimensions of x, such as {length}.
     """
     half = mtf.Dimension(d_kv.name, d_kv.size // 2)
     frequencies = mtf.constant(x.mesh, positions.frequencies(d_kv.size), [half], tf.float32)

@@ -91,6 +91,7 @@ from mtfrun.mtf.ops.elementwise import to_int32 as to_int32
 from mtfrun.mtf.ops.grouped_matmul import grouped_matmul as grouped_matmul
 from mtfrun.mtf.ops.indexing import gather as gather
 from mtfrun.mtf.ops.indexing import gather_rows as gather_rows
+from mtfrun.mtf.ops.indexing import write_block as write_block
 from mtfrun.mtf.ops.indexing import write_position as write_position
 from mtfrun.mtf.ops.joining import concat as concat
 from mtfrun.mtf.ops.joining import pad as pad

@@ -24,8 +24,8 @@ from mtfrun.layers import (
 from mtfrun.models.transformer.stack import Stack
 from mtfrun.models.transformer.sublayer import DecodingProgress, SequenceCall
 
-# Returns the vectors {..., d_model} of ids at a position, an int32 scalar; where that is None, at
-# the positions 0, 1, ... of ids {..., length}.
+# Returns the vectors {..., d_model} of ids at a position, an int32 scalar or, of a block, {block} or
+# {batch, block}; where that is None, at the positions 0, 1, ... of ids {..., length}.
 Embed = Callable[[mtf.Tensor, mtf.Tensor | None], mtf.Tensor]
 
 
@@ -104,6 +104,11 @@ class StackDecoder:
     dtype: tf.DType
     reading: PromptReading = PromptReading()
 
+    def in_blocks(self) -> StackDecoder:
+        """Returns what makes decoders whose steps may compute blocks of positions."""
+        progress = dataclasses.replace(self.call.progress, in_blocks=True)
+        return dataclasses.replace(self, call=dataclasses.replace(self.call, progress=progress))
+
     def decoder(self) -> Decoder:
         """Returns the decoder before position 0; an InputError if a prefix lacks a `prefill`."""
         if self.reading.in_prefix is not None:
@@ -131,7 +136,7 @@ class StackDecoder:
         def step(ids: mtf.Tensor, position: mtf.Tensor, state: Any) -> tuple[mtf.Tensor, Any]:
             reading = position - self._offset
             mask = causal_mask_at(reading, memory_length).value(self.dtype)
-            progress = DecodingProgress(reading, self._lengths_read(prompt_lengths))
+            progress = self._progress(reading, prompt_lengths)
             bias = AttentionBias.of(TensorBias(mask))
             call = dataclasses.replace(self.call, progress=progress, self_attention_bias=bias)
             x, state = self.stack.step(self.embed(ids, reading), state, call)
@@ -141,6 +146,7 @@ class StackDecoder:
             return logits, state
 
         can_prefill = self.reading.at_once and self.stack.can_prefill(self.call)
+        can_step_in_blocks = self.beam is None and self.stack.can_step_in_blocks()
         return Decoder(
             step,
             state,
@@ -148,6 +154,7 @@ class StackDecoder:
             self._after_prompts if can_prefill else None,
             prefix=self.reading.in_prefix is not None,
             ends_in_prompts=self.reading.at_once,
+            in_blocks=(lambda: self.in_blocks().decoder()) if can_step_in_blocks else None,
         )
 
     def _after_prompts(self, longest: int, prompt_lengths: mtf.Tensor) -> Decoder:
@@ -156,7 +163,7 @@ class StackDecoder:
         length, memory_length = (
             mtf.Dimension(name, number) for name in ("length", "memory_length")
         )
-        progress = DecodingProgress(prompt_lengths=self._lengths_read(prompt_lengths))
+        progress = self._progress(None, prompt_lengths)
         if self.reading.in_prefix is None:
             bias, nonpadding = causal_bias(self.targets.mesh, length, None), None
         else:
@@ -191,10 +198,12 @@ class StackDecoder:
     def _offset(self) -> int:
         return 0 if self.reading.reads_start else 1
 
-    def _lengths_read(self, prompt_lengths: mtf.Tensor | None) -> mtf.Tensor | None:
-        if prompt_lengths is None or self.reading.reads_start:
-            return prompt_lengths
-        return mtf.maximum(prompt_lengths - self._offset, 0)
+    def _progress(
+        self, position: mtf.Tensor | None, prompt_lengths: mtf.Tensor | None
+    ) -> DecodingProgress:
+        if prompt_lengths is not None and not self.reading.reads_start:
+            prompt_lengths = mtf.maximum(prompt_lengths - self._offset, 0)
+        return DecodingProgress(position, prompt_lengths, self.call.progress.in_blocks)
 
     def _check_prefill(self) -> None:
         for sublayer in self.stack.blocks[0].values():

@@ -64,6 +64,9 @@ class EncoderDecoderAttention(Sublayer):
         memory_length = state.keys.shape.get_dim_by_name("memory_length")
         return self.attention(x, state, memory_length, _encoder(call).bias, call), state
 
+    def can_step_in_blocks(self) -> bool:
+        return True
+
     def can_prefill(self, call: SequenceCall) -> bool:
         return True
 

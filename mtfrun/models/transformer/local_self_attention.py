@@ -30,7 +30,8 @@ class LocalSelfAttention(SelfAttention):
 
     Sequences longer than that are computed in blocks, of at least 128 positions, of which a block
     sees the one before it and, where later positions are not masked, the one after it. Steps cache
-    the last `window` positions only, in a ring, and cost as much as that.
+    the last `window` positions only, in a ring, and cost as much as that; steps in blocks, which
+    may return to an earlier position, cache all of them.
 
     Args:
       window: how many positions a causal query sees, its position included.
@@ -64,12 +65,19 @@ class LocalSelfAttention(SelfAttention):
     def initial_state(
         self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension, call: SequenceCall
     ) -> KeysAndValues:
+        if call.progress.in_blocks:
+            return super().initial_state(batch, memory_length, call)
         slots = ring_dimension(min(self._window, memory_length.size))
         return self.attention.empty_cache(batch, slots)
+
+    def can_step_in_blocks(self) -> bool:
+        return type(self).step is LocalSelfAttention.step
 
     def step(
         self, x: mtf.Tensor, state: KeysAndValues, call: SequenceCall
     ) -> tuple[mtf.Tensor, KeysAndValues]:
+        if call.progress.in_blocks:
+            return super().step(x, state, call)
         position = call.progress.step_position()
         entries = self.attention.keys_and_values(x, position)
         ring, window = write_to_ring(state, entries, position, call.progress.is_after_prompt())
@@ -80,6 +88,8 @@ class LocalSelfAttention(SelfAttention):
         self, x: mtf.Tensor, state: KeysAndValues, call: SequenceCall
     ) -> tuple[mtf.Tensor, KeysAndValues]:
         y, memory = super().prefill(x, state, call)
+        if call.progress.in_blocks:
+            return y, memory
         length = memory.keys.shape.get_dim_by_name("memory_length")
         return y, ring_after(memory, length, call.progress.prefill_lengths(), state.keys.shape)
 
@@ -105,6 +115,8 @@ class LocalSelfAttention(SelfAttention):
     def _bias(self, x: mtf.Tensor, call: SequenceCall) -> AttentionBias:
         positions = call.positions(x)
         memory_length = mtf.Dimension("memory_length", positions.shape.size)
+        if call.progress.position is not None:
+            memory_length = call.self_attention_bias.dimension("memory_length")
         near = WindowMask(positions, mtf.range(x.mesh, memory_length), self._window)
         return super()._bias(x, call).plus(near)
 

@@ -185,6 +185,9 @@ class TransformedLayer(Sublayer):
     def step(self, x: mtf.Tensor, state: Any, call: SequenceCall) -> tuple[mtf.Tensor, Any]:
         return self._run(self.layer.step, x, state, call)
 
+    def can_step_in_blocks(self) -> bool:
+        return self.layer.can_step_in_blocks()
+
     def can_prefill(self, call: SequenceCall) -> bool:
         return self.layer.can_prefill(call)
 

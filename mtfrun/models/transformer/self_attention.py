@@ -63,6 +63,10 @@ class SelfAttention(Sublayer):
     ) -> KeysAndValues:
         return self.attention.empty_cache(batch, memory_length)
 
+    def can_step_in_blocks(self) -> bool:
+        """Returns whether this is the class's `step`: what a subclass caches may be overwritten."""
+        return type(self).step is SelfAttention.step
+
     def step(
         self, x: mtf.Tensor, state: KeysAndValues, call: SequenceCall
     ) -> tuple[mtf.Tensor, KeysAndValues]:

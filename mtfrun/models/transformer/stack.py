@@ -135,6 +135,9 @@ class Stack(Sublayer):
     def step(self, x: mtf.Tensor, state: Any, call: SequenceCall) -> tuple[mtf.Tensor, Any]:
         return self._with_states(TransformedLayer.step, x, state, call)
 
+    def can_step_in_blocks(self) -> bool:
+        return all(layer.can_step_in_blocks() for layer in self.blocks[0].values())
+
     def can_prefill(self, call: SequenceCall) -> bool:
         return all(layer.can_prefill(call) for block in self.blocks for layer in block.values())
 

@@ -17,15 +17,18 @@ class DecodingProgress:
     """How far decoding is; by default a call is over whole sequences, without a state.
 
     Attributes:
-      position: the position that a step computes, an int32 scalar; None in calls over whole
-        sequences.
+      position: the position that a step computes, an int32 scalar; in blocks the consecutive
+        positions {block} or {batch, block}; None in calls over whole sequences.
       prompt_lengths: {batch...} int32, how many ids of every row a `prefill` reads. The state after
         it is each row's state before this position, and a step at an earlier position leaves it
         as it is. None: steps read all ids.
+      in_blocks: steps may compute blocks of positions, and a row may return to an earlier position:
+        states hold what every earlier position needs, and of later ones nothing counts.
     """
 
     position: mtf.Tensor | None = None
     prompt_lengths: mtf.Tensor | None = None
+    in_blocks: bool = False
 
     def step_position(self) -> mtf.Tensor:
         """Returns the position; an InputError if the call is not a step."""
@@ -40,8 +43,11 @@ class DecodingProgress:
         return self.prompt_lengths
 
     def is_after_prompt(self) -> mtf.Tensor | None:
-        """Returns {batch...} bool, whether a step changes a row's state; None for all rows."""
-        if self.position is None or self.prompt_lengths is None:
+        """Returns {batch...} bool, whether a step changes a row's state; None for all rows.
+
+        Blocks change all rows: they begin at a row's first position after its prompt, or before.
+        """
+        if self.position is None or self.prompt_lengths is None or self.position.shape.ndims:
             return None
         return mtf.greater_equal(self.position, self.prompt_lengths)
 
@@ -110,6 +116,14 @@ class Sublayer(Layer, abc.ABC):
         A layer that computes positions one by one, as this default does, has no state.
         """
         return self(x, call), state
+
+    def can_step_in_blocks(self) -> bool:
+        """Returns whether `step` computes blocks x {batch, block, d_model} of positions as well.
+
+        It does with `call.progress.in_blocks`; see `DecodingProgress`. By default in layers without
+        a state.
+        """
+        return type(self).initial_state is Sublayer.initial_state
 
     def can_prefill(self, call: SequenceCall) -> bool:
         """Returns whether the layer has a `prefill` for such calls; otherwise steps read prompts.

@@ -10,7 +10,7 @@ from tensorflow.compiler.tf2xla.python import xla
 from mtfrun.errors import ShapeError
 from mtfrun.mtf.function import is_traced_for_xla
 from mtfrun.mtf.gradients import custom_gradient
-from mtfrun.mtf.ops.binary import equal, logical_and, where
+from mtfrun.mtf.ops.binary import equal, greater_equal, less, logical_and, sub, where
 from mtfrun.mtf.ops.constants import constant, one_hot, range
 from mtfrun.mtf.ops.contraction import einsum
 from mtfrun.mtf.ops.reductions import reduce_sum
@@ -25,6 +25,9 @@ from mtfrun.mtf.shape import (
     union,
 )
 from mtfrun.mtf.tensor import Tensor, TensorLike, align, as_tensor, lay_out, reorder
+
+# Of more rows every slice that is written for itself costs more than a selection.
+_MOST_SLICES = 32
 
 
 def gather(
@@ -228,4 +231,42 @@ def _write_for_xla(
         entry = where(condition, entry, lay_out(x, old, x.shape - dim))
     update = tf.expand_dims(reorder(entry, x.shape - dim).value, axis)
     value = xla.dynamic_update_slice(x.value, update, starts)
+    return lay_out(x, value, x.shape)
+
+
+def write_block(
+    x: TensorLike, block: TensorLike, dim: DimensionLike, block_dim: Dimension, starts: Tensor
+) -> Tensor:
+    """Returns x with a block of entries along a dimension, as a cache is after several positions.
+
+    x: {..., dim, ...}; block: the same with `block_dim` for `dim`; starts: int32, the index of the
+    first entry: a scalar, or {batch} for a dimension of x, whose rows then begin at different ones.
+    The block must lie inside. For XLA on one device see `write_position`.
+    """
+    x, block = as_tensor(x), as_tensor(block)
+    dim = convert_to_dimension(dim)
+    if is_traced_for_xla(x.mesh) and starts.shape.size <= _MOST_SLICES:
+        return _write_slices(x, block, dim, block_dim, starts)
+    outer = [d for d in x.shape if d in starts.shape]
+    index = sub(range(x.mesh, dim), starts, output_shape=[*outer, dim])
+    inside = logical_and(greater_equal(index, 0), less(index, block_dim.size))
+    return where(inside, gather(block, index, block_dim, x.shape), x, output_shape=x.shape)
+
+
+def _write_slices(
+    x: Tensor, block: Tensor, dim: Dimension, block_dim: Dimension, starts: Tensor
+) -> Tensor:
+    dims = [block_dim if d == dim else d for d in x.shape]
+    update, value = reorder(block, Shape(dims)).value, x.value
+    axis = x.shape.index(dim)
+    if not starts.shape.ndims:
+        index = tf.stack([starts.value if i == axis else 0 for i, _ in enumerate(dims)])
+        return lay_out(x, xla.dynamic_update_slice(value, update, index), x.shape)
+    (batch,) = starts.shape
+    row_axis = x.shape.index(batch)
+    rows = zip(tf.split(update, batch.size, row_axis), tf.unstack(starts.value), strict=True)
+    for row, (entries, start) in enumerate(rows):
+        place = {axis: start, row_axis: row}
+        index = tf.stack([place.get(i, 0) for i, _ in enumerate(dims)])
+        value = xla.dynamic_update_slice(value, entries, index)
     return lay_out(x, value, x.shape)

@@ -1,0 +1,175 @@
+"""Decoding with a draft: the model checks a block of proposed ids in one step.
+
+Leviathan et al. 2022, arXiv:2211.17192; Chen et al. 2023, arXiv:2302.01318. Their rule accepts a
+proposal by a draw of its own, which makes outputs follow the model's distribution. Here the model
+chooses at every position as it does without a draft, with the position's noise, and a proposal is
+accepted if it is the token that was chosen: the outputs are those of `generate`. A draft model that
+chooses with the same noise agrees with probability (1 - d) / (1 + d) at least, d the total variation
+between the two distributions, where their rule accepts 1 - d; of a proposal without a distribution,
+as in a look-up, both accept the same. Daliri et al. 2024, arXiv:2408.07978.
+
+Dimensions:
+  batch: the rows, each at a position of its own.
+  block: the positions that one step computes: one more than there are proposals to check.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from mtfrun import mtf
+from mtfrun.decoding.decoder import END_ID, Decoder, Hypotheses, StepFunction
+from mtfrun.decoding.draft import Draft, Proposals
+from mtfrun.decoding.prompt import Prompts, read_prompts
+from mtfrun.decoding.sampling import ChooseToken
+from mtfrun.errors import InputError
+
+
+class Speculation(NamedTuple):
+    """Hypotheses, and the number of steps {batch} int32 in which the model decoded each row."""
+
+    hypotheses: Hypotheses
+    steps: mtf.Tensor
+
+
+def speculate(
+    decoder: Decoder,
+    prompts: mtf.Tensor,
+    choose: ChooseToken,
+    draft: Draft,
+    number: int,
+    *,
+    limits: mtf.Tensor | None = None,
+    longest_prompt: int | None = None,
+    end_id: int = END_ID,
+    padding_id: int = 0,
+) -> Speculation:
+    """Returns what `generate` does, up to rounding, in fewer steps; its arguments are explained there.
+
+    Args:
+      number: how many proposals of the draft a step checks.
+    """
+    if decoder.in_blocks is None:
+        raise InputError(
+            "a layer of the model computes positions one after the other only: it cannot check a"
+            " draft"
+        )
+    start = read_prompts(
+        decoder.in_blocks(),
+        prompts,
+        limits=limits,
+        longest_prompt=longest_prompt,
+        end_id=end_id,
+        padding_id=padding_id,
+    )
+    block = mtf.Dimension("block", number + 1)
+    assert start.decoder.within is not None
+    longer = start.decoder.within(start.length.size + block.size)
+    proposals = draft(start, block)
+    (last,) = mtf.while_loop(
+        lambda progress: mtf.reduce_any(mtf.logical_not(progress.done)),
+        lambda progress: [_advance(start, choose, proposals, longer.step, block, progress)],
+        [_first(start, longer.initial_state, proposals.initial_state)],
+    )
+    return Speculation(Hypotheses(last.ids, last.log_probs, last.ended), last.steps)
+
+
+class _Progress(NamedTuple):
+    """The loop's variables. `position` {batch}: the first position of a row without an id."""
+
+    position: mtf.Tensor
+    ids: mtf.Tensor
+    log_probs: mtf.Tensor
+    ended: mtf.Tensor
+    done: mtf.Tensor
+    steps: mtf.Tensor
+    state: Any
+    draft_state: Any
+
+
+def _first(prompts: Prompts, state: Any, draft_state: Any) -> _Progress:
+    mesh, rows = prompts.ids.mesh, prompts.limits.shape
+    no_steps = mtf.zeros(mesh, rows, tf.int32)
+    position = prompts.lengths if prompts.read_at_once else no_steps
+    return _Progress(
+        position=position,
+        ids=prompts.ids_before(position),
+        log_probs=mtf.zeros(mesh, rows),
+        ended=mtf.zeros(mesh, rows, tf.bool),
+        done=mtf.less_equal(prompts.limits, position),
+        steps=no_steps,
+        state=state,
+        draft_state=draft_state,
+    )
+
+
+def _advance(
+    prompts: Prompts,
+    choose: ChooseToken,
+    draft: Proposals,
+    step: StepFunction,
+    block: mtf.Dimension,
+    progress: _Progress,
+) -> _Progress:
+    mesh, length, position = prompts.ids.mesh, prompts.length, progress.position
+    shape = mtf.Shape([*position.shape, block])
+    positions = mtf.add(position, mtf.range(mesh, block), output_shape=shape)
+    forced = mtf.gather(prompts.ids, positions, length)
+    is_forced = mtf.greater_equal(forced, 0)
+    proposals, draft_state = draft.propose(progress.ids, position, progress.draft_state)
+    proposals = mtf.where(is_forced, forced, proposals)
+    logits, state = step(_read(progress, proposals, length, block), positions, progress.state)
+    logits = mtf.to_float(logits)
+    (vocab,) = logits.shape - shape
+    tokens = mtf.where(is_forced, forced, choose(logits, positions))
+    log_probs = mtf.gather(logits, tokens, vocab) - mtf.reduce_logsumexp(logits, vocab)
+    # A row takes tokens up to the first one that was not proposed, or ends it: later ones were
+    # chosen after another id.
+    is_end = prompts.is_end(tokens, positions)
+    is_last = mtf.logical_or(mtf.not_equal(tokens, proposals), is_end)
+    has_ended = mtf.cumsum(mtf.cast(is_last, tf.int32), block, exclusive=True)
+    is_open = mtf.logical_and(mtf.less(positions, prompts.limits), mtf.logical_not(progress.done))
+    taken = mtf.logical_and(mtf.equal(has_ended, 0), is_open)
+    counts = mtf.logical_and(taken, mtf.logical_not(is_forced))
+    number = mtf.reduce_sum(mtf.cast(taken, tf.int32), reduced_dim=block)
+    ended = mtf.reduce_any(mtf.logical_and(taken, is_end), reduced_dim=block)
+    ended = mtf.logical_or(progress.ended, ended)
+    reached = mtf.greater_equal(position + number, prompts.limits)
+    return _Progress(
+        position=position + number,
+        ids=_written(progress, tokens, number, length, block),
+        log_probs=progress.log_probs
+        + mtf.reduce_sum(mtf.where(counts, log_probs, 0.0), reduced_dim=block),
+        ended=ended,
+        done=mtf.logical_or(ended, reached),
+        steps=progress.steps + mtf.cast(mtf.reduce_any(counts, reduced_dim=block), tf.int32),
+        state=state,
+        draft_state=draft_state,
+    )
+
+
+def _read(
+    progress: _Progress, proposals: mtf.Tensor, length: mtf.Dimension, block: mtf.Dimension
+) -> mtf.Tensor:
+    """Returns the ids {batch, block} before each position of the block."""
+    previous = mtf.gather(progress.ids, progress.position - 1, length)
+    is_first = mtf.equal(mtf.range(proposals.mesh, block), 0)
+    shifted = mtf.shift(proposals, 1, block, wrap=False)
+    return mtf.where(is_first, previous, shifted, output_shape=proposals.shape)
+
+
+def _written(
+    progress: _Progress,
+    tokens: mtf.Tensor,
+    number: mtf.Tensor,
+    length: mtf.Dimension,
+    block: mtf.Dimension,
+) -> mtf.Tensor:
+    """Returns the ids {batch, length} with the first `number` {batch} tokens of the block."""
+    ids, indices = progress.ids, mtf.range(tokens.mesh, length)
+    offset = mtf.sub(indices, progress.position, output_shape=ids.shape)
+    is_new = mtf.logical_and(mtf.greater_equal(offset, 0), mtf.less(offset, number))
+    return mtf.where(is_new, mtf.gather(tokens, offset, block), ids, output_shape=ids.shape)
