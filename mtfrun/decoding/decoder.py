@@ -71,6 +71,13 @@ class Hypotheses(NamedTuple):
     scores: mtf.Tensor
     finished: mtf.Tensor
 
+    def with_beam(self, beam: mtf.Dimension) -> Hypotheses:
+        """Returns the hypotheses of a method without beams with this dimension of size 1."""
+        (batch,) = self.scores.shape - beam
+        return Hypotheses(
+            *(mtf.reshape(x, [batch, beam, *(x.shape - [batch, beam])]) for x in self)
+        )
+
 
 def n_best(
     ids: np.ndarray, scores: np.ndarray, finished: np.ndarray

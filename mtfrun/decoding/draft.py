@@ -12,6 +12,7 @@ from mtfrun import mtf
 from mtfrun.decoding.decoder import Decoder
 from mtfrun.decoding.prompt import Prompts
 from mtfrun.decoding.sampling import ChooseToken
+from mtfrun.errors import InputError
 
 
 class Proposals(NamedTuple):
@@ -51,9 +52,7 @@ class LookupDraft:
 
         return Proposals(propose, ())
 
-    def _propose(
-        self, ids: mtf.Tensor, position: mtf.Tensor, block: mtf.Dimension
-    ) -> mtf.Tensor:
+    def _propose(self, ids: mtf.Tensor, position: mtf.Tensor, block: mtf.Dimension) -> mtf.Tensor:
         batch, length = ids.shape
         index = mtf.range(ids.mesh, length)
         agrees = mtf.less(index, position, output_shape=ids.shape)
@@ -82,7 +81,12 @@ class ModelDraft:
     choose: ChooseToken
 
     def __call__(self, prompts: Prompts, block: mtf.Dimension) -> Proposals:
-        decoder = self.decoder
+        if self.decoder.in_blocks is None:
+            raise InputError(
+                "a layer of the draft computes positions one after the other only: it can be no"
+                " draft"
+            )
+        decoder = self.decoder.in_blocks()
         if decoder.at_once is not None and prompts.read_at_once:
             decoder = decoder.at_once(prompts.read_at_once, prompts.lengths)
         assert decoder.within is not None

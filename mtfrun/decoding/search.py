@@ -93,7 +93,6 @@ class Search:
         row's line in the input, seeds its draws.
         """
         self.check(vocab.size)
-        batch = prompts.shape[0]
         beam = mtf.Dimension("beam", self.beam_size)
         decode: Callable[..., Hypotheses]
         if self.beam_size > 1:
@@ -105,6 +104,4 @@ class Search:
         hypotheses = decode(
             limits=limits, longest_prompt=longest_prompt, end_id=end_id, padding_id=padding_id
         )
-        return Hypotheses(
-            *(mtf.reshape(x, [batch, beam, *(x.shape - [batch, beam])]) for x in hypotheses)
-        )
+        return hypotheses.with_beam(beam)

@@ -1,12 +1,12 @@
 """Decoding with a draft: the model checks a block of proposed ids in one step.
 
-Leviathan et al. 2022, arXiv:2211.17192; Chen et al. 2023, arXiv:2302.01318. Their rule accepts a
-proposal by a draw of its own, which makes outputs follow the model's distribution. Here the model
-chooses at every position as it does without a draft, with the position's noise, and a proposal is
-accepted if it is the token that was chosen: the outputs are those of `generate`. A draft model that
-chooses with the same noise agrees with probability (1 - d) / (1 + d) at least, d the total variation
-between the two distributions, where their rule accepts 1 - d; of a proposal without a distribution,
-as in a look-up, both accept the same. Daliri et al. 2024, arXiv:2408.07978.
+Leviathan et al. 2022, arXiv:2211.17192; Chen et al. 2023, arXiv:2302.01318. Their rule accepts
+proposals by further draws, so that outputs have the model's distribution. Here the model chooses at
+every position as it does without a draft, with the same noise, and a proposal is accepted if it is
+the chosen token: outputs are those of `generate` itself. A draft model chooses with the same noise:
+it agrees with a probability of at least (1 - d) / (1 + d), where d is the total variation distance
+of both distributions and their rule accepts 1 - d (Daliri et al. 2024, arXiv:2408.07978). Of
+proposals without a distribution, as those of a look-up, both accept the same share.
 
 Dimensions:
   batch: the rows, each at a position of its own.
@@ -15,7 +15,6 @@ Dimensions:
 
 from __future__ import annotations
 
-import functools
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -29,9 +28,16 @@ from mtfrun.errors import InputError
 
 
 class Speculation(NamedTuple):
-    """Hypotheses, and the number of steps {batch} int32 in which the model decoded each row."""
+    """Hypotheses, and how each row was decoded.
+
+    Attributes:
+      tokens: {batch} int32, the number of ids that were decoded, an end included.
+      steps: {batch} int32, the number of the model's steps that decoded them: one id each, and the
+        accepted proposals.
+    """
 
     hypotheses: Hypotheses
+    tokens: mtf.Tensor
     steps: mtf.Tensor
 
 
@@ -47,9 +53,10 @@ def speculate(
     end_id: int = END_ID,
     padding_id: int = 0,
 ) -> Speculation:
-    """Returns what `generate` does, up to rounding, in fewer steps; its arguments are explained there.
+    """Returns what `generate` does, up to rounding, in fewer steps.
 
     Args:
+      draft: what proposes ids; the other arguments are as in `generate`.
       number: how many proposals of the draft a step checks.
     """
     if decoder.in_blocks is None:
@@ -74,7 +81,7 @@ def speculate(
         lambda progress: [_advance(start, choose, proposals, longer.step, block, progress)],
         [_first(start, longer.initial_state, proposals.initial_state)],
     )
-    return Speculation(Hypotheses(last.ids, last.log_probs, last.ended), last.steps)
+    return Speculation(Hypotheses(last.ids, last.log_probs, last.ended), last.tokens, last.steps)
 
 
 class _Progress(NamedTuple):
@@ -85,6 +92,7 @@ class _Progress(NamedTuple):
     log_probs: mtf.Tensor
     ended: mtf.Tensor
     done: mtf.Tensor
+    tokens: mtf.Tensor
     steps: mtf.Tensor
     state: Any
     draft_state: Any
@@ -92,15 +100,16 @@ class _Progress(NamedTuple):
 
 def _first(prompts: Prompts, state: Any, draft_state: Any) -> _Progress:
     mesh, rows = prompts.ids.mesh, prompts.limits.shape
-    no_steps = mtf.zeros(mesh, rows, tf.int32)
-    position = prompts.lengths if prompts.read_at_once else no_steps
+    zeros = mtf.zeros(mesh, rows, tf.int32)
+    position = prompts.lengths if prompts.read_at_once else zeros
     return _Progress(
         position=position,
         ids=prompts.ids_before(position),
         log_probs=mtf.zeros(mesh, rows),
         ended=mtf.zeros(mesh, rows, tf.bool),
         done=mtf.less_equal(prompts.limits, position),
-        steps=no_steps,
+        tokens=zeros,
+        steps=zeros,
         state=state,
         draft_state=draft_state,
     )
@@ -134,7 +143,9 @@ def _advance(
     is_open = mtf.logical_and(mtf.less(positions, prompts.limits), mtf.logical_not(progress.done))
     taken = mtf.logical_and(mtf.equal(has_ended, 0), is_open)
     counts = mtf.logical_and(taken, mtf.logical_not(is_forced))
-    number = mtf.reduce_sum(mtf.cast(taken, tf.int32), reduced_dim=block)
+    number, decoded = (
+        mtf.reduce_sum(mtf.cast(x, tf.int32), reduced_dim=block) for x in (taken, counts)
+    )
     ended = mtf.reduce_any(mtf.logical_and(taken, is_end), reduced_dim=block)
     ended = mtf.logical_or(progress.ended, ended)
     reached = mtf.greater_equal(position + number, prompts.limits)
@@ -145,7 +156,8 @@ def _advance(
         + mtf.reduce_sum(mtf.where(counts, log_probs, 0.0), reduced_dim=block),
         ended=ended,
         done=mtf.logical_or(ended, reached),
-        steps=progress.steps + mtf.cast(mtf.reduce_any(counts, reduced_dim=block), tf.int32),
+        tokens=progress.tokens + decoded,
+        steps=progress.steps + mtf.minimum(decoded, 1),
         state=state,
         draft_state=draft_state,
     )

@@ -9,7 +9,7 @@ import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 
@@ -37,6 +37,7 @@ from mtfrun.models import TextModel
 # Samples of a prompt use line numbers this far apart, so that they do not collide with prompts.
 _SAMPLES_APART = 10_000_019
 
+_DRAFT_REMEDY = "choose a run that was trained on the same data"
 _REMEDY = "set Experiment.inference to one that fits, such as @experiment.Classification"
 
 
@@ -65,13 +66,17 @@ class Decoding(Inference):
         have at most (tokens of the prompt) * multiplier + constant tokens.
       num_outputs: number of outputs for each prompt: at most the search's `beam_size`, or any
         number of samples.
+      draft: what proposes the next tokens, which one step of the model then checks: the experiment
+        of a smaller model with the same mesh and vocabulary, or "lookup" for what followed the last
+        tokens before. None for none. The outputs are the same.
+      draft_tokens: number of tokens that a draft proposes for a step.
       search: greedy decoding, beam search or sampling.
     """
 
     example: ClassVar[str] = "--interactive"
     settings: ClassVar[Sequence[str]] = (
         *("beam_size", "num_outputs", "alpha", "temperature", "top_k", "top_p"),
-        *("decode_length", "seed"),
+        *("decode_length", "seed", "draft", "draft_tokens"),
     )
 
     experiment: Experiment
@@ -82,14 +87,19 @@ class Decoding(Inference):
     decode_length_multiplier: float = 1.5
     decode_length_constant: int = 10
     num_outputs: int = 1
+    draft: Experiment | Literal["lookup"] | None = None
+    draft_tokens: int = 5
     search: decoding.Search = dataclasses.field(default_factory=decoding.Search)
-    _programs: dict[DecodingShape, Callable[..., decoding.Hypotheses]] = dataclasses.field(
+    _programs: dict[DecodingShape, Callable[..., Any]] = dataclasses.field(
         default_factory=dict, init=False, repr=False, compare=False
+    )
+    _speculated: list[tuple[int, int]] = dataclasses.field(
+        default_factory=list, init=False, repr=False, compare=False
     )
 
     def __post_init__(self) -> None:
         names = ("batch_size", "concurrent_batches", "max_length", "decode_length", "num_outputs")
-        for name in names:
+        for name in (*names, "draft_tokens"):
             check_range(name, getattr(self, name), range_of(__name__, name) or COUNT)
         if self.num_outputs > self.search.beam_size and not self.search.temperature:
             raise InputError(
@@ -98,6 +108,8 @@ class Decoding(Inference):
             )
         self.search.check(self._data.vocabulary.size)
         require(self.experiment.model, TextModel, type(self).__name__, _REMEDY)
+        if self.draft is not None:
+            self._check_draft(self.draft)
 
     def __call__(self, prompts: Sequence[bytes], progress: Progress | None = None) -> list[Answer]:
         """Answers each prompt; InputError for an empty one that the model cannot continue."""
@@ -129,6 +141,16 @@ class Decoding(Inference):
             of_prompt = [x for row in range(first, first + samples) for x in hypotheses[row]]
             answers.append(self._answer(prompt, rows[first], of_prompt))
         return answers
+
+    def report(self) -> str | None:
+        tokens, steps = map(sum, zip((0, 0), *self._speculated, strict=True))
+        self._speculated.clear()
+        if not steps:
+            return None
+        return (
+            f"draft: {(tokens - steps) / (steps * self.draft_tokens):.0%} of its tokens accepted, "
+            f"{tokens / steps:.2f} tokens per step of the model"
+        )
 
     def read(self, source: Source) -> Sequence[bytes]:
         """Returns the prompts of a source; for a split of the data, its inputs or running text."""
@@ -165,6 +187,30 @@ class Decoding(Inference):
     def score(self, pairs: Sequence[tuple[bytes, bytes]]) -> list[Score]:
         """Returns the score of each target, in order; NonFiniteError for a bad one."""
         return self._scoring(pairs)
+
+    def _check_draft(self, draft: Experiment | str) -> None:
+        if self.search.beam_size > 1:
+            raise InputError(
+                f"beam_size={self.search.beam_size} and a draft, which is for greedy decoding and"
+                " sampling: leave one of them out"
+            )
+        if not isinstance(draft, Experiment):
+            return
+        require(draft.model, TextModel, "a draft", _DRAFT_REMEDY)
+        data = require(draft.data, TextData, "a draft", _DRAFT_REMEDY)
+        for name, vocabulary in self._data.vocabularies.items():
+            of_draft = data.vocabularies.get(name)
+            if of_draft is None or of_draft.fingerprint != vocabulary.fingerprint:
+                raise InputError(
+                    f"the draft has another vocabulary of {name}: {of_draft!r}, not {vocabulary!r}"
+                    f": {_DRAFT_REMEDY}"
+                )
+        features = [set(x.prompt_format(self._limits).max_lengths) for x in (self._data, data)]
+        if features[0] != features[1]:
+            raise InputError(
+                f"the draft reads {', '.join(sorted(features[1]))}, the model"
+                f" {', '.join(sorted(features[0]))}: {_DRAFT_REMEDY}"
+            )
 
     def _replace_settings(self, settings: Mapping[str, Any]) -> Self:
         fields = {field.name for field in dataclasses.fields(self)}
@@ -246,43 +292,72 @@ class Decoding(Inference):
             [_line_of_draws(*divmod(index, self._samples)) for index in indices],
             [row.limit for row in rows],
         ]
-        hypotheses = self.program(shape)(
-            features, *(mtf.import_tf_tensor(mesh, x, [batch_dim]) for x in lines_and_limits)
+        result = mtf.to_numpy(
+            self.program(shape)(
+                features, *(mtf.import_tf_tensor(mesh, x, [batch_dim]) for x in lines_and_limits)
+            )
         )
-        ids, scores, finished = (x[: len(rows)] for x in mtf.to_numpy(hypotheses))
+        if self.draft is not None:
+            result, tokens, steps = result
+            self._speculated.append((int(tokens.sum()), int(steps.sum())))
+        ids, scores, finished = (x[: len(rows)] for x in result)
         self.experiment.require_finite(scores, "scores of outputs")
         return ids, scores, finished
 
-    def program(self, shape: DecodingShape) -> Callable[..., decoding.Hypotheses]:
-        """Returns the function that decodes batches of a shape; thread-safe.
+    def program(self, shape: DecodingShape) -> Callable[..., Any]:
+        """Returns the function that decodes batches of a shape into Hypotheses; thread-safe.
 
         It takes the features {batch, length} by name, and {batch} int32 the rows' numbers in the
-        input and the largest numbers of their ids, 0 for rows of padding.
+        input and the largest numbers of their ids, 0 for rows of padding. With a draft it returns a
+        Speculation.
         """
-        longest_prompt = self.prompt_format.longest_prefix(dict(shape.lengths))
+        settings = {
+            "longest_prompt": self.prompt_format.longest_prefix(dict(shape.lengths)),
+            "end_id": self._data.vocabulary.end_id,
+            "padding_id": self._data.vocabulary.pad_id,
+        }
 
-        def hypotheses(
+        def decode(
             features: Mapping[str, mtf.Tensor], lines: mtf.Tensor, limits: mtf.Tensor
-        ) -> decoding.Hypotheses:
+        ) -> decoding.Hypotheses | decoding.Speculation:
             def decoder_for(beam: mtf.Dimension | None) -> decoding.Decoder:
                 decoder = self._model.decoder(features, beam)
                 return decoder if shape.prefill else decoder.step_by_step()
 
-            with mtf.read_once(self._model.named_variables()):
-                return self.search(
-                    decoder_for,
-                    features[TARGETS],
-                    self._model.vocab,
-                    lines=lines,
+            prompts, vocab = features[TARGETS], self._model.vocab
+            with mtf.read_once(self._named_variables()):
+                if self.draft is None:
+                    return self.search(
+                        decoder_for, prompts, vocab, lines=lines, limits=limits, **settings
+                    )
+                result = decoding.speculate(
+                    self._model.decoder(features),
+                    prompts,
+                    self.search.choice(vocab, lines),
+                    self._draft_of(features, lines),
+                    self.draft_tokens,
                     limits=limits,
-                    longest_prompt=longest_prompt,
-                    end_id=self._data.vocabulary.end_id,
-                    padding_id=self._data.vocabulary.pad_id,
+                    **settings,
                 )
+                beam = mtf.Dimension("beam", 1)
+                return result._replace(hypotheses=result.hypotheses.with_beam(beam))
 
         # XLA makes decoding faster on one device.
-        program = mtf.function(hypotheses, jit_compile=not self.experiment.mesh.is_distributed)
+        program = mtf.function(decode, jit_compile=not self.experiment.mesh.is_distributed)
         return self._programs.setdefault(shape, program)
+
+    def _named_variables(self) -> dict[str, mtf.Variable]:
+        variables = self._model.named_variables()
+        if isinstance(self.draft, Experiment):
+            of_draft = self.draft.model.named_variables()
+            variables |= {f"draft/{path}": variable for path, variable in of_draft.items()}
+        return variables
+
+    def _draft_of(self, features: Mapping[str, mtf.Tensor], lines: mtf.Tensor) -> decoding.Draft:
+        if not isinstance(self.draft, Experiment):
+            return decoding.LookupDraft()
+        model = require(self.draft.model, TextModel, "a draft", _DRAFT_REMEDY)
+        return decoding.ModelDraft(model.decoder(features), self.search.choice(model.vocab, lines))
 
     def _answer(
         self, prompt: bytes, row: PromptRow, hypotheses: Sequence[tuple[np.ndarray, float, bool]]

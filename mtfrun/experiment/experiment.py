@@ -60,6 +60,10 @@ class Inference(abc.ABC):
     def records(self, inputs: Any, progress: Progress | None = None) -> Sequence[Record]:
         """Returns the record of each input, in order; NonFiniteError for an infinite or NaN one."""
 
+    def report(self) -> str | None:
+        """Returns a line about the computations since the last call; None for nothing to say."""
+        return None
+
     def pairs(self, split: str) -> Sequence[tuple[bytes, bytes]]:
         """Returns the (input, target) pairs of a split; InputError if it cannot score pairs."""
         raise self._no_scores()

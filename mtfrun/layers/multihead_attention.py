@@ -15,7 +15,6 @@ from mtfrun.layers.dropout import AttentionDropout, Dropout
 from mtfrun.layers.layer import Call
 from mtfrun.layers.rotary import RotaryPositions, rotate
 
-
 # Names of the dimensions of positions.
 _SEQUENCES = ("length", "memory_length", "block")
 

@@ -135,7 +135,7 @@ OTHER_THAN_SEQUENCES = {
 }
 
 
-def _model(mesh: mtf.Mesh, kind: str) -> t.DecoderOnly:
+def model_of_kind(mesh: mtf.Mesh, kind: str) -> t.DecoderOnly:
     attention, stack_options, position, beside = KINDS[kind]
     return _model_of(mesh, [attention, beside], position, **stack_options)
 
@@ -152,13 +152,13 @@ def _model_of(mesh: mtf.Mesh, layers: list[Any], position: Any, **options: Any) 
     return model
 
 
-def _ids() -> np.ndarray:
+def random_ids() -> np.ndarray:
     return np.random.default_rng(1).integers(2, VOCABULARY, [ROWS, LENGTH]).astype(np.int32)
 
 
-def _prompts() -> np.ndarray:
+def random_prompts() -> np.ndarray:
     """Returns prompts of five to thirteen ids, one of them with an end inside."""
-    prompts = _ids() * (np.arange(LENGTH) < PROMPT_SIZES[:, np.newaxis])
+    prompts = random_ids() * (np.arange(LENGTH) < PROMPT_SIZES[:, np.newaxis])
     prompts[3, 6] = END
     return prompts
 
@@ -170,7 +170,7 @@ def _logits_of_steps(
 
     The first `known` ids of every row are read in one pass.
     """
-    model, ids = _model(mesh, kind), _ids()
+    model, ids = model_of_kind(mesh, kind), random_ids()
     batch = mtf.Dimension("batch", ROWS)
     features = on_mesh(mesh, {"targets": ids})
     # Not made in the traced functions: of a constant with equal entries DTensor loses the layout.
@@ -201,7 +201,7 @@ def _logits_of_steps(
 
 
 @functools.cache
-def _read_step_by_step(kind: str) -> np.ndarray:
+def read_step_by_step(kind: str) -> np.ndarray:
     return _logits_of_steps(mtf.Mesh(ONE_DEVICE), kind, 0)
 
 
@@ -229,7 +229,7 @@ def test_steps_after_a_prefill_are_those_after_steps(
     kind: str, mesh_shape: str, first: int
 ) -> None:
     """Steps before the last id of a row was read change nothing in it."""
-    expected = _read_step_by_step(kind)[:, first:]
+    expected = read_step_by_step(kind)[:, first:]
     known = np.maximum(PROMPT_SIZES, first)
     actual = _logits_of_steps(mtf.Mesh(mesh_shape, LAYOUT), kind, first, known)
     for row, size in enumerate(known - first):
@@ -239,9 +239,9 @@ def test_steps_after_a_prefill_are_those_after_steps(
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in OTHER_THAN_SEQUENCES])
 def test_steps_give_the_logits_of_whole_sequences(kind: str) -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
-    features = on_mesh(mesh, {"targets": _ids()})
-    whole = mtf.to_numpy(mtf.function(_model(mesh, kind).logits)(features))
-    assert_close(_read_step_by_step(kind), whole[:, :26], FLOAT32_MODEL_TOLERANCE)
+    features = on_mesh(mesh, {"targets": random_ids()})
+    whole = mtf.to_numpy(mtf.function(model_of_kind(mesh, kind).logits)(features))
+    assert_close(read_step_by_step(kind), whole[:, :26], FLOAT32_MODEL_TOLERANCE)
 
 
 SEARCHES = {
@@ -262,7 +262,7 @@ def _decoded(
 ) -> Any:
     """Returns the hypotheses of some of the prompts as one batch, limits of 30 and fewer ids."""
     lines = mtf.import_tf_tensor(mesh, np.asarray(rows, np.int32), [("batch", len(rows))])
-    features = on_mesh(mesh, {"targets": _prompts()[rows]})
+    features = on_mesh(mesh, {"targets": random_prompts()[rows]})
     return mtf.to_numpy(_program(model, search, at_once, jit)(features, lines))
 
 
@@ -292,7 +292,7 @@ def _program(
 @functools.cache
 def _decoded_step_by_step(kind: str, search: decoding.Search) -> Any:
     mesh = mtf.Mesh(ONE_DEVICE)
-    return _decoded(mesh, _model(mesh, kind), search, list(range(ROWS)), at_once=False)
+    return _decoded(mesh, model_of_kind(mesh, kind), search, list(range(ROWS)), at_once=False)
 
 
 def _assert_same(actual: Any, expected: Any) -> None:
@@ -324,7 +324,9 @@ SEARCH_CASES = [
 @pytest.mark.parametrize("kind, name, mesh_shape", SEARCH_CASES)
 def test_searches_find_the_same_as_step_by_step(kind: str, name: str, mesh_shape: str) -> None:
     mesh = mtf.Mesh(mesh_shape, LAYOUT)
-    actual = _decoded(mesh, _model(mesh, kind), SEARCHES[name], list(range(ROWS)), at_once=True)
+    actual = _decoded(
+        mesh, model_of_kind(mesh, kind), SEARCHES[name], list(range(ROWS)), at_once=True
+    )
     _assert_same(actual, _decoded_step_by_step(kind, SEARCHES[name]))
 
 
@@ -333,7 +335,7 @@ def test_searches_find_the_same_as_step_by_step(kind: str, name: str, mesh_shape
 def test_a_program_of_xla_finds_the_same(name: str) -> None:
     mesh, kind = mtf.Mesh(ONE_DEVICE), "local, relative, rotary"
     actual = _decoded(
-        mesh, _model(mesh, kind), SEARCHES[name], list(range(ROWS)), at_once=True, jit=True
+        mesh, model_of_kind(mesh, kind), SEARCHES[name], list(range(ROWS)), at_once=True, jit=True
     )
     _assert_same(actual, _decoded_step_by_step(kind, SEARCHES[name]))
 
@@ -343,7 +345,7 @@ def test_a_program_of_xla_finds_the_same(name: str) -> None:
 @pytest.mark.parametrize("name", QUICK_SEARCHES)
 def test_a_row_is_decoded_as_if_it_were_alone(name: str) -> None:
     mesh, kind = mtf.Mesh(ONE_DEVICE), "local, relative, rotary"
-    model = _model(mesh, kind)
+    model = model_of_kind(mesh, kind)
     together = _decoded(mesh, model, SEARCHES[name], list(range(ROWS)), at_once=True)
     for row in (1, 4):
         alone = _decoded(mesh, model, SEARCHES[name], [row], at_once=True)
@@ -358,7 +360,7 @@ def test_a_row_is_decoded_as_if_it_were_alone(name: str) -> None:
 def test_the_rounding_of_a_row_does_not_depend_on_the_others(kind: str) -> None:
     """Steps begin elsewhere, and repeat other parts of the prompt."""
     mesh = mtf.Mesh(ONE_DEVICE)
-    model = _model(mesh, kind)
+    model = model_of_kind(mesh, kind)
     batches = (list(range(ROWS)), [7, 1, 4, 4, 4, 4, 4, 4])
     some, others = (
         _decoded(mesh, model, SEARCHES["greedy"], rows, at_once=True, jit=True) for rows in batches
@@ -371,28 +373,28 @@ def test_the_rounding_of_a_row_does_not_depend_on_the_others(kind: str) -> None:
 def test_a_layer_without_a_prefill_reads_prompts_step_by_step() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
     model = _model_of(mesh, [Total, FEED_FORWARD], t.PositionalEmbedding)
-    assert model.decoder(on_mesh(mesh, {"targets": _prompts()})).at_once is None
+    assert model.decoder(on_mesh(mesh, {"targets": random_prompts()})).at_once is None
     actual = _decoded(mesh, model, SEARCHES["greedy"], list(range(ROWS)), at_once=True)
     ids = actual.ids[:, 0]
     logits = mtf.to_numpy(mtf.function(model.logits)(on_mesh(mesh, {"targets": ids})))
     for row in (0, 4):
         size, stop = PROMPT_SIZES[row], np.count_nonzero(ids[row])
         assert stop > size
-        np.testing.assert_array_equal(ids[row, :size], _prompts()[row, :size])
+        np.testing.assert_array_equal(ids[row, :size], random_prompts()[row, :size])
         np.testing.assert_array_equal(ids[row, size:stop], logits[row, size:stop].argmax(-1))
 
 
 def test_an_end_within_a_prompt_ends_nothing() -> None:
     ids = _decoded_step_by_step("learned positions", SEARCHES["greedy"]).ids[3, 0]
     size = PROMPT_SIZES[3]
-    assert END in _prompts()[3, : size - 1]
-    np.testing.assert_array_equal(ids[:size], _prompts()[3, :size])
+    assert END in random_prompts()[3, : size - 1]
+    np.testing.assert_array_equal(ids[:size], random_prompts()[3, :size])
     assert np.count_nonzero(ids[size:])
 
 
 def test_local_attention_keeps_no_more_than_its_window() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
-    features = on_mesh(mesh, {"targets": _prompts()})
+    features = on_mesh(mesh, {"targets": random_prompts()})
     for window, places in ((4, 4), (LENGTH - 1, LENGTH - 1), (LENGTH, LENGTH), (64, LENGTH)):
         attention = functools.partial(LOCAL_ATTENTION, window=window)
         model = _model_of(mesh, [attention, FEED_FORWARD], t.PositionalEmbedding)

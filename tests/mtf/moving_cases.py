@@ -182,6 +182,15 @@ INDEXING = [
         (ABC, AB, "bool a:8"),
         (DATA_MODEL, "a:data;c:model"),
     ),
+    OpCase(
+        "write_block",
+        lambda x, block, starts: [
+            mtf.write_block(x, block, C, mtf.Dimension("k", 3), starts % 6),
+            mtf.write_block(x, block, C, mtf.Dimension("k", 3), mtf.constant(x.mesh, 5)),
+        ],
+        (ABC, "a:8;b:8;k:3", "int a:8"),
+        (DATA_MODEL, "a:data;c:model"),
+    ),
 ]
 
 

@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mtfrun import processes
 from mtfrun.cli.command import (
@@ -13,6 +13,7 @@ from mtfrun.cli.command import (
     add_inference_flags,
     add_output_flags,
     check_inference,
+    check_least,
     check_names,
     check_run,
     inference_settings,
@@ -22,6 +23,7 @@ from mtfrun.display import progress
 from mtfrun.errors import InputError
 
 if TYPE_CHECKING:
+    from mtfrun import mtf
     from mtfrun.experiment import Inference
 
 _DESCRIPTION = (
@@ -34,6 +36,12 @@ Continues or answers prompts, or classifies images: one JSON object each, in ord
   mtfrun decode --model_dir=/tmp/run --prompt="The " --temperature=0.8 --num_outputs=4
   mtfrun decode --model_dir=/tmp/run --input=prompts.jsonl --beam_size=4 --num_outputs=4
   mtfrun decode --model_dir=/tmp/run --interactive
+  mtfrun decode --model_dir=/tmp/run --prompt="The " --draft=/tmp/smaller_run
+  mtfrun decode --model_dir=/tmp/run --prompt="The " --draft=lookup
+
+A draft proposes tokens, of which the model checks several in one step: a smaller run of the same
+vocabulary, or what followed the last tokens before, in the prompt or the output. Outputs are the
+same as without it. How many proposals were accepted is printed.
 
 A file has one prompt a line: in .tsv files the first column, in .jsonl files {"input": ...}, in
 .csv files the column called "input" in the first line. .gz, .bz2, .xz and .zst are decompressed.
@@ -72,14 +80,24 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         "and the label",
     )
     add_inference_flags(parser)
+    add(
+        "--draft",
+        help="propose tokens, with the run of a smaller model or, by looking up the last tokens, "
+        "with lookup (./lookup is a run)",
+        metavar="DIR",
+    )
+    add("--draft_tokens", type=int, help="how many tokens a draft proposes; 5", metavar="N")
     add_process_flags(parser)
 
 
 def _check(flags: argparse.Namespace) -> None:
     check_processes(flags)
     check_run(flags, "latest", "best")
-    check_names(flags, "input", "output")
+    check_names(flags, "input", "output", "draft")
     check_inference(flags)
+    check_least(flags, 1, "draft_tokens")
+    if flags.draft_tokens is not None and flags.draft is None:
+        raise InputError("--draft_tokens is about a draft: give --draft=DIR or --draft=lookup")
     sources = [bool(flags.prompt), flags.input is not None, flags.interactive]
     if sum(sources) != 1:
         raise InputError(
@@ -95,7 +113,8 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
     from mtfrun.experiment.runs.opening import restore_model
 
     run, built = open_run(flags, command)
-    inference = built.experiment.inference.with_settings(inference_settings(flags))
+    settings = {**inference_settings(flags), **_draft_settings(flags, built.experiment.mesh)}
+    inference = built.experiment.inference.with_settings(settings)
     prompts = [os.fsencode(prompt) for prompt in flags.prompt]
     inputs = inference.read(InputSource(flags.input, prompts))
     step = restore_model(built, run, flags.checkpoint)
@@ -110,6 +129,7 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
                 file.write("".join(map(as_text, record.texts)))
             else:
                 file.write(json_line(record, step))
+    _note_report(inference)
     if truncated:
         line = progress.warning(
             f"{truncated} prompt(s) have more tokens than the model reads: some "
@@ -134,6 +154,30 @@ def _converse(inference: Inference) -> None:
         (record,) = inference.records(inference.read(source))
         for output in record.texts if processes.is_first() else ():
             print(as_text(output), end="", flush=True)
+        _note_report(inference)
+
+
+def _draft_settings(flags: argparse.Namespace, mesh: mtf.Mesh) -> dict[str, Any]:
+    """Returns the settings of a draft, a run on the same mesh."""
+    from mtfrun.experiment.runs.opening import build_run, find_trained_run, restore_model
+    from mtfrun.experiment.runs.settings import Settings
+
+    if flags.draft is None:
+        return {}
+    tokens = {} if flags.draft_tokens is None else {"draft_tokens": flags.draft_tokens}
+    if flags.draft == "lookup":
+        return {"draft": flags.draft, **tokens}
+    run = find_trained_run(flags.draft)
+    with progress.waiting("building the draft"):
+        built = build_run(run, Settings(allowed_imports=flags.gin_allow_imports), mesh=mesh)
+    restore_model(built, run, None)
+    return {"draft": built.experiment, **tokens}
+
+
+def _note_report(inference: Inference) -> None:
+    report = inference.report()
+    if report is not None:
+        progress.note(report)
 
 
 COMMANDS = [Command("decode", _DESCRIPTION, run, _add_flags, _check)]

@@ -49,9 +49,12 @@ def find_trained_run(model_dir: str) -> RunDirectory:
     return run
 
 
-def build() -> tuple[Experiment, Evaluation]:
-    """Returns the objects of the parsed configuration, as the arguments of a `Training`."""
-    experiment = config.build(Experiment)
+def build(mesh: mtf.Mesh | None = None) -> tuple[Experiment, Evaluation]:
+    """Returns the objects of the parsed configuration, as the arguments of a `Training`.
+
+    With a mesh this is used, and not the configuration's.
+    """
+    experiment = config.build(Experiment, *([] if mesh is None else [mesh]))
     return experiment, config.build(Evaluation, experiment)
 
 
@@ -63,11 +66,16 @@ def build_training(bindings: Sequence[Binding]) -> Training:
 
 
 def build_run(
-    run: RunDirectory | None, settings: Settings, *, on_one_device: bool = False
+    run: RunDirectory | None,
+    settings: Settings,
+    *,
+    on_one_device: bool = False,
+    mesh: mtf.Mesh | None = None,
 ) -> RunObjects:
     """Returns the objects of the named gin files, or of the run's configuration if there are none.
 
-    `on_one_device`: whatever mesh the configuration says. ConfigError if a setting is invalid.
+    `on_one_device`, or on this `mesh`: whatever mesh the configuration says. ConfigError if a
+    setting is invalid.
     """
     run_config = None
     if run is not None and not settings.files:
@@ -77,7 +85,7 @@ def build_run(
         bindings = settings.parse(run_config)
         if on_one_device:
             config.override(mtf.Mesh, shape="data:1", layout="", devices=None)
-        built = build()
+        built = build(mesh)
         check_taken(bindings, config.operative_config_text())
         configuration = Configuration(config.config_text(settings.allowed_imports), bindings)
     return RunObjects(*built, configuration)

@@ -24,8 +24,8 @@ from mtfrun.layers import (
 from mtfrun.models.transformer.stack import Stack
 from mtfrun.models.transformer.sublayer import DecodingProgress, SequenceCall
 
-# Returns the vectors {..., d_model} of ids at a position, an int32 scalar or, of a block, {block} or
-# {batch, block}; where that is None, at the positions 0, 1, ... of ids {..., length}.
+# Returns the vectors {..., d_model} of ids at a position, an int32 scalar, or at positions {block}
+# or {batch, block}; where that is None, at the positions 0, 1, ... of ids {..., length}.
 Embed = Callable[[mtf.Tensor, mtf.Tensor | None], mtf.Tensor]
 
 
