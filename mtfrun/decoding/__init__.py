@@ -3,6 +3,7 @@
 from mtfrun.decoding.beam_search import BeamSearch as BeamSearch
 from mtfrun.decoding.decoder import EMPTY_BELOW as EMPTY_BELOW
 from mtfrun.decoding.decoder import END_ID as END_ID
+from mtfrun.decoding.decoder import Beginning as Beginning
 from mtfrun.decoding.decoder import Decoder as Decoder
 from mtfrun.decoding.decoder import Hypotheses as Hypotheses
 from mtfrun.decoding.decoder import StepFunction as StepFunction

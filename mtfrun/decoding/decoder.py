@@ -22,6 +22,21 @@ EMPTY_BELOW = -1e6
 StepFunction = Callable[[mtf.Tensor, mtf.Tensor, Any], tuple[mtf.Tensor, Any]]
 
 
+class Beginning(NamedTuple):
+    """Ids with which all rows of a batch begin, as a decoder with `in_blocks` has read them.
+
+    Attributes:
+      state: the initial state of its `at_once`, without the dimension of the rows.
+      length: int32 scalar, the number of ids.
+      remaining: the largest number of ids of a prompt after them, which are read in one pass; with
+        `length` at most the positions of a row.
+    """
+
+    state: Any
+    length: mtf.Tensor
+    remaining: int
+
+
 class Decoder(NamedTuple):
     """A model that decodes one position after the other, for rows {batch} or {batch, beam}.
 
@@ -41,6 +56,7 @@ class Decoder(NamedTuple):
         block} and the consecutive positions {batch, block}, and return logits {batch, block,
         vocab}. Positions may be repeated: the state depends on the last time only, and steps see
         no later positions. `within(n)` may be larger than the length: blocks must not exceed it.
+      after: after(beginning) returns a decoder whose `at_once` reads only what follows it.
     """
 
     step: StepFunction
@@ -50,6 +66,7 @@ class Decoder(NamedTuple):
     prefix: bool = False
     ends_in_prompts: bool = False
     in_blocks: Callable[[], Decoder] | None = None
+    after: Callable[[Beginning], Decoder] | None = None
 
     def step_by_step(self) -> Decoder:
         """Returns a decoder that reads prompts step by step; this one if `prefix`."""

@@ -17,8 +17,10 @@ from mtfrun import decoding, mtf
 from mtfrun.checks import COUNT, check_range
 from mtfrun.configuration.arguments import range_of
 from mtfrun.data import INPUTS, TARGETS, PromptFormat, PromptLimits, PromptRow, TextData
+from mtfrun.data.prompts import bucket
 from mtfrun.display.progress import Work
 from mtfrun.errors import InputError
+from mtfrun.experiment.common_beginnings import CommonBeginnings, Group
 from mtfrun.experiment.experiment import Experiment, Inference
 from mtfrun.experiment.records import (
     Answer,
@@ -42,13 +44,26 @@ _REMEDY = "set Experiment.inference to one that fits, such as @experiment.Classi
 
 
 class DecodingShape(NamedTuple):
-    """Lengths of a program's features, by name, and whether prompts are read in one pass.
+    """The shape of a program.
 
-    `prefill` is decided for each row: not even the rounding of an answer depends on other rows.
+    Attributes:
+      lengths: of its features, by name.
+      prefill: whether prompts are read in one pass. This is decided for each row: not even the
+        rounding of an answer depends on other rows, unless they have a common beginning.
+      remaining: the largest number of ids of a prompt after the common beginning; 0 for none.
     """
 
     lengths: tuple[tuple[str, int], ...]
     prefill: bool
+    remaining: int = 0
+
+
+class _Batch(NamedTuple):
+    """Rows of one program, by their index, and the ids with which they begin, if these are read."""
+
+    shape: DecodingShape
+    rows: list[int]
+    beginning: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +85,8 @@ class Decoding(Inference):
         of a smaller model with the same mesh and vocabulary, or "lookup" for what followed the last
         tokens before. None for none. The outputs are the same.
       draft_tokens: number of tokens that a draft proposes for a step.
+      share_beginnings: whether tokens with which several prompts begin are read once; None: where
+        this saves more time than its programs take to compile.
       search: greedy decoding, beam search or sampling.
     """
 
@@ -89,6 +106,7 @@ class Decoding(Inference):
     num_outputs: int = 1
     draft: Experiment | Literal["lookup"] | None = None
     draft_tokens: int = 5
+    share_beginnings: bool | None = None
     search: decoding.Search = dataclasses.field(default_factory=decoding.Search)
     _programs: dict[DecodingShape, Callable[..., Any]] = dataclasses.field(
         default_factory=dict, init=False, repr=False, compare=False
@@ -129,8 +147,8 @@ class Decoding(Inference):
             concurrent_map(threads) as map_batches,
         ):
             results = map_batches(functools.partial(self._search_batch, rows), batches)
-            for (_, batch), (ids, scores, finished) in zip(batches, results, strict=True):
-                for i, row in enumerate(batch):
+            for batch, (ids, scores, finished) in zip(batches, results, strict=True):
+                for i, row in enumerate(batch.rows):
                     n_best = decoding.n_best(ids[i], scores[i], finished[i])
                     hypotheses[row] = n_best[: self.num_outputs]
                 work.move_to(len(hypotheses) // samples)
@@ -265,20 +283,40 @@ class Decoding(Inference):
         )
         return DecodingShape(tuple(sorted(lengths.items())), prefill)
 
-    def _batches(self, rows: Sequence[PromptRow]) -> Iterator[tuple[DecodingShape, list[int]]]:
+    @functools.cached_property
+    def _common_beginnings(self) -> CommonBeginnings:
+        return CommonBeginnings(self.experiment, self._model, self.prompt_format)
+
+    def _batches(self, rows: Sequence[PromptRow]) -> Iterator[_Batch]:
         shapes = [self.shape_of(row) for row in rows]
-        # Decoding begins after the shortest prompt of a batch.
-        order = sorted(range(len(rows)), key=lambda index: (shapes[index], rows[index].prefix))
-        for shape, indices in itertools.groupby(order, shapes.__getitem__):
-            for batch in batched(indices, self.rows):
-                yield shape, batch
+        groups = [Group(list(range(len(rows))), 0)]
+        if self.share_beginnings is not False:
+            groups = self._common_beginnings.groups(rows, always=bool(self.share_beginnings))
+        for group in groups:
+            # Decoding begins after the shortest prompt of a batch.
+            order = sorted(group.rows, key=lambda index: (shapes[index], rows[index].prefix))
+            for shape, indices in itertools.groupby(order, shapes.__getitem__):
+                for batch in batched(indices, self.rows):
+                    yield self._batch_of(shape, batch, group.common, rows)
+
+    def _batch_of(
+        self, shape: DecodingShape, indices: list[int], common: int, rows: Sequence[PromptRow]
+    ) -> _Batch:
+        if not common:
+            return _Batch(shape, indices)
+        remaining = bucket(max(rows[index].prefix for index in indices) - common)
+        # The program reads so many ids, which must be in the row: perhaps some of the beginning.
+        common = min(common, dict(shape.lengths)[TARGETS] - remaining)
+        if common <= 0:
+            return _Batch(shape, indices)
+        shape = shape._replace(prefill=True, remaining=remaining)
+        return _Batch(shape, indices, rows[indices[0]].ids[:common])
 
     def _search_batch(
-        self, all_rows: Sequence[PromptRow], batch: tuple[DecodingShape, list[int]]
+        self, all_rows: Sequence[PromptRow], batch: _Batch
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Returns ids [rows, beam, length], scores and finished [rows, beam]."""
-        mesh = self.experiment.mesh
-        shape, indices = batch
+        mesh, shape, indices = self.experiment.mesh, batch.shape, batch.rows
         rows = [all_rows[index] for index in indices]
         batch_dim = mtf.Dimension("batch", self.rows)
         arrays = self.prompt_format.features(rows, self.rows, dict(shape.lengths))
@@ -292,11 +330,11 @@ class Decoding(Inference):
             [_line_of_draws(*divmod(index, self._samples)) for index in indices],
             [row.limit for row in rows],
         ]
-        result = mtf.to_numpy(
-            self.program(shape)(
-                features, *(mtf.import_tf_tensor(mesh, x, [batch_dim]) for x in lines_and_limits)
-            )
-        )
+        lines, limits = (mtf.import_tf_tensor(mesh, x, [batch_dim]) for x in lines_and_limits)
+        beginning = None
+        if batch.beginning is not None:
+            beginning = self._common_beginnings.read(batch.beginning)
+        result = mtf.to_numpy(self.program(shape)(features, lines, limits, beginning))
         if self.draft is not None:
             result, tokens, steps = result
             self._speculated.append((int(tokens.sum()), int(steps.sum())))
@@ -308,8 +346,8 @@ class Decoding(Inference):
         """Returns the function that decodes batches of a shape into Hypotheses; thread-safe.
 
         It takes the features {batch, length} by name, and {batch} int32 the rows' numbers in the
-        input and the largest numbers of their ids, 0 for rows of padding. With a draft it returns a
-        Speculation.
+        input and the largest numbers of their ids, 0 for rows of padding; with remaining ids also
+        what `CommonBeginnings.read` returns. With a draft it returns a Speculation.
         """
         settings = {
             "longest_prompt": self.prompt_format.longest_prefix(dict(shape.lengths)),
@@ -318,10 +356,16 @@ class Decoding(Inference):
         }
 
         def decode(
-            features: Mapping[str, mtf.Tensor], lines: mtf.Tensor, limits: mtf.Tensor
+            features: Mapping[str, mtf.Tensor],
+            lines: mtf.Tensor,
+            limits: mtf.Tensor,
+            beginning: tuple[Any, mtf.Tensor] | None = None,
         ) -> decoding.Hypotheses | decoding.Speculation:
             def decoder_for(beam: mtf.Dimension | None) -> decoding.Decoder:
                 decoder = self._model.decoder(features, beam)
+                if beginning is not None:
+                    assert decoder.after is not None
+                    return decoder.after(decoding.Beginning(*beginning, shape.remaining))
                 return decoder if shape.prefill else decoder.step_by_step()
 
             prompts, vocab = features[TARGETS], self._model.vocab
@@ -331,7 +375,7 @@ class Decoding(Inference):
                         decoder_for, prompts, vocab, lines=lines, limits=limits, **settings
                     )
                 result = decoding.speculate(
-                    self._model.decoder(features),
+                    decoder_for(None),
                     prompts,
                     self.search.choice(vocab, lines),
                     self._draft_of(features, lines),

@@ -216,6 +216,11 @@ class TextModel(Model):
         """Whether prompts must be read in one pass, as in prefix language models."""
         return False
 
+    @property
+    def shares_beginnings(self) -> bool:
+        """Whether the beginning of several prompts can be read once, see `Decoder.after`."""
+        return False
+
     @abc.abstractmethod
     def logits(self, features: Features) -> mtf.Tensor:
         """Returns the logits {batch, length, vocab} of the targets, without dropout; float32."""

@@ -36,9 +36,9 @@ def _logits(mesh: mtf.Mesh, kind: str) -> np.ndarray:
     before = np.pad(ids, [(0, 0), (1, 0)])
 
     def run(features: Any, sizes: mtf.Tensor, *blocks: mtf.Tensor) -> list[mtf.Tensor]:
-        decoder = model.decoder(features)
-        assert decoder.in_blocks is not None
-        decoder = decoder.in_blocks()
+        one_by_one = model.decoder(features)
+        assert one_by_one.in_blocks is not None
+        decoder = one_by_one.in_blocks()
         assert decoder.at_once is not None and decoder.within is not None
         decoder = decoder.at_once(int(PROMPT_SIZES.max()), sizes)
         decoder = decoder.within(LENGTH + SIZE)

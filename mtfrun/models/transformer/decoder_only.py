@@ -93,6 +93,12 @@ class DecoderOnly(TokenModel):
         return self._prefix
 
     @property
+    def shares_beginnings(self) -> bool:
+        stack = self.decoder_stack
+        can_read = stack.can_prefill(SequenceCall()) and stack.can_step_in_blocks()
+        return can_read and not self._prefix
+
+    @property
     def logits_features(self) -> Sequence[Collection[str]]:
         return [["targets"], ["inputs"]]
 

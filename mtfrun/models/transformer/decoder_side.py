@@ -10,7 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.decoding import Decoder, fit_state
+from mtfrun.decoding import Beginning, Decoder, fit_state
 from mtfrun.errors import InputError
 from mtfrun.layers import (
     AttentionBias,
@@ -92,7 +92,8 @@ class StackDecoder:
     """Makes a `Decoder` of a stack: steps over one position, and a pass that reads prompts.
 
     `targets` {batch..., length}: the prompts, padded; unless they are read at once only the shape
-    is used. `call` is for all steps, which add masks and progress. `dtype` is for masks.
+    is used. `call` is for all steps, which add masks and progress. `dtype` is for masks. Of prompts
+    with a `beginning` only the ids after it are read.
     """
 
     stack: Stack
@@ -103,11 +104,7 @@ class StackDecoder:
     classify: Callable[[mtf.Tensor], mtf.Tensor]
     dtype: tf.DType
     reading: PromptReading = PromptReading()
-
-    def in_blocks(self) -> StackDecoder:
-        """Returns what makes decoders whose steps may compute blocks of positions."""
-        progress = dataclasses.replace(self.call.progress, in_blocks=True)
-        return dataclasses.replace(self, call=dataclasses.replace(self.call, progress=progress))
+    beginning: Beginning | None = None
 
     def decoder(self) -> Decoder:
         """Returns the decoder before position 0; an InputError if a prefix lacks a `prefill`."""
@@ -146,7 +143,7 @@ class StackDecoder:
             return logits, state
 
         can_prefill = self.reading.at_once and self.stack.can_prefill(self.call)
-        can_step_in_blocks = self.beam is None and self.stack.can_step_in_blocks()
+        can_step_in_blocks = self.stack.can_step_in_blocks()
         return Decoder(
             step,
             state,
@@ -154,11 +151,31 @@ class StackDecoder:
             self._after_prompts if can_prefill else None,
             prefix=self.reading.in_prefix is not None,
             ends_in_prompts=self.reading.at_once,
-            in_blocks=(lambda: self.in_blocks().decoder()) if can_step_in_blocks else None,
+            in_blocks=self._in_blocks if can_step_in_blocks and self.beam is None else None,
+            after=self._in_blocks if can_step_in_blocks and can_prefill else None,
         )
+
+    def _in_blocks(self, beginning: Beginning | None = None) -> Decoder:
+        progress = dataclasses.replace(self.call.progress, in_blocks=True)
+        call = dataclasses.replace(self.call, progress=progress)
+        beginning = beginning or self.beginning
+        return dataclasses.replace(self, call=call, beginning=beginning).decoder()
+
+    def _after_beginning(self, beginning: Beginning, prompt_lengths: mtf.Tensor) -> Decoder:
+        """Returns the decoder whose first state has read what follows the beginning in a block."""
+        length, block = self._length, mtf.Dimension("block", beginning.remaining)
+        reader = dataclasses.replace(self, beam=None)._decoder(None, None, length.size)
+        positions = beginning.length + mtf.range(self.targets.mesh, block)
+        shape = [*self._batch, block]
+        ids = mtf.gather(self.targets, positions - 1, length, output_shape=shape)
+        state = fit_state(beginning.state, reader.initial_state)
+        _, state = reader.step(mtf.abs(ids), positions, state)
+        return self._decoder(state, prompt_lengths, length.size)
 
     def _after_prompts(self, longest: int, prompt_lengths: mtf.Tensor) -> Decoder:
         """Returns the decoder whose first state has read the prompts in one pass."""
+        if self.beginning is not None:
+            return self._after_beginning(self.beginning, prompt_lengths)
         number = self._positions_read(longest)
         length, memory_length = (
             mtf.Dimension(name, number) for name in ("length", "memory_length")

@@ -1,0 +1,144 @@
+"""Prompts that begin with the same ids, such as an instruction: these are read once."""
+
+from __future__ import annotations
+
+import collections
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from mtfrun import mtf
+from mtfrun.data import TARGETS, PromptFormat, PromptRow
+from mtfrun.data.prompts import SHORTEST_ROW
+from mtfrun.experiment.experiment import Experiment
+from mtfrun.models import TextModel
+
+# A CPU does so many operations while it compiles the programs of a common beginning.
+_WORTH_PROGRAMS = 2e11
+
+# How many beginnings are cached, and how many earlier prompts are compared with new ones.
+_CACHED = 4
+
+
+class Group(NamedTuple):
+    """Rows by their index, and the number of ids with which all of them begin; 0 for any rows."""
+
+    rows: list[int]
+    common: int
+
+
+class CommonBeginnings:
+    """Finds common beginnings of prompts, in one call and in consecutive ones, and reads each once.
+
+    Thread-safe.
+    """
+
+    def __init__(self, experiment: Experiment, model: TextModel, prompt_format: PromptFormat):
+        self._experiment = experiment
+        self._model = model
+        self._format = prompt_format
+        self._states: dict[bytes, Any] = {}
+        self._earlier: collections.deque[np.ndarray] = collections.deque(maxlen=_CACHED)
+        self._lock = threading.Lock()
+        self._program = mtf.function(self._read, jit_compile=not experiment.mesh.is_distributed)
+
+    def groups(self, rows: Sequence[PromptRow], *, always: bool) -> list[Group]:
+        """Returns the rows in groups, one of them without a common beginning.
+
+        `always`: also where to read them once saves less time than the programs for it cost.
+        """
+        if not self._model.shares_beginnings:
+            return [Group(list(range(len(rows))), 0)]
+        ids = [row.ids for row in rows]
+        parameters = self._model.count_parameters().active
+        groups, alone = [], []
+        for group in group_by_beginning(ids, self._earlier):
+            operations = max(1, len(group.rows) - 1) * group.common * 2 * parameters
+            if group.common and (always or operations >= _WORTH_PROGRAMS):
+                groups.append(group)
+            else:
+                alone += group.rows
+        self._earlier.extend(ids[-_CACHED:])
+        return [*groups, Group(sorted(alone), 0)]
+
+    def read(self, ids: np.ndarray) -> tuple[Any, mtf.Tensor]:
+        """Returns the state of a decoder that has read the ids, or half of them, and their number.
+
+        These are the first two members of a `decoding.Beginning`.
+        """
+        key = ids.tobytes()
+        with self._lock:
+            for cached in sorted(self._states, key=len, reverse=True):
+                if key.startswith(cached) and 2 * len(cached) >= len(key):
+                    key = cached
+                    break
+            else:
+                if len(self._states) == _CACHED:
+                    del self._states[next(iter(self._states))]
+                self._states[key] = self._state(ids)
+            number = np.int32(len(key) // ids.itemsize)
+            return self._states[key], mtf.import_tf_tensor(self._experiment.mesh, number, [])
+
+    def _state(self, ids: np.ndarray) -> Any:
+        mesh, rows = self._experiment.mesh, self._experiment.rows_for(1)
+        batch, size = mtf.Dimension("batch", rows), len(ids)
+        row = PromptRow(ids, size, 0, size, size)
+        lengths = self._format.lengths(row)
+        array = self._format.features([row] * rows, rows, lengths)[TARGETS]
+        features = {TARGETS: mtf.import_tf_tensor(mesh, array, [batch, ("length", array.shape[1])])}
+        return self._program(
+            features, mtf.import_tf_tensor(mesh, np.full([rows], size, np.int32), [batch])
+        )
+
+    def _read(self, features: Mapping[str, mtf.Tensor], sizes: mtf.Tensor) -> Any:
+        """Returns the state of rows that are equal, without their dimension."""
+        (batch,) = sizes.shape
+        one_by_one = self._model.decoder(features)
+        assert one_by_one.in_blocks is not None
+        decoder = one_by_one.in_blocks()
+        assert decoder.at_once is not None
+        state = decoder.at_once(features[TARGETS].shape[1].size, sizes).initial_state
+        return tf.nest.map_structure(lambda x: mtf.gather(x, 0, batch), state)
+
+
+def group_by_beginning(
+    prompts: Sequence[np.ndarray], earlier: Iterable[np.ndarray] = (), shortest: int = SHORTEST_ROW
+) -> list[Group]:
+    """Returns groups of prompts that begin with the same `shortest` ids or more.
+
+    A prompt joins a group of which it does not halve the common beginning. One that is alone has
+    what it shares with one of the `earlier` prompts.
+
+    Examples:
+      >>> group_by_beginning([np.array(ids) for ids in ([1, 2, 3], [5], [1, 2, 4])], shortest=2)
+      [Group(rows=[0, 2], common=2), Group(rows=[1], common=0)]
+    """
+    groups: list[Group] = []
+    for index in sorted(range(len(prompts)), key=lambda index: prompts[index].tolist()):
+        if groups:
+            rows, common = groups[-1]
+            shared = min(common, _count_common(prompts[rows[0]], prompts[index]))
+            if shared >= shortest and (len(rows) == 1 or 2 * shared >= common):
+                groups[-1] = Group([*rows, index], shared)
+                continue
+        groups.append(Group([index], len(prompts[index])))
+    return [
+        group if len(group.rows) > 1 else _alone(group.rows[0], prompts, earlier, shortest)
+        for group in groups
+    ]
+
+
+def _alone(
+    index: int, prompts: Sequence[np.ndarray], earlier: Iterable[np.ndarray], shortest: int
+) -> Group:
+    common = max((_count_common(prompts[index], ids) for ids in earlier), default=0)
+    return Group([index], common if common >= shortest else 0)
+
+
+def _count_common(a: np.ndarray, b: np.ndarray) -> int:
+    size = min(len(a), len(b))
+    differs = np.flatnonzero(a[:size] != b[:size])
+    return int(differs[0]) if differs.size else size

@@ -1,0 +1,107 @@
+"""Prompts with a common beginning, which is read once, have the outputs of other prompts."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import pathlib
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mtfrun import data, decoding, mtf
+from mtfrun.experiment import Decoding, Experiment
+from mtfrun.experiment.common_beginnings import Group, group_by_beginning
+from mtfrun.models import moe
+from mtfrun.models import transformer as t
+from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
+
+LAYOUT = "batch:data;heads:model;d_ff:model;vocab:model"
+INSTRUCTION, OTHER = b"Say the numbers after: ", b"Or the letters after this: "
+PROMPTS = [
+    *(INSTRUCTION + rest for rest in (b"one two", b"1 2 3", b"", b"seven", b"a long list, 1, 2")),
+    b"alone",
+    *(OTHER + rest for rest in (b"a", b"x y")),
+]
+HEADS = t.AttentionHeads(num_heads=4, d_kv=4)
+ATTENTIONS = {
+    "rotary": functools.partial(t.SelfAttention, heads=HEADS, rotary=True),
+    "local": functools.partial(
+        t.LocalSelfAttention,
+        heads=HEADS,
+        window=20,
+        relative_bias=functools.partial(t.RelativePositionBias, num_heads=4),
+    ),
+}
+FEED_FORWARDS: dict[str, Any] = {
+    "rotary": functools.partial(t.FeedForward, d_ff=32),
+    "local": functools.partial(
+        moe.MoE1D, num_experts=4, experts=functools.partial(moe.Experts, hidden_size=8)
+    ),
+}
+
+
+def _decoding(directory: pathlib.Path, mesh_shape: str, kind: str, **settings: Any) -> Decoding:
+    (directory / "text").write_text("some text\n")
+    files = data.TextFiles(str(directory / "text"))
+    task = data.Task(files, data.ByteVocabulary())
+    stack = functools.partial(t.Stack, num_layers=2, layers=[ATTENTIONS[kind], FEED_FORWARDS[kind]])
+    model = functools.partial(
+        t.DecoderOnly,
+        embedding=t.TokenEmbedding(16, max_length=80, tied_softmax=False),
+        stack=stack,
+    )
+    experiment = Experiment(
+        mtf.Mesh(mesh_shape, LAYOUT), model, data.LanguageModelData(task, length=80)
+    )
+    mtf.initialize(experiment.model, seed=3)
+    return Decoding(experiment, batch_size=2, max_length=80, decode_length=8, **settings)
+
+
+def _assert_same(shared: Decoding, prompts: list[bytes]) -> None:
+    expected = dataclasses.replace(shared, share_beginnings=False)(prompts)
+    actual = shared(prompts)
+    for answer, other in zip(actual, expected, strict=True):
+        for output, other_output in zip(answer.outputs, other.outputs, strict=True):
+            assert_close(output.score, other_output.score, FLOAT32_MODEL_TOLERANCE)
+            assert output._replace(score=0.0) == other_output._replace(score=0.0)
+        assert answer._replace(outputs=[]) == other._replace(outputs=[])
+
+
+CASES = [
+    (ONE_DEVICE, "rotary", {}),
+    (ONE_DEVICE, "local", {"search": decoding.Search(beam_size=3), "num_outputs": 3}),
+    ("data:2,model:2", "local", {}),
+    (ONE_DEVICE, "local", {"draft": "lookup", "search": decoding.Search(temperature=1.0)}),
+]
+
+
+@pytest.mark.parametrize(
+    ("mesh_shape", "kind", "settings"),
+    [pytest.param(*case, marks=[pytest.mark.slow] if i else []) for i, case in enumerate(CASES)],
+)
+def test_outputs_are_those_of_prompts_that_are_read_whole(
+    tmp_path: pathlib.Path, mesh_shape: str, kind: str, settings: dict[str, Any]
+) -> None:
+    shared = _decoding(tmp_path, mesh_shape, kind, share_beginnings=True, **settings)
+    _assert_same(shared, PROMPTS)
+
+
+@pytest.mark.slow
+def test_prompts_of_consecutive_calls_share_a_beginning(tmp_path: pathlib.Path) -> None:
+    shared = _decoding(tmp_path, ONE_DEVICE, "rotary", share_beginnings=True)
+    for prompt in PROMPTS[:4]:
+        _assert_same(shared, [prompt])
+
+
+def test_prompts_are_grouped_by_the_ids_with_which_they_begin() -> None:
+    prompts = [np.frombuffer(prompt, np.uint8).astype(np.int32) for prompt in PROMPTS]
+    groups = group_by_beginning(prompts)
+    assert sorted((sorted(rows), common) for rows, common in groups) == [
+        ([0, 1, 2, 3, 4], len(INSTRUCTION)),
+        ([5], 0),
+        ([6, 7], len(OTHER)),
+    ]
+    assert group_by_beginning(prompts[:1], earlier=prompts[1:]) == [Group([0], len(INSTRUCTION))]
+    assert group_by_beginning([]) == []
