@@ -150,14 +150,19 @@ def _segment_ends(prompts: Prompts) -> list[int]:
     return [end for end in ends if end > prompts.read_at_once] or [size]
 
 
-def fit_state(state: Any, larger: Any) -> Any:
-    """Returns a state, padded with zeros and broadcast along a beam to the shapes of `larger`."""
+def fit_state(state: Any, like: Any) -> Any:
+    """Returns a state in the shapes of another one, for more positions or fewer.
 
-    def fit(x: mtf.Tensor, larger_x: mtf.Tensor) -> mtf.Tensor:
+    It is padded with zeros or cut off, and broadcast along a beam or the rows.
+    """
+
+    def fit(x: mtf.Tensor, like: mtf.Tensor) -> mtf.Tensor:
         for dim in x.shape:
-            size = larger_x.shape.get_dim_by_name(dim.name).size
-            if size != dim.size:
+            size = like.shape.get_dim_by_name(dim.name).size
+            if size > dim.size:
                 x = mtf.pad(x, [0, size - dim.size], dim.name)
-        return x if x.shape == larger_x.shape else mtf.broadcast(x, larger_x.shape)
+            elif size < dim.size:
+                x = mtf.slice(x, 0, size, dim.name)
+        return x if x.shape == like.shape else mtf.broadcast(x, like.shape)
 
-    return tf.nest.map_structure(fit, state, larger)
+    return tf.nest.map_structure(fit, state, like)

@@ -55,32 +55,40 @@ class CommonBeginnings:
         ids = [row.ids for row in rows]
         parameters = self._model.count_parameters().active
         groups, alone = [], []
-        for group in group_by_beginning(ids, self._earlier):
-            operations = max(1, len(group.rows) - 1) * group.common * 2 * parameters
-            if group.common and (always or operations >= _WORTH_PROGRAMS):
-                groups.append(group)
-            else:
-                alone += group.rows
-        self._earlier.extend(ids[-_CACHED:])
+        with self._lock:
+            for group in group_by_beginning(ids, self._earlier):
+                operations = max(1, len(group.rows) - 1) * group.common * 2 * parameters
+                if group.common and (always or operations >= _WORTH_PROGRAMS):
+                    common = self._cached_part(ids[group.rows[0]][: group.common])
+                    groups.append(group._replace(common=common))
+                else:
+                    alone += group.rows
+            self._earlier.extend(ids[-_CACHED:])
         return [*groups, Group(sorted(alone), 0)]
 
     def read(self, ids: np.ndarray) -> tuple[Any, mtf.Tensor]:
-        """Returns the state of a decoder that has read the ids, or half of them, and their number.
-
-        These are the first two members of a `decoding.Beginning`.
-        """
+        """Returns the first two members of a `decoding.Beginning` of these ids."""
+        number = mtf.import_tf_tensor(self._experiment.mesh, np.int32(len(ids)), [])
         key = ids.tobytes()
         with self._lock:
-            for cached in sorted(self._states, key=len, reverse=True):
-                if key.startswith(cached) and 2 * len(cached) >= len(key):
-                    key = cached
-                    break
-            else:
-                if len(self._states) == _CACHED:
-                    del self._states[next(iter(self._states))]
-                self._states[key] = self._state(ids)
-            number = np.int32(len(key) // ids.itemsize)
-            return self._states[key], mtf.import_tf_tensor(self._experiment.mesh, number, [])
+            for cached, state in self._states.items():
+                # Steps see no later positions.
+                if cached.startswith(key):
+                    return state, number
+            if len(self._states) == _CACHED:
+                del self._states[next(iter(self._states))]
+            self._states[key] = self._state(ids)
+            return self._states[key], number
+
+    def _cached_part(self, ids: np.ndarray) -> int:
+        """Returns how many of the ids are a beginning that is cached, if half of them are, or all.
+
+        Two prompts with the same instruction may begin with a few more of the same ids.
+        """
+        key = ids.tobytes()
+        parts = [len(x) // ids.itemsize for x in self._states if key.startswith(x)]
+        longest = max(parts, default=0)
+        return longest if 2 * longest >= len(ids) else len(ids)
 
     def _state(self, ids: np.ndarray) -> Any:
         mesh, rows = self._experiment.mesh, self._experiment.rows_for(1)

@@ -39,8 +39,9 @@ def _logits(mesh: mtf.Mesh, kind: str) -> np.ndarray:
         one_by_one = model.decoder(features)
         assert one_by_one.in_blocks is not None
         decoder = one_by_one.in_blocks()
-        assert decoder.at_once is not None and decoder.within is not None
+        assert decoder.at_once is not None
         decoder = decoder.at_once(int(PROMPT_SIZES.max()), sizes)
+        assert decoder.within is not None
         decoder = decoder.within(LENGTH + SIZE)
         state, results = decoder.initial_state, []
         for offset, ids in zip((2, 0, SIZE), blocks, strict=True):
