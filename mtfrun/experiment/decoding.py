@@ -9,7 +9,7 @@ import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from mtfrun.data.prompts import bucket
 from mtfrun.display.progress import Work
 from mtfrun.errors import InputError
 from mtfrun.experiment.common_beginnings import CommonBeginnings, Group
+from mtfrun.experiment.drafts import Draft, check_draft, describe_use, make_draft
 from mtfrun.experiment.experiment import Experiment, Inference
 from mtfrun.experiment.records import (
     Answer,
@@ -39,7 +40,6 @@ from mtfrun.models import TextModel
 # Samples of a prompt use line numbers this far apart, so that they do not collide with prompts.
 _SAMPLES_APART = 10_000_019
 
-_DRAFT_REMEDY = "choose a run that was trained on the same data"
 _REMEDY = "set Experiment.inference to one that fits, such as @experiment.Classification"
 
 
@@ -104,7 +104,7 @@ class Decoding(Inference):
     decode_length_multiplier: float = 1.5
     decode_length_constant: int = 10
     num_outputs: int = 1
-    draft: Experiment | Literal["lookup"] | None = None
+    draft: Draft | None = None
     draft_tokens: int = 5
     share_beginnings: bool | None = None
     search: decoding.Search = dataclasses.field(default_factory=decoding.Search)
@@ -126,8 +126,13 @@ class Decoding(Inference):
             )
         self.search.check(self._data.vocabulary.size)
         require(self.experiment.model, TextModel, type(self).__name__, _REMEDY)
+        if self.draft is not None and self.search.beam_size > 1:
+            raise InputError(
+                f"beam_size={self.search.beam_size} and a draft, which is for greedy decoding and"
+                " sampling: leave one of them out"
+            )
         if self.draft is not None:
-            self._check_draft(self.draft)
+            check_draft(self.draft, self._data, self._limits)
 
     def __call__(self, prompts: Sequence[bytes], progress: Progress | None = None) -> list[Answer]:
         """Answers each prompt; InputError for an empty one that the model cannot continue."""
@@ -163,12 +168,7 @@ class Decoding(Inference):
     def report(self) -> str | None:
         tokens, steps = map(sum, zip((0, 0), *self._speculated, strict=True))
         self._speculated.clear()
-        if not steps:
-            return None
-        return (
-            f"draft: {(tokens - steps) / (steps * self.draft_tokens):.0%} of its tokens accepted, "
-            f"{tokens / steps:.2f} tokens per step of the model"
-        )
+        return describe_use(tokens, steps, self.draft_tokens) if steps else None
 
     def read(self, source: Source) -> Sequence[bytes]:
         """Returns the prompts of a source; for a split of the data, its inputs or running text."""
@@ -205,30 +205,6 @@ class Decoding(Inference):
     def score(self, pairs: Sequence[tuple[bytes, bytes]]) -> list[Score]:
         """Returns the score of each target, in order; NonFiniteError for a bad one."""
         return self._scoring(pairs)
-
-    def _check_draft(self, draft: Experiment | str) -> None:
-        if self.search.beam_size > 1:
-            raise InputError(
-                f"beam_size={self.search.beam_size} and a draft, which is for greedy decoding and"
-                " sampling: leave one of them out"
-            )
-        if not isinstance(draft, Experiment):
-            return
-        require(draft.model, TextModel, "a draft", _DRAFT_REMEDY)
-        data = require(draft.data, TextData, "a draft", _DRAFT_REMEDY)
-        for name, vocabulary in self._data.vocabularies.items():
-            of_draft = data.vocabularies.get(name)
-            if of_draft is None or of_draft.fingerprint != vocabulary.fingerprint:
-                raise InputError(
-                    f"the draft has another vocabulary of {name}: {of_draft!r}, not {vocabulary!r}"
-                    f": {_DRAFT_REMEDY}"
-                )
-        features = [set(x.prompt_format(self._limits).max_lengths) for x in (self._data, data)]
-        if features[0] != features[1]:
-            raise InputError(
-                f"the draft reads {', '.join(sorted(features[1]))}, the model"
-                f" {', '.join(sorted(features[0]))}: {_DRAFT_REMEDY}"
-            )
 
     def _replace_settings(self, settings: Mapping[str, Any]) -> Self:
         fields = {field.name for field in dataclasses.fields(self)}
@@ -378,7 +354,7 @@ class Decoding(Inference):
                     decoder_for(None),
                     prompts,
                     self.search.choice(vocab, lines),
-                    self._draft_of(features, lines),
+                    make_draft(self.draft, self.search, features, lines),
                     self.draft_tokens,
                     limits=limits,
                     **settings,
@@ -396,12 +372,6 @@ class Decoding(Inference):
             of_draft = self.draft.model.named_variables()
             variables |= {f"draft/{path}": variable for path, variable in of_draft.items()}
         return variables
-
-    def _draft_of(self, features: Mapping[str, mtf.Tensor], lines: mtf.Tensor) -> decoding.Draft:
-        if not isinstance(self.draft, Experiment):
-            return decoding.LookupDraft()
-        model = require(self.draft.model, TextModel, "a draft", _DRAFT_REMEDY)
-        return decoding.ModelDraft(model.decoder(features), self.search.choice(model.vocab, lines))
 
     def _answer(
         self, prompt: bytes, row: PromptRow, hypotheses: Sequence[tuple[np.ndarray, float, bool]]
