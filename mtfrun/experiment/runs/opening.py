@@ -86,7 +86,8 @@ def build_run(
         if on_one_device:
             config.override(mtf.Mesh, shape="data:1", layout="", devices=None)
         built = build(mesh)
-        check_taken(bindings, config.operative_config_text())
+        if mesh is None:  # otherwise the configuration's mesh has no effect
+            check_taken(bindings, config.operative_config_text())
         configuration = Configuration(config.config_text(settings.allowed_imports), bindings)
     return RunObjects(*built, configuration)
 
