@@ -186,7 +186,9 @@ INDEXING = [
         "write_block",
         lambda x, block, starts: [
             mtf.write_block(x, block, C, mtf.Dimension("k", 3), starts % 6),
-            mtf.write_block(x, block, C, mtf.Dimension("k", 3), mtf.constant(x.mesh, 5)),
+            mtf.write_block(
+                x, block, C, mtf.Dimension("k", 3), mtf.constant(x.mesh, 5, dtype=tf.int32)
+            ),
         ],
         (ABC, "a:8;b:8;k:3", "int a:8"),
         (DATA_MODEL, "a:data;c:model"),
