@@ -63,7 +63,7 @@ def _logits(mesh: mtf.Mesh, kind: str) -> np.ndarray:
     return np.concatenate([mtf.to_numpy(x) for x in results], axis=1)
 
 
-QUICK_CASES = {("local, relative, rotary", ONE_DEVICE), ("grouped, relative, rotary", TWO_BY_TWO)}
+QUICK_CASES = {("local, relative, rotary", ONE_DEVICE)}
 CASES = [
     pytest.param(kind, shape, marks=[] if (kind, shape) in QUICK_CASES else [pytest.mark.slow])
     for kind in KINDS
