@@ -88,7 +88,12 @@ def _assert_same(actual: Any, expected: Any) -> None:
     assert_close(actual.scores, expected.scores, FLOAT32_MODEL_TOLERANCE)
 
 
-@pytest.mark.parametrize("name", SEARCHES)
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "name", ["greedy", "top_k", *(pytest.param(x, marks=SLOW) for x in ("temperature", "top_p"))]
+)
 @pytest.mark.parametrize("draft_table", [None, DRAFT_TABLE], ids=["lookup", "model"])
 def test_outputs_are_those_without_a_draft(name: str, draft_table: np.ndarray | None) -> None:
     expected = _decode(SEARCHES[name])
@@ -96,6 +101,7 @@ def test_outputs_are_those_without_a_draft(name: str, draft_table: np.ndarray | 
     _assert_same(_decode(SEARCHES[name], draft_table, draft=draft).hypotheses, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("draft_table", [None, DRAFT_TABLE], ids=["lookup", "model"])
 def test_prompts_that_steps_read_are_accepted_as_they_are(draft_table: np.ndarray | None) -> None:
     draft = LookupDraft() if draft_table is None else None
@@ -103,6 +109,7 @@ def test_prompts_that_steps_read_are_accepted_as_they_are(draft_table: np.ndarra
     _assert_same(actual, _decode(Search(), prefills=False))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [1, 6, 20])
 @pytest.mark.parametrize("rows", [1, 2, 40])
 def test_neither_the_number_of_proposals_nor_the_batch_changes_outputs(
@@ -193,6 +200,7 @@ def test_a_wrong_rule_of_acceptance_has_another_distribution() -> None:
     assert _p_value(_Fixed(), None, _accept_likely) < 1e-9
 
 
+@pytest.mark.slow
 def test_a_draft_of_half_the_noise_is_accepted_about_as_often_as_by_the_rule_of_the_papers() -> (
     None
 ):

@@ -42,11 +42,20 @@ FEED_FORWARDS: dict[str, Any] = {
 }
 
 
-def _decoding(directory: pathlib.Path, mesh_shape: str, kind: str, **settings: Any) -> Decoding:
+def _decoding(
+    directory: pathlib.Path,
+    mesh_shape: str,
+    kind: str,
+    *,
+    num_layers: int = 2,
+    **settings: Any,
+) -> Decoding:
     (directory / "text").write_text("some text\n")
     files = data.TextFiles(str(directory / "text"))
     task = data.Task(files, data.ByteVocabulary())
-    stack = functools.partial(t.Stack, num_layers=2, layers=[ATTENTIONS[kind], FEED_FORWARDS[kind]])
+    stack = functools.partial(
+        t.Stack, num_layers=num_layers, layers=[ATTENTIONS[kind], FEED_FORWARDS[kind]]
+    )
     model = functools.partial(
         t.DecoderOnly,
         embedding=t.TokenEmbedding(16, max_length=80, tied_softmax=False),
@@ -69,6 +78,11 @@ def _assert_same(shared: Decoding, prompts: list[bytes]) -> None:
         assert answer._replace(outputs=[]) == other._replace(outputs=[])
 
 
+def test_outputs_are_those_of_whole_prompts(tmp_path: pathlib.Path) -> None:
+    shared = _decoding(tmp_path, ONE_DEVICE, "rotary", num_layers=1, share_beginnings=True)
+    _assert_same(shared, PROMPTS[:2])
+
+
 CASES = [
     (ONE_DEVICE, "rotary", {}),
     (ONE_DEVICE, "local", {"search": decoding.Search(beam_size=3), "num_outputs": 3}),
@@ -77,11 +91,9 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("mesh_shape", "kind", "settings"),
-    [pytest.param(*case, marks=[pytest.mark.slow] if i else []) for i, case in enumerate(CASES)],
-)
-def test_outputs_are_those_of_prompts_that_are_read_whole(
+@pytest.mark.slow
+@pytest.mark.parametrize(("mesh_shape", "kind", "settings"), CASES)
+def test_every_kind_of_model_and_search_has_the_same_outputs(
     tmp_path: pathlib.Path, mesh_shape: str, kind: str, settings: dict[str, Any]
 ) -> None:
     shared = _decoding(tmp_path, mesh_shape, kind, share_beginnings=True, **settings)
