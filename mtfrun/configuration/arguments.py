@@ -24,7 +24,7 @@ _NAMES = {
         max_distance length inputs_length targets_length max_length block_length window image_size
         widths stage_sizes scan_blocks stem_width batch_size outer_batch microbatches train_steps
         iterations_per_loop log_every_steps every_steps evaluate_every_steps max_to_keep max_batches
-        total_steps beam_size num_outputs concurrent_batches mean_noise_span_length
+        total_steps beam_size num_outputs concurrent_batches draft_tokens mean_noise_span_length
     """,
     checks.NOT_NEGATIVE: """
         learning_rate factors weight_decay warmup_steps seed temperature top_k skip_bad_records

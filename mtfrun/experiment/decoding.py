@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import itertools
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
@@ -21,7 +18,12 @@ from mtfrun.data.prompts import bucket
 from mtfrun.display.progress import Work
 from mtfrun.errors import InputError
 from mtfrun.experiment.common_beginnings import CommonBeginnings, Group
-from mtfrun.experiment.drafts import Draft, check_draft, describe_use, make_draft
+from mtfrun.experiment.decoding_speed import (
+    DecodingSpeed,
+    concurrent_map,
+    describe_use,
+    number_of_threads,
+)
 from mtfrun.experiment.experiment import Experiment, Inference
 from mtfrun.experiment.records import (
     Answer,
@@ -74,20 +76,13 @@ class Decoding(Inference):
       experiment: has a TextModel and TextData.
       batch_size: prompts of a batch; more if the mesh splits a batch into more parts.
       max_length: where prompts are continued, maximum number of tokens of prompt and output.
-      concurrent_batches: number of batches that are decoded concurrently on a CPU, at most one per
-        core. Accelerators and meshes of several devices decode one at a time.
       decode_length: maximum number of tokens of an output.
       decode_length_multiplier, decode_length_constant: where prompts are answered, outputs also
         have at most (tokens of the prompt) * multiplier + constant tokens.
       num_outputs: number of outputs for each prompt: at most the search's `beam_size`, or any
         number of samples.
-      draft: what proposes the next tokens, which one step of the model then checks: the experiment
-        of a smaller model with the same mesh and vocabulary, or "lookup" for what followed the last
-        tokens before. None for none. The outputs are the same.
-      draft_tokens: number of tokens that a draft proposes for a step.
-      share_beginnings: whether tokens with which several prompts begin are read once; None: where
-        this saves more time than its programs take to compile.
       search: greedy decoding, beam search or sampling.
+      speed: how time is saved, which changes no output.
     """
 
     example: ClassVar[str] = "--interactive"
@@ -99,15 +94,12 @@ class Decoding(Inference):
     experiment: Experiment
     batch_size: int
     max_length: int
-    concurrent_batches: int = 2
     decode_length: int = 128
     decode_length_multiplier: float = 1.5
     decode_length_constant: int = 10
     num_outputs: int = 1
-    draft: Draft | None = None
-    draft_tokens: int = 5
-    share_beginnings: bool | None = None
     search: decoding.Search = dataclasses.field(default_factory=decoding.Search)
+    speed: DecodingSpeed = dataclasses.field(default_factory=DecodingSpeed)
     _programs: dict[DecodingShape, Callable[..., Any]] = dataclasses.field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -116,8 +108,7 @@ class Decoding(Inference):
     )
 
     def __post_init__(self) -> None:
-        names = ("batch_size", "concurrent_batches", "max_length", "decode_length", "num_outputs")
-        for name in (*names, "draft_tokens"):
+        for name in ("batch_size", "max_length", "decode_length", "num_outputs"):
             check_range(name, getattr(self, name), range_of(__name__, name) or COUNT)
         if self.num_outputs > self.search.beam_size and not self.search.temperature:
             raise InputError(
@@ -126,13 +117,12 @@ class Decoding(Inference):
             )
         self.search.check(self._data.vocabulary.size)
         require(self.experiment.model, TextModel, type(self).__name__, _REMEDY)
-        if self.draft is not None and self.search.beam_size > 1:
+        if self.speed.draft is not None and self.search.beam_size > 1:
             raise InputError(
                 f"beam_size={self.search.beam_size} and a draft, which is for greedy decoding and"
                 " sampling: leave one of them out"
             )
-        if self.draft is not None:
-            check_draft(self.draft, self._data, self._limits)
+        self.speed.check(self._data, self._limits)
 
     def __call__(self, prompts: Sequence[bytes], progress: Progress | None = None) -> list[Answer]:
         """Answers each prompt; InputError for an empty one that the model cannot continue."""
@@ -146,7 +136,7 @@ class Decoding(Inference):
                 " it with one"
             )
         batches = list(self._batches(rows))
-        threads = number_of_threads(self.experiment.mesh, self.concurrent_batches)
+        threads = number_of_threads(self.experiment.mesh, self.speed.concurrent_batches)
         with (
             Work("decoding", len(prompts), "prompts") as work,
             concurrent_map(threads) as map_batches,
@@ -168,7 +158,7 @@ class Decoding(Inference):
     def report(self) -> str | None:
         tokens, steps = map(sum, zip((0, 0), *self._speculated, strict=True))
         self._speculated.clear()
-        return describe_use(tokens, steps, self.draft_tokens) if steps else None
+        return describe_use(tokens, steps, self.speed.draft_tokens) if steps else None
 
     def read(self, source: Source) -> Sequence[bytes]:
         """Returns the prompts of a source; for a split of the data, its inputs or running text."""
@@ -207,14 +197,21 @@ class Decoding(Inference):
         return self._scoring(pairs)
 
     def _replace_settings(self, settings: Mapping[str, Any]) -> Self:
-        fields = {field.name for field in dataclasses.fields(self)}
+        fields, of_speed = ({f.name for f in dataclasses.fields(x)} for x in (self, self.speed))
         of_decoding = {name: value for name, value in settings.items() if name in fields}
-        search_settings = {name: value for name, value in settings.items() if name not in fields}
+        speed = {name: value for name, value in settings.items() if name in of_speed}
+        search_settings = {
+            name: value for name, value in settings.items() if name not in fields | of_speed
+        }
         if search_settings.get("beam_size", 1) > 1:
             # Who asks for beams does without the temperature that the configuration has.
             search_settings = {"temperature": 0.0, **search_settings}
-        search = dataclasses.replace(self.search, **search_settings)
-        return dataclasses.replace(self, search=search, **of_decoding)
+        return dataclasses.replace(
+            self,
+            search=dataclasses.replace(self.search, **search_settings),
+            speed=dataclasses.replace(self.speed, **speed),
+            **of_decoding,
+        )
 
     @functools.cached_property
     def _data(self) -> TextData:
@@ -266,8 +263,9 @@ class Decoding(Inference):
     def _batches(self, rows: Sequence[PromptRow]) -> Iterator[_Batch]:
         shapes = [self.shape_of(row) for row in rows]
         groups = [Group(list(range(len(rows))), 0)]
-        if self.share_beginnings is not False:
-            groups = self._common_beginnings.groups(rows, always=bool(self.share_beginnings))
+        share = self.speed.share_beginnings
+        if share is not False:
+            groups = self._common_beginnings.groups(rows, always=bool(share))
         for group in groups:
             # Decoding begins after the shortest prompt of a batch.
             order = sorted(group.rows, key=lambda index: (shapes[index], rows[index].prefix))
@@ -311,7 +309,7 @@ class Decoding(Inference):
         if batch.beginning is not None:
             beginning = self._common_beginnings.read(batch.beginning)
         result = mtf.to_numpy(self.program(shape)(features, lines, limits, beginning))
-        if self.draft is not None:
+        if self.speed.draft is not None:
             result, tokens, steps = result
             self._speculated.append((int(tokens.sum()), int(steps.sum())))
         ids, scores, finished = (x[: len(rows)] for x in result)
@@ -346,7 +344,7 @@ class Decoding(Inference):
 
             prompts, vocab = features[TARGETS], self._model.vocab
             with mtf.read_once(self._named_variables()):
-                if self.draft is None:
+                if self.speed.draft is None:
                     return self.search(
                         decoder_for, prompts, vocab, lines=lines, limits=limits, **settings
                     )
@@ -354,8 +352,8 @@ class Decoding(Inference):
                     decoder_for(None),
                     prompts,
                     self.search.choice(vocab, lines),
-                    make_draft(self.draft, self.search, features, lines),
-                    self.draft_tokens,
+                    self.speed.make_draft(self.search, features, lines),
+                    self.speed.draft_tokens,
                     limits=limits,
                     **settings,
                 )
@@ -367,11 +365,7 @@ class Decoding(Inference):
         return self._programs.setdefault(shape, program)
 
     def _named_variables(self) -> dict[str, mtf.Variable]:
-        variables = self._model.named_variables()
-        if isinstance(self.draft, Experiment):
-            of_draft = self.draft.model.named_variables()
-            variables |= {f"draft/{path}": variable for path, variable in of_draft.items()}
-        return variables
+        return {**self._model.named_variables(), **self.speed.variables_of_draft()}
 
     def _answer(
         self, prompt: bytes, row: PromptRow, hypotheses: Sequence[tuple[np.ndarray, float, bool]]
@@ -406,28 +400,3 @@ def _line_of_draws(line: int, sample: int) -> int:
 
 def _text(text: bytes) -> str:
     return text.decode("utf-8", "replace")
-
-
-def number_of_threads(mesh: mtf.Mesh, limit: int) -> int:
-    """Returns the number of batches to decode concurrently, at most `limit`.
-
-    XLA's programs leave cores of a CPU idle: on two cores, 4,000 lines took 13.6 s with two
-    batches and 19.1 s with one (docs/benchmarks.md). An accelerator is busy with one, and the
-    devices of a mesh wait for each other, which concurrent programs would disrupt.
-    """
-    if mesh.is_distributed or not mesh.is_on_cpu:
-        return 1
-    return min(limit, len(os.sched_getaffinity(0)))
-
-
-@contextlib.contextmanager
-def concurrent_map(threads: int) -> Iterator[Callable[..., Iterator[Any]]]:
-    """Yields a function like `map`, in the same order; leaving cancels calls not yet begun."""
-    if threads == 1:
-        yield map
-        return
-    pool = ThreadPoolExecutor(threads)
-    try:
-        yield pool.map
-    finally:
-        pool.shutdown(cancel_futures=True)

@@ -11,7 +11,7 @@ import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
 from mtfrun import decoding, mtf  # noqa: E402
-from mtfrun.experiment.decoding import concurrent_map  # noqa: E402
+from mtfrun.experiment.decoding_speed import concurrent_map  # noqa: E402
 from mtfrun.models.transformer import (  # noqa: E402
     AttentionHeads,
     EncoderDecoder,

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.experiment.decoding import concurrent_map, number_of_threads
+from mtfrun.experiment.decoding_speed import concurrent_map, number_of_threads
 from tests.cli.command import mtfrun_here, succeeded
 
 
@@ -92,7 +92,7 @@ def test_answers_are_those_of_one_batch_after_the_other(
     prompts.write_text("".join(f"line {number}\n" for number in range(22)))
     decode = ["decode", f"--model_dir={tiny_run}", f"--input={prompts}", *search]
     one, three = (
-        succeeded(mtfrun_here(*decode, f"--gin.Decoding.concurrent_batches={number}"))
+        succeeded(mtfrun_here(*decode, f"--gin.DecodingSpeed.concurrent_batches={number}"))
         for number in (1, 3)
     )
     assert one == three and [answer["prompt"] for answer in one] == prompts.read_text().splitlines()

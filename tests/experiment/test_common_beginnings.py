@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 
 from mtfrun import data, decoding, mtf
-from mtfrun.experiment import Decoding, Experiment
+from mtfrun.experiment import Decoding, DecodingSpeed, Experiment
 from mtfrun.experiment.common_beginnings import Group, group_by_beginning
 from mtfrun.models import moe
 from mtfrun.models import transformer as t
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 
 LAYOUT = "batch:data;heads:model;d_ff:model;vocab:model"
+SHARE = DecodingSpeed(share_beginnings=True)
 INSTRUCTION, OTHER = b"Say the numbers after: ", b"Or the letters after this: "
 PROMPTS = [
     *(INSTRUCTION + rest for rest in (b"one two", b"1 2 3", b"", b"seven", b"a long list, 1, 2")),
@@ -69,7 +70,9 @@ def _decoding(
 
 
 def _assert_same(shared: Decoding, prompts: list[bytes]) -> None:
-    expected = dataclasses.replace(shared, share_beginnings=False)(prompts)
+    expected = dataclasses.replace(
+        shared, speed=dataclasses.replace(shared.speed, share_beginnings=False)
+    )(prompts)
     actual = shared(prompts)
     for answer, other in zip(actual, expected, strict=True):
         for output, other_output in zip(answer.outputs, other.outputs, strict=True):
@@ -79,7 +82,7 @@ def _assert_same(shared: Decoding, prompts: list[bytes]) -> None:
 
 
 def test_outputs_are_those_of_whole_prompts(tmp_path: pathlib.Path) -> None:
-    shared = _decoding(tmp_path, ONE_DEVICE, "rotary", num_layers=1, share_beginnings=True)
+    shared = _decoding(tmp_path, ONE_DEVICE, "rotary", num_layers=1, speed=SHARE)
     _assert_same(shared, PROMPTS[:2])
 
 
@@ -87,7 +90,14 @@ CASES = [
     (ONE_DEVICE, "rotary", {}),
     (ONE_DEVICE, "local", {"search": decoding.Search(beam_size=3), "num_outputs": 3}),
     ("data:2,model:2", "local", {}),
-    (ONE_DEVICE, "local", {"draft": "lookup", "search": decoding.Search(temperature=1.0)}),
+    (
+        ONE_DEVICE,
+        "local",
+        {
+            "speed": dataclasses.replace(SHARE, draft="lookup"),
+            "search": decoding.Search(temperature=1.0),
+        },
+    ),
 ]
 
 
@@ -96,13 +106,13 @@ CASES = [
 def test_every_kind_of_model_and_search_has_the_same_outputs(
     tmp_path: pathlib.Path, mesh_shape: str, kind: str, settings: dict[str, Any]
 ) -> None:
-    shared = _decoding(tmp_path, mesh_shape, kind, share_beginnings=True, **settings)
+    shared = _decoding(tmp_path, mesh_shape, kind, **{"speed": SHARE, **settings})
     _assert_same(shared, PROMPTS)
 
 
 @pytest.mark.slow
 def test_prompts_of_consecutive_calls_share_a_beginning(tmp_path: pathlib.Path) -> None:
-    shared = _decoding(tmp_path, ONE_DEVICE, "rotary", share_beginnings=True)
+    shared = _decoding(tmp_path, ONE_DEVICE, "rotary", speed=SHARE)
     for prompt in PROMPTS[:4]:
         _assert_same(shared, [prompt])
 
