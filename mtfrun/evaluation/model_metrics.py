@@ -125,7 +125,5 @@ def bits_per_byte(total_nats: float, num_bytes: float) -> float:
 def target_log_probs(model: TextModel, features: Mapping[str, mtf.Tensor]) -> mtf.Tensor:
     """Returns log p(target | inputs, targets before it), {batch, length} float32; padding: 0."""
     targets = features["targets"]
-    logits = model.logits(features)
-    (vocab,) = logits.shape - targets.shape
-    nats = mtf.sparse_softmax_cross_entropy(logits, mtf.maximum(targets, 0), vocab)
-    return mtf.where(mtf.not_equal(targets, model.padding_id), mtf.negative(nats), 0.0)
+    log_probs = mtf.negative(model.target_nats(features))
+    return mtf.where(mtf.not_equal(targets, model.padding_id), log_probs, 0.0)

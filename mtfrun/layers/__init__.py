@@ -47,6 +47,8 @@ from mtfrun.layers.layer import active_shares as active_shares
 from mtfrun.layers.layer import depends_on_padding as depends_on_padding
 from mtfrun.layers.layer import metric_shapes as metric_shapes
 from mtfrun.layers.layer import updated_paths as updated_paths
+from mtfrun.layers.loss_in_blocks import TokenLosses as TokenLosses
+from mtfrun.layers.loss_in_blocks import loss_in_blocks as loss_in_blocks
 from mtfrun.layers.losses import regularised_cross_entropy as regularised_cross_entropy
 from mtfrun.layers.losses import (
     sigmoid_cross_entropy_with_logits as sigmoid_cross_entropy_with_logits,

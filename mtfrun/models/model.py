@@ -225,6 +225,11 @@ class TextModel(Model):
     def logits(self, features: Features) -> mtf.Tensor:
         """Returns the logits {batch, length, vocab} of the targets, without dropout; float32."""
 
+    def target_nats(self, features: Features) -> mtf.Tensor:
+        """Returns -log p(target | inputs, targets before it) {batch, length}, also of padding."""
+        ids = mtf.maximum(features["targets"], 0)
+        return mtf.sparse_softmax_cross_entropy(self.logits(features), ids, self.vocab)
+
     @abc.abstractmethod
     def decoder(self, features: Features, beam: mtf.Dimension | None = None) -> Decoder:
         """Returns the model as a step function, for the batch and length of features["targets"].

@@ -106,8 +106,8 @@ class DecoderOnly(TokenModel):
     def predicts_first_id(self) -> bool:
         return self._reads_start
 
-    def logits(self, features: Features, call: SequenceCall = SequenceCall()) -> mtf.Tensor:
-        """See `TokenModel`. Where the first id is not predicted, its logits are zeros.
+    def hidden(self, features: Features, call: SequenceCall) -> mtf.Tensor:
+        """See `TokenModel`. Where the first id is not predicted, this is zero.
 
         With a feature "inputs" {batch, length} instead of targets, the model reads these ids as
         they are, and the logits are of the id after each; other features belong to the inputs then.
@@ -140,7 +140,7 @@ class DecoderOnly(TokenModel):
             # The vector of an id predicts the next one.
             is_first = is_first_id(targets, length, segments)
             x = mtf.where(is_first, 0.0, mtf.shift(x, 1, length, wrap=False), output_shape=x.shape)
-        return self.softmax(x, call)
+        return x
 
     def target_weights(self, features: Features) -> mtf.Tensor:
         targets, weights = features["targets"], super().target_weights(features)

@@ -86,7 +86,7 @@ class EncoderDecoder(TokenModel):
             return super().vocabulary_sizes
         return {**super().vocabulary_sizes, "inputs_embedding/table": self._inputs_vocabulary_size}
 
-    def logits(self, features: Features, call: SequenceCall = SequenceCall()) -> mtf.Tensor:
+    def hidden(self, features: Features, call: SequenceCall) -> mtf.Tensor:
         targets = features["targets"]
         segments = features.get("targets_segmentation")
         length = targets.shape.get_dim_by_name("length")
@@ -97,7 +97,7 @@ class EncoderDecoder(TokenModel):
         )
         ids = shift_right(targets, length, None if self._shift_across_segments else segments)
         x = self._embed(mtf.abs(ids), features.get("targets_position"), call)
-        return self.softmax(self.decoder_stack(x, call), call)
+        return self.decoder_stack(x, call)
 
     def decoder(self, features: Features, beam: mtf.Dimension | None = None) -> Decoder:
         """See `TextModel`. The hypotheses of a beam share the encoder's output."""

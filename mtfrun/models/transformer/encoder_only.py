@@ -51,11 +51,11 @@ class EncoderOnly(TokenModel):
         super().__init__(mesh, vocabulary_size, embedding, loss, dtypes)
         self.encoder_stack = stack(mesh, embedding.width, dtypes)
 
-    def logits(self, features: Features, call: SequenceCall = SequenceCall()) -> mtf.Tensor:
+    def hidden(self, features: Features, call: SequenceCall) -> mtf.Tensor:
         inputs = features["inputs"]
         call = encoder_call(inputs, features.get("inputs_segmentation"), call)
         x = self._embed(inputs, features.get("inputs_position"), call)
-        return self.softmax(self.encoder_stack(x, call), call)
+        return self.encoder_stack(x, call)
 
     def decoder(self, features: Features, beam: mtf.Dimension | None = None) -> Decoder:
         """Returns a decoder of the targets, which do not depend on each other.

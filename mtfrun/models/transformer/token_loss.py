@@ -9,6 +9,7 @@ from mtfrun.checks import AT_LEAST_1, SHARE_BELOW_1, check_fields
 from mtfrun.errors import InputError
 from mtfrun.layers import Call, Metric, regularised_cross_entropy
 from mtfrun.models.model import Loss
+from mtfrun.models.transformer.token_softmax import TokenSoftmax
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,48 +48,48 @@ class TokenLoss:
 
     def __call__(
         self,
-        logits: mtf.Tensor,
+        softmax: TokenSoftmax,
+        x: mtf.Tensor,
         targets: mtf.Tensor,
         weights: mtf.Tensor,
         call: Call,
-        *,
-        num_classes: int,
     ) -> Loss:
         """Returns the sum of the cross entropies of targets {batch, length}, by their weights.
 
-        Metrics: "loss", nats per token without label smoothing and z-loss; "accuracy", the share of
-        targets that no other id's logit exceeds. Targets without a weight may be negative; entries
-        of "vocab" from `num_classes` on are padding.
+        x: {batch, length, d_model}, what the softmax makes logits of. Metrics: "loss", nats per
+        token without label smoothing and z-loss; "accuracy", the share of targets that no other
+        id's logit exceeds. Targets without a weight may be negative.
         """
-        vocab = logits.shape.get_dim_by_name("vocab")
-        weight = mtf.reduce_sum(weights)
-
-        def mean(values: mtf.Tensor) -> Metric:
-            return Metric(mtf.reduce_sum(values * weights), weight)
-
         z_loss = self.z_loss if call.training else 0.0
         # With another divisor the total is as in Mesh TensorFlow's evaluations.
         smooths = call.training or not self.is_mean_over_targets
         label_smoothing = self.label_smoothing if smooths else 0.0
         regularised = bool(label_smoothing or z_loss)
-        cross_entropy = mtf.sparse_cross_entropy(
-            logits, mtf.maximum(targets, 0), vocab, logsumexp_gradient=regularised
-        )
-        metrics = {
-            "loss": mean(cross_entropy.loss),
-            "accuracy": mean(mtf.to_float(mtf.equal(cross_entropy.margin, 0.0))),
-        }
-        total = metrics["loss"].total
-        if regularised:
-            per_token = regularised_cross_entropy(
-                cross_entropy,
-                logits,
-                vocab,
-                num_classes=num_classes,
-                label_smoothing=label_smoothing,
-                z_loss=z_loss,
+
+        def losses(logits: mtf.Tensor, ids: mtf.Tensor) -> list[mtf.Tensor]:
+            vocab = logits.shape.get_dim_by_name("vocab")
+            cross_entropy = mtf.sparse_cross_entropy(
+                logits, mtf.maximum(ids, 0), vocab, logsumexp_gradient=regularised
             )
-            total = mean(per_token).total
+            objective = cross_entropy.loss
+            if regularised:
+                objective = regularised_cross_entropy(
+                    cross_entropy,
+                    logits,
+                    vocab,
+                    num_classes=softmax.num_classes,
+                    label_smoothing=label_smoothing,
+                    z_loss=z_loss,
+                )
+            is_right = mtf.to_float(mtf.equal(cross_entropy.margin, 0.0))
+            return [objective, cross_entropy.loss, is_right]
+
+        total, loss, is_right = softmax.loss(x, targets, weights, losses, call)
+        weight = mtf.reduce_sum(weights)
+        metrics = {
+            "loss": Metric(mtf.reduce_sum(loss * weights), weight),
+            "accuracy": Metric(mtf.reduce_sum(is_right * weights), weight),
+        }
         return Loss(total, self._divisor(targets, weight), metrics)
 
     def _divisor(self, targets: mtf.Tensor, weight: mtf.Tensor) -> mtf.Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from typing import final
 
 from mtfrun import mtf
 from mtfrun.layers import Call, Collector, Embedding, Metric, depends_on_padding
@@ -45,8 +46,8 @@ class TokenModel(TextModel):
         if embedding.position is not None:
             self.position = embedding.position(mesh, embedding.max_length, width, dtypes)
         tied = self.embedding if embedding.tied_softmax else None
-        self._num_classes = embedding.num_classes(vocabulary_size)
-        self.softmax = TokenSoftmax(mesh, self._num_classes, self.vocab, width, dtypes, tied=tied)
+        num_classes = embedding.num_classes(vocabulary_size)
+        self.softmax = TokenSoftmax(mesh, num_classes, self.vocab, width, dtypes, tied=tied)
 
     @property
     def metric_shapes(self) -> dict[str, mtf.Shape]:
@@ -61,7 +62,7 @@ class TokenModel(TextModel):
 
     @property
     def num_classes(self) -> int:
-        return self._num_classes
+        return self.softmax.num_classes
 
     def loss(self, features: Features, *, training: bool, key: mtf.Key | None = None) -> Loss:
         """Returns the loss of all targets that are trained on, see `TokenLoss`.
@@ -71,21 +72,35 @@ class TokenModel(TextModel):
         """
         collector = Collector()
         call = SequenceCall(training, key, collector)
-        loss = self._loss(
-            self.logits(features, call),
-            features["targets"],
-            self.target_weights(features),
-            call,
-            num_classes=self._num_classes,
-        )
+        x, weights = self.hidden(features, call), self.target_weights(features)
+        loss = self._loss(self.softmax, x, features["targets"], weights, call)
         loss = loss.with_collected(collector)
         if not training and not self._loss.is_mean_over_targets:
             loss.metrics["objective"] = Metric(loss.total, loss.weight)
         return loss
 
     @abc.abstractmethod
+    def hidden(self, features: Features, call: SequenceCall) -> mtf.Tensor:
+        """Returns {batch, length, d_model}, of which the softmax makes the logits of the targets.
+
+        The call has no masks.
+        """
+
+    @final
     def logits(self, features: Features, call: SequenceCall = SequenceCall()) -> mtf.Tensor:
         """Returns float32 logits {batch, length, vocab} of the targets; the call has no masks."""
+        return self.softmax(self.hidden(features, call), call)
+
+    def target_nats(self, features: Features) -> mtf.Tensor:
+        targets, call = features["targets"], SequenceCall()
+
+        def losses(logits: mtf.Tensor, ids: mtf.Tensor) -> list[mtf.Tensor]:
+            nats = mtf.sparse_softmax_cross_entropy(logits, mtf.maximum(ids, 0), self.vocab)
+            return [nats, nats]
+
+        weights = mtf.ones(self._mesh, targets.shape)
+        _, nats = self.softmax.loss(self.hidden(features, call), targets, weights, losses, call)
+        return nats
 
     def allows_padding(self, length: int) -> bool:
         """Returns whether all layers ignore padding, and there are positions for the length."""

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
 
 from mtfrun import mtf
-from mtfrun.layers import MASKED, Call, Embedding, dense
+from mtfrun.layers import MASKED, Call, Embedding, TokenLosses, dense, loss_in_blocks
 
 # Kernels of at least this size are transposed for decoding, see `TokenSoftmax.for_steps`.
 TRANSPOSED_FROM = 2**23
+
+# A device with this many logits computes the loss in blocks of tokens. In float32 they take 64 MiB,
+# and a step that computes them at once has three tensors of this size; smaller ones matter little
+# beside the 400 MB of a process.
+IN_BLOCKS_FROM = 2**24
+# The sum of the kernel's gradient is read and written once a block: smaller blocks take longer.
+# Larger ones save no time, and their logits take more memory than that sum where d_model is 512.
+BLOCK_TOKENS = 512
 
 
 class TokenSoftmax(mtf.Module):
@@ -32,7 +41,7 @@ class TokenSoftmax(mtf.Module):
     ) -> None:
         super().__init__()
         self._mesh = mesh
-        self._num_classes = num_classes
+        self.num_classes = num_classes
         self._vocab = vocab
         self._d_model = d_model
         self._activation = dtypes.activation
@@ -50,6 +59,36 @@ class TokenSoftmax(mtf.Module):
         x, kernel = mtf.cast(x, self._activation), mtf.cast(self.kernel, self._activation)
         return self._mask(dense(x, kernel, reduced_dims=[self._d_model], new_dims=[self._vocab]))
 
+    def loss(
+        self,
+        x: mtf.Tensor,
+        targets: mtf.Tensor,
+        weights: mtf.Tensor,
+        losses: TokenLosses,
+        call: Call,
+    ) -> list[mtf.Tensor]:
+        """Returns sum(objective * weights), and the further values {tokens...} of `losses`.
+
+        x: {tokens..., d_model}; targets and weights: {tokens...}. `losses` takes logits and
+        targets; large logits of a device are computed in blocks, see `layers.loss_in_blocks`.
+        """
+        num_tokens, num_logits = (
+            math.prod(self._mesh.local_sizes(shape))
+            for shape in (targets.shape, targets.shape + self._vocab)
+        )
+        if num_logits < IN_BLOCKS_FROM or num_tokens <= BLOCK_TOKENS:
+            objective, *further = losses(self(x, call), targets)
+            return [mtf.reduce_sum(objective * weights), *further]
+        return loss_in_blocks(
+            self._scale(x),
+            self.kernel,
+            targets,
+            weights,
+            lambda product, ids: losses(self._mask(product), ids),
+            training=call.training,
+            block_tokens=BLOCK_TOKENS,
+        )
+
     def for_steps(self, call: Call) -> Callable[[mtf.Tensor], mtf.Tensor]:
         """Returns the function of one position {batch..., d_model} for the steps of a decoder.
 
@@ -60,22 +99,24 @@ class TokenSoftmax(mtf.Module):
         """
         if self.kernel.shape.size < TRANSPOSED_FROM:
             return lambda x: self(x, call)
-        scale = 1.0 if self._tied is None else self._tied.logits_scale
         kernel = mtf.cast(self.kernel, self._activation)
         kernel = mtf.transpose(kernel, [self._vocab, self._d_model])
 
         def logits(x: mtf.Tensor) -> mtf.Tensor:
             batch = x.shape - self._d_model
-            x = mtf.cast(x, self._activation) * scale
-            product = mtf.einsum([kernel, x], output_shape=[self._vocab, *batch])
+            product = mtf.einsum([kernel, self._scale(x)], output_shape=[self._vocab, *batch])
             # Without the barrier XLA would transpose the factors back.
             return self._mask(mtf.optimization_barrier(product))
 
         return logits
 
+    def _scale(self, x: mtf.Tensor) -> mtf.Tensor:
+        x = mtf.cast(x, self._activation)
+        return x if self._tied is None else x * self._tied.logits_scale
+
     def _mask(self, logits: mtf.Tensor) -> mtf.Tensor:
         logits = mtf.to_float(logits)
-        if self._vocab.size == self._num_classes:
+        if self._vocab.size == self.num_classes:
             return logits
-        is_padding = np.arange(self._vocab.size) >= self._num_classes
+        is_padding = np.arange(self._vocab.size) >= self.num_classes
         return logits + mtf.constant(self._mesh, np.where(is_padding, MASKED, 0.0), [self._vocab])

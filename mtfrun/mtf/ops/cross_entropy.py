@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import tensorflow as tf
+
+from mtfrun.mtf.function import is_traced_for_xla
 from mtfrun.mtf.gradients import custom_gradient
 from mtfrun.mtf.ops.constants import one_hot, range
 from mtfrun.mtf.ops.elementwise import exp, log
@@ -94,6 +97,23 @@ def _softmax_minus_one_hot(inputs: Sequence[Tensor], outputs: Sequence[Tensor]) 
     probabilities = outputs[-1]
     part, classes = probabilities.shape.dims[-2:]
     targets = inputs[1]
+    if not targets.mesh.is_distributed and not is_traced_for_xla(targets.mesh):
+        return _minus_one_at(probabilities, targets, classes)
     # Counted from the first class of each part; ids of other parts are out of range.
     part_ids = targets - range(targets.mesh, part, targets.dtype) * classes.size
     return probabilities - one_hot(part_ids, classes, dtype=probabilities.dtype)
+
+
+def _minus_one_at(probabilities: Tensor, targets: Tensor, classes: Dimension) -> Tensor:
+    """Returns probabilities {..., classes} minus a one-hot, in place: as large as all logits."""
+    rows = tf.reshape(probabilities.value, [-1, classes.size])
+    ids = tf.reshape(targets.value, [-1])
+    is_class = tf.logical_and(ids >= 0, ids < classes.size)
+    inside = tf.where(is_class, ids, tf.zeros_like(ids))
+    positions = tf.stack([tf.range(targets.shape.size, dtype=ids.dtype), inside], axis=1)
+    rows = tf.tensor_scatter_nd_sub(rows, positions, tf.cast(is_class, rows.dtype))
+    return Tensor(
+        probabilities.mesh,
+        tf.reshape(rows, probabilities.shape.to_integer_list),
+        probabilities.shape,
+    )

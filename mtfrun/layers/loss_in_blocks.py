@@ -1,0 +1,211 @@
+"""A loss of logits in blocks of tokens: the logits of all tokens never exist at once.
+
+In training the gradients of a block are computed with its loss, so that no logits are stored for
+the backward pass, or computed twice.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from mtfrun import mtf
+from mtfrun.layers.attention_in_blocks import Blocks
+
+# Of logits {tokens..., vocab} float32 and targets {tokens...}: the objective, and further values,
+# all {tokens...} float32.
+TokenLosses = Callable[[mtf.Tensor, mtf.Tensor], Sequence[mtf.Tensor]]
+
+
+def loss_in_blocks(
+    x: mtf.Tensor,
+    kernel: mtf.TensorLike,
+    targets: mtf.Tensor,
+    weights: mtf.Tensor,
+    losses: TokenLosses,
+    *,
+    training: bool,
+    block_tokens: int,
+) -> list[mtf.Tensor]:
+    """Returns sum(objective * weights), and the further values {tokens...} without gradients.
+
+    x: {tokens..., d_model}; kernel: {d_model, vocab} in any order; targets, weights: {tokens...}.
+    `losses` takes einsum([x, kernel]), computed in the type of x and cast to float32. Gradients
+    reach x and the kernel, summed up in float32; without `training` the backward pass computes the
+    products again. Inside `mtf.function` only.
+
+    Every device takes blocks of its own tokens and its own part of the vocabulary, and sums up the
+    gradients of its blocks before they are exchanged.
+    """
+    tokens, weights = _Tokens.of(targets, block_tokens), mtf.broadcast(weights, targets.shape)
+    kernel = mtf.identity(kernel)
+    (d_model,) = x.shape - targets.shape
+    (vocab,) = kernel.shape - d_model
+    run = _Blocks(tokens, d_model, vocab, tokens.cut(targets), tokens.cut(weights), losses)
+    stored: list[mtf.Tensor] = []
+
+    def forward(x: mtf.Tensor, kernel: mtf.Tensor) -> tuple[mtf.Tensor, ...]:
+        values, stored[:] = run(x, kernel, with_gradients=training)
+        objective, *further = map(tokens.join, values)
+        return mtf.reduce_sum(objective * weights), *further
+
+    def backward(
+        inputs: Sequence[mtf.Tensor], _: Any, cotangents: Sequence[mtf.Tensor]
+    ) -> list[mtf.Tensor]:
+        of_x, of_kernel = stored if training else run(*inputs, with_gradients=True)[1]
+        # Scaled before the exchange: where slots are split, nothing but the split may follow it.
+        of_x = mtf.cast(mtf.to_float(of_x) * cotangents[0], of_x.dtype)
+        return [
+            run.join_x(of_x),
+            mtf.cast(run.join_kernel(of_kernel * cotangents[0]), inputs[1].dtype),
+        ]
+
+    return list(mtf.custom_gradient(forward, backward, [x, kernel]))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Tokens:
+    """The dimensions of tokens as {blocks, parts..., block}.
+
+    Attributes:
+      shape: the dimensions of tokens.
+      parts: of each dimension that the mesh splits, one of as many parts.
+      inner: the dimensions within a part, in the order of `shape`.
+      blocks: the blocks of these together.
+    """
+
+    shape: mtf.Shape
+    parts: Sequence[mtf.Dimension]
+    inner: Sequence[mtf.Dimension]
+    blocks: Blocks
+
+    @classmethod
+    def of(cls, targets: mtf.Tensor, block_tokens: int) -> _Tokens:
+        pairs = [split_dimension(targets.mesh, dim) for dim in targets.shape]
+        inner = [dims[-1] for dims in pairs]
+        whole = mtf.Dimension("tokens_of_loss", mtf.Shape(inner).size)
+        parts = [dim for dims in pairs for dim in dims[:-1]]
+        return cls(targets.shape, parts, inner, Blocks.of(whole, block_tokens))
+
+    def cut(self, x: mtf.Tensor) -> mtf.Tensor:
+        """Returns {blocks, parts..., block, ...} for x {tokens..., ...}."""
+        further = x.shape - self.shape
+        for dim in self.shape:
+            x = mtf.replace_dimensions(x, dim, split_dimension(x.mesh, dim))
+        x = mtf.transpose(x, [*self.parts, *self.inner, *further])
+        x = self.blocks.cut(mtf.replace_dimensions(x, self.inner, self.blocks.whole))
+        number, block = self.blocks.number, self.blocks.block
+        return mtf.transpose(x, [number, *self.parts, block, *further])
+
+    def join(self, x: mtf.Tensor) -> mtf.Tensor:
+        """Returns {tokens..., ...} for x {blocks, parts..., block, ...}."""
+        number, block = self.blocks.number, self.blocks.block
+        further = x.shape - [number, *self.parts, block]
+        x = mtf.transpose(x, [*self.parts, number, block, *further])
+        x = mtf.replace_dimensions(self.blocks.join(x), self.blocks.whole, self.inner)
+        pairs = [split_dimension(x.mesh, dim) for dim in self.shape]
+        x = mtf.transpose(x, [*(dim for dims in pairs for dim in dims), *further])
+        for dim, dims in zip(self.shape, pairs, strict=True):
+            x = mtf.replace_dimensions(x, dims, dim)
+        return x
+
+
+def split_dimension(mesh: mtf.Mesh, dim: mtf.Dimension) -> list[mtf.Dimension]:
+    """Returns [parts, part] of a dimension that the mesh splits, or [dim]."""
+    number = mesh.num_splits(dim)
+    if number == 1:
+        return [dim]
+    # A dimension of this name is laid out as the whole one.
+    return [mtf.Dimension(dim.name, number), mtf.Dimension(f"{dim.name}_part", dim.size // number)]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Blocks:
+    """The loop over the blocks; `targets` and `weights`: {blocks, parts..., block}."""
+
+    tokens: _Tokens
+    d_model: mtf.Dimension
+    vocab: mtf.Dimension
+    targets: mtf.Tensor
+    weights: mtf.Tensor
+    losses: TokenLosses
+
+    def __call__(
+        self, x: mtf.Tensor, kernel: mtf.Tensor, *, with_gradients: bool
+    ) -> tuple[list[mtf.Tensor], list[mtf.Tensor]]:
+        """Returns the values {blocks, parts..., block}, and the gradients of the objective.
+
+        Of x, if the vocabulary is split {blocks, parts..., block, vocab, d_model}, and of the
+        kernel {parts..., kernel}: of every part, not summed yet.
+        """
+        x, blocks = self.tokens.cut(x), self.tokens.blocks
+        kernel = mtf.cast(kernel, x.dtype)
+        positions = mtf.range(x.mesh, blocks.number)
+
+        def body(i: mtf.Tensor, *of_blocks: mtf.Tensor) -> list[mtf.Tensor]:
+            targets, weights = (blocks.at(t, i) for t in (self.targets, self.weights))
+            # Copies inside the loop: DTensor would move the custom gradients inside of `losses` to
+            # where their operand comes from.
+            block, inner_kernel = mtf.identity(blocks.at(x, i)), mtf.identity(kernel)
+            product = mtf.einsum([block, inner_kernel], [*targets.shape, self.vocab])
+            values = self.losses(mtf.to_float(product), targets)
+            is_block = mtf.equal(positions, i)
+            # Not a product: a NaN would spread to the other blocks.
+            placed = [
+                mtf.where(is_block, v, 0.0, output_shape=[blocks.number, *targets.shape])
+                for v in values
+            ]
+            if not with_gradients:
+                return [i + 1, *placed]
+            (of_product,) = mtf.gradients([values[0]], [product], [weights])
+            assert of_product is not None
+            with mtf.count_flops(None):
+                of_x, of_kernel = self._gradients(block, inner_kernel, of_product)
+            # All move on by one place, so that none is copied.
+            return [i + 1, *of_blocks[1:], of_x, *placed, mtf.to_float(of_kernel)]
+
+        number = blocks.number.size if with_gradients else 0
+        of_block = mtf.Shape(
+            [*(x.shape - [blocks.number, self.d_model]), *self._vocab_parts, self.d_model]
+        )
+        start = [mtf.zeros(x.mesh, of_block, x.dtype) for _ in range(number)]
+        _, *results = mtf.while_loop(
+            lambda i, *_: mtf.less(i, blocks.number.size),
+            body,
+            [mtf.constant(x.mesh, 0, dtype=tf.int32), *start],
+            has_accumulators=True,
+            rounds=blocks.number.size,
+            parallel_iterations=1,
+        )
+        if not with_gradients:
+            return results, []
+        of_blocks, values, of_kernel = results[:number], results[number:-1], results[-1]
+        return values, [mtf.stack(of_blocks, blocks.number.name), of_kernel]
+
+    def join_x(self, of_x: mtf.Tensor) -> mtf.Tensor:
+        """Returns the gradient {tokens..., d_model} of x, of all parts of the vocabulary."""
+        return self.tokens.join(mtf.reduce_sum(of_x, output_shape=of_x.shape - self._vocab_parts))
+
+    def join_kernel(self, of_kernel: mtf.Tensor) -> mtf.Tensor:
+        """Returns the gradient of the kernel, of all parts of the tokens."""
+        total = mtf.reduce_sum(of_kernel, output_shape=of_kernel.shape - self.tokens.parts)
+        return mtf.replace_dimensions(total, split_dimension(total.mesh, self.vocab), self.vocab)
+
+    @property
+    def _vocab_parts(self) -> list[mtf.Dimension]:
+        return split_dimension(self.weights.mesh, self.vocab)[:-1]
+
+    def _gradients(
+        self, x: mtf.Tensor, kernel: mtf.Tensor, of_product: mtf.Tensor
+    ) -> list[mtf.Tensor]:
+        vocab = split_dimension(x.mesh, self.vocab)
+        of_product = mtf.replace_dimensions(of_product, self.vocab, vocab)
+        kernel = mtf.replace_dimensions(kernel, self.vocab, vocab)
+        rows = x.shape - self.d_model
+        return [
+            mtf.einsum([of_product, kernel], [*rows, *vocab[:-1], self.d_model]),
+            mtf.einsum([x, of_product], [*self.tokens.parts, *kernel.shape]),
+        ]
