@@ -56,9 +56,6 @@ ALLOWED = {
     "max_pool2d_with_blocks": (4, "the edges of the blocks on both sides, forward and backward"),
     "dynamic_shift_along_a_split_dimension": (1, ALONG_IT),
     "halo_exchange": (10, "the edges of the blocks, forward and backward, in three calls"),
-    "gather_from_a_table": (2, "the second split dimension of the indices"),
-    "gather_along_a_later_dimension": (1, "the table's dimension is split"),
-    "gather_with_a_permuted_output": (1, "the table's dimension is split"),
 }
 
 
@@ -75,8 +72,24 @@ EXPECTED: dict[str, dict[tuple[str, str, str], int]] = {
         ("all-to-all", "data", "e"): 1,
     },
     "custom_gradient": {("all-reduce", "data", "a"): 1},
+    # The table stays where it is: over its axis the looked up entries are summed, not the gradient.
+    "gather_from_a_table": {("all-reduce", "data,model", "a,b"): 1},
+    "gather_along_a_later_dimension": {
+        ("all-reduce", "model", "v"): 1,
+        ("all-reduce", "data", "a"): 1,
+    },
+    "gather_with_a_permuted_output": {
+        ("all-reduce", "model", "v"): 1,
+        ("all-reduce", "data", "a"): 1,
+    },
 }
-QUICK = ["matmul", "dropout", "slice", "reshape_that_moves_an_axis"]
+QUICK = [
+    "matmul",
+    "dropout",
+    "slice",
+    "reshape_that_moves_an_axis",
+    "gather_along_a_later_dimension",
+]
 WORKER = "tests.mtf.collectives_worker"
 
 
@@ -128,6 +141,11 @@ def _assert_expected(collectives: Collectives) -> None:
         if name in EXPECTED
     }
     assert counts == {name: EXPECTED[name] for name in counts}
+
+
+def test_a_split_table_stays_on_its_devices(collectives: Collectives) -> None:
+    name = "gather_along_a_later_dimension"
+    _assert_expected({name: collectives[name]})
 
 
 @pytest.mark.slow

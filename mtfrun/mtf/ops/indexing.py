@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import tensorflow as tf
 from tensorflow.compiler.tf2xla.python import xla
@@ -41,12 +42,11 @@ def gather(
     Dimensions that both share are batch dimensions. By default the result has the dimensions of
     `indices`, then the remaining ones of `weights`.
 
-    On several devices a table, without shared dimensions, whose `dim` is split is gathered first,
-    and every device holds all of its gradient before that is split. (For an embedding of 8192 x 256
-    and 1024 tokens a contraction with one-hot indices took ten times as long.) In other gathers
-    every device looks up the entries that it holds, and the results are summed; a batched gather's
-    gradient is such a contraction. Where dimensions of `indices` other than shared ones are split,
-    all but the first are gathered.
+    On several devices every device looks up the entries that it holds, and the results are summed.
+    The gradient of a table, without shared dimensions, is summed where its entries are; a batched
+    gather's is a contraction with one-hot indices. Where `indices` are split over the axis of `dim`
+    the table is gathered. (For a table of 8192 x 256 and 1024 indices a contraction with one-hot
+    indices takes ten times as long.)
     """
     weights = as_tensor(weights)
     if isinstance(indices, int):
@@ -62,8 +62,11 @@ def gather(
     batch = Shape(d for d in indices.shape if d in weights.shape)
     axis = weights.mesh.axis_of(dim)
     apart = all(weights.mesh.axis_of(d) != axis for d in indices.shape)
+    num_parts = weights.mesh.num_splits(dim) if apart else 1
     is_table = indices.shape.ndims > 0 and not batch.ndims
-    if weights.mesh.num_splits(dim) > 1 and apart and not is_table:
+    if weights.mesh.is_distributed and is_table and weights.dtype.is_floating:
+        return _look_up(weights, indices, dim, num_parts, output_shape)
+    if num_parts > 1 and not is_table:
         return _gather_in_parts(weights, indices, dim, output_shape)
     row = weights.shape - dim - batch
     # Storage order in which tf.gather takes them: shared dimensions first.
@@ -83,6 +86,43 @@ def gather(
     if output_shape is None:
         output_shape = union(indices.shape, row)
     return reorder(result, convert_to_shape(output_shape))
+
+
+def _look_up(
+    table: Tensor,
+    indices: Tensor,
+    dim: Dimension,
+    num_parts: int,
+    output_shape: ShapeLike | None,
+) -> Tensor:
+    """Returns a gather from a table of which every device holds one part along `dim`, or all.
+
+    An index is a part and a position in it. A device looks up all positions in its part, with zeros
+    for those of another part, and adds the gradient there, of another part's zeros too.
+    """
+    # With the name of `dim` it is on the axis of `dim`.
+    parts = Shape([Dimension(dim.name, num_parts)] if num_parts > 1 else [])
+    inner = Dimension(f"{dim.name}_part", dim.size // num_parts)
+    at = table.shape.index(dim)
+    dims = table.shape.dims
+    row = table.shape - dim
+    in_parts = reshape(table, [*dims[:at], *parts, inner, *dims[at + 1 :]])
+    position, number = indices % inner.size, indices // inner.size
+    is_in_part = equal(number, range(indices.mesh, parts[0], number.dtype) if parts.ndims else 0)
+
+    def look_up(rows: Tensor) -> Tensor:
+        value = tf.gather(rows.value, position.value)
+        entries = lay_out(rows, value, [*indices.shape, *parts, *row])
+        return reduce_sum(where(is_in_part, entries, 0), output_shape=[*indices.shape, *row])
+
+    def gradient(inputs: Any, _outputs: Any, grads: Any) -> list[Tensor]:
+        in_part = where(is_in_part, grads[0], 0, [*indices.shape, *parts, *row])
+        # DTensor sums over the axes of all dimensions of the indices.
+        value = tf.math.unsorted_segment_sum(in_part.value, position.value, inner.size)
+        return [lay_out(table, value, inputs[0].shape)]
+
+    result = custom_gradient(look_up, gradient, [reorder(in_parts, Shape([inner, *parts, *row]))])
+    return result if output_shape is None else reorder(result, convert_to_shape(output_shape))
 
 
 def _gather_in_parts(
