@@ -8,9 +8,10 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import itertools
+import math
 import os
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeAlias, TypeVar, cast
 
 import numpy as np
@@ -94,28 +95,54 @@ def make_variable(value: tf.Tensor, *, trainable: bool) -> tf.Variable:
     return dtensor.DVariable(value, trainable=trainable)
 
 
-def distinct_parts(variable: tf.Variable) -> Iterator[tuple[tf.Tensor, tuple[int, ...]]]:
-    """Yields this process's parts of a variable and their begins; over all processes each once.
+def distinct_parts(
+    variables: Iterable[tf.Variable],
+) -> Iterator[list[tuple[tf.Tensor, tuple[int, ...]]]]:
+    """Yields of each variable the parts that this process owns, with their begins.
 
-    Of devices with the same part the first yields it; a plain `tf.Variable` is the first process's.
+    Over all processes each part is there once. Of processes that have the same parts of a variable,
+    those own them that own the fewest bytes of the variables before, so that all write checkpoints.
+    A plain `tf.Variable` is the first process's.
     """
-    value = variable.read_value()
-    if not isinstance(variable, dtensor.DVariable):
-        if processes.is_first():
-            yield value, (0,) * value.shape.rank
-        return
-    layout = variable.layout
+    owned_bytes = np.zeros(processes.count(), np.int64)
+    for variable in variables:
+        value = variable.read_value()
+        if isinstance(variable, dtensor.DVariable):
+            yield _owned_parts(value, variable.layout, owned_bytes)
+        else:
+            yield [(value, (0,) * value.shape.rank)] if processes.is_first() else []
+            owned_bytes[0] += value.shape.num_elements() * value.dtype.size
+
+
+def _owned_parts(
+    value: tf.Tensor, layout: DeviceLayout, owned_bytes: np.ndarray
+) -> list[tuple[tf.Tensor, tuple[int, ...]]]:
+    """Adds what each process owns of a value to `owned_bytes`."""
+    mesh = layout.mesh
     sharding = [None if axis == dtensor.UNSHARDED else axis for axis in layout.sharding_specs]
-    for place, part in zip(places(layout.mesh), dtensor.unpack(value), strict=True):
-        if any(index for axis, index in place.items() if axis not in sharding):
-            continue  # another device has the same part
-        yield (
+    replicating = [axis for axis in mesh.dim_names if axis not in sharding]
+    # The process of each device, by the copy of the value that the device has a part of.
+    process_of = np.arange(mesh.size).reshape(mesh.shape()) // mesh.num_local_devices()
+    process_of = np.moveaxis(
+        process_of, [mesh.dim_names.index(axis) for axis in replicating], range(len(replicating))
+    )
+    process_of = process_of.reshape(math.prod(map(mesh.dim_size, replicating)), -1)
+    copy = np.argmin(owned_bytes[process_of].max(axis=1))
+    sizes = [mesh.dim_size(axis) for axis in replicating]
+    place_of_copy = dict(zip(replicating, np.unravel_index(copy, sizes), strict=True))
+    parts = dtensor.unpack(value)
+    np.add.at(owned_bytes, process_of[copy], parts[0].shape.num_elements() * parts[0].dtype.size)
+    return [
+        (
             part,
             tuple(
                 0 if axis is None else place[axis] * size
                 for axis, size in zip(sharding, part.shape.as_list(), strict=True)
             ),
         )
+        for place, part in zip(places(mesh), parts, strict=True)
+        if all(place[axis] == index for axis, index in place_of_copy.items())
+    ]
 
 
 def run_on(mesh: DeviceMesh | None) -> contextlib.AbstractContextManager[None]:

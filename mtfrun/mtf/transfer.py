@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -81,12 +82,17 @@ class Shard(NamedTuple):
     begin: tuple[int, ...]
 
 
-def owned_shards(variable: tf.Variable) -> list[Shard]:
-    """Returns copies of this process's parts of a raw variable; over all processes every part once.
+def owned_shards(variables: Iterable[tf.Variable]) -> list[list[Shard]]:
+    """Returns copies of the parts of raw variables that this process owns.
 
-    It is not a collective, but uses the devices: call it in the main thread.
+    Over all processes every part is there once; processes with the same parts share them. It is not
+    a collective, but all processes must name the same variables, and it uses the devices: call it
+    in the main thread.
     """
-    return [Shard(_on_host(part), begin) for part, begin in engine.distinct_parts(variable)]
+    return [
+        [Shard(_on_host(part), begin) for part, begin in parts]
+        for parts in engine.distinct_parts(variables)
+    ]
 
 
 def _on_host(value: tf.Tensor) -> tf.Tensor:

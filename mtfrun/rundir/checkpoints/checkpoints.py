@@ -34,9 +34,10 @@ class Checkpoints(CheckpointReader):
     Only the holder of the run's lock may write (`save`, `clean`, `set_best`). Any process may read,
     even while the holder deletes old checkpoints.
 
-    `save`, `restore` and `read` are collective. Each process writes the parts of variables that its
-    devices hold; the first one holds the lock, writes the manifest and deletes old checkpoints. The
-    directory must be on a file system that all processes share.
+    `save`, `restore` and `read` are collective. Each process writes parts of variables that its
+    devices hold, an equal share of those that several processes hold; the first one holds the lock,
+    writes the manifest and deletes old checkpoints. The directory must be on a file system that all
+    processes share.
     """
 
     def __init__(self, directory: str | os.PathLike[str], *, max_to_keep: int | None = 5) -> None:

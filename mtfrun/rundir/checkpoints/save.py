@@ -83,10 +83,11 @@ class Snapshot:
 
     def __init__(self, variables: Mapping[str, Any]) -> None:
         self.specs = describe(variables)
+        owned = mtf.owned_shards(variables.values())
         self._tensors = [
             _Tensor(tensor_key(path), _part(self.specs[path], shard), shard.value)
-            for path, variable in variables.items()
-            for shard in mtf.owned_shards(variable)
+            for path, shards in zip(variables, owned, strict=True)
+            for shard in shards
         ]
         if processes.is_first():
             graph = tf.constant(_object_graph(variables))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -33,6 +34,8 @@ layout = dtensor.Layout(["data", dtensor.UNSHARDED], mesh)
 replicated = dtensor.Layout.replicated(mesh, 2)
 value = dtensor.copy_to_mesh(tf.reshape(tf.range(512.0), [8, 64]), replicated)
 variables = {"kernel": dtensor.DVariable(dtensor.relayout(value, layout))}
+variables |= {name: dtensor.DVariable(value) for name in ("first", "second", "third")}
+owned = [len(shards) for shards in mtf.owned_shards(variables.values())]
 checkpoints = Checkpoints(directory)
 checkpoints.save(3, variables)
 saved, hashed = hashed, []
@@ -49,14 +52,14 @@ try:
     checkpoints.restore(3, variables)
 except InputError as error:
     damage = str(error)
-print(json.dumps([saved, restored, damage]))
+print(json.dumps([saved, restored, damage, owned]))
 processes.leave()
 """
 
 
 @pytest.fixture(scope="module")
-def printed(tmp_path_factory: pytest.TempPathFactory) -> list[list[list[str]]]:
-    """Files that each of two processes hashed while saving and restoring, and an error."""
+def printed(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    """Files that each of two processes hashed while saving and restoring, an error, and counts."""
     directory, address = tmp_path_factory.mktemp("checkpoints"), str(free_address())
     started = [
         subprocess.Popen(
@@ -71,14 +74,19 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> list[list[list[str]]]:
     return [json.loads(output.splitlines()[-1]) for output in outputs]
 
 
-def test_each_process_hashes_its_part_of_a_save(printed: list[list[list[str]]]) -> None:
+def test_each_process_hashes_its_part_of_a_save(printed: list[Any]) -> None:
     (first, *_), (second, *_) = printed
     assert first == ["part-0.data-00000-of-00001", "ckpt-3.index"]
     assert second == ["part-1.data-00000-of-00001"]
 
 
-def test_each_process_compares_a_part_of_the_files(printed: list[list[list[str]]]) -> None:
-    (_, first, damage), (_, second, other_damage) = printed
+def test_processes_share_variables_that_all_of_them_hold(printed: list[Any]) -> None:
+    # Of the kernel each writes its half; the others go to the one with fewer bytes.
+    assert [owned for *_, owned in printed] == [[1, 1, 0, 1], [1, 0, 1, 0]]
+
+
+def test_each_process_compares_a_part_of_the_files(printed: list[Any]) -> None:
+    (_, first, damage, _), (_, second, other_damage, _) = printed
     assert first and second
     assert sorted(first + second) == [
         "ckpt-3.data-00000-of-00002",
