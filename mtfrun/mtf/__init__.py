@@ -198,5 +198,6 @@ from mtfrun.mtf.variables import with_values as with_values
 from mtfrun.mtf.widths import Growth as Growth
 from mtfrun.mtf.widths import Widths as Widths
 from mtfrun.mtf.widths import plain_name as plain_name
+from mtfrun.mtf.widths import smallest_sizes as smallest_sizes
 from mtfrun.mtf.zero import SLOT_RULES as SLOT_RULES
 from mtfrun.mtf.zero import sharded_names as sharded_names

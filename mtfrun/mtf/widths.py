@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
@@ -67,3 +68,12 @@ NO_GROWTH = Widths()
 def plain_name(dim: Dimension) -> str:
     """Returns the name without an underscore before it."""
     return dim.name.removeprefix("_")
+
+
+def smallest_sizes(shapes: Iterable[Iterable[Dimension]]) -> dict[str, int]:
+    """Returns the smallest size of each name, without an underscore before it."""
+    sizes: dict[str, int] = {}
+    for dim in itertools.chain.from_iterable(shapes):
+        name = plain_name(dim)
+        sizes[name] = min(dim.size, sizes.get(name, dim.size))
+    return sizes

@@ -22,6 +22,7 @@ import math
 from collections.abc import Mapping
 
 from mtfrun import mtf
+from mtfrun.checks import COUNT, check_range
 from mtfrun.errors import InputError, did_you_mean
 
 
@@ -74,18 +75,14 @@ def set_base_sizes(root: mtf.Module, base_sizes: Mapping[str, int]) -> None:
     """
     mtf.assign_paths(root)
     variables = root.named_variables().values()
-    sizes: dict[str, int] = {}
-    for dim in (dim for variable in variables for dim in variable.shape):
-        name = mtf.plain_name(dim)
-        sizes[name] = min(dim.size, sizes.get(name, dim.size))
+    sizes = mtf.smallest_sizes(variable.shape for variable in variables)
     growth: dict[str, float] = {}
     for name, base in base_sizes.items():
         if name not in sizes:
             raise InputError(
                 f"base_sizes: no variable has a dimension {name!r}{did_you_mean(name, sizes)}"
             )
-        if isinstance(base, bool) or not isinstance(base, int) or base < 1:
-            raise InputError(f"base_sizes: {name!r} is {base!r}, and must be a positive integer")
+        check_range(f"base_sizes: {name!r}", base, COUNT)
         growth[name] = sizes[name] / base
     for variable in variables:
         variable.set_widths(mtf.Widths(growth), initial_scale)

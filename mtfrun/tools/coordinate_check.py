@@ -107,17 +107,10 @@ def growing_dims(models: Sequence[Sequence[mtf.Shape]]) -> dict[str, list[int]]:
     `models` has the shapes of every model's variables, in the same order. Where a model has several
     dimensions of one name, the smallest is given. The most frequent name is the first.
     """
-    names: collections.Counter[str] = collections.Counter()
-    sizes: list[dict[str, int]] = []
-    for shapes in models:
-        sizes.append({})
-        for dim in (dim for shape in shapes for dim in shape):
-            name = mtf.plain_name(dim)
-            names[name] += 1
-            sizes[-1][name] = min(dim.size, sizes[-1].get(name, dim.size))
-    by_name = {
-        name: [of_model.get(name, 0) for of_model in sizes] for name, _ in names.most_common()
-    }
+    dims = (dim for shapes in models for shape in shapes for dim in shape)
+    names = collections.Counter(map(mtf.plain_name, dims)).most_common()
+    sizes = [mtf.smallest_sizes(shapes) for shapes in models]
+    by_name = {name: [of_model.get(name, 0) for of_model in sizes] for name, _ in names}
     growing = {name: of_name for name, of_name in by_name.items() if len(set(of_name)) > 1}
     if not growing or len(set(next(iter(growing.values())))) < len(models):
         raise InputError(

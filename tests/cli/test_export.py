@@ -108,6 +108,17 @@ def test_a_model_that_transformers_lacks_is_refused_in_one_line(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_factors_of_mup_that_transformers_lacks_are_refused_in_one_line(
+    run_copy: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    with (run_copy / "config.gin").open("a") as file:
+        file.write("\nBASE_SIZES = {'d_kv': 2}\n")
+    flags = [f"--model_dir={run_copy}", f"--to={tmp_path}/target", "--format=huggingface"]
+    line = error_line(mtfrun_here("export", *flags))
+    assert "base_sizes: d_kv is not of its base size" in line and "--format=safetensors" in line
+    assert not (tmp_path / "target").exists()
+
+
 def test_a_directory_that_holds_something_is_refused(
     language_model_run: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
@@ -185,6 +196,20 @@ def test_a_vocabulary_that_transformers_lacks_is_refused_without_weights_only(
     assert not (tmp_path / "target").exists()
     process = mtfrun_here(*command, "--weights_only")
     assert process.returncode == 0, process.stderr.decode()
+
+
+@pytest.mark.slow
+def test_a_model_whose_logits_have_no_factors_of_mup_is_exported(tmp_path: pathlib.Path) -> None:
+    # The number of heads grows, not their size, and the softmax is not tied.
+    sizes = "--gin.BASE_SIZES={'d_model': 8, 'd_ff': 16, 'heads': 2}"
+    run, again = _trained(tmp_path, "llama", sizes), tmp_path / "again"
+    _export(run, tmp_path / "target", "huggingface")
+    process = mtfrun_here("import", f"--from={tmp_path / 'target'}", f"--model_dir={again}")
+    assert process.returncode == 0, process.stderr.decode()
+    assert "BASE_SIZES" not in (again / "config.gin").read_text()
+    ids = {"inputs": np.array([[50, 60, 70, 80, 90]])}
+    expected = mtfrun.load(str(run)).logits(ids)
+    assert_close(mtfrun.load(str(again)).logits(ids), expected, LOGITS_TOLERANCE)
 
 
 @pytest.mark.parametrize("model", ["llama", "gpt2"])

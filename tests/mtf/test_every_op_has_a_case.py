@@ -22,6 +22,7 @@ NO_OPERATIONS = {
         "convert_to_shape",
         "is_subsequence",
         "plain_name",
+        "smallest_sizes",
         "tensor_dim_to_mesh_dim_size",
         "tensor_dim_to_size_per_split",
         "verify_no_new_dims",

@@ -6,6 +6,7 @@ import concurrent.futures
 import importlib
 import json
 import pathlib
+import shutil
 import signal
 from collections.abc import Callable
 from typing import Any
@@ -18,8 +19,8 @@ from mtfrun.errors import InputError
 from mtfrun.experiment.runs.run import Run
 from mtfrun.rundir import RunDirectory
 from mtfrun.training import TrainResult
-from tests.cli.command import error_line, mtfrun_here, succeeded
-from tests.experiment.runs.tiny_runs import trained
+from tests.cli.command import error_line, mtfrun_here, succeeded, tiny_experiment
+from tests.experiment.runs.tiny_runs import files_and_params, trained
 
 # Log-probabilities that are summed in another order, float32.
 SUM = 1e-4
@@ -330,3 +331,17 @@ def test_a_thread_may_train(language_model: Run, tmp_path: pathlib.Path) -> None
         run = pool.submit(mtfrun.train, config, tmp_path / "run", TRAIN_STEPS=1).result()
     assert run.step == 1
     assert "step 1" in repr(run)
+
+
+def test_a_run_with_base_sizes_resumes_to_the_bit(tmp_path: pathlib.Path) -> None:
+    files, params = files_and_params(tiny_experiment(tmp_path))
+    params.append("BASE_SIZES = {'d_model': 4, 'd_ff': 8, 'd_kv': 1}")
+    settings: dict[str, Any] = {"TRAIN_STEPS": 3, "CHECKPOINT_EVERY": 1, "EVAL_AT_START": False}
+    whole = mtfrun.train(files, tmp_path / "whole", gin_params=params, **settings)
+    shutil.copytree(tmp_path / "whole", tmp_path / "resumed")
+    for file in (tmp_path / "resumed" / "checkpoints").glob("*ckpt-[23]*"):
+        file.unlink()
+    resumed = mtfrun.train(files, tmp_path / "resumed", gin_params=params, **settings)
+    values = resumed.variables()
+    for path, value in whole.variables().items():
+        np.testing.assert_array_equal(values[path], value, err_msg=path)

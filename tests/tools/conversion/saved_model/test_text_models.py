@@ -37,6 +37,11 @@ def _prefix_flags(directory: pathlib.Path) -> list[str]:
     return [*files, *(flag for flag in pairs if not flag.startswith("--gin_file")), *lengths]
 
 
+def _wide_flags(directory: pathlib.Path) -> list[str]:
+    """Of a model whose logits, in attention and of a tied softmax, have factors of muP."""
+    return [*tiny_experiment(directory), "--gin.BASE_SIZES={'d_model': 4, 'd_ff': 8, 'd_kv': 1}"]
+
+
 def _label_flags(directory: pathlib.Path) -> list[str]:
     path = directory / "labels.tsv"
     path.write_text("".join(f"text {i}\t{('no', 'yes', 'maybe')[i % 3]}\n" for i in range(60)))
@@ -78,7 +83,9 @@ def test_a_saved_model_of_a_language_model_answers_as_decode(tmp_path: pathlib.P
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("flags_of", [tiny_experiment, tiny_pairs_experiment, _prefix_flags])
+@pytest.mark.parametrize(
+    "flags_of", [tiny_experiment, tiny_pairs_experiment, _prefix_flags, _wide_flags]
+)
 @pytest.mark.parametrize("search", [[], ["--beam_size=3", "--num_outputs=2"]])
 def test_all_kinds_of_models_answer_as_decode(
     tmp_path: pathlib.Path, flags_of: Callable[[pathlib.Path], list[str]], search: list[str]
