@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import pathlib
 import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -12,7 +13,10 @@ from mtfrun.configuration.arguments import range_of
 from mtfrun.errors import InputError
 
 if TYPE_CHECKING:
+    from mtfrun.display.pictures import Canvas
     from mtfrun.experiment.runs.settings import Settings
+
+_PICTURES = (".svg", ".png")
 
 
 class Command(NamedTuple):
@@ -299,3 +303,25 @@ def inference_settings(flags: argparse.Namespace) -> dict[str, Any]:
 
 def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def add_picture(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--picture", help="a file for the picture (.svg, .png)", metavar="FILE")
+
+
+def check_picture(flags: argparse.Namespace) -> None:
+    check_names(flags, "picture")
+    if flags.picture is not None and pathlib.Path(flags.picture).suffix not in _PICTURES:
+        raise InputError(f"--picture={flags.picture}: name a file that ends in .svg or .png")
+
+
+def write_picture(flags: argparse.Namespace, canvas: Canvas) -> None:
+    from PIL import Image
+
+    from mtfrun.rundir import atomic_open
+
+    with atomic_open(flags.picture) as file:
+        if flags.picture.endswith(".svg"):
+            file.write(canvas.svg())
+        else:
+            Image.fromarray(canvas.pixels()).save(file.buffer, "PNG")

@@ -70,7 +70,7 @@ def test_json_has_the_law_and_the_advice_for_the_metric(
 ) -> None:
     monkeypatch.setattr(ladder, "_DRAWS", 10)
     output = sweep.parent / "law.svg"
-    flags = ["--json", "--hold_out=0", "--metric=loss", f"--output={output}"]
+    flags = ["--json", "--hold_out=0", "--metric=loss", f"--picture={output}"]
     process = mtfrun_here("ladder", str(sweep), *flags)
     assert process.returncode == 0, process.stderr.decode()
     values = json.loads(process.stdout)
@@ -88,7 +88,7 @@ def test_json_has_the_law_and_the_advice_for_the_metric(
     [
         (["DIR", "--budget=-1"], "--budget=-1: it must be more than 0, such as 1e15"),
         (["DIR", "--metric=accuracy"], "--metric=accuracy: more of it is better"),
-        (["DIR", "--output=law.gif"], "--output=law.gif: name a file that ends in .svg or .png"),
+        (["DIR", "--picture=law.gif"], "--picture=law.gif: name a file that ends in .svg or .png"),
         (["DIR", "--hold_out=-1"], "--hold_out=-1 must be at least 0"),
         (["DIR", "--hold_out=2"], "those that are not held out have 2, 3 and 5: train more"),
         (

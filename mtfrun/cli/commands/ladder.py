@@ -2,19 +2,22 @@ from __future__ import annotations
 
 import argparse
 import json
-import pathlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from mtfrun.checks import POSITIVE
-from mtfrun.cli.command import Command, add_json, check_least, check_names
+from mtfrun.cli.command import (
+    Command,
+    add_json,
+    add_picture,
+    check_least,
+    check_names,
+    check_picture,
+    write_picture,
+)
 from mtfrun.display import progress
 from mtfrun.display.streams import print_lines
 from mtfrun.display.table import terminal_columns
 from mtfrun.errors import InputError
-
-if TYPE_CHECKING:
-    from mtfrun.display.pictures import Canvas
 
 _DESCRIPTION = """\
 Fits a scaling law to a sweep over sizes and lengths of training; says what to train for a budget.
@@ -22,7 +25,7 @@ Fits a scaling law to a sweep over sizes and lengths of training; says what to t
   mtfrun sweep --sweep_file=sweeps/ladder.gin --model_dir=/tmp/ladder
   mtfrun ladder /tmp/ladder
   mtfrun ladder /tmp/ladder --hold_out=0 --budget=1e15
-  mtfrun ladder /tmp/ladder --output=ladder.svg
+  mtfrun ladder /tmp/ladder --picture=ladder.svg
 
 The law is L(N, D) = E + A / N^alpha + B / D^beta (Hoffmann et al. 2022): L is the sweep's metric at
 the end of a run, N the number of parameters, D that of tokens. It is fitted to finished runs
@@ -33,7 +36,6 @@ The advice is the N and D with the lowest loss for so many floating-point operat
 contain 95 % of the laws that fit losses drawn around this one; docs/scaling_laws.md says more."""
 
 
-_PICTURES = (".svg", ".png")
 _DRAWS = 400
 
 
@@ -55,7 +57,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     )
     add("--metric", help="the sweep's by default, else loss; lower is better", metavar="NAME")
     add("--seed", type=int, default=0, help="of the draws for intervals", metavar="N")
-    add("--output", help="a file for the picture (.svg, .png)", metavar="FILE")
+    add_picture(parser)
     add_json(parser)
 
 
@@ -64,14 +66,13 @@ def _check(flags: argparse.Namespace) -> None:
 
     if len(flags.words) != 1:
         raise InputError("ladder needs the directory of one sweep: mtfrun ladder /tmp/ladder")
-    check_names(flags, "metric", "output")
+    check_names(flags, "metric")
     check_least(flags, 0, "hold_out", "seed")
     if flags.budget is not None and flags.budget not in POSITIVE:
         raise InputError(f"--budget={flags.budget:g}: it must be {POSITIVE}, such as 1e15")
     if flags.metric is not None and not is_lower_better(flags.metric):
         raise InputError(f"--metric={flags.metric}: more of it is better, and the law is of a loss")
-    if flags.output is not None and pathlib.Path(flags.output).suffix not in _PICTURES:
-        raise InputError(f"--output={flags.output}: name a file that ends in .svg or .png")
+    check_picture(flags)
 
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
@@ -89,21 +90,9 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
         print(json.dumps(ladder_json(ladder, advice), allow_nan=False))
     else:
         print_lines(*ladder_lines(ladder, advice, terminal_columns()))
-    if flags.output is not None:
-        _draw(flags.output, ladder_picture(ladder, advice))
+    if flags.picture is not None:
+        write_picture(flags, ladder_picture(ladder, advice))
     return 0
-
-
-def _draw(path: str, canvas: Canvas) -> None:
-    from PIL import Image
-
-    from mtfrun.rundir import atomic_open
-
-    with atomic_open(path) as file:
-        if path.endswith(".svg"):
-            file.write(canvas.svg())
-        else:
-            Image.fromarray(canvas.pixels()).save(file.buffer, "PNG")
 
 
 COMMANDS = [

@@ -2,11 +2,10 @@ from __future__ import annotations
 
 import argparse
 import math
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from mtfrun.cli.command import Command
+from mtfrun.cli.command import Command, add_picture, check_picture, write_picture
 from mtfrun.display.formats import number_text
 from mtfrun.display.streams import print_lines
 from mtfrun.display.table import table_lines, terminal_columns
@@ -37,18 +36,16 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
     )
     add("--metric", help="the sweep's by default, or loss", metavar="NAME")
-    add("--picture", help="where to write a picture", metavar="FILE.svg")
+    add_picture(parser)
 
 
 def _check(flags: argparse.Namespace) -> None:
     if len(flags.words) != 1:
         raise InputError("optimum needs the directory of a sweep: mtfrun optimum /tmp/sweep")
-    if flags.picture is not None and not flags.picture.endswith(".svg"):
-        raise InputError(f"--picture={flags.picture} must end in .svg")
+    check_picture(flags)
 
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
-    from mtfrun.rundir import atomic_write
     from mtfrun.tools.sweep import results_of
     from mtfrun.tools.sweep.optimum import optima, picture
 
@@ -57,8 +54,7 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     by_row = optima(found.results, flags.parameter, metric)
     print_lines(*_lines(by_row, flags.parameter, metric))
     if flags.picture is not None:
-        drawn = picture(by_row, flags.parameter, metric)
-        atomic_write(pathlib.Path(flags.picture), drawn.svg())
+        write_picture(flags, picture(by_row, flags.parameter, metric))
     return 0
 
 

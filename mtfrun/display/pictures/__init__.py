@@ -1,4 +1,4 @@
-"""Pictures for TensorBoard, drawn by matplotlib, which is imported when the first one is drawn."""
+"""Pictures, drawn by matplotlib, which is imported when the first one is drawn."""
 
 from mtfrun.display.pictures.attention_maps import attention_maps as attention_maps
 from mtfrun.display.pictures.canvas import Canvas as Canvas
@@ -12,5 +12,7 @@ from mtfrun.display.pictures.experts import token_experts as token_experts
 from mtfrun.display.pictures.mesh_devices import MOST_DEVICES as MOST_DEVICES
 from mtfrun.display.pictures.mesh_devices import DeviceBar as DeviceBar
 from mtfrun.display.pictures.mesh_devices import mesh_devices as mesh_devices
-from mtfrun.display.pictures.scaling_curves import SizeCurve as SizeCurve
-from mtfrun.display.pictures.scaling_curves import scaling_curves as scaling_curves
+from mtfrun.display.pictures.sweeps import SettingCurve as SettingCurve
+from mtfrun.display.pictures.sweeps import SizeCurve as SizeCurve
+from mtfrun.display.pictures.sweeps import scaling_curves as scaling_curves
+from mtfrun.display.pictures.sweeps import setting_curves as setting_curves

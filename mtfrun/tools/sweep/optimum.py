@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mtfrun.display.pictures.canvas import PALETTE, Canvas
+from mtfrun.display.pictures import Canvas, SettingCurve, setting_curves
 from mtfrun.errors import InputError, did_you_mean
 from mtfrun.rundir.tensorboard.metric_catalogue import is_better
 from mtfrun.tools.sweep.result import RunResult
@@ -123,20 +123,12 @@ def _optimum(by_value: Mapping[float, Mapping[int, float]], sign: float) -> Opti
 
 
 def picture(by_row: Mapping[str, Optimum], parameter: str, metric: str) -> Canvas:
-    """Returns a line of every row with its parabola and its optimum, over the logarithm."""
-    canvas = Canvas(640, 400)
-    axes = canvas.axes(70, 20, 420, 320)
-    for i, (name, row) in enumerate(by_row.items()):
-        colour = PALETTE[i % len(PALETTE)]
-        axes.plot(row.values, row.means, "o-", color=colour, markersize=4, linewidth=1, label=name)
-        if row.curve is not None:
-            axes.plot(
-                [row.curve.lowest], [row.metric_at(row.curve.lowest)], "*", color=colour, ms=11
-            )
-    axes.set_xscale("log", base=2)
-    axes.set_xlabel(f"{parameter} (stars: minima of parabolas)")
-    axes.set_ylabel(metric)
-    ticks = sorted({value for row in by_row.values() for value in row.values})[::2]
-    axes.set_xticks(ticks, [f"{tick:.3g}" for tick in ticks])
-    axes.legend(bbox_to_anchor=(1.02, 1.0), loc="upper left", frameon=False)
-    return canvas
+    """Draws the means of every row and the minima of their parabolas."""
+    curves = [
+        SettingCurve(
+            *(name, row.values, row.means),
+            None if row.curve is None else (row.curve.lowest, row.metric_at(row.curve.lowest)),
+        )
+        for name, row in by_row.items()
+    ]
+    return setting_curves(curves, setting=parameter, metric=metric)

@@ -1,11 +1,16 @@
+"""Pictures of sweeps: of a scaling law, and of the best value of a setting."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from mtfrun.display.pictures.canvas import SEQUENTIAL, TEXT, WRONG, Canvas, plain, points
+from mtfrun.display.pictures.canvas import PALETTE, SEQUENTIAL, TEXT, WRONG, Canvas, plain, points
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _WIDTH, _HEIGHT = 720, 460
 _LEFT, _TOP, _RIGHT, _BOTTOM = 60, 34, 16, 50
@@ -44,8 +49,7 @@ def scaling_curves(
     from matplotlib import colormaps  # noqa: PLC0415
     from matplotlib.ticker import MaxNLocator, NullLocator, StrMethodFormatter  # noqa: PLC0415
 
-    canvas = Canvas(_WIDTH, _HEIGHT)
-    axes = canvas.axes(_LEFT, _TOP, _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM)
+    canvas, axes = _axes("floating-point operations of the training", metric)
     axes.set_xscale("log")
     axes.set_yscale("log")
     # The lightest colours would be hard to see on white.
@@ -66,9 +70,48 @@ def scaling_curves(
     axes.yaxis.set_major_locator(MaxNLocator(7))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axes.grid(color="#dddddd", lw=0.6)
-    axes.tick_params(labelsize=points(11), colors=TEXT)
-    axes.set_xlabel("floating-point operations of the training", fontsize=points(12), color=TEXT)
-    axes.set_title(plain(metric), fontsize=points(13), color=TEXT, loc="left")
     axes.legend(fontsize=points(11), frameon=False, labelcolor=TEXT)
     return canvas
+
+
+class SettingCurve(NamedTuple):
+    """One row of a sweep over a setting.
+
+    Attributes:
+      values: of the setting.
+      means: of the metric at these values.
+      best: the value with the best metric, and the metric there; None where it is not known.
+    """
+
+    name: str
+    values: Sequence[float]
+    means: Sequence[float]
+    best: tuple[float, float] | None
+
+
+def setting_curves(curves: Sequence[SettingCurve], *, setting: str, metric: str) -> Canvas:
+    """Draws a metric against the logarithm of a setting, a curve of every row with its best."""
+    canvas, axes = _axes(f"{setting} (stars: minima of parabolas)", metric)
+    axes.set_xscale("log", base=2)
+    for i, curve in enumerate(curves):
+        colour = PALETTE[i % len(PALETTE)]
+        axes.plot(
+            *(curve.values, curve.means, "o-"), color=colour, ms=4, lw=1.0, label=plain(curve.name)
+        )
+        if curve.best is not None:
+            axes.plot(*([x] for x in curve.best), "*", color=colour, ms=11)
+    ticks = sorted({value for curve in curves for value in curve.values})[::2]
+    axes.set_xticks(ticks, [f"{tick:.3g}" for tick in ticks])
+    axes.legend(fontsize=points(11), frameon=False, labelcolor=TEXT)
+    return canvas
+
+
+def _axes(horizontal: str, metric: str) -> tuple[Canvas, Axes]:
+    """Returns a picture whose vertical axis has a metric, with labels and a grid."""
+    canvas = Canvas(_WIDTH, _HEIGHT)
+    axes = canvas.axes(_LEFT, _TOP, _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM)
+    axes.grid(color="#dddddd", lw=0.6)
+    axes.tick_params(labelsize=points(11), colors=TEXT)
+    axes.set_xlabel(plain(horizontal), fontsize=points(12), color=TEXT)
+    axes.set_title(plain(metric), fontsize=points(13), color=TEXT, loc="left")
+    return canvas, axes
