@@ -12,6 +12,7 @@ from mtfrun.errors import ConfigError, did_you_mean
 SHIPPED = Path(__file__).absolute().parent.parent / "gin"
 
 _FIELD = re.compile(r"^ (Paper|Cost|Result|Commonly overridden|Command):", re.MULTILINE)
+_SENTENCE_END = re.compile(r"(?<=[.?])\s")
 _MACROS = re.compile(r"^ {5}([A-Z_]+(?:, [A-Z_]+)*): (.*(?:\n {9}.*)*)$", re.MULTILINE)
 
 
@@ -30,6 +31,11 @@ class GinHeader:
     overridden: Mapping[str, str]
     command: str
     paper: str | None = None
+
+    @property
+    def title(self) -> str:
+        """The first sentence, without a full stop."""
+        return _SENTENCE_END.split(_phrase(self.description.split("\n\n")[0]))[0].rstrip(".")
 
 
 def find_gin_file(name: str, search_paths: Sequence[str] = ()) -> Path | None:
@@ -77,6 +83,10 @@ def shipped_headers() -> dict[str, GinHeader]:
     return {
         name: _header(name, Path(SHIPPED, name).read_text("utf-8")) for name in shipped_gin_files()
     }
+
+
+def read_header(name: str, search_paths: Sequence[str] = ()) -> GinHeader:
+    return _header(name, require_gin_file(name, search_paths).read_text("utf-8"))
 
 
 def _header(name: str, text: str) -> GinHeader:

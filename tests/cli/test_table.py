@@ -35,12 +35,13 @@ def test_every_format_is_written(name: str, sweep: pathlib.Path, tmp_path: pathl
     assert "baseline" in file.read_text()
 
 
-def test_a_page_of_results_has_a_title(sweep: pathlib.Path, tmp_path: pathlib.Path) -> None:
+def test_a_page_has_a_title_and_its_command(sweep: pathlib.Path, tmp_path: pathlib.Path) -> None:
     output = [f"--output={tmp_path / 'a.md'}", "--format=md"]
     assert mtfrun_here("table", str(sweep), *output).returncode == 0
-    assert (tmp_path / "a.md").read_text().startswith("# sweep\n\n    mtfrun table ")
-    assert mtfrun_here("table", str(sweep), *output, "--title=Is it?").returncode == 0
-    assert (tmp_path / "a.md").read_text().startswith("# Is it?\n")
+    page = (tmp_path / "a.md").read_text()
+    assert page.startswith("# sweep\n\n    mtfrun table ")
+    printed = mtfrun_here("table", str(sweep), "--format=md", "--title=Is it?").stdout.decode()
+    assert printed.startswith("# Is it?\n") and printed.splitlines()[4:] == page.splitlines()[4:]
 
 
 def test_bad_input_is_one_line(sweep: pathlib.Path, tmp_path: pathlib.Path) -> None:
@@ -49,7 +50,7 @@ def test_bad_input_is_one_line(sweep: pathlib.Path, tmp_path: pathlib.Path) -> N
     line = error_line(mtfrun_here("table", str(sweep), "--metric=accuracy"))
     assert "--metric=accuracy: no evaluation has it; there are loss, other" in line
     line = error_line(mtfrun_here("table", str(sweep), "--title=x"))
-    assert "--title is of a page" in line
+    assert "--title is of md, latex, html: leave it out" in line
     result = sweep / "results" / "new,SEED=1.json"
     result.write_text(result.read_text().replace('"parameters": 1500000', '"parameters": "x"'))
     assert "new,SEED=1.json is not the result of a run" in error_line(

@@ -147,7 +147,7 @@ def _built(arguments: Sequence[str]) -> Training:
 @pytest.mark.parametrize("name", FILES)
 def test_a_header_says_what_the_file_is_and_has_all_fields(name: str) -> None:
     header = _header(name)
-    assert re.match(r" [A-Z].*[.:]\n", header), "the first line says what it is"
+    assert re.match(r" [A-Z].*[.:?]\n", header), "the first line says what it is"
     fields = _fields(name)
     assert list(fields) == [field for field in FIELDS if field not in OPTIONAL - fields.keys()]
     for field in fields.keys() - {"Commonly overridden"}:

@@ -64,8 +64,9 @@ def _header_lines(headers: Sequence[GinHeader]) -> list[str]:
     for folder, files in itertools.groupby(headers, key=lambda h: h.name.rpartition("/")[0]):
         lines += ["", f"{folder}/" if folder else "of every run"]
         for header in files:
-            title = header.description.split("\n\n")[0].partition(". ")[0].rstrip(".")
-            lines += wrap_lines(title, first=f"  {header.name:<{width}}", other=" " * (width + 2))
+            lines += wrap_lines(
+                header.title, first=f"  {header.name:<{width}}", other=" " * (width + 2)
+            )
     return [
         *lines[1:],
         "",

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import pathlib
 import shlex
 from collections.abc import Sequence
@@ -26,11 +27,13 @@ excludes 0; one seed has no interval. A note says which runs are missing, and wh
 The costs are of one run: parameters, those that a token uses (active), operations of products in a
 training step divided by its tokens or images, and seconds of training (see docs/runs.md).
 
---format: text, for a terminal; md, latex (a tabular, for the package booktabs), html (the table
-element), csv and json with all digits. With --output, md is a page: a title, the command, the
-table, the environment of the runs."""
+--format: text, for a terminal; md, a page; latex (a table, for the package booktabs), html (the
+table element), csv and json with all digits. The title of the page, and the caption of latex and
+html, is the sweep's question: the first sentence of the header of its sweep file. The page has the
+command, the environment of the runs, the table, and what its marks mean."""
 
 FORMATS = ("text", "md", "latex", "csv", "html", "json")
+_WITH_TITLE = ("md", "latex", "html")
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +42,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     add("--baseline", help="the row that others are compared to; the sweep's by default")
     add("--format", choices=FORMATS, default="text", help="see above; text by default")
     add("--output", help="the file to write; standard output by default", metavar="FILE")
-    add("--title", help="of the page; the name of the directory by default", metavar="TEXT")
+    add("--title", help="of md, latex and html; the sweep's question by default", metavar="TEXT")
 
 
 def _check(flags: argparse.Namespace) -> None:
@@ -47,26 +50,27 @@ def _check(flags: argparse.Namespace) -> None:
     if len(flags.words) != 1:
         raise InputError("table needs the directory of one sweep: mtfrun table /tmp/sweep")
     check_names(flags, "output", "metric", "baseline")
-    if flags.title is not None and (flags.format != "md" or flags.output is None):
-        raise InputError("--title is of a page, --format=md --output=FILE: leave it out")
+    if flags.title is not None and flags.format not in _WITH_TITLE:
+        raise InputError(f"--title is of {', '.join(_WITH_TITLE)}: leave it out")
 
 
 def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
     from mtfrun.rundir import atomic_open
     from mtfrun.tools.sweep.comparison import compare
-    from mtfrun.tools.sweep.table_formats import WRITERS, markdown_page
+    from mtfrun.tools.sweep.table_formats import WRITERS, markdown_text
 
     directory = pathlib.Path(flags.words[0])
     metrics = [name.strip() for name in (flags.metric or "").split(",") if name.strip()]
     comparison = compare(directory, metrics, flags.baseline)
-    if flags.output is None:
-        print_lines(*WRITERS[flags.format](comparison).splitlines())
-        return 0
+    if flags.title is not None:
+        comparison = dataclasses.replace(comparison, question=flags.title)
     if flags.format == "md":
-        title = flags.title or directory.resolve().name
-        text = markdown_page(comparison, title, shlex.join(["mtfrun", *command[1:]]))
+        text = markdown_text(comparison, shlex.join(["mtfrun", *command[1:]]))
     else:
         text = WRITERS[flags.format](comparison)
+    if flags.output is None:
+        print_lines(*text.splitlines())
+        return 0
     with atomic_open(flags.output) as file:
         file.write(text)
     return 0

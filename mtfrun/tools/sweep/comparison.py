@@ -52,11 +52,17 @@ class Comparison:
     """A table of a sweep.
 
     Attributes:
+      name: of the sweep, or of its directory.
+      question: of the sweep, or its name.
+      seeds: how many the sweep has.
       environment: of the runs, by name; a text has several values where runs differ.
     """
 
+    name: str
+    question: str
     metrics: Sequence[str]
     rows: Sequence[ComparedRow]
+    seeds: int
     environment: Mapping[str, str]
 
     @property
@@ -101,7 +107,9 @@ def compare(
         }
         note = _note(directory, runs, names, measured)
         rows.append(ComparedRow(row, compared, measured, _cost(runs), note))
-    return Comparison(names, rows, _environment(results))
+    name = sweep.name or directory.resolve().name
+    seeds = len({result.seed for result in results})
+    return Comparison(name, sweep.question or name, names, rows, seeds, _environment(results))
 
 
 def _baselines(sweep: Sweep) -> dict[str, str]:
@@ -193,4 +201,4 @@ def _environment(results: Sequence[RunResult]) -> dict[str, str]:
     for result in results:
         for name, text in result.environment.items():
             values.setdefault(name, {})[text] = None
-    return {name: "; ".join(texts) for name, texts in values.items()}
+    return {name: " and ".join(texts) for name, texts in values.items()}

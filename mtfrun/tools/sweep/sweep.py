@@ -71,8 +71,16 @@ class SweepRun:
         return [f"--gin.{name}={value}" for name, value in {**self.values, **seed}.items()]
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SweepTitle:
+    """The name of a sweep file, and the first sentence of its header; "" without a file."""
+
+    name: str = ""
+    question: str = ""
+
+
 @dataclasses.dataclass(frozen=True)
-class Sweep:
+class Sweep(SweepTitle):
     """What a sweep trains: every row with every combination of the grid and every seed.
 
     Attributes:
@@ -131,6 +139,8 @@ class Sweep:
             raise InputError("a seed is not a number")
         if not all(type(x) in (str, type(None)) for x in (self.metric, self.baseline)):
             raise InputError("its metric or baseline is not a text")
+        if not all(type(x) is str for x in (self.name, self.question)):
+            raise InputError("its name or question is not a text")
 
     @property
     def varies(self) -> bool:
@@ -187,7 +197,10 @@ class Sweep:
         }
         rows = {**self.rows, **command.rows}
         seeds = sorted({*self.seeds, *command.seeds})
-        return dataclasses.replace(command, rows=rows, grid=grid, seeds=seeds)
+        name, question = command.name or self.name, command.question or self.question
+        return dataclasses.replace(
+            command, rows=rows, grid=grid, seeds=seeds, name=name, question=question
+        )
 
     def _comparable(self, other: Sweep) -> dict[str, Any]:
         """Has the rows that `other` has too."""

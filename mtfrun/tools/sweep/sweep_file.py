@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import pathlib
 import tokenize
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from mtfrun.configuration.files import read_header
 from mtfrun.configuration.gin_values import value_text
 from mtfrun.configuration.statements import Binding, Statements
 from mtfrun.errors import ConfigError, InputError, did_you_mean
@@ -15,13 +17,12 @@ from mtfrun.tools.sweep.sweep import SEED, Sweep, SweepRow
 
 _OPENING, _CLOSING = "([{", ")]}"
 _GIN_FILES = "gin_files"
-_FIELDS = tuple(field.name for field in dataclasses.fields(Sweep))
 
 
-def read_sweep_file(name: str, search_paths: Sequence[str]) -> Sweep:
+def read_sweep_file(name: str, paths: Sequence[str]) -> Sweep:
     """Returns the sweep of a gin file; its baseline and what varies are not checked yet."""
     statements = Statements()
-    statements.add_file(name, search_paths)
+    statements.add_file(name, paths)
     fields: dict[str, Any] = {}
     for binding in statements.bindings:
         if binding.selector != "Sweep" or binding.scope:
@@ -29,15 +30,16 @@ def read_sweep_file(name: str, search_paths: Sequence[str]) -> Sweep:
                 f"{binding.place}: a sweep file binds parameters of Sweep only: write "
                 f'Sweep.bindings = {{"{binding.name}": {binding.value_text}}}'
             )
-        if binding.parameter not in _FIELDS:
-            hint = did_you_mean(binding.parameter, _FIELDS) or f"; it has {', '.join(_FIELDS)}"
+        if binding.parameter not in _READERS:
+            hint = did_you_mean(binding.parameter, _READERS) or f"; it has {', '.join(_READERS)}"
             raise ConfigError(
                 f"{binding.place}: Sweep has no parameter {binding.parameter!r}{hint}"
             )
         fields[binding.parameter] = _READERS[binding.parameter](binding)
     if not fields.get("gin_files"):
         raise ConfigError(f'{name} names no gin file: Sweep.gin_files = ["runs/quickstart.gin"]')
-    return _with_seeds(Sweep(**fields), name)
+    sweep = Sweep(**fields, name=pathlib.Path(name).stem, question=read_header(name, paths).title)
+    return _with_seeds(sweep, name)
 
 
 def with_flags(sweep: Sweep, files: Sequence[str], bindings: Iterable[tuple[str, str]]) -> Sweep:

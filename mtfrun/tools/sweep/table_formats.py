@@ -137,36 +137,37 @@ def terminal_text(comparison: Comparison) -> str:
     return "\n".join([*lines, *map(escape, table_notes(comparison, mark="marked by *")), ""])
 
 
-def markdown_text(comparison: Comparison) -> str:
+def markdown_text(comparison: Comparison, command: str = "") -> str:
+    """Returns a page: the question, how the table was made, the table, and what its marks mean."""
     headings, rows = table_cells(comparison)
     aligned = ["---:" if cell.is_number else "---" for cell in rows[0]]
     lines = [list(map(_markdown, headings)), aligned]
     lines += [[_bold("**{}**", cell, _markdown(cell.text)) for cell in row] for row in rows]
     table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
     notes = "\n".join(map(_markdown, table_notes(comparison)))
-    return f"{table}\n{notes}\n"
-
-
-def markdown_page(comparison: Comparison, title: str, command: str) -> str:
-    """Returns a page with the table, the command that made it, and the environment of the runs."""
-    environment = [f"- {_markdown(f'{k}: {v}')}\n" for k, v in comparison.environment.items()]
+    made_by = f"    {escape(command)}\n\n" if command else ""
+    seeds = "one seed" if comparison.seeds == 1 else f"{comparison.seeds} seeds"
+    origin = [f"Sweep {comparison.name}", seeds]
+    origin += [f"{name} {text}" for name, text in comparison.environment.items()]
     return (
-        f"# {_markdown(title)}\n\n    {escape(command)}\n\n{markdown_text(comparison)}"
-        + f"\n## Environment\n\n{''.join(environment)}" * bool(environment)
+        f"# {_markdown(comparison.question)}\n\n{made_by}{_markdown('; '.join(origin))}.\n\n"
+        f"{table}\n{notes}\n"
     )
 
 
 def latex_text(comparison: Comparison) -> str:
-    """Returns a tabular; it needs the package booktabs."""
+    """Returns a table with a caption and a label; it needs the package booktabs."""
     headings, rows = table_cells(comparison)
     columns = "".join("r" if cell.is_number else "l" for cell in rows[0])
     lines = [[_latex(name) for name in headings]]
     lines += [[_bold(r"\textbf{{{}}}", cell, _latex(cell.text)) for cell in row] for row in rows]
     heading, *body = (" & ".join(line) + r" \\" + "\n" for line in lines)
     notes = "".join(f"% {escape(note)}\n" for note in table_notes(comparison))
+    label = re.sub(r"[^A-Za-z0-9-]+", "-", comparison.name)
     return (
-        f"{notes}\\begin{{tabular}}{{{columns}}}\n\\toprule\n{heading}\\midrule\n{''.join(body)}"
-        "\\bottomrule\n\\end{tabular}\n"
+        f"{notes}\\begin{{table}}\n\\centering\n\\caption{{{_latex(comparison.question)}}}\n"
+        f"\\label{{tab:{label}}}\n\\begin{{tabular}}{{{columns}}}\n\\toprule\n{heading}\\midrule\n"
+        f"{''.join(body)}\\bottomrule\n\\end{{tabular}}\n\\end{{table}}\n"
     )
 
 
@@ -174,7 +175,7 @@ def html_table(comparison: Comparison) -> str:
     """Returns a table element without style; cells of numbers have the class "number"."""
     headings, rows = table_cells(comparison)
     numbers = [' class="number"' * cell.is_number for cell in rows[0]]
-    parts = ["<table>\n<thead>\n<tr>"]
+    parts = [f"<table>\n<caption>{_html(comparison.question)}</caption>\n<thead>\n<tr>"]
     parts += [f"<th{x}>{_html(name)}</th>" for name, x in zip(headings, numbers, strict=True)]
     parts.append("</tr>\n</thead>\n<tbody>\n")
     for row in rows:

@@ -19,11 +19,21 @@ def write_sweep(
     metric: str = "loss",
     baseline: str | None = "baseline",
     results: str = "results",
+    name: str = "",
+    question: str = "",
 ) -> None:
     """Writes a sweep with a value for each seed, the error of a failed run, or None for no run."""
     seeds = list(range(max(map(len, rows.values()))))
     bindings = {row: SweepRow(bindings={"ROW": f"'{row}'"}) for row in rows}
-    sweep = Sweep(["x.gin"], rows=bindings, seeds=seeds, metric=metric, baseline=baseline)
+    sweep = Sweep(
+        ["x.gin"],
+        rows=bindings,
+        seeds=seeds,
+        metric=metric,
+        baseline=baseline,
+        name=name,
+        question=question,
+    )
     directory.mkdir(parents=True, exist_ok=True)
     sweep.write(directory)
     for run in sweep.runs():

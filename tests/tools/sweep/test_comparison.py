@@ -71,7 +71,7 @@ def test_results_alone_are_enough(tmp_path: pathlib.Path) -> None:
     write_sweep(tmp_path, {"baseline": [1.0, 2.0], "new": [2.0, 2.0]}, results=".")
     comparison = compare(tmp_path)
     assert [row.note for row in comparison.rows] == ["", ""]
-    assert comparison.environment == {"TensorFlow": "2.21", "host": "host 0; host 1"}
+    assert comparison.environment == {"TensorFlow": "2.21", "host": "host 0 and host 1"}
 
 
 def test_metric_and_baseline_may_be_others(tmp_path: pathlib.Path) -> None:

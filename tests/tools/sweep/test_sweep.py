@@ -214,6 +214,16 @@ def test_rows_and_seeds_may_be_added_and_nothing_else_may_change(tmp_path: pathl
         first.continue_with(dataclasses.replace(first, rows=changed), tmp_path)
 
 
+def test_a_sweep_has_the_name_and_the_question_of_its_file(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "a.gin").write_text(f"# Is SwiGLU\n# better? It\n# may be.\n\n# Other.\n{FILE}")
+    sweep = read_sweep_file("a.gin", [str(tmp_path)])
+    assert (sweep.name, sweep.question) == ("a", "Is SwiGLU better?")
+    former = dataclasses.replace(sweep, name="", question="")
+    # A record of an older version gets them when its sweep continues.
+    assert former.continue_with(sweep, tmp_path) == sweep
+    assert sweep.continue_with(former, tmp_path) == sweep
+
+
 def test_the_hash_is_of_settings_not_of_their_files(tmp_path: pathlib.Path) -> None:
     (tmp_path / "a.gin").write_text("include 'runs/quickstart.gin'\nD_FF = 5\nUNUSED = 3\n")
     copied = Sweep([str(tmp_path / "a.gin")], {"TRAIN_STEPS": "9"}, seeds=[0, 1])

@@ -13,13 +13,13 @@ import pytest
 
 from mtfrun.tools.sweep.comparison import compare
 from mtfrun.tools.sweep.statistics import Estimate
+from mtfrun.tools.sweep.sweep import NAME
 from mtfrun.tools.sweep.table_formats import (
     WRITERS,
     csv_text,
     estimate_text,
     html_table,
     latex_text,
-    markdown_page,
     markdown_text,
     table_cells,
     table_notes,
@@ -92,7 +92,7 @@ def test_no_format_lets_control_characters_through(name: str, tmp_path: pathlib.
 
 def test_markdown_escapes_names(tmp_path: pathlib.Path) -> None:
     write_sweep(tmp_path, ROWS)
-    heading, line, _, row, *_ = markdown_text(compare(tmp_path)).splitlines()
+    heading, line, _, row, *_ = markdown_text(compare(tmp_path)).splitlines()[4:]
     assert {re.sub(r"\\.", "", text).count("|") for text in (heading, line, row)} == {8}
     assert row.startswith(r"| =a\|b\_c &amp; &lt;b&gt;\$x\$\\{\\x1b\[31m | 2 ± 13 | **-0.4995")
 
@@ -123,7 +123,7 @@ def test_html_escapes_names(tmp_path: pathlib.Path) -> None:
     write_sweep(tmp_path, ROWS)
     parser = _Tags()
     parser.feed(html_table(compare(tmp_path)))
-    assert set(parser.tags) == {"table", "thead", "tbody", "tr", "th", "td", "strong"}
+    assert set(parser.tags) == {*("table", "caption", "thead", "tbody", "tr", "th", "td", "strong")}
     assert HOSTILE.replace("\x1b", "\\x1b") in parser.texts
 
 
@@ -144,9 +144,28 @@ def test_json_has_the_values_of_every_seed(tmp_path: pathlib.Path) -> None:
     assert rows[3]["note"] == "0 of 2 seeds; seed 0 failed: no memory; seed 1 not trained"
 
 
-def test_a_page_has_a_title_the_command_and_the_environment(tmp_path: pathlib.Path) -> None:
-    write_sweep(tmp_path, ROWS)
-    page = markdown_page(compare(tmp_path), "Is it <better>?", "mtfrun table x")
-    lines = page.splitlines()
-    assert lines[:4] == ["# Is it &lt;better&gt;?", "", "    mtfrun table x", ""]
-    assert lines[-3:] == ["", "- TensorFlow: 2.21", "- host: host 0; host 1"]
+def test_a_page_has_the_question_and_how_the_table_was_made(tmp_path: pathlib.Path) -> None:
+    write_sweep(tmp_path, ROWS, name="tiny", question="Is it <better>?")
+    lines = markdown_text(compare(tmp_path), "mtfrun table x").splitlines()
+    assert lines[:6] == [
+        *("# Is it &lt;better&gt;?", "", "    mtfrun table x", ""),
+        *("Sweep tiny; 2 seeds; TensorFlow 2.21; host host 0 and host 1.", ""),
+    ]
+    assert lines[-1].startswith("Those whose interval excludes 0 are bold: ")
+
+
+def test_the_question_is_the_caption(tmp_path: pathlib.Path) -> None:
+    write_sweep(tmp_path, ROWS, name="tiny_rows", question="Is it 50 % <better>?")
+    comparison = compare(tmp_path)
+    caption = r"\caption{Is it 50 \% \textless{}better\textgreater{}?}" + "\n\\label{tab:tiny-rows}"
+    assert caption in latex_text(comparison)
+    assert "<caption>Is it 50 % &lt;better&gt;?</caption>" in html_table(comparison)
+
+
+def test_a_sweep_without_a_question_has_the_name_of_its_directory(tmp_path: pathlib.Path) -> None:
+    write_sweep(tmp_path / "mine", ROWS)
+    record = tmp_path / "mine" / NAME
+    fields = json.loads(record.read_text())
+    del fields["name"], fields["question"]  # as those that an older version has written
+    record.write_text(json.dumps(fields))
+    assert markdown_text(compare(tmp_path / "mine")).startswith("# mine\n\nSweep mine; 2 seeds; ")
