@@ -123,57 +123,38 @@ class Training:
           hyperparameters: of the configuration, compared with the checkpoint's unless None.
           recording: see `training.Description`.
         """
-        mesh = self.experiment.mesh
-        check_same_training_data(self.experiment.data)
-        saved = SavedConfiguration(self.experiment.data, hyperparameters, self.options.train_steps)
-
-        def check(manifest: Manifest) -> None:
-            is_same = manifest.variables == describe(self.state.storage())
-            for note in saved.check(
-                manifest, has_same_variables=is_same, accept_changes=accept_changes
-            ):
-                progress.note(f"mtfrun: note: {escape(note)}")
-
-        profile = profile or (self.options.profile and processes.is_first())
-        options = dataclasses.replace(self.options, profile=profile)
-        averaged = (
-            self.state.swap_averages if self.experiment.use_averages else contextlib.nullcontext
-        )
-        total, active = self.state.model.count_parameters()
-        size = RunCost(
-            parameters=total, active_parameters=active, tokens_per_step=self.tokens_per_step
-        )
-        status = _Recording(run.record(), options.train_steps, size)
-        summary = RunSummary(run, self.experiment, self.state, self.options, self.batch_size)
+        experiment, options = self.experiment, self.options
+        profile = profile or (options.profile and processes.is_first())
+        check_same_training_data(experiment.data)
+        saved = SavedConfiguration(experiment.data, hyperparameters, options.train_steps)
+        status = _Recording(run.record(), options.train_steps, self._size)
+        summary = RunSummary(run, experiment, self.state, options, self.batch_size)
         limit = None if max_hours is None else training.MaxHours(max_hours)
         newest = run.checkpoints().latest()
         with (
             run.summaries("eval", resumed_step=newest or 0) as summaries,
             status.record_errors(is_resumed=newest is not None),
         ):
-            evaluating = _Evaluate(
-                self.evaluation, run, summaries, averaged, self.evaluate_every_steps
-            )
             start = time.monotonic()
             result = training.train(
                 self.state,
-                self.experiment.train_infeed(self.batch_size),
+                experiment.train_infeed(self.batch_size),
                 run,
-                options,
+                dataclasses.replace(options, profile=profile),
                 actions=[
-                    *([_DrawMesh(mesh)] if mesh.size > 1 else []),
-                    evaluating,
+                    *([_DrawMesh(experiment.mesh)] if experiment.mesh.size > 1 else []),
+                    self._evaluating(run, summaries),
                     *self.actions,
                     status,
                     *([] if limit is None else [limit]),
                 ],
-                init_checkpoint=self.experiment.init_checkpoint,
+                init_checkpoint=experiment.init_checkpoint,
                 description=training.Description(
                     texts or {},
                     summary.before(hyperparameters or {}),
                     recording,
                     saved.metadata(),
-                    check,
+                    lambda manifest: self._check(manifest, saved, accept_changes=accept_changes),
                 ),
                 cost=status.process,
             )
@@ -181,9 +162,29 @@ class Training:
         status.record_end(result, is_cut_off=is_cut_off)
         if result.values and result.signal is None and not is_cut_off:
             with run.log():
-                secs = time.monotonic() - start
-                progress.note(label_lines(summary.after(secs)))
+                progress.note(label_lines(summary.after(time.monotonic() - start)))
         return result
+
+    @property
+    def _size(self) -> RunCost:
+        total, active = self.state.model.count_parameters()
+        tokens = self.tokens_per_step
+        return RunCost(parameters=total, active_parameters=active, tokens_per_step=tokens)
+
+    def _evaluating(self, run: RunDirectory, summaries: Summaries) -> _Evaluate:
+        uses_averages = self.experiment.use_averages
+        averaged = self.state.swap_averages if uses_averages else contextlib.nullcontext
+        return _Evaluate(self.evaluation, run, summaries, averaged, self.evaluate_every_steps)
+
+    def _check(
+        self, manifest: Manifest, saved: SavedConfiguration, *, accept_changes: bool
+    ) -> None:
+        """Raises InputError if a checkpoint must not be restored; prints what else has changed."""
+        is_same = manifest.variables == describe(self.state.storage())
+        for note in saved.check(
+            manifest, has_same_variables=is_same, accept_changes=accept_changes
+        ):
+            progress.note(f"mtfrun: note: {escape(note)}")
 
 
 @dataclasses.dataclass

@@ -7,6 +7,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from typing import NamedTuple
 
 from mtfrun import mtf, processes
 from mtfrun.data import Infeed
@@ -18,7 +19,7 @@ from mtfrun.rundir.tensorboard.summaries import Summaries
 from mtfrun.training.actions import Action, ActionContext, MetricHistory, Schedule
 from mtfrun.training.curves import SKIPPED_STEPS, Curves, examples_seen
 from mtfrun.training.finite import BadStep, FiniteGuard
-from mtfrun.training.host_loop import HostLoop
+from mtfrun.training.host_loop import HostLoop, HostRecord
 from mtfrun.training.options import TrainOptions
 from mtfrun.training.progress import Progress
 from mtfrun.training.saving import Saver
@@ -122,9 +123,18 @@ def train(
             summaries.text(tag, text, loop.step)
         progress.print_summary({**description.summary, "start": start})
         try:
-            return loop.train(progress, summaries, signals)
+            return loop.train(_Outputs(progress, summaries, signals, MetricHistory(run, loop.step)))
         except BadStep as bad:
             raise loop.error(bad) from None
+
+
+class _Outputs(NamedTuple):
+    """What a loop writes to while it trains, and the signals that it looks for."""
+
+    progress: Progress
+    summaries: Summaries
+    signals: StopSignals
+    metrics: MetricHistory
 
 
 @dataclasses.dataclass
@@ -182,106 +192,106 @@ class _Loop:
             report = init_checkpoint(model.named_variables(), model.vocabulary_sizes)
         return start if report is None else f"{start}, initialised with {report}"
 
-    def train(self, progress: Progress, summaries: Summaries, signals: StopSignals) -> TrainResult:
-        options, infeed, clock = self.options, self.infeed, self.clock
-        throughput, cost = self.throughput, self.cost
-        metrics = MetricHistory(self.run, self.step)
-
-        def call(hooks: Iterable[Action]) -> None:
-            context = ActionContext(
-                step=self.step,
-                values=self.values,
-                state=self.state,
-                batch=lambda: self.host_loop.batch(self.step),
-                summaries=summaries,
-                note=progress.note,
-                metrics=metrics,
-                check_signals=signals.check,
-                request_stop=self._request_stop,
-            )
-            for hook in hooks:
-                if hook.after_saving:
-                    self.saver.finish()
-                start = clock()
-                with contextlib.suppress(Stopped):
-                    hook(context)
-                cost.add(hook.cause, clock() - start)
-                added = metrics.at(self.step)
-                if added:
-                    self.schedule.check_metrics(added.keys())
-                    self.saver.consider_best(self.step, added)
-
-        # Before the first step.
+    def train(self, to: _Outputs) -> TrainResult:
+        last, signals = self.options.train_steps, to.signals
         if self.step == 0:
-            call(self.schedule.at_start())
+            self._call(self.schedule.at_start(), to)
         else:
             # First what a kill has left undone: its metrics belong to this step.
-            is_last = self.step >= options.train_steps
-            call(self.schedule.missing(self.step, is_last=is_last))
-            call(self.schedule.on_resume())
+            self._call(self.schedule.missing(self.step, is_last=self.step >= last), to)
+            self._call(self.schedule.on_resume(), to)
             reason = self._agree_on_stop()
             if reason is not None:
-                progress.note(f"already ended at step {self.step}: {reason}")
+                to.progress.note(f"already ended at step {self.step}: {reason}")
                 return TrainResult(self.step, {}, None)
-        if self.step >= options.train_steps:
+        if self.step >= last:
             return TrainResult(self.step, self.values, signals.agree())
 
-        while self.step < options.train_steps and signals.agree() is None:
-            # The steps, on the devices.
-            before, count = self.step, processes.agree(self._next_steps(), "steps of a host loop")
-            signals.finishing = f"step {before + count:,}"
-            start, waited = clock(), infeed.wait_secs
-            is_compiled = self.host_loop.loops > 0
+        while self.step < last and signals.agree() is None:
+            before = self.step
             try:
-                with (
-                    self.host_loop.profiling(),
-                    contextlib.nullcontext() if is_compiled else signals.abandoning(),
-                ):
-                    host = self.host_loop.run(before, count)
+                record = self._run_steps(to)
             except Stopped:
                 return TrainResult(before, {}, signals.agree(), is_saved=before > 0)
-            self.step += count
-            secs, waited = clock() - start, infeed.wait_secs - waited
-            throughput.add(count, host.units, secs, waited, host.device_secs)
-            cost.add("waiting for data", waited)
-            cost.add("steps" if is_compiled else "compilation", secs - waited)
-            self.stragglers.add(count, host.device_secs)
-
-            # What they have computed.
-            if self.guard.check_steps(host):
-                progress.note(self.guard.describe_skipped(host, self.host_loop.features))
-            start = clock()
-            has_values = False
-            for step, means in self.curves.add(
-                before, count, host.metrics, host.values, host.record.skipped
-            ):
-                has_values = True
-                self.values = {**means, **self._speed(), **self._data_until(step)}
-                write_metrics(summaries, self.values, step)
-                progress.line(step, self.values)
-            if has_values:
-                throughput.start_window()
-            progress.advance(count)
-            for line in self.stragglers.find() if has_values else ():
-                progress.note(warning(line))
-            summaries.flush()
-            self.saver.poll()
-            secs = clock() - start
-            throughput.add_host_secs(secs)
-            cost.add("curves", secs)
-
-            # The hooks: saving first, then evaluation and other actions.
-            call(self.schedule.due(before, self.step, metrics))
+            self._write_values(record, to)
+            # Saving first, then evaluation and other actions.
+            self._call(self.schedule.due(before, self.step, to.metrics), to)
             reason = self._agree_on_stop()
             if reason is not None:
-                progress.note(f"ending at step {self.step}: {reason}")
+                to.progress.note(f"ending at step {self.step}: {reason}")
                 break
 
-        call(self.schedule.at_end(self.step, metrics))
-        start = clock()
+        self._call(self.schedule.at_end(self.step, to.metrics), to)
+        start = self.clock()
         self.saver.finish()
-        cost.add(self.saver.cause, clock() - start)
+        self.cost.add(self.saver.cause, self.clock() - start)
         return TrainResult(self.step, self.values, signals.agree())
+
+    def _run_steps(self, to: _Outputs) -> HostRecord:
+        """Trains on the devices up to the next stop; raises Stopped by a signal before any step."""
+        count = processes.agree(self._next_steps(), "steps of a host loop")
+        to.signals.finishing = f"step {self.step + count:,}"
+        start, waited = self.clock(), self.infeed.wait_secs
+        is_compiled = self.host_loop.loops > 0
+        with (
+            self.host_loop.profiling(),
+            contextlib.nullcontext() if is_compiled else to.signals.abandoning(),
+        ):
+            record = self.host_loop.run(self.step, count)
+        self.step += count
+        secs, waited = self.clock() - start, self.infeed.wait_secs - waited
+        self.throughput.add(count, record.units, secs, waited, record.device_secs)
+        self.cost.add("waiting for data", waited)
+        self.cost.add("steps" if is_compiled else "compilation", secs - waited)
+        self.stragglers.add(count, record.device_secs)
+        return record
+
+    def _write_values(self, record: HostRecord, to: _Outputs) -> None:
+        """Checks what the steps have computed, and writes the points of the curves among them."""
+        if self.guard.check_steps(record):
+            to.progress.note(self.guard.describe_skipped(record, self.host_loop.features))
+        start, has_values = self.clock(), False
+        for step, means in self.curves.add(
+            *(record.step, record.count, record.metrics, record.values, record.record.skipped)
+        ):
+            has_values = True
+            self.values = {**means, **self._speed(), **self._data_until(step)}
+            write_metrics(to.summaries, self.values, step)
+            to.progress.line(step, self.values)
+        if has_values:
+            self.throughput.start_window()
+        to.progress.advance(record.count)
+        for line in self.stragglers.find() if has_values else ():
+            to.progress.note(warning(line))
+        to.summaries.flush()
+        self.saver.poll()
+        secs = self.clock() - start
+        self.throughput.add_host_secs(secs)
+        self.cost.add("curves", secs)
+
+    def _call(self, actions: Iterable[Action], to: _Outputs) -> None:
+        context = ActionContext(
+            step=self.step,
+            values=self.values,
+            state=self.state,
+            batch=lambda: self.host_loop.batch(self.step),
+            summaries=to.summaries,
+            note=to.progress.note,
+            metrics=to.metrics,
+            check_signals=to.signals.check,
+            request_stop=self._request_stop,
+        )
+        for action in actions:
+            if action.after_saving:
+                self.saver.finish()
+            start = self.clock()
+            with contextlib.suppress(Stopped):
+                action(context)
+            self.cost.add(action.cause, self.clock() - start)
+            added = to.metrics.at(self.step)
+            if added:
+                self.schedule.check_metrics(added.keys())
+                self.saver.consider_best(self.step, added)
 
     def error(self, bad: BadStep) -> NonFiniteError:
         self.saver.finish_before_error()  # it names the newest checkpoint
