@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mtfrun.configuration.checks import target_of
-from mtfrun.configuration.config import config_text, operative_config_text
 from mtfrun.configuration.gin_values import (
     MACRO,
     Reference,
@@ -90,8 +89,10 @@ class Hyperparameters(NamedTuple):
     set_by_user: Collection[str]
 
 
-def hyperparameters(bindings: Sequence[Binding], files: Sequence[str]) -> Hyperparameters:
-    macros = values_of_macros(bindings_in(operative_config_text()))
+def hyperparameters(
+    bindings: Sequence[Binding], files: Sequence[str], operative_config: str
+) -> Hyperparameters:
+    macros = values_of_macros(bindings_in(operative_config))
     flags = {b.name: b.value for b in bindings if b.from_flag and b.selector != MACRO}
     values = {
         name: with_reference_texts(replace_macros(value, macros))
@@ -101,9 +102,11 @@ def hyperparameters(bindings: Sequence[Binding], files: Sequence[str]) -> Hyperp
     return Hyperparameters(values, names & values.keys())
 
 
-def training_hyperparameters(*, with_data: bool) -> dict[str, dict[str, str]]:
+def training_hyperparameters(
+    operative_config: str, config: str, *, with_data: bool
+) -> dict[str, dict[str, str]]:
     """Returns the parameters that change results: "given" if not the default, else "defaults"."""
-    parameters = list(_parameters_in_use())
+    parameters = list(_parameters_in_use(bindings_in(operative_config), bindings_in(config)))
     neutral = _neutral_targets(parameters, with_data=with_data)
     texts: dict[str, dict[str, str]] = {"given": {}, "defaults": {}}
     for parameter in parameters:
@@ -113,8 +116,9 @@ def training_hyperparameters(*, with_data: bool) -> dict[str, dict[str, str]]:
     return texts
 
 
-def _parameters_in_use() -> Iterator[_Parameter]:
-    operative, bound = bindings_in(operative_config_text()), bindings_in(config_text())
+def _parameters_in_use(
+    operative: Sequence[Binding], bound: Sequence[Binding]
+) -> Iterator[_Parameter]:
     called = {binding.selector for binding in operative}
     macros = values_of_macros([*bound, *operative])
     # The arguments of functions are bound when gin passes them to a class: gin does not see a call.

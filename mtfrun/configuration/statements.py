@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import io
 import os
 import sys
@@ -238,10 +239,12 @@ def follow(starts: Iterable[_Item], next_of: Callable[[_Item], Iterable[_Item]])
     return list(reached)
 
 
-def bindings_in(text: str) -> list[Binding]:
+# The start of a training reads the same texts several times.
+@functools.lru_cache(maxsize=4)
+def bindings_in(text: str) -> tuple[Binding, ...]:
     statements = Statements()
     statements.add_text(text)
-    return statements.bindings
+    return tuple(statements.bindings)
 
 
 def last_part(selector: str) -> str:

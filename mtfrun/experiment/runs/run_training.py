@@ -80,12 +80,12 @@ def prepare(settings: Settings, *, planned: bool = False) -> Preparation:
         with progress.waiting("reading the first batch to evaluate"):
             evaluation.check_split()
         operative_config = config.operative_config_text()
-        configuration = Configuration(config.config_text(settings.allowed_imports), bindings)
+        text = config.config_text(settings.allowed_imports)
         # Data of a user's class that has no fingerprint.
         with_data = type(experiment.data).fingerprint is Data.fingerprint
-        in_training = training_hyperparameters(with_data=with_data)
-        hparams = hyperparameters(bindings, settings.files)
-    objects = RunObjects(experiment, evaluation, configuration)
+        in_training = training_hyperparameters(operative_config, text, with_data=with_data)
+        hparams = hyperparameters(bindings, settings.files, operative_config)
+    objects = RunObjects(experiment, evaluation, Configuration(text, bindings))
     return Preparation(objects, training, operative_config, in_training, hparams)
 
 
