@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,7 @@ def load(
     gin_params: Sequence[str] = (),
     gin_search_paths: Sequence[str] = (),
     gin_allow_imports: Sequence[str] = (),
+    adapters: Mapping[str, str | os.PathLike[str]] | Sequence[str] = (),
     **bindings: Any,
 ) -> Run:
     """Returns a trained run: its model with the values of a checkpoint, and its data.
@@ -57,6 +58,8 @@ def load(
       gin_params: bindings as gin writes them, as for parameters: "FeedForward.d_ff = 512".
       gin_search_paths: directories in which gin files are searched for.
       gin_allow_imports: modules that the configuration in the directory may use besides mtfrun's.
+      adapters: runs of adapters of this model by a name, or names of those in `adapters` in the
+        directory; see `Run.adapters`.
       **bindings: values of macros. A text that begins with @ or % is a reference.
 
     Raises:
@@ -68,7 +71,8 @@ def load(
     modules = names_of(gin_allow_imports, "gin_allow_imports", "my_models")
     run_module, settings_module = _import_runs()
     settings = settings_module.settings_of(**named, bindings=bindings, allowed_imports=modules)
-    run: Run = run_module.load(directory, settings, checkpoint)
+    named_adapters = _adapters(adapters)
+    run: Run = run_module.load(directory, settings, checkpoint, named_adapters)
     return run
 
 
@@ -118,6 +122,12 @@ def configs() -> dict[str, GinHeader]:
     from mtfrun.configuration.files import shipped_headers  # noqa: PLC0415 - takes milliseconds
 
     return shipped_headers()
+
+
+def _adapters(adapters: object) -> dict[str, str]:
+    if isinstance(adapters, Mapping):
+        return {str(name): path_of(path, f"adapters[{name!r}]") for name, path in adapters.items()}
+    return {name: name for name in names_of(adapters, "adapters", "formal")}
 
 
 def _check_arguments(

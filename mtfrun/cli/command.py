@@ -241,6 +241,16 @@ def add_output_flags(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
     )
     add("--checkpoint", default="latest", help="latest (default), best, or a step", metavar="C")
+    add_adapter_flag(parser)
+
+
+def add_adapter_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--adapter",
+        help="the run of an adapter that was trained for this model, or its name in "
+        "--model_dir/adapters",
+        metavar="DIR",
+    )
 
 
 def check_run(flags: argparse.Namespace, *checkpoints: str) -> None:
@@ -248,6 +258,9 @@ def check_run(flags: argparse.Namespace, *checkpoints: str) -> None:
         require_model_dir(flags)
     if flags.model_dir is None and flags.checkpoint != "latest":
         raise InputError("--checkpoint is about a run: give its --model_dir")
+    check_names(flags, "adapter")
+    if flags.model_dir is None and flags.adapter is not None:
+        raise InputError("--adapter belongs to the model of a run: give its --model_dir")
     if flags.checkpoint not in checkpoints and not flags.checkpoint.isdecimal():
         raise InputError(
             f"--checkpoint={flags.checkpoint} is neither a step nor {' nor '.join(checkpoints)}"

@@ -14,6 +14,13 @@ from mtfrun import mtf, optim
 from mtfrun.checks import INDEX, check_range
 from mtfrun.data import Data, Infeed, host_of, split_batch
 from mtfrun.errors import InputError
+from mtfrun.experiment.adapters import (
+    SavedAdapters,
+    check_base,
+    hash_of_base,
+    load_base,
+    saved_adapters,
+)
 from mtfrun.experiment.records import Progress, Record, Source, require
 from mtfrun.experiment.saved_configuration import check_same_vocabularies
 from mtfrun.models import FiniteCheck, Model, NonFiniteError
@@ -214,10 +221,32 @@ class Experiment:
         """Restores a checkpoint, the newest for None, and returns its step.
 
         With `use_averages` the weights are restored from their averages, if there are any.
-        DataError if it was trained with another vocabulary.
+        DataError if it was trained with another vocabulary. Of a run of adapters, their model is
+        read from where they began, `init_checkpoint` or the place that the checkpoint names.
         """
-        named = self.model.named_variables()
+        saved = _adapters_of(run, step)
+        if saved is not None:
+            self.model.add_adapters(saved.adapters)
         self._check_compatible(run, step)
+        if saved is not None:
+            load_base(self.model, self.init_checkpoint, self.seed, saved.base)
+        return self._restore_saved(run, step)
+
+    def restore_adapters(self, run: RunDirectory, step: int | None = None) -> int:
+        """Adds the adapters of a run to the restored model, and returns the step of the checkpoint.
+
+        RunDirError if they were trained for another model.
+        """
+        saved = _adapters_of(run, step)
+        if saved is None:
+            raise RunDirError(f"{run.path} is not a run of adapters: name it as --model_dir")
+        self.model.add_adapters(saved.adapters)
+        self._check_compatible(run, step)
+        check_base(hash_of_base(self.model), saved.base, "the model")
+        return self._restore_saved(run, step)
+
+    def _restore_saved(self, run: RunDirectory, step: int | None) -> int:
+        named = self.model.saved_variables()
         mtf.initialize(self.model, self.seed)
         variables = {f"model/{path}": variable.variable for path, variable in named.items()}
         averages = {}
@@ -240,7 +269,7 @@ class Experiment:
         check_same_vocabularies(manifest, self.data)
         specs = {
             f"model/{path}": VariableSpec(tuple(x.stored_shape.to_integer_list), x.dtype.name)
-            for path, x in self.model.named_variables().items()
+            for path, x in self.model.saved_variables().items()
         }
         check_compatible(
             f"{run.path}/checkpoints/ckpt-{manifest.step}", manifest.variables, specs, subset=True
@@ -258,6 +287,11 @@ class Experiment:
                 "of any origin with --gin.INIT_CHECKPOINT=\"'/path/model.ckpt-1000'\""
             )
         return report.step
+
+
+def _adapters_of(run: RunDirectory, step: int | None) -> SavedAdapters | None:
+    manifest = run.checkpoints().manifest(step)
+    return None if manifest is None else saved_adapters(manifest)
 
 
 def _check_features(model: type[Model], data: Data) -> None:

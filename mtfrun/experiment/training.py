@@ -16,6 +16,7 @@ from mtfrun.checks import COUNT, check_range
 from mtfrun.display import pictures, progress
 from mtfrun.display.table import fit_fields, label_lines
 from mtfrun.errors import InputError
+from mtfrun.experiment.adapters import SavedAdapters, as_adapters, load_base, saved_adapters
 from mtfrun.experiment.evaluation import Evaluation
 from mtfrun.experiment.experiment import Experiment
 from mtfrun.experiment.run_summary import RunSummary
@@ -24,6 +25,7 @@ from mtfrun.experiment.saved_configuration import (
     TrainingHyperparameters,
     check_same_training_data,
 )
+from mtfrun.layers import Adapter
 from mtfrun.models import NonFiniteError
 from mtfrun.rundir import Manifest, RunCost, RunDirectory, RunRecord, State, Status
 from mtfrun.rundir.checkpoints.manifest import describe
@@ -35,15 +37,41 @@ from mtfrun.untrusted import escape
 _ERROR_CHARACTERS = 500
 
 
+@dataclasses.dataclass(eq=False, kw_only=True)
+class TrainedVariables:
+    """Which variables a training changes.
+
+    Attributes:
+      frozen: regular expressions of variable paths that are not trained.
+      adapters: what is trained in the place of the model's variables, such as `layers.LoRA`, or a
+        list; the model begins with `Experiment.init_checkpoint`, which a checkpoint then names.
+      average_decay: of moving averages of the weights; None for none.
+    """
+
+    frozen: Sequence[str] = ()
+    adapters: Adapter | Sequence[Adapter] | None = None
+    average_decay: float | None = None
+
+    def state_of(self, experiment: Experiment, optimizer: optim.Optimizer) -> training.TrainState:
+        """Adds the adapters to the model, and returns the state of its training."""
+        experiment.model.add_adapters(as_adapters(self.adapters, "Training.adapters"))
+        return training.TrainState(
+            experiment.model,
+            optimizer,
+            experiment.mesh,
+            seed=experiment.seed,
+            frozen=self.frozen,
+            average_decay=self.average_decay,
+        )
+
+
 @dataclasses.dataclass(eq=False)
-class Training:
+class Training(TrainedVariables):
     """Trains an experiment; until it runs, variables are specifications without values.
 
     Attributes:
       options: of the loop: number of steps, checkpoints, microbatches, ...
       batch_size: rows of a step, over all devices and microbatches.
-      frozen: regular expressions of variable paths that are not trained.
-      average_decay: of moving averages of the weights; None for none.
       evaluate_every_steps: steps between evaluations; None evaluates only at the end, and where
         `Evaluation.at_start` at the start.
       actions: further actions of the loop, after an evaluation that is due at the same step.
@@ -54,8 +82,6 @@ class Training:
     optimizer: optim.Optimizer
     options: training.TrainOptions
     batch_size: int
-    frozen: Sequence[str] = ()
-    average_decay: float | None = None
     evaluate_every_steps: int | None = 1000
     actions: Sequence[training.Action] = ()
 
@@ -68,14 +94,7 @@ class Training:
             if microbatches > 1:  # else the check of the layout has more to say
                 training.check_microbatches(batch, microbatches, experiment.mesh)
         training.check_actions(self.actions)
-        self.state = training.TrainState(
-            experiment.model,
-            self.optimizer,
-            experiment.mesh,
-            seed=experiment.seed,
-            frozen=self.frozen,
-            average_decay=self.average_decay,
-        )
+        self.state = self.state_of(experiment, self.optimizer)
 
     @property
     def tokens_per_step(self) -> int:
@@ -126,6 +145,8 @@ class Training:
         experiment, options = self.experiment, self.options
         profile = profile or (options.profile and processes.is_first())
         check_same_training_data(experiment.data)
+        adapters = _load_base(experiment, run)
+        described = {} if adapters is None else {"adapters": adapters.describe(self.state.model)}
         saved = SavedConfiguration(experiment.data, hyperparameters, options.train_steps)
         status = _Recording(run.record(), options.train_steps, self._size)
         summary = RunSummary(run, experiment, self.state, options, self.batch_size)
@@ -148,12 +169,12 @@ class Training:
                     status,
                     *([] if limit is None else [limit]),
                 ],
-                init_checkpoint=experiment.init_checkpoint,
+                init_checkpoint=None if adapters else experiment.init_checkpoint,
                 description=training.Description(
                     texts or {},
-                    summary.before(hyperparameters or {}),
+                    {**summary.before(hyperparameters or {}), **described},
                     recording,
-                    saved.metadata(),
+                    {**saved.metadata(), **(adapters.metadata() if adapters else {})},
                     lambda manifest: self._check(manifest, saved, accept_changes=accept_changes),
                 ),
                 cost=status.process,
@@ -185,6 +206,22 @@ class Training:
             manifest, has_same_variables=is_same, accept_changes=accept_changes
         ):
             progress.note(f"mtfrun: note: {escape(note)}")
+
+
+def _load_base(experiment: Experiment, run: RunDirectory) -> SavedAdapters | None:
+    """Gives the model under adapters its values; None without adapters."""
+    if not experiment.model.adapters:
+        return None
+    manifest = run.checkpoints().manifest(None)
+    saved = None if manifest is None else saved_adapters(manifest)
+    with progress.waiting("reading the model that the adapters are for"):
+        base = load_base(
+            experiment.model,
+            experiment.init_checkpoint,
+            experiment.seed,
+            None if saved is None else saved.base,
+        )
+    return SavedAdapters(experiment.model.adapters, base)
 
 
 @dataclasses.dataclass

@@ -1,6 +1,8 @@
 """Layers: variables and the pure functions that use them."""
 
 from mtfrun.layers.activation_scale import ActivationScale as ActivationScale
+from mtfrun.layers.adapter import Adapter as Adapter
+from mtfrun.layers.adapter import find_paths as find_paths
 from mtfrun.layers.attention import AttentionHeads as AttentionHeads
 from mtfrun.layers.attention import KeysAndValues as KeysAndValues
 from mtfrun.layers.attention import dot_product_attention as dot_product_attention
@@ -45,8 +47,14 @@ from mtfrun.layers.layer import Call as Call
 from mtfrun.layers.layer import Layer as Layer
 from mtfrun.layers.layer import active_shares as active_shares
 from mtfrun.layers.layer import depends_on_padding as depends_on_padding
+from mtfrun.layers.layer import in_call as in_call
 from mtfrun.layers.layer import metric_shapes as metric_shapes
+from mtfrun.layers.layer import present_call as present_call
 from mtfrun.layers.layer import updated_paths as updated_paths
+from mtfrun.layers.lora import LoRA as LoRA
+from mtfrun.layers.lora import is_kernel as is_kernel
+from mtfrun.layers.lora import low_rank_addends as low_rank_addends
+from mtfrun.layers.lora import merge_low_rank as merge_low_rank
 from mtfrun.layers.loss_in_blocks import TokenLosses as TokenLosses
 from mtfrun.layers.loss_in_blocks import loss_in_blocks as loss_in_blocks
 from mtfrun.layers.losses import regularised_cross_entropy as regularised_cross_entropy

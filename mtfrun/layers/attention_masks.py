@@ -167,13 +167,23 @@ class CausalMask(BiasTerm):
 
 @dataclasses.dataclass(frozen=True)
 class SegmentMask(BiasTerm):
-    """A query {..., length} int32 sees the memory {..., memory_length} of its packed document."""
+    """A query {..., length} int32 sees the memory {..., memory_length} of its packed document.
+
+    With `shares_negative` all see the memory of negative documents, such as a learned prompt.
+    """
 
     query: mtf.Tensor
     memory: mtf.Tensor
+    shares_negative: bool = False
 
     def value(self, dtype: tf.DType) -> mtf.Tensor:
-        return _mask_where(mtf.not_equal, self.query, self.memory, dtype)
+        if not self.shares_negative:
+            return _mask_where(mtf.not_equal, self.query, self.memory, dtype)
+        is_other = mtf.not_equal(
+            self.query, self.memory, output_shape=_both(self.query, self.memory)
+        )
+        is_document = mtf.greater_equal(self.memory, 0)
+        return _mask(mtf.logical_and(is_other, is_document, output_shape=is_other.shape), dtype)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,11 +224,17 @@ def causal_mask_at(position: mtf.Tensor, memory_length: mtf.Dimension) -> Causal
     return CausalMask(position, mtf.range(position.mesh, memory_length))
 
 
-def mask_segments(bias: AttentionBias, segments: mtf.Tensor | None) -> AttentionBias:
-    """Returns the bias of self-attention within the documents {..., length}; None for one."""
+def mask_segments(
+    bias: AttentionBias, segments: mtf.Tensor | None, *, shares_negative: bool = False
+) -> AttentionBias:
+    """Returns the bias of self-attention within the documents {..., length}; None for one.
+
+    See `SegmentMask`.
+    """
     if segments is None:
         return bias
-    return bias.plus(SegmentMask(segments, rename_length_to_memory_length(segments)))
+    memory = rename_length_to_memory_length(segments)
+    return bias.plus(SegmentMask(segments, memory, shares_negative))
 
 
 def _both(query: mtf.Tensor, memory: mtf.Tensor) -> mtf.Shape:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from mtfrun import mtf
@@ -33,8 +35,8 @@ class Call:
     path_number: Callable[[str], mtf.Tensor] | None = None
     recorder: Recorder | None = None
 
-    def key_of(self, module: mtf.Module) -> mtf.Key:
-        """Returns the random key of a module; an InputError if the call has none.
+    def key_of(self, module: mtf.Module | mtf.Variable) -> mtf.Key:
+        """Returns the random key of a module or variable; an InputError if the call has none.
 
         It depends on the module's path, not the order of calls: rematerialisation draws it again.
         """
@@ -47,6 +49,27 @@ class Call:
 
 
 CallT = TypeVar("CallT", bound=Call)
+
+_NO_CALL = Call()
+_PRESENT_CALL: contextvars.ContextVar[Call] = contextvars.ContextVar("call", default=_NO_CALL)
+
+
+@contextlib.contextmanager
+def in_call(call: Call) -> Iterator[None]:
+    """Makes `present_call` return a call inside, for products of variables, which get none.
+
+    Around the gradients too: a rematerialised product draws again.
+    """
+    token = _PRESENT_CALL.set(call)
+    try:
+        yield
+    finally:
+        _PRESENT_CALL.reset(token)
+
+
+def present_call() -> Call:
+    """Returns the call of the innermost `in_call`; outside, one that is not training."""
+    return _PRESENT_CALL.get()
 
 
 class Layer(mtf.Module):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ import tensorflow as tf
 from mtfrun import mtf
 from mtfrun.errors import InputError
 from mtfrun.layers.collector import Collected, Collector
-from mtfrun.layers.layer import Call, CallT
+from mtfrun.layers.layer import Call, CallT, in_call
 from mtfrun.layers.recompute import differentiated_tensors, map_differentiated
 
 # The values of one round's variables.
@@ -152,6 +153,9 @@ class _Loop:
         losses = sorted(self._collected.losses)
         of_losses = dict(zip(losses, cotangents[1 : 1 + len(losses)], strict=True))
         unused: list[bool] = []
+        is_trained = [
+            any(v.is_trained for v in alike) for alike in zip(*self.variables, strict=True)
+        ]
 
         def body(
             done: mtf.Tensor,
@@ -168,12 +172,16 @@ class _Loop:
             for path, cotangent in of_losses.items():
                 if cotangent is not None:
                     results[collected.losses[path]] = mtf.gather(cotangent, i, self._dim)
+            trained = list(itertools.compress(values, is_trained))
             of_x, *of_rest = mtf.gradients(
-                list(results), [x, *values, *inner_fields], list(results.values())
+                list(results), [x, *trained, *inner_fields], list(results.values())
             )
-            unused[:] = [gradient is None for gradient in of_rest]
-            of_values = list(map(_or_zeros, of_rest[: len(values)], values))
-            of_inner = map(_or_zeros, of_rest[len(values) :], fields)
+            of_trained, of_fields_here = iter(of_rest[: len(trained)]), of_rest[len(trained) :]
+            gradients = [next(of_trained) if wanted else None for wanted in is_trained]
+            unused[:] = [gradient is None for gradient in (*gradients, *of_fields_here)]
+            # A value stays in the place of a gradient that there is not: no memory for zeros.
+            of_values = [v if g is None else g for v, g in zip(values, gradients, strict=True)]
+            of_inner = map(_or_zeros, of_fields_here, fields)
             return [
                 done + 1,
                 _or_zeros(of_x, x),
@@ -210,7 +218,7 @@ class _Loop:
         call = dataclasses.replace(
             call, collector=collector, path_number=functools.partial(self._path_number, i)
         )
-        with mtf.with_values(dict(zip(self.variables[0], values, strict=True))):
+        with mtf.with_values(dict(zip(self.variables[0], values, strict=True))), in_call(call):
             return self._function(x, call), collector.contents
 
     def _path_number(self, i: mtf.Tensor, path: str) -> mtf.Tensor:

@@ -116,6 +116,7 @@ class Model(mtf.Module, abc.ABC):
         ignores.
       pairs_needed_by: the settings with which a model reads pairs, if it does with some only.
       reads_outer_batch: whether features may be {outer_batch, batch, ...}.
+      adapters: those that were added to it, see `add_adapters`.
       padding_id: the id that fills up rows of text and has no loss, as in the vocabularies.
     """
 
@@ -125,6 +126,8 @@ class Model(mtf.Module, abc.ABC):
     pairs_needed_by: ClassVar[str] = ""
     reads_outer_batch: ClassVar[bool] = True
     padding_id: int = 0
+    adapters: tuple[layers.Adapter, ...] = ()
+    _base_paths: frozenset[str] = frozenset()
 
     @property
     def reads_pairs(self) -> bool:
@@ -192,6 +195,42 @@ class Model(mtf.Module, abc.ABC):
             name: Metric(mtf.zeros(mesh, leading + shape), mtf.zeros(mesh, leading))
             for name, shape in self.metric_shapes.items()
         }
+
+    def add_adapters(self, adapters: Sequence[layers.Adapter]) -> None:
+        """Adds adapters, and freezes the other variables; those of a model are added once.
+
+        Raises:
+          InputError: it has other adapters, or one does not fit the model.
+        """
+        adapters = tuple(adapters)
+        if adapters == self.adapters:
+            return
+        if self.adapters:
+            raise InputError(f"the model has adapters already: {self.adapters}")
+        mtf.assign_paths(self)
+        base = self.named_variables()
+        for adapter in adapters:
+            adapter.attach(self)
+        mtf.assign_paths(self)
+        self.adapters, self._base_paths = adapters, frozenset(base)
+        for variable in base.values():
+            variable.freeze()
+
+    def base_variables(self) -> dict[str, mtf.Variable]:
+        """Returns the variables that no adapter has added, by path."""
+        named = self.named_variables()
+        return {p: v for p, v in named.items() if not self.adapters or p in self._base_paths}
+
+    def adapter_variables(self) -> dict[str, mtf.Variable]:
+        """Returns the variables that adapters have added, by path."""
+        base = self.base_variables()
+        return {path: v for path, v in self.named_variables().items() if path not in base}
+
+    def saved_variables(self) -> dict[str, mtf.Variable]:
+        """Returns what checkpoints store: all variables, with adapters those that steps change."""
+        if not self.adapters:
+            return self.named_variables()
+        return {**self.adapter_variables(), **self.updated_variables()}
 
     def updated_variables(self) -> dict[str, mtf.Variable]:
         """Returns the variables that are in `Loss.updates` in training, by path."""

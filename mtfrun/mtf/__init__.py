@@ -187,6 +187,7 @@ from mtfrun.mtf.transfer import import_tf_tensor as import_tf_tensor
 from mtfrun.mtf.transfer import owned_shards as owned_shards
 from mtfrun.mtf.transfer import to_numpy as to_numpy
 from mtfrun.mtf.variables import DTypePolicy as DTypePolicy
+from mtfrun.mtf.variables import LowRankAddend as LowRankAddend
 from mtfrun.mtf.variables import Variable as Variable
 from mtfrun.mtf.variables import assign as assign
 from mtfrun.mtf.variables import assign_add as assign_add

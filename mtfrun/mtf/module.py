@@ -85,6 +85,8 @@ def _walk(root: Any, prefix: str, seen: set[int] | None = None) -> Iterator[tupl
         children = [(str(k), v) for k, v in root.items()]
     elif isinstance(root, (list, tuple)):
         children = [(str(i), v) for i, v in enumerate(root)]
+    elif isinstance(root, Variable):
+        children = list(root.parts.items())
     for name, child in children:
         if isinstance(child, (Module, Variable, Mapping, list, tuple)):
             yield from _walk(child, f"{prefix}/{name}" if prefix else name, seen)

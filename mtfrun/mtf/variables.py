@@ -16,6 +16,7 @@ import tensorflow as tf
 from mtfrun.errors import InputError, ShapeError
 from mtfrun.mtf import engine
 from mtfrun.mtf.initializers import Initializer, KernelInitializer, Zeros
+from mtfrun.mtf.low_rank import LowRankSum
 from mtfrun.mtf.mesh import Mesh
 from mtfrun.mtf.porting import accept_name
 from mtfrun.mtf.shape import Dimension, Shape, ShapeLike, convert_to_shape
@@ -63,6 +64,17 @@ class _Content:
     widths: Widths = NO_GROWTH
     growth: Growth = SAME_SIZE
     initial_scale: float = 1.0
+    is_frozen: bool = False
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LowRankAddend:
+    """What `Variable.add_low_rank` adds: scale * down * up; see `LowRankSum`."""
+
+    down: Variable
+    up: Variable
+    scale: float
+    drop: Callable[[Tensor], Tensor] = lambda x: x
 
 
 class Variable(Arithmetic):
@@ -117,6 +129,7 @@ class Variable(Arithmetic):
         self.trainable = trainable
         self._content = _Content(name)
         self._sharded: Variable | None = None
+        self._addend: LowRankAddend | None = None
         mesh.partition(self.shape)
         mesh.partition(self.stored_shape)
 
@@ -143,6 +156,38 @@ class Variable(Arithmetic):
     def is_initialized(self) -> bool:
         """Whether it has a value."""
         return self._content.storage is not None
+
+    @property
+    def reduced_dims(self) -> Shape | None:
+        """The dimensions over which products with it sum; None where it does not say."""
+        return self._reduced_dims
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether steps may need its gradient: it is trainable, and not frozen."""
+        return self.trainable and not self._content.is_frozen
+
+    def freeze(self) -> None:
+        """Leaves its gradient out where layers compute those of all variables; see `scan_layers`.
+
+        It concerns rematerialised layers only before `mtf.initialize`.
+        """
+        self._content.is_frozen = True
+
+    @property
+    def parts(self) -> Mapping[str, Variable]:
+        """The variables that its value also consists of, by the last part of their paths."""
+        addend = self._addend
+        return {} if addend is None else {"lora_a": addend.down, "lora_b": addend.up}
+
+    @property
+    def addend(self) -> LowRankAddend | None:
+        """What is added wherever it is read; None for nothing."""
+        return self._addend
+
+    def add_low_rank(self, addend: LowRankAddend | None) -> None:
+        """Makes reading give a `LowRankSum` with the addend, whose variables are its `parts`."""
+        self._addend = addend
 
     @property
     def widths(self) -> Widths:
@@ -193,7 +238,12 @@ class Variable(Arithmetic):
         variable.shape = shape
         variable.sides = [Shape(names[dim] for dim in side) for side in self.sides]
         variable._sharded = variable
+        variable._addend = None
         return variable
+
+    def share(self, variable: Variable) -> None:
+        """Takes the storage of another variable of the same shape on an equal mesh."""
+        self._content.storage = variable.variable
 
     def initialize(self, seed: int, path: str) -> None:
         """Allocates the storage, with a value that depends on `seed` and `path` alone."""
@@ -201,11 +251,11 @@ class Variable(Arithmetic):
         value = self._initial_value(seed)
         if self.mesh.is_distributed:
             self._content.storage = engine.make_variable(
-                pack(self.mesh, value, self.stored_shape), trainable=self.trainable
+                pack(self.mesh, value, self.stored_shape), trainable=self.is_trained
             )
         else:
             self._content.storage = tf.Variable(
-                value, trainable=self.trainable, name=path.rpartition("/")[2]
+                value, trainable=self.is_trained, name=path.rpartition("/")[2]
             )
 
     def _initial_value(self, seed: int) -> np.ndarray:
@@ -226,7 +276,15 @@ class Variable(Arithmetic):
         return value
 
     def read(self) -> Tensor:
-        """Returns the value as a tensor; within `with_values` the one that it has there."""
+        """Returns the value as a tensor, with its addend; in `with_values` the value there."""
+        value, addend = self.read_alone(), self._addend
+        if addend is None:
+            return value
+        down, up = (_with_type(part.read(), self.dtype) for part in (addend.down, addend.up))
+        return LowRankSum(value, down, up, addend.scale, addend.drop)
+
+    def read_alone(self) -> Tensor:
+        """Returns the value without its addend."""
         stored = self.read_stored()
         if stored.shape == self.shape:
             return stored
@@ -241,6 +299,10 @@ class Variable(Arithmetic):
 
     def __repr__(self) -> str:
         return f"Variable({self.path!r}, {self.shape.to_string!r}, {self.dtype.name})"
+
+
+def _with_type(x: Tensor, dtype: tf.DType) -> Tensor:
+    return x if x.dtype == dtype else Tensor(x.mesh, tf.cast(x.value, dtype), x.shape)
 
 
 def _sides(shape: Shape, merged_dims: Iterable[Dimension]) -> list[Shape]:
@@ -277,7 +339,7 @@ def with_values(values: Mapping[Variable, Tensor]) -> Iterator[None]:
 def read_once(variables: Mapping[str, Variable]) -> contextlib.AbstractContextManager[None]:
     """Gathers variables once, before a loop, such as a decoder's, that reads and assigns none."""
     sharded = [v for v in variables.values() if v.shape != v.stored_shape]
-    return with_values({variable: variable.read() for variable in sharded})
+    return with_values({variable: variable.read_alone() for variable in sharded})
 
 
 def read_variable(var: Variable) -> Tensor:

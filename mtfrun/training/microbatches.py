@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from mtfrun import mtf, optim
 from mtfrun.errors import InputError
+from mtfrun.layers import Call, in_call
 from mtfrun.models.model import Loss
 from mtfrun.training.state import TrainState
 
@@ -40,7 +41,8 @@ def loss_and_gradients(
                 loss = state.model.loss(features, training=True, key=key)
             return objective(loss), loss
 
-        (_, loss), gradients = mtf.value_and_gradients(value, state.trainable)
+        with in_call(Call(training=True, key=key)):
+            (_, loss), gradients = mtf.value_and_gradients(value, state.trainable)
         return loss, _require_all(gradients)
 
     if microbatches == 1:

@@ -15,7 +15,8 @@ class TrainState:
     """A model, the optimizer's slots, averages of the weights, and the number of finished steps.
 
     Args:
-      model: its variables may be specifications without storage; they get their paths.
+      model: its variables may be specifications without storage; they get their paths. Of a model
+        with adapters only these are trained and saved.
       optimizer: not used for another model before.
       seed: of initial values and of random numbers in training.
       frozen: regular expressions of variable paths that are not trained.
@@ -43,7 +44,11 @@ class TrainState:
         self.step = mtf.Variable(mesh, [], dtype=tf.int64, name="step", trainable=False)
         mtf.assign_paths(model)
         named = model.named_variables()
-        self.trainable = mtf.shard_variables(optim.trainable_variables(named, frozen))
+        candidates = model.adapter_variables() if model.adapters else named
+        trained = optim.trainable_variables(candidates, frozen)
+        for path in named.keys() - trained.keys():
+            named[path].freeze()
+        self.trainable = mtf.shard_variables(trained)
         optimizer.init(self.trainable)
         self.average: optim.WeightAverage | None = None
         if average_decay is not None:
@@ -63,7 +68,7 @@ class TrainState:
 
     def named_variables(self) -> dict[str, mtf.Variable]:
         """Returns the variables of a checkpoint: model/..., optimizer/..., averages/..., step."""
-        named = {f"model/{path}": v for path, v in self.model.named_variables().items()}
+        named = {f"model/{path}": v for path, v in self.model.saved_variables().items()}
         named |= {f"optimizer/{path}": v for path, v in self.optimizer.named_slots().items()}
         named |= {f"averages/{path}": v for path, v in self.named_averages().items()}
         return {**named, "step": self.step}

@@ -98,6 +98,7 @@ def _build(files: list[str], flags: list[str]) -> Training:
 
 def test_every_kind_of_file_is_shipped() -> None:
     assert {path.partition("/")[0] for path in shipped_gin_files()} == {
+        "adapters",
         "defaults.gin",
         "models",
         "data",
@@ -207,8 +208,8 @@ def test_a_shipped_file_builds_tiny(name: str) -> None:
         row = 128 + 128
     row += TARGETS_OF_OBJECTIVES.get(name, 0)
     training = _build(files, flags)
-    variables = training.state.named_variables()
-    assert variables["model/embedding/table"].shape.to_string == "vocab:384;d_model:16"
+    variables = training.experiment.model.named_variables()
+    assert variables["embedding/table"].shape.to_string == "vocab:384;d_model:16"
     assert training.tokens_per_step == 8 * row
 
 

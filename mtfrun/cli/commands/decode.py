@@ -117,7 +117,7 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
     inference = built.experiment.inference.with_settings(settings)
     prompts = [os.fsencode(prompt) for prompt in flags.prompt]
     inputs = inference.read(InputSource(flags.input, prompts))
-    step = restore_model(built, run, flags.checkpoint)
+    step = restore_model(built, run, flags.checkpoint, flags.adapter)
     if flags.interactive:
         _converse(inference)
         return 0

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from mtfrun import processes
-from mtfrun.cli.command import RUN_HELP, Command, check_run
+from mtfrun.cli.command import RUN_HELP, Command, add_adapter_flag, check_run
 from mtfrun.cli.process_flags import add_process_flags, check_processes
 from mtfrun.display import progress
 from mtfrun.display.table import table_lines
@@ -59,6 +59,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         "trains",
         metavar="SECS",
     )
+    add_adapter_flag(parser)
     add_process_flags(parser)
 
 
@@ -94,7 +95,9 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
     with contextlib.ExitStack() as stack:
         summaries = None
         # All have them or none: samples are only decoded if they are shown.
-        if run is not None and processes.by_first(run.is_writable):
+        # The curves of a run are those of its model without an adapter.
+        has_curves = run is not None and flags.adapter is None
+        if run is not None and has_curves and processes.by_first(run.is_writable):
             name = _CONTINUOUS if flags.continuous else "eval"
             summaries = stack.enter_context(run.summaries(name))
         for step in _restore_each(flags, built, run, steps):
@@ -123,7 +126,7 @@ def _restore_each(
 ) -> Iterator[int]:
     from mtfrun.experiment.runs.opening import restore_model
 
-    restore = functools.partial(restore_model, built, run)
+    restore = functools.partial(restore_model, built, run, adapter=flags.adapter)
     if run is not None and flags.checkpoint == "all":
         steps = processes.by_first(run.checkpoints().steps)
     if run is None or steps is None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from mtfrun.cli.command import (
     Command,
+    add_adapter_flag,
     add_inference_flags,
     check_inference,
     check_run,
@@ -20,6 +21,7 @@ from mtfrun.errors import InputError
 
 if TYPE_CHECKING:
     from mtfrun.rundir import RunDirectory
+    from mtfrun.tools.conversion import RunValues
 
 _DESCRIPTION = """\
 Writes the model of a run for other programs.
@@ -30,15 +32,19 @@ Writes the model of a run for other programs.
 
 huggingface: a folder that transformers loads, with its tokenizer: for imported models, and for
   models of models/t5.1.0.gin, t5.1.1.gin, gpt2.gin and llama.gin that were trained here.
+peft: the LoRA of a run of adapters, or of --adapter, as a folder that PEFT loads for the model of
+  --format=huggingface.
 safetensors: model.safetensors, all variables by their path, for any model.
 saved_model: a SavedModel that answers as `mtfrun decode` does on one device, with the settings of
   the configuration or of the flags below; for tf.saved_model.load and servers, without mtfrun.
 tensorflow: a checkpoint of TensorFlow, all variables by their path, for any model.
 
+LoRA of a run of adapters, or of --adapter, is merged into the weights.
+
 --to must be a new directory; it appears when it is complete."""
 
 
-FORMATS = ("huggingface", "safetensors", "saved_model", "tensorflow")
+FORMATS = ("huggingface", "peft", "safetensors", "saved_model", "tensorflow")
 """The values of export's --format."""
 
 
@@ -65,6 +71,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         help="of a saved_model with a SentencePiece vocabulary: texts in and out as well; whoever "
         "loads it must import tensorflow_text before",
     )
+    add_adapter_flag(parser)
     add_inference_flags(parser)
 
 
@@ -99,16 +106,31 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
             _export_saved_model(flags, run, directory)
         elif flags.format == "huggingface":
             origin = origin_of_run(run, flags.gin_allow_imports, weights_only=flags.weights_only)
-            values = conversion.values_of_run(run, flags.checkpoint)
+            values = _values(flags, run)
             export_folder(directory, values.values, origin, size)
+        elif flags.format == "peft":
+            _export_peft(flags, run, directory)
         elif flags.format == "safetensors":
-            values = conversion.values_of_run(run, flags.checkpoint)
+            values = _values(flags, run)
             conversion.export_safetensors(directory, values, size)
         else:
-            values = conversion.values_of_run(run, flags.checkpoint)
+            values = _values(flags, run)
             conversion.export_tensorflow(directory, values)
     print_lines(f"{target}: {flags.format}")
     return 0
+
+
+def _values(flags: argparse.Namespace, run: RunDirectory) -> RunValues:
+    """Returns the values of a checkpoint, into which LoRA is merged."""
+    from mtfrun.experiment.adapters import is_of_adapters
+    from mtfrun.experiment.runs.opening import build_run, restore_model
+    from mtfrun.tools import conversion
+
+    if flags.adapter is None and not is_of_adapters(run, flags.checkpoint):
+        return conversion.values_of_run(run, flags.checkpoint)
+    built = build_run(run, settings_of(flags), on_one_device=True)
+    step = restore_model(built, run, flags.checkpoint, flags.adapter)
+    return conversion.merged_values(built.experiment, step)
 
 
 def _export_saved_model(
@@ -119,9 +141,20 @@ def _export_saved_model(
 
     built = build_run(run, settings_of(flags), on_one_device=True)
     inference = built.experiment.inference.with_settings(inference_settings(flags))
-    step = restore_model(built, run, flags.checkpoint)
+    step = restore_model(built, run, flags.checkpoint, flags.adapter)
     offered = signatures_of(inference, tensorflow_text=flags.tensorflow_text)
     export_saved_model(directory, built.experiment, step, offered)
+
+
+def _export_peft(flags: argparse.Namespace, run: RunDirectory, directory: pathlib.Path) -> None:
+    from mtfrun.experiment.runs.opening import build_run, restore_model
+    from mtfrun.tools.conversion.hugging_face.export import origin_of_run
+    from mtfrun.tools.conversion.hugging_face.peft import export_peft
+
+    origin = origin_of_run(run, flags.gin_allow_imports, weights_only=True)
+    built = build_run(run, settings_of(flags), on_one_device=True)
+    restore_model(built, run, flags.checkpoint, flags.adapter)
+    export_peft(directory, built.experiment.model, origin)
 
 
 COMMANDS = [Command("export", _DESCRIPTION, run, _add_flags, _check)]

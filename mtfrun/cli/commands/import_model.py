@@ -28,6 +28,10 @@ and perhaps a tokenizer; or a run directory of Mesh TensorFlow or T5, or its ope
 or another of their gin files. Included files are searched in --gin_search_paths (or
 --gin_location_prefix), then in the directories above it.
 
+A folder of PEFT (adapter_config.json) becomes the run of an adapter of --base:
+
+  mtfrun import --from=/models/lora --base=/tmp/llama --model_dir=/tmp/llama/adapters/formal
+
 The new directory has config.gin, a checkpoint, and import.json, with which export gives back what
 was imported, bit for bit. No code of the folder is run and no pickle file is read."""
 
@@ -35,6 +39,11 @@ was imported, bit for bit. No code of the folder is run and no pickle file is re
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--from", dest="source", help="a folder or a file of the other program", metavar="PATH")
+    add(
+        "--base",
+        help="of a folder of PEFT: the run of the model that its LoRA was trained for",
+        metavar="DIR",
+    )
     add(
         "--partial",
         action="store_true",
@@ -54,11 +63,20 @@ def _check(flags: argparse.Namespace) -> None:
 
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
+    from mtfrun.experiment.runs.opening import find_trained_run
     from mtfrun.tools.conversion import importer_for, write_run
+    from mtfrun.tools.conversion.hugging_face.peft import is_peft, read_peft
 
     source = pathlib.Path(os.path.expanduser(flags.source))
-    importer = importer_for(source)
-    imported = importer.read(source, partial=flags.partial, search_paths=flags.gin_search_paths)
+    if is_peft(source):
+        if flags.base is None:
+            raise InputError(f"{source} is a LoRA: name the run of its model with --base=/tmp/run")
+        imported = read_peft(source, find_trained_run(flags.base))
+    elif flags.base is not None:
+        raise InputError(f"--base is for a folder of PEFT, and {source} has no adapter_config.json")
+    else:
+        importer = importer_for(source)
+        imported = importer.read(source, partial=flags.partial, search_paths=flags.gin_search_paths)
     run = write_run(imported, flags.model_dir, _build_variables)
     for note in imported.notes:
         progress.note(f"mtfrun: note: {escape(note)}")

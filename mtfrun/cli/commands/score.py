@@ -51,7 +51,7 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
     inference = built.experiment.inference
     if split is not None:
         pairs = inference.pairs(split)
-    step = restore_model(built, run, flags.checkpoint)
+    step = restore_model(built, run, flags.checkpoint, flags.adapter)
     with open_output(flags.output) as file:
         for record in inference.scores(pairs):
             file.write(json_line(record, step))

@@ -17,6 +17,7 @@ from mtfrun.configuration.run_files import CONFIG
 from mtfrun.configuration.statements import Binding
 from mtfrun.errors import ConfigError
 from mtfrun.experiment import Evaluation, Experiment, Training
+from mtfrun.experiment.adapters import find_adapter
 from mtfrun.experiment.runs.settings import Settings
 from mtfrun.rundir import RunDirectory, RunDirError
 from mtfrun.rundir.errors import IncompatibleError
@@ -93,19 +94,26 @@ def build_run(
 
 
 def restore_model(
-    objects: RunObjects, run: RunDirectory | None, checkpoint: int | str | None
+    objects: RunObjects,
+    run: RunDirectory | None,
+    checkpoint: int | str | None,
+    adapter: str | None = None,
 ) -> int:
-    """Restores a model and returns the step of its checkpoint.
+    """Restores a model, with an adapter, and returns the step of its checkpoint.
 
     Without a run the model begins with `Experiment.init_checkpoint`. `checkpoint` is a step,
     "best", or "latest" or None for the newest. RunDirError if there is none, or it is incompatible.
+    `adapter`: see `find_adapter`.
     """
     experiment = objects.experiment
     with explain_incompatible(objects.configuration):
         if run is None:
             return experiment.restore_without_run()
         step = processes.by_first(lambda: run.checkpoints().named_step(checkpoint))
-        return experiment.restore(run, step)
+        step = experiment.restore(run, step)
+        if adapter is not None:
+            experiment.restore_adapters(find_adapter(adapter, run))
+        return step
 
 
 @contextlib.contextmanager

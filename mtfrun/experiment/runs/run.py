@@ -7,7 +7,8 @@ import functools
 import os
 import signal
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ from mtfrun.experiment import (
     Prediction,
     Score,
 )
+from mtfrun.experiment.adapters import find_adapter
 from mtfrun.experiment.logits import Features
 from mtfrun.experiment.records import require
 from mtfrun.experiment.runs.opening import (
@@ -65,12 +67,21 @@ class Run:
     Attributes:
       step: of the checkpoint that the model was restored from.
       model_dir: the directory of the run; None for a model without one.
+      adapters: the model with each adapter, by its name in `mtfrun.load`, as a run whose weights
+        are those of this run: `run.adapters["formal"].decode(prompts)`.
     """
 
-    def __init__(self, objects: RunObjects, step: int, model_dir: str | None) -> None:
+    def __init__(
+        self,
+        objects: RunObjects,
+        step: int,
+        model_dir: str | None,
+        adapters: Mapping[str, Run] = MappingProxyType({}),
+    ) -> None:
         self.experiment: Experiment = objects.experiment
         self.step = step
         self.model_dir = model_dir
+        self.adapters = adapters
         self._evaluation_of = functools.lru_cache(objects.evaluation.of_split)
         self._evaluation = objects.evaluation
         self._logits = Logits(objects.experiment)
@@ -203,13 +214,38 @@ class Run:
         return inference.with_settings(settings)
 
 
-def load(model_dir: str | None, settings: Settings, checkpoint: int | str | None) -> Run:
+def load(
+    model_dir: str | None,
+    settings: Settings,
+    checkpoint: int | str | None,
+    adapters: Mapping[str, str],
+) -> Run:
     """See `mtfrun.load`."""
     with one_line_errors():
         run = None if model_dir is None else find_trained_run(model_dir)
+        if run is None and adapters:
+            raise InputError("adapters belong to the model of a run: give its model_dir")
         objects = build_run(run, settings)
         step = restore_model(objects, run, checkpoint)
-    return Run(objects, step, None if run is None else run.path)
+        with_adapters = {
+            name: _with_adapter(objects.experiment, run, settings, find_adapter(path, run))
+            for name, path in adapters.items()
+            if run is not None
+        }
+    return Run(objects, step, None if run is None else run.path, with_adapters)
+
+
+def _with_adapter(
+    base: Experiment, run: RunDirectory, settings: Settings, adapter: RunDirectory
+) -> Run:
+    """Returns the run of a second model, which shares the values of the base."""
+    objects = build_run(run, settings)
+    model = objects.experiment.model
+    mtf.assign_paths(model)
+    values = base.model.named_variables()
+    for path, variable in model.named_variables().items():
+        variable.share(values[path])
+    return Run(objects, objects.experiment.restore_adapters(adapter), adapter.path)
 
 
 def train(model_dir: str, settings: Settings, choices: TrainChoices) -> Run:

@@ -10,6 +10,7 @@ from mtfrun.layers.rotary import LinearScaling as LinearScaling
 from mtfrun.layers.rotary import Llama3Scaling as Llama3Scaling
 from mtfrun.layers.rotary import RotaryPositions as RotaryPositions
 from mtfrun.layers.rotary import YarnScaling as YarnScaling
+from mtfrun.models.transformer.bottleneck import Bottlenecks as Bottlenecks
 from mtfrun.models.transformer.decoder_only import DecoderOnly as DecoderOnly
 from mtfrun.models.transformer.decoder_side import shift_right as shift_right
 from mtfrun.models.transformer.encoder_decoder import EncoderDecoder as EncoderDecoder
@@ -19,6 +20,7 @@ from mtfrun.models.transformer.encoder_decoder_attention import (
 from mtfrun.models.transformer.encoder_only import EncoderOnly as EncoderOnly
 from mtfrun.models.transformer.feedforward import FeedForward as FeedForward
 from mtfrun.models.transformer.feedforward import GatedFeedForward as GatedFeedForward
+from mtfrun.models.transformer.learned_prompt import LearnedPrompts as LearnedPrompts
 from mtfrun.models.transformer.local_self_attention import LocalSelfAttention as LocalSelfAttention
 from mtfrun.models.transformer.residual_transforms import CallLayer as CallLayer
 from mtfrun.models.transformer.residual_transforms import MaskPadding as MaskPadding

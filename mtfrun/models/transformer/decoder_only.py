@@ -96,7 +96,11 @@ class DecoderOnly(TokenModel):
     def shares_beginnings(self) -> bool:
         stack = self.decoder_stack
         can_read = stack.can_prefill(SequenceCall()) and stack.can_step_in_blocks()
-        return can_read and not self._prefix
+        return can_read and not self._prefix and self.prompt is None
+
+    @property
+    def cannot_read_prompt(self) -> str:
+        return "prefix=True, and the inputs of a prefix come first" if self._prefix else ""
 
     @property
     def logits_features(self) -> Sequence[Collection[str]]:
@@ -116,6 +120,7 @@ class DecoderOnly(TokenModel):
         targets = features["inputs" if is_input else "targets"]
         segments = features.get("targets_segmentation")
         length = targets.shape.get_dim_by_name("length")
+        read = self.with_prompt(targets)
         if self._prefix:
             in_prefix = features.get("targets_prefix")
             if in_prefix is None:
@@ -124,18 +129,25 @@ class DecoderOnly(TokenModel):
                 )
             bias = prefix_bias(length, in_prefix, segments)
         else:
-            bias = causal_bias(self._mesh, length, segments)
+            bias = causal_bias(
+                self._mesh,
+                read.shape.get_dim_by_name("length"),
+                self.segments_with_prompt(segments),
+                shares_negative=self.prompt is not None,
+            )
         call = dataclasses.replace(
             call,
             self_attention_bias=bias,
             bidirectional=self._prefix,
-            nonpadding=mtf.to_float(mtf.not_equal(targets, self.padding_id)),
+            nonpadding=mtf.to_float(mtf.not_equal(read, self.padding_id)),
         )
         ids = targets
         if self._reads_start and not is_input:
             ids = shift_right(targets, length, None if self._shift_across_segments else segments)
         x = self._embed(mtf.abs(ids), features.get("targets_position"), call)
+        x = x if self.prompt is None else self.prompt.before(x)
         x = self.decoder_stack(x, call)
+        x = x if self.prompt is None else self.prompt.after(x)
         if not is_input and not self._reads_start:
             # The vector of an id predicts the next one.
             is_first = is_first_id(targets, length, segments)
@@ -178,6 +190,7 @@ class DecoderOnly(TokenModel):
             classify=self.softmax.for_steps(call),
             dtype=self._activation,
             reading=PromptReading(at_once=True, in_prefix=in_prefix, reads_start=self._reads_start),
+            prompt=self.prompt,
         ).decoder()
 
 

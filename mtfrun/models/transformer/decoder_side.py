@@ -21,6 +21,7 @@ from mtfrun.layers import (
     mask_segments,
     rename_length_to_memory_length,
 )
+from mtfrun.models.transformer.learned_prompt import LearnedPrompt
 from mtfrun.models.transformer.stack import Stack
 from mtfrun.models.transformer.sublayer import DecodingProgress, SequenceCall
 
@@ -30,10 +31,18 @@ Embed = Callable[[mtf.Tensor, mtf.Tensor | None], mtf.Tensor]
 
 
 def causal_bias(
-    mesh: mtf.Mesh, length: mtf.Dimension, segments: mtf.Tensor | None
+    mesh: mtf.Mesh,
+    length: mtf.Dimension,
+    segments: mtf.Tensor | None,
+    *,
+    shares_negative: bool = False,
 ) -> AttentionBias:
-    """Returns the mask by which positions see earlier ones of the same document."""
-    return mask_segments(AttentionBias.of(causal_mask(mesh, length)), segments)
+    """Returns the mask by which positions see earlier ones of the same document.
+
+    `shares_negative`: see `SegmentMask`.
+    """
+    bias = AttentionBias.of(causal_mask(mesh, length))
+    return mask_segments(bias, segments, shares_negative=shares_negative)
 
 
 def prefix_bias(
@@ -93,7 +102,8 @@ class StackDecoder:
 
     `targets` {batch..., length}: the prompts, padded; unless they are read at once only the shape
     is used. `call` is for all steps, which add masks and progress. `dtype` is for masks. Of prompts
-    with a `beginning` only the ids after it are read.
+    with a `beginning` only the ids after it are read. A learned prompt takes the first positions of
+    the stack, before those of the targets; it has neither a beginning nor steps in blocks.
     """
 
     stack: Stack
@@ -105,12 +115,14 @@ class StackDecoder:
     dtype: tf.DType
     reading: PromptReading = PromptReading()
     beginning: Beginning | None = None
+    prompt: LearnedPrompt | None = None
 
     def decoder(self) -> Decoder:
         """Returns the decoder before position 0; an InputError if a prefix lacks a `prefill`."""
         if self.reading.in_prefix is not None:
             self._check_prefill()
-        return self._decoder(None, None, self._length.size)
+        first_state = None if self.prompt is None else self._after_learned_prompt(self.prompt)
+        return self._decoder(first_state, None, self._length.size)
 
     @property
     def _length(self) -> mtf.Dimension:
@@ -124,7 +136,8 @@ class StackDecoder:
         self, first_state: Any, prompt_lengths: mtf.Tensor | None, positions: int
     ) -> Decoder:
         """Returns the decoder of a number of positions, after `prompt_lengths` {batch...} ids."""
-        memory_length = mtf.Dimension("memory_length", positions)
+        learned = 0 if self.prompt is None else self.prompt.length
+        memory_length = mtf.Dimension("memory_length", positions + learned)
         batch = self._batch if self.beam is None else self._batch + self.beam
         state = self.stack.initial_state(batch, memory_length, self.call)
         if first_state is not None:
@@ -132,8 +145,9 @@ class StackDecoder:
 
         def step(ids: mtf.Tensor, position: mtf.Tensor, state: Any) -> tuple[mtf.Tensor, Any]:
             reading = position - self._offset
-            mask = causal_mask_at(reading, memory_length).value(self.dtype)
-            progress = self._progress(reading, prompt_lengths)
+            place = reading + learned
+            mask = causal_mask_at(place, memory_length).value(self.dtype)
+            progress = self._progress(place, prompt_lengths)
             bias = AttentionBias.of(TensorBias(mask))
             call = dataclasses.replace(self.call, progress=progress, self_attention_bias=bias)
             x, state = self.stack.step(self.embed(ids, reading), state, call)
@@ -143,7 +157,7 @@ class StackDecoder:
             return logits, state
 
         can_prefill = self.reading.at_once and self.stack.can_prefill(self.call)
-        can_step_in_blocks = self.stack.can_step_in_blocks()
+        can_step_in_blocks = self.stack.can_step_in_blocks() and self.prompt is None
         return Decoder(
             step,
             state,
@@ -177,28 +191,41 @@ class StackDecoder:
         if self.beginning is not None:
             return self._after_beginning(self.beginning, prompt_lengths)
         number = self._positions_read(longest)
-        length, memory_length = (
-            mtf.Dimension(name, number) for name in ("length", "memory_length")
-        )
+        ids = mtf.slice(self.targets, 0, number, "length")
+        if self.reading.reads_start:
+            ids = shift_right(ids, ids.shape.get_dim_by_name("length"))
+        x = self.embed(mtf.abs(ids), None)
+        x = x if self.prompt is None else self.prompt.before(x)
+        state = self._prefill(x, prompt_lengths)
+        return self._decoder(state, prompt_lengths, self._length.size)
+
+    def _after_learned_prompt(self, prompt: LearnedPrompt) -> Any:
+        """Returns the state of all rows after the learned prompt alone."""
+        self._check_prefill()
+        lengths = mtf.zeros(self.targets.mesh, self._batch, tf.int32)
+        return self._prefill(prompt.for_rows(self._batch, self.dtype), lengths)
+
+    def _prefill(self, x: mtf.Tensor, prompt_lengths: mtf.Tensor) -> Any:
+        """Returns the state after x {batch..., length, d_model}, without the padding in it."""
+        length = x.shape.get_dim_by_name("length")
+        memory_length = mtf.Dimension("memory_length", length.size)
         progress = self._progress(None, prompt_lengths)
         if self.reading.in_prefix is None:
             bias, nonpadding = causal_bias(self.targets.mesh, length, None), None
         else:
-            in_prefix = mtf.slice(self.reading.in_prefix, 0, number, "length")
+            in_prefix = mtf.slice(self.reading.in_prefix, 0, length.size, "length")
             bias = prefix_bias(length, in_prefix, None)
             nonpadding = mtf.to_float(in_prefix)
         call = dataclasses.replace(
             self.call, progress=progress, self_attention_bias=bias, nonpadding=nonpadding
         )
         state = self.stack.initial_state(self._batch, memory_length, self.call)
-        ids = mtf.slice(self.targets, 0, number, "length")
-        ids = shift_right(ids, length) if self.reading.reads_start else ids
-        x, state = self.stack.prefill(self.embed(mtf.abs(ids), None), state, call)
+        x, state = self.stack.prefill(x, state, call)
         if self.targets.mesh.is_distributed:
             # DTensor refuses a program with a loop that computes nothing needed: the last
             # attention's.
             state = mtf.compute_after(x, state)
-        return self._decoder(state, prompt_lengths, self._length.size)
+        return state
 
     def _positions_read(self, longest: int) -> int:
         """Returns how many positions are read in one pass: all where the mesh splits the length.
@@ -218,8 +245,13 @@ class StackDecoder:
     def _progress(
         self, position: mtf.Tensor | None, prompt_lengths: mtf.Tensor | None
     ) -> DecodingProgress:
+        learned = 0 if self.prompt is None else self.prompt.length
+        if learned and prompt_lengths is None:
+            prompt_lengths = mtf.zeros(self.targets.mesh, self._batch, tf.int32)
         if prompt_lengths is not None and not self.reading.reads_start:
             prompt_lengths = mtf.maximum(prompt_lengths - self._offset, 0)
+        if prompt_lengths is not None and learned:
+            prompt_lengths = prompt_lengths + learned
         return DecodingProgress(position, prompt_lengths, self.call.progress.in_blocks)
 
     def _check_prefill(self) -> None:

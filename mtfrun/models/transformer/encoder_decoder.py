@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from mtfrun import mtf
 from mtfrun.decoding import Decoder
+from mtfrun.errors import InputError
 from mtfrun.layers import (
     AttentionBias,
     Embedding,
@@ -117,12 +118,18 @@ class EncoderDecoder(TokenModel):
     def _encode(self, features: Features, call: SequenceCall) -> SequenceCall:
         inputs = features["inputs"]
         segments = features.get("inputs_segmentation")
-        encoding = encoder_call(inputs, segments, call)
+        if segments is not None and self.prompt is not None:
+            raise InputError(
+                "an encoder's learned prompt sees its text, and so rows have one: set "
+                "--gin.PACKED=False"
+            )
+        encoding = encoder_call(self.with_prompt(inputs), segments, call)
         bias = encoding.self_attention_bias
         if segments is not None:
             memory = rename_length_to_memory_length(segments)
             bias = AttentionBias.of(SegmentMask(features["targets_segmentation"], memory))
         positions = features.get("inputs_position")
         x = self._embed(inputs, positions, encoding, self.inputs_embedding)
+        x = x if self.prompt is None else self.prompt.before(x)
         output = self.encoder_stack(x, encoding)
         return dataclasses.replace(call, encoder=EncoderMemory(output, bias))

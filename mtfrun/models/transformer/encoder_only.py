@@ -51,6 +51,10 @@ class EncoderOnly(TokenModel):
         super().__init__(mesh, vocabulary_size, embedding, loss, dtypes)
         self.encoder_stack = stack(mesh, embedding.width, dtypes)
 
+    @property
+    def cannot_read_prompt(self) -> str:
+        return "it predicts a label for every vector that it reads"
+
     def hidden(self, features: Features, call: SequenceCall) -> mtf.Tensor:
         inputs = features["inputs"]
         call = encoder_call(inputs, features.get("inputs_segmentation"), call)

@@ -154,6 +154,9 @@ class TransformedLayer(Sublayer):
     """Transforms in their order, with a sublayer in the place of the only `CallLayer`.
 
     Variables are named "layer/..." and after the classes of the transforms, "norm/scale".
+
+    Attributes:
+      adapter: called with the output of the sublayer; None for none.
     """
 
     def __init__(
@@ -173,6 +176,8 @@ class TransformedLayer(Sublayer):
                 " the sublayer is called"
             )
         self.layer = layer(mesh, d_model, dtypes)
+        self.mesh, self.d_model = mesh, d_model
+        self.adapter: Transform | None = None
 
     def __call__(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
         return self._run(lambda y, state, call: (self.layer(y, call), state), x, (), call)[0]
@@ -206,6 +211,7 @@ class TransformedLayer(Sublayer):
             transform = getattr(self, name)
             if transform is self.layer:
                 x, state = call_layer(x, state, call)
+                x = x if self.adapter is None else self.adapter(x, call)
             else:
                 x = transform(x, transform_call)
         return x, state

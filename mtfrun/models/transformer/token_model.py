@@ -8,13 +8,14 @@ from typing import final
 from mtfrun import mtf
 from mtfrun.layers import Call, Collector, Embedding, Metric, depends_on_padding
 from mtfrun.models.model import Features, Loss, TextModel
+from mtfrun.models.transformer.learned_prompt import ReadsPrompt
 from mtfrun.models.transformer.sublayer import SequenceCall
 from mtfrun.models.transformer.token_embedding import TokenEmbedding
 from mtfrun.models.transformer.token_loss import TokenLoss
 from mtfrun.models.transformer.token_softmax import TokenSoftmax
 
 
-class TokenModel(TextModel):
+class TokenModel(TextModel, ReadsPrompt):
     """A model that gives every position of features["targets"] {batch, length} int32 its logits.
 
     Padding, id 0 unless the embedding says otherwise, has no loss. Negative ids have none either: a
@@ -101,6 +102,9 @@ class TokenModel(TextModel):
         weights = mtf.ones(self._mesh, targets.shape)
         _, nats = self.softmax.loss(self.hidden(features, call), targets, weights, losses, call)
         return nats
+
+    def vectors_like(self) -> mtf.Variable:
+        return self.embedding.table
 
     def allows_padding(self, length: int) -> bool:
         """Returns whether all layers ignore padding, and there are positions for the length."""

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from mtfrun.errors import ShapeError
 from mtfrun.mtf.flops import add_product
+from mtfrun.mtf.low_rank import LowRankSum
 from mtfrun.mtf.ops.reductions import reduce_sum
 from mtfrun.mtf.ops.structure import reshape, transpose
 from mtfrun.mtf.porting import accept_name
@@ -38,6 +39,11 @@ def einsum(
     if not tensors:
         raise ShapeError("einsum needs at least one tensor")
     shape = _output_shape([x.shape for x in tensors], output_shape, reduced_dims)
+    for x, y in (tensors, tensors[::-1]) if len(tensors) == 2 else ():
+        if isinstance(y, LowRankSum) and all(
+            dim in x.shape and dim not in shape for dim in y.reduced_dims
+        ):
+            return _low_rank_product(x, y, shape)
     result = _sum_private_dims(tensors[0], shape, tensors[1:])
     for i, x in enumerate(tensors[1:], start=2):
         remaining = tensors[i:]
@@ -92,6 +98,13 @@ def _sum_private_dims(x: Tensor, output_shape: Shape, factors: Sequence[Tensor])
     """Sums over the dimensions that only x has: this costs least before the product."""
     shared = [d for d in x.shape if d in output_shape or any(d in f.shape for f in factors)]
     return x if len(shared) == len(x.shape) else reduce_sum(x, output_shape=shared)
+
+
+def _low_rank_product(x: Tensor, y: LowRankSum, shape: Shape) -> Tensor:
+    """Returns x * y, of which the second part is thin: {..., rank}, then {rank, ...}."""
+    thin = einsum([y.drop(x), y.down], output_shape=[*(x.shape - y.reduced_dims), y.rank])
+    product = einsum([x, y.base], output_shape=shape)
+    return product + einsum([thin * y.scale, y.up], output_shape=shape)
 
 
 def _product(x: Tensor, y: Tensor, shape: Shape) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Protocol
 
 import tensorflow as tf
 
+from mtfrun.mtf.low_rank import LowRankSum
 from mtfrun.mtf.porting import accept_name
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor, describe
 
@@ -99,7 +100,11 @@ def cast(x: TensorLike, dtype: tf.DType) -> Tensor:
     """Returns x converted to a type; x itself where it has that type already."""
     x = as_tensor(x)
     dtype = tf.as_dtype(dtype)
-    return x if x.dtype == dtype else unary(lambda value: tf.cast(value, dtype), x)
+    if x.dtype == dtype:
+        return x
+    if isinstance(x, LowRankSum):
+        return x.map(lambda part: cast(part, dtype))
+    return unary(lambda value: tf.cast(value, dtype), x)
 
 
 @accept_name

@@ -137,7 +137,7 @@ class InitCheckpoint:
     def _newest_values(
         self, path: str, variables: Mapping[str, mtf.Variable], vocabulary_sizes: Mapping[str, int]
     ) -> tuple[dict[str, np.ndarray], InitReport]:
-        directory, step = _find_checkpoint(path)
+        directory, step = find_checkpoint(path)
         if directory is None:
             return self._values(_prefix(path), variables, vocabulary_sizes)
         return Checkpoints(directory).read(
@@ -239,7 +239,7 @@ def _merges(sizes: Sequence[int], merged: Sequence[int]) -> bool:
     return not remaining
 
 
-def _find_checkpoint(path: str) -> tuple[pathlib.Path | None, int | None]:
+def find_checkpoint(path: str) -> tuple[pathlib.Path | None, int | None]:
     """Returns the directory and the step, None for the newest, of checkpoints with manifests."""
     for directory in (pathlib.Path(path), pathlib.Path(path, CHECKPOINTS)):
         if list_steps(directory) or lost_manifests(directory):

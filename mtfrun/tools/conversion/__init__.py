@@ -12,6 +12,8 @@ from mtfrun.tools.conversion.import_run import replaced_directory as replaced_di
 from mtfrun.tools.conversion.import_run import write_run as write_run
 from mtfrun.tools.conversion.importer import ConversionError as ConversionError
 from mtfrun.tools.conversion.importer import Imported as Imported
+from mtfrun.tools.conversion.plain_files import RunValues as RunValues
 from mtfrun.tools.conversion.plain_files import export_safetensors as export_safetensors
 from mtfrun.tools.conversion.plain_files import export_tensorflow as export_tensorflow
+from mtfrun.tools.conversion.plain_files import merged_values as merged_values
 from mtfrun.tools.conversion.plain_files import values_of_run as values_of_run

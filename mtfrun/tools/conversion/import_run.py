@@ -19,6 +19,7 @@ from mtfrun.rundir.copied_files import (
     IMPORTED_CONFIG,
     ORIGIN_FOLDER,
     ORIGIN_RECORD,
+    keep_origin,
     write_run_files,
 )
 from mtfrun.rundir.errors import is_system_error, reason
@@ -122,10 +123,13 @@ def _write(imported: Imported, directory: pathlib.Path, target: pathlib.Path, bu
         source = imported.record.get("from", "the import")
         raise ConversionError(f"{source} makes no valid configuration: {why}") from error
     if imported.values is not None:
-        _save(run, imported.step, dict(imported.values(variables)), variables)
+        _save(run, imported, dict(imported.values(variables)), variables)
     text = imported.config(target)
     run.write_config(text)
     write_run_files(directory, files, place=target)
+    if imported.base is not None:
+        keep_origin(imported.base, directory)
+        return
     (directory / ORIGIN_FOLDER).mkdir(exist_ok=True)
     (directory / ORIGIN_FOLDER / IMPORTED_CONFIG).write_text(text, encoding="utf-8")
     record = json.dumps(dict(imported.record), indent=1) + "\n"
@@ -134,15 +138,20 @@ def _write(imported: Imported, directory: pathlib.Path, target: pathlib.Path, bu
 
 def _save(
     run: RunDirectory,
-    step: int,
+    imported: Imported,
     values: dict[str, np.ndarray],
     variables: Mapping[str, mtf.Variable],
 ) -> None:
     _check_values(values, variables)
-    values["step"] = np.asarray(step, np.int64)
-    metadata = {"data_position": 0, "seed": 0, "versions": run_versions()}
+    values["step"] = np.asarray(imported.step, np.int64)
+    metadata = {
+        "data_position": 0,
+        "seed": 0,
+        "versions": run_versions(),
+        **imported.metadata,
+    }
     run.checkpoints().save(
-        step,
+        imported.step,
         {path: _variable(path, variable, values) for path, variable in variables.items()},
         metadata=metadata,
     )

@@ -27,6 +27,8 @@ class Imported:
         of the model are needed; omitted slots start with 0. None without a checkpoint.
       files: contents by their name in the directory, "tokenizer/spiece.model".
       record: JSON values for import.json, with which an export returns the same bytes.
+      metadata: further entries of the checkpoint's manifest.
+      base: the run whose model an imported adapter is for; None for a model.
       notes: lines for the user: what was imported and what was not.
     """
 
@@ -35,6 +37,8 @@ class Imported:
     step: int = 0
     files: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
     record: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    metadata: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    base: pathlib.Path | None = None
     notes: Sequence[str] = ()
 
 

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from mtfrun import layers, mtf
+from mtfrun.experiment import Experiment
 from mtfrun.rundir import Manifest, RunDirectory
 from mtfrun.rundir.checkpoints.checkpoint_values import CheckpointValues
 from mtfrun.tools.conversion.hugging_face.safetensors_file import (
@@ -14,6 +16,7 @@ from mtfrun.tools.conversion.hugging_face.safetensors_file import (
     shards_by_size,
     write_shards,
 )
+from mtfrun.tools.conversion.importer import ConversionError
 
 _MODEL, _AVERAGES = "model/", "averages/"
 
@@ -48,6 +51,21 @@ def values_of_run(
         return RunValues(manifest.step, values)
 
     return checkpoints.read(checkpoints.named_step(checkpoint), read)
+
+
+def merged_values(experiment: Experiment, step: int) -> RunValues:
+    """Merges the adapters of a restored model into its weights; InputError if they cannot be."""
+    model = experiment.model
+    layers.merge_low_rank(model)
+    named = model.named_variables()
+    base = model.base_variables()
+    remaining = sorted(named.keys() - base.keys())
+    if remaining:
+        raise ConversionError(
+            f"{type(model.adapters[0]).__name__} is no change of weights: {remaining[0]} has no "
+            "place in them; export it with --format=saved_model"
+        )
+    return RunValues(step, mtf.to_numpy(base))
 
 
 def export_safetensors(

@@ -126,7 +126,7 @@ def observe(
     state, options, experiment = training.state, training.options, training.experiment
     state.initialize()
     if experiment.init_checkpoint is not None:
-        experiment.init_checkpoint(state.model.named_variables(), state.model.vocabulary_sizes)
+        experiment.init_checkpoint(state.model.base_variables(), state.model.vocabulary_sizes)
     variables, averages = _optimizer_updates(state), state.model.updated_variables()
     train_steps = train_steps_function(
         state,

@@ -17,7 +17,7 @@ from mtfrun.experiment.runs.opening import build
 from mtfrun.rundir import RunDirectory
 from mtfrun.rundir.copied_files import IMPORTED_CONFIG, ORIGIN_FOLDER
 from mtfrun.tools.conversion.gin_file import GinFile
-from mtfrun.tools.conversion.hugging_face.family import ModelDescription
+from mtfrun.tools.conversion.hugging_face.family import Family, ModelDescription
 from mtfrun.tools.conversion.hugging_face.folder import CONFIG, GENERATION_CONFIG
 from mtfrun.tools.conversion.hugging_face.gpt2 import GPT2
 from mtfrun.tools.conversion.hugging_face.importer import family_of
@@ -161,6 +161,16 @@ def _describe_for_transformers(
     )
 
 
+def model_of_origin(origin: Origin) -> tuple[Settings, Family, TensorTable]:
+    """Returns the settings of a model, its family and the table of its tensors."""
+    settings = Settings(parse_json(origin.files[CONFIG]), CONFIG, frozenset(origin.dtypes))
+    family = family_of(settings)
+    if origin.copies.items() - family.ties(settings).items():
+        raise ConversionError(f"the copies of tensors are none of {CONFIG}: import the model again")
+    settings = dataclasses.replace(settings, tensors=settings.tensors - set(origin.copies))
+    return settings, family, family.table(settings)
+
+
 def export_folder(
     directory: pathlib.Path,
     values: Mapping[str, np.ndarray],
@@ -173,13 +183,7 @@ def export_folder(
     files are the origin's, or at most 50 GB. Raises ConversionError if the model differs from its
     configuration.
     """
-    settings = Settings(parse_json(origin.files[CONFIG]), CONFIG, frozenset(origin.dtypes))
-    family = family_of(settings)
-    ties = family.ties(settings)
-    if origin.copies.items() - ties.items():
-        raise ConversionError(f"the copies of tensors are none of {CONFIG}: import the model again")
-    settings = dataclasses.replace(settings, tensors=settings.tensors - set(origin.copies))
-    table = family.table(settings)
+    settings, _, table = model_of_origin(origin)
     table.check_names(settings.tensors, "the run")
     tensors = _tensors(table, values, origin)
     reuse = max_shard_bytes is None and origin.keeps_files

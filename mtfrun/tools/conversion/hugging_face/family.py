@@ -118,6 +118,11 @@ class Family(abc.ABC):
         del settings
         return {}
 
+    def module_of(self, tensor: str, settings: Settings) -> str:
+        """Returns the name of the module of a kernel in transformers' model."""
+        del settings
+        return tensor.removesuffix(".weight")
+
     @abc.abstractmethod
     def processors(self, folder: Folder, settings: Settings) -> Sequence[Processor]:
         """Returns what prepares the inputs and outputs, in the order of the gin file."""

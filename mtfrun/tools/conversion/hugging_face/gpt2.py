@@ -140,6 +140,10 @@ class GPT2(TextFamily):
         rows += _norm(f"{prefix}ln_f", "decoder_stack/final_norm")
         return TensorTable(rows, [self.masks])
 
+    def module_of(self, tensor: str, settings: Settings) -> str:
+        name = super().module_of(tensor, settings)
+        return name if _prefix(settings) or tensor == _SOFTMAX else f"transformer.{name}"
+
     def blocks(self, settings: Settings) -> Blocks:
         return Blocks([None] * settings.count("n_layer"), "transformer.FeedForward")
 

@@ -1,0 +1,195 @@
+"""Adapters in a run: how a checkpoint describes them, and the base model that they belong to."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from mtfrun import mtf
+from mtfrun.errors import InputError, did_you_mean
+from mtfrun.layers import Adapter, LoRA
+from mtfrun.models import Model
+from mtfrun.models.transformer import Bottlenecks, LearnedPrompts
+from mtfrun.rundir import Manifest, RunDirectory, RunDirError
+from mtfrun.rundir.checkpoints.init_checkpoint import InitCheckpoint, find_checkpoint
+from mtfrun.rundir.checkpoints.partial_files import list_steps
+from mtfrun.untrusted import escape
+
+ENTRY = "adapters"
+"""The entry of a manifest with the adapters and their base."""
+
+KINDS: Mapping[str, type[Adapter]] = {
+    kind.__name__: kind for kind in (LoRA, Bottlenecks, LearnedPrompts)
+}
+"""The adapters by their names in a manifest."""
+
+DIRECTORY = "adapters"
+"""The directory of a run below which its adapters are found by their names."""
+
+
+@dataclasses.dataclass(frozen=True)
+class BaseModel:
+    """The model that adapters were trained for: its checkpoint, and a hash of its variables."""
+
+    path: str
+    step: int
+    sha256: str
+
+
+@dataclasses.dataclass(frozen=True)
+class SavedAdapters:
+    """What a manifest says about the adapters of its checkpoint."""
+
+    adapters: tuple[Adapter, ...]
+    base: BaseModel
+
+    def metadata(self) -> dict[str, object]:
+        """Returns the entry of a manifest."""
+        listed = [{"kind": type(a).__name__, **dataclasses.asdict(a)} for a in self.adapters]
+        return {ENTRY: {"adapters": listed, "base": dataclasses.asdict(self.base)}}
+
+    def describe(self, model: Model) -> str:
+        """Returns "LoRA(rank=8, ...), 24,576 parameters for step 300 of /tmp/base/..."."""
+        parameters = sum(v.shape.size for v in model.adapter_variables().values())
+        listed = ", ".join(map(repr, self.adapters))
+        base = f"step {self.base.step:,} of {escape(self.base.path)}"
+        return f"{listed}: {parameters:,} parameters, for {base}"
+
+
+def saved_adapters(manifest: Manifest) -> SavedAdapters | None:
+    """Returns the adapters of a checkpoint; None if it is a whole model's.
+
+    RunDirError if they are damaged, or of another version: a run directory may be untrusted.
+    """
+    entry = manifest.metadata.get(ENTRY)
+    if entry is None:
+        return None
+    try:
+        base = BaseModel(**entry["base"])
+        types = tuple(type(value) for value in dataclasses.astuple(base))
+        adapters = tuple(_adapter(fields) for fields in entry["adapters"])
+    except (TypeError, KeyError, AttributeError, InputError) as error:
+        raise RunDirError(f"ckpt-{manifest.step} has adapters that are unknown: {error}") from error
+    if types != (str, int, str) or not adapters:
+        raise RunDirError(f"ckpt-{manifest.step} has a damaged description of its adapters")
+    return SavedAdapters(adapters, base)
+
+
+def is_of_adapters(run: RunDirectory, checkpoint: int | str | None) -> bool:
+    """Returns whether a checkpoint, as in `Checkpoints.named_step`, has adapters and no model."""
+    checkpoints = run.checkpoints()
+    manifest = checkpoints.manifest(checkpoints.named_step(checkpoint))
+    return manifest is not None and saved_adapters(manifest) is not None
+
+
+def as_adapters(value: Any, name: str) -> tuple[Adapter, ...]:
+    """Returns the adapters of a setting, which is one, several or None; InputError for others."""
+    adapters = (
+        () if value is None else tuple(value) if isinstance(value, list | tuple) else (value,)
+    )
+    for adapter in adapters:
+        if not isinstance(adapter, Adapter) or type(adapter).__name__ not in KINDS:
+            raise InputError(
+                f"{name}={adapter!r}: adapters are @layers.LoRA(), @transformer.Bottlenecks() "
+                "and @transformer.LearnedPrompts(), or a list of these"
+            )
+    return adapters
+
+
+def load_base(
+    model: Model, source: InitCheckpoint | None, seed: int, saved: BaseModel | None = None
+) -> BaseModel:
+    """Initialises the base variables of a model with adapters, and returns what they are.
+
+    `saved`, of a checkpoint of the adapters: its step of the source is taken if that has several,
+    and the variables must be the same: RunDirError otherwise. Collective.
+    """
+    if source is None or not source.path:
+        raise InputError(
+            "adapters need a trained model: name its run, or a checkpoint of any origin, with "
+            "--gin.INIT_CHECKPOINT=\"'/tmp/base'\""
+        )
+    path = source.path if saved is None else _source_path(source.path, saved)
+    _check_whole(path)
+    mtf.initialize(model, seed)
+    report = dataclasses.replace(source, path=path)(model.base_variables(), model.vocabulary_sizes)
+    assert report is not None
+    base = BaseModel(str(pathlib.Path(report.path).absolute()), report.step, hash_of_base(model))
+    check_base(base.sha256, saved, path)
+    return base
+
+
+def check_base(sha256: str, saved: BaseModel | None, path: str) -> None:
+    """Raises RunDirError unless the base variables are those that adapters were trained for."""
+    if saved is not None and sha256 != saved.sha256:
+        raise RunDirError(
+            f"the variables of {path} are not those that the adapters were trained for "
+            f"({saved.path}, step {saved.step}): name that checkpoint"
+        )
+
+
+def hash_of_base(model: Model) -> str:
+    """Returns the SHA-256 of the paths, types, shapes and values of the base variables. Collective.
+
+    One variable after the other is in the memory of the host.
+    """
+    digest = hashlib.sha256()
+    for path, variable in sorted(model.base_variables().items()):
+        value = mtf.to_numpy(variable.read_alone())
+        digest.update(f"{path} {value.dtype} {list(value.shape)}\n".encode())
+        digest.update(value.tobytes())
+    return digest.hexdigest()
+
+
+def find_adapter(name: str, base: RunDirectory) -> RunDirectory:
+    """Returns the run directory of an adapter: a path, or a name in `adapters` of the base's run.
+
+    RunDirError if there is none.
+    """
+    below = pathlib.Path(base.path, DIRECTORY)
+    for path in (below / name, pathlib.Path(name).expanduser()):
+        if path.is_dir():
+            run = RunDirectory(str(path))
+            run.checkpoints().require()
+            return run
+    names = sorted(path.name for path in below.glob("*")) if below.is_dir() else []
+    raise RunDirError(
+        f"no adapter {name}: it is neither a directory nor in {below}{did_you_mean(name, names)}"
+        + (f"; there are {', '.join(names)}" if names else "")
+    )
+
+
+def _source_path(path: str, saved: BaseModel) -> str:
+    """Returns the checkpoint of the base's step, here or where it was; else the path."""
+    directory, _ = find_checkpoint(path)
+    if directory is not None and saved.step in list_steps(directory):
+        return str(directory / f"ckpt-{saved.step}")
+    return path if pathlib.Path(path).exists() else saved.path
+
+
+def _check_whole(path: str) -> None:
+    """Raises RunDirError if a checkpoint has adapters only."""
+    directory, step = find_checkpoint(path)
+    if directory is None:
+        return
+    manifest = RunDirectory(str(directory.parent)).checkpoints().manifest(step)
+    saved = None if manifest is None else saved_adapters(manifest)
+    if saved is not None:
+        raise RunDirError(
+            f"{path} has adapters of {saved.base.path}, not a model: name that, or write both as "
+            f"one with `mtfrun export --format=tensorflow --model_dir={directory.parent}`"
+        )
+
+
+def _adapter(fields: Mapping[str, Any]) -> Adapter:
+    fields = dict(fields)
+    kind = KINDS[fields.pop("kind")]
+    default = kind()
+    for name, value in fields.items():
+        wanted = type(getattr(default, name))
+        if type(value) is not wanted and not (wanted is float and type(value) is int):
+            raise InputError(f"{kind.__name__}.{name}={value!r} is not {wanted.__name__}")
+    return kind(**fields)
