@@ -141,4 +141,3 @@ def test_mistakes_are_one_line(base: pathlib.Path, tmp_path: pathlib.Path) -> No
     }
     for message, command in lines.items():
         assert message in error_line(mtfrun_here(*command))
-    assert not (tmp_path / "new").exists()
