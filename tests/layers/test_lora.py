@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import string
 from typing import Any
 
@@ -11,8 +12,8 @@ import tensorflow as tf
 
 from mtfrun import layers, mtf, optim
 from mtfrun.errors import InputError
-from mtfrun.models import Model
-from mtfrun.models.transformer import AttentionHeads
+from mtfrun.models import Model, moe
+from mtfrun.models.transformer import AttentionHeads, DecoderOnly, Stack, TokenEmbedding
 from mtfrun.training import TrainState, train_steps_function
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close, meshes
 from tests.models.small_model import LAYOUT, on_mesh, packed_rows, small_model
@@ -36,12 +37,17 @@ def _state(
         model.add_adapters([adapter])
     state = TrainState(model, optim.Momentum(LEARNING_RATE), mesh, seed=3)
     state.initialize()
+    _randomise(model)
+    return state
+
+
+def _randomise(root: mtf.Module) -> None:
+    """Gives every B values."""
     rng = np.random.default_rng(5)
-    for path, variable in model.adapter_variables().items():
+    for path, variable in root.named_variables().items():
         if path.endswith("/lora_b"):
             value = 0.1 * rng.normal(size=variable.shape.to_integer_list)
             _assign(variable, value.astype(np.float32))
-    return state
 
 
 def _assign(variable: mtf.Variable, value: np.ndarray) -> None:
@@ -196,6 +202,45 @@ def test_grouped_heads_and_experts_have_thin_factors() -> None:
     assert shapes["parts/0/output/lora_a"] == "heads:2;query_heads:2;d_kv:4;lora_rank:2"
     assert shapes["parts/1/kernel/lora_b"] == "lora_rank:2;experts:3;d_ff:6"
     assert "parts/0/key/lora_a" not in shapes
+
+
+MIXTURES = {"capacity": moe.MoE1D, "dropless": moe.DroplessMoE}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mesh_shape", [ONE_DEVICE, "data:2,model:2"])
+@pytest.mark.parametrize("mixture", list(MIXTURES))
+def test_experts_and_routers_compute_as_merged_kernels(mixture: str, mesh_shape: str) -> None:
+    experts = functools.partial(moe.Experts, hidden_size=8)
+    stack = functools.partial(
+        Stack,
+        num_layers=1,
+        layers=[functools.partial(MIXTURES[mixture], num_experts=4, experts=experts)],
+    )
+    mesh = mtf.Mesh(mesh_shape, "batch:data;experts:model")
+    model = DecoderOnly(mesh, 16, embedding=TokenEmbedding(d_model=16), stack=stack)
+    model.add_adapters([LORA])
+    mtf.initialize(model, 0)
+    _randomise(model)
+    expected = _logits(model)
+    layers.merge_low_rank(model)
+    assert_close(_logits(model), expected, FLOAT32_MODEL_TOLERANCE)
+
+
+@pytest.mark.slow
+def test_a_convolution_has_the_whole_sum() -> None:
+    mesh = mtf.Mesh(ONE_DEVICE, "")
+    dims = mtf.convert_to_shape("batch:2;rows:5;cols:5;channels:3").dims
+    layer = layers.Conv2D(mesh, dims[3], mtf.Dimension("filters", 4))
+    mtf.assign_paths(layer)
+    LORA.attach(layer)
+    mtf.initialize(layer, 0)
+    _randomise(layer)
+    images = np.random.default_rng(0).normal(size=[2, 5, 5, 3]).astype(np.float32)
+    x = mtf.import_tf_tensor(mesh, images, dims)
+    expected = mtf.to_numpy(layer(x, layers.Call()))
+    layers.merge_low_rank(layer)
+    assert_close(mtf.to_numpy(layer(x, layers.Call())), expected)
 
 
 @pytest.mark.parametrize(
