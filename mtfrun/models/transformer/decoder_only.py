@@ -189,8 +189,12 @@ class DecoderOnly(TokenModel):
             embed=functools.partial(self._embed, call=call),
             classify=self.softmax.for_steps(call),
             dtype=self._activation,
-            reading=PromptReading(at_once=True, in_prefix=in_prefix, reads_start=self._reads_start),
-            prompt=self.prompt,
+            reading=PromptReading(
+                at_once=True,
+                in_prefix=in_prefix,
+                reads_start=self._reads_start,
+                learned=self.prompt,
+            ),
         ).decoder()
 
 

@@ -89,11 +89,14 @@ class PromptReading:
         other, all of which read ids of the prompt. It can read them in one pass only.
       reads_start: position 0 of the stack reads 0, and position i the id before position i of the
         targets. Otherwise ids are read one position earlier, where they stand.
+      learned: a learned prompt, at the first positions of the stack, before those of the targets.
+        There are neither beginnings nor steps in blocks then.
     """
 
     at_once: bool = False
     in_prefix: mtf.Tensor | None = None
     reads_start: bool = True
+    learned: LearnedPrompt | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,8 +105,7 @@ class StackDecoder:
 
     `targets` {batch..., length}: the prompts, padded; unless they are read at once only the shape
     is used. `call` is for all steps, which add masks and progress. `dtype` is for masks. Of prompts
-    with a `beginning` only the ids after it are read. A learned prompt takes the first positions of
-    the stack, before those of the targets; it has neither a beginning nor steps in blocks.
+    with a `beginning` only the ids after it are read.
     """
 
     stack: Stack
@@ -115,13 +117,16 @@ class StackDecoder:
     dtype: tf.DType
     reading: PromptReading = PromptReading()
     beginning: Beginning | None = None
-    prompt: LearnedPrompt | None = None
 
     def decoder(self) -> Decoder:
         """Returns the decoder before position 0; an InputError if a prefix lacks a `prefill`."""
         if self.reading.in_prefix is not None:
             self._check_prefill()
-        first_state = None if self.prompt is None else self._after_learned_prompt(self.prompt)
+        first_state = (
+            None
+            if self.reading.learned is None
+            else self._after_learned_prompt(self.reading.learned)
+        )
         return self._decoder(first_state, None, self._length.size)
 
     @property
@@ -136,7 +141,7 @@ class StackDecoder:
         self, first_state: Any, prompt_lengths: mtf.Tensor | None, positions: int
     ) -> Decoder:
         """Returns the decoder of a number of positions, after `prompt_lengths` {batch...} ids."""
-        learned = 0 if self.prompt is None else self.prompt.length
+        learned = 0 if self.reading.learned is None else self.reading.learned.length
         memory_length = mtf.Dimension("memory_length", positions + learned)
         batch = self._batch if self.beam is None else self._batch + self.beam
         state = self.stack.initial_state(batch, memory_length, self.call)
@@ -157,7 +162,7 @@ class StackDecoder:
             return logits, state
 
         can_prefill = self.reading.at_once and self.stack.can_prefill(self.call)
-        can_step_in_blocks = self.stack.can_step_in_blocks() and self.prompt is None
+        can_step_in_blocks = self.stack.can_step_in_blocks() and self.reading.learned is None
         return Decoder(
             step,
             state,
@@ -195,7 +200,7 @@ class StackDecoder:
         if self.reading.reads_start:
             ids = shift_right(ids, ids.shape.get_dim_by_name("length"))
         x = self.embed(mtf.abs(ids), None)
-        x = x if self.prompt is None else self.prompt.before(x)
+        x = x if self.reading.learned is None else self.reading.learned.before(x)
         state = self._prefill(x, prompt_lengths)
         return self._decoder(state, prompt_lengths, self._length.size)
 
@@ -245,7 +250,7 @@ class StackDecoder:
     def _progress(
         self, position: mtf.Tensor | None, prompt_lengths: mtf.Tensor | None
     ) -> DecodingProgress:
-        learned = 0 if self.prompt is None else self.prompt.length
+        learned = 0 if self.reading.learned is None else self.reading.learned.length
         if learned and prompt_lengths is None:
             prompt_lengths = mtf.zeros(self.targets.mesh, self._batch, tf.int32)
         if prompt_lengths is not None and not self.reading.reads_start:
