@@ -95,7 +95,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     add(
         "--accept_changes",
         action="store_true",
-        help="continue although the data have changed since the checkpoints",
+        help="continue although data or settings have changed since the checkpoints and results",
     )
 
 
@@ -138,6 +138,7 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
             search = Search(whole, results, flags.search, jobs=flags.jobs)
         for record in records:
             whole.write(record)
+        plan.accept_settings(runs)
         trainer = _train(flags, plan, runs, search)
     ended = plan.runs([planned.run for planned in runs] if search is None else search.all_runs())
     code = _report(flags, plan, ended, trainer)

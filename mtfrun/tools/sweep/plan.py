@@ -83,6 +83,13 @@ class Plan:
                 "name another --model_dir, or keep them with --accept_changes"
             )
 
+    def accept_settings(self, runs: Sequence[PlannedRun]) -> None:
+        """Writes the present settings into results with others, which count from now on."""
+        for planned in runs:
+            if planned.result is not None and planned.has_other_settings:
+                accepted = dataclasses.replace(planned.result, configuration=planned.configuration)
+                accepted.write(self.path(planned.run.name))
+
     def path(self, name: str) -> pathlib.Path:
         return self.results / f"{name}.json"
 

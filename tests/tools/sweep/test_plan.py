@@ -66,7 +66,7 @@ def test_a_run_that_has_ended_after_its_sweep_is_not_trained_again(tmp_path: pat
     assert planned.result.state == "finished" and planned.result.metrics == {"loss": 2.0}
 
 
-def test_a_result_of_other_settings_is_refused(tmp_path: pathlib.Path) -> None:
+def test_a_result_of_other_settings_is_refused_until_it_is_accepted(tmp_path: pathlib.Path) -> None:
     _write(tmp_path, "finished")
     changed = dataclasses.replace(SWEEP, bindings={"NUM_LAYERS": "7"})
     planned = _planned(tmp_path, changed)
@@ -74,6 +74,8 @@ def test_a_result_of_other_settings_is_refused(tmp_path: pathlib.Path) -> None:
     with pytest.raises(InputError, match=r"results of other settings: D_FF=32.json: the gin files"):
         plan.check_settings([planned])
     plan.check_settings([_planned(tmp_path)])
+    plan.accept_settings([planned])
+    plan.check_settings([_planned(tmp_path, changed)])
 
 
 def test_a_stop_by_the_budget_and_by_a_signal_differ(tmp_path: pathlib.Path) -> None:

@@ -1,0 +1,39 @@
+"""The pages of results are the tables of their results, which are of the present sweeps."""
+
+from __future__ import annotations
+
+import pathlib
+import shlex
+
+import pytest
+
+from mtfrun.tools.sweep.comparison import compare
+from mtfrun.tools.sweep.plan import Plan
+from mtfrun.tools.sweep.sweep import Sweep
+from mtfrun.tools.sweep.sweep_file import read_sweep_file
+from mtfrun.tools.sweep.table_formats import markdown_text
+
+ROOT = pathlib.Path(__file__).parents[2]
+RESULTS = sorted(path.parent for path in ROOT.glob("docs/results/*/sweep.json"))
+
+
+@pytest.mark.parametrize("results", RESULTS, ids=lambda path: path.name)
+def test_a_page_is_the_table_of_its_results(results: pathlib.Path) -> None:
+    page = results.with_suffix(".md")
+    where = page.relative_to(ROOT)
+    command = ["mtfrun", "table", f"{where.with_suffix('')}", "--format=md", f"--output={where}"]
+    assert page.read_text() == markdown_text(compare(results, [], None), shlex.join(command))
+    index = results.with_name("README.md").read_text()
+    assert f"]({page.name})" in index
+
+
+@pytest.mark.parametrize("results", RESULTS, ids=lambda path: path.name)
+def test_results_are_whole_and_of_the_present_settings(results: pathlib.Path) -> None:
+    """For a new setting that changes no result, `sweep --accept_changes` writes its hash."""
+    sweep = read_sweep_file(f"sweeps/{results.name}.gin", []).without_search()
+    recorded = Sweep.read(results)
+    assert recorded is not None
+    plan = Plan(recorded.continue_with(sweep, results), results, results, [])
+    runs = plan.runs(sweep.runs())
+    plan.check_settings(runs)
+    assert all(planned.is_done for planned in runs)
