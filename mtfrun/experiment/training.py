@@ -143,10 +143,8 @@ class Training(TrainedVariables):
           recording: see `training.Description`.
         """
         experiment, options = self.experiment, self.options
-        profile = profile or (options.profile and processes.is_first())
         check_same_training_data(experiment.data)
-        adapters = _load_base(experiment, run)
-        described = {} if adapters is None else {"adapters": adapters.describe(self.state.model)}
+        lines_of_adapters, entry_of_adapters = _load_base(experiment, run)
         saved = SavedConfiguration(experiment.data, hyperparameters, options.train_steps)
         status = _Recording(run.record(), options.train_steps, self._size)
         summary = RunSummary(run, experiment, self.state, options, self.batch_size)
@@ -161,7 +159,7 @@ class Training(TrainedVariables):
                 self.state,
                 experiment.train_infeed(self.batch_size),
                 run,
-                dataclasses.replace(options, profile=profile),
+                dataclasses.replace(options, profile=profile or self._profiles),
                 actions=[
                     *([_DrawMesh(experiment.mesh)] if experiment.mesh.size > 1 else []),
                     self._evaluating(run, summaries),
@@ -169,12 +167,12 @@ class Training(TrainedVariables):
                     status,
                     *([] if limit is None else [limit]),
                 ],
-                init_checkpoint=None if adapters else experiment.init_checkpoint,
+                init_checkpoint=None if entry_of_adapters else experiment.init_checkpoint,
                 description=training.Description(
                     texts or {},
-                    {**summary.before(hyperparameters or {}), **described},
+                    {**summary.before(hyperparameters or {}), **lines_of_adapters},
                     recording,
-                    {**saved.metadata(), **(adapters.metadata() if adapters else {})},
+                    {**saved.metadata(), **entry_of_adapters},
                     lambda manifest: self._check(manifest, saved, accept_changes=accept_changes),
                 ),
                 cost=status.process,
@@ -185,6 +183,10 @@ class Training(TrainedVariables):
             with run.log():
                 progress.note(label_lines(summary.after(time.monotonic() - start)))
         return result
+
+    @property
+    def _profiles(self) -> bool:
+        return self.options.profile and processes.is_first()
 
     @property
     def _size(self) -> RunCost:
@@ -208,20 +210,23 @@ class Training(TrainedVariables):
             progress.note(f"mtfrun: note: {escape(note)}")
 
 
-def _load_base(experiment: Experiment, run: RunDirectory) -> SavedAdapters | None:
-    """Gives the model under adapters its values; None without adapters."""
-    if not experiment.model.adapters:
-        return None
+def _load_base(
+    experiment: Experiment, run: RunDirectory
+) -> tuple[dict[str, str], dict[str, object]]:
+    """Gives the model under adapters its values.
+
+    Returns lines of the run summary and entries of manifests, none without adapters.
+    """
+    model = experiment.model
+    if not model.adapters:
+        return {}, {}
     manifest = run.checkpoints().manifest(None)
-    saved = None if manifest is None else saved_adapters(manifest)
+    former = None if manifest is None else saved_adapters(manifest)
+    former_base = None if former is None else former.base
     with progress.waiting("reading the model that the adapters are for"):
-        base = load_base(
-            experiment.model,
-            experiment.init_checkpoint,
-            experiment.seed,
-            None if saved is None else saved.base,
-        )
-    return SavedAdapters(experiment.model.adapters, base)
+        base = load_base(model, experiment.init_checkpoint, experiment.seed, former_base)
+    saved = SavedAdapters(model.adapters, base)
+    return {"adapters": saved.describe(model)}, saved.metadata()
 
 
 @dataclasses.dataclass
