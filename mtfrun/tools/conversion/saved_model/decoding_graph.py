@@ -56,7 +56,7 @@ class DecodingGraph:
     """Decodes as the inference on one device does, with its programs and batches, bit for bit."""
 
     def __init__(self, decoding: Decoding) -> None:
-        self._decoding = decoding
+        self._decoding = decoding.with_settings({"draft": None})  # which changes no output
         prompts = self._prompt_format = decoding.prompt_format
         self.num_ids = prompts.prompt_vocabulary.size
         self._pad_id = prompts.output_vocabulary.pad_id
