@@ -17,7 +17,7 @@ from mtfrun.experiment.experiment import Experiment
 from mtfrun.models import TextModel
 
 # A CPU does so many operations while it compiles the programs of a common beginning.
-_WORTH_PROGRAMS = 2e11
+_WORTH_PROGRAMS = 1e11
 
 # How many beginnings are cached, and how many earlier prompts are compared with new ones.
 _CACHED = 4
@@ -42,29 +42,33 @@ class CommonBeginnings:
         self._format = prompt_format
         self._states: dict[bytes, Any] = {}
         self._earlier: collections.deque[np.ndarray] = collections.deque(maxlen=_CACHED)
+        self._savable = 0
         self._lock = threading.Lock()
         self._program = mtf.function(self._read, jit_compile=not experiment.mesh.is_distributed)
 
     def groups(self, rows: Sequence[PromptRow], *, always: bool) -> list[Group]:
         """Returns the rows in groups, one of them without a common beginning.
 
-        `always`: also where to read them once saves less time than the programs for it cost.
+        Unless `always`, beginnings are read once as soon as this would have saved more time, in all
+        calls so far, than the programs for it cost.
         """
         if not self._model.shares_beginnings:
             return [Group(list(range(len(rows))), 0)]
         ids = [row.ids for row in rows]
-        parameters = self._model.count_parameters().active
-        groups, alone = [], []
         with self._lock:
-            for group in group_by_beginning(ids, self._earlier):
-                operations = max(1, len(group.rows) - 1) * group.common * 2 * parameters
-                if group.common and (always or operations >= _WORTH_PROGRAMS):
-                    common = self._cached_part(ids[group.rows[0]][: group.common])
-                    groups.append(group._replace(common=common))
-                else:
-                    alone += group.rows
+            groups = group_by_beginning(ids, self._earlier)
             self._earlier.extend(ids[-_CACHED:])
-        return [*groups, Group(sorted(alone), 0)]
+            tokens = sum(max(1, len(group.rows) - 1) * group.common for group in groups)
+            self._savable += tokens * 2 * self._model.count_parameters().active
+            if not always and self._savable < _WORTH_PROGRAMS:
+                return [Group(list(range(len(rows))), 0)]
+            shared = [
+                group._replace(common=self._cached_part(ids[group.rows[0]][: group.common]))
+                for group in groups
+                if group.common
+            ]
+        alone = sorted(group.rows[0] for group in groups if not group.common)
+        return [*shared, Group(alone, 0)]
 
     def read(self, ids: np.ndarray) -> tuple[Any, mtf.Tensor]:
         """Returns the first two members of a `decoding.Beginning` of these ids."""
