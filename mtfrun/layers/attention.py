@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -100,12 +100,38 @@ def dot_product_attention(
         if bias.dtype != logits.dtype:
             logits, bias = mtf.to_float(logits), mtf.to_float(bias)
         logits = logits + bias
-    weights = mtf.softmax(mtf.to_float(logits), memory_length, extra_logit)
-    weights = mtf.cast(weights, value.dtype)
+    if extra_logit is None and value.dtype != tf.float32:
+        weights = _rounded_softmax(logits, memory_length, value.dtype)
+    else:
+        weights = mtf.softmax(mtf.to_float(logits), memory_length, extra_logit)
+        weights = mtf.cast(weights, value.dtype)
     if drop is not None:
         weights = drop(weights)
     output_shape = query.shape if d_v is None else query.shape - d_kv + d_v
     return mtf.einsum([weights, value], output_shape=output_shape)
+
+
+def _rounded_softmax(logits: mtf.Tensor, dim: mtf.Dimension, dtype: tf.DType) -> mtf.Tensor:
+    """Returns the float32 softmax, cast to a smaller type, which alone is stored for the gradient.
+
+    The gradient of the product with the values needs the rounded weights anyway.
+    """
+
+    def forward(logits: mtf.Tensor) -> mtf.Tensor:
+        return mtf.cast(mtf.softmax(mtf.to_float(logits), dim), dtype)
+
+    def backward(
+        inputs: Sequence[mtf.Tensor], outputs: Sequence[mtf.Tensor], grads: Sequence[mtf.Tensor]
+    ) -> list[mtf.Tensor]:
+        weights, gradient = outputs[0], mtf.to_float(grads[0])
+        if not weights.mesh.is_distributed:
+            # Otherwise the cast, which needs nothing else, runs in the forward pass.
+            weights = mtf.compute_after(gradient, weights)
+        weights = mtf.to_float(weights)
+        mean = mtf.reduce_sum(weights * gradient, reduced_dim=dim)
+        return [mtf.cast(weights * (gradient - mean), inputs[0].dtype)]
+
+    return mtf.custom_gradient(forward, backward, [logits])
 
 
 class KeysAndValues(NamedTuple):

@@ -84,7 +84,7 @@ class _Tokens:
 
     @classmethod
     def of(cls, targets: mtf.Tensor, block_tokens: int) -> _Tokens:
-        pairs = [split_dimension(targets.mesh, dim) for dim in targets.shape]
+        pairs = [targets.mesh.parts_of(dim) for dim in targets.shape]
         inner = [dims[-1] for dims in pairs]
         whole = mtf.Dimension("tokens_of_loss", mtf.Shape(inner).size)
         parts = [dim for dims in pairs for dim in dims[:-1]]
@@ -94,7 +94,7 @@ class _Tokens:
         """Returns {blocks, parts..., block, ...} for x {tokens..., ...}."""
         further = x.shape - self.shape
         for dim in self.shape:
-            x = mtf.replace_dimensions(x, dim, split_dimension(x.mesh, dim))
+            x = mtf.replace_dimensions(x, dim, x.mesh.parts_of(dim))
         x = mtf.transpose(x, [*self.parts, *self.inner, *further])
         x = self.blocks.cut(mtf.replace_dimensions(x, self.inner, self.blocks.whole))
         number, block = self.blocks.number, self.blocks.block
@@ -106,20 +106,11 @@ class _Tokens:
         further = x.shape - [number, *self.parts, block]
         x = mtf.transpose(x, [*self.parts, number, block, *further])
         x = mtf.replace_dimensions(self.blocks.join(x), self.blocks.whole, self.inner)
-        pairs = [split_dimension(x.mesh, dim) for dim in self.shape]
+        pairs = [x.mesh.parts_of(dim) for dim in self.shape]
         x = mtf.transpose(x, [*(dim for dims in pairs for dim in dims), *further])
         for dim, dims in zip(self.shape, pairs, strict=True):
             x = mtf.replace_dimensions(x, dims, dim)
         return x
-
-
-def split_dimension(mesh: mtf.Mesh, dim: mtf.Dimension) -> list[mtf.Dimension]:
-    """Returns [parts, part] of a dimension that the mesh splits, or [dim]."""
-    number = mesh.num_splits(dim)
-    if number == 1:
-        return [dim]
-    # A dimension of this name is laid out as the whole one.
-    return [mtf.Dimension(dim.name, number), mtf.Dimension(f"{dim.name}_part", dim.size // number)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,16 +183,16 @@ class _Blocks:
     def join_kernel(self, of_kernel: mtf.Tensor) -> mtf.Tensor:
         """Returns the gradient of the kernel, of all parts of the tokens."""
         total = mtf.reduce_sum(of_kernel, output_shape=of_kernel.shape - self.tokens.parts)
-        return mtf.replace_dimensions(total, split_dimension(total.mesh, self.vocab), self.vocab)
+        return mtf.replace_dimensions(total, total.mesh.parts_of(self.vocab), self.vocab)
 
     @property
     def _vocab_parts(self) -> list[mtf.Dimension]:
-        return split_dimension(self.weights.mesh, self.vocab)[:-1]
+        return self.weights.mesh.parts_of(self.vocab)[:-1]
 
     def _gradients(
         self, x: mtf.Tensor, kernel: mtf.Tensor, of_product: mtf.Tensor
     ) -> list[mtf.Tensor]:
-        vocab = split_dimension(x.mesh, self.vocab)
+        vocab = x.mesh.parts_of(self.vocab)
         of_product = mtf.replace_dimensions(of_product, self.vocab, vocab)
         kernel = mtf.replace_dimensions(kernel, self.vocab, vocab)
         rows = x.shape - self.d_model

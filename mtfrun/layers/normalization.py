@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import tensorflow as tf
 
 from mtfrun import mtf
@@ -37,6 +39,20 @@ def layer_norm(
     return mtf.cast(centred * mtf.rsqrt(variance + epsilon) * scale + bias, x.dtype)
 
 
+def _store_input_only(
+    normalise: Callable[..., mtf.Tensor], inputs: Sequence[mtf.Tensor], call: Call
+) -> mtf.Tensor:
+    """Returns normalise(*inputs), whose inner values a step of training computes again.
+
+    Otherwise it stores two tensors of x's sizes in float32, four times x's memory in bfloat16. Not
+    on several devices, where the wait for the backward pass is a collective.
+    """
+    if not call.training or inputs[0].mesh.is_distributed:
+        return normalise(*inputs)
+    y: mtf.Tensor = mtf.recompute_grad(normalise, inputs)
+    return y
+
+
 class RMSNorm(mtf.Module):
     """`rms_norm` with a trained scale."""
 
@@ -58,7 +74,11 @@ class RMSNorm(mtf.Module):
 
     def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
         """Returns x {..., dim} normalised over `dim`."""
-        return rms_norm(x, self._dim, mtf.cast(self.scale, tf.float32), self._epsilon)
+
+        def normalise(x: mtf.Tensor, scale: mtf.Tensor) -> mtf.Tensor:
+            return rms_norm(x, self._dim, scale, self._epsilon)
+
+        return _store_input_only(normalise, [x, mtf.cast(self.scale, tf.float32)], call)
 
 
 class LayerNorm(mtf.Module):
@@ -84,4 +104,8 @@ class LayerNorm(mtf.Module):
     def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
         """Returns x {..., dim} normalised over `dim`."""
         scale, bias = mtf.cast(self.scale, tf.float32), mtf.cast(self.bias, tf.float32)
-        return layer_norm(x, self._dim, scale, bias, self._epsilon)
+
+        def normalise(x: mtf.Tensor, scale: mtf.Tensor, bias: mtf.Tensor) -> mtf.Tensor:
+            return layer_norm(x, self._dim, scale, bias, self._epsilon)
+
+        return _store_input_only(normalise, [x, scale, bias], call)

@@ -121,6 +121,13 @@ class Mesh:
         axis = self.axis_of(dim)
         return 1 if axis is None else self.shape.get_dim_by_name(axis).size
 
+    def parts_of(self, dim: Dimension) -> list[Dimension]:
+        """Returns [parts, part] of a dimension that is split, in which `parts` is; else [dim]."""
+        number = self.num_splits(dim)
+        if number == 1:
+            return [dim]
+        return [Dimension(dim.name, number), Dimension(f"{dim.name}_part", dim.size // number)]
+
     def partition(self, shape: ShapeLike) -> tuple[str | None, ...]:
         """Returns the mesh axis (or None) of every dimension of `shape`.
 

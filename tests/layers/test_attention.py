@@ -9,6 +9,8 @@ import tensorflow as tf
 from mtfrun import layers, mtf
 from tests.layouts import ONE_DEVICE, assert_close
 
+# 8 bits of mantissa.
+BFLOAT16_TOLERANCE = 0.03
 RNG = np.random.default_rng(0)
 LENGTH, MEMORY, D_KV = (
     mtf.Dimension("length", 5),
@@ -37,6 +39,30 @@ def test_attention_is_the_formula_without_a_scale() -> None:
         bias=mtf.import_tf_tensor(mesh, bias, [("batch", 2), LENGTH, MEMORY]),
     )
     assert_close(mtf.to_numpy(output), _attention(q, k, v, bias[:, np.newaxis]))
+
+
+@pytest.mark.parametrize("mesh_shape", [ONE_DEVICE, "data:2,model:2"])
+def test_gradients_in_bfloat16_are_near_those_in_float32(mesh_shape: str) -> None:
+    mesh = mtf.Mesh(mesh_shape, "batch:data;heads:model")
+    outer = [("batch", 2), ("heads", 2)]
+    shapes = [mtf.Shape([*outer, dim, D_KV]) for dim in (LENGTH, MEMORY, MEMORY)]
+    values = [
+        mtf.import_tf_tensor(mesh, RNG.normal(size=s.to_integer_list).astype(np.float32), s)
+        for s in shapes
+    ]
+
+    def gradients(*values: mtf.Tensor) -> list[list[mtf.Tensor | None]]:
+        results = []
+        for dtype in (tf.float32, tf.bfloat16):
+            q, k, v = (mtf.cast(x, dtype) for x in values)
+            y = layers.dot_product_attention(q, k, v, memory_length=MEMORY, d_kv=D_KV)
+            total = mtf.reduce_sum(mtf.square(mtf.to_float(y)))
+            results.append(mtf.gradients([total], values))
+        return results
+
+    expected, actual = mtf.to_numpy(mtf.function(gradients)(*values))
+    for x, y in zip(actual, expected, strict=True):
+        assert_close(x, y, BFLOAT16_TOLERANCE)
 
 
 def test_projections_have_biases_and_logits_a_scale_where_heads_say_so() -> None:

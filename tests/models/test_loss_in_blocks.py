@@ -32,8 +32,8 @@ def in_blocks(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         calls.append((args, kwargs))
         return layers.loss_in_blocks(*args, **kwargs)
 
-    monkeypatch.setattr(token_softmax, "IN_BLOCKS_FROM", 1)
-    monkeypatch.setattr(token_softmax, "BLOCK_TOKENS", 5)
+    monkeypatch.setattr(token_softmax, "BLOCK_LOGITS", 1)
+    monkeypatch.setattr(token_softmax, "LEAST_BLOCK_TOKENS", 5)
     monkeypatch.setattr(token_softmax, "loss_in_blocks", recorded)
     return calls
 

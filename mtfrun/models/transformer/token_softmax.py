@@ -13,13 +13,12 @@ from mtfrun.layers import MASKED, Call, Embedding, TokenLosses, dense, loss_in_b
 # Kernels of at least this size are transposed for decoding, see `TokenSoftmax.for_steps`.
 TRANSPOSED_FROM = 2**23
 
-# A device with this many logits computes the loss in blocks of tokens. In float32 they take 64 MiB,
-# and a step that computes them at once has three tensors of this size; smaller ones matter little
-# beside the 400 MB of a process.
-IN_BLOCKS_FROM = 2**24
-# The sum of the kernel's gradient is read and written once a block: smaller blocks take longer.
-# Larger ones save no time, and their logits take more memory than that sum where d_model is 512.
-BLOCK_TOKENS = 512
+# The loss is computed in blocks of so many logits of a device, 64 MiB in float32: a step that
+# computes more at once has three tensors of their size. Fewer matter little beside the 600 MB of a
+# process.
+BLOCK_LOGITS = 2**24
+# But of no fewer tokens: the sum of the kernel's gradient is read and written once a block.
+LEAST_BLOCK_TOKENS = 512
 
 
 class TokenSoftmax(mtf.Module):
@@ -72,11 +71,10 @@ class TokenSoftmax(mtf.Module):
         x: {tokens..., d_model}; targets and weights: {tokens...}. `losses` takes logits and
         targets; large logits of a device are computed in blocks, see `layers.loss_in_blocks`.
         """
-        num_tokens, num_logits = (
-            math.prod(self._mesh.local_sizes(shape))
-            for shape in (targets.shape, targets.shape + self._vocab)
-        )
-        if num_logits < IN_BLOCKS_FROM or num_tokens <= BLOCK_TOKENS:
+        num_tokens = math.prod(self._mesh.local_sizes(targets.shape))
+        (num_ids,) = self._mesh.local_sizes([self._vocab])
+        block_tokens = max(LEAST_BLOCK_TOKENS, BLOCK_LOGITS // num_ids)
+        if num_tokens <= block_tokens:
             objective, *further = losses(self(x, call), targets)
             return [mtf.reduce_sum(objective * weights), *further]
         return loss_in_blocks(
@@ -86,7 +84,7 @@ class TokenSoftmax(mtf.Module):
             weights,
             lambda product, ids: losses(self._mask(product), ids),
             training=call.training,
-            block_tokens=BLOCK_TOKENS,
+            block_tokens=block_tokens,
         )
 
     def for_steps(self, call: Call) -> Callable[[mtf.Tensor], mtf.Tensor]:

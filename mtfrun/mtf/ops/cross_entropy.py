@@ -10,6 +10,7 @@ import tensorflow as tf
 from mtfrun.mtf.function import is_traced_for_xla
 from mtfrun.mtf.gradients import custom_gradient
 from mtfrun.mtf.ops.constants import one_hot, range
+from mtfrun.mtf.ops.control import compute_after
 from mtfrun.mtf.ops.elementwise import exp, log
 from mtfrun.mtf.ops.indexing import gather
 from mtfrun.mtf.ops.reductions import reduce_max, reduce_sum, softmax
@@ -71,37 +72,38 @@ def sparse_cross_entropy(
 
 
 def _forward(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Returns the fields of a CrossEntropy and the softmax {..., part, classes}.
+    """Returns the fields of a CrossEntropy, and the softmax {..., parts, classes}.
 
-    `part` counts the parts that `vocab_dim` is split into; `classes` are the classes of one.
+    `parts` are those that `vocab_dim` is split into; without a split there are only classes.
     """
-    vocab = logits.shape[-1]
-    part = Dimension(vocab.name, logits.mesh.num_splits(vocab))
-    classes = Dimension(f"{vocab.name}_part", vocab.size // part.size)
-    parts = reshape(logits, [*targets.shape, part, classes])
-    part_softmax = softmax(parts, classes)
-    part_largest = reduce_max(parts, reduced_dim=classes)
+    *parts, classes = logits.mesh.parts_of(logits.shape[-1])
+    by_part = reshape(logits, [*targets.shape, *parts, classes])
+    part_softmax = softmax(by_part, classes)
+    part_largest = reduce_max(by_part, reduced_dim=classes)
     part_logsumexp = part_largest - log(reduce_max(part_softmax, reduced_dim=classes))
-    largest = reduce_max(part_largest, reduced_dim=part)
-    margin = largest - gather(logits, targets, vocab)
+    largest = reduce_max(part_largest, output_shape=targets.shape)
+    margin = largest - gather(logits, targets, logits.shape[-1])
     # Relative to the largest logit: without cancellation where that is the target's. The sum is
     # between 1 and vocab.size.
-    excess = log(reduce_sum(exp(part_logsumexp - largest), reduced_dim=part))
-    if part.size > 1:
+    excess = log(reduce_sum(exp(part_logsumexp - largest), output_shape=targets.shape))
+    if parts:
         part_softmax = part_softmax * exp(part_logsumexp - (largest + excess))
     return margin + excess, largest + excess, margin, part_softmax
 
 
 def _softmax_minus_one_hot(inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> Tensor:
-    """Returns the gradient of the loss with respect to the logits {..., part, classes}."""
+    """Returns the gradient of the loss with respect to the logits {..., parts, classes}."""
     probabilities = outputs[-1]
-    part, classes = probabilities.shape.dims[-2:]
-    targets = inputs[1]
+    logits, targets = inputs
+    *parts, classes = logits.mesh.parts_of(logits.shape[-1])
     if not targets.mesh.is_distributed and not is_traced_for_xla(targets.mesh):
+        # In place once nothing else reads the probabilities.
+        probabilities = compute_after(outputs[0], probabilities)
         return _minus_one_at(probabilities, targets, classes)
-    # Counted from the first class of each part; ids of other parts are out of range.
-    part_ids = targets - range(targets.mesh, part, targets.dtype) * classes.size
-    return probabilities - one_hot(part_ids, classes, dtype=probabilities.dtype)
+    for part in parts:
+        # Counted from the first class of each part; ids of other parts are out of range.
+        targets = targets - range(targets.mesh, part, targets.dtype) * classes.size
+    return probabilities - one_hot(targets, classes, dtype=probabilities.dtype)
 
 
 def _minus_one_at(probabilities: Tensor, targets: Tensor, classes: Dimension) -> Tensor:
