@@ -239,7 +239,9 @@ def test_the_command_of_a_layout_compiles(
     assert process.returncode == 0, process.stderr.decode()
 
 
-@pytest.mark.parametrize("name", [x for x in FILES if SIZE.search(" ".join(_header(x).split()))])
+@pytest.mark.parametrize(
+    "name", [x for x in OF_TRAININGS if SIZE.search(" ".join(_header(x).split()))]
+)
 def test_the_number_of_parameters_in_a_header_is_right(
     name: str, image_directory: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
