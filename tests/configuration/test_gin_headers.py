@@ -37,6 +37,8 @@ SMALLER = re.compile(r"(runs/\w+\.gin), measured in (docs/\w+\.md)")
 OVERRIDDEN = re.compile(r"^ {5}([A-Z_]+(?:, [A-Z_]+)*): \S.*(?:\n {9}\S.*)*$", re.MULTILINE)
 # A number, what it is, and the conditions under which it was measured.
 MEASURED = re.compile(r"\d[\d.,]* .*\([^()]+\)")
+# Or the row of a table that the sweep of a model of this kind has.
+ROW = re.compile(r'row "([^"]+)" of (docs/results/\w+\.md)')
 SIZE = re.compile(r"([\d.]+) million parameters(?: with a vocabulary of ([\d,]+))?")
 
 
@@ -157,9 +159,12 @@ def test_a_header_says_what_the_file_is_and_has_all_fields(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if "Result" in _fields(name)])
-def test_a_result_is_a_number_with_its_conditions(name: str) -> None:
+def test_a_result_is_a_number_with_its_conditions_or_the_row_of_a_table(name: str) -> None:
     result = " ".join(_fields(name)["Result"].split())
-    assert MEASURED.fullmatch(result), result
+    if row := ROW.fullmatch(result):
+        assert f"\n| {row[1]} | " in pathlib.Path(SHIPPED, "..", row[2]).read_text()
+    else:
+        assert MEASURED.fullmatch(result), result
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if not name.startswith("layouts/")])
