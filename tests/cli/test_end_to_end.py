@@ -165,9 +165,9 @@ def test_decode_answers_every_line_whatever_its_bytes(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("flags", [[], ["--temperature=1", "--num_outputs=2"]])
-def test_a_draft_changes_no_output(trained: pathlib.Path, flags: list[str]) -> None:
-    decode = ["decode", f"--model_dir={trained}", "--prompt=the ", "--prompt=abababab", *flags]
+@pytest.mark.parametrize("sampling", [[], ["--temperature=1", "--num_outputs=2"]])
+def test_a_draft_changes_no_output(trained: pathlib.Path, sampling: list[str]) -> None:
+    decode = ["decode", f"--model_dir={trained}", "--prompt=the ", "--prompt=abababab", *sampling]
     expected = [answer["outputs"] for answer in succeeded(mtfrun_here(*decode))]
     for draft in ("lookup", str(trained)):
         process = mtfrun_here(*decode, f"--draft={draft}", "--draft_tokens=3")
