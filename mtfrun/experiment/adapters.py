@@ -112,6 +112,11 @@ def load_base(
             "adapters need a trained model: name its run, or a checkpoint of any origin, with "
             "--gin.INIT_CHECKPOINT=\"'/tmp/base'\""
         )
+    if source.names:
+        raise InputError(
+            "InitCheckpoint.names: adapters read their model again by its place alone: make a run "
+            "of it first, and name that as INIT_CHECKPOINT"
+        )
     path = source.path if saved is None else _source_path(source.path, saved)
     _check_whole(path)
     mtf.initialize(model, seed)
