@@ -284,7 +284,7 @@ class Variable(Arithmetic):
         return LowRankSum(value, down, up, addend.scale, addend.drop)
 
     def read_alone(self) -> Tensor:
-        """Returns the value without its addend."""
+        """Returns the value without its addend, as for `with_values`."""
         stored = self.read_stored()
         if stored.shape == self.shape:
             return stored

@@ -204,7 +204,10 @@ def test_grouped_heads_and_experts_have_thin_factors() -> None:
     assert "parts/0/key/lora_a" not in shapes
 
 
-MIXTURES = {"capacity": moe.MoE1D, "dropless": moe.DroplessMoE}
+MIXTURES: dict[str, Any] = {
+    "capacity": functools.partial(moe.MoE1D, capacity=moe.Capacity(group_size=12)),
+    "dropless": moe.DroplessMoE,
+}
 
 
 @pytest.mark.slow

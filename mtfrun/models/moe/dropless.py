@@ -183,7 +183,7 @@ class DroplessMoE(Mixture):
                 return self._round(x, _of_round(in_groups, gates, capacity, i), groups, call)
 
         gates = [choice.gate for choice in in_groups.choices]
-        weights = [mtf.read_variable(variable) for variable in variables]
+        weights = [variable.read_alone() for variable in variables]
         output_shape = mtf.Shape([*x.shape.dims[:-1], self.experts.output_dim])
         return _sum_of_rounds(round_, rounds, [x, *gates, *weights], output_shape)
 
