@@ -26,6 +26,12 @@ SPREAD = [*SMALL, "--gin.LAYOUT='batch:data;heads:model;weights:data'"]
 MICROBATCHES = [*SMALL, "--gin.MICROBATCHES=2"]
 LONG = [*LM, "--gin.BATCH_SIZE=64", "--gin.SEQUENCE_LENGTH=256"]
 WIDE = [*LM, "--gin.D_MODEL=1024", "--gin.D_FF=4096"]
+# 4,096 tokens, of each of which a device of two has 16,384 logits.
+LARGE_LOGITS = [
+    *("--gin_file=runs/quickstart.gin", "--gin.LAYOUT='batch:data;heads:model;vocab:model'"),
+    *("--gin.BATCH_SIZE=16", "--gin.SEQUENCE_LENGTH=256"),
+    "--gin.VOCABULARY_DIVISOR=32768",
+]
 # The largest difference of the planned from the measured peak, relative to the measured one.
 PEAK_TOLERANCE = 0.10
 
@@ -60,6 +66,7 @@ MEASURED = {
     "2x2 wide": ("data:2,model:2", WIDE),
     "2x2 mixture": ("data:2,model:2", [*MIXTURE, "--gin.BATCH_SIZE=64"]),
     "2x2 mixture without a capacity": ("data:2,model:2", [*DROPLESS, "--gin.BATCH_SIZE=64"]),
+    "1x2 loss in blocks": ("data:1,model:2", LARGE_LOGITS),
 }
 
 
