@@ -198,7 +198,11 @@ class Trainer:
         if self._preloaded and not gpus:
             try:
                 return ForkedChild(run.arguments, typed, run.directory / LOG, self._preloaded)
-            except SERVER_ERRORS:  # a new process says why
+            except SERVER_ERRORS as error:
+                self._display.note(
+                    "mtfrun: every run imports TensorFlow itself, since trainings cannot be forked:"
+                    f" {reason(error) or 'the imports fail'}"
+                )
                 self._preloaded = ()
         arguments = [*self._program, *run.arguments]
         return start_child(arguments, typed, gpus, stdout=log, stderr=log)

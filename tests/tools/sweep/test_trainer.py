@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -53,7 +53,7 @@ record.write_status(Status("finished", 9, 9))
 
 
 def _trained(
-    directory: pathlib.Path, *names: str, jobs: int = 2
+    directory: pathlib.Path, *names: str, jobs: int = 2, preloaded: Sequence[str] = ()
 ) -> tuple[Trainer, list[TrainedRun], io.StringIO]:
     """Returns a trainer of runs that are the program above, and what it prints."""
     stream = io.StringIO()
@@ -67,7 +67,8 @@ def _trained(
         return result
 
     program = [sys.executable, "-c", PROGRAM]
-    trainer = Trainer(jobs, Display(len(names), stream), collect, program=program)
+    display = Display(len(names), stream)
+    trainer = Trainer(jobs, display, collect, program=program, preloaded=preloaded)
     runs = [
         TrainedRun(number, name, directory / name, [str(directory / name)])
         for number, name in enumerate(names, 1)
@@ -93,6 +94,19 @@ def test_a_run_that_fails_does_not_end_the_others(tmp_path: pathlib.Path) -> Non
     assert failed.state == "failed" and failed.error.startswith("the loss of step 3 is not finite;")
     assert finished.state == "finished" and finished.metrics == {"loss": 1.5}
     assert finished.evaluations == {9: 1.5} and finished.environment["mtfrun"]
+
+
+def test_runs_that_cannot_be_forked_are_processes_of_their_own(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fork(*_: object) -> None:
+        raise OSError("AF_UNIX path too long")
+
+    monkeypatch.setattr("mtfrun.tools.sweep.trainer.ForkedChild", fork)
+    trainer, runs, stream = _trained(tmp_path, "a", "b", preloaded=["json"])
+    trainer.train(runs)
+    assert trainer.codes == {"a": 0, "b": 0}
+    assert stream.getvalue().count("since trainings cannot be forked: AF_UNIX path too long") == 1
 
 
 def test_a_run_waits_for_its_former_process_to_save(tmp_path: pathlib.Path) -> None:
