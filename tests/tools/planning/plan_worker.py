@@ -24,9 +24,6 @@ from mtfrun.experiment.runs.opening import build
 from mtfrun.experiment.runs.settings import ROOTS
 from mtfrun.tools.planning import Plan, Resources, as_json, plan_training
 
-# The devices' peaks seldom coincide in the first step.
-_STEPS = 2
-
 
 def main(folder: str, *arguments: str) -> None:
     """Prints {"planned": plan, "real": plan}, or with --measure {"peak": bytes, "measured": bytes}.
@@ -42,7 +39,7 @@ def main(folder: str, *arguments: str) -> None:
         # while others are at their peaks; with more the independent parts of a device's step run at
         # once.
         devices = mtf.convert_to_shape(flags.mesh).size
-        tf.config.threading.set_inter_op_parallelism_threads(max(devices // 2, 1))
+        tf.config.threading.set_inter_op_parallelism_threads(devices // 2)
         values: dict[str, Any] = dict(_measured(folder))
     else:
         # First the real one, so that there are enough simulated devices.
@@ -82,8 +79,8 @@ def _measured(folder: str) -> dict[str, int]:
     features = {
         name: mtf.import_tf_tensor(
             one.state.mesh,
-            np.ones([_STEPS, *shape.to_integer_list], np.int32),
-            mtf.Shape([mtf.Dimension("steps", _STEPS)]) + shape,
+            np.ones([1, *shape.to_integer_list], np.int32),
+            mtf.Shape([mtf.Dimension("steps", 1)]) + shape,
         )
         for name, shape in experiment.feature_shapes(one.batch_size).items()
     }
@@ -95,7 +92,7 @@ def _measured(folder: str) -> dict[str, int]:
     ctypes.CDLL("libc.so.6").malloc_trim(0)
     pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     before = _status("VmRSS")
-    run(_STEPS)
+    run(1)
     return {
         "peak": plan.peak.num_bytes * plan.mesh.size,
         "measured": _status("VmHWM") - before,
