@@ -57,12 +57,13 @@ def product_flops(operation: Operation) -> int:
 
 
 def _einsum_flops(operation: Operation) -> int:
-    if operation.equation is None:
+    equation = operation.equation
+    if equation is None:
         return 0
     sizes: dict[str, int] = {}
-    for letters, value in zip(operation.equation, operation.operands, strict=False):
+    for letters, value in zip(equation, operation.operands, strict=False):
         sizes |= dict(zip(letters, value.type.sizes, strict=True))
-    left, _, result = operation.equation
+    left, _, result = equation
     if not set(left) - set(result):
         return 0  # a multiplication by element
     return 2 * math.prod(sizes.values())

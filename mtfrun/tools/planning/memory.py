@@ -152,9 +152,10 @@ def _transposed_bytes(operation: Operation) -> int:
     It multiplies {batch, free, contracted} of both operands, of which the last two may be in the
     other order, to {batch, free of the left, free of the right}.
     """
-    if operation.equation is None:
+    equation = operation.equation
+    if equation is None:
         return 0
-    left, right, result = operation.equation
+    left, right, result = equation
     num_bytes, product = 0, [letter for letter in left if letter in right and letter in result]
     for letters, other, value in zip(
         (left, right), (right, left), operation.operands, strict=False
