@@ -10,9 +10,8 @@ from typing import Any
 
 from mtfrun import mtf
 from mtfrun.errors import InputError, did_you_mean
-from mtfrun.layers import Adapter, LoRA
+from mtfrun.layers import Adapter
 from mtfrun.models import Model
-from mtfrun.models.transformer import Bottlenecks, LearnedPrompts
 from mtfrun.rundir import Manifest, RunDirectory, RunDirError
 from mtfrun.rundir.checkpoints.init_checkpoint import InitCheckpoint, find_checkpoint
 from mtfrun.rundir.checkpoints.partial_files import list_steps
@@ -20,11 +19,6 @@ from mtfrun.untrusted import escape
 
 ENTRY = "adapters"
 """The entry of a manifest with the adapters and their base."""
-
-KINDS: Mapping[str, type[Adapter]] = {
-    kind.__name__: kind for kind in (LoRA, Bottlenecks, LearnedPrompts)
-}
-"""The adapters by their names in a manifest."""
 
 DIRECTORY = "adapters"
 """The directory of a run below which its adapters are found by their names."""
@@ -48,7 +42,7 @@ class SavedAdapters:
 
     def metadata(self) -> dict[str, object]:
         """Returns the entry of a manifest."""
-        listed = [{"kind": type(a).__name__, **dataclasses.asdict(a)} for a in self.adapters]
+        listed = [{"kind": _name(type(a)), **dataclasses.asdict(a)} for a in self.adapters]
         return {ENTRY: {"adapters": listed, "base": dataclasses.asdict(self.base)}}
 
     def describe(self, model: Model) -> str:
@@ -91,11 +85,13 @@ def as_adapters(value: Any, name: str) -> tuple[Adapter, ...]:
         () if value is None else tuple(value) if isinstance(value, list | tuple) else (value,)
     )
     for adapter in adapters:
-        if not isinstance(adapter, Adapter) or type(adapter).__name__ not in KINDS:
+        if not isinstance(adapter, Adapter):
             raise InputError(
-                f"{name}={adapter!r}: adapters are @layers.LoRA(), @transformer.Bottlenecks() "
-                "and @transformer.LearnedPrompts(), or a list of these"
+                f"{name}={adapter!r}: adapters are @layers.LoRA(), @transformer.Bottlenecks(), "
+                "@transformer.LearnedPrompts() and classes of yours, or a list of these"
             )
+        if any(field.default is dataclasses.MISSING for field in dataclasses.fields(adapter)):
+            raise InputError(f"{name}={adapter!r}: its class must have a default for every field")
     return adapters
 
 
@@ -189,9 +185,30 @@ def _check_whole(path: str) -> None:
         )
 
 
+def _name(kind: type[Adapter]) -> str:
+    """Returns what manifests call a class: "LoRA", "own_classes.SublayerScales"."""
+    module = kind.__module__
+    return kind.__name__ if module.startswith("mtfrun.") else f"{module}.{kind.__name__}"
+
+
+def _kinds() -> dict[str, type[Adapter]]:
+    """Returns all classes of adapters that are imported, by their names in a manifest."""
+    kinds: dict[str, type[Adapter]] = {}
+    classes = Adapter.__subclasses__()
+    while classes:
+        kind = classes.pop(0)
+        # gin makes subclasses, of the same names, which come later.
+        kinds.setdefault(_name(kind), kind)
+        classes += kind.__subclasses__()
+    return kinds
+
+
 def _adapter(fields: Mapping[str, Any]) -> Adapter:
     fields = dict(fields)
-    kind = KINDS[fields.pop("kind")]
+    name = fields.pop("kind")
+    kind = _kinds().get(name)
+    if kind is None:
+        raise InputError(f"no module that is imported has {escape(str(name))}")
     default = kind()
     for name, value in fields.items():
         wanted = type(getattr(default, name))

@@ -15,7 +15,8 @@ from mtfrun.errors import InputError, did_you_mean, list_some
 class Adapter(abc.ABC):
     """Adds variables to a model, which computes the same as before until these are trained.
 
-    A subclass is a frozen dataclass whose fields are JSON: a checkpoint stores them.
+    A subclass is a frozen dataclass whose fields have defaults and are JSON: a checkpoint stores
+    them, with the name of the class.
     """
 
     @abc.abstractmethod

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from mtfrun import data, decoding, experiment, models, mtf, optim, training
+from mtfrun import data, decoding, experiment, layers, models, mtf, optim, training
 from mtfrun.models import moe, transformer
 
 
@@ -220,3 +220,24 @@ class SigmoidGate:
 
     def experts_per_token(self, num_experts: int, capacity_factor: float) -> float:
         return 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class SublayerScales(layers.Adapter):
+    """Multiplies what sublayers add by trained factors; after Liu et al. 2022, arXiv:2205.05638."""
+
+    def attach(self, root: mtf.Module) -> None:
+        for layer in root.named_modules().values():
+            if isinstance(layer, transformer.TransformedLayer):
+                layer.adapter = SublayerScale(layer.mesh, layer.d_model)
+
+
+class SublayerScale(mtf.Module):
+    """x * scale, which begins with 1."""
+
+    def __init__(self, mesh: mtf.Mesh, d_model: mtf.Dimension) -> None:
+        super().__init__()
+        self.scale = mtf.Variable(mesh, [d_model], mtf.initializers.Ones())
+
+    def __call__(self, x: mtf.Tensor, call: transformer.SequenceCall) -> mtf.Tensor:
+        return x * mtf.cast(self.scale, x.dtype)

@@ -26,7 +26,7 @@ PAGE = (FOLDER.parents[1] / "docs/your_own_classes.md").read_text(encoding="utf-
 # The blocks of the page by the file that they belong to.
 BLOCKS = {
     name: re.compile(rf'```\w+ title="{re.escape(name)}"\n(.*?)```', re.S)
-    for name in ("own.gin", "sums.gin", "own_classes.py")
+    for name in ("own.gin", "own_adapter.gin", "sums.gin", "own_classes.py")
 }
 # From "A layer" on the model of own.gin is a Transformer.
 CONFIG = "\n".join(BLOCKS["own.gin"].findall(PAGE.partition("## A layer")[0]))
@@ -57,7 +57,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pathlib.Path]:
     folder = tmp_path_factory.mktemp("own")
     (folder / "own.gin").write_text(CONFIG)
     (folder / "transformer.gin").write_text(TRANSFORMER_CONFIG)
-    (folder / "sums.gin").write_text(BLOCKS["sums.gin"].findall(PAGE)[0])
+    for name in ("own_adapter.gin", "sums.gin"):
+        (folder / name).write_text(BLOCKS[name].findall(PAGE)[0])
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(FOLDER)
         yield folder
@@ -203,6 +204,21 @@ def test_the_layer_and_the_gate_compute_the_same_on_a_mesh(folder: pathlib.Path)
         (metrics,) = succeeded(mtfrun_here("eval", *flags))
         losses.append(metrics["loss"])
     np.testing.assert_allclose(losses[1], losses[0], rtol=FLOAT32_MODEL_TOLERANCE)
+
+
+@pytest.mark.slow
+def test_the_adapter_is_trained_and_decoded(folder: pathlib.Path) -> None:
+    base = _trained(folder, "transformer.gin", UNMEASURED, *TINY_SIZES)
+    adapter = base / "adapters/scales"
+    files = [f"--gin_file={base}/config.gin", f"--gin_file={folder / 'own_adapter.gin'}"]
+    flags = [f"--gin.INIT_CHECKPOINT='{base}'", f"--model_dir={adapter}"]
+    process = mtfrun_here("train", *files, *flags)
+    assert process.returncode == 0, process.stderr.decode()
+    decode = ["decode", f"--model_dir={base}", "--adapter=scales", "--prompt=1"]
+    (answer,) = succeeded(mtfrun_here(*decode, ALLOWED, "--decode_length=3"))
+    assert answer["prompt"] == "1"
+    manifest = (adapter / "checkpoints/ckpt-20.json").read_text()
+    assert "squared_relu/adapter/scale" in manifest and "wi" not in manifest
 
 
 @pytest.mark.parametrize(

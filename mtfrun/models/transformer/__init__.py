@@ -28,6 +28,7 @@ from mtfrun.models.transformer.residual_transforms import Residual as Residual
 from mtfrun.models.transformer.residual_transforms import StackTransforms as StackTransforms
 from mtfrun.models.transformer.residual_transforms import SublayerDropout as SublayerDropout
 from mtfrun.models.transformer.residual_transforms import Transform as Transform
+from mtfrun.models.transformer.residual_transforms import TransformedLayer as TransformedLayer
 from mtfrun.models.transformer.self_attention import SelfAttention as SelfAttention
 from mtfrun.models.transformer.stack import Stack as Stack
 from mtfrun.models.transformer.sublayer import DecodingProgress as DecodingProgress
