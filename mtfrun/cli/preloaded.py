@@ -12,6 +12,7 @@ with quiet_import():
         *("cli.main", "cli.trained_run", "experiment.runs.run_training", "tools.planning"),
         *("models.moe", "models.parity", "models.resnet", "models.transformer"),
         *("tools.export_best", "tools.histograms", "tools.layer_pictures", "tools.projector"),
+        "tools.trackers",
         "rundir.tensorboard.hparams",
     ):
         importlib.import_module(f"mtfrun.{_name}")

@@ -36,7 +36,7 @@ _EVALUATION = "experiment.Evaluation"
 # it belongs to a class that only these refer to.
 NEUTRAL: Mapping[str, set[str]] = {
     "experiment.Experiment": {"inference", "outer_batch", "use_averages", "init_checkpoint"},
-    "experiment.Training": {"actions", "evaluate_every_steps"},
+    "experiment.Training": {"actions", "evaluate_every_steps", "trackers"},
     "mtf.DeviceSettings": {"deterministic", "memory_growth"},
     "mtf.Mesh": {"devices", "layout", "shape"},
     "training.TrainOptions": {

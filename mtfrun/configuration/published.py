@@ -27,6 +27,7 @@ PUBLISHING = (
     "mtfrun.tools.histograms",
     "mtfrun.tools.layer_pictures",
     "mtfrun.tools.projector",
+    "mtfrun.tools.trackers",
     "mtfrun.training",
 )
 """The modules whose exports configurations may use. Other modules of mtfrun have functions that

@@ -75,6 +75,7 @@ class Training(TrainedVariables):
       evaluate_every_steps: steps between evaluations; None evaluates only at the end, and where
         `Evaluation.at_start` at the start.
       actions: further actions of the loop, after an evaluation that is due at the same step.
+      trackers: take the curves too, see `training.Tracker`.
     """
 
     experiment: Experiment
@@ -84,6 +85,7 @@ class Training(TrainedVariables):
     batch_size: int
     evaluate_every_steps: int | None = 1000
     actions: Sequence[training.Action] = ()
+    trackers: Sequence[training.Tracker] = ()
 
     def __post_init__(self) -> None:
         experiment, microbatches = self.experiment, self.options.microbatches
@@ -94,6 +96,7 @@ class Training(TrainedVariables):
             if microbatches > 1:  # else the check of the layout has more to say
                 training.check_microbatches(batch, microbatches, experiment.mesh)
         training.check_actions(self.actions)
+        training.check_trackers(self.trackers)
         self.state = self.state_of(experiment, self.optimizer)
 
     @property
@@ -150,8 +153,11 @@ class Training(TrainedVariables):
         summary = RunSummary(run, experiment, self.state, options, self.batch_size)
         limit = None if max_hours is None else training.MaxHours(max_hours)
         newest = run.checkpoints().latest()
+        trackers = training.Trackers(self.trackers, run, newest or 0)
+        listener = trackers.listener("eval")
         with (
-            run.summaries("eval", resumed_step=newest or 0) as summaries,
+            trackers,
+            run.summaries("eval", resumed_step=newest or 0, listener=listener) as summaries,
             status.record_errors(is_resumed=newest is not None),
         ):
             start = time.monotonic()
@@ -174,11 +180,12 @@ class Training(TrainedVariables):
                     recording,
                     {**saved.metadata(), **entry_of_adapters},
                     lambda manifest: self._check(manifest, saved, accept_changes=accept_changes),
+                    trackers.listener("train"),
                 ),
                 cost=status.process,
             )
-        is_cut_off = limit is not None and limit.is_over
-        status.record_end(result, is_cut_off=is_cut_off)
+            is_cut_off = limit is not None and limit.is_over
+            status.record_end(result, is_cut_off=is_cut_off)
         if result.values and result.signal is None and not is_cut_off:
             with run.log():
                 progress.note(label_lines(summary.after(time.monotonic() - start)))

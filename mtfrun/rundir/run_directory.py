@@ -30,7 +30,7 @@ from mtfrun.untrusted import is_directory, open_to_write
 
 if TYPE_CHECKING:
     from mtfrun.rundir.checkpoints.checkpoints import Checkpoints
-    from mtfrun.rundir.tensorboard.summaries import Summaries
+    from mtfrun.rundir.tensorboard.summaries import Listener, Summaries
 
 CHECKPOINTS = "checkpoints"
 """Name of the directory of a run's checkpoints."""
@@ -183,10 +183,12 @@ class RunDirectory:
         paths = [self._path / m[0] for m in sorted(filter(None, numbers), key=lambda m: int(m[1]))]
         return [path for path in paths if path.is_dir() and not path.is_symlink()]
 
-    def summaries(self, name: str, *, resumed_step: int | None = None) -> Summaries:
+    def summaries(
+        self, name: str, *, resumed_step: int | None = None, listener: Listener | None = None
+    ) -> Summaries:
         from mtfrun.rundir.tensorboard.summaries import Summaries  # noqa: PLC0415 - imports TensorFlow
 
-        return Summaries(self._path / name, resumed_step=resumed_step)
+        return Summaries(self._path / name, resumed_step=resumed_step, listener=listener)
 
     @contextlib.contextmanager
     def log(self) -> Iterator[None]:

@@ -17,3 +17,7 @@ from mtfrun.training.stopping import EarlyStopping as EarlyStopping
 from mtfrun.training.stopping import MaxHours as MaxHours
 from mtfrun.training.throughput import PASSES as PASSES
 from mtfrun.training.throughput import ProcessCost as ProcessCost
+from mtfrun.training.trackers import Tracker as Tracker
+from mtfrun.training.trackers import TrackerRecord as TrackerRecord
+from mtfrun.training.trackers import Trackers as Trackers
+from mtfrun.training.trackers import check_trackers as check_trackers

@@ -15,7 +15,7 @@ from mtfrun.display.progress import waiting, warning
 from mtfrun.models import NonFiniteError
 from mtfrun.rundir import Manifest, RunDirectory
 from mtfrun.rundir.tensorboard.metric_charts import write_metrics
-from mtfrun.rundir.tensorboard.summaries import Summaries
+from mtfrun.rundir.tensorboard.summaries import Listener, Summaries
 from mtfrun.training.actions import Action, ActionContext, MetricHistory, Schedule
 from mtfrun.training.curves import SKIPPED_STEPS, Curves, examples_seen
 from mtfrun.training.finite import BadStep, FiniteGuard
@@ -43,6 +43,7 @@ class Description:
         first batches, before the first write to the run directory, and left at the end.
       metadata: entries of manifests, JSON by name, besides mesh, layout, seed and position.
       check: may raise an InputError for a manifest whose checkpoint must not be restored.
+      listener: takes the points of the curves too.
     """
 
     texts: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -50,6 +51,7 @@ class Description:
     recording: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext
     metadata: Mapping[str, object] = dataclasses.field(default_factory=dict)
     check: Callable[[Manifest], None] | None = None
+    listener: Listener | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +120,9 @@ def train(
             infeed.check(1, options.iterations_per_loop)
         stack.enter_context(description.recording())
         stack.enter_context(run.log())
-        summaries = stack.enter_context(run.summaries("train", resumed_step=loop.step))
+        summaries = stack.enter_context(
+            run.summaries("train", resumed_step=loop.step, listener=description.listener)
+        )
         for tag, text in description.texts.items():
             summaries.text(tag, text, loop.step)
         progress.print_summary({**description.summary, "start": start})

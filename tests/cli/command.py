@@ -38,13 +38,15 @@ TWO_STEPS = [
 ]
 
 
-def mtfrun(*arguments: str | bytes, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+def mtfrun(
+    *arguments: str | bytes, stdin: bytes = b"", cwd: pathlib.Path = ROOT
+) -> subprocess.CompletedProcess[bytes]:
     """Returns the finished process `mtfrun ...`; output as bytes."""
     return subprocess.run(
         [sys.executable, "-m", "mtfrun.cli.main", *arguments],
         input=stdin,
         capture_output=True,
-        cwd=ROOT,
+        cwd=cwd,
         env=environment(),
         timeout=300,
     )

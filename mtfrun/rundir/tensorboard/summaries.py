@@ -8,7 +8,7 @@ import pathlib
 import re
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,9 @@ from mtfrun.rundir.atomic import atomic_write
 from mtfrun.rundir.errors import RunDirError, reason
 from mtfrun.rundir.tensorboard.metric_tags import description_of
 
+# Called in the first process with the scalars of a step, by tag.
+Listener = Callable[[Mapping[str, float], int], object]
+
 _EVENT_FILE = re.compile(r"events\.out\.tfevents\.(\d{1,12})\..*")
 
 
@@ -42,12 +45,17 @@ class Summaries:
     """
 
     def __init__(
-        self, directory: str | os.PathLike[str], *, resumed_step: int | None = None
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        resumed_step: int | None = None,
+        listener: Listener | None = None,
     ) -> None:
         """TensorBoard discards what an interrupted run wrote after `resumed_step`, 0 for a new run.
 
         Its fast loader waits for the next value of a tag. None discards nothing.
         """
+        self._listener = listener
         self._directory = pathlib.Path(directory)
         self._resumed_step = resumed_step
         self._writer: tf.io.TFRecordWriter | None = None
@@ -60,6 +68,8 @@ class Summaries:
         for tag, value in values.items():
             summary.MergeFrom(scalar_pb(tag, float(value)))
         self._write(step, summary)
+        if self._listener is not None and processes.is_first():
+            self._listener({tag: float(value) for tag, value in values.items()}, step)
 
     def layout(self, layout: layout_pb2.Layout, step: int) -> None:
         summary = Summary()
