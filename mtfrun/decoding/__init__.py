@@ -19,5 +19,7 @@ from mtfrun.decoding.sampling import ChooseToken as ChooseToken
 from mtfrun.decoding.sampling import Greedy as Greedy
 from mtfrun.decoding.sampling import Sample as Sample
 from mtfrun.decoding.search import Search as Search
+from mtfrun.decoding.shared_batch import Decoded as Decoded
+from mtfrun.decoding.shared_batch import SharedBatch as SharedBatch
 from mtfrun.decoding.speculative import Speculation as Speculation
 from mtfrun.decoding.speculative import speculate as speculate
