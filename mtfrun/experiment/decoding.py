@@ -37,6 +37,7 @@ from mtfrun.experiment.records import (
     require,
 )
 from mtfrun.experiment.scoring import Score, Scoring
+from mtfrun.experiment.shared_decoding import make_shared_batch
 from mtfrun.models import TextModel
 
 # Samples of a prompt use line numbers this far apart, so that they do not collide with prompts.
@@ -154,6 +155,11 @@ class Decoding(Inference):
             of_prompt = [x for row in range(first, first + samples) for x in hypotheses[row]]
             answers.append(self._answer(prompt, rows[first], of_prompt))
         return answers
+
+    def shared_batch(self, places: Sequence[int]) -> decoding.SharedBatch | None:
+        """Returns a batch for rows of `prompt_format`, each with its `Search`."""
+        size = self.prompt_format.max_lengths[TARGETS]
+        return make_shared_batch(self.experiment, size, places)
 
     def report(self) -> str | None:
         tokens, steps = map(sum, zip((0, 0), *self._speculated, strict=True))
@@ -301,7 +307,7 @@ class Decoding(Inference):
         # Rows of padding have the limit 0, so that they are finished from the beginning.
         lines_and_limits = np.zeros([2, self.rows], np.int32)
         lines_and_limits[:, : len(rows)] = [
-            [_line_of_draws(*divmod(index, self._samples)) for index in indices],
+            [line_of_draws(*divmod(index, self._samples)) for index in indices],
             [row.limit for row in rows],
         ]
         lines, limits = (mtf.import_tf_tensor(mesh, x, [batch_dim]) for x in lines_and_limits)
@@ -393,7 +399,7 @@ class Decoding(Inference):
         )
 
 
-def _line_of_draws(line: int, sample: int) -> int:
+def line_of_draws(line: int, sample: int) -> int:
     """Selects the draws of a sample: `line` for the first one."""
     return (line + sample * _SAMPLES_APART) % 2**31
 
