@@ -39,6 +39,7 @@ def _vectors(directory: pathlib.Path, mesh_shape: str) -> tuple[Experiment, Text
     return experiment, TextVectors(experiment, 2, decoding.prompt_format), decoding
 
 
+@pytest.mark.slow
 def test_a_vector_is_the_mean_over_the_tokens_of_its_text(tmp_path: pathlib.Path) -> None:
     experiment, vectors, decoding = _vectors(tmp_path, ONE_DEVICE)
     rows = [decoding.prompt_format.row(text) for text in TEXTS]
