@@ -1,8 +1,12 @@
 """Decoding with any model that is a step function with a state: greedy, sampled, beam search."""
 
 from mtfrun.decoding.beam_search import BeamSearch as BeamSearch
+from mtfrun.decoding.controls import Controls as Controls
+from mtfrun.decoding.controls import LogitProcessor as LogitProcessor
+from mtfrun.decoding.controls import Written as Written
 from mtfrun.decoding.decoder import EMPTY_BELOW as EMPTY_BELOW
 from mtfrun.decoding.decoder import END_ID as END_ID
+from mtfrun.decoding.decoder import FORBIDDEN as FORBIDDEN
 from mtfrun.decoding.decoder import Beginning as Beginning
 from mtfrun.decoding.decoder import Decoder as Decoder
 from mtfrun.decoding.decoder import Hypotheses as Hypotheses
@@ -13,6 +17,11 @@ from mtfrun.decoding.draft import LookupDraft as LookupDraft
 from mtfrun.decoding.draft import ModelDraft as ModelDraft
 from mtfrun.decoding.generate import fit_state as fit_state
 from mtfrun.decoding.generate import generate as generate
+from mtfrun.decoding.processors import FrequencyPenalty as FrequencyPenalty
+from mtfrun.decoding.processors import MinLength as MinLength
+from mtfrun.decoding.processors import NoRepeatNGram as NoRepeatNGram
+from mtfrun.decoding.processors import PresencePenalty as PresencePenalty
+from mtfrun.decoding.processors import RepetitionPenalty as RepetitionPenalty
 from mtfrun.decoding.prompt import count_prompt_ids as count_prompt_ids
 from mtfrun.decoding.prompt import worth_reading_at_once as worth_reading_at_once
 from mtfrun.decoding.sampling import ChooseToken as ChooseToken

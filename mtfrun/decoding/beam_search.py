@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -18,9 +19,12 @@ from mtfrun.decoding.beam_step import (
     grow_finished,
     grow_topk,
     is_unfinished,
+    length_penalty,
+    new_ids,
     reorder_state,
 )
-from mtfrun.decoding.decoder import END_ID, INFINITY, Decoder, Hypotheses, StepFunction
+from mtfrun.decoding.controls import Controls, is_one_of
+from mtfrun.decoding.decoder import INFINITY, Decoder, Hypotheses, StepFunction
 from mtfrun.decoding.generate import decode_positions
 from mtfrun.decoding.prompt import Prompts, read_prompts
 
@@ -66,8 +70,8 @@ class BeamSearch:
         *,
         limits: mtf.Tensor | None = None,
         longest_prompt: int | None = None,
-        end_id: int = END_ID,
         padding_id: int = 0,
+        controls: Controls = Controls(),
     ) -> Hypotheses:
         """Returns the best continuations of every prompt; the arguments are as in `generate`.
 
@@ -78,8 +82,8 @@ class BeamSearch:
             prompts,
             limits=limits,
             longest_prompt=longest_prompt,
-            end_id=end_id,
             padding_id=padding_id,
+            controls=controls,
         )
         loop = _Loop(self, start, beam, vocab)
         last = decode_positions(start, loop.first(), loop.advance)
@@ -119,10 +123,10 @@ class _Loop:
             progress.active,
             logits,
             vocab=self.vocab,
-            alpha=self.search.alpha,
-            end_id=self.prompts.end_id,
+            penalty=length_penalty(new_ids(position + 1, self.prompts.lengths), self.search.alpha),
+            end_ids=self.prompts.controls.end_ids,
             forced=self.prompts.id_at(position),
-            prompt_lengths=self.prompts.lengths,
+            process=self._process(progress) if self.prompts.controls.processors else None,
             num_prefilter=self.search.num_prefilter,
         )
         candidates = candidates._replace(finished=self.prompts.is_end(candidates.token, position))
@@ -150,13 +154,18 @@ class _Loop:
             state=reorder_state(state, parents, self.beam),
         )
 
+    def _process(self, progress: _Progress) -> Callable[[mtf.Tensor], mtf.Tensor]:
+        return lambda log_probs: self.prompts.process(
+            log_probs, progress.active.seq, progress.position
+        )
+
     def with_ends(self, hypotheses: Hypotheses) -> Hypotheses:
         """Hypotheses that the limit has ended are not finished."""
         lengths, length = self.prompts.lengths, self.prompts.length
         is_new = mtf.greater_equal(
             mtf.range(lengths.mesh, length), lengths, output_shape=[*lengths.shape, length]
         )
-        is_end_id = mtf.equal(hypotheses.ids, self.prompts.end_id)
+        is_end_id = is_one_of(hypotheses.ids, self.prompts.controls.end_ids)
         has_end = mtf.reduce_any(mtf.logical_and(is_end_id, is_new), reduced_dim=length)
         return hypotheses._replace(finished=mtf.logical_and(hypotheses.finished, has_end))
 

@@ -13,6 +13,8 @@ END_ID = 1
 
 # -INFINITY stands for minus infinity in scores, as in Mesh TensorFlow: sums of it are finite.
 INFINITY = 1e7
+# The logit of an id that must not be chosen; finite, for the sake of gradients and sums.
+FORBIDDEN = -1e9
 # Lower scores belong to empty places.
 EMPTY_BELOW = -1e6
 

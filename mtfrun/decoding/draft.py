@@ -28,6 +28,16 @@ class Proposals(NamedTuple):
     initial_state: Any
 
 
+def with_block(
+    ids: mtf.Tensor, tokens: mtf.Tensor, position: mtf.Tensor, number: mtf.Tensor | int
+) -> mtf.Tensor:
+    """Returns ids {batch, length} with the first `number` {batch} tokens {batch, block} written."""
+    (length,), (block,) = ids.shape - position.shape, tokens.shape - position.shape
+    offset = mtf.sub(mtf.range(ids.mesh, length), position, output_shape=ids.shape)
+    is_new = mtf.logical_and(mtf.greater_equal(offset, 0), mtf.less(offset, number))
+    return mtf.where(is_new, mtf.gather(tokens, offset, block), ids, output_shape=ids.shape)
+
+
 class Draft(Protocol):
     """Proposes the ids that the model might choose; any ids do, but only right ones save time."""
 
@@ -74,7 +84,7 @@ class ModelDraft:
     """Proposes what a smaller model would choose.
 
     `choose` has the key and the lines of the model's choice: with the same noise both draw the same
-    tokens where their distributions are alike.
+    tokens where their distributions are alike. The logits are processed as the model's are.
     """
 
     decoder: Decoder
@@ -101,7 +111,9 @@ class ModelDraft:
             ) -> list[Any]:
                 at = mtf.reshape(position + i, [batch, one])
                 logits, state = decoder.step(mtf.reshape(previous, [batch, one]), at, state)
-                token = mtf.reshape(self.choose(mtf.to_float(logits), at), [batch])
+                written = with_block(ids, proposals, position, block.size)
+                logits = prompts.process(mtf.to_float(logits), written, at)
+                token = mtf.reshape(self.choose(logits, at), [batch])
                 is_written = mtf.equal(mtf.range(ids.mesh, block), i)
                 proposals = mtf.where(is_written, token, proposals, output_shape=proposals.shape)
                 return [i + 1, token, proposals, state]

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple, TypeVar, cast
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.decoding.decoder import END_ID, Decoder, Hypotheses, StepFunction
+from mtfrun.decoding.controls import Controls
+from mtfrun.decoding.decoder import Decoder, Hypotheses, StepFunction
 from mtfrun.decoding.prompt import Prompts, read_prompts
 from mtfrun.decoding.sampling import ChooseToken
 
@@ -27,8 +28,8 @@ def generate(
     *,
     limits: mtf.Tensor | None = None,
     longest_prompt: int | None = None,
-    end_id: int = END_ID,
     padding_id: int = 0,
+    controls: Controls = Controls(),
 ) -> Hypotheses:
     """Returns every prompt continued to its end id or its limit; without the beam dimension.
 
@@ -38,8 +39,7 @@ def generate(
     Args:
       decoder: the model, for these prompts without a beam.
       prompts: {batch, length} int32, of any lengths, padded on the right. Where an id is not
-        padding, it replaces the model's choice; an end id ends its row, but see
-        `Decoder.ends_in_prompts`.
+        padding, it replaces the model's choice; an end id ends its row, but see `Controls`.
       limits: {batch} int32, the largest number of ids of a row, prompt included; 0 for rows that
         pad the batch. By default the size of `length`.
       longest_prompt: the largest number of ids in a prompt, by default the size of `length`: so
@@ -50,8 +50,8 @@ def generate(
         prompts,
         limits=limits,
         longest_prompt=longest_prompt,
-        end_id=end_id,
         padding_id=padding_id,
+        controls=controls,
     )
     last = decode_positions(start, _first(start), functools.partial(_advance, start, choose))
     return Hypotheses(last.ids, last.log_probs, last.ended)
@@ -95,7 +95,8 @@ def _advance(
     (vocab,) = logits.shape - prompts.limits.shape
     forced = prompts.id_at(position)
     is_forced = mtf.greater_equal(forced, 0)
-    token = mtf.where(is_forced, forced, choose(logits, position))
+    processed = prompts.process(logits, progress.ids, position)
+    token = mtf.where(is_forced, forced, choose(processed, position))
     log_prob = mtf.gather(logits, token, vocab) - mtf.reduce_logsumexp(logits, vocab)
     counts = mtf.logical_not(mtf.logical_or(progress.done, is_forced))
     token = mtf.where(progress.done, 0, token)

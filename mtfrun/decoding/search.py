@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from mtfrun import mtf
-from mtfrun.checks import COUNT, INDEX, NOT_NEGATIVE, SHARE_ABOVE_0, check_range
+from mtfrun.checks import COUNT, INDEX, NOT_NEGATIVE, SHARE, SHARE_ABOVE_0, check_range
 from mtfrun.decoding.beam_search import BeamSearch
+from mtfrun.decoding.controls import Controls, LogitProcessor
 from mtfrun.decoding.decoder import END_ID, Decoder, Hypotheses
 from mtfrun.decoding.generate import generate
 from mtfrun.decoding.sampling import ChooseToken, Greedy, Sample
@@ -32,6 +33,11 @@ class Search:
       top_k: the number of most likely tokens among which is drawn; 0 for all.
       top_p: the draw is among the fewest most likely tokens that together have this probability; 1
         for all.
+      min_p: the draw is among tokens with at least this share of the largest probability; 0 for
+        all.
+      typical_p: the draw is among the fewest tokens of this probability whose surprise is closest
+        to the entropy; 1 for all.
+      processors: change the logits, in this order, before the temperature: penalties and your own.
     """
 
     beam_size: int = 1
@@ -41,7 +47,10 @@ class Search:
     temperature: float = 0.0
     top_k: int = 0
     top_p: float = 1.0
+    min_p: float = 0.0
+    typical_p: float = 1.0
     seed: int = 0
+    processors: Sequence[LogitProcessor] = ()
 
     def __post_init__(self) -> None:
         check_range("beam_size", self.beam_size, COUNT)
@@ -49,6 +58,14 @@ class Search:
         check_range("temperature", self.temperature, NOT_NEGATIVE)
         check_range("top_k", self.top_k, INDEX, remedy="0 is for all")
         check_range("top_p", self.top_p, SHARE_ABOVE_0, remedy="1 is for all")
+        check_range("min_p", self.min_p, SHARE, remedy="0 is for all")
+        check_range("typical_p", self.typical_p, SHARE_ABOVE_0, remedy="1 is for all")
+        for processor in self.processors:
+            if not callable(processor) or isinstance(processor, type):
+                raise InputError(
+                    f"Search.processors has {processor!r}: each is called as processor(logits, "
+                    "written), such as @decoding.RepetitionPenalty()"
+                )
         if self.beam_size > 1 and self.temperature:
             raise InputError(
                 f"beam_size={self.beam_size} searches for the most likely outputs and temperature="
@@ -73,7 +90,14 @@ class Search:
         if not self.temperature:
             return Greedy(vocab)
         key = mtf.random_key(self.seed)
-        return Sample(vocab, key, lines, self.temperature, self.top_k, self.top_p)
+        return Sample(
+            *(vocab, key, lines, self.temperature),
+            *(self.top_k, self.top_p, self.min_p, self.typical_p),
+        )
+
+    def controls(self, end_id: int) -> Controls:
+        """Returns what is asked of outputs; end_id: the vocabulary's."""
+        return Controls((end_id,), self.processors)
 
     def __call__(
         self,
@@ -84,13 +108,14 @@ class Search:
         lines: mtf.Tensor,
         limits: mtf.Tensor | None = None,
         longest_prompt: int | None = None,
-        end_id: int = END_ID,
         padding_id: int = 0,
+        controls: Controls | None = None,
     ) -> Hypotheses:
         """Returns the hypotheses {batch, beam, ...} of every row, best first; see `generate`.
 
         `decoder_for` takes the beam dimension or None. `lines` {batch} int32, the number of each
-        row's line in the input, seeds its draws.
+        row's line in the input, seeds its draws. `controls`: of this search, by default with
+        `END_ID`.
         """
         self.check(vocab.size)
         beam = mtf.Dimension("beam", self.beam_size)
@@ -102,6 +127,9 @@ class Search:
             choose = self.choice(vocab, lines)
             decode = functools.partial(generate, decoder_for(None), prompts, choose)
         hypotheses = decode(
-            limits=limits, longest_prompt=longest_prompt, end_id=end_id, padding_id=padding_id
+            limits=limits,
+            longest_prompt=longest_prompt,
+            padding_id=padding_id,
+            controls=controls or self.controls(END_ID),
         )
         return hypotheses.with_beam(beam)

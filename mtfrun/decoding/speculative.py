@@ -20,8 +20,9 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.decoding.decoder import END_ID, Decoder, Hypotheses, StepFunction
-from mtfrun.decoding.draft import Draft, Proposals
+from mtfrun.decoding.controls import Controls
+from mtfrun.decoding.decoder import Decoder, Hypotheses, StepFunction
+from mtfrun.decoding.draft import Draft, Proposals, with_block
 from mtfrun.decoding.prompt import Prompts, read_prompts
 from mtfrun.decoding.sampling import ChooseToken
 from mtfrun.errors import InputError
@@ -50,8 +51,8 @@ def speculate(
     *,
     limits: mtf.Tensor | None = None,
     longest_prompt: int | None = None,
-    end_id: int = END_ID,
     padding_id: int = 0,
+    controls: Controls = Controls(),
 ) -> Speculation:
     """Returns what `generate` does, up to rounding, in fewer steps.
 
@@ -69,8 +70,8 @@ def speculate(
         prompts,
         limits=limits,
         longest_prompt=longest_prompt,
-        end_id=end_id,
         padding_id=padding_id,
+        controls=controls,
     )
     block = mtf.Dimension("block", number + 1)
     assert start.decoder.within is not None
@@ -133,7 +134,10 @@ def _advance(
     logits, state = step(_read(progress, proposals, length, block), positions, progress.state)
     logits = mtf.to_float(logits)
     (vocab,) = logits.shape - shape
-    tokens = mtf.where(is_forced, forced, choose(logits, positions))
+    # Each position is preceded by proposals: if one of them is wrong, what follows is not taken.
+    ids = with_block(progress.ids, proposals, position, block.size)
+    processed = prompts.process(logits, ids, positions)
+    tokens = mtf.where(is_forced, forced, choose(processed, positions))
     log_probs = mtf.gather(logits, tokens, vocab) - mtf.reduce_logsumexp(logits, vocab)
     # A row takes tokens up to the first one that was not proposed, or ends it: later ones were
     # chosen after another id.
@@ -151,7 +155,7 @@ def _advance(
     reached = mtf.greater_equal(position + number, prompts.limits)
     return _Progress(
         position=position + number,
-        ids=_written(progress, tokens, number, length, block),
+        ids=with_block(progress.ids, tokens, position, number),
         log_probs=progress.log_probs
         + mtf.reduce_sum(mtf.where(counts, log_probs, 0.0), reduced_dim=block),
         ended=ended,
@@ -171,17 +175,3 @@ def _read(
     is_first = mtf.equal(mtf.range(proposals.mesh, block), 0)
     shifted = mtf.shift(proposals, 1, block, wrap=False)
     return mtf.where(is_first, previous, shifted, output_shape=proposals.shape)
-
-
-def _written(
-    progress: _Progress,
-    tokens: mtf.Tensor,
-    number: mtf.Tensor,
-    length: mtf.Dimension,
-    block: mtf.Dimension,
-) -> mtf.Tensor:
-    """Returns the ids {batch, length} with the first `number` {batch} tokens of the block."""
-    ids, indices = progress.ids, mtf.range(tokens.mesh, length)
-    offset = mtf.sub(indices, progress.position, output_shape=ids.shape)
-    is_new = mtf.logical_and(mtf.greater_equal(offset, 0), mtf.less(offset, number))
-    return mtf.where(is_new, mtf.gather(tokens, offset, block), ids, output_shape=ids.shape)

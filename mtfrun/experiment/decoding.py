@@ -88,7 +88,7 @@ class Decoding(Inference):
 
     example: ClassVar[str] = "--interactive"
     settings: ClassVar[Sequence[str]] = (
-        *("beam_size", "num_outputs", "alpha", "temperature", "top_k", "top_p"),
+        *("beam_size", "num_outputs", "alpha", "temperature", "top_k", "top_p", "min_p"),
         *("decode_length", "seed", "draft", "draft_tokens"),
     )
 
@@ -329,10 +329,10 @@ class Decoding(Inference):
         input and the largest numbers of their ids, 0 for rows of padding; with remaining ids also
         what `CommonBeginnings.read` returns. With a draft it returns a Speculation.
         """
-        settings = {
+        settings: dict[str, Any] = {
             "longest_prompt": self.prompt_format.longest_prefix(dict(shape.lengths)),
-            "end_id": self._data.vocabulary.end_id,
             "padding_id": self._data.vocabulary.pad_id,
+            "controls": self.search.controls(self._data.vocabulary.end_id),
         }
 
         def decode(

@@ -12,7 +12,16 @@ import tensorflow as tf
 from scipy import stats
 
 from mtfrun import decoding, mtf
-from mtfrun.decoding import END_ID, ChooseToken, Decoder, Draft, LookupDraft, ModelDraft, Search
+from mtfrun.decoding import (
+    END_ID,
+    ChooseToken,
+    Controls,
+    Decoder,
+    Draft,
+    LookupDraft,
+    ModelDraft,
+    Search,
+)
 from mtfrun.decoding.draft import Proposals
 from mtfrun.decoding.prompt import Prompts, read_prompts
 from mtfrun.errors import InputError
@@ -237,8 +246,8 @@ def test_a_lookup_proposes_what_followed_the_same_ids(ids: list[int], expected: 
         row_ids,
         limits=None,
         longest_prompt=None,
-        end_id=END_ID,
         padding_id=0,
+        controls=Controls(),
     )
     proposals, _ = LookupDraft()(prompts, block).propose(row_ids, position, ())
     np.testing.assert_array_equal(mtf.to_numpy(proposals), [expected])

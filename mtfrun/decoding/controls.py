@@ -1,0 +1,105 @@
+"""What is asked of outputs beyond the model: processors of logits, and ends."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import tensorflow as tf
+
+from mtfrun import mtf
+from mtfrun.decoding.decoder import END_ID
+
+
+class Written(NamedTuple):
+    """The ids of the rows before the position whose logits are processed.
+
+    The rows are {batch}, {batch, beam}, or {batch, block} where a draft is checked.
+
+    Attributes:
+      ids: {rows, length} int32, or {batch, length}; only those before `position` count.
+      position: int32, a scalar or {rows}.
+      prompt_lengths: {batch} int32, the number of ids of each prompt.
+      end_ids: the ids that end an output.
+    """
+
+    ids: mtf.Tensor
+    position: mtf.Tensor
+    prompt_lengths: mtf.Tensor
+    end_ids: Sequence[int]
+
+    @property
+    def length(self) -> mtf.Dimension:
+        return self.ids.shape.get_dim_by_name("length")
+
+    def vocab_of(self, logits: mtf.Tensor) -> mtf.Dimension:
+        (vocab,) = logits.shape - self.ids.shape - self.position.shape
+        return vocab
+
+    def is_before(self, *, with_prompt: bool = True) -> mtf.Tensor:
+        """Returns {rows, length} bool: which ids count, those of the prompt only if asked for."""
+        index = mtf.range(self.ids.mesh, self.length)
+        rows = self.ids.shape - self.length + (self.position.shape - self.ids.shape)
+        before = mtf.less(index, self.position, output_shape=[*rows, self.length])
+        if with_prompt:
+            return before
+        return mtf.logical_and(before, mtf.greater_equal(index, self.prompt_lengths, before.shape))
+
+    def counts(self, vocab: mtf.Dimension, where: mtf.Tensor) -> mtf.Tensor:
+        """Returns {rows, vocab} float32: how often each id occurs where a condition holds.
+
+        where: {rows, length} bool. Devices count all rows and ids, since DTensor would replicate
+        the sums of their parts.
+        """
+        rows = where.shape - self.length
+        ids = mtf.where(where, self.ids, -1, output_shape=where.shape)
+
+        def count(ids: tf.Tensor) -> tf.Tensor:
+            row = np.arange(rows.size, dtype=np.int32)[:, np.newaxis] * vocab.size
+            flat = tf.reshape(ids, [rows.size, self.length.size])
+            # Negative segments are left out.
+            segments = tf.where(flat >= 0, flat + row, -1)
+            ones = tf.ones(segments.shape)
+            sums = tf.math.unsorted_segment_sum(ones, segments, rows.size * vocab.size)
+            return tf.reshape(sums, [*rows.to_integer_list, vocab.size])
+
+        counts: mtf.Tensor = mtf.slicewise(count, [ids], [*rows, vocab], tf.float32)
+        return counts
+
+
+def is_one_of(ids: mtf.Tensor, numbers: Sequence[int]) -> mtf.Tensor:
+    """Returns which of the ids {...} are among the numbers, at least one."""
+    return functools.reduce(mtf.logical_or, (mtf.equal(ids, number) for number in numbers))
+
+
+class LogitProcessor(Protocol):
+    """Changes the logits of the next id, by the ids before it; called inside `mtf.function`."""
+
+    def __call__(self, logits: mtf.Tensor, written: Written) -> mtf.Tensor:
+        """Returns logits {rows, vocab} for float32 logits of this shape, in any order.
+
+        An id that must not be chosen gets `FORBIDDEN`. A beam search hands on log-probabilities,
+        which it does not normalise again, as transformers does.
+        """
+
+
+@dataclasses.dataclass(frozen=True)
+class Controls:
+    """What is asked of outputs, the same for every decoding method.
+
+    Attributes:
+      end_ids: ids that end an output; the first one, the vocabulary's, also ends a row in its
+        prompt, unless `Decoder.ends_in_prompts`.
+      processors: applied in this order, before the temperature.
+    """
+
+    end_ids: Sequence[int] = (END_ID,)
+    processors: Sequence[LogitProcessor] = ()
+
+    def process(self, logits: mtf.Tensor, written: Written) -> mtf.Tensor:
+        for processor in self.processors:
+            logits = processor(logits, written)
+        return logits
