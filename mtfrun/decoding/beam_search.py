@@ -23,14 +23,18 @@ from mtfrun.decoding.beam_step import (
     new_ids,
     reorder_state,
 )
-from mtfrun.decoding.controls import Controls, is_one_of
 from mtfrun.decoding.decoder import INFINITY, Decoder, Hypotheses, StepFunction
 from mtfrun.decoding.generate import decode_positions
 from mtfrun.decoding.prompt import Prompts, read_prompts
+from mtfrun.decoding.rules import Rules, is_one_of
 
 
 class _Progress(NamedTuple):
-    """`previous`: ids {batch, beam} of the position before; `unfinished_rows`: bool {batch}."""
+    """The loop's variables.
+
+    `previous`: ids {batch, beam} of the position before; `unfinished_rows`: bool {batch}; `guided`
+    {batch, beam}: see `Rules`.
+    """
 
     position: mtf.Tensor
     previous: mtf.Tensor
@@ -38,6 +42,7 @@ class _Progress(NamedTuple):
     finished: Finished
     unfinished_rows: mtf.Tensor
     unfinished: mtf.Tensor
+    guided: Any
     state: Any
 
 
@@ -71,7 +76,7 @@ class BeamSearch:
         limits: mtf.Tensor | None = None,
         longest_prompt: int | None = None,
         padding_id: int = 0,
-        controls: Controls = Controls(),
+        rules: Rules = Rules(),
     ) -> Hypotheses:
         """Returns the best continuations of every prompt; the arguments are as in `generate`.
 
@@ -83,7 +88,7 @@ class BeamSearch:
             limits=limits,
             longest_prompt=longest_prompt,
             padding_id=padding_id,
-            controls=controls,
+            rules=rules,
         )
         loop = _Loop(self, start, beam, vocab)
         last = decode_positions(start, loop.first(), loop.advance)
@@ -112,6 +117,7 @@ class _Loop:
             finished=finished,
             unfinished_rows=unfinished_rows,
             unfinished=mtf.reduce_any(unfinished_rows),
+            guided=self.prompts.rules.first_guided(active.seq.mesh, [batch, self.beam]),
             state=(),
         )
 
@@ -124,12 +130,14 @@ class _Loop:
             logits,
             vocab=self.vocab,
             penalty=length_penalty(new_ids(position + 1, self.prompts.lengths), self.search.alpha),
-            end_ids=self.prompts.controls.end_ids,
+            end_ids=self.prompts.rules.end_ids,
             forced=self.prompts.id_at(position),
-            process=self._process(progress) if self.prompts.controls.processors else None,
+            process=self._process(progress) if self.prompts.rules.change_logits else None,
             num_prefilter=self.search.num_prefilter,
         )
-        candidates = candidates._replace(finished=self.prompts.is_end(candidates.token, position))
+        guided = self._guided(progress, candidates)
+        is_end = self.prompts.is_end(candidates.token, position, guided)
+        candidates = candidates._replace(finished=is_end)
         active, chosen = grow_active(candidates, self.beam)
         ended = candidates._replace(finished=self._has_ended(candidates, position))
         finished = grow_finished(progress.finished, ended)
@@ -151,13 +159,22 @@ class _Loop:
             finished=finished,
             unfinished_rows=unfinished_rows,
             unfinished=mtf.reduce_any(unfinished_rows),
+            guided=tf.nest.map_structure(lambda x: mtf.gather(x, chosen, double_beam), guided),
             state=reorder_state(state, parents, self.beam),
         )
 
     def _process(self, progress: _Progress) -> Callable[[mtf.Tensor], mtf.Tensor]:
         return lambda log_probs: self.prompts.process(
-            log_probs, progress.active.seq, progress.position
+            log_probs, progress.active.seq, progress.position, progress.guided
         )
+
+    def _guided(self, progress: _Progress, candidates: Candidates) -> Any:
+        """Returns the guide's states {batch, double_beam} after the candidates."""
+        before = tf.nest.map_structure(
+            lambda x: mtf.gather(x, candidates.parents, self.beam), progress.guided
+        )
+        is_new = mtf.less(self.prompts.id_at(progress.position), 0)
+        return self.prompts.rules.advance(before, candidates.token, is_new)
 
     def with_ends(self, hypotheses: Hypotheses) -> Hypotheses:
         """Hypotheses that the limit has ended are not finished."""
@@ -165,7 +182,7 @@ class _Loop:
         is_new = mtf.greater_equal(
             mtf.range(lengths.mesh, length), lengths, output_shape=[*lengths.shape, length]
         )
-        is_end_id = is_one_of(hypotheses.ids, self.prompts.controls.end_ids)
+        is_end_id = is_one_of(hypotheses.ids, self.prompts.rules.end_ids)
         has_end = mtf.reduce_any(mtf.logical_and(is_end_id, is_new), reduced_dim=length)
         return hypotheses._replace(finished=mtf.logical_and(hypotheses.finished, has_end))
 

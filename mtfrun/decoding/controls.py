@@ -1,105 +1,77 @@
-"""What is asked of outputs beyond the model: processors of logits, and ends."""
+"""What a user asks of outputs, whatever the decoding method."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Sequence
 
-import numpy as np
-import tensorflow as tf
-
-from mtfrun import mtf
-from mtfrun.decoding.decoder import END_ID
-
-
-class Written(NamedTuple):
-    """The ids of the rows before the position whose logits are processed.
-
-    The rows are {batch}, {batch, beam}, or {batch, block} where a draft is checked.
-
-    Attributes:
-      ids: {rows, length} int32, or {batch, length}; only those before `position` count.
-      position: int32, a scalar or {rows}.
-      prompt_lengths: {batch} int32, the number of ids of each prompt.
-      end_ids: the ids that end an output.
-    """
-
-    ids: mtf.Tensor
-    position: mtf.Tensor
-    prompt_lengths: mtf.Tensor
-    end_ids: Sequence[int]
-
-    @property
-    def length(self) -> mtf.Dimension:
-        return self.ids.shape.get_dim_by_name("length")
-
-    def vocab_of(self, logits: mtf.Tensor) -> mtf.Dimension:
-        (vocab,) = logits.shape - self.ids.shape - self.position.shape
-        return vocab
-
-    def is_before(self, *, with_prompt: bool = True) -> mtf.Tensor:
-        """Returns {rows, length} bool: which ids count, those of the prompt only if asked for."""
-        index = mtf.range(self.ids.mesh, self.length)
-        rows = self.ids.shape - self.length + (self.position.shape - self.ids.shape)
-        before = mtf.less(index, self.position, output_shape=[*rows, self.length])
-        if with_prompt:
-            return before
-        return mtf.logical_and(before, mtf.greater_equal(index, self.prompt_lengths, before.shape))
-
-    def counts(self, vocab: mtf.Dimension, where: mtf.Tensor) -> mtf.Tensor:
-        """Returns {rows, vocab} float32: how often each id occurs where a condition holds.
-
-        where: {rows, length} bool. Devices count all rows and ids, since DTensor would replicate
-        the sums of their parts.
-        """
-        rows = where.shape - self.length
-        ids = mtf.where(where, self.ids, -1, output_shape=where.shape)
-
-        def count(ids: tf.Tensor) -> tf.Tensor:
-            row = np.arange(rows.size, dtype=np.int32)[:, np.newaxis] * vocab.size
-            flat = tf.reshape(ids, [rows.size, self.length.size])
-            # Negative segments are left out.
-            segments = tf.where(flat >= 0, flat + row, -1)
-            ones = tf.ones(segments.shape)
-            sums = tf.math.unsorted_segment_sum(ones, segments, rows.size * vocab.size)
-            return tf.reshape(sums, [*rows.to_integer_list, vocab.size])
-
-        counts: mtf.Tensor = mtf.slicewise(count, [ids], [*rows, vocab], tf.float32)
-        return counts
-
-
-def is_one_of(ids: mtf.Tensor, numbers: Sequence[int]) -> mtf.Tensor:
-    """Returns which of the ids {...} are among the numbers, at least one."""
-    return functools.reduce(mtf.logical_or, (mtf.equal(ids, number) for number in numbers))
-
-
-class LogitProcessor(Protocol):
-    """Changes the logits of the next id, by the ids before it; called inside `mtf.function`."""
-
-    def __call__(self, logits: mtf.Tensor, written: Written) -> mtf.Tensor:
-        """Returns logits {rows, vocab} for float32 logits of this shape, in any order.
-
-        An id that must not be chosen gets `FORBIDDEN`. A beam search hands on log-probabilities,
-        which it does not normalise again, as transformers does.
-        """
+from mtfrun.checks import INDEX, check_range
+from mtfrun.decoding.automaton import all_of, containing
+from mtfrun.decoding.constraints import Constraint, check_texts
+from mtfrun.decoding.guide import TokenTexts, make_guide
+from mtfrun.decoding.rules import LogitProcessor, Rules
+from mtfrun.decoding.sampling import TokenFilter
+from mtfrun.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)
 class Controls:
-    """What is asked of outputs, the same for every decoding method.
+    """What is asked of outputs beyond a decoding method.
 
     Attributes:
-      end_ids: ids that end an output; the first one, the vocabulary's, also ends a row in its
-        prompt, unless `Decoder.ends_in_prompts`.
-      processors: applied in this order, before the temperature.
+      processors: change the logits, in this order and before the temperature: penalties, or your
+        own functions of `LogitProcessor`'s form.
+      filters: narrow the draws of sampling, in this order and after top_k and top_p.
+      constraints: which texts an output may be: all of them hold.
+      stop: texts of which the first to occur ends an output, which it is not part of.
+      end_ids: ids that end an output besides the vocabulary's.
     """
 
-    end_ids: Sequence[int] = (END_ID,)
     processors: Sequence[LogitProcessor] = ()
+    filters: Sequence[TokenFilter] = ()
+    constraints: Sequence[Constraint] = ()
+    stop: Sequence[str] = ()
+    end_ids: Sequence[int] = ()
 
-    def process(self, logits: mtf.Tensor, written: Written) -> mtf.Tensor:
-        for processor in self.processors:
-            logits = processor(logits, written)
-        return logits
+    def __post_init__(self) -> None:
+        for name, form, example in (
+            ("processors", "(logits, written)", "@decoding.RepetitionPenalty()"),
+            ("filters", "(logits, dim)", "@decoding.MinP()"),
+        ):
+            for item in getattr(self, name):
+                if not callable(item) or isinstance(item, type):
+                    raise InputError(
+                        f"Controls.{name} has {item!r}, which cannot be called with {form}: list "
+                        f"objects or functions, such as {example}"
+                    )
+
+        check_texts("Controls.stop", self.stop)
+        for end_id in self.end_ids:
+            check_range("Controls.end_ids", end_id, INDEX)
+        for constraint in self.constraints:
+            if not callable(getattr(constraint, "automaton", None)):
+                raise InputError(
+                    f"Controls.constraints has {constraint!r}, which has no method automaton(): "
+                    "list objects such as @decoding.Regex()"
+                )
+
+    def rules(self, end_id: int, tokens: Callable[[], TokenTexts] | None = None) -> Rules:
+        """Returns the rules of outputs.
+
+        Args:
+          end_id: the vocabulary's.
+          tokens: returns what its ids write; for constraints and stop texts.
+        """
+        end_ids = (end_id, *self.end_ids)
+        automata = [constraint.automaton() for constraint in self.constraints]
+        automata += [containing(text.encode(), ends=True) for text in self.stop]
+        if not automata:
+            return Rules(end_ids, self.processors)
+        assert tokens is not None
+        guide = make_guide(all_of(automata), tokens(), end_ids, allow_special=not self.constraints)
+        return Rules(end_ids, self.processors, guide)
+
+    def cut(self, text: str) -> str:
+        """Returns a text before the first stop text in it."""
+        ends = [text.find(stop) for stop in self.stop]
+        return text[: min((end for end in ends if end >= 0), default=len(text))]

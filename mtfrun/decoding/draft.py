@@ -84,7 +84,8 @@ class ModelDraft:
     """Proposes what a smaller model would choose.
 
     `choose` has the key and the lines of the model's choice: with the same noise both draw the same
-    tokens where their distributions are alike. The logits are processed as the model's are.
+    tokens where their distributions are alike. The logits are processed as the model's are,
+    except that no guide masks them.
     """
 
     decoder: Decoder
@@ -102,6 +103,9 @@ class ModelDraft:
         assert decoder.within is not None
         decoder = decoder.within(prompts.length.size + block.size)
         one = mtf.Dimension(block.name, 1)
+        unguided = dataclasses.replace(
+            prompts, rules=dataclasses.replace(prompts.rules, guide=None)
+        )
 
         def propose(ids: mtf.Tensor, position: mtf.Tensor, state: Any) -> tuple[mtf.Tensor, Any]:
             batch, length = ids.shape
@@ -112,7 +116,7 @@ class ModelDraft:
                 at = mtf.reshape(position + i, [batch, one])
                 logits, state = decoder.step(mtf.reshape(previous, [batch, one]), at, state)
                 written = with_block(ids, proposals, position, block.size)
-                logits = prompts.process(mtf.to_float(logits), written, at)
+                logits = unguided.process(mtf.to_float(logits), written, at, ())
                 token = mtf.reshape(self.choose(logits, at), [batch])
                 is_written = mtf.equal(mtf.range(ids.mesh, block), i)
                 proposals = mtf.where(is_written, token, proposals, output_shape=proposals.shape)

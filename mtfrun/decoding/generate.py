@@ -9,9 +9,9 @@ from typing import Any, NamedTuple, TypeVar, cast
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.decoding.controls import Controls
 from mtfrun.decoding.decoder import Decoder, Hypotheses, StepFunction
 from mtfrun.decoding.prompt import Prompts, read_prompts
+from mtfrun.decoding.rules import Rules
 from mtfrun.decoding.sampling import ChooseToken
 
 # Attention reads the whole cache at every step. In four segments it reads 5/8 of it on average, for
@@ -29,7 +29,7 @@ def generate(
     limits: mtf.Tensor | None = None,
     longest_prompt: int | None = None,
     padding_id: int = 0,
-    controls: Controls = Controls(),
+    rules: Rules = Rules(),
 ) -> Hypotheses:
     """Returns every prompt continued to its end id or its limit; without the beam dimension.
 
@@ -39,7 +39,7 @@ def generate(
     Args:
       decoder: the model, for these prompts without a beam.
       prompts: {batch, length} int32, of any lengths, padded on the right. Where an id is not
-        padding, it replaces the model's choice; an end id ends its row, but see `Controls`.
+        padding, it replaces the model's choice; an end id ends its row, but see `Rules`.
       limits: {batch} int32, the largest number of ids of a row, prompt included; 0 for rows that
         pad the batch. By default the size of `length`.
       longest_prompt: the largest number of ids in a prompt, by default the size of `length`: so
@@ -51,14 +51,17 @@ def generate(
         limits=limits,
         longest_prompt=longest_prompt,
         padding_id=padding_id,
-        controls=controls,
+        rules=rules,
     )
     last = decode_positions(start, _first(start), functools.partial(_advance, start, choose))
     return Hypotheses(last.ids, last.log_probs, last.ended)
 
 
 class _Progress(NamedTuple):
-    """The loop's variables; `done` rows have ended or reached their limit."""
+    """The loop's variables: `done` rows have ended or reached their limit.
+
+    `guided` {batch}: see `Rules`.
+    """
 
     position: mtf.Tensor
     previous: mtf.Tensor
@@ -67,6 +70,7 @@ class _Progress(NamedTuple):
     ended: mtf.Tensor
     done: mtf.Tensor
     unfinished: mtf.Tensor
+    guided: Any
     state: Any
 
 
@@ -82,6 +86,7 @@ def _first(prompts: Prompts) -> _Progress:
         ended=mtf.zeros(mesh, rows, tf.bool),
         done=done,
         unfinished=mtf.logical_not(mtf.reduce_all(done)),
+        guided=prompts.rules.first_guided(mesh, rows),
         state=(),
     )
 
@@ -95,12 +100,13 @@ def _advance(
     (vocab,) = logits.shape - prompts.limits.shape
     forced = prompts.id_at(position)
     is_forced = mtf.greater_equal(forced, 0)
-    processed = prompts.process(logits, progress.ids, position)
+    processed = prompts.process(logits, progress.ids, position, progress.guided)
     token = mtf.where(is_forced, forced, choose(processed, position))
     log_prob = mtf.gather(logits, token, vocab) - mtf.reduce_logsumexp(logits, vocab)
     counts = mtf.logical_not(mtf.logical_or(progress.done, is_forced))
     token = mtf.where(progress.done, 0, token)
-    ended = mtf.logical_or(progress.ended, prompts.is_end(token, position))
+    guided = prompts.rules.advance(progress.guided, token, counts)
+    ended = mtf.logical_or(progress.ended, prompts.is_end(token, position, guided))
     done = mtf.logical_or(ended, mtf.greater_equal(position + 1, prompts.limits))
     is_written = mtf.equal(mtf.range(prompts.ids.mesh, prompts.length), position)
     return _Progress(
@@ -111,6 +117,7 @@ def _advance(
         ended=ended,
         done=done,
         unfinished=mtf.logical_not(mtf.reduce_all(done)),
+        guided=guided,
         state=state,
     )
 

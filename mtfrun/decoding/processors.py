@@ -9,8 +9,8 @@ import dataclasses
 
 from mtfrun import mtf
 from mtfrun.checks import COUNT, INDEX, POSITIVE, Range, check_range
-from mtfrun.decoding.controls import Written
 from mtfrun.decoding.decoder import FORBIDDEN
+from mtfrun.decoding.rules import Written, check_value
 
 _FINITE = Range(-1e6, 1e6)
 
@@ -123,9 +123,3 @@ class MinLength:
             now = mtf.logical_and(is_end, forbidden, output_shape=[*forbidden.shape, *is_end.shape])
             logits = mtf.where(now, FORBIDDEN, logits, output_shape=logits.shape)
         return logits
-
-
-def check_value(name: str, value: object, allowed: Range) -> None:
-    """As `check_range`, but any tensor is in the range."""
-    if not isinstance(value, mtf.Tensor):
-        check_range(name, value, allowed)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from mtfrun import mtf
-from mtfrun.checks import COUNT, INDEX, NOT_NEGATIVE, SHARE, SHARE_ABOVE_0, check_range
+from mtfrun.checks import COUNT, INDEX, NOT_NEGATIVE, SHARE_ABOVE_0, check_range
 from mtfrun.decoding.beam_search import BeamSearch
-from mtfrun.decoding.controls import Controls, LogitProcessor
+from mtfrun.decoding.controls import Controls
 from mtfrun.decoding.decoder import END_ID, Decoder, Hypotheses
 from mtfrun.decoding.generate import generate
+from mtfrun.decoding.rules import Rules
 from mtfrun.decoding.sampling import ChooseToken, Greedy, Sample
 from mtfrun.errors import InputError
 
@@ -33,11 +34,7 @@ class Search:
       top_k: the number of most likely tokens among which is drawn; 0 for all.
       top_p: the draw is among the fewest most likely tokens that together have this probability; 1
         for all.
-      min_p: the draw is among tokens with at least this share of the largest probability; 0 for
-        all.
-      typical_p: the draw is among the fewest tokens of this probability whose surprise is closest
-        to the entropy; 1 for all.
-      processors: change the logits, in this order, before the temperature: penalties and your own.
+      controls: what else is asked of outputs.
     """
 
     beam_size: int = 1
@@ -47,10 +44,8 @@ class Search:
     temperature: float = 0.0
     top_k: int = 0
     top_p: float = 1.0
-    min_p: float = 0.0
-    typical_p: float = 1.0
     seed: int = 0
-    processors: Sequence[LogitProcessor] = ()
+    controls: Controls = Controls()
 
     def __post_init__(self) -> None:
         check_range("beam_size", self.beam_size, COUNT)
@@ -58,14 +53,6 @@ class Search:
         check_range("temperature", self.temperature, NOT_NEGATIVE)
         check_range("top_k", self.top_k, INDEX, remedy="0 is for all")
         check_range("top_p", self.top_p, SHARE_ABOVE_0, remedy="1 is for all")
-        check_range("min_p", self.min_p, SHARE, remedy="0 is for all")
-        check_range("typical_p", self.typical_p, SHARE_ABOVE_0, remedy="1 is for all")
-        for processor in self.processors:
-            if not callable(processor) or isinstance(processor, type):
-                raise InputError(
-                    f"Search.processors has {processor!r}: each is called as processor(logits, "
-                    "written), such as @decoding.RepetitionPenalty()"
-                )
         if self.beam_size > 1 and self.temperature:
             raise InputError(
                 f"beam_size={self.beam_size} searches for the most likely outputs and temperature="
@@ -90,14 +77,8 @@ class Search:
         if not self.temperature:
             return Greedy(vocab)
         key = mtf.random_key(self.seed)
-        return Sample(
-            *(vocab, key, lines, self.temperature),
-            *(self.top_k, self.top_p, self.min_p, self.typical_p),
-        )
-
-    def controls(self, end_id: int) -> Controls:
-        """Returns what is asked of outputs; end_id: the vocabulary's."""
-        return Controls((end_id,), self.processors)
+        filters = self.controls.filters
+        return Sample(vocab, key, lines, self.temperature, self.top_k, self.top_p, filters)
 
     def __call__(
         self,
@@ -109,13 +90,13 @@ class Search:
         limits: mtf.Tensor | None = None,
         longest_prompt: int | None = None,
         padding_id: int = 0,
-        controls: Controls | None = None,
+        rules: Rules | None = None,
     ) -> Hypotheses:
         """Returns the hypotheses {batch, beam, ...} of every row, best first; see `generate`.
 
         `decoder_for` takes the beam dimension or None. `lines` {batch} int32, the number of each
-        row's line in the input, seeds its draws. `controls`: of this search, by default with
-        `END_ID`.
+        row's line in the input, seeds its draws. `rules`: by default those of the search, for a
+        vocabulary with `END_ID`.
         """
         self.check(vocab.size)
         beam = mtf.Dimension("beam", self.beam_size)
@@ -130,6 +111,6 @@ class Search:
             limits=limits,
             longest_prompt=longest_prompt,
             padding_id=padding_id,
-            controls=controls or self.controls(END_ID),
+            rules=rules or self.controls.rules(END_ID),
         )
         return hypotheses.with_beam(beam)

@@ -20,10 +20,10 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.decoding.controls import Controls
 from mtfrun.decoding.decoder import Decoder, Hypotheses, StepFunction
 from mtfrun.decoding.draft import Draft, Proposals, with_block
 from mtfrun.decoding.prompt import Prompts, read_prompts
+from mtfrun.decoding.rules import Rules
 from mtfrun.decoding.sampling import ChooseToken
 from mtfrun.errors import InputError
 
@@ -52,7 +52,7 @@ def speculate(
     limits: mtf.Tensor | None = None,
     longest_prompt: int | None = None,
     padding_id: int = 0,
-    controls: Controls = Controls(),
+    rules: Rules = Rules(),
 ) -> Speculation:
     """Returns what `generate` does, up to rounding, in fewer steps.
 
@@ -71,7 +71,7 @@ def speculate(
         limits=limits,
         longest_prompt=longest_prompt,
         padding_id=padding_id,
-        controls=controls,
+        rules=rules,
     )
     block = mtf.Dimension("block", number + 1)
     assert start.decoder.within is not None
@@ -86,7 +86,10 @@ def speculate(
 
 
 class _Progress(NamedTuple):
-    """The loop's variables. `position` {batch}: the first position of a row without an id."""
+    """The loop's variables. `position` {batch}: the first position of a row without an id.
+
+    `guided`: the guide's state before it, see `Rules`.
+    """
 
     position: mtf.Tensor
     ids: mtf.Tensor
@@ -95,6 +98,7 @@ class _Progress(NamedTuple):
     done: mtf.Tensor
     tokens: mtf.Tensor
     steps: mtf.Tensor
+    guided: Any
     state: Any
     draft_state: Any
 
@@ -111,6 +115,7 @@ def _first(prompts: Prompts, state: Any, draft_state: Any) -> _Progress:
         done=mtf.less_equal(prompts.limits, position),
         tokens=zeros,
         steps=zeros,
+        guided=prompts.rules.first_guided(mesh, rows),
         state=state,
         draft_state=draft_state,
     )
@@ -136,12 +141,14 @@ def _advance(
     (vocab,) = logits.shape - shape
     # Each position is preceded by proposals: if one of them is wrong, what follows is not taken.
     ids = with_block(progress.ids, proposals, position, block.size)
-    processed = prompts.process(logits, ids, positions)
+    guided = _guided(prompts, progress.guided, proposals, is_forced, block)
+    processed = prompts.process(logits, ids, positions, guided)
     tokens = mtf.where(is_forced, forced, choose(processed, positions))
+    guided = prompts.rules.advance(guided, tokens, mtf.logical_not(is_forced))
     log_probs = mtf.gather(logits, tokens, vocab) - mtf.reduce_logsumexp(logits, vocab)
     # A row takes tokens up to the first one that was not proposed, or ends it: later ones were
     # chosen after another id.
-    is_end = prompts.is_end(tokens, positions)
+    is_end = prompts.is_end(tokens, positions, guided)
     is_last = mtf.logical_or(mtf.not_equal(tokens, proposals), is_end)
     has_ended = mtf.cumsum(mtf.cast(is_last, tf.int32), block, exclusive=True)
     is_open = mtf.logical_and(mtf.less(positions, prompts.limits), mtf.logical_not(progress.done))
@@ -162,9 +169,32 @@ def _advance(
         done=mtf.logical_or(ended, reached),
         tokens=progress.tokens + decoded,
         steps=progress.steps + mtf.minimum(decoded, 1),
+        guided=tf.nest.map_structure(
+            lambda x, old: mtf.where(mtf.greater(number, 0), mtf.gather(x, number - 1, block), old),
+            guided,
+            progress.guided,
+        ),
         state=state,
         draft_state=draft_state,
     )
+
+
+def _guided(
+    prompts: Prompts,
+    guided: Any,
+    proposals: mtf.Tensor,
+    is_forced: mtf.Tensor,
+    block: mtf.Dimension,
+) -> Any:
+    """Returns the guide's states {batch, block} before each position, after what is proposed."""
+    if prompts.rules.guide is None:
+        return ()
+    states = [guided]
+    for i in range(block.size - 1):
+        counts = mtf.logical_not(mtf.equal(mtf.gather(mtf.to_int32(is_forced), i, block), 1))
+        token = mtf.gather(proposals, i, block)
+        states.append(prompts.rules.advance(states[-1], token, counts))
+    return mtf.stack(states, block.name, axis=1)
 
 
 def _read(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -88,8 +89,8 @@ class Decoding(Inference):
 
     example: ClassVar[str] = "--interactive"
     settings: ClassVar[Sequence[str]] = (
-        *("beam_size", "num_outputs", "alpha", "temperature", "top_k", "top_p", "min_p"),
-        *("decode_length", "seed", "draft", "draft_tokens"),
+        *("beam_size", "num_outputs", "alpha", "temperature", "top_k", "top_p"),
+        *("decode_length", "seed", "stop", "draft", "draft_tokens"),
     )
 
     experiment: Experiment
@@ -209,6 +210,9 @@ class Decoding(Inference):
         search_settings = {
             name: value for name, value in settings.items() if name not in fields | of_speed
         }
+        if "stop" in search_settings:
+            stop = search_settings.pop("stop")
+            search_settings["controls"] = dataclasses.replace(self.search.controls, stop=stop)
         if search_settings.get("beam_size", 1) > 1:
             # Who asks for beams does without the temperature that the configuration has.
             search_settings = {"temperature": 0.0, **search_settings}
@@ -332,7 +336,7 @@ class Decoding(Inference):
         settings: dict[str, Any] = {
             "longest_prompt": self.prompt_format.longest_prefix(dict(shape.lengths)),
             "padding_id": self._data.vocabulary.pad_id,
-            "controls": self.search.controls(self._data.vocabulary.end_id),
+            "rules": self._rules,
         }
 
         def decode(
@@ -370,6 +374,21 @@ class Decoding(Inference):
         program = mtf.function(decode, jit_compile=not self.experiment.mesh.is_distributed)
         return self._programs.setdefault(shape, program)
 
+    @functools.cached_property
+    def _rules(self) -> decoding.Rules:
+        end_id = self._data.vocabulary.end_id
+        return self.search.controls.rules(end_id, self._token_texts)
+
+    def _token_texts(self) -> decoding.TokenTexts:
+        texts = self.prompt_format.output_vocabulary.token_bytes
+        # A model may have more ids than its vocabulary.
+        texts = [*texts, *[b""] * (self._model.vocab.size - len(texts))]
+        spaced = next((i for i, text in enumerate(texts) if re.fullmatch(rb" \w+", text)), None)
+        loses_space = spaced is not None and not self.prompt_format.output(
+            np.array([spaced])
+        ).startswith(" ")
+        return decoding.TokenTexts(texts, loses_space)
+
     def _named_variables(self) -> dict[str, mtf.Variable]:
         return {**self._model.named_variables(), **self.speed.variables_of_draft()}
 
@@ -377,15 +396,15 @@ class Decoding(Inference):
         self, prompt: bytes, row: PromptRow, hypotheses: Sequence[tuple[np.ndarray, float, bool]]
     ) -> Answer:
         text = prompt.decode("utf-8", "replace")
-        end_id = self._data.vocabulary.end_id
         outputs = []
         for ids, score, finished in hypotheses:
             output_ids = ids[row.prefix : row.limit]
-            ends = np.flatnonzero(output_ids == end_id)
+            length = self._rules.length(output_ids)
+            output_ids = output_ids[:length]
             is_token = output_ids != self._data.vocabulary.pad_id
-            tokens = int(ends[0]) if ends.size else int(np.count_nonzero(is_token))
-            text_of_output = self.prompt_format.output(output_ids)
-            outputs.append(Output(text_of_output, score, tokens, finished))
+            tokens = int(np.count_nonzero(is_token)) if length is None else length
+            output = self.search.controls.cut(self.prompt_format.output(output_ids))
+            outputs.append(Output(output, score, tokens, finished))
         first = outputs[0]
         return Answer(
             prompt=text,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,13 +18,15 @@ from mtfrun.decoding import (
     FrequencyPenalty,
     LogitProcessor,
     MinLength,
+    MinP,
     NoRepeatNGram,
     PresencePenalty,
     RepetitionPenalty,
-    Search,
+    Rules,
+    TokenFilter,
+    Typical,
     Written,
 )
-from mtfrun.decoding.sampling import min_p, typical
 from tests.decoding.markov_decoder import LAYOUT, VOCAB
 from tests.layouts import ONE_DEVICE, assert_close
 
@@ -56,12 +58,12 @@ PROCESSORS: Mapping[str, LogitProcessor] = {
     "least length": MinLength(6),
     "least length with the prompt": MinLength(10, with_prompt=True),
 }
-WARPERS: Mapping[str, Callable[[mtf.Tensor], mtf.Tensor]] = {
-    "min_p 0.1": lambda logits: min_p(logits, VOCAB, 0.1),
-    "min_p 1": lambda logits: min_p(logits, VOCAB, 1.0),
-    "typical 0.2": lambda logits: typical(logits, VOCAB, 0.2),
-    "typical 0.7": lambda logits: typical(logits, VOCAB, 0.7),
-    "typical 0.95": lambda logits: typical(logits, VOCAB, 0.95),
+FILTERS: Mapping[str, TokenFilter] = {
+    "min_p 0.1": MinP(0.1),
+    "min_p 1": MinP(1.0),
+    "typical 0.2": Typical(0.2),
+    "typical 0.7": Typical(0.7),
+    "typical 0.95": Typical(0.95),
 }
 
 
@@ -99,7 +101,7 @@ def _expected(name: str, row: int) -> np.ndarray:
 
 
 def _process(mesh_shape: str = ONE_DEVICE) -> dict[str, np.ndarray]:
-    """Returns what every processor and warper makes of LOGITS, -inf for forbidden ids."""
+    """Returns what every processor and filter makes of LOGITS, -inf for forbidden ids."""
     mesh = mtf.Mesh(mesh_shape, LAYOUT)
 
     def run(
@@ -107,7 +109,7 @@ def _process(mesh_shape: str = ONE_DEVICE) -> dict[str, np.ndarray]:
     ) -> dict[str, mtf.Tensor]:
         written = Written(ids, position, lengths, ENDS)
         processed = {name: x(logits, written) for name, x in PROCESSORS.items()}
-        return {**processed, **{name: warp(logits) for name, warp in WARPERS.items()}}
+        return {**processed, **{name: x(logits, VOCAB) for name, x in FILTERS.items()}}
 
     results = mtf.to_numpy(
         mtf.function(run, jit_compile=not mesh.is_distributed)(
@@ -180,13 +182,16 @@ def test_every_position_of_a_block_is_processed_by_the_ids_before_it() -> None:
     positions = mtf.constant(
         mesh, np.arange(POSITION, POSITION + 3) + np.zeros([4, 1]), [BATCH, block], np.int32
     )
-    controls = Controls(ENDS, (RepetitionPenalty(), NoRepeatNGram(2), MinLength(4)))
-    in_block = controls.process(
-        mtf.broadcast(logits, [BATCH, block, VOCAB]), Written(ids, positions, lengths, ENDS)
+    rules = Rules(ENDS, (RepetitionPenalty(), NoRepeatNGram(2), MinLength(4)))
+    in_block = rules.process(
+        mtf.broadcast(logits, [BATCH, block, VOCAB]),
+        Written(ids, positions, lengths, ENDS),
+        (),
+        lengths,
     )
     for i in range(block.size):
         position = mtf.constant(mesh, POSITION + i, dtype=np.int32)
-        alone = controls.process(logits, Written(ids, position, lengths, ENDS))
+        alone = rules.process(logits, Written(ids, position, lengths, ENDS), (), lengths)
         actual = mtf.to_numpy(mtf.gather(in_block, i, block))
         assert_close(actual, mtf.to_numpy(alone))
 
@@ -215,12 +220,12 @@ def test_processors_are_those_of_transformers(
         (lambda: FrequencyPenalty(float("nan")), r"FrequencyPenalty\.penalty is nan"),
         (lambda: NoRepeatNGram(0), r"NoRepeatNGram\.size is 0: it must be an integer of at least"),
         (lambda: MinLength(-1), r"MinLength\.length is -1"),
+        (lambda: MinP(1.1), r"MinP\.share is 1\.1: it must be more than 0 and at most 1"),
+        (lambda: Typical(0.0), r"Typical\.share is 0\.0: it must be more than 0"),
         (
-            lambda: Search(processors=[cast(Any, MinLength)]),
-            r"Search\.processors has <class .*MinLength",
+            lambda: Controls(processors=[cast(Any, MinLength)]),
+            r"Controls\.processors has <class .*MinLength.*, which cannot be called with",
         ),
-        (lambda: Search(min_p=1.1), r"min_p is 1\.1: it must be at least 0 and at most 1"),
-        (lambda: Search(typical_p=0.0), r"typical_p is 0\.0: it must be more than 0"),
     ],
 )
 def test_values_out_of_range_are_refused(make: Any, complaint: str) -> None:

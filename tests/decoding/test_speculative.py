@@ -18,14 +18,21 @@ from mtfrun.decoding import (
     Controls,
     Decoder,
     Draft,
+    ForcedWords,
     LookupDraft,
+    MinLength,
+    MinP,
     ModelDraft,
+    NoRepeatNGram,
+    RepetitionPenalty,
+    Rules,
     Search,
+    Typical,
 )
 from mtfrun.decoding.draft import Proposals
 from mtfrun.decoding.prompt import Prompts, read_prompts
 from mtfrun.errors import InputError
-from tests.decoding.markov_decoder import LAYOUT, VOCAB, follows, markov_decoder
+from tests.decoding.markov_decoder import LAYOUT, TOKEN_TEXTS, VOCAB, follows, markov_decoder
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 
 LENGTH = mtf.Dimension("length", 12)
@@ -38,6 +45,16 @@ SAMPLING = {
     "temperature": Search(temperature=0.7, seed=1),
     "top_k": Search(temperature=1.0, top_k=4, seed=2),
     "top_p": Search(temperature=1.3, top_p=0.8, seed=3),
+    "controls": Search(
+        temperature=0.9,
+        seed=4,
+        controls=Controls(
+            (RepetitionPenalty(1.5), NoRepeatNGram(2), MinLength(4)),
+            (MinP(0.05), Typical(0.9)),
+            (ForcedWords(["fa"]),),
+            stop=("ce", "db"),
+        ),
+    ),
 }
 SEARCHES = {"greedy": Search(), **SAMPLING}
 
@@ -78,9 +95,13 @@ def _decode(
         proposer = draft
         if draft_table is not None:
             proposer = ModelDraft(_decoder(mesh, draft_table, prefills), choose)
+        settings: dict[str, Any] = {
+            "limits": limits,
+            "rules": search.controls.rules(END_ID, lambda: TOKEN_TEXTS),
+        }
         if proposer is None:
-            return decoding.generate(decoder, prompts, choose, limits=limits)
-        return decoding.speculate(decoder, prompts, choose, proposer, number, limits=limits)
+            return decoding.generate(decoder, prompts, choose, **settings)
+        return decoding.speculate(decoder, prompts, choose, proposer, number, **settings)
 
     arrays = [LIMITS[np.arange(rows) % len(LIMITS)], np.arange(rows, dtype=np.int32)]
     return mtf.to_numpy(
@@ -101,7 +122,8 @@ SLOW = pytest.mark.slow
 
 
 @pytest.mark.parametrize(
-    "name", ["greedy", "top_k", *(pytest.param(x, marks=SLOW) for x in ("temperature", "top_p"))]
+    "name",
+    ["greedy", "controls", *(pytest.param(x, marks=SLOW) for x in SAMPLING if x != "controls")],
 )
 @pytest.mark.parametrize("draft_table", [None, DRAFT_TABLE], ids=["lookup", "model"])
 def test_outputs_are_those_without_a_draft(name: str, draft_table: np.ndarray | None) -> None:
@@ -247,7 +269,7 @@ def test_a_lookup_proposes_what_followed_the_same_ids(ids: list[int], expected: 
         limits=None,
         longest_prompt=None,
         padding_id=0,
-        controls=Controls(),
+        rules=Rules(),
     )
     proposals, _ = LookupDraft()(prompts, block).propose(row_ids, position, ())
     np.testing.assert_array_equal(mtf.to_numpy(proposals), [expected])

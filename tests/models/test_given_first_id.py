@@ -125,7 +125,7 @@ def _decoded(mesh_shape: str, layout: str, search: decoding.Search, *, at_once: 
             lines=lines,
             longest_prompt=PROMPT,
             padding_id=-1,
-            controls=search.controls(END),
+            rules=search.controls.rules(END),
         )
 
     program = mtf.function(run, jit_compile=not mesh.is_distributed)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mtfrun import mtf
-from mtfrun.decoding import BeamSearch, Controls
+from mtfrun.decoding import BeamSearch, Rules
 from mtfrun.decoding.beam_step import (
     Active,
     Finished,
@@ -171,7 +171,7 @@ def test_the_whole_search_equals_the_original(name: str, distributed: bool) -> N
             beam,
             vocab,
             limits=mtf.constant(mesh, limit, [batch], "int32"),
-            controls=Controls((case.hparams["eos_id"],)),
+            rules=Rules((case.hparams["eos_id"],)),
         )
 
     prompts = mtf.constant(mesh, 0, [batch, length], "int32")

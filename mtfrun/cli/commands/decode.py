@@ -86,6 +86,12 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         "with lookup (./lookup is a run)",
         metavar="DIR",
     )
+    add(
+        "--stop",
+        action="append",
+        help="end an output before this text; repeatable; $'\\n' is a line end in bash",
+        metavar="TEXT",
+    )
     add("--draft_tokens", type=int, help="how many tokens a draft proposes; 5", metavar="N")
     add_process_flags(parser)
 
@@ -114,6 +120,8 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
 
     run, built = open_run(flags, command)
     settings = {**inference_settings(flags), **_draft_settings(flags, built.experiment.mesh)}
+    if flags.stop is not None:
+        settings["stop"] = tuple(flags.stop)
     inference = built.experiment.inference.with_settings(settings)
     prompts = [os.fsencode(prompt) for prompt in flags.prompt]
     inputs = inference.read(InputSource(flags.input, prompts))

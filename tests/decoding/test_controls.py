@@ -1,0 +1,126 @@
+"""Controls in whole decodes: every method follows them, and no layout changes an output."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mtfrun import mtf
+from mtfrun.decoding import (
+    END_ID,
+    FORBIDDEN,
+    Controls,
+    Decoder,
+    ForcedWords,
+    FrequencyPenalty,
+    MinLength,
+    NoRepeatNGram,
+    RepetitionPenalty,
+    Search,
+)
+from tests.decoding.markov_decoder import LAYOUT, TOKEN_TEXTS, VOCAB, markov_decoder
+from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close, meshes
+
+TABLE = np.random.default_rng(1).normal(size=[VOCAB.size, VOCAB.size], scale=1.5)
+PROMPTS = np.asarray([[5, 2, 5, 2], [3, 0, 0, 0], [6, 4, 0, 0], [2, 7, 7, 0]], np.int32)
+LENGTH = 10
+PENALTIES = Controls((RepetitionPenalty(1.4), NoRepeatNGram(2), MinLength(3)))
+TEXTS = Controls(constraints=(ForcedWords(["fa", "db"]),), stop=("cc", "ab"))
+SEARCHES = {
+    "greedy": Search(controls=PENALTIES),
+    "sampling": Search(temperature=1.0, seed=1, controls=PENALTIES),
+    "beams": Search(beam_size=3, controls=PENALTIES),
+    "greedy, guided": Search(controls=TEXTS),
+    "sampling, guided": Search(temperature=1.0, seed=1, controls=TEXTS),
+    "beams, guided": Search(beam_size=3, controls=TEXTS),
+}
+
+
+def decode(
+    search: Search,
+    mesh_shape: str = ONE_DEVICE,
+    *,
+    prompts: np.ndarray = PROMPTS,
+    length: int = LENGTH,
+    table: np.ndarray = TABLE,
+) -> Any:
+    """Returns the Hypotheses of a Markov chain."""
+    mesh = mtf.Mesh(mesh_shape, LAYOUT)
+    ids = np.zeros([len(prompts), length], np.int32)
+    ids[:, : prompts.shape[1]] = prompts
+
+    def run(prompts: mtf.Tensor) -> Any:
+        def decoder_for(beam: mtf.Dimension | None) -> Decoder:
+            return markov_decoder(mesh, table)
+
+        lines = mtf.range(mesh, prompts.shape[0])
+        rules = search.controls.rules(END_ID, lambda: TOKEN_TEXTS)
+        return search(decoder_for, prompts, VOCAB, lines=lines, rules=rules)
+
+    program = mtf.function(run, jit_compile=not mesh.is_distributed)
+    shape = [("batch", len(prompts)), ("length", length)]
+    return mtf.to_numpy(program(mtf.import_tf_tensor(mesh, ids, shape)))
+
+
+@functools.cache
+def _on_one_device(name: str) -> Any:
+    return decode(SEARCHES[name])
+
+
+@pytest.mark.parametrize("mesh_shape", meshes())
+@pytest.mark.parametrize("name", SEARCHES)
+def test_a_layout_changes_no_output(name: str, mesh_shape: str) -> None:
+    expected, actual = _on_one_device(name), decode(SEARCHES[name], mesh_shape)
+    np.testing.assert_array_equal(actual.ids, expected.ids)
+    assert_close(actual.scores, expected.scores, FLOAT32_MODEL_TOLERANCE)
+
+
+@pytest.mark.parametrize("name", [name for name in SEARCHES if "guided" not in name])
+def test_no_pair_of_ids_is_repeated_and_no_output_is_too_short(name: str) -> None:
+    result = _on_one_device(name)
+    for ids, prompt in zip(result.ids[:, 0], PROMPTS, strict=True):
+        end = int(np.argmax(ids == 1)) if 1 in ids else LENGTH
+        new_pairs = list(itertools.pairwise(ids[:end].tolist()))[np.count_nonzero(prompt) - 1 :]
+        pairs_of_prompt = set(itertools.pairwise(prompt[prompt > 0].tolist()))
+        assert len(set(new_pairs)) == len(new_pairs)
+        assert not pairs_of_prompt & set(new_pairs)
+        assert end >= np.count_nonzero(prompt) + 3
+
+
+@pytest.mark.parametrize("name", [name for name in SEARCHES if "guided" in name])
+def test_every_output_has_the_forced_words_and_nothing_behind_a_stop_text(name: str) -> None:
+    result = _on_one_device(name)
+    for ids, finished, prompt in zip(result.ids, result.finished, PROMPTS, strict=True):
+        for row in ids[finished] if finished.any() else ids:
+            output = row[np.count_nonzero(prompt) :]
+            text = b"".join(TOKEN_TEXTS.texts[token] for token in output).decode()
+            before_stop = TEXTS.cut(text)
+            assert "fa" in before_stop and "db" in before_stop
+            assert len(text) - len(before_stop) in (0, 2)
+            assert finished.any() or len(output) == np.count_nonzero(output)
+
+
+def test_the_best_beam_has_the_largest_sum_of_processed_log_probabilities() -> None:
+    """As in transformers, where processors of a beam search read and change log-probabilities."""
+    penalty, prompt, length = 0.8, [5], 5
+    table = TABLE.copy()
+    table[:, [0, 1]] = FORBIDDEN  # so that no row ends
+
+    def score(new_ids: tuple[int, ...]) -> float:
+        ids, total = list(prompt), 0.0
+        for token in new_ids:
+            log_probs = table[ids[-1]] - np.log(np.exp(table[ids[-1]]).sum())
+            total += log_probs[token] - penalty * ids[1:].count(token)
+            ids.append(token)
+        return total
+
+    best = max(itertools.product(range(2, VOCAB.size), repeat=length - 1), key=score)
+    controls = Controls((FrequencyPenalty(penalty),))
+    search = Search(beam_size=7, alpha=0.0, controls=controls)
+    result = decode(search, prompts=np.asarray([prompt]), length=length, table=table)
+    assert tuple(result.ids[0, 0, 1:]) == best
+    assert_close(result.scores[0, 0], score(best), FLOAT32_MODEL_TOLERANCE)
