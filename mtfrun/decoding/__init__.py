@@ -13,6 +13,7 @@ from mtfrun.decoding.decoder import FORBIDDEN as FORBIDDEN
 from mtfrun.decoding.decoder import Beginning as Beginning
 from mtfrun.decoding.decoder import Decoder as Decoder
 from mtfrun.decoding.decoder import Hypotheses as Hypotheses
+from mtfrun.decoding.decoder import Hypothesis as Hypothesis
 from mtfrun.decoding.decoder import StepFunction as StepFunction
 from mtfrun.decoding.decoder import n_best as n_best
 from mtfrun.decoding.draft import Draft as Draft
@@ -42,3 +43,4 @@ from mtfrun.decoding.shared_batch import Decoded as Decoded
 from mtfrun.decoding.shared_batch import SharedBatch as SharedBatch
 from mtfrun.decoding.speculative import Speculation as Speculation
 from mtfrun.decoding.speculative import speculate as speculate
+from mtfrun.decoding.trace import Trace as Trace

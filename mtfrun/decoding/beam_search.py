@@ -27,6 +27,7 @@ from mtfrun.decoding.decoder import INFINITY, Decoder, Hypotheses, StepFunction
 from mtfrun.decoding.generate import decode_positions
 from mtfrun.decoding.prompt import Prompts, read_prompts
 from mtfrun.decoding.rules import Rules, is_one_of
+from mtfrun.decoding.trace import empty_trace, trace_of_step, write_trace
 
 
 class _Progress(NamedTuple):
@@ -107,8 +108,10 @@ class _Loop:
         """Returns the variables before the first step, without the decoder's state."""
         batch, length = self.prompts.ids.shape
         position = self.prompts.position
-        active = first_active(self.prompts.ids_before(position), self.beam)
-        finished = first_finished(self.prompts.ids.mesh, mtf.Shape([batch, self.beam, length]))
+        mesh, shape = self.prompts.ids.mesh, mtf.Shape([batch, self.beam, length])
+        trace = empty_trace(mesh, shape, self.prompts.rules.log_probs)
+        active = first_active(self.prompts.ids_before(position), self.beam)._replace(trace=trace)
+        finished = first_finished(mesh, shape)._replace(trace=trace)
         unfinished_rows = self._unfinished_rows(position, active, finished)
         return _Progress(
             position=position,
@@ -117,7 +120,7 @@ class _Loop:
             finished=finished,
             unfinished_rows=unfinished_rows,
             unfinished=mtf.reduce_any(unfinished_rows),
-            guided=self.prompts.rules.first_guided(active.seq.mesh, [batch, self.beam]),
+            guided=self.prompts.rules.first_guided(mesh, [batch, self.beam]),
             state=(),
         )
 
@@ -137,7 +140,9 @@ class _Loop:
         )
         guided = self._guided(progress, candidates)
         is_end = self.prompts.is_end(candidates.token, position, guided)
-        candidates = candidates._replace(finished=is_end)
+        candidates = candidates._replace(
+            finished=is_end, trace=self._trace(logits, candidates, position)
+        )
         active, chosen = grow_active(candidates, self.beam)
         ended = candidates._replace(finished=self._has_ended(candidates, position))
         finished = grow_finished(progress.finished, ended)
@@ -175,6 +180,14 @@ class _Loop:
         )
         is_new = mtf.less(self.prompts.id_at(progress.position), 0)
         return self.prompts.rules.advance(before, candidates.token, is_new)
+
+    def _trace(self, logits: mtf.Tensor, candidates: Candidates, position: mtf.Tensor) -> Any:
+        if not candidates.trace:
+            return ()
+        logits = reorder_state(mtf.to_float(logits), candidates.parents, self.beam)
+        step = trace_of_step(logits, candidates.token, candidates.trace)
+        is_written = mtf.equal(mtf.range(logits.mesh, self.prompts.length), position)
+        return write_trace(candidates.trace, step, is_written)
 
     def with_ends(self, hypotheses: Hypotheses) -> Hypotheses:
         """Hypotheses that the limit has ended are not finished."""
@@ -223,7 +236,9 @@ def _where(condition: mtf.Tensor, if_true: Any, if_false: Any) -> Any:
 
 def _result(active: Active, finished: Finished, beam: mtf.Dimension) -> Hypotheses:
     any_finished = mtf.reduce_any(finished.flags, reduced_dim=beam)
-    ids, scores = _where(
-        any_finished, (finished.seq, finished.scores), (active.seq, active.log_probs)
+    ids, scores, trace = _where(
+        any_finished,
+        (finished.seq, finished.scores, finished.trace),
+        (active.seq, active.log_probs, active.trace),
     )
-    return Hypotheses(ids, scores, finished.flags)
+    return Hypotheses(ids, scores, finished.flags, trace)

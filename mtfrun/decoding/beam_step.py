@@ -28,10 +28,14 @@ from mtfrun.decoding.rules import is_one_of
 
 
 class Active(NamedTuple):
-    """The beams that are extended: {batch, beam, length} int32 and {batch, beam} float32."""
+    """The beams that are extended: {batch, beam, length} int32 and {batch, beam} float32.
+
+    `trace`: of `seq`, or (); also in the other tuples.
+    """
 
     seq: mtf.Tensor
     log_probs: mtf.Tensor
+    trace: Any = ()
 
 
 class Finished(NamedTuple):
@@ -40,6 +44,7 @@ class Finished(NamedTuple):
     seq: mtf.Tensor
     scores: mtf.Tensor
     flags: mtf.Tensor
+    trace: Any = ()
 
 
 class Candidates(NamedTuple):
@@ -55,6 +60,7 @@ class Candidates(NamedTuple):
     finished: mtf.Tensor
     token: mtf.Tensor
     parents: mtf.Tensor
+    trace: Any = ()
 
 
 def first_active(prompts: mtf.Tensor, beam: mtf.Dimension) -> Active:
@@ -128,6 +134,7 @@ def grow_topk(
         finished=is_one_of(token, end_ids),
         token=token,
         parents=parents,
+        trace=reorder_state(active.trace, parents, beam),
     )
 
 
@@ -150,7 +157,8 @@ def grow_active(candidates: Candidates, beam: mtf.Dimension) -> tuple[Active, mt
     _, chosen = mtf.top_k(candidates.scores - ended, double_beam, beam)
     # Where a prompt ends all candidates, some that have ended are taken, at about -INFINITY.
     log_probs = mtf.gather(candidates.log_probs - ended, chosen, double_beam)
-    return Active(reorder(candidates.seq, chosen, double_beam), log_probs), chosen
+    seq, trace = reorder_state((candidates.seq, candidates.trace), chosen, double_beam)
+    return Active(seq, log_probs, trace), chosen
 
 
 def grow_finished(finished: Finished, candidates: Candidates) -> Finished:
@@ -169,11 +177,11 @@ def grow_finished(finished: Finished, candidates: Candidates) -> Finished:
     pool = pool_scores.shape[1]
     best, chosen = mtf.top_k(pool_scores, pool, beam)
     flags = mtf.cast(join(mtf.to_int32(finished.flags), mtf.to_int32(ended)), tf.int32)
-    return Finished(
-        reorder(join(finished.seq, candidates.seq), chosen, pool),
-        best,
-        mtf.equal(mtf.gather(flags, chosen, pool), 1),
+    joined = tf.nest.map_structure(
+        join, (finished.seq, finished.trace), (candidates.seq, candidates.trace)
     )
+    seq, trace = reorder_state(joined, chosen, pool)
+    return Finished(seq, best, mtf.equal(mtf.gather(flags, chosen, pool), 1), trace)
 
 
 def is_unfinished(

@@ -25,6 +25,8 @@ class Controls:
       constraints: which texts an output may be: all of them hold.
       stop: texts of which the first to occur ends an output, which it is not part of.
       end_ids: ids that end an output besides the vocabulary's.
+      log_probs: the number of most likely ids at each position whose log-probabilities are returned
+        with the output's; 0 for the output's only, None for none.
     """
 
     processors: Sequence[LogitProcessor] = ()
@@ -32,6 +34,7 @@ class Controls:
     constraints: Sequence[Constraint] = ()
     stop: Sequence[str] = ()
     end_ids: Sequence[int] = ()
+    log_probs: int | None = None
 
     def __post_init__(self) -> None:
         for name, form, example in (
@@ -46,6 +49,7 @@ class Controls:
                     )
 
         check_texts("Controls.stop", self.stop)
+        check_range("Controls.log_probs", self.log_probs, INDEX, optional=True)
         for end_id in self.end_ids:
             check_range("Controls.end_ids", end_id, INDEX)
         for constraint in self.constraints:
@@ -66,10 +70,10 @@ class Controls:
         automata = [constraint.automaton() for constraint in self.constraints]
         automata += [containing(text.encode(), ends=True) for text in self.stop]
         if not automata:
-            return Rules(end_ids, self.processors)
+            return Rules(end_ids, self.processors, log_probs=self.log_probs)
         assert tokens is not None
         guide = make_guide(all_of(automata), tokens(), end_ids, allow_special=not self.constraints)
-        return Rules(end_ids, self.processors, guide)
+        return Rules(end_ids, self.processors, guide, self.log_probs)
 
     def cut(self, text: str) -> str:
         """Returns a text before the first stop text in it."""

@@ -31,9 +31,13 @@ class Proposals(NamedTuple):
 def with_block(
     ids: mtf.Tensor, tokens: mtf.Tensor, position: mtf.Tensor, number: mtf.Tensor | int
 ) -> mtf.Tensor:
-    """Returns ids {batch, length} with the first `number` {batch} tokens {batch, block} written."""
-    (length,), (block,) = ids.shape - position.shape, tokens.shape - position.shape
-    offset = mtf.sub(mtf.range(ids.mesh, length), position, output_shape=ids.shape)
+    """Returns ids {batch, length} with the first `number` {batch} tokens {batch, block} written.
+
+    Both may have more dimensions, the same ones.
+    """
+    length, block = (x.shape.get_dim_by_name(n) for x, n in ((ids, "length"), (tokens, "block")))
+    shape = mtf.Shape([*position.shape, length])
+    offset = mtf.sub(mtf.range(ids.mesh, length), position, output_shape=shape)
     is_new = mtf.logical_and(mtf.greater_equal(offset, 0), mtf.less(offset, number))
     return mtf.where(is_new, mtf.gather(tokens, offset, block), ids, output_shape=ids.shape)
 

@@ -97,11 +97,14 @@ class Rules:
         prompt, unless `Decoder.ends_in_prompts`.
       processors: applied in this order, before the temperature.
       guide: which texts may be written, and where they end.
+      log_probs: the number of most likely ids that the `Trace` has for each position; None for no
+        trace.
     """
 
     end_ids: Sequence[int] = (END_ID,)
     processors: Sequence[LogitProcessor] = ()
     guide: Guide | None = None
+    log_probs: int | None = None
 
     def length(self, ids: np.ndarray) -> int | None:
         """Returns the number of ids [length] of an output, without an end id; None if cut off."""

@@ -25,6 +25,7 @@ from mtfrun.decoding.draft import Draft, Proposals, with_block
 from mtfrun.decoding.prompt import Prompts, read_prompts
 from mtfrun.decoding.rules import Rules
 from mtfrun.decoding.sampling import ChooseToken
+from mtfrun.decoding.trace import empty_trace, trace_of_step
 from mtfrun.errors import InputError
 
 
@@ -82,7 +83,8 @@ def speculate(
         lambda progress: [_advance(start, choose, proposals, longer.step, block, progress)],
         [_first(start, longer.initial_state, proposals.initial_state)],
     )
-    return Speculation(Hypotheses(last.ids, last.log_probs, last.ended), last.tokens, last.steps)
+    hypotheses = Hypotheses(last.ids, last.log_probs, last.ended, last.trace)
+    return Speculation(hypotheses, last.tokens, last.steps)
 
 
 class _Progress(NamedTuple):
@@ -99,6 +101,7 @@ class _Progress(NamedTuple):
     tokens: mtf.Tensor
     steps: mtf.Tensor
     guided: Any
+    trace: Any
     state: Any
     draft_state: Any
 
@@ -116,6 +119,7 @@ def _first(prompts: Prompts, state: Any, draft_state: Any) -> _Progress:
         tokens=zeros,
         steps=zeros,
         guided=prompts.rules.first_guided(mesh, rows),
+        trace=empty_trace(mesh, prompts.ids.shape, prompts.rules.log_probs),
         state=state,
         draft_state=draft_state,
     )
@@ -173,6 +177,11 @@ def _advance(
             lambda x, old: mtf.where(mtf.greater(number, 0), mtf.gather(x, number - 1, block), old),
             guided,
             progress.guided,
+        ),
+        trace=tf.nest.map_structure(
+            lambda new, old: with_block(old, new, position, number),
+            trace_of_step(logits, tokens, progress.trace),
+            progress.trace,
         ),
         state=state,
         draft_state=draft_state,

@@ -28,11 +28,13 @@ from mtfrun.experiment.decoding_speed import (
 from mtfrun.experiment.experiment import Experiment, Inference
 from mtfrun.experiment.records import (
     Answer,
+    LogProb,
     Output,
     Progress,
     Prompts,
     Record,
     Source,
+    TokenLogProb,
     batched,
     record_of,
     require,
@@ -90,7 +92,7 @@ class Decoding(Inference):
     example: ClassVar[str] = "--interactive"
     settings: ClassVar[Sequence[str]] = (
         *("beam_size", "num_outputs", "alpha", "temperature", "top_k", "top_p"),
-        *("decode_length", "seed", "stop", "draft", "draft_tokens"),
+        *("decode_length", "seed", "stop", "log_probs", "draft", "draft_tokens"),
     )
 
     experiment: Experiment
@@ -131,7 +133,7 @@ class Decoding(Inference):
         # Each sample of a prompt is a separate row.
         samples = self._samples
         rows = [row for prompt in prompts for row in [self.prompt_format.row(prompt)] * samples]
-        hypotheses: dict[int, Sequence[tuple[np.ndarray, float, bool]]] = {}
+        hypotheses: dict[int, Sequence[decoding.Hypothesis]] = {}
         if not self.predicts_first_id and not all(row.prefix for row in rows):
             raise InputError(
                 "a prompt is empty, and the model does not predict the first token of a text: begin"
@@ -144,10 +146,9 @@ class Decoding(Inference):
             concurrent_map(threads) as map_batches,
         ):
             results = map_batches(functools.partial(self._search_batch, rows), batches)
-            for batch, (ids, scores, finished) in zip(batches, results, strict=True):
+            for batch, of_batch in zip(batches, results, strict=True):
                 for i, row in enumerate(batch.rows):
-                    n_best = decoding.n_best(ids[i], scores[i], finished[i])
-                    hypotheses[row] = n_best[: self.num_outputs]
+                    hypotheses[row] = decoding.n_best(of_batch, i)[: self.num_outputs]
                 work.move_to(len(hypotheses) // samples)
                 if progress is not None:
                     progress(len(hypotheses) // samples)
@@ -210,9 +211,13 @@ class Decoding(Inference):
         search_settings = {
             name: value for name, value in settings.items() if name not in fields | of_speed
         }
-        if "stop" in search_settings:
-            stop = search_settings.pop("stop")
-            search_settings["controls"] = dataclasses.replace(self.search.controls, stop=stop)
+        controls = {
+            name: search_settings.pop(name)
+            for name in ("stop", "log_probs")
+            if name in search_settings
+        }
+        if controls:
+            search_settings["controls"] = dataclasses.replace(self.search.controls, **controls)
         if search_settings.get("beam_size", 1) > 1:
             # Who asks for beams does without the temperature that the configuration has.
             search_settings = {"temperature": 0.0, **search_settings}
@@ -296,10 +301,8 @@ class Decoding(Inference):
         shape = shape._replace(prefill=True, remaining=remaining)
         return _Batch(shape, indices, rows[indices[0]].ids[:common])
 
-    def _search_batch(
-        self, all_rows: Sequence[PromptRow], batch: _Batch
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Returns ids [rows, beam, length], scores and finished [rows, beam]."""
+    def _search_batch(self, all_rows: Sequence[PromptRow], batch: _Batch) -> decoding.Hypotheses:
+        """Returns arrays [rows, beam, ...], and then those of rows that pad the batch."""
         mesh, shape, indices = self.experiment.mesh, batch.shape, batch.rows
         rows = [all_rows[index] for index in indices]
         batch_dim = mtf.Dimension("batch", self.rows)
@@ -322,9 +325,9 @@ class Decoding(Inference):
         if self.speed.draft is not None:
             result, tokens, steps = result
             self._speculated.append((int(tokens.sum()), int(steps.sum())))
-        ids, scores, finished = (x[: len(rows)] for x in result)
-        self.experiment.require_finite(scores, "scores of outputs")
-        return ids, scores, finished
+        self.experiment.require_finite(result.scores[: len(rows)], "scores of outputs")
+        hypotheses: decoding.Hypotheses = result
+        return hypotheses
 
     def program(self, shape: DecodingShape) -> Callable[..., Any]:
         """Returns the function that decodes batches of a shape into Hypotheses; thread-safe.
@@ -393,18 +396,10 @@ class Decoding(Inference):
         return {**self._model.named_variables(), **self.speed.variables_of_draft()}
 
     def _answer(
-        self, prompt: bytes, row: PromptRow, hypotheses: Sequence[tuple[np.ndarray, float, bool]]
+        self, prompt: bytes, row: PromptRow, hypotheses: Sequence[decoding.Hypothesis]
     ) -> Answer:
         text = prompt.decode("utf-8", "replace")
-        outputs = []
-        for ids, score, finished in hypotheses:
-            output_ids = ids[row.prefix : row.limit]
-            length = self._rules.length(output_ids)
-            output_ids = output_ids[:length]
-            is_token = output_ids != self._data.vocabulary.pad_id
-            tokens = int(np.count_nonzero(is_token)) if length is None else length
-            output = self.search.controls.cut(self.prompt_format.output(output_ids))
-            outputs.append(Output(output, score, tokens, finished))
+        outputs = [self._output(hypothesis, row) for hypothesis in hypotheses]
         first = outputs[0]
         return Answer(
             prompt=text,
@@ -416,6 +411,33 @@ class Decoding(Inference):
             finished=first.finished,
             valid_utf8=text.encode() == prompt,
         )
+
+    def _output(self, hypothesis: decoding.Hypothesis, row: PromptRow) -> Output:
+        ids = hypothesis.ids[row.prefix : row.limit]
+        length = self._rules.length(ids)
+        if length is None:
+            length = int(np.count_nonzero(ids != self._data.vocabulary.pad_id))
+        text = self.search.controls.cut(self.prompt_format.output(ids[:length]))
+        log_probs = None
+        if hypothesis.trace:
+            has_end = np.isin(ids[length : length + 1], self._rules.end_ids).any()
+            begin, end = row.prefix, row.prefix + length + int(has_end)
+            log_probs = self._log_probs(
+                hypothesis.ids[begin:end], [x[begin:end] for x in hypothesis.trace]
+            )
+        return Output(text, hypothesis.score, length, hypothesis.finished, log_probs)
+
+    def _log_probs(self, ids: np.ndarray, trace: Sequence[np.ndarray]) -> list[TokenLogProb]:
+        text_of = self.prompt_format.output_vocabulary.token_text
+        number = self.search.controls.log_probs or 0
+        result = []
+        for token, log_prob, top_ids, top_log_probs in zip(ids, *trace, strict=True):
+            top = [
+                LogProb(int(i), text_of(int(i)), float(x))
+                for i, x in zip(top_ids[:number], top_log_probs[:number], strict=True)
+            ]
+            result.append(TokenLogProb(int(token), text_of(int(token)), float(log_prob), top))
+        return result
 
 
 def line_of_draws(line: int, sample: int) -> int:

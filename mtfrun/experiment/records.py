@@ -55,6 +55,23 @@ class Source(Protocol):
         """Returns images, each read by its path. Raises InputError as `texts`."""
 
 
+class LogProb(NamedTuple):
+    """The log-probability of an id in nats, without processors and temperature; its text."""
+
+    id: int
+    token: str
+    log_prob: float
+
+
+class TokenLogProb(NamedTuple):
+    """As `LogProb`, of an id of an output; `top`: of the most likely ids at its position."""
+
+    id: int
+    token: str
+    log_prob: float
+    top: list[LogProb]
+
+
 class Output(NamedTuple):
     """One output for a prompt.
 
@@ -62,12 +79,14 @@ class Output(NamedTuple):
       score: log-probability; with beam search, divided by the length penalty.
       tokens: number of tokens of the text, without the end.
       finished: whether it ends with the end id, not at the limit of its length.
+      log_probs: of its tokens and the end id, if `decoding.Controls.log_probs` asks for them.
     """
 
     text: str
     score: float
     tokens: int
     finished: bool
+    log_probs: list[TokenLogProb] | None = None
 
 
 class Answer(NamedTuple):
@@ -92,9 +111,20 @@ class Answer(NamedTuple):
 
 def record_of(answer: Answer) -> Record:
     """Returns the answer as a JSON line, and its texts."""
-    outputs = [output._asdict() for output in answer.outputs]
+    outputs = [_fields_of(output) for output in answer.outputs]
     texts = [output.text for output in answer.outputs]
     return Record({**answer._asdict(), "outputs": outputs}, texts)
+
+
+def _fields_of(output: Output) -> dict[str, object]:
+    fields = output._asdict()
+    log_probs = fields.pop("log_probs")
+    if log_probs is not None:
+        fields["log_probs"] = [
+            {**token._asdict(), "top": [other._asdict() for other in token.top]}
+            for token in log_probs
+        ]
+    return fields
 
 
 def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -21,6 +21,8 @@ from mtfrun.decoding import (
     NoRepeatNGram,
     RepetitionPenalty,
     Search,
+    Trace,
+    n_best,
 )
 from tests.decoding.markov_decoder import LAYOUT, TOKEN_TEXTS, VOCAB, markov_decoder
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close, meshes
@@ -28,8 +30,8 @@ from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close, mes
 TABLE = np.random.default_rng(1).normal(size=[VOCAB.size, VOCAB.size], scale=1.5)
 PROMPTS = np.asarray([[5, 2, 5, 2], [3, 0, 0, 0], [6, 4, 0, 0], [2, 7, 7, 0]], np.int32)
 LENGTH = 10
-PENALTIES = Controls((RepetitionPenalty(1.4), NoRepeatNGram(2), MinLength(3)))
-TEXTS = Controls(constraints=(ForcedWords(["fa", "db"]),), stop=("cc", "ab"))
+PENALTIES = Controls((RepetitionPenalty(1.4), NoRepeatNGram(2), MinLength(3)), log_probs=2)
+TEXTS = Controls(constraints=(ForcedWords(["fa", "db"]),), stop=("cc", "ab"), log_probs=2)
 SEARCHES = {
     "greedy": Search(controls=PENALTIES),
     "sampling": Search(temperature=1.0, seed=1, controls=PENALTIES),
@@ -77,6 +79,24 @@ def test_a_layout_changes_no_output(name: str, mesh_shape: str) -> None:
     expected, actual = _on_one_device(name), decode(SEARCHES[name], mesh_shape)
     np.testing.assert_array_equal(actual.ids, expected.ids)
     assert_close(actual.scores, expected.scores, FLOAT32_MODEL_TOLERANCE)
+    for x, y in zip(actual.trace, expected.trace, strict=True):
+        assert_close(x, y, FLOAT32_MODEL_TOLERANCE)
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_a_trace_has_the_log_probabilities_of_the_model(name: str) -> None:
+    """Without the penalties, the temperature and the masks."""
+    result = _on_one_device(name)
+    log_probs = TABLE - np.log(np.exp(TABLE).sum(axis=1, keepdims=True))
+    for row, prompt in enumerate(PROMPTS):
+        for hypothesis in n_best(result, row):
+            begin, end = np.count_nonzero(prompt), np.count_nonzero(hypothesis.ids)
+            rows = log_probs[hypothesis.ids[begin - 1 : end - 1]]
+            trace: Any = Trace(*(x[begin:end] for x in hypothesis.trace))
+            chosen = np.take_along_axis(rows, hypothesis.ids[begin:end, np.newaxis], axis=1)
+            assert_close(trace.log_probs, chosen[:, 0], FLOAT32_MODEL_TOLERANCE)
+            np.testing.assert_array_equal(trace.top_ids, np.argsort(-rows)[:, :2])
+            assert_close(trace.top_log_probs, -np.sort(-rows)[:, :2], FLOAT32_MODEL_TOLERANCE)
 
 
 @pytest.mark.parametrize("name", [name for name in SEARCHES if "guided" not in name])

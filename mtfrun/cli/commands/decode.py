@@ -92,6 +92,12 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         help="end an output before this text; repeatable; $'\\n' is a line end in bash",
         metavar="TEXT",
     )
+    add(
+        "--log_probs",
+        type=int,
+        help="also print the log-probability of each token, and of the N most likely ones there",
+        metavar="N",
+    )
     add("--draft_tokens", type=int, help="how many tokens a draft proposes; 5", metavar="N")
     add_process_flags(parser)
 
@@ -102,6 +108,7 @@ def _check(flags: argparse.Namespace) -> None:
     check_names(flags, "input", "output", "draft")
     check_inference(flags)
     check_least(flags, 1, "draft_tokens")
+    check_least(flags, 0, "log_probs")
     if flags.draft_tokens is not None and flags.draft is None:
         raise InputError("--draft_tokens is about a draft: give --draft=DIR or --draft=lookup")
     sources = [bool(flags.prompt), flags.input is not None, flags.interactive]
@@ -122,6 +129,8 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
     settings = {**inference_settings(flags), **_draft_settings(flags, built.experiment.mesh)}
     if flags.stop is not None:
         settings["stop"] = tuple(flags.stop)
+    if flags.log_probs is not None:
+        settings["log_probs"] = flags.log_probs
     inference = built.experiment.inference.with_settings(settings)
     prompts = [os.fsencode(prompt) for prompt in flags.prompt]
     inputs = inference.read(InputSource(flags.input, prompts))

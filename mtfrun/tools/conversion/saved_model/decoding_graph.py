@@ -57,7 +57,8 @@ class DecodingGraph:
     """Decodes as the inference on one device does, with its programs and batches, bit for bit."""
 
     def __init__(self, decoding: Decoding) -> None:
-        self._decoding = decoding.with_settings({"draft": None})  # which changes no output
+        # Neither changes an output.
+        self._decoding = decoding.with_settings({"draft": None, "log_probs": None})
         prompts = self._prompt_format = decoding.prompt_format
         self.num_ids = prompts.prompt_vocabulary.size
         self._pad_id = prompts.output_vocabulary.pad_id
@@ -149,7 +150,7 @@ class DecodingGraph:
             for name, x in self._features(shape, ids, is_row).items()
         }
         hypotheses = self._decoding.program(shape)(features, tensor(lines), tensor(limits))
-        ids, scores, finished = (x.value for x in hypotheses)
+        ids, scores, finished = (x.value for x in hypotheses[:3])
         # Rows of padding may have any scores.
         scores = tf.debugging.check_numerics(
             tf.where(is_row, scores, 0.0), "scores of outputs are infinite or not a number"
