@@ -121,9 +121,17 @@ def _advance(
         done=done,
         unfinished=mtf.logical_not(mtf.reduce_all(done)),
         guided=guided,
-        trace=write_trace(progress.trace, trace_of_step(logits, token, progress.trace), is_written),
+        trace=_write_trace(progress, logits, token, is_written),
         state=state,
     )
+
+
+def _write_trace(
+    progress: _Progress, logits: mtf.Tensor, token: mtf.Tensor, is_written: mtf.Tensor
+) -> Any:
+    is_open = mtf.logical_not(progress.done)
+    where = mtf.logical_and(is_open, is_written, output_shape=progress.ids.shape)
+    return write_trace(progress.trace, trace_of_step(logits, token, progress.trace), where)
 
 
 # A NamedTuple of the loop's variables, among them `position`, the position of the next step, an

@@ -54,7 +54,7 @@ def trace_of_step(logits: mtf.Tensor, token: mtf.Tensor, trace: Any) -> Any:
 
 
 def write_trace(trace: Any, step: Any, where: mtf.Tensor) -> Any:
-    """Returns a trace with what a step adds at the positions `where`, bool {length}."""
+    """Returns a trace with what a step adds `where`, bool {length} or {rows, length}."""
     return tf.nest.map_structure(
         lambda new, old: mtf.where(where, new, old, output_shape=old.shape), step, trace
     )
