@@ -28,7 +28,7 @@ class MinP:
         # Without an exponential of the logits, which would round small ones to 0.
         log_share = mtf.log(share) if isinstance(share, mtf.Tensor) else math.log(share)
         least = mtf.reduce_max(logits, reduced_dim=dim) + log_share
-        return mtf.where(mtf.less(logits, least, logits.shape), FORBIDDEN, logits)
+        return mtf.where(mtf.less(logits, least, logits.shape), logits + FORBIDDEN, logits)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,4 +56,5 @@ class Typical:
         farthest = mtf.reduce_max(
             mtf.where(is_typical, mtf.negative(nearness), 0.0), reduced_dim=rank
         )
-        return mtf.where(mtf.greater(distance, farthest, logits.shape), FORBIDDEN, logits)
+        is_far = mtf.greater(distance, farthest, logits.shape)
+        return mtf.where(is_far, logits + FORBIDDEN, logits)

@@ -19,11 +19,12 @@ import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.decoding.automaton import Automaton
-from mtfrun.decoding.decoder import FORBIDDEN
 from mtfrun.errors import InputError
 
 # More ids than an output can have.
 _FAR = 1 << 30
+# Far below `FORBIDDEN`: where processors forbid all that a guide allows, the guide holds.
+_IMPOSSIBLE = -1e30
 # Entries of a table.
 _LARGEST = 1 << 26
 # Entries that are computed together.
@@ -78,8 +79,7 @@ class Guide:
         allowed = mtf.gather(
             mtf.to_float(allowed), ids, classes, output_shape=[*state.shape, vocab]
         )
-        # Below what processors forbid: these rules hold first.
-        return mtf.where(mtf.greater(allowed, 0.5), logits, 2 * FORBIDDEN, logits.shape)
+        return mtf.where(mtf.greater(allowed, 0.5), logits, _IMPOSSIBLE, logits.shape)
 
     def advance(self, state: mtf.Tensor, token: mtf.Tensor) -> mtf.Tensor:
         """Returns the states {rows} after ids {rows}."""

@@ -28,7 +28,7 @@ class TokenFilter(Protocol):
     """Narrows the tokens among which is drawn."""
 
     def __call__(self, logits: mtf.Tensor, dim: mtf.Dimension) -> mtf.Tensor:
-        """Returns logits {..., dim} of which some are `FORBIDDEN`, at least one is not.
+        """Returns logits {..., dim} with `FORBIDDEN` added to some, but not to all.
 
         The logits are divided by the temperature; `dim` is the vocabulary, or some of it.
         """
@@ -108,7 +108,7 @@ def _nucleus(logits: mtf.Tensor, rank: mtf.Dimension, top_p: float | mtf.Tensor)
         return logits
     probabilities = mtf.softmax(logits, rank)
     before = mtf.cumsum(probabilities, rank, exclusive=True)
-    return mtf.where(mtf.less(before, top_p), logits, FORBIDDEN)
+    return mtf.where(mtf.less(before, top_p), logits, logits + FORBIDDEN)
 
 
 def _is(value: float | mtf.Tensor, neutral: float) -> bool:

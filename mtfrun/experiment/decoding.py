@@ -415,6 +415,8 @@ class Decoding(Inference):
     def _output(self, hypothesis: decoding.Hypothesis, row: PromptRow) -> Output:
         ids = hypothesis.ids[row.prefix : row.limit]
         length = self._rules.length(ids)
+        # A search as transformers' takes only end ids for ends.
+        finished = hypothesis.finished or (self._rules.guide is not None and length is not None)
         if length is None:
             length = int(np.count_nonzero(ids != self._data.vocabulary.pad_id))
         text = self.search.controls.cut(self.prompt_format.output(ids[:length]))
@@ -425,7 +427,7 @@ class Decoding(Inference):
             log_probs = self._log_probs(
                 hypothesis.ids[begin:end], [x[begin:end] for x in hypothesis.trace]
             )
-        return Output(text, hypothesis.score, length, hypothesis.finished, log_probs)
+        return Output(text, hypothesis.score, length, finished, log_probs)
 
     def _log_probs(self, ids: np.ndarray, trace: Sequence[np.ndarray]) -> list[TokenLogProb]:
         text_of = self.prompt_format.output_vocabulary.token_text
