@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-import numpy as np
-
-from mtfrun.decoding.automaton import NO_STATE, Automaton, all_of, check_size, containing
+from mtfrun.decoding.automaton import Automaton, all_of, containing
+from mtfrun.decoding.utf8 import of_characters
 from mtfrun.errors import InputError
 
 
@@ -41,41 +41,33 @@ class ForcedWords:
 
 @dataclasses.dataclass(frozen=True)
 class Regex:
-    r"""Every output matches a regular expression from beginning to end.
+    """Every output matches a regular expression from beginning to end.
 
-    The syntax is that of the Rust package regex, without look-around and back-references: `yes|no`,
-    `[0-9]{1,3}`, `(?s).*` for any text. Needs outlines-core: pip install outlines-core.
+    In Python's syntax, without look-behind, back-references and anchors: `yes|no`, `[0-9]{1,3}`,
+    `(?s:.*)` for any text. Needs interegular: pip install interegular.
     """
 
     pattern: str
 
     def automaton(self) -> Automaton:
-        outlines = _outlines_core("Regex")
-        # Each byte is a token of its own. Their ends, 256, are transitions of the final states.
-        vocabulary = outlines.Vocabulary(256, {bytes([byte]): [byte] for byte in range(256)})
+        interegular = _import("interegular", "Regex")
         try:
-            index = outlines.Index(self.pattern, vocabulary)
+            machine = interegular.parse_pattern(self.pattern).to_fsm()
         except Exception as error:
-            # The package names the cause of few errors.
+            reason = " ".join(str(error).split()) or "it is not a regular expression"
             raise InputError(
-                f"decoding.Regex cannot use {self.pattern!r:.200}: {error}; write it in the syntax "
-                "of Rust's regex, without look-around and back-references"
+                f"decoding.Regex cannot use {self.pattern!r:.200}: {reason:.200}; write it in "
+                "Python's syntax, without look-behind, back-references and anchors"
             ) from error
-        transitions = index.get_transitions()
-        first, final = index.get_initial_state(), index.get_final_states()
-        states = [first, *({*transitions, *final} - {first})]
-        check_size(len(states))
+        states = [machine.initial, *(machine.states - {machine.initial})]
         numbers = {state: number for number, state in enumerate(states)}
-        after = np.full([len(states), 256], NO_STATE, np.int32)
-        for state, following in transitions.items():
-            for byte, target in following.items():
-                if byte < 256:
-                    after[numbers[state], byte] = numbers[target]
-        return Automaton(
-            after,
-            np.array([state in final for state in states]),
-            np.zeros([len(states)], bool),
-        )
+        other = machine.alphabet.get(interegular.fsm.anything_else)
+        keys = {x: key for x, key in machine.alphabet.items() if isinstance(x, str)}
+        after = [
+            {key: numbers[target] for key, target in machine.map.get(state, {}).items()}
+            for state in numbers
+        ]
+        return of_characters(after, [state in machine.finals for state in numbers], keys, other)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +75,8 @@ class JsonSchema:
     """Every output is JSON of a schema.
 
     Objects have their properties in the schema's order. What outlines-core does not support is
-    refused, recursive schemas among it. Needs outlines-core: pip install outlines-core.
+    refused; of a recursive schema it takes a few levels. Needs outlines-core and interegular: pip
+    install outlines-core interegular.
 
     Attributes:
       schema: a JSON schema as text, or the same as a dict.
@@ -94,26 +87,28 @@ class JsonSchema:
     whitespace: str = "[ ]?"
 
     def automaton(self) -> Automaton:
-        outlines = _outlines_core("JsonSchema")
+        # The package can also make automata, but 0.2.14 loses transitions: of "(ab)*" that of "a".
+        outlines = _import("outlines_core.json_schema", "JsonSchema")
         schema = self.schema if isinstance(self.schema, str) else json.dumps(self.schema)
         try:
-            pattern = outlines.json_schema.build_regex_from_schema(schema, self.whitespace)
+            pattern = outlines.build_regex_from_schema(schema, self.whitespace)
         except Exception as error:
+            reason = " ".join(str(error).split())
             raise InputError(
-                f"decoding.JsonSchema cannot use {schema:.200}: {error}; correct or simplify it"
+                f"decoding.JsonSchema cannot use {schema:.200}: {reason:.200}; correct or simplify "
+                "it"
             ) from error
         return Regex(pattern).automaton()
 
 
-def _outlines_core(user: str) -> Any:
+def _import(module: str, user: str) -> Any:
     try:
-        import outlines_core  # noqa: PLC0415, an extra
-        import outlines_core.json_schema  # noqa: PLC0415
+        return importlib.import_module(module)
     except ImportError as error:
+        package = module.partition(".")[0].replace("_", "-")
         raise InputError(
-            f"decoding.{user} needs the package outlines-core: pip install outlines-core"
+            f"decoding.{user} needs the package {package}: pip install {package}"
         ) from error
-    return outlines_core
 
 
 def check_texts(name: str, texts: Sequence[str]) -> None:

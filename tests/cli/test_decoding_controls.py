@@ -37,7 +37,7 @@ def test_outputs_follow_controls_and_have_log_probabilities(
     ("flags", "complaint"),
     [
         ([REGEX, "--gin.Regex.pattern='('"], "decoding.Regex cannot use '('"),
-        ([REGEX, "--gin.Regex.pattern='a(?=b)'"], "without look-around"),
+        ([REGEX, "--gin.Regex.pattern='^a'"], "without look-behind, back-references and anchors"),
         (["--stop="], "Controls.stop is ('',): it must be a list of texts"),
         (["--log_probs=-1"], "--log_probs=-1 must be at least 0"),
         (["--gin.Controls.processors=[3]"], "Controls.processors has 3, which cannot be called"),
