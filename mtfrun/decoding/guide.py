@@ -125,21 +125,24 @@ def make_guide(
     columns: dict[bytes, int] = {}
     class_of_id = np.zeros([len(tokens.texts)], np.int32)
     chunk = -(-_CHUNK // dead)
+    factors = np.random.default_rng(0).integers(1 << 63, size=[dead + 1, 1], dtype=np.uint64)
     for begin in range(0, len(tokens.texts), chunk):
         texts = tokens.texts[begin : begin + chunk]
         table = _walk(after, texts)
         table[size] = table[0]
         if tokens.first_without_space:
-            first = [text.removeprefix(b" ") for text in texts]
-            table[size] = _walk(after, first, start=0)
+            stripped = [text.removeprefix(b" ") for text in texts]
+            table[size] = _walk(after, stripped, start=0)
         is_special = np.array([not text for text in texts])
         table[:, is_special] = np.arange(dead + 1)[:, np.newaxis] if allow_special else dead
         for end_id in end_ids:
             if 0 <= end_id - begin < len(texts):
                 table[:, end_id - begin] = np.where(may_end, np.arange(dead + 1), dead)
-        unique, inverse = np.unique(table.T, axis=0, return_inverse=True)
-        numbers = [columns.setdefault(column.tobytes(), len(columns)) for column in unique]
-        class_of_id[begin : begin + len(texts)] = np.array(numbers, np.int32)[inverse.reshape(-1)]
+        # Equal columns, by a hash of 64 bits: several times as fast as a comparison.
+        hashes = (factors * table.astype(np.uint64)).sum(axis=0)
+        _, first_ids, inverse = np.unique(hashes, return_index=True, return_inverse=True)
+        numbers = [columns.setdefault(table[:, i].tobytes(), len(columns)) for i in first_ids]
+        class_of_id[begin : begin + len(texts)] = np.array(numbers, np.int32)[inverse]
         if (dead + 1) * len(columns) > _LARGEST:
             raise InputError(
                 f"the constraints and stop strings, {size:,} states, need a table of more than "
