@@ -1,12 +1,24 @@
 """Decoding with any model that is a step function with a state: greedy, sampled, beam search."""
 
-from mtfrun.decoding.automaton import Automaton as Automaton
 from mtfrun.decoding.beam_search import BeamSearch as BeamSearch
-from mtfrun.decoding.constraints import Constraint as Constraint
-from mtfrun.decoding.constraints import ForcedWords as ForcedWords
-from mtfrun.decoding.constraints import JsonSchema as JsonSchema
-from mtfrun.decoding.constraints import Regex as Regex
-from mtfrun.decoding.controls import Controls as Controls
+from mtfrun.decoding.controls.automaton import Automaton as Automaton
+from mtfrun.decoding.controls.constraints import Constraint as Constraint
+from mtfrun.decoding.controls.constraints import ForcedWords as ForcedWords
+from mtfrun.decoding.controls.constraints import JsonSchema as JsonSchema
+from mtfrun.decoding.controls.constraints import Regex as Regex
+from mtfrun.decoding.controls.controls import Controls as Controls
+from mtfrun.decoding.controls.filters import MinP as MinP
+from mtfrun.decoding.controls.filters import Typical as Typical
+from mtfrun.decoding.controls.guide import TokenTexts as TokenTexts
+from mtfrun.decoding.controls.processors import FrequencyPenalty as FrequencyPenalty
+from mtfrun.decoding.controls.processors import MinLength as MinLength
+from mtfrun.decoding.controls.processors import NoRepeatNGram as NoRepeatNGram
+from mtfrun.decoding.controls.processors import PresencePenalty as PresencePenalty
+from mtfrun.decoding.controls.processors import RepetitionPenalty as RepetitionPenalty
+from mtfrun.decoding.controls.rules import LogitProcessor as LogitProcessor
+from mtfrun.decoding.controls.rules import Rules as Rules
+from mtfrun.decoding.controls.rules import Written as Written
+from mtfrun.decoding.controls.trace import Trace as Trace
 from mtfrun.decoding.decoder import EMPTY_BELOW as EMPTY_BELOW
 from mtfrun.decoding.decoder import END_ID as END_ID
 from mtfrun.decoding.decoder import FORBIDDEN as FORBIDDEN
@@ -19,21 +31,10 @@ from mtfrun.decoding.decoder import n_best as n_best
 from mtfrun.decoding.draft import Draft as Draft
 from mtfrun.decoding.draft import LookupDraft as LookupDraft
 from mtfrun.decoding.draft import ModelDraft as ModelDraft
-from mtfrun.decoding.filters import MinP as MinP
-from mtfrun.decoding.filters import Typical as Typical
 from mtfrun.decoding.generate import fit_state as fit_state
 from mtfrun.decoding.generate import generate as generate
-from mtfrun.decoding.guide import TokenTexts as TokenTexts
-from mtfrun.decoding.processors import FrequencyPenalty as FrequencyPenalty
-from mtfrun.decoding.processors import MinLength as MinLength
-from mtfrun.decoding.processors import NoRepeatNGram as NoRepeatNGram
-from mtfrun.decoding.processors import PresencePenalty as PresencePenalty
-from mtfrun.decoding.processors import RepetitionPenalty as RepetitionPenalty
 from mtfrun.decoding.prompt import count_prompt_ids as count_prompt_ids
 from mtfrun.decoding.prompt import worth_reading_at_once as worth_reading_at_once
-from mtfrun.decoding.rules import LogitProcessor as LogitProcessor
-from mtfrun.decoding.rules import Rules as Rules
-from mtfrun.decoding.rules import Written as Written
 from mtfrun.decoding.sampling import ChooseToken as ChooseToken
 from mtfrun.decoding.sampling import Greedy as Greedy
 from mtfrun.decoding.sampling import Sample as Sample
@@ -43,4 +44,3 @@ from mtfrun.decoding.shared_batch import Decoded as Decoded
 from mtfrun.decoding.shared_batch import SharedBatch as SharedBatch
 from mtfrun.decoding.speculative import Speculation as Speculation
 from mtfrun.decoding.speculative import speculate as speculate
-from mtfrun.decoding.trace import Trace as Trace

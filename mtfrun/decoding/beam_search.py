@@ -23,11 +23,11 @@ from mtfrun.decoding.beam_step import (
     new_ids,
     reorder_state,
 )
+from mtfrun.decoding.controls.rules import Rules, is_one_of
+from mtfrun.decoding.controls.trace import empty_trace, trace_of_step, write_trace
 from mtfrun.decoding.decoder import INFINITY, Decoder, Hypotheses, StepFunction
 from mtfrun.decoding.generate import decode_positions
 from mtfrun.decoding.prompt import Prompts, read_prompts
-from mtfrun.decoding.rules import Rules, is_one_of
-from mtfrun.decoding.trace import empty_trace, trace_of_step, write_trace
 
 
 class _Progress(NamedTuple):

@@ -23,8 +23,8 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from mtfrun import mtf
+from mtfrun.decoding.controls.rules import is_one_of
 from mtfrun.decoding.decoder import INFINITY
-from mtfrun.decoding.rules import is_one_of
 
 
 class Active(NamedTuple):

@@ -8,8 +8,8 @@ from typing import Any
 import tensorflow as tf
 
 from mtfrun import mtf
+from mtfrun.decoding.controls.rules import Rules, Written
 from mtfrun.decoding.decoder import Decoder
-from mtfrun.decoding.rules import Rules, Written
 
 # In prompts, where the model chooses the id.
 _FREE = -1

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from mtfrun.decoding.automaton import NO_STATE, Automaton, check_size
+from mtfrun.decoding.controls.automaton import NO_STATE, Automaton, check_size
 
 # What follows some bytes of a character: (byte, the character's key or what follows then), ...
 Node: TypeAlias = tuple[tuple[int, Any], ...]

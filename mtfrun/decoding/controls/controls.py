@@ -6,10 +6,10 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 from mtfrun.checks import INDEX, check_range
-from mtfrun.decoding.automaton import all_of, containing
-from mtfrun.decoding.constraints import Constraint, check_texts
-from mtfrun.decoding.guide import TokenTexts, make_guide
-from mtfrun.decoding.rules import LogitProcessor, Rules
+from mtfrun.decoding.controls.automaton import all_of, containing
+from mtfrun.decoding.controls.constraints import Constraint, check_texts
+from mtfrun.decoding.controls.guide import TokenTexts, make_guide
+from mtfrun.decoding.controls.rules import LogitProcessor, Rules
 from mtfrun.decoding.sampling import TokenFilter
 from mtfrun.errors import InputError
 

@@ -9,8 +9,8 @@ import dataclasses
 
 from mtfrun import mtf
 from mtfrun.checks import COUNT, INDEX, POSITIVE, Range, check_range
+from mtfrun.decoding.controls.rules import Written, check_value
 from mtfrun.decoding.decoder import FORBIDDEN
-from mtfrun.decoding.rules import Written, check_value
 
 _FINITE = Range(-1e6, 1e6)
 

@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.decoding.automaton import Automaton
+from mtfrun.decoding.controls.automaton import Automaton
 from mtfrun.errors import InputError
 
 # More ids than an output can have.

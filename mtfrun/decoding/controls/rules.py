@@ -12,8 +12,8 @@ import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.checks import Range, check_range
+from mtfrun.decoding.controls.guide import Guide
 from mtfrun.decoding.decoder import END_ID
-from mtfrun.decoding.guide import Guide
 
 
 class Written(NamedTuple):

@@ -8,8 +8,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from mtfrun.decoding.automaton import Automaton, all_of, containing
-from mtfrun.decoding.utf8 import of_characters
+from mtfrun.decoding.controls.automaton import Automaton, all_of, containing
+from mtfrun.decoding.controls.utf8 import of_characters
 from mtfrun.errors import InputError
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from mtfrun.decoding import Controls, ForcedWords, JsonSchema, Regex, TokenTexts
-from mtfrun.decoding.automaton import NO_STATE, Automaton, all_of, check_size, containing
-from mtfrun.decoding.guide import Guide, make_guide
+from mtfrun.decoding.controls.automaton import NO_STATE, Automaton, all_of, check_size, containing
+from mtfrun.decoding.controls.guide import Guide, make_guide
 from mtfrun.errors import InputError
 
 END = 1

@@ -7,8 +7,8 @@ import math
 
 from mtfrun import mtf
 from mtfrun.checks import SHARE_ABOVE_0
+from mtfrun.decoding.controls.rules import check_value
 from mtfrun.decoding.decoder import FORBIDDEN
-from mtfrun.decoding.rules import check_value
 
 
 @dataclasses.dataclass(frozen=True)
