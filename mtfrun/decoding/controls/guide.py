@@ -77,9 +77,9 @@ class Guide:
         longest = mtf.maximum(remaining, mtf.gather(distances, state, states)) - 1
         allowed = mtf.less_equal(mtf.gather(after, state, states), longest)
         allowed = mtf.gather(
-            mtf.to_float(allowed), ids, classes, output_shape=[*state.shape, vocab]
+            mtf.to_int32(allowed), ids, classes, output_shape=[*state.shape, vocab]
         )
-        return mtf.where(mtf.greater(allowed, 0.5), logits, _IMPOSSIBLE, logits.shape)
+        return mtf.where(mtf.equal(allowed, 1), logits, _IMPOSSIBLE, logits.shape)
 
     def advance(self, state: mtf.Tensor, token: mtf.Tensor) -> mtf.Tensor:
         """Returns the states {rows} after ids {rows}."""
