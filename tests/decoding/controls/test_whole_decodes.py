@@ -124,7 +124,7 @@ def test_every_output_has_the_forced_words_and_nothing_behind_a_stop_text(name: 
             assert finished.any() or len(output) == np.count_nonzero(output)
 
 
-def test_the_best_beam_has_the_largest_sum_of_processed_log_probabilities() -> None:
+def test_beams_are_ranked_by_their_sums_of_processed_log_probabilities() -> None:
     """As in transformers, where processors of a beam search read and change log-probabilities."""
     penalty, prompt, length = 0.8, [5], 5
     table = TABLE.copy()
@@ -138,9 +138,12 @@ def test_the_best_beam_has_the_largest_sum_of_processed_log_probabilities() -> N
             ids.append(token)
         return total
 
-    best = max(itertools.product(range(2, VOCAB.size), repeat=length - 1), key=score)
+    beams: list[tuple[int, ...]] = [()]
+    for _ in range(length - 1):
+        longer = [(*beam, token) for beam in beams for token in range(2, VOCAB.size)]
+        beams = sorted(longer, key=score, reverse=True)[:7]
     controls = Controls((FrequencyPenalty(penalty),))
     search = Search(beam_size=7, alpha=0.0, controls=controls)
     result = decode(search, prompts=np.asarray([prompt]), length=length, table=table)
-    assert tuple(result.ids[0, 0, 1:]) == best
-    assert_close(result.scores[0, 0], score(best), FLOAT32_MODEL_TOLERANCE)
+    assert list(map(tuple, result.ids[0, :, 1:])) == beams
+    assert_close(result.scores[0], [score(beam) for beam in beams], FLOAT32_MODEL_TOLERANCE)
