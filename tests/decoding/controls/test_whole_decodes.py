@@ -42,6 +42,13 @@ SEARCHES = {
 }
 
 
+# The other names are slow.
+_QUICK = ("beams", "greedy, guided")
+NAMES = [pytest.param(x, marks=[] if x in _QUICK else [pytest.mark.slow]) for x in SEARCHES]
+PENALISED = [x for x in NAMES if "guided" not in str(x.values[0])]
+GUIDED = [x for x in NAMES if "guided" in str(x.values[0])]
+
+
 def decode(
     search: Search,
     mesh_shape: str = ONE_DEVICE,
@@ -74,7 +81,7 @@ def _on_one_device(name: str) -> Any:
 
 
 @pytest.mark.parametrize("mesh_shape", meshes())
-@pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_layout_changes_no_output(name: str, mesh_shape: str) -> None:
     expected, actual = _on_one_device(name), decode(SEARCHES[name], mesh_shape)
     np.testing.assert_array_equal(actual.ids, expected.ids)
@@ -83,7 +90,7 @@ def test_a_layout_changes_no_output(name: str, mesh_shape: str) -> None:
         assert_close(x, y, FLOAT32_MODEL_TOLERANCE)
 
 
-@pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_trace_has_the_log_probabilities_of_the_model(name: str) -> None:
     """Without the penalties, the temperature and the masks."""
     result = _on_one_device(name)
@@ -99,7 +106,7 @@ def test_a_trace_has_the_log_probabilities_of_the_model(name: str) -> None:
             assert_close(trace.top_log_probs, -np.sort(-rows)[:, :2], FLOAT32_MODEL_TOLERANCE)
 
 
-@pytest.mark.parametrize("name", [name for name in SEARCHES if "guided" not in name])
+@pytest.mark.parametrize("name", PENALISED)
 def test_no_pair_of_ids_is_repeated_and_no_output_is_too_short(name: str) -> None:
     result = _on_one_device(name)
     for ids, prompt in zip(result.ids[:, 0], PROMPTS, strict=True):
@@ -111,7 +118,7 @@ def test_no_pair_of_ids_is_repeated_and_no_output_is_too_short(name: str) -> Non
         assert end >= np.count_nonzero(prompt) + 3
 
 
-@pytest.mark.parametrize("name", [name for name in SEARCHES if "guided" in name])
+@pytest.mark.parametrize("name", GUIDED)
 def test_every_output_has_the_forced_words_and_nothing_behind_a_stop_text(name: str) -> None:
     result = _on_one_device(name)
     for ids, finished, prompt in zip(result.ids, result.finished, PROMPTS, strict=True):
