@@ -128,7 +128,7 @@ SLOW = pytest.mark.slow
 
 @pytest.mark.parametrize(
     "name",
-    ["greedy", "controls", *(pytest.param(x, marks=SLOW) for x in SAMPLING if x != "controls")],
+    ["greedy", "top_k", *(pytest.param(x, marks=SLOW) for x in SAMPLING if x != "top_k")],
 )
 @pytest.mark.parametrize("draft_table", [None, DRAFT_TABLE], ids=["lookup", "model"])
 def test_outputs_are_those_without_a_draft(name: str, draft_table: np.ndarray | None) -> None:
