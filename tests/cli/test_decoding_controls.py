@@ -40,7 +40,6 @@ def test_outputs_follow_controls_and_have_log_probabilities(
         ([REGEX, "--gin.Regex.pattern='^a'"], "without look-behind, back-references and anchors"),
         (["--stop="], "Controls.stop is ('',): it must be a list of texts"),
         (["--log_probs=-1"], "--log_probs=-1 must be at least 0"),
-        (["--gin.Controls.processors=[3]"], "Controls.processors has 3, which cannot be called"),
     ],
 )
 def test_what_cannot_be_used_is_one_line(
