@@ -1,5 +1,6 @@
 """The objects that gin files configure at the top: an experiment, and its uses."""
 
+from mtfrun.experiment.answers import Answer as Answer
 from mtfrun.experiment.classification import Classification as Classification
 from mtfrun.experiment.classification import Prediction as Prediction
 from mtfrun.experiment.decoding import Decoding as Decoding
@@ -19,7 +20,6 @@ from mtfrun.experiment.experiment import Experiment as Experiment
 from mtfrun.experiment.experiment import Inference as Inference
 from mtfrun.experiment.experiment import TrainingOnly as TrainingOnly
 from mtfrun.experiment.logits import Logits as Logits
-from mtfrun.experiment.records import Answer as Answer
 from mtfrun.experiment.records import Images as Images
 from mtfrun.experiment.records import Progress as Progress
 from mtfrun.experiment.records import Record as Record

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -18,6 +17,7 @@ from mtfrun.data import INPUTS, TARGETS, PromptFormat, PromptLimits, PromptRow, 
 from mtfrun.data.prompts import bucket
 from mtfrun.display.progress import Work
 from mtfrun.errors import InputError
+from mtfrun.experiment.answers import Answer, AnswerWriter, record_of, token_texts
 from mtfrun.experiment.common_beginnings import CommonBeginnings, Group
 from mtfrun.experiment.decoding_speed import (
     DecodingSpeed,
@@ -26,19 +26,7 @@ from mtfrun.experiment.decoding_speed import (
     number_of_threads,
 )
 from mtfrun.experiment.experiment import Experiment, Inference
-from mtfrun.experiment.records import (
-    Answer,
-    LogProb,
-    Output,
-    Progress,
-    Prompts,
-    Record,
-    Source,
-    TokenLogProb,
-    batched,
-    record_of,
-    require,
-)
+from mtfrun.experiment.records import Progress, Prompts, Record, Source, batched, require
 from mtfrun.experiment.scoring import Score, Scoring
 from mtfrun.experiment.shared_decoding import make_shared_batch
 from mtfrun.models import TextModel
@@ -155,7 +143,7 @@ class Decoding(Inference):
         answers = []
         for prompt, first in zip(prompts, range(0, len(rows), samples), strict=True):
             of_prompt = [x for row in range(first, first + samples) for x in hypotheses[row]]
-            answers.append(self._answer(prompt, rows[first], of_prompt))
+            answers.append(self._writer.answer(prompt, rows[first], of_prompt))
         return answers
 
     def shared_batch(self, places: Sequence[int]) -> decoding.SharedBatch | None:
@@ -380,66 +368,16 @@ class Decoding(Inference):
     @functools.cached_property
     def _rules(self) -> decoding.Rules:
         end_id = self._data.vocabulary.end_id
-        return self.search.controls.rules(end_id, self._token_texts)
+        return self.search.controls.rules(
+            end_id, lambda: token_texts(self.prompt_format, self._model.vocab.size)
+        )
 
-    def _token_texts(self) -> decoding.TokenTexts:
-        texts = self.prompt_format.output_vocabulary.token_bytes
-        # A model may have more ids than its vocabulary.
-        texts = [*texts, *[b""] * (self._model.vocab.size - len(texts))]
-        spaced = next((i for i, text in enumerate(texts) if re.fullmatch(rb" \w+", text)), None)
-        loses_space = spaced is not None and not self.prompt_format.output(
-            np.array([spaced])
-        ).startswith(" ")
-        return decoding.TokenTexts(texts, loses_space)
+    @functools.cached_property
+    def _writer(self) -> AnswerWriter:
+        return AnswerWriter(self.prompt_format, self.search.controls, self._rules)
 
     def _named_variables(self) -> dict[str, mtf.Variable]:
         return {**self._model.named_variables(), **self.speed.variables_of_draft()}
-
-    def _answer(
-        self, prompt: bytes, row: PromptRow, hypotheses: Sequence[decoding.Hypothesis]
-    ) -> Answer:
-        text = prompt.decode("utf-8", "replace")
-        outputs = [self._output(hypothesis, row) for hypothesis in hypotheses]
-        first = outputs[0]
-        return Answer(
-            prompt=text,
-            output=first.text,
-            outputs=outputs,
-            prompt_tokens=row.read,
-            truncated_tokens=row.truncated,
-            output_tokens=first.tokens,
-            finished=first.finished,
-            valid_utf8=text.encode() == prompt,
-        )
-
-    def _output(self, hypothesis: decoding.Hypothesis, row: PromptRow) -> Output:
-        ids = hypothesis.ids[row.prefix : row.limit]
-        length = self._rules.length(ids)
-        # A search as transformers' takes only end ids for ends.
-        finished = hypothesis.finished or (self._rules.guide is not None and length is not None)
-        if length is None:
-            length = int(np.count_nonzero(ids != self._data.vocabulary.pad_id))
-        text = self.search.controls.cut(self.prompt_format.output(ids[:length]))
-        log_probs = None
-        if hypothesis.trace:
-            has_end = np.isin(ids[length : length + 1], self._rules.end_ids).any()
-            begin, end = row.prefix, row.prefix + length + int(has_end)
-            log_probs = self._log_probs(
-                hypothesis.ids[begin:end], [x[begin:end] for x in hypothesis.trace]
-            )
-        return Output(text, hypothesis.score, length, finished, log_probs)
-
-    def _log_probs(self, ids: np.ndarray, trace: Sequence[np.ndarray]) -> list[TokenLogProb]:
-        text_of = self.prompt_format.output_vocabulary.token_text
-        number = self.search.controls.log_probs or 0
-        result = []
-        for token, log_prob, top_ids, top_log_probs in zip(ids, *trace, strict=True):
-            top = [
-                LogProb(int(i), text_of(int(i)), float(x))
-                for i, x in zip(top_ids[:number], top_log_probs[:number], strict=True)
-            ]
-            result.append(TokenLogProb(int(token), text_of(int(token)), float(log_prob), top))
-        return result
 
 
 def line_of_draws(line: int, sample: int) -> int:

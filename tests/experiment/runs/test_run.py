@@ -16,7 +16,7 @@ import pytest
 
 import mtfrun
 from mtfrun.errors import InputError
-from mtfrun.experiment.records import record_of
+from mtfrun.experiment.answers import record_of
 from mtfrun.experiment.runs.run import Run
 from mtfrun.rundir import RunDirectory
 from mtfrun.training import TrainResult
