@@ -4,7 +4,7 @@ from mtfrun.experiment.answers import Answer as Answer
 from mtfrun.experiment.classification import Classification as Classification
 from mtfrun.experiment.classification import Prediction as Prediction
 from mtfrun.experiment.decoding import Decoding as Decoding
-from mtfrun.experiment.decoding import DecodingShape as DecodingShape
+from mtfrun.experiment.decoding_batches import DecodingShape as DecodingShape
 from mtfrun.experiment.decoding_speed import DecodingSpeed as DecodingSpeed
 from mtfrun.experiment.evaluation import Evaluation as Evaluation
 from mtfrun.experiment.evaluation import EvaluationContext as EvaluationContext

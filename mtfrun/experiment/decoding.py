@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, Self
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -14,11 +13,11 @@ from mtfrun import decoding, mtf
 from mtfrun.checks import COUNT, check_range
 from mtfrun.configuration.arguments import range_of
 from mtfrun.data import INPUTS, TARGETS, PromptFormat, PromptLimits, PromptRow, TextData
-from mtfrun.data.prompts import bucket
 from mtfrun.display.progress import Work
 from mtfrun.errors import InputError
 from mtfrun.experiment.answers import Answer, AnswerWriter, record_of, token_texts
-from mtfrun.experiment.common_beginnings import CommonBeginnings, Group
+from mtfrun.experiment.common_beginnings import CommonBeginnings
+from mtfrun.experiment.decoding_batches import Batch, Batching, DecodingShape
 from mtfrun.experiment.decoding_speed import (
     DecodingSpeed,
     concurrent_map,
@@ -26,7 +25,7 @@ from mtfrun.experiment.decoding_speed import (
     number_of_threads,
 )
 from mtfrun.experiment.experiment import Experiment, Inference
-from mtfrun.experiment.records import Progress, Prompts, Record, Source, batched, require
+from mtfrun.experiment.records import Progress, Prompts, Record, Source, require
 from mtfrun.experiment.scoring import Score, Scoring
 from mtfrun.experiment.shared_decoding import make_shared_batch
 from mtfrun.models import TextModel
@@ -35,29 +34,6 @@ from mtfrun.models import TextModel
 _SAMPLES_APART = 10_000_019
 
 _REMEDY = "set Experiment.inference to one that fits, such as @experiment.Classification"
-
-
-class DecodingShape(NamedTuple):
-    """The shape of a program.
-
-    Attributes:
-      lengths: of its features, by name.
-      prefill: whether prompts are read in one pass. This is decided for each row: not even the
-        rounding of an answer depends on other rows, unless they have a common beginning.
-      remaining: the largest number of ids of a prompt after the common beginning; 0 for none.
-    """
-
-    lengths: tuple[tuple[str, int], ...]
-    prefill: bool
-    remaining: int = 0
-
-
-class _Batch(NamedTuple):
-    """Rows of one program, by their index, and the ids with which they begin, if these are read."""
-
-    shape: DecodingShape
-    rows: list[int]
-    beginning: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +103,7 @@ class Decoding(Inference):
                 "a prompt is empty, and the model does not predict the first token of a text: begin"
                 " it with one"
             )
-        batches = list(self._batches(rows))
+        batches = list(self._batching(rows))
         threads = number_of_threads(self.experiment.mesh, self.speed.concurrent_batches)
         with (
             Work("decoding", len(prompts), "prompts") as work,
@@ -252,44 +228,18 @@ class Decoding(Inference):
         return self._model.predicts_first_id
 
     def shape_of(self, row: PromptRow) -> DecodingShape:
-        lengths = self.prompt_format.lengths(row)
-        longest = self.prompt_format.longest_prefix(lengths)
-        prefill = self._model.reads_prompts_at_once or decoding.worth_reading_at_once(
-            row.prefix, longest
-        )
-        return DecodingShape(tuple(sorted(lengths.items())), prefill)
+        return self._batching.shape_of(row)
 
     @functools.cached_property
     def _common_beginnings(self) -> CommonBeginnings:
         return CommonBeginnings(self.experiment, self._model, self.prompt_format)
 
-    def _batches(self, rows: Sequence[PromptRow]) -> Iterator[_Batch]:
-        shapes = [self.shape_of(row) for row in rows]
-        groups = [Group(list(range(len(rows))), 0)]
+    @functools.cached_property
+    def _batching(self) -> Batching:
         share = self.speed.share_beginnings
-        if share is not False:
-            groups = self._common_beginnings.groups(rows, always=bool(share))
-        for group in groups:
-            # Decoding begins after the shortest prompt of a batch.
-            order = sorted(group.rows, key=lambda index: (shapes[index], rows[index].prefix))
-            for shape, indices in itertools.groupby(order, shapes.__getitem__):
-                for batch in batched(indices, self.rows):
-                    yield self._batch_of(shape, batch, group.common, rows)
+        return Batching(self._model, self.prompt_format, self._common_beginnings, self.rows, share)
 
-    def _batch_of(
-        self, shape: DecodingShape, indices: list[int], common: int, rows: Sequence[PromptRow]
-    ) -> _Batch:
-        if not common:
-            return _Batch(shape, indices)
-        remaining = bucket(max(rows[index].prefix for index in indices) - common)
-        # The program reads so many ids, which must be in the row: perhaps some of the beginning.
-        common = min(common, dict(shape.lengths)[TARGETS] - remaining)
-        if common <= 0:
-            return _Batch(shape, indices)
-        shape = shape._replace(prefill=True, remaining=remaining)
-        return _Batch(shape, indices, rows[indices[0]].ids[:common])
-
-    def _search_batch(self, all_rows: Sequence[PromptRow], batch: _Batch) -> decoding.Hypotheses:
+    def _search_batch(self, all_rows: Sequence[PromptRow], batch: Batch) -> decoding.Hypotheses:
         """Returns arrays [rows, beam, ...], and then those of rows that pad the batch."""
         mesh, shape, indices = self.experiment.mesh, batch.shape, batch.rows
         rows = [all_rows[index] for index in indices]
