@@ -9,14 +9,17 @@ import pytest
 
 from tests.cli.command import error_line, mtfrun_here, succeeded
 
-REGEX = "--gin_param=Controls.constraints = [@decoding.Regex()]"
+REGEX = [
+    "--gin_param=Search.controls = @decoding.Controls()",
+    "--gin_param=Controls.constraints = [@decoding.Regex()]",
+]
 
 
 def test_outputs_follow_controls_and_have_log_probabilities(
     language_model_run: pathlib.Path,
 ) -> None:
     flags = ["--prompt=the ", "--temperature=1", "--num_outputs=8", "--decode_length=20"]
-    controls = [REGEX, "--gin.Regex.pattern='[a-c]+d'", "--stop=ab", "--stop=cc", "--log_probs=2"]
+    controls = [*REGEX, "--gin.Regex.pattern='[a-c]+d'", "--stop=ab", "--stop=cc", "--log_probs=2"]
     run = f"--model_dir={language_model_run}"
     (answer,) = succeeded(mtfrun_here("decode", run, *flags, *controls))
     assert len({output["text"] for output in answer["outputs"]}) > 4
@@ -36,8 +39,8 @@ def test_outputs_follow_controls_and_have_log_probabilities(
 @pytest.mark.parametrize(
     ("flags", "complaint"),
     [
-        ([REGEX, "--gin.Regex.pattern='('"], "decoding.Regex cannot use '('"),
-        ([REGEX, "--gin.Regex.pattern='^a'"], "without look-behind, back-references and anchors"),
+        ([*REGEX, "--gin.Regex.pattern='('"], "decoding.Regex cannot use '('"),
+        ([*REGEX, "--gin.Regex.pattern='^a'"], "without look-behind, back-references and anchors"),
         (["--stop="], "Controls.stop is ('',): it must be a list of texts"),
         (["--log_probs=-1"], "--log_probs=-1 must be at least 0"),
     ],

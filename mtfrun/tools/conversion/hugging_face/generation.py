@@ -67,6 +67,8 @@ class Generation:
             file.bind("experiment.Decoding", self.decoding)
         if self.search:
             file.bind("decoding.Search", self.search)
+        if self.controls:
+            file.bind("decoding.Search", {"controls": reference("@decoding.Controls()")})
         for target, parameters in self.controls.items():
             file.bind(target, parameters)
 
