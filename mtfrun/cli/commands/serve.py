@@ -137,8 +137,13 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
     )
     host, port = listener.getsockname()[:2]
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    progress.note(f"model {escape(name)}, step {step}: http://{address}/")
-    uvicorn.Server(config).run(sockets=[listener])
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            progress.note(f"model {escape(name)}, step {step}: http://{address}/")
+
+    Server(config).run(sockets=[listener])
     return 0
 
 
