@@ -20,7 +20,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 SOURCES = [
     *("mtfrun", "gin", "tests", "docs", "bin", ".ci", "setup.cfg", "pyproject.toml", "MANIFEST.in"),
     *("README.md", "LICENSE", "SECURITY.md", "CHANGELOG.md", "CONTRIBUTING.md", "mkdocs.yml"),
-    "constraints.txt",
+    *("constraints.txt", "Dockerfile", ".dockerignore"),
 ]
 BUILD = "from setuptools import build_meta; print(build_meta.build_sdist('../'))"
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check"]

@@ -28,6 +28,7 @@ from mtfrun.cli.commands import (
     report,
     runs,
     score,
+    serve,
     sweep,
     table,
     train,
@@ -77,7 +78,8 @@ Lists, shows, verifies, compares, averages and deletes the checkpoints of a run.
 }
 
 _MODULES = (
-    *(train, eval_command, decode, score, import_model, export, launch, plan, verify, widths),
+    *(train, eval_command, decode, score, serve),
+    *(import_model, export, launch, plan, verify, widths),
     *(curves, completion, sweep, table, optimum, ladder, runs, report),
     *(checkpoints, checkpoints_show, checkpoints_diff, checkpoints_average),
     *(config, config_explain, data, vocab_train),

@@ -80,6 +80,7 @@ from mtfrun.data.prompts import PromptLimits as PromptLimits
 from mtfrun.data.prompts import PromptRow as PromptRow
 from mtfrun.data.prompts import ScoredRow as ScoredRow
 from mtfrun.data.prompts import pad_rows as pad_rows
+from mtfrun.data.sources.hugging_face_dataset import HuggingFaceDataset as HuggingFaceDataset
 from mtfrun.data.sources.libreoffice_help import LibreOfficeHelp as LibreOfficeHelp
 from mtfrun.data.sources.parquet import Parquet as Parquet
 from mtfrun.data.sources.records import JsonLines as JsonLines

@@ -1,11 +1,31 @@
 """Decoding with any model that is a step function with a state: greedy, sampled, beam search."""
 
 from mtfrun.decoding.beam_search import BeamSearch as BeamSearch
+from mtfrun.decoding.controls.automaton import Automaton as Automaton
+from mtfrun.decoding.controls.constraints import Constraint as Constraint
+from mtfrun.decoding.controls.constraints import ForcedWords as ForcedWords
+from mtfrun.decoding.controls.constraints import JsonSchema as JsonSchema
+from mtfrun.decoding.controls.constraints import Regex as Regex
+from mtfrun.decoding.controls.controls import Controls as Controls
+from mtfrun.decoding.controls.filters import MinP as MinP
+from mtfrun.decoding.controls.filters import Typical as Typical
+from mtfrun.decoding.controls.guide import TokenTexts as TokenTexts
+from mtfrun.decoding.controls.processors import FrequencyPenalty as FrequencyPenalty
+from mtfrun.decoding.controls.processors import MinLength as MinLength
+from mtfrun.decoding.controls.processors import NoRepeatNGram as NoRepeatNGram
+from mtfrun.decoding.controls.processors import PresencePenalty as PresencePenalty
+from mtfrun.decoding.controls.processors import RepetitionPenalty as RepetitionPenalty
+from mtfrun.decoding.controls.rules import LogitProcessor as LogitProcessor
+from mtfrun.decoding.controls.rules import Rules as Rules
+from mtfrun.decoding.controls.rules import Written as Written
+from mtfrun.decoding.controls.trace import Trace as Trace
 from mtfrun.decoding.decoder import EMPTY_BELOW as EMPTY_BELOW
 from mtfrun.decoding.decoder import END_ID as END_ID
+from mtfrun.decoding.decoder import FORBIDDEN as FORBIDDEN
 from mtfrun.decoding.decoder import Beginning as Beginning
 from mtfrun.decoding.decoder import Decoder as Decoder
 from mtfrun.decoding.decoder import Hypotheses as Hypotheses
+from mtfrun.decoding.decoder import Hypothesis as Hypothesis
 from mtfrun.decoding.decoder import StepFunction as StepFunction
 from mtfrun.decoding.decoder import n_best as n_best
 from mtfrun.decoding.draft import Draft as Draft
@@ -18,6 +38,9 @@ from mtfrun.decoding.prompt import worth_reading_at_once as worth_reading_at_onc
 from mtfrun.decoding.sampling import ChooseToken as ChooseToken
 from mtfrun.decoding.sampling import Greedy as Greedy
 from mtfrun.decoding.sampling import Sample as Sample
+from mtfrun.decoding.sampling import TokenFilter as TokenFilter
 from mtfrun.decoding.search import Search as Search
+from mtfrun.decoding.shared_batch import Decoded as Decoded
+from mtfrun.decoding.shared_batch import SharedBatch as SharedBatch
 from mtfrun.decoding.speculative import Speculation as Speculation
 from mtfrun.decoding.speculative import speculate as speculate

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -18,15 +19,23 @@ from mtfrun.decoding.beam_step import (
     grow_finished,
     grow_topk,
     is_unfinished,
+    length_penalty,
+    new_ids,
     reorder_state,
 )
-from mtfrun.decoding.decoder import END_ID, INFINITY, Decoder, Hypotheses, StepFunction
+from mtfrun.decoding.controls.rules import Rules, is_one_of
+from mtfrun.decoding.controls.trace import empty_trace, trace_of_step, write_trace
+from mtfrun.decoding.decoder import INFINITY, Decoder, Hypotheses, StepFunction
 from mtfrun.decoding.generate import decode_positions
 from mtfrun.decoding.prompt import Prompts, read_prompts
 
 
 class _Progress(NamedTuple):
-    """`previous`: ids {batch, beam} of the position before; `unfinished_rows`: bool {batch}."""
+    """The loop's variables.
+
+    `previous`: ids {batch, beam} of the position before; `unfinished_rows`: bool {batch}; `guided`
+    {batch, beam}: see `Rules`.
+    """
 
     position: mtf.Tensor
     previous: mtf.Tensor
@@ -34,6 +43,7 @@ class _Progress(NamedTuple):
     finished: Finished
     unfinished_rows: mtf.Tensor
     unfinished: mtf.Tensor
+    guided: Any
     state: Any
 
 
@@ -66,8 +76,8 @@ class BeamSearch:
         *,
         limits: mtf.Tensor | None = None,
         longest_prompt: int | None = None,
-        end_id: int = END_ID,
         padding_id: int = 0,
+        rules: Rules = Rules(),
     ) -> Hypotheses:
         """Returns the best continuations of every prompt; the arguments are as in `generate`.
 
@@ -78,8 +88,8 @@ class BeamSearch:
             prompts,
             limits=limits,
             longest_prompt=longest_prompt,
-            end_id=end_id,
             padding_id=padding_id,
+            rules=rules,
         )
         loop = _Loop(self, start, beam, vocab)
         last = decode_positions(start, loop.first(), loop.advance)
@@ -98,8 +108,10 @@ class _Loop:
         """Returns the variables before the first step, without the decoder's state."""
         batch, length = self.prompts.ids.shape
         position = self.prompts.position
-        active = first_active(self.prompts.ids_before(position), self.beam)
-        finished = first_finished(self.prompts.ids.mesh, mtf.Shape([batch, self.beam, length]))
+        mesh, shape = self.prompts.ids.mesh, mtf.Shape([batch, self.beam, length])
+        trace = empty_trace(mesh, shape, self.prompts.rules.log_probs)
+        active = first_active(self.prompts.ids_before(position), self.beam)._replace(trace=trace)
+        finished = first_finished(mesh, shape)._replace(trace=trace)
         unfinished_rows = self._unfinished_rows(position, active, finished)
         return _Progress(
             position=position,
@@ -108,6 +120,7 @@ class _Loop:
             finished=finished,
             unfinished_rows=unfinished_rows,
             unfinished=mtf.reduce_any(unfinished_rows),
+            guided=self.prompts.rules.first_guided(mesh, [batch, self.beam]),
             state=(),
         )
 
@@ -119,13 +132,17 @@ class _Loop:
             progress.active,
             logits,
             vocab=self.vocab,
-            alpha=self.search.alpha,
-            end_id=self.prompts.end_id,
+            penalty=length_penalty(new_ids(position + 1, self.prompts.lengths), self.search.alpha),
+            end_ids=self.prompts.rules.end_ids,
             forced=self.prompts.id_at(position),
-            prompt_lengths=self.prompts.lengths,
+            process=self._process(progress) if self.prompts.rules.change_logits else None,
             num_prefilter=self.search.num_prefilter,
         )
-        candidates = candidates._replace(finished=self.prompts.is_end(candidates.token, position))
+        guided = self._guided(progress, candidates)
+        is_end = self.prompts.is_end(candidates.token, position, guided)
+        candidates = candidates._replace(
+            finished=is_end, trace=self._trace(logits, candidates, position)
+        )
         active, chosen = grow_active(candidates, self.beam)
         ended = candidates._replace(finished=self._has_ended(candidates, position))
         finished = grow_finished(progress.finished, ended)
@@ -147,8 +164,30 @@ class _Loop:
             finished=finished,
             unfinished_rows=unfinished_rows,
             unfinished=mtf.reduce_any(unfinished_rows),
+            guided=tf.nest.map_structure(lambda x: mtf.gather(x, chosen, double_beam), guided),
             state=reorder_state(state, parents, self.beam),
         )
+
+    def _process(self, progress: _Progress) -> Callable[[mtf.Tensor], mtf.Tensor]:
+        return lambda log_probs: self.prompts.process(
+            log_probs, progress.active.seq, progress.position, progress.guided
+        )
+
+    def _guided(self, progress: _Progress, candidates: Candidates) -> Any:
+        """Returns the guide's states {batch, double_beam} after the candidates."""
+        before = tf.nest.map_structure(
+            lambda x: mtf.gather(x, candidates.parents, self.beam), progress.guided
+        )
+        is_new = mtf.less(self.prompts.id_at(progress.position), 0)
+        return self.prompts.rules.advance(before, candidates.token, is_new)
+
+    def _trace(self, logits: mtf.Tensor, candidates: Candidates, position: mtf.Tensor) -> Any:
+        if not candidates.trace:
+            return ()
+        logits = reorder_state(mtf.to_float(logits), candidates.parents, self.beam)
+        step = trace_of_step(logits, candidates.token, candidates.trace)
+        is_written = mtf.equal(mtf.range(logits.mesh, self.prompts.length), position)
+        return write_trace(candidates.trace, step, is_written)
 
     def with_ends(self, hypotheses: Hypotheses) -> Hypotheses:
         """Hypotheses that the limit has ended are not finished."""
@@ -156,7 +195,7 @@ class _Loop:
         is_new = mtf.greater_equal(
             mtf.range(lengths.mesh, length), lengths, output_shape=[*lengths.shape, length]
         )
-        is_end_id = mtf.equal(hypotheses.ids, self.prompts.end_id)
+        is_end_id = is_one_of(hypotheses.ids, self.prompts.rules.end_ids)
         has_end = mtf.reduce_any(mtf.logical_and(is_end_id, is_new), reduced_dim=length)
         return hypotheses._replace(finished=mtf.logical_and(hypotheses.finished, has_end))
 
@@ -197,7 +236,9 @@ def _where(condition: mtf.Tensor, if_true: Any, if_false: Any) -> Any:
 
 def _result(active: Active, finished: Finished, beam: mtf.Dimension) -> Hypotheses:
     any_finished = mtf.reduce_any(finished.flags, reduced_dim=beam)
-    ids, scores = _where(
-        any_finished, (finished.seq, finished.scores), (active.seq, active.log_probs)
+    ids, scores, trace = _where(
+        any_finished,
+        (finished.seq, finished.scores, finished.trace),
+        (active.seq, active.log_probs, active.trace),
     )
-    return Hypotheses(ids, scores, finished.flags)
+    return Hypotheses(ids, scores, finished.flags, trace)

@@ -17,19 +17,25 @@ Dimensions:
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from mtfrun import mtf
+from mtfrun.decoding.controls.rules import is_one_of
 from mtfrun.decoding.decoder import INFINITY
 
 
 class Active(NamedTuple):
-    """The beams that are extended: {batch, beam, length} int32 and {batch, beam} float32."""
+    """The beams that are extended: {batch, beam, length} int32 and {batch, beam} float32.
+
+    `trace`: of `seq`, or (); also in the other tuples.
+    """
 
     seq: mtf.Tensor
     log_probs: mtf.Tensor
+    trace: Any = ()
 
 
 class Finished(NamedTuple):
@@ -38,6 +44,7 @@ class Finished(NamedTuple):
     seq: mtf.Tensor
     scores: mtf.Tensor
     flags: mtf.Tensor
+    trace: Any = ()
 
 
 class Candidates(NamedTuple):
@@ -53,6 +60,7 @@ class Candidates(NamedTuple):
     finished: mtf.Tensor
     token: mtf.Tensor
     parents: mtf.Tensor
+    trace: Any = ()
 
 
 def first_active(prompts: mtf.Tensor, beam: mtf.Dimension) -> Active:
@@ -80,10 +88,10 @@ def grow_topk(
     logits: mtf.Tensor,
     *,
     vocab: mtf.Dimension,
-    alpha: float,
-    end_id: int,
+    penalty: mtf.Tensor,
+    end_ids: Sequence[int],
     forced: mtf.Tensor | None = None,
-    prompt_lengths: mtf.Tensor | None = None,
+    process: Callable[[mtf.Tensor], mtf.Tensor] | None = None,
     num_prefilter: int = 0,
 ) -> Candidates:
     """Returns the continuations of the active beams that score best.
@@ -91,10 +99,10 @@ def grow_topk(
     Args:
       position: int32 scalar, the position that is written.
       logits: {batch, beam, vocab} of the position.
+      penalty: the divisor of log-probabilities, a scalar or {batch}; see `length_penalty`.
       forced: {batch} int32: where not negative, the id that a row must have there. Its
         log-probability counts as 0.
-      prompt_lengths: {batch} int32, ids that the length penalty does not count: after a long prompt
-        it would be nearly the same for all outputs. By default 0.
+      process: changes log-probabilities {batch, beam, vocab} before the best ones are chosen.
       num_prefilter: the number of continuations of each beam that are compared; 0 for as many as
         can be among the best. (Mesh TensorFlow's option, for parity: fewer give other results.)
     """
@@ -104,13 +112,15 @@ def grow_topk(
     # all of them, and the softmax is computed for these ids alone.
     rank = mtf.Dimension("rank", num_prefilter or min(double_beam.size, vocab.size))
     logits = mtf.to_float(logits)
+    normaliser = mtf.reduce_logsumexp(logits, vocab)
+    if process is not None:
+        logits, normaliser = process(logits - normaliser), mtf.zeros_like(normaliser)
     best, token = mtf.top_k(logits, vocab, rank)
-    log_probs = mtf.transpose(best - mtf.reduce_logsumexp(logits, vocab), [batch, beam, rank])
+    log_probs = mtf.transpose(best - normaliser, [batch, beam, rank])
     token = mtf.transpose(token, [batch, beam, rank])
     if forced is not None:
         token, log_probs = _with_forced(forced, token, log_probs, rank)
     log_probs = log_probs + active.log_probs
-    penalty = length_penalty(new_ids(position + 1, prompt_lengths), alpha)
     flat = mtf.Dimension("candidates", beam.size * rank.size)
     scores, index = mtf.top_k(mtf.reshape(log_probs / penalty, [batch, flat]), flat, double_beam)
     parents = mtf.floordiv(index, rank.size)
@@ -121,9 +131,10 @@ def grow_topk(
         seq=mtf.where(is_written, token, seq, output_shape=seq.shape),
         log_probs=scores * penalty,
         scores=scores,
-        finished=mtf.equal(token, end_id),
+        finished=is_one_of(token, end_ids),
         token=token,
         parents=parents,
+        trace=reorder_state(active.trace, parents, beam),
     )
 
 
@@ -146,7 +157,8 @@ def grow_active(candidates: Candidates, beam: mtf.Dimension) -> tuple[Active, mt
     _, chosen = mtf.top_k(candidates.scores - ended, double_beam, beam)
     # Where a prompt ends all candidates, some that have ended are taken, at about -INFINITY.
     log_probs = mtf.gather(candidates.log_probs - ended, chosen, double_beam)
-    return Active(reorder(candidates.seq, chosen, double_beam), log_probs), chosen
+    seq, trace = reorder_state((candidates.seq, candidates.trace), chosen, double_beam)
+    return Active(seq, log_probs, trace), chosen
 
 
 def grow_finished(finished: Finished, candidates: Candidates) -> Finished:
@@ -165,11 +177,11 @@ def grow_finished(finished: Finished, candidates: Candidates) -> Finished:
     pool = pool_scores.shape[1]
     best, chosen = mtf.top_k(pool_scores, pool, beam)
     flags = mtf.cast(join(mtf.to_int32(finished.flags), mtf.to_int32(ended)), tf.int32)
-    return Finished(
-        reorder(join(finished.seq, candidates.seq), chosen, pool),
-        best,
-        mtf.equal(mtf.gather(flags, chosen, pool), 1),
+    joined = tf.nest.map_structure(
+        join, (finished.seq, finished.trace), (candidates.seq, candidates.trace)
     )
+    seq, trace = reorder_state(joined, chosen, pool)
+    return Finished(seq, best, mtf.equal(mtf.gather(flags, chosen, pool), 1), trace)
 
 
 def is_unfinished(
@@ -186,7 +198,7 @@ def is_unfinished(
 
     With `stop_early` a row ends as soon as no active beam can beat the finished ones, at the
     largest length penalty that it could get. Empty places do not count, so that a row may end with
-    fewer than `beam` finished beams. `limits`: see `generate`; `prompt_lengths`: see `grow_topk`.
+    fewer than `beam` finished beams. `limits`: see `generate`; `prompt_lengths`: see `new_ids`.
     """
     below_limit = mtf.less(position, limits)
     if not stop_early:
@@ -231,5 +243,8 @@ def length_penalty(length: mtf.Tensor, alpha: float) -> mtf.Tensor:
 
 
 def new_ids(length: mtf.Tensor, prompt_lengths: mtf.Tensor | None) -> mtf.Tensor:
-    """Returns the number of ids after the prompts in sequences of a length, at least 0."""
+    """Returns the number of ids after the prompts in sequences of a length, at least 0.
+
+    A length penalty counts these: of a long prompt all outputs would have nearly the same one.
+    """
     return length if prompt_lengths is None else mtf.maximum(length - prompt_lengths, 0)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+import tensorflow as tf
 
 from mtfrun import mtf
 
@@ -13,6 +14,8 @@ END_ID = 1
 
 # -INFINITY stands for minus infinity in scores, as in Mesh TensorFlow: sums of it are finite.
 INFINITY = 1e7
+# The logit of an id that must not be chosen; finite, for the sake of gradients and sums.
+FORBIDDEN = -1e9
 # Lower scores belong to empty places.
 EMPTY_BELOW = -1e6
 
@@ -82,23 +85,41 @@ class Hypotheses(NamedTuple):
         penalty (not divided in rows without a finished sequence), else the log-probability of all
         ids after the prompt.
       finished: {batch, beam} bool.
+      trace: a `Trace` of the ids, if it was asked for, else ().
     """
 
     ids: mtf.Tensor
     scores: mtf.Tensor
     finished: mtf.Tensor
+    trace: Any = ()
 
     def with_beam(self, beam: mtf.Dimension) -> Hypotheses:
         """Returns the hypotheses of a method without beams with this dimension of size 1."""
         (batch,) = self.scores.shape - beam
-        return Hypotheses(
-            *(mtf.reshape(x, [batch, beam, *(x.shape - [batch, beam])]) for x in self)
+        hypotheses: Hypotheses = tf.nest.map_structure(
+            lambda x: mtf.reshape(x, [batch, beam, *(x.shape - [batch, beam])]), self
         )
+        return hypotheses
 
 
-def n_best(
-    ids: np.ndarray, scores: np.ndarray, finished: np.ndarray
-) -> list[tuple[np.ndarray, float, bool]]:
-    """Returns (ids, score, finished) of one row's [beam, ...] hypotheses, without empty places."""
-    filled = np.flatnonzero(scores > EMPTY_BELOW)
-    return [(ids[i], float(scores[i]), bool(finished[i])) for i in filled]
+class Hypothesis(NamedTuple):
+    """One hypothesis of a row; ids [length], and a `Trace` of arrays [length, ...] or ()."""
+
+    ids: np.ndarray
+    score: float
+    finished: bool
+    trace: Any = ()
+
+
+def n_best(hypotheses: Hypotheses, row: int) -> list[Hypothesis]:
+    """Returns the hypotheses of a row, of arrays [batch, beam, ...], without empty places."""
+    ids, scores, finished, trace = tf.nest.map_structure(lambda x: x[row], hypotheses)
+    return [
+        Hypothesis(
+            ids[i],
+            float(scores[i]),
+            bool(finished[i]),
+            tf.nest.map_structure(lambda x, i=i: x[i], trace),
+        )
+        for i in np.flatnonzero(scores > EMPTY_BELOW)
+    ]

@@ -28,6 +28,20 @@ class Proposals(NamedTuple):
     initial_state: Any
 
 
+def with_block(
+    ids: mtf.Tensor, tokens: mtf.Tensor, position: mtf.Tensor, number: mtf.Tensor | int
+) -> mtf.Tensor:
+    """Returns ids {batch, length} with the first `number` {batch} tokens {batch, block} written.
+
+    Both may have more dimensions, the same ones.
+    """
+    length, block = (x.shape.get_dim_by_name(n) for x, n in ((ids, "length"), (tokens, "block")))
+    shape = mtf.Shape([*position.shape, length])
+    offset = mtf.sub(mtf.range(ids.mesh, length), position, output_shape=shape)
+    is_new = mtf.logical_and(mtf.greater_equal(offset, 0), mtf.less(offset, number))
+    return mtf.where(is_new, mtf.gather(tokens, offset, block), ids, output_shape=ids.shape)
+
+
 class Draft(Protocol):
     """Proposes the ids that the model might choose; any ids do, but only right ones save time."""
 
@@ -74,7 +88,8 @@ class ModelDraft:
     """Proposes what a smaller model would choose.
 
     `choose` has the key and the lines of the model's choice: with the same noise both draw the same
-    tokens where their distributions are alike.
+    tokens where their distributions are alike. The logits are processed as the model's are,
+    except that no guide masks them.
     """
 
     decoder: Decoder
@@ -92,6 +107,9 @@ class ModelDraft:
         assert decoder.within is not None
         decoder = decoder.within(prompts.length.size + block.size)
         one = mtf.Dimension(block.name, 1)
+        unguided = dataclasses.replace(
+            prompts, rules=dataclasses.replace(prompts.rules, guide=None)
+        )
 
         def propose(ids: mtf.Tensor, position: mtf.Tensor, state: Any) -> tuple[mtf.Tensor, Any]:
             batch, length = ids.shape
@@ -101,7 +119,9 @@ class ModelDraft:
             ) -> list[Any]:
                 at = mtf.reshape(position + i, [batch, one])
                 logits, state = decoder.step(mtf.reshape(previous, [batch, one]), at, state)
-                token = mtf.reshape(self.choose(mtf.to_float(logits), at), [batch])
+                written = with_block(ids, proposals, position, block.size)
+                logits = unguided.process(mtf.to_float(logits), written, at, ())
+                token = mtf.reshape(self.choose(logits, at), [batch])
                 is_written = mtf.equal(mtf.range(ids.mesh, block), i)
                 proposals = mtf.where(is_written, token, proposals, output_shape=proposals.shape)
                 return [i + 1, token, proposals, state]

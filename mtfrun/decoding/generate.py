@@ -9,7 +9,9 @@ from typing import Any, NamedTuple, TypeVar, cast
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.decoding.decoder import END_ID, Decoder, Hypotheses, StepFunction
+from mtfrun.decoding.controls.rules import Rules
+from mtfrun.decoding.controls.trace import empty_trace, trace_of_step, write_trace
+from mtfrun.decoding.decoder import Decoder, Hypotheses, StepFunction
 from mtfrun.decoding.prompt import Prompts, read_prompts
 from mtfrun.decoding.sampling import ChooseToken
 
@@ -27,8 +29,8 @@ def generate(
     *,
     limits: mtf.Tensor | None = None,
     longest_prompt: int | None = None,
-    end_id: int = END_ID,
     padding_id: int = 0,
+    rules: Rules = Rules(),
 ) -> Hypotheses:
     """Returns every prompt continued to its end id or its limit; without the beam dimension.
 
@@ -38,8 +40,7 @@ def generate(
     Args:
       decoder: the model, for these prompts without a beam.
       prompts: {batch, length} int32, of any lengths, padded on the right. Where an id is not
-        padding, it replaces the model's choice; an end id ends its row, but see
-        `Decoder.ends_in_prompts`.
+        padding, it replaces the model's choice; an end id ends its row, but see `Rules`.
       limits: {batch} int32, the largest number of ids of a row, prompt included; 0 for rows that
         pad the batch. By default the size of `length`.
       longest_prompt: the largest number of ids in a prompt, by default the size of `length`: so
@@ -50,15 +51,18 @@ def generate(
         prompts,
         limits=limits,
         longest_prompt=longest_prompt,
-        end_id=end_id,
         padding_id=padding_id,
+        rules=rules,
     )
     last = decode_positions(start, _first(start), functools.partial(_advance, start, choose))
-    return Hypotheses(last.ids, last.log_probs, last.ended)
+    return Hypotheses(last.ids, last.log_probs, last.ended, last.trace)
 
 
 class _Progress(NamedTuple):
-    """The loop's variables; `done` rows have ended or reached their limit."""
+    """The loop's variables: `done` rows have ended or reached their limit.
+
+    `guided` {batch}: see `Rules`.
+    """
 
     position: mtf.Tensor
     previous: mtf.Tensor
@@ -67,6 +71,8 @@ class _Progress(NamedTuple):
     ended: mtf.Tensor
     done: mtf.Tensor
     unfinished: mtf.Tensor
+    guided: Any
+    trace: Any
     state: Any
 
 
@@ -82,6 +88,8 @@ def _first(prompts: Prompts) -> _Progress:
         ended=mtf.zeros(mesh, rows, tf.bool),
         done=done,
         unfinished=mtf.logical_not(mtf.reduce_all(done)),
+        guided=prompts.rules.first_guided(mesh, rows),
+        trace=empty_trace(mesh, prompts.ids.shape, prompts.rules.log_probs),
         state=(),
     )
 
@@ -95,11 +103,13 @@ def _advance(
     (vocab,) = logits.shape - prompts.limits.shape
     forced = prompts.id_at(position)
     is_forced = mtf.greater_equal(forced, 0)
-    token = mtf.where(is_forced, forced, choose(logits, position))
+    processed = prompts.process(logits, progress.ids, position, progress.guided)
+    token = mtf.where(is_forced, forced, choose(processed, position))
     log_prob = mtf.gather(logits, token, vocab) - mtf.reduce_logsumexp(logits, vocab)
     counts = mtf.logical_not(mtf.logical_or(progress.done, is_forced))
     token = mtf.where(progress.done, 0, token)
-    ended = mtf.logical_or(progress.ended, prompts.is_end(token, position))
+    guided = prompts.rules.advance(progress.guided, token, counts)
+    ended = mtf.logical_or(progress.ended, prompts.is_end(token, position, guided))
     done = mtf.logical_or(ended, mtf.greater_equal(position + 1, prompts.limits))
     is_written = mtf.equal(mtf.range(prompts.ids.mesh, prompts.length), position)
     return _Progress(
@@ -110,8 +120,18 @@ def _advance(
         ended=ended,
         done=done,
         unfinished=mtf.logical_not(mtf.reduce_all(done)),
+        guided=guided,
+        trace=_write_trace(progress, logits, token, is_written),
         state=state,
     )
+
+
+def _write_trace(
+    progress: _Progress, logits: mtf.Tensor, token: mtf.Tensor, is_written: mtf.Tensor
+) -> Any:
+    is_open = mtf.logical_not(progress.done)
+    where = mtf.logical_and(is_open, is_written, output_shape=progress.ids.shape)
+    return write_trace(progress.trace, trace_of_step(logits, token, progress.trace), where)
 
 
 # A NamedTuple of the loop's variables, among them `position`, the position of the next step, an

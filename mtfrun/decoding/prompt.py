@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import tensorflow as tf
 
 from mtfrun import mtf
+from mtfrun.decoding.controls.rules import Rules, Written
 from mtfrun.decoding.decoder import Decoder
 
 # In prompts, where the model chooses the id.
@@ -22,7 +24,7 @@ class Prompts:
       ids: {batch, length} int32; -1 where the model chooses.
       lengths: {batch} int32, the number of ids at the beginning of a row that do not end it.
       limits: {batch} int32, the largest number of ids of a row; 0 for rows that pad the batch.
-      end_id: the id that ends a row, see `Decoder.ends_in_prompts`.
+      rules: of the outputs.
       read_at_once: the number of positions that were read in one pass; 0 if steps read prompts.
       position: int32 scalar, the position of the first step.
     """
@@ -31,7 +33,7 @@ class Prompts:
     ids: mtf.Tensor
     lengths: mtf.Tensor
     limits: mtf.Tensor
-    end_id: int
+    rules: Rules
     read_at_once: int
     position: mtf.Tensor
 
@@ -53,10 +55,17 @@ class Prompts:
         """Returns {batch}: the id at a position; negative where the model chooses, 0 at -1."""
         return mtf.gather(self.ids, position, self.length)
 
-    def is_end(self, token: mtf.Tensor, position: mtf.Tensor) -> mtf.Tensor:
-        """Returns whether a token {batch...} ends its row."""
+    def is_end(self, token: mtf.Tensor, position: mtf.Tensor, guided: Any) -> mtf.Tensor:
+        """Returns whether a token {batch...} ends its row; guided: the guide's state after it."""
         may_end = mtf.greater_equal(position, self.lengths)
-        return mtf.logical_and(mtf.equal(token, self.end_id), may_end)
+        return mtf.logical_and(self.rules.is_end(token, guided), may_end)
+
+    def process(
+        self, logits: mtf.Tensor, ids: mtf.Tensor, position: mtf.Tensor, guided: Any
+    ) -> mtf.Tensor:
+        """Returns float32 logits as the rules process them; see `Written` and `Guide.mask`."""
+        written = Written(ids, position, self.lengths, self.rules.end_ids)
+        return self.rules.process(logits, written, guided, self.limits - position)
 
 
 def read_prompts(
@@ -65,8 +74,8 @@ def read_prompts(
     *,
     limits: mtf.Tensor | None,
     longest_prompt: int | None,
-    end_id: int,
     padding_id: int,
+    rules: Rules,
 ) -> Prompts:
     """Returns the prompts; the first step is at the end of the shortest one.
 
@@ -80,15 +89,15 @@ def read_prompts(
         limits = mtf.constant(ids.mesh, length.size, [batch], tf.int32)
     longest = length.size if longest_prompt is None else min(longest_prompt, length.size)
     # The id that ends a row is always decoded by a step.
-    ends = None if decoder.ends_in_prompts else end_id
+    ends = None if decoder.ends_in_prompts else rules.end_ids[0]
     lengths = mtf.minimum(count_prompt_ids(ids, length, ends, padding_id=_FREE), limits)
     if decoder.at_once is None or not longest:
         first = mtf.constant(ids.mesh, 0, dtype=tf.int32)
-        return Prompts(decoder, ids, lengths, limits, end_id, 0, first)
+        return Prompts(decoder, ids, lengths, limits, rules, 0, first)
     lengths = mtf.minimum(lengths, longest)
     first = mtf.reduce_min(mtf.where(mtf.greater(limits, 0), lengths, longest))
     decoder = decoder.at_once(longest, lengths)
-    return Prompts(decoder, ids, lengths, limits, end_id, longest, first)
+    return Prompts(decoder, ids, lengths, limits, rules, longest, first)
 
 
 def worth_reading_at_once(number: int, longest: int) -> bool:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Protocol
 
 from mtfrun import mtf
 from mtfrun.checks import POSITIVE, SHARE_ABOVE_0, Range, check_range
+from mtfrun.decoding.decoder import FORBIDDEN
+
+# Below the noise of the smallest draw that is not 0, 2**-24.
+_LEAST_NOISE = -3.0
 
 
 class ChooseToken(Protocol):
@@ -16,6 +21,16 @@ class ChooseToken(Protocol):
         """Returns ids {batch} int32 for logits {batch, vocab}; position: an int32 scalar.
 
         Or {batch, block} for logits {batch, block, vocab}, at positions {batch, block}.
+        """
+
+
+class TokenFilter(Protocol):
+    """Narrows the tokens among which is drawn."""
+
+    def __call__(self, logits: mtf.Tensor, dim: mtf.Dimension) -> mtf.Tensor:
+        """Returns logits {..., dim} with `FORBIDDEN` added to some, but not to all.
+
+        The logits are divided by the temperature; `dim` is the vocabulary, or some of it.
         """
 
 
@@ -45,42 +60,63 @@ class Sample:
       top_p: the draw is among the fewest most likely tokens that together have at least this
         probability, at this temperature and after top_k; 1 for all. Holtzman et al. 2019,
         arXiv:1904.09751, section 3.1.
+      filters: what else narrows the draw, after top_k and top_p.
+
+    Temperature and top_p may be tensors {batch}, one value for each row.
     """
 
     vocab: mtf.Dimension
     key: mtf.Key
     lines: mtf.Tensor
-    temperature: float = 1.0
+    temperature: float | mtf.Tensor = 1.0
     top_k: int = 0
-    top_p: float = 1.0
+    top_p: float | mtf.Tensor = 1.0
+    filters: Sequence[TokenFilter] = ()
 
     def __post_init__(self) -> None:
-        check_range("temperature", self.temperature, POSITIVE, remedy="0 decodes greedily")
         ids = Range(0, self.vocab.size, whole=True)
-        check_range("top_k", self.top_k, ids, remedy="0 is for all ids")
-        check_range("top_p", self.top_p, SHARE_ABOVE_0, remedy="1 is for all ids")
+        for name, allowed, remedy in (
+            ("temperature", POSITIVE, "0 decodes greedily"),
+            ("top_k", ids, "0 is for all ids"),
+            ("top_p", SHARE_ABOVE_0, "1 is for all ids"),
+        ):
+            value = getattr(self, name)
+            if not isinstance(value, mtf.Tensor):
+                check_range(name, value, allowed, remedy=remedy)
 
     def __call__(self, logits: mtf.Tensor, position: mtf.Tensor) -> mtf.Tensor:
         key = self.key.fold_in(position).fold_in(self.lines)
         logits = mtf.to_float(logits) * (1.0 / self.temperature)
-        if not self.top_k and self.top_p == 1.0:
+        if not self.top_k and _is(self.top_p, 1.0):
+            logits = self._filter(logits, self.vocab)
             return mtf.argmax(logits + _gumbel(logits, key), self.vocab)
         rank = mtf.Dimension("rank", self.top_k or self.vocab.size)
         logits, ids = mtf.top_k(logits, self.vocab, rank)
-        logits = _nucleus(logits, rank, self.top_p) + _gumbel(logits, key.fold_in(ids))
+        logits = self._filter(_nucleus(logits, rank, self.top_p), rank)
+        logits = logits + _gumbel(logits, key.fold_in(ids))
         return mtf.gather(ids, mtf.argmax(logits, rank), rank)
 
+    def _filter(self, logits: mtf.Tensor, dim: mtf.Dimension) -> mtf.Tensor:
+        for token_filter in self.filters:
+            logits = token_filter(logits, dim)
+        return logits
 
-def _nucleus(logits: mtf.Tensor, rank: mtf.Dimension, top_p: float) -> mtf.Tensor:
+
+def _nucleus(logits: mtf.Tensor, rank: mtf.Dimension, top_p: float | mtf.Tensor) -> mtf.Tensor:
     """Masks logits, sorted along `rank`, after the fewest of probability `top_p`, at least one."""
-    if top_p == 1.0:
+    if _is(top_p, 1.0):
         return logits
     probabilities = mtf.softmax(logits, rank)
     before = mtf.cumsum(probabilities, rank, exclusive=True)
-    return mtf.where(mtf.less(before, top_p), logits, -1e9)
+    return mtf.where(mtf.less(before, top_p), logits, logits + FORBIDDEN)
+
+
+def _is(value: float | mtf.Tensor, neutral: float) -> bool:
+    return not isinstance(value, mtf.Tensor) and value == neutral
 
 
 def _gumbel(logits: mtf.Tensor, key: mtf.Key) -> mtf.Tensor:
-    # Where a draw is exactly 0, the noise is -inf and the token is not chosen.
     uniform = mtf.random_uniform(logits.mesh, logits.shape, key=key)
-    return mtf.negative(mtf.log(mtf.negative(mtf.log(uniform))))
+    noise = mtf.negative(mtf.log(mtf.negative(mtf.log(uniform))))
+    # Where a draw is exactly 0, the noise would be -inf, and a masked token might be chosen.
+    return mtf.maximum(noise, _LEAST_NOISE)

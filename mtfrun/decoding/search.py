@@ -9,6 +9,8 @@ from collections.abc import Callable
 from mtfrun import mtf
 from mtfrun.checks import COUNT, INDEX, NOT_NEGATIVE, SHARE_ABOVE_0, check_range
 from mtfrun.decoding.beam_search import BeamSearch
+from mtfrun.decoding.controls.controls import Controls
+from mtfrun.decoding.controls.rules import Rules
 from mtfrun.decoding.decoder import END_ID, Decoder, Hypotheses
 from mtfrun.decoding.generate import generate
 from mtfrun.decoding.sampling import ChooseToken, Greedy, Sample
@@ -32,6 +34,7 @@ class Search:
       top_k: the number of most likely tokens among which is drawn; 0 for all.
       top_p: the draw is among the fewest most likely tokens that together have this probability; 1
         for all.
+      controls: what else is asked of outputs.
     """
 
     beam_size: int = 1
@@ -42,6 +45,7 @@ class Search:
     top_k: int = 0
     top_p: float = 1.0
     seed: int = 0
+    controls: Controls = Controls()
 
     def __post_init__(self) -> None:
         check_range("beam_size", self.beam_size, COUNT)
@@ -73,7 +77,8 @@ class Search:
         if not self.temperature:
             return Greedy(vocab)
         key = mtf.random_key(self.seed)
-        return Sample(vocab, key, lines, self.temperature, self.top_k, self.top_p)
+        filters = self.controls.filters
+        return Sample(vocab, key, lines, self.temperature, self.top_k, self.top_p, filters)
 
     def __call__(
         self,
@@ -84,13 +89,14 @@ class Search:
         lines: mtf.Tensor,
         limits: mtf.Tensor | None = None,
         longest_prompt: int | None = None,
-        end_id: int = END_ID,
         padding_id: int = 0,
+        rules: Rules | None = None,
     ) -> Hypotheses:
         """Returns the hypotheses {batch, beam, ...} of every row, best first; see `generate`.
 
         `decoder_for` takes the beam dimension or None. `lines` {batch} int32, the number of each
-        row's line in the input, seeds its draws.
+        row's line in the input, seeds its draws. `rules`: by default those of the search, for a
+        vocabulary with `END_ID`.
         """
         self.check(vocab.size)
         beam = mtf.Dimension("beam", self.beam_size)
@@ -102,6 +108,9 @@ class Search:
             choose = self.choice(vocab, lines)
             decode = functools.partial(generate, decoder_for(None), prompts, choose)
         hypotheses = decode(
-            limits=limits, longest_prompt=longest_prompt, end_id=end_id, padding_id=padding_id
+            limits=limits,
+            longest_prompt=longest_prompt,
+            padding_id=padding_id,
+            rules=rules or self.controls.rules(END_ID),
         )
         return hypotheses.with_beam(beam)

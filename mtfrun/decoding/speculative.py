@@ -20,8 +20,10 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.decoding.decoder import END_ID, Decoder, Hypotheses, StepFunction
-from mtfrun.decoding.draft import Draft, Proposals
+from mtfrun.decoding.controls.rules import Rules
+from mtfrun.decoding.controls.trace import empty_trace, trace_of_step
+from mtfrun.decoding.decoder import Decoder, Hypotheses, StepFunction
+from mtfrun.decoding.draft import Draft, Proposals, with_block
 from mtfrun.decoding.prompt import Prompts, read_prompts
 from mtfrun.decoding.sampling import ChooseToken
 from mtfrun.errors import InputError
@@ -50,8 +52,8 @@ def speculate(
     *,
     limits: mtf.Tensor | None = None,
     longest_prompt: int | None = None,
-    end_id: int = END_ID,
     padding_id: int = 0,
+    rules: Rules = Rules(),
 ) -> Speculation:
     """Returns what `generate` does, up to rounding, in fewer steps.
 
@@ -69,8 +71,8 @@ def speculate(
         prompts,
         limits=limits,
         longest_prompt=longest_prompt,
-        end_id=end_id,
         padding_id=padding_id,
+        rules=rules,
     )
     block = mtf.Dimension("block", number + 1)
     assert start.decoder.within is not None
@@ -81,11 +83,15 @@ def speculate(
         lambda progress: [_advance(start, choose, proposals, longer.step, block, progress)],
         [_first(start, longer.initial_state, proposals.initial_state)],
     )
-    return Speculation(Hypotheses(last.ids, last.log_probs, last.ended), last.tokens, last.steps)
+    hypotheses = Hypotheses(last.ids, last.log_probs, last.ended, last.trace)
+    return Speculation(hypotheses, last.tokens, last.steps)
 
 
 class _Progress(NamedTuple):
-    """The loop's variables. `position` {batch}: the first position of a row without an id."""
+    """The loop's variables. `position` {batch}: the first position of a row without an id.
+
+    `guided`: the guide's state before it, see `Rules`.
+    """
 
     position: mtf.Tensor
     ids: mtf.Tensor
@@ -94,6 +100,8 @@ class _Progress(NamedTuple):
     done: mtf.Tensor
     tokens: mtf.Tensor
     steps: mtf.Tensor
+    guided: Any
+    trace: Any
     state: Any
     draft_state: Any
 
@@ -110,6 +118,8 @@ def _first(prompts: Prompts, state: Any, draft_state: Any) -> _Progress:
         done=mtf.less_equal(prompts.limits, position),
         tokens=zeros,
         steps=zeros,
+        guided=prompts.rules.first_guided(mesh, rows),
+        trace=empty_trace(mesh, prompts.ids.shape, prompts.rules.log_probs),
         state=state,
         draft_state=draft_state,
     )
@@ -133,11 +143,16 @@ def _advance(
     logits, state = step(_read(progress, proposals, length, block), positions, progress.state)
     logits = mtf.to_float(logits)
     (vocab,) = logits.shape - shape
-    tokens = mtf.where(is_forced, forced, choose(logits, positions))
+    # Each position is preceded by proposals: if one of them is wrong, what follows is not taken.
+    ids = with_block(progress.ids, proposals, position, block.size)
+    guided = _guided(prompts, progress.guided, proposals, is_forced, block)
+    processed = prompts.process(logits, ids, positions, guided)
+    tokens = mtf.where(is_forced, forced, choose(processed, positions))
+    guided = prompts.rules.advance(guided, tokens, mtf.logical_not(is_forced))
     log_probs = mtf.gather(logits, tokens, vocab) - mtf.reduce_logsumexp(logits, vocab)
     # A row takes tokens up to the first one that was not proposed, or ends it: later ones were
     # chosen after another id.
-    is_end = prompts.is_end(tokens, positions)
+    is_end = prompts.is_end(tokens, positions, guided)
     is_last = mtf.logical_or(mtf.not_equal(tokens, proposals), is_end)
     has_ended = mtf.cumsum(mtf.cast(is_last, tf.int32), block, exclusive=True)
     is_open = mtf.logical_and(mtf.less(positions, prompts.limits), mtf.logical_not(progress.done))
@@ -151,16 +166,44 @@ def _advance(
     reached = mtf.greater_equal(position + number, prompts.limits)
     return _Progress(
         position=position + number,
-        ids=_written(progress, tokens, number, length, block),
+        ids=with_block(progress.ids, tokens, position, number),
         log_probs=progress.log_probs
         + mtf.reduce_sum(mtf.where(counts, log_probs, 0.0), reduced_dim=block),
         ended=ended,
         done=mtf.logical_or(ended, reached),
         tokens=progress.tokens + decoded,
         steps=progress.steps + mtf.minimum(decoded, 1),
+        guided=tf.nest.map_structure(
+            lambda x, old: mtf.where(mtf.greater(number, 0), mtf.gather(x, number - 1, block), old),
+            guided,
+            progress.guided,
+        ),
+        trace=tf.nest.map_structure(
+            lambda new, old: with_block(old, new, position, number),
+            trace_of_step(logits, tokens, progress.trace),
+            progress.trace,
+        ),
         state=state,
         draft_state=draft_state,
     )
+
+
+def _guided(
+    prompts: Prompts,
+    guided: Any,
+    proposals: mtf.Tensor,
+    is_forced: mtf.Tensor,
+    block: mtf.Dimension,
+) -> Any:
+    """Returns the guide's states {batch, block} before each position, after what is proposed."""
+    if prompts.rules.guide is None:
+        return ()
+    states = [guided]
+    for i in range(block.size - 1):
+        counts = mtf.logical_not(mtf.equal(mtf.gather(mtf.to_int32(is_forced), i, block), 1))
+        token = mtf.gather(proposals, i, block)
+        states.append(prompts.rules.advance(states[-1], token, counts))
+    return mtf.stack(states, block.name, axis=1)
 
 
 def _read(
@@ -171,17 +214,3 @@ def _read(
     is_first = mtf.equal(mtf.range(proposals.mesh, block), 0)
     shifted = mtf.shift(proposals, 1, block, wrap=False)
     return mtf.where(is_first, previous, shifted, output_shape=proposals.shape)
-
-
-def _written(
-    progress: _Progress,
-    tokens: mtf.Tensor,
-    number: mtf.Tensor,
-    length: mtf.Dimension,
-    block: mtf.Dimension,
-) -> mtf.Tensor:
-    """Returns the ids {batch, length} with the first `number` {batch} tokens of the block."""
-    ids, indices = progress.ids, mtf.range(tokens.mesh, length)
-    offset = mtf.sub(indices, progress.position, output_shape=ids.shape)
-    is_new = mtf.logical_and(mtf.greater_equal(offset, 0), mtf.less(offset, number))
-    return mtf.where(is_new, mtf.gather(tokens, offset, block), ids, output_shape=ids.shape)

@@ -1,9 +1,10 @@
 """The objects that gin files configure at the top: an experiment, and its uses."""
 
+from mtfrun.experiment.answers import Answer as Answer
 from mtfrun.experiment.classification import Classification as Classification
 from mtfrun.experiment.classification import Prediction as Prediction
 from mtfrun.experiment.decoding import Decoding as Decoding
-from mtfrun.experiment.decoding import DecodingShape as DecodingShape
+from mtfrun.experiment.decoding_batches import DecodingShape as DecodingShape
 from mtfrun.experiment.decoding_speed import DecodingSpeed as DecodingSpeed
 from mtfrun.experiment.evaluation import Evaluation as Evaluation
 from mtfrun.experiment.evaluation import EvaluationContext as EvaluationContext
@@ -19,7 +20,6 @@ from mtfrun.experiment.experiment import Experiment as Experiment
 from mtfrun.experiment.experiment import Inference as Inference
 from mtfrun.experiment.experiment import TrainingOnly as TrainingOnly
 from mtfrun.experiment.logits import Logits as Logits
-from mtfrun.experiment.records import Answer as Answer
 from mtfrun.experiment.records import Images as Images
 from mtfrun.experiment.records import Progress as Progress
 from mtfrun.experiment.records import Record as Record

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, Self
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -14,10 +13,11 @@ from mtfrun import decoding, mtf
 from mtfrun.checks import COUNT, check_range
 from mtfrun.configuration.arguments import range_of
 from mtfrun.data import INPUTS, TARGETS, PromptFormat, PromptLimits, PromptRow, TextData
-from mtfrun.data.prompts import bucket
 from mtfrun.display.progress import Work
 from mtfrun.errors import InputError
-from mtfrun.experiment.common_beginnings import CommonBeginnings, Group
+from mtfrun.experiment.answers import Answer, AnswerWriter, record_of, token_texts
+from mtfrun.experiment.common_beginnings import CommonBeginnings
+from mtfrun.experiment.decoding_batches import Batch, Batching, DecodingShape
 from mtfrun.experiment.decoding_speed import (
     DecodingSpeed,
     concurrent_map,
@@ -25,47 +25,15 @@ from mtfrun.experiment.decoding_speed import (
     number_of_threads,
 )
 from mtfrun.experiment.experiment import Experiment, Inference
-from mtfrun.experiment.records import (
-    Answer,
-    Output,
-    Progress,
-    Prompts,
-    Record,
-    Source,
-    batched,
-    record_of,
-    require,
-)
+from mtfrun.experiment.records import Progress, Prompts, Record, Source, require
 from mtfrun.experiment.scoring import Score, Scoring
+from mtfrun.experiment.shared_decoding import make_shared_batch
 from mtfrun.models import TextModel
 
 # Samples of a prompt use line numbers this far apart, so that they do not collide with prompts.
 _SAMPLES_APART = 10_000_019
 
 _REMEDY = "set Experiment.inference to one that fits, such as @experiment.Classification"
-
-
-class DecodingShape(NamedTuple):
-    """The shape of a program.
-
-    Attributes:
-      lengths: of its features, by name.
-      prefill: whether prompts are read in one pass. This is decided for each row: not even the
-        rounding of an answer depends on other rows, unless they have a common beginning.
-      remaining: the largest number of ids of a prompt after the common beginning; 0 for none.
-    """
-
-    lengths: tuple[tuple[str, int], ...]
-    prefill: bool
-    remaining: int = 0
-
-
-class _Batch(NamedTuple):
-    """Rows of one program, by their index, and the ids with which they begin, if these are read."""
-
-    shape: DecodingShape
-    rows: list[int]
-    beginning: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +56,7 @@ class Decoding(Inference):
     example: ClassVar[str] = "--interactive"
     settings: ClassVar[Sequence[str]] = (
         *("beam_size", "num_outputs", "alpha", "temperature", "top_k", "top_p"),
-        *("decode_length", "seed", "draft", "draft_tokens"),
+        *("decode_length", "seed", "stop", "log_probs", "draft", "draft_tokens"),
     )
 
     experiment: Experiment
@@ -129,31 +97,35 @@ class Decoding(Inference):
         # Each sample of a prompt is a separate row.
         samples = self._samples
         rows = [row for prompt in prompts for row in [self.prompt_format.row(prompt)] * samples]
-        hypotheses: dict[int, Sequence[tuple[np.ndarray, float, bool]]] = {}
+        hypotheses: dict[int, Sequence[decoding.Hypothesis]] = {}
         if not self.predicts_first_id and not all(row.prefix for row in rows):
             raise InputError(
                 "a prompt is empty, and the model does not predict the first token of a text: begin"
                 " it with one"
             )
-        batches = list(self._batches(rows))
+        batches = list(self._batching(rows))
         threads = number_of_threads(self.experiment.mesh, self.speed.concurrent_batches)
         with (
             Work("decoding", len(prompts), "prompts") as work,
             concurrent_map(threads) as map_batches,
         ):
             results = map_batches(functools.partial(self._search_batch, rows), batches)
-            for batch, (ids, scores, finished) in zip(batches, results, strict=True):
+            for batch, of_batch in zip(batches, results, strict=True):
                 for i, row in enumerate(batch.rows):
-                    n_best = decoding.n_best(ids[i], scores[i], finished[i])
-                    hypotheses[row] = n_best[: self.num_outputs]
+                    hypotheses[row] = decoding.n_best(of_batch, i)[: self.num_outputs]
                 work.move_to(len(hypotheses) // samples)
                 if progress is not None:
                     progress(len(hypotheses) // samples)
         answers = []
         for prompt, first in zip(prompts, range(0, len(rows), samples), strict=True):
             of_prompt = [x for row in range(first, first + samples) for x in hypotheses[row]]
-            answers.append(self._answer(prompt, rows[first], of_prompt))
+            answers.append(self._writer.answer(prompt, rows[first], of_prompt))
         return answers
+
+    def shared_batch(self, places: Sequence[int]) -> decoding.SharedBatch | None:
+        """Returns a batch for rows of `prompt_format`, each with its `Search`."""
+        size = self.prompt_format.max_lengths[TARGETS]
+        return make_shared_batch(self.experiment, size, places)
 
     def report(self) -> str | None:
         tokens, steps = map(sum, zip((0, 0), *self._speculated, strict=True))
@@ -203,6 +175,13 @@ class Decoding(Inference):
         search_settings = {
             name: value for name, value in settings.items() if name not in fields | of_speed
         }
+        controls = {
+            name: search_settings.pop(name)
+            for name in ("stop", "log_probs")
+            if name in search_settings
+        }
+        if controls:
+            search_settings["controls"] = dataclasses.replace(self.search.controls, **controls)
         if search_settings.get("beam_size", 1) > 1:
             # Who asks for beams does without the temperature that the configuration has.
             search_settings = {"temperature": 0.0, **search_settings}
@@ -249,47 +228,19 @@ class Decoding(Inference):
         return self._model.predicts_first_id
 
     def shape_of(self, row: PromptRow) -> DecodingShape:
-        lengths = self.prompt_format.lengths(row)
-        longest = self.prompt_format.longest_prefix(lengths)
-        prefill = self._model.reads_prompts_at_once or decoding.worth_reading_at_once(
-            row.prefix, longest
-        )
-        return DecodingShape(tuple(sorted(lengths.items())), prefill)
+        return self._batching.shape_of(row)
 
     @functools.cached_property
     def _common_beginnings(self) -> CommonBeginnings:
         return CommonBeginnings(self.experiment, self._model, self.prompt_format)
 
-    def _batches(self, rows: Sequence[PromptRow]) -> Iterator[_Batch]:
-        shapes = [self.shape_of(row) for row in rows]
-        groups = [Group(list(range(len(rows))), 0)]
+    @functools.cached_property
+    def _batching(self) -> Batching:
         share = self.speed.share_beginnings
-        if share is not False:
-            groups = self._common_beginnings.groups(rows, always=bool(share))
-        for group in groups:
-            # Decoding begins after the shortest prompt of a batch.
-            order = sorted(group.rows, key=lambda index: (shapes[index], rows[index].prefix))
-            for shape, indices in itertools.groupby(order, shapes.__getitem__):
-                for batch in batched(indices, self.rows):
-                    yield self._batch_of(shape, batch, group.common, rows)
+        return Batching(self._model, self.prompt_format, self._common_beginnings, self.rows, share)
 
-    def _batch_of(
-        self, shape: DecodingShape, indices: list[int], common: int, rows: Sequence[PromptRow]
-    ) -> _Batch:
-        if not common:
-            return _Batch(shape, indices)
-        remaining = bucket(max(rows[index].prefix for index in indices) - common)
-        # The program reads so many ids, which must be in the row: perhaps some of the beginning.
-        common = min(common, dict(shape.lengths)[TARGETS] - remaining)
-        if common <= 0:
-            return _Batch(shape, indices)
-        shape = shape._replace(prefill=True, remaining=remaining)
-        return _Batch(shape, indices, rows[indices[0]].ids[:common])
-
-    def _search_batch(
-        self, all_rows: Sequence[PromptRow], batch: _Batch
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Returns ids [rows, beam, length], scores and finished [rows, beam]."""
+    def _search_batch(self, all_rows: Sequence[PromptRow], batch: Batch) -> decoding.Hypotheses:
+        """Returns arrays [rows, beam, ...], and then those of rows that pad the batch."""
         mesh, shape, indices = self.experiment.mesh, batch.shape, batch.rows
         rows = [all_rows[index] for index in indices]
         batch_dim = mtf.Dimension("batch", self.rows)
@@ -301,7 +252,7 @@ class Decoding(Inference):
         # Rows of padding have the limit 0, so that they are finished from the beginning.
         lines_and_limits = np.zeros([2, self.rows], np.int32)
         lines_and_limits[:, : len(rows)] = [
-            [_line_of_draws(*divmod(index, self._samples)) for index in indices],
+            [line_of_draws(*divmod(index, self._samples)) for index in indices],
             [row.limit for row in rows],
         ]
         lines, limits = (mtf.import_tf_tensor(mesh, x, [batch_dim]) for x in lines_and_limits)
@@ -312,9 +263,9 @@ class Decoding(Inference):
         if self.speed.draft is not None:
             result, tokens, steps = result
             self._speculated.append((int(tokens.sum()), int(steps.sum())))
-        ids, scores, finished = (x[: len(rows)] for x in result)
-        self.experiment.require_finite(scores, "scores of outputs")
-        return ids, scores, finished
+        self.experiment.require_finite(result.scores[: len(rows)], "scores of outputs")
+        hypotheses: decoding.Hypotheses = result
+        return hypotheses
 
     def program(self, shape: DecodingShape) -> Callable[..., Any]:
         """Returns the function that decodes batches of a shape into Hypotheses; thread-safe.
@@ -323,10 +274,10 @@ class Decoding(Inference):
         input and the largest numbers of their ids, 0 for rows of padding; with remaining ids also
         what `CommonBeginnings.read` returns. With a draft it returns a Speculation.
         """
-        settings = {
+        settings: dict[str, Any] = {
             "longest_prompt": self.prompt_format.longest_prefix(dict(shape.lengths)),
-            "end_id": self._data.vocabulary.end_id,
             "padding_id": self._data.vocabulary.pad_id,
+            "rules": self._rules,
         }
 
         def decode(
@@ -364,36 +315,22 @@ class Decoding(Inference):
         program = mtf.function(decode, jit_compile=not self.experiment.mesh.is_distributed)
         return self._programs.setdefault(shape, program)
 
+    @functools.cached_property
+    def _rules(self) -> decoding.Rules:
+        end_id = self._data.vocabulary.end_id
+        return self.search.controls.rules(
+            end_id, lambda: token_texts(self.prompt_format, self._model.vocab.size)
+        )
+
+    @functools.cached_property
+    def _writer(self) -> AnswerWriter:
+        return AnswerWriter(self.prompt_format, self.search.controls, self._rules)
+
     def _named_variables(self) -> dict[str, mtf.Variable]:
         return {**self._model.named_variables(), **self.speed.variables_of_draft()}
 
-    def _answer(
-        self, prompt: bytes, row: PromptRow, hypotheses: Sequence[tuple[np.ndarray, float, bool]]
-    ) -> Answer:
-        text = prompt.decode("utf-8", "replace")
-        end_id = self._data.vocabulary.end_id
-        outputs = []
-        for ids, score, finished in hypotheses:
-            output_ids = ids[row.prefix : row.limit]
-            ends = np.flatnonzero(output_ids == end_id)
-            is_token = output_ids != self._data.vocabulary.pad_id
-            tokens = int(ends[0]) if ends.size else int(np.count_nonzero(is_token))
-            text_of_output = self.prompt_format.output(output_ids)
-            outputs.append(Output(text_of_output, score, tokens, finished))
-        first = outputs[0]
-        return Answer(
-            prompt=text,
-            output=first.text,
-            outputs=outputs,
-            prompt_tokens=row.read,
-            truncated_tokens=row.truncated,
-            output_tokens=first.tokens,
-            finished=first.finished,
-            valid_utf8=text.encode() == prompt,
-        )
 
-
-def _line_of_draws(line: int, sample: int) -> int:
+def line_of_draws(line: int, sample: int) -> int:
     """Selects the draws of a sample: `line` for the first one."""
     return (line + sample * _SAMPLES_APART) % 2**31
 

@@ -13,6 +13,7 @@ import numpy as np
 from mtfrun import mtf, optim
 from mtfrun.checks import INDEX, check_range
 from mtfrun.data import Data, Infeed, host_of, split_batch
+from mtfrun.decoding import SharedBatch
 from mtfrun.errors import InputError
 from mtfrun.experiment.adapters import (
     SavedAdapters,
@@ -66,6 +67,10 @@ class Inference(abc.ABC):
     @abc.abstractmethod
     def records(self, inputs: Any, progress: Progress | None = None) -> Sequence[Record]:
         """Returns the record of each input, in order; NonFiniteError for an infinite or NaN one."""
+
+    def shared_batch(self, places: Sequence[int]) -> SharedBatch | None:
+        """Returns a batch that rows join and leave, see `SharedBatch`; None for none."""
+        return None
 
     def report(self) -> str | None:
         """Returns a line about the computations since the last call; None for nothing to say."""

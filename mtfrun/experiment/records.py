@@ -55,48 +55,6 @@ class Source(Protocol):
         """Returns images, each read by its path. Raises InputError as `texts`."""
 
 
-class Output(NamedTuple):
-    """One output for a prompt.
-
-    Attributes:
-      score: log-probability; with beam search, divided by the length penalty.
-      tokens: number of tokens of the text, without the end.
-      finished: whether it ends with the end id, not at the limit of its length.
-    """
-
-    text: str
-    score: float
-    tokens: int
-    finished: bool
-
-
-class Answer(NamedTuple):
-    """A prompt and its outputs.
-
-    Attributes:
-      prompt: the text, with U+FFFD for invalid UTF-8, which the model reads as it is.
-      outputs: best first; samples in the order in which they were drawn. `output`, `output_tokens`
-        and `finished` are of the first one.
-      truncated_tokens: number of tokens of the prompt that were cut off.
-    """
-
-    prompt: str
-    output: str
-    outputs: list[Output]
-    prompt_tokens: int
-    truncated_tokens: int
-    output_tokens: int
-    finished: bool
-    valid_utf8: bool
-
-
-def record_of(answer: Answer) -> Record:
-    """Returns the answer as a JSON line, and its texts."""
-    outputs = [output._asdict() for output in answer.outputs]
-    texts = [output.text for output in answer.outputs]
-    return Record({**answer._asdict(), "outputs": outputs}, texts)
-
-
 def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
     """Yields lists of `size` items, the last one shorter; `itertools.batched` of Python 3.12."""
     iterator = iter(items)

@@ -269,6 +269,14 @@ class TextModel(Model):
         ids = mtf.maximum(features["targets"], 0)
         return mtf.sparse_softmax_cross_entropy(self.logits(features), ids, self.vocab)
 
+    def vectors(self, ids: mtf.Tensor) -> mtf.Tensor:
+        """Returns the last vectors {batch, length, d_model} of a text's ids {batch, length}.
+
+        Raises:
+          InputError: the model has no vector for each id of a text.
+        """
+        raise InputError(f"{type(self).__name__} has no vectors of texts")
+
     @abc.abstractmethod
     def decoder(self, features: Features, beam: mtf.Dimension | None = None) -> Decoder:
         """Returns the model as a step function, for the batch and length of features["targets"].

@@ -165,6 +165,7 @@ from mtfrun.mtf.porting import convert_to_shape as convert_to_shape
 from mtfrun.mtf.random import Key as Key
 from mtfrun.mtf.random import Within as Within
 from mtfrun.mtf.random import dropout as dropout
+from mtfrun.mtf.random import keys_of as keys_of
 from mtfrun.mtf.random import random_key as random_key
 from mtfrun.mtf.random import random_normal as random_normal
 from mtfrun.mtf.random import random_uniform as random_uniform

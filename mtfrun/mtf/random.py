@@ -87,6 +87,12 @@ def random_key(seed: int, *data: int | str | TensorLike) -> Key:
     return key
 
 
+def keys_of(bits: TensorLike) -> Key:
+    """Returns the key with dimensions whose entries have these `Key.bits`."""
+    x = as_tensor(bits)
+    return Key(x.value, x.shape)
+
+
 def random_uniform(
     mesh: Mesh,
     shape: ShapeLike,

@@ -71,7 +71,7 @@ def setup(arguments: argparse.Namespace) -> Step:
             prompts,
             mtf.Dimension("vocab", config.vocabulary),
             lines=mtf.range(mesh, batch),
-            end_id=NO_END,
+            rules=search.controls.rules(NO_END),
         )
         return hypotheses.ids
 

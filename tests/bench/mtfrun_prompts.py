@@ -58,7 +58,7 @@ def setup(arguments: argparse.Namespace) -> Step:
             mtf.Dimension("vocab", config.vocabulary),
             lines=mtf.range(mesh, mtf.Dimension("batch", config.batch)),
             longest_prompt=0 if arguments.step_by_step else arguments.prompt,
-            end_id=NO_END,
+            rules=search.controls.rules(NO_END),
         )
         return hypotheses.ids
 

@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 
 from mtfrun import mtf
-from mtfrun.decoding import Decoder
+from mtfrun.decoding import Decoder, TokenTexts
 
 VOCAB = mtf.Dimension("vocab", 8)
 LAYOUT = "batch:data;vocab:model"
+# What the ids write: a letter each, the first two are special.
+TOKEN_TEXTS = TokenTexts([b"", b"", b"a", b"b", b"c", b"d", b"e", b"f"])
 
 
 def markov_decoder(mesh: mtf.Mesh, table: np.ndarray) -> Decoder:

@@ -12,11 +12,27 @@ import tensorflow as tf
 from scipy import stats
 
 from mtfrun import decoding, mtf
-from mtfrun.decoding import END_ID, ChooseToken, Decoder, Draft, LookupDraft, ModelDraft, Search
+from mtfrun.decoding import (
+    END_ID,
+    ChooseToken,
+    Controls,
+    Decoder,
+    Draft,
+    ForcedWords,
+    LookupDraft,
+    MinLength,
+    MinP,
+    ModelDraft,
+    NoRepeatNGram,
+    RepetitionPenalty,
+    Rules,
+    Search,
+    Typical,
+)
 from mtfrun.decoding.draft import Proposals
 from mtfrun.decoding.prompt import Prompts, read_prompts
 from mtfrun.errors import InputError
-from tests.decoding.markov_decoder import LAYOUT, VOCAB, follows, markov_decoder
+from tests.decoding.markov_decoder import LAYOUT, TOKEN_TEXTS, VOCAB, follows, markov_decoder
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 
 LENGTH = mtf.Dimension("length", 12)
@@ -29,6 +45,17 @@ SAMPLING = {
     "temperature": Search(temperature=0.7, seed=1),
     "top_k": Search(temperature=1.0, top_k=4, seed=2),
     "top_p": Search(temperature=1.3, top_p=0.8, seed=3),
+    "controls": Search(
+        temperature=0.9,
+        seed=4,
+        controls=Controls(
+            (RepetitionPenalty(1.5), NoRepeatNGram(2), MinLength(4)),
+            (MinP(0.05), Typical(0.9)),
+            (ForcedWords(["fa"]),),
+            stop=("ce", "db"),
+            log_probs=3,
+        ),
+    ),
 }
 SEARCHES = {"greedy": Search(), **SAMPLING}
 
@@ -69,9 +96,13 @@ def _decode(
         proposer = draft
         if draft_table is not None:
             proposer = ModelDraft(_decoder(mesh, draft_table, prefills), choose)
+        settings: dict[str, Any] = {
+            "limits": limits,
+            "rules": search.controls.rules(END_ID, lambda: TOKEN_TEXTS),
+        }
         if proposer is None:
-            return decoding.generate(decoder, prompts, choose, limits=limits)
-        return decoding.speculate(decoder, prompts, choose, proposer, number, limits=limits)
+            return decoding.generate(decoder, prompts, choose, **settings)
+        return decoding.speculate(decoder, prompts, choose, proposer, number, **settings)
 
     arrays = [LIMITS[np.arange(rows) % len(LIMITS)], np.arange(rows, dtype=np.int32)]
     return mtf.to_numpy(
@@ -86,13 +117,18 @@ def _assert_same(actual: Any, expected: Any) -> None:
     np.testing.assert_array_equal(actual.ids, expected.ids)
     np.testing.assert_array_equal(actual.finished, expected.finished)
     assert_close(actual.scores, expected.scores, FLOAT32_MODEL_TOLERANCE)
+    for x, y in zip(actual.trace, expected.trace, strict=True):
+        # The positions of prompts that steps read have numbers as well.
+        x, y = (z[:, PROMPTS.shape[1] :] for z in (x, y))
+        assert_close(x, y, FLOAT32_MODEL_TOLERANCE)
 
 
 SLOW = pytest.mark.slow
 
 
 @pytest.mark.parametrize(
-    "name", ["greedy", "top_k", *(pytest.param(x, marks=SLOW) for x in ("temperature", "top_p"))]
+    "name",
+    ["greedy", "top_k", *(pytest.param(x, marks=SLOW) for x in SAMPLING if x != "top_k")],
 )
 @pytest.mark.parametrize("draft_table", [None, DRAFT_TABLE], ids=["lookup", "model"])
 def test_outputs_are_those_without_a_draft(name: str, draft_table: np.ndarray | None) -> None:
@@ -237,8 +273,8 @@ def test_a_lookup_proposes_what_followed_the_same_ids(ids: list[int], expected: 
         row_ids,
         limits=None,
         longest_prompt=None,
-        end_id=END_ID,
         padding_id=0,
+        rules=Rules(),
     )
     proposals, _ = LookupDraft()(prompts, block).propose(row_ids, position, ())
     np.testing.assert_array_equal(mtf.to_numpy(proposals), [expected])

@@ -124,8 +124,8 @@ def _decoded(mesh_shape: str, layout: str, search: decoding.Search, *, at_once: 
             model.vocab,
             lines=lines,
             longest_prompt=PROMPT,
-            end_id=END,
             padding_id=-1,
+            rules=search.controls.rules(END),
         )
 
     program = mtf.function(run, jit_compile=not mesh.is_distributed)

@@ -349,7 +349,7 @@ def test_a_row_is_decoded_as_if_it_were_alone(name: str) -> None:
     together = _decoded(mesh, model, SEARCHES[name], list(range(ROWS)), at_once=True)
     for row in (1, 4):
         alone = _decoded(mesh, model, SEARCHES[name], [row], at_once=True)
-        _assert_same(alone, decoding.Hypotheses(*(x[row : row + 1] for x in together)))
+        _assert_same(alone, decoding.Hypotheses(*(x[row : row + 1] for x in together[:3])))
 
 
 @pytest.mark.slow

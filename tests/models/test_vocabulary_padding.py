@@ -164,11 +164,9 @@ def test_padding_is_never_predicted(name: str, mesh_shape: str) -> None:
     prompts = _targets() * (np.arange(8) < 2)
     hypotheses = mtf.to_numpy(mtf.function(run)(on_mesh(mesh, {"targets": prompts})))
     for row in range(len(prompts)):
-        outputs = decoding.n_best(
-            hypotheses.ids[row], hypotheses.scores[row], hypotheses.finished[row]
-        )
+        outputs = decoding.n_best(hypotheses, row)
         assert outputs
-        for ids, _, _ in outputs:
+        for ids, *_ in outputs:
             assert ids.max() < NUM_IDS
             assert np.count_nonzero(ids) > 2 or ids[2] == 0
 

@@ -56,7 +56,8 @@ def greedy(
     def decode(features: dict[str, mtf.Tensor]) -> mtf.Tensor:
         choose = decoding.Greedy(model.vocab)
         decoder = model.decoder(features)
-        return decoding.generate(decoder, features["targets"], choose, end_id=end_id).ids
+        rules = decoding.Rules((end_id,))
+        return decoding.generate(decoder, features["targets"], choose, rules=rules).ids
 
     return mtf.to_numpy(mtf.function(decode)(on_mesh(mesh, _features(prompts, inputs))))
 

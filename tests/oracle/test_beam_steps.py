@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mtfrun import mtf
-from mtfrun.decoding import BeamSearch
+from mtfrun.decoding import BeamSearch, Rules
 from mtfrun.decoding.beam_step import (
     Active,
     Finished,
@@ -19,6 +19,7 @@ from mtfrun.decoding.beam_step import (
     grow_finished,
     grow_topk,
     is_unfinished,
+    length_penalty,
     reorder_state,
 )
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, assert_close
@@ -93,7 +94,12 @@ def _step(case: ReferenceCase, model: ReferenceCase, mesh: mtf.Mesh) -> dict[str
         )
         logits, state = decoder.step(previous, position, (x["state1"], x["state2"]))
         candidates = grow_topk(
-            position, active, logits, vocab=vocab, alpha=options["alpha"], end_id=options["eos_id"]
+            position,
+            active,
+            logits,
+            vocab=vocab,
+            penalty=length_penalty(position + 1, options["alpha"]),
+            end_ids=[options["eos_id"]],
         )
         new_active, chosen = grow_active(candidates, beam)
         new_finished = grow_finished(finished, candidates)
@@ -165,7 +171,7 @@ def test_the_whole_search_equals_the_original(name: str, distributed: bool) -> N
             beam,
             vocab,
             limits=mtf.constant(mesh, limit, [batch], "int32"),
-            end_id=case.hparams["eos_id"],
+            rules=Rules((case.hparams["eos_id"],)),
         )
 
     prompts = mtf.constant(mesh, 0, [batch, length], "int32")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mtfrun import mtf
-from mtfrun.decoding import BeamSearch, Greedy, Hypotheses, generate
+from mtfrun.decoding import BeamSearch, Greedy, Hypotheses, Rules, generate
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, assert_close
 from tests.oracle.reference_cases import ReferenceCase, reference_cases
 from tests.oracle.stateful_model import stateful_decoder
@@ -75,7 +75,7 @@ def _beam_search(case: ReferenceCase, mesh: mtf.Mesh) -> Any:
             beam,
             vocab,
             limits=limits,
-            end_id=options["eos_id"],
+            rules=Rules((options["eos_id"],)),
         )
 
     prompts = mtf.import_tf_tensor(
@@ -108,8 +108,8 @@ def test_greedy_decoding_equals_the_original_up_to_each_rows_end(
             mesh, case.with_role("in"), shape.dims[:1], case.hparams["decay"]
         )
         vocab = mtf.Dimension("vocab", case.hparams["vocab"])
-        end_id = case.hparams["eos_id"]
-        return generate(decoder, prompts, Greedy(vocab), end_id=end_id).ids
+        rules = Rules((case.hparams["eos_id"],))
+        return generate(decoder, prompts, Greedy(vocab), rules=rules).ids
 
     ids = mtf.to_numpy(mtf.function(run)(mtf.import_tf_tensor(mesh, forced, shape)))
     ends_before = np.cumsum(expected == case.hparams["eos_id"], axis=1)

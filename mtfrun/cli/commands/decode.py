@@ -86,6 +86,18 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         "with lookup (./lookup is a run)",
         metavar="DIR",
     )
+    add(
+        "--stop",
+        action="append",
+        help="end an output before this text; repeatable; $'\\n' is a line end in bash",
+        metavar="TEXT",
+    )
+    add(
+        "--log_probs",
+        type=int,
+        help="also print the log-probability of each token, and of the N most likely ones there",
+        metavar="N",
+    )
     add("--draft_tokens", type=int, help="how many tokens a draft proposes; 5", metavar="N")
     add_process_flags(parser)
 
@@ -96,6 +108,7 @@ def _check(flags: argparse.Namespace) -> None:
     check_names(flags, "input", "output", "draft")
     check_inference(flags)
     check_least(flags, 1, "draft_tokens")
+    check_least(flags, 0, "log_probs")
     if flags.draft_tokens is not None and flags.draft is None:
         raise InputError("--draft_tokens is about a draft: give --draft=DIR or --draft=lookup")
     sources = [bool(flags.prompt), flags.input is not None, flags.interactive]
@@ -114,6 +127,10 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
 
     run, built = open_run(flags, command)
     settings = {**inference_settings(flags), **_draft_settings(flags, built.experiment.mesh)}
+    if flags.stop is not None:
+        settings["stop"] = tuple(flags.stop)
+    if flags.log_probs is not None:
+        settings["log_probs"] = flags.log_probs
     inference = built.experiment.inference.with_settings(settings)
     prompts = [os.fsencode(prompt) for prompt in flags.prompt]
     inputs = inference.read(InputSource(flags.input, prompts))

@@ -63,6 +63,13 @@ class ByteVocabulary(Vocabulary):
         return self._is_byte(np.arange(self.size)).astype(np.int32)
 
     @property
+    def token_bytes(self) -> Sequence[bytes]:
+        return [
+            bytes([token - self._first_byte_id]) if is_byte else b""
+            for token, is_byte in enumerate(self._is_byte(np.arange(self.size)))
+        ]
+
+    @property
     def fingerprint(self) -> str:
         return hashlib.sha256(f"ByteVocabulary {self.size}".encode()).hexdigest()
 

@@ -36,6 +36,13 @@ _TRIAL = "A b\u00e9 1,\n\u4e2d"
 _UNREADABLE = "the tokenizer cannot read a text: ", "choose another one"
 # Maximum id; arrays have one entry for each id.
 _LARGEST_ID = 1 << 26
+# The bytes that the characters of byte-level tokenizers stand for: printable ones for themselves,
+# the characters from 256 on for the others in order. Radford et al. 2019, GPT-2, `encoder.py`.
+_PRINTABLE = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))
+_BYTE_LEVEL = {
+    **{chr(byte): byte for byte in _PRINTABLE},
+    **{chr(256 + i): byte for i, byte in enumerate(sorted({*range(256)} - {*_PRINTABLE}))},
+}
 # What the first pieces of words lack in WordPiece.
 _SUFFIX_MARK = "##"
 
@@ -130,15 +137,20 @@ class HuggingFaceVocabulary(FileVocabulary):
     @functools.cached_property
     def bytes_per_id(self) -> np.ndarray:
         """Bytes of each token; -1 for the end id if texts begin with a space that is put there."""
-        bytes_per_id = np.zeros([self.size], np.int32)
+        bytes_per_id = np.array([len(text) for text in self.token_bytes], np.int32)
+        bytes_per_id[self.end_id] = -int(_Decoder(self._settings).space_before_text)
+        return bytes_per_id
+
+    @functools.cached_property
+    def token_bytes(self) -> Sequence[bytes]:
+        texts = [b""] * self.size
         decoder = _Decoder(self._settings)
         for token, number in self._tokens.items():
-            if number != self.pad_id and token not in self._added:
-                bytes_per_id[number] = decoder.bytes_of(token)
+            if number not in (self.pad_id, self.end_id) and token not in self._added:
+                texts[number] = decoder.bytes_of(token)
         if self.unknown_id == self.pad_id or self.unknown_id:
-            bytes_per_id[self.unknown_id] = 0
-        bytes_per_id[self.end_id] = -int(decoder.space_before_text)
-        return bytes_per_id
+            texts[self.unknown_id] = b""
+        return texts
 
     def __repr__(self) -> str:
         return self._describe(
@@ -204,7 +216,7 @@ class HuggingFaceVocabulary(FileVocabulary):
 
 
 class _Decoder:
-    """How many bytes a token stands for; `space_before_text` is put before a text."""
+    """Which bytes a token stands for; `space_before_text` is put before a text."""
 
     def __init__(self, settings: dict[str, Any]):
         parts = {part["type"]: part for part in _parts(settings)}
@@ -217,15 +229,16 @@ class _Decoder:
             or parts.get("Metaspace", {}).get("prepend_scheme", "never") != "never"
         )
 
-    def bytes_of(self, token: str) -> int:
+    def bytes_of(self, token: str) -> bytes:
         if self._is_byte_level:  # each character stands for one byte
-            return len(token)
+            return bytes(_BYTE_LEVEL.get(character, ord("?")) for character in token)
         if _BYTE.fullmatch(token):
-            return 1
+            return bytes([int(token[1:-1], 16)])
         if self._is_word_piece:  # which forgets spaces: one before each word
-            is_suffix = token.startswith(_SUFFIX_MARK)
-            return len(token.encode()) + (-len(_SUFFIX_MARK) if is_suffix else 1)
-        return len(token.replace(_SPACE, " ").encode())
+            if token.startswith(_SUFFIX_MARK):
+                return token.removeprefix(_SUFFIX_MARK).encode()
+            return f" {token}".encode()
+        return token.replace(_SPACE, " ").encode()
 
 
 def _parts(settings: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -52,6 +52,11 @@ class IdVocabulary(Vocabulary):
         digits[[i for i in (self.pad_id, self.end_id) if i >= 0]] = 0
         return digits
 
+    @property
+    def token_bytes(self) -> Sequence[bytes]:
+        special = (self.pad_id, self.end_id)
+        return [b"" if i in special else b" %d" % i for i in range(self.size)]
+
     def __repr__(self) -> str:
         end_id = None if self.end_id == NO_END else self.end_id
         return f"IdVocabulary({self.size}, end_id={end_id}, pad_id={self.pad_id})"

@@ -116,16 +116,21 @@ class SentencePieceVocabulary(FileVocabulary):
     @functools.cached_property
     def bytes_per_id(self) -> np.ndarray:
         """Bytes of each piece; -1 for the end id if the model puts a space before a text."""
-        bytes_per_id = np.zeros([self.size], np.int32)
-        kinds = _PROTOS.ModelProto.SentencePiece
-        for number, piece in enumerate(self._parse().pieces):
-            if piece.type in (kinds.NORMAL, kinds.USER_DEFINED):
-                bytes_per_id[number] = len(piece.piece.replace(_SPACE, " ").encode())
-            elif piece.type == kinds.BYTE:
-                bytes_per_id[number] = 1
+        bytes_per_id = np.array([len(text) for text in self.token_bytes], np.int32)
         if self._parse().normalizer_spec.add_dummy_prefix:
             bytes_per_id[self.end_id] = -1
         return bytes_per_id
+
+    @functools.cached_property
+    def token_bytes(self) -> Sequence[bytes]:
+        texts = [b""] * self.size
+        kinds = _PROTOS.ModelProto.SentencePiece
+        for number, piece in enumerate(self._parse().pieces):
+            if piece.type in (kinds.NORMAL, kinds.USER_DEFINED):
+                texts[number] = piece.piece.replace(_SPACE, " ").encode()
+            elif piece.type == kinds.BYTE:
+                texts[number] = bytes([int(piece.piece[1:-1], 16)])  # <0x0A>
+        return texts
 
     @functools.cached_property
     def fingerprint(self) -> str:

@@ -68,6 +68,18 @@ class Vocabulary(abc.ABC):
         """
 
     @property
+    def token_bytes(self) -> Sequence[bytes]:
+        """The bytes that each id writes within a text; b"" for special ids.
+
+        By default what `decode` makes of each id alone.
+        """
+        represented = self.bytes_per_id > 0
+        return [
+            self.decode([token]).encode() if represented[token] else b""
+            for token in range(self.size)
+        ]
+
+    @property
     @abc.abstractmethod
     def fingerprint(self) -> str:
         """Hexadecimal SHA-256 of all that determines the ids of a text."""

@@ -164,6 +164,9 @@ class DecoderOnly(TokenModel):
         is_first = is_first_id(targets, length, features.get("targets_segmentation"))
         return mtf.where(is_first, 0.0, weights, output_shape=weights.shape)
 
+    def vectors(self, ids: mtf.Tensor) -> mtf.Tensor:
+        return self.hidden({"inputs": ids}, SequenceCall())
+
     def decoder(self, features: Features, beam: mtf.Dimension | None = None) -> Decoder:
         """See `TextModel`. It can read prompts in one pass, up to the padding of a row.
 

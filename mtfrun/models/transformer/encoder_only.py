@@ -61,6 +61,9 @@ class EncoderOnly(TokenModel):
         x = self._embed(inputs, features.get("inputs_position"), call)
         return self.encoder_stack(x, call)
 
+    def vectors(self, ids: mtf.Tensor) -> mtf.Tensor:
+        return self.hidden({"inputs": ids}, SequenceCall())
+
     def decoder(self, features: Features, beam: mtf.Dimension | None = None) -> Decoder:
         """Returns a decoder of the targets, which do not depend on each other.
 

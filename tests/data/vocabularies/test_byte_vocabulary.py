@@ -71,3 +71,4 @@ def test_bytes_per_id_counts_the_bytes_of_a_row() -> None:
     row = np.array([*VOCABULARY.encode("é!"), 1, *VOCABULARY.encode("\0"), 1, 2, 300, 0, 0])
     assert VOCABULARY.bytes_per_id.shape == (384,)
     assert VOCABULARY.bytes_per_id[row].sum() == 4
+    assert b"".join(VOCABULARY.token_bytes[i] for i in row) == "é!\0".encode()

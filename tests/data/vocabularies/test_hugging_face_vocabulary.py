@@ -112,11 +112,13 @@ def test_bytes_are_those_of_the_decoded_text(files: dict[str, str], kind: str) -
     ids = vocabulary.encode(text)
     assert vocabulary.decode([*ids, vocabulary.end_id, *ids]) == text
     assert vocabulary.bytes_per_id[[*ids, vocabulary.end_id]].sum() == len(text)
+    assert b"".join(vocabulary.token_bytes[i] for i in ids).removeprefix(b" ") == text.encode()
     if kind in (BYTE_LEVEL, LLAMA):  # which represent every text
         text = "größer\n 漢字 \u05d0"
         ids = vocabulary.encode(text)
         assert vocabulary.decode(ids) == text
         assert vocabulary.bytes_per_id[[*ids, vocabulary.end_id]].sum() == len(text.encode())
+        assert b"".join(vocabulary.token_bytes[i] for i in ids).removeprefix(b" ") == text.encode()
 
 
 def test_special_ids(files: dict[str, str]) -> None:

@@ -131,6 +131,8 @@ def test_decode_inverts_encode_and_bytes_are_counted(models: dict[str, str], tex
     assert vocabulary.decode(ids) == text
     num_bytes = vocabulary.bytes_per_id[[*ids, vocabulary.end_id]].sum()
     assert num_bytes == (len(text.encode()) if text else -1)
+    written = b"".join(vocabulary.token_bytes[i] for i in ids)
+    assert written == (b" " + text.encode() if text else b"")
 
 
 @given(st.lists(st.binary()))

@@ -16,6 +16,7 @@ import pytest
 
 import mtfrun
 from mtfrun.errors import InputError
+from mtfrun.experiment.answers import record_of
 from mtfrun.experiment.runs.run import Run
 from mtfrun.rundir import RunDirectory
 from mtfrun.training import TrainResult
@@ -94,10 +95,7 @@ def test_answers_are_those_of_the_command(run: Run, settings: dict[str, Any]) ->
     answers = run.decode(PROMPTS, **settings)
     flags = [f"--prompt={prompt}" for prompt in PROMPTS]
     expected = _lines(run, "decode", *flags, *(f"--{k}={v}" for k, v in settings.items()))
-    as_json = [
-        {**answer._asdict(), "outputs": [output._asdict() for output in answer.outputs]}
-        for answer in answers
-    ]
+    as_json = [record_of(answer).fields for answer in answers]
     assert json.loads(json.dumps(as_json)) == expected
 
 

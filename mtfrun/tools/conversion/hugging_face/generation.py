@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mtfrun.configuration.gin_values import reference
 from mtfrun.tools.conversion.gin_file import GinFile
 from mtfrun.tools.conversion.hugging_face.folder import CONFIG, GENERATION_CONFIG, Folder
 from mtfrun.tools.conversion.hugging_face.settings import Settings
@@ -23,12 +24,7 @@ _IGNORED = frozenset(
 )
 # Values with which a setting changes nothing.
 _NEUTRAL: Mapping[str, Any] = {
-    "min_length": 0,
-    "min_new_tokens": 0,
-    "typical_p": 1.0,
-    "repetition_penalty": 1.0,
     "encoder_repetition_penalty": 1.0,
-    "no_repeat_ngram_size": 0,
     "encoder_no_repeat_ngram_size": 0,
     "epsilon_cutoff": 0.0,
     "eta_cutoff": 0.0,
@@ -38,15 +34,30 @@ _NEUTRAL: Mapping[str, Any] = {
 }
 _NO_LIMIT = 1_000_000
 _TAKEN = ("max_length", "max_new_tokens", "num_beams", "num_return_sequences", "length_penalty")
-_TAKEN_BY_SAMPLING = ("do_sample", "temperature", "top_k", "top_p")
+_TAKEN_BY_SAMPLING = ("do_sample", "temperature", "top_k", "top_p", "min_p", "typical_p")
+# As processors: our class, its parameter, and the value with which it changes nothing.
+_PROCESSORS: Mapping[str, tuple[str, str, float]] = {
+    "repetition_penalty": ("decoding.RepetitionPenalty", "penalty", 1.0),
+    "no_repeat_ngram_size": ("decoding.NoRepeatNGram", "size", 0),
+    "min_length": ("decoding.MinLength", "length", 0),
+    "min_new_tokens": ("decoding.MinLength", "length", 0),
+}
+_FILTERS: Mapping[str, tuple[str, str, float]] = {
+    "min_p": ("decoding.MinP", "share", 0.0),
+    "typical_p": ("decoding.Typical", "share", 1.0),
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Generation:
-    """Parameters of `experiment.Decoding` and `decoding.Search`, and notes on the omitted ones."""
+    """Parameters of `experiment.Decoding` and `decoding.Search`, and notes on the omitted ones.
+
+    `controls` has those of `decoding.Controls` and of the classes that it names.
+    """
 
     decoding: Mapping[str, object] = dataclasses.field(default_factory=dict)
     search: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    controls: Mapping[str, Mapping[str, object]] = dataclasses.field(default_factory=dict)
     notes: Sequence[str] = ()
     files: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
 
@@ -56,6 +67,10 @@ class Generation:
             file.bind("experiment.Decoding", self.decoding)
         if self.search:
             file.bind("decoding.Search", self.search)
+        if self.controls:
+            file.bind("decoding.Search", {"controls": reference("@decoding.Controls()")})
+        for target, parameters in self.controls.items():
+            file.bind(target, parameters)
 
 
 def read_generation(folder: Folder, settings: Settings) -> Generation:
@@ -64,7 +79,7 @@ def read_generation(folder: Folder, settings: Settings) -> Generation:
         where = str(folder.path / GENERATION_CONFIG)
         values = Settings(folder.json_of(GENERATION_CONFIG), where)
     else:
-        names = (*_TAKEN, *_TAKEN_BY_SAMPLING, *_NEUTRAL, "eos_token_id")
+        names = (*_TAKEN, *_TAKEN_BY_SAMPLING, *_PROCESSORS, *_NEUTRAL, "eos_token_id")
         older = {name: settings.values[name] for name in names if name in settings.values}
         values = Settings(older, settings.where)
     is_answer = settings.flag("is_encoder_decoder", default=False)
@@ -73,9 +88,8 @@ def read_generation(folder: Folder, settings: Settings) -> Generation:
     outputs = values.integer("num_return_sequences", 1)
     if outputs > 1:
         decoding["num_outputs"] = min(outputs, values.integer("num_beams", 1))
-    if len(end_ids(values.values)) > 1:
-        notes.append(f"outputs end at the first of eos_token_id={end_ids(values.values)} only")
-    known = {*_TAKEN, *_TAKEN_BY_SAMPLING, *_IGNORED}
+    controls = _controls(values, is_answer=is_answer, draws="temperature" in search)
+    known = {*_TAKEN, *_TAKEN_BY_SAMPLING, *_PROCESSORS, *_IGNORED}
     others = [
         name
         for name, value in values.values.items()
@@ -84,7 +98,7 @@ def read_generation(folder: Folder, settings: Settings) -> Generation:
     if others:
         notes.append(f"not supported in decoding, and left out: {', '.join(others)}"[:300])
     name = GENERATION_CONFIG if folder.has(GENERATION_CONFIG) else CONFIG
-    return Generation(decoding, search, tuple(f"{name}: {note}" for note in notes))
+    return Generation(decoding, search, controls, tuple(f"{name}: {note}" for note in notes))
 
 
 def _limits(values: Settings, *, is_answer: bool) -> dict[str, object]:
@@ -110,6 +124,37 @@ def _limits(values: Settings, *, is_answer: bool) -> dict[str, object]:
     elif length is not None:
         limits["max_length"] = length
     return limits
+
+
+def _controls(values: Settings, *, is_answer: bool, draws: bool) -> dict[str, dict[str, object]]:
+    """Returns the parameters by class, those of `decoding.Controls` first."""
+    controls: dict[str, object] = {}
+    classes: dict[str, dict[str, object]] = {}
+    tables = {"processors": _PROCESSORS, "filters": _FILTERS if draws else {}}
+    for name, table in tables.items():
+        references = []
+        for setting, (target, parameter, neutral) in table.items():
+            is_number = isinstance(neutral, float)
+            value = (
+                values.number(setting, neutral) if is_number else values.non_negative(setting, 0)
+            )
+            # min_new_tokens, where it is set, replaces min_length.
+            if value == neutral:
+                continue
+            if target not in classes:
+                references.append(reference(f"@{target}()"))
+            classes[target] = {parameter: value}
+            if setting == "min_length" and is_answer:
+                # It counts the first id of an answer, and the prompt of a continuation.
+                classes[target] = {parameter: max(value - 1, 0)}
+            elif setting == "min_length":
+                classes[target] = {parameter: value, "with_prompt": True}
+        if references:
+            controls[name] = references
+    ends = end_ids(values.values)
+    if len(ends) > 1:
+        controls["end_ids"] = ends[1:]
+    return {**({"decoding.Controls": controls} if controls else {}), **classes}
 
 
 def _check_length(values: Settings, new_tokens: int) -> None:

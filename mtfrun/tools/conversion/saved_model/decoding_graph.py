@@ -11,6 +11,7 @@ from mtfrun import mtf
 from mtfrun.data import TARGETS
 from mtfrun.decoding import EMPTY_BELOW
 from mtfrun.experiment import Decoding, DecodingShape
+from mtfrun.tools.conversion.importer import ConversionError
 from mtfrun.tools.conversion.saved_model.export import in_batches
 
 
@@ -56,11 +57,18 @@ class DecodingGraph:
     """Decodes as the inference on one device does, with its programs and batches, bit for bit."""
 
     def __init__(self, decoding: Decoding) -> None:
-        self._decoding = decoding.with_settings({"draft": None})  # which changes no output
+        # Neither changes an output.
+        self._decoding = decoding.with_settings({"draft": None, "log_probs": None})
         prompts = self._prompt_format = decoding.prompt_format
         self.num_ids = prompts.prompt_vocabulary.size
         self._pad_id = prompts.output_vocabulary.pad_id
-        self._end_id = prompts.output_vocabulary.end_id
+        controls = decoding.search.controls
+        if controls.stop or controls.constraints:
+            raise ConversionError(
+                "a SavedModel has neither stop texts nor constraints: export with "
+                "--gin.Controls.stop=[] and --gin.Controls.constraints=[]"
+            )
+        self._end_ids = [prompts.output_vocabulary.end_id, *controls.end_ids]
         # For every number of ids that are read of a prompt.
         rows = [prompts.row_of(np.zeros([n], np.int32)) for n in range(prompts.longest + 1)]
         shapes = [decoding.shape_of(row) for row in rows]
@@ -142,7 +150,7 @@ class DecodingGraph:
             for name, x in self._features(shape, ids, is_row).items()
         }
         hypotheses = self._decoding.program(shape)(features, tensor(lines), tensor(limits))
-        ids, scores, finished = (x.value for x in hypotheses)
+        ids, scores, finished = (x.value for x in hypotheses[:3])
         # Rows of padding may have any scores.
         scores = tf.debugging.check_numerics(
             tf.where(is_row, scores, 0.0), "scores of outputs are infinite or not a number"
@@ -187,7 +195,8 @@ class DecodingGraph:
         source = tf.tile(source[:, None], [1, number, 1])
         ids = tf.gather(ids, source, batch_dims=2)
         limits = tf.where(is_output, (rows.limit - rows.prefix)[:, None], 0)
-        ends = (ids == self._end_id) & (positions < limits[:, :, None])
+        is_end = tf.reduce_any([ids == end_id for end_id in self._end_ids], axis=0)
+        ends = is_end & (positions < limits[:, :, None])
         first_end = tf.reduce_min(tf.where(ends, positions, np.iinfo(np.int32).max), axis=-1)
         lengths = tf.minimum(first_end, limits)
         ids = tf.where(positions < lengths[:, :, None], ids, self._pad_id)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from mtfrun.configuration.gin_values import reference
 from mtfrun.tools.conversion.hugging_face.folder import Folder
 from mtfrun.tools.conversion.hugging_face.generation import Generation, read_generation
 from mtfrun.tools.conversion.hugging_face.settings import Settings
@@ -73,6 +74,61 @@ def test_settings_of_decoding_are_taken_over(
     assert generation == Generation(decoding, search)
 
 
+@pytest.mark.parametrize(
+    "config, values, controls",
+    [
+        (CONTINUES, {"eos_token_id": [2, 7, 5]}, {"decoding.Controls": {"end_ids": [7, 5]}}),
+        (
+            CONTINUES,
+            {"repetition_penalty": 1.2, "no_repeat_ngram_size": 3, "min_p": 0.1},
+            {
+                "decoding.Controls": {
+                    "processors": [
+                        reference("@decoding.RepetitionPenalty()"),
+                        reference("@decoding.NoRepeatNGram()"),
+                    ]
+                },
+                "decoding.RepetitionPenalty": {"penalty": 1.2},
+                "decoding.NoRepeatNGram": {"size": 3},
+            },
+        ),
+        (
+            CONTINUES,
+            {"do_sample": True, "min_p": 0.1, "typical_p": 0.9},
+            {
+                "decoding.Controls": {
+                    "filters": [reference("@decoding.MinP()"), reference("@decoding.Typical()")]
+                },
+                "decoding.MinP": {"share": 0.1},
+                "decoding.Typical": {"share": 0.9},
+            },
+        ),
+        *(
+            (
+                config,
+                values,
+                {
+                    "decoding.Controls": {"processors": [reference("@decoding.MinLength()")]},
+                    "decoding.MinLength": least,
+                },
+            )
+            for config, values, least in (
+                (CONTINUES, {"min_length": 9}, {"length": 9, "with_prompt": True}),
+                (ANSWERS, {"min_length": 9}, {"length": 8}),
+                (CONTINUES, {"min_length": 9, "min_new_tokens": 4}, {"length": 4}),
+            )
+        ),
+    ],
+)
+def test_controls_are_taken_over(
+    tmp_path: pathlib.Path,
+    config: dict[str, Any],
+    values: dict[str, Any],
+    controls: dict[str, dict[str, object]],
+) -> None:
+    assert _read(tmp_path, config, values).controls == controls
+
+
 def test_settings_of_older_folders_are_in_config_json(tmp_path: pathlib.Path) -> None:
     generation = _read(tmp_path, {**CONTINUES, "num_beams": 2, "length_penalty": 0.0}, None)
     assert generation == Generation({}, {"beam_size": 2, "alpha": 0.0})
@@ -81,10 +137,9 @@ def test_settings_of_older_folders_are_in_config_json(tmp_path: pathlib.Path) ->
 @pytest.mark.parametrize(
     "values, note",
     [
-        ({"eos_token_id": [2, 7]}, "outputs end at the first of eos_token_id=[2, 7] only"),
         (
-            {"repetition_penalty": 1.2, "no_repeat_ngram_size": 0, "bad_words_ids": [[3]]},
-            "not supported in decoding, and left out: repetition_penalty, bad_words_ids",
+            {"diversity_penalty": 1.2, "renormalize_logits": False, "bad_words_ids": [[3]]},
+            "not supported in decoding, and left out: diversity_penalty, bad_words_ids",
         ),
         ({"num_beams": 2, "length_penalty": 1.0}, "length_penalty=1.0 divides by length^1.0"),
         ({"num_beams": 2, "length_penalty": 0.0, "do_sample": True}, "beams without draws"),

@@ -1,0 +1,1 @@
+"""Controls: what is asked of outputs, whatever the decoding method."""

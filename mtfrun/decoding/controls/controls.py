@@ -1,0 +1,81 @@
+"""What a user asks of outputs, whatever the decoding method."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+from mtfrun.checks import INDEX, check_range
+from mtfrun.decoding.controls.automaton import all_of, containing
+from mtfrun.decoding.controls.constraints import Constraint, check_texts
+from mtfrun.decoding.controls.guide import TokenTexts, make_guide
+from mtfrun.decoding.controls.rules import LogitProcessor, Rules
+from mtfrun.decoding.sampling import TokenFilter
+from mtfrun.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Controls:
+    """What is asked of outputs beyond a decoding method.
+
+    Attributes:
+      processors: change the logits, in this order and before the temperature: penalties, or your
+        own functions of `LogitProcessor`'s form.
+      filters: narrow the draws of sampling, in this order and after top_k and top_p.
+      constraints: which texts an output may be: all of them hold.
+      stop: texts of which the first to occur ends an output, which it is not part of.
+      end_ids: ids that end an output besides the vocabulary's.
+      log_probs: the number of most likely ids at each position whose log-probabilities are returned
+        with the output's; 0 for the output's only, None for none.
+    """
+
+    processors: Sequence[LogitProcessor] = ()
+    filters: Sequence[TokenFilter] = ()
+    constraints: Sequence[Constraint] = ()
+    stop: Sequence[str] = ()
+    end_ids: Sequence[int] = ()
+    log_probs: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, form, example in (
+            ("processors", "(logits, written)", "@decoding.RepetitionPenalty()"),
+            ("filters", "(logits, dim)", "@decoding.MinP()"),
+        ):
+            for item in getattr(self, name):
+                if not callable(item) or isinstance(item, type):
+                    raise InputError(
+                        f"Controls.{name} has {item!r}, which cannot be called with {form}: list "
+                        f"objects or functions, such as {example}"
+                    )
+
+        check_texts("Controls.stop", self.stop)
+        check_range("Controls.log_probs", self.log_probs, INDEX, optional=True)
+        for end_id in self.end_ids:
+            check_range("Controls.end_ids", end_id, INDEX)
+        for constraint in self.constraints:
+            if not callable(getattr(constraint, "automaton", None)):
+                raise InputError(
+                    f"Controls.constraints has {constraint!r}, which has no method automaton(): "
+                    "list objects such as @decoding.Regex()"
+                )
+
+    def rules(self, end_id: int, tokens: Callable[[], TokenTexts] | None = None) -> Rules:
+        """Returns the rules of outputs.
+
+        Args:
+          end_id: the vocabulary's.
+          tokens: returns what its ids write; for constraints and stop texts.
+        """
+        end_ids = (end_id, *self.end_ids)
+        automata = [constraint.automaton() for constraint in self.constraints]
+        automata += [containing(text.encode(), ends=True) for text in self.stop]
+        if not automata:
+            return Rules(end_ids, self.processors, log_probs=self.log_probs)
+        assert tokens is not None
+        guide = make_guide(all_of(automata), tokens(), end_ids, allow_special=not self.constraints)
+        return Rules(end_ids, self.processors, guide, self.log_probs)
+
+    def cut(self, text: str) -> str:
+        """Returns a text before the first stop text in it."""
+        ends = [text.find(stop) for stop in self.stop]
+        return text[: min((end for end in ends if end >= 0), default=len(text))]

@@ -1,0 +1,125 @@
+"""Logit processors: penalties of repeated ids, and the least length of an output.
+
+Their values may be tensors {batch}, one for each row.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from mtfrun import mtf
+from mtfrun.checks import COUNT, INDEX, POSITIVE, Range, check_range
+from mtfrun.decoding.controls.rules import Written, check_value
+from mtfrun.decoding.decoder import FORBIDDEN
+
+_FINITE = Range(-1e6, 1e6)
+
+
+@dataclasses.dataclass(frozen=True)
+class RepetitionPenalty:
+    """Divides positive logits of ids that occurred by `penalty`, and multiplies negative ones.
+
+    Keskar et al. 2019, CTRL, arXiv:1909.05858, section 4.1, in the form of transformers.
+
+    Attributes:
+      penalty: above 1 makes repetition less likely.
+      with_prompt: whether ids of the prompt count.
+    """
+
+    penalty: float | mtf.Tensor = 1.2
+    with_prompt: bool = True
+
+    def __post_init__(self) -> None:
+        check_value("RepetitionPenalty.penalty", self.penalty, POSITIVE)
+
+    def __call__(self, logits: mtf.Tensor, written: Written) -> mtf.Tensor:
+        where = written.is_before(with_prompt=self.with_prompt)
+        occurs = mtf.greater(written.counts(written.vocab_of(logits), where), 0.0)
+        is_negative = mtf.less(logits, 0.0)
+        penalised = mtf.where(is_negative, logits * self.penalty, logits / self.penalty)
+        return mtf.where(occurs, penalised, logits, output_shape=logits.shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class FrequencyPenalty:
+    """Subtracts `penalty` from the logit of an id for every time that it occurs in the output."""
+
+    penalty: float | mtf.Tensor = 0.5
+
+    def __post_init__(self) -> None:
+        check_value("FrequencyPenalty.penalty", self.penalty, _FINITE)
+
+    def __call__(self, logits: mtf.Tensor, written: Written) -> mtf.Tensor:
+        where = written.is_before(with_prompt=False)
+        counts = written.counts(written.vocab_of(logits), where)
+        return mtf.sub(logits, counts * self.penalty, output_shape=logits.shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class PresencePenalty:
+    """Subtracts `penalty` from the logits of the ids that occur in the output."""
+
+    penalty: float | mtf.Tensor = 0.5
+
+    def __post_init__(self) -> None:
+        check_value("PresencePenalty.penalty", self.penalty, _FINITE)
+
+    def __call__(self, logits: mtf.Tensor, written: Written) -> mtf.Tensor:
+        where = written.is_before(with_prompt=False)
+        counts = written.counts(written.vocab_of(logits), where)
+        return mtf.sub(logits, mtf.minimum(counts, 1.0) * self.penalty, output_shape=logits.shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class NoRepeatNGram:
+    """Forbids ids that would repeat `size` consecutive ids of prompt or output.
+
+    Paulus et al. 2017, arXiv:1705.04304, section 2.5.
+    """
+
+    size: int = 3
+
+    def __post_init__(self) -> None:
+        check_range("NoRepeatNGram.size", self.size, COUNT)
+
+    def __call__(self, logits: mtf.Tensor, written: Written) -> mtf.Tensor:
+        ids, length = written.ids, written.length
+        # Where the ids before are the last ones of the row, its next id must be another.
+        repeats = written.is_before()
+        inside = mtf.greater_equal(mtf.range(ids.mesh, length), self.size - 1)
+        repeats = mtf.logical_and(repeats, inside)
+        for distance in range(1, min(self.size, length.size)):
+            last = mtf.gather(ids, written.position - distance, length)
+            before = mtf.shift(ids, distance, length, wrap=False)
+            same = mtf.equal(before, last, output_shape=repeats.shape)
+            repeats = mtf.logical_and(repeats, same)
+        counts = written.counts(written.vocab_of(logits), repeats)
+        forbidden = mtf.greater(counts, 0.0)
+        return mtf.where(forbidden, FORBIDDEN, logits, output_shape=logits.shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class MinLength:
+    """Forbids the ends of outputs that have fewer than `length` ids.
+
+    Attributes:
+      with_prompt: whether ids of the prompt count.
+    """
+
+    length: int | mtf.Tensor = 1
+    with_prompt: bool = False
+
+    def __post_init__(self) -> None:
+        check_value("MinLength.length", self.length, INDEX)
+
+    def __call__(self, logits: mtf.Tensor, written: Written) -> mtf.Tensor:
+        vocab = mtf.range(logits.mesh, written.vocab_of(logits))
+        number = written.position
+        if not self.with_prompt:
+            number = number - written.prompt_lengths
+        forbidden = mtf.less(number, self.length)
+        for end_id in written.end_ids:
+            is_end = mtf.equal(vocab, end_id)
+            now = mtf.logical_and(is_end, forbidden, output_shape=[*forbidden.shape, *is_end.shape])
+            logits = mtf.where(now, FORBIDDEN, logits, output_shape=logits.shape)
+        return logits

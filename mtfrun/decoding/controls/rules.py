@@ -1,0 +1,154 @@
+"""The rules of outputs: how logits are processed, and what ends an output."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import tensorflow as tf
+
+from mtfrun import mtf
+from mtfrun.checks import Range, check_range
+from mtfrun.decoding.controls.guide import Guide
+from mtfrun.decoding.decoder import END_ID
+
+
+class Written(NamedTuple):
+    """The ids of the rows before the position whose logits are processed.
+
+    The rows are {batch}, {batch, beam}, or {batch, block} where a draft is checked.
+
+    Attributes:
+      ids: {rows, length} int32, or {batch, length}; only those before `position` count.
+      position: int32, a scalar or {rows}.
+      prompt_lengths: {batch} int32, the number of ids of each prompt.
+      end_ids: the ids that end an output.
+    """
+
+    ids: mtf.Tensor
+    position: mtf.Tensor
+    prompt_lengths: mtf.Tensor
+    end_ids: Sequence[int]
+
+    @property
+    def length(self) -> mtf.Dimension:
+        return self.ids.shape.get_dim_by_name("length")
+
+    def vocab_of(self, logits: mtf.Tensor) -> mtf.Dimension:
+        (vocab,) = logits.shape - self.ids.shape - self.position.shape
+        return vocab
+
+    def is_before(self, *, with_prompt: bool = True) -> mtf.Tensor:
+        """Returns {rows, length} bool: which ids count, those of the prompt only if asked for."""
+        index = mtf.range(self.ids.mesh, self.length)
+        rows = self.ids.shape - self.length + (self.position.shape - self.ids.shape)
+        before = mtf.less(index, self.position, output_shape=[*rows, self.length])
+        if with_prompt:
+            return before
+        return mtf.logical_and(before, mtf.greater_equal(index, self.prompt_lengths, before.shape))
+
+    def counts(self, vocab: mtf.Dimension, where: mtf.Tensor) -> mtf.Tensor:
+        """Returns {rows, vocab} float32: how often each id occurs where a condition holds.
+
+        where: {rows, length} bool. Devices count all rows and ids, since DTensor would replicate
+        the sums of their parts.
+        """
+        rows = where.shape - self.length
+        ids = mtf.where(where, self.ids, -1, output_shape=where.shape)
+
+        def count(ids: tf.Tensor) -> tf.Tensor:
+            row = np.arange(rows.size, dtype=np.int32)[:, np.newaxis] * vocab.size
+            flat = tf.reshape(ids, [rows.size, self.length.size])
+            # Negative segments are left out.
+            segments = tf.where(flat >= 0, flat + row, -1)
+            ones = tf.ones(segments.shape)
+            sums = tf.math.unsorted_segment_sum(ones, segments, rows.size * vocab.size)
+            return tf.reshape(sums, [*rows.to_integer_list, vocab.size])
+
+        counts: mtf.Tensor = mtf.slicewise(count, [ids], [*rows, vocab], tf.float32)
+        return counts
+
+
+def is_one_of(ids: mtf.Tensor, numbers: Sequence[int]) -> mtf.Tensor:
+    """Returns which of the ids {...} are among the numbers, at least one."""
+    return functools.reduce(mtf.logical_or, (mtf.equal(ids, number) for number in numbers))
+
+
+class LogitProcessor(Protocol):
+    """Changes the logits of the next id, by the ids before it; called inside `mtf.function`."""
+
+    def __call__(self, logits: mtf.Tensor, written: Written) -> mtf.Tensor:
+        """Returns logits {rows, vocab} for float32 logits of this shape, in any order.
+
+        An id that must not be chosen gets `FORBIDDEN`. A beam search hands on log-probabilities,
+        which it does not normalise again, as transformers does.
+        """
+
+
+@dataclasses.dataclass(frozen=True)
+class Rules:
+    """What holds for outputs beyond the model, the same for every decoding method.
+
+    Attributes:
+      end_ids: ids that end an output; the first one, the vocabulary's, also ends a row in its
+        prompt, unless `Decoder.ends_in_prompts`.
+      processors: applied in this order, before the temperature.
+      guide: which texts may be written, and where they end.
+      log_probs: the number of most likely ids that the `Trace` has for each position; None for no
+        trace.
+    """
+
+    end_ids: Sequence[int] = (END_ID,)
+    processors: Sequence[LogitProcessor] = ()
+    guide: Guide | None = None
+    log_probs: int | None = None
+
+    def length(self, ids: np.ndarray) -> int | None:
+        """Returns the number of ids [length] of an output, without an end id; None if cut off."""
+        ends = np.flatnonzero(np.isin(ids, self.end_ids))
+        if self.guide is not None:
+            number = self.guide.length(ids[: ends[0]] if ends.size else ids)
+            if number is not None:
+                return number
+        return int(ends[0]) if ends.size else None
+
+    @property
+    def change_logits(self) -> bool:
+        return bool(self.processors) or self.guide is not None
+
+    def process(
+        self, logits: mtf.Tensor, written: Written, guided: Any, remaining: mtf.Tensor
+    ) -> mtf.Tensor:
+        """Returns logits {rows, vocab}; for `guided` and `remaining` see `Guide.mask`."""
+        for processor in self.processors:
+            logits = processor(logits, written)
+        return logits if self.guide is None else self.guide.mask(logits, guided, remaining)
+
+    def first_guided(self, mesh: mtf.Mesh, rows: mtf.ShapeLike) -> Any:
+        """Returns the guide's state {rows} of empty outputs, () without a guide."""
+        if self.guide is None:
+            return ()
+        return mtf.constant(mesh, self.guide.first, rows, tf.int32)
+
+    def advance(self, guided: Any, token: mtf.Tensor, counts: mtf.Tensor) -> Any:
+        """Returns the guide's state after ids {rows}, unchanged where they do not count."""
+        if self.guide is None:
+            return ()
+        after = self.guide.advance(guided, token)
+        return mtf.where(counts, after, guided, output_shape=after.shape)
+
+    def is_end(self, token: mtf.Tensor, guided: Any) -> mtf.Tensor:
+        """Returns which ids {rows} end an output; guided: the guide's state after them."""
+        is_end = is_one_of(token, self.end_ids)
+        if self.guide is None:
+            return is_end
+        return mtf.logical_or(is_end, self.guide.has_ended(guided))
+
+
+def check_value(name: str, value: object, allowed: Range) -> None:
+    """Raises InputError for a number out of the range; a tensor, one value a row, may be any."""
+    if not isinstance(value, mtf.Tensor):
+        check_range(name, value, allowed)

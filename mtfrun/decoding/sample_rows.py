@@ -1,0 +1,107 @@
+"""The choice of the next token for rows that have different settings."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+
+from mtfrun import mtf
+from mtfrun.decoding.search import Search
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleRows:
+    """What `Greedy` and `Sample` choose, with settings that are tensors {batch}.
+
+    Attributes:
+      keys: uint32, the bits of each row's key; see `Sample` for the others.
+      temperature: float32; 0 for the most likely token.
+    """
+
+    vocab: mtf.Dimension
+    keys: mtf.Tensor
+    lines: mtf.Tensor
+    temperature: mtf.Tensor
+    top_k: mtf.Tensor
+    top_p: mtf.Tensor
+
+    def __call__(self, logits: mtf.Tensor, position: mtf.Tensor) -> mtf.Tensor:
+        """Returns ids {batch} for logits {batch, vocab} at positions {batch}."""
+        logits = mtf.to_float(logits)
+        greedy = mtf.argmax(logits, self.vocab)
+        is_drawn = mtf.greater(self.temperature, 0.0)
+        is_truncated = mtf.logical_or(mtf.greater(self.top_k, 0), mtf.less(self.top_p, 1.0))
+        from_all = mtf.logical_and(is_drawn, mtf.logical_not(is_truncated))
+        from_some = mtf.logical_and(is_drawn, is_truncated)
+        key = mtf.keys_of(self.keys).fold_in(position).fold_in(self.lines)
+        scaled = logits / mtf.where(is_drawn, self.temperature, 1.0)
+
+        def draw_from_all() -> mtf.Tensor:
+            return mtf.argmax(scaled + _noise(scaled, key), self.vocab)
+
+        drawn = _if_any(from_all, draw_from_all, greedy)
+        drawn_from_some = _if_any(from_some, lambda: self._draw_from_some(scaled, key), greedy)
+        return mtf.where(from_some, drawn_from_some, mtf.where(from_all, drawn, greedy))
+
+    def _draw_from_some(self, logits: mtf.Tensor, key: mtf.Key) -> mtf.Tensor:
+        rank = mtf.Dimension("rank", self.vocab.size)
+        logits, ids = mtf.top_k(logits, self.vocab, rank)
+        most = mtf.where(mtf.greater(self.top_k, 0), self.top_k, rank.size)
+        among = mtf.less(mtf.range(logits.mesh, rank), most, output_shape=logits.shape)
+        logits = mtf.where(among, logits, -1e9)
+        before = mtf.cumsum(mtf.softmax(logits, rank), rank, exclusive=True)
+        logits = mtf.where(mtf.less(before, self.top_p), logits, -1e9) + _noise(
+            logits, key.fold_in(ids)
+        )
+        return mtf.gather(ids, mtf.argmax(logits, rank), rank)
+
+
+def _if_any(is_drawn: mtf.Tensor, draw: Callable[[], mtf.Tensor], greedy: mtf.Tensor) -> mtf.Tensor:
+    """Returns draw() if a row needs it.
+
+    Noise for a vocabulary, and its order, take longer than a step of a small model.
+    """
+    if greedy.mesh.is_distributed:  # DTensor refuses top_k inside of a choice
+        return draw()
+    drawn: mtf.Tensor = mtf.cond(mtf.reduce_any(is_drawn), draw, lambda: greedy)
+    return drawn
+
+
+def _noise(logits: mtf.Tensor, key: mtf.Key) -> mtf.Tensor:
+    """Returns that of `Sample`."""
+    uniform = mtf.random_uniform(logits.mesh, logits.shape, key=key)
+    return mtf.negative(mtf.log(mtf.negative(mtf.log(uniform))))
+
+
+class RowSettings:
+    """The settings of the rows of a batch, in numpy arrays, for `SampleRows`."""
+
+    def __init__(self, rows: int):
+        self._arrays = {
+            "keys": np.zeros([rows], np.uint32),
+            "lines": np.zeros([rows], np.int32),
+            "temperature": np.zeros([rows], np.float32),
+            "top_k": np.zeros([rows], np.int32),
+            "top_p": np.ones([rows], np.float32),
+        }
+
+    def set(self, row: int, search: Search, line: int) -> None:
+        """Sets those of a row; of `search` only the settings of sampling count."""
+        values = {
+            "keys": int(mtf.random_key(search.seed).bits.numpy()),
+            "lines": line,
+            "temperature": search.temperature,
+            "top_k": search.top_k,
+            "top_p": search.top_p,
+        }
+        for name, value in values.items():
+            self._arrays[name][row] = value
+
+    def tensors(self, mesh: mtf.Mesh, batch: mtf.Dimension) -> dict[str, mtf.Tensor]:
+        """Returns the arguments of `SampleRows` for the first rows."""
+        return {
+            name: mtf.import_tf_tensor(mesh, array[: batch.size].copy(), [batch])
+            for name, array in self._arrays.items()
+        }

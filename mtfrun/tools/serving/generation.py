@@ -1,0 +1,137 @@
+"""What a request asks to decode, whatever its form."""
+
+from __future__ import annotations
+
+import dataclasses
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+from mtfrun.checks import COUNT, INDEX, NOT_NEGATIVE, SHARE_ABOVE_0, Range
+from mtfrun.tools.serving.fields import Fields, RequestError
+
+# Fields of OpenAI's requests that change no output here.
+_IGNORED = ("user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key")
+# Fields that are not supported, with values that change nothing.
+_UNSUPPORTED: Mapping[str, tuple[object, ...]] = {
+    "logit_bias": ({},),
+    "frequency_penalty": (0,),
+    "presence_penalty": (0,),
+}
+_SETTINGS: Mapping[str, Range] = {
+    "temperature": NOT_NEGATIVE,
+    "top_p": SHARE_ABOVE_0,
+    "top_k": INDEX,
+    "beam_size": COUNT,
+    "alpha": NOT_NEGATIVE,
+}
+_SEEDS = Range(-(2**63), 2**63 - 1, whole=True)
+_MOST_STOPS, _LONGEST_STOP = 4, 100
+
+# The fields of all requests that decode.
+GENERATION_FIELDS = (
+    *("model", "max_tokens", "n", "seed", "stop", "stream", "stream_options", "logprobs"),
+    *_SETTINGS,
+    *_UNSUPPORTED,
+    *_IGNORED,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """Limits of requests: of the server's time and memory, not of the model.
+
+    Attributes:
+      body_bytes: of a request.
+      prompts: prompts, images, pairs or texts of a request.
+      outputs: of one prompt; beams as well.
+      tokens: that one output may have.
+      requests: that are answered or wait; further ones are refused.
+      seconds: until a request is refused that is not answered.
+    """
+
+    body_bytes: int = 4_000_000
+    prompts: int = 64
+    outputs: int = 16
+    tokens: int = 4096
+    requests: int = 64
+    seconds: float = 120.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Generation:
+    """What to decode.
+
+    Attributes:
+      prompts: each a text, or the ids of one.
+      settings: of the inference, those that are not the configuration's.
+      num_outputs: of each prompt.
+      seed: of the draws; random if the request has none.
+      stops: texts before which an output ends.
+      with_log_probs: of each token.
+      is_streamed, with_usage: whether text is sent as it is decoded, and the usage after it.
+    """
+
+    prompts: list[str] | list[list[int]]
+    settings: Mapping[str, Any]
+    num_outputs: int
+    seed: int
+    stops: tuple[str, ...]
+    with_log_probs: bool
+    is_streamed: bool
+    with_usage: bool
+
+
+def read_generation(
+    fields: Fields, prompts: list[str] | list[list[int]], limits: Limits, *, log_probs: bool
+) -> Generation:
+    """Returns what the fields beside the prompts ask for; RequestError for a bad one."""
+    for name, harmless in _UNSUPPORTED.items():
+        fields.refuse(name, unless=harmless)
+    settings = {name: fields.number(name, allowed) for name, allowed in _SETTINGS.items()}
+    tokens = fields.number("max_tokens", Range(1, limits.tokens, whole=True))
+    settings = {**settings, "decode_length": tokens}
+    outputs = fields.number("n", Range(1, limits.outputs, whole=True)) or 1
+    if (settings["beam_size"] or 1) > limits.outputs:
+        raise fields.error("beam_size", f"must be at most {limits.outputs}")
+    seed = fields.number("seed", _SEEDS)
+    stream_options = fields.get("stream_options")
+    if stream_options is not None and not isinstance(stream_options, dict):
+        raise fields.error("stream_options", "must be an object")
+    return Generation(
+        prompts,
+        {name: value for name, value in settings.items() if value is not None},
+        outputs,
+        secrets.randbits(31) if seed is None else seed,
+        _stops(fields),
+        log_probs,
+        fields.flag("stream"),
+        bool((stream_options or {}).get("include_usage")),
+    )
+
+
+def read_texts(fields: Fields, name: str, limits: Limits) -> list[str] | list[list[int]]:
+    """Returns a field: a text, ids, or a list of texts or of lists of ids."""
+    value = fields.get(name)
+    if value is None:
+        raise RequestError(f'the request has no "{name}"', field=name)
+    is_list = isinstance(value, list)
+    if is_list and value and all(map(_is_id, value)):
+        return [value]
+    if is_list and value and all(isinstance(x, list) and x and all(map(_is_id, x)) for x in value):
+        fields.check_count(name, value, limits.prompts)
+        return list(value)
+    return fields.texts(name, limits.prompts)
+
+
+def _is_id(value: object) -> bool:
+    return type(value) is int and 0 <= value < 2**31
+
+
+def _stops(fields: Fields) -> tuple[str, ...]:
+    if "stop" not in fields or fields.get("stop") == []:
+        return ()
+    stops = fields.texts("stop", _MOST_STOPS)
+    if not all(0 < len(stop) <= _LONGEST_STOP for stop in stops):
+        raise fields.error("stop", f"must have texts of 1 to {_LONGEST_STOP} characters")
+    return tuple(stops)

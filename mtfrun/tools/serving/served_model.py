@@ -1,0 +1,302 @@
+"""A model that answers requests: its programs, and the two threads that run them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import math
+import tempfile
+import threading
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mtfrun.configuration.errors import one_line
+from mtfrun.data import ImageData, PromptRow
+from mtfrun.data.prompts import TextClassificationPrompts
+from mtfrun.decoding import SharedBatch
+from mtfrun.errors import InputError
+from mtfrun.experiment import Answer, Classification, Decoding, Experiment, Prediction, Score
+from mtfrun.experiment.classification import LabelProbability
+from mtfrun.experiment.decoding import line_of_draws
+from mtfrun.experiment.records import require
+from mtfrun.experiment.text_vectors import TextVectors
+from mtfrun.tools.serving.batch_worker import BatchWorker
+from mtfrun.tools.serving.engine import Engine, News, Ticket
+from mtfrun.tools.serving.fields import RequestError
+from mtfrun.tools.serving.generation import Generation
+from mtfrun.tools.serving.text_stream import TextStream
+
+# How many inferences with other settings are cached, whose programs stay compiled.
+_CACHED = 16
+
+
+class Token(NamedTuple):
+    """A decoded id, as text, and its log-probability."""
+
+    text: str
+    log_prob: float
+
+
+class Piece(NamedTuple):
+    """A part of an output.
+
+    Attributes:
+      output: the number of the output: those of the first prompt come first.
+      tokens: with their log-probabilities, if these are asked for.
+      finish: with the last piece "stop" for an end or a stop, "length" for a limit.
+    """
+
+    output: int
+    text: str
+    num_tokens: int
+    tokens: Sequence[Token]
+    finish: str | None
+
+
+class Prepared(NamedTuple):
+    """A request whose prompts are rows of ids, before it is decoded."""
+
+    generation: Generation
+    decoding: Decoding
+    rows: list[PromptRow]
+    is_shared: bool
+
+    @property
+    def prompt_tokens(self) -> int:
+        return sum(row.read for row in self.rows)
+
+
+class ServedModel:
+    """Decodes, scores and classifies for many requests at a time.
+
+    Attributes:
+      name: of the model in requests.
+      engine: decodes language models in a shared batch; None for other models.
+      worker: computes everything else.
+    """
+
+    def __init__(self, experiment: Experiment, name: str, step: int, places: Sequence[int]):
+        self.experiment, self.name, self.step = experiment, name, step
+        # The devices of a mesh wait for each other: two programs that begin in another order on
+        # each of them would wait for ever.
+        device = threading.Lock() if experiment.mesh.is_distributed else contextlib.nullcontext()
+        self.worker = BatchWorker(device, places[-1])
+        self.inference = experiment.inference
+        self._batch = self.inference.shared_batch(places)
+        self.engine = None if self._batch is None else Engine(self._batch, device)
+        self._threads: list[BatchWorker | Engine] = [self.worker]
+        self._threads += [] if self.engine is None else [self.engine]
+        self._decoding_with = functools.lru_cache(_CACHED)(self._changed_decoding)
+        self._classification_with = functools.lru_cache(_CACHED)(self._changed_classification)
+
+    def compile(self) -> None:
+        """Runs the programs of the shared batch once, before the threads run."""
+        if self._batch is not None:
+            self._batch.compile()
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Has the threads running inside."""
+        for thread in self._threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            for thread in self._threads:
+                thread.stop()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether no thread has ended by a defect."""
+        return all(thread.is_running for thread in self._threads)
+
+    @property
+    def decoding(self) -> Decoding:
+        """The inference; InputError if the model makes no text."""
+        return require(self.inference, Decoding, self.name, "use /classify")
+
+    @property
+    def classification(self) -> Classification:
+        """The inference; InputError if the model does not classify images."""
+        return require(self.inference, Classification, self.name, "use /v1/completions")
+
+    async def prepare(self, generation: Generation) -> Prepared:
+        """Returns the rows of the prompts; RequestError or InputError if they cannot be decoded."""
+        settings = {
+            **generation.settings,
+            "num_outputs": generation.num_outputs,
+            "seed": generation.seed,
+        }
+        decoding = self.decoding.with_settings(settings)
+        is_shared = self.engine is not None and SharedBatch.decodes(decoding.search)
+        if generation.with_log_probs and not is_shared:
+            raise RequestError("logprobs are not available for this model, or with beams")
+        # A vocabulary may take seconds for a long text.
+        rows = await asyncio.to_thread(
+            lambda: [self._row(decoding, prompt) for prompt in generation.prompts]
+        )
+        return Prepared(generation, decoding, rows, is_shared)
+
+    async def outputs(self, prepared: Prepared) -> AsyncGenerator[Piece]:
+        """Yields the outputs of all prompts in pieces, which may alternate between outputs.
+
+        Closing the iterator frees the places.
+        """
+        pieces = self._in_shared_batch if prepared.is_shared else self._in_batches
+        async with contextlib.aclosing(pieces(prepared)) as iterator:
+            async for piece in iterator:
+                yield piece
+
+    def _row(self, decoding: Decoding, prompt: str | list[int]) -> PromptRow:
+        prompt_format = decoding.prompt_format
+        if isinstance(prompt, str):
+            row = prompt_format.row(prompt.encode())
+        else:
+            size = prompt_format.prompt_vocabulary.size
+            if max(prompt) >= size:
+                raise RequestError(f"prompt has the id {max(prompt)}: ids are below {size}")
+            row = prompt_format.row_of(np.array(prompt, np.int32))
+        if row.truncated:
+            raise RequestError(
+                f"a prompt has {row.read + row.truncated:,} tokens, and the model reads"
+                f" {row.read:,} with up to {decoding.decode_length:,} tokens of output: shorten it,"
+                " or ask for fewer with max_tokens",
+                field="prompt",
+            )
+        if not row.prefix and not decoding.predicts_first_id:
+            raise RequestError("a prompt is empty: this model needs a first token", field="prompt")
+        return row
+
+    async def _in_shared_batch(self, prepared: Prepared) -> AsyncGenerator[Piece]:
+        assert self.engine is not None
+        generation, decoding = prepared.generation, prepared.decoding
+        samples, queue = generation.num_outputs, asyncio.Queue[News]()
+        tickets = [
+            Ticket(
+                *(number, prepared.rows[number // samples], decoding.search),
+                *(line_of_draws(*divmod(number, samples)), queue),
+            )
+            for number in range(len(prepared.rows) * samples)
+        ]
+        output = decoding.prompt_format.output
+        streams = [TextStream(output, generation.stops) for _ in tickets]
+        try:
+            for ticket in tickets:
+                self.engine.submit(ticket)
+            remaining = len(tickets)
+            while remaining:
+                news = await queue.get()
+                if streams[news.row].is_stopped:
+                    continue  # decoded before the row was cancelled
+                piece = self._piece(news, streams[news.row], generation)
+                if piece.finish is not None:
+                    remaining -= 1
+                    self.engine.cancel(tickets[news.row])
+                yield piece
+        finally:
+            for ticket in tickets:
+                self.engine.cancel(ticket)
+
+    def _piece(self, news: News, stream: TextStream, generation: Generation) -> Piece:
+        decoded = news.decoded
+        if isinstance(decoded, Exception):
+            raise decoded
+        if not np.isfinite(decoded.log_probs).all():
+            raise RequestError("log-probabilities are infinite or not a number", 500)
+        number = len(decoded.ids) - int(decoded.ended)
+        ids = decoded.ids[:number].tolist()
+        text = stream.add(ids, is_last=decoded.done)
+        finish = None
+        if decoded.done or stream.is_stopped:
+            finish = "stop" if decoded.ended or stream.is_stopped else "length"
+        tokens: list[Token] = []
+        if generation.with_log_probs:
+            token_text = self.decoding.prompt_format.output_vocabulary.token_text
+            log_probs = decoded.log_probs[:number].tolist()
+            tokens = [Token(token_text(i), p) for i, p in zip(ids, log_probs, strict=True)]
+        return Piece(news.row, text, number, tokens, finish)
+
+    async def _in_batches(self, prepared: Prepared) -> AsyncGenerator[Piece]:
+        """Yields every output as a whole, of the program of `mtfrun decode`."""
+        generation, decoding = prepared.generation, prepared.decoding
+        # A program is compiled for each of these, and for a seed if there are draws.
+        settings = {**generation.settings, "num_outputs": generation.num_outputs}
+        key = tuple(sorted(settings.items()))
+
+        def answer(prompts: list[str]) -> list[Answer]:
+            return self._decoding_with(key)([prompt.encode() for prompt in prompts])
+
+        if not all(isinstance(prompt, str) for prompt in generation.prompts):
+            raise RequestError("prompts of ids are not for this model, or with beams: send texts")
+        if decoding.search.temperature:
+            key = (*key, ("seed", generation.seed))
+        answers = await self.worker.run(key, answer, list(generation.prompts))
+        for number, result in enumerate(x for answer in answers for x in answer.outputs):
+            stream = TextStream(functools.partial(_whole, result.text), generation.stops)
+            text = stream.add([], is_last=True)
+            finish = "stop" if result.finished or stream.is_stopped else "length"
+            yield Piece(number, text, result.tokens, (), finish)
+
+    async def scores(self, pairs: list[tuple[bytes, bytes]]) -> Sequence[Score]:
+        """Returns the likelihood of each target given its input."""
+        return await self.worker.run("score", self.decoding.score, pairs)
+
+    async def vectors(self, texts: list[str] | list[list[int]]) -> tuple[list[np.ndarray], int]:
+        """Returns the vector of each text, and the number of all tokens."""
+        decoding = self.decoding
+        rows = await asyncio.to_thread(lambda: [self._row(decoding, text) for text in texts])
+        if not all(row.read for row in rows):
+            raise RequestError("a text without tokens has no vector", field="input")
+        vectors = await self.worker.run("vectors", self._vectors, rows)
+        return list(vectors), sum(row.read for row in rows)
+
+    @functools.cached_property
+    def _vectors(self) -> TextVectors:
+        decoding = self.decoding
+        return TextVectors(self.experiment, decoding.batch_size, decoding.prompt_format)
+
+    async def classify_texts(self, texts: list[str]) -> Sequence[Prediction]:
+        """Returns the most probable label of each text."""
+        prompt_format = self.decoding.prompt_format
+        if not isinstance(prompt_format, TextClassificationPrompts):
+            raise RequestError(f"{self.name} does not classify texts: use /v1/completions", 404)
+
+        def classify(texts: list[str]) -> list[Prediction]:
+            answers = self.decoding([text.encode() for text in texts])
+            top = [LabelProbability(x.output, math.exp(x.outputs[0].score)) for x in answers]
+            return [Prediction(*best, [best]) for best in top]
+
+        return await self.worker.run("classify", classify, texts)
+
+    async def classify_images(self, images: list[bytes], top_k: int | None) -> Sequence[Prediction]:
+        """Returns the most probable classes of each image, a file of a known format."""
+        settings = {} if top_k is None else {"top_k": top_k}
+        classification = self._classification_with(tuple(settings.items()))
+        pixels = await asyncio.to_thread(
+            lambda: [_pixels(classification.data, *image) for image in enumerate(images)]
+        )
+        return await self.worker.run(("classify", top_k), classification, pixels)
+
+    def _changed_classification(self, settings: tuple[tuple[str, Any], ...]) -> Classification:
+        return self.classification.with_settings(dict(settings))
+
+    def _changed_decoding(self, settings: tuple[tuple[str, Any], ...]) -> Decoding:
+        return self.decoding.with_settings(dict(settings))
+
+
+def _pixels(data: ImageData, number: int, content: bytes) -> np.ndarray:
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(content)
+        file.flush()
+        try:
+            return data.read_image(file.name)
+        except InputError as error:
+            name = f"image {number}"
+            raise RequestError(one_line(error).replace(file.name, name), field="images") from error
+
+
+def _whole(text: str, _: np.ndarray) -> str:
+    return text

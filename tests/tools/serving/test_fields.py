@@ -1,0 +1,75 @@
+"""Bodies that are not what a request needs are refused, each with its reason."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from mtfrun.tools.serving.completions import read_completion
+from mtfrun.tools.serving.fields import Fields, RequestError
+from mtfrun.tools.serving.generation import Generation, Limits
+
+LIMITS = Limits(prompts=3, outputs=4, tokens=100)
+
+
+def _read(body: Any) -> Generation:
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return read_completion(Fields(content), LIMITS)
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        (b"", "the body is not JSON"),
+        (b"\xff{}", "the body is not JSON: byte 0"),
+        (b"[" * 100_000, "the body is not JSON: its values are too deep"),
+        (b'{"prompt": "a", "prompt": "b"}', "twice"),
+        (b'{"prompt": "\\ud800"}', "half of a surrogate pair"),
+        (b'{"prompt": "a", "temperature": NaN}', "NaN is no number"),
+        (b"[]", "the body must be a JSON object"),
+        ({}, 'the request has no "prompt"'),
+        ({"prompt": None}, 'the request has no "prompt"'),
+        ({"prompt": 3}, "prompt is 3: it must be a text or a list of texts"),
+        ({"prompt": []}, "prompt has 0 entries: it must have 1 to 3"),
+        ({"prompt": ["a"] * 4}, "prompt has 4 entries"),
+        ({"prompt": ["a", 3]}, "it must be a text or a list of texts"),
+        ({"prompt": [[1], []]}, "it must be a text or a list of texts"),
+        ({"prompt": [-1]}, "it must be a text or a list of texts"),
+        ({"prompt": "a", "max_tokens": 0}, "max_tokens is 0: it must be an integer of at least 1"),
+        ({"prompt": "a", "max_tokens": 101}, "at most 100"),
+        ({"prompt": "a", "max_tokens": 1.5}, "max_tokens is 1.5"),
+        ({"prompt": "a", "max_tokens": True}, "max_tokens is true"),
+        ({"prompt": "a", "max_tokens": 10**400}, "max_tokens is 1000"),
+        ({"prompt": "a", "temperature": -1}, "temperature is -1: it must be at least 0"),
+        ({"prompt": "a", "top_p": 0}, "top_p is 0: it must be more than 0 and at most 1"),
+        ({"prompt": "a", "n": 5}, "n is 5"),
+        ({"prompt": "a", "beam_size": 5}, "beam_size is 5: it must be at most 4"),
+        ({"prompt": "a", "stream": "yes"}, 'stream is "yes": it must be true or false'),
+        ({"prompt": "a", "stream_options": 1}, "stream_options is 1: it must be an object"),
+        ({"prompt": "a", "stop": [""]}, "it must have texts of 1 to 100 characters"),
+        ({"prompt": "a", "stop": list("abcde")}, "stop has 5 entries"),
+        ({"prompt": "a", "seed": 2**64}, "seed is"),
+        ({"prompt": "a", "logprobs": 5}, "logprobs is 5"),
+        ({"prompt": "a", "logit_bias": {"5": 1}}, "it is not supported"),
+        ({"prompt": "a", "echo": True}, "echo is true: it is not supported"),
+        ({"prompt": "a", "temprature": 1}, "did you mean 'temperature'?"),
+    ],
+)
+def test_a_bad_request_is_refused_with_its_reason(body: Any, problem: str) -> None:
+    with pytest.raises(RequestError) as error:
+        _read(body)
+    assert problem in error.value.message and error.value.status == 400
+
+
+def test_what_a_request_leaves_out_is_the_configuration_s() -> None:
+    generation = _read({"prompt": ["a", "b"], "max_tokens": 5, "user": "me", "logit_bias": {}})
+    assert generation.settings == {"decode_length": 5}
+    assert (generation.num_outputs, generation.stops, generation.is_streamed) == (1, (), False)
+
+
+def test_prompts_are_texts_or_ids() -> None:
+    assert _read({"prompt": "a"}).prompts == ["a"]
+    assert _read({"prompt": [1, 2]}).prompts == [[1, 2]]
+    assert _read({"prompt": [[1], [2, 3]]}).prompts == [[1], [2, 3]]
