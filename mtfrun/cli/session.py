@@ -110,11 +110,15 @@ class Session:
             self._set(name, value.strip())
 
     def _set(self, name: str, value: str) -> None:
-        try:
-            number = json.loads(value)
-        except ValueError:
-            number = None
-        if not isinstance(number, int | float) or isinstance(number, bool):
-            raise InputError(f"/{name} needs a number, such as /{name} 1")
-        self.inference = self.inference.with_settings({name: number})
-        self.changed[name] = number
+        setting: object = value
+        if name == "stop":
+            setting = (value,) if value else ()
+        else:
+            try:
+                setting = json.loads(value)
+            except ValueError:
+                setting = None
+            if not isinstance(setting, int | float) or isinstance(setting, bool):
+                raise InputError(f"/{name} needs a number, such as /{name} 1")
+        self.inference = self.inference.with_settings({name: setting})
+        self.changed[name] = setting

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -173,20 +172,13 @@ class ConversationPrompts(LanguageModelPrompts):
     ):
         super().__init__(vocabulary, limits)
         self._template = template
-
-    @functools.cached_property
-    def turn_end(self) -> str:
-        """The text that ends an assistant's turn, such as "<|im_end|>"; "" for the end id."""
-        messages = [{"role": USER, "content": "?"}, {"role": ASSISTANT, "content": _PROBE}]
-        special = self.prompt_vocabulary.special_texts(self._template.special_tokens)
-        text, answers = self._template({MESSAGES: messages}, special, asks=False)
-        begin, end = answers[-1] if answers else (0, 0)
-        after = text[begin:end].partition(_PROBE)[2].strip()
-        return "" if after == special["eos_token"] else after
-
-    def output(self, ids: np.ndarray) -> str:
-        text = super().output(ids)
-        return text.partition(self.turn_end)[0] if self.turn_end else text
+        end = _turn_end(vocabulary, template)
+        # A special token, or what ordinary ids write.
+        ids, _ = vocabulary.encode_spans(end, [])
+        if len(ids) and vocabulary.bytes_per_id[ids[0]] <= 0:
+            self.end_ids = [int(ids[0])]
+        elif end:
+            self.stop = [end]
 
     def row(self, prompt: bytes) -> PromptRow:
         conversation = _conversation_of_prompt(prompt)
@@ -217,6 +209,18 @@ class ConversationPrompts(LanguageModelPrompts):
     ) -> tuple[np.ndarray, np.ndarray]:
         text = conversation_json(conversation)
         return encode_conversation(text, self._template, self.prompt_vocabulary, asks=asks)
+
+
+def _turn_end(vocabulary: Vocabulary, template: ConversationTemplate) -> str:
+    """Returns the text behind an assistant's turn, such as "<|im_end|>"; "" if it is not known."""
+    messages = [{"role": USER, "content": "?"}, {"role": ASSISTANT, "content": _PROBE}]
+    special = vocabulary.special_texts(template.special_tokens)
+    try:
+        text, answers = template({MESSAGES: messages}, special, asks=False)
+    except DataError:  # it may want other messages before
+        return ""
+    begin, end = answers[-1] if answers else (0, 0)
+    return text[begin:end].partition(_PROBE)[2].strip()
 
 
 def _without_oldest(conversation: Mapping[str, Any]) -> dict[str, Any] | None:

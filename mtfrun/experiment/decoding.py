@@ -348,15 +348,25 @@ class Decoding(Inference):
         return self._programs.setdefault(shape, program)
 
     @functools.cached_property
+    def _controls(self) -> decoding.Controls:
+        """The controls of the search, and what ends an output by the form of the prompts."""
+        controls, prompts = self.search.controls, self.prompt_format
+        return dataclasses.replace(
+            controls,
+            stop=[*controls.stop, *prompts.stop],
+            end_ids=[*controls.end_ids, *prompts.end_ids],
+        )
+
+    @functools.cached_property
     def _rules(self) -> decoding.Rules:
         end_id = self._data.vocabulary.end_id
-        return self.search.controls.rules(
+        return self._controls.rules(
             end_id, lambda: token_texts(self.prompt_format, self._model.vocab.size)
         )
 
     @functools.cached_property
     def _writer(self) -> AnswerWriter:
-        return AnswerWriter(self.prompt_format, self.search.controls, self._rules)
+        return AnswerWriter(self.prompt_format, self._controls, self._rules)
 
     def _named_variables(self) -> dict[str, mtf.Variable]:
         return {**self._model.named_variables(), **self.speed.variables_of_draft()}

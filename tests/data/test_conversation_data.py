@@ -143,6 +143,21 @@ def test_prompts_are_conversations_or_a_message() -> None:
     assert (short.begin, short.truncated) == (2, 3)
 
 
+def test_an_output_ends_where_the_turn_of_an_assistant_does() -> None:
+    class Bars(Letters):
+        def __call__(
+            self, conversation: Mapping[str, Any], special_tokens: Mapping[str, str], *, asks: bool
+        ) -> Rendered:
+            text, answers = super().__call__(conversation, {"eos_token": "|"}, asks=asks)
+            return Rendered(f"{text} ", [(begin, end) for begin, end in answers])
+
+    prompts = _data(_conversation("a")).prompt_format(PromptLimits(64, 8))
+    assert (list(prompts.stop), list(prompts.end_ids)) == ([], [END])
+    data = dataclasses.replace(_data(_conversation("a")), template=Bars())
+    prompts = data.prompt_format(PromptLimits(64, 8))
+    assert (list(prompts.stop), list(prompts.end_ids)) == (["|"], [])
+
+
 def test_the_oldest_turns_of_a_long_conversation_are_left_out() -> None:
     conversation = json.loads(_conversation("a", "x", "b", "y", "c"))
     conversation["messages"].insert(0, {"role": "system", "content": "!"})
