@@ -23,6 +23,7 @@ PUBLISHING = (
     "mtfrun.mtf.initializers",
     "mtfrun.optim",
     "mtfrun.models.parity",
+    "mtfrun.tools.chat",
     "mtfrun.tools.export_best",
     "mtfrun.tools.histograms",
     "mtfrun.tools.layer_pictures",

@@ -4,6 +4,10 @@ from mtfrun.data.batches import Batch as Batch
 from mtfrun.data.batches import Batches as Batches
 from mtfrun.data.batches import Rows as Rows
 from mtfrun.data.batches import every_row as every_row
+from mtfrun.data.conversation_data import ConversationData as ConversationData
+from mtfrun.data.conversations import ConversationPrompts as ConversationPrompts
+from mtfrun.data.conversations import ConversationTemplate as ConversationTemplate
+from mtfrun.data.conversations import Rendered as Rendered
 from mtfrun.data.data import Data as Data
 from mtfrun.data.data import TextData as TextData
 from mtfrun.data.denoising_data import DelimitedDenoisingData as DelimitedDenoisingData
@@ -80,6 +84,7 @@ from mtfrun.data.prompts import PromptLimits as PromptLimits
 from mtfrun.data.prompts import PromptRow as PromptRow
 from mtfrun.data.prompts import ScoredRow as ScoredRow
 from mtfrun.data.prompts import pad_rows as pad_rows
+from mtfrun.data.sources.conversation_files import Conversations as Conversations
 from mtfrun.data.sources.hugging_face_dataset import HuggingFaceDataset as HuggingFaceDataset
 from mtfrun.data.sources.libreoffice_help import LibreOfficeHelp as LibreOfficeHelp
 from mtfrun.data.sources.parquet import Parquet as Parquet

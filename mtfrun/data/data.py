@@ -15,6 +15,7 @@ import numpy as np
 from mtfrun import mtf
 from mtfrun.data.batches import Batch, Batches, CountedBatches, Density
 from mtfrun.data.cache_directory import EVERY_CACHE, CacheChoice
+from mtfrun.data.conversations import ConversationTemplate
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import INPUTS, TARGETS
 from mtfrun.data.order import ONLY_HOST, Host
@@ -97,6 +98,11 @@ class Data(abc.ABC):
     @property
     def vocabularies(self) -> Mapping[str, Vocabulary]:
         return {}
+
+    @property
+    def conversation_template(self) -> ConversationTemplate | None:
+        """How the conversations of the data became text; None if it has none."""
+        return None
 
     @property
     def text_limits(self) -> Mapping[str, int]:

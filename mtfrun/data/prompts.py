@@ -69,10 +69,14 @@ class PromptFormat(abc.ABC):
       from_end: whether a longer prompt loses its first ids, not the last.
       mask: the id that a prediction replaces; the targets hold all other ids as well. None where
         the targets hold no ids of the inputs.
+      stop: texts that end an output, which they are not part of.
+      end_ids: ids that end an output besides the vocabulary's.
     """
 
     continues: ClassVar[bool] = False
     mask: int | None = None
+    stop: Sequence[str] = ()
+    end_ids: Sequence[int] = ()
 
     def __init__(
         self,

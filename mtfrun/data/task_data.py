@@ -97,7 +97,7 @@ class TaskData(TextData):
         for task in self.mixture.tasks:
             if not choice.includes(task.title):
                 continue
-            cache = open_cache(task, split, self.texts, choice)
+            cache = self._cache(task, split, choice)
             counts = {
                 "examples": len(cache),
                 "tokens": cache.tokens.size,
@@ -203,8 +203,8 @@ class TaskData(TextData):
         # Each number takes up the reading where the one before has left it.
         return [next((x, y) for i, (x, y) in texts if i == number) for number in numbers]
 
-    def _cache(self, task: Task, split: str) -> TokenCache:
-        return open_cache(task, split, self.texts)
+    def _cache(self, task: Task, split: str, choice: CacheChoice = EVERY_CACHE) -> TokenCache:
+        return open_cache(task, split, self.texts, choice)
 
     def _num_examples(self, task: Task, split: str, rows: Rows) -> int:
         return len(rows)

@@ -59,13 +59,16 @@ _LENGTHS_PER_STEP = 1 << 16
 
 @dataclasses.dataclass(frozen=True)
 class TokenCache:
-    """The ids of one split of a task, mapped into memory; see the files above."""
+    """The ids of one split of a task, mapped into memory; see the files above.
+
+    `vocabularies` are those of the features; none if it was opened without its task.
+    """
 
     directory: Path
     tokens: np.ndarray
     ends: np.ndarray
     manifest: dict[str, Any]
-    padding_id: int = 0
+    vocabularies: Sequence[Vocabulary] = ()
 
     @classmethod
     def open(
@@ -83,6 +86,10 @@ class TokenCache:
     def features(self) -> tuple[str, ...]:
         """The names of the features, in the order of the columns of `ends`."""
         return tuple(self.manifest["features"])
+
+    @property
+    def padding_id(self) -> int:
+        return self.vocabularies[-1].pad_id if self.vocabularies else 0
 
     @property
     def lengths(self) -> np.ndarray:
@@ -142,7 +149,7 @@ def open_cache(
             raise DamagedCacheError(
                 directory, f"it has id {cache.manifest['largest_id']} of {size} ids"
             )
-        return dataclasses.replace(cache, padding_id=vocabularies[-1].pad_id)
+        return dataclasses.replace(cache, vocabularies=vocabularies)
 
     return open_or_build(
         functools.partial(cache_path, choice.cache_dir or task.cache_dir, task.title, split),

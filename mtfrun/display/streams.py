@@ -55,11 +55,24 @@ def print_lines(*lines: str) -> None:
         print(escape(line), flush=True)
 
 
+def print_styled(*lines: str) -> None:
+    """Prints lines with colours, see `progress.apply_style`, of parts that are escaped already."""
+    write = sys.stdout.write_styled if isinstance(sys.stdout, _Stream) else sys.stdout.write
+    for line in lines:
+        write(f"{line}\n")
+    sys.stdout.flush()
+
+
 def discard(descriptor: int) -> None:
     null = os.open(os.devnull, os.O_WRONLY)
     if null != descriptor:
         os.dup2(null, descriptor)
         os.close(null)
+
+
+def _escape_parts(text: str, colours: re.Pattern[str], escape: Callable[[str], str]) -> str:
+    parts = colours.split(text)  # odd entries are colours
+    return "".join(part if i % 2 else escape(part) for i, part in enumerate(parts))
 
 
 class _Stream:
@@ -78,6 +91,12 @@ class _Stream:
     def write(self, text: str) -> int:
         with self._handle_errors():
             self._stream.write(self._escape(text))
+        return len(text)
+
+    def write_styled(self, text: str) -> int:
+        """As `write`, but colours are not escaped."""
+        with self._handle_errors():
+            self._stream.write(_escape_parts(text, _COLOURS, self._escape))
         return len(text)
 
     def flush(self) -> None:
@@ -127,8 +146,7 @@ def unfailing(stream: TextIO) -> Any:
             return text
         start = text[: text.startswith("\r")]
         colours = _COLOURS if stream.isatty() else _NOTHING
-        parts = colours.split(text[len(start) :])  # odd entries are colours
-        return start + "".join(part if i % 2 else visible(part) for i, part in enumerate(parts))
+        return start + _escape_parts(text[len(start) :], colours, visible)
 
     @contextlib.contextmanager
     def drop_errors() -> Iterator[None]:

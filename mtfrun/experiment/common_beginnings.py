@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import collections
+import functools
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from mtfrun import mtf
+from mtfrun import decoding, mtf
 from mtfrun.data import TARGETS, PromptFormat, PromptRow
-from mtfrun.data.prompts import SHORTEST_ROW
+from mtfrun.data.prompts import SHORTEST_ROW, bucket
 from mtfrun.experiment.experiment import Experiment
 from mtfrun.models import TextModel
 
 # A CPU does so many operations while it compiles the programs of a common beginning.
 _WORTH_PROGRAMS = 1e11
+
+# The part of a beginning that must be cached for the rest to be read with each prompt instead: a
+# conversation grows by its last turn.
+_MOST_OF_BEGINNING = 0.875
 
 # How many beginnings are cached, and how many earlier prompts are compared with new ones.
 _CACHED = 4
@@ -44,7 +49,8 @@ class CommonBeginnings:
         self._earlier: collections.deque[np.ndarray] = collections.deque(maxlen=_CACHED)
         self._savable = 0
         self._lock = threading.Lock()
-        self._program = mtf.function(self._read, jit_compile=not experiment.mesh.is_distributed)
+        # By the number of ids that are read after a cached beginning, 0 without one.
+        self._program = functools.cache(self._make_program)
 
     def groups(self, rows: Sequence[PromptRow], *, always: bool) -> list[Group]:
         """Returns the rows in groups, one of them without a common beginning.
@@ -79,41 +85,63 @@ class CommonBeginnings:
                 # Steps see no later positions.
                 if cached.startswith(key):
                     return state, number
+            state = self._state(ids)
             if len(self._states) == _CACHED:
                 del self._states[next(iter(self._states))]
-            self._states[key] = self._state(ids)
-            return self._states[key], number
+            self._states[key] = state
+            return state, number
 
     def _cached_part(self, ids: np.ndarray) -> int:
-        """Returns how many of the ids are a beginning that is cached, if half of them are, or all.
+        """Returns how many of the ids are a beginning that is cached, if most of them are, or all.
 
         Two prompts with the same instruction may begin with a few more of the same ids.
         """
+        longest = len(self._longest_cached(ids)) // ids.itemsize
+        return longest if _MOST_OF_BEGINNING * len(ids) <= longest else len(ids)
+
+    def _longest_cached(self, ids: np.ndarray) -> bytes:
         key = ids.tobytes()
-        parts = [len(x) // ids.itemsize for x in self._states if key.startswith(x)]
-        longest = max(parts, default=0)
-        return longest if 2 * longest >= len(ids) else len(ids)
+        return max((x for x in self._states if key.startswith(x)), key=len, default=b"")
 
     def _state(self, ids: np.ndarray) -> Any:
+        """Reads the ids, or what follows the longest of their beginnings that is cached."""
         mesh, rows = self._experiment.mesh, self._experiment.rows_for(1)
         batch, size = mtf.Dimension("batch", rows), len(ids)
         row = PromptRow(ids, size, 0, size, size)
         lengths = self._format.lengths(row)
         array = self._format.features([row] * rows, rows, lengths)[TARGETS]
         features = {TARGETS: mtf.import_tf_tensor(mesh, array, [batch, ("length", array.shape[1])])}
-        return self._program(
-            features, mtf.import_tf_tensor(mesh, np.full([rows], size, np.int32), [batch])
-        )
+        cached = self._longest_cached(ids)
+        remaining = bucket(size - len(cached) // ids.itemsize)
+        # The program reads so many ids, which must be in the row: perhaps some that are cached.
+        begin = min(len(cached) // ids.itemsize, array.shape[1] - remaining)
+        beginning = None
+        if begin > 0:
+            number = mtf.import_tf_tensor(mesh, np.int32(begin), [])
+            beginning = (self._states[cached], number)
+        sizes = mtf.import_tf_tensor(mesh, np.full([rows], size, np.int32), [batch])
+        return self._program(remaining if begin > 0 else 0)(features, sizes, beginning)
 
-    def _read(self, features: Mapping[str, mtf.Tensor], sizes: mtf.Tensor) -> Any:
-        """Returns the state of rows that are equal, without their dimension."""
-        (batch,) = sizes.shape
-        one_by_one = self._model.decoder(features)
-        assert one_by_one.in_blocks is not None
-        decoder = one_by_one.in_blocks()
-        assert decoder.at_once is not None
-        state = decoder.at_once(features[TARGETS].shape[1].size, sizes).initial_state
-        return tf.nest.map_structure(lambda x: mtf.gather(x, 0, batch), state)
+    def _make_program(self, remaining: int) -> Callable[..., Any]:
+        def read(
+            features: Mapping[str, mtf.Tensor],
+            sizes: mtf.Tensor,
+            beginning: tuple[Any, mtf.Tensor] | None,
+        ) -> Any:
+            """Returns the state of rows that are equal, without their dimension."""
+            (batch,) = sizes.shape
+            decoder = self._model.decoder(features)
+            if beginning is not None:
+                assert decoder.after is not None
+                decoder = decoder.after(decoding.Beginning(*beginning, remaining))
+            else:
+                assert decoder.in_blocks is not None
+                decoder = decoder.in_blocks()
+            assert decoder.at_once is not None
+            state = decoder.at_once(features[TARGETS].shape[1].size, sizes).initial_state
+            return tf.nest.map_structure(lambda x: mtf.gather(x, 0, batch), state)
+
+        return mtf.function(read, jit_compile=not self._experiment.mesh.is_distributed)
 
 
 def group_by_beginning(

@@ -12,7 +12,16 @@ import numpy as np
 from mtfrun import decoding, mtf
 from mtfrun.checks import COUNT, check_range
 from mtfrun.configuration.arguments import range_of
-from mtfrun.data import INPUTS, TARGETS, PromptFormat, PromptLimits, PromptRow, TextData
+from mtfrun.data import (
+    INPUTS,
+    TARGETS,
+    ConversationPrompts,
+    ConversationTemplate,
+    PromptFormat,
+    PromptLimits,
+    PromptRow,
+    TextData,
+)
 from mtfrun.display.progress import Work
 from mtfrun.errors import InputError
 from mtfrun.experiment.answers import Answer, AnswerWriter, record_of, token_texts
@@ -56,7 +65,7 @@ class Decoding(Inference):
     example: ClassVar[str] = "--interactive"
     settings: ClassVar[Sequence[str]] = (
         *("beam_size", "num_outputs", "alpha", "temperature", "top_k", "top_p"),
-        *("decode_length", "seed", "stop", "log_probs", "draft", "draft_tokens"),
+        *("decode_length", "seed", "stop", "log_probs", "draft", "draft_tokens", "chat"),
     )
 
     experiment: Experiment
@@ -73,6 +82,10 @@ class Decoding(Inference):
     )
     _speculated: list[tuple[int, int]] = dataclasses.field(
         default_factory=list, init=False, repr=False, compare=False
+    )
+    # The template with which prompts are conversations; None for those of the data.
+    _chat: ConversationTemplate | None = dataclasses.field(
+        default=None, init=False, repr=False, compare=False
     )
 
     def __post_init__(self) -> None:
@@ -169,6 +182,10 @@ class Decoding(Inference):
         return self._scoring(pairs)
 
     def _replace_settings(self, settings: Mapping[str, Any]) -> Self:
+        chat = self._chat
+        if "chat" in settings:
+            chat = self._check_chat(settings["chat"])
+            settings = {name: value for name, value in settings.items() if name != "chat"}
         fields, of_speed = ({f.name for f in dataclasses.fields(x)} for x in (self, self.speed))
         of_decoding = {name: value for name, value in settings.items() if name in fields}
         speed = {name: value for name, value in settings.items() if name in of_speed}
@@ -185,12 +202,25 @@ class Decoding(Inference):
         if search_settings.get("beam_size", 1) > 1:
             # Who asks for beams does without the temperature that the configuration has.
             search_settings = {"temperature": 0.0, **search_settings}
-        return dataclasses.replace(
+        replaced = dataclasses.replace(
             self,
             search=dataclasses.replace(self.search, **search_settings),
             speed=dataclasses.replace(self.speed, **speed),
             **of_decoding,
         )
+        object.__setattr__(replaced, "_chat", chat)
+        return replaced
+
+    def _check_chat(self, template: ConversationTemplate | None) -> ConversationTemplate:
+        """Returns the template of conversations, by default the data's."""
+        template = template or self._data.conversation_template
+        if template is None:
+            raise InputError(
+                "the run has no chat template: name one, --chat_template=chatml, or its file"
+            )
+        if INPUTS in self._data.features:
+            raise InputError("a chat is for language models, and this one reads pairs of texts")
+        return template
 
     @functools.cached_property
     def _data(self) -> TextData:
@@ -220,7 +250,9 @@ class Decoding(Inference):
 
     @functools.cached_property
     def prompt_format(self) -> PromptFormat:
-        return self._data.prompt_format(self._limits)
+        if self._chat is None:
+            return self._data.prompt_format(self._limits)
+        return ConversationPrompts(self._data.vocabulary, self._limits, self._chat)
 
     @property
     def predicts_first_id(self) -> bool:
@@ -316,15 +348,25 @@ class Decoding(Inference):
         return self._programs.setdefault(shape, program)
 
     @functools.cached_property
+    def _controls(self) -> decoding.Controls:
+        """The controls of the search, and what ends an output by the form of the prompts."""
+        controls, prompts = self.search.controls, self.prompt_format
+        return dataclasses.replace(
+            controls,
+            stop=[*controls.stop, *prompts.stop],
+            end_ids=[*controls.end_ids, *prompts.end_ids],
+        )
+
+    @functools.cached_property
     def _rules(self) -> decoding.Rules:
         end_id = self._data.vocabulary.end_id
-        return self.search.controls.rules(
+        return self._controls.rules(
             end_id, lambda: token_texts(self.prompt_format, self._model.vocab.size)
         )
 
     @functools.cached_property
     def _writer(self) -> AnswerWriter:
-        return AnswerWriter(self.prompt_format, self.search.controls, self._rules)
+        return AnswerWriter(self.prompt_format, self._controls, self._rules)
 
     def _named_variables(self) -> dict[str, mtf.Variable]:
         return {**self._model.named_variables(), **self.speed.variables_of_draft()}

@@ -19,7 +19,7 @@ from mtfrun import mtf
 from mtfrun.layers.attention import KeysAndValues
 from mtfrun.layers.attention_masks import AttentionBias, AttentionWindow, PaddingMask
 from mtfrun.layers.dropout import AttentionDropout
-from mtfrun.layers.recompute import differentiated_tensors, map_differentiated
+from mtfrun.layers.recompute import ATTENTION, differentiated_tensors, map_differentiated
 
 # Below the logits of every mask: the running maximum before the first block.
 _LOWEST = -1e30
@@ -150,7 +150,10 @@ class _Passes:
         zeros = mtf.zeros(mesh, rows)
         start = [mtf.zeros(mesh, query.shape, query.dtype), zeros, zeros]
         number_of_queries = self.queries.number.size
-        mixed, largest, totals = _loop(mesh, 0, number_of_queries, attend, start, number_of_queries)
+        mixed, largest, totals = (
+            mtf.keep(x, ATTENTION)
+            for x in _loop(mesh, 0, number_of_queries, attend, start, number_of_queries)
+        )
         return mixed, largest, totals
 
     def _sum_values(self, inputs: Sequence[mtf.Tensor], i: mtf.Tensor) -> list[mtf.Tensor]:

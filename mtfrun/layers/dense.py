@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from mtfrun import mtf
 from mtfrun.layers.layer import Call
+from mtfrun.layers.recompute import DENSE
 
 
 def dense(
@@ -23,7 +24,7 @@ def dense(
     Other dimensions that x and the kernel share stay.
     """
     output_shape = mtf.Shape([*(x.shape - mtf.Shape(reduced_dims)), *new_dims])
-    y = mtf.einsum([x, kernel], output_shape=output_shape)
+    y = mtf.keep(mtf.einsum([x, kernel], output_shape=output_shape), DENSE)
     return y if bias is None else y + bias
 
 
@@ -86,7 +87,7 @@ class Dense(mtf.Module):
         """
         dtype = self._dtypes.activation
         x = self._input(x)
-        y = mtf.grouped_matmul(x, mtf.cast(self.kernel, dtype), sizes)
+        y = mtf.keep(mtf.grouped_matmul(x, mtf.cast(self.kernel, dtype), sizes), DENSE)
         if self.bias is not None:
             one = mtf.Dimension("_one", 1)
             ones = mtf.ones(x.mesh, [x.shape[0], one], dtype)

@@ -13,6 +13,7 @@ from mtfrun.layers.attention_masks import AttentionBias, rename_length_to_memory
 from mtfrun.layers.context_parallelism import QUERY_LENGTH, HeadGroups
 from mtfrun.layers.dropout import AttentionDropout, Dropout
 from mtfrun.layers.layer import Call
+from mtfrun.layers.recompute import ATTENTION, PROJECTIONS
 from mtfrun.layers.rotary import RotaryPositions, rotate
 
 # Names of the dimensions of positions.
@@ -164,7 +165,7 @@ class MultiHeadAttention(mtf.Module):
                     record(weights)
                 return weights if dropout is None else dropout(weights)
 
-            return dot_product_attention(
+            mixed = dot_product_attention(
                 query,
                 *memory,
                 memory_length=memory_length,
@@ -172,6 +173,7 @@ class MultiHeadAttention(mtf.Module):
                 bias=bias.value(query.dtype, logits),
                 drop=record_and_drop,
             )
+            return mtf.keep(mixed, ATTENTION)
         return attention_in_blocks(
             query,
             memory,
@@ -297,6 +299,7 @@ class MultiHeadAttention(mtf.Module):
             grouped = [groups.heads_of_group if dim == groups.heads else dim for dim in inner]
             inner = [groups.groups, *grouped]
         projected = mtf.einsum([mtf.cast(x, dtype), weights], output_shape=inner)
+        projected = mtf.keep(projected, PROJECTIONS)
         if bias is None:
             return projected
         added = mtf.cast(bias, dtype)
@@ -307,5 +310,5 @@ class MultiHeadAttention(mtf.Module):
         output = mtf.cast(self.output, self._dtypes.activation)
         if groups is not None:
             output = groups.of_kernel(output)
-        y = mtf.einsum([mixed, output], output_shape=shape)
+        y = mtf.keep(mtf.einsum([mixed, output], output_shape=shape), PROJECTIONS)
         return y if self.output_bias is None else y + mtf.cast(self.output_bias, y.dtype)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from types import MappingProxyType
 from typing import Any
 
 from mtfrun import mtf
 from mtfrun.layers.collector import Collected, Collector
 from mtfrun.layers.layer import CallT
+
+ATTENTION, DENSE, PROJECTIONS = "attention", "dense", "projections"
+"""Names for `mtf.keep`: means of values by weight, products with kernels of dense layers and of
+attention layers."""
 
 # The metadata of a `differentiated` field.
 DIFFERENTIATED = MappingProxyType({"differentiated": True})
@@ -25,11 +29,17 @@ def differentiated_field(*, default: Any = dataclasses.MISSING) -> Any:
 
 
 def recompute(
-    function: Callable[[mtf.Tensor, CallT], mtf.Tensor], x: mtf.Tensor, call: CallT
+    function: Callable[[mtf.Tensor, CallT], mtf.Tensor],
+    x: mtf.Tensor,
+    call: CallT,
+    names: Collection[str] | None = None,
 ) -> mtf.Tensor:
     """Returns function(x, call), whose inner values are computed again in the backward pass.
 
     Gradients reach x, variables and `differentiated_field`s of the call, metrics its collector.
+    With `names`, these and values without a name are computed again, and those with other names are
+    stored: "projections" and "attention" of attention layers, the products of "dense" layers, and
+    what your layers name with `mtf.keep`.
     """
 
     def run(x: mtf.Tensor, *fields: mtf.Tensor) -> tuple[mtf.Tensor, Collected]:
@@ -39,7 +49,7 @@ def recompute(
         return function(x, dataclasses.replace(inner, collector=collector)), collector.contents
 
     y: mtf.Tensor
-    y, collected = mtf.recompute_grad(run, [x, *differentiated_tensors(call)])
+    y, collected = mtf.recompute_grad(run, [x, *differentiated_tensors(call)], names)
     if call.collector is not None:
         call.collector.add_all(collected)
     return y

@@ -115,6 +115,7 @@ from mtfrun.mtf.ops.reductions import reduce_min as reduce_min
 from mtfrun.mtf.ops.reductions import reduce_sum as reduce_sum
 from mtfrun.mtf.ops.reductions import reduction_fn as reduction_fn
 from mtfrun.mtf.ops.reductions import softmax as softmax
+from mtfrun.mtf.ops.rematerialisation import keep as keep
 from mtfrun.mtf.ops.rematerialisation import recompute_grad as recompute_grad
 from mtfrun.mtf.ops.rematerialisation import reversible_residuals as reversible_residuals
 from mtfrun.mtf.ops.reports import Print as Print

@@ -6,7 +6,7 @@ STARTED = time.time()
 
 import argparse  # noqa: E402
 import functools  # noqa: E402
-from collections.abc import Callable  # noqa: E402
+from collections.abc import Callable, Sequence  # noqa: E402
 
 import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
@@ -37,7 +37,7 @@ def language_model(
     config: LmConfig,
     activation: str,
     *,
-    rematerialise: bool = False,
+    rematerialise: bool | Sequence[str] = False,
     scan_blocks: int | None = None,
 ) -> DecoderOnly:
     """Returns the decoder-only Transformer of a configuration; the settings are `Stack`'s."""
@@ -66,11 +66,12 @@ def setup(arguments: argparse.Namespace) -> Step:
     """Returns a step, which blocks until its loss is computed."""
     config = CONFIGS[arguments.config]
     mesh = mtf.Mesh(arguments.mesh, LAYOUT)
+    names = list(filter(None, arguments.rematerialise.split(",")))
     model = language_model(
         mesh,
         config,
         arguments.activation,
-        rematerialise=arguments.rematerialise,
+        rematerialise=arguments.rematerialise == "all" or names or False,
         scan_blocks=arguments.scan_blocks,
     )
     state = TrainState(model, OPTIMIZERS[arguments.optimizer](), mesh)
@@ -94,7 +95,7 @@ if __name__ == "__main__":
     parser.add_argument("--mesh", default="data:1,model:1")
     parser.add_argument("--activation", default="float32")
     parser.add_argument("--optimizer", default="sgd", choices=OPTIMIZERS)
-    parser.add_argument("--rematerialise", action="store_true")
+    parser.add_argument("--rematerialise", default="", help='"all" or names, "dense,projections"')
     parser.add_argument("--scan_blocks", type=int)
     parsed = parser.parse_args()
     serve(lambda: setup(parsed), STARTED)

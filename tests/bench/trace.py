@@ -21,7 +21,7 @@ def _subjects(options: argparse.Namespace) -> list[Subject]:
     config = ["--config", options.config]
     kinds = {
         "": [],
-        " rematerialised": ["--rematerialise"],
+        " rematerialised": ["--rematerialise=all"],
         " in a loop": [f"--scan_blocks={options.scan_blocks}"],
     }
     meshes = {"": [], " 2x2": ["--mesh=data:2,model:2"]}

@@ -1,7 +1,8 @@
 """`bin/bench train`: the language model's training step against a hand-written one.
 
 One device, float32 and bfloat16, against hand-written TensorFlow in graph mode and under XLA; then
-simulated meshes of two devices and other optimizers against one device with SGD.
+simulated meshes of two devices, other optimizers, and blocks that store less for the backward pass,
+against one device with SGD.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=6, help="steps a subject takes in a round")
     parser.add_argument(
-        "--only", choices=["float32", "bfloat16", "meshes", "optimizers"], help="one comparison"
+        "--only",
+        choices=["float32", "bfloat16", "meshes", "optimizers", "rematerialise"],
+        help="one comparison",
     )
     options = parser.parse_args()
     config = ["--config", options.config]
@@ -47,6 +50,13 @@ def main() -> None:
             Subject("mtfrun adam", MTFRUN, [*config, "--optimizer=adam"]),
         ],
     }
+    comparisons["rematerialise"] = [
+        Subject("mtfrun", MTFRUN, config),
+        *(
+            Subject(f"mtfrun, again: {names}", MTFRUN, [*config, f"--rematerialise={names}"])
+            for names in ("attention", "dense", "dense,projections", "all")
+        ),
+    ]
     sizes = CONFIGS[options.config]
     for name, subjects in comparisons.items():
         if options.only in (None, name):

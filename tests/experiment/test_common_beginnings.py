@@ -117,6 +117,19 @@ def test_prompts_of_consecutive_calls_share_a_beginning(tmp_path: pathlib.Path) 
         _assert_same(shared, [prompt])
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("mesh_shape", [ONE_DEVICE, "data:2,model:2"])
+def test_of_a_prompt_that_grows_only_the_new_part_is_read(
+    tmp_path: pathlib.Path, mesh_shape: str
+) -> None:
+    shared = _decoding(tmp_path, mesh_shape, "rotary", speed=SHARE)
+    text = INSTRUCTION * 3
+    for length in (20, 34, 50, 62):
+        _assert_same(shared, [text[:length]])
+    # Programs that read a beginning: the first one whole, and those that extend it.
+    assert shared._common_beginnings._program.cache_info()[:2] == (1, 2)
+
+
 def test_prompts_are_grouped_by_the_ids_with_which_they_begin() -> None:
     prompts = [np.frombuffer(prompt, np.uint8).astype(np.int32) for prompt in PROMPTS]
     groups = group_by_beginning(prompts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,7 +42,8 @@ def small_model(
     mesh: mtf.Mesh,
     *,
     dropout_rate: float = 0.0,
-    rematerialise: bool = False,
+    rematerialise: bool | Sequence[str] = False,
+    block_length: int | None = None,
     scan_blocks: int | None = None,
     tied_softmax: bool = True,
     num_layers: int = 2,
@@ -50,7 +51,9 @@ def small_model(
 ) -> DecoderOnly:
     """Returns an initialised model; `options` are those of DecoderOnly."""
     heads = AttentionHeads(num_heads=4, d_kv=4)
-    attention = functools.partial(SelfAttention, heads=heads, dropout_rate=dropout_rate)
+    attention = functools.partial(
+        SelfAttention, heads=heads, dropout_rate=dropout_rate, block_length=block_length
+    )
     feed_forward = functools.partial(FeedForward, d_ff=32, dropout_rate=dropout_rate)
     stack = functools.partial(
         Stack,

@@ -95,6 +95,20 @@ def test_the_loss_sums_over_tokens_that_are_not_padding() -> None:
         assert loss.metrics["accuracy"].weight == weights.sum()
 
 
+def test_weights_of_targets_multiply_their_losses() -> None:
+    mesh = mtf.Mesh(ONE_DEVICE)
+    model = small_model(mesh)
+    packed = packed_rows()
+    logits, targets = _logits(model, mesh, packed), packed["targets"]
+    weights = np.random.default_rng(1).integers(0, 3, targets.shape)
+    features = on_mesh(mesh, {**packed, "targets_weights": weights})
+    loss = mtf.to_numpy(mtf.function(lambda x: model.loss(x, training=False))(features))
+    weights = weights * (targets != 0)
+    assert loss.weight == loss.metrics["accuracy"].weight == weights.sum()
+    expected = (_cross_entropy(logits, targets) * weights).sum()
+    assert_close(loss.total, expected, FLOAT32_MODEL_TOLERANCE)
+
+
 def test_the_mean_can_be_over_padding_as_well() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
     features = on_mesh(mesh, packed_rows())

@@ -18,6 +18,7 @@ from tests.models.under_layouts import Step, assert_same_step, decoded, training
 VARIANTS = {
     "packed, tied": (("targets", "targets_segmentation", "targets_position"), True),
     "unpacked, untied": (("targets",), False),
+    "weighted, tied": (("targets", "targets_weights"), True),
 }
 
 # One device and a mesh of both axes in each run; all combinations with the slow tests.
@@ -42,6 +43,7 @@ def _step(variant: str, mesh_shape: str, rematerialise: bool) -> Step:
         loss=TokenLoss(label_smoothing=0.1, z_loss=0.01),
     )
     features = packed_rows()
+    features["targets_weights"] = np.arange(features["targets"].size).reshape(8, 12) % 2
     return training_step(model, mesh, {name: features[name] for name in names})
 
 

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import re
 import shutil
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +23,7 @@ from mtfrun.cli.command import (
 )
 from mtfrun.display import progress
 from mtfrun.display.formats import bytes_text, time_text
-from mtfrun.display.streams import print_lines
+from mtfrun.display.streams import print_lines, print_styled
 from mtfrun.display.table import table_lines, terminal_columns
 from mtfrun.errors import InputError
 
@@ -110,6 +111,7 @@ Shows a few rows as the model gets them: texts in segments, and how full the row
 Rows of the split "train" are those that training begins with, shuffled and with their noise; rows
 of other splits are the first ones of an evaluation. Long texts are shortened; --tokens shows whole
 texts, and every token with its id, its position and, unless every token has a loss, its weight.
+Where only some tokens have one, such as an assistant's turns, these are green on a terminal.
 --html writes a page with coloured segments, the id and the position of a token on hover, and
 images."""
 
@@ -149,7 +151,12 @@ def _run_show(flags: argparse.Namespace, _: Sequence[str]) -> int:
             file.writelines(rows_html(rows, f"Rows of the split {flags.split}", summary))
         return 0
     width = shutil.get_terminal_size().columns
-    print_lines(*summary, "", *rows_text(rows, width, has_tokens=flags.tokens))
+    print_lines(*summary, "")
+
+    def highlight(text: str) -> str:
+        return progress.apply_style(text, "green", sys.stdout)
+
+    print_styled(*rows_text(rows, width, has_tokens=flags.tokens, highlight=highlight))
     if not flags.tokens:
         hint = "--tokens shows whole texts, and every token with its id, position and loss"
         print_lines(*heading_lines(hint, width))

@@ -2,11 +2,10 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
+import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from mtfrun import processes
 from mtfrun.cli.command import (
     RUN_HELP,
     Command,
@@ -24,6 +23,7 @@ from mtfrun.errors import InputError
 
 if TYPE_CHECKING:
     from mtfrun import mtf
+    from mtfrun.data import Data
     from mtfrun.experiment import Inference
 
 _DESCRIPTION = (
@@ -38,6 +38,15 @@ Continues or answers prompts, or classifies images: one JSON object each, in ord
   mtfrun decode --model_dir=/tmp/run --interactive
   mtfrun decode --model_dir=/tmp/run --prompt="The " --draft=/tmp/smaller_run
   mtfrun decode --model_dir=/tmp/run --prompt="The " --draft=lookup
+
+A chat makes a prompt of a user's turn, with the run's chat template, and the answer is the
+assistant's turn. --interactive is then a conversation, and a .jsonl file has one a line:
+
+  mtfrun decode --model_dir=/tmp/run --chat --interactive
+  mtfrun decode --model_dir=/tmp/run --chat --prompt="How are you?" --chat_template=chatml
+  mtfrun decode --model_dir=/tmp/run --chat --input=conversations.jsonl
+
+Lines of --interactive that begin with / change settings, such as /temperature 0.8; see /help.
 
 A draft proposes tokens, of which the model checks several in one step: a smaller run of the same
 vocabulary, or what followed the last tokens before, in the prompt or the output. Outputs are the
@@ -71,6 +80,13 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     )
     add("--prompt", action="append", default=[], help="a prompt; repeatable", metavar="TEXT")
     add("--interactive", action="store_true", help="read prompts from the terminal, one by one")
+    add("--chat", action="store_true", help="prompts are a user's turns, answers an assistant's")
+    add(
+        "--chat_template",
+        help="chatml, llama3, plain or zephyr, or a file of a tokenizer with a chat_template; by "
+        "default the run's",
+        metavar="NAME",
+    )
     add_output_flags(parser)
     add(
         "--format",
@@ -105,12 +121,14 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 def _check(flags: argparse.Namespace) -> None:
     check_processes(flags)
     check_run(flags, "latest", "best")
-    check_names(flags, "input", "output", "draft")
+    check_names(flags, "input", "output", "draft", "chat_template")
     check_inference(flags)
     check_least(flags, 1, "draft_tokens")
     check_least(flags, 0, "log_probs")
     if flags.draft_tokens is not None and flags.draft is None:
         raise InputError("--draft_tokens is about a draft: give --draft=DIR or --draft=lookup")
+    if flags.chat_template is not None and not flags.chat:
+        raise InputError("--chat_template is about conversations: give --chat")
     sources = [bool(flags.prompt), flags.input is not None, flags.interactive]
     if sum(sources) != 1:
         raise InputError(
@@ -122,21 +140,26 @@ def _check(flags: argparse.Namespace) -> None:
 
 def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
     from mtfrun.cli.inputs import InputSource
+    from mtfrun.cli.session import Session
     from mtfrun.cli.trained_run import as_text, json_line, open_output, open_run
     from mtfrun.experiment.runs.opening import restore_model
 
     run, built = open_run(flags, command)
-    settings = {**inference_settings(flags), **_draft_settings(flags, built.experiment.mesh)}
+    settings = {
+        **inference_settings(flags),
+        **_draft_settings(flags, built.experiment.mesh),
+        **_chat_settings(flags, built.experiment.data),
+    }
     if flags.stop is not None:
         settings["stop"] = tuple(flags.stop)
     if flags.log_probs is not None:
         settings["log_probs"] = flags.log_probs
     inference = built.experiment.inference.with_settings(settings)
     prompts = [os.fsencode(prompt) for prompt in flags.prompt]
-    inputs = inference.read(InputSource(flags.input, prompts))
+    inputs = inference.read(InputSource(flags.input, prompts, conversations=flags.chat))
     step = restore_model(built, run, flags.checkpoint, flags.adapter)
     if flags.interactive:
-        _converse(inference)
+        Session(inference, flags.chat, _note_report).run()
         return 0
     truncated = 0
     with open_output(flags.output) as file:
@@ -156,22 +179,18 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
     return 0
 
 
-def _converse(inference: Inference) -> None:
-    """Answers lines of standard input; the programs stay compiled."""
-    from mtfrun.cli.inputs import InputSource, agreed_bytes, standard_input
-    from mtfrun.cli.trained_run import as_text
+def _chat_settings(flags: argparse.Namespace, data: Data) -> dict[str, Any]:
+    from mtfrun.rundir.copied_files import TOKENIZER_FOLDER
+    from mtfrun.tools.chat.template import ChatTemplate, template_of_folder, template_of_name
 
-    while True:
-        if processes.is_first():
-            print("> ", end="", file=sys.stderr, flush=True)
-        line = agreed_bytes(lambda: standard_input().readline())
-        if not line:
-            return
-        source = InputSource(prompts=[line.removesuffix(b"\n").removesuffix(b"\r")])
-        (record,) = inference.records(inference.read(source))
-        for output in record.texts if processes.is_first() else ():
-            print(as_text(output), end="", flush=True)
-        _note_report(inference)
+    if not flags.chat:
+        return {}
+    template: ChatTemplate | None = None
+    if flags.chat_template is not None:
+        template = template_of_name(flags.chat_template)
+    elif data.conversation_template is None and flags.model_dir is not None:
+        template = template_of_folder(pathlib.Path(flags.model_dir, TOKENIZER_FOLDER))
+    return {"chat": template}
 
 
 def _draft_settings(flags: argparse.Namespace, mesh: mtf.Mesh) -> dict[str, Any]:

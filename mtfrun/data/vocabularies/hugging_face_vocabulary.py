@@ -7,7 +7,7 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -165,6 +165,23 @@ class HuggingFaceVocabulary(FileVocabulary):
         return np.array(encoding.ids, np.int32)
 
     encode_continuation = _encode
+
+    def special_texts(self, of_template: Mapping[str, str]) -> Mapping[str, str]:
+        """Returns the tokens of the template's tokenizer, and this one's, as texts of a prompt."""
+        begin = "".join(map(self._token_text, self._begin_ids.tolist()))
+        return {"bos_token": begin, "eos_token": self._token_text(self.end_id), **of_template}
+
+    def encode_spans(
+        self, text: str, spans: Sequence[tuple[int, int]]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """See `Vocabulary`. As transformers: an id that a span overlaps is of the span."""
+        with _package_errors(*_UNREADABLE):
+            encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        begins, ends = np.array(encoding.offsets, np.int64).reshape(-1, 2).T
+        is_inside = np.zeros(len(begins), bool)
+        for begin, end in spans:
+            is_inside |= (begins < end) & (ends > begin)
+        return np.array(encoding.ids, np.int32), is_inside
 
     def encode_texts(self, texts: Sequence[bytes]) -> EncodedTexts:
         with _package_errors(*_UNREADABLE):

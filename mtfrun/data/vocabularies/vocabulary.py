@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +15,9 @@ from mtfrun.untrusted import read_regular
 
 NO_END = -2
 """The end id of vocabularies without one: no id equals it."""
+
+BEGIN_MARK, END_MARK = "\ufdd0", "\ufdd1"
+"""Stand for the ids that begin and end a text, in texts to encode: noncharacters of Unicode."""
 
 
 class EncodedTexts(NamedTuple):
@@ -103,6 +107,40 @@ class Vocabulary(abc.ABC):
     def decode_continuation(self, ids: Sequence[int] | np.ndarray) -> str:
         """Returns the text before the first end id, of ids that continue a text."""
         return self.decode(ids)
+
+    def special_texts(self, of_template: Mapping[str, str]) -> Mapping[str, str]:
+        """Returns how a template writes special tokens, by name, so that `encode_spans` reads them.
+
+        `of_template` are those that the template's tokenizer has: "bos_token", "eos_token", ....
+        """
+        begin = BEGIN_MARK if len(self.encode("")) else ""
+        return {**of_template, "bos_token": begin, "eos_token": END_MARK}
+
+    def encode_spans(
+        self, text: str, spans: Sequence[tuple[int, int]]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the int32 ids of a text with special texts, and bool whether each is of a span.
+
+        Spans are [begin, end) of characters, in order. No id is of two pieces between their bounds.
+        """
+        begin_ids = self.encode("")
+        marks = [i for i, character in enumerate(text) if character in (BEGIN_MARK, END_MARK)]
+        bounds = {0, len(text), *itertools.chain(*spans), *marks, *(i + 1 for i in marks)}
+        ids, is_inside = [np.zeros([0], np.int32)], [np.zeros([0], bool)]
+        for first, last in itertools.pairwise(sorted(bounds)):
+            piece = text[first:last]
+            if piece == BEGIN_MARK:
+                part = begin_ids
+            elif piece == END_MARK:
+                part = np.array([self.end_id], np.int32)
+            elif first == 0:
+                part = self.encode(piece)[len(begin_ids) :]
+            else:
+                part = self.encode_continuation(piece)
+            ids.append(part)
+            is_in_span = any(begin <= first < end for begin, end in spans)
+            is_inside.append(np.full(len(part), is_in_span))
+        return np.concatenate(ids), np.concatenate(is_inside)
 
     def encode_texts(self, texts: Sequence[bytes]) -> EncodedTexts:
         """Returns the ids of many texts, for caches; subclasses may do it faster."""

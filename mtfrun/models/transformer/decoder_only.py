@@ -34,7 +34,8 @@ class DecoderOnly(TokenModel):
     Features: "targets" {batch, length} int32 ids, 0 is padding and has no loss. In packed rows
     also "targets_segmentation", the number of the document that a position belongs to (documents
     do not see each other; 0 is padding before a document), and "targets_position", the position in
-    it. Without these a row is one document, and the step is a little cheaper.
+    it. Without these a row is one document, and the step is a little cheaper. For "targets_weights"
+    see `TokenModel`.
 
     Pairs of texts are rows of "inputs end targets end", packed or not (data.DelimitedPairsData),
     which prefix language models read (Raffel et al. 2020, arXiv:1910.10683, section 3.2.1): inputs
@@ -53,6 +54,7 @@ class DecoderOnly(TokenModel):
     optional_features: ClassVar[Collection[str]] = (
         "targets_segmentation",
         "targets_position",
+        "targets_weights",
         "targets_prefix",
     )
     pairs_needed_by: ClassVar[str] = "prefix=True or loss_on_targets_only=True"

@@ -35,7 +35,8 @@ class EncoderDecoder(TokenModel):
     Features: "inputs" and "targets", each {batch, length} int32 ids, whose lengths may differ; 0 is
     padding, which nothing attends to and which has no loss. In packed rows also
     "inputs_segmentation", "inputs_position", "targets_segmentation" and "targets_position": a pair
-    has the same number in both segmentations, and pairs do not see each other.
+    has the same number in both segmentations, and pairs do not see each other. For
+    "targets_weights" see `TokenModel`.
 
     Args:
       encoder, decoder: classes, called as `encoder(mesh, d_model, dtypes)`; the decoder's sublayers
@@ -51,6 +52,7 @@ class EncoderDecoder(TokenModel):
         "inputs_position",
         "targets_segmentation",
         "targets_position",
+        "targets_weights",
     )
 
     # Whether the decoder's sublayers are the encoder's where both have one of a name.

@@ -30,13 +30,18 @@ class EncoderOnly(TokenModel):
     which nothing attends to; targets of 0 have no loss, such as the targets of inputs that are not
     masked (data.MaskedLanguageModelData), or all but the first of a text that has one label
     (data.TextClassificationData). In packed rows also "inputs_segmentation" and "inputs_position".
+    For "targets_weights" see `TokenModel`.
 
     Args:
       stack: a class, called as `stack(mesh, d_model, dtypes)`.
     """
 
     required_features: ClassVar[Collection[str]] = ("inputs", "targets")
-    optional_features: ClassVar[Collection[str]] = ("inputs_segmentation", "inputs_position")
+    optional_features: ClassVar[Collection[str]] = (
+        "inputs_segmentation",
+        "inputs_position",
+        "targets_weights",
+    )
 
     def __init__(
         self,

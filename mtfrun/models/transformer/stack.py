@@ -42,7 +42,8 @@ class Stack(Sublayer):
       relative_bias: a class, called as `relative_bias(mesh, dtypes)`, for logits by distance in the
         self-attention of all blocks; None for none.
       rematerialise: compute the inner values of every block again in the backward pass: less memory
-        for about a third more time.
+        for about a third more time. A list has the names of what is computed again, such as
+        ["dense"], besides values without a name: see `layers.recompute`.
       scan_blocks: how many blocks a loop has in its body, which is compiled instead of all
         `num_layers`; None unrolls them. The time to compile then hardly depends on the number of
         layers; variables, checkpoints and results are the same. In training only the inputs of
@@ -60,7 +61,7 @@ class Stack(Sublayer):
         layers: Sequence[SublayerClass] = (SelfAttention, FeedForward),
         transforms: StackTransforms = StackTransforms(),
         relative_bias: RelativeBiasClass | None = None,
-        rematerialise: bool = False,
+        rematerialise: bool | Sequence[str] = False,
         scan_blocks: int | None = None,
     ) -> None:
         super().__init__()
@@ -76,7 +77,14 @@ class Stack(Sublayer):
                 f"Stack.scan_blocks={scan_blocks} does not divide num_layers={num_layers}: take a"
                 " divisor, or None for no loop"
             )
-        self._rematerialise = rematerialise
+        recomputed = None if isinstance(rematerialise, bool) else tuple(rematerialise)
+        if recomputed is not None and scan_blocks is not None:
+            raise InputError(
+                f"Stack.rematerialise={rematerialise!r} and scan_blocks={scan_blocks}: a loop over "
+                "blocks stores their inputs alone; leave one out"
+            )
+        self._rematerialise = recomputed is not None or rematerialise is True
+        self._recomputed = recomputed
         self._scan_blocks = scan_blocks
         self._initial = tuple(add_transforms(self, transforms.initial, mesh, d_model, dtypes))
         self.relative_bias = None if relative_bias is None else relative_bias(mesh, dtypes)
@@ -117,7 +125,10 @@ class Stack(Sublayer):
             return self._transform(self._final, x, call)
         for block in self.blocks:
             run = functools.partial(_run_layers, block.values())
-            x = recompute(run, x, call) if self._rematerialise and call.training else run(x, call)
+            if self._rematerialise and call.training:
+                x = recompute(run, x, call, self._recomputed)
+            else:
+                x = run(x, call)
         return self._transform(self._final, x, call)
 
     def initial_state(

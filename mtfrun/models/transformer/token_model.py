@@ -19,7 +19,8 @@ class TokenModel(TextModel, ReadsPrompt):
     """A model that gives every position of features["targets"] {batch, length} int32 its logits.
 
     Padding, id 0 unless the embedding says otherwise, has no loss. Negative ids have none either: a
-    decoder reads their absolute value, but is not trained to predict it.
+    decoder reads their absolute value, but is not trained to predict it. With a feature
+    "targets_weights" {batch, length} int32 the loss of every target is multiplied by its weight.
 
     Args:
       embedding: how ids become vectors, and vectors logits.
@@ -112,7 +113,10 @@ class TokenModel(TextModel, ReadsPrompt):
         return has_positions and not depends_on_padding(self)
 
     def target_weights(self, features: Features) -> mtf.Tensor:
-        return mtf.to_float(mtf.greater(features["targets"], self.padding_id))
+        weights = mtf.to_float(mtf.greater(features["targets"], self.padding_id))
+        if "targets_weights" in features:
+            weights = weights * mtf.to_float(features["targets_weights"])
+        return weights
 
     def _embed(
         self,

@@ -2,35 +2,101 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import contextvars
+import dataclasses
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import tensorflow as tf
 
-from mtfrun.errors import ShapeError
+from mtfrun.errors import InputError, ShapeError, did_you_mean
 from mtfrun.mtf.reports import collect_reports
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 from mtfrun.mtf.variables import substitutes, with_values
 
 
-def recompute_grad(fn: Callable[..., Any], explicit_inputs: Sequence[TensorLike]) -> Any:
+@dataclasses.dataclass
+class _Kept:
+    """The values that one recomputed function keeps, in the order of its calls of `keep`."""
+
+    recomputed: Collection[str] | None
+    values: list[tf.Tensor] = dataclasses.field(default_factory=list)
+    found: set[str] = dataclasses.field(default_factory=set)
+    is_stored: bool = False
+
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Stores what functions inside keep; the second time they get it back."""
+        self._next = iter(self.values)
+        token = _KEPT.set(self)
+        try:
+            yield
+        finally:
+            _KEPT.reset(token)
+        unknown = set(self.recomputed or ()) - self.found
+        if unknown:
+            name = min(unknown)
+            raise InputError(
+                f"nothing that is recomputed is called {name!r}{did_you_mean(name, self.found)}: "
+                f"there are {', '.join(sorted(self.found)) or 'no names'}"
+            )
+        self.is_stored = True
+
+    def keep(self, x: Tensor, name: str) -> Tensor:
+        self.found.add(name)
+        if self.recomputed is None or name in self.recomputed:
+            return x
+        if not self.is_stored:
+            self.values.append(x.value)
+            return x
+        stored = next(self._next)
+
+        # The value of x is used nowhere, so that it is not computed; gradients go through it.
+        @tf.custom_gradient  # type: ignore[untyped-decorator]
+        def replaced(_: tf.Tensor) -> Any:
+            return tf.identity(stored), lambda gradient: gradient
+
+        return Tensor(x.mesh, replaced(x.value), x.shape)
+
+
+_KEPT: contextvars.ContextVar[_Kept | None] = contextvars.ContextVar("kept", default=None)
+
+
+def keep(x: Tensor, name: str) -> Tensor:
+    """Returns x, which the innermost `recompute_grad` stores unless it computes the name again.
+
+    Not in the body of a loop, whose values do not exist outside.
+    """
+    kept = _KEPT.get()
+    return x if kept is None else kept.keep(x, name)
+
+
+def recompute_grad(
+    fn: Callable[..., Any],
+    explicit_inputs: Sequence[TensorLike],
+    names: Collection[str] | None = None,
+) -> Any:
     """Returns fn(*explicit_inputs), whose activations are recomputed in the backward pass.
 
     Saves the memory of fn's intermediate values for one more forward pass; Chen et al. 2016,
     arXiv:1604.06174. Variables that fn uses get their gradients, other tensors that it captures do
-    not. It draws with keys, which repeat, not with stateful random numbers. (Not
-    `tf.recompute_grad`, which flattens a gradient: DTensor gathers all of it on every device.)
+    not. With `names`, values that fn gives other names with `keep` are stored, and what they alone
+    need is not computed again; InputError for a name that fn does not give. It draws with keys,
+    which repeat, not with stateful random numbers. (Not `tf.recompute_grad`, which flattens a
+    gradient: DTensor gathers all of it on every device.)
     """
     # Where tensors stand for the values of variables, they are inputs as well.
     substituted = substitutes()
     inputs = [*map(as_tensor, explicit_inputs), *substituted.values()]
     number = len(explicit_inputs)
+    kept = _Kept(names)
     result: Any = None
 
     def outputs_of(values: Sequence[tf.Tensor]) -> list[Tensor]:
         nonlocal result
         named = [Tensor(x.mesh, v, x.shape) for x, v in zip(inputs, values, strict=True)]
-        with with_values(dict(zip(substituted, named[number:], strict=True))):
+        with with_values(dict(zip(substituted, named[number:], strict=True))), kept.in_use():
             result = fn(*named[:number])
         return [as_tensor(y) for y in tf.nest.flatten(result)]
 

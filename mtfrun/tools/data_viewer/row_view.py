@@ -13,7 +13,7 @@ from mtfrun.data.vocabularies.vocabulary import Vocabulary
 TRAIN = "train"
 # Features that say something about the ids of another one: "targets_position".
 _SEGMENTATION, _POSITION, _WEIGHTS = "_segmentation", "_position", "_weights"
-_PADDING = 0
+PADDING = 0
 # A decoder's result for bytes that are not a whole character of UTF-8.
 _INVALID = "\ufffd"
 # A character of UTF-8 has at most four bytes, and so at most four ids.
@@ -45,12 +45,6 @@ class Tokens:
         numbers = np.unique(self.segments)
         return [self._where(self.segments == number) for number in numbers]
 
-    def text(self) -> str:
-        """Returns the decoded text; special ids except padding are shown by name."""
-        return "".join(
-            text for text, number in zip(self.texts, self.ids, strict=True) if number != _PADDING
-        )
-
     def _where(self, chosen: np.ndarray) -> Tokens:
         weights = None if self.weights is None else self.weights[chosen]
         return dataclasses.replace(
@@ -80,7 +74,9 @@ def row_views(
     """`vocabularies` are of features that are ids, `class_names` of features that are classes."""
     (size,) = {len(values) for values in batch.values()}
     vocabularies = {n: v for n, v in vocabularies.items() if n in batch}
-    shown = {n + suffix for n in vocabularies for suffix in ("", _SEGMENTATION, _POSITION)}
+    shown = {
+        n + suffix for n in vocabularies for suffix in ("", _SEGMENTATION, _POSITION, _WEIGHTS)
+    }
     others = [name for name in batch if name not in shown]
     images = [name for name in others if batch[name].dtype == np.uint8 and batch[name].ndim == 4]
     rows = [{name: values[i] for name, values in batch.items()} for i in range(size)]
@@ -105,7 +101,7 @@ def _tokens(name: str, row: Mapping[str, np.ndarray], vocabulary: Vocabulary) ->
     positions = row.get(name + _POSITION, np.arange(len(ids)))
     weights = None
     if name == TARGETS:
-        weights = row.get(name + _WEIGHTS, (ids != _PADDING).astype(np.float32))
+        weights = row.get(name + _WEIGHTS, (ids != PADDING).astype(np.float32))
     return Tokens(
         name,
         ids[is_token],

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import itertools
 import textwrap
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
-from mtfrun.tools.data_viewer.row_view import RowView, Tokens
+from mtfrun.tools.data_viewer.row_view import PADDING, RowView, Tokens
 from mtfrun.untrusted import escape
 
 # Limits without tokens: segments shown of a feature, lines shown of a segment.
@@ -17,11 +18,18 @@ _LABELS = ("text", "id", "position", "loss")
 _LABEL_WIDTH = max(map(len, _LABELS)) + 2
 
 
-def rows_text(rows: Sequence[RowView], width: int, *, has_tokens: bool = False) -> Iterator[str]:
+def rows_text(
+    rows: Sequence[RowView],
+    width: int,
+    *,
+    has_tokens: bool = False,
+    highlight: Callable[[str], str] = str,
+) -> Iterator[str]:
     """Yields lines of at most `width` columns, unless a single token is wider.
 
     With `has_tokens` segments are whole, each with a list of its tokens: id, position and, if it
-    differs within the segment, the weight of the loss.
+    differs within the segment, the weight of the loss. `highlight` is for texts with a loss in
+    segments where others have none. Unprintable characters of the data are escaped.
     """
     for i, row in enumerate(rows):
         yield f"row {i + 1} of {len(rows)}"
@@ -33,7 +41,7 @@ def rows_text(rows: Sequence[RowView], width: int, *, has_tokens: bool = False) 
             yield from heading_lines(describe_tokens(tokens), width, _INDENT)
             parts = tokens.parts()
             for part in parts if has_tokens else parts[:_MOST_SEGMENTS]:
-                yield from _segment_lines(part, width, has_tokens=has_tokens)
+                yield from _segment_lines(part, width, highlight, has_tokens=has_tokens)
             if not has_tokens and len(parts) > _MOST_SEGMENTS:
                 yield f"{2 * _INDENT}and {len(parts) - _MOST_SEGMENTS:,} more segments"
         yield ""
@@ -87,27 +95,40 @@ def _columns_of_character(character: str) -> int:
     return 2 if unicodedata.east_asian_width(character) in ("W", "F") else 1
 
 
-def _segment_lines(part: Tokens, width: int, *, has_tokens: bool) -> Iterator[str]:
+def _segment_lines(
+    part: Tokens, width: int, highlight: Callable[[str], str], *, has_tokens: bool
+) -> Iterator[str]:
     indent = 2 * _INDENT
     yield indent + describe_segment(part)
-    lines = list(_wrap(escape(part.text()), width - len(indent) - 2))
+    lines = list(_wrap(_characters(part), width - len(indent) - 2))
     for line in lines if has_tokens else lines[:_MOST_LINES]:
-        yield f"{indent}| {line}"
+        runs = itertools.groupby(line, lambda pair: pair[1])
+        texts = [("".join(c for c, _ in pairs), has_loss) for has_loss, pairs in runs]
+        yield f"{indent}| {''.join(highlight(x) if has_loss else x for x, has_loss in texts)}"
     if has_tokens:
         yield from (indent + line for line in _token_lines(part, width - len(indent)))
     elif len(lines) > _MOST_LINES:
         yield f"{indent}| ..."
 
 
-def _wrap(text: str, width: int) -> Iterator[str]:
+def _characters(part: Tokens) -> Iterator[tuple[str, bool]]:
+    """Yields the printable characters of a text, and whether the loss singles them out."""
+    for i, text in enumerate(part.texts):
+        has_loss = part.weights is not None and bool(part.weights[i]) and _differ(part)
+        if part.ids[i] != PADDING:
+            yield from ((character, has_loss) for character in escape(text))
+
+
+def _wrap(characters: Iterable[tuple[str, bool]], width: int) -> Iterator[list[tuple[str, bool]]]:
     """Yields pieces of at most `width` columns, at least one character each."""
-    line, used = "", 0
-    for character in text:
+    line, used = list[tuple[str, bool]](), 0
+    for character, has_loss in characters:
         columns = _columns_of_character(character)
         if line and used + columns > width:
             yield line
-            line, used = "", 0
-        line, used = line + character, used + columns
+            line, used = [], 0
+        line.append((character, has_loss))
+        used += columns
     if line:
         yield line
 
@@ -122,7 +143,7 @@ def _cells(part: Tokens, i: int) -> list[str]:
 
 
 def _differ(part: Tokens) -> bool:
-    return part.weights is not None and len(set(part.weights.tolist())) > 1
+    return part.weights is not None and bool((part.weights != part.weights[0]).any())
 
 
 def _token_lines(part: Tokens, width: int) -> Iterator[str]:

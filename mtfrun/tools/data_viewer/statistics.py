@@ -134,7 +134,7 @@ def statistics_of(cached: Cached, data: Data) -> Iterator[str]:
     if cached.texts is None:
         return
     texts, width = cached.texts, shutil.get_terminal_size().columns
-    bytes_per_id = [data.vocabularies[feature].bytes_per_id for feature in texts.features]
+    bytes_per_id = [vocabulary.bytes_per_id for vocabulary in texts.vocabularies]
     text_bytes = bytes_of(texts.tokens, bytes_per_id, texts.ends)
     for column, feature in enumerate(texts.features):
         lengths, capacity = texts.lengths[:, column], data.text_limits.get(feature)

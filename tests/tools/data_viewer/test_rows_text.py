@@ -49,6 +49,14 @@ def test_weights_of_the_loss_are_a_line_where_they_differ() -> None:
     ]
 
 
+def test_texts_with_a_loss_are_highlighted_where_others_have_none() -> None:
+    batch = packed_row("ab\x1bcd", "e", length=9)
+    batch["targets_weights"] = np.array([[0, 0, 1, 1, 0, 1, 1, 1, 0]], np.int32)
+    lines = list(rows_text(views(batch), width=12, highlight=lambda text: f"[{text}]"))
+    texts = [line for line in lines if line.startswith("    | ")]
+    assert texts == ["    | ab[\\x1b]", "    | [c]d[<end]", "    | [>]", "    | e<end>"]
+
+
 def test_targets_of_a_masked_language_model_stand_below_the_inputs() -> None:
     batch = {
         "inputs": np.array([[100, 258, 102, 1, 0]], np.int32),

@@ -18,7 +18,6 @@ _SENTENCEPIECE = ("spiece.model", "sentencepiece.model", "tokenizer.model")
 TOKENIZER = "tokenizer.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 SPECIAL_TOKENS_MAP = "special_tokens_map.json"
-_CHAT_TEMPLATE = "chat_template.jinja"
 _Opened = TypeVar("_Opened", bound=data.Vocabulary)
 
 # The ids of T5's sentinels, where tokenizer_config.json says nothing.
@@ -74,8 +73,6 @@ def read_tokenizer(folder: Folder, settings: Settings, pad_id: int) -> Tokenizer
     else:
         tokenizer = _ids(settings, pad_id, "merges.txt" in files or "vocab.txt" in files)
     notes = list(tokenizer.notes)
-    if _CHAT_TEMPLATE in files or config.get("chat_template") is not None:
-        notes.append("the chat template is not used: prompts are texts as they are")
     if "auto_map" in config:
         notes.append(f"auto_map in {TOKENIZER_CONFIG}: no code of the folder is run")
     return dataclasses.replace(tokenizer, files=files, notes=notes)

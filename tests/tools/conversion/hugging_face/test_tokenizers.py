@@ -142,7 +142,6 @@ def test_what_is_not_used_of_a_tokenizer_is_said(tmp_path: pathlib.Path) -> None
     made, _ = _read(folder, -1, eos_token_id=5)
     assert made.notes == [
         "texts end with id 2 of tokenizer.model, not with eos_token_id=5",
-        "the chat template is not used: prompts are texts as they are",
         "auto_map in tokenizer_config.json: no code of the folder is run",
     ]
     made, _ = _read(_folder(tmp_path / "old", {"merges.txt": b""}), -1)
