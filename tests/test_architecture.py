@@ -33,6 +33,7 @@ LEVELS = {
     "configuration": 1,
     "display": 2,
     "mtf": 2,
+    "stores": 2.5,
     "layers": 3,
     "optim": 3,
     "data": 3,

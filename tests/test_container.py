@@ -41,7 +41,8 @@ def _in(image: pathlib.Path, text: str) -> str:
 def _run(command: str, image: pathlib.Path, cwd: pathlib.Path, user: Sequence[str] = ()) -> str:
     """Returns what a command prints; pip asks for nothing in a network."""
     pip = {"PIP_NO_INDEX": "1", "PIP_NO_DEPS": "1", "PIP_NO_BUILD_ISOLATION": "0", "EXTRAS": ""}
-    inherited = {k: v for k, v in environment().items() if not k.startswith(("PYTHON", "VIRTUAL"))}
+    ours = ("PYTHON", "VIRTUAL", "MTFRUN")
+    inherited = {k: v for k, v in environment().items() if not k.startswith(ours)}
     programs = f"{image / 'environment/bin'}:{os.environ['PATH']}"
     home = _in(image, dict(_instructions())["ENV"].partition("=")[2]) if user else str(image)
     process = subprocess.run(

@@ -26,7 +26,8 @@ class Command(NamedTuple):
     as typed, the program first; it returns the exit code and imports what it needs, since many
     modules import TensorFlow. `check` raises InputError for flags that cannot be used. The help
     shows the flags of gin only if the `subject` is a configuration, --model_dir also if it is a
-    run. With `takes_words`, words that are not flags become `flags.words`.
+    run. With `takes_words`, words that are not flags become `flags.words`. `writes_run`: whether it
+    changes the run of --model_dir, which may be a URL if `takes_url`.
     """
 
     name: str
@@ -37,6 +38,8 @@ class Command(NamedTuple):
     imports_tensorflow: bool = True
     subject: Literal["configuration", "run", "nothing"] = "configuration"
     takes_words: bool = False
+    writes_run: bool = False
+    takes_url: bool = True
 
 
 GIN_HELP = """\

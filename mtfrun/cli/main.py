@@ -15,6 +15,7 @@ from mtfrun.cli.commands.plan import program_dump
 from mtfrun.cli.early_check import configuration_error
 from mtfrun.cli.parser import COMMANDS, build_parsers, parse_flags
 from mtfrun.cli.process_flags import join_processes
+from mtfrun.cli.urls import has_urls, local_directories, replace_urls
 from mtfrun.configuration.errors import one_line
 from mtfrun.configuration.files import require_gin_file
 from mtfrun.display import progress
@@ -94,16 +95,22 @@ def _parse_and_run(arguments: list[str]) -> int:
         require_gin_file(name, configured.gin_search_paths)
     command = ["mtfrun", *arguments]
     called = COMMANDS[flags.command]
-    if not called.imports_tensorflow:
-        if flags.launched is not None and (error := configuration_error(flags.launched)):
+    if flags.launched is not None:
+        if has_urls(flags.launched):
+            replace_urls(flags.launched)
+        elif error := configuration_error(flags.launched):
             raise error
-        return called.run(flags, command)
+    if not called.imports_tensorflow:
+        with local_directories(flags, called):
+            return called.run(flags, command)
     launcher = end_with_launcher()
-    error = configuration_error(flags) if launcher is None else None
+    is_local = called.writes_run or not has_urls(flags)  # else its configuration is not here yet
+    error = configuration_error(flags) if launcher is None and is_local else None
     with contextlib.ExitStack() as stack:
         stack.enter_context(join_processes(flags))
         if error is not None:
             raise error  # when there are other processes, which it ends
+        stack.enter_context(local_directories(flags, called))
         if flags.command == "plan" or (flags.command == "train" and flags.dry_run):
             flags.program_dump = stack.enter_context(program_dump())
         return _run(called, flags, launcher or command)

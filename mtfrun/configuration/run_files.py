@@ -104,7 +104,7 @@ class Relocation:
     def _text(self, text: str) -> str:
         if text in self.files.copies:
             return self._copy(text)
-        if not self.is_path or not text or text.startswith("~"):
+        if not self.is_path or not text or text.startswith("~") or "://" in text:
             return text
         if not os.path.isabs(text):  # noqa: PTH117 - of texts
             path = os.path.join(self.files.directory, text)  # noqa: PTH118

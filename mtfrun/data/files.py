@@ -11,13 +11,29 @@ import functools
 import glob
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from mtfrun.data.errors import DataError
+from mtfrun.stores import is_url, local_copy, origin_of
 
 # Bytes of a file that is read at once.
 LARGEST_CONTENT = 1 << 30
+
+
+def file_states(paths: Iterable[str | Path]) -> dict[str, str]:
+    """Returns the state of every file by its name, by which a change is noticed.
+
+    A copy of a file at a URL has the URL as its name, and the same state on every machine.
+    """
+    states = {}
+    for path in paths:
+        origin = origin_of(Path(path))
+        if origin is None:
+            states[str(path)] = file_state(Path(path))
+        else:
+            states[origin.url] = f"{origin.file.bytes} bytes, version {origin.file.version}"
+    return states
 
 
 def file_state(path: Path) -> str:
@@ -43,12 +59,14 @@ def try_to_write(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def absolute_path(name: str) -> Path:
-    """Replaces `~` by the home directory.
+    """Replaces `~` by the home directory, and a URL by the copy of its file, or folder.
 
     `~name` of a user who does not exist is a file name: `Path.expanduser` raises an error.
     """
     if not isinstance(name, str | os.PathLike) or "\0" in os.fspath(name):
         raise DataError(f"{name!r} is not a name of a file: give a text, without NUL")
+    if is_url(name):
+        return local_copy(os.fspath(name))
     return Path(os.path.expanduser(name)).absolute()
 
 

@@ -12,9 +12,10 @@ from mtfrun import mtf
 from mtfrun.errors import InputError, did_you_mean
 from mtfrun.layers import Adapter
 from mtfrun.models import Model
-from mtfrun.rundir import Manifest, RunDirectory, RunDirError
+from mtfrun.rundir import Manifest, RunDirectory, RunDirError, mirrors
 from mtfrun.rundir.checkpoints.init_checkpoint import InitCheckpoint, find_checkpoint
 from mtfrun.rundir.checkpoints.partial_files import list_steps
+from mtfrun.stores import is_url
 from mtfrun.untrusted import escape
 
 ENTRY = "adapters"
@@ -118,7 +119,8 @@ def load_base(
     mtf.initialize(model, seed)
     report = dataclasses.replace(source, path=path)(model.base_variables(), model.vocabulary_sizes)
     assert report is not None
-    base = BaseModel(str(pathlib.Path(report.path).absolute()), report.step, hash_of_base(model))
+    place = mirrors.url_of(str(pathlib.Path(report.path).absolute()))
+    base = BaseModel(place, report.step, hash_of_base(model))
     check_base(base.sha256, saved, path)
     return base
 
@@ -168,7 +170,7 @@ def _source_path(path: str, saved: BaseModel) -> str:
     directory, _ = find_checkpoint(path)
     if directory is not None and saved.step in list_steps(directory):
         return str(directory / f"ckpt-{saved.step}")
-    return path if pathlib.Path(path).exists() else saved.path
+    return path if is_url(path) or pathlib.Path(path).exists() else saved.path
 
 
 def _check_whole(path: str) -> None:

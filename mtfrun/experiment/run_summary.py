@@ -17,7 +17,7 @@ from mtfrun.errors import list_some
 from mtfrun.experiment.experiment import Experiment
 from mtfrun.experiment.saved_configuration import TrainingHyperparameters
 from mtfrun.mtf.devices import describe_hardware
-from mtfrun.rundir import LOWEST, RunDirectory, StepMetrics
+from mtfrun.rundir import LOWEST, RunDirectory, StepMetrics, mirrors
 from mtfrun.rundir.run_directory import CHECKPOINTS
 from mtfrun.rundir.run_record import best_of
 from mtfrun.training import TrainOptions, TrainState
@@ -40,7 +40,7 @@ class RunSummary:
         """Returns the lines before the first step; `hyperparameters` may be empty."""
         notes = "\n".join(_too_few_steps(self.options, hyperparameters))
         return {
-            "run": self.run.path,
+            "run": mirrors.url_of(self.run.path),
             "devices": _devices(self.experiment.mesh),
             "model": _model(self.state),
             "data": _data(self.experiment.data),
@@ -64,12 +64,12 @@ class RunSummary:
             lines["last"] = _evaluation(last, tuple(last.metrics)[:_MOST_METRICS])
             if best is not None:
                 lines["best"] = _evaluation(best, [metric])
-        model_dir = shlex.quote(self.run.path)
+        model_dir = shlex.quote(mirrors.url_of(self.run.path))
         example = self.experiment.inference.example
         commands = ["eval", *([f"decode {example}"] if example else []), "curves"]
         return {
             **lines,
-            "checkpoint": f"{self.run.path}/{CHECKPOINTS}/ckpt-{step}",
+            "checkpoint": f"{mirrors.url_of(self.run.path)}/{CHECKPOINTS}/ckpt-{step}",
             "next": "\n".join(f"mtfrun {command} --model_dir={model_dir}" for command in commands),
         }
 

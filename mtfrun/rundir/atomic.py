@@ -15,6 +15,7 @@ from typing import TextIO
 from absl import logging
 
 from mtfrun.rundir.errors import RunDirError, reason
+from mtfrun.stores import is_url
 from mtfrun.untrusted import is_special
 
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.partial")
@@ -34,6 +35,8 @@ def atomic_open(path: str | os.PathLike[str]) -> Iterator[TextIO]:
     """
     if "\0" in os.fspath(path):
         raise RunDirError(f"cannot write {os.fspath(path)!r}: a name of a file has no NUL")
+    if is_url(path):
+        raise RunDirError(f"cannot write {path}: name a local file, and copy it to the store")
     path = pathlib.Path(path)
     if path.is_relative_to("/dev") or is_special(path):
         with _write_errors(path, path), path.open("w", encoding="utf-8") as file:

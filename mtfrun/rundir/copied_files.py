@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from mtfrun.configuration.run_files import FOLDERS, LARGEST_COPY, RECORD, Copy, RunFiles
 from mtfrun.rundir.atomic import atomic_replace, atomic_write, remove_temporary_files
 from mtfrun.rundir.errors import RunDirError, reason
+from mtfrun.stores import is_url, local_copy
 from mtfrun.untrusted import read_regular
 
 ORIGIN_RECORD = "import.json"
@@ -99,6 +100,8 @@ def copy_file(source: pathlib.Path, target: pathlib.Path, largest: int = LARGEST
 
 def _copy(run: pathlib.Path, name: str) -> Copy:
     original = pathlib.Path(os.path.expanduser(name)).absolute()
+    if is_url(name):
+        original = local_copy(name)
     try:
         content = read_regular(original, LARGEST_COPY)
     except (OSError, ValueError) as error:

@@ -20,6 +20,7 @@ from mtfrun import processes
 from mtfrun.configuration.errors import one_line
 from mtfrun.configuration.run_files import CONFIG, RECORD
 from mtfrun.display import progress
+from mtfrun.rundir import mirrors
 from mtfrun.rundir.atomic import atomic_write, remove_temporary_files
 from mtfrun.rundir.checkpoints.partial_files import list_names
 from mtfrun.rundir.commands import read_record, record_command
@@ -42,7 +43,7 @@ class RunDirectory:
     """The files under `--model_dir`, a path in a mounted file system.
 
     Object stores (`gs://`, `s3://`) have no locks, atomic renames and forced writes, which make a
-    run safe to kill, and are refused.
+    run safe to kill: for a run there this is its local copy, see mirror.py.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -56,8 +57,8 @@ class RunDirectory:
             raise RunDirError("--model_dir is empty: name a directory for the run")
         if _URL.match(text):
             raise RunDirError(
-                f"--model_dir {text} is not a local path: runs need locks and atomic renames;"
-                " train in a local or mounted directory and copy it there"
+                f"{text} is a URL where only the name of a local directory can stand: name one, or "
+                "mount the store"
             )
         # Path.expanduser raises an error for unknown users, and Path.absolute keeps "..".
         self.path = os.path.abspath(os.path.expanduser(text))  # noqa: PTH100
@@ -151,7 +152,7 @@ class RunDirectory:
             remove_temporary_files(self._path / name)
 
     def is_training(self) -> bool:
-        return is_locked(self._lock_path)
+        return is_locked(self._lock_path) or mirrors.is_leased(self._path)
 
     def checkpoints(self, *, max_to_keep: int | None = 5) -> Checkpoints:
         from mtfrun.rundir.checkpoints.checkpoints import Checkpoints  # noqa: PLC0415 - imports TensorFlow

@@ -161,3 +161,40 @@ class Environment:
     def __call__(self) -> None:
         """Sets them."""
         os.environ.update(self.values)
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """Sets a constant, "module:NAME"."""
+
+    target: str
+    value: object
+
+    def __call__(self) -> None:
+        """Sets it."""
+        module, _, name = self.target.partition(":")
+        setattr(importlib.import_module(module), name, self.value)
+
+
+@dataclasses.dataclass(frozen=True)
+class SlowStore:
+    """Makes every upload to a store take some seconds more.
+
+    Attributes:
+      secs: of each.
+    """
+
+    secs: float
+
+    def __call__(self) -> None:
+        """Replaces the methods that write."""
+
+        def slowed(function: Callable[..., Any]) -> Callable[..., Any]:
+            def call(*arguments: Any) -> Any:
+                time.sleep(self.secs)
+                return function(*arguments)
+
+            return call
+
+        for name in ("upload", "write", "delete"):
+            replace(f"mtfrun.stores.store:Store.{name}", slowed)

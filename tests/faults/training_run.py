@@ -31,7 +31,7 @@ class TrainingRun:
     saves: str = "synchronous"
     visit: int = 2
 
-    def command(self, texts: pathlib.Path, model_dir: pathlib.Path) -> list[str]:
+    def command(self, texts: pathlib.Path, model_dir: pathlib.Path | str) -> list[str]:
         """Returns the arguments of `mtfrun`.
 
         Args:

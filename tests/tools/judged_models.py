@@ -1,7 +1,8 @@
-"""A program, not a test: writes a small language model with random weights and its tokenizer.
+"""A program, not a test: writes a small model with random weights and its tokenizer.
 
     python judged_models.py gpt2 FOLDER 64
     python judged_models.py llama FOLDER 64     64 positions
+    python judged_models.py t5 FOLDER 512       an encoder-decoder of bytes
 
 Tests run it in a process of its own, for torch and TensorFlow do not share one well.
 """
@@ -9,6 +10,7 @@ Tests run it in a process of its own, for torch and TensorFlow do not share one 
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import torch
 import transformers
@@ -37,28 +39,44 @@ def tokenizer_of(*, puts_begin: bool) -> transformers.PreTrainedTokenizerFast:
     return transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
 
 
-def main(form: str, folder: str, length: int) -> None:
-    torch.manual_seed(0)
-    tokenizer = tokenizer_of(puts_begin=form == "llama")
+def model_of(form: str, tokenizer: Any, length: int) -> Any:
     ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
-    config: transformers.PretrainedConfig
     if form == "gpt2":
-        config = transformers.GPT2Config(
+        gpt2 = transformers.GPT2Config(
             vocab_size=len(tokenizer), n_positions=length, n_embd=32, n_layer=2, n_head=4, **ids
         )
-        model: torch.nn.Module = transformers.GPT2LMHeadModel(config)
-    else:
-        config = transformers.LlamaConfig(
+        return transformers.GPT2LMHeadModel(gpt2)
+    if form == "t5":
+        t5 = transformers.T5Config(
             vocab_size=len(tokenizer),
-            hidden_size=32,
-            intermediate_size=48,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            max_position_embeddings=length,
-            **ids,
+            d_model=32,
+            d_kv=8,
+            d_ff=48,
+            num_layers=2,
+            num_heads=4,
+            n_positions=length,
+            decoder_start_token_id=0,
+            tokenizer_class="ByT5Tokenizer",
         )
-        model = transformers.LlamaForCausalLM(config)
+        return transformers.T5ForConditionalGeneration(t5)
+    llama = transformers.LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=length,
+        **ids,
+    )
+    return transformers.LlamaForCausalLM(llama)
+
+
+def main(form: str, folder: str, length: int) -> None:
+    torch.manual_seed(0)
+    is_t5, puts_begin = form == "t5", form == "llama"
+    tokenizer = transformers.ByT5Tokenizer() if is_t5 else tokenizer_of(puts_begin=puts_begin)
+    model = model_of(form, tokenizer, length)
     with torch.no_grad():
         for parameter in model.parameters():  # likelihoods that differ
             if parameter.ndim > 1:

@@ -273,5 +273,7 @@ _command = functools.partial(Command, imports_tensorflow=False, subject="run")
 COMMANDS = [
     _command("checkpoints list", _LIST, _run_list, _add_list_flags, require_model_dir),
     _command("checkpoints verify", _VERIFY, _run_verify, _add_verify_flags, check_step),
-    _command("checkpoints prune", _PRUNE, _run_prune, _add_prune_flags, _check_prune),
+    _command(
+        "checkpoints prune", _PRUNE, _run_prune, _add_prune_flags, _check_prune, writes_run=True
+    ),
 ]

@@ -97,4 +97,4 @@ def _build_variables(config_path: pathlib.Path) -> tuple[Mapping[str, mtf.Variab
     return training.state.named_variables(), training.experiment.data.vocabulary_files()
 
 
-COMMANDS = [Command("import", _DESCRIPTION, run, _add_flags, _check)]
+COMMANDS = [Command("import", _DESCRIPTION, run, _add_flags, _check, takes_url=False)]

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from mtfrun.cli.command import Command, check_least
+from mtfrun.cli.urls import has_urls
 from mtfrun.errors import InputError
 from mtfrun.processes import private_network
 
@@ -93,6 +94,11 @@ def _check(flags: argparse.Namespace) -> None:
         raise InputError("--elastic says how to start again: give --max_restarts=N as well")
     if launched.command == "train" and launched.dry_run:
         raise InputError("--dry_run describes a run of any mesh in one process: leave launch out")
+    if has_urls(launched) and _needs_private_network(flags):
+        raise InputError(
+            f"--model_dir={launched.model_dir} needs the network of this machine, which the "
+            "processes leave: give --trusted_network if you trust all who reach it"
+        )
     if launched.num_processes > 1 or launched.coordinator is not None:
         raise InputError("launch itself gives --num_processes, --process_id and --coordinator")
 
@@ -119,11 +125,15 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
         max_restarts=flags.max_restarts,
         is_elastic=flags.elastic,
     )
-    is_trusted = flags.trusted_network or launched.trusted_network
-    if flags.num_processes > 1 and not is_trusted and not private_network.is_private():
+    if _needs_private_network(flags):
         private_network.enter()
     is_conversation = getattr(launched, "interactive", False)
     return Launcher(plan, Output(sys.stderr, is_conversation=is_conversation)).run()
+
+
+def _needs_private_network(flags: argparse.Namespace) -> bool:
+    is_trusted = flags.trusted_network or flags.launched.trusted_network
+    return flags.num_processes > 1 and not is_trusted and not private_network.is_private()
 
 
 def _command_of(name: str, typed: Sequence[str]) -> list[str]:

@@ -263,4 +263,14 @@ def _arguments(flags: argparse.Namespace, plan: Plan, planned: PlannedRun) -> li
     ]
 
 
-COMMANDS = [Command("sweep", _DESCRIPTION, run, _add_flags, _check, imports_tensorflow=False)]
+COMMANDS = [
+    Command(
+        "sweep",
+        _DESCRIPTION,
+        run,
+        _add_flags,
+        _check,
+        imports_tensorflow=False,
+        takes_url=False,
+    )
+]

@@ -121,4 +121,4 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
     return 0
 
 
-COMMANDS = [Command("train", _DESCRIPTION, run, _add_flags, _check)]
+COMMANDS = [Command("train", _DESCRIPTION, run, _add_flags, _check, writes_run=True)]

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from mtfrun.data.errors import DataError
-from mtfrun.data.files import absolute_path, file_state
+from mtfrun.data.files import absolute_path, file_states
 from mtfrun.data.images.image_source import ImageExample, ImageSize, ImageSource
 from mtfrun.data.sources.streams import blocks
 
@@ -75,7 +75,7 @@ class IdxImages(ImageSource):
     def fingerprint(self, split: str) -> object:
         self.check_split(split)
         paths = [_find(self._path(split, name)) for name in (_IMAGES, _LABELS)]
-        files = {str(path): file_state(path) for path in paths}
+        files = file_states(paths)
         return {"source": type(self).__name__, "num_classes": self.num_classes, "files": files}
 
     def _path(self, split: str, name: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from mtfrun.data.errors import DataError
-from mtfrun.data.files import absolute_path, file_state
+from mtfrun.data.files import absolute_path, file_states
 from mtfrun.data.images.image_files import read_file
 from mtfrun.data.images.image_source import (
     ImageExample,
@@ -75,7 +75,7 @@ class ImageFolders(ImageSource):
 
     def fingerprint(self, split: str) -> object:
         self.check_split(split)
-        files = {str(path): file_state(path) for _, path in self._paths(split)}
+        files = file_states(path for _, path in self._paths(split))
         settings = {"channels": self.channels, "skip_bad_records": self.skip_bad_records}
         return {"source": type(self).__name__, "settings": settings, "files": files}
 

@@ -12,7 +12,7 @@ from typing import ClassVar, Generic, NamedTuple, TypeVar
 from absl import logging
 
 from mtfrun.data.errors import DataError
-from mtfrun.data.files import absolute_path, file_state, fixed_directory, matching_files
+from mtfrun.data.files import absolute_path, file_states, fixed_directory, matching_files
 from mtfrun.data.sources.streams import (
     LONGEST_PART,
     blocks,
@@ -21,6 +21,7 @@ from mtfrun.data.sources.streams import (
     parts,
 )
 from mtfrun.data.splits import SHARES, SPLITS, check_split, record_selector
+from mtfrun.stores import copy_matching, is_url
 
 # The field of sources of running text.
 TEXT = "text"
@@ -124,7 +125,7 @@ class FileSource(Source):
             for field in dataclasses.fields(self)
             if field.name != "patterns"
         }
-        files = {path: file_state(Path(path)) for path in self.paths(split)}
+        files = file_states(self.paths(split))
         # Where the patterns have no splits, the split decides which part of the files is read.
         part = None if isinstance(self.patterns, Mapping) else split
         return {"source": type(self).__name__, "part": part, "settings": settings, "files": files}
@@ -253,6 +254,12 @@ def matches(patterns: Patterns) -> dict[str, str]:
     if not isinstance(patterns, str | Sequence):
         raise DataError(f"{patterns!r} is not a pattern: give names of files, such as 'a/*.txt'")
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
+        if is_url(pattern):
+            copies = copy_matching(pattern)
+            if not copies:
+                raise DataError(f'no file matches "{pattern}": check its name')
+            names.update(copies)
+            continue
         # Removes ".." without following symbolic links, as `Path.resolve` would.
         pattern = os.path.abspath(absolute_path(pattern))  # noqa: PTH100
         root, _ = fixed_directory(pattern)

@@ -46,7 +46,8 @@ from mtfrun.experiment.runs.opening import (
 from mtfrun.experiment.runs.run_training import TrainChoices, prepare, run_training
 from mtfrun.experiment.runs.settings import Settings
 from mtfrun.models import Model
-from mtfrun.rundir import RunDirectory
+from mtfrun.rundir import RunDirectory, mirrors
+from mtfrun.stores import is_url
 
 # The devices of a mesh wait for each other: two programs that start in another order on each would
 # wait for ever. All meshes of a process have the same devices.
@@ -221,7 +222,15 @@ def load(
     adapters: Mapping[str, str],
 ) -> Run:
     """See `mtfrun.load`."""
-    with one_line_errors():
+    with one_line_errors(), contextlib.ExitStack() as stack:
+        directories = {
+            name: stack.enter_context(mirrors.reading(name))
+            for name in (model_dir, *adapters.values())
+            if name is not None and is_url(name)
+        }
+        adapters = {name: directories.get(path, path) for name, path in adapters.items()}
+        if model_dir is not None:
+            model_dir = directories.get(model_dir, model_dir)
         run = None if model_dir is None else find_trained_run(model_dir)
         if run is None and adapters:
             raise InputError("adapters belong to the model of a run: give its model_dir")
@@ -250,6 +259,9 @@ def _with_adapter(
 
 def train(model_dir: str, settings: Settings, choices: TrainChoices) -> Run:
     """See `mtfrun.train`."""
+    if is_url(model_dir):
+        with mirrors.writing(model_dir, downloads_all=choices.restart) as directory:
+            return train(directory, settings, choices)
     run = RunDirectory(model_dir)
     command = ["mtfrun", "train", *settings.as_flags(), f"--model_dir={model_dir}"]
     with one_line_errors():

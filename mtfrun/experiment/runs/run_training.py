@@ -27,7 +27,7 @@ from mtfrun.experiment.runs.opening import Configuration, RunObjects, build, exp
 from mtfrun.experiment.runs.settings import Settings
 from mtfrun.experiment.saved_configuration import TrainingHyperparameters
 from mtfrun.mtf.devices import unused_gpu
-from mtfrun.rundir import RunDirectory, atomic_write
+from mtfrun.rundir import RunDirectory, atomic_write, mirrors
 from mtfrun.rundir.copied_files import keep_origin, write_run_files
 from mtfrun.rundir.run_directory import CHECKPOINTS
 from mtfrun.rundir.tensorboard.hparams import Metric, record_hparams
@@ -119,7 +119,7 @@ def run_training(
                 )
                 start = experiment.init_checkpoint
                 if start is not None and start.path and run.checkpoints().latest() is None:
-                    source = pathlib.Path(os.path.expanduser(start.path))
+                    source = pathlib.Path(os.path.expanduser(mirrors.local_source(start.path)))
                     keep_origin(source, pathlib.Path(run.path))
 
             processes.by_first(begin)

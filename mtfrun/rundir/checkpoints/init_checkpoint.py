@@ -14,6 +14,7 @@ from tensorflow.python.training.checkpoint_state_pb2 import CheckpointState
 
 from mtfrun import mtf
 from mtfrun.errors import list_some, nearest
+from mtfrun.rundir import mirrors
 from mtfrun.rundir.checkpoints.checkpoint_values import StoredTensors
 from mtfrun.rundir.checkpoints.checkpoints import Checkpoints
 from mtfrun.rundir.checkpoints.manifest import PREFIX
@@ -74,7 +75,7 @@ class InitCheckpoint:
       path: a checkpoint without the suffix of its files, such as "/models/model.ckpt-1000", whose
         files are compared with their hashes if it has a manifest; or a run directory of mtfrun, or
         its directory of checkpoints, for the newest good one; or a directory with a "checkpoint"
-        file that names the newest; None for random initial values.
+        file that names the newest; or the URL of one of these; None for random initial values.
       strict: raise unless every variable of the model is in the checkpoint, and all variables of
         the checkpoint are used, except slots of optimizers.
       variables: a regular expression; variables in whose path it is not found keep their random
@@ -241,6 +242,7 @@ def _merges(sizes: Sequence[int], merged: Sequence[int]) -> bool:
 
 def find_checkpoint(path: str) -> tuple[pathlib.Path | None, int | None]:
     """Returns the directory and the step, None for the newest, of checkpoints with manifests."""
+    path = mirrors.local_source(path)
     for directory in (pathlib.Path(path), pathlib.Path(path, CHECKPOINTS)):
         if list_steps(directory) or lost_manifests(directory):
             return directory, None
@@ -252,7 +254,7 @@ def find_checkpoint(path: str) -> tuple[pathlib.Path | None, int | None]:
 
 
 def _prefix(path: str) -> str:
-    prefix = pathlib.Path(path)
+    prefix = pathlib.Path(mirrors.local_source(path))
     if is_directory(prefix):
         prefix = _newest_in(prefix)
     if not os.path.exists(f"{prefix}.index"):  # noqa: PTH110, Path.exists may raise OSError

@@ -15,6 +15,7 @@ from absl import logging
 
 from mtfrun import processes
 from mtfrun.errors import InputError
+from mtfrun.rundir import mirrors
 from mtfrun.rundir.checkpoints.manifest import (
     FileRecord,
     Manifest,
@@ -213,6 +214,7 @@ class CheckpointReader:
     def _verify(self, step: int) -> Manifest:
         manifest = read_manifest(self._directory, step)
         _check_claims(manifest)
+        mirrors.fetch(self._directory, manifest.files)
         damages: Iterable[str] = damaged_files(self._directory, manifest.files)
         if processes.count() > 1:  # runs in the first process, see `_choose_together`
             parts = _in_parts(manifest.files, processes.count())

@@ -15,7 +15,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import trackable_object_graph_pb2
 
 from mtfrun import mtf, processes
-from mtfrun.rundir import atomic
+from mtfrun.rundir import atomic, mirrors
 from mtfrun.rundir.checkpoints import manifest as manifests
 from mtfrun.rundir.checkpoints.manifest import (
     FileRecord,
@@ -276,6 +276,7 @@ class Save:
 
     def _prepare(self) -> str:
         """Makes the directory and returns a prefix that no file has."""
+        mirrors.begin_save(self._directory)
         with self._save_errors():
             self._directory.mkdir(parents=True, exist_ok=True)
         prefix, attempt = f"ckpt-{self.step}", 0

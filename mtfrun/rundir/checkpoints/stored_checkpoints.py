@@ -7,6 +7,7 @@ import os
 import pathlib
 from collections.abc import Iterator
 
+from mtfrun.rundir import mirrors
 from mtfrun.rundir.checkpoints.manifest import (
     Manifest,
     damaged_files,
@@ -73,7 +74,12 @@ class CheckpointDirectory:
         try:
             time = manifest_path(self.path, step).stat().st_mtime
             manifest = read_manifest(self.path, step)
-            damages = tuple(damaged_files(self.path, manifest.files, with_hashes=with_hashes))
+            files = manifest.files
+            if with_hashes:
+                mirrors.fetch(self.path, files)
+            elif sizes := mirrors.sizes_in_store(self.path):
+                files = {n: file for n, file in files.items() if sizes.get(n) != file.bytes}
+            damages = tuple(damaged_files(self.path, files, with_hashes=with_hashes))
             # The manifest is the first file that a trainer deletes.
             manifest_path(self.path, step).stat()
         except FileNotFoundError:

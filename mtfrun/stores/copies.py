@@ -1,0 +1,104 @@
+"""Copies of data at URLs on this machine, which are read in their place.
+
+A copy is as new as its file in the store when a process first asks for it, and is not looked after
+again by that process: what is read is the same from the beginning to the end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import glob
+import json
+import pathlib
+import shutil
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from mtfrun.display import progress
+from mtfrun.stores.cache import cache_directory, exclusive
+from mtfrun.stores.store import Store, StoredFile
+from mtfrun.untrusted import read_json
+
+_STATE, _LOCK, _DOWNLOADS = ".copies.json", ".copies.lock", ".downloads"
+
+
+class Origin(NamedTuple):
+    """A file in a store, which a copy is as new as."""
+
+    url: str
+    file: StoredFile
+
+
+_origins: dict[str, Origin] = {}
+
+
+def origin_of(path: pathlib.Path) -> Origin | None:
+    """Returns the file in a store that `path` is a copy of, made by this process or for it."""
+    return _origins.get(str(path))
+
+
+@functools.cache
+def copy_matching(pattern: str) -> dict[str, str]:
+    """Returns {path of the copy: name below the pattern's fixed part} of a URL's files, sorted."""
+    fixed, parts = [], pattern.split("/")
+    while len(parts) > 1 and not glob.has_magic(parts[0]):
+        fixed.append(parts.pop(0))
+    store, name = Store("/".join(fixed)), "/".join(parts)
+    if glob.has_magic(name):
+        files = store.glob(name)
+    else:
+        file = store.describe(name)
+        files = {} if file is None else {name: file}
+    directory = _copy(store, files)
+    return {str(directory / name): name for name in sorted(files)}
+
+
+@functools.cache
+def local_copy(url: str) -> pathlib.Path:
+    """Returns the copy of a file, or of a folder with all below it."""
+    above, _, name = url.rstrip("/").rpartition("/")
+    if not above.endswith("/"):  # else the name is that of a bucket
+        store = Store(above)
+        file = store.describe(name)
+        if file is not None:
+            return _copy(store, {name: file}) / name
+    store = Store(url)
+    return _copy(store, store.files())
+
+
+def _copy(store: Store, files: Mapping[str, StoredFile]) -> pathlib.Path:
+    directory = cache_directory("data", store.url)
+    with exclusive(directory / _LOCK):
+        states: dict[str, list[object]] = {}
+        with contextlib.suppress(OSError, ValueError):
+            states = read_json(directory / _STATE)
+        downloads = directory / _DOWNLOADS
+        shutil.rmtree(downloads, ignore_errors=True)
+        downloads.mkdir()
+        missing = [
+            name
+            for name, file in files.items()
+            if states.get(name) != [*file] or _size(directory / name) != file.bytes
+        ]
+        targets = {name: downloads / str(number) for number, name in enumerate(missing)}
+        with progress.waiting(f"downloading {len(targets)} file(s) of {store.url}"):
+            store.download(targets)
+        for name, temporary in targets.items():
+            (directory / name).parent.mkdir(parents=True, exist_ok=True)
+            temporary.replace(directory / name)
+            states[name] = [*files[name]]
+        if targets:
+            (downloads / _STATE).write_text(json.dumps(states))
+            (downloads / _STATE).replace(directory / _STATE)
+    for name, file in files.items():
+        path = directory / name
+        origin = Origin(f"{store.url}/{name}", file)
+        _origins.update(dict.fromkeys(map(str, (path, path.resolve())), origin))
+    return directory
+
+
+def _size(path: pathlib.Path) -> int | None:
+    with contextlib.suppress(OSError):
+        return path.stat().st_size
+    return None

@@ -1,0 +1,239 @@
+"""The files below one URL."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import pathlib
+import posixpath
+import re
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeGuard
+
+from mtfrun.errors import InputError
+
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+# Packages of the protocols that the extra `stores` brings.
+_PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}
+# What file systems call that which changes with a file's content, the best first.
+_VERSIONS = (
+    *("ETag", "etag", "generation", "md5Hash", "mtime", "created"),
+    *("LastModified", "last_modified", "mod_time", "modified"),
+)
+_LONGEST_REASON = 200
+
+
+class StoreError(InputError):
+    """A store does not answer, or refuses; the message names the URL."""
+
+
+class StoredFile(NamedTuple):
+    """`version` differs for every content, as far as the store tells."""
+
+    bytes: int
+    version: str
+
+
+def is_url(name: object) -> TypeGuard[str]:
+    """Whether a name begins with a protocol, such as "s3://".
+
+    >>> is_url("s3://bucket/run"), is_url("/tmp/run"), is_url(None)
+    (True, False, False)
+    """
+    return isinstance(name, str) and _URL.match(name) is not None
+
+
+class Store:
+    """Files by their names below a URL, such as "checkpoints/ckpt-300.json".
+
+    A file is there whole, or not at all: objects are written by one request, and file systems with
+    a rename get a file under another name first. What a store raises is a StoreError.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
+        self._system, root = _file_system(self.url)
+        self._root = root.rstrip("/")
+        # Object stores, whose file systems are asynchronous, copy and delete, and so does the
+        # generic method.
+        is_generic = type(self._system).mv is _fsspec().AbstractFileSystem.mv
+        self._renames = not (is_generic or self._system.async_impl)
+
+    def __repr__(self) -> str:
+        return f"Store({self.url!r})"
+
+    def files(self) -> dict[str, StoredFile]:
+        """Returns all files below the URL whose names can be names of local files."""
+        with self._errors("cannot list"):
+            self._system.invalidate_cache()
+            try:
+                listed = self._system.find(self._root, detail=True)
+            except FileNotFoundError:
+                return {}
+        return self._below(listed)
+
+    def glob(self, pattern: str) -> dict[str, StoredFile]:
+        """Returns the files that a pattern matches; `**` matches folders at any depth."""
+        with self._errors("cannot list"):
+            self._system.invalidate_cache()
+            try:
+                paths = self._system.glob(f"{self._root}/{pattern}", detail=True)
+            except FileNotFoundError:
+                return {}
+        return self._below(paths)
+
+    def describe(self, name: str) -> StoredFile | None:
+        """Returns None if there is no such file."""
+        with self._errors(f"cannot read {name} in"):
+            self._system.invalidate_cache()
+            try:
+                info = self._system.info(self._path(name))
+            except FileNotFoundError:
+                return None
+        return None if _is_folder(info) else _stored(info)
+
+    def read(self, name: str) -> bytes | None:
+        """Returns None if there is no such file."""
+        with self._errors(f"cannot read {name} in"):
+            try:
+                content: bytes = self._system.cat_file(self._path(name))
+            except FileNotFoundError:
+                return None
+            return content
+
+    def download(self, targets: Mapping[str, pathlib.Path]) -> None:
+        """Writes files to paths in existing directories, several at the same time.
+
+        StoreError, also if one is not there; then any of the paths may have been written.
+        """
+        if not targets:
+            return
+        what = next(iter(targets)) if len(targets) == 1 else f"{len(targets)} files"
+        with self._errors(f"cannot read {what} in"):
+            sources = [self._path(name) for name in targets]
+            self._system.get(sources, [str(path) for path in targets.values()])
+
+    def upload(self, source: pathlib.Path, name: str) -> None:
+        """FileNotFoundError if the local file is not there."""
+        source.stat()
+        with self._errors(f"cannot write {name} in"), self._writing(name) as path:
+            self._system.put_file(str(source), path)
+
+    def write(self, name: str, content: bytes) -> None:
+        """Replaces a file, if there is one."""
+        with self._errors(f"cannot write {name} in"), self._writing(name) as path:
+            self._system.pipe_file(path, content)
+
+    def create(self, name: str, content: bytes) -> bool:
+        """Writes a file unless there is one; False then. Not all stores exclude two writers."""
+        with self._errors(f"cannot write {name} in"):
+            path = self._path(name)
+            if self._system.exists(path):
+                return False
+            self._make_folder(path)
+            try:
+                self._system.pipe_file(path, content, mode="create")
+            except FileExistsError:
+                return False
+        return True
+
+    def delete(self, names: Sequence[str]) -> None:
+        """Deletes files in this order; one that is not there is no error."""
+        with self._errors("cannot delete files in"):
+            for name in names:
+                with contextlib.suppress(FileNotFoundError):
+                    self._system.rm_file(self._path(name))
+
+    def _below(self, listed: Mapping[str, Mapping[str, Any]]) -> dict[str, StoredFile]:
+        names = {path: path.removeprefix(self._root).lstrip("/") for path in listed}
+        return {
+            names[path]: _stored(info)
+            for path, info in listed.items()
+            if path.startswith(self._root) and _is_plain(names[path]) and not _is_folder(info)
+        }
+
+    def _path(self, name: str) -> str:
+        return f"{self._root}/{name}"
+
+    @contextlib.contextmanager
+    def _writing(self, name: str) -> Iterator[str]:
+        path = self._path(name)
+        if not self._renames:
+            yield path
+            return
+        self._make_folder(path)
+        folder, base = posixpath.split(path)
+        temporary = f"{folder}/.{base}.{secrets.token_hex(4)}.partial"
+        try:
+            yield temporary
+            self._system.mv(temporary, path)
+        except BaseException:
+            with contextlib.suppress(Exception):
+                self._system.rm_file(temporary)
+            raise
+
+    def _make_folder(self, path: str) -> None:
+        if self._renames:
+            self._system.makedirs(posixpath.dirname(path), exist_ok=True)
+
+    @contextlib.contextmanager
+    def _errors(self, what: str) -> Iterator[None]:
+        """File systems raise errors of many libraries' classes."""
+        try:
+            yield
+        except (InputError, MemoryError):
+            raise
+        except Exception as error:
+            reason = " ".join(str(error).split())[:_LONGEST_REASON] or type(error).__name__
+            raise StoreError(f"{what} {self.url}: {reason}") from error
+
+
+def _fsspec() -> Any:
+    try:
+        import fsspec  # noqa: PLC0415 - of an extra
+
+        return fsspec
+    except ImportError as error:
+        raise InputError(
+            "URLs need fsspec: pip install mtfrun[stores] (fsspec, s3fs, gcsfs)"
+        ) from error
+
+
+def _file_system(url: str) -> tuple[Any, str]:
+    match = _URL.match(url)
+    assert match is not None, url
+    protocol = match[1]
+    if "::" in url:
+        raise InputError(f"{url}: URLs within URLs are not read: name the store's")
+    fsspec = _fsspec()
+    try:
+        # Listings are not cached: other processes write there.
+        files, path = fsspec.core.url_to_fs(url, use_listings_cache=False)
+    except ImportError as error:
+        package = _PACKAGES.get(protocol)
+        remedy = "pip install mtfrun[stores] (fsspec, s3fs, gcsfs)" if package else str(error)
+        raise InputError(f"{url} needs {package or 'another package'}: {remedy}") from error
+    except ValueError as error:
+        if "Protocol not known" in str(error):
+            raise InputError(f"{url}: fsspec knows no protocol {protocol}://") from error
+        raise InputError(f"{url} is not a URL of a store: {error}") from error
+    except Exception as error:
+        raise StoreError(f"cannot open {url}: {' '.join(str(error).split())}") from error
+    return files, path
+
+
+def _stored(info: Mapping[str, Any]) -> StoredFile:
+    version = next((info[key] for key in _VERSIONS if info.get(key) is not None), "")
+    if isinstance(version, datetime.datetime):  # a number in listings of the same store
+        version = version.timestamp()
+    return StoredFile(int(info.get("size") or 0), str(version))
+
+
+def _is_folder(info: Mapping[str, Any]) -> bool:
+    return info.get("type") == "directory"
+
+
+def _is_plain(name: str) -> bool:
+    """Whether a name of an untrusted store stays below a directory, and is not hidden."""
+    return "\0" not in name and all(part and part[0] != "." for part in name.split("/"))
