@@ -146,10 +146,10 @@ def _check_arguments(
 
 def _import_runs() -> tuple[ModuleType, ModuleType]:
     """These modules take seconds to import."""
-    from mtfrun.display.streams import quiet_import  # noqa: PLC0415 - takes milliseconds
+    from mtfrun.tensorflow_import import import_tensorflow  # noqa: PLC0415 - takes milliseconds
 
     with _importing:
-        quiet = quiet_import() if "tensorflow" not in sys.modules else contextlib.nullcontext()
+        quiet = import_tensorflow() if "tensorflow" not in sys.modules else contextlib.nullcontext()
         with quiet:
             from mtfrun.experiment.runs import run, settings  # noqa: PLC0415 - imports TensorFlow
 

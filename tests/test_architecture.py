@@ -32,6 +32,7 @@ LEVELS = {
     "processes": 1,  # without TensorFlow, as configuration and display
     "configuration": 1,
     "display": 2,
+    "tensorflow_import": 2.5,  # a file
     "mtf": 2,
     "stores": 2.5,
     "layers": 3,

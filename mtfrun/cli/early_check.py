@@ -1,4 +1,4 @@
-"""Checks a configuration before TensorFlow is imported, which takes seconds.
+"""Checks a configuration while TensorFlow is imported, which takes seconds.
 
 A child process imports mtfrun with stubs for TensorFlow and other large libraries, which suffices
 to parse a configuration and to check its values against the types of parameters.
@@ -6,15 +6,18 @@ to parse a configuration and to check its values against the types of parameters
 
 from __future__ import annotations
 
+import _thread
 import abc
 import argparse
+import contextlib
 import dataclasses
 import importlib.abc
 import importlib.machinery
 import os
 import sys
+import threading
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from mtfrun.cli.command import run_config, settings_of
@@ -39,8 +42,47 @@ _OF_RUNS = frozenset(
 _OF_WORDS = "config diff"
 
 
-def configuration_error(flags: argparse.Namespace) -> InputError | None:
-    """Returns None also if only the command can tell, or if TensorFlow is imported already."""
+class EarlyCheck:
+    """A check that begins at once; there is no error if only the command itself can tell.
+
+    Nothing is checked if TensorFlow is imported already.
+    """
+
+    def __init__(self, flags: argparse.Namespace):
+        self._child = _start_child(flags)
+
+    def error(self) -> InputError | None:
+        """Waits for the end of the check."""
+        message = "" if self._child is None else self._child.result()
+        return InputError(message) if message else None
+
+    @contextlib.contextmanager
+    def interrupt_import(self) -> Iterator[None]:
+        """Raises the error, as soon as it is known, from the imports inside."""
+        if self._child is None:
+            yield
+            return
+        error: InputError | None = None
+
+        def wait() -> None:
+            nonlocal error
+            error = self.error()
+            if error is not None:
+                _thread.interrupt_main()
+
+        thread = threading.Thread(target=wait, daemon=True)
+        thread.start()
+        try:
+            yield
+            thread.join()
+        except KeyboardInterrupt:
+            if error is None:
+                raise
+        if error is not None:
+            raise error
+
+
+def _start_child(flags: argparse.Namespace) -> _Child | None:
     may_appear = getattr(flags, "continuous", False)
     if may_appear or "tensorflow" in sys.modules:
         return None
@@ -53,8 +95,7 @@ def configuration_error(flags: argparse.Namespace) -> InputError | None:
         directory = flags.model_dir
     elif flags.command not in _OF_FILES | _OF_RUNS:
         return None
-    message = _in_a_child(lambda: _message(flags, files, directory))
-    return InputError(message) if message else None
+    return _Child(lambda: _message(flags, files, directory))
 
 
 def _message(
@@ -80,24 +121,29 @@ def _message(
     return ""
 
 
-def _in_a_child(function: Callable[[], str]) -> str:
-    """Returns the result of a function that runs in a forked child, or nothing if it raises."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            with open(os.devnull, "w") as nowhere:  # noqa: PTH123
-                os.dup2(nowhere.fileno(), 1)
-                os.dup2(nowhere.fileno(), 2)
-            with os.fdopen(writer, "wb") as pipe:
-                pipe.write(function().encode())
-        finally:
-            os._exit(0)
-    os.close(writer)
-    with os.fdopen(reader, "rb") as pipe:
-        message = pipe.read().decode()
-    os.waitpid(child, 0)
-    return message
+class _Child:
+    """A forked child that calls a function."""
+
+    def __init__(self, function: Callable[[], str]):
+        self._reader, writer = os.pipe()
+        self._pid = os.fork()
+        if self._pid == 0:
+            try:
+                with open(os.devnull, "w") as nowhere:  # noqa: PTH123
+                    os.dup2(nowhere.fileno(), 1)
+                    os.dup2(nowhere.fileno(), 2)
+                with os.fdopen(writer, "wb") as pipe:
+                    pipe.write(function().encode())
+            finally:
+                os._exit(0)
+        os.close(writer)
+
+    def result(self) -> str:
+        """Returns the function's result, or nothing if it has raised; to be called once."""
+        with os.fdopen(self._reader, "rb") as pipe:
+            result = pipe.read().decode()
+        os.waitpid(self._pid, 0)
+        return result
 
 
 class _StandIns(importlib.abc.MetaPathFinder, importlib.abc.Loader):

@@ -5,9 +5,9 @@ TensorFlow initialises no device and starts no thread by that.
 
 import importlib
 
-from mtfrun.display.streams import quiet_import
+from mtfrun.tensorflow_import import import_tensorflow
 
-with quiet_import():
+with import_tensorflow():
     for _name in (
         *("cli.main", "cli.trained_run", "experiment.runs.run_training", "tools.planning"),
         *("models.moe", "models.parity", "models.resnet", "models.transformer"),

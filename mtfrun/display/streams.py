@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import re
 import shutil
@@ -157,20 +156,6 @@ def unfailing(stream: TextIO) -> Any:
             discard(stream.fileno())
 
     return _Stream(stream, escape_text, drop_errors)
-
-
-@contextlib.contextmanager
-def quiet_import() -> Iterator[None]:
-    """Calls `quiet_stderr` for the import of TensorFlow, and raises TensorFlow's log level.
-
-    TensorFlow 2.21 prints six lines about oneDNN and missing GPUs from C++ before it reads its log
-    level. Later, level 3 hides messages that are logged as errors and are not, such as kernels that
-    oneDNN lacks on this CPU; real errors are exceptions.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    with quiet_stderr():
-        yield
 
 
 @contextlib.contextmanager

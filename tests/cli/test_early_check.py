@@ -20,10 +20,10 @@ from tests.cli.command import ROOT, environment
 # Prints the message about every command line on standard input.
 PROGRAM = """
 import json, sys
-from mtfrun.cli.early_check import configuration_error
+from mtfrun.cli.early_check import EarlyCheck
 from mtfrun.cli.parser import parse_flags
 for line in sys.stdin:
-    print(json.dumps(str(configuration_error(parse_flags(json.loads(line))))))
+    print(json.dumps(str(EarlyCheck(parse_flags(json.loads(line))).error())))
 assert "tensorflow" not in sys.modules and "numpy" not in sys.modules
 """
 

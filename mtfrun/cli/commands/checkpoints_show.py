@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from mtfrun.cli.command import Command, check_pattern
 from mtfrun.cli.commands.checkpoints import add_match, check_step
 from mtfrun.display.formats import bytes_text, number_text, time_text
-from mtfrun.display.streams import print_lines, quiet_import
+from mtfrun.display.streams import print_lines
 from mtfrun.display.table import table_lines, terminal_columns
 from mtfrun.errors import InputError
+from mtfrun.tensorflow_import import import_tensorflow
 
 if TYPE_CHECKING:
     from mtfrun.rundir import Manifest
@@ -130,7 +131,7 @@ def _bits(dtype: str) -> int:
 def _norms(
     directory: CheckpointDirectory, manifest: Manifest, paths: Sequence[str]
 ) -> Iterator[tuple[str, dict[str, float]]]:
-    with quiet_import():
+    with import_tensorflow():
         import numpy as np
 
         from mtfrun.rundir.checkpoints.checkpoint_values import CheckpointValues

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from mtfrun.cli.command import Command, check_least, require_gin_files
-from mtfrun.cli.early_check import configuration_error
+from mtfrun.cli.early_check import EarlyCheck
 from mtfrun.configuration.errors import one_line
 from mtfrun.display import progress
 from mtfrun.display.streams import print_lines
@@ -165,7 +165,7 @@ def _sweep(flags: argparse.Namespace) -> Sweep:
         return sweep
     except InputError as error:
         of_one_run = argparse.Namespace(**{**vars(flags), "command": "train"})
-        wrong = configuration_error(of_one_run) if flags.gin_file else None
+        wrong = EarlyCheck(of_one_run).error() if flags.gin_file else None
         place = str(error).partition(": ")[0]
         raise wrong if wrong is not None and str(wrong).startswith(place) else error from None
 

@@ -67,9 +67,13 @@ class Tfds(TfdsDataset, Source):
     def examples(self, split: str) -> Iterator[Example]:
         features = self._features
         names = sorted({feature.name for feature in features.values()})
-        dataset = self.read(self._tfds_split(split), names).map(
-            lambda example: {name: feature.value(example) for name, feature in features.items()}
-        )
+
+        # AutoGraph would take longer to translate it than the rest takes.
+        @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
+        def values_of(example: Any) -> dict[str, tf.Tensor]:
+            return {name: feature.value(example) for name, feature in features.items()}
+
+        dataset = self.read(self._tfds_split(split), names).map(values_of)
         for batch in self.iterate(dataset.batch(_BATCH)):
             columns = [feature.texts(batch[name]) for name, feature in features.items()]
             for values in zip(*columns, strict=True):

@@ -18,13 +18,13 @@ from tqdm import tqdm
 
 from mtfrun.display.formats import number_text, shorten_cell
 from mtfrun.display.progress import print_line
-from mtfrun.display.streams import quiet_import
 from mtfrun.errors import InputError
 from mtfrun.processes.child_process import Child, forward_signals, last_error, start_child
 from mtfrun.processes.forked_child import SERVER_ERRORS, ForkedChild
 from mtfrun.processes.gpus import gpus_of_process
 from mtfrun.rundir import RunDirectory, RunRecord, Status
 from mtfrun.rundir.errors import reason
+from mtfrun.tensorflow_import import import_tensorflow
 from mtfrun.tools.sweep.outcome import Ending, count_memory_kills
 from mtfrun.tools.sweep.result import RunResult
 from mtfrun.untrusted import open_regular, open_to_write
@@ -276,7 +276,7 @@ def describe_sweep(
     directory: pathlib.Path, runs: Sequence[Mapping[str, str]], metrics: Sequence[str]
 ) -> None:
     """To be called once the runs have ended: TensorBoard's library imports TensorFlow."""
-    with quiet_import():
+    with import_tensorflow():
         from mtfrun.rundir.tensorboard.hparams import Metric, write_hparams  # noqa: PLC0415 - see above
         from mtfrun.rundir.tensorboard.metric_tags import tag_of  # noqa: PLC0415
 
