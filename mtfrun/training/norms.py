@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import tensorflow as tf
 
-from mtfrun import mtf
+from mtfrun import mtf, optim
 
 # The norm of all gradients together before clipping, which every step computes.
 GRADIENT = "norm/gradient"
@@ -35,25 +35,23 @@ class Norms:
     def squares(
         self,
         step: mtf.Tensor,
-        gradients: Mapping[str, mtf.Tensor],
+        gradient_halves: Mapping[str, mtf.Tensor],
         before: Mapping[str, mtf.Tensor],
         after: Mapping[str, mtf.Tensor],
     ) -> mtf.Tensor:
         """Returns half the sums of squares {norms}, float32; zeros at other steps.
 
-        `step` is a scalar, the number of steps before; `before` and `after` are weights by path.
+        `step` is a scalar, the number of steps before; `gradient_halves` are the gradients'
+        `optim.half_squares`, `before` and `after` are weights by path.
         """
+        gradients = self._by_module(gradient_halves)
 
         def sums() -> mtf.Tensor:
             updates = {path: _float32(after[path]) - _float32(x) for path, x in before.items()}
-            return mtf.stack(
-                [
-                    mtf.add_n([mtf.l2_loss(_float32(values[path])) for path in paths])
-                    for values in (gradients, before, updates)
-                    for paths in self._paths.values()
-                ],
-                self.dim.name,
+            parameters, changes = (
+                self._by_module(optim.half_squares(values)) for values in (before, updates)
             )
+            return mtf.stack([*gradients, *parameters, *changes], self.dim.name)
 
         finished = step + 1
         is_due = mtf.logical_or(
@@ -61,6 +59,9 @@ class Norms:
         )
         squares: mtf.Tensor = mtf.cond(is_due, sums, lambda: mtf.zeros(step.mesh, [self.dim]))
         return squares
+
+    def _by_module(self, halves: Mapping[str, mtf.Tensor]) -> list[mtf.Tensor]:
+        return [mtf.add_n([halves[path] for path in paths]) for paths in self._paths.values()]
 
     def by_tag(self, squares: np.ndarray) -> dict[str, np.ndarray]:
         """Returns the norms [steps] by tag from `squares` [steps, norms] of several steps.

@@ -131,7 +131,7 @@ def _train_step(
         values[path] = updates[variable] = mtf.cast(loss.updates[path], variable.dtype)
     if state.average is not None:
         updates |= state.average.update(values, step)
-    squares = () if norms is None else (norms.squares(step, before_clipping, before, values),)
+    squares = () if norms is None else (norms.squares(step, halves, before, values),)
     skipped = mtf.zeros_like(norm)
     if skip_non_finite:
         # Slots and averages are finite where the gradients and the new values are.
