@@ -36,6 +36,7 @@ class LmConfig:
 
 CONFIGS = {
     "tiny": LmConfig(32, 64, 2, 2, 64, 4, 16),
+    "quickstart": LmConfig(128, 512, 3, 4, 384, 8, 128),  # runs/quickstart.gin
     "small": LmConfig(256, 1024, 4, 4, 8192, 8, 128),
     "medium": LmConfig(512, 2048, 6, 8, 32128, 8, 256),
     "deep": LmConfig(256, 1024, 24, 4, 8192, 8, 128),
