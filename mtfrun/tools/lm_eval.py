@@ -19,10 +19,10 @@ import numpy as np
 from mtfrun.checks import COUNT, INDEX, check_range
 from mtfrun.display import progress
 from mtfrun.display.progress import Work
-from mtfrun.display.streams import quiet_import
 from mtfrun.errors import InputError, install_command
+from mtfrun.tensorflow_import import import_tensorflow
 
-with quiet_import() if "tensorflow" not in sys.modules else contextlib.nullcontext():
+with import_tensorflow() if "tensorflow" not in sys.modules else contextlib.nullcontext():
     from mtfrun import mtf
     from mtfrun.data import INPUTS, TARGETS, pad_rows
     from mtfrun.data.prompts import bucket
