@@ -14,6 +14,7 @@ from typing import TextIO
 from mtfrun import mtf, processes
 from mtfrun.cli.command import settings_of
 from mtfrun.configuration import config
+from mtfrun.data import Data
 from mtfrun.display import progress
 from mtfrun.errors import InputError
 from mtfrun.experiment import Record
@@ -21,6 +22,8 @@ from mtfrun.experiment.runs.opening import RunObjects, build_run, find_trained_r
 from mtfrun.experiment.runs.run_training import describe_setup
 from mtfrun.experiment.saved_configuration import check_same_split
 from mtfrun.rundir import RunDirectory, RunDirError, atomic_open
+from mtfrun.rundir.copied_files import TOKENIZER_FOLDER
+from mtfrun.tools.chat.template import ChatTemplate, template_of_folder, template_of_name
 from mtfrun.untrusted import visible
 
 # The exit code if a model's numbers are not finite.
@@ -56,6 +59,15 @@ def _check_devices(mesh: mtf.Mesh, flags: argparse.Namespace) -> None:
             f"process(es) with --devices_per_process={of_each} have {of_each * processes.count()}: "
             "change one of them"
         )
+
+
+def chat_template(flags: argparse.Namespace, data: Data) -> ChatTemplate | None:
+    """Returns the template of --chat_template, else of the run's tokenizer if the data has none."""
+    if flags.chat_template is not None:
+        return template_of_name(flags.chat_template)
+    if data.conversation_template is None and flags.model_dir is not None:
+        return template_of_folder(pathlib.Path(flags.model_dir, TOKENIZER_FOLDER))
+    return None
 
 
 @contextlib.contextmanager

@@ -202,8 +202,14 @@ class SharedBatch:
 
     @staticmethod
     def decodes(search: Search) -> bool:
-        """Returns whether rows may have these settings: of sampling any, the others by default."""
-        plain = dataclasses.replace(search, temperature=0.0, top_k=0, top_p=1.0, seed=0)
+        """Returns whether rows may have these settings: of sampling any, the others by default.
+
+        Stop texts and further end ids are left to the caller, who sees the ids.
+        """
+        controls = dataclasses.replace(search.controls, stop=(), end_ids=(), log_probs=None)
+        plain = dataclasses.replace(
+            search, temperature=0.0, top_k=0, top_p=1.0, seed=0, controls=controls
+        )
         without_beams = Search(1, search.alpha, search.stop_early, search.as_transformers)
         return plain == without_beams
 

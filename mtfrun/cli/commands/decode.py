@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +22,6 @@ from mtfrun.errors import InputError
 
 if TYPE_CHECKING:
     from mtfrun import mtf
-    from mtfrun.data import Data
     from mtfrun.experiment import Inference
 
 _DESCRIPTION = (
@@ -141,14 +139,14 @@ def _check(flags: argparse.Namespace) -> None:
 def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
     from mtfrun.cli.inputs import InputSource
     from mtfrun.cli.session import Session
-    from mtfrun.cli.trained_run import as_text, json_line, open_output, open_run
+    from mtfrun.cli.trained_run import as_text, chat_template, json_line, open_output, open_run
     from mtfrun.experiment.runs.opening import restore_model
 
     run, built = open_run(flags, command)
     settings = {
         **inference_settings(flags),
         **_draft_settings(flags, built.experiment.mesh),
-        **_chat_settings(flags, built.experiment.data),
+        **({"chat": chat_template(flags, built.experiment.data)} if flags.chat else {}),
     }
     if flags.stop is not None:
         settings["stop"] = tuple(flags.stop)
@@ -177,20 +175,6 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
         )
         progress.note(line)
     return 0
-
-
-def _chat_settings(flags: argparse.Namespace, data: Data) -> dict[str, Any]:
-    from mtfrun.rundir.copied_files import TOKENIZER_FOLDER
-    from mtfrun.tools.chat.template import ChatTemplate, template_of_folder, template_of_name
-
-    if not flags.chat:
-        return {}
-    template: ChatTemplate | None = None
-    if flags.chat_template is not None:
-        template = template_of_name(flags.chat_template)
-    elif data.conversation_template is None and flags.model_dir is not None:
-        template = template_of_folder(pathlib.Path(flags.model_dir, TOKENIZER_FOLDER))
-    return {"chat": template}
 
 
 def _draft_settings(flags: argparse.Namespace, mesh: mtf.Mesh) -> dict[str, Any]:

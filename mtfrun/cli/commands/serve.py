@@ -50,6 +50,12 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     add("--name", help="of the model in requests; that of --model_dir", metavar="NAME")
     add("--checkpoint", default="latest", help="latest (default), best, or a step", metavar="C")
     add_adapter_flag(parser)
+    add(
+        "--chat_template",
+        help="for /v1/chat/completions: chatml, llama3, plain or zephyr, or a file of a tokenizer "
+        "with a chat_template; by default the run's",
+        metavar="NAME",
+    )
     add("--places", type=int, default=16, help="rows that are decoded together; 16", metavar="N")
     add("--max_requests", type=int, default=64, help="in progress or waiting; 64", metavar="N")
     add("--max_tokens", type=int, default=4096, help="of an output; 4096", metavar="N")
@@ -59,7 +65,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 
 def _check(flags: argparse.Namespace) -> None:
     check_run(flags, "latest", "best")
-    check_names(flags, "host", "token_file", "name")
+    check_names(flags, "host", "token_file", "name", "chat_template")
     check_least(flags, 1, "places", "max_requests", "max_tokens", "max_seconds", "max_bytes")
     check_least(flags, 0, "port")
     if flags.port > 65535:
@@ -112,7 +118,7 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
         raise InputError(
             f"serve needs {error.name}, which is not installed: {install_command('mtfrun[serve]')}"
         ) from error
-    from mtfrun.cli.trained_run import open_run
+    from mtfrun.cli.trained_run import chat_template, open_run
     from mtfrun.experiment.runs.opening import restore_model
     from mtfrun.tools.serving.generation import Limits
     from mtfrun.tools.serving.served_model import ServedModel
@@ -122,7 +128,8 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
     step = restore_model(built, run, flags.checkpoint, flags.adapter)
     name = flags.name or ("model" if run is None else pathlib.Path(run.path).resolve().name)
     places = [size for size in (1, 4) if size < flags.places] + [flags.places]
-    model = ServedModel(built.experiment, name, step, places)
+    template = chat_template(flags, built.experiment.data)
+    model = ServedModel(built.experiment, name, step, places, template)
     limits = Limits(
         body_bytes=flags.max_bytes,
         tokens=flags.max_tokens,

@@ -19,8 +19,14 @@ from starlette.types import Send
 
 from mtfrun.checks import Range
 from mtfrun.errors import InputError
-from mtfrun.tools.serving.completions import Completion, read_completion, refusal_of
+from mtfrun.tools.serving.completions import (
+    Completion,
+    read_chat,
+    read_completion,
+    refusal_of,
+)
 from mtfrun.tools.serving.fields import Fields, RequestError
+from mtfrun.tools.serving.forms import CHAT, TEXT, Form
 from mtfrun.tools.serving.generation import Generation, Limits, read_texts
 from mtfrun.tools.serving.metrics import CONTENT_TYPE, Metrics
 from mtfrun.tools.serving.middleware import Access, Admission, Counting, error_response
@@ -71,6 +77,7 @@ class _Routes:
             Route("/v1/models", self._models),
             Route("/v1/models/{name}", self._models),
             self._post("/v1/completions", self._complete),
+            self._post("/v1/chat/completions", self._chat),
             self._post("/v1/embeddings", self._embed),
             self._post("/score", self._score),
             self._post("/classify", self._classify),
@@ -125,7 +132,10 @@ class _Routes:
             raise RequestError(f"there is no model {name!r}: this is {self._model.name!r}", 404)
 
     async def _complete(self, fields: Fields) -> Response:
-        return await self._generate(read_completion(fields, self._limits))
+        return await self._generate(read_completion(fields, self._limits), TEXT)
+
+    async def _chat(self, fields: Fields) -> Response:
+        return await self._generate(read_chat(fields, self._limits), CHAT)
 
     async def _embed(self, fields: Fields) -> Response:
         fields.check_names(("model", "input", "encoding_format", "dimensions", "user"))
@@ -179,10 +189,11 @@ class _Routes:
         ]
         return JSONResponse({"predictions": records})
 
-    async def _generate(self, generation: Generation) -> Response:
+    async def _generate(self, generation: Generation, form: Form) -> Response:
         prepared = await self._model.prepare(generation)
         self.metrics.prompt_tokens.inc(prepared.prompt_tokens)
-        completion = Completion(self._model, prepared, self.metrics.output_tokens.inc)
+        count = self.metrics.output_tokens.inc
+        completion = Completion(self._model, prepared, count, form)
         if not generation.is_streamed:
             return JSONResponse(await completion.whole())
         return _Events(

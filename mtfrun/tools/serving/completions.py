@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import secrets
 import time
@@ -14,6 +15,7 @@ from mtfrun.configuration.errors import one_line
 from mtfrun.display import progress
 from mtfrun.errors import InputError
 from mtfrun.tools.serving.fields import Fields, RequestError
+from mtfrun.tools.serving.forms import TEXT, Form
 from mtfrun.tools.serving.generation import (
     GENERATION_FIELDS,
     Generation,
@@ -22,6 +24,39 @@ from mtfrun.tools.serving.generation import (
     read_texts,
 )
 from mtfrun.tools.serving.served_model import Piece, Prepared, ServedModel
+
+
+def read_chat(fields: Fields, limits: Limits) -> Generation:
+    """Returns what a request of /v1/chat/completions asks for; RequestError for a bad field."""
+    names = ("messages", "max_completion_tokens", "top_logprobs", "response_format")
+    fields.check_names((*GENERATION_FIELDS, *names))
+    fields.refuse("top_logprobs", unless=[0])
+    fields.refuse("response_format", unless=[{"type": "text"}])
+    messages = fields.get("messages")
+    if not isinstance(messages, list) or not messages:
+        raise RequestError(
+            'messages must be a list of {"role": ..., "content": ...}', field="messages"
+        )
+    conversation = {"messages": [_with_text(message) for message in messages]}
+    generation = read_generation(
+        fields, [json.dumps(conversation)], limits, log_probs=fields.flag("logprobs")
+    )
+    return dataclasses.replace(generation, is_chat=True)
+
+
+def _with_text(message: object) -> dict[str, object]:
+    """Returns a message whose content is a text, where that is a list of texts."""
+    if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+        raise RequestError('messages has one without a text "role"', field="messages")
+    content = message.get("content")
+    parts = content if isinstance(content, list) else [{"text": content}]
+    texts: list[str] = []
+    for part in parts:
+        text = part.get("text") if isinstance(part, dict) else None
+        if not isinstance(text, str):
+            raise RequestError('messages has one whose "content" is not text', field="messages")
+        texts.append(text)
+    return {**message, "content": "".join(texts)}
 
 
 def read_completion(fields: Fields, limits: Limits) -> Generation:
@@ -41,12 +76,18 @@ def read_completion(fields: Fields, limits: Limits) -> Generation:
 class Completion:
     """The answer to a request, in OpenAI's form; `count` takes the numbers of its tokens."""
 
-    def __init__(self, model: ServedModel, prepared: Prepared, count: Callable[[int], None]):
-        self._model, self._prepared, self._count = model, prepared, count
+    def __init__(
+        self,
+        model: ServedModel,
+        prepared: Prepared,
+        count: Callable[[int], None],
+        form: Form = TEXT,
+    ):
+        self._model, self._prepared, self._count, self._form = model, prepared, count, form
         self._generation = prepared.generation
         self._head = {
-            "id": f"cmpl-{secrets.token_hex(12)}",
-            "object": "text_completion",
+            "id": f"{form.prefix}{secrets.token_hex(12)}",
+            "object": form.name,
             "created": int(time.time()),
             "model": model.name,
         }
@@ -62,12 +103,16 @@ class Completion:
 
     async def events(self) -> AsyncGenerator[str]:
         """Yields the lines of server-sent events, as text is decoded."""
+        head, begun = {**self._head, "object": self._form.part_name}, set[int]()
         try:
             async for piece in self._pieces():
                 if piece.text or piece.finish or piece.tokens:
-                    yield event({**self._head, "choices": [self._choice([piece])]})
+                    is_first = piece.output not in begun
+                    begun.add(piece.output)
+                    choice = self._choice([piece], is_part=True, is_first=is_first)
+                    yield event({**head, "choices": [choice]})
             if self._generation.with_usage:
-                yield event({**self._head, "choices": [], "usage": self._usage()})
+                yield event({**head, "choices": [], "usage": self._usage()})
             yield "data: [DONE]\n\n"
         except Exception as error:  # the status has been sent
             yield event(error_body(refusal_of(error)))
@@ -79,19 +124,17 @@ class Completion:
                 self._count(piece.num_tokens)
                 yield piece
 
-    def _choice(self, pieces: list[Piece]) -> dict[str, Any]:
+    def _choice(
+        self, pieces: list[Piece], *, is_part: bool = False, is_first: bool = False
+    ) -> dict[str, Any]:
+        text = "".join(piece.text for piece in pieces)
+        content = self._form.part(text, is_first) if is_part else self._form.whole(text)
         log_probs = None
         if self._generation.with_log_probs:
-            tokens = [token for piece in pieces for token in piece.tokens]
-            log_probs = {
-                "tokens": [token.text for token in tokens],
-                "token_logprobs": [token.log_prob for token in tokens],
-                "top_logprobs": None,
-                "text_offset": None,
-            }
+            log_probs = self._form.log_probs([x for piece in pieces for x in piece.tokens])
         return {
             "index": pieces[0].output,
-            "text": "".join(piece.text for piece in pieces),
+            **content,
             "logprobs": log_probs,
             "finish_reason": pieces[-1].finish,
         }

@@ -69,6 +69,7 @@ class Generation:
       seed: of the draws; random if the request has none.
       stops: texts before which an output ends.
       with_log_probs: of each token.
+      is_chat: whether prompts are conversations.
       is_streamed, with_usage: whether text is sent as it is decoded, and the usage after it.
     """
 
@@ -80,6 +81,7 @@ class Generation:
     with_log_probs: bool
     is_streamed: bool
     with_usage: bool
+    is_chat: bool = False
 
 
 def read_generation(
@@ -89,7 +91,10 @@ def read_generation(
     for name, harmless in _UNSUPPORTED.items():
         fields.refuse(name, unless=harmless)
     settings = {name: fields.number(name, allowed) for name, allowed in _SETTINGS.items()}
-    tokens = fields.number("max_tokens", Range(1, limits.tokens, whole=True))
+    allowed = Range(1, limits.tokens, whole=True)
+    # The later of OpenAI's two names is for conversations only.
+    tokens = fields.number("max_completion_tokens", allowed)
+    tokens = fields.number("max_tokens", allowed) if tokens is None else tokens
     settings = {**settings, "decode_length": tokens}
     outputs = fields.number("n", Range(1, limits.outputs, whole=True)) or 1
     if (settings["beam_size"] or 1) > limits.outputs:

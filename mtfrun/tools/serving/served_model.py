@@ -8,15 +8,15 @@ import functools
 import math
 import tempfile
 import threading
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from mtfrun.configuration.errors import one_line
-from mtfrun.data import ImageData, PromptRow
+from mtfrun.data import ConversationTemplate, ImageData, PromptRow
 from mtfrun.data.prompts import TextClassificationPrompts
-from mtfrun.decoding import SharedBatch
+from mtfrun.decoding import Decoded, SharedBatch
 from mtfrun.errors import InputError
 from mtfrun.experiment import Answer, Classification, Decoding, Experiment, Prediction, Score
 from mtfrun.experiment.classification import LabelProbability
@@ -78,8 +78,16 @@ class ServedModel:
       worker: computes everything else.
     """
 
-    def __init__(self, experiment: Experiment, name: str, step: int, places: Sequence[int]):
+    def __init__(
+        self,
+        experiment: Experiment,
+        name: str,
+        step: int,
+        places: Sequence[int],
+        chat_template: ConversationTemplate | None = None,
+    ):
         self.experiment, self.name, self.step = experiment, name, step
+        self._chat_template = chat_template
         # The devices of a mesh wait for each other: two programs that begin in another order on
         # each of them would wait for ever.
         device = threading.Lock() if experiment.mesh.is_distributed else contextlib.nullcontext()
@@ -89,7 +97,7 @@ class ServedModel:
         self.engine = None if self._batch is None else Engine(self._batch, device)
         self._threads: list[BatchWorker | Engine] = [self.worker]
         self._threads += [] if self.engine is None else [self.engine]
-        self._decoding_with = functools.lru_cache(_CACHED)(self._changed_decoding)
+        self._decoding_with = functools.lru_cache(_CACHED)(self._decoding_of)
         self._classification_with = functools.lru_cache(_CACHED)(self._changed_classification)
 
     def compile(self) -> None:
@@ -125,12 +133,9 @@ class ServedModel:
 
     async def prepare(self, generation: Generation) -> Prepared:
         """Returns the rows of the prompts; RequestError or InputError if they cannot be decoded."""
-        settings = {
-            **generation.settings,
-            "num_outputs": generation.num_outputs,
-            "seed": generation.seed,
-        }
-        decoding = self.decoding.with_settings(settings)
+        numbers = {"num_outputs": generation.num_outputs, "seed": generation.seed}
+        settings = {**generation.settings, **numbers}
+        decoding = self._changed_decoding(settings, is_chat=generation.is_chat)
         is_shared = self.engine is not None and SharedBatch.decodes(decoding.search)
         if generation.with_log_probs and not is_shared:
             raise RequestError("logprobs are not available for this model, or with beams")
@@ -181,18 +186,23 @@ class ServedModel:
             )
             for number in range(len(prepared.rows) * samples)
         ]
-        output = decoding.prompt_format.output
-        streams = [TextStream(output, generation.stops) for _ in tickets]
+        prompt_format, controls = decoding.prompt_format, decoding.search.controls
+        stops = (*generation.stops, *controls.stop, *prompt_format.stop)
+        streams = [TextStream(prompt_format.output, stops) for _ in tickets]
+        end_ids = {*controls.end_ids, *prompt_format.end_ids}
+        ended: set[int] = set()
         try:
             for ticket in tickets:
                 self.engine.submit(ticket)
             remaining = len(tickets)
             while remaining:
                 news = await queue.get()
-                if streams[news.row].is_stopped:
+                if news.row in ended:
                     continue  # decoded before the row was cancelled
+                news = news._replace(decoded=_until_end(news.decoded, end_ids))
                 piece = self._piece(news, streams[news.row], generation)
                 if piece.finish is not None:
+                    ended.add(news.row)
                     remaining -= 1
                     self.engine.cancel(tickets[news.row])
                 yield piece
@@ -224,7 +234,7 @@ class ServedModel:
         generation, decoding = prepared.generation, prepared.decoding
         # A program is compiled for each of these, and for a seed if there are draws.
         settings = {**generation.settings, "num_outputs": generation.num_outputs}
-        key = tuple(sorted(settings.items()))
+        key = (*sorted(settings.items()), ("chat", generation.is_chat))
 
         def answer(prompts: list[str]) -> list[Answer]:
             return self._decoding_with(key)([prompt.encode() for prompt in prompts])
@@ -283,8 +293,25 @@ class ServedModel:
     def _changed_classification(self, settings: tuple[tuple[str, Any], ...]) -> Classification:
         return self.classification.with_settings(dict(settings))
 
-    def _changed_decoding(self, settings: tuple[tuple[str, Any], ...]) -> Decoding:
-        return self.decoding.with_settings(dict(settings))
+    def _decoding_of(self, key: tuple[tuple[str, Any], ...]) -> Decoding:
+        settings = dict(key)
+        return self._changed_decoding(settings, is_chat=settings.pop("chat"))
+
+    def _changed_decoding(self, settings: Mapping[str, Any], *, is_chat: bool) -> Decoding:
+        chat = {"chat": self._chat_template} if is_chat else {}
+        return self.decoding.with_settings({**settings, **chat})
+
+
+def _until_end(decoded: Decoded | Exception, end_ids: Collection[int]) -> Decoded | Exception:
+    """Returns what was decoded up to the first of further end ids."""
+    if isinstance(decoded, Exception) or not end_ids:
+        return decoded
+    ends = np.flatnonzero(np.isin(decoded.ids, list(end_ids)))
+    if not ends.size:
+        return decoded
+    size = int(ends[0]) + 1
+    ids, log_probs = decoded.ids[:size], decoded.log_probs[:size]
+    return Decoded(decoded.place, ids, log_probs, ended=True, done=True)
 
 
 def _pixels(data: ImageData, number: int, content: bytes) -> np.ndarray:

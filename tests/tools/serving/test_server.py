@@ -12,6 +12,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from mtfrun.experiment import Decoding
+from mtfrun.tools.chat import ChatTemplate
 from mtfrun.tools.serving.app import make_app
 from mtfrun.tools.serving.generation import Limits
 from mtfrun.tools.serving.served_model import ServedModel
@@ -89,6 +90,46 @@ def test_events_together_are_the_whole_answer(client: TestClient) -> None:
         assert parts[-1]["finish_reason"] == choice["finish_reason"]
         log_probs = [x for part in parts for x in part["logprobs"]["token_logprobs"]]
         assert log_probs == pytest.approx(choice["logprobs"]["token_logprobs"], abs=1e-4)
+
+
+@pytest.mark.slow
+def test_an_assistant_s_turn_is_that_of_decode(client: TestClient, model: ServedModel) -> None:
+    messages = [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "Yes"},
+        {"role": "user", "content": [{"type": "text", "text": "W"}, {"type": "text", "text": "y"}]},
+    ]
+    request = {"messages": messages, "max_completion_tokens": 12, "logprobs": True}
+    whole = client.post("/v1/chat/completions", json=request).json()
+    (choice,) = whole["choices"]
+    texts = [*messages[:2], {"role": "user", "content": "Wy"}]
+    (answer,) = model.decoding.with_settings({"chat": ChatTemplate("plain"), "decode_length": 12})(
+        [json.dumps({"messages": texts}).encode()]
+    )
+    assert choice["message"] == {"role": "assistant", "content": answer.output, "refusal": None}
+    assert whole["usage"]["prompt_tokens"] == answer.prompt_tokens
+    lines = client.post("/v1/chat/completions", json={**request, "stream": True}).text.split("\n\n")
+    events = [json.loads(line.removeprefix("data: ")) for line in lines[:-2]]
+    deltas = [event["choices"][0]["delta"] for event in events]
+    assert "".join(delta["content"] for delta in deltas) == answer.output
+    assert [delta.get("role") for delta in deltas][:2] == ["assistant", None][: len(deltas)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("messages", "problem"),
+    [
+        ([], "messages must be a list"),
+        ([{"role": "user"}], 'whose "content" is not text'),
+        ([{"role": "user", "content": [{"type": "image_url"}]}], 'whose "content" is not text'),
+        (["Hi"], 'without a text "role"'),
+    ],
+)
+def test_messages_that_are_none_are_refused(
+    client: TestClient, messages: list[Any], problem: str
+) -> None:
+    response = client.post("/v1/chat/completions", json={"messages": messages})
+    assert response.status_code == 400 and problem in response.json()["error"]["message"]
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ from typing import Any
 from mtfrun import data, mtf
 from mtfrun.experiment import Decoding, Experiment
 from mtfrun.models import transformer as t
+from mtfrun.tools.chat import ChatTemplate
 from mtfrun.tools.serving.served_model import ServedModel
 
 MAX_LENGTH = 64
@@ -39,4 +40,5 @@ def language_model(directory: pathlib.Path, *, num_layers: int = 1) -> Experimen
 
 def served(directory: pathlib.Path) -> ServedModel:
     """Returns a language model with three places."""
-    return ServedModel(language_model(directory), "tiny", step=7, places=[3])
+    template = ChatTemplate("plain")
+    return ServedModel(language_model(directory), "tiny", 7, places=[3], chat_template=template)
