@@ -255,6 +255,11 @@ CONTROL = [
         (AB,),
     ),
     OpCase(
+        "recompute_grad_with_a_value_that_is_kept",
+        lambda x: mtf.recompute_grad(lambda y: mtf.tanh(mtf.keep(mtf.softmax(y, B), "p")), [x], []),
+        (AB,),
+    ),
+    OpCase(
         "reversible_residuals",
         lambda x, y: list(mtf.reversible_residuals(x, y, [mtf.tanh, lambda z: mtf.softmax(z, B)])),
         (AB, AB),

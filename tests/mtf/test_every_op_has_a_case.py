@@ -56,7 +56,8 @@ NO_OPERATIONS = {
     ],
     "of other functions; test_cond_and_products.py runs them": ["cond", "count_flops"],
     "the names of operations": ["binary_reduction_fn", "reduction_fn"],
-    "a key, which every random operation takes, and the number of its text": [
+    "a key, which every random operation takes, from its entries, and the number of its text": [
+        "keys_of",
         "random_key",
         "text_number",
     ],
