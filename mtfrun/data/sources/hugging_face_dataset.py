@@ -13,7 +13,13 @@ from typing import Any, NamedTuple
 from mtfrun.checks import COUNT, check_fields
 from mtfrun.data.errors import DataError, import_package
 from mtfrun.data.files import absolute_path, file_state
-from mtfrun.data.sources.records import BadRecordError, FieldNames, by_our_name, texts_of_record
+from mtfrun.data.sources.records import (
+    BadRecordError,
+    FieldNames,
+    by_our_name,
+    outermost_columns,
+    texts_of_record,
+)
 from mtfrun.data.sources.source import Example, Patterns, Source, in_parts, matches
 from mtfrun.errors import did_you_mean
 
@@ -221,16 +227,7 @@ class HuggingFaceDataset(Source):
         """Returns the outermost names that are read."""
         if self._selected is None:
             return [name for name, feature in features.items() if _is_scalar(feature)]
-        columns = []
-        for name in self._selected.values():
-            outermost = name if name in features else name.split("/", maxsplit=1)[0]
-            if outermost not in features:
-                raise DataError(
-                    f'{self} has no column "{name}"; it has {", ".join(features) or "none"}'
-                    f"{did_you_mean(name, features)}"
-                )
-            columns.append(outermost)
-        return sorted(set(columns))
+        return outermost_columns(self._selected, features, str(self))
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:

@@ -7,10 +7,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mtfrun.data.errors import DataError, import_package
-from mtfrun.data.sources.records import BadRecordError, FieldRecords
+from mtfrun.data.errors import import_package
+from mtfrun.data.sources.records import BadRecordError, FieldRecords, outermost_columns
 from mtfrun.data.sources.streams import check_expansion, unreadable
-from mtfrun.errors import did_you_mean
 
 # Rows that are in memory at once.
 _BATCH = 256
@@ -52,16 +51,7 @@ class Parquet(FieldRecords):
         """Returns the outermost names, None for all."""
         if self._selected is None:
             return None
-        columns = []
-        for column in self._selected.values():
-            outermost = column if column in names else column.split("/", maxsplit=1)[0]
-            if outermost not in names:
-                raise DataError(
-                    f'{path} has no column "{column}"; it has {", ".join(names) or "none"}'
-                    f"{did_you_mean(column, names)}"
-                )
-            columns.append(outermost)
-        return sorted(set(columns))
+        return outermost_columns(self._selected, names, path)
 
 
 class _BadRow(dict[str, Any]):

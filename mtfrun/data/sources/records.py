@@ -7,7 +7,7 @@ import collections
 import dataclasses
 import functools
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from absl import logging
@@ -145,6 +145,25 @@ class FieldRecords(RecordFiles):
 def by_our_name(fields: FieldNames) -> dict[str, str]:
     """Returns {our name: name in the data}."""
     return dict(fields) if isinstance(fields, Mapping) else {name: name for name in fields}
+
+
+def outermost_columns(
+    selected: Mapping[str, str], columns: Collection[str], source: str
+) -> list[str]:
+    """Returns the columns that have the selected fields: "answers" for "answers/text".
+
+    DataError, which names the source, if one is not among the columns.
+    """
+    outermost = set()
+    for name in selected.values():
+        column = name if name in columns else name.split("/", maxsplit=1)[0]
+        if column not in columns:
+            raise DataError(
+                f'{source} has no column "{name}"; it has {", ".join(columns) or "none"}'
+                f"{did_you_mean(name, columns)}"
+            )
+        outermost.add(column)
+    return sorted(outermost)
 
 
 def text_of_value(value: object) -> bytes | None:
