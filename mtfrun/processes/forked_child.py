@@ -8,6 +8,7 @@ import json
 import logging
 import multiprocessing
 import multiprocessing.connection
+import multiprocessing.resource_tracker
 import os
 import pathlib
 import signal
@@ -71,6 +72,8 @@ def call_forked(function: Callable[..., object], *arguments: object) -> None:
 
 @contextlib.contextmanager
 def _blocked_signals() -> Iterator[None]:
+    # The server starts this tracker, which would unblock SIGTERM for the server as well.
+    multiprocessing.resource_tracker.ensure_running()
     former = signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED)
     try:
         yield

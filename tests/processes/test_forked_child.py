@@ -23,8 +23,9 @@ def main(arguments):
     time.sleep(300)
 mtfrun.cli.main.main = main
 """
+# A signal to the whole group of processes, as systemd and pkill send it, reaches the server too.
 PARENT = """
-import pathlib, sys, time
+import multiprocessing.forkserver, os, pathlib, sys, time
 from mtfrun.processes.forked_child import ForkedChild
 child = ForkedChild(["for it"], ["mtfrun"], pathlib.Path(sys.argv[1]), ["waiting_main"])
 print(child.pid, flush=True)
@@ -32,6 +33,7 @@ if sys.argv[2] == "waits":
     time.sleep(300)
 while "waits" not in pathlib.Path(sys.argv[1]).read_text():
     time.sleep(0.01)
+os.kill(multiprocessing.forkserver._forkserver._forkserver_pid, 15)
 child.send_signal(15)
 while (code := child.poll()) is None:
     time.sleep(0.01)
@@ -50,7 +52,9 @@ def _start(directory: pathlib.Path, word: str) -> subprocess.Popen[str]:
     )
 
 
-def test_a_child_prints_into_its_file_and_returns_an_exit_code(tmp_path: pathlib.Path) -> None:
+def test_a_child_prints_into_its_file_and_returns_an_exit_code_after_a_signal_to_all(
+    tmp_path: pathlib.Path,
+) -> None:
     with _start(tmp_path, "signals") as parent:
         output, _ = parent.communicate(timeout=60)
     assert output.split()[1:] == ["143"]
