@@ -151,7 +151,7 @@ class Experiment:
         require(data, Data, "Experiment.data", ALL_DATA)
         check_range("Experiment.seed", seed, INDEX)
         if isinstance(model, type):  # before it is called with the arguments of other data
-            _check_features(model, data)
+            check_features(model, data)
         self.mesh = mesh
         self.data = data
         self.seed = seed
@@ -159,8 +159,8 @@ class Experiment:
         self.use_averages = use_averages
         self._outer_batch = outer_batch
         self.model = model(mesh, **data.model_arguments())
-        _check_features(type(self.model), data)
-        _check_rows(self.model, data)
+        check_features(type(self.model), data)
+        check_rows(self.model, data)
         if base_sizes:
             optim.set_base_sizes(self.model, base_sizes)
         if outer_batch != 1 and not self.model.reads_outer_batch:
@@ -299,7 +299,8 @@ def _adapters_of(run: RunDirectory, step: int | None) -> SavedAdapters | None:
     return None if manifest is None else saved_adapters(manifest)
 
 
-def _check_features(model: type[Model], data: Data) -> None:
+def check_features(model: type[Model], data: Data) -> None:
+    """Raises InputError unless the data have the features that a model reads, and no others."""
     features = data.features
     missing = [name for name in model.required_features if name not in features]
     read = {*model.required_features, *(model.optional_features or ())}
@@ -317,7 +318,7 @@ def _check_features(model: type[Model], data: Data) -> None:
     raise InputError(f"{model.__name__} {what}, and {makes}: {remedy}")
 
 
-def _check_rows(model: Model, data: Data) -> None:
+def check_rows(model: Model, data: Data) -> None:
     """Raises InputError if a model reads rows of pairs, or of a padding, that the data lacks."""
     for name, vocabulary in data.vocabularies.items():
         if vocabulary.pad_id != model.padding_id:

@@ -17,6 +17,7 @@ from mtfrun.display import pictures, progress
 from mtfrun.display.table import fit_fields, label_lines
 from mtfrun.errors import InputError
 from mtfrun.experiment.adapters import SavedAdapters, as_adapters, load_base, saved_adapters
+from mtfrun.experiment.distillation import add_distiller
 from mtfrun.experiment.evaluation import Evaluation
 from mtfrun.experiment.experiment import Experiment
 from mtfrun.experiment.run_summary import RunSummary
@@ -27,6 +28,7 @@ from mtfrun.experiment.saved_configuration import (
 )
 from mtfrun.layers import Adapter
 from mtfrun.models import NonFiniteError
+from mtfrun.models.transformer import Distillation
 from mtfrun.rundir import Manifest, RunCost, RunDirectory, RunRecord, State, Status
 from mtfrun.rundir.checkpoints.manifest import describe
 from mtfrun.rundir.tensorboard.metric_catalogue import is_better
@@ -53,8 +55,7 @@ class TrainedVariables:
     average_decay: float | None = None
 
     def state_of(self, experiment: Experiment, optimizer: optim.Optimizer) -> training.TrainState:
-        """Adds the adapters to the model, and returns the state of its training."""
-        experiment.model.add_adapters(as_adapters(self.adapters, "Training.adapters"))
+        """Returns the state of the training."""
         return training.TrainState(
             experiment.model,
             optimizer,
@@ -76,6 +77,10 @@ class Training(TrainedVariables):
         `Evaluation.at_start` at the start.
       actions: further actions of the loop, after an evaluation that is due at the same step.
       trackers: take the curves too, see `training.Tracker`.
+      distillation: makes the model the student of a trained one; None for no teacher.
+
+    Attributes:
+      teacher: the teacher's run, with a `distillation`.
     """
 
     experiment: Experiment
@@ -86,6 +91,7 @@ class Training(TrainedVariables):
     evaluate_every_steps: int | None = 1000
     actions: Sequence[training.Action] = ()
     trackers: Sequence[training.Tracker] = ()
+    distillation: Distillation | None = None
 
     def __post_init__(self) -> None:
         experiment, microbatches = self.experiment, self.options.microbatches
@@ -97,6 +103,9 @@ class Training(TrainedVariables):
                 training.check_microbatches(batch, microbatches, experiment.mesh)
         training.check_actions(self.actions)
         training.check_trackers(self.trackers)
+        experiment.model.add_adapters(as_adapters(self.adapters, "Training.adapters"))
+        # Behind the adapters, which freeze the variables before them.
+        self.teacher = add_distiller(experiment, self.distillation)
         self.state = self.state_of(experiment, self.optimizer)
 
     @property
@@ -148,6 +157,7 @@ class Training(TrainedVariables):
         experiment, options = self.experiment, self.options
         check_same_training_data(experiment.data)
         lines_of_adapters, entry_of_adapters = _load_base(experiment, run)
+        of_teacher = {} if self.teacher is None else self.teacher.metadata()
         saved = SavedConfiguration(experiment.data, hyperparameters, options.train_steps)
         status = _Recording(run.record(), options.train_steps, self._size)
         summary = RunSummary(run, experiment, self.state, options, self.batch_size)
@@ -176,9 +186,13 @@ class Training(TrainedVariables):
                 init_checkpoint=None if entry_of_adapters else experiment.init_checkpoint,
                 description=training.Description(
                     texts or {},
-                    {**summary.before(hyperparameters or {}), **lines_of_adapters},
+                    {
+                        **summary.before(hyperparameters or {}),
+                        **lines_of_adapters,
+                        **({} if self.teacher is None else {"teacher": self.teacher.describe()}),
+                    },
                     recording,
-                    {**saved.metadata(), **entry_of_adapters},
+                    {**saved.metadata(), **entry_of_adapters, **of_teacher},
                     lambda manifest: self._check(manifest, saved, accept_changes=accept_changes),
                     trackers.listener("train"),
                 ),
@@ -210,6 +224,8 @@ class Training(TrainedVariables):
         self, manifest: Manifest, saved: SavedConfiguration, *, accept_changes: bool
     ) -> None:
         """Raises InputError if a checkpoint must not be restored; prints what else has changed."""
+        if self.teacher is not None:
+            self.teacher.check_unchanged(manifest, accept_changes=accept_changes)
         is_same = manifest.variables == describe(self.state.storage())
         for note in saved.check(
             manifest, has_same_variables=is_same, accept_changes=accept_changes

@@ -15,9 +15,9 @@ import tensorflow as tf
 from mtfrun import mtf
 from mtfrun.layers.attention_in_blocks import Blocks
 
-# Of logits {tokens..., vocab} float32 and targets {tokens...}: the objective, and further values,
-# all {tokens...} float32.
-TokenLosses = Callable[[mtf.Tensor, mtf.Tensor], Sequence[mtf.Tensor]]
+# Of logits {tokens..., vocab} float32, targets {tokens...} and more tensors {tokens..., ...}: the
+# objective, and further values, all {tokens...} float32.
+TokenLosses = Callable[..., Sequence[mtf.Tensor]]
 
 
 def loss_in_blocks(
@@ -29,13 +29,15 @@ def loss_in_blocks(
     *,
     training: bool,
     block_tokens: int,
+    by_token: Sequence[mtf.Tensor] = (),
 ) -> list[mtf.Tensor]:
     """Returns sum(objective * weights), and the further values {tokens...} without gradients.
 
     x: {tokens..., d_model}; kernel: {d_model, vocab} in any order; targets, weights: {tokens...}.
-    `losses` takes einsum([x, kernel]), computed in the type of x and cast to float32. Gradients
-    reach x and the kernel, summed up in float32; without `training` the backward pass computes the
-    products again. Inside `mtf.function` only.
+    `losses` takes einsum([x, kernel]), computed in the type of x and cast to float32, the targets
+    and the tensors `by_token` {tokens..., ...}. Gradients reach x and the kernel, summed up in
+    float32; without `training` the backward pass computes the products again. Inside
+    `mtf.function` only.
 
     Every device takes blocks of its own tokens and its own part of the vocabulary, and sums up the
     gradients of its blocks before they are exchanged.
@@ -44,7 +46,8 @@ def loss_in_blocks(
     kernel = mtf.identity(kernel)
     (d_model,) = x.shape - targets.shape
     (vocab,) = kernel.shape - d_model
-    run = _Blocks(tokens, d_model, vocab, tokens.cut(targets), tokens.cut(weights), losses)
+    labels = [tokens.cut(label) for label in (targets, *by_token)]
+    run = _Blocks(tokens, d_model, vocab, labels, tokens.cut(weights), losses)
     stored: list[mtf.Tensor] = []
 
     def forward(x: mtf.Tensor, kernel: mtf.Tensor) -> tuple[mtf.Tensor, ...]:
@@ -115,12 +118,15 @@ class _Tokens:
 
 @dataclasses.dataclass(frozen=True)
 class _Blocks:
-    """The loop over the blocks; `targets` and `weights`: {blocks, parts..., block}."""
+    """The loop over the blocks.
+
+    `weights` {blocks, parts..., block}; `labels`: of this shape, further dimensions behind it.
+    """
 
     tokens: _Tokens
     d_model: mtf.Dimension
     vocab: mtf.Dimension
-    targets: mtf.Tensor
+    labels: Sequence[mtf.Tensor]
     weights: mtf.Tensor
     losses: TokenLosses
 
@@ -137,16 +143,16 @@ class _Blocks:
         positions = mtf.range(x.mesh, blocks.number)
 
         def body(i: mtf.Tensor, *of_blocks: mtf.Tensor) -> list[mtf.Tensor]:
-            targets, weights = (blocks.at(t, i) for t in (self.targets, self.weights))
+            weights, *labels = (blocks.at(t, i) for t in (self.weights, *self.labels))
             # Copies inside the loop: DTensor would move the custom gradients inside of `losses` to
             # where their operand comes from.
             block, inner_kernel = mtf.identity(blocks.at(x, i)), mtf.identity(kernel)
-            product = mtf.einsum([block, inner_kernel], [*targets.shape, self.vocab])
-            values = self.losses(mtf.to_float(product), targets)
+            product = mtf.einsum([block, inner_kernel], [*weights.shape, self.vocab])
+            values = self.losses(mtf.to_float(product), *labels)
             is_block = mtf.equal(positions, i)
             # Not a product: a NaN would spread to the other blocks.
             placed = [
-                mtf.where(is_block, v, 0.0, output_shape=[blocks.number, *targets.shape])
+                mtf.where(is_block, v, 0.0, output_shape=[blocks.number, *weights.shape])
                 for v in values
             ]
             if not with_gradients:

@@ -105,6 +105,7 @@ def test_every_kind_of_file_is_shipped() -> None:
         "layouts",
         "runs",
         "sweeps",
+        "teachers",
     }
 
 

@@ -23,7 +23,15 @@ from mtfrun.configuration.run_files import CONFIG, RECORD
 from mtfrun.data import Data
 from mtfrun.display import progress
 from mtfrun.experiment import Experiment, Training
-from mtfrun.experiment.runs.opening import Configuration, RunObjects, build, explain_incompatible
+from mtfrun.experiment.distillation import Teacher
+from mtfrun.experiment.runs.opening import (
+    Configuration,
+    RunObjects,
+    build,
+    build_run,
+    explain_incompatible,
+    restore_model,
+)
 from mtfrun.experiment.runs.settings import Settings
 from mtfrun.experiment.saved_configuration import TrainingHyperparameters
 from mtfrun.mtf.devices import unused_gpu
@@ -85,8 +93,22 @@ def prepare(settings: Settings, *, planned: bool = False) -> Preparation:
         with_data = type(experiment.data).fingerprint is Data.fingerprint
         in_training = training_hyperparameters(operative_config, text, with_data=with_data)
         hparams = hyperparameters(bindings, settings.files, operative_config)
+        if training.teacher is not None:  # its configuration replaces the present one
+            _read_teacher(training, training.teacher, planned=planned)
     objects = RunObjects(experiment, evaluation, Configuration(text, bindings))
     return Preparation(objects, training, operative_config, in_training, hparams)
+
+
+def _read_teacher(training: Training, teacher: Teacher, *, planned: bool) -> None:
+    """Builds the teacher's model on the student's mesh, and restores it unless `planned`."""
+    student = training.experiment
+    with progress.waiting(f"reading the teacher {teacher.run.path}"):
+        objects = build_run(teacher.run, Settings(), mesh=student.mesh)
+        teacher.teach(student, objects.experiment)
+        if planned:
+            mtf.initialize(objects.experiment.model)
+        else:
+            restore_model(objects, teacher.run, teacher.step)
 
 
 def run_training(

@@ -13,6 +13,7 @@ from mtfrun.layers.rotary import YarnScaling as YarnScaling
 from mtfrun.models.transformer.bottleneck import Bottlenecks as Bottlenecks
 from mtfrun.models.transformer.decoder_only import DecoderOnly as DecoderOnly
 from mtfrun.models.transformer.decoder_side import shift_right as shift_right
+from mtfrun.models.transformer.distillation import Distillation as Distillation
 from mtfrun.models.transformer.encoder_decoder import EncoderDecoder as EncoderDecoder
 from mtfrun.models.transformer.encoder_decoder_attention import (
     EncoderDecoderAttention as EncoderDecoderAttention,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Sequence
 
 from mtfrun import mtf
 from mtfrun.checks import AT_LEAST_1, SHARE_BELOW_1, check_fields
@@ -10,6 +11,25 @@ from mtfrun.errors import InputError
 from mtfrun.layers import Call, Metric, regularised_cross_entropy
 from mtfrun.models.model import Loss
 from mtfrun.models.transformer.token_softmax import TokenSoftmax
+
+
+@dataclasses.dataclass(frozen=True)
+class LogitsLoss:
+    """A loss of logits beside the cross entropy, such as their divergence from a teacher's.
+
+    Attributes:
+      name: of its metric, the mean in nats.
+      divergence: takes logits {tokens..., vocab} and the tensors `by_token`, and returns nats
+        {tokens...}.
+      by_token: {tokens..., ...}.
+      share, factor: the objective is (1 - share) * cross entropy + share * factor * divergence.
+    """
+
+    name: str
+    divergence: Callable[..., mtf.Tensor]
+    by_token: Sequence[mtf.Tensor]
+    share: float
+    factor: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,12 +73,13 @@ class TokenLoss:
         targets: mtf.Tensor,
         weights: mtf.Tensor,
         call: Call,
+        beside: LogitsLoss | None = None,
     ) -> Loss:
         """Returns the sum of the cross entropies of targets {batch, length}, by their weights.
 
         x: {batch, length, d_model}, what the softmax makes logits of. Metrics: "loss", nats per
         token without label smoothing and z-loss; "accuracy", the share of targets that no other
-        id's logit exceeds. Targets without a weight may be negative.
+        id's logit exceeds; that of the loss `beside`. Targets without a weight may be negative.
         """
         z_loss = self.z_loss if call.training else 0.0
         # With another divisor the total is as in Mesh TensorFlow's evaluations.
@@ -66,7 +87,7 @@ class TokenLoss:
         label_smoothing = self.label_smoothing if smooths else 0.0
         regularised = bool(label_smoothing or z_loss)
 
-        def losses(logits: mtf.Tensor, ids: mtf.Tensor) -> list[mtf.Tensor]:
+        def losses(logits: mtf.Tensor, ids: mtf.Tensor, *by_token: mtf.Tensor) -> list[mtf.Tensor]:
             vocab = logits.shape.get_dim_by_name("vocab")
             cross_entropy = mtf.sparse_cross_entropy(
                 logits, mtf.maximum(ids, 0), vocab, logsumexp_gradient=regularised
@@ -82,13 +103,20 @@ class TokenLoss:
                     z_loss=z_loss,
                 )
             is_right = mtf.to_float(mtf.equal(cross_entropy.margin, 0.0))
-            return [objective, cross_entropy.loss, is_right]
+            if beside is None:
+                return [objective, cross_entropy.loss, is_right]
+            divergence = beside.divergence(logits, *by_token)
+            objective = objective * (1.0 - beside.share)
+            objective = objective + divergence * (beside.share * beside.factor)
+            return [objective, cross_entropy.loss, is_right, divergence]
 
-        total, loss, is_right = softmax.loss(x, targets, weights, losses, call)
+        by_token = () if beside is None else beside.by_token
+        total, *values = softmax.loss(x, targets, weights, losses, call, by_token)
         weight = mtf.reduce_sum(weights)
+        names = ["loss", "accuracy", *([] if beside is None else [beside.name])]
         metrics = {
-            "loss": Metric(mtf.reduce_sum(loss * weights), weight),
-            "accuracy": Metric(mtf.reduce_sum(is_right * weights), weight),
+            name: Metric(mtf.reduce_sum(value * weights), weight)
+            for name, value in zip(names, values, strict=True)
         }
         return Loss(total, self._divisor(targets, weight), metrics)
 

@@ -8,6 +8,7 @@ from typing import final
 from mtfrun import mtf
 from mtfrun.layers import Call, Collector, Embedding, Metric, depends_on_padding
 from mtfrun.models.model import Features, Loss, TextModel
+from mtfrun.models.transformer.distillation import Distillation, Distiller
 from mtfrun.models.transformer.learned_prompt import ReadsPrompt
 from mtfrun.models.transformer.sublayer import SequenceCall
 from mtfrun.models.transformer.token_embedding import TokenEmbedding
@@ -25,7 +26,12 @@ class TokenModel(TextModel, ReadsPrompt):
     Args:
       embedding: how ids become vectors, and vectors logits.
       dtypes: of variables and of activations.
+
+    Attributes:
+      distiller: changes the loss in training to that of a teacher's student; None for no teacher.
     """
+
+    distiller: Distiller | None = None
 
     def __init__(
         self,
@@ -53,7 +59,8 @@ class TokenModel(TextModel, ReadsPrompt):
 
     @property
     def metric_shapes(self) -> dict[str, mtf.Shape]:
-        return {"loss": mtf.Shape(), "accuracy": mtf.Shape(), **super().metric_shapes}
+        of_teacher = {} if self.distiller is None else self.distiller.metric_shapes
+        return {"loss": mtf.Shape(), "accuracy": mtf.Shape(), **super().metric_shapes, **of_teacher}
 
     @property
     def vocabulary_sizes(self) -> dict[str, int]:
@@ -75,7 +82,10 @@ class TokenModel(TextModel, ReadsPrompt):
         collector = Collector()
         call = SequenceCall(training, key, collector)
         x, weights = self.hidden(features, call), self.target_weights(features)
-        loss = self._loss(self.softmax, x, features["targets"], weights, call)
+        if training and self.distiller is not None:
+            loss = self.distiller.loss(self._loss, self.softmax, x, features, weights, call)
+        else:
+            loss = self._loss(self.softmax, x, features["targets"], weights, call)
         loss = loss.with_collected(collector)
         if not training and not self._loss.is_mean_over_targets:
             loss.metrics["objective"] = Metric(loss.total, loss.weight)
@@ -103,6 +113,15 @@ class TokenModel(TextModel, ReadsPrompt):
         weights = mtf.ones(self._mesh, targets.shape)
         _, nats = self.softmax.loss(self.hidden(features, call), targets, weights, losses, call)
         return nats
+
+    def learn_from(self, settings: Distillation, teacher_width: int | None = None) -> Distiller:
+        """Makes this a student; `teacher_width`: of the teacher's vectors, if they count.
+
+        Returns its distiller, for `Distiller.teach` before the first step.
+        """
+        (d_model,) = self.embedding.table.shape - self.vocab
+        self.distiller = Distiller(self._mesh, self.vocab, d_model, settings, teacher_width)
+        return self.distiller
 
     def vectors_like(self) -> mtf.Variable:
         return self.embedding.table

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -41,7 +41,7 @@ class TokenSoftmax(mtf.Module):
         super().__init__()
         self._mesh = mesh
         self.num_classes = num_classes
-        self._vocab = vocab
+        self.vocab = vocab
         self._d_model = d_model
         self._activation = dtypes.activation
         self._tied = tied
@@ -56,7 +56,7 @@ class TokenSoftmax(mtf.Module):
         if self._tied is not None:
             return self._mask(self._tied.logits(x))
         x, kernel = mtf.cast(x, self._activation), mtf.cast(self.kernel, self._activation)
-        return self._mask(dense(x, kernel, reduced_dims=[self._d_model], new_dims=[self._vocab]))
+        return self._mask(dense(x, kernel, reduced_dims=[self._d_model], new_dims=[self.vocab]))
 
     def loss(
         self,
@@ -65,26 +65,29 @@ class TokenSoftmax(mtf.Module):
         weights: mtf.Tensor,
         losses: TokenLosses,
         call: Call,
+        by_token: Sequence[mtf.Tensor] = (),
     ) -> list[mtf.Tensor]:
         """Returns sum(objective * weights), and the further values {tokens...} of `losses`.
 
-        x: {tokens..., d_model}; targets and weights: {tokens...}. `losses` takes logits and
-        targets; large logits of a device are computed in blocks, see `layers.loss_in_blocks`.
+        x: {tokens..., d_model}; targets and weights: {tokens...}. `losses` takes logits, targets
+        and the tensors `by_token` {tokens..., ...}; large logits of a device are computed in
+        blocks, see `layers.loss_in_blocks`.
         """
         num_tokens = math.prod(self._mesh.local_sizes(targets.shape))
-        (num_ids,) = self._mesh.local_sizes([self._vocab])
+        (num_ids,) = self._mesh.local_sizes([self.vocab])
         block_tokens = max(LEAST_BLOCK_TOKENS, BLOCK_LOGITS // num_ids)
         if num_tokens <= block_tokens:
-            objective, *further = losses(self(x, call), targets)
+            objective, *further = losses(self(x, call), targets, *by_token)
             return [mtf.reduce_sum(objective * weights), *further]
         return loss_in_blocks(
             self._scale(x),
             self.kernel,
             targets,
             weights,
-            lambda product, ids: losses(self._mask(product), ids),
+            lambda product, *labels: losses(self._mask(product), *labels),
             training=call.training,
             block_tokens=block_tokens,
+            by_token=by_token,
         )
 
     def for_steps(self, call: Call) -> Callable[[mtf.Tensor], mtf.Tensor]:
@@ -98,11 +101,11 @@ class TokenSoftmax(mtf.Module):
         if self.kernel.shape.size < TRANSPOSED_FROM:
             return lambda x: self(x, call)
         kernel = mtf.cast(self.kernel, self._activation)
-        kernel = mtf.transpose(kernel, [self._vocab, self._d_model])
+        kernel = mtf.transpose(kernel, [self.vocab, self._d_model])
 
         def logits(x: mtf.Tensor) -> mtf.Tensor:
             batch = x.shape - self._d_model
-            product = mtf.einsum([kernel, self._scale(x)], output_shape=[self._vocab, *batch])
+            product = mtf.einsum([kernel, self._scale(x)], output_shape=[self.vocab, *batch])
             # Without the barrier XLA would transpose the factors back.
             return self._mask(mtf.optimization_barrier(product))
 
@@ -114,7 +117,7 @@ class TokenSoftmax(mtf.Module):
 
     def _mask(self, logits: mtf.Tensor) -> mtf.Tensor:
         logits = mtf.to_float(logits)
-        if self._vocab.size == self.num_classes:
+        if self.vocab.size == self.num_classes:
             return logits
-        is_padding = np.arange(self._vocab.size) >= self.num_classes
-        return logits + mtf.constant(self._mesh, np.where(is_padding, MASKED, 0.0), [self._vocab])
+        is_padding = np.arange(self.vocab.size) >= self.num_classes
+        return logits + mtf.constant(self._mesh, np.where(is_padding, MASKED, 0.0), [self.vocab])

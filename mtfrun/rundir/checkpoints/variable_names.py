@@ -167,12 +167,13 @@ def slot_names(name: str, slot: str) -> list[str]:
 
 
 def is_bookkeeping(name: str) -> bool:
-    """Whether a checkpoint's variable is not a parameter: the step, a slot, an average."""
+    """Whether a checkpoint's variable is not a parameter: the step, a slot, an average, ..."""
     return bool(
         is_step(name)
         or _SLOT.search(name)
         or re.search(r"^_CHECKPOINTABLE|^save_counter/", name)
         or name.startswith(("variables/optimizer.S", "variables/averages.S"))
+        or name.startswith("variables/model.Sdistiller.S")  # beside the model, in training only
     )
 
 

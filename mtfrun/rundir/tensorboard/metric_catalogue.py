@@ -75,6 +75,18 @@ CATALOGUE = (
         "What is differentiated: the loss with smoothing, regularisation and the losses of "
         "layers, such as the balance of experts; a mean per target.",
     ),
+    Entry(
+        "loss/distillation",
+        "divergence from the teacher (nats)",
+        "KL(teacher || student) of the softmax of their logits, divided by the temperature; a mean "
+        "per target.",
+    ),
+    Entry(
+        "loss/hidden_distance",
+        "distance from the teacher's vectors",
+        "Distance between the last vectors of student and teacher, as "
+        "`Distillation.hidden_distance` says; a mean per target.",
+    ),
     Entry("tasks/[^/]+/loss", chart="Tasks: loss by task"),
     Entry("tasks/[^/]+/accuracy", chart="Tasks: accuracy by task"),
     Entry(

@@ -1,0 +1,176 @@
+"""Distillation: the loss of a student that learns from the predictions of a trained model."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+from mtfrun import mtf
+from mtfrun.checks import NOT_NEGATIVE, POSITIVE, SHARE, check_choice, check_fields
+from mtfrun.errors import InputError
+from mtfrun.layers import Call, Metric, in_call
+from mtfrun.models.model import Features, Loss
+from mtfrun.models.transformer.sublayer import SequenceCall
+from mtfrun.models.transformer.token_loss import LogitsLoss, TokenLoss
+from mtfrun.models.transformer.token_softmax import TokenSoftmax
+
+MEAN_SQUARE, COSINE = "mean_square", "cosine"
+
+# Names of metrics.
+_DIVERGENCE, _DISTANCE = "distillation", "hidden_distance"
+
+
+@dataclasses.dataclass(frozen=True)
+class Distillation:
+    """How a model of tokens learns from the predictions of a trained model, its teacher.
+
+    Hinton et al. 2015, arXiv:1503.02531: a step minimises, per target,
+
+        (1 - weight) * cross entropy + weight * temperature**2 * KL(p || q),
+
+    where p and q are the softmax of the teacher's and of the student's logits / temperature. The
+    factor keeps the gradients of both terms comparable for any temperature.
+
+    Attributes:
+      teacher_path: the run directory of the teacher, or one of its checkpoints, or their URL.
+      checkpoint: a step of that run, or "best"; None for the newest.
+      temperature: above 1 the smaller probabilities of the teacher matter more.
+      weight: the teacher's share of the loss; with 1 the targets only say where there is a loss.
+      hidden_weight: factor of the distance between the last vectors of student and teacher, which
+        is added; Romero et al. 2014, arXiv:1412.6550. Where their widths differ, the student's are
+        projected, by a kernel that is trained with it.
+      hidden_distance: "mean_square", over the entries of a vector, or "cosine": 1 - cosine, as in
+        Sanh et al. 2019, arXiv:1910.01108.
+    """
+
+    teacher_path: str | None = None
+    checkpoint: int | str | None = None
+    temperature: float = 2.0
+    weight: float = 0.5
+    hidden_weight: float = 0.0
+    hidden_distance: str = MEAN_SQUARE
+
+    def __post_init__(self) -> None:
+        check_fields(self, POSITIVE, "temperature")
+        check_fields(self, SHARE, "weight")
+        check_fields(self, NOT_NEGATIVE, "hidden_weight")
+        name = f"{type(self).__name__}.hidden_distance"
+        check_choice(name, self.hidden_distance, [MEAN_SQUARE, COSINE])
+
+
+def divergence(
+    teacher: mtf.Tensor, student: mtf.Tensor, vocab: mtf.Dimension, temperature: float
+) -> mtf.Tensor:
+    """Returns KL(p || q) {...} in nats of logits {..., vocab} float32, see `Distillation`.
+
+    The teacher's logits get no gradient.
+    """
+    log_p = mtf.stop_gradient(mtf.log_softmax(teacher * (1.0 / temperature), vocab))
+    log_q = mtf.log_softmax(student * (1.0 / temperature), vocab)
+    return mtf.reduce_sum(mtf.exp(log_p) * (log_p - log_q), reduced_dim=vocab)
+
+
+class Distiller(mtf.Module):
+    """A student's part of a distillation; its only variable is the projection, if there is one.
+
+    The teacher is not a part of the student: its variables are neither trained nor saved, and it
+    has no dropout.
+    """
+
+    def __init__(
+        self,
+        mesh: mtf.Mesh,
+        vocab: mtf.Dimension,
+        d_model: mtf.Dimension,
+        settings: Distillation,
+        teacher_width: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.settings = settings
+        self._vocab = vocab
+        self._d_model = d_model
+        # Functions: a module in an attribute would be a part of the student.
+        self._hidden: Callable[[Features, SequenceCall], mtf.Tensor] | None = None
+        self._logits: Callable[[mtf.Tensor, Call], mtf.Tensor] | None = None
+        self.projection = None
+        if settings.hidden_weight and teacher_width not in (None, d_model.size):
+            # Another name than the student's dimension, which has another size.
+            width = mtf.Dimension("teacher_width", teacher_width)
+            initial = mtf.VarianceScaling()([d_model], [width])
+            self.projection = mtf.Variable(mesh, [d_model, width], initial)
+
+    @property
+    def metric_shapes(self) -> dict[str, mtf.Shape]:
+        names = [_DIVERGENCE, *([_DISTANCE] if self.settings.hidden_weight else [])]
+        return {name: mtf.Shape() for name in names}
+
+    def teach(
+        self,
+        hidden: Callable[[Features, SequenceCall], mtf.Tensor],
+        softmax: TokenSoftmax,
+    ) -> None:
+        """Sets the teacher: a `TokenModel.hidden`, and its softmax; InputError if it has other ids.
+
+        The variables must keep their values from the first step on.
+        """
+        vocab = softmax.vocab
+        if vocab != self._vocab:
+            raise InputError(
+                f"the teacher's logits have {vocab.size} entries and the student's "
+                f"{self._vocab.size}: they must have one vocabulary, and the same "
+                "TokenEmbedding.vocabulary_divisor"
+            )
+        self._hidden, self._logits = hidden, softmax.__call__
+
+    def loss(
+        self,
+        token_loss: TokenLoss,
+        softmax: TokenSoftmax,
+        x: mtf.Tensor,
+        features: Features,
+        weights: mtf.Tensor,
+        call: Call,
+    ) -> Loss:
+        """Returns `token_loss` with the teacher's terms; x: the student's {batch, length, d_model}.
+
+        Metrics besides: "distillation", the divergence in nats, and "hidden_distance".
+        """
+        if self._hidden is None:
+            raise InputError("a student learns from a teacher, see Distiller.teach")
+        # The model's operations are counted as the student's alone.
+        with in_call(Call()), mtf.count_flops(None):
+            hidden = mtf.stop_gradient(self._hidden(features, SequenceCall()))
+        settings = self.settings
+        beside = LogitsLoss(
+            _DIVERGENCE,
+            self._divergence,
+            [hidden],
+            share=settings.weight,
+            factor=settings.temperature**2,
+        )
+        loss = token_loss(softmax, x, features["targets"], weights, call, beside)
+        if not settings.hidden_weight:
+            return loss
+        distance = mtf.reduce_sum(self._distance(x, hidden) * weights)
+        metrics = {**loss.metrics, _DISTANCE: Metric(distance, mtf.reduce_sum(weights))}
+        total = loss.total + distance * settings.hidden_weight
+        return loss._replace(total=total, metrics=metrics)
+
+    def _divergence(self, logits: mtf.Tensor, hidden: mtf.Tensor) -> mtf.Tensor:
+        assert self._logits is not None
+        with in_call(Call()), mtf.count_flops(None):
+            of_teacher = self._logits(hidden, Call())
+        return divergence(of_teacher, logits, self._vocab, self.settings.temperature)
+
+    def _distance(self, x: mtf.Tensor, hidden: mtf.Tensor) -> mtf.Tensor:
+        """Returns the distances {batch, length} of vectors {batch, length, width}, float32."""
+        x, hidden, width = mtf.to_float(x), mtf.to_float(hidden), self._d_model
+        if self.projection is not None:
+            width = self.projection.shape[-1]
+            x = mtf.einsum([x, self.projection], x.shape - self._d_model + width)
+            hidden = mtf.rename_dimension(hidden, hidden.shape[-1].name, width.name)
+        if self.settings.hidden_distance == MEAN_SQUARE:
+            return mtf.reduce_mean(mtf.square(x - hidden), reduced_dim=width)
+        squares = [mtf.reduce_sum(mtf.square(v), reduced_dim=width) for v in (x, hidden)]
+        product = mtf.reduce_sum(x * hidden, reduced_dim=width)
+        return 1.0 - product * mtf.rsqrt(squares[0] * squares[1] + 1e-12)

@@ -1,0 +1,119 @@
+"""A student in a run: training, resuming, and its use without its teacher."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import shutil
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+import mtfrun
+from mtfrun.rundir import RunDirectory
+from tests.cli.command import error_line, header_of, mtfrun_here, succeeded, tiny_experiment
+
+STUDENT = ["--gin_file=teachers/run.gin", "--gin.D_MODEL=8", "--gin.EVAL_AT_START=False"]
+
+
+def _flags(teacher: pathlib.Path, *, steps: int = 2) -> list[str]:
+    """Returns flags of a narrower model on the teacher's data, with a schedule of three steps."""
+    return [
+        f"--gin_file={teacher}/config.gin",
+        *STUDENT,
+        f"--gin.TEACHER='{teacher}'",
+        "--gin.HIDDEN_WEIGHT=0.1",
+        f"--gin.TRAIN_STEPS={steps}",
+        "--gin.CosineDecay.total_steps=3",
+    ]
+
+
+def _train(teacher: pathlib.Path, run: pathlib.Path, *, steps: int) -> dict[str, str]:
+    process = mtfrun_here("train", *_flags(teacher, steps=steps), f"--model_dir={run}")
+    succeeded(process)
+    return header_of(process)
+
+
+@pytest.fixture(scope="module")
+def teacher(
+    untouched_runs: Callable[[str], pathlib.Path], tmp_path_factory: pytest.TempPathFactory
+) -> pathlib.Path:
+    """A run of two steps."""
+    run = tmp_path_factory.mktemp("distillation") / "teacher"
+    shutil.copytree(untouched_runs("language model"), run)
+    return run
+
+
+@pytest.fixture(scope="module")
+def student(teacher: pathlib.Path) -> pathlib.Path:
+    """A run of two steps that was stopped after the first."""
+    run = teacher.parent / "student"
+    assert _train(teacher, run, steps=1)["teacher"] == f"step 2 of {teacher}"
+    assert _train(teacher, run, steps=3)["start"] == "resuming from step 1 of 3"
+    return run
+
+
+def test_a_resumed_run_is_the_uninterrupted_one(
+    teacher: pathlib.Path, student: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    _train(teacher, tmp_path / "whole", steps=3)
+    expected = mtfrun.load(tmp_path / "whole").variables()
+    actual = mtfrun.load(student).variables()
+    assert actual.keys() == expected.keys()
+    for path, value in expected.items():
+        np.testing.assert_array_equal(actual[path], value)
+
+
+def test_a_student_is_used_and_read_again_without_its_teacher(
+    teacher: pathlib.Path, student: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    run = shutil.copytree(student, tmp_path / "student")
+    manifest = RunDirectory(str(run)).checkpoints().manifest(3)
+    assert manifest is not None
+    assert manifest.metadata["teacher"]["step"] == 2
+    config = pathlib.Path(run, "config.gin")
+    config.write_text(config.read_text().replace(str(teacher), "/none"))
+    (answer,) = succeeded(mtfrun_here("decode", f"--model_dir={run}", "--prompt=the "))
+    assert answer["step"] == 3
+    # The projection is beside the model.
+    of_model = mtfrun.load(run).variables()
+    assert "distiller/projection" not in of_model
+    files = [f"{teacher}/config.gin"]
+    begun = mtfrun.load(None, gin_files=files, D_MODEL=8, INIT_CHECKPOINT=str(run))
+    assert of_model.keys() == begun.variables().keys()
+
+
+def test_curves_have_the_divergence_from_the_teacher(student: pathlib.Path) -> None:
+    lines = (student / "metrics.jsonl").read_text().splitlines()
+    values = [json.loads(line) for line in lines]
+    assert any("distillation" in line and "hidden_distance" in line for line in map(str, values))
+
+
+def test_mistakes_are_one_line(
+    teacher: pathlib.Path, student: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    folder = tmp_path / "hugging_face"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    train = ["train", *_flags(teacher), f"--model_dir={tmp_path}/new"]
+    lines = {
+        "a student needs a teacher": [*train, "--gin.TEACHER=None"],
+        "no run of a teacher with checkpoints in /none": [*train, "--gin.TEACHER='/none'"],
+        f"mtfrun import --from={folder}": [*train, f"--gin.TEACHER='{folder}'"],
+        "ckpt-7": [*train, "--gin.TEACHER_CHECKPOINT=7"],
+        "Distillation.temperature is 0.0": [*train, "--gin.TEMPERATURE=0.0"],
+        "they need the same vocabulary": [*train, "--gin.VOCABULARY=@data.IdVocabulary()"],
+        "and the teacher is step 1 of": [
+            *("train", *_flags(teacher, steps=3), f"--model_dir={student}"),
+            "--gin.TEACHER_CHECKPOINT=1",
+        ],
+    }
+    for message, command in lines.items():
+        assert message in error_line(mtfrun_here(*command))
+
+
+def test_a_plan_of_a_student_reads_no_values_of_its_teacher(teacher: pathlib.Path) -> None:
+    process = mtfrun_here("train", *_flags(teacher), "--dry_run")
+    assert process.returncode == 0, process.stderr.decode()
+    assert "distiller/projection" in process.stdout.decode()

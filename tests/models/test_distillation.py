@@ -1,0 +1,182 @@
+"""A student's loss is the one of the papers, in any layout, and its teacher does not change."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from mtfrun import layers, mtf, optim
+from mtfrun.errors import InputError
+from mtfrun.models.transformer import (
+    DecoderOnly,
+    Distillation,
+    FeedForward,
+    Stack,
+    TokenEmbedding,
+    TokenLoss,
+    TokenModel,
+    token_softmax,
+)
+from mtfrun.models.transformer.sublayer import SequenceCall
+from mtfrun.training import TrainState, train_steps_function
+from tests.layouts import FLOAT32_MODEL_TOLERANCE, LAYOUTS, ONE_DEVICE, assert_close
+from tests.models.small_model import (
+    LAYOUT,
+    VOCABULARY,
+    on_mesh,
+    packed_rows,
+    small_model,
+    with_dropout,
+)
+from tests.models.under_layouts import Step, assert_same_step, training_step
+
+SETTINGS = {
+    "logits": Distillation(temperature=3.0, weight=0.3),
+    "vectors": Distillation(temperature=0.5, weight=1.0, hidden_weight=0.7),
+    "directions": Distillation(weight=0.0, hidden_weight=2.0, hidden_distance="cosine"),
+}
+CASES = [
+    pytest.param(
+        *case, marks=[] if case == ("vectors", True, "data:2,model:2") else [pytest.mark.slow]
+    )
+    for case in itertools.product(SETTINGS, [True, False], LAYOUTS)
+]
+
+
+def _teacher(mesh: mtf.Mesh, width: int = 24, **embedding: Any) -> DecoderOnly:
+    """Returns a model of another width, without attention and with much dropout."""
+    stack = functools.partial(
+        Stack,
+        num_layers=1,
+        layers=[functools.partial(FeedForward, d_ff=32)],
+        transforms=with_dropout(0.9),
+    )
+    table = TokenEmbedding(d_model=width, max_length=16, **embedding)
+    model = DecoderOnly(mesh, VOCABULARY, embedding=table, stack=stack)
+    mtf.initialize(model, seed=3)
+    return model
+
+
+def _student(
+    mesh: mtf.Mesh, settings: Distillation, teacher: TokenModel | None = None, **options: Any
+) -> TokenModel:
+    teacher = teacher or _teacher(mesh)
+    model = small_model(mesh, num_layers=1, tied_softmax=False, **options)
+    (width,) = teacher.embedding.table.shape - teacher.vocab
+    model.learn_from(settings, width.size).teach(teacher.hidden, teacher.softmax)
+    mtf.initialize(model, seed=2)
+    return model
+
+
+def _log_softmax(x: np.ndarray) -> np.ndarray:
+    x = x - x.max(-1, keepdims=True)
+    return x - np.log(np.exp(x).sum(-1, keepdims=True))
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_the_loss_is_the_one_of_the_papers(name: str) -> None:
+    mesh, settings = mtf.Mesh(ONE_DEVICE, LAYOUT), SETTINGS[name]
+    teacher = _teacher(mesh)
+    student = _student(mesh, settings, teacher)
+    rows = packed_rows()
+
+    def run(features: dict[str, mtf.Tensor]) -> Any:
+        models = (student, teacher)
+        loss = student.loss(features, training=True, key=mtf.random_key(5))
+        vectors = [model.hidden(features, SequenceCall()) for model in models]
+        return loss, vectors, [model.logits(features) for model in models]
+
+    loss, (x, y), logits = mtf.to_numpy(mtf.function(run)(on_mesh(mesh, rows)))
+    weights = rows["targets"] > 0
+    targets = np.take_along_axis(_log_softmax(logits[0]), rows["targets"][..., None], -1)
+    cross_entropy = -targets[..., 0][weights].sum()
+    log_q, log_p = (_log_softmax(z / settings.temperature) for z in logits)
+    divergence = (np.exp(log_p) * (log_p - log_q)).sum(-1)[weights].sum()
+    assert divergence > 1.0
+    share = settings.weight
+    expected = (1 - share) * cross_entropy + share * settings.temperature**2 * divergence
+    if settings.hidden_weight:
+        assert student.distiller is not None
+        projected = x @ mtf.to_numpy(student.distiller.projection)
+        distance = ((projected - y) ** 2).mean(-1)
+        if settings.hidden_distance == "cosine":
+            norms = np.linalg.norm(projected, axis=-1) * np.linalg.norm(y, axis=-1)
+            distance = 1 - (projected * y).sum(-1) / norms
+        distance = distance[weights].sum()
+        expected += settings.hidden_weight * distance
+        assert_close(loss.metrics["hidden_distance"].total, distance, FLOAT32_MODEL_TOLERANCE)
+    assert_close(loss.total, expected, FLOAT32_MODEL_TOLERANCE)
+    assert_close(loss.metrics["distillation"].total, divergence, FLOAT32_MODEL_TOLERANCE)
+    assert_close(loss.metrics["loss"].total, cross_entropy, FLOAT32_MODEL_TOLERANCE)
+    assert set(loss.metrics) == set(student.metric_shapes)
+
+
+@functools.cache
+def _step(name: str, mesh_shape: str) -> Step:
+    mesh = mtf.Mesh(mesh_shape, LAYOUT)
+    loss = TokenLoss(label_smoothing=0.1, z_loss=0.01)
+    return training_step(_student(mesh, SETTINGS[name], loss=loss), mesh, packed_rows())
+
+
+@pytest.mark.parametrize("name, in_blocks, mesh_shape", CASES)
+def test_neither_a_layout_nor_blocks_change_a_step(
+    name: str, in_blocks: bool, mesh_shape: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = _step(name, ONE_DEVICE)
+    calls = []
+    if in_blocks:
+
+        def recorded(*args: Any, **kwargs: Any) -> list[mtf.Tensor]:
+            calls.append(args)
+            return layers.loss_in_blocks(*args, **kwargs)
+
+        monkeypatch.setattr(token_softmax, "BLOCK_LOGITS", 1)
+        monkeypatch.setattr(token_softmax, "LEAST_BLOCK_TOKENS", 5)
+        monkeypatch.setattr(token_softmax, "loss_in_blocks", recorded)
+    assert_same_step(_step.__wrapped__(name, mesh_shape), expected)
+    assert bool(calls) == in_blocks
+
+
+def test_a_teacher_is_neither_trained_nor_saved() -> None:
+    mesh = mtf.Mesh(ONE_DEVICE, LAYOUT)
+    teacher = _teacher(mesh)
+    before = mtf.to_numpy(teacher.named_variables())
+    alone = small_model(mesh, num_layers=1, tied_softmax=False).named_variables()
+    student = _student(mesh, SETTINGS["vectors"], teacher)
+    state = TrainState(student, optim.Adam(learning_rate=0.1), mesh)
+    state.initialize()
+    saved = {path for path in state.named_variables() if path.startswith("model/")}
+    assert saved == {f"model/{path}" for path in (*alone, "distiller/projection")}
+    shape = [("steps", 1), ("batch", 8), ("length", 12)]
+    features = {
+        name: mtf.import_tf_tensor(mesh, x[np.newaxis].astype(np.int32), shape)
+        for name, x in packed_rows().items()
+    }
+    one = mtf.constant(mesh, 1, dtype=tf.int32)
+    train_steps_function(state, microbatches=2)(features, one)
+    after = mtf.to_numpy(teacher.named_variables())
+    assert all((after[path] == value).all() for path, value in before.items())
+    # Evaluations and what uses the model read the student alone.
+    student_metrics = student.loss(on_mesh(mesh, packed_rows()), training=False).metrics
+    assert student_metrics.keys() == {"loss", "accuracy"}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("temperature", 0.0), ("weight", 1.1), ("hidden_weight", -1.0), ("hidden_distance", "l1")],
+)
+def test_settings_out_of_range_are_errors(field: str, value: Any) -> None:
+    with pytest.raises(InputError, match=f"Distillation.{field} is {value!r}: it must be"):
+        Distillation(**{field: value})
+
+
+def test_models_of_two_vocabularies_are_an_error() -> None:
+    mesh = mtf.Mesh(ONE_DEVICE, LAYOUT)
+    teacher = _teacher(mesh, vocabulary_divisor=64)
+    with pytest.raises(InputError, match="have 64 entries and the student's 16"):
+        _student(mesh, SETTINGS["logits"], teacher)
