@@ -67,5 +67,10 @@ def test_a_row_of_a_shipped_sweep_trains_tiny(name: str, row: str, tmp_path: pat
         flags.append("--gin.DecodedPairs.num_decodes=2")
     if name == "sweeps/decoding.gin":
         flags.append(flag_of_small_vocabulary(tmp_path))
+    if name == "sweeps/distillation.gin" and row == "distilled":
+        teacher = tmp_path / "teacher"
+        of_teacher = _flags(SWEEPS[name], "alone", **tiny)
+        mtfrun_here("train", *of_teacher, f"--model_dir={teacher}")
+        flags.append(f"--gin.TEACHER='{teacher}'")
     process = mtfrun_here("train", *flags)
     assert process.returncode == 0, process.stderr.decode()
