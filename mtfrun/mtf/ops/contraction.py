@@ -152,6 +152,7 @@ def _matmul(x: Tensor, y: Tensor, shape: Shape) -> Tensor | None:
         product = tf.matmul(merged.value, y.value)
         return reshape(lay_out(x, product, [*batch, row, *columns]), shape)
     r, i, c = (Shape(dims).size for dims in (rows, inner, columns))
-    b = [Shape(batch).size] if batch else []
+    # The batch stays as it is: XLA would copy a cache that was just written for a reshape of it.
+    b = [dim.size for dim in batch]
     product = tf.matmul(tf.reshape(x.value, [*b, r, i]), tf.reshape(y.value, [*b, i, c]))
     return Tensor(x.mesh, tf.reshape(product, shape.to_integer_list), shape)
