@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pathlib
 import shutil
-import subprocess
 
 import pytest
 
 from mtfrun.tools.report.page import LARGEST_PAGE
+from tests.browser import needs_browser, open_page
 from tests.cli.command import error_line, mtfrun_here
 from tests.tools.report.runs import Page, write_run
 from tests.tools.sweep.synthetic_sweep import write_sweep
@@ -67,27 +67,12 @@ def test_mistakes_are_one_line(tmp_path: pathlib.Path) -> None:
     assert not (tmp_path / "a.html").exists()
 
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
-
-
 @pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+@needs_browser
 def test_a_browser_draws_the_charts_and_logs_no_error(
     language_model_run: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
     file = tmp_path / "report.html"
     _report(file, language_model_run)
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'user'}"]
-    shown = subprocess.run(
-        [
-            *(str(CHROMIUM), *flags, "--enable-logging=stderr", "--window-size=1200,3000"),
-            *("--virtual-time-budget=20000", "--dump-dom", file.as_uri()),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert shown.returncode == 0, shown.stderr
-    console = [line for line in shown.stderr.splitlines() if "CONSOLE" in line]
-    assert not [line for line in console if "Uncaught" in line or "Content Security" in line]
-    assert 'class="bk-Figure"' in shown.stdout
+    shown = open_page(file.as_uri(), tmp_path, secs=20)
+    assert 'class="bk-Figure"' in shown

@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 import pytest
 
 from tests.faults import results
+from tests.faults.forked import finished
+from tests.faults.outcome import Outcome, outcome
+from tests.faults.training_run import TrainingRun
 
 _MARKER = "faults"
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[TrainingRun], Outcome]:
+    """A function that returns what a run ends with if nothing happens to it."""
+
+    @functools.cache
+    def train(run: TrainingRun) -> Outcome:
+        directory = tmp_path_factory.mktemp("undisturbed")
+        finished(run.command(directory, directory / "run"), directory / "output")
+        return outcome(directory / "run")
+
+    return train
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

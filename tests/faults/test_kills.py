@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import pathlib
 import random
 import re
@@ -27,19 +26,6 @@ _STEP_SECS = 0.03
 _STEP = re.compile(r"^step (\d+)/", re.MULTILINE)
 
 Record = Callable[[str, object], None]
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[TrainingRun], Outcome]:
-    """A function that returns what a run ends with if nothing happens to it."""
-
-    @functools.cache
-    def train(run: TrainingRun) -> Outcome:
-        directory = tmp_path_factory.mktemp("undisturbed")
-        finished(run.command(directory, directory / "run"), directory / "output")
-        return outcome(directory / "run")
-
-    return train
 
 
 def _kill(run: TrainingRun, number: int, directory: pathlib.Path, record: Record) -> pathlib.Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import pathlib
 import random
@@ -36,19 +35,6 @@ def server() -> Iterator[S3Server]:
         for name, value in started.environment.items():
             patch.setenv(name, value)  # before this process imports the libraries of S3
         yield started
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[TrainingRun], Outcome]:
-    """A function that returns what a run in a local directory ends with."""
-
-    @functools.cache
-    def train(run: TrainingRun) -> Outcome:
-        directory = tmp_path_factory.mktemp("undisturbed")
-        finished(run.command(directory, directory / "run"), directory / "output")
-        return outcome(directory / "run")
-
-    return train
 
 
 def _machine(server: S3Server, directory: pathlib.Path) -> Several:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import pathlib
-import shutil
 import socket
-import subprocess
 import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, cast
@@ -18,8 +16,7 @@ import uvicorn
 from mtfrun.tools.serving.app import make_app
 from mtfrun.tools.serving.generation import Generation, Limits
 from mtfrun.tools.serving.served_model import Piece
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+from tests.browser import needs_browser, open_page
 
 
 class _Echo:
@@ -68,21 +65,9 @@ def _server() -> Iterator[int]:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+@needs_browser
 def test_a_browser_shows_what_is_decoded(tmp_path: pathlib.Path) -> None:
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'user'}"]
     with _server() as port:
-        shown = subprocess.run(
-            [
-                *(str(CHROMIUM), *flags, "--enable-logging=stderr", "--virtual-time-budget=5000"),
-                *("--dump-dom", f"http://127.0.0.1:{port}/#one%20two"),
-            ],
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-    assert shown.returncode == 0, shown.stderr
-    console = [line for line in shown.stderr.splitlines() if "CONSOLE" in line]
-    assert not [line for line in console if "Uncaught" in line or "Content Security" in line]
-    assert '<span id="output">&lt;b&gt;one&lt;/b&gt; &lt;b&gt;two&lt;/b&gt; </span>' in shown.stdout
-    assert "echo, step 3" in shown.stdout and "2 tokens in" in shown.stdout
+        shown = open_page(f"http://127.0.0.1:{port}/#one%20two", tmp_path, secs=5)
+    assert '<span id="output">&lt;b&gt;one&lt;/b&gt; &lt;b&gt;two&lt;/b&gt; </span>' in shown
+    assert "echo, step 3" in shown and "2 tokens in" in shown
