@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping
+from typing import TypeGuard
 
 import numpy as np
 
 from mtfrun import mtf
+from mtfrun.decoding.controls.processors import CountPenalty, FrequencyPenalty, PresencePenalty
+from mtfrun.decoding.controls.rules import LogitProcessor, Written
 from mtfrun.decoding.search import Search
+
+_PENALTIES: Mapping[type[CountPenalty], str] = {
+    FrequencyPenalty: "frequency_penalty",
+    PresencePenalty: "presence_penalty",
+}
+
+
+def may_differ_by_row(processor: LogitProcessor) -> TypeGuard[CountPenalty]:
+    """Whether rows may have a processor with values of their own."""
+    return type(processor) in _PENALTIES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,6 +32,7 @@ class SampleRows:
     Attributes:
       keys: uint32, the bits of each row's key; see `Sample` for the others.
       temperature: float32; 0 for the most likely token.
+      frequency_penalty, presence_penalty: float32; 0 for none.
     """
 
     vocab: mtf.Dimension
@@ -26,6 +41,22 @@ class SampleRows:
     temperature: mtf.Tensor
     top_k: mtf.Tensor
     top_p: mtf.Tensor
+    frequency_penalty: mtf.Tensor
+    presence_penalty: mtf.Tensor
+
+    def penalise(self, logits: mtf.Tensor, written: Written) -> mtf.Tensor:
+        """Returns logits {batch, vocab}, float32, with each row's penalties."""
+        logits = mtf.to_float(logits)
+        penalties = [getattr(self, name) for name in _PENALTIES.values()]
+        has_one = functools.reduce(mtf.logical_or, (mtf.not_equal(x, 0.0) for x in penalties))
+
+        def apply() -> mtf.Tensor:
+            penalised = logits
+            for make_penalty, penalty in zip(_PENALTIES, penalties, strict=True):
+                penalised = make_penalty(penalty)(penalised, written)
+            return penalised
+
+        return _if_any(has_one, apply, logits)
 
     def __call__(self, logits: mtf.Tensor, position: mtf.Tensor) -> mtf.Tensor:
         """Returns ids {batch} for logits {batch, vocab} at positions {batch}."""
@@ -58,15 +89,17 @@ class SampleRows:
         return mtf.gather(ids, mtf.argmax(logits, rank), rank)
 
 
-def _if_any(is_drawn: mtf.Tensor, draw: Callable[[], mtf.Tensor], greedy: mtf.Tensor) -> mtf.Tensor:
-    """Returns draw() if a row needs it.
+def _if_any(
+    needs: mtf.Tensor, compute: Callable[[], mtf.Tensor], default: mtf.Tensor
+) -> mtf.Tensor:
+    """Returns compute() if a row needs it.
 
-    Noise for a vocabulary, and its order, take longer than a step of a small model.
+    Noise for a vocabulary, its order, and counts of ids take longer than a step of a small model.
     """
-    if greedy.mesh.is_distributed:  # DTensor refuses top_k inside of a choice
-        return draw()
-    drawn: mtf.Tensor = mtf.cond(mtf.reduce_any(is_drawn), draw, lambda: greedy)
-    return drawn
+    if default.mesh.is_distributed:  # DTensor refuses top_k inside of a choice
+        return compute()
+    result: mtf.Tensor = mtf.cond(mtf.reduce_any(needs), compute, lambda: default)
+    return result
 
 
 def _noise(logits: mtf.Tensor, key: mtf.Key) -> mtf.Tensor:
@@ -85,16 +118,22 @@ class RowSettings:
             "temperature": np.zeros([rows], np.float32),
             "top_k": np.zeros([rows], np.int32),
             "top_p": np.ones([rows], np.float32),
+            **{name: np.zeros([rows], np.float32) for name in _PENALTIES.values()},
         }
 
     def set(self, row: int, search: Search, line: int) -> None:
-        """Sets those of a row; of `search` only the settings of sampling count."""
+        """Sets those of a row; of `search` those of sampling and the penalties count."""
+        penalties = dict.fromkeys(_PENALTIES.values(), 0.0)
+        for processor in search.controls.processors:
+            assert may_differ_by_row(processor) and isinstance(processor.penalty, float)
+            penalties[_PENALTIES[type(processor)]] += processor.penalty
         values = {
             "keys": int(mtf.random_key(search.seed).bits.numpy()),
             "lines": line,
             "temperature": search.temperature,
             "top_k": search.top_k,
             "top_p": search.top_p,
+            **penalties,
         }
         for name, value in values.items():
             self._arrays[name][row] = value

@@ -14,7 +14,6 @@ Dimensions:
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -22,10 +21,10 @@ import numpy as np
 import tensorflow as tf
 
 from mtfrun import mtf
+from mtfrun.decoding.controls.rules import Written
 from mtfrun.decoding.decoder import Decoder
 from mtfrun.decoding.generate import fit_state
-from mtfrun.decoding.sample_rows import RowSettings, SampleRows
-from mtfrun.decoding.sampling import ChooseToken
+from mtfrun.decoding.sample_rows import RowSettings, SampleRows, may_differ_by_row
 from mtfrun.decoding.search import Search
 
 # All places are decoded by programs of shorter caches as well, while no row is longer: reading the
@@ -38,16 +37,21 @@ DecoderFor = Callable[[mtf.Dimension], Decoder]
 
 
 class Rows(NamedTuple):
-    """What the rows of a batch decode next; all {batch} int32.
+    """What the rows of a batch decode next; all int32.
 
     Attributes:
-      previous: the id before the position.
-      position: the first position without an id.
-      limit: the largest number of ids of the row; at most the position where nothing is decoded.
+      ids: {batch, length}, of which those before the position count.
+      previous: {batch}, the id before the position.
+      position: {batch}, the first position without an id.
+      prompt_lengths: {batch}, the number of ids of each prompt.
+      limit: {batch}, the largest number of ids of the row; at most the position where nothing is
+        decoded.
     """
 
+    ids: mtf.Tensor
     previous: mtf.Tensor
     position: mtf.Tensor
+    prompt_lengths: mtf.Tensor
     limit: mtf.Tensor
 
 
@@ -80,7 +84,7 @@ def take_steps(
     decoder: Decoder,
     state: Any,
     rows: Rows,
-    choose: ChooseToken,
+    choose: SampleRows,
     steps: mtf.Dimension,
     *,
     end_id: int,
@@ -91,6 +95,7 @@ def take_steps(
     ended nor reached its limit.
     """
     mesh, shape = rows.position.mesh, rows.position.shape
+    (length,) = rows.ids.shape - shape
     first = Steps(
         mtf.zeros(mesh, [*shape, steps], tf.int32),
         mtf.zeros(mesh, [*shape, steps]),
@@ -106,7 +111,9 @@ def take_steps(
         (i, rows, decoded, state), counts = progress, is_open(progress)
         logits, state = _step(decoder, rows, state)
         (vocab,) = logits.shape - shape
-        token = mtf.where(counts, choose(logits, rows.position), 0)
+        written = Written(rows.ids, rows.position, rows.prompt_lengths, (end_id,))
+        token = choose(choose.penalise(logits, written), rows.position)
+        token = mtf.where(counts, token, 0)
         log_prob = mtf.gather(logits, token, vocab) - mtf.reduce_logsumexp(logits, vocab)
         is_written = mtf.logical_and(
             counts, mtf.equal(mtf.range(mesh, steps), i), output_shape=[*shape, steps]
@@ -118,8 +125,12 @@ def take_steps(
             decoded.number + number,
             mtf.logical_or(decoded.ended, mtf.logical_and(counts, mtf.equal(token, end_id))),
         )
-        previous = mtf.where(counts, token, rows.previous)
-        rows = Rows(previous, rows.position + number, rows.limit)
+        is_next = mtf.equal(mtf.range(mesh, length), rows.position, output_shape=rows.ids.shape)
+        rows = rows._replace(
+            ids=mtf.where(is_next, token, rows.ids, output_shape=rows.ids.shape),
+            previous=mtf.where(counts, token, rows.previous),
+            position=rows.position + number,
+        )
         return [_Progress(i + 1, rows, decoded, state)]
 
     (last,) = mtf.while_loop(
@@ -208,6 +219,7 @@ class SharedBatch:
         self._steps = mtf.Dimension("steps", steps)
         self._blocks = sorted({min(block, length - first_position) for block in blocks})
         self._rows = {name: np.zeros([places[-1]], np.int32) for name in Rows._fields}
+        self._rows["ids"] = np.zeros([places[-1], length], np.int32)
         self._settings = RowSettings(places[-1])
         self._unread: dict[int, _Unread] = {}
         self._taken: set[int] = set()
@@ -215,19 +227,21 @@ class SharedBatch:
         quarters = _QUARTERS if jit else _QUARTERS[-1:]
         self._lengths = [-(-length * n // _QUARTERS[-1]) for n in quarters]
         self._caches = self._empty_caches()
-        self._decode = {
-            n: mtf.function(functools.partial(self._decode_rows, n), jit_compile=jit)
-            for n in self._lengths
-        }
+        self._decode = mtf.function(self._decode_rows, jit_compile=jit)
         self._read = mtf.function(self._read_block, jit_compile=jit)
 
     @staticmethod
     def decodes(search: Search) -> bool:
         """Returns whether rows may have these settings: of sampling any, the others by default.
 
-        Stop texts and further end ids are left to the caller, who sees the ids.
+        Stop texts and further end ids are left to the caller, who sees the ids. Of the processors a
+        row may have penalties by count.
         """
-        controls = dataclasses.replace(search.controls, stop=(), end_ids=(), log_probs=None)
+        if not all(map(may_differ_by_row, search.controls.processors)):
+            return False
+        controls = dataclasses.replace(
+            search.controls, processors=(), stop=(), end_ids=(), log_probs=None
+        )
         plain = dataclasses.replace(
             search, temperature=0.0, top_k=0, top_p=1.0, seed=0, controls=controls
         )
@@ -263,6 +277,8 @@ class SharedBatch:
         self._taken.add(place)
         self._settings.set(place, search, line)
         self._rows["limit"][place] = limit
+        self._rows["prompt_lengths"][place] = len(ids)
+        self._rows["ids"][place, : len(ids)] = ids
         self._unread[place] = _Unread(ids, self._first)
         self._rows["position"][place] = self._first
         self._finish_reading(place)
@@ -298,11 +314,10 @@ class SharedBatch:
 
     def _call_decode(self, size: int, length: int, limits: np.ndarray) -> Any:
         batch = mtf.Dimension(self._batch.name, size)
-        rows = (self._rows["previous"], self._rows["position"], limits)
-        tensors = Rows(*(self._import(x[:size], [batch]) for x in rows))
-        return mtf.to_numpy(
-            self._decode[length](tensors, self._settings.tensors(self._mesh, batch))
-        )
+        arrays = {**self._rows, "limit": limits}
+        ids = self._import(arrays.pop("ids")[:size, :length], [batch, ("length", length)])
+        rows = Rows(ids, **{name: self._import(x[:size], [batch]) for name, x in arrays.items()})
+        return mtf.to_numpy(self._decode(rows, self._settings.tensors(self._mesh, batch)))
 
     def _call_read(self, ids: np.ndarray, place: int, start: int) -> None:
         scalars = (self._import(np.asarray(x, np.int32), []) for x in (place, start))
@@ -311,6 +326,8 @@ class SharedBatch:
     def _take(self, place: int, steps: Any) -> Decoded:
         number, rows = int(steps.number[place]), self._rows
         ids, log_probs = steps.ids[place, :number], steps.log_probs[place, :number]
+        begin = rows["position"][place]
+        rows["ids"][place, begin : begin + number] = ids
         rows["position"][place] += number
         rows["previous"][place] = ids[-1]
         ended = bool(steps.ended[place])
@@ -355,13 +372,13 @@ class SharedBatch:
 
         return tf.nest.map_structure(empty_cache, state)
 
-    def _decode_rows(self, length: int, rows: Rows, settings: Mapping[str, mtf.Tensor]) -> Steps:
-        (batch,) = rows.position.shape
+    def _decode_rows(self, rows: Rows, settings: Mapping[str, mtf.Tensor]) -> Steps:
+        batch, length = rows.ids.shape
         caches = tf.nest.map_structure(mtf.read_variable, self._caches)
         with mtf.read_once(self._variables):
             decoder = self._decoder_for(batch)
-            if length < self._length and decoder.within is not None:
-                decoder = decoder.within(length)
+            if length.size < self._length and decoder.within is not None:
+                decoder = decoder.within(length.size)
             state = fit_state(caches, decoder.initial_state)
             choose = SampleRows(self._vocab, **settings)
             steps, state = take_steps(

@@ -135,6 +135,11 @@ class Decoding(Inference):
             answers.append(self._writer.answer(prompt, rows[first], of_prompt))
         return answers
 
+    def with_controls(self, **changes: Any) -> Self:
+        """Returns a copy with other values of some of the search's `Controls`."""
+        controls = dataclasses.replace(self.search.controls, **changes)
+        return self._replace(self._chat, search=dataclasses.replace(self.search, controls=controls))
+
     def shared_batch(self, places: Sequence[int]) -> decoding.SharedBatch | None:
         """Returns a batch for rows of `prompt_format`, each with its `Search`."""
         size = self.prompt_format.max_lengths[TARGETS]
@@ -202,12 +207,15 @@ class Decoding(Inference):
         if search_settings.get("beam_size", 1) > 1:
             # Who asks for beams does without the temperature that the configuration has.
             search_settings = {"temperature": 0.0, **search_settings}
-        replaced = dataclasses.replace(
-            self,
+        return self._replace(
+            chat,
             search=dataclasses.replace(self.search, **search_settings),
             speed=dataclasses.replace(self.speed, **speed),
             **of_decoding,
         )
+
+    def _replace(self, chat: ConversationTemplate | None, **fields: Any) -> Self:
+        replaced = dataclasses.replace(self, **fields)
         object.__setattr__(replaced, "_chat", chat)
         return replaced
 

@@ -93,7 +93,8 @@ def _alone(model: t.DecoderOnly, search: Search) -> list[tuple[list[int], float]
     def run(prompts: mtf.Tensor, limits: mtf.Tensor, lines: mtf.Tensor) -> Any:
         decoder = model.decoder({"targets": prompts})
         choose = search.choice(model.vocab, lines)
-        return decoding.generate(decoder, prompts, choose, limits=limits)
+        rules = search.controls.rules(END_ID)
+        return decoding.generate(decoder, prompts, choose, limits=limits, rules=rules)
 
     result = mtf.to_numpy(
         mtf.function(run, jit_compile=not mesh.is_distributed)(
@@ -140,6 +141,8 @@ def _assert_same(actual: tuple[list[int], float], expected: tuple[list[int], flo
 
 GREEDY, DRAWN = Search(), Search(temperature=0.9, seed=5)
 FROM_SOME = Search(temperature=1.2, top_k=9, top_p=0.8, seed=2)
+PENALTIES = decoding.Controls((decoding.FrequencyPenalty(6.0), decoding.PresencePenalty(-3.0)))
+PENALISED = Search(controls=PENALTIES)
 
 
 def _check(model: t.DecoderOnly, batch: SharedBatch, searches: Sequence[Search]) -> None:
@@ -151,7 +154,7 @@ def _check(model: t.DecoderOnly, batch: SharedBatch, searches: Sequence[Search])
 
 def test_rows_that_join_and_leave_have_the_ids_that_they_have_alone() -> None:
     model = _model(ONE_DEVICE, "rotary", reads_start=True)
-    _check(model, _shared(model, [3], blocks=[16]), [GREEDY])
+    _check(model, _shared(model, [3], blocks=[16]), [GREEDY, PENALISED])
 
 
 @pytest.mark.slow
@@ -160,13 +163,13 @@ def test_rows_that_join_and_leave_have_the_ids_that_they_have_alone() -> None:
 )
 def test_settings_of_rows_and_kinds_of_models(kind: str, reads_start: bool) -> None:
     model = _model(ONE_DEVICE, kind, reads_start)
-    _check(model, _shared(model, [1, 2, 4]), [GREEDY, DRAWN, FROM_SOME])
+    _check(model, _shared(model, [1, 2, 4]), [GREEDY, DRAWN, FROM_SOME, PENALISED])
 
 
 @pytest.mark.slow
 def test_a_layout_changes_nothing(mesh_shape: str) -> None:
     model = _model(mesh_shape, "mixture", reads_start=True)
-    _check(model, _shared(model, [8], blocks=[16]), [GREEDY, DRAWN, FROM_SOME])
+    _check(model, _shared(model, [8], blocks=[16]), [GREEDY, DRAWN, FROM_SOME, PENALISED])
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ Their values may be tensors {batch}, one for each row.
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 
 from mtfrun import mtf
@@ -41,33 +42,39 @@ class RepetitionPenalty:
 
 
 @dataclasses.dataclass(frozen=True)
-class FrequencyPenalty:
+class CountPenalty(abc.ABC):
+    """Subtracts `penalty` from the logits of ids, times what their number in the output gives.
+
+    By https://platform.openai.com/docs/api-reference/completions; negative values favour ids.
+    """
+
+    penalty: float | mtf.Tensor = 0.5
+
+    def __post_init__(self) -> None:
+        check_value(f"{type(self).__name__}.penalty", self.penalty, _FINITE)
+
+    @abc.abstractmethod
+    def factor(self, counts: mtf.Tensor) -> mtf.Tensor:
+        """Returns the factors of the penalty for counts {rows, vocab}, float32."""
+
+    def __call__(self, logits: mtf.Tensor, written: Written) -> mtf.Tensor:
+        where = written.is_before(with_prompt=False)
+        factor = self.factor(written.counts(written.vocab_of(logits), where))
+        return mtf.sub(logits, factor * self.penalty, output_shape=logits.shape)
+
+
+class FrequencyPenalty(CountPenalty):
     """Subtracts `penalty` from the logit of an id for every time that it occurs in the output."""
 
-    penalty: float | mtf.Tensor = 0.5
-
-    def __post_init__(self) -> None:
-        check_value("FrequencyPenalty.penalty", self.penalty, _FINITE)
-
-    def __call__(self, logits: mtf.Tensor, written: Written) -> mtf.Tensor:
-        where = written.is_before(with_prompt=False)
-        counts = written.counts(written.vocab_of(logits), where)
-        return mtf.sub(logits, counts * self.penalty, output_shape=logits.shape)
+    def factor(self, counts: mtf.Tensor) -> mtf.Tensor:
+        return counts
 
 
-@dataclasses.dataclass(frozen=True)
-class PresencePenalty:
+class PresencePenalty(CountPenalty):
     """Subtracts `penalty` from the logits of the ids that occur in the output."""
 
-    penalty: float | mtf.Tensor = 0.5
-
-    def __post_init__(self) -> None:
-        check_value("PresencePenalty.penalty", self.penalty, _FINITE)
-
-    def __call__(self, logits: mtf.Tensor, written: Written) -> mtf.Tensor:
-        where = written.is_before(with_prompt=False)
-        counts = written.counts(written.vocab_of(logits), where)
-        return mtf.sub(logits, mtf.minimum(counts, 1.0) * self.penalty, output_shape=logits.shape)
+    def factor(self, counts: mtf.Tensor) -> mtf.Tensor:
+        return mtf.minimum(counts, 1.0)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mtfrun.checks import COUNT, INDEX, NOT_NEGATIVE, SHARE_ABOVE_0, Range
+from mtfrun.decoding.controls.processors import CountPenalty, FrequencyPenalty, PresencePenalty
 from mtfrun.tools.serving.fields import Fields, RequestError
 
 # Fields of OpenAI's requests that change no output here.
@@ -15,8 +16,6 @@ _IGNORED = ("user", "metadata", "store", "service_tier", "safety_identifier", "p
 # Fields that are not supported, with values that change nothing.
 _UNSUPPORTED: Mapping[str, tuple[object, ...]] = {
     "logit_bias": ({},),
-    "frequency_penalty": (0,),
-    "presence_penalty": (0,),
 }
 _SETTINGS: Mapping[str, Range] = {
     "temperature": NOT_NEGATIVE,
@@ -25,6 +24,8 @@ _SETTINGS: Mapping[str, Range] = {
     "beam_size": COUNT,
     "alpha": NOT_NEGATIVE,
 }
+_PENALTIES = {"frequency_penalty": FrequencyPenalty, "presence_penalty": PresencePenalty}
+_PENALTY = Range(-2.0, 2.0)
 _SEEDS = Range(-(2**63), 2**63 - 1, whole=True)
 _MOST_STOPS, _LONGEST_STOP = 4, 100
 
@@ -32,6 +33,7 @@ _MOST_STOPS, _LONGEST_STOP = 4, 100
 GENERATION_FIELDS = (
     *("model", "max_tokens", "n", "seed", "stop", "stream", "stream_options", "logprobs"),
     *_SETTINGS,
+    *_PENALTIES,
     *_UNSUPPORTED,
     *_IGNORED,
 )
@@ -65,6 +67,7 @@ class Generation:
     Attributes:
       prompts: each a text, or the ids of one.
       settings: of the inference, those that are not the configuration's.
+      penalties: processors of the logits besides the configuration's.
       num_outputs: of each prompt.
       seed: of the draws; random if the request has none.
       stops: texts before which an output ends.
@@ -75,6 +78,7 @@ class Generation:
 
     prompts: list[str] | list[list[int]]
     settings: Mapping[str, Any]
+    penalties: tuple[CountPenalty, ...]
     num_outputs: int
     seed: int
     stops: tuple[str, ...]
@@ -96,6 +100,7 @@ def read_generation(
     tokens = fields.number("max_completion_tokens", allowed)
     tokens = fields.number("max_tokens", allowed) if tokens is None else tokens
     settings = {**settings, "decode_length": tokens}
+    penalties = {name: fields.number(name, _PENALTY) for name in _PENALTIES}
     outputs = fields.number("n", Range(1, limits.outputs, whole=True)) or 1
     if (settings["beam_size"] or 1) > limits.outputs:
         raise fields.error("beam_size", f"must be at most {limits.outputs}")
@@ -106,6 +111,7 @@ def read_generation(
     return Generation(
         prompts,
         {name: value for name, value in settings.items() if value is not None},
+        tuple(_PENALTIES[name](float(value)) for name, value in penalties.items() if value),
         outputs,
         secrets.randbits(31) if seed is None else seed,
         _stops(fields),

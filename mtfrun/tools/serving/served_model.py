@@ -8,7 +8,7 @@ import functools
 import math
 import tempfile
 import threading
-from collections.abc import AsyncGenerator, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +17,7 @@ from mtfrun.configuration.errors import one_line
 from mtfrun.data import ConversationTemplate, ImageData, PromptRow
 from mtfrun.data.prompts import TextClassificationPrompts
 from mtfrun.decoding import Decoded, SharedBatch
+from mtfrun.decoding.controls.processors import CountPenalty
 from mtfrun.errors import InputError
 from mtfrun.experiment import Answer, Classification, Decoding, Experiment, Prediction, Score
 from mtfrun.experiment.classification import LabelProbability
@@ -67,6 +68,21 @@ class Prepared(NamedTuple):
     @property
     def prompt_tokens(self) -> int:
         return sum(row.read for row in self.rows)
+
+
+class _Key(NamedTuple):
+    """What a program is compiled for."""
+
+    settings: tuple[tuple[str, Any], ...]
+    penalties: tuple[CountPenalty, ...]
+    is_chat: bool
+
+
+def _key_of(generation: Generation, *, seed: int | None) -> _Key:
+    settings = {**generation.settings, "num_outputs": generation.num_outputs}
+    if seed is not None:
+        settings["seed"] = seed
+    return _Key(tuple(sorted(settings.items())), generation.penalties, generation.is_chat)
 
 
 class ServedModel:
@@ -133,9 +149,7 @@ class ServedModel:
 
     async def prepare(self, generation: Generation) -> Prepared:
         """Returns the rows of the prompts; RequestError or InputError if they cannot be decoded."""
-        numbers = {"num_outputs": generation.num_outputs, "seed": generation.seed}
-        settings = {**generation.settings, **numbers}
-        decoding = self._changed_decoding(settings, is_chat=generation.is_chat)
+        decoding = self._decoding_of(_key_of(generation, seed=generation.seed))
         is_shared = self.engine is not None and SharedBatch.decodes(decoding.search)
         if generation.with_log_probs and not is_shared:
             raise RequestError("logprobs are not available for this model, or with beams")
@@ -233,16 +247,14 @@ class ServedModel:
         """Yields every output as a whole, of the program of `mtfrun decode`."""
         generation, decoding = prepared.generation, prepared.decoding
         # A program is compiled for each of these, and for a seed if there are draws.
-        settings = {**generation.settings, "num_outputs": generation.num_outputs}
-        key = (*sorted(settings.items()), ("chat", generation.is_chat))
+        seed = generation.seed if decoding.search.temperature else None
+        key = _key_of(generation, seed=seed)
 
         def answer(prompts: list[str]) -> list[Answer]:
             return self._decoding_with(key)([prompt.encode() for prompt in prompts])
 
         if not all(isinstance(prompt, str) for prompt in generation.prompts):
             raise RequestError("prompts of ids are not for this model, or with beams: send texts")
-        if decoding.search.temperature:
-            key = (*key, ("seed", generation.seed))
         answers = await self.worker.run(key, answer, list(generation.prompts))
         for number, result in enumerate(x for answer in answers for x in answer.outputs):
             stream = TextStream(functools.partial(_whole, result.text), generation.stops)
@@ -293,13 +305,11 @@ class ServedModel:
     def _changed_classification(self, settings: tuple[tuple[str, Any], ...]) -> Classification:
         return self.classification.with_settings(dict(settings))
 
-    def _decoding_of(self, key: tuple[tuple[str, Any], ...]) -> Decoding:
-        settings = dict(key)
-        return self._changed_decoding(settings, is_chat=settings.pop("chat"))
-
-    def _changed_decoding(self, settings: Mapping[str, Any], *, is_chat: bool) -> Decoding:
-        chat = {"chat": self._chat_template} if is_chat else {}
-        return self.decoding.with_settings({**settings, **chat})
+    def _decoding_of(self, key: _Key) -> Decoding:
+        chat = {"chat": self._chat_template} if key.is_chat else {}
+        decoding = self.decoding.with_settings({**dict(key.settings), **chat})
+        processors = decoding.search.controls.processors
+        return decoding.with_controls(processors=(*processors, *key.penalties))
 
 
 def _until_end(decoded: Decoded | Exception, end_ids: Collection[int]) -> Decoded | Exception:

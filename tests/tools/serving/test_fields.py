@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from mtfrun.decoding.controls.processors import FrequencyPenalty
 from mtfrun.tools.serving.completions import read_completion
 from mtfrun.tools.serving.fields import Fields, RequestError
 from mtfrun.tools.serving.generation import Generation, Limits
@@ -48,6 +49,10 @@ def _read(body: Any) -> Generation:
         ({"prompt": "a", "beam_size": 5}, "beam_size is 5: it must be at most 4"),
         ({"prompt": "a", "stream": "yes"}, 'stream is "yes": it must be true or false'),
         ({"prompt": "a", "stream_options": 1}, "stream_options is 1: it must be an object"),
+        (
+            {"prompt": "a", "presence_penalty": 3},
+            "presence_penalty is 3: it must be at least -2 and at most 2",
+        ),
         ({"prompt": "a", "stop": [""]}, "it must have texts of 1 to 100 characters"),
         ({"prompt": "a", "stop": list("abcde")}, "stop has 5 entries"),
         ({"prompt": "a", "seed": 2**64}, "seed is"),
@@ -67,6 +72,11 @@ def test_what_a_request_leaves_out_is_the_configuration_s() -> None:
     generation = _read({"prompt": ["a", "b"], "max_tokens": 5, "user": "me", "logit_bias": {}})
     assert generation.settings == {"decode_length": 5}
     assert (generation.num_outputs, generation.stops, generation.is_streamed) == (1, (), False)
+
+
+def test_penalties_are_processors() -> None:
+    body = {"prompt": "a", "frequency_penalty": 1, "presence_penalty": 0}
+    assert _read(body).penalties == (FrequencyPenalty(1.0),)
 
 
 def test_prompts_are_texts_or_ids() -> None:
