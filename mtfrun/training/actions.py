@@ -173,7 +173,6 @@ def check_actions(actions: Sequence[Action]) -> None:
 
 
 @dataclasses.dataclass
-@dataclasses.dataclass
 class Every:
     """A trigger that is due every so many steps or seconds, whichever comes first."""
 
