@@ -57,7 +57,7 @@ class Batches(Iterator[Batch]):
     examples consumed by all hosts, resumes a run, also with another batch size or other hosts.
     `batch` counts rows over all hosts; `rates` and `max_epochs` are as in `Order`. For
     `examples_before`, `examples_per_row` are means by component name; by default 1, with names "0",
-    "1", ..., or "" for one component.
+    "1", ..., or "" for one component. `components` may be replaced by ones of the same lengths.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Batches(Iterator[Batch]):
         check_range("batch", batch, COUNT)
         self.position = 0
         self.batch = batch
-        self._components = components
+        self.components = components
         self._order = Order([len(rows) for rows in components], rates, max_epochs, seed=seed)
         names = map(str, range(len(components))) if len(components) > 1 else [""]
         self._examples_per_row = examples_per_row or dict.fromkeys(names, 1.0)
@@ -84,7 +84,7 @@ class Batches(Iterator[Batch]):
         share = len(self._local)
         batch: dict[str, np.ndarray] = {}
         for component, places, selection in self._order.at(self.position + self._local):
-            for name, values in self._components[component].take(selection).items():
+            for name, values in self.components[component].take(selection).items():
                 if name not in batch:
                     batch[name] = np.zeros([share, *values.shape[1:]], values.dtype)
                 batch[name][places] = values

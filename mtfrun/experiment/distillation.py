@@ -8,6 +8,7 @@ import json
 import pathlib
 
 from mtfrun import mtf
+from mtfrun.data.stored_logits import StoredLogits
 from mtfrun.errors import InputError
 from mtfrun.experiment.experiment import Experiment, check_features, check_rows
 from mtfrun.experiment.records import require
@@ -24,20 +25,24 @@ _TABLE = "model/embedding/table"
 
 @dataclasses.dataclass(frozen=True)
 class Teacher:
-    """A checkpoint of a trained model; `sha256` is a hash of its files' hashes."""
+    """A checkpoint of a run, or its stored predictions in the directory `path`, and a hash."""
 
-    run: RunDirectory
+    path: str
     step: int
     sha256: str
 
     def metadata(self) -> dict[str, object]:
         """Returns the entry of a manifest."""
-        path = mirrors.url_of(self.run.path)
+        path = mirrors.url_of(self.path)
         return {ENTRY: {"path": path, "step": self.step, "sha256": self.sha256}}
+
+    @property
+    def run(self) -> RunDirectory:
+        return RunDirectory(self.path)
 
     def describe(self) -> str:
         """Returns "step 1,500 of /tmp/teacher"."""
-        return f"step {self.step:,} of {escape(mirrors.url_of(self.run.path))}"
+        return f"step {self.step:,} of {escape(mirrors.url_of(self.path))}"
 
     def check_unchanged(self, manifest: Manifest, *, accept_changes: bool) -> None:
         """Raises InputError if a checkpoint of the student had another teacher."""
@@ -47,40 +52,34 @@ class Teacher:
         raise InputError(
             f"ckpt-{manifest.step} learned from step {escape(str(saved.get('step')))} of "
             f"{escape(str(saved.get('path')))}, and the teacher is step {self.step} of "
-            f"{self.run.path}: name that checkpoint with Distillation.checkpoint, or resume with "
+            f"{self.path}: name that checkpoint with Distillation.checkpoint, or resume with "
             "--accept_changes"
         )
 
     def teach(self, student: Experiment, teacher: Experiment) -> None:
         """Lets the student's model learn from the teacher's; InputError if it reads other rows."""
-        model, data = _require_tokens(teacher, "the teacher"), student.data
+        model, data = require_tokens(teacher, "the teacher"), student.data
         try:
             check_features(type(model), data)
             check_rows(model, data)
         except InputError as error:
-            raise InputError(f"the teacher {self.run.path}: {error}") from error
+            raise InputError(f"the teacher {self.path}: {error}") from error
         for name, vocabulary in data.vocabularies.items():
             of_teacher = teacher.data.vocabularies.get(name)
             if of_teacher is None or of_teacher.fingerprint != vocabulary.fingerprint:
                 raise InputError(
-                    f"the teacher {self.run.path} reads {name} of {of_teacher}, and its student "
+                    f"the teacher {self.path} reads {name} of {of_teacher}, and its student "
                     f"of {vocabulary}: they need the same vocabulary"
                 )
         for variable in model.named_variables().values():
             variable.freeze()
-        distiller = _require_tokens(student, "Training.distillation").distiller
+        distiller = require_tokens(student, "Training.distillation").distiller
         assert distiller is not None
         distiller.teach(model.hidden, model.softmax)
 
 
-def find_teacher(settings: Distillation) -> Teacher:
-    """Returns the checkpoint that the settings name; RunDirError if there is none."""
-    path = settings.teacher_path
-    if not path:
-        raise RunDirError(
-            "a student needs a teacher: name its run with --gin.TEACHER=\"'/tmp/teacher'\" "
-            "(Distillation.teacher_path)"
-        )
+def find_teacher(path: str, checkpoint: int | str | None) -> Teacher:
+    """Returns a checkpoint of a run, see `Distillation`; RunDirError if there is none."""
     directory, step = find_checkpoint(path)
     if directory is None:
         remedy = "name a run directory, or one of its checkpoints"
@@ -93,13 +92,13 @@ def find_teacher(settings: Distillation) -> Teacher:
     run = RunDirectory(str(directory.parent))
     checkpoints = run.checkpoints()
     if step is None:
-        step = checkpoints.named_step(settings.checkpoint)
+        step = checkpoints.named_step(checkpoint)
     manifest = checkpoints.manifest(step)
     if manifest is None:
         raise RunDirError(f"the teacher {path} has no checkpoint of step {step}")
     files = {name: file.sha256 for name, file in manifest.files.items()}
     digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
-    return Teacher(run, manifest.step, digest)
+    return Teacher(run.path, manifest.step, digest)
 
 
 def add_distiller(experiment: Experiment, settings: Distillation | None) -> Teacher | None:
@@ -108,14 +107,22 @@ def add_distiller(experiment: Experiment, settings: Distillation | None) -> Teac
         return None
     remedy = "set Training.distillation = @transformer.Distillation()"
     require(settings, Distillation, "Training.distillation", remedy)
-    model = _require_tokens(experiment, "Training.distillation")
-    teacher, width = find_teacher(settings), None
+    model = require_tokens(experiment, "Training.distillation")
+    if settings.logits_path:
+        model.learn_from(settings)
+        return _stored_teacher(experiment, settings.logits_path, settings.temperature)
+    if not settings.teacher_path:
+        raise RunDirError(
+            "a student needs a teacher: name its run with --gin.TEACHER=\"'/tmp/teacher'\" "
+            "(Distillation.teacher_path)"
+        )
+    teacher, width = find_teacher(settings.teacher_path, settings.checkpoint), None
     if settings.hidden_weight:
         manifest = teacher.run.checkpoints().manifest(teacher.step)
         table = None if manifest is None else manifest.variables.get(_TABLE)
         if table is None:
             raise RunDirError(
-                f"the teacher {teacher.run.path} has no {_TABLE}, whose width its vectors have: "
+                f"the teacher {teacher.path} has no {_TABLE}, whose width its vectors have: "
                 "leave out Distillation.hidden_weight"
             )
         width = table.shape[-1]
@@ -124,6 +131,19 @@ def add_distiller(experiment: Experiment, settings: Distillation | None) -> Teac
     return teacher
 
 
-def _require_tokens(experiment: Experiment, who: str) -> TokenModel:
+def _stored_teacher(experiment: Experiment, path: str, temperature: float) -> Teacher:
+    """Lets the rows of training have stored logits; InputError for another temperature."""
+    stored = StoredLogits.open(path, experiment.data)
+    if stored.manifest["temperature"] != temperature:
+        raise InputError(
+            f"the logits in {path} have the temperature {stored.manifest['temperature']}, and "
+            f"Distillation.temperature is {temperature}: set the same"
+        )
+    experiment.stored_logits = stored
+    return Teacher(path, stored.manifest[ENTRY]["step"], stored.manifest["sha256"])
+
+
+def require_tokens(experiment: Experiment, who: str) -> TokenModel:
+    """Returns the model of an experiment, a model of tokens; InputError for others."""
     remedy = "distillation is for @transformer.DecoderOnly, EncoderDecoder and EncoderOnly"
     return require(experiment.model, TokenModel, who, remedy)

@@ -13,6 +13,7 @@ import numpy as np
 from mtfrun import mtf, optim
 from mtfrun.checks import INDEX, check_range
 from mtfrun.data import Data, Infeed, host_of, split_batch
+from mtfrun.data.stored_logits import StoredLogits
 from mtfrun.decoding import SharedBatch
 from mtfrun.errors import InputError
 from mtfrun.experiment.adapters import (
@@ -131,7 +132,10 @@ class Experiment:
 
     Attributes:
       model, inference: the objects that the two classes make.
+      stored_logits: of a teacher, which the rows of training have besides; None for none.
     """
+
+    stored_logits: StoredLogits | None = None
 
     def __init__(
         self,
@@ -181,18 +185,27 @@ class Experiment:
         return math.ceil(batch_size / parts) * parts
 
     def feature_shapes(self, batch_size: int) -> dict[str, mtf.Shape]:
-        """Returns the shapes of the features of a batch that the model reads."""
-        shapes = self.data.shapes(batch_size)
+        """Returns the shapes of the features of a batch of training."""
+        shapes = self._row_shapes(batch_size)
         if self._outer_batch == 1:
             return shapes
         return {name: split_batch(shape, self._outer_batch) for name, shape in shapes.items()}
 
     def train_infeed(self, batch_size: int) -> Infeed:
         """Returns endless training batches; every process reads only its devices' rows."""
-        shapes = self.data.shapes(batch_size)
+        shapes = self._row_shapes(batch_size)
         host = host_of(self.mesh, next(iter(shapes.values())), self._outer_batch)
         batches = self.data.train(batch_size, seed=self.seed, host=host)
+        if self.stored_logits is not None:
+            self.stored_logits.add_to(batches)
         return Infeed(batches, self.mesh, shapes, self._outer_batch, host=host)
+
+    def _row_shapes(self, batch_size: int) -> dict[str, mtf.Shape]:
+        shapes = self.data.shapes(batch_size)
+        if self.stored_logits is not None:
+            rows = mtf.Shape([mtf.Dimension("batch", batch_size)])
+            shapes |= {name: rows + x for name, x in self.stored_logits.features.items()}
+        return shapes
 
     def evaluation_infeed(
         self, batch_size: int, split: str, max_batches: int | None, *, data: Data | None = None

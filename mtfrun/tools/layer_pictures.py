@@ -83,8 +83,8 @@ class LayerPictures(Evaluator):
         length = None if has_experts else self.num_tokens
         data = next(iter(self.experiment.data.by_task().values()))
         batch = next(iter(data.evaluation(rows, split=self.split)))
-        names = self.experiment.feature_shapes(rows)
-        return {name: np.asarray(batch[name])[:, :length] for name in names}
+        names = self.experiment.feature_shapes(rows).keys() & batch.keys()
+        return {name: np.asarray(batch[name])[:, :length] for name in sorted(names)}
 
     @functools.cached_property
     def _features(self) -> dict[str, mtf.Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import tensorflow as tf
 
 from mtfrun import layers, mtf, optim
+from mtfrun.data.stored_logits import PARTS_OF_1, TEACHER_IDS, TEACHER_PROBABILITIES
 from mtfrun.errors import InputError
 from mtfrun.models.transformer import (
     DecoderOnly,
@@ -35,6 +37,8 @@ from tests.models.small_model import (
 )
 from tests.models.under_layouts import Step, assert_same_step, training_step
 
+# Probabilities are rounded to 1 / PARTS_OF_1.
+STORED_TOLERANCE = 2e-3
 SETTINGS = {
     "logits": Distillation(temperature=3.0, weight=0.3),
     "vectors": Distillation(temperature=0.5, weight=1.0, hidden_weight=0.7),
@@ -164,6 +168,61 @@ def test_a_teacher_is_neither_trained_nor_saved() -> None:
     # Evaluations and what uses the model read the student alone.
     student_metrics = student.loss(on_mesh(mesh, packed_rows()), training=False).metrics
     assert student_metrics.keys() == {"loss", "accuracy"}
+
+
+def _with_likeliest(features: dict[str, np.ndarray], k: int, temperature: float) -> Any:
+    """Returns the features with the likeliest ids of the teacher, as they are stored."""
+    mesh = mtf.Mesh(ONE_DEVICE, LAYOUT)
+    logits = mtf.to_numpy(mtf.function(_teacher(mesh).logits)(on_mesh(mesh, features)))
+    p = np.exp(_log_softmax(logits / temperature))
+    ids = np.argsort(-p, axis=-1)[..., :k]
+    parts = np.floor(np.take_along_axis(p, ids, -1) * PARTS_OF_1)
+    return {TEACHER_IDS: ids, TEACHER_PROBABILITIES: parts}, p
+
+
+def _stored_step(k: int, mesh_shape: str, **options: Any) -> tuple[Step, np.ndarray]:
+    """Returns a step of a student of stored predictions, and the teacher's probabilities."""
+    mesh = mtf.Mesh(mesh_shape, LAYOUT)
+    student = small_model(mesh, num_layers=1, tied_softmax=False, **options)
+    settings = SETTINGS["logits"]
+    student.learn_from(dataclasses.replace(settings, logits_path="/none"))
+    rows = packed_rows()
+    stored, p = _with_likeliest(rows, k, settings.temperature)
+    shape = [("batch", 8), ("length", 12), ("top_k", k)]
+    tensors = {
+        name: mtf.import_tf_tensor(mesh, np.asarray(x, np.int32), shape)
+        for name, x in stored.items()
+    }
+    return training_step(student, mesh, rows, tensors), p
+
+
+@pytest.mark.parametrize(
+    "mesh_shape",
+    [ONE_DEVICE, "data:2,model:2", *(pytest.param(x, marks=pytest.mark.slow) for x in LAYOUTS)],
+)
+def test_stored_ids_and_one_for_all_others_have_the_divergence(mesh_shape: str) -> None:
+    k = 3
+    step, p = _stored_step(k, mesh_shape)
+    mesh = mtf.Mesh(ONE_DEVICE, LAYOUT)
+    student = small_model(mesh, num_layers=1, tied_softmax=False)
+    rows, temperature = packed_rows(), SETTINGS["logits"].temperature
+    logits = mtf.to_numpy(mtf.function(student.logits)(on_mesh(mesh, rows)))
+    q = np.exp(_log_softmax(logits / temperature))
+    ids = np.argsort(-p, axis=-1)[..., :k]
+    p, q = (np.take_along_axis(x, ids, -1) for x in (p, q))
+    p, q = (np.concatenate([x, 1 - x.sum(-1, keepdims=True)], -1) for x in (p, q))
+    expected = (p * np.log(p / q)).sum(-1)[rows["targets"] > 0].sum()
+    assert_close(step.loss.metrics["distillation"].total, expected, STORED_TOLERANCE)
+    if mesh_shape != ONE_DEVICE:
+        assert_same_step(step, _stored_step(k, ONE_DEVICE)[0])
+
+
+def test_all_ids_stored_are_the_teacher_itself() -> None:
+    expected = _step("logits", ONE_DEVICE).gradients
+    loss = TokenLoss(label_smoothing=0.1, z_loss=0.01)
+    actual = _stored_step(VOCABULARY, ONE_DEVICE, loss=loss)[0].gradients
+    for path, gradient in expected.items():
+        assert_close(actual[path], gradient, STORED_TOLERANCE)
 
 
 @pytest.mark.parametrize(

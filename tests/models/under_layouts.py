@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,8 +22,13 @@ class Step(NamedTuple):
     gradients: dict[str, np.ndarray]
 
 
-def training_step(model: TokenModel, mesh: mtf.Mesh, features: Mapping[str, np.ndarray]) -> Step:
-    """Returns a step with the random numbers of a fixed key."""
+def training_step(
+    model: TokenModel,
+    mesh: mtf.Mesh,
+    features: Mapping[str, np.ndarray],
+    tensors: Mapping[str, mtf.Tensor] = MappingProxyType({}),
+) -> Step:
+    """Returns a step with the random numbers of a fixed key; `tensors`: further features."""
     variables = model.named_variables()
 
     def step(features: dict[str, mtf.Tensor]) -> tuple[Loss, dict[str, mtf.Tensor | None]]:
@@ -35,7 +41,7 @@ def training_step(model: TokenModel, mesh: mtf.Mesh, features: Mapping[str, np.n
             assert gradient is not None and gradient.shape == variables[path].shape, path
         return loss, gradients
 
-    return Step(*mtf.to_numpy(mtf.function(step)(on_mesh(mesh, features))))
+    return Step(*mtf.to_numpy(mtf.function(step)({**on_mesh(mesh, features), **tensors})))
 
 
 def assert_same_step(actual: Step, expected: Step) -> None:

@@ -93,7 +93,8 @@ def prepare(settings: Settings, *, planned: bool = False) -> Preparation:
         with_data = type(experiment.data).fingerprint is Data.fingerprint
         in_training = training_hyperparameters(operative_config, text, with_data=with_data)
         hparams = hyperparameters(bindings, settings.files, operative_config)
-        if training.teacher is not None:  # its configuration replaces the present one
+        if training.teacher is not None and experiment.stored_logits is None:
+            # Its configuration replaces the present one.
             _read_teacher(training, training.teacher, planned=planned)
     objects = RunObjects(experiment, evaluation, Configuration(text, bindings))
     return Preparation(objects, training, operative_config, in_training, hparams)
@@ -102,7 +103,7 @@ def prepare(settings: Settings, *, planned: bool = False) -> Preparation:
 def _read_teacher(training: Training, teacher: Teacher, *, planned: bool) -> None:
     """Builds the teacher's model on the student's mesh, and restores it unless `planned`."""
     student = training.experiment
-    with progress.waiting(f"reading the teacher {teacher.run.path}"):
+    with progress.waiting(f"reading the teacher {teacher.path}"):
         objects = build_run(teacher.run, Settings(), mesh=student.mesh)
         teacher.teach(student, objects.experiment)
         if planned:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 from mtfrun import mtf
 from mtfrun.checks import NOT_NEGATIVE, POSITIVE, SHARE, check_choice, check_fields
+from mtfrun.data.stored_logits import PARTS_OF_1, TEACHER_IDS, TEACHER_PROBABILITIES
 from mtfrun.errors import InputError
 from mtfrun.layers import Call, Metric, in_call
 from mtfrun.models.model import Features, Loss
@@ -16,6 +18,8 @@ from mtfrun.models.transformer.token_softmax import TokenSoftmax
 
 MEAN_SQUARE, COSINE = "mean_square", "cosine"
 
+# Its logarithm is finite; less than the unit of stored probabilities.
+_LEAST_PROBABILITY = 1e-6
 # Names of metrics.
 _DIVERGENCE, _DISTANCE = "distillation", "hidden_distance"
 
@@ -34,6 +38,8 @@ class Distillation:
     Attributes:
       teacher_path: the run directory of the teacher, or one of its checkpoints, or their URL.
       checkpoint: a step of that run, or "best"; None for the newest.
+      logits_path: in the place of these, predictions that `mtfrun data logits` has stored with the
+        same temperature: see `top_k_divergence`.
       temperature: above 1 the smaller probabilities of the teacher matter more.
       weight: the teacher's share of the loss; with 1 the targets only say where there is a loss.
       hidden_weight: factor of the distance between the last vectors of student and teacher, which
@@ -45,6 +51,7 @@ class Distillation:
 
     teacher_path: str | None = None
     checkpoint: int | str | None = None
+    logits_path: str | None = None
     temperature: float = 2.0
     weight: float = 0.5
     hidden_weight: float = 0.0
@@ -56,6 +63,11 @@ class Distillation:
         check_fields(self, NOT_NEGATIVE, "hidden_weight")
         name = f"{type(self).__name__}.hidden_distance"
         check_choice(name, self.hidden_distance, [MEAN_SQUARE, COSINE])
+        if self.logits_path and (self.teacher_path or self.hidden_weight):
+            raise InputError(
+                "Distillation.logits_path is in the place of a teacher_path, and has no vectors: "
+                "leave out teacher_path and hidden_weight, or logits_path"
+            )
 
 
 def divergence(
@@ -68,6 +80,31 @@ def divergence(
     log_p = mtf.stop_gradient(mtf.log_softmax(teacher * (1.0 / temperature), vocab))
     log_q = mtf.log_softmax(student * (1.0 / temperature), vocab)
     return mtf.reduce_sum(mtf.exp(log_p) * (log_p - log_q), reduced_dim=vocab)
+
+
+def top_k_divergence(
+    ids: mtf.Tensor,
+    probabilities: mtf.Tensor,
+    student: mtf.Tensor,
+    vocab: mtf.Dimension,
+    temperature: float,
+) -> mtf.Tensor:
+    """Returns the divergence {...} in nats from a teacher of which the likeliest ids are known.
+
+    ids: {..., top_k} int32; probabilities: {..., top_k} float32 of the teacher's logits /
+    temperature; student: logits {..., vocab}. All other ids count as one, with the remaining
+    probability in both models: at most `divergence`, and 0 where that is.
+    """
+    (top_k,) = ids.shape - (student.shape - vocab)
+    scaled = student * (1.0 / temperature)
+    log_q = mtf.gather(scaled, ids, vocab, output_shape=ids.shape)
+    log_q = log_q - mtf.reduce_logsumexp(scaled, vocab)
+    one = functools.partial(mtf.maximum, _LEAST_PROBABILITY)
+    log_p = mtf.log(one(probabilities))
+    terms = mtf.reduce_sum(probabilities * (log_p - log_q), reduced_dim=top_k)
+    p, q = (1.0 - mtf.reduce_sum(x, reduced_dim=top_k) for x in (probabilities, mtf.exp(log_q)))
+    p = mtf.maximum(p, 0.0)
+    return terms + p * (mtf.log(one(p)) - mtf.log(one(q)))
 
 
 class Distiller(mtf.Module):
@@ -135,26 +172,36 @@ class Distiller(mtf.Module):
 
         Metrics besides: "distillation", the divergence in nats, and "hidden_distance".
         """
-        if self._hidden is None:
-            raise InputError("a student learns from a teacher, see Distiller.teach")
-        # The model's operations are counted as the student's alone.
-        with in_call(Call()), mtf.count_flops(None):
-            hidden = mtf.stop_gradient(self._hidden(features, SequenceCall()))
-        settings = self.settings
+        settings, hidden = self.settings, None
+        if settings.logits_path:
+            compare = self._stored_divergence
+            by_token = [features[TEACHER_IDS], features[TEACHER_PROBABILITIES]]
+        else:
+            compare, hidden = self._divergence, self._vectors_of_teacher(features)
+            by_token = [hidden]
         beside = LogitsLoss(
-            _DIVERGENCE,
-            self._divergence,
-            [hidden],
-            share=settings.weight,
-            factor=settings.temperature**2,
+            _DIVERGENCE, compare, by_token, settings.weight, settings.temperature**2
         )
         loss = token_loss(softmax, x, features["targets"], weights, call, beside)
-        if not settings.hidden_weight:
+        if hidden is None or not settings.hidden_weight:
             return loss
         distance = mtf.reduce_sum(self._distance(x, hidden) * weights)
         metrics = {**loss.metrics, _DISTANCE: Metric(distance, mtf.reduce_sum(weights))}
         total = loss.total + distance * settings.hidden_weight
         return loss._replace(total=total, metrics=metrics)
+
+    def _vectors_of_teacher(self, features: Features) -> mtf.Tensor:
+        if self._hidden is None:
+            raise InputError("a student learns from a teacher, see Distiller.teach")
+        # The model's operations are counted as the student's alone.
+        with in_call(Call()), mtf.count_flops(None):
+            return mtf.stop_gradient(self._hidden(features, SequenceCall()))
+
+    def _stored_divergence(
+        self, logits: mtf.Tensor, ids: mtf.Tensor, parts: mtf.Tensor
+    ) -> mtf.Tensor:
+        probabilities = mtf.to_float(parts) * (1.0 / PARTS_OF_1)
+        return top_k_divergence(ids, probabilities, logits, self._vocab, self.settings.temperature)
 
     def _divergence(self, logits: mtf.Tensor, hidden: mtf.Tensor) -> mtf.Tensor:
         assert self._logits is not None
