@@ -18,6 +18,7 @@ from mtfrun.cli.commands import (
     config_explain,
     curves,
     data,
+    data_logits,
     decode,
     export,
     import_model,
@@ -82,7 +83,7 @@ _MODULES = (
     *(import_model, export, launch, plan, verify, widths),
     *(curves, completion, sweep, table, optimum, ladder, runs, report),
     *(checkpoints, checkpoints_show, checkpoints_diff, checkpoints_average),
-    *(config, config_explain, data, vocab_train),
+    *(config, config_explain, data, data_logits, vocab_train),
 )
 # By name, in the order of the help text.
 COMMANDS: dict[str, Command] = {

@@ -119,7 +119,7 @@ def store_logits(
     ):
         for number, rows in enumerate(components):
             _check_fixed(rows, batch)
-            files: list[np.ndarray] = []
+            files: list[np.memmap[Any, Any]] = []
             for first in range(0, len(rows), batch):
                 numbers = np.arange(first, min(first + batch, len(rows)))
                 taken = rows.take(Selection(numbers, np.zeros_like(numbers)))
@@ -131,7 +131,7 @@ def store_logits(
                 done += len(numbers)
                 predicting.move_to(done)
             for file in files:
-                file.flush()  # type: ignore[attr-defined] - of np.memmap
+                file.flush()
         manifest = {
             "format": _FORMAT,
             "tasks": len(components),
@@ -145,7 +145,7 @@ def store_logits(
 
 def _new_files(
     work: Path, number: int, rows: int, values: Sequence[np.ndarray]
-) -> list[np.ndarray]:
+) -> list[np.memmap[Any, Any]]:
     """Returns files of all rows, for values [batch, ...]."""
     return [
         np.lib.format.open_memmap(

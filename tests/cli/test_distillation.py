@@ -89,6 +89,55 @@ def test_curves_have_the_divergence_from_the_teacher(student: pathlib.Path) -> N
     assert {"loss", "accuracy", "distillation", "hidden_distance"} <= status.values.keys()
 
 
+@pytest.fixture(scope="module")
+def logits(teacher: pathlib.Path) -> pathlib.Path:
+    """The teacher's two likeliest ids of every target."""
+    flags = [f"--model_dir={teacher}", f"--to={teacher.parent}/logits", "--top_k=2"]
+    process = mtfrun_here("data", "logits", *flags)
+    assert process.returncode == 0, process.stderr.decode()
+    return teacher.parent / "logits"
+
+
+def _stored(teacher: pathlib.Path, logits: pathlib.Path) -> list[str]:
+    return [
+        *("train", f"--gin_file={teacher}/config.gin", "--gin_file=teachers/stored_logits.gin"),
+        *("--gin.D_MODEL=8", f"--gin.TEACHER_LOGITS='{logits}'", "--gin.EVAL_AT_START=False"),
+    ]
+
+
+def test_a_student_learns_from_stored_logits_alone(
+    teacher: pathlib.Path, logits: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    arrays = [np.load(logits / f"0-{name}.npy") for name in ("ids", "probabilities")]
+    rows = mtfrun.load(teacher).experiment.data.train(1, seed=0).components[0]
+    assert [x.shape for x in arrays] == [(len(rows), 32, 2)] * 2
+    assert all(x.dtype == np.uint16 and x.any() for x in arrays)
+    process = mtfrun_here(*_stored(teacher, logits), f"--model_dir={tmp_path}/run")
+    succeeded(process)
+    assert header_of(process)["teacher"] == f"step 2 of {logits}"
+    status = RunDirectory(f"{tmp_path}/run").record().status()
+    assert status is not None
+    assert status.values["distillation"] > 0.0
+
+
+def test_a_mistake_about_stored_logits_is_one_line(
+    teacher: pathlib.Path, logits: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    train = [*_stored(teacher, logits), f"--model_dir={tmp_path}/new"]
+    store = ["data", "logits", f"--model_dir={teacher}"]
+    lines = {
+        "store them with `mtfrun data logits": [*train, "--gin.TEACHER_LOGITS='/none'"],
+        "are of other training rows": [*train, "--gin.SEQUENCE_LENGTH=16"],
+        "have the temperature 2.0": [*train, "--gin.TEMPERATURE=1.0"],
+        "in the place of a teacher_path": [*train, "--gin.Distillation.hidden_weight=1.0"],
+        "exists: name another": [*store, f"--to={logits}"],
+        "--top_k is 500": [*store, f"--to={tmp_path}/new", "--top_k=500"],
+        "needs a directory to write": store,
+    }
+    for message, command in lines.items():
+        assert message in error_line(mtfrun_here(*command))
+
+
 def test_mistakes_are_one_line(
     teacher: pathlib.Path, student: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:

@@ -50,6 +50,11 @@ CASES = [
     )
     for case in itertools.product(SETTINGS, [True, False], LAYOUTS)
 ]
+QUICK_STORED_CASES = {(False, ONE_DEVICE), (True, "data:2,model:2")}
+STORED_CASES = [
+    pytest.param(*case, marks=[] if case in QUICK_STORED_CASES else [pytest.mark.slow])
+    for case in itertools.product([True, False], LAYOUTS)
+]
 
 
 def _teacher(mesh: mtf.Mesh, width: int = 24, **embedding: Any) -> DecoderOnly:
@@ -127,23 +132,29 @@ def _step(name: str, mesh_shape: str) -> Step:
     return training_step(_student(mesh, SETTINGS[name], loss=loss), mesh, packed_rows())
 
 
-@pytest.mark.parametrize("name, in_blocks, mesh_shape", CASES)
+@pytest.fixture
+def in_blocks(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Blocks of 5 tokens for all logits; the arguments of every call."""
+    calls = []
+
+    def recorded(*args: Any, **kwargs: Any) -> list[mtf.Tensor]:
+        calls.append(args)
+        return layers.loss_in_blocks(*args, **kwargs)
+
+    monkeypatch.setattr(token_softmax, "BLOCK_LOGITS", 1)
+    monkeypatch.setattr(token_softmax, "LEAST_BLOCK_TOKENS", 5)
+    monkeypatch.setattr(token_softmax, "loss_in_blocks", recorded)
+    return calls
+
+
+@pytest.mark.parametrize("name, has_blocks, mesh_shape", CASES)
 def test_neither_a_layout_nor_blocks_change_a_step(
-    name: str, in_blocks: bool, mesh_shape: str, monkeypatch: pytest.MonkeyPatch
+    name: str, has_blocks: bool, mesh_shape: str, request: pytest.FixtureRequest
 ) -> None:
     expected = _step(name, ONE_DEVICE)
-    calls = []
-    if in_blocks:
-
-        def recorded(*args: Any, **kwargs: Any) -> list[mtf.Tensor]:
-            calls.append(args)
-            return layers.loss_in_blocks(*args, **kwargs)
-
-        monkeypatch.setattr(token_softmax, "BLOCK_LOGITS", 1)
-        monkeypatch.setattr(token_softmax, "LEAST_BLOCK_TOKENS", 5)
-        monkeypatch.setattr(token_softmax, "loss_in_blocks", recorded)
+    calls = request.getfixturevalue("in_blocks") if has_blocks else ()
     assert_same_step(_step.__wrapped__(name, mesh_shape), expected)
-    assert bool(calls) == in_blocks
+    assert bool(calls) == has_blocks
 
 
 def test_a_teacher_is_neither_trained_nor_saved() -> None:
@@ -196,13 +207,15 @@ def _stored_step(k: int, mesh_shape: str, **options: Any) -> tuple[Step, np.ndar
     return training_step(student, mesh, rows, tensors), p
 
 
-@pytest.mark.parametrize(
-    "mesh_shape",
-    [ONE_DEVICE, "data:2,model:2", *(pytest.param(x, marks=pytest.mark.slow) for x in LAYOUTS)],
-)
-def test_stored_ids_and_one_for_all_others_have_the_divergence(mesh_shape: str) -> None:
+@pytest.mark.parametrize("has_blocks, mesh_shape", STORED_CASES)
+def test_stored_ids_and_one_for_all_others_have_the_divergence(
+    has_blocks: bool, mesh_shape: str, request: pytest.FixtureRequest
+) -> None:
     k = 3
-    step, p = _stored_step(k, mesh_shape)
+    one_device, p = _stored_step(k, ONE_DEVICE)
+    calls = request.getfixturevalue("in_blocks") if has_blocks else ()
+    step = _stored_step(k, mesh_shape)[0] if has_blocks or mesh_shape != ONE_DEVICE else one_device
+    assert bool(calls) == has_blocks
     mesh = mtf.Mesh(ONE_DEVICE, LAYOUT)
     student = small_model(mesh, num_layers=1, tied_softmax=False)
     rows, temperature = packed_rows(), SETTINGS["logits"].temperature
@@ -213,8 +226,7 @@ def test_stored_ids_and_one_for_all_others_have_the_divergence(mesh_shape: str) 
     p, q = (np.concatenate([x, 1 - x.sum(-1, keepdims=True)], -1) for x in (p, q))
     expected = (p * np.log(p / q)).sum(-1)[rows["targets"] > 0].sum()
     assert_close(step.loss.metrics["distillation"].total, expected, STORED_TOLERANCE)
-    if mesh_shape != ONE_DEVICE:
-        assert_same_step(step, _stored_step(k, ONE_DEVICE)[0])
+    assert_same_step(step, one_device)
 
 
 def test_all_ids_stored_are_the_teacher_itself() -> None:

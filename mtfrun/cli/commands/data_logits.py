@@ -3,7 +3,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from mtfrun.cli.command import RUN_HELP, Command, check_least, check_names, check_run
+from mtfrun.cli.command import RUN_HELP, Command, check_least, check_names, check_run, settings_of
 from mtfrun.errors import InputError
 
 _DESCRIPTION = (
@@ -48,14 +48,13 @@ def _check(flags: argparse.Namespace) -> None:
         raise InputError("data logits needs a teacher: --model_dir=/tmp/teacher")
 
 
-def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
-    from mtfrun.cli.trained_run import open_run
+def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     from mtfrun.experiment.distillation import find_teacher
-    from mtfrun.experiment.runs.opening import restore_model
+    from mtfrun.experiment.runs.opening import build_run, find_trained_run, restore_model
     from mtfrun.experiment.teacher_logits import store_teacher_logits
 
-    run, built = open_run(flags, command)
-    assert run is not None
+    run = find_trained_run(flags.model_dir)
+    built = build_run(run, settings_of(flags))
     teacher = find_teacher(run.path, flags.checkpoint)
     restore_model(built, run, teacher.step)
     rows = store_teacher_logits(

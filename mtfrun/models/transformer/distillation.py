@@ -173,6 +173,7 @@ class Distiller(mtf.Module):
         Metrics besides: "distillation", the divergence in nats, and "hidden_distance".
         """
         settings, hidden = self.settings, None
+        compare: Callable[..., mtf.Tensor]
         if settings.logits_path:
             compare = self._stored_divergence
             by_token = [features[TEACHER_IDS], features[TEACHER_PROBABILITIES]]
