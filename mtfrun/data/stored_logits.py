@@ -30,6 +30,7 @@ from mtfrun.data.errors import DataError
 from mtfrun.data.order import Selection
 from mtfrun.differences import changes, list_changes
 from mtfrun.display import progress
+from mtfrun.errors import InputError
 from mtfrun.untrusted import parse_json, read_regular
 
 TEACHER_IDS, TEACHER_PROBABILITIES = "teacher_ids", "teacher_probabilities"
@@ -61,17 +62,18 @@ class StoredLogits:
         try:
             manifest = parse_json(read_regular(directory / MANIFEST, _LARGEST_MANIFEST))
             if manifest["format"] != _FORMAT:
-                raise ValueError(f"format {manifest['format']}, not {_FORMAT}")
+                raise InputError(f"format {manifest['format']}, not {_FORMAT}")
             tasks = tuple(
                 (_map(directory, number, "ids"), _map(directory, number, "probabilities"))
                 for number in range(manifest["tasks"])
             )
             if any(ids.ndim != 3 or ids.shape != other.shape for ids, other in tasks):
-                raise ValueError("sizes that differ")
+                raise InputError("sizes that differ")
             saved = manifest["data"]
         except (OSError, ValueError, KeyError, TypeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error)[:100]
             raise DataError(
-                f"no logits of a teacher in {path} ({str(error)[:100]}): store them with `mtfrun "
+                f"no logits of a teacher in {path} ({reason}): store them with `mtfrun "
                 f"data logits --model_dir=/tmp/teacher --to={path}`"
             ) from error
         differing = changes(saved, _fingerprint(data), identity=IDS)
