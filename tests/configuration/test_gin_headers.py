@@ -27,7 +27,7 @@ from tests.cli.command import mtfrun
 from tests.cli.small_vocabulary import FILES_WITH_SUBWORDS, flag_of_small_vocabulary
 
 FILES = shipped_gin_files()
-# The files of a training; the tests of sweeps build their rows, and adapters and teachers need a run.
+# The files of a training; the tests of sweeps build their rows, adapters and teachers need a run.
 OF_TRAININGS = [n for n in FILES if not n.startswith(("sweeps/", "adapters/", "teachers/"))]
 # The fields of a header, in their order.
 FIELDS = ["Paper", "Cost", "Result", "Smaller", "Commonly overridden", "Command"]
