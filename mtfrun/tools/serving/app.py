@@ -194,7 +194,7 @@ class _Routes:
         self.metrics.prompt_tokens.inc(prepared.prompt_tokens)
         count = self.metrics.output_tokens.inc
         completion = Completion(self._model, prepared, count, form)
-        if not generation.is_streamed:
+        if generation.streaming is None:
             return JSONResponse(await completion.whole())
         return _Events(
             completion.events(),

@@ -111,7 +111,8 @@ class Completion:
                     begun.add(piece.output)
                     choice = self._choice([piece], is_part=True, is_first=is_first)
                     yield event({**head, "choices": [choice]})
-            if self._generation.with_usage:
+            streaming = self._generation.streaming
+            if streaming is not None and streaming.with_usage:
                 yield event({**head, "choices": [], "usage": self._usage()})
             yield "data: [DONE]\n\n"
         except Exception as error:  # the status has been sent

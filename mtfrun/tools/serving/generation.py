@@ -61,6 +61,13 @@ class Limits:
 
 
 @dataclasses.dataclass(frozen=True)
+class Streaming:
+    """How text is sent as it is decoded: with the number of tokens after it, or without."""
+
+    with_usage: bool
+
+
+@dataclasses.dataclass(frozen=True)
 class Generation:
     """What to decode.
 
@@ -73,7 +80,7 @@ class Generation:
       stops: texts before which an output ends.
       with_log_probs: of each token.
       is_chat: whether prompts are conversations.
-      is_streamed, with_usage: whether text is sent as it is decoded, and the usage after it.
+      streaming: how text is sent as it is decoded; None for all at the end.
     """
 
     prompts: list[str] | list[list[int]]
@@ -83,8 +90,7 @@ class Generation:
     seed: int
     stops: tuple[str, ...]
     with_log_probs: bool
-    is_streamed: bool
-    with_usage: bool
+    streaming: Streaming | None
     is_chat: bool = False
 
 
@@ -116,8 +122,9 @@ def read_generation(
         secrets.randbits(31) if seed is None else seed,
         _stops(fields),
         log_probs,
-        fields.flag("stream"),
-        bool((stream_options or {}).get("include_usage")),
+        Streaming(bool((stream_options or {}).get("include_usage")))
+        if fields.flag("stream")
+        else None,
     )
 
 

@@ -71,7 +71,7 @@ def test_a_bad_request_is_refused_with_its_reason(body: Any, problem: str) -> No
 def test_what_a_request_leaves_out_is_the_configuration_s() -> None:
     generation = _read({"prompt": ["a", "b"], "max_tokens": 5, "user": "me", "logit_bias": {}})
     assert generation.settings == {"decode_length": 5}
-    assert (generation.num_outputs, generation.stops, generation.is_streamed) == (1, (), False)
+    assert (generation.num_outputs, generation.stops, generation.streaming) == (1, (), None)
 
 
 def test_penalties_are_processors() -> None:
