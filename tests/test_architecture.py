@@ -29,6 +29,7 @@ LEVELS = {
     "checks": 0.25,
     "untrusted": 0.5,
     "differences": 0.5,
+    "digests": 0.5,
     "processes": 1,  # without TensorFlow, as configuration and display
     "configuration": 1,
     "display": 2,

@@ -24,6 +24,7 @@ from mtfrun.cli.commands import (
     import_model,
     ladder,
     launch,
+    ledger_show,
     optimum,
     plan,
     report,
@@ -75,13 +76,14 @@ Lists, shows, verifies, compares, averages and deletes the checkpoints of a run.
 --model_dir may also be a directory of checkpoints itself, such as /tmp/run/checkpoints.1.""",
     "config": "Looks at configurations. Nothing is built, no data are read, no device is used.",
     "data": "Commands about the data of a configuration. They build no model and use no device.",
+    "ledger": "Looks at what every step of a training has read and computed.",
     "vocab": "Makes vocabularies.",
 }
 
 _MODULES = (
     *(train, eval_command, decode, score, serve),
     *(import_model, export, launch, plan, verify, widths),
-    *(curves, completion, sweep, table, optimum, ladder, runs, report),
+    *(curves, ledger_show, completion, sweep, table, optimum, ladder, runs, report),
     *(checkpoints, checkpoints_show, checkpoints_diff, checkpoints_average),
     *(config, config_explain, data, data_logits, vocab_train),
 )

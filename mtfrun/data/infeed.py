@@ -24,6 +24,7 @@ from mtfrun.data.features import (
     validate_batch,
 )
 from mtfrun.data.order import ONLY_HOST, Host
+from mtfrun.digests import digest_of_rows
 
 STEPS = "steps"
 # Bytes of batches that are read ahead, at least one batch, and their greatest number.
@@ -47,6 +48,7 @@ class _BatchAhead(NamedTuple):
     batch: Batch
     position: int
     padding: Padding
+    digest: int
     nbytes: int
 
 
@@ -71,10 +73,12 @@ class Infeed:
         ...}, for layouts that split a batch over two mesh axes.
       with_shorter_rows: whether batches may have shorter rows and lack features.
       host: the rows that `batches` have of every batch, see `host_of`; by default all.
+      with_digests: whether digests of the batches are computed.
 
     Attributes:
       wait_secs: time that calls of `next` have waited for the data.
       padding: of each batch that the last `next` returned.
+      digests: of the rows of `host` in each of these batches, see `mtfrun.digests`.
     """
 
     def __init__(
@@ -86,9 +90,11 @@ class Infeed:
         *,
         with_shorter_rows: bool = False,
         host: Host = ONLY_HOST,
+        with_digests: bool = False,
     ):
         self.wait_secs = 0.0
         self.padding: list[Padding] = []
+        self.digests: list[int] = []
         self._batches = batches
         self._mesh = mesh
         self._shapes = dict(shapes)
@@ -96,7 +102,8 @@ class Infeed:
         for shape in shapes.values():
             split_batch(shape, outer_batch)  # raises before anything is read
         self._with_shorter_rows = with_shorter_rows
-        self._host = host
+        self.host = host
+        self._with_digests = with_digests
         self._position = 0
         self._started: _Producer | None = None
 
@@ -130,6 +137,7 @@ class Infeed:
         stacked = self._producer.next(steps, capacity)
         self.wait_secs += time.monotonic() - start
         self.padding = [ahead.padding for ahead in stacked.batches]
+        self.digests = [ahead.digest for ahead in stacked.batches]
         if not stacked.batches:
             return None
         self._position = stacked.batches[-1].position
@@ -162,7 +170,7 @@ class Infeed:
     @property
     def _producer(self) -> _Producer:
         if self._started is None:
-            self._started = _Producer(self._batches, self._stack)
+            self._started = _Producer(self._batches, self._stack, self._digest)
         return self._started
 
     def _stack(self, batches: Sequence[_BatchAhead], capacity: int) -> _Stacked:
@@ -177,7 +185,7 @@ class Infeed:
         features = {}
         for name, local_shape in local_shapes.items():
             shape = mtf.Shape([self._shapes[name][0], *local_shape.dims[1:]])
-            rows = self._host.rows_of(shape[0].size)
+            rows = self.host.rows_of(shape[0].size)
             # Memory that is never written, for rows of other hosts, is not used either.
             stacked = np.zeros([capacity, *shape.to_integer_list], first[name].dtype)
             for step, ahead in enumerate(batches):
@@ -187,9 +195,15 @@ class Infeed:
             features[name] = stacked.reshape(whole_shape.to_integer_list), whole_shape
         return _Stacked(batches, features)
 
+    def _digest(self, batch: Batch) -> int:
+        if not self._with_digests or not batch:
+            return 0
+        size = next(iter(self._shapes.values()))[0].size
+        return digest_of_rows(batch, self.host.rows_of(size).tolist())
+
     def _local_rows(self, shape: mtf.Shape) -> mtf.Shape:
         batch, *row_dims = shape
-        local = mtf.Dimension(batch.name, len(self._host.rows_of(batch.size)))
+        local = mtf.Dimension(batch.name, len(self.host.rows_of(batch.size)))
         return mtf.Shape([local, *row_dims])
 
 
@@ -202,10 +216,13 @@ class _Producer:
     """
 
     def __init__(
-        self, batches: Iterator[Batch], stack: Callable[[Sequence[_BatchAhead], int], _Stacked]
+        self,
+        batches: Iterator[Batch],
+        stack: Callable[[Sequence[_BatchAhead], int], _Stacked],
+        digest: Callable[[Batch], int],
     ):
         self._batches = batches
-        self._stack = stack
+        self._stack, self._digest = stack, digest
         self._executor = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="infeed")
         self._changed = threading.Condition()  # held for all but reading
         self._ahead: collections.deque[_BatchAhead] = collections.deque()
@@ -292,4 +309,4 @@ class _Producer:
             return None
         position = self._batches.position if isinstance(self._batches, Batches) else 0
         nbytes = sum(values.nbytes for values in batch.values())
-        return _BatchAhead(batch, position, padding_of(batch), nbytes)
+        return _BatchAhead(batch, position, padding_of(batch), self._digest(batch), nbytes)

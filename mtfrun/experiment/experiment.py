@@ -198,7 +198,7 @@ class Experiment:
         batches = self.data.train(batch_size, seed=self.seed, host=host)
         if self.stored_logits is not None:
             self.stored_logits.add_to(batches)
-        return Infeed(batches, self.mesh, shapes, self._outer_batch, host=host)
+        return Infeed(batches, self.mesh, shapes, self._outer_batch, host=host, with_digests=True)
 
     def _row_shapes(self, batch_size: int) -> dict[str, mtf.Shape]:
         shapes = self.data.shapes(batch_size)

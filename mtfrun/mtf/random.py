@@ -55,6 +55,12 @@ class Key:
         """The key as a uint32 tensor of its shape, usually a scalar."""
         return tf.constant(self._bits, tf.uint32) if isinstance(self._bits, int) else self._bits
 
+    @property
+    def number(self) -> int:
+        """The bits of a key that no tensor was folded into."""
+        assert isinstance(self._bits, int)
+        return self._bits
+
     def fold_in(self, data: int | str | TensorLike) -> Key:
         """Returns the key of `data` under this key, computed in Python where both are numbers."""
         if isinstance(data, str):

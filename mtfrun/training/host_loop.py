@@ -6,13 +6,14 @@ import contextlib
 import dataclasses
 import importlib.util
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
 
 from mtfrun import mtf, processes
 from mtfrun.data import Infeed, Padding
+from mtfrun.digests import MODULUS
 from mtfrun.display.progress import note, print_line, waiting
 from mtfrun.errors import InputError, install_command
 from mtfrun.training.curves import LEARNING_RATE, OBJECTIVE, HostMetric, padding_metric
@@ -36,6 +37,7 @@ class HostRecord:
       metrics: of the model, the data and reports, by name.
       values: [steps] by tag, which are not means over examples.
       device_secs: time in which the devices computed, or waited for other processes.
+      digests: of the batches, see `mtfrun.digests`.
     """
 
     step: int
@@ -44,6 +46,7 @@ class HostRecord:
     metrics: Mapping[str, HostMetric]
     values: Mapping[str, np.ndarray]
     device_secs: float
+    digests: Sequence[int] = ()
 
     @property
     def units(self) -> float:
@@ -105,10 +108,11 @@ class HostLoop:
         self.loops += 1
         capacity = next(iter(features.values())).shape[0].size
         mtf.print_reports(reports, capacity, lambda i: f"step {step + i + 1}: ", note)
+        padding, digests = self._of_all_processes()
         metrics = {
             **record.metrics,
             OBJECTIVE: record.objective,
-            **padding_metric(self._padding_of_all_processes()),
+            **padding_metric(padding),
         }
         for name, (total, number) in mtf.curves_of(reports, capacity).items():
             metrics[f"summary/{name}" if name in metrics else name] = HostMetric(total, number)
@@ -117,7 +121,7 @@ class HostLoop:
             GRADIENT: record.gradient_norm,
             **self._norms.by_tag(record.norm_squares[0]),
         }
-        return HostRecord(step, count, record, metrics, values, device_secs)
+        return HostRecord(step, count, record, metrics, values, device_secs, digests)
 
     def index(self, step: int) -> int:
         """Returns the index of a step in `features`."""
@@ -129,12 +133,20 @@ class HostLoop:
         batch: Features = self._batch_at(self.features, index)
         return batch
 
-    def _padding_of_all_processes(self) -> list[Padding]:
-        of_processes = processes.gather([list(x) for x in self.infeed.padding], "padding")
-        return [
+    def _of_all_processes(self) -> tuple[list[Padding], list[int]]:
+        """Returns the padding and the digests of the last batches."""
+        infeed = self.infeed
+        rows = infeed.host.rows
+        own = ("" if rows is None else str(rows[0]), infeed.digests, [*map(list, infeed.padding)])
+        of_processes = processes.gather(own, "batches")
+        padding = [
             Padding(*map(sum, zip(*of_batch, strict=True)))
-            for of_batch in zip(*of_processes, strict=True)
+            for of_batch in zip(*(padding for _, _, padding in of_processes), strict=True)
         ]
+        # Processes with devices that hold the same part of the batch have read the same rows.
+        parts = {first_row: digests for first_row, digests, _ in of_processes}
+        digests = [sum(of_batch) % MODULUS for of_batch in zip(*parts.values(), strict=True)]
+        return padding, digests
 
     @contextlib.contextmanager
     def profiling(self) -> Iterator[None]:

@@ -20,6 +20,7 @@ from mtfrun.training.actions import Action, ActionContext, MetricHistory, Schedu
 from mtfrun.training.curves import SKIPPED_STEPS, Curves, examples_seen
 from mtfrun.training.finite import BadStep, FiniteGuard
 from mtfrun.training.host_loop import HostLoop, HostRecord
+from mtfrun.training.ledger import Ledger
 from mtfrun.training.options import TrainOptions
 from mtfrun.training.progress import Progress
 from mtfrun.training.saving import Saver
@@ -169,6 +170,7 @@ class _Loop:
         self.machine = Machine(state.mesh, self.cost.products)
         self.stragglers = Stragglers(state.mesh.devices[0], self.clock)
         self.guard = FiniteGuard(state, self.run, skips=options.skips)
+        self.ledger = Ledger(state, self.run, options.train_steps)
         self.saver = Saver(
             state,
             self.infeed,
@@ -176,6 +178,7 @@ class _Loop:
             options.checkpoints,
             self.curves,
             self.guard,
+            self.ledger,
             self.description.metadata,
         )
         self.schedule = Schedule([self.saver, *self.actions], self.clock)
@@ -211,12 +214,14 @@ class _Loop:
         if self.step >= last:
             return TrainResult(self.step, self.values, signals.agree())
 
+        self.ledger.begin(self.step)
         while self.step < last and signals.agree() is None:
             before = self.step
             try:
                 record = self._run_steps(to)
             except Stopped:
                 return TrainResult(before, {}, signals.agree(), is_saved=before > 0)
+            self._write_record(record)
             self._write_values(record, to)
             # Saving first, then evaluation and other actions.
             self._call(self.schedule.due(before, self.step, to.metrics), to)
@@ -249,6 +254,13 @@ class _Loop:
         self.cost.add("steps" if is_compiled else "compilation", secs - waited)
         self.stragglers.add(count, record.device_secs)
         return record
+
+    def _write_record(self, record: HostRecord) -> None:
+        start = self.clock()
+        self.ledger.add(record)
+        secs = self.clock() - start
+        self.throughput.add_host_secs(secs)
+        self.cost.add("ledger", secs)
 
     def _write_values(self, record: HostRecord, to: _Outputs) -> None:
         """Checks what the steps have computed, and writes the points of the curves among them."""
@@ -315,6 +327,7 @@ class _Loop:
             self.options.train_steps,
             # At the multiples, so that host loops end where windows of the curves do.
             (self.step // iterations + 1) * iterations,
+            self.ledger.next_step(self.step),
             self.schedule.next_step(self.step),
         ]
         return self.throughput.steps(min(stop for stop in stops if stop is not None) - self.step)

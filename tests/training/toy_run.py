@@ -58,7 +58,8 @@ def toy_train(
     optimizer = optim.Adam(learning_rate=0.05) if optimizer is None else optimizer
     state = TrainState(model(mesh), optimizer, mesh, seed=7, average_decay=average_decay)
     shape = mtf.convert_to_shape("batch:8;length:6")
-    infeed = Infeed(batches() if data is None else data, mesh, {"targets": shape})
+    data = batches() if data is None else data
+    infeed = Infeed(data, mesh, {"targets": shape}, with_digests=True)
     run = RunDirectory(model_dir)
     run.prepare()
     with run.lock():

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from mtfrun.cli.command import Command, require_model_dir
+from mtfrun.display.formats import number_text
+from mtfrun.display.streams import print_lines
+from mtfrun.display.table import table_lines, terminal_columns
+from mtfrun.errors import InputError
+
+if TYPE_CHECKING:
+    from mtfrun.rundir.ledger import LedgerRecord
+
+_DESCRIPTION = """\
+Shows what every step of a training has read and computed, bit by bit.
+
+  mtfrun ledger show --model_dir=/tmp/run
+  mtfrun ledger show --model_dir=/tmp/run --steps=1200:1250
+  mtfrun ledger show --model_dir=/tmp/run --steps=1:1000 --json
+
+A row is a step: digests of its batch and, every thousand steps and at the end, of all variables,
+slots and averages; the bits of its random key; the loss that is differentiated, and the norm of the
+gradients before clipping. Two runs with equal columns have done the same. --json prints a line for
+each step, with the bits of the numbers.
+
+The records are chained by hashes: a record that was changed, or steps that were cut out, are an
+error."""
+
+_SHOWN = 20
+
+
+def _add_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--steps", help=f"the first and the last; the last {_SHOWN} by default", metavar="A:B"
+    )
+    parser.add_argument("--json", action="store_true", help="print a JSON object for every step")
+
+
+def _check(flags: argparse.Namespace) -> None:
+    require_model_dir(flags)
+    if flags.steps is not None and not re.fullmatch(r"\d{1,12}:\d{1,12}", flags.steps):
+        raise InputError(
+            f"--steps={flags.steps}: give the first and the last step, such as 100:150"
+        )
+
+
+def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
+    from mtfrun.rundir import RunDirectory
+    from mtfrun.rundir.ledger import read_ledger
+
+    run = RunDirectory(flags.model_dir)
+    run.require()
+    records = list(read_ledger(run.path))
+    if flags.steps is None:
+        chosen = records[-_SHOWN:]
+    else:
+        first, last = map(int, flags.steps.split(":"))
+        chosen = [record for record in records if first <= record.step <= last]
+    if not chosen:
+        have = f"{records[0].step:,} to {records[-1].step:,}" if records else "none"
+        raise InputError(f"the ledger of {run.path} has no such steps; it has {have}")
+    if flags.json:
+        print_lines(*(json.dumps(record._asdict()) for record in chosen))
+        return 0
+    columns = ["step", "loss", "gradient norm", "batch", "key", "variables"]
+    print_lines(*table_lines(columns, list(map(_cells, chosen)), terminal_columns()))
+    missing = records[-1].step - records[0].step + 1 - len(records)
+    note = f", {missing:,} are missing" if missing else ""
+    print(f"{len(records):,} steps, {records[0].step:,} to {records[-1].step:,}{note}")
+    return 0
+
+
+def _cells(record: LedgerRecord) -> list[str]:
+    from mtfrun.rundir.ledger import value_of
+
+    return [
+        f"{record.step:,}",
+        number_text(record.mean_loss),
+        number_text(value_of(record.gradient_norm)),
+        f"{record.batch:016x}",
+        f"{record.key:08x}",
+        f"{record.variables:016x}" if record.variables else "",
+    ]
+
+
+COMMANDS = [
+    Command(
+        "ledger show",
+        _DESCRIPTION,
+        run,
+        _add_flags,
+        _check,
+        subject="run",
+        imports_tensorflow=False,
+    )
+]

@@ -1,0 +1,75 @@
+"""The file of a ledger: what is appended is read again, whatever ends the process."""
+
+from __future__ import annotations
+
+import pathlib
+
+import pytest
+
+from mtfrun.rundir import RunDirError
+from mtfrun.rundir.ledger import LEDGER, LedgerRecord, LedgerWriter, read_ledger
+
+RECORDS = [LedgerRecord(step, 2**64 - step, step, 7, 8, 9, 2**63) for step in range(1, 6)]
+
+
+def _write(directory: pathlib.Path, *parts: list[LedgerRecord]) -> None:
+    for part in parts:
+        writer = LedgerWriter(directory)
+        writer.begin(part[0].step - 1)
+        writer.append(part)
+        writer.sync()
+
+
+def test_records_are_read_as_they_were_written(tmp_path: pathlib.Path) -> None:
+    _write(tmp_path, RECORDS[:3], RECORDS[3:])
+    assert list(read_ledger(tmp_path)) == RECORDS
+
+
+def test_steps_that_are_computed_again_replace_their_records(tmp_path: pathlib.Path) -> None:
+    _write(tmp_path, RECORDS, RECORDS[2:4])
+    assert list(read_ledger(tmp_path)) == RECORDS[:4]
+    _write(tmp_path, RECORDS[:1])
+    assert list(read_ledger(tmp_path)) == RECORDS[:1]
+
+
+@pytest.mark.parametrize("missing", [1, 30, 55])
+def test_half_a_record_is_ignored_and_then_replaced(tmp_path: pathlib.Path, missing: int) -> None:
+    _write(tmp_path, RECORDS)
+    path = tmp_path / LEDGER
+    path.write_bytes(path.read_bytes()[:-missing])
+    assert list(read_ledger(tmp_path)) == RECORDS[:4]
+    _write(tmp_path, RECORDS[4:])
+    assert list(read_ledger(tmp_path)) == RECORDS
+
+
+def test_a_changed_bit_or_a_missing_record_is_an_error(tmp_path: pathlib.Path) -> None:
+    _write(tmp_path, RECORDS)
+    path = tmp_path / LEDGER
+    content = path.read_bytes()
+    size = (len(content) - 16) // len(RECORDS)
+    for place in range(16, len(content) - size, 13):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :])
+        with pytest.raises(RunDirError, match="is damaged or was changed"):
+            list(read_ledger(tmp_path))
+    path.write_bytes(content[: 16 + size] + content[16 + 2 * size :])
+    with pytest.raises(RunDirError, match="behind step 1 does not continue it"):
+        list(read_ledger(tmp_path))
+
+
+def test_a_ledger_that_cannot_be_written_ends_with_one_warning(
+    tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    (tmp_path / LEDGER).symlink_to(victim)
+    _write(tmp_path, RECORDS)
+    assert victim.read_text() == "mine"
+    assert caplog.text.count("the ledger ends") == 1
+
+
+def test_other_files_are_refused(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(RunDirError, match="has no ledger"):
+        list(read_ledger(tmp_path))
+    (tmp_path / LEDGER).write_text("x" * 100)
+    with pytest.raises(RunDirError, match="is not a ledger"):
+        list(read_ledger(tmp_path))
