@@ -156,7 +156,7 @@ class Training(TrainedVariables):
         """
         experiment, options = self.experiment, self.options
         check_same_training_data(experiment.data)
-        lines_of_adapters, entry_of_adapters = _load_base(experiment, run)
+        lines_of_adapters, entry_of_adapters = load_base_of_adapters(experiment, run)
         of_teacher = {} if self.teacher is None else self.teacher.metadata()
         saved = SavedConfiguration(experiment.data, hyperparameters, options.train_steps)
         status = _Recording(run.record(), options.train_steps, self._size)
@@ -193,7 +193,9 @@ class Training(TrainedVariables):
                     },
                     recording,
                     {**saved.metadata(), **entry_of_adapters, **of_teacher},
-                    lambda manifest: self._check(manifest, saved, accept_changes=accept_changes),
+                    lambda manifest: self.check_manifest(
+                        manifest, saved, accept_changes=accept_changes
+                    ),
                     trackers.listener("train"),
                 ),
                 cost=status.process,
@@ -220,8 +222,8 @@ class Training(TrainedVariables):
         averaged = self.state.swap_averages if uses_averages else contextlib.nullcontext
         return _Evaluate(self.evaluation, run, summaries, averaged, self.evaluate_every_steps)
 
-    def _check(
-        self, manifest: Manifest, saved: SavedConfiguration, *, accept_changes: bool
+    def check_manifest(
+        self, manifest: Manifest, saved: SavedConfiguration, *, accept_changes: bool = False
     ) -> None:
         """Raises InputError if a checkpoint must not be restored; prints what else has changed."""
         if self.teacher is not None:
@@ -233,7 +235,7 @@ class Training(TrainedVariables):
             progress.note(f"mtfrun: note: {escape(note)}")
 
 
-def _load_base(
+def load_base_of_adapters(
     experiment: Experiment, run: RunDirectory
 ) -> tuple[dict[str, str], dict[str, object]]:
     """Gives the model under adapters its values.

@@ -74,10 +74,15 @@ class Preparation(NamedTuple):
     hparams: Hyperparameters
 
 
-def prepare(settings: Settings, *, planned: bool = False) -> Preparation:
-    """Builds a configuration and reads a batch; if `planned`, the devices need not exist."""
+def prepare(
+    settings: Settings, *, planned: bool = False, run: RunDirectory | None = None
+) -> Preparation:
+    """Builds a configuration and reads a batch; if `planned`, the devices need not exist.
+
+    Without gin files the configuration is the run's.
+    """
     with config.exclusive():
-        bindings = settings.parse()
+        bindings = settings.parse(run.config_path if run and not settings.files else None)
         with (
             mtf.planned_meshes() if planned else contextlib.nullcontext(),
             progress.waiting("building the model and its data"),

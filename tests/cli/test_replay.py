@@ -1,0 +1,56 @@
+"""The command `replay`."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import struct
+
+import pytest
+
+from mtfrun.rundir.ledger import LEDGER, LedgerWriter, read_ledger
+from tests.cli.command import error_line, mtfrun_here
+
+
+def _replay(run: pathlib.Path, *words: str) -> tuple[int, dict[str, object]]:
+    process = mtfrun_here("replay", f"--model_dir={run}", "--json", *words)
+    return process.returncode, json.loads(process.stdout)
+
+
+def _change(run: pathlib.Path, step: int, **fields: int) -> None:
+    """Writes a ledger in which a step's record differs, with hashes that fit."""
+    records = list(read_ledger(run))
+    records[step - 1] = records[step - 1]._replace(**fields)
+    (run / LEDGER).unlink()
+    writer = LedgerWriter(run)
+    writer.begin(0)
+    writer.append(records)
+
+
+def test_steps_are_identical_or_the_first_difference_is_named(run_copy: pathlib.Path) -> None:
+    last = list(read_ledger(run_copy))[-1].step
+    code, result = _replay(run_copy, f"--steps=2:{last}")
+    assert (code, result["difference"]) == (0, None)
+    assert (result["steps"], result["is_exact"], result["largest"]) == (last - 1, True, 0.0)
+    _change(run_copy, 3, loss=struct.unpack("<I", struct.pack("<f", 2.0))[0], batch=5)
+    code, result = _replay(run_copy, f"--steps=2:{last}")
+    assert code == 5
+    difference = result["difference"]
+    assert isinstance(difference, list)
+    assert difference[:3] == [3, "batch", "0000000000000005"]
+
+
+@pytest.mark.slow
+def test_another_mesh_is_equal_within_a_tolerance(run_copy: pathlib.Path) -> None:
+    code, result = _replay(run_copy, "--steps=1:3", "--gin.MESH_SHAPE='data:2,model:1'")
+    assert (code, result["is_exact"], result["difference"]) == (0, False, None)
+
+
+def test_mistakes_are_one_line(run_copy: pathlib.Path) -> None:
+    run = f"--model_dir={run_copy}"
+    for words, problem in (
+        ([run], "replay needs the first and the last step"),
+        ([run, "--steps=3:2"], "steps are counted from 1"),
+        ([run, "--steps=1:900000"], "lacks some of the steps 1 to 900,000"),
+    ):
+        assert problem in error_line(mtfrun_here("replay", *words))
