@@ -79,7 +79,6 @@ def replay(made: Training, run: RunDirectory, first: int, last: int) -> Replay:
     if newest is not None:
         entries = {"mesh": mesh.shape.to_string, "layout": mesh.layout.to_string}
         exact = all(newest.metadata.get(name) == entry for name, entry in entries.items())
-        made.check_manifest(newest, SavedConfiguration(made.experiment.data, None, last))
     recorded = {r.step: r for r in read_ledger(run.path) if first <= r.step <= last}
     if len(recorded) < last - first + 1:
         raise InputError(f"the ledger of {run.path} lacks some of the steps {first:,} to {last:,}")
@@ -113,6 +112,7 @@ class _StopAt(training.Action):
 def _train(made: Training, run: RunDirectory, again: RunDirectory, last: int) -> None:
     experiment = made.experiment
     checkpoints = CheckpointOptions(every_steps=None, every_secs=None, asynchronous=False)
+    saved = SavedConfiguration(experiment.data, None, made.options.train_steps)
     with again.lock():
         load_base_of_adapters(experiment, run)
         training.train(
@@ -122,6 +122,7 @@ def _train(made: Training, run: RunDirectory, again: RunDirectory, last: int) ->
             dataclasses.replace(made.options, checkpoints=checkpoints, profile=False),
             actions=[_StopAt(last)],
             init_checkpoint=None if experiment.model.adapters else experiment.init_checkpoint,
+            description=training.Description(check=lambda m: made.check_manifest(m, saved)),
         )
 
 
