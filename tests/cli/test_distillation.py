@@ -105,6 +105,7 @@ def _stored(teacher: pathlib.Path, logits: pathlib.Path) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_a_student_learns_from_stored_logits_alone(
     teacher: pathlib.Path, logits: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
@@ -120,6 +121,7 @@ def test_a_student_learns_from_stored_logits_alone(
     assert status.values["distillation"] > 0.0
 
 
+@pytest.mark.slow
 def test_a_mistake_about_stored_logits_is_one_line(
     teacher: pathlib.Path, logits: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
