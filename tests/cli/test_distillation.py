@@ -53,6 +53,7 @@ def student(teacher: pathlib.Path) -> pathlib.Path:
     return run
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_the_uninterrupted_one(
     teacher: pathlib.Path, student: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:

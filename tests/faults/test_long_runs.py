@@ -95,7 +95,3 @@ def test_memory_and_files_of_20000_steps(tmp_path: pathlib.Path, record_property
 @pytest.mark.slow
 def test_memory_and_files_of_2000_steps(tmp_path: pathlib.Path, record_property: Record) -> None:
     _check_growth(2_000, 600, tmp_path, record_property)
-
-
-def test_memory_and_files_of_800_steps(tmp_path: pathlib.Path, record_property: Record) -> None:
-    _check_growth(800, 400, tmp_path, record_property)

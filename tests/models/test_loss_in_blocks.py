@@ -70,6 +70,7 @@ def _trained(mesh_shape: str) -> tuple[Any, dict[str, np.ndarray]]:
     return record, {path: mtf.to_numpy(v) for path, v in state.trainable.items()}
 
 
+@pytest.mark.slow
 def test_a_loop_of_microbatches_on_a_mesh_may_have_loops_over_blocks(
     request: pytest.FixtureRequest,
 ) -> None:

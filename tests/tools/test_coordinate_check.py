@@ -60,6 +60,7 @@ def _shapes(model: mtf.Module) -> list[mtf.Shape]:
     return [variable.shape for variable in model.named_variables().values()]
 
 
+@pytest.mark.slow
 def test_two_widths_of_a_transformer_drift_but_not_with_mup() -> None:
     model, widths = models_of_widths.one_block, (64, 256)
     plain = _drifts(model, "Adam", widths, with_mup=False)
