@@ -28,8 +28,8 @@ from mtfrun.decoding.sample_rows import RowSettings, SampleRows, may_differ_by_r
 from mtfrun.decoding.search import Search
 
 # All places are decoded by programs of shorter caches as well, while no row is longer: reading the
-# caches takes much of their time. A language model of 3.3 million parameters, 16 rows, one core: a
-# step of 256 positions takes 3.3 ms, of 128 2.9, of 64 2.3. Each program takes seconds to compile.
+# caches takes much of their time. A language model of 3.3 million parameters, 16 rows, two cores: a
+# step of 256 positions takes 2.9 ms, of 64 1.9. Each program takes seconds to compile.
 _QUARTERS = (1, 2, 3, 4)
 
 # Returns a decoder with `in_blocks` for this many rows, of all positions.
