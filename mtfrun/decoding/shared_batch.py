@@ -309,7 +309,10 @@ class SharedBatch:
     def _length_for(self, size: int, limits: np.ndarray) -> int:
         if size < self.places:
             return self._length
-        end = np.minimum(self._rows["position"] + self._steps.size, limits).max()
+        position = self._rows["position"]
+        # A step writes into the cache of every row, also of one whose prompt is not read yet.
+        written = min(1 + max(position[list(self._taken)]), self._length)
+        end = max(written, np.minimum(position + self._steps.size, limits).max())
         return next(length for length in self._lengths if length >= end)
 
     def _call_decode(self, size: int, length: int, limits: np.ndarray) -> Any:
