@@ -122,7 +122,7 @@ class RowSettings:
         }
 
     def set(self, row: int, search: Search, line: int) -> None:
-        """Sets those of a row; of `search` those of sampling and the penalties count."""
+        """Sets a row's settings; of `search` only sampling and the penalties count."""
         penalties = dict.fromkeys(_PENALTIES.values(), 0.0)
         for processor in search.controls.processors:
             assert may_differ_by_row(processor) and isinstance(processor.penalty, float)

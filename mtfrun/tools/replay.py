@@ -177,7 +177,7 @@ def _differences(a: LedgerRecord, b: LedgerRecord, *, exact: bool) -> Iterator[D
 
 
 def changes_since(run: RunDirectory) -> list[str]:
-    """Returns lines about the machine and the code, where they are not those of the run's end."""
+    """Returns lines about the machine and the code, where they have changed since the run."""
     record = _newest_command(run)
     lines = []
     if record.get("platform") not in (None, platform.platform()):

@@ -28,7 +28,7 @@ class TokenModel(TextModel, ReadsPrompt):
       dtypes: of variables and of activations.
 
     Attributes:
-      distiller: changes the loss in training to that of a teacher's student; None for no teacher.
+      distiller: changes the loss in training to a student's; None without a teacher.
     """
 
     distiller: Distiller | None = None
