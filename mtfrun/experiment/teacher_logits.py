@@ -29,7 +29,8 @@ def store_teacher_logits(
 ) -> int:
     """Writes the likeliest ids of all training rows, see `StoredLogits`; returns their number.
 
-    The probabilities are the softmax of the logits / temperature. `teacher` is the restored checkpoint.
+    The probabilities are the softmax of the logits divided by the temperature. `teacher` is the
+    restored checkpoint.
     """
     model = require_tokens(experiment, "data logits")
     check_range("--top_k", top_k, Range(1, model.num_classes, whole=True))
