@@ -33,6 +33,12 @@ error."""
 _SHOWN = 20
 
 
+def step_range(text: str) -> tuple[int, int] | None:
+    """Returns the steps of "100:150"; None for a text of another form."""
+    match = re.fullmatch(r"(\d{1,12}):(\d{1,12})", text)
+    return None if match is None else (int(match[1]), int(match[2]))
+
+
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--steps", help=f"the first and the last; the last {_SHOWN} by default", metavar="A:B"
@@ -42,7 +48,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 
 def _check(flags: argparse.Namespace) -> None:
     require_model_dir(flags)
-    if flags.steps is not None and not re.fullmatch(r"\d{1,12}:\d{1,12}", flags.steps):
+    if flags.steps is not None and step_range(flags.steps) is None:
         raise InputError(
             f"--steps={flags.steps}: give the first and the last step, such as 100:150"
         )
@@ -55,11 +61,11 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     run = RunDirectory(flags.model_dir)
     run.require()
     records = list(read_ledger(run.path))
-    if flags.steps is None:
+    steps = step_range(flags.steps or "")
+    if steps is None:
         chosen = records[-_SHOWN:]
     else:
-        first, last = map(int, flags.steps.split(":"))
-        chosen = [record for record in records if first <= record.step <= last]
+        chosen = [record for record in records if steps[0] <= record.step <= steps[1]]
     if not chosen:
         have = f"{records[0].step:,} to {records[-1].step:,}" if records else "none"
         raise InputError(f"the ledger of {run.path} has no such steps; it has {have}")

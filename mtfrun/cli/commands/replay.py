@@ -3,10 +3,11 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import re
 from collections.abc import Sequence
 
 from mtfrun.cli.command import Command, require_model_dir, settings_of
+from mtfrun.cli.commands.ledger_show import step_range
+from mtfrun.cli.commands.verify import NOT_EQUAL
 from mtfrun.display import progress
 from mtfrun.errors import InputError
 
@@ -24,9 +25,6 @@ commit, the machine, versions; other data are refused.
 
 Exit code 5 if a step differs. `mtfrun ledger show` prints the ledger."""
 
-# As verify's.
-NOT_EQUAL = 5
-
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", help="the first and the last step, such as 1:100", metavar="A:B")
@@ -35,10 +33,10 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 
 def _check(flags: argparse.Namespace) -> None:
     require_model_dir(flags)
-    if not re.fullmatch(r"\d{1,12}:\d{1,12}", flags.steps or ""):
+    steps = step_range(flags.steps or "")
+    if steps is None:
         raise InputError("replay needs the first and the last step, such as --steps=100:150")
-    first, last = map(int, flags.steps.split(":"))
-    if not 1 <= first <= last:
+    if not 1 <= steps[0] <= steps[1]:
         raise InputError(f"--steps={flags.steps}: steps are counted from 1, the first one first")
 
 
@@ -52,7 +50,9 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     for line in changes_since(run):
         progress.note(f"mtfrun: note: {line}")
     training = prepare(settings_of(flags), run=run).training
-    result = replay(training, run, *map(int, flags.steps.split(":")))
+    steps = step_range(flags.steps)
+    assert steps is not None
+    result = replay(training, run, *steps)
     print(json.dumps(dataclasses.asdict(result)) if flags.json else result.describe())
     return 0 if result.difference is None else NOT_EQUAL
 
