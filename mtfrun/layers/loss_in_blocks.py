@@ -36,18 +36,19 @@ def loss_in_blocks(
     x: {tokens..., d_model}; kernel: {d_model, vocab} in any order; targets, weights: {tokens...}.
     `losses` takes einsum([x, kernel]), computed in the type of x and cast to float32, the targets
     and the tensors `by_token` {tokens..., ...}. Gradients reach x and the kernel, summed up in
-    float32; without `training` the backward pass computes the products again. Inside
-    `mtf.function` only.
+    float32, but not a frozen variable; without `training` the backward pass computes the products
+    again. Inside `mtf.function` only.
 
     Every device takes blocks of its own tokens and its own part of the vocabulary, and sums up the
     gradients of its blocks before they are exchanged.
     """
     tokens, weights = _Tokens.of(targets, block_tokens), mtf.broadcast(weights, targets.shape)
+    trains_kernel = not _is_frozen(kernel)
     kernel = mtf.identity(kernel)
     (d_model,) = x.shape - targets.shape
     (vocab,) = kernel.shape - d_model
     labels = [tokens.cut(label) for label in (targets, *by_token)]
-    run = _Blocks(tokens, d_model, vocab, labels, tokens.cut(weights), losses)
+    run = _Blocks(tokens, d_model, vocab, labels, tokens.cut(weights), losses, trains_kernel)
     stored: list[mtf.Tensor] = []
 
     def forward(x: mtf.Tensor, kernel: mtf.Tensor) -> tuple[mtf.Tensor, ...]:
@@ -57,16 +58,20 @@ def loss_in_blocks(
 
     def backward(
         inputs: Sequence[mtf.Tensor], _: Any, cotangents: Sequence[mtf.Tensor]
-    ) -> list[mtf.Tensor]:
-        of_x, of_kernel = stored if training else run(*inputs, with_gradients=True)[1]
+    ) -> list[mtf.Tensor | None]:
+        of_x, *of_kernel = stored if training else run(*inputs, with_gradients=True)[1]
         # Scaled before the exchange: where slots are split, nothing but the split may follow it.
         of_x = mtf.cast(mtf.to_float(of_x) * cotangents[0], of_x.dtype)
-        return [
-            run.join_x(of_x),
-            mtf.cast(run.join_kernel(of_kernel * cotangents[0]), inputs[1].dtype),
-        ]
+        if not trains_kernel:
+            return [run.join_x(of_x), None]
+        joined = run.join_kernel(of_kernel[0] * cotangents[0])
+        return [run.join_x(of_x), mtf.cast(joined, inputs[1].dtype)]
 
     return list(mtf.custom_gradient(forward, backward, [x, kernel]))
+
+
+def _is_frozen(kernel: mtf.TensorLike) -> bool:
+    return isinstance(kernel, mtf.Variable) and not kernel.is_trained and kernel.addend is None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,6 +126,7 @@ class _Blocks:
     """The loop over the blocks.
 
     `weights` {blocks, parts..., block}; `labels`: of this shape, further dimensions behind it.
+    `trains_kernel`: whether the kernel needs a gradient.
     """
 
     tokens: _Tokens
@@ -129,13 +135,14 @@ class _Blocks:
     labels: Sequence[mtf.Tensor]
     weights: mtf.Tensor
     losses: TokenLosses
+    trains_kernel: bool
 
     def __call__(
         self, x: mtf.Tensor, kernel: mtf.Tensor, *, with_gradients: bool
     ) -> tuple[list[mtf.Tensor], list[mtf.Tensor]]:
         """Returns the values {blocks, parts..., block}, and the gradients of the objective.
 
-        Of x, if the vocabulary is split {blocks, parts..., block, vocab, d_model}, and of the
+        Of x, if the vocabulary is split {blocks, parts..., block, vocab, d_model}, and of a trained
         kernel {parts..., kernel}: of every part, not summed yet.
         """
         x, blocks = self.tokens.cut(x), self.tokens.blocks
@@ -160,9 +167,9 @@ class _Blocks:
             (of_product,) = mtf.gradients([values[0]], [product], [weights])
             assert of_product is not None
             with mtf.count_flops(None):
-                of_x, of_kernel = self._gradients(block, inner_kernel, of_product)
+                of_x, *of_kernel = self._gradients(block, inner_kernel, of_product)
             # All move on by one place, so that none is copied.
-            return [i + 1, *of_blocks[1:], of_x, *placed, mtf.to_float(of_kernel)]
+            return [i + 1, *of_blocks[1:], of_x, *placed, *map(mtf.to_float, of_kernel)]
 
         number = blocks.number.size if with_gradients else 0
         of_block = mtf.Shape(
@@ -179,8 +186,10 @@ class _Blocks:
         )
         if not with_gradients:
             return results, []
-        of_blocks, values, of_kernel = results[:number], results[number:-1], results[-1]
-        return values, [mtf.stack(of_blocks, blocks.number.name), of_kernel]
+        of_x = mtf.stack(results[:number], blocks.number.name)
+        if not self.trains_kernel:
+            return results[number:], [of_x]
+        return results[number:-1], [of_x, results[-1]]
 
     def join_x(self, of_x: mtf.Tensor) -> mtf.Tensor:
         """Returns the gradient {tokens..., d_model} of x, of all parts of the vocabulary."""
@@ -202,7 +211,7 @@ class _Blocks:
         of_product = mtf.replace_dimensions(of_product, self.vocab, vocab)
         kernel = mtf.replace_dimensions(kernel, self.vocab, vocab)
         rows = x.shape - self.d_model
-        return [
-            mtf.einsum([of_product, kernel], [*rows, *vocab[:-1], self.d_model]),
-            mtf.einsum([x, of_product], [*self.tokens.parts, *kernel.shape]),
-        ]
+        of_x = mtf.einsum([of_product, kernel], [*rows, *vocab[:-1], self.d_model])
+        if not self.trains_kernel:
+            return [of_x]
+        return [of_x, mtf.einsum([x, of_product], [*self.tokens.parts, *kernel.shape])]

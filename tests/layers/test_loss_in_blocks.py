@@ -67,3 +67,32 @@ def test_products_of_bfloat16_are_summed_up_in_float32() -> None:
         assert_close(value, other, FLOAT32_OP_TOLERANCE)
     for value, other in zip(actual[2:], expected[2:], strict=True):
         assert_close(value, other, BFLOAT16_TOLERANCE)
+
+
+def _values_and_gradient_of_x(*, is_frozen: bool) -> list[np.ndarray]:
+    mesh = mtf.Mesh(ONE_DEVICE)
+    rows = mtf.convert_to_shape("batch:3;length:4")
+    ids = mtf.import_tf_tensor(mesh, IDS.astype(np.int32), rows)
+    weights = mtf.import_tf_tensor(mesh, WEIGHTS.astype(np.float32), rows)
+    kernel = mtf.Variable(mesh, [WIDTH, VOCAB])
+    if is_frozen:
+        kernel.freeze()
+    kernel.initialize(0, "kernel")
+    mtf.assign(kernel, mtf.import_tf_tensor(mesh, KERNEL.astype(np.float32), kernel.shape))
+
+    def run(x: mtf.Tensor) -> list[mtf.Tensor | None]:
+        total, margins = layers.loss_in_blocks(
+            x, kernel, ids, weights, _losses, training=True, block_tokens=4
+        )
+        of_x, of_kernel = mtf.gradients([total], [x, kernel])
+        assert (of_kernel is None) == is_frozen
+        return [total, margins, of_x]
+
+    x = mtf.import_tf_tensor(mesh, HIDDEN.astype(np.float32), rows + WIDTH)
+    return [mtf.to_numpy(y) for y in mtf.function(run)(x)]
+
+
+def test_a_frozen_kernel_costs_no_gradient() -> None:
+    trained, frozen = (_values_and_gradient_of_x(is_frozen=x) for x in (False, True))
+    for value, other in zip(trained, frozen, strict=True):
+        np.testing.assert_array_equal(value, other)

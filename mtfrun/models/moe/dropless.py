@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -185,7 +186,8 @@ class DroplessMoE(Mixture):
         gates = [choice.gate for choice in in_groups.choices]
         weights = [variable.read_alone() for variable in variables]
         output_shape = mtf.Shape([*x.shape.dims[:-1], self.experts.output_dim])
-        return _sum_of_rounds(round_, rounds, [x, *gates, *weights], output_shape)
+        is_trained = [True] * (1 + choices) + [variable.is_trained for variable in variables]
+        return _sum_of_rounds(round_, rounds, [x, *gates, *weights], is_trained, output_shape)
 
     def _round(
         self, x: mtf.Tensor, routing: Routing, groups: mtf.Dimension, call: Call
@@ -247,9 +249,13 @@ def _sum_of_rounds(
     round_: Callable[[mtf.Tensor, Sequence[mtf.Tensor]], mtf.Tensor],
     rounds: mtf.Tensor,
     inputs: Sequence[mtf.Tensor],
+    is_trained: Sequence[bool],
     output_shape: mtf.Shape,
 ) -> mtf.Tensor:
-    """With gradients of the inputs; `round_` must use no other tensor that needs a gradient."""
+    """Returns the sum over the rounds {output_shape...}, with gradients of the trained inputs.
+
+    `round_` must use no other tensor that needs a gradient.
+    """
 
     def loop(
         add_round: Callable[[mtf.Tensor, list[mtf.Tensor]], list[mtf.Tensor]],
@@ -272,14 +278,18 @@ def _sum_of_rounds(
 
     def backward(
         inputs: list[mtf.Tensor], _outputs: list[mtf.Tensor], grads: list[mtf.Tensor]
-    ) -> list[mtf.Tensor]:
+    ) -> list[mtf.Tensor | None]:
         (of_y,) = grads
 
         def gradients(i: mtf.Tensor, own: list[mtf.Tensor]) -> list[mtf.Tensor]:
+            trained = list(itertools.compress(own, is_trained))
             with mtf.collect_reports():  # the forward loop reports them
-                of_own = mtf.gradients([round_(i, own)], own, [of_y])
-            return [mtf.zeros_like(x) if g is None else g for x, g in zip(own, of_own, strict=True)]
+                of_own = mtf.gradients([round_(i, own)], trained, [of_y])
+            pairs = zip(trained, of_own, strict=True)
+            return [mtf.zeros_like(x) if g is None else g for x, g in pairs]
 
-        return loop(gradients, inputs, list(map(mtf.zeros_like, inputs)))
+        zeros = list(map(mtf.zeros_like, itertools.compress(inputs, is_trained)))
+        sums = iter(loop(gradients, inputs, zeros))
+        return [next(sums) if wanted else None for wanted in is_trained]
 
     return mtf.custom_gradient(forward, backward, inputs)

@@ -45,7 +45,8 @@ class Result(NamedTuple):
     Attributes:
       output: {batch, length, d_model}.
       loss: a number.
-      gradients: of the output times fixed numbers plus the loss: by variable path, and "x".
+      gradients: of the output times fixed numbers plus the loss: by the path of a variable, if it
+        is trained, and "x".
       metrics: totals by name.
     """
 
@@ -128,7 +129,10 @@ def run(
         )
         metrics = {name: mean.total for name, mean in collector.contents.metrics.items()}
         gradients = dict(zip(sources, source_gradients, strict=True))
-        assert all(gradient is not None for gradient in gradients.values())
+        for path, variable in variables.items():
+            assert (gradients[path] is not None) == variable.is_trained
+            if not variable.is_trained:
+                del gradients[path]
         return output, loss, gradients, metrics
 
     return Result(*mtf.to_numpy(mtf.function(compute)(tensors)))

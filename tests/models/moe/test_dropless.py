@@ -171,6 +171,24 @@ def _assert_same(actual: Result, expected: Result) -> None:
     assert actual.metrics["/level_1/dropped"] == 0.0
 
 
+def test_frozen_experts_cost_no_gradients_on_a_mesh() -> None:
+    def make(mesh: mtf.Mesh, *, is_frozen: bool) -> moe.DroplessMoE:
+        layer = dropless(mesh, gate=MIXTRAL)
+        for variable in layer.experts.named_variables().values() if is_frozen else []:
+            variable.freeze()
+        return layer
+
+    frozen, trained = (
+        run(functools.partial(make, is_frozen=x), mtf.Mesh("data:2", ON_DATA))
+        for x in (True, False)
+    )
+    assert set(trained.gradients) - set(frozen.gradients) == {
+        "experts/wi/factors/0/kernel",
+        "experts/wo/kernel",
+    }
+    _assert_same(trained, frozen)
+
+
 def test_noise_of_the_experts_is_drawn() -> None:
     with_noise = _layer("mixtral", "even", "relu", ONE_DEVICE, "", 0.3).output
     assert np.abs(with_noise - _layer("mixtral", "even", "relu", ONE_DEVICE, "").output).max() > 0.1
