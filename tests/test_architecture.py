@@ -10,6 +10,7 @@ import graphlib
 import pathlib
 from typing import TypeGuard
 
+from tests import words
 from tests.reach import PATHS, ROOT, module_name, runtime_nodes, uses
 from tests.structure import (
     MODULES,
@@ -197,6 +198,10 @@ def test_an_init_file_holds_only_imports() -> None:
             if not (is_docstring or is_dunder or is_import):
                 violations.append(f"{_name(path)}:{node.lineno}: {ast.unparse(node)[:60]}")
     _assert_none(violations, "an __init__.py holds imports only")
+
+
+def test_prose_and_names_are_within_the_limits_of_bin_structure() -> None:
+    _assert_none(words.violations(), "write it as neighbouring files do: see tests/words.py")
 
 
 def _is_for_types(node: ast.AST) -> TypeGuard[ast.If]:

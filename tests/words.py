@@ -28,7 +28,7 @@ _PARTICIPLE = re.compile(
     r"(?:\w+ed|begun|built|chosen|drawn|found|given|held|hidden|kept|known|left|lost|made|meant|"
     r"seen|shown|spent|taken|written)$"
 )
-_VERBS = {"embed", "exceed", "feed", "need", "proceed", "seed", "shed", "speed"}
+_VERBS = {"embed", "exceed", "feed", "need", "proceed", "seed", "shed", "speed", "succeed"}
 # `named_variables` is a noun; `opened`, `drawn_before` and `_filled_with` say no verb and no noun.
 _PREPOSITIONS = {
     "after",

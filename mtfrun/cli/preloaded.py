@@ -1,4 +1,4 @@
-"""What trainings import: a server imports it once, from which those of a sweep are forked.
+"""What trainings import: a server imports it once, from which a sweep's trainings are forked.
 
 TensorFlow initialises no device and starts no thread by that.
 """

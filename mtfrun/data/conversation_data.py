@@ -73,7 +73,7 @@ class ConversationData(TaskData):
         return [*super().vocabulary_files(), *self.template.files]
 
     def source_texts(self, split: str, features: Collection[str]) -> Iterator[bytes]:
-        """Yields what is written in a split, without what the template adds."""
+        """Yields the texts of a split, without the template's additions."""
         for text in super().source_texts(split, features):
             for message in read_conversation(text)[MESSAGES]:
                 yield str(message["content"] or "").encode("utf-8", "replace")

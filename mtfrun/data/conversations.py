@@ -135,13 +135,13 @@ def encode_conversation(
     special = vocabulary.special_texts(template.special_tokens)
     try:
         rendered = template(conversation, special, asks=asks)
-        answers = _weighted(rendered.answers, conversation[MESSAGES])
+        answers = _apply_weights(rendered.answers, conversation[MESSAGES])
         return vocabulary.encode_spans(rendered.text, answers)
     except DataError as error:
         raise _bad(text, error) from error
 
 
-def _weighted(
+def _apply_weights(
     answers: Sequence[tuple[int, int]], messages: Sequence[Mapping[str, Any]]
 ) -> Sequence[tuple[int, int]]:
     has_weight = [m.get("weight") != 0 for m in messages if m["role"] == ASSISTANT]
@@ -164,7 +164,7 @@ class ConversationPrompts(LanguageModelPrompts):
     """Prompts are conversations, which an assistant's next turn continues.
 
     A prompt is an object {"messages": ...} in JSON, see `conversation_of`, else a user's only
-    message. Of one that is too long the oldest turns are left out, but for those of the system.
+    message. Of one that is too long the oldest turns are left out, but not the system's.
     """
 
     def __init__(

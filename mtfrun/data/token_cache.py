@@ -61,7 +61,7 @@ _LENGTHS_PER_STEP = 1 << 16
 class TokenCache:
     """The ids of one split of a task, mapped into memory; see the files above.
 
-    `vocabularies` are those of the features; none if it was opened without its task.
+    `vocabularies` are the features'; none if it was opened without its task.
     """
 
     directory: Path

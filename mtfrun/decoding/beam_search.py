@@ -138,7 +138,7 @@ class _Loop:
             process=self._process(progress) if self.prompts.rules.change_logits else None,
             num_prefilter=self.search.num_prefilter,
         )
-        guided = self._guided(progress, candidates)
+        guided = self._advance_guide(progress, candidates)
         is_end = self.prompts.is_end(candidates.token, position, guided)
         candidates = candidates._replace(
             finished=is_end, trace=self._trace(logits, candidates, position)
@@ -173,7 +173,7 @@ class _Loop:
             log_probs, progress.active.seq, progress.position, progress.guided
         )
 
-    def _guided(self, progress: _Progress, candidates: Candidates) -> Any:
+    def _advance_guide(self, progress: _Progress, candidates: Candidates) -> Any:
         """Returns the guide's states {batch, double_beam} after the candidates."""
         before = tf.nest.map_structure(
             lambda x: mtf.gather(x, candidates.parents, self.beam), progress.guided

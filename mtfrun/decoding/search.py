@@ -95,7 +95,7 @@ class Search:
         """Returns the hypotheses {batch, beam, ...} of every row, best first; see `generate`.
 
         `decoder_for` takes the beam dimension or None. `lines` {batch} int32, the number of each
-        row's line in the input, seeds its draws. `rules`: by default those of the search, for a
+        row's line in the input, seeds its draws. `rules`: by default the search's, for a
         vocabulary with `END_ID`.
         """
         self.check(vocab.size)

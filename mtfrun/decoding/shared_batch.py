@@ -291,7 +291,7 @@ class SharedBatch:
         self._rows["limit"][place] = 0
 
     def advance(self) -> list[Decoded]:
-        """Reads some ids of prompts, takes a number of steps, and returns what was decoded."""
+        """Reads some ids of prompts, takes a number of steps, and returns the ids."""
         # A largest block: the rows that decode do not wait for more.
         remaining = self._blocks[-1]
         while self._unread and remaining > 0:

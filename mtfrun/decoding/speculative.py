@@ -3,10 +3,10 @@
 Leviathan et al. 2022, arXiv:2211.17192; Chen et al. 2023, arXiv:2302.01318. Their rule accepts
 proposals by further draws, so that outputs have the model's distribution. Here the model chooses at
 every position as it does without a draft, with the same noise, and a proposal is accepted if it is
-the chosen token: outputs are those of `generate` itself. A draft model chooses with the same noise:
+the chosen token: outputs are the same as `generate`'s. A draft model chooses with the same noise:
 it agrees with a probability of at least (1 - d) / (1 + d), where d is the total variation distance
 of both distributions and their rule accepts 1 - d (Daliri et al. 2024, arXiv:2408.07978). Of
-proposals without a distribution, as those of a look-up, both accept the same share.
+proposals without a distribution, as of a look-up, both accept the same share.
 
 Dimensions:
   batch: the rows, each at a position of its own.
@@ -145,7 +145,7 @@ def _advance(
     (vocab,) = logits.shape - shape
     # Each position is preceded by proposals: if one of them is wrong, what follows is not taken.
     ids = with_block(progress.ids, proposals, position, block.size)
-    guided = _guided(prompts, progress.guided, proposals, is_forced, block)
+    guided = _advance_guide(prompts, progress.guided, proposals, is_forced, block)
     processed = prompts.process(logits, ids, positions, guided)
     tokens = mtf.where(is_forced, forced, choose(processed, positions))
     guided = prompts.rules.advance(guided, tokens, mtf.logical_not(is_forced))
@@ -188,7 +188,7 @@ def _advance(
     )
 
 
-def _guided(
+def _advance_guide(
     prompts: Prompts,
     guided: Any,
     proposals: mtf.Tensor,

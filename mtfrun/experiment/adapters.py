@@ -99,7 +99,7 @@ def as_adapters(value: Any, name: str) -> tuple[Adapter, ...]:
 def load_base(
     model: Model, source: InitCheckpoint | None, seed: int, saved: BaseModel | None = None
 ) -> BaseModel:
-    """Initialises the base variables of a model with adapters, and returns what they are.
+    """Initialises the base variables of a model with adapters, and returns their source.
 
     `saved`, of a checkpoint of the adapters: its step of the source is taken if that has several,
     and the variables must be the same: RunDirError otherwise. Collective.

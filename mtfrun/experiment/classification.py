@@ -14,7 +14,7 @@ from mtfrun.checks import COUNT, check_fields
 from mtfrun.data import IMAGES, ImageData
 from mtfrun.display.progress import Work
 from mtfrun.experiment.experiment import Experiment, Inference
-from mtfrun.experiment.records import Images, Progress, Record, Source, batched, require
+from mtfrun.experiment.records import Images, Progress, Record, Source, require, split_into_batches
 from mtfrun.models import ImageModel
 
 _REMEDY = "set Experiment.inference to one that fits, such as @experiment.Decoding"
@@ -62,7 +62,7 @@ class Classification(Inference):
         """Returns predictions for images, uint8 [rows, cols, channels]; NonFiniteError for NaN."""
         names = self.data.label_names
         predictions: list[Prediction] = []
-        for batch in batched(images, self.rows):
+        for batch in split_into_batches(images, self.rows):
             probabilities, labels = self._best(batch)
             for row in zip(labels.tolist(), probabilities.tolist(), strict=True):
                 top = [LabelProbability(names[i], p) for i, p in zip(*row, strict=True)]

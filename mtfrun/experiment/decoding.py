@@ -83,7 +83,7 @@ class Decoding(Inference):
     _speculated: list[tuple[int, int]] = dataclasses.field(
         default_factory=list, init=False, repr=False, compare=False
     )
-    # The template with which prompts are conversations; None for those of the data.
+    # The template with which prompts are conversations; None for the data's prompts.
     _chat: ConversationTemplate | None = dataclasses.field(
         default=None, init=False, repr=False, compare=False
     )

@@ -13,7 +13,7 @@ from mtfrun import decoding
 from mtfrun.data import TARGETS, PromptFormat, PromptRow
 from mtfrun.data.prompts import bucket
 from mtfrun.experiment.common_beginnings import CommonBeginnings, Group
-from mtfrun.experiment.records import batched
+from mtfrun.experiment.records import split_into_batches
 from mtfrun.models import TextModel
 
 
@@ -65,7 +65,7 @@ class Batching:
             # Decoding begins after the shortest prompt of a batch.
             order = sorted(group.rows, key=lambda index: (shapes[index], rows[index].prefix))
             for shape, indices in itertools.groupby(order, shapes.__getitem__):
-                for batch in batched(indices, self.size):
+                for batch in split_into_batches(indices, self.size):
                     yield self._batch_of(shape, batch, group.common, rows)
 
     def _batch_of(

@@ -72,7 +72,7 @@ class DecodingSpeed:
     def make_draft(
         self, search: decoding.Search, features: Mapping[str, mtf.Tensor], lines: mtf.Tensor
     ) -> decoding.Draft:
-        """Returns the draft of a batch; the arguments are those of the model that checks it."""
+        """Returns the draft of a batch; its arguments come from the model that checks it."""
         if not isinstance(self.draft, Experiment):
             return decoding.LookupDraft()
         model = require(self.draft.model, TextModel, "a draft", _REMEDY)

@@ -55,7 +55,7 @@ class Source(Protocol):
         """Returns images, each read by its path. Raises InputError as `texts`."""
 
 
-def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+def split_into_batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
     """Yields lists of `size` items, the last one shorter; `itertools.batched` of Python 3.12."""
     iterator = iter(items)
     while batch := list(itertools.islice(iterator, size)):

@@ -11,7 +11,7 @@ from mtfrun import evaluation, mtf
 from mtfrun.data import TARGETS, PromptLimits, ScoredRow, TextData, pad_rows
 from mtfrun.display.progress import Work
 from mtfrun.experiment.experiment import Experiment
-from mtfrun.experiment.records import batched, require
+from mtfrun.experiment.records import require, split_into_batches
 from mtfrun.models import TextModel
 
 
@@ -54,7 +54,7 @@ class Scoring:
         scores: dict[int, Score] = {}
         with Work("scoring", len(pairs), "pairs") as work:
             for lengths, lines in by_lengths.items():
-                for batch in batched(lines, self._batch_size):
+                for batch in split_into_batches(lines, self._batch_size):
                     log_probs = self._batch([rows[i].features for i in batch], dict(lengths))
                     for i, log_probs_of_row in zip(batch, log_probs, strict=True):
                         scores[i] = self._score(rows[i], log_probs_of_row)

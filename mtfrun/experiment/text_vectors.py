@@ -10,7 +10,7 @@ from mtfrun import mtf
 from mtfrun.data import PromptFormat, PromptRow, pad_rows
 from mtfrun.data.prompts import bucket
 from mtfrun.experiment.experiment import Experiment
-from mtfrun.experiment.records import batched, require
+from mtfrun.experiment.records import require, split_into_batches
 from mtfrun.models import TextModel
 
 
@@ -40,7 +40,7 @@ class TextVectors:
             by_length.setdefault(bucket(len(row.ids), longest), []).append(index)
         vectors: dict[int, np.ndarray] = {}
         for length, indices in by_length.items():
-            for batch in batched(indices, self._batch.size):
+            for batch in split_into_batches(indices, self._batch.size):
                 ids = [rows[index].ids for index in batch]
                 vectors.update(zip(batch, self._of_batch(ids, length), strict=False))
         return [vectors[index] for index in range(len(rows))]

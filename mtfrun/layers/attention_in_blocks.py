@@ -132,7 +132,7 @@ class _Passes:
     def forward(self, *inputs: mtf.Tensor) -> tuple[mtf.Tensor, mtf.Tensor, mtf.Tensor]:
         """Returns the result, and for every query the maximum and the sum of `_sum_values`.
 
-        Where all positions are masked, the logarithm of both would be that of the maximum alone.
+        Where all positions are masked, the logarithm of both would be the maximum's alone.
         """
         query = inputs[0]
         mesh, rows = query.mesh, query.shape - self.d_kv

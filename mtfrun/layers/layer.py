@@ -73,7 +73,7 @@ def present_call() -> Call:
 
 
 class Layer(mtf.Module):
-    """A module that is called as `layer(x, call)` and declares what it adds to the collector."""
+    """A module that is called as `layer(x, call)` and declares its losses and metrics."""
 
     @property
     def depends_on_padding(self) -> bool:

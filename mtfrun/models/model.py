@@ -197,7 +197,7 @@ class Model(mtf.Module, abc.ABC):
         }
 
     def add_adapters(self, adapters: Sequence[layers.Adapter]) -> None:
-        """Adds adapters, and freezes the other variables; those of a model are added once.
+        """Adds adapters, and freezes the other variables; a model's are added once.
 
         Raises:
           InputError: it has other adapters, or one does not fit the model.

@@ -45,7 +45,7 @@ def trace_for_xla(for_xla: bool) -> Iterator[None]:
 
 
 def is_traced_for_xla(mesh: Mesh) -> bool:
-    """Returns whether XLA compiles what is traced: on one device only, where DTensor does not."""
+    """Returns whether XLA compiles traced programs: on one device only, where DTensor does not."""
     return _FOR_XLA.get() and not mesh.is_distributed
 
 

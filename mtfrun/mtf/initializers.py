@@ -126,7 +126,7 @@ class KernelInitializer:
     new_dims: tuple[Dimension, ...]
 
     def stddev(self, widths: Widths = NO_GROWTH) -> float:
-        """Returns the standard deviation; with `widths`, that of the kernel at its base sizes."""
+        """Returns the standard deviation; with `widths`, the kernel's at its base sizes."""
         fan_in, fan_out = (
             math.prod(dim.size for dim in dims) / widths.growth(dims)
             for dims in (self.reduced_dims, self.new_dims)

@@ -168,7 +168,7 @@ class Variable(Arithmetic):
         return self.trainable and not self._content.is_frozen
 
     def freeze(self) -> None:
-        """Leaves its gradient out where layers compute those of all variables; see `scan_layers`.
+        """Leaves its gradient out where layers compute all variables' gradients; see `scan_layers`.
 
         It concerns rematerialised layers only before `mtf.initialize`.
         """
@@ -200,7 +200,7 @@ class Variable(Arithmetic):
         return self._content.growth
 
     def set_widths(self, widths: Widths, initial_scale: Callable[[Growth], float]) -> None:
-        """Scales the initial value, that of the base sizes, by a function of the growth.
+        """Scales the initial value, which is for the base sizes, by a function of the growth.
 
         Raises:
           InputError: it has a value, or grows and does not say which dimensions are reduced.

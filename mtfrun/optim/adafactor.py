@@ -192,7 +192,7 @@ class Adafactor(SlotOptimizer):
         self._min_dim_size_to_factor = min_dim_size_to_factor
         self._stacked_dim_names = stacked_dim_names
         self._parameter_scale = parameter_scale
-        # The names of stacked dimensions, those of sharded variables included.
+        # The names of stacked dimensions, also in sharded variables.
         self._stacked: set[str] = set()
         self._absolute: set[str] = set()
         self._groups: list[_Group] = []

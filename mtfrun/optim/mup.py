@@ -1,4 +1,4 @@
-"""The maximal update parametrization, muP: settings of a small model are those of a wide one.
+"""The maximal update parametrization, muP: settings of a small model suit a wide one.
 
 Yang et al. 2022, "Tensor Programs V", arXiv:2203.03466, table 3: the form without multipliers, but
 for attention and tied embeddings, which have theirs in `layers`. What grows is known by the names

@@ -36,7 +36,7 @@ class Lease:
 
     Args:
       place: what two processes on one machine have in common. The caller holds the local lock of
-        that place, so a lease of the same place is that of a process that was killed.
+        that place, so a lease of the same place belongs to a process that was killed.
     """
 
     def __init__(self, store: Store, place: str) -> None:

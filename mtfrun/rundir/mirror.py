@@ -38,7 +38,7 @@ WRITER_LOCK = ".mirror.writer"
 """The lock that a training of a run at a URL holds in the local directory."""
 
 _GENERATION = ".generation"
-# How many are remembered: that of a start that was killed is not in the store.
+# How many are remembered: the one of a start that was killed is not in the store.
 _GENERATIONS = 20
 _CHECKPOINTS = "checkpoints"
 _ALL_CHECKPOINTS = re.compile(r"checkpoints(\.[0-9]+)?")
@@ -357,7 +357,7 @@ def scan(directory: pathlib.Path) -> dict[str, State]:
 
 
 def state_of(path: pathlib.Path) -> State:
-    """IsADirectoryError for what is not a regular file."""
+    """IsADirectoryError unless it is a regular file."""
     status = path.lstat()
     if not stat.S_ISREG(status.st_mode):
         raise IsADirectoryError(path)

@@ -1,7 +1,7 @@
 """Copies of data at URLs on this machine, which are read in their place.
 
 A copy is as new as its file in the store when a process first asks for it, and is not looked after
-again by that process: what is read is the same from the beginning to the end.
+again by that process: a file stays the same from the beginning to the end.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def copy_matching(pattern: str) -> dict[str, str]:
 def local_copy(url: str) -> pathlib.Path:
     """Returns the copy of a file, or of a folder with all below it."""
     above, _, name = url.rstrip("/").rpartition("/")
-    if not above.endswith("/"):  # else the name is that of a bucket
+    if not above.endswith("/"):  # else the name is a bucket's
         store = Store(above)
         file = store.describe(name)
         if file is not None:

@@ -91,7 +91,7 @@ class Store:
                 info = self._system.info(self._path(name))
             except FileNotFoundError:
                 return None
-        return None if _is_folder(info) else _stored(info)
+        return None if _is_folder(info) else _read_info(info)
 
     def read(self, name: str) -> bytes | None:
         """Returns None if there is no such file."""
@@ -148,7 +148,7 @@ class Store:
     def _below(self, listed: Mapping[str, Mapping[str, Any]]) -> dict[str, StoredFile]:
         names = {path: path.removeprefix(self._root).lstrip("/") for path in listed}
         return {
-            names[path]: _stored(info)
+            names[path]: _read_info(info)
             for path, info in listed.items()
             if path.startswith(self._root) and _is_plain(names[path]) and not _is_folder(info)
         }
@@ -223,7 +223,7 @@ def _file_system(url: str) -> tuple[Any, str]:
     return files, path
 
 
-def _stored(info: Mapping[str, Any]) -> StoredFile:
+def _read_info(info: Mapping[str, Any]) -> StoredFile:
     version = next((info[key] for key in _VERSIONS if info.get(key) is not None), "")
     if isinstance(version, datetime.datetime):  # a number in listings of the same store
         version = version.timestamp()

@@ -40,7 +40,7 @@ class Drift(NamedTuple):
       path: of the module.
       sizes: by the widths, in order.
       slope: the exponent of the width with which the size grows.
-      slope_of_change: that of the change.
+      slope_of_change: the exponent of its change.
     """
 
     path: str

@@ -27,7 +27,7 @@ with import_tensorflow() if "tensorflow" not in sys.modules else contextlib.null
     from mtfrun.data import INPUTS, TARGETS, pad_rows
     from mtfrun.data.prompts import bucket
     from mtfrun.experiment import Decoding
-    from mtfrun.experiment.records import batched, require
+    from mtfrun.experiment.records import require, split_into_batches
     from mtfrun.experiment.runs.run import load
     from mtfrun.experiment.runs.settings import settings_of
     from mtfrun.models import TextModel
@@ -64,7 +64,7 @@ class JudgedModel:
 
     Args:
       model_dir: of a run, or of an imported model.
-      batch_size: rows of a batch; None, or "auto", for that of the run's `Decoding`.
+      batch_size: rows of a batch; None, or "auto", for the run's `Decoding.batch_size`.
       max_length: ids of context and continuation, or of the prompt and its output, of a language
         model; None for `Decoding.max_length`.
       prefix_token_id: the id that is read in the place of an empty context.
@@ -146,7 +146,7 @@ class PairScores:
         self._rows = decoding.rows
         self._format = decoding.prompt_format
         self._model = require(self._experiment.model, TextModel, "lm_eval", "judge another run")
-        # What is read as it is predicts the next id; as a target it is predicted.
+        # An id that is read predicts the next one; as a target it is predicted.
         by_inputs = [set(names) for names in self._model.logits_features]
         self._reads_as_they_are = not self._model.predicts_first_id and {INPUTS} in by_inputs
         self._longest = self._format.max_lengths[TARGETS]
@@ -163,7 +163,7 @@ class PairScores:
         scores: dict[int, TokenScores] = {}
         with Work("scoring", len(rows), "requests") as work:
             for lengths, indices in by_lengths.items():
-                for batch in batched(indices, self._rows):
+                for batch in split_into_batches(indices, self._rows):
                     results = self._batch([rows[i] for i in batch], lengths)
                     scores.update(zip(batch, results, strict=True))
                     work.move_to(len(scores))

@@ -97,7 +97,7 @@ def _check_show(flags: argparse.Namespace) -> None:
 
 def _run_show(flags: argparse.Namespace, _: Sequence[str]) -> int:
     settings = _settings(flags, None if flags.gin_file else flags.model_dir)
-    chosen = [setting for setting in settings if _has_a_word(_searched(setting), flags.words)]
+    chosen = [setting for setting in settings if _has_a_word(_text_to_search(setting), flags.words)]
     if flags.words and not chosen:
         hint = did_you_mean(flags.words[0], {setting.name for setting in settings})
         raise InputError(
@@ -123,7 +123,7 @@ def _settings(flags: argparse.Namespace, model_dir: str | None, *files: str) -> 
         return settings_in_use(bindings, ROOTS)
 
 
-def _searched(setting: Setting) -> str:
+def _text_to_search(setting: Setting) -> str:
     return " ".join((f"{setting.owner}.{setting.name}", *setting.macros, setting.doc))
 
 

@@ -95,7 +95,7 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
     with contextlib.ExitStack() as stack:
         summaries = None
         # All have them or none: samples are only decoded if they are shown.
-        # The curves of a run are those of its model without an adapter.
+        # The curves of a run are of its model without an adapter.
         has_curves = run is not None and flags.adapter is None
         if run is not None and has_curves and processes.by_first(run.is_writable):
             name = _CONTINUOUS if flags.continuous else "eval"

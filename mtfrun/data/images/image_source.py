@@ -47,7 +47,7 @@ class ImageSource(SplitSource[ImageExample]):
 
 @dataclasses.dataclass(frozen=True)
 class NoImages(MissingSource[ImageExample], ImageSource):
-    """No images: a model classifies without any, and training says what is missing.
+    """No images: a model classifies without any, and training refuses.
 
     Attributes:
       labels: the name of every class.

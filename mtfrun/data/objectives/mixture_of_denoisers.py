@@ -30,7 +30,7 @@ class Denoiser:
     rate: float = 1.0
 
 
-# Table 1 of the paper; the names of the modes are those of the published checkpoints.
+# Table 1 of the paper; the published checkpoints have these names of modes.
 _UL2 = (
     *(Denoiser(SpanCorruption(0.15, mean), "[NLU]") for mean in (3.0, 8.0)),  # R
     Denoiser(PrefixLanguageModel(0.25), "[S2S]"),  # S

@@ -231,7 +231,7 @@ class MissingSource(SplitSource[T]):
 
 @dataclasses.dataclass(frozen=True)
 class NoSource(MissingSource[Example], Source):
-    """No examples: a model decodes and scores without any, and training says what is missing."""
+    """No examples: a model decodes and scores without any, and training refuses."""
 
     missing = "data"
     remedy = "--gin_file=data/tsv_pairs.gin, or set --gin.TRAINING_DATA"

@@ -1,1 +1,1 @@
-"""Controls: what is asked of outputs, whatever the decoding method."""
+"""Controls: requirements on outputs, whatever the decoding method."""

@@ -87,7 +87,7 @@ class JsonSchema:
     whitespace: str = "[ ]?"
 
     def automaton(self) -> Automaton:
-        # The package can also make automata, but 0.2.14 loses transitions: of "(ab)*" that of "a".
+        # The package can also make automata, but 0.2.14 loses transitions: "(ab)*" has none by "a".
         outlines = _import("outlines_core.json_schema", "JsonSchema")
         schema = self.schema if isinstance(self.schema, str) else json.dumps(self.schema)
         try:

@@ -16,7 +16,7 @@ from mtfrun.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class Controls:
-    """What is asked of outputs beyond a decoding method.
+    """Requirements on outputs beyond a decoding method.
 
     Attributes:
       processors: change the logits, in this order and before the temperature: penalties, or your

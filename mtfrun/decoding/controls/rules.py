@@ -42,7 +42,7 @@ class Written(NamedTuple):
         return vocab
 
     def is_before(self, *, with_prompt: bool = True) -> mtf.Tensor:
-        """Returns {rows, length} bool: which ids count, those of the prompt only if asked for."""
+        """Returns {rows, length} bool: which ids count, the prompt's only if asked for."""
         index = mtf.range(self.ids.mesh, self.length)
         rows = self.ids.shape - self.length + (self.position.shape - self.ids.shape)
         before = mtf.less(index, self.position, output_shape=[*rows, self.length])

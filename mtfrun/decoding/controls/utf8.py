@@ -83,18 +83,18 @@ def _node(begin: bytes, listed: Mapping[bytes, int], other: int | None) -> Node:
             child = _node(longer, characters, other)
         else:
             second = _SECOND.get(longer[0], (0x80, 0xC0)) if len(longer) == 1 else (0x80, 0xC0)
-            child = _unlisted(_length(longer[0]) - len(longer), second, other)
+            child = _node_without_listed(_length(longer[0]) - len(longer), second, other)
         if child is not None and child != ():
             node.append((byte, child))
     return tuple(node)
 
 
 @functools.cache
-def _unlisted(remaining: int, bounds: tuple[int, int], other: int | None) -> Node:
+def _node_without_listed(remaining: int, bounds: tuple[int, int], other: int | None) -> Node:
     """As `_node`, for characters of which none is listed."""
     if other is None:
         return ()
-    child = other if remaining == 1 else _unlisted(remaining - 1, (0x80, 0xC0), other)
+    child = other if remaining == 1 else _node_without_listed(remaining - 1, (0x80, 0xC0), other)
     return tuple((byte, child) for byte in range(*bounds))
 
 

@@ -69,7 +69,7 @@ class Run:
       step: of the checkpoint that the model was restored from.
       model_dir: the directory of the run; None for a model without one.
       adapters: the model with each adapter, by its name in `mtfrun.load`, as a run whose weights
-        are those of this run: `run.adapters["formal"].decode(prompts)`.
+        belong to this run: `run.adapters["formal"].decode(prompts)`.
     """
 
     def __init__(

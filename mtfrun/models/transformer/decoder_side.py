@@ -89,7 +89,7 @@ class PromptReading:
         other, all of which read ids of the prompt. It can read them in one pass only.
       reads_start: position 0 of the stack reads 0, and position i the id before position i of the
         targets. Otherwise ids are read one position earlier, where they stand.
-      learned: a learned prompt, at the first positions of the stack, before those of the targets.
+      learned: a learned prompt, at the first positions of the stack, before the targets' positions.
         There are neither beginnings nor steps in blocks then.
     """
 

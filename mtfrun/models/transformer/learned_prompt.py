@@ -62,7 +62,7 @@ class ReadsPrompt(mtf.Module):
         raise NotImplementedError
 
     def with_prompt(self, ids: mtf.Tensor) -> mtf.Tensor:
-        """Returns ids {..., length} after those of the prompt, if there is one: no padding."""
+        """Returns ids {..., length} after the prompt's, if there is one: no padding."""
         return ids if self.prompt is None else self.prompt.before_ids(ids, 1)
 
     def segments_with_prompt(self, segments: mtf.Tensor | None) -> mtf.Tensor | None:

@@ -54,10 +54,10 @@ class _Kept:
 
         # The value of x is used nowhere, so that it is not computed; gradients go through it.
         @tf.custom_gradient  # type: ignore[untyped-decorator]
-        def replaced(_: tf.Tensor) -> Any:
+        def replace(_: tf.Tensor) -> Any:
             return tf.identity(stored), lambda gradient: gradient
 
-        return Tensor(x.mesh, replaced(x.value), x.shape)
+        return Tensor(x.mesh, replace(x.value), x.shape)
 
 
 _KEPT: contextvars.ContextVar[_Kept | None] = contextvars.ContextVar("kept", default=None)

@@ -76,7 +76,7 @@ def tag_of(name: str, tasks: Collection[str] = ()) -> str:
     if metric and task in tasks:
         tag = tag_of(metric)
         group = tag.partition("/")[0]
-        # Those of single layers, which are many, apart.
+        # Tags of single layers, which are many, apart.
         is_of_layer = group in ("moe", "moe_load", "layers")
         return f"tasks_{group}/{task}/{tag[len(group) + 1 :]}" if is_of_layer else f"tasks/{name}"
     for pattern, group in _GROUPS.items():

@@ -94,20 +94,23 @@ def render(template: jinja2.Template, request: Mapping[str, Any]) -> dict[str, A
     conversation = request["conversation"]
     messages: list[dict[str, Any]] = conversation["messages"]
 
-    def marked(number: int, *, asks: bool) -> str:
+    def render_part(number: int, *, asks: bool) -> str:
         variables = {
             **request["special"],
             **{"tools": None, "documents": None, **conversation},
             **{"messages": messages[:number], "add_generation_prompt": asks},
         }
-        return "".join(_bounded(template.generate(variables)))
+        return "".join(_check_length(template.generate(variables)))
 
-    text, answers = split_marks(marked(len(messages), asks=request["asks"]))
+    text, answers = split_marks(render_part(len(messages), asks=request["asks"]))
     if not Generation.is_used and not request["asks"]:
         answers = []
         for number, message in enumerate(messages):
             if message["role"] == "assistant":
-                before, after = marked(number, asks=True), marked(number + 1, asks=False)
+                before, after = (
+                    render_part(number, asks=True),
+                    render_part(number + 1, asks=False),
+                )
                 if not (after.startswith(before) and text.startswith(after)):
                     raise RenderingError(
                         f"the template writes message {number + 1} otherwise with what follows it, "
@@ -118,7 +121,7 @@ def render(template: jinja2.Template, request: Mapping[str, Any]) -> dict[str, A
     return {"text": text, "answers": answers}
 
 
-def _bounded(parts: Iterator[str]) -> Iterator[str]:
+def _check_length(parts: Iterator[str]) -> Iterator[str]:
     size = 0
     for part in parts:
         size += len(part)

@@ -45,7 +45,7 @@ class ChatTemplate:
       name: chatml, llama3, plain or zephyr.
       file: a tokenizer_config.json with a "chat_template", or a chat_template.jinja, instead.
       special_tokens: texts of special tokens by name, {"eos_token": "</s>"}, that the template
-        writes; by default those of the tokenizer_config.json, else the vocabulary's.
+        writes; by default the ones in tokenizer_config.json, else the vocabulary's.
     """
 
     name: str = "plain"

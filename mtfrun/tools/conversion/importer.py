@@ -29,7 +29,7 @@ class Imported:
       record: JSON values for import.json, with which an export returns the same bytes.
       metadata: further entries of the checkpoint's manifest.
       base: the run whose model an imported adapter is for; None for a model.
-      notes: lines for the user: what was imported and what was not.
+      notes: lines for the user about what was imported or left out.
     """
 
     config: Callable[[pathlib.Path], str]

@@ -14,7 +14,7 @@ from mtfrun.tools.data_viewer.row_view import TRAIN
 
 
 class ConfiguredData(NamedTuple):
-    """`splits` are those of training and of evaluation."""
+    """`splits` are the ones of training and of evaluation."""
 
     data: Data
     splits: list[str]

@@ -20,7 +20,7 @@ KINDS = {TRAIN: "training", EVAL: "evaluation"}
 EXPERTS = "Mixture of experts"
 """The category of the charts about the use of experts."""
 
-# The category of curves that no chart of the catalogue has, such as those of a user's action.
+# The category of curves that no chart of the catalogue has, such as of a user's action.
 _FURTHER = "Further curves"
 _MOST_FURTHER = 12
 # With several runs a chart of more curves of one run, such as a curve for each layer, is left out.

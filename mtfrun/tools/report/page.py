@@ -26,7 +26,13 @@ from mtfrun.errors import InputError
 from mtfrun.tools.report.charts import EXPERTS, Chart, charts_of, non_finite, points_of
 from mtfrun.tools.report.drawing import COLOURS, draw, library
 from mtfrun.tools.report.report import Report
-from mtfrun.tools.report.run_view import Limits, RunView, answers_together, overview_of, varied_of
+from mtfrun.tools.report.run_view import (
+    Limits,
+    RunView,
+    answers_together,
+    overview_of,
+    table_of_varied,
+)
 from mtfrun.untrusted import escape
 
 LARGEST_PAGE = 3_000_000
@@ -96,7 +102,7 @@ def _render(report: Report, limits: Limits, now: float) -> str:
         has_outputs=any(run.answers or run.pictures for run in runs),
         groups=report.groups,
         together=answers_together(report.runs, limits.answers),
-        varied=varied_of(report),
+        varied=table_of_varied(report),
         overview=overview_of(report.runs, report.metric),
         categories=[x for x in by_category if x[0] != EXPERTS],
         expert_charts=[view for view in charts if view.chart.category == EXPERTS],

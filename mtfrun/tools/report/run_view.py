@@ -36,7 +36,7 @@ _SHARES = {
     "waiting for data": "perf/data_wait_fraction",
     "work of the host": "perf/host_fraction",
 }
-# Pictures of the evaluations that a report shows; those of attention are of one sample.
+# Pictures of the evaluations that a report shows; attention's are of one sample.
 _PICTURES = ("confusion_matrix", "predictions", "routing/")
 
 
@@ -186,7 +186,7 @@ def answers_together(runs: Sequence[RunFacts], most: int) -> list[list[Answer]]:
     return sorted(together, key=lambda answers: -sum(x.is_wrong for x in answers))[:most]
 
 
-def varied_of(report: Report) -> Table:
+def table_of_varied(report: Report) -> Table:
     """Returns the settings in which the groups differ, a row for each group."""
     recorded = [settings for settings in report.settings if settings]
     names = dict.fromkeys(name for settings in recorded for name in settings)

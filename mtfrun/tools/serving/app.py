@@ -145,13 +145,13 @@ class _Routes:
             raise fields.error("encoding_format", "must be float or base64")
         vectors, tokens = await self._model.vectors(read_texts(fields, "input", self._limits))
 
-        def encoded(vector: np.ndarray) -> object:
+        def encode(vector: np.ndarray) -> object:
             if encoding == "float":
                 return vector.tolist()
             return base64.b64encode(vector.astype("<f4").tobytes()).decode()
 
         data = [
-            {"object": "embedding", "index": index, "embedding": encoded(vector)}
+            {"object": "embedding", "index": index, "embedding": encode(vector)}
             for index, vector in enumerate(vectors)
         ]
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}

@@ -1,4 +1,4 @@
-"""The thread that computes what is not decoded in the shared batch, several requests at once."""
+"""The thread that computes everything but the shared batch, several requests at once."""
 
 from __future__ import annotations
 

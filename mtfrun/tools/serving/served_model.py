@@ -45,7 +45,7 @@ class Piece(NamedTuple):
     """A part of an output.
 
     Attributes:
-      output: the number of the output: those of the first prompt come first.
+      output: the number of the output, in the order of the prompts.
       tokens: with their log-probabilities, if these are asked for.
       finish: with the last piece "stop" for an end or a stop, "length" for a limit.
     """

@@ -41,7 +41,7 @@ class LadderRow:
 
     Attributes:
       name: of the sweep's row.
-      parameters: all that are trained, embeddings included; of a mixture those of all experts.
+      parameters: all that are trained, with embeddings, and with all experts of a mixture.
       losses: of the last evaluation of every run.
       held_out: whether the law is not fitted to them.
     """
@@ -189,7 +189,7 @@ def fit_ladder(
     check_identified(points, left_out)
     law = fit_law(points)
     laws = bootstrap_laws(points, law, draws, seed)
-    # Another seed than that of the laws, whose errors these must not depend on.
+    # Not the seed of the laws, whose errors these must not depend on.
     errors = draw_errors(points, law, (draws,), seed + 1)
     counted = {row.parameters: row.flops_per_token for row in rows if row.flops_per_token}
     cost = TokenCost()

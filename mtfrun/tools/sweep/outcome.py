@@ -81,13 +81,13 @@ def _state(sweep: Sweep, summary: RunSummary, ending: Ending | None) -> tuple[Re
         saved = f", saved at step {summary.step}" if summary.state == "stopped" else ""
         return "stopped", ending.reason or f"stopped by a signal{saved}"
     if code < 0:
-        return "killed", _killed(-code, out_of_memory=ending.out_of_memory)
+        return "killed", _describe_signal(-code, out_of_memory=ending.out_of_memory)
     printed = ending.error or summary.error or f"ended with exit code {code}"
     is_shortage = any(text in printed for text in _OUT_OF_MEMORY)
     return "failed", f"out of memory: {printed}" if is_shortage else printed
 
 
-def _killed(number: int, *, out_of_memory: bool) -> str:
+def _describe_signal(number: int, *, out_of_memory: bool) -> str:
     text = f"killed by signal {number}"
     if number != signal.SIGKILL:
         return text

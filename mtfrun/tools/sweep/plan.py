@@ -19,7 +19,7 @@ _SECS_PER_MINUTE = 60.0
 
 @dataclasses.dataclass(frozen=True)
 class PlannedRun:
-    """A run and what is recorded of it.
+    """A run and its records.
 
     Attributes:
       number: its place among all runs, from 1.

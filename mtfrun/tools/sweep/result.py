@@ -37,7 +37,7 @@ class RunName:
 
 @dataclasses.dataclass(frozen=True)
 class RunResult(RunName, RunCost):
-    """How a run of a sweep ended, what it measured, and what it cost.
+    """How a run of a sweep ended, its metrics and its cost.
 
     Attributes:
       state: "finished"; else `error` says why in one line.

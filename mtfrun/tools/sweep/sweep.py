@@ -85,7 +85,7 @@ class Sweep(SweepTitle):
 
     Attributes:
       gin_files: of all runs.
-      bindings: of all runs, as gin writes them. "{SEED}" in them, and in those of rows and grid,
+      bindings: of all runs, as gin writes them. "{SEED}" in them, and in the rows' and the grid's,
         stands for the seed.
       rows: by name; without any, the grid alone makes the rows.
       grid: the alternatives of each setting, as gin writes them.
@@ -144,7 +144,7 @@ class Sweep(SweepTitle):
 
     @property
     def varies(self) -> bool:
-        """Whether it has runs besides those of a search."""
+        """Whether it has runs besides a search's."""
         return bool(self.rows or self.grid or (len(self.seeds) > 1 and not self.search))
 
     def check(self) -> None:
@@ -228,12 +228,12 @@ class Sweep(SweepTitle):
         seeds: Sequence[int | None] = self.seeds or [None]
         for row, values in itertools.product(self.rows or [""], self._combinations()):
             of_row = self.rows.get(row, SweepRow())
-            shown = _unused(_joined([row] * bool(row), values), rows)
-            compared = _joined([*baselines], values) if baselines else self.baseline
+            shown = _choose_name(_join_values([row] * bool(row), values), rows)
+            compared = _join_values([*baselines], values) if baselines else self.baseline
             bound = {**self._of_seeds, **of_row.bindings, **values}
             for seed in seeds:
                 of_seed = {name: _with_seed(text, seed) for name, text in bound.items()}
-                name = _unused(
+                name = _choose_name(
                     _plain_name([_plain(row).lstrip(".")] * bool(row), values, seed), names
                 )
                 runs.append(SweepRun(name, shown, seed, of_row.gin_files, of_seed, compared))
@@ -288,14 +288,14 @@ def _statements(files: Sequence[str], search_paths: Sequence[str]) -> Statements
     return statements
 
 
-def _unused(name: str, used: set[str]) -> str:
+def _choose_name(name: str, used: set[str]) -> str:
     numbered = (f"{name}-{number}" for number in itertools.count(2))
     unused = next(x for x in itertools.chain([name], numbered) if x not in used)
     used.add(unused)
     return unused
 
 
-def _joined(names: Sequence[str], values: Mapping[str, str]) -> str:
+def _join_values(names: Sequence[str], values: Mapping[str, str]) -> str:
     parts = [*names, *(f"{name}={_bare(value)}" for name, value in values.items())]
     return ",".join(parts) or "all"
 

@@ -37,7 +37,7 @@ class ExpertChoice:
             masked_logits = logits + (1.0 - nonpadding) * _MINUS_INFINITY
         scores = mtf.softmax(masked_logits, group)
 
-        # The rank of a token among those of an expert is its slot there: {..., experts, group}.
+        # The rank of a token among an expert's tokens is its slot there: {..., experts, group}.
         _, position = rank_tokens(scores, group, mtf.Dimension("rank", group.size))
         dispatched = apply_mask(mtf.to_float(mtf.less(position, capacity.size)), nonpadding)
         experts_of_token = mtf.maximum(mtf.reduce_sum(dispatched, reduced_dim=experts), 1.0)

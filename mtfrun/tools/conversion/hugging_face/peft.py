@@ -66,7 +66,7 @@ class _Factors:
         return int(self.a.shape[0])
 
     def without_zeros(self) -> _Factors:
-        """Leaves out ranks without an output, such as those of the other parts of a module."""
+        """Leaves out ranks without an output, such as of the other parts of a module."""
         is_used = np.any(self.b, axis=0).reshape(self.rank)
         is_used[0] |= not is_used.any()
         return _Factors(self.a[is_used], self.b[:, is_used], self.scale)

@@ -12,7 +12,7 @@ from mtfrun.tools.conversion.gin_file import GinFile
 from mtfrun.tools.conversion.importer import ConversionError
 from mtfrun.untrusted import is_regular, open_regular
 
-# Files name what they include relative to a search path, which is a directory above them.
+# Files include others relative to a search path, which is a directory above them.
 _DIRECTORIES_ABOVE = 4
 
 # Defaults of our classes.
