@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from mtfrun import mtf
-from mtfrun.checks import COUNT, POSITIVE, Range, check_range
+from mtfrun.checks import POSITIVE, Range, check_range
 from mtfrun.data.batches import Batch
 from mtfrun.data.stored_logits import PARTS_OF_1, store_logits
 from mtfrun.errors import InputError
@@ -35,7 +35,6 @@ def store_teacher_logits(
     model = require_tokens(experiment, "data logits")
     check_range("--top_k", top_k, Range(1, model.num_classes, whole=True))
     check_range("--temperature", temperature, POSITIVE)
-    check_range("--batch_size", batch, COUNT)
     experiment.check_batch(batch)
     if len(experiment.feature_shapes(batch)) != len(experiment.data.shapes(batch)):
         raise InputError("the run's training reads stored logits itself")
