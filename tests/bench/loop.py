@@ -55,7 +55,8 @@ _FUNCTIONS = {
 }
 SUBJECTS: dict[str, Collection[str]] = {BARE: (), **{part: (part,) for part in PARTS}, ALL: PARTS}
 _WORDS = 5000
-_TINY = [f"--gin.{name}=16" for name in ("D_MODEL", "D_FF", "D_KV")]
+# Flags of a model whose step takes milliseconds.
+TINY_MODEL = [f"--gin.{name}=16" for name in ("D_MODEL", "D_FF", "D_KV")]
 
 
 def main() -> None:
@@ -178,11 +179,11 @@ def _start(every_steps: int, *, tiny: bool) -> Gate:
         "train",
         *("--gin_file=defaults.gin", "--gin_file=models/lm_small.gin"),
         "--gin_file=data/text_files.gin",
-        f"--gin.TEXT_FILES={_texts(directory)}",
+        f"--gin.TEXT_FILES={write_texts(directory)}",
         *("--gin.BATCH_SIZE=8", "--gin.SEQUENCE_LENGTH=128", "--gin.TRAIN_STEPS=1000000"),
         f"--gin.CHECKPOINT_EVERY={2 * every_steps}",
         *("--gin.CheckpointOptions.every_secs=None", "--gin.EVAL_EVERY=None"),
-        *("--gin.LOG_EVERY=50", *(_TINY if tiny else [])),
+        *("--gin.LOG_EVERY=50", *(TINY_MODEL if tiny else [])),
         f"--model_dir={directory / 'run'}",
     ]
     preparation = prepare(settings_of(parse_flags(command)))
@@ -208,7 +209,7 @@ def _nothing(*_: Any, **__: Any) -> None:
     """Takes the place of a part that a subject is without."""
 
 
-def _texts(directory: pathlib.Path) -> dict[str, str]:
+def write_texts(directory: pathlib.Path) -> dict[str, str]:
     """Writes random words and returns the files by split."""
     rng = random.Random(0)
     words = ["".join(rng.choices("etaoinshrdlu", k=rng.randint(2, 9))) for _ in range(_WORDS)]
