@@ -25,8 +25,14 @@ class Change(NamedTuple):
         """The path in words: "settings: length"."""
         return ": ".join(map(str, self.path))
 
+    @property
+    def texts(self) -> tuple[str, str]:
+        """Both values, in few characters."""
+        return _short(self.old), _short(self.new)
+
     def __str__(self) -> str:
-        return f"{self.name} {_short(self.old)} -> {_short(self.new)}"
+        old, new = self.texts
+        return f"{self.name} {old} -> {new}"
 
 
 def changes(

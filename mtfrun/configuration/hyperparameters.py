@@ -116,6 +116,26 @@ def training_hyperparameters(
     return texts
 
 
+def changes_of_hyperparameters(saved: Any, present: Any) -> list[Change]:
+    """Returns the changes between two results of `training_hyperparameters`.
+
+    A parameter of one side counts unless it has its default: classes gain and lose some.
+    """
+    old_given, old_defaults = _texts(saved)
+    new_given, new_defaults = _texts(present)
+    in_old = old_given.keys() | old_defaults.keys()
+    in_new = new_given.keys() | new_defaults.keys()
+    old = {name: text for name, text in old_defaults.items() if name in in_new} | old_given
+    new = {name: text for name, text in new_defaults.items() if name in in_old} | new_given
+    return changes(old, new)
+
+
+def _texts(parameters: Any) -> list[dict[str, str]]:
+    parts = parameters if isinstance(parameters, Mapping) else {}
+    values = [parts.get(name) for name in ("given", "defaults")]
+    return [dict(part) if isinstance(part, Mapping) else {} for part in values]
+
+
 def _parameters_in_use(
     operative: Sequence[Binding], bound: Sequence[Binding]
 ) -> Iterator[_Parameter]:

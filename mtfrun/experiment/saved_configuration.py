@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mtfrun import processes
+from mtfrun.configuration.hyperparameters import changes_of_hyperparameters
 from mtfrun.data import Data
 from mtfrun.data.data import IDS, VOCABULARIES, check_unchanged, check_vocabularies
 from mtfrun.differences import Change, changes, list_changes
@@ -38,7 +39,7 @@ class SavedConfiguration:
                 _HYPERPARAMETERS: self.hyperparameters,
                 TRAIN_STEPS: self.train_steps,
             }
-        return {**entries, _DATA: _fingerprint(self.data), TRAIN_STEPS: self.train_steps}
+        return {**entries, _DATA: fingerprint_of(self.data), TRAIN_STEPS: self.train_steps}
 
     def check(
         self, manifest: Manifest, *, has_same_variables: bool, accept_changes: bool
@@ -52,7 +53,7 @@ class SavedConfiguration:
         """
         check_same_vocabularies(manifest, self.data)
         if not accept_changes:
-            check_unchanged(_saved_data(manifest), _fingerprint(self.data), _name(manifest))
+            check_unchanged(_saved_data(manifest), fingerprint_of(self.data), _name(manifest))
         if not has_same_variables:
             return []
         notes = []
@@ -65,7 +66,7 @@ class SavedConfiguration:
         present = self.hyperparameters
         if present is None or not isinstance(saved, Mapping) or _HYPERPARAMETERS not in saved:
             return notes
-        differing = _changes_of_hyperparameters(saved[_HYPERPARAMETERS], present)
+        differing = changes_of_hyperparameters(saved[_HYPERPARAMETERS], present)
         old_steps = saved.get(TRAIN_STEPS)
         following = [change for change in differing if self._follows_steps(change, old_steps)]
         changed = [change for change in differing if change not in following]
@@ -97,7 +98,7 @@ def check_same_vocabularies(manifest: Manifest, data: Data) -> None:
 def check_same_training_data(data: Data) -> None:
     """Raises InputError if the processes train on different data. Collective."""
     if processes.count() > 1:
-        processes.check_same("training data", _fingerprint(data), identity=IDS)
+        processes.check_same("training data", fingerprint_of(data), identity=IDS)
 
 
 def check_same_split(data: Data, split: str | None) -> None:
@@ -111,7 +112,7 @@ def check_same_split(data: Data, split: str | None) -> None:
         processes.check_same("vocabulary or data", value, identity=IDS)
 
 
-def _fingerprint(data: Data) -> Mapping[str, Any]:
+def fingerprint_of(data: Data) -> Mapping[str, Any]:
     """Returns what determines the rows of training, as JSON will return it."""
     fingerprint: Mapping[str, Any] = json.loads(json.dumps(data.fingerprint()))
     return fingerprint
@@ -124,20 +125,3 @@ def _saved_data(manifest: Manifest) -> Mapping[str, Any]:
 
 def _name(manifest: Manifest) -> str:
     return f"ckpt-{manifest.step}"
-
-
-def _changes_of_hyperparameters(saved: Any, present: TrainingHyperparameters) -> list[Change]:
-    """A parameter of one side counts unless it has its default: classes gain and lose some."""
-    old_given, old_defaults = _texts(saved)
-    new_given, new_defaults = _texts(present)
-    in_old = old_given.keys() | old_defaults.keys()
-    in_new = new_given.keys() | new_defaults.keys()
-    old = {name: text for name, text in old_defaults.items() if name in in_new} | old_given
-    new = {name: text for name, text in new_defaults.items() if name in in_old} | new_given
-    return changes(old, new)
-
-
-def _texts(parameters: Any) -> list[dict[str, str]]:
-    parts = parameters if isinstance(parameters, Mapping) else {}
-    values = [parts.get(name) for name in ("given", "defaults")]
-    return [dict(part) if isinstance(part, Mapping) else {} for part in values]

@@ -1,4 +1,7 @@
-"""Records of the commands of a run: arguments, versions, the git commit and its changes."""
+"""Records of the commands of a run: arguments, versions, the git commit and its changes.
+
+That of a training also has the step at which it began, its data and hyperparameters.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import json
 import os
 import pathlib
 import platform
+import re
 import shlex
 import socket
 import subprocess
@@ -19,12 +23,22 @@ from typing import Any
 
 from mtfrun.rundir.atomic import atomic_write
 from mtfrun.rundir.errors import RunDirError, reason
-from mtfrun.untrusted import read_regular_text
+from mtfrun.untrusted import read_json, read_regular_text
 
-_PACKAGES = ("tensorflow", "tensorflow-datasets", "gin-config", "numpy")
+_PACKAGES = (
+    *("tensorflow", "tensorflow-datasets", "gin-config", "numpy", "ml-dtypes", "pillow"),
+    "sentencepiece",
+)
 # The largest diff that is recorded whole, and the longest list of files, in bytes.
 MAX_DIFF_BYTES, _MAX_LIST_BYTES = 1 << 20, 1 << 14
 _TIMEOUT_SECS = 10.0
+_FILE = re.compile(r"[0-9]{4,9}\.json")
+# Variables of the environment that change the order of sums, or their kernels.
+_ENVIRONMENT = (
+    *("NVIDIA_TF32_OVERRIDE", "OMP_NUM_THREADS", "TF_CUDNN_DETERMINISTIC", "TF_DETERMINISTIC_OPS"),
+    *("TF_ENABLE_ONEDNN_OPTS", "TF_NUM_INTEROP_THREADS", "TF_NUM_INTRAOP_THREADS"),
+    *("TF_XLA_FLAGS", "XLA_FLAGS"),
+)
 
 
 def record_command(
@@ -45,6 +59,9 @@ def record_command(
         "process": os.getpid(),
         "directory": str(place),
         "platform": platform.platform(),
+        "processor": _processor(),
+        "threads": _threads(),
+        "environment": {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
         "versions": run_versions(),
         "git": describe_working_tree(place),
         **(setup or {}),
@@ -69,6 +86,26 @@ def run_versions() -> dict[str, str]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
     return versions
+
+
+def read_commands(run: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
+    """Returns the records of a run by their files, oldest first; RunDirError if one is damaged."""
+    directory = pathlib.Path(run, "commands")
+    records: dict[str, dict[str, Any]] = {}
+    names = [path.name for path in directory.iterdir()] if directory.is_dir() else []
+    for name in sorted(filter(_FILE.fullmatch, names)):
+        try:
+            record = read_json(directory / name)
+            if not isinstance(record, dict):
+                raise ValueError("not an object")
+        except (OSError, ValueError) as error:
+            raise damaged_record(directory / name, error) from error
+        records[name] = record
+    return records
+
+
+def damaged_record(path: pathlib.Path, error: Exception) -> RunDirError:
+    return RunDirError(f"{path} is damaged ({reason(error)}): remove it")
 
 
 def read_record(path: str | os.PathLike[str]) -> str:
@@ -102,6 +139,21 @@ def _next_file(directory: pathlib.Path) -> pathlib.Path:
         raise RunDirError(
             f"cannot write in {directory}: {reason(error)}; name a --model_dir you may write to"
         ) from error
+
+
+def _threads() -> int | None:
+    """Returns the number of processors that the process may use, TensorFlow's number of threads."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count()
+
+
+def _processor() -> str | None:
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        text = pathlib.Path("/proc/cpuinfo").read_text("utf-8")
+        if match := re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE):
+            return match[1]
+    return platform.processor() or None
 
 
 def describe_working_tree(directory: pathlib.Path) -> dict[str, Any] | None:

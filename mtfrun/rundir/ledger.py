@@ -2,29 +2,33 @@
 
 A record has what a step read and computed, so that two trainings can be compared bit by bit, and a
 step can be computed again and compared. Its hash includes the record before: a record that was
-changed, or a part that was cut out, shows.
+changed, or a part that was cut out, shows. The record of step 0 has the digest of the initial
+values alone. A second file has a line of JSON for every digest of all variables: the digests of
+each, which add up to it.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import pathlib
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from absl import logging
 
+from mtfrun.digests import MODULUS
 from mtfrun.rundir.errors import RunDirError, reason
-from mtfrun.untrusted import open_regular, open_to_write
+from mtfrun.untrusted import LARGEST_TEXT, open_regular, open_to_write, parse_json
 
-LEDGER = "ledger"
-"""The file's name in a run directory."""
+LEDGER, VARIABLES = "ledger", "ledger_variables.jsonl"
+"""The files' names in a run directory."""
 
-_HEADER = b"mtfrun ledger 1\n"
+_HEADER = b"mtfrun ledger 2\n"
 _FIELDS = struct.Struct("<QQIIIIQ")
 _HASH_BYTES = 16
 _SIZE = _FIELDS.size + _HASH_BYTES
@@ -34,7 +38,7 @@ class LedgerRecord(NamedTuple):
     """A step; digests are of `mtfrun.digests`, numbers the bits of float32.
 
     Attributes:
-      step: the number of finished steps after it.
+      step: the number of finished steps after it; 0 for the initial values.
       batch: a digest of the features' arrays.
       key: the bits of the step's random key.
       loss, weight: of the loss that is differentiated, a sum, and what divides it.
@@ -74,6 +78,7 @@ class LedgerWriter:
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
         self._path = pathlib.Path(directory, LEDGER)
+        self._variables = pathlib.Path(directory, VARIABLES)
         self._hash = bytes(_HASH_BYTES)
         self._has_failed = False
 
@@ -92,16 +97,31 @@ class LedgerWriter:
                 if number:
                     _, self._hash = _read_record(file, number - 1)
                 file.truncate(size + number * _SIZE)
-        except OSError as error:
+            with open_to_write(self._variables, "rb+") as file:
+                end = 0
+                for line in file.read().splitlines(keepends=True):
+                    if not line.endswith(b"\n") or _variables_of(line)[0] > step:
+                        break
+                    end += len(line)
+                file.truncate(end)
+        except (OSError, ValueError) as error:
             self._warn(error)
 
-    def append(self, records: Sequence[LedgerRecord]) -> None:
+    def append(
+        self, records: Sequence[LedgerRecord], variables: Mapping[str, int] | None = None
+    ) -> None:
+        """Appends records; `variables`: digests by path after the last one, which has their sum."""
         content = bytearray()
         for record in records:
             fields = _FIELDS.pack(*record)
             self._hash = _chain(self._hash, fields)
             content += fields + self._hash
         try:
+            if not self._has_failed and variables is not None:
+                digests = {path: f"{digest:016x}" for path, digest in variables.items()}
+                line = json.dumps({"step": records[-1].step, "digests": digests})
+                with open_to_write(self._variables, "ab") as file:
+                    file.write(f"{line}\n".encode())
             if not self._has_failed:
                 with open_to_write(self._path, "ab") as file:
                     file.write(content)
@@ -117,7 +137,7 @@ class LedgerWriter:
         except OSError as error:
             self._warn(error)
 
-    def _warn(self, error: OSError) -> None:
+    def _warn(self, error: OSError | ValueError) -> None:
         if not self._has_failed:
             self._has_failed = True
             logging.warning("cannot write %s: %s; the ledger ends", self._path, reason(error))
@@ -133,7 +153,7 @@ def read_ledger(directory: str | os.PathLike[str]) -> Iterator[LedgerRecord]:
         with open_regular(path) as file:
             if file.read(len(_HEADER)) != _HEADER:
                 raise RunDirError(f"{path} is not a ledger of this version of mtfrun")
-            former, step = bytes(_HASH_BYTES), 0
+            former, step = bytes(_HASH_BYTES), -1
             while len(content := file.read(_SIZE)) == _SIZE:
                 fields, former = content[: _FIELDS.size], _chain(former, content[: _FIELDS.size])
                 record = LedgerRecord(*_FIELDS.unpack(fields))
@@ -148,6 +168,44 @@ def read_ledger(directory: str | os.PathLike[str]) -> Iterator[LedgerRecord]:
         raise RunDirError(f"{directory} has no ledger: train writes it from now on") from error
     except OSError as error:
         raise RunDirError(f"cannot read {path}: {reason(error)}") from error
+
+
+def read_variable_digests(
+    directory: str | os.PathLike[str], records: Iterable[LedgerRecord]
+) -> dict[int, dict[str, int]]:
+    """Returns the digests of variables by step and path, where the ledger's records have their sum.
+
+    RunDirError for a line that does not add up to its record.
+    """
+    path = pathlib.Path(directory, VARIABLES)
+    sums = {record.step: record.variables for record in records if record.variables}
+    digests: dict[int, dict[str, int]] = {}
+    try:
+        with open_regular(path) as file:
+            for line in iter(lambda: file.readline(LARGEST_TEXT), b""):
+                if not line.endswith(b"\n"):
+                    break  # is being written
+                step, of_step = _variables_of(line)
+                if step not in sums:
+                    continue
+                if sum(of_step.values()) % MODULUS != sums[step]:
+                    raise ValueError(f"the digests of step {step:,} are not the ledger's")
+                digests[step] = of_step
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise RunDirError(f"{path} is damaged or was changed: {reason(error)}") from error
+    return digests
+
+
+def _variables_of(line: bytes) -> tuple[int, dict[str, int]]:
+    """Returns the step and the digests of a line; ValueError if it is damaged."""
+    try:
+        fields = parse_json(line)
+        digests = {str(path): int(digest, 16) for path, digest in fields["digests"].items()}
+        return int(fields["step"]), digests
+    except (TypeError, KeyError, AttributeError) as error:
+        raise ValueError("a line has other fields") from error
 
 
 def _chain(former: bytes, fields: bytes) -> bytes:

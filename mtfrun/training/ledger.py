@@ -11,7 +11,7 @@ from mtfrun.rundir.ledger import LedgerRecord, LedgerWriter, bits_of
 from mtfrun.training.host_loop import HostRecord
 from mtfrun.training.state import TrainState
 
-# Steps between digests of all variables, which take 30 ns an entry and process.
+# Steps between digests of all variables, which take 0.4 ns an entry and process.
 _DIGEST_EVERY = 1000
 
 
@@ -23,9 +23,14 @@ class Ledger:
         self._writer = LedgerWriter(run.path) if processes.is_first() else None
 
     def begin(self, step: int) -> None:
-        """Drops the records of steps after this one, the present step."""
-        if self._writer is not None:
-            self._writer.begin(step)
+        """Drops the records after this step, the present one; adds that of step 0. Collective."""
+        digests = {} if step else digests_of_variables(self._state)
+        if self._writer is None:
+            return
+        self._writer.begin(step or -1)
+        if not step:
+            total = sum(digests.values()) % MODULUS
+            self._writer.append([LedgerRecord(0, 0, 0, 0, 0, 0, total)], digests)
 
     def next_step(self, step: int) -> int:
         """Returns the next step with a digest of the variables, where a host loop must end."""
@@ -35,9 +40,10 @@ class Ledger:
         """Writes the records of a host loop. Collective."""
         last = host.step + host.count
         is_due = last % _DIGEST_EVERY == 0 or last == self._train_steps
-        variables = digest_of_variables(self._state) if is_due else 0
+        digests = digests_of_variables(self._state) if is_due else None
         if self._writer is None:
             return
+        variables = sum((digests or {}).values()) % MODULUS
         record, seed = host.record, self._state.seed
         numbers = (record.objective.total, record.objective.weight, record.gradient_norm)
         losses, weights, norms = (bits_of(x[: host.count]) for x in numbers)
@@ -53,7 +59,8 @@ class Ledger:
                     variables if step == last else 0,
                 )
                 for i, step in enumerate(range(host.step + 1, last + 1))
-            ]
+            ],
+            digests,
         )
 
     def sync(self) -> None:
@@ -62,14 +69,18 @@ class Ledger:
             self._writer.sync()
 
 
-def digest_of_variables(state: TrainState) -> int:
-    """Returns the digest of what a checkpoint stores, which no layout changes. Collective."""
+def digests_of_variables(state: TrainState) -> dict[str, int]:
+    """Returns the digests of what a checkpoint stores, which no layout changes. Collective."""
     variables = state.storage()
     shards = mtf.owned_shards(variables.values())
-    own = sum(
-        digest_of_part(path, np.asarray(part.value), part.begin, variable.shape.as_list())
+    own = [
+        sum(
+            digest_of_part(path, np.asarray(part.value), part.begin, variable.shape.as_list())
+            for part in parts
+        )
+        % MODULUS
         for (path, variable), parts in zip(variables.items(), shards, strict=True)
-        for part in parts
-    )
-    total: int = sum(processes.gather(own % MODULUS, "digest of the variables")) % MODULUS
-    return total
+    ]
+    of_processes = processes.gather(own, "digests of the variables")
+    sums = (sum(of_variable) % MODULUS for of_variable in zip(*of_processes, strict=True))
+    return dict(zip(variables, sums, strict=True))

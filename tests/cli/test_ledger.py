@@ -14,10 +14,10 @@ def test_steps_are_a_table_or_json(language_model_run: pathlib.Path) -> None:
     run = f"--model_dir={language_model_run}"
     lines = mtfrun_here("ledger", "show", run).stdout.decode().splitlines()
     assert f"{records[-1].variables:016x}" in lines[-2]
-    assert lines[-1] == f"{len(records)} steps, 1 to {len(records)}"
+    assert lines[-1] == f"{len(records) - 1} steps, 1 to {len(records) - 1}"
     shown = mtfrun_here("ledger", "show", run, "--steps=2:3", "--json").stdout.decode()
     assert [json.loads(line) for line in shown.splitlines()] == [
-        record._asdict() for record in records[1:3]
+        record._asdict() for record in records[2:4]
     ]
 
 

@@ -20,10 +20,10 @@ def _replay(run: pathlib.Path, *words: str) -> tuple[int, dict[str, object]]:
 def _change(run: pathlib.Path, step: int, **fields: int) -> None:
     """Writes a ledger in which a step's record differs, with hashes that fit."""
     records = list(read_ledger(run))
-    records[step - 1] = records[step - 1]._replace(**fields)
+    records[step] = records[step]._replace(**fields)
     (run / LEDGER).unlink()
     writer = LedgerWriter(run)
-    writer.begin(0)
+    writer.begin(-1)
     writer.append(records)
 
 

@@ -7,7 +7,14 @@ import pathlib
 import pytest
 
 from mtfrun.rundir import RunDirError
-from mtfrun.rundir.ledger import LEDGER, LedgerRecord, LedgerWriter, read_ledger
+from mtfrun.rundir.ledger import (
+    LEDGER,
+    VARIABLES,
+    LedgerRecord,
+    LedgerWriter,
+    read_ledger,
+    read_variable_digests,
+)
 
 RECORDS = [LedgerRecord(step, 2**64 - step, step, 7, 8, 9, 2**63) for step in range(1, 6)]
 
@@ -40,6 +47,22 @@ def test_half_a_record_is_ignored_and_then_replaced(tmp_path: pathlib.Path, miss
     assert list(read_ledger(tmp_path)) == RECORDS[:4]
     _write(tmp_path, RECORDS[4:])
     assert list(read_ledger(tmp_path)) == RECORDS
+
+
+def test_digests_of_variables_add_up_to_the_ledger_s(tmp_path: pathlib.Path) -> None:
+    records = [record._replace(variables=3 + record.step) for record in RECORDS]
+    digests = {record.step: {"a": 3, "b": record.step} for record in records}
+    writer = LedgerWriter(tmp_path)
+    writer.begin(0)
+    for record in records:
+        writer.append([record], digests[record.step])
+    assert read_variable_digests(tmp_path, records) == digests
+    LedgerWriter(tmp_path).begin(3)
+    assert read_variable_digests(tmp_path, records) == {step: digests[step] for step in (1, 2, 3)}
+    path = tmp_path / VARIABLES
+    path.write_text(path.read_text().replace("0000000000000003", "0000000000000004", 1))
+    with pytest.raises(RunDirError, match="the digests of step 1 are not the ledger's"):
+        read_variable_digests(tmp_path, records)
 
 
 def test_a_changed_bit_or_a_missing_record_is_an_error(tmp_path: pathlib.Path) -> None:

@@ -7,10 +7,11 @@ import pathlib
 import pytest
 
 from mtfrun import mtf, optim
+from mtfrun.digests import MODULUS
 from mtfrun.mtf import random_key
-from mtfrun.rundir.ledger import LedgerRecord, bits_of, read_ledger
+from mtfrun.rundir.ledger import LedgerRecord, bits_of, read_ledger, read_variable_digests
 from mtfrun.training import CheckpointOptions, TrainOptions, TrainState
-from mtfrun.training.ledger import digest_of_variables
+from mtfrun.training.ledger import digests_of_variables
 from tests.layouts import ONE_DEVICE
 from tests.training.toy_model import Bigram
 from tests.training.toy_run import LAYOUT, curve, quick_train, toy_train
@@ -29,15 +30,18 @@ def _without_variables(records: list[LedgerRecord]) -> list[LedgerRecord]:
 
 def test_a_record_has_what_its_step_has_read_and_computed(tmp_path: pathlib.Path) -> None:
     state, _ = quick_train(str(tmp_path), _options(7))
-    records = list(read_ledger(tmp_path))
+    initial, *records = read_ledger(tmp_path)
+    assert initial._replace(variables=0) == LedgerRecord(0, 0, 0, 0, 0, 0)
     assert [record.step for record in records] == [1, 2, 3, 4, 5, 6, 7]
     assert len({record.batch for record in records}) == 7
     assert [record.key for record in records] == [random_key(7, step).number for step in range(7)]
     losses = curve(str(tmp_path))
     assert [bits_of([r.mean_loss]) for r in records] == [bits_of([losses[r.step]]) for r in records]
     *before, last = records
-    assert last.variables == digest_of_variables(state)
     assert not any(record.variables for record in before)
+    digests = read_variable_digests(tmp_path, [initial, *records])
+    assert list(digests) == [0, 7] and digests[7] == digests_of_variables(state)
+    assert initial.variables != last.variables == sum(digests[7].values()) % MODULUS
 
 
 def test_a_resumed_run_has_the_records_of_a_whole_one(tmp_path: pathlib.Path) -> None:
@@ -69,5 +73,5 @@ def test_a_layout_does_not_change_the_digest_of_variables() -> None:
         mesh = mtf.Mesh(mesh_shape, LAYOUT)
         state = TrainState(Bigram(mesh), optim.Adam(learning_rate=0.1), mesh, seed=3)
         state.initialize()
-        digests.add(digest_of_variables(state))
+        digests.add(tuple(digests_of_variables(state).items()))
     assert len(digests) == 1

@@ -22,10 +22,10 @@ Shows what every step of a training has read and computed, bit by bit.
   mtfrun ledger show --model_dir=/tmp/run --steps=1200:1250
   mtfrun ledger show --model_dir=/tmp/run --steps=1:1000 --json
 
-A row is a step: digests of its batch and, every thousand steps and at the end, of all variables,
-slots and averages; the bits of its random key; the loss that is differentiated, and the norm of the
-gradients before clipping. Two runs with equal columns have done the same. --json prints a line for
-each step, with the bits of the numbers.
+A row is a step: digests of its batch and, at step 0, every thousand steps and at the end, of all
+variables, slots and averages; the bits of its random key; the loss that is differentiated, and the
+norm of the gradients before clipping. Two runs with equal columns have done the same. --json prints
+a line for each step, with the bits of the numbers.
 
 The records are chained by hashes: a record that was changed, or steps that were cut out, are an
 error."""
@@ -61,35 +61,40 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     run = RunDirectory(flags.model_dir)
     run.require()
     records = list(read_ledger(run.path))
+    trained = [record for record in records if record.step]
     steps = step_range(flags.steps or "")
     if steps is None:
         chosen = records[-_SHOWN:]
     else:
         chosen = [record for record in records if steps[0] <= record.step <= steps[1]]
     if not chosen:
-        have = f"{records[0].step:,} to {records[-1].step:,}" if records else "none"
+        have = f"{trained[0].step:,} to {trained[-1].step:,}" if trained else "none"
         raise InputError(f"the ledger of {run.path} has no such steps; it has {have}")
     if flags.json:
         print_lines(*(json.dumps(record._asdict()) for record in chosen))
         return 0
     columns = ["step", "loss", "gradient norm", "batch", "key", "variables"]
     print_lines(*table_lines(columns, list(map(_cells, chosen)), terminal_columns()))
-    missing = records[-1].step - records[0].step + 1 - len(records)
-    note = f", {missing:,} are missing" if missing else ""
-    print(f"{len(records):,} steps, {records[0].step:,} to {records[-1].step:,}{note}")
+    if trained:
+        missing = trained[-1].step - trained[0].step + 1 - len(trained)
+        note = f", {missing:,} are missing" if missing else ""
+        print(f"{len(trained):,} steps, {trained[0].step:,} to {trained[-1].step:,}{note}")
     return 0
 
 
 def _cells(record: LedgerRecord) -> list[str]:
     from mtfrun.rundir.ledger import value_of
 
+    variables = f"{record.variables:016x}" if record.variables else ""
+    if not record.step:
+        return ["0", "", "", "", "", variables]
     return [
         f"{record.step:,}",
         number_text(record.mean_loss),
         number_text(value_of(record.gradient_norm)),
         f"{record.batch:016x}",
         f"{record.key:08x}",
-        f"{record.variables:016x}" if record.variables else "",
+        variables,
     ]
 
 

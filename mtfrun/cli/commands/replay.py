@@ -43,7 +43,7 @@ def _check(flags: argparse.Namespace) -> None:
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     from mtfrun.experiment.runs.run_training import prepare
     from mtfrun.rundir import RunDirectory
-    from mtfrun.tools.replay import changes_since, replay
+    from mtfrun.tools.auditing.replay import changes_since, replay
 
     run = RunDirectory(flags.model_dir)
     run.require()

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import os
 import pathlib
+import re
 import shlex
+import sys
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -33,7 +36,7 @@ from mtfrun.experiment.runs.opening import (
     restore_model,
 )
 from mtfrun.experiment.runs.settings import Settings
-from mtfrun.experiment.saved_configuration import TrainingHyperparameters
+from mtfrun.experiment.saved_configuration import TrainingHyperparameters, fingerprint_of
 from mtfrun.mtf.devices import unused_gpu
 from mtfrun.rundir import RunDirectory, atomic_write, mirrors
 from mtfrun.rundir.copied_files import keep_origin, write_run_files
@@ -136,11 +139,16 @@ def run_training(
     @contextlib.contextmanager
     def records() -> Iterator[None]:
         restarted.settle()
+        of_training = {
+            "step": training.state.finished_steps,
+            "data": fingerprint_of(experiment.data),
+            "hyperparameters": prepared.training_hyperparameters,
+        }
         with contextlib.ExitStack() as stack:
 
             def begin() -> None:
                 finished_steps = lambda: training.state.finished_steps  # noqa: E731
-                setup = describe_setup(experiment, configuration.text)
+                setup = {**describe_setup(experiment, configuration.text), **of_training}
                 recorded = (setup, prepared.operative_config, command)
                 stack.enter_context(
                     record_training(run, experiment.data, *recorded, finished_steps)
@@ -254,7 +262,20 @@ def describe_setup(experiment: Experiment, configuration: str) -> dict[str, obje
         "mesh": mesh.shape.to_string,
         "layout": mesh.layout.to_string,
         "devices": mesh.describe_devices(),
+        "processes": processes.count(),
+        "modules": _module_hashes(configuration),
     }
+
+
+def _module_hashes(configuration: str) -> dict[str, str]:
+    """Returns the SHA-256 of the files of the user's modules that a configuration imports."""
+    hashes = {}
+    for package, name in re.findall(r"^(?:from (\S+) )?import (\S+)", configuration, re.MULTILINE):
+        module = sys.modules.get(f"{package}.{name}" if package else name)
+        file = getattr(module, "__file__", None)
+        if module is not None and file and not module.__name__.startswith("mtfrun"):
+            hashes[module.__name__] = hashlib.sha256(pathlib.Path(file).read_bytes()).hexdigest()
+    return hashes
 
 
 def command_text(command: Sequence[str]) -> str:

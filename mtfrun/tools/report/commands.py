@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mtfrun.rundir.errors import RunDirError, reason
-from mtfrun.untrusted import read_json
+from mtfrun.rundir import commands
 
-_FILE = re.compile(r"[0-9]{4,9}\.json")
 _HASH_CHARACTERS = 12
 # What reading JSON that is not as it was written raises.
-_DAMAGE = (OSError, ValueError, TypeError, KeyError, AttributeError)
+_DAMAGE = (ValueError, TypeError, KeyError, AttributeError)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,16 +40,12 @@ class RecordedCommand:
 
 def read_commands(run: pathlib.Path) -> list[RecordedCommand]:
     """Reads the commands in the order in which they were given; RunDirError if one is damaged."""
-    directory = run / "commands"
-    if not directory.is_dir():
-        return []
-    names = sorted(path.name for path in directory.iterdir() if _FILE.fullmatch(path.name))
-    return [_read(directory / name) for name in names]
+    records = commands.read_commands(run).items()
+    return [_command(run / "commands" / name, record) for name, record in records]
 
 
-def _read(path: pathlib.Path) -> RecordedCommand:
+def _command(path: pathlib.Path, record: Mapping[str, Any]) -> RecordedCommand:
     try:
-        record = read_json(path)
         words = [str(word) for word in record["command"]]
         versions = {str(name): str(text) for name, text in record.get("versions", {}).items()}
         fields = {
@@ -70,7 +63,7 @@ def _read(path: pathlib.Path) -> RecordedCommand:
         shown = {name: str(value) for name, value in fields.items() if value not in (None, "")}
         return RecordedCommand(path.name, words, str(record["shell"]), shown)
     except _DAMAGE as error:
-        raise RunDirError(f"{path} is damaged ({reason(error)}): remove it") from error
+        raise commands.damaged_record(path, error) from error
 
 
 def _git(git: Mapping[str, Any]) -> str:

@@ -1,0 +1,1 @@
+"""What parted two trainings, or a training and its repetition."""

@@ -1,0 +1,198 @@
+"""What the records of two runs say about why they parted. Without TensorFlow."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from mtfrun.configuration.hyperparameters import changes_of_hyperparameters, values_of
+from mtfrun.differences import Change, changes
+from mtfrun.errors import InputError
+from mtfrun.rundir.commands import read_commands
+from mtfrun.tools.auditing.ledgers import BATCH, INITIAL_VALUES, KEY, Difference
+
+# Kinds of causes; "settings" are those that should change no number.
+SEED, DATA, CONFIGURATION, ACTIONS, START = (
+    *("randomness (seed)", "data", "configuration", "actions", "initial values"),
+)
+RESTORED, VERSIONS, CODE, MACHINE, THREADS, MESH, SETTINGS = (
+    *("restored values", "versions", "code", "machine", "number of threads", "mesh", "settings"),
+)
+# Which are likely, by what differs first: the first one of a list that the records name.
+_LIKELY: Mapping[str, Sequence[str]] = {
+    INITIAL_VALUES: (SEED, START, CONFIGURATION, DATA, CODE, VERSIONS, ACTIONS, MACHINE, SETTINGS),
+    BATCH: (SEED, DATA, CONFIGURATION, CODE, VERSIONS, SETTINGS, MACHINE),
+    KEY: (SEED, CODE, VERSIONS),
+}
+_LIKELY_OF_NUMBERS = (
+    *(CONFIGURATION, START, ACTIONS, RESTORED, VERSIONS, CODE, MACHINE, THREADS, SETTINGS, MESH),
+)
+# Parameters of these names do not change the loss of the step with which a training begins.
+_OF_UPDATES = re.compile(
+    r"(.*/)?(optim\..*|.*Training\.(optimizer|average_decay|frozen)|.*TrainOptions\.clip_norm)"
+)
+# The key of fingerprints with a hash of the rows, see `mtfrun.data`.
+_IDS = "ids"
+_MESH = ("mesh", "layout", "processes")
+_GIT_LINES = 200  # characters of a changed line that are shown
+
+
+class Cause(NamedTuple):
+    """Something that differs in the records of two runs: its kind, its name, and both values."""
+
+    kind: str
+    name: str
+    a: str
+    b: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.name}, {self.a} and {self.b}"
+
+
+class RunRecords(NamedTuple):
+    """The records of the commands that trained a run, oldest first."""
+
+    trainings: Sequence[Mapping[str, Any]]
+
+    @classmethod
+    def of(cls, directory: str | os.PathLike[str]) -> RunRecords:
+        records = read_commands(directory).values()
+        return cls([record for record in records if isinstance(record.get("step"), int)])
+
+    def at(self, step: int) -> Mapping[str, Any]:
+        """Returns the record of the training that computed a step, empty without one."""
+        return next((r for r in reversed(self.trainings) if r["step"] < max(step, 1)), {})
+
+    def starts(self) -> set[int]:
+        """Returns the steps at which trainings began."""
+        return {record["step"] for record in self.trainings}
+
+
+def is_same_mesh(a: RunRecords, b: RunRecords) -> bool:
+    """Whether all trainings of both runs were on one mesh, whose sums are the same bits."""
+    meshes = {tuple(record.get(name) for name in _MESH) for x in (a, b) for record in x.trainings}
+    return len(meshes) <= 1
+
+
+def find_causes(a: RunRecords, b: RunRecords, difference: Difference) -> list[Cause]:
+    """Returns what differs when the two runs compute the first step that differs, likely first."""
+    step, what = difference.step, difference.what
+    records = a.at(step), b.at(step)
+    causes, of_updates = _of_hyperparameters(*records)
+    causes += _of_records(*records)
+    began = max((record.get("step", 0) for record in records), default=0)
+    if step == began + 1 and (began in a.starts()) != (began in b.starts()):
+        resumed = ["resumed" if began in x.starts() else "not resumed" for x in (a, b)]
+        causes.append(Cause(RESTORED, f"the checkpoint of step {began:,}", *resumed))
+    likely = _LIKELY.get(what, _LIKELY_OF_NUMBERS)
+    is_first_step = step <= began + 1
+
+    def rank(cause: Cause) -> tuple[int, bool]:
+        place = likely.index(cause.kind) if cause.kind in likely else len(likely)
+        return place, (cause in of_updates) == is_first_step
+
+    return sorted(causes, key=rank)
+
+
+def _of_records(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Cause]:
+    def of(kind: str, *names: str) -> Iterator[Cause]:
+        of_names = [{name: record.get(name) for name in names} for record in (old, new)]
+        yield from _causes(kind, changes(*of_names, identity=_IDS))
+
+    is_same = all(old.get(name) == new.get(name) for name in _MESH)
+    return [
+        *of(SEED, "seed"),
+        *of(DATA, "data"),
+        *of(VERSIONS, "versions"),
+        *_of_git(old.get("git"), new.get("git")),
+        *of(CODE, "modules"),
+        *of(MACHINE, "platform", "processor", *(["devices"] if is_same else [])),
+        *of(THREADS, "threads", "environment"),
+        *of(MESH, *_MESH),
+    ]
+
+
+def _causes(kind: str, found: Iterable[Change]) -> list[Cause]:
+    """The names are without the first key: "tensorflow" for "versions: tensorflow"."""
+    return [
+        Cause(kind, change._replace(path=change.path[1:] or change.path).name, *change.texts)
+        for change in found
+    ]
+
+
+def _of_git(old: Any, new: Any) -> list[Cause]:
+    if not isinstance(old, Mapping) or not isinstance(new, Mapping):
+        return []
+    commits = [str(git.get("commit"))[:12] for git in (old, new)]
+    if commits[0] != commits[1]:
+        return [Cause(CODE, "git commit", *commits)]
+    diffs = [
+        [line for line in str(git.get("diff", "")).splitlines() if line[:1] in "+-" and line[1:]]
+        for git in (old, new)
+    ]
+    if diffs[0] == diffs[1]:
+        return []
+    only = [next((line for line in x if line not in y), "(none)") for x, y in (diffs, diffs[::-1])]
+    return [Cause(CODE, "changes of the working tree", *(line[:_GIT_LINES] for line in only))]
+
+
+def _of_hyperparameters(
+    old: Mapping[str, Any], new: Mapping[str, Any]
+) -> tuple[list[Cause], set[Cause]]:
+    """Returns the causes in the configuration, and those that only change updates.
+
+    A macro stands for the parameters that refer to it.
+    """
+    texts = [_values(record.get("configuration")) for record in (old, new)]
+    bound = {change.name: change for change in changes(*texts)}
+    parameters = changes_of_hyperparameters(old.get("hyperparameters"), new.get("hyperparameters"))
+    by_name: dict[str, list[Change]] = {}  # the parameters that a macro or a parameter changes
+    shown: dict[str, Change] = {}
+    for change in parameters:
+        if change.name.endswith("Experiment.seed"):
+            continue
+        macros = [name for name in _macros_of(change.name, texts) if name in bound]
+        for name in macros or [change.name]:
+            shown[name] = bound.get(name, change) if macros else change
+            by_name.setdefault(name, []).append(change)
+    causes: list[Cause] = []
+    of_updates = set()
+    for name, change in shown.items():
+        (cause,) = _causes(CONFIGURATION, [change._replace(path=(name,))])
+        causes.append(cause)
+        if all(_OF_UPDATES.fullmatch(parameter.name) for parameter in by_name[name]):
+            of_updates.add(cause)
+    used = {name for change in parameters for name in _macros_of(change.name, texts)}
+    for name, change in bound.items():
+        if name not in shown and name not in used and name != "SEED":
+            causes += _causes(_kind_of(name), [change])
+    return causes, of_updates
+
+
+def _values(configuration: object) -> dict[str, str]:
+    with contextlib.suppress(InputError, ValueError):
+        return values_of(str(configuration or ""))
+    return {}
+
+
+def _kind_of(setting: str) -> str:
+    """Returns the kind of a setting that is not among those that change a training's numbers."""
+    if "init_checkpoint" in setting.lower():
+        return START
+    return ACTIONS if setting.endswith("Training.actions") else SETTINGS
+
+
+def _macros_of(name: str, texts: Sequence[Mapping[str, str]]) -> Collection[str]:
+    """Returns the macros on which the value of a setting depends."""
+    macros: dict[str, None] = {}
+    pending = [name]
+    while pending:
+        one = pending.pop()
+        for text in texts:
+            referred = [m for m in re.findall(r"%(\w+)", text.get(one, "")) if m not in macros]
+            macros.update(dict.fromkeys(referred))
+            pending += referred
+    return macros

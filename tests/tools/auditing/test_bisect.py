@@ -1,0 +1,168 @@
+"""The first step at which two runs part and its cause, of ledgers that are written by hand."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from mtfrun.errors import InputError
+from mtfrun.rundir.ledger import bits_of
+from mtfrun.tools.auditing.bisect import bisect
+from tests.tools.auditing.runs import RECORD, VARIABLES, changed, from_step, with_setting, write_run
+
+LOSS = bits_of([4.0])[0]
+NORM = bits_of([0.3])[0]
+OTHER_DATA = changed(RECORD, "data/texts/TextFiles/ids", "b" * 64)
+GIVEN = "hyperparameters/given"
+
+
+def _rate(name: str = "LEARNING_RATE") -> dict[str, Any]:
+    old = f"{name} = {'0.1' if name == 'LEARNING_RATE' else '1e-06'}"
+    parameter = {
+        "LEARNING_RATE": "optim.Adam.learning_rate",
+        "EPSILON": "transformer.RMSNorm.epsilon",
+    }[name]
+    return with_setting(RECORD, old, f"{name} = 0.2", parameter)
+
+
+def test_equal_runs_have_no_difference(tmp_path: pathlib.Path) -> None:
+    result = bisect(write_run(tmp_path / "a"), write_run(tmp_path / "b", steps=6))
+    assert result.is_equal and result.comparison.steps == 6
+    assert result.lines(None)[-1] == "6 steps are equal to the bit"
+    assert result.as_json()["last_steps"] == [8, 6]
+
+
+@pytest.mark.parametrize(
+    ("record", "fields", "what", "kind", "name"),
+    [
+        (changed(RECORD, "seed", 8), {"key": 5, "batch": 5}, "batch", "randomness (seed)", "seed"),
+        (OTHER_DATA, {"batch": 5}, "batch", "data", "texts: TextFiles"),
+        (RECORD, {"batch": 5}, "batch", "data", None),
+        (_rate("EPSILON"), {"loss": LOSS}, "loss", "configuration", "EPSILON"),
+        (
+            changed(RECORD, GIVEN, {**RECORD["hyperparameters"]["given"], "optim.Adam.beta1": "0"}),
+            {"gradient_norm": NORM},
+            "gradient norm",
+            "configuration",
+            "optim.Adam.beta1",
+        ),
+        (
+            changed(RECORD, "versions/tensorflow", "2.22.0"),
+            {"loss": LOSS},
+            "loss",
+            "versions",
+            "tensorflow",
+        ),
+        (changed(RECORD, "git/commit", "1" * 40), {"loss": LOSS}, "loss", "code", "git commit"),
+        (
+            changed(RECORD, "git/diff", "+++ b/a.py\n-x = 1\n+x = 3\n"),
+            {"loss": LOSS},
+            "loss",
+            "code",
+            "changes of the working tree",
+        ),
+        (changed(RECORD, "modules/mine", "c" * 64), {"loss": LOSS}, "loss", "code", "mine"),
+        (changed(RECORD, "threads", 1), {"loss": LOSS}, "loss", "number of threads", "threads"),
+        (
+            changed(RECORD, "environment/OMP_NUM_THREADS", "1"),
+            {"loss": LOSS},
+            "loss",
+            "number of threads",
+            "OMP_NUM_THREADS",
+        ),
+        (changed(RECORD, "processor", "b"), {"loss": LOSS}, "loss", "machine", "processor"),
+        (
+            with_setting(RECORD, "actions = ()", "actions = [@mine.Hook()]"),
+            {"loss": LOSS},
+            "loss",
+            "actions",
+            "experiment.Training.actions",
+        ),
+        (RECORD, {"loss": LOSS}, "loss", "code", None),
+        (RECORD, {"key": 1}, "random key", "randomness (seed)", None),
+    ],
+)
+def test_the_first_step_and_the_cause_are_named(
+    record: Mapping[str, Any],
+    fields: Mapping[str, int],
+    what: str,
+    kind: str,
+    name: str | None,
+    tmp_path: pathlib.Path,
+) -> None:
+    other = write_run(tmp_path / "b", record, change=from_step(3, **fields))
+    result = bisect(write_run(tmp_path / "a"), other)
+    difference = result.comparison.difference
+    assert difference is not None and difference[:2] == (3, what)
+    assert result.likely[0] == kind
+    assert [cause.name for cause in result.causes[:1]] == ([] if name is None else [name])
+
+
+def test_settings_that_change_no_number_come_last(tmp_path: pathlib.Path) -> None:
+    record = with_setting(_rate(), "LOG_EVERY = 10", "LOG_EVERY = 1")
+    record = changed(record, "versions/tensorflow", "2.22.0")
+    other = write_run(tmp_path / "b", record, change=from_step(3, loss=LOSS))
+    causes = bisect(write_run(tmp_path / "a"), other).causes
+    assert [cause.name for cause in causes] == ["LEARNING_RATE", "tensorflow", "LOG_EVERY"]
+
+
+@pytest.mark.parametrize(("step", "first"), [(1, "EPSILON"), (2, "LEARNING_RATE")])
+def test_the_optimizer_cannot_change_the_loss_of_the_first_step(
+    step: int, first: str, tmp_path: pathlib.Path
+) -> None:
+    norm = "transformer.RMSNorm.epsilon"
+    record = with_setting(_rate(), "EPSILON = 1e-06", "EPSILON = 0.1", norm)
+    other = write_run(tmp_path / "b", record, change=from_step(step, loss=LOSS))
+    assert bisect(write_run(tmp_path / "a"), other).causes[0].name == first
+
+
+def test_a_variable_with_another_initial_value_is_named(tmp_path: pathlib.Path) -> None:
+    variables = {**VARIABLES, "model/b": 5}
+    result = bisect(write_run(tmp_path / "a"), write_run(tmp_path / "b", variables=variables))
+    difference = result.comparison.difference
+    assert difference is not None and difference.variables == ("model/b",)
+    assert result.likely[0] == "initial values"
+    line = result.lines(None)[3]
+    assert line.startswith("the initial values differ: ") and line.endswith("; of model/b")
+
+
+def test_the_values_with_which_a_run_was_resumed_are_a_cause(tmp_path: pathlib.Path) -> None:
+    records = [RECORD, changed(RECORD, "step", 4)]
+    other = write_run(tmp_path / "b", *records, change=from_step(5, loss=LOSS))
+    result = bisect(write_run(tmp_path / "a"), other)
+    assert result.likely[0] == "restored values"
+    later = write_run(tmp_path / "c", *records, change=from_step(6, loss=LOSS))
+    assert not bisect(tmp_path / "a", later).causes
+
+
+def test_the_command_that_computed_the_step_counts(tmp_path: pathlib.Path) -> None:
+    resumed = changed(_rate(), "step", 4)
+    other = write_run(tmp_path / "b", RECORD, resumed, change=from_step(3, loss=LOSS))
+    assert not bisect(write_run(tmp_path / "a"), other).causes
+    later = write_run(tmp_path / "c", RECORD, resumed, change=from_step(6, loss=LOSS))
+    assert bisect(tmp_path / "a", later).causes[0].name == "LEARNING_RATE"
+
+
+def test_another_mesh_is_equal_within_a_tolerance(tmp_path: pathlib.Path) -> None:
+    a, on_mesh = write_run(tmp_path / "a"), changed(RECORD, "mesh", "data:2")
+    close = bits_of([(5.0 - 0.3) * (1 + 1e-4)])[0]
+    change = lambda r: r._replace(loss=close) if r.step == 3 else r  # noqa: E731
+    result = bisect(a, write_run(tmp_path / "b", on_mesh, change=change))
+    assert result.is_equal and not result.comparison.is_exact
+    assert result.lines(None)[-1].endswith("within 0.0001 of their size, on other meshes")
+    far = bisect(a, write_run(tmp_path / "c", on_mesh, change=from_step(3, loss=LOSS)))
+    assert far.likely == ("mesh", "mesh: mesh, data:1 and data:2")
+
+
+def test_runs_that_cannot_be_compared_are_errors(tmp_path: pathlib.Path) -> None:
+    a = write_run(tmp_path / "a")
+    with pytest.raises(InputError, match="has no ledger"):
+        bisect(a, tmp_path)
+    with pytest.raises(InputError, match="have no step in common"):
+        bisect(a, write_run(tmp_path / "b", steps=0))
+    (a / "commands/0001.json").write_text("{")
+    with pytest.raises(InputError, match=r"0001\.json is damaged"):
+        bisect(a, a)
