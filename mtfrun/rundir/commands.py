@@ -21,6 +21,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mtfrun.errors import InputError
 from mtfrun.rundir.atomic import atomic_write
 from mtfrun.rundir.errors import RunDirError, reason
 from mtfrun.untrusted import read_json, read_regular_text
@@ -97,7 +98,7 @@ def read_commands(run: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
         try:
             record = read_json(directory / name)
             if not isinstance(record, dict):
-                raise ValueError("not an object")
+                raise InputError("not an object")
         except (OSError, ValueError) as error:
             raise damaged_record(directory / name, error) from error
         records[name] = record

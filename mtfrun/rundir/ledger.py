@@ -22,6 +22,7 @@ import numpy.typing as npt
 from absl import logging
 
 from mtfrun.digests import MODULUS
+from mtfrun.errors import InputError
 from mtfrun.rundir.errors import RunDirError, reason
 from mtfrun.untrusted import LARGEST_TEXT, open_regular, open_to_write, parse_json
 
@@ -79,11 +80,15 @@ class LedgerWriter:
     def __init__(self, directory: str | os.PathLike[str]) -> None:
         self._path = pathlib.Path(directory, LEDGER)
         self._variables = pathlib.Path(directory, VARIABLES)
-        self._hash = bytes(_HASH_BYTES)
+        self._hash = self._former_hash = bytes(_HASH_BYTES)
+        self._last: LedgerRecord | None = None
         self._has_failed = False
 
     def begin(self, step: int) -> None:
-        """Drops the records of steps after this one, which are computed again."""
+        """Drops the records of steps after this one, which are computed again.
+
+        Also the digests of variables after this step, since a training may begin with others.
+        """
         try:
             with open_to_write(self._path, "rb+") as file:
                 size = len(_HEADER)
@@ -94,37 +99,54 @@ class LedgerWriter:
                 number = (os.fstat(file.fileno()).st_size - size) // _SIZE
                 while number and _read_record(file, number - 1)[0].step > step:
                     number -= 1
+                if number > 1:
+                    _, self._former_hash = _read_record(file, number - 2)
                 if number:
-                    _, self._hash = _read_record(file, number - 1)
+                    self._last, self._hash = _read_record(file, number - 1)
                 file.truncate(size + number * _SIZE)
             with open_to_write(self._variables, "rb+") as file:
                 end = 0
                 for line in file.read().splitlines(keepends=True):
-                    if not line.endswith(b"\n") or _variables_of(line)[0] > step:
+                    if not line.endswith(b"\n") or _variables_of(line)[0] >= step:
                         break
                     end += len(line)
                 file.truncate(end)
         except (OSError, ValueError) as error:
             self._warn(error)
 
-    def append(
-        self, records: Sequence[LedgerRecord], variables: Mapping[str, int] | None = None
-    ) -> None:
-        """Appends records; `variables`: digests by path after the last one, which has their sum."""
+    def append(self, records: Sequence[LedgerRecord]) -> None:
         content = bytearray()
         for record in records:
             fields = _FIELDS.pack(*record)
+            self._last, self._former_hash = record, self._hash
             self._hash = _chain(self._hash, fields)
             content += fields + self._hash
         try:
-            if not self._has_failed and variables is not None:
-                digests = {path: f"{digest:016x}" for path, digest in variables.items()}
-                line = json.dumps({"step": records[-1].step, "digests": digests})
-                with open_to_write(self._variables, "ab") as file:
-                    file.write(f"{line}\n".encode())
             if not self._has_failed:
                 with open_to_write(self._path, "ab") as file:
                     file.write(content)
+        except OSError as error:
+            self._warn(error)
+
+    def add_digests(self, digests: Mapping[str, int]) -> None:
+        """Adds digests of all variables by path, after the last record's step, which has their sum.
+
+        The last record is written anew.
+        """
+        if self._last is None:
+            return
+        self._last = self._last._replace(variables=sum(digests.values()) % MODULUS)
+        fields = _FIELDS.pack(*self._last)
+        self._hash = _chain(self._former_hash, fields)
+        texts = {path: f"{digest:016x}" for path, digest in digests.items()}
+        line = json.dumps({"step": self._last.step, "digests": texts})
+        try:
+            if not self._has_failed:
+                with open_to_write(self._variables, "ab") as file:
+                    file.write(f"{line}\n".encode())
+                with open_to_write(self._path, "rb+") as file:
+                    file.seek(-_SIZE, os.SEEK_END)
+                    file.write(fields + self._hash)
         except OSError as error:
             self._warn(error)
 
@@ -189,7 +211,7 @@ def read_variable_digests(
                 if step not in sums:
                     continue
                 if sum(of_step.values()) % MODULUS != sums[step]:
-                    raise ValueError(f"the digests of step {step:,} are not the ledger's")
+                    raise InputError(f"the digests of step {step:,} are not the ledger's")
                 digests[step] = of_step
     except FileNotFoundError:
         return {}
@@ -199,13 +221,13 @@ def read_variable_digests(
 
 
 def _variables_of(line: bytes) -> tuple[int, dict[str, int]]:
-    """Returns the step and the digests of a line; ValueError if it is damaged."""
+    """Returns the step and the digests of a line; InputError if it is damaged."""
     try:
         fields = parse_json(line)
         digests = {str(path): int(digest, 16) for path, digest in fields["digests"].items()}
         return int(fields["step"]), digests
     except (TypeError, KeyError, AttributeError) as error:
-        raise ValueError("a line has other fields") from error
+        raise InputError("a line has other fields") from error
 
 
 def _chain(former: bytes, fields: bytes) -> bytes:

@@ -18,19 +18,18 @@ _DIGEST_EVERY = 1000
 class Ledger:
     """Writes the ledger of a run, in the first process; see `rundir.ledger`."""
 
-    def __init__(self, state: TrainState, run: RunDirectory, train_steps: int) -> None:
-        self._state, self._train_steps = state, train_steps
+    def __init__(self, state: TrainState, run: RunDirectory) -> None:
+        self._state = state
+        self._has_digests = True  # of the variables after the last record's step
         self._writer = LedgerWriter(run.path) if processes.is_first() else None
 
     def begin(self, step: int) -> None:
-        """Drops the records after this step, the present one; adds that of step 0. Collective."""
-        digests = {} if step else digests_of_variables(self._state)
-        if self._writer is None:
-            return
-        self._writer.begin(step or -1)
-        if not step:
-            total = sum(digests.values()) % MODULUS
-            self._writer.append([LedgerRecord(0, 0, 0, 0, 0, 0, total)], digests)
+        """Drops the records of steps after this one, with whose variables it begins. Collective."""
+        if self._writer is not None:
+            self._writer.begin(step or -1)
+            if not step:
+                self._writer.append([LedgerRecord(0, 0, 0, 0, 0, 0)])
+        self._add_digests()
 
     def next_step(self, step: int) -> int:
         """Returns the next step with a digest of the variables, where a host loop must end."""
@@ -38,35 +37,38 @@ class Ledger:
 
     def add(self, host: HostRecord) -> None:
         """Writes the records of a host loop. Collective."""
-        last = host.step + host.count
-        is_due = last % _DIGEST_EVERY == 0 or last == self._train_steps
-        digests = digests_of_variables(self._state) if is_due else None
-        if self._writer is None:
-            return
-        variables = sum((digests or {}).values()) % MODULUS
         record, seed = host.record, self._state.seed
         numbers = (record.objective.total, record.objective.weight, record.gradient_norm)
         losses, weights, norms = (bits_of(x[: host.count]) for x in numbers)
-        self._writer.append(
-            [
-                LedgerRecord(
-                    step,
-                    host.digests[i],
-                    mtf.random_key(seed, step - 1).number,
-                    losses[i],
-                    weights[i],
-                    norms[i],
-                    variables if step == last else 0,
-                )
-                for i, step in enumerate(range(host.step + 1, last + 1))
-            ],
-            digests,
-        )
+        records = [
+            LedgerRecord(
+                host.step + 1 + i,
+                host.digests[i],
+                mtf.random_key(seed, host.step + i).number,
+                losses[i],
+                weights[i],
+                norms[i],
+            )
+            for i in range(host.count)
+        ]
+        if self._writer is not None:
+            self._writer.append(records)
+        self._has_digests = False
+        if records[-1].step % _DIGEST_EVERY == 0:
+            self._add_digests()
 
     def sync(self) -> None:
-        """Forces the records to the disk: a checkpoint of the last one follows."""
+        """Forces the records to the disk: a checkpoint of the last one follows. Collective."""
+        if not self._has_digests:
+            self._add_digests()
         if self._writer is not None:
             self._writer.sync()
+
+    def _add_digests(self) -> None:
+        self._has_digests = True
+        digests = digests_of_variables(self._state)
+        if self._writer is not None:
+            self._writer.add_digests(digests)
 
 
 def digests_of_variables(state: TrainState) -> dict[str, int]:

@@ -170,7 +170,7 @@ class _Loop:
         self.machine = Machine(state.mesh, self.cost.products)
         self.stragglers = Stragglers(state.mesh.devices[0], self.clock)
         self.guard = FiniteGuard(state, self.run, skips=options.skips)
-        self.ledger = Ledger(state, self.run, options.train_steps)
+        self.ledger = Ledger(state, self.run)
         self.saver = Saver(
             state,
             self.infeed,

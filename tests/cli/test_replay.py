@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import pathlib
-import struct
 
 import pytest
 
-from mtfrun.rundir.ledger import LEDGER, LedgerWriter, read_ledger
+from mtfrun.digests import MODULUS
+from mtfrun.rundir.ledger import LEDGER, VARIABLES, LedgerWriter, bits_of, read_ledger
 from tests.cli.command import error_line, mtfrun_here
 
 
@@ -35,11 +35,23 @@ def test_steps_are_identical(language_model_run: pathlib.Path) -> None:
     assert (result["steps"], result["is_exact"], result["largest"]) == (last, True, 0.0)
 
 
-def test_the_first_difference_is_named(run_copy: pathlib.Path) -> None:
-    last = list(read_ledger(run_copy))[-1].step
-    _change(run_copy, 2, loss=struct.unpack("<I", struct.pack("<f", 2.0))[0], batch=5)
-    code, result = _replay(run_copy, f"--steps=1:{last}")
+def test_the_first_difference_and_the_variable_are_named(run_copy: pathlib.Path) -> None:
+    path = run_copy / VARIABLES
+    first, one, two = path.read_text().splitlines(keepends=True)
+    _change(run_copy, 2, loss=bits_of([2.0])[0], batch=5)
+    digests = json.loads(one)["digests"]
+    name = next(iter(digests))
+    # A digest of step 1, whose checkpoint has it too.
+    changed = {**{path: int(digest, 16) for path, digest in digests.items()}, name: 7}
+    _change(run_copy, 1, variables=sum(changed.values()) % MODULUS)
+    path.write_text("".join([first, one.replace(digests[name], f"{7:016x}"), two]))
+    code, result = _replay(run_copy, "--steps=1:2")
     assert code == 5
+    difference = result["difference"]
+    assert isinstance(difference, list)
+    assert difference[:2] == [1, "variables"] and difference[4] == [name]
+    _change(run_copy, 1, variables=0)
+    code, result = _replay(run_copy, "--steps=1:2")
     difference = result["difference"]
     assert isinstance(difference, list)
     assert difference[:3] == [2, "batch", "0000000000000005"]

@@ -54,11 +54,17 @@ def test_digests_of_variables_add_up_to_the_ledger_s(tmp_path: pathlib.Path) -> 
     digests = {record.step: {"a": 3, "b": record.step} for record in records}
     writer = LedgerWriter(tmp_path)
     writer.begin(0)
-    for record in records:
-        writer.append([record], digests[record.step])
+    for record in RECORDS:
+        writer.append([record])
+        writer.add_digests(digests[record.step])
+    assert list(read_ledger(tmp_path)) == records
     assert read_variable_digests(tmp_path, records) == digests
-    LedgerWriter(tmp_path).begin(3)
-    assert read_variable_digests(tmp_path, records) == {step: digests[step] for step in (1, 2, 3)}
+    resumed = LedgerWriter(tmp_path)
+    resumed.begin(3)
+    resumed.add_digests({"a": 4})
+    assert list(read_ledger(tmp_path)) == [*records[:2], records[2]._replace(variables=4)]
+    changed = read_variable_digests(tmp_path, read_ledger(tmp_path))
+    assert changed == {1: digests[1], 2: digests[2], 3: {"a": 4}}
     path = tmp_path / VARIABLES
     path.write_text(path.read_text().replace("0000000000000003", "0000000000000004", 1))
     with pytest.raises(RunDirError, match="the digests of step 1 are not the ledger's"):

@@ -12,7 +12,7 @@ from mtfrun.configuration.hyperparameters import changes_of_hyperparameters, val
 from mtfrun.differences import Change, changes
 from mtfrun.errors import InputError
 from mtfrun.rundir.commands import read_commands
-from mtfrun.tools.auditing.ledgers import BATCH, INITIAL_VALUES, KEY, Difference
+from mtfrun.tools.auditing.ledgers import BATCH, INITIAL_VALUES, KEY, VARIABLES, Difference
 
 # Kinds of causes; "settings" are those that should change no number.
 SEED, DATA, CONFIGURATION, ACTIONS, START = (
@@ -80,6 +80,8 @@ def is_same_mesh(a: RunRecords, b: RunRecords) -> bool:
 def find_causes(a: RunRecords, b: RunRecords, difference: Difference) -> list[Cause]:
     """Returns what differs when the two runs compute the first step that differs, likely first."""
     step, what = difference.step, difference.what
+    if what == VARIABLES and (step in a.starts()) != (step in b.starts()):
+        step += 1  # one of the runs was resumed with others
     records = a.at(step), b.at(step)
     causes, of_updates = _of_hyperparameters(*records)
     causes += _of_records(*records)

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+from mtfrun.digests import MODULUS
 from mtfrun.rundir.ledger import LedgerRecord, read_ledger, read_variable_digests, value_of
 
 TOLERANCE = 1e-3
@@ -53,6 +54,14 @@ class RunLedger(NamedTuple):
         """RunDirError if the run has no ledger, or one that is damaged."""
         records = {record.step: record for record in read_ledger(directory)}
         return cls(records, read_variable_digests(directory, records.values()))
+
+    def with_digests(self, digests: Mapping[int, Mapping[str, int]]) -> RunLedger:
+        """Returns the ledger with further digests of variables, by step and path."""
+        records = dict(self.records)
+        for step, of_step in digests.items():
+            total = sum(of_step.values()) % MODULUS
+            records[step] = records[step]._replace(variables=total)
+        return RunLedger(records, {**self.variables, **digests})
 
     def between(self, first: int, last: int) -> RunLedger:
         """Returns the steps from `first` to `last`; with the first step the initial values too."""

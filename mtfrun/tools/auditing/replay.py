@@ -7,6 +7,7 @@ import pathlib
 import platform
 import shutil
 import tempfile
+from collections.abc import Mapping, Sequence
 
 from mtfrun import training
 from mtfrun.errors import InputError
@@ -18,6 +19,7 @@ from mtfrun.rundir.checkpoints.manifest import manifest_path
 from mtfrun.rundir.commands import describe_working_tree, read_commands
 from mtfrun.tools.auditing.ledgers import LedgerComparison, RunLedger, compare_ledgers
 from mtfrun.training import CheckpointOptions
+from mtfrun.training.ledger import digests_of_variables
 from mtfrun.untrusted import escape
 
 
@@ -63,8 +65,11 @@ def replay(made: Training, run: RunDirectory, first: int, last: int) -> Replay:
         again = RunDirectory(name)
         if start:
             _copy_checkpoint(run, start, again)
-        _train(made, run, again, last)
-        computed = RunLedger.of(again.path)
+        digests = [
+            _Digests(step) for step, record in recorded.records.items() if record.variables and step
+        ]
+        _train(made, run, again, [*digests, _StopAt(last)])
+        computed = RunLedger.of(again.path).with_digests({x.every_steps: x.found for x in digests})
     comparison = compare_ledgers(recorded, computed, exact=exact)
     return Replay(**vars(comparison), start=start)
 
@@ -86,7 +91,21 @@ class _StopAt(training.Action):
         context.request_stop("the last step to compare")
 
 
-def _train(made: Training, run: RunDirectory, again: RunDirectory, last: int) -> None:
+class _Digests(training.Action):
+    """Takes the digests of the variables at a step where the run has them."""
+
+    def __init__(self, step: int) -> None:
+        self.every_steps: int = step
+        self.found: Mapping[str, int] = {}
+
+    def __call__(self, context: training.ActionContext) -> None:
+        if context.step == self.every_steps:
+            self.found = digests_of_variables(context.state)
+
+
+def _train(
+    made: Training, run: RunDirectory, again: RunDirectory, actions: Sequence[training.Action]
+) -> None:
     experiment = made.experiment
     checkpoints = CheckpointOptions(every_steps=None, every_secs=None, asynchronous=False)
     saved = SavedConfiguration(experiment.data, None, made.options.train_steps)
@@ -97,7 +116,7 @@ def _train(made: Training, run: RunDirectory, again: RunDirectory, last: int) ->
             experiment.train_infeed(made.batch_size),
             again,
             dataclasses.replace(made.options, checkpoints=checkpoints, profile=False),
-            actions=[_StopAt(last)],
+            actions=actions,
             init_checkpoint=None if experiment.model.adapters else experiment.init_checkpoint,
             description=training.Description(check=lambda m: made.check_manifest(m, saved)),
         )

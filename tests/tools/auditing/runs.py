@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pathlib
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from mtfrun.rundir.ledger import LedgerRecord, LedgerWriter, bits_of
@@ -71,10 +72,11 @@ def write_run(
     steps: int = 8,
     change: Callable[[LedgerRecord], LedgerRecord] = lambda record: record,
     variables: Mapping[str, int] = VARIABLES,
+    digests: Mapping[int, Mapping[str, int]] = MappingProxyType({}),
 ) -> pathlib.Path:
     """Writes a run of these commands, `RECORD` by default, whose ledger `change` changes.
 
-    There are digests of variables before step 1 and after the last step.
+    There are digests of `variables` before step 1 and after the last step, and others by step.
     """
     (directory / "commands").mkdir(parents=True)
     for number, record in enumerate(records or [RECORD], 1):
@@ -82,10 +84,11 @@ def write_run(
     writer = LedgerWriter(directory)
     writer.begin(-1)
     for step in range(steps + 1):
-        total = sum(variables.values()) if step in (0, steps) else 0
         loss, weight, norm = bits_of([5.0 - 0.1 * step, 2.0, 1.0 / (1 + step)]) if step else [0] * 3
-        written = LedgerRecord(step, step * 11, step * 13, loss, weight, norm, total)
-        writer.append([change(written)], variables if total else None)
+        written = LedgerRecord(step, step * 11, step * 13, loss, weight, norm)
+        writer.append([change(written)])
+        if step in (0, *digests, steps):
+            writer.add_digests(digests.get(step, variables))
     return directory
 
 

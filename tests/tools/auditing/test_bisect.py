@@ -138,6 +138,17 @@ def test_the_values_with_which_a_run_was_resumed_are_a_cause(tmp_path: pathlib.P
     assert not bisect(tmp_path / "a", later).causes
 
 
+def test_a_variable_that_a_checkpoint_changes_is_named(tmp_path: pathlib.Path) -> None:
+    records = [RECORD, changed(RECORD, "step", 4)]
+    a = write_run(tmp_path / "a", digests={4: VARIABLES})
+    changes = {4: {**VARIABLES, "model/a": 9}}
+    b = write_run(tmp_path / "b", *records, digests=changes, change=from_step(5, loss=LOSS))
+    result = bisect(a, b)
+    difference = result.comparison.difference
+    assert difference is not None and difference[:2] == (4, "variables")
+    assert difference.variables == ("model/a",) and result.likely[0] == "restored values"
+
+
 def test_the_command_that_computed_the_step_counts(tmp_path: pathlib.Path) -> None:
     resumed = changed(_rate(), "step", 4)
     other = write_run(tmp_path / "b", RECORD, resumed, change=from_step(3, loss=LOSS))
