@@ -20,6 +20,7 @@ from mtfrun.cli.commands import (
     data,
     data_at,
     data_logits,
+    data_where,
     decode,
     export,
     import_model,
@@ -87,7 +88,7 @@ _MODULES = (
     *(import_model, export, launch, plan, verify, widths),
     *(curves, ledger_show, replay, completion, sweep, table, optimum, ladder, runs, report),
     *(checkpoints, checkpoints_show, checkpoints_diff, checkpoints_average),
-    *(config, config_explain, data, data_at, data_logits, vocab_train),
+    *(config, config_explain, data, data_at, data_logits, data_where, vocab_train),
 )
 # By name, in the order of the help text.
 COMMANDS: dict[str, Command] = {

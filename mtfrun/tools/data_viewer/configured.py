@@ -32,12 +32,17 @@ class ConfiguredData(NamedTuple):
         batches = self.data.train(self.batch_size, seed=self.seed)
         if self.logits_path:
             StoredLogits.open(self.logits_path, self.data).add_to(batches)
-        last, position = 0, 0
-        newest = run.checkpoints().manifest(None)
-        if newest is not None:  # its position differs if batches once had another size
-            last, position = newest.step, newest.metadata.get("data_position", 0)
+        last, position = self.newest_position(run)
         batches.position = max(0, position + (step - 1 - last) * self.batch_size)
         return batches
+
+    def newest_position(self, run: RunDirectory) -> tuple[int, int]:
+        """Returns the step of the newest checkpoint, and the number of examples read before it.
+
+        They are not in proportion if batches once had another size.
+        """
+        newest = run.checkpoints().manifest(None)
+        return (0, 0) if newest is None else (newest.step, newest.metadata.get("data_position", 0))
 
 
 def configure(settings: Settings, run_config: str | None) -> ConfiguredData:
