@@ -80,12 +80,11 @@ class Order:
                 raise DataError("there are no rows to train on: choose another source or split")
         self._sizes = tuple(sizes)
         self._seed = seed
-        shuffles = [
+        self._shuffles = [
             grain.MapDataset.range(size).seed(seed + number).shuffle()
             for number, size in enumerate(sizes)
         ]
-        self._shuffled = [shuffle.repeat() for shuffle in shuffles]
-        self._seeds_of_shuffles = [shuffle._seed for shuffle in shuffles]
+        self._shuffled = [shuffle.repeat() for shuffle in self._shuffles]
         limits = [
             None if epochs is None else epochs * size
             for epochs, size in zip(max_epochs or [None] * len(sizes), sizes, strict=True)
@@ -124,7 +123,7 @@ class Order:
         return self._mixing.positions_of(component, within, before), numbers
 
     def _index_in_epoch(self, component: int, rows: np.ndarray, epoch: int) -> np.ndarray:
-        size, seed = self._sizes[component], self._seeds_of_shuffles[component]
+        size, seed = self._sizes[component], self._shuffles[component]._seed
         if size < _FEW_ROWS:
             shuffled = self._shuffled[component]
             order = [shuffled[number] for number in range(epoch * size, (epoch + 1) * size)]

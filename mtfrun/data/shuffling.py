@@ -43,7 +43,9 @@ def _decipher(values: np.ndarray, keys: list[int], word_bits: int) -> np.ndarray
 
 def _mix(word: np.ndarray, word_bits: int) -> np.ndarray:
     """The function of Simon's rounds."""
-    return _rotate(word, 1, word_bits) & _rotate(word, 8, word_bits) ^ _rotate(word, 2, word_bits)
+    one, two, eight = (_rotate(word, by, word_bits) for by in (1, 2, 8))
+    mixed: np.ndarray = one & eight ^ two
+    return mixed
 
 
 def _rotate(word: np.ndarray, by: int, word_bits: int) -> np.ndarray:

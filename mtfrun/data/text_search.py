@@ -23,6 +23,8 @@ from mtfrun.data.vocabularies.vocabulary import Vocabulary
 _TOKENS_PER_STEP = 1 << 17
 # Bytes of a text, at most, among which the rarest one is chosen.
 _MOST_TO_CHOOSE = 256
+# So few ids are faster to compare than to look up.
+_FEW = 6
 # What ids without a text write here, and the id that ends a text: bytes that UTF-8 does not have.
 _SPECIAL, _END = b"\xfe", b"\xff"
 
@@ -103,7 +105,7 @@ def _places(tokens: np.ndarray, writing: _Writing, pattern: bytes) -> Iterator[i
         ids = tokens[begin : stop + reach]
         places: Sequence[int] | np.ndarray = range(begin, begin + ids.size)
         if is_sparse:
-            anchors = begin + np.flatnonzero(is_anchor[ids.astype(np.intp)])
+            anchors = begin + np.flatnonzero(_select(ids, is_anchor))
             places = _neighbours(anchors, reach, tokens.size)
             ids = tokens[places]
         data, starts = writing.write(ids)
@@ -116,6 +118,18 @@ def _places(tokens: np.ndarray, writing: _Writing, pattern: bytes) -> Iterator[i
             at = data.find(pattern, at + 1)
 
 
+def _select(ids: np.ndarray, is_anchor: np.ndarray) -> np.ndarray:
+    """Returns which ids are anchors, bool [ids]."""
+    numbers = np.flatnonzero(is_anchor)
+    if len(numbers) > _FEW:
+        table: np.ndarray = is_anchor[ids.astype(np.intp)]
+        return table
+    selected = np.zeros(ids.size, bool)
+    for number in numbers.astype(ids.dtype):
+        selected |= ids == number
+    return selected
+
+
 def _neighbours(places: np.ndarray, reach: int, size: int) -> np.ndarray:
     """Returns all indices at most `reach` away from one of some, ascending, each once."""
     if not places.size:
@@ -124,7 +138,8 @@ def _neighbours(places: np.ndarray, reach: int, size: int) -> np.ndarray:
     begins = np.maximum(places[first] - reach, 0)
     stops = np.minimum(places[np.append(first[1:], places.size) - 1] + reach + 1, size)
     counts = stops - begins
-    return np.repeat(begins, counts) + indices_within(counts)
+    neighbours: np.ndarray = np.repeat(begins, counts) + indices_within(counts)
+    return neighbours
 
 
 def _anchors(

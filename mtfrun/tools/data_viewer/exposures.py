@@ -120,7 +120,7 @@ def find_exposed(
             yield ExposedDocument(
                 cached.title,
                 int(documents[i]) + 1,
-                *hashes_of(cached.texts, documents[i : i + 1]),
+                hashes_of(cached.texts, documents[i : i + 1])[0],
                 _texts(cached.texts, int(documents[i])),
                 read,
                 to_come,
