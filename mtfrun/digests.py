@@ -30,6 +30,12 @@ def digest_of_rows(arrays: Mapping[str, np.ndarray], numbers: Sequence[int]) -> 
     return total % MODULUS
 
 
+def row_digests(words: np.ndarray) -> np.ndarray:
+    """Returns a digest of each row, uint64 [rows], of uint64 [rows, words]."""
+    digests: np.ndarray = (words * _row_places((0,), words.shape[1])).sum(axis=1)
+    return digests
+
+
 def digest_of_part(name: str, part: np.ndarray, begin: Sequence[int], shape: Sequence[int]) -> int:
     """Returns the digest of a part, which begins at an index, of an array of this shape.
 

@@ -19,7 +19,9 @@ from mtfrun.cli.commands import (
     config_explain,
     curves,
     data,
+    data_at,
     data_logits,
+    data_where,
     decode,
     export,
     import_model,
@@ -67,9 +69,9 @@ Trains, evaluates and runs models that gin files describe, on one device or on a
 mtfrun help COMMAND, or mtfrun COMMAND --help, explains a command; mtfrun version is the version.
 
 Exit codes: 0; 2 for bad input, one line with the remedy; 3 where a model's numbers are infinite or
-not a number; 4 where another process of the run has ended; 5 where verify, replay or bisect finds
-unequal numbers, widths a drift, or checkpoints verify a damaged file; 6 where plan finds too little
-memory; 128 + number for a signal; 1 for a defect, with its traceback."""
+not a number; 4 where another process of the run has ended; 5 where verify, replay, bisect or data at
+finds unequal numbers, widths a drift, or checkpoints verify a damaged file; 6 where plan finds too
+little memory; 128 + number for a signal; 1 for a defect, with its traceback."""
 
 _GROUPS = {
     "checkpoints": """\
@@ -87,7 +89,7 @@ _MODULES = (
     *(import_model, export, launch, plan, verify, widths),
     *(curves, ledger_show, replay, bisect, completion, sweep, table, optimum, ladder, runs, report),
     *(checkpoints, checkpoints_show, checkpoints_diff, checkpoints_average),
-    *(config, config_explain, data, data_logits, vocab_train),
+    *(config, config_explain, data, data_at, data_logits, data_where, vocab_train),
 )
 # By name, in the order of the help text.
 COMMANDS: dict[str, Command] = {

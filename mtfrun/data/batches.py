@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mtfrun.checks import COUNT, check_range
+from mtfrun.data.errors import DataError
 from mtfrun.data.order import ONLY_HOST, Host, Order, Selection
 
 Batch = Mapping[str, np.ndarray]
@@ -29,6 +30,17 @@ class Density(NamedTuple):
         return self.tokens / self.capacity
 
 
+class Places(NamedTuple):
+    """Where examples stand in rows; all int64 [places], and an example may stand in several.
+
+    `examples` are indices into those asked for. `segments` count from 1; 0 is a whole row.
+    """
+
+    examples: np.ndarray
+    rows: np.ndarray
+    segments: np.ndarray
+
+
 class Rows(abc.ABC):
     """A finite number of rows of features; an epoch has each row once."""
 
@@ -43,6 +55,10 @@ class Rows(abc.ABC):
     def padding_of(self, feature: str) -> int:
         """Returns what a feature has in rows that fill up a batch."""
         return 0
+
+    def find(self, examples: np.ndarray) -> Places:
+        """Returns where examples of the source stand; DataError for rows that do not know."""
+        raise DataError(f"{type(self).__name__} do not say which examples they hold")
 
     @property
     def density(self) -> Density | None:
@@ -90,6 +106,16 @@ class Batches(Iterator[Batch]):
                 batch[name][places] = values
         self.position += self.batch
         return batch
+
+    def find(self, component: int, examples: np.ndarray, before: int) -> tuple[Places, np.ndarray]:
+        """Returns where examples of a component stand before a position, in ascending order.
+
+        A place for each epoch, and the position of its row, int64 [places].
+        """
+        places = self.components[component].find(examples)
+        positions, numbers = self._order.find(component, places.rows, before)
+        numbers = numbers[np.argsort(positions, kind="stable")]
+        return Places(*(values[numbers] for values in places)), np.sort(positions)
 
     def components_at(self, count: int) -> list[str]:
         names = list(self._examples_per_row)

@@ -11,7 +11,7 @@ import numpy as np
 
 from mtfrun import mtf
 from mtfrun.checks import COUNT, check_fields
-from mtfrun.data.batches import Batch, CountedBatches, Density, Rows
+from mtfrun.data.batches import Batch, CountedBatches, Density, Places, Rows
 from mtfrun.data.cache_directory import EVERY_CACHE, CacheChoice
 from mtfrun.data.conversations import (
     ASSISTANT,
@@ -146,6 +146,10 @@ class AnswersVocabulary(Vocabulary):
         return np.tile(self._vocabulary.bytes_per_id, 2)
 
     @property
+    def token_bytes(self) -> Sequence[bytes]:
+        return [*self._vocabulary.token_bytes] * 2
+
+    @property
     def fingerprint(self) -> str:
         parts = f"{self._vocabulary.fingerprint} {self._template.fingerprint}"
         return hashlib.sha256(parts.encode()).hexdigest()
@@ -174,6 +178,9 @@ class WeightedRows(Rows):
 
     def padding_of(self, feature: str) -> int:
         return self._rows.padding_of(feature)
+
+    def find(self, examples: np.ndarray) -> Places:
+        return self._rows.find(examples)
 
     @property
     def density(self) -> Density | None:

@@ -114,6 +114,13 @@ class Data(abc.ABC):
         """The name of every class, by feature that is a class."""
         return {}
 
+    def remove(self, hashes: Sequence[str]) -> Data:
+        """Returns the data whose training leaves out documents, and pads their places.
+
+        DataError if a hash is not of a document, see `documents.hashes_of`.
+        """
+        raise DataError(f"{type(self).__name__} has no documents that training can leave out")
+
     def fingerprint(self) -> dict[str, object]:
         """Returns what determines the training rows, as JSON by setting, for checkpoints."""
         return {}

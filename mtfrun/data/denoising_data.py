@@ -11,7 +11,7 @@ import numpy as np
 
 from mtfrun import mtf
 from mtfrun.checks import COUNT, check_fields
-from mtfrun.data.batches import Batch, Rows
+from mtfrun.data.batches import Batch, Places, Rows
 from mtfrun.data.collate import indices_within
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import INPUTS, TARGETS, ids_shape
@@ -189,6 +189,9 @@ class ObjectiveRows(Rows):
         batch = data.objective(text, selection.generators(), data.lengths, data.vocabulary)
         return self._join(batch) if data.has_rows_of_pairs else batch
 
+    def find(self, examples: np.ndarray) -> Places:
+        return self._texts.find(examples)
+
     def _join(self, batch: Batch) -> Batch:
         """Returns the only feature "targets", with rows "inputs end targets end"."""
         parts = np.concatenate([batch[INPUTS], batch[TARGETS]], axis=1)
@@ -232,6 +235,15 @@ class RawStream:
         ids = self._tokens[np.minimum(places, self._tokens.size - 1)].astype(np.int32)
         ids[column >= lengths[:, None]] = 0
         return RawText(ids, lengths)
+
+    def find(self, documents: np.ndarray) -> Places:
+        stops = self._stops(documents)
+        starts = np.where(documents > 0, self._stops(documents - 1), 0)
+        first = starts // self._length
+        counts = np.where(stops > starts, (stops - 1) // self._length - first + 1, 0)
+        numbers = np.repeat(np.arange(len(documents)), counts)
+        rows = np.repeat(first, counts) + indices_within(counts)
+        return Places(numbers, rows, np.zeros_like(rows))
 
     def _stops(self, documents: np.ndarray) -> np.ndarray:
         stops: np.ndarray = self._ends[documents] - documents - 1

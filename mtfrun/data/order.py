@@ -5,15 +5,20 @@ from __future__ import annotations
 import bisect
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import grain
 import numpy as np
 
 from mtfrun.data.errors import DataError
+from mtfrun.data.shuffling import unshuffle
+
+N = TypeVar("N", int, np.ndarray)
 
 # Rates are rounded to shares of this number. Products with positions up to 2^42 fit into int64.
 _PARTS = 1 << 20
+# So few rows are shuffled to find one of them: `unshuffle` takes longer for fewer.
+_FEW_ROWS = 256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,10 +80,11 @@ class Order:
                 raise DataError("there are no rows to train on: choose another source or split")
         self._sizes = tuple(sizes)
         self._seed = seed
-        self._shuffled = [
-            grain.MapDataset.range(size).seed(seed + number).shuffle().repeat()
+        self._shuffles = [
+            grain.MapDataset.range(size).seed(seed + number).shuffle()
             for number, size in enumerate(sizes)
         ]
+        self._shuffled = [shuffle.repeat() for shuffle in self._shuffles]
         limits = [
             None if epochs is None else epochs * size
             for epochs, size in zip(max_epochs or [None] * len(sizes), sizes, strict=True)
@@ -94,6 +100,36 @@ class Order:
                 drawn = positions_of_component[places]
                 rows = np.array([shuffled[number] for number in drawn.tolist()], np.int64)
                 yield component, places, Selection(rows, drawn // size, self._seed)
+
+    def find(self, component: int, rows: np.ndarray, before: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the positions below `before` of a component's rows, and the index of each row.
+
+        Both int64 [positions], by epoch. The time does not depend on the number of positions.
+        """
+        size = self._sizes[component]
+        drawn = self._mixing.count_before(before)[component]
+        within = np.concatenate(
+            [
+                epoch * size + self._index_in_epoch(component, rows, epoch)
+                for epoch in range(-(-drawn // size) if rows.size else 0)
+            ]
+            or [np.zeros([0], np.int64)]
+        )
+        numbers = np.tile(np.arange(rows.size), within.size // max(1, rows.size))
+        is_drawn = within < drawn
+        within, numbers = within[is_drawn], numbers[is_drawn]
+        if within.size:  # a version of grain with another shuffle has another inverse
+            assert self._shuffled[component][int(within[0])] == rows[numbers[0]]
+        return self._mixing.positions_of(component, within, before), numbers
+
+    def _index_in_epoch(self, component: int, rows: np.ndarray, epoch: int) -> np.ndarray:
+        size, seed = self._sizes[component], self._shuffles[component]._seed
+        if size < _FEW_ROWS:
+            shuffled = self._shuffled[component]
+            order = [shuffled[number] for number in range(epoch * size, (epoch + 1) * size)]
+            index: np.ndarray = np.argsort(order)[rows]
+            return index
+        return unshuffle(rows, size, seed + epoch)
 
     def count_before(self, position: int) -> list[int]:
         return self._mixing.count_before(position)
@@ -145,6 +181,29 @@ class Mixing:
             components[places], within[places] = _in_phase(self._phases[number], positions[places])
         return components, within
 
+    def positions_of(self, component: int, within: np.ndarray, before: int) -> np.ndarray:
+        """Returns the inverse of `at`: where elements of a component stand, int64 [n].
+
+        All stand below the position `before`. By bisection, of all at the same time.
+        """
+        low, high = np.zeros_like(within), np.full_like(within, before)
+        while (low + 1 < high).any():
+            middle = (low + high) // 2
+            is_later = self._counts_before(component, middle) <= within
+            low, high = np.where(is_later, middle, low), np.where(is_later, high, middle)
+        return low
+
+    def _counts_before(self, component: int, positions: np.ndarray) -> np.ndarray:
+        counts = np.empty_like(positions)
+        numbers = np.searchsorted(self._firsts, positions, side="right") - 1
+        for number in np.unique(numbers).tolist():
+            phase, places = self._phases[number], numbers == number
+            counts[places] = phase.drawn[component]
+            if component in phase.components:
+                within = _counts(positions[places] - phase.first, phase.shares)
+                counts[places] += within[phase.components.index(component)]
+        return counts
+
     def count_before(self, position: int) -> list[int]:
         phase = self._phases[bisect.bisect_right(self._firsts, position) - 1]
         drawn = list(phase.drawn)
@@ -158,9 +217,10 @@ def _shares(rates: Sequence[float]) -> list[int]:
     return [max(1, round(rate / sum(rates) * _PARTS)) for rate in rates]
 
 
-def _counts(length: int, shares: Sequence[int]) -> list[int]:
+def _counts(length: N, shares: Sequence[int]) -> list[N]:
     """Returns how many of the first `length` positions each component has."""
-    counts, left, remaining = [], length, sum(shares)
+    counts: list[N] = []
+    left, remaining = length, sum(shares)
     for share in shares:
         further = left * (remaining - share) // remaining
         counts.append(left - further)

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from mtfrun import mtf
-from mtfrun.data.batches import Batch, Batches, Rows, fill_up
+from mtfrun.data.batches import Batch, Batches, Places, Rows, fill_up
 from mtfrun.data.cache_directory import MANIFEST
 from mtfrun.data.data import IDS, Data
 from mtfrun.data.errors import DataError
@@ -175,6 +175,9 @@ class _RowsWithLogits(Rows):
 
     def padding_of(self, feature: str) -> int:
         return self._rows.padding_of(feature)
+
+    def find(self, examples: np.ndarray) -> Places:
+        return self._rows.find(examples)
 
 
 def _map(directory: Path, number: int, name: str) -> np.ndarray:

@@ -23,8 +23,10 @@ from mtfrun.data.batches import (
 )
 from mtfrun.data.cache_directory import EVERY_CACHE, CacheChoice
 from mtfrun.data.data import IDS, VOCABULARIES, TextData, short_json
+from mtfrun.data.documents import find_hashes
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import INPUTS, TARGETS
+from mtfrun.data.holes import RowsWithHoles
 from mtfrun.data.mixture import Mixture, Tasks, mixture_of
 from mtfrun.data.order import ONLY_HOST, Host
 from mtfrun.data.task import Metrics, Task
@@ -39,11 +41,13 @@ class TaskData(TextData):
     Attributes:
       task: the source, the preprocessors and the vocabulary; or a mixture of tasks, which are
         mixed in training and evaluated one by one.
+      without: hashes of documents that training leaves out, see `remove`.
     """
 
     texts: ClassVar[Sequence[str]] = (TARGETS,)
 
     task: Tasks
+    without: Sequence[str] = dataclasses.field(default=(), kw_only=True)
 
     @functools.cached_property
     def mixture(self) -> Mixture:
@@ -68,7 +72,7 @@ class TaskData(TextData):
             )
         ]
         return Batches(
-            rows,
+            self._leave_out(rows),
             batch,
             seed=seed,
             rates=rates,
@@ -76,6 +80,28 @@ class TaskData(TextData):
             examples_per_row=dict(zip(self.mixture.names, per_row, strict=True)),
             host=host,
         )
+
+    def remove(self, hashes: Sequence[str]) -> TaskData:
+        data = dataclasses.replace(self, without=tuple(hashes))
+        for text in hashes:
+            if not any(of_task[text].size for of_task in data._removed):
+                raise DataError(
+                    f"no document of the training split has the hash {text}: `mtfrun data where` "
+                    "prints the hashes of documents"
+                )
+        return data
+
+    @functools.cached_property
+    def _removed(self) -> list[dict[str, np.ndarray]]:
+        """For each task the documents of each hash."""
+        tasks = self.mixture.tasks
+        return [find_hashes(self._cache(task, "train"), self.without) for task in tasks]
+
+    def _leave_out(self, rows: Sequence[Rows]) -> Sequence[Rows]:
+        if not self.without:
+            return rows
+        documents = [np.concatenate(list(of_task.values())) for of_task in self._removed]
+        return list(map(RowsWithHoles, rows, documents))
 
     def evaluation(self, batch: int, *, split: str = "validation") -> Iterator[Batch]:
         return self._evaluation(batch, split, None)
@@ -122,7 +148,9 @@ class TaskData(TextData):
     def fingerprint(self) -> dict[str, object]:
         """Returns hashes of ids and vocabularies, settings, and sources to name a change."""
         settings: dict[str, object] = {}
-        for name in (field.name for field in dataclasses.fields(self) if field.name != "task"):
+        names = [field.name for field in dataclasses.fields(self)]
+        # `without` is compared as a parameter of the training: earlier rows are the same.
+        for name in (name for name in names if name not in ("task", "without")):
             value = getattr(self, name)
             is_json = value is None or isinstance(value, int | float | str)
             settings[name] = value if is_json else repr(value)

@@ -12,7 +12,7 @@ import numpy as np
 
 from mtfrun import mtf
 from mtfrun.checks import Range, check_fields
-from mtfrun.data.batches import Batch, Rows
+from mtfrun.data.batches import Batch, Places, Rows
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import INPUTS, TARGETS, ids_shape
 from mtfrun.data.order import Selection
@@ -87,6 +87,9 @@ class LabelledRows(Rows):
         targets = np.zeros_like(batch[INPUTS])
         targets[:, 0] = batch[TARGETS][:, 0]
         return {INPUTS: batch[INPUTS], TARGETS: targets}
+
+    def find(self, examples: np.ndarray) -> Places:
+        return self._rows.find(examples)
 
 
 class LabelVocabulary(Vocabulary):

@@ -8,7 +8,15 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 import numpy as np
 
 from mtfrun.checks import COUNT, check_range
-from mtfrun.data.batches import Batch, CountedBatches, Density, Rows, choose_rows, fill_up
+from mtfrun.data.batches import (
+    Batch,
+    CountedBatches,
+    Density,
+    Places,
+    Rows,
+    choose_rows,
+    fill_up,
+)
 from mtfrun.data.collate import Collated, Texts, collate, indices_within
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import TARGETS
@@ -68,6 +76,15 @@ class StreamRows(TextRows):
         padding_id = self.cache.padding_id
         rows = collate(self.cache.tokens, pieces, counts, self._length, padding_id=padding_id)
         return _pack(self.cache.features[0], rows)
+
+    def find(self, examples: np.ndarray) -> Places:
+        begins, stops = _bounds(self.cache, examples, 0)
+        first = begins // self._length
+        counts = (stops - 1) // self._length - first + 1
+        numbers = np.repeat(np.arange(len(examples)), counts)
+        rows = np.repeat(first, counts) + indices_within(counts)
+        first_of_row = np.searchsorted(self._ends, rows * self._length, "right")
+        return Places(numbers, rows, examples[numbers] - first_of_row + 1)
 
     @property
     def density(self) -> Density:
@@ -174,6 +191,14 @@ class PackedRows(_ExampleRows):
             batch |= _pack(name, rows)
         return batch
 
+    def find(self, examples: np.ndarray) -> Places:
+        numbers, pieces = self._examples.pieces_of(examples)
+        order = np.argsort(pieces)
+        (places,) = np.nonzero(np.isin(self._plan.examples, pieces))
+        which = order[np.searchsorted(pieces[order], self._plan.examples[places])]
+        rows = np.searchsorted(self._plan.row_starts, places, "right") - 1
+        return Places(numbers[which], rows, places - self._plan.row_starts[rows] + 1)
+
 
 class PaddedRows(_ExampleRows):
     """One example a row, longer texts trimmed to one id less, and their end; see `PackedRows`."""
@@ -183,6 +208,9 @@ class PaddedRows(_ExampleRows):
 
     def take(self, selection: Selection) -> Batch:
         return self.take_short(selection.rows, self.lengths)
+
+    def find(self, examples: np.ndarray) -> Places:
+        return Places(np.arange(len(examples)), examples, np.zeros_like(examples))
 
     def take_short(self, rows: np.ndarray, lengths: Mapping[str, int]) -> dict[str, np.ndarray]:
         """Returns the ids of every feature, int32 [rows, its length in `lengths`]."""
@@ -242,6 +270,10 @@ class _TrimmedTexts:
         surplus = self._cache.lengths - np.asarray(self._limits, np.int32)
         return int(np.maximum(surplus, 0).sum(dtype=np.int64))
 
+    def pieces_of(self, examples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the pieces of examples: the index of each one's example, and its number."""
+        return np.arange(len(examples)), examples
+
     def texts(self, examples: np.ndarray) -> list[Texts]:
         texts = []
         for column, limit in enumerate(self._limits):
@@ -266,6 +298,7 @@ class _Pieces:
         counts = (lengths[texts] - 1) // longest
         offsets = (indices_within(counts) + 1) * longest
         starts, stops = _bounds(cache, texts, 0)
+        self._texts = np.repeat(texts, counts)
         self._starts = np.repeat(starts, counts) + offsets
         self._stops = np.minimum(self._starts + longest, np.repeat(stops, counts))
 
@@ -277,6 +310,13 @@ class _Pieces:
         beginnings = np.minimum(self._cache.lengths[:, 0], self._longest)
         sizes = (self._stops - self._starts).astype(np.int32)
         return np.concatenate([beginnings, sizes])[:, np.newaxis]
+
+    def pieces_of(self, examples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        first = np.searchsorted(self._texts, examples, "left")
+        counts = np.searchsorted(self._texts, examples, "right") - first
+        numbers = np.repeat(np.arange(len(examples)), counts)
+        further = len(self._cache) + np.repeat(first, counts) + indices_within(counts)
+        return np.append(np.arange(len(examples)), numbers), np.append(examples, further)
 
     def texts(self, examples: np.ndarray) -> list[Texts]:
         further = examples - len(self._cache)

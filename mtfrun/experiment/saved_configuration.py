@@ -90,6 +90,24 @@ class SavedConfiguration:
         )
 
 
+def parameter_in(manifest: Manifest, name: str) -> str | None:
+    """Returns a parameter that a checkpoint was trained with, as text; None for its default."""
+    saved = manifest.metadata.get(_CONFIGURATION)
+    given, _ = _texts(saved.get(_HYPERPARAMETERS) if isinstance(saved, Mapping) else None)
+    return given.get(name)
+
+
+def with_parameter(manifest: Manifest, name: str, text: str | None) -> Manifest:
+    """Returns a manifest as if the checkpoint was trained with this value, None for the default."""
+    saved = manifest.metadata.get(_CONFIGURATION)
+    if not isinstance(saved, Mapping) or _HYPERPARAMETERS not in saved:
+        return manifest
+    given, defaults = _texts(saved[_HYPERPARAMETERS])
+    given = {n: x for n, x in given.items() if n != name} | ({} if text is None else {name: text})
+    entry = {**saved, _HYPERPARAMETERS: {"given": given, "defaults": defaults}}
+    return dataclasses.replace(manifest, metadata={**manifest.metadata, _CONFIGURATION: entry})
+
+
 def check_same_vocabularies(manifest: Manifest, data: Data) -> None:
     """Raises DataError if a checkpoint was trained with another vocabulary."""
     check_vocabularies(_saved_data(manifest), data.vocabularies, _name(manifest))

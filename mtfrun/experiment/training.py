@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from mtfrun import mtf, optim, processes, training
 from mtfrun.checks import COUNT, check_range
+from mtfrun.data import Data
 from mtfrun.display import pictures, progress
 from mtfrun.display.table import fit_fields, label_lines
 from mtfrun.errors import InputError
@@ -66,8 +67,24 @@ class TrainedVariables:
         )
 
 
+@dataclasses.dataclass(eq=False, kw_only=True)
+class TrainingDocuments:
+    """Which documents a training reads.
+
+    Attributes:
+      without: hashes of documents that it leaves out, as `mtfrun data where` prints them; their
+        places in the batches are padding.
+    """
+
+    without: Sequence[str] = ()
+
+    def data_of(self, experiment: Experiment) -> Data:
+        """Returns the data of the training."""
+        return experiment.data.remove(self.without) if self.without else experiment.data
+
+
 @dataclasses.dataclass(eq=False)
-class Training(TrainedVariables):
+class Training(TrainedVariables, TrainingDocuments):
     """Trains an experiment; until it runs, variables are specifications without values.
 
     Attributes:
@@ -107,6 +124,7 @@ class Training(TrainedVariables):
         # Behind the adapters, which freeze the variables before them.
         self.teacher = add_distiller(experiment, self.distillation)
         self.state = self.state_of(experiment, self.optimizer)
+        experiment.data = self.data_of(experiment)
 
     @property
     def tokens_per_step(self) -> int:

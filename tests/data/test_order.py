@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtfrun.data.order import Mixing
+from mtfrun.data.order import Mixing, Order
 
 # Of a share that is rounded to 2^-20, over the positions of these tests.
 ROUNDING = 0.01
@@ -63,3 +63,28 @@ def test_a_far_position_equals_one_that_was_reached_by_counting(limits: list[int
     for component, drawn in enumerate((first, second)):
         here = own[components == component]
         np.testing.assert_array_equal(here, drawn + np.arange(len(here)))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "rates", "max_epochs"),
+    [
+        ([1000], None, None),
+        ([1], None, None),
+        ([70_000], None, None),
+        ([50, 400, 7], [1.0, 2.0, 0.3], [None, 2, 3]),
+    ],
+)
+def test_rows_are_found_at_all_their_positions(
+    sizes: list[int], rates: list[float] | None, max_epochs: list[int | None] | None
+) -> None:
+    order, before = Order(sizes, rates, max_epochs, seed=5), 700
+    drawn = {
+        (component, row): places[selection.rows == row].tolist()
+        for component, places, selection in order.at(np.arange(before))
+        for row in selection.rows.tolist()
+    }
+    for component, size in enumerate(sizes):
+        rows = np.unique(np.random.default_rng(0).integers(0, size, 40))
+        positions, numbers = order.find(component, rows, before)
+        for number, row in enumerate(rows.tolist()):
+            assert positions[numbers == number].tolist() == drawn.get((component, row), [])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -279,3 +280,43 @@ def test_lengths_are_checked() -> None:
         PaddedRows(cache, [16, 0])
     with pytest.raises(DataError, match="rows of 31 tokens cannot hold texts of 16 and 16"):
         PackedRows(cache, [16, 16], joined=31)
+
+
+def _documents(number: int, features: int) -> list[list[list[int]]]:
+    """Returns examples of which each has its own id, repeated, and ends."""
+    generator = np.random.default_rng(0)
+    return [
+        [[10 + i] * int(size) + [1] for size in generator.integers(1, 9, features)]
+        for i in range(number)
+    ]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: StreamRows(token_cache(_documents(50, 1), ["targets"]), 7),
+        lambda: StreamRows(token_cache(_documents(50, 1), ["targets"]), 3),
+        lambda: PackedRows(token_cache(_documents(50, 1), ["targets"]), [16]),
+        lambda: PackedRows(token_cache(_documents(50, 1), ["targets"]), [4]),
+        lambda: PackedRows(token_cache(_documents(50, 2), FEATURES), [6, 6]),
+        lambda: PackedRows(token_cache(_documents(50, 2), FEATURES), [6, 6], joined=12),
+        lambda: PaddedRows(token_cache(_documents(50, 2), FEATURES), [6, 6]),
+    ],
+)
+def test_examples_are_found_in_their_rows_and_segments(make: Callable[[], Rows]) -> None:
+    rows = make()
+    batch = all_rows(rows)
+    examples = np.random.default_rng(1).permutation(50)[:20]
+    places = rows.find(examples)
+    ids = batch["targets"]
+    segments = batch.get("targets_segmentation", np.zeros_like(ids))
+    for number, example in enumerate(examples.tolist()):
+        of = places.examples == number
+        stand = np.argwhere(ids == 10 + example).tolist()
+        expected = {(row, int(segments[row, column])) for row, column in stand}
+        found = list(zip(places.rows[of].tolist(), places.segments[of].tolist(), strict=True))
+        assert len(found) == len(set(found))
+        only_ends = {place for place in found if place not in expected}
+        assert expected <= set(found)
+        for row, segment in only_ends:  # the end of a document that a row ends before
+            assert set(ids[row][segments[row] == segment].tolist()) == {1}

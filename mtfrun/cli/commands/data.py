@@ -30,6 +30,7 @@ from mtfrun.errors import InputError
 if TYPE_CHECKING:
     from mtfrun.data.cache_directory import CacheChoice
     from mtfrun.tools.data_viewer.configured import ConfiguredData
+    from mtfrun.tools.data_viewer.row_view import RowView
 
 
 def _add_tasks(parser: argparse.ArgumentParser) -> None:
@@ -82,7 +83,8 @@ def _run_cache(flags: argparse.Namespace, _: Sequence[str]) -> int:
 
 
 def _print_caches(flags: argparse.Namespace, choice: CacheChoice) -> int:
-    data, splits, _ = configure_data(flags)
+    configured = configure_data(flags)
+    data, splits = configured.data, configured.splits
     if not data.cached_tasks:
         raise InputError(f"{type(data).__name__} is read without a cache: there is none to build")
     if not any(map(choice.includes, data.cached_tasks)):
@@ -120,6 +122,11 @@ def _add_show_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--split", default="train", help="train (default) or another split", metavar="NAME")
     add("--rows", type=int, default=3, help="number of rows; 3 by default", metavar="N")
+    add_row_flags(parser)
+
+
+def add_row_flags(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add("--tokens", action="store_true", help="show every token with its id and position")
     add("--html", help="write a page of HTML instead", metavar="FILE")
 
@@ -132,13 +139,11 @@ def _check_show(flags: argparse.Namespace) -> None:
 
 def _run_show(flags: argparse.Namespace, _: Sequence[str]) -> int:
     from mtfrun.data import DataError
-    from mtfrun.rundir import atomic_open
     from mtfrun.tools.data_viewer.row_view import rows_of
-    from mtfrun.tools.data_viewer.rows_html import rows_html
-    from mtfrun.tools.data_viewer.rows_text import heading_lines, rows_text
     from mtfrun.tools.data_viewer.statistics import density_lines
 
-    data, _, seed = configure_data(flags)
+    configured = configure_data(flags)
+    data, seed = configured.data, configured.seed
     rows = list(rows_of(data, flags.split, flags.rows, seed))
     if not rows:
         raise DataError(f'split "{flags.split}" has no rows: choose another')
@@ -146,21 +151,42 @@ def _run_show(flags: argparse.Namespace, _: Sequence[str]) -> int:
         f"{type(data).__name__}, split {flags.split}",
         *density_lines(data, flags.split, seed),
     ]
+    print_rows(flags, rows, f"Rows of the split {flags.split}", summary)
+    return 0
+
+
+def print_rows(
+    flags: argparse.Namespace,
+    rows: Sequence[RowView],
+    title: str,
+    summary: Sequence[str],
+    *,
+    first: int = 1,
+    count: int | None = None,
+) -> None:
+    """Prints rows with the flags of `add_row_flags`; for `first` and `count` see `rows_text`."""
+    from mtfrun.rundir import atomic_open
+    from mtfrun.tools.data_viewer.rows_html import rows_html
+    from mtfrun.tools.data_viewer.rows_text import heading_lines, rows_text
+
     if flags.html is not None:
         with atomic_open(flags.html) as file:
-            file.writelines(rows_html(rows, f"Rows of the split {flags.split}", summary))
-        return 0
+            file.writelines(rows_html(rows, title, summary, first=first, count=count))
+        return
     width = shutil.get_terminal_size().columns
     print_lines(*summary, "")
 
     def highlight(text: str) -> str:
         return progress.apply_style(text, "green", sys.stdout)
 
-    print_styled(*rows_text(rows, width, has_tokens=flags.tokens, highlight=highlight))
+    print_styled(
+        *rows_text(
+            rows, width, has_tokens=flags.tokens, highlight=highlight, first=first, count=count
+        )
+    )
     if not flags.tokens:
         hint = "--tokens shows whole texts, and every token with its id, position and loss"
         print_lines(*heading_lines(hint, width))
-    return 0
 
 
 _STATS = """\
@@ -177,11 +203,12 @@ every split: the share of the positions of its rows that hold a token."""
 def _run_stats(flags: argparse.Namespace, _: Sequence[str]) -> int:
     from mtfrun.tools.data_viewer.statistics import density_lines, statistics_of
 
-    data, splits, seed = configure_data(flags)
-    for split in splits:
+    configured = configure_data(flags)
+    data = configured.data
+    for split in configured.splits:
         for cached in data.caches(split):
             print_lines(*statistics_of(cached, data))
-        print_lines(*density_lines(data, split, seed))
+        print_lines(*density_lines(data, split, configured.seed))
     return 0
 
 

@@ -3,9 +3,10 @@ from __future__ import annotations
 import argparse
 import math
 import pathlib
+import re
 from collections.abc import Sequence
 
-from mtfrun.cli.command import Command, settings_of
+from mtfrun.cli.command import Command, check_names, settings_of
 from mtfrun.cli.process_flags import add_process_flags, check_processes
 from mtfrun.display import progress
 from mtfrun.errors import InputError
@@ -31,6 +32,13 @@ A second SIGTERM or Ctrl-C ends the process immediately. --restart begins again 
 deletes nothing: existing checkpoints are moved to --model_dir/checkpoints.1 (.2, ...).
 
 --max_hours=11.5 saves and ends in time for a queue that allows 12 hours.
+
+--without=HASHES trains without documents of these hashes, which `mtfrun data where` prints. Their
+places are padding and have no loss; all other texts keep theirs. With --from_run=RUN a new run, of
+that run's configuration, begins with its last checkpoint before a step has read one of them, and is
+equal to the bit to a run that never does:
+
+  mtfrun train --from_run=/tmp/run --without=12-0123456789abcdef --model_dir=/tmp/without
 
 Training ends with exit code 3, and saves nothing, if the loss, the norm of the gradients or a
 variable is infinite or not a number. The error names the last good checkpoint; nan_step_N.json in
@@ -75,11 +83,22 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="continue although the data or the configuration have changed since the checkpoint",
     )
+    parser.add_argument(
+        "--without",
+        help="hashes of documents that are not read, separated by commas, or a file with them",
+        metavar="HASHES",
+    )
+    parser.add_argument(
+        "--from_run",
+        help="with --without: a run to begin with, before it has read one of these documents",
+        metavar="DIR",
+    )
     add_process_flags(parser)
 
 
 def _check(flags: argparse.Namespace) -> None:
     check_processes(flags)
+    _check_without(flags)
     if not flags.gin_file:
         of_run = pathlib.Path(flags.model_dir or "") / "config.gin"
         name = of_run if flags.model_dir and of_run.is_file() else "runs/quickstart.gin"
@@ -99,19 +118,39 @@ def _check(flags: argparse.Namespace) -> None:
         raise InputError("train needs a directory for the run: --model_dir=/tmp/run")
 
 
+def _check_without(flags: argparse.Namespace) -> None:
+    """Adds the binding of --without, and the configuration of --from_run if there is no other."""
+    check_names(flags, "without", "from_run")
+    if flags.from_run is not None:
+        if flags.without is None or flags.restart:
+            raise InputError("--from_run is for --without=HASHES, and not for --restart")
+        flags.gin_file = flags.gin_file or [str(pathlib.Path(flags.from_run, "config.gin"))]
+    if flags.without is not None:
+        hashes = flags.without
+        if pathlib.Path(hashes).is_file():
+            hashes = pathlib.Path(hashes).read_text(encoding="utf-8")
+        names = [name for name in re.split(r"[\s,]+", hashes) if name]
+        flags.bindings.append((f"--without={flags.without}", f"Training.without = {names!r}"))
+
+
 def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
     from mtfrun import processes
     from mtfrun.experiment.runs.run_training import TrainChoices, prepare, run_training
     from mtfrun.rundir import RunDirectory
     from mtfrun.tools.planning import describe_dry_run
+    from mtfrun.tools.without import begin_without
 
     preparation = prepare(settings_of(flags), planned=flags.dry_run)
     if flags.dry_run:
         print(describe_dry_run(preparation.training, flags.program_dump))
         return 0
+    run = RunDirectory(flags.model_dir)
+    if flags.from_run is not None:
+        former = RunDirectory(flags.from_run)
+        processes.by_first(lambda: begin_without(preparation, former, run))
     is_profiled = flags.profile and flags.profile_process == processes.index()
     choices = TrainChoices(flags.restart, flags.accept_changes, is_profiled, flags.max_hours)
-    result = run_training(preparation, RunDirectory(flags.model_dir), command, choices)
+    result = run_training(preparation, run, command, choices)
     if result.signal is not None:
         stopped = f"stopped and saved at step {result.step}"
         if not result.is_saved:

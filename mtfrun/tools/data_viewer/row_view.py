@@ -128,24 +128,24 @@ def rows_of(data: Data, split: str, count: int, seed: int) -> Iterator[RowView]:
 
     If there are several tasks, the first value of a row is its task's name.
     """
-    parts = data.by_task()
-    rows: Iterable[tuple[str, RowView]]
     if split == TRAIN:
         batches = data.train(count, seed=seed)
         tasks = batches.components_at(count)
-        rows = zip(
-            tasks, row_views(next(batches), data.vocabularies, data.class_names), strict=True
-        )
-    else:
-        rows = (
-            (task, row)
-            for task, part in parts.items()
-            for batch in itertools.islice(part.evaluation(count, split=split), 1)
-            for row in row_views(_without_empty_rows(batch), data.vocabularies, data.class_names)
-        )
-    for task, row in rows:
-        task_values = {"task": task} if len(parts) > 1 else {}
-        yield dataclasses.replace(row, values={**task_values, **row.values})
+        yield from rows_of_tasks(data, next(batches), tasks)
+        return
+    for task, part in data.by_task().items():
+        for batch in itertools.islice(part.evaluation(count, split=split), 1):
+            whole = _without_empty_rows(batch)
+            yield from rows_of_tasks(data, whole, itertools.repeat(task))
+
+
+def rows_of_tasks(data: Data, batch: Batch, tasks: Iterable[str]) -> Iterator[RowView]:
+    """Yields the rows of a batch; if there are several tasks, each with its own in `tasks`."""
+    has_tasks = len(data.by_task()) > 1
+    rows = row_views(batch, data.vocabularies, data.class_names)
+    for task, row in zip(tasks, rows, strict=False):
+        values = {"task": task, **row.values} if has_tasks else row.values
+        yield dataclasses.replace(row, values=values)
 
 
 def _without_empty_rows(batch: Batch) -> Mapping[str, np.ndarray]:

@@ -50,8 +50,18 @@ h3 { font-weight: normal; margin-top: .6em; }
 """
 
 
-def rows_html(rows: Sequence[RowView], title: str, summary: Sequence[str]) -> Iterator[str]:
-    """Yields the parts of a page, without other files, with all rows; tokens have tooltips."""
+def rows_html(
+    rows: Sequence[RowView],
+    title: str,
+    summary: Sequence[str],
+    *,
+    first: int = 1,
+    count: int | None = None,
+) -> Iterator[str]:
+    """Yields the parts of a page, without other files, with all rows; tokens have tooltips.
+
+    For `first` and `count` see `rows_text`.
+    """
     yield (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width">\n'
@@ -60,8 +70,8 @@ def rows_html(rows: Sequence[RowView], title: str, summary: Sequence[str]) -> It
     )
     for line in summary:
         yield f"<p>{_escape(line)}</p>\n"
-    for i, row in enumerate(rows):
-        yield f"<h2>Row {i + 1} of {len(rows)}</h2>\n"
+    for number, row in enumerate(rows, first):
+        yield f"<h2>Row {number} of {count or len(rows)}</h2>\n"
         yield from row_parts(row)
     yield "</body>\n</html>\n"
 

@@ -24,15 +24,18 @@ def rows_text(
     *,
     has_tokens: bool = False,
     highlight: Callable[[str], str] = str,
+    first: int = 1,
+    count: int | None = None,
 ) -> Iterator[str]:
     """Yields lines of at most `width` columns, unless a single token is wider.
 
-    With `has_tokens` segments are whole, each with a list of its tokens: id, position and, if it
-    differs within the segment, the weight of the loss. `highlight` is for texts with a loss in
-    segments where others have none. Unprintable characters of the data are escaped.
+    The rows are those from number `first` on of `count`, by default of themselves. With
+    `has_tokens` segments are whole, each with a list of its tokens: id, position and, if it differs
+    within the segment, the weight of the loss. `highlight` is for texts with a loss in segments
+    where others have none. Unprintable characters of the data are escaped.
     """
-    for i, row in enumerate(rows):
-        yield f"row {i + 1} of {len(rows)}"
+    for number, row in enumerate(rows, first):
+        yield f"row {number} of {count or len(rows)}"
         for name, pixels in row.images.items():
             yield from heading_lines(describe_image(name, pixels), width, _INDENT)
         for name, value in row.values.items():

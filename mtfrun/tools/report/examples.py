@@ -30,8 +30,9 @@ def read_examples(
         return Examples(note=f"There is no {CONFIG}, which says what the data are.")
     try:
         settings = Settings(allowed_imports=allowed_imports)
-        data, _, seed = configure(settings, str(run / CONFIG))
-        rows = list(rows_of(data, TRAIN, count, seed))
+        configured = configure(settings, str(run / CONFIG))
+        data = configured.data
+        rows = list(rows_of(data, TRAIN, count, configured.seed))
         return Examples(
             type(data).__name__,
             ["".join(row_parts(row, "h5")) for row in rows],

@@ -1,0 +1,85 @@
+"""Runs that leave out documents, from the last checkpoint before another run has read one."""
+
+from __future__ import annotations
+
+import ast
+import pathlib
+import shutil
+
+from mtfrun.display import progress
+from mtfrun.errors import InputError
+from mtfrun.experiment.runs.run_training import Preparation
+from mtfrun.experiment.saved_configuration import parameter_in, with_parameter
+from mtfrun.rundir import RunDirectory, atomic_write
+from mtfrun.rundir.checkpoints.manifest import manifest_path, manifest_text
+from mtfrun.rundir.ledger import LEDGER
+from mtfrun.rundir.run_directory import CHECKPOINTS
+from mtfrun.tools.data_viewer.configured import ConfiguredData
+from mtfrun.tools.data_viewer.exposures import Query, find_exposed
+
+PARAMETER = "experiment.Training.without"
+"""The parameter of a training whose value is the hashes of documents that it leaves out."""
+
+# More documents than any data have.
+_ALL = 1 << 40
+
+
+def begin_without(prepared: Preparation, former: RunDirectory, run: RunDirectory) -> None:
+    """Begins a run with the last checkpoint of a former one before their batches differ.
+
+    Until then no step has read a document that only one of the two runs leaves out. If there is no
+    such checkpoint, the run begins at step 0; nothing is done for a run that has begun. In the
+    first of several processes.
+    """
+    former.require()
+    former.checkpoints().require()
+    if run.path == former.path:
+        raise InputError(f"--from_run={former.path} is the --model_dir: name a new directory")
+    run.prepare()
+    with run.lock():
+        if run.checkpoints().latest() is not None:
+            return
+        first = _first_difference(prepared, former)
+        steps = former.checkpoints().steps()
+        start = max((step for step in steps if first is None or step < first), default=0)
+        if start:
+            _copy(prepared, former, start, run)
+        else:
+            progress.note(
+                f"mtfrun: note: {former.path} has no checkpoint before step {first}, the first "
+                "that reads one of these documents: training begins at step 0"
+            )
+
+
+def _first_difference(prepared: Preparation, former: RunDirectory) -> int | None:
+    """Returns the first step that reads a document that one of the runs leaves out; None if none.
+
+    Until the former run's last step.
+    """
+    training, experiment = prepared.training, prepared.training.experiment
+    saved = former.checkpoints().manifest(None)
+    old = None if saved is None else parameter_in(saved, PARAMETER)
+    hashes = {*training.without} ^ {*(ast.literal_eval(old) if old else ())}
+    data = experiment.data.remove([])
+    configured = ConfiguredData(data, [], experiment.seed, training.batch_size)
+    documents = find_exposed(configured, former, Query(hashes=sorted(hashes), most=_ALL))
+    steps = (x.step for document in documents for x in (*document.read, *document.to_come))
+    return min(steps, default=None)
+
+
+def _copy(prepared: Preparation, former: RunDirectory, step: int, run: RunDirectory) -> None:
+    """Copies a checkpoint, as one of the new run, and the ledger until there."""
+    manifest = former.checkpoints().manifest(step)
+    assert manifest is not None
+    source, target = (pathlib.Path(x.path, CHECKPOINTS) for x in (former, run))
+    target.mkdir(exist_ok=True)
+    for name in manifest.files:
+        shutil.copyfile(source / name, target / name)
+    if pathlib.Path(former.path, LEDGER).exists():
+        # Training drops the records of later steps.
+        shutil.copyfile(pathlib.Path(former.path, LEDGER), pathlib.Path(run.path, LEDGER))
+    text = prepared.training_hyperparameters["given"].get(PARAMETER)
+    # Last: it makes the checkpoint valid.
+    manifest = with_parameter(manifest, PARAMETER, text)
+    atomic_write(manifest_path(target, step), manifest_text(manifest))
+    progress.note(f"mtfrun: beginning with step {step:,} of {former.path}")

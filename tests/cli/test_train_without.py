@@ -1,0 +1,76 @@
+"""`train --without`: runs that leave out documents."""
+
+from __future__ import annotations
+
+import pathlib
+
+import pytest
+
+from mtfrun.rundir.ledger import LEDGER, read_ledger
+from tests.cli.command import error_line, mtfrun_here, succeeded, tiny_experiment
+
+HASH = "40-0123456789abcdef"
+
+
+def _train(run: pathlib.Path, *words: str) -> str:
+    process = mtfrun_here("train", f"--model_dir={run}", *words)
+    assert process.returncode == 0, process.stderr.decode()
+    return process.stderr.decode()
+
+
+@pytest.mark.slow
+def test_a_run_that_begins_with_a_checkpoint_equals_one_without_the_documents(
+    tmp_path: pathlib.Path,
+) -> None:
+    flags = [
+        *tiny_experiment(tmp_path),
+        "--gin_param=data.Task.source = @data.TextLines()",
+        "--gin_param=data.TextLines.patterns = %TEXT_FILES",
+        "--gin.CHECKPOINT_EVERY=1",
+        "--gin.TRAIN_STEPS=5",
+    ]
+    whole, begun, fresh, early = (tmp_path / x for x in ("whole", "begun", "fresh", "early"))
+    _train(whole, *flags)
+    documents = succeeded(
+        mtfrun_here("data", "where", "line", f"--model_dir={whole}", "--json", "--most=300")
+    )
+    first_steps = {x["hash"]: x["read"][0]["step"] for x in documents if x["read"]}
+    later = next(text for text, step in first_steps.items() if step == 4)
+    removed = tmp_path / "hashes"
+    removed.write_text(f"{later}\n")
+    assert "beginning with step 3 of" in _train(
+        begun, f"--from_run={whole}", f"--without={removed}"
+    )
+    _train(fresh, *flags, f"--without={later}")
+    assert (begun / LEDGER).read_bytes() == (fresh / LEDGER).read_bytes()
+    batches = [[r.batch for r in read_ledger(run)] for run in (whole, begun)]
+    assert [a == b for a, b in zip(*batches, strict=True)] == [True, True, True, False, True]
+    # The run's configuration says what it leaves out.
+    at = mtfrun_here("data", "at", str(begun), "--step=4")
+    assert at.returncode == 0, at.stdout.decode()
+    (document,) = succeeded(
+        mtfrun_here("data", "where", f"--model_dir={begun}", "--json", f"--hash={later}")
+    )
+    assert document["read"] == document["to_come"] == []
+    assert "already finished" in _train(begun, f"--from_run={whole}", f"--without={removed}")
+    changed = error_line(mtfrun_here("train", f"--model_dir={begun}", *flags))
+    assert "experiment.Training.without" in changed
+
+    at_once = next(text for text, step in first_steps.items() if step == 1)
+    note = _train(early, f"--from_run={whole}", f"--without={at_once}", "--gin.TRAIN_STEPS=1")
+    assert "has no checkpoint before step 1" in note
+
+
+def test_mistakes_are_one_line(language_model_run: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    run, new = str(language_model_run), f"--model_dir={tmp_path / 'new'}"
+    for words, problem in (
+        ([new, f"--from_run={run}"], "--from_run is for --without=HASHES"),
+        ([new, f"--from_run={run}", "--without="], "--without needs a name"),
+        ([new, f"--from_run={run}", "--without=7"], '"7" is not the hash of a document'),
+        (
+            [new, f"--from_run={run}", f"--without={HASH}"],
+            f"no document of the training split has the hash {HASH}",
+        ),
+    ):
+        assert problem in error_line(mtfrun_here("train", *words))
+    assert not (tmp_path / "new" / "checkpoints").exists()
