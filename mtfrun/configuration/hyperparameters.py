@@ -54,7 +54,7 @@ _SOURCES = {
     "averages": (("Training.average_decay",),),
 }
 # Parameters on which no variable depends, and so nothing below them.
-_WITHOUT_VARIABLES = ("learning_rate",)
+_WITHOUT_VARIABLES = ("learning_rate", "learning_rate_factors")
 _MOST_CHANGES = 4
 
 

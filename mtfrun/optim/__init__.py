@@ -9,6 +9,7 @@ from mtfrun.optim.clipping import clip_by_global_norm as clip_by_global_norm
 from mtfrun.optim.clipping import global_norm as global_norm
 from mtfrun.optim.clipping import half_squares as half_squares
 from mtfrun.optim.clipping import norm_of as norm_of
+from mtfrun.optim.lion import Lion as Lion
 from mtfrun.optim.mup import adam_factor as adam_factor
 from mtfrun.optim.mup import relative_factor as relative_factor
 from mtfrun.optim.mup import set_base_sizes as set_base_sizes
@@ -16,6 +17,10 @@ from mtfrun.optim.mup import sgd_factor as sgd_factor
 from mtfrun.optim.optimizer import MissingGradientError as MissingGradientError
 from mtfrun.optim.optimizer import Optimizer as Optimizer
 from mtfrun.optim.optimizer import SlotOptimizer as SlotOptimizer
+from mtfrun.optim.piecewise import Cyclic as Cyclic
+from mtfrun.optim.piecewise import Piecewise as Piecewise
+from mtfrun.optim.piecewise import PiecewiseLinear as PiecewiseLinear
+from mtfrun.optim.piecewise import WarmupStableDecay as WarmupStableDecay
 from mtfrun.optim.schedules import Constant as Constant
 from mtfrun.optim.schedules import CosineDecay as CosineDecay
 from mtfrun.optim.schedules import LinearDecay as LinearDecay

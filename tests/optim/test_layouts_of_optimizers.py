@@ -39,6 +39,7 @@ OPTIMIZERS: dict[str, Callable[[], optim.SlotOptimizer]] = {
         weight_decay=0.1,
         exclude_from_weight_decay=["bias"],
     ),
+    "lion": lambda: optim.Lion(0.1, weight_decay=0.1),
     "momentum": lambda: optim.Momentum(0.1, nesterov=True),
     "sgd": lambda: optim.Sgd(0.1, learning_rate_factors={"bias": 2.0}),
 }

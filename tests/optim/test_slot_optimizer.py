@@ -14,7 +14,7 @@ from tests.layouts import ONE_DEVICE, assert_close
 
 MESH = mtf.Mesh(ONE_DEVICE)
 Maker: TypeAlias = Callable[[float | optim.Schedule], optim.SlotOptimizer]
-OPTIMIZERS: list[Maker] = [optim.Sgd, optim.Momentum, optim.Adam, optim.Adafactor]
+OPTIMIZERS: list[Maker] = [optim.Sgd, optim.Momentum, optim.Adam, optim.Lion, optim.Adafactor]
 
 
 def _initialized(
