@@ -10,10 +10,15 @@ from mtfrun.optim.clipping import global_norm as global_norm
 from mtfrun.optim.clipping import half_squares as half_squares
 from mtfrun.optim.clipping import norm_of as norm_of
 from mtfrun.optim.lion import Lion as Lion
+from mtfrun.optim.muon import AdamPart as AdamPart
+from mtfrun.optim.muon import Muon as Muon
+from mtfrun.optim.muon import matrix_sides as matrix_sides
+from mtfrun.optim.muon import orthogonalize as orthogonalize
 from mtfrun.optim.mup import adam_factor as adam_factor
 from mtfrun.optim.mup import relative_factor as relative_factor
 from mtfrun.optim.mup import set_base_sizes as set_base_sizes
 from mtfrun.optim.mup import sgd_factor as sgd_factor
+from mtfrun.optim.mup import spectral_factor as spectral_factor
 from mtfrun.optim.optimizer import MissingGradientError as MissingGradientError
 from mtfrun.optim.optimizer import Optimizer as Optimizer
 from mtfrun.optim.optimizer import SlotOptimizer as SlotOptimizer
@@ -21,6 +26,7 @@ from mtfrun.optim.piecewise import Cyclic as Cyclic
 from mtfrun.optim.piecewise import Piecewise as Piecewise
 from mtfrun.optim.piecewise import PiecewiseLinear as PiecewiseLinear
 from mtfrun.optim.piecewise import WarmupStableDecay as WarmupStableDecay
+from mtfrun.optim.schedule_free import ScheduleFreeAdam as ScheduleFreeAdam
 from mtfrun.optim.schedules import Constant as Constant
 from mtfrun.optim.schedules import CosineDecay as CosineDecay
 from mtfrun.optim.schedules import LinearDecay as LinearDecay
@@ -37,3 +43,4 @@ from mtfrun.optim.trainable_variables import PatternError as PatternError
 from mtfrun.optim.trainable_variables import trainable_variables as trainable_variables
 from mtfrun.optim.weight_average import WeightAverage as WeightAverage
 from mtfrun.optim.weight_average import average_decay as average_decay
+from mtfrun.optim.weight_average import exchange_function as exchange_function

@@ -33,13 +33,19 @@ class Optimizer(Protocol):
     def named_slots(self) -> dict[str, mtf.Variable]:
         """Returns the slots by path, for storage and checkpoints."""
 
+    def named_averages(self) -> dict[str, mtf.Variable]:
+        """Returns what replaces each variable in evaluation, by path; most have none.
+
+        Before the first update they have no values of use.
+        """
+
     def learning_rate(self, step: mtf.Tensor) -> mtf.Tensor:
         """Returns the learning rate of the update number `step`, counted from 0; a scalar."""
 
     def update(
         self, gradients: Mapping[str, mtf.Tensor | None], step: mtf.Tensor
     ) -> dict[mtf.Variable, mtf.Tensor]:
-        """Returns the new value of every variable and slot, from one gradient per variable."""
+        """Returns the new value of every variable, slot and average, from the gradients."""
 
 
 class MissingGradientError(InputError):
@@ -109,15 +115,7 @@ class SlotOptimizer(abc.ABC):
                 self._factors[path] *= self.width_factor(path, variable)
         self.slots = {
             path: {
-                name: mtf.Variable(
-                    variable.mesh,
-                    shape,
-                    mtf.initializers.Zeros(),
-                    dtype=_precise_type(variable),
-                    name=name,
-                    trainable=False,
-                    sharded_by=mtf.SLOT_RULES,
-                )
+                name: make_slot(variable, shape, name)
                 for name, shape in self.slot_shapes(variable).items()
             }
             for path, variable in variables.items()
@@ -130,6 +128,10 @@ class SlotOptimizer(abc.ABC):
             for path, slots in self.slots.items()
             for name, slot in slots.items()
         }
+
+    def named_averages(self) -> dict[str, mtf.Variable]:
+        """See `Optimizer`; none."""
+        return {}
 
     def learning_rate(self, step: mtf.Tensor) -> mtf.Tensor:
         """See `Optimizer`; without the factors of `learning_rates`."""
@@ -195,6 +197,19 @@ class WeightDecay:
         if not self._factor or path in self._without_decay:
             return x
         return x + parameter * (self._factor / width_factor)
+
+
+def make_slot(variable: mtf.Variable, shape: mtf.Shape, name: str) -> mtf.Variable:
+    """Returns the spec of a variable of zeros, laid out as slots are, in at least float32."""
+    return mtf.Variable(
+        variable.mesh,
+        shape,
+        mtf.initializers.Zeros(),
+        dtype=_precise_type(variable),
+        name=name,
+        trainable=False,
+        sharded_by=mtf.SLOT_RULES,
+    )
 
 
 def read_precisely(variable: mtf.Variable) -> mtf.Tensor:

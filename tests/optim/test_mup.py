@@ -112,6 +112,8 @@ def test_the_initial_scale_is_that_of_the_base_by_the_rule_of_the_kind(base: int
     [
         (optim.Adam(1.0), [1, 1 / 16, 1, 1 / 16, 1 / 16]),
         (optim.Lion(1.0), [1, 1 / 16, 1, 1 / 16, 1 / 16]),
+        (optim.ScheduleFreeAdam(1.0), [1, 1 / 16, 1, 1 / 16, 1 / 16]),
+        (optim.Muon(1.0), [1, 1 / 4, 1, 1 / 16, 1 / 4]),
         (optim.Momentum(1.0), [16, 1, 16, 1 / 16, 1]),
         (optim.Adafactor(1.0), [1, 1 / 4, 1, 1, 1 / 4]),
         (optim.Adafactor(1.0, parameter_scale=None), [1, 1 / 16, 1, 1 / 16, 1 / 16]),
@@ -124,6 +126,7 @@ def test_the_learning_rate_follows_from_the_kind_and_the_optimizer(
     assert [*variables] == [
         *("input/table", "hidden/kernel", "hidden/bias", "output/kernel", "filters/kernel")
     ]
+    optimizer.init(variables)
     assert [optimizer.width_factor(p, v) for p, v in variables.items()] == pytest.approx(factors)
 
 
