@@ -119,11 +119,7 @@ SHARDED = [
         rule,
         marks=[]
         if (name, rule)
-        in (
-            ("adafactor_factored_with_momentum", "weights:data"),
-            ("adam", "slots:data"),
-            ("muon", "slots:data;weights:model"),
-        )
+        in (("adafactor_factored_with_momentum", "weights:data"), ("adam", "slots:data"))
         else [pytest.mark.slow],
     )
     for name in OPTIMIZERS
