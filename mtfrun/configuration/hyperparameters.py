@@ -51,10 +51,10 @@ NEUTRAL: Mapping[str, set[str]] = {
 _SOURCES = {
     "model": (("Experiment.model",), ("Experiment.data",)),
     "optimizer": (("Training.optimizer", "Training.frozen"),),
-    "averages": (("Training.average_decay",),),
+    "averages": (("Training.average_decay", "Training.optimizer"),),
 }
 # Parameters on which no variable depends, and so nothing below them.
-_WITHOUT_VARIABLES = ("learning_rate",)
+_WITHOUT_VARIABLES = ("learning_rate", "learning_rate_factors")
 _MOST_CHANGES = 4
 
 

@@ -316,7 +316,8 @@ class _Evaluate(training.Action):
         context.check_signals()
         step, is_first = context.step, context.step == 0
         evaluation = self.evaluation.before_first_step() if is_first else self.evaluation
-        with self.averaged():
+        # Averages begin with the first step.
+        with contextlib.nullcontext() if is_first else self.averaged():
             metrics = evaluation(
                 step, self.summaries, context.check_signals, self.run, with_pictures=not is_first
             )

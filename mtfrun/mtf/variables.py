@@ -237,6 +237,8 @@ class Variable(Arithmetic):
         variable = copy.copy(self)
         variable.shape = shape
         variable.sides = [Shape(names[dim] for dim in side) for side in self.sides]
+        if self._reduced_dims is not None:
+            variable._reduced_dims = Shape(names.get(dim, dim) for dim in self._reduced_dims)
         variable._sharded = variable
         variable._addend = None
         return variable

@@ -25,7 +25,7 @@ from mtfrun.optim.schedules import (
     power,
     to_float,
 )
-from mtfrun.optim.trainable_variables import matching_paths
+from mtfrun.optim.trainable_variables import Factor, matching_paths
 
 # The dimension over which variables of one shape are stacked.
 _GROUP = "adafactor_group"
@@ -180,7 +180,7 @@ class Adafactor(SlotOptimizer):
         min_dim_size_to_factor: int | None = 128,
         stacked_dim_names: Sequence[str] = (),
         parameter_scale: ParameterScale | None = ParameterScale(),
-        learning_rate_factors: Mapping[str, float] | None = None,
+        learning_rate_factors: Mapping[str, Factor] | None = None,
     ) -> None:
         if learning_rate is None:
             learning_rate = default_learning_rate(relative=parameter_scale is not None)
@@ -211,7 +211,7 @@ class Adafactor(SlotOptimizer):
         for path, variable in variables.items():
             least_scale = self._least_scale(path, variable)
             sides = self._factored_sides(variable)
-            kind = (variable.shape, sides, variable.dtype, least_scale, self._factors[path])
+            kind = (variable.shape, sides, variable.dtype, least_scale, self._factor_key(path))
             group = by_kind.get(kind)
             if group is None or not group.has_room(variable):
                 group = by_kind[kind] = _Group([], sides, least_scale)
@@ -237,7 +237,7 @@ class Adafactor(SlotOptimizer):
     def update(
         self, gradients: Mapping[str, mtf.Tensor | None], step: mtf.Tensor
     ) -> dict[mtf.Variable, mtf.Tensor]:
-        learning_rate = self.learning_rate(step)
+        rates = self.learning_rates(step)
         decay = self._decay_rate(step)
         matched = {path: gradient for path, _, gradient in self._match(gradients)}
         updates: dict[mtf.Variable, mtf.Tensor] = {}
@@ -255,8 +255,7 @@ class Adafactor(SlotOptimizer):
             gradient = group.stack([matched[path] for path in group.paths])
             direction = self._direction(group, gradient, state, decay)
             # All scalars are multiplied first: one operation over the parameter instead of several.
-            rate = self._scale(learning_rate, group.paths[0])
-            scale = rate * self._step_scale(group, parameter, direction)
+            scale = rates[group.paths[0]] * self._step_scale(group, parameter, direction)
             delta = direction * scale
             if self._beta1:
                 delta = state["m"] = moving_average(state["m"], delta, self._beta1)

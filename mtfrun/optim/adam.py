@@ -8,6 +8,7 @@ from mtfrun import mtf
 from mtfrun.optim.mup import adam_factor
 from mtfrun.optim.optimizer import SlotOptimizer, WeightDecay, read_precisely
 from mtfrun.optim.schedules import Scalar, Schedule, one_minus_power, rsqrt, to_float
+from mtfrun.optim.trainable_variables import Factor
 
 
 def adam_direction(
@@ -60,7 +61,7 @@ class Adam(SlotOptimizer):
         exclude_from_weight_decay: Sequence[str] = (),
         *,
         bias_correction: bool = True,
-        learning_rate_factors: Mapping[str, float] | None = None,
+        learning_rate_factors: Mapping[str, Factor] | None = None,
     ) -> None:
         super().__init__(learning_rate, learning_rate_factors)
         self._beta1 = beta1
@@ -82,7 +83,7 @@ class Adam(SlotOptimizer):
     def update(
         self, gradients: Mapping[str, mtf.Tensor | None], step: mtf.Tensor
     ) -> dict[mtf.Variable, mtf.Tensor]:
-        learning_rate = self.learning_rate(step)
+        rates = self.learning_rates(step)
         correction1: Scalar = 1.0
         correction2: Scalar = 1.0
         if self._bias_correction:
@@ -107,5 +108,5 @@ class Adam(SlotOptimizer):
             direction = self._weight_decay.add(
                 path, direction, parameter, self.width_factor(path, variable)
             )
-            updates[variable] = parameter - direction * self._scale(learning_rate, path)
+            updates[variable] = parameter - direction * rates[path]
         return updates

@@ -14,6 +14,7 @@ of dimensions, so that the rules are functions of a variable's `mtf.Growth`:
     learning rate, Adam                   1        1/n          1/n
     learning rate, gradient descent       m        m/n          1/n
     relative step size, Adafactor         1        n^(-1/2)     1
+    spectral norm of changes, Muon        sqrt(m)  sqrt(m/n)    n^(-1/2)
 """
 
 from __future__ import annotations
@@ -54,6 +55,14 @@ def relative_factor(growth: mtf.Growth) -> float:
     Everett et al. 2024, arXiv:2407.05872.
     """
     return adam_factor(growth) / initial_scale(growth)
+
+
+def spectral_factor(growth: mtf.Growth) -> float:
+    """Returns the factor of the spectral norm of a change: sqrt(m / n).
+
+    Yang et al. 2023, "A spectral condition for feature learning", condition 1, arXiv:2310.17813.
+    """
+    return math.sqrt(growth.fan_out / growth.fan_in)
 
 
 def set_base_sizes(root: mtf.Module, base_sizes: Mapping[str, int]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import tensorflow as tf
@@ -11,7 +11,7 @@ import tensorflow as tf
 from mtfrun import mtf
 from mtfrun.errors import InputError
 from mtfrun.optim import schedules
-from mtfrun.optim.trainable_variables import learning_rate_factors, matching_paths
+from mtfrun.optim.trainable_variables import Factor, learning_rate_factors, matching_paths
 
 
 class Optimizer(Protocol):
@@ -33,13 +33,19 @@ class Optimizer(Protocol):
     def named_slots(self) -> dict[str, mtf.Variable]:
         """Returns the slots by path, for storage and checkpoints."""
 
+    def named_averages(self) -> dict[str, mtf.Variable]:
+        """Returns what replaces each variable in evaluation, by path; most have none.
+
+        Before the first update they have no values of use.
+        """
+
     def learning_rate(self, step: mtf.Tensor) -> mtf.Tensor:
         """Returns the learning rate of the update number `step`, counted from 0; a scalar."""
 
     def update(
         self, gradients: Mapping[str, mtf.Tensor | None], step: mtf.Tensor
     ) -> dict[mtf.Variable, mtf.Tensor]:
-        """Returns the new value of every variable and slot, from one gradient per variable."""
+        """Returns the new value of every variable, slot and average, from the gradients."""
 
 
 class MissingGradientError(InputError):
@@ -51,7 +57,8 @@ class SlotOptimizer(abc.ABC):
 
     Args:
       learning_rate: a number or a schedule.
-      learning_rate_factors: factors of the learning rate by pattern of the variable's path.
+      learning_rate_factors: factors of the learning rate by pattern of the variable's path; a
+        factor may be a schedule too.
 
     Attributes:
       variables: the trained variables, by path.
@@ -61,13 +68,14 @@ class SlotOptimizer(abc.ABC):
     def __init__(
         self,
         learning_rate: float | schedules.Schedule,
-        learning_rate_factors: Mapping[str, float] | None,
+        learning_rate_factors: Mapping[str, Factor] | None,
     ) -> None:
         self._schedule = (
             learning_rate if callable(learning_rate) else schedules.Constant(learning_rate)
         )
         self._factors_by_pattern = learning_rate_factors or {}
         self._factors: dict[str, float] = {}
+        self._factor_schedules: dict[str, schedules.Schedule] = {}
         self.variables: dict[str, mtf.Variable] = {}
         self.slots: dict[str, dict[str, mtf.Variable]] = {}
 
@@ -85,7 +93,7 @@ class SlotOptimizer(abc.ABC):
         """Returns the factor of a variable's learning rate by its `growth`; see `set_base_sizes`.
 
         A subclass has one of `adam_factor`, `sgd_factor` and `relative_factor`, and scales its
-        update by `_scale`.
+        updates by `learning_rates`.
         """
         raise InputError(
             f"base_sizes: {type(self).__name__} does not say how its learning rate changes with "
@@ -99,21 +107,15 @@ class SlotOptimizer(abc.ABC):
         Their dimensions are dimensions of the variable, and so they have its layout.
         """
         self.variables = dict(variables)
-        self._factors = learning_rate_factors(variables, self._factors_by_pattern)
+        factors = learning_rate_factors(variables, self._factors_by_pattern)
+        self._factors = {path: 1.0 if callable(f) else f for path, f in factors.items()}
+        self._factor_schedules = {path: f for path, f in factors.items() if callable(f)}
         for path, variable in variables.items():
             if not variable.growth.is_none:
                 self._factors[path] *= self.width_factor(path, variable)
         self.slots = {
             path: {
-                name: mtf.Variable(
-                    variable.mesh,
-                    shape,
-                    mtf.initializers.Zeros(),
-                    dtype=_precise_type(variable),
-                    name=name,
-                    trainable=False,
-                    sharded_by=mtf.SLOT_RULES,
-                )
+                name: make_slot(variable, shape, name)
                 for name, shape in self.slot_shapes(variable).items()
             }
             for path, variable in variables.items()
@@ -127,14 +129,32 @@ class SlotOptimizer(abc.ABC):
             for name, slot in slots.items()
         }
 
+    def named_averages(self) -> dict[str, mtf.Variable]:
+        """See `Optimizer`; none."""
+        return {}
+
     def learning_rate(self, step: mtf.Tensor) -> mtf.Tensor:
-        """See `Optimizer`; without factors."""
+        """See `Optimizer`; without the factors of `learning_rates`."""
         rate = self._schedule(step)
         return rate if isinstance(rate, mtf.Tensor) else mtf.constant(step.mesh, rate)
 
-    def _scale(self, learning_rate: mtf.Tensor, path: str) -> mtf.Tensor:
-        factor = self._factors[path]
-        return learning_rate if factor == 1.0 else learning_rate * factor
+    def learning_rates(self, step: mtf.Tensor) -> dict[str, mtf.Tensor]:
+        """Returns the learning rate of each variable in the update number `step`, by path."""
+        common = self.learning_rate(step)
+        by_factor: dict[Hashable, mtf.Tensor] = {}
+        rates = {}
+        for path, factor in self._factors.items():
+            key = self._factor_key(path)
+            if key not in by_factor:
+                rate = common if factor == 1.0 else common * factor
+                schedule = self._factor_schedules.get(path)
+                by_factor[key] = rate if schedule is None else rate * schedule(step)
+            rates[path] = by_factor[key]
+        return rates
+
+    def _factor_key(self, path: str) -> Hashable:
+        """Returns what is equal for variables with the same learning rate."""
+        return self._factors[path], id(self._factor_schedules.get(path))
 
     def _match(
         self, gradients: Mapping[str, mtf.Tensor | None]
@@ -177,6 +197,19 @@ class WeightDecay:
         if not self._factor or path in self._without_decay:
             return x
         return x + parameter * (self._factor / width_factor)
+
+
+def make_slot(variable: mtf.Variable, shape: mtf.Shape, name: str) -> mtf.Variable:
+    """Returns the spec of a variable of zeros, laid out as slots are, in at least float32."""
+    return mtf.Variable(
+        variable.mesh,
+        shape,
+        mtf.initializers.Zeros(),
+        dtype=_precise_type(variable),
+        name=name,
+        trainable=False,
+        sharded_by=mtf.SLOT_RULES,
+    )
 
 
 def read_precisely(variable: mtf.Variable) -> mtf.Tensor:

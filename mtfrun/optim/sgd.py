@@ -9,6 +9,7 @@ from mtfrun.errors import InputError
 from mtfrun.optim.mup import sgd_factor
 from mtfrun.optim.optimizer import SlotOptimizer, WeightDecay, read_precisely
 from mtfrun.optim.schedules import Schedule
+from mtfrun.optim.trainable_variables import Factor
 
 
 def sgd_update(
@@ -24,7 +25,7 @@ class Sgd(SlotOptimizer):
     def __init__(
         self,
         learning_rate: float | Schedule,
-        learning_rate_factors: Mapping[str, float] | None = None,
+        learning_rate_factors: Mapping[str, Factor] | None = None,
     ) -> None:
         super().__init__(learning_rate, learning_rate_factors)
 
@@ -37,11 +38,9 @@ class Sgd(SlotOptimizer):
     def update(
         self, gradients: Mapping[str, mtf.Tensor | None], step: mtf.Tensor
     ) -> dict[mtf.Variable, mtf.Tensor]:
-        learning_rate = self.learning_rate(step)
+        rates = self.learning_rates(step)
         return {
-            variable: sgd_update(
-                read_precisely(variable), gradient, self._scale(learning_rate, path)
-            )
+            variable: sgd_update(read_precisely(variable), gradient, rates[path])
             for path, variable, gradient in self._match(gradients)
         }
 
@@ -96,7 +95,7 @@ class Momentum(SlotOptimizer):
         delayed: bool = False,
         weight_decay: float = 0.0,
         exclude_from_weight_decay: Sequence[str] = (),
-        learning_rate_factors: Mapping[str, float] | None = None,
+        learning_rate_factors: Mapping[str, Factor] | None = None,
     ) -> None:
         super().__init__(learning_rate, learning_rate_factors)
         if delayed and nesterov:
@@ -119,7 +118,7 @@ class Momentum(SlotOptimizer):
     def update(
         self, gradients: Mapping[str, mtf.Tensor | None], step: mtf.Tensor
     ) -> dict[mtf.Variable, mtf.Tensor]:
-        learning_rate = self.learning_rate(step)
+        rates = self.learning_rates(step)
         updates = {}
         for path, variable, gradient in self._match(gradients):
             velocity = self.slots[path]["velocity"]
@@ -131,7 +130,7 @@ class Momentum(SlotOptimizer):
                 parameter,
                 gradient,
                 mtf.read_variable(velocity),
-                self._scale(learning_rate, path),
+                rates[path],
                 momentum=self._momentum,
                 nesterov=self._nesterov,
                 delayed=self._delayed,

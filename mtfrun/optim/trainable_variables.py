@@ -9,9 +9,14 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeAlias
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
+from mtfrun.optim.schedules import Schedule
+
+Factor: TypeAlias = "float | Schedule"
+"""Of a learning rate: a number, or a schedule that multiplies the common one."""
 
 
 class PatternError(InputError):
@@ -40,10 +45,10 @@ def trainable_variables(
     return trained
 
 
-def learning_rate_factors(paths: Iterable[str], factors: Mapping[str, float]) -> dict[str, float]:
+def learning_rate_factors(paths: Iterable[str], factors: Mapping[str, Factor]) -> dict[str, Factor]:
     """Returns the factor of every path: of the first pattern found in it, otherwise 1."""
     paths = list(paths)
-    result = dict.fromkeys(paths, 1.0)
+    result: dict[str, Factor] = dict.fromkeys(paths, 1.0)
     for pattern, factor in reversed(list(factors.items())):
         result.update(dict.fromkeys(_matches(paths, pattern, "learning_rate_factors"), factor))
     return result

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from mtfrun import mtf
 from mtfrun.checks import SHARE_WITHIN, check_range
@@ -47,7 +47,6 @@ class WeightAverage:
             )
             for path, variable in variables.items()
         }
-        self._exchanged = mtf.function(self._exchange)
 
     def named_averages(self) -> dict[str, mtf.Variable]:
         """Returns the averages by their variable's path, for initialisation and checkpoints."""
@@ -66,15 +65,23 @@ class WeightAverage:
             updates[average] = value + decay * (old - value)
         return updates
 
-    def exchange(self) -> None:
-        """Exchanges every variable with its average, exact to the bit: a second call restores."""
-        mesh = next(iter(self._variables.values())).mesh
-        self._exchanged(mtf.constant(mesh, 0.0))
 
-    def _exchange(self, zero: mtf.Tensor) -> mtf.Tensor:
-        pairs = [(self._variables[path], average) for path, average in self._averages.items()]
+def exchange_function(
+    variables: Mapping[str, mtf.Variable], averages: Mapping[str, mtf.Variable]
+) -> Callable[[], None]:
+    """Returns a function that exchanges variables with their averages, exact to the bit.
+
+    A second call restores the values.
+    """
+    pairs = [(variables[path], average) for path, average in averages.items()]
+
+    def exchange(zero: mtf.Tensor) -> mtf.Tensor:
         values = [(mtf.read_variable(v), mtf.read_variable(average)) for v, average in pairs]
         for (variable, average), (value, mean) in zip(pairs, values, strict=True):
             mtf.assign(variable, mean)
             mtf.assign(average, value)
         return zero  # a program on several devices needs an input that is on them
+
+    exchanged = mtf.function(exchange)
+    mesh = pairs[0][0].mesh
+    return lambda: exchanged(mtf.constant(mesh, 0.0))

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import tensorflow as tf
 
 from mtfrun import mtf, optim
+from mtfrun.errors import InputError
 from mtfrun.models.model import Model
 
 
@@ -25,6 +26,7 @@ class TrainState:
 
     Raises:
       PatternError: an expression matches no variable, or all of them.
+      InputError: `average_decay` beside an optimizer with averages of its own.
     """
 
     def __init__(
@@ -51,9 +53,18 @@ class TrainState:
         self.trainable = mtf.shard_variables(trained)
         optimizer.init(self.trainable)
         self.average: optim.WeightAverage | None = None
+        self._averages = optimizer.named_averages()
+        changed = {**self.trainable, **mtf.shard_variables(model.updated_variables())}
         if average_decay is not None:
-            changed = {**self.trainable, **mtf.shard_variables(model.updated_variables())}
+            if self._averages:
+                raise InputError(
+                    f"average_decay={average_decay}: {type(optimizer).__name__} has averages of "
+                    "the weights itself: remove it"
+                )
             self.average = optim.WeightAverage(changed, average_decay)
+            self._averages = self.average.named_averages()
+        if self._averages:
+            self._exchange = optim.exchange_function(changed, self._averages)
 
     def initialize(self) -> None:
         mtf.initialize(self.model, self.seed)
@@ -75,19 +86,19 @@ class TrainState:
 
     def named_averages(self) -> dict[str, mtf.Variable]:
         """Returns the averages by their variable's path; empty without averages."""
-        return {} if self.average is None else self.average.named_averages()
+        return self._averages
 
     @contextlib.contextmanager
     def swap_averages(self) -> Iterator[None]:
         """Puts the averages, if there are any, in the place of the model's weights in the block."""
-        if self.average is None:
+        if not self._averages:
             yield
             return
-        self.average.exchange()
+        self._exchange()
         try:
             yield
         finally:
-            self.average.exchange()
+            self._exchange()
 
     def storage(self) -> dict[str, tf.Variable]:
         """Returns the raw variables by the same names, for `Checkpoints`."""

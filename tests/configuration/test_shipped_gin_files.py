@@ -103,7 +103,9 @@ def test_every_kind_of_file_is_shipped() -> None:
         "models",
         "data",
         "layouts",
+        "optimizers",
         "runs",
+        "schedules",
         "sweeps",
         "teachers",
     }

@@ -23,7 +23,7 @@ _VARIABLE = re.compile(r'"\$\{([A-Z_]+)\[@\]\}"|\$([A-Z_]+)')
 # Code: fenced, or indented by four spaces behind an empty line or more code.
 _FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
-_GIN_NAME = re.compile(r"`((?:runs|models|data|layouts)/[\w.]+\.gin)`")
+_GIN_NAME = re.compile(r"`((?:runs|models|data|layouts|optimizers|schedules)/[\w.]+\.gin)`")
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 

@@ -142,18 +142,15 @@ class StopBelow(training.Action):
             context.request_stop(f"the loss is below {self.loss}")
 
 
-class Lion(optim.SlotOptimizer):
-    """Moves every parameter by the learning rate; Chen et al. 2023, arXiv:2302.06675, algorithm 2.
+class Signum(optim.SlotOptimizer):
+    """Moves every parameter by the learning rate; Bernstein et al. 2018, arXiv:1802.04434.
 
-    The direction is the sign of a moving average of the gradients.
+    The direction is the sign of a moving average of the gradients, algorithm 2.
     """
 
-    def __init__(
-        self, learning_rate: float | optim.Schedule, beta1: float = 0.9, beta2: float = 0.99
-    ) -> None:
+    def __init__(self, learning_rate: float | optim.Schedule, beta: float = 0.9) -> None:
         super().__init__(learning_rate, learning_rate_factors=None)
-        self._beta1 = beta1
-        self._beta2 = beta2
+        self._beta = beta
 
     def slot_shapes(self, variable: mtf.Variable) -> dict[str, mtf.Shape]:
         return {"momentum": variable.shape}
@@ -166,10 +163,9 @@ class Lion(optim.SlotOptimizer):
         for path, variable in self.variables.items():
             gradient, slot = gradients[path], self.slots[path]["momentum"]
             assert gradient is not None, f"{path} has no gradient"
-            momentum = mtf.read_variable(slot)
-            direction = mtf.sign(momentum * self._beta1 + gradient * (1.0 - self._beta1))
-            values[variable] = mtf.read_variable(variable) - learning_rate * direction
-            values[slot] = momentum * self._beta2 + gradient * (1.0 - self._beta2)
+            momentum = mtf.read_variable(slot) * self._beta + gradient * (1.0 - self._beta)
+            values[variable] = mtf.read_variable(variable) - learning_rate * mtf.sign(momentum)
+            values[slot] = momentum
         return values
 
 

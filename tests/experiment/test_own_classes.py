@@ -15,7 +15,7 @@ import pytest
 
 from mtfrun import mtf
 from tests.cli.command import error_line, mtfrun_here, succeeded
-from tests.experiment.own_classes import Lion
+from tests.experiment.own_classes import Signum
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE
 from tests.optim.updates import make_variables, run_updates
 from tests.training.toy_run import curve
@@ -169,9 +169,9 @@ def test_the_action_ends_training(folder: pathlib.Path, tmp_path: pathlib.Path) 
 
 def test_the_optimizer_moves_by_the_sign_of_the_average() -> None:
     variables = make_variables(mtf.Mesh(), {"w": np.zeros([3], np.float32)}, {"w": ["size"]})
-    # The last average is 0.9 * 0.01 * (1, -2, 0) + 0.1 * (-1, -1, 0) = (-0.091, -0.118, 0).
+    # The last average is 0.9 * 0.1 * (1, -2, 0) + 0.1 * (-1, -1, 0) = (-0.01, -0.28, 0).
     gradients = np.array([[1.0, -2.0, 0.0], [-1.0, -1.0, 0.0]], np.float32)
-    after = run_updates(Lion(0.5), variables, {"w": gradients})
+    after = run_updates(Signum(0.5), variables, {"w": gradients})
     np.testing.assert_array_equal(after["w"], [[-0.5, 0.5, 0.0], [0.0, 1.0, 0.0]])
 
 

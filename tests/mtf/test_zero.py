@@ -17,7 +17,10 @@ ARRAY = np.arange(32, dtype=np.float32).reshape(8, 4)
 
 def _variable(layout: str, mesh_shape: str = MESH) -> mtf.Variable:
     """Returns an initialised variable {a, b}."""
-    variable = mtf.Variable(mtf.Mesh(mesh_shape, layout), "a:8;b:4", Known(ARRAY))
+    reduced = [mtf.Dimension("a", 8)]
+    variable = mtf.Variable(
+        mtf.Mesh(mesh_shape, layout), "a:8;b:4", Known(ARRAY), reduced_dims=reduced
+    )
     variable.initialize(seed=0, path="kernel")
     return variable
 
@@ -82,6 +85,8 @@ def test_a_variable_and_its_sharded_form_are_one(rule: str, stored: list[str | N
     assert sharded.path == "kernel"
     assert sharded.shape.to_string == "a_over_data:8;b:4"
     assert [side.to_string for side in sharded.sides] == ["a_over_data:8", "b:4"]
+    assert sharded.reduced_dims is not None
+    assert sharded.reduced_dims.to_string == "a_over_data:8"
     specs = dtensor.fetch_layout(variable.variable).sharding_specs
     assert specs == [axis or dtensor.UNSHARDED for axis in stored]
     whole, part = variable.read(), sharded.read()

@@ -24,6 +24,12 @@ DIMS = {
     "block/bias": ["d_ff"],
     "block/scale": [],
 }
+REDUCED = {
+    "block/kernel": ["d_model"],
+    "block/stacked": ["d_ff"],
+    "block/query": ["d_model"],
+    "block/output": ["heads", "d_kv"],
+}
 SIZES = {"d_model": 8, "d_ff": 16, "layers": 3, "heads": 4, "d_kv": 2}
 MERGED = ["heads", "d_kv"]
 NUM_STEPS = 4
@@ -39,7 +45,12 @@ OPTIMIZERS: dict[str, Callable[[], optim.SlotOptimizer]] = {
         weight_decay=0.1,
         exclude_from_weight_decay=["bias"],
     ),
+    "lion": lambda: optim.Lion(0.1, weight_decay=0.1),
     "momentum": lambda: optim.Momentum(0.1, nesterov=True),
+    "muon": lambda: optim.Muon(optim.Product([0.1, optim.LinearWarmup(3)]), weight_decay=0.1),
+    "schedule_free_adam": lambda: optim.ScheduleFreeAdam(
+        optim.Product([0.1, optim.LinearWarmup(3)]), weight_decay=0.1
+    ),
     "sgd": lambda: optim.Sgd(0.1, learning_rate_factors={"bias": 2.0}),
 }
 
@@ -51,6 +62,10 @@ def _values(path: str, *leading: int) -> np.ndarray:
     return np.asarray(rng.normal(size=[*leading, *sizes]), np.float32)
 
 
+def _averages(optimizer: optim.SlotOptimizer) -> dict[str, mtf.Variable]:
+    return {f"averages/{path}": x for path, x in optimizer.named_averages().items()}
+
+
 @functools.cache
 def _run(
     name: str, mesh_shape: str, layout: str = LAYOUT
@@ -58,15 +73,16 @@ def _run(
     """Returns the optimizer, and the values after every update and of the last slots."""
     variables = mtf.shard_variables(
         make_variables(
-            mtf.Mesh(mesh_shape, layout), {path: _values(path) for path in DIMS}, DIMS, MERGED
+            mtf.Mesh(mesh_shape, layout),
+            {path: _values(path) for path in DIMS},
+            DIMS,
+            MERGED,
+            REDUCED,
         )
     )
     optimizer = OPTIMIZERS[name]()
     values = run_updates(optimizer, variables, {path: _values(path, NUM_STEPS) for path in DIMS})
-    slots = {
-        path: mtf.to_numpy(mtf.read_variable(slot))
-        for path, slot in optimizer.named_slots().items()
-    }
+    slots = mtf.to_numpy({**optimizer.named_slots(), **_averages(optimizer)})
     return optimizer, {**values, **slots}
 
 
@@ -83,7 +99,8 @@ def test_a_layout_changes_no_update(name: str, mesh_shape: str) -> None:
     assert actual.keys() == expected.keys()
     for path, value in expected.items():
         assert_close(actual[path], value, FLOAT32_OP_TOLERANCE)
-    for path, variable in {**optimizer.variables, **optimizer.named_slots()}.items():
+    slots = {**optimizer.named_slots(), **_averages(optimizer)}
+    for path, variable in {**optimizer.variables, **slots}.items():
         # Each dimension is split over the axis of its rule, in slots as in variables.
         layout = dtensor.fetch_layout(variable.variable)
         rules = {"d_model": "data", "d_ff": "model", "heads": "model"}
@@ -117,7 +134,7 @@ def test_splitting_slots_and_weights_further_changes_no_update(name: str, rule: 
     assert actual.keys() == expected.keys()
     for path, value in expected.items():
         assert_close(actual[path], value, FLOAT32_OP_TOLERANCE)
-    for path, slot in optimizer.named_slots().items():
+    for path, slot in {**optimizer.named_slots(), **_averages(optimizer)}.items():
         # All but scalars, and those whose dimensions the other axis splits or are not even.
         layout = dtensor.fetch_layout(slot.variable)
         can_be_split = any(

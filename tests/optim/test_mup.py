@@ -14,7 +14,7 @@ from mtfrun import layers, mtf, optim
 from mtfrun.errors import InputError
 from mtfrun.models import Model
 from mtfrun.training import TrainState, train_steps_function
-from tests.experiment.own_classes import Lion
+from tests.experiment.own_classes import Signum
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models import models_of_widths
 
@@ -111,6 +111,9 @@ def test_the_initial_scale_is_that_of_the_base_by_the_rule_of_the_kind(base: int
     ("optimizer", "factors"),
     [
         (optim.Adam(1.0), [1, 1 / 16, 1, 1 / 16, 1 / 16]),
+        (optim.Lion(1.0), [1, 1 / 16, 1, 1 / 16, 1 / 16]),
+        (optim.ScheduleFreeAdam(1.0), [1, 1 / 16, 1, 1 / 16, 1 / 16]),
+        (optim.Muon(1.0), [1, 1 / 4, 1, 1 / 16, 1 / 4]),
         (optim.Momentum(1.0), [16, 1, 16, 1 / 16, 1]),
         (optim.Adafactor(1.0), [1, 1 / 4, 1, 1, 1 / 4]),
         (optim.Adafactor(1.0, parameter_scale=None), [1, 1 / 16, 1, 1 / 16, 1 / 16]),
@@ -123,6 +126,7 @@ def test_the_learning_rate_follows_from_the_kind_and_the_optimizer(
     assert [*variables] == [
         *("input/table", "hidden/kernel", "hidden/bias", "output/kernel", "filters/kernel")
     ]
+    optimizer.init(variables)
     assert [optimizer.width_factor(p, v) for p, v in variables.items()] == pytest.approx(factors)
 
 
@@ -174,9 +178,9 @@ def test_base_sizes_that_are_not_sizes_are_an_error(
 
 
 def test_an_optimizer_without_a_rule_is_an_error() -> None:
-    with pytest.raises(InputError, match="Lion does not say how its learning rate changes"):
-        Lion(0.1).init(_variables(BASE))
-    Lion(0.1).init(_variables({"d_model": 256, "d_ff": 512}))
+    with pytest.raises(InputError, match="Signum does not say how its learning rate changes"):
+        Signum(0.1).init(_variables(BASE))
+    Signum(0.1).init(_variables({"d_model": 256, "d_ff": 512}))
 
 
 def test_a_model_with_values_cannot_get_base_sizes() -> None:

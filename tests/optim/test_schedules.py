@@ -40,6 +40,11 @@ def _cosine(t: int) -> float:
     return (1 + math.cos(math.pi * min(t, 100) / 100)) / 2
 
 
+def _wsd(t: int) -> float:
+    """Returns a warm-up of 10 steps, 1, and a decay from step 50 to 0.2 at step 100."""
+    return min(1.0, t / 10) * (1 - 0.8 * math.sqrt(min(1.0, max(0.0, (t - 50) / 50))))
+
+
 def _triangle(t: int) -> float:
     """Howard & Ruder 2018, equation 3, for 100 steps, of which 10 rise."""
     p = t / 10 if t < 10 else 1 - (t - 10) / (10 * (1 / 0.1 - 1))
@@ -56,6 +61,31 @@ CASES = {
     ),
     "cosine": Case(optim.CosineDecay, [100, 0.1], lambda t: 0.1 + 0.9 * _cosine(t)),
     "triangle": Case(optim.SlantedTriangular, [100], _triangle),
+    "wsd": Case(optim.WarmupStableDecay, [100, 10, 0.5, "sqrt", 0.2], _wsd),
+    "wsd_linear": Case(
+        optim.WarmupStableDecay,
+        [100, 10, 0.5, "linear"],
+        lambda t: min(1.0, t / 10, max(0.0, (100 - t) / 50)),
+    ),
+    "piecewise": Case(
+        optim.Piecewise,
+        [[10, 50], [0.5, optim.CosineDecay(100), 0.1]],
+        lambda t: 0.5 if t < 10 else _cosine(t - 10) if t < 50 else 0.1,
+    ),
+    "piecewise_numbers": Case(
+        optim.Piecewise, [[10, 50], [1.0, 0.1, 0.01]], lambda t: 0.1 ** sum([t >= 10, t >= 50])
+    ),
+    "piecewise_linear": Case(
+        optim.PiecewiseLinear,
+        [{5: 1.0, 10: 0.2, 100: 0.0}],
+        lambda t: float(np.interp(t, [5, 10, 100], [1.0, 0.2, 0.0])),
+    ),
+    "one_value": Case(optim.PiecewiseLinear, [{5: 0.3}], lambda _: 0.3),
+    "cyclic": Case(
+        optim.Cyclic,
+        [optim.CosineDecay(100), 11, 0.5],
+        lambda t: 0.5 ** (t // 11) * _cosine(t % 11),
+    ),
     "product": Case(
         optim.Product,
         [[2.0, optim.LinearWarmup(10), optim.CosineDecay(100), 0.5]],
@@ -135,6 +165,11 @@ def test_a_slanted_triangle_stops_at_its_lowest_rate() -> None:
         (lambda: optim.CosineDecay(0), r"CosineDecay.total_steps is 0"),
         (lambda: optim.SlantedTriangular(5), r"cut_fraction is 0.1 of 5 steps"),
         (lambda: optim.SlantedTriangular(100, 1.0), r"cut_fraction is 1.0"),
+        (lambda: optim.WarmupStableDecay(9, 1, decay="x"), r"decay is 'x': it must be 'sqrt' or"),
+        (lambda: optim.Piecewise([5], [0.1]), "Piecewise has 1 pieces and 1 boundaries: it needs"),
+        (lambda: optim.Piecewise([5, 5], [1.0] * 3), r"has the steps \[5, 5\]: they must ascend"),
+        (lambda: optim.PiecewiseLinear({}), r"PiecewiseLinear.points has the steps \[\]"),
+        (lambda: optim.Cyclic(optim.CosineDecay(9), 0), r"Cyclic.period is 0"),
     ],
 )
 def test_a_schedule_rejects_impossible_arguments(

@@ -10,11 +10,15 @@ import pytest
 import tensorflow as tf
 
 from mtfrun import mtf, optim
+from mtfrun.errors import InputError
 from tests.layouts import ONE_DEVICE, assert_close
 
 MESH = mtf.Mesh(ONE_DEVICE)
 Maker: TypeAlias = Callable[[float | optim.Schedule], optim.SlotOptimizer]
-OPTIMIZERS: list[Maker] = [optim.Sgd, optim.Momentum, optim.Adam, optim.Adafactor]
+OPTIMIZERS: list[Maker] = [
+    *(optim.Sgd, optim.Momentum, optim.Adam, optim.Lion, optim.Muon, optim.Adafactor)
+]
+OF_FLOAT32: list[Maker] = [*OPTIMIZERS, optim.ScheduleFreeAdam]
 
 
 def _initialized(
@@ -26,7 +30,8 @@ def _initialized(
     }
     optimizer = make(rate)
     optimizer.init(variables)
-    for path, variable in {**variables, **optimizer.named_slots()}.items():
+    averages = {f"averages/{path}": x for path, x in optimizer.named_averages().items()}
+    for path, variable in {**variables, **optimizer.named_slots(), **averages}.items():
         variable.initialize(seed=0, path=path)
     return optimizer
 
@@ -39,7 +44,7 @@ def _ones(dims: str, dtype: type = np.float32) -> mtf.Tensor:
 STEP = np.int32(0)
 
 
-@pytest.mark.parametrize("make", OPTIMIZERS)
+@pytest.mark.parametrize("make", OF_FLOAT32)
 @pytest.mark.parametrize("missing", [{}, {"block/bias": None}])
 def test_a_missing_gradient_is_an_error_that_names_the_variable(
     make: Maker, missing: dict[str, None]
@@ -72,15 +77,15 @@ def test_slots_are_named_after_their_variables() -> None:
         assert not np.any(mtf.to_numpy(mtf.read_variable(slot)))
 
 
-@pytest.mark.parametrize("make", OPTIMIZERS)
+@pytest.mark.parametrize("make", OF_FLOAT32)
 def test_an_update_gives_a_value_to_every_variable_and_slot(
     make: Maker,
 ) -> None:
     optimizer = _initialized(make)
     gradients = {"block/kernel": _ones("d_model:4;d_ff:2"), "block/bias": _ones("d_ff:2")}
     updates = optimizer.update(gradients, mtf.import_tf_tensor(MESH, STEP, []))
-    expected = {*optimizer.variables.values(), *optimizer.named_slots().values()}
-    assert updates.keys() == expected
+    stored = [*optimizer.named_slots().values(), *optimizer.named_averages().values()]
+    assert updates.keys() == {*optimizer.variables.values(), *stored}
     for variable, value in updates.items():
         assert (value.shape, value.dtype) == (variable.shape, tf.float32)
         assert np.any(mtf.to_numpy(value)), f"{variable} did not change"
@@ -118,9 +123,14 @@ def test_updates_of_bfloat16_variables_are_computed_in_float32(make: Maker) -> N
         assert_close(value, expected[path])
 
 
-@pytest.mark.parametrize("make", OPTIMIZERS)
+@pytest.mark.parametrize("make", OF_FLOAT32)
 def test_the_learning_rate_is_readable(make: Maker) -> None:
     optimizer = make(optim.LinearWarmup(10))
     rate = optimizer.learning_rate(mtf.import_tf_tensor(MESH, np.int32(5), []))
     assert rate.shape == mtf.Shape([])
     assert_close(mtf.to_numpy(rate), 0.5)
+
+
+def test_a_schedule_free_optimizer_refuses_bfloat16() -> None:
+    with pytest.raises(InputError, match="block/kernel is bfloat16, in which averages over all"):
+        _initialized(optim.ScheduleFreeAdam, tf.bfloat16)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -66,7 +67,7 @@ def test_a_pattern_that_only_repeats_an_earlier_one_is_no_error() -> None:
     assert learning_rate_factors(["a/b"], {"a": 2.0, "b": 3.0}) == {"a/b": 2.0}
 
 
-def test_a_factor_scales_the_update() -> None:
+def test_a_factor_or_a_schedule_by_path_scales_the_update() -> None:
     gradient = np.array([1, -2, 3, 4], np.float32)
     mesh = mtf.Mesh(ONE_DEVICE)
     makers: list[Callable[..., optim.SlotOptimizer]] = [
@@ -74,10 +75,11 @@ def test_a_factor_scales_the_update() -> None:
         optim.Momentum,
         optim.Adam,
         optim.Adafactor,
+        optim.Lion,
     ]
-    for make in makers:
+    for make, factor in itertools.product(makers, [4.0, optim.Piecewise([3], [1.0, 4.0])]):
         variables = {path: mtf.Variable(mesh, "d_model:4") for path in ("head/w", "body/w")}
-        optimizer = make(0.5, learning_rate_factors={"^head": 4.0})
+        optimizer = make(0.5, learning_rate_factors={"^head": factor})
         optimizer.init(variables)
         for path, variable in {**variables, **optimizer.named_slots()}.items():
             variable.initialize(seed=0, path=path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 
@@ -29,6 +30,7 @@ def make_variables(
     values: Mapping[str, np.ndarray],
     dims: Mapping[str, list[str]],
     merged: Sequence[str] = (),
+    reduced: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> dict[str, mtf.Variable]:
     """Returns variables with storage, by path.
 
@@ -37,12 +39,16 @@ def make_variables(
       values: by path.
       dims: names of the dimensions, by path.
       merged: names of dimensions that are one side of a matrix.
+      reduced: names of the dimensions over which products sum, by path.
     """
     variables = {}
     for path, value in values.items():
         shape = [mtf.Dimension(*pair) for pair in zip(dims[path], value.shape, strict=True)]
         merged_dims = [dim for dim in shape if dim.name in merged]
-        variables[path] = mtf.Variable(mesh, shape, Known(value), merged_dims=merged_dims)
+        reduced_dims = [dim for dim in shape if dim.name in reduced.get(path, ())]
+        variables[path] = mtf.Variable(
+            mesh, shape, Known(value), merged_dims=merged_dims, reduced_dims=reduced_dims
+        )
         variables[path].initialize(seed=0, path=path)
     return variables
 
@@ -57,7 +63,7 @@ def run_updates(
     Returns, by path, the values after every update: `[step, ...]`.
     """
     optimizer.init(variables)
-    for path, slot in optimizer.named_slots().items():
+    for path, slot in [*optimizer.named_slots().items(), *optimizer.named_averages().items()]:
         slot.initialize(seed=0, path=path)
 
     @mtf.function

@@ -36,6 +36,8 @@ Collectives = dict[str, dict[str, Any]]
 OPTIMIZERS: dict[str, Callable[[], optim.Optimizer]] = {
     "adam": lambda: optim.Adam(0.05, weight_decay=0.1, exclude_from_weight_decay=["embedding"]),
     "adafactor": lambda: optim.Adafactor(0.05, beta1=0.9, min_dim_size_to_factor=8),
+    "muon": lambda: optim.Muon(0.05, weight_decay=0.1),
+    "schedule_free_adam": lambda: optim.ScheduleFreeAdam(0.05),
     "momentum": lambda: optim.Momentum(0.05, weight_decay=0.1),
     "sgd": lambda: optim.Sgd(0.05),
 }
@@ -123,6 +125,9 @@ SETTINGS = [
     (Setting("adam", "transformer in a loop", average_decay=0.9), "slots:data", True),
     (Setting("momentum"), "slots:data", True),
     (Setting("momentum"), "weights:data;slots:model", True),
+    (Setting("muon", "transformer", microbatches=2), "weights:data", True),
+    (Setting("muon", "transformer in a loop"), "slots:data", True),
+    (Setting("schedule_free_adam", microbatches=2), "slots:data", True),
     (Setting("sgd", clip_norm=None), "slots:data", True),
     (Setting("sgd", clip_norm=None), "weights:data", True),
 ]

@@ -12,6 +12,7 @@ from tensorflow.experimental import dtensor
 
 from mtfrun import mtf, optim
 from mtfrun.data import Infeed
+from mtfrun.errors import InputError
 from mtfrun.training import (
     Action,
     ActionContext,
@@ -22,6 +23,7 @@ from mtfrun.training import (
 )
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.resnet.small_resnet import SHAPES, image_batch, small_resnet
+from tests.training.toy_model import Bigram, batches
 from tests.training.toy_run import Evaluating, parameters, quick_train, toy_train
 
 DECAY = 0.4
@@ -142,6 +144,26 @@ def test_a_model_has_its_averages_in_the_block(mesh_shape: str, layout: str) -> 
         np.testing.assert_array_equal(value, weights[path], err_msg=path)
     for path, value in mtf.to_numpy(state.named_averages()).items():
         np.testing.assert_array_equal(value, averages[path], err_msg=path)
+
+
+def test_averages_of_an_optimizer_are_evaluated_and_saved() -> None:
+    mesh = mtf.Mesh()
+    state = TrainState(Bigram(mesh), optim.ScheduleFreeAdam(0.05), mesh)
+    state.initialize()
+    features = Infeed(batches(), mesh, {"targets": mtf.convert_to_shape("batch:8;length:6")}).next(
+        3
+    )
+    assert features is not None
+    train_steps_function(state)(features, mtf.constant(mesh, 3, dtype=tf.int32))
+    saved = mtf.to_numpy(state.named_variables())
+    with state.swap_averages():
+        for path, value in mtf.to_numpy(state.model.named_variables()).items():
+            np.testing.assert_array_equal(value, saved[f"averages/{path}"])
+            assert np.abs(value - saved[f"model/{path}"]).max() > 1e-3
+    for path, value in mtf.to_numpy(state.model.named_variables()).items():
+        np.testing.assert_array_equal(value, saved[f"model/{path}"])
+    with pytest.raises(InputError, match="ScheduleFreeAdam has averages of the weights itself"):
+        TrainState(Bigram(mesh), optim.ScheduleFreeAdam(0.05), mesh, average_decay=0.9)
 
 
 @pytest.mark.parametrize("decay", [0.0, 1.0, -0.5])

@@ -178,9 +178,13 @@ def observe(
 
 
 def optimizer_updates(state: TrainState) -> dict[str, mtf.Variable]:
-    """Returns the variables and slots that an optimizer changes, by path."""
-    slots = state.optimizer.named_slots()
-    return {**state.trainable, **{f"optimizer/{path}": slot for path, slot in slots.items()}}
+    """Returns the variables, slots and averages that an optimizer changes, by path."""
+    slots, averages = state.optimizer.named_slots(), state.optimizer.named_averages()
+    return {
+        **state.trainable,
+        **{f"optimizer/{path}": slot for path, slot in slots.items()},
+        **{f"averages/{path}": average for path, average in averages.items()},
+    }
 
 
 def _update_function(training: Training) -> Callable[[Values, int], None]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from mtfrun import decoding, models, mtf
 from mtfrun.models import transformer
-from tests.experiment.own_classes import Lion, PairsOfIds, SquaredRelu
+from tests.experiment.own_classes import PairsOfIds, Signum, SquaredRelu
 
 
 class WrongLayer(SquaredRelu):
@@ -69,7 +69,7 @@ class WrongEvaluation(PairsOfIds):
         return mtf.replace_dimensions(by_part, [parts, part], batch)
 
 
-class WrongSmallUpdates(Lion):
+class WrongSmallUpdates(Signum):
     """Ignores gradients below a threshold that depends on the number of devices."""
 
     def update(
@@ -84,7 +84,7 @@ class WrongSmallUpdates(Lion):
         )
 
 
-class WrongUpdates(Lion):
+class WrongUpdates(Signum):
     """Moves by the learning rate times the number of devices."""
 
     def update(

@@ -1,0 +1,187 @@
+"""Schedules in pieces: warm-up, stable phase and decay; joined schedules; lines; cycles."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+
+from mtfrun import mtf
+from mtfrun.checks import (
+    COUNT,
+    NOT_NEGATIVE,
+    POSITIVE,
+    SHARE_ABOVE_0,
+    SHARE_BELOW_1,
+    check_choice,
+    check_fields,
+)
+from mtfrun.errors import InputError
+from mtfrun.optim.schedules import Scalar, Schedule, maximum, minimum, to_float
+
+
+@dataclasses.dataclass(frozen=True)
+class WarmupStableDecay:
+    """A line from 0 to 1, then 1, then a decay to `minimum` at `total_steps`: WSD.
+
+    Hu et al. 2024, "MiniCPM", equation 1, https://arxiv.org/abs/2404.06395. Of the share p of the
+    decay that is over, `decay="sqrt"` is 1 - sqrt(p), the best of those that Haegele et al. 2024
+    compare (section 4, https://arxiv.org/abs/2405.18392), and "linear" is 1 - p.
+
+    Until the decay begins nothing depends on `total_steps`: a checkpoint from before it can be
+    trained for any number of further steps.
+
+    Examples:
+      >>> schedule = WarmupStableDecay(1000, warmup_steps=100, decay_fraction=0.2)
+      >>> [round(schedule(step), 3) for step in (0, 50, 100, 800, 850, 1000)]
+      [0.0, 0.5, 1.0, 1.0, 0.5, 0.0]
+
+    Attributes:
+      total_steps: steps until the decay ends.
+      decay_fraction: the part of them in which the value falls.
+      decay: "sqrt" or "linear".
+      minimum: the last value.
+    """
+
+    total_steps: int
+    warmup_steps: int
+    decay_fraction: float = 0.1
+    decay: str = "sqrt"
+    minimum: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_fields(self, POSITIVE, "total_steps", "warmup_steps")
+        check_fields(self, SHARE_ABOVE_0, "decay_fraction")
+        check_fields(self, SHARE_BELOW_1, "minimum")
+        check_choice("WarmupStableDecay.decay", self.decay, ("sqrt", "linear"))
+
+    def __call__(self, step: Scalar, /) -> Scalar:
+        t = to_float(step)
+        length = self.decay_fraction * self.total_steps
+        p = minimum(maximum(t - (self.total_steps - length), 0.0) / length, 1.0)
+        p = _sqrt(p) if self.decay == "sqrt" else p
+        return minimum(t / self.warmup_steps, 1.0) * (1.0 - p * (1.0 - self.minimum))
+
+
+@dataclasses.dataclass(frozen=True)
+class Piecewise:
+    """pieces[0] before step boundaries[0], pieces[1] from there to boundaries[1], and so on.
+
+    Each schedule among the pieces is called with the number of steps since its piece began.
+
+    Examples:
+      >>> schedule = Piecewise([100, 200], [1.0, 0.1, PiecewiseLinear({0: 0.1, 50: 0.0})])
+      >>> [round(schedule(step), 3) for step in (0, 99, 100, 200, 225, 250)]
+      [1.0, 1.0, 0.1, 0.1, 0.05, 0.0]
+
+    Attributes:
+      boundaries: steps, in ascending order.
+      pieces: schedules and numbers, one more than boundaries.
+    """
+
+    boundaries: Sequence[int]
+    pieces: Sequence[Schedule | float]
+
+    def __post_init__(self) -> None:
+        _check_ascending("Piecewise.boundaries", self.boundaries)
+        if len(self.pieces) != len(self.boundaries) + 1:
+            raise InputError(
+                f"Piecewise has {len(self.pieces)} pieces and {len(self.boundaries)} boundaries: "
+                "it needs one piece more than boundaries"
+            )
+
+    def __call__(self, step: Scalar, /) -> Scalar:
+        t = to_float(step)
+        value = _value(self.pieces[0], t)
+        for boundary, piece in zip(self.boundaries, self.pieces[1:], strict=True):
+            value = _choose(t < boundary, value, _value(piece, maximum(t - boundary, 0.0)))
+        return value
+
+
+@dataclasses.dataclass(frozen=True)
+class PiecewiseLinear:
+    """Lines between points (step, value); constant before the first and after the last.
+
+    Examples:
+      >>> schedule = PiecewiseLinear({0: 0.0, 10: 1.0, 30: 0.5})
+      >>> [schedule(step) for step in (0, 5, 10, 20, 30, 100)]
+      [0.0, 0.5, 1.0, 0.75, 0.5, 0.5]
+
+    Attributes:
+      points: values by step, steps in ascending order.
+    """
+
+    points: Mapping[int, float]
+
+    def __post_init__(self) -> None:
+        _check_ascending("PiecewiseLinear.points", list(self.points))
+
+    def __call__(self, step: Scalar, /) -> Scalar:
+        t = to_float(step)
+        points = list(self.points.items())
+        value: Scalar = points[0][1]
+        for (begin, _), (end, last) in itertools.pairwise(points):
+            share = minimum(maximum(t - begin, 0.0) / (end - begin), 1.0)
+            value = (1.0 - share) * value + share * last  # at both ends exact
+        return value
+
+
+@dataclasses.dataclass(frozen=True)
+class Cyclic:
+    """schedule(t mod period): a schedule that begins again every `period` steps.
+
+    Of a `CosineDecay` these are the warm restarts of Loshchilov & Hutter 2017, "SGDR", equation 5,
+    https://arxiv.org/abs/1608.03983; of a `PiecewiseLinear` that rises and falls, the triangles of
+    Smith 2017, section 3, https://arxiv.org/abs/1506.01186, with a `factor` of 0.5 "triangular2".
+
+    Examples:
+      >>> schedule = Cyclic(PiecewiseLinear({0: 0.0, 50: 1.0, 100: 0.0}), period=100, factor=0.5)
+      >>> [round(schedule(step), 3) for step in (0, 50, 75, 100, 150, 250)]
+      [0.0, 1.0, 0.5, 0.0, 0.5, 0.25]
+
+    Attributes:
+      schedule: called with steps below `period`.
+      period: steps of a cycle.
+      factor: multiplies the values of every further cycle.
+    """
+
+    schedule: Schedule
+    period: int
+    factor: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_fields(self, COUNT, "period")
+        check_fields(self, POSITIVE, "factor")
+
+    def __call__(self, step: Scalar, /) -> Scalar:
+        t = to_float(step)
+        position = mtf.mod(t, self.period) if isinstance(t, mtf.Tensor) else t % self.period
+        value = self.schedule(position)
+        if self.factor == 1.0:
+            return value
+        cycles = (t - position) / self.period * math.log(self.factor)
+        decay = mtf.exp(cycles) if isinstance(cycles, mtf.Tensor) else math.exp(cycles)
+        return decay * value
+
+
+def _value(piece: Schedule | float, step: Scalar) -> Scalar:
+    return piece(step) if callable(piece) else piece
+
+
+def _choose(condition: bool | mtf.Tensor, if_true: Scalar, if_false: Scalar) -> Scalar:  # noqa: FBT001
+    if isinstance(condition, mtf.Tensor):
+        return mtf.where(condition, if_true, if_false)
+    return if_true if condition else if_false
+
+
+def _sqrt(x: Scalar) -> Scalar:
+    return mtf.sqrt(x) if isinstance(x, mtf.Tensor) else math.sqrt(x)
+
+
+def _check_ascending(name: str, steps: Sequence[int]) -> None:
+    is_ascending = all(a < b for a, b in itertools.pairwise(steps))
+    if not steps or steps[0] not in NOT_NEGATIVE or not is_ascending:
+        raise InputError(
+            f"{name} has the steps {list(steps)}: they must ascend from a number of at least 0"
+        )

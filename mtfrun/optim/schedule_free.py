@@ -1,0 +1,133 @@
+"""Schedule-free AdamW (Defazio et al. 2024): an average of the weights in place of a decay."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import tensorflow as tf
+
+from mtfrun import mtf
+from mtfrun.errors import InputError
+from mtfrun.optim.mup import adam_factor
+from mtfrun.optim.optimizer import SlotOptimizer, WeightDecay, make_slot, read_precisely
+from mtfrun.optim.schedules import Scalar, Schedule, maximum, one_minus_power, rsqrt, to_float
+from mtfrun.optim.trainable_variables import Factor
+
+# Where all learning rates were 0.
+_LEAST_SUM = 1e-30
+
+
+def schedule_free_update(
+    z: mtf.Tensor,
+    x: mtf.Tensor,
+    direction: mtf.Tensor,
+    *,
+    learning_rate: mtf.Tensor,
+    beta1: float,
+    share: Scalar,
+) -> tuple[mtf.Tensor, mtf.Tensor, mtf.Tensor]:
+    """Returns the new y, z and x.
+
+    Defazio et al. 2024, algorithm 1, https://arxiv.org/abs/2405.15682: z takes steps in the
+    direction of the gradient at y, x is the average of z, of which the new z has `share`, the
+    paper's c, and y is between them.
+    """
+    z = z - direction * learning_rate
+    x = x + (z - x) * share
+    return z + (x - z) * beta1, z, x
+
+
+class ScheduleFreeAdam(SlotOptimizer):
+    """Schedule-free AdamW; slots `v`, `z` and "weight_sum", and averages, the x of the paper.
+
+    The model has y while it is trained, and x where it is evaluated, decoded or exported, as with
+    `WeightAverage`. The learning rate needs a warm-up and no decay: x is an average over all steps,
+    weighted by the squares of the rates.
+
+    As in the authors' later code, and in optax, Adam's bias correction is in the direction and not
+    in the rate, and so not in these weights. The moving averages of batch normalisation are those
+    at y.
+
+    Args:
+      beta1: the share of x in y.
+      beta2: decay of v.
+      weight_decay: times y, added to the direction.
+      exclude_from_weight_decay: patterns of the paths of variables without weight decay.
+    """
+
+    def __init__(
+        self,
+        learning_rate: float | Schedule,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        epsilon: float = 1e-8,
+        weight_decay: float = 0.0,
+        exclude_from_weight_decay: Sequence[str] = (),
+        *,
+        learning_rate_factors: Mapping[str, Factor] | None = None,
+    ) -> None:
+        super().__init__(learning_rate, learning_rate_factors)
+        self._beta1 = beta1
+        self._beta2 = beta2
+        self._epsilon = epsilon
+        self._weight_decay = WeightDecay(weight_decay, exclude_from_weight_decay)
+        self._averages: dict[str, mtf.Variable] = {}
+        self._weight_sum: mtf.Variable | None = None
+
+    def init(self, variables: Mapping[str, mtf.Variable]) -> None:
+        for path, variable in variables.items():
+            if variable.dtype.size < tf.float32.size:
+                raise InputError(
+                    f"ScheduleFreeAdam: {path} is {variable.dtype.name}, in which averages over "
+                    "all steps stand still: MASTER_DTYPE must be 'float32'"
+                )
+        super().init(variables)
+        self._weight_decay.init(variables)
+        self._averages = {path: make_slot(v, v.shape, path) for path, v in variables.items()}
+        first = next(iter(variables.values()))
+        self._weight_sum = mtf.Variable(first.mesh, [], name="weight_sum", trainable=False)
+
+    def named_slots(self) -> dict[str, mtf.Variable]:
+        assert self._weight_sum is not None
+        return {**super().named_slots(), "weight_sum": self._weight_sum}
+
+    def named_averages(self) -> dict[str, mtf.Variable]:
+        return self._averages
+
+    def width_factor(self, path: str, variable: mtf.Variable) -> float:
+        return adam_factor(variable.growth)
+
+    def slot_shapes(self, variable: mtf.Variable) -> dict[str, mtf.Shape]:
+        return {"v": variable.shape, "z": variable.shape}
+
+    def update(
+        self, gradients: Mapping[str, mtf.Tensor | None], step: mtf.Tensor
+    ) -> dict[mtf.Variable, mtf.Tensor]:
+        assert self._weight_sum is not None
+        rates = self.learning_rates(step)
+        weight = mtf.square(self.learning_rate(step))
+        before = mtf.read_variable(self._weight_sum)
+        updates = {self._weight_sum: before + weight}
+        share = weight / maximum(updates[self._weight_sum], _LEAST_SUM)
+        is_first = mtf.equal(before, 0.0)  # z and x begin with the value of y then
+        correction = rsqrt(one_minus_power(self._beta2, to_float(step) + 1.0))
+        for path, variable, gradient in self._match(gradients):
+            v, z = self.slots[path]["v"], self.slots[path]["z"]
+            y, average = read_precisely(variable), self._averages[path]
+            updates[v] = mtf.read_variable(v) * self._beta2 + mtf.square(gradient) * (
+                1.0 - self._beta2
+            )
+            epsilon = self._epsilon / variable.growth.fan_out
+            direction = gradient / (mtf.sqrt(updates[v]) * correction + epsilon)
+            direction = self._weight_decay.add(
+                path, direction, y, self.width_factor(path, variable)
+            )
+            updates[variable], updates[z], updates[average] = schedule_free_update(
+                mtf.where(is_first, y, mtf.read_variable(z), output_shape=y.shape),
+                mtf.where(is_first, y, mtf.read_variable(average), output_shape=y.shape),
+                direction,
+                learning_rate=rates[path],
+                beta1=self._beta1,
+                share=share,
+            )
+        return updates
