@@ -10,13 +10,16 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
+from mtfrun.configuration.gin_values import reference
 from mtfrun.tools.conversion.gin_file import GinFile
 from mtfrun.tools.conversion.hugging_face.family import (
+    GLOBAL,
     Blocks,
     ModelDescription,
     TextFamily,
     write_row_length,
     write_text_data,
+    write_window,
 )
 from mtfrun.tools.conversion.hugging_face.settings import Settings, name_of_activation
 from mtfrun.tools.conversion.hugging_face.tensor_table import (
@@ -27,9 +30,13 @@ from mtfrun.tools.conversion.hugging_face.tensor_table import (
     Same,
     TensorTable,
     VocabularyRows,
+    norm_rows,
 )
 
 _SOFTMAX = "lm_head.weight"
+_FEED_FORWARD, _HEADS = "transformer.FeedForward", "transformer.AttentionHeads"
+# Logits of layer i have the factor 1 / (i + 1).
+_BY_LAYER = "scale_attn_by_inverse_layer_idx"
 
 
 class GPT2(TextFamily):
@@ -95,7 +102,7 @@ class GPT2(TextFamily):
         file.gap()
         if width % num_heads:
             raise settings.error(self.num_heads, f"must divide {width}, the size of all heads")
-        blocks.write_gin(file)
+        blocks.write_gin(file, (GLOBAL, _FEED_FORWARD))
         file.macro("D_MODEL", width)
         file.macro("D_FF", settings.optional_integer(self.d_ff) or 4 * width)
         file.macro("NUM_HEADS", num_heads)
@@ -116,7 +123,7 @@ class GPT2(TextFamily):
         if not self._is_tied(settings):
             parameters["tied_softmax"] = False
         file.bind("transformer.TokenEmbedding", parameters)
-        self.write_attention(settings, file, blocks)
+        self.write_attention(settings, file)
 
     def table(self, settings: Settings) -> TensorTable:
         size, prefix = settings.integer("vocab_size"), _prefix(settings)
@@ -127,17 +134,17 @@ class GPT2(TextFamily):
         if not self._is_tied(settings):
             rows.append(Row(_SOFTMAX, "softmax/kernel", VocabularyRows(size, transposed=True)))
         blocks = self.blocks(settings)
-        for layer in range(len(blocks.windows)):
+        for layer in range(len(blocks.layers)):
             theirs = f"{prefix}h.{layer}"
             attention, feed_forward = blocks.paths(layer)
-            rows += _norm(f"{theirs}.ln_1", f"{attention}/norm")
+            rows += norm_rows(f"{theirs}.ln_1", f"{attention}/norm")
             rows += self.attention(f"{theirs}.attn", f"{attention}/layer/attention")
-            rows += _norm(f"{theirs}.ln_2", f"{feed_forward}/norm")
+            rows += norm_rows(f"{theirs}.ln_2", f"{feed_forward}/norm")
             for name, ours in (("c_fc", "wi"), ("c_proj", "wo")):
                 path = f"{feed_forward}/layer/{ours}"
                 rows.append(Row(f"{theirs}.mlp.{name}.weight", f"{path}/kernel", self.matrix))
                 rows.append(Row(f"{theirs}.mlp.{name}.bias", f"{path}/bias", Same()))
-        rows += _norm(f"{prefix}ln_f", "decoder_stack/final_norm")
+        rows += norm_rows(f"{prefix}ln_f", "decoder_stack/final_norm")
         return TensorTable(rows, [self.masks])
 
     def module_of(self, tensor: str, settings: Settings) -> str:
@@ -145,14 +152,24 @@ class GPT2(TextFamily):
         return name if _prefix(settings) or tensor == _SOFTMAX else f"transformer.{name}"
 
     def blocks(self, settings: Settings) -> Blocks:
-        return Blocks([None] * settings.count("n_layer"), "transformer.FeedForward")
+        number = settings.count("n_layer")
+        if not settings.flag(_BY_LAYER, default=False):
+            return Blocks([(GLOBAL, _FEED_FORWARD)] * number)
+        return Blocks([(f"layer_{layer}/{GLOBAL}", _FEED_FORWARD) for layer in range(number)])
 
-    def write_attention(self, settings: Settings, file: GinFile, blocks: Blocks) -> None:
-        del blocks
-        for name in ("add_cross_attention", "scale_attn_by_inverse_layer_idx"):
-            settings.require(name, *(False,))
-        if not settings.flag("scale_attn_weights", default=True):
-            file.bind("transformer.AttentionHeads", {"scaled_logits": False})
+    def write_attention(self, settings: Settings, file: GinFile) -> None:
+        settings.require("add_cross_attention", *(False,))
+        is_scaled = settings.flag("scale_attn_weights", default=True)
+        if settings.flag(_BY_LAYER, default=False):
+            size = settings.integer(self.width) // settings.integer(self.num_heads)
+            factor = size**-0.5 if is_scaled else 1.0
+            for layer in range(settings.count("n_layer")):
+                scope = f"layer_{layer}/"
+                heads = reference(f"@{scope}{_HEADS}()")
+                file.bind(f"{scope}{GLOBAL}", {"heads": heads})
+                file.bind(f"{scope}{_HEADS}", {"scaled_logits": factor / (layer + 1)})
+        elif not is_scaled:
+            file.bind(_HEADS, {"scaled_logits": False})
 
     def attention(self, theirs: str, ours: str) -> Iterator[Row]:
         names = ("query", "key", "value")
@@ -169,11 +186,6 @@ class GPT2(TextFamily):
 def _prefix(settings: Settings) -> str:
     """Folders of the model without its softmax have no prefix."""
     return "" if "wte.weight" in settings.tensors else "transformer."
-
-
-def _norm(theirs: str, ours: str) -> Iterator[Row]:
-    yield Row(f"{theirs}.weight", f"{ours}/scale", Same())
-    yield Row(f"{theirs}.bias", f"{ours}/bias", Same())
 
 
 _GLOBAL, _LOCAL = "global", "local"
@@ -198,17 +210,20 @@ class GPTNeo(GPT2):
     masks: ClassVar[str] = r"(transformer\.)?h\.\d+\.attn\.attention\.(masked_)?bias"
 
     def blocks(self, settings: Settings) -> Blocks:
+        return Blocks.of_windows(self.windows(settings), _FEED_FORWARD)
+
+    def windows(self, settings: Settings) -> Sequence[int | None]:
+        """Returns the positions that each layer attends to, None for all of them."""
         number = settings.count("num_layers")
         kinds = _kinds(settings, number + 1)
         if len(kinds) != number:
             raise settings.error("attention_types", f"must describe {number} layers")
         window = settings.integer("window_size", 256) if _LOCAL in kinds else None
-        windows = [window if kind == _LOCAL else None for kind in kinds]
-        return Blocks(windows, "transformer.FeedForward")
+        return [window if kind == _LOCAL else None for kind in kinds]
 
-    def write_attention(self, settings: Settings, file: GinFile, blocks: Blocks) -> None:
+    def write_attention(self, settings: Settings, file: GinFile) -> None:
         file.bind("transformer.AttentionHeads", {"scaled_logits": False, "use_bias": False})
-        blocks.write_window(file, {})
+        write_window(self.windows(settings), file, {})
 
     def attention(self, theirs: str, ours: str) -> Iterator[Row]:
         for letter, name in (("q", "query"), ("k", "key"), ("v", "value")):
