@@ -5,11 +5,16 @@ import contextlib
 import pathlib
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from mtfrun.cli.command import Command, check_least
+from mtfrun.cli.command import Command, check_least, check_names
 from mtfrun.cli.urls import has_urls
 from mtfrun.errors import InputError
 from mtfrun.processes import private_network
+
+if TYPE_CHECKING:
+    from mtfrun.tools.chaos.trial import Trial
+    from mtfrun.tools.launch.launcher import Launch
 
 _DESCRIPTION = """\
 Runs a command as several processes on this machine, each with a part of the mesh's devices.
@@ -72,6 +77,16 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="start again without the processes that were lost, on a smaller mesh",
     )
+    add(
+        "--chaos",
+        help="a gin file of faults that happen to a training, which is compared with one without",
+        metavar="FILE",
+    )
+    add(
+        "--against",
+        help="with --chaos: a finished run of the same training that was not disturbed",
+        metavar="DIR",
+    )
 
 
 def _check(flags: argparse.Namespace) -> None:
@@ -92,6 +107,7 @@ def _check(flags: argparse.Namespace) -> None:
         raise InputError("--max_restarts is for train, which resumes from a checkpoint")
     if flags.elastic and not flags.max_restarts:
         raise InputError("--elastic says how to start again: give --max_restarts=N as well")
+    _check_chaos(flags)
     if launched.command == "train" and launched.dry_run:
         raise InputError("--dry_run describes a run of any mesh in one process: leave launch out")
     if has_urls(launched) and _needs_private_network(flags):
@@ -101,6 +117,20 @@ def _check(flags: argparse.Namespace) -> None:
         )
     if launched.num_processes > 1 or launched.coordinator is not None:
         raise InputError("launch itself gives --num_processes, --process_id and --coordinator")
+
+
+def _check_chaos(flags: argparse.Namespace) -> None:
+    check_names(flags, "chaos", "against")
+    if flags.chaos is None:
+        if flags.against is not None:
+            raise InputError("--against names the run to compare with --chaos: give both")
+        return
+    if flags.launched.command != "train":
+        raise InputError(f"--chaos disturbs a training, not {flags.launched.command}")
+    if flags.elastic:
+        raise InputError("--chaos compares bits, which another mesh changes: leave --elastic out")
+    if flags.launched.restart:
+        raise InputError("--chaos needs a new --model_dir: leave --restart out")
 
 
 def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
@@ -125,10 +155,22 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
         max_restarts=flags.max_restarts,
         is_elastic=flags.elastic,
     )
+    trial = None if flags.chaos is None else _trial(flags, plan)
     if _needs_private_network(flags):
         private_network.enter()
+    if trial is not None:
+        return trial.run(Output(sys.stderr))
     is_conversation = getattr(launched, "interactive", False)
     return Launcher(plan, Output(sys.stderr, is_conversation=is_conversation)).run()
+
+
+def _trial(flags: argparse.Namespace, launch: Launch) -> Trial:
+    from mtfrun.tools.chaos.plan import read_plan
+    from mtfrun.tools.chaos.trial import Trial
+
+    plan = read_plan(flags.chaos, flags.launched.gin_search_paths)
+    plan.check(launch.num_processes)
+    return Trial(launch, plan, flags.against)
 
 
 def _needs_private_network(flags: argparse.Namespace) -> bool:
