@@ -23,6 +23,7 @@ Runs a command as several processes on this machine, each with a part of the mes
       --model_dir=/tmp/run
   mtfrun launch -n 2 --max_restarts=3 -- train --gin_file=... --model_dir=/tmp/run
   mtfrun launch -n 4 --max_restarts=3 --elastic -- train --gin_file=... --model_dir=/tmp/run
+  mtfrun launch -n 2 --chaos=plan.gin -- train --gin_file=... --model_dir=/tmp/trial
   mtfrun launch -n 2 -- eval --model_dir=/tmp/run
 
 The command is train, eval, decode or score. Its results and its files are the same as of one
@@ -35,6 +36,12 @@ it and the last saved step, and with its exit code (128 + number for a signal). 
 numbers that are not finite (3) come again, and end the run. With --elastic the run then continues
 without the processes that were lost: the mesh axis over which the batch is split becomes smaller.
 The batch is the same, and so are the losses.
+
+--chaos=plan.gin makes faults happen to a training, and compares it with an undisturbed one, which
+is trained first, in MODEL_DIR.undisturbed, or named by --against. The plan lists faults, such as
+Chaos.events = [@Kill(), @FlipBit()], at drawn steps or at Kill.at_step; there are Stop, Delay,
+FullDisk and CutConnection as well, see docs/chaos.md. Exit code 5 if the runs differ in a bit, or a
+fault did not happen.
 
 SIGTERM, Ctrl-C and SIGHUP are forwarded to all processes: all stop at the same step and save.
 

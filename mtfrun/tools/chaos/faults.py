@@ -16,6 +16,7 @@ from mtfrun.errors import InputError
 from mtfrun.rundir.checkpoints.manifest import manifest_path, read_manifest
 from mtfrun.rundir.checkpoints.partial_files import list_steps
 from mtfrun.rundir.run_directory import CHECKPOINTS
+from mtfrun.tools.chaos.connections import cut_connections
 from mtfrun.tools.launch.children import Children
 
 _TIMES = Range(1, 1000, whole=True)
@@ -174,7 +175,16 @@ class FullDisk(Fault):
         return f"no file can become larger than {self.size:,} bytes"
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CutConnection(Fault):
+    """Cuts the TCP connections of a process, to the other ones and to a store."""
+
+    def strike(self, target: Target) -> str | None:
+        number = cut_connections(target.pid) if target.pid is not None else 0
+        return f"{number} connection(s) were cut" if number else None
+
+
 FAULTS: dict[str, type[Fault]] = {
-    fault.__name__: fault for fault in (Kill, Stop, Delay, FlipBit, FullDisk)
+    fault.__name__: fault for fault in (Kill, Stop, Delay, FlipBit, FullDisk, CutConnection)
 }
 """All kinds by name."""
