@@ -48,7 +48,7 @@ class Plan:
 
     def events(self, num_steps: int, num_processes: int) -> list[Event]:
         """Returns the events of a training by their steps; InputError for one behind its end."""
-        events = []
+        events: list[Event] = []
         for fault in [x for x in self.faults for _ in range(int(x.times))]:
             rng = random.Random(f"{self.seed} {len(events)} when")
             # Both are drawn in any case: one that is given does not change the other.
