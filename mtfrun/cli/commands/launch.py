@@ -40,8 +40,8 @@ The batch is the same, and so are the losses.
 --chaos=plan.gin makes faults happen to a training, and compares it with an undisturbed one, which
 is trained first, in MODEL_DIR.undisturbed, or named by --against. The plan lists faults, such as
 Chaos.events = [@Kill(), @FlipBit()], at drawn steps or at Kill.at_step; there are Stop, Delay,
-FullDisk and CutConnection as well, see docs/chaos.md. Exit code 5 if the runs differ in a bit, or a
-fault did not happen.
+FullDisk, CutConnection and ClockJump too, see docs/chaos.md. Exit code 5 if the runs differ in a
+bit, or a fault did not happen.
 
 SIGTERM, Ctrl-C and SIGHUP are forwarded to all processes: all stop at the same step and save.
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import math
 import pathlib
 from collections.abc import Sequence
@@ -75,6 +76,8 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="continue although the data or the configuration have changed since the checkpoint",
     )
+    # Set by `mtfrun launch --chaos`.
+    parser.add_argument("--clock_file", help=argparse.SUPPRESS, metavar="FILE")
     add_process_flags(parser)
 
 
@@ -111,6 +114,11 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
         return 0
     is_profiled = flags.profile and flags.profile_process == processes.index()
     choices = TrainChoices(flags.restart, flags.accept_changes, is_profiled, flags.max_hours)
+    if flags.clock_file is not None:
+        from mtfrun.tools.chaos.jumping_clock import JumpingClock, clock_of
+
+        clock = JumpingClock(clock_of(pathlib.Path(flags.clock_file), processes.index()))
+        choices = dataclasses.replace(choices, clock=clock)
     result = run_training(preparation, RunDirectory(flags.model_dir), command, choices)
     if result.signal is not None:
         stopped = f"stopped and saved at step {result.step}"

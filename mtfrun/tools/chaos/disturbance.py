@@ -52,9 +52,13 @@ class Chaos:
     training has begun, so that no event hits the start for a step of the processes before.
     """
 
-    def __init__(self, events: Sequence[Event], run: pathlib.Path) -> None:
+    def __init__(
+        self, events: Sequence[Event], run: pathlib.Path, clocks: Sequence[pathlib.Path]
+    ) -> None:
+        """`clocks` are the files of the processes' clocks, see `JumpingClock`."""
         self.happenings = [Happening(event) for event in events]
         self._run = run
+        self._clocks = clocks
         self._ledger = run / LEDGER
         self._before: tuple[int, ...] = ()
         self._has_begun = False
@@ -74,7 +78,8 @@ class Chaos:
                 step = newest_recorded_step(self._run)
                 if step < happening.event.step:
                     break
-                target = Target(children, happening.event.process, self._run)
+                process = happening.event.process
+                target = Target(children, process, self._run, self._clocks[process])
                 what = happening.event.fault.strike(target)
                 if what is not None:
                     happening.seen_step, happening.what = step, what

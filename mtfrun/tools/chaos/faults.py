@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import os
 import pathlib
 import random
 import resource
 import signal
 import threading
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from mtfrun.checks import COUNT, INDEX, POSITIVE, Range, check_choice, check_fields
 from mtfrun.errors import InputError
@@ -17,6 +18,7 @@ from mtfrun.rundir.checkpoints.manifest import manifest_path, read_manifest
 from mtfrun.rundir.checkpoints.partial_files import list_steps
 from mtfrun.rundir.run_directory import CHECKPOINTS
 from mtfrun.tools.chaos.connections import cut_connections
+from mtfrun.tools.chaos.jumping_clock import jump
 from mtfrun.tools.launch.children import Children
 
 _TIMES = Range(1, 1000, whole=True)
@@ -24,11 +26,12 @@ _ENDING = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP")
 
 
 class Target(NamedTuple):
-    """The process to disturb, and the directory of the run."""
+    """The process to disturb, the directory of the run, and the file of the process's clock."""
 
     children: Children
     process: int
     run: pathlib.Path
+    clock: pathlib.Path
 
     @property
     def pid(self) -> int | None:
@@ -53,6 +56,9 @@ class Fault(abc.ABC):
     at_step: int | None = None
     process: int | None = None
     times: int = 1
+
+    needs_clock: ClassVar[bool] = False
+    """Whether the training has to read the clock of `Target`."""
 
     def __post_init__(self) -> None:
         name = type(self).__name__
@@ -148,7 +154,8 @@ class FlipBit(Fault):
             return "no bit was changed: there is one checkpoint"
         manifest = read_manifest(directory, steps[-1])
         names = [manifest_path(directory, steps[-1]).name, *manifest.files]
-        path = directory / rng.choice(names)
+        # A process without variables writes an empty part.
+        path = rng.choice([path for name in names if (path := directory / name).stat().st_size])
         content = bytearray(path.read_bytes())
         offset, bit = rng.randrange(len(content)), rng.randrange(8)
         content[offset] ^= 1 << bit
@@ -166,12 +173,19 @@ class FullDisk(Fault):
         super().__post_init__()
         check_fields(self, INDEX, "size")
 
+    def check(self, num_processes: int) -> None:
+        super().check(num_processes)
+        _require_linux(self, is_there=hasattr(resource, "prlimit"))
+
     def strike(self, target: Target) -> str | None:
         pid = target.pid
         if pid is None:
             return None
-        _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
-        resource.prlimit(pid, resource.RLIMIT_FSIZE, (int(self.size), hard))
+        try:
+            _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (int(self.size), hard))
+        except ProcessLookupError:  # it has just ended
+            return None
         return f"no file can become larger than {self.size:,} bytes"
 
 
@@ -179,12 +193,44 @@ class FullDisk(Fault):
 class CutConnection(Fault):
     """Cuts the TCP connections of a process, to the other ones and to a store."""
 
+    def check(self, num_processes: int) -> None:
+        super().check(num_processes)
+        _require_linux(self, is_there=hasattr(os, "pidfd_open"))
+
     def strike(self, target: Target) -> str | None:
         number = cut_connections(target.pid) if target.pid is not None else 0
         return f"{number} connection(s) were cut" if number else None
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClockJump(Fault):
+    """Lets the clock of a process jump forwards, as where a machine was suspended for hours.
+
+    It is the clock of the training loop: of everything that is due by time, and of speeds.
+    """
+
+    secs: float = 3600.0
+
+    needs_clock: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_fields(self, POSITIVE, "secs")
+
+    def strike(self, target: Target) -> str | None:
+        if target.pid is None:
+            return None
+        jump(target.clock, self.secs)
+        return f"the clock jumped by {self.secs:g} s"
+
+
+def _require_linux(fault: Fault, *, is_there: bool) -> None:
+    if not is_there:
+        raise InputError(f"{type(fault).__name__} needs a system call of Linux: leave it out")
+
+
 FAULTS: dict[str, type[Fault]] = {
-    fault.__name__: fault for fault in (Kill, Stop, Delay, FlipBit, FullDisk, CutConnection)
+    fault.__name__: fault
+    for fault in (Kill, Stop, Delay, FlipBit, FullDisk, CutConnection, ClockJump)
 }
 """All kinds by name."""

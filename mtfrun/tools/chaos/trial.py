@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import tempfile
 
 from mtfrun.display.streams import print_lines
 from mtfrun.display.table import table_lines, terminal_columns
@@ -12,6 +13,7 @@ from mtfrun.rundir import RunDirectory
 from mtfrun.rundir.checkpoints.partial_files import list_names
 from mtfrun.rundir.ledger import newest_recorded_step
 from mtfrun.tools.chaos.disturbance import HEADINGS, Chaos
+from mtfrun.tools.chaos.jumping_clock import clock_of
 from mtfrun.tools.chaos.plan import Plan
 from mtfrun.tools.chaos.verdict import NOT_EQUAL, judge
 from mtfrun.tools.launch.children import Output
@@ -43,9 +45,15 @@ class Trial:
         last = newest_recorded_step(undisturbed)
         if not last:
             raise InputError(f"{undisturbed} has no ledger: train it first")
-        chaos = Chaos(self.plan.events(last, self.launch.num_processes), run)
-        output.note(f"with {len(chaos.happenings)} fault(s), in {run}")
-        code = Launcher(self.launch, output, chaos).run()
+        with tempfile.TemporaryDirectory() as folder:
+            launch, clock = self.launch, pathlib.Path(folder, "clock")
+            if any(fault.needs_clock for fault in self.plan.faults):
+                launch = _with_flags(launch, f"--clock_file={clock}")
+            number = launch.num_processes
+            clocks = [clock_of(clock, process) for process in range(number)]
+            chaos = Chaos(self.plan.events(last, number), run, clocks)
+            output.note(f"with {len(chaos.happenings)} fault(s), in {run}")
+            code = Launcher(launch, output, chaos).run()
         rows = [happening.row() for happening in chaos.happenings]
         print_lines(*table_lines(HEADINGS, rows, terminal_columns()))
         if code:
@@ -76,6 +84,11 @@ def _require_new(directory: pathlib.Path, remedy: str) -> None:
 
 def _in_directory(launch: Launch, directory: pathlib.Path) -> Launch:
     # Of two flags the last one counts.
-    command = [*launch.program.command, f"--model_dir={directory}"]
-    program = dataclasses.replace(launch.program, command=command, model_dir=str(directory))
+    launch = _with_flags(launch, f"--model_dir={directory}")
+    program = dataclasses.replace(launch.program, model_dir=str(directory))
+    return dataclasses.replace(launch, program=program)
+
+
+def _with_flags(launch: Launch, *flags: str) -> Launch:
+    program = dataclasses.replace(launch.program, command=[*launch.program.command, *flags])
     return dataclasses.replace(launch, program=program)

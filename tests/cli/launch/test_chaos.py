@@ -98,6 +98,20 @@ def test_a_changed_bit_and_a_full_disk_leave_a_run_identical(tmp_path: pathlib.P
     assert "failed with exit code 2; resumed from step" in lines[2]
 
 
+@pytest.mark.slow
+def test_cut_connections_and_a_jump_of_the_clock_leave_a_run_identical(
+    tmp_path: pathlib.Path,
+) -> None:
+    text = "Chaos.events = [@CutConnection(), @ClockJump()]\n"
+    text += "CutConnection.at_step = 12\nClockJump.at_step = 22\nClockJump.process = 0"
+    # Due at the jump alone.
+    by_time = "--gin.CheckpointOptions.every_secs=1800"
+    code, lines = _tried(tmp_path, 2, text, by_time)
+    assert code == 0, lines
+    assert "has lost another process; resumed from step" in lines[1], lines
+    assert lines[2].endswith("the clock jumped by 3600 s  went on"), lines
+
+
 GIN = """
 from __gin__ import dynamic_registration
 from mtfrun import experiment

@@ -13,6 +13,7 @@ import pytest
 from mtfrun.errors import InputError
 from mtfrun.rundir.ledger import LedgerRecord, LedgerWriter
 from mtfrun.tools.chaos import trial
+from mtfrun.tools.chaos.jumping_clock import JumpingClock, clock_of, jump
 from mtfrun.tools.chaos.plan import read_plan
 from mtfrun.tools.chaos.trial import Trial
 from mtfrun.tools.chaos.verdict import ledger_differences
@@ -173,3 +174,10 @@ def test_directories_that_are_used_are_refused(
     (tmp_path / "run/file").touch()
     with pytest.raises(InputError, match=r"is not empty, .* name another --model_dir"):
         tried("Chaos.events = [@Kill()]")
+
+
+def test_the_clock_of_one_process_jumps(tmp_path: pathlib.Path) -> None:
+    first, second = (JumpingClock(clock_of(tmp_path / "clock", i)) for i in range(2))
+    jump(clock_of(tmp_path / "clock", 1), 5000.0)
+    jump(clock_of(tmp_path / "clock", 1), 1000.0)
+    assert second() - first() == pytest.approx(6000.0, abs=100.0)
