@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
 import pathlib
 import socket
+from collections.abc import Iterator
 
 from mtfrun.errors import InputError
 
@@ -21,18 +23,30 @@ def cut_connections(pid: int) -> int:
 
     Both ends see that the connection is closed. The process belongs to the same user.
     """
+    # All of them are opened before the first one is cut, at which the process may end.
+    connections = list(_open_connections(pid))
+    for connection in connections:
+        with connection, contextlib.suppress(OSError):  # it is closed
+            connection.shutdown(socket.SHUT_RDWR)
+    return len(connections)
+
+
+def _open_connections(pid: int) -> Iterator[socket.socket]:
     try:
         process = os.pidfd_open(pid)
     except ProcessLookupError:
-        return 0
+        return
     try:
-        return sum(
-            _shut_down(process, int(path.name))
-            for path in pathlib.Path(f"/proc/{pid}/fd").iterdir()
-            if _is_socket(path)
-        )
+        for path in pathlib.Path(f"/proc/{pid}/fd").iterdir():
+            copy = _copy(process, int(path.name)) if _is_socket(path) else None
+            if copy is not None:
+                connection = socket.socket(fileno=copy)
+                if _is_connection(connection):
+                    yield connection
+                else:
+                    connection.close()
     except FileNotFoundError:  # the process has ended
-        return 0
+        return
     finally:
         os.close(process)
 
@@ -44,23 +58,20 @@ def _is_socket(path: pathlib.Path) -> bool:
         return False
 
 
-def _shut_down(process: int, descriptor: int) -> bool:
-    """Returns whether it was a TCP connection."""
-    copy = ctypes.CDLL(None, use_errno=True).syscall(_PIDFD_GETFD, process, descriptor, 0)
-    if copy < 0:
-        number = ctypes.get_errno()
-        if number in (errno.EPERM, errno.ENOSYS):
-            raise InputError(
-                "this system does not allow to cut the connections of another process "
-                f"({os.strerror(number)}): leave CutConnection out"
-            )
-        return False  # closed meanwhile
-    with socket.socket(fileno=copy) as connection:
-        is_tcp = connection.type == socket.SOCK_STREAM and connection.family in _FAMILIES
-        if not is_tcp or connection.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-            return False
-        try:
-            connection.shutdown(socket.SHUT_RDWR)
-        except OSError:  # it is closed
-            return False
-    return True
+def _copy(process: int, descriptor: int) -> int | None:
+    """Returns a descriptor of this process for a file of another one; None if it is closed."""
+    copy: int = ctypes.CDLL(None, use_errno=True).syscall(_PIDFD_GETFD, process, descriptor, 0)
+    if copy >= 0:
+        return copy
+    number = ctypes.get_errno()
+    if number in (errno.EPERM, errno.ENOSYS):
+        raise InputError(
+            "this system does not allow to cut the connections of another process "
+            f"({os.strerror(number)}): leave CutConnection out"
+        )
+    return None
+
+
+def _is_connection(one: socket.socket) -> bool:
+    is_tcp = one.type == socket.SOCK_STREAM and one.family in _FAMILIES
+    return is_tcp and not one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)

@@ -27,6 +27,6 @@ def test_both_ends_see_the_end_of_a_connection() -> None:
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "connected\n"
-        assert cut_connections(process.pid) > 0  # the other end may be closed by then
+        assert cut_connections(process.pid) == 2
         assert process.stdout.read().splitlines() == ["b'' b''", "b'x' True"]
     assert cut_connections(process.pid) == 0
