@@ -30,9 +30,11 @@ class Trial:
     plan: Plan
     against: str | None = None
 
+    def __post_init__(self) -> None:
+        self.plan.check(self.launch.num_processes)
+
     def run(self, output: Output) -> int:
         """Returns the exit code: that of a training that has failed, 0 for equal runs, or 5."""
-        self.plan.check(self.launch.num_processes)
         run = _path(self.launch.program.model_dir or "")
         undisturbed = _path(self.against or f"{run}{_BESIDE}")
         _require_new(run, "name another --model_dir")
@@ -69,8 +71,10 @@ class Trial:
             print_lines(
                 f"identical to {undisturbed}: {last:,} steps, all curves and variables, to the bit"
             )
-        has_missed = any(happening.seen_step is None for happening in chaos.happenings)
-        return NOT_EQUAL if lines or has_missed else 0
+        missed = sum(happening.seen_step is None for happening in chaos.happenings)
+        if missed:
+            print_lines(f"{missed} of {len(chaos.happenings)} fault(s) did not happen")
+        return NOT_EQUAL if lines or missed else 0
 
 
 def _path(model_dir: str) -> pathlib.Path:

@@ -149,6 +149,7 @@ def test_a_fault_that_did_not_happen_is_no_success(
     assert result.code == 5
     assert result.rows[1] == "FlipBit 15 - 0 did not happen"
     assert result.rows[2].startswith("identical to ")
+    assert result.rows[3] == "1 of 1 fault(s) did not happen"
 
 
 def test_a_run_that_fails_without_a_fault_has_its_exit_code(
