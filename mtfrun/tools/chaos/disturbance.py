@@ -63,16 +63,19 @@ class Chaos:
         self._before: tuple[int, ...] = ()
         self._has_begun = False
         self._current: list[Happening] = []  # since the last start
+        self._ended: list[Happening] = []  # the processes of the start before
 
     def begin(self) -> None:
         self._before, self._has_begun = self._signature(), False
+        self._current = []
 
     def act(self, children: Children) -> None:
         if not self._has_begun:
             if self._signature() == self._before:
                 return
             self._has_begun = True
-            self._note_resumption()
+            for happening in self._ended:
+                happening.resumed_step = newest_recorded_step(self._run)
         for happening in self.happenings:
             if happening.seen_step is None:
                 step = newest_recorded_step(self._run)
@@ -89,17 +92,12 @@ class Chaos:
         is_expected = outcome.cause is not None and bool(self._current)
         # Those before have not ended the processes.
         last = [x for x in self._current if x.seen_step == self._current[-1].seen_step]
-        self._current = last if is_expected else []
-        for happening in self._current:
+        self._ended = last if is_expected else []
+        for happening in self._ended:
             happening.consequence = outcome.describe()
             more = happening.event.fault.settle(self._run, happening.event.rng)
             happening.what += f"; {more}" if more else ""
         return is_expected
-
-    def _note_resumption(self) -> None:
-        for happening in self._current:
-            happening.resumed_step = newest_recorded_step(self._run)
-        self._current = []
 
     def _signature(self) -> tuple[int, ...]:
         try:

@@ -164,6 +164,17 @@ def test_a_run_that_fails_without_a_fault_has_its_exit_code(
     assert "process 0 of 1 failed with exit code 7" in result.notes[-1]
 
 
+def test_a_run_that_does_not_survive_a_fault_is_not_started_for_ever(
+    tried: Callable[..., Tried], tmp_path: pathlib.Path
+) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(_PROGRAM.replace("with (run", "if start: sys.exit(2)\nwith (run"))
+    result = tried("Chaos.events = [@Kill()]\nKill.at_step = 15")
+    assert result.code == 2
+    assert result.rows[1].endswith("process 0 of 1 was ended by SIGKILL")
+    assert result.rows[2] == f"{result.run} has not ended: exit code 2"
+
+
 def test_directories_that_are_used_are_refused(
     tried: Callable[..., Tried], tmp_path: pathlib.Path
 ) -> None:
