@@ -162,6 +162,7 @@ class Training(TrainedVariables, TrainingDocuments):
         accept_changes: bool = False,
         hyperparameters: TrainingHyperparameters | None = None,
         recording: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
+        clock: Callable[[], float] = time.monotonic,
     ) -> training.TrainResult:
         """Trains; the caller holds the run's lock.
 
@@ -171,6 +172,7 @@ class Training(TrainedVariables, TrainingDocuments):
           max_hours, accept_changes: see `TrainChoices`.
           hyperparameters: of the configuration, compared with the checkpoint's unless None.
           recording: see `training.Description`.
+          clock: of the loop, in seconds.
         """
         experiment, options = self.experiment, self.options
         check_same_training_data(experiment.data)
@@ -217,6 +219,7 @@ class Training(TrainedVariables, TrainingDocuments):
                     trackers.listener("train"),
                 ),
                 cost=status.process,
+                clock=clock,
             )
             is_cut_off = limit is not None and limit.is_over
             status.record_end(result, is_cut_off=is_cut_off)

@@ -71,6 +71,16 @@ def value_of(bits: int) -> float:
     return float(np.uint32(bits).view(np.float32))
 
 
+def newest_recorded_step(directory: str | os.PathLike[str]) -> int:
+    """Returns the last step of a ledger that may be written at present; 0 for none."""
+    try:
+        with open_regular(pathlib.Path(directory, LEDGER)) as file:
+            number = (os.fstat(file.fileno()).st_size - len(_HEADER)) // _SIZE
+            return _read_record(file, number - 1)[0].step if number > 0 else 0
+    except (OSError, struct.error):  # none yet, or it has just become shorter
+        return 0
+
+
 class LedgerWriter:
     """Appends to the ledger of a run, whose lock is held. A failure to write is a warning, once.
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
+from mtfrun.tools.chaos.outcome import Outcome, outcome
 from tests.faults import results
 from tests.faults.forked import finished
-from tests.faults.outcome import Outcome, outcome
 from tests.faults.training_run import TrainingRun
 
 _MARKER = "faults"

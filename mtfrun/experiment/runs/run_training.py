@@ -11,6 +11,7 @@ import re
 import shlex
 import sys
 import textwrap
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -55,12 +56,14 @@ class TrainChoices:
       accept_changes: resume although the data or the configuration have changed.
       profile: record a trace of some steps.
       max_hours: after which training saves and ends; None for no limit.
+      clock: of the training loop, in seconds.
     """
 
     restart: bool = False
     accept_changes: bool = False
     profile: bool = False
     max_hours: float | None = None
+    clock: Callable[[], float] = time.monotonic
 
 
 class Preparation(NamedTuple):
@@ -186,6 +189,7 @@ def run_training(
             accept_changes=choices.accept_changes,
             hyperparameters=prepared.training_hyperparameters,
             recording=records,
+            clock=choices.clock,
         )
 
 

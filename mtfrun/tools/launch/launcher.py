@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Mapping, Sequence, Set
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from mtfrun.errors import InputError
 from mtfrun.processes import LOST, TOKEN_VARIABLE
@@ -166,26 +166,47 @@ class Outcome:
         return f"{who} failed with exit code {code}"
 
 
+class Disturbance(Protocol):
+    """Faults that are made from outside, such as those of `tools.chaos`."""
+
+    def begin(self) -> None:
+        """All processes are about to be started."""
+
+    def act(self, children: Children) -> None:
+        """Called some hundred times a second while they run."""
+
+    def end(self, outcome: Outcome) -> bool:
+        """All have ended; returns whether that was to be expected: they are started again."""
+
+
 class Launcher:
-    def __init__(self, launch: Launch, output: Output) -> None:
+    def __init__(
+        self, launch: Launch, output: Output, disturbance: Disturbance | None = None
+    ) -> None:
         self._launch = launch
         self._output = output
+        self._disturbance = disturbance
         self._children: Children | None = None
         self._signal: int | None = None
 
     def run(self) -> int:
         """Returns the exit code: 0, or of the process whose end was the cause."""
-        launch = self._launch
+        launch, restarts = self._launch, 0
         with forward_signals(self._forward):
-            for restart in range(launch.max_restarts + 1):
+            while True:
+                if self._disturbance is not None:
+                    self._disturbance.begin()
                 outcome = self._run_once(launch)
+                is_expected = self._disturbance is not None and self._disturbance.end(outcome)
                 if outcome.cause is None:
                     return 0
-                if not outcome.is_transient or restart == launch.max_restarts:
-                    self._explain(outcome)
-                    break
+                if not is_expected or self._signal is not None:
+                    if not outcome.is_transient or restarts == launch.max_restarts:
+                        self._explain(outcome)
+                        break
+                    restarts += 1
                 try:
-                    launch = self._next(launch, outcome, restart + 1)
+                    launch = self._next(launch, outcome, None if is_expected else restarts)
                 except InputError as error:
                     self._output.error(f"{outcome.describe()}; {error}")
                     break
@@ -204,10 +225,15 @@ class Launcher:
         with contextlib.closing(children):
             if self._signal is not None:  # it came before they were there
                 children.send_signal(self._signal)
-            children.wait(is_stopping=lambda: self._signal is not None)
+            disturbance = self._disturbance
+            children.wait(
+                is_stopping=lambda: self._signal is not None,
+                watch=None if disturbance is None else lambda: disturbance.act(children),
+            )
         return Outcome(children.codes, children.killed, self._signal)
 
-    def _next(self, launch: Launch, outcome: Outcome, number: int) -> Launch:
+    def _next(self, launch: Launch, outcome: Outcome, number: int | None) -> Launch:
+        """`number` of the restart; None for one that is not counted."""
         step = _newest_step(launch.program.model_dir)
         remaining = launch.num_processes - len(outcome.lost)
         if launch.is_elastic and 0 < remaining < launch.num_processes:
@@ -218,9 +244,8 @@ class Launcher:
             launch = launch.resume()
             plan = "starting all again"
         start = "from the beginning" if step is None else f"from step {step}"
-        self._output.note(
-            f"{outcome.describe()}; {plan}, {start} (restart {number} of {launch.max_restarts})"
-        )
+        counted = f" (restart {number} of {launch.max_restarts})" if number is not None else ""
+        self._output.note(f"{outcome.describe()}; {plan}, {start}{counted}")
         return launch
 
     def _explain(self, outcome: Outcome) -> None:

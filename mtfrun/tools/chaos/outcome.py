@@ -10,6 +10,7 @@ import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util import tensor_util
 
+from mtfrun.errors import InputError
 from mtfrun.rundir import Manifest, RunDirectory
 from mtfrun.rundir.checkpoints.manifest import tensor_key
 
@@ -60,7 +61,8 @@ def outcome(model_dir: pathlib.Path, *, with_curves: bool = True) -> Outcome:
     """
     checkpoints = RunDirectory(model_dir).checkpoints()
     step = checkpoints.latest()
-    assert step is not None, f"no checkpoint in {model_dir}"
+    if step is None:
+        raise InputError(f"{model_dir} has no checkpoint")
     curves = {}
     if with_curves:
         curves = {**_curves(model_dir, "train"), **_curves(model_dir, "eval")}

@@ -1,0 +1,1 @@
+"""`mtfrun launch --chaos`: a training with faults must end like one without."""
