@@ -121,8 +121,8 @@ def changes_of_hyperparameters(saved: Any, present: Any) -> list[Change]:
 
     A parameter of one side counts unless it has its default: classes gain and lose some.
     """
-    old_given, old_defaults = _texts(saved)
-    new_given, new_defaults = _texts(present)
+    old_given, old_defaults = texts_of_parameters(saved)
+    new_given, new_defaults = texts_of_parameters(present)
     in_old = old_given.keys() | old_defaults.keys()
     in_new = new_given.keys() | new_defaults.keys()
     old = {name: text for name, text in old_defaults.items() if name in in_new} | old_given
@@ -130,7 +130,7 @@ def changes_of_hyperparameters(saved: Any, present: Any) -> list[Change]:
     return changes(old, new)
 
 
-def _texts(parameters: Any) -> list[dict[str, str]]:
+def texts_of_parameters(parameters: Any) -> list[dict[str, str]]:
     parts = parameters if isinstance(parameters, Mapping) else {}
     values = [parts.get(name) for name in ("given", "defaults")]
     return [dict(part) if isinstance(part, Mapping) else {} for part in values]

@@ -8,7 +8,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from mtfrun import processes
-from mtfrun.configuration.hyperparameters import changes_of_hyperparameters
+from mtfrun.configuration.hyperparameters import (
+    changes_of_hyperparameters,
+    texts_of_parameters,
+)
 from mtfrun.data import Data
 from mtfrun.data.data import IDS, VOCABULARIES, check_unchanged, check_vocabularies
 from mtfrun.differences import Change, changes, list_changes
@@ -93,7 +96,9 @@ class SavedConfiguration:
 def parameter_in(manifest: Manifest, name: str) -> str | None:
     """Returns a parameter that a checkpoint was trained with, as text; None for its default."""
     saved = manifest.metadata.get(_CONFIGURATION)
-    given, _ = _texts(saved.get(_HYPERPARAMETERS) if isinstance(saved, Mapping) else None)
+    given, _ = texts_of_parameters(
+        saved.get(_HYPERPARAMETERS) if isinstance(saved, Mapping) else None
+    )
     return given.get(name)
 
 
@@ -102,7 +107,7 @@ def with_parameter(manifest: Manifest, name: str, text: str | None) -> Manifest:
     saved = manifest.metadata.get(_CONFIGURATION)
     if not isinstance(saved, Mapping) or _HYPERPARAMETERS not in saved:
         return manifest
-    given, defaults = _texts(saved[_HYPERPARAMETERS])
+    given, defaults = texts_of_parameters(saved[_HYPERPARAMETERS])
     given = {n: x for n, x in given.items() if n != name} | ({} if text is None else {name: text})
     entry = {**saved, _HYPERPARAMETERS: {"given": given, "defaults": defaults}}
     return dataclasses.replace(manifest, metadata={**manifest.metadata, _CONFIGURATION: entry})
