@@ -131,6 +131,7 @@ def changes_of_hyperparameters(saved: Any, present: Any) -> list[Change]:
 
 
 def texts_of_parameters(parameters: Any) -> list[dict[str, str]]:
+    """Returns the parameters that were given, and the defaults, by name, as text."""
     parts = parameters if isinstance(parameters, Mapping) else {}
     values = [parts.get(name) for name in ("given", "defaults")]
     return [dict(part) if isinstance(part, Mapping) else {} for part in values]
