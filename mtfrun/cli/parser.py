@@ -69,9 +69,9 @@ Trains, evaluates and runs models that gin files describe, on one device or on a
 mtfrun help COMMAND, or mtfrun COMMAND --help, explains a command; mtfrun version is the version.
 
 Exit codes: 0; 2 for bad input, one line with the remedy; 3 where a model's numbers are infinite or
-not a number; 4 where another process of the run has ended; 5 where verify, replay, bisect or data at
-finds unequal numbers, widths a drift, or checkpoints verify a damaged file; 6 where plan finds too
-little memory; 128 + number for a signal; 1 for a defect, with its traceback."""
+not a number; 4 where another process of the run has ended; 5 where verify, replay, bisect or data
+at finds unequal numbers, widths a drift, or checkpoints verify a damaged file; 6 where plan finds
+too little memory; 128 + number for a signal; 1 for a defect, with its traceback."""
 
 _GROUPS = {
     "checkpoints": """\
