@@ -21,7 +21,8 @@ _BUILT = [
 # By a test's path and name: the identifiers of its quick cases, as pytest prints them in brackets.
 QUICK_CASES = {
     "tests/cli/test_verify.py::test_what_is_wrong_first_is_listed_first": [
-        "Experiment.model = @wrong_classes.WrongLoss-step 1  gradients  1  table [",
+        "Experiment.model = @wrong_classes.WrongLoss-step 1  gradients  1  table [-"
+        "return super().logits(features) * float(targets.mesh.num_splits(batch))",
     ],
     "tests/configuration/test_gin_headers.py::"
     "test_what_is_commonly_overridden_are_macros_of_the_run": _BUILT,

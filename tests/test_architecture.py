@@ -60,7 +60,7 @@ SIBLINGS: dict[str, dict[str, set[str]]] = {
         "preprocessors": {"sources"},
     },
     "mtfrun.models": {"moe": {"transformer"}, "parity": {"moe", "resnet", "transformer"}},
-    "mtfrun.tools": {"report": {"data_viewer", "sweep"}},
+    "mtfrun.tools": {"auditing": {"verification"}, "report": {"data_viewer", "sweep"}},
 }
 
 MOST_PARAMETERS = 9

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -18,6 +17,7 @@ import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
+from mtfrun.tools.verification.layer_records import intercept_calls
 from mtfrun.training import TrainState, train_steps_function
 
 # Logits of at least this size are masks, such as the padding of the vocabulary.
@@ -128,33 +128,15 @@ def _outputs(state: TrainState, features: Features) -> dict[str, np.ndarray]:
 
 @contextlib.contextmanager
 def record_outputs(model: mtf.Module) -> Iterator[dict[str, np.ndarray]]:
-    """Collects the last output of every module that is called in the block, outside of functions.
-
-    A layer is called as `layer(x, call)` by whoever has it, and so its class is changed.
-    """
+    """Collects the last output of every module that the block calls, outside of functions."""
     outputs: dict[str, np.ndarray] = {}
-    modules = model.named_modules()
-    paths = {id(module): path for path, module in modules.items()}
 
-    def recording(function: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(function)
-        def call(self: mtf.Module, *args: Any, **kwargs: Any) -> Any:
-            y = function(self, *args, **kwargs)
-            path = paths.get(id(self))
-            is_value = isinstance(y, mtf.Tensor) and not tf.is_symbolic_tensor(y.value)
-            if path is not None and is_value and y.dtype.is_floating:
-                outputs[path] = mtf.to_numpy(mtf.to_float(y))
-            return y
+    def record(path: str, call: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        y = call(*args)
+        is_value = isinstance(y, mtf.Tensor) and not tf.is_symbolic_tensor(y.value)
+        if is_value and y.dtype.is_floating:
+            outputs[path] = mtf.to_numpy(mtf.to_float(y))
+        return y
 
-        return call
-
-    with contextlib.ExitStack() as stack:
-        for cls in {type(module) for module in modules.values() if callable(module)}:
-            former = vars(cls).get("__call__")
-            function = cls.__call__
-            if former is None:
-                stack.callback(delattr, cls, "__call__")
-            else:
-                stack.callback(setattr, cls, "__call__", former)
-            setattr(cls, "__call__", recording(function))  # noqa: B010 - a method of any class
+    with intercept_calls(model, record):
         yield outputs

@@ -29,9 +29,9 @@ def _file(folder: pathlib.Path, config: str) -> str:
     return f"--gin_file={file}"
 
 
-def _wrong_layer(folder: pathlib.Path) -> list[str]:
-    """Returns the flags of a Transformer with a layer whose gradient is wrong on a mesh."""
-    layers = "transformer.Stack.layers = [@transformer.SelfAttention, @wrong_classes.WrongLayer]\n"
+def _wrong_layer(folder: pathlib.Path, layer: str = "WrongLayer") -> list[str]:
+    """Returns the flags of a Transformer with a layer, by default with a wrong gradient."""
+    layers = f"transformer.Stack.layers = [@transformer.SelfAttention, @wrong_classes.{layer}]\n"
     return [_file(folder, TRANSFORMER_CONFIG + layers), *SIZES, "--steps=1", "--decodes=0"]
 
 
@@ -54,6 +54,26 @@ def test_a_layer_with_a_wrong_gradient_is_found(tmp_path: pathlib.Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("layer", "what", "line"),
+    [
+        ("MeanOverPart", "output", "return mtf.replace_dimensions(x, dim, [parts, part]), part"),
+        ("NormOverShard", "output", "return mtf.replace_dimensions(x, dim, [parts, part]), part"),
+        ("DropoutByDevice", "output", "return mtf.dropout(y, call.training, rate=0.5, key=key)"),
+        ("WrongLayer", "gradient", "return mtf.custom_gradient(lambda y: y * 1.0, gradient, [x])"),
+    ],
+)
+def test_the_layer_and_the_operation_at_fault_are_named(
+    layer: str, what: str, line: str, tmp_path: pathlib.Path
+) -> None:
+    process = mtfrun_here("verify", *_wrong_layer(tmp_path, layer), MESH, "--json")
+    assert process.returncode == NOT_EQUAL, process.stderr.decode()
+    at_fault = json.loads(process.stdout)["at_fault"]
+    assert (at_fault["name"], at_fault["what"]) == (layer, what)
+    assert at_fault["line"].endswith(line)
+
+
+@pytest.mark.slow
 def test_every_mesh_may_have_its_own_layout(tmp_path: pathlib.Path) -> None:
     layouts = ["--mesh=data:4", "--layout=batch:data", "--mesh=all:2", "--layout=d_ff:all"]
     process = mtfrun_here("verify", *_wrong_layer(tmp_path), *layouts)
@@ -65,28 +85,52 @@ def test_every_mesh_may_have_its_own_layout(tmp_path: pathlib.Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("flag", "first"),
+    ("flag", "first", "at_fault"),
     [
-        ("Experiment.model = @wrong_classes.WrongLoss", "step 1  gradients  1  table ["),
+        (
+            "Experiment.model = @wrong_classes.WrongLoss",
+            "step 1  gradients  1  table [",
+            "return super().logits(features) * float(targets.mesh.num_splits(batch))",
+        ),
         (
             "Experiment.model = @wrong_classes.WrongInitialValues",
             "before  initial values  3  table",
+            "the initial value of table of WrongInitialValues differs by 3 at ",
         ),
-        ("Experiment.model = @wrong_classes.WrongDecodes", "step 3  decodes  1, "),
-        ("Experiment.model = @wrong_classes.WrongEvaluation", "step 3  evaluation  "),
-        ("Training.optimizer = @wrong_classes.WrongUpdates()", "step 1  updates  3  table ["),
-        ("Training.optimizer = @wrong_classes.WrongSmallUpdates()", "step 1  updates  1  table ["),
+        (
+            "Experiment.model = @wrong_classes.WrongDecodes",
+            "step 3  decodes  1, ",
+            "the decoder of WrongDecodes differs: ",
+        ),
+        (
+            "Experiment.model = @wrong_classes.WrongEvaluation",
+            "step 3  evaluation  ",
+            "by_part = mtf.replace_dimensions(logits, batch, [parts, part])",
+        ),
+        (
+            "Training.optimizer = @wrong_classes.WrongUpdates()",
+            "step 1  updates  3  table [",
+            "values[variable] = before + (values[variable] - before) * float(variable.mesh.size)",
+        ),
+        (
+            "Training.optimizer = @wrong_classes.WrongSmallUpdates()",
+            "step 1  updates  1  table [",
+            "return mtf.where(mtf.less(mtf.abs(g), least), 0.0, g)",
+        ),
     ],
 )
-def test_what_is_wrong_first_is_listed_first(flag: str, first: str, tmp_path: pathlib.Path) -> None:
+def test_what_is_wrong_first_is_listed_first(
+    flag: str, first: str, at_fault: str, tmp_path: pathlib.Path
+) -> None:
     flags = [_file(tmp_path, CONFIG), f"--gin_param={flag}", MESH]
     if "optimizer" in flag:
         optimizer = flag.partition("@wrong_classes.")[2].removesuffix("()")
         flags.append(f"--gin.{optimizer}.learning_rate=0.1")
     process = mtfrun_here("verify", *flags)
     assert process.returncode == NOT_EQUAL, process.stderr.decode()
-    listed = process.stdout.decode().split("computation:\n")[1].splitlines()
-    assert listed[0].strip().startswith(first)
+    before, listed = process.stdout.decode().split("computation:\n")
+    assert listed.splitlines()[0].strip().startswith(first)
+    assert at_fault in before.partition("  at fault  ")[2]
 
 
 @pytest.mark.slow

@@ -3,11 +3,16 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from mtfrun.cli.command import Command, add_json
+from mtfrun.cli.command import Command, add_json, settings_of
 from mtfrun.cli.commands.verify import NOT_EQUAL
 from mtfrun.display.streams import print_lines
 from mtfrun.display.table import terminal_columns
+
+if TYPE_CHECKING:
+    from mtfrun.rundir import RunDirectory
+    from mtfrun.tools.auditing.recompute import RecomputedStep
 
 _DESCRIPTION = """\
 Finds the first step at which two trainings part, what parts there, and the likely cause.
@@ -23,6 +28,11 @@ restored from a checkpoint, versions, the code, the machine, the number of threa
 different meshes, layouts or numbers of processes losses and norms are equal within 0.001 of their
 size.
 
+With --recompute the step is computed again in both configurations, from the nearest checkpoints
+before it: the variables that differ before the step are named, and the first layer whose output
+differs, or its gradient, though the variables of A are in both; with the line of its code. The
+runs' modules must be allowed: --gin_allow_imports.
+
 Exit code 5 if the runs differ. `mtfrun ledger show` prints a ledger, `mtfrun replay` computes steps
 again."""
 
@@ -30,22 +40,56 @@ again."""
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("first", metavar="A", help="the directory of a run")
     parser.add_argument("second", metavar="B", help="the directory of the other run")
+    parser.add_argument(
+        "--recompute",
+        action="store_true",
+        help="compute the step again in both, and name the first layer that differs",
+    )
     add_json(parser)
 
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     from mtfrun.rundir import RunDirectory
     from mtfrun.tools.auditing.bisect import bisect
+    from mtfrun.tools.auditing.ledgers import BATCH, INITIAL_VALUES, KEY, VARIABLES
 
     a, b = (RunDirectory(name) for name in (flags.first, flags.second))
     for directory in (a, b):
         directory.require()
     result = bisect(a.path, b.path)
+    difference = result.comparison.difference
+    again = None
+    if flags.recompute and difference is not None and difference.what not in (BATCH, KEY):
+        is_after = difference.what in (INITIAL_VALUES, VARIABLES)
+        again = _recompute(flags, (a, b), difference.step + is_after)
     if flags.json:
-        print(json.dumps(result.as_json(), allow_nan=False))
+        of_step = {} if again is None else {"recomputed": again.as_json()}
+        print(json.dumps({**result.as_json(), **of_step}, allow_nan=False))
     else:
-        print_lines(*result.lines(terminal_columns()))
+        of_lines = [] if again is None else ["", *again.lines()]
+        print_lines(*result.lines(terminal_columns()), *of_lines)
     return 0 if result.is_equal else NOT_EQUAL
+
+
+def _recompute(
+    flags: argparse.Namespace, runs: Sequence[RunDirectory], step: int
+) -> RecomputedStep:
+    from mtfrun.tensorflow_import import import_tensorflow
+
+    with import_tensorflow():
+        from mtfrun import mtf
+        from mtfrun.experiment.runs.run_training import prepare
+        from mtfrun.tools.auditing.causes import RunRecords
+        from mtfrun.tools.auditing.recompute import recompute
+
+    def devices(run: RunDirectory) -> int:
+        size: int = mtf.convert_to_shape(RunRecords.of(run.path).at(step).get("mesh", "")).size
+        return size
+
+    # The larger mesh first: devices are simulated once.
+    order = sorted(range(2), key=lambda i: -devices(runs[i]))
+    trainings = {i: prepare(settings_of(flags), run=runs[i]).training for i in order}
+    return recompute([trainings[0], trainings[1]], runs, step)
 
 
 COMMANDS = [

@@ -12,6 +12,7 @@ from mtfrun.errors import InputError
 
 if TYPE_CHECKING:
     from mtfrun.configuration.statements import Binding
+    from mtfrun.experiment import Training
     from mtfrun.tools.verification import Observation
 
 _DESCRIPTION = """\
@@ -27,7 +28,9 @@ layers and optimizers of yours: the initial values; the loss and the gradients o
 optimizer's updates from equal gradients; metrics and logits of an evaluation before training and
 after the last step, and the decodes after it. Every step starts from the values of one device, so
 that a difference shows the step that causes it. If one is above --tolerance, the exit code is 5,
-and the variables are listed in the order in which they are computed.
+and the variables are listed in the order in which they are computed, behind what is at fault: the
+first layer whose output differs, or whose output has the same gradient while its input has not, and
+the line of its code with the operation at fault; or the line of an optimizer.
 
 Without --mesh the mesh is the configuration's. --layout belongs to the --mesh before it, by default
 it is the configuration's. Devices that the machine lacks are simulated on its CPU, if it has no
@@ -112,7 +115,13 @@ NOT_EQUAL = 5
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     from mtfrun import mtf
     from mtfrun.configuration import config
-    from mtfrun.tools.verification import as_json, as_lines, compare, reference_lines
+    from mtfrun.tools.verification import (
+        as_json,
+        as_lines,
+        compare,
+        find_fault,
+        reference_lines,
+    )
 
     bindings = settings_of(flags).parse()
     config.override(mtf.Mesh)  # gin knows the class from now on, if it did not
@@ -137,10 +146,14 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
         here = _observe(mesh, flags, bindings, expected)
         comparison = compare(here, expected, flags.tolerance)
         are_equal &= not comparison.above
+        fault = None
+        if comparison.above:
+            on_mesh, on_one = (_build(x, flags, bindings) for x in (mesh, alone))
+            fault = find_fault(on_mesh, on_one, expected, comparison.above[0], flags.tolerance)
         if flags.json:
-            print(json.dumps(as_json(here, comparison), allow_nan=False), flush=True)
+            print(json.dumps(as_json(here, comparison, fault), allow_nan=False), flush=True)
         else:
-            print_lines("", *as_lines(here, comparison))
+            print_lines("", *as_lines(here, comparison, fault))
     return 0 if are_equal else NOT_EQUAL
 
 
@@ -169,21 +182,27 @@ def _bind(mesh: MeshFlags, flags: argparse.Namespace) -> None:
     config.override(mtf.Mesh, shape=mesh.shape, layout=mesh.layout, devices=devices)
 
 
+def _build(mesh: MeshFlags, flags: argparse.Namespace, bindings: Sequence[Binding]) -> Training:
+    from mtfrun import mtf
+    from mtfrun.experiment.runs.opening import build_training
+
+    _bind(mesh, flags)
+    training = build_training(bindings)
+    if training.experiment.mesh.shape != mtf.convert_to_shape(mesh.shape):
+        raise InputError("Experiment.mesh must be @mtf.Mesh(), whose shape verify sets")
+    return training
+
+
 def _observe(
     mesh: MeshFlags,
     flags: argparse.Namespace,
     bindings: Sequence[Binding],
     expected: Observation | None = None,
 ) -> Observation:
-    from mtfrun import mtf
-    from mtfrun.experiment.runs.opening import build_training
     from mtfrun.tools.verification import FirstRows, observe
 
-    _bind(mesh, flags)
-    training = build_training(bindings)
+    training = _build(mesh, flags, bindings)
     experiment = training.experiment
-    if experiment.mesh.shape != mtf.convert_to_shape(mesh.shape):
-        raise InputError("Experiment.mesh must be @mtf.Mesh(), whose shape verify sets")
     inputs = None
     if flags.decodes:
         settings = {"decode_length": flags.decode_length}

@@ -12,7 +12,15 @@ from mtfrun.configuration.hyperparameters import changes_of_hyperparameters, val
 from mtfrun.differences import Change, changes
 from mtfrun.errors import InputError
 from mtfrun.rundir.commands import read_commands
-from mtfrun.tools.auditing.ledgers import BATCH, INITIAL_VALUES, KEY, VARIABLES, Difference
+from mtfrun.tools.auditing.ledgers import (
+    BATCH,
+    GRADIENT_NORM,
+    INITIAL_VALUES,
+    KEY,
+    LOSS,
+    VARIABLES,
+    Difference,
+)
 
 # Kinds of causes; "settings" are those that should change no number.
 SEED, DATA, CONFIGURATION, ACTIONS, START = (
@@ -90,11 +98,11 @@ def find_causes(a: RunRecords, b: RunRecords, difference: Difference) -> list[Ca
         resumed = ["resumed" if began in x.starts() else "not resumed" for x in (a, b)]
         causes.append(Cause(RESTORED, f"the checkpoint of step {began:,}", *resumed))
     likely = _LIKELY.get(what, _LIKELY_OF_NUMBERS)
-    is_first_step = step <= began + 1
+    is_first_loss = step <= began + 1 and what in (LOSS, GRADIENT_NORM)
 
     def rank(cause: Cause) -> tuple[int, bool]:
         place = likely.index(cause.kind) if cause.kind in likely else len(likely)
-        return place, (cause in of_updates) == is_first_step
+        return place, (cause in of_updates) == is_first_loss
 
     return sorted(causes, key=rank)
 

@@ -63,12 +63,10 @@ def replay(made: Training, run: RunDirectory, first: int, last: int) -> Replay:
     start = max((step for step in run.checkpoints().steps() if step < first), default=0)
     with tempfile.TemporaryDirectory() as name:
         again = RunDirectory(name)
-        if start:
-            _copy_checkpoint(run, start, again)
         digests = [
             _Digests(step) for step, record in recorded.records.items() if record.variables and step
         ]
-        _train(made, run, again, [*digests, _StopAt(last)])
+        train_again(made, run, again, start, last, digests)
         computed = RunLedger.of(again.path).with_digests({x.every_steps: x.found for x in digests})
     comparison = compare_ledgers(recorded, computed, exact=exact)
     return Replay(**vars(comparison), start=start)
@@ -103,10 +101,18 @@ class _Digests(training.Action):
             self.found = digests_of_variables(context.state)
 
 
-def _train(
-    made: Training, run: RunDirectory, again: RunDirectory, actions: Sequence[training.Action]
+def train_again(
+    made: Training,
+    run: RunDirectory,
+    again: RunDirectory,
+    start: int,
+    last: int,
+    actions: Sequence[training.Action] = (),
 ) -> None:
+    """Trains in the directory `again` from a checkpoint of the run, 0 for none, to a step."""
     experiment = made.experiment
+    if start:
+        _copy_checkpoint(run, start, again)
     checkpoints = CheckpointOptions(every_steps=None, every_secs=None, asynchronous=False)
     saved = SavedConfiguration(experiment.data, None, made.options.train_steps)
     with again.lock():
@@ -116,7 +122,7 @@ def _train(
             experiment.train_infeed(made.batch_size),
             again,
             dataclasses.replace(made.options, checkpoints=checkpoints, profile=False),
-            actions=actions,
+            actions=[*actions, _StopAt(last)],
             init_checkpoint=None if experiment.model.adapters else experiment.init_checkpoint,
             description=training.Description(check=lambda m: made.check_manifest(m, saved)),
         )

@@ -9,6 +9,7 @@ import numpy as np
 
 from mtfrun.errors import shorten
 from mtfrun.experiment import Record
+from mtfrun.tools.verification.culprit import Fault
 from mtfrun.tools.verification.observation import Observation, Values
 
 # The kinds of compared values, in the order in which training computes them.
@@ -234,7 +235,7 @@ def reference_lines(expected: Observation) -> list[str]:
     ]
 
 
-def as_lines(here: Observation, comparison: Comparison) -> list[str]:
+def as_lines(here: Observation, comparison: Comparison, fault: Fault | None) -> list[str]:
     """Returns lines with the largest difference of every kind, and those above the tolerance."""
     lines = [here.devices, f"  layout          {here.layout or 'nothing is split'}"]
     for kind in KINDS:
@@ -250,6 +251,10 @@ def as_lines(here: Observation, comparison: Comparison) -> list[str]:
     above = comparison.above
     if not above:
         return [*lines, f"  equal within {comparison.tolerance:g}"]
+    if fault is not None:
+        labels = ["at fault", ""]
+        of_fault = zip(labels, fault.lines(), strict=False)
+        lines += [f"  {label:<16}{text.strip()}" for label, text in of_fault]
     lines.append(f"  NOT equal within {comparison.tolerance:g}, in the order of the computation:")
     lines += [f"    {_above_line(difference)}" for difference in above[:_MOST_LISTED]]
     if len(above) > _MOST_LISTED:
@@ -257,13 +262,14 @@ def as_lines(here: Observation, comparison: Comparison) -> list[str]:
     return lines
 
 
-def as_json(here: Observation, comparison: Comparison) -> dict[str, object]:
+def as_json(here: Observation, comparison: Comparison, fault: Fault | None) -> dict[str, object]:
     largest = {kind: comparison.largest(kind) for kind in KINDS}
     return {
         "devices": here.devices,
         "layout": here.layout,
         "tolerance": comparison.tolerance,
         "equal": not comparison.above,
+        "at_fault": fault and fault.as_json(),
         "largest": {kind: d and _fields(d) for kind, d in largest.items()},
         "above": [_fields(difference) for difference in comparison.above],
     }

@@ -127,7 +127,7 @@ def observe(
     state.initialize()
     if experiment.init_checkpoint is not None:
         experiment.init_checkpoint(state.model.base_variables(), state.model.vocabulary_sizes)
-    variables, averages = _optimizer_updates(state), state.model.updated_variables()
+    variables, averages = optimizer_updates(state), state.model.updated_variables()
     train_steps = train_steps_function(
         state,
         microbatches=options.microbatches,
@@ -142,8 +142,8 @@ def observe(
 
     def begin(step: int) -> None:
         if expected is not None:
-            _assign(averages, expected.averages[step])
-            _assign(variables, expected.updated[step])
+            set_values(averages, expected.averages[step])
+            set_values(variables, expected.updated[step])
 
     with contextlib.closing(experiment.train_infeed(training.batch_size)) as infeed:
         for step in range(steps):
@@ -177,7 +177,7 @@ def observe(
     )
 
 
-def _optimizer_updates(state: TrainState) -> dict[str, mtf.Variable]:
+def optimizer_updates(state: TrainState) -> dict[str, mtf.Variable]:
     """Returns the variables and slots that an optimizer changes, by path."""
     slots = state.optimizer.named_slots()
     return {**state.trainable, **{f"optimizer/{path}": slot for path, slot in slots.items()}}
@@ -194,15 +194,20 @@ def _update_function(training: Training) -> Callable[[Values, int], None]:
             mtf.assign(variable, mtf.cast(value, variable.dtype))
 
     def of_arrays(gradients: Values, step: int) -> None:
-        on_mesh = {path: _on_mesh(gradients[path], x) for path, x in state.trainable.items()}
+        on_mesh = values_on_mesh(gradients, state.trainable)
         update(on_mesh, mtf.constant(state.mesh, step, dtype=tf.int64))
 
     return of_arrays
 
 
-def _assign(variables: Mapping[str, mtf.Variable], values: Values) -> None:
+def set_values(variables: Mapping[str, mtf.Variable], values: Values) -> None:
     for path, variable in variables.items():
         mtf.assign(variable, _on_mesh(values[path], variable))
+
+
+def values_on_mesh(values: Values, variables: Mapping[str, mtf.Variable]) -> dict[str, mtf.Tensor]:
+    """Returns values laid out as the variables of the same paths."""
+    return {path: _on_mesh(values[path], variable) for path, variable in variables.items()}
 
 
 def _on_mesh(value: np.ndarray, variable: mtf.Variable) -> mtf.Tensor:

@@ -106,3 +106,43 @@ def _with_factor(x: mtf.Tensor, factor: int) -> mtf.Tensor:
         return [grads[0] * float(factor)]
 
     return mtf.custom_gradient(lambda y: y * 1.0, gradient, [x])
+
+
+def _by_part(x: mtf.Tensor, dim: mtf.Dimension) -> tuple[mtf.Tensor, mtf.Dimension]:
+    """Returns x with two dimensions in the place of one, of which the second is a device's part."""
+    parts = mtf.Dimension(f"{dim.name}_parts", x.mesh.num_splits(dim))
+    part = mtf.Dimension(f"{dim.name}_part", dim.size // parts.size)
+    return mtf.replace_dimensions(x, dim, [parts, part]), part
+
+
+class MeanOverPart(SquaredRelu):
+    """Adds the mean over a device's part of the batch."""
+
+    def __call__(self, x: mtf.Tensor, call: transformer.SequenceCall) -> mtf.Tensor:
+        y = super().__call__(x, call)
+        by_part, part = _by_part(y, x.shape.get_dim_by_name("batch"))
+        centred = by_part - mtf.reduce_mean(by_part, reduced_dim=part)
+        return mtf.replace_dimensions(centred, centred.shape.dims[:2], x.shape[0])
+
+
+class NormOverShard(SquaredRelu):
+    """Divides by the root mean square over a device's part of d_ff."""
+
+    def __call__(self, x: mtf.Tensor, call: transformer.SequenceCall) -> mtf.Tensor:
+        hidden = mtf.einsum([x, self.wi], reduced_dims=[self._d_model])
+        by_part, part = _by_part(hidden, self._d_ff)
+        size = mtf.reduce_mean(mtf.square(by_part), reduced_dim=part)
+        by_part = by_part * mtf.rsqrt(size + 1e-6)
+        hidden = mtf.replace_dimensions(by_part, by_part.shape.dims[-2:], self._d_ff)
+        return mtf.einsum([mtf.relu(hidden), self.wo], reduced_dims=[self._d_ff])
+
+
+class DropoutByDevice(SquaredRelu):
+    """Draws with another key on each number of devices."""
+
+    def __call__(self, x: mtf.Tensor, call: transformer.SequenceCall) -> mtf.Tensor:
+        y = super().__call__(x, call)
+        if not call.training:
+            return y
+        key = call.key_of(self).fold_in(x.mesh.size)
+        return mtf.dropout(y, call.training, rate=0.5, key=key)

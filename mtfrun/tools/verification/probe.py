@@ -1,0 +1,147 @@
+"""A step of a training that is computed again with the records of its layers."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Mapping
+
+import tensorflow as tf
+
+from mtfrun import mtf
+from mtfrun.errors import InputError
+from mtfrun.experiment import Training
+from mtfrun.tools.verification.comparison import (
+    DECODES,
+    EVALUATION,
+    INITIAL_VALUES,
+    UPDATES,
+    Difference,
+)
+from mtfrun.tools.verification.culprit import (
+    GRADIENT,
+    OUTPUT,
+    Deviation,
+    Fault,
+    first_layer,
+    first_operation,
+)
+from mtfrun.tools.verification.layer_records import (
+    LayerCall,
+    OperationCall,
+    record_layers,
+    record_operations,
+    record_update,
+)
+from mtfrun.tools.verification.observation import (
+    Observation,
+    Values,
+    optimizer_updates,
+    set_values,
+    values_on_mesh,
+)
+from mtfrun.training.microbatches import Features
+
+
+@dataclasses.dataclass
+class Probe:
+    """The step `step`, counted from 1, of a training that has its values before the step.
+
+    Attributes:
+      features: of the step's batch, {batch, ...}.
+      is_training: whether layers are called as in training, or in an evaluation.
+    """
+
+    training: Training
+    features: Features
+    step: int
+    is_training: bool = True
+
+    @property
+    def _key(self) -> mtf.Key:
+        return mtf.random_key(self.training.state.seed, self.step - 1, 0)
+
+    def layers(self) -> list[LayerCall]:
+        model = self.training.state.model
+        return record_layers(model, self.features, self._key, training=self.is_training)
+
+    def operations(self, path: str) -> list[OperationCall]:
+        """Returns the operations of a module itself, "" for the model's."""
+        model, training = self.training.state.model, self.is_training
+        return record_operations(model, path, self.features, self._key, training=training)
+
+    def update(self, gradients: Values) -> list[OperationCall]:
+        """Returns the operations of the optimizer, which gets these gradients."""
+        state = self.training.state
+
+        def update(gradients: Mapping[str, mtf.Tensor]) -> None:
+            step = mtf.constant(state.mesh, self.step - 1, dtype=tf.int64)
+            state.optimizer.update(gradients, step)
+
+        return record_update(update, values_on_mesh(gradients, state.trainable))
+
+
+def find_fault(
+    here: Training,
+    alone: Training,
+    expected: Observation,
+    difference: Difference,
+    tolerance: float,
+) -> Fault | None:
+    """Returns what is at fault for the first difference to `expected`, on one device; None if none.
+
+    The trainings on a mesh and alone have not run.
+    """
+    model = alone.state.model
+    largest = Deviation(difference.relative, difference.place, difference.here, difference.expected)
+    if difference.kind == DECODES:
+        return Fault("decoder", "", type(model).__name__, largest)
+    if difference.kind == INITIAL_VALUES:
+        path, _, name = difference.name.rpartition("/")
+        modules = model.named_modules()
+        if path not in modules:
+            return None
+        return Fault(f"initial value of {name}", path, type(modules[path]).__name__, largest)
+    probes = [_restore_step(training, expected, difference) for training in (here, alone)]
+    if difference.kind == UPDATES and difference.name not in expected.averages[0]:
+        gradients = expected.gradients[difference.step - 1]
+        calls = [probe.update(gradients) for probe in probes]
+        of_operation = first_operation(calls[0], calls[1], OUTPUT, tolerance)
+        if of_operation is None:
+            return None
+        line, deviation = of_operation
+        return Fault("update", "", type(alone.state.optimizer).__name__, deviation, line)
+    return find_layer_at_fault(probes[0], probes[1], tolerance)
+
+
+def find_layer_at_fault(here: Probe, expected: Probe, tolerance: float) -> Fault | None:
+    """Returns the layer at fault of a step, with the operation, or None if nothing differs."""
+    of_layer = first_layer(here.layers(), expected.layers(), tolerance)
+    what, path, deviation = of_layer or (OUTPUT, "", None)
+    calls = [probe.operations(path) for probe in (here, expected)]
+    of_operation = first_operation(calls[0], calls[1], what, tolerance)
+    if of_layer is None and of_operation is None:  # the model itself
+        what = GRADIENT
+        of_operation = first_operation(calls[0], calls[1], what, tolerance)
+    line, of_line = of_operation or ("", deviation)
+    deviation = deviation or of_line
+    if deviation is None:
+        return None
+    module = expected.training.state.model.named_modules()[path]
+    return Fault(what, path, type(module).__name__, deviation, line)
+
+
+def _restore_step(training: Training, expected: Observation, difference: Difference) -> Probe:
+    """Returns the step or evaluation of a difference, with the values of `expected` before it."""
+    state, step = training.state, difference.step
+    state.initialize()
+    is_evaluation = difference.kind == EVALUATION
+    index = step if is_evaluation else step - 1
+    set_values(state.model.updated_variables(), expected.averages[index])
+    set_values(optimizer_updates(state), expected.updated[index])
+    with contextlib.closing(training.experiment.train_infeed(training.batch_size)) as infeed:
+        batches = [infeed.next(1) for _ in range(max(step, 1))]
+    if batches[-1] is None:
+        raise InputError("the training data has come to an end: choose fewer --steps")
+    features = {name: mtf.gather(x, 0, x.shape[0]) for name, x in batches[-1].items()}
+    return Probe(training, features, step, is_training=not is_evaluation)
