@@ -11,7 +11,7 @@ from mtfrun.rundir.ledger import LedgerRecord, LedgerWriter, bits_of
 from mtfrun.training.host_loop import HostRecord
 from mtfrun.training.state import TrainState
 
-# Steps between digests of all variables, which take 0.4 ns an entry and process.
+# Steps between digests of all variables, which take 0.1 ms each and 0.4 ns an entry and process.
 _DIGEST_EVERY = 1000
 
 
