@@ -17,11 +17,9 @@ from mtfrun.experiment.runs.opening import build
 from mtfrun.rundir import RunDirectory
 from mtfrun.rundir.copied_files import IMPORTED_CONFIG, ORIGIN_FOLDER
 from mtfrun.tools.conversion.gin_file import GinFile
+from mtfrun.tools.conversion.hugging_face.families import FAMILIES, family_of
 from mtfrun.tools.conversion.hugging_face.family import Family, ModelDescription
 from mtfrun.tools.conversion.hugging_face.folder import CONFIG, GENERATION_CONFIG
-from mtfrun.tools.conversion.hugging_face.gpt2 import GPT2
-from mtfrun.tools.conversion.hugging_face.importer import family_of
-from mtfrun.tools.conversion.hugging_face.llama import Llama
 from mtfrun.tools.conversion.hugging_face.origin import Origin, read_origin
 from mtfrun.tools.conversion.hugging_face.safetensors_file import (
     DTYPES,
@@ -33,7 +31,6 @@ from mtfrun.tools.conversion.hugging_face.safetensors_file import (
     write_shards,
 )
 from mtfrun.tools.conversion.hugging_face.settings import Settings
-from mtfrun.tools.conversion.hugging_face.t5 import T5
 from mtfrun.tools.conversion.hugging_face.tensor_table import TensorTable
 from mtfrun.tools.conversion.hugging_face.tokenizer_files import (
     has_tokenizer_of,
@@ -131,7 +128,7 @@ def _describe_for_transformers(
     model: ModelDescription, vocabulary: Vocabulary
 ) -> tuple[Origin, str]:
     """Returns the origin and its gin file; the caller compares models and adds the tokenizer."""
-    for family in (T5(), GPT2(), Llama()):
+    for family in FAMILIES:
         settings = family.settings_of(model)
         if settings is None:
             continue

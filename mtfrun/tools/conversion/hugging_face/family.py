@@ -1,7 +1,7 @@
 """A family of models of Hugging Face: its configurations, their gin files, their tensors.
 
-A new family is a class in a file of this folder and a line in `importer.py`. Import and export use
-the same table of its tensors (`tensor_table.py`), so that they cannot disagree.
+A new family is a class in a file of `families/` and a line in its `registry.py`. Import and export
+use the same table of its tensors (`tensor_table.py`), so that they cannot disagree.
 """
 
 from __future__ import annotations
@@ -122,6 +122,14 @@ class Family(abc.ABC):
         """Returns the name of the module of a kernel in transformers' model."""
         del settings
         return tensor.removesuffix(".weight")
+
+    def settings_of(self, model: ModelDescription) -> Settings | None:
+        """Returns a configuration that may describe a model of ours, which is compared with it.
+
+        None where the family has no such model. The first family's configuration counts.
+        """
+        del model
+        return None
 
     @abc.abstractmethod
     def processors(self, folder: Folder, settings: Settings) -> Sequence[Processor]:

@@ -8,19 +8,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from mtfrun import mtf
-from mtfrun.errors import did_you_mean
 from mtfrun.tools.conversion.gin_file import GinFile
+from mtfrun.tools.conversion.hugging_face.families import family_of
 from mtfrun.tools.conversion.hugging_face.family import Family, Processor
 from mtfrun.tools.conversion.hugging_face.folder import CONFIG, Folder, is_pickle, pickle_error
-from mtfrun.tools.conversion.hugging_face.gpt2 import GPT2, GPTNeo
-from mtfrun.tools.conversion.hugging_face.llama import Llama, Mistral, Qwen2
-from mtfrun.tools.conversion.hugging_face.mixtral import Mixtral
 from mtfrun.tools.conversion.hugging_face.origin import origin_of
-from mtfrun.tools.conversion.hugging_face.resnet import ResNet
 from mtfrun.tools.conversion.hugging_face.safetensors_file import FLOATS, INDEX, SINGLE
 from mtfrun.tools.conversion.hugging_face.settings import Settings
-from mtfrun.tools.conversion.hugging_face.switch import SwitchTransformers
-from mtfrun.tools.conversion.hugging_face.t5 import T5
 from mtfrun.tools.conversion.hugging_face.tensor_table import TensorTable
 from mtfrun.tools.conversion.importer import ConversionError, Imported
 
@@ -120,41 +114,3 @@ def _copies(folder: Folder, ties: Mapping[str, str]) -> dict[str, str]:
         and tensors[name][1:3] == tensors[original][1:3]  # type and shape
         and tensors[name].read().tobytes() == tensors[original].read().tobytes()
     }
-
-
-FAMILIES: Sequence[Family] = (
-    T5(),
-    SwitchTransformers(),
-    GPT2(),
-    GPTNeo(),
-    Llama(),
-    Mistral(),
-    Mixtral(),
-    Qwen2(),
-    ResNet(),
-)
-
-
-def family_of(settings: Settings) -> Family:
-    """Raises ConversionError for unsupported model types or classes, and quantised weights."""
-    kind = settings.text("model_type")
-    by_type = {name: family for family in FAMILIES for name in family.model_types}
-    if kind not in by_type:
-        raise settings.error(
-            "model_type",
-            f"is not supported{did_you_mean(kind, by_type)}; supported: {', '.join(by_type)}",
-        )
-    if settings.values.get("quantization_config") is not None:
-        raise settings.error(
-            "quantization_config",
-            "is not supported: convert the weights to float32, bfloat16 or float16 first",
-        )
-    family = by_type[kind]
-    architectures = settings.values.get("architectures") or [family.architectures[0]]
-    if type(architectures) is not list or not any(
-        name in family.architectures for name in architectures
-    ):
-        raise settings.error(
-            "architectures", f"is not supported; supported: {', '.join(family.architectures)}"
-        )
-    return family

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from mtfrun.tools.conversion.gin_file import GinFile
+from mtfrun.tools.conversion.hugging_face.families import family_of
 from mtfrun.tools.conversion.hugging_face.family import Blocks
-from mtfrun.tools.conversion.hugging_face.importer import family_of
 from mtfrun.tools.conversion.hugging_face.settings import Settings
 from mtfrun.tools.conversion.importer import ConversionError
 

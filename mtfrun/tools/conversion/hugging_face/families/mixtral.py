@@ -9,7 +9,7 @@ import numpy as np
 
 from mtfrun.configuration.gin_values import reference
 from mtfrun.tools.conversion.gin_file import GinFile
-from mtfrun.tools.conversion.hugging_face.llama import Mistral
+from mtfrun.tools.conversion.hugging_face.families.llama import Mistral
 from mtfrun.tools.conversion.hugging_face.settings import Settings
 from mtfrun.tools.conversion.hugging_face.tensor_table import Matrix, Row, Shape, Stacked, reshape
 

@@ -8,8 +8,7 @@ from typing import ClassVar
 
 from mtfrun.configuration.gin_values import Reference, reference
 from mtfrun.tools.conversion.gin_file import GinFile
-from mtfrun.tools.conversion.hugging_face.settings import Settings
-from mtfrun.tools.conversion.hugging_face.t5 import (
+from mtfrun.tools.conversion.hugging_face.families.t5 import (
     SOFTMAX,
     T5,
     UNTIED_BUT_SCALED,
@@ -17,6 +16,7 @@ from mtfrun.tools.conversion.hugging_face.t5 import (
     num_blocks,
     write_encoder_decoder,
 )
+from mtfrun.tools.conversion.hugging_face.settings import Settings
 from mtfrun.tools.conversion.hugging_face.tensor_table import Matrix, Row, Stacked
 
 _SUBLAYERS = {

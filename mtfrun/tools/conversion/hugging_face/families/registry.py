@@ -1,0 +1,52 @@
+"""The list of families, and which one a configuration belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mtfrun.errors import did_you_mean
+from mtfrun.tools.conversion.hugging_face.families.gpt2 import GPT2, GPTNeo
+from mtfrun.tools.conversion.hugging_face.families.llama import Llama, Mistral, Qwen2
+from mtfrun.tools.conversion.hugging_face.families.mixtral import Mixtral
+from mtfrun.tools.conversion.hugging_face.families.resnet import ResNet
+from mtfrun.tools.conversion.hugging_face.families.switch import SwitchTransformers
+from mtfrun.tools.conversion.hugging_face.families.t5 import T5
+from mtfrun.tools.conversion.hugging_face.family import Family
+from mtfrun.tools.conversion.hugging_face.settings import Settings
+
+FAMILIES: Sequence[Family] = (
+    T5(),
+    SwitchTransformers(),
+    GPT2(),
+    GPTNeo(),
+    Llama(),
+    Mistral(),
+    Mixtral(),
+    Qwen2(),
+    ResNet(),
+)
+
+
+def family_of(settings: Settings) -> Family:
+    """Raises ConversionError for unsupported model types or classes, and quantised weights."""
+    kind = settings.text("model_type")
+    by_type = {name: family for family in FAMILIES for name in family.model_types}
+    if kind not in by_type:
+        raise settings.error(
+            "model_type",
+            f"is not supported{did_you_mean(kind, by_type)}; supported: {', '.join(by_type)}",
+        )
+    if settings.values.get("quantization_config") is not None:
+        raise settings.error(
+            "quantization_config",
+            "is not supported: convert the weights to float32, bfloat16 or float16 first",
+        )
+    family = by_type[kind]
+    architectures = settings.values.get("architectures") or [family.architectures[0]]
+    if type(architectures) is not list or not any(
+        name in family.architectures for name in architectures
+    ):
+        raise settings.error(
+            "architectures", f"is not supported; supported: {', '.join(family.architectures)}"
+        )
+    return family
