@@ -6,6 +6,7 @@ from mtfrun.layers.adapter import find_paths as find_paths
 from mtfrun.layers.attention import AttentionHeads as AttentionHeads
 from mtfrun.layers.attention import KeysAndValues as KeysAndValues
 from mtfrun.layers.attention import dot_product_attention as dot_product_attention
+from mtfrun.layers.attention import soft_cap as soft_cap
 from mtfrun.layers.attention_in_blocks import attention_in_blocks as attention_in_blocks
 from mtfrun.layers.attention_masks import MASKED as MASKED
 from mtfrun.layers.attention_masks import NO_BIAS as NO_BIAS
@@ -51,6 +52,9 @@ from mtfrun.layers.layer import in_call as in_call
 from mtfrun.layers.layer import metric_shapes as metric_shapes
 from mtfrun.layers.layer import present_call as present_call
 from mtfrun.layers.layer import updated_paths as updated_paths
+from mtfrun.layers.linear_distance import LinearDistance as LinearDistance
+from mtfrun.layers.linear_distance import LinearDistanceBias as LinearDistanceBias
+from mtfrun.layers.linear_distance import alibi_slopes as alibi_slopes
 from mtfrun.layers.lora import LoRA as LoRA
 from mtfrun.layers.lora import is_kernel as is_kernel
 from mtfrun.layers.lora import low_rank_addends as low_rank_addends

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from mtfrun import mtf
+from mtfrun.checks import POSITIVE, check_choice, check_fields
 from mtfrun.errors import InputError
+
+# Made as `norm_class(mesh, dims, dtypes, outer_dims=...)`, such as `RMSNorm` or `LayerNorm`.
+HeadNormClass = Callable[..., Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,20 +27,30 @@ class AttentionHeads:
         (Shazeer 2019, arXiv:1911.02150).
       d_kv: the size of a query, a key or a value.
       scaled_logits: logits are divided by the square root of `d_kv`, as in Vaswani et al. 2017,
-        arXiv:1706.03762, equation 1. Otherwise, as in Mesh TensorFlow, this factor is part of the
-        initial projection of queries.
+        arXiv:1706.03762, equation 1, or have this factor. Otherwise, as in Mesh TensorFlow, this
+        is part of the initial projection of queries.
       use_bias: the projections to queries, keys and values have biases.
       use_output_bias: the projection of the result has one.
+      norm: a class, called as `norm(mesh, dims, dtypes, outer_dims=...)`, of queries and of keys
+        before they are rotated (Henry et al. 2020, arXiv:2010.04245); None for none.
+      norm_heads: "alike": each head is normalised, by one scale {d_kv} for all; "apart": each has
+        another scale {heads, d_kv}; "together": they are one vector {heads, d_kv}.
+      logits_cap: logits are limited by `soft_cap`; None for no limit.
     """
 
     num_heads: int = 8
     num_memory_heads: int | None = None
     d_kv: int = 64
-    scaled_logits: bool = False
+    scaled_logits: bool | float = False
     use_bias: bool = False
     use_output_bias: bool = False
+    norm: HeadNormClass | None = None
+    norm_heads: str = "alike"
+    logits_cap: float | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self, POSITIVE, "logits_cap", optional=True)
+        check_choice("AttentionHeads.norm_heads", self.norm_heads, ("alike", "apart", "together"))
         for name, size in (("heads", self.num_heads), ("d_kv", self.d_kv)):
             mtf.convert_to_dimension((name, size))  # raises a ShapeError
         if self._num_memory_heads < 1 or self.num_heads % self._num_memory_heads:
@@ -63,6 +77,16 @@ class AttentionHeads:
     def size_dim(self) -> mtf.Dimension:
         """The dimension of a query, a key or a value."""
         return mtf.Dimension("d_kv", self.d_kv)
+
+    def make_norm(
+        self, mesh: mtf.Mesh, heads: Sequence[mtf.Dimension], dtypes: mtf.DTypePolicy
+    ) -> Any:
+        """Returns the norm of queries or keys {..., *heads, d_kv}; None without one."""
+        if self.norm is None:
+            return None
+        dims = [*(heads if self.norm_heads == "together" else ()), self.size_dim]
+        outer = heads if self.norm_heads == "apart" else ()
+        return self.norm(mesh, dims, dtypes, outer_dims=outer)
 
     @property
     def _num_memory_heads(self) -> int:
@@ -94,8 +118,51 @@ def dot_product_attention(
       extra_logit: a further logit in the softmax, whose value is 0: attention to nothing.
       drop: applied to the weights, such as dropout.
     """
+    logits = attention_logits(query, key, memory_length=memory_length, d_kv=d_kv)
+    return mix_values(
+        logits,
+        value,
+        memory_length=memory_length,
+        output_shape=query.shape if d_v is None else query.shape - d_kv + d_v,
+        bias=bias,
+        extra_logit=extra_logit,
+        drop=drop,
+    )
+
+
+def attention_logits(
+    query: mtf.TensorLike,
+    key: mtf.TensorLike,
+    *,
+    memory_length: mtf.Dimension,
+    d_kv: mtf.Dimension,
+    cap: float | None = None,
+) -> mtf.Tensor:
+    """Returns query * key {..., length, memory_length}, float32 where `soft_cap` limits it."""
     logits_shape = [*(query.shape - d_kv), memory_length]
     logits = mtf.einsum([query, key], output_shape=logits_shape)
+    return logits if cap is None else soft_cap(mtf.to_float(logits), cap)
+
+
+def soft_cap(logits: mtf.Tensor, cap: float) -> mtf.Tensor:
+    """Returns cap * tanh(logits / cap); Gemma 2, Riviere et al. 2024, arXiv:2408.00118, section 2.
+
+    Small logits hardly change, and none is larger than the cap.
+    """
+    return mtf.tanh(logits * (1.0 / cap)) * cap
+
+
+def mix_values(
+    logits: mtf.Tensor,
+    value: mtf.TensorLike,
+    *,
+    memory_length: mtf.Dimension,
+    output_shape: mtf.ShapeLike,
+    bias: mtf.TensorLike | None = None,
+    extra_logit: float | mtf.TensorLike | None = None,
+    drop: Callable[[mtf.Tensor], mtf.Tensor] | None = None,
+) -> mtf.Tensor:
+    """Returns softmax(logits + bias) * value; for the arguments see `dot_product_attention`."""
     if bias is not None:
         if bias.dtype != logits.dtype:
             logits, bias = mtf.to_float(logits), mtf.to_float(bias)
@@ -107,7 +174,6 @@ def dot_product_attention(
         weights = mtf.cast(weights, value.dtype)
     if drop is not None:
         weights = drop(weights)
-    output_shape = query.shape if d_v is None else query.shape - d_kv + d_v
     return mtf.einsum([weights, value], output_shape=output_shape)
 
 

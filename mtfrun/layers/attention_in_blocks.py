@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.layers.attention import KeysAndValues
+from mtfrun.layers.attention import KeysAndValues, soft_cap
 from mtfrun.layers.attention_masks import AttentionBias, AttentionWindow, PaddingMask
 from mtfrun.layers.dropout import AttentionDropout
 from mtfrun.layers.recompute import ATTENTION, differentiated_tensors, map_differentiated
@@ -88,6 +88,7 @@ def attention_in_blocks(
     d_kv: mtf.Dimension,
     block_length: int,
     dropout: AttentionDropout | None = None,
+    cap: float | None = None,
 ) -> mtf.Tensor:
     """Returns `dot_product_attention`, up to rounding, in the shape and type of the query.
 
@@ -104,7 +105,7 @@ def attention_in_blocks(
 
     bias = bias.map(cut)
     passes = _Passes(
-        queries, positions, d_kv, window, bias, None if dropout is None else dropout.map(cut)
+        queries, positions, d_kv, window, bias, None if dropout is None else dropout.map(cut), cap
     )
     mixed, *_ = mtf.custom_gradient(
         passes.forward,
@@ -128,6 +129,7 @@ class _Passes:
     window: AttentionWindow
     bias: AttentionBias
     dropout: AttentionDropout | None
+    cap: float | None
 
     def forward(self, *inputs: mtf.Tensor) -> tuple[mtf.Tensor, mtf.Tensor, mtf.Tensor]:
         """Returns the result, and for every query the maximum and the sum of `_sum_values`.
@@ -293,6 +295,7 @@ class _Passes:
         """Returns the logits {..., block, memory_block} of a block, float32."""
         shape = mtf.Shape([*(query.shape - self.d_kv), self.memory.block])
         logits = mtf.to_float(mtf.einsum([query, keys], output_shape=shape))
+        logits = logits if self.cap is None else soft_cap(logits, self.cap)
         bias_of_block = self.bias.map(lambda x: self.memory.at(self.queries.at(x, i), j))
         remaining = iter(trained)
         bias_of_block = map_differentiated(lambda _: next(remaining), bias_of_block)

@@ -43,6 +43,18 @@ class HeadGroups:
             return kernel
         return mtf.replace_dimensions(kernel, self.heads, [self.heads_of_group, self.groups])
 
+    def cut(self, x: mtf.Tensor) -> mtf.Tensor:
+        """Returns {groups, ..., heads of a group, ...} for x {..., heads, ...}; no exchange."""
+        x = self.of_kernel(x)
+        return mtf.transpose(x, [self.groups, *(x.shape - self.groups)])
+
+    def join(self, x: mtf.Tensor) -> mtf.Tensor:
+        """Returns {..., heads, ...} for the result of `cut`."""
+        place = (x.shape - self.groups).index(self.heads_of_group) + 1
+        dims = (x.shape - self.groups).dims
+        x = mtf.transpose(x, [*dims[:place], self.groups, *dims[place:]])
+        return mtf.replace_dimensions(x, [self.heads_of_group, self.groups], self.heads)
+
     def exchange(self, x: mtf.Tensor, positions: mtf.Dimension, name: str) -> mtf.Tensor:
         """Returns a group's heads of all positions, for all heads of a part: an all-to-all.
 

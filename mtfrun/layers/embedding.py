@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mtfrun import mtf
+from mtfrun.checks import INDEX, check_range
 from mtfrun.layers.layer import Call
 
 _LONGEST_WAVE = 10000.0
@@ -76,7 +77,10 @@ class _Positions(mtf.Module):
 
 
 class PositionalEmbedding(_Positions):
-    """One trained vector for each absolute position; a ShapeError for longer sequences."""
+    """One trained vector for each absolute position; a ShapeError for longer sequences.
+
+    `offset`: the row of position 0 in the table, which has as many rows more.
+    """
 
     def __init__(
         self,
@@ -86,9 +90,12 @@ class PositionalEmbedding(_Positions):
         dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
         *,
         initializer: mtf.Initializer = mtf.initializers.RandomNormal(1.0),
+        offset: int = 0,
     ) -> None:
         super().__init__(max_length)
-        self._max_length = mtf.Dimension("max_length", max_length)
+        check_range("PositionalEmbedding.offset", offset, INDEX)
+        self._offset = offset
+        self._max_length = mtf.Dimension("max_length", max_length + offset)
         self._dtypes = dtypes
         self.table = mtf.Variable(
             mesh, [self._max_length, d_model], initializer, dtypes.master, reduced_dims=()
@@ -96,13 +103,14 @@ class PositionalEmbedding(_Positions):
 
     def __call__(self, positions: mtf.Tensor, call: Call) -> mtf.Tensor:
         """Returns the vectors {..., d_model} of int positions {...}."""
-        vectors = mtf.gather(self.table, positions, self._max_length)
+        rows = positions + self._offset if self._offset else positions
+        vectors = mtf.gather(self.table, rows, self._max_length)
         return mtf.cast(vectors, self._dtypes.activation)
 
     def first(self, length: mtf.Dimension) -> mtf.Tensor:
         """Returns the vectors {length, d_model} of positions 0, 1, ...: cheaper than a gather."""
         self.check_length(length)
-        vectors = mtf.slice(self.table, 0, length.size, self._max_length.name)
+        vectors = mtf.slice(self.table, self._offset, length.size, self._max_length.name)
         vectors = mtf.rename_dimension(vectors, self._max_length.name, length.name)
         return mtf.cast(vectors, self._dtypes.activation)
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from mtfrun import mtf
 from mtfrun.checks import COUNT, check_range
-from mtfrun.layers.attention import AttentionHeads, KeysAndValues, dot_product_attention
+from mtfrun.layers.attention import AttentionHeads, KeysAndValues, attention_logits, mix_values
 from mtfrun.layers.attention_in_blocks import attention_in_blocks
 from mtfrun.layers.attention_masks import AttentionBias, rename_length_to_memory_length
 from mtfrun.layers.context_parallelism import QUERY_LENGTH, HeadGroups
@@ -38,7 +39,8 @@ class MultiHeadAttention(mtf.Module):
 
         Grouped heads have {..., heads, query_heads, ...} in query and output, and one memory head
         has {d_model, d_kv} in key and value; see `AttentionHeads`. Biases have what a projection
-        maps to: "query_bias" {heads, d_kv}, "output_bias" {d_model}.
+        maps to: "query_bias" {heads, d_kv}, "output_bias" {d_model}. Norms are "query_norm" and
+        "key_norm".
 
         Args:
           rotary: queries and keys are rotated by their position; True for the usual frequencies.
@@ -57,7 +59,7 @@ class MultiHeadAttention(mtf.Module):
         self._d_kv = heads.size_dim
         inner, memory = [*self._query_heads, self._d_kv], [*self._memory_heads, self._d_kv]
         fan_in = mtf.VarianceScaling()([d_model], memory)
-        self._has_scaled_logits = heads.scaled_logits
+        self._scaled_logits, self._logits_cap = heads.scaled_logits, heads.logits_cap
         # The factor d_kv ** -0.5 of the logits, where they do not have it themselves.
         scaling = [] if heads.scaled_logits else [self._d_kv]
         query_init = mtf.VarianceScaling()([d_model, *scaling], self._query_heads)
@@ -85,6 +87,9 @@ class MultiHeadAttention(mtf.Module):
             self.value_bias = projection(memory, zeros, (), ())
         if heads.use_output_bias:
             self.output_bias = mtf.Variable(mesh, [d_model], dtype=dtypes.master)
+        self._norms_have_heads = heads.norm_heads != "alike"
+        self.query_norm = heads.make_norm(mesh, self._query_heads, dtypes)
+        self.key_norm = heads.make_norm(mesh, self._memory_heads, dtypes)
         self.dropout = Dropout(dropout_rate)
 
     def __call__(
@@ -103,12 +108,12 @@ class MultiHeadAttention(mtf.Module):
         d_model}, {batch, block, d_model}, or {batch..., d_model} for one position; rotary queries
         of the latter two need their int32 `position`.
         """
-        query = self._queries(x, position)
-        mixed = dot_product_attention(
-            query,
-            *memory,
+        query = self._queries(x, position, None, call)
+        mixed = mix_values(
+            self._logits(query, memory, memory_length),
+            memory.values,
             memory_length=memory_length,
-            d_kv=self._d_kv,
+            output_shape=query.shape,
             bias=bias.map(self._of_grouped_heads).value(query.dtype),
             drop=functools.partial(self.dropout, call=call),
         )
@@ -124,8 +129,8 @@ class MultiHeadAttention(mtf.Module):
         is split over devices, they exchange heads for positions.
         """
         groups = self._head_groups(x.shape.get_dim_by_name("length"))
-        query = self._queries(x, None, groups)
-        keys, values = self.keys_and_values(memory, None, groups)
+        query = self._queries(x, None, groups, call)
+        keys, values = self._keys_and_values(memory, None, groups, call)
         length, memory_length = query.shape.dims[-2], keys.shape.dims[-2]
         whole = mtf.Dimension("memory_length", memory_length.size)
         bias = bias.map(self._of_grouped_heads)
@@ -165,11 +170,11 @@ class MultiHeadAttention(mtf.Module):
                     record(weights)
                 return weights if dropout is None else dropout(weights)
 
-            mixed = dot_product_attention(
-                query,
-                *memory,
+            mixed = mix_values(
+                self._logits(query, memory, memory_length),
+                memory.values,
                 memory_length=memory_length,
-                d_kv=self._d_kv,
+                output_shape=query.shape,
                 bias=bias.value(query.dtype, logits),
                 drop=record_and_drop,
             )
@@ -183,18 +188,37 @@ class MultiHeadAttention(mtf.Module):
             d_kv=self._d_kv,
             block_length=self._block_length,
             dropout=dropout,
+            cap=self._logits_cap,
+        )
+
+    def _logits(
+        self, query: mtf.Tensor, memory: KeysAndValues, memory_length: mtf.Dimension
+    ) -> mtf.Tensor:
+        return attention_logits(
+            query,
+            memory.keys,
+            memory_length=memory_length,
+            d_kv=self._d_kv,
+            cap=self._logits_cap,
         )
 
     def keys_and_values(
-        self,
-        memory: mtf.Tensor,
-        position: mtf.Tensor | None = None,
-        groups: HeadGroups | None = None,
+        self, memory: mtf.Tensor, position: mtf.Tensor | None = None
     ) -> KeysAndValues:
         """Returns the keys and values of {batch..., memory_length, d_model}, or of one position."""
+        return self._keys_and_values(memory, position, None, Call())
+
+    def _keys_and_values(
+        self,
+        memory: mtf.Tensor,
+        position: mtf.Tensor | None,
+        groups: HeadGroups | None,
+        call: Call,
+    ) -> KeysAndValues:
         heads = self._memory_heads
         keys = self._project(memory, self.key, self.key_bias, heads, groups)
         values = self._project(memory, self.value, self.value_bias, heads, groups)
+        keys = self._normalise(keys, self.key_norm, groups, call)
         return KeysAndValues(self._rotate(keys, position), values)
 
     def empty_cache(
@@ -249,10 +273,10 @@ class MultiHeadAttention(mtf.Module):
         return HeadGroups(heads, parts)
 
     def _queries(
-        self, x: mtf.Tensor, position: mtf.Tensor | None, groups: HeadGroups | None = None
+        self, x: mtf.Tensor, position: mtf.Tensor | None, groups: HeadGroups | None, call: Call
     ) -> mtf.Tensor:
         query = self._project(x, self.query, self.query_bias, self._query_heads, groups)
-        query = self._rotate(query, position)
+        query = self._rotate(self._normalise(query, self.query_norm, groups, call), position)
         scale = self._logits_scale
         return query if scale == 1.0 else query * scale
 
@@ -264,8 +288,20 @@ class MultiHeadAttention(mtf.Module):
         definition 4.1.
         """
         growth = self.query.widths.growth([self._d_kv])
-        scale = (self._d_kv.size / growth) ** -0.5 if self._has_scaled_logits else 1.0
+        scale = float(self._scaled_logits or 1.0)
+        if self._scaled_logits is True:
+            scale = (self._d_kv.size / growth) ** -0.5
         return scale / growth
+
+    def _normalise(
+        self, x: mtf.Tensor, norm: Any, groups: HeadGroups | None, call: Call
+    ) -> mtf.Tensor:
+        if norm is None:
+            return x
+        if groups is None or not self._norms_have_heads:
+            y: mtf.Tensor = norm(x, call)
+            return y
+        return groups.cut(norm(groups.join(x), call))
 
     def _rotate(self, x: mtf.Tensor, position: mtf.Tensor | None) -> mtf.Tensor:
         if self._rotary is None:

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from mtfrun import mtf
+from mtfrun.checks import COUNT, check_fields
 from mtfrun.errors import InputError
 
 
@@ -149,10 +150,16 @@ class RotaryPositions:
     Attributes:
       base: pair i of d_kv / 2 rotates by base ** (-2 * i / d_kv) radians a position.
       scaling: of these frequencies, for longer sequences than in the first training; None for none.
+      rotated: how many entries of a vector rotate, as one of this d_kv: the first ones, and the
+        others stay; Black et al. 2022, arXiv:2204.06745, section 2.1. None for all.
     """
 
     base: float = 10000.0
     scaling: RotaryScaling | None = None
+    rotated: int | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self, COUNT, "rotated", optional=True)
 
     def frequencies(self, d_kv: int) -> np.ndarray:
         """Returns [d_kv / 2] radians a position, float64; a ShapeError if `d_kv` is odd."""
@@ -179,6 +186,15 @@ def rotate(
     the pairs are the two halves of a vector, which is the same up to the order of d_kv. x: {...,
     d_kv}; position: int32, a scalar or with dimensions of x, such as {length}.
     """
+    if positions.rotated not in (None, d_kv.size):
+        if positions.rotated > d_kv.size:
+            raise mtf.ShapeError(
+                f"RotaryPositions.rotated={positions.rotated} is more than d_kv={d_kv.size}"
+            )
+        inner = mtf.Dimension(d_kv.name, positions.rotated)
+        turning, still = mtf.split(x, d_kv, [inner.size, d_kv.size - inner.size])
+        turned = rotate(turning, position, inner, positions)
+        return mtf.concat([turned, still], d_kv.name)
     half = mtf.Dimension(d_kv.name, d_kv.size // 2)
     frequencies = mtf.constant(x.mesh, positions.frequencies(d_kv.size), [half], tf.float32)
     angle = mtf.multiply(mtf.to_float(position), frequencies, output_shape=[*position.shape, half])

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from mtfrun import layers, mtf
 from mtfrun.errors import InputError
+from mtfrun.layers.attention import attention_logits, mix_values
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close, meshes
 
 BATCH, HEADS, D_KV = mtf.Dimension("batch", 8), mtf.Dimension("heads", 4), mtf.Dimension("d_kv", 8)
@@ -26,12 +27,14 @@ class Case(NamedTuple):
     causal: bool = True
     window: int | None = None
     dropout_rate: float = 0.0
+    cap: float | None = None
 
 
 CASES = {
     "causal": Case(),
     "dropout": Case(dropout_rate=0.3),
     "window": Case(window=4),
+    "limits": Case(cap=0.8),
     "two lengths": Case(length=9, memory_length=30, causal=False, dropout_rate=0.2),
 }
 
@@ -87,12 +90,14 @@ def _results(name: str, mesh_shape: str, block_length: int | None) -> list[np.nd
         call = layers.Call(training=True, key=mtf.random_key(3))
         noise = layers.AttentionDropout.of(dropout, call, mesh, weights)
         if block_length is None:
-            mixed = layers.dot_product_attention(
-                query,
-                keys,
+            logits = attention_logits(
+                query, keys, memory_length=memory_length, d_kv=D_KV, cap=case.cap
+            )
+            mixed = mix_values(
+                logits,
                 values,
                 memory_length=memory_length,
-                d_kv=D_KV,
+                output_shape=query.shape,
                 bias=bias.value(order=weights),
                 drop=None if noise is None else lambda w: dropout(w, call),
             )
@@ -106,6 +111,7 @@ def _results(name: str, mesh_shape: str, block_length: int | None) -> list[np.nd
                 d_kv=D_KV,
                 block_length=block_length,
                 dropout=noise,
+                cap=case.cap,
             )
         total = mtf.reduce_sum(mtf.sin(mixed) * mtf.to_float(mtf.range(mesh, D_KV)))
         return [mixed, *mtf.gradients([total], arguments[:-1])]

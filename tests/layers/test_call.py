@@ -219,8 +219,8 @@ def test_what_layers_collect_is_known_before_the_first_call() -> None:
 # Masks and numbers of positions are computed from ids; `sublayer_input` is set inside of what is
 # rematerialised.
 WITHOUT_GRADIENTS = {"position", "prompt_lengths", "nonpadding", "sublayer_input"}
-# The positions, documents and ids of queries and memory, of which masks are computed.
-OF_MASKS = {"query", "memory"}
+# Of queries and memory the positions, documents and ids, of which masks are computed; constants.
+OF_MASKS = {"query", "memory", "slopes"}
 
 
 def test_every_tensor_of_a_sequence_call_has_gradients_or_needs_none() -> None:

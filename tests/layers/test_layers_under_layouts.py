@@ -76,7 +76,9 @@ def _attend_to_memory(
 
 
 def _relative_positions(
-    layer: layers.RelativePositionBias, inputs: Mapping[str, mtf.Tensor], call: SequenceCall
+    layer: layers.RelativePositionBias | layers.LinearDistanceBias,
+    inputs: Mapping[str, mtf.Tensor],
+    call: SequenceCall,
 ) -> mtf.Tensor:
     mesh = inputs["x"].mesh
     positions, memory_positions = (mtf.range(mesh, dim) for dim in ("length:4", "memory_length:6"))
@@ -90,6 +92,14 @@ def _apply(layer: Any, inputs: Mapping[str, mtf.Tensor], call: SequenceCall) -> 
 
 
 HEADS = layers.AttentionHeads(4, d_kv=4)
+NORMED_HEADS = layers.AttentionHeads(
+    4,
+    num_memory_heads=2,
+    d_kv=4,
+    norm=functools.partial(layers.RMSNorm, scale_offset=1.0),
+    norm_heads="together",
+    logits_cap=2.0,
+)
 
 CASES = {
     "gated_feed_forward": Case(
@@ -113,6 +123,9 @@ CASES = {
     "relative_position_bias": Case(
         lambda mesh: layers.RelativePositionBias(mesh, num_heads=4), _relative_positions, X
     ),
+    "linear_distance_bias": Case(
+        lambda mesh: layers.LinearDistanceBias(mesh, num_heads=4), _relative_positions, X
+    ),
     "stack": Case(
         lambda mesh: transformer.Stack(
             mesh, WIDTH, num_layers=2, layers=[transformer.FeedForward], rematerialise=True
@@ -121,10 +134,23 @@ CASES = {
         X,
     ),
     "softmax": Case(
-        lambda mesh: transformer.TokenSoftmax(mesh, 13, IDS, WIDTH),
+        lambda mesh: transformer.TokenSoftmax(mesh, 13, IDS, WIDTH, use_bias=True, cap=2.0),
         # Not the logits of padding, which are about -1e9.
         lambda layer, inputs, call: mtf.softmax(layer(inputs["x"], call), IDS),
         X,
+    ),
+    "parallel": Case(
+        lambda mesh: transformer.Parallel(
+            mesh,
+            WIDTH,
+            layers=[
+                functools.partial(transformer.SelfAttention, heads=NORMED_HEADS, rotary=True),
+                functools.partial(transformer.FeedForward, d_ff=16),
+            ],
+            transforms=[transformer.LayerNorm, transformer.CallLayer],
+        ),
+        _attend,
+        {**X, **SEGMENTS},
     ),
     "sublayer_dropout": Case(
         lambda mesh: transformer.SublayerDropout(mesh, WIDTH, rate=0.4), _apply, X

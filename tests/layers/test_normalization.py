@@ -38,6 +38,23 @@ def test_layer_norm_is_the_formula() -> None:
     assert_close(mtf.to_numpy(layers.layer_norm(x, DIM, scale, bias, 0.1)), expected)
 
 
+def test_several_dimensions_are_normalised_together_or_apart() -> None:
+    mesh = mtf.Mesh(ONE_DEVICE)
+    heads, size = mtf.Dimension("heads", 4), mtf.Dimension("d_kv", 4)
+    x = mtf.import_tf_tensor(mesh, X.reshape(4, 4, 4), [("batch", 4), heads, size])
+    together = layers.RMSNorm(mesh, [heads, size], epsilon=0.1, scale_offset=1.0)
+    apart = layers.LayerNorm(mesh, size, epsilon=0.1, outer_dims=[heads], use_bias=False)
+    for norm in (together, apart):
+        mtf.initialize(norm)
+        mtf.assign(norm.scale, mtf.import_tf_tensor(mesh, SCALE.reshape(4, 4), [heads, size]))
+    expected = _rms_norm(X, 0.1) * (SCALE + 1) / SCALE
+    assert_close(mtf.to_numpy(together(x, layers.Call())).reshape(4, 16), expected)
+    by_head = X.reshape(4, 4, 4)
+    centred = by_head - by_head.mean(-1, keepdims=True)
+    expected = centred / np.sqrt(by_head.var(-1, keepdims=True) + 0.1) * SCALE.reshape(4, 4)
+    assert_close(mtf.to_numpy(apart(x, layers.Call())), expected)
+
+
 def test_a_norm_of_bfloat16_computes_in_float32_and_returns_bfloat16() -> None:
     x, scale, _ = _tensors(tf.bfloat16)
     y = layers.rms_norm(x, DIM, scale)

@@ -64,6 +64,26 @@ def test_vectors_are_rotated_by_position_times_frequency(name: str) -> None:
     assert_close(mtf.to_numpy(rotated), expected, FLOAT32_OP_TOLERANCE)
 
 
+def test_the_first_entries_rotate_as_a_smaller_vector() -> None:
+    mesh = mtf.Mesh(ONE_DEVICE)
+    x = np.random.default_rng(0).normal(size=[5, 16]).astype(np.float32)
+    part = layers.RotaryPositions(rotated=6)
+    smaller = mtf.Dimension("d_kv", 6)
+
+    def rotated(x: np.ndarray, dim: mtf.Dimension, positions: layers.RotaryPositions) -> np.ndarray:
+        tensor = mtf.import_tf_tensor(mesh, x, [LENGTH, dim])
+        y = layers.rotate(tensor, mtf.range(mesh, LENGTH), dim, positions)
+        return mtf.to_numpy(y)
+
+    actual = rotated(x, D_KV, part)
+    np.testing.assert_array_equal(actual[:, 6:], x[:, 6:])
+    np.testing.assert_array_equal(
+        actual[:, :6], rotated(x[:, :6], smaller, layers.RotaryPositions())
+    )
+    with pytest.raises(mtf.ShapeError, match="rotated=32 is more than d_kv=16"):
+        rotated(x, D_KV, layers.RotaryPositions(rotated=32))
+
+
 def test_sizes_and_factors_without_a_meaning_are_refused() -> None:
     with pytest.raises(mtf.ShapeError, match="need an even d_kv, not 3"):
         layers.RotaryPositions().frequencies(3)

@@ -18,6 +18,10 @@ from tests.models.under_layouts import Step, assert_same_step, decoded, training
 LAYOUT = "batch:data;length:model;max_length:model"
 HEADS, GROUPED = t.AttentionHeads(4, d_kv=4), t.AttentionHeads(8, num_memory_heads=4, d_kv=4)
 BIASED = t.AttentionHeads(8, 4, d_kv=4, scaled_logits=True, use_bias=True, use_output_bias=True)
+NORMED, SCALED = (
+    t.AttentionHeads(8, 4, d_kv=4, norm=t.RMSNorm, norm_heads=heads, logits_cap=2.0)
+    for heads in ("together", "apart")
+)
 RELATIVE = functools.partial(
     layers.RelativePositionBias, num_heads=4, num_buckets=8, max_distance=12
 )
@@ -41,6 +45,8 @@ CASES = {
     ),
     "rotary positions, grouped heads": Case("decoder", {"rotary": True}, GROUPED),
     "biases": Case("decoder", {"rotary": True}, BIASED),
+    "norms of all heads": Case("decoder", {"rotary": True}, NORMED),
+    "norms by head": Case("decoder", {"rotary": True}, SCALED),
     "prefix": Case("prefix", {"relative_bias": RELATIVE}),
     "window": Case("decoder", window=3),
     "encoder": Case("encoder"),

@@ -93,7 +93,8 @@ def _expected(ids: np.ndarray, w: dict[str, np.ndarray], s: dict[str, Any]) -> n
 def test_logits_are_the_formulas(changes: dict[str, Any]) -> None:
     s = {**DEFAULTS, **changes}
     mesh = mtf.Mesh(ONE_DEVICE)
-    norm_class = {"rms": t.RMSNorm, "layer": t.LayerNorm}[s["norm"]]
+    norms: dict[str, Any] = {"rms": t.RMSNorm, "layer": t.LayerNorm}
+    norm_class = norms[s["norm"]]
     norm = functools.partial(norm_class, epsilon=s["epsilon"])
     stack = functools.partial(
         t.Stack,

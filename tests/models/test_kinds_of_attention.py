@@ -29,6 +29,18 @@ BIASED_HEADS = t.AttentionHeads(
     4, num_memory_heads=2, d_kv=4, scaled_logits=True, use_bias=True, use_output_bias=True
 )
 YARN = t.RotaryPositions(100.0, t.YarnScaling(factor=2.0, original_length=8))
+NORMED_HEADS = t.AttentionHeads(
+    4,
+    num_memory_heads=2,
+    d_kv=4,
+    scaled_logits=0.7,
+    norm=functools.partial(t.RMSNorm, scale_offset=1.0),
+    norm_heads="together",
+    logits_cap=1.5,
+)
+HEADS_WITH_SCALES = t.AttentionHeads(
+    4, d_kv=4, norm=functools.partial(t.LayerNorm, use_bias=False), norm_heads="apart"
+)
 RELATIVE = functools.partial(t.RelativePositionBias, num_heads=4, num_buckets=8, max_distance=6)
 
 # (options of self-attention, options of the stack, the model's position class)
@@ -55,6 +67,34 @@ KINDS: dict[str, tuple[Any, dict[str, Any], Any]] = {
     "local, with biases": (
         functools.partial(t.LocalSelfAttention, heads=BIASED_HEADS, rotary=YARN, window=3),
         {},
+        None,
+    ),
+    "norms of heads, limits, a part rotates": (
+        functools.partial(
+            t.SelfAttention, heads=NORMED_HEADS, rotary=t.RotaryPositions(100.0, rotated=2)
+        ),
+        {},
+        None,
+    ),
+    "in parallel, local, scales of heads": (
+        functools.partial(
+            t.Parallel,
+            layers=[
+                functools.partial(t.LocalSelfAttention, heads=HEADS_WITH_SCALES, window=3),
+                functools.partial(t.FeedForward, d_ff=16),
+            ],
+            transforms=[t.LayerNorm, t.CallLayer],
+        ),
+        {
+            "transforms": t.StackTransforms(
+                initial=[t.ConstantFactor], layer=[t.CallLayer, t.RMSNorm, t.Residual]
+            )
+        },
+        t.PositionalEmbedding,
+    ),
+    "grouped, falling with the distance": (
+        functools.partial(t.SelfAttention, heads=TWO_MEMORY_HEADS),
+        {"relative_bias": functools.partial(t.LinearDistanceBias, num_heads=4)},
         None,
     ),
     "local, relative": (

@@ -3,6 +3,7 @@
 from mtfrun.layers.attention import AttentionHeads as AttentionHeads
 from mtfrun.layers.embedding import PositionalEmbedding as PositionalEmbedding
 from mtfrun.layers.embedding import SinusoidPositions as SinusoidPositions
+from mtfrun.layers.linear_distance import LinearDistanceBias as LinearDistanceBias
 from mtfrun.layers.normalization import LayerNorm as LayerNorm
 from mtfrun.layers.normalization import RMSNorm as RMSNorm
 from mtfrun.layers.relative_position import RelativePositionBias as RelativePositionBias
@@ -23,7 +24,9 @@ from mtfrun.models.transformer.feedforward import FeedForward as FeedForward
 from mtfrun.models.transformer.feedforward import GatedFeedForward as GatedFeedForward
 from mtfrun.models.transformer.learned_prompt import LearnedPrompts as LearnedPrompts
 from mtfrun.models.transformer.local_self_attention import LocalSelfAttention as LocalSelfAttention
+from mtfrun.models.transformer.parallel import Parallel as Parallel
 from mtfrun.models.transformer.residual_transforms import CallLayer as CallLayer
+from mtfrun.models.transformer.residual_transforms import ConstantFactor as ConstantFactor
 from mtfrun.models.transformer.residual_transforms import MaskPadding as MaskPadding
 from mtfrun.models.transformer.residual_transforms import Residual as Residual
 from mtfrun.models.transformer.residual_transforms import StackTransforms as StackTransforms

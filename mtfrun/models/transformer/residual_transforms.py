@@ -25,7 +25,7 @@ TransformClass = Callable[..., Transform]
 
 
 class _Stateless:
-    """A transform without variables or settings."""
+    """A transform without variables."""
 
     def __init__(
         self,
@@ -65,6 +65,29 @@ class MaskPadding(_Stateless):
         if call.nonpadding is None:
             return x
         return x * mtf.cast(call.nonpadding, x.dtype)
+
+
+class ConstantFactor(_Stateless):
+    """Multiplies by a constant: embeddings, a sublayer's output or the input of the softmax.
+
+    Args:
+      factor: None for the square root of d_model, as of the embeddings in Vaswani et al. 2017,
+        arXiv:1706.03762, section 3.4.
+    """
+
+    def __init__(
+        self,
+        mesh: mtf.Mesh,
+        d_model: mtf.Dimension,
+        dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
+        *,
+        factor: float | None = None,
+    ) -> None:
+        super().__init__(mesh, d_model, dtypes)
+        self._factor = d_model.size**0.5 if factor is None else factor
+
+    def __call__(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
+        return x * self._factor
 
 
 class SublayerDropout(Dropout):

@@ -11,6 +11,7 @@ from mtfrun.layers import (
     AttentionHeads,
     BiasTerm,
     KeysAndValues,
+    LinearDistanceBias,
     MultiHeadAttention,
     RelativePositionBias,
     RotaryPositions,
@@ -19,8 +20,10 @@ from mtfrun.layers import (
 )
 from mtfrun.models.transformer.sublayer import SequenceCall, Sublayer
 
+RelativeBias = RelativePositionBias | LinearDistanceBias
+
 # Made as `relative_bias_class(mesh, dtypes)`.
-RelativeBiasClass = Callable[..., RelativePositionBias]
+RelativeBiasClass = Callable[..., RelativeBias]
 
 
 class SelfAttention(Sublayer):
@@ -90,7 +93,7 @@ class SelfAttention(Sublayer):
 
 
 def with_relative_bias(
-    relative_bias: RelativePositionBias, x: mtf.Tensor, call: SequenceCall
+    relative_bias: RelativeBias, x: mtf.Tensor, call: SequenceCall
 ) -> SequenceCall:
     """Returns the call with logits by distance added to its self-attention bias."""
     bias = call.self_attention_bias

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable
 
 from mtfrun import mtf
-from mtfrun.checks import COUNT, check_fields
+from mtfrun.checks import COUNT, POSITIVE, check_fields
 from mtfrun.errors import InputError
 from mtfrun.layers import Embedding, PositionalEmbedding, SinusoidPositions
 
@@ -16,39 +16,53 @@ Position = PositionalEmbedding | SinusoidPositions
 PositionClass = Callable[..., Position]
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TokenLogits:
+    """How a model of tokens turns vectors into logits.
+
+    Attributes:
+      tied_softmax: the embedding's table is also the kernel of the softmax.
+      scaled_softmax: a tied softmax has the factor d_model ** -0.5, for a table of unit variance.
+      masks_padding: the logits beyond the last id are too low to be predicted and do not contribute
+        to the loss. False: they are ids like any other, as in Mesh TensorFlow and T5, whose
+        softmax is over all rows of its table.
+      softmax_bias: every id has a trained bias.
+      logits_cap: logits are limited by `layers.soft_cap`; None for no limit.
+    """
+
+    tied_softmax: bool = True
+    scaled_softmax: bool = True
+    masks_padding: bool = True
+    softmax_bias: bool = False
+    logits_cap: float | None = None
+
+
 @dataclasses.dataclass(frozen=True)
-class TokenEmbedding:
-    """How a model of tokens reads ids, turns them into vectors, and vectors into logits.
+class TokenEmbedding(TokenLogits):
+    """How a model of tokens reads ids and turns them into vectors, and vectors into logits.
 
     Attributes:
       d_model: the size of the vectors between layers.
       max_length: the largest position + 1.
       position: a class, called as `position(mesh, max_length, d_model, dtypes)`, whose vectors are
         added to the ids' vectors; None for a model whose attention has positions.
-      tied_softmax: the embedding's table is also the kernel of the softmax.
-      scaled_softmax: a tied softmax has the factor d_model ** -0.5, for a table of unit variance.
       padding_id: fills up rows, and has no loss; -1 for models of which every id is a token.
       reads_start: a language model reads 0 before the first id of a document, and predicts it.
         Otherwise, as in GPT-2, it reads the ids only: the first one has no loss.
       vocabulary_divisor: the size of "vocab", the dimension of the embedding and the logits, is the
         number of ids rounded up to a multiple of this, so that a mesh axis divides it.
-      masks_padding: the logits beyond the last id are too low to be predicted and do not contribute
-        to the loss. False: they are ids like any other, as in Mesh TensorFlow and T5, whose
-        softmax is over all rows of its table.
     """
 
     d_model: int = 512
     max_length: int = 512
     position: PositionClass | None = PositionalEmbedding
-    tied_softmax: bool = True
-    scaled_softmax: bool = True
     padding_id: int = 0
     reads_start: bool = True
     vocabulary_divisor: int = 1
-    masks_padding: bool = True
 
     def __post_init__(self) -> None:
         check_fields(self, COUNT, "vocabulary_divisor")
+        check_fields(self, POSITIVE, "logits_cap", optional=True)
         if self.padding_id not in (0, -1):
             raise InputError(
                 f"padding_id={self.padding_id} must be 0, or -1 where every id is a token"

@@ -55,7 +55,16 @@ class TokenModel(TextModel, ReadsPrompt):
             self.position = embedding.position(mesh, embedding.max_length, width, dtypes)
         tied = self.embedding if embedding.tied_softmax else None
         num_classes = embedding.num_classes(vocabulary_size)
-        self.softmax = TokenSoftmax(mesh, num_classes, self.vocab, width, dtypes, tied=tied)
+        self.softmax = TokenSoftmax(
+            mesh,
+            num_classes,
+            self.vocab,
+            width,
+            dtypes,
+            tied=tied,
+            use_bias=embedding.softmax_bias,
+            cap=embedding.logits_cap,
+        )
 
     @property
     def metric_shapes(self) -> dict[str, mtf.Shape]:

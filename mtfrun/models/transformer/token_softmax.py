@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from mtfrun import mtf
-from mtfrun.layers import MASKED, Call, Embedding, TokenLosses, dense, loss_in_blocks
+from mtfrun.layers import MASKED, Call, Embedding, TokenLosses, dense, loss_in_blocks, soft_cap
 
 # Kernels of at least this size are transposed for decoding, see `TokenSoftmax.for_steps`.
 TRANSPOSED_FROM = 2**23
@@ -22,10 +22,11 @@ LEAST_BLOCK_TOKENS = 512
 
 
 class TokenSoftmax(mtf.Module):
-    """The logits of a vocabulary, without a bias; padding is too unlikely to be predicted.
+    """The logits of a vocabulary; padding is too unlikely to be predicted.
 
     The kernel is {d_model, vocab}, or the table of the embedding `tied`. Entries of `vocab` from
-    `num_classes` on are padding. `dtypes` are the product's too; logits are float32.
+    `num_classes` on are padding. `dtypes` are the product's too; logits are float32. They have a
+    "bias" {vocab} if `use_bias`, and are limited by `layers.soft_cap` unless `cap` is None.
     """
 
     def __init__(
@@ -37,6 +38,8 @@ class TokenSoftmax(mtf.Module):
         dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
         *,
         tied: Embedding | None = None,
+        use_bias: bool = False,
+        cap: float | None = None,
     ) -> None:
         super().__init__()
         self._mesh = mesh
@@ -44,19 +47,22 @@ class TokenSoftmax(mtf.Module):
         self.vocab = vocab
         self._d_model = d_model
         self._activation = dtypes.activation
-        self._tied = tied
+        self._tied, self._cap = tied, cap
         if tied is not None:
             self.kernel = tied.table
         else:
             initial = mtf.VarianceScaling()([d_model], [vocab])
             self.kernel = mtf.Variable(mesh, [d_model, vocab], initial, dtypes.master)
+        self.bias = None
+        if use_bias:
+            self.bias = mtf.Variable(mesh, [vocab], dtype=dtypes.master, reduced_dims=())
 
     def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
         """Returns the logits {..., vocab} of x {..., d_model}, float32."""
         if self._tied is not None:
-            return self._mask(self._tied.logits(x))
+            return self._complete(self._tied.logits(x))
         x, kernel = mtf.cast(x, self._activation), mtf.cast(self.kernel, self._activation)
-        return self._mask(dense(x, kernel, reduced_dims=[self._d_model], new_dims=[self.vocab]))
+        return self._complete(dense(x, kernel, reduced_dims=[self._d_model], new_dims=[self.vocab]))
 
     def loss(
         self,
@@ -76,7 +82,8 @@ class TokenSoftmax(mtf.Module):
         num_tokens = math.prod(self._mesh.local_sizes(targets.shape))
         (num_ids,) = self._mesh.local_sizes([self.vocab])
         block_tokens = max(LEAST_BLOCK_TOKENS, BLOCK_LOGITS // num_ids)
-        if num_tokens <= block_tokens:
+        # Of a loss in blocks, gradients reach nothing but x and the kernel.
+        if num_tokens <= block_tokens or self.bias is not None:
             objective, *further = losses(self(x, call), targets, *by_token)
             return [mtf.reduce_sum(objective * weights), *further]
         return loss_in_blocks(
@@ -84,7 +91,7 @@ class TokenSoftmax(mtf.Module):
             self.kernel,
             targets,
             weights,
-            lambda product, *labels: losses(self._mask(product), *labels),
+            lambda product, *labels: losses(self._complete(product), *labels),
             training=call.training,
             block_tokens=block_tokens,
             by_token=by_token,
@@ -107,7 +114,7 @@ class TokenSoftmax(mtf.Module):
             batch = x.shape - self._d_model
             product = mtf.einsum([kernel, self._scale(x)], output_shape=[self.vocab, *batch])
             # Without the barrier XLA would transpose the factors back.
-            return self._mask(mtf.optimization_barrier(product))
+            return self._complete(mtf.optimization_barrier(product))
 
         return logits
 
@@ -115,8 +122,13 @@ class TokenSoftmax(mtf.Module):
         x = mtf.cast(x, self._activation)
         return x if self._tied is None else x * self._tied.logits_scale
 
-    def _mask(self, logits: mtf.Tensor) -> mtf.Tensor:
-        logits = mtf.to_float(logits)
+    def _complete(self, product: mtf.Tensor) -> mtf.Tensor:
+        """Returns the float32 logits of the product of vectors and kernel."""
+        logits = mtf.to_float(product)
+        if self.bias is not None:
+            logits = logits + mtf.to_float(self.bias)
+        if self._cap is not None:
+            logits = soft_cap(logits, self._cap)
         if self.vocab.size == self.num_classes:
             return logits
         is_padding = np.arange(self.vocab.size) >= self.num_classes
