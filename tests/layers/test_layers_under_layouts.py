@@ -94,7 +94,6 @@ def _apply(layer: Any, inputs: Mapping[str, mtf.Tensor], call: SequenceCall) -> 
 HEADS = layers.AttentionHeads(4, d_kv=4)
 NORMED_HEADS = layers.AttentionHeads(
     4,
-    num_memory_heads=2,
     d_kv=4,
     norm=functools.partial(layers.RMSNorm, scale_offset=1.0),
     norm_heads="together",

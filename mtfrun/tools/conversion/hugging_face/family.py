@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol
@@ -171,62 +172,77 @@ def write_text_data(file: GinFile, example: str) -> None:
 
 # Longer rows are for those who have the memory for them.
 _LONGEST = 1024
-_GLOBAL, _LOCAL = "transformer.SelfAttention", "transformer.LocalSelfAttention"
+GLOBAL, LOCAL = "transformer.SelfAttention", "transformer.LocalSelfAttention"
+PARALLEL = "transformer.Parallel"
 
 
 @dataclasses.dataclass(frozen=True)
 class Blocks:
-    """The layers of a model, each of attention and a feed-forward sublayer, as blocks of a stack.
+    """The layers of a model as equal blocks of a stack.
 
-    All blocks are alike: of one layer in most models, of two if layers attend to everything and to
-    a window in turn. `windows` has the positions of every layer's window, None for all positions;
-    all windows have the same size. `feed_forward` is a class: "transformer.GatedFeedForward".
+    A block is of one layer in most models, of two if layers attend to everything and to a window in
+    turn. `layers` has the sublayers of every layer as gin names them, with a scope where they have
+    other parameters: ("no_positions/transformer.SelfAttention", "transformer.GatedFeedForward").
     """
 
-    windows: Sequence[int | None]
-    feed_forward: str
+    layers: Sequence[tuple[str, ...]]
 
-    @property
+    @classmethod
+    def of_windows(cls, windows: Sequence[int | None], feed_forward: str) -> Blocks:
+        """Returns layers of attention and `feed_forward`; `windows`: of each, None for no window.
+
+        All windows have the same size, see `write_window`.
+        """
+        return cls([(LOCAL if window else GLOBAL, feed_forward) for window in windows])
+
+    @functools.cached_property
     def layers_of_block(self) -> int:
-        number, windows = len(self.windows), list(self.windows)
+        number, layers = len(self.layers), list(self.layers)
         sizes = (size for size in range(1, number + 1) if number % size == 0)
-        return next(size for size in sizes if windows == windows[:size] * (number // size))
+        return next(size for size in sizes if layers == layers[:size] * (number // size))
 
     @property
     def sublayers(self) -> list[str]:
-        windows = self.windows[: self.layers_of_block]
-        attentions = [_LOCAL if window else _GLOBAL for window in windows]
-        return [name for attention in attentions for name in (attention, self.feed_forward)]
+        return [name for layer in self.layers[: self.layers_of_block] for name in layer]
 
-    def paths(self, layer: int) -> tuple[str, str]:
+    def paths(self, layer: int) -> list[str]:
+        """Returns the paths of the sublayers of a layer."""
         block, place = divmod(layer, self.layers_of_block)
-        names = distinct_names([_class(name) for name in self.sublayers])
-        first, second = names[2 * place : 2 * place + 2]
-        return (
-            f"decoder_stack/blocks/{block}/{first}",
-            f"decoder_stack/blocks/{block}/{second}",
-        )
+        first = sum(map(len, self.layers[:place]))
+        names = self._names[first : first + len(self.layers[place])]
+        return [f"decoder_stack/blocks/{block}/{name}" for name in names]
 
-    def write_gin(self, file: GinFile) -> None:
+    @functools.cached_property
+    def _names(self) -> list[str]:
+        return distinct_names([_class(name) for name in self.sublayers])
+
+    def write_gin(self, file: GinFile, usual: Sequence[str]) -> None:
+        """Adds the number of blocks, and their sublayers unless they are the `usual` ones."""
         comment = f"each of {self.layers_of_block} layers" if self.layers_of_block > 1 else ""
-        file.macro("NUM_LAYERS", len(self.windows) // self.layers_of_block, comment)
-        if any(self.windows):
+        file.macro("NUM_LAYERS", len(self.layers) // self.layers_of_block, comment)
+        if self.sublayers != list(usual):
             layers = [reference(f"@{name}") for name in self.sublayers]
             file.bind("transformer.Stack", {"layers": layers})
 
-    def write_window(self, file: GinFile, parameters: Mapping[str, object]) -> None:
-        """Adds the window of the local layers, if there are any, and further parameters of them."""
-        window = next(filter(None, self.windows), None)
-        if window is not None:
-            heads = reference("@transformer.AttentionHeads()")
-            rate = reference("%ATTENTION_DROPOUT_RATE")
-            file.bind(
-                _LOCAL, {"window": window, "heads": heads, **parameters, "dropout_rate": rate}
-            )
+
+def parallel_paths(path: str, *layers: str) -> list[str]:
+    """Returns the paths of the layers of a `transformer.Parallel` at a path, without norms."""
+    return [f"{path}/layer/layers/{name}" for name in distinct_names(list(map(_class, layers)))]
+
+
+def write_window(
+    windows: Sequence[int | None], file: GinFile, parameters: Mapping[str, object]
+) -> None:
+    """Adds the window of local layers, if there are any, and further parameters of them."""
+    window = next(filter(None, windows), None)
+    if window is not None:
+        heads = reference("@transformer.AttentionHeads()")
+        rate = reference("%ATTENTION_DROPOUT_RATE")
+        file.bind(LOCAL, {"window": window, "heads": heads, **parameters, "dropout_rate": rate})
 
 
 def _class(name: str) -> type:
-    module, _, class_name = name.partition(".")
+    module, _, class_name = name.rpartition("/")[2].partition(".")
     cls: type = getattr({"moe": moe, "transformer": transformer}[module], class_name)
     return cls
 

@@ -256,11 +256,18 @@ def _modules(origin: Origin, model: Model) -> dict[str, _Module]:
         is_matrix = isinstance(transform, Matrix | VocabularyRows)
         if not is_matrix or not kernels or not all(map(layers.is_kernel, kernels)):
             continue
-        outputs = math.prod((kernels[0].shape - (kernels[0].reduced_dims or ())).to_integer_list)
+        sizes = {_outputs(kernel) for kernel in kernels}
+        if len(sizes) > 1:  # queries of grouped heads beside their keys
+            continue
+        (outputs,) = sizes
         if isinstance(transform, VocabularyRows):
             outputs = transform.size
         modules[family.module_of(row.names[0], settings)] = _Module(row.paths, outputs)
     return modules
+
+
+def _outputs(kernel: mtf.Variable) -> int:
+    return math.prod((kernel.shape - (kernel.reduced_dims or ())).to_integer_list)
 
 
 def _check_sizes(what: str, factors: _Factors, module: _Module, model: Model) -> None:

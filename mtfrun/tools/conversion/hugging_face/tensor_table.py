@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -52,6 +52,13 @@ class Flat(_Each):
         return value.reshape(-1)
 
 
+class HeadRows(_Each):
+    """[heads, d_kv] in the folder; ours may have groups of heads: scales of norms."""
+
+    def theirs(self, value: np.ndarray) -> np.ndarray:
+        return value.reshape(-1, value.shape[-1])
+
+
 @dataclasses.dataclass(frozen=True)
 class Matrix(_Each):
     """`inputs` of our first dimensions are inputs; `transposed`: theirs is [outputs, inputs]."""
@@ -71,16 +78,19 @@ class Matrix(_Each):
 
 @dataclasses.dataclass(frozen=True)
 class VocabularyRows(_Each):
-    """`size` rows, padded with zeros in our table, which is {d_model, vocab} if `transposed`."""
+    """`size` rows, padded with zeros in our table, which is {d_model, vocab} if `transposed`.
+
+    Or as many numbers: biases.
+    """
 
     size: int
     transposed: bool = False
 
     def ours(self, value: np.ndarray, shape: Shape) -> np.ndarray:
-        rows, width = shape[::-1] if self.transposed else shape
-        if value.ndim != 2 or value.shape[0] != self.size:
-            raise _Misshaped(value.shape, (self.size, width))
-        table = np.pad(value, [(0, max(rows - self.size, 0)), (0, 0)])
+        rows, *width = shape[::-1] if self.transposed else shape
+        if value.ndim != len(shape) or value.shape[0] != self.size:
+            raise _Misshaped(value.shape, (self.size, *width))
+        table = np.pad(value, [(0, max(rows - self.size, 0)), *((0, 0) for _ in width)])
         return reshape(table.T if self.transposed else table, shape)
 
     def theirs(self, value: np.ndarray) -> np.ndarray:
@@ -119,19 +129,98 @@ class Stacked:
 
 @dataclasses.dataclass(frozen=True)
 class Joined:
-    """One tensor, several variables of ours side by side on `axis`: queries, keys, values."""
+    """One tensor, several variables of ours side by side on `axis`: queries, keys, values.
+
+    A variable has as much of the axis as of all values.
+    """
 
     axis: int
     each: Transform
 
     def to_ours(self, theirs: Sequence[np.ndarray], shapes: Sequence[Shape]) -> list[np.ndarray]:
         (value,) = theirs
-        if value.ndim <= self.axis or value.shape[self.axis] % len(shapes):
-            raise _Misshaped(value.shape, None)
-        return self.each.to_ours(np.split(value, len(shapes), self.axis), shapes)
+        return self.each.to_ours(_split(value, shapes, self.axis), shapes)
 
     def to_theirs(self, ours: Sequence[np.ndarray]) -> list[np.ndarray]:
         return [np.concatenate(self.each.to_theirs(ours), self.axis)]
+
+
+def _split(value: np.ndarray, shapes: Sequence[Shape], axis: int) -> list[np.ndarray]:
+    sizes = [math.prod(shape) for shape in shapes]
+    if value.ndim <= axis or value.size != sum(sizes):
+        raise _Misshaped(value.shape, None)
+    ends = np.cumsum(sizes) * value.shape[axis] // value.size
+    return np.split(value, ends[:-1], axis)
+
+
+@dataclasses.dataclass(frozen=True)
+class JoinedByHead:
+    """One tensor with the outputs of head 0, then of head 1, ...; of each those of our variables.
+
+    These are queries, keys and values; `heads` may also be groups of queries with one key.
+    """
+
+    heads: int
+    each: Transform
+
+    def to_ours(self, theirs: Sequence[np.ndarray], shapes: Sequence[Shape]) -> list[np.ndarray]:
+        (value,) = theirs
+        if value.ndim < 1 or value.shape[0] % self.heads:
+            raise _Misshaped(value.shape, None)
+        by_head = value.reshape(self.heads, -1, *value.shape[1:])
+        parts = _split(by_head, shapes, axis=1)
+        return self.each.to_ours([part.reshape(-1, *value.shape[1:]) for part in parts], shapes)
+
+    def to_theirs(self, ours: Sequence[np.ndarray]) -> list[np.ndarray]:
+        values = self.each.to_theirs(ours)
+        by_head = [value.reshape(self.heads, -1, *value.shape[1:]) for value in values]
+        joined = np.concatenate(by_head, 1)
+        return [joined.reshape(-1, *joined.shape[2:])]
+
+
+@dataclasses.dataclass(frozen=True)
+class Reordered:
+    """Another order of the last dimension of ours, an entry of a head: `halves_of_pairs`."""
+
+    each: Transform
+    order: tuple[int, ...]
+
+    def to_ours(self, theirs: Sequence[np.ndarray], shapes: Sequence[Shape]) -> list[np.ndarray]:
+        values = self.each.to_ours(theirs, shapes)
+        if any(value.shape[-1] != len(self.order) for value in values):
+            raise _Misshaped(values[0].shape, None)
+        return [value[..., list(self.order)] for value in values]
+
+    def to_theirs(self, ours: Sequence[np.ndarray]) -> list[np.ndarray]:
+        back = np.argsort(self.order)
+        return self.each.to_theirs([value[..., back] for value in ours])
+
+
+def halves_of_pairs(rotated: int, size: int) -> tuple[int, ...]:
+    """Returns the order in which pairs that rotate, side by side in a head, are its two halves.
+
+    Examples:
+      >>> halves_of_pairs(4, 6)
+      (0, 2, 1, 3, 4, 5)
+    """
+    return (*range(0, rotated, 2), *range(1, rotated, 2), *range(rotated, size))
+
+
+@dataclasses.dataclass(frozen=True)
+class Pieces:
+    """As many tensors as `number`, one variable of ours that begins with their dimension."""
+
+    number: int
+
+    def to_ours(self, theirs: Sequence[np.ndarray], shapes: Sequence[Shape]) -> list[np.ndarray]:
+        (shape,) = shapes
+        if any(value.shape != theirs[0].shape for value in theirs):
+            raise _Misshaped(theirs[0].shape, shape)
+        return [reshape(np.concatenate([value.reshape(-1) for value in theirs]), shape)]
+
+    def to_theirs(self, ours: Sequence[np.ndarray]) -> list[np.ndarray]:
+        (value,) = ours
+        return np.split(value.reshape(-1), self.number)
 
 
 class _Misshaped(Exception):
@@ -154,6 +243,16 @@ class Row:
         self.names = (names,) if isinstance(names, str) else tuple(names)
         self.paths = (paths,) if isinstance(paths, str) else tuple(paths)
         self.transform = transform
+
+    def in_order(self, order: tuple[int, ...]) -> Row:
+        """Returns the row with another order of the last dimension of ours; see `Reordered`."""
+        return Row(self.names, self.paths, Reordered(self.transform, order))
+
+
+def norm_rows(theirs: str, ours: str) -> Iterator[Row]:
+    """Yields the scale and the bias of a layer norm."""
+    yield Row(f"{theirs}.weight", f"{ours}/scale", Same())
+    yield Row(f"{theirs}.bias", f"{ours}/bias", Same())
 
 
 @dataclasses.dataclass(frozen=True)

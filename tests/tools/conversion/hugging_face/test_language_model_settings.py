@@ -24,6 +24,20 @@ LLAMA = {
 MISTRAL = {**LLAMA, "model_type": "mistral"}
 MIXTRAL = {**LLAMA, "model_type": "mixtral", "num_local_experts": 6}
 QWEN2 = {**LLAMA, "model_type": "qwen2"}
+QWEN3 = {**LLAMA, "model_type": "qwen3"}
+QWEN3_MOE = {**LLAMA, "model_type": "qwen3_moe", "num_experts": 6}
+PHI3 = {**LLAMA, "model_type": "phi3"}
+SMOLLM3 = {**LLAMA, "model_type": "smollm3"}
+GEMMA = {**LLAMA, "model_type": "gemma"}
+GEMMA2 = {**LLAMA, "model_type": "gemma2"}
+GEMMA3 = {**LLAMA, "model_type": "gemma3_text", "num_hidden_layers": 12}
+GRANITE = {**LLAMA, "model_type": "granite", "attention_multiplier": 0.125}
+STABLELM = {**LLAMA, "model_type": "stablelm"}
+COHERE = {**LLAMA, "model_type": "cohere"}
+OLMOE = {**LLAMA, "model_type": "olmoe"}
+PHI = {**LLAMA, "model_type": "phi"}
+GPT_NEOX = {**LLAMA, "model_type": "gpt_neox"}
+GPTJ = {"model_type": "gptj", "vocab_size": 160, "n_embd": 32, "n_head": 4, "n_layer": 2}
 GPT2 = {"model_type": "gpt2", "vocab_size": 160, "n_embd": 32, "n_head": 4, "n_layer": 2}
 GPT_NEO = {
     "model_type": "gpt_neo",
@@ -112,6 +126,59 @@ LAYERS = """transformer.Stack:
             },
             ["NUM_LAYERS = 2  # each of 2 layers", LAYERS, "window = 4096"],
         ),
+        (QWEN3, ["D_KV = 128"]),
+        ({**QWEN3, "head_dim": 8, "attention_bias": True}, ["use_output_bias = True"]),
+        (QWEN3_MOE, ["NUM_EXPERTS = 6", "EXPERT_D_FF = 768", "normalise = False"]),
+        (
+            {**QWEN3_MOE, "mlp_only_layers": [0], "decoder_sparse_step": 2},
+            [
+                "NUM_LAYERS = 2  # each of 2 layers",
+                "@transformer.GatedFeedForward,\n        @transformer.SelfAttention",
+            ],
+        ),
+        (
+            {**PHI3, "partial_rotary_factor": 0.5, "resid_pdrop": 0.1},
+            ["ROTATED = 4", "DROPOUT_RATE = 0.1"],
+        ),
+        (SMOLLM3, ["NUM_LAYERS = 1  # each of 4 layers", "ROTARY_BASE = 2000000.0"]),
+        (
+            {**SMOLLM3, "no_rope_layers": [1, 0, 1, 0], "tie_word_embeddings": False},
+            ["NUM_LAYERS = 2", "@no_positions/transformer.SelfAttention", "tied_softmax = False"],
+        ),
+        (GEMMA, ["D_KV = 256", "SEQUENCE_LENGTH = 64"]),
+        (GEMMA2, ["window = 4096", "ATTENTION_CAP = 50.0", "LOGITS_CAP = 30.0"]),
+        (
+            {**GEMMA2, "query_pre_attn_scalar": 64, "final_logit_softcapping": None},
+            ["LOGITS_CAP = None", "scaled_logits = 0.125"],
+        ),
+        (
+            {**GEMMA3, "rope_scaling": {"rope_type": "linear", "factor": 8.0}},
+            [
+                "NUM_LAYERS = 2  # each of 6 layers",
+                *("ROTARY_BASE = 1000000.0", "LOCAL_ROTARY_BASE = 10000.0"),
+                "transformer.RotaryPositions:\n    scaling = @transformer.LinearScaling()",
+                "rotary = @local/transformer.RotaryPositions()",
+            ],
+        ),
+        (
+            {**GRANITE, "logits_scaling": 8.0},
+            ["ATTENTION_FACTOR = 0.125", "LOGITS_FACTOR = 0.125", "RESIDUAL_FACTOR = 1.0"],
+        ),
+        (STABLELM, ["ROTATED = 2", "NORM_EPSILON = 1e-05"]),
+        (
+            {**STABLELM, "use_parallel_residual": True, "qk_layernorm": True},
+            ["layers = [@transformer.Parallel]", "norm_heads = 'apart'", "use_bias = False"],
+        ),
+        (COHERE, ["LOGITS_FACTOR = 0.0625"]),
+        ({**OLMOE, "num_experts": 5}, ["NUM_EXPERTS = 5", "EXPERTS_PER_TOKEN = 8"]),
+        (PHI, ["ROTATED = 4", "NUM_MEMORY_HEADS = 4"]),
+        ({**PHI, "qk_layernorm": True}, ["norm = @transformer.LayerNorm"]),
+        ({**GPTJ, "rotary_dim": 4, "n_inner": 24}, ["ROTATED = 4", "D_FF = 24"]),
+        ({**GPT_NEOX, "rotary_pct": 1.0, "rotary_emb_base": 7}, ["ROTATED = None", "BASE = 7.0"]),
+        (
+            {**GPT_NEOX, "use_parallel_residual": False, "attention_bias": False},
+            ["@transformer.Residual", "layers = [@transformer.SelfAttention", "use_bias = False"],
+        ),
         (GPT2, ["D_FF = 128", "DROPOUT_RATE = 0.1", "max_length = 1024"]),
         ({**GPT2, "attn_pdrop": 0.0}, ["ATTENTION_DROPOUT_RATE = 0.0"]),
         ({**GPT2, "tie_word_embeddings": False}, ["tied_softmax = False"]),
@@ -150,6 +217,15 @@ def test_a_model_without_windows_has_the_layers_of_its_gin_file() -> None:
             {**QWEN2, "use_sliding_window": True, "layer_types": ["full_attention"]},
             "layer_types=.* must have 4 entries",
         ),
+        ({**PHI3, "rope_scaling": {"type": "longrope"}}, "'longrope'.* not supported"),
+        ({**PHI3, "partial_rotary_factor": 0.1}, "must be a share of 8, the size of a head"),
+        ({**SMOLLM3, "no_rope_layers": [1]}, "no_rope_layers=.* must have 4 entries"),
+        ({**SMOLLM3, "no_rope_layers": [2] * 4}, "must be a list of 1, with positions, and 0"),
+        ({**GEMMA, "use_bidirectional_attention": True}, "use_bidirectional_attention=True"),
+        ({**GRANITE, "attention_multiplier": 0.0}, r"attention_multiplier=0\.0 must not be 0"),
+        ({**OLMOE, "clip_qkv": 8.0}, r"clip_qkv=8\.0 is not supported"),
+        ({**GPTJ, "rotary_dim": 16}, "rotary_dim=16 must be even and at most 8"),
+        ({**QWEN3_MOE, "mlp_only_layers": "all"}, "mlp_only_layers='all' must be a list"),
         ({**GPT2, "scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx=True"),
         ({**GPT2, "add_cross_attention": True}, "add_cross_attention=True is not supported"),
         ({**GPT2, "n_head": 5}, "n_head=5 must divide 32"),
@@ -170,19 +246,16 @@ def test_what_is_not_supported_is_refused_by_name(values: dict[str, Any], messag
     [([0], 1), ([1, 1, 1], 1), ([0, 1, 0, 1], 2), ([0, 0, 1], 3), ([0, 1, 1, 0, 1, 1], 3)],
 )
 def test_blocks_have_as_few_layers_as_make_them_equal(windows: list[int], size: int) -> None:
-    assert (
-        Blocks([bool(window) for window in windows], "transformer.FeedForward").layers_of_block
-        == size
-    )
+    assert Blocks.of_windows(windows, "transformer.FeedForward").layers_of_block == size
 
 
 def test_layers_have_the_paths_of_their_sublayers() -> None:
-    blocks = Blocks([False, True, False, True], "transformer.FeedForward")
-    assert blocks.paths(3) == (
+    blocks = Blocks.of_windows([None, 8, None, 8], "transformer.FeedForward")
+    assert blocks.paths(3) == [
         "decoder_stack/blocks/1/local_self_attention",
         "decoder_stack/blocks/1/feed_forward_1",
-    )
-    assert Blocks([False, False], "transformer.FeedForward").paths(1) == (
+    ]
+    assert Blocks.of_windows([None, None], "transformer.FeedForward").paths(1) == [
         "decoder_stack/blocks/1/self_attention",
         "decoder_stack/blocks/1/feed_forward",
-    )
+    ]

@@ -13,10 +13,16 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pytest
 
+from mtfrun import mtf
+from mtfrun.configuration import config
 from mtfrun.experiment import Logits
-from mtfrun.experiment.runs.opening import RunObjects
+from mtfrun.experiment.runs.opening import RunObjects, build
+from mtfrun.experiment.runs.settings import ROOTS
+from mtfrun.tools.conversion.hugging_face import HuggingFaceImporter
+from mtfrun.tools.conversion.hugging_face.families import family_of
 from mtfrun.tools.conversion.hugging_face.folder import Folder
 from mtfrun.tools.conversion.hugging_face.safetensors_file import write_file
+from mtfrun.tools.conversion.hugging_face.settings import Settings
 from tests.cli.command import mtfrun_here, succeeded
 from tests.layouts import ONE_DEVICE, assert_close
 from tests.tools.conversion.hugging_face.imported_models import (
@@ -35,9 +41,17 @@ from tests.tools.conversion.hugging_face.imported_models import (
 )
 
 NAMES = ["gpt2", "gpt_neo", "llama", "mistral", "mixtral", "qwen2"]
-# The one with most parts that others lack.
-FIRST = "gpt_neo"
-QUICK = [pytest.param(name, marks=[] if name == FIRST else [pytest.mark.slow]) for name in NAMES]
+# Smaller ones, of families that have the form of one of these.
+SMALL = [
+    *("qwen3", "phi3", "olmo2", "smollm3", "gemma", "gemma2", "gemma3_text", "granite"),
+    *("stablelm", "cohere", "phi", "gptj", "gpt_neox", "falcon", "opt", "bloom"),
+    *("qwen3_moe", "olmoe"),
+]
+# Those with most parts that others lack.
+FIRST = ["gpt_neo", "gemma2"]
+QUICK = [
+    pytest.param(name, marks=[] if name in FIRST else [pytest.mark.slow]) for name in NAMES + SMALL
+]
 MESH = "data:2,model:2"
 MESHES = [ONE_DEVICE, pytest.param(MESH, marks=pytest.mark.slow)]
 # Where transformers' own bfloat16 loses more: 0.028 for unscaled products of queries and keys,
@@ -65,6 +79,27 @@ def test_logits_loss_and_greedy_ids_are_those_of_transformers(
 def test_an_export_gives_back_every_byte(name: str, import_once: Callable[[str], Imported]) -> None:
     model = import_once(name)
     assert_same_folder(exported(model), model.folder)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_tensors_become_variables_and_these_the_same_tensors(
+    name: str, tmp_path: pathlib.Path
+) -> None:
+    folder = Folder(FOLDERS / name)
+    settings = Settings(folder.config, name, frozenset(folder.tensors))
+    table = family_of(settings).table(settings)
+    (tmp_path / "config.gin").write_text(
+        HuggingFaceImporter().read(folder.path, partial=False).config(tmp_path)
+    )
+    config.parse([str(tmp_path / "config.gin")], [], roots=ROOTS)
+    with mtf.planned_meshes():
+        model = build()[0].model
+    variables = model.named_variables()
+    shapes = {path: tuple(v.shape.to_integer_list) for path, v in variables.items()}
+    values = table.to_ours(lambda tensor: folder.tensors[tensor].read(), shapes, name)
+    assert values.keys() == variables.keys()
+    for tensor, value in table.to_theirs(values).items():
+        assert value.tobytes() == folder.tensors[tensor].read().tobytes(), tensor
 
 
 @pytest.mark.slow
@@ -133,13 +168,13 @@ def test_padding_before_a_text_changes_nothing(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", NAMES + SMALL)
 def test_fine_tuning_on_a_mesh_is_that_on_one_device(
     name: str, import_once: Callable[[str], Imported], tmp_path: pathlib.Path
 ) -> None:
     model = import_once(name)
     for number in range(40):
-        text = b" ".join(map(_text, (model.case["inputs"] + number) % 160))
+        text = b" ".join(map(_text, (model.case["inputs"] + number) % 80))
         (tmp_path / f"{number}.txt").write_bytes(text)
     process = mtfrun_here(
         "verify",
@@ -161,7 +196,7 @@ def _run_transformers(*arguments: str | pathlib.Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", NAMES + SMALL)
 def test_transformers_loads_an_exported_folder(
     name: str, import_once: Callable[[str], Imported]
 ) -> None:

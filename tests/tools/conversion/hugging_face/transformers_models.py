@@ -1,6 +1,7 @@
 """A program, not a test: makes models of transformers, and asks transformers for logits.
 
-    python transformers_models.py make NAME FOLDER     writes a model of `MODELS` and its case.npz
+    python transformers_models.py make NAME FOLDER     writes a model of `MODELS` and its case.npz,
+                                                       or one of `STORED` into tests/oracle/hf
     python transformers_models.py logits FOLDER CASE   compares the model of a folder with a case
 
 Tests run it in a process of its own, for torch and TensorFlow do not share one well.
@@ -46,6 +47,19 @@ NEO_SIZES: dict[str, Any] = {
     "bos_token_id": None,
     "eos_token_id": None,
 }
+NEOX_SIZES: dict[str, Any] = {n: v for n, v in SIZES.items() if n != "num_key_value_heads"}
+SMALL_GPT2: dict[str, Any] = {**GPT2_SIZES, "vocab_size": 80, "n_embd": 16}
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2}
+# Of every head a half rotates.
+HALVES = {"rope_parameters": {"rope_theta": 99.0, "partial_rotary_factor": 0.5}}
+FALCON: dict[str, Any] = {**NEOX_SIZES, "num_hidden_layers": 2}
+BLOOM: dict[str, Any] = {
+    **{"vocab_size": 161, "hidden_size": 32, "n_layer": 2, "n_head": 4},
+    **{"bos_token_id": None, "eos_token_id": None},
+}
+# Instead of defaults beyond the vocabulary.
+NO_IDS: dict[str, Any] = {"pad_token_id": None}
+GEMMA: dict[str, Any] = {"head_dim": 12, "query_pre_attn_scalar": 20, "sliding_window": 7}
 LLAMA3 = {
     "rope_type": "llama3",
     "rope_theta": 500.0,
@@ -155,16 +169,301 @@ MODELS: dict[str, tuple[str, dict[str, Any], bool]] = {
         },
         False,
     ),
+    "qwen3": ("Qwen3", {**SIZES, "head_dim": 12, "num_hidden_layers": 2}, False),
+    "qwen3, windows, biases": (
+        "Qwen3",
+        {
+            **SIZES,
+            "attention_bias": True,
+            "head_dim": 8,
+            "num_key_value_heads": 1,
+            "use_sliding_window": True,
+            "sliding_window": 7,
+            "max_window_layers": 2,
+            "tie_word_embeddings": True,
+        },
+        False,
+    ),
+    "phi3": ("Phi3", {**SIZES, "num_hidden_layers": 2, "resid_pdrop": 0.1, **NO_IDS}, False),
+    "phi3, a window, a part of heads rotates": (
+        "Phi3",
+        {
+            **SIZES,
+            **NO_IDS,
+            "sliding_window": 9,
+            "num_key_value_heads": 4,
+            "rope_parameters": {"rope_theta": 500.0, "partial_rotary_factor": 0.5},
+        },
+        False,
+    ),
+    "olmo2": ("Olmo2", {**SIZES, "num_hidden_layers": 2, **NO_IDS}, False),
+    "olmo2, biases, tied": (
+        "Olmo2",
+        {
+            **SIZES,
+            **NO_IDS,
+            "attention_bias": True,
+            "tie_word_embeddings": True,
+            "num_key_value_heads": 4,
+        },
+        False,
+    ),
+    "smollm3": ("SmolLM3", {**SIZES, **NO_IDS, "num_hidden_layers": 4}, False),
+    "smollm3, windows": (
+        "SmolLM3",
+        {
+            **SIZES,
+            **NO_IDS,
+            "num_hidden_layers": 4,
+            "no_rope_layer_interval": 2,
+            "use_sliding_window": True,
+            "sliding_window": 6,
+            "tie_word_embeddings": False,
+            "attention_bias": True,
+        },
+        False,
+    ),
+    "gemma": (
+        "Gemma",
+        {**SIZES, **NO_IDS, "head_dim": 12, "num_hidden_layers": 2, "hidden_act": "gelu"},
+        False,
+    ),
+    "gemma, one memory head": ("Gemma", {**SIZES, **NO_IDS, "num_key_value_heads": 1}, False),
+    "gemma2": (
+        "Gemma2",
+        {**SIZES, **NO_IDS, **GEMMA, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0},
+        False,
+    ),
+    "gemma2, no limits, windows at the end": (
+        "Gemma2",
+        {
+            **SIZES,
+            **NO_IDS,
+            **GEMMA,
+            "attn_logit_softcapping": None,
+            "final_logit_softcapping": None,
+            "layer_types": ["full_attention", "sliding_attention", "sliding_attention"],
+            "tie_word_embeddings": False,
+        },
+        False,
+    ),
+    "gemma3": (
+        "Gemma3Text",
+        {**SIZES, **NO_IDS, **GEMMA, "num_hidden_layers": 6, "layer_types": None},
+        False,
+    ),
+    "gemma3, scaled positions": (
+        "Gemma3Text",
+        {
+            **SIZES,
+            **NO_IDS,
+            **GEMMA,
+            "layer_types": ["sliding_attention", "full_attention", "full_attention"],
+            "rope_parameters": {
+                "full_attention": {"rope_type": "linear", "rope_theta": 900.0, "factor": 4.0},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 50.0},
+            },
+        },
+        False,
+    ),
+    "granite": (
+        "Granite",
+        {
+            **SIZES,
+            "num_hidden_layers": 2,
+            "embedding_multiplier": 3.0,
+            "residual_multiplier": 0.4,
+            "attention_multiplier": 0.3,
+            "logits_scaling": 1.7,
+        },
+        False,
+    ),
+    "granite, biases, tied": (
+        "Granite",
+        {**SIZES, "attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True},
+        False,
+    ),
+    "stablelm": ("StableLm", {**SIZES, "num_hidden_layers": 2, "qk_layernorm": True}, False),
+    "stablelm, layers side by side, biases": (
+        "StableLm",
+        {
+            **SIZES,
+            "use_parallel_residual": True,
+            "use_qkv_bias": True,
+            "num_key_value_heads": 4,
+            "rope_parameters": {"rope_theta": 99.0, "partial_rotary_factor": 1.0},
+        },
+        False,
+    ),
+    "cohere": ("Cohere", {**SIZES, **NO_IDS, "num_hidden_layers": 2, "logit_scale": 0.3}, False),
+    "cohere, norms, biases": (
+        "Cohere",
+        {
+            **SIZES,
+            **NO_IDS,
+            "use_qk_norm": True,
+            "attention_bias": True,
+            "tie_word_embeddings": False,
+            "layer_norm_eps": 1e-3,
+        },
+        False,
+    ),
+    "phi": ("Phi", {**SIZES, "num_hidden_layers": 2, "num_key_value_heads": 4}, False),
+    "phi, norms, grouped, tied": (
+        "Phi",
+        {
+            **SIZES,
+            "qk_layernorm": True,
+            "tie_word_embeddings": True,
+            "resid_pdrop": 0.2,
+            "hidden_act": "relu",
+        },
+        False,
+    ),
+    "gptj": ("GPTJ", {**GPT2_SIZES, "rotary_dim": 4}, False),
+    "gptj, whole heads": (
+        "GPTJ",
+        {**GPT2_SIZES, "rotary_dim": 8, "n_inner": 40, "activation_function": "gelu"},
+        False,
+    ),
+    "gpt_neox": ("GPTNeoX", {**NEOX_SIZES, "num_hidden_layers": 2}, False),
+    "gpt_neox, one after the other, no biases": (
+        "GPTNeoX",
+        {
+            **NEOX_SIZES,
+            "use_parallel_residual": False,
+            "attention_bias": False,
+            "tie_word_embeddings": True,
+            "rope_parameters": {"rope_theta": 99.0, "partial_rotary_factor": 1.0},
+        },
+        False,
+    ),
+    "falcon": ("Falcon", FALCON, False),
+    "falcon, as many memory heads, biases": (
+        "Falcon",
+        {**FALCON, "multi_query": False, "parallel_attn": False, "bias": True},
+        False,
+    ),
+    "falcon, new architecture": (
+        "Falcon",
+        {**FALCON, "new_decoder_architecture": True, "num_kv_heads": 2, "ffn_hidden_size": 40},
+        False,
+    ),
+    "falcon, new architecture, one norm": (
+        "Falcon",
+        {
+            **FALCON,
+            "new_decoder_architecture": True,
+            "num_kv_heads": 2,
+            "num_ln_in_parallel_attn": 1,
+            "tie_word_embeddings": False,
+        },
+        False,
+    ),
+    "opt": (
+        "OPT",
+        {**NEOX_SIZES, **NO_IDS, "num_hidden_layers": 2, "ffn_dim": 40, "word_embed_proj_dim": 32},
+        False,
+    ),
+    "bloom": ("Bloom", {**NO_IDS, **BLOOM, "n_layer": 2}, False),
+    "bloom, three heads": (
+        "Bloom",
+        {**NO_IDS, **BLOOM, "hidden_size": 24, "n_head": 3, "tie_word_embeddings": False},
+        False,
+    ),
+    "qwen3_moe": (
+        "Qwen3Moe",
+        {**SIZES, **EXPERTS, "num_hidden_layers": 2, "moe_intermediate_size": 12},
+        False,
+    ),
+    "qwen3_moe, experts in every other layer": (
+        "Qwen3Moe",
+        {
+            **SIZES,
+            **EXPERTS,
+            "moe_intermediate_size": 12,
+            "num_hidden_layers": 4,
+            "decoder_sparse_step": 2,
+            "norm_topk_prob": True,
+            "head_dim": 12,
+            "use_sliding_window": True,
+            "sliding_window": 7,
+        },
+        False,
+    ),
+    "olmoe": ("Olmoe", {**SIZES, **EXPERTS, **NO_IDS, "num_hidden_layers": 2}, False),
+    "olmoe, weights that sum to 1": (
+        "Olmoe",
+        {**SIZES, **EXPERTS, **NO_IDS, "norm_topk_prob": True, "tie_word_embeddings": True},
+        False,
+    ),
 }
-LENGTH, PROMPT, NEW_TOKENS = 40, 6, 10
-CLASSES = {"GPT2": "GPT2LMHeadModel"}
+# Those of tests/oracle/hf: smaller, with the parts that make their family.
+SMALL: dict[str, Any] = {
+    **SIZES,
+    **{"vocab_size": 80, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2},
+    "pad_token_id": None,
+}
+STORED: dict[str, tuple[str, dict[str, Any], bool]] = {
+    "qwen3": ("Qwen3", {**SMALL, "head_dim": 8}, False),
+    "phi3": (
+        "Phi3",
+        {**SMALL, "rope_parameters": {"rope_theta": 99.0, "partial_rotary_factor": 0.5}},
+        False,
+    ),
+    "olmo2": ("Olmo2", SMALL, False),
+    "smollm3": ("SmolLM3", {**SMALL, "no_rope_layer_interval": 2}, False),
+    "gemma": ("Gemma", {**SMALL, "head_dim": 6}, False),
+    "gemma2": (
+        "Gemma2",
+        {**SMALL, **GEMMA, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0},
+        False,
+    ),
+    "gemma3_text": (
+        "Gemma3Text",
+        {**SMALL, **GEMMA, "layer_types": ["sliding_attention", "full_attention"]},
+        False,
+    ),
+    "granite": (
+        "Granite",
+        {
+            **SMALL,
+            **{"embedding_multiplier": 3.0, "residual_multiplier": 0.4},
+            **{"attention_multiplier": 0.3, "logits_scaling": 1.7},
+        },
+        False,
+    ),
+    "stablelm": ("StableLm", {**SMALL, **HALVES, "qk_layernorm": True}, False),
+    "cohere": ("Cohere", {**SMALL, "use_qk_norm": True, "logit_scale": 0.3}, False),
+    "phi": ("Phi", {**SMALL, "qk_layernorm": True, **HALVES}, False),
+    "gptj": ("GPTJ", {**SMALL_GPT2, "rotary_dim": 2}, False),
+    "gpt_neox": ("GPTNeoX", {**SMALL, **HALVES, "num_key_value_heads": 4}, False),
+    "falcon": (
+        "Falcon",
+        {**SMALL, "new_decoder_architecture": True, "num_kv_heads": 2, "bias": True},
+        False,
+    ),
+    "opt": ("OPT", {**SMALL, "ffn_dim": 24, "word_embed_proj_dim": 16}, False),
+    "bloom": ("Bloom", {**BLOOM, **NO_IDS, "vocab_size": 80, "hidden_size": 16}, False),
+    "qwen3_moe": (
+        "Qwen3Moe",
+        {**SMALL, **EXPERTS, "moe_intermediate_size": 8, "decoder_sparse_step": 2},
+        False,
+    ),
+    "olmoe": ("Olmoe", {**SMALL, **EXPERTS, "intermediate_size": 8}, False),
+}
+LENGTH, SHORT, PROMPT, NEW_TOKENS = 40, 24, 6, 10
+ORACLE = pathlib.Path(__file__).parents[3] / "oracle" / "hf"
+CLASSES = {"GPT2": "GPT2LMHeadModel", "Gemma3Text": "Gemma3ForCausalLM"}
 # Of float32, relative to the largest logit.
 TOLERANCE = 1e-4
 
 
 def make(name: str, folder: pathlib.Path) -> None:
     """Writes a model with random weights and what it computes."""
-    kind, values, is_version_4 = MODELS[name]
+    is_stored = folder.parent == ORACLE
+    kind, values, is_version_4 = (STORED if is_stored else MODELS)[name]
+    length = SHORT if is_stored else LENGTH
     torch.manual_seed(len(name))
     config = getattr(transformers, f"{kind}Config")(**values)
     model = getattr(transformers, CLASSES.get(kind, f"{kind}ForCausalLM"))(config).eval()
@@ -172,7 +471,7 @@ def make(name: str, folder: pathlib.Path) -> None:
         for parameter in model.parameters():
             parameter.add_(0.08 * torch.randn_like(parameter))
         model.save_pretrained(folder)
-        ids = np.random.default_rng(1).integers(0, config.vocab_size, (2, LENGTH))
+        ids = np.random.default_rng(1).integers(0, config.vocab_size, (2, length))
         inputs = torch.tensor(ids)
         output = model(inputs, labels=inputs)
         greedy = model.generate(

@@ -12,11 +12,13 @@ from typing import ClassVar
 
 from mtfrun.tools.conversion.gin_file import GinFile
 from mtfrun.tools.conversion.hugging_face.family import (
+    GLOBAL,
     Blocks,
     ModelDescription,
     TextFamily,
     write_row_length,
     write_text_data,
+    write_window,
 )
 from mtfrun.tools.conversion.hugging_face.settings import Settings, name_of_activation
 from mtfrun.tools.conversion.hugging_face.tensor_table import (
@@ -27,9 +29,11 @@ from mtfrun.tools.conversion.hugging_face.tensor_table import (
     Same,
     TensorTable,
     VocabularyRows,
+    norm_rows,
 )
 
 _SOFTMAX = "lm_head.weight"
+_FEED_FORWARD = "transformer.FeedForward"
 
 
 class GPT2(TextFamily):
@@ -89,13 +93,13 @@ class GPT2(TextFamily):
 
     def write_gin(self, settings: Settings, file: GinFile) -> None:
         width, num_heads = settings.integer(self.width), settings.integer(self.num_heads)
-        blocks = self.blocks(settings)
+        blocks = Blocks.of_windows(self.windows(settings), _FEED_FORWARD)
         file.include("models/gpt2.gin")
         write_text_data(file, "data/text_files.gin")
         file.gap()
         if width % num_heads:
             raise settings.error(self.num_heads, f"must divide {width}, the size of all heads")
-        blocks.write_gin(file)
+        blocks.write_gin(file, (GLOBAL, _FEED_FORWARD))
         file.macro("D_MODEL", width)
         file.macro("D_FF", settings.optional_integer(self.d_ff) or 4 * width)
         file.macro("NUM_HEADS", num_heads)
@@ -116,7 +120,7 @@ class GPT2(TextFamily):
         if not self._is_tied(settings):
             parameters["tied_softmax"] = False
         file.bind("transformer.TokenEmbedding", parameters)
-        self.write_attention(settings, file, blocks)
+        self.write_attention(settings, file)
 
     def table(self, settings: Settings) -> TensorTable:
         size, prefix = settings.integer("vocab_size"), _prefix(settings)
@@ -126,29 +130,29 @@ class GPT2(TextFamily):
         ]
         if not self._is_tied(settings):
             rows.append(Row(_SOFTMAX, "softmax/kernel", VocabularyRows(size, transposed=True)))
-        blocks = self.blocks(settings)
-        for layer in range(len(blocks.windows)):
+        blocks = Blocks.of_windows(self.windows(settings), _FEED_FORWARD)
+        for layer in range(len(blocks.layers)):
             theirs = f"{prefix}h.{layer}"
             attention, feed_forward = blocks.paths(layer)
-            rows += _norm(f"{theirs}.ln_1", f"{attention}/norm")
+            rows += norm_rows(f"{theirs}.ln_1", f"{attention}/norm")
             rows += self.attention(f"{theirs}.attn", f"{attention}/layer/attention")
-            rows += _norm(f"{theirs}.ln_2", f"{feed_forward}/norm")
+            rows += norm_rows(f"{theirs}.ln_2", f"{feed_forward}/norm")
             for name, ours in (("c_fc", "wi"), ("c_proj", "wo")):
                 path = f"{feed_forward}/layer/{ours}"
                 rows.append(Row(f"{theirs}.mlp.{name}.weight", f"{path}/kernel", self.matrix))
                 rows.append(Row(f"{theirs}.mlp.{name}.bias", f"{path}/bias", Same()))
-        rows += _norm(f"{prefix}ln_f", "decoder_stack/final_norm")
+        rows += norm_rows(f"{prefix}ln_f", "decoder_stack/final_norm")
         return TensorTable(rows, [self.masks])
 
     def module_of(self, tensor: str, settings: Settings) -> str:
         name = super().module_of(tensor, settings)
         return name if _prefix(settings) or tensor == _SOFTMAX else f"transformer.{name}"
 
-    def blocks(self, settings: Settings) -> Blocks:
-        return Blocks([None] * settings.count("n_layer"), "transformer.FeedForward")
+    def windows(self, settings: Settings) -> Sequence[int | None]:
+        """Returns the positions that each layer attends to, None for all of them."""
+        return [None] * settings.count("n_layer")
 
-    def write_attention(self, settings: Settings, file: GinFile, blocks: Blocks) -> None:
-        del blocks
+    def write_attention(self, settings: Settings, file: GinFile) -> None:
         for name in ("add_cross_attention", "scale_attn_by_inverse_layer_idx"):
             settings.require(name, *(False,))
         if not settings.flag("scale_attn_weights", default=True):
@@ -169,11 +173,6 @@ class GPT2(TextFamily):
 def _prefix(settings: Settings) -> str:
     """Folders of the model without its softmax have no prefix."""
     return "" if "wte.weight" in settings.tensors else "transformer."
-
-
-def _norm(theirs: str, ours: str) -> Iterator[Row]:
-    yield Row(f"{theirs}.weight", f"{ours}/scale", Same())
-    yield Row(f"{theirs}.bias", f"{ours}/bias", Same())
 
 
 _GLOBAL, _LOCAL = "global", "local"
@@ -197,18 +196,17 @@ class GPTNeo(GPT2):
     matrix: ClassVar[Matrix] = Matrix()
     masks: ClassVar[str] = r"(transformer\.)?h\.\d+\.attn\.attention\.(masked_)?bias"
 
-    def blocks(self, settings: Settings) -> Blocks:
+    def windows(self, settings: Settings) -> Sequence[int | None]:
         number = settings.count("num_layers")
         kinds = _kinds(settings, number + 1)
         if len(kinds) != number:
             raise settings.error("attention_types", f"must describe {number} layers")
         window = settings.integer("window_size", 256) if _LOCAL in kinds else None
-        windows = [window if kind == _LOCAL else None for kind in kinds]
-        return Blocks(windows, "transformer.FeedForward")
+        return [window if kind == _LOCAL else None for kind in kinds]
 
-    def write_attention(self, settings: Settings, file: GinFile, blocks: Blocks) -> None:
+    def write_attention(self, settings: Settings, file: GinFile) -> None:
         file.bind("transformer.AttentionHeads", {"scaled_logits": False, "use_bias": False})
-        blocks.write_window(file, {})
+        write_window(self.windows(settings), file, {})
 
     def attention(self, theirs: str, ours: str) -> Iterator[Row]:
         for letter, name in (("q", "query"), ("k", "key"), ("v", "value")):

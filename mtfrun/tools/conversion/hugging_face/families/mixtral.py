@@ -10,10 +10,11 @@ import numpy as np
 from mtfrun.configuration.gin_values import reference
 from mtfrun.tools.conversion.gin_file import GinFile
 from mtfrun.tools.conversion.hugging_face.families.llama import Mistral
+from mtfrun.tools.conversion.hugging_face.family import GLOBAL
 from mtfrun.tools.conversion.hugging_face.settings import Settings
 from mtfrun.tools.conversion.hugging_face.tensor_table import Matrix, Row, Shape, Stacked, reshape
 
-# The kernels of an expert: the activated one, its factor, the output's.
+MIXTURE = "moe.DroplessMoE"
 _NAMES = ("w1", "w3", "w2")
 
 
@@ -26,44 +27,63 @@ class Mixtral(Mistral):
     default_window: ClassVar[int | None] = None
     rotary_base: ClassVar[float] = 1e6
     shipped_file: ClassVar[str] = "models/mixtral.gin"
-    sublayer: ClassVar[str] = "moe.DroplessMoE"
+    feed_forward_class: ClassVar[str] = MIXTURE
+    sublayers: ClassVar[Sequence[str]] = (GLOBAL, MIXTURE)
 
     def write_feed_forward(self, settings: Settings, file: GinFile) -> None:
-        choices = settings.integer("num_experts_per_tok", 2)
-        file.macro("NUM_EXPERTS", settings.count("num_local_experts", 8))
-        file.macro("EXPERTS_PER_TOKEN", choices)
-        if settings.flag("output_router_logits", default=False):
-            # transformers' loss is the number of choices where the load is uniform, and a mean over
-            # all layers; ours is 1, and a sum over them.
-            coefficient = settings.number("router_aux_loss_coef", 0.001) * choices
-            layers = settings.count("num_hidden_layers")
-            comment = "for each layer; transformers has one for all of them"
-            file.macro("BALANCE_LOSS", coefficient / layers, comment)
+        write_mixture(settings, file, num_experts=_num_experts(settings), choices=2)
         noise = settings.number("router_jitter_noise", 0.0)
         if noise:
             file.bind("moe.Router", {"input_noise": reference("@moe.Jitter()")})
             file.bind("moe.Jitter", {"epsilon": noise})
-        name = settings.text("hidden_act", "silu")
-        if name not in ("silu", "swish"):
-            function = settings.activation("hidden_act", name)
-            file.bind("moe.Experts", {"activations": [function, None]})
 
     def feed_forward(self, settings: Settings, theirs: str, ours: str) -> Iterator[Row]:
-        experts = f"{ours}/experts"
-        paths = [f"{experts}/{name}/kernel" for name in ("wi/factors/0", "wi/factors/1", "wo")]
-        fused = f"{theirs}.mlp.experts"
-        if f"{fused}.down_proj" in settings.tensors:
-            # The form in which version 5 computes, and which it saves on request.
-            yield Row(f"{theirs}.mlp.gate.weight", f"{ours}/router/kernel", Matrix())
-            yield Row(f"{fused}.gate_up_proj", paths[:2], _FusedExperts())
-            yield Row(f"{fused}.down_proj", paths[2], _FusedExperts())
-            return
-        mixture = f"{theirs}.block_sparse_moe"
-        yield Row(f"{mixture}.gate.weight", f"{ours}/router/kernel", Matrix())
-        numbers = range(settings.count("num_local_experts", 8))
-        for name, path in zip(_NAMES, paths, strict=True):
-            names = [f"{mixture}.experts.{number}.{name}.weight" for number in numbers]
-            yield Row(names, path, Stacked(Matrix()))
+        # Version 5 saves the fused form under another name.
+        is_fused = f"{theirs}.mlp.experts.down_proj" in settings.tensors
+        mixture = f"{theirs}.{'mlp' if is_fused else 'block_sparse_moe'}"
+        yield from expert_rows(settings, mixture, ours, _NAMES, _num_experts(settings))
+
+
+def _num_experts(settings: Settings) -> int:
+    return settings.count("num_local_experts", 8)
+
+
+def write_mixture(settings: Settings, file: GinFile, *, num_experts: int, choices: int) -> None:
+    """Adds the experts, and the loss that balances them; `choices`: where nothing is said."""
+    choices = settings.integer("num_experts_per_tok", choices)
+    file.macro("NUM_EXPERTS", num_experts)
+    file.macro("EXPERTS_PER_TOKEN", choices)
+    if settings.flag("output_router_logits", default=False):
+        # transformers' loss is the number of choices where the load is uniform, and a mean over
+        # all layers; ours is 1, and a sum over them.
+        coefficient = settings.number("router_aux_loss_coef", 0.001) * choices
+        layers = settings.count("num_hidden_layers")
+        comment = "for each layer; transformers has one for all of them"
+        file.macro("BALANCE_LOSS", coefficient / layers, comment)
+    name = settings.text("hidden_act", "silu")
+    if name not in ("silu", "swish"):
+        function = settings.activation("hidden_act", name)
+        file.bind("moe.Experts", {"activations": [function, None]})
+
+
+def expert_rows(
+    settings: Settings, theirs: str, ours: str, names: Sequence[str], num_experts: int
+) -> Iterator[Row]:
+    """Yields the tensors of the mixture "model.layers.0.mlp".
+
+    `names` are those of the kernels of an expert: the activated one, its factor, the output's.
+    Version 5 computes with the kernels of all experts in one tensor, and saves them on request.
+    """
+    experts = f"{ours}/experts"
+    paths = [f"{experts}/{name}/kernel" for name in ("wi/factors/0", "wi/factors/1", "wo")]
+    yield Row(f"{theirs}.gate.weight", f"{ours}/router/kernel", Matrix())
+    if f"{theirs}.experts.down_proj" in settings.tensors:
+        yield Row(f"{theirs}.experts.gate_up_proj", paths[:2], _FusedExperts())
+        yield Row(f"{theirs}.experts.down_proj", paths[2], _FusedExperts())
+        return
+    for name, path in zip(names, paths, strict=True):
+        of_experts = [f"{theirs}.experts.{i}.{name}.weight" for i in range(num_experts)]
+        yield Row(of_experts, path, Stacked(Matrix()))
 
 
 class _FusedExperts:

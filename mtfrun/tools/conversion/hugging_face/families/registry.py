@@ -5,10 +5,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mtfrun.errors import did_you_mean
+from mtfrun.tools.conversion.hugging_face.families.bloom import Bloom
+from mtfrun.tools.conversion.hugging_face.families.cohere import Cohere
+from mtfrun.tools.conversion.hugging_face.families.falcon import Falcon
+from mtfrun.tools.conversion.hugging_face.families.gemma import Gemma
+from mtfrun.tools.conversion.hugging_face.families.gemma2 import Gemma2
+from mtfrun.tools.conversion.hugging_face.families.gemma3 import Gemma3
 from mtfrun.tools.conversion.hugging_face.families.gpt2 import GPT2, GPTNeo
+from mtfrun.tools.conversion.hugging_face.families.gpt_neox import GPTNeoX
+from mtfrun.tools.conversion.hugging_face.families.gptj import GPTJ
+from mtfrun.tools.conversion.hugging_face.families.granite import Granite
 from mtfrun.tools.conversion.hugging_face.families.llama import Llama, Mistral, Qwen2
 from mtfrun.tools.conversion.hugging_face.families.mixtral import Mixtral
+from mtfrun.tools.conversion.hugging_face.families.olmo2 import Olmo2
+from mtfrun.tools.conversion.hugging_face.families.olmoe import Olmoe
+from mtfrun.tools.conversion.hugging_face.families.opt import Opt
+from mtfrun.tools.conversion.hugging_face.families.phi import Phi
+from mtfrun.tools.conversion.hugging_face.families.phi3 import Phi3
+from mtfrun.tools.conversion.hugging_face.families.qwen3 import Qwen3
+from mtfrun.tools.conversion.hugging_face.families.qwen3_moe import Qwen3Moe
 from mtfrun.tools.conversion.hugging_face.families.resnet import ResNet
+from mtfrun.tools.conversion.hugging_face.families.smollm3 import SmolLM3
+from mtfrun.tools.conversion.hugging_face.families.stablelm import StableLm
 from mtfrun.tools.conversion.hugging_face.families.switch import SwitchTransformers
 from mtfrun.tools.conversion.hugging_face.families.t5 import T5
 from mtfrun.tools.conversion.hugging_face.family import Family
@@ -23,6 +41,24 @@ FAMILIES: Sequence[Family] = (
     Mistral(),
     Mixtral(),
     Qwen2(),
+    Qwen3(),
+    Phi3(),
+    Olmo2(),
+    SmolLM3(),
+    Gemma(),
+    Gemma2(),
+    Gemma3(),
+    Granite(),
+    StableLm(),
+    Cohere(),
+    Phi(),
+    GPTJ(),
+    GPTNeoX(),
+    Falcon(),
+    Opt(),
+    Bloom(),
+    Qwen3Moe(),
+    Olmoe(),
     ResNet(),
 )
 

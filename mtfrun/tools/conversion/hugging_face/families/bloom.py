@@ -1,0 +1,50 @@
+"""BLOOM: ALiBi instead of positions. Le Scao et al. 2022, arXiv:2211.05100."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from mtfrun.tools.conversion.gin_file import GinFile
+from mtfrun.tools.conversion.hugging_face.families.gpt_neox import GPTNeoX
+from mtfrun.tools.conversion.hugging_face.families.phi import LAYERS
+from mtfrun.tools.conversion.hugging_face.family import Blocks
+from mtfrun.tools.conversion.hugging_face.settings import Settings
+from mtfrun.tools.conversion.hugging_face.tensor_table import TensorTable, norm_rows
+
+
+class Bloom(GPTNeoX):
+    """GPT-NeoX's tensors by other names, of layers one after the other."""
+
+    model_types: ClassVar[Sequence[str]] = ("bloom",)
+    architectures: ClassVar[Sequence[str]] = ("BloomForCausalLM",)
+    name: ClassVar[str] = "BLOOM"
+    shipped_file: ClassVar[str] = "models/bloom.gin"
+    sublayers: ClassVar[Sequence[str]] = LAYERS
+    is_tied_by_default: ClassVar[bool] = True
+    num_heads: ClassVar[str] = "n_head"
+    num_layers: ClassVar[str] = "n_layer"
+    d_ff: ClassVar[str] = "n_inner"
+    num_positions: ClassVar[str] = "seq_length"
+    epsilon: ClassVar[str] = "layer_norm_epsilon"
+    activation: ClassVar[tuple[str, str]] = ("activation_function", "gelu_new")
+    embedding: ClassVar[str] = "transformer.word_embeddings.weight"
+    softmax: ClassVar[str] = "lm_head"
+    last_norm: ClassVar[str] = "transformer.ln_f"
+    layers: ClassVar[str] = "transformer.h"
+    attention_name: ClassVar[str] = "self_attention"
+    kept: ClassVar[str] = ""
+
+    def write_gin(self, settings: Settings, file: GinFile) -> None:
+        settings.require("apply_residual_connection_post_layernorm", *(False,))
+        super().write_gin(settings, file)
+
+    def table(self, settings: Settings) -> TensorTable:
+        norm = norm_rows("transformer.word_embeddings_layernorm", "decoder_stack/norm")
+        return TensorTable([*super().table(settings).rows, *norm])
+
+    def blocks(self, settings: Settings) -> Blocks:
+        return Blocks([LAYERS] * settings.count(self.num_layers))
+
+    def write_attention(self, settings: Settings, file: GinFile) -> None:
+        """Adds nothing: there are no variants."""
