@@ -182,6 +182,13 @@ LAYERS = """transformer.Stack:
         (GPT2, ["D_FF = 128", "DROPOUT_RATE = 0.1", "max_length = 1024"]),
         ({**GPT2, "attn_pdrop": 0.0}, ["ATTENTION_DROPOUT_RATE = 0.0"]),
         ({**GPT2, "tie_word_embeddings": False}, ["tied_softmax = False"]),
+        (
+            {**GPT2, "n_embd": 64, "scale_attn_by_inverse_layer_idx": True},
+            [
+                *("NUM_LAYERS = 1  # each of 2 layers", "@layer_1/transformer.SelfAttention,"),
+                "layer_1/transformer.AttentionHeads:\n    scaled_logits = 0.125",
+            ],
+        ),
         (GPT_NEO, ["NUM_LAYERS = 2  # each of 2 layers", "window = 256"]),
     ],
 )
@@ -226,7 +233,6 @@ def test_a_model_without_windows_has_the_layers_of_its_gin_file() -> None:
         ({**OLMOE, "clip_qkv": 8.0}, r"clip_qkv=8\.0 is not supported"),
         ({**GPTJ, "rotary_dim": 16}, "rotary_dim=16 must be even and at most 8"),
         ({**QWEN3_MOE, "mlp_only_layers": "all"}, "mlp_only_layers='all' must be a list"),
-        ({**GPT2, "scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx=True"),
         ({**GPT2, "add_cross_attention": True}, "add_cross_attention=True is not supported"),
         ({**GPT2, "n_head": 5}, "n_head=5 must divide 32"),
         ({**GPT_NEO, "attention_types": [["local"]]}, "attention_types=.* must be a list of"),

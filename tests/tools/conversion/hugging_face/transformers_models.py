@@ -159,6 +159,11 @@ MODELS: dict[str, tuple[str, dict[str, Any], bool]] = {
         },
         False,
     ),
+    "gpt2, smaller logits in later layers": (
+        "GPT2",
+        {**GPT2_SIZES, "n_layer": 3, "scale_attn_by_inverse_layer_idx": True},
+        False,
+    ),
     "gpt neo, local at the end": (
         "GPTNeo",
         {

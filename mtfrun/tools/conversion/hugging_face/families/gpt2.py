@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
+from mtfrun.configuration.gin_values import reference
 from mtfrun.tools.conversion.gin_file import GinFile
 from mtfrun.tools.conversion.hugging_face.family import (
     GLOBAL,
@@ -33,7 +34,9 @@ from mtfrun.tools.conversion.hugging_face.tensor_table import (
 )
 
 _SOFTMAX = "lm_head.weight"
-_FEED_FORWARD = "transformer.FeedForward"
+_FEED_FORWARD, _HEADS = "transformer.FeedForward", "transformer.AttentionHeads"
+# Logits of layer i have the factor 1 / (i + 1).
+_BY_LAYER = "scale_attn_by_inverse_layer_idx"
 
 
 class GPT2(TextFamily):
@@ -93,7 +96,7 @@ class GPT2(TextFamily):
 
     def write_gin(self, settings: Settings, file: GinFile) -> None:
         width, num_heads = settings.integer(self.width), settings.integer(self.num_heads)
-        blocks = Blocks.of_windows(self.windows(settings), _FEED_FORWARD)
+        blocks = self.blocks(settings)
         file.include("models/gpt2.gin")
         write_text_data(file, "data/text_files.gin")
         file.gap()
@@ -130,7 +133,7 @@ class GPT2(TextFamily):
         ]
         if not self._is_tied(settings):
             rows.append(Row(_SOFTMAX, "softmax/kernel", VocabularyRows(size, transposed=True)))
-        blocks = Blocks.of_windows(self.windows(settings), _FEED_FORWARD)
+        blocks = self.blocks(settings)
         for layer in range(len(blocks.layers)):
             theirs = f"{prefix}h.{layer}"
             attention, feed_forward = blocks.paths(layer)
@@ -148,15 +151,25 @@ class GPT2(TextFamily):
         name = super().module_of(tensor, settings)
         return name if _prefix(settings) or tensor == _SOFTMAX else f"transformer.{name}"
 
-    def windows(self, settings: Settings) -> Sequence[int | None]:
-        """Returns the positions that each layer attends to, None for all of them."""
-        return [None] * settings.count("n_layer")
+    def blocks(self, settings: Settings) -> Blocks:
+        number = settings.count("n_layer")
+        if not settings.flag(_BY_LAYER, default=False):
+            return Blocks([(GLOBAL, _FEED_FORWARD)] * number)
+        return Blocks([(f"layer_{layer}/{GLOBAL}", _FEED_FORWARD) for layer in range(number)])
 
     def write_attention(self, settings: Settings, file: GinFile) -> None:
-        for name in ("add_cross_attention", "scale_attn_by_inverse_layer_idx"):
-            settings.require(name, *(False,))
-        if not settings.flag("scale_attn_weights", default=True):
-            file.bind("transformer.AttentionHeads", {"scaled_logits": False})
+        settings.require("add_cross_attention", *(False,))
+        is_scaled = settings.flag("scale_attn_weights", default=True)
+        if settings.flag(_BY_LAYER, default=False):
+            size = settings.integer(self.width) // settings.integer(self.num_heads)
+            factor = size**-0.5 if is_scaled else 1.0
+            for layer in range(settings.count("n_layer")):
+                scope = f"layer_{layer}/"
+                heads = reference(f"@{scope}{_HEADS}()")
+                file.bind(f"{scope}{GLOBAL}", {"heads": heads})
+                file.bind(f"{scope}{_HEADS}", {"scaled_logits": factor / (layer + 1)})
+        elif not is_scaled:
+            file.bind(_HEADS, {"scaled_logits": False})
 
     def attention(self, theirs: str, ours: str) -> Iterator[Row]:
         names = ("query", "key", "value")
@@ -196,7 +209,11 @@ class GPTNeo(GPT2):
     matrix: ClassVar[Matrix] = Matrix()
     masks: ClassVar[str] = r"(transformer\.)?h\.\d+\.attn\.attention\.(masked_)?bias"
 
+    def blocks(self, settings: Settings) -> Blocks:
+        return Blocks.of_windows(self.windows(settings), _FEED_FORWARD)
+
     def windows(self, settings: Settings) -> Sequence[int | None]:
+        """Returns the positions that each layer attends to, None for all of them."""
         number = settings.count("num_layers")
         kinds = _kinds(settings, number + 1)
         if len(kinds) != number:
