@@ -44,3 +44,4 @@ from mtfrun.models.moe.router import Jitter as Jitter
 from mtfrun.models.moe.router import Router as Router
 from mtfrun.models.moe.routing import Choice as Choice
 from mtfrun.models.moe.routing import Routing as Routing
+from mtfrun.models.moe.shared_expert import SharedExpert as SharedExpert

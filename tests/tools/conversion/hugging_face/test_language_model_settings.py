@@ -137,6 +137,10 @@ LAYERS = """transformer.Stack:
             ],
         ),
         (
+            {**QWEN2, "model_type": "qwen2_moe", "num_experts": 6, "num_experts_per_tok": 3},
+            ["EXPERT_D_FF = 1408", "SHARED_D_FF = 5632", "EXPERTS_PER_TOKEN = 3"],
+        ),
+        (
             {**PHI3, "partial_rotary_factor": 0.5, "resid_pdrop": 0.1},
             ["ROTATED = 4", "DROPOUT_RATE = 0.1"],
         ),

@@ -376,6 +376,17 @@ MODELS: dict[str, tuple[str, dict[str, Any], bool]] = {
         {**NO_IDS, **BLOOM, "hidden_size": 24, "n_head": 3, "tie_word_embeddings": False},
         False,
     ),
+    "qwen2_moe, some layers without experts, windows": (
+        "Qwen2Moe",
+        {
+            **SIZES,
+            **EXPERTS,
+            **{"num_hidden_layers": 4, "mlp_only_layers": [1], "norm_topk_prob": True},
+            **{"moe_intermediate_size": 12, "shared_expert_intermediate_size": 20},
+            **{"use_sliding_window": True, "sliding_window": 7, "hidden_act": "gelu"},
+        },
+        False,
+    ),
     "qwen3_moe": (
         "Qwen3Moe",
         {**SIZES, **EXPERTS, "num_hidden_layers": 2, "moe_intermediate_size": 12},
@@ -450,6 +461,15 @@ STORED: dict[str, tuple[str, dict[str, Any], bool]] = {
     ),
     "opt": ("OPT", {**SMALL, "ffn_dim": 24, "word_embed_proj_dim": 16}, False),
     "bloom": ("Bloom", {**BLOOM, **NO_IDS, "vocab_size": 80, "hidden_size": 16}, False),
+    "qwen2_moe": (
+        "Qwen2Moe",
+        {
+            **SMALL,
+            **EXPERTS,
+            **{"moe_intermediate_size": 8, "shared_expert_intermediate_size": 12},
+        },
+        False,
+    ),
     "qwen3_moe": (
         "Qwen3Moe",
         {**SMALL, **EXPERTS, "moe_intermediate_size": 8, "decoder_sparse_step": 2},

@@ -29,7 +29,7 @@ class Qwen3Moe(Qwen3):
     def write_feed_forward(self, settings: Settings, file: GinFile) -> None:
         super().write_feed_forward(settings, file)
         file.macro("EXPERT_D_FF", settings.integer("moe_intermediate_size", 768))
-        write_mixture(settings, file, num_experts=_num_experts(settings), choices=8)
+        write_mixture(settings, file, num_experts=num_experts(settings, 128), choices=8)
         file.bind("moe.TopK", {"normalise": settings.flag("norm_topk_prob", default=False)})
 
     def blocks(self, settings: Settings) -> Blocks:
@@ -38,7 +38,7 @@ class Qwen3Moe(Qwen3):
         return Blocks(
             [
                 (attention, MIXTURE if has_experts else dense)
-                for attention, has_experts in zip(attentions, _have_experts(settings), strict=True)
+                for attention, has_experts in zip(attentions, have_experts(settings), strict=True)
             ]
         )
 
@@ -52,16 +52,16 @@ class Qwen3Moe(Qwen3):
             yield from Llama.feed_forward(self, settings, theirs, ours)
             return
         names = ("gate_proj", "up_proj", "down_proj")
-        yield from expert_rows(settings, f"{theirs}.mlp", ours, names, _num_experts(settings))
+        yield from expert_rows(settings, f"{theirs}.mlp", ours, names, num_experts(settings, 128))
 
 
-def _num_experts(settings: Settings) -> int:
+def num_experts(settings: Settings, default: int) -> int:
     """Its name has changed."""
     name = "num_local_experts" if "num_local_experts" in settings.values else "num_experts"
-    return settings.count(name, 128)
+    return settings.count(name, default)
 
 
-def _have_experts(settings: Settings) -> list[bool]:
+def have_experts(settings: Settings) -> list[bool]:
     number, step = settings.count("num_hidden_layers"), settings.integer("decoder_sparse_step", 1)
     dense = settings.values.get("mlp_only_layers") or []
     if not isinstance(dense, list):

@@ -22,6 +22,7 @@ from mtfrun.tools.conversion.hugging_face.families.olmoe import Olmoe
 from mtfrun.tools.conversion.hugging_face.families.opt import Opt
 from mtfrun.tools.conversion.hugging_face.families.phi import Phi
 from mtfrun.tools.conversion.hugging_face.families.phi3 import Phi3
+from mtfrun.tools.conversion.hugging_face.families.qwen2_moe import Qwen2Moe
 from mtfrun.tools.conversion.hugging_face.families.qwen3 import Qwen3
 from mtfrun.tools.conversion.hugging_face.families.qwen3_moe import Qwen3Moe
 from mtfrun.tools.conversion.hugging_face.families.resnet import ResNet
@@ -57,6 +58,7 @@ FAMILIES: Sequence[Family] = (
     Falcon(),
     Opt(),
     Bloom(),
+    Qwen2Moe(),
     Qwen3Moe(),
     Olmoe(),
     ResNet(),
