@@ -9,17 +9,20 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import pathlib
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 
 from mtfrun.configuration.errors import one_line
 from mtfrun.errors import InputError, list_some
-from mtfrun.rundir.ledger import LedgerRecord, read_ledger
+from mtfrun.rundir.ledger import LedgerRecord, read_ledger, value_of
 from mtfrun.tensorflow_import import import_tensorflow
 
 NOT_EQUAL = 5
 _MOST_LINES = 10
+_NUMBERS = ("loss", "weight", "gradient_norm")  # of a record, as bits of float32
+_SHA256 = re.compile(r"\b([0-9a-f]{16})[0-9a-f]{48}\b")
 
 
 def judge(python: Sequence[str], run: pathlib.Path, undisturbed: pathlib.Path) -> list[str]:
@@ -42,7 +45,8 @@ def differences(run: pathlib.Path, undisturbed: pathlib.Path) -> Iterator[str]:
         from mtfrun.tools.chaos.outcome import leftovers, outcome  # noqa: PLC0415 - see above
     # Checkpoints that are due by time differ.
     outcomes = [dataclasses.replace(outcome(x), checkpoints=()) for x in (run, undisturbed)]
-    yield from outcomes[0].differences(outcomes[1])
+    for line in outcomes[0].differences(outcomes[1]):
+        yield _SHA256.sub(r"\1...", line)
     for name in leftovers(run):
         yield f"{name} is left over"
 
@@ -63,8 +67,10 @@ def _first_difference(a: LedgerRecord, b: LedgerRecord) -> str | None:
     for name, value, expected in zip(a._fields[1:], a[1:], b[1:], strict=True):
         is_recorded = name != "variables" or (value and expected)
         if is_recorded and value != expected:
-            what = name.replace("_", " ")
-            return f"the {what} of step {a.step:,}: {value:08x}, not {expected:08x}"
+            texts = [
+                f"{value_of(x):.9g}" if name in _NUMBERS else f"{x:08x}" for x in (value, expected)
+            ]
+            return f"the {name.replace('_', ' ')} of step {a.step:,}: {texts[0]}, not {texts[1]}"
     return None
 
 
