@@ -39,7 +39,7 @@ def row_digests(words: np.ndarray) -> np.ndarray:
 def digest_of_part(name: str, part: np.ndarray, begin: Sequence[int], shape: Sequence[int]) -> int:
     """Returns the digest of a part, which begins at an index, of an array of this shape.
 
-    The words have 8 bytes, several entries of a row. A word's factor is that of its row times that
+    The words have 8 bytes, several entries of a row. A word's factor is the row's factor times that
     of its column, so that few factors are computed: an entry of float32 takes 0.4 ns.
     """
     if not part.ndim:

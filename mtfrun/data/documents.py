@@ -35,7 +35,7 @@ def hashes_of(cache: TokenCache, documents: np.ndarray) -> list[str]:
 def find_hashes(cache: TokenCache, hashes: Iterable[str]) -> dict[str, np.ndarray]:
     """Returns the documents of each hash, maybe none, int64 [documents]; reads no other lengths.
 
-    DataError for what is not a hash.
+    DataError for anything but hashes.
     """
     starts, lengths = _extents(cache)
     by_length: dict[int, list[str]] = {}

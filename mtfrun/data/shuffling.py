@@ -17,7 +17,7 @@ _WORD = 0xFFFFFFFF
 def unshuffle(rows: np.ndarray, size: int, seed: int) -> np.ndarray:
     """Returns the index in an epoch of `size` rows at which each row stands, int64 [rows].
 
-    `seed` is that of grain's shuffle, to which the number of the epoch has been added.
+    `seed` is the seed of grain's shuffle, to which the number of the epoch has been added.
     """
     if size == 1:
         return np.zeros_like(rows)

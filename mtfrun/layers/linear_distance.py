@@ -17,7 +17,7 @@ def alibi_slopes(num_heads: int) -> np.ndarray:
     """Returns [num_heads] slopes; Press et al. 2021, arXiv:2108.12409, section 3.
 
     A geometric sequence from 2 ** (-8 / n) for n heads, a power of 2; of further heads, as in their
-    program, every other one of that of 2 n heads.
+    program, every other slope of 2 n heads.
 
     Examples:
       >>> alibi_slopes(8).tolist()[:3], alibi_slopes(3).tolist()

@@ -85,7 +85,7 @@ class AdamPart:
     """Which variables AdamW trains beside Muon, and its settings.
 
     Attributes:
-      dims: names of dimensions, those of softmaxes; variables that have one are not matrices.
+      dims: names of dimensions, of softmaxes; variables that have one are not matrices.
       paths: patterns of the paths of further variables.
       beta1, beta2, epsilon: see `Adam`.
     """
@@ -103,10 +103,10 @@ class Muon(SlotOptimizer):
     parameter -= learning_rate * (scale * direction + weight_decay * parameter), where the direction
     is the orthogonalised momentum, see `orthogonalize`.
 
-    The scale is that of Liu et al. 2025, "Muon is scalable", equation 4,
+    The scale is from Liu et al. 2025, "Muon is scalable", equation 4,
     https://arxiv.org/abs/2502.16982: `rms` times the root of the longer side. Entries then change
     by about `rms` times the rate, as AdamW's do, so that both parts have one learning rate,
-    schedule and weight decay. With `rms=None` it is that of Jordan's code, sqrt(max(1, columns /
+    schedule and weight decay. With `rms=None` it is as in Jordan's code, sqrt(max(1, columns /
     rows)), for rates of about 0.02; AdamW's part then needs a smaller `learning_rate_factors`.
 
     Args:

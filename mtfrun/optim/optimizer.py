@@ -153,7 +153,7 @@ class SlotOptimizer(abc.ABC):
         return rates
 
     def _factor_key(self, path: str) -> Hashable:
-        """Returns what is equal for variables with the same learning rate."""
+        """Returns a key that is equal for variables with the same learning rate."""
         return self._factors[path], id(self._factor_schedules.get(path))
 
     def _match(

@@ -1,6 +1,6 @@
 """Records of the commands of a run: arguments, versions, the git commit and its changes.
 
-That of a training also has the step at which it began, its data and hyperparameters.
+A training's record also has the step at which it began, its data and hyperparameters.
 """
 
 from __future__ import annotations

@@ -81,10 +81,10 @@ class Fault(abc.ABC):
 
     @abc.abstractmethod
     def strike(self, target: Target) -> str | None:
-        """Makes it happen, and returns what was done; None if it is not possible yet."""
+        """Makes it happen, and describes it; returns None if it is not possible yet."""
 
     def settle(self, run: pathlib.Path, rng: random.Random) -> str:
-        """Called when all processes have ended; returns what was done besides, or ""."""
+        """Called when all processes have ended; describes what it does then, or returns ""."""
         del run, rng
         return ""
 

@@ -34,7 +34,7 @@ class Trial:
         self.plan.check(self.launch.num_processes)
 
     def run(self, output: Output) -> int:
-        """Returns the exit code: that of a training that has failed, 0 for equal runs, or 5."""
+        """Returns the exit code: a failed training's, 0 for equal runs, or 5."""
         run = _path(self.launch.program.model_dir or "")
         undisturbed = _path(self.against or f"{run}{_BESIDE}")
         _require_new(run, "name another --model_dir")

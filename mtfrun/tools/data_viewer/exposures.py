@@ -27,7 +27,7 @@ _MOST_STEPS, _MOST_CHARACTERS = 8, 200
 
 @dataclasses.dataclass(frozen=True)
 class Query:
-    """Which documents: those that contain a text, or those of hashes, or of numbers from 1.
+    """Which documents: all that contain a text, or by hashes, or by numbers from 1.
 
     At most `most` of them, the first ones.
     """

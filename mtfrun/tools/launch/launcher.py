@@ -167,7 +167,7 @@ class Outcome:
 
 
 class Disturbance(Protocol):
-    """Faults that are made from outside, such as those of `tools.chaos`."""
+    """Faults that are made from outside, as by `tools.chaos`."""
 
     def begin(self) -> None:
         """All processes are about to be started."""

@@ -46,7 +46,7 @@ class Deviation(NamedTuple):
 
 
 class Fault(NamedTuple):
-    """What is at fault: a module whose output or gradient differs though its input does not.
+    """The module at fault: its output or gradient differs though its input does not.
 
     Attributes:
       what: `OUTPUT`, `GRADIENT`, or what else is computed, such as "update".

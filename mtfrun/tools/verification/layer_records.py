@@ -109,7 +109,7 @@ class OperationCall(NamedTuple):
 class _Calls:
     """The calls while a program is traced.
 
-    `inputs` are what modules get instead of their inputs, so that a gradient is that of one use.
+    `inputs` are what modules get instead of their inputs, so that a gradient belongs to one use.
     """
 
     graph: Any

@@ -88,7 +88,7 @@ def find_fault(
     difference: Difference,
     tolerance: float,
 ) -> Fault | None:
-    """Returns what is at fault for the first difference to `expected`, on one device; None if none.
+    """Returns the cause of the first difference to `expected`, alone; None if there is none.
 
     The trainings on a mesh and alone have not run.
     """

@@ -81,6 +81,7 @@ def tried(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., Tried]:
     """A function that tries a plan; ledgers alone are compared, which needs no TensorFlow."""
+    monkeypatch.delenv("COLUMNS", raising=False)
     monkeypatch.setattr(trial, "judge", lambda _, *runs: list(ledger_differences(*runs)))
     (tmp_path / "program.py").write_text(_PROGRAM)
     for name in ("resumed_ledger", "ledger"):

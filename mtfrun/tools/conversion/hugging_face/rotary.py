@@ -35,7 +35,7 @@ class Rotary:
 
     @classmethod
     def of(cls, settings: Settings, layer_type: str | None = None) -> Rotary:
-        """Reads those of all layers, or of a type of layers, such as "full_attention"."""
+        """Reads the positions of all layers, or of a type of layers, such as "full_attention"."""
         name = "rope_parameters" if settings.values.get("rope_parameters") else "rope_scaling"
         values = settings.values.get(name)
         if layer_type is not None and name == "rope_parameters" and isinstance(values, Mapping):

@@ -38,7 +38,7 @@ FULL, SLIDING = "full_attention", "sliding_attention"
 class Llama(TextFamily):
     """Llama 1, 2 and 3; a subclass has another file or sublayers, or more of both.
 
-    `sublayers` are those of a block in `shipped_file`; `rotary_base` to `is_tied_by_default` are
+    `sublayers` are a block's in `shipped_file`; `rotary_base` to `is_tied_by_default` are
     the values of settings that a configuration does not have; `usual_activation` is the file's.
     """
 

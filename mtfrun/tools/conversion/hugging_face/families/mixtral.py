@@ -71,7 +71,7 @@ def expert_rows(
 ) -> Iterator[Row]:
     """Yields the tensors of the mixture "model.layers.0.mlp".
 
-    `names` are those of the kernels of an expert: the activated one, its factor, the output's.
+    `names` belong to the kernels of an expert: the activated one, its factor, the output's.
     Version 5 computes with the kernels of all experts in one tensor, and saves them on request.
     """
     experts = f"{ours}/experts"
