@@ -62,7 +62,7 @@ SIBLINGS: dict[str, dict[str, set[str]]] = {
     "mtfrun.models": {"moe": {"transformer"}, "parity": {"moe", "resnet", "transformer"}},
     "mtfrun.tools": {
         "auditing": {"verification"},
-        "chaos": {"launch"},
+        "chaos": {"auditing", "launch"},
         "report": {"data_viewer", "sweep"},
     },
 }

@@ -7,7 +7,6 @@ identical, else `NOT_EQUAL`. It imports TensorFlow, which the launcher does not.
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import pathlib
 import re
 import subprocess
@@ -16,12 +15,11 @@ from collections.abc import Iterator, Sequence
 
 from mtfrun.configuration.errors import one_line
 from mtfrun.errors import InputError, list_some
-from mtfrun.rundir.ledger import LedgerRecord, read_ledger, value_of
 from mtfrun.tensorflow_import import import_tensorflow
+from mtfrun.tools.auditing.ledgers import RunLedger, compare_ledgers
 
 NOT_EQUAL = 5
 _MOST_LINES = 10
-_NUMBERS = ("loss", "weight", "gradient_norm")  # of a record, as bits of float32
 _SHA256 = re.compile(r"\b([0-9a-f]{16})[0-9a-f]{48}\b")
 
 
@@ -53,25 +51,13 @@ def differences(run: pathlib.Path, undisturbed: pathlib.Path) -> Iterator[str]:
 
 def ledger_differences(run: pathlib.Path, undisturbed: pathlib.Path) -> Iterator[str]:
     """Yields lines about the first step that differs, and about steps that are missing."""
-    ledgers = [{record.step: record for record in read_ledger(x)} for x in (run, undisturbed)]
-    common = sorted(ledgers[0].keys() & ledgers[1].keys())
-    of_steps = (_first_difference(*(ledger[step] for ledger in ledgers)) for step in common)
-    yield from itertools.islice(filter(None, of_steps), 1)
-    missing = sorted(ledgers[1].keys() - ledgers[0].keys())
+    ledgers = RunLedger.of(run), RunLedger.of(undisturbed)
+    difference = compare_ledgers(*ledgers, exact=True).difference
+    if difference is not None:
+        yield difference.describe("undisturbed")
+    missing = sorted(ledgers[1].records.keys() - ledgers[0].records.keys())
     if missing:
         yield f"the ledger lacks {list_some([f'step {step:,}' for step in missing])}"
-
-
-def _first_difference(a: LedgerRecord, b: LedgerRecord) -> str | None:
-    """Returns a line; the fields of a record are in the order of causes."""
-    for name, value, expected in zip(a._fields[1:], a[1:], b[1:], strict=True):
-        is_recorded = name != "variables" or (value and expected)
-        if is_recorded and value != expected:
-            texts = [
-                f"{value_of(x):.9g}" if name in _NUMBERS else f"{x:08x}" for x in (value, expected)
-            ]
-            return f"the {name.replace('_', ' ')} of step {a.step:,}: {texts[0]}, not {texts[1]}"
-    return None
 
 
 def _main(arguments: Sequence[str]) -> int:

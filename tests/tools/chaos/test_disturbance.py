@@ -140,7 +140,9 @@ def test_a_difference_is_named_with_its_first_step(
     result = tried("Chaos.events = [@Kill()]\nKill.at_step = 15")
     assert result.code == 5
     assert result.rows[-2].startswith(f"{result.run} differs from ")
-    assert result.rows[-1] == "the batch of step 12: 00000063, not 0000000c"
+    assert result.rows[-1] == (
+        "the batch of step 12 differs: 0000000000000063, and 000000000000000c undisturbed"
+    )
 
 
 def test_a_fault_that_did_not_happen_is_no_success(
