@@ -240,16 +240,6 @@ def _variables_of(line: bytes) -> tuple[int, dict[str, int]]:
         raise InputError("a line has other fields") from error
 
 
-def last_step(directory: str | os.PathLike[str]) -> int:
-    """Returns the last step in the ledger of a run; 0 without one. Nothing is verified."""
-    try:
-        with open_regular(pathlib.Path(directory, LEDGER)) as file:
-            number = (os.fstat(file.fileno()).st_size - len(_HEADER)) // _SIZE
-            return _read_record(file, number - 1)[0].step if number > 0 else 0
-    except OSError:
-        return 0
-
-
 def _chain(former: bytes, fields: bytes) -> bytes:
     return hashlib.blake2b(former + fields, digest_size=_HASH_BYTES).digest()
 

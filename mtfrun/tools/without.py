@@ -12,7 +12,7 @@ from mtfrun.experiment.runs.run_training import Preparation
 from mtfrun.experiment.saved_configuration import parameter_in, with_parameter
 from mtfrun.rundir import RunDirectory, atomic_write
 from mtfrun.rundir.checkpoints.manifest import manifest_path, manifest_text
-from mtfrun.rundir.ledger import LEDGER
+from mtfrun.rundir.ledger import LEDGER, VARIABLES
 from mtfrun.rundir.run_directory import CHECKPOINTS
 from mtfrun.tools.data_viewer.configured import ConfiguredData
 from mtfrun.tools.data_viewer.exposures import Query, find_exposed
@@ -75,9 +75,10 @@ def _copy(prepared: Preparation, former: RunDirectory, step: int, run: RunDirect
     target.mkdir(exist_ok=True)
     for name in manifest.files:
         shutil.copyfile(source / name, target / name)
-    if pathlib.Path(former.path, LEDGER).exists():
-        # Training drops the records of later steps.
-        shutil.copyfile(pathlib.Path(former.path, LEDGER), pathlib.Path(run.path, LEDGER))
+    for file in (LEDGER, VARIABLES):
+        if pathlib.Path(former.path, file).exists():
+            # Training drops the records of later steps.
+            shutil.copyfile(pathlib.Path(former.path, file), pathlib.Path(run.path, file))
     text = prepared.training_hyperparameters["given"].get(PARAMETER)
     # Last: it makes the checkpoint valid.
     manifest = with_parameter(manifest, PARAMETER, text)

@@ -43,7 +43,7 @@ def test_a_run_that_begins_with_a_checkpoint_equals_one_without_the_documents(
     )
     _train(fresh, *flags, f"--without={later}")
     assert (begun / LEDGER).read_bytes() == (fresh / LEDGER).read_bytes()
-    batches = [[r.batch for r in read_ledger(run)] for run in (whole, begun)]
+    batches = [[r.batch for r in read_ledger(run) if r.step] for run in (whole, begun)]
     assert [a == b for a, b in zip(*batches, strict=True)] == [True, True, True, False, True]
     # The run's configuration says what it leaves out.
     at = mtfrun_here("data", "at", str(begun), "--step=4")

@@ -16,7 +16,7 @@ from mtfrun.data.text_search import find_text
 from mtfrun.data.token_cache import TokenCache
 from mtfrun.experiment.saved_configuration import SavedConfiguration
 from mtfrun.rundir import RunDirectory
-from mtfrun.rundir.ledger import last_step
+from mtfrun.rundir.ledger import newest_recorded_step
 from mtfrun.tools.data_viewer.configured import ConfiguredData
 from mtfrun.tools.data_viewer.row_view import TRAIN
 from mtfrun.untrusted import escape
@@ -138,7 +138,7 @@ class _Steps:
         self._batches = configured.batches_at(run, 1)
         status = run.record().status()
         made, train_steps = (0, 0) if status is None else (status.step, status.train_steps)
-        self.last = max(self._base, made, last_step(run.path))
+        self.last = max(self._base, made, newest_recorded_step(run.path))
         self.until = max(train_steps, self.last)
 
     def exposures(
