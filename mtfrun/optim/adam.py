@@ -63,16 +63,12 @@ class Adam(SlotOptimizer):
         bias_correction: bool = True,
         learning_rate_factors: Mapping[str, Factor] | None = None,
     ) -> None:
-        super().__init__(learning_rate, learning_rate_factors)
+        decay = WeightDecay(weight_decay, exclude_from_weight_decay)
+        super().__init__(learning_rate, learning_rate_factors, decay)
         self._beta1 = beta1
         self._beta2 = beta2
         self._epsilon = epsilon
-        self._weight_decay = WeightDecay(weight_decay, exclude_from_weight_decay)
         self._bias_correction = bias_correction
-
-    def init(self, variables: Mapping[str, mtf.Variable]) -> None:
-        super().init(variables)
-        self._weight_decay.init(variables)
 
     def width_factor(self, path: str, variable: mtf.Variable) -> float:
         return adam_factor(variable.growth)
@@ -105,8 +101,6 @@ class Adam(SlotOptimizer):
                 correction1=correction1,
                 correction2=correction2,
             )
-            direction = self._weight_decay.add(
-                path, direction, parameter, self.width_factor(path, variable)
-            )
+            direction = self._add_weight_decay(path, variable, direction, parameter)
             updates[variable] = parameter - direction * rates[path]
         return updates

@@ -47,14 +47,10 @@ class Lion(SlotOptimizer):
         *,
         learning_rate_factors: Mapping[str, Factor] | None = None,
     ) -> None:
-        super().__init__(learning_rate, learning_rate_factors)
+        decay = WeightDecay(weight_decay, exclude_from_weight_decay)
+        super().__init__(learning_rate, learning_rate_factors, decay)
         self._beta1 = beta1
         self._beta2 = beta2
-        self._weight_decay = WeightDecay(weight_decay, exclude_from_weight_decay)
-
-    def init(self, variables: Mapping[str, mtf.Variable]) -> None:
-        super().init(variables)
-        self._weight_decay.init(variables)
 
     def width_factor(self, path: str, variable: mtf.Variable) -> float:
         return adam_factor(variable.growth)
@@ -72,8 +68,6 @@ class Lion(SlotOptimizer):
             direction, updates[m] = lion_direction(
                 gradient, mtf.read_variable(m), beta1=self._beta1, beta2=self._beta2
             )
-            direction = self._weight_decay.add(
-                path, direction, parameter, self.width_factor(path, variable)
-            )
+            direction = self._add_weight_decay(path, variable, direction, parameter)
             updates[variable] = parameter - direction * rates[path]
         return updates

@@ -128,12 +128,12 @@ class Muon(SlotOptimizer):
         adam: AdamPart = AdamPart(),
         learning_rate_factors: Mapping[str, Factor] | None = None,
     ) -> None:
-        super().__init__(learning_rate, learning_rate_factors)
+        decay = WeightDecay(weight_decay, exclude_from_weight_decay)
+        super().__init__(learning_rate, learning_rate_factors, decay)
         self._momentum = momentum
         self._nesterov = nesterov
         self._rms = rms
         self._adam = adam
-        self._weight_decay = WeightDecay(weight_decay, exclude_from_weight_decay)
         self._sides: dict[mtf.Variable, tuple[mtf.Shape, mtf.Shape]] = {}
 
     def init(self, variables: Mapping[str, mtf.Variable]) -> None:
@@ -144,7 +144,6 @@ class Muon(SlotOptimizer):
             if path not in by_adam and (sides := matrix_sides(variable, self._adam.dims))
         }
         super().init(variables)
-        self._weight_decay.init(variables)
 
     def width_factor(self, path: str, variable: mtf.Variable) -> float:
         growth = variable.growth
@@ -171,9 +170,7 @@ class Muon(SlotOptimizer):
                 direction = self._matrix_direction(path, variable, gradient, updates)
             else:
                 direction = self._adam_direction(path, variable, gradient, corrections, updates)
-            direction = self._weight_decay.add(
-                path, direction, parameter, self.width_factor(path, variable)
-            )
+            direction = self._add_weight_decay(path, variable, direction, parameter)
             updates[variable] = parameter - direction * rates[path]
         return updates
 

@@ -59,6 +59,7 @@ class SlotOptimizer(abc.ABC):
       learning_rate: a number or a schedule.
       learning_rate_factors: factors of the learning rate by pattern of the variable's path; a
         factor may be a schedule too.
+      weight_decay: None for none.
 
     Attributes:
       variables: the trained variables, by path.
@@ -69,6 +70,7 @@ class SlotOptimizer(abc.ABC):
         self,
         learning_rate: float | schedules.Schedule,
         learning_rate_factors: Mapping[str, Factor] | None,
+        weight_decay: WeightDecay | None = None,
     ) -> None:
         self._schedule = (
             learning_rate if callable(learning_rate) else schedules.Constant(learning_rate)
@@ -76,6 +78,7 @@ class SlotOptimizer(abc.ABC):
         self._factors_by_pattern = learning_rate_factors or {}
         self._factors: dict[str, float] = {}
         self._factor_schedules: dict[str, schedules.Schedule] = {}
+        self._decoupled_decay = weight_decay or WeightDecay(0.0, ())
         self.variables: dict[str, mtf.Variable] = {}
         self.slots: dict[str, dict[str, mtf.Variable]] = {}
 
@@ -120,6 +123,7 @@ class SlotOptimizer(abc.ABC):
             }
             for path, variable in variables.items()
         }
+        self._decoupled_decay.init(variables)
 
     def named_slots(self) -> dict[str, mtf.Variable]:
         """Returns the slots by path, `<path of the variable>/<name of the slot>`."""
@@ -155,6 +159,14 @@ class SlotOptimizer(abc.ABC):
     def _factor_key(self, path: str) -> Hashable:
         """Returns a key that is equal for variables with the same learning rate."""
         return self._factors[path], id(self._factor_schedules.get(path))
+
+    def _add_weight_decay(
+        self, path: str, variable: mtf.Variable, direction: mtf.Tensor, parameter: mtf.Tensor
+    ) -> mtf.Tensor:
+        """Returns the sum that a rate of `learning_rates` multiplies."""
+        return self._decoupled_decay.add(
+            path, direction, parameter, self.width_factor(path, variable)
+        )
 
     def _match(
         self, gradients: Mapping[str, mtf.Tensor | None]

@@ -66,11 +66,11 @@ class ScheduleFreeAdam(SlotOptimizer):
         *,
         learning_rate_factors: Mapping[str, Factor] | None = None,
     ) -> None:
-        super().__init__(learning_rate, learning_rate_factors)
+        decay = WeightDecay(weight_decay, exclude_from_weight_decay)
+        super().__init__(learning_rate, learning_rate_factors, decay)
         self._beta1 = beta1
         self._beta2 = beta2
         self._epsilon = epsilon
-        self._weight_decay = WeightDecay(weight_decay, exclude_from_weight_decay)
         self._averages: dict[str, mtf.Variable] = {}
         self._weight_sum: mtf.Variable | None = None
 
@@ -82,7 +82,6 @@ class ScheduleFreeAdam(SlotOptimizer):
                     "all steps stand still: MASTER_DTYPE must be 'float32'"
                 )
         super().init(variables)
-        self._weight_decay.init(variables)
         self._averages = {path: make_slot(v, v.shape, path) for path, v in variables.items()}
         first = next(iter(variables.values()))
         self._weight_sum = mtf.Variable(first.mesh, [], name="weight_sum", trainable=False)
@@ -119,9 +118,7 @@ class ScheduleFreeAdam(SlotOptimizer):
             )
             epsilon = self._epsilon / variable.growth.fan_out
             direction = gradient / (mtf.sqrt(updates[v]) * correction + epsilon)
-            direction = self._weight_decay.add(
-                path, direction, y, self.width_factor(path, variable)
-            )
+            direction = self._add_weight_decay(path, variable, direction, y)
             updates[variable], updates[z], updates[average] = schedule_free_update(
                 mtf.where(is_first, y, mtf.read_variable(z), output_shape=y.shape),
                 mtf.where(is_first, y, mtf.read_variable(average), output_shape=y.shape),

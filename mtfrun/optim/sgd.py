@@ -97,17 +97,13 @@ class Momentum(SlotOptimizer):
         exclude_from_weight_decay: Sequence[str] = (),
         learning_rate_factors: Mapping[str, Factor] | None = None,
     ) -> None:
-        super().__init__(learning_rate, learning_rate_factors)
+        decay = WeightDecay(weight_decay, exclude_from_weight_decay)
+        super().__init__(learning_rate, learning_rate_factors, decay)
         if delayed and nesterov:
             raise InputError("Momentum: nesterov=True and delayed=True exclude each other")
         self._delayed = delayed
         self._momentum = momentum
         self._nesterov = nesterov
-        self._weight_decay = WeightDecay(weight_decay, exclude_from_weight_decay)
-
-    def init(self, variables: Mapping[str, mtf.Variable]) -> None:
-        super().init(variables)
-        self._weight_decay.init(variables)
 
     def width_factor(self, path: str, variable: mtf.Variable) -> float:
         return sgd_factor(variable.growth)
@@ -123,9 +119,7 @@ class Momentum(SlotOptimizer):
         for path, variable, gradient in self._match(gradients):
             velocity = self.slots[path]["velocity"]
             parameter = read_precisely(variable)
-            gradient = self._weight_decay.add(
-                path, gradient, parameter, self.width_factor(path, variable)
-            )
+            gradient = self._add_weight_decay(path, variable, gradient, parameter)
             updates[variable], updates[velocity] = momentum_update(
                 parameter,
                 gradient,
