@@ -37,10 +37,17 @@ class Ledger:
 
     def add(self, host: HostRecord) -> None:
         """Writes the records of a host loop. Collective."""
+        if self._writer is not None:
+            self._writer.append(self._records(host))
+        self._has_digests = False
+        if (host.step + host.count) % _DIGEST_EVERY == 0:
+            self._add_digests()
+
+    def _records(self, host: HostRecord) -> list[LedgerRecord]:
         record, seed = host.record, self._state.seed
         numbers = (record.objective.total, record.objective.weight, record.gradient_norm)
         losses, weights, norms = (bits_of(x[: host.count]) for x in numbers)
-        records = [
+        return [
             LedgerRecord(
                 host.step + 1 + i,
                 host.digests[i],
@@ -51,11 +58,6 @@ class Ledger:
             )
             for i in range(host.count)
         ]
-        if self._writer is not None:
-            self._writer.append(records)
-        self._has_digests = False
-        if records[-1].step % _DIGEST_EVERY == 0:
-            self._add_digests()
 
     def sync(self) -> None:
         """Forces the records to the disk: a checkpoint of the last one follows. Collective."""
