@@ -1,14 +1,26 @@
-"""Errors that the user can correct, and a hint at the nearest name."""
+"""Errors that the user can correct, a hint at the nearest name, and exit codes."""
 
 from __future__ import annotations
 
 import difflib
+import enum
 import errno
 import itertools
 import os
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
+
+
+class ExitCode(enum.IntEnum):
+    """How the command has ended, besides 0 and 128 + number for a signal."""
+
+    DEFECT = 1
+    BAD_INPUT = 2
+    NOT_FINITE = 3  # a number of the model is infinite, or not a number
+    LOST_PROCESS = 4  # another process of the run has failed or is lost
+    NOT_EQUAL = 5  # or a drift over widths, or a damaged checkpoint
+    TOO_LITTLE_MEMORY = 6
 
 
 class InputError(ValueError):

@@ -21,11 +21,10 @@ from mtfrun.configuration.errors import one_line
 from mtfrun.configuration.files import require_gin_file
 from mtfrun.display import progress
 from mtfrun.display.streams import discard, named_stdout, unfailing, unfailing_stderr
-from mtfrun.errors import is_input_error
+from mtfrun.errors import ExitCode, is_input_error
 from mtfrun.processes.child_process import end_with_launcher
 from mtfrun.tensorflow_import import import_tensorflow
 
-FAILED, BAD_INPUT = 1, 2
 # Seconds until an exception that Python has ignored is raised again.
 _AGAIN_SECS = 0.01
 
@@ -61,14 +60,15 @@ def _main(arguments: list[str]) -> int:
 def _report_error(error: Exception, *, debug: bool) -> int:
     """Returns the exit code; other processes of the run end because of the error."""
     if is_input_error(error):
-        code = processes.LOST if isinstance(error, processes.ProcessesError) else BAD_INPUT
+        is_lost = isinstance(error, processes.ProcessesError)
+        code = ExitCode.LOST_PROCESS if is_lost else ExitCode.BAD_INPUT
         line = one_line(error)
         if processes.fail(line):  # not if the first process prints the same error
             if debug:
                 traceback.print_exc()
             progress.print_line(progress.error(line))
     else:
-        code = FAILED
+        code = ExitCode.DEFECT
         # It may end this process: TensorFlow's collectives raise errors of several classes when
         # another process is lost.
         may_follow = type(error).__module__.partition(".")[0] == "tensorflow"
@@ -132,7 +132,6 @@ def _run(
             stack.enter_context(import_tensorflow())
         import tensorflow as tf  # noqa: PLC0415 - only commands that need it import it
 
-        from mtfrun.cli.trained_run import NON_FINITE  # noqa: PLC0415 - as above
         from mtfrun.models import NonFiniteError  # noqa: PLC0415
 
         # CUDA logs a missing device as an error, which `import_tensorflow` drops.
@@ -146,7 +145,7 @@ def _run(
         if flags.debug:
             traceback.print_exc()
         progress.note(progress.error(str(error)))
-        return NON_FINITE
+        return ExitCode.NOT_FINITE
 
 
 @contextlib.contextmanager

@@ -26,9 +26,6 @@ from mtfrun.rundir.copied_files import TOKENIZER_FOLDER
 from mtfrun.tools.chat.template import ChatTemplate, template_of_folder, template_of_name
 from mtfrun.untrusted import visible
 
-# The exit code if a model's numbers are not finite.
-NON_FINITE = 3
-
 
 def open_run(
     flags: argparse.Namespace, command: Sequence[str]

@@ -5,7 +5,6 @@ It imports no TensorFlow. A process that has not called `join` is alone: all cal
 
 from mtfrun.processes.connection import ProcessesError as ProcessesError
 from mtfrun.processes.coordinator import TOKEN_VARIABLE as TOKEN_VARIABLE
-from mtfrun.processes.heartbeat import LOST as LOST
 from mtfrun.processes.heartbeat import Timeouts as Timeouts
 from mtfrun.processes.membership import agree as agree
 from mtfrun.processes.membership import barrier as barrier

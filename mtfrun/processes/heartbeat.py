@@ -8,8 +8,7 @@ import threading
 from collections.abc import Callable
 from typing import NoReturn
 
-LOST = 4
-"""The exit code of a process that ends because another one has failed or is lost."""
+from mtfrun.errors import ExitCode
 
 # Seconds for printing and cleaning up: the standard streams may be blocked.
 _LAST_SECS = 5.0
@@ -68,4 +67,4 @@ class Monitor:
         printing = threading.Thread(target=last_words, daemon=True)
         printing.start()
         printing.join(_LAST_SECS)
-        os._exit(LOST)
+        os._exit(ExitCode.LOST_PROCESS)

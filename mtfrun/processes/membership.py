@@ -43,7 +43,7 @@ def join(
     """Brings the processes of a run together; returns when all have come, at once if `count` is 1.
 
     To be called before TensorFlow is set up. From then on a process that fails, stops, or is killed
-    ends all of them: they print one line and exit with the code `LOST`. `coordinator` is the
+    ends all of them: they print one line and exit with `LOST_PROCESS`. `coordinator` is the
     "host:port" where the first process listens, `token` the secret that they share; a thread calls
     `before_exit` before another process ends this one, since no block is left then.
 

@@ -7,10 +7,10 @@ import pathlib
 
 import pytest
 
+from mtfrun.errors import ExitCode
 from tests.cli.command import error_line, mtfrun_here, succeeded, tiny_experiment
 from tests.experiment.test_own_classes import CONFIG, FOLDER, TRANSFORMER_CONFIG
 
-NOT_EQUAL = 5
 MESH = "--mesh=data:2,model:2"
 SIZES = ["--gin.NUM_LAYERS=1", "--gin.D_MODEL=16", "--gin.NUM_HEADS=4", "--gin.D_KV=4"]
 
@@ -39,7 +39,7 @@ def _wrong_layer(folder: pathlib.Path, layer: str = "WrongLayer") -> list[str]:
 @pytest.mark.slow
 def test_a_layer_with_a_wrong_gradient_is_found(tmp_path: pathlib.Path) -> None:
     process = mtfrun_here("verify", *_wrong_layer(tmp_path), MESH)
-    assert process.returncode == NOT_EQUAL, process.stderr.decode()
+    assert process.returncode == ExitCode.NOT_EQUAL, process.stderr.decode()
     reference, mesh = process.stdout.decode().split("\n\n")
     assert reference.startswith("one device      CPU:0\nlosses          ")
     assert mesh.startswith("mesh data:2,model:2 on CPU:0..3 (simulated)\n  layout          batch:")
@@ -67,7 +67,7 @@ def test_the_layer_and_the_operation_at_fault_are_named(
     layer: str, what: str, line: str, tmp_path: pathlib.Path
 ) -> None:
     process = mtfrun_here("verify", *_wrong_layer(tmp_path, layer), MESH, "--json")
-    assert process.returncode == NOT_EQUAL, process.stderr.decode()
+    assert process.returncode == ExitCode.NOT_EQUAL, process.stderr.decode()
     at_fault = json.loads(process.stdout)["at_fault"]
     assert (at_fault["name"], at_fault["what"]) == (layer, what)
     assert at_fault["line"].endswith(line)
@@ -77,7 +77,7 @@ def test_the_layer_and_the_operation_at_fault_are_named(
 def test_every_mesh_may_have_its_own_layout(tmp_path: pathlib.Path) -> None:
     layouts = ["--mesh=data:4", "--layout=batch:data", "--mesh=all:2", "--layout=d_ff:all"]
     process = mtfrun_here("verify", *_wrong_layer(tmp_path), *layouts)
-    assert process.returncode == NOT_EQUAL, process.stderr.decode()
+    assert process.returncode == ExitCode.NOT_EQUAL, process.stderr.decode()
     _, right, wrong = process.stdout.decode().split("\n\n")
     # The layer multiplies by the number of parts of d_ff.
     assert "\n  layout          batch:data\n" in right and right.endswith("  equal within 0.0001")
@@ -127,7 +127,7 @@ def test_what_is_wrong_first_is_listed_first(
         optimizer = flag.partition("@wrong_classes.")[2].removesuffix("()")
         flags.append(f"--gin.{optimizer}.learning_rate=0.1")
     process = mtfrun_here("verify", *flags)
-    assert process.returncode == NOT_EQUAL, process.stderr.decode()
+    assert process.returncode == ExitCode.NOT_EQUAL, process.stderr.decode()
     before, listed = process.stdout.decode().split("computation:\n")
     assert listed.splitlines()[0].strip().startswith(first)
     assert at_fault in before.partition("  at fault  ")[2]
@@ -141,7 +141,7 @@ def test_the_numbers_are_printed_as_json(tmp_path: pathlib.Path) -> None:
     assert 0 < mesh["largest"]["gradients"]["relative"] < 1e-4
     assert mesh["largest"]["decodes"]["relative"] < 1e-4
     exact = mtfrun_here("verify", *flags, "--steps=2", "--json", "--tolerance=0")
-    assert exact.returncode == NOT_EQUAL
+    assert exact.returncode == ExitCode.NOT_EQUAL
     above = json.loads(exact.stdout)["above"]
     assert above and all(difference["relative"] > 0 for difference in above)
 

@@ -12,8 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from mtfrun import processes
-from mtfrun.errors import InputError
-from mtfrun.processes import LOST
+from mtfrun.errors import ExitCode, InputError
 from tests.processes.threads import free_address
 
 # Runs as process INDEX of COUNT at ADDRESS; then what the test says.
@@ -183,7 +182,7 @@ time.sleep(60)
     other = run.processes[1 - victim]
     output, errors = other.communicate(timeout=_END_SECS)
     assert time.monotonic() - began < _END_SECS
-    assert (other.returncode, output) == (LOST, "files are removed\n")
+    assert (other.returncode, output) == (ExitCode.LOST_PROCESS, "files are removed\n")
     (line,) = errors.splitlines()
     assert line.startswith(f"mtfrun: error: process {victim} of 2 (pid {run.processes[victim].pid}")
     assert line.endswith("; step 300 is saved, and the same command resumes from there")
@@ -201,7 +200,7 @@ time.sleep(60)
 """
     (code, _, errors), (failed_code, _, own_errors) = start(2, body).ends()
     assert (failed_code, own_errors) == (2, "mtfrun: error: mine\n")
-    assert code == LOST
+    assert code == ExitCode.LOST_PROCESS
     (line,) = errors.splitlines()
     assert line.endswith("failed: no such word: 'blau'; no step was saved")
 

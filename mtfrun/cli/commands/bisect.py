@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mtfrun.cli.command import Command, add_json, settings_of
-from mtfrun.cli.commands.verify import NOT_EQUAL
 from mtfrun.display.streams import print_lines
 from mtfrun.display.table import terminal_columns
+from mtfrun.errors import ExitCode
 
 if TYPE_CHECKING:
     from mtfrun.rundir import RunDirectory
@@ -68,7 +68,7 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     else:
         of_lines = [] if again is None else ["", *again.lines()]
         print_lines(*result.lines(terminal_columns()), *of_lines)
-    return 0 if result.is_equal else NOT_EQUAL
+    return 0 if result.is_equal else ExitCode.NOT_EQUAL
 
 
 def _recompute(

@@ -15,7 +15,7 @@ from mtfrun.cli.command import Command, check_least, require_model_dir
 from mtfrun.display.formats import bytes_text, json_time, time_text
 from mtfrun.display.streams import print_lines
 from mtfrun.display.table import table_lines, terminal_columns
-from mtfrun.errors import InputError
+from mtfrun.errors import ExitCode, InputError
 
 if TYPE_CHECKING:
     from mtfrun.rundir import RunDirectory
@@ -133,9 +133,6 @@ A line says for every checkpoint whether it is good, and for every damaged file 
 it; then the exit code is 5. Nothing is deleted or changed, and a copy of a run directory is
 verified in the same way."""
 
-DAMAGED = 5
-"""The exit code if a file is not as it was saved."""
-
 
 def _add_verify_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", help="a step; all by default", metavar="STEP")
@@ -156,14 +153,14 @@ def _run_verify(flags: argparse.Namespace, _: Sequence[str]) -> int:
             continue
         for damage in stored.damages:
             print_lines(f"step {step}: damaged: {damage}")
-            code = DAMAGED
+            code = ExitCode.NOT_EQUAL
         if stored.manifest is not None and not stored.damages:
             files = len(stored.manifest.files)
             print_lines(f"step {step}: good, {files} files, {bytes_text(stored.bytes)}")
     if flags.checkpoint is None:
         for prefix, step in directory.lost_manifests().items():
             print_lines(f"step {step}: damaged: ckpt-{step}.json is missing, {prefix}.* are there")
-            code = DAMAGED
+            code = ExitCode.NOT_EQUAL
     return code
 
 

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 from mtfrun.cli.command import Command, check_least, check_names, require_model_dir
 from mtfrun.cli.commands.data import add_row_flags, configure_data, print_rows
 from mtfrun.cli.commands.ledger_show import step_range
-from mtfrun.cli.commands.verify import NOT_EQUAL
-from mtfrun.errors import InputError
+from mtfrun.errors import ExitCode, InputError
 
 if TYPE_CHECKING:
     from mtfrun.rundir import RunDirectory
@@ -68,7 +67,7 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     rows = list(rows_of_tasks(configured.data, shown, tasks[first - 1 :]))
     title = f"{type(configured.data).__name__}, step {flags.step:,}"
     print_rows(flags, rows, title, [title, compared], first=first, count=size)
-    return 0 if is_equal else NOT_EQUAL
+    return 0 if is_equal else ExitCode.NOT_EQUAL
 
 
 def _compare(run: RunDirectory, step: int, digest: int) -> tuple[str, bool]:

@@ -17,7 +17,7 @@ from mtfrun.cli.command import RUN_HELP, Command, add_adapter_flag, check_run
 from mtfrun.cli.process_flags import add_process_flags, check_processes
 from mtfrun.display import progress
 from mtfrun.display.table import table_lines
-from mtfrun.errors import InputError
+from mtfrun.errors import ExitCode, InputError
 
 if TYPE_CHECKING:
     from mtfrun.experiment.runs.opening import RunObjects
@@ -80,7 +80,7 @@ _CONTINUOUS = "eval/continuous"
 
 
 def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
-    from mtfrun.cli.trained_run import NON_FINITE, open_run
+    from mtfrun.cli.trained_run import open_run
     from mtfrun.rundir import RunDirectory
 
     steps: Iterable[int] | None = None
@@ -114,7 +114,7 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
                     "infinite or not a number, null in the line above"
                 )
                 progress.note(line)
-                code = NON_FINITE
+                code = ExitCode.NOT_FINITE
     return code
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from mtfrun.cli.command import Command, check_least, check_mesh, require_gin_files, settings_of
 from mtfrun.display.streams import print_lines
-from mtfrun.errors import InputError
+from mtfrun.errors import ExitCode, InputError
 
 if TYPE_CHECKING:
     from mtfrun import mtf
@@ -105,10 +105,6 @@ def _check_search(flags: argparse.Namespace) -> None:
             raise InputError(f"--{name} describes one mesh: leave it out with {word}")
 
 
-# The exit code if the memory of a device does not suffice.
-TOO_LITTLE_MEMORY = 6
-
-
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     from mtfrun import mtf
     from mtfrun.configuration import config
@@ -134,7 +130,7 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     if flags.picture is not None:
         _draw(flags.picture, training, planned, resources)
     memory = resources.device_memory
-    return TOO_LITTLE_MEMORY if memory is not None and planned.peak_bytes > memory else 0
+    return ExitCode.TOO_LITTLE_MEMORY if memory is not None and planned.peak_bytes > memory else 0
 
 
 def _resources(flags: argparse.Namespace, mesh: mtf.Mesh) -> Resources:

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 
 from mtfrun.cli.command import Command, require_model_dir, settings_of
 from mtfrun.cli.commands.ledger_show import step_range
-from mtfrun.cli.commands.verify import NOT_EQUAL
 from mtfrun.display import progress
-from mtfrun.errors import InputError
+from mtfrun.errors import ExitCode, InputError
 
 _DESCRIPTION = """\
 Computes steps of a training again, and compares them with the run's ledger.
@@ -55,7 +54,7 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     assert steps is not None
     result = replay(training, run, *steps)
     print(json.dumps(dataclasses.asdict(result)) if flags.json else result.describe())
-    return 0 if result.difference is None else NOT_EQUAL
+    return 0 if result.difference is None else ExitCode.NOT_EQUAL
 
 
 COMMANDS = [Command("replay", _DESCRIPTION, run, _add_flags, _check, subject="run")]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mtfrun.cli.command import Command, check_least, check_mesh, require_gin_files, settings_of
 from mtfrun.display.streams import print_lines
-from mtfrun.errors import InputError
+from mtfrun.errors import ExitCode, InputError
 
 if TYPE_CHECKING:
     from mtfrun.configuration.statements import Binding
@@ -108,10 +108,6 @@ def _check(flags: argparse.Namespace) -> None:
         raise InputError(f"--tolerance={flags.tolerance} must be a number of at least 0")
 
 
-# The exit code if numbers on a mesh and on one device differ.
-NOT_EQUAL = 5
-
-
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     from mtfrun import mtf
     from mtfrun.configuration import config
@@ -154,7 +150,7 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
             print(json.dumps(as_json(here, comparison, fault), allow_nan=False), flush=True)
         else:
             print_lines("", *as_lines(here, comparison, fault))
-    return 0 if are_equal else NOT_EQUAL
+    return 0 if are_equal else ExitCode.NOT_EQUAL
 
 
 def _set_up_devices(meshes: Sequence[MeshFlags], flags: argparse.Namespace) -> None:

@@ -12,7 +12,7 @@ from mtfrun.cli.command import Command, check_least, require_gin_files, settings
 from mtfrun.display.formats import number_text
 from mtfrun.display.streams import print_lines
 from mtfrun.display.table import table_lines, terminal_columns
-from mtfrun.errors import InputError
+from mtfrun.errors import ExitCode, InputError
 
 if TYPE_CHECKING:
     from mtfrun.tools.coordinate_check import Drift
@@ -33,9 +33,6 @@ by more than twice as much: in a wide model values would be too large, or a laye
 
 BASE_SIZES is explained in docs/width_transfer.md. Nothing is written. The exit code is 5 if a line
 is marked."""
-
-# The exit code if values drift.
-DRIFTS = 5
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
@@ -90,7 +87,7 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     else:
         not_based = [name for name in growing if name not in based] if based else []
         _print(growing, result, flags.tolerance, not_based)
-    return DRIFTS if any(drift.exceeds(flags.tolerance) for drift in result) else 0
+    return ExitCode.NOT_EQUAL if any(drift.exceeds(flags.tolerance) for drift in result) else 0
 
 
 def _of_widths(bindings: Sequence[tuple[str, str]]) -> list[list[tuple[str, str]]]:

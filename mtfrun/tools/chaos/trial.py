@@ -8,14 +8,14 @@ import tempfile
 
 from mtfrun.display.streams import print_lines
 from mtfrun.display.table import table_lines, terminal_columns
-from mtfrun.errors import InputError
+from mtfrun.errors import ExitCode, InputError
 from mtfrun.rundir import RunDirectory
 from mtfrun.rundir.checkpoints.partial_files import list_names
 from mtfrun.rundir.ledger import newest_recorded_step
 from mtfrun.tools.chaos.disturbance import HEADINGS, Chaos
 from mtfrun.tools.chaos.jumping_clock import clock_of
 from mtfrun.tools.chaos.plan import Plan
-from mtfrun.tools.chaos.verdict import NOT_EQUAL, judge
+from mtfrun.tools.chaos.verdict import judge
 from mtfrun.tools.launch.children import Output
 from mtfrun.tools.launch.launcher import Launch, Launcher
 
@@ -74,7 +74,7 @@ class Trial:
         missed = sum(happening.seen_step is None for happening in chaos.happenings)
         if missed:
             print_lines(f"{missed} of {len(chaos.happenings)} fault(s) did not happen")
-        return NOT_EQUAL if lines or missed else 0
+        return ExitCode.NOT_EQUAL if lines or missed else 0
 
 
 def _path(model_dir: str) -> pathlib.Path:

@@ -14,11 +14,10 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from mtfrun.configuration.errors import one_line
-from mtfrun.errors import InputError, list_some
+from mtfrun.errors import ExitCode, InputError, list_some
 from mtfrun.tensorflow_import import import_tensorflow
 from mtfrun.tools.auditing.ledgers import RunLedger, compare_ledgers
 
-NOT_EQUAL = 5
 _MOST_LINES = 10
 _SHA256 = re.compile(r"\b([0-9a-f]{16})[0-9a-f]{48}\b")
 
@@ -30,7 +29,7 @@ def judge(python: Sequence[str], run: pathlib.Path, undisturbed: pathlib.Path) -
         capture_output=True,
         text=True,
     )
-    if process.returncode not in (0, NOT_EQUAL):
+    if process.returncode not in (0, ExitCode.NOT_EQUAL):
         reason = (process.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise InputError(f"{run} and {undisturbed} cannot be compared: {reason}")
     return process.stdout.splitlines()
@@ -68,7 +67,7 @@ def _main(arguments: Sequence[str]) -> int:
         return 2
     more = len(lines) - _MOST_LINES
     print(*lines[:_MOST_LINES], *[f"and {more:,} more"] * (more > 0), sep="\n", end="")
-    return NOT_EQUAL if lines else 0
+    return ExitCode.NOT_EQUAL if lines else 0
 
 
 if __name__ == "__main__":

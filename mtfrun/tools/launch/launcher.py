@@ -12,8 +12,8 @@ import subprocess
 from collections.abc import Mapping, Sequence, Set
 from typing import NamedTuple, Protocol
 
-from mtfrun.errors import InputError
-from mtfrun.processes import LOST, TOKEN_VARIABLE
+from mtfrun.errors import ExitCode, InputError
+from mtfrun.processes import TOKEN_VARIABLE
 from mtfrun.processes.child_process import forward_signals
 from mtfrun.rundir import RunDirectory
 from mtfrun.rundir.checkpoints.partial_files import list_steps
@@ -126,7 +126,9 @@ class Outcome:
     def cause(self) -> int | None:
         """The first failure by itself, or a killed process if the rest only report a lost one."""
         failed = [number for number, code in self.codes.items() if code]
-        causes = [n for n in failed if n not in self.killed and self.codes[n] != LOST]
+        causes = [
+            n for n in failed if n not in self.killed and self.codes[n] != ExitCode.LOST_PROCESS
+        ]
         candidates = causes or sorted(self.killed) or failed
         return candidates[0] if candidates else None
 
@@ -136,7 +138,7 @@ class Outcome:
         if self.cause is None:
             return 0
         code = self.codes[self.cause]
-        if self.signal is not None and code in (LOST, -self.signal):
+        if self.signal is not None and code in (ExitCode.LOST_PROCESS, -self.signal):
             return 128 + self.signal
         return 128 - code if code < 0 else code
 
@@ -161,7 +163,7 @@ class Outcome:
             return f"{who} did not react and was killed"
         if code < 0:
             return f"{who} was ended by {signal.Signals(-code).name}"
-        if code == LOST:
+        if code == ExitCode.LOST_PROCESS:
             return f"{who} has lost another process"
         return f"{who} failed with exit code {code}"
 

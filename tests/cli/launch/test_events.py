@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from mtfrun.processes import LOST
+from mtfrun.errors import ExitCode
 from mtfrun.rundir import RunDirectory
 from tests.cli.command import mtfrun, mtfrun_here, succeeded, tiny_experiment
 from tests.training.toy_run import curve
@@ -213,6 +213,6 @@ def test_a_process_that_never_comes_is_named() -> None:
         *("--trusted_network", "--join_secs=0.5"),
         *("--gin_file=runs/quickstart.gin", "--model_dir=/nowhere/run"),
     )
-    assert process.returncode == LOST
+    assert process.returncode == ExitCode.LOST_PROCESS
     (line,) = process.stderr.decode().splitlines()
     assert line.startswith("mtfrun: error: processes 1, 2 of 3 have not come within 0.5 s: ")
