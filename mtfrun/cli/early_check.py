@@ -103,7 +103,6 @@ def _message(
 ) -> str:
     from mtfrun.configuration import config  # noqa: PLC0415 - imports gin
 
-    sys.meta_path.insert(0, _StandIns())
     path = None
     try:
         if directory is not None:
@@ -121,8 +120,21 @@ def _message(
     return ""
 
 
+def first_error(trainings: Sequence[argparse.Namespace]) -> tuple[int, InputError] | None:
+    """Returns the number and error of the first training that is configured wrong, or None."""
+    if "tensorflow" in sys.modules:
+        return None
+
+    def check() -> str:
+        messages = (_message(flags, [flags.gin_file], None) for flags in trainings)
+        return next((f"{i} {message}" for i, message in enumerate(messages) if message), "")
+
+    number, _, message = _Child(check).result().partition(" ")
+    return (int(number), InputError(message)) if message else None
+
+
 class _Child:
-    """A forked child that calls a function."""
+    """A forked child with stubs for large libraries that calls a function."""
 
     def __init__(self, function: Callable[[], str]):
         self._reader, writer = os.pipe()
@@ -132,6 +144,7 @@ class _Child:
                 with open(os.devnull, "w") as nowhere:  # noqa: PTH123
                     os.dup2(nowhere.fileno(), 1)
                     os.dup2(nowhere.fileno(), 2)
+                sys.meta_path.insert(0, _StandIns())
                 with os.fdopen(writer, "wb") as pipe:
                     pipe.write(function().encode())
             finally:

@@ -128,12 +128,17 @@ def _config(directory: pathlib.Path) -> dict[str, str]:
         return {}
 
 
-def metric_of(evaluations: Iterable[Iterable[str]], name: str | None) -> str:
-    """Returns the metric that tables compare: the named one, loss, or the first of evaluations."""
+def metric_of(
+    evaluations: Iterable[Iterable[str]], name: str | None, place: str = "--metric="
+) -> str:
+    """Returns the metric that tables compare: the named one, loss, or the first of evaluations.
+
+    `place` is where the name has been given.
+    """
     names = list(dict.fromkeys(metric for metrics in evaluations for metric in metrics))
     if name is not None and names and name not in names:
         hint = did_you_mean(name, names) or f"; there are {', '.join(names)}"
-        raise InputError(f"--metric={name}: no evaluation has it{hint}")
+        raise InputError(f"{place}{name}: no evaluation has it{hint}")
     return name or (_LOSS if _LOSS in names or not names else names[0])
 
 

@@ -6,7 +6,7 @@ import json
 import pathlib
 
 from mtfrun.tools.sweep.trainer import LOG
-from tests.cli.command import error_line, mtfrun_here, succeeded, tiny_experiment
+from tests.cli.command import error_line, mtfrun, mtfrun_here, succeeded, tiny_experiment
 
 
 def test_a_misspelt_macro_is_refused_before_a_run_is_started(tmp_path: pathlib.Path) -> None:
@@ -16,7 +16,28 @@ def test_a_misspelt_macro_is_refused_before_a_run_is_started(tmp_path: pathlib.P
     assert "nothing varies" in error_line(mtfrun_here("sweep", *flags))
     process = mtfrun_here("sweep", *flags, "--gin.LEARNING_RATE=0.1,0.2", "--dry_run")
     assert process.returncode == 0
-    assert process.stdout.decode().splitlines()[1].split() == [*("0.1", "missing", "0", "-")]
+    assert process.stdout.decode().splitlines()[1].split() == [*("0.1", "waiting", "0", "-")]
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_every_row_is_checked_before_a_run_is_started(tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "mine.gin"
+    flags = [f"--sweep_file={file}", f"--model_dir={tmp_path}/sweep", "--dry_run"]
+
+    def answer(row: str) -> str:
+        file.write_text(
+            'Sweep.gin_files = ["runs/quickstart.gin"]\nSweep.bindings = {"D_FF": 64}\n'
+            f'Sweep.rows = {{"baseline": {{}}, "other": {{{row}}}}}\nSweep.seeds = 2\n'
+        )
+        return error_line(mtfrun("sweep", *flags))  # the check is left out beside TensorFlow
+
+    activation = '"transformer.GatedFeedForward.activation": @mtf.swsh'
+    assert "row 'other': transformer.GatedFeedForward.activation: nothing is called" in answer(
+        activation
+    )
+    line = answer('"NUM_LAYERS": 2.5')
+    assert "row 'other': NUM_LAYERS: transformer.Stack.num_layers is 2.5: it must be int" in line
+    assert "did you mean 'gin_files'?" in answer('"gin_file": ["layouts/2x2.gin"]')
     assert not (tmp_path / "sweep").exists()
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from mtfrun.cli.command import Command, check_least, require_gin_files
-from mtfrun.cli.early_check import EarlyCheck
+from mtfrun.cli.early_check import EarlyCheck, first_error
 from mtfrun.configuration.errors import one_line
 from mtfrun.display import progress
 from mtfrun.display.streams import print_lines
@@ -109,7 +109,7 @@ def _check(flags: argparse.Namespace) -> None:
 
 def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
     from mtfrun.rundir import RunDirectory, writer_lock
-    from mtfrun.tools.sweep.plan import Plan
+    from mtfrun.tools.sweep.plan import Plan, drop_untrained_rows
     from mtfrun.tools.sweep.search import Search
     from mtfrun.tools.sweep.sweep import RESULTS, Sweep
 
@@ -122,13 +122,16 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
     whole = sweep
     for record in records:
         if (former := Sweep.read(record)) is not None:
+            former = drop_untrained_rows(former, whole, directory, results)
             whole = former.continue_with(whole, record)
     plan = Plan(whole, directory, results, flags.gin_search_paths)
     runs = plan.runs(whole.runs_of(sweep) if flags.search is None else [])
     if not flags.accept_changes:
         plan.check_settings(runs)
+    _check_configurations(flags, plan, runs)
     if flags.dry_run:
-        print_lines(*plan.table(runs, None, terminal_columns()))
+        metric = flags.metric or whole.metric
+        print_lines(*plan.table(runs, metric, terminal_columns()), *plan.settings_of_rows(runs))
         print_lines(f"{flags.search or len(runs)} runs in {directory}")
         return 0
     run_directory.prepare()
@@ -170,6 +173,32 @@ def _sweep(flags: argparse.Namespace) -> Sweep:
         raise wrong if wrong is not None and str(wrong).startswith(place) else error from None
 
 
+def _check_configurations(
+    flags: argparse.Namespace, plan: Plan, runs: Sequence[PlannedRun]
+) -> None:
+    """Raises InputError for a row that cannot be configured, before any run is trained."""
+    of_rows = {planned.run.row: planned for planned in runs if not planned.is_done}
+    trainings = [
+        argparse.Namespace(
+            **{
+                **vars(flags),
+                "command": "train",
+                "gin_file": [*plan.sweep.gin_files, *planned.run.gin_files],
+                "bindings": [
+                    (f"row {row!r}: {name}", f"{name} = {text}")
+                    for name, text in plan.bindings_of(planned.run).items()
+                ],
+            }
+        )
+        for row, planned in of_rows.items()
+    ]
+    if (found := first_error(trainings)) is not None:
+        number, error = found
+        row = f"row {list(of_rows)[number]!r}: "
+        text = str(error)
+        raise InputError(text if text.startswith(row) else row + text)
+
+
 def _train(
     flags: argparse.Namespace, plan: Plan, runs: Sequence[PlannedRun], search: Search | None
 ) -> Trainer:
@@ -182,6 +211,7 @@ def _train(
     def record(result: RunResult) -> RunResult:
         result.write(plan.path(result.name))
         require_space(result, plan.directory)
+        plan.check_metric(result, flags.metric)
         if search is not None:
             search.record(result)
         return result
@@ -248,14 +278,12 @@ def _report(
 
 def _arguments(flags: argparse.Namespace, plan: Plan, planned: PlannedRun) -> list[str]:
     sweep, run = plan.sweep, planned.run
-    fixed = {name: text for name, text in sweep.bindings.items() if name not in run.values}
     paths, minutes = flags.gin_search_paths, planned.minutes
     return [
         "train",
         *(f"--gin_file={name}" for name in [*sweep.gin_files, *run.gin_files]),
         *([f"--gin_search_paths={os.pathsep.join(paths)}"] if paths else []),
-        *(f"--gin.{name}={text}" for name, text in fixed.items()),
-        *run.flags,
+        *(f"--gin.{name}={text}" for name, text in plan.bindings_of(run).items()),
         f"--model_dir={plan.directory / run.name}",
         *([] if minutes is None else [f"--max_hours={minutes / 60:.6g}"]),
         *["--accept_changes"] * flags.accept_changes,

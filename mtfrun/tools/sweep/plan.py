@@ -61,7 +61,11 @@ class Plan:
         path = self.path(run.name)
         result = RunResult.read(path) if path.exists() else None
         configuration = self.sweep.configuration_hash(run, self.search_paths)
-        is_other = result is not None and result.configuration not in ("", configuration)
+        is_other = (
+            result is not None
+            and _has_begun(result)
+            and result.configuration not in ("", configuration)
+        )
         summary = summary_of(self.directory / run.name, run.name)
         minutes = _minutes_left(self.sweep, summary)
         is_done = _is_done(self.sweep, result)
@@ -72,6 +76,37 @@ class Plan:
             result = result_of(self.sweep, run, place, configuration, None)
         is_done = is_done or is_new
         return PlannedRun(number, run, configuration, result, is_done, is_new, is_other, minutes)
+
+    def has_begun(self, run: SweepRun) -> bool:
+        """Whether a run has taken a step, by its directory or its result."""
+        path = self.path(run.name)
+        summary = summary_of(self.directory / run.name, run.name)
+        return (
+            summary.state == "running"
+            or summary.step > 0
+            or (path.exists() and _has_begun(RunResult.read(path)))
+        )
+
+    def bindings_of(self, run: SweepRun) -> dict[str, str]:
+        return {**self.sweep.bindings, **run.bindings}
+
+    def settings_of_rows(self, runs: Sequence[PlannedRun]) -> list[str]:
+        """Returns a line for each row that has settings besides those of all runs."""
+        settings = {
+            planned.run.row: [
+                *planned.run.gin_files,
+                *(f"{name} = {text}" for name, text in planned.run.values.items()),
+            ]
+            for planned in runs
+            if self.sweep.rows
+        }
+        return [f"{row}: {', '.join(texts)}" for row, texts in settings.items() if texts]
+
+    def check_metric(self, result: RunResult, name: str | None) -> None:
+        """Raises InputError if a finished run has no metric of that name, or the sweep's."""
+        place = "Sweep.metric = " if name is None else "--metric="
+        if result.state == "finished":
+            metric_of([result.metrics], name or self.sweep.metric, place)
 
     def check_settings(self, runs: Sequence[PlannedRun]) -> None:
         """Raises InputError if a result has other settings than its run would have now."""
@@ -110,10 +145,32 @@ class Plan:
                 values.insert(0, result.row)
             seed = [str(result.seed)] * bool(self.sweep.seeds)
             finals = [metric_text(result.metrics.get(other, math.nan)) for other in others]
-            rows.append([*values, *seed, result.state, str(result.step), last, *finals])
+            state = "waiting" if result.state == "missing" else result.state
+            rows.append([*values, *seed, state, str(result.step), last, *finals])
         seeds = [SEED] * bool(self.sweep.seeds)
         headings = [*["row"] * named, *varied, *seeds, "state", "step", metric, *others]
         return table_lines(headings, rows, columns)
+
+
+def drop_untrained_rows(
+    former: Sweep, command: Sweep, directory: pathlib.Path, results: pathlib.Path
+) -> Sweep:
+    """Returns the former sweep without rows that the command changes and that have taken no step.
+
+    So a row that was refused can be corrected.
+    """
+
+    def has_begun(name: str) -> bool:
+        of_row = dataclasses.replace(former, rows={name: former.rows[name]})
+        plan = Plan(of_row, directory, results, [])
+        return any(plan.has_begun(run) for run in of_row.runs())
+
+    kept = {
+        name: row
+        for name, row in former.rows.items()
+        if command.rows.get(name, row) == row or has_begun(name)
+    }
+    return dataclasses.replace(former, rows=kept or command.rows)
 
 
 def _missing(run: SweepRun) -> RunResult:
@@ -125,6 +182,10 @@ def _minutes_left(sweep: Sweep, summary: RunSummary) -> float | None:
         return None
     used = summary.status.cost.seconds if summary.status else 0.0
     return max(0.0, sweep.max_minutes - (used or 0.0) / _SECS_PER_MINUTE)
+
+
+def _has_begun(result: RunResult) -> bool:
+    return result.step > 0 or result.state == "finished"
 
 
 def _is_done(sweep: Sweep, result: RunResult | None) -> bool:

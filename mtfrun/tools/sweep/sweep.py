@@ -28,6 +28,9 @@ RESULTS = "results"
 
 SEED = "SEED"
 
+GIN_FILES = "gin_files"
+"""What a row names its files by."""
+
 SEED_FIELD = "{SEED}"
 """Stands for the seed in a text, such as the path of another sweep's run."""
 
@@ -66,9 +69,9 @@ class SweepRun:
     baseline: str | None = None
 
     @property
-    def flags(self) -> list[str]:
-        seed = {} if self.seed is None else {SEED: str(self.seed)}
-        return [f"--gin.{name}={value}" for name, value in {**self.values, **seed}.items()]
+    def bindings(self) -> dict[str, str]:
+        """The values, and the seed."""
+        return {**self.values, **({} if self.seed is None else {SEED: str(self.seed)})}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -262,14 +265,13 @@ class Sweep(SweepTitle):
             for macro in [*row.bindings, *self.grid, *[SEED] * bool(self.seeds), *self.search]:
                 if "." not in macro and macro not in macros:
                     where = f"row {name!r}: {macro}" if macro in row.bindings else f"--gin.{macro}"
-                    hint = did_you_mean(macro, macros)
+                    hint = did_you_mean(macro, [*macros, *[GIN_FILES] * bool(row.bindings)])
                     raise InputError(f"{where}: no gin file has this macro{hint}")
 
     def configuration_hash(self, run: SweepRun, search_paths: Sequence[str]) -> str:
         """Returns the SHA-256 of the settings of a run, wherever its files are."""
         statements = _statements([*self.gin_files, *run.gin_files], search_paths)
-        seed = {} if run.seed is None else {SEED: str(run.seed)}
-        for name, value in {**self.bindings, **run.values, **seed}.items():
+        for name, value in {**self.bindings, **run.bindings}.items():
             statements.add_flag(f"--gin.{name}={value}", f"{name} = {value}")
         macros = values_of_macros(statements.bindings)
         settings = {

@@ -13,10 +13,9 @@ from mtfrun.configuration.files import read_header
 from mtfrun.configuration.gin_values import value_text
 from mtfrun.configuration.statements import Binding, Statements
 from mtfrun.errors import ConfigError, InputError, did_you_mean
-from mtfrun.tools.sweep.sweep import SEED, Sweep, SweepRow
+from mtfrun.tools.sweep.sweep import GIN_FILES, SEED, Sweep, SweepRow
 
 _OPENING, _CLOSING = "([{", ")]}"
-_GIN_FILES = "gin_files"
 
 
 def read_sweep_file(name: str, paths: Sequence[str]) -> Sweep:
@@ -155,13 +154,13 @@ def _rows(binding: Binding) -> dict[str, SweepRow]:
         raise _wrong(binding, "a dictionary of rows", '{"baseline": {}, "wide": {"D_FF": 344}}')
     result = {}
     for name, row in rows.items():
-        files = row.get(_GIN_FILES, [])
+        files = row.get(GIN_FILES, [])
         if not _is_texts(files):
             raise ConfigError(
-                f"{binding.place}: row {name!r}: {_GIN_FILES} must be a list of gin files: "
-                f'"{_GIN_FILES}": ["models/x.gin"]'
+                f"{binding.place}: row {name!r}: {GIN_FILES} must be a list of gin files: "
+                f'"{GIN_FILES}": ["models/x.gin"]'
             )
-        settings = {key: value for key, value in row.items() if key != _GIN_FILES}
+        settings = {key: value for key, value in row.items() if key != GIN_FILES}
         result[name] = SweepRow(list(files), _texts_of(binding, settings))
     return result
 

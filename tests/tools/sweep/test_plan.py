@@ -11,9 +11,9 @@ from mtfrun.errors import InputError
 from mtfrun.rundir import RunRecord, Status
 from mtfrun.rundir.run_record import RunCost
 from mtfrun.tools.sweep.outcome import Ending, budget_text, result_of
-from mtfrun.tools.sweep.plan import Plan, PlannedRun
+from mtfrun.tools.sweep.plan import Plan, PlannedRun, drop_untrained_rows
 from mtfrun.tools.sweep.result import ResultState, RunResult
-from mtfrun.tools.sweep.sweep import Sweep
+from mtfrun.tools.sweep.sweep import Sweep, SweepRow
 
 SWEEP = Sweep(["runs/quickstart.gin"], grid={"D_FF": ["32", "64"]}, max_minutes=4)
 
@@ -76,6 +76,39 @@ def test_a_result_of_other_settings_is_refused_until_it_is_accepted(tmp_path: pa
     plan.check_settings([_planned(tmp_path)])
     plan.accept_settings([planned])
     plan.check_settings([_planned(tmp_path, changed)])
+
+
+def test_a_row_can_be_corrected_until_a_run_of_it_has_taken_a_step(tmp_path: pathlib.Path) -> None:
+    rows = {"baseline": SweepRow(), "wide": SweepRow(bindings={"D_FF": "6"})}
+    former = Sweep(["runs/quickstart.gin"], rows=rows, seeds=[0, 1])
+    corrected = {**rows, "wide": SweepRow(bindings={"D_FF": "64"})}
+    command = dataclasses.replace(former, rows=corrected)
+    results = tmp_path / "results"
+    plan = Plan(former, tmp_path, results, [])
+    wide = former.runs()[2]
+    (refused,) = plan.runs([wide])
+    failed = RunResult(
+        wide.name, wide.row, 0, {}, "failed", "D_FF = 6", configuration=refused.configuration
+    )
+    failed.write(results / f"{wide.name}.json")
+    left = drop_untrained_rows(former, command, tmp_path, results)
+    assert left.continue_with(command, tmp_path).rows == corrected
+    new_plan = Plan(command, tmp_path, results, [])
+    new_plan.check_settings(new_plan.runs(command.runs()))
+    RunRecord(tmp_path / wide.name).write_status(Status("stopped", 3, 9))
+    left = drop_untrained_rows(former, command, tmp_path, results)
+    with pytest.raises(InputError, match="row wide: D_FF 6 -> 64"):
+        left.continue_with(command, tmp_path)
+
+
+def test_a_metric_that_a_finished_run_lacks_is_an_error(tmp_path: pathlib.Path) -> None:
+    plan = Plan(dataclasses.replace(SWEEP, metric="los"), tmp_path, tmp_path, [])
+    result = RunResult("", "", 0, {}, "finished", metrics={"loss": 2.0})
+    with pytest.raises(InputError, match=r"Sweep.metric = los: no .*, did you mean 'loss'\?"):
+        plan.check_metric(result, None)
+    with pytest.raises(InputError, match=r"--metric=lo: no evaluation has it"):
+        plan.check_metric(result, "lo")
+    plan.check_metric(dataclasses.replace(result, state="failed"), None)
 
 
 def test_a_stop_by_the_budget_and_by_a_signal_differ(tmp_path: pathlib.Path) -> None:

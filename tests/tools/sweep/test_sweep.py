@@ -68,7 +68,7 @@ def test_names_say_what_differs_and_need_no_quotes() -> None:
         "RATE=0.2,O=optim.Adam",
         "RATE=0.2,O=a-b-c",
     ]
-    assert runs[1].flags == ["--gin.RATE=0.1", "--gin.O='a b/c'"]
+    assert runs[1].bindings == {"RATE": "0.1", "O": "'a b/c'"}
     similar = _sweep("--gin.X='a/b','a b','" + 300 * "c" + "'").runs()
     assert [run.name for run in similar][:2] == ["X=a-b", "X=a-b-2"]
     assert len(similar[2].name) <= 120
@@ -156,10 +156,10 @@ def test_a_file_has_rows_a_grid_and_seeds(tmp_path: pathlib.Path) -> None:
     assert swiglu.name == "SwiGLU-344,LEARNING_RATE=0.01,SEED=1"
     assert swiglu.row == "SwiGLU / 344,LEARNING_RATE=0.01"
     assert swiglu.baseline == "baseline,LEARNING_RATE=0.01"
-    assert swiglu.flags == [
-        *("--gin.transformer.FeedForward.activation=@mtf.swish", "--gin.D_FF=344"),
-        *("--gin.LEARNING_RATE=0.01", "--gin.SEED=1"),
-    ]
+    assert swiglu.bindings == {
+        **{"transformer.FeedForward.activation": "@mtf.swish", "D_FF": "344"},
+        **{"LEARNING_RATE": "0.01", "SEED": "1"},
+    }
     assert runs[-1].gin_files == ["models/lm_small.gin"]
     sweep.write(tmp_path)
     assert Sweep.read(tmp_path) == sweep
