@@ -369,7 +369,6 @@ QUICK_CASES = {
         "lm_prefix-continue-False",
     ],
     "tests/oracle/test_transformer.py::test_logits_losses_and_gradients": [
-        "t5_1_1-False",
         "bi_switch-False",
         "lm_packed-False",
     ],

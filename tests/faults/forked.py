@@ -20,7 +20,8 @@ from collections.abc import Callable, Iterator, Sequence
 from tests.cli.command import ROOT
 
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["tests.cli.command"])  # which imports TensorFlow and all commands
+# TensorFlow, and all commands.
+_FORKS.set_forkserver_preload(["mtfrun.cli.preloaded", "tests.cli.command"])
 # Seconds after which a process that has not ended fails a test; others may use the machine.
 PATIENCE = 300.0
 _POLL_SECS = 0.002

@@ -44,12 +44,7 @@ SETTINGS = {
     "vectors": Distillation(temperature=0.5, weight=1.0, hidden_weight=0.7),
     "directions": Distillation(weight=0.0, hidden_weight=2.0, hidden_distance="cosine"),
 }
-CASES = [
-    pytest.param(
-        *case, marks=[] if case == ("vectors", True, "data:2,model:2") else [pytest.mark.slow]
-    )
-    for case in itertools.product(SETTINGS, [True, False], LAYOUTS)
-]
+CASES = list(itertools.product(SETTINGS, [True, False], LAYOUTS))
 QUICK_STORED_CASES = {(False, ONE_DEVICE), (True, "data:2,model:2")}
 STORED_CASES = [
     pytest.param(*case, marks=[] if case in QUICK_STORED_CASES else [pytest.mark.slow])
@@ -147,6 +142,7 @@ def in_blocks(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return calls
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, has_blocks, mesh_shape", CASES)
 def test_neither_a_layout_nor_blocks_change_a_step(
     name: str, has_blocks: bool, mesh_shape: str, request: pytest.FixtureRequest

@@ -81,6 +81,7 @@ def test_products_that_are_stored_are_not_computed_again() -> None:
     assert all_again - products(["dense"]) == 5
 
 
+@pytest.mark.slow
 def test_attention_in_blocks_that_is_stored_has_no_second_loop() -> None:
     loops = functools.partial(_operations, "While StatelessWhile", block_length=4)
     assert loops(ALL) - loops(["dense", "projections"]) == 1

@@ -171,6 +171,7 @@ def _assert_same(actual: Result, expected: Result) -> None:
     assert actual.metrics["/level_1/dropped"] == 0.0
 
 
+@pytest.mark.slow
 def test_frozen_experts_cost_no_gradients_on_a_mesh() -> None:
     def make(mesh: mtf.Mesh, *, is_frozen: bool) -> moe.DroplessMoE:
         layer = dropless(mesh, gate=MIXTRAL)
@@ -189,6 +190,7 @@ def test_frozen_experts_cost_no_gradients_on_a_mesh() -> None:
     _assert_same(trained, frozen)
 
 
+@pytest.mark.slow
 def test_noise_of_the_experts_is_drawn() -> None:
     with_noise = _layer("mixtral", "even", "relu", ONE_DEVICE, "", 0.3).output
     assert np.abs(with_noise - _layer("mixtral", "even", "relu", ONE_DEVICE, "").output).max() > 0.1

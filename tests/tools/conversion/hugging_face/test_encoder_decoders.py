@@ -61,8 +61,9 @@ def test_logits_and_loss_are_those_of_transformers(
     assert abs(loss - case["loss"][0]) < LOSS_TOLERANCE
 
 
-@pytest.mark.parametrize("mesh", [ONE_DEVICE, pytest.param(MESH, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.slow
+@pytest.mark.parametrize("mesh", [ONE_DEVICE, MESH])
+@pytest.mark.parametrize("name", NAMES)
 def test_greedy_and_beam_search_find_what_transformers_finds(
     name: str, mesh: str, import_once: Callable[[str], Imported]
 ) -> None:
