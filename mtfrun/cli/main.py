@@ -3,6 +3,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
+import importlib
 import os
 import signal
 import sys
@@ -133,6 +134,9 @@ def _run(
         import tensorflow as tf  # noqa: PLC0415 - only commands that need it import it
 
         from mtfrun.models import NonFiniteError  # noqa: PLC0415
+
+        # Here, because its imports log warnings, and take longer with garbage collections.
+        importlib.import_module("mtfrun.cli.trained_run")
 
         # CUDA logs a missing device as an error, which `import_tensorflow` drops.
         tf.config.list_physical_devices()
