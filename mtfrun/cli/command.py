@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from mtfrun.configuration.arguments import range_of
 from mtfrun.errors import InputError
+from mtfrun.stores import is_url
+from mtfrun.untrusted import is_directory
 
 if TYPE_CHECKING:
     from mtfrun.display.pictures import Canvas
@@ -26,8 +28,9 @@ class Command(NamedTuple):
     as typed, the program first; it returns the exit code and imports what it needs, since many
     modules import TensorFlow. `check` raises InputError for flags that cannot be used. The help
     shows the flags of gin only if the `subject` is a configuration, --model_dir also if it is a
-    run. With `takes_words`, words that are not flags become `flags.words`. `writes_run`: whether it
-    changes the run of --model_dir, which may be a URL if `takes_url`.
+    run. `words` names what is not a flag, such as "DIR ...", and becomes `flags.words`; "" if there
+    is nothing. `writes_run`: whether it changes the run of --model_dir, which may be a URL if
+    `takes_url`.
     """
 
     name: str
@@ -37,7 +40,7 @@ class Command(NamedTuple):
     check: Callable[[argparse.Namespace], None] = lambda _: None
     imports_tensorflow: bool = True
     subject: Literal["configuration", "run", "nothing"] = "configuration"
-    takes_words: bool = False
+    words: str = ""
     writes_run: bool = False
     takes_url: bool = True
 
@@ -187,6 +190,14 @@ def run_config(model_dir: str) -> str:
     run.require()
     run.read_config()  # for its error, which names the remedy
     return run.config_path
+
+
+def check_directories(flags: argparse.Namespace) -> None:
+    """Raises InputError for words that name no directory; URLs are opened later."""
+    for word in flags.words:
+        path = os.path.expanduser(word)
+        if not (is_url(word) or is_directory(pathlib.Path(path))):
+            raise InputError(f"{word} is not a directory: check its name")
 
 
 def check_names(flags: argparse.Namespace, *names: str) -> None:

@@ -137,9 +137,9 @@ def parse_flags(arguments: Sequence[str]) -> argparse.Namespace:
     flags, unknown = root.parse_known_args([*name.split(), *plain])
     if name not in COMMANDS:
         root.error(f"no command: write mtfrun train {shorten(shlex.join(plain), 200)}")
-    if COMMANDS[name].takes_words:
+    if COMMANDS[name].words:
         # argparse takes no words after flags if their number is not fixed.
-        flags.words = [word for word in unknown if not word.startswith("-")]
+        flags.words += [word for word in unknown if not word.startswith("-")]
         unknown = [word for word in unknown if word.startswith("-")]
     if unknown:
         flags_of = {name: _flag_names(parser) for name, parser in parsers.items()}
@@ -172,8 +172,16 @@ def build_parsers() -> tuple[Parser, dict[str, Parser]]:
     return root, parsers
 
 
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Shows words as `Command.words` has them; argparse would show "[DIR ...]" for each."""
+
+    def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
+        is_words = action.nargs == argparse.ZERO_OR_MORE
+        return str(action.metavar) if is_words else super()._format_args(action, default_metavar)
+
+
 _STYLE: dict[str, Any] = {
-    "formatter_class": argparse.RawDescriptionHelpFormatter,
+    "formatter_class": _HelpFormatter,
     "allow_abbrev": False,
 }
 
@@ -187,6 +195,8 @@ def _add_parser(command: Command, words: Any) -> Parser:
         **_STYLE,
     )
     parser.set_defaults(command=command.name)
+    if command.words:
+        parser.add_argument("words", nargs="*", metavar=command.words)
     command.add_flags(parser)
     add_shared_flags(parser, command.subject)
     return parser

@@ -77,7 +77,7 @@ def local_directories(flags: argparse.Namespace, command: Command) -> Iterator[N
                 setattr(flags, name, open_mirror(url, writes=False) + step)
         if is_url(getattr(flags, "input", None)):
             flags.input = str(local_copy(flags.input))
-        if command.takes_words:
+        if command.words:
             flags.words = [
                 open_mirror(word, writes=False) if is_url(word) else word for word in flags.words
             ]

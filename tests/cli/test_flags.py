@@ -113,6 +113,37 @@ def test_help_has_examples(command: list[str], capsys: pytest.CaptureFixture[str
 
 
 @pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("table", "DIR"),
+        ("report", "DIR ..."),
+        ("runs", "DIR ..."),
+        ("config list", "[WORD ...]"),
+        ("config diff", "CONFIG CONFIG"),
+    ],
+)
+def test_the_usage_has_the_words_of_a_command(
+    command: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*command.split(), "--help"]) == 0
+    usage, _, _ = capsys.readouterr().out.partition("\n\n")
+    assert " ".join(usage.split()).endswith(f"] {words}")
+
+
+@pytest.mark.parametrize("command", ["table", "report --to=x.html", "runs"])
+def test_a_directory_that_does_not_exist_is_an_error_before_tensorflow_is_imported(
+    command: str,
+) -> None:
+    with pytest.raises(InputError, match=r"^/nothing/there is not a directory: check its name$"):
+        parse_flags([*command.split(), "/nothing/there"])
+
+
+def test_words_may_stand_before_and_after_flags() -> None:
+    flags = parse_flags(["runs", "/tmp", "--metric=loss", "/usr", "--json", "/var"])
+    assert flags.words == ["/tmp", "/usr", "/var"]
+
+
+@pytest.mark.parametrize(
     ("asking", "help_of"),
     [
         ([], []),

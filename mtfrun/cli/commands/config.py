@@ -247,8 +247,8 @@ COMMANDS = [
         add_json,
         imports_tensorflow=False,
         subject="nothing",
-        takes_words=True,
+        words="[WORD ...]",
     ),
-    Command("config show", _SHOW, _run_show, add_json, _check_show, takes_words=True),
-    Command("config diff", _DIFF, _run_diff, add_json, _check_diff, takes_words=True),
+    Command("config show", _SHOW, _run_show, add_json, _check_show, words="[WORD ...]"),
+    Command("config diff", _DIFF, _run_diff, add_json, _check_diff, words="CONFIG CONFIG"),
 ]

@@ -252,6 +252,6 @@ COMMANDS = [
         add_json,
         _check,
         subject="nothing",
-        takes_words=True,
+        words="NAME",
     ),
 ]

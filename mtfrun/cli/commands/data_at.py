@@ -91,6 +91,4 @@ def _compare(run: RunDirectory, step: int, digest: int) -> tuple[str, bool]:
     )
 
 
-COMMANDS = [
-    Command("data at", _DESCRIPTION, run, _add_flags, _check, subject="run", takes_words=True)
-]
+COMMANDS = [Command("data at", _DESCRIPTION, run, _add_flags, _check, subject="run", words="DIR")]

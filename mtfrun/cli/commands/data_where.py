@@ -89,5 +89,5 @@ def _text(flags: argparse.Namespace) -> str | None:
 
 
 COMMANDS = [
-    Command("data where", _DESCRIPTION, run, _add_flags, _check, subject="run", takes_words=True)
+    Command("data where", _DESCRIPTION, run, _add_flags, _check, subject="run", words="[TEXT]")
 ]

@@ -104,6 +104,6 @@ COMMANDS = [
         _check,
         imports_tensorflow=False,
         subject="nothing",
-        takes_words=True,
+        words="DIR",
     ),
 ]

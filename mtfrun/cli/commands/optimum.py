@@ -84,6 +84,6 @@ COMMANDS = [
         _check,
         imports_tensorflow=False,
         subject="nothing",
-        takes_words=True,
+        words="DIR",
     )
 ]

@@ -4,7 +4,7 @@ import argparse
 import pathlib
 from collections.abc import Sequence
 
-from mtfrun.cli.command import Command, check_least, check_names
+from mtfrun.cli.command import Command, check_directories, check_least, check_names
 from mtfrun.display import progress
 from mtfrun.display.formats import bytes_text
 from mtfrun.errors import InputError
@@ -36,6 +36,7 @@ def _check(flags: argparse.Namespace) -> None:
     flags.words = [*flags.words, *([flags.model_dir] if flags.model_dir is not None else [])]
     if not flags.words:
         raise InputError("report needs a run, or several: mtfrun report /tmp/run --to=report.html")
+    check_directories(flags)
     if flags.to is None:
         raise InputError("report needs a file to write: --to=report.html")
     check_names(flags, "to")
@@ -66,6 +67,6 @@ COMMANDS = [
         _add_flags,
         _check,
         subject="nothing",
-        takes_words=True,
+        words="DIR ...",
     ),
 ]

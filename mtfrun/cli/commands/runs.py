@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mtfrun.cli.command import Command
+from mtfrun.cli.command import Command, check_directories
 from mtfrun.display.streams import print_lines
 from mtfrun.display.table import terminal_columns
 from mtfrun.errors import InputError
@@ -46,6 +46,7 @@ def _check(flags: argparse.Namespace) -> None:
     flags.words = [*flags.words, *([flags.model_dir] if flags.model_dir is not None else [])]
     if not flags.words:
         raise InputError("runs needs a directory, or several: mtfrun runs /tmp/sweep")
+    check_directories(flags)
 
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
@@ -121,6 +122,6 @@ COMMANDS = [
         _check,
         imports_tensorflow=False,
         subject="nothing",
-        takes_words=True,
+        words="DIR ...",
     ),
 ]

@@ -6,7 +6,7 @@ import pathlib
 import shlex
 from collections.abc import Sequence
 
-from mtfrun.cli.command import Command, check_names
+from mtfrun.cli.command import Command, check_directories, check_names
 from mtfrun.display.streams import print_lines
 from mtfrun.errors import InputError
 
@@ -49,6 +49,7 @@ def _check(flags: argparse.Namespace) -> None:
     flags.words = [*flags.words, *([flags.model_dir] if flags.model_dir is not None else [])]
     if len(flags.words) != 1:
         raise InputError("table needs the directory of one sweep: mtfrun table /tmp/sweep")
+    check_directories(flags)
     check_names(flags, "output", "metric", "baseline")
     if flags.title is not None and flags.format not in _WITH_TITLE:
         raise InputError(f"--title is of {', '.join(_WITH_TITLE)}: leave it out")
@@ -85,6 +86,6 @@ COMMANDS = [
         _check,
         imports_tensorflow=False,
         subject="nothing",
-        takes_words=True,
+        words="DIR",
     ),
 ]

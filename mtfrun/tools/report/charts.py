@@ -64,18 +64,23 @@ class Chart:
 
 
 def charts_of(
-    runs: Sequence[tuple[str, Mapping[str, Curves]]], groups: Sequence[int], points: int
+    runs: Sequence[tuple[str, Mapping[str, Curves]]],
+    groups: Sequence[int],
+    points: int,
+    most: int | None = None,
 ) -> list[Chart]:
     """Returns charts of runs, each with its name and its curves by "train" and "eval".
 
-    The runs of a group have one colour; the curves of a single run have a colour for each tag. A
-    curve has at most about `points` points.
+    With `most` only the first charts. The runs of a group have one colour; the curves of a single
+    run have a colour for each tag. A curve has at most about `points` points.
     """
     tags = sorted({tag for _, curves in runs for of_kind in curves.values() for tag in of_kind})
     charts = []
     for category, title, chosen in _groups(tags):
         if len(runs) > 1 and len(chosen) > _MOST_OF_A_RUN:
             continue
+        if most is not None and len(charts) == most:
+            break
         series = list(_series(runs, groups, chosen, points))
         if series:
             text = description_of(chosen[0]).text if len(chosen) == 1 else ""
@@ -173,4 +178,4 @@ def _without_markdown(text: str) -> str:
 def points_of(runs: Sequence[Mapping[str, Curves]], total: int) -> int:
     """Returns how many points each curve may have for `total` points of all."""
     count = sum(len(of_kind) for curves in runs for of_kind in curves.values())
-    return math.floor(min(1000, max(20, total / max(1, count))))
+    return math.floor(min(1000, max(10, total / max(1, count))))

@@ -7,6 +7,7 @@ escapes, and the content security policy allows the scripts with two hashes only
 from __future__ import annotations
 
 import base64
+import bisect
 import dataclasses
 import functools
 import hashlib
@@ -30,6 +31,7 @@ from mtfrun.tools.report.run_view import (
     Limits,
     RunView,
     answers_together,
+    choose_detailed,
     overview_of,
     table_of_varied,
 )
@@ -53,12 +55,17 @@ _SECTIONS = {
 }
 
 
+_SMALL = Limits(8_000, 2, with_pictures=False, with_values=False, detailed=30)
 # From the largest page to the smallest one.
 _LIMITS = (
     Limits(60_000, 100),
     Limits(30_000, 20),
     Limits(15_000, 5, with_pictures=False),
-    Limits(8_000, 2, with_pictures=False, with_configurations=False),
+    _SMALL,
+    *(
+        dataclasses.replace(_SMALL, with_configurations=False, charts=charts, detailed=detailed)
+        for charts, detailed in ((8, 20), (2, 10), (0, 0))
+    ),
 )
 
 
@@ -67,10 +74,16 @@ def render(report: Report, now: float | None = None) -> str:
 
     InputError if there are too many runs.
     """
-    for limits in _LIMITS:
-        page = _render(report, limits, time.time() if now is None else now)
-        if len(page.encode("utf-8", "surrogateescape")) < LARGEST_PAGE:
-            return page
+    now = time.time() if now is None else now
+    pages = functools.cache(lambda number: _render(report, _LIMITS[number], now))
+
+    def fits(number: int) -> bool:
+        return len(pages(number).encode("utf-8", "surrogateescape")) < LARGEST_PAGE
+
+    # A page of many runs takes seconds: not all are written.
+    first = 0 if fits(0) else bisect.bisect_left(range(len(_LIMITS)), 1, lo=1, key=fits)
+    if first < len(_LIMITS):
+        return pages(first)
     raise InputError(
         f"a report of {len(report.runs)} runs would be larger than {LARGEST_PAGE:,} bytes: "
         "name fewer runs"
@@ -82,11 +95,14 @@ def _render(report: Report, limits: Limits, now: float) -> str:
         RunView(facts, group, report.examples.get(i), limits)
         for i, (facts, group) in enumerate(zip(report.runs, report.group_of, strict=True))
     ]
+    detailed = [runs[i] for i in choose_detailed(report, limits.detailed)]
     curves = [(facts.name, facts.curves) for facts in report.runs]
     points = points_of([of_run for _, of_run in curves], limits.points)
     charts = [
         _ChartView.of(number, chart)
-        for number, chart in enumerate(charts_of(curves, report.group_of, points))
+        for number, chart in enumerate(
+            charts_of(curves, report.group_of, points, most=limits.charts)
+        )
     ]
     by_category = [
         (category, list(group))
@@ -98,8 +114,10 @@ def _render(report: Report, limits: Limits, now: float) -> str:
         several=len(runs) > 1,
         many=len(runs) > _MANY_RUNS,
         runs=runs,
+        detailed=detailed,
+        with_values=limits.with_values,
         problems=_problems(runs),
-        has_outputs=any(run.answers or run.pictures for run in runs),
+        has_outputs=any(run.answers or run.pictures for run in detailed),
         groups=report.groups,
         together=answers_together(report.runs, limits.answers),
         varied=table_of_varied(report),
@@ -118,7 +136,7 @@ def _render(report: Report, limits: Limits, now: float) -> str:
         most_in_legend=_MOST_IN_LEGEND,
         shown_answers=_SHOWN_ANSWERS,
         token_style=markupsafe.Markup("".join({x.style for x in report.examples.values()})),
-        left_out="" if limits == _LIMITS[0] else _left_out(limits),
+        left_out="" if limits == _LIMITS[0] else _left_out(limits, len(detailed), len(runs)),
         written=time_text(now),
         version=__version__,
     )
@@ -160,12 +178,23 @@ def _value_text(value: float | None) -> str:
     return "" if value is None else f"{value:.5g}"
 
 
-def _left_out(limits: Limits) -> str:
-    pictures = "" if limits.with_pictures else ", no pictures"
-    configurations = "" if limits.with_configurations else ", no configurations"
+def _left_out(limits: Limits, detailed: int, runs: int) -> str:
+    parts = [f"at most {limits.answers} outputs of a run"]
+    if detailed < runs:
+        parts.append(
+            f"details of {detailed} of the {runs:,} runs (of each row or run in the charts the "
+            "best and a failed one come first)"
+            if detailed
+            else "no details of runs"
+        )
+    parts += ["no pictures"] * (not limits.with_pictures)
+    parts += ["no configurations"] * (not limits.with_configurations)
+    parts += ["no values below the charts"] * (not limits.with_values)
+    if limits.charts is not None:
+        parts.append(f"at most {limits.charts} charts" if limits.charts else "no charts")
     return (
-        f"To stay below {LARGEST_PAGE // 10**6} MB it has at most {limits.answers} outputs of a "
-        f"run{pictures}{configurations}, and fewer points of curves"
+        f"To stay below {LARGEST_PAGE // 10**6} MB it has {', '.join(parts)}, and fewer points of "
+        "curves: mtfrun report RUN has all of one run"
     )
 
 

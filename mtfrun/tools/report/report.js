@@ -17,7 +17,10 @@
   }
 
   function showGroups(plot) {
-    for (const renderer of plot.renderers) renderer.visible = !hidden.has(renderer.tags[0]);
+    for (const {data_source, view} of plot.renderers) {
+      const groups = Array.from(data_source.data.group);
+      view.filter.booleans = groups.map((group) => !hidden.has(group));
+    }
   }
 
   async function draw(element) {

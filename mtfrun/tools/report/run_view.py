@@ -19,6 +19,7 @@ from mtfrun.display.formats import (
 )
 from mtfrun.rundir import RunCost
 from mtfrun.rundir.tensorboard.curves import choose_steps
+from mtfrun.rundir.tensorboard.metric_catalogue import is_lower_better
 from mtfrun.rundir.tensorboard.metric_tags import description_of
 from mtfrun.tools.report.answers import Answer
 from mtfrun.tools.report.commands import RecordedCommand
@@ -67,12 +68,18 @@ class Limits:
     Attributes:
       points: of all curves together.
       answers: of each run.
+      with_values: whether there is a table of values below a chart.
+      charts: at most; None for all.
+      detailed: the number of runs that have more than a row of the table; None for all.
     """
 
     points: int
     answers: int
     with_pictures: bool = True
     with_configurations: bool = True
+    with_values: bool = True
+    charts: int | None = None
+    detailed: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,6 +191,26 @@ def answers_together(runs: Sequence[RunFacts], most: int) -> list[list[Answer]]:
         if all(key in answers for answers in by_input)
     ]
     return sorted(together, key=lambda answers: -sum(x.is_wrong for x in answers))[:most]
+
+
+def choose_detailed(report: Report, most: int | None) -> list[int]:
+    """Returns the indices of at most so many runs: of each group the best and the first failed one.
+
+    Other runs come after them.
+    """
+    runs = report.runs
+    if most is None or most >= len(runs):
+        return list(range(len(runs)))
+    metric = report.metric or metric_of([run.summary.metrics for run in runs], None)
+    sign = 1 if is_lower_better(metric) else -1
+    bests = [run.summary.best(metric) for run in runs]
+    values = [math.inf if best is None else sign * best.metrics[metric] for best in bests]
+    chosen: dict[int, None] = {}
+    for group in range(len(report.groups)):
+        of_group = [i for i, x in enumerate(report.group_of) if x == group]
+        chosen |= dict.fromkeys([min(of_group, key=lambda i: values[i])] if of_group else [])
+        chosen |= dict.fromkeys([i for i in of_group if runs[i].summary.error][:1])
+    return sorted(list(chosen | dict.fromkeys(range(len(runs))))[:most])
 
 
 def table_of_varied(report: Report) -> Table:

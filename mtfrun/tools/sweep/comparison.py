@@ -184,7 +184,8 @@ def _seeds(numbers: Sequence[int]) -> str:
 
 
 def _cost(runs: Sequence[RunResult]) -> RunCost:
-    seconds = [run.seconds for run in runs if run.state == "finished" and run.seconds is not None]
+    finished = [run for run in runs if run.state == "finished"]
+    causes = dict.fromkeys(cause for run in finished for cause in run.seconds_by_cause)
     known = [run for run in runs if run.parameters is not None]
     first = next((run for run in known if run.flops_per_token is not None), next(iter(known), None))
     return RunCost(
@@ -192,8 +193,17 @@ def _cost(runs: Sequence[RunResult]) -> RunCost:
         active_parameters=first.active_parameters if first else None,
         flops_per_token=first.flops_per_token if first else None,
         tokens_per_step=first.tokens_per_step if first else None,
-        seconds=sum(seconds) / len(seconds) if seconds else None,
+        seconds=_mean([run.seconds for run in finished if run.seconds is not None]),
+        seconds_by_cause={
+            cause: mean
+            for cause in causes
+            if (mean := _mean([run.seconds_by_cause.get(cause, 0.0) for run in finished]))
+        },
     )
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
 
 
 def _environment(results: Sequence[RunResult]) -> dict[str, str]:

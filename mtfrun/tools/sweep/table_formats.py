@@ -156,19 +156,39 @@ def markdown_text(comparison: Comparison, command: str = "") -> str:
 
 
 def latex_text(comparison: Comparison) -> str:
-    """Returns a table with a caption and a label; it needs the package booktabs."""
-    headings, rows = table_cells(comparison)
+    """Returns a table with a caption and a label; it needs the package booktabs.
+
+    Notes are below the table, where their lines are broken; those of rows have numbers.
+    """
+    numbers: dict[str, int] = {}
+    marks = []
+    for row in comparison.rows:
+        number = numbers.setdefault(row.note, len(numbers) + 1) if row.note else None
+        marks.append("" if number is None else _superscript(number))
+    bare = [dataclasses.replace(row, note="") for row in comparison.rows]
+    headings, rows = table_cells(dataclasses.replace(comparison, rows=bare))
     columns = "".join("r" if cell.is_number else "l" for cell in rows[0])
     lines = [[_latex(name) for name in headings]]
-    lines += [[_bold(r"\textbf{{{}}}", cell, _latex(cell.text)) for cell in row] for row in rows]
+    for cells, mark in zip(rows, marks, strict=True):
+        name, *values = [_bold(r"\textbf{{{}}}", cell, _latex(cell.text)) for cell in cells]
+        lines.append([name + mark, *values])
     heading, *body = (" & ".join(line) + r" \\" + "\n" for line in lines)
-    notes = "".join(f"% {escape(note)}\n" for note in table_notes(comparison))
+    notes = [f"{_superscript(number)} {_latex(note)}" for note, number in numbers.items()]
+    notes += map(_latex, table_notes(comparison))
     label = re.sub(r"[^A-Za-z0-9-]+", "-", comparison.name)
     return (
-        f"{notes}\\begin{{table}}\n\\centering\n\\caption{{{_latex(comparison.question)}}}\n"
-        f"\\label{{tab:{label}}}\n\\begin{{tabular}}{{{columns}}}\n\\toprule\n{heading}\\midrule\n"
-        f"{''.join(body)}\\bottomrule\n\\end{{tabular}}\n\\end{{table}}\n"
+        f"\\begin{{table}}\n\\centering\n\\caption{{{_latex(comparison.question)}}}\n"
+        f"\\label{{tab:{label}}}\n\\footnotesize\n\\setlength{{\\tabcolsep}}{{2pt}}\n"
+        f"\\begin{{tabular*}}{{\\linewidth}}{{@{{\\extracolsep{{\\fill}}}}{columns}@{{}}}}\n\\toprule\n{heading}\\midrule\n"
+        f"{''.join(body)}\\bottomrule\n\\end{{tabular*}}\n\n\\medskip\n"
+        "\\begin{minipage}{\\linewidth}\n\\raggedright\n"
+        + "\n\n".join(notes)
+        + "\n\\end{minipage}\n\\end{table}\n"
     )
+
+
+def _superscript(number: int) -> str:
+    return rf"\textsuperscript{{{number}}}"
 
 
 def html_table(comparison: Comparison) -> str:
@@ -189,10 +209,11 @@ def csv_text(comparison: Comparison) -> str:
     """Has all digits. A text that a spreadsheet would take for a formula begins with a quote."""
     records = list(map(_flatten, as_json(comparison)["rows"]))
     file = io.StringIO()
-    writer = csv.DictWriter(file, list(records[0]), lineterminator="\n")
-    writer.writeheader()
+    names = list(dict.fromkeys(name for record in records for name in record))
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(map(_plain, names))
     for record in records:
-        writer.writerow({name: _plain(value) for name, value in record.items()})
+        writer.writerow([_plain(record.get(name)) for name in names])
     return file.getvalue()
 
 
@@ -235,7 +256,12 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
                 "note": row.note,
             }
         )
-    return {"rows": rows, "environment": dict(comparison.environment)}
+    return {
+        "question": comparison.question,
+        "is_lower_better": {name: is_lower_better(name) for name in comparison.metrics},
+        "rows": rows,
+        "environment": dict(comparison.environment),
+    }
 
 
 def _as_json(estimate: Estimate | None) -> dict[str, Any]:
@@ -250,8 +276,10 @@ def _flatten(row: Mapping[str, Any]) -> dict[str, Any]:
         for prefix, estimate in ((metric, values), (f"{metric} difference", values["difference"])):
             record[prefix] = estimate["mean"]
             record |= {f"{prefix} {name}": estimate[name] for name in ("low", "high", "count")}
-    names = [field.name for field in dataclasses.fields(RunCost)]
-    return {**record, **{name: row[name] for name in [*names, "note"]}}
+    costs = [field.name for field in dataclasses.fields(RunCost)]
+    record |= {name: row[name] for name in [*costs, "note"]}
+    by_cause = record.pop("seconds_by_cause")
+    return {**record, **{f"seconds of {cause}": secs for cause, secs in by_cause.items()}}
 
 
 def _plain(value: object) -> object:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
-import re
 
 import pytest
 
 from mtfrun.errors import InputError
+from mtfrun.rundir import StepMetrics
 from mtfrun.rundir.tensorboard.curves import Events
 from mtfrun.tools.report import page as page_module
 from mtfrun.tools.report.page import LARGEST_PAGE, render
 from mtfrun.tools.report.report import Examples
+from mtfrun.tools.report.run_view import choose_detailed
 from tests.tools.report.runs import (
     HOSTILE,
     Page,
@@ -81,8 +82,7 @@ def test_texts_in_the_data_of_the_charts_cannot_end_their_script(hostile_page: s
     page = Page(hostile_page)
     data = page.texts["script"][0]
     assert not set("<>&\u2028") & set(data)
-    names = re.findall(r'"name":"([^"]*)"', data)
-    assert any("u003cscript" in name for name in names)
+    assert '["name",["a\\u003c/script' in data
     assert len(json.loads(data)) == sum(name == "data-chart" for _, name, _ in page.attributes)
 
 
@@ -128,3 +128,30 @@ def test_a_page_stays_below_its_size(
     monkeypatch.setattr(page_module, "LARGEST_PAGE", 10_000)
     with pytest.raises(InputError, match="larger than 10,000 bytes: name fewer runs"):
         render(report_of_runs(run))
+
+
+def test_a_page_of_many_runs_has_the_details_of_some(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_run(tmp_path / "run")
+    run = read_with_curves(tmp_path / "run")
+    losses, runs = (3.0, 1.0, 2.0), []
+    for i in range(12):
+        name, error = f"run {i}", "no memory" if i % 3 == 2 else ""
+        evaluations = [StepMetrics(20, {"loss": losses[i % 3]})]
+        summary = dataclasses.replace(run.summary, name=name, error=error, evaluations=evaluations)
+        runs.append(dataclasses.replace(run, summary=summary))
+    report = dataclasses.replace(
+        report_of_runs(*runs),
+        groups=["a", "b", "c", "d"],
+        group_of=[i // 3 for i in range(12)],
+        settings=[{}] * 4,
+    )
+    assert choose_detailed(report, 8) == [1, 2, 4, 5, 7, 8, 10, 11]
+    assert choose_detailed(report, 9) == [0, 1, 2, 4, 5, 7, 8, 10, 11]
+    sizes = [len(page_module._render(report, limits, 0.0)) for limits in page_module._LIMITS]
+    assert sizes == sorted(sizes, reverse=True)
+    monkeypatch.setattr(page_module, "LARGEST_PAGE", sizes[-1] + 10)
+    page = Page(render(report, 0.0))
+    assert "no details of runs" in page.texts["p"][0] and "mtfrun report RUN" in page.texts["p"][0]
+    assert {run.name for run in runs} <= set(page.texts["th"])

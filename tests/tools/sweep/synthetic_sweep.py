@@ -54,5 +54,6 @@ def write_sweep(
             active_parameters=500_000,
             flops_per_token=3e6,
             seconds=10.0 + run.seed,
+            seconds_by_cause={"steps": 8.0 + run.seed, f"=cause {run.seed}": 1.0},
             environment={"TensorFlow": "2.21", "host": f"host {run.seed}"},
         ).write(directory / results / f"{run.name}.json")

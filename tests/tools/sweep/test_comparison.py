@@ -30,6 +30,8 @@ def test_a_row_has_its_mean_its_difference_and_the_cost_of_a_run(tmp_path: pathl
     assert loss.difference == estimate_mean([-1.0, -2.0, -1.0])
     assert (row.cost.parameters, row.cost.active_parameters) == (1_500_000, 500_000)
     assert (row.cost.flops_per_token, row.cost.seconds) == (3e6, 11.0)
+    assert row.cost.seconds_by_cause["steps"] == 9.0
+    assert row.cost.seconds_by_cause["=cause 2"] == pytest.approx(1 / 3)
     assert (row.baseline, row.note) == ("baseline", "")
 
 

@@ -8,6 +8,8 @@ import io
 import json
 import pathlib
 import re
+import shutil
+import subprocess
 
 import pytest
 
@@ -103,7 +105,29 @@ def test_latex_escapes_names(tmp_path: pathlib.Path) -> None:
     name = r"=a\textbar{}b\_c \& \textless{}b\textgreater{}\$x\$\textbackslash{}\{"
     assert f"{name}\\textbackslash{{}}x1b{{[}}31m & 2 $\\pm$ 13 & " in text
     assert r"\textbf{$-$0.4995 $\pm$ 0.0064}" in text
-    assert r"\begin{tabular}{lrrrrrr}" in text and text.count(r"\\" + "\n") == 4
+    assert "}lrrrrrr@{}}" in text and text.count(r"\\" + "\n") == 4
+
+
+def test_latex_has_notes_below_the_table(tmp_path: pathlib.Path) -> None:
+    write_sweep(tmp_path, {**ROWS, "bad": ["50 % of x"] * 2, "worse": ["50 % of x"] * 2})
+    table, below = latex_text(compare(tmp_path)).split(r"\end{tabular*}")
+    assert r"bad\textsuperscript{1} & - &" in table and r"worse\textsuperscript{1} & -" in table
+    assert "note" not in table and "failed" not in table
+    assert below.count(r"\textsuperscript{1} 0 of 2 seeds; seeds 0, 1 failed: 50 \% of x") == 1
+    assert r"Those whose interval excludes 0 are bold" in below
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
+def test_latex_fits_a_page(tmp_path: pathlib.Path) -> None:
+    error = "the gradient of model/embedding/table of step 3 is not finite"
+    write_sweep(tmp_path, {**ROWS, "rate 10^30 #1": [error, error]}, metric="bits_per_byte")
+    head = r"\documentclass{article}\usepackage{booktabs}\begin{document}"
+    document = f"{head}\n{latex_text(compare(tmp_path))}\\end{{document}}\n"
+    (tmp_path / "a.tex").write_text(document)
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "a.tex"]
+    process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stdout
+    assert "Overfull" not in process.stdout, process.stdout
 
 
 class _Tags(html.parser.HTMLParser):
@@ -133,11 +157,15 @@ def test_csv_has_all_digits_and_no_formulas(tmp_path: pathlib.Path) -> None:
     assert records[1]["row"].startswith("'=a|b_c & <b>")
     assert float(records[1]["loss difference"]) == pytest.approx(-0.4995, abs=1e-12)
     assert records[0]["loss difference"] == "" and records[0]["parameters"] == "1500000"
+    assert records[0]["seconds of steps"] == "8.5" and "seconds_by_cause" not in records[0]
 
 
 def test_json_has_the_values_of_every_seed(tmp_path: pathlib.Path) -> None:
-    write_sweep(tmp_path, {**ROWS, "failed": ["no memory", None]})
-    rows = json.loads(WRITERS["json"](compare(tmp_path)))["rows"]
+    write_sweep(tmp_path, {**ROWS, "failed": ["no memory", None]}, question="Is it so?")
+    table = json.loads(WRITERS["json"](compare(tmp_path, ["loss", "other"])))
+    assert table["question"] == "Is it so?"
+    assert table["is_lower_better"] == {"loss": True, "other": False}
+    rows = table["rows"]
     assert rows[1]["metrics"]["loss"]["values"] == {"0": 0.5, "1": 2.501}
     assert rows[1]["metrics"]["loss"]["difference"]["is_significant"] is True
     assert rows[3]["metrics"]["loss"]["mean"] is None
