@@ -21,6 +21,8 @@ from mtfrun.untrusted import read_regular_text
 # How deep below the directory of a command runs are searched for.
 _MOST_LEVELS = 4
 _LOSS = "loss"
+# Settings in which runs differ that a table has.
+_MOST_VARIED = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,8 +30,8 @@ class RunSummary:
     """A run, named by its path below the directory that was searched.
 
     `state` is "running", "finished", "stopped", "killed", "failed", "damaged" or "waiting"; `error`
-    is one line, or ""; `status` the newest record, or None; `step` is the record's or the newest
-    checkpoint's; `evaluations` are by step; `config` is empty if it cannot be read.
+    is one line, or ""; `status` the newest record, or None; `step` is the newest one of the record,
+    the checkpoints and the evaluations, which are by step; `config` is empty if it cannot be read.
     """
 
     name: str
@@ -59,6 +61,7 @@ def summary_of(directory: pathlib.Path, name: str) -> RunSummary:
     record = run.record()
     status = record.status()
     step, damage = _newest_checkpoint(directory)
+    evaluations = record.evaluations()
     if status is None and step is None and not run.is_training():
         return RunSummary(name, "waiting", "", None, 0, [], _config(directory))
     if run.is_training():
@@ -75,8 +78,9 @@ def summary_of(directory: pathlib.Path, name: str) -> RunSummary:
         state,
         error,
         status,
-        max(step or 0, status.step if status else 0),  # a killed run has not written its last one
-        record.evaluations(),
+        # A killed run has not written its last status.
+        max([step or 0, status.step if status else 0, *(e.step for e in evaluations[-1:])]),
+        evaluations,
         _config(directory),
     )
 
@@ -145,7 +149,12 @@ def metric_of(
 def runs_table(
     summaries: Sequence[RunSummary], varied: Sequence[str], metric: str, columns: int | None
 ) -> list[str]:
-    """Like `sweep_table` for any runs, with best values and their steps; a * marks the best."""
+    """Like `sweep_table` for any runs, with best values and their steps; a * marks the best.
+
+    Of the settings in `varied` it has the first few whose values are not those of macros.
+    """
+    readable = [x for x in varied if not any(s.config.get(x, "")[:1] == "%" for s in summaries)]
+    shown = readable[:_MOST_VARIED]
     bests = [s.best(metric) for s in summaries]
     marked = mark_best([math.nan if b is None else b.metrics[metric] for b in bests], metric)
     rows = []
@@ -160,12 +169,13 @@ def runs_table(
                 metric_text(summary.last(metric)),
                 speed_text(summary),
                 "-" if summary.status is None else time_text(summary.status.time),
-                *(summary.config.get(name, "-") for name in varied),
+                *(summary.config.get(name, "-") for name in shown),
             ]
         )
     title = f"best {metric}"
-    headings = ["run", "state", "step", title, "at step", "last", "speed", "date", *varied]
-    return table_lines(headings, rows, columns)
+    headings = ["run", "state", "step", title, "at step", "last", "speed", "date", *shown]
+    more = f"({len(shown)} of {len(varied)} settings in which the runs differ; --json has all)"
+    return table_lines(headings, rows, columns) + [more] * (len(shown) < len(varied))
 
 
 def error_lines(summaries: Sequence[RunSummary]) -> list[str]:

@@ -11,6 +11,7 @@ from mtfrun.display.table import table_lines
 from mtfrun.rundir import RunCost, RunDirectory, RunRecord, State, Status
 from mtfrun.tools.runs import find_runs, summary_of, varied_names
 from tests.cli.command import error_line, mtfrun_here
+from tests.tools.sweep.synthetic_sweep import write_sweep
 
 CONFIG = "LEARNING_RATE = {rate}\nTRAIN_STEPS = 10\noptim.Adam.learning_rate = %LEARNING_RATE\n"
 
@@ -114,6 +115,43 @@ def test_json_has_what_the_table_has(runs: pathlib.Path) -> None:
     assert rows[0]["differs"] == {"LEARNING_RATE": "0.1"}
     assert (rows[0]["active_parameters"], rows[0]["seconds"]) == (500, 2.5)
     assert rows[3]["last"] == {} and rows[3]["error"].endswith("use a smaller rate")
+
+
+def test_a_sweep_has_all_its_runs_its_rows_and_its_metric(tmp_path: pathlib.Path) -> None:
+    error = "the macro D_FG has no effect; leave it out"
+    write_sweep(tmp_path, {"base line": [0.5, 0.75], "refused": [error, None]}, metric="accuracy")
+    heading, *rows, line = _rows(tmp_path)
+    assert heading[3:5] == ["best", "accuracy"] and heading[-1] == "row"
+    assert [(row[0], row[1], row[3]) for row in rows] == [
+        ("base-line,SEED=1", "finished", "0.7500*"),
+        ("base-line,SEED=0", "finished", "0.5000"),
+        ("refused,SEED=0", "failed", "-"),
+        ("refused,SEED=1", "waiting", "-"),
+    ]
+    assert rows[0][-2:] == ["base", "line"]
+    assert " ".join(line) == "refused,SEED=0: failed: the macro D_FG has no effect"
+    _run(tmp_path / "refused,SEED=1", "running", 0.1, 2.0)
+    states = {row[0]: row[1] for row in _rows(tmp_path, "--metric=other")[1:]}
+    assert states["refused,SEED=1"] == "killed"
+    several = [row[0] for row in _rows(tmp_path, str(tmp_path))[1:]]
+    assert several[0] == str(tmp_path / "base-line,SEED=1")
+
+
+def test_the_settings_of_a_table_are_few_and_readable(tmp_path: pathlib.Path) -> None:
+    for name in ("a", "b"):
+        _run(tmp_path / name, "finished", 0.1, 1.0)
+        macros = "".join(f"M{i} = {name!r}\n" for i in range(6))
+        config = f"{macros}transformer.FeedForward.d_ff = %D_FF\n" if name == "a" else macros
+        (tmp_path / name / "config.gin").write_text(config)
+    heading, *_, note = _rows(tmp_path)
+    assert heading[-4:] == ["M0", "M1", "M2", "M3"]
+    assert " ".join(note).startswith("(4 of 7 settings in which the runs differ; --json has all")
+
+
+def test_the_step_is_that_of_the_newest_record(tmp_path: pathlib.Path) -> None:
+    _run(tmp_path / "a", "running", 0.1, 2.0, 1.0)
+    RunRecord(tmp_path / "a").write_status(Status("running", 5, 10))
+    assert summary_of(tmp_path / "a", "a").step == 10
 
 
 def test_a_directory_without_runs_is_one_line(tmp_path: pathlib.Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import math
 import pathlib
@@ -27,7 +28,8 @@ Prints a table of the runs in directories and below them: differences, state, st
 States: running; finished; stopped by a signal, or by kill -9; failed; damaged, where a file of the
 newest checkpoint has another size than was saved. Metrics are from the evaluations during
 training: the last and the best, which * marks. Speed is of the last steps. The columns on the
-right, or those that fit, have the parameters in which the runs differ."""
+right, or those that fit, have the first parameters in which the runs differ; of a sweep, whose
+runs are all listed, also those that were refused or have not begun, its rows or its grid."""
 
 
 SORT = ("name", "metric", "step", "date", "speed", "state")
@@ -55,16 +57,20 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
         error_lines,
         metric_of,
         runs_table,
-        summary_of,
         varied_names,
     )
 
-    names: dict[pathlib.Path, str] = {}
+    by_path: dict[pathlib.Path, RunSummary] = {}
+    metrics = [flags.metric]
     for word in flags.words:
-        names = _names_below(word, alone=len(flags.words) == 1) | names
-    summaries = [summary_of(path, name) for path, name in names.items()]
-    metric = metric_of([s.metrics for s in summaries], flags.metric)
-    varied = varied_names(summaries)
+        below, of_sweep = _runs_below(word, alone=len(flags.words) == 1)
+        by_path = below | by_path
+        metrics.append(of_sweep)
+    summaries = list(by_path.values())
+    evaluated = {name for summary in summaries for name in summary.metrics}
+    of_sweeps = next((name for name in metrics[1:] if name in evaluated), None)
+    metric = metric_of([s.metrics for s in summaries], flags.metric or of_sweeps)
+    varied = ["row"] if all("row" in s.config for s in summaries) else varied_names(summaries)
     summaries.sort(key=_sort_key(flags.sort or "metric", metric))
     if flags.json:
         print(json.dumps([as_json(summary, varied) for summary in summaries], allow_nan=False))
@@ -74,22 +80,34 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     return 0
 
 
-def _names_below(word: str, *, alone: bool) -> dict[pathlib.Path, str]:
+def _runs_below(word: str, *, alone: bool) -> tuple[dict[pathlib.Path, RunSummary], str | None]:
+    """Returns the runs, of a sweep also those that have not begun, and the sweep's metric."""
     from mtfrun.rundir import RunDirectory
-    from mtfrun.tools.runs import find_runs
+    from mtfrun.tools.runs import find_runs, summary_of
+    from mtfrun.tools.sweep import results_of, summary_of_result
+    from mtfrun.tools.sweep.sweep import NAME
 
-    above = RunDirectory(word)
-    above.require()
-    directory = pathlib.Path(above.path)
-    paths = list(find_runs(directory))
-    if not paths:
+    directory = pathlib.Path(RunDirectory(word).path)
+    sweep, results = results_of(directory) if (directory / NAME).is_file() else (None, [])
+    metric = None if sweep is None else sweep.metric
+    runs = {directory / x.name: summary_of_result(directory, x, metric) for x in results}
+    for x in results if sweep is not None and alone else ():
+        config = {**({"row": x.row} if sweep.rows else {}), **x.values}
+        runs[directory / x.name] = dataclasses.replace(runs[directory / x.name], config=config)
+    for path in find_runs(directory):
+        name = directory.name if path == directory else str(path.relative_to(directory))
+        runs.setdefault(path, summary_of(path, name))
+    if not runs:
         raise InputError(f"{directory} has no run directory: name one, or a directory above some")
-    if not alone:
-        return {x.resolve(): str(pathlib.Path(word, x.relative_to(directory))) for x in paths}
-    return {
-        path: directory.name if path == directory else str(path.relative_to(directory))
-        for path in paths
+    if alone:
+        return runs, metric
+    named = {
+        path.resolve(): dataclasses.replace(
+            x, name=str(pathlib.Path(word, path.relative_to(directory)))
+        )
+        for path, x in runs.items()
     }
+    return named, metric
 
 
 def _sort_key(name: str, metric: str) -> Callable[[RunSummary], Any]:

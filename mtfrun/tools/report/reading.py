@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import html
 import pathlib
 from collections.abc import Sequence
 
 from mtfrun.errors import InputError
-from mtfrun.rundir import RunDirectory, StepMetrics
+from mtfrun.rundir import RunDirectory
 from mtfrun.rundir.tensorboard.curves import Events
 from mtfrun.rundir.tensorboard.metric_tags import tag_of
 from mtfrun.tools.report.charts import EVAL, TRAIN
@@ -15,8 +16,8 @@ from mtfrun.tools.report.configuration import Comparison
 from mtfrun.tools.report.examples import read_examples
 from mtfrun.tools.report.report import Examples, Report
 from mtfrun.tools.report.run_facts import Asked, RunFacts, read_run
-from mtfrun.tools.runs import RunSummary, find_runs
-from mtfrun.tools.sweep import RunResult, Sweep, results_of
+from mtfrun.tools.runs import find_runs
+from mtfrun.tools.sweep import RunResult, Sweep, results_of, summary_of_result
 from mtfrun.tools.sweep.comparison import compare
 from mtfrun.tools.sweep.table_formats import html_table, table_notes
 
@@ -76,22 +77,10 @@ def _report_of_sweep(path: pathlib.Path, examples: int, allowed_imports: Sequenc
 
 
 def _run_of_sweep(sweep: pathlib.Path, result: RunResult, metric: str) -> RunFacts:
-    """Returns what the result says of a run that has not begun, or whose directory is elsewhere."""
     facts = read_run(sweep / result.name, result.name)
+    summary = summary_of_result(sweep, result, metric)
     if facts.summary.state != "waiting":
-        return facts
-    evaluations = [StepMetrics(step, {metric: x}) for step, x in result.evaluations.items()]
-    if result.metrics:
-        evaluations = [*evaluations[:-1], StepMetrics(result.step, result.metrics)]
-    summary = RunSummary(
-        result.name,
-        "waiting" if result.state == "missing" else result.state,
-        "" if result.state == "missing" else result.error,
-        None,
-        result.step,
-        evaluations,
-        result.values,
-    )
+        return dataclasses.replace(facts, summary=summary)
     return RunFacts(
         sweep / result.name,
         summary,

@@ -131,10 +131,16 @@ class Plan:
     def table(
         self, runs: Sequence[PlannedRun], metric: str | None, columns: int | None
     ) -> list[str]:
-        """Columns: what varies, state, step, final metrics; a * marks the best one."""
+        """Columns: what varies, state, step, final metrics; a * marks the best one.
+
+        The step of the metrics is another column if it is not the last one in all runs.
+        """
         results = [planned.result or _missing(planned.run) for planned in runs]
         metric = metric_of([result.metrics for result in results], metric)
         others = list(dict.fromkeys(m for r in results for m in r.metrics if m != metric))
+        results = [_without_early_metrics(result) for result in results]
+        evaluated = [max(r.evaluations, default=r.step) for r in results if r.metrics]
+        has_earlier = evaluated != [r.step for r in results if r.metrics]
         marked = mark_best([r.metrics.get(metric, math.nan) for r in results], metric)
         varied = [] if self.sweep.rows else list(self.sweep.grid or self.sweep.search)
         named = not varied or bool(self.sweep.search)
@@ -146,10 +152,19 @@ class Plan:
             seed = [str(result.seed)] * bool(self.sweep.seeds)
             finals = [metric_text(result.metrics.get(other, math.nan)) for other in others]
             state = "waiting" if result.state == "missing" else result.state
-            rows.append([*values, *seed, state, str(result.step), last, *finals])
+            at = str(max(result.evaluations, default=result.step)) if result.metrics else "-"
+            steps = [str(result.step), *[at] * has_earlier]
+            rows.append([*values, *seed, state, *steps, last, *finals])
         seeds = [SEED] * bool(self.sweep.seeds)
-        headings = [*["row"] * named, *varied, *seeds, "state", "step", metric, *others]
+        steps = ["step", *["evaluated at"] * has_earlier]
+        headings = [*["row"] * named, *varied, *seeds, "state", *steps, metric, *others]
         return table_lines(headings, rows, columns)
+
+
+def _without_early_metrics(result: RunResult) -> RunResult:
+    """What was evaluated before a run failed is not a result."""
+    has_failed = result.state in ("failed", "killed")
+    return dataclasses.replace(result, metrics={}) if has_failed else result
 
 
 def drop_untrained_rows(

@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple, get_args
 
 from mtfrun.errors import InputError
-from mtfrun.rundir import RunCost, atomic_write
+from mtfrun.rundir import RunCost, StepMetrics, atomic_write
 from mtfrun.rundir.errors import reason
 from mtfrun.rundir.run_record import numbers_as_json, numbers_from_json
+from mtfrun.tools.runs import RunSummary, summary_of
 from mtfrun.tools.sweep.sweep import NAME, RESULTS, Sweep
 from mtfrun.untrusted import is_directory, read_json
 
@@ -87,6 +88,30 @@ class SweepResults(NamedTuple):
 
     sweep: Sweep
     results: Sequence[RunResult]
+
+
+def summary_of_result(directory: pathlib.Path, result: RunResult, metric: str | None) -> RunSummary:
+    """Returns what a run's directory says, and its result where that says more.
+
+    So of a run that was refused before it began, or whose directory is elsewhere. `directory` is
+    the sweep's, `metric` the one that `result.evaluations` has.
+    """
+    summary = summary_of(directory / result.name, result.name)
+    if result.state == "missing":
+        return dataclasses.replace(summary, config=summary.config or result.values)
+    if summary.state == "waiting":
+        evaluations = [
+            StepMetrics(step, {metric or "loss": x}) for step, x in result.evaluations.items()
+        ]
+        if result.metrics:
+            evaluations = [*evaluations[:-1], StepMetrics(result.step, result.metrics)]
+        return RunSummary(
+            result.name, result.state, result.error, None, result.step, evaluations, result.values
+        )
+    is_newest = result.step == summary.step and summary.state in ("stopped", "killed", "failed")
+    if not (is_newest and result.error):
+        return summary
+    return dataclasses.replace(summary, state=result.state, error=result.error)
 
 
 def results_of(directory: str | os.PathLike[str]) -> SweepResults:

@@ -111,6 +111,31 @@ def test_a_metric_that_a_finished_run_lacks_is_an_error(tmp_path: pathlib.Path) 
     plan.check_metric(dataclasses.replace(result, state="failed"), None)
 
 
+def test_the_table_tells_metrics_of_earlier_steps_from_final_ones(tmp_path: pathlib.Path) -> None:
+    sweep = Sweep(["runs/quickstart.gin"], grid={"D_FF": ["32", "64", "128"]})
+    plan = Plan(sweep, tmp_path, tmp_path, [])
+    ends: list[tuple[ResultState, int, dict[int, float]]] = [
+        ("finished", 300, {200: 2.0, 300: 1.5}),
+        ("stopped", 300, {200: 2.5}),
+        ("failed", 3, {0: 1.0}),
+    ]
+    for run, (state, step, evaluations) in zip(sweep.runs(), ends, strict=True):
+        last = {"loss": evaluations[max(evaluations)]}
+        RunResult(
+            *(run.name, run.row, 0, run.values, state),
+            step=step,
+            metrics=last,
+            evaluations=evaluations,
+        ).write(plan.path(run.name))
+    heading, *rows = [line.split() for line in plan.table(plan.runs(sweep.runs()), None, None)]
+    assert heading == ["D_FF", "state", "step", "evaluated", "at", "loss"]
+    assert rows == [
+        ["32", "finished", "300", "300", "1.5000*"],
+        ["64", "stopped", "300", "200", "2.5000"],
+        ["128", "failed", "3", "-", "-"],
+    ]
+
+
 def test_a_stop_by_the_budget_and_by_a_signal_differ(tmp_path: pathlib.Path) -> None:
     RunRecord(tmp_path / "run").write_status(Status("stopped", 5, 9))
     run = SWEEP.runs()[0]
