@@ -109,10 +109,11 @@ def test_latex_escapes_names(tmp_path: pathlib.Path) -> None:
 
 
 def test_latex_has_notes_below_the_table(tmp_path: pathlib.Path) -> None:
-    write_sweep(tmp_path, {**ROWS, "bad": ["50 % of x"] * 2, "worse": ["50 % of x"] * 2})
+    rows = {**ROWS, "bad": ["50 % of x"] * 2, "worse": ["50 % of x"] * 2}
+    write_sweep(tmp_path, rows, question="Is it?")
     table, below = latex_text(compare(tmp_path)).split(r"\end{tabular*}")
     assert r"bad\textsuperscript{1} & - &" in table and r"worse\textsuperscript{1} & -" in table
-    assert "note" not in table and "failed" not in table
+    assert "& note" not in table and "failed" not in table
     assert below.count(r"\textsuperscript{1} 0 of 2 seeds; seeds 0, 1 failed: 50 \% of x") == 1
     assert r"Those whose interval excludes 0 are bold" in below
 
@@ -120,7 +121,8 @@ def test_latex_has_notes_below_the_table(tmp_path: pathlib.Path) -> None:
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
 def test_latex_fits_a_page(tmp_path: pathlib.Path) -> None:
     error = "the gradient of model/embedding/table of step 3 is not finite"
-    write_sweep(tmp_path, {**ROWS, "rate 10^30 #1": [error, error]}, metric="bits_per_byte")
+    rows = {"baseline": [1.0, 3.0], "deep & narrow": [0.5, 2.501], "rate 10^30 #1": [error, error]}
+    write_sweep(tmp_path, rows)
     head = r"\documentclass{article}\usepackage{booktabs}\begin{document}"
     document = f"{head}\n{latex_text(compare(tmp_path))}\\end{{document}}\n"
     (tmp_path / "a.tex").write_text(document)
