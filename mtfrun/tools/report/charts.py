@@ -75,7 +75,7 @@ def charts_of(
     run have a colour for each tag. A curve has at most about `points` points.
     """
     tags = sorted({tag for _, curves in runs for of_kind in curves.values() for tag in of_kind})
-    charts = []
+    charts: list[Chart] = []
     for category, title, chosen in _groups(tags):
         if len(runs) > 1 and len(chosen) > _MOST_OF_A_RUN:
             continue
