@@ -11,7 +11,7 @@ from mtfrun.display.table import table_lines
 from mtfrun.rundir import RunCost, RunDirectory, RunRecord, State, Status
 from mtfrun.tools.runs import find_runs, summary_of, varied_names
 from tests.cli.command import error_line, mtfrun_here
-from tests.tools.sweep.synthetic_sweep import write_sweep
+from tests.tools.sweep.synthetic_sweep import Value, write_sweep
 
 CONFIG = "LEARNING_RATE = {rate}\nTRAIN_STEPS = 10\noptim.Adam.learning_rate = %LEARNING_RATE\n"
 
@@ -119,7 +119,8 @@ def test_json_has_what_the_table_has(runs: pathlib.Path) -> None:
 
 def test_a_sweep_has_all_its_runs_its_rows_and_its_metric(tmp_path: pathlib.Path) -> None:
     error = "the macro D_FG has no effect; leave it out"
-    write_sweep(tmp_path, {"base line": [0.5, 0.75], "refused": [error, None]}, metric="accuracy")
+    values: dict[str, list[Value]] = {"base line": [0.5, 0.75], "refused": [error, None]}
+    write_sweep(tmp_path, values, metric="accuracy", baseline=None)
     heading, *rows, line = _rows(tmp_path)
     assert heading[3:5] == ["best", "accuracy"] and heading[-1] == "row"
     assert [(row[0], row[1], row[3]) for row in rows] == [

@@ -78,7 +78,10 @@ def test_links_of_pages_stay_in_the_site(page: pathlib.Path) -> None:
 
 
 @every_page
-def test_commands_have_flags_that_exist(page: pathlib.Path) -> None:
+def test_commands_have_flags_that_exist(
+    page: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mtfrun.cli.command.is_directory", lambda _: True)
     for command in commands(page.read_text(encoding="utf-8")):
         words = shlex.split(command, comments=True)[1:]
         words = words[: words.index("|")] if "|" in words else words

@@ -91,9 +91,10 @@ def _runs_below(word: str, *, alone: bool) -> tuple[dict[pathlib.Path, RunSummar
     sweep, results = results_of(directory) if (directory / NAME).is_file() else (None, [])
     metric = None if sweep is None else sweep.metric
     runs = {directory / x.name: summary_of_result(directory, x, metric) for x in results}
-    for x in results if sweep is not None and alone else ():
-        config = {**({"row": x.row} if sweep.rows else {}), **x.values}
-        runs[directory / x.name] = dataclasses.replace(runs[directory / x.name], config=config)
+    if sweep is not None and alone:
+        for x in results:
+            config = {**({"row": x.row} if sweep.rows else {}), **x.values}
+            runs[directory / x.name] = dataclasses.replace(runs[directory / x.name], config=config)
     for path in find_runs(directory):
         name = directory.name if path == directory else str(path.relative_to(directory))
         runs.setdefault(path, summary_of(path, name))

@@ -26,11 +26,11 @@ from mtfrun.tools.sweep.table_formats import (
     table_cells,
     table_notes,
 )
-from tests.tools.sweep.synthetic_sweep import write_sweep
+from tests.tools.sweep.synthetic_sweep import Value, write_sweep
 
 HOSTILE = "=a|b_c & <b>$x$\\{\x1b[31m"
 # The second row differs from the first significantly, the third does not.
-ROWS = {"baseline": [1.0, 3.0], HOSTILE: [0.5, 2.501], "other": [1.0, 3.2]}
+ROWS: dict[str, list[Value]] = {"baseline": [1.0, 3.0], HOSTILE: [0.5, 2.501], "other": [1.0, 3.2]}
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_latex_escapes_names(tmp_path: pathlib.Path) -> None:
 
 
 def test_latex_has_notes_below_the_table(tmp_path: pathlib.Path) -> None:
-    rows = {**ROWS, "bad": ["50 % of x"] * 2, "worse": ["50 % of x"] * 2}
+    rows: dict[str, list[Value]] = {**ROWS, "bad": ["50 % of x"] * 2, "worse": ["50 % of x"] * 2}
     write_sweep(tmp_path, rows, question="Is it?")
     table, below = latex_text(compare(tmp_path)).split(r"\end{tabular*}")
     assert r"bad\textsuperscript{1} & - &" in table and r"worse\textsuperscript{1} & -" in table
@@ -121,7 +121,11 @@ def test_latex_has_notes_below_the_table(tmp_path: pathlib.Path) -> None:
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
 def test_latex_fits_a_page(tmp_path: pathlib.Path) -> None:
     error = "the gradient of model/embedding/table of step 3 is not finite"
-    rows = {"baseline": [1.0, 3.0], "deep & narrow": [0.5, 2.501], "rate 10^30 #1": [error, error]}
+    rows: dict[str, list[Value]] = {
+        "baseline": [1.0, 3.0],
+        "deep & narrow": [0.5, 2.501],
+        "rate 10^30 #1": [error, error],
+    }
     write_sweep(tmp_path, rows)
     head = r"\documentclass{article}\usepackage{booktabs}\begin{document}"
     document = f"{head}\n{latex_text(compare(tmp_path))}\\end{{document}}\n"
