@@ -120,8 +120,18 @@ def _judge(
         (path,) = output.rglob(f"samples_{task}_*.jsonl")
         samples = [json.loads(line) for line in path.read_text().splitlines()]
         samples.sort(key=lambda sample: sample["doc_id"])
-        responses += [sample["resps"] for sample in samples]
+        responses += [_with_numbers(sample["resps"]) for sample in samples]
     return json.loads(results.read_text())["results"], responses
+
+
+def _with_numbers(responses: Any) -> Any:
+    """Returns nested lists with the numbers that lm_eval has written as texts."""
+    if isinstance(responses, list):
+        return [_with_numbers(response) for response in responses]
+    try:
+        return float(responses)
+    except ValueError:
+        return responses
 
 
 def _assert_equal(ours: Any, theirs: Any) -> None:
