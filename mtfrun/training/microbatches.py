@@ -29,6 +29,9 @@ def loss_and_gradients(
     `step` selects the random numbers of dropout; `products` takes the forward pass's.
     """
 
+    # The number of forward passes.
+    number = microbatches * (state.mesh.batch_parts.size if state.mesh.batch_parts else 1)
+
     def part(
         features: Features, microbatch: int | mtf.Tensor, objective: Callable[[Loss], mtf.Tensor]
     ) -> tuple[Loss, Gradients]:
@@ -37,7 +40,7 @@ def loss_and_gradients(
         def value() -> tuple[mtf.Tensor, Loss]:
             if products is not None:
                 products.clear()
-            with mtf.count_flops(products, microbatches):
+            with mtf.count_flops(products, number):
                 loss = state.model.loss(features, training=True, key=key)
             return objective(loss), loss
 
@@ -45,37 +48,65 @@ def loss_and_gradients(
             (_, loss), gradients = mtf.value_and_gradients(value, state.trainable)
         return loss, _require_all(gradients)
 
-    if microbatches == 1:
+    mesh = state.mesh
+    if microbatches == 1 and mesh.batch_parts is None:
         # The mean is differentiated, which saves a pass over all gradients.
         return part(batch, 0, lambda loss: loss.total * _reciprocal(loss.weight))
 
-    parts_dim = mtf.Dimension("microbatches", microbatches)
-    split = {name: _split_batch(x, parts_dim) for name, x in batch.items()}
+    zeros = _zeros(state)
 
-    def body(i: mtf.Tensor, sums: tuple[Loss, Gradients]) -> tuple[Any, ...]:
-        features = {name: mtf.gather(x, i, parts_dim) for name, x in split.items()}
-        return i + 1, tf.nest.map_structure(
-            mtf.add, sums, part(features, i, lambda loss: loss.total)
+    def sums(features: Features, first: int | mtf.Tensor) -> tuple[Loss, Gradients]:
+        """Returns the sums over the microbatches, which have the numbers from `first` on."""
+        if microbatches == 1:
+            return part(features, first, lambda loss: loss.total)
+        microbatch = mtf.Dimension("microbatches", microbatches)
+        split = {name: _split_batch(x, microbatch) for name, x in features.items()}
+
+        def body(i: mtf.Tensor, before: tuple[Loss, Gradients]) -> tuple[Any, ...]:
+            features = {name: mtf.gather(x, i, microbatch) for name, x in split.items()}
+            terms = part(features, first + i, lambda loss: loss.total)
+            return i + 1, tf.nest.map_structure(mtf.add, before, terms)
+
+        start = mtf.constant(mesh, 0, dtype=tf.int32)
+        _, (loss, gradients) = mtf.while_loop(
+            lambda i, _: i < microbatches,
+            body,
+            (start, zeros),
+            most_rounds=microbatches,
+            parallel_iterations=1,
         )
+        return loss, gradients
 
+    if mesh.batch_parts is None:
+        loss, gradients = sums(batch, 0)
+    else:
+        loss, gradients = mtf.sum_over_parts(
+            mesh, lambda i: sums(_batch_part(batch, i), i * microbatches), zeros
+        )
+    # Sums over microbatches are divided once, so that padding does not bias the mean.
+    scale = _reciprocal(loss.weight)
+    means = {path: total * (1.0 / number) for path, total in loss.updates.items()}
+    loss = loss._replace(updates=means)
+    return loss, {path: g * mtf.cast(scale, g.dtype) for path, g in gradients.items()}
+
+
+def _zeros(state: TrainState) -> tuple[Loss, Gradients]:
     zero = mtf.zeros(state.mesh, [])
     averages = state.model.updated_variables()
     no_updates = {path: mtf.zeros(state.mesh, v.shape) for path, v in averages.items()}
     no_loss = Loss(zero, zero, state.model.no_metrics(state.mesh), no_updates)
-    no_gradients = {path: mtf.zeros_like(variable) for path, variable in state.trainable.items()}
-    first = mtf.constant(state.mesh, 0, dtype=tf.int32)
-    _, (loss, gradients) = mtf.while_loop(
-        lambda i, _: i < microbatches,
-        body,
-        (first, (no_loss, no_gradients)),
-        most_rounds=microbatches,
-        parallel_iterations=1,
-    )
-    # Sums over microbatches are divided once, so that padding does not bias the mean.
-    scale = _reciprocal(loss.weight)
-    means = {path: total * (1.0 / microbatches) for path, total in loss.updates.items()}
-    loss = loss._replace(updates=means)
-    return loss, {path: g * mtf.cast(scale, g.dtype) for path, g in gradients.items()}
+    return no_loss, {path: mtf.zeros_like(v) for path, v in state.trainable.items()}
+
+
+def _batch_part(batch: Features, number: mtf.Tensor) -> Features:
+    """Returns the features of one part of the batch, for `Mesh.reproducible`."""
+    features = {}
+    for name, x in batch.items():
+        size, parts = x.shape.get_dim_by_name("batch"), x.mesh.batch_parts
+        examples = mtf.Dimension("batch", size.size // parts.size)
+        dims = [mtf.Dimension("batch_parts", parts.size), examples]
+        features[name] = mtf.gather(mtf.replace_dimensions(x, size, dims), number, dims[0])
+    return features
 
 
 def check_microbatches(batch: mtf.Dimension, microbatches: int, mesh: mtf.Mesh) -> None:
