@@ -225,6 +225,12 @@ class Mesh:
                 "brackets, or change the mesh or the rules"
             )
 
+    def check_parts(self, batch: Dimension) -> None:
+        """Raises a LayoutError unless the batch can be split into `batch_parts`, if any."""
+        if self.batch_parts is not None:
+            number = self.batch_parts.size
+            check_divides(number, batch, f"into the {number} parts of Mesh.reproducible")
+
     def local_sizes(self, shape: ShapeLike) -> list[int]:
         """Returns the sizes of the part of a tensor that one device holds."""
         return [dim.size // self.num_splits(dim) for dim in convert_to_shape(shape)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -28,66 +28,82 @@ def loss_and_gradients(
 
     `step` selects the random numbers of dropout; `products` takes the forward pass's.
     """
-
-    # The number of forward passes.
-    number = microbatches * (state.mesh.batch_parts.size if state.mesh.batch_parts else 1)
-
-    def part(
-        features: Features, microbatch: int | mtf.Tensor, objective: Callable[[Loss], mtf.Tensor]
-    ) -> tuple[Loss, Gradients]:
-        key = mtf.random_key(state.seed, step, microbatch)
-
-        def value() -> tuple[mtf.Tensor, Loss]:
-            if products is not None:
-                products.clear()
-            with mtf.count_flops(products, number):
-                loss = state.model.loss(features, training=True, key=key)
-            return objective(loss), loss
-
-        with in_call(Call(training=True, key=key)):
-            (_, loss), gradients = mtf.value_and_gradients(value, state.trainable)
-        return loss, _require_all(gradients)
-
-    mesh = state.mesh
-    if microbatches == 1 and mesh.batch_parts is None:
+    parts = state.mesh.batch_parts
+    count = microbatches if parts is None else microbatches * parts.size
+    for x in batch.values():
+        check_microbatches(x.shape.get_dim_by_name("batch"), microbatches, state.mesh)
+    passes = _Passes(state, step, count, products)
+    if count == 1:
         # The mean is differentiated, which saves a pass over all gradients.
-        return part(batch, 0, lambda loss: loss.total * _reciprocal(loss.weight))
+        return passes.one(batch, 0, lambda loss: loss.total * _reciprocal(loss.weight))
 
     zeros = _zeros(state)
-
-    def sums(features: Features, first: int | mtf.Tensor) -> tuple[Loss, Gradients]:
-        """Returns the sums over the microbatches, which have the numbers from `first` on."""
-        if microbatches == 1:
-            return part(features, first, lambda loss: loss.total)
-        microbatch = mtf.Dimension("microbatches", microbatches)
-        split = {name: _split_batch(x, microbatch) for name, x in features.items()}
-
-        def body(i: mtf.Tensor, before: tuple[Loss, Gradients]) -> tuple[Any, ...]:
-            features = {name: mtf.gather(x, i, microbatch) for name, x in split.items()}
-            terms = part(features, first + i, lambda loss: loss.total)
-            return i + 1, tf.nest.map_structure(mtf.add, before, terms)
-
-        start = mtf.constant(mesh, 0, dtype=tf.int32)
-        _, (loss, gradients) = mtf.while_loop(
-            lambda i, _: i < microbatches,
-            body,
-            (start, zeros),
-            most_rounds=microbatches,
-            parallel_iterations=1,
-        )
-        return loss, gradients
-
-    if mesh.batch_parts is None:
-        loss, gradients = sums(batch, 0)
+    if parts is None:
+        loss, gradients = passes.sums(batch, 0, microbatches, zeros)
     else:
         loss, gradients = mtf.sum_over_parts(
-            mesh, lambda i: sums(_batch_part(batch, i), i * microbatches), zeros
+            lambda part, i: passes.sums(part, i * microbatches, microbatches, zeros), batch, zeros
         )
     # Sums over microbatches are divided once, so that padding does not bias the mean.
     scale = _reciprocal(loss.weight)
-    means = {path: total * (1.0 / number) for path, total in loss.updates.items()}
+    means = {path: total * (1.0 / count) for path, total in loss.updates.items()}
     loss = loss._replace(updates=means)
     return loss, {path: g * mtf.cast(scale, g.dtype) for path, g in gradients.items()}
+
+
+class _Passes(NamedTuple):
+    """Forward and backward passes of a step, `count` of them."""
+
+    state: TrainState
+    step: mtf.Tensor
+    count: int
+    products: mtf.FlopCount | None
+
+    def one(
+        self,
+        features: Features,
+        microbatch: int | mtf.Tensor,
+        objective: Callable[[Loss], mtf.Tensor] = lambda loss: loss.total,
+    ) -> tuple[Loss, Gradients]:
+        key = mtf.random_key(self.state.seed, self.step, microbatch)
+
+        def value() -> tuple[mtf.Tensor, Loss]:
+            if self.products is not None:
+                self.products.clear()
+            with mtf.count_flops(self.products, self.count):
+                loss = self.state.model.loss(features, training=True, key=key)
+            return objective(loss), loss
+
+        with in_call(Call(training=True, key=key)):
+            (_, loss), gradients = mtf.value_and_gradients(value, self.state.trainable)
+        return loss, _require_all(gradients)
+
+    def sums(
+        self,
+        batch: Features,
+        first: int | mtf.Tensor,
+        microbatches: int,
+        zeros: tuple[Loss, Gradients],
+    ) -> tuple[Loss, Gradients]:
+        """Returns the sums over microbatches, which have the numbers from `first` on."""
+        if microbatches == 1:
+            return self.one(batch, first)
+        parts_dim = mtf.Dimension("microbatches", microbatches)
+        split = {name: _split_batch(x, parts_dim) for name, x in batch.items()}
+
+        def body(i: mtf.Tensor, sums: tuple[Loss, Gradients]) -> tuple[Any, ...]:
+            features = {name: mtf.gather(x, i, parts_dim) for name, x in split.items()}
+            return i + 1, tf.nest.map_structure(mtf.add, sums, self.one(features, i + first))
+
+        _, sums = mtf.while_loop(
+            lambda i, _: i < microbatches,
+            body,
+            (mtf.constant(self.state.mesh, 0, dtype=tf.int32), zeros),
+            most_rounds=microbatches,
+            parallel_iterations=1,
+        )
+        loss, gradients = sums
+        return loss, gradients
 
 
 def _zeros(state: TrainState) -> tuple[Loss, Gradients]:
@@ -98,31 +114,21 @@ def _zeros(state: TrainState) -> tuple[Loss, Gradients]:
     return no_loss, {path: mtf.zeros_like(v) for path, v in state.trainable.items()}
 
 
-def _batch_part(batch: Features, number: mtf.Tensor) -> Features:
-    """Returns the features of one part of the batch, for `Mesh.reproducible`."""
-    features = {}
-    for name, x in batch.items():
-        size, parts = x.shape.get_dim_by_name("batch"), x.mesh.batch_parts
-        examples = mtf.Dimension("batch", size.size // parts.size)
-        dims = [mtf.Dimension("batch_parts", parts.size), examples]
-        features[name] = mtf.gather(mtf.replace_dimensions(x, size, dims), number, dims[0])
-    return features
-
-
 def check_microbatches(batch: mtf.Dimension, microbatches: int, mesh: mtf.Mesh) -> None:
-    """Raises InputError unless every device can split its part of a batch."""
-    devices = mesh.num_splits(batch)
+    """Raises InputError unless every device can split its part, or parts, of a batch."""
+    devices, where = mesh.num_splits(batch), "devices"
+    if mesh.batch_parts is not None:
+        devices, where = mesh.batch_parts.size, "parts of Mesh.reproducible"
     if batch.size % (microbatches * devices):
         raise InputError(
             f"batch {batch.size} cannot be split into {microbatches} microbatches on {devices} "
-            f"devices: use a multiple of {microbatches * devices}"
+            f"{where}: use a multiple of {microbatches * devices}"
         )
 
 
 def _split_batch(x: mtf.Tensor, parts: mtf.Dimension) -> mtf.Tensor:
     """Returns {..., batch, microbatches, ...}; every device splits its part of the examples."""
     batch = x.shape.get_dim_by_name("batch")
-    check_microbatches(batch, parts.size, x.mesh)
     part = mtf.Dimension(batch.name, batch.size // parts.size)
     return mtf.replace_dimensions(x, batch, [part, parts])
 
