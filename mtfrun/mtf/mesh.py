@@ -95,7 +95,11 @@ class Mesh:
         self.devices = choose_devices(self.shape, devices or None)
         if self.size > 1 or self.batch_parts:
             kind, rules = self.devices[0].partition(":")[0], self.layout.to_string
-            engine.connect_processes(kind, len(self.devices), f"{self.shape.to_string} {rules}")
+            if self.size == 1 and not self.is_on_cpu:  # else `choose_devices` has started them
+                engine.start_accelerators(kind, self.shape.to_string)
+            parts = self.batch_parts.size if self.batch_parts else ""
+            description = f"{self.shape.to_string} {rules} {parts}".rstrip()
+            engine.connect_processes(kind, len(self.devices), description)
             self.device_mesh = engine.make_mesh(self._device_axes(), self.devices)
 
     def _device_axes(self) -> list[tuple[str, int]]:
