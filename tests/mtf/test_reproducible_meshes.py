@@ -13,7 +13,7 @@ BATCH = "batch:data"
 @pytest.mark.parametrize(
     ("reproducible", "shape", "layout", "message"),
     [
-        ("dat:8", "data:2", BATCH, "no axis 'dat'; did you mean 'data'"),
+        ("dat:8", "data:2", BATCH, "no axis 'dat', did you mean 'data'"),
         ("data:8", "data:2", "heads:data", "add the rule batch:data"),
         ("model:1", "data:2;model:1", BATCH, "into how many parts .* add data:8"),
         ("data:6", "data:2", BATCH, r"2 device\(s\) along 'data' cannot compute 6 parts"),
