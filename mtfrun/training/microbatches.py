@@ -29,11 +29,11 @@ def loss_and_gradients(
     `step` selects the random numbers of dropout; `products` takes the forward pass's.
     """
     parts = state.mesh.batch_parts
-    count = microbatches if parts is None else microbatches * parts.size
+    number = microbatches if parts is None else microbatches * parts.size
     for x in batch.values():
         check_microbatches(x.shape.get_dim_by_name("batch"), microbatches, state.mesh)
-    passes = _Passes(state, step, count, products)
-    if count == 1:
+    passes = _Passes(state, step, number, products)
+    if number == 1:
         # The mean is differentiated, which saves a pass over all gradients.
         return passes.one(batch, 0, lambda loss: loss.total * _reciprocal(loss.weight))
 
@@ -46,17 +46,17 @@ def loss_and_gradients(
         )
     # Sums over microbatches are divided once, so that padding does not bias the mean.
     scale = _reciprocal(loss.weight)
-    means = {path: total * (1.0 / count) for path, total in loss.updates.items()}
+    means = {path: total * (1.0 / number) for path, total in loss.updates.items()}
     loss = loss._replace(updates=means)
     return loss, {path: g * mtf.cast(scale, g.dtype) for path, g in gradients.items()}
 
 
 class _Passes(NamedTuple):
-    """Forward and backward passes of a step, `count` of them."""
+    """Forward and backward passes of a step, `number` of them."""
 
     state: TrainState
     step: mtf.Tensor
-    count: int
+    number: int
     products: mtf.FlopCount | None
 
     def one(
@@ -70,7 +70,7 @@ class _Passes(NamedTuple):
         def value() -> tuple[mtf.Tensor, Loss]:
             if self.products is not None:
                 self.products.clear()
-            with mtf.count_flops(self.products, self.count):
+            with mtf.count_flops(self.products, self.number):
                 loss = self.state.model.loss(features, training=True, key=key)
             return objective(loss), loss
 

@@ -61,7 +61,8 @@ def test_more_devices_change_no_bit(mesh_shape: str, reproducible: str, microbat
 
 
 def test_the_parts_are_the_batch() -> None:
-    norms, sums = [], []
+    norms: list[np.ndarray] = []
+    sums: list[list[float]] = []
     for reproducible in ("", "data:4"):
         mesh = mtf.Mesh("data:2,model:1", LAYOUT, reproducible=reproducible)
         state, record = _train(OneVariable(mesh), mesh)
@@ -69,6 +70,6 @@ def test_the_parts_are_the_batch() -> None:
         features = Infeed(batches(batch=16), mesh, SHAPES).next(1)
         assert features is not None
         evaluated = ModelMetrics(state.model, mesh).sums_of_batch(features)
-        sums.append([evaluated.totals["loss"], evaluated.weights["loss"]])
+        sums.append([float(evaluated.totals["loss"]), evaluated.weights["loss"]])
     assert_close(norms[1], norms[0], FLOAT32_MODEL_TOLERANCE)
     assert_close(sums[1], sums[0], FLOAT32_MODEL_TOLERANCE)
