@@ -103,6 +103,12 @@ class ModelMetrics:
     def _metrics_of_batch(self, features: Mapping[str, mtf.Tensor]) -> dict[str, Metric]:
         """Returns totals and weights over features {steps:1, batch, ...}."""
         batch = {name: mtf.gather(x, 0, x.shape[0]) for name, x in features.items()}
+        if self.mesh.batch_parts is None:
+            return self._metrics_of(batch)
+        metrics: dict[str, Metric] = mtf.sum_over_parts(lambda x, _: self._metrics_of(x), batch)
+        return metrics
+
+    def _metrics_of(self, batch: Mapping[str, mtf.Tensor]) -> dict[str, Metric]:
         metrics = dict(self.model.loss(batch, training=False, key=None).metrics)
         return {**metrics, _BYTES: self._bytes(batch)}
 

@@ -178,6 +178,7 @@ class Experiment:
         """Raises LayoutError unless the mesh can split a batch of that size."""
         for shape in self.feature_shapes(batch_size).values():
             self.mesh.partition(shape)
+            self.mesh.check_parts(shape.get_dim_by_name("batch"))
 
     def rows_for(self, batch_size: int) -> int:
         """Returns the least batch size, `batch_size` or more, that the mesh can split."""

@@ -22,6 +22,7 @@ from mtfrun.mtf.mesh import planned_meshes as planned_meshes
 from mtfrun.mtf.module import Module as Module
 from mtfrun.mtf.module import assign_paths as assign_paths
 from mtfrun.mtf.module import initialize as initialize
+from mtfrun.mtf.ops.batch_parts import sum_over_parts as sum_over_parts
 from mtfrun.mtf.ops.binary import add as add
 from mtfrun.mtf.ops.binary import divide as divide
 from mtfrun.mtf.ops.binary import equal as equal

@@ -95,6 +95,38 @@ def make_variable(value: tf.Tensor, *, trainable: bool) -> tf.Variable:
     return dtensor.DVariable(value, trainable=trainable)
 
 
+def make_device_numbers(numbers: Sequence[int], mesh: DeviceMesh) -> tf.Variable:
+    """Returns an int32 variable that has another value on each device of this process.
+
+    DTensor takes it, and what is computed from it, for the same on all devices: each computes with
+    its number alone, and nothing is sent, until `sum_over_devices`. `device_number` reads it.
+    """
+    # A scalar would be folded into the program that initialises the variable.
+    values = [tf.fill([_FOLDED_BELOW], number) for number in numbers]
+    layout = dtensor.Layout.replicated(mesh, rank=1)
+    return dtensor.DVariable(dtensor.pack(values, layout), trainable=False)
+
+
+def device_number(variable: tf.Variable) -> tf.Tensor:
+    """Returns the scalar of each device, of `make_device_numbers`."""
+    return tf.reshape(tf.slice(variable.read_value(), [0], [1]), [])
+
+
+def sum_over_devices(
+    value: tf.Tensor, mesh: DeviceMesh, halving_axes: Sequence[str], axes: Sequence[str | None]
+) -> tf.Tensor:
+    """Returns the sum of values that differ by device, see `make_device_numbers`, as a binary tree.
+
+    Along each of these axes of two devices, the last first, pairs add their values: x + y and y + x
+    have the same bits. `axes` are those of the value's dimensions.
+    """
+    for axis in reversed(halving_axes):
+        both = tf.broadcast_to(value, [2, *value.shape])
+        of_device = relayout(both, make_layout(mesh, [axis, *axes]))
+        value = relayout(tf.reduce_sum(of_device, 0), make_layout(mesh, axes))
+    return value
+
+
 def distinct_parts(
     variables: Iterable[tf.Variable],
 ) -> Iterator[list[tuple[tf.Tensor, tuple[int, ...]]]]:

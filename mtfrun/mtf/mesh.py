@@ -21,6 +21,7 @@ from mtfrun.mtf.layout import (
     convert_to_layout_rules,
     legal_sizes,
 )
+from mtfrun.mtf.reproducible import check_reproducible
 from mtfrun.mtf.shape import Dimension, Shape, ShapeLike, convert_to_shape
 
 _DEFAULT_SETTINGS = DeviceSettings()
@@ -44,8 +45,13 @@ class Mesh:
         the accelerators, else (simulated) CPUs. One named device hides the other accelerators from
         TensorFlow.
       settings: of TensorFlow for the devices.
+      reproducible: "data:8" makes training compute the same bits on 1, 2, 4 and 8 devices along the
+        axis `data`, which must be the batch's: a batch has 8 parts, computed one after the other on
+        each device and added in one order, see `sum_over_parts`. Other axes of several devices must
+        be named with their sizes, and must then have these: "data:8,model:2".
 
     Attributes:
+      batch_parts: the axis of the batch with the number of these parts, or None.
       is_planned: whether its devices need not exist, see `mtf.planned_meshes`.
 
     Examples:
@@ -60,6 +66,7 @@ class Mesh:
         layout: LayoutLike = "",
         devices: Sequence[str] | None = None,
         settings: DeviceSettings = _DEFAULT_SETTINGS,
+        reproducible: ShapeLike = "",
     ):
         self.shape = convert_to_shape(shape)
         self.layout = convert_to_layout_rules(layout)
@@ -73,20 +80,58 @@ class Mesh:
                     f"layout rule {dimension}:{axis} names a mesh axis that does not exist "
                     f"(the mesh is {self.shape.to_string or 'empty'}){did_you_mean(axis, axes)}"
                 )
+        self.batch_parts = check_reproducible(
+            convert_to_shape(reproducible), self.shape, self.layout
+        )
         self.is_planned = _IS_PLANNING.get()
         self._undivided: dict[Dimension, int] | None = {} if self.is_planned else None
         self.device_mesh: engine.DeviceMesh | None = None
         self._layouts: dict[Shape, engine.DeviceLayout] = {}
         if self.is_planned:
             self.devices = [f"CPU:{number}" for number in range(self.size)]
-            self.device_mesh = engine.make_planned_mesh(self.shape.dims)
+            self.device_mesh = engine.make_planned_mesh(self._device_axes())
             return
         settings.apply()
         self.devices = choose_devices(self.shape, devices or None)
-        if self.size > 1:
+        if self.size > 1 or self.batch_parts:
             kind, rules = self.devices[0].partition(":")[0], self.layout.to_string
-            engine.connect_processes(kind, len(self.devices), f"{self.shape.to_string} {rules}")
-            self.device_mesh = engine.make_mesh(self.shape.dims, self.devices)
+            if self.size == 1 and not self.is_on_cpu:  # else `choose_devices` has started them
+                engine.start_accelerators(kind, self.shape.to_string)
+            parts = self.batch_parts.size if self.batch_parts else ""
+            description = f"{self.shape.to_string} {rules} {parts}".rstrip()
+            engine.connect_processes(kind, len(self.devices), description)
+            self.device_mesh = engine.make_mesh(self._device_axes(), self.devices)
+
+    def _device_axes(self) -> list[tuple[str, int]]:
+        """Returns the axes of the devices, for batch parts with an axis for each pair of halves."""
+        axes: list[tuple[str, int]] = []
+        for axis in self.shape:
+            if self.batch_parts and axis.name == self.batch_parts.name:
+                axes += [(name, 2) for name in self.halving_axes]
+            else:
+                axes.append((axis.name, axis.size))
+        return axes or [("devices", 1)]
+
+    @functools.cached_property
+    def halving_axes(self) -> list[str]:
+        """The axes of two devices each that together are the axis of `batch_parts`."""
+        if self.batch_parts is None:
+            return []
+        name = self.batch_parts.name
+        devices = self.shape.get_dim_by_name(name).size
+        return [f"{name}_half_{i}" for i in range(devices.bit_length() - 1)]
+
+    @functools.cached_property
+    def first_part(self) -> tf.Variable:
+        """The number of a device's first batch part: on each device another one."""
+        assert self.batch_parts and self.device_mesh
+        number = self.batch_parts.size >> len(self.halving_axes)
+        firsts = [
+            number * sum(place[axis] << i for i, axis in enumerate(reversed(self.halving_axes)))
+            for place in self._local_places
+        ]
+        with tf.init_scope():
+            return engine.make_device_numbers(firsts, self.device_mesh)
 
     @property
     def size(self) -> int:
@@ -114,7 +159,9 @@ class Mesh:
 
     def axis_of(self, dim: Dimension) -> str | None:
         """Returns the mesh axis over which the rules split `dim`, or None."""
-        return self.layout.get(dim.name) or self.sharded_dims.get(dim.name)
+        axis = self.layout.get(dim.name) or self.sharded_dims.get(dim.name)
+        # Each device computes its batch parts alone: nothing is split over their axis.
+        return None if self.batch_parts and axis == self.batch_parts.name else axis
 
     def num_splits(self, dim: Dimension) -> int:
         """Returns the number of parts that `dim` is split into."""
@@ -181,6 +228,12 @@ class Mesh:
                 f"mesh {self.shape.to_string} does not divide {problems}: use the sizes in "
                 "brackets, or change the mesh or the rules"
             )
+
+    def check_parts(self, batch: Dimension) -> None:
+        """Raises a LayoutError unless the batch can be split into `batch_parts`, if any."""
+        if self.batch_parts is not None:
+            number = self.batch_parts.size
+            check_divides(number, batch, f"into the {number} parts of Mesh.reproducible")
 
     def local_sizes(self, shape: ShapeLike) -> list[int]:
         """Returns the sizes of the part of a tensor that one device holds."""

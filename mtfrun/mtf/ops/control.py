@@ -65,8 +65,7 @@ def while_loop(
       **kwargs: of `tf.while_loop`, such as maximum_iterations.
     """
     number = len(inputs)
-    with count_flops(None):
-        sums = _trace(body_fn, inputs)[number:] if has_accumulators else []
+    sums = list(shapes_of_results(body_fn, inputs))[number:] if has_accumulators else []
     variables = [*inputs, *tf.nest.map_structure(zeros_like, sums)] if sums else inputs
     variables = tf.nest.map_structure(as_tensor, variables)
     count = len(variables)
@@ -190,17 +189,17 @@ def _require_number(results: Sequence[Any], number: int, has_accumulators: bool)
         )
 
 
-def _trace(body_fn: Callable[..., Any], inputs: Any) -> list[Any]:
-    """Returns the results of body_fn, traced for their shapes and types and never run."""
+def shapes_of_results(fn: Callable[..., Any], inputs: Sequence[Any]) -> Any:
+    """Returns fn(*inputs), traced for the shapes and types and never run."""
     results: list[Any] = []
 
     @tf.function(autograph=False)  # type: ignore[untyped-decorator]
     def scratch() -> None:
-        with collect_reports():
-            results.extend(body_fn(*inputs))
+        with collect_reports(), count_flops(None):
+            results.append(fn(*inputs))
 
     scratch.get_concrete_function()
-    return results
+    return results[0]
 
 
 def _next_value(before: Tensor, after: Tensor, passed_on: set[int]) -> tf.Tensor:

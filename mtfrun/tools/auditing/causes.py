@@ -8,7 +8,11 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from mtfrun.configuration.hyperparameters import changes_of_hyperparameters, values_of
+from mtfrun.configuration.hyperparameters import (
+    changes_of_hyperparameters,
+    texts_of_parameters,
+    values_of,
+)
 from mtfrun.differences import Change, changes
 from mtfrun.errors import InputError
 from mtfrun.rundir.commands import read_commands
@@ -80,8 +84,12 @@ class RunRecords(NamedTuple):
 
 
 def is_same_mesh(a: RunRecords, b: RunRecords) -> bool:
-    """Whether all trainings of both runs were on one mesh, whose sums are the same bits."""
-    meshes = {tuple(record.get(name) for name in _MESH) for x in (a, b) for record in x.trainings}
+    """Whether all trainings of both runs were on one mesh, or meshes, with the same bits."""
+    meshes: set[object] = set()
+    for record in (*a.trainings, *b.trainings):
+        given, _ = texts_of_parameters(record.get("hyperparameters"))
+        mesh = tuple(record.get(name) for name in _MESH)
+        meshes.add(given.get("mtf.Mesh.reproducible") or mesh)
     return len(meshes) <= 1
 
 

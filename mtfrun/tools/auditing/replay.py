@@ -54,7 +54,7 @@ def replay(made: Training, run: RunDirectory, first: int, last: int) -> Replay:
     """
     newest, mesh = run.checkpoints().manifest(None), made.experiment.mesh
     exact = True
-    if newest is not None:
+    if newest is not None and mesh.batch_parts is None:
         entries = {"mesh": mesh.shape.to_string, "layout": mesh.layout.to_string}
         exact = all(newest.metadata.get(name) == entry for name, entry in entries.items())
     recorded = RunLedger.of(run.path).between(first, last)

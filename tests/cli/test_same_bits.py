@@ -1,0 +1,66 @@
+"""With Mesh.reproducible a run has the same bits on any number of devices and processes."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import pathlib
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from mtfrun.rundir.ledger import LEDGER
+from tests.cli.command import mtfrun
+
+STEPS = 200
+RUNS = {
+    "dense": "runs/quickstart.gin",
+    "mixture": "runs/moe_quickstart.gin",
+    "residual network": "runs/digits.gin",
+}
+# (processes, devices)
+MESHES = [(1, 2), (1, 4), (1, 8), (2, 2), (2, 8), (4, 4)]
+
+
+@pytest.fixture(scope="module")
+def bits(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[str, int, int], tuple[bytes, str]]:
+    """A function that trains and returns the ledger, and the SHA-256 of all variables."""
+
+    @functools.cache
+    def train(name: str, processes: int, devices: int) -> tuple[bytes, str]:
+        directory = tmp_path_factory.mktemp("run") / "run"
+        launch = ["launch", "-n", str(processes), "--"] if processes > 1 else []
+        process = mtfrun(
+            *launch,
+            *("train", f"--gin_file={RUNS[name]}", f"--model_dir={directory}"),
+            *(f"--gin.MESH_SHAPE='data:{devices}'", "--gin.LAYOUT='batch:data'"),
+            *("--gin.Mesh.reproducible='data:8'", f"--gin.TRAIN_STEPS={STEPS}"),
+            *("--gin.ITERATIONS_PER_LOOP=50", "--gin.OUTER_BATCH=1"),
+            *("--gin.Evaluation.max_batches=2", "--gin.Training.actions=[]"),
+        )
+        assert process.returncode == 0, process.stderr.decode()
+        return (directory / LEDGER).read_bytes(), _digest(directory)
+
+    return train
+
+
+def _digest(directory: pathlib.Path) -> str:
+    reader = tf.train.load_checkpoint(str(directory / "checkpoints" / f"ckpt-{STEPS}"))
+    digest = hashlib.sha256()
+    for name in sorted(reader.get_variable_to_shape_map()):
+        if name.startswith(("model/", "optimizer/", "step")):
+            digest.update(np.ascontiguousarray(reader.get_tensor(name)).tobytes())
+    return digest.hexdigest()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("processes", "devices"), MESHES)
+@pytest.mark.parametrize("name", RUNS)
+def test_devices_and_processes_change_no_bit(
+    bits: Callable[[str, int, int], tuple[bytes, str]], name: str, processes: int, devices: int
+) -> None:
+    assert bits(name, processes, devices) == bits(name, 1, 1)
