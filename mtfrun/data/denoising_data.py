@@ -143,8 +143,8 @@ class DelimitedDenoisingData(ObjectiveData):
 class MaskedLanguageModelData(ObjectiveData):
     """Running text in rows of `length` ids, of which some are masked in the inputs, for encoders.
 
-    Targets are the ids of the noise, 0 elsewhere, so that loss and accuracy are about the noise.
-    Otherwise see `ObjectiveData`.
+    Targets are the ids of the noise, and padding elsewhere, so that loss and accuracy are about the
+    noise. Otherwise see `ObjectiveData`.
     """
 
     remedy: ClassVar[str] = (
@@ -188,6 +188,9 @@ class ObjectiveRows(Rows):
         data, text = self._data, self._texts.take(selection.rows)
         batch = data.objective(text, selection.generators(), data.lengths, data.vocabulary)
         return self._join(batch) if data.has_rows_of_pairs else batch
+
+    def padding_of(self, feature: str) -> int:
+        return self._data.vocabulary.pad_id
 
     def find(self, examples: np.ndarray) -> Places:
         return self._texts.find(examples)

@@ -95,7 +95,8 @@ class PromptFormat(abc.ABC):
         self.longest = max_lengths[self.feature] - len(after) if longest is None else longest
         self.from_end = from_end
         self.after = after
-        self.padding = output_vocabulary.pad_id if self.feature == TARGETS else 0
+        vocabulary = output_vocabulary if self.feature == TARGETS else prompt_vocabulary
+        self.padding = vocabulary.pad_id
 
     @abc.abstractmethod
     def output_limit(self, num_ids: int) -> int:
@@ -130,8 +131,8 @@ class PromptFormat(abc.ABC):
         # Rows of padding have an end, so that attention has an id to attend to.
         ids += [np.array([self.prompt_vocabulary.end_id], np.int32)] * (batch - len(rows))
         return {
-            INPUTS: pad_rows(ids, batch, lengths[INPUTS]),
-            TARGETS: np.zeros([batch, lengths[TARGETS]], np.int32),
+            INPUTS: pad_rows(ids, batch, lengths[INPUTS], self.padding),
+            TARGETS: pad_rows([], batch, lengths[TARGETS], self.output_vocabulary.pad_id),
         }
 
     def longest_prefix(self, lengths: Mapping[str, int]) -> int:
@@ -251,11 +252,14 @@ class MaskedLanguageModelPrompts(PromptFormat):
     """Prompts are texts with masks, and outputs are the texts with predictions in their place.
 
     The score of an output is the log-probability of the predictions. A prompt that is too long is
-    truncated at its end. The vocabulary's first sentinel is the mask.
+    truncated at its end. The vocabulary's first sentinel is the mask. Prompts have an end if the
+    vocabulary puts a beginning before them, as BERT's.
     """
 
     def __init__(self, vocabulary: Vocabulary, length: int):
-        super().__init__(vocabulary, vocabulary, {INPUTS: length, TARGETS: length})
+        after = ends(vocabulary) if len(vocabulary.encode("")) else []
+        lengths = {INPUTS: length, TARGETS: length}
+        super().__init__(vocabulary, vocabulary, lengths, after=after)
         self.mask: int = vocabulary.sentinel(0)
 
     def output_limit(self, num_ids: int) -> int:
@@ -268,8 +272,9 @@ class MaskedLanguageModelPrompts(PromptFormat):
         # Rows of padding have an id, so that attention has one to attend to.
         ids = [row.ids if row.ids.size else np.array([self.mask], np.int32) for row in rows]
         ids += [np.array([self.mask], np.int32)] * (batch - len(rows))
-        inputs = pad_rows(ids, batch, lengths[INPUTS])
-        return {INPUTS: inputs, TARGETS: np.where(inputs == self.mask, 0, inputs).astype(np.int32)}
+        inputs = pad_rows(ids, batch, lengths[INPUTS], self.padding)
+        targets = np.where(inputs == self.mask, self.padding, inputs).astype(np.int32)
+        return {INPUTS: inputs, TARGETS: targets}
 
     def scored_row(self, inputs: bytes, target: bytes) -> ScoredRow:
         raise DataError(

@@ -32,7 +32,8 @@ class TextClassificationData(TaskData):
     of a text where the text begins; no other position has a loss. Longer texts are truncated before
     their end. The vocabulary of the task's targets is a `LabelVocabulary`. The softmax is over all
     ids of the model, of which the first ones are labels, so that the weights of a masked language
-    model fit. A beam search returns several labels, best first.
+    model fit; or over the labels alone, see `LabelVocabulary.own_softmax`. A beam search returns
+    several labels, best first.
 
     Attributes:
       length: ids of a row, the end included.
@@ -60,7 +61,14 @@ class TextClassificationData(TaskData):
         return {INPUTS: self.length}
 
     def model_arguments(self) -> dict[str, object]:
-        """Returns the size of the larger vocabulary, whose ids the other one uses as well."""
+        """Returns the size of the larger vocabulary, whose ids the other one uses as well.
+
+        With a softmax of the labels, returns the sizes of both.
+        """
+        labels = self.vocabulary
+        if isinstance(labels, LabelVocabulary) and labels.own_softmax:
+            inputs = self.vocabularies[INPUTS]
+            return {"vocabulary_size": inputs.size, "num_labels": len(labels.labels)}
         sizes = (vocabulary.size for vocabulary in self.vocabularies.values())
         return {"vocabulary_size": max(sizes)}
 
@@ -84,9 +92,12 @@ class LabelledRows(Rows):
 
     def take(self, selection: Selection) -> Batch:
         batch = self._rows.take(selection)
-        targets = np.zeros_like(batch[INPUTS])
+        targets = np.full_like(batch[INPUTS], self.padding_of(TARGETS))
         targets[:, 0] = batch[TARGETS][:, 0]
         return {INPUTS: batch[INPUTS], TARGETS: targets}
+
+    def padding_of(self, feature: str) -> int:
+        return self._rows.padding_of(feature)
 
     def find(self, examples: np.ndarray) -> Places:
         return self._rows.find(examples)
@@ -97,31 +108,38 @@ class LabelVocabulary(Vocabulary):
 
     Args:
       labels: the names of the classes, in the order of their ids.
+      own_softmax: the ids are from 0 on, and a model has logits of the labels only, as classifiers
+        of Hugging Face do.
     """
 
-    pad_id = 0
-    end_id = 1
-    unknown_id = 2
+    pad_id: int = 0
+    end_id: int = 1
+    unknown_id: int = 2
     size: int = 0
     fingerprint: str = ""
     # Labels are not running text.
     sentinels = np.zeros([0], np.int32)
     bytes_per_id = np.zeros([0], np.int32)
 
-    _first_label_id = 3
-
-    def __init__(self, labels: Sequence[str]):
-        self.labels = tuple(labels)
+    def __init__(self, labels: Sequence[str], *, own_softmax: bool = False):
+        self.labels, self.own_softmax = tuple(labels), own_softmax
+        number = len(self.labels)
+        self._first_label_id = 0 if own_softmax else 3
         self._id_of = {label: self._first_label_id + i for i, label in enumerate(self.labels)}
-        if not self.labels or len(self._id_of) < len(self.labels):
+        if not self.labels or len(self._id_of) < number:
             raise DataError("LabelVocabulary.labels: there must be one, and none twice")
-        self.size = self._first_label_id + len(self.labels)
+        self.size = self._first_label_id + number
+        if own_softmax:
+            # Behind the labels: stored texts have an end, which is not trained on.
+            self.pad_id, self.end_id, self.unknown_id = -1, number, number + 1
+            self.size = number + 2
         self.bytes_per_id = np.zeros([self.size], np.int32)
-        content = json.dumps(["LabelVocabulary", *self.labels])
+        content = json.dumps(["LabelVocabulary", *self.labels, *[own_softmax] * own_softmax])
         self.fingerprint = hashlib.sha256(content.encode()).hexdigest()
 
     def __repr__(self) -> str:
-        return f"LabelVocabulary({list(self.labels)})"
+        own = ", own_softmax=True" if self.own_softmax else ""
+        return f"LabelVocabulary({list(self.labels)}{own})"
 
     def encode(self, text: str | bytes) -> np.ndarray:
         label = text if isinstance(text, str) else text.decode("utf-8", "replace")

@@ -44,7 +44,7 @@ class TextRows(Rows):
     def padding_of(self, feature: str) -> int:
         """Returns the vocabulary's id of padding, and 0 for the segmentation and positions."""
         is_ids = feature in (*self.cache.features, TARGETS)
-        return self.cache.padding_id if is_ids else 0
+        return self.cache.padding_of(feature) if is_ids else 0
 
 
 class StreamRows(TextRows):
@@ -138,8 +138,9 @@ class _ExampleRows(TextRows):
         if self._is_joined:
             counts, texts_per_segment = counts * len(texts), len(texts)
             texts = [Texts(*(np.stack(v, axis=1).reshape(-1) for v in zip(*texts, strict=True)))]
-        tokens, padding_id = self.cache.tokens, self.cache.padding_id
+        tokens = self.cache.tokens
         for (name, length), of_feature in zip(lengths.items(), texts, strict=True):
+            padding_id = self.padding_of(name)
             yield name, collate(tokens, of_feature, counts, length, texts_per_segment, padding_id)
 
 

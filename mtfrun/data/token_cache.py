@@ -89,7 +89,12 @@ class TokenCache:
 
     @property
     def padding_id(self) -> int:
+        """The padding of rows in which all features are joined, and of the targets."""
         return self.vocabularies[-1].pad_id if self.vocabularies else 0
+
+    def padding_of(self, feature: str) -> int:
+        pairs = zip(self.features, self.vocabularies, strict=False)
+        return next((v.pad_id for name, v in pairs if name == feature), self.padding_id)
 
     @property
     def lengths(self) -> np.ndarray:

@@ -335,10 +335,11 @@ def check_features(model: type[Model], data: Data) -> None:
 def check_rows(model: Model, data: Data) -> None:
     """Raises InputError if a model reads rows of pairs, or of a padding, that the data lacks."""
     for name, vocabulary in data.vocabularies.items():
-        if vocabulary.pad_id != model.padding_id:
+        padding_id = model.padding_of(name)
+        if vocabulary.pad_id != padding_id:
             raise InputError(
                 f"{vocabulary!r} pads rows of {name} with {vocabulary.pad_id}, and "
-                f"{type(model).__name__} takes {model.padding_id} for padding: set "
+                f"{type(model).__name__} takes {padding_id} for padding: set "
                 f"TokenEmbedding.padding_id={vocabulary.pad_id}, or choose another vocabulary"
             )
     if model.reads_pairs and not data.has_rows_of_pairs:

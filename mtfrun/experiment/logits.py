@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mtfrun import mtf
+from mtfrun.data import INPUTS, TARGETS
 from mtfrun.data.prompts import bucket
 from mtfrun.errors import InputError
 from mtfrun.experiment.experiment import Experiment, quote_names
@@ -102,10 +103,11 @@ class Logits:
             (variables[path].shape.get_dim_by_name("vocab").size for path in tables), default=None
         )
         first, last = array.min(), array.max()
-        if array.dtype.kind not in "iu" or first < 0 or (limit and last >= limit):
+        padding_id = min(0, self._padding_of(name))
+        if array.dtype.kind not in "iu" or first < padding_id or (limit and last >= limit):
             raise InputError(
                 f'feature "{name}" must be ids, integers'
-                + (f" from 0, below {limit}" if limit else " that are not negative")
+                + (f" from {padding_id}, below {limit}" if limit else " that are not negative")
                 + f": it has {array.dtype}, {first} to {last}"
             )
         return array.astype(np.int32)
@@ -119,7 +121,11 @@ class Logits:
             sizes[1] = padded if self._model.allows_padding(padded) else sizes[1]
         dims = [mtf.Dimension(name, size) for name, size in zip(names, sizes, strict=True)]
         padding = [(0, dim.size - size) for dim, size in zip(dims, array.shape, strict=True)]
-        return mtf.import_tf_tensor(self._experiment.mesh, np.pad(array, padding), dims)
+        padded_array = np.pad(array, padding, constant_values=self._padding_of(name))
+        return mtf.import_tf_tensor(self._experiment.mesh, padded_array, dims)
+
+    def _padding_of(self, name: str) -> int:
+        return self._model.padding_of(name) if name in (INPUTS, TARGETS) else 0
 
 
 def _pixels(name: str, array: np.ndarray) -> np.ndarray:

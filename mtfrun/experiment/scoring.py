@@ -40,7 +40,7 @@ class Scoring:
         model = require(experiment.model, TextModel, "scoring", "score with a model of text")
         # A model that reads the first id does not score it.
         self._first = int(not model.predicts_first_id)
-        self._padding_id = data.vocabulary.pad_id
+        self._padding_of = model.padding_of
         self._log_probs = mtf.function(
             lambda features: evaluation.target_log_probs(model, features)
         )
@@ -80,7 +80,7 @@ class Scoring:
                     [row[name] for row in rows],
                     batch.size,
                     length,
-                    self._padding_id if name == TARGETS else 0,
+                    self._padding_of(name),
                 ),
                 [batch, mtf.Dimension("length", length)],
             )

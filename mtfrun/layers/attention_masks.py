@@ -188,12 +188,13 @@ class SegmentMask(BiasTerm):
 
 @dataclasses.dataclass(frozen=True)
 class PaddingMask(BiasTerm):
-    """Queries see the memory {..., memory_length} whose int32 ids are not 0."""
+    """Queries see the memory {..., memory_length} whose int32 ids are not padding."""
 
     memory: mtf.Tensor
+    padding_id: int = 0
 
     def value(self, dtype: tf.DType) -> mtf.Tensor:
-        return _mask(mtf.equal(self.memory, 0), dtype)
+        return _mask(mtf.equal(self.memory, self.padding_id), dtype)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -129,6 +129,10 @@ class Model(mtf.Module, abc.ABC):
     adapters: tuple[layers.Adapter, ...] = ()
     _base_paths: frozenset[str] = frozenset()
 
+    def padding_of(self, feature: str) -> int:
+        """Returns the id that fills up rows of a feature of ids, by default `padding_id`."""
+        return self.padding_id
+
     @property
     def reads_pairs(self) -> bool:
         """Whether every row must hold pairs of texts, each "inputs end targets end"."""

@@ -43,7 +43,10 @@ FILES_OF_OBJECTIVES = {
     ],
     "data/masked_lm.gin": ["runs/masked_lm.gin"],
     "data/text_classification.gin": ["runs/masked_lm.gin", "data/tsv_pairs.gin"],
-    "models/encoder_only.gin": ["runs/masked_lm.gin"],
+    **{
+        f"models/{name}.gin": ["runs/masked_lm.gin"]
+        for name in ("encoder_only", "bert", "roberta", "distilbert", "modernbert")
+    },
 }
 # The targets of inputs of 32 tokens, in addition to these.
 TARGETS_OF_OBJECTIVES = {

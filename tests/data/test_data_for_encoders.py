@@ -10,6 +10,7 @@ import pytest
 from mtfrun.data import (
     ByteVocabulary,
     DataError,
+    IdVocabulary,
     LabelVocabulary,
     MaskedLanguageModel,
     MaskedLanguageModelData,
@@ -112,3 +113,46 @@ def test_a_score_is_that_of_a_label() -> None:
     assert scored.lengths["inputs"] == scored.lengths["targets"] == 8
     with pytest.raises(DataError, match="none of LabelVocabulary"):
         _labelled().prompt_format(LIMITS).scored_row(b"ab", b"medium")
+
+
+def _own_labels() -> TextClassificationData:
+    rows = ((b"5 6", b"short"), (b"0 1 2 3 4 5 6 7 8", b"long"))
+    vocabulary = {
+        "inputs": IdVocabulary(20, end_id=9, pad_id=-1),
+        "targets": LabelVocabulary(LABELS, own_softmax=True),
+    }
+    return TextClassificationData(Task(InMemory(rows, ("inputs", "targets")), vocabulary), 8)
+
+
+def test_labels_with_a_softmax_of_their_own_begin_at_0() -> None:
+    data = _own_labels()
+    assert data.model_arguments() == {"vocabulary_size": 20, "num_labels": 2}
+    (batch,) = data.evaluation(3, split="validation")
+    assert batch["inputs"].tolist() == [
+        [5, 6, 9, -1, -1, -1, -1, -1],
+        [0, 1, 2, 3, 4, 5, 6, 9],
+        [-1] * 8,
+    ]
+    assert batch["targets"][:, 0].tolist() == [0, 1, -1] and (batch["targets"][:, 1:] == -1).all()
+    prompt_format = data.prompt_format(LIMITS)
+    row = prompt_format.row(b"7")
+    features = prompt_format.features([row], 2, prompt_format.lengths(row))
+    assert features["inputs"].tolist() == [[7, 9] + [-1] * 6, [9] + [-1] * 7]
+    assert (features["targets"] == -1).all()
+    assert [data.vocabulary.decode([number]) for number in range(3)] == [*LABELS, ""]
+
+
+def test_masked_rows_have_the_padding_of_the_vocabulary() -> None:
+    vocabulary = IdVocabulary(20, end_id=9, pad_id=-1, mask_id=19)
+    source = InMemory(((b"0 1 2 3 4 5 6 7 8 0 1",),), ("text",))
+    data = MaskedLanguageModelData(Task(source, vocabulary), 8, MaskedLanguageModel(0.5, 0.0))
+    (batch,) = data.evaluation(3, split="validation")
+    inputs, targets = batch["inputs"], batch["targets"]
+    is_noise = inputs == 19
+    assert is_noise.any() and ((targets >= 0) == is_noise).all()
+    assert (inputs[1, 3:] == -1).all() and (inputs[2] == -1).all() and (targets[2] == -1).all()
+    prompt_format = data.prompt_format(LIMITS)
+    row = prompt_format.row(b"0 19")
+    features = prompt_format.features([row], 1, prompt_format.lengths(row))
+    assert features["inputs"][0].tolist() == [0, 19] + [-1] * 6
+    assert features["targets"][0].tolist() == [0] + [-1] * 7

@@ -38,7 +38,7 @@ class MaskedLanguageModel(Objective):
       random_probability: the share of the noise that becomes a random id instead of the mask.
       keep_probability: the share of the noise that stays as it is.
       full_targets: the targets are all ids, as T5's, for models that generate them, and both
-        features have an end. By default they are the ids of the noise, and 0 elsewhere.
+        features have an end. By default they are the ids of the noise, and padding elsewhere.
     """
 
     noise_density: float = 0.15
@@ -81,10 +81,12 @@ class MaskedLanguageModel(Objective):
                 INPUTS: compact(inputs, text.is_id, lengths.inputs, ends),
                 TARGETS: compact(targets, text.is_id, lengths.targets, ends),
             }
-        targets = np.where(is_noise, text.ids, 0)
+        padding = vocabulary.pad_id
+        inputs = np.where(text.is_id, inputs, padding)
+        targets = np.where(is_noise, text.ids, padding)
         return {
-            INPUTS: _of_length(inputs, lengths.inputs),
-            TARGETS: _of_length(targets, lengths.targets),
+            INPUTS: _of_length(inputs, lengths.inputs, padding),
+            TARGETS: _of_length(targets, lengths.targets, padding),
         }
 
     def _random_ids(self, generators: Generators, width: int, vocabulary: Vocabulary) -> np.ndarray:
@@ -97,6 +99,6 @@ def replace_ids(text: RawText, is_replaced: np.ndarray, replacements: np.ndarray
     return np.where(is_replaced, replacements, text.ids).astype(np.int32)
 
 
-def _of_length(ids: np.ndarray, length: int) -> np.ndarray:
-    padding = max(0, length - ids.shape[1])
-    return np.pad(ids[:, :length], [(0, 0), (0, padding)]).astype(np.int32)
+def _of_length(ids: np.ndarray, length: int, padding: int) -> np.ndarray:
+    missing = [(0, 0), (0, max(0, length - ids.shape[1]))]
+    return np.pad(ids[:, :length], missing, constant_values=padding).astype(np.int32)

@@ -28,6 +28,7 @@ _END_TOKENS = (
     *("</s>", "<|endoftext|>", "<|end_of_text|>", "<eos>", "<|end|>", "<|im_end|>", "[SEP]"),
 )
 _UNKNOWN_TOKENS = ("<unk>", "[UNK]", "<|unk|>")
+_MASK_TOKENS = ("[MASK]", "<mask>")
 _SENTINEL = re.compile(r"<extra_id_([0-9]+)>")
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 _SPACE = "\u2581"
@@ -56,7 +57,8 @@ class HuggingFaceVocabulary(FileVocabulary):
     in T5's file, [PAD] in BERT's, <unk> in Llama 2's, <s> in RoBERTa's. Where it is a piece of
     text, as in GPT-2's and Qwen's ("!"), models need `TokenEmbedding.padding_id` -1, and this class
     the same `pad_id`. No tokens are added around a text except `begin_token` and the end.
-    The sentinels are the added tokens <extra_id_0>, <extra_id_1>, ...
+    The sentinels are the added tokens <extra_id_0>, <extra_id_1>, ..., or else the mask, [MASK] or
+    <mask>.
 
     `bytes_per_id` follows the file's decoder: bytes for byte-level tokenizers and byte fallback, a
     space for each mark of one; what the normalizer changed counts as `decode` writes it.
@@ -132,6 +134,9 @@ class HuggingFaceVocabulary(FileVocabulary):
         for token, number in self._added.items():
             if match := _SENTINEL.fullmatch(token):
                 numbered[int(match[1])] = number
+        if not numbered:
+            masks = [self._added[token] for token in _MASK_TOKENS if token in self._added]
+            return np.array(masks[:1], np.int32)
         return np.array([numbered[number] for number in sorted(numbered)], np.int32)
 
     @functools.cached_property

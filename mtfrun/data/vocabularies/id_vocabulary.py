@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mtfrun.checks import Range, check_range
 from mtfrun.data.errors import DataError
 from mtfrun.data.vocabularies.vocabulary import NO_END, Vocabulary, before_end
 
@@ -18,6 +19,7 @@ class IdVocabulary(Vocabulary):
       end_id: the id that ends a text; None where none does: outputs end at their largest length,
         and texts cannot be trained on.
       pad_id: 0, or -1 where 0 is an ordinary id.
+      mask_id: the mask of masked language models, the only sentinel; None for none.
 
     Examples:
       >>> IdVocabulary(160).encode("24 145 84").tolist()
@@ -33,13 +35,18 @@ class IdVocabulary(Vocabulary):
     fingerprint: str = ""
     sentinels = np.zeros([0], np.int32)
 
-    def __init__(self, size: int, end_id: int | None = 1, pad_id: int = 0) -> None:
+    def __init__(
+        self, size: int, end_id: int | None = 1, pad_id: int = 0, mask_id: int | None = None
+    ) -> None:
         if pad_id not in (0, -1):
             raise DataError(f"IdVocabulary: pad_id={pad_id} must be 0 or -1")
         if end_id is not None and not pad_id < end_id < size:
             raise DataError(
                 f"IdVocabulary: end_id={end_id} must be from {pad_id + 1} to {size - 1}"
             )
+        if mask_id is not None:
+            check_range("IdVocabulary.mask_id", mask_id, Range(0, size - 1, whole=True))
+            self.sentinels = np.array([mask_id], np.int32)
         self.size = size
         self.end_id = NO_END if end_id is None else end_id
         self.pad_id = pad_id
@@ -59,7 +66,8 @@ class IdVocabulary(Vocabulary):
 
     def __repr__(self) -> str:
         end_id = None if self.end_id == NO_END else self.end_id
-        return f"IdVocabulary({self.size}, end_id={end_id}, pad_id={self.pad_id})"
+        mask = "".join(f", mask_id={mask_id}" for mask_id in self.sentinels)
+        return f"IdVocabulary({self.size}, end_id={end_id}, pad_id={self.pad_id}{mask})"
 
     def encode(self, text: str | bytes) -> np.ndarray:
         text = text.decode("utf-8", "replace") if isinstance(text, bytes) else text

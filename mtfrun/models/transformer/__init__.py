@@ -27,7 +27,9 @@ from mtfrun.models.transformer.local_self_attention import LocalSelfAttention as
 from mtfrun.models.transformer.parallel import Parallel as Parallel
 from mtfrun.models.transformer.residual_transforms import CallLayer as CallLayer
 from mtfrun.models.transformer.residual_transforms import ConstantFactor as ConstantFactor
+from mtfrun.models.transformer.residual_transforms import DenseTransform as DenseTransform
 from mtfrun.models.transformer.residual_transforms import MaskPadding as MaskPadding
+from mtfrun.models.transformer.residual_transforms import MeanOverLength as MeanOverLength
 from mtfrun.models.transformer.residual_transforms import Residual as Residual
 from mtfrun.models.transformer.residual_transforms import StackTransforms as StackTransforms
 from mtfrun.models.transformer.residual_transforms import SublayerDropout as SublayerDropout

@@ -125,7 +125,7 @@ class EncoderDecoder(TokenModel):
                 "an encoder's learned prompt sees its text, and so rows have one: set "
                 "--gin.PACKED=False"
             )
-        encoding = encoder_call(self.with_prompt(inputs), segments, call)
+        encoding = encoder_call(self.with_prompt(inputs), segments, call, self.padding_id)
         bias = encoding.self_attention_bias
         if segments is not None:
             memory = rename_length_to_memory_length(segments)

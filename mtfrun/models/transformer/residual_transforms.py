@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
-from mtfrun.layers import ActivationScale, Dropout, RMSNorm
+from mtfrun.layers import ActivationScale, Dense, Dropout, RMSNorm
 from mtfrun.models.transformer.sublayer import SequenceCall, Sublayer
 
 
@@ -90,6 +90,38 @@ class ConstantFactor(_Stateless):
         return x * self._factor
 
 
+class DenseTransform(Dense):
+    """A trained map of vectors to vectors of the same size, with an activation."""
+
+    short_name = "dense"
+
+    def __init__(
+        self,
+        mesh: mtf.Mesh,
+        d_model: mtf.Dimension,
+        dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
+        *,
+        activation: Callable[[mtf.Tensor], mtf.Tensor] | None = None,
+        use_bias: bool = True,
+    ) -> None:
+        super().__init__(
+            mesh, [d_model], [d_model], dtypes, activation=activation, use_bias=use_bias
+        )
+
+
+class MeanOverLength(_Stateless):
+    """Replaces the vectors of a row by their mean, without those of padding."""
+
+    def __call__(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
+        length = x.shape.get_dim_by_name("length")
+        nonpadding = call.nonpadding
+        if nonpadding is None:
+            nonpadding = mtf.ones(x.mesh, [length])
+        total = mtf.reduce_sum(mtf.to_float(x) * nonpadding, reduced_dim=length)
+        number = mtf.maximum(mtf.reduce_sum(nonpadding, reduced_dim=length), 1.0)
+        return mtf.cast(mtf.broadcast(total / number, x.shape), x.dtype)
+
+
 class SublayerDropout(Dropout):
     """`Dropout` as a transform."""
 
@@ -120,6 +152,8 @@ class StackTransforms:
       initial: of the input.
       layer: around every sublayer, which is called in the place of `CallLayer`.
       final: of the output.
+      first: around the first sublayer of a stack, if others than `layer`: where `initial` ends with
+        a norm, it needs none.
       activation_scale: whether the residual stream is measured after every sublayer, see
         `layers.ActivationScale`: "activations/" in TensorBoard.
     """
@@ -127,12 +161,13 @@ class StackTransforms:
     initial: Sequence[TransformClass] = (SublayerDropout,)
     layer: Sequence[TransformClass] = (RMSNorm, CallLayer, SublayerDropout, Residual)
     final: Sequence[TransformClass] = (RMSNorm, SublayerDropout)
+    first: Sequence[TransformClass] | None = None
     activation_scale: bool = False
 
-    @property
-    def of_sublayer(self) -> Sequence[TransformClass]:
-        """The transforms around every sublayer, and `ActivationScale`."""
-        return (*self.layer, ActivationScale) if self.activation_scale else self.layer
+    def of_sublayer(self, *, is_first: bool) -> Sequence[TransformClass]:
+        """Returns the transforms around a sublayer, and `ActivationScale`."""
+        layer = self.first if is_first and self.first is not None else self.layer
+        return (*layer, ActivationScale) if self.activation_scale else layer
 
 
 def add_transforms(

@@ -77,6 +77,11 @@ class Stack(Sublayer):
                 f"Stack.scan_blocks={scan_blocks} does not divide num_layers={num_layers}: take a"
                 " divisor, or None for no loop"
             )
+        if scan_blocks is not None and transforms.first is not None:
+            raise InputError(
+                f"Stack.scan_blocks={scan_blocks}: a loop has equal blocks, and the first one has "
+                "StackTransforms.first: leave one out"
+            )
         recomputed = None if isinstance(rematerialise, bool) else tuple(rematerialise)
         if recomputed is not None and scan_blocks is not None:
             raise InputError(
@@ -91,10 +96,14 @@ class Stack(Sublayer):
         names = distinct_names(layers)
         self.blocks = [
             {
-                name: TransformedLayer(layer, transforms.of_sublayer, mesh, d_model, dtypes)
+                name: TransformedLayer(
+                    layer,
+                    transforms.of_sublayer(is_first=block == 0 and name == names[0]),
+                    *(mesh, d_model, dtypes),
+                )
                 for name, layer in zip(names, layers, strict=True)
             }
-            for _ in range(num_layers)
+            for block in range(num_layers)
         ]
         self._final = tuple(
             add_transforms(self, transforms.final, mesh, d_model, dtypes, prefix="final_")

@@ -26,6 +26,7 @@ class TokenModel(TextModel, ReadsPrompt):
     Args:
       embedding: how ids become vectors, and vectors logits.
       dtypes: of variables and of activations.
+      num_labels: the number of logits, if they are of labels instead of the ids.
 
     Attributes:
       distiller: changes the loss in training to a student's; None without a teacher.
@@ -40,21 +41,23 @@ class TokenModel(TextModel, ReadsPrompt):
         embedding: TokenEmbedding,
         loss: TokenLoss,
         dtypes: mtf.DTypePolicy,
+        num_labels: int | None = None,
     ) -> None:
         super().__init__()
         self._mesh = mesh
         self._activation = dtypes.activation
         self._vocabulary_size = vocabulary_size
+        self._num_labels = vocabulary_size if num_labels is None else num_labels
         self._loss = loss
         width = embedding.width
-        self.vocab = embedding.vocab(vocabulary_size)
+        self.vocab = embedding.vocab(self._num_labels)
         self.padding_id = embedding.padding_id
         self.embedding = embedding.table(mesh, vocabulary_size, dtypes)
         self.position = None
         if embedding.position is not None:
             self.position = embedding.position(mesh, embedding.max_length, width, dtypes)
-        tied = self.embedding if embedding.tied_softmax else None
-        num_classes = embedding.num_classes(vocabulary_size)
+        tied = self.embedding if embedding.tied_softmax and num_labels is None else None
+        num_classes = embedding.num_classes(self._num_labels)
         self.softmax = TokenSoftmax(
             mesh,
             num_classes,
@@ -75,7 +78,7 @@ class TokenModel(TextModel, ReadsPrompt):
     def vocabulary_sizes(self) -> dict[str, int]:
         sizes = {"embedding/table": self._vocabulary_size}
         if self.softmax.kernel is not self.embedding.table:
-            sizes["softmax/kernel"] = self._vocabulary_size
+            sizes["softmax/kernel"] = self._num_labels
         return sizes
 
     @property

@@ -11,7 +11,7 @@ import numpy as np
 from mtfrun import mtf
 from mtfrun.configuration import config
 from mtfrun.configuration.gin_values import reference
-from mtfrun.data import Vocabulary
+from mtfrun.data import LabelVocabulary, Vocabulary
 from mtfrun.experiment.runs import settings as run_settings
 from mtfrun.experiment.runs.opening import build
 from mtfrun.rundir import RunDirectory
@@ -106,7 +106,12 @@ def _describe(
     variables = model.named_variables()
     _check_factors(variables)
     shapes = {path: tuple(v.shape.to_integer_list) for path, v in variables.items()}
-    vocabularies = {v.fingerprint: v for v in experiment.data.vocabularies.values()}
+    # The names of labels are in the configuration.
+    vocabularies = {
+        v.fingerprint: v
+        for v in experiment.data.vocabularies.values()
+        if not isinstance(v, LabelVocabulary)
+    }
     description = ModelDescription(parameters, shapes, model.vocabulary_sizes)
     return description, list(vocabularies.values())
 

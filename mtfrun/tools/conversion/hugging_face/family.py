@@ -170,6 +170,23 @@ def write_text_data(file: GinFile, example: str) -> None:
     file.bind("decoding.Search", {"as_transformers": True})
 
 
+# A configuration with more classes names them.
+_MOST_UNNAMED = 1000
+
+
+def names_of_labels(settings: Settings) -> list[str]:
+    """Returns the names of a classifier's classes, in order."""
+    names = settings.values.get("id2label")
+    if names is None:  # which transformers leaves out if there are two of these names
+        number = settings.integer("num_labels", 2)
+        if number > _MOST_UNNAMED:
+            raise settings.error("num_labels", "needs id2label, the names of the classes")
+        return [f"LABEL_{i}" for i in range(number)]
+    if type(names) is not dict or set(names) != {str(number) for number in range(len(names))}:
+        raise settings.error("id2label", "must name the classes 0, 1, 2, ...")
+    return [str(names[str(number)]) for number in range(len(names))]
+
+
 # Longer rows are for those who have the memory for them.
 _LONGEST = 1024
 GLOBAL, LOCAL = "transformer.SelfAttention", "transformer.LocalSelfAttention"
@@ -183,17 +200,22 @@ class Blocks:
     A block is of one layer in most models, of two if layers attend to everything and to a window in
     turn. `layers` has the sublayers of every layer as gin names them, with a scope where they have
     other parameters: ("no_positions/transformer.SelfAttention", "transformer.GatedFeedForward").
+    `stack` is the path of the stack.
     """
 
     layers: Sequence[tuple[str, ...]]
+    stack: str = "decoder_stack"
 
     @classmethod
-    def of_windows(cls, windows: Sequence[int | None], feed_forward: str) -> Blocks:
+    def of_windows(
+        cls, windows: Sequence[int | None], feed_forward: str, stack: str = "decoder_stack"
+    ) -> Blocks:
         """Returns layers of attention and `feed_forward`; `windows`: of each, None for no window.
 
         All windows have the same size, see `write_window`.
         """
-        return cls([(LOCAL if window else GLOBAL, feed_forward) for window in windows])
+        layers = [(LOCAL if window else GLOBAL, feed_forward) for window in windows]
+        return cls(layers, stack)
 
     @functools.cached_property
     def layers_of_block(self) -> int:
@@ -210,7 +232,7 @@ class Blocks:
         block, place = divmod(layer, self.layers_of_block)
         first = sum(map(len, self.layers[:place]))
         names = self._names[first : first + len(self.layers[place])]
-        return [f"decoder_stack/blocks/{block}/{name}" for name in names]
+        return [f"{self.stack}/blocks/{block}/{name}" for name in names]
 
     @functools.cached_property
     def _names(self) -> list[str]:

@@ -169,14 +169,14 @@ class SpecialTokens:
     def end_token(self, tokenizer: Mapping[str, Any]) -> str | None:
         """Returns None for the vocabulary's default."""
         if self.end_id is None:
-            return self._text("eos_token") or None
+            return self._text("eos_token") or _of_template(tokenizer.get("post_processor"), -1)
         return tokens_of(tokenizer).get(self.end_id)
 
     def begin_token(self, tokenizer: Mapping[str, Any]) -> str | None:
         if "add_bos_token" in self.config.values:
             puts_begin = self.config.flag("add_bos_token", default=False)
             return self._text("bos_token") or None if puts_begin else None
-        return _first_of_template(tokenizer.get("post_processor"))
+        return _of_template(tokenizer.get("post_processor"), 0)
 
     def _text(self, name: str) -> str:
         token = self.config.values.get(name)
@@ -210,13 +210,18 @@ def tokens_of(tokenizer: Mapping[str, Any]) -> dict[int, str]:
     return tokens
 
 
-def _first_of_template(processor: Any) -> str | None:
+def _of_template(processor: Any, place: int) -> str | None:
+    """Returns the special token that begins (place 0) or ends (-1) a text; None for none."""
     if type(processor) is not dict:
         return None
     parts = processor.get("processors") if processor.get("type") == "Sequence" else [processor]
     for part in parts if type(parts) is list else ():
         template = part.get("single") if type(part) is dict else None
-        first = template[0] if type(template) is list and template else None
-        if type(first) is dict and type(first.get("SpecialToken")) is dict:
-            return str(first["SpecialToken"].get("id"))
+        token = template[place] if type(template) is list and template else None
+        if type(token) is dict and type(token.get("SpecialToken")) is dict:
+            return str(token["SpecialToken"].get("id"))
+        # As in the files of BERT and RoBERTa: a token and its id.
+        token = part.get("sep" if place else "cls") if type(part) is dict else None
+        if type(token) is list and token and type(token[0]) is str:
+            return token[0]
     return None

@@ -108,6 +108,7 @@ class LogitsGraph:
 
 
 def logits_signatures(experiment: Experiment, model: TextModel, rows: int) -> dict[str, Signature]:
+    choices = [set(names) for names in model.logits_features]
     return {
         "logits" if "targets" in names else "next_logits": LogitsGraph(
             experiment, model, names, rows
@@ -117,6 +118,8 @@ def logits_signatures(experiment: Experiment, model: TextModel, rows: int) -> di
             else "ids to the logits of the id after each"
         )
         for names in model.logits_features
+        # An encoder reads the targets only where somebody has them.
+        if "targets" in names or {*names, "targets"} not in choices
     }
 
 

@@ -47,6 +47,9 @@ GPT_NEO = {
     "num_layers": 4,
     "attention_types": [[["global", "local"], 2]],
 }
+BERT = {**LLAMA, "model_type": "bert"}
+ROBERTA = {**LLAMA, "model_type": "roberta"}
+MODERNBERT = {**LLAMA, "model_type": "modernbert"}
 
 
 def _gin(values: dict[str, Any]) -> str:
@@ -125,6 +128,26 @@ LAYERS = """transformer.Stack:
                 "layer_types": ["full_attention", "sliding_attention"] * 2,
             },
             ["NUM_LAYERS = 2  # each of 2 layers", LAYERS, "window = 4096"],
+        ),
+        (BERT, ["NUM_TYPES = 2", "max_length = 64", 'include "data/masked_lm.gin"']),
+        (ROBERTA, ["max_length = 62"]),
+        ({**ROBERTA, "pad_token_id": 0}, ["max_length = 63", "offset = 1"]),
+        (
+            {
+                **BERT,
+                "architectures": ["BertForSequenceClassification"],
+                "id2label": {"0": "good", "1": "bad"},
+            },
+            ["LABELS = ['good', 'bad']", "own_softmax = True", "activation = @mtf.tanh"],
+        ),
+        (MODERNBERT, ["window = 65", "ROTARY_BASE = 160000.0", "LOCAL_ROTARY_BASE = 10000.0"]),
+        (
+            {
+                **MODERNBERT,
+                "architectures": ["ModernBertForSequenceClassification"],
+                "classifier_pooling": "mean",
+            },
+            ["@transformer.MeanOverLength,", "LABELS = ['LABEL_0', 'LABEL_1']"],
         ),
         (QWEN3, ["D_KV = 128"]),
         ({**QWEN3, "head_dim": 8, "attention_bias": True}, ["use_output_bias = True"]),
@@ -242,6 +265,26 @@ def test_a_model_without_windows_has_the_layers_of_its_gin_file() -> None:
         ({**GPT_NEO, "attention_types": [["local"]]}, "attention_types=.* must be a list of"),
         ({**GPT_NEO, "attention_types": [[["axial"], 4]]}, "must be of the kinds global and local"),
         ({**GPT_NEO, "num_layers": 5}, "attention_types=.* must describe 5 layers"),
+        ({**BERT, "position_embedding_type": "relative_key"}, "relative_key' is not supported"),
+        ({**BERT, "is_decoder": True}, "is_decoder=True is not supported; supported: False"),
+        ({**BERT, "architectures": ["BertForQuestionAnswering"]}, "supported: BertForMaskedLM"),
+        ({**ROBERTA, "max_position_embeddings": 2}, "max_position_embeddings=2 has no position"),
+        (
+            {
+                **BERT,
+                "architectures": ["BertForSequenceClassification"],
+                "problem_type": "multi_label_classification",
+            },
+            "problem_type='multi_label_classification' is not supported",
+        ),
+        (
+            {
+                **MODERNBERT,
+                "architectures": ["ModernBertForSequenceClassification"],
+                "classifier_pooling": "max",
+            },
+            "classifier_pooling='max' is not supported; supported: 'cls', 'mean'",
+        ),
         ({**LLAMA, "quantization_config": {}}, "quantization_config=.* is not supported"),
         ({**LLAMA, "architectures": ["LlamaForTokenClassification"]}, "LlamaForCausalLM"),
     ],

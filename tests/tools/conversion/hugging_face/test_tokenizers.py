@@ -118,6 +118,43 @@ def test_a_tokenizer_of_llama_begins_texts_by_its_template(tmp_path: pathlib.Pat
     assert vocabulary.encode_texts([b"fox"]).ids.tolist() == vocabulary.encode("fox").tolist()
 
 
+@pytest.mark.parametrize("form", ["template", "names"])
+def test_a_tokenizer_of_bert_begins_and_ends_texts(tmp_path: pathlib.Path, form: str) -> None:
+    ids = {token: i for i, token in enumerate(["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"])}
+    parts = [{"SpecialToken": {"id": token, "type_id": 0}} for token in ("[CLS]", "[SEP]")]
+    text, second = ({"Sequence": {"id": name, "type_id": 0}} for name in "AB")
+    special = {token: {"id": token, "ids": [ids[token]], "tokens": [token]} for token in ids}
+    template = {
+        **{"type": "TemplateProcessing", "single": [parts[0], text, parts[1]]},
+        **{"pair": [parts[0], text, second, parts[1]], "special_tokens": special},
+    }
+    names = {"type": "BertProcessing", "sep": ["[SEP]", 2], "cls": ["[CLS]", 1]}
+    file = {
+        "version": "1.0",
+        "added_tokens": [
+            {
+                **{"id": number, "content": token, "special": True, "normalized": False},
+                **dict.fromkeys(("single_word", "lstrip", "rstrip"), False),
+            }
+            for token, number in ids.items()
+        ],
+        "pre_tokenizer": {"type": "BertPreTokenizer"},
+        "post_processor": template if form == "template" else names,
+        "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True},
+        "model": {
+            **{"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##"},
+            **{"max_input_chars_per_word": 100, "vocab": {**ids, "cold": 5, "##er": 6}},
+        },
+    }
+    made, vocabulary = _read(_folder(tmp_path, {"tokenizer.json": file}), 0)
+    assert made.parameters == {"size": 512, "end_token": "[SEP]", "begin_token": "[CLS]"}
+    assert vocabulary.encode("colder [MASK]").tolist() == [1, 5, 6, 4]
+    assert (vocabulary.end_id, vocabulary.sentinel(0), vocabulary.pad_id) == (2, 4, 0)
+    # Prompts of masked text have both.
+    prompts = data.prompts.MaskedLanguageModelPrompts(vocabulary, 8)
+    assert prompts.row(b"colder [MASK]").ids.tolist() == [1, 5, 6, 4, 2]
+
+
 def test_a_tokenizer_of_bytes_may_have_a_piece_of_text_at_0(tmp_path: pathlib.Path) -> None:
     file = _json(BYTE_LEVEL, ["!", "<|endoftext|>"])
     file["added_tokens"] = [token for token in file["added_tokens"] if token["id"]]

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mtfrun.errors import did_you_mean
+from mtfrun.tools.conversion.hugging_face.families.bert import Bert
 from mtfrun.tools.conversion.hugging_face.families.bloom import Bloom
 from mtfrun.tools.conversion.hugging_face.families.cohere import Cohere
+from mtfrun.tools.conversion.hugging_face.families.distilbert import DistilBert
 from mtfrun.tools.conversion.hugging_face.families.falcon import Falcon
 from mtfrun.tools.conversion.hugging_face.families.gemma import Gemma
 from mtfrun.tools.conversion.hugging_face.families.gemma2 import Gemma2
@@ -17,6 +19,7 @@ from mtfrun.tools.conversion.hugging_face.families.gptj import GPTJ
 from mtfrun.tools.conversion.hugging_face.families.granite import Granite
 from mtfrun.tools.conversion.hugging_face.families.llama import Llama, Mistral, Qwen2
 from mtfrun.tools.conversion.hugging_face.families.mixtral import Mixtral
+from mtfrun.tools.conversion.hugging_face.families.modernbert import ModernBert
 from mtfrun.tools.conversion.hugging_face.families.olmo2 import Olmo2
 from mtfrun.tools.conversion.hugging_face.families.olmoe import Olmoe
 from mtfrun.tools.conversion.hugging_face.families.opt import Opt
@@ -26,6 +29,7 @@ from mtfrun.tools.conversion.hugging_face.families.qwen2_moe import Qwen2Moe
 from mtfrun.tools.conversion.hugging_face.families.qwen3 import Qwen3
 from mtfrun.tools.conversion.hugging_face.families.qwen3_moe import Qwen3Moe
 from mtfrun.tools.conversion.hugging_face.families.resnet import ResNet
+from mtfrun.tools.conversion.hugging_face.families.roberta import Roberta
 from mtfrun.tools.conversion.hugging_face.families.smollm3 import SmolLM3
 from mtfrun.tools.conversion.hugging_face.families.stablelm import StableLm
 from mtfrun.tools.conversion.hugging_face.families.switch import SwitchTransformers
@@ -61,6 +65,10 @@ FAMILIES: Sequence[Family] = (
     Qwen2Moe(),
     Qwen3Moe(),
     Olmoe(),
+    Bert(),
+    Roberta(),
+    DistilBert(),
+    ModernBert(),
     ResNet(),
 )
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from mtfrun.configuration.gin_values import reference
 from mtfrun.tools.conversion.gin_file import GinFile
-from mtfrun.tools.conversion.hugging_face.family import Family, Processor
+from mtfrun.tools.conversion.hugging_face.family import Family, Processor, names_of_labels
 from mtfrun.tools.conversion.hugging_face.folder import Folder
 from mtfrun.tools.conversion.hugging_face.image_processor import read_image_processor
 from mtfrun.tools.conversion.hugging_face.settings import Settings
@@ -62,7 +62,7 @@ class ResNet(Family):
         file.bind("data.ImageData", {"source": reference("%TRAINING_IMAGES")})
         file.bind(
             "data.NoImages",
-            {"labels": _labels(settings), "channels": settings.integer("num_channels", 3)},
+            {"labels": names_of_labels(settings), "channels": settings.integer("num_channels", 3)},
         )
 
     def table(self, settings: Settings) -> TensorTable:
@@ -88,8 +88,6 @@ class ResNet(Family):
 # The values of a configuration that leaves them out.
 _DEPTHS = (3, 4, 6, 3)
 _HIDDEN_SIZES = (256, 512, 1024, 2048)
-# A configuration with more classes names them.
-_MOST_UNNAMED = 1000
 
 
 def _convolution(theirs: str, ours: str) -> list[Row]:
@@ -142,15 +140,3 @@ def _widths(settings: Settings) -> list[int]:
     if any(size % _EXPANSION for size in sizes):
         raise settings.error("hidden_sizes", f"must be multiples of {_EXPANSION}, for bottlenecks")
     return [size // _EXPANSION for size in sizes]
-
-
-def _labels(settings: Settings) -> list[str]:
-    names = settings.values.get("id2label")
-    if names is None:  # which transformers leaves out if there are two of these names
-        number = settings.integer("num_labels", 2)
-        if number > _MOST_UNNAMED:
-            raise settings.error("num_labels", "needs id2label, the names of the classes")
-        return [f"LABEL_{i}" for i in range(number)]
-    if type(names) is not dict or set(names) != {str(number) for number in range(len(names))}:
-        raise settings.error("id2label", "must name the classes 0, 1, 2, ...")
-    return [str(names[str(number)]) for number in range(len(names))]

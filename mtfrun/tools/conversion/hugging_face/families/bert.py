@@ -1,0 +1,268 @@
+"""BERT: encoders of masked text and classifiers. Devlin et al. 2018, arXiv:1810.04805."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import ClassVar
+
+from mtfrun.configuration.gin_values import Reference, reference
+from mtfrun.tools.conversion.gin_file import GinFile
+from mtfrun.tools.conversion.hugging_face.families.phi import LAYERS
+from mtfrun.tools.conversion.hugging_face.family import (
+    Blocks,
+    Processor,
+    TextFamily,
+    names_of_labels,
+    write_row_length,
+    write_text_data,
+)
+from mtfrun.tools.conversion.hugging_face.folder import Folder
+from mtfrun.tools.conversion.hugging_face.settings import Settings
+from mtfrun.tools.conversion.hugging_face.tensor_table import (
+    Flat,
+    Matrix,
+    Row,
+    Same,
+    TensorTable,
+    VocabularyRows,
+    norm_rows,
+)
+from mtfrun.tools.conversion.hugging_face.tokenizer import read_tokenizer
+
+_IDS = "@data.IdVocabulary()"
+_DROPOUT = "head/transformer.SublayerDropout"
+# Of models/bert.gin.
+_USUAL = "@mtf.exact_gelu"
+
+
+@dataclasses.dataclass(frozen=True)
+class Head:
+    """Names of tensors between the stack and the logits; "{}" is the prefix of the whole model."""
+
+    dense: str
+    norm: str | None
+    softmax: str
+    bias: str
+
+
+class Bert(TextFamily):
+    """`width` to `classifier_rate` are names of settings, `embeddings` to `maps` of tensors.
+
+    `layers` is the name of the list of layers, `attention` of queries, keys, values and results,
+    `norms` of the two norms of a layer. `kept` are of other heads, and buffers of older files.
+    """
+
+    model_types: ClassVar[Sequence[str]] = ("bert",)
+    architectures: ClassVar[Sequence[str]] = ("BertForMaskedLM", "BertForSequenceClassification")
+    name: ClassVar[str] = "BERT"
+    shipped_file: ClassVar[str] = "models/bert.gin"
+    width: ClassVar[str] = "hidden_size"
+    num_layers: ClassVar[str] = "num_hidden_layers"
+    num_heads: ClassVar[str] = "num_attention_heads"
+    d_ff: ClassVar[str] = "intermediate_size"
+    activation: ClassVar[str] = "hidden_act"
+    rates: ClassVar[Sequence[str]] = ("hidden_dropout_prob", "attention_probs_dropout_prob")
+    classifier_rate: ClassVar[str] = "classifier_dropout"
+    epsilon: ClassVar[float] = 1e-12
+    num_types: ClassVar[int] = 2
+    prefix: ClassVar[str] = "bert"
+    words: ClassVar[str] = "embeddings.word_embeddings.weight"
+    layers: ClassVar[str] = "encoder.layer"
+    attention: ClassVar[Sequence[str]] = (
+        *("attention.self.query", "attention.self.key", "attention.self.value"),
+        "attention.output.dense",
+    )
+    maps: ClassVar[Sequence[str]] = ("intermediate.dense", "output.dense")
+    norms: ClassVar[Sequence[str]] = ("attention.output.LayerNorm", "output.LayerNorm")
+    masked: ClassVar[Head] = Head(
+        *("cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm"),
+        *("cls.predictions.decoder", "cls.predictions.bias"),
+    )
+    classifier: ClassVar[Head] = Head("bert.pooler.dense", None, "classifier", "classifier.bias")
+    classifier_activation: ClassVar[str] = "tanh"
+    has_head_bias: ClassVar[bool] = True
+    kept: ClassVar[Sequence[str]] = (
+        r"bert\.embeddings\.position_ids",
+        r"cls\.seq_relationship\..*",
+    )
+
+    def ties(self, settings: Settings) -> Mapping[str, str]:
+        if is_classifier(settings):
+            return {}
+        head = self.masked
+        ties = {f"{head.softmax}.bias": head.bias}
+        if settings.flag("tie_word_embeddings", default=True):
+            ties[f"{head.softmax}.weight"] = f"{self.prefix}.{self.words}"
+        return {name: original for name, original in ties.items() if name != original}
+
+    def processors(self, folder: Folder, settings: Settings) -> Sequence[Processor]:
+        tokenizer = read_tokenizer(folder, settings, self.padding_id(settings))
+        if tokenizer.reference == _IDS and not is_classifier(settings):
+            mask = settings.integer("vocab_size") - 1
+            notes = [*tokenizer.notes, f"the mask is id {mask}: see mask_id in config.gin"]
+            parameters = {**tokenizer.parameters, "mask_id": mask}
+            tokenizer = dataclasses.replace(tokenizer, parameters=parameters, notes=notes)
+        return [tokenizer]
+
+    def padding_id(self, settings: Settings) -> int:
+        """Returns 0, or -1 where 0 is a token: "<s>" of RoBERTa."""
+        return 0 if settings.non_negative("pad_token_id", 0) == 0 else -1
+
+    def offset(self, settings: Settings) -> int:
+        """Returns the number of rows before the first position."""
+        del settings
+        return 0
+
+    def write_gin(self, settings: Settings, file: GinFile) -> None:
+        for name in ("is_decoder", "add_cross_attention"):
+            settings.require(name, *(False,))
+        settings.require("position_embedding_type", "absolute")
+        data, example = "masked_lm", "data/text_files.gin"
+        if is_classifier(settings):
+            data, example = "text_classification", "data/tsv_pairs.gin"
+        file.include(self.shipped_file, f"data/{data}.gin")
+        write_text_data(file, example)
+        file.gap()
+        width, num_heads = settings.integer(self.width), settings.integer(self.num_heads)
+        if width % num_heads:
+            raise settings.error(self.num_heads, f"must divide {width}, the size of all heads")
+        file.macro("D_MODEL", width)
+        file.macro("D_FF", settings.integer(self.d_ff))
+        file.macro("NUM_HEADS", num_heads)
+        file.macro("D_KV", width // num_heads)
+        self.write_stack(settings, file)
+        self.write_head(settings, file)
+
+    def write_stack(self, settings: Settings, file: GinFile) -> None:
+        """Adds layers, positions, types and norms."""
+        self.blocks(settings).write_gin(file, LAYERS)
+        rate, attention_rate = (settings.number(name, 0.1) for name in self.rates)
+        file.macro("DROPOUT_RATE", rate)
+        if attention_rate != rate:
+            file.macro("ATTENTION_DROPOUT_RATE", attention_rate)
+        positions = settings.integer("max_position_embeddings", 512) - self.offset(settings)
+        if positions < 1:
+            raise settings.error("max_position_embeddings", "has no position")
+        write_row_length(positions, file)
+        file.bind("transformer.TokenEmbedding", {"max_length": positions})
+        file.macro("NORM_EPSILON", settings.number("layer_norm_eps", self.epsilon))
+        if self.num_types:
+            file.macro("NUM_TYPES", settings.integer("type_vocab_size", self.num_types))
+        if str(self.function(settings)) != _USUAL:
+            file.bind("transformer.FeedForward", {"activation": self.function(settings)})
+
+    def write_head(self, settings: Settings, file: GinFile) -> None:
+        """Adds what is between the stack and the logits."""
+        if is_classifier(settings):
+            function = settings.activation("classifier_activation", self.classifier_activation)
+            file.bind("transformer.DenseTransform", {"activation": function})
+            self.write_labels(settings, file, ["transformer.DenseTransform"])
+            return
+        function = self.masked_function(settings)
+        if str(function) != _USUAL:
+            file.bind("transformer.DenseTransform", {"activation": function})
+        if not self.is_tied(settings):
+            file.bind("transformer.TokenEmbedding", {"tied_softmax": False})
+
+    def write_labels(self, settings: Settings, file: GinFile, head: Sequence[str]) -> None:
+        """Adds the labels of a classifier, and its head, which ends with a dropout."""
+        settings.require("problem_type", "single_label_classification")
+        transforms = [reference(f"@{name}") for name in (*head, _DROPOUT)]
+        file.bind("transformer.EncoderOnly", {"head": transforms})
+        rate: object = reference("%DROPOUT_RATE")
+        if settings.values.get(self.classifier_rate) is not None:
+            rate = settings.number(self.classifier_rate)
+        file.bind(_DROPOUT, {"rate": rate})
+        file.macro("LABELS", names_of_labels(settings))
+        file.bind("data.LabelVocabulary", {"own_softmax": True})
+
+    def function(self, settings: Settings) -> Reference:
+        """Returns the activation of feed-forward layers."""
+        return settings.activation(self.activation, settings.text(self.activation, "gelu"))
+
+    def masked_function(self, settings: Settings) -> Reference:
+        """Returns the activation of the head for masked text."""
+        return self.function(settings)
+
+    def table(self, settings: Settings) -> TensorTable:
+        prefix, blocks = self.prefix, self.blocks(settings)
+        embeddings = f"{prefix}.embeddings"
+        words = VocabularyRows(settings.integer("vocab_size"))
+        rows = [Row(f"{prefix}.{self.words}", "embedding/table", words)]
+        rows.append(Row(f"{embeddings}.position_embeddings.weight", "position/table", Same()))
+        if self.num_types:
+            rows.append(Row(f"{embeddings}.token_type_embeddings.weight", "types/table", Same()))
+        rows += self.norm(settings, f"{embeddings}.LayerNorm", "encoder_stack/norm")
+        for layer in range(len(blocks.layers)):
+            rows += self.layer(settings, f"{prefix}.{self.layers}.{layer}", blocks.paths(layer))
+        return TensorTable([*rows, *self.head(settings)], [*self.kept, *self._unused(settings)])
+
+    def layer(self, settings: Settings, theirs: str, paths: Sequence[str]) -> Iterator[Row]:
+        """Yields the tensors of the layer "bert.encoder.layer.0"."""
+        ours = f"{paths[0]}/layer/attention"
+        *inputs, output = self.attention
+        for their_name, name in zip(inputs, ("query", "key", "value"), strict=True):
+            yield Row(f"{theirs}.{their_name}.weight", f"{ours}/{name}", Matrix())
+            yield Row(f"{theirs}.{their_name}.bias", f"{ours}/{name}_bias", Flat())
+        yield Row(f"{theirs}.{output}.weight", f"{ours}/output", Matrix(inputs=2))
+        yield Row(f"{theirs}.{output}.bias", f"{ours}/output_bias", Same())
+        for their_name, name in zip(self.maps, ("wi", "wo"), strict=True):
+            yield from dense_rows(f"{theirs}.{their_name}", f"{paths[1]}/layer/{name}")
+        for their_name, path in zip(self.norms, paths, strict=True):
+            yield from self.norm(settings, f"{theirs}.{their_name}", f"{path}/norm")
+
+    def head(self, settings: Settings) -> Iterator[Row]:
+        """Yields the tensors behind the stack."""
+        head = self.classifier if is_classifier(settings) else self.masked
+        size = settings.integer("vocab_size")
+        if is_classifier(settings):
+            size = len(names_of_labels(settings))
+        has_bias = settings.flag("classifier_bias", default=self.has_head_bias)
+        yield from dense_rows(head.dense, "head_dense", has_bias=has_bias)
+        if head.norm is not None:
+            yield from self.norm(settings, head.norm, "head_norm")
+        if is_classifier(settings) or not self.is_tied(settings):
+            kernel = VocabularyRows(size, transposed=True)
+            yield Row(f"{head.softmax}.weight", "softmax/kernel", kernel)
+        if is_classifier(settings) or settings.flag("decoder_bias", default=True):
+            bias = f"{head.softmax}.bias" if self._has_two_biases(settings) else head.bias
+            yield Row(bias, "softmax/bias", VocabularyRows(size))
+
+    def norm(self, settings: Settings, theirs: str, ours: str) -> Iterator[Row]:
+        """Yields a layer norm; files of TensorFlow's time have other names of scale and bias."""
+        if f"{theirs}.gamma" not in settings.tensors:
+            yield from norm_rows(theirs, ours)
+        else:
+            yield Row(f"{theirs}.gamma", f"{ours}/scale", Same())
+            yield Row(f"{theirs}.beta", f"{ours}/bias", Same())
+
+    def blocks(self, settings: Settings) -> Blocks:
+        return Blocks([LAYERS] * settings.count(self.num_layers), "encoder_stack")
+
+    def is_tied(self, settings: Settings) -> bool:
+        name = f"{self.masked.softmax}.weight"
+        return settings.flag("tie_word_embeddings", default=True) and name not in settings.tensors
+
+    def _has_two_biases(self, settings: Settings) -> bool:
+        """Whether the softmax has another bias than the head's, which has no use then."""
+        bias = f"{self.masked.softmax}.bias"
+        return bias != self.masked.bias and bias in settings.tensors
+
+    def _unused(self, settings: Settings) -> list[str]:
+        if is_classifier(settings):
+            return []
+        bias = [re.escape(self.masked.bias)] if self._has_two_biases(settings) else []
+        return [rf"{self.prefix}\.pooler\..*", *bias]
+
+
+def is_classifier(settings: Settings) -> bool:
+    names = settings.values.get("architectures") or []
+    return any(str(name).endswith("ForSequenceClassification") for name in names)
+
+
+def dense_rows(theirs: str, ours: str, *, has_bias: bool = True) -> Iterator[Row]:
+    yield Row(f"{theirs}.weight", f"{ours}/kernel", Matrix())
+    if has_bias:
+        yield Row(f"{theirs}.bias", f"{ours}/bias", Same())

@@ -1,0 +1,144 @@
+"""Encoders of masked text and classifiers compute what transformers does, and leave unchanged."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import pathlib
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import pytest
+
+from mtfrun.experiment import Logits
+from mtfrun.experiment.runs.opening import RunObjects
+from tests.cli.command import mtfrun_here, succeeded
+from tests.layouts import ONE_DEVICE, assert_close
+from tests.tools.conversion.hugging_face.imported_models import (
+    LOGITS_TOLERANCE,
+    LOSS_TOLERANCE,
+    Imported,
+    assert_same_folder,
+    exported,
+    imported,
+    imported_folder,
+    logits_and_loss,
+)
+
+NAMES = ["bert", "bert_classifier", "roberta", "distilbert", "modernbert"]
+# Those with most parts that others lack.
+FIRST = ["bert_classifier", "modernbert"]
+QUICK = [pytest.param(name, marks=[] if name in FIRST else [pytest.mark.slow]) for name in NAMES]
+MESH = "data:2,model:2"
+PROGRAM = pathlib.Path(__file__).with_name("transformers_encoders.py")
+
+
+@pytest.fixture(scope="module")
+def import_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Imported]:
+    """A function that imports a stored folder, once in the tests of this file."""
+    return functools.cache(lambda name: imported(name, tmp_path_factory.mktemp("imported")))
+
+
+@pytest.mark.parametrize("mesh", [ONE_DEVICE, pytest.param(MESH, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", QUICK)
+def test_logits_and_loss_are_those_of_transformers(
+    name: str, mesh: str, import_once: Callable[[str], Imported]
+) -> None:
+    model = import_once(name)
+    _assert_same_results(model.opened(mesh), model.case)
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_an_export_gives_back_every_byte(name: str, import_once: Callable[[str], Imported]) -> None:
+    model = import_once(name)
+    assert_same_folder(exported(model), model.folder)
+
+
+def _run_transformers(*arguments: str | pathlib.Path) -> None:
+    command = [sys.executable, str(PROGRAM), *map(str, arguments)]
+    process = subprocess.run(command, capture_output=True, timeout=300)
+    assert process.returncode == 0, process.stderr.decode()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_transformers_loads_an_exported_folder(
+    name: str, import_once: Callable[[str], Imported]
+) -> None:
+    model = import_once(name)
+    _run_transformers("logits", exported(model, "--max_shard_size=5KB"), model.folder / "case.npz")
+
+
+def _other_models() -> list[str]:
+    """Returns the names in `MODELS` of the program, which is not imported: it needs torch."""
+    tree = ast.parse(PROGRAM.read_text())
+    (models,) = (
+        node.value
+        for node in tree.body
+        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "MODELS"
+    )
+    assert isinstance(models, ast.Dict)
+    return [ast.literal_eval(key) for key in models.keys if key is not None]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", _other_models())
+def test_other_configurations_compute_what_transformers_does(
+    name: str, tmp_path: pathlib.Path
+) -> None:
+    folder = tmp_path / "folder"
+    _run_transformers("make", name, folder)
+    model = imported_folder(str(folder), folder)
+    for mesh in (ONE_DEVICE, MESH):
+        _assert_same_results(model.opened(mesh), model.case)
+    assert_same_folder(exported(model), folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_fine_tuning_on_a_mesh_is_that_on_one_device(
+    name: str, import_once: Callable[[str], Imported], tmp_path: pathlib.Path
+) -> None:
+    model = import_once(name)
+    texts = [" ".join(map(str, (row + i) % 80)) for i in range(20) for row in model.case["inputs"]]
+    if "classifier" in name:
+        labels = ["good", "bad", "neither"]
+        rows = [f"{text}\t{labels[i % 3]}" for i, text in enumerate(texts)]
+        (tmp_path / "rows.tsv").write_text("\n".join(rows) + "\n")
+        files = ["--gin_file=data/tsv_pairs.gin", "--gin_file=data/text_classification.gin"]
+        files.append(f"--gin.TSV_FILES='{tmp_path}/*.tsv'")
+    else:
+        for i, text in enumerate(texts):
+            (tmp_path / f"{i}.txt").write_text(text)
+        files = ["--gin_file=data/text_files.gin", f"--gin.TEXT_FILES='{tmp_path}/*.txt'"]
+    process = mtfrun_here(
+        "verify",
+        f"--gin_file={model.run / 'config.gin'}",
+        *files,
+        *("--gin.SEQUENCE_LENGTH=16", "--gin.BATCH_SIZE=8", "--gin.data.IdVocabulary.end_id=1"),
+        *("--gin.DROPOUT_RATE=0.1", f"--mesh={MESH}", "--steps=1", "--cpu", "--json"),
+    )
+    (report,) = succeeded(process)
+    assert report["equal"], report
+
+
+def _assert_same_results(built: RunObjects, case: Mapping[str, np.ndarray]) -> None:
+    model = built.experiment.model
+    mask, labels = case["attention_mask"] > 0, case["labels"]
+    features = {"inputs": np.where(mask, case["inputs"], model.padding_of("inputs"))}
+    if "types" in case:
+        features["inputs_types"] = case["types"]
+    is_classifier = labels.ndim == 1
+    logits = Logits(built.experiment)(features)
+    found = logits[:, 0] if is_classifier else logits[mask]
+    expected = case["logits"] if is_classifier else case["logits"][mask]
+    assert_close(found, expected, LOGITS_TOLERANCE)
+    targets = np.full_like(features["inputs"], -1)
+    if is_classifier:
+        targets[:, 0] = labels
+    else:
+        targets = np.where(labels >= 0, labels, model.padding_of("targets"))
+    _, loss = logits_and_loss(built, {**features, "targets": targets})
+    assert abs(loss - case["loss"][0]) < LOSS_TOLERANCE
