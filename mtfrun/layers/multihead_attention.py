@@ -54,7 +54,7 @@ class MultiHeadAttention(mtf.Module):
         self._mesh = mesh
         self._d_model = d_model
         self._dtypes = dtypes
-        self._rotary = RotaryPositions() if rotary is True else rotary or None
+        self.rotary = RotaryPositions() if rotary is True else rotary or None
         self._query_heads, self._memory_heads = heads.query_dims, heads.memory_dims
         self._d_kv = heads.size_dim
         inner, memory = [*self._query_heads, self._d_kv], [*self._memory_heads, self._d_kv]
@@ -277,12 +277,12 @@ class MultiHeadAttention(mtf.Module):
     ) -> mtf.Tensor:
         query = self._project(x, self.query, self.query_bias, self._query_heads, groups)
         query = self._rotate(self._normalise(query, self.query_norm, groups, call), position)
-        scale = self._logits_scale
+        scale = self.logits_scale
         return query if scale == 1.0 else query * scale
 
     @property
-    def _logits_scale(self) -> float:
-        """1 / sqrt(d_kv) at the base size of d_kv, which falls as 1 / d_kv when that grows.
+    def logits_scale(self) -> float:
+        """Of queries: 1 / sqrt(d_kv) at the base size of d_kv, falling as 1 / d_kv when that grows.
 
         After some training queries and keys are correlated: Yang et al. 2022, arXiv:2203.03466,
         definition 4.1.
@@ -304,11 +304,11 @@ class MultiHeadAttention(mtf.Module):
         return groups.cut(norm(groups.join(x), call))
 
     def _rotate(self, x: mtf.Tensor, position: mtf.Tensor | None) -> mtf.Tensor:
-        if self._rotary is None:
+        if self.rotary is None:
             return x
         if position is None:
             position = mtf.range(self._mesh, x.shape.dims[-2])
-        return rotate(x, position, self._d_kv, self._rotary)
+        return rotate(x, position, self._d_kv, self.rotary)
 
     def _of_grouped_heads(self, x: mtf.Tensor) -> mtf.Tensor:
         if len(self._query_heads) == 1 or "heads" not in x.shape.dimension_names:

@@ -45,13 +45,17 @@ class Settings:
     allowed_imports: Sequence[str] = ()
     modules: Sequence[str] = ()
 
-    def parse(self, run_config: str | None = None) -> list[Binding]:
+    def parse(
+        self, run_config: str | None = None, *, changed_by_files: bool = False
+    ) -> list[Binding]:
         """Makes the files, or a run's `run_config`, gin's configuration, inside `config.exclusive`.
 
-        Collective; InputError also if another process has a different configuration.
+        With `changed_by_files` a run's configuration, and then the files. Collective; InputError
+        also if another process has a different configuration.
         """
+        files = self.files if run_config is None or changed_by_files else ()
         bindings = config.parse(
-            self.files if run_config is None else [run_config],
+            [*([] if run_config is None else [run_config]), *files],
             self.bindings,
             search_paths=self.search_paths,
             roots=ROOTS,
