@@ -36,7 +36,7 @@ class DimensionMap:
     factor: np.ndarray
     share: np.ndarray
     fill: Fill = "zero"
-    means: Mapping[int, Sequence[int]] = _NO_MEANS
+    means: Mapping[int, Sequence[int]] = dataclasses.field(default_factory=dict)
     rule: str = ""
 
     @property
@@ -87,7 +87,7 @@ class DimensionMap:
         if not self.is_new.any():
             return mapped
         mean = mapped.compress(~self.is_new, axis).mean(axis, keepdims=True)
-        return np.where(_along(self.is_new, axis, mapped.ndim), mean, mapped)
+        return np.asarray(np.where(_along(self.is_new, axis, mapped.ndim), mean, mapped))
 
     def _take(self, values: np.ndarray, axis: int, factor: np.ndarray) -> np.ndarray:
         factor = np.where(self.is_new, 0.0, factor).astype(values.dtype)

@@ -125,7 +125,6 @@ def grow(former: RunDirectory, settings: Settings, options: GrowOptions) -> Grow
     # Averages are read by themselves.
     old.experiment.use_averages = False
     step = old.experiment.restore(former, checkpoints.named_step(options.checkpoint))
-    mtf.initialize(new.experiment.model, new.experiment.seed)
 
     def read(manifest: Manifest) -> GrownRun:
         directory = pathlib.Path(former.path, CHECKPOINTS)
@@ -160,7 +159,13 @@ def _grow(
         with_copies=options.copies,
         vocabulary=of_vocabulary,
     )
-    variables = GrownVariables.of(old.experiment.model, new.experiment.model, rules, options.noise)
+    variables = GrownVariables.of(
+        old.experiment.model,
+        new.experiment.model,
+        rules,
+        seed=new.experiment.seed,
+        noise=options.noise,
+    )
     values = {}
     for path, variable in variables.new.items():
         source = variables.origins[path].source

@@ -21,9 +21,9 @@ class Grouping(NamedTuple):
 
     @classmethod
     def of(cls, attention: MultiHeadAttention) -> Grouping:
-        heads = _size(attention.key.shape, HEADS)
-        queries = _size(attention.query.shape, HEADS) * _size(attention.query.shape, QUERY_HEADS)
-        return cls(heads, queries // heads)
+        heads = attention.heads
+        memory_heads = heads.num_memory_heads or heads.num_heads
+        return cls(memory_heads, heads.num_heads // memory_heads)
 
     def __str__(self) -> str:
         return f"{self.heads * self.queries} heads with {self.heads} keys and values"
@@ -104,7 +104,3 @@ def _with_heads(
     remaining = [dim for dim in dims if dim.name not in (HEADS, QUERY_HEADS)]
     place = names.index(HEADS) if HEADS in names else len(remaining) - 1
     return [*remaining[:place], *heads, *remaining[place:]]
-
-
-def _size(shape: mtf.Shape, name: str) -> int:
-    return next((dim.size for dim in shape if dim.name == name), 1)

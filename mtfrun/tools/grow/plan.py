@@ -47,7 +47,8 @@ class Plan:
         x = self._arrange(values, is_gradient=True) * np.float32(self.factor**-power)
         for axis, (_, of_dim) in enumerate(self.axes):
             x = of_dim.of_gradients(x, axis, power)
-        return x.reshape(self.shape.to_integer_list)
+        grown: np.ndarray = x.reshape(self.shape.to_integer_list)
+        return grown
 
     def differences(self, value: np.ndarray, seed: int) -> np.ndarray:
         """Returns normal numbers of the size of the value where entries repeat, 0 elsewhere."""

@@ -247,14 +247,15 @@ class Rules:
             return placed(first(old, new), fill=of_rows, new=f"new {of_rows}")
         if plain == _D_KV and place.attention:
             return self._map_of_d_kv(place, old, new, is_summed=is_summed)
-        source = self._source_of_heads(old, new) if plain == HEADS else first(old, new)
-        if self._with_copies and (source == first(old, new)).all():
+        if self._repeats(place, plain, old, new):
             return copies(old, new, is_summed=is_summed)
+        source = self._source_of_heads(old, new) if plain == HEADS else first(old, new)
         fill: Fill = "zero" if is_summed else "initial"
         return placed(source, fill=fill, new=f"new {_TEXTS[fill]}")
 
     def _map_of_experts(self, place: _Place, name: str, old: int | None, new: int) -> DimensionMap:
         if old is None:
+            self.notes[_OF_MIXTURES] = None
             return broadcast(new, f"{name}:{new} copies")
         if new < old:
             raise InputError(
@@ -267,9 +268,23 @@ class Rules:
             return placed(first(old, new), fill="initial", new="new initial")
         return copies(old, new, is_summed=False)
 
+    def _repeats(self, place: _Place, name: str, old: int, new: int) -> bool:
+        """Returns whether a dimension has copies: wanted, or heads with one norm for all."""
+        if name in (HEADS, QUERY_HEADS) and place.attention:
+            _, attention = self._attentions[place.attention]
+            if attention.query_norm is not None and attention.heads.norm_heads == "together":
+                if new % old:
+                    self.notes["heads have one norm: their number must be a multiple"] = None
+                return True
+        return self._with_copies and not (name == HEADS and self._has_slopes)
+
+    @functools.cached_property
+    def _has_slopes(self) -> bool:
+        return any(isinstance(x, LinearDistanceBias) for x in self._new_modules.values())
+
     def _source_of_heads(self, old: int, new: int) -> np.ndarray:
         """Returns the source of heads, which with linear distances have places by their slopes."""
-        if any(isinstance(x, LinearDistanceBias) for x in self._new_modules.values()):
+        if self._has_slopes:
             source = match_places(alibi_slopes(old), alibi_slopes(new))
             if source is not None:
                 return source
@@ -317,17 +332,17 @@ class Rules:
         before, after = self._attentions[place.attention]
         factor = before.logits_scale / after.logits_scale
         if self._repeats_d_kv(after):
-            factor *= _d_kv(before) / _d_kv(after)
+            factor *= before.heads.d_kv / after.heads.d_kv
         members = ("query", "query_bias") if after.query_norm is None else ("query_norm",)
         offset = after.query_norm.scale_offset if isinstance(after.query_norm, RMSNorm) else 0.0
         return (factor, offset) if place.member in members else (1.0, 0.0)
 
 
+_OF_MIXTURES = (
+    "a mixture of equal experts is the layer where the weights of its gate add up to 1 (not those "
+    "of Switch), and no token is dropped (CAPACITY_FACTOR, EVAL_CAPACITY_FACTOR)"
+)
 _TEXTS = {"zero": "0", "initial": "initial", "mean": "mean"}
-
-
-def _d_kv(attention: MultiHeadAttention) -> int:
-    return attention.value.shape.get_dim_by_name(_D_KV).size
 
 
 def _without_split(name: str) -> str:

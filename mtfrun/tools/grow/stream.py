@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from mtfrun import mtf
 from mtfrun.layers import Embedding, LayerNorm, RMSNorm
@@ -28,7 +28,8 @@ class Stream:
 
     Layer normalisation subtracts the mean: there new entries are the mean of the old ones (Wang et
     al. 2023, arXiv:2310.07999), which becomes 0. Not so where a norm stands behind the sum of a
-    layer and its input: then only copies keep the function, of all entries equally many.
+    layer and its input, or behind the embedding: then only copies keep the function, of all entries
+    equally many.
 
     Attributes:
       copies: entries repeat instead.
@@ -56,6 +57,14 @@ class Stream:
             and module.scale.shape.dimension_names == [D_MODEL]
         }
         is_centred = any(isinstance(norm, LayerNorm) for norm in norms.values())
+        sizes = [
+            variable.shape.get_dim_by_name(D_MODEL).size
+            for modules in (old, new)
+            for variable in modules[""].named_variables().values()
+            if D_MODEL in variable.shape.dimension_names
+        ]
+        if _writes_centred(norms, list(new)) and max(sizes) % min(sizes) == 0:
+            with_copies = True
         embedding = _first_factor(old) / _first_factor(new)
         tied = _tied(new)
         stream = cls(with_copies, is_centred, norms, embedding)
@@ -99,6 +108,16 @@ class Stream:
 
     def _is_table(self, path: str, variable: mtf.Variable) -> bool:
         return "/blocks/" not in path and not variable.reduced_dims and variable.shape.ndims > 1
+
+
+def _writes_centred(norms: Mapping[str, _Norm], paths: Sequence[str]) -> bool:
+    """Returns whether the output of layer normalisation is the vectors, or is added to them."""
+    for path, norm in norms.items():
+        parent, _, name = path.rpartition("/")
+        is_behind = "/blocks/" not in path or paths.index(f"{parent}/layer") < paths.index(path)
+        if isinstance(norm, LayerNorm) and is_behind and not name.startswith("final_"):
+            return True
+    return False
 
 
 def _first_factor(modules: _Modules) -> float:

@@ -35,8 +35,10 @@ class GrownVariables:
     noise: float = 0.0
 
     @classmethod
-    def of(cls, old: Model, new: Model, rules: Rules, noise: float) -> GrownVariables:
-        """The new model has its initial values.
+    def of(
+        cls, old: Model, new: Model, rules: Rules, *, seed: int, noise: float = 0.0
+    ) -> GrownVariables:
+        """Plans, and then gives the new model its initial values.
 
         Raises:
           InputError: the new model is not a larger one of the same kind.
@@ -48,6 +50,7 @@ class GrownVariables:
             for path, origin in origins.items()
             if origin.source is not None and (plan := rules.plan(path, origin.source)) is not None
         }
+        mtf.initialize(new, seed)
         initial = {path: mtf.to_numpy(variable) for path, variable in of_new.items()}
         return cls(of_old, of_new, origins, plans, initial, noise)
 
