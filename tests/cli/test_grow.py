@@ -27,8 +27,7 @@ def _grow(run: pathlib.Path, target: pathlib.Path, *words: str) -> list[str]:
 def test_a_grown_run_begins_where_the_other_ended_and_goes_on(
     language_model_run: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
-    before, grown = tmp_path / "before", tmp_path / "grown"
-    language_model_run.rename(before)
+    before, grown = language_model_run, tmp_path / "grown"
     lines = _grow(before, grown, "--gin.D_FF=48", "--gin.NUM_LAYERS=2", "--gin.TRAIN_STEPS=3")
     assert lines[-1] == f"{grown}: step 2, grown from {before}"
     assert lines[-2].endswith("the function is the same")

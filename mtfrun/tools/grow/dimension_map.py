@@ -92,7 +92,9 @@ class DimensionMap:
     def _take(self, values: np.ndarray, axis: int, factor: np.ndarray) -> np.ndarray:
         factor = np.where(self.is_new, 0.0, factor).astype(values.dtype)
         taken = values.take(np.maximum(self.source, 0), axis)
-        return taken if (factor == 1.0).all() else taken * _along(factor, axis, taken.ndim)
+        if not (factor == 1.0).all():
+            taken = taken * _along(factor, axis, taken.ndim)
+        return np.asarray(taken)
 
 
 def _along(vector: np.ndarray, axis: int, ndim: int) -> np.ndarray:

@@ -128,10 +128,9 @@ def grow(former: RunDirectory, settings: Settings, options: GrowOptions) -> Grow
 
     def read(manifest: Manifest) -> GrownRun:
         directory = pathlib.Path(former.path, CHECKPOINTS)
-        return _grow(old, new, CheckpointValues(directory, manifest), manifest, options)
+        return _grow(old, (new, text), CheckpointValues(directory, manifest), manifest, options)
 
-    grown = checkpoints.read(step, read)
-    return dataclasses.replace(grown, _config=text)
+    return checkpoints.read(step, read)
 
 
 def _build(former: RunDirectory, settings: Settings) -> tuple[Training, str]:
@@ -146,11 +145,12 @@ def _build(former: RunDirectory, settings: Settings) -> tuple[Training, str]:
 
 def _grow(
     old: Training,
-    new: Training,
+    configured: tuple[Training, str],
     stored: CheckpointValues,
     manifest: Manifest,
     options: GrowOptions,
 ) -> GrownRun:
+    new, text = configured
     vocabularies = _vocabularies(old.experiment), _vocabularies(new.experiment)
     of_vocabulary = _map_vocabulary(new, *vocabularies)
     rules = Rules(
@@ -203,7 +203,7 @@ def _grow(
         difference=_difference(old, new.experiment) if is_same_text else None,
         notes=list(rules.notes),
         _training=new,
-        _config="",
+        _config=text,
         _metadata={
             **metadata,
             "versions": run_versions(),
@@ -231,6 +231,7 @@ def _map_vocabulary(
 def _difference(old: Training, new: Experiment) -> Difference:
     """Returns the difference of the logits of the first rows that the old run evaluates."""
     experiment, split = old.experiment, old.evaluation.split
+    old.evaluation.check_split()
     batch = next(iter(experiment.data.evaluation_subset(_ROWS, 1, split=split)))
     model = experiment.model
     needed = next(names for names in model.logits_features if set(names) <= batch.keys())

@@ -57,7 +57,8 @@ class Plan:
         marks = self._marks("is_copy")
         shape = np.broadcast_shapes(marks.shape, [of_dim.size for _, of_dim in self.axes])
         numbers = rng.standard_normal(shape, np.float32) * np.float32(size)
-        return (numbers * marks).reshape(value.shape)
+        differences: np.ndarray = (numbers * marks).reshape(value.shape)
+        return differences
 
     def describe(self) -> str:
         """Returns a text such as "d_model: old x 1.414, new 0"."""

@@ -25,7 +25,6 @@ from mtfrun.errors import InputError
 from mtfrun.layers import LayerNorm, LinearDistanceBias, MultiHeadAttention, RMSNorm
 from mtfrun.layers.linear_distance import alibi_slopes
 from mtfrun.models import Model
-from mtfrun.mtf.initializers import Constant
 from mtfrun.mtf.widths import plain_name
 from mtfrun.tools.grow.dimension_map import (
     DimensionMap,
@@ -56,18 +55,15 @@ class _Place:
     """A variable of the new model, the one that it comes from, and the attention it is part of.
 
     Attributes:
+      attention: the old one and the new one.
       member: its attribute in the attention, such as "query"; "" outside of attention.
     """
 
     path: str
     old: mtf.Variable
     new: mtf.Variable
-    attention: str = ""
+    attention: tuple[MultiHeadAttention, MultiHeadAttention] | None = None
     member: str = ""
-
-    @property
-    def is_random(self) -> bool:
-        return not isinstance(self.new.initializer, Constant)
 
     def is_summed(self, name: str) -> bool:
         """Returns whether products with the variable sum over a dimension of the new value."""
@@ -128,9 +124,7 @@ class Rules:
         Raises:
           InputError: a dimension cannot change so.
         """
-        attention = next((x for x in self._attentions if path.startswith(f"{x}/")), "")
-        member = path.removeprefix(f"{attention}/").partition("/")[0] if attention else ""
-        place = _Place(path, self._old[source], self._new[path], attention, member)
+        place = self._place(path, source)
         view = self._view(place)
         if view is None:
             return None
@@ -147,18 +141,15 @@ class Rules:
         factor, offset = self._factor(place)
         return Plan(view.old, axes, place.new.shape, factor, offset)
 
-    @functools.cached_property
-    def _attentions(self) -> dict[str, tuple[MultiHeadAttention, MultiHeadAttention]]:
-        """The attention of the new model, by path, with the one of the old model.
-
-        That is the one of the same path: mixtures take no place of attention.
-        """
-        pairs = {}
-        for path, new in self._new_modules.items():
-            old = self._old_modules.get(path)
+    def _place(self, path: str, source: str) -> _Place:
+        place = _Place(path, self._old[source], self._new[path])
+        names = path.split("/")
+        for number in range(1, len(names)):
+            new = self._new_modules.get("/".join(names[:number]))
+            old = self._old_modules.get(source.removesuffix("/" + "/".join(names[number:])))
             if isinstance(new, MultiHeadAttention) and isinstance(old, MultiHeadAttention):
-                pairs[path] = (old, new)
-        return pairs
+                return dataclasses.replace(place, attention=(old, new), member=names[number])
+        return place
 
     def _view(self, place: _Place) -> _View | None:
         old = [mtf.Dimension(_without_split(name), size) for name, size in place.old.shape]
@@ -173,12 +164,10 @@ class Rules:
     def _view_of_heads(
         self, place: _Place, old: list[mtf.Dimension], new: list[mtf.Dimension]
     ) -> _View:
-        # Of tables of all heads, such as of logits by distance, the attention of their stack.
-        stack = place.path.partition("/")[0]
-        path = place.attention or next((x for x in self._attentions if x.startswith(stack)), "")
-        if not path:
+        attention = place.attention or self._first_attention(place.path.partition("/")[0])
+        if attention is None:
             return _View(old, new)
-        regrouping = Regrouping.find(*map(Grouping.of, self._attentions[path]))
+        regrouping = Regrouping.find(*map(Grouping.of, attention))
         if place.member not in _MEMORY:
             return _View(regrouping.view_of_queries(old), regrouping.new_queries(new))
         if regrouping.merged > 1:
@@ -190,6 +179,22 @@ class Rules:
             frozenset([QUERY_HEADS] if regrouping.merged > 1 else []),
             {} if of_memory is None else {HEADS: of_memory},
         )
+
+    def _first_attention(self, stack: str) -> tuple[MultiHeadAttention, MultiHeadAttention] | None:
+        """Returns the attention of a stack, for tables of all heads, such as logits by distance."""
+        first_of = [
+            next(
+                (
+                    module
+                    for path, module in modules.items()
+                    if path.startswith(f"{stack}/") and isinstance(module, MultiHeadAttention)
+                ),
+                None,
+            )
+            for modules in (self._old_modules, self._new_modules)
+        ]
+        old, new = first_of
+        return None if old is None or new is None else (old, new)
 
     def _view_of_experts(
         self, place: _Place, old: list[mtf.Dimension], new: list[mtf.Dimension]
@@ -241,12 +246,14 @@ class Rules:
             raise InputError(f"{place.path}: {name} cannot grow from {old} to {new}")
         is_summed = place.is_summed(name)
         if plain == D_MODEL:
+            if not self._stream.keeps_function:
+                self.notes["d_model is not a multiple, which its norms need here"] = None
             return self._stream.map(place.path, place.new, old, new, is_summed=is_summed)
         if plain in ("vocab", "max_length", "classes"):
             of_rows: Fill = "mean" if plain == "classes" else "initial"
             return placed(first(old, new), fill=of_rows, new=f"new {of_rows}")
-        if plain == _D_KV and place.attention:
-            return self._map_of_d_kv(place, old, new, is_summed=is_summed)
+        if plain == _D_KV and place.attention is not None:
+            return self._map_of_d_kv(place, *place.attention, is_summed=is_summed)
         if self._repeats(place, plain, old, new):
             return copies(old, new, is_summed=is_summed)
         source = self._source_of_heads(old, new) if plain == HEADS else first(old, new)
@@ -270,8 +277,8 @@ class Rules:
 
     def _repeats(self, place: _Place, name: str, old: int, new: int) -> bool:
         """Returns whether a dimension has copies: wanted, or heads with one norm for all."""
-        if name in (HEADS, QUERY_HEADS) and place.attention:
-            _, attention = self._attentions[place.attention]
+        if name in (HEADS, QUERY_HEADS) and place.attention is not None:
+            _, attention = place.attention
             if attention.query_norm is not None and attention.heads.norm_heads == "together":
                 if new % old:
                     self.notes["heads have one norm: their number must be a multiple"] = None
@@ -291,8 +298,15 @@ class Rules:
             self.notes["heads have other slopes"] = None
         return first(old, new)
 
-    def _map_of_d_kv(self, place: _Place, old: int, new: int, *, is_summed: bool) -> DimensionMap:
-        before, after = self._attentions[place.attention]
+    def _map_of_d_kv(
+        self,
+        place: _Place,
+        before: MultiHeadAttention,
+        after: MultiHeadAttention,
+        *,
+        is_summed: bool,
+    ) -> DimensionMap:
+        old, new = before.heads.d_kv, after.heads.d_kv
         if self._repeats_d_kv(after):
             return copies(old, new, is_summed=is_summed)
         if after.query_norm is not None:
@@ -327,9 +341,9 @@ class Rules:
             offset = owner.scale_offset if isinstance(owner, RMSNorm) else 0.0
             is_bias = isinstance(owner, LayerNorm) and place.new is owner.bias
             return self._stream.final_factor, 0.0 if is_bias else offset
-        if not place.attention:
+        if place.attention is None:
             return 1.0, 0.0
-        before, after = self._attentions[place.attention]
+        before, after = place.attention
         factor = before.logits_scale / after.logits_scale
         if self._repeats_d_kv(after):
             factor *= before.heads.d_kv / after.heads.d_kv

@@ -35,6 +35,7 @@ class Stream:
       copies: entries repeat instead.
       is_centred: there is layer normalisation.
       norms: of the vectors, by the path of the module.
+      keeps_function: whether the rule does.
       embedding_factor: of the tables whose vectors are added up before the first layer.
       final_norm, final_factor: the last norm before a softmax with the embedding's table, and what
         makes up for the sum over the table, which has c twice, and for its factor.
@@ -43,6 +44,7 @@ class Stream:
     copies: bool
     is_centred: bool
     norms: Mapping[str, _Norm]
+    keeps_function: bool = True
     embedding_factor: float = 1.0
     final_norm: _Norm | None = None
     final_factor: float = 1.0
@@ -63,11 +65,12 @@ class Stream:
             for variable in modules[""].named_variables().values()
             if D_MODEL in variable.shape.dimension_names
         ]
-        if _writes_centred(norms, list(new)) and max(sizes) % min(sizes) == 0:
-            with_copies = True
+        writes_centred = _writes_centred(norms, list(new))
+        with_copies = with_copies or (writes_centred and max(sizes) % min(sizes) == 0)
         embedding = _first_factor(old) / _first_factor(new)
         tied = _tied(new)
-        stream = cls(with_copies, is_centred, norms, embedding)
+        keeps = max(sizes) % min(sizes) == 0 if with_copies else not writes_centred
+        stream = cls(with_copies, is_centred, norms, keeps, embedding)
         if tied is None:
             return stream
         last = [
@@ -114,7 +117,8 @@ def _writes_centred(norms: Mapping[str, _Norm], paths: Sequence[str]) -> bool:
     """Returns whether the output of layer normalisation is the vectors, or is added to them."""
     for path, norm in norms.items():
         parent, _, name = path.rpartition("/")
-        is_behind = "/blocks/" not in path or paths.index(f"{parent}/layer") < paths.index(path)
+        before = paths[: paths.index(path)]
+        is_behind = "/blocks/" not in path or f"{parent}/layer" in before
         if isinstance(norm, LayerNorm) and is_behind and not name.startswith("final_"):
             return True
     return False

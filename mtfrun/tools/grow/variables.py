@@ -16,6 +16,10 @@ from mtfrun.tools.grow.plan import Plan
 from mtfrun.tools.grow.rules import Rules
 from mtfrun.tools.grow.stream import D_MODEL
 
+# Of the initial values of routers: a token then has equal weights for its experts, nearly, and all
+# the experts that a threshold would leave out, see `moe.Top2`.
+_OF_ROUTERS = 0.1
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class GrownVariables:
@@ -57,13 +61,16 @@ class GrownVariables:
     def grow(self, path: str, old: np.ndarray | None) -> np.ndarray:
         """Returns the new value of a variable for an old value, or without one for a new variable.
 
-        A layer of a new block adds 0 to the vectors between layers.
+        A layer of a new block adds 0 to the vectors between layers. Other new variables are
+        routers.
         """
         plan, variable = self.plans.get(path), self.new[path]
         if plan is None or old is None:
-            is_last = variable.reduced_dims and variable.shape.dimension_names[-1] == D_MODEL
-            is_new_block = self.origins[path].twin is not None
-            return self.initial[path] * np.float32(not (is_new_block and is_last))
+            factor = _OF_ROUTERS
+            if self.origins[path].twin is not None:
+                is_last = variable.reduced_dims and variable.shape.dimension_names[-1] == D_MODEL
+                factor = 0.0 if is_last else 1.0
+            return self.initial[path] * np.float32(factor)
         value = plan.of_values(old, self.initial[path])
         if self.noise:
             value = value + self.noise * plan.differences(value, zlib.crc32(path.encode()))

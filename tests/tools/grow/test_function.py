@@ -63,7 +63,7 @@ CASES: dict[str, Case] = {
                 for name in ("granite", "opt", "falcon", "phi3", "cohere", "smollm3")
             },
             **{
-                name: _family(name, {"ROTARY_SIZE": 2}, {"ROTARY_SIZE": 2})
+                name: _family(name, {"ROTATED": 2}, {"ROTATED": 2})
                 for name in ("gptj", "gpt_neox", "phi", "stablelm")
             },
             "logits by distance": (["models/t5.1.1.tiny.gin", PAIRS], SMALL, LARGE, {}),
