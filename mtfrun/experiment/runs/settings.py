@@ -53,9 +53,9 @@ class Settings:
         With `changed_by_files` a run's configuration, and then the files. Collective; InputError
         also if another process has a different configuration.
         """
-        files = self.files if run_config is None or changed_by_files else ()
+        further = self.files if run_config is None or changed_by_files else ()
         bindings = config.parse(
-            [*([] if run_config is None else [run_config]), *files],
+            [*([] if run_config is None else [run_config]), *further],
             self.bindings,
             search_paths=self.search_paths,
             roots=ROOTS,
