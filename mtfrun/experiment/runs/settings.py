@@ -45,17 +45,13 @@ class Settings:
     allowed_imports: Sequence[str] = ()
     modules: Sequence[str] = ()
 
-    def parse(
-        self, run_config: str | None = None, *, changed_by_files: bool = False
-    ) -> list[Binding]:
+    def parse(self, run_config: str | None = None) -> list[Binding]:
         """Makes the files, or a run's `run_config`, gin's configuration, inside `config.exclusive`.
 
-        With `changed_by_files` a run's configuration, and then the files. Collective; InputError
-        also if another process has a different configuration.
+        Collective; InputError also if another process has a different configuration.
         """
-        further = self.files if run_config is None or changed_by_files else ()
         bindings = config.parse(
-            [*([] if run_config is None else [run_config]), *further],
+            self.files if run_config is None else [run_config],
             self.bindings,
             search_paths=self.search_paths,
             roots=ROOTS,

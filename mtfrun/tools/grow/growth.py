@@ -16,10 +16,11 @@ from mtfrun.data import Vocabulary
 from mtfrun.errors import InputError
 from mtfrun.experiment import Experiment, Logits, Training
 from mtfrun.experiment.runs.opening import build_training
-from mtfrun.experiment.runs.settings import Settings
+from mtfrun.experiment.runs.settings import ROOTS, Settings
 from mtfrun.experiment.saved_configuration import fingerprint_of
 from mtfrun.rundir import TRAIN_STEPS, Manifest, RunDirectory, run_versions
 from mtfrun.rundir.checkpoints.checkpoint_values import CheckpointValues
+from mtfrun.rundir.checkpoints.init_checkpoint import InitCheckpoint
 from mtfrun.rundir.checkpoints.manifest import DIMENSIONS
 from mtfrun.rundir.copied_files import write_run_files
 from mtfrun.rundir.run_directory import CHECKPOINTS
@@ -137,9 +138,17 @@ def _build(former: RunDirectory, settings: Settings) -> tuple[Training, str]:
     """Returns a training on one device, of which nothing has values, and its configuration."""
     former.read_config()  # for its error, which names the remedy
     with config.exclusive():
-        bindings = settings.parse(former.config_path, changed_by_files=True)
+        bindings = config.parse(
+            [former.config_path, *settings.files],
+            settings.bindings,
+            search_paths=settings.search_paths,
+            roots=ROOTS,
+            allowed_imports=settings.allowed_imports,
+            modules=settings.modules,
+        )
         text = config.config_text(settings.allowed_imports)
         config.override(mtf.Mesh, shape="data:1", layout="", devices=None)
+        config.override(InitCheckpoint, names=None)  # a file that this run does not need
         return build_training(bindings), text
 
 
