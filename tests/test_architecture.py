@@ -63,6 +63,7 @@ SIBLINGS: dict[str, dict[str, set[str]]] = {
     "mtfrun.tools": {
         "auditing": {"verification"},
         "chaos": {"auditing", "launch"},
+        "grow": {"conversion"},
         "report": {"data_viewer", "sweep"},
     },
 }

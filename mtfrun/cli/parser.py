@@ -24,6 +24,7 @@ from mtfrun.cli.commands import (
     data_where,
     decode,
     export,
+    grow,
     import_model,
     ladder,
     launch,
@@ -86,7 +87,7 @@ Lists, shows, verifies, compares, averages and deletes the checkpoints of a run.
 
 _MODULES = (
     *(train, eval_command, decode, score, serve),
-    *(import_model, export, launch, plan, verify, widths),
+    *(import_model, export, grow, launch, plan, verify, widths),
     *(curves, ledger_show, replay, bisect, completion, sweep, table, optimum, ladder, runs, report),
     *(checkpoints, checkpoints_show, checkpoints_diff, checkpoints_average),
     *(config, config_explain, data, data_at, data_logits, data_where, vocab_train),

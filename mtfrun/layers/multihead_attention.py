@@ -42,6 +42,8 @@ class MultiHeadAttention(mtf.Module):
         maps to: "query_bias" {heads, d_kv}, "output_bias" {d_model}. Norms are "query_norm" and
         "key_norm".
 
+        `heads` and `rotary` are attributes as well.
+
         Args:
           rotary: queries and keys are rotated by their position; True for the usual frequencies.
           dropout_rate: of the attention weights.
@@ -54,12 +56,13 @@ class MultiHeadAttention(mtf.Module):
         self._mesh = mesh
         self._d_model = d_model
         self._dtypes = dtypes
-        self._rotary = RotaryPositions() if rotary is True else rotary or None
+        self.heads = heads
+        self.rotary = RotaryPositions() if rotary is True else rotary or None
         self._query_heads, self._memory_heads = heads.query_dims, heads.memory_dims
         self._d_kv = heads.size_dim
         inner, memory = [*self._query_heads, self._d_kv], [*self._memory_heads, self._d_kv]
         fan_in = mtf.VarianceScaling()([d_model], memory)
-        self._scaled_logits, self._logits_cap = heads.scaled_logits, heads.logits_cap
+        self._logits_cap = heads.logits_cap
         # The factor d_kv ** -0.5 of the logits, where they do not have it themselves.
         scaling = [] if heads.scaled_logits else [self._d_kv]
         query_init = mtf.VarianceScaling()([d_model, *scaling], self._query_heads)
@@ -87,7 +90,6 @@ class MultiHeadAttention(mtf.Module):
             self.value_bias = projection(memory, zeros, (), ())
         if heads.use_output_bias:
             self.output_bias = mtf.Variable(mesh, [d_model], dtype=dtypes.master)
-        self._norms_have_heads = heads.norm_heads != "alike"
         self.query_norm = heads.make_norm(mesh, self._query_heads, dtypes)
         self.key_norm = heads.make_norm(mesh, self._memory_heads, dtypes)
         self.dropout = Dropout(dropout_rate)
@@ -277,19 +279,19 @@ class MultiHeadAttention(mtf.Module):
     ) -> mtf.Tensor:
         query = self._project(x, self.query, self.query_bias, self._query_heads, groups)
         query = self._rotate(self._normalise(query, self.query_norm, groups, call), position)
-        scale = self._logits_scale
+        scale = self.logits_scale
         return query if scale == 1.0 else query * scale
 
     @property
-    def _logits_scale(self) -> float:
-        """1 / sqrt(d_kv) at the base size of d_kv, which falls as 1 / d_kv when that grows.
+    def logits_scale(self) -> float:
+        """Of queries: 1 / sqrt(d_kv) at the base size of d_kv, falling as 1 / d_kv when that grows.
 
         After some training queries and keys are correlated: Yang et al. 2022, arXiv:2203.03466,
         definition 4.1.
         """
         growth = self.query.widths.growth([self._d_kv])
-        scale = float(self._scaled_logits or 1.0)
-        if self._scaled_logits is True:
+        scale = float(self.heads.scaled_logits or 1.0)
+        if self.heads.scaled_logits is True:
             scale = (self._d_kv.size / growth) ** -0.5
         return scale / growth
 
@@ -298,17 +300,17 @@ class MultiHeadAttention(mtf.Module):
     ) -> mtf.Tensor:
         if norm is None:
             return x
-        if groups is None or not self._norms_have_heads:
+        if groups is None or self.heads.norm_heads == "alike":
             y: mtf.Tensor = norm(x, call)
             return y
         return groups.cut(norm(groups.join(x), call))
 
     def _rotate(self, x: mtf.Tensor, position: mtf.Tensor | None) -> mtf.Tensor:
-        if self._rotary is None:
+        if self.rotary is None:
             return x
         if position is None:
             position = mtf.range(self._mesh, x.shape.dims[-2])
-        return rotate(x, position, self._d_kv, self._rotary)
+        return rotate(x, position, self._d_kv, self.rotary)
 
     def _of_grouped_heads(self, x: mtf.Tensor) -> mtf.Tensor:
         if len(self._query_heads) == 1 or "heads" not in x.shape.dimension_names:

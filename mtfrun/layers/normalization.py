@@ -90,7 +90,7 @@ class RMSNorm(mtf.Module):
         super().__init__()
         self._dim = dim
         self._epsilon = epsilon
-        self._scale_offset = scale_offset
+        self.scale_offset = scale_offset
         self.scale = mtf.Variable(
             mesh,
             [*outer_dims, *_as_list(dim)],
@@ -103,7 +103,7 @@ class RMSNorm(mtf.Module):
         """Returns x {..., dim} normalised over `dim`."""
 
         def normalise(x: mtf.Tensor, scale: mtf.Tensor) -> mtf.Tensor:
-            scale = scale + self._scale_offset if self._scale_offset else scale
+            scale = scale + self.scale_offset if self.scale_offset else scale
             return rms_norm(x, self._dim, scale, self._epsilon)
 
         return _store_input_only(normalise, [x, mtf.cast(self.scale, tf.float32)], call)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from mtfrun import mtf
 from mtfrun.optim.mup import adam_factor, initial_scale, relative_factor
@@ -169,6 +169,8 @@ class Adafactor(SlotOptimizer):
         each of them is factored and scaled separately.
       parameter_scale: relative step size; None for absolute steps.
     """
+
+    slot_powers: ClassVar[Mapping[str, int]] = {"v": 2, "vr": 2, "vc": 2, "m": -1}
 
     def __init__(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import tensorflow as tf
 
@@ -64,7 +64,11 @@ class SlotOptimizer(abc.ABC):
     Attributes:
       variables: the trained variables, by path.
       slots: their slots, by path and then by the slot's name.
+      slot_powers: how slots scale, by name: as this power of the gradients; 0 for a slot that is a
+        value of the variable, -1 for changes of it. Others begin with 0 in a larger model.
     """
+
+    slot_powers: ClassVar[Mapping[str, int]] = {"m": 1, "v": 2}
 
     def __init__(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import tensorflow as tf
 
@@ -54,6 +55,8 @@ class ScheduleFreeAdam(SlotOptimizer):
       weight_decay: times y, added to the direction.
       exclude_from_weight_decay: patterns of the paths of variables without weight decay.
     """
+
+    slot_powers: ClassVar[Mapping[str, int]] = {"v": 2, "z": 0}
 
     def __init__(
         self,

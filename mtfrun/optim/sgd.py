@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
@@ -85,6 +86,8 @@ class Momentum(SlotOptimizer):
         image models (Krizhevsky et al. 2012, section 5).
       exclude_from_weight_decay: patterns of the paths of variables without weight decay.
     """
+
+    slot_powers: ClassVar[Mapping[str, int]] = {"velocity": 1}
 
     def __init__(
         self,

@@ -150,7 +150,7 @@ def test_a_tied_softmax_and_the_logits_of_attention_fall_with_the_width() -> Non
     module.attention = layers.MultiHeadAttention(MESH, d_model, heads=heads)
     optim.set_base_sizes(module, {"d_model": 16, "d_kv": 8})
     assert module.embedding.logits_scale == 16**-0.5 / 4
-    assert module.attention._logits_scale == 8**-0.5 / 4
+    assert module.attention.logits_scale == 8**-0.5 / 4
 
 
 def _unknown(mesh: mtf.Mesh) -> mtf.Module:

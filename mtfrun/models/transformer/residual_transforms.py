@@ -84,10 +84,10 @@ class ConstantFactor(_Stateless):
         factor: float | None = None,
     ) -> None:
         super().__init__(mesh, d_model, dtypes)
-        self._factor = d_model.size**0.5 if factor is None else factor
+        self.factor = d_model.size**0.5 if factor is None else factor
 
     def __call__(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
-        return x * self._factor
+        return x * self.factor
 
 
 class DenseTransform(Dense):

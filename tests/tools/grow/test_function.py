@@ -1,0 +1,226 @@
+"""A grown model has the function of the old one, in any family and whatever grows."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mtfrun import mtf
+from mtfrun.errors import InputError
+from tests.tools.grow.pairs_of_models import LARGE, MULTIPLES, SMALL, Grown, grow_pair
+
+# Of the largest logit: float32, in sums of other orders.
+TOLERANCE = 3e-6
+TEXT, PAIRS = "data/python_docs.gin", "data/number_words.gin"
+ALL_SLOTS = {"EVAL_CAPACITY_FACTOR": 8.0, "GROUP_SIZE": 80}
+TWO_LEVELS = {**ALL_SLOTS, "SECOND_LEVEL_CAPACITY_FACTOR": 8.0}
+GROUPED = {"NUM_MEMORY_HEADS": 2}
+
+Case = tuple[Sequence[str], Mapping[str, Any], Mapping[str, Any], dict[str, Any]]
+
+
+def _family(name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Case:
+    return [f"models/{name}.gin", TEXT], {**SMALL, **old}, {**LARGE, **new}, {}
+
+
+def _into(name: str, old: str, macros: Mapping[str, Any]) -> Case:
+    files = [f"models/{name}.gin", TEXT]
+    return [f"models/{old}.gin", TEXT], {**SMALL}, {**SMALL, **macros}, {"new_files": files}
+
+
+CASES: dict[str, Case] = {
+    "layer normalisation, tied": _family("gpt2", {}, {}),
+    "copies": (["models/gpt2.gin", TEXT], SMALL, MULTIPLES, {"with_copies": True}),
+    "grouped heads, rotary": _family("llama", GROUPED, {"NUM_MEMORY_HEADS": 3}),
+    "two levels from a layer": _into("moe_2d_tiny", "lm_tiny", TWO_LEVELS),
+    **{
+        f"slow {name}": case
+        for name, case in {
+            "positions": _family("lm_tiny", {}, {}),
+            "copies of positions": (
+                ["models/lm_tiny.gin", TEXT],
+                SMALL,
+                MULTIPLES,
+                {"with_copies": True},
+            ),
+            "one memory head": _family("llama", {"NUM_MEMORY_HEADS": 1}, GROUPED),
+            "factor of the embedding": _family("gemma", {}, {}),
+            "soft cap, norms behind layers": _family("gemma2", {}, {}),
+            "normalised embedding, slopes": (
+                ["models/bloom.gin", TEXT],
+                SMALL,
+                MULTIPLES,
+                {},
+            ),
+            "norms of heads": _family("qwen3", {}, {"D_KV": 4}),
+            "a norm of all heads": _family("olmo2", {}, {"D_KV": 4, "NUM_HEADS": 8}),
+            **{
+                name: _family(name, {}, {})
+                for name in ("granite", "opt", "falcon", "phi3", "cohere", "smollm3")
+            },
+            **{
+                name: _family(name, {"ROTATED": 2}, {"ROTATED": 2})
+                for name in ("gptj", "gpt_neox", "phi", "stablelm")
+            },
+            "logits by distance": (["models/t5.1.1.tiny.gin", PAIRS], SMALL, LARGE, {}),
+            "tied encoder-decoder": (["models/t5.1.0.tiny.gin", PAIRS], SMALL, LARGE, {}),
+            "encoder": (["runs/masked_lm.gin"], SMALL, LARGE, {}),
+            "filters": (
+                ["runs/digits.gin"],
+                {"WIDTHS": [4, 8, 12]},
+                {"WIDTHS": [6, 8, 16], "STAGE_SIZES": [1, 2, 2]},
+                {},
+            ),
+            "copies of filters": (
+                ["runs/digits.gin"],
+                {"WIDTHS": [4, 8, 12]},
+                {"WIDTHS": [8, 8, 24], "STAGE_SIZES": [1, 2, 2]},
+                {"with_copies": True},
+            ),
+            "widths by muP": _family(
+                "lm_tiny",
+                {"BASE_SIZES": {"d_model": 16, "d_kv": 4}},
+                {"BASE_SIZES": {"d_model": 16, "d_kv": 4}},
+            ),
+            "experts from a layer": _into("moe_1d_tiny", "lm_tiny", ALL_SLOTS),
+            "dropless experts": _into("moe_dropless_tiny", "lm_tiny", {"D_FF": 48}),
+            "gated experts": (
+                ["runs/quickstart.gin"],
+                SMALL,
+                {**SMALL, **ALL_SLOTS},
+                {"new_files": ["runs/moe_quickstart.gin"]},
+            ),
+            "two levels from one": (
+                ["models/moe_1d_tiny.gin", TEXT],
+                {**SMALL, **ALL_SLOTS},
+                {**SMALL, **TWO_LEVELS, "NUM_EXPERTS": (8, 2)},
+                {"new_files": ["models/moe_2d_tiny.gin", TEXT]},
+            ),
+            "wider experts": (
+                ["models/moe_2d_tiny.gin", TEXT],
+                {**SMALL, **TWO_LEVELS},
+                {**SMALL, **TWO_LEVELS, "D_MODEL": 40, "D_FF": 72, "NUM_LAYERS": 2},
+                {},
+            ),
+        }.items()
+    },
+}
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, id=name, marks=[pytest.mark.slow] * name.startswith("slow"))
+        for name, case in CASES.items()
+    ],
+)
+def test_logits_stay_the_same(case: Case) -> None:
+    files, old, new, options = case
+    grown = grow_pair(files, old, new, **options)
+    assert not grown.notes or "equal experts" in grown.notes[0]
+    assert grown.difference() < TOLERANCE
+
+
+def _gradients(grown: Grown, *, of_new: bool) -> Mapping[str, np.ndarray]:
+    experiment = grown.new if of_new else grown.old
+    model = experiment.model
+    features = {
+        name: mtf.import_tf_tensor(experiment.mesh, value, [("batch", 2), ("length", 80)])
+        for name, value in grown.features.items()
+    }
+
+    def gradients(features: Mapping[str, mtf.Tensor]) -> Mapping[str, mtf.Tensor | None]:
+        loss = lambda: model.loss(features, training=False).total  # noqa: E731
+        return mtf.value_and_gradients(loss, model.named_variables())[1]
+
+    computed = mtf.function(gradients)(features)
+    return {path: mtf.to_numpy(x) for path, x in computed.items()}
+
+
+@pytest.mark.parametrize(
+    "name", ["grouped heads, rotary", pytest.param("copies", marks=pytest.mark.slow)]
+)
+def test_slots_follow_the_gradients(name: str) -> None:
+    files, old, new, options = CASES[name]
+    grown = grow_pair(files, old, {**new, "SEQUENCE_LENGTH": 80}, **options)
+    before, after = (_gradients(grown, of_new=of_new) for of_new in (False, True))
+    for path, plan in grown.variables.plans.items():
+        source = grown.variables.origins[path].source
+        assert source is not None
+        expected = plan.of_gradients(before[source], 1)
+        error = np.where(expected == 0.0, 0.0, after[path] - expected)
+        assert np.abs(error).max() < 1e-4 * np.abs(expected).max(), path
+
+
+def test_keys_that_heads_share_are_a_mean() -> None:
+    old, new = {**SMALL, "NUM_MEMORY_HEADS": 4}, {**SMALL, **GROUPED}
+    grown = grow_pair(["models/llama.gin", TEXT], old, new)
+    assert grown.notes == ["keys and values of several heads become their mean"]
+    (key,) = (path for path in grown.variables.new if path.endswith("/key"))
+    before, after = (mtf.to_numpy(x[key]) for x in (grown.variables.old, grown.variables.new))
+    np.testing.assert_allclose(after[:, 1], before[:, 2:].mean(1), rtol=1e-6)
+    # Equal keys and values may be one.
+    for variables in (grown.variables.old,):
+        for path in (key, key.removesuffix("key") + "value"):
+            value = mtf.to_numpy(variables[path])[:, [0, 0, 2, 2]]
+            variable = variables[path]
+            mtf.assign(variable, mtf.import_tf_tensor(variable.mesh, value, variable.shape))
+            shared = grown.variables.grow(path, value)
+            of_new = grown.variables.new[path]
+            mtf.assign(of_new, mtf.import_tf_tensor(of_new.mesh, shared, of_new.shape))
+    assert grown.difference() < TOLERANCE
+
+
+@pytest.mark.slow
+def test_heads_can_have_keys_of_their_own_again() -> None:
+    grown = grow_pair(["models/llama.gin", TEXT], {**SMALL, **GROUPED}, {**SMALL, "NUM_HEADS": 6})
+    assert grown.difference() < TOLERANCE
+
+
+# What each can become: sizes only grow, and layers keep their kind.
+_TEXTS = {
+    "lm_tiny": ["lm_small", "lm_base", "moe_2d_base"],
+    "lm_small": ["lm_base", "moe_2d_base"],
+    "lm_base": [],
+    "moe_1d_tiny": ["moe_switch_tiny", "moe_dropless_tiny", "moe_2d_tiny"],
+    "moe_switch_tiny": ["moe_1d_tiny", "moe_dropless_tiny", "moe_2d_tiny"],
+    "moe_dropless_tiny": ["moe_1d_tiny", "moe_switch_tiny", "moe_2d_tiny"],
+    "moe_2d_tiny": ["moe_2d_base"],
+    "moe_2d_base": [],
+}
+_PAIRS = {
+    "t5.1.0.tiny": ["t5.1.0.small", "t5.1.0.base"],
+    "t5.1.0.small": ["t5.1.0.base"],
+    "t5.1.0.base": [],
+    "t5.1.1.tiny": ["t5.1.1.small", "t5.1.1.base"],
+    "t5.1.1.small": ["t5.1.1.base"],
+    "t5.1.1.base": [],
+    "t2t_transformer_tiny": ["t2t_transformer_base"],
+    "t2t_transformer_base": [],
+}
+PRESETS = [
+    (old, new, data, new in larger[old])
+    for larger, data in ((_TEXTS, TEXT), (_PAIRS, PAIRS))
+    for old, new in itertools.permutations(larger, 2)
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("old", "new", "data", "is_larger"), PRESETS)
+def test_all_pairs_of_presets_grow_or_say_why_not(
+    old: str, new: str, data: str, is_larger: bool
+) -> None:
+    length = {"SEQUENCE_LENGTH": 80}
+    files, new_files = ([f"models/{name}.gin", data] for name in (old, new))
+    if not is_larger:
+        with pytest.raises(InputError, match=r"can only grow|more than sizes|must be 8 groups"):
+            grow_pair(files, length, length, new_files=new_files)
+        return
+    grown = grow_pair(files, length, length, new_files=new_files)
+    changes_gate = old.startswith("moe") and old.rpartition("_")[0] != new.rpartition("_")[0]
+    if not (grown.notes or changes_gate):
+        assert grown.difference() < TOLERANCE
