@@ -185,6 +185,9 @@ CASES = {
         _apply,
         X,
     ),
+    "dense_transform": Case(
+        lambda mesh: transformer.DenseTransform(mesh, WIDTH, activation=mtf.gelu), _apply, X
+    ),
     "dense_product": Case(
         lambda mesh: layers.DenseProduct(mesh, [WIDTH], [mtf.Dimension("d_ff", 16)]),
         _apply,

@@ -54,6 +54,7 @@ NO_OPERATIONS = {
         "to_numpy",
         "value_and_gradients",
     ],
+    "of meshes with batch parts; tests/training/test_reproducible.py has it": ["sum_over_parts"],
     "of other functions; test_cond_and_products.py runs them": ["cond", "count_flops"],
     "the names of operations": ["binary_reduction_fn", "reduction_fn"],
     "a key, which every random operation takes, from its entries, and the number of its text": [
