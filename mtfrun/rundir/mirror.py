@@ -126,6 +126,8 @@ class Mirror:
         generation = self.store.read(_GENERATION)
         is_same = generation is not None and generation.decode() in self._generations
         stored, local = self.store.files(), scan(self.path)
+        if generation is None and self._generations:
+            self._check_that_nothing_is_lost(local)
         wanted = []
         for name in {*stored, *self.entries, *local}:
             file, entry, state = stored.get(name), self.entries.get(name), local.get(name)
@@ -144,6 +146,15 @@ class Mirror:
         self._download(wanted)
         self._seen = set(scan(self.path))
         self._save()
+
+    def _check_that_nothing_is_lost(self, local: Iterable[str]) -> None:
+        """Raises RunDirError if the store has lost a run of which checkpoints are here."""
+        steps = [_step(name) for name in local if _is_manifest(name)]
+        if steps:
+            raise RunDirError(
+                f"{self.store.url} is empty, and {self.path} has its run with a checkpoint of step "
+                f"{max(steps)}: mount or restore the store; to begin at step 0, move that copy away"
+            )
 
     def fetch(self, names: Iterable[str]) -> None:
         """Downloads files that are in the store and not here."""

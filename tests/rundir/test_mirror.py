@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 
+import fsspec
 import pytest
 
 from mtfrun.rundir import RunDirError, mirrors, uploads
@@ -237,6 +238,21 @@ def test_local_files_that_were_not_uploaded_are_continued(memory_url: str) -> No
     with mirrors.writing(memory_url):
         pass
     assert _steps_in(Store(memory_url)) == [10, 20]
+
+
+def test_a_store_that_has_lost_the_run_deletes_no_local_checkpoint(memory_url: str) -> None:
+    """A store may not be mounted, and `memory://` ends with its process."""
+    with mirrors.writing(memory_url) as name:
+        _save(pathlib.Path(name), 10)
+    store = fsspec.filesystem("memory")
+    store.rm(memory_url.removeprefix("memory:/"), recursive=True)
+    for opened in (mirrors.writing, mirrors.reading):
+        with (
+            pytest.raises(RunDirError, match=r"is empty, and .* a checkpoint of step 10: mount or"),
+            opened(memory_url),
+        ):
+            pass
+    assert list_steps(pathlib.Path(name, "checkpoints")) == [10]
 
 
 def test_files_that_were_deleted_locally_between_trainings_are_restored(memory_url: str) -> None:
