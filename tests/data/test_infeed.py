@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 
@@ -225,18 +226,22 @@ def test_the_next_batches_are_read_while_the_caller_works() -> None:
     batch = next(DATA.train(8, seed=0))
     delay = 0.1
 
+    was_read = threading.Semaphore(0)
+
     def slow() -> Iterator[Batch]:
         while True:
             time.sleep(delay)
+            was_read.release()
             yield batch
 
     feed = infeed(slow())
     feed.next(1)
     waited = feed.wait_secs
     assert waited >= delay
-    time.sleep(5 * delay)
+    for _ in range(4):  # the first batch, two more, and one that is asked for when these are there
+        assert was_read.acquire(timeout=60)
     feed.next(2)
-    assert feed.wait_secs - waited < 2 * delay  # of batches that are not read ahead
+    assert feed.wait_secs - waited < delay
     feed.close()
 
 
