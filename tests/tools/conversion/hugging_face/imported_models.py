@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import json
 import pathlib
@@ -170,3 +171,22 @@ def sum_of_log_probabilities(
     logits -= np.log(np.sum(np.exp(logits), -1, keepdims=True))
     chosen = np.take_along_axis(logits, targets[..., None], -1)[..., 0]
     return np.asarray(np.sum(chosen * (targets > 0), -1))
+
+
+def run_program(program: pathlib.Path, *arguments: str | pathlib.Path) -> None:
+    """Runs a program that uses transformers, which the tests themselves do not import."""
+    command = [sys.executable, str(program), *map(str, arguments)]
+    process = subprocess.run(command, capture_output=True, timeout=300)
+    assert process.returncode == 0, process.stderr.decode()
+
+
+def models_of(program: pathlib.Path) -> list[str]:
+    """Returns the names in `MODELS` of a program, which is not imported: it needs torch."""
+    tree = ast.parse(program.read_text())
+    (models,) = (
+        node.value
+        for node in tree.body
+        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "MODELS"
+    )
+    assert isinstance(models, ast.Dict)
+    return [ast.literal_eval(key) for key in models.keys if key is not None]

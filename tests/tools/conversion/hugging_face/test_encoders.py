@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import ast
 import functools
 import pathlib
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -25,6 +22,8 @@ from tests.tools.conversion.hugging_face.imported_models import (
     imported,
     imported_folder,
     logits_and_loss,
+    models_of,
+    run_program,
 )
 
 NAMES = ["bert", "bert_classifier", "roberta", "distilbert", "modernbert"]
@@ -56,40 +55,24 @@ def test_an_export_gives_back_every_byte(name: str, import_once: Callable[[str],
     assert_same_folder(exported(model), model.folder)
 
 
-def _run_transformers(*arguments: str | pathlib.Path) -> None:
-    command = [sys.executable, str(PROGRAM), *map(str, arguments)]
-    process = subprocess.run(command, capture_output=True, timeout=300)
-    assert process.returncode == 0, process.stderr.decode()
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_transformers_loads_an_exported_folder(
     name: str, import_once: Callable[[str], Imported]
 ) -> None:
     model = import_once(name)
-    _run_transformers("logits", exported(model, "--max_shard_size=5KB"), model.folder / "case.npz")
-
-
-def _other_models() -> list[str]:
-    """Returns the names in `MODELS` of the program, which is not imported: it needs torch."""
-    tree = ast.parse(PROGRAM.read_text())
-    (models,) = (
-        node.value
-        for node in tree.body
-        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "MODELS"
+    run_program(
+        PROGRAM, "logits", exported(model, "--max_shard_size=5KB"), model.folder / "case.npz"
     )
-    assert isinstance(models, ast.Dict)
-    return [ast.literal_eval(key) for key in models.keys if key is not None]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", _other_models())
+@pytest.mark.parametrize("name", models_of(PROGRAM))
 def test_other_configurations_compute_what_transformers_does(
     name: str, tmp_path: pathlib.Path
 ) -> None:
     folder = tmp_path / "folder"
-    _run_transformers("make", name, folder)
+    run_program(PROGRAM, "make", name, folder)
     model = imported_folder(str(folder), folder)
     for mesh in (ONE_DEVICE, MESH):
         _assert_same_results(model.opened(mesh), model.case)

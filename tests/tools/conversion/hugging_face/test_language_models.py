@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import ast
 import functools
 import json
 import pathlib
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -38,6 +35,8 @@ from tests.tools.conversion.hugging_face.imported_models import (
     imported,
     imported_folder,
     logits_and_loss,
+    models_of,
+    run_program,
 )
 
 NAMES = ["gpt2", "gpt_neo", "llama", "mistral", "mixtral", "qwen2"]
@@ -188,13 +187,6 @@ def test_fine_tuning_on_a_mesh_is_that_on_one_device(
     assert report["equal"], report
 
 
-def _run_transformers(*arguments: str | pathlib.Path) -> None:
-    process = subprocess.run(
-        [sys.executable, str(PROGRAM), *map(str, arguments)], capture_output=True, timeout=300
-    )
-    assert process.returncode == 0, process.stderr.decode()
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES + SMALL)
 def test_transformers_loads_an_exported_folder(
@@ -203,28 +195,16 @@ def test_transformers_loads_an_exported_folder(
     model = import_once(name)
     target = exported(model, "--max_shard_size=50KB")
     assert_same_tensors(target, model.folder)
-    _run_transformers("logits", target, model.folder / "case.npz")
-
-
-def _other_models() -> list[str]:
-    """Returns the names in `MODELS` of the program, which is not imported: it needs torch."""
-    tree = ast.parse(PROGRAM.read_text())
-    (models,) = (
-        node.value
-        for node in tree.body
-        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "MODELS"
-    )
-    assert isinstance(models, ast.Dict)
-    return [ast.literal_eval(key) for key in models.keys if key is not None]
+    run_program(PROGRAM, "logits", target, model.folder / "case.npz")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", _other_models())
+@pytest.mark.parametrize("name", models_of(PROGRAM))
 def test_other_configurations_compute_what_transformers_does(
     name: str, tmp_path: pathlib.Path
 ) -> None:
     folder = tmp_path / "folder"
-    _run_transformers("make", name, folder)
+    run_program(PROGRAM, "make", name, folder)
     model = imported_folder(str(folder), folder)
     for mesh in (ONE_DEVICE, MESH):
         _assert_same_results(model.opened(mesh), model.case)
