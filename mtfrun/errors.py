@@ -72,6 +72,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
     >>> did_you_mean("modle", ["data", "model"])
     ", did you mean 'model'?"
+    >>> did_you_mean("temp", ["top_p", "temperature"])
+    ", did you mean 'temperature'?"
     """
     near = nearest(name, known)
     return f", did you mean {near!r}?" if near else ""
@@ -83,9 +85,15 @@ _LONGEST, _MOST = 200, 5000
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Returns the name most similar to `name` among `known`; None if none is similar."""
-    short = (other for other in known if len(other) <= _LONGEST)
-    near = difflib.get_close_matches(name[:_LONGEST], itertools.islice(short, _MOST), n=1)
+    """Returns the name most similar to `name` among `known`; None if none is similar.
+
+    The only one that begins with `name` is the most similar one.
+    """
+    short = list(itertools.islice((x for x in known if len(x) <= _LONGEST), _MOST))
+    begun = [other for other in short if name and other.startswith(name)]
+    if len(begun) == 1:
+        return begun[0]
+    near = difflib.get_close_matches(name[:_LONGEST], short, n=1)
     return near[0] if near else None
 
 

@@ -14,7 +14,7 @@ from typing import TextIO
 from mtfrun import mtf, processes
 from mtfrun.cli.command import settings_of
 from mtfrun.configuration import config
-from mtfrun.data import Data
+from mtfrun.data import ConversationTemplate, Data
 from mtfrun.display import progress
 from mtfrun.errors import InputError
 from mtfrun.experiment import Record
@@ -23,7 +23,7 @@ from mtfrun.experiment.runs.run_training import describe_setup
 from mtfrun.experiment.saved_configuration import check_same_split
 from mtfrun.rundir import RunDirectory, RunDirError, atomic_open
 from mtfrun.rundir.copied_files import TOKENIZER_FOLDER
-from mtfrun.tools.chat.template import ChatTemplate, template_of_folder, template_of_name
+from mtfrun.tools.chat.template import template_of_folder, template_of_name
 from mtfrun.untrusted import visible
 
 
@@ -58,13 +58,13 @@ def _check_devices(mesh: mtf.Mesh, flags: argparse.Namespace) -> None:
         )
 
 
-def chat_template(flags: argparse.Namespace, data: Data) -> ChatTemplate | None:
-    """Returns the template of --chat_template, else of the run's tokenizer if the data has none."""
+def chat_template(flags: argparse.Namespace, data: Data) -> ConversationTemplate | None:
+    """Returns the template of --chat_template, else the data's, else of the run's tokenizer."""
     if flags.chat_template is not None:
         return template_of_name(flags.chat_template)
     if data.conversation_template is None and flags.model_dir is not None:
         return template_of_folder(pathlib.Path(flags.model_dir, TOKENIZER_FOLDER))
-    return None
+    return data.conversation_template
 
 
 @contextlib.contextmanager

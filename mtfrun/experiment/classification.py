@@ -45,7 +45,6 @@ class Classification(Inference):
       top_k: number of classes that are returned for each image; all if there are fewer.
     """
 
-    example: ClassVar[str] = "--input=split:validation"
     settings: ClassVar[Sequence[str]] = ("top_k",)
 
     experiment: Experiment
@@ -55,6 +54,10 @@ class Classification(Inference):
     def __post_init__(self) -> None:
         check_fields(self, COUNT, "batch_size", "top_k")
         require(self.experiment.model, ImageModel, type(self).__name__, _REMEDY)
+
+    @property
+    def example(self) -> str:
+        return "--input=split:validation"
 
     def __call__(
         self, images: Iterable[np.ndarray], progress: Progress | None = None

@@ -17,6 +17,7 @@ from mtfrun.data import (
     TARGETS,
     ConversationPrompts,
     ConversationTemplate,
+    LanguageModelPrompts,
     PromptFormat,
     PromptLimits,
     PromptRow,
@@ -62,7 +63,6 @@ class Decoding(Inference):
       speed: how time is saved, which changes no output.
     """
 
-    example: ClassVar[str] = "--interactive"
     settings: ClassVar[Sequence[str]] = (
         *("beam_size", "num_outputs", "alpha", "temperature", "top_k", "top_p"),
         *("decode_length", "seed", "stop", "log_probs", "draft", "draft_tokens", "chat"),
@@ -83,8 +83,8 @@ class Decoding(Inference):
     _speculated: list[tuple[int, int]] = dataclasses.field(
         default_factory=list, init=False, repr=False, compare=False
     )
-    # The template with which prompts are conversations; None for the data's prompts.
-    _chat: ConversationTemplate | None = dataclasses.field(
+    # Makes the form of prompts; None for the data's.
+    _form: Callable[[PromptLimits], PromptFormat] | None = dataclasses.field(
         default=None, init=False, repr=False, compare=False
     )
 
@@ -135,10 +135,15 @@ class Decoding(Inference):
             answers.append(self._writer.answer(prompt, rows[first], of_prompt))
         return answers
 
+    @property
+    def example(self) -> str:
+        is_chat = self._data.conversation_template is not None
+        return "--chat --interactive" if is_chat else "--interactive"
+
     def with_controls(self, **changes: Any) -> Self:
         """Returns a copy with other values of some of the search's `Controls`."""
         controls = dataclasses.replace(self.search.controls, **changes)
-        return self._replace(self._chat, search=dataclasses.replace(self.search, controls=controls))
+        return self._replace(self._form, search=dataclasses.replace(self.search, controls=controls))
 
     def shared_batch(self, places: Sequence[int]) -> decoding.SharedBatch | None:
         """Returns a batch for rows of `prompt_format`, each with its `Search`."""
@@ -187,9 +192,9 @@ class Decoding(Inference):
         return self._scoring(pairs)
 
     def _replace_settings(self, settings: Mapping[str, Any]) -> Self:
-        chat = self._chat
+        form = self._form
         if "chat" in settings:
-            chat = self._check_chat(settings["chat"])
+            form = self._form_of(settings["chat"])
             settings = {name: value for name, value in settings.items() if name != "chat"}
         fields, of_speed = ({f.name for f in dataclasses.fields(x)} for x in (self, self.speed))
         of_decoding = {name: value for name, value in settings.items() if name in fields}
@@ -208,27 +213,29 @@ class Decoding(Inference):
             # Who asks for beams does without the temperature that the configuration has.
             search_settings = {"temperature": 0.0, **search_settings}
         return self._replace(
-            chat,
+            form,
             search=dataclasses.replace(self.search, **search_settings),
             speed=dataclasses.replace(self.speed, **speed),
             **of_decoding,
         )
 
-    def _replace(self, chat: ConversationTemplate | None, **fields: Any) -> Self:
+    def _replace(self, form: Callable[[PromptLimits], PromptFormat] | None, **fields: Any) -> Self:
         replaced = dataclasses.replace(self, **fields)
-        object.__setattr__(replaced, "_chat", chat)
+        object.__setattr__(replaced, "_form", form)
         return replaced
 
-    def _check_chat(self, template: ConversationTemplate | None) -> ConversationTemplate:
-        """Returns the template of conversations, by default the data's."""
-        template = template or self._data.conversation_template
+    def _form_of(
+        self, template: ConversationTemplate | None
+    ) -> Callable[[PromptLimits], PromptFormat]:
+        """Returns the form of conversations, without a template that of texts."""
+        data = self._data
         if template is None:
-            raise InputError(
-                "the run has no chat template: name one, --chat_template=chatml, or its file"
-            )
+            if data.conversation_template is None:
+                return data.prompt_format
+            return functools.partial(LanguageModelPrompts, data.vocabulary)
         if INPUTS in self._data.features:
             raise InputError("a chat is for language models, and this one reads pairs of texts")
-        return template
+        return functools.partial(ConversationPrompts, data.vocabulary, template=template)
 
     @functools.cached_property
     def _data(self) -> TextData:
@@ -258,9 +265,7 @@ class Decoding(Inference):
 
     @functools.cached_property
     def prompt_format(self) -> PromptFormat:
-        if self._chat is None:
-            return self._data.prompt_format(self._limits)
-        return ConversationPrompts(self._data.vocabulary, self._limits, self._chat)
+        return (self._form or self._data.prompt_format)(self._limits)
 
     @property
     def predicts_first_id(self) -> bool:

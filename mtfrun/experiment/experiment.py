@@ -44,13 +44,15 @@ class Inference(abc.ABC):
 
     Attributes:
       settings: names of the settings that flags of the command line change, such as "top_k".
-      example: flags of `mtfrun decode` to try a trained model; empty for none.
     """
 
     settings: ClassVar[Sequence[str]] = ()
-    example: ClassVar[str] = ""
-
     experiment: Experiment
+
+    @property
+    def example(self) -> str:
+        """Flags of `mtfrun decode` to try a trained model; empty for none."""
+        return ""
 
     def with_settings(self, settings: Mapping[str, Any]) -> Self:
         """Returns a copy with other values of some settings; InputError if it lacks one."""

@@ -64,6 +64,7 @@ class JudgedModel:
 
     Args:
       model_dir: of a run, or of an imported model.
+      adapter: a name in `model_dir`/adapters, or the directory of a run of adapters.
       batch_size: rows of a batch; None, or "auto", for the run's `Decoding.batch_size`.
       max_length: ids of context and continuation, or of the prompt and its output, of a language
         model; None for `Decoding.max_length`.
@@ -76,6 +77,7 @@ class JudgedModel:
         self,
         model_dir: str,
         *,
+        adapter: str | None = None,
         batch_size: int | str | None = None,
         max_length: int | None = None,
         prefix_token_id: int | None = None,
@@ -96,7 +98,7 @@ class JudgedModel:
         }
         checkpoint, mesh, layout = (settings.pop(n, None) for n in ("checkpoint", "mesh", "layout"))
         modules = _list(settings.pop("gin_allow_imports", ""))
-        self._run = load(
+        run = load(
             model_dir,
             settings_of(
                 (),
@@ -108,10 +110,14 @@ class JudgedModel:
                 allowed_imports=modules,
             ),
             checkpoint,
-            {},
+            {} if adapter is None else {adapter: adapter},
         )
+        if adapter is not None:
+            run = run.adapters[adapter]
         remedy = "judge a run whose Experiment.inference is @experiment.Decoding"
-        self._decoding = require(self._run.experiment.inference, Decoding, "lm_eval", remedy)
+        decoding = require(run.experiment.inference, Decoding, "lm_eval", remedy)
+        # Prompts have the form of the task, whatever the run was trained on.
+        self._decoding = decoding.with_settings({"chat": None})
         self._scores = PairScores(self._decoding, prefix_token_id)
 
     def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
@@ -133,7 +139,8 @@ class JudgedModel:
             by_settings.setdefault(repr(request.args[1]), []).append(i)
         for indices in by_settings.values():
             settings = _GenerationSettings.of(requests[indices[0]].args[1])
-            answers = self._run.decode([requests[i].args[0] for i in indices], **settings.decoding)
+            contexts = [requests[i].args[0].encode() for i in indices]
+            answers = self._decoding.with_settings(settings.decoding)(contexts)
             outputs |= {i: settings.cut(x.output) for i, x in zip(indices, answers, strict=True)}
         return [outputs[i] for i in range(len(requests))]
 

@@ -7,6 +7,7 @@ import pathlib
 
 import pytest
 
+import mtfrun
 from tests.cli.command import TINY, TWO_STEPS, error_line, mtfrun_here, succeeded
 
 CHAT = {"messages": [{"role": "user", "content": "the"}, {"role": "assistant", "content": "fox"}]}
@@ -42,9 +43,15 @@ def test_conversations_are_trained_on_and_continued(tmp_path: pathlib.Path) -> N
     shown = mtfrun_here("data", "show", "--tokens", "--rows=1", *flags).stdout.decode()
     assert "segment 1: 29 tokens, loss on 4" in shown
     assert "train: " in mtfrun_here("data", "stats", *flags).stdout.decode()
-    assert succeeded(mtfrun_here("train", *flags, f"--model_dir={tmp_path}/run")) == []
+    trained = mtfrun_here("train", *flags, f"--model_dir={tmp_path}/run")
+    assert succeeded(trained) == []
+    assert b"mtfrun decode --chat --interactive --model_dir=" in trained.stderr
     session = ["decode", f"--model_dir={tmp_path}/run", "--chat", "--interactive"]
     process = mtfrun_here(*session, stdin=b"the\n/temperature 0.5\nthe\n")
     assert process.returncode == 0, process.stderr.decode()
     asked = ["decode", f"--model_dir={tmp_path}/run", "--input=split:validation"]
     assert {record["target"] for record in succeeded(mtfrun_here(*asked))} == {"fox"}
+    inference = mtfrun.load(tmp_path / "run").experiment.inference
+    continued = inference.with_settings({"chat": None})
+    tokens = [x.records([b"the"])[0].fields["prompt_tokens"] for x in (inference, continued)]
+    assert tokens == [len("User:\nthe\n\nAssistant:\n"), 3]

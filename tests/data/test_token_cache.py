@@ -383,9 +383,9 @@ def test_a_source_that_fails_leaves_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ("one\n" * 9, "puts 10% of them there, .* there are 9, 1 of them different; add more"),
-        ("one\n", "there are 1, 1 of them different"),
-        ("", "there are 0, 0 of them different"),
+        ("one\n" * 9, "puts 10% of them there, .* of 9 record.s., 1 different, there is none"),
+        ("one\n", "of 1 record.s., 1 different, there is none; add more"),
+        ("", "of 0 record.s., 0 different, there is none"),
     ],
 )
 def test_an_empty_split_says_why_and_what_to_do(tmp_path: Path, content: str, reason: str) -> None:

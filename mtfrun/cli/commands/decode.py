@@ -146,8 +146,13 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
     settings = {
         **inference_settings(flags),
         **_draft_settings(flags, built.experiment.mesh),
-        **({"chat": chat_template(flags, built.experiment.data)} if flags.chat else {}),
     }
+    if flags.chat:
+        settings["chat"] = template = chat_template(flags, built.experiment.data)
+        if template is None:
+            raise InputError(
+                "the run has no chat template: name one, --chat_template=chatml, or its file"
+            )
     if flags.stop is not None:
         settings["stop"] = tuple(flags.stop)
     if flags.log_probs is not None:

@@ -148,10 +148,14 @@ def _export_saved_model(
 
 def _export_peft(flags: argparse.Namespace, run: RunDirectory, directory: pathlib.Path) -> None:
     from mtfrun.experiment.runs.opening import build_run, restore_model
+    from mtfrun.tools import conversion
     from mtfrun.tools.conversion.hugging_face.export import origin_of_run
     from mtfrun.tools.conversion.hugging_face.peft import export_peft
 
-    origin = origin_of_run(run, flags.gin_allow_imports, weights_only=True)
+    try:
+        origin = origin_of_run(run, flags.gin_allow_imports, weights_only=True)
+    except conversion.ConversionError as error:
+        raise conversion.ConversionError(f"PEFT adapts models of transformers: {error}") from error
     built = build_run(run, settings_of(flags), on_one_device=True)
     restore_model(built, run, flags.checkpoint, flags.adapter)
     export_peft(directory, built.experiment.model, origin)

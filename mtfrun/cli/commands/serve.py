@@ -129,7 +129,8 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
     name = flags.name or ("model" if run is None else pathlib.Path(run.path).resolve().name)
     places = [size for size in (1, 4) if size < flags.places] + [flags.places]
     template = chat_template(flags, built.experiment.data)
-    model = ServedModel(built.experiment, name, step, places, template)
+    adapter = None if flags.adapter is None else pathlib.Path(flags.adapter).resolve().name
+    model = ServedModel(built.experiment, name, step, places, template, adapter)
     limits = Limits(
         body_bytes=flags.max_bytes,
         tokens=flags.max_tokens,
@@ -148,7 +149,10 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
-            progress.note(f"model {escape(name)}, step {step}: http://{address}/")
+            parts = [f"model {escape(name)}", f"step {step}"]
+            if adapter is not None:
+                parts.append(f"adapter {escape(adapter)}")
+            progress.note(f"{', '.join(parts)}: http://{address}/")
 
     Server(config).run(sockets=[listener])
     return 0

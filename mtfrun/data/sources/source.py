@@ -145,8 +145,8 @@ class FileSource(Source):
             return f"{len(self.paths(split))} file(s) without a record; name other files"
         return (
             f"a hash of each record puts {SHARES[split]:.0%} of them there, equal ones into the "
-            f"same split, and there are {len(keys)}, {len(set(keys))} of them different; add more, "
-            f"or give patterns per split, e.g. {PATTERNS_PER_SPLIT}"
+            f"same split: of {len(keys)} record(s), {len(set(keys))} different, there is none; add "
+            f"more, or give patterns per split, e.g. {PATTERNS_PER_SPLIT}"
         )
 
     def _keys(self, path: str) -> Iterator[bytes]:

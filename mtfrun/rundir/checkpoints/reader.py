@@ -40,6 +40,11 @@ class CheckpointReader:
     def __init__(self, directory: pathlib.Path) -> None:
         self._directory = directory
 
+    @property
+    def _place(self) -> str:
+        """The directory as the user knows it, for messages."""
+        return mirrors.url_of(str(self._directory))
+
     def steps(self) -> list[int]:
         return list_steps(self._directory)
 
@@ -145,13 +150,13 @@ class CheckpointReader:
         if lost:
             *_, (prefix, step) = lost.items()
             return (
-                f"no checkpoint in {self._directory} has its manifest, which ckpt-{step}.json was:"
+                f"no checkpoint in {self._place} has its manifest, which ckpt-{step}.json was:"
                 " put it back from a copy, or give the complete data that are there instead of"
                 f" --model_dir, with --gin_file=... and"
-                f" --gin.INIT_CHECKPOINT=\"'{self._directory}/{prefix}'\""
+                f" --gin.INIT_CHECKPOINT=\"'{self._place}/{prefix}'\""
             )
         return (
-            f"no checkpoint in {self._directory}: check --model_dir,"
+            f"no checkpoint in {self._place}: check --model_dir,"
             " or make one with `mtfrun train --model_dir=...`"
         )
 
@@ -159,7 +164,7 @@ class CheckpointReader:
         before = self.identity(step)
         steps = self.steps()
         if step not in steps:
-            where = f"no checkpoint of step {step} in {self._directory}"
+            where = f"no checkpoint of step {step} in {self._place}"
             raise RunDirError(f"{where}; {_remedy_of(steps)}" if steps else self._no_checkpoint())
         with self._watch(step, before):
             try:
@@ -167,7 +172,7 @@ class CheckpointReader:
             except DamagedCheckpointError as error:
                 other_steps = [other for other in self.steps() if other != step]
                 raise DamagedCheckpointError(
-                    f"checkpoint {step} in {self._directory} is damaged: {error};"
+                    f"checkpoint {step} in {self._place} is damaged: {error};"
                     f" {_remedy_of(other_steps) or 'there is no other'}"
                 ) from error
             return reader(manifest)
@@ -186,7 +191,7 @@ class CheckpointReader:
             if damages:
                 logging.warning(
                     "damaged checkpoints in %s (%s): resuming from step %d",
-                    self._directory,
+                    self._place,
                     "; ".join(damages),
                     step,
                 )
@@ -194,7 +199,7 @@ class CheckpointReader:
                 return reader(manifest)
         if damages:
             raise DamagedCheckpointError(
-                f"every checkpoint in {self._directory} is damaged ({'; '.join(damages)});"
+                f"every checkpoint in {self._place} is damaged ({'; '.join(damages)});"
                 " restore a copy of it, or name an empty --model_dir to start again"
             )
         raise RunDirError(self._no_checkpoint())
@@ -238,7 +243,7 @@ class CheckpointReader:
             steps = self.steps()
             change = "replaced" if step in steps else "deleted"
             raise DeletedCheckpointError(
-                f"checkpoint {step} in {self._directory} was {change} while it was read;"
+                f"checkpoint {step} in {self._place} was {change} while it was read;"
                 f" {_remedy_of(steps) or self._no_checkpoint()}"
             ) from error
 

@@ -93,8 +93,9 @@ class _Routes:
         return HTMLResponse(page, headers={"Content-Security-Policy": _POLICY})
 
     async def _health(self, _: Request) -> Response:
-        facts = {"model": self._model.name, "step": self._model.step}
-        if not self._model.is_running:
+        model = self._model
+        facts = {"model": model.name, "step": model.step, "adapter": model.adapter}
+        if not model.is_running:
             return JSONResponse({"status": "failed", **facts}, 503)
         return JSONResponse({"status": "ok", **facts})
 

@@ -90,6 +90,8 @@ class ServedModel:
 
     Attributes:
       name: of the model in requests.
+      step: of its checkpoint.
+      adapter: its name; None for none.
       engine: decodes language models in a shared batch; None for other models.
       worker: computes everything else.
     """
@@ -101,8 +103,9 @@ class ServedModel:
         step: int,
         places: Sequence[int],
         chat_template: ConversationTemplate | None = None,
+        adapter: str | None = None,
     ):
-        self.experiment, self.name, self.step = experiment, name, step
+        self.experiment, self.name, self.step, self.adapter = experiment, name, step, adapter
         self._chat_template = chat_template
         # The devices of a mesh wait for each other: two programs that begin in another order on
         # each of them would wait for ever.
@@ -306,6 +309,11 @@ class ServedModel:
         return self.classification.with_settings(dict(settings))
 
     def _decoding_of(self, key: _Key) -> Decoding:
+        if key.is_chat and self._chat_template is None:
+            raise RequestError(
+                "the run has no chat template: start the server with --chat_template=chatml, or a "
+                "template's file"
+            )
         chat = {"chat": self._chat_template} if key.is_chat else {}
         decoding = self.decoding.with_settings({**dict(key.settings), **chat})
         processors = decoding.search.controls.processors

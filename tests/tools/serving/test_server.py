@@ -162,7 +162,8 @@ def test_what_the_model_cannot_do_is_refused(
 
 @pytest.mark.slow
 def test_other_paths(client: TestClient, model: ServedModel) -> None:
-    assert client.get("/health").json() == {"status": "ok", "model": "tiny", "step": 7}
+    facts = {"model": "tiny", "step": 7, "adapter": None}
+    assert client.get("/health").json() == {"status": "ok", **facts}
     assert client.get("/v1/models").json()["data"][0]["id"] == "tiny"
     assert client.get("/v1/models/other").status_code == 404
     assert client.get("/nothing").json()["error"]["message"] == "Not Found"
