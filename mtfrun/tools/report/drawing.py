@@ -75,7 +75,7 @@ def draw(chart: Chart) -> dict[str, Any]:
     plot.add_tools(
         HoverTool(
             renderers=[lines],
-            tooltips=[("", "@name"), ("step", "$snap_x{0,0}"), ("value", "$snap_y{0.00000}")],
+            tooltips="<div>@name, step $snap_x{0,0}: <b>$snap_y{0.00000}</b></div>",
             line_policy="nearest",
             mode="vline" if len(chart.series) <= _READ_TOGETHER else "mouse",
         )
