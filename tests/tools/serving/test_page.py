@@ -22,7 +22,7 @@ from tests.browser import needs_browser, open_page
 class _Echo:
     """A model that continues a prompt with its words, one at a time."""
 
-    name, step, engine = "echo", 3, None
+    name, step, adapter, engine = "echo", 3, "formal", None
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
@@ -70,4 +70,4 @@ def test_a_browser_shows_what_is_decoded(tmp_path: pathlib.Path) -> None:
     with _server() as port:
         shown = open_page(f"http://127.0.0.1:{port}/#one%20two", tmp_path, secs=5)
     assert '<span id="output">&lt;b&gt;one&lt;/b&gt; &lt;b&gt;two&lt;/b&gt; </span>' in shown
-    assert "echo, step 3" in shown and "2 tokens in" in shown
+    assert "echo, step 3, adapter formal" in shown and "2 tokens in" in shown
