@@ -19,12 +19,13 @@ _FLAG = re.compile(r"(--gin\.|--gin_param=|--gin_bindings=|)([^=]*?)( *= *)(.*)"
 
 
 def gin_spelling(text: str) -> str | None:
-    """Returns the gin value that a text seems to mean; None for an open bracket.
+    """Returns the gin value that a text seems to mean; None if that is unclear.
 
     >>> [gin_spelling(text) for text in ("true", "3", "test", "a,b", "[1,b]", "Adam()")]
     ['True', '3', "'test'", "['a', 'b']", "[1, 'b']", '@Adam()']
     >>> gin_spelling("data:2,model:2")
     "'data:2,model:2'"
+    >>> gin_spelling("{'train': a.txt}")
     """
     text = text.strip()
     if text.lower() in CONSTANTS:
@@ -37,6 +38,8 @@ def gin_spelling(text: str) -> str | None:
         return text
     if text[:1] + text[-1:] in ("[]", "()"):
         return _list_spelling(text[1:-1])
+    if text[:1] + text[-1:] == "{}":
+        return text if _is_literal(text) else None
     if any(text.count(left) != text.count(right) for left, right in ("[]", "()", "{}")):
         return None
     # The axes of meshes and the rules of layouts are texts with commas.
