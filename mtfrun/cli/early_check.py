@@ -17,11 +17,12 @@ import os
 import sys
 import threading
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from mtfrun.cli.command import run_config, settings_of
 from mtfrun.configuration.files import SHIPPED, find_gin_file
+from mtfrun.display import progress
 from mtfrun.errors import InputError
 
 # Libraries that mtfrun's modules import but parsing does not need.
@@ -99,8 +100,17 @@ def _start_child(flags: argparse.Namespace) -> _Child | None:
 
 
 def _message(
-    flags: argparse.Namespace, alternatives: Sequence[Sequence[str]], directory: str | None
+    flags: argparse.Namespace,
+    alternatives: Sequence[Sequence[str]],
+    directory: str | None,
+    *,
+    imports_modules: bool = False,
 ) -> str:
+    """Returns the error of a configuration, or "".
+
+    Of one that names modules of the user only the statements are checked, unless `imports_modules`:
+    an import may have side effects.
+    """
     from mtfrun.configuration import config  # noqa: PLC0415 - imports gin
 
     path = None
@@ -112,31 +122,57 @@ def _message(
             modules = config.check_statements(files, flags.bindings, flags.gin_search_paths)
             if not flags.bindings and len(files) == 1 and (SHIPPED / files[0]).is_file():
                 continue  # a test checks its types
-            # Importing other modules may have side effects: they are not imported twice.
-            if {name.partition(".")[0] for name in [*modules, *flags.module_import]} <= {"mtfrun"}:
+            if imports_modules or not _of_user([*modules, *flags.module_import]):
                 dataclasses.replace(settings_of(flags), files=files).parse(path)
     except InputError as error:
         return str(error)
     return ""
 
 
+def _of_user(modules: Iterable[str]) -> bool:
+    return any(name.partition(".")[0] != "mtfrun" for name in modules)
+
+
 def first_error(trainings: Sequence[argparse.Namespace]) -> tuple[int, InputError] | None:
-    """Returns the number and error of the first training that is configured wrong, or None."""
+    """Returns the number and error of the first training that is configured wrong, or None.
+
+    If a configuration names modules of the user, they are imported in a child process, together
+    with TensorFlow.
+    """
     if "tensorflow" in sys.modules:
         return None
 
-    def check() -> str:
-        messages = (_message(flags, [flags.gin_file], None) for flags in trainings)
+    def names_modules() -> str:
+        from mtfrun.configuration import config  # noqa: PLC0415 - imports gin
+
+        modules = [
+            name
+            for flags in trainings
+            for name in config.check_statements(
+                flags.gin_file, flags.bindings, flags.gin_search_paths
+            )
+        ]
+        return "yes" * _of_user([*modules, *trainings[0].module_import])
+
+    def check(*, imports_modules: bool) -> str:
+        messages = (
+            _message(flags, [flags.gin_file], None, imports_modules=imports_modules)
+            for flags in trainings
+        )
         return next((f"{i} {message}" for i, message in enumerate(messages) if message), "")
 
-    number, _, message = _Child(check).result().partition(" ")
+    result = _Child(lambda: check(imports_modules=False)).result()
+    if not result and trainings and _Child(names_modules).result():
+        with progress.waiting("checking the rows with your modules"):
+            result = _Child(lambda: check(imports_modules=True), has_stubs=False).result()
+    number, _, message = result.partition(" ")
     return (int(number), InputError(message)) if message else None
 
 
 class _Child:
-    """A forked child with stubs for large libraries that calls a function."""
+    """A forked child, by default with stubs for large libraries, that calls a function."""
 
-    def __init__(self, function: Callable[[], str]):
+    def __init__(self, function: Callable[[], str], *, has_stubs: bool = True):
         self._reader, writer = os.pipe()
         self._pid = os.fork()
         if self._pid == 0:
@@ -144,7 +180,8 @@ class _Child:
                 with open(os.devnull, "w") as nowhere:  # noqa: PTH123
                     os.dup2(nowhere.fileno(), 1)
                     os.dup2(nowhere.fileno(), 2)
-                sys.meta_path.insert(0, _StandIns())
+                if has_stubs:
+                    sys.meta_path.insert(0, _StandIns())
                 with os.fdopen(writer, "wb") as pipe:
                     pipe.write(function().encode())
             finally:

@@ -243,7 +243,8 @@ def _value_hint(flag: str) -> str:
     if better is None and "=" not in flag.partition("=")[2] and flag.startswith("--gin_"):
         return ': write "NAME = value"'
     if better is None:
-        return " (is a bracket or a quote open, or a text in it without quotes?)" if re.search(r"[\[({'\"]", flag) else ""
+        has_brackets = re.search(r"[\[({'\"]", flag) is not None
+        return " (is a bracket or a quote open, or a text in it without quotes?)" * has_brackets
     return f": values are written as in Python, in quotes for the shell: {better}"
 
 

@@ -95,7 +95,8 @@ def _refused(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
         ),
         (
             "--gin.TRAIN_STEPS=[1",
-            "--gin.TRAIN_STEPS=[1: not a gin value (is a bracket or a quote open, or a text in it without quotes?)",
+            "--gin.TRAIN_STEPS=[1: not a gin value (is a bracket or a quote open, or a text in it "
+            "without quotes?)",
         ),
         (
             "--gin.Adam.beta1=0.5",

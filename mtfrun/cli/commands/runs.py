@@ -37,7 +37,7 @@ SORT = ("name", "metric", "step", "date", "speed", "state")
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--metric", help="of the evaluations; loss by default", metavar="NAME")
+    add("--metric", help="of the evaluations; that of a sweep by default, or loss", metavar="NAME")
     add(
         "--sort", choices=SORT, help="what the rows are sorted by: metric by default", metavar="KEY"
     )

@@ -90,7 +90,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="N",
     )
     add("--jobs", type=int, default=1, help="runs at the same time; 1 by default", metavar="N")
-    add("--metric", help="the metric of the table; loss by default", metavar="NAME")
+    add("--metric", help="the metric of the table; the sweep's by default, or loss", metavar="NAME")
     add("--dry_run", action="store_true", help="print the runs, and start none")
     add(
         "--accept_changes",
@@ -129,6 +129,9 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
     if not flags.accept_changes:
         plan.check_settings(runs)
     _check_configurations(flags, plan, runs)
+    for row, other in plan.equal_rows(runs):
+        text = f"rows {row!r} and {other!r} have the same settings, so that their runs are the same"
+        progress.print_line(progress.warning(text))
     if flags.dry_run:
         metric = flags.metric or whole.metric
         print_lines(*plan.table(runs, metric, terminal_columns()), *plan.settings_of_rows(runs))
@@ -202,16 +205,27 @@ def _check_configurations(
 def _train(
     flags: argparse.Namespace, plan: Plan, runs: Sequence[PlannedRun], search: Search | None
 ) -> Trainer:
+    from mtfrun.rundir import RunRecord
     from mtfrun.tools.sweep.outcome import Ending, result_of
     from mtfrun.tools.sweep.result import RunResult
     from mtfrun.tools.sweep.trainer import Display, TrainedRun, Trainer, require_space
 
     started: dict[str, PlannedRun] = {}
 
+    evaluated: set[str] = set()
+
+    def reason_to_stop(run: TrainedRun) -> str | None:
+        """Refuses a metric that the first evaluation of all does not have."""
+        if not evaluated and (evaluations := RunRecord(run.directory).evaluations()):
+            evaluated.update(evaluations[0].metrics)
+            plan.check_metric(evaluated, flags.metric)
+        return None if search is None else search.reason_to_stop(run)
+
     def record(result: RunResult) -> RunResult:
         result.write(plan.path(result.name))
         require_space(result, plan.directory)
-        plan.check_metric(result, flags.metric)
+        if result.state == "finished":
+            plan.check_metric(result.metrics, flags.metric)
         if search is not None:
             search.record(result)
         return result
@@ -244,7 +258,7 @@ def _train(
         display,
         collect,
         metric=flags.metric or plan.sweep.metric,
-        reason_to_stop=None if search is None else search.reason_to_stop,
+        reason_to_stop=reason_to_stop,
         preloaded=[] if flags.debug else [_PRELOADED],
     )
     trainer.train(start())
@@ -283,6 +297,7 @@ def _arguments(flags: argparse.Namespace, plan: Plan, planned: PlannedRun) -> li
         "train",
         *(f"--gin_file={name}" for name in [*sweep.gin_files, *run.gin_files]),
         *([f"--gin_search_paths={os.pathsep.join(paths)}"] if paths else []),
+        *(f"--module_import={name}" for name in flags.module_import),
         *(f"--gin.{name}={text}" for name, text in plan.bindings_of(run).items()),
         f"--model_dir={plan.directory / run.name}",
         *([] if minutes is None else [f"--max_hours={minutes / 60:.6g}"]),

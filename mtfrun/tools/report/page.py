@@ -121,6 +121,7 @@ def _render(report: Report, limits: Limits, now: float) -> str:
         groups=report.groups,
         together=answers_together(report.runs, limits.answers),
         varied=table_of_varied(report),
+        has_settings=any(report.settings),
         overview=overview_of(report.runs, report.metric),
         categories=[x for x in by_category if x[0] != EXPERTS],
         expert_charts=[view for view in charts if view.chart.category == EXPERTS],

@@ -93,7 +93,8 @@ def compare(
         sweep = dataclasses.replace(sweep, baseline=baseline)
     evaluated = [list(result.metrics) for result in results]
     chosen: Sequence[str | None] = metrics or [sweep.metric]
-    names = list(dict.fromkeys(metric_of(evaluated, name) for name in chosen))
+    place = "--metric=" if metrics else "Sweep.metric = "
+    names = list(dict.fromkeys(metric_of(evaluated, name, place) for name in chosen))
     by_row: dict[str, list[RunResult]] = {}
     for result in results:
         by_row.setdefault(result.row, []).append(result)

@@ -99,8 +99,8 @@ def _row_and_value(result: RunResult, parameter: str) -> tuple[str, float]:
     try:
         value = float(result.values[parameter])
     except KeyError:
-        near = did_you_mean(parameter, result.values)
-        raise InputError(f"{result.name} has no value of {parameter!r}{near}") from None
+        problem = did_you_mean(parameter, result.values) or ", which the sweep does not vary"
+        raise InputError(f"{result.name} has no value of {parameter!r}{problem}") from None
     except ValueError:
         raise InputError(f"{parameter}={result.values[parameter]} is not a number") from None
     if value <= 0:

@@ -102,11 +102,18 @@ class Plan:
         }
         return [f"{row}: {', '.join(texts)}" for row, texts in settings.items() if texts]
 
-    def check_metric(self, result: RunResult, name: str | None) -> None:
-        """Raises InputError if a finished run has no metric of that name, or the sweep's."""
+    def check_metric(self, metrics: Iterable[str], name: str | None) -> None:
+        """Raises InputError if an evaluation has no metric of that name, or the sweep's."""
         place = "Sweep.metric = " if name is None else "--metric="
-        if result.state == "finished":
-            metric_of([result.metrics], name or self.sweep.metric, place)
+        metric_of([metrics], name or self.sweep.metric, place)
+
+    def equal_rows(self, runs: Iterable[PlannedRun]) -> list[tuple[str, str]]:
+        """Returns the pairs of rows with the same settings, whose runs would be the same."""
+        first: dict[tuple[str, int | None], str] = {}
+        pairs = [
+            (first.setdefault((x.configuration, x.run.seed), x.run.row), x.run.row) for x in runs
+        ]
+        return list(dict.fromkeys(pair for pair in pairs if pair[0] != pair[1]))
 
     def check_settings(self, runs: Sequence[PlannedRun]) -> None:
         """Raises InputError if a result has other settings than its run would have now."""

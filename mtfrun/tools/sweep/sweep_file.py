@@ -35,6 +35,12 @@ def read_sweep_file(name: str, paths: Sequence[str]) -> Sweep:
                 f"{binding.place}: Sweep has no parameter {binding.parameter!r}{hint}"
             )
         fields[binding.parameter] = _READERS[binding.parameter](binding)
+    imported = [x for x in statements.imports.values() if x.partition(".")[0] != "mtfrun"]
+    if imported:
+        raise ConfigError(
+            f"{name}: a sweep file imports no modules: import {imported[0]} in a file of "
+            f"Sweep.gin_files, or give --module_import={imported[0]}"
+        )
     if not fields.get("gin_files"):
         raise ConfigError(f'{name} names no gin file: Sweep.gin_files = ["runs/quickstart.gin"]')
     sweep = Sweep(**fields, name=pathlib.Path(name).stem, question=read_header(name, paths).title)
@@ -132,7 +138,7 @@ def _with_seeds(sweep: Sweep, place: str) -> Sweep:
 
 def _wrong(binding: Binding, what: str, example: str) -> ConfigError:
     return ConfigError(
-        f"{binding.place}: {binding.name} must be {what}: {binding.name} = {example}"
+        f"{binding.place}: {binding.name} must be {what}, such as {binding.name} = {example}"
     )
 
 
@@ -150,10 +156,15 @@ def _bindings(binding: Binding) -> dict[str, str]:
 
 def _rows(binding: Binding) -> dict[str, SweepRow]:
     rows = binding.value
-    if not (_is_named(rows) and all(_is_named(row) for row in rows.values()) and rows):
+    if not (_is_named(rows) and rows):
         raise _wrong(binding, "a dictionary of rows", '{"baseline": {}, "wide": {"D_FF": 344}}')
     result = {}
     for name, row in rows.items():
+        if not _is_named(row):
+            raise ConfigError(
+                f"{binding.place}: row {name!r} must be a dictionary of settings, such as "
+                '{"D_FF": 344}'
+            )
         files = row.get(GIN_FILES, [])
         if not _is_texts(files):
             raise ConfigError(

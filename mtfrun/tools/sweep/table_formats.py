@@ -156,10 +156,25 @@ def markdown_text(comparison: Comparison, command: str = "") -> str:
 
 
 def latex_text(comparison: Comparison) -> str:
-    """Returns a table with a caption and a label; it needs the package booktabs.
+    """Returns a table for each metric, with a caption and a label; it needs the package booktabs.
 
-    Notes are below the table, where their lines are broken; those of rows have numbers.
+    The label is tab:NAME, of several metrics tab:NAME-METRIC. Notes are below the table, where
+    their lines are broken; those of rows have numbers.
     """
+    metrics = comparison.metrics
+    if len(metrics) == 1:
+        return _latex_table(comparison, comparison.name)
+    return "\n".join(_latex_table(_of(comparison, x), f"{comparison.name}-{x}") for x in metrics)
+
+
+def _of(comparison: Comparison, metric: str) -> Comparison:
+    rows = [
+        dataclasses.replace(row, metrics={metric: row.metrics[metric]}) for row in comparison.rows
+    ]
+    return dataclasses.replace(comparison, metrics=[metric], rows=rows)
+
+
+def _latex_table(comparison: Comparison, name: str) -> str:
     numbers: dict[str, int] = {}
     marks = []
     for row in comparison.rows:
@@ -170,12 +185,12 @@ def latex_text(comparison: Comparison) -> str:
     columns = "".join("r" if cell.is_number else "l" for cell in rows[0])
     lines = [[_latex(name) for name in headings]]
     for cells, mark in zip(rows, marks, strict=True):
-        name, *values = [_bold(r"\textbf{{{}}}", cell, _latex(cell.text)) for cell in cells]
-        lines.append([name + mark, *values])
+        row_name, *values = [_bold(r"\textbf{{{}}}", cell, _latex(cell.text)) for cell in cells]
+        lines.append([row_name + mark, *values])
     heading, *body = (" & ".join(line) + r" \\" + "\n" for line in lines)
     notes = [f"{_superscript(number)} {_latex(note)}" for note, number in numbers.items()]
     notes += map(_latex, table_notes(comparison))
-    label = re.sub(r"[^A-Za-z0-9-]+", "-", comparison.name)
+    label = re.sub(r"[^A-Za-z0-9-]+", "-", name)
     return (
         f"\\begin{{table}}\n\\centering\n\\caption{{{_latex(comparison.question)}}}\n"
         f"\\label{{tab:{label}}}\n\\footnotesize\n\\setlength{{\\tabcolsep}}{{2pt}}\n"

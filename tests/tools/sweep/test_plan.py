@@ -103,12 +103,22 @@ def test_a_row_can_be_corrected_until_a_run_of_it_has_taken_a_step(tmp_path: pat
 
 def test_a_metric_that_a_finished_run_lacks_is_an_error(tmp_path: pathlib.Path) -> None:
     plan = Plan(dataclasses.replace(SWEEP, metric="los"), tmp_path, tmp_path, [])
-    result = RunResult("", "", 0, {}, "finished", metrics={"loss": 2.0})
+    metrics = {"loss": 2.0}
     with pytest.raises(InputError, match=r"Sweep.metric = los: no .*, did you mean 'loss'\?"):
-        plan.check_metric(result, None)
+        plan.check_metric(metrics, None)
     with pytest.raises(InputError, match=r"--metric=lo: no evaluation has it"):
-        plan.check_metric(result, "lo")
-    plan.check_metric(dataclasses.replace(result, state="failed"), None)
+        plan.check_metric(metrics, "lo")
+    plan.check_metric([], None)
+
+
+def test_rows_of_the_same_settings_are_found(tmp_path: pathlib.Path) -> None:
+    rows = {name: SweepRow([], values) for name, values in (("a", {}), ("b", {"D_FF": "512"}))}
+    files = ["defaults.gin", "models/lm_tiny.gin"]
+    plan = Plan(Sweep(files, rows=rows, seeds=[0, 1]), tmp_path, tmp_path, [])
+    assert plan.equal_rows(plan.runs(plan.sweep.runs())) == [("a", "b")]  # as in lm_tiny.gin
+    rows = {**rows, "b": SweepRow([], {"D_FF": "64"})}
+    plan = dataclasses.replace(plan, sweep=dataclasses.replace(plan.sweep, rows=rows))
+    assert plan.equal_rows(plan.runs(plan.sweep.runs())) == []
 
 
 def test_the_table_tells_metrics_of_earlier_steps_from_final_ones(tmp_path: pathlib.Path) -> None:
