@@ -59,7 +59,11 @@ SIBLINGS: dict[str, dict[str, set[str]]] = {
         "objectives": {"vocabularies"},
         "preprocessors": {"sources"},
     },
-    "mtfrun.models": {"moe": {"transformer"}, "parity": {"moe", "resnet", "transformer"}},
+    "mtfrun.models": {
+        "moe": {"transformer"},
+        "parity": {"moe", "resnet", "transformer"},
+        "vision": {"resnet", "transformer"},
+    },
     "mtfrun.tools": {
         "auditing": {"verification"},
         "chaos": {"auditing", "launch"},

@@ -14,6 +14,7 @@ _PARENTS = {
     "parity": "mtfrun.models",
     "resnet": "mtfrun.models",
     "transformer": "mtfrun.models",
+    "vision": "mtfrun.models",
     "initializers": "mtfrun.mtf",
 }
 

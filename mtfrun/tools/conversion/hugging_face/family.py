@@ -27,7 +27,7 @@ from mtfrun.tools.conversion.importer import ConversionError
 Parameters = Mapping[str, Mapping[str, Any]]
 
 # Configurations name classes of models by these modules.
-_MODULES = ("transformer", "moe", "resnet", "layers")
+_MODULES = ("transformer", "moe", "resnet", "vision", "layers")
 # Classes and parameters on which no output for a text or an image depends, but only training, the
 # layout, the time, or what becomes of padding.
 _WITHOUT_EFFECT = (

@@ -34,11 +34,14 @@ from mtfrun.tools.conversion.hugging_face.families.smollm3 import SmolLM3
 from mtfrun.tools.conversion.hugging_face.families.stablelm import StableLm
 from mtfrun.tools.conversion.hugging_face.families.switch import SwitchTransformers
 from mtfrun.tools.conversion.hugging_face.families.t5 import T5
+from mtfrun.tools.conversion.hugging_face.families.t5_encoder import T5Encoder
+from mtfrun.tools.conversion.hugging_face.families.vit import ViT
 from mtfrun.tools.conversion.hugging_face.family import Family
 from mtfrun.tools.conversion.hugging_face.settings import Settings
 
 FAMILIES: Sequence[Family] = (
     T5(),
+    T5Encoder(),
     SwitchTransformers(),
     GPT2(),
     GPTNeo(),
@@ -70,29 +73,29 @@ FAMILIES: Sequence[Family] = (
     DistilBert(),
     ModernBert(),
     ResNet(),
+    ViT(),
 )
 
 
 def family_of(settings: Settings) -> Family:
     """Raises ConversionError for unsupported model types or classes, and quantised weights."""
     kind = settings.text("model_type")
-    by_type = {name: family for family in FAMILIES for name in family.model_types}
-    if kind not in by_type:
+    families = [family for family in FAMILIES if kind in family.model_types]
+    if not families:
+        kinds = list(dict.fromkeys(name for family in FAMILIES for name in family.model_types))
         raise settings.error(
             "model_type",
-            f"is not supported{did_you_mean(kind, by_type)}; supported: {', '.join(by_type)}",
+            f"is not supported{did_you_mean(kind, kinds)}; supported: {', '.join(kinds)}",
         )
     if settings.values.get("quantization_config") is not None:
         raise settings.error(
             "quantization_config",
             "is not supported: convert the weights to float32, bfloat16 or float16 first",
         )
-    family = by_type[kind]
-    architectures = settings.values.get("architectures") or [family.architectures[0]]
-    if type(architectures) is not list or not any(
-        name in family.architectures for name in architectures
-    ):
-        raise settings.error(
-            "architectures", f"is not supported; supported: {', '.join(family.architectures)}"
-        )
-    return family
+    architectures = settings.values.get("architectures") or [families[0].architectures[0]]
+    names = architectures if type(architectures) is list else []
+    for family in families:
+        if any(name in family.architectures for name in names):
+            return family
+    supported = ", ".join(name for family in families for name in family.architectures)
+    raise settings.error("architectures", f"is not supported; supported: {supported}")

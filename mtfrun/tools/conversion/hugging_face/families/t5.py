@@ -114,9 +114,14 @@ class T5(TextFamily):
         of_encoder, of_decoder = num_blocks(settings)
         if of_decoder != of_encoder:
             file.bind("decoder/transformer.Stack", {"num_layers": of_decoder})
-        layer = "GatedFeedForward" if is_gated else "FeedForward"
+        self.write_layers(settings, file)
+
+    def write_layers(self, settings: Settings, file: GinFile) -> str:
+        """Adds the settings of layers; returns the class of the feed-forward ones."""
+        layer = "GatedFeedForward" if _is_gated(settings) else "FeedForward"
         if str(_activation(settings)) != _DEFAULTS[layer]:
             file.bind(f"transformer.{layer}", {"activation": _activation(settings)})
+        return layer
 
     def table(self, settings: Settings) -> TensorTable:
         """The order of rows is that of transformers' modules."""
@@ -124,7 +129,7 @@ class T5(TextFamily):
         rows = [Row(_EMBEDDING, "embedding/table", VocabularyRows(size))]
         for stack, number in zip(("encoder", "decoder"), num_blocks(settings), strict=True):
             for block in range(number):
-                rows += self._block(settings, stack, block)
+                rows += self.block(settings, stack, block)
             norm = f"{stack}_stack/final_norm/scale"
             rows.append(Row(f"{stack}.final_layer_norm.weight", norm, Same()))
         if not _is_tied(settings):
@@ -149,7 +154,7 @@ class T5(TextFamily):
         ours = self.sublayer_path(settings, stack, block, sublayer)
         return ours, kernel_rows(f"{theirs}.DenseReluDense", f"{ours}/layer", names)
 
-    def _block(self, settings: Settings, stack: str, block: int) -> Iterator[Row]:
+    def block(self, settings: Settings, stack: str, block: int) -> Iterator[Row]:
         theirs = f"{stack}.block.{block}.layer"
         ours = self.sublayer_path(settings, stack, block, "self_attention")
         yield from _attention(f"{theirs}.0.SelfAttention", ours)
@@ -222,6 +227,12 @@ def write_encoder_decoder(
     file.macro("NUM_HEADS", settings.integer("num_heads"))
     file.macro("D_KV", settings.integer("d_kv"))
     file.macro("DROPOUT_RATE", settings.number("dropout_rate", 0.1))
+    write_distances_and_norms(settings, file)
+    file.bind("transformer.TokenEmbedding", softmax)
+    file.bind("transformer.TokenLoss", {"z_loss": 0.0}, comment="as in transformers")
+
+
+def write_distances_and_norms(settings: Settings, file: GinFile) -> None:
     file.bind(
         "transformer.RelativePositionBias",
         {
@@ -230,8 +241,6 @@ def write_encoder_decoder(
         },
     )
     file.bind("transformer.RMSNorm", {"epsilon": settings.number("layer_norm_epsilon", 1e-6)})
-    file.bind("transformer.TokenEmbedding", softmax)
-    file.bind("transformer.TokenLoss", {"z_loss": 0.0}, comment="as in transformers")
 
 
 def kernel_rows(theirs: str, ours: str, names: Sequence[str]) -> Iterator[Row]:

@@ -1,0 +1,3 @@
+"""Transformers for images."""
+
+from mtfrun.models.vision.vision_transformer import VisionTransformer as VisionTransformer

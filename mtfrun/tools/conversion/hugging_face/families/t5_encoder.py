@@ -1,0 +1,67 @@
+"""The encoders of T5 and mT5 alone, for vectors of texts. Ni et al. 2021, arXiv:2108.08877."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+from mtfrun.configuration.gin_values import reference
+from mtfrun.tools.conversion.gin_file import GinFile
+from mtfrun.tools.conversion.hugging_face.families.t5 import T5, write_distances_and_norms
+from mtfrun.tools.conversion.hugging_face.family import (
+    GLOBAL,
+    ModelDescription,
+    write_row_length,
+    write_text_data,
+)
+from mtfrun.tools.conversion.hugging_face.settings import Settings
+from mtfrun.tools.conversion.hugging_face.tensor_table import (
+    Row,
+    Same,
+    TensorTable,
+    VocabularyRows,
+)
+
+_EMBEDDING = "shared.weight"
+
+
+class T5Encoder(T5):
+    """T5 without its decoder. There is no softmax in the folder: here it is the embedding."""
+
+    architectures: ClassVar[Sequence[str]] = ("T5EncoderModel", "MT5EncoderModel")
+
+    def title(self, settings: Settings) -> str:
+        return f"{super().title(settings)}, the encoder"
+
+    def ties(self, settings: Settings) -> Mapping[str, str]:
+        return {"encoder.embed_tokens.weight": _EMBEDDING}
+
+    def settings_of(self, model: ModelDescription) -> Settings | None:
+        return None
+
+    def write_gin(self, settings: Settings, file: GinFile) -> None:
+        settings.require("pad_token_id", 0)
+        file.include("models/t5_encoder.gin", "data/masked_lm.gin")
+        write_text_data(file, "data/text_files.gin")
+        file.gap()
+        file.macro("NUM_LAYERS", settings.count("num_layers"))
+        for macro in ("D_MODEL", "D_FF", "NUM_HEADS", "D_KV"):
+            file.macro(macro, settings.integer(macro.lower()))
+        file.macro("DROPOUT_RATE", settings.number("dropout_rate", 0.1))
+        write_row_length(settings.integer("n_positions", 512), file)
+        write_distances_and_norms(settings, file)
+        layer = self.write_layers(settings, file)
+        if layer != "FeedForward":
+            layers = [reference(f"@{GLOBAL}"), reference(f"@transformer.{layer}")]
+            file.bind("transformer.Stack", {"layers": layers})
+            parameters = {"d_ff": reference("%D_FF"), "dropout_rate": reference("%DROPOUT_RATE")}
+            file.bind(f"transformer.{layer}", parameters)
+
+    def table(self, settings: Settings) -> TensorTable:
+        words = VocabularyRows(settings.integer("vocab_size"))
+        rows = [Row(_EMBEDDING, "embedding/table", words)]
+        for block in range(settings.count("num_layers")):
+            rows += self.block(settings, "encoder", block)
+        norm = "encoder_stack/final_norm/scale"
+        rows.append(Row("encoder.final_layer_norm.weight", norm, Same()))
+        return TensorTable(rows)
