@@ -19,6 +19,7 @@ PUBLISHING = (
     "mtfrun.models.moe",
     "mtfrun.models.resnet",
     "mtfrun.models.transformer",
+    "mtfrun.models.vision",
     "mtfrun.mtf",
     "mtfrun.mtf.initializers",
     "mtfrun.optim",

@@ -26,7 +26,7 @@ from tests.tools.conversion.hugging_face.imported_models import (
     run_program,
 )
 
-NAMES = ["bert", "bert_classifier", "roberta", "distilbert", "modernbert"]
+NAMES = ["bert", "bert_classifier", "roberta", "distilbert", "modernbert", "t5_encoder"]
 # Those with most parts that others lack.
 FIRST = ["bert_classifier", "modernbert"]
 QUICK = [pytest.param(name, marks=[] if name in FIRST else [pytest.mark.slow]) for name in NAMES]

@@ -29,16 +29,21 @@ MODERNBERT: dict[str, Any] = {
     **{**BERT, "num_hidden_layers": 3, "local_attention": 8, "pad_token_id": 79},
     **{"bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2},
 }
+T5: dict[str, Any] = {
+    **{"vocab_size": 80, "d_model": 16, "d_ff": 24, "d_kv": 4, "num_layers": 2, "num_heads": 4},
+    **{"relative_attention_num_buckets": 8, "relative_attention_max_distance": 20},
+}
 THREE = {"id2label": {0: "good", 1: "bad", 2: "neither"}}
 
 # By name the class without "Config", its configuration, and the end of the class of the model.
-MASKED, CLASSIFIER = "ForMaskedLM", "ForSequenceClassification"
+MASKED, CLASSIFIER, ENCODER = "ForMaskedLM", "ForSequenceClassification", "EncoderModel"
 STORED: dict[str, tuple[str, dict[str, Any], str]] = {
     "bert": ("Bert", BERT, MASKED),
     "bert_classifier": ("Bert", {**BERT, **THREE}, CLASSIFIER),
     "roberta": ("Roberta", BERT, MASKED),
     "distilbert": ("DistilBert", DISTILBERT, MASKED),
     "modernbert": ("ModernBert", MODERNBERT, MASKED),
+    "t5_encoder": ("T5", T5, ENCODER),
 }
 MODELS: dict[str, tuple[str, dict[str, Any], str]] = {
     "bert, a softmax of its own, relu, three types": (
@@ -80,6 +85,8 @@ MODELS: dict[str, tuple[str, dict[str, Any], str]] = {
         {**MODERNBERT, **THREE, "classifier_pooling": "mean"},
         CLASSIFIER,
     ),
+    "t5 encoder, gated": ("T5", {**T5, "feed_forward_proj": "gated-gelu"}, ENCODER),
+    "mt5 encoder": ("MT5", T5, ENCODER),
 }
 ROWS, LENGTH = 4, 24
 # Of every row; the others are padding.
@@ -115,8 +122,8 @@ def make(name: str, folder: pathlib.Path) -> None:
         for parameter in model.parameters():
             parameter.add_(0.08 * torch.randn_like(parameter))
         model.save_pretrained(folder)
-        output = _run(model, case)
-    case |= {"logits": output.logits.numpy(), "loss": output.loss.numpy().reshape(1)}
+        logits, loss = _run(model, case)
+    case |= {"logits": logits.numpy(), "loss": loss.numpy().reshape(1)}
     np.savez(folder / "case.npz", **case)
 
 
@@ -126,16 +133,24 @@ def compare(folder: pathlib.Path, path: pathlib.Path) -> None:
     model = getattr(transformers, config.architectures[0]).from_pretrained(folder).eval()
     case = dict(np.load(path))
     with torch.no_grad():
-        logits = _run(model, case).logits.numpy()
+        logits = _run(model, case)[0].numpy()
     error = np.abs(logits - case["logits"]).max() / np.abs(case["logits"]).max()
     if not error <= TOLERANCE:
         raise AssertionError(f"logits differ by {error} of the largest")
 
 
-def _run(model: Any, case: dict[str, np.ndarray]) -> Any:
+def _run(model: Any, case: dict[str, np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns logits and loss; of an encoder without a softmax those by its embedding."""
     names = {"inputs": "input_ids", "types": "token_type_ids"}
-    features = ("inputs", "attention_mask", "labels", "types")
-    return model(**{names.get(x, x): torch.tensor(case[x]) for x in features if x in case})
+    tensors = {names.get(x, x): torch.tensor(case[x]) for x in case}
+    features = ["input_ids", "attention_mask", "token_type_ids", "labels"]
+    if type(model).__name__.endswith(ENCODER):
+        vectors = model(**{x: tensors[x] for x in features[:2]}).last_hidden_state
+        logits = vectors @ model.shared.weight.T * model.config.d_model**-0.5
+        labels = tensors["labels"].flatten()
+        return logits, torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels)
+    output = model(**{x: tensors[x] for x in features if x in tensors})
+    return output.logits, output.loss
 
 
 if __name__ == "__main__":

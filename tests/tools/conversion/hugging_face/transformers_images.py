@@ -1,6 +1,7 @@
-"""A program, not a test: residual networks of transformers, and their logits.
+"""A program, not a test: classifiers of images of transformers, and their logits.
 
     python transformers_images.py make FOLDER       writes a folder for every entry of `MODELS`
+    python transformers_images.py store             writes tests/oracle/hf/vit with a case
     python transformers_images.py logits FOLDER...  writes logits.npy beside the weights
 
 Tests run it in a process of its own, for torch and TensorFlow do not share one well.
@@ -16,47 +17,95 @@ import numpy as np
 import torch
 import transformers
 
-SIZES: dict[str, Any] = {
+RESNET: dict[str, Any] = {
     "embedding_size": 12,
     "hidden_sizes": [16, 24],
     "depths": [2, 1],
     "num_labels": 5,
     "out_features": None,
 }
-# By the name of a folder: changes of the sizes, and the type of the weights.
-MODELS: dict[str, tuple[dict[str, Any], torch.dtype]] = {
-    "bottlenecks": ({}, torch.float32),
-    "stride in the first convolution": ({"downsample_in_bottleneck": True}, torch.float32),
+VIT: dict[str, Any] = {
+    **{"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4},
+    **{"intermediate_size": 24, "image_size": 16, "patch_size": 4, "num_labels": 5},
+}
+# By the name of a folder: the class without "Config", its configuration, the type of the weights.
+MODELS: dict[str, tuple[str, dict[str, Any], torch.dtype]] = {
+    "bottlenecks": ("ResNet", RESNET, torch.float32),
+    "stride in the first convolution": (
+        "ResNet",
+        {**RESNET, "downsample_in_bottleneck": True},
+        torch.float32,
+    ),
     "stride in the first stage": (
-        {"downsample_in_first_stage": True, "layer_type": "basic"},
+        "ResNet",
+        {**RESNET, "downsample_in_first_stage": True, "layer_type": "basic"},
         torch.float32,
     ),
     "no shortcut in the first stage": (
-        {"layer_type": "basic", "embedding_size": 16, "num_channels": 1, "num_labels": 2},
+        "ResNet",
+        {
+            **{**RESNET, "layer_type": "basic", "embedding_size": 16},
+            **{"num_channels": 1, "num_labels": 2},
+        },
         torch.float32,
     ),
-    "bfloat16": ({"hidden_sizes": [32, 64, 96], "depths": [1, 1, 2]}, torch.bfloat16),
+    "bfloat16": (
+        "ResNet",
+        {**RESNET, "hidden_sizes": [32, 64, 96], "depths": [1, 1, 2]},
+        torch.bfloat16,
+    ),
+    "vit, other sizes, no biases of heads, relu": (
+        "ViT",
+        {
+            **{**VIT, "qkv_bias": False, "hidden_act": "relu", "num_channels": 1, "num_labels": 2},
+            **{"image_size": 24, "patch_size": 8, "layer_norm_eps": 1e-3},
+        },
+        torch.float32,
+    ),
+    "vit, bfloat16": ("ViT", {**VIT, "num_hidden_layers": 3}, torch.bfloat16),
 }
+STORED = pathlib.Path(__file__).parents[3] / "oracle" / "hf" / "vit"
 
 
-def pixel_values(channels: int) -> np.ndarray:
-    """Returns normalised images [batch, channels, rows, cols] that are no squares."""
-    shape = [2, channels, 48, 64]
+def pixel_values(channels: int, rows: int, cols: int) -> np.ndarray:
+    """Returns normalised images [batch, channels, rows, cols]."""
+    shape = [2, channels, rows, cols]
     return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+
+
+def _images(config: Any) -> np.ndarray:
+    """Returns images of the size of a model; those of a residual network are no squares."""
+    size = getattr(config, "image_size", None)
+    return pixel_values(config.num_channels, *((48, 64) if size is None else (size, size)))
 
 
 def make(directory: pathlib.Path) -> None:
     """Writes models with random weights and statistics."""
     torch.manual_seed(0)
-    for name, (changes, dtype) in MODELS.items():
-        config = transformers.ResNetConfig(**{**SIZES, **changes})
-        model = transformers.ResNetForImageClassification(config)
-        with torch.no_grad():
-            for images in torch.tensor(pixel_values(config.num_channels)).repeat(3, 1, 1, 1, 1):
-                model(images)  # in training: the statistics move
-            for parameter in model.parameters():
-                parameter.add_(0.05 * torch.randn_like(parameter))
-        model.to(dtype).save_pretrained(directory / name)
+    for name, (kind, values, dtype) in MODELS.items():
+        _model(kind, values).to(dtype).save_pretrained(directory / name)
+
+
+def store() -> None:
+    """Writes a model and what it computes."""
+    torch.manual_seed(0)
+    model = _model("ViT", VIT).eval()
+    model.save_pretrained(STORED)
+    images = _images(model.config)
+    with torch.no_grad():
+        logits = model(torch.tensor(images)).logits.numpy()
+    np.savez(STORED / "case.npz", pixel_values=images, logits=logits)
+
+
+def _model(kind: str, values: dict[str, Any]) -> Any:
+    config = getattr(transformers, f"{kind}Config")(**values)
+    model = getattr(transformers, f"{kind}ForImageClassification")(config)
+    with torch.no_grad():
+        for images in torch.tensor(_images(config)).repeat(3, 1, 1, 1, 1):
+            model(images)  # in training: the statistics move
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return model
 
 
 def write_logits(folder: pathlib.Path) -> None:
@@ -65,13 +114,15 @@ def write_logits(folder: pathlib.Path) -> None:
         folder, dtype=torch.float32
     ).eval()
     with torch.no_grad():
-        logits = model(torch.tensor(pixel_values(model.config.num_channels))).logits
+        logits = model(torch.tensor(_images(model.config))).logits
     np.save(folder / "logits.npy", logits.numpy())
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "make":
         make(pathlib.Path(sys.argv[2]))
+    elif sys.argv[1] == "store":
+        store()
     else:
         for folder in sys.argv[2:]:
             write_logits(pathlib.Path(folder))

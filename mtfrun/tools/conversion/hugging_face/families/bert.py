@@ -29,7 +29,7 @@ from mtfrun.tools.conversion.hugging_face.tensor_table import (
     VocabularyRows,
     norm_rows,
 )
-from mtfrun.tools.conversion.hugging_face.tokenizer import read_tokenizer
+from mtfrun.tools.conversion.hugging_face.tokenizer import Tokenizer, read_tokenizer
 
 _IDS = "@data.IdVocabulary()"
 _DROPOUT = "head/transformer.SublayerDropout"
@@ -45,6 +45,16 @@ class Head:
     norm: str | None
     softmax: str
     bias: str
+
+
+def with_mask(tokenizer: Tokenizer, settings: Settings) -> Tokenizer:
+    """Returns the tokenizer, where the folder has none with the last id as the mask."""
+    if tokenizer.reference != _IDS:
+        return tokenizer
+    mask = settings.integer("vocab_size") - 1
+    notes = [*tokenizer.notes, f"the mask is id {mask}: see mask_id in config.gin"]
+    parameters = {**tokenizer.parameters, "mask_id": mask}
+    return dataclasses.replace(tokenizer, parameters=parameters, notes=notes)
 
 
 class Bert(TextFamily):
@@ -99,12 +109,7 @@ class Bert(TextFamily):
 
     def processors(self, folder: Folder, settings: Settings) -> Sequence[Processor]:
         tokenizer = read_tokenizer(folder, settings, self.padding_id(settings))
-        if tokenizer.reference == _IDS and not is_classifier(settings):
-            mask = settings.integer("vocab_size") - 1
-            notes = [*tokenizer.notes, f"the mask is id {mask}: see mask_id in config.gin"]
-            parameters = {**tokenizer.parameters, "mask_id": mask}
-            tokenizer = dataclasses.replace(tokenizer, parameters=parameters, notes=notes)
-        return [tokenizer]
+        return [tokenizer if is_classifier(settings) else with_mask(tokenizer, settings)]
 
     def padding_id(self, settings: Settings) -> int:
         """Returns 0, or -1 where 0 is a token: "<s>" of RoBERTa."""

@@ -7,13 +7,16 @@ from typing import ClassVar
 
 from mtfrun.configuration.gin_values import reference
 from mtfrun.tools.conversion.gin_file import GinFile
+from mtfrun.tools.conversion.hugging_face.families.bert import with_mask
 from mtfrun.tools.conversion.hugging_face.families.t5 import T5, write_distances_and_norms
 from mtfrun.tools.conversion.hugging_face.family import (
     GLOBAL,
     ModelDescription,
+    Processor,
     write_row_length,
     write_text_data,
 )
+from mtfrun.tools.conversion.hugging_face.folder import Folder
 from mtfrun.tools.conversion.hugging_face.settings import Settings
 from mtfrun.tools.conversion.hugging_face.tensor_table import (
     Row,
@@ -21,6 +24,7 @@ from mtfrun.tools.conversion.hugging_face.tensor_table import (
     TensorTable,
     VocabularyRows,
 )
+from mtfrun.tools.conversion.hugging_face.tokenizer import read_tokenizer
 
 _EMBEDDING = "shared.weight"
 
@@ -32,6 +36,9 @@ class T5Encoder(T5):
 
     def title(self, settings: Settings) -> str:
         return f"{super().title(settings)}, the encoder"
+
+    def processors(self, folder: Folder, settings: Settings) -> Sequence[Processor]:
+        return [with_mask(read_tokenizer(folder, settings, self.pad_id), settings)]
 
     def ties(self, settings: Settings) -> Mapping[str, str]:
         return {"encoder.embed_tokens.weight": _EMBEDDING}
