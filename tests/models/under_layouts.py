@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mtfrun import decoding, mtf
-from mtfrun.models import Loss
+from mtfrun.models import Loss, Model
 from mtfrun.models.transformer.token_model import TokenModel
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, assert_close
 from tests.models.small_model import on_mesh
@@ -23,7 +23,7 @@ class Step(NamedTuple):
 
 
 def training_step(
-    model: TokenModel,
+    model: Model,
     mesh: mtf.Mesh,
     features: Mapping[str, np.ndarray],
     tensors: Mapping[str, mtf.Tensor] = MappingProxyType({}),

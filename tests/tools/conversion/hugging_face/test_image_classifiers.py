@@ -39,6 +39,13 @@ MESHES = {
 
 
 NAMES = ["resnet", "resnet_basic", "vit"]
+# A row of patches has no blocks of rows and columns.
+CASES = [
+    pytest.param(name, where, marks=[] if where == "one device" else [pytest.mark.slow])
+    for name in NAMES
+    for where in MESHES
+    if (name, where) != ("vit", "rows and columns")
+]
 
 
 @pytest.fixture(scope="module")
@@ -48,19 +55,13 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Imported]:
     return {name: imported(name, directory) for name in NAMES}
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize(
-    "where",
-    ["one device", *(pytest.param(mesh, marks=pytest.mark.slow) for mesh in list(MESHES)[1:])],
-)
+@pytest.mark.parametrize(("name", "where"), CASES)
 def test_logits_are_those_of_transformers(
     models: Mapping[str, Imported], name: str, where: str
 ) -> None:
-    if name == "vit" and where == "rows and columns":
-        pytest.skip("patches in a row have no blocks of rows and columns")
     case = models[name].case
     images = case["pixel_values"].transpose(0, 2, 3, 1)
-    if where == "batch and channels":  # an even batch: twice the first image
+    if where == "batch and channels" and len(images) % 2:  # an even batch: twice the first image
         images = np.concatenate([images, images[:1]])
     actual = logits(models[name], images, MESHES[where])
     assert_close(actual[: len(case["logits"])], case["logits"], LOGITS_TOLERANCE)
@@ -92,6 +93,8 @@ def test_a_step_of_training_is_that_of_one_device(
     assert results[0].keys() == results[1].keys() == before.keys()
     for path, expected in results[0].items():
         assert not np.array_equal(expected, before[path]), path
+        if path.endswith("key_bias"):  # its gradient is 0 but for rounding
+            continue
         assert_close(results[1][path], expected, FLOAT32_MODEL_TOLERANCE)
 
 
