@@ -8,14 +8,10 @@ from __future__ import annotations
 
 # Gin files of every kind, which two tests build once.
 _BUILT = [
-    *("data/delimited_denoising.gin", "data/digits.gin", "data/image_folders.gin"),
-    *("data/masked_lm.gin", "data/number_tasks.gin", "data/pairs.gin"),
-    *("data/python_docs.gin", "data/sentencepiece.gin", "data/text_classification.gin"),
-    *("defaults.gin", "layouts/2x2.gin", "layouts/single.gin", "models/encoder_only.gin"),
-    *("models/lm_tiny.gin", "models/moe_2d_tiny.gin", "models/prefix_lm.gin"),
-    *("models/resnet.gin", "models/t2t_transformer_tiny.gin", "models/t5.1.1.tiny.gin"),
-    *("runs/digits.gin", "runs/fashion_mnist.gin", "runs/imagenette.gin"),
-    *("runs/number_words.gin", "runs/quickstart.gin"),
+    *("data/delimited_denoising.gin", "data/image_folders.gin", "data/pairs.gin"),
+    *("defaults.gin", "layouts/2x2.gin", "models/encoder_only.gin", "models/lm_tiny.gin"),
+    *("models/moe_2d_tiny.gin", "models/prefix_lm.gin", "models/t5.1.1.tiny.gin"),
+    *("runs/digits.gin", "runs/number_words.gin", "runs/quickstart.gin"),
 ]
 
 # By a test's path and name: the identifiers of its quick cases, as pytest prints them in brackets.
@@ -52,6 +48,7 @@ QUICK_CASES = {
         *("4-stored", "12-augmented"),
     ],
     "tests/data/test_mixture_data.py::test_a_mixture_continues_at_a_position_exactly": ["False"],
+    "tests/data/test_mixture_data.py::test_examples_are_found_at_all_their_places": ["False"],
     "tests/decoding/test_beam_search.py::test_a_beam_of_all_sequences_finds_the_best_ones": ["0.6"],
     "tests/decoding/test_beam_search.py::"
     "test_a_prompt_begins_all_hypotheses_and_does_not_change_scores": ["0.6"],
@@ -142,10 +139,7 @@ QUICK_CASES = {
         "True",
     ],
     "tests/models/resnet/test_resnet_under_layouts.py::test_the_first_step_is_that_of_one_device": [
-        *("rematerialised-False", "row_blocks 2 x col_blocks 2-True"),
-    ],
-    "tests/models/test_collectives.py::test_tokens_move_by_all_to_alls_alone": [
-        "one level",
+        *("rematerialised-False", "row_blocks 2 x col_blocks 2-False"),
     ],
     "tests/models/test_decoder_only.py::"
     "test_decoding_step_by_step_gives_the_logits_of_whole_rows": [
@@ -194,9 +188,6 @@ QUICK_CASES = {
     ],
     "tests/models/test_reading_prompts.py::test_searches_find_the_same_as_step_by_step": [
         "learned positions-greedy-data:1,model:1",
-    ],
-    "tests/models/test_reading_prompts.py::test_steps_after_a_prefill_are_those_after_steps": [
-        "grouped, relative, rotary-data:1,model:1-5",
     ],
     "tests/models/test_reading_prompts.py::test_steps_give_the_logits_of_whole_sequences": [
         "grouped, relative, rotary",
@@ -277,12 +268,11 @@ QUICK_CASES = {
         *("data:1,model:1-", "data:2,model:2-depth_blocks:data;row_blocks:model"),
     ],
     "tests/optim/test_layouts_of_optimizers.py::test_a_layout_changes_no_update": [
-        *("adafactor-data:2,model:2", "adam-data:2,model:2", "momentum-data:2,model:2"),
-        "sgd-data:2,model:2",
+        *("adafactor-data:2,model:2", "adam-data:2,model:2"),
     ],
     "tests/optim/test_layouts_of_optimizers.py::"
     "test_splitting_slots_and_weights_further_changes_no_update": [
-        *("adam-slots:data", "adafactor_factored_with_momentum-weights:data"),
+        "adafactor_factored_with_momentum-weights:data",
     ],
     "tests/oracle/test_attention.py::test_attention_equals_the_original": [
         "masks_0-data:1,model:1-",
@@ -314,7 +304,6 @@ QUICK_CASES = {
     ],
     "tests/oracle/test_decode.py::test_beam_search_equals_the_original": [
         "beam_alpha0_6-False",
-        "beam_prefilter2-False",
     ],
     "tests/oracle/test_decode.py::test_greedy_decoding_equals_the_original_up_to_each_rows_end": [
         "greedy_plain-False",
@@ -323,7 +312,6 @@ QUICK_CASES = {
         "greedy_forced_contains_eos-False",
     ],
     "tests/oracle/test_gating.py::test_gate_equals_the_original": [
-        "gating_top2_v1-eval_all-data:2,model:2-input:data;batch:model",
         "gating_top2_v1-train_threshold-data:1,model:1-",
         "gating_top2_v2-train_threshold_second_loss-data:1,model:1-",
         "gating_truncated-basic-data:1,model:1-",
@@ -348,6 +336,20 @@ QUICK_CASES = {
     "tests/oracle/test_tensor2tensor_transformer.py::test_beam_searches": [
         "t2t_transformer_head/encdec-beam3-False",
     ],
+    "tests/tools/conversion/hugging_face/test_encoders.py::"
+    "test_logits_and_loss_are_those_of_transformers": [
+        "modernbert-data:1,model:1",
+    ],
+    "tests/tools/grow/test_function.py::test_logits_stay_the_same": [
+        *("grouped heads, rotary", "two levels from a layer"),
+    ],
+    "tests/tools/sweep/test_shipped_sweeps.py::"
+    "test_the_rows_of_a_shipped_sweep_are_configurations": [
+        *("sweeps/distillation.gin", "sweeps/mixtures.gin", "sweeps/resnet.gin"),
+    ],
+    "tests/rundir/checkpoints/test_checkpoint_meshes.py::test_a_checkpoint_moves_between_meshes": [
+        *("plain-2x2", "2x2-1x4", "1x4-4x1", "4x1-plain"),
+    ],
     "tests/processes/test_membership.py::test_a_lost_process_ends_the_others_with_one_line": [
         "9-1"
     ],
@@ -357,7 +359,6 @@ QUICK_CASES = {
     "tests/oracle/test_tensor2tensor_transformer.py::test_logits_loss_and_gradients": [
         "t2t_transformer_2018/lm_packed-False",
         "t2t_transformer_head/encdec_deep_unshared-False",
-        "t2t_transformer_head/lm_compressed_packed-False",
     ],
     "tests/oracle/test_transformer.py::test_a_stored_checkpoint_gives_the_stored_logits": [
         "t5_1_1-False",
@@ -369,7 +370,6 @@ QUICK_CASES = {
         "lm_prefix-continue-False",
     ],
     "tests/oracle/test_transformer.py::test_logits_losses_and_gradients": [
-        "bi_switch-False",
         "lm_packed-False",
     ],
     "tests/oracle/test_transformer_training.py::test_steps_of_adafactor": [

@@ -2,6 +2,7 @@
 
     python -m tests.reach changed               # files of tests, the nearest to the change first
     python -m tests.reach without-tensorflow    # files of tests and modules with doctests
+    python -m tests.reach with-tensorflow       # all others of these
 
 `from mtfrun import optim` reaches the modules of the names that a file uses, `optim.Adam`, and not
 all of the package.
@@ -215,8 +216,8 @@ def reached_tests(changed: set[pathlib.Path]) -> list[pathlib.Path]:
     return [PATHS[module] for module in sorted(tests, key=lambda m: (distances[m], m))]
 
 
-def without_tensorflow() -> list[pathlib.Path]:
-    """Returns the test files, and the modules with examples, that import no TensorFlow."""
+def tests_and_examples(*, with_tensorflow: bool) -> list[pathlib.Path]:
+    """Returns the test files, and the modules with examples, that import TensorFlow, or do not."""
     chosen = []
     for module, path in PATHS.items():
         if _is_test(path):
@@ -226,7 +227,7 @@ def without_tensorflow() -> list[pathlib.Path]:
             first = {module}
         else:
             continue
-        if not _needs_tensorflow(first):
+        if _needs_tensorflow(first) == with_tensorflow:
             chosen.append(path)
     return chosen
 
@@ -276,8 +277,11 @@ def _changed_files() -> set[pathlib.Path]:
 def main() -> None:
     """Prints the files, one a line."""
     gc.disable()  # syntax trees are many objects, which all remain
-    is_changed = sys.argv[1] == "changed"
-    for path in reached_tests(_changed_files()) if is_changed else without_tensorflow():
+    if sys.argv[1] == "changed":
+        paths = reached_tests(_changed_files())
+    else:
+        paths = tests_and_examples(with_tensorflow=sys.argv[1] == "with-tensorflow")
+    for path in paths:
         print(path.relative_to(ROOT))
 
 

@@ -50,6 +50,7 @@ def test_a_process_that_dies_fails_the_suite_and_ends_it(tmp_path: pathlib.Path)
     assert "worker restarting disabled" in suite.stdout
 
 
+@pytest.mark.slow
 def test_a_test_that_hangs_is_ended_with_the_tracebacks_of_its_threads(
     tmp_path: pathlib.Path,
 ) -> None:

@@ -11,15 +11,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.cli.command import (
-    header_of,
-    mtfrun_here,
-    succeeded,
-    tiny_experiment,
-    tiny_pairs_experiment,
-)
-
-EXPERIMENTS = {"language model": tiny_experiment, "encoder-decoder": tiny_pairs_experiment}
+KINDS = ("language model", "encoder-decoder")
 
 
 @pytest.fixture(autouse=True)
@@ -54,12 +46,19 @@ def untouched_runs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], 
 
 
 def _train(kind: str, directory: pathlib.Path) -> None:
-    flags = [*EXPERIMENTS[kind](directory), "--gin.Decoding.batch_size=7"]
+    # Not above: the process that only distributes tests loads this file, and no TensorFlow.
+    from tests.cli import command  # noqa: PLC0415
+
+    experiments = {
+        "language model": command.tiny_experiment,
+        "encoder-decoder": command.tiny_pairs_experiment,
+    }
+    flags = [*experiments[kind](directory), "--gin.Decoding.batch_size=7"]
     saving = ["--gin.CHECKPOINT_EVERY=1", f"--model_dir={directory}/untouched", "--restart"]
-    process = mtfrun_here("train", *flags, *saving)
-    assert succeeded(process) == []
+    process = command.mtfrun_here("train", *flags, *saving)
+    assert command.succeeded(process) == []
     # There was nothing to restart.
-    assert header_of(process)["start"] == "step 0 of 2"
+    assert command.header_of(process)["start"] == "step 0 of 2"
 
 
 @pytest.fixture(scope="session")
@@ -77,7 +76,7 @@ def shared_runs(
     return shared_run
 
 
-@pytest.fixture(params=EXPERIMENTS)
+@pytest.fixture(params=KINDS)
 def tiny_run(
     request: pytest.FixtureRequest, shared_runs: Callable[[str], pathlib.Path]
 ) -> pathlib.Path:

@@ -25,7 +25,8 @@ def test_rows_are_the_next_multiple_of_the_parts(batch_size: int, rows: int) -> 
     assert experiment.rows_for(batch_size) == batch_size
 
 
-@pytest.mark.parametrize("command", [pytest.param("decode", marks=pytest.mark.slow), "score"])
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["decode", "score"])
 def test_answers_and_scores_are_those_of_one_device(
     language_model_run: pathlib.Path, command: str, tmp_path: pathlib.Path
 ) -> None:

@@ -189,9 +189,7 @@ def test_diff_sorts_by_relative_difference(language_model_run: pathlib.Path) -> 
     assert "step 1 of which run" in error_line(mtfrun_here("checkpoints", "diff", "1", str(run)))
 
 
-def test_the_average_is_numpys_and_can_be_evaluated(
-    language_model_run: pathlib.Path, tmp_path: pathlib.Path
-) -> None:
+def test_the_average_is_numpys(language_model_run: pathlib.Path, tmp_path: pathlib.Path) -> None:
     run, target = language_model_run, tmp_path / "averaged"
     command = ["checkpoints", "average", f"--model_dir={run}", f"--output={target}"]
     _lines(mtfrun_here(*command, "--last=2"))
@@ -202,6 +200,17 @@ def test_the_average_is_numpys_and_can_be_evaluated(
         if path != "step":
             mean = np.mean([step[path].astype(np.float64) for step in steps], axis=0)
             np.testing.assert_array_equal(value, mean.astype(np.float32))
+    assert "is not empty" in error_line(mtfrun_here(*command, "--last=2"))
+    assert "has 2 checkpoints" in error_line(mtfrun_here(*command[:-1], "--output=x", "--last=3"))
+
+
+@pytest.mark.slow
+def test_an_average_is_evaluated_decodes_and_begins_another_run(
+    language_model_run: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    target = tmp_path / "averaged"
+    command = ["checkpoints", "average", f"--model_dir={language_model_run}", "--last=2"]
+    _lines(mtfrun_here(*command, f"--output={target}"))
     (metrics,) = succeeded(mtfrun_here("eval", f"--model_dir={target}"))
     assert metrics["step"] == 2
     (record,) = succeeded(mtfrun_here("decode", f"--model_dir={target}", "--prompt=the "))
@@ -212,8 +221,6 @@ def test_the_average_is_numpys_and_can_be_evaluated(
     assert "has weights without an optimizer; train in another --model_dir, with" in line
     start = f"--gin.INIT_CHECKPOINT='{target}'"
     succeeded(mtfrun_here("train", *flags, start, f"--model_dir={tmp_path}/next"))
-    assert "is not empty" in error_line(mtfrun_here(*command, "--last=2"))
-    assert "has 2 checkpoints" in error_line(mtfrun_here(*command[:-1], "--output=x", "--last=3"))
 
 
 @pytest.mark.parametrize(

@@ -69,15 +69,16 @@ GREEDY: list[str] = []
 BEAMS, SAMPLES = ["--beam_size=3", "--num_outputs=3"], ["--temperature=1"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("tiny_run", "search"),
     [
-        pytest.param("encoder-decoder", GREEDY, marks=pytest.mark.slow),
-        pytest.param("language model", BEAMS, marks=pytest.mark.slow),
-        pytest.param("language model", SAMPLES, marks=pytest.mark.slow),
+        ("encoder-decoder", GREEDY),
+        ("language model", BEAMS),
+        ("language model", SAMPLES),
         ("language model", GREEDY),
-        pytest.param("encoder-decoder", BEAMS, marks=pytest.mark.slow),
-        pytest.param("encoder-decoder", SAMPLES, marks=pytest.mark.slow),
+        ("encoder-decoder", BEAMS),
+        ("encoder-decoder", SAMPLES),
     ],
     indirect=["tiny_run"],
 )

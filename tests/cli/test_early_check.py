@@ -44,20 +44,14 @@ def _messages(commands: list[list[str]], directory: pathlib.Path) -> list[str]:
 
 RUNS = [name for name in shipped_gin_files() if name.startswith("runs/")]
 # A language model, pairs of texts, a mixture of experts, images.
-QUICK_RUNS = [f"runs/{x}.gin" for x in ("quickstart", "number_words", "moe_quickstart", "digits")]
 
 
-@pytest.mark.parametrize(
-    "runs", [QUICK_RUNS, pytest.param(RUNS, marks=pytest.mark.slow)], ids=["a kind", "all"]
-)
-def test_the_check_accepts_every_run_of_the_package(
-    runs: list[str], tmp_path: pathlib.Path
-) -> None:
-    assert set(runs) <= set(RUNS)
+@pytest.mark.slow
+def test_the_check_accepts_every_run_of_the_package(tmp_path: pathlib.Path) -> None:
     commands = [
-        ["train", f"--gin_file={name}", "--gin.SEED=1", "--model_dir=/tmp/none"] for name in runs
+        ["train", f"--gin_file={name}", "--gin.SEED=1", "--model_dir=/tmp/none"] for name in RUNS
     ]
-    assert _messages(commands, tmp_path) == ["None"] * len(runs)
+    assert _messages(commands, tmp_path) == ["None"] * len(RUNS)
 
 
 def test_the_check_imports_no_user_module_but_checks_macros(tmp_path: pathlib.Path) -> None:

@@ -71,6 +71,7 @@ def test_a_mesh_does_not_change_the_scores(
         assert ours == pytest.approx(theirs, rel=TOLERANCE)
 
 
+@pytest.mark.slow
 def test_outputs_end_before_a_stop_string(judged: JudgedModel) -> None:
     prompts = ["the quick", "brown"]
     free = judged.generate_until(_requests(*((p, {"max_gen_toks": 8}) for p in prompts)))

@@ -53,12 +53,13 @@ def test_eval_prints_null_and_ends_with_3(run: pathlib.Path) -> None:
     assert bad["step"] == 3 and bad["loss"] is None and bad["perplexity"] is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "search",
     [
         [],
-        pytest.param(["--beam_size=3"], marks=pytest.mark.slow),
-        pytest.param(["--temperature=1", "--top_k=5"], marks=pytest.mark.slow),
+        ["--beam_size=3"],
+        ["--temperature=1", "--top_k=5"],
     ],
 )
 def test_decode_is_one_line_and_writes_nothing(

@@ -81,6 +81,7 @@ def test_flags_have_paths_relative_to_the_working_directory(moved: pathlib.Path)
     assert metrics["step"] == 2
 
 
+@pytest.mark.slow
 def test_the_configuration_has_paths_relative_to_where_the_run_began(
     copied: pathlib.Path, moved: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:

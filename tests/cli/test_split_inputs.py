@@ -10,7 +10,7 @@ import pytest
 from tests.cli.command import error_line, mtfrun_here, succeeded
 
 
-@pytest.mark.parametrize("command", ["decode", "score"])
+@pytest.mark.parametrize("command", [pytest.param("decode", marks=pytest.mark.slow), "score"])
 def test_a_split_of_the_data_is_an_input(
     command: str, quick_run: pathlib.Path, request: pytest.FixtureRequest, tmp_path: pathlib.Path
 ) -> None:

@@ -69,6 +69,7 @@ def test_an_evaluation_ends_between_batches(
     )
 
 
+@pytest.mark.slow
 def test_decoding_ends_between_batches_and_leaves_no_file(
     language_model_run: pathlib.Path,
     tmp_path: pathlib.Path,
@@ -108,7 +109,8 @@ def test_scoring_ends_between_batches(
     assert len(calls) == 2
 
 
-@pytest.mark.parametrize(("number", "code"), SIGNAL_CASES)
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), SIGNALS)
 def test_an_evaluation_of_training_ends_between_batches_and_all_is_saved(
     number: int,
     code: int,
@@ -153,6 +155,7 @@ def test_a_signal_before_the_first_step_waits_for_nothing(
     assert again.returncode == 0 and RunDirectory(run).checkpoints().steps() == [1]
 
 
+@pytest.mark.slow
 def test_a_limit_of_time_stops_a_run(flags: list[str], tmp_path: pathlib.Path) -> None:
     run = tmp_path / "run"
     train = ["train", *flags, f"--model_dir={run}", "--gin.TRAIN_STEPS=9", "--max_hours=1e-9"]

@@ -29,6 +29,7 @@ def test_a_command_refuses_another_module(
     assert not (modules / "executed").exists()
 
 
+@pytest.mark.slow
 def test_a_run_says_what_it_was_trained_with(tmp_path: pathlib.Path, modules: pathlib.Path) -> None:
     """A run with a user's own class can be read with one flag, which the error names."""
     mine = modules / "my_package/vocabulary.py"

@@ -126,6 +126,8 @@ def test_what_is_wrong_first_is_listed_first(
     if "optimizer" in flag:
         optimizer = flag.partition("@wrong_classes.")[2].removesuffix("()")
         flags.append(f"--gin.{optimizer}.learning_rate=0.1")
+    if first.startswith("step 1"):
+        flags += ["--steps=1", "--decodes=0"]
     process = mtfrun_here("verify", *flags)
     assert process.returncode == ExitCode.NOT_EQUAL, process.stderr.decode()
     before, listed = process.stdout.decode().split("computation:\n")

@@ -66,9 +66,7 @@ def test_a_run_uses_the_vocabulary_that_was_trained_on_its_texts(tmp_path: pathl
     assert record["prompt_tokens"] == len(vocabulary.encode("the quick brown"))
 
 
-def test_a_run_refuses_another_vocabulary_and_asks_about_other_texts(
-    run_copy: pathlib.Path, tmp_path: pathlib.Path
-) -> None:
+def test_a_run_refuses_another_vocabulary(run_copy: pathlib.Path, tmp_path: pathlib.Path) -> None:
     experiment = tiny_experiment(tmp_path)  # whose texts are those of the run
     run = f"--model_dir={run_copy}"
     model = tmp_path / "vocab.model"
@@ -82,6 +80,12 @@ def test_a_run_refuses_another_vocabulary_and_asks_about_other_texts(
         line = error_line(mtfrun_here(*command))
         assert "ckpt-2 was trained with another vocabulary than " in line
         assert f"SentencePieceVocabulary('{model}', extra_ids=100)" in line
+
+
+@pytest.mark.slow
+def test_a_run_asks_about_other_texts(run_copy: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    experiment = tiny_experiment(tmp_path)  # whose texts are those of the run
+    run = f"--model_dir={run_copy}"
     with (tmp_path / "train.txt").open("a") as text:
         text.write("more text\n" * 30)
     command = ["train", *experiment, run, "--gin.TRAIN_STEPS=3"]

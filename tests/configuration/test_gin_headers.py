@@ -6,7 +6,7 @@ import functools
 import pathlib
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -146,8 +146,18 @@ def _built(arguments: Sequence[str]) -> Training:
     return training
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_a_header_says_what_the_file_is_and_has_all_fields(name: str) -> None:
+def _check_each(names: Iterable[str], check: Callable[[str], None]) -> None:
+    """Raises one error about all files that fail a check; a test for each file takes seconds."""
+    failures = []
+    for name in names:
+        try:
+            check(name)
+        except AssertionError as error:
+            failures.append(f"{name}: {error}")
+    assert not failures, "\n".join(failures)
+
+
+def _check_header(name: str) -> None:
     header = _header(name)
     assert re.match(r" [A-Z].*[.:?]\n", header), "the first line says what it is"
     fields = _fields(name)
@@ -158,8 +168,11 @@ def test_a_header_says_what_the_file_is_and_has_all_fields(name: str) -> None:
         assert not fields[field].endswith("."), "fields are phrases"
 
 
-@pytest.mark.parametrize("name", [name for name in FILES if "Result" in _fields(name)])
-def test_a_result_is_a_number_with_its_conditions_or_the_row_of_a_table(name: str) -> None:
+def test_a_header_says_what_the_file_is_and_has_all_fields() -> None:
+    _check_each(FILES, _check_header)
+
+
+def _check_result(name: str) -> None:
     result = " ".join(_fields(name)["Result"].split())
     if row := ROW.fullmatch(result):
         assert f"\n| {row[1]} | " in pathlib.Path(SHIPPED, "..", row[2]).read_text()
@@ -167,8 +180,11 @@ def test_a_result_is_a_number_with_its_conditions_or_the_row_of_a_table(name: st
         assert MEASURED.fullmatch(result), result
 
 
-@pytest.mark.parametrize("name", [name for name in FILES if not name.startswith("layouts/")])
-def test_what_needs_accelerators_names_a_smaller_run_with_a_result(name: str) -> None:
+def test_a_result_is_a_number_with_its_conditions_or_the_row_of_a_table() -> None:
+    _check_each([name for name in FILES if "Result" in _fields(name)], _check_result)
+
+
+def _check_smaller_run(name: str) -> None:
     fields = _fields(name)
     if "for accelerators" in " ".join(fields["Cost"].split()):
         assert "Smaller" in fields
@@ -180,6 +196,10 @@ def test_what_needs_accelerators_names_a_smaller_run_with_a_result(name: str) ->
         assert f"| `{run}` |" in pathlib.Path(SHIPPED, "..", page).read_text()
 
 
+def test_what_needs_accelerators_names_a_smaller_run_with_a_result() -> None:
+    _check_each([name for name in FILES if not name.startswith("layouts/")], _check_smaller_run)
+
+
 def _includes(name: str) -> list[str]:
     """Returns the files that a file includes, and those that these include."""
     text = pathlib.Path(SHIPPED, name).read_text()
@@ -187,9 +207,9 @@ def _includes(name: str) -> list[str]:
     return [*names, *(nested for included in names for nested in _includes(included))]
 
 
-@pytest.mark.parametrize("name", [name for name in FILES if name.startswith("runs/")])
-def test_a_run_includes_at_most_three_files(name: str) -> None:
-    assert len(_includes(name)) <= 3
+def test_a_run_includes_at_most_three_files() -> None:
+    numbers = {name: len(_includes(name)) for name in FILES if name.startswith("runs/")}
+    assert {name: number for name, number in numbers.items() if number > 3} == {}
 
 
 @functools.cache
@@ -211,8 +231,7 @@ def test_what_is_commonly_overridden_are_macros_of_the_run(name: str, image_dire
     assert len(overridden) == len(set(overridden))
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_bindings_stand_in_blocks(name: str) -> None:
+def _check_blocks(name: str) -> None:
     """As in `transformer.Stack:`; at the margin are imports, includes and macros."""
     margin = r"include .*|from .* import \w+|[A-Z_0-9]+ = .*|[\w./]+:|#.*|[\])}]|"
     lines = pathlib.Path(SHIPPED, name).read_text().splitlines()
@@ -220,6 +239,10 @@ def test_bindings_stand_in_blocks(name: str) -> None:
         assert line.startswith("    ") or re.fullmatch(margin, line), line
     blocks = [line for line in lines if re.fullmatch(r"[\w./]+:", line)]
     assert len(blocks) == len(set(blocks)), "one block for a class"
+
+
+def test_bindings_stand_in_blocks() -> None:
+    _check_each(FILES, _check_blocks)
 
 
 @pytest.mark.parametrize("name", OF_TRAININGS)

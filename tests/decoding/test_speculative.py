@@ -137,6 +137,7 @@ def test_outputs_with_a_lookup_are_those_without(name: str) -> None:
     _assert_same(_decode(SEARCHES[name], draft=LookupDraft()).hypotheses, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", _drafts("top_k"))
 def test_outputs_with_a_draft_model_are_those_without(name: str) -> None:
     expected = _decode(SEARCHES[name])
@@ -238,6 +239,7 @@ def test_samples_have_the_exact_distribution_of_the_model() -> None:
         assert _p_value(draft, draft_table) > 0.01
 
 
+@pytest.mark.slow
 def test_a_wrong_rule_of_acceptance_has_another_distribution() -> None:
     """Otherwise the test above would prove nothing."""
     assert _p_value(_Fixed(), None, _accept_likely) < 1e-9

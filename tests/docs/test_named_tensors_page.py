@@ -37,10 +37,11 @@ def test_the_example_learns(on_one_device: tuple[list[float], float]) -> None:
     assert accuracy > 0.95
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "mesh_shape, layout",
     [
-        pytest.param("data:4,model:2", "batch:data;hidden:model", marks=pytest.mark.slow),
+        ("data:4,model:2", "batch:data;hidden:model"),
         ("data:2,model:2", "row_blocks:data;batch:model"),
     ],
 )

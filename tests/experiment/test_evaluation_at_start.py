@@ -80,6 +80,7 @@ def first(tmp_path_factory: pytest.TempPathFactory, text_file: pathlib.Path) -> 
     return First(run, values, shown, batches)
 
 
+@pytest.mark.slow
 def test_it_is_the_first_point_and_changes_no_bit(
     first: First, tmp_path: pathlib.Path, text_file: pathlib.Path
 ) -> None:

@@ -58,9 +58,8 @@ def _cost_of_a_mixture(directory: pathlib.Path, mesh_shape: str) -> RunCost:
     return dataclasses.replace(status.cost, seconds=None, seconds_by_cause={})
 
 
-@pytest.mark.parametrize(
-    "mesh_shape", [ONE_DEVICE, pytest.param("data:2,model:2", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("mesh_shape", [ONE_DEVICE, "data:2,model:2"])
 def test_a_mixture_costs_the_same_on_one_device_and_on_four(
     mesh_shape: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import pytest
 
-from mtfrun.tools.chaos.outcome import Outcome, outcome
 from tests.faults import results
-from tests.faults.forked import finished
-from tests.faults.training_run import TrainingRun
+
+if TYPE_CHECKING:
+    from mtfrun.tools.chaos.outcome import Outcome
+    from tests.faults.training_run import TrainingRun
 
 _MARKER = "faults"
 
@@ -18,6 +20,9 @@ _MARKER = "faults"
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[TrainingRun], Outcome]:
     """A function that returns what a run ends with if nothing happens to it."""
+    # Not above: the process that only distributes tests loads this file, and no TensorFlow.
+    from mtfrun.tools.chaos.outcome import outcome  # noqa: PLC0415
+    from tests.faults.forked import finished  # noqa: PLC0415
 
     @functools.cache
     def train(run: TrainingRun) -> Outcome:

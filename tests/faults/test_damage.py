@@ -16,7 +16,6 @@ import tensorflow as tf
 from mtfrun.rundir import DamagedCheckpointError, Manifest
 from mtfrun.rundir.checkpoints.checkpoints import Checkpoints
 from tests.cli.command import error_line, mtfrun_here, succeeded
-from tests.faults.forked import finished
 from tests.faults.training_run import TrainingRun
 
 CUTS, FLIPS = 10, 50
@@ -31,7 +30,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[pathlib.Path, lis
     """A run with checkpoints of three steps, and the arguments of the command that trained it."""
     directory = tmp_path_factory.mktemp("trained")
     arguments = RUN.command(directory, directory / "run")
-    finished(arguments, directory / "output")
+    succeeded(mtfrun_here(*arguments))
     return directory / "run", arguments
 
 

@@ -20,8 +20,8 @@ from tests.faults.training_run import TrainingRun
 BEGUN, RUN = TrainingRun(steps=20), TrainingRun(steps=60)
 # One schedule of both, and no checkpoint that is deleted.
 FLAGS = ["--gin.CosineDecay.total_steps=60", "--gin.CheckpointOptions.max_to_keep=None"]
-# The default suite has one of each kind of write.
-QUICK = {"checkpoints": "full", "summaries": "limit of a file", "caches": "full", "decodes": "full"}
+# The slow tests have one of each kind of write. The quick ones stand beside what is written.
+SLOW = {"checkpoints": "full", "summaries": "limit of a file", "caches": "full", "decodes": "full"}
 Record = Callable[[str, object], None]
 
 
@@ -49,9 +49,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
 
 
 def cases(kind: str) -> list[object]:
-    """Returns the faults as parameters of a test; one of them is in the default suite."""
+    """Returns the faults as parameters of a test; one of them is among the slow tests."""
     return [
-        pytest.param(fault, marks=[] if QUICK[kind] == fault else [pytest.mark.faults])
+        pytest.param(fault, marks=pytest.mark.slow if SLOW[kind] == fault else pytest.mark.faults)
         for fault in FAULTS
     ]
 

@@ -71,6 +71,7 @@ SCRIPT = """
 Record = Callable[[str, object], None]
 
 
+@pytest.mark.slow
 def test_sigkill_during_saves_never_loses_a_checkpoint(
     tmp_path: pathlib.Path, record_property: Record
 ) -> None:

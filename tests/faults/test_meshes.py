@@ -122,11 +122,13 @@ def test_a_run_goes_on_on_any_mesh(
     assert difference <= LOSS_TOLERANCE
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_on_another_mesh(runs: Runs, tmp_path: pathlib.Path) -> None:
     difference = _check_move(ONE_DEVICE, "data:2,model:2", runs, tmp_path / "run")
     assert 0 < difference <= LOSS_TOLERANCE
 
 
+@pytest.mark.slow
 def test_the_numbers_of_a_run_that_stays_are_the_same(runs: Runs, tmp_path: pathlib.Path) -> None:
     assert _check_move(ONE_DEVICE, ONE_DEVICE, runs, tmp_path / "run") == 0.0
     assert np.isfinite(list(runs.losses_of_one_device().values())).all()

@@ -74,6 +74,7 @@ def test_one_element_on_one_device_is_found(
     assert (tmp_path / "nan_step_1.json").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mesh_shape", MESHES)
 def test_weights_that_are_not_finite_after_an_update_are_not_saved(
     mesh_shape: str, tmp_path: pathlib.Path

@@ -111,6 +111,7 @@ def test_readers_never_fail_while_checkpoints_are_replaced(
     _check_readers(READS, tmp_path, record_property)
 
 
+@pytest.mark.slow
 def test_some_readers_do_not_fail_while_checkpoints_are_replaced(
     tmp_path: pathlib.Path, record_property: Record
 ) -> None:

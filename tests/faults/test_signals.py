@@ -214,12 +214,13 @@ def test_a_signal_ends_every_phase(
     _check_signals(phase, SIGNALS[signals], files, tmp_path, record_property)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("phase", "signals"),
     [
-        pytest.param("compiling", "TERM", marks=pytest.mark.slow),
-        pytest.param("a long host loop", "INT INT", marks=pytest.mark.slow),
-        pytest.param("saving", "HUP", marks=pytest.mark.slow),
+        ("compiling", "TERM"),
+        ("a long host loop", "INT INT"),
+        ("saving", "HUP"),
         ("building data", "INT"),
         ("building a vocabulary", "TERM"),
     ],

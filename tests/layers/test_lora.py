@@ -98,9 +98,8 @@ def _plain(values: Values, **options: Any) -> TrainState:
     return state
 
 
-@pytest.mark.parametrize(
-    "mesh_shape", [pytest.param(ONE_DEVICE, marks=pytest.mark.slow), *meshes()]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("mesh_shape", [ONE_DEVICE, *meshes()])
 def test_logits_are_those_of_the_sum_and_of_merged_kernels(mesh_shape: str) -> None:
     model = _state(mesh_shape).model
     expected = _logits(_plain(_merge_by_hand(model, LORA.alpha / LORA.rank)).model)
@@ -143,20 +142,16 @@ def test_only_the_factors_are_trained_saved_and_have_slots() -> None:
 WITH_DROPOUT = layers.LoRA(rank=3, alpha=6.0, variables="decoder_stack", dropout_rate=0.3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mesh_shape", "rules", "options"),
     [
-        pytest.param("data:2,model:2", "slots:data", {}, marks=pytest.mark.slow),
+        ("data:2,model:2", "slots:data", {}),
         ("data:2,model:2", "weights:data", {"rematerialise": True}),
-        pytest.param(ONE_DEVICE, "", {"scan_blocks": 1, "num_layers": 2}, marks=pytest.mark.slow),
-        pytest.param(ONE_DEVICE, "", {"rematerialise": True}, marks=pytest.mark.slow),
-        pytest.param(
-            "data:2,model:2",
-            "weights:data",
-            {"scan_blocks": 1, "num_layers": 2},
-            marks=pytest.mark.slow,
-        ),
-        *(pytest.param(shape.values[0], "", {}, marks=pytest.mark.slow) for shape in meshes()),
+        (ONE_DEVICE, "", {"scan_blocks": 1, "num_layers": 2}),
+        (ONE_DEVICE, "", {"rematerialise": True}),
+        ("data:2,model:2", "weights:data", {"scan_blocks": 1, "num_layers": 2}),
+        *((shape.values[0], "", {}) for shape in meshes()),
     ],
 )
 def test_no_layout_and_no_way_to_run_blocks_changes_the_training(

@@ -95,6 +95,7 @@ def _assert_moves_by_all_to_alls_alone(programs: Programs, mesh_shape: str, case
     assert counts == MIXTURES[case]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", MIXTURES)
 def test_tokens_move_by_all_to_alls_alone(programs: Programs, case: str) -> None:
     _assert_moves_by_all_to_alls_alone(programs, QUICK_MESH, case)

@@ -45,7 +45,7 @@ SETTINGS = {
     "directions": Distillation(weight=0.0, hidden_weight=2.0, hidden_distance="cosine"),
 }
 CASES = list(itertools.product(SETTINGS, [True, False], LAYOUTS))
-QUICK_STORED_CASES = {(False, ONE_DEVICE), (True, "data:2,model:2")}
+QUICK_STORED_CASES = {(False, ONE_DEVICE)}
 STORED_CASES = [
     pytest.param(*case, marks=[] if case in QUICK_STORED_CASES else [pytest.mark.slow])
     for case in itertools.product([True, False], LAYOUTS)

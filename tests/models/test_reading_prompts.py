@@ -205,26 +205,10 @@ def read_step_by_step(kind: str) -> np.ndarray:
     return _logits_of_steps(mtf.Mesh(ONE_DEVICE), kind, 0)
 
 
-QUICK = {"grouped, relative, rotary", "local, relative, rotary"}
-# The kinds that together have all parts; all with the slow tests.
-QUICK_CASES = {
-    *((kind, ONE_DEVICE, 5) for kind in QUICK),
-    ("grouped, relative, rotary", TWO_BY_TWO, 5),
-}
-CASES = [
-    pytest.param(
-        kind,
-        mesh_shape,
-        first,
-        marks=[] if (kind, mesh_shape, first) in QUICK_CASES else [pytest.mark.slow],
-    )
-    for kind in KINDS
-    for mesh_shape in (ONE_DEVICE, TWO_BY_TWO)
-    for first in (5, 13)
-]
-
-
-@pytest.mark.parametrize("kind, mesh_shape, first", CASES)
+@pytest.mark.slow
+@pytest.mark.parametrize("first", [5, 13])
+@pytest.mark.parametrize("mesh_shape", [ONE_DEVICE, TWO_BY_TWO])
+@pytest.mark.parametrize("kind", KINDS)
 def test_steps_after_a_prefill_are_those_after_steps(
     kind: str, mesh_shape: str, first: int
 ) -> None:

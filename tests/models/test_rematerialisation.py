@@ -20,9 +20,9 @@ ALL = ("attention", "dense", "projections")
 # What is computed again, and the block length of attention.
 CASES = [
     ((), None),
-    pytest.param(("dense", "projections"), 4, marks=pytest.mark.slow),
-    pytest.param(("attention", "projections"), None, marks=pytest.mark.slow),
-    pytest.param(("attention", "dense"), 4, marks=pytest.mark.slow),
+    (("dense", "projections"), 4),
+    (("attention", "projections"), None),
+    (("attention", "dense"), 4),
 ]
 
 
@@ -33,6 +33,7 @@ def _stored(mesh_shape: str, block_length: int | None) -> Step:
     return training_step(model, mesh, packed_rows())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mesh_shape", meshes())
 @pytest.mark.parametrize(("names", "block_length"), CASES)
 def test_what_is_stored_changes_no_gradient(

@@ -60,6 +60,7 @@ def test_a_model_of_the_base_sizes_stays_as_it_is_to_the_bit(optimizer: str) -> 
         np.testing.assert_array_equal(actual[path], value, err_msg=path)
 
 
+@pytest.mark.slow
 @ADAFACTOR_FIRST
 def test_a_layout_with_sharded_variables_computes_the_same(optimizer: str) -> None:
     expected = _trained(optimizer, 4)

@@ -54,7 +54,6 @@ def test_a_resumed_run_ends_with_the_same_bits(runs: Runs, tmp_path: pathlib.Pat
     assert curve(str(tmp_path / "resumed")) == curve(str(runs.whole))
 
 
-@pytest.mark.slow
 def test_a_run_is_resumed_on_another_mesh(runs: Runs, tmp_path: pathlib.Path) -> None:
     shutil.copytree(runs.part, tmp_path / "moved")
     state, _ = toy_train(str(tmp_path / "moved"), options(10), mesh_shape="data:2,model:2")

@@ -60,6 +60,7 @@ def test_more_devices_change_no_bit(mesh_shape: str, reproducible: str, microbat
     assert _digest(mesh_shape, reproducible, microbatches) == expected
 
 
+@pytest.mark.slow
 def test_the_parts_are_the_batch() -> None:
     norms: list[np.ndarray] = []
     sums: list[list[float]] = []

@@ -212,6 +212,7 @@ def more_collectives(
 VARIABLES = [[8, 16], [16, 8], [16, 16]]
 
 
+@pytest.mark.slow
 def test_gradients_are_reduced_and_scattered_and_weights_are_gathered_once(
     collectives: Collectives,
 ) -> None:

@@ -186,6 +186,7 @@ def test_an_interrupted_run_counts_the_same(whole: Whole, tmp_path: pathlib.Path
     assert curve(str(tmp_path), SKIPPED_STEPS) == curve(str(whole.run), SKIPPED_STEPS)
 
 
+@pytest.mark.slow
 def test_too_many_in_a_row_end_training(tmp_path: pathlib.Path) -> None:
     """The series goes on over a resumption."""
     first = 4

@@ -68,6 +68,7 @@ def test_averages_are_those_of_the_values_after_each_step(tmp_path: pathlib.Path
         assert np.abs(expected - runs[-1][f"model/{path}"]).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_a_resumed_run_has_the_same_averages_to_the_bit(tmp_path: pathlib.Path) -> None:
     uninterrupted, _ = quick_train(str(tmp_path / "one"), _options(10), average_decay=DECAY)
     quick_train(str(tmp_path / "two"), _options(4), average_decay=DECAY)
@@ -104,10 +105,11 @@ def _trained_resnet(mesh_shape: str, layout: str) -> TrainState:
     return state
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mesh_shape", "layout"),
     [
-        pytest.param("data:4,model:1", "batch:data", marks=pytest.mark.slow),
+        ("data:4,model:1", "batch:data"),
         ("data:2,model:2", FILTERS),
     ],
 )

@@ -23,6 +23,7 @@ from tests.data.images.photos import save_folders
 NAMES = ("a", "b")
 
 
+@pytest.mark.slow
 def test_a_memory_map_has_the_pixels_and_labels_of_its_source(tmp_path: pathlib.Path) -> None:
     source = TfdsImages("digits", data_dir=str(tmp_path / "tfds"))
     examples = list(source.examples("test"))

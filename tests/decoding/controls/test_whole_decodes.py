@@ -81,7 +81,11 @@ def _on_one_device(name: str) -> Any:
 
 
 @pytest.mark.parametrize("mesh_shape", meshes())
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name",
+    # Beams on a mesh are also a quick test of test_beam_search.py.
+    [pytest.param(x, marks=[] if x == "greedy, guided" else [pytest.mark.slow]) for x in SEARCHES],
+)
 def test_a_layout_changes_no_output(name: str, mesh_shape: str) -> None:
     expected, actual = _on_one_device(name), decode(SEARCHES[name], mesh_shape)
     np.testing.assert_array_equal(actual.ids, expected.ids)

@@ -331,6 +331,7 @@ def test_a_thread_may_train(language_model: Run, tmp_path: pathlib.Path) -> None
     assert "step 1" in repr(run)
 
 
+@pytest.mark.slow
 def test_a_run_with_base_sizes_resumes_to_the_bit(tmp_path: pathlib.Path) -> None:
     files, params = files_and_params(tiny_experiment(tmp_path))
     params.append("BASE_SIZES = {'d_model': 4, 'd_ff': 8, 'd_kv': 1}")

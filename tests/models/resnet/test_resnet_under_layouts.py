@@ -50,7 +50,6 @@ SLOW = (
     "data 2 x filters 2",
     "data 2 x col_blocks 4",
     "blocks on one device",
-    "row_blocks 2 x col_blocks 2",
 )
 
 
@@ -134,7 +133,7 @@ def _first_step(
         *((where, False) for where in FIRST_STEP if where not in SLOW),
         *(pytest.param(where, False, marks=pytest.mark.slow) for where in SLOW),
         pytest.param("data 2 x filters 2", True, marks=pytest.mark.slow),
-        ("row_blocks 2 x col_blocks 2", True),
+        pytest.param("row_blocks 2 x col_blocks 2", True, marks=pytest.mark.slow),
     ],
 )
 def test_the_first_step_is_that_of_one_device(where: str, bottleneck: bool) -> None:

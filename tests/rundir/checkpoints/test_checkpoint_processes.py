@@ -74,6 +74,7 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     return [json.loads(output.splitlines()[-1]) for output in outputs]
 
 
+@pytest.mark.slow
 def test_each_process_hashes_its_part_of_a_save(printed: list[Any]) -> None:
     (first, *_), (second, *_) = printed
     assert first == ["part-0.data-00000-of-00001", "ckpt-3.index"]

@@ -210,6 +210,7 @@ def _sign(manifest: pathlib.Path, index: pathlib.Path) -> None:
     manifest.write_text(json.dumps({**fields, "sha256": _digest(fields)}))
 
 
+@pytest.mark.slow
 def test_many_entries_and_long_names_are_refused(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "x.index"
     header = tensor_bundle_pb2.BundleHeaderProto(num_shards=1).SerializeToString()

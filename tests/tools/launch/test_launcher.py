@@ -316,6 +316,7 @@ def test_a_question_of_process_0_is_shown_before_its_line_ends() -> None:
     assert stream.getvalue() == "> mtfrun: error: x\n[1] half\n"
 
 
+@pytest.mark.slow
 def test_processes_end_with_a_launcher_that_is_killed(tmp_path: pathlib.Path) -> None:
     child = tmp_path / "child.py"
     child.write_text(

@@ -70,10 +70,8 @@ MEASURED = {
 }
 
 
-@pytest.mark.parametrize(
-    "name",
-    [name if i == 0 else pytest.param(name, marks=pytest.mark.slow) for i, name in enumerate(SAME)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SAME)
 def test_a_plan_without_devices_is_that_of_the_real_mesh(name: str, tmp_path: pathlib.Path) -> None:
     mesh, flags = SAME[name]
     plans = collectives_of(WORKER, tmp_path, [f"--mesh={mesh}", *flags])

@@ -111,6 +111,7 @@ def test_runs_beside_each_other_have_their_answers_in_one_table(tmp_path: pathli
     ]
 
 
+@pytest.mark.slow
 def test_a_page_stays_below_its_size(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,6 +131,7 @@ def test_a_page_stays_below_its_size(
         render(report_of_runs(run))
 
 
+@pytest.mark.slow
 def test_a_page_of_many_runs_has_the_details_of_some(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,14 +22,7 @@ from tests.tools.conversion.mesh_tensorflow.imported_runs import (
 # Between the original's losses and ours.
 LOSS_TOLERANCE = 1e-4
 STEPS = 3
-SLOW = pytest.mark.slow
-RUNS = [
-    "bi_factored",
-    pytest.param("bi_gated", marks=SLOW),
-    pytest.param("bi_relu_tied", marks=SLOW),
-    pytest.param("bi_moe_switch", marks=SLOW),
-    pytest.param("lm", marks=SLOW),
-]
+RUNS = ["bi_factored", "bi_gated", "bi_relu_tied", "bi_moe_switch", "lm"]
 
 
 def _mesh(name: str, several: bool) -> dict[str, str]:
@@ -41,9 +34,19 @@ def _mesh(name: str, several: bool) -> dict[str, str]:
     return {"MESH_SHAPE": "batch:2,model:2", "LAYOUT": layout}
 
 
-@pytest.mark.parametrize(
-    "several", [False, pytest.param(True, marks=SLOW)], ids=["one device", "2x2"]
-)
+def test_an_imported_run_is_evaluated_and_goes_on_as_the_original(tmp_path: pathlib.Path) -> None:
+    result = result_of("lm")
+    run = restore(import_run(ORIGINALS / "lm" / "model.ckpt-0.index", tmp_path))
+    losses = losses_of_steps(run, "lm", 0, STEPS)
+    np.testing.assert_allclose(losses, result["train_losses"], rtol=0, atol=LOSS_TOLERANCE)
+    measured = evaluation_of(run, "lm", batches=2)
+    assert measured["objective"] == pytest.approx(
+        result["perplexity_eval"]["loss"], abs=LOSS_TOLERANCE
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("several", [False, True], ids=["one device", "2x2"])
 @pytest.mark.parametrize("name", RUNS)
 def test_a_run_goes_on_from_any_step(name: str, several: bool, tmp_path: pathlib.Path) -> None:
     result = result_of(name)
