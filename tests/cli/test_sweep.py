@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import pathlib
 
+import pytest
+
 from mtfrun.tools.sweep.trainer import LOG
 from tests.cli.command import error_line, mtfrun, mtfrun_here, succeeded, tiny_experiment
 
@@ -39,6 +41,38 @@ def test_every_row_is_checked_before_a_run_is_started(tmp_path: pathlib.Path) ->
     assert "row 'other': NUM_LAYERS: transformer.Stack.num_layers is 2.5: it must be int" in line
     assert "did you mean 'gin_files'?" in answer('"gin_file": ["layouts/2x2.gin"]')
     assert not (tmp_path / "sweep").exists()
+
+
+@pytest.mark.slow
+def test_rows_of_a_users_classes_are_checked_too_and_a_metric_at_the_first_evaluation(
+    tmp_path: pathlib.Path,
+) -> None:
+    (tmp_path / "my_functions.py").write_text("def cube(x):\n    return x * x * x\n")
+    own = "from __gin__ import dynamic_registration\nimport my_functions\n"
+    (tmp_path / "own.gin").write_text(own)
+    bindings = dict(f.removeprefix("--gin.").split("=", 1) for f in tiny_experiment(tmp_path)[3:])
+    bindings = {n: x for n, x in bindings.items() if n.isupper()} | {"TRAIN_STEPS": "500"}
+    written = ", ".join(f'"{name}": {text}' for name, text in bindings.items())
+
+    def answer(row: str) -> str:
+        (tmp_path / "mine.gin").write_text(
+            'Sweep.gin_files = ["defaults.gin", "models/lm_tiny.gin", "data/text_files.gin", '
+            f'"own.gin"]\nSweep.bindings = {{{written}}}\n'
+            f'Sweep.rows = {{"baseline": {{}}, "other": {{{row}}}}}\n'
+            'Sweep.metric = "bits_per_bite"\n'
+        )
+        command = ["sweep", "--sweep_file=mine.gin", "--model_dir=sweep"]
+        process = mtfrun(*command, cwd=tmp_path)
+        assert process.returncode == 2
+        return process.stderr.decode().splitlines()[-1]
+
+    assert "row 'other': transformer.FeedForward.activaton: " in answer(
+        '"transformer.FeedForward.activaton": @my_functions.cube'
+    )
+    assert not (tmp_path / "sweep").exists()
+    line = answer('"transformer.FeedForward.activation": @my_functions.cube')
+    assert "Sweep.metric = bits_per_bite: no evaluation has it, did you mean 'bits_per_b" in line
+    assert not list(tmp_path.glob("sweep/results/*.json"))  # the first run has not ended
 
 
 def test_a_sweep_trains_its_runs_and_prints_a_table(tmp_path: pathlib.Path) -> None:
