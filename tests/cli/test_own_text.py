@@ -24,7 +24,8 @@ FLAGS = [
 ]
 
 
-@pytest.mark.parametrize("lines", [pytest.param(20, marks=pytest.mark.slow), 2000])
+@pytest.mark.slow
+@pytest.mark.parametrize("lines", [20, 2000])
 def test_a_single_file_is_trained_and_evaluated_on(lines: int, tmp_path: pathlib.Path) -> None:
     file = tmp_path / "input.txt"
     file.write_text("".join(f"{i}: the quick brown fox\n" for i in range(lines)))

@@ -128,4 +128,5 @@ def test_the_commands_of_a_section_run_one_after_the_other(
 def test_an_error_in_the_readme_is_printed_by_its_command(command: str, output: str) -> None:
     process = mtfrun_here(*shlex.split(command)[1:])
     assert process.returncode == 2
-    assert process.stderr.decode().split() == output.split()
+    # On a slow machine lines about the progress come before it.
+    assert process.stderr.decode().split()[-len(output.split()) :] == output.split()
