@@ -10,7 +10,10 @@ from mtfrun.decoding.controls.controls import Controls as Controls
 from mtfrun.decoding.controls.filters import MinP as MinP
 from mtfrun.decoding.controls.filters import Typical as Typical
 from mtfrun.decoding.controls.guide import TokenTexts as TokenTexts
+from mtfrun.decoding.controls.processors import FirstIds as FirstIds
+from mtfrun.decoding.controls.processors import ForbiddenIds as ForbiddenIds
 from mtfrun.decoding.controls.processors import FrequencyPenalty as FrequencyPenalty
+from mtfrun.decoding.controls.processors import LastIds as LastIds
 from mtfrun.decoding.controls.processors import MinLength as MinLength
 from mtfrun.decoding.controls.processors import NoRepeatNGram as NoRepeatNGram
 from mtfrun.decoding.controls.processors import PresencePenalty as PresencePenalty

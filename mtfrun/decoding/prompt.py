@@ -64,7 +64,7 @@ class Prompts:
         self, logits: mtf.Tensor, ids: mtf.Tensor, position: mtf.Tensor, guided: Any
     ) -> mtf.Tensor:
         """Returns float32 logits as the rules process them; see `Written` and `Guide.mask`."""
-        written = Written(ids, position, self.lengths, self.rules.end_ids)
+        written = Written(ids, position, self.lengths, self.rules.end_ids, self.limits)
         return self.rules.process(logits, written, guided, self.limits - position)
 
 

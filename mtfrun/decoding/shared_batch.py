@@ -111,7 +111,7 @@ def take_steps(
         (i, rows, decoded, state), counts = progress, is_open(progress)
         logits, state = _step(decoder, rows, state)
         (vocab,) = logits.shape - shape
-        written = Written(rows.ids, rows.position, rows.prompt_lengths, (end_id,))
+        written = Written(rows.ids, rows.position, rows.prompt_lengths, (end_id,), rows.limit)
         token = choose(choose.penalise(logits, written), rows.position)
         token = mtf.where(counts, token, 0)
         log_prob = mtf.gather(logits, token, vocab) - mtf.reduce_logsumexp(logits, vocab)

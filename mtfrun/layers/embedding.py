@@ -23,9 +23,14 @@ class Embedding(mtf.Module):
         *,
         initializer: mtf.Initializer = mtf.initializers.RandomNormal(1.0),
         logits_scale: float | None = None,
+        factor: float | None = None,
     ) -> None:
-        """Makes the spec of the table {vocab, d_model}; for `logits_scale` see `logits`."""
+        """Makes the spec of the table {vocab, d_model}; for `logits_scale` see `logits`.
+
+        `factor`: of the vectors of ids, also an attribute; None for none.
+        """
         super().__init__()
+        self.factor = factor
         self._logits_scale = logits_scale
         self._vocab = vocab
         self._d_model = d_model
@@ -48,7 +53,8 @@ class Embedding(mtf.Module):
     def __call__(self, ids: mtf.Tensor, call: Call) -> mtf.Tensor:
         """Returns the vectors {..., d_model} of int ids {...}; zeros for ids out of range."""
         # Cast after the gather: a few rows, not the whole table.
-        return mtf.cast(mtf.gather(self.table, ids, self._vocab), self._dtypes.activation)
+        vectors = mtf.cast(mtf.gather(self.table, ids, self._vocab), self._dtypes.activation)
+        return vectors if self.factor is None else vectors * self.factor
 
     def logits(self, x: mtf.Tensor) -> mtf.Tensor:
         """Returns logits {..., vocab} of x: {..., d_model}: the table tied to the softmax.
@@ -77,9 +83,10 @@ class _Positions(mtf.Module):
 
 
 class PositionalEmbedding(_Positions):
-    """One trained vector for each absolute position; a ShapeError for longer sequences.
+    """One vector for each absolute position; a ShapeError for longer sequences.
 
-    `offset`: the row of position 0 in the table, which has as many rows more.
+    `offset`: the row of position 0 in the table, which has as many rows more. `trainable`: False
+    where the vectors are constant, such as stored sines and cosines.
     """
 
     def __init__(
@@ -91,6 +98,7 @@ class PositionalEmbedding(_Positions):
         *,
         initializer: mtf.Initializer = mtf.initializers.RandomNormal(1.0),
         offset: int = 0,
+        trainable: bool = True,
     ) -> None:
         super().__init__(max_length)
         check_range("PositionalEmbedding.offset", offset, INDEX)
@@ -98,7 +106,12 @@ class PositionalEmbedding(_Positions):
         self._max_length = mtf.Dimension("max_length", max_length + offset)
         self._dtypes = dtypes
         self.table = mtf.Variable(
-            mesh, [self._max_length, d_model], initializer, dtypes.master, reduced_dims=()
+            mesh,
+            [self._max_length, d_model],
+            initializer,
+            dtypes.master,
+            trainable=trainable,
+            reduced_dims=(),
         )
 
     def __call__(self, positions: mtf.Tensor, call: Call) -> mtf.Tensor:
@@ -118,7 +131,8 @@ class PositionalEmbedding(_Positions):
 class SinusoidPositions(_Positions):
     """Sines and cosines of the position; Vaswani et al. 2017, arXiv:1706.03762, section 3.5.
 
-    All sines come first, and the wavelengths end at 2 pi * 10000 exactly, as in Tensor2Tensor.
+    All sines come first. The wavelengths end at 2 pi * 10000 exactly, as in Tensor2Tensor, unless
+    `is_exact_end` is False: then, as in the paper, one step before it.
     """
 
     def __init__(
@@ -127,6 +141,8 @@ class SinusoidPositions(_Positions):
         max_length: int,
         d_model: mtf.Dimension,
         dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
+        *,
+        is_exact_end: bool = True,
     ) -> None:
         super().__init__(max_length)
         if d_model.size % 2:
@@ -134,11 +150,13 @@ class SinusoidPositions(_Positions):
         self._mesh = mesh
         self._d_model = d_model
         self._dtypes = dtypes
+        half = d_model.size // 2
+        self._num_steps = max(half - 1, 1) if is_exact_end else half
 
     def __call__(self, positions: mtf.Tensor, call: Call) -> mtf.Tensor:
         """Returns the vectors {..., d_model} of int positions {...}."""
         half = self._d_model.size // 2
-        frequency = _LONGEST_WAVE ** (-np.arange(half) / max(half - 1, 1))
+        frequency = _LONGEST_WAVE ** (-np.arange(half) / self._num_steps)
         # cos(x) = sin(x + pi / 2)
         phase = mtf.constant(self._mesh, np.repeat([0.0, np.pi / 2], half), [self._d_model])
         frequencies = mtf.constant(self._mesh, np.tile(frequency, 2), [self._d_model])

@@ -81,6 +81,7 @@ FILES_OF_PAIRS = [
     "data/tsv_pairs.gin",
     "data/wordnet.gin",
 ]
+OTHER_MODELS_OF_PAIRS = [f"models/{name}.gin" for name in ("bart", "marian", "pegasus", "umt5")]
 
 
 # Macros that the user must set: the files of the data.
@@ -189,6 +190,7 @@ def _files_with(name: str) -> list[str]:
         return [*PAIRS_BASE, name]
     folder = name.partition("/")[0] + "/"
     of_pairs = name.startswith(("models/t5", "models/t2t", "models/encoder_decoder"))
+    of_pairs |= name in OTHER_MODELS_OF_PAIRS
     if of_pairs or name in FILES_OF_PAIRS:
         return [name if file.startswith(folder) else file for file in PAIRS_BASE]
     if folder == "models/":

@@ -1,4 +1,4 @@
-"""Logit processors: penalties of repeated ids, and the least length of an output.
+"""Logit processors: penalties of repeated ids, the least length of an output, ids in their places.
 
 Their values may be tensors {batch}, one for each row.
 """
@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+from collections.abc import Sequence
 
 from mtfrun import mtf
 from mtfrun.checks import COUNT, INDEX, POSITIVE, Range, check_range
-from mtfrun.decoding.controls.rules import Written, check_value
+from mtfrun.decoding.controls.rules import Written, check_value, is_one_of
 from mtfrun.decoding.decoder import FORBIDDEN
 
 _FINITE = Range(-1e6, 1e6)
@@ -130,3 +131,50 @@ class MinLength:
             now = mtf.logical_and(is_end, forbidden, output_shape=[*forbidden.shape, *is_end.shape])
             logits = mtf.where(now, FORBIDDEN, logits, output_shape=logits.shape)
         return logits
+
+
+@dataclasses.dataclass(frozen=True)
+class OfIds(abc.ABC):
+    """Changes the logits of some ids, at least one, and of the others."""
+
+    ids: Sequence[int]
+
+    def __post_init__(self) -> None:
+        check_range(f"number of {type(self).__name__}.ids", len(self.ids), COUNT)
+        for number in self.ids:
+            check_range(f"{type(self).__name__}.ids", number, INDEX)
+
+    @abc.abstractmethod
+    def __call__(self, logits: mtf.Tensor, written: Written) -> mtf.Tensor:
+        """See `LogitProcessor`."""
+
+    def is_one(self, logits: mtf.Tensor, written: Written) -> mtf.Tensor:
+        """Returns {vocab} bool: which ids are among them."""
+        return is_one_of(mtf.range(logits.mesh, written.vocab_of(logits)), self.ids)
+
+    def only(self, where: mtf.Tensor, logits: mtf.Tensor, written: Written) -> mtf.Tensor:
+        """Returns logits of 0 for these ids alone, in the rows where a condition {rows} holds."""
+        forced = mtf.where(self.is_one(logits, written), 0.0, FORBIDDEN)
+        return mtf.where(where, forced, logits, output_shape=logits.shape)
+
+
+class ForbiddenIds(OfIds):
+    """Forbids ids everywhere, such as padding and marks."""
+
+    def __call__(self, logits: mtf.Tensor, written: Written) -> mtf.Tensor:
+        is_one = self.is_one(logits, written)
+        return mtf.where(is_one, FORBIDDEN, logits, output_shape=logits.shape)
+
+
+class FirstIds(OfIds):
+    """Outputs begin with one of these ids, of equal logits: a language, or the mark of a text."""
+
+    def __call__(self, logits: mtf.Tensor, written: Written) -> mtf.Tensor:
+        return self.only(mtf.equal(written.position, written.prompt_lengths), logits, written)
+
+
+class LastIds(OfIds):
+    """An output that reaches its limit ends there with one of these ids, of equal logits."""
+
+    def __call__(self, logits: mtf.Tensor, written: Written) -> mtf.Tensor:
+        return self.only(mtf.equal(written.position, written.limits - 1), logits, written)

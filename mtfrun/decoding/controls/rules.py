@@ -26,12 +26,14 @@ class Written(NamedTuple):
       position: int32, a scalar or {rows}.
       prompt_lengths: {batch} int32, the number of ids of each prompt.
       end_ids: the ids that end an output.
+      limits: {batch} int32, the largest number of ids of a row, its prompt included.
     """
 
     ids: mtf.Tensor
     position: mtf.Tensor
     prompt_lengths: mtf.Tensor
     end_ids: Sequence[int]
+    limits: mtf.Tensor
 
     @property
     def length(self) -> mtf.Dimension:

@@ -145,7 +145,8 @@ class DecoderOnly(TokenModel):
         )
         ids = targets
         if self._reads_start and not is_input:
-            ids = shift_right(targets, length, None if self._shift_across_segments else segments)
+            within = None if self._shift_across_segments else segments
+            ids = shift_right(targets, length, within, self._start_id)
         x = self._embed(mtf.abs(ids), features.get("targets_position"), call)
         x = x if self.prompt is None else self.prompt.before(x)
         x = self.decoder_stack(x, call)
@@ -199,6 +200,7 @@ class DecoderOnly(TokenModel):
                 in_prefix=in_prefix,
                 reads_start=self._reads_start,
                 learned=self.prompt,
+                start_id=self._start_id,
             ),
         ).decoder()
 

@@ -69,10 +69,16 @@ def is_first_id(
 
 
 def shift_right(
-    targets: mtf.Tensor, length: mtf.Dimension, segments: mtf.Tensor | None = None
+    targets: mtf.Tensor,
+    length: mtf.Dimension,
+    segments: mtf.Tensor | None = None,
+    start_id: int = 0,
 ) -> mtf.Tensor:
-    """Returns the targets one position later, 0 where segments start: teacher forcing."""
+    """Returns the targets one position later, `start_id` where segments start: teacher forcing."""
     shifted = mtf.shift(targets, 1, length, wrap=False)
+    if start_id:
+        begins = is_first_id(targets, length, segments)
+        return mtf.where(begins, start_id, shifted, output_shape=targets.shape)
     if segments is None:
         return shifted
     same = mtf.equal(segments, mtf.shift(segments, 1, length, wrap=False))
@@ -87,8 +93,8 @@ class PromptReading:
       at_once: in one pass if all sublayers have a `prefill`; an end among their ids ends nothing.
       in_prefix: {batch..., length} bool: the positions of a prefix language model that see each
         other, all of which read ids of the prompt. It can read them in one pass only.
-      reads_start: position 0 of the stack reads 0, and position i the id before position i of the
-        targets. Otherwise ids are read one position earlier, where they stand.
+      reads_start: position 0 of the stack reads `start_id`, and position i the id before position i
+        of the targets. Otherwise ids are read one position earlier, where they stand.
       learned: a learned prompt, at the first positions of the stack, before the targets' positions.
         There are neither beginnings nor steps in blocks then.
     """
@@ -97,6 +103,14 @@ class PromptReading:
     in_prefix: mtf.Tensor | None = None
     reads_start: bool = True
     learned: LearnedPrompt | None = None
+    start_id: int = 0
+
+    def ids_at(self, ids: mtf.Tensor, position: mtf.Tensor) -> mtf.Tensor:
+        """Returns what a step at a position reads, of the ids {batch...} before it."""
+        if not self.start_id or not self.reads_start:
+            return ids
+        begins = mtf.equal(position, 0)
+        return mtf.where(begins, self.start_id, ids, output_shape=ids.shape)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,7 +169,8 @@ class StackDecoder:
             progress = self._progress(place, prompt_lengths)
             bias = AttentionBias.of(TensorBias(mask))
             call = dataclasses.replace(self.call, progress=progress, self_attention_bias=bias)
-            x, state = self.stack.step(self.embed(ids, reading), state, call)
+            x = self.embed(self.reading.ids_at(ids, reading), reading)
+            x, state = self.stack.step(x, state, call)
             logits = self.classify(x)
             if not self.reading.reads_start:  # nothing precedes the first id
                 logits = mtf.where(mtf.less(reading, 0), 0.0, logits, output_shape=logits.shape)
@@ -198,7 +213,8 @@ class StackDecoder:
         number = self._positions_read(longest)
         ids = mtf.slice(self.targets, 0, number, "length")
         if self.reading.reads_start:
-            ids = shift_right(ids, ids.shape.get_dim_by_name("length"))
+            length = ids.shape.get_dim_by_name("length")
+            ids = shift_right(ids, length, start_id=self.reading.start_id)
         x = self.embed(mtf.abs(ids), None)
         x = x if self.reading.learned is None else self.reading.learned.before(x)
         state = self._prefill(x, prompt_lengths)

@@ -18,7 +18,12 @@ from mtfrun.layers import (
     weights_nonzero,
 )
 from mtfrun.models.model import Features
-from mtfrun.models.transformer.decoder_side import StackDecoder, causal_bias, shift_right
+from mtfrun.models.transformer.decoder_side import (
+    PromptReading,
+    StackDecoder,
+    causal_bias,
+    shift_right,
+)
 from mtfrun.models.transformer.encoder_only import encoder_call
 from mtfrun.models.transformer.stack import Stack
 from mtfrun.models.transformer.sublayer import EncoderMemory, SequenceCall
@@ -32,11 +37,11 @@ class EncoderDecoder(TokenModel):
 
     Vaswani et al. 2017, arXiv:1706.03762, figure 1.
 
-    Features: "inputs" and "targets", each {batch, length} int32 ids, whose lengths may differ; 0 is
-    padding, which nothing attends to and which has no loss. In packed rows also
-    "inputs_segmentation", "inputs_position", "targets_segmentation" and "targets_position": a pair
-    has the same number in both segmentations, and pairs do not see each other. For
-    "targets_weights" see `TokenModel`.
+    Features: "inputs" and "targets", each {batch, length} int32 ids, whose lengths may differ;
+    `TokenEmbedding.padding_id` is padding, which nothing attends to and which has no loss. In
+    packed rows also "inputs_segmentation", "inputs_position", "targets_segmentation" and
+    "targets_position": a pair has the same number in both segmentations, and pairs do not see each
+    other. For "targets_weights" see `TokenModel`.
 
     Args:
       encoder, decoder: classes, called as `encoder(mesh, d_model, dtypes)`; the decoder's sublayers
@@ -77,7 +82,14 @@ class EncoderDecoder(TokenModel):
         self.inputs_embedding = self.embedding
         if inputs_vocabulary_size is not None:
             inputs_vocab = embedding.vocab(inputs_vocabulary_size)
-            self.inputs_embedding = Embedding(mesh, inputs_vocab, embedding.width, dtypes)
+            self.inputs_embedding = Embedding(
+                mesh, inputs_vocab, embedding.width, dtypes, factor=embedding.vectors_factor
+            )
+        self.inputs_position = self.position
+        if embedding.inputs_position is not None:
+            self.inputs_position = embedding.inputs_position(
+                mesh, embedding.max_length, embedding.width, dtypes
+            )
         self.encoder_stack = encoder(mesh, embedding.width, dtypes)
         self.decoder_stack = decoder(mesh, embedding.width, dtypes)
         if self.shares_layers:
@@ -98,7 +110,8 @@ class EncoderDecoder(TokenModel):
             self_attention_bias=causal_bias(self._mesh, length, segments),
             nonpadding=weights_nonzero(targets),
         )
-        ids = shift_right(targets, length, None if self._shift_across_segments else segments)
+        within = None if self._shift_across_segments else segments
+        ids = shift_right(targets, length, within, self._start_id)
         x = self._embed(mtf.abs(ids), features.get("targets_position"), call)
         return self.decoder_stack(x, call)
 
@@ -115,6 +128,7 @@ class EncoderDecoder(TokenModel):
             embed=functools.partial(self._embed, call=call),
             classify=self.softmax.for_steps(call),
             dtype=self._activation,
+            reading=PromptReading(start_id=self._start_id),
         ).decoder()
 
     def _encode(self, features: Features, call: SequenceCall) -> SequenceCall:
@@ -131,7 +145,7 @@ class EncoderDecoder(TokenModel):
             memory = rename_length_to_memory_length(segments)
             bias = AttentionBias.of(SegmentMask(features["targets_segmentation"], memory))
         positions = features.get("inputs_position")
-        x = self._embed(inputs, positions, encoding, self.inputs_embedding)
+        x = self._embed(inputs, positions, encoding, self.inputs_embedding, self.inputs_position)
         x = x if self.prompt is None else self.prompt.before(x)
         output = self.encoder_stack(x, encoding)
         return dataclasses.replace(call, encoder=EncoderMemory(output, bias))

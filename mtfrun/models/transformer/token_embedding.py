@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable
 
 from mtfrun import mtf
-from mtfrun.checks import COUNT, POSITIVE, check_fields
+from mtfrun.checks import COUNT, INDEX, POSITIVE, check_fields
 from mtfrun.errors import InputError
 from mtfrun.layers import Embedding, PositionalEmbedding, SinusoidPositions
 
@@ -26,7 +26,8 @@ class TokenLogits:
       masks_padding: the logits beyond the last id are too low to be predicted and do not contribute
         to the loss. False: they are ids like any other, as in Mesh TensorFlow and T5, whose
         softmax is over all rows of its table.
-      softmax_bias: every id has a trained bias.
+      softmax_bias: every id has a bias.
+      trains_softmax_bias: False where it is part of a model that was made elsewhere, and constant.
       logits_cap: logits are limited by `layers.soft_cap`; None for no limit.
     """
 
@@ -34,6 +35,7 @@ class TokenLogits:
     scaled_softmax: bool = True
     masks_padding: bool = True
     softmax_bias: bool = False
+    trains_softmax_bias: bool = True
     logits_cap: float | None = None
 
 
@@ -46,9 +48,14 @@ class TokenEmbedding(TokenLogits):
       max_length: the largest position + 1.
       position: a class, called as `position(mesh, max_length, d_model, dtypes)`, whose vectors are
         added to the ids' vectors; None for a model whose attention has positions.
+      inputs_position: the same for the inputs of an encoder-decoder, where they have other vectors
+        of positions than the targets, as in BART; None where they have the same.
+      scaled_vectors: vectors of ids have the factor d_model ** 0.5, before positions are added;
+        Vaswani et al. 2017, arXiv:1706.03762, section 3.4.
       padding_id: fills up rows, and has no loss; -1 for models of which every id is a token.
-      reads_start: a language model reads 0 before the first id of a document, and predicts it.
-        Otherwise, as in GPT-2, it reads the ids only: the first one has no loss.
+      reads_start: a language model reads `start_id` before the first id of a document, and predicts
+        it. Otherwise, as in GPT-2, it reads the ids only: the first one has no loss.
+      start_id: what a model or a decoder reads before the first id.
       vocabulary_divisor: the size of "vocab", the dimension of the embedding and the logits, is the
         number of ids rounded up to a multiple of this, so that a mesh axis divides it.
     """
@@ -56,12 +63,16 @@ class TokenEmbedding(TokenLogits):
     d_model: int = 512
     max_length: int = 512
     position: PositionClass | None = PositionalEmbedding
+    inputs_position: PositionClass | None = None
+    scaled_vectors: bool = False
     padding_id: int = 0
     reads_start: bool = True
+    start_id: int = 0
     vocabulary_divisor: int = 1
 
     def __post_init__(self) -> None:
         check_fields(self, COUNT, "vocabulary_divisor")
+        check_fields(self, INDEX, "start_id")
         check_fields(self, POSITIVE, "logits_cap", optional=True)
         if self.padding_id not in (0, -1):
             raise InputError(
@@ -72,16 +83,25 @@ class TokenEmbedding(TokenLogits):
     def width(self) -> mtf.Dimension:
         return mtf.Dimension("d_model", self.d_model)
 
+    @property
+    def vectors_factor(self) -> float | None:
+        return self.width.size**0.5 if self.scaled_vectors else None
+
     def table(
         self, mesh: mtf.Mesh, vocabulary_size: int, dtypes: mtf.DTypePolicy = mtf.DTypePolicy()
     ) -> Embedding:
         """Returns the vectors of ids, whose table a tied softmax uses."""
         vocab = self.vocab(vocabulary_size)
         if self.scaled_softmax or not self.tied_softmax:
-            return Embedding(mesh, vocab, self.width, dtypes)
+            return Embedding(mesh, vocab, self.width, dtypes, factor=self.vectors_factor)
         # Logits of unit variance, as with a table of unit variance that is scaled.
         initial = mtf.VarianceScaling()([self.width], [vocab])
-        return Embedding(mesh, vocab, self.width, dtypes, initializer=initial, logits_scale=1.0)
+        return Embedding(
+            *(mesh, vocab, self.width, dtypes),
+            initializer=initial,
+            logits_scale=1.0,
+            factor=self.vectors_factor,
+        )
 
     def vocab(self, vocabulary_size: int) -> mtf.Dimension:
         """Returns the dimension of the ids and the padding after them."""

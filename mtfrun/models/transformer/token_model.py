@@ -11,7 +11,7 @@ from mtfrun.models.model import Features, Loss, TextModel
 from mtfrun.models.transformer.distillation import Distillation, Distiller
 from mtfrun.models.transformer.learned_prompt import ReadsPrompt
 from mtfrun.models.transformer.sublayer import SequenceCall
-from mtfrun.models.transformer.token_embedding import TokenEmbedding
+from mtfrun.models.transformer.token_embedding import Position, TokenEmbedding
 from mtfrun.models.transformer.token_loss import TokenLoss
 from mtfrun.models.transformer.token_softmax import TokenSoftmax
 
@@ -52,6 +52,7 @@ class TokenModel(TextModel, ReadsPrompt):
         width = embedding.width
         self.vocab = embedding.vocab(self._num_labels)
         self.padding_id = embedding.padding_id
+        self._start_id = embedding.start_id
         self.embedding = embedding.table(mesh, vocabulary_size, dtypes)
         self.position = None
         if embedding.position is not None:
@@ -66,6 +67,7 @@ class TokenModel(TextModel, ReadsPrompt):
             dtypes,
             tied=tied,
             use_bias=embedding.softmax_bias,
+            trains_bias=embedding.trains_softmax_bias,
             cap=embedding.logits_cap,
         )
 
@@ -155,16 +157,21 @@ class TokenModel(TextModel, ReadsPrompt):
         positions: mtf.Tensor | None,
         call: Call,
         embedding: Embedding | None = None,
+        position: Position | None = None,
     ) -> mtf.Tensor:
-        """Returns vectors of ids plus vectors of positions, by default 0, 1, ... along "length"."""
+        """Returns vectors of ids plus vectors of positions, by default 0, 1, ... along "length".
+
+        `embedding` and `position`: by default the model's.
+        """
         x = (self.embedding if embedding is None else embedding)(ids, call)
-        if self.position is None:
+        position = self.position if position is None else position
+        if position is None:
             return x
         if positions is None:
-            return x + self.position.first(ids.shape.get_dim_by_name("length"))
+            return x + position.first(ids.shape.get_dim_by_name("length"))
         if "length" in ids.shape.dimension_names:
             self._check_length(ids)
-        return x + self.position(positions, call)
+        return x + position(positions, call)
 
     def _check_length(self, ids: mtf.Tensor) -> mtf.Dimension:
         """Returns the dimension "length"; a ShapeError if it has positions without a vector."""

@@ -26,7 +26,8 @@ class TokenSoftmax(mtf.Module):
 
     The kernel is {d_model, vocab}, or the table of the embedding `tied`. Entries of `vocab` from
     `num_classes` on are padding. `dtypes` are the product's too; logits are float32. They have a
-    "bias" {vocab} if `use_bias`, and are limited by `layers.soft_cap` unless `cap` is None.
+    "bias" {vocab} if `use_bias`, constant unless `trains_bias`, and are limited by
+    `layers.soft_cap` unless `cap` is None.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class TokenSoftmax(mtf.Module):
         *,
         tied: Embedding | None = None,
         use_bias: bool = False,
+        trains_bias: bool = True,
         cap: float | None = None,
     ) -> None:
         super().__init__()
@@ -55,7 +57,9 @@ class TokenSoftmax(mtf.Module):
             self.kernel = mtf.Variable(mesh, [d_model, vocab], initial, dtypes.master)
         self.bias = None
         if use_bias:
-            self.bias = mtf.Variable(mesh, [vocab], dtype=dtypes.master, reduced_dims=())
+            self.bias = mtf.Variable(
+                mesh, [vocab], dtype=dtypes.master, trainable=trains_bias, reduced_dims=()
+            )
 
     def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
         """Returns the logits {..., vocab} of x {..., d_model}, float32."""
@@ -83,7 +87,8 @@ class TokenSoftmax(mtf.Module):
         (num_ids,) = self._mesh.local_sizes([self.vocab])
         block_tokens = max(LEAST_BLOCK_TOKENS, BLOCK_LOGITS // num_ids)
         # Of a loss in blocks, gradients reach nothing but x and the kernel.
-        if num_tokens <= block_tokens or self.bias is not None:
+        trains_bias = self.bias is not None and self.bias.is_trained
+        if num_tokens <= block_tokens or trains_bias:
             objective, *further = losses(self(x, call), targets, *by_token)
             return [mtf.reduce_sum(objective * weights), *further]
         return loss_in_blocks(

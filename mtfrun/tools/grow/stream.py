@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from mtfrun import mtf
+from mtfrun.errors import InputError
 from mtfrun.layers import Embedding, LayerNorm, RMSNorm
 from mtfrun.models.transformer import ConstantFactor, Stack, TokenSoftmax
 from mtfrun.tools.grow.dimension_map import DimensionMap, copies, first, placed
@@ -126,6 +127,11 @@ def _writes_centred(norms: Mapping[str, _Norm], paths: Sequence[str]) -> bool:
 
 def _first_factor(modules: _Modules) -> float:
     """Returns the factor of the vectors before the first layer, see `ConstantFactor`."""
+    if any(isinstance(x, Embedding) and x.factor is not None for x in modules.values()):
+        raise InputError(
+            "TokenEmbedding.scaled_vectors: the vectors of ids have a factor by their size, and "
+            "vectors of positions have none: d_model cannot grow"
+        )
     for stack in modules.values():
         if isinstance(stack, Stack):
             for name, transform in vars(stack).items():

@@ -15,7 +15,10 @@ from mtfrun import mtf
 from mtfrun.decoding import (
     FORBIDDEN,
     Controls,
+    FirstIds,
+    ForbiddenIds,
     FrequencyPenalty,
+    LastIds,
     LogitProcessor,
     MinLength,
     MinP,
@@ -44,6 +47,8 @@ PROMPT_LENGTHS = np.asarray([4, 8, 9, 1], np.int32)
 LOGITS = np.random.default_rng(0).normal(size=[4, VOCAB.size], scale=2.0).astype(np.float32)
 BATCH, LENGTH = mtf.Dimension("batch", 4), mtf.Dimension("length", 12)
 NEW_IDS = POSITION - PROMPT_LENGTHS
+# The last row may have more ids.
+LIMITS = np.asarray([10, 10, 10, 11], np.int32)
 
 PROCESSORS: Mapping[str, LogitProcessor] = {
     "repetition": RepetitionPenalty(1.3),
@@ -57,6 +62,9 @@ PROCESSORS: Mapping[str, LogitProcessor] = {
     "30-grams": NoRepeatNGram(30),
     "least length": MinLength(6),
     "least length with the prompt": MinLength(10, with_prompt=True),
+    "forbidden ids": ForbiddenIds([2, 5]),
+    "first ids": FirstIds([4]),
+    "last ids": LastIds([1, 3]),
 }
 FILTERS: Mapping[str, TokenFilter] = {
     "min_p 0.1": MinP(0.1),
@@ -93,6 +101,15 @@ def _expected(name: str, row: int) -> np.ndarray:
     if isinstance(processor, NoRepeatNGram):
         logits[list(_ends_of_ngrams(row, processor.size))] = -np.inf
         return logits
+    if isinstance(processor, ForbiddenIds):
+        logits[processor.ids] = -np.inf
+        return logits
+    if isinstance(processor, FirstIds | LastIds):
+        at = PROMPT_LENGTHS[row] if isinstance(processor, FirstIds) else LIMITS[row] - 1
+        if at == POSITION:
+            logits[:] = -np.inf
+            logits[processor.ids] = 0.0
+        return logits
     assert isinstance(processor, MinLength)
     number = POSITION if processor.with_prompt else NEW_IDS[row]
     if number < processor.length:
@@ -107,7 +124,8 @@ def _process(mesh_shape: str = ONE_DEVICE) -> dict[str, np.ndarray]:
     def run(
         logits: mtf.Tensor, ids: mtf.Tensor, lengths: mtf.Tensor, position: mtf.Tensor
     ) -> dict[str, mtf.Tensor]:
-        written = Written(ids, position, lengths, ENDS)
+        limits = mtf.constant(mesh, LIMITS, [BATCH], np.int32)
+        written = Written(ids, position, lengths, ENDS, limits)
         processed = {name: x(logits, written) for name, x in PROCESSORS.items()}
         return {**processed, **{name: x(logits, VOCAB) for name, x in FILTERS.items()}}
 
@@ -166,6 +184,7 @@ def test_rows_may_have_values_of_their_own() -> None:
         mtf.constant(mesh, POSITION, dtype=np.int32),
         mtf.constant(mesh, PROMPT_LENGTHS, [BATCH], np.int32),
         ENDS,
+        mtf.constant(mesh, LIMITS, [BATCH], np.int32),
     )
     values = mtf.constant(mesh, penalties, [BATCH])
     together = mtf.to_numpy(RepetitionPenalty(values)(logits, written))
@@ -179,19 +198,20 @@ def test_every_position_of_a_block_is_processed_by_the_ids_before_it() -> None:
     logits = mtf.constant(mesh, LOGITS, [BATCH, VOCAB])
     ids = mtf.constant(mesh, IDS, [BATCH, LENGTH], np.int32)
     lengths = mtf.constant(mesh, PROMPT_LENGTHS, [BATCH], np.int32)
+    limits = mtf.constant(mesh, LIMITS, [BATCH], np.int32)
     positions = mtf.constant(
         mesh, np.arange(POSITION, POSITION + 3) + np.zeros([4, 1]), [BATCH, block], np.int32
     )
-    rules = Rules(ENDS, (RepetitionPenalty(), NoRepeatNGram(2), MinLength(4)))
+    rules = Rules(ENDS, (RepetitionPenalty(), NoRepeatNGram(2), MinLength(4), LastIds([2])))
     in_block = rules.process(
         mtf.broadcast(logits, [BATCH, block, VOCAB]),
-        Written(ids, positions, lengths, ENDS),
+        Written(ids, positions, lengths, ENDS, limits),
         (),
         lengths,
     )
     for i in range(block.size):
         position = mtf.constant(mesh, POSITION + i, dtype=np.int32)
-        alone = rules.process(logits, Written(ids, position, lengths, ENDS), (), lengths)
+        alone = rules.process(logits, Written(ids, position, lengths, ENDS, limits), (), lengths)
         actual = mtf.to_numpy(mtf.gather(in_block, i, block))
         assert_close(actual, mtf.to_numpy(alone))
 
@@ -207,7 +227,8 @@ def test_processors_are_those_of_transformers(
     subprocess.run([sys.executable, program, source, target], check=True)
     with np.load(target) as expected:
         assert set(expected) == set(processed) - {
-            *("repetition in outputs", "frequency", "presence", "least length")
+            *("repetition in outputs", "frequency", "presence", "least length"),
+            *("forbidden ids", "first ids", "last ids"),
         }
         for name in expected:
             assert_close(processed[name], expected[name])

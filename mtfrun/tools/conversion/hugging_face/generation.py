@@ -42,6 +42,12 @@ _PROCESSORS: Mapping[str, tuple[str, str, float]] = {
     "min_length": ("decoding.MinLength", "length", 0),
     "min_new_tokens": ("decoding.MinLength", "length", 0),
 }
+# As processors of ids.
+_OF_IDS: Mapping[str, str] = {
+    "bad_words_ids": "decoding.ForbiddenIds",
+    "forced_bos_token_id": "decoding.FirstIds",
+    "forced_eos_token_id": "decoding.LastIds",
+}
 _FILTERS: Mapping[str, tuple[str, str, float]] = {
     "min_p": ("decoding.MinP", "share", 0.0),
     "typical_p": ("decoding.Typical", "share", 1.0),
@@ -79,7 +85,7 @@ def read_generation(folder: Folder, settings: Settings) -> Generation:
         where = str(folder.path / GENERATION_CONFIG)
         values = Settings(folder.json_of(GENERATION_CONFIG), where)
     else:
-        names = (*_TAKEN, *_TAKEN_BY_SAMPLING, *_PROCESSORS, *_NEUTRAL, "eos_token_id")
+        names = (*_TAKEN, *_TAKEN_BY_SAMPLING, *_PROCESSORS, *_OF_IDS, *_NEUTRAL, "eos_token_id")
         older = {name: settings.values[name] for name in names if name in settings.values}
         values = Settings(older, settings.where)
     is_answer = settings.flag("is_encoder_decoder", default=False)
@@ -88,8 +94,9 @@ def read_generation(folder: Folder, settings: Settings) -> Generation:
     outputs = values.integer("num_return_sequences", 1)
     if outputs > 1:
         decoding["num_outputs"] = min(outputs, values.integer("num_beams", 1))
-    controls = _controls(values, is_answer=is_answer, draws="temperature" in search)
-    known = {*_TAKEN, *_TAKEN_BY_SAMPLING, *_PROCESSORS, *_IGNORED}
+    ids = _ids_by_setting(values, is_answer=is_answer)
+    controls = _controls(values, ids, is_answer=is_answer, draws="temperature" in search)
+    known = {*_TAKEN, *_TAKEN_BY_SAMPLING, *_PROCESSORS, *ids, *_IGNORED}
     others = [
         name
         for name, value in values.values.items()
@@ -126,7 +133,23 @@ def _limits(values: Settings, *, is_answer: bool) -> dict[str, object]:
     return limits
 
 
-def _controls(values: Settings, *, is_answer: bool, draws: bool) -> dict[str, dict[str, object]]:
+def _ids_by_setting(values: Settings, *, is_answer: bool) -> dict[str, list[int]]:
+    """Returns the ids of those settings of `_OF_IDS` that are supported."""
+    ids = {name: end_ids(values.values, name) for name in _OF_IDS}
+    words = values.values.get("bad_words_ids")
+    # Words of several ids are not supported.
+    if type(words) is list and all(type(word) is list and len(word) == 1 for word in words):
+        forbidden = [number for word in words for number in end_ids({"word": word}, "word")]
+        ids["bad_words_ids"] = [x for x in forbidden if x not in end_ids(values.values)]
+    if not is_answer:
+        # It is for prompts of one id there.
+        ids["forced_bos_token_id"] = []
+    return {name: numbers for name, numbers in ids.items() if numbers}
+
+
+def _controls(
+    values: Settings, ids: Mapping[str, list[int]], *, is_answer: bool, draws: bool
+) -> dict[str, dict[str, object]]:
     """Returns the parameters by class, those of `decoding.Controls` first."""
     controls: dict[str, object] = {}
     classes: dict[str, dict[str, object]] = {}
@@ -149,6 +172,10 @@ def _controls(values: Settings, *, is_answer: bool, draws: bool) -> dict[str, di
                 classes[target] = {parameter: max(value - 1, 0)}
             elif setting == "min_length":
                 classes[target] = {parameter: value, "with_prompt": True}
+        if name == "processors":
+            for setting, numbers in ids.items():
+                references.append(reference(f"@{_OF_IDS[setting]}()"))
+                classes[_OF_IDS[setting]] = {"ids": numbers}
         if references:
             controls[name] = references
     ends = end_ids(values.values)

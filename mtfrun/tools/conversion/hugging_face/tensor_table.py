@@ -98,6 +98,21 @@ class VocabularyRows(_Each):
 
 
 @dataclasses.dataclass(frozen=True)
+class OneRow(_Each):
+    """[1, ...] in the folder: biases of logits."""
+
+    row: VocabularyRows
+
+    def ours(self, value: np.ndarray, shape: Shape) -> np.ndarray:
+        if value.shape[:1] != (1,):
+            raise _Misshaped(value.shape, (1, *shape))
+        return self.row.ours(value[0], shape)
+
+    def theirs(self, value: np.ndarray) -> np.ndarray:
+        return self.row.theirs(value)[np.newaxis]
+
+
+@dataclasses.dataclass(frozen=True)
 class Permuted(_Each):
     """The same dimensions in another order, `axes`: filters of convolutions."""
 

@@ -56,14 +56,20 @@ class Tokenizer:
             file.bind(self.reference.strip("@()"), parameters)
 
 
-def read_tokenizer(folder: Folder, settings: Settings, pad_id: int) -> Tokenizer:
-    """Without a tokenizer, returns ids in decimals. Raises ConversionError for damaged files."""
+def read_tokenizer(
+    folder: Folder, settings: Settings, pad_id: int, *, reads_pieces: bool = True
+) -> Tokenizer:
+    """Without a tokenizer, returns ids in decimals. Raises ConversionError for damaged files.
+
+    reads_pieces: whether the ids of a SentencePiece model are the model's.
+    """
     files = {name: folder.bytes_of(name) for name in TOKENIZER_FILES if folder.has(name)}
     config = folder.json_of(TOKENIZER_CONFIG) if TOKENIZER_CONFIG in files else {}
     generation = folder.json_of(GENERATION_CONFIG) if folder.has(GENERATION_CONFIG) else {}
     end_id = next(iter([*end_ids(generation), *end_ids(settings.values)]), None)
     tokens = SpecialTokens(Settings(config, TOKENIZER_CONFIG), end_id)
-    sentencepiece = next((name for name in _SENTENCEPIECE if name in files), None)
+    pieces = next((name for name in _SENTENCEPIECE if name in files), None)
+    sentencepiece = pieces if reads_pieces else None
     if config.get("tokenizer_class") == "ByT5Tokenizer":
         tokenizer = _bytes(settings)
     elif sentencepiece is not None and not (TOKENIZER in files and tokens.are_added):
@@ -71,7 +77,8 @@ def read_tokenizer(folder: Folder, settings: Settings, pad_id: int) -> Tokenizer
     elif TOKENIZER in files:
         tokenizer = _tokenizer_json(folder, settings, tokens, pad_id)
     else:
-        tokenizer = _ids(settings, pad_id, "merges.txt" in files or "vocab.txt" in files)
+        has_old_files = pieces is not None or "merges.txt" in files or "vocab.txt" in files
+        tokenizer = _ids(settings, pad_id, has_old_files)
     notes = list(tokenizer.notes)
     if "auto_map" in config:
         notes.append(f"auto_map in {TOKENIZER_CONFIG}: no code of the folder is run")
@@ -187,9 +194,9 @@ class SpecialTokens:
 _NAMES = ("bos_token", "eos_token", "unk_token", "pad_token")
 
 
-def end_ids(values: Mapping[str, Any]) -> list[int]:
-    """`eos_token_id` is a number or a list."""
-    value = values.get("eos_token_id")
+def end_ids(values: Mapping[str, Any], name: str = "eos_token_id") -> list[int]:
+    """Returns the ids of a setting that is a number or a list."""
+    value = values.get(name)
     candidates = value if type(value) is list else [value]
     return [number for number in candidates if type(number) is int and number >= 0]
 

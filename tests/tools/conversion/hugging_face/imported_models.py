@@ -134,9 +134,12 @@ def cast_folder(name: str, folder: pathlib.Path, dtype: str) -> None:
     (folder / "config.json").write_text(json.dumps({**source.config, "dtype": dtype}))
 
 
-def pairs_of(case: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Returns inputs and targets as our models read them: 0 is padding, and what has no loss."""
-    return case["inputs"] * case["attention_mask"], np.maximum(case["labels"], 0)
+def pairs_of(case: Mapping[str, np.ndarray], padding: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Returns inputs and targets as our models read them, with padding where no loss is."""
+    is_input, is_target = case["attention_mask"] > 0, case["labels"] >= 0
+    rows = ((case["inputs"], is_input), (case["labels"], is_target))
+    inputs, targets = (np.where(is_token, ids, padding) for ids, is_token in rows)
+    return inputs, targets
 
 
 def on_mesh(mesh: mtf.Mesh, ids: np.ndarray) -> mtf.Tensor:

@@ -1,4 +1,4 @@
-"""T5 and Switch Transformers compute what transformers does, and leave as they came."""
+"""Encoder-decoders compute what transformers does, and leave as they came."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mtfrun.experiment.runs.opening import RunObjects
 from mtfrun.rundir import RunDirectory
 from mtfrun.tools.conversion import values_of_run
 from mtfrun.tools.conversion.hugging_face.folder import Folder
@@ -28,15 +29,16 @@ from tests.tools.conversion.hugging_face.imported_models import (
     imported_folder,
     logits_and_loss,
     logits_of_transformers,
+    models_of,
     pairs_of,
+    run_program,
     sum_of_log_probabilities,
 )
 
-NAMES = ["t5_v1_0", "t5_v1_1", "switch"]
-QUICK = [
-    "t5_v1_1",
-    *(pytest.param(name, marks=pytest.mark.slow) for name in NAMES if name != "t5_v1_1"),
-]
+NAMES = ["t5_v1_0", "t5_v1_1", "switch", "umt5", "bart", "marian", "pegasus"]
+SLOW = ["t5_v1_0", "switch"]
+QUICK = [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in NAMES]
+PROGRAM = pathlib.Path(__file__).with_name("transformers_encoder_decoders.py")
 MESH = "data:2,model:2"
 NEW_TOKENS = 12
 
@@ -53,12 +55,7 @@ def test_logits_and_loss_are_those_of_transformers(
     name: str, mesh: str, import_once: Callable[[str], Imported]
 ) -> None:
     model = import_once(name)
-    case = model.case
-    inputs, targets = pairs_of(case)
-    logits, loss = logits_and_loss(model.opened(mesh), {"inputs": inputs, "targets": targets})
-    # At all positions, those without a loss as well.
-    assert_close(logits[..., : case["logits"].shape[-1]], case["logits"], LOGITS_TOLERANCE)
-    assert abs(loss - case["loss"][0]) < LOSS_TOLERANCE
+    _assert_same_results(model.opened(mesh), model.case)
 
 
 @pytest.mark.slow
@@ -68,26 +65,7 @@ def test_greedy_and_beam_search_find_what_transformers_finds(
     name: str, mesh: str, import_once: Callable[[str], Imported]
 ) -> None:
     model = import_once(name)
-    case = model.case
-    built = model.opened(mesh)
-    prompts = [_text(row[mask > 0]) for row, mask in zip(*_inputs(case), strict=True)]
-    greedy = built.experiment.inference.with_settings({"decode_length": NEW_TOKENS})
-    texts = [record.texts[0] for record in greedy.records(prompts)]
-    assert texts == [_text(row[1:]).decode() for row in case["greedy"]]
-    if "beam3" not in case:
-        return
-    settings = {"decode_length": NEW_TOKENS, "beam_size": 3, "alpha": 0.0}
-    records = built.experiment.inference.with_settings(settings).records(prompts)
-    ours = [record.texts[0] for record in records]
-    theirs = case["beam3"][:, 1:]
-    if ours != [_text(row).decode() for row in theirs]:
-        inputs, _ = pairs_of(case)
-        expected = sum_of_log_probabilities(
-            lambda ids: logits_and_loss(built, {"inputs": inputs, "targets": ids})[0], theirs
-        )
-        fields: list[Any] = [record.fields["outputs"] for record in records]
-        scores = [outputs[0]["score"] for outputs in fields]
-        assert_close(scores, expected, SCORE_TOLERANCE)
+    _assert_same_searches(model.opened(mesh), model.case)
 
 
 @pytest.mark.parametrize("name", QUICK)
@@ -123,6 +101,21 @@ def test_transformers_computes_the_same_with_an_export(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", models_of(PROGRAM))
+def test_other_configurations_compute_what_transformers_does(
+    name: str, tmp_path: pathlib.Path
+) -> None:
+    folder = tmp_path / "folder"
+    run_program(PROGRAM, "make", name, folder)
+    model = imported_folder(str(folder), folder)
+    for mesh in (ONE_DEVICE, MESH):
+        _assert_same_results(model.opened(mesh), model.case)
+    _assert_same_searches(model.opened(), model.case)
+    assert_same_folder(exported(model), folder)
+    run_program(PROGRAM, "logits", exported(model, "--max_shard_size=5KB"), folder / "case.npz")
+
+
+@pytest.mark.slow
 def test_bfloat16_computes_in_float32_what_transformers_does(tmp_path: pathlib.Path) -> None:
     cast_folder("t5_v1_1", tmp_path / "folder", "bfloat16")
     model = imported_folder("t5_v1_1", tmp_path / "folder")
@@ -141,12 +134,16 @@ def test_padding_before_the_inputs_changes_nothing(
 ) -> None:
     model = import_once(name)
     case = model.case
-    inputs, targets = pairs_of(case)
-    padded = np.zeros([len(inputs), inputs.shape[1] + 3], inputs.dtype)
+    built = model.opened()
+    padding = built.experiment.model.padding_id
+    inputs, targets = pairs_of(case, padding)
+    padded = np.full([len(inputs), inputs.shape[1] + 3], padding, inputs.dtype)
     for row, ids in zip(padded, inputs, strict=True):
-        row[len(row) - np.count_nonzero(ids) :] = ids[ids > 0]
-    logits, _ = logits_and_loss(model.opened(), {"inputs": padded, "targets": targets})
-    assert_close(logits[..., : case["logits"].shape[-1]], case["logits"], LOGITS_TOLERANCE)
+        row[len(row) - np.count_nonzero(ids != padding) :] = ids[ids != padding]
+    logits, _ = logits_and_loss(built, {"inputs": padded, "targets": targets})
+    is_target = targets != padding
+    found = logits[is_target][..., : case["logits"].shape[-1]]
+    assert_close(found, case["logits"][is_target], LOGITS_TOLERANCE)
 
 
 @pytest.mark.slow
@@ -157,7 +154,7 @@ def test_fine_tuning_on_a_mesh_is_that_on_one_device(
     model = import_once(name)
     inputs, targets = pairs_of(model.case)
     lines = [
-        b"\t".join(_text(ids[ids > 1]) for ids in pair)
+        b"\t".join(b" ".join(b"%d" % i for i in ids if i > 2) for ids in pair)
         for pair in zip(inputs, targets, strict=True)
     ]
     (tmp_path / "pairs.tsv").write_bytes(b"\n".join(lines * 100))
@@ -173,10 +170,36 @@ def test_fine_tuning_on_a_mesh_is_that_on_one_device(
     assert report["equal"], report
 
 
-def _inputs(case: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    return case["inputs"], case["attention_mask"]
+def _assert_same_results(built: RunObjects, case: Mapping[str, np.ndarray]) -> None:
+    padding = built.experiment.model.padding_id
+    inputs, targets = pairs_of(case, padding)
+    logits, loss = logits_and_loss(built, {"inputs": inputs, "targets": targets})
+    # Ids of padding differ from transformers' where they are -1, and have no loss.
+    where = targets != padding if padding else np.ones_like(targets, bool)
+    found = logits[where][..., : case["logits"].shape[-1]]
+    assert_close(found, case["logits"][where], LOGITS_TOLERANCE)
+    assert abs(loss - case["loss"][0]) < LOSS_TOLERANCE
 
 
-def _text(ids: np.ndarray) -> bytes:
-    """Returns ids in decimals, without padding and the end."""
-    return " ".join(str(i) for i in ids if i > 1).encode()
+def _assert_same_searches(built: RunObjects, case: Mapping[str, np.ndarray]) -> None:
+    """The first id of transformers' outputs is the decoder's start."""
+    vocabulary = built.experiment.data.vocabularies["targets"]
+    padding = built.experiment.model.padding_of("targets")
+    inputs, _ = pairs_of(case, padding)
+    prompts = [vocabulary.decode(row).encode() for row in inputs]
+    greedy = built.experiment.inference.with_settings({"decode_length": NEW_TOKENS})
+    texts = [record.texts[0] for record in greedy.records(prompts)]
+    assert texts == [vocabulary.decode(row[1:]) for row in case["greedy"]]
+    if "beam3" not in case:
+        return
+    settings = {"decode_length": NEW_TOKENS, "beam_size": 3, "alpha": 0.0}
+    records = built.experiment.inference.with_settings(settings).records(prompts)
+    ours = [record.texts[0] for record in records]
+    theirs = case["beam3"][:, 1:]
+    if ours != [vocabulary.decode(row) for row in theirs]:
+        expected = sum_of_log_probabilities(
+            lambda ids: logits_and_loss(built, {"inputs": inputs, "targets": ids})[0], theirs
+        )
+        fields: list[Any] = [record.fields["outputs"] for record in records]
+        scores = [outputs[0]["score"] for outputs in fields]
+        assert_close(scores, expected, SCORE_TOLERANCE)

@@ -118,6 +118,25 @@ def test_settings_of_decoding_are_taken_over(
                 (CONTINUES, {"min_length": 9, "min_new_tokens": 4}, {"length": 4}),
             )
         ),
+        (
+            ANSWERS,
+            {
+                **{"forced_bos_token_id": 0, "forced_eos_token_id": [2, 7]},
+                **{"bad_words_ids": [[5], [2], [9]], "eos_token_id": 2},
+            },
+            {
+                "decoding.Controls": {
+                    "processors": [
+                        reference("@decoding.ForbiddenIds()"),
+                        reference("@decoding.FirstIds()"),
+                        reference("@decoding.LastIds()"),
+                    ]
+                },
+                "decoding.ForbiddenIds": {"ids": [5, 9]},
+                "decoding.FirstIds": {"ids": [0]},
+                "decoding.LastIds": {"ids": [2, 7]},
+            },
+        ),
     ],
 )
 def test_controls_are_taken_over(
@@ -138,7 +157,7 @@ def test_settings_of_older_folders_are_in_config_json(tmp_path: pathlib.Path) ->
     "values, note",
     [
         (
-            {"diversity_penalty": 1.2, "renormalize_logits": False, "bad_words_ids": [[3]]},
+            {"diversity_penalty": 1.2, "renormalize_logits": False, "bad_words_ids": [[3, 4]]},
             "not supported in decoding, and left out: diversity_penalty, bad_words_ids",
         ),
         ({"num_beams": 2, "length_penalty": 1.0}, "length_penalty=1.0 divides by length^1.0"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mtfrun.errors import did_you_mean
+from mtfrun.tools.conversion.hugging_face.families.bart import Bart
 from mtfrun.tools.conversion.hugging_face.families.bert import Bert
 from mtfrun.tools.conversion.hugging_face.families.bloom import Bloom
 from mtfrun.tools.conversion.hugging_face.families.cohere import Cohere
@@ -18,11 +19,13 @@ from mtfrun.tools.conversion.hugging_face.families.gpt_neox import GPTNeoX
 from mtfrun.tools.conversion.hugging_face.families.gptj import GPTJ
 from mtfrun.tools.conversion.hugging_face.families.granite import Granite
 from mtfrun.tools.conversion.hugging_face.families.llama import Llama, Mistral, Qwen2
+from mtfrun.tools.conversion.hugging_face.families.marian import Marian
 from mtfrun.tools.conversion.hugging_face.families.mixtral import Mixtral
 from mtfrun.tools.conversion.hugging_face.families.modernbert import ModernBert
 from mtfrun.tools.conversion.hugging_face.families.olmo2 import Olmo2
 from mtfrun.tools.conversion.hugging_face.families.olmoe import Olmoe
 from mtfrun.tools.conversion.hugging_face.families.opt import Opt
+from mtfrun.tools.conversion.hugging_face.families.pegasus import Pegasus
 from mtfrun.tools.conversion.hugging_face.families.phi import Phi
 from mtfrun.tools.conversion.hugging_face.families.phi3 import Phi3
 from mtfrun.tools.conversion.hugging_face.families.qwen2_moe import Qwen2Moe
@@ -35,6 +38,7 @@ from mtfrun.tools.conversion.hugging_face.families.stablelm import StableLm
 from mtfrun.tools.conversion.hugging_face.families.switch import SwitchTransformers
 from mtfrun.tools.conversion.hugging_face.families.t5 import T5
 from mtfrun.tools.conversion.hugging_face.families.t5_encoder import T5Encoder
+from mtfrun.tools.conversion.hugging_face.families.umt5 import UMT5
 from mtfrun.tools.conversion.hugging_face.families.vit import ViT
 from mtfrun.tools.conversion.hugging_face.family import Family
 from mtfrun.tools.conversion.hugging_face.settings import Settings
@@ -42,6 +46,10 @@ from mtfrun.tools.conversion.hugging_face.settings import Settings
 FAMILIES: Sequence[Family] = (
     T5(),
     T5Encoder(),
+    UMT5(),
+    Bart(),
+    Marian(),
+    Pegasus(),
     SwitchTransformers(),
     GPT2(),
     GPTNeo(),

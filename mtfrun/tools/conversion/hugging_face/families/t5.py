@@ -43,7 +43,10 @@ _DEFAULTS = {"FeedForward": "@mtf.relu", "GatedFeedForward": "@mtf.gelu"}
 
 
 class T5(TextFamily):
-    """Encoder-decoders with logits by distance, and RMS norms before their sublayers."""
+    """Encoder-decoders with logits by distance, and RMS norms before their sublayers.
+
+    `shipped_files` are for models with relu, and for gated ones.
+    """
 
     model_types: ClassVar[Sequence[str]] = ("t5", "mt5")
     architectures: ClassVar[Sequence[str]] = (
@@ -51,6 +54,7 @@ class T5(TextFamily):
         "MT5ForConditionalGeneration",
     )
     unused: ClassVar[Sequence[str]] = (_BIAS,)
+    shipped_files: ClassVar[tuple[str, str]] = ("models/t5.1.0.gin", "models/t5.1.1.gin")
 
     def title(self, settings: Settings) -> str:
         if settings.text("model_type") == "mt5":
@@ -109,8 +113,7 @@ class T5(TextFamily):
             softmax["scaled_softmax"] = _is_scaled(settings)
         elif _is_scaled(settings):
             raise settings.error("scale_decoder_outputs", UNTIED_BUT_SCALED)
-        model = "models/t5.1.1.gin" if is_gated else "models/t5.1.0.gin"
-        write_encoder_decoder(settings, file, model, softmax)
+        write_encoder_decoder(settings, file, self.shipped_files[is_gated], softmax)
         of_encoder, of_decoder = num_blocks(settings)
         if of_decoder != of_encoder:
             file.bind("decoder/transformer.Stack", {"num_layers": of_decoder})
@@ -141,6 +144,11 @@ class T5(TextFamily):
         del settings
         return f"{stack}_stack/blocks/{block}/{sublayer}"
 
+    def bias_path(self, stack: str, block: int, attention: str) -> str | None:
+        """Returns our path of a block's logits by distance; None if it has the first block's."""
+        del attention
+        return f"{stack}_stack/relative_bias" if block == 0 else None
+
     def feed_forward(
         self, settings: Settings, stack: str, block: int, theirs: str
     ) -> tuple[str, Iterator[Row]]:
@@ -158,9 +166,10 @@ class T5(TextFamily):
         theirs = f"{stack}.block.{block}.layer"
         ours = self.sublayer_path(settings, stack, block, "self_attention")
         yield from _attention(f"{theirs}.0.SelfAttention", ours)
-        if block == 0:
+        path = self.bias_path(stack, block, ours)
+        if path is not None:
             table = f"{theirs}.0.SelfAttention.relative_attention_bias.weight"
-            yield Row(table, f"{stack}_stack/relative_bias/table", Matrix())
+            yield Row(table, f"{path}/table", Matrix())
         yield _norm_row(f"{theirs}.0", ours)
         if stack == "decoder":
             ours = self.sublayer_path(settings, stack, block, "encoder_decoder_attention")

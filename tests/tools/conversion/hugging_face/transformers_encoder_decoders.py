@@ -1,0 +1,193 @@
+"""A program, not a test: makes encoder-decoders of transformers, and asks transformers for logits.
+
+    python transformers_encoder_decoders.py make NAME FOLDER    writes a model of `MODELS` and its
+                                                                case.npz, or one of `STORED` into
+                                                                tests/oracle/hf
+    python transformers_encoder_decoders.py logits FOLDER CASE  compares the model of a folder with
+                                                                a case
+
+Tests run it in a process of its own, for torch and TensorFlow do not share one well.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+
+BART: dict[str, Any] = {
+    **{"vocab_size": 80, "d_model": 16, "max_position_embeddings": 40},
+    **{"encoder_layers": 2, "encoder_ffn_dim": 24, "encoder_attention_heads": 4},
+    **{"decoder_layers": 2, "decoder_ffn_dim": 24, "decoder_attention_heads": 4},
+}
+OTHER_DECODER = {"decoder_layers": 1, "decoder_ffn_dim": 20, "decoder_attention_heads": 2}
+MARIAN: dict[str, Any] = {**BART, "pad_token_id": 79, "decoder_start_token_id": 79}
+UMT5: dict[str, Any] = {
+    **{"vocab_size": 80, "d_model": 16, "d_kv": 6, "d_ff": 24, "num_layers": 2, "num_heads": 2},
+    **{"relative_attention_num_buckets": 8, "relative_attention_max_distance": 10},
+}
+
+# By name the classes of the model and of its configuration, and the configuration. Settings of
+# generation are among the latter.
+STORED: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "bart": (
+        "BartForConditionalGeneration",
+        "BartConfig",
+        {**BART, **OTHER_DECODER, "forced_bos_token_id": 0},
+    ),
+    "marian": (
+        "MarianMTModel",
+        "MarianConfig",
+        {
+            **{**MARIAN, "scale_embedding": True, "no_repeat_ngram_size": 2},
+            "bad_words_ids": [[79]],
+        },
+    ),
+    "pegasus": ("PegasusForConditionalGeneration", "PegasusConfig", BART),
+    "umt5": ("UMT5ForConditionalGeneration", "UMT5Config", UMT5),
+}
+MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "bart, three embeddings, relu": (
+        "BartForConditionalGeneration",
+        "BartConfig",
+        {
+            **{**BART, "tie_word_embeddings": False, "activation_function": "relu"},
+            **{"scale_embedding": True, "activation_dropout": 0.2, "attention_dropout": 0.1},
+        },
+    ),
+    "bart, padding 0": (
+        "BartForConditionalGeneration",
+        "BartConfig",
+        {
+            **{**BART, "pad_token_id": 0, "bos_token_id": 1, "forced_eos_token_id": None},
+            **{"decoder_start_token_id": 5, "no_repeat_ngram_size": 2, "min_length": 4},
+        },
+    ),
+    "marian, two embeddings": (
+        "MarianMTModel",
+        "MarianConfig",
+        {**MARIAN, **OTHER_DECODER, "share_encoder_decoder_embeddings": False},
+    ),
+    "marian, a softmax of its own, forbidden padding": (
+        "MarianMTModel",
+        "MarianConfig",
+        {**MARIAN, "tie_word_embeddings": False, "bad_words_ids": [[79]]},
+    ),
+    "pegasus, scaled, other padding": (
+        "PegasusForConditionalGeneration",
+        "PegasusConfig",
+        {
+            **{**BART, **OTHER_DECODER, "scale_embedding": True, "pad_token_id": 3},
+            **{"decoder_start_token_id": 3, "activation_function": "relu"},
+        },
+    ),
+    "pegasus, three embeddings": (
+        "PegasusForConditionalGeneration",
+        "PegasusConfig",
+        {**BART, "tie_word_embeddings": False},
+    ),
+    "umt5, relu, logits that are not scaled": (
+        "UMT5ForConditionalGeneration",
+        "UMT5Config",
+        {
+            **UMT5,
+            "num_decoder_layers": 1,
+            "feed_forward_proj": "relu",
+            "tie_word_embeddings": False,
+        },
+    ),
+}
+LENGTH, NEW_TOKENS = 16, 12
+# Of the inputs and targets of every row, the end included; the others are padding.
+INPUTS_LENGTHS, TARGETS_LENGTHS = (16, 9, 4, 12), (7, 16, 11, 3)
+# Ids from here on are not special, and below the last one.
+FIRST_ID = 8
+ORACLE = pathlib.Path(__file__).parents[3] / "oracle" / "hf"
+# Of float32, relative to the largest logit.
+TOLERANCE = 1e-4
+_GENERATION = (
+    *("forced_bos_token_id", "forced_eos_token_id", "bad_words_ids", "no_repeat_ngram_size"),
+    "min_length",
+)
+
+
+def make(name: str, folder: pathlib.Path) -> None:
+    """Writes a model with random weights and what it computes."""
+    is_stored = folder.resolve().parent == ORACLE
+    model_class, config_class, values = (STORED if is_stored else MODELS)[name]
+    torch.manual_seed(len(name))
+    of_model = {n: v for n, v in values.items() if n not in _GENERATION[:1] + _GENERATION[2:]}
+    config = getattr(transformers, config_class)(**of_model)
+    model = getattr(transformers, model_class)(config).eval()
+    for setting in _GENERATION:
+        if setting in values:
+            setattr(model.generation_config, setting, values[setting])
+    random = np.random.default_rng(1)
+    inputs, mask = _rows(random, INPUTS_LENGTHS, config)
+    labels, is_target = _rows(random, TARGETS_LENGTHS, config)
+    case: dict[str, Any] = {
+        "inputs": inputs,
+        "attention_mask": mask.astype(np.int64),
+        "labels": np.where(is_target, labels, -100),
+    }
+    with torch.no_grad():
+        for path, parameter in model.named_parameters():
+            if path not in (model._keys_to_ignore_on_save or ()):  # Marian's sines
+                parameter.add_(0.4 * torch.randn_like(parameter))
+        if hasattr(model, "final_logits_bias"):
+            model.final_logits_bias.normal_(std=0.5)
+        model.save_pretrained(folder)
+        output = _run(model, case)
+        prompts = {n: torch.tensor(case[x]) for n, x in _NAMES.items() if x != "labels"}
+        greedy = model.generate(**prompts, max_new_tokens=NEW_TOKENS, do_sample=False)
+        beam = model.generate(
+            **prompts,
+            max_new_tokens=NEW_TOKENS,
+            do_sample=False,
+            num_beams=3,
+            length_penalty=0.0,
+            early_stopping=True,
+        )
+    case |= {"logits": output.logits.numpy(), "loss": output.loss.numpy().reshape(1)}
+    np.savez(folder / "case.npz", **case, greedy=greedy.numpy(), beam3=beam.numpy())
+
+
+_NAMES = {"input_ids": "inputs", "attention_mask": "attention_mask", "labels": "labels"}
+
+
+def _rows(
+    random: np.random.Generator, lengths: tuple[int, ...], config: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns ids [rows, length] that end with the end id, and which of them are not padding."""
+    positions, ends = np.arange(LENGTH), np.array(lengths)[:, None]
+    ids = random.integers(FIRST_ID, config.vocab_size - 1, (len(lengths), LENGTH))
+    ids = np.where(positions == ends - 1, config.eos_token_id, ids)
+    return np.where(positions < ends, ids, config.pad_token_id), positions < ends
+
+
+def compare(folder: pathlib.Path, path: pathlib.Path) -> None:
+    """Raises unless the model of a folder gives the logits of a case."""
+    config = transformers.AutoConfig.from_pretrained(folder)
+    model = getattr(transformers, config.architectures[0]).from_pretrained(folder).eval()
+    case = dict(np.load(path))
+    with torch.no_grad():
+        logits = _run(model, case).logits.numpy()
+    error = np.abs(logits - case["logits"]).max() / np.abs(case["logits"]).max()
+    if not error <= TOLERANCE:
+        raise AssertionError(f"logits differ by {error} of the largest")
+
+
+def _run(model: Any, case: dict[str, np.ndarray]) -> Any:
+    return model(**{name: torch.tensor(case[x]) for name, x in _NAMES.items()})
+
+
+if __name__ == "__main__":
+    action, first, second = sys.argv[1:]
+    if action == "make":
+        make(first, pathlib.Path(second))
+    else:
+        compare(pathlib.Path(first), pathlib.Path(second))
