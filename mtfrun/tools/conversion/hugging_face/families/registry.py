@@ -91,10 +91,8 @@ def family_of(settings: Settings) -> Family:
     families = [family for family in FAMILIES if kind in family.model_types]
     if not families:
         kinds = list(dict.fromkeys(name for family in FAMILIES for name in family.model_types))
-        raise settings.error(
-            "model_type",
-            f"is not supported{did_you_mean(kind, kinds)}; supported: {', '.join(kinds)}",
-        )
+        hint = did_you_mean(kind, kinds) or f"; supported: {', '.join(kinds)}"
+        raise settings.error("model_type", f"is not supported{hint}")
     if settings.values.get("quantization_config") is not None:
         raise settings.error(
             "quantization_config",
