@@ -117,23 +117,23 @@ def _expected(name: str, row: int) -> np.ndarray:
     return logits
 
 
-def _process(mesh_shape: str = ONE_DEVICE) -> dict[str, np.ndarray]:
-    """Returns what every processor and filter makes of LOGITS, -inf for forbidden ids."""
-    mesh = mtf.Mesh(mesh_shape, LAYOUT)
+def _process(mesh_shape: str = ONE_DEVICE, copies: int = 1) -> dict[str, np.ndarray]:
+    """Returns what every processor and filter makes of copies of LOGITS, -inf for forbidden ids."""
+    mesh, batch = mtf.Mesh(mesh_shape, LAYOUT), mtf.Dimension("batch", copies * BATCH.size)
 
     def run(
         logits: mtf.Tensor, ids: mtf.Tensor, lengths: mtf.Tensor, position: mtf.Tensor
     ) -> dict[str, mtf.Tensor]:
-        limits = mtf.constant(mesh, LIMITS, [BATCH], np.int32)
+        limits = mtf.constant(mesh, np.tile(LIMITS, copies), [batch], np.int32)
         written = Written(ids, position, lengths, ENDS, limits)
         processed = {name: x(logits, written) for name, x in PROCESSORS.items()}
         return {**processed, **{name: x(logits, VOCAB) for name, x in FILTERS.items()}}
 
     results = mtf.to_numpy(
         mtf.function(run, jit_compile=not mesh.is_distributed)(
-            mtf.import_tf_tensor(mesh, LOGITS, [BATCH, VOCAB]),
-            mtf.import_tf_tensor(mesh, IDS, [BATCH, LENGTH]),
-            mtf.import_tf_tensor(mesh, PROMPT_LENGTHS, [BATCH]),
+            mtf.import_tf_tensor(mesh, np.tile(LOGITS, [copies, 1]), [batch, VOCAB]),
+            mtf.import_tf_tensor(mesh, np.tile(IDS, [copies, 1]), [batch, LENGTH]),
+            mtf.import_tf_tensor(mesh, np.tile(PROMPT_LENGTHS, copies), [batch]),
             mtf.import_tf_tensor(mesh, np.int32(POSITION), []),
         )
     )
@@ -152,8 +152,8 @@ def test_a_processor_follows_its_definition(name: str, processed: dict[str, np.n
 
 
 def test_a_layout_changes_nothing(mesh_shape: str, processed: dict[str, np.ndarray]) -> None:
-    for name, values in _process(mesh_shape).items():
-        assert_close(values, processed[name])
+    for name, values in _process(mesh_shape, copies=2).items():  # a row for each of 8 devices
+        assert_close(values, np.tile(processed[name], [2, 1]))
 
 
 def test_min_p_keeps_tokens_by_their_share_of_the_largest_probability(
