@@ -17,7 +17,7 @@ import os
 import sys
 import threading
 import types
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from mtfrun.cli.command import run_config, settings_of
@@ -41,6 +41,8 @@ _OF_RUNS = frozenset(
     {"eval", "decode", "score", "export", "config show", "data cache", "data show", "data stats"}
 )
 _OF_WORDS = "config diff"
+# The answer of a child that has found no error, and has not checked all.
+_UNCHECKED = "unchecked"
 
 
 class EarlyCheck:
@@ -96,7 +98,7 @@ def _start_child(flags: argparse.Namespace) -> _Child | None:
         directory = flags.model_dir
     elif flags.command not in _OF_FILES | _OF_RUNS:
         return None
-    return _Child(lambda: _message(flags, files, directory))
+    return _Child(lambda: _message(flags, files, directory) or "")
 
 
 def _message(
@@ -105,15 +107,15 @@ def _message(
     directory: str | None,
     *,
     imports_modules: bool = False,
-) -> str:
+) -> str | None:
     """Returns the error of a configuration, or "".
 
-    Of one that names modules of the user only the statements are checked, unless `imports_modules`:
-    an import may have side effects.
+    None if it names modules of the user, of which only the statements are checked, unless
+    `imports_modules`: an import may have side effects.
     """
     from mtfrun.configuration import config  # noqa: PLC0415 - imports gin
 
-    path = None
+    path, is_whole = None, True
     try:
         if directory is not None:
             path = run_config(directory)
@@ -122,15 +124,14 @@ def _message(
             modules = config.check_statements(files, flags.bindings, flags.gin_search_paths)
             if not flags.bindings and len(files) == 1 and (SHIPPED / files[0]).is_file():
                 continue  # a test checks its types
-            if imports_modules or not _of_user([*modules, *flags.module_import]):
-                dataclasses.replace(settings_of(flags), files=files).parse(path)
+            roots = {name.partition(".")[0] for name in [*modules, *flags.module_import]}
+            if not imports_modules and not roots <= {"mtfrun"}:
+                is_whole = False
+                continue
+            dataclasses.replace(settings_of(flags), files=files).parse(path)
     except InputError as error:
         return str(error)
-    return ""
-
-
-def _of_user(modules: Iterable[str]) -> bool:
-    return any(name.partition(".")[0] != "mtfrun" for name in modules)
+    return "" if is_whole else None
 
 
 def first_error(trainings: Sequence[argparse.Namespace]) -> tuple[int, InputError] | None:
@@ -142,27 +143,18 @@ def first_error(trainings: Sequence[argparse.Namespace]) -> tuple[int, InputErro
     if "tensorflow" in sys.modules:
         return None
 
-    def names_modules() -> str:
-        from mtfrun.configuration import config  # noqa: PLC0415 - imports gin
-
-        modules = [
-            name
-            for flags in trainings
-            for name in config.check_statements(
-                flags.gin_file, flags.bindings, flags.gin_search_paths
-            )
-        ]
-        return "yes" * _of_user([*modules, *trainings[0].module_import])
-
     def check(*, imports_modules: bool) -> str:
-        messages = (
-            _message(flags, [flags.gin_file], None, imports_modules=imports_modules)
-            for flags in trainings
-        )
-        return next((f"{i} {message}" for i, message in enumerate(messages) if message), "")
+        answer = ""
+        for number, flags in enumerate(trainings):
+            message = _message(flags, [flags.gin_file], None, imports_modules=imports_modules)
+            if message:
+                return f"{number} {message}"
+            if message is None:
+                answer = _UNCHECKED
+        return answer
 
     result = _Child(lambda: check(imports_modules=False)).result()
-    if not result and trainings and _Child(names_modules).result():
+    if result == _UNCHECKED:
         with progress.waiting("checking the rows with your modules"):
             result = _Child(lambda: check(imports_modules=True), has_stubs=False).result()
     number, _, message = result.partition(" ")

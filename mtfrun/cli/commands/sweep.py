@@ -211,12 +211,12 @@ def _train(
     from mtfrun.tools.sweep.trainer import Display, TrainedRun, Trainer, require_space
 
     started: dict[str, PlannedRun] = {}
-
+    has_metric = (flags.metric or plan.sweep.metric) is not None
     evaluated: set[str] = set()
 
     def reason_to_stop(run: TrainedRun) -> str | None:
         """Refuses a metric that the first evaluation of all does not have."""
-        if not evaluated and (evaluations := RunRecord(run.directory).evaluations()):
+        if has_metric and not evaluated and (evaluations := RunRecord(run.directory).evaluations()):
             evaluated.update(evaluations[0].metrics)
             plan.check_metric(evaluated, flags.metric)
         return None if search is None else search.reason_to_stop(run)

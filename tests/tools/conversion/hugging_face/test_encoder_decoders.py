@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -25,7 +24,6 @@ from tests.tools.conversion.hugging_face.imported_models import (
     assert_same_tensors,
     cast_folder,
     exported,
-    imported,
     imported_folder,
     logits_and_loss,
     logits_of_transformers,
@@ -41,12 +39,6 @@ QUICK = [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name 
 PROGRAM = pathlib.Path(__file__).with_name("transformers_encoder_decoders.py")
 MESH = "data:2,model:2"
 NEW_TOKENS = 12
-
-
-@pytest.fixture(scope="module")
-def import_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Imported]:
-    """A function that imports a stored folder, once in the tests of this file."""
-    return functools.cache(lambda name: imported(name, tmp_path_factory.mktemp("imported")))
 
 
 @pytest.mark.parametrize("mesh", [ONE_DEVICE, pytest.param(MESH, marks=pytest.mark.slow)])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import pathlib
 from collections.abc import Callable, Mapping
 
@@ -19,7 +18,6 @@ from tests.tools.conversion.hugging_face.imported_models import (
     Imported,
     assert_same_folder,
     exported,
-    imported,
     imported_folder,
     logits_and_loss,
     models_of,
@@ -32,12 +30,6 @@ FIRST = ["bert_classifier", "modernbert"]
 QUICK = [pytest.param(name, marks=[] if name in FIRST else [pytest.mark.slow]) for name in NAMES]
 MESH = "data:2,model:2"
 PROGRAM = pathlib.Path(__file__).with_name("transformers_encoders.py")
-
-
-@pytest.fixture(scope="module")
-def import_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Imported]:
-    """A function that imports a stored folder, once in the tests of this file."""
-    return functools.cache(lambda name: imported(name, tmp_path_factory.mktemp("imported")))
 
 
 @pytest.mark.parametrize("mesh", [ONE_DEVICE, pytest.param(MESH, marks=pytest.mark.slow)])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import pathlib
 from collections.abc import Callable, Mapping
@@ -32,7 +31,6 @@ from tests.tools.conversion.hugging_face.imported_models import (
     assert_same_tensors,
     cast_folder,
     exported,
-    imported,
     imported_folder,
     logits_and_loss,
     models_of,
@@ -57,12 +55,6 @@ MESHES = [ONE_DEVICE, pytest.param(MESH, marks=pytest.mark.slow)]
 # 0.022 for weights of experts; 0.009 to 0.020 for the others.
 BFLOAT16_TOLERANCES = {"gpt_neo": 0.03, "mixtral": 0.025}
 PROGRAM = pathlib.Path(__file__).with_name("transformers_models.py")
-
-
-@pytest.fixture(scope="module")
-def import_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Imported]:
-    """A function that imports a stored folder, once in the tests of this file."""
-    return functools.cache(lambda name: imported(name, tmp_path_factory.mktemp("imported")))
 
 
 @pytest.mark.parametrize("mesh", MESHES)
