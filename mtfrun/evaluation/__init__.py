@@ -17,3 +17,4 @@ from mtfrun.evaluation.task_metrics import spearman_correlation as spearman_corr
 from mtfrun.evaluation.task_metrics import squad as squad
 from mtfrun.evaluation.task_metrics import text_metrics as text_metrics
 from mtfrun.evaluation.task_metrics import token_accuracy as token_accuracy
+from mtfrun.evaluation.task_metrics import trivia_qa as trivia_qa

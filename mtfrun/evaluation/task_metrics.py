@@ -10,7 +10,7 @@ import dataclasses
 import itertools
 import re
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,8 @@ from mtfrun.errors import InputError, did_you_mean, install_command
 # The tokenizers of sacrebleu that download nothing.
 _TOKENIZERS = ("intl", "13a", "char", "zh", "none", "ja-mecab", "ko-mecab")
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
-_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_NO_PUNCTUATION = dict.fromkeys(map(ord, string.punctuation))
+_SPACES_FOR_PUNCTUATION = dict.fromkeys(map(ord, string.punctuation + "\u2018\u2019\u00b4"), " ")
 _ROUGE_KINDS = ("rouge1", "rouge2", "rougeLsum")
 
 
@@ -35,7 +36,7 @@ def text_metrics(targets: Sequence[str], predictions: Sequence[str]) -> dict[str
 
 def exact_match(targets: Sequence[object], predictions: Sequence[object]) -> dict[str, float]:
     """Returns "exact_match", the share of predictions that equal their target."""
-    _check_paired("exact_match", targets, predictions)
+    check_paired("exact_match", targets, predictions)
     pairs = zip(targets, predictions, strict=True)
     return {"exact_match": float(np.mean([target == prediction for target, prediction in pairs]))}
 
@@ -93,18 +94,47 @@ def squad(targets: Sequence[str | Sequence[str]], predictions: Sequence[str]) ->
     "f1" the mean of the greatest F1 of the words of prediction and answer; a question has one
     answer or several.
     """
-    _check_paired("squad", targets, predictions)
-    exact, overlap = [], []
+    return _mean_scores(squad_scores(targets, predictions))
+
+
+def trivia_qa(
+    targets: Sequence[str | Sequence[str]], predictions: Sequence[str]
+) -> dict[str, float]:
+    """Returns "em" and "f1" as `squad` does, with spaces in place of punctuation.
+
+    The normalisation of TriviaQA's program, Joshi et al. 2017, https://aclanthology.org/P17-1147.
+    """
+    return _mean_scores(squad_scores(targets, predictions, _SPACES_FOR_PUNCTUATION))
+
+
+def squad_scores(
+    targets: Sequence[str | Sequence[str]],
+    predictions: Sequence[str],
+    punctuation: Mapping[int, str | None] = _NO_PUNCTUATION,
+) -> list[tuple[bool, float]]:
+    """Returns whether each prediction equals one of its answers, and their greatest F1 of words.
+
+    Args:
+      punctuation: what replaces each character of punctuation, by its number.
+    """
+    check_paired("squad", targets, predictions)
+    scores = []
     for answers, prediction in zip(targets, predictions, strict=True):
         several = [answers] if isinstance(answers, str) else answers
-        words = _words(prediction)
-        exact.append(max(_words(answer) == words for answer in several))
-        overlap.append(max(_f1(_words(answer), words) for answer in several))
+        words, *of_answers = (_words(text, punctuation) for text in (prediction, *several))
+        if not of_answers:
+            raise InputError("squad needs at least one answer of each question")
+        scores.append((words in of_answers, max(_f1(answer, words) for answer in of_answers)))
+    return scores
+
+
+def _mean_scores(scores: Sequence[tuple[bool, float]]) -> dict[str, float]:
+    exact, overlap = zip(*scores, strict=True)
     return {"em": float(np.mean(exact)), "f1": float(np.mean(overlap))}
 
 
-def _words(text: str) -> list[str]:
-    return _ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split()
+def _words(text: str, punctuation: Mapping[int, str | None]) -> list[str]:
+    return _ARTICLES.sub(" ", text.lower().translate(punctuation)).split()
 
 
 def _f1(target: Sequence[str], prediction: Sequence[str]) -> float:
@@ -134,7 +164,7 @@ class Rouge:
         self._scorer = rouge_scorer.RougeScorer(list(_ROUGE_KINDS))
 
     def __call__(self, targets: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
-        _check_paired("Rouge", targets, predictions)
+        check_paired("Rouge", targets, predictions)
         scores = [
             self._scorer.score(
                 target=_one_sentence_per_line(target),
@@ -162,13 +192,13 @@ class BinaryF1:
         self, targets: Sequence[object], predictions: Sequence[object]
     ) -> dict[str, float]:
         """Returns the metric: 0 if the class is neither a target nor predicted."""
-        _check_paired("BinaryF1", targets, predictions)
+        check_paired("BinaryF1", targets, predictions)
         return {"f1": _f1_of(self.positive, targets, predictions)}
 
 
 def mean_f1(targets: Sequence[object], predictions: Sequence[object]) -> dict[str, float]:
     """Returns "mean_f1", the mean of the F1 of every class among the targets."""
-    _check_paired("mean_f1", targets, predictions)
+    check_paired("mean_f1", targets, predictions)
     classes = dict.fromkeys(targets)
     return {"mean_f1": float(np.mean([_f1_of(x, targets, predictions) for x in classes]))}
 
@@ -180,7 +210,7 @@ def matthews_correlation(
 
     Gorodkin 2004, https://doi.org/10.1016/j.compbiolchem.2004.09.006, equation 8.
     """
-    _check_paired("matthews_correlation", targets, predictions)
+    check_paired("matthews_correlation", targets, predictions)
     classes = list(dict.fromkeys([*targets, *predictions]))
     x, y = (
         np.array([[value == label for label in classes] for value in values], np.float64)
@@ -192,7 +222,7 @@ def matthews_correlation(
 
 def pearson_correlation(targets: Sequence[float], predictions: Sequence[float]) -> dict[str, float]:
     """Returns "pearson_correlation", -1 to 1; 0 if one side is constant."""
-    _check_paired("pearson_correlation", targets, predictions)
+    check_paired("pearson_correlation", targets, predictions)
     return {"pearson_correlation": _correlation(np.asarray(targets), np.asarray(predictions))}
 
 
@@ -200,7 +230,7 @@ def spearman_correlation(
     targets: Sequence[float], predictions: Sequence[float]
 ) -> dict[str, float]:
     """Returns "spearman_correlation", -1 to 1, of ranks; equal values have equal ranks."""
-    _check_paired("spearman_correlation", targets, predictions)
+    check_paired("spearman_correlation", targets, predictions)
     return {"spearman_correlation": _correlation(_ranks(targets), _ranks(predictions))}
 
 
@@ -227,7 +257,7 @@ def _ratio(covariance: np.floating, product_of_variances: np.floating) -> float:
     return float(covariance / np.sqrt(product_of_variances)) if product_of_variances else 0.0
 
 
-def _check_paired(metric: str, targets: Sequence[object], predictions: Sequence[object]) -> None:
+def check_paired(metric: str, targets: Sequence[object], predictions: Sequence[object]) -> None:
     """Raises InputError unless there is a prediction for each of at least one target."""
     if not len(targets) == len(predictions) > 0:
         raise InputError(
@@ -240,7 +270,7 @@ def _references(
     metric: str, targets: Sequence[str | Sequence[str]], predictions: Sequence[str]
 ) -> Any:
     """Returns columns of references; None where a prediction has fewer, which sacrebleu accepts."""
-    _check_paired(metric, targets, predictions)
+    check_paired(metric, targets, predictions)
     several = [[target] if isinstance(target, str) else target for target in targets]
     for values in (list(predictions), *several):
         is_list = isinstance(values, Sequence) and len(values) > 0

@@ -1,0 +1,60 @@
+"""References: what metrics compare a prediction with, made of all fields of its example."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from mtfrun.data.errors import DataError
+from mtfrun.data.features import TARGETS
+from mtfrun.data.preprocessors.preprocessor import Fields, field_of, required_texts_of
+
+_ANSWERS = "answers"
+
+
+class GroupedReference(NamedTuple):
+    """A reference, and the fields of its example that name its group, see `Task.group_by`."""
+
+    group: tuple[bytes, ...]
+    value: Any
+
+
+class PossibleReferent(NamedTuple):
+    """A noun phrase, and whether the pronoun of the example refers to it."""
+
+    text: str
+    is_correct: bool
+
+
+class RankedClass(NamedTuple):
+    """One of the classes of an example: the example's number, the class, and its weight."""
+
+    idx: tuple[int, ...]
+    is_correct: bool
+    weight: float
+
+
+def all_answers(fields: Fields) -> list[str]:
+    """Returns the texts of "answers/0", "answers/1", ..., which `Squad` and `Record` return."""
+    texts = required_texts_of("data.all_answers", fields, _ANSWERS)
+    return [text.decode("utf-8", "replace") for text in texts]
+
+
+def possible_referent(fields: Fields) -> PossibleReferent:
+    """Returns the target of `WscSimple` and its label, "True" or "False"."""
+    text = field_of("data.possible_referent", fields, TARGETS)
+    label = field_of("data.possible_referent", fields, "label")
+    return PossibleReferent(text.decode("utf-8", "replace"), label == b"True")
+
+
+def ranked_class(fields: Fields) -> RankedClass:
+    """Returns the class of an example of `RankClassification`; its weight is 1 by default."""
+    who = "data.ranked_class"
+    idx = required_texts_of(who, fields, "idx")
+    try:
+        return RankedClass(
+            tuple(map(int, idx)),
+            field_of(who, fields, "is_correct") == b"True",
+            float(fields.get("weight", b"1")),
+        )
+    except ValueError as error:
+        raise DataError(f'{who}: "idx" or "weight" of an example is not a number') from error
