@@ -13,6 +13,9 @@ _MOST_CHARACTERS = 60
 _HASH_CHARACTERS = 12
 
 
+NONE = "(none)"
+
+
 class Change(NamedTuple):
     """An entry that differs: its keys in the nested mappings, its values or None."""
 
@@ -84,7 +87,7 @@ def _is_list(value: Any) -> bool:
 def _short(value: Any) -> str:
     """A SHA-256 by its first characters."""
     if value is None:
-        return "(none)"
+        return NONE
     text = value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)
     is_hash = len(text) == 64 and all(c in "0123456789abcdef" for c in text)
     if is_hash:

@@ -47,6 +47,7 @@ def pytest_configure(config: pytest.Config) -> None:
         _make_virtual_devices()
         if config.getoption("markexpr") == "not slow":
             _compile_without_rewriting()
+            _decode_without_xla()
 
 
 def pytest_collection_finish() -> None:
@@ -116,6 +117,26 @@ def _compile_without_rewriting() -> None:
     import tensorflow as tf  # noqa: PLC0415, as above
 
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+
+
+def _decode_without_xla() -> None:
+    """Lets TensorFlow run the programs that decode, which XLA compiles for seconds.
+
+    As above, slow tests and commands in processes of their own decode as users do, and so do
+    tests that use `decodes_by_xla`.
+    """
+    from mtfrun import mtf  # noqa: PLC0415, as above
+
+    mtf.Mesh.decodes_by_xla = property(lambda mesh: False)  # type: ignore[method-assign, assignment]
+
+
+@pytest.fixture
+def decodes_by_xla(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets the programs that decode be compiled as users have them compiled."""
+    from mtfrun import mtf  # noqa: PLC0415, as above
+
+    is_on_one_device = property(lambda mesh: not mesh.is_distributed)
+    monkeypatch.setattr(mtf.Mesh, "decodes_by_xla", is_on_one_device)
 
 
 @pytest.fixture

@@ -223,8 +223,8 @@ class SharedBatch:
         self._settings = RowSettings(places[-1])
         self._unread: dict[int, _Unread] = {}
         self._taken: set[int] = set()
-        jit = not self._mesh.is_distributed
-        quarters = _QUARTERS if jit else _QUARTERS[-1:]
+        jit = self._mesh.decodes_by_xla
+        quarters = _QUARTERS[-1:] if self._mesh.is_distributed else _QUARTERS
         self._lengths = [-(-length * n // _QUARTERS[-1]) for n in quarters]
         self._caches = self._empty_caches()
         self._decode = mtf.function(self._decode_rows, jit_compile=jit)

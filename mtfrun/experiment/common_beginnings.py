@@ -141,7 +141,7 @@ class CommonBeginnings:
             state = decoder.at_once(features[TARGETS].shape[1].size, sizes).initial_state
             return tf.nest.map_structure(lambda x: mtf.gather(x, 0, batch), state)
 
-        return mtf.function(read, jit_compile=not self._experiment.mesh.is_distributed)
+        return mtf.function(read, jit_compile=self._experiment.mesh.decodes_by_xla)
 
 
 def group_by_beginning(

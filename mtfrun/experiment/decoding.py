@@ -356,8 +356,7 @@ class Decoding(Inference):
                 beam = mtf.Dimension("beam", 1)
                 return result._replace(hypotheses=result.hypotheses.with_beam(beam))
 
-        # XLA makes decoding faster on one device.
-        program = mtf.function(decode, jit_compile=not self.experiment.mesh.is_distributed)
+        program = mtf.function(decode, jit_compile=self.experiment.mesh.decodes_by_xla)
         return self._programs.setdefault(shape, program)
 
     @functools.cached_property

@@ -144,6 +144,11 @@ class Mesh:
         return self.device_mesh is not None
 
     @property
+    def decodes_by_xla(self) -> bool:
+        """Whether XLA compiles the programs that decode: on one device, where they are faster."""
+        return not self.is_distributed
+
+    @property
     def is_on_cpu(self) -> bool:
         """Whether its devices are (simulated) CPUs."""
         return self.devices[0].startswith("CPU")

@@ -58,7 +58,7 @@ def _logits(mesh: mtf.Mesh, kind: str) -> np.ndarray:
 
     blocks = [block_at(9), block_at(0), block_at(SIZE)]
     sizes = mtf.import_tf_tensor(mesh, PROMPT_SIZES.astype(np.int32), [batch])
-    compiled = mtf.function(run, jit_compile=not mesh.is_distributed)
+    compiled = mtf.function(run, jit_compile=mesh.decodes_by_xla)
     results = compiled(on_mesh(mesh, {"targets": ids}), sizes, *blocks)
     return np.concatenate([mtf.to_numpy(x) for x in results], axis=1)
 

@@ -28,6 +28,7 @@ from mtfrun.tools.auditing.ledgers import (
     LedgerComparison,
     RunLedger,
     compare_ledgers,
+    steps_with_equal_variables,
 )
 
 _NOTHING = "nothing that the runs have recorded differs:"
@@ -121,6 +122,8 @@ def bisect(a: str | os.PathLike[str], b: str | os.PathLike[str]) -> Bisection:
     if not comparison.steps:
         raise InputError(f"the ledgers of {a} and {b} have no step in common")
     difference = comparison.difference
-    causes = find_causes(*records, difference) if difference is not None else []
+    causes: Sequence[Cause] = ()
+    if difference is not None:
+        causes = find_causes(*records, difference, steps_with_equal_variables(*ledgers))
     last_a, last_b = (max(ledger.records) for ledger in ledgers)
     return Bisection(os.fspath(a), os.fspath(b), (last_a, last_b), comparison, causes)

@@ -13,7 +13,7 @@ from mtfrun.configuration.hyperparameters import (
     texts_of_parameters,
     values_of,
 )
-from mtfrun.differences import Change, changes
+from mtfrun.differences import NONE, Change, changes
 from mtfrun.errors import InputError
 from mtfrun.rundir.commands import read_commands
 from mtfrun.tools.auditing.ledgers import (
@@ -93,8 +93,13 @@ def is_same_mesh(a: RunRecords, b: RunRecords) -> bool:
     return len(meshes) <= 1
 
 
-def find_causes(a: RunRecords, b: RunRecords, difference: Difference) -> list[Cause]:
-    """Returns what differs when the two runs compute the first step that differs, likely first."""
+def find_causes(
+    a: RunRecords, b: RunRecords, difference: Difference, equal: Collection[int] = ()
+) -> list[Cause]:
+    """Returns what differs when the two runs compute the first step that differs, likely first.
+
+    `equal`: the steps after which both runs are known to have the same variables.
+    """
     step, what = difference.step, difference.what
     if what == VARIABLES and (step in a.starts()) != (step in b.starts()):
         step += 1  # one of the runs was resumed with others
@@ -102,15 +107,18 @@ def find_causes(a: RunRecords, b: RunRecords, difference: Difference) -> list[Ca
     causes, of_updates = _of_hyperparameters(*records)
     causes += _of_records(*records)
     began = max((record.get("step", 0) for record in records), default=0)
-    if step == began + 1 and (began in a.starts()) != (began in b.starts()):
-        resumed = ["resumed" if began in x.starts() else "not resumed" for x in (a, b)]
-        causes.append(Cause(RESTORED, f"the checkpoint of step {began:,}", *resumed))
+    is_resumed = [began in x.starts() for x in (a, b)]
+    if step == began + 1 and is_resumed[0] != is_resumed[1] and began not in equal:
+        texts = ("resumed" if x else "not resumed" for x in is_resumed)
+        causes.append(Cause(RESTORED, f"the checkpoint of step {began:,}", *texts))
     likely = _LIKELY.get(what, _LIKELY_OF_NUMBERS)
     is_first_loss = step <= began + 1 and what in (LOSS, GRADIENT_NORM)
 
-    def rank(cause: Cause) -> tuple[int, bool]:
+    def rank(cause: Cause) -> tuple[int, bool, bool]:
         place = likely.index(cause.kind) if cause.kind in likely else len(likely)
-        return place, (cause in of_updates) == is_first_loss
+        # Of another class the parameters are in one of the runs only.
+        is_in_both = NONE not in (cause.a, cause.b)
+        return place, (cause in of_updates) == is_first_loss, not is_in_both
 
     return sorted(causes, key=rank)
 
@@ -153,7 +161,7 @@ def _of_git(old: Any, new: Any) -> list[Cause]:
     ]
     if diffs[0] == diffs[1]:
         return []
-    only = [next((line for line in x if line not in y), "(none)") for x, y in (diffs, diffs[::-1])]
+    only = [next((line for line in x if line not in y), NONE) for x, y in (diffs, diffs[::-1])]
     return [Cause(CODE, "changes of the working tree", *(line[:_GIT_LINES] for line in only))]
 
 

@@ -104,6 +104,12 @@ def compare_ledgers(a: RunLedger, b: RunLedger, *, exact: bool) -> LedgerCompari
     return LedgerComparison(len([step for step in common if step]), exact, largest, difference)
 
 
+def steps_with_equal_variables(a: RunLedger, b: RunLedger) -> set[int]:
+    """Returns the steps after which both ledgers have the same digest of all variables."""
+    digests = [{(r.step, r.variables) for r in x.records.values() if r.variables} for x in (a, b)]
+    return {step for step, _ in digests[0] & digests[1]}
+
+
 def relative_difference(a: float, b: float) -> float:
     if a == b or (math.isnan(a) and math.isnan(b)):
         return 0.0

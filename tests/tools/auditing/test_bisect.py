@@ -136,6 +136,11 @@ def test_the_values_with_which_a_run_was_resumed_are_a_cause(tmp_path: pathlib.P
     assert result.likely[0] == "restored values"
     later = write_run(tmp_path / "c", *records, change=from_step(6, loss=LOSS))
     assert not bisect(tmp_path / "a", later).causes
+    # Both had the same variables there.
+    digests = {4: VARIABLES}
+    a = write_run(tmp_path / "with digests", digests=digests)
+    b = write_run(tmp_path / "resumed", *records, digests=digests, change=from_step(5, loss=LOSS))
+    assert not bisect(a, b).causes
 
 
 def test_a_variable_that_a_checkpoint_changes_is_named(tmp_path: pathlib.Path) -> None:

@@ -1,0 +1,423 @@
+"""`mtfrun bisect` names the first step and the cause of differences planted in trained runs."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import json
+import pathlib
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from mtfrun import mtf
+from mtfrun.cli.command import settings_of
+from mtfrun.cli.parser import parse_flags
+from mtfrun.experiment.runs.run_training import prepare
+from mtfrun.rundir import RunDirectory, commands
+from mtfrun.rundir.checkpoints.checkpoint_values import CheckpointValues
+from tests.cli.command import ROOT, mtfrun, mtfrun_here, tiny_experiment
+
+STEPS, SAVED = 6, 2
+EPOCH = 44  # the steps that read every text
+# The rate is zero in the first step.
+UPDATES = (2, "variables")
+LOSS = (1, "loss")
+START = (0, "initial values")
+NORM = "model/decoder_stack/blocks/0/self_attention/norm/scale"
+DENSE = "model/decoder_stack/blocks/0/feed_forward/layer/wi/kernel"
+
+# Two classes of a user's module: an action that changes a variable, and a normalisation.
+MODULE = """
+from mtfrun import mtf, training
+from mtfrun.models import transformer
+
+
+class Change(training.Action):
+    def __init__(self, at=3):
+        self.every_steps = at
+        self.at = at
+
+    def __call__(self, context):
+        if context.step == self.at:
+            variable = context.state.named_variables()["{path}"]
+            mtf.assign(variable, variable * {factor})
+
+
+class Norm(transformer.RMSNorm):
+    def __call__(self, *arguments):
+        return super().__call__(*arguments) * {scale}
+"""
+IMPORTS = """
+from __gin__ import dynamic_registration
+from mtfrun import experiment
+from mtfrun.models import transformer
+import planted
+"""
+ADAM = ["--gin.Training.optimizer=@optim.Adam()", "--gin.Adam.learning_rate=@optim.Product()"]
+
+
+@pytest.fixture(autouse=True)
+def no_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets all runs be of one commit, whatever is edited while the tests run."""
+    same = {"commit": "1" * 40, "diff": "", "untracked": []}
+    monkeypatch.setattr(commands, "describe_working_tree", lambda _: same)
+
+
+@pytest.fixture(scope="module")
+def trained(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[..., pathlib.Path]:
+    """A function that trains with some flags in a new directory, or once for all tests."""
+
+    def train(*flags: str, change: Callable[[pathlib.Path], object] | None = None) -> pathlib.Path:
+        directory = tmp_path_factory.mktemp("run")
+        arguments = tiny_experiment(directory)
+        if change is not None:
+            change(directory)
+        _train(*arguments, *RUN, *flags, f"--model_dir={directory}/run")
+        return directory / "run"
+
+    cached = functools.cache(train)
+    return lambda *flags, change=None: train(*flags, change=change) if change else cached(*flags)
+
+
+RUN = [
+    *(f"--gin.TRAIN_STEPS={STEPS}", f"--gin.CHECKPOINT_EVERY={SAVED}", "--gin.WARMUP_STEPS=1"),
+    *("--gin.EVAL_EVERY=None", "--gin.Evaluation.max_batches=1", "--gin.EVAL_AT_START=False"),
+]
+
+
+def _train(*arguments: str) -> None:
+    process = mtfrun_here("train", *arguments)
+    assert process.returncode == 0, process.stderr.decode()
+
+
+def _bisect(a: pathlib.Path, b: pathlib.Path, *flags: str) -> dict[str, Any]:
+    process = mtfrun_here("bisect", str(a), str(b), "--json", *flags)
+    assert process.returncode == 5, process.stderr.decode()
+    result: dict[str, Any] = json.loads(process.stdout)
+    return result
+
+
+def _check(result: dict[str, Any], found: tuple[int, str], kind: str, name: str | None) -> None:
+    difference = result["difference"]
+    assert (difference["step"], difference["what"]) == found
+    assert result["likely_cause"] == kind
+    if name is not None:
+        assert result["causes"][0]["name"] == name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("flag", "found", "name"),
+    [
+        ("BATCH_SIZE=4", (1, "batch"), None),
+        ("SEQUENCE_LENGTH=24", START, None),
+        ("D_FF=64", START, None),
+        ("D_MODEL=32", START, None),
+        ("NUM_HEADS=2", START, None),
+        ("NUM_LAYERS=2", START, None),
+        ("VOCABULARY_DIVISOR=256", START, None),
+        ("MASTER_DTYPE='bfloat16'", START, None),
+        # Slots and averages begin at 0.
+        ("AVERAGE_DECAY=0.9", UPDATES, None),
+        ("Training.optimizer=@optim.Sgd()", UPDATES, "experiment.Training.optimizer"),
+        ("DROPOUT_RATE=0.1", LOSS, None),
+        ("ACTIVATION_DTYPE='bfloat16'", LOSS, None),
+        ("RMSNorm.epsilon=1e-5", LOSS, "transformer.RMSNorm.epsilon"),
+        ("FeedForward.activation=@mtf.gelu", LOSS, "transformer.FeedForward.activation"),
+        ("TokenLoss.z_loss=1e-4", LOSS, "transformer.TokenLoss.z_loss"),
+        ("TokenLoss.label_smoothing=0.01", LOSS, "transformer.TokenLoss.label_smoothing"),
+        ("LEARNING_RATE=0.021", UPDATES, None),
+        ("WARMUP_STEPS=3", UPDATES, None),
+        ("TRAIN_STEPS=7", UPDATES, None),
+        ("TrainOptions.clip_norm=0.1", UPDATES, "training.TrainOptions.clip_norm"),
+        (
+            "Adafactor.clipping_threshold=0.5",
+            UPDATES,
+            "optim.Adafactor.clipping_threshold",
+        ),
+    ],
+)
+def test_a_setting_is_named(
+    flag: str, found: tuple[int, str], name: str | None, trained: Callable[..., pathlib.Path]
+) -> None:
+    more = ["--gin.Sgd.learning_rate=@optim.Product()"] if "Sgd" in flag else []
+    result = _bisect(trained(), trained(f"--gin.{flag}", *more))
+    _check(result, found, "configuration", name or flag.partition("=")[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flag", ["beta1=0.91", "beta2=0.99", "epsilon=1e-7", "weight_decay=1e-3"])
+def test_a_constant_of_the_optimizer_is_named(
+    flag: str, trained: Callable[..., pathlib.Path]
+) -> None:
+    a, b = trained(*ADAM), trained(*ADAM, f"--gin.Adam.{flag}")
+    # Its slots are those of the first gradient, which have other factors.
+    name = flag.partition("=")[0]
+    _check(_bisect(a, b), UPDATES, "configuration", f"optim.Adam.{name}")
+
+
+@pytest.mark.slow
+def test_a_seed_is_named(trained: Callable[..., pathlib.Path]) -> None:
+    result = _bisect(trained(), trained("--gin.SEED=1"))
+    _check(result, START, "randomness (seed)", "seed")
+
+
+def _replace(old: str, new: str, number: int = 1) -> Callable[[pathlib.Path], None]:
+    def change(directory: pathlib.Path) -> None:
+        path = directory / "train.txt"
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new, number))
+
+    return change
+
+
+def _add_a_text(directory: pathlib.Path) -> None:
+    path = directory / "train.txt"
+    path.write_text(path.read_text() + "\nThe end")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "change",
+    [
+        _replace("line 0:", "line 1:"),
+        _replace("line 7: the quick", "line 7: the quack"),
+        _replace("line 150: the quick brown fox\n", ""),
+        _replace("line 200: the", "line 200: The"),
+        _replace("fox", "cat", -1),
+        _replace(
+            "line 299: the quick brown fox",
+            "line 299: the quick brown fo\N{LATIN SMALL LETTER X WITH DOT ABOVE}",
+        ),
+        _add_a_text,
+    ],
+    ids=["digit", "letter", "line", "capital", "word", "last", "more"],
+)
+def test_other_data_are_named_at_the_first_batch_that_has_them(
+    change: Callable[[pathlib.Path], None], trained: Callable[..., pathlib.Path]
+) -> None:
+    epoch = [f"--gin.TRAIN_STEPS={EPOCH}", "--gin.CHECKPOINT_EVERY=None"]
+    a, b = trained(*epoch), trained(*epoch, change=change)
+    batches = enumerate(zip(_batches(a), _batches(b), strict=True), 1)
+    first = next(step for step, (one, other) in batches if one != other)
+    _check(_bisect(a, b), (first, "batch"), "data", None)
+
+
+def _batches(run: pathlib.Path) -> list[list[bytes]]:
+    """Returns the arrays of every step, without the ledger."""
+    settings = settings_of(
+        parse_flags(["train", f"--gin_file={run}/config.gin", f"--model_dir={run}"])
+    )
+    training = prepare(settings).training
+    with contextlib.closing(training.experiment.train_infeed(training.batch_size)) as infeed:
+        batches = [infeed.next(1) for _ in range(EPOCH)]
+    return [
+        [mtf.to_numpy(batch[name]).tobytes() for name in sorted(batch)]
+        for batch in batches
+        if batch is not None
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("step", "path", "place", "bit"),
+    [
+        (2, NORM, 3, 20),
+        (2, NORM, 0, 0),
+        (4, DENSE, 17, 1),
+        (4, "model/embedding/table", 100 * 16, 22),
+        (2, "optimizer/", 0, 5),
+        (4, "optimizer/", 1, 0),
+    ],
+)
+def test_a_bit_of_a_checkpoint_is_named(
+    step: int,
+    path: str,
+    place: int,
+    bit: int,
+    trained: Callable[..., pathlib.Path],
+    tmp_path: pathlib.Path,
+) -> None:
+    a, b = trained(), tmp_path / "run"
+    shutil.copytree(a, b)
+    name = _flip_bit(b, step, path, place, bit)
+    _train(f"--gin_file={b}/config.gin", f"--model_dir={b}")
+    result = _bisect(a, b)
+    _check(result, (step, "variables"), "restored values", None)
+    assert result["difference"]["variables"] == [name]
+
+
+def _flip_bit(directory: pathlib.Path, step: int, prefix: str, place: int, bit: int) -> str:
+    """Changes a value of a checkpoint, removes the later ones, and returns the variable's name."""
+    checkpoints = RunDirectory(directory).checkpoints()
+    manifest = checkpoints.manifest(step)
+    assert manifest is not None
+    values = CheckpointValues(directory / "checkpoints", manifest)
+    arrays = {name: np.array(values[name]) for name in manifest.variables}
+    path = next(
+        name for name in sorted(arrays) if name.startswith(prefix) and arrays[name].size > 1
+    )
+    arrays[path].reshape(-1).view(np.uint32)[place] ^= 1 << bit
+    for file in (directory / "checkpoints").glob("ckpt-*"):
+        file.unlink()
+    variables = {name: tf.Variable(array) for name, array in arrays.items()}
+    checkpoints.save(step, variables, metadata=manifest.metadata)
+    return path
+
+
+@pytest.mark.slow
+def test_a_value_of_a_checkpoint_is_found_by_computing_its_step_again(
+    trained: Callable[..., pathlib.Path], tmp_path: pathlib.Path
+) -> None:
+    a, b = trained(), tmp_path / "run"
+    shutil.copytree(a, b)
+    _flip_bit(b, SAVED, NORM, 3, 20)
+    _train(f"--gin_file={b}/config.gin", f"--model_dir={b}")
+    recomputed = _bisect(a, b, "--recompute")["recomputed"]
+    assert (recomputed["step"], recomputed["at_fault"]) == (SAVED + 1, None)
+    assert " at d_model 3: " in recomputed["variables"][NORM]
+
+
+@pytest.mark.slow
+def test_a_layer_that_computes_something_else_is_found(
+    trained: Callable[..., pathlib.Path],
+) -> None:
+    other = trained("--gin.RMSNorm.epsilon=0.1")
+    recomputed = _bisect(trained(), other, "--recompute")["recomputed"]
+    assert (recomputed["step"], recomputed["variables"]) == (1, {})
+    fault = recomputed["at_fault"]
+    path = NORM.removeprefix("model/").removesuffix("/scale")
+    assert (fault["path"], fault["name"], fault["what"]) == (path, "RMSNorm", "output")
+    assert "normalization.py" in fault["line"]
+    assert fault["deviation"]["place"].startswith("batch ")
+
+
+@pytest.mark.slow
+def test_another_initial_checkpoint_is_named(trained: Callable[..., pathlib.Path]) -> None:
+    starts = [trained() / f"checkpoints/ckpt-{step}" for step in (2, 4)]
+    a, b = (trained(f"--gin.INIT_CHECKPOINT='{start}'") for start in starts)
+    _check(_bisect(a, b), START, "initial values", "INIT_CHECKPOINT")
+
+
+@pytest.fixture
+def with_module(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., pathlib.Path]:
+    """A function that trains with some gin lines and a user's module, in a process of its own."""
+
+    def train(
+        line: str, *, factor: str = "1.0", scale: str = "1.0", path: str = NORM
+    ) -> pathlib.Path:
+        directory = tmp_path_factory.mktemp("run")
+        text = MODULE.format(factor=factor, scale=scale, path=path)
+        (directory / "planted.py").write_text(text)
+        (directory / "planted.gin").write_text(IMPORTS + line + "\n")
+        monkeypatch.setenv("PYTHONPATH", f"{directory}:{ROOT}")
+        process = mtfrun(
+            *("train", *tiny_experiment(directory), *RUN, f"--gin_file={directory}/planted.gin"),
+            f"--model_dir={directory}/run",
+        )
+        assert process.returncode == 0, process.stderr.decode()
+        return directory / "run"
+
+    return train
+
+
+ACTION = "experiment.Training.actions = [@planted.Change()]"
+LAYER = """
+transformer.StackTransforms.layer = [
+    @planted.Norm, @transformer.CallLayer, @transformer.SublayerDropout, @transformer.Residual]
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", [NORM, DENSE])
+def test_an_action_that_writes_a_variable_is_named(
+    path: str, trained: Callable[..., pathlib.Path], with_module: Callable[..., pathlib.Path]
+) -> None:
+    result = _bisect(trained(), with_module(ACTION, factor="1.5", path=path))
+    _check(result, (4, "loss"), "actions", "experiment.Training.actions")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("line", "change", "found"),
+    [(ACTION, {"factor": "1.01"}, (4, "loss")), (LAYER, {"scale": "1.001"}, LOSS)],
+)
+def test_a_change_in_a_users_module_is_named(
+    line: str,
+    change: dict[str, str],
+    found: tuple[int, str],
+    with_module: Callable[..., pathlib.Path],
+) -> None:
+    a, b = with_module(line), with_module(line, **change)
+    _check(_bisect(a, b), found, "code", "planted")
+
+
+@dataclasses.dataclass(frozen=True)
+class Environment:
+    """What a record says of another machine, and the cause that should be named.
+
+    Attributes:
+      function: of `rundir.commands`, which returns `value` in the second run.
+    """
+
+    function: str
+    value: Any
+    kind: str
+    name: str
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("resumed", [False, True])
+@pytest.mark.parametrize(
+    "environment",
+    [
+        Environment("_processor", "another processor", "machine", "processor"),
+        Environment("_threads", 17, "number of threads", "threads"),
+        Environment(
+            "run_versions", {**commands.run_versions(), "numpy": "9.9"}, "versions", "numpy"
+        ),
+        Environment(
+            "run_versions",
+            {**commands.run_versions(), "tensorflow": "9.9"},
+            "versions",
+            "tensorflow",
+        ),
+        Environment(
+            "describe_working_tree",
+            {"commit": "0" * 40, "diff": "", "untracked": []},
+            "code",
+            "git commit",
+        ),
+    ],
+    ids=lambda environment: environment.name,
+)
+def test_a_machine_that_rounds_otherwise_is_named(
+    resumed: bool,
+    environment: Environment,
+    trained: Callable[..., pathlib.Path],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: pathlib.Path,
+) -> None:
+    a, b = trained(), tmp_path / "run"
+    if resumed:
+        shutil.copytree(a, b)
+        for file in (b / "checkpoints").glob("ckpt-*"):
+            if not file.name.startswith(f"ckpt-{SAVED}."):
+                file.unlink()
+    rsqrt = mtf.rsqrt
+    monkeypatch.setattr(mtf, "rsqrt", lambda x: rsqrt(x) * (1 + 1e-6))
+    monkeypatch.setattr(commands, environment.function, lambda *_: environment.value)
+    _train(f"--gin_file={a}/config.gin", f"--model_dir={b}")
+    first = SAVED + 1 if resumed else 1
+    _check(_bisect(a, b), (first, "loss"), environment.kind, environment.name)
