@@ -7,18 +7,15 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
-import grain
 import numpy as np
 
 from mtfrun.data.errors import DataError
-from mtfrun.data.shuffling import unshuffle
+from mtfrun.data.shuffling import Shuffle
 
 N = TypeVar("N", int, np.ndarray)
 
 # Rates are rounded to shares of this number. Products with positions up to 2^42 fit into int64.
 _PARTS = 1 << 20
-# So few rows are shuffled to find one of them: `unshuffle` takes longer for fewer.
-_FEW_ROWS = 256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,11 +77,7 @@ class Order:
                 raise DataError("there are no rows to train on: choose another source or split")
         self._sizes = tuple(sizes)
         self._seed = seed
-        self._shuffles = [
-            grain.MapDataset.range(size).seed(seed + number).shuffle()
-            for number, size in enumerate(sizes)
-        ]
-        self._shuffled = [shuffle.repeat() for shuffle in self._shuffles]
+        self._shuffles = [Shuffle(size, seed + number) for number, size in enumerate(sizes)]
         limits = [
             None if epochs is None else epochs * size
             for epochs, size in zip(max_epochs or [None] * len(sizes), sizes, strict=True)
@@ -94,23 +87,22 @@ class Order:
     def at(self, positions: np.ndarray) -> Iterator[tuple[int, np.ndarray, Selection]]:
         """Yields each component, the indices of its positions, int64 [rows], and its rows there."""
         components, positions_of_component = self._mixing.at(positions)
-        for component, (size, shuffled) in enumerate(zip(self._sizes, self._shuffled, strict=True)):
+        for component, (size, shuffle) in enumerate(zip(self._sizes, self._shuffles, strict=True)):
             (places,) = np.nonzero(components == component)
             if places.size:
                 drawn = positions_of_component[places]
-                rows = np.array([shuffled[number] for number in drawn.tolist()], np.int64)
-                yield component, places, Selection(rows, drawn // size, self._seed)
+                yield component, places, Selection(shuffle.at(drawn), drawn // size, self._seed)
 
     def find(self, component: int, rows: np.ndarray, before: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns the positions below `before` of a component's rows, and the index of each row.
 
         Both int64 [positions], by epoch. The time does not depend on the number of positions.
         """
-        size = self._sizes[component]
+        size, shuffle = self._sizes[component], self._shuffles[component]
         drawn = self._mixing.count_before(before)[component]
         within = np.concatenate(
             [
-                epoch * size + self._index_in_epoch(component, rows, epoch)
+                epoch * size + shuffle.index_in_epoch(rows, epoch)
                 for epoch in range(-(-drawn // size) if rows.size else 0)
             ]
             or [np.zeros([0], np.int64)]
@@ -119,17 +111,8 @@ class Order:
         is_drawn = within < drawn
         within, numbers = within[is_drawn], numbers[is_drawn]
         if within.size:  # a version of grain with another shuffle has another inverse
-            assert self._shuffled[component][int(within[0])] == rows[numbers[0]]
+            assert shuffle.at(within[:1]) == rows[numbers[:1]]
         return self._mixing.positions_of(component, within, before), numbers
-
-    def _index_in_epoch(self, component: int, rows: np.ndarray, epoch: int) -> np.ndarray:
-        size, seed = self._sizes[component], self._shuffles[component]._seed
-        if size < _FEW_ROWS:
-            shuffled = self._shuffled[component]
-            order = [shuffled[number] for number in range(epoch * size, (epoch + 1) * size)]
-            index: np.ndarray = np.argsort(order)[rows]
-            return index
-        return unshuffle(rows, size, seed + epoch)
 
     def count_before(self, position: int) -> list[int]:
         return self._mixing.count_before(position)

@@ -1,4 +1,4 @@
-"""The inverse of grain's shuffle: where a row stands in an epoch, without computing the order.
+"""grain's shuffle and its inverse: where a row stands in an epoch, without computing the order.
 
 grain shuffles by a permutation with random access, a Simon cipher of four rounds (Beaulieu et al.
 2013, https://eprint.iacr.org/2013/404) on blocks just large enough for the highest index, applied
@@ -7,29 +7,62 @@ until the result is an index (cycle walking). Deciphering is as cheap, and vecto
 
 from __future__ import annotations
 
+import grain
 import numpy as np
 
 _ROUNDS = 4
 _LEAST_BLOCK_BITS = 16
 _WORD = 0xFFFFFFFF
+# So few rows are shuffled to find one of them: deciphering takes longer for fewer.
+_FEW_ROWS = 256
 
 
-def unshuffle(rows: np.ndarray, size: int, seed: int) -> np.ndarray:
-    """Returns the index in an epoch of `size` rows at which each row stands, int64 [rows].
+class Shuffle:
+    """The rows of one component in the order of each epoch.
 
-    `seed` is the seed of grain's shuffle, to which the number of the epoch has been added.
+    Args:
+      size: the number of rows.
+      seed: from which grain derives the seeds of the epochs.
     """
-    if size == 1:
-        return np.zeros_like(rows)
-    bits = max(_LEAST_BLOCK_BITS, (size - 2).bit_length())
-    bits += bits % 2
-    keys = _round_keys(seed % (1 << 32))
-    indices = rows.astype(np.uint64)
-    is_open = np.ones(indices.shape, bool)
-    while is_open.any():
-        indices[is_open] = _decipher(indices[is_open], keys, bits // 2)
-        is_open = indices >= size
-    return indices.astype(np.int64)
+
+    def __init__(self, size: int, seed: int):
+        self._size = size
+        # grain 0.2.18 takes too small blocks for 2^k + 1 rows with an even k from 16 on: the last
+        # row is never drawn, and another one twice. There, one more row is shuffled and left out.
+        self._drawn = size + (size > 1 << _LEAST_BLOCK_BITS and _is_power_of_4(size - 1))
+        self._shuffled = grain.MapDataset.range(self._drawn).seed(seed).shuffle()
+        self._repeated = self._shuffled.repeat()
+
+    def at(self, numbers: np.ndarray) -> np.ndarray:
+        """Returns the rows that are drawn at numbers, counted through all epochs, int64 [rows]."""
+        return np.array([self._row(number) for number in numbers.tolist()], np.int64)
+
+    def _row(self, number: int) -> int:
+        epoch, row = divmod(number, self._size)
+        while True:
+            row = self._repeated[epoch * self._drawn + row]
+            if row < self._size:
+                return row
+
+    def index_in_epoch(self, rows: np.ndarray, epoch: int) -> np.ndarray:
+        """Returns where rows stand in an epoch, int64 [rows]."""
+        if self._size < _FEW_ROWS:
+            order = self.at(epoch * self._size + np.arange(self._size))
+            index: np.ndarray = np.argsort(order)[rows]
+            return index
+        bits = max(_LEAST_BLOCK_BITS, (self._drawn - 2).bit_length())
+        bits += bits % 2
+        keys = _round_keys((self._shuffled._seed + epoch) % (1 << 32))
+        indices = rows.astype(np.uint64)
+        is_open = np.ones(indices.shape, bool)
+        while is_open.any():
+            indices[is_open] = _decipher(indices[is_open], keys, bits // 2)
+            is_open = indices >= self._size
+        return indices.astype(np.int64)
+
+
+def _is_power_of_4(number: int) -> bool:
+    return number.bit_count() == 1 and number.bit_length() % 2 == 1
 
 
 def _decipher(values: np.ndarray, keys: list[int], word_bits: int) -> np.ndarray:

@@ -65,10 +65,17 @@ def test_a_far_position_equals_one_that_was_reached_by_counting(limits: list[int
         np.testing.assert_array_equal(here, drawn + np.arange(len(here)))
 
 
+@pytest.mark.parametrize("size", [1, 2, 300, 2**16 + 1, 2**16 + 2])
+def test_an_epoch_has_every_row_once(size: int) -> None:
+    ((_, _, selection),) = Order([size], seed=3).at(np.arange(size, 2 * size))
+    np.testing.assert_array_equal(np.sort(selection.rows), np.arange(size))
+
+
 @pytest.mark.parametrize(
     ("sizes", "rates", "max_epochs"),
     [
         ([1000], None, None),
+        ([2**16 + 1], None, None),
         ([1], None, None),
         ([70_000], None, None),
         ([50, 400, 7], [1.0, 2.0, 0.3], [None, 2, 3]),
