@@ -70,6 +70,10 @@ from mtfrun.data.preprocessors.preprocessor import ParseTsv as ParseTsv
 from mtfrun.data.preprocessors.preprocessor import Preprocessor as Preprocessor
 from mtfrun.data.preprocessors.preprocessor import Rekey as Rekey
 from mtfrun.data.preprocessors.preprocessor import StreamPreprocessor as StreamPreprocessor
+from mtfrun.data.preprocessors.pronouns import (
+    DefinitePronounResolution as DefinitePronounResolution,
+)
+from mtfrun.data.preprocessors.pronouns import WscSimple as WscSimple
 from mtfrun.data.preprocessors.question_answering import Squad as Squad
 from mtfrun.data.preprocessors.question_answering import TriviaQa as TriviaQa
 from mtfrun.data.preprocessors.rank_classification import RankClassification as RankClassification
@@ -84,6 +88,12 @@ from mtfrun.data.prompts import PromptLimits as PromptLimits
 from mtfrun.data.prompts import PromptRow as PromptRow
 from mtfrun.data.prompts import ScoredRow as ScoredRow
 from mtfrun.data.prompts import pad_rows as pad_rows
+from mtfrun.data.references import GroupedReference as GroupedReference
+from mtfrun.data.references import PossibleReferent as PossibleReferent
+from mtfrun.data.references import RankedClass as RankedClass
+from mtfrun.data.references import all_answers as all_answers
+from mtfrun.data.references import possible_referent as possible_referent
+from mtfrun.data.references import ranked_class as ranked_class
 from mtfrun.data.sources.conversation_files import Conversations as Conversations
 from mtfrun.data.sources.hugging_face_dataset import HuggingFaceDataset as HuggingFaceDataset
 from mtfrun.data.sources.libreoffice_help import LibreOfficeHelp as LibreOfficeHelp

@@ -19,6 +19,7 @@ from mtfrun.data.conversations import ConversationTemplate
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import INPUTS, TARGETS
 from mtfrun.data.order import ONLY_HOST, Host
+from mtfrun.data.preprocessors.preprocessor import Fields
 from mtfrun.data.prompts import LanguageModelPrompts, PromptFormat, PromptLimits
 from mtfrun.data.task import Metrics
 from mtfrun.data.token_cache import Cached
@@ -207,8 +208,22 @@ class TextData(Data):
         """Yields the texts of a split's examples: "inputs" and "targets", or only "targets"."""
         raise DataError(f"{type(self).__name__} has no texts: choose data made of a task")
 
-    def pairs(self, split: str, count: int) -> list[tuple[bytes, bytes]]:
-        """Returns at most `count` pairs of inputs and targets of a split, the same every time."""
+    @property
+    def score_metrics(self) -> Sequence[Metrics]:
+        """Functions of all references and the scores of all targets."""
+        return ()
+
+    def reference(self, fields: Fields) -> object:
+        """Returns what the metrics compare the prediction for an example with."""
+        return self.postprocess(fields[TARGETS].decode("utf-8", "replace"))
+
+    def pairs(self, split: str, count: int | None) -> list[tuple[bytes, bytes]]:
+        """Returns the inputs and targets of `evaluated_examples`."""
+        examples = self.evaluated_examples(split, count)
+        return [(example[INPUTS], example[TARGETS]) for example in examples]
+
+    def evaluated_examples(self, split: str, count: int | None) -> list[Fields]:
+        """Returns a random choice of `count` examples of pairs, the same every time, or all."""
         raise DataError(
             f"{type(self).__name__} has no pairs of texts: use @data.SequenceToSequenceData() or "
             "@data.DelimitedPairsData()"

@@ -9,10 +9,18 @@ from typing import Any
 
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import TARGETS
-from mtfrun.data.preprocessors.preprocessor import Fields, Preprocessor, StreamPreprocessor
+from mtfrun.data.preprocessors.preprocessor import (
+    Fields,
+    Preprocessor,
+    StreamPreprocessor,
+    field_of,
+)
+from mtfrun.data.references import GroupedReference
 from mtfrun.data.sources.source import TEXT, Example, Source
 from mtfrun.data.vocabularies.vocabulary import Vocabulary
 
+# The split for training.
+TRAIN = "train"
 # All targets and all predictions, in that order, to values by name.
 Metrics = Callable[[Sequence[Any], Sequence[Any]], Mapping[str, float]]
 
@@ -27,12 +35,19 @@ class Task:
         several examples or none; or a `StreamPreprocessor`, which reads all examples. Their `repr`
         identifies them in the cache and must not change between processes, so use classes with
         fields rather than lambdas.
+      train_preprocessors: those of the split "train", where they differ.
       name: of the task in metrics, messages and the cache; by default made from the source.
       cache_dir: directory of all caches; by default $MTFRUN_CACHE_DIR, else ~/.cache/mtfrun.
       metrics: functions of all targets and all predictions, after `postprocess`, to values by name;
         by default the metrics of `experiment.DecodedPairs`.
       postprocess: from each target's and prediction's text to what the metrics compare, such as
         `LabelNumber` and `Number`; by default the text.
+      reference: from the fields of each example to what the metrics compare its prediction with,
+        such as `all_answers`; by default `postprocess` of its target.
+      group_by: fields whose values name the group of an example: what the metrics compare with is
+        then a `GroupedReference`.
+      score_metrics: functions of all references and the scores of all targets, see
+        `experiment.ScoredTargets`.
       labels: all texts that a target may be. If there are any, the likeliest of them is compared
         with the target as well, see `experiment.RankedLabels`.
     """
@@ -45,6 +60,10 @@ class Task:
     metrics: Sequence[Metrics] = ()
     postprocess: Callable[[str], Any] = str
     labels: Sequence[str] = ()
+    train_preprocessors: Sequence[Preprocessor | StreamPreprocessor] | None = None
+    reference: Callable[[Fields], Any] | None = None
+    group_by: Sequence[str] = ()
+    score_metrics: Sequence[Metrics] = ()
 
     @property
     def title(self) -> str:
@@ -60,9 +79,26 @@ class Task:
             )
         return self.vocabulary[feature]
 
+    def preprocessors_of(self, split: str) -> Sequence[Preprocessor | StreamPreprocessor]:
+        if split == TRAIN and self.train_preprocessors is not None:
+            return self.train_preprocessors
+        return self.preprocessors
+
+    def reference_of(self, fields: Fields) -> Any:
+        """Returns what the metrics compare a prediction with, as `reference` and `group_by` say."""
+        if self.reference is not None:
+            value = self.reference(fields)
+        else:
+            value = self.postprocess(self.text_of(fields, TARGETS).decode("utf-8", "replace"))
+        if not self.group_by:
+            return value
+        return GroupedReference(
+            tuple(field_of("Task.group_by", fields, x) for x in self.group_by), value
+        )
+
     def examples(self, split: str) -> Iterator[Example]:
         examples = self.source.examples(split)
-        for preprocess in self.preprocessors:
+        for preprocess in self.preprocessors_of(split):
             examples = _preprocess(preprocess, examples)
         yield from examples
 
@@ -100,13 +136,15 @@ class LabelNumber:
     """Text to the number of a label, for metrics of classes; -1 for other texts.
 
     Attributes:
-      labels: the texts, in the order of their numbers. Spaces around a text do not count.
+      labels: the texts, in the order of their numbers.
+      strip: whether spaces around a text do not count; T5 counts them.
     """
 
     labels: Sequence[str]
+    strip: bool = True
 
     def __call__(self, text: str) -> int:
-        text = text.strip()
+        text = text.strip() if self.strip else text
         return self.labels.index(text) if text in self.labels else -1
 
 

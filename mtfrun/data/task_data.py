@@ -29,6 +29,7 @@ from mtfrun.data.features import INPUTS, TARGETS
 from mtfrun.data.holes import RowsWithHoles
 from mtfrun.data.mixture import Mixture, Tasks, mixture_of
 from mtfrun.data.order import ONLY_HOST, Host
+from mtfrun.data.preprocessors.preprocessor import Fields
 from mtfrun.data.task import Metrics, Task
 from mtfrun.data.token_cache import Cached, TokenCache, open_cache
 from mtfrun.data.vocabularies.vocabulary import Vocabulary
@@ -201,16 +202,18 @@ class TaskData(TextData):
                 if len(texts) > 1 or texts[0]:
                     yield dict(zip(self.texts, texts, strict=True))
 
-    def pairs(self, split: str, count: int) -> list[tuple[bytes, bytes]]:
-        """Returns a random choice of pairs, the same every time, with as many of each task."""
+    def evaluated_examples(self, split: str, count: int | None) -> list[Fields]:
+        """Returns as many examples of each task."""
         if not self.has_pairs:
-            return super().pairs(split, count)
+            return super().evaluated_examples(split, count)
         tasks = self.mixture.tasks
-        shares = np.diff(np.linspace(0, count, len(tasks) + 1).astype(int)).tolist()
+        shares: list[int | None] = [None] * len(tasks)
+        if count is not None:
+            shares = [*np.diff(np.linspace(0, count, len(tasks) + 1).astype(int)).tolist()]
         return [
-            pair
+            example
             for task, share in zip(tasks, shares, strict=True)
-            for pair in self._chosen_pairs(task, split, share)
+            for example in self._chosen_examples(task, split, share)
         ]
 
     @property
@@ -225,11 +228,19 @@ class TaskData(TextData):
     def postprocess(self, text: str) -> object:
         return self.mixture.tasks[0].postprocess(text)
 
-    def _chosen_pairs(self, task: Task, split: str, count: int) -> list[tuple[bytes, bytes]]:
+    def reference(self, fields: Fields) -> object:
+        return self.mixture.tasks[0].reference_of(fields)
+
+    @property
+    def score_metrics(self) -> Sequence[Metrics]:
+        return self.mixture.tasks[0].score_metrics
+
+    def _chosen_examples(self, task: Task, split: str, count: int | None) -> list[Fields]:
         numbers = choose_rows(self._cache(task, split).manifest["examples"], count).tolist()
-        texts = enumerate(task.texts(split, [INPUTS, TARGETS]))
+        examples = enumerate(task.examples(split))
         # Each number takes up the reading where the one before has left it.
-        return [next((x, y) for i, (x, y) in texts if i == number) for number in numbers]
+        chosen = [next(x.fields for i, x in examples if i == number) for number in numbers]
+        return [{**x, **{name: task.text_of(x, name) for name in self.texts}} for x in chosen]
 
     def _cache(self, task: Task, split: str, choice: CacheChoice = EVERY_CACHE) -> TokenCache:
         return open_cache(task, split, self.texts, choice)

@@ -16,6 +16,7 @@ from mtfrun.experiment.evaluators import Entropies as Entropies
 from mtfrun.experiment.evaluators import LabelledImages as LabelledImages
 from mtfrun.experiment.evaluators import RankedLabels as RankedLabels
 from mtfrun.experiment.evaluators import Samples as Samples
+from mtfrun.experiment.evaluators import ScoredTargets as ScoredTargets
 from mtfrun.experiment.experiment import Experiment as Experiment
 from mtfrun.experiment.experiment import Inference as Inference
 from mtfrun.experiment.experiment import TrainingOnly as TrainingOnly

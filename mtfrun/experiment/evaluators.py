@@ -14,7 +14,15 @@ import numpy as np
 
 from mtfrun import evaluation
 from mtfrun.checks import INDEX, check_fields
-from mtfrun.data import DataError, ImageData, TextData, conditional_entropy
+from mtfrun.data import (
+    INPUTS,
+    TARGETS,
+    DataError,
+    Fields,
+    ImageData,
+    TextData,
+    conditional_entropy,
+)
 from mtfrun.data.task import Metrics
 from mtfrun.display import pictures
 from mtfrun.errors import InputError
@@ -25,6 +33,7 @@ from mtfrun.experiment.evaluation import (
     prefix_task,
 )
 from mtfrun.experiment.records import Images, Record, require
+from mtfrun.experiment.scoring import Score
 from mtfrun.models.resnet import CONFUSION_MATRIX
 
 # Number of decodes that TensorBoard shows, and that a file of the run directory has.
@@ -79,44 +88,45 @@ class DecodedPairs(Evaluator):
     Every task of a mixture has metrics by itself.
 
     Attributes:
-      num_decodes: number of pairs of every task, the same every time; 0 for none.
+      num_decodes: number of pairs of every task, the same every time; 0 for none, None for all.
       metrics: functions of all targets and all predictions that return metrics by name, besides
         "token_accuracy": for data whose task has none. A metric of the same name as one of the
         model's replaces that.
     """
 
-    num_decodes: int = 0
+    num_decodes: int | None = 0
     metrics: Sequence[Metrics] = (evaluation.text_metrics,)
 
     def __post_init__(self) -> None:
-        if self.num_decodes and not all(data.has_pairs for data in self._parts.values()):
+        if self.num_decodes != 0 and not all(data.has_pairs for data in self._parts.values()):
             raise InputError(
                 f"DecodedPairs.num_decodes={self.num_decodes} needs pairs to compare outputs with: "
                 "set it to 0 or use @data.SequenceToSequenceData() or @data.DelimitedPairsData()"
             )
 
     def __call__(self, context: EvaluationContext) -> EvaluationResult:
-        if not self.num_decodes:
+        if self.num_decodes == 0:
             return EvaluationResult()
         metrics: dict[str, float] = {}
         texts: dict[str, str] = {}
         saved: list[Mapping[str, object]] = []
-        for name, pairs in self._pairs.items():
-            result = self._evaluate_task(self._parts[name], pairs, context)
+        for name, examples in self._examples.items():
+            result = self._evaluate_task(self._parts[name], examples, context)
             metrics |= prefix_task(name, result.metrics)
             texts |= prefix_task(name, result.texts)
             saved += [{"task": name, **record} if name else record for record in result.records]
         return EvaluationResult(metrics, texts, records=saved)
 
     def _evaluate_task(
-        self, data: TextData, pairs: Sequence[tuple[bytes, bytes]], context: EvaluationContext
+        self, data: TextData, examples: Sequence[Fields], context: EvaluationContext
     ) -> EvaluationResult:
-        records = self.experiment.inference.records(
-            [inputs for inputs, _ in pairs], context.progress
+        records = self.experiment.inference.records([x[INPUTS] for x in examples], context.progress)
+        inputs, targets = (
+            [example[name].decode("utf-8", "replace") for example in examples]
+            for name in (INPUTS, TARGETS)
         )
         outputs = [record.texts[0] for record in records]
-        targets = [target.decode("utf-8", "replace") for _, target in pairs]
-        values = [[data.postprocess(text) for text in texts] for texts in (targets, outputs)]
+        values = [data.reference(x) for x in examples], [data.postprocess(x) for x in outputs]
         metrics: dict[str, float] = {}
         for metrics_of in data.metrics or self.metrics:
             metrics |= metrics_of(*values)
@@ -124,7 +134,6 @@ class DecodedPairs(Evaluator):
         metrics["token_accuracy"] = evaluation.token_accuracy(
             [encode(text) for text in targets], [encode(text) for text in outputs]
         )
-        inputs = [text.decode("utf-8", "replace") for text, _ in pairs]
         rows = [
             [x, target, output, "yes" if output == target else "no"]
             for x, target, output in zip(inputs, targets, outputs, strict=True)
@@ -141,8 +150,9 @@ class DecodedPairs(Evaluator):
         return _texts_by_task(self, f"num_decodes={self.num_decodes}")
 
     @functools.cached_property
-    def _pairs(self) -> dict[str, list[tuple[bytes, bytes]]]:
-        return {name: x.pairs(self.split, self.num_decodes) for name, x in self._parts.items()}
+    def _examples(self) -> dict[str, list[Fields]]:
+        count = self.num_decodes
+        return {name: x.evaluated_examples(self.split, count) for name, x in self._parts.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,6 +219,43 @@ class RankedLabels(Evaluator):
                         "it, or set RankedLabels.num_examples to 0"
                     )
         return pairs
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoredTargets(Evaluator):
+    """Metrics of the log-likelihoods of targets, of tasks that have `score_metrics`.
+
+    Attributes:
+      num_examples: number of examples of every task, the first ones of the split, so that the
+        classes of `RankClassification` stay together; 0 for none, None for all.
+    """
+
+    num_examples: int | None = 0
+
+    def __call__(self, context: EvaluationContext) -> EvaluationResult:
+        if self.num_examples == 0:
+            return EvaluationResult()
+        parts = _texts_by_task(self, f"num_examples={self.num_examples}")
+        metrics: dict[str, float] = {}
+        for name, data in parts.items():
+            if data.score_metrics:
+                of_task = self._evaluate_task(data, context)
+                metrics |= prefix_task(name, of_task)
+        return EvaluationResult(metrics)
+
+    def _evaluate_task(self, data: TextData, context: EvaluationContext) -> dict[str, float]:
+        examples = data.evaluated_examples(self.split, None)[: self.num_examples]
+        scores = []
+        for first in range(0, len(examples), _PAIRS_PER_CALL):
+            some = examples[first : first + _PAIRS_PER_CALL]
+            records = self.experiment.inference.scores([(x[INPUTS], x[TARGETS]) for x in some])
+            scores += [Score(*(record.fields[x] for x in Score._fields)) for record in records]
+            context.progress(len(scores))
+        references = [data.reference(example) for example in examples]
+        metrics: dict[str, float] = {}
+        for metrics_of in data.score_metrics:
+            metrics |= metrics_of(references, scores)
+        return metrics
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,12 +20,15 @@ from mtfrun.data.preprocessors.preprocessor import (
 )
 from mtfrun.data.sources.records import list_fields
 
-# Fields of GLUE and SuperGLUE that are not inputs, and inputs that T5 does not sort by name.
-_NO_INPUTS = ("label", "idx")
+_IDX = "idx"
+# Inputs that T5 does not sort by name.
 _ORDERS = {
     "multirc": ("question", "answer", "paragraph"),
     "wic": ("sentence1", "sentence2", "word"),
 }
+# MultiRC has markup, which T5 removes.
+_WITH_MARKUP = "multirc"
+_MARKUP = {b"<br>": b" ", b"<b>": b"", b"</b>": b""}
 # From names of datasets to the benchmark whose form their examples have.
 _BENCHMARKS = {
     "mnli_matched": "mnli",
@@ -48,8 +51,8 @@ class Glue:
 
     "mrpc sentence1: We saw it. sentence2: It was seen." and "equivalent": the name of the task, and
     each text after the name of its field, sorted by name. The target is the name of the label, or
-    "<unk>" for an example without a label (-1); for stsb the score, rounded to a fifth. For WSC and
-    ReCoRD see `Wsc` and `Record`.
+    "<unk>" for an example without a label (-1); for stsb the score, rounded to a fifth. The fields
+    "idx" and "idx/..." do not change. For WSC and ReCoRD see `Wsc` and `Record`.
     https://github.com/google-research/text-to-text-transfer-transformer, t5/data/glue_utils.py.
 
     Attributes:
@@ -64,11 +67,16 @@ class Glue:
 
     def __call__(self, fields: Fields) -> Fields:
         names = self.feature_names or _ORDERS.get(self.benchmark_name)
-        names = names or sorted(set(fields) - set(_NO_INPUTS))
+        idx = {name: fields[name] for name in fields if name.split("/", 1)[0] == _IDX}
+        names = names or sorted(set(fields) - {"label", *idx})
         words = [_BENCHMARKS.get(self.benchmark_name, self.benchmark_name).encode()]
         for name in names:
             words += [f"{name}:".encode(), field_of(self, fields, name)]
-        return {INPUTS: b" ".join(words), TARGETS: self._target(field_of(self, fields, "label"))}
+        inputs = b" ".join(words)
+        if self.benchmark_name == _WITH_MARKUP:
+            for tag, text in _MARKUP.items():
+                inputs = inputs.replace(tag, text)
+        return {INPUTS: inputs, TARGETS: self._target(field_of(self, fields, "label")), **idx}
 
     def _target(self, label: bytes) -> bytes:
         if self.benchmark_name == _SCORED:
@@ -97,7 +105,7 @@ class Wsc:
         # The marks around the first span count as two words.
         second += 2 * (first < second)
         text = _mark(text, field_of(self, fields, "span2_text"), second, b"#")
-        label = field_of(self, fields, "label").capitalize()  # JSON has true and false
+        label = field_of(self, fields, "label")
         target = NO_LABEL if label == b"-1" else label_name(self, label, self.label_names)
         idx = {"idx": fields["idx"]} if "idx" in fields else {}
         return {INPUTS: b"wsc text: " + text, TARGETS: target, **idx}

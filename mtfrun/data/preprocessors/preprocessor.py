@@ -19,6 +19,8 @@ Fields = Mapping[str, bytes]
 # Maps an example to one, several or no examples (an empty list).
 Preprocessor = Callable[[Fields], Fields | Sequence[Fields]]
 
+# The classes that JSON's truth values are.
+_TRUTH_VALUES = {"false": "0", "true": "1"}
 NO_LABEL = b"<unk>"
 """T5's target for an example without label."""
 
@@ -123,10 +125,11 @@ def required_texts_of(preprocessor: object, fields: Fields, name: str) -> list[b
 
 
 def label_name(preprocessor: object, label: bytes, names: Sequence[str]) -> bytes:
-    """Returns the name of a class for its index or name; raises DataError if it is neither."""
+    """Returns the name of a class for its index, truth value or name, else DataError."""
     text = label.decode("utf-8", "replace")
     if text in names:
         return label
+    text = _TRUTH_VALUES.get(text, text)
     if not text.isdecimal() or int(text) >= len(names):
         raise DataError(
             f'{preprocessor}: the label "{text}" is neither a name nor a number below {len(names)}'

@@ -175,7 +175,7 @@ def _text_features(feature: Any, info: Any, name: str = "") -> dict[str, _TextFe
         for key, inner in info.items():
             texts.update(_text_features(feature[key], inner, f"{name}/{key}" if name else key))
         return texts
-    if info.shape == (None,) and info.dtype == tf.string:
+    if len(info.shape) == 1 and info.dtype == tf.string:
         return {name: _TextFeature(name, is_list=True)}
     if info.shape != ():
         return {}

@@ -114,7 +114,8 @@ GLUE: list[tuple[data.Glue, Fields, bytes, bytes]] = [
 def test_glue_has_the_name_of_the_task_and_those_of_the_fields(
     glue: data.Glue, fields: Fields, inputs: bytes, targets: bytes
 ) -> None:
-    assert glue(fields) == {"inputs": inputs, "targets": targets}
+    idx = {name: value for name, value in fields.items() if name.startswith("idx")}
+    assert glue(fields) == {"inputs": inputs, "targets": targets, **idx}
 
 
 def test_scores_are_rounded_to_a_fifth_as_tensorflow_does() -> None:
