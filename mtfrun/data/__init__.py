@@ -63,6 +63,7 @@ from mtfrun.data.preprocessors.glue import Record as Record
 from mtfrun.data.preprocessors.glue import Wsc as Wsc
 from mtfrun.data.preprocessors.made_of_text import FillInTheBlank as FillInTheBlank
 from mtfrun.data.preprocessors.made_of_text import NextSentencePrediction as NextSentencePrediction
+from mtfrun.data.preprocessors.preprocessor import BySplit as BySplit
 from mtfrun.data.preprocessors.preprocessor import Fields as Fields
 from mtfrun.data.preprocessors.preprocessor import FilterByStringLength as FilterByStringLength
 from mtfrun.data.preprocessors.preprocessor import LabelNames as LabelNames
@@ -88,9 +89,11 @@ from mtfrun.data.prompts import PromptLimits as PromptLimits
 from mtfrun.data.prompts import PromptRow as PromptRow
 from mtfrun.data.prompts import ScoredRow as ScoredRow
 from mtfrun.data.prompts import pad_rows as pad_rows
+from mtfrun.data.references import Grouped as Grouped
 from mtfrun.data.references import GroupedReference as GroupedReference
 from mtfrun.data.references import PossibleReferent as PossibleReferent
 from mtfrun.data.references import RankedClass as RankedClass
+from mtfrun.data.references import Target as Target
 from mtfrun.data.references import all_answers as all_answers
 from mtfrun.data.references import possible_referent as possible_referent
 from mtfrun.data.references import ranked_class as ranked_class

@@ -208,11 +208,6 @@ class TextData(Data):
         """Yields the texts of a split's examples: "inputs" and "targets", or only "targets"."""
         raise DataError(f"{type(self).__name__} has no texts: choose data made of a task")
 
-    @property
-    def score_metrics(self) -> Sequence[Metrics]:
-        """Functions of all references and the scores of all targets."""
-        return ()
-
     def reference(self, fields: Fields) -> object:
         """Returns what the metrics compare the prediction for an example with."""
         return self.postprocess(fields[TARGETS].decode("utf-8", "replace"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from mtfrun.data.errors import DataError
@@ -12,7 +14,7 @@ _ANSWERS = "answers"
 
 
 class GroupedReference(NamedTuple):
-    """A reference, and the fields of its example that name its group, see `Task.group_by`."""
+    """A reference, and the values of fields of its example that name its group."""
 
     group: tuple[bytes, ...]
     value: Any
@@ -31,6 +33,34 @@ class RankedClass(NamedTuple):
     idx: tuple[int, ...]
     is_correct: bool
     weight: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """The target, after `postprocess`."""
+
+    postprocess: Callable[[str], Any] = str
+
+    def __call__(self, fields: Fields) -> Any:
+        return self.postprocess(field_of(self, fields, TARGETS).decode("utf-8", "replace"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Grouped:
+    """References for metrics of groups of examples, or of one example of each group.
+
+    Attributes:
+      by: the fields whose values examples of a group have in common.
+      value: what is compared with the prediction of an example.
+    """
+
+    by: Sequence[str]
+    value: Callable[[Fields], Any] = Target()
+
+    def __call__(self, fields: Fields) -> GroupedReference:
+        return GroupedReference(
+            tuple(field_of("data.Grouped", fields, name) for name in self.by), self.value(fields)
+        )
 
 
 def all_answers(fields: Fields) -> list[str]:

@@ -10,17 +10,14 @@ from typing import Any
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import TARGETS
 from mtfrun.data.preprocessors.preprocessor import (
+    BySplit,
     Fields,
     Preprocessor,
     StreamPreprocessor,
-    field_of,
 )
-from mtfrun.data.references import GroupedReference
 from mtfrun.data.sources.source import TEXT, Example, Source
 from mtfrun.data.vocabularies.vocabulary import Vocabulary
 
-# The split for training.
-TRAIN = "train"
 # All targets and all predictions, in that order, to values by name.
 Metrics = Callable[[Sequence[Any], Sequence[Any]], Mapping[str, float]]
 
@@ -32,10 +29,9 @@ class Task:
     Attributes:
       vocabulary: text to ids and back; one for all features, or one for each by name.
       preprocessors: functions of an example's fields, applied in order: they return other fields,
-        several examples or none; or a `StreamPreprocessor`, which reads all examples. Their `repr`
-        identifies them in the cache and must not change between processes, so use classes with
-        fields rather than lambdas.
-      train_preprocessors: those of the split "train", where they differ.
+        several examples or none; a `StreamPreprocessor`, which reads all examples; or `BySplit`.
+        Their `repr` identifies them in the cache and must not change between processes, so use
+        classes with fields rather than lambdas.
       name: of the task in metrics, messages and the cache; by default made from the source.
       cache_dir: directory of all caches; by default $MTFRUN_CACHE_DIR, else ~/.cache/mtfrun.
       metrics: functions of all targets and all predictions, after `postprocess`, to values by name;
@@ -43,27 +39,20 @@ class Task:
       postprocess: from each target's and prediction's text to what the metrics compare, such as
         `LabelNumber` and `Number`; by default the text.
       reference: from the fields of each example to what the metrics compare its prediction with,
-        such as `all_answers`; by default `postprocess` of its target.
-      group_by: fields whose values name the group of an example: what the metrics compare with is
-        then a `GroupedReference`.
-      score_metrics: functions of all references and the scores of all targets, see
-        `experiment.ScoredTargets`.
+        such as `all_answers` and `Grouped`; by default `postprocess` of its target.
       labels: all texts that a target may be. If there are any, the likeliest of them is compared
         with the target as well, see `experiment.RankedLabels`.
     """
 
     source: Source
     vocabulary: Vocabulary | Mapping[str, Vocabulary]
-    preprocessors: Sequence[Preprocessor | StreamPreprocessor] = ()
+    preprocessors: Sequence[Preprocessor | StreamPreprocessor | BySplit] = ()
     name: str | None = None
     cache_dir: str | None = None
     metrics: Sequence[Metrics] = ()
     postprocess: Callable[[str], Any] = str
     labels: Sequence[str] = ()
-    train_preprocessors: Sequence[Preprocessor | StreamPreprocessor] | None = None
     reference: Callable[[Fields], Any] | None = None
-    group_by: Sequence[str] = ()
-    score_metrics: Sequence[Metrics] = ()
 
     @property
     def title(self) -> str:
@@ -79,26 +68,17 @@ class Task:
             )
         return self.vocabulary[feature]
 
-    def preprocessors_of(self, split: str) -> Sequence[Preprocessor | StreamPreprocessor]:
-        if split == TRAIN and self.train_preprocessors is not None:
-            return self.train_preprocessors
-        return self.preprocessors
-
     def reference_of(self, fields: Fields) -> Any:
-        """Returns what the metrics compare a prediction with, as `reference` and `group_by` say."""
+        """Returns what the metrics compare the prediction for an example with."""
         if self.reference is not None:
-            value = self.reference(fields)
-        else:
-            value = self.postprocess(self.text_of(fields, TARGETS).decode("utf-8", "replace"))
-        if not self.group_by:
-            return value
-        return GroupedReference(
-            tuple(field_of("Task.group_by", fields, x) for x in self.group_by), value
-        )
+            return self.reference(fields)
+        return self.postprocess(self.text_of(fields, TARGETS).decode("utf-8", "replace"))
 
     def examples(self, split: str) -> Iterator[Example]:
         examples = self.source.examples(split)
-        for preprocess in self.preprocessors_of(split):
+        for preprocess in self.preprocessors:
+            if isinstance(preprocess, BySplit):
+                preprocess = preprocess.of_split(split)
             examples = _preprocess(preprocess, examples)
         yield from examples
 

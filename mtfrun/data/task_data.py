@@ -231,10 +231,6 @@ class TaskData(TextData):
     def reference(self, fields: Fields) -> object:
         return self.mixture.tasks[0].reference_of(fields)
 
-    @property
-    def score_metrics(self) -> Sequence[Metrics]:
-        return self.mixture.tasks[0].score_metrics
-
     def _chosen_examples(self, task: Task, split: str, count: int | None) -> list[Fields]:
         numbers = choose_rows(self._cache(task, split).manifest["examples"], count).tolist()
         examples = enumerate(task.examples(split))

@@ -171,7 +171,7 @@ def _origin(task: Task, split: str, features: Sequence[str]) -> dict[str, Any]:
         "split": split,
         "features": list(features),
         "source": task.source.fingerprint(split),
-        "preprocessors": [repr(preprocessor) for preprocessor in task.preprocessors_of(split)],
+        "preprocessors": [repr(preprocessor) for preprocessor in task.preprocessors],
         "vocabularies": [task.vocabulary_of(feature).fingerprint for feature in features],
     }
 

@@ -129,7 +129,7 @@ def all_match(targets: Sequence[object], predictions: Sequence[object]) -> dict[
 
 @dataclasses.dataclass(frozen=True)
 class MeanGroupMetric:
-    """Computes the mean of a metric over the groups of examples, see `Task.group_by`.
+    """Computes the mean of a metric over groups of examples, see `data.Grouped`.
 
     A value equals T5's only if the evaluation has all examples of each group.
     """
@@ -149,7 +149,7 @@ class MeanGroupMetric:
 
 @dataclasses.dataclass(frozen=True)
 class DeduplicatedMetric:
-    """Computes a metric of the first example of each group, see `Task.group_by`."""
+    """Computes a metric of the first example of each group, see `data.Grouped`."""
 
     metric: Metric
 
@@ -206,7 +206,7 @@ def score_auc(
     scores: Sequence[TargetScore],
     targets_threshold: float | None = None,
 ) -> dict[str, float]:
-    """Returns `auc` of the log-likelihoods of the targets' texts, for `Task.score_metrics`."""
+    """Returns `auc` of the log-likelihoods of texts, for `experiment.ScoredTargets`."""
     return auc(targets, [score.log_likelihood for score in scores], targets_threshold)
 
 
@@ -233,7 +233,7 @@ def edit_distance(
 
 @dataclasses.dataclass(frozen=True)
 class RankClassification:
-    """Computes metrics of the likeliest class of each example, for `Task.score_metrics`.
+    """Computes metrics of the likeliest class of each example, for `experiment.ScoredTargets`.
 
     "accuracy" alone if the number of classes varies, or if several are correct; for two classes
     also "f1", "auc-roc" and "auc-pr" of class 1; for more the mean of their F1.

@@ -7,8 +7,8 @@ import functools
 import html
 import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from typing import ClassVar, cast
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, cast
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from mtfrun.data import (
     ImageData,
     TextData,
     conditional_entropy,
+    ranked_class,
 )
 from mtfrun.data.task import Metrics
 from mtfrun.display import pictures
@@ -223,39 +224,46 @@ class RankedLabels(Evaluator):
 
 @dataclasses.dataclass(frozen=True)
 class ScoredTargets(Evaluator):
-    """Metrics of the log-likelihoods of targets, of tasks that have `score_metrics`.
+    """Metrics of the log-likelihoods of targets, such as those that `RankClassification` makes.
 
     Attributes:
+      metrics: functions of all references and all scores (see `Score`) to values by name.
+      reference: from the fields of each example to what they compare its score with.
       num_examples: number of examples of every task, the first ones of the split, so that the
-        classes of `RankClassification` stay together; 0 for none, None for all.
+        classes of an example stay together; by default all.
     """
 
-    num_examples: int | None = 0
+    metrics: Sequence[Metrics] = ()
+    reference: Callable[[Fields], Any] = ranked_class
+    num_examples: int | None = None
 
     def __call__(self, context: EvaluationContext) -> EvaluationResult:
-        if self.num_examples == 0:
+        if not self.metrics:
             return EvaluationResult()
-        parts = _texts_by_task(self, f"num_examples={self.num_examples}")
         metrics: dict[str, float] = {}
-        for name, data in parts.items():
-            if data.score_metrics:
-                of_task = self._evaluate_task(data, context)
-                metrics |= prefix_task(name, of_task)
+        for name, examples in self._examples.items():
+            references = [self.reference(example) for example in examples]
+            scores = list(self._scores(examples, context))
+            for metrics_of in self.metrics:
+                metrics |= prefix_task(name, metrics_of(references, scores))
         return EvaluationResult(metrics)
 
-    def _evaluate_task(self, data: TextData, context: EvaluationContext) -> dict[str, float]:
-        examples = data.evaluated_examples(self.split, None)[: self.num_examples]
-        scores = []
+    def _scores(self, examples: Sequence[Fields], context: EvaluationContext) -> Iterator[Score]:
         for first in range(0, len(examples), _PAIRS_PER_CALL):
             some = examples[first : first + _PAIRS_PER_CALL]
             records = self.experiment.inference.scores([(x[INPUTS], x[TARGETS]) for x in some])
-            scores += [Score(*(record.fields[x] for x in Score._fields)) for record in records]
-            context.progress(len(scores))
-        references = [data.reference(example) for example in examples]
-        metrics: dict[str, float] = {}
-        for metrics_of in data.score_metrics:
-            metrics |= metrics_of(references, scores)
-        return metrics
+            for record in records:
+                values = cast(Any, [record.fields[name] for name in Score._fields])
+                yield Score(*values)
+            context.progress(first + len(some))
+
+    @functools.cached_property
+    def _examples(self) -> dict[str, list[Fields]]:
+        parts = _texts_by_task(self, "metrics", "set it to []")
+        return {
+            name: data.evaluated_examples(self.split, None)[: self.num_examples]
+            for name, data in parts.items()
+        }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -338,10 +346,12 @@ def _image_data(evaluator: Evaluator) -> ImageData:
     return require(evaluator.experiment.data, ImageData, who, "leave it out")
 
 
-def _texts_by_task(evaluator: Evaluator, setting: str) -> dict[str, TextData]:
+def _texts_by_task(
+    evaluator: Evaluator, setting: str, remedy: str = "set it to 0"
+) -> dict[str, TextData]:
     who = f"{type(evaluator).__name__}.{setting}"
     parts = evaluator.experiment.data.by_task()
-    return {name: require(data, TextData, who, "set it to 0") for name, data in parts.items()}
+    return {name: require(data, TextData, who, remedy) for name, data in parts.items()}
 
 
 def _numbers(record: Record) -> dict[str, object]:

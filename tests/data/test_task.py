@@ -17,6 +17,10 @@ def test_labels_have_the_number_of_their_place_and_others_minus_1() -> None:
     ]
 
 
+def test_a_label_is_compared_with_or_without_spaces_around_it() -> None:
+    assert [LabelNumber(["no", "yes"], strip)(" yes") for strip in (True, False)] == [1, -1]
+
+
 @pytest.mark.parametrize(
     ("text", "number"), [("3.2", 3.2), (" -1e2 ", -100.0), ("", -7.0), ("nan", -7.0), ("inf", -7.0)]
 )

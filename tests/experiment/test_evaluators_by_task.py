@@ -12,7 +12,15 @@ import pytest
 
 from mtfrun import data, mtf
 from mtfrun.errors import InputError
-from mtfrun.experiment import DecodedPairs, Decoding, Evaluation, Experiment, RankedLabels
+from mtfrun.evaluation import t5_metrics
+from mtfrun.experiment import (
+    DecodedPairs,
+    Decoding,
+    Evaluation,
+    Experiment,
+    RankedLabels,
+    ScoredTargets,
+)
 from mtfrun.experiment.evaluation import EvaluationContext
 from mtfrun.models.transformer import (
     AttentionHeads,
@@ -150,3 +158,33 @@ def test_a_target_that_is_no_label_is_refused_by_name() -> None:
     experiment = _experiment(_label_task(["yes", "maybe"]))
     with pytest.raises(InputError, match='"maybe" of the task is none of'):
         RankedLabels(experiment, "validation", num_examples=2)(CONTEXT)
+
+
+def test_metrics_see_references_of_all_pairs() -> None:
+    seen: list[Sequence[object]] = []
+
+    def collect(references: Sequence[object], predictions: Sequence[object]) -> dict[str, float]:
+        seen.append(references)
+        return {"examples": float(len(predictions))}
+
+    pairs = [("one", "eins"), ("two", "zwei"), ("three", "drei")]
+    task = _task("words", pairs, metrics=[collect], reference=lambda fields: fields["inputs"][:2])
+    result = DecodedPairs(_experiment(task), "validation", num_decodes=None)(CONTEXT)
+    assert result.metrics["examples"] == 3
+    assert seen == [[b"on", b"tw", b"th"]]
+
+
+def test_the_likeliest_class_of_each_example_is_ranked() -> None:
+    classes = data.RankClassification("{inputs}", ["no", "yes", "may"], label_key="targets")
+    task = _task("ranked", [("a", "0"), ("b", "1"), ("c", "2")], preprocessors=[classes])
+    experiment = _experiment(task)
+    metrics = [t5_metrics.RankClassification(3)]
+    result = ScoredTargets(experiment, "validation", metrics=metrics)(CONTEXT)
+    pairs = experiment.data.by_task()[""]
+    assert isinstance(pairs, data.TextData)
+    texts = pairs.pairs("validation", None)
+    scores = [x.fields["log_likelihood"] for x in experiment.inference.scores(texts)]
+    likeliest = np.argmax(np.array(scores, float).reshape(3, 3), axis=1)
+    assert result.metrics["accuracy"] == pytest.approx(100 * np.mean(likeliest == [0, 1, 2]))
+    assert set(result.metrics) == {"accuracy", "mean_3class_f1"}
+    assert not ScoredTargets(experiment, "validation")(CONTEXT).metrics

@@ -19,6 +19,7 @@ Fields = Mapping[str, bytes]
 # Maps an example to one, several or no examples (an empty list).
 Preprocessor = Callable[[Fields], Fields | Sequence[Fields]]
 
+_TRAIN = "train"
 # The classes that JSON's truth values are.
 _TRUTH_VALUES = {"false": "0", "true": "1"}
 NO_LABEL = b"<unk>"
@@ -31,6 +32,17 @@ class StreamPreprocessor(abc.ABC):
     @abc.abstractmethod
     def of_all(self, examples: Iterable[Fields]) -> Iterator[Fields]:
         """Yields new examples from all examples of a split, which can be read once."""
+
+
+@dataclasses.dataclass(frozen=True)
+class BySplit:
+    """One preprocessor for the split "train", and another for all others."""
+
+    train: Preprocessor | StreamPreprocessor
+    evaluation: Preprocessor | StreamPreprocessor
+
+    def of_split(self, split: str) -> Preprocessor | StreamPreprocessor:
+        return self.train if split == _TRAIN else self.evaluation
 
 
 @dataclasses.dataclass(frozen=True)
