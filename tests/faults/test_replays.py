@@ -57,13 +57,17 @@ def killed_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str],
         ends = sorted(rng.sample(range(SAVED + 1, STEPS - 2), KILLS))
         for number, end in enumerate(ends):
             with running(flags, directory / f"killed {number}") as command:
-                came = command.wait_for(lambda text, end=end: _last_step(text) >= end)
+                came = command.wait_for(functools.partial(_has_reached, end))
                 assert came, command.stderr
                 command.kill()
         finished(flags, directory / "output")
         return directory / "run"
 
     return train
+
+
+def _has_reached(step: int, text: str) -> bool:
+    return _last_step(text) >= step
 
 
 def _last_step(text: str) -> int:
