@@ -40,7 +40,7 @@ class Shuffle:
     def _row(self, number: int) -> int:
         epoch, row = divmod(number, self._size)
         while True:
-            row = self._repeated[epoch * self._drawn + row]
+            row = int(self._repeated[epoch * self._drawn + row])
             if row < self._size:
                 return row
 
