@@ -215,3 +215,24 @@ class KeysAndValues(NamedTuple):
     def map(self, function: Callable[..., mtf.Tensor], *others: KeysAndValues) -> KeysAndValues:
         """Returns function(keys, ...) and function(values, ...), of several such pairs."""
         return KeysAndValues(*map(function, self, *others))
+
+
+def extend_cache(
+    cache: Any, entries: Any, position: mtf.Tensor, condition: mtf.Tensor | None = None
+) -> Any:
+    """Returns the cache with the entries of a position, or of consecutive positions {block}.
+
+    cache: nested {batch..., memory_length, ...}; entries: as nested, {batch..., ...}, or with
+    `block`. condition: {batch...} bool: where it is false the cache of a position stays.
+    """
+
+    def write(memory: mtf.Tensor, entry: mtf.Tensor) -> mtf.Tensor:
+        memory_length = memory.shape.get_dim_by_name("memory_length")
+        if not position.shape.ndims:
+            return mtf.write_position(memory, entry, memory_length, position, condition)
+        block = position.shape.dims[-1]
+        return mtf.write_block(
+            memory, entry, memory_length, block, mtf.reduce_first(position, block)
+        )
+
+    return tf.nest.map_structure(write, cache, entries)

@@ -8,7 +8,13 @@ from typing import Any
 
 from mtfrun import mtf
 from mtfrun.checks import COUNT, check_range
-from mtfrun.layers.attention import AttentionHeads, KeysAndValues, attention_logits, mix_values
+from mtfrun.layers.attention import (
+    AttentionHeads,
+    KeysAndValues,
+    attention_logits,
+    extend_cache,
+    mix_values,
+)
 from mtfrun.layers.attention_in_blocks import attention_in_blocks
 from mtfrun.layers.attention_masks import AttentionBias, rename_length_to_memory_length
 from mtfrun.layers.context_parallelism import QUERY_LENGTH, HeadGroups
@@ -242,23 +248,9 @@ class MultiHeadAttention(mtf.Module):
         x: {batch..., d_model}; condition: {batch...} bool: where it is false the cache stays. Or of
         the consecutive positions {block} or {batch, block}; x: {batch, block, d_model}.
         """
-        memory_length = cache.keys.shape.get_dim_by_name("memory_length")
-        if position.shape.ndims:
-            block = position.shape.dims[-1]
-            first = mtf.reduce_first(position, block)
-            return cache.map(
-                lambda memory, entries: mtf.write_block(
-                    memory, entries, memory_length, block, first
-                ),
-                self.keys_and_values(x, position),
-            ), memory_length
-        extended = cache.map(
-            lambda memory, entry: mtf.write_position(
-                memory, entry, memory_length, position, condition
-            ),
-            self.keys_and_values(x, position),
-        )
-        return extended, memory_length
+        entries = self.keys_and_values(x, position)
+        extended: KeysAndValues = extend_cache(cache, entries, position, condition)
+        return extended, cache.keys.shape.get_dim_by_name("memory_length")
 
     def _head_groups(self, length: mtf.Dimension) -> HeadGroups | None:
         parts = self._mesh.num_splits(length)

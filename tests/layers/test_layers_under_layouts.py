@@ -100,6 +100,14 @@ NORMED_HEADS = layers.AttentionHeads(
     logits_cap=2.0,
 )
 
+TALKING_HEADS = transformer.TalkingHeads(
+    [("heads", 4), ("key_heads", 2)],
+    [("heads", 4), ("softmax_heads", 3)],
+    [("heads", 4), ("key_heads", 2)],
+    d_k=2,
+    d_v=2,
+)
+
 CASES = {
     "gated_feed_forward": Case(
         lambda mesh: transformer.GatedFeedForward(mesh, WIDTH, d_ff=16, dropout_rate=0.3), _apply, X
@@ -111,6 +119,24 @@ CASES = {
     ),
     "encoder_decoder_attention": Case(
         lambda mesh: transformer.EncoderDecoderAttention(mesh, WIDTH, heads=HEADS),
+        _attend_to_encoder,
+        {**X, **MEMORY},
+    ),
+    "talking_heads_self_attention": Case(
+        lambda mesh: transformer.TalkingHeadsSelfAttention(
+            mesh, WIDTH, heads=TALKING_HEADS, dropout_rate=0.3
+        ),
+        _attend,
+        {**X, **SEGMENTS},
+    ),
+    "talking_heads_encoder_decoder_attention": Case(
+        lambda mesh: transformer.TalkingHeadsEncoderDecoderAttention(
+            mesh,
+            WIDTH,
+            heads=dataclasses.replace(
+                TALKING_HEADS, dynamic_logits=["query", "memory"], dynamic_weights=["memory"]
+            ),
+        ),
         _attend_to_encoder,
         {**X, **MEMORY},
     ),
@@ -269,6 +295,7 @@ def _results(name: str, mesh_shape: str) -> dict[str, np.ndarray]:
 SLOW = [
     "gated_feed_forward",
     "multi_head_attention",
+    "talking_heads_encoder_decoder_attention",
     "conv_1d",
     "conv_3d",
     "conv_3d_transpose",

@@ -15,6 +15,7 @@ from mtfrun.models import moe, parity
 from mtfrun.models import transformer as t
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.small_model import LAYOUT, VOCABULARY, on_mesh
+from tests.models.test_kinds_of_attention import SLOW_KINDS, TALKING_HEADS
 
 TWO_BY_TWO = "data:2,model:2"
 ROWS, LENGTH, END = 8, 36, decoding.END_ID
@@ -109,6 +110,12 @@ KINDS: dict[str, tuple[Any, dict[str, Any], Any, Any]] = {
         functools.partial(LOCAL_ATTENTION, window=64),
         {},
         t.PositionalEmbedding,
+        FEED_FORWARD,
+    ),
+    "talking heads": (
+        functools.partial(t.TalkingHeadsSelfAttention, heads=TALKING_HEADS, relative_bias=RELATIVE),
+        {},
+        None,
         FEED_FORWARD,
     ),
     "compressed": (
@@ -220,7 +227,14 @@ def test_steps_after_a_prefill_are_those_after_steps(
         assert_close(actual[row, size:], expected[row, size:], FLOAT32_MODEL_TOLERANCE)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in OTHER_THAN_SEQUENCES])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, marks=pytest.mark.slow if kind in SLOW_KINDS else [])
+        for kind in KINDS
+        if kind not in OTHER_THAN_SEQUENCES
+    ],
+)
 def test_steps_give_the_logits_of_whole_sequences(kind: str) -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
     features = on_mesh(mesh, {"targets": random_ids()})

@@ -41,6 +41,13 @@ from mtfrun.models.transformer.sublayer import DecodingProgress as DecodingProgr
 from mtfrun.models.transformer.sublayer import EncoderMemory as EncoderMemory
 from mtfrun.models.transformer.sublayer import SequenceCall as SequenceCall
 from mtfrun.models.transformer.sublayer import Sublayer as Sublayer
+from mtfrun.models.transformer.talking_heads import TalkingHeads as TalkingHeads
+from mtfrun.models.transformer.talking_heads import (
+    TalkingHeadsEncoderDecoderAttention as TalkingHeadsEncoderDecoderAttention,
+)
+from mtfrun.models.transformer.talking_heads import (
+    TalkingHeadsSelfAttention as TalkingHeadsSelfAttention,
+)
 from mtfrun.models.transformer.token_embedding import TokenEmbedding as TokenEmbedding
 from mtfrun.models.transformer.token_loss import TokenLoss as TokenLoss
 from mtfrun.models.transformer.token_model import TokenModel as TokenModel

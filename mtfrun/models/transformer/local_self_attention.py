@@ -66,7 +66,7 @@ class LocalSelfAttention(SelfAttention):
         self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension, call: SequenceCall
     ) -> KeysAndValues:
         if call.progress.in_blocks:
-            return super().initial_state(batch, memory_length, call)
+            return self.attention.empty_cache(batch, memory_length)
         slots = ring_dimension(min(self._window, memory_length.size))
         return self.attention.empty_cache(batch, slots)
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable
+from typing import Any, Protocol
 
 from mtfrun import mtf
 from mtfrun.layers import (
     AttentionBias,
     AttentionHeads,
     BiasTerm,
-    KeysAndValues,
     LinearDistanceBias,
     MultiHeadAttention,
     RelativePositionBias,
@@ -26,13 +26,95 @@ RelativeBias = RelativePositionBias | LinearDistanceBias
 RelativeBiasClass = Callable[..., RelativeBias]
 
 
-class SelfAttention(Sublayer):
+class Attention(Protocol):
+    """Attention to the vectors of a sequence, whole or in a cache; see `MultiHeadAttention`."""
+
+    def over_sequences(
+        self, x: mtf.Tensor, memory: mtf.Tensor, bias: AttentionBias, call: SequenceCall
+    ) -> mtf.Tensor:
+        """Returns the attention of x {batch..., length, d_model} to vectors of the same shape."""
+
+    def keys_and_values(self, memory: mtf.Tensor) -> Any:
+        """Returns the cache of {batch..., memory_length, d_model}: nested tensors."""
+
+    def empty_cache(self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension) -> Any:
+        """Returns the cache of positions to come."""
+
+    def extend_cache(
+        self, cache: Any, x: mtf.Tensor, position: mtf.Tensor, condition: mtf.Tensor | None = None
+    ) -> tuple[Any, mtf.Dimension]:
+        """Returns the cache with the entries of a position, see `layers.extend_cache`."""
+
+    def __call__(
+        self,
+        x: mtf.Tensor,
+        memory: Any,
+        memory_length: mtf.Dimension,
+        bias: AttentionBias,
+        call: SequenceCall,
+        *,
+        position: mtf.Tensor | None = None,
+    ) -> mtf.Tensor:
+        """Returns the attention of x {batch..., d_model} at a position to a cache."""
+
+
+class CachedSelfAttention(Sublayer):
+    """Self-attention of any kind, with a cache of the positions before that steps extend.
+
+    Args:
+      relative_bias: as of `SelfAttention`.
+    """
+
+    def __init__(
+        self,
+        mesh: mtf.Mesh,
+        attention: Attention,
+        relative_bias: RelativeBiasClass | None,
+        dtypes: mtf.DTypePolicy,
+    ) -> None:
+        super().__init__()
+        self.attention = attention
+        self.relative_bias = None if relative_bias is None else relative_bias(mesh, dtypes)
+
+    def __call__(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
+        return self.attention.over_sequences(x, x, self._bias(x, call), call)
+
+    def initial_state(
+        self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension, call: SequenceCall
+    ) -> Any:
+        return self.attention.empty_cache(batch, memory_length)
+
+    def can_step_in_blocks(self) -> bool:
+        """Returns whether this is the class's `step`: what a subclass caches may be overwritten."""
+        return type(self).step is CachedSelfAttention.step
+
+    def step(self, x: mtf.Tensor, state: Any, call: SequenceCall) -> tuple[mtf.Tensor, Any]:
+        """Returns the output and the cache with the position; the bias must mask later ones."""
+        position = call.progress.step_position()
+        cache, memory_length = self.attention.extend_cache(
+            state, x, position, call.progress.is_after_prompt()
+        )
+        bias = self._bias(x, call)
+        return self.attention(x, cache, memory_length, bias, call, position=position), cache
+
+    def prefill(self, x: mtf.Tensor, state: Any, call: SequenceCall) -> tuple[mtf.Tensor, Any]:
+        return self(x, call), self.attention.keys_and_values(rename_length_to_memory_length(x))
+
+    def _bias(self, x: mtf.Tensor, call: SequenceCall) -> AttentionBias:
+        if self.relative_bias is not None:
+            call = with_relative_bias(self.relative_bias, x, call)
+        return call.self_attention_bias
+
+
+class SelfAttention(CachedSelfAttention):
     """Every position attends to those that the call's `self_attention_bias` does not mask.
 
     Args:
       relative_bias: a class, called as `relative_bias(mesh, dtypes)`, for logits by distance of
         this layer alone; a `Stack` can have one for all layers.
     """
+
+    attention: MultiHeadAttention
 
     def __init__(
         self,
@@ -46,8 +128,7 @@ class SelfAttention(Sublayer):
         dropout_rate: float = 0.0,
         block_length: int | None = None,
     ) -> None:
-        super().__init__()
-        self.attention = MultiHeadAttention(
+        attention = MultiHeadAttention(
             mesh,
             d_model,
             dtypes,
@@ -56,40 +137,7 @@ class SelfAttention(Sublayer):
             dropout_rate=dropout_rate,
             block_length=block_length,
         )
-        self.relative_bias = None if relative_bias is None else relative_bias(mesh, dtypes)
-
-    def __call__(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
-        return self.attention.over_sequences(x, x, self._bias(x, call), call)
-
-    def initial_state(
-        self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension, call: SequenceCall
-    ) -> KeysAndValues:
-        return self.attention.empty_cache(batch, memory_length)
-
-    def can_step_in_blocks(self) -> bool:
-        """Returns whether this is the class's `step`: what a subclass caches may be overwritten."""
-        return type(self).step is SelfAttention.step
-
-    def step(
-        self, x: mtf.Tensor, state: KeysAndValues, call: SequenceCall
-    ) -> tuple[mtf.Tensor, KeysAndValues]:
-        """Returns the output and the cache with the position; the bias must mask later ones."""
-        position = call.progress.step_position()
-        cache, memory_length = self.attention.extend_cache(
-            state, x, position, call.progress.is_after_prompt()
-        )
-        bias = self._bias(x, call)
-        return self.attention(x, cache, memory_length, bias, call, position=position), cache
-
-    def prefill(
-        self, x: mtf.Tensor, state: KeysAndValues, call: SequenceCall
-    ) -> tuple[mtf.Tensor, KeysAndValues]:
-        return self(x, call), self.attention.keys_and_values(rename_length_to_memory_length(x))
-
-    def _bias(self, x: mtf.Tensor, call: SequenceCall) -> AttentionBias:
-        if self.relative_bias is not None:
-            call = with_relative_bias(self.relative_bias, x, call)
-        return call.self_attention_bias
+        super().__init__(mesh, attention, relative_bias, dtypes)
 
 
 def with_relative_bias(

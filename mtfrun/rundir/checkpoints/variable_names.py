@@ -126,6 +126,26 @@ _TABLE = [
     *_projection("key", "k", "1"),
     *_projection("value", "v", "2"),
     *_projection("output", "o", "3"),
+    # Talking heads.
+    *(
+        _Row(
+            rf"{_LAYER}/layer/attention/{ours}/kernel", [Source(rf"{_MTF_LAYER}/\w+/{name}/kernel")]
+        )
+        for ours, name in (("query", "q"), ("key", "k"), ("value", "v"), ("output", "y"))
+    ),
+    _Row(
+        rf"{_LAYER}/layer/attention/(?P<map>logits|weights)/kernel",
+        [Source(_MTF_LAYER + r"/\w+/{map}/kernel")],
+    ),
+    _Row(
+        rf"{_LAYER}/layer/attention/(?P<map>logits|weights)/of_query/kernel",
+        [Source(_MTF_LAYER + r"/\w+/{map}/{map}_dynamic_0/kernel")],
+    ),
+    _Row(
+        # The term of the query, if there is one, is number 0.
+        rf"{_LAYER}/layer/attention/(?P<map>logits|weights)/of_memory/kernel",
+        [Source(_MTF_LAYER + rf"/\w+/{{map}}/{{map}}_dynamic_{i}/kernel") for i in (1, 0)],
+    ),
     _Row(
         rf"{_LAYER}/layer/relative_bias/table",
         [Source(_MTF_LAYER + r"/\w+/relative_attention_bias")],

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -47,8 +48,8 @@ class SourceStack:
 
     `name` and `names` (of a block's layers) are in variables of the original, with a part for the
     block if `block_scope`. The padding of encoder-decoders (`has_encoder`) is set to 0. `scope` is
-    "encoder", "decoder" or "". `parameters` are of our classes, by class and name. All blocks may
-    share a relative position bias with `relative_buckets`.
+    "encoder", "decoder" or "". `parameters` are of our classes, by class and name. `relative_bias`
+    is for a RelativePositionBias that all blocks share; None without one.
     """
 
     name: str
@@ -59,7 +60,7 @@ class SourceStack:
     names: list[str] = dataclasses.field(default_factory=list)
     block_scope: bool = True
     parameters: dict[str, Parameters] = dataclasses.field(default_factory=dict)
-    relative_buckets: int | None = None
+    relative_bias: Parameters | None = None
 
 
 def sublayer_paths(stack: SourceStack) -> list[str]:
@@ -160,27 +161,101 @@ def activation(source: SourceConfig, target: str, name: Any, scope: str) -> Refe
 def _self_attention(source: SourceConfig, stack: SourceStack) -> _Layer:
     cls = "transformer.SelfAttention"
     parameters = _attention(source, "SelfAttention", cls, stack.scope)
-    kind = source.require(
-        "SelfAttention.relative_attention_type",
-        [None, "bias", "bias_shared"],
-        "only logits by distance are supported: bias and bias_shared",
-        scope=stack.scope,
-    )
-    target = "SelfAttention.relative_attention_num_buckets"
-    buckets = source.get(target, 32, scope=stack.scope)
-    if kind == "bias_shared":
-        stack.relative_buckets = buckets
-    if kind == "bias":
-        parameters[cls]["relative_bias"] = reference("@transformer.RelativePositionBias")
-        heads = parameters["transformer.AttentionHeads"]["num_heads"]
-        parameters["transformer.RelativePositionBias"] = {
-            "num_heads": heads,
-            "num_buckets": buckets,
-        }
+    num_heads = parameters["transformer.AttentionHeads"]["num_heads"]
+    _add_relative_bias(source, stack, "SelfAttention", num_heads, cls, parameters)
     why = "prompts that are learned are not supported"
     lengths = ("hyperprompt_length_encoder", "hyperprompt_length_decoder")
     source.require_defaults("SelfAttention", [(n, None, why) for n in lengths], scope=stack.scope)
     return cls, parameters
+
+
+def _add_relative_bias(
+    source: SourceConfig,
+    stack: SourceStack,
+    theirs: str,
+    num_heads: int,
+    cls: str,
+    parameters: dict[str, Parameters],
+) -> None:
+    """Adds the logits by distance of a class `theirs` to the `parameters` of ours, or the stack."""
+    kind = source.require(
+        f"{theirs}.relative_attention_type",
+        [None, "bias", "bias_shared"],
+        "only logits by distance are supported: bias and bias_shared",
+        scope=stack.scope,
+    )
+    buckets = source.get(f"{theirs}.relative_attention_num_buckets", 32, scope=stack.scope)
+    bias = {"num_heads": num_heads, "num_buckets": buckets}
+    if kind == "bias_shared":
+        stack.relative_bias = bias
+    if kind == "bias":
+        parameters[cls]["relative_bias"] = reference("@transformer.RelativePositionBias")
+        parameters["transformer.RelativePositionBias"] = bias
+
+
+def _talking_heads(source: SourceConfig, stack: SourceStack) -> _Layer:
+    cls = "transformer.TalkingHeadsSelfAttention"
+    parameters, num_heads = _talking(source, ["TalkingHeadsSelfAttention"], cls, stack.scope)
+    theirs = "TalkingHeadsSelfAttention"
+    _add_relative_bias(source, stack, theirs, num_heads, cls, parameters)
+    return cls, parameters
+
+
+def _talking_heads_to_encoder(source: SourceConfig, stack: SourceStack) -> _Layer:
+    cls, heads = "transformer.TalkingHeadsEncoderDecoderAttention", "transformer.TalkingHeads"
+    theirs = "TalkingHeadsEncDecAttention"
+    rule = ("relative_attention_type", None, "logits by distance to inputs are not supported")
+    source.require_defaults(theirs, [rule], scope=stack.scope)
+    # It inherits unbound parameters from its base class.
+    base = "TalkingHeadsSelfAttention"
+    parameters, _ = _talking(source, [base, theirs], cls, stack.scope)
+    of_decoder, _ = _talking(source, [base], cls, stack.scope)
+    if parameters[heads] != of_decoder[heads]:
+        scoped = f"encoder_attention/{heads}"
+        parameters[scoped] = parameters.pop(heads)
+        parameters[cls]["heads"] = reference(f"@{scoped}()")
+    return cls, parameters
+
+
+_TALKING_DIMS = {
+    "key_heads": "key_heads_dims",
+    "softmax_heads": "softmax_heads_dims",
+    "value_heads": "value_heads_dims",
+}
+_DYNAMIC_SIDES = {"x": "query", "m": "memory"}
+
+
+def _talking(
+    source: SourceConfig, kinds: list[str], cls: str, scope: str
+) -> tuple[dict[str, Parameters], int]:
+    """Returns the parameters of our classes, and the number of heads of the softmax."""
+
+    def get(name: str, default: Any) -> Any:
+        for kind in kinds:
+            default = source.get(f"{kind}.{name}", default, scope=scope)
+        return default
+
+    usual = [("heads", 12)]
+    dims = {name: get(theirs, usual) for name, theirs in _TALKING_DIMS.items()}
+    sizes = {name: dict(value) for name, value in dims.items()}
+    heads: Parameters = {**dims, "d_k": get("key_size", 64), "d_v": get("value_size", 64)}
+    dynamic = get("dynamic_projections", None) or []
+    for ours, end, side in (("logits", "l", "key_heads"), ("weights", "w", "value_heads")):
+        named = [_DYNAMIC_SIDES[each[0]] for each in dynamic if each.endswith(f"2{end}")]
+        # Between equal heads there is no projection, dynamic or not.
+        if named and sizes[side] != sizes["softmax_heads"]:
+            heads[f"dynamic_{ours}"] = named
+    scale = get("dynamic_projections_init_scale", 1e-2)
+    if dynamic:
+        heads["dynamic_scale"] = scale
+    parameters: dict[str, Parameters] = {
+        "transformer.TalkingHeads": heads,
+        cls: {
+            "heads": reference("@transformer.TalkingHeads()"),
+            "dropout_rate": get("dropout_rate", 0.0),
+        },
+    }
+    return parameters, math.prod(sizes["softmax_heads"].values())
 
 
 def _local_self_attention(source: SourceConfig, stack: SourceStack) -> _Layer:
@@ -270,6 +345,8 @@ _LAYERS: Mapping[str, Callable[[SourceConfig, SourceStack], _Layer]] = {
     "EncDecAttention": _encoder_attention,
     "DenseReluDense": _feed_forward,
     "MoE1D": _mixture,
+    "TalkingHeadsSelfAttention": _talking_heads,
+    "TalkingHeadsEncDecAttention": _talking_heads_to_encoder,
 }
 
 

@@ -29,6 +29,8 @@ _MACROS = {
     ("transformer.GatedFeedForward", "dropout_rate"): "DROPOUT_RATE",
     ("transformer.SelfAttention", "dropout_rate"): "DROPOUT_RATE",
     ("transformer.EncoderDecoderAttention", "dropout_rate"): "DROPOUT_RATE",
+    ("transformer.TalkingHeadsSelfAttention", "dropout_rate"): "DROPOUT_RATE",
+    ("transformer.TalkingHeadsEncoderDecoderAttention", "dropout_rate"): "DROPOUT_RATE",
     ("transformer.RelativePositionBias", "num_heads"): "NUM_HEADS",
     ("transformer.Stack", "rematerialise"): "REMATERIALISE",
 }
@@ -62,7 +64,7 @@ class SourceModel:
 
     def patterns(self) -> VariablePatterns:
         classes = {cls for stack in self.stacks for cls in stack.parameters}
-        if any(stack.relative_buckets is not None for stack in self.stacks):
+        if any(stack.relative_bias is not None for stack in self.stacks):
             classes.add("transformer.RelativePositionBias")
         if self.embedding["position"] == reference("@transformer.PositionalEmbedding"):
             classes.add("transformer.PositionalEmbedding")
@@ -194,7 +196,7 @@ def write_model(model: SourceModel, draft: Draft, microbatches: int) -> None:
             cls = "parity.PaddedPrefixDecoderOnly"
         parts["stack"] = reference("@transformer.Stack")
         _write_class(draft, cls, parts, model.of_model)
-    elif any(stack.relative_buckets is None for stack in stacks):
+    elif any(stack.relative_bias is None for stack in stacks):
         draft.include("models/encoder_decoder.gin")
     else:
         is_gated = any("transformer.GatedFeedForward" in stack.parameters for stack in stacks)
@@ -259,6 +261,9 @@ def _write_stacks(model: SourceModel, draft: Draft) -> None:
             _write_parameter(draft, macros, cls, name, having)
     for name, value in macros.items():
         draft.macro(name, value)
+    for name in ("NUM_HEADS", "D_KV"):
+        if name not in macros:
+            draft.macro(name, 1, "no layer of this model uses it")
 
 
 def _write_parameter(
@@ -276,21 +281,19 @@ def _write_parameter(
 
 def _write_relative_bias(model: SourceModel, draft: Draft) -> None:
     stacks = model.stacks
-    buckets = [stack.relative_buckets for stack in stacks]
-    if all(number is None for number in buckets):
+    biases = [stack.relative_bias for stack in stacks]
+    if all(bias is None for bias in biases):
         return
-    bias = reference("@transformer.RelativePositionBias")
-    if None not in buckets:
-        draft.bind("transformer.Stack", {"relative_bias": bias})
+    cls = reference("@transformer.RelativePositionBias")
+    if None not in biases:
+        draft.bind("transformer.Stack", {"relative_bias": cls})
     for stack in stacks:
-        if stack.relative_buckets is None:
+        if stack.relative_bias is None:
             continue
-        if None in buckets:
-            draft.bind(_in_scope("transformer.Stack", stack), {"relative_bias": bias})
-        heads = stack.parameters["transformer.AttentionHeads"]["num_heads"]
-        parameters = {"num_heads": heads, "num_buckets": stack.relative_buckets}
-        known = stack.parameters.setdefault("transformer.RelativePositionBias", parameters)
-        known.update(parameters)
+        if None in biases:
+            draft.bind(_in_scope("transformer.Stack", stack), {"relative_bias": cls})
+        known = stack.parameters.setdefault("transformer.RelativePositionBias", {})
+        known.update(stack.relative_bias)
 
 
 def _in_scope(cls: str, stack: SourceStack) -> str:

@@ -29,6 +29,11 @@ _ATTENTIONS = {
     "EncoderDecoderAttention": "EncDecAttention",
 }
 _PROJECTIONS = {"query": "q", "key": "k", "value": "v", "output": "o"}
+_TALKING_HEADS = {
+    "TalkingHeadsSelfAttention": "TalkingHeadsSelfAttention",
+    "TalkingHeadsEncoderDecoderAttention": "TalkingHeadsEncDecAttention",
+}
+_TALKING_KERNELS = {**_PROJECTIONS, "output": "y", "logits": "logits", "weights": "weights"}
 _FEED_FORWARDS = {
     "transformer.FeedForward": ("feed_forward", "DenseReluDense"),
     "transformer.GatedFeedForward": ("gated_feed_forward", "DenseReluDense"),
@@ -60,6 +65,15 @@ _KINDS = [
         )
         for cls, their_class in _ATTENTIONS.items()
         for ours, theirs in _PROJECTIONS.items()
+    ),
+    *(
+        _Kind(
+            rf"/{_snake_case(cls)}\w*/layer/attention/{ours}/kernel$",
+            [f"{_BLOCK}/{their_class}/{theirs}/kernel"],
+            [f"transformer.{cls}"],
+        )
+        for cls, their_class in _TALKING_HEADS.items()
+        for ours, theirs in _TALKING_KERNELS.items()
     ),
     *(
         _Kind(rf"/{name}\w*/layer/.*{ours}$", [f"{_BLOCK}/{their_class}/{theirs}/kernel"], [cls])

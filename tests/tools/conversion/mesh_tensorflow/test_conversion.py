@@ -113,6 +113,24 @@ def _text(imported: Imported) -> str:
         ),
         ("EncDecAttention.dropout_rate = 0.3\n", ["EncoderDecoderAttention:\n    dropout_rate"]),
         (
+            "encoder/make_layer_stack.layers = [@TalkingHeadsSelfAttention]\n"
+            "decoder/make_layer_stack.layers = [\n"
+            "    @TalkingHeadsSelfAttention, @TalkingHeadsEncDecAttention]\n"
+            "TalkingHeadsSelfAttention.key_heads_dims = [('key_heads', %num_heads)]\n"
+            "TalkingHeadsSelfAttention.softmax_heads_dims = [('heads', 6)]\n"
+            "TalkingHeadsSelfAttention.relative_attention_type = 'bias_shared'\n"
+            "TalkingHeadsSelfAttention.dynamic_projections = ['x2l', 'm2w']\n"
+            "TalkingHeadsEncDecAttention.value_size = 8\n",
+            [
+                "    key_heads = [('key_heads', 2)]\n    softmax_heads = [('heads', 6)]",
+                "dynamic_logits = ['query']",
+                "dynamic_weights = ['memory']",
+                "NUM_HEADS = 6",
+                "D_KV = 1  # no layer of this model uses it",
+                "    heads = @encoder_attention/transformer.TalkingHeads()",
+            ],
+        ),
+        (
             "run.model_type = 'lm'\n",
             ['include "models/transformer.gin"', "num_heads = %NUM_HEADS"],
         ),

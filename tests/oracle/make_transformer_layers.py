@@ -1,0 +1,269 @@
+"""Makes transformer_layers.npz and .json: small models with the rarer layers of Mesh TensorFlow.
+
+Run it with mesh-tensorflow 0.1.21, which nothing else here needs, in Python 3.10:
+python3 -m venv /tmp/mtf && /tmp/mtf/bin/pip install tensorflow-cpu==2.12.1 mesh-tensorflow==0.1.21
+gin-config && TF_ENABLE_ONEDNN_OPTS=0 /tmp/mtf/bin/python tests/oracle/make_transformer_layers.py
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import sys
+import types
+from collections.abc import Callable
+from typing import Any
+
+import mesh_tensorflow as mtf
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+# The original's data import it; nothing here reads any.
+sys.modules["tensorflow_datasets"] = types.ModuleType("tensorflow_datasets")
+from mesh_tensorflow.transformer import transformer, transformer_layers  # noqa: E402
+
+FOLDER = pathlib.Path(__file__).parent
+VOCABULARY, DIVISOR = 40, 8
+SIZES = {"d_model": 16, "d_ff": 24, "num_heads": 2, "d_kv": 6}
+# Of layers, the arguments of the original's classes.
+TALKING: dict[str, Any] = {
+    "key_heads_dims": [("key_heads", 3)],
+    "softmax_heads_dims": [("heads", 2)],
+    "value_heads_dims": [("value_heads", 4)],
+    "key_size": 6,
+    "value_size": 5,
+}
+TALKING_TO_ITSELF = {
+    **TALKING,
+    "relative_attention_type": "bias_shared",
+    "relative_attention_num_buckets": 8,
+}
+# Heads in two dimensions, of which one is in all of them.
+SHARED_HEADS: dict[str, Any] = {
+    "key_heads_dims": [("heads", 2), ("key_heads", 2)],
+    "softmax_heads_dims": [("heads", 2), ("query_heads", 3)],
+    "value_heads_dims": [("heads", 2), ("key_heads", 2)],
+    "key_size": 4,
+    "value_size": 4,
+}
+DYNAMIC: dict[str, Any] = {
+    **TALKING_TO_ITSELF,
+    "dynamic_projections": ["x2l", "m2l", "x2w", "m2w"],
+    "dynamic_projections_init_scale": 1.0,
+}
+
+# By case: what it is, and lists (class of the original, arguments) of a block's layers.
+CASES: dict[str, dict[str, Any]] = {
+    "talking_heads": {
+        "description": "other numbers of heads for keys, softmax and values; shared bias",
+        "encoder": [("TalkingHeadsSelfAttention", TALKING_TO_ITSELF), "DenseReluDense"],
+        "decoder": [
+            ("TalkingHeadsSelfAttention", TALKING_TO_ITSELF),
+            ("TalkingHeadsEncDecAttention", TALKING),
+            "DenseReluDense",
+        ],
+    },
+    "talking_heads_shared": {
+        "description": "a dimension of heads that keys, softmax and values share",
+        "num_layers": 1,
+        "encoder": [("TalkingHeadsSelfAttention", SHARED_HEADS), "DenseReluDense"],
+        "decoder": [
+            ("TalkingHeadsSelfAttention", SHARED_HEADS),
+            ("TalkingHeadsEncDecAttention", SHARED_HEADS),
+        ],
+    },
+    "talking_heads_dynamic": {
+        "description": "projections of heads that depend on queries and on the memory; the decode"
+        " of the original reads the query in place of the memory, so there is none",
+        "encoder": [("TalkingHeadsSelfAttention", DYNAMIC), "DenseReluDense"],
+        "decoder": [
+            ("TalkingHeadsSelfAttention", DYNAMIC),
+            ("TalkingHeadsEncDecAttention", {**DYNAMIC, "relative_attention_type": None}),
+        ],
+        "without_decode": True,
+        "num_layers": 1,
+    },
+}
+
+
+def layer_of(entry: Any) -> Any:
+    """Returns a layer of the original for (class, arguments), or for a name with usual sizes."""
+    name, arguments = (entry, {}) if isinstance(entry, str) else entry
+    if name == "ParallelLayer":
+        classes = [(lambda inner=inner: layer_of(inner)) for inner in arguments["layer_classes"]]
+        rest = {k: v for k, v in arguments.items() if k != "layer_classes"}
+        return transformer_layers.ParallelLayer(layer_classes=classes, **rest)
+    usual: dict[str, Any] = {}
+    if name == "DenseReluDense":
+        usual = {"hidden_size": SIZES["d_ff"]}
+    if name in ("SelfAttention", "EncDecAttention", "Synthesizer"):
+        usual = {"num_heads": SIZES["num_heads"], "key_value_size": SIZES["d_kv"]}
+    return getattr(transformer_layers, name)(**(usual | arguments))
+
+
+def stack(layers: list[Any], num_layers: int) -> Any:
+    """Returns a stack as `make_layer_stack` names it, with a norm and a residual around layers."""
+    made = []
+    for block in range(num_layers):
+        for i, entry in enumerate(layers):
+            layer = layer_of(entry)
+            layer.set_name(f"block_{block:03d}/layer_{i:03d}")
+            made.append(layer)
+    return transformer.LayerStack(
+        made,
+        sublayers_initial=[],
+        sublayers_per_layer=[
+            transformer.sublayer_rms_norm,
+            transformer.sublayer_call_layer,
+            transformer.sublayer_residual,
+        ],
+        sublayers_final=[transformer.sublayer_rms_norm],
+    )
+
+
+def unitransformer(layers: list[Any], num_layers: int, name: str, *, decodes: bool) -> Any:
+    """Returns a stack with its embedding."""
+    return transformer.Unitransformer(
+        stack(layers, num_layers),
+        d_model=SIZES["d_model"],
+        input_vocab_size=VOCABULARY,
+        output_vocab_size=VOCABULARY if decodes else None,
+        autoregressive=decodes,
+        max_length=16,
+        shared_embedding_and_softmax_weights=False,
+        vocab_divisor=DIVISOR,
+        positional_embedding=False,
+        name=name,
+    )
+
+
+class Program:
+    """The original's model in a graph, whose variables have given values."""
+
+    def __init__(self, case: dict[str, Any], num_layers: int) -> None:
+        encoder = unitransformer(case["encoder"], num_layers, "encoder", decodes=False)
+        decoder = unitransformer(case["decoder"], num_layers, "decoder", decodes=True)
+        self.model = transformer.Bitransformer(encoder, decoder)
+
+    def run(
+        self,
+        build: Callable[[Any, Any], dict[str, Any]],
+        weights: dict[str, np.ndarray] | None,
+        rng: np.random.Generator,
+    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, list[str]]]:
+        """Returns what `build(graph, mesh)` computes, the weights and their dimensions.
+
+        Without weights they are drawn: the initial values and a little beside them.
+        """
+        with tf.Graph().as_default():
+            tf.set_random_seed(1)
+            graph = mtf.Graph()
+            mesh = mtf.Mesh(graph, "mesh")
+            results = build(graph, mesh)
+            lowering = mtf.Lowering(
+                graph, {mesh: mtf.placement_mesh_impl.PlacementMeshImpl("all:1", "", [""])}
+            )
+            fetches = {name: lowering.export_to_tf_tensor(x) for name, x in results.items()}
+            dims = {x.name: [d.name for d in x.shape] for x in graph.trainable_variables}
+            variables = {v.name.split(":")[0]: v for v in tf.global_variables()}
+            masters = {x.name: variables[x.name] for x in graph.trainable_variables}
+            with tf.Session() as session:
+                session.run(tf.global_variables_initializer())
+                if weights is None:
+                    initial = session.run(masters)
+                    weights = {
+                        name: value + 0.25 * rng.normal(size=value.shape).astype(np.float32)
+                        for name, value in initial.items()
+                    }
+                for name, variable in masters.items():
+                    variable.load(weights[name], session)
+                session.run(lowering.copy_masters_to_slices())
+                return session.run(fetches), weights, dims
+
+
+def named(mesh: Any, array: np.ndarray) -> Any:
+    """Returns ids [batch, length] as a tensor."""
+    dims = [mtf.Dimension("batch", array.shape[0]), mtf.Dimension("length", array.shape[1])]
+    return mtf.import_fully_replicated(
+        mesh, tf.constant(array, tf.int32), mtf.Shape(dims), name="ids"
+    )
+
+
+def run_case(name: str, case: dict[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Returns the arrays of a case and the names of their dimensions."""
+    rng = np.random.default_rng(len(name))
+    num_layers = case.get("num_layers", 2)
+    inputs = rng.integers(2, VOCABULARY, [2, 7]).astype(np.int32)
+    targets = rng.integers(2, VOCABULARY, [2, 6]).astype(np.int32)
+    inputs[1, 5:] = targets[0, 4:] = 0
+    program = Program(case, num_layers)
+
+    def losses(graph: Any, mesh: Any) -> dict[str, Any]:
+        ids = named(mesh, inputs), named(mesh, targets)
+        train, evaluate = tf.estimator.ModeKeys.TRAIN, tf.estimator.ModeKeys.EVAL
+        with tf.variable_scope("", reuse=tf.AUTO_REUSE):
+            _, loss = program.model.call_simple(*ids, compute_loss=True, mode=train)
+            gradients = mtf.gradients([loss], [v.outputs[0] for v in graph.trainable_variables])
+            variables = list(graph.trainable_variables)
+            logits, loss_eval = program.model.call_simple(*ids, compute_loss=True, mode=evaluate)
+        results = {"out/loss_train": loss, "out/loss_eval": loss_eval, "out/logits_eval": logits}
+        return results | {
+            f"grad/{v.name}": g for v, g in zip(variables, gradients, strict=True) if g is not None
+        }
+
+    def decode(graph: Any, mesh: Any) -> dict[str, Any]:
+        return {"ids": program.model.decode(named(mesh, inputs))}
+
+    results, weights, dims = program.run(losses, None, rng)
+    arrays = {"in/inputs": inputs, "in/targets": targets}
+    arrays |= {f"w/{key}": value for key, value in weights.items()} | results
+    if not case.get("without_decode"):
+        near = {
+            key: value * (1 + 1e-5 * rng.normal(size=value.shape)).astype(np.float32)
+            for key, value in weights.items()
+        }
+        ids, other = (program.run(decode, w, rng)[0]["ids"] for w in (weights, near))
+        if np.any(ids != other):
+            raise RuntimeError(f"{name}: small changes of the weights change the decode")
+        arrays["out/greedy_ids"] = ids
+    names = {
+        **{"in/inputs": ["batch", "inputs_length"], "in/targets": ["batch", "targets_length"]},
+        **{"out/loss_train": [], "out/loss_eval": []},
+        **{"out/logits_eval": ["batch", "length", "vocab"], "out/greedy_ids": ["batch", "length"]},
+        **{f"{role}/{key}": value for key, value in dims.items() for role in ("w", "grad")},
+    }
+    return arrays, {key: names[key] for key in arrays}
+
+
+def main() -> None:
+    """Writes both files."""
+    tf.disable_v2_behavior()
+    stored: dict[str, Any] = {}
+    description: dict[str, Any] = {}
+    for name, case in CASES.items():
+        arrays, dims = run_case(name, case)
+        stored |= {f"{name}/{key}": value for key, value in arrays.items()}
+        hparams = {
+            **SIZES,
+            **{"type": "bi", "vocab": VOCABULARY, "vocab_divisor": DIVISOR},
+            **{"num_layers": case.get("num_layers", 2)},
+            **{key: value for key, value in case.items() if key != "description"},
+        }
+        if "out/greedy_ids" in arrays:
+            hparams["decode_greedy"] = {}
+        description[name] = {
+            "description": case["description"],
+            "hparams": hparams,
+            "arrays": {
+                key: {"shape": list(x.shape), "dtype": str(x.dtype), "dims": dims[key]}
+                for key, x in arrays.items()
+            },
+        }
+        print(name, len(arrays), arrays["out/loss_train"], arrays.get("out/greedy_ids"))
+    np.savez_compressed(FOLDER / "transformer_layers.npz", **stored)
+    text = json.dumps({"mesh_tensorflow": "0.1.21", "cases": description}, indent=1)
+    (FOLDER / "transformer_layers.json").write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

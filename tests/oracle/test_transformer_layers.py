@@ -1,0 +1,128 @@
+"""Rarer layers of Mesh TensorFlow in small models: logits, losses, gradients, greedy decodes."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mtfrun import mtf
+from mtfrun.models import transformer as t
+from mtfrun.models.transformer.token_model import TokenModel
+from tests.layouts import FLOAT32_MODEL_TOLERANCE, assert_close
+from tests.oracle.reference_cases import ReferenceCase, reference_cases
+from tests.oracle.reference_decodes import decodes_of, greedy, on_one_and_several, to_the_end
+from tests.oracle.reference_models import mesh_for, reference_gradient, run, with_weights
+
+CASES = reference_cases("transformer_layers")
+DECODES, _ = decodes_of(CASES)
+_DYNAMIC = {"x": "query", "m": "memory"}
+
+
+def _talking_heads(hparams: dict[str, Any]) -> t.TalkingHeads:
+    key, softmax, value = (
+        [mtf.Dimension(*pair) for pair in hparams[f"{name}_heads_dims"]]
+        for name in ("key", "softmax", "value")
+    )
+    dynamic = hparams.get("dynamic_projections", [])
+    return t.TalkingHeads(
+        *(key, softmax, value),
+        d_k=hparams["key_size"],
+        d_v=hparams["value_size"],
+        dynamic_logits=[_DYNAMIC[each[0]] for each in dynamic if each.endswith("l")],
+        dynamic_weights=[_DYNAMIC[each[0]] for each in dynamic if each.endswith("w")],
+    )
+
+
+def _layer(entry: Any, sizes: dict[str, Any]) -> Callable[..., t.Sublayer]:
+    """Returns our class for (class of the original, arguments), or for a name alone."""
+    name, hparams = (entry, {}) if isinstance(entry, str) else entry
+    if name == "DenseReluDense":
+        return functools.partial(t.FeedForward, d_ff=sizes["d_ff"])
+    if name == "TalkingHeadsSelfAttention":
+        return functools.partial(t.TalkingHeadsSelfAttention, heads=_talking_heads(hparams))
+    assert name == "TalkingHeadsEncDecAttention"
+    return functools.partial(t.TalkingHeadsEncoderDecoderAttention, heads=_talking_heads(hparams))
+
+
+def _stack(layers: list[Any], sizes: dict[str, Any]) -> Callable[..., t.Stack]:
+    arguments = [{} if isinstance(entry, str) else entry[1] for entry in layers]
+    shares = any(each.get("relative_attention_type") == "bias_shared" for each in arguments)
+    relative = functools.partial(t.RelativePositionBias, num_heads=2, num_buckets=8)
+    return functools.partial(
+        t.Stack,
+        num_layers=sizes["num_layers"],
+        layers=[_layer(entry, sizes) for entry in layers],
+        transforms=t.StackTransforms(layer=[t.RMSNorm, t.MaskPadding, t.CallLayer, t.Residual]),
+        relative_bias=relative if shares else None,
+    )
+
+
+@functools.cache
+def _model(name: str, several: bool) -> tuple[TokenModel, mtf.Mesh]:
+    case = CASES[name]
+    mesh, hparams = mesh_for(case, several), case.hparams
+    model = t.EncoderDecoder(
+        mesh,
+        hparams["vocab"],
+        embedding=t.TokenEmbedding(hparams["d_model"], position=None, tied_softmax=False),
+        loss=t.TokenLoss(z_loss=1e-4),
+        encoder=_stack(hparams["encoder"], hparams),
+        decoder=_stack(hparams["decoder"], hparams),
+    )
+    return with_weights(model, case), mesh
+
+
+def _features(case: ReferenceCase) -> dict[str, np.ndarray]:
+    return {name: case.arrays[f"in/{name}"] for name in ("inputs", "targets")}
+
+
+# The others are slow, on several devices too.
+QUICK = ("talking_heads_shared",)
+
+
+def _slow_unless_quick(parameters: list[Any]) -> list[Any]:
+    """Returns the parameters of a test; all but the quick cases on one device are slow."""
+    return [
+        p
+        if p.values[0] in QUICK or pytest.mark.slow in p.marks
+        else pytest.param(*p.values, marks=pytest.mark.slow)
+        for p in parameters
+    ]
+
+
+@pytest.mark.parametrize(
+    "name, several", _slow_unless_quick(on_one_and_several(CASES, lambda name: False))
+)
+def test_logits_losses_and_gradients(name: str, several: bool) -> None:
+    case = CASES[name]
+    model, mesh = _model(name, several)
+    logits, training, gradients, evaluation = run(
+        model, mesh, _features(case), with_gradients=True, with_evaluation=True
+    )
+    expected = case.arrays["out/logits_eval"]
+    is_token = case.arrays["in/targets"] != 0
+    assert_close(logits[is_token], expected[is_token], FLOAT32_MODEL_TOLERANCE)
+    assert evaluation is not None
+    size = case.arrays["in/targets"].size
+    losses: list[Any] = [training, evaluation]  # of arrays
+    for loss, key in zip(losses, ("out/loss_train", "out/loss_eval"), strict=True):
+        assert_close(loss.total / size, case.arrays[key], FLOAT32_MODEL_TOLERANCE)
+    variables = model.named_variables()
+    for path, gradient in gradients.items():
+        expected = reference_gradient(case, path, variables)
+        assert_close(gradient / size, expected, FLOAT32_MODEL_TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    "name, decode, several", _slow_unless_quick(on_one_and_several(DECODES, lambda name: False))
+)
+def test_greedy_decodes(name: str, decode: str, several: bool) -> None:
+    case = CASES[name]
+    model, mesh = _model(name, several)
+    expected = case.arrays[f"out/{decode}_ids"]
+    ids = greedy(model, mesh, np.zeros_like(expected), case.arrays["in/inputs"])
+    np.testing.assert_array_equal(to_the_end(ids), to_the_end(expected))
