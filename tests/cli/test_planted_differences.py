@@ -302,6 +302,43 @@ def test_a_layer_that_computes_something_else_is_found(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("flags", "what", "name", "line"),
+    [
+        (["--gin.LEARNING_RATE=0.03"], "update", "Adafactor", "value = value * factor(step)"),
+        (["--gin.TrainOptions.clip_norm=0.1"], "clipping", "gradients", ""),
+        (ADAM, "update", "Adafactor", ""),
+    ],
+    ids=["rate", "clipping", "optimizer"],
+)
+def test_an_update_that_computes_something_else_is_found(
+    flags: list[str], what: str, name: str, line: str, trained: Callable[..., pathlib.Path]
+) -> None:
+    recomputed = _bisect(trained(), trained(*flags), "--recompute")["recomputed"]
+    assert recomputed["step"] == SAVED + 1
+    fault = recomputed["at_fault"]
+    assert (fault["path"], fault["name"], fault["what"]) == ("", name, what)
+    assert line in fault["line"]
+
+
+@pytest.mark.slow
+def test_a_gradient_that_differs_alone_is_found(trained: Callable[..., pathlib.Path]) -> None:
+    base = trained()
+
+    def adapted(alpha: int) -> pathlib.Path:
+        run = base / f"adapters/alpha{alpha}"
+        lora = ["--gin_file=adapters/lora.gin", f"--gin.LORA_ALPHA={alpha}"]
+        start = f"--gin.INIT_CHECKPOINT='{base}'"
+        _train(f"--gin_file={base}/config.gin", *lora, start, f"--model_dir={run}")
+        return run
+
+    recomputed = _bisect(adapted(16), adapted(17), "--recompute")["recomputed"]
+    fault = recomputed["at_fault"]
+    assert (recomputed["step"], fault["what"]) == (1, "gradient")
+    assert fault["path"].endswith("/wo/kernel/lora_b")
+
+
+@pytest.mark.slow
 def test_another_initial_checkpoint_is_named(trained: Callable[..., pathlib.Path]) -> None:
     starts = [trained() / f"checkpoints/ckpt-{step}" for step in (2, 4)]
     a, b = (trained(f"--gin.INIT_CHECKPOINT='{start}'") for start in starts)

@@ -17,7 +17,11 @@ from mtfrun.tools.verification import Fault
 from mtfrun.tools.verification.culprit import Deviation, deviation
 from mtfrun.tools.verification.layer_records import Named
 from mtfrun.tools.verification.observation import set_values
-from mtfrun.tools.verification.probe import Probe, find_layer_at_fault
+from mtfrun.tools.verification.probe import (
+    Probe,
+    find_gradient_or_update_at_fault,
+    find_layer_at_fault,
+)
 
 # The largest relative difference of equal numbers on different meshes.
 _TOLERANCE = 1e-4
@@ -29,7 +33,8 @@ class RecomputedStep:
 
     Attributes:
       variables: those that differ before the step, by path.
-      at_fault: the first layer that differs, with the variables of the first run in both.
+      at_fault: the first layer that differs, the variable whose gradient differs, or the update,
+        with the variables of the first run in both.
     """
 
     step: int
@@ -88,6 +93,8 @@ def recompute(
     set_values(same, values[0])
     here, expected = (Probe(x, _batch(x, step), step) for x in (b, a))
     fault = find_layer_at_fault(here, expected, tolerance)
+    if fault is None:
+        fault = find_gradient_or_update_at_fault(here, expected, tolerance)
     return RecomputedStep(step, {path: differing[path] for path in sorted(differing)}, fault)
 
 

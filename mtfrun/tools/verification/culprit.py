@@ -23,7 +23,7 @@ _LIKE_INFINITY = 1e6
 # Values may be texts.
 _LONGEST = 60
 
-OUTPUT, GRADIENT = "output", "gradient"
+OUTPUT, GRADIENT, UPDATE = "output", "gradient", "update"
 
 _Call = TypeVar("_Call", LayerCall, OperationCall)
 
@@ -49,9 +49,9 @@ class Fault(NamedTuple):
     """The module at fault: its output or gradient differs though its input does not.
 
     Attributes:
-      what: `OUTPUT`, `GRADIENT`, or what else is computed, such as "update".
-      path: of the module, "" for the model itself.
-      name: of its class.
+      what: `OUTPUT`, `GRADIENT`, `UPDATE`, or what else is computed.
+      path: of the module, "" for the model itself, or of a variable.
+      name: of its class, or "variable".
       line: the line that calls the first operation that differs, "" if none is known.
     """
 

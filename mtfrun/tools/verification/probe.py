@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Mapping
 
 import tensorflow as tf
@@ -21,13 +22,16 @@ from mtfrun.tools.verification.comparison import (
 from mtfrun.tools.verification.culprit import (
     GRADIENT,
     OUTPUT,
+    UPDATE,
     Deviation,
     Fault,
+    deviation,
     first_layer,
     first_operation,
 )
 from mtfrun.tools.verification.layer_records import (
     LayerCall,
+    Named,
     OperationCall,
     record_layers,
     record_operations,
@@ -40,7 +44,7 @@ from mtfrun.tools.verification.observation import (
     set_values,
     values_on_mesh,
 )
-from mtfrun.training.microbatches import Features
+from mtfrun.training.microbatches import Features, Gradients, loss_and_gradients
 
 
 @dataclasses.dataclass
@@ -69,6 +73,21 @@ class Probe:
         """Returns the operations of a module itself, "" for the model's."""
         model, training = self.training.state.model, self.is_training
         return record_operations(model, path, self.features, self._key, training=training)
+
+    def gradients(self) -> dict[str, Named]:
+        """Returns the gradients of the trained variables, by path, before clipping."""
+        state, microbatches = self.training.state, self.training.options.microbatches
+
+        @mtf.function
+        def gradients(features: Features) -> Gradients:
+            step = mtf.constant(state.mesh, self.step - 1, dtype=tf.int64)
+            return loss_and_gradients(state, features, step, microbatches)[1]
+
+        found = gradients(self.features)
+        values = mtf.to_numpy(found)
+        return {
+            path: Named(values[path], tuple(x.shape.dimension_names)) for path, x in found.items()
+        }
 
     def update(self, gradients: Values) -> list[OperationCall]:
         """Returns the operations of the optimizer, which gets these gradients."""
@@ -102,33 +121,58 @@ def find_fault(
         if path not in modules:
             return None
         return Fault(f"initial value of {name}", path, type(modules[path]).__name__, largest)
-    probes = [_restore_step(training, expected, difference) for training in (here, alone)]
+    on_mesh, of_one = (_restore_step(x, expected, difference) for x in (here, alone))
     if difference.kind == UPDATES and difference.name not in expected.averages[0]:
         gradients = expected.gradients[difference.step - 1]
-        calls = [probe.update(gradients) for probe in probes]
-        of_operation = first_operation(calls[0], calls[1], OUTPUT, tolerance)
-        if of_operation is None:
-            return None
-        line, deviation = of_operation
-        return Fault("update", "", type(alone.state.optimizer).__name__, deviation, line)
-    return find_layer_at_fault(probes[0], probes[1], tolerance)
+        return _find_update_at_fault(on_mesh, of_one, gradients, tolerance)
+    return find_layer_at_fault(on_mesh, of_one, tolerance)
 
 
 def find_layer_at_fault(here: Probe, expected: Probe, tolerance: float) -> Fault | None:
     """Returns the layer at fault of a step, with the operation, or None if nothing differs."""
     of_layer = first_layer(here.layers(), expected.layers(), tolerance)
-    what, path, deviation = of_layer or (OUTPUT, "", None)
+    what, path, largest = of_layer or (OUTPUT, "", None)
     calls = [probe.operations(path) for probe in (here, expected)]
     of_operation = first_operation(calls[0], calls[1], what, tolerance)
     if of_layer is None and of_operation is None:  # the model itself
         what = GRADIENT
         of_operation = first_operation(calls[0], calls[1], what, tolerance)
-    line, of_line = of_operation or ("", deviation)
-    deviation = deviation or of_line
-    if deviation is None:
+    line, of_line = of_operation or ("", largest)
+    largest = largest or of_line
+    if largest is None:
         return None
     module = expected.training.state.model.named_modules()[path]
-    return Fault(what, path, type(module).__name__, deviation, line)
+    return Fault(what, path, type(module).__name__, largest, line)
+
+
+def find_gradient_or_update_at_fault(
+    here: Probe, expected: Probe, tolerance: float
+) -> Fault | None:
+    """Returns the variable whose gradient differs, else the clipping or the update, or None."""
+    gradients, of_here = expected.gradients(), here.gradients()
+    for path in reversed(gradients):  # the nearest to the loss first
+        largest = deviation(of_here[path], gradients[path]) if path in of_here else None
+        if largest is not None and not largest.relative <= tolerance:
+            return Fault(GRADIENT, path, "variable", largest)
+    norms = [str(probe.training.options.clip_norm) for probe in (here, expected)]
+    if norms[0] != norms[1]:
+        return Fault("clipping", "", "gradients", Deviation(math.inf, "", *norms))
+    values = {path: gradient.value for path, gradient in gradients.items()}
+    return _find_update_at_fault(here, expected, values, tolerance)
+
+
+def _find_update_at_fault(
+    here: Probe, expected: Probe, gradients: Values, tolerance: float
+) -> Fault | None:
+    names = [type(probe.training.state.optimizer).__name__ for probe in (here, expected)]
+    if names[0] != names[1]:
+        return Fault(UPDATE, "", names[1], Deviation(math.inf, "", *names))
+    calls = [probe.update(gradients) for probe in (here, expected)]
+    of_operation = first_operation(calls[0], calls[1], OUTPUT, tolerance)
+    if of_operation is None:
+        return None
+    line, largest = of_operation
+    return Fault(UPDATE, "", names[1], largest, line)
 
 
 def _restore_step(training: Training, expected: Observation, difference: Difference) -> Probe:
