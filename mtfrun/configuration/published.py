@@ -12,6 +12,8 @@ import gin
 PUBLISHING = (
     "mtfrun.data",
     "mtfrun.decoding",
+    # Before mtfrun.evaluation, which has the short names that both have: "squad", "trivia_qa".
+    "mtfrun.evaluation.t5_metrics",
     "mtfrun.evaluation",
     "mtfrun.experiment",
     "mtfrun.layers",

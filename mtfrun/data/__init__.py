@@ -100,6 +100,7 @@ from mtfrun.data.references import ranked_class as ranked_class
 from mtfrun.data.sources.conversation_files import Conversations as Conversations
 from mtfrun.data.sources.hugging_face_dataset import HuggingFaceDataset as HuggingFaceDataset
 from mtfrun.data.sources.libreoffice_help import LibreOfficeHelp as LibreOfficeHelp
+from mtfrun.data.sources.named_dataset import named_dataset as named_dataset
 from mtfrun.data.sources.parquet import Parquet as Parquet
 from mtfrun.data.sources.records import JsonLines as JsonLines
 from mtfrun.data.sources.source import Example as Example

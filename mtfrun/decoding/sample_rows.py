@@ -103,7 +103,7 @@ def _if_any(
 
 
 def _noise(logits: mtf.Tensor, key: mtf.Key) -> mtf.Tensor:
-    """Returns that of `Sample`."""
+    """Returns Gumbel noise, as in `Sample`."""
     uniform = mtf.random_uniform(logits.mesh, logits.shape, key=key)
     return mtf.negative(mtf.log(mtf.negative(mtf.log(uniform))))
 

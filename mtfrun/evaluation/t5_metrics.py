@@ -232,7 +232,7 @@ def edit_distance(
 
 
 @dataclasses.dataclass(frozen=True)
-class RankClassification:
+class RankClassificationMetrics:
     """Computes metrics of the likeliest class of each example, for `experiment.ScoredTargets`.
 
     "accuracy" alone if the number of classes varies, or if several are correct; for two classes
@@ -259,8 +259,8 @@ class RankClassification:
         shape = (-1, self.num_classes)
         if len(ranked) % self.num_classes:
             raise InputError(
-                f"RankClassification.num_classes={self.num_classes}: {len(ranked)} scores are not "
-                "so many for every example; None is for numbers that vary"
+                f"RankClassificationMetrics.num_classes={self.num_classes}: {len(ranked)} scores "
+                "are not so many for every example; None is for numbers that vary"
             )
         correct = np.array([target.is_correct for target, _ in ranked]).reshape(shape)
         weights = np.array([target.weight for target, _ in ranked]).reshape(shape)[:, 0]

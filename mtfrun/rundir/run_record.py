@@ -44,7 +44,7 @@ class RunCost:
         experts, of which only the share counts to which a router sends a token.
       flops_per_token: floating-point operations of products in a training step, forward and
         backward, divided by the step's tokens, or images. Operations on the empty slots of experts
-        with a capacity count, those of rematerialisation do not.
+        with a capacity count, rematerialisation does not.
       tokens_per_step: tokens, or images, padding included.
       seconds: of training, in all commands that have continued it, with compilation and
         evaluations.

@@ -22,8 +22,8 @@ from mtfrun.experiment.runs.settings import ROOTS
 from tests.cli.command import TINY
 from tests.cli.small_vocabulary import FILES_WITH_SUBWORDS, SIZE, flag_of_small_vocabulary
 
-# The sweeps have tests of their own.
-FILES = [name for name in shipped_gin_files() if not name.startswith("sweeps/")]
+# The sweeps and the recipes of tasks have tests of their own.
+FILES = [name for name in shipped_gin_files() if not name.startswith(("sweeps/", "tasks/"))]
 BASE = ["defaults.gin", "models/lm_tiny.gin", "data/python_docs.gin"]
 PAIRS_BASE = ["defaults.gin", "models/t5.1.1.tiny.gin", "data/number_words.gin"]
 ROWS_OF_PAIRS_BASE = [
@@ -111,6 +111,7 @@ def test_every_kind_of_file_is_shipped() -> None:
         "runs",
         "schedules",
         "sweeps",
+        "tasks",
         "teachers",
     }
 

@@ -23,7 +23,7 @@ _VARIABLE = re.compile(r'"\$\{([A-Z_]+)\[@\]\}"|\$([A-Z_]+)')
 # Code: fenced, or indented by four spaces behind an empty line or more code.
 _FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
-_GIN_NAME = re.compile(r"`((?:runs|models|data|layouts|optimizers|schedules)/[\w.]+\.gin)`")
+_GIN_NAME = re.compile(r"`((?:runs|models|data|layouts|optimizers|schedules|tasks)/[\w.]+\.gin)`")
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
@@ -88,7 +88,7 @@ def test_commands_have_flags_that_exist(
         flags = parse_flags([word for word in words if word != ">"])
         for file in (flags.launched or flags).gin_file:
             folder = file.partition("/")[0]
-            if folder in ("runs", "models", "layouts"):
+            if folder in ("runs", "models", "layouts", "tasks"):
                 assert file in SHIPPED, command
 
 

@@ -38,7 +38,7 @@ def _group(name: object) -> tuple[bytes, ...]:
 
 def _metric(name: str, variant: str) -> Callable[..., Any]:
     if name == "rank_classification":
-        return t5_metrics.RankClassification(CLASSES.get(variant), variant == "by_length")
+        return t5_metrics.RankClassificationMetrics(CLASSES.get(variant), variant == "by_length")
     if variant == "threshold":
         return functools.partial(t5_metrics.auc, targets_threshold=2.5)
     metrics: dict[str, Callable[..., Any]] = {
@@ -88,4 +88,4 @@ def test_an_auc_needs_both_classes() -> None:
 def test_incomplete_examples_are_refused() -> None:
     targets = [RankedClass((0, i), i == 0, 1.0) for i in range(3)]
     with pytest.raises(InputError, match="num_classes=2: 3 scores are not so many"):
-        t5_metrics.RankClassification(2)(targets, [Scored(-1.0, 1)] * 3)
+        t5_metrics.RankClassificationMetrics(2)(targets, [Scored(-1.0, 1)] * 3)

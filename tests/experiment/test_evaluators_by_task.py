@@ -178,7 +178,7 @@ def test_the_likeliest_class_of_each_example_is_ranked() -> None:
     classes = data.RankClassification("{inputs}", ["no", "yes", "may"], label_key="targets")
     task = _task("ranked", [("a", "0"), ("b", "1"), ("c", "2")], preprocessors=[classes])
     experiment = _experiment(task)
-    metrics = [t5_metrics.RankClassification(3)]
+    metrics = [t5_metrics.RankClassificationMetrics(3)]
     result = ScoredTargets(experiment, "validation", metrics=metrics)(CONTEXT)
     pairs = experiment.data.by_task()[""]
     assert isinstance(pairs, data.TextData)

@@ -56,6 +56,7 @@ class TriviaQa:
     """One example for each of `contexts` and each answer that occurs in it, ignoring case.
 
     The source must read the lists, such as "answer/normalized_aliases/*"; contexts may be missing.
+    Examples have all answers as "answers/0", ..., for metrics.
     """
 
     contexts: Sequence[str] = ("entity_pages/wiki_context", "search_results/search_context")
@@ -69,6 +70,7 @@ class TriviaQa:
             {
                 INPUTS: _join([b"question:", question, b"context:", context]),
                 TARGETS: answer,
+                **list_fields("answers", answers),
             }
             for context in contexts
             for answer in answers

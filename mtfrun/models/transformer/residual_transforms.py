@@ -110,7 +110,7 @@ class DenseTransform(Dense):
 
 
 class MeanOverLength(_Stateless):
-    """Replaces the vectors of a row by their mean, without those of padding."""
+    """Replaces the vectors of a row by their mean, without padding."""
 
     def __call__(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
         length = x.shape.get_dim_by_name("length")

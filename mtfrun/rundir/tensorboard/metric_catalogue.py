@@ -109,7 +109,9 @@ CATALOGUE = (
         "decodes/chrf", "chrF", "chrF of the decodes against their targets, 0 to 100 (sacreBLEU)."
     ),
     Entry(
-        "decodes/(exact_match|em)", "exact match", "Share of the decodes that equal their target."
+        "decodes/(exact_match|em)",
+        "exact match",
+        "Share of the decodes that equal their target; T5's metrics are percentages.",
     ),
     Entry(
         "decodes/token_accuracy",
@@ -117,7 +119,7 @@ CATALOGUE = (
         "Share of the positions at which a decode has the token of its target.",
     ),
     Entry(
-        "decodes/(?P<what>rouge.*|f1|mean_f1|.*_correlation)",
+        "decodes/(?P<what>rouge.*|.*f1|.*_(?:correlation|corrcoef)|auc-.*)",
         "{what}",
         "A metric of the predictions of the evaluation's examples against their targets.",
     ),

@@ -91,7 +91,7 @@ class Plan:
         return {**self.sweep.bindings, **run.bindings}
 
     def settings_of_rows(self, runs: Sequence[PlannedRun]) -> list[str]:
-        """Returns a line for each row that has settings besides those of all runs."""
+        """Returns a line for each row that has settings that not all runs have."""
         settings = {
             planned.run.row: [
                 *planned.run.gin_files,

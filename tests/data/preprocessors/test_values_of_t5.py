@@ -66,4 +66,7 @@ def _apply(preprocessor: Any, examples: Iterable[data.Fields]) -> list[data.Fiel
 def test_the_texts_are_those_of_t5(case: Mapping[str, Any]) -> None:
     preprocessor = OURS[case["function"]](**case["arguments"])
     results = _apply(preprocessor, map(_fields, case["examples"]))
-    assert results == list(map(_expected, case["results"]))
+    expected = list(map(_expected, case["results"]))
+    # TriviaQa also returns all answers.
+    names = {name for fields in expected for name in fields} if expected else set()
+    assert [{x: fields[x] for x in fields if x in names} for fields in results] == expected

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mtfrun.configuration.files import shipped_gin_files
 from mtfrun.configuration.gin_values import Reference, reference, value_text
 from mtfrun.tools.conversion.importer import ConversionError
 from mtfrun.tools.conversion.mesh_tensorflow.config import SourceConfig, name_of
@@ -13,6 +15,18 @@ _T5_DATA = ("mesh_train_dataset_fn", "mesh_eval_dataset_fn", "mesh_inference_dat
 _FUNCTIONS = ("run.train_dataset_fn", "run.eval_dataset_fn", "run.predict_fn", "run.vocabulary")
 _WHY = "makes the data of the original: name yours in TRAINING_DATA and VOCABULARY"
 _MAX_CALLS = 8
+# The version at the end of a name in seqio's registry; names that differ from the file's.
+_VERSION = re.compile(r"_v\d{3}$")
+_RECIPES = {
+    "squad_v010": "squad",
+    "squad_v010_allanswers": "squad",
+    "glue_mnli_and_dev_v002": "glue_mnli",
+    "glue_v002_proportional": "glue",
+    "super_glue_v102_proportional": "super_glue",
+    "super_glue_wsc_v102_simple_train": "super_glue_wsc",
+    "super_glue_wsc_v102_simple_eval": "super_glue_wsc",
+    "dpr_v001_simple": "definite_pronoun_resolution",
+}
 _SEARCHES = "Bitransformer.decode", "Unitransformer.sample_autoregressive"
 # The only values that are supported.
 _DECODED_AS_HERE = {"stop_at_token": 1, "never_end": False, "bos_id": 0}
@@ -93,7 +107,8 @@ def write_data(
         if objective is None or rows is RowForm.PAIRS_IN_A_ROW:
             draft.macro("PACKED", _is_packed(source), "several pairs a row")
     is_text = objective is not None or rows is RowForm.TEXTS
-    example = "data/text_files.gin" if is_text else "data/tsv_pairs.gin"
+    recipes = [recipe for name in names_of_data(source) if (recipe := _recipe_of(name))]
+    example = "data/text_files.gin" if is_text else next(iter(recipes), "data/tsv_pairs.gin")
     comment = f"or a file of data behind this one: --gin_file={example}"
     draft.macro("TRAINING_DATA", reference("@data.NoSource()"), comment)
     draft.bind("data.Task", {"source": reference("%TRAINING_DATA")})
@@ -125,6 +140,12 @@ def names_of_data(source: SourceConfig) -> list[str]:
         if value is not None:
             source.ignore(target, _WHY)
     return list(dict.fromkeys(names))
+
+
+def _recipe_of(task: str) -> str | None:
+    """Returns the gin file of a task of T5, if there is one."""
+    path = f"tasks/{_RECIPES.get(task, _VERSION.sub('', task))}.gin"
+    return path if path in shipped_gin_files() else None
 
 
 def _ignore_calls(source: SourceConfig, function: Reference, depth: int = 0) -> None:

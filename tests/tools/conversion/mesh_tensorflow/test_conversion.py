@@ -141,7 +141,16 @@ def _text(imported: Imported) -> str:
         (
             "run.train_dataset_fn = @t5.models.mesh_transformer.mesh_train_dataset_fn\n"
             "mesh_train_dataset_fn.mixture_or_task_name = 'glue_cola_v002'\n",
-            ["glue_cola_v002", "TRAINING_DATA = @data.NoSource()"],
+            [
+                "glue_cola_v002",
+                "TRAINING_DATA = @data.NoSource()",
+                "behind this one: --gin_file=tasks/glue_cola.gin\n",
+            ],
+        ),
+        (
+            "run.train_dataset_fn = @t5.models.mesh_transformer.mesh_train_dataset_fn\n"
+            "mesh_train_dataset_fn.mixture_or_task_name = 'super_glue_v102_proportional'\n",
+            ["behind this one: --gin_file=tasks/super_glue.gin\n"],
         ),
     ],
 )

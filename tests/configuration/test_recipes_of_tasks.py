@@ -1,0 +1,233 @@
+"""Recipes of T5's tasks: each reads local files, writes T5's texts and computes T5's metrics."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from mtfrun import data
+from mtfrun.cli.parser import parse_flags
+from mtfrun.configuration import config
+from mtfrun.configuration.files import shipped_gin_files
+from mtfrun.experiment.runs.opening import build
+from mtfrun.experiment.runs.settings import ROOTS
+from tests.cli.command import TINY
+
+Row = Mapping[str, Any]
+PAIR = {"premise": "It rains.", "hypothesis": "It is wet."}
+MNLI, CB = (
+    ["entailment", "neutral", "contradiction"],
+    ["entailment", "contradiction", "neutral"],
+)
+SENTENCES = {"sentence1": "It rains.", "sentence2": "It is wet."}
+MULTIRC = {"paragraph": "<b>Sent 1: </b>Ann sang.<br>", "question": "Who?"}
+RECORD = {"passage": "Ann sang\n@highlight\nto Bob", "query": "@placeholder sang."}
+WSC = {
+    **{"text": "Bob asked Tom if he can lend money.", "span1_text": "Tom"},
+    **{"span2_text": "he", "span2_index": 4},
+}
+QUESTION = {"question": "Who sang?", "context": "Ann sang."}
+SUMMARY = {"article": "Ann sang . Bob heard .", "highlights": "Ann sang ."}
+# By recipe: its name in TFDS, a row of a file, and the texts that it becomes.
+ROWS: Mapping[str, tuple[str, Row, str, str]] = {
+    "glue_cola": (
+        *("glue/cola", {"sentence": "Ann sang.", "label": 1}),
+        *("cola sentence: Ann sang.", "acceptable"),
+    ),
+    "glue_sst2": (
+        *("glue/sst2", {"sentence": "a charming film ", "label": 1}),
+        *("sst2 sentence: a charming film ", "positive"),
+    ),
+    "glue_mrpc": (
+        *("glue/mrpc", {**SENTENCES, "label": 1}),
+        *("mrpc sentence1: It rains. sentence2: It is wet.", "equivalent"),
+    ),
+    "glue_qqp": (
+        *("glue/qqp", {"question1": "Why?", "question2": "What for?", "label": 1}),
+        *("qqp question1: Why? question2: What for?", "duplicate"),
+    ),
+    "glue_stsb": (
+        *("glue/stsb", {**SENTENCES, "label": 2.5}),
+        *("stsb sentence1: It rains. sentence2: It is wet.", "2.4"),
+    ),
+    "glue_mnli": (
+        *("glue/mnli", {**PAIR, "label": 1}),
+        *("mnli hypothesis: It is wet. premise: It rains.", "neutral"),
+    ),
+    "glue_qnli": (
+        *("glue/qnli", {"question": "When?", "sentence": "In 1066.", "label": 0}),
+        *("qnli question: When? sentence: In 1066.", "entailment"),
+    ),
+    "glue_rte": (
+        *("glue/rte", {**SENTENCES, "label": "not_entailment"}),
+        *("rte sentence1: It rains. sentence2: It is wet.", "not_entailment"),
+    ),
+    "super_glue_boolq": (
+        *("super_glue/boolq", {"question": "is it", "passage": "It is.", "label": True}),
+        *("boolq passage: It is. question: is it", "True"),
+    ),
+    "super_glue_cb": (
+        *("super_glue/cb", {**PAIR, "label": 2}),
+        *("cb hypothesis: It is wet. premise: It rains.", "neutral"),
+    ),
+    "super_glue_copa": (
+        "super_glue/copa",
+        {
+            "premise": "Rain.",
+            "choice1": "Wet.",
+            "choice2": "Dry.",
+            "question": "effect",
+            "label": 0,
+        },
+        *("copa choice1: Wet. choice2: Dry. premise: Rain. question: effect", "choice1"),
+    ),
+    "super_glue_multirc": (
+        *("super_glue/multirc", {**MULTIRC, "answer": "Ann", "label": 1, "idx": {"question": 7}}),
+        *("multirc question: Who? answer: Ann paragraph: Sent 1: Ann sang. ", "True"),
+    ),
+    "super_glue_record": (
+        "super_glue/record",
+        {
+            **RECORD,
+            **{"entities": ["Ann", "Bob"], "answers": ["Ann"], "idx": {"passage": 1, "query": 2}},
+        },
+        "record query: @placeholder sang. entities: Ann, Bob passage: Ann sang. to Bob",
+        "Ann",
+    ),
+    "super_glue_rte": (
+        *("super_glue/rte", {**PAIR, "label": 0}),
+        *("rte hypothesis: It is wet. premise: It rains.", "entailment"),
+    ),
+    "super_glue_wic": (
+        *("super_glue/wic", {"word": "is", **SENTENCES, "label": False}),
+        *("wic sentence1: It rains. sentence2: It is wet. word: is", "False"),
+    ),
+    "super_glue_wsc": (
+        *("super_glue/wsc.fixed", {**WSC, "label": 1}),
+        *("wsc: Bob asked Tom if *he* can lend money.", "Tom"),
+    ),
+    "definite_pronoun_resolution": (
+        "definite_pronoun_resolution",
+        {"sentence": WSC["text"], "pronoun": "he", "candidates": ["Bob", "Tom"], "label": 1},
+        *("wsc: Bob asked Tom if *he* can lend money.", "Tom"),
+    ),
+    "squad": (
+        *("squad/v1.1", {**QUESTION, "answers": {"text": ["Ann", "Ann Lee"]}}),
+        *("question: Who sang ? context: Ann sang . ", "Ann"),
+    ),
+    "trivia_qa": (
+        "trivia_qa/rc",
+        {
+            **{"question": "Who sang?", "entity_pages": {"wiki_context": ["Ann sang."]}},
+            **{"search_results": {"search_context": []}},
+            **{"answer": {"normalized_aliases": ["ann", "bob"]}},
+        },
+        *("question: Who sang ? context: Ann sang . ", "ann"),
+    ),
+    "cnn_dailymail": ("cnn_dailymail", SUMMARY, "summarize: Ann sang . Bob heard .", "Ann sang ."),
+    **{
+        name: (
+            *(f"{tfds}/{code}-en", {"en": "Ann sang.", code: "a b c d e"}),
+            *(f"translate English to {language}: Ann sang.", "a b c d e"),
+        )
+        for name, tfds, code, language in [
+            ("wmt14_ende", "wmt14_translate", "de", "German"),
+            ("wmt14_enfr", "wmt14_translate", "fr", "French"),
+            ("wmt15_enfr", "wmt15_translate", "fr", "French"),
+            ("wmt16_enro", "wmt16_translate", "ro", "Romanian"),
+            ("wmt19_ende", "wmt19_translate", "de", "German"),
+            ("wmt_t2t_ende", "wmt_t2t_translate", "de", "German"),
+        ]
+    },
+}
+RECIPES = {x for x in shipped_gin_files() if x.startswith("tasks/")}
+MIXTURES = ["glue", "super_glue"]
+OTHERS = ["squad", "trivia_qa", "cnn_dailymail", "wmt16_enro"]
+# Metrics of equal texts; constant labels have no correlation, and a row of one class no mean.
+VALUES = {"matthews_corrcoef": 0.0, "mean_3class_f1": 100 / 3}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Returns the flag for files with one row for each recipe."""
+    directory = tmp_path_factory.mktemp("tasks")
+    for name, row, *_ in ROWS.values():
+        path = directory / f"{name}.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(row) + "\n", encoding="utf-8")
+    pattern = f"{directory}/{{name}}.jsonl"
+    return f"--gin.LOCAL_FILES={{'train': '{pattern}', 'validation': '{pattern}'}}"
+
+
+def _mixture(recipe: str, *flags: str) -> data.Mixture:
+    bindings = parse_flags(["train", "--dry_run", "--gin_file=x", *TINY, *flags]).bindings
+    gin_files = ["defaults.gin", "models/t5.1.1.tiny.gin", f"tasks/{recipe}.gin"]
+    config.parse(gin_files, bindings, roots=ROOTS)
+    of_recipe = build()[0].data
+    assert isinstance(of_recipe, data.TaskData)
+    return of_recipe.mixture
+
+
+def _values(task: data.Task, example: data.Fields) -> dict[str, float]:
+    """Returns the metrics of two equal targets that are predicted."""
+    reference = task.reference_of(example)
+    prediction = task.postprocess(example["targets"].decode())
+    values: dict[str, float] = {}
+    for metric in task.metrics:
+        values |= metric([reference] * 2, [prediction] * 2)
+    return values
+
+
+def test_every_recipe_has_a_row() -> None:
+    names = {path.removeprefix("tasks/").removesuffix(".gin") for path in RECIPES}
+    assert names - set(ROWS) == {"base", *MIXTURES}
+    assert set(ROWS) < names
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        *(*MIXTURES, *OTHERS),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ROWS if name not in OTHERS),
+    ],
+)
+def test_a_recipe_writes_the_texts_of_t5_and_has_its_metrics(recipe: str, files: str) -> None:
+    for task in _mixture(recipe, files).tasks:
+        *_, inputs, targets = ROWS[task.title]
+        for split in ("train", "validation"):
+            (example,) = task.examples(split)
+            texts = [example.fields[x].decode() for x in ("inputs", "targets")]
+            assert texts == [inputs, targets]
+        assert task.metrics
+        if task.title != "glue_stsb":
+            values = _values(task, example.fields)
+            assert values == pytest.approx({x: VALUES.get(x, 100.0) for x in values})
+
+
+@pytest.mark.parametrize(
+    ("recipe", "first", "last"), [("glue", 8551, 2490), ("super_glue", 1322, 5428)]
+)
+def test_a_mixture_reads_tfds_at_the_rates_of_t5(recipe: str, first: int, last: int) -> None:
+    mixture = _mixture(recipe)
+    assert isinstance(mixture.rates, Sequence)
+    assert (mixture.rates[0], mixture.rates[-1]) == (first, last)
+    for task in mixture.tasks:
+        assert isinstance(task.source, data.Tfds)
+        assert task.source.name == ROWS[task.title][0]
+        assert not task.source.download
+
+
+def test_wsc_is_trained_on_right_referents_only(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "wsc.jsonl"
+    rows = [{**WSC, "label": False, "span1_text": "Bob"}, {**WSC, "label": True}]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    patterns = {"train": str(path), "validation": str(path)}
+    (task,) = _mixture("super_glue_wsc", f"--gin.LOCAL_FILES={patterns}").tasks
+    targets = {
+        split: [example.fields["targets"] for example in task.examples(split)] for split in patterns
+    }
+    assert targets == {"train": [b"Tom"], "validation": [b"Bob", b"Tom"]}
