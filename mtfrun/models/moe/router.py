@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
+import tensorflow as tf
+
 from mtfrun import mtf
-from mtfrun.layers import Call
+from mtfrun.checks import POSITIVE, check_range
+from mtfrun.errors import InputError
+from mtfrun.layers import Call, Collector, Layer
 from mtfrun.models.moe.gates.gate import Gate, GateContext
 from mtfrun.models.moe.gates.top_2 import Top2
+from mtfrun.models.moe.gates.top_k import TopK
 from mtfrun.models.moe.routing import Routing
 
 
@@ -42,7 +47,7 @@ class InputDropout:
         return mtf.dropout(x, training=True, rate=self.rate, key=key)
 
 
-class Router(mtf.Module):
+class Router(Layer):
     """A linear map from a token to logits of the experts, and a gate.
 
     Computes in float32 whatever the activations are: with bfloat16 the quality falls (Fedus et al.
@@ -53,6 +58,10 @@ class Router(mtf.Module):
       outer_experts: dimensions of the tokens, for every index of which there is a separate map.
       gate: chooses experts by the logits.
       input_noise: noise on the input, in training.
+      bias_rate: balances the load without a loss: every expert has a bias, by which the gate `TopK`
+        chooses, and which each step of training raises by this rate if the expert had less than the
+        mean number of tokens, and lowers if it had more; Wang et al. 2024, arXiv:2408.15664,
+        algorithm 1. With microbatches it is the mean of their changes. None: no biases.
     """
 
     def __init__(
@@ -65,8 +74,16 @@ class Router(mtf.Module):
         outer_experts: Iterable[mtf.Dimension] = (),
         gate: Gate = Top2(),
         input_noise: InputNoise | None = None,
+        bias_rate: float | None = None,
     ) -> None:
         super().__init__()
+        if bias_rate is not None and not isinstance(gate, TopK):
+            raise InputError(
+                f"Router.bias_rate={bias_rate}: of the gates only TopK chooses by biases, and this "
+                f"one is {type(gate).__name__}: set Router.gate = @moe.TopK()"
+            )
+        if bias_rate is not None:
+            check_range("Router.bias_rate", bias_rate, POSITIVE)
         self._gate = gate
         self._d_model = d_model
         self._experts = experts
@@ -77,6 +94,18 @@ class Router(mtf.Module):
             mtf.VarianceScaling()([d_model], [experts]),
             dtypes.master,
         )
+        self._bias_rate = bias_rate
+        self.bias: mtf.Variable | None = None
+        if bias_rate is not None:
+            shape = mtf.Shape([*outer_experts, experts])
+            # Steps of the rate are lost in bfloat16.
+            self.bias = mtf.Variable(
+                mesh, shape, mtf.initializers.Zeros(), tf.float32, trainable=False, reduced_dims=()
+            )
+
+    @property
+    def updated_variables(self) -> Sequence[mtf.Variable]:
+        return () if self.bias is None else (self.bias,)
 
     def __call__(
         self,
@@ -111,7 +140,22 @@ class Router(mtf.Module):
         """Returns the routing for logits {..., group, experts}."""
         # Evaluation has no key; a policy that needs one raises an error.
         key = None if call.key is None else call.key_of(self)
+        bias = None if self.bias is None else mtf.to_float(self.bias)
         gate_context = GateContext(
-            group, self._experts, capacity, importance, training=call.training, key=key
+            group, self._experts, capacity, importance, training=call.training, key=key, bias=bias
         )
-        return self._gate(logits, gate_context)
+        routing = self._gate(logits, gate_context)
+        if bias is not None and call.training and call.collector is not None:
+            self._update_bias(bias, routing, call.collector)
+        return routing
+
+    def _update_bias(self, bias: mtf.Tensor, routing: Routing, collector: Collector) -> None:
+        assert self.bias is not None and self._bias_rate is not None
+        loads = mtf.add_n(
+            [
+                mtf.einsum([x.selected, mtf.one_hot(x.expert, self._experts)], bias.shape)
+                for x in routing.choices
+            ]
+        )
+        missing = mtf.reduce_mean(loads, reduced_dim=self._experts) - loads
+        collector.add_update(self.bias, bias + mtf.sign(missing) * self._bias_rate)

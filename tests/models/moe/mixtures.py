@@ -34,6 +34,7 @@ GATES: dict[str, moe.Gate] = {
     "expert_choice": moe.ExpertChoice(),
     "top_n": moe.TopN(num_experts=3),
     "top_k": moe.TopK(z_loss=0.01),
+    "top_k_sigmoid": moe.TopK(2, sigmoid=True, scale=2.5),
     "top_2_random": moe.Top2(),
     "switch_sampled": moe.Switch(policy_training=moe.Sample(0.5)),
 }

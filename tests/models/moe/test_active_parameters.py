@@ -21,6 +21,7 @@ EXPERTS_PER_TOKEN = {
     "expert_choice": 1.25,
     "top_n": 3,
     "top_k": 2,
+    "top_k_sigmoid": 2,
     "top_2_random": 2,
     "switch_sampled": 1,
 }

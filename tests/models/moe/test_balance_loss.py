@@ -1,4 +1,4 @@
-"""The balance loss works: a router that begins skewed spreads its tokens."""
+"""The balance loss and biases work: a router that begins skewed spreads its tokens."""
 
 from __future__ import annotations
 
@@ -38,13 +38,14 @@ def _rows(seed: int) -> np.ndarray:
     return rows
 
 
-def _busiest_over_mean(seed: int, loss_coef: float) -> np.ndarray:
+def _busiest_over_mean(seed: int, loss_coef: float, bias_rate: float | None = None) -> np.ndarray:
     """Returns {steps}: the load of the busiest expert over the mean, of the last layer."""
     mesh = mtf.Mesh(ONE_DEVICE)
+    gate = moe.Switch() if bias_rate is None else moe.TopK(1, normalise=False)
     layer = functools.partial(
         moe.MoE1D,
         num_experts=NUM_EXPERTS,
-        router=functools.partial(moe.Router, gate=moe.Switch()),
+        router=functools.partial(moe.Router, gate=gate, bias_rate=bias_rate),
         experts=functools.partial(moe.Experts, hidden_size=32),
         # Room for all, so that the load is what the router asks for.
         capacity=moe.Capacity(training=float(NUM_EXPERTS), group_size=256),
@@ -86,3 +87,13 @@ def test_the_busiest_expert_loses_its_lead_and_only_with_the_loss(seed: int) -> 
     assert balanced[0] > 0.7 * NUM_EXPERTS
     assert end < start
     assert end < free_end
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_biases_balance_the_load_without_a_loss(seed: int) -> None:
+    balanced, free = (_busiest_over_mean(seed, 0.0, rate) for rate in (0.005, None))
+    end, free_end = balanced[-WINDOW:].mean(), free[-WINDOW:].mean()
+    print(f"seed {seed}: {balanced[0]:.2f} -> {end:.2f}; without {free_end:.2f}")
+    assert balanced[0] > 0.7 * NUM_EXPERTS
+    assert end < 2.0 < free_end

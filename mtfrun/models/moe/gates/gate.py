@@ -22,6 +22,8 @@ class GateContext:
       capacity: the slots that every expert has for a group.
       importance: {..., group} float32 in [0, 1]: 1 for a token that may have as many experts as
         the gate allows, between 0 and 1 for a token that may have one, 0 for padding. None: all 1.
+      bias: {..., experts} float32, added to the scores by which `TopK` chooses experts, and not to
+        the weights of their outputs. None: 0.
     """
 
     group: mtf.Dimension
@@ -30,6 +32,7 @@ class GateContext:
     importance: mtf.Tensor | None = None
     training: bool = False
     key: mtf.Key | None = None
+    bias: mtf.Tensor | None = None
 
     @property
     def dims(self) -> tuple[mtf.Dimension, mtf.Dimension, mtf.Dimension]:

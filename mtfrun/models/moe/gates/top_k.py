@@ -15,34 +15,54 @@ from mtfrun.models.moe.routing import Routing
 
 @dataclasses.dataclass(frozen=True)
 class TopK:
-    """Softmax over all experts, then the k largest: Mixtral, Jiang et al. 2024, arXiv:2401.04088.
+    """The k experts of the largest scores: Mixtral, Jiang et al. 2024, arXiv:2401.04088.
+
+    A score is the softmax over all experts, or the sigmoid of an expert's logit, as in DeepSeek-V3,
+    DeepSeek-AI 2024, arXiv:2412.19437, equations 12 to 15. `Router.bias_rate` adds a bias to it
+    where experts are chosen.
 
     Unlike `Top2` and `TopN` it has no policy: a token has k experts. With k = 1 and without
     normalisation it is `Switch`. The load balancing loss counts all k choices: experts / k times
     the sum of f_e * P_e, where f_e is the mean number of choices of expert e by a token and P_e its
-    mean probability, so that it is 1 where the load is uniform.
+    mean probability (a sigmoid divided by the sum of all), so that it is 1 where the load is
+    uniform.
 
     Attributes:
       num_experts: k, at most the number of experts.
-      normalise: whether the weights are the probabilities divided by the sum of the k largest, as
-        in Mixtral, or the probabilities themselves.
+      normalise: whether the weights are the scores divided by the sum of those that were chosen, as
+        in Mixtral, or the scores themselves.
+      sigmoid: whether scores are sigmoids.
+      scale: a factor of all weights.
       z_loss: the coefficient of the router z-loss.
     """
 
     num_experts: int = 2
     normalise: bool = True
+    sigmoid: bool = False
+    scale: float = 1.0
     z_loss: float = 0.0
 
     def __call__(self, logits: mtf.Tensor, context: GateContext) -> Routing:
         group, experts, nonpadding = context.group, context.experts, context.nonpadding()
         check_fields(self, Range(1, experts.size, whole=True), "num_experts")
         ranks = mtf.Dimension("ranks", self.num_experts)
-        probabilities = mtf.softmax(logits, experts)
-        gates, chosen = mtf.top_k(probabilities, experts, ranks)
-        masks = mtf.one_hot(chosen, experts)
+        scores = mtf.sigmoid(logits) if self.sigmoid else mtf.softmax(logits, experts)
+        if context.bias is None:
+            gates, chosen = mtf.top_k(scores, experts, ranks)
+            masks = mtf.one_hot(chosen, experts)
+        else:
+            biased = mtf.add(scores, context.bias, output_shape=scores.shape)
+            _, chosen = mtf.top_k(mtf.stop_gradient(biased), experts, ranks)
+            masks = mtf.one_hot(chosen, experts)
+            gates = mtf.reduce_sum(mtf.multiply(scores, masks), reduced_dim=experts)
+        probabilities = scores
+        if self.sigmoid:
+            probabilities = scores / (mtf.reduce_sum(scores, reduced_dim=experts) + EPSILON)
         loss = load_balancing_loss(masks, probabilities, group, experts, nonpadding)
         if self.normalise:
-            gates = gates / mtf.reduce_sum(gates, reduced_dim=ranks)
+            gates = gates / (mtf.reduce_sum(gates, reduced_dim=ranks) + EPSILON)
+        if self.scale != 1.0:
+            gates = gates * self.scale
         candidates = [
             Candidate(expert, gate, apply_mask(mask, nonpadding))
             for expert, gate, mask in zip(
