@@ -146,7 +146,8 @@ ROWS: Mapping[str, tuple[str, Row, str, str]] = {
 }
 RECIPES = {x for x in shipped_gin_files() if x.startswith("tasks/")}
 MIXTURES = ["glue", "super_glue"]
-OTHERS = ["squad", "trivia_qa", "cnn_dailymail", "wmt16_enro"]
+OTHERS = ["squad", "trivia_qa", "wmt16_enro"]
+RANKED = "super_glue_copa_ranked"
 # Metrics of equal texts; constant labels have no correlation, and a row of one class no mean.
 VALUES = {"matthews_corrcoef": 0.0, "mean_3class_f1": 100 / 3}
 
@@ -184,7 +185,7 @@ def _values(task: data.Task, example: data.Fields) -> dict[str, float]:
 
 def test_every_recipe_has_a_row() -> None:
     names = {path.removeprefix("tasks/").removesuffix(".gin") for path in RECIPES}
-    assert names - set(ROWS) == {"base", *MIXTURES}
+    assert names - set(ROWS) == {"base", RANKED, *MIXTURES}
     assert set(ROWS) < names
 
 
@@ -231,3 +232,17 @@ def test_wsc_is_trained_on_right_referents_only(tmp_path: pathlib.Path) -> None:
         split: [example.fields["targets"] for example in task.examples(split)] for split in patterns
     }
     assert targets == {"train": [b"Tom"], "validation": [b"Bob", b"Tom"]}
+
+
+def test_choices_are_ranked_in_evaluations_and_the_right_one_is_trained_on(files: str) -> None:
+    (task,) = _mixture(RANKED, files).tasks
+    question = "Rain. What was the effect? X"
+    pairs = {
+        split: [
+            tuple(example.fields[x].decode() for x in ("inputs", "targets", "is_correct"))
+            for example in task.examples(split)
+        ]
+        for split in ("train", "validation")
+    }
+    right, wrong = (question, "I think Wet.", "True"), (question, "I think Dry.", "False")
+    assert pairs == {"train": [right], "validation": [right, wrong]}
