@@ -108,6 +108,28 @@ TALKING_HEADS = transformer.TalkingHeads(
     d_v=2,
 )
 
+KINDS_OF_FILTERS = ("TrainedFilters", "LightweightFilters", "DynamicFilters")
+WINDOW = transformer.ConvolutionWindow(-1, 2, masks_start=True)
+
+
+def _synthesizer(logits: transformer.SyntheticLogits, mesh: mtf.Mesh) -> transformer.Synthesizer:
+    return transformer.Synthesizer(
+        mesh, WIDTH, num_heads=4, d_kv=4, logits=logits, dropout_rate=0.3
+    )
+
+
+def _filters(name: str, mesh: mtf.Mesh) -> mtf.Module:
+    module: mtf.Module = getattr(transformer, name)(mesh, WIDTH)
+    return module
+
+
+def _convolve(
+    layer: transformer.Sublayer, inputs: Mapping[str, mtf.Tensor], call: SequenceCall
+) -> mtf.Tensor:
+    nonpadding = mtf.to_float(inputs["ids"])
+    return layer(inputs["x"], dataclasses.replace(call, bidirectional=True, nonpadding=nonpadding))
+
+
 CASES = {
     "gated_feed_forward": Case(
         lambda mesh: transformer.GatedFeedForward(mesh, WIDTH, d_ff=16, dropout_rate=0.3), _apply, X
@@ -140,6 +162,47 @@ CASES = {
         _attend_to_encoder,
         {**X, **MEMORY},
     ),
+    **{
+        f"synthesizer_{logits.kind}": Case(
+            functools.partial(_synthesizer, logits), _attend, {**X, **SEGMENTS}
+        )
+        for logits in (
+            transformer.SyntheticLogits("random", max_length=8),
+            transformer.SyntheticLogits("factorized", None, max_length=8, factor_size=3),
+            transformer.SyntheticLogits("dense", "added", max_length=8),
+        )
+    },
+    "convolution": Case(
+        lambda mesh: transformer.Convolution(mesh, WIDTH, window=WINDOW, activation=mtf.gelu),
+        _convolve,
+        {**X, **SEGMENTS},
+    ),
+    "depthwise_convolution": Case(
+        lambda mesh: transformer.DepthwiseConvolution(mesh, WIDTH, window=WINDOW),
+        _convolve,
+        {**X, **SEGMENTS},
+    ),
+    "gated_convolution": Case(
+        lambda mesh: transformer.GatedConvolution(
+            mesh,
+            WIDTH,
+            convolution=functools.partial(
+                transformer.DepthwiseConvolution,
+                window=WINDOW,
+                filters=functools.partial(transformer.DynamicFilters, repeats=2),
+            ),
+        ),
+        _convolve,
+        {**X, **SEGMENTS},
+    ),
+    **{
+        name: Case(
+            functools.partial(_filters, name),
+            lambda layer, inputs, call: layer(inputs["x"], call) * inputs["x"],
+            X,
+        )
+        for name in KINDS_OF_FILTERS
+    },
     "multi_head_attention": Case(
         lambda mesh: layers.MultiHeadAttention(mesh, WIDTH, heads=HEADS, dropout_rate=0.3),
         _attend_to_memory,
@@ -296,6 +359,12 @@ SLOW = [
     "gated_feed_forward",
     "multi_head_attention",
     "talking_heads_encoder_decoder_attention",
+    "synthesizer_random",
+    "synthesizer_factorized",
+    "synthesizer_dense",
+    "convolution",
+    "depthwise_convolution",
+    *KINDS_OF_FILTERS,
     "conv_1d",
     "conv_3d",
     "conv_3d_transpose",

@@ -117,6 +117,40 @@ KINDS: dict[str, tuple[Any, dict[str, Any], Any]] = {
         {"relative_bias": RELATIVE},
         None,
     ),
+    "synthetic, gated": (
+        functools.partial(
+            t.Synthesizer, num_heads=4, d_kv=4, logits=t.SyntheticLogits(max_length=12)
+        ),
+        {},
+        None,
+    ),
+    "synthetic, predicted": (
+        functools.partial(
+            t.Synthesizer,
+            num_heads=4,
+            d_kv=4,
+            logits=t.SyntheticLogits("dense", None, max_length=12),
+        ),
+        {"relative_bias": RELATIVE},
+        None,
+    ),
+    "convolution": (
+        functools.partial(t.Convolution, window=t.ConvolutionWindow(-3, -1)),
+        {},
+        t.PositionalEmbedding,
+    ),
+    "convolution by predicted filters": (
+        functools.partial(
+            t.GatedConvolution,
+            convolution=functools.partial(
+                t.DepthwiseConvolution,
+                window=t.ConvolutionWindow(-2, 0, masks_start=True),
+                filters=functools.partial(t.DynamicFilters, repeats=2),
+            ),
+        ),
+        {},
+        t.PositionalEmbedding,
+    ),
     "compressed": (
         functools.partial(
             parity.CompressedSelfAttention, num_heads=4, d_kv=4, compression_factor=2
@@ -199,7 +233,10 @@ def _logits(kind: str) -> np.ndarray:
 
 
 # Layers that only Mesh TensorFlow had; their reference values are decoded in each run.
-SLOW_KINDS = ("talking heads",)
+SLOW_KINDS = (
+    *("talking heads", "synthetic, gated", "synthetic, predicted"),
+    *("convolution", "convolution by predicted filters"),
+)
 
 # One mesh in each run, for a kind with several parts; all with the slow tests.
 QUICK = {"grouped, relative, rotary"}

@@ -15,6 +15,7 @@ from mtfrun.models import moe, parity
 from mtfrun.models import transformer as t
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.small_model import LAYOUT, VOCABULARY, on_mesh
+from tests.models.test_kinds_of_attention import KINDS as ALL_KINDS
 from tests.models.test_kinds_of_attention import SLOW_KINDS, TALKING_HEADS
 
 TWO_BY_TWO = "data:2,model:2"
@@ -118,6 +119,18 @@ KINDS: dict[str, tuple[Any, dict[str, Any], Any, Any]] = {
         None,
         FEED_FORWARD,
     ),
+    "synthetic, gated": (
+        functools.partial(
+            t.Synthesizer, num_heads=4, d_kv=4, logits=t.SyntheticLogits(max_length=LENGTH)
+        ),
+        {},
+        None,
+        FEED_FORWARD,
+    ),
+    **{
+        kind: (ALL_KINDS[kind][0], {}, t.PositionalEmbedding, FEED_FORWARD)
+        for kind in ("convolution", "convolution by predicted filters")
+    },
     "compressed": (
         functools.partial(
             parity.CompressedSelfAttention, num_heads=4, d_kv=4, compression_factor=3

@@ -51,6 +51,14 @@ DYNAMIC: dict[str, Any] = {
     "dynamic_projections": ["x2l", "m2l", "x2w", "m2w"],
     "dynamic_projections_init_scale": 1.0,
 }
+MODES = (
+    *("random", "factorized", "dense_minus", "random_plus", "random_plus_alpha"),
+    *("dense_plus", "dense_plus_alpha"),
+)
+# The other modes have 512 positions, whatever this says.
+SHORT = {mode: {"attention_kwargs": {"max_length": 16}} for mode in ("random", "dense_minus")}
+AROUND = {"min_relative_pos": -1, "max_relative_pos": 2, "output_size": 16}
+BEFORE = {"min_relative_pos": -2, "max_relative_pos": 0, "output_size": 16}
 
 # By case: what it is, and lists (class of the original, arguments) of a block's layers.
 CASES: dict[str, dict[str, Any]] = {
@@ -81,6 +89,66 @@ CASES: dict[str, dict[str, Any]] = {
             ("TalkingHeadsEncDecAttention", {**DYNAMIC, "relative_attention_type": None}),
         ],
         "without_decode": True,
+        "num_layers": 1,
+    },
+    "parallel": {
+        "description": "layers side by side, their variables in a scope each, or in one",
+        "encoder": [("ParallelLayer", {"layer_classes": ["DenseReluDense", "SelfAttention"]})],
+        "decoder": [
+            (
+                "ParallelLayer",
+                {"layer_classes": ["SelfAttention", "DenseReluDense"], "use_scope": False},
+            ),
+            "EncDecAttention",
+        ],
+        "num_layers": 1,
+    },
+    **{
+        f"synthesizer_{mode}": {
+            "description": f"Synthesizer with synthesize_mode {mode}",
+            "encoder": [("Synthesizer", {"synthesize_mode": mode, **SHORT.get(mode, {})})],
+            "decoder": [
+                ("Synthesizer", {"synthesize_mode": mode, **SHORT.get(mode, {})}),
+                "EncDecAttention",
+            ],
+            "num_layers": 1,
+        }
+        for mode in MODES
+    },
+    "convolution": {
+        "description": "Conv1DLayer in an encoder, of odd and even size",
+        "encoder": [
+            ("Conv1DLayer", {"filter_size": 3, "output_size": 16, "activation": "relu"}),
+            ("Conv1DLayer", {"filter_size": 4, "output_size": 16}),
+        ],
+        "decoder": ["SelfAttention", "EncDecAttention"],
+        "num_layers": 1,
+    },
+    "separable_convolution": {
+        "description": "SeparableConv1DLayer",
+        "encoder": [("SeparableConv1DLayer", {**AROUND, "activation": "relu"})],
+        "decoder": [("SeparableConv1DLayer", BEFORE), "EncDecAttention"],
+        "num_layers": 1,
+    },
+    "lightweight_convolution": {
+        "description": "LightweightConv1DLocalAttn",
+        "encoder": [("LightweightConv1DLocalAttn", {**AROUND, "num_unique_depth_filters": 4})],
+        "decoder": [("LightweightConv1DLocalAttn", BEFORE), "EncDecAttention"],
+        "num_layers": 1,
+    },
+    "dynamic_convolution": {
+        "description": "DynamicConv1DLocalAttn",
+        "encoder": [("DynamicConv1DLocalAttn", {**AROUND, "num_unique_depth_filters": 4})],
+        "decoder": [("DynamicConv1DLocalAttn", BEFORE), "EncDecAttention"],
+        "num_layers": 1,
+    },
+    "gated_convolution": {
+        "description": "LocalConvAttnBlock of both kinds",
+        "encoder": [("LocalConvAttnBlock", {**AROUND, "attention_type": "lightweight_conv"})],
+        "decoder": [
+            ("LocalConvAttnBlock", {**BEFORE, "attention_type": "dynamic_conv"}),
+            "EncDecAttention",
+        ],
         "num_layers": 1,
     },
 }
@@ -175,6 +243,9 @@ class Program:
                         name: value + 0.25 * rng.normal(size=value.shape).astype(np.float32)
                         for name, value in initial.items()
                     }
+                    for name, value in weights.items():
+                        if name.endswith("/R"):  # of 512 positions, few are used
+                            value[16:] = value[:, :, 16:] = 0.0
                 for name, variable in masters.items():
                     variable.load(weights[name], session)
                 session.run(lowering.copy_masters_to_slices())

@@ -12,6 +12,13 @@ from mtfrun.layers.rotary import Llama3Scaling as Llama3Scaling
 from mtfrun.layers.rotary import RotaryPositions as RotaryPositions
 from mtfrun.layers.rotary import YarnScaling as YarnScaling
 from mtfrun.models.transformer.bottleneck import Bottlenecks as Bottlenecks
+from mtfrun.models.transformer.convolutions import Convolution as Convolution
+from mtfrun.models.transformer.convolutions import ConvolutionWindow as ConvolutionWindow
+from mtfrun.models.transformer.convolutions import DepthwiseConvolution as DepthwiseConvolution
+from mtfrun.models.transformer.convolutions import DynamicFilters as DynamicFilters
+from mtfrun.models.transformer.convolutions import GatedConvolution as GatedConvolution
+from mtfrun.models.transformer.convolutions import LightweightFilters as LightweightFilters
+from mtfrun.models.transformer.convolutions import TrainedFilters as TrainedFilters
 from mtfrun.models.transformer.decoder_only import DecoderOnly as DecoderOnly
 from mtfrun.models.transformer.decoder_side import shift_right as shift_right
 from mtfrun.models.transformer.distillation import Distillation as Distillation
@@ -41,6 +48,8 @@ from mtfrun.models.transformer.sublayer import DecodingProgress as DecodingProgr
 from mtfrun.models.transformer.sublayer import EncoderMemory as EncoderMemory
 from mtfrun.models.transformer.sublayer import SequenceCall as SequenceCall
 from mtfrun.models.transformer.sublayer import Sublayer as Sublayer
+from mtfrun.models.transformer.synthesizer import Synthesizer as Synthesizer
+from mtfrun.models.transformer.synthesizer import SyntheticLogits as SyntheticLogits
 from mtfrun.models.transformer.talking_heads import TalkingHeads as TalkingHeads
 from mtfrun.models.transformer.talking_heads import (
     TalkingHeadsEncoderDecoderAttention as TalkingHeadsEncoderDecoderAttention,

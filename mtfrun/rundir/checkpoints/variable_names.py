@@ -56,9 +56,13 @@ _LAYER = _STACK + r"/blocks/(?P<block>\d+)/(?P<sublayer>\w+)"
 _MTF_LAYER = r"{mtf}/block_{block:03d}/layer_{layer:03d}"
 _T2T_2018 = r"transformer/{stack}/layer_{block}"
 _T2T_HEAD = r"transformer/{stack}/\w+_{flat}"
+_CONVOLUTION = rf"{_LAYER}/layer(?:/convolution)?"
+_DEPTHWISE = "separable_conv1d/depthwise_conv_hack/depthwise_dense"
 _NORM = r"(?:rms_norm|layer_norm)/scale"
 _LAYER_NORM = r"true_layer_norm/layer_prepostprocess/layer_norm/layer_norm_{part}"
 _GATE = r"(?:top_2|top_n|switch|switch_max|ntlb|expert_selection)_"
+# A layer of a `Parallel`.
+_PARALLEL = re.compile(r"(.*/layer)/layers/(\w+)/layer(/.*)")
 
 
 def _projection(ours: str, theirs: str, entry: str) -> list[_Row]:
@@ -146,6 +150,40 @@ _TABLE = [
         rf"{_LAYER}/layer/attention/(?P<map>logits|weights)/of_memory/kernel",
         [Source(_MTF_LAYER + rf"/\w+/{{map}}/{{map}}_dynamic_{i}/kernel") for i in (1, 0)],
     ),
+    # Synthesizer.
+    *(
+        _Row(rf"{_LAYER}/layer/attention/{ours}", [Source(rf"{_MTF_LAYER}/\w+/{theirs}")])
+        for ours, theirs in (
+            *(("key_value", "kv"), ("table", "R"), ("factors/0", "R1"), ("factors/1", "R2")),
+            *(("dense/kernel", "pi/kernel"), ("gate", "alpha")),
+        )
+    ),
+    # Convolutions over positions.
+    _Row(rf"{_LAYER}/layer/kernel", [Source(_MTF_LAYER + r"/\w+/conv2d/kernel")]),
+    _Row(
+        rf"{_CONVOLUTION}/filters/taps/(?P<tap>\d+)",
+        [
+            Source(_MTF_LAYER + rf"/\w+/{_DEPTHWISE}_{{tap}}/kernel"),
+            Source(_MTF_LAYER + r"/\w+/lightwt_depthwise_dense_{tap}/kernel"),
+        ],
+    ),
+    _Row(
+        rf"{_CONVOLUTION}/filters/taps/(?P<tap>\d+)/(?P<part>kernel|bias)",
+        [Source(_MTF_LAYER + r"/\w+/dyn_conv_depthwise_dense_{tap}/{part}")],
+    ),
+    _Row(rf"{_CONVOLUTION}/bias", [Source(_MTF_LAYER + rf"/\w+/{_DEPTHWISE}_0/bias")]),
+    _Row(
+        rf"{_CONVOLUTION}/pointwise/(?P<part>kernel|bias)",
+        [Source(_MTF_LAYER + r"/\w+/separable_conv1d/pointwise_dense/{part}")],
+    ),
+    _Row(
+        rf"{_LAYER}/layer/input/factors/(?P<factor>\d)/(?P<part>kernel|bias)",
+        [Source(_MTF_LAYER + r"/\w+/local_conv_inp_{factor}/{part}")],
+    ),
+    _Row(
+        rf"{_LAYER}/layer/output/(?P<part>kernel|bias)",
+        [Source(_MTF_LAYER + r"/\w+/local_conv_attn_op_projection/{part}")],
+    ),
     _Row(
         rf"{_LAYER}/layer/relative_bias/table",
         [Source(_MTF_LAYER + r"/\w+/relative_attention_bias")],
@@ -172,6 +210,16 @@ def sources_of(path: str, paths: Iterable[str]) -> list[Source]:
     """Returns where a variable's value may be; the order of `paths` numbers a block's sublayers."""
     # Also as `mtfrun export --format=tensorflow` writes it.
     sources = [Source(re.escape(tensor_key(f"model/{path}"))), Source(re.escape(path))]
+    paths = list(paths)
+    parallel = _PARALLEL.fullmatch(path)
+    if parallel:
+        whole, layer, inner = parallel.groups()
+        layers = [m[2] for p in paths if (m := _PARALLEL.fullmatch(p)) and m[1] == whole]
+        number = list(dict.fromkeys(layers)).index(layer)
+        # The layers may have scopes in the scope of the class, or all the same.
+        scope = rf"/\w+/(?:parallel_layer_{number}/)?"
+        of_inner = sources_of(f"{whole}{inner}", paths)
+        return sources + [s._replace(pattern=s.pattern.replace(r"/\w+/", scope)) for s in of_inner]
     for row in _TABLE:
         match = re.fullmatch(row.path, path)
         if match:

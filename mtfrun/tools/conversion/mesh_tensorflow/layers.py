@@ -9,6 +9,7 @@ from mtfrun.configuration.gin_values import Reference, reference
 from mtfrun.models import moe, transformer
 from mtfrun.models.transformer.residual_transforms import distinct_names
 from mtfrun.tools.conversion.mesh_tensorflow.config import SourceConfig, name_of, short_name
+from mtfrun.tools.conversion.mesh_tensorflow.convolutions import CONVOLUTIONS, convolution
 from mtfrun.tools.conversion.mesh_tensorflow.mixtures import mixture
 
 Parameters = dict[str, Any]
@@ -243,11 +244,8 @@ def _talking(
     for ours, end, side in (("logits", "l", "key_heads"), ("weights", "w", "value_heads")):
         named = [_DYNAMIC_SIDES[each[0]] for each in dynamic if each.endswith(f"2{end}")]
         # Between equal heads there is no projection, dynamic or not.
-        if named and sizes[side] != sizes["softmax_heads"]:
-            heads[f"dynamic_{ours}"] = named
-    scale = get("dynamic_projections_init_scale", 1e-2)
-    if dynamic:
-        heads["dynamic_scale"] = scale
+        heads[f"dynamic_{ours}"] = named if sizes[side] != sizes["softmax_heads"] else []
+    heads["dynamic_scale"] = get("dynamic_projections_init_scale", 1e-2)
     parameters: dict[str, Parameters] = {
         "transformer.TalkingHeads": heads,
         cls: {
@@ -330,6 +328,83 @@ def _attention(source: SourceConfig, kind: str, cls: str, scope: str) -> dict[st
     }
 
 
+def _parallel(source: SourceConfig, stack: SourceStack) -> _Layer:
+    target, scope = "ParallelLayer.layer_classes", stack.scope
+    usual = [reference("@DenseReluDense"), reference("@SelfAttention")]
+    source.get("ParallelLayer.use_scope", default=True, scope=scope)
+    layers: list[Reference] = []
+    parameters: dict[str, Parameters] = {}
+    for entry in source.get(target, usual, scope=scope):
+        kind = name_of(entry)
+        if kind not in _LAYERS or kind == "ParallelLayer":
+            source.refuse(target, f"{kind} is not supported", scope=scope)
+            continue
+        ours, of_layer = _LAYERS[kind](source, stack)
+        layers.append(reference(f"@{ours}"))
+        parameters |= of_layer
+    transforms = [reference("@transformer.CallLayer"), reference("@transformer.ConstantFactor")]
+    parameters["transformer.Parallel"] = {"layers": layers, "transforms": transforms}
+    parameters["transformer.ConstantFactor"] = {"factor": max(1, len(layers)) ** -0.5}
+    return "transformer.Parallel", parameters
+
+
+def _synthesizer(source: SourceConfig, stack: SourceStack) -> _Layer:
+    cls, scope = "transformer.Synthesizer", stack.scope
+    get = source.getter("Synthesizer", scope)
+    modes = [f"{kind}_plus{alpha}" for alpha in ("_alpha", "") for kind in ("random", "dense")]
+    mode = source.require(
+        "Synthesizer.synthesize_mode",
+        [*modes, "random", "factorized", "dense_minus"],
+        "unknown mode",
+        scope=scope,
+    )
+    rules = (
+        ("num_memory_heads", 0, "keys and values have as many heads as queries"),
+        ("keep_query_heads_dims", False, "the output has no heads"),
+        ("fold_scaling_into_initializer", True, "the logits are not scaled"),
+    )
+    source.require_defaults("Synthesizer", rules, scope=scope)
+    for name in ("shared_kv", "combine_dims", "attention_func"):
+        source.ignore(f"Synthesizer.{name}", "the original does not use it", scope=scope)
+    arguments = source.get("Synthesizer.attention_kwargs", None, scope=scope) or {}
+    if not isinstance(arguments, dict) or set(arguments) - {"max_length", "factorized_dim"}:
+        why = "only max_length and factorized_dim are supported"
+        source.refuse("Synthesizer.attention_kwargs", why, scope=scope)
+        arguments = {}
+    kind, _, combination = mode.partition("_")
+    # The others have 512 positions, whatever it says.
+    reads_length = mode in ("random", "dense_minus")
+    logits: Parameters = {
+        "kind": kind,
+        "dot_products": {"plus": "added", "plus_alpha": "gated"}.get(combination),
+        "max_length": arguments.get("max_length", 512) if reads_length else 512,
+        "factor_size": arguments.get("factorized_dim", 16),
+    }
+    num_heads = get("num_heads", 8)
+    parameters: dict[str, Parameters] = {
+        cls: {
+            "num_heads": num_heads,
+            "d_kv": get("key_value_size", 128),
+            "logits": reference("@transformer.SyntheticLogits()"),
+            "dropout_rate": get("dropout_rate", 0.0),
+        },
+        "transformer.SyntheticLogits": logits,
+    }
+    _add_relative_bias(source, stack, "Synthesizer", num_heads, cls, parameters)
+    return cls, parameters
+
+
+def _convolution(kind: str) -> Callable[[SourceConfig, SourceStack], _Layer]:
+    def read(source: SourceConfig, stack: SourceStack) -> _Layer:
+        scope, target = stack.scope, f"{kind}.activation"
+        name = source.get(target, scope=scope) if source.has(target, scope=scope) else None
+        d_model = source.get("Unitransformer.d_model", 1024, scope=scope)
+        function = activation(source, target, name, scope)
+        return convolution(source, kind, scope, function, d_model)
+
+    return read
+
+
 def _mixture(source: SourceConfig, stack: SourceStack) -> _Layer:
     target = "MoE1D.activation"
     functions = [
@@ -347,6 +422,9 @@ _LAYERS: Mapping[str, Callable[[SourceConfig, SourceStack], _Layer]] = {
     "MoE1D": _mixture,
     "TalkingHeadsSelfAttention": _talking_heads,
     "TalkingHeadsEncDecAttention": _talking_heads_to_encoder,
+    "Synthesizer": _synthesizer,
+    "ParallelLayer": _parallel,
+    **{kind: _convolution(kind) for kind in CONVOLUTIONS},
 }
 
 

@@ -63,17 +63,16 @@ class SourceModel:
         return RowForm.PAIRS_IN_A_ROW if reads_pairs else RowForm.TEXTS
 
     def patterns(self) -> VariablePatterns:
-        classes = {cls for stack in self.stacks for cls in stack.parameters}
-        if any(stack.relative_bias is not None for stack in self.stacks):
-            classes.add("transformer.RelativePositionBias")
+        classes = []
         if self.embedding["position"] == reference("@transformer.PositionalEmbedding"):
-            classes.add("transformer.PositionalEmbedding")
+            classes.append("transformer.PositionalEmbedding")
         if not self.embedding["tied_softmax"]:
-            classes.add("transformer.TokenSoftmax")
-        ours = [
-            (stack.name, "encoder_stack" if stack.scope == "encoder" else "decoder_stack")
-            for stack in self.stacks
-        ]
+            classes.append("transformer.TokenSoftmax")
+        ours = []
+        for stack in self.stacks:
+            name = "encoder_stack" if stack.scope == "encoder" else "decoder_stack"
+            bias = ["transformer.RelativePositionBias"] if stack.relative_bias else []
+            ours.append((stack.name, name, [*stack.parameters, *bias]))
         return VariablePatterns(classes, ours)
 
 

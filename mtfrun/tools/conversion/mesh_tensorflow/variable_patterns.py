@@ -41,6 +41,53 @@ _FEED_FORWARDS = {
 }
 
 
+_SEPARABLE = "separable_conv1d"
+# Of layers: the end of our path, the class and the name of the original, and the class of ours.
+_OF_LAYERS = [
+    (r"/convolution\w*/layer/kernel$", "Conv1DLayer/conv2d/kernel", "Convolution"),
+    (
+        r"filters/taps/\d+$",
+        f"SeparableConv1DLayer/{_SEPARABLE}/depthwise_conv_hack/depthwise_dense_0/kernel",
+        "TrainedFilters",
+    ),
+    (
+        r"filters/taps/\d+$",
+        "LightweightConv1DLocalAttn/lightwt_depthwise_dense_0/kernel",
+        "LightweightFilters",
+    ),
+    *(
+        (
+            rf"filters/taps/\d+/{part}$",
+            f"DynamicConv1DLocalAttn/dyn_conv_depthwise_dense_0/{part}",
+            "DynamicFilters",
+        )
+        for part in ("kernel", "bias")
+    ),
+    (
+        r"convolution\w*/(layer/)?bias$",
+        f"SeparableConv1DLayer/{_SEPARABLE}/depthwise_conv_hack/depthwise_dense_0/bias",
+        "DepthwiseConvolution",
+    ),
+    *(
+        (rf"{ours}/{part}$", f"{theirs}/{part}", cls)
+        for part in ("kernel", "bias")
+        for ours, theirs, cls in (
+            (
+                "/pointwise",
+                f"SeparableConv1DLayer/{_SEPARABLE}/pointwise_dense",
+                "DepthwiseConvolution",
+            ),
+            (r"/input/factors/\d", "LocalConvAttnBlock/local_conv_inp_0", "GatedConvolution"),
+            (
+                r"/gated_convolution\w*/layer/output",
+                "LocalConvAttnBlock/local_conv_attn_op_projection",
+                "GatedConvolution",
+            ),
+        )
+    ),
+]
+
+
 def _snake_case(name: str) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
 
@@ -75,6 +122,16 @@ _KINDS = [
         for cls, their_class in _TALKING_HEADS.items()
         for ours, theirs in _TALKING_KERNELS.items()
     ),
+    # Which of them there are depends on its kind.
+    _Kind(
+        r"/synthesizer\w*/layer/attention/",
+        [f"{_BLOCK}/Synthesizer/{name}" for name in ("q", "k", "v", "kv", "o", "R", "pi/kernel")],
+        ["transformer.Synthesizer"],
+    ),
+    *(
+        _Kind(ours, [f"{_BLOCK}/{theirs}"], [f"transformer.{cls}"])
+        for ours, theirs, cls in _OF_LAYERS
+    ),
     *(
         _Kind(rf"/{name}\w*/layer/.*{ours}$", [f"{_BLOCK}/{their_class}/{theirs}/kernel"], [cls])
         for cls, (name, their_class) in _FEED_FORWARDS.items()
@@ -104,13 +161,14 @@ _KINDS = [
 
 @dataclasses.dataclass(frozen=True)
 class VariablePatterns:
-    """Translates patterns for `classes` of the model, also PositionalEmbedding and TokenSoftmax.
+    """Translates patterns for `classes` outside of stacks: PositionalEmbedding and TokenSoftmax.
 
-    `stacks` are pairs of names in the original and ours: ("encoder", "encoder_stack").
+    `stacks` are names in the original and ours, and the stack's classes: ("encoder",
+    "encoder_stack", ["transformer.FeedForward"]).
     """
 
     classes: Collection[str]
-    stacks: Sequence[tuple[str, str]]
+    stacks: Sequence[tuple[str, str, Collection[str]]]
 
     def translate(
         self, source: SourceConfig, target: str, patterns: Sequence[str], *, is_text: bool = False
@@ -142,9 +200,9 @@ class VariablePatterns:
     def _kinds(self) -> list[tuple[str, list[str]]]:
         kinds = []
         for kind in _KINDS:
-            if kind.classes and not set(kind.classes) & set(self.classes):
-                continue
             if not kind.in_stack:
+                if kind.classes and not set(kind.classes) & set(self.classes):
+                    continue
                 prefix = "^" if "softmax" in kind.pattern or "position" in kind.pattern else ""
                 is_language_model = len(self.stacks) == 1
                 examples = [
@@ -152,7 +210,9 @@ class VariablePatterns:
                 ]
                 kinds.append((prefix + kind.pattern, examples))
                 continue
-            for their_name, ours in self.stacks:
+            for their_name, ours, classes in self.stacks:
+                if kind.classes and not set(kind.classes) & set(classes):
+                    continue
                 examples = [f"{their_name}/{example}" for example in kind.examples]
                 kinds.append((f"^{ours}/.*{kind.pattern}", examples))
         return kinds

@@ -131,6 +131,32 @@ def _text(imported: Imported) -> str:
             ],
         ),
         (
+            "encoder/make_layer_stack.layers = [@ParallelLayer, @Conv1DLayer]\n"
+            "decoder/make_layer_stack.layers = [@LocalConvAttnBlock]\n"
+            "ParallelLayer.layer_classes = [@SelfAttention, @DenseReluDense]\n"
+            "Conv1DLayer.filter_size = 4\nConv1DLayer.output_size = %d_model\n"
+            "LocalConvAttnBlock.min_relative_pos = -2\nLocalConvAttnBlock.output_size = 16\n"
+            "LocalConvAttnBlock.max_relative_pos = 0\n"
+            "LocalConvAttnBlock.attention_type = 'dynamic_conv'\n"
+            "DynamicConv1DLocalAttn.num_unique_depth_filters = 2\n",
+            [
+                "layers = [@transformer.Parallel, @transformer.Convolution]",
+                "layers = [@transformer.SelfAttention, @transformer.FeedForward]",
+                "factor = 0.7071067811865476",
+                "encoder/transformer.ConvolutionWindow:\n    first = -1\n    last = 2",
+                "    first = -2\n    last = 0\n    masks_start = True",
+                "convolution = @transformer.DepthwiseConvolution",
+                "filters = @transformer.DynamicFilters",
+                "repeats = 2",
+            ],
+        ),
+        (
+            "encoder/make_layer_stack.layers = [@Synthesizer, @DenseReluDense]\n"
+            "Synthesizer.num_heads = 2\nSynthesizer.attention_kwargs = {'max_length': 64}\n"
+            "Synthesizer.synthesize_mode = 'dense_minus'\n",
+            ["kind = 'dense'\n    dot_products = None\n    max_length = 64", "d_kv = 128"],
+        ),
+        (
             "run.model_type = 'lm'\n",
             ['include "models/transformer.gin"', "num_heads = %NUM_HEADS"],
         ),
@@ -175,6 +201,18 @@ def test_the_written_file_says_what_differs(
         ("SelfAttention.colour = 1\n", "SelfAttention.colour", "unknown parameter"),
         ("mine.Layer.size = 1\n", "Layer.size", "unknown class"),
         ("run.optimizer = @mine.Optimizer\n", "run.optimizer", "Optimizer is not supported"),
+        (
+            "decoder/make_layer_stack.layers = [@Conv1DLayer]\n"
+            "Conv1DLayer.filter_size = 3\nConv1DLayer.output_size = 16\n",
+            "decoder/make_layer_stack.layers",
+            "sees later positions",
+        ),
+        (
+            "encoder/make_layer_stack.layers = [@SeparableConv1DLayer]\n"
+            "SeparableConv1DLayer.max_relative_pos = 1\nSeparableConv1DLayer.output_size = 16\n",
+            "encoder/SeparableConv1DLayer.min_relative_pos",
+            "no value",
+        ),
         ("EncDecAttention.shared_kv = True\n", "EncDecAttention.shared_kv", "projections"),
         (
             "AdafactorOptimizer.exclude_from_parameter_scale = [1]\n",
