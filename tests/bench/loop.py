@@ -2,9 +2,10 @@
 
 The small language model (gin/models/lm_small.gin, batches of 8 x 128 bytes) is trained by the loop
 without any of its parts, with one of them, and with all: a checkpoint every 100 steps, a point of
-the curves in TensorBoard every 50, the check for numbers that are not finite, and the progress line
-every 50. One process trains, and has other parts after every so many steps, so that all subjects
-have the same program and the same memory; their order changes from round to round.
+the curves in TensorBoard every 50, the check for numbers that are not finite, the ledger with
+digests of all variables at every checkpoint, and the progress line every 50. One process trains,
+and has other parts after every so many steps, so that all subjects have the same program and the
+same memory; their order changes from round to round.
 
 A JSON line per subject says by how much it is slower than the bare loop, as a share of the step, in
 time and in CPU time; and, since steps differ by some percent, also directly which share of the time
@@ -30,12 +31,14 @@ from typing import Any
 from mtfrun import training
 from mtfrun.cli.command import settings_of
 from mtfrun.cli.parser import parse_flags
+from mtfrun.data import infeed
 from mtfrun.experiment.runs.run_training import TrainChoices, prepare, run_training
 from mtfrun.rundir import RunDirectory
 from mtfrun.rundir.checkpoints.save import Save
 from mtfrun.rundir.tensorboard.summaries import Summaries
 from mtfrun.training import loop
 from mtfrun.training.finite import FiniteGuard
+from mtfrun.training.ledger import Ledger
 from mtfrun.training.progress import Progress
 from mtfrun.training.saving import Saver
 
@@ -48,6 +51,7 @@ PARTS: dict[str, list[tuple[Any, str]]] = {
     "checkpoints": [(Saver, "__call__")],
     "summaries": [(loop, "write_metrics"), (Summaries, "text"), (Summaries, "flush")],
     "finite check": [(FiniteGuard, "check_steps"), (FiniteGuard, "check_variables")],
+    "ledger": [(Ledger, "add"), (Ledger, "sync"), (infeed, "digest_of_rows")],
     "progress line": [(Progress, "line"), (Progress, "advance"), (Progress, "note")],
 }
 _FUNCTIONS = {
@@ -205,8 +209,9 @@ def _use(parts: Collection[str], stopwatch: Stopwatch) -> None:
             setattr(owner, name, function)
 
 
-def _nothing(*_: Any, **__: Any) -> None:
-    """Takes the place of a part that a subject is without."""
+def _nothing(*_: Any, **__: Any) -> int:
+    """Takes the place of a part that a subject is without; 0 is the digest of every batch."""
+    return 0
 
 
 def write_texts(directory: pathlib.Path) -> dict[str, str]:
