@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import pathlib
 import re
 import subprocess
@@ -28,6 +29,7 @@ MODULES = {module_name(path): path for path in SOURCES}
 TREES = {path: parse(path) for path in SOURCES}
 
 
+@functools.cache
 def imported_names(path: pathlib.Path) -> set[str]:
     """Returns the dotted names that a file imports; `from a import b` as "a.b"."""
     names = set()
@@ -43,6 +45,7 @@ def imported_names(path: pathlib.Path) -> set[str]:
     return names
 
 
+@functools.cache
 def imported_modules(path: pathlib.Path) -> set[str]:
     """Returns the modules of mtfrun that a file imports: each name's longest prefix that is one."""
     modules = set()
