@@ -20,7 +20,7 @@ from mtfrun.data import DataError, Tfds
 from mtfrun.data.sources.tfds_dataset import silent_tfds
 from mtfrun.data.splits import SPLITS
 
-TEXT_FEATURES = "answers/text/0, label, pair/en, pair/score, review"
+TEXT_FEATURES = "answers/text/0, label, names/0, pair/en, pair/score, review"
 LINES = [b"first\r\n", b"", b"nul\x00\xc3\xa9"]
 
 
@@ -37,6 +37,7 @@ class PreparedReviews(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
             "answers": tfds.features.Sequence(
                 {"text": tfds.features.Text(), "start": tfds.features.Scalar(np.int32)}
             ),
+            "names": tfds.features.Sequence(tfds.features.Text(), length=2),
             "pair": {"en": tfds.features.Text(), "score": tfds.features.Scalar(np.float32)},
             "image": tfds.features.Image(shape=(2, 2, 1)),
         }
@@ -62,7 +63,7 @@ class PreparedReviews(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
                 key,
                 {
                     **{"review": line, "label": key % 2, "image": image},
-                    **{"answers": answers, "pair": pair},
+                    **{"answers": answers, "names": ["Bob", f"Tom {key}"], "pair": pair},
                 },
             )
 
@@ -190,6 +191,13 @@ def test_all_elements_of_a_list_become_fields(data_dir: str) -> None:
         {"en": b"en 0"},
         {"a/0": b"answer 0", "en": b"en 1"},
         {"a/0": b"answer 0", "a/1": b"answer 1", "en": b"en 2"},
+    ]
+
+
+def test_elements_of_a_list_of_fixed_length_become_fields(data_dir: str) -> None:
+    source = Tfds("prepared_reviews", {"all": "names/*", "one": "names/1"}, data_dir=data_dir)
+    assert [dict(example.fields) for example in source.examples("train")] == [
+        {"all/0": b"Bob", "all/1": b"Tom %d" % i, "one": b"Tom %d" % i} for i in range(3)
     ]
 
 
