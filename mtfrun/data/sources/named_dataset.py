@@ -11,13 +11,13 @@ from mtfrun.data.sources.records import FieldNames, JsonLines
 from mtfrun.data.sources.source import Patterns, Source
 from mtfrun.data.sources.streams import kind_of
 from mtfrun.data.sources.tfds_source import Tfds
-from mtfrun.data.sources.tsv import Tsv
+from mtfrun.data.sources.tsv import TsvWithNames
 
 _SOURCES: Mapping[str, Any] = {
     ".jsonl": JsonLines,
     ".json": JsonLines,
-    ".csv": Tsv,
-    ".tsv": Tsv,
+    ".csv": TsvWithNames,
+    ".tsv": TsvWithNames,
     ".parquet": Parquet,
 }
 _NAME = "{name}"
@@ -33,12 +33,12 @@ def named_dataset(
     download: bool = False,
     skip_bad_records: int = 0,
 ) -> Source:
-    """Returns `Tfds`, or `JsonLines`, `Tsv` or `Parquet` where there are files.
+    """Returns `Tfds`, or `JsonLines`, `TsvWithNames` or `Parquet` where there are files.
 
     Args:
       name: the name in TFDS, such as "glue/cola".
-      fields: as of `Tfds`; files have the same ones. Lines of `.tsv` files have the values of all
-        fields, in this order.
+      fields: as of `Tfds`; files have the same ones. The first line of a `.tsv` file names its
+        columns, or its lines have the values of all fields, in this order.
       files: as the patterns of `JsonLines`, where "{name}" stands for `name`; their suffix says
         what they are: .jsonl, .json, .csv, .tsv or .parquet.
       slices, data_dir, download: as of `Tfds`.

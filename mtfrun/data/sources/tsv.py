@@ -87,6 +87,28 @@ class Tsv(TextSource, LineRecordFiles):
         return {name: values[column] for name, column in zip(self.fields, columns, strict=True)}
 
 
+@dataclasses.dataclass(frozen=True)
+class TsvWithNames(Tsv):
+    """As `Tsv`, but the first line of `.tsv` files may name the columns, then in any order.
+
+    A first line that does not name all `fields` is an example.
+    """
+
+    def _numbered_records(self, path: str) -> Iterator[tuple[int, _Line]]:
+        records = super()._numbered_records(path)
+        if kind_of(path) == CSV:
+            return records
+        first = next(records, None)
+        if first is None:
+            return records
+        names = [value.decode("utf-8", "replace") for value in first[1].values]
+        wanted = list(by_our_name(self.fields).values())
+        if not set(wanted) <= set(names):
+            return itertools.chain([first], records)
+        columns = [names.index(name) for name in wanted]
+        return ((i, _Line(line.values, columns, names, "tab")) for i, line in records)
+
+
 def _without_blank_end(lines: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
     blank = 0
     for number, line in lines:

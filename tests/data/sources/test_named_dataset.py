@@ -18,6 +18,7 @@ def test_without_files_it_is_a_dataset_of_tfds() -> None:
     ("suffix", "text"),
     [
         (".tsv", "Ann sang.\t1\n"),
+        (".tsv", "label\tindex\tsentence\n1\t7\tAnn sang.\n"),
         (".csv", "label,sentence\n1,Ann sang.\n"),
         (".jsonl", '{"label": 1, "other": [], "sentence": "Ann sang."}\n'),
     ],
