@@ -334,3 +334,9 @@ class TensorTable:
 def _as_list(names: Sequence[str]) -> str:
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return f"{', '.join(names[:3])}{more}"
+
+
+def dense_rows(theirs: str, ours: str, *, has_bias: bool = True) -> Iterator[Row]:
+    yield Row(f"{theirs}.weight", f"{ours}/kernel", Matrix())
+    if has_bias:
+        yield Row(f"{theirs}.bias", f"{ours}/bias", Same())

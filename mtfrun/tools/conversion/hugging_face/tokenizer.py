@@ -22,6 +22,7 @@ _Opened = TypeVar("_Opened", bound=data.Vocabulary)
 
 # The ids of T5's sentinels, where tokenizer_config.json says nothing.
 _EXTRA_IDS = 100
+_IDS = "@data.IdVocabulary()"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +39,15 @@ class Tokenizer:
     files: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
     pad_id: int = 0
     notes: Sequence[str] = ()
+
+    def with_mask(self, settings: Settings) -> Tokenizer:
+        """Returns the tokenizer, where the folder has none with the last id as the mask."""
+        if self.reference != _IDS:
+            return self
+        mask = settings.integer("vocab_size") - 1
+        notes = [*self.notes, f"the mask is id {mask}: see mask_id in config.gin"]
+        parameters = {**self.parameters, "mask_id": mask}
+        return dataclasses.replace(self, parameters=parameters, notes=notes)
 
     def write_gin(self, file: GinFile, directory: pathlib.Path) -> None:
         if self.pad_id:
@@ -145,7 +155,7 @@ def _ids(settings: Settings, pad_id: int, has_old_files: bool) -> Tokenizer:  # 
     size = settings.integer("vocab_size")
     end_id = next((x for x in end_ids(settings.values) if pad_id < x < size), None)
     parameters = {"size": size, "end_id": end_id, "pad_id": pad_id}
-    return Tokenizer("@data.IdVocabulary()", parameters, pad_id=pad_id, notes=[note])
+    return Tokenizer(_IDS, parameters, pad_id=pad_id, notes=[note])
 
 
 def _open(cls: Callable[..., _Opened], path: str, parameters: Mapping[str, object]) -> _Opened:

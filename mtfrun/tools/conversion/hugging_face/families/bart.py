@@ -10,7 +10,6 @@ from typing import ClassVar
 
 from mtfrun.configuration.gin_values import reference
 from mtfrun.tools.conversion.gin_file import GinFile
-from mtfrun.tools.conversion.hugging_face.families.bert import dense_rows
 from mtfrun.tools.conversion.hugging_face.family import Processor, TextFamily, write_text_data
 from mtfrun.tools.conversion.hugging_face.folder import Folder
 from mtfrun.tools.conversion.hugging_face.generation import read_generation
@@ -23,6 +22,7 @@ from mtfrun.tools.conversion.hugging_face.tensor_table import (
     Same,
     TensorTable,
     VocabularyRows,
+    dense_rows,
     norm_rows,
 )
 from mtfrun.tools.conversion.hugging_face.tokenizer import read_tokenizer

@@ -27,11 +27,11 @@ from mtfrun.tools.conversion.hugging_face.tensor_table import (
     Same,
     TensorTable,
     VocabularyRows,
+    dense_rows,
     norm_rows,
 )
-from mtfrun.tools.conversion.hugging_face.tokenizer import Tokenizer, read_tokenizer
+from mtfrun.tools.conversion.hugging_face.tokenizer import read_tokenizer
 
-_IDS = "@data.IdVocabulary()"
 _DROPOUT = "head/transformer.SublayerDropout"
 # Of models/bert.gin.
 _USUAL = "@mtf.exact_gelu"
@@ -45,16 +45,6 @@ class Head:
     norm: str | None
     softmax: str
     bias: str
-
-
-def with_mask(tokenizer: Tokenizer, settings: Settings) -> Tokenizer:
-    """Returns the tokenizer, where the folder has none with the last id as the mask."""
-    if tokenizer.reference != _IDS:
-        return tokenizer
-    mask = settings.integer("vocab_size") - 1
-    notes = [*tokenizer.notes, f"the mask is id {mask}: see mask_id in config.gin"]
-    parameters = {**tokenizer.parameters, "mask_id": mask}
-    return dataclasses.replace(tokenizer, parameters=parameters, notes=notes)
 
 
 class Bert(TextFamily):
@@ -109,7 +99,7 @@ class Bert(TextFamily):
 
     def processors(self, folder: Folder, settings: Settings) -> Sequence[Processor]:
         tokenizer = read_tokenizer(folder, settings, self.padding_id(settings))
-        return [tokenizer if is_classifier(settings) else with_mask(tokenizer, settings)]
+        return [tokenizer if is_classifier(settings) else tokenizer.with_mask(settings)]
 
     def padding_id(self, settings: Settings) -> int:
         """Returns 0, or -1 where 0 is a token: "<s>" of RoBERTa."""
@@ -265,9 +255,3 @@ class Bert(TextFamily):
 def is_classifier(settings: Settings) -> bool:
     names = settings.values.get("architectures") or []
     return any(str(name).endswith("ForSequenceClassification") for name in names)
-
-
-def dense_rows(theirs: str, ours: str, *, has_bias: bool = True) -> Iterator[Row]:
-    yield Row(f"{theirs}.weight", f"{ours}/kernel", Matrix())
-    if has_bias:
-        yield Row(f"{theirs}.bias", f"{ours}/bias", Same())

@@ -7,7 +7,6 @@ from typing import ClassVar
 
 from mtfrun.configuration.gin_values import reference
 from mtfrun.tools.conversion.gin_file import GinFile
-from mtfrun.tools.conversion.hugging_face.families.bert import with_mask
 from mtfrun.tools.conversion.hugging_face.families.t5 import T5, write_distances_and_norms
 from mtfrun.tools.conversion.hugging_face.family import (
     GLOBAL,
@@ -38,7 +37,7 @@ class T5Encoder(T5):
         return f"{super().title(settings)}, the encoder"
 
     def processors(self, folder: Folder, settings: Settings) -> Sequence[Processor]:
-        return [with_mask(read_tokenizer(folder, settings, self.pad_id), settings)]
+        return [read_tokenizer(folder, settings, self.pad_id).with_mask(settings)]
 
     def ties(self, settings: Settings) -> Mapping[str, str]:
         return {"encoder.embed_tokens.weight": _EMBEDDING}

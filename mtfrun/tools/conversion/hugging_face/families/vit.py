@@ -10,7 +10,6 @@ import numpy as np
 
 from mtfrun.configuration.gin_values import reference
 from mtfrun.tools.conversion.gin_file import GinFile
-from mtfrun.tools.conversion.hugging_face.families.bert import dense_rows
 from mtfrun.tools.conversion.hugging_face.families.phi import LAYERS
 from mtfrun.tools.conversion.hugging_face.family import (
     Blocks,
@@ -28,6 +27,7 @@ from mtfrun.tools.conversion.hugging_face.tensor_table import (
     Row,
     Same,
     TensorTable,
+    dense_rows,
     norm_rows,
 )
 
