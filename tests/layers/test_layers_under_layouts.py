@@ -112,6 +112,30 @@ KINDS_OF_FILTERS = ("TrainedFilters", "LightweightFilters", "DynamicFilters")
 WINDOW = transformer.ConvolutionWindow(-1, 2, masks_start=True)
 
 
+class _Transparent(mtf.Module):
+    """An encoder whose outputs the blocks of a decoder mix."""
+
+    def __init__(self, mesh: mtf.Mesh) -> None:
+        super().__init__()
+        feed_forward = functools.partial(transformer.FeedForward, d_ff=16)
+        attention = functools.partial(transformer.EncoderDecoderAttention, heads=HEADS)
+        self.encoder = transformer.TransparentEncoder(
+            mesh, WIDTH, num_layers=2, layers=[feed_forward]
+        )
+        self.decoder = transformer.TransparentDecoder(
+            mesh,
+            WIDTH,
+            mixture=transformer.EncoderMixture(2, dropout_rate=0.3),
+            num_layers=2,
+            layers=[attention],
+            rematerialise=True,
+        )
+
+    def __call__(self, x: mtf.Tensor, memory: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
+        encoder = transformer.EncoderMemory(self.encoder(memory, call))
+        return self.decoder(x, dataclasses.replace(call, encoder=encoder))
+
+
 def _synthesizer(logits: transformer.SyntheticLogits, mesh: mtf.Mesh) -> transformer.Synthesizer:
     return transformer.Synthesizer(
         mesh, WIDTH, num_heads=4, d_kv=4, logits=logits, dropout_rate=0.3
@@ -172,6 +196,11 @@ CASES = {
             transformer.SyntheticLogits("dense", "added", max_length=8),
         )
     },
+    "transparent_attention": Case(
+        _Transparent,
+        lambda layer, inputs, call: layer(inputs["x"], inputs["memory"], call),
+        {**X, **MEMORY},
+    ),
     "convolution": Case(
         lambda mesh: transformer.Convolution(mesh, WIDTH, window=WINDOW, activation=mtf.gelu),
         _convolve,
@@ -359,6 +388,7 @@ SLOW = [
     "gated_feed_forward",
     "multi_head_attention",
     "talking_heads_encoder_decoder_attention",
+    "transparent_attention",
     "synthesizer_random",
     "synthesizer_factorized",
     "synthesizer_dense",

@@ -115,6 +115,20 @@ CASES: dict[str, dict[str, Any]] = {
         }
         for mode in MODES
     },
+    "transparent_attention": {
+        "description": "blocks of the decoder attend to mixtures of the encoder's blocks",
+        "encoder": ["SelfAttention", "DenseReluDense"],
+        "decoder": [
+            "SelfAttention",
+            (
+                "TransparentEncDecAttention",
+                {
+                    **{"layers_per_encoder_module": 2, "layers_per_decoder_module": 2},
+                    **{"encoder_num_modules": 2, "decoder_num_modules": 2},
+                },
+            ),
+        ],
+    },
     "convolution": {
         "description": "Conv1DLayer in an encoder, of odd and even size",
         "encoder": [
@@ -164,7 +178,7 @@ def layer_of(entry: Any) -> Any:
     usual: dict[str, Any] = {}
     if name == "DenseReluDense":
         usual = {"hidden_size": SIZES["d_ff"]}
-    if name in ("SelfAttention", "EncDecAttention", "Synthesizer"):
+    if name in ("SelfAttention", "EncDecAttention", "TransparentEncDecAttention", "Synthesizer"):
         usual = {"num_heads": SIZES["num_heads"], "key_value_size": SIZES["d_kv"]}
     return getattr(transformer_layers, name)(**(usual | arguments))
 

@@ -88,6 +88,9 @@ def _layer(entry: Any, sizes: dict[str, Any], *, masks_start: bool) -> Callable[
     classes: dict[str, Callable[[], Callable[..., t.Sublayer]]] = {
         "DenseReluDense": lambda: functools.partial(t.FeedForward, d_ff=sizes["d_ff"]),
         "SelfAttention": lambda: functools.partial(t.SelfAttention, heads=heads),
+        "TransparentEncDecAttention": lambda: functools.partial(
+            t.EncoderDecoderAttention, heads=heads
+        ),
         "EncDecAttention": lambda: functools.partial(t.EncoderDecoderAttention, heads=heads),
         "Synthesizer": lambda: _synthesizer(hparams, sizes),
         "TalkingHeadsSelfAttention": lambda: functools.partial(
@@ -106,8 +109,15 @@ def _stack(
     arguments = [{} if isinstance(entry, str) else entry[1] for entry in layers]
     shares = any(each.get("relative_attention_type") == "bias_shared" for each in arguments)
     relative = functools.partial(t.RelativePositionBias, num_heads=2, num_buckets=8)
+    stack: Callable[..., t.Stack] = t.Stack
+    decoder = [entry if isinstance(entry, str) else entry[0] for entry in sizes["decoder"]]
+    if "TransparentEncDecAttention" in decoder:
+        number = sizes["num_layers"]
+        stack = t.TransparentEncoder
+        if "TransparentEncDecAttention" in str(layers):
+            stack = functools.partial(t.TransparentDecoder, mixture=t.EncoderMixture(number))
     return functools.partial(
-        t.Stack,
+        stack,
         num_layers=sizes["num_layers"],
         layers=[_layer(entry, sizes, masks_start=masks_start) for entry in layers],
         transforms=t.StackTransforms(layer=[t.RMSNorm, t.MaskPadding, t.CallLayer, t.Residual]),

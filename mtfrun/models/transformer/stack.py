@@ -127,18 +127,33 @@ class Stack(Sublayer):
             self.relative_bias = other.relative_bias
 
     def __call__(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
-        x, call = self._begin(x, call)
         # What a loop computes inside cannot be recorded.
         if self._scan_blocks is not None and call.recorder is None:
+            x, call = self._begin(x, call)
             x = self._in_loop(x, call, self._scan_blocks)
             return self._transform(self._final, x, call)
-        for block in self.blocks:
+        return self.outputs(x, call)[-1]
+
+    def outputs(self, x: mtf.Tensor, call: SequenceCall) -> list[mtf.Tensor]:
+        """Returns the input after its transforms, the outputs of the blocks, and the stack's.
+
+        The stack's output is in the place of the last block's.
+        """
+        x, call = self._begin(x, call)
+        outputs = [x]
+        for number, block in enumerate(self.blocks):
             run = functools.partial(_run_layers, block.values())
+            of_block = self.call_of_block(number, call)
             if self._rematerialise and call.training:
-                x = recompute(run, x, call, self._recomputed)
+                x = recompute(run, x, of_block, self._recomputed)
             else:
-                x = run(x, call)
-        return self._transform(self._final, x, call)
+                x = run(x, of_block)
+            outputs.append(x)
+        return [*outputs[:-1], self._transform(self._final, x, call)]
+
+    def call_of_block(self, number: int, call: SequenceCall) -> SequenceCall:
+        """Returns the call of a block's sublayers; here the same for all blocks."""
+        return call
 
     def initial_state(
         self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension, call: SequenceCall
@@ -146,10 +161,10 @@ class Stack(Sublayer):
         batch = list(batch)
         return [
             {
-                name: sublayer.initial_state(batch, memory_length, call)
+                name: sublayer.initial_state(batch, memory_length, self.call_of_block(i, call))
                 for name, sublayer in block.items()
             }
-            for block in self.blocks
+            for i, block in enumerate(self.blocks)
         ]
 
     def step(self, x: mtf.Tensor, state: Any, call: SequenceCall) -> tuple[mtf.Tensor, Any]:
@@ -173,10 +188,11 @@ class Stack(Sublayer):
     ) -> tuple[mtf.Tensor, Any]:
         x, call = self._begin(x, call)
         next_state = []
-        for block, block_state in zip(self.blocks, state, strict=True):
+        for i, (block, block_state) in enumerate(zip(self.blocks, state, strict=True)):
+            of_block = self.call_of_block(i, call)
             results = {}
             for name, sublayer in block.items():
-                x, results[name] = run(sublayer, x, block_state[name], call)
+                x, results[name] = run(sublayer, x, block_state[name], of_block)
             next_state.append(results)
         return self._transform(self._final, x, call), next_state
 

@@ -130,6 +130,10 @@ _TABLE = [
     *_projection("key", "k", "1"),
     *_projection("value", "v", "2"),
     *_projection("output", "o", "3"),
+    _Row(
+        rf"{_STACK}/mixture_of_outputs",
+        [Source(r"{mtf}/block_000/layer_\d+/TransparentEncDecAttention/w")],
+    ),
     # Talking heads.
     *(
         _Row(

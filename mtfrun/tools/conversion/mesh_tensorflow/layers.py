@@ -50,7 +50,7 @@ class SourceStack:
     `name` and `names` (of a block's layers) are in variables of the original, with a part for the
     block if `block_scope`. The padding of encoder-decoders (`has_encoder`) is set to 0. `scope` is
     "encoder", "decoder" or "". `parameters` are of our classes, by class and name. `relative_bias`
-    is for a RelativePositionBias that all blocks share; None without one.
+    is for a RelativePositionBias that all blocks share; None without one. `cls` is our class.
     """
 
     name: str
@@ -62,6 +62,7 @@ class SourceStack:
     block_scope: bool = True
     parameters: dict[str, Parameters] = dataclasses.field(default_factory=dict)
     relative_bias: Parameters | None = None
+    cls: str = "transformer.Stack"
 
 
 def sublayer_paths(stack: SourceStack) -> list[str]:
@@ -328,6 +329,33 @@ def _attention(source: SourceConfig, kind: str, cls: str, scope: str) -> dict[st
     }
 
 
+def _transparent(source: SourceConfig, stack: SourceStack) -> _Layer:
+    """Only mixtures of whole blocks, one for each block of the decoder, are supported."""
+    scope, kind = stack.scope, "TransparentEncDecAttention"
+    sizes = {}
+    for side, own in (("encoder", "encoder"), ("decoder", scope)):
+        layers = source.get("make_layer_stack.layers", [], scope=own)
+        blocks = source.get("make_layer_stack.num_layers", 6, scope=own)
+        why = "only one mixture for every block of the decoder, of all blocks, is supported"
+        for name, size in (
+            (f"layers_per_{side}_module", len(layers)),
+            (f"{side}_num_modules", blocks),
+        ):
+            if source.get(f"{kind}.{name}", 0, scope=scope) != size:
+                source.refuse(f"{kind}.{name}", why, scope=scope)
+        sizes[side] = blocks
+    rate = source.get(f"{kind}.dropout_rate", 0.0, scope=scope)
+    stack.cls = "transformer.TransparentDecoder"
+    ours, parameters = _encoder_attention(source, stack)
+    # It is the rate of both.
+    parameters[ours]["dropout_rate"] = rate
+    parameters["transformer.EncoderMixture"] = {
+        "num_encoder_layers": sizes["encoder"],
+        "dropout_rate": rate,
+    }
+    return ours, parameters
+
+
 def _parallel(source: SourceConfig, stack: SourceStack) -> _Layer:
     target, scope = "ParallelLayer.layer_classes", stack.scope
     usual = [reference("@DenseReluDense"), reference("@SelfAttention")]
@@ -418,6 +446,7 @@ _LAYERS: Mapping[str, Callable[[SourceConfig, SourceStack], _Layer]] = {
     "SelfAttention": _self_attention,
     "LocalSelfAttention": _local_self_attention,
     "EncDecAttention": _encoder_attention,
+    "TransparentEncDecAttention": _transparent,
     "DenseReluDense": _feed_forward,
     "MoE1D": _mixture,
     "TalkingHeadsSelfAttention": _talking_heads,

@@ -12,6 +12,7 @@ from mtfrun.tools.conversion.mesh_tensorflow.layers import Parameters, SourceSta
 from mtfrun.tools.conversion.mesh_tensorflow.variable_patterns import VariablePatterns
 
 LANGUAGE_MODELS = ("lm", "delimited_lm")
+_STACK = "transformer.Stack"
 _EMBEDDING_SCALE = "VocabEmbedding.scale_variable_like_classifier_weights"
 # Parameters of stacks with their only supported values.
 _UNSUPPORTED = (
@@ -132,6 +133,8 @@ def _two_stacks(source: SourceConfig) -> list[SourceStack]:
         read_stack(source, source.get(f"make_bitransformer.{scope}_name", scope), scope)
         for scope in ("encoder", "decoder")
     ]
+    if stacks[1].cls == "transformer.TransparentDecoder":
+        stacks[0].cls = "transformer.TransparentEncoder"
     if stacks[0].name == stacks[1].name:
         _check_shared(source, *stacks)
     return stacks
@@ -200,6 +203,9 @@ def write_model(model: SourceModel, draft: Draft, microbatches: int) -> None:
     else:
         is_gated = any("transformer.GatedFeedForward" in stack.parameters for stack in stacks)
         draft.include("models/t5.1.1.gin" if is_gated else "models/t5.1.0.gin")
+    if any(stack.cls != _STACK for stack in stacks):
+        stacks_of = {stack.scope: reference(f"@{_in_scope(stack.cls, stack)}") for stack in stacks}
+        draft.bind("transformer.EncoderDecoder", stacks_of)
     if model.shares_layers:
         stacks_of = {
             name: reference(f"@{name}/transformer.Stack") for name in ("encoder", "decoder")
@@ -247,10 +253,20 @@ def _write_stacks(model: SourceModel, draft: Draft) -> None:
     numbers = [stack.num_layers for stack in stacks]
     draft.macro("NUM_LAYERS", numbers[0])
     for stack in stacks:
-        target = _in_scope("transformer.Stack", stack)
+        target = _in_scope(stack.cls, stack)
         parameters: Parameters = {"layers": stack.layers}
         if stack.num_layers != numbers[0]:
             parameters["num_layers"] = stack.num_layers
+        if stack.cls != _STACK:
+            # The shipped files have those of the usual class only.
+            parameters = {
+                "num_layers": reference("%NUM_LAYERS"),
+                "transforms": reference("@transformer.StackTransforms()"),
+                "rematerialise": reference("%REMATERIALISE"),
+                **parameters,
+            }
+        if stack.cls == "transformer.TransparentDecoder":
+            parameters["mixture"] = reference("@transformer.EncoderMixture()")
         draft.bind(target, parameters)
     _write_relative_bias(model, draft)
     classes = dict.fromkeys(cls for stack in stacks for cls in stack.parameters)
@@ -285,12 +301,12 @@ def _write_relative_bias(model: SourceModel, draft: Draft) -> None:
         return
     cls = reference("@transformer.RelativePositionBias")
     if None not in biases:
-        draft.bind("transformer.Stack", {"relative_bias": cls})
+        draft.bind(_STACK, {"relative_bias": cls})
     for stack in stacks:
         if stack.relative_bias is None:
             continue
-        if None in biases:
-            draft.bind(_in_scope("transformer.Stack", stack), {"relative_bias": cls})
+        if None in biases or stack.cls != _STACK:
+            draft.bind(_in_scope(stack.cls, stack), {"relative_bias": cls})
         known = stack.parameters.setdefault("transformer.RelativePositionBias", {})
         known.update(stack.relative_bias)
 

@@ -208,6 +208,12 @@ def test_the_written_file_says_what_differs(
             "sees later positions",
         ),
         (
+            "decoder/make_layer_stack.layers = [@SelfAttention, @TransparentEncDecAttention]\n"
+            "TransparentEncDecAttention.layers_per_encoder_module = 1\n",
+            "TransparentEncDecAttention.layers_per_encoder_module",
+            "one mixture for every block",
+        ),
+        (
             "encoder/make_layer_stack.layers = [@SeparableConv1DLayer]\n"
             "SeparableConv1DLayer.max_relative_pos = 1\nSeparableConv1DLayer.output_size = 16\n",
             "encoder/SeparableConv1DLayer.min_relative_pos",
@@ -292,6 +298,25 @@ rows.seed = 1
     assert not lists["not supported"]
     for name in ("model_path.name", "rows.seed"):
         assert "TRAINING_DATA and VOCABULARY" in lists["ignored"][name]
+
+
+def test_transparent_attention_has_other_classes_of_stacks(tmp_path: pathlib.Path) -> None:
+    text = """
+decoder/make_layer_stack.layers = [@SelfAttention, @TransparentEncDecAttention]
+TransparentEncDecAttention.layers_per_encoder_module = 2
+TransparentEncDecAttention.layers_per_decoder_module = 2
+TransparentEncDecAttention.encoder_num_modules = 2
+TransparentEncDecAttention.decoder_num_modules = 2
+"""
+    written = _text(_imported(text, tmp_path))
+    for line in (
+        "    encoder = @encoder/transformer.TransparentEncoder\n"
+        "    decoder = @decoder/transformer.TransparentDecoder",
+        "decoder/transformer.TransparentDecoder:\n    num_layers = %NUM_LAYERS",
+        "relative_bias = @transformer.RelativePositionBias",
+        "num_encoder_layers = 2",
+    ):
+        assert line in written, written
 
 
 def test_shared_layers_are_taken_over(tmp_path: pathlib.Path) -> None:
