@@ -50,7 +50,7 @@ class SourceStack:
     `name` and `names` (of a block's layers) are in variables of the original, with a part for the
     block if `block_scope`. The padding of encoder-decoders (`has_encoder`) is set to 0. `scope` is
     "encoder", "decoder" or "". `parameters` are of our classes, by class and name. `relative_bias`
-    is for a RelativePositionBias that all blocks share; None without one. `cls` is our class.
+    is for a RelativePositionBias that all blocks share; None without one.
     """
 
     name: str
@@ -62,7 +62,12 @@ class SourceStack:
     block_scope: bool = True
     parameters: dict[str, Parameters] = dataclasses.field(default_factory=dict)
     relative_bias: Parameters | None = None
-    cls: str = "transformer.Stack"
+
+    @property
+    def cls(self) -> str:
+        """Our class, which is among the parameters if it is not the usual one."""
+        classes = ("transformer.TransparentEncoder", "transformer.TransparentDecoder")
+        return next((cls for cls in classes if cls in self.parameters), "transformer.Stack")
 
 
 def sublayer_paths(stack: SourceStack) -> list[str]:
@@ -345,7 +350,7 @@ def _transparent(source: SourceConfig, stack: SourceStack) -> _Layer:
                 source.refuse(f"{kind}.{name}", why, scope=scope)
         sizes[side] = blocks
     rate = source.get(f"{kind}.dropout_rate", 0.0, scope=scope)
-    stack.cls = "transformer.TransparentDecoder"
+    stack.parameters["transformer.TransparentDecoder"] = {}
     ours, parameters = _encoder_attention(source, stack)
     # It is the rate of both.
     parameters[ours]["dropout_rate"] = rate

@@ -134,7 +134,7 @@ def _two_stacks(source: SourceConfig) -> list[SourceStack]:
         for scope in ("encoder", "decoder")
     ]
     if stacks[1].cls == "transformer.TransparentDecoder":
-        stacks[0].cls = "transformer.TransparentEncoder"
+        stacks[0].parameters["transformer.TransparentEncoder"] = {}
     if stacks[0].name == stacks[1].name:
         _check_shared(source, *stacks)
     return stacks

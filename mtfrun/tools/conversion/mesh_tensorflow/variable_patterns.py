@@ -44,6 +44,7 @@ _FEED_FORWARDS = {
 _SEPARABLE = "separable_conv1d"
 # Of layers: the end of our path, the class and the name of the original, and the class of ours.
 _OF_LAYERS = [
+    ("mixture_of_outputs$", "TransparentEncDecAttention/w", "TransparentDecoder"),
     (r"/convolution\w*/layer/kernel$", "Conv1DLayer/conv2d/kernel", "Convolution"),
     (
         r"filters/taps/\d+$",
