@@ -74,6 +74,7 @@ from mtfrun.data.preprocessors.preprocessor import StreamPreprocessor as StreamP
 from mtfrun.data.preprocessors.pronouns import (
     DefinitePronounResolution as DefinitePronounResolution,
 )
+from mtfrun.data.preprocessors.pronouns import WnliSimple as WnliSimple
 from mtfrun.data.preprocessors.pronouns import WscSimple as WscSimple
 from mtfrun.data.preprocessors.question_answering import Squad as Squad
 from mtfrun.data.preprocessors.question_answering import TriviaQa as TriviaQa

@@ -66,6 +66,13 @@ ROWS: Mapping[str, tuple[str, Row, str, str]] = {
         *("glue/rte", {**SENTENCES, "label": "not_entailment"}),
         *("rte sentence1: It rains. sentence2: It is wet.", "not_entailment"),
     ),
+    "glue_wnli": (
+        *(
+            "glue/wnli",
+            {"sentence1": "The fish ate it.", "sentence2": "The fish ate ham.", "label": 1},
+        ),
+        *("wsc: The fish ate *it* .", "ham"),
+    ),
     "super_glue_boolq": (
         *("super_glue/boolq", {"question": "is it", "passage": "It is.", "label": True}),
         *("boolq passage: It is. question: is it", "True"),

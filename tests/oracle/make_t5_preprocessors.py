@@ -170,6 +170,38 @@ PRONOUNS = [
         **{"pronoun": "they", "candidates": ["The bees", "The men"], "label": 0},
     },
 ]
+WNLI = [
+    {"sentence1": premise, "sentence2": hypothesis, "label": i % 2, "idx": i}
+    for i, (premise, hypothesis) in enumerate(
+        [
+            ("The fish ate the worm. It was tasty.", "The worm was tasty."),
+            (
+                "Anna did a lot better than her good friend Lucy on the test because she had "
+                "studied so hard.",
+                "Lucy had studied so hard.",
+            ),
+            (
+                "Joe has sold his house and bought a new one a few miles away. He will be moving "
+                "out of it on Thursday.",
+                "Joe will be moving out of the old house on Thursday.",
+            ),
+            (
+                "The cat hid behind the sofa, while they looked for him!",
+                "They looked for the cat!",
+            ),
+            (
+                "Zoë met José\u2019s aunt; she gave him her hat.",
+                "José\u2019s aunt gave him her hat.",
+            ),
+            ("The dog chased the boy. The boy lost his shoe.", "The dog's shoe"),
+            (
+                "I could not find a spoon, so I tried using a pen. It was no use.",
+                "The pen was no use.",
+            ),
+            ("When it fell on the mat, Ann said so.", "When the very old vase fell on the mat"),
+        ]
+    )
+]
 CHOICES = [
     {
         "premise": f"Number {i} é.",
@@ -213,6 +245,7 @@ def cases() -> list[tuple[str, Mapping[str, Any], Sequence[Example]]]:
         ("squad", {"include_context": False}, QUESTIONS),
         ("trivia_qa", {}, [TRIVIA]),
         ("definite_pronoun_resolution_simple", {}, PRONOUNS),
+        ("wnli_simple", {}, WNLI),
         ("rank_classification_formatter", {**formats, "mode": "eval"}, CHOICES),
         ("rank_classification_formatter", {**formats, "mode": "train"}, CHOICES),
         (

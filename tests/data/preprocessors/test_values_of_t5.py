@@ -23,6 +23,7 @@ OURS: Mapping[str, Any] = {
     "stsb": lambda: data.Glue("stsb"),
     "wsc": data.Wsc,
     "wsc_simple": lambda correct_referent_only=False: data.WscSimple(correct_referent_only),
+    "wnli_simple": data.WnliSimple,
     "record": data.Record,
     "squad": data.Squad,
     "trivia_qa": data.TriviaQa,
@@ -48,7 +49,7 @@ def _fields(example: Mapping[str, Any], prefix: str = "") -> dict[str, bytes]:
 
 def _expected(result: Mapping[str, Any]) -> dict[str, bytes]:
     """Returns what T5 returns, with the names of classes."""
-    named = dict(result)
+    named = {name: x for name, x in result.items() if name not in ("premise", "hypothesis")}
     for name in ("label", "is_correct"):
         if named.get(name, -1) != -1:
             named[name] = str(bool(named[name]))

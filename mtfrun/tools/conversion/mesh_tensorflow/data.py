@@ -21,6 +21,7 @@ _RECIPES = {
     "squad_v010": "squad",
     "squad_v010_allanswers": "squad",
     "glue_mnli_and_dev_v002": "glue_mnli",
+    "glue_wnli_v002_simple_eval": "glue_wnli",
     "glue_v002_proportional": "glue",
     "super_glue_v102_proportional": "super_glue",
     "super_glue_wsc_v102_simple_train": "super_glue_wsc",
