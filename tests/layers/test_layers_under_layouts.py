@@ -196,6 +196,13 @@ CASES = {
             transformer.SyntheticLogits("dense", "added", max_length=8),
         )
     },
+    "product_key_memory": Case(
+        lambda mesh: transformer.ProductKeyMemory(
+            mesh, WIDTH, num_keys=6, num_heads=4, key_size=8, num_selected=3
+        ),
+        _apply,
+        X,
+    ),
     "transparent_attention": Case(
         _Transparent,
         lambda layer, inputs, call: layer(inputs["x"], inputs["memory"], call),
@@ -389,6 +396,7 @@ SLOW = [
     "multi_head_attention",
     "talking_heads_encoder_decoder_attention",
     "transparent_attention",
+    "product_key_memory",
     "synthesizer_random",
     "synthesizer_factorized",
     "synthesizer_dense",

@@ -20,7 +20,11 @@ import tensorflow.compat.v1 as tf
 
 # The original's data import it; nothing here reads any.
 sys.modules["tensorflow_datasets"] = types.ModuleType("tensorflow_datasets")
-from mesh_tensorflow.transformer import transformer, transformer_layers  # noqa: E402
+from mesh_tensorflow.transformer import (  # noqa: E402
+    memory_layers,
+    transformer,
+    transformer_layers,
+)
 
 FOLDER = pathlib.Path(__file__).parent
 VOCABULARY, DIVISOR = 40, 8
@@ -57,6 +61,7 @@ MODES = (
 )
 # The other modes have 512 positions, whatever this says.
 SHORT = {mode: {"attention_kwargs": {"max_length": 16}} for mode in ("random", "dense_minus")}
+MEMORY = {"key_size": 8, "n_keys": 5, "n_heads": 2, "knn": 3}
 AROUND = {"min_relative_pos": -1, "max_relative_pos": 2, "output_size": 16}
 BEFORE = {"min_relative_pos": -2, "max_relative_pos": 0, "output_size": 16}
 
@@ -114,6 +119,12 @@ CASES: dict[str, dict[str, Any]] = {
             "num_layers": 1,
         }
         for mode in MODES
+    },
+    "product_key_memory": {
+        "description": "ProductKeyValueMemory",
+        "encoder": ["SelfAttention", ("ProductKeyValueMemory", MEMORY)],
+        "decoder": [("ProductKeyValueMemory", MEMORY), "EncDecAttention"],
+        "num_layers": 1,
     },
     "transparent_attention": {
         "description": "blocks of the decoder attend to mixtures of the encoder's blocks",
@@ -180,7 +191,8 @@ def layer_of(entry: Any) -> Any:
         usual = {"hidden_size": SIZES["d_ff"]}
     if name in ("SelfAttention", "EncDecAttention", "TransparentEncDecAttention", "Synthesizer"):
         usual = {"num_heads": SIZES["num_heads"], "key_value_size": SIZES["d_kv"]}
-    return getattr(transformer_layers, name)(**(usual | arguments))
+    module = memory_layers if name == "ProductKeyValueMemory" else transformer_layers
+    return getattr(module, name)(**(usual | arguments))
 
 
 def stack(layers: list[Any], num_layers: int) -> Any:

@@ -88,6 +88,13 @@ def _layer(entry: Any, sizes: dict[str, Any], *, masks_start: bool) -> Callable[
     classes: dict[str, Callable[[], Callable[..., t.Sublayer]]] = {
         "DenseReluDense": lambda: functools.partial(t.FeedForward, d_ff=sizes["d_ff"]),
         "SelfAttention": lambda: functools.partial(t.SelfAttention, heads=heads),
+        "ProductKeyValueMemory": lambda: functools.partial(
+            t.ProductKeyMemory,
+            num_keys=hparams["n_keys"],
+            num_heads=hparams["n_heads"],
+            key_size=hparams["key_size"],
+            num_selected=hparams["knn"],
+        ),
         "TransparentEncDecAttention": lambda: functools.partial(
             t.EncoderDecoderAttention, heads=heads
         ),

@@ -32,6 +32,7 @@ from mtfrun.models.transformer.feedforward import GatedFeedForward as GatedFeedF
 from mtfrun.models.transformer.learned_prompt import LearnedPrompts as LearnedPrompts
 from mtfrun.models.transformer.local_self_attention import LocalSelfAttention as LocalSelfAttention
 from mtfrun.models.transformer.parallel import Parallel as Parallel
+from mtfrun.models.transformer.product_key_memory import ProductKeyMemory as ProductKeyMemory
 from mtfrun.models.transformer.residual_transforms import CallLayer as CallLayer
 from mtfrun.models.transformer.residual_transforms import ConstantFactor as ConstantFactor
 from mtfrun.models.transformer.residual_transforms import DenseTransform as DenseTransform

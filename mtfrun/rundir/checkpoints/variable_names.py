@@ -162,6 +162,15 @@ _TABLE = [
             *(("dense/kernel", "pi/kernel"), ("gate", "alpha")),
         )
     ),
+    # Memories of product keys.
+    _Row(
+        rf"{_LAYER}/layer/(?P<parameter>keys|values|query/kernel|query/bias)",
+        [Source(_MTF_LAYER + r"/\w+/{parameter}")],
+    ),
+    _Row(
+        rf"{_LAYER}/layer/norm/(?P<part>scale|bias)",
+        [Source(_MTF_LAYER + r"/\w+/layer_prepostprocess/layer_norm/layer_norm_{part}")],
+    ),
     # Convolutions over positions.
     _Row(rf"{_LAYER}/layer/kernel", [Source(_MTF_LAYER + r"/\w+/conv2d/kernel")]),
     _Row(

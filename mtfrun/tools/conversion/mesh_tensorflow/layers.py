@@ -427,6 +427,20 @@ def _synthesizer(source: SourceConfig, stack: SourceStack) -> _Layer:
     return cls, parameters
 
 
+def _product_keys(source: SourceConfig, stack: SourceStack) -> _Layer:
+    cls = "transformer.ProductKeyMemory"
+    parameters: Parameters = {}
+    for ours, theirs in (
+        *(("num_keys", "n_keys"), ("num_heads", "n_heads")),
+        *(("key_size", "key_size"), ("num_selected", "knn")),
+    ):
+        target = f"ProductKeyValueMemory.{theirs}"
+        if not source.has(target, scope=stack.scope):
+            source.refuse(target, "it has no value", scope=stack.scope)
+        parameters[ours] = source.get(target, 2, scope=stack.scope)
+    return cls, {cls: parameters}
+
+
 def _convolution(kind: str) -> Callable[[SourceConfig, SourceStack], _Layer]:
     def read(source: SourceConfig, stack: SourceStack) -> _Layer:
         scope, target = stack.scope, f"{kind}.activation"
@@ -458,6 +472,7 @@ _LAYERS: Mapping[str, Callable[[SourceConfig, SourceStack], _Layer]] = {
     "TalkingHeadsEncDecAttention": _talking_heads_to_encoder,
     "Synthesizer": _synthesizer,
     "ParallelLayer": _parallel,
+    "ProductKeyValueMemory": _product_keys,
     **{kind: _convolution(kind) for kind in CONVOLUTIONS},
 }
 

@@ -44,6 +44,20 @@ _FEED_FORWARDS = {
 _SEPARABLE = "separable_conv1d"
 # Of layers: the end of our path, the class and the name of the original, and the class of ours.
 _OF_LAYERS = [
+    *(
+        (
+            rf"/product_key_memory\w*/layer/{ours}$",
+            f"ProductKeyValueMemory/{theirs}",
+            "ProductKeyMemory",
+        )
+        for ours, theirs in (
+            *((name, name) for name in ("keys", "values", "query/kernel", "query/bias")),
+            *(
+                (f"norm/{part}", f"layer_prepostprocess/layer_norm/layer_norm_{part}")
+                for part in ("scale", "bias")
+            ),
+        )
+    ),
     ("mixture_of_outputs$", "TransparentEncDecAttention/w", "TransparentDecoder"),
     (r"/convolution\w*/layer/kernel$", "Conv1DLayer/conv2d/kernel", "Convolution"),
     (

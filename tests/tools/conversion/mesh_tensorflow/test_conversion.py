@@ -151,6 +151,12 @@ def _text(imported: Imported) -> str:
             ],
         ),
         (
+            "encoder/make_layer_stack.layers = [@SelfAttention, @ProductKeyValueMemory]\n"
+            "ProductKeyValueMemory.key_size = 8\nProductKeyValueMemory.n_keys = 16\n"
+            "ProductKeyValueMemory.n_heads = 2\nProductKeyValueMemory.knn = 4\n",
+            ["transformer.ProductKeyMemory:\n    num_keys = 16\n    num_heads = 2"],
+        ),
+        (
             "encoder/make_layer_stack.layers = [@Synthesizer, @DenseReluDense]\n"
             "Synthesizer.num_heads = 2\nSynthesizer.attention_kwargs = {'max_length': 64}\n"
             "Synthesizer.synthesize_mode = 'dense_minus'\n",
