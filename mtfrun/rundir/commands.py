@@ -59,12 +59,7 @@ def record_command(
         "host": socket.gethostname(),
         "process": os.getpid(),
         "directory": str(place),
-        "platform": platform.platform(),
-        "processor": _processor(),
-        "threads": _threads(),
-        "environment": {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
-        "versions": run_versions(),
-        "git": describe_working_tree(place),
+        **describe_program(place),
         **(setup or {}),
     }
     try:
@@ -77,6 +72,22 @@ def record_command(
             path.unlink()
         raise
     return str(path)
+
+
+def describe_program(directory: pathlib.Path) -> dict[str, object]:
+    """Returns what may change the numbers of a run beside its configuration and data.
+
+    The platform, processor, threads, environment and versions, and the git commit and diff of a
+    directory.
+    """
+    return {
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "threads": _threads(),
+        "environment": {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
+        "versions": run_versions(),
+        "git": describe_working_tree(directory),
+    }
 
 
 def run_versions() -> dict[str, str]:

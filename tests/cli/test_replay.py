@@ -8,7 +8,9 @@ import pathlib
 import pytest
 
 from mtfrun.digests import MODULUS
+from mtfrun.rundir import RunDirectory
 from mtfrun.rundir.ledger import LEDGER, VARIABLES, LedgerWriter, bits_of, read_ledger
+from mtfrun.tools.auditing.replay import changes_since
 from tests.cli.command import error_line, mtfrun_here
 
 
@@ -61,6 +63,17 @@ def test_the_first_difference_and_the_variable_are_named(run_copy: pathlib.Path)
 def test_another_mesh_is_equal_within_a_tolerance(run_copy: pathlib.Path) -> None:
     code, result = _replay(run_copy, "--steps=1:2", "--gin.MESH_SHAPE='data:2,model:1'")
     assert (code, result["is_exact"], result["difference"]) == (0, False, None)
+
+
+def test_what_has_changed_since_the_steps_is_said(run_copy: pathlib.Path) -> None:
+    assert changes_since(RunDirectory(run_copy), 1) == []
+    (path,) = (run_copy / "commands").glob("*.json")
+    record = json.loads(path.read_text())
+    record["versions"]["numpy"], record["threads"] = "1.0", 99
+    path.write_text(json.dumps(record))
+    versions, threads = changes_since(RunDirectory(run_copy), 1)
+    assert versions.startswith("numpy: ") and versions.endswith(", and 1.0 in the run")
+    assert threads.endswith(", and 99 in the run")
 
 
 def test_mistakes_are_one_line(run_copy: pathlib.Path) -> None:

@@ -47,11 +47,11 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
 
     run = RunDirectory(flags.model_dir)
     run.require()
-    for line in changes_since(run):
-        progress.note(f"mtfrun: note: {line}")
-    training = prepare(settings_of(flags), run=run).training
     steps = step_range(flags.steps)
     assert steps is not None
+    for line in changes_since(run, steps[0]):
+        progress.note(f"mtfrun: note: {line}")
+    training = prepare(settings_of(flags), run=run).training
     result = replay(training, run, *steps)
     print(json.dumps(dataclasses.asdict(result)) if flags.json else result.describe())
     return 0 if result.difference is None else ExitCode.NOT_EQUAL

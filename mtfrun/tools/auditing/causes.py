@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mtfrun.configuration.hyperparameters import (
@@ -123,22 +123,33 @@ def find_causes(
     return sorted(causes, key=rank)
 
 
-def _of_records(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Cause]:
-    def of(kind: str, *names: str) -> Iterator[Cause]:
-        of_names = [{name: record.get(name) for name in names} for record in (old, new)]
-        yield from _causes(kind, changes(*of_names, identity=_IDS))
+def causes_in_programs(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Cause]:
+    """Returns what differs in two records of `describe_program`."""
+    return [
+        *_of_entries(VERSIONS, old, new, "versions"),
+        *_of_git(old.get("git"), new.get("git")),
+        *_of_entries(MACHINE, old, new, "platform", "processor"),
+        *_of_entries(THREADS, old, new, "threads", "environment"),
+    ]
 
+
+def _of_records(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Cause]:
     is_same = all(old.get(name) == new.get(name) for name in _MESH)
     return [
-        *of(SEED, "seed"),
-        *of(DATA, "data"),
-        *of(VERSIONS, "versions"),
-        *_of_git(old.get("git"), new.get("git")),
-        *of(CODE, "modules"),
-        *of(MACHINE, "platform", "processor", *(["devices"] if is_same else [])),
-        *of(THREADS, "threads", "environment"),
-        *of(MESH, *_MESH),
+        *_of_entries(SEED, old, new, "seed"),
+        *_of_entries(DATA, old, new, "data"),
+        *causes_in_programs(old, new),
+        *_of_entries(CODE, old, new, "modules"),
+        *_of_entries(MACHINE, old, new, *(["devices"] if is_same else [])),
+        *_of_entries(MESH, old, new, *_MESH),
     ]
+
+
+def _of_entries(
+    kind: str, old: Mapping[str, Any], new: Mapping[str, Any], *names: str
+) -> list[Cause]:
+    entries = [{name: record.get(name) for name in names} for record in (old, new)]
+    return _causes(kind, changes(*entries, identity=_IDS))
 
 
 def _causes(kind: str, found: Iterable[Change]) -> list[Cause]:

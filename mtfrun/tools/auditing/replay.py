@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-import platform
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,8 @@ from mtfrun.experiment.saved_configuration import SavedConfiguration
 from mtfrun.experiment.training import load_base_of_adapters
 from mtfrun.rundir import RunDirectory
 from mtfrun.rundir.checkpoints.manifest import manifest_path
-from mtfrun.rundir.commands import describe_working_tree, read_commands
+from mtfrun.rundir.commands import describe_program
+from mtfrun.tools.auditing.causes import RunRecords, causes_in_programs
 from mtfrun.tools.auditing.ledgers import LedgerComparison, RunLedger, compare_ledgers
 from mtfrun.training import CheckpointOptions
 from mtfrun.training.ledger import digests_of_variables
@@ -128,17 +128,10 @@ def train_again(
         )
 
 
-def changes_since(run: RunDirectory) -> list[str]:
-    """Returns lines about the machine and the code, where they have changed since the run."""
-    record = next(reversed(read_commands(run.path).values()), {})
-    lines = []
-    if record.get("platform") not in (None, platform.platform()):
-        lines.append(f"the machine is {platform.platform()}, and was {record['platform']}")
-    former, git = record.get("git"), describe_working_tree(pathlib.Path.cwd())
-    if isinstance(former, dict) and git is not None:
-        commit, former_commit = (str(x.get("commit"))[:12] for x in (git, former))
-        if commit != former_commit:
-            lines.append(f"the git commit is {commit}, and was {former_commit}")
-        elif former.get("diff") != git["diff"]:
-            lines.append("the working tree has not the changes that it had")
-    return list(map(escape, lines))
+def changes_since(run: RunDirectory, step: int) -> list[str]:
+    """Returns lines on the code, versions and machine that have changed since a step's training."""
+    former = RunRecords.of(run.path).at(step)
+    if not former:
+        return []
+    causes = causes_in_programs(former, describe_program(pathlib.Path.cwd()))
+    return [escape(f"{cause.name}: {cause.b}, and {cause.a} in the run") for cause in causes]
