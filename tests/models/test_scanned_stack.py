@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from mtfrun import layers, mtf
-from mtfrun.models import moe
+from mtfrun.models import moe, transformer
 from mtfrun.models.transformer import (
     AttentionHeads,
     CallLayer,
@@ -63,17 +63,25 @@ LIMITED = functools.partial(
 DROPLESS = functools.partial(moe.DroplessMoE, num_experts=4, experts=EXPERTS)
 
 
-def _stack(mesh: mtf.Mesh, *, mixture: Any = LIMITED, num_layers: int = 4, **options: Any) -> Stack:
+def _stack(
+    mesh: mtf.Mesh,
+    *,
+    mixture: Any = LIMITED,
+    layers_of_block: Sequence[Any] | None = None,
+    num_layers: int = 4,
+    **options: Any,
+) -> Stack:
+    usual = [
+        functools.partial(SelfAttention, heads=HEADS, dropout_rate=0.25),
+        functools.partial(EncoderDecoderAttention, heads=HEADS),
+        ScaledByMean,
+        mixture,
+    ]
     stack = Stack(
         mesh,
         WIDTH,
         num_layers=num_layers,
-        layers=[
-            functools.partial(SelfAttention, heads=HEADS, dropout_rate=0.25),
-            functools.partial(EncoderDecoderAttention, heads=HEADS),
-            ScaledByMean,
-            mixture,
-        ],
+        layers=layers_of_block or usual,
         transforms=StackTransforms(layer=[RMSNorm, CallLayer, DROPOUT, Residual]),
         **options,
     )
@@ -168,6 +176,22 @@ def test_a_loop_changes_nothing_where_no_token_is_dropped(mesh_shape: str, train
 @pytest.mark.parametrize("mesh_shape", [ONE_DEVICE, "data:2,model:2"])
 def test_a_loop_changes_nothing_in_evaluation(mesh_shape: str) -> None:
     _assert_same(_results(mesh_shape, training=False, scan_blocks=2), _unrolled(False))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mesh_shape", [ONE_DEVICE, "data:2,model:2"])
+def test_a_loop_changes_nothing_of_layers_that_mesh_tensorflow_had(mesh_shape: str) -> None:
+    heads = transformer.TalkingHeads([("key_heads", 2)], [("heads", 2)], [("value_heads", 2)], 4, 4)
+    filters = functools.partial(transformer.DynamicFilters, repeats=2)
+    layers_of_block = [
+        functools.partial(transformer.TalkingHeadsSelfAttention, heads=heads, dropout_rate=0.25),
+        functools.partial(transformer.DepthwiseConvolution, filters=filters),
+        functools.partial(transformer.Synthesizer, num_heads=2, d_kv=4),
+        LIMITED,
+    ]
+    options: dict[str, Any] = {"layers_of_block": layers_of_block, "num_layers": 2}
+    expected = _results(ONE_DEVICE, **options)
+    _assert_same(_results(mesh_shape, scan_blocks=1, **options), expected)
 
 
 def _operations(num_layers: int) -> int:
