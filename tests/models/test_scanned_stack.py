@@ -187,6 +187,7 @@ def test_a_loop_changes_nothing_of_layers_that_mesh_tensorflow_had(mesh_shape: s
         functools.partial(transformer.TalkingHeadsSelfAttention, heads=heads, dropout_rate=0.25),
         functools.partial(transformer.DepthwiseConvolution, filters=filters),
         functools.partial(transformer.Synthesizer, num_heads=2, d_kv=4),
+        functools.partial(transformer.TalkingHeadsEncoderDecoderAttention, heads=heads),
         LIMITED,
     ]
     options: dict[str, Any] = {"layers_of_block": layers_of_block, "num_layers": 2}
