@@ -15,6 +15,7 @@ from mtfrun.rundir.ledger import LEDGER
 from tests.cli.command import mtfrun
 
 STEPS = 200
+TWO_LEVELS = "mixture of two levels"
 # Small, since a program for 8 devices computes each part of a batch on a device of its own.
 _TOKENS = [
     *("--gin.D_MODEL=32", "--gin.D_FF=64", "--gin.NUM_LAYERS=1", "--gin.NUM_HEADS=2"),
@@ -22,7 +23,12 @@ _TOKENS = [
 ]
 RUNS = {
     "dense": ["--gin_file=runs/quickstart.gin", *_TOKENS],
-    "mixture": ["--gin_file=runs/moe_quickstart.gin", *_TOKENS],
+    "mixture": [
+        *("--gin_file=defaults.gin", "--gin_file=models/moe_1d_tiny.gin"),
+        *("--gin_file=data/python_source.gin", *_TOKENS, "--gin.WARMUP_STEPS=10"),
+        *("--gin.NUM_EXPERTS=4", "--gin.Capacity.group_size=64"),
+    ],
+    TWO_LEVELS: ["--gin_file=runs/moe_quickstart.gin", *_TOKENS],
     "residual network": [
         *("--gin_file=runs/digits.gin", "--gin.STAGE_SIZES=[1, 1]", "--gin.WIDTHS=[4, 8]"),
         "--gin.BATCH_SIZE=16",
@@ -30,6 +36,10 @@ RUNS = {
 }
 # (processes, devices)
 MESHES = [(1, 2), (1, 4), (1, 8), (2, 2), (2, 8), (4, 4)]
+CASES = [
+    *((name, *mesh) for name in RUNS if name != TWO_LEVELS for mesh in MESHES),
+    (TWO_LEVELS, 1, 4),  # takes minutes to compile for 8 devices
+]
 
 
 @pytest.fixture(scope="module")
@@ -66,8 +76,7 @@ def _digest(directory: pathlib.Path) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("processes", "devices"), MESHES)
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize(("name", "processes", "devices"), CASES)
 def test_devices_and_processes_change_no_bit(
     bits: Callable[[str, int, int], tuple[bytes, str]], name: str, processes: int, devices: int
 ) -> None:
