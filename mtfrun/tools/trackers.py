@@ -8,7 +8,7 @@ import re
 import secrets
 import threading
 import time
-from typing import Any
+from typing import Any, cast
 
 from mtfrun.configuration.run_files import CONFIG
 from mtfrun.errors import InputError, install_command, shorten
@@ -191,7 +191,7 @@ class WeightsAndBiases:
             project=self.project,
             entity=self.entity,
             name=self.name or pathlib.Path(self._run.path).name,
-            mode=self.mode,
+            mode=cast(Any, self.mode),
             id=run_id,
             resume="allow",
             reinit="create_new",  # of each training of a program in Python

@@ -68,7 +68,8 @@ def _refused(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
             "data/number_words.gin, data/pairs.gin, data/parquet_pairs.gin, "
             "data/prefix_lm_objective.gin, data/span_corruption.gin, "
             "data/task_feature_lengths.gin, data/tfds_pairs.gin, data/tsv_pairs.gin, "
-            "data/ul2.gin, data/wordnet.gin, runs/translate_help.gin, runs/wordnet_topics.gin",
+            "data/ul2.gin, data/wordnet.gin, runs/translate_help.gin, runs/wordnet_topics.gin, "
+            "tasks/base.gin",
         ),
         (
             "--gin.BATCH_SIZE=%MINE",
