@@ -12,13 +12,13 @@ from mtfrun.layers.rotary import Llama3Scaling as Llama3Scaling
 from mtfrun.layers.rotary import RotaryPositions as RotaryPositions
 from mtfrun.layers.rotary import YarnScaling as YarnScaling
 from mtfrun.models.transformer.bottleneck import Bottlenecks as Bottlenecks
+from mtfrun.models.transformer.convolution_filters import DynamicFilters as DynamicFilters
+from mtfrun.models.transformer.convolution_filters import LightweightFilters as LightweightFilters
+from mtfrun.models.transformer.convolution_filters import TrainedFilters as TrainedFilters
+from mtfrun.models.transformer.convolution_window import ConvolutionWindow as ConvolutionWindow
 from mtfrun.models.transformer.convolutions import Convolution as Convolution
-from mtfrun.models.transformer.convolutions import ConvolutionWindow as ConvolutionWindow
 from mtfrun.models.transformer.convolutions import DepthwiseConvolution as DepthwiseConvolution
-from mtfrun.models.transformer.convolutions import DynamicFilters as DynamicFilters
 from mtfrun.models.transformer.convolutions import GatedConvolution as GatedConvolution
-from mtfrun.models.transformer.convolutions import LightweightFilters as LightweightFilters
-from mtfrun.models.transformer.convolutions import TrainedFilters as TrainedFilters
 from mtfrun.models.transformer.decoder_only import DecoderOnly as DecoderOnly
 from mtfrun.models.transformer.decoder_side import shift_right as shift_right
 from mtfrun.models.transformer.distillation import Distillation as Distillation
