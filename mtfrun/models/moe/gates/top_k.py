@@ -60,7 +60,9 @@ class TopK:
             probabilities = scores / (mtf.reduce_sum(scores, reduced_dim=experts) + EPSILON)
         loss = load_balancing_loss(masks, probabilities, group, experts, nonpadding)
         if self.normalise:
-            gates = gates / (mtf.reduce_sum(gates, reduced_dim=ranks) + EPSILON)
+            total = mtf.reduce_sum(gates, reduced_dim=ranks)
+            # All sigmoids may be 0, the largest of a softmax not.
+            gates = gates / (total + EPSILON if self.sigmoid else total)
         if self.scale != 1.0:
             gates = gates * self.scale
         candidates = [
