@@ -38,7 +38,32 @@ class TrainedFilters(mtf.Module):
         return mtf.stack([mtf.cast(tap, self._dtype) for tap in self.taps], TAPS)
 
 
-class LightweightFilters(mtf.Module):
+class _SoftmaxFilters(mtf.Module):
+    """Filters that are a softmax over the taps, and that follow each other along the channels."""
+
+    def __init__(self, d_model: mtf.Dimension, repeats: int) -> None:
+        super().__init__()
+        if repeats < 1 or d_model.size % repeats:
+            raise InputError(
+                f"repeats={repeats} of filters must divide {d_model.name}:{d_model.size}"
+            )
+        self._d_model, self._repeats = d_model, repeats
+        self._filters = mtf.Dimension("filters", d_model.size // repeats)
+
+    def _of_logits(self, logits: list[mtf.Tensor]) -> mtf.Tensor:
+        """Returns {..., relative_position, d_model} for the logits {..., filters} of the taps.
+
+        Channel i has filter i modulo their number.
+        """
+        stacked = mtf.stack(logits, TAPS, axis=-2)
+        weights = mtf.softmax(mtf.to_float(stacked), stacked.shape.get_dim_by_name(TAPS))
+        filters = mtf.cast(weights, stacked.dtype)
+        if self._repeats > 1:
+            filters = mtf.concat([filters] * self._repeats, "filters")
+        return mtf.rename_dimension(filters, "filters", self._d_model.name)
+
+
+class LightweightFilters(_SoftmaxFilters):
     """Filters that are a softmax over the taps; Wu et al. 2019, arXiv:1901.10430, section 4.
 
     Args:
@@ -56,22 +81,19 @@ class LightweightFilters(mtf.Module):
         repeats: int = 1,
         scale: float = 1.0,
     ) -> None:
-        super().__init__()
-        self._d_model, self._repeats = d_model, repeats
-        filters = _filters_dimension(d_model, repeats)
+        super().__init__(d_model, repeats)
         initial = mtf.initializers.RandomNormal((scale / taps.size) ** 0.5)
         self.taps = [
-            mtf.Variable(mesh, [filters], initial, dtypes.master) for _ in range(taps.size)
+            mtf.Variable(mesh, [self._filters], initial, dtypes.master) for _ in range(taps.size)
         ]
         self._dtype = dtypes.activation
 
     def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
         """Returns the filters {relative_position, d_model}."""
-        logits = [mtf.cast(tap, self._dtype) for tap in self.taps]
-        return _repeat(_softmax_of_taps(logits), self._d_model, self._repeats)
+        return self._of_logits([mtf.cast(tap, self._dtype) for tap in self.taps])
 
 
-class DynamicFilters(mtf.Module):
+class DynamicFilters(_SoftmaxFilters):
     """Filters that a linear map of each position's input predicts; Wu et al. 2019, section 5.
 
     Args:
@@ -89,35 +111,13 @@ class DynamicFilters(mtf.Module):
         repeats: int = 1,
         scale: float = 1.0,
     ) -> None:
-        super().__init__()
-        self._d_model, self._repeats = d_model, repeats
-        filters = _filters_dimension(d_model, repeats)
+        super().__init__(d_model, repeats)
         scaling = mtf.VarianceScaling(scale / taps.size)
         self.taps = [
-            Dense(mesh, [d_model], [filters], dtypes, kernel_initializer=scaling)
+            Dense(mesh, [d_model], [self._filters], dtypes, kernel_initializer=scaling)
             for _ in range(taps.size)
         ]
 
     def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
         """Returns {..., relative_position, d_model} for x {..., d_model}."""
-        logits = [tap(x, call) for tap in self.taps]
-        return _repeat(_softmax_of_taps(logits), self._d_model, self._repeats)
-
-
-def _filters_dimension(d_model: mtf.Dimension, repeats: int) -> mtf.Dimension:
-    if repeats < 1 or d_model.size % repeats:
-        raise InputError(f"repeats={repeats} of filters must divide {d_model.name}:{d_model.size}")
-    return mtf.Dimension("filters", d_model.size // repeats)
-
-
-def _softmax_of_taps(logits: list[mtf.Tensor]) -> mtf.Tensor:
-    """Returns {..., relative_position, filters} for the logits {..., filters} of the taps."""
-    stacked = mtf.stack(logits, TAPS, axis=-2)
-    weights = mtf.softmax(mtf.to_float(stacked), stacked.shape.get_dim_by_name(TAPS))
-    return mtf.cast(weights, stacked.dtype)
-
-
-def _repeat(filters: mtf.Tensor, d_model: mtf.Dimension, repeats: int) -> mtf.Tensor:
-    """Returns {..., relative_position, d_model}: channel i has filter i modulo their number."""
-    repeated = mtf.concat([filters] * repeats, "filters") if repeats > 1 else filters
-    return mtf.rename_dimension(repeated, "filters", d_model.name)
+        return self._of_logits([tap(x, call) for tap in self.taps])
