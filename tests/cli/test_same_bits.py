@@ -59,6 +59,7 @@ def bits(
             *("--gin.Mesh.reproducible='data:8'", f"--gin.TRAIN_STEPS={STEPS}"),
             *("--gin.ITERATIONS_PER_LOOP=50", "--gin.OUTER_BATCH=1"),
             *("--gin.EVAL_EVERY=None", "--gin.EVAL_AT_START=False", "--gin.Training.actions=[]"),
+            "--gin.Evaluation.max_batches=1",
         )
         assert process.returncode == 0, process.stderr.decode()
         return (directory / LEDGER).read_bytes(), _digest(directory)
