@@ -138,7 +138,7 @@ def distinct_parts(
     """
     owned_bytes = np.zeros(processes.count(), np.int64)
     for variable in variables:
-        value = variable.read_value()
+        value = variable.value()
         if isinstance(variable, dtensor.DVariable):
             yield _owned_parts(value, variable.layout, owned_bytes)
         else:

@@ -97,6 +97,8 @@ def owned_shards(variables: Iterable[tf.Variable]) -> list[list[Shard]]:
 
 def _on_host(value: tf.Tensor) -> tf.Tensor:
     """Copies to this process's first CPU; on a CPU nothing, because eager tensors never change."""
-    host = tf.DeviceSpec.from_string(value.device).replace(device_type="CPU", device_index=0)
-    with tf.device(host.to_string()):
+    device = tf.DeviceSpec.from_string(value.device)
+    if device.device_type == "CPU":
+        return value
+    with tf.device(device.replace(device_type="CPU", device_index=0).to_string()):
         return tf.identity(value)

@@ -23,7 +23,7 @@ from mtfrun.cli.parser import parse_flags
 from mtfrun.data import PromptLimits
 from mtfrun.experiment import Scoring
 from mtfrun.experiment.runs.run_training import prepare
-from tests.bench.loop import TINY_MODEL, write_texts
+from tests.bench.loop import CONFIGS, write_texts
 
 # Times of the forward pass that an evaluation, or scoring, may take.
 GOAL = 1.1
@@ -62,11 +62,10 @@ def main() -> None:
 def _subjects(*, tiny: bool) -> dict[str, Callable[[], object]]:
     directory = pathlib.Path(tempfile.mkdtemp(prefix="mtfrun-evaluation-"))
     command = [
-        *("train", "--gin_file=defaults.gin", "--gin_file=models/lm_small.gin"),
+        *("train", *CONFIGS["tiny" if tiny else "small"]),
         *("--gin_file=data/text_files.gin", f"--gin.TEXT_FILES={write_texts(directory)}"),
         *(f"--gin.BATCH_SIZE={BATCH}", f"--gin.SEQUENCE_LENGTH={LENGTH}"),
         *(f"--gin.Evaluation.max_batches={BATCHES}", "--gin.Evaluation.evaluators=[]"),
-        *(TINY_MODEL if tiny else []),
         f"--model_dir={directory / 'run'}",
     ]
     prepared = prepare(settings_of(parse_flags(command)))

@@ -1,9 +1,9 @@
 """`bin/bench loop`: what the training loop costs besides its steps.
 
-The small language model (gin/models/lm_small.gin, batches of 8 x 128 bytes) is trained by the loop
-without any of its parts, with one of them, and with all: a checkpoint every 100 steps, a point of
-the curves in TensorBoard every 50, the check for numbers that are not finite, the ledger with
-digests of all variables at every checkpoint, and the progress line every 50. One process trains,
+A language model is trained on batches of 8 x 128 bytes by the loop without any of its parts, with
+one of them, and with all: a checkpoint every 100 steps, a point of the curves in TensorBoard every
+50, the check for numbers that are not finite, the ledger with digests of all variables at every
+checkpoint, and the progress line every 50. One process trains,
 and has other parts after every so many steps, so that all subjects have the same program and the
 same memory; their order changes from round to round.
 
@@ -25,7 +25,7 @@ import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 from mtfrun import training
@@ -59,8 +59,13 @@ _FUNCTIONS = {
 }
 SUBJECTS: dict[str, Collection[str]] = {BARE: (), **{part: (part,) for part in PARTS}, ALL: PARTS}
 _WORDS = 5000
-# Flags of a model whose step takes milliseconds.
-TINY_MODEL = [f"--gin.{name}=16" for name in ("D_MODEL", "D_FF", "D_KV")]
+_SMALL = ["--gin_file=defaults.gin", "--gin_file=models/lm_small.gin"]
+CONFIGS = {
+    "small": _SMALL,
+    "quickstart": ["--gin_file=runs/quickstart.gin", "--gin.ITERATIONS_PER_LOOP=50"],
+    # Steps of milliseconds, to try the benchmark.
+    "tiny": [*_SMALL, *(f"--gin.{name}=16" for name in ("D_MODEL", "D_FF", "D_KV"))],
+}
 
 
 def main() -> None:
@@ -68,7 +73,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="bin/bench loop", description=__doc__)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--steps", type=int, default=100, help="steps between two checkpoints")
-    parser.add_argument("--tiny", action="store_true", help="a model of milliseconds, as a try")
+    parser.add_argument("--config", choices=CONFIGS, default="small")
     options = parser.parse_args()
     wall: dict[str, list[float]] = {name: [] for name in SUBJECTS}
     cpu: dict[str, list[float]] = {name: [] for name in SUBJECTS}
@@ -77,7 +82,7 @@ def main() -> None:
     parts, saves = Stopwatch(time.perf_counter), Stopwatch(time.thread_time)
     setattr(Save, "_run", saves.timed(Save._run))  # noqa: B010 - mypy refuses an assignment
     # The end of an asynchronous save belongs to the steps after it: checkpoints are in the middle.
-    half = _start(options.steps // 2, tiny=options.tiny)
+    half = _start(options.steps // 2, CONFIGS[options.config])
     half.next()
     order = list(SUBJECTS)
     for number in range(options.rounds + 1):
@@ -96,7 +101,7 @@ def main() -> None:
     for name in SUBJECTS:
         line = {
             "bench": "loop",
-            "config": "tiny" if options.tiny else "small",
+            "config": options.config,
             "who": name,
             "metric": "ms of a step",
             "median": round(1e3 * statistics.median(wall[name]) / options.steps, 3),
@@ -175,20 +180,19 @@ class Gate(training.Action):
         self._arrived.get()
 
 
-def _start(every_steps: int, *, tiny: bool) -> Gate:
+def _start(every_steps: int, model: Sequence[str]) -> Gate:
     """Starts the loop in a thread, and returns what stops it every so many steps."""
     directory = pathlib.Path(tempfile.mkdtemp(prefix="mtfrun-loop-"))
     gate = Gate(every_steps)
     command = [
         "train",
-        *("--gin_file=defaults.gin", "--gin_file=models/lm_small.gin"),
+        *model,
         "--gin_file=data/text_files.gin",
         f"--gin.TEXT_FILES={write_texts(directory)}",
         *("--gin.BATCH_SIZE=8", "--gin.SEQUENCE_LENGTH=128", "--gin.TRAIN_STEPS=1000000"),
         f"--gin.CHECKPOINT_EVERY={2 * every_steps}",
         *("--gin.CheckpointOptions.every_secs=None", "--gin.EVAL_EVERY=None"),
-        *("--gin.LOG_EVERY=50", *(TINY_MODEL if tiny else [])),
-        f"--model_dir={directory / 'run'}",
+        *("--gin.LOG_EVERY=50", f"--model_dir={directory / 'run'}"),
     ]
     preparation = prepare(settings_of(parse_flags(command)))
     # After the parts, so that a request ends with them.
