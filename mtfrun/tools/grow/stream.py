@@ -67,10 +67,12 @@ class Stream:
             if D_MODEL in variable.shape.dimension_names
         ]
         writes_centred = _writes_centred(norms, list(new))
-        with_copies = with_copies or (writes_centred and max(sizes) % min(sizes) == 0)
+        # Networks of images have no such dimension.
+        is_multiple = not sizes or max(sizes) % min(sizes) == 0
+        with_copies = with_copies or (writes_centred and is_multiple)
         embedding = _first_factor(old) / _first_factor(new)
         tied = _tied(new)
-        keeps = max(sizes) % min(sizes) == 0 if with_copies else not writes_centred
+        keeps = is_multiple if with_copies else not writes_centred
         stream = cls(with_copies, is_centred, norms, keeps, embedding)
         if tied is None:
             return stream

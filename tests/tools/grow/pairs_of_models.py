@@ -44,7 +44,7 @@ MULTIPLES = {
 
 @dataclasses.dataclass(frozen=True)
 class Grown:
-    """Two models on their data, whose logits of some rows differ by so much of the largest."""
+    """Two models on their data; `difference`: of the logits of some rows, of the largest."""
 
     old: Experiment
     new: Experiment
@@ -53,10 +53,24 @@ class Grown:
     features: Mapping[str, np.ndarray]
 
     def difference(self) -> float:
-        before, after = (Logits(x)(self.features) for x in (self.old, self.new))
-        classes = min(before.shape[-1], after.shape[-1])
-        before, after = before[..., :classes], after[..., :classes]
-        return float(np.abs(before - after).max() / np.abs(before).max())
+        return _difference(*(Logits(x)(self.features) for x in (self.old, self.new)))
+
+    def rounding(self) -> float:
+        """Changes the last bit of all variables of the old model, and returns the difference."""
+        before, rng = Logits(self.old)(self.features), np.random.default_rng(2)
+        for variable in self.old.model.named_variables().values():
+            value = mtf.to_numpy(variable)
+            towards = np.float32(np.inf) * rng.choice(np.float32([-1, 1]), value.shape)
+            value = np.nextafter(value, towards)
+            mtf.assign(variable, mtf.import_tf_tensor(variable.mesh, value, variable.shape))
+        return _difference(before, Logits(self.old)(self.features))
+
+
+def _difference(before: np.ndarray, after: np.ndarray) -> float:
+    """Returns the largest difference of logits of the classes that both have, of the largest."""
+    classes = min(before.shape[-1], after.shape[-1])
+    before, after = before[..., :classes], after[..., :classes]
+    return float(np.abs(before - after).max() / np.abs(before).max())
 
 
 def grow_pair(
