@@ -225,6 +225,6 @@ def test_all_pairs_of_presets_grow_or_say_why_not(
     grown = grow_pair(files, length, length, new_files=new_files)
     changes_gate = old.startswith("moe") and old.rpartition("_")[0] != new.rpartition("_")[0]
     if not (grown.notes or changes_gate):
-        # Deep models round more.
+        # Deep models round more: the parts of their sums are rounded as well.
         difference = grown.difference()
-        assert difference < TOLERANCE or difference < grown.rounding()
+        assert difference < TOLERANCE or difference < 3 * grown.rounding()
