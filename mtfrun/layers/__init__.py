@@ -3,8 +3,10 @@
 from mtfrun.layers.activation_scale import ActivationScale as ActivationScale
 from mtfrun.layers.adapter import Adapter as Adapter
 from mtfrun.layers.adapter import find_paths as find_paths
+from mtfrun.layers.attend import attend as attend
 from mtfrun.layers.attention import AttentionHeads as AttentionHeads
 from mtfrun.layers.attention import KeysAndValues as KeysAndValues
+from mtfrun.layers.attention import attention_logits as attention_logits
 from mtfrun.layers.attention import dot_product_attention as dot_product_attention
 from mtfrun.layers.attention import extend_cache as extend_cache
 from mtfrun.layers.attention import mix_values as mix_values

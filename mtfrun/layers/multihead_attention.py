@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from mtfrun import mtf
 from mtfrun.checks import COUNT, check_range
+from mtfrun.layers.attend import attend
 from mtfrun.layers.attention import (
     AttentionHeads,
     KeysAndValues,
@@ -15,12 +16,11 @@ from mtfrun.layers.attention import (
     extend_cache,
     mix_values,
 )
-from mtfrun.layers.attention_in_blocks import attention_in_blocks
 from mtfrun.layers.attention_masks import AttentionBias, rename_length_to_memory_length
 from mtfrun.layers.context_parallelism import QUERY_LENGTH, HeadGroups
 from mtfrun.layers.dropout import AttentionDropout, Dropout
 from mtfrun.layers.layer import Call
-from mtfrun.layers.recompute import ATTENTION, PROJECTIONS
+from mtfrun.layers.recompute import PROJECTIONS
 from mtfrun.layers.rotary import RotaryPositions, rotate
 
 # Names of the dimensions of positions.
@@ -118,7 +118,13 @@ class MultiHeadAttention(mtf.Module):
         """
         query = self._queries(x, position, None, call)
         mixed = mix_values(
-            self._logits(query, memory, memory_length),
+            attention_logits(
+                query,
+                memory.keys,
+                memory_length=memory_length,
+                d_kv=self._d_kv,
+                cap=self._logits_cap,
+            ),
             memory.values,
             memory_length=memory_length,
             output_shape=query.shape,
@@ -154,61 +160,18 @@ class MultiHeadAttention(mtf.Module):
         record = None
         if call.recorder is not None and groups is None:
             record = functools.partial(call.recorder.add_attention, self, to_itself=memory is x)
-        mixed = self._mix(query, KeysAndValues(keys, values), whole, bias, dropout, record)
-        if groups is not None:
-            mixed = groups.exchange_back(mixed, length)
-        return self._output(mixed, x.shape, groups)
-
-    def _mix(
-        self,
-        query: mtf.Tensor,
-        memory: KeysAndValues,
-        memory_length: mtf.Dimension,
-        bias: AttentionBias,
-        dropout: AttentionDropout | None,
-        record: Callable[[mtf.Tensor], None] | None,
-    ) -> mtf.Tensor:
-        """Returns the values by weight; `record` takes the weights unless there are blocks."""
-        length = query.shape.dims[-2]
-        if self._block_length is None or self._block_length >= max(length.size, memory_length.size):
-            logits = [*(query.shape - self._d_kv), memory_length]
-
-            def record_and_drop(weights: mtf.Tensor) -> mtf.Tensor:
-                if record is not None:
-                    record(weights)
-                return weights if dropout is None else dropout(weights)
-
-            mixed = mix_values(
-                self._logits(query, memory, memory_length),
-                memory.values,
-                memory_length=memory_length,
-                output_shape=query.shape,
-                bias=bias.value(query.dtype, logits),
-                drop=record_and_drop,
-            )
-            return mtf.keep(mixed, ATTENTION)
-        return attention_in_blocks(
+        mixed = attend(
             query,
-            memory,
+            KeysAndValues(keys, values),
             bias,
-            length=length,
-            memory_length=memory_length,
-            d_kv=self._d_kv,
             block_length=self._block_length,
             dropout=dropout,
             cap=self._logits_cap,
+            record=record,
         )
-
-    def _logits(
-        self, query: mtf.Tensor, memory: KeysAndValues, memory_length: mtf.Dimension
-    ) -> mtf.Tensor:
-        return attention_logits(
-            query,
-            memory.keys,
-            memory_length=memory_length,
-            d_kv=self._d_kv,
-            cap=self._logits_cap,
-        )
+        if groups is not None:
+            mixed = groups.exchange_back(mixed, length)
+        return self._output(mixed, x.shape, groups)
 
     def keys_and_values(
         self, memory: mtf.Tensor, position: mtf.Tensor | None = None

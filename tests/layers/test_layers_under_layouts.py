@@ -100,6 +100,9 @@ NORMED_HEADS = layers.AttentionHeads(
     logits_cap=2.0,
 )
 
+LATENT_HEADS = transformer.LatentHeads(
+    4, d_latent=6, d_query_latent=5, d_kv=4, d_rotary=2, d_v=3, use_bias=True
+)
 TALKING_HEADS = transformer.TalkingHeads(
     [("heads", 4), ("key_heads", 2)],
     [("heads", 4), ("softmax_heads", 3)],
@@ -167,6 +170,13 @@ CASES = {
         lambda mesh: transformer.EncoderDecoderAttention(mesh, WIDTH, heads=HEADS),
         _attend_to_encoder,
         {**X, **MEMORY},
+    ),
+    "latent_self_attention": Case(
+        lambda mesh: transformer.LatentSelfAttention(
+            mesh, WIDTH, heads=LATENT_HEADS, dropout_rate=0.3
+        ),
+        _attend,
+        {**X, **SEGMENTS},
     ),
     "talking_heads_self_attention": Case(
         lambda mesh: transformer.TalkingHeadsSelfAttention(

@@ -51,6 +51,9 @@ TALKING_HEADS = t.TalkingHeads(
     dynamic_weights=["query", "memory"],
     dynamic_scale=1.0,
 )
+LATENT_HEADS = t.LatentHeads(
+    4, d_latent=6, d_query_latent=5, d_kv=4, d_rotary=2, d_v=3, use_bias=True
+)
 RELATIVE = functools.partial(t.RelativePositionBias, num_heads=4, num_buckets=8, max_distance=6)
 
 # (options of self-attention, options of the stack, the model's position class)
@@ -109,6 +112,20 @@ KINDS: dict[str, tuple[Any, dict[str, Any], Any]] = {
     ),
     "local, relative": (
         functools.partial(t.LocalSelfAttention, heads=HEADS, window=3),
+        {"relative_bias": RELATIVE},
+        None,
+    ),
+    "latent": (
+        functools.partial(t.LatentSelfAttention, heads=LATENT_HEADS, rotary=YARN),
+        {},
+        None,
+    ),
+    "latent, in blocks": (
+        functools.partial(
+            t.LatentSelfAttention,
+            heads=t.LatentHeads(4, d_latent=6, d_kv=2, d_rotary=2, d_v=5, logits_scale=0.7),
+            block_length=3,
+        ),
         {"relative_bias": RELATIVE},
         None,
     ),
@@ -232,8 +249,9 @@ def _logits(kind: str) -> np.ndarray:
     return mtf.to_numpy(mtf.function(_model(kind, mesh).logits)(on_mesh(mesh, _rows())))
 
 
-# Layers that only Mesh TensorFlow had; their reference values are decoded in each run.
+# Layers that only Mesh TensorFlow had, whose reference values are decoded in each run; blocks.
 SLOW_KINDS = (
+    "latent, in blocks",
     *("talking heads", "synthetic, gated", "synthetic, predicted"),
     *("convolution", "convolution by predicted filters"),
 )

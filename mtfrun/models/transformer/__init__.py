@@ -29,6 +29,8 @@ from mtfrun.models.transformer.encoder_decoder_attention import (
 from mtfrun.models.transformer.encoder_only import EncoderOnly as EncoderOnly
 from mtfrun.models.transformer.feedforward import FeedForward as FeedForward
 from mtfrun.models.transformer.feedforward import GatedFeedForward as GatedFeedForward
+from mtfrun.models.transformer.latent_attention import LatentHeads as LatentHeads
+from mtfrun.models.transformer.latent_attention import LatentSelfAttention as LatentSelfAttention
 from mtfrun.models.transformer.learned_prompt import LearnedPrompts as LearnedPrompts
 from mtfrun.models.transformer.local_self_attention import LocalSelfAttention as LocalSelfAttention
 from mtfrun.models.transformer.parallel import Parallel as Parallel

@@ -18,11 +18,13 @@ from tests.models.moe.mixtures import BATCH, D_MODEL, EXPERTS, LAYOUT, LENGTH, i
 RATE = 0.25
 BIAS = np.array([0.9, -0.9, 0.3, 0.0], np.float32)
 GATE = moe.TopK(2, sigmoid=True, scale=1.5)
+GROUPS = moe.TopK(2, sigmoid=True, scale=1.5, num_groups=2, best_of_group=1)
 
 
 def _layer(mesh: mtf.Mesh, kind: str) -> moe.DroplessMoE | moe.MoE1D:
-    router = functools.partial(moe.Router, gate=GATE, bias_rate=RATE)
-    if kind == "dropless":
+    gate = GROUPS if kind == "groups" else GATE
+    router = functools.partial(moe.Router, gate=gate, bias_rate=RATE)
+    if kind != "capacity":
         layer = moe.DroplessMoE(mesh, D_MODEL, num_experts=4, router=router, experts=EXPERTS)
     else:
         capacity = moe.Capacity(training=4.0, group_size=12)
@@ -36,12 +38,17 @@ def _layer(mesh: mtf.Mesh, kind: str) -> moe.DroplessMoE | moe.MoE1D:
     return layer
 
 
-def _expected(layer: moe.DroplessMoE | moe.MoE1D) -> tuple[np.ndarray, np.ndarray]:
+def _expected(layer: moe.DroplessMoE | moe.MoE1D, kind: str) -> tuple[np.ndarray, np.ndarray]:
     """Returns the outputs and the next biases, in numpy."""
     values = mtf.to_numpy(layer.named_variables())
     x, mask = inputs(), padding_mask()
     scores = 1.0 / (1.0 + np.exp(-(x @ values["router/kernel"])))
-    order = np.argsort(-(scores + BIAS), axis=-1)[..., :2]
+    biased = scores + BIAS
+    if kind == "groups":
+        of_groups = biased.reshape([*biased.shape[:-1], 2, 2]).max(axis=-1, keepdims=True)
+        is_chosen = np.repeat(of_groups == of_groups.max(axis=-2, keepdims=True), 2, axis=-1)
+        biased = np.where(is_chosen.reshape(biased.shape), biased, -np.inf)
+    order = np.argsort(-biased, axis=-1)[..., :2]
     chosen = np.eye(4)[order].sum(axis=-2)
     weights = scores * chosen * mask[..., np.newaxis]
     weights = 1.5 * weights / (weights.sum(axis=-1, keepdims=True) + 1e-9)
@@ -60,7 +67,9 @@ def _expected(layer: moe.DroplessMoE | moe.MoE1D) -> tuple[np.ndarray, np.ndarra
         pytest.param("data:4,model:2", marks=pytest.mark.slow),
     ],
 )
-@pytest.mark.parametrize("kind", ["dropless", pytest.param("capacity", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "kind", ["dropless", pytest.param("capacity", marks=pytest.mark.slow), "groups"]
+)
 def test_outputs_and_next_biases_are_the_formula(kind: str, mesh_shape: str) -> None:
     mesh = mtf.Mesh(mesh_shape, LAYOUT)
     layer = _layer(mesh, kind)
@@ -78,10 +87,25 @@ def test_outputs_and_next_biases_are_the_formula(kind: str, mesh_shape: str) -> 
         mtf.import_tf_tensor(mesh, padding_mask(), [BATCH, LENGTH]),
     )
     outputs, biases = mtf.to_numpy(results)
-    expected, next_biases = _expected(layer)
+    expected, next_biases = _expected(layer, kind)
     assert_close(outputs * padding_mask()[..., np.newaxis], expected, FLOAT32_MODEL_TOLERANCE)
     np.testing.assert_array_equal(biases, next_biases)
     assert len(set(np.sign(next_biases - BIAS))) > 1
+
+
+def test_groups_that_experts_do_not_fill_are_refused() -> None:
+    with pytest.raises(InputError, match=r"groups_per_token is 3: it must be an integer of at lea"):
+        moe.TopK(num_groups=2, groups_per_token=3)
+    for gate, match in (
+        (moe.TopK(num_groups=3), r"num_groups=3 must divide the 4 experts"),
+        (moe.TopK(3, num_groups=2), r"num_experts=3 must be at most the 2 experts of a group"),
+    ):
+        router = functools.partial(moe.Router, gate=gate)
+        layer = moe.DroplessMoE(mtf.Mesh(), D_MODEL, num_experts=4, router=router, experts=EXPERTS)
+        x = mtf.import_tf_tensor(mtf.Mesh(), inputs(), [BATCH, LENGTH, D_MODEL])
+        mtf.initialize(layer)
+        with pytest.raises(InputError, match=match):
+            layer(x, SequenceCall())
 
 
 def test_a_gate_without_biases_is_refused() -> None:

@@ -60,7 +60,7 @@ class Grown:
         before, rng = Logits(self.old)(self.features), np.random.default_rng(2)
         for variable in self.old.model.named_variables().values():
             value = mtf.to_numpy(variable)
-            towards = np.float32(np.inf) * rng.choice(np.float32([-1, 1]), value.shape)
+            towards = np.where(rng.random(value.shape) < 0.5, -np.inf, np.inf).astype(np.float32)
             value = np.nextafter(value, towards)
             mtf.assign(variable, mtf.import_tf_tensor(variable.mesh, value, variable.shape))
         return _difference(before, Logits(self.old)(self.features))

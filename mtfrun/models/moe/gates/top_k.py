@@ -5,12 +5,16 @@ from __future__ import annotations
 import dataclasses
 
 from mtfrun import mtf
-from mtfrun.checks import Range, check_fields
+from mtfrun.checks import COUNT, Range, check_fields
+from mtfrun.errors import InputError
 from mtfrun.models.moe.capacity import EPSILON, Candidate, dispatch_in_order
 from mtfrun.models.moe.gates.gate import GateContext, apply_mask, make_routing
 from mtfrun.models.moe.gates.losses import load_balancing_loss
 from mtfrun.models.moe.gates.top_2 import Random, SecondExpertPolicy, Threshold
 from mtfrun.models.moe.routing import Routing
+
+# More than scores differ.
+_LOWER = 1e9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +37,9 @@ class TopK:
         in Mixtral, or the scores themselves.
       sigmoid: whether scores are sigmoids.
       scale: a factor of all weights.
+      num_groups: experts are so many groups of equal size, one behind the other.
+      groups_per_token: a token chooses from the experts of so many groups, those with the largest
+        sums of their `best_of_group` best scores; section 2.1.2 of the report on DeepSeek-V3.
       z_loss: the coefficient of the router z-loss.
     """
 
@@ -40,19 +47,30 @@ class TopK:
     normalise: bool = True
     sigmoid: bool = False
     scale: float = 1.0
+    num_groups: int = 1
+    groups_per_token: int = 1
+    best_of_group: int = 2
     z_loss: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_fields(self, COUNT, "num_groups", "best_of_group")
+        check_fields(self, Range(1, self.num_groups, whole=True), "groups_per_token")
 
     def __call__(self, logits: mtf.Tensor, context: GateContext) -> Routing:
         group, experts, nonpadding = context.group, context.experts, context.nonpadding()
         check_fields(self, Range(1, experts.size, whole=True), "num_experts")
         ranks = mtf.Dimension("ranks", self.num_experts)
         scores = mtf.sigmoid(logits) if self.sigmoid else mtf.softmax(logits, experts)
-        if context.bias is None:
+        if context.bias is None and self.num_groups == 1:
             gates, chosen = mtf.top_k(scores, experts, ranks)
             masks = mtf.one_hot(chosen, experts)
         else:
-            biased = mtf.add(scores, context.bias, output_shape=scores.shape)
-            _, chosen = mtf.top_k(mtf.stop_gradient(biased), experts, ranks)
+            ordered = mtf.stop_gradient(scores)
+            if context.bias is not None:
+                ordered = mtf.add(ordered, context.bias, output_shape=scores.shape)
+            if self.num_groups > 1:
+                ordered = self._lower_other_groups(ordered, experts)
+            _, chosen = mtf.top_k(ordered, experts, ranks)
             masks = mtf.one_hot(chosen, experts)
             gates = mtf.reduce_sum(mtf.multiply(scores, masks), reduced_dim=experts)
         probabilities = scores
@@ -78,6 +96,30 @@ class TopK:
 
     def experts_per_token(self, num_experts: int, capacity_factor: float) -> float:
         return float(self.num_experts)
+
+    def _lower_other_groups(self, scores: mtf.Tensor, experts: mtf.Dimension) -> mtf.Tensor:
+        """Returns scores {..., experts}, of groups that a token does not choose from far lower."""
+        size = experts.size // self.num_groups
+        if size * self.num_groups != experts.size or self.best_of_group > size:
+            raise InputError(
+                f"TopK.num_groups={self.num_groups} must divide the {experts.size} experts into "
+                f"groups of at least best_of_group={self.best_of_group}"
+            )
+        if self.num_experts > size * self.groups_per_token:
+            raise InputError(
+                f"TopK.num_experts={self.num_experts} must be at most the {size} experts of a "
+                f"group times groups_per_token={self.groups_per_token}"
+            )
+        groups, inner = mtf.Dimension("groups", self.num_groups), mtf.Dimension("of_group", size)
+        best, ranks = (
+            mtf.Dimension("ranks", number) for number in (self.best_of_group, self.groups_per_token)
+        )
+        grouped = mtf.replace_dimensions(scores, experts, [groups, inner])
+        of_groups = mtf.reduce_sum(mtf.top_k(grouped, inner, best)[0], reduced_dim=best)
+        _, chosen = mtf.top_k(of_groups, groups, ranks)
+        may_choose = mtf.reduce_sum(mtf.one_hot(chosen, groups), reduced_dim=ranks)
+        lowered = mtf.add(grouped, (may_choose - 1.0) * _LOWER, output_shape=grouped.shape)
+        return mtf.replace_dimensions(lowered, [groups, inner], experts)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -83,6 +83,13 @@ class Rotary:
             file.bind(f"{scope}{ROTARY}", {"scaling": reference(f"@{scope}{cls}()")})
             file.bind(f"{scope}{cls}", self._scaling(kind))
 
+    def logits_factor(self) -> float:
+        """Returns the further factor of logits in DeepSeek's models, the square of a magnitude."""
+        if self._kind() == "default" or not self.parameters.values.get("mscale_all_dim"):
+            return 1.0
+        share = self.parameters.number("mscale_all_dim")
+        return yarn_magnitude(self.parameters.number("factor"), share) ** 2
+
     def _kind(self) -> str:
         return self.parameters.text("rope_type", self.parameters.text("type", "default"))
 

@@ -35,6 +35,7 @@ GRANITE = {**LLAMA, "model_type": "granite", "attention_multiplier": 0.125}
 STABLELM = {**LLAMA, "model_type": "stablelm"}
 COHERE = {**LLAMA, "model_type": "cohere"}
 OLMOE = {**LLAMA, "model_type": "olmoe"}
+DEEPSEEK = {**LLAMA, "model_type": "deepseek_v3"}
 PHI = {**LLAMA, "model_type": "phi"}
 GPT_NEOX = {**LLAMA, "model_type": "gpt_neox"}
 GPTJ = {"model_type": "gptj", "vocab_size": 160, "n_embd": 32, "n_head": 4, "n_layer": 2}
@@ -198,6 +199,11 @@ LAYERS = """transformer.Stack:
         ),
         (COHERE, ["LOGITS_FACTOR = 0.0625"]),
         ({**OLMOE, "num_experts": 5}, ["NUM_EXPERTS = 5", "EXPERTS_PER_TOKEN = 8"]),
+        (
+            {**DEEPSEEK, "first_k_dense_replace": 1, "n_shared_experts": 3},
+            ["D_QUERY_LATENT = 1536", "SHARED_D_FF = 6144", "num_groups = 8"],
+        ),
+        ({**DEEPSEEK, "q_lora_rank": None}, ["D_QUERY_LATENT = None"]),
         (PHI, ["ROTATED = 4", "NUM_MEMORY_HEADS = 4"]),
         ({**PHI, "qk_layernorm": True}, ["norm = @transformer.LayerNorm"]),
         ({**GPTJ, "rotary_dim": 4, "n_inner": 24}, ["ROTATED = 4", "D_FF = 24"]),
@@ -258,6 +264,8 @@ def test_a_model_without_windows_has_the_layers_of_its_gin_file() -> None:
         ({**GEMMA, "use_bidirectional_attention": True}, "use_bidirectional_attention=True"),
         ({**GRANITE, "attention_multiplier": 0.0}, r"attention_multiplier=0\.0 must not be 0"),
         ({**OLMOE, "clip_qkv": 8.0}, r"clip_qkv=8\.0 is not supported"),
+        ({**DEEPSEEK, "num_key_value_heads": 2}, "num_key_value_heads=2 is not supported"),
+        ({**DEEPSEEK, "qk_rope_head_dim": 3}, "qk_rope_head_dim=3 must be even: pairs rotate"),
         ({**GPTJ, "rotary_dim": 16}, "rotary_dim=16 must be even and at most 8"),
         ({**QWEN3_MOE, "mlp_only_layers": "all"}, "mlp_only_layers='all' must be a list"),
         ({**GPT2, "add_cross_attention": True}, "add_cross_attention=True is not supported"),

@@ -42,7 +42,7 @@ NAMES = ["gpt2", "gpt_neo", "llama", "mistral", "mixtral", "qwen2"]
 SMALL = [
     *("qwen3", "phi3", "olmo2", "smollm3", "gemma", "gemma2", "gemma3_text", "granite"),
     *("stablelm", "cohere", "phi", "gptj", "gpt_neox", "falcon", "opt", "bloom"),
-    *("qwen2_moe", "qwen3_moe", "olmoe"),
+    *("qwen2_moe", "qwen3_moe", "olmoe", "deepseek_v3"),
 ]
 # Those with most parts that others lack; the first of them by default.
 FIRST = ["gemma2"]

@@ -49,6 +49,12 @@ NEO_SIZES: dict[str, Any] = {
 }
 NEOX_SIZES: dict[str, Any] = {n: v for n, v in SIZES.items() if n != "num_key_value_heads"}
 SMALL_GPT2: dict[str, Any] = {**GPT2_SIZES, "vocab_size": 80, "n_embd": 16}
+LATENT: dict[str, Any] = {
+    **{"num_key_value_heads": 4, "kv_lora_rank": 10, "q_lora_rank": 14, "v_head_dim": 6},
+    **{"qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "moe_intermediate_size": 12},
+    **{"n_routed_experts": 8, "num_experts_per_tok": 3, "n_group": 4, "topk_group": 2},
+    "first_k_dense_replace": 1,
+}
 EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2}
 # Of every head a half rotates.
 HALVES = {"rope_parameters": {"rope_theta": 99.0, "partial_rotary_factor": 0.5}}
@@ -413,6 +419,17 @@ MODELS: dict[str, tuple[str, dict[str, Any], bool]] = {
         {**SIZES, **EXPERTS, **NO_IDS, "norm_topk_prob": True, "tie_word_embeddings": True},
         False,
     ),
+    "deepseek_v3": ("DeepseekV3", {**SIZES, **LATENT}, False),
+    "deepseek_v3, yarn, biases, queries without a latent vector": (
+        "DeepseekV3",
+        {
+            **{**SIZES, **LATENT, "rope_parameters": YARN, "q_lora_rank": None},
+            **{"attention_bias": True, "rope_interleave": False, "n_shared_experts": 2},
+            **{"norm_topk_prob": False, "routed_scaling_factor": 1.5, "rms_norm_eps": 1e-3},
+            **{"n_group": 1, "topk_group": 1, "hidden_act": "gelu", "first_k_dense_replace": 0},
+        },
+        False,
+    ),
 }
 # Those of tests/oracle/hf: smaller, with the parts that make their family.
 SMALL: dict[str, Any] = {
@@ -476,6 +493,7 @@ STORED: dict[str, tuple[str, dict[str, Any], bool]] = {
         False,
     ),
     "olmoe": ("Olmoe", {**SMALL, **EXPERTS, "intermediate_size": 8}, False),
+    "deepseek_v3": ("DeepseekV3", {**SMALL, **LATENT, "moe_intermediate_size": 8}, False),
 }
 LENGTH, SHORT, PROMPT, NEW_TOKENS = 40, 24, 6, 10
 ORACLE = pathlib.Path(__file__).parents[3] / "oracle" / "hf"
@@ -495,6 +513,9 @@ def make(name: str, folder: pathlib.Path) -> None:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.08 * torch.randn_like(parameter))
+        for name, buffer in model.named_buffers():
+            if name.endswith("e_score_correction_bias"):
+                buffer.add_(0.08 * torch.randn_like(buffer))
         model.save_pretrained(folder)
         ids = np.random.default_rng(1).integers(0, config.vocab_size, (2, length))
         inputs = torch.tensor(ids)

@@ -103,13 +103,10 @@ class Llama(TextFamily):
         file.include(self.shipped_file)
         write_text_data(file, "data/text_files.gin")
         file.gap()
-        heads = settings.integer("num_attention_heads")
         self.blocks(settings).write_gin(file, self.sublayers)
         file.macro("D_MODEL", settings.integer("hidden_size"))
         file.macro("D_FF", settings.integer("intermediate_size"))
-        file.macro("NUM_HEADS", heads)
-        file.macro("NUM_MEMORY_HEADS", settings.integer("num_key_value_heads", heads))
-        file.macro("D_KV", self.size_of_head(settings))
+        self.write_heads(settings, file)
         self.write_rotary(settings, file)
         file.macro("NORM_EPSILON", settings.number(self.epsilon_setting, self.epsilon))
         file.macro("ATTENTION_DROPOUT_RATE", settings.number("attention_dropout", 0.0))
@@ -151,6 +148,12 @@ class Llama(TextFamily):
 
     def is_tied(self, settings: Settings) -> bool:
         return bool(self.ties(settings)) and _SOFTMAX not in settings.tensors
+
+    def write_heads(self, settings: Settings, file: GinFile) -> None:
+        heads = settings.integer("num_attention_heads")
+        file.macro("NUM_HEADS", heads)
+        file.macro("NUM_MEMORY_HEADS", settings.integer("num_key_value_heads", heads))
+        file.macro("D_KV", self.size_of_head(settings))
 
     def size_of_head(self, settings: Settings) -> int:
         """The size of a head need not be the model's size divided by the heads."""
