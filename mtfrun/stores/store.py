@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import logging
 import pathlib
 import posixpath
 import re
@@ -220,6 +221,9 @@ def _file_system(url: str) -> tuple[Any, str]:
         raise InputError(f"{url} is not a URL of a store: {error}") from error
     except Exception as error:
         raise StoreError(f"cannot open {url}: {' '.join(str(error).split())}") from error
+    # gcsfs logs what it raises, and what it tries again.
+    package = type(files).__module__.partition(".")[0]
+    logging.getLogger(package).setLevel(logging.CRITICAL)
     return files, path
 
 

@@ -106,7 +106,7 @@ GIN = [
     Mistake("train QUICK NEW --gin.EVAL_SPLIT=test", "--gin\\.EVAL_SPLIT=\"'test'\"$"),
     Mistake("train QUICK NEW --gin.Samples.prompts=a,b", "prompts=\"\\['a', 'b'\\]\"$"),
     Mistake("train QUICK NEW --gin.TRAIN_STEPS=1e4", "must be int; write 10000"),
-    Mistake("train QUICK NEW --gin.D_MODEL=[64", "a bracket .* left open"),
+    Mistake("train QUICK NEW --gin.D_MODEL=[64", "is a bracket or a quote open"),
     Mistake("train QUICK NEW --gin.Training.optimizer=\"'adam'\"", r"such as @optim\.Adam\(\)"),
     Mistake("train QUICK NEW --gin.Adam.beta1=0.5", "nothing in this configuration refers to Adam"),
 ]
@@ -132,7 +132,7 @@ FILES_AND_DEVICES = [
     Mistake("train --gin_file=BINARY NEW", "not a gin file: .* a text such as runs/quickstart.gin"),
     Mistake("train --gin_file=/tmp NEW", "is a directory: name a file in it"),
     Mistake("train --gin_file=models/lm_tiny.gin NEW", "write --gin_file=defaults.gin before"),
-    _slow("train QUICK --model_dir=gs://b/run", "train in a local or mounted directory"),
+    _slow("train QUICK --model_dir=gs://b/run", "cannot write .lease.json in gs://b/run"),
     _slow(
         "train QUICK NEW --gin.Mesh.devices=\"['GPU:7']\"", "no device 'GPU:7'; this machine has"
     ),
