@@ -84,8 +84,10 @@ from mtfrun.layers.recompute import recompute as recompute
 from mtfrun.layers.relative_position import RelativeLogits as RelativeLogits
 from mtfrun.layers.relative_position import RelativePositionBias as RelativePositionBias
 from mtfrun.layers.relative_position import relative_position_bucket as relative_position_bucket
+from mtfrun.layers.rotary import DynamicScaling as DynamicScaling
 from mtfrun.layers.rotary import LinearScaling as LinearScaling
 from mtfrun.layers.rotary import Llama3Scaling as Llama3Scaling
+from mtfrun.layers.rotary import LongRopeScaling as LongRopeScaling
 from mtfrun.layers.rotary import RotaryPositions as RotaryPositions
 from mtfrun.layers.rotary import RotaryScaling as RotaryScaling
 from mtfrun.layers.rotary import YarnScaling as YarnScaling

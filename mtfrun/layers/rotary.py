@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import tensorflow as tf
@@ -24,6 +25,104 @@ class RotaryScaling(Protocol):
 
     def __call__(self, frequencies: np.ndarray, base: float) -> np.ndarray:
         """Returns the [d_kv / 2] frequencies to use instead of base ** (-2 * i / d_kv)."""
+
+
+@runtime_checkable
+class LengthScaling(RotaryScaling, Protocol):
+    """A change that depends on the length, the number of positions of a row with its padding.
+
+    In steps of decoding it is the number until the step; keys in the cache stay as they are.
+    """
+
+    def for_length(
+        self, mesh: mtf.Mesh, frequencies: np.ndarray, pairs: mtf.Dimension, length: mtf.Tensor
+    ) -> mtf.Tensor:
+        """Returns {pairs}, as `__call__`; length: a float32 scalar."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DynamicScaling(LengthScaling):
+    """The base grows with the length: the slowest pairs turn as far as in the first training.
+
+    Peng et al. 2023, arXiv:2309.00071, section 3.3 and equation 16, "dynamic NTK", as transformers
+    computes it: base * (factor * length / original_length - factor + 1) ** (d_kv / (d_kv - 2)).
+
+    Attributes:
+      factor: of the length.
+      original_length: the positions of the first training; shorter sequences are not scaled.
+    """
+
+    factor: float = 2.0
+    original_length: int = 2048
+
+    def __post_init__(self) -> None:
+        _check_factor(self.factor)
+
+    def __call__(self, frequencies: np.ndarray, base: float) -> np.ndarray:
+        return frequencies
+
+    def for_length(
+        self, mesh: mtf.Mesh, frequencies: np.ndarray, pairs: mtf.Dimension, length: mtf.Tensor
+    ) -> mtf.Tensor:
+        if pairs.size < 2:
+            raise mtf.ShapeError("DynamicScaling needs vectors of at least 4 entries that rotate")
+        ratio = mtf.maximum(length * (1.0 / self.original_length), 1.0)
+        growth = mtf.log(ratio * self.factor - (self.factor - 1.0))
+        exponents = -np.arange(pairs.size) / (pairs.size - 1)
+        powers = mtf.constant(mesh, exponents, [pairs], tf.float32)
+        return mtf.constant(mesh, frequencies, [pairs], tf.float32) * mtf.exp(powers * growth)
+
+
+@dataclasses.dataclass(frozen=True)
+class LongRopeScaling(LengthScaling):
+    """Every pair is divided by a factor that was searched for, and logits are larger: LongRoPE.
+
+    Ding et al. 2024, arXiv:2402.13753, section 3.2; in Phi-3.
+
+    Attributes:
+      short_factors, long_factors: of all pairs, for lengths up to `original_length` and above.
+      original_length: the positions of the first training.
+      factor: by how much sequences may be longer.
+      attention_factor: the magnitude; None for sqrt(1 + ln(factor) / ln(original_length)).
+    """
+
+    short_factors: Sequence[float]
+    long_factors: Sequence[float]
+    original_length: int = 4096
+    factor: float = 1.0
+    attention_factor: float | None = None
+
+    def __post_init__(self) -> None:
+        for factor in (self.factor, *self.short_factors, *self.long_factors):
+            _check_factor(factor)
+
+    @property
+    def magnitude(self) -> float:
+        if self.attention_factor is not None:
+            return self.attention_factor
+        if self.factor <= 1.0:
+            return 1.0
+        return math.sqrt(1.0 + math.log(self.factor) / math.log(self.original_length))
+
+    def __call__(self, frequencies: np.ndarray, base: float) -> np.ndarray:
+        return self._divided(frequencies, self.short_factors)
+
+    def for_length(
+        self, mesh: mtf.Mesh, frequencies: np.ndarray, pairs: mtf.Dimension, length: mtf.Tensor
+    ) -> mtf.Tensor:
+        short, long = (
+            mtf.constant(mesh, self._divided(frequencies, factors), [pairs], tf.float32)
+            for factors in (self.short_factors, self.long_factors)
+        )
+        return mtf.where(mtf.greater(length, self.original_length), long, short, short.shape)
+
+    def _divided(self, frequencies: np.ndarray, factors: Sequence[float]) -> np.ndarray:
+        if len(factors) != frequencies.size:
+            raise InputError(
+                f"LongRopeScaling has {len(factors)} factors, and {frequencies.size} pairs rotate"
+            )
+        divided: np.ndarray = frequencies / np.asarray(factors)
+        return divided
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,6 +267,15 @@ class RotaryPositions:
         frequencies = self.base ** (-np.arange(0, d_kv, 2) / d_kv)
         return frequencies if self.scaling is None else self.scaling(frequencies, self.base)
 
+    def at(self, position: mtf.Tensor, pairs: mtf.Dimension) -> mtf.Tensor:
+        """Returns {pairs} radians a position, float32; position: as of `rotate`."""
+        mesh = position.mesh
+        if not isinstance(self.scaling, LengthScaling):
+            return mtf.constant(mesh, self.frequencies(2 * pairs.size), [pairs], tf.float32)
+        unscaled = dataclasses.replace(self, scaling=None).frequencies(2 * pairs.size)
+        length = mtf.to_float(mtf.reduce_max(position, output_shape=[])) + 1.0
+        return self.scaling.for_length(mesh, unscaled, pairs, length)
+
     @property
     def magnitude(self) -> float:
         """The factor of rotated vectors."""
@@ -196,7 +304,7 @@ def rotate(
         turned = rotate(turning, position, inner, positions)
         return mtf.concat([turned, still], d_kv.name)
     half = mtf.Dimension(d_kv.name, d_kv.size // 2)
-    frequencies = mtf.constant(x.mesh, positions.frequencies(d_kv.size), [half], tf.float32)
+    frequencies = positions.at(position, half)
     angle = mtf.multiply(mtf.to_float(position), frequencies, output_shape=[*position.shape, half])
     cos, sin = mtf.cos(angle), mtf.sin(angle)
     if positions.magnitude != 1.0:

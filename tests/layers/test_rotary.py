@@ -50,6 +50,29 @@ def test_scaled_frequencies_are_those_of_transformers(name: str) -> None:
     assert positions.magnitude == pytest.approx(magnitude)
 
 
+LONG_ROPE = layers.LongRopeScaling(
+    [1.0, 1.1, 1.3, 1.6], [1.2, 2.0, 3.5, 5.0], original_length=12, factor=64 / 12
+)
+# (scaling, length, frequencies): those of transformers 5.24 for heads of 8 and a base of 1,000.
+OF_LENGTH = {
+    "dynamic, short": (layers.DynamicScaling(3.0, 20), 20, [1.0, 0.177828, 0.0316228, 0.00562341]),
+    "dynamic": (layers.DynamicScaling(3.0, 20), 40, [1.0, 0.112025, 0.0125495, 0.00140585]),
+    "longrope, short": (LONG_ROPE, 12, [1.0, 0.161662, 0.0243252, 0.00351463]),
+    "longrope": (LONG_ROPE, 13, [0.833333, 0.088914, 0.00903508, 0.00112468]),
+}
+
+
+@pytest.mark.parametrize("name", OF_LENGTH)
+def test_frequencies_by_length_are_those_of_transformers(name: str) -> None:
+    scaling, length, frequencies = OF_LENGTH[name]
+    mesh, pairs = mtf.Mesh(ONE_DEVICE), mtf.Dimension("d_kv", 4)
+    positions = layers.RotaryPositions(1000.0, scaling)
+    assert positions.magnitude == pytest.approx(1.2937 if scaling is LONG_ROPE else 1.0, rel=1e-5)
+    for position in (mtf.range(mesh, ("length", length)), mtf.constant(mesh, length - 1, [])):
+        actual = mtf.to_numpy(positions.at(position, pairs))
+        np.testing.assert_allclose(actual, frequencies, rtol=SIX_DIGITS)
+
+
 @pytest.mark.parametrize("name", SCALED)
 def test_vectors_are_rotated_by_position_times_frequency(name: str) -> None:
     positions, _, magnitude = SCALED[name]

@@ -7,8 +7,10 @@ from mtfrun.layers.linear_distance import LinearDistanceBias as LinearDistanceBi
 from mtfrun.layers.normalization import LayerNorm as LayerNorm
 from mtfrun.layers.normalization import RMSNorm as RMSNorm
 from mtfrun.layers.relative_position import RelativePositionBias as RelativePositionBias
+from mtfrun.layers.rotary import DynamicScaling as DynamicScaling
 from mtfrun.layers.rotary import LinearScaling as LinearScaling
 from mtfrun.layers.rotary import Llama3Scaling as Llama3Scaling
+from mtfrun.layers.rotary import LongRopeScaling as LongRopeScaling
 from mtfrun.layers.rotary import RotaryPositions as RotaryPositions
 from mtfrun.layers.rotary import YarnScaling as YarnScaling
 from mtfrun.models.transformer.bottleneck import Bottlenecks as Bottlenecks

@@ -18,6 +18,8 @@ _SCALINGS = {
     "linear": "transformer.LinearScaling",
     "llama3": "transformer.Llama3Scaling",
     "yarn": "transformer.YarnScaling",
+    "dynamic": "transformer.DynamicScaling",
+    "longrope": "transformer.LongRopeScaling",
 }
 
 
@@ -104,9 +106,14 @@ class Rotary:
                 "high_frequency_factor": parameters.number("high_freq_factor"),
                 "original_length": self._original_length(),
             }
+        if kind == "dynamic":
+            length = self.settings.integer("max_position_embeddings")
+            return {"factor": parameters.number("factor"), "original_length": length}
         original_length = self._original_length()
         longest = self.settings.optional_integer("max_position_embeddings") or original_length
         factor = parameters.number("factor", longest / original_length)
+        if kind == "longrope":
+            return self._long_rope(original_length, factor)
         arguments = {
             "factor": factor,
             "original_length": original_length,
@@ -121,6 +128,18 @@ class Rotary:
             share, of_all = parameters.number("mscale"), parameters.number("mscale_all_dim")
             ratio = yarn_magnitude(factor, share) / yarn_magnitude(factor, of_all)
             arguments["attention_factor"] = ratio
+        return arguments
+
+    def _long_rope(self, original_length: int, factor: float) -> dict[str, Any]:
+        parameters = self.parameters
+        arguments = {
+            "short_factors": parameters.numbers("short_factor"),
+            "long_factors": parameters.numbers("long_factor"),
+            "original_length": original_length,
+            "factor": factor,
+        }
+        if parameters.values.get("attention_factor") is not None:
+            arguments["attention_factor"] = parameters.number("attention_factor")
         return arguments
 
     def _original_length(self) -> int:

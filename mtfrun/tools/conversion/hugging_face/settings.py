@@ -78,6 +78,15 @@ class Settings:
             raise self.error(name, "must be a number")
         return float(value)
 
+    def numbers(self, name: str) -> list[float]:
+        """A list, not empty, of numbers above 0."""
+        value = self._value(name, _MISSING)
+        if type(value) is not list or not value:
+            raise self.error(name, "must be a list of numbers")
+        if any(type(x) not in (int, float) or not 0 < x < _LARGEST_NUMBER for x in value):
+            raise self.error(name, "must be numbers above 0")
+        return [float(x) for x in value]
+
     def flag(self, name: str, default: bool) -> bool:  # noqa: FBT001 - the default of a flag
         value = self._value(name, default)
         if type(value) is not bool:

@@ -241,8 +241,15 @@ def test_a_model_without_windows_has_the_layers_of_its_gin_file() -> None:
 @pytest.mark.parametrize(
     "values, message",
     [
-        (_rotary(rope_type="dynamic", factor=2.0), "rope_parameters=.*'dynamic'.*not supported"),
-        (_rotary(rope_type="longrope"), "supported: default, linear, llama3, yarn"),
+        (
+            _rotary(rope_type="proportional"),
+            "supported: default, linear, llama3, yarn, dynamic, lo",
+        ),
+        (_rotary(rope_type="dynamic"), "rope_parameters has no factor"),
+        (
+            _rotary(rope_type="longrope", short_factor=[0]),
+            r"short_factor=\[0\] must be numbers abo",
+        ),
         ({**LLAMA, "rope_scaling": {"type": "su"}}, "rope_scaling=.*'su'.* not supported"),
         (_rotary(full_attention={"rope_type": "default"}), "must be the parameters of all layers"),
         (_rotary(rope_type="default", partial_rotary_factor=0.5), "partial_rotary_factor=0.5"),
@@ -257,7 +264,7 @@ def test_a_model_without_windows_has_the_layers_of_its_gin_file() -> None:
             {**QWEN2, "use_sliding_window": True, "layer_types": ["full_attention"]},
             "layer_types=.* must have 4 entries",
         ),
-        ({**PHI3, "rope_scaling": {"type": "longrope"}}, "'longrope'.* not supported"),
+        ({**PHI3, "rope_scaling": {"type": "su"}}, "'su'.* not supported"),
         ({**PHI3, "partial_rotary_factor": 0.1}, "must be a share of 8, the size of a head"),
         ({**SMOLLM3, "no_rope_layers": [1]}, "no_rope_layers=.* must have 4 entries"),
         ({**SMOLLM3, "no_rope_layers": [2] * 4}, "must be a list of 1, with positions, and 0"),

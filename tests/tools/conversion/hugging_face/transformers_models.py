@@ -85,6 +85,10 @@ YARN = {
     "mscale_all_dim": 1.0,
     "truncate": False,
 }
+LONG_ROPE = {
+    **{"rope_type": "longrope", "rope_theta": 1000.0, "original_max_position_embeddings": 16},
+    **{"short_factor": [1.0, 1.1, 1.3, 1.6], "long_factor": [1.2, 2.0, 3.5, 5.0]},
+}
 
 # (the class, its configuration, whether the configuration is written in the form of version 4)
 MODELS: dict[str, tuple[str, dict[str, Any], bool]] = {
@@ -101,6 +105,20 @@ MODELS: dict[str, tuple[str, dict[str, Any], bool]] = {
     "llama 3.1": ("Llama", {**SIZES, "rope_parameters": LLAMA3}, False),
     "llama 3.1, version 4": ("Llama", {**SIZES, "rope_parameters": LLAMA3}, True),
     "llama, yarn": ("Llama", {**SIZES, "head_dim": 16, "rope_parameters": YARN}, False),
+    # No longer than its first training: rows are padded, to 64, before they are rotated.
+    "llama, dynamic": (
+        "Llama",
+        {
+            **SIZES,
+            "rope_parameters": {"rope_type": "dynamic", "rope_theta": 1000.0, "factor": 3.0},
+        },
+        False,
+    ),
+    "phi3, longrope": (
+        "Phi3",
+        {**SIZES, **NO_IDS, "original_max_position_embeddings": 16, "rope_parameters": LONG_ROPE},
+        False,
+    ),
     "llama, linear, version 4": (
         "Llama",
         {
