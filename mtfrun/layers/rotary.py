@@ -105,18 +105,18 @@ class LongRopeScaling(LengthScaling):
         return math.sqrt(1.0 + math.log(self.factor) / math.log(self.original_length))
 
     def __call__(self, frequencies: np.ndarray, base: float) -> np.ndarray:
-        return self._divided(frequencies, self.short_factors)
+        return self._divide(frequencies, self.short_factors)
 
     def for_length(
         self, mesh: mtf.Mesh, frequencies: np.ndarray, pairs: mtf.Dimension, length: mtf.Tensor
     ) -> mtf.Tensor:
         short, long = (
-            mtf.constant(mesh, self._divided(frequencies, factors), [pairs], tf.float32)
+            mtf.constant(mesh, self._divide(frequencies, factors), [pairs], tf.float32)
             for factors in (self.short_factors, self.long_factors)
         )
         return mtf.where(mtf.greater(length, self.original_length), long, short, short.shape)
 
-    def _divided(self, frequencies: np.ndarray, factors: Sequence[float]) -> np.ndarray:
+    def _divide(self, frequencies: np.ndarray, factors: Sequence[float]) -> np.ndarray:
         if len(factors) != frequencies.size:
             raise InputError(
                 f"LongRopeScaling has {len(factors)} factors, and {frequencies.size} pairs rotate"

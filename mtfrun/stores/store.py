@@ -221,7 +221,7 @@ def _file_system(url: str) -> tuple[Any, str]:
         raise InputError(f"{url} is not a URL of a store: {error}") from error
     except Exception as error:
         raise StoreError(f"cannot open {url}: {' '.join(str(error).split())}") from error
-    # gcsfs logs what it raises, and what it tries again.
+    # gcsfs logs the errors that it raises, and its retries.
     package = type(files).__module__.partition(".")[0]
     logging.getLogger(package).setLevel(logging.CRITICAL)
     return files, path

@@ -90,8 +90,8 @@ class DeepseekV3(Llama):
             yield from _map(f"{theirs}.q_a_proj", f"{ours}/query_latent", has_bias=has_bias)
             yield Row(f"{theirs}.q_a_layernorm.weight", f"{ours}/query_norm/scale", Same())
         of_query = Row(f"{theirs}.{query}.weight", f"{ours}/query", Matrix())
-        yield of_query.in_order(_rotated_first(settings, still))
-        latent = _rotated_first(settings, settings.integer("kv_lora_rank", 512))
+        yield of_query.in_order(_rotating_first(settings, still))
+        latent = _rotating_first(settings, settings.integer("kv_lora_rank", 512))
         for row in _map(f"{theirs}.kv_a_proj_with_mqa", f"{ours}/memory", has_bias=has_bias):
             yield row.in_order(latent)
         yield Row(f"{theirs}.kv_a_layernorm.weight", f"{ours}/memory_norm/scale", Same())
@@ -129,7 +129,7 @@ def _sizes(settings: Settings) -> tuple[int, int]:
     return rotated, settings.integer("qk_nope_head_dim", 128)
 
 
-def _rotated_first(settings: Settings, still: int) -> tuple[int, ...]:
+def _rotating_first(settings: Settings, still: int) -> tuple[int, ...]:
     """Returns the order in which the entries that rotate, their last ones, are our first ones."""
     rotated, _ = _sizes(settings)
     pairs = halves_of_pairs(rotated, rotated)
