@@ -33,10 +33,9 @@ _NAMES = {
         start_step epsilon stddev
     """,
     checks.POSITIVE: "epsilon1 clip_norm clipping_threshold secs_per_loop every_secs max_norm",
-    checks.SHARE_ABOVE_0: "top_p",
+    checks.SHARE_ABOVE_0: "top_p noise_density",
     checks.SHARE: "random_probability keep_probability",
     checks.SHARE_BELOW_1: "dropout_rate beta1 beta2 momentum average_decay decay label_smoothing",
-    checks.SHARE_WITHIN: "noise_density",
     # Longer outputs would take hours, and their rows terabytes.
     checks.Range(1, 1_000_000): "decode_length",
 }

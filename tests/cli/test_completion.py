@@ -108,8 +108,8 @@ def test_commands_and_flags_are_offered() -> None:
 def test_shells_complete(
     shell: str, program: str, line: str, expected: str, tmp_path: pathlib.Path
 ) -> None:
-    """The slow set needs zsh and fish."""
-    assert shutil.which(shell), f"{shell} is not installed"
+    if not shutil.which(shell):
+        pytest.skip(f"needs {shell}")
     mtfrun = tmp_path / "mtfrun"
     mtfrun.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m mtfrun "$@"\n')
     mtfrun.chmod(0o755)

@@ -107,9 +107,12 @@ class IidDenoising(Objective):
 
     Attributes:
       noise_density: the probability of an id to be noise.
+      with_sentinels: whether they mark the places of the others; without them, "drop corrupted
+        tokens" in the paper, inputs and targets are the ids alone.
     """
 
     noise_density: float = 0.15
+    with_sentinels: bool = True
 
     def __post_init__(self) -> None:
         check_fields(self, SHARE_WITHIN, "noise_density")
@@ -117,29 +120,43 @@ class IidDenoising(Objective):
     def feature_lengths(self, raw_length: int, vocabulary: Vocabulary) -> FeatureLengths:
         density = self.noise_density
         variance = raw_length * density * (1 - density)
-        runs = variance + density
+        runs = variance + density if self.with_sentinels else 0.0
         # Ids and sentinels of the targets; the deviation is at most the deviation of both together.
-        targets = raw_length * density + runs + _DEVIATIONS * 2 * math.sqrt(variance)
+        deviations = _DEVIATIONS * math.sqrt(variance)
+        targets = raw_length * density + runs + deviations * (2 if self.with_sentinels else 1)
         targets_length = min(math.ceil(targets), raw_length) + 1
+        if not self.with_sentinels:
+            return FeatureLengths(raw_length + 1, targets_length, raw_length + 2)
         # A run takes a sentinel on either side; the ids are the text's.
-        sentinels = 2 * (runs + _DEVIATIONS * math.sqrt(variance)) + 1
+        sentinels = 2 * (runs + deviations) + 1
         joined = raw_length + min(math.ceil(sentinels), raw_length + 1) + 2
         inputs_length = raw_length + 1
         return FeatureLengths(inputs_length, targets_length, joined)
 
     def check(self, raw_length: int, vocabulary: Vocabulary) -> None:
         """Raises DataError if the vocabulary has fewer sentinels than a text needs on average."""
+        if not self.with_sentinels:
+            return
         vocabulary.sentinel(math.ceil(raw_length * self.noise_density * (1 - self.noise_density)))
 
     def __call__(
         self, text: RawText, generators: Generators, lengths: FeatureLengths, vocabulary: Vocabulary
     ) -> Batch:
-        return replace_noise(text, self.mask(text, generators, vocabulary), lengths, vocabulary)
+        is_noise = self.mask(text, generators, vocabulary)
+        if self.with_sentinels:
+            return replace_noise(text, is_noise, lengths, vocabulary)
+        end_id = vocabulary.end_id
+        return {
+            INPUTS: compact(text.ids, text.is_id & ~is_noise, lengths.inputs, end_id),
+            TARGETS: compact(text.ids, is_noise, lengths.targets, end_id),
+        }
 
     def mask(self, text: RawText, generators: Generators, vocabulary: Vocabulary) -> np.ndarray:
         """Returns bool [batch, raw_length]: whether an id is noise."""
         is_noise = uniform(generators, text.ids.shape[1]) < self.noise_density
         is_noise &= text.is_id
+        if not self.with_sentinels:
+            return is_noise
         begins = is_noise.copy()
         begins[:, 1:] &= ~is_noise[:, :-1]
         # The targets may have one run more than the inputs.

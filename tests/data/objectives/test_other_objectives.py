@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtfrun.data import ByteVocabulary, DataError
+from mtfrun.data.objectives.deshuffling import Deshuffling
 from mtfrun.data.objectives.masked_language_model import MaskedLanguageModel, replace_ids
 from mtfrun.data.objectives.mixture_of_denoisers import Denoiser, MixtureOfDenoisers
 from mtfrun.data.objectives.objective import Objective
@@ -17,6 +18,7 @@ from mtfrun.data.objectives.prefix_language_model import PrefixLanguageModel, di
 from mtfrun.data.objectives.span_corruption import IidDenoising, SpanCorruption, replace_noise
 from mtfrun.errors import InputError
 from tests.data.objectives.reference import (
+    END,
     FIRST_SENTINEL,
     NUM_SENTINELS,
     VOCABULARY,
@@ -61,6 +63,36 @@ def test_iid_denoising_makes_inputs_and_targets_of_its_mask() -> None:
         assert batch["inputs"][row].tolist() == padded(with_sentinels(ids, mask), 91)
         inputs, targets = batch["inputs"][row].tolist(), batch["targets"][row].tolist()
         assert mask[0] or restored(inputs, targets) == ids
+
+
+def test_iid_denoising_without_sentinels_divides_the_ids() -> None:
+    objective = IidDenoising(0.3, with_sentinels=False)
+    text = random_text(np.random.default_rng(0), 5, 90, 31)
+    batch = objective(text, generators(5), of_lengths(91, 91), VOCABULARY)
+    masks = objective.mask(text, generators(5), VOCABULARY)
+    for row, ids in enumerate(texts_of(text)):
+        parts = {
+            feature: [x for x, is_noise in zip(ids, masks[row], strict=False) if is_noise == wanted]
+            for feature, wanted in (("inputs", False), ("targets", True))
+        }
+        assert parts["targets"] and parts["inputs"]
+        for feature, expected in parts.items():
+            assert batch[feature][row].tolist() == padded(expected, 91)
+
+
+@pytest.mark.parametrize("density", [1.0, 0.4])
+def test_deshuffling_gives_the_noise_other_places(density: float) -> None:
+    objective = Deshuffling(density)
+    text = random_text(np.random.default_rng(0), 200, 50, 9)
+    batch = objective(text, generators(200), of_lengths(51, 51), VOCABULARY)
+    kept = []
+    for row, ids in enumerate(texts_of(text)):
+        assert batch["targets"][row].tolist() == padded(ids, 51)
+        inputs = batch["inputs"][row, : len(ids)]
+        assert sorted(inputs) == sorted(ids) and batch["inputs"][row, len(ids)] == END
+        kept.append(np.mean(inputs == ids))
+    # Of the noise one id a row stays, on average.
+    assert abs(np.mean(kept) - (1 - density) - 1 / 50) < 0.02
 
 
 def test_iid_noise_is_independent_and_has_its_density() -> None:

@@ -193,6 +193,11 @@ _ALL_TARGETS = {"full_targets": True, "random_probability": 0.0}
 _OBJECTIVES: Mapping[Sequence[str | None], tuple[str, dict[str, Any]]] = {
     ("random_spans_noise_mask", *_UNIQUE): ("data.SpanCorruption", {}),
     ("iid_noise_mask", *_UNIQUE): ("data.IidDenoising", {}),
+    ("iid_noise_mask", "drop_noise_tokens", "drop_nonnoise_tokens"): (
+        "data.IidDenoising",
+        {"with_sentinels": False},
+    ),
+    ("iid_noise_mask", "permute_noise_tokens", None): ("data.Deshuffling", {}),
     ("iid_noise_mask", "noise_token_to_sentinel", None): (_MASKED, _ALL_TARGETS),
     ("iid_noise_mask", _TO_RANDOM, None): (_MASKED, {"full_targets": True}),
     _PREFIX: ("data.PrefixLanguageModel", {}),

@@ -28,6 +28,12 @@ GATED = "DenseReluDense.activation = ['gelu', 'linear']\n"
 SCHEDULES = "mesh_tensorflow.transformer.learning_rate_schedules"
 
 
+DENOISE = (
+    "preprocessors.unsupervised.preprocessors = [@preprocessors.denoise]\n"
+    "preprocessors.denoise.noise_mask_fn = @preprocessors.iid_noise_mask\n"
+)
+
+
 def _imported(text: str, tmp_path: pathlib.Path, *, partial: bool = False) -> Imported:
     path = tmp_path / "model.gin"
     path.write_text(SMALL + text)
@@ -161,6 +167,17 @@ def _text(imported: Imported) -> str:
             "Synthesizer.num_heads = 2\nSynthesizer.attention_kwargs = {'max_length': 64}\n"
             "Synthesizer.synthesize_mode = 'dense_minus'\n",
             ["kind = 'dense'\n    dot_products = None\n    max_length = 64", "d_kv = 128"],
+        ),
+        (
+            f"{DENOISE}preprocessors.denoise.noise_density = 0.15\n"
+            "preprocessors.denoise.inputs_fn = @preprocessors.drop_noise_tokens\n"
+            "preprocessors.denoise.targets_fn = @preprocessors.drop_nonnoise_tokens\n",
+            ["data.IidDenoising:\n    noise_density = 0.15\n    with_sentinels = False"],
+        ),
+        (
+            f"{DENOISE}preprocessors.denoise.noise_density = 1.0\n"
+            "preprocessors.denoise.inputs_fn = @preprocessors.permute_noise_tokens\n",
+            ["OBJECTIVE = @data.Deshuffling()"],
         ),
         (
             "run.model_type = 'lm'\n",
