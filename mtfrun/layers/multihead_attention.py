@@ -13,7 +13,6 @@ from mtfrun.layers.attention import (
     AttentionHeads,
     KeysAndValues,
     attention_logits,
-    extend_cache,
     mix_values,
 )
 from mtfrun.layers.attention_masks import AttentionBias, rename_length_to_memory_length
@@ -198,22 +197,6 @@ class MultiHeadAttention(mtf.Module):
         """Returns zeros for the keys and values of positions to come."""
         shape = [*batch, *self._memory_heads, memory_length, self._d_kv]
         return KeysAndValues.zeros(self._mesh, shape, self._dtypes.activation)
-
-    def extend_cache(
-        self,
-        cache: KeysAndValues,
-        x: mtf.Tensor,
-        position: mtf.Tensor,
-        condition: mtf.Tensor | None = None,
-    ) -> tuple[KeysAndValues, mtf.Dimension]:
-        """Returns the cache with the keys and values of a position, and its memory dimension.
-
-        x: {batch..., d_model}; condition: {batch...} bool: where it is false the cache stays. Or of
-        the consecutive positions {block} or {batch, block}; x: {batch, block, d_model}.
-        """
-        entries = self.keys_and_values(x, position)
-        extended: KeysAndValues = extend_cache(cache, entries, position, condition)
-        return extended, cache.keys.shape.get_dim_by_name("memory_length")
 
     def _head_groups(self, length: mtf.Dimension) -> HeadGroups | None:
         parts = self._mesh.num_splits(length)

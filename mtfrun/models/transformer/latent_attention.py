@@ -21,7 +21,6 @@ from mtfrun.layers import (
     RotaryPositions,
     attend,
     attention_logits,
-    extend_cache,
     mix_values,
     rename_length_to_memory_length,
     rotate,
@@ -212,18 +211,6 @@ class LatentAttention(mtf.Module):
         """Returns zeros for the positions to come."""
         shape = [*batch, memory_length, self._with_key]
         return mtf.zeros(self._mesh, shape, self._dtypes.activation)
-
-    def extend_cache(
-        self,
-        cache: mtf.Tensor,
-        x: mtf.Tensor,
-        position: mtf.Tensor,
-        condition: mtf.Tensor | None = None,
-    ) -> tuple[mtf.Tensor, mtf.Dimension]:
-        """Returns the cache with the entries of a position; see `layers.extend_cache`."""
-        entries = self.keys_and_values(x, position)
-        extended: mtf.Tensor = extend_cache(cache, entries, position, condition)
-        return extended, cache.shape.get_dim_by_name("memory_length")
 
     def _queries(self, x: mtf.Tensor, position: mtf.Tensor | None, call: Call) -> mtf.Tensor:
         """Returns {batch..., heads, length, d_kv}."""

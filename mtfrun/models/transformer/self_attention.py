@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
+import tensorflow as tf
+
 from mtfrun import mtf
 from mtfrun.layers import (
     AttentionBias,
@@ -16,6 +18,7 @@ from mtfrun.layers import (
     RelativePositionBias,
     RotaryPositions,
     TensorBias,
+    extend_cache,
     rename_length_to_memory_length,
 )
 from mtfrun.models.transformer.sublayer import SequenceCall, Sublayer
@@ -34,16 +37,14 @@ class Attention(Protocol):
     ) -> mtf.Tensor:
         """Returns the attention of x {batch..., length, d_model} to vectors of the same shape."""
 
-    def keys_and_values(self, memory: mtf.Tensor) -> Any:
-        """Returns the cache of {batch..., memory_length, d_model}: nested tensors."""
+    def keys_and_values(self, memory: mtf.Tensor, position: mtf.Tensor | None = None) -> Any:
+        """Returns the cache of {batch..., memory_length, d_model}: nested tensors.
+
+        Or, with a `position`, its entries for {batch..., d_model}; see `layers.extend_cache`.
+        """
 
     def empty_cache(self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension) -> Any:
         """Returns the cache of positions to come."""
-
-    def extend_cache(
-        self, cache: Any, x: mtf.Tensor, position: mtf.Tensor, condition: mtf.Tensor | None = None
-    ) -> tuple[Any, mtf.Dimension]:
-        """Returns the cache with the entries of a position, see `layers.extend_cache`."""
 
     def __call__(
         self,
@@ -91,9 +92,9 @@ class CachedSelfAttention(Sublayer):
     def step(self, x: mtf.Tensor, state: Any, call: SequenceCall) -> tuple[mtf.Tensor, Any]:
         """Returns the output and the cache with the position; the bias must mask later ones."""
         position = call.progress.step_position()
-        cache, memory_length = self.attention.extend_cache(
-            state, x, position, call.progress.is_after_prompt()
-        )
+        entries = self.attention.keys_and_values(x, position)
+        cache = extend_cache(state, entries, position, call.progress.is_after_prompt())
+        memory_length = tf.nest.flatten(cache)[0].shape.get_dim_by_name("memory_length")
         bias = self._bias(x, call)
         return self.attention(x, cache, memory_length, bias, call, position=position), cache
 

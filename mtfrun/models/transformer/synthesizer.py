@@ -14,7 +14,6 @@ from mtfrun.layers import (
     Call,
     Dense,
     Dropout,
-    extend_cache,
     mix_values,
     rename_length_to_memory_length,
 )
@@ -182,7 +181,7 @@ class SynthesizerAttention(mtf.Module):
         )
         return mtf.einsum([mixed, mtf.cast(self.output, dtype)], output_shape=x.shape)
 
-    def keys_and_values(self, memory: mtf.Tensor) -> Memory:
+    def keys_and_values(self, memory: mtf.Tensor, position: mtf.Tensor | None = None) -> Memory:
         """Returns the cache of {batch..., memory_length, d_model}, or the entries of a position."""
         if self.key is None or self.value is None:
             assert self.key_value is not None
@@ -195,17 +194,6 @@ class SynthesizerAttention(mtf.Module):
         shape = [*batch, self._heads, memory_length, self._d_kv]
         zeros = mtf.zeros(self._mesh, shape, self._dtypes.activation)
         return {"keys": zeros, "values": zeros} if self._compares else {"values": zeros}
-
-    def extend_cache(
-        self,
-        cache: Memory,
-        x: mtf.Tensor,
-        position: mtf.Tensor,
-        condition: mtf.Tensor | None = None,
-    ) -> tuple[Memory, mtf.Dimension]:
-        """Returns the cache with the entries of a position; see `layers.extend_cache`."""
-        extended: Memory = extend_cache(cache, self.keys_and_values(x), position, condition)
-        return extended, cache["values"].shape.get_dim_by_name("memory_length")
 
     def _synthesize(
         self,

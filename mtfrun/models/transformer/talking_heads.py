@@ -14,7 +14,6 @@ from mtfrun.layers import (
     Call,
     Dense,
     Dropout,
-    extend_cache,
     rename_length_to_memory_length,
 )
 from mtfrun.models.transformer.encoder_decoder_attention import encoder_memory
@@ -192,7 +191,7 @@ class TalkingHeadsAttention(mtf.Module):
         """Returns the attention of x {batch..., d_model} to a cache; also of a block."""
         return self._attend(x, memory, memory_length, bias, call, None)
 
-    def keys_and_values(self, memory: mtf.Tensor) -> Memory:
+    def keys_and_values(self, memory: mtf.Tensor, position: mtf.Tensor | None = None) -> Memory:
         """Returns the cache of {batch..., memory_length, d_model}, or the entries of a position."""
         call = Call()
         cached = {"keys": self.key(memory, call), "values": self.value(memory, call)}
@@ -214,17 +213,6 @@ class TalkingHeadsAttention(mtf.Module):
             )
             for name, layer in layers.items()
         }
-
-    def extend_cache(
-        self,
-        cache: Memory,
-        x: mtf.Tensor,
-        position: mtf.Tensor,
-        condition: mtf.Tensor | None = None,
-    ) -> tuple[Memory, mtf.Dimension]:
-        """Returns the cache with the entries of a position; see `layers.extend_cache`."""
-        extended: Memory = extend_cache(cache, self.keys_and_values(x), position, condition)
-        return extended, cache["keys"].shape.get_dim_by_name("memory_length")
 
     def _attend(
         self,
