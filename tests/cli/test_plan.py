@@ -77,9 +77,10 @@ def test_a_dry_run_counts_the_collectives_of_a_step(dry_run: str) -> None:
     # look-up comes besides that of the logits; loss, its weight and accuracy.
     gradients = 22_848 + half_table + 3 * 4
     # Over model: the look-up sums the vectors of both halves of the table. Each of 2 blocks sums
-    # attention's output, its 3 gradients, and in the feed-forward layer the output and 1 gradient; the logits' gradient is summed once. The cross entropy sums 3
-    # values per token over the vocabulary. Adafactor: mean squares of 13 split variables, three
-    # each; those of variables of one shape in one all-reduce.
+    # attention's output, its 3 gradients, and in the feed-forward layer the output and 1 gradient;
+    # the logits' gradient is summed once. The cross entropy sums 3 values per token over the
+    # vocabulary. Adafactor: mean squares of 13 split variables, three each; those of variables of
+    # one shape in one all-reduce.
     sums = 14 * activations + 3 * per_token + 39 * 4
     assert [line for line in lines if " a step, by" in line or " over " in line] == [
         "63 a step, by mesh axis and the dimensions that cause them",
