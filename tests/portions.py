@@ -58,13 +58,13 @@ def divide(names: Sequence[str], most: int) -> Iterator[list[str]]:
 
 
 def run(portion: Portion) -> bool:
-    """Returns whether the tests pass, and prints a line, or all output where they do not."""
+    """Returns whether the tests pass, and prints a line, skipped ones, or all output."""
     start = time.monotonic()
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
         file.write("\n".join(portion.tests))
         file.flush()
         process = subprocess.Popen(
-            [*_PYTEST, "-v", "-rf", f"@{file.name}"],
+            [*_PYTEST, "-v", "-rfs", f"@{file.name}"],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -81,8 +81,9 @@ def run(portion: Portion) -> bool:
         f"{usage.ru_maxrss / 1e6:.1f} GB, {time.monotonic() - start:.0f} s",
         flush=True,
     )
-    if code:
-        print(output, flush=True)
+    for line in output.splitlines():
+        if code or line.startswith("SKIPPED"):
+            print(line, flush=True)
     return code == 0
 
 

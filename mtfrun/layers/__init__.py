@@ -9,6 +9,7 @@ from mtfrun.layers.attention import KeysAndValues as KeysAndValues
 from mtfrun.layers.attention import attention_logits as attention_logits
 from mtfrun.layers.attention import dot_product_attention as dot_product_attention
 from mtfrun.layers.attention import extend_cache as extend_cache
+from mtfrun.layers.attention import heads_before_positions as heads_before_positions
 from mtfrun.layers.attention import mix_values as mix_values
 from mtfrun.layers.attention import soft_cap as soft_cap
 from mtfrun.layers.attention_in_blocks import attention_in_blocks as attention_in_blocks

@@ -15,6 +15,9 @@ from mtfrun.errors import InputError
 # Made as `norm_class(mesh, dims, dtypes, outer_dims=...)`, such as `RMSNorm` or `LayerNorm`.
 HeadNormClass = Callable[..., Any]
 
+# Names of the dimensions of positions.
+_POSITIONS = ("length", "memory_length", "block")
+
 
 @dataclasses.dataclass(frozen=True)
 class AttentionHeads:
@@ -142,6 +145,16 @@ def attention_logits(
     logits_shape = [*(query.shape - d_kv), memory_length]
     logits = mtf.einsum([query, key], output_shape=logits_shape)
     return logits if cap is None else soft_cap(mtf.to_float(logits), cap)
+
+
+def heads_before_positions(outer: mtf.Shape, heads: Sequence[mtf.Dimension]) -> list[mtf.Dimension]:
+    """Returns {batch..., heads..., length} for {batch..., length}, or without a length for a step.
+
+    Products of queries and keys in this order transpose nothing.
+    """
+    dims = outer.dims
+    positions = [dim for dim in dims[-1:] if dim.name in _POSITIONS]
+    return [*dims[: len(dims) - len(positions)], *heads, *positions]
 
 
 def soft_cap(logits: mtf.Tensor, cap: float) -> mtf.Tensor:

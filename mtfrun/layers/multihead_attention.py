@@ -13,6 +13,7 @@ from mtfrun.layers.attention import (
     AttentionHeads,
     KeysAndValues,
     attention_logits,
+    heads_before_positions,
     mix_values,
 )
 from mtfrun.layers.attention_masks import AttentionBias, rename_length_to_memory_length
@@ -21,9 +22,6 @@ from mtfrun.layers.dropout import AttentionDropout, Dropout
 from mtfrun.layers.layer import Call
 from mtfrun.layers.recompute import PROJECTIONS
 from mtfrun.layers.rotary import RotaryPositions, rotate
-
-# Names of the dimensions of positions.
-_SEQUENCES = ("length", "memory_length", "block")
 
 
 class MultiHeadAttention(mtf.Module):
@@ -266,9 +264,7 @@ class MultiHeadAttention(mtf.Module):
     ) -> mtf.Tensor:
         """Returns {groups, batch..., heads (of a group), length, d_kv}: nothing to transpose."""
         dtype = self._dtypes.activation
-        outer = (x.shape - self._d_model).dims
-        sequence = [dim for dim in outer[-1:] if dim.name in _SEQUENCES]
-        inner = [*outer[: len(outer) - len(sequence)], *heads, *sequence, self._d_kv]
+        inner = [*heads_before_positions(x.shape - self._d_model, heads), self._d_kv]
         weights = mtf.cast(kernel, dtype)
         if groups is not None:
             weights = groups.of_kernel(weights)

@@ -120,13 +120,15 @@ class IidDenoising(Objective):
     def feature_lengths(self, raw_length: int, vocabulary: Vocabulary) -> FeatureLengths:
         density = self.noise_density
         variance = raw_length * density * (1 - density)
-        runs = variance + density if self.with_sentinels else 0.0
-        # Ids and sentinels of the targets; the deviation is at most the deviation of both together.
         deviations = _DEVIATIONS * math.sqrt(variance)
-        targets = raw_length * density + runs + deviations * (2 if self.with_sentinels else 1)
-        targets_length = min(math.ceil(targets), raw_length) + 1
         if not self.with_sentinels:
+            targets = raw_length * density + deviations
+            targets_length = min(math.ceil(targets), raw_length) + 1
             return FeatureLengths(raw_length + 1, targets_length, raw_length + 2)
+        runs = variance + density
+        # Ids and sentinels of the targets; the deviation is at most the deviation of both together.
+        targets = raw_length * density + runs + 2 * deviations
+        targets_length = min(math.ceil(targets), raw_length) + 1
         # A run takes a sentinel on either side; the ids are the text's.
         sentinels = 2 * (runs + deviations) + 1
         joined = raw_length + min(math.ceil(sentinels), raw_length + 1) + 2

@@ -21,15 +21,13 @@ from mtfrun.layers import (
     RotaryPositions,
     attend,
     attention_logits,
+    heads_before_positions,
     mix_values,
     rename_length_to_memory_length,
     rotate,
 )
 from mtfrun.layers.recompute import PROJECTIONS
 from mtfrun.models.transformer.self_attention import CachedSelfAttention, RelativeBiasClass
-
-# Names of the dimensions of positions.
-_SEQUENCES = ("length", "memory_length", "block")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -235,10 +233,8 @@ class LatentAttention(mtf.Module):
 
     def _project(self, x: mtf.Tensor, kernel: mtf.Variable) -> mtf.Tensor:
         """Returns {batch..., heads, length, size}: nothing to transpose."""
-        reduced, *new = kernel.shape
-        outer = (x.shape - reduced).dims
-        sequence = [dim for dim in outer[-1:] if dim.name in _SEQUENCES]
-        inner = [*outer[: len(outer) - len(sequence)], new[0], *sequence, new[1]]
+        reduced, heads, size = kernel.shape
+        inner = [*heads_before_positions(x.shape - reduced, [heads]), size]
         weights = mtf.cast(kernel, self._dtypes.activation)
         return mtf.keep(mtf.einsum([x, weights], output_shape=inner), PROJECTIONS)
 

@@ -14,13 +14,12 @@ from mtfrun.layers import (
     Call,
     Dense,
     Dropout,
+    heads_before_positions,
     mix_values,
     rename_length_to_memory_length,
 )
 from mtfrun.models.transformer.self_attention import CachedSelfAttention, RelativeBiasClass
 
-# Names of the dimensions of positions.
-_POSITIONS = ("length", "block")
 # Of a table for all positions; a layout rule for the length does not split it.
 _QUERIES, _MEMORY = "query_positions", "memory_positions"
 
@@ -235,10 +234,8 @@ class SynthesizerAttention(mtf.Module):
 
     def _inner_shape(self, x: mtf.Tensor) -> mtf.Shape:
         """Returns {batch..., heads, length, d_kv} for x {batch..., length, d_model}."""
-        outer = (x.shape - self._d_model).dims
-        sequence = [dim for dim in outer[-1:] if dim.name in (*_POSITIONS, "memory_length")]
-        batch = outer[: len(outer) - len(sequence)]
-        return mtf.Shape([*batch, self._heads, *sequence, self._d_kv])
+        outer = heads_before_positions(x.shape - self._d_model, [self._heads])
+        return mtf.Shape([*outer, self._d_kv])
 
     def _project(self, x: mtf.Tensor, kernel: mtf.Variable) -> mtf.Tensor:
         dtype = self._dtypes.activation

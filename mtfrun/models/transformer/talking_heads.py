@@ -14,14 +14,12 @@ from mtfrun.layers import (
     Call,
     Dense,
     Dropout,
+    heads_before_positions,
     rename_length_to_memory_length,
 )
 from mtfrun.models.transformer.encoder_decoder_attention import encoder_memory
 from mtfrun.models.transformer.self_attention import CachedSelfAttention, RelativeBiasClass
 from mtfrun.models.transformer.sublayer import SequenceCall, Sublayer
-
-# Names of the dimensions of positions.
-_POSITIONS = ("length", "memory_length", "block")
 
 # "keys" and "values" of memory positions, and the maps "logits" and "weights" that depend on them.
 Memory = dict[str, mtf.Tensor]
@@ -224,15 +222,13 @@ class TalkingHeadsAttention(mtf.Module):
         record: Callable[[mtf.Tensor], None] | None,
     ) -> mtf.Tensor:
         dtype = self._dtypes.activation
-        outer = (x.shape - self._d_model).dims
-        sequence = [dim for dim in outer[-1:] if dim.name in _POSITIONS]
-        batch = outer[: len(outer) - len(sequence)]
+        outer = x.shape - self._d_model
         query = self.query(x, call)
         growth = self.query.kernel.widths.growth([self._d_k])
         query = query if growth == 1.0 else query * (1.0 / growth)  # see `logits_scale`
         logits = mtf.einsum(
             [query, memory["keys"]],
-            output_shape=[*batch, *self._key_heads, *sequence, memory_length],
+            output_shape=[*heads_before_positions(outer, self._key_heads.dims), memory_length],
         )
         if self.logits is not None:
             logits = self.logits(logits, x, memory.get("logits"), call)

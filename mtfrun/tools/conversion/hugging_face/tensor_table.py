@@ -336,7 +336,7 @@ def _as_list(names: Sequence[str]) -> str:
     return f"{', '.join(names[:3])}{more}"
 
 
-def dense_rows(theirs: str, ours: str, *, has_bias: bool = True) -> Iterator[Row]:
-    yield Row(f"{theirs}.weight", f"{ours}/kernel", Matrix())
+def dense_rows(theirs: str, ours: str, *, has_bias: bool = True, inputs: int = 1) -> Iterator[Row]:
+    yield Row(f"{theirs}.weight", f"{ours}/kernel", Matrix(inputs))
     if has_bias:
         yield Row(f"{theirs}.bias", f"{ours}/bias", Same())

@@ -10,7 +10,12 @@ from typing import ClassVar
 
 from mtfrun.tools.conversion.gin_file import GinFile
 from mtfrun.tools.conversion.hugging_face.families.llama import Llama
-from mtfrun.tools.conversion.hugging_face.families.mixtral import expert_rows, write_mixture
+from mtfrun.tools.conversion.hugging_face.families.mixtral import (
+    expert_rows,
+    shared_rows,
+    write_mixture,
+)
+from mtfrun.tools.conversion.hugging_face.families.qwen3_moe import num_experts
 from mtfrun.tools.conversion.hugging_face.family import PARALLEL, Blocks
 from mtfrun.tools.conversion.hugging_face.rotary import Rotary
 from mtfrun.tools.conversion.hugging_face.settings import Settings
@@ -20,6 +25,7 @@ from mtfrun.tools.conversion.hugging_face.tensor_table import (
     Row,
     Same,
     TensorTable,
+    dense_rows,
     halves_of_pairs,
 )
 
@@ -87,17 +93,17 @@ class DeepseekV3(Llama):
         query = "q_proj"
         if _query_latent(settings) is not None:
             query = "q_b_proj"
-            yield from _map(f"{theirs}.q_a_proj", f"{ours}/query_latent", has_bias=has_bias)
+            yield from dense_rows(f"{theirs}.q_a_proj", f"{ours}/query_latent", has_bias=has_bias)
             yield Row(f"{theirs}.q_a_layernorm.weight", f"{ours}/query_norm/scale", Same())
         of_query = Row(f"{theirs}.{query}.weight", f"{ours}/query", Matrix())
         yield of_query.in_order(_rotating_first(settings, still))
         latent = _rotating_first(settings, settings.integer("kv_lora_rank", 512))
-        for row in _map(f"{theirs}.kv_a_proj_with_mqa", f"{ours}/memory", has_bias=has_bias):
+        for row in dense_rows(f"{theirs}.kv_a_proj_with_mqa", f"{ours}/memory", has_bias=has_bias):
             yield row.in_order(latent)
         yield Row(f"{theirs}.kv_a_layernorm.weight", f"{ours}/memory_norm/scale", Same())
         by_head = JoinedByHead(settings.integer("num_attention_heads"), Matrix())
         yield Row(f"{theirs}.kv_b_proj.weight", [f"{ours}/key", f"{ours}/value"], by_head)
-        yield from _map(f"{theirs}.o_proj", f"{ours}/output", has_bias=has_bias, inputs=2)
+        yield from dense_rows(f"{theirs}.o_proj", f"{ours}/output", has_bias=has_bias, inputs=2)
 
     def feed_forward(self, settings: Settings, theirs: str, ours: str) -> Iterator[Row]:
         if "/parallel" not in ours:
@@ -106,19 +112,10 @@ class DeepseekV3(Llama):
         mixture, shared = (
             f"{ours}/layers/{name}/layer" for name in ("moe_1d", "gated_feed_forward")
         )
-        names, number = ("gate_proj", "up_proj", "down_proj"), _num_experts(settings)
-        yield from expert_rows(settings, f"{theirs}.mlp", mixture, names, number)
+        yield from expert_rows(settings, f"{theirs}.mlp", mixture, _num_experts(settings))
         bias = f"{theirs}.mlp.gate.e_score_correction_bias"
         yield Row(bias, f"{mixture}/router/bias", Same())
-        for row in super().feed_forward(settings, theirs, shared):
-            of_shared = [name.replace(".mlp.", ".mlp.shared_experts.") for name in row.names]
-            yield Row(of_shared, row.paths, row.transform)
-
-
-def _map(theirs: str, ours: str, *, has_bias: bool, inputs: int = 1) -> Iterator[Row]:
-    yield Row(f"{theirs}.weight", f"{ours}/kernel", Matrix(inputs))
-    if has_bias:
-        yield Row(f"{theirs}.bias", f"{ours}/bias", Same())
+        yield from shared_rows(super().feed_forward(settings, theirs, shared), "shared_experts")
 
 
 def _sizes(settings: Settings) -> tuple[int, int]:
@@ -145,5 +142,4 @@ def _query_latent(settings: Settings) -> int | None:
 
 
 def _num_experts(settings: Settings) -> int:
-    name = "num_local_experts" if "num_local_experts" in settings.values else "n_routed_experts"
-    return settings.count(name, 256)
+    return num_experts(settings, 256, "n_routed_experts")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -41,7 +41,7 @@ class Mixtral(Mistral):
         # Version 5 saves the fused form under another name.
         is_fused = f"{theirs}.mlp.experts.down_proj" in settings.tensors
         mixture = f"{theirs}.{'mlp' if is_fused else 'block_sparse_moe'}"
-        yield from expert_rows(settings, mixture, ours, _NAMES, _num_experts(settings))
+        yield from expert_rows(settings, mixture, ours, _num_experts(settings), _NAMES)
 
 
 def _num_experts(settings: Settings) -> int:
@@ -67,7 +67,11 @@ def write_mixture(settings: Settings, file: GinFile, *, num_experts: int, choice
 
 
 def expert_rows(
-    settings: Settings, theirs: str, ours: str, names: Sequence[str], num_experts: int
+    settings: Settings,
+    theirs: str,
+    ours: str,
+    num_experts: int,
+    names: Sequence[str] = ("gate_proj", "up_proj", "down_proj"),
 ) -> Iterator[Row]:
     """Yields the tensors of the mixture "model.layers.0.mlp".
 
@@ -84,6 +88,13 @@ def expert_rows(
     for name, path in zip(names, paths, strict=True):
         of_experts = [f"{theirs}.experts.{i}.{name}.weight" for i in range(num_experts)]
         yield Row(of_experts, path, Stacked(Matrix()))
+
+
+def shared_rows(rows: Iterable[Row], name: str) -> Iterator[Row]:
+    """Yields the tensors of a feed-forward layer under the name of an expert for all tokens."""
+    for row in rows:
+        names = [each.replace(".mlp.", f".mlp.{name}.") for each in row.names]
+        yield Row(names, row.paths, row.transform)
 
 
 class _FusedExperts:

@@ -41,5 +41,5 @@ class Olmoe(Llama):
             yield Row(f"{theirs}.{letter}_norm.weight", f"{ours}/{name}_norm/scale", Flat())
 
     def feed_forward(self, settings: Settings, theirs: str, ours: str) -> Iterator[Row]:
-        names, number = ("gate_proj", "up_proj", "down_proj"), settings.count("num_experts", 64)
-        yield from expert_rows(settings, f"{theirs}.mlp", ours, names, number)
+        number = settings.count("num_experts", 64)
+        yield from expert_rows(settings, f"{theirs}.mlp", ours, number)

@@ -12,7 +12,11 @@ from mtfrun.tools.conversion.hugging_face.families.llama import (
     sliding_window,
     windows_by_type,
 )
-from mtfrun.tools.conversion.hugging_face.families.mixtral import expert_rows, write_mixture
+from mtfrun.tools.conversion.hugging_face.families.mixtral import (
+    expert_rows,
+    shared_rows,
+    write_mixture,
+)
 from mtfrun.tools.conversion.hugging_face.families.qwen3_moe import have_experts, num_experts
 from mtfrun.tools.conversion.hugging_face.family import GLOBAL, LOCAL, PARALLEL, Blocks
 from mtfrun.tools.conversion.hugging_face.settings import Settings
@@ -65,11 +69,9 @@ class Qwen2Moe(Qwen2):
         if "/parallel" not in ours:
             yield from Llama.feed_forward(self, settings, theirs, ours)
             return
-        names = ("gate_proj", "up_proj", "down_proj")
         mixture, shared = (f"{ours}/layers/{name}/layer" for name in ("moe_1d", "shared_expert"))
-        yield from expert_rows(settings, f"{theirs}.mlp", mixture, names, num_experts(settings, 60))
+        yield from expert_rows(settings, f"{theirs}.mlp", mixture, num_experts(settings, 60))
         gate = f"{theirs}.mlp.shared_expert_gate.weight"
         yield Row(gate, f"{shared}/gate/kernel", HeadRows())
-        for row in Llama.feed_forward(self, settings, theirs, shared):
-            of_shared = [name.replace(".mlp.", ".mlp.shared_expert.") for name in row.names]
-            yield Row(of_shared, row.paths, row.transform)
+        rows = Llama.feed_forward(self, settings, theirs, shared)
+        yield from shared_rows(rows, "shared_expert")

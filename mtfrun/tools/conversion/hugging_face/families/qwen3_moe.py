@@ -51,13 +51,12 @@ class Qwen3Moe(Qwen3):
         if "/moe_1d" not in ours:
             yield from Llama.feed_forward(self, settings, theirs, ours)
             return
-        names = ("gate_proj", "up_proj", "down_proj")
-        yield from expert_rows(settings, f"{theirs}.mlp", ours, names, num_experts(settings, 128))
+        yield from expert_rows(settings, f"{theirs}.mlp", ours, num_experts(settings, 128))
 
 
-def num_experts(settings: Settings, default: int) -> int:
+def num_experts(settings: Settings, default: int, name: str = "num_experts") -> int:
     """Its name has changed."""
-    name = "num_local_experts" if "num_local_experts" in settings.values else "num_experts"
+    name = "num_local_experts" if "num_local_experts" in settings.values else name
     return settings.count(name, default)
 
 
