@@ -15,6 +15,7 @@ from typing import Any
 import gin
 from mtfrun.configuration.files import example_flag, shipped_files_with
 from mtfrun.configuration.gin_values import MACRO, Reference, num_parts
+from mtfrun.configuration.published import load_published
 from mtfrun.configuration.statements import Binding, bindings_in, follow, macros_of
 from mtfrun.configuration.value_types import check_value
 from mtfrun.errors import ConfigError, did_you_mean
@@ -84,8 +85,20 @@ def check_taken(bindings: Sequence[Binding], operative_config: str) -> None:
 
 
 def target_of(selector: str) -> Any:
-    """Returns the registered class or function of a selector, MACRO for gin's macro."""
-    return MACRO if selector == MACRO else gin.get_configurable(selector)
+    """Returns the registered class or function of a selector, MACRO for gin's macro.
+
+    gin registers a class under the first of its names that a configuration uses: the other one of
+    `layers.LayerNorm` and `transformer.LayerNorm` is looked up here.
+    """
+    if selector == MACRO:
+        return MACRO
+    try:
+        return gin.get_configurable(selector)
+    except ValueError:
+        published = load_published()
+        if selector not in published:
+            raise
+        return gin.get_configurable(published[selector])
 
 
 def _target(binding: Binding) -> _Target:

@@ -40,6 +40,7 @@ from mtfrun.layers.convolution import Conv2D as Conv2D
 from mtfrun.layers.convolution import Conv2DTranspose as Conv2DTranspose
 from mtfrun.layers.convolution import Conv3D as Conv3D
 from mtfrun.layers.convolution import Conv3DTranspose as Conv3DTranspose
+from mtfrun.layers.convolution import DepthwiseConv2D as DepthwiseConv2D
 from mtfrun.layers.convolution import SeparableConv1D as SeparableConv1D
 from mtfrun.layers.dense import Dense as Dense
 from mtfrun.layers.dense import DenseProduct as DenseProduct

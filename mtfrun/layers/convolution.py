@@ -116,6 +116,39 @@ class Conv3DTranspose(_Convolution):
     _convolve = staticmethod(mtf.conv3d_transpose_with_blocks)
 
 
+class DepthwiseConv2D(mtf.Module):
+    """`mtf.depthwise_conv2d` with a trained filter {height, width, channels_dim} and a bias."""
+
+    def __init__(
+        self,
+        mesh: mtf.Mesh,
+        channels_dim: mtf.Dimension,
+        dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
+        *,
+        filter_size: Sequence[int] = (3, 3),
+        padding: str = "SAME",
+        blocks: Sequence[mtf.Dimension | None] = (),
+        filter_initializer: mtf.VarianceScaling = mtf.initializers.VarianceScaling(),
+        use_bias: bool = True,
+    ) -> None:
+        super().__init__()
+        self._dtypes, self._padding, self._blocks = dtypes, padding, tuple(blocks)
+        names = ("filter_height", "filter_width")
+        size = [mtf.Dimension(*pair) for pair in zip(names, filter_size, strict=True)]
+        initial = filter_initializer(size, size)
+        self.kernel = mtf.Variable(mesh, [*size, channels_dim], initial, dtypes.master)
+        self.bias = None
+        if use_bias:
+            self.bias = mtf.Variable(mesh, [channels_dim], dtype=dtypes.master, reduced_dims=())
+
+    def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
+        """Returns {..., height, width, channels_dim} for x of the same dimensions."""
+        dtype = self._dtypes.activation
+        kernel = mtf.cast(self.kernel, dtype)
+        y = mtf.depthwise_conv2d(mtf.cast(x, dtype), kernel, self._padding, *self._blocks)
+        return y if self.bias is None else y + mtf.cast(self.bias, dtype)
+
+
 class SeparableConv1D(mtf.Module):
     """A depthwise convolution of a sequence, then a pointwise; Chollet 2016, arXiv:1610.02357."""
 

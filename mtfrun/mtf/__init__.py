@@ -129,7 +129,8 @@ from mtfrun.mtf.ops.spatial.convolution import conv2d as conv2d
 from mtfrun.mtf.ops.spatial.convolution import conv2d_with_blocks as conv2d_with_blocks
 from mtfrun.mtf.ops.spatial.convolution import conv3d as conv3d
 from mtfrun.mtf.ops.spatial.convolution import conv3d_with_blocks as conv3d_with_blocks
-from mtfrun.mtf.ops.spatial.convolution import depthwise_conv1d as depthwise_conv1d
+from mtfrun.mtf.ops.spatial.depthwise import depthwise_conv1d as depthwise_conv1d
+from mtfrun.mtf.ops.spatial.depthwise import depthwise_conv2d as depthwise_conv2d
 from mtfrun.mtf.ops.spatial.halo import dynamic_shift as dynamic_shift
 from mtfrun.mtf.ops.spatial.halo import halo_exchange as halo_exchange
 from mtfrun.mtf.ops.spatial.halo import left_halo_exchange as left_halo_exchange

@@ -62,14 +62,26 @@ IMAGE_FILES = [
     "data/image_folders.gin",
     "data/tfds_images.gin",
     "layouts/spatial_2x2.gin",
-    "models/resnet.gin",
-    "models/resnet50.gin",
-    "models/resnet_seed.gin",
+    *(f"models/{name}.gin" for name in ("convnext", "resnet", "resnet50", "resnet_seed", "vit")),
     "runs/cifar10.gin",
     "runs/digits.gin",
     "runs/fashion_mnist.gin",
     "runs/imagenette.gin",
 ]
+
+SIZES_OF_IMAGE_MODELS = {
+    "models/convnext.gin": ["--gin.STAGE_SIZES=[1,1]", "--gin.WIDTHS=[4,8]"],
+    "models/vit.gin": [
+        f"--gin.{name}={size}"
+        for name, size in (
+            ("NUM_LAYERS", 1),
+            ("D_MODEL", 8),
+            ("D_FF", 8),
+            ("NUM_HEADS", 2),
+            ("D_KV", 4),
+        )
+    ],
+}
 
 FILES_OF_PAIRS = [
     "data/jsonl_pairs.gin",
@@ -163,8 +175,9 @@ def test_a_shipped_file_of_images_builds_tiny(
         flags = [f"--gin.IMAGES_DIR='{tmp_path}'", "--gin.BATCH_SIZE=8"]
     elif name == "runs/digits.gin":
         files, flags = [name], ["--gin.BATCH_SIZE=8"]
-    elif name in ("models/resnet_seed.gin", "models/resnet50.gin"):
+    elif name.startswith("models/") and name != "models/resnet.gin":
         files = ["defaults.gin", name, *images]
+        flags += SIZES_OF_IMAGE_MODELS.get(name, [])
     elif name == "data/tfds_images.gin":
         files = [*IMAGE_BASE[:2], name]
     elif name.startswith("layouts/"):
@@ -175,6 +188,16 @@ def test_a_shipped_file_of_images_builds_tiny(
     variables = training.state.named_variables()
     assert training.tokens_per_step == 8
     assert variables["model/softmax/bias"].shape.to_string == "classes:10"
+
+
+def test_a_file_may_give_a_class_its_other_name(tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "a.gin"
+    imports = "from __gin__ import dynamic_registration\nfrom mtfrun import layers\n"
+    file.write_text(f"{imports}layers.LayerNorm.epsilon = 0.25\n")
+    files = ["defaults.gin", "models/vit.gin", "data/digits.gin", str(file)]
+    training = _build(files, [*SIZES_OF_IMAGE_MODELS["models/vit.gin"], "--gin.PATCH_SIZE=4"])
+    assert "epsilon = 0.25" in config.config_text()
+    assert training.tokens_per_step == 32
 
 
 def _files_with(name: str) -> list[str]:

@@ -298,6 +298,7 @@ CASES = {
     "batch_norm": Case(lambda mesh: layers.BatchNorm(mesh, [WIDTH]), _apply, X),
     "conv_1d": Case(lambda mesh: layers.Conv1D(mesh, CHANNELS, FILTERS), _apply, LINE),
     "conv_2d": Case(lambda mesh: layers.Conv2D(mesh, CHANNELS, FILTERS), _apply, IMAGES),
+    "depthwise_conv_2d": Case(lambda mesh: layers.DepthwiseConv2D(mesh, CHANNELS), _apply, IMAGES),
     "conv_3d": Case(lambda mesh: layers.Conv3D(mesh, CHANNELS, FILTERS), _apply, VOLUMES),
     "conv_2d_transpose": Case(
         lambda mesh: layers.Conv2DTranspose(mesh, CHANNELS, FILTERS), _apply, IMAGES

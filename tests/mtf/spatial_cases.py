@@ -73,6 +73,18 @@ CONVOLUTIONS = [
         ("a:8;l:8;b:8", "fl:3;b:8"),
         (DATA_MODEL, "l:data;b:model"),
     ),
+    OpCase(
+        "depthwise_conv2d",
+        lambda x, f: mtf.depthwise_conv2d(x, f),
+        ("a:8;h:8;w:4;b:8", "fh:3;fw:2;b:8"),
+        ("a:data", DATA_MODEL, "h:data", "a:data;h:model"),
+    ),
+    OpCase(
+        "depthwise_conv2d_with_blocks",
+        lambda x, f: mtf.depthwise_conv2d(x, f, h_blocks_dim=BLOCKS),
+        (f"a:8;{BLOCKS};h:2;w:2;b:8", "fh:3;fw:1;b:8"),
+        ("block:data", "a:data;block:model"),
+    ),
 ]
 
 POOLING = [

@@ -1,3 +1,6 @@
-"""Transformers for images."""
+"""Classifiers of images that are cut into patches."""
 
+from mtfrun.models.vision.convnext import ConvNext as ConvNext
+from mtfrun.models.vision.convnext import ConvNextBlock as ConvNextBlock
+from mtfrun.models.vision.convnext import ConvNextStages as ConvNextStages
 from mtfrun.models.vision.vision_transformer import VisionTransformer as VisionTransformer

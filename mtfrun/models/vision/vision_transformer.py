@@ -11,9 +11,7 @@ from mtfrun.layers import Call, Dense, PositionalEmbedding
 from mtfrun.models.resnet.classifier import ImageClassifier, ImageLoss
 from mtfrun.models.resnet.image_input import ImageInput
 from mtfrun.models.transformer import SequenceCall, Stack
-
-_INSIDE = ("patch_row", "patch_col")
-"""Dimensions of the pixels of a patch."""
+from mtfrun.models.vision.patches import PATCH_DIMS, cut_into_patches
 
 
 class VisionTransformer(ImageClassifier):
@@ -49,7 +47,7 @@ class VisionTransformer(ImageClassifier):
             )
         self._image, self._patch_size = image, patch_size
         self._d_model = mtf.Dimension("d_model", d_model)
-        inside = [mtf.Dimension(name, patch_size) for name in _INSIDE]
+        inside = [mtf.Dimension(name, patch_size) for name in PATCH_DIMS]
         self.patches = Dense(mesh, [*inside, channels], [self._d_model], dtypes)
         self._first = mtf.Dimension("length", 1)
         self.first = mtf.Variable(
@@ -78,11 +76,6 @@ class VisionTransformer(ImageClassifier):
         batch, *image = images.shape.dims
         if image != list(self._image.dims):
             raise InputError(f"images are {image}, and the model is for {self._image.dims}")
-        rows, cols, channels = image
-        size = self._patch_size
-        inside = [mtf.Dimension(name, size) for name in _INSIDE]
-        across = [mtf.Dimension(d.name, d.size // size) for d in (rows, cols)]
-        x = mtf.reshape(images, [batch, across[0], inside[0], across[1], inside[1], channels])
-        x = mtf.transpose(x, [batch, *across, *inside, channels])
-        length = mtf.Dimension("length", across[0].size * across[1].size)
-        return mtf.reshape(x, [batch, length, *inside, channels])
+        x = cut_into_patches(images, self._patch_size)
+        _, rows, cols, *inside = x.shape.dims
+        return mtf.reshape(x, [batch, mtf.Dimension("length", rows.size * cols.size), *inside])

@@ -38,7 +38,7 @@ MESHES = {
 }
 
 
-NAMES = ["resnet", "resnet_basic", "vit"]
+NAMES = ["resnet", "resnet_basic", "vit", "convnext"]
 # A row of patches has no blocks of rows and columns.
 CASES = [
     pytest.param(name, where, marks=[] if where == "one device" else [pytest.mark.slow])
@@ -75,7 +75,8 @@ def test_an_export_has_the_bytes_of_the_import(models: Mapping[str, Imported], n
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "where"),
-    [("resnet_basic", mesh) for mesh in list(MESHES)[1:]] + [("vit", "batch and channels")],
+    [(name, mesh) for name in ("resnet_basic", "convnext") for mesh in list(MESHES)[1:]]
+    + [("vit", "batch and channels")],
 )
 def test_a_step_of_training_is_that_of_one_device(
     models: Mapping[str, Imported], name: str, where: str, tmp_path: pathlib.Path

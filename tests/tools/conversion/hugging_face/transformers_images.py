@@ -1,7 +1,7 @@
 """A program, not a test: classifiers of images of transformers, and their logits.
 
     python transformers_images.py make FOLDER       writes a folder for every entry of `MODELS`
-    python transformers_images.py store             writes tests/oracle/hf/vit with a case
+    python transformers_images.py store NAME...     writes tests/oracle/hf/NAME with a case
     python transformers_images.py logits FOLDER...  writes logits.npy beside the weights
 
 Tests run it in a process of its own, for torch and TensorFlow do not share one well.
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import pathlib
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,10 @@ RESNET: dict[str, Any] = {
 VIT: dict[str, Any] = {
     **{"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4},
     **{"intermediate_size": 24, "image_size": 16, "patch_size": 4, "num_labels": 5},
+}
+CONVNEXT: dict[str, Any] = {
+    **{"hidden_sizes": [8, 12], "depths": [1, 2], "num_stages": 2, "patch_size": 2},
+    **{"image_size": 16, "layer_scale_init_value": 0.5, "num_labels": 5},
 }
 # By the name of a folder: the class without "Config", its configuration, the type of the weights.
 MODELS: dict[str, tuple[str, dict[str, Any], torch.dtype]] = {
@@ -63,8 +68,23 @@ MODELS: dict[str, tuple[str, dict[str, Any], torch.dtype]] = {
         torch.float32,
     ),
     "vit, bfloat16": ("ViT", {**VIT, "num_hidden_layers": 3}, torch.bfloat16),
+    "convnext, three stages, no factors, relu": (
+        "ConvNext",
+        {
+            **CONVNEXT,
+            **{"hidden_sizes": [4, 6, 8], "depths": [2, 1, 1], "num_stages": 3, "image_size": 32},
+            **{"layer_scale_init_value": 0.0, "hidden_act": "relu", "num_channels": 1},
+            **{"layer_norm_eps": 1e-3, "num_labels": 2},
+        },
+        torch.float32,
+    ),
+    "convnext, bfloat16": ("ConvNext", {**CONVNEXT, "drop_path_rate": 0.1}, torch.bfloat16),
 }
-STORED = pathlib.Path(__file__).parents[3] / "oracle" / "hf" / "vit"
+# Of tests/oracle/hf.
+STORED: dict[str, tuple[str, dict[str, Any]]] = {
+    "vit": ("ViT", VIT),
+    "convnext": ("ConvNext", CONVNEXT),
+}
 
 
 def pixel_values(channels: int, rows: int, cols: int) -> np.ndarray:
@@ -86,15 +106,17 @@ def make(directory: pathlib.Path) -> None:
         _model(kind, values).to(dtype).save_pretrained(directory / name)
 
 
-def store() -> None:
-    """Writes a model and what it computes."""
-    torch.manual_seed(0)
-    model = _model("ViT", VIT).eval()
-    model.save_pretrained(STORED)
-    images = _images(model.config)
-    with torch.no_grad():
-        logits = model(torch.tensor(images)).logits.numpy()
-    np.savez(STORED / "case.npz", pixel_values=images, logits=logits)
+def store(names: Sequence[str]) -> None:
+    """Writes models and what they compute."""
+    for name in names:
+        torch.manual_seed(0)
+        folder = pathlib.Path(__file__).parents[3] / "oracle" / "hf" / name
+        model = _model(*STORED[name]).eval()
+        model.save_pretrained(folder)
+        images = _images(model.config)
+        with torch.no_grad():
+            logits = model(torch.tensor(images)).logits.numpy()
+        np.savez(folder / "case.npz", pixel_values=images, logits=logits)
 
 
 def _model(kind: str, values: dict[str, Any]) -> Any:
@@ -122,7 +144,7 @@ if __name__ == "__main__":
     if sys.argv[1] == "make":
         make(pathlib.Path(sys.argv[2]))
     elif sys.argv[1] == "store":
-        store()
+        store(sys.argv[2:])
     else:
         for folder in sys.argv[2:]:
             write_logits(pathlib.Path(folder))

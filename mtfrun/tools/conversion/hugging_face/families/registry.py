@@ -9,6 +9,7 @@ from mtfrun.tools.conversion.hugging_face.families.bart import Bart
 from mtfrun.tools.conversion.hugging_face.families.bert import Bert
 from mtfrun.tools.conversion.hugging_face.families.bloom import Bloom
 from mtfrun.tools.conversion.hugging_face.families.cohere import Cohere
+from mtfrun.tools.conversion.hugging_face.families.convnext import ConvNext
 from mtfrun.tools.conversion.hugging_face.families.deepseek_v3 import DeepseekV3
 from mtfrun.tools.conversion.hugging_face.families.distilbert import DistilBert
 from mtfrun.tools.conversion.hugging_face.families.falcon import Falcon
@@ -83,6 +84,7 @@ FAMILIES: Sequence[Family] = (
     DistilBert(),
     ModernBert(),
     ResNet(),
+    ConvNext(),
     ViT(),
 )
 
