@@ -78,6 +78,7 @@ from mtfrun.data.preprocessors.pronouns import (
 from mtfrun.data.preprocessors.pronouns import WnliSimple as WnliSimple
 from mtfrun.data.preprocessors.pronouns import WscSimple as WscSimple
 from mtfrun.data.preprocessors.question_answering import Squad as Squad
+from mtfrun.data.preprocessors.question_answering import SquadSpans as SquadSpans
 from mtfrun.data.preprocessors.question_answering import TriviaQa as TriviaQa
 from mtfrun.data.preprocessors.rank_classification import RankClassification as RankClassification
 from mtfrun.data.preprocessors.translation import MultiTranslate as MultiTranslate
@@ -116,6 +117,7 @@ from mtfrun.data.sources.tfrecord import Tfrecord as Tfrecord
 from mtfrun.data.sources.tsv import Tsv as Tsv
 from mtfrun.data.sources.wordnet import WordNetGlosses as WordNetGlosses
 from mtfrun.data.sources.wordnet import wordnet_classes as wordnet_classes
+from mtfrun.data.span_data import SpanData as SpanData
 from mtfrun.data.task import LabelNumber as LabelNumber
 from mtfrun.data.task import Number as Number
 from mtfrun.data.task import Task as Task

@@ -39,6 +39,8 @@ from mtfrun.data.vocabularies.vocabulary import Vocabulary
 class TaskData(TextData):
     """Rows of a task's texts; subclasses say what a row is, and which features are `texts`.
 
+    `shown_texts` are those of prompts and metrics, if others than `texts`.
+
     Attributes:
       task: the source, the preprocessors and the vocabulary; or a mixture of tasks, which are
         mixed in training and evaluated one by one.
@@ -46,6 +48,7 @@ class TaskData(TextData):
     """
 
     texts: ClassVar[Sequence[str]] = (TARGETS,)
+    shown_texts: ClassVar[Sequence[str] | None] = None
 
     task: Tasks
     without: Sequence[str] = dataclasses.field(default=(), kw_only=True)
@@ -198,9 +201,10 @@ class TaskData(TextData):
     def examples(self, split: str) -> Iterator[Mapping[str, bytes]]:
         """Yields the texts of every example of all tasks, without empty documents."""
         for task in self.mixture.tasks:
-            for texts in task.texts(split, self.texts):
+            names = self.shown_texts or self.texts
+            for texts in task.texts(split, names):
                 if len(texts) > 1 or texts[0]:
-                    yield dict(zip(self.texts, texts, strict=True))
+                    yield dict(zip(names, texts, strict=True))
 
     def evaluated_examples(self, split: str, count: int | None) -> list[Fields]:
         """Returns as many examples of each task."""
@@ -236,7 +240,8 @@ class TaskData(TextData):
         examples = enumerate(task.examples(split))
         # Each number takes up the reading where the one before has left it.
         chosen = [next(x.fields for i, x in examples if i == number) for number in numbers]
-        return [{**x, **{name: task.text_of(x, name) for name in self.texts}} for x in chosen]
+        names = self.shown_texts or self.texts
+        return [{**x, **{name: task.text_of(x, name) for name in names}} for x in chosen]
 
     def _cache(self, task: Task, split: str, choice: CacheChoice = EVERY_CACHE) -> TokenCache:
         return open_cache(task, split, self.texts, choice)

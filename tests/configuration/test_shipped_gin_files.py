@@ -41,7 +41,7 @@ FILES_OF_OBJECTIVES = {
         *("defaults.gin", "models/prefix_lm.gin", "data/python_docs.gin"),
         "data/prefix_lm_objective.gin",
     ],
-    "data/masked_lm.gin": ["runs/masked_lm.gin"],
+    **{f"data/{name}.gin": ["runs/masked_lm.gin"] for name in ("masked_lm", "spans")},
     "data/text_classification.gin": ["runs/masked_lm.gin", "data/tsv_pairs.gin"],
     **{
         f"models/{name}.gin": ["runs/masked_lm.gin"]

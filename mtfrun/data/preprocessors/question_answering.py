@@ -6,6 +6,7 @@ import dataclasses
 import re
 from collections.abc import Sequence
 
+from mtfrun.data.errors import DataError
 from mtfrun.data.features import INPUTS, TARGETS
 from mtfrun.data.preprocessors.preprocessor import (
     Fields,
@@ -48,6 +49,50 @@ class Squad:
             "context": context,
             **list_fields("answers", answers),
             **({"id": fields["id"]} if "id" in fields else {}),
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class SquadSpans:
+    """Question and context, divided where its first answer begins and ends; for `SpanData`.
+
+    The source must read the lists: `data.Tfds.fields = ["question", "context", "answers/text/*",
+    "answers/answer_start/*"]`. Answers begin at a character of the context; one without an answer
+    is left out.
+    """
+
+    def __call__(self, fields: Fields) -> Fields | Sequence[Fields]:
+        """Returns inputs "question<tab>context", targets, the parts, and "answers/0", ...
+
+        Raises:
+          DataError: the context does not have the answer where it should begin.
+        """
+        answers = texts_of(fields, "answers/text")
+        if not answers:
+            return []
+        start = required_texts_of(self, fields, "answers/answer_start")[0]
+        question, context, answer = (
+            text.replace(b"\t", b" ")
+            for text in (*(field_of(self, fields, x) for x in ("question", "context")), answers[0])
+        )
+        text = context.decode("utf-8", "replace")
+        begin = int(start) if start.isdigit() else len(text)
+        stop = begin + len(answer.decode("utf-8", "replace"))
+        if text[begin:stop].encode() != answer:
+            raise DataError(
+                f"{self}: the answer {answer.decode('utf-8', 'replace')!r} does not begin at "
+                f"character {start.decode('utf-8', 'replace')} of its context"
+            )
+        before = text[:begin].rstrip()
+        return {
+            INPUTS: question + b"\t" + context,
+            TARGETS: answer,
+            "question": question,
+            # The space before an answer belongs to its first token in many vocabularies.
+            "before": before.encode(),
+            "answer": text[len(before) : stop].encode(),
+            "after": text[stop:].encode(),
+            **list_fields("answers", answers),
         }
 
 

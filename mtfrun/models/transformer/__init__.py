@@ -48,6 +48,7 @@ from mtfrun.models.transformer.residual_transforms import SublayerDropout as Sub
 from mtfrun.models.transformer.residual_transforms import Transform as Transform
 from mtfrun.models.transformer.residual_transforms import TransformedLayer as TransformedLayer
 from mtfrun.models.transformer.self_attention import SelfAttention as SelfAttention
+from mtfrun.models.transformer.span_labeler import SpanLabeler as SpanLabeler
 from mtfrun.models.transformer.stack import Stack as Stack
 from mtfrun.models.transformer.sublayer import DecodingProgress as DecodingProgress
 from mtfrun.models.transformer.sublayer import EncoderMemory as EncoderMemory

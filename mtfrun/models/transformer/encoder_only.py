@@ -40,8 +40,8 @@ class EncoderOnly(TokenModel):
       head: transforms between the stack and the softmax, see `StackTransforms`; their variables are
         named "head_dense/kernel". `vectors` are without them.
       num_types: types of inputs, such as the first and the second text of a pair: "inputs_types"
-        {batch, length} int32 from 0 on, by default 0. A trained vector of the type is added to each
-        input's. 0 for none.
+        {batch, length} int32 from 0 on, by default 0; larger ones are the last type. A trained
+        vector of the type is added to each input's. 0 for none.
       num_labels: targets are labels from 0 on, whose padding is -1, with a softmax of their own;
         None: they are ids like the inputs.
     """
@@ -71,7 +71,7 @@ class EncoderOnly(TokenModel):
         self._inputs_padding_id = embedding.padding_id
         if num_labels is not None:
             self.padding_id = -1
-        self.types = None
+        self.types, self._num_types = None, num_types
         if num_types:
             self.types = Embedding(mesh, mtf.Dimension("types", num_types), embedding.width, dtypes)
         self.encoder_stack = stack(mesh, embedding.width, dtypes)
@@ -109,7 +109,7 @@ class EncoderOnly(TokenModel):
         if self.types is not None:
             types = features.get("inputs_types")
             types = mtf.zeros(inputs.mesh, inputs.shape, tf.int32) if types is None else types
-            x = x + self.types(types, call)
+            x = x + self.types(mtf.minimum(types, self._num_types - 1), call)
         return self.encoder_stack(x, call)
 
     def decoder(self, features: Features, beam: mtf.Dimension | None = None) -> Decoder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
 from collections.abc import Callable, Mapping
 
@@ -24,9 +25,17 @@ from tests.tools.conversion.hugging_face.imported_models import (
     run_program,
 )
 
-NAMES = ["bert", "bert_classifier", "roberta", "distilbert", "modernbert", "t5_encoder"]
+NAMES = [
+    "bert",
+    "bert_classifier",
+    "bert_spans",
+    "roberta",
+    "distilbert",
+    "modernbert",
+    "t5_encoder",
+]
 # Those with most parts that others lack.
-FIRST = ["bert_classifier", "modernbert"]
+FIRST = ["bert_classifier", "bert_spans", "modernbert"]
 QUICK = [pytest.param(name, marks=[] if name in FIRST else [pytest.mark.slow]) for name in NAMES]
 MESH = "data:2,model:2"
 PROGRAM = pathlib.Path(__file__).with_name("transformers_encoders.py")
@@ -84,6 +93,14 @@ def test_fine_tuning_on_a_mesh_is_that_on_one_device(
         (tmp_path / "rows.tsv").write_text("\n".join(rows) + "\n")
         files = ["--gin_file=data/tsv_pairs.gin", "--gin_file=data/text_classification.gin"]
         files.append(f"--gin.TSV_FILES='{tmp_path}/*.tsv'")
+    elif "spans" in name:
+        answer = {"text": ["5"], "answer_start": [0]}
+        lines = [
+            json.dumps({"question": "6 7", "context": f"5 {text}", "answers": answer})
+            for text in texts
+        ]
+        (tmp_path / "rows.jsonl").write_text("\n".join(lines) + "\n")
+        files = [f"--gin.LOCAL_FILES='{tmp_path}/*.jsonl'"]
     else:
         for i, text in enumerate(texts):
             (tmp_path / f"{i}.txt").write_text(text)
@@ -101,10 +118,17 @@ def test_fine_tuning_on_a_mesh_is_that_on_one_device(
 
 def _assert_same_results(built: RunObjects, case: Mapping[str, np.ndarray]) -> None:
     model = built.experiment.model
-    mask, labels = case["attention_mask"] > 0, case["labels"]
+    mask = case["attention_mask"] > 0
     features = {"inputs": np.where(mask, case["inputs"], model.padding_of("inputs"))}
     if "types" in case:
         features["inputs_types"] = case["types"]
+    if "spans" in case:
+        features["inputs_types"] = case.get("types", np.zeros_like(case["inputs"]))
+        assert_close(Logits(built.experiment)(features)[..., :2], case["logits"], LOGITS_TOLERANCE)
+        _, loss = logits_and_loss(built, {**features, "targets": case["spans"]})
+        assert abs(loss - case["loss"][0]) < LOSS_TOLERANCE
+        return
+    labels = case["labels"]
     is_classifier = labels.ndim == 1
     logits = Logits(built.experiment)(features)
     found = logits[:, 0] if is_classifier else logits[mask]

@@ -37,9 +37,11 @@ THREE = {"id2label": {0: "good", 1: "bad", 2: "neither"}}
 
 # By name the class without "Config", its configuration, and the end of the class of the model.
 MASKED, CLASSIFIER, ENCODER = "ForMaskedLM", "ForSequenceClassification", "EncoderModel"
+SPANS = "ForQuestionAnswering"
 STORED: dict[str, tuple[str, dict[str, Any], str]] = {
     "bert": ("Bert", BERT, MASKED),
     "bert_classifier": ("Bert", {**BERT, **THREE}, CLASSIFIER),
+    "bert_spans": ("Bert", BERT, SPANS),
     "roberta": ("Roberta", BERT, MASKED),
     "distilbert": ("DistilBert", DISTILBERT, MASKED),
     "modernbert": ("ModernBert", MODERNBERT, MASKED),
@@ -85,6 +87,9 @@ MODELS: dict[str, tuple[str, dict[str, Any], str]] = {
         {**MODERNBERT, **THREE, "classifier_pooling": "mean"},
         CLASSIFIER,
     ),
+    "roberta, spans": ("Roberta", BERT, SPANS),
+    "distilbert, spans": ("DistilBert", DISTILBERT, SPANS),
+    "modernbert, spans": ("ModernBert", {**MODERNBERT, "classifier_bias": True}, SPANS),
     "t5 encoder, gated": ("T5", {**T5, "feed_forward_proj": "gated-gelu"}, ENCODER),
     "mt5 encoder": ("MT5", T5, ENCODER),
 }
@@ -105,7 +110,8 @@ def make(name: str, folder: pathlib.Path) -> None:
     config = getattr(transformers, f"{kind}Config")(**values)
     model = getattr(transformers, f"{kind}{task}")(config).eval()
     random = np.random.default_rng(1)
-    mask = np.arange(LENGTH) < np.array(LENGTHS)[:, None]
+    # transformers' loss of spans counts padding as places of answers: there is none.
+    mask = np.arange(LENGTH) < np.array(LENGTHS if task != SPANS else [LENGTH] * ROWS)[:, None]
     ids = random.integers(FIRST_ID, config.vocab_size, mask.shape)
     case: dict[str, Any] = {
         "inputs": np.where(mask, ids, config.pad_token_id),
@@ -113,6 +119,8 @@ def make(name: str, folder: pathlib.Path) -> None:
     }
     if task == CLASSIFIER:
         case["labels"] = random.integers(0, config.num_labels, len(mask))
+    elif task == SPANS:
+        case["spans"] = np.sort(random.integers(0, LENGTH, [ROWS, 2]))
     else:
         is_target = mask & (random.random(mask.shape) < 0.3)
         case["labels"] = np.where(is_target, random.integers(FIRST_ID, 80, mask.shape), -100)
@@ -149,7 +157,12 @@ def _run(model: Any, case: dict[str, np.ndarray]) -> tuple[torch.Tensor, torch.T
         logits = vectors @ model.shared.weight.T * model.config.d_model**-0.5
         labels = tensors["labels"].flatten()
         return logits, torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels)
-    output = model(**{x: tensors[x] for x in features if x in tensors})
+    arguments = {x: tensors[x] for x in features if x in tensors}
+    if "spans" in tensors:
+        arguments["start_positions"], arguments["end_positions"] = tensors["spans"].T
+    output = model(**arguments)
+    if "spans" in tensors:
+        return torch.stack([output.start_logits, output.end_logits], -1), output.loss
     return output.logits, output.loss
 
 

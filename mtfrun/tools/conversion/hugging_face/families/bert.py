@@ -41,7 +41,7 @@ _USUAL = "@mtf.exact_gelu"
 class Head:
     """Names of tensors between the stack and the logits; "{}" is the prefix of the whole model."""
 
-    dense: str
+    dense: str | None
     norm: str | None
     softmax: str
     bias: str
@@ -51,11 +51,14 @@ class Bert(TextFamily):
     """`width` to `classifier_rate` are names of settings, `embeddings` to `maps` of tensors.
 
     `layers` is the name of the list of layers, `attention` of queries, keys, values and results,
-    `norms` of the two norms of a layer. `kept` are of other heads, and buffers of older files.
+    `norms` of the two norms of a layer. `spans` is the head of answers. `kept` are of other heads,
+    and buffers of older files.
     """
 
     model_types: ClassVar[Sequence[str]] = ("bert",)
-    architectures: ClassVar[Sequence[str]] = ("BertForMaskedLM", "BertForSequenceClassification")
+    architectures: ClassVar[Sequence[str]] = (
+        *("BertForMaskedLM", "BertForSequenceClassification", "BertForQuestionAnswering"),
+    )
     name: ClassVar[str] = "BERT"
     shipped_file: ClassVar[str] = "models/bert.gin"
     width: ClassVar[str] = "hidden_size"
@@ -81,6 +84,9 @@ class Bert(TextFamily):
         *("cls.predictions.decoder", "cls.predictions.bias"),
     )
     classifier: ClassVar[Head] = Head("bert.pooler.dense", None, "classifier", "classifier.bias")
+    spans: ClassVar[Head] = Head(None, None, "qa_outputs", "qa_outputs.bias")
+    spans_rate: ClassVar[str | None] = None
+    spans_default_rate: ClassVar[float] = 0.0
     classifier_activation: ClassVar[str] = "tanh"
     has_head_bias: ClassVar[bool] = True
     kept: ClassVar[Sequence[str]] = (
@@ -89,7 +95,7 @@ class Bert(TextFamily):
     )
 
     def ties(self, settings: Settings) -> Mapping[str, str]:
-        if is_classifier(settings):
+        if self.num_labels(settings):
             return {}
         head = self.masked
         ties = {f"{head.softmax}.bias": head.bias}
@@ -99,7 +105,7 @@ class Bert(TextFamily):
 
     def processors(self, folder: Folder, settings: Settings) -> Sequence[Processor]:
         tokenizer = read_tokenizer(folder, settings, self.padding_id(settings))
-        return [tokenizer if is_classifier(settings) else tokenizer.with_mask(settings)]
+        return [tokenizer if self.num_labels(settings) else tokenizer.with_mask(settings)]
 
     def padding_id(self, settings: Settings) -> int:
         """Returns 0, or -1 where 0 is a token: "<s>" of RoBERTa."""
@@ -114,11 +120,15 @@ class Bert(TextFamily):
         for name in ("is_decoder", "add_cross_attention"):
             settings.require(name, *(False,))
         settings.require("position_embedding_type", "absolute")
-        data, example = "masked_lm", "data/text_files.gin"
-        if is_classifier(settings):
-            data, example = "text_classification", "data/tsv_pairs.gin"
-        file.include(self.shipped_file, f"data/{data}.gin")
-        write_text_data(file, example)
+        if has_spans(settings):
+            file.include(self.shipped_file, "data/spans.gin")
+            file.bind("decoding.Search", {"as_transformers": True})
+        elif is_classifier(settings):
+            file.include(self.shipped_file, "data/text_classification.gin")
+            write_text_data(file, "data/tsv_pairs.gin")
+        else:
+            file.include(self.shipped_file, "data/masked_lm.gin")
+            write_text_data(file, "data/text_files.gin")
         file.gap()
         width, num_heads = settings.integer(self.width), settings.integer(self.num_heads)
         if width % num_heads:
@@ -150,6 +160,9 @@ class Bert(TextFamily):
 
     def write_head(self, settings: Settings, file: GinFile) -> None:
         """Adds what is between the stack and the logits."""
+        if has_spans(settings):
+            self.write_spans(settings, file)
+            return
         if is_classifier(settings):
             function = settings.activation("classifier_activation", self.classifier_activation)
             file.bind("transformer.DenseTransform", {"activation": function})
@@ -172,6 +185,17 @@ class Bert(TextFamily):
         file.bind(_DROPOUT, {"rate": rate})
         file.macro("LABELS", names_of_labels(settings))
         file.bind("data.LabelVocabulary", {"own_softmax": True})
+
+    def write_spans(self, settings: Settings, file: GinFile, head: Sequence[str] = ()) -> None:
+        """Adds the head for answers, which ends with a dropout in some models."""
+        values: dict[str, object] = {}
+        if self.num_types:
+            values["num_types"] = reference("%NUM_TYPES")
+        if self.spans_rate is not None:
+            file.bind(_DROPOUT, {"rate": settings.number(self.spans_rate, self.spans_default_rate)})
+            values["head"] = [reference(f"@{name}") for name in (*head, _DROPOUT)]
+        if values:
+            file.bind("transformer.SpanLabeler", values)
 
     def function(self, settings: Settings) -> Reference:
         """Returns the activation of feed-forward layers."""
@@ -210,18 +234,19 @@ class Bert(TextFamily):
 
     def head(self, settings: Settings) -> Iterator[Row]:
         """Yields the tensors behind the stack."""
-        head = self.classifier if is_classifier(settings) else self.masked
-        size = settings.integer("vocab_size")
-        if is_classifier(settings):
-            size = len(names_of_labels(settings))
+        num_labels, head = self.num_labels(settings), self.masked
+        if num_labels:
+            head = self.spans if has_spans(settings) else self.classifier
+        size = num_labels or settings.integer("vocab_size")
         has_bias = settings.flag("classifier_bias", default=self.has_head_bias)
-        yield from dense_rows(head.dense, "head_dense", has_bias=has_bias)
+        if head.dense is not None:
+            yield from dense_rows(head.dense, "head_dense", has_bias=has_bias)
         if head.norm is not None:
             yield from self.norm(settings, head.norm, "head_norm")
-        if is_classifier(settings) or not self.is_tied(settings):
+        if num_labels or not self.is_tied(settings):
             kernel = VocabularyRows(size, transposed=True)
             yield Row(f"{head.softmax}.weight", "softmax/kernel", kernel)
-        if is_classifier(settings) or settings.flag("decoder_bias", default=True):
+        if num_labels or settings.flag("decoder_bias", default=True):
             bias = f"{head.softmax}.bias" if self._has_two_biases(settings) else head.bias
             yield Row(bias, "softmax/bias", VocabularyRows(size))
 
@@ -236,6 +261,13 @@ class Bert(TextFamily):
     def blocks(self, settings: Settings) -> Blocks:
         return Blocks([LAYERS] * settings.count(self.num_layers), "encoder_stack")
 
+    def num_labels(self, settings: Settings) -> int:
+        """Returns the number of logits, 0 if they are those of all ids."""
+        if has_spans(settings):
+            settings.require("num_labels", 2)
+            return 2
+        return len(names_of_labels(settings)) if is_classifier(settings) else 0
+
     def is_tied(self, settings: Settings) -> bool:
         name = f"{self.masked.softmax}.weight"
         return settings.flag("tie_word_embeddings", default=True) and name not in settings.tensors
@@ -246,12 +278,20 @@ class Bert(TextFamily):
         return bias != self.masked.bias and bias in settings.tensors
 
     def _unused(self, settings: Settings) -> list[str]:
-        if is_classifier(settings):
+        if self.num_labels(settings):
             return []
         bias = [re.escape(self.masked.bias)] if self._has_two_biases(settings) else []
         return [rf"{self.prefix}\.pooler\..*", *bias]
 
 
 def is_classifier(settings: Settings) -> bool:
+    return _is_made_for(settings, "SequenceClassification")
+
+
+def has_spans(settings: Settings) -> bool:
+    return _is_made_for(settings, "QuestionAnswering")
+
+
+def _is_made_for(settings: Settings, task: str) -> bool:
     names = settings.values.get("architectures") or []
-    return any(str(name).endswith("ForSequenceClassification") for name in names)
+    return any(str(name).endswith(f"For{task}") for name in names)

@@ -15,6 +15,7 @@ class DistilBert(Bert):
     architectures: ClassVar[Sequence[str]] = (
         "DistilBertForMaskedLM",
         "DistilBertForSequenceClassification",
+        "DistilBertForQuestionAnswering",
     )
     name: ClassVar[str] = "DistilBERT"
     shipped_file: ClassVar[str] = "models/distilbert.gin"
@@ -37,5 +38,7 @@ class DistilBert(Bert):
         *("vocab_transform", "vocab_layer_norm", "vocab_projector", "vocab_projector.bias")
     )
     classifier: ClassVar[Head] = Head("pre_classifier", None, "classifier", "classifier.bias")
+    spans_rate: ClassVar[str | None] = "qa_dropout"
+    spans_default_rate: ClassVar[float] = 0.1
     classifier_activation: ClassVar[str] = "relu"
     kept: ClassVar[Sequence[str]] = (r"distilbert\.embeddings\.position_ids",)

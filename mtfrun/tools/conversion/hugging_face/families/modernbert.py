@@ -7,7 +7,12 @@ from typing import ClassVar
 
 from mtfrun.configuration.gin_values import reference
 from mtfrun.tools.conversion.gin_file import GinFile
-from mtfrun.tools.conversion.hugging_face.families.bert import Bert, Head, is_classifier
+from mtfrun.tools.conversion.hugging_face.families.bert import (
+    Bert,
+    Head,
+    has_spans,
+    is_classifier,
+)
 from mtfrun.tools.conversion.hugging_face.families.llama import FULL, SLIDING, windows_by_type
 from mtfrun.tools.conversion.hugging_face.family import (
     GLOBAL,
@@ -39,6 +44,7 @@ class ModernBert(Bert):
     architectures: ClassVar[Sequence[str]] = (
         "ModernBertForMaskedLM",
         "ModernBertForSequenceClassification",
+        "ModernBertForQuestionAnswering",
     )
     name: ClassVar[str] = "ModernBERT"
     shipped_file: ClassVar[str] = "models/modernbert.gin"
@@ -50,6 +56,9 @@ class ModernBert(Bert):
     words: ClassVar[str] = "embeddings.tok_embeddings.weight"
     masked: ClassVar[Head] = Head("head.dense", "head.norm", "decoder", "decoder.bias")
     classifier: ClassVar[Head] = Head("head.dense", "head.norm", "classifier", "classifier.bias")
+    spans: ClassVar[Head] = classifier
+    spans_rate: ClassVar[str | None] = "classifier_dropout"
+    num_types: ClassVar[int] = 0
     has_head_bias: ClassVar[bool] = False
 
     def padding_id(self, settings: Settings) -> int:
@@ -85,6 +94,10 @@ class ModernBert(Bert):
         )
         has_bias = settings.flag("classifier_bias", default=False)
         file.bind("transformer.DenseTransform", {"activation": function, "use_bias": has_bias})
+        head = ["transformer.DenseTransform", "transformer.LayerNorm"]
+        if has_spans(settings):
+            self.write_spans(settings, file, head)
+            return
         if not is_classifier(settings):
             has_bias = settings.flag("decoder_bias", default=True)
             tied = self.is_tied(settings)
@@ -93,7 +106,6 @@ class ModernBert(Bert):
             )
             return
         settings.require("classifier_pooling", "cls", "mean")
-        head = ["transformer.DenseTransform", "transformer.LayerNorm"]
         if settings.text("classifier_pooling", "cls") == "mean":
             head.insert(0, "transformer.MeanOverLength")
         self.write_labels(settings, file, head)

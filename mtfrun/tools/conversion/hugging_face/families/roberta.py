@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from mtfrun.configuration.gin_values import Reference
 from mtfrun.tools.conversion.gin_file import GinFile
-from mtfrun.tools.conversion.hugging_face.families.bert import Bert, Head
+from mtfrun.tools.conversion.hugging_face.families.bert import Bert, Head, has_spans
 from mtfrun.tools.conversion.hugging_face.settings import Settings
 
 # Of models/roberta.gin.
@@ -21,6 +21,7 @@ class Roberta(Bert):
     architectures: ClassVar[Sequence[str]] = (
         "RobertaForMaskedLM",
         "RobertaForSequenceClassification",
+        "RobertaForQuestionAnswering",
     )
     name: ClassVar[str] = "RoBERTa"
     shipped_file: ClassVar[str] = "models/roberta.gin"
@@ -43,6 +44,11 @@ class Roberta(Bert):
         super().write_stack(settings, file)
         if self.offset(settings) != _OFFSET:
             file.bind("transformer.PositionalEmbedding", {"offset": self.offset(settings)})
+
+    def write_head(self, settings: Settings, file: GinFile) -> None:
+        super().write_head(settings, file)
+        if has_spans(settings):
+            file.macro("SEPARATORS", 2)
 
     def masked_function(self, settings: Settings) -> Reference:
         return settings.activation("hidden_act", "gelu")
