@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from mtfrun import mtf
+from mtfrun.errors import InputError
 from mtfrun.layers.attention_masks import BiasTerm
 from mtfrun.layers.layer import Call
 
@@ -34,22 +35,47 @@ def alibi_slopes(num_heads: int) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class LinearDistance(BiasTerm):
-    """-slope * distance; slopes {heads} float32, query {length}, memory {memory_length} int32."""
+    """-slope * distance; slopes {heads} float32, query {length}, memory {memory_length} int32.
+
+    `scale` and `in_bfloat16` are those of `LinearDistanceBias`.
+    """
 
     slopes: mtf.Tensor
     query: mtf.Tensor
     memory: mtf.Tensor
+    scale: float = 1.0
+    in_bfloat16: bool = False
 
     def value(self, dtype: tf.DType) -> mtf.Tensor:
         """Returns {heads, length, memory_length} float32: large distances need its digits."""
+        if self.in_bfloat16:
+            return self._rounded_positions()
         shape = [*self.query.shape, *self.memory.shape]
         distance = mtf.abs(mtf.sub(self.query, self.memory, output_shape=shape))
         shape = [*self.slopes.shape, *shape]
-        return mtf.multiply(self.slopes, -mtf.to_float(distance), output_shape=shape)
+        slopes = self.slopes * self.scale if self.scale != 1.0 else self.slopes
+        return mtf.multiply(slopes, -mtf.to_float(distance), output_shape=shape)
+
+    def _rounded_positions(self) -> mtf.Tensor:
+        slopes, memory = (
+            mtf.to_float(mtf.cast(x, tf.bfloat16)) for x in (self.slopes, self.memory)
+        )
+        # The product of two bfloat16 is exact in float32.
+        product = mtf.multiply(slopes, memory, output_shape=[*slopes.shape, *memory.shape])
+        rounded = mtf.to_float(mtf.cast(product, tf.bfloat16)) * self.scale
+        return mtf.broadcast(rounded, [*slopes.shape, *self.query.shape, *memory.shape])
 
 
 class LinearDistanceBias(mtf.Module):
-    """ALiBi, see `alibi_slopes` and `LinearDistance`: instead of positions, without variables."""
+    """ALiBi, see `alibi_slopes` and `LinearDistance`: instead of positions, without variables.
+
+    Args:
+      num_heads: heads of queries.
+      scale: a factor of the slopes: d_kv ** -0.5 in Falcon, which scales logits and bias together.
+      in_bfloat16: the bias is slope * memory position, rounded to bfloat16, as Falcon's: for causal
+        attention the same as -slope * distance but for rounding, since softmax ignores what all
+        memory positions of a query have in common.
+    """
 
     def __init__(
         self,
@@ -57,9 +83,12 @@ class LinearDistanceBias(mtf.Module):
         dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
         *,
         num_heads: int = 8,
+        scale: float = 1.0,
+        in_bfloat16: bool = False,
     ) -> None:
         super().__init__()
         self._mesh = mesh
+        self._scale, self._in_bfloat16 = scale, in_bfloat16
         self._heads = mtf.Dimension("heads", num_heads)
 
     def __call__(
@@ -79,6 +108,10 @@ class LinearDistanceBias(mtf.Module):
     def term(
         self, position: mtf.Tensor, memory_position: mtf.Tensor, *, bidirectional: bool
     ) -> LinearDistance:
-        """Returns the same as a term of a bias."""
+        """Returns the same as a term of a bias; InputError for positions in both directions."""
+        if bidirectional and self._in_bfloat16:
+            raise InputError(
+                "LinearDistanceBias.in_bfloat16 is for causal attention: set it to False"
+            )
         slopes = mtf.constant(self._mesh, alibi_slopes(self._heads.size), [self._heads], tf.float32)
-        return LinearDistance(slopes, position, memory_position)
+        return LinearDistance(slopes, position, memory_position, self._scale, self._in_bfloat16)

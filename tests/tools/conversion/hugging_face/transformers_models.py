@@ -373,6 +373,19 @@ MODELS: dict[str, tuple[str, dict[str, Any], bool]] = {
         {**FALCON, "multi_query": False, "parallel_attn": False, "bias": True},
         False,
     ),
+    "falcon, distances": (
+        "Falcon",
+        {
+            **{**FALCON, "alibi": True, "multi_query": False, "parallel_attn": False, "bias": True},
+            **{"hidden_size": 24, "num_attention_heads": 6},
+        },
+        False,
+    ),
+    "falcon, distances, new architecture": (
+        "Falcon",
+        {**FALCON, "alibi": True, "new_decoder_architecture": True, "num_kv_heads": 2},
+        False,
+    ),
     "falcon, new architecture": (
         "Falcon",
         {**FALCON, "new_decoder_architecture": True, "num_kv_heads": 2, "ffn_hidden_size": 40},

@@ -25,6 +25,7 @@ from mtfrun.tools.conversion.hugging_face.tensor_table import (
     norm_rows,
 )
 
+_DISTANCES = "transformer.LinearDistanceBias"
 _STACK, _PARALLEL = ("transformer.StackTransforms", "layer"), (PARALLEL, "transforms")
 
 
@@ -48,7 +49,6 @@ class Falcon(Phi):
     kept: ClassVar[str] = r"transformer\.h\.\d+\.self_attention\.rotary_emb\.inv_freq"
 
     def write_gin(self, settings: Settings, file: GinFile) -> None:
-        settings.require("alibi", *(False,))
         super().write_gin(settings, file)
         if not _is_parallel(settings):
             _write_transforms(file, _STACK, "LayerNorm", "CallLayer", "SublayerDropout", "Residual")
@@ -57,15 +57,29 @@ class Falcon(Phi):
             _write_transforms(file, _PARALLEL, "LayerNorm", "CallLayer", "SublayerDropout")
 
     def write_attention(self, settings: Settings, file: GinFile) -> None:
-        rotary = Rotary.of(settings)
-        rotary.require_whole_heads()
         file.macro("NUM_MEMORY_HEADS", self._memory_heads(settings))
-        file.macro("ROTARY_BASE", rotary.base(10000.0))
-        rotary.write_scaling(file)
+        if settings.flag("alibi", default=False):
+            self._write_distances(settings, file)
+        else:
+            rotary = Rotary.of(settings)
+            rotary.require_whole_heads()
+            file.macro("ROTARY_BASE", rotary.base(10000.0))
+            rotary.write_scaling(file)
         if self.has_biases(settings):
             biases = {"use_bias": True, "use_output_bias": True}
             file.bind("transformer.AttentionHeads", biases)
             file.bind("transformer.FeedForward", {"use_bias": True})
+
+    def _write_distances(self, settings: Settings, file: GinFile) -> None:
+        """Adds ALiBi, which transformers rounds to bfloat16 and scales as the logits."""
+        heads = settings.integer(self.num_heads)
+        scale = (settings.integer(self.width) // heads) ** -0.5
+        file.bind("transformer.SelfAttention", {"rotary": False})
+        file.bind("transformer.Stack", {"relative_bias": reference(f"@{_DISTANCES}")})
+        file.bind(
+            _DISTANCES,
+            {"num_heads": reference("%NUM_HEADS"), "scale": scale, "in_bfloat16": True},
+        )
 
     def blocks(self, settings: Settings) -> Blocks:
         layer = (PARALLEL,) if _is_parallel(settings) else LAYERS
