@@ -70,6 +70,7 @@ SIBLINGS: dict[str, dict[str, set[str]]] = {
         "grow": {"conversion"},
         "report": {"data_viewer", "sweep"},
     },
+    "mtfrun.tools.conversion": {"tensor2tensor": {"hugging_face", "mesh_tensorflow"}},
 }
 
 MOST_PARAMETERS = 9

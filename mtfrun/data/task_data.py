@@ -39,7 +39,7 @@ from mtfrun.data.vocabularies.vocabulary import Vocabulary
 class TaskData(TextData):
     """Rows of a task's texts; subclasses say what a row is, and which features are `texts`.
 
-    `shown_texts` are those of prompts and metrics, if others than `texts`.
+    `shown_texts` are used for prompts and metrics, if others than `texts`.
 
     Attributes:
       task: the source, the preprocessors and the vocabulary; or a mixture of tasks, which are

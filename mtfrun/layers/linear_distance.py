@@ -37,7 +37,7 @@ def alibi_slopes(num_heads: int) -> np.ndarray:
 class LinearDistance(BiasTerm):
     """-slope * distance; slopes {heads} float32, query {length}, memory {memory_length} int32.
 
-    `scale` and `in_bfloat16` are those of `LinearDistanceBias`.
+    For `scale` and `in_bfloat16` see `LinearDistanceBias`.
     """
 
     slopes: mtf.Tensor

@@ -25,8 +25,9 @@ Makes a run directory of a model of another program.
 
 --from is a folder of Hugging Face: config.json, safetensors in one file or several with an index,
 and perhaps a tokenizer; or a run directory of Mesh TensorFlow or T5, or its operative_config.gin,
-or another of their gin files. Included files are searched in --gin_search_paths (or
---gin_location_prefix), then in the directories above it.
+or another of their gin files; or a run directory of Tensor2Tensor's mtf_transformer (hparams.json).
+Files that gin files include are searched in --gin_search_paths (or --gin_location_prefix), then in
+the directories above it.
 
 A folder of PEFT (adapter_config.json) becomes the run of an adapter of --base:
 

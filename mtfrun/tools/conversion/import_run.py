@@ -26,12 +26,17 @@ from mtfrun.rundir.errors import is_system_error, reason
 from mtfrun.tools.conversion.hugging_face import HuggingFaceImporter
 from mtfrun.tools.conversion.importer import ConversionError, Imported, Importer
 from mtfrun.tools.conversion.mesh_tensorflow import MeshTensorFlowImporter
+from mtfrun.tools.conversion.tensor2tensor import Tensor2TensorImporter
 
 # Matches names of models on the Hub: "google/flan-t5-small".
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 # In the order in which they are asked.
-IMPORTERS: Sequence[Importer] = (HuggingFaceImporter(), MeshTensorFlowImporter())
+IMPORTERS: Sequence[Importer] = (
+    HuggingFaceImporter(),
+    Tensor2TensorImporter(),
+    MeshTensorFlowImporter(),
+)
 
 
 def importer_for(path: pathlib.Path) -> Importer:
@@ -53,7 +58,7 @@ def importer_for(path: pathlib.Path) -> Importer:
         raise ConversionError(f"--from={path}: {reason(error)}; {remedy}") from error
     raise ConversionError(
         f"--from={path}: neither a folder of Hugging Face (config.json, *.safetensors) nor a run "
-        "of Mesh TensorFlow (operative_config.gin)"
+        "of Mesh TensorFlow (operative_config.gin) or Tensor2Tensor (hparams.json)"
     )
 
 

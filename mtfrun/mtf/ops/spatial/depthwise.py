@@ -76,7 +76,7 @@ def depthwise_conv2d(
     """Returns the convolution of every channel with its filter, as `tf.nn.depthwise_conv2d` does.
 
     x: {..., height, width, channels}; filter: {filter_height, filter_width, channels}; the result
-    has x's sizes with "SAME". Blocks are those of `mtf.conv2d_with_blocks`.
+    has x's sizes with "SAME". For blocks see `mtf.conv2d_with_blocks`.
     """
     x, filter = as_tensor(x), as_tensor(filter)
     if x.shape.ndims < 3 or filter.shape.ndims != 3 or x.shape.dims[-1] != filter.shape.dims[-1]:

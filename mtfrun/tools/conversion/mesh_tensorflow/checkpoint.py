@@ -30,6 +30,10 @@ class SourceCheckpoint:
         self._names = {_usual_name(name, stacks): name for name in sorted(self._tensors.shapes)}
 
     @property
+    def shapes(self) -> Mapping[str, Sequence[int]]:
+        return self._tensors.shapes
+
+    @property
     def step(self) -> int:
         return self._tensors.step(self._names[_STEP]) if _STEP in self._names else 0
 

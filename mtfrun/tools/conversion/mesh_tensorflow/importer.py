@@ -221,11 +221,11 @@ def find_run(path: pathlib.Path) -> SourceRun:
         return SourceRun(config, prefix)
     if not is_directory(path):
         is_operative = path.name == _OPERATIVE_CONFIG
-        return SourceRun(path, _newest(path.parent) if is_operative else None)
-    return SourceRun(path / _OPERATIVE_CONFIG, _newest(path))
+        return SourceRun(path, newest_checkpoint(path.parent) if is_operative else None)
+    return SourceRun(path / _OPERATIVE_CONFIG, newest_checkpoint(path))
 
 
-def _newest(directory: pathlib.Path) -> pathlib.Path | None:
+def newest_checkpoint(directory: pathlib.Path) -> pathlib.Path | None:
     matches = [match for name in list_names(directory) if (match := _INDEX.fullmatch(name))]
     if not matches:
         return None

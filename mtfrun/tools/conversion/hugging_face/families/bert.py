@@ -262,7 +262,7 @@ class Bert(TextFamily):
         return Blocks([LAYERS] * settings.count(self.num_layers), "encoder_stack")
 
     def num_labels(self, settings: Settings) -> int:
-        """Returns the number of logits, 0 if they are those of all ids."""
+        """Returns the number of logits, 0 if every id has one."""
         if has_spans(settings):
             settings.require("num_labels", 2)
             return 2

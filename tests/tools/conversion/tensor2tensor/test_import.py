@@ -1,0 +1,139 @@
+"""Runs of Tensor2Tensor compute what the original did: logits, decodes; bad ones are refused."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from mtfrun import mtf
+from tests.cli.command import mtfrun_here, succeeded
+from tests.layouts import FLOAT32_MODEL_TOLERANCE, assert_close
+from tests.oracle.reference_cases import ReferenceCase, reference_cases
+from tests.oracle.reference_models import padded_to
+from tests.tools.conversion.hugging_face.imported_models import Imported
+
+CASES = {
+    f"{file}/{name}": case
+    for file in ("t2t_transformer_2018", "t2t_transformer_head")
+    for name, case in reference_cases(file).items()
+    # Rows of these hold several texts.
+    if "packed" not in name
+}
+# A list of layers with all kinds that have cases, and blocks with two vocabularies.
+QUICK = ("t2t_transformer_head/lm_local_attention", "t2t_transformer_2018/encdec_unshared_short")
+NAMES = [pytest.param(x, marks=[] if x in QUICK else [pytest.mark.slow]) for x in CASES]
+STEP = 5
+
+
+def _write_run(case: ReferenceCase, directory: pathlib.Path, **changes: Any) -> None:
+    directory.mkdir()
+    hparams = {**case.hparams, "train_steps": 100, **changes}
+    (directory / "hparams.json").write_text(json.dumps(hparams, sort_keys=True))
+    (directory / "flags.txt").write_text("--problem=translate_ende\n--model=mtf_transformer\n")
+    weights: Mapping[str, Any] = {**case.with_role("w"), "global_step": np.int64(STEP)}
+    tf.raw_ops.SaveV2(
+        prefix=str(directory / f"model.ckpt-{STEP}"),
+        tensor_names=list(weights),
+        shape_and_slices=[""] * len(weights),
+        tensors=[tf.constant(value) for value in weights.values()],
+    )
+
+
+def _imported(case: ReferenceCase, tmp_path: pathlib.Path, **changes: Any) -> Imported:
+    _write_run(case, tmp_path / "original", **changes)
+    run = tmp_path / "run"
+    process = mtfrun_here("import", f"--from={tmp_path / 'original'}", f"--model_dir={run}")
+    assert process.returncode == 0, process.stderr.decode()
+    assert b"the vocabulary of the problem translate_ende is not read" in process.stderr
+    return Imported("t2t", tmp_path / "original", run)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_logits_are_the_originals(name: str, tmp_path: pathlib.Path) -> None:
+    case = CASES[name]
+    model = _imported(case, tmp_path)
+    for mesh in ("data:1,model:1", "data:1,model:2"):
+        built = model.opened(mesh, LAYOUT="d_ff:model")
+        features = {
+            key: mtf.import_tf_tensor(
+                built.experiment.mesh,
+                padded_to(x, case.hparams["max_length"]).astype(np.int32),
+                f"batch:{len(x)};length:{case.hparams['max_length']}",
+            )
+            for key, x in case.with_role("in").items()
+            if key in ("inputs", "targets")
+        }
+        logits = mtf.to_numpy(mtf.function(built.experiment.model.logits)(features))
+        assert_close(logits, case.arrays["out/logits"], FLOAT32_MODEL_TOLERANCE)
+
+
+def test_an_imported_run_is_trained_and_decoded(tmp_path: pathlib.Path) -> None:
+    model = _imported(CASES["t2t_transformer_head/encdec"], tmp_path)
+    rows = [f"3 {i % 9} 5\t6 {i // 9}\n" for i in range(81)]
+    (tmp_path / "rows.tsv").write_text("".join(rows))
+    tuned = tmp_path / "tuned"
+    flags = [
+        *("--gin_file=data/tsv_pairs.gin", f"--gin.TSV_FILES='{tmp_path}/rows.tsv'"),
+        *("--gin.INPUTS_LENGTH=7", "--gin.TARGETS_LENGTH=7"),
+        *("--gin.TRAIN_STEPS=2", "--gin.EVAL_EVERY=None", "--gin.BATCH_SIZE=2"),
+    ]
+    process = mtfrun_here(
+        "train", f"--gin_file={model.run}/config.gin", *flags, f"--model_dir={tuned}"
+    )
+    assert process.returncode == 0, process.stderr.decode()
+    (answer,) = succeeded(mtfrun_here("decode", f"--model_dir={model.run}", "--prompt=3 4 5"))
+    assert answer["step"] == STEP
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"decoder_type": "denoising"}, "decoder_type"),
+        ({"decoder_layers": ["att", "moe"]}, "must be a list of att, enc_att"),
+        ({"learning_rate_schedule": "legacy"}, "supported: constant, linear_warmup"),
+        ({"optimizer": "adam"}, "supported: 'Adafactor', 'SGD'"),
+        ({"d_model": "8"}, "d_model"),
+        ({"d_model": 16}, "is [16, 8]"),
+    ],
+)
+def test_what_has_no_counterpart_is_refused(
+    changes: dict[str, Any], message: str, tmp_path: pathlib.Path
+) -> None:
+    _write_run(CASES["t2t_transformer_head/lm"], tmp_path / "original", **changes)
+    run = tmp_path / "run"
+    process = mtfrun_here("import", f"--from={tmp_path / 'original'}", f"--model_dir={run}")
+    assert process.returncode == 2
+    (line,) = process.stderr.decode().strip().splitlines()
+    assert message in line
+    assert not run.exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("hparams.json", "{", "hparams.json is not JSON"),
+        ("hparams.json", "[]", "must be an object"),
+        ("flags.txt", "--model=transformer", "the model transformer of flags.txt is not supported"),
+        ("model.ckpt-5.index", None, "has no checkpoint model.ckpt-*"),
+    ],
+)
+def test_broken_runs_are_refused(
+    file: str, text: str | None, message: str, tmp_path: pathlib.Path
+) -> None:
+    _write_run(CASES["t2t_transformer_head/lm"], tmp_path / "original")
+    if text is None:
+        (tmp_path / "original" / file).unlink()
+    else:
+        (tmp_path / "original" / file).write_text(text)
+    process = mtfrun_here(
+        "import", f"--from={tmp_path / 'original'}", f"--model_dir={tmp_path / 'run'}"
+    )
+    assert process.returncode == 2
+    (line,) = process.stderr.decode().strip().splitlines()
+    assert message in line
