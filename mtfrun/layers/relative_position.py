@@ -51,9 +51,8 @@ class RelativeLogits(BiasTerm):
     """One trained logit for each head and bucket of distances; Raffel et al. 2020, section 2.1.
 
     table: {heads, buckets} float32; query: {length} and memory: {memory_length}, int32 consecutive
-    positions; a query may have any {batch..., length} if not `consecutive`. From
-    `max_distance` on all distances share a bucket; later positions have separate logits if
-    `bidirectional`.
+    positions; a query may have any {batch..., length} if not `consecutive`. From `max_distance` on
+    all distances share a bucket; later positions have separate logits if `bidirectional`.
     """
 
     table: mtf.Tensor = dataclasses.field(metadata=DIFFERENTIATED)
