@@ -3,7 +3,9 @@
 from mtfrun.layers.activation_scale import ActivationScale as ActivationScale
 from mtfrun.layers.adapter import Adapter as Adapter
 from mtfrun.layers.adapter import find_paths as find_paths
+from mtfrun.layers.attend import BiasedMemory as BiasedMemory
 from mtfrun.layers.attend import attend as attend
+from mtfrun.layers.attend import attend_to_both as attend_to_both
 from mtfrun.layers.attention import AttentionHeads as AttentionHeads
 from mtfrun.layers.attention import KeysAndValues as KeysAndValues
 from mtfrun.layers.attention import attention_logits as attention_logits
@@ -76,6 +78,7 @@ from mtfrun.layers.losses import (
     softmax_cross_entropy_with_logits as softmax_cross_entropy_with_logits,
 )
 from mtfrun.layers.losses import weights_nonzero as weights_nonzero
+from mtfrun.layers.multihead_attention import FurtherMemory as FurtherMemory
 from mtfrun.layers.multihead_attention import MultiHeadAttention as MultiHeadAttention
 from mtfrun.layers.normalization import LayerNorm as LayerNorm
 from mtfrun.layers.normalization import RMSNorm as RMSNorm

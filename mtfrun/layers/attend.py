@@ -1,7 +1,8 @@
-"""Dot-product attention of whole sequences, at once or in blocks."""
+"""Dot-product attention of whole sequences, at once or in blocks, to one memory or to two."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 from mtfrun import mtf
@@ -55,7 +56,7 @@ def attend(
     # Blocks need queries, keys and values of one size.
     size = mtf.Dimension(d_kv.name, max(d_kv.size, d_v.size))
     query, keys, values = (_with_zeros(x, size) for x in (query, memory.keys, memory.values))
-    mixed = attention_in_blocks(
+    mixed, _ = attention_in_blocks(
         query,
         KeysAndValues(keys, values),
         bias,
@@ -69,6 +70,66 @@ def attend(
     if size == d_v:
         return mixed
     return mtf.rename_dimension(mtf.slice(mixed, 0, d_v.size, size.name), size.name, d_v.name)
+
+
+@dataclasses.dataclass(frozen=True)
+class BiasedMemory:
+    """Keys and values {..., memory_length, d_kv}, the bias of their logits, and dropout."""
+
+    contents: KeysAndValues
+    bias: AttentionBias
+    dropout: AttentionDropout | None = None
+
+
+def attend_to_both(
+    query: mtf.Tensor,
+    first: BiasedMemory,
+    second: BiasedMemory,
+    *,
+    block_length: int | None = None,
+    cap: float | None = None,
+) -> mtf.Tensor:
+    """Returns attention with one softmax over two memories.
+
+    query: {..., length, d_kv}; for `block_length` and `cap` see `attend`. A memory's share of the
+    softmax over both is its sum of exp(logits) by the sum of both: the sigmoid of the difference of
+    their logarithms.
+    """
+    mixed, log_sum = _mix_and_sum(query, first, block_length, cap)
+    other, other_log_sum = _mix_and_sum(query, second, block_length, cap)
+    share = mtf.cast(mtf.sigmoid(other_log_sum - log_sum), mixed.dtype)
+    return mixed + (other - mixed) * share
+
+
+def _mix_and_sum(
+    query: mtf.Tensor, memory: BiasedMemory, block_length: int | None, cap: float | None
+) -> tuple[mtf.Tensor, mtf.Tensor]:
+    """Returns the attention to a memory, and the logarithm of its sum of exp(logits), float32."""
+    keys, values = memory.contents
+    (length, d_kv), memory_length = query.shape.dims[-2:], keys.shape.dims[-2]
+    if block_length is not None and block_length < max(length.size, memory_length.size):
+        return attention_in_blocks(
+            query,
+            memory.contents,
+            memory.bias,
+            length=length,
+            memory_length=memory_length,
+            d_kv=d_kv,
+            block_length=block_length,
+            dropout=memory.dropout,
+            cap=cap,
+        )
+    logits = attention_logits(query, keys, memory_length=memory_length, d_kv=d_kv, cap=cap)
+    bias = memory.bias.value(query.dtype, logits.shape)
+    logits = mtf.to_float(logits) if bias is None else mtf.to_float(logits) + mtf.to_float(bias)
+    mixed = mix_values(
+        logits,
+        values,
+        memory_length=memory_length,
+        output_shape=query.shape,
+        drop=memory.dropout,
+    )
+    return mixed, mtf.reduce_logsumexp(logits, memory_length)
 
 
 def _with_zeros(x: mtf.Tensor, dim: mtf.Dimension) -> mtf.Tensor:

@@ -89,8 +89,10 @@ def attention_in_blocks(
     block_length: int,
     dropout: AttentionDropout | None = None,
     cap: float | None = None,
-) -> mtf.Tensor:
+) -> tuple[mtf.Tensor, mtf.Tensor]:
     """Returns `dot_product_attention`, up to rounding, in the shape and type of the query.
+
+    And the logarithm {..., length} of the sum of exp(logits) over the memory, float32.
 
     query: {..., length, d_kv}; memory: {..., memory_length, d_kv}, dimensions that it lacks are
     shared; neither length is split over devices. The bias's window counts both from one position.
@@ -107,12 +109,12 @@ def attention_in_blocks(
     passes = _Passes(
         queries, positions, d_kv, window, bias, None if dropout is None else dropout.map(cut), cap
     )
-    mixed, *_ = mtf.custom_gradient(
+    mixed, largest, totals = mtf.custom_gradient(
         passes.forward,
         passes.backward,
         [*map(cut, (query, *memory)), *differentiated_tensors(bias)],
     )
-    return queries.join(mixed)
+    return queries.join(mixed), queries.join(mtf.stop_gradient(largest) + mtf.log(totals))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,11 +199,13 @@ class _Passes:
         output_grads: Sequence[mtf.Tensor | None],
     ) -> list[mtf.Tensor]:
         mixed, largest, totals = outputs
-        gradient = output_grads[0]
+        gradient, _, of_totals = output_grads
         if gradient is None:
             return [mtf.zeros_like(x) for x in inputs]
         # What all weights of a query lose because they sum to 1.
         lost = mtf.reduce_sum(mtf.to_float(gradient) * mtf.to_float(mixed), reduced_dim=self.d_kv)
+        if of_totals is not None:
+            lost = lost - of_totals * totals
         rows = _Rows(largest, totals, gradient, lost)
         of_query, *of_trained = self._query_gradients(inputs, rows)
         of_keys, of_values = self._memory_gradients(inputs, rows)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from mtfrun import mtf
 from mtfrun.checks import COUNT, check_range
-from mtfrun.layers.attend import attend
+from mtfrun.layers.attend import BiasedMemory, attend, attend_to_both
 from mtfrun.layers.attention import (
     AttentionHeads,
     KeysAndValues,
@@ -22,6 +23,18 @@ from mtfrun.layers.dropout import AttentionDropout, Dropout
 from mtfrun.layers.layer import Call
 from mtfrun.layers.recompute import PROJECTIONS
 from mtfrun.layers.rotary import RotaryPositions, rotate
+
+
+@dataclasses.dataclass(frozen=True)
+class FurtherMemory:
+    """Vectors {batch..., memory_length, d_model} that queries see besides those of a sequence.
+
+    bias: of their logits {..., heads, length, memory_length}; dropout: of their weights.
+    """
+
+    vectors: mtf.Tensor
+    bias: AttentionBias
+    dropout: Dropout
 
 
 class MultiHeadAttention(mtf.Module):
@@ -131,13 +144,19 @@ class MultiHeadAttention(mtf.Module):
         return self._output(mixed, x.shape, None)
 
     def over_sequences(
-        self, x: mtf.Tensor, memory: mtf.Tensor, bias: AttentionBias, call: Call
+        self,
+        x: mtf.Tensor,
+        memory: mtf.Tensor,
+        bias: AttentionBias,
+        call: Call,
+        further: FurtherMemory | None = None,
     ) -> mtf.Tensor:
         """Returns the attention of every vector of x to whole sequences, in the shape of x.
 
         x: {batch..., length, d_model}; memory: {batch..., length, d_model}, perhaps x itself, or
         with `memory_length`; the logits: {batch..., heads, length, memory_length}. Where the length
-        is split over devices, they exchange heads for positions.
+        is split over devices, they exchange heads for positions. A `further` memory is in the same
+        softmax.
         """
         groups = self._head_groups(x.shape.get_dim_by_name("length"))
         query = self._queries(x, None, groups, call)
@@ -145,9 +164,8 @@ class MultiHeadAttention(mtf.Module):
         length, memory_length = query.shape.dims[-2], keys.shape.dims[-2]
         whole = mtf.Dimension("memory_length", memory_length.size)
         bias = bias.map(self._of_grouped_heads)
-        batch = x.shape - [length, self._d_model]
-        weights = [*batch, *self._query_heads, length, whole]
-        dropout = AttentionDropout.of(self.dropout, call, self._mesh, weights)
+        rows = [*(x.shape - [length, self._d_model]), *self._query_heads, length]
+        dropout = AttentionDropout.of(self.dropout, call, self._mesh, [*rows, whole])
         if groups is not None:
             query = groups.exchange(query, length, QUERY_LENGTH)
             keys, values = (groups.exchange(y, memory_length, whole.name) for y in (keys, values))
@@ -157,18 +175,44 @@ class MultiHeadAttention(mtf.Module):
         record = None
         if call.recorder is not None and groups is None:
             record = functools.partial(call.recorder.add_attention, self, to_itself=memory is x)
-        mixed = attend(
-            query,
-            KeysAndValues(keys, values),
-            bias,
-            block_length=self._block_length,
-            dropout=dropout,
-            cap=self._logits_cap,
-            record=record,
-        )
+        if further is not None:
+            mixed = attend_to_both(
+                query,
+                BiasedMemory(KeysAndValues(keys, values), bias, dropout),
+                self._further_memory(further, rows, groups, call),
+                block_length=self._block_length,
+                cap=self._logits_cap,
+            )
+        else:
+            mixed = attend(
+                query,
+                KeysAndValues(keys, values),
+                bias,
+                block_length=self._block_length,
+                dropout=dropout,
+                cap=self._logits_cap,
+                record=record,
+            )
         if groups is not None:
             mixed = groups.exchange_back(mixed, length)
         return self._output(mixed, x.shape, groups)
+
+    def _further_memory(
+        self,
+        further: FurtherMemory,
+        rows: Sequence[mtf.Dimension],
+        groups: HeadGroups | None,
+        call: Call,
+    ) -> BiasedMemory:
+        """rows: the dimensions of the logits but for the memory's."""
+        contents = self._keys_and_values(further.vectors, None, None, call)
+        bias = further.bias.map(self._of_grouped_heads)
+        weights = [*rows, contents.keys.shape.dims[-2]]
+        dropout = AttentionDropout.of(further.dropout, call, self._mesh, weights)
+        if groups is not None:
+            contents, bias = contents.map(groups.part), bias.map(groups.part)
+            dropout = dropout and dropout.map(groups.part)
+        return BiasedMemory(contents, bias, dropout)
 
     def keys_and_values(
         self, memory: mtf.Tensor, position: mtf.Tensor | None = None

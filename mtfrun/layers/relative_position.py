@@ -51,8 +51,8 @@ class RelativeLogits(BiasTerm):
     """One trained logit for each head and bucket of distances; Raffel et al. 2020, section 2.1.
 
     table: {heads, buckets} float32; query: {length} and memory: {memory_length}, int32 consecutive
-    positions. From `max_distance` on all distances share a bucket; later positions have separate
-    logits if `bidirectional`.
+    positions; a query may have any {batch..., length} if not `consecutive`. From `max_distance` on
+    all distances share a bucket; later positions have separate logits if `bidirectional`.
     """
 
     table: mtf.Tensor = dataclasses.field(metadata=DIFFERENTIATED)
@@ -60,13 +60,21 @@ class RelativeLogits(BiasTerm):
     memory: mtf.Tensor
     max_distance: int
     bidirectional: bool
+    consecutive: bool = True
 
     def value(self, dtype: tf.DType) -> mtf.Tensor:
-        """Returns {heads, length, memory_length} float32.
+        """Returns {heads, length, memory_length} float32, with the batch of the query.
 
-        A diagonal has one distance: every query has them all, one further left than the one before.
+        In consecutive positions a diagonal has one distance: every query has them all, one further
+        left than the one before.
         """
         length, memory_length = self.query.shape.dims[-1], self.memory.shape.dims[-1]
+        if not self.consecutive:
+            shape = [*self.query.shape, memory_length]
+            relative = mtf.sub(self.memory, self.query, output_shape=shape)
+            return relative_logits(
+                self.table, relative, self.max_distance, bidirectional=self.bidirectional
+            )
         # One more than there are: rows of this size, read in steps of one less, move to the left.
         width = mtf.Dimension("distances", length.size + memory_length.size)
         first = mtf.reduce_first(self.memory, memory_length) - mtf.reduce_first(self.query, length)
@@ -141,8 +149,19 @@ class RelativePositionBias(mtf.Module):
         return relative_logits(table, relative, self._max_distance, bidirectional=bidirectional)
 
     def term(
-        self, position: mtf.Tensor, memory_position: mtf.Tensor, *, bidirectional: bool
+        self,
+        position: mtf.Tensor,
+        memory_position: mtf.Tensor,
+        *,
+        bidirectional: bool,
+        consecutive: bool = True,
     ) -> RelativeLogits:
-        """Returns the same for consecutive positions {length}, as a term of a bias."""
-        table = mtf.to_float(self.table)
-        return RelativeLogits(table, position, memory_position, self._max_distance, bidirectional)
+        """Returns the same as a term of a bias; for `consecutive` see `RelativeLogits`."""
+        return RelativeLogits(
+            mtf.to_float(self.table),
+            position,
+            memory_position,
+            self._max_distance,
+            bidirectional,
+            consecutive,
+        )

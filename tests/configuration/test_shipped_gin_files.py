@@ -93,7 +93,9 @@ FILES_OF_PAIRS = [
     "data/tsv_pairs.gin",
     "data/wordnet.gin",
 ]
-OTHER_MODELS_OF_PAIRS = [f"models/{name}.gin" for name in ("bart", "marian", "pegasus", "umt5")]
+OTHER_MODELS_OF_PAIRS = [
+    f"models/{name}.gin" for name in ("bart", "longt5", "marian", "pegasus", "umt5")
+]
 
 
 # Macros that the user must set: the files of the data.

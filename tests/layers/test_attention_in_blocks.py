@@ -102,7 +102,7 @@ def _results(name: str, mesh_shape: str, block_length: int | None) -> list[np.nd
                 drop=None if noise is None else lambda w: dropout(w, call),
             )
         else:
-            mixed = layers.attention_in_blocks(
+            mixed, _ = layers.attention_in_blocks(
                 query,
                 layers.KeysAndValues(keys, values),
                 bias,

@@ -36,6 +36,7 @@ def _integers(high: int, *sizes: int) -> np.ndarray:
 X = {"x": (f"{BATCH};{LENGTH};{D_MODEL}", _normal(8, 4, 8))}
 ROWS = {"ids": (f"{BATCH};{LENGTH}", _integers(16, 8, 4))}
 SEGMENTS = {"ids": (ROWS["ids"][0], _integers(2, 8, 4))}
+DOCUMENTS = {"ids": (ROWS["ids"][0], np.array([[1, 1, 1, 0], [1, 1, 2, 2]] * 4, np.int32))}
 MEMORY = {"memory": (f"{BATCH};memory_length:6;{D_MODEL}", _normal(8, 6, 8))}
 CHANNELS, FILTERS = mtf.Dimension("channels", 3), mtf.Dimension("filters", 4)
 LINE = {"x": (f"{BATCH};cols:6;channels:3", _normal(8, 6, 3))}
@@ -157,6 +158,14 @@ def _convolve(
     return layer(inputs["x"], dataclasses.replace(call, bidirectional=True, nonpadding=nonpadding))
 
 
+def _encode(
+    layer: transformer.Sublayer, inputs: Mapping[str, mtf.Tensor], call: SequenceCall
+) -> mtf.Tensor:
+    bias = layers.mask_segments(layers.NO_BIAS, inputs["ids"])
+    call = dataclasses.replace(call, self_attention_bias=bias, segments=inputs["ids"])
+    return layer(inputs["x"], dataclasses.replace(call, bidirectional=True))
+
+
 CASES = {
     "gated_feed_forward": Case(
         lambda mesh: transformer.GatedFeedForward(mesh, WIDTH, d_ff=16, dropout_rate=0.3), _apply, X
@@ -165,6 +174,20 @@ CASES = {
         lambda mesh: transformer.LocalSelfAttention(mesh, WIDTH, window=2, heads=HEADS),
         _attend,
         {**X, **SEGMENTS},
+    ),
+    "transient_global_attention": Case(
+        lambda mesh: transformer.TransientGlobalAttention(
+            mesh,
+            WIDTH,
+            window=2,
+            blocks=transformer.BlockSums(
+                2, relative_bias=functools.partial(layers.RelativePositionBias, num_heads=4)
+            ),
+            heads=HEADS,
+            dropout_rate=0.3,
+        ),
+        _encode,
+        {**X, **DOCUMENTS},
     ),
     "encoder_decoder_attention": Case(
         lambda mesh: transformer.EncoderDecoderAttention(mesh, WIDTH, heads=HEADS),

@@ -67,6 +67,10 @@ from mtfrun.models.transformer.token_embedding import TokenEmbedding as TokenEmb
 from mtfrun.models.transformer.token_loss import TokenLoss as TokenLoss
 from mtfrun.models.transformer.token_model import TokenModel as TokenModel
 from mtfrun.models.transformer.token_softmax import TokenSoftmax as TokenSoftmax
+from mtfrun.models.transformer.transient_global_attention import BlockSums as BlockSums
+from mtfrun.models.transformer.transient_global_attention import (
+    TransientGlobalAttention as TransientGlobalAttention,
+)
 from mtfrun.models.transformer.transparent_attention import EncoderMixture as EncoderMixture
 from mtfrun.models.transformer.transparent_attention import TransparentDecoder as TransparentDecoder
 from mtfrun.models.transformer.transparent_attention import TransparentEncoder as TransparentEncoder

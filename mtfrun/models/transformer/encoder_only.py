@@ -142,4 +142,5 @@ def encoder_call(
         self_attention_bias=bias,
         bidirectional=True,
         nonpadding=mtf.to_float(mtf.not_equal(inputs, padding_id)),
+        segments=segments,
     )

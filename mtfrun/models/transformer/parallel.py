@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Self
 
 from mtfrun import mtf
 from mtfrun.models.transformer.feedforward import FeedForward
@@ -48,6 +48,10 @@ class Parallel(Sublayer):
 
     def __call__(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
         return _sum([layer(x, call) for layer in self.layers.values()])
+
+    def tie_to(self, first: Self) -> None:
+        for name, layer in self.layers.items():
+            layer.tie_to(first.layers[name])
 
     def initial_state(
         self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension, call: SequenceCall

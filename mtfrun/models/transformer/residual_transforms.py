@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
@@ -239,6 +239,9 @@ class TransformedLayer(Sublayer):
 
     def __call__(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
         return self._run(lambda y, state, call: (self.layer(y, call), state), x, (), call)[0]
+
+    def tie_to(self, first: Self) -> None:
+        self.layer.tie_to(first.layer)
 
     def initial_state(
         self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension, call: SequenceCall

@@ -105,6 +105,9 @@ class Stack(Sublayer):
             }
             for block in range(num_layers)
         ]
+        for block in self.blocks[1:]:
+            for name, layer in block.items():
+                layer.tie_to(self.blocks[0][name])
         self._final = tuple(
             add_transforms(self, transforms.final, mesh, d_model, dtypes, prefix="final_")
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Self
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
@@ -72,6 +72,8 @@ class SequenceCall(Call):
       encoder: what a decoder attends to besides itself; None without an encoder.
       nonpadding: {batch..., length} float32, 1.0 for tokens and 0.0 for padding; None for no
         padding.
+      segments: {batch..., length} int32, the documents of packed rows of an encoder, 0 for padding;
+        None for rows of one document.
       sublayer_input: {..., d_model}, the input of the transforms around a sublayer; None elsewhere.
     """
 
@@ -80,6 +82,7 @@ class SequenceCall(Call):
     progress: DecodingProgress = DecodingProgress()
     encoder: EncoderMemory | None = None
     nonpadding: mtf.Tensor | None = None
+    segments: mtf.Tensor | None = None
     sublayer_input: mtf.Tensor | None = None
 
     def positions(self, x: mtf.Tensor) -> mtf.Tensor:
@@ -98,6 +101,9 @@ class Sublayer(Layer, abc.ABC):
     @abc.abstractmethod
     def __call__(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
         """Returns the output for whole sequences; x: {..., length, d_model}."""
+
+    def tie_to(self, first: Self) -> None:
+        """Takes what all blocks of a stack share from this sublayer of the first one."""
 
     def initial_state(
         self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension, call: SequenceCall

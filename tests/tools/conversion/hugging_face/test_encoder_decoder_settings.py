@@ -31,6 +31,10 @@ SWITCH = {
     "num_sparse_encoder_layers": 1,
     "num_sparse_decoder_layers": 1,
 }
+LONGT5 = {
+    **{**T5, "model_type": "longt5", "tie_word_embeddings": False},
+    "encoder_attention_type": "transient-global",
+}
 
 
 @pytest.mark.parametrize(
@@ -51,6 +55,22 @@ def test_a_softmax_of_its_own_whose_logits_are_scaled_is_refused(
 @pytest.mark.parametrize("values", [T5, SWITCH])
 def test_a_softmax_of_its_own_is_not_tied(values: dict[str, Any]) -> None:
     assert "tied_softmax = False" in _write({**values, "tie_word_embeddings": False})
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "problem"),
+    [
+        ("encoder_attention_type", "global", "supported: 'local', 'transient-global'"),
+        ("feed_forward_proj", "gated-mish", "supported: relu, "),
+        ("global_block_size", 0, "must be an integer of at least 1"),
+        ("local_radius", "127", "must be an integer of at least 1"),
+    ],
+)
+def test_an_unknown_form_of_attention_or_layers_is_refused(
+    setting: str, value: object, problem: str
+) -> None:
+    with pytest.raises(ConversionError, match=f"{setting}={value!r} .*{problem}"):
+        _write({**LONGT5, setting: value})
 
 
 def _write(values: dict[str, Any]) -> str:

@@ -33,7 +33,7 @@ from tests.tools.conversion.hugging_face.imported_models import (
     sum_of_log_probabilities,
 )
 
-NAMES = ["t5_v1_0", "t5_v1_1", "switch", "umt5", "bart", "marian", "pegasus"]
+NAMES = ["t5_v1_0", "t5_v1_1", "switch", "umt5", "longt5", "bart", "marian", "pegasus"]
 SLOW = ["t5_v1_0", "switch"]
 QUICK = [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in NAMES]
 PROGRAM = pathlib.Path(__file__).with_name("transformers_encoder_decoders.py")

@@ -30,6 +30,11 @@ UMT5: dict[str, Any] = {
     **{"vocab_size": 80, "d_model": 16, "d_kv": 6, "d_ff": 24, "num_layers": 2, "num_heads": 2},
     **{"relative_attention_num_buckets": 8, "relative_attention_max_distance": 10},
 }
+LONGT5: dict[str, Any] = {
+    **{**UMT5, "local_radius": 4, "global_block_size": 4, "feed_forward_proj": "gated-gelu"},
+    **{"encoder_attention_type": "transient-global", "tie_word_embeddings": False},
+    "decoder_start_token_id": 0,
+}
 
 # By name the classes of the model and of its configuration, and the configuration. Settings of
 # generation are among the latter.
@@ -49,6 +54,7 @@ STORED: dict[str, tuple[str, str, dict[str, Any]]] = {
     ),
     "pegasus": ("PegasusForConditionalGeneration", "PegasusConfig", BART),
     "umt5": ("UMT5ForConditionalGeneration", "UMT5Config", UMT5),
+    "longt5": ("LongT5ForConditionalGeneration", "LongT5Config", LONGT5),
 }
 MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "bart, three embeddings, relu": (
@@ -100,10 +106,28 @@ MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
             "tie_word_embeddings": False,
         },
     ),
+    "longt5, local, scaled logits": (
+        "LongT5ForConditionalGeneration",
+        "LongT5Config",
+        {**LONGT5, "encoder_attention_type": "local", "tie_word_embeddings": True},
+    ),
+    "longt5, relu, larger blocks, a smaller decoder": (
+        "LongT5ForConditionalGeneration",
+        "LongT5Config",
+        {
+            **{**LONGT5, "feed_forward_proj": "relu", "num_decoder_layers": 1},
+            **{"global_block_size": 16, "local_radius": 2, "layer_norm_epsilon": 1e-3},
+        },
+    ),
 }
-LENGTH, NEW_TOKENS = 16, 12
+NEW_TOKENS = 12
 # Of the inputs and targets of every row, the end included; the others are padding.
 INPUTS_LENGTHS, TARGETS_LENGTHS = (16, 9, 4, 12), (7, 16, 11, 3)
+# Of models that do not see all positions: several windows and blocks, and none in one row.
+LONG_INPUTS_LENGTHS = (46, 29, 3, 37)
+# The deviation of what is added to all values. The larger it is, the more the gradients of a model
+# multiply rounding errors; those of models for long inputs by too much for 0.4.
+NOISE, LONG_NOISE = 0.4, 0.2
 # Ids from here on are not special, and below the last one.
 FIRST_ID = 8
 ORACLE = pathlib.Path(__file__).parents[3] / "oracle" / "hf"
@@ -127,7 +151,9 @@ def make(name: str, folder: pathlib.Path) -> None:
         if setting in values:
             setattr(model.generation_config, setting, values[setting])
     random = np.random.default_rng(1)
-    inputs, mask = _rows(random, INPUTS_LENGTHS, config)
+    is_long = hasattr(config, "local_radius")
+    noise = LONG_NOISE if is_long else NOISE
+    inputs, mask = _rows(random, LONG_INPUTS_LENGTHS if is_long else INPUTS_LENGTHS, config)
     labels, is_target = _rows(random, TARGETS_LENGTHS, config)
     case: dict[str, Any] = {
         "inputs": inputs,
@@ -137,7 +163,7 @@ def make(name: str, folder: pathlib.Path) -> None:
     with torch.no_grad():
         for path, parameter in model.named_parameters():
             if path not in (model._keys_to_ignore_on_save or ()):  # Marian's sines
-                parameter.add_(0.4 * torch.randn_like(parameter))
+                parameter.add_(noise * torch.randn_like(parameter))
         if hasattr(model, "final_logits_bias"):
             model.final_logits_bias.normal_(std=0.5)
         model.save_pretrained(folder)
@@ -163,8 +189,8 @@ def _rows(
     random: np.random.Generator, lengths: tuple[int, ...], config: Any
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns ids [rows, length] that end with the end id, and which of them are not padding."""
-    positions, ends = np.arange(LENGTH), np.array(lengths)[:, None]
-    ids = random.integers(FIRST_ID, config.vocab_size - 1, (len(lengths), LENGTH))
+    positions, ends = np.arange(max(lengths)), np.array(lengths)[:, None]
+    ids = random.integers(FIRST_ID, config.vocab_size - 1, (len(lengths), max(lengths)))
     ids = np.where(positions == ends - 1, config.eos_token_id, ids)
     return np.where(positions < ends, ids, config.pad_token_id), positions < ends
 

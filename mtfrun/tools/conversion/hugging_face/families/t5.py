@@ -162,14 +162,18 @@ class T5(TextFamily):
         ours = self.sublayer_path(settings, stack, block, sublayer)
         return ours, kernel_rows(f"{theirs}.DenseReluDense", f"{ours}/layer", names)
 
+    def self_attention(
+        self, settings: Settings, stack: str, block: int, theirs: str
+    ) -> tuple[str, Iterator[Row]]:
+        """Returns our path of a self-attention sublayer, and its rows but for the norm's."""
+        ours = self.sublayer_path(settings, stack, block, "self_attention")
+        path = self.bias_path(stack, block, ours)
+        return ours, self_attention_rows(f"{theirs}.SelfAttention", ours, path)
+
     def block(self, settings: Settings, stack: str, block: int) -> Iterator[Row]:
         theirs = f"{stack}.block.{block}.layer"
-        ours = self.sublayer_path(settings, stack, block, "self_attention")
-        yield from _attention(f"{theirs}.0.SelfAttention", ours)
-        path = self.bias_path(stack, block, ours)
-        if path is not None:
-            table = f"{theirs}.0.SelfAttention.relative_attention_bias.weight"
-            yield Row(table, f"{path}/table", Matrix())
+        ours, rows = self.self_attention(settings, stack, block, f"{theirs}.0")
+        yield from rows
         yield _norm_row(f"{theirs}.0", ours)
         if stack == "decoder":
             ours = self.sublayer_path(settings, stack, block, "encoder_decoder_attention")
@@ -255,6 +259,13 @@ def write_distances_and_norms(settings: Settings, file: GinFile) -> None:
 def kernel_rows(theirs: str, ours: str, names: Sequence[str]) -> Iterator[Row]:
     for name in names:
         yield Row(f"{theirs}.{name}.weight", f"{ours}/{name}/kernel", Matrix())
+
+
+def self_attention_rows(theirs: str, ours: str, bias_path: str | None) -> Iterator[Row]:
+    """bias_path: of the logits by distance; None if another block has them."""
+    yield from _attention(theirs, ours)
+    if bias_path is not None:
+        yield Row(f"{theirs}.relative_attention_bias.weight", f"{bias_path}/table", Matrix())
 
 
 def _attention(theirs: str, ours: str) -> Iterator[Row]:
