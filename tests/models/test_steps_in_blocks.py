@@ -23,7 +23,10 @@ from tests.models.test_reading_prompts import (
 
 SIZE = 4
 # Layers that read positions one after the other only.
-WITHOUT_BLOCKS = {"compressed", "masked local"}
+WITHOUT_BLOCKS = {
+    *("compressed", "masked local", "synthetic, gated"),
+    *("convolution", "convolution by predicted filters"),
+}
 
 
 def _logits(mesh: mtf.Mesh, kind: str) -> np.ndarray:
