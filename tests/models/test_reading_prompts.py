@@ -121,7 +121,7 @@ KINDS: dict[str, tuple[Any, dict[str, Any], Any, Any]] = {
     ),
     "synthetic, gated": (
         functools.partial(
-            t.Synthesizer, num_heads=4, d_kv=4, logits=t.SyntheticLogits(max_length=LENGTH)
+            t.Synthesizer, num_heads=4, d_kv=4, logits=t.SyntheticLogits(max_length=LENGTH + 4)
         ),
         {},
         None,

@@ -24,7 +24,7 @@ from tests.models.test_reading_prompts import (
 SIZE = 4
 # Layers that read positions one after the other only.
 WITHOUT_BLOCKS = {
-    *("compressed", "masked local", "synthetic, gated"),
+    *("compressed", "masked local"),
     *("convolution", "convolution by predicted filters"),
 }
 
