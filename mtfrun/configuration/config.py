@@ -112,7 +112,7 @@ def parse(
     for flag, text in statements.flags:
         _register_named(statements, flag, names)
         with _explain_errors(imports, flag):
-            gin.parse_config(text)
+            gin.parse_config(_import_other_names(statements, flag, names) + text)
     used = check_bindings(statements.bindings, [gin.get_configurable(root) for root in roots])
     if statements.misspelt is not None:
         raise statements.misspelt
@@ -284,6 +284,20 @@ def _register_named(
         for selector in {reference.selector for reference in references} - {MACRO}:
             if selector in names and not _is_known(selector):
                 _register(*names[selector])
+
+
+def _import_other_names(
+    statements: Statements, flag: str, names: Mapping[str, tuple[str, str]]
+) -> str:
+    """Returns the imports of a flag that names a class otherwise than the files, else nothing.
+
+    gin registers a class under one name, and finds it by others only through imports.
+    """
+    selectors = [b.selector for b in statements.bindings if b.place == flag]
+    if all(_is_known(selector) or selector not in names for selector in selectors):
+        return ""
+    imports = {names[selector][0] for selector in selectors if selector in names}
+    return "\n".join(["from __gin__ import dynamic_registration", *sorted(imports), ""])
 
 
 def _is_known(selector: str) -> bool:

@@ -192,12 +192,19 @@ def test_a_shipped_file_of_images_builds_tiny(
     assert variables["model/softmax/bias"].shape.to_string == "classes:10"
 
 
-def test_a_file_may_give_a_class_its_other_name(tmp_path: pathlib.Path) -> None:
+@pytest.mark.parametrize("by_flag", [False, True])
+def test_a_file_or_a_flag_may_give_a_class_its_other_name(
+    tmp_path: pathlib.Path, *, by_flag: bool
+) -> None:
     file = tmp_path / "a.gin"
     imports = "from __gin__ import dynamic_registration\nfrom mtfrun import layers\n"
     file.write_text(f"{imports}layers.LayerNorm.epsilon = 0.25\n")
-    files = ["defaults.gin", "models/vit.gin", "data/digits.gin", str(file)]
-    training = _build(files, [*SIZES_OF_IMAGE_MODELS["models/vit.gin"], "--gin.PATCH_SIZE=4"])
+    files = ["defaults.gin", "models/vit.gin", "data/digits.gin"]
+    flags = [*SIZES_OF_IMAGE_MODELS["models/vit.gin"], "--gin.PATCH_SIZE=4"]
+    if by_flag:
+        training = _build(files, [*flags, "--gin.layers.LayerNorm.epsilon=0.25"])
+    else:
+        training = _build([*files, str(file)], flags)
     assert "epsilon = 0.25" in config.config_text()
     assert training.tokens_per_step == 32
 
