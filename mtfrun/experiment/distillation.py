@@ -20,7 +20,9 @@ from mtfrun.untrusted import escape
 ENTRY = "teacher"
 """The entry of a manifest with the teacher."""
 
-_TABLE = "model/embedding/table"
+# Where the last dimension of a variable is that of a model's vectors: of a factorised embedding the
+# projection's, else the table's.
+_OF_VECTORS = ("model/embedding/projection/kernel", "model/embedding/table")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,13 +121,14 @@ def add_distiller(experiment: Experiment, settings: Distillation | None) -> Teac
     teacher, width = find_teacher(settings.teacher_path, settings.checkpoint), None
     if settings.hidden_weight:
         manifest = teacher.run.checkpoints().manifest(teacher.step)
-        table = None if manifest is None else manifest.variables.get(_TABLE)
-        if table is None:
+        variables = {} if manifest is None else manifest.variables
+        tables = [variables[path] for path in _OF_VECTORS if path in variables]
+        if not tables:
             raise RunDirError(
-                f"the teacher {teacher.path} has no {_TABLE}, whose width its vectors have: "
-                "leave out Distillation.hidden_weight"
+                f"the teacher {teacher.path} has no {_OF_VECTORS[-1]}, whose width its vectors "
+                "have: leave out Distillation.hidden_weight"
             )
-        width = table.shape[-1]
+        width = tables[0].shape[-1]
     model.learn_from(settings, width)
     mtf.assign_paths(model)
     return teacher

@@ -6,6 +6,7 @@ import numpy as np
 
 from mtfrun import mtf
 from mtfrun.checks import INDEX, check_range
+from mtfrun.layers.dense import Dense
 from mtfrun.layers.layer import Call
 
 _LONGEST_WAVE = 10000.0
@@ -24,20 +25,26 @@ class Embedding(mtf.Module):
         initializer: mtf.Initializer = mtf.initializers.RandomNormal(1.0),
         logits_scale: float | None = None,
         factor: float | None = None,
+        d_embedding: mtf.Dimension | None = None,
     ) -> None:
         """Makes the spec of the table {vocab, d_model}; for `logits_scale` see `logits`.
 
-        `factor`: of the vectors of ids, also an attribute; None for none.
+        `factor`: of the vectors of ids, also an attribute; None for none. With `d_embedding` the
+        table is {vocab, d_embedding}, and a "projection" without bias maps its rows to d_model;
+        Lan et al. 2019, arXiv:1909.11942, section 3.1.
         """
         super().__init__()
         self.factor = factor
         self._logits_scale = logits_scale
         self._vocab = vocab
-        self._d_model = d_model
         self._dtypes = dtypes
+        self.columns = d_model if d_embedding is None else d_embedding
         self.table = mtf.Variable(
-            mesh, [vocab, d_model], initializer, dtypes.master, reduced_dims=()
+            mesh, [vocab, self.columns], initializer, dtypes.master, reduced_dims=()
         )
+        self.projection = None
+        if d_embedding is not None:
+            self.projection = Dense(mesh, [d_embedding], [d_model], dtypes, use_bias=False)
 
     @property
     def logits_scale(self) -> float:
@@ -46,25 +53,27 @@ class Embedding(mtf.Module):
         A tied table is initialised and trained as an embedding, and so the rule of the softmax is a
         factor here; Yang et al. 2022, arXiv:2203.03466, table 8.
         """
-        growth = self.table.widths.growth([self._d_model])
+        growth = self.table.widths.growth([self.columns])
         scale = self._logits_scale
-        return ((self._d_model.size / growth) ** -0.5 if scale is None else scale) / growth
+        return ((self.columns.size / growth) ** -0.5 if scale is None else scale) / growth
 
     def __call__(self, ids: mtf.Tensor, call: Call) -> mtf.Tensor:
         """Returns the vectors {..., d_model} of int ids {...}; zeros for ids out of range."""
         # Cast after the gather: a few rows, not the whole table.
         vectors = mtf.cast(mtf.gather(self.table, ids, self._vocab), self._dtypes.activation)
-        return vectors if self.factor is None else vectors * self.factor
+        vectors = vectors if self.factor is None else vectors * self.factor
+        return vectors if self.projection is None else self.projection(vectors, call)
 
     def logits(self, x: mtf.Tensor) -> mtf.Tensor:
-        """Returns logits {..., vocab} of x: {..., d_model}: the table tied to the softmax.
+        """Returns logits {..., vocab} of x: {..., columns}: the table tied to the softmax.
 
-        x is scaled, by default by d_model ** -0.5, so that a table of unit variance gives logits
-        of unit variance; Raffel et al. 2020, arXiv:1910.10683.
+        The columns are d_model, or d_embedding. x is scaled, by default by columns ** -0.5, so that
+        a table of unit variance gives logits of unit variance; Raffel et al. 2020,
+        arXiv:1910.10683.
         """
         dtype = self._dtypes.activation
         x = mtf.cast(x, dtype) * self.logits_scale
-        output_shape = [*(x.shape - self._d_model), self._vocab]
+        output_shape = [*(x.shape - self.columns), self._vocab]
         return mtf.einsum([x, mtf.cast(self.table, dtype)], output_shape=output_shape)
 
 

@@ -85,6 +85,23 @@ def test_a_student_is_used_and_read_again_without_its_teacher(
     assert of_model.keys() == begun.variables().keys()
 
 
+@pytest.mark.slow
+def test_the_vectors_of_a_teacher_have_the_width_behind_a_factorised_embedding(
+    teacher: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    factorised, run = tmp_path / "factorised", tmp_path / "run"
+    flags = ["--gin.D_MODEL=24", "--gin.TokenEmbedding.d_embedding=4", "--gin.TRAIN_STEPS=1"]
+    succeeded(
+        mtfrun_here(
+            "train", f"--gin_file={teacher}/config.gin", *flags, f"--model_dir={factorised}"
+        )
+    )
+    _train(factorised, run, steps=1)
+    manifest = RunDirectory(str(run)).checkpoints().manifest(1)
+    assert manifest is not None
+    assert list(manifest.variables["model/distiller/projection"].shape) == [8, 24]
+
+
 def test_curves_have_the_divergence_from_the_teacher(student: pathlib.Path) -> None:
     status = RunDirectory(str(student)).record().status()
     assert status is not None

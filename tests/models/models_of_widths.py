@@ -25,6 +25,7 @@ def language_model(
     scaled_softmax: bool = True,
     grows_heads: bool = True,
     num_layers: int = 2,
+    d_embedding: int | None = None,
 ) -> transformer.DecoderOnly:
     """Returns blocks of attention and `layer`; the heads grow in number, or else in size."""
     heads, d_kv = (width // 8, 8) if grows_heads else (2, width // 2)
@@ -41,6 +42,7 @@ def language_model(
             max_length=LENGTH,
             tied_softmax=tied_softmax,
             scaled_softmax=scaled_softmax,
+            d_embedding=d_embedding,
         ),
         stack=functools.partial(
             transformer.Stack, layers=[attention, feed_forward], num_layers=num_layers
@@ -55,6 +57,11 @@ def one_block(mesh: mtf.Mesh, width: int) -> Model:
 def language_model_of_large_heads(mesh: mtf.Mesh, width: int) -> Model:
     """Returns a model with a tied softmax whose heads grow in size."""
     return language_model(mesh, width, tied_softmax=True, grows_heads=False)
+
+
+def factorised_embedding(mesh: mtf.Mesh, width: int) -> Model:
+    """Returns a model whose table, tied to the softmax, has as many columns at any width."""
+    return language_model(mesh, width, tied_softmax=True, d_embedding=16, num_layers=1)
 
 
 def mixture(mesh: mtf.Mesh, width: int) -> Model:

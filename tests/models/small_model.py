@@ -63,8 +63,11 @@ def small_model(
         rematerialise=rematerialise,
         scan_blocks=scan_blocks,
     )
-    embedding = TokenEmbedding(d_model=16, max_length=16, tied_softmax=tied_softmax)
-    model = DecoderOnly(mesh, VOCABULARY, embedding=embedding, stack=stack, **options)
+    settings: dict[str, Any] = {
+        "embedding": TokenEmbedding(d_model=16, max_length=16, tied_softmax=tied_softmax),
+        "stack": stack,
+    } | options
+    model = DecoderOnly(mesh, VOCABULARY, **settings)
     mtf.initialize(model, seed=2)
     return model
 

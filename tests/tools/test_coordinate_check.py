@@ -72,6 +72,8 @@ def test_two_widths_of_a_transformer_drift_but_not_with_mup() -> None:
 KINDS: Sequence[tuple[ModelOfWidth, str, tuple[int, ...]]] = [
     *((models_of_widths.language_model, name, WIDTHS) for name in OPTIMIZERS),
     *((models_of_widths.language_model_of_large_heads, name, WIDTHS) for name in OPTIMIZERS),
+    (models_of_widths.factorised_embedding, "Adafactor", WIDTHS),
+    (models_of_widths.factorised_embedding, "Adam", WIDTHS),
     (models_of_widths.mixture, "Adafactor", WIDTHS),
     (models_of_widths.mixture, "Adam", WIDTHS),
     (models_of_widths.own_layer, "Adafactor", WIDTHS),

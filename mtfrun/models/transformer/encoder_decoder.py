@@ -83,7 +83,9 @@ class EncoderDecoder(TokenModel):
         if inputs_vocabulary_size is not None:
             inputs_vocab = embedding.vocab(inputs_vocabulary_size)
             self.inputs_embedding = Embedding(
-                mesh, inputs_vocab, embedding.width, dtypes, factor=embedding.vectors_factor
+                *(mesh, inputs_vocab, embedding.width, dtypes),
+                factor=embedding.vectors_factor,
+                d_embedding=embedding.columns,
             )
         self.inputs_position = self.position
         if embedding.inputs_position is not None:

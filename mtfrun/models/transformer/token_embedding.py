@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 from mtfrun import mtf
@@ -22,7 +23,8 @@ class TokenLogits:
 
     Attributes:
       tied_softmax: the embedding's table is also the kernel of the softmax.
-      scaled_softmax: a tied softmax has the factor d_model ** -0.5, for a table of unit variance.
+      scaled_softmax: a tied softmax has the factor d_model ** -0.5, for a table of unit variance;
+        d_embedding ** -0.5 where the table has these columns.
       masks_padding: the logits beyond the last id are too low to be predicted and do not contribute
         to the loss. False: they are ids like any other, as in Mesh TensorFlow and T5, whose
         softmax is over all rows of its table.
@@ -39,8 +41,44 @@ class TokenLogits:
     logits_cap: float | None = None
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TokenTable:
+    """The form of the table that has the vectors of ids.
+
+    Attributes:
+      vocabulary_divisor: the size of "vocab", the dimension of the embedding and the logits, is the
+        number of ids rounded up to a multiple of this, so that a mesh axis divides it.
+      d_embedding: the columns of the table, whose rows are then mapped to d_model by a kernel
+        {d_embedding, d_model}, and before a tied softmax the last vectors to d_embedding by another
+        one: a factorised embedding, Lan et al. 2019, arXiv:1909.11942, section 3.1. An untied
+        softmax remains {d_model, vocab}, larger than the embedding as in Chung et al. 2020,
+        arXiv:2010.12821. None: d_model, without maps.
+      scaled_vectors: vectors of ids have the factor d_model ** 0.5, before positions are added;
+        Vaswani et al. 2017, arXiv:1706.03762, section 3.4; d_embedding ** 0.5 where the table has
+        these columns.
+    """
+
+    vocabulary_divisor: int = 1
+    d_embedding: int | None = None
+    scaled_vectors: bool = False
+
+    def __post_init__(self) -> None:
+        check_fields(self, COUNT, "vocabulary_divisor")
+        check_fields(self, COUNT, "d_embedding", optional=True)
+
+    @property
+    def columns(self) -> mtf.Dimension | None:
+        """The columns of a factorised table."""
+        return None if self.d_embedding is None else mtf.Dimension("d_embedding", self.d_embedding)
+
+    def vocab(self, vocabulary_size: int) -> mtf.Dimension:
+        """Returns the dimension of the ids and the padding after them."""
+        multiples = -(-vocabulary_size // self.vocabulary_divisor)
+        return mtf.Dimension("vocab", multiples * self.vocabulary_divisor)
+
+
 @dataclasses.dataclass(frozen=True)
-class TokenEmbedding(TokenLogits):
+class TokenEmbedding(TokenTable, TokenLogits):
     """How a model of tokens reads ids and turns them into vectors, and vectors into logits.
 
     Attributes:
@@ -50,28 +88,22 @@ class TokenEmbedding(TokenLogits):
         added to the ids' vectors; None for a model whose attention has positions.
       inputs_position: the same for the inputs of an encoder-decoder, where they have other vectors
         of positions than the targets, as in BART; None where they have the same.
-      scaled_vectors: vectors of ids have the factor d_model ** 0.5, before positions are added;
-        Vaswani et al. 2017, arXiv:1706.03762, section 3.4.
       padding_id: fills up rows, and has no loss; -1 for models of which every id is a token.
       reads_start: a language model reads `start_id` before the first id of a document, and predicts
         it. Otherwise, as in GPT-2, it reads the ids only: the first one has no loss.
       start_id: what a model or a decoder reads before the first id.
-      vocabulary_divisor: the size of "vocab", the dimension of the embedding and the logits, is the
-        number of ids rounded up to a multiple of this, so that a mesh axis divides it.
     """
 
     d_model: int = 512
     max_length: int = 512
     position: PositionClass | None = PositionalEmbedding
     inputs_position: PositionClass | None = None
-    scaled_vectors: bool = False
     padding_id: int = 0
     reads_start: bool = True
     start_id: int = 0
-    vocabulary_divisor: int = 1
 
     def __post_init__(self) -> None:
-        check_fields(self, COUNT, "vocabulary_divisor")
+        super().__post_init__()
         check_fields(self, INDEX, "start_id")
         check_fields(self, POSITIVE, "logits_cap", optional=True)
         if self.padding_id not in (0, -1):
@@ -85,28 +117,24 @@ class TokenEmbedding(TokenLogits):
 
     @property
     def vectors_factor(self) -> float | None:
-        return self.width.size**0.5 if self.scaled_vectors else None
+        return (self.d_embedding or self.d_model) ** 0.5 if self.scaled_vectors else None
 
     def table(
         self, mesh: mtf.Mesh, vocabulary_size: int, dtypes: mtf.DTypePolicy = mtf.DTypePolicy()
     ) -> Embedding:
         """Returns the vectors of ids, whose table a tied softmax uses."""
         vocab = self.vocab(vocabulary_size)
-        if self.scaled_softmax or not self.tied_softmax:
-            return Embedding(mesh, vocab, self.width, dtypes, factor=self.vectors_factor)
-        # Logits of unit variance, as with a table of unit variance that is scaled.
-        initial = mtf.VarianceScaling()([self.width], [vocab])
-        return Embedding(
+        make = functools.partial(
+            Embedding,
             *(mesh, vocab, self.width, dtypes),
-            initializer=initial,
-            logits_scale=1.0,
             factor=self.vectors_factor,
+            d_embedding=self.columns,
         )
-
-    def vocab(self, vocabulary_size: int) -> mtf.Dimension:
-        """Returns the dimension of the ids and the padding after them."""
-        multiples = -(-vocabulary_size // self.vocabulary_divisor)
-        return mtf.Dimension("vocab", multiples * self.vocabulary_divisor)
+        if self.scaled_softmax or not self.tied_softmax:
+            return make()
+        # Logits of unit variance, as with a table of unit variance that is scaled.
+        initial = mtf.VarianceScaling()([self.columns or self.width], [vocab])
+        return make(initializer=initial, logits_scale=1.0)
 
     def num_classes(self, vocabulary_size: int) -> int:
         """Returns the number of logits that can be predicted."""

@@ -49,7 +49,7 @@ class TokenModel(TextModel, ReadsPrompt):
         self._vocabulary_size = vocabulary_size
         self._num_labels = vocabulary_size if num_labels is None else num_labels
         self._loss = loss
-        width = embedding.width
+        self._width = width = embedding.width
         self.vocab = embedding.vocab(self._num_labels)
         self.padding_id = embedding.padding_id
         self._start_id = embedding.start_id
@@ -133,12 +133,12 @@ class TokenModel(TextModel, ReadsPrompt):
 
         Returns its distiller, for `Distiller.teach` before the first step.
         """
-        (d_model,) = self.embedding.table.shape - self.vocab
-        self.distiller = Distiller(self._mesh, self.vocab, d_model, settings, teacher_width)
+        self.distiller = Distiller(self._mesh, self.vocab, self._width, settings, teacher_width)
         return self.distiller
 
     def vectors_like(self) -> mtf.Variable:
-        return self.embedding.table
+        projection = self.embedding.projection
+        return self.embedding.table if projection is None else projection.kernel
 
     def allows_padding(self, length: int) -> bool:
         """Returns whether all layers ignore padding, and there are positions for the length."""

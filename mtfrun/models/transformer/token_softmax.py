@@ -8,7 +8,16 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from mtfrun import mtf
-from mtfrun.layers import MASKED, Call, Embedding, TokenLosses, dense, loss_in_blocks, soft_cap
+from mtfrun.layers import (
+    MASKED,
+    Call,
+    Dense,
+    Embedding,
+    TokenLosses,
+    dense,
+    loss_in_blocks,
+    soft_cap,
+)
 
 # Kernels of at least this size are transposed for decoding, see `TokenSoftmax.for_steps`.
 TRANSPOSED_FROM = 2**23
@@ -24,9 +33,10 @@ LEAST_BLOCK_TOKENS = 512
 class TokenSoftmax(mtf.Module):
     """The logits of a vocabulary; padding is too unlikely to be predicted.
 
-    The kernel is {d_model, vocab}, or the table of the embedding `tied`. Entries of `vocab` from
-    `num_classes` on are padding. `dtypes` are the product's too; logits are float32. They have a
-    "bias" {vocab} if `use_bias`, constant unless `trains_bias`, and are limited by
+    The kernel is {d_model, vocab}, or the table of the embedding `tied`; if that is {vocab,
+    d_embedding}, a "projection" maps vectors to d_embedding before the product. Entries of `vocab`
+    from `num_classes` on are padding. `dtypes` are the product's too; logits are float32. They have
+    a "bias" {vocab} if `use_bias`, constant unless `trains_bias`, and are limited by
     `layers.soft_cap` unless `cap` is None.
     """
 
@@ -47,11 +57,14 @@ class TokenSoftmax(mtf.Module):
         self._mesh = mesh
         self.num_classes = num_classes
         self.vocab = vocab
-        self._d_model = d_model
+        self._columns = d_model
         self._activation = dtypes.activation
         self._tied, self._cap = tied, cap
+        self.projection = None
         if tied is not None:
-            self.kernel = tied.table
+            self.kernel, self._columns = tied.table, tied.columns
+            if tied.projection is not None:
+                self.projection = Dense(mesh, [d_model], [tied.columns], dtypes, use_bias=False)
         else:
             initial = mtf.VarianceScaling()([d_model], [vocab])
             self.kernel = mtf.Variable(mesh, [d_model, vocab], initial, dtypes.master)
@@ -63,10 +76,11 @@ class TokenSoftmax(mtf.Module):
 
     def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
         """Returns the logits {..., vocab} of x {..., d_model}, float32."""
+        x = self._project(x, call)
         if self._tied is not None:
             return self._complete(self._tied.logits(x))
         x, kernel = mtf.cast(x, self._activation), mtf.cast(self.kernel, self._activation)
-        return self._complete(dense(x, kernel, reduced_dims=[self._d_model], new_dims=[self.vocab]))
+        return self._complete(dense(x, kernel, reduced_dims=[self._columns], new_dims=[self.vocab]))
 
     def loss(
         self,
@@ -86,13 +100,13 @@ class TokenSoftmax(mtf.Module):
         num_tokens = math.prod(self._mesh.local_sizes(targets.shape))
         (num_ids,) = self._mesh.local_sizes([self.vocab])
         block_tokens = max(LEAST_BLOCK_TOKENS, BLOCK_LOGITS // num_ids)
-        # Of a loss in blocks, gradients reach nothing but x and the kernel.
+        # Of a loss in blocks, gradients reach nothing but the projected x and the kernel.
         trains_bias = self.bias is not None and self.bias.is_trained
         if num_tokens <= block_tokens or trains_bias:
             objective, *further = losses(self(x, call), targets, *by_token)
             return [mtf.reduce_sum(objective * weights), *further]
         return loss_in_blocks(
-            self._scale(x),
+            self._scale(self._project(x, call)),
             self.kernel,
             targets,
             weights,
@@ -113,15 +127,19 @@ class TokenSoftmax(mtf.Module):
         if self.kernel.shape.size < TRANSPOSED_FROM:
             return lambda x: self(x, call)
         kernel = mtf.cast(self.kernel, self._activation)
-        kernel = mtf.transpose(kernel, [self.vocab, self._d_model])
+        kernel = mtf.transpose(kernel, [self.vocab, self._columns])
 
         def logits(x: mtf.Tensor) -> mtf.Tensor:
-            batch = x.shape - self._d_model
+            x = self._project(x, call)
+            batch = x.shape - self._columns
             product = mtf.einsum([kernel, self._scale(x)], output_shape=[self.vocab, *batch])
             # Without the barrier XLA would transpose the factors back.
             return self._complete(mtf.optimization_barrier(product))
 
         return logits
+
+    def _project(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
+        return x if self.projection is None else self.projection(x, call)
 
     def _scale(self, x: mtf.Tensor) -> mtf.Tensor:
         x = mtf.cast(x, self._activation)

@@ -7,6 +7,7 @@ divided by their number.
     d_ff, heads, ...  made by initial values, summed with 0: nothing reads the new units yet
     d_model           0, and read with initial values, see `_Stream`
     d_kv              queries and values initial, keys and what reads values 0
+    d_embedding       does not grow: a tied table is read and summed over at once
     vocab             the ids' rows by their text, else the mean
     max_length        initial values
     experts           copies of the feed-forward layer or of experts; routers initial
@@ -37,11 +38,11 @@ from mtfrun.tools.grow.dimension_map import (
 )
 from mtfrun.tools.grow.heads import HEADS, QUERY_HEADS, Grouping, Regrouping
 from mtfrun.tools.grow.plan import Plan
-from mtfrun.tools.grow.stream import D_MODEL, Stream
+from mtfrun.tools.grow.stream import D_EMBEDDING, D_MODEL, Stream
 
 _D_KV = "d_kv"
 # Their sizes are what a layer does.
-_FIXED = ("buckets", "filter_height", "filter_width", "channels", "relative_position")
+_FIXED = ("buckets", "filter_height", "filter_width", "channels", "relative_position", D_EMBEDDING)
 _MEMORY = ("key", "value", "key_bias", "value_bias", "key_norm")
 _KEYS = ("key", "key_bias")
 _D_FF, _HIDDEN = "d_ff", "expert_hidden"

@@ -12,7 +12,7 @@ from mtfrun.layers import Embedding, LayerNorm, RMSNorm
 from mtfrun.models.transformer import ConstantFactor, Stack, TokenSoftmax
 from mtfrun.tools.grow.dimension_map import DimensionMap, copies, first, placed
 
-D_MODEL = "d_model"
+D_MODEL, D_EMBEDDING = "d_model", "d_embedding"
 _Norm = RMSNorm | LayerNorm
 _Modules = Mapping[str, mtf.Module]
 
@@ -37,7 +37,8 @@ class Stream:
       is_centred: there is layer normalisation.
       norms: of the vectors, by the path of the module.
       keeps_function: whether the rule does.
-      embedding_factor: of the tables whose vectors are added up before the first layer.
+      embedding_factor: of the tables whose vectors are added up before the first layer, or of the
+        projection behind a table of d_embedding columns.
       final_norm, final_factor: the last norm before a softmax with the embedding's table, and what
         makes up for the sum over the table, which has c twice, and for its factor.
     """
@@ -113,7 +114,8 @@ class Stream:
         return placed(source, factor=factor, fill="zero", new="new 0")
 
     def _is_table(self, path: str, variable: mtf.Variable) -> bool:
-        return "/blocks/" not in path and not variable.reduced_dims and variable.shape.ndims > 1
+        reduced = {dim.name for dim in variable.reduced_dims or ()}
+        return "/blocks/" not in path and reduced <= {D_EMBEDDING} and variable.shape.ndims > 1
 
 
 def _writes_centred(norms: Mapping[str, _Norm], paths: Sequence[str]) -> bool:
@@ -129,7 +131,8 @@ def _writes_centred(norms: Mapping[str, _Norm], paths: Sequence[str]) -> bool:
 
 def _first_factor(modules: _Modules) -> float:
     """Returns the factor of the vectors before the first layer, see `ConstantFactor`."""
-    if any(isinstance(x, Embedding) and x.factor is not None for x in modules.values()):
+    tables = [x for x in modules.values() if isinstance(x, Embedding) and x.projection is None]
+    if any(table.factor is not None for table in tables):
         raise InputError(
             "TokenEmbedding.scaled_vectors: the vectors of ids have a factor by their size, and "
             "vectors of positions have none: d_model cannot grow"
@@ -143,8 +146,12 @@ def _first_factor(modules: _Modules) -> float:
 
 
 def _tied(modules: _Modules) -> str | None:
-    """Returns the path of the embedding whose table a softmax has; None for no such softmax."""
-    kernels = [x.kernel for x in modules.values() if isinstance(x, TokenSoftmax)]
+    """Returns the path of the embedding whose table {vocab, d_model} a softmax has.
+
+    None for no such softmax: a separate one, or one with a projection, sums over d_model once.
+    """
+    softmaxes = [x for x in modules.values() if isinstance(x, TokenSoftmax)]
+    kernels = [x.kernel for x in softmaxes if x.projection is None]
     for path, module in modules.items():
         if isinstance(module, Embedding) and any(module.table is kernel for kernel in kernels):
             return path

@@ -19,6 +19,8 @@ TEXT, PAIRS = "data/python_docs.gin", "data/number_words.gin"
 ALL_SLOTS = {"EVAL_CAPACITY_FACTOR": 8.0, "GROUP_SIZE": 80}
 TWO_LEVELS = {**ALL_SLOTS, "SECOND_LEVEL_CAPACITY_FACTOR": 8.0}
 GROUPED = {"NUM_MEMORY_HEADS": 2}
+COLUMNS = "transformer.TokenEmbedding.d_embedding"
+FACTORISED = {COLUMNS: 8}
 
 Case = tuple[Sequence[str], Mapping[str, Any], Mapping[str, Any], dict[str, Any]]
 
@@ -49,6 +51,14 @@ CASES: dict[str, Case] = {
             ),
             "one memory head": _family("llama", {"NUM_MEMORY_HEADS": 1}, GROUPED),
             "factor of the embedding": _family("gemma", {}, {}),
+            "factor of a factorised embedding": _family("gemma", FACTORISED, FACTORISED),
+            "factorised embedding": _family("opt", FACTORISED, FACTORISED),
+            "copies, factorised embedding": (
+                ["models/gpt2.gin", TEXT],
+                {**SMALL, **FACTORISED},
+                {**MULTIPLES, **FACTORISED},
+                {"with_copies": True},
+            ),
             "soft cap, norms behind layers": _family("gemma2", {}, {}),
             "normalised embedding, slopes": (
                 ["models/bloom.gin", TEXT],
@@ -175,6 +185,15 @@ def test_keys_that_heads_share_are_a_mean() -> None:
             of_new = grown.variables.new[path]
             mtf.assign(of_new, mtf.import_tf_tensor(of_new.mesh, shared, of_new.shape))
     assert grown.difference() < TOLERANCE
+
+
+@pytest.mark.slow
+def test_the_columns_of_an_embedding_do_not_grow() -> None:
+    files = ["models/opt.gin", TEXT]
+    with pytest.raises(InputError, match="table: d_embedding cannot grow from 8 to 12"):
+        grow_pair(files, {**SMALL, **FACTORISED}, {**SMALL, COLUMNS: 12})
+    with pytest.raises(InputError, match="it has embedding/projection/kernel, softmax"):
+        grow_pair(files, SMALL, {**SMALL, **FACTORISED})
 
 
 @pytest.mark.slow

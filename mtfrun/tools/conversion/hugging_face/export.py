@@ -119,7 +119,8 @@ def _describe(
 def _check_factors(variables: Mapping[str, mtf.Variable]) -> None:
     """Raises ConversionError if logits have factors by `optim.set_base_sizes`."""
     growth = next(iter(variables.values())).widths.by_name
-    names = ["d_kv", *(["d_model"] if "softmax/kernel" not in variables else [])]
+    of_table = [] if "softmax/kernel" in variables else ["d_model", "d_embedding"]
+    names = ["d_kv", *of_table]
     grown = [name for name in names if growth.get(name, 1.0) != 1.0]
     if grown:
         raise ConversionError(

@@ -38,6 +38,7 @@ OLMOE = {**LLAMA, "model_type": "olmoe"}
 DEEPSEEK = {**LLAMA, "model_type": "deepseek_v3"}
 PHI = {**LLAMA, "model_type": "phi"}
 GPT_NEOX = {**LLAMA, "model_type": "gpt_neox"}
+OPT = {**LLAMA, "model_type": "opt", "ffn_dim": 48}
 GPTJ = {"model_type": "gptj", "vocab_size": 160, "n_embd": 32, "n_head": 4, "n_layer": 2}
 GPT2 = {"model_type": "gpt2", "vocab_size": 160, "n_embd": 32, "n_head": 4, "n_layer": 2}
 GPT_NEO = {
@@ -198,6 +199,11 @@ LAYERS = """transformer.Stack:
             ["layers = [@transformer.Parallel]", "norm_heads = 'apart'", "use_bias = False"],
         ),
         (COHERE, ["LOGITS_FACTOR = 0.0625"]),
+        (
+            {**OPT, "word_embed_proj_dim": 16, "do_layer_norm_before": False},
+            ["d_embedding = 16", "@transformer.Residual,\n        @transformer.LayerNorm,\n    ]"],
+        ),
+        ({**OPT, "_remove_final_layer_norm": True}, ["StackTransforms:\n    final = []"]),
         ({**OLMOE, "num_experts": 5}, ["NUM_EXPERTS = 5", "EXPERTS_PER_TOKEN = 8"]),
         (
             {**DEEPSEEK, "first_k_dense_replace": 1, "n_shared_experts": 3},
@@ -275,6 +281,11 @@ def test_a_model_without_windows_has_the_layers_of_its_gin_file() -> None:
         ({**DEEPSEEK, "qk_rope_head_dim": 3}, "qk_rope_head_dim=3 must be even: pairs rotate"),
         ({**GPTJ, "rotary_dim": 16}, "rotary_dim=16 must be even and at most 8"),
         ({**QWEN3_MOE, "mlp_only_layers": "all"}, "mlp_only_layers='all' must be a list"),
+        (
+            {**OPT, "word_embed_proj_dim": 16, "tie_word_embeddings": False},
+            "word_embed_proj_dim=16 is not supported beside a softmax that is not the embedding's",
+        ),
+        ({**OPT, "enable_bias": False}, "enable_bias=False is not supported; supported: True"),
         ({**GPT2, "add_cross_attention": True}, "add_cross_attention=True is not supported"),
         ({**GPT2, "n_head": 5}, "n_head=5 must divide 32"),
         ({**GPT_NEO, "attention_types": [["local"]]}, "attention_types=.* must be a list of"),
@@ -282,7 +293,7 @@ def test_a_model_without_windows_has_the_layers_of_its_gin_file() -> None:
         ({**GPT_NEO, "num_layers": 5}, "attention_types=.* must describe 5 layers"),
         ({**BERT, "position_embedding_type": "relative_key"}, "relative_key' is not supported"),
         ({**BERT, "is_decoder": True}, "is_decoder=True is not supported; supported: False"),
-        ({**BERT, "architectures": ["BertForQuestionAnswering"]}, "supported: BertForMaskedLM"),
+        ({**BERT, "architectures": ["BertForTokenClassification"]}, "supported: BertForMaskedLM"),
         ({**ROBERTA, "max_position_embeddings": 2}, "max_position_embeddings=2 has no position"),
         (
             {

@@ -407,6 +407,22 @@ MODELS: dict[str, tuple[str, dict[str, Any], bool]] = {
         {**NEOX_SIZES, **NO_IDS, "num_hidden_layers": 2, "ffn_dim": 40, "word_embed_proj_dim": 32},
         False,
     ),
+    "opt, a factorised embedding, norms behind the sublayers": (
+        "OPT",
+        {
+            **{**NEOX_SIZES, **NO_IDS, "num_hidden_layers": 2, "ffn_dim": 40},
+            **{"word_embed_proj_dim": 12, "do_layer_norm_before": False},
+        },
+        False,
+    ),
+    "opt, a factorised embedding, no last norm": (
+        "OPT",
+        {
+            **{**NEOX_SIZES, **NO_IDS, "num_hidden_layers": 2, "ffn_dim": 40},
+            **{"word_embed_proj_dim": 48, "_remove_final_layer_norm": True},
+        },
+        False,
+    ),
     "bloom": ("Bloom", {**NO_IDS, **BLOOM, "n_layer": 2}, False),
     "bloom, three heads": (
         "Bloom",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
+from mtfrun.configuration.gin_values import reference
 from mtfrun.tools.conversion.gin_file import GinFile
 from mtfrun.tools.conversion.hugging_face.families.phi import LAYERS, Phi
 from mtfrun.tools.conversion.hugging_face.family import Blocks
@@ -19,10 +20,15 @@ from mtfrun.tools.conversion.hugging_face.tensor_table import (
 )
 
 _PREFIX = "model.decoder"
+_COLUMNS = "word_embed_proj_dim"
+_NORM_BEHIND = ("CallLayer", "SublayerDropout", "Residual", "LayerNorm")
 
 
 class Opt(Phi):
-    """All models but the one of 350 million parameters, whose embeddings are smaller."""
+    """The model of 350 million parameters has a factorised embedding, and norms behind sublayers.
+
+    Models that were fine-tuned before transformers 4.20.1 lack the norm behind the last layer.
+    """
 
     model_types: ClassVar[Sequence[str]] = ("opt",)
     architectures: ClassVar[Sequence[str]] = ("OPTForCausalLM",)
@@ -42,18 +48,36 @@ class Opt(Phi):
     kept: ClassVar[str] = ""
 
     def write_gin(self, settings: Settings, file: GinFile) -> None:
-        width = settings.integer(self.width)
-        settings.require("word_embed_proj_dim", width)
-        for name in ("do_layer_norm_before", "enable_bias", "layer_norm_elementwise_affine"):
+        for name in ("enable_bias", "layer_norm_elementwise_affine"):
             settings.require(name, *(True,))
-        settings.require("_remove_final_layer_norm", *(False,))
         super().write_gin(settings, file)
-        length = settings.integer(self.num_positions, 2048)
-        file.bind("transformer.TokenEmbedding", {"max_length": length})
+        embedding = {"max_length": settings.integer(self.num_positions, 2048)}
+        if _is_factorised(settings):
+            if not self.is_tied(settings):
+                raise settings.error(
+                    _COLUMNS, "is not supported beside a softmax that is not the embedding's table"
+                )
+            embedding["d_embedding"] = settings.integer(_COLUMNS)
+        file.bind("transformer.TokenEmbedding", embedding)
+        transforms: dict[str, object] = {}
+        if not _has_norms_before(settings):
+            transforms["layer"] = [reference(f"@transformer.{name}") for name in _NORM_BEHIND]
+        if not self.has_last_norm(settings):
+            transforms["final"] = []
+        if transforms:
+            file.bind("transformer.StackTransforms", transforms)
 
     def table(self, settings: Settings) -> TensorTable:
-        positions = Row(f"{_PREFIX}.embed_positions.weight", "position/table", Same())
-        return TensorTable([*super().table(settings).rows, positions])
+        rows = [Row(f"{_PREFIX}.embed_positions.weight", "position/table", Same())]
+        if _is_factorised(settings):
+            for theirs, ours in (("project_in", "embedding"), ("project_out", "softmax")):
+                path = f"{ours}/projection/kernel"
+                rows.append(Row(f"{_PREFIX}.{theirs}.weight", path, Matrix()))
+        return TensorTable([*super().table(settings).rows, *rows])
+
+    def has_last_norm(self, settings: Settings) -> bool:
+        is_removed = settings.flag("_remove_final_layer_norm", default=False)
+        return _has_norms_before(settings) and not is_removed
 
     def blocks(self, settings: Settings) -> Blocks:
         return Blocks([LAYERS] * settings.count(self.num_layers))
@@ -74,3 +98,12 @@ class Opt(Phi):
             yield Row(f"{prefix}.{name[0]}_proj.bias", f"{ours}/{name}_bias", Flat())
         yield Row(f"{prefix}.out_proj.weight", f"{ours}/output", Matrix(inputs=2))
         yield Row(f"{prefix}.out_proj.bias", f"{ours}/output_bias", Same())
+
+
+def _is_factorised(settings: Settings) -> bool:
+    width = settings.integer(Opt.width)
+    return settings.integer(_COLUMNS, width) != width
+
+
+def _has_norms_before(settings: Settings) -> bool:
+    return settings.flag("do_layer_norm_before", default=True)

@@ -91,7 +91,7 @@ class Phi(TextFamily):
         function = settings.activation(setting, settings.text(setting, usual))
         if str(function) != str(settings.activation(setting, usual)):
             file.bind("transformer.FeedForward", {"activation": function})
-        if self._is_tied(settings) != self.is_tied_by_default:
+        if self.is_tied(settings) != self.is_tied_by_default:
             tied = not self.is_tied_by_default
             file.bind("transformer.TokenEmbedding", {"tied_softmax": tied})
         self.write_attention(settings, file)
@@ -99,7 +99,7 @@ class Phi(TextFamily):
     def table(self, settings: Settings) -> TensorTable:
         size, softmax = settings.integer("vocab_size"), f"{self.softmax}.weight"
         rows = [Row(self.embedding, "embedding/table", VocabularyRows(size))]
-        if not self._is_tied(settings):
+        if not self.is_tied(settings):
             rows.append(Row(softmax, "softmax/kernel", VocabularyRows(size, transposed=True)))
         if self.has_softmax_bias:
             rows.append(Row(f"{self.softmax}.bias", "softmax/bias", VocabularyRows(size)))
@@ -114,7 +114,8 @@ class Phi(TextFamily):
                 rows.append(Row(f"{name}.weight", f"{path}/kernel", Matrix()))
                 if self.has_biases(settings):
                     rows.append(Row(f"{name}.bias", f"{path}/bias", Same()))
-        rows += norm_rows(self.last_norm, "decoder_stack/final_norm")
+        if self.has_last_norm(settings):
+            rows += norm_rows(self.last_norm, "decoder_stack/final_norm")
         return TensorTable(rows, [self.kept] if self.kept else [])
 
     def blocks(self, settings: Settings) -> Blocks:
@@ -134,6 +135,11 @@ class Phi(TextFamily):
 
     def has_biases(self, settings: Settings) -> bool:
         """Whether the maps of feed-forward layers have biases."""
+        del settings
+        return True
+
+    def has_last_norm(self, settings: Settings) -> bool:
+        """Whether there is a norm behind the last layer."""
         del settings
         return True
 
@@ -157,5 +163,5 @@ class Phi(TextFamily):
             for name in ("query", "key"):
                 yield from norm_rows(f"{prefix}.{name[0]}_layernorm", f"{ours}/{name}_norm")
 
-    def _is_tied(self, settings: Settings) -> bool:
+    def is_tied(self, settings: Settings) -> bool:
         return bool(self.ties(settings)) and f"{self.softmax}.weight" not in settings.tensors
