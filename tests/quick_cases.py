@@ -223,6 +223,11 @@ QUICK_CASES = {
     "tests/mtf/test_convolution_in_blocks.py::test_blocks_change_nothing_under_layouts": [
         "data:1,model:1--blocking0",
     ],
+    "tests/mtf/test_depthwise.py::test_depthwise_convolution_of_images_is_that_of_tensorflow": [
+        "data:2,model:2-batch:data-SAME-sizes0",
+        "data:2,model:2-batch:data;channels:model-VALID-sizes1",
+        "data:2,model:2-batch:data;rows:model-SAME-sizes2",
+    ],
     "tests/mtf/test_depthwise.py::test_depthwise_convolution_sums_shifted_products": [
         *("data:1,model:1---1-3", "data:1,model:1--1-2"),
         "data:2,model:2-batch:data;channels:model--2-3",

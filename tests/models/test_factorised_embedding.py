@@ -37,7 +37,7 @@ SPLITS = [
     *((mesh_shape, LAYOUT) for mesh_shape in LAYOUTS),
     *(("data:2,model:2", layout) for layout in (SPLIT_COLUMNS, SPLIT_WIDTH)),
 ]
-QUICK_KINDS = ("decoder", "encoder-decoder, two embeddings")
+QUICK_KINDS = ("decoder",)
 CASES = [
     pytest.param(
         *(kind, mesh_shape, layout),

@@ -18,7 +18,7 @@ from tests.models.resnet.small_resnet import AUGMENTED, NUM_CLASSES, SHAPES, ima
 from tests.models.under_layouts import Step, assert_same_step, training_step
 
 LAYOUTS = [
-    ("data:2,model:2", "batch:data;d_ff:model", Blocking()),
+    pytest.param("data:2,model:2", "batch:data;d_ff:model", Blocking(), marks=pytest.mark.slow),
     ("data:2,model:2", "row_blocks:data;col_blocks:model", Blocking(2, 2)),
     pytest.param("data:4,model:1", "batch:data", Blocking(), marks=pytest.mark.slow),
     pytest.param("data:1,model:2", "d_model:model", Blocking(), marks=pytest.mark.slow),

@@ -73,6 +73,7 @@ def test_logits_are_the_originals(name: str, tmp_path: pathlib.Path) -> None:
         assert_close(logits, case.arrays["out/logits"], FLOAT32_MODEL_TOLERANCE)
 
 
+@pytest.mark.slow
 def test_an_imported_run_is_trained_and_decoded(tmp_path: pathlib.Path) -> None:
     model = _imported(CASES["t2t_transformer_head/encdec"], tmp_path)
     rows = [f"3 {i % 9} 5\t6 {i // 9}\n" for i in range(81)]
