@@ -17,7 +17,7 @@ from mtfrun.models.resnet.blocks import Blocking
 from mtfrun.models.resnet.classifier import ImageClassifier, ImageLoss
 from mtfrun.models.resnet.image_input import ImageInput
 from mtfrun.models.resnet.resnet import cut_into_blocks
-from mtfrun.models.vision.patches import PATCH_DIMS, cut_into_patches
+from mtfrun.models.vision.patches import cut_into_patches, patch_dims
 
 
 class ConvNextBlock(mtf.Module):
@@ -91,7 +91,7 @@ class Downsampling(mtf.Module):
     ) -> None:
         super().__init__()
         self.norm = LayerNorm(mesh, d_model, dtypes)
-        inside = [mtf.Dimension(name, self.size) for name in PATCH_DIMS]
+        inside = patch_dims(self.size)
         self.convolution = Dense(mesh, [*inside, d_model], [output_dim], dtypes)
 
     def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
@@ -188,7 +188,7 @@ class ConvNext(ImageClassifier):
             )
         self._blocking, self._patch_size = blocking, stages.patch_size
         self._rematerialise = stages.rematerialise
-        inside = [mtf.Dimension(name, stages.patch_size) for name in PATCH_DIMS]
+        inside = patch_dims(stages.patch_size)
         first, last = (mtf.Dimension("d_model", stages.widths[i]) for i in (0, -1))
         self.patches = Dense(mesh, [*inside, channels], [first], dtypes)
         self.patch_norm = LayerNorm(mesh, first, dtypes)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from mtfrun import mtf
 
-PATCH_DIMS = ("patch_row", "patch_col")
-"""Dimensions of the pixels of a patch."""
+
+def patch_dims(size: int) -> list[mtf.Dimension]:
+    """Returns the dimensions of the pixels of a patch."""
+    return [mtf.Dimension(name, size) for name in ("patch_row", "patch_col")]
 
 
 def cut_into_patches(x: mtf.Tensor, size: int) -> mtf.Tensor:
@@ -15,7 +17,7 @@ def cut_into_patches(x: mtf.Tensor, size: int) -> mtf.Tensor:
     three dimensions is a convolution whose stride is the filter's size.
     """
     *leading, rows, cols, channels = x.shape.dims
-    inside = [mtf.Dimension(name, size) for name in PATCH_DIMS]
+    inside = patch_dims(size)
     across = [mtf.Dimension(dim.name, dim.size // size) for dim in (rows, cols)]
     x = mtf.reshape(x, [*leading, across[0], inside[0], across[1], inside[1], channels])
     return mtf.transpose(x, [*leading, *across, *inside, channels])

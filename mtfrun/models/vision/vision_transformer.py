@@ -11,7 +11,7 @@ from mtfrun.layers import Call, Dense, PositionalEmbedding
 from mtfrun.models.resnet.classifier import ImageClassifier, ImageLoss
 from mtfrun.models.resnet.image_input import ImageInput
 from mtfrun.models.transformer import SequenceCall, Stack
-from mtfrun.models.vision.patches import PATCH_DIMS, cut_into_patches
+from mtfrun.models.vision.patches import cut_into_patches, patch_dims
 
 
 class VisionTransformer(ImageClassifier):
@@ -47,7 +47,7 @@ class VisionTransformer(ImageClassifier):
             )
         self._image, self._patch_size = image, patch_size
         self._d_model = mtf.Dimension("d_model", d_model)
-        inside = [mtf.Dimension(name, patch_size) for name in PATCH_DIMS]
+        inside = patch_dims(patch_size)
         self.patches = Dense(mesh, [*inside, channels], [self._d_model], dtypes)
         self._first = mtf.Dimension("length", 1)
         self.first = mtf.Variable(

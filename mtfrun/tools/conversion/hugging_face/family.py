@@ -187,6 +187,33 @@ def names_of_labels(settings: Settings) -> list[str]:
     return [str(names[str(number)]) for number in range(len(names))]
 
 
+def write_image_data(settings: Settings, file: GinFile) -> None:
+    """Adds the macro for images, and the classes and channels of a model without any."""
+    file.macro(
+        "TRAINING_IMAGES",
+        reference("@data.NoImages()"),
+        "or add --gin_file=data/image_folders.gin behind this one",
+    )
+    file.bind("data.ImageData", {"source": reference("%TRAINING_IMAGES")})
+    channels = settings.integer("num_channels", 3)
+    file.bind("data.NoImages", {"labels": names_of_labels(settings), "channels": channels})
+
+
+def stage_depths(settings: Settings, default: Sequence[int]) -> list[int]:
+    """Returns the number of blocks of each stage of a network for images."""
+    depths = settings.integers("depths", default)
+    if settings.tensors and sum(depths) > len(settings.tensors):
+        raise settings.error("depths", f"are more than the {len(settings.tensors)} tensors")
+    return depths
+
+
+def stage_widths(settings: Settings, default: Sequence[int], num_stages: int) -> list[int]:
+    widths = settings.integers("hidden_sizes", default)
+    if len(widths) != num_stages:
+        raise settings.error("hidden_sizes", "must have as many numbers as depths")
+    return widths
+
+
 # Longer rows are for those who have the memory for them.
 _LONGEST = 1024
 GLOBAL, LOCAL = "transformer.SelfAttention", "transformer.LocalSelfAttention"

@@ -168,7 +168,7 @@ def _write_stack(file: GinFile, scope: str, layers: Sequence[str]) -> None:
 
 def _write_sublayers(hparams: Settings, file: GinFile, layers: Sequence[str]) -> None:
     sizes = {"num_heads": reference("%NUM_HEADS"), "d_kv": reference("%D_KV")}
-    for layer in layers:
+    for layer in dict.fromkeys(layers):
         parameters: dict[str, object]
         if layer == "local_att":
             window = hparams.integer("local_attention_window_size", 128)

@@ -7,9 +7,14 @@ from typing import ClassVar
 
 import numpy as np
 
-from mtfrun.configuration.gin_values import reference
 from mtfrun.tools.conversion.gin_file import GinFile
-from mtfrun.tools.conversion.hugging_face.family import Family, Processor, names_of_labels
+from mtfrun.tools.conversion.hugging_face.family import (
+    Family,
+    Processor,
+    stage_depths,
+    stage_widths,
+    write_image_data,
+)
 from mtfrun.tools.conversion.hugging_face.folder import Folder
 from mtfrun.tools.conversion.hugging_face.image_processor import read_image_processor
 from mtfrun.tools.conversion.hugging_face.settings import Settings
@@ -56,14 +61,7 @@ class ConvNext(Family):
         function = settings.activation("hidden_act", settings.text("hidden_act", "gelu"))
         file.bind("vision.ConvNextBlock", {"activation": function})
         file.gap()
-        file.macro(
-            "TRAINING_IMAGES",
-            reference("@data.NoImages()"),
-            "or add --gin_file=data/image_folders.gin behind this one",
-        )
-        file.bind("data.ImageData", {"source": reference("%TRAINING_IMAGES")})
-        channels = settings.integer("num_channels", 3)
-        file.bind("data.NoImages", {"labels": names_of_labels(settings), "channels": channels})
+        write_image_data(settings, file)
 
     def table(self, settings: Settings) -> TensorTable:
         patches = "convnext.embeddings.patch_embeddings"
@@ -100,19 +98,14 @@ def _block(settings: Settings, theirs: str, ours: str) -> Iterator[Row]:
 
 
 def _depths(settings: Settings) -> list[int]:
-    depths = settings.integers("depths", _DEPTHS)
-    if settings.tensors and sum(depths) > len(settings.tensors):
-        raise settings.error("depths", f"are more than the {len(settings.tensors)} tensors")
+    depths = stage_depths(settings, _DEPTHS)
     if settings.integer("num_stages", len(depths)) != len(depths):
         raise settings.error("num_stages", f"must be {len(depths)}, the number of depths")
     return depths
 
 
 def _widths(settings: Settings) -> list[int]:
-    widths = settings.integers("hidden_sizes", _HIDDEN_SIZES)
-    if len(widths) != len(_depths(settings)):
-        raise settings.error("hidden_sizes", "must have as many numbers as depths")
-    return widths
+    return stage_widths(settings, _HIDDEN_SIZES, len(_depths(settings)))
 
 
 def _layer_scale(settings: Settings) -> float | None:

@@ -7,7 +7,13 @@ from typing import ClassVar
 
 from mtfrun.configuration.gin_values import reference
 from mtfrun.tools.conversion.gin_file import GinFile
-from mtfrun.tools.conversion.hugging_face.family import Family, Processor, names_of_labels
+from mtfrun.tools.conversion.hugging_face.family import (
+    Family,
+    Processor,
+    stage_depths,
+    stage_widths,
+    write_image_data,
+)
 from mtfrun.tools.conversion.hugging_face.folder import Folder
 from mtfrun.tools.conversion.hugging_face.image_processor import read_image_processor
 from mtfrun.tools.conversion.hugging_face.settings import Settings
@@ -49,21 +55,12 @@ class ResNet(Family):
         file.macro("STAGE_SIZES", _depths(settings))
         file.macro("WIDTHS", _widths(settings))
         file.gap()
-        file.macro(
-            "TRAINING_IMAGES",
-            reference("@data.NoImages()"),
-            "or add --gin_file=data/image_folders.gin behind this one",
-        )
         backbone = {"stem_width": settings.integer("embedding_size", 64)}
         if settings.flag("downsample_in_first_stage", default=False):
             backbone["first_stride"] = 2
         file.bind("resnet.Backbone", backbone)
         file.bind("layers.BatchNorm", _NORM, comment="as in torch")
-        file.bind("data.ImageData", {"source": reference("%TRAINING_IMAGES")})
-        file.bind(
-            "data.NoImages",
-            {"labels": names_of_labels(settings), "channels": settings.integer("num_channels", 3)},
-        )
+        write_image_data(settings, file)
 
     def table(self, settings: Settings) -> TensorTable:
         rows = _convolution("resnet.embedder.embedder", "stem/convolution")
@@ -107,17 +104,11 @@ def _convolution(theirs: str, ours: str) -> list[Row]:
 
 
 def _depths(settings: Settings) -> list[int]:
-    depths = settings.integers("depths", _DEPTHS)
-    if settings.tensors and sum(depths) > len(settings.tensors):
-        raise settings.error("depths", f"are more than the {len(settings.tensors)} tensors")
-    return depths
+    return stage_depths(settings, _DEPTHS)
 
 
 def _hidden_sizes(settings: Settings) -> list[int]:
-    sizes = settings.integers("hidden_sizes", _HIDDEN_SIZES)
-    if len(sizes) != len(_depths(settings)):
-        raise settings.error("hidden_sizes", "must have as many numbers as depths")
-    return sizes
+    return stage_widths(settings, _HIDDEN_SIZES, len(_depths(settings)))
 
 
 def _is_bottleneck(settings: Settings) -> bool:

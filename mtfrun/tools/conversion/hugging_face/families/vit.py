@@ -8,14 +8,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from mtfrun.configuration.gin_values import reference
 from mtfrun.tools.conversion.gin_file import GinFile
 from mtfrun.tools.conversion.hugging_face.families.phi import LAYERS
 from mtfrun.tools.conversion.hugging_face.family import (
     Blocks,
     Family,
     Processor,
-    names_of_labels,
+    write_image_data,
 )
 from mtfrun.tools.conversion.hugging_face.folder import PREPROCESSOR_CONFIG, Folder
 from mtfrun.tools.conversion.hugging_face.image_processor import read_image_processor
@@ -76,15 +75,7 @@ class ViT(Family):
         if not settings.flag("qkv_bias", default=True):
             file.bind("transformer.AttentionHeads", {"use_bias": False})
         file.gap()
-        file.macro(
-            "TRAINING_IMAGES",
-            reference("@data.NoImages()"),
-            "or add --gin_file=data/image_folders.gin behind this one",
-        )
-        file.bind("data.ImageData", {"source": reference("%TRAINING_IMAGES")})
-        labels = names_of_labels(settings)
-        channels = settings.integer("num_channels", 3)
-        file.bind("data.NoImages", {"labels": labels, "channels": channels})
+        write_image_data(settings, file)
 
     def table(self, settings: Settings) -> TensorTable:
         embeddings, blocks = "vit.embeddings", self.blocks(settings)
