@@ -62,6 +62,8 @@ MODES = (
 # The other modes have 512 positions, whatever this says.
 SHORT = {mode: {"attention_kwargs": {"max_length": 16}} for mode in ("random", "dense_minus")}
 MEMORY = {"key_size": 8, "n_keys": 5, "n_heads": 2, "knn": 3}
+WITH_BIAS = {"relative_attention_type": "bias_shared", "relative_attention_num_buckets": 8}
+FOUR_HEADS = {"num_heads": 4, **WITH_BIAS}
 AROUND = {"min_relative_pos": -1, "max_relative_pos": 2, "output_size": 16}
 BEFORE = {"min_relative_pos": -2, "max_relative_pos": 0, "output_size": 16}
 
@@ -119,6 +121,27 @@ CASES: dict[str, dict[str, Any]] = {
             "num_layers": 1,
         }
         for mode in MODES
+    },
+    "arguments_of_layers": {
+        "description": "narrow and wide layers in a block, one table of distances for each number"
+        " of heads, as in t5.1.n4w10",
+        "encoder": [
+            ("SelfAttention", FOUR_HEADS),
+            ("DenseReluDense", {"hidden_size": 12}),
+            ("SelfAttention", WITH_BIAS),
+            "DenseReluDense",
+            ("SelfAttention", FOUR_HEADS),
+            ("SelfAttention", WITH_BIAS),
+        ],
+        "decoder": [
+            ("SelfAttention", WITH_BIAS),
+            ("EncDecAttention", {"num_heads": 4}),
+            ("SelfAttention", FOUR_HEADS),
+            ("DenseReluDense", {"hidden_size": 12}),
+            ("SelfAttention", FOUR_HEADS),
+            "EncDecAttention",
+        ],
+        "num_layers": 1,
     },
     "product_key_memory": {
         "description": "ProductKeyValueMemory",

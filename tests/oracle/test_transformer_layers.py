@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from mtfrun import mtf
+from mtfrun.models import parity
 from mtfrun.models import transformer as t
 from mtfrun.models.transformer.token_model import TokenModel
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, assert_close
@@ -77,7 +78,9 @@ def _synthesizer(hparams: dict[str, Any], sizes: dict[str, Any]) -> Callable[...
 def _layer(entry: Any, sizes: dict[str, Any], *, masks_start: bool) -> Callable[..., t.Sublayer]:
     """Returns our class for (class of the original, arguments), or for a name alone."""
     name, hparams = (entry, {}) if isinstance(entry, str) else entry
-    heads = t.AttentionHeads(sizes["num_heads"], d_kv=sizes["d_kv"])
+    heads = t.AttentionHeads(hparams.get("num_heads", sizes["num_heads"]), d_kv=sizes["d_kv"])
+    has_own_bias = name == "SelfAttention" and "relative_attention_type" in hparams
+    relative = functools.partial(t.RelativePositionBias, num_heads=heads.num_heads, num_buckets=8)
     talking = functools.partial(_talking_heads, hparams)
     if "Conv" in name:
         return _convolution(name, hparams, masks_start=masks_start)
@@ -86,8 +89,12 @@ def _layer(entry: Any, sizes: dict[str, Any], *, masks_start: bool) -> Callable[
         factor = functools.partial(t.ConstantFactor, factor=len(layers) ** -0.5)
         return functools.partial(t.Parallel, layers=layers, transforms=[t.CallLayer, factor])
     classes: dict[str, Callable[[], Callable[..., t.Sublayer]]] = {
-        "DenseReluDense": lambda: functools.partial(t.FeedForward, d_ff=sizes["d_ff"]),
-        "SelfAttention": lambda: functools.partial(t.SelfAttention, heads=heads),
+        "DenseReluDense": lambda: functools.partial(
+            t.FeedForward, d_ff=hparams.get("hidden_size", sizes["d_ff"])
+        ),
+        "SelfAttention": lambda: functools.partial(
+            t.SelfAttention, heads=heads, relative_bias=relative if has_own_bias else None
+        ),
         "ProductKeyValueMemory": lambda: functools.partial(
             t.ProductKeyMemory,
             num_keys=hparams["n_keys"],
@@ -114,9 +121,10 @@ def _stack(
     layers: list[Any], sizes: dict[str, Any], *, masks_start: bool
 ) -> Callable[..., t.Stack]:
     arguments = [{} if isinstance(entry, str) else entry[1] for entry in layers]
-    shares = any(each.get("relative_attention_type") == "bias_shared" for each in arguments)
+    biases = [each for each in arguments if each.get("relative_attention_type") == "bias_shared"]
+    heads = {each.get("num_heads", sizes["num_heads"]) for each in biases}
     relative = functools.partial(t.RelativePositionBias, num_heads=2, num_buckets=8)
-    stack: Callable[..., t.Stack] = t.Stack
+    stack: Callable[..., t.Stack] = parity.TiedBiasStack if len(heads) > 1 else t.Stack
     decoder = [entry if isinstance(entry, str) else entry[0] for entry in sizes["decoder"]]
     if "TransparentEncDecAttention" in decoder:
         number = sizes["num_layers"]
@@ -128,7 +136,7 @@ def _stack(
         num_layers=sizes["num_layers"],
         layers=[_layer(entry, sizes, masks_start=masks_start) for entry in layers],
         transforms=t.StackTransforms(layer=[t.RMSNorm, t.MaskPadding, t.CallLayer, t.Residual]),
-        relative_bias=relative if shares else None,
+        relative_bias=relative if len(heads) == 1 else None,
     )
 
 

@@ -66,3 +66,4 @@ from mtfrun.models.parity.transformers import PaddedPrefixDecoderOnly as PaddedP
 from mtfrun.models.parity.transformers import (
     SharedLayersEncoderDecoder as SharedLayersEncoderDecoder,
 )
+from mtfrun.models.parity.transformers import TiedBiasStack as TiedBiasStack

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from mtfrun.models.transformer import DecoderOnly, EncoderDecoder
+from mtfrun.models.transformer import DecoderOnly, EncoderDecoder, Stack
 
 
 class PaddedPrefixDecoderOnly(DecoderOnly):
@@ -25,3 +25,13 @@ class SharedLayersEncoderDecoder(EncoderDecoder):
     """
 
     shares_layers: ClassVar[bool] = True
+
+
+class TiedBiasStack(Stack):
+    """`Stack` whose layers with equally many heads have one relative bias, the first layer's.
+
+    Mesh TensorFlow's `bias_shared` in a stack whose layers differ in their number of heads, such as
+    T5's `t5.1.n4w10`. Each layer has a `relative_bias`, and the stack none.
+    """
+
+    ties_relative_biases: ClassVar[bool] = True

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
-from mtfrun.layers import recompute, scan_layers
+from mtfrun.layers import RelativePositionBias, recompute, scan_layers
 from mtfrun.models.transformer.feedforward import FeedForward
 from mtfrun.models.transformer.residual_transforms import (
     StackTransforms,
@@ -18,6 +18,7 @@ from mtfrun.models.transformer.residual_transforms import (
     distinct_names,
 )
 from mtfrun.models.transformer.self_attention import (
+    CachedSelfAttention,
     RelativeBiasClass,
     SelfAttention,
     with_relative_bias,
@@ -49,7 +50,13 @@ class Stack(Sublayer):
         layers; variables, checkpoints and results are the same. In training only the inputs of
         groups of this many blocks are stored, as with `rematerialise`, which changes nothing more.
         Decoding is unrolled, and so are the groups on several devices.
+
+    Attributes:
+      ties_relative_biases: whether layers with a relative bias of their own have the first one's of
+        its shape; `parity.TiedBiasStack`.
     """
+
+    ties_relative_biases: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -108,6 +115,8 @@ class Stack(Sublayer):
         for block in self.blocks[1:]:
             for name, layer in block.items():
                 layer.tie_to(self.blocks[0][name])
+        if self.ties_relative_biases:
+            _tie_relative_biases(x.layer for block in self.blocks for x in block.values())
         self._final = tuple(
             add_transforms(self, transforms.final, mesh, d_model, dtypes, prefix="final_")
         )
@@ -221,3 +230,12 @@ def _run_layers(layers: Iterable[Sublayer], x: mtf.Tensor, call: SequenceCall) -
     for layer in layers:
         x = layer(x, call)
     return x
+
+
+def _tie_relative_biases(layers: Iterable[Sublayer]) -> None:
+    first: dict[mtf.Shape, RelativePositionBias] = {}
+    for layer in layers:
+        if isinstance(layer, CachedSelfAttention):
+            bias = layer.relative_bias
+            if isinstance(bias, RelativePositionBias):
+                layer.relative_bias = first.setdefault(bias.table.shape, bias)

@@ -121,6 +121,15 @@ class SourceConfig:
         value = self.get(target, scope=scope)
         return None if value is None else self.get(target, example, scope=scope)
 
+    def bind(self, scope: str, target: str, value: Any) -> None:
+        """Adds an argument of a class in a scope; it is no binding of the account."""
+        self._values[_key_in(scope, target)] = value
+
+    def has_read(self, scope: str, target: str) -> bool:
+        """Returns whether a value that was bound in this very scope has been read or ignored."""
+        key = _key_in(scope, target)
+        return key in self._taken or key in self._ignored
+
     def has(self, target: str, *, scope: str = "") -> bool:
         """Returns whether a parameter is bound; counts nothing."""
         return any(True for _ in self._bindings_of(target, scope))

@@ -101,7 +101,7 @@ def _config(
     train_steps = _write_loop(source, draft, mesh.batch_size * max(lengths.values()))
     rate = write_schedule(source, draft, train_steps)
     write_optimizer(source, draft, rate, model.patterns())
-    _write_filter(source, draft, model)
+    _write_filter(source, draft, model, has_checkpoint=checkpoint is not None)
     write_decoding(source, draft)
     return draft.text()
 
@@ -151,7 +151,9 @@ def _write_loop(source: SourceConfig, draft: Draft, tokens_per_batch: int) -> in
     return int(steps)
 
 
-def _write_filter(source: SourceConfig, draft: Draft, model: SourceModel) -> None:
+def _write_filter(
+    source: SourceConfig, draft: Draft, model: SourceModel, *, has_checkpoint: bool
+) -> None:
     pattern = source.get("run.variable_filter", None)
     if pattern is None:
         return
@@ -160,6 +162,9 @@ def _write_filter(source: SourceConfig, draft: Draft, model: SourceModel) -> Non
         return
     frozen = model.patterns().complement(source, "run.variable_filter", pattern)
     draft.bind("experiment.Training", {"frozen": frozen})
+    if not has_checkpoint:
+        comment = "what is trained may be new: the original takes what the checkpoint has"
+        draft.bind("experiment.InitCheckpoint", {"strict": False}, comment=comment)
 
 
 def _check(account: Sequence[Account], run: SourceRun, *, partial: bool) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -39,6 +40,10 @@ _LEGACY = {
     ],
     "final": ["sublayer_legacy_final_rms_norm", "sublayer_legacy_dropout"],
 }
+_STACK_CLASSES = (
+    *("transformer.TransparentEncoder", "transformer.TransparentDecoder"),
+    "parity.TiedBiasStack",
+)
 ACTIVATIONS = ("relu", "gelu", "swish", "sigmoid", "tanh", "elu", "softplus")
 """Functions of Mesh TensorFlow that have the same name in mtfrun.mtf."""
 
@@ -49,8 +54,9 @@ class SourceStack:
 
     `name` and `names` (of a block's layers) are in variables of the original, with a part for the
     block if `block_scope`. The padding of encoder-decoders (`has_encoder`) is set to 0. `scope` is
-    "encoder", "decoder" or "". `parameters` are of our classes, by class and name. `relative_bias`
-    is for a RelativePositionBias that all blocks share; None without one.
+    "encoder", "decoder" or "". `parameters` are of our classes, by class and name, with a scope
+    where a layer has arguments. `relative_bias` is for a RelativePositionBias that all blocks
+    share; None without one.
     """
 
     name: str
@@ -66,19 +72,35 @@ class SourceStack:
     @property
     def cls(self) -> str:
         """Our class, which is among the parameters if it is not the usual one."""
-        classes = ("transformer.TransparentEncoder", "transformer.TransparentDecoder")
-        return next((cls for cls in classes if cls in self.parameters), "transformer.Stack")
+        return next((cls for cls in _STACK_CLASSES if cls in self.parameters), "transformer.Stack")
+
+    def add(self, source: SourceConfig, parameters: Mapping[str, Parameters]) -> None:
+        """Adds parameters of a layer, in which no layer without a scope may differ."""
+        for cls, of_class in parameters.items():
+            known = self.parameters.setdefault(cls, {})
+            for parameter, value in of_class.items():
+                if known.setdefault(parameter, value) != value:
+                    why = f"layers of a block differ in {cls}.{parameter}: not supported"
+                    source.refuse("make_layer_stack.layers", why, scope=self.scope)
+
+    @property
+    def path(self) -> str:
+        """Ours, without a slash at its end."""
+        return "encoder_stack" if self.scope == "encoder" else "decoder_stack"
+
+    @property
+    def sublayers(self) -> list[str]:
+        """The names of a block's layers in our paths."""
+        packages = {"transformer": transformer, "moe": moe}
+        names = [layer.selector.split(".") for layer in self.layers]
+        return distinct_names([getattr(packages[package], name) for package, name in names])
 
 
 def sublayer_paths(stack: SourceStack) -> list[str]:
-    packages = {"transformer": transformer, "moe": moe}
-    names = [layer.selector.split(".") for layer in stack.layers]
-    classes = [getattr(packages[package], name) for package, name in names]
-    ours = "encoder_stack" if stack.scope == "encoder" else "decoder_stack"
     return [
-        f"{ours}/blocks/{block}/{name}/"
+        f"{stack.path}/blocks/{block}/{name}/"
         for block in range(stack.num_layers)
-        for name in distinct_names(classes)
+        for name in stack.sublayers
     ]
 
 
@@ -87,8 +109,9 @@ def read_stack(source: SourceConfig, name: str, scope: str) -> SourceStack:
     stack = SourceStack(name, scope, has_encoder=bool(scope))
     stack.num_layers = source.get("make_layer_stack.num_layers", 6, scope=scope)
     stack.block_scope = source.get("make_layer_stack.block_scope", default=True, scope=scope)
-    for i, entry in enumerate(source.get("make_layer_stack.layers", [], scope=scope)):
-        _add_layer(source, stack, entry, f"layer_{i:03d}")
+    entries = source.get("make_layer_stack.layers", [], scope=scope)
+    layers = [_read_layer(source, stack, x, f"layer_{i:03d}") for i, x in enumerate(entries)]
+    _add_layers(source, stack, [layer for layer in layers if layer is not None])
     layer_stack_class = source.get("make_layer_stack.layer_stack_cls", None, scope=scope)
     if layer_stack_class is not None and name_of(layer_stack_class) != "LayerStack":
         why = "only LayerStack is supported"
@@ -99,32 +122,90 @@ def read_stack(source: SourceConfig, name: str, scope: str) -> SourceStack:
     return stack
 
 
-def _add_layer(source: SourceConfig, stack: SourceStack, entry: Any, name: str) -> None:
+@dataclasses.dataclass
+class _SourceLayer:
+    """A layer of a block; `scope` is ours, for its parameters alone, "" for none.
+
+    `part` has what the layer adds to a stack; its scope is where the original looks for values.
+    """
+
+    name: str
+    scope: str
+    part: SourceStack
+    cls: str = ""
+    parameters: dict[str, Parameters] = dataclasses.field(default_factory=dict)
+
+
+def _read_layer(
+    source: SourceConfig, stack: SourceStack, entry: Any, name: str
+) -> _SourceLayer | None:
+    """Reads a class, or a list of a name, arguments and a class, in any order."""
     parts = list(entry) if isinstance(entry, list | tuple) else [entry]
     references = [part for part in parts if isinstance(part, Reference)]
     names = [part for part in parts if isinstance(part, str)]
+    arguments = {k: v for part in parts if isinstance(part, dict) for k, v in part.items()}
     target, scope = "make_layer_stack.layers", stack.scope
-    if any(isinstance(part, dict) for part in parts):
-        source.refuse(target, "layers with arguments are not supported", scope=scope)
     if len(references) != 1:
         source.refuse(target, f"an entry has {len(references)} classes", scope=scope)
-        return
-    if references[0].scopes:
-        source.refuse(target, f"{references[0]} has a scope", scope=scope)
+        return None
     kind = short_name(references[0].selector)
     if kind not in _LAYERS:
         supported = ", ".join(_LAYERS)
         source.refuse(target, f"{kind} is not supported, only {supported}", scope=scope)
-        return
-    stack.names.append(names[0] if names else name)
-    ours, parameters = _LAYERS[kind](source, stack)
-    stack.layers.append(reference(f"@{ours}"))
-    for cls, of_class in parameters.items():
-        known = stack.parameters.setdefault(cls, {})
-        for parameter, value in of_class.items():
-            if known.setdefault(parameter, value) != value:
-                why = f"layers of a block differ in {cls}.{parameter}: not supported"
-                source.refuse(target, why, scope=scope)
+        return None
+    name = names[0] if names else name
+    # The scope of a reference takes the place of all others.
+    scopes = references[0].scopes
+    where = "/".join(scopes) if scopes else scope
+    own = [*scopes, *(f"{key}_{value}" for key, value in arguments.items())]
+    layer = _SourceLayer(name, "", SourceStack(stack.name, where, stack.has_encoder))
+    if own:
+        layer.scope = re.sub(r"\W+", "_", "_".join([*[scope] * bool(scope), *own])).strip("_")
+    if own and kind in _WITHOUT_SCOPE:
+        why = f"{kind} with arguments or a scope is not supported"
+        source.refuse(target, why, scope=scope)
+        return None
+    if arguments:
+        layer.part.scope = f"{where}/{layer.scope}" if where else layer.scope
+    for argument, value in arguments.items():
+        source.bind(layer.part.scope, f"{kind}.{argument}", value)
+    layer.cls, layer.parameters = _LAYERS[kind](source, layer.part)
+    for argument in arguments:
+        if not source.has_read(layer.part.scope, f"{kind}.{argument}"):
+            source.refuse(target, f"{kind} has no argument {argument}", scope=scope)
+    return layer
+
+
+def _add_layers(source: SourceConfig, stack: SourceStack, layers: list[_SourceLayer]) -> None:
+    biases = [layer.part.relative_bias for layer in layers if layer.part.relative_bias is not None]
+    if biases and all(bias == biases[0] for bias in biases):
+        stack.relative_bias = biases[0]
+    elif biases:
+        stack.parameters["parity.TiedBiasStack"] = {}
+    for layer in layers:
+        bias = layer.part.relative_bias
+        if bias is not None and stack.relative_bias is None:
+            _add_own_bias(layer.cls, layer.parameters, bias)
+        stack.names.append(layer.name)
+        scopes = (layer.scope,) if layer.scope else ()
+        stack.layers.append(Reference(scopes, layer.cls, called=False))
+        stack.add(source, layer.part.parameters)
+        stack.add(source, _in_layer_scope(layer.parameters, layer.scope))
+
+
+def _in_layer_scope(parameters: Mapping[str, Parameters], scope: str) -> Mapping[str, Parameters]:
+    """Returns parameters that hold in a scope alone: references in it need no other ones."""
+    if not scope:
+        return parameters
+    return {
+        f"{scope}/{cls.rpartition('/')[2]}": {
+            name: dataclasses.replace(value, scopes=())
+            if isinstance(value, Reference) and not value.macro
+            else value
+            for name, value in of_class.items()
+        }
+        for cls, of_class in parameters.items()
+    }
 
 
 def _feed_forward(source: SourceConfig, stack: SourceStack) -> _Layer:
@@ -196,8 +277,12 @@ def _add_relative_bias(
     if kind == "bias_shared":
         stack.relative_bias = bias
     if kind == "bias":
-        parameters[cls]["relative_bias"] = reference("@transformer.RelativePositionBias")
-        parameters["transformer.RelativePositionBias"] = bias
+        _add_own_bias(cls, parameters, bias)
+
+
+def _add_own_bias(cls: str, parameters: dict[str, Parameters], bias: Parameters) -> None:
+    parameters[cls]["relative_bias"] = reference("@transformer.RelativePositionBias")
+    parameters["transformer.RelativePositionBias"] = bias
 
 
 def _talking_heads(source: SourceConfig, stack: SourceStack) -> _Layer:
@@ -475,6 +560,10 @@ _LAYERS: Mapping[str, Callable[[SourceConfig, SourceStack], _Layer]] = {
     "ProductKeyValueMemory": _product_keys,
     **{kind: _convolution(kind) for kind in CONVOLUTIONS},
 }
+
+
+# They look at the stack that they are in.
+_WITHOUT_SCOPE = ("LocalSelfAttention", "TransparentEncDecAttention", *CONVOLUTIONS)
 
 
 def _add_transforms(source: SourceConfig, stack: SourceStack) -> None:

@@ -69,12 +69,7 @@ class SourceModel:
             classes.append("transformer.PositionalEmbedding")
         if not self.embedding["tied_softmax"]:
             classes.append("transformer.TokenSoftmax")
-        ours = []
-        for stack in self.stacks:
-            name = "encoder_stack" if stack.scope == "encoder" else "decoder_stack"
-            bias = ["transformer.RelativePositionBias"] if stack.relative_bias else []
-            ours.append((stack.name, name, [*stack.parameters, *bias]))
-        return VariablePatterns(classes, ours)
+        return VariablePatterns(classes, self.stacks)
 
 
 def read_model(source: SourceConfig) -> SourceModel:

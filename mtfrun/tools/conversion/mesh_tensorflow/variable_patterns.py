@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from mtfrun.tools.conversion.mesh_tensorflow.config import SourceConfig
+from mtfrun.tools.conversion.mesh_tensorflow.layers import SourceStack
 
 _BLOCK = "block_000/layer_000"
+_OF_EVERY_SUBLAYER = {"transformer.RMSNorm", "transformer.LayerNorm"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +41,11 @@ _FEED_FORWARDS = {
     "transformer.FeedForward": ("feed_forward", "DenseReluDense"),
     "transformer.GatedFeedForward": ("gated_feed_forward", "DenseReluDense"),
     "moe.MoE1D": ("moe_1d", "MoE1D"),
+}
+# The classes of the original, by ours.
+_CLASSES = {
+    **{f"transformer.{cls}": theirs for cls, theirs in {**_ATTENTIONS, **_TALKING_HEADS}.items()},
+    **{cls: theirs for cls, (_, theirs) in _FEED_FORWARDS.items()},
 }
 
 
@@ -174,16 +182,23 @@ _KINDS = [
 ]
 
 
-@dataclasses.dataclass(frozen=True)
-class VariablePatterns:
-    """Translates patterns for `classes` outside of stacks: PositionalEmbedding and TokenSoftmax.
+class _Variables(NamedTuple):
+    """Variables of one kind: a pattern of our paths, and some of their names in the original.
 
-    `stacks` are names in the original and ours, and the stack's classes: ("encoder",
-    "encoder_stack", ["transformer.FeedForward"]).
+    `layer` is a pattern of all paths of the layer that has them, "" if several have.
     """
 
+    pattern: str
+    examples: Sequence[str]
+    layer: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class VariablePatterns:
+    """Translates patterns for `classes` outside of stacks: PositionalEmbedding and TokenSoftmax."""
+
     classes: Collection[str]
-    stacks: Sequence[tuple[str, str, Collection[str]]]
+    stacks: Sequence[SourceStack]
 
     def translate(
         self, source: SourceConfig, target: str, patterns: Sequence[str], *, is_text: bool = False
@@ -192,28 +207,30 @@ class VariablePatterns:
         if not all(isinstance(pattern, str) for pattern in patterns):
             source.refuse(target, "not a list of texts")
             return []
-        expressions = [re.escape(p) if is_text else p for p in patterns]
-        try:
-            selected = [self._selects(expressions, examples) for _, examples in self._kinds()]
-        except re.error as error:
-            source.refuse(target, f"not a regular expression: {error}")
-            return []
-        if None in selected:
-            source.refuse(target, "selects some variables of a kind only")
-        kinds = [
-            ours
-            for (ours, _), is_selected in zip(self._kinds(), selected, strict=True)
-            if is_selected
-        ]
-        return list(dict.fromkeys(kinds))
+        return _patterns(self._matches(source, target, patterns, is_text=is_text))
 
     def complement(self, source: SourceConfig, target: str, pattern: str) -> list[str]:
         """Returns patterns of all paths that a pattern of the original's does not match."""
-        found = self.translate(source, target, [pattern])
-        return list(dict.fromkeys(ours for ours, _ in self._kinds() if ours not in found))
+        selected = self._matches(source, target, [pattern], is_text=False)
+        return _patterns({kind: not is_selected for kind, is_selected in selected.items()})
 
-    def _kinds(self) -> list[tuple[str, list[str]]]:
-        kinds = []
+    def _matches(
+        self, source: SourceConfig, target: str, patterns: Sequence[str], *, is_text: bool
+    ) -> dict[_Variables, bool]:
+        """Returns whether the patterns match the variables of each kind."""
+        expressions = [re.escape(p) if is_text else p for p in patterns]
+        selected = {}
+        try:
+            for kind in self._kinds():
+                found = {any(re.search(e, name) for e in expressions) for name in kind.examples}
+                if len(found) != 1:
+                    source.refuse(target, "selects some variables of a kind only")
+                selected[kind] = found == {True}
+        except re.error as error:
+            source.refuse(target, f"not a regular expression: {error}")
+        return selected
+
+    def _kinds(self) -> Iterator[_Variables]:
         for kind in _KINDS:
             if not kind.in_stack:
                 if kind.classes and not set(kind.classes) & set(self.classes):
@@ -223,16 +240,55 @@ class VariablePatterns:
                 examples = [
                     e for e in kind.examples if e.startswith("transformer/") == is_language_model
                 ]
-                kinds.append((prefix + kind.pattern, examples))
+                yield _Variables(prefix + kind.pattern, tuple(examples))
                 continue
-            for their_name, ours, classes in self.stacks:
-                if kind.classes and not set(kind.classes) & set(classes):
-                    continue
-                examples = [f"{their_name}/{example}" for example in kind.examples]
-                kinds.append((f"^{ours}/.*{kind.pattern}", examples))
-        return kinds
+            for stack in self.stacks:
+                yield from _kinds_in(stack, kind)
 
-    @staticmethod
-    def _selects(expressions: Sequence[str], examples: Sequence[str]) -> bool | None:
-        found = {any(re.search(e, name) for e in expressions) for name in examples}
-        return found.pop() if len(found) == 1 else None
+
+def _kinds_in(stack: SourceStack, kind: _Kind) -> Iterator[_Variables]:
+    classes = {cls.rpartition("/")[2] for cls in stack.parameters}
+    if stack.relative_bias:
+        classes.add("transformer.RelativePositionBias")
+    if kind.classes and not set(kind.classes) & classes:
+        return
+    in_block = [x.removeprefix(_BLOCK) for x in kind.examples if x.startswith(_BLOCK)]
+    others = [x for x in kind.examples if not x.startswith(_BLOCK)]
+    has_names = any(name != f"layer_{i:03d}" for i, name in enumerate(stack.names))
+    if not has_names or not in_block:
+        examples = tuple(f"{stack.name}/{x}" for x in kind.examples)
+        yield _Variables(f"^{stack.path}/.*{kind.pattern}", examples)
+        return
+    # A filter may be for layers by their names.
+    layers = list(zip(stack.names, stack.layers, stack.sublayers, strict=True))
+    if not set(kind.classes) <= _OF_EVERY_SUBLAYER:
+        layers = [x for x in layers if x[1].selector in kind.classes]
+    for name, _, sublayer in layers:
+        path = rf"{stack.path}/blocks/\d+/{sublayer}/"
+        examples = tuple(f"{stack.name}/block_000/{name}{x}" for x in in_block)
+        yield _Variables(rf"^(?={path}).*{kind.pattern}", examples, path)
+    if not layers:
+        # Parts of layers, any but those of other classes.
+        examples = tuple(
+            f"{stack.name}/block_000/{name}{x}"
+            for name, layer in zip(stack.names, stack.layers, strict=True)
+            for x in in_block
+            if _CLASSES.get(layer.selector, x.split("/")[1]) == x.split("/")[1]
+        )
+        yield _Variables(f"^{stack.path}/.*{kind.pattern}", examples)
+    if others:
+        examples = tuple(f"{stack.name}/{x}" for x in others)
+        yield _Variables(rf"^{stack.path}/final_\w*{kind.pattern}", examples)
+
+
+def _patterns(selected: Mapping[_Variables, bool]) -> list[str]:
+    """Returns the patterns of what is selected, one for a layer that is as a whole."""
+    whole = {kind.layer for kind in selected} - {
+        kind.layer for kind, is_selected in selected.items() if not is_selected
+    }
+    patterns = [
+        f"^{kind.layer}" if kind.layer and kind.layer in whole else kind.pattern
+        for kind, is_selected in selected.items()
+        if is_selected
+    ]
+    return list(dict.fromkeys(patterns))

@@ -169,6 +169,35 @@ def _text(imported: Imported) -> str:
             ["kind = 'dense'\n    dot_products = None\n    max_length = 64", "d_kv = 128"],
         ),
         (
+            "encoder/make_layer_stack.layers = [\n"
+            "    ({'num_heads': 4}, @SelfAttention), @SelfAttention,\n"
+            "    ('wide', {'hidden_size': 64}, @DenseReluDense)]\n"
+            "decoder/make_layer_stack.layers = [({'num_heads': 4}, @EncDecAttention)]\n",
+            [
+                "encoder = @encoder/parity.TiedBiasStack\n",
+                "decoder/transformer.Stack:\n    layers = [@decoder_num_heads_4/",
+                "        @encoder_num_heads_4/transformer.SelfAttention,\n"
+                "        @transformer.SelfAttention,\n"
+                "        @encoder_hidden_size_64/transformer.FeedForward,\n",
+                "encoder_num_heads_4/transformer.RelativePositionBias:\n    num_heads = 4\n",
+                "encoder_hidden_size_64/transformer.FeedForward:\n    d_ff = 64\n",
+                "decoder_num_heads_4/transformer.AttentionHeads:\n"
+                "    num_memory_heads = None\n    num_heads = 4\n",
+            ],
+        ),
+        (
+            "encoder/make_layer_stack.layers = [@SelfAttention, @DenseReluDense,\n"
+            "    ('task_adapter', @task_adapter/DenseReluDense)]\n"
+            "task_adapter/DenseReluDense.hidden_size = 8\n"
+            "run.variable_filter = 'task_adapter'\n",
+            [
+                "encoder_task_adapter/transformer.FeedForward:\n    d_ff = 8\n",
+                r"'^encoder_stack/blocks/\\d+/feed_forward_0/',",
+                r"'^decoder_stack/.*/feed_forward\\w*/layer/.*wo/kernel$',",
+                "strict = False",
+            ],
+        ),
+        (
             f"{DENOISE}preprocessors.denoise.noise_density = 0.15\n"
             "preprocessors.denoise.inputs_fn = @preprocessors.drop_noise_tokens\n"
             "preprocessors.denoise.targets_fn = @preprocessors.drop_nonnoise_tokens\n",
@@ -241,6 +270,11 @@ def test_the_written_file_says_what_differs(
             "SeparableConv1DLayer.max_relative_pos = 1\nSeparableConv1DLayer.output_size = 16\n",
             "encoder/SeparableConv1DLayer.min_relative_pos",
             "no value",
+        ),
+        (
+            "encoder/make_layer_stack.layers = [({'colour': 1}, @SelfAttention)]\n",
+            "encoder/make_layer_stack.layers",
+            "SelfAttention has no argument colour",
         ),
         ("EncDecAttention.shared_kv = True\n", "EncDecAttention.shared_kv", "projections"),
         (
