@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from mtfrun import mtf
 from mtfrun.checks import SHARE_BELOW_1, check_range
@@ -21,11 +21,17 @@ class Dropout(mtf.Module):
         check_range("dropout_rate", rate, SHARE_BELOW_1)
         self.rate = rate
 
-    def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
-        """Returns x with dropped elements, the rest scaled to keep the mean."""
+    def __call__(self, x: mtf.Tensor, call: Call, same_along: Collection[str] = ()) -> mtf.Tensor:
+        """Returns x with dropped elements, the rest scaled to keep the mean.
+
+        Along the dimensions named in `same_along` all elements have the same draw.
+        """
         if not call.training or self.rate == 0.0:
             return x
-        return mtf.dropout(x, training=True, rate=self.rate, key=call.key_of(self))
+        shape = [dim for dim in x.shape if dim.name not in same_along]
+        return mtf.dropout(
+            x, training=True, rate=self.rate, key=call.key_of(self), noise_shape=shape
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -291,8 +291,22 @@ CASES = {
         X,
     ),
     "softmax": Case(
-        lambda mesh: transformer.TokenSoftmax(mesh, 13, IDS, WIDTH, use_bias=True, cap=2.0),
+        lambda mesh: transformer.TokenSoftmax(
+            mesh, 13, IDS, WIDTH, logits=transformer.TokenLogits(softmax_bias=True, logits_cap=2.0)
+        ),
         # Not the logits of padding, which are about -1e9.
+        lambda layer, inputs, call: mtf.softmax(layer(inputs["x"], call), IDS),
+        X,
+    ),
+    "mixture_of_softmaxes": Case(
+        lambda mesh: transformer.MixtureOfSoftmaxes(mesh, 13, IDS, WIDTH),
+        lambda layer, inputs, call: mtf.softmax(layer(inputs["x"], call), IDS),
+        X,
+    ),
+    "mixtape": Case(
+        lambda mesh: transformer.Mixtape(
+            mesh, 13, IDS, WIDTH, gates=transformer.MixtapeGates(4, 0.3, 0.3, 0.1)
+        ),
         lambda layer, inputs, call: mtf.softmax(layer(inputs["x"], call), IDS),
         X,
     ),

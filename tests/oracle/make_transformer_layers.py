@@ -7,6 +7,7 @@ gin-config && TF_ENABLE_ONEDNN_OPTS=0 /tmp/mtf/bin/python tests/oracle/make_tran
 
 from __future__ import annotations
 
+import functools
 import json
 import pathlib
 import sys
@@ -24,6 +25,7 @@ from mesh_tensorflow.transformer import (  # noqa: E402
     memory_layers,
     transformer,
     transformer_layers,
+    vocab_embeddings,
 )
 
 FOLDER = pathlib.Path(__file__).parent
@@ -143,6 +145,20 @@ CASES: dict[str, dict[str, Any]] = {
         ],
         "num_layers": 1,
     },
+    "mixture_of_softmaxes": {
+        "description": "logits of MixtureOfSoftmaxes",
+        "encoder": ["DenseReluDense"],
+        "decoder": ["EncDecAttention"],
+        "num_layers": 1,
+        "softmax": ("MixtureOfSoftmaxes", {"num_softmaxes": 3}),
+    },
+    "mixtape": {
+        "description": "logits of Mixtape",
+        "encoder": ["DenseReluDense"],
+        "decoder": ["EncDecAttention"],
+        "num_layers": 1,
+        "softmax": ("Mixtape", {"gate_embedding_size": 5, "frequent_token_fraction": 0.3}),
+    },
     "product_key_memory": {
         "description": "ProductKeyValueMemory",
         "encoder": ["SelfAttention", ("ProductKeyValueMemory", MEMORY)],
@@ -238,16 +254,17 @@ def stack(layers: list[Any], num_layers: int) -> Any:
     )
 
 
-def unitransformer(layers: list[Any], num_layers: int, name: str, *, decodes: bool) -> Any:
+def unitransformer(case: dict[str, Any], num_layers: int, name: str) -> Any:
     """Returns a stack with its embedding."""
+    decodes = name == "decoder"
     return transformer.Unitransformer(
-        stack(layers, num_layers),
+        stack(case[name], num_layers),
         d_model=SIZES["d_model"],
         input_vocab_size=VOCABULARY,
         output_vocab_size=VOCABULARY if decodes else None,
         autoregressive=decodes,
         max_length=16,
-        shared_embedding_and_softmax_weights=False,
+        shared_embedding_and_softmax_weights="softmax" in case,
         vocab_divisor=DIVISOR,
         positional_embedding=False,
         name=name,
@@ -258,9 +275,14 @@ class Program:
     """The original's model in a graph, whose variables have given values."""
 
     def __init__(self, case: dict[str, Any], num_layers: int) -> None:
-        encoder = unitransformer(case["encoder"], num_layers, "encoder", decodes=False)
-        decoder = unitransformer(case["decoder"], num_layers, "decoder", decodes=True)
+        encoder, decoder = (
+            unitransformer(case, num_layers, name) for name in ("encoder", "decoder")
+        )
         self.model = transformer.Bitransformer(encoder, decoder)
+        self.softmax = transformer.VocabEmbedding
+        if "softmax" in case:
+            cls, arguments = case["softmax"]
+            self.softmax = functools.partial(getattr(vocab_embeddings, cls), **arguments)
 
     def run(
         self,
@@ -274,6 +296,7 @@ class Program:
         """
         with tf.Graph().as_default():
             tf.set_random_seed(1)
+            transformer.get_vocab_embedding_cls = lambda: self.softmax
             graph = mtf.Graph()
             mesh = mtf.Mesh(graph, "mesh")
             results = build(graph, mesh)

@@ -140,6 +140,16 @@ def _stack(
     )
 
 
+def _softmax(hparams: dict[str, Any]) -> Callable[..., t.TokenSoftmax]:
+    if "softmax" not in hparams:
+        return t.TokenSoftmax
+    name, arguments = hparams["softmax"]
+    if name == "MixtureOfSoftmaxes":
+        return functools.partial(t.MixtureOfSoftmaxes, **arguments)
+    gates = t.MixtapeGates(arguments["gate_embedding_size"], arguments["frequent_token_fraction"])
+    return functools.partial(t.Mixtape, gates=gates)
+
+
 @functools.cache
 def _model(name: str, several: bool, *, masks_start: bool = True) -> tuple[TokenModel, mtf.Mesh]:
     case = CASES[name]
@@ -147,7 +157,12 @@ def _model(name: str, several: bool, *, masks_start: bool = True) -> tuple[Token
     model = t.EncoderDecoder(
         mesh,
         hparams["vocab"],
-        embedding=t.TokenEmbedding(hparams["d_model"], position=None, tied_softmax=False),
+        embedding=t.TokenEmbedding(
+            d_model=hparams["d_model"],
+            position=None,
+            tied_softmax="softmax" in hparams,
+            softmax=_softmax(hparams),
+        ),
         loss=t.TokenLoss(z_loss=1e-4),
         encoder=_stack(hparams["encoder"], hparams, masks_start=False),
         decoder=_stack(hparams["decoder"], hparams, masks_start=masks_start),

@@ -48,6 +48,9 @@ from mtfrun.models.transformer.residual_transforms import SublayerDropout as Sub
 from mtfrun.models.transformer.residual_transforms import Transform as Transform
 from mtfrun.models.transformer.residual_transforms import TransformedLayer as TransformedLayer
 from mtfrun.models.transformer.self_attention import SelfAttention as SelfAttention
+from mtfrun.models.transformer.softmax_mixtures import Mixtape as Mixtape
+from mtfrun.models.transformer.softmax_mixtures import MixtapeGates as MixtapeGates
+from mtfrun.models.transformer.softmax_mixtures import MixtureOfSoftmaxes as MixtureOfSoftmaxes
 from mtfrun.models.transformer.span_labeler import SpanLabeler as SpanLabeler
 from mtfrun.models.transformer.stack import Stack as Stack
 from mtfrun.models.transformer.sublayer import DecodingProgress as DecodingProgress
@@ -66,6 +69,7 @@ from mtfrun.models.transformer.talking_heads import (
 from mtfrun.models.transformer.token_embedding import TokenEmbedding as TokenEmbedding
 from mtfrun.models.transformer.token_loss import TokenLoss as TokenLoss
 from mtfrun.models.transformer.token_model import TokenModel as TokenModel
+from mtfrun.models.transformer.token_softmax import TokenLogits as TokenLogits
 from mtfrun.models.transformer.token_softmax import TokenSoftmax as TokenSoftmax
 from mtfrun.models.transformer.transient_global_attention import BlockSums as BlockSums
 from mtfrun.models.transformer.transient_global_attention import (

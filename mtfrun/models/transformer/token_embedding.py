@@ -10,35 +10,15 @@ from mtfrun import mtf
 from mtfrun.checks import COUNT, INDEX, POSITIVE, check_fields
 from mtfrun.errors import InputError
 from mtfrun.layers import Embedding, PositionalEmbedding, SinusoidPositions
+from mtfrun.models.transformer.token_softmax import TokenLogits, TokenSoftmax
 
 Position = PositionalEmbedding | SinusoidPositions
 
 # Made as `position_class(mesh, max_length, d_model, dtypes)`.
 PositionClass = Callable[..., Position]
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TokenLogits:
-    """How a model of tokens turns vectors into logits.
-
-    Attributes:
-      tied_softmax: the embedding's table is also the kernel of the softmax.
-      scaled_softmax: a tied softmax has the factor d_model ** -0.5, for a table of unit variance;
-        d_embedding ** -0.5 where the table has these columns.
-      masks_padding: the logits beyond the last id are too low to be predicted and do not contribute
-        to the loss. False: they are ids like any other, as in Mesh TensorFlow and T5, whose
-        softmax is over all rows of its table.
-      softmax_bias: every id has a bias.
-      trains_softmax_bias: False where it is part of a model that was made elsewhere, and constant.
-      logits_cap: logits are limited by `layers.soft_cap`; None for no limit.
-    """
-
-    tied_softmax: bool = True
-    scaled_softmax: bool = True
-    masks_padding: bool = True
-    softmax_bias: bool = False
-    trains_softmax_bias: bool = True
-    logits_cap: float | None = None
+# Made as `softmax_class(mesh, num_classes, vocab, d_model, dtypes, tied=embedding, logits=logits)`.
+SoftmaxClass = Callable[..., TokenSoftmax]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,6 +72,7 @@ class TokenEmbedding(TokenTable, TokenLogits):
       reads_start: a language model reads `start_id` before the first id of a document, and predicts
         it. Otherwise, as in GPT-2, it reads the ids only: the first one has no loss.
       start_id: what a model or a decoder reads before the first id.
+      softmax: the class of the last layer, such as `MixtureOfSoftmaxes`.
     """
 
     d_model: int = 512
@@ -101,6 +82,7 @@ class TokenEmbedding(TokenTable, TokenLogits):
     padding_id: int = 0
     reads_start: bool = True
     start_id: int = 0
+    softmax: SoftmaxClass = TokenSoftmax
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -13,7 +13,6 @@ from mtfrun.models.transformer.learned_prompt import ReadsPrompt
 from mtfrun.models.transformer.sublayer import SequenceCall
 from mtfrun.models.transformer.token_embedding import Position, TokenEmbedding
 from mtfrun.models.transformer.token_loss import TokenLoss
-from mtfrun.models.transformer.token_softmax import TokenSoftmax
 
 
 class TokenModel(TextModel, ReadsPrompt):
@@ -59,16 +58,8 @@ class TokenModel(TextModel, ReadsPrompt):
             self.position = embedding.position(mesh, embedding.max_length, width, dtypes)
         tied = self.embedding if embedding.tied_softmax and num_labels is None else None
         num_classes = embedding.num_classes(self._num_labels)
-        self.softmax = TokenSoftmax(
-            mesh,
-            num_classes,
-            self.vocab,
-            width,
-            dtypes,
-            tied=tied,
-            use_bias=embedding.softmax_bias,
-            trains_bias=embedding.trains_softmax_bias,
-            cap=embedding.logits_cap,
+        self.softmax = embedding.softmax(
+            mesh, num_classes, self.vocab, width, dtypes, tied=tied, logits=embedding
         )
 
     @property

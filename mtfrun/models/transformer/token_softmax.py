@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 
@@ -30,14 +31,37 @@ BLOCK_LOGITS = 2**24
 LEAST_BLOCK_TOKENS = 512
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TokenLogits:
+    """How a model of tokens turns vectors into logits.
+
+    Attributes:
+      tied_softmax: the embedding's table is also the kernel of the softmax.
+      scaled_softmax: a tied softmax has the factor d_model ** -0.5, for a table of unit variance;
+        d_embedding ** -0.5 where the table has these columns.
+      masks_padding: the logits beyond the last id are too low to be predicted and do not contribute
+        to the loss. False: they are ids like any other, as in Mesh TensorFlow and T5, whose
+        softmax is over all rows of its table.
+      softmax_bias: every id has a bias.
+      trains_softmax_bias: False where it is part of a model that was made elsewhere, and constant.
+      logits_cap: logits are limited by `layers.soft_cap`; None for no limit.
+    """
+
+    tied_softmax: bool = True
+    scaled_softmax: bool = True
+    masks_padding: bool = True
+    softmax_bias: bool = False
+    trains_softmax_bias: bool = True
+    logits_cap: float | None = None
+
+
 class TokenSoftmax(mtf.Module):
     """The logits of a vocabulary; padding is too unlikely to be predicted.
 
     The kernel is {d_model, vocab}, or the table of the embedding `tied`; if that is {vocab,
     d_embedding}, a "projection" maps vectors to d_embedding before the product. Entries of `vocab`
-    from `num_classes` on are padding. `dtypes` are the product's too; logits are float32. They have
-    a "bias" {vocab} if `use_bias`, constant unless `trains_bias`, and are limited by
-    `layers.soft_cap` unless `cap` is None.
+    from `num_classes` on are padding. `dtypes` are the product's too; logits are float32, with a
+    "bias" {vocab} and limited as `logits` says.
     """
 
     def __init__(
@@ -49,9 +73,7 @@ class TokenSoftmax(mtf.Module):
         dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
         *,
         tied: Embedding | None = None,
-        use_bias: bool = False,
-        trains_bias: bool = True,
-        cap: float | None = None,
+        logits: TokenLogits = TokenLogits(),
     ) -> None:
         super().__init__()
         self._mesh = mesh
@@ -59,7 +81,7 @@ class TokenSoftmax(mtf.Module):
         self.vocab = vocab
         self._columns = d_model
         self._activation = dtypes.activation
-        self._tied, self._cap = tied, cap
+        self._tied, self._cap = tied, logits.logits_cap
         self.projection = None
         if tied is not None:
             self.kernel, self._columns = tied.table, tied.columns
@@ -69,10 +91,16 @@ class TokenSoftmax(mtf.Module):
             initial = mtf.VarianceScaling()([d_model], [vocab])
             self.kernel = mtf.Variable(mesh, [d_model, vocab], initial, dtypes.master)
         self.bias = None
-        if use_bias:
+        if logits.softmax_bias:
+            trainable = logits.trains_softmax_bias
             self.bias = mtf.Variable(
-                mesh, [vocab], dtype=dtypes.master, trainable=trains_bias, reduced_dims=()
+                mesh, [vocab], dtype=dtypes.master, trainable=trainable, reduced_dims=()
             )
+
+    @property
+    def is_product(self) -> bool:
+        """Whether nothing but the projected x and the kernel has gradients, as in blocks."""
+        return self.bias is None or not self.bias.is_trained
 
     def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
         """Returns the logits {..., vocab} of x {..., d_model}, float32."""
@@ -100,9 +128,7 @@ class TokenSoftmax(mtf.Module):
         num_tokens = math.prod(self._mesh.local_sizes(targets.shape))
         (num_ids,) = self._mesh.local_sizes([self.vocab])
         block_tokens = max(LEAST_BLOCK_TOKENS, BLOCK_LOGITS // num_ids)
-        # Of a loss in blocks, gradients reach nothing but the projected x and the kernel.
-        trains_bias = self.bias is not None and self.bias.is_trained
-        if num_tokens <= block_tokens or trains_bias:
+        if num_tokens <= block_tokens or not self.is_product:
             objective, *further = losses(self(x, call), targets, *by_token)
             return [mtf.reduce_sum(objective * weights), *further]
         return loss_in_blocks(

@@ -60,6 +60,7 @@ _CONVOLUTION = rf"{_LAYER}/layer(?:/convolution)?"
 _DEPTHWISE = "separable_conv1d/depthwise_conv_hack/depthwise_dense"
 _NORM = r"(?:rms_norm|layer_norm)/scale"
 _LAYER_NORM = r"true_layer_norm/layer_prepostprocess/layer_norm/layer_norm_{part}"
+_EMBEDDING = r"(?:shared|decoder|transformer)/embedding"
 _GATE = r"(?:top_2|top_n|switch|switch_max|ntlb|expert_selection)_"
 # A layer of a `Parallel`.
 _PARALLEL = re.compile(r"(.*/layer)/layers/(\w+)/layer(/.*)")
@@ -92,7 +93,25 @@ def _feed_forward(name: str, entry: str) -> _Row:
 _TABLE = [
     _Row(
         r"embedding/table",
-        [Source(r"shared/embedding"), Source(r"(?:decoder|transformer)/(?:targets_)?embedding")],
+        [
+            Source(r"shared/embedding"),
+            Source(r"(?:decoder|transformer)/(?:targets_)?embedding"),
+            Source(rf"{_EMBEDDING}_embedding_weights"),
+        ],
+    ),
+    # Mixtures of softmaxes.
+    *(
+        _Row(rf"softmax/{ours}", [Source(f"{_EMBEDDING}_{theirs}", None, dims)])
+        for ours, theirs, dims in (
+            ("contexts/kernel", "context_weights", "components _d_model d_model"),
+            ("contexts/bias", "context_weights_bias", None),
+            ("mixture/kernel", "mixture_weights", "components d_model"),
+            ("gate/kernel", "prior_weights", "sigmoids gate_size d_model"),
+            ("gate/bias", "prior_weights_bias", None),
+            ("shared_gate/kernel", "prior_gates_vector", "sigmoids d_model"),
+            ("frequent_vectors", "prior_vocab_vector", None),
+            ("frequent_bias", "prior_bias", None),
+        )
     ),
     _Row(
         r"inputs_embedding/table",

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mtfrun.configuration.gin_values import reference
-from mtfrun.tools.conversion.mesh_tensorflow.config import SourceConfig
+from mtfrun.tools.conversion.mesh_tensorflow.config import SourceConfig, name_of
 from mtfrun.tools.conversion.mesh_tensorflow.data import RowForm
 from mtfrun.tools.conversion.mesh_tensorflow.gin import Draft
 from mtfrun.tools.conversion.mesh_tensorflow.layers import Parameters, SourceStack, read_stack
@@ -39,13 +39,17 @@ _MACROS = {
 
 @dataclasses.dataclass(frozen=True)
 class SourceModel:
-    """A model: its stacks, and the parameters of TokenEmbedding, TokenLoss and its class."""
+    """A model: its stacks, and the parameters of TokenEmbedding, TokenLoss and its class.
+
+    `softmax` has the parameters of classes for another softmax than the usual one, by class.
+    """
 
     model_type: str
     stacks: Sequence[SourceStack]
     embedding: Parameters
     loss: Parameters
     of_model: Parameters
+    softmax: Mapping[str, Parameters]
 
     @property
     def is_language_model(self) -> bool:
@@ -84,8 +88,6 @@ def read_model(source: SourceConfig) -> SourceModel:
         ("run.ensemble_inputs", None, "ensembles are not supported"),
     ):
         source.require(target, [value], why)
-    if source.get("get_vocab_embedding_cls.cls", None) is not None:
-        source.refuse("get_vocab_embedding_cls.cls", "only VocabEmbedding is supported")
     for name, number in (("bos_id", 0), ("eos_id", 1)):
         if source.has(f"shift_targets.{name}"):
             why = "decoders begin with id 0, and texts end with id 1"
@@ -101,7 +103,8 @@ def read_model(source: SourceConfig) -> SourceModel:
     else:
         stacks, scope = _two_stacks(source), "decoder"
     embedding = _embedding(source, scope)
-    return SourceModel(model_type, stacks, embedding, _loss(source, scope), of_model)
+    softmax = _softmax(source, embedding)
+    return SourceModel(model_type, stacks, embedding, _loss(source, scope), of_model, softmax)
 
 
 def _two_stacks(source: SourceConfig) -> list[SourceStack]:
@@ -164,6 +167,36 @@ def _embedding(source: SourceConfig, scope: str) -> Parameters:
     return embedding
 
 
+def _softmax(source: SourceConfig, embedding: Parameters) -> dict[str, Parameters]:
+    """Adds the class of the softmax to the embedding, and returns parameters of our classes."""
+    target = "get_vocab_embedding_cls.cls"
+    cls = source.get(target, None)
+    name = "VocabEmbedding" if cls is None else name_of(cls)
+    if name == "VocabEmbedding":
+        return {}
+    if name not in ("MixtureOfSoftmaxes", "Mixtape"):
+        why = "only VocabEmbedding, MixtureOfSoftmaxes and Mixtape are supported"
+        source.refuse(target, why)
+        return {}
+    if not embedding["tied_softmax"]:
+        source.refuse(target, f"without shared_embedding_and_softmax_weights {name} has no use")
+    embedding["softmax"] = reference(f"@transformer.{name}")
+    get = source.getter(name)
+    if name == "MixtureOfSoftmaxes":
+        return {f"transformer.{name}": {"num_softmaxes": get("num_softmaxes", 1)}}
+    source.require("Mixtape.extra_ids", [0], "the table is not shared where ids change places")
+    gates = {
+        "size": get("gate_embedding_size", 1),
+        "frequent_fraction": get("frequent_token_fraction", 0.1),
+        "dropout_rate": get("dropout_rate", 0.0),
+        "noise": get("noise_std_dev", 0.0),
+    }
+    return {
+        f"transformer.{name}": {"gates": reference("@transformer.MixtapeGates()")},
+        "transformer.MixtapeGates": gates,
+    }
+
+
 def _loss(source: SourceConfig, scope: str) -> Parameters:
     get = source.getter("Unitransformer", scope)
 
@@ -213,6 +246,8 @@ def write_model(model: SourceModel, draft: Draft, microbatches: int) -> None:
     draft.bind("transformer.TokenEmbedding", embedding)
     comment = "the original's softmax is over all rows of the table"
     draft.bind("transformer.TokenEmbedding", {"masks_padding": False}, comment=comment)
+    for cls, parameters in model.softmax.items():
+        draft.bind(cls, parameters)
     _write_loss(model, draft, microbatches)
 
 

@@ -198,6 +198,15 @@ def _text(imported: Imported) -> str:
             ],
         ),
         (
+            "get_vocab_embedding_cls.cls = @MixtureOfSoftmaxes\n"
+            "MixtureOfSoftmaxes.num_softmaxes = 3\n",
+            ["softmax = @transformer.MixtureOfSoftmaxes", "num_softmaxes = 3"],
+        ),
+        (
+            "get_vocab_embedding_cls.cls = @Mixtape\nMixtape.gate_embedding_size = 8\n",
+            ["transformer.MixtapeGates:\n    size = 8\n", "gates = @transformer.MixtapeGates()"],
+        ),
+        (
             f"{DENOISE}preprocessors.denoise.noise_density = 0.15\n"
             "preprocessors.denoise.inputs_fn = @preprocessors.drop_noise_tokens\n"
             "preprocessors.denoise.targets_fn = @preprocessors.drop_nonnoise_tokens\n",
@@ -275,6 +284,11 @@ def test_the_written_file_says_what_differs(
             "encoder/make_layer_stack.layers = [({'colour': 1}, @SelfAttention)]\n",
             "encoder/make_layer_stack.layers",
             "SelfAttention has no argument colour",
+        ),
+        (
+            "get_vocab_embedding_cls.cls = @Mixtape\nMixtape.extra_ids = 2\n",
+            "Mixtape.extra_ids",
+            "change places",
         ),
         ("EncDecAttention.shared_kv = True\n", "EncDecAttention.shared_kv", "projections"),
         (
